@@ -1,0 +1,37 @@
+# Two commands: `make demo` runs the main job, `make test` the tests. Both install exactly requirements.txt into .venv first.
+PYTHON ?= python3
+BIN := .venv/bin
+UV := $(shell command -v uv || echo $(BIN)/uv)
+export UV_COMPILE_BYTECODE := 1
+unexport PYTHONDONTWRITEBYTECODE
+
+.PHONY: demo test check install pins clean
+
+demo: install
+	$(BIN)/dml-bench run EPSHN_cosine_resnet18_sgd_aug --demo
+
+test: install
+	$(BIN)/python -m pytest
+
+check: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+install: .venv/installed
+
+.venv/installed: requirements.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "dml-bench needs Python 3.11 or newer: make PYTHON=python3.12 ...")'
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	test -x "$(UV)" || $(BIN)/python -m pip install --quiet uv
+	$(UV) pip install --python $(BIN)/python --requirements requirements.txt
+	$(UV) pip install --python $(BIN)/python --no-deps --editable .
+	touch $@
+
+# Resolve the pins anew; the output names no host.
+pins:
+	$(UV) pip compile pyproject.toml --all-extras --group dev --group mongod --universal --python-version 3.11 \
+	  --no-header --no-annotate --upgrade --output-file requirements.txt
+
+clean:
+	rm -rf .venv

@@ -1,0 +1,181 @@
+"""The two loops behind one face, so that they are timed by the same code."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from torch import Tensor
+from usual_loop import UsualLoop
+
+from dml_bench.config import Experiment
+from dml_bench.data.datasets import Dataset
+from dml_bench.data.sources import Pixels
+from dml_bench.data.split import Phase, Split
+from dml_bench.seeding import deterministic
+from dml_bench.training import loop
+from dml_bench.training.run import build
+from dml_bench.training.watch import Watch
+
+__all__ = ["Contestant", "Ours", "Setting", "Usual"]
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What both loops are given."""
+
+    experiment: Experiment
+    dataset: Dataset
+    split: Split
+    pixels: Pixels
+    device: torch.device
+    workers: int
+
+
+class Contestant(Protocol):
+    name: str
+
+    def train(self) -> None: ...
+    def evaluate(self) -> float: ...
+    def shorten(self, batches: int) -> Callable[[], None]:
+        """Use this many batches for a warm-up, until the returned function is called."""
+        ...
+
+    def inputs(self, passes: int) -> Iterator[Tensor]:
+        """Augmented, normalised training batches on the device."""
+        ...
+
+    def steps(self, count: int) -> Callable[[], None]:
+        """Training steps on one batch that is already there."""
+        ...
+
+
+class Ours:
+    """dml-bench's own build and loop, as `dml-bench run` calls them."""
+
+    def __init__(self, setting: Setting, precision: str, name: str = "ours"):
+        self.name = name
+        self.run = build(
+            setting.experiment,
+            Phase("all"),
+            setting.dataset,
+            setting.split,
+            setting.pixels,
+            device=setting.device,
+            precision=precision,
+            watch=Watch(),
+        )
+        self.epoch = 0
+
+    def train(self) -> None:
+        self.epoch += 1
+        with determinism():
+            loop.train_epoch(self.run, self.epoch)
+
+    def evaluate(self) -> float:
+        with determinism():
+            return loop.measure(self.run)["test_accuracy"]
+
+    def shorten(self, batches: int) -> Callable[[], None]:
+        whole = self.run.images, self.run.gallery, self.run.query
+        few = batches * self.run.experiment.train.batch_size
+        self.run.images, self.run.gallery, self.run.query = (images[:few] for images in whole)
+
+        def restore() -> None:
+            self.run.images, self.run.gallery, self.run.query = whole
+
+        return restore
+
+    def inputs(self, passes: int) -> Iterator[Tensor]:
+        embedder = self.run.embedder
+        for epoch in range(passes):
+            for images in loop.epoch_batches(self.run, epoch + 1):
+                pixels = self.run.source.train(images, phase="all", epoch=epoch + 1)
+                yield (pixels.float() - embedder.mean) / embedder.std
+
+    def steps(self, count: int) -> Callable[[], None]:
+        run = self.run
+        images = loop.epoch_batches(run, 1)[0]
+        inputs, targets = run.source.train(images, phase="all", epoch=1).clone(), run.targets(images)
+
+        def work() -> None:
+            run.embedder.train()
+            with determinism():
+                for _ in range(count):
+                    self.step(inputs, targets)
+
+        return work
+
+    def step(self, inputs: Tensor, targets: Tensor) -> Tensor:
+        """What `loop.train_epoch` does with a batch."""
+        with self.run.autocast():
+            embeddings = self.run.forward(inputs)
+        loss = self.run.objective(embeddings, targets)
+        self.run.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        self.run.optimizer.step()
+        return loss.detach()
+
+
+class Usual:
+    """The usual loop."""
+
+    name = "usual"
+
+    def __init__(self, setting: Setting):
+        experiment = setting.experiment
+        self.loop = UsualLoop(
+            setting.dataset.root,
+            setting.split.train.tolist(),
+            setting.split.test.tolist(),
+            size=experiment.images.size,
+            crop_from=experiment.augment.random_crop_from,
+            batch_size=experiment.train.batch_size,
+            workers=setting.workers,
+            device=setting.device,
+        )
+        files = [Path(path).relative_to(setting.dataset.root).as_posix() for path, _ in self.loop.train_set.dataset.samples]
+        assert files == list(setting.dataset.paths), "both loops must count the images alike"
+
+    def train(self) -> None:
+        self.loop.train_epoch()
+
+    def evaluate(self) -> float:
+        return self.loop.evaluate()
+
+    def shorten(self, batches: int) -> Callable[[], None]:
+        sets = self.loop.train_set, self.loop.gallery_set, self.loop.query_set
+        whole = [images.indices for images in sets]
+        for images in sets:
+            images.indices = images.indices[: batches * self.loop.batch_size]
+
+        def restore() -> None:
+            for images, indices in zip(sets, whole, strict=True):
+                images.indices = indices
+
+        return restore
+
+    def inputs(self, passes: int) -> Iterator[Tensor]:
+        return (pixels.to(self.loop.device) for pixels in self.loop.batches(passes))
+
+    def steps(self, count: int) -> Callable[[], None]:
+        pixels, labels = next(iter(self.loop.loader(self.loop.train_set)))
+
+        def work() -> None:
+            self.loop.model.train()
+            for _ in range(count):
+                self.loop.step(pixels, labels)
+
+        return work
+
+
+@contextmanager
+def determinism() -> Iterator[None]:
+    """Ours pays for equal bits every time, as in `dml-bench run`; the usual loop does not ask for them."""
+    deterministic()
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(False)

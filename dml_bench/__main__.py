@@ -1,0 +1,3 @@
+from dml_bench.cli import main
+
+main()

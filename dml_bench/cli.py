@@ -1,0 +1,275 @@
+"""The command line: thin verbs over the library. Heavy imports stay inside the verbs, so that --help is instant."""
+
+import json
+import os
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from dml_bench import __version__, experiments
+
+if TYPE_CHECKING:
+    from dml_bench.console import TerminalWatch
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    help="Deep metric learning benchmark: what an embedding and a nearest-neighbour look-up can do, and what they lose on unseen classes.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+data_app = typer.Typer(help="Get, check and draw data sets.", no_args_is_help=True)
+app.add_typer(data_app, name="data")
+
+
+class Kind(StrEnum):
+    experiments = "experiments"
+    losses = "losses"
+    miners = "miners"
+    backbones = "backbones"
+    heads = "heads"
+    optimizers = "optimizers"
+    datasets = "datasets"
+
+
+class WandbMode(StrEnum):
+    offline = "offline"
+    online = "online"
+    disabled = "disabled"
+
+
+def default_cache() -> Path:
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "dml-bench"
+
+
+Name = Annotated[str, typer.Argument(help="A named experiment, or the path of a .toml or .json file.", show_default=False)]
+Set = Annotated[
+    list[str], typer.Option("--set", help="Change one value, e.g. optimizer.lr=0.01 or unseen=last:5; repeatable.", metavar="KEY=VALUE")
+]
+Demo = Annotated[bool, typer.Option("--demo", help="Apply the demo profile: drawn birds, 64 px, a few minutes on a CPU.")]
+CacheDir = Annotated[
+    Path, typer.Option(envvar="DML_BENCH_CACHE", help="Where decoded images, drawn birds and pretrained backbones are kept.")
+]
+DataDir = Annotated[Path | None, typer.Option(help="Where the data set lies.")]
+
+
+@app.callback(invoke_without_command=True)
+def root(version: Annotated[bool, typer.Option("--version", help="Show the version and exit.")] = False) -> None:
+    if version:
+        typer.echo(f"dml-bench {__version__}")
+        raise typer.Exit
+
+
+@app.command()
+def run(
+    name: Name,
+    demo: Demo = False,
+    data_dir: DataDir = None,
+    dataset: Annotated[str, typer.Option(help="Replace the data set: cub, folder, csv, demo, ...", show_default=False)] = "",
+    set_: Set = [],  # noqa: B006 - typer copies it
+    seeds: Annotated[
+        str, typer.Option(help="Seeds, joined by commas; each is a run of its own.", metavar="N,N,...", show_default=False)
+    ] = "",
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    out: Annotated[Path, typer.Option(help="Where run folders are made.")] = Path("runs"),
+    cache_dir: CacheDir = default_cache(),  # noqa: B008
+    wandb: Annotated[WandbMode, typer.Option(help="Weights & Biases mirror; offline needs no account and no network.")] = WandbMode.offline,
+    force: Annotated[bool, typer.Option("--force", help="Start anew, replacing what the run folder holds.")] = False,
+    skip_unreadable: Annotated[
+        bool, typer.Option("--skip-unreadable", help="Leave out images that can't be decoded, and record which.")
+    ] = False,
+) -> None:
+    """Train and evaluate both phases of an experiment. Run it again to go on after an interruption.
+
+    Example: dml-bench run EPSHN_cosine_resnet18_sgd_aug --data-dir CUB_200_2011 --seeds 42,43
+    """
+    if demo and dataset:
+        raise ValueError(f"--demo brings its own data set; drop it, or drop --dataset {dataset}")
+    overrides = [f"data.dataset={dataset}"] if dataset else []
+    overrides += ["data.skip_unreadable=true"] if skip_unreadable else []
+    overrides += set_
+    each_seed = [[f"seed={seed}"] for seed in split_seeds(seeds)] or [[]]
+    resolved = [experiments.resolve(name, profile="demo" if demo else "", overrides=[*overrides, *seed]) for seed in each_seed]
+    from dml_bench.console import show_outcome
+    from dml_bench.runner import Request
+    from dml_bench.runner import run as run_experiment
+
+    for experiment in resolved:
+        try:
+            with terminal_watch() as watch:
+                request = Request(
+                    experiment=experiment,
+                    data_dir=data_dir,
+                    out=out,
+                    cache_dir=cache_dir,
+                    device=device,
+                    wandb=wandb.value,
+                    force=force,
+                    watch=watch,
+                )
+                outcome = run_experiment(request)
+        except KeyboardInterrupt:
+            typer.echo("stopped; finished epochs are kept: the same command goes on from there", err=True)
+            raise typer.Exit(130) from None
+        if outcome.already_finished:
+            typer.echo("this run is finished already; --force redoes it")
+        show_outcome(watch.console, outcome.folder, outcome.summary)
+
+
+def split_seeds(text: str) -> list[int]:
+    if not text:
+        return []
+    parts = text.split(",")
+    if not all(part.strip().isdigit() for part in parts):
+        raise ValueError(f"--seeds {text}: write whole numbers joined by commas, e.g. --seeds 42,43,44")
+    return [int(part) for part in parts]
+
+
+@app.command("list")
+def list_(
+    kind: Annotated[Kind, typer.Argument(help="What to list.", show_default=False)],
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, with the options of each entry.")] = False,
+) -> None:
+    """List what can be named in an experiment, with summaries and sources.
+
+    Example: dml-bench list losses
+    """
+    from dml_bench import catalogue
+
+    entries = catalogue.entries(kind.value)
+    if as_json:
+        typer.echo(json.dumps(entries, indent=1, ensure_ascii=False))
+        return
+    from rich.console import Console
+
+    Console().print(catalogue.as_rich(kind.value, entries))
+
+
+@app.command()
+def show(
+    name: Name,
+    demo: Demo = False,
+    set_: Set = [],  # noqa: B006
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of TOML.")] = False,
+) -> None:
+    """Print an experiment as it will run, with every value; the output is itself a file that `run` takes.
+
+    Example: dml-bench show EPSHN_cosine_resnet18_sgd_aug > my.toml
+    """
+    import tomli_w
+
+    from dml_bench.config import as_table
+
+    table = as_table(experiments.resolve(name, profile="demo" if demo else "", overrides=set_))
+    typer.echo(json.dumps(table, indent=1, ensure_ascii=False) if as_json else tomli_w.dumps(table), nl=as_json)
+
+
+@data_app.command("fetch")
+def data_fetch(
+    dataset: Annotated[str, typer.Argument(help="cub", show_default=False)],
+    data_dir: Annotated[Path, typer.Option(help="Folder to make CUB_200_2011 in.", show_default=False)],
+    archive: Annotated[Path | None, typer.Option(help="A .tgz that was downloaded by hand.", show_default=False)] = None,
+) -> None:
+    """Download, check and unpack a data set; goes on where an earlier download stopped.
+
+    Example: dml-bench data fetch cub --data-dir /data
+    """
+    if dataset != "cub":
+        raise ValueError(f"{dataset!r} can't be fetched; only cub can")
+    from dml_bench.data.fetch import fetch_cub
+
+    with terminal_watch() as watch:
+        typer.echo(fetch_cub(data_dir, archive=archive, progress=watch.progress))
+
+
+@data_app.command("check")
+def data_check(
+    dataset: Annotated[str, typer.Argument(help="cub, folder, csv, demo, ...", show_default=False)],
+    data_dir: DataDir = None,
+    cache_dir: CacheDir = default_cache(),  # noqa: B008
+    set_: Set = [],  # noqa: B006
+    seed: Annotated[int, typer.Option(help="Seed of the split in which copies are looked for.")] = 42,
+) -> None:
+    """Count images and classes, decode every image, and look for copies between train and test. Exit code 1 on problems.
+
+    Example: dml-bench data check cub --data-dir /data/CUB_200_2011
+    """
+    from rich.console import Console
+
+    from dml_bench.data.check import check, render
+    from dml_bench.data.datasets import open_dataset
+    from dml_bench.data.split import make_split
+
+    config = experiments.resolve("EPSHN_cosine_resnet18_sgd_aug", overrides=[f"data.dataset={dataset}", *set_]).data
+    with terminal_watch() as watch:
+        images = open_dataset(config.dataset, data_dir, cache_dir, watch.progress)
+        split = make_split(images, method=config.split, test_fraction=config.test_fraction, seed=seed)
+        report = check(images, split=split, progress=watch.progress)
+    Console(width=None if sys.stdout.isatty() else 120).print(render(report))
+    if report.problems:
+        raise typer.Exit(1)
+
+
+@data_app.command("draw")
+def data_draw(
+    out: Annotated[Path, typer.Option(help="Folder to make, in CUB-200-2011's layout.", show_default=False)],
+    classes: Annotated[int, typer.Option(help="Number of species.")] = 40,
+    per_class: Annotated[int, typer.Option(help="Images of each species.")] = 24,
+    size: Annotated[int, typer.Option(help="Side of an image in pixels.")] = 256,
+    seed: Annotated[int, typer.Option(help="Other seeds draw other species and other images.")] = 7,
+    cub_shape: Annotated[bool, typer.Option("--cub-shape", help="The classes and image counts of CUB-200-2011: 200 and 11,788.")] = False,
+) -> None:
+    """Write drawn birds with bounding boxes and part boxes.
+
+    Example: dml-bench data draw --out birds --classes 10 --per-class 20
+    """
+    from dml_bench.data.demo import cub_counts, write
+
+    if out.exists():
+        raise ValueError(f"{out} exists already; name a folder that does not")
+    counts = list(cub_counts().values()) if cub_shape else [per_class] * classes
+    names = list(cub_counts()) if cub_shape else None
+    done = 0
+    with terminal_watch() as watch:
+
+        def tell(images: int) -> None:
+            nonlocal done
+            done += images
+            watch.progress(f"drawing {sum(counts):,} birds", done, sum(counts))
+
+        typer.echo(write(out, counts=counts, size=size, seed=seed, class_names=names, progress=tell))
+
+
+def terminal_watch() -> "TerminalWatch":
+    from rich.console import Console
+
+    from dml_bench.console import TerminalWatch
+
+    return TerminalWatch(Console(width=None if sys.stdout.isatty() else 120))
+
+
+@app.command()
+def doctor(cache_dir: CacheDir = default_cache(), data_dir: DataDir = None) -> None:  # noqa: B008
+    """Show versions, device, and which weights, data, database and disk can be reached.
+
+    Example: dml-bench doctor --data-dir CUB_200_2011
+    """
+    from rich.console import Console
+
+    from dml_bench.doctor import examine
+
+    Console().print(examine(cache_dir, data_dir))
+
+
+def main() -> None:
+    """Entry point: what people get wrong is one line and exit code 2."""
+    try:
+        app()
+    except ValueError as error:
+        typer.echo(f"error: {' '.join(str(error).split())}", err=True)
+        sys.exit(2)

@@ -1,0 +1,197 @@
+"""What a person at a terminal sees of a run."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn
+from rich.table import Table
+from rich.text import Text
+
+from dml_bench.training.watch import Watch
+
+__all__ = ["TerminalWatch", "duration", "show_outcome"]
+
+HELD_OUT = "limited"
+
+
+def duration(seconds: float) -> str:
+    """1:02:03 or 2:03."""
+    minutes, seconds = divmod(int(seconds + 0.5), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
+
+
+class TerminalWatch(Watch):
+    """Prints the plan, a line per epoch, and below it a live bar of the running epoch with the time left for everything."""
+
+    def __init__(self, console: Console):
+        self.console = console
+        self.progress_bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            TextColumn("{task.fields[detail]}"),
+            console=console,
+            transient=True,
+            refresh_per_second=4,
+            disable=not console.is_terminal,
+        )
+        self._task: TaskID | None = None
+        self._label = ""
+        self._units = self._done = 0.0
+        self._last_shown = 0.0
+
+    def __enter__(self) -> "TerminalWatch":
+        self.progress_bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.progress_bar.stop()
+
+    def note(self, text: str) -> None:
+        self.console.print(Text(text))
+
+    def warn(self, text: str) -> None:
+        self.console.print(Text(f"warning: {text}", style="yellow"))
+
+    def plan(self, plan: dict[str, Any]) -> None:
+        experiment, environment = plan["experiment"], plan["environment"]
+        session, dataset, split = environment["sessions"][-1], environment["dataset"], environment["split"]
+        unseen = environment["unseen_classes"]
+        model = experiment.model
+        rows = {
+            "experiment": f"{experiment.name}, seed {experiment.seed}\n{experiment.summary}",
+            "model": f"{named(model.backbone)} ({model.weights} weights, {model.trainable} trained), head {named(model.head)}",
+            "objective": f"loss {named(experiment.loss)}; miner {named(experiment.miner)}",
+            "optimizer": f"{named(experiment.optimizer)}; {experiment.train.epochs} epochs, batches of {experiment.train.batch_size}",
+            "dataset": f"{dataset['name']}: {dataset['num_images']:,} images, {dataset['num_classes']} classes at {experiment.images.size} px"
+            f" (fingerprint {dataset['fingerprint'][:12]})",
+            "split": f"{split['train_images']:,} images train and are the gallery, {split['test_images']:,} are queries ({experiment.data.split})",
+            "unseen": f"{len(unseen)} classes ({experiment.unseen}): {', '.join(unseen[:3])}{', ...' if len(unseen) > 3 else ''}",
+            "device": f"{session['device']}, {session['precision']}, {session['threads']} threads ({session['processor']})",
+            "results": str(plan["folder"]),
+        }
+        if experiment.profile:
+            rows = {"profile": f"{experiment.profile}: {profile_summary(experiment.profile)}"} | rows
+        for phase in plan["phases"]:
+            done = f", {phase['epochs_done']} of {phase['epochs']} epochs done" if phase["epochs_done"] else ""
+            rows[f"phase {phase['name']}"] = f"trains on {phase['classes']} classes, {phase['images']:,} images{done}"
+        table = Table.grid(padding=(0, 2))
+        for name, text in rows.items():
+            table.add_row(Text(name, style="bold"), Text(text))
+        self.console.print(table)
+        self.console.print()
+
+    def progress(self, message: str, done: int, total: int) -> None:
+        self._show(message, done, total, f"{done:,}/{total:,}", force=done == total)
+        if done == total:
+            self._hide()
+            self.console.print(Text(f"{message}: done"))
+
+    def work(self, units: float) -> None:
+        self._units, self._done = units, 0.0
+
+    def phase(self, name: str, epochs: int, images: int) -> None:
+        self._name, self._epochs, self._images = name, epochs, images
+        self._epoch = 0
+        self._epoch_done = 0
+        self._epoch_start = time.perf_counter()
+        if not self._done:
+            self._start = self._epoch_start
+
+    def step(self, images: int, loss: Any) -> None:
+        self._done += 3 * images
+        self._epoch_done += images
+        if time.perf_counter() - self._last_shown > 0.25:
+            rate = self._epoch_done / (time.perf_counter() - self._epoch_start)
+            detail = f"{self._epoch_done:,}/{self._images:,}  {rate:.0f} images/s  loss {float(loss):.3f}  {self._time_left()} left"
+            self._show(f"{self._name}: training", self._epoch_done, self._images, detail)
+
+    def embedded(self, images: int) -> None:
+        self._done += images
+        self._show(f"{self._name}: embedding", 1, 1, f"{self._time_left()} left")
+
+    def epoch(self, record: dict[str, Any]) -> None:
+        suffix = "2" if f"train_loss{2}" in record else ""
+        parts = [f"{self._name:<8}{record['epoch']:>4}/{self._epochs}", f"loss {record[f'train_loss{suffix}']:.4f}"]
+        if f"test_accuracy{suffix}" in record:
+            parts.append(f"P@1 {record[f'test_accuracy{suffix}']:.4f}")
+        parts.append(f"{record['train_images'] / record['train_seconds']:.0f} images/s")
+        if record["batches_without_tuples"]:
+            parts.append(f"{record['batches_without_tuples']} batches without a valid triplet")
+        parts.append(f"{self._time_left()} left")
+        self._hide()
+        self.console.print(Text("  ".join(parts)))
+        self._epoch_done = 0
+        self._epoch_start = time.perf_counter()
+
+    def _time_left(self) -> str:
+        elapsed = time.perf_counter() - self._start
+        return duration(elapsed / max(self._done, 1) * max(self._units - self._done, 0))
+
+    def _show(self, label: str, done: int, total: int, detail: str, force: bool = False) -> None:
+        if not force and time.perf_counter() - self._last_shown < 0.1:
+            return
+        self._last_shown = time.perf_counter()
+        if self._task is None:
+            self._task = self.progress_bar.add_task(label, total=total, detail=detail)
+        self.progress_bar.update(self._task, description=label, completed=done, total=total, detail=detail)
+
+    def _hide(self) -> None:
+        if self._task is not None:
+            self.progress_bar.remove_task(self._task)
+            self._task = None
+
+
+def named(component: Any) -> str:
+    """NTXent(temperature=0.1, distance=cosine)"""
+    options = ", ".join(f"{key}={value}" for key, value in component.options.items())
+    return f"{component.name}({options})" if options else component.name
+
+
+def profile_summary(name: str) -> str:
+    from dml_bench.experiments import read_profile
+
+    return str(read_profile(name)["summary"])
+
+
+def show_outcome(console: Console, folder: Path, summary: dict[str, Any]) -> None:
+    """The table that ends a run."""
+    unseen = len(summary["unseen_classes"])
+    seen = summary["dataset"]["num_classes"] - unseen
+    table = Table(title=f"P@1 of {summary['experiment']} on {summary['dataset']['name']}, seed {summary['seed']}", title_justify="left")
+    table.add_column("classes")
+    for phase, meaning in (("all", "trained on all"), (HELD_OUT, "trained without unseen")):
+        for mean in ("macro", "micro"):
+            table.add_column(f"{phase}: {meaning}\n{mean}", justify="right")
+    table.add_column("precision drop\n(macro)", justify="right")
+    for group, count in (("seen", seen), ("unseen", unseen), ("all", seen + unseen)):
+        suffix = "" if group == "all" else f"_{group}"
+        cells = [
+            f"{summary['phases'][phase][f'precision_at_1_{mean}{suffix}']:.3f}"
+            for phase in ("all", HELD_OUT)
+            for mean in ("macro", "micro")
+        ]
+        table.add_row(
+            f"{count} {group}" if group != "all" else f"{count} all", *cells, f"{summary[f'precision_drop_{group}_classes']:+.3f}"
+        )
+    console.print()
+    console.print(table)
+    worst = Table(title="The five classes that lose most", title_justify="left")
+    for column in ("class", "", "all", HELD_OUT, "drop"):
+        worst.add_column(column, justify="left" if column in ("class", "") else "right")
+    for row in summary["largest_drops"]:
+        worst.add_row(
+            row["class"], "unseen" if row["unseen"] else "seen", *(f"{row[c]:.3f}" for c in ("all", HELD_OUT)), f"{row['drop']:+.3f}"
+        )
+    console.print(worst)
+    cost = summary["cost"]
+    phases = " ".join(
+        f"{name}: {duration(cost[name]['train_seconds'])} training at {cost[name]['train_images_per_second']:.0f} images/s,"
+        f" embedding at {cost[name]['embed_images_per_second']:.0f};"
+        for name in summary["phases"]
+    )
+    memory = max(cost[name]["peak_memory_bytes"] for name in summary["phases"]) / 2**30
+    console.print(Text(f"cost     {phases} {duration(cost['total_seconds'])} in all, peak memory {memory:.1f} GiB, {cost['device']}"))
+    console.print(Text(f"results  {folder}"), soft_wrap=True)

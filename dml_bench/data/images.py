@@ -1,0 +1,119 @@
+"""One image file as RGB pixels, whatever its format, colour mode or orientation."""
+
+import math
+import struct
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+__all__ = ["Unreadable", "decode", "size_of"]
+
+ORIENTATION = 0x0112
+UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""What each EXIF orientation needs; from 5 on, width and height are swapped."""
+
+
+class Unreadable(ValueError):
+    """An image file that can't be decoded; the message names the file and the reason."""
+
+    def __init__(self, path: Path, reason: str):
+        super().__init__(f"{path}: {reason}")
+        self.path = path
+        self.reason = reason
+
+
+def decode(path: Path, box: Sequence[float] | np.ndarray | None = None) -> Image.Image:
+    """The image in RGB, turned upright by its EXIF orientation, then cut to `box` (x, y, width, height in pixels).
+
+    Transparency is laid over white, 16 bits of grey are scaled to 8, of several frames the first is taken. The box is
+    rounded to whole pixels and clipped to the image. Raises Unreadable on a file that is missing, forbidden, truncated,
+    of unknown format or far too large, and on a box outside of the image; OSError where the machine fails.
+    """
+    with opened(path) as image:
+        image.load()
+        turn = UPRIGHT.get(orientation(image))
+        pixels = rgb(image if turn is None else image.transpose(turn))
+    return pixels if box is None else pixels.crop(clipped(path, box, *pixels.size))
+
+
+def size_of(path: Path, box: Sequence[float] | np.ndarray | None = None) -> tuple[int, int]:
+    """(width, height) of what `decode` would return, mostly from the header alone. Raises as `decode` does, as far as it reads."""
+    with opened(path) as image:
+        # Pillow turns TIFF files itself while it loads them, so their headers would be read as turned twice.
+        if image.format == "TIFF":
+            return decode(path, box).size
+        width, height = image.size
+        if 5 <= orientation(image) <= 8:
+            width, height = height, width
+    if box is None:
+        return width, height
+    left, top, right, bottom = clipped(path, box, width, height)
+    return right - left, bottom - top
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[Image.Image]:
+    """An image whose pixels are not decoded yet; whatever a decoder raises inside the block becomes Unreadable."""
+    try:
+        with Image.open(path) as image:
+            yield image
+    except Unreadable:
+        raise
+    except (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError) as error:
+        raise Unreadable(path, error.strerror or "can't be opened") from error
+    except Image.UnidentifiedImageError as error:
+        raise Unreadable(path, "not an image, or of a format that is not read") from error
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise Unreadable(path, "far too many pixels, which may be an attack on memory: scale it down") from error
+    except Exception as error:
+        # Disk, network and memory trouble say nothing about the image; damaged files raise almost anything else.
+        if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno is not None):
+            raise
+        raise Unreadable(path, f"can't be decoded ({' '.join(str(error).split()) or type(error).__name__})") from error
+
+
+def orientation(image: Image.Image) -> int:
+    """The EXIF orientation, 1 where there is none or it can't be read: damaged metadata is no reason to lose an image."""
+    try:
+        return int(image.getexif().get(ORIENTATION, 1))
+    except (OSError, SyntaxError, ValueError, TypeError, KeyError, struct.error):
+        return 1
+
+
+def rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I;16"):
+        grey = np.asarray(image)
+        # Pillow clips 16 bits to 8 where a grey level is transparent, so that is laid over white here.
+        seen = np.where(grey == image.info.get("transparency", -1), 65535, grey)
+        return Image.fromarray(np.rint(seen / 257).astype(np.uint8)).convert("RGB")
+    if image.mode in ("I", "F"):
+        raise ValueError(f"pixels of mode {image.mode} have no fixed range: convert it to 8 or 16 bits")
+    if image.has_transparency_data:
+        layer = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
+    return image.convert("RGB")
+
+
+def clipped(path: Path, box: Sequence[float] | np.ndarray, width: int, height: int) -> tuple[int, int, int, int]:
+    """(left, top, right, bottom) of the box in whole pixels inside the image. Raises Unreadable where nothing is left."""
+    x, y, box_width, box_height = (float(value) for value in box)
+    left, right = max(nearest(x), 0), min(nearest(x + box_width), width)
+    top, bottom = max(nearest(y), 0), min(nearest(y + box_height), height)
+    if left >= right or top >= bottom:
+        raise Unreadable(path, f"its box {x:g}, {y:g}, {box_width:g}, {box_height:g} is outside of the image of {width} x {height} pixels")
+    return left, top, right, bottom
+
+
+def nearest(value: float) -> int:
+    return math.floor(value + 0.5)

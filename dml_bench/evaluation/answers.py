@@ -1,0 +1,147 @@
+"""From the neighbours of both phases to everything that is reported: numbers, tables and per-query predictions."""
+
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dml_bench.config import Experiment
+from dml_bench.data.datasets import Dataset
+from dml_bench.data.split import Split
+from dml_bench.evaluation.drop import Drop, precision_drop
+from dml_bench.evaluation.metrics import by_class, macro, map_at_r, micro, precision_at_1, r_precision, vote
+from dml_bench.evaluation.neighbours import Neighbours
+from dml_bench.files import write_csv
+from dml_bench.tracking import Table
+
+__all__ = ["Answers"]
+
+GROUPS = ("unseen", "seen", "all")
+
+
+class Answers:
+    """What an experiment found out. All names are those of the study."""
+
+    def __init__(self, experiment: Experiment, dataset: Dataset, split: Split, unseen: tuple[int, ...], found: dict[str, Neighbours]):
+        self.experiment = experiment
+        self.dataset = dataset
+        self.split = split
+        self.unseen = unseen
+        self.found = found
+
+    @cached_property
+    def drop(self) -> Drop:
+        return precision_drop(self.found["all"], self.found["limited"], self.unseen, self.dataset.num_classes)
+
+    def summary(self) -> dict[str, Any]:
+        return {
+            "phases": {name: self._phase(neighbours) for name, neighbours in self.found.items()},
+            **self.scalars(),
+            "largest_drops": self._largest_drops(5),
+        }
+
+    def _largest_drops(self, count: int) -> list[dict[str, Any]]:
+        worst = np.argsort(-np.nan_to_num(self.drop.per_class, nan=-np.inf), kind="stable")[:count]
+        columns = {"all": self.drop.trained_on_all, "limited": self.drop.trained_without, "drop": self.drop.per_class}
+        return [
+            {
+                "class": self.dataset.class_names[i],
+                "unseen": bool(self.drop.unseen[i]),
+                **{name: float(values[i]) for name, values in columns.items()},
+            }
+            for i in worst
+        ]
+
+    def scalars(self) -> dict[str, float]:
+        return {f"precision_drop_{group}_classes": self.drop.mean(group) for group in GROUPS}
+
+    def _phase(self, neighbours: Neighbours) -> dict[str, Any]:
+        is_unseen = np.isin(neighbours.query_labels, self.unseen)
+        numbers: dict[str, Any] = {}
+        for suffix, queries in (("", np.ones_like(is_unseen)), ("_seen", ~is_unseen), ("_unseen", is_unseen)):
+            part = neighbours.of(queries)
+            correct = precision_at_1(part)
+            numbers[f"precision_at_1_macro{suffix}"] = macro(correct, part.query_labels)
+            numbers[f"precision_at_1_micro{suffix}"] = micro(correct)
+            for name, metric in (("map_at_r", map_at_r), ("r_precision", r_precision)):
+                values = metric(part)
+                numbers[f"{name}_macro{suffix}"] = macro(values, part.query_labels)
+                numbers[f"{name}_micro{suffix}"] = micro(values)
+        for name, weights in (("knn_vote_accuracy", "majority"), ("knn_vote_accuracy_distance_weighted", "distance")):
+            numbers[name] = {str(k): self._vote_accuracy(neighbours, k, weights) for k in self.experiment.evaluate.vote_k}
+        return numbers
+
+    @staticmethod
+    def _vote_accuracy(neighbours: Neighbours, k: int, weights: str) -> float:
+        elected, _ = vote(neighbours, min(k, neighbours.k), weights=weights)
+        return micro((elected == neighbours.query_labels).astype(float))
+
+    def tables(self) -> dict[str, Table]:
+        """The per-class tables by the study's names, for the run folder and for W&B."""
+        tables = {}
+        for phase, neighbours in self.found.items():
+            tables[f"{phase}_classes_metrics"] = self._class_metrics(phase, neighbours)
+            tables[f"{phase}_classes_classification_report"] = self._classification_report(neighbours)
+        for group, chosen in (("unseen", self.drop.unseen), ("seen", ~self.drop.unseen)):
+            columns = ("class name", "P@1 trained on all classes", "P@1 trained without the unseen classes")
+            rows = (
+                (self.dataset.class_names[i], float(self.drop.trained_on_all[i]), float(self.drop.trained_without[i]))
+                for i in np.flatnonzero(chosen)
+            )
+            tables[f"comparison_{group}_classes_metrics"] = Table(columns, tuple(rows))
+        return tables
+
+    def _class_metrics(self, phase: str, neighbours: Neighbours) -> Table:
+        def count(images: np.ndarray) -> np.ndarray:
+            return np.bincount(self.dataset.labels[images], minlength=self.dataset.num_classes)
+
+        tests, trained = count(self.split.test), count(self.split.train)
+        if phase == "limited":
+            trained[list(self.unseen)] = 0
+        precision = by_class(precision_at_1(neighbours), neighbours.query_labels, self.dataset.num_classes)
+        rows = zip(self.dataset.class_names, tests.tolist(), trained.tolist(), precision.tolist(), strict=True)
+        return Table(("class name", "test samples", "training samples", "precision@1"), tuple(rows))
+
+    def _classification_report(self, neighbours: Neighbours) -> Table:
+        """scikit-learn's report with the nearest neighbour's class as the prediction."""
+        from sklearn.metrics import classification_report
+
+        names = self.dataset.class_names
+        report = classification_report(
+            neighbours.query_labels,
+            neighbours.labels[:, 0],
+            labels=range(len(names)),
+            target_names=names,
+            output_dict=True,
+            zero_division=0,
+        )
+        measures = ("precision", "recall", "f1-score", "support")
+        rows = [(name, *(float(row[m]) for m in measures)) for name, row in report.items() if isinstance(row, dict)]
+        return Table(("class name", *measures), tuple(rows))
+
+    def predictions(self) -> Table:
+        """One row per query: the nearest image, its class and similarity, and the vote of 10, by each phase's model."""
+        names, paths = np.array(self.dataset.class_names, object), np.array(self.dataset.paths, object)
+        labels = self.dataset.labels[self.split.test]
+        columns: dict[str, Any] = {
+            "query": paths[self.split.test],
+            "class": names[labels],
+            "unseen": np.isin(labels, self.unseen),
+        }
+        for phase, neighbours in self.found.items():
+            nearest = neighbours.indices[:, 0]
+            elected, share = vote(neighbours, min(10, neighbours.k))
+            columns |= {
+                f"{phase}_nearest": paths[self.split.train[nearest]],
+                f"{phase}_predicted": names[neighbours.labels[:, 0]],
+                f"{phase}_similarity": neighbours.similarities[:, 0].astype(float).round(6),
+                f"{phase}_correct": neighbours.labels[:, 0] == labels,
+                f"{phase}_vote": names[elected],
+                f"{phase}_vote_share": share.round(6),
+            }
+        return Table(tuple(columns), tuple(zip(*(column.tolist() for column in columns.values()), strict=True)))
+
+    def write(self, folder: Path) -> None:
+        for name, table in {**self.tables(), "predictions": self.predictions()}.items():
+            write_csv(folder / f"{name}.csv", table.columns, table.rows)

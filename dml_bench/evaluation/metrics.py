@@ -1,0 +1,89 @@
+"""Metrics: each returns one value per query; averaging happens at the edge. What is undefined is nan.
+
+All take a `Neighbours` value. Relevant means: of the query's class.
+"""
+
+import numpy as np
+
+from dml_bench.evaluation.neighbours import Neighbours
+
+__all__ = ["by_class", "macro", "map_at_r", "micro", "precision_at_1", "r_precision", "recall_at", "vote"]
+
+
+def precision_at_1(neighbours: Neighbours) -> np.ndarray:
+    """(query) 1 where the nearest gallery image is relevant, else 0. Equals R@1 and 1-NN accuracy."""
+    return (neighbours.labels[:, 0] == neighbours.query_labels).astype(float)
+
+
+def recall_at(neighbours: Neighbours, k: int) -> np.ndarray:
+    """(query) 1 where at least one of the k nearest is relevant, the R@k of metric learning (Jégou et al. 2011)."""
+    assert 1 <= k <= neighbours.k
+    return (neighbours.labels[:, :k] == neighbours.query_labels[:, None]).any(1).astype(float)
+
+
+def r_precision(neighbours: Neighbours) -> np.ndarray:
+    """(query) relevant among the R nearest / R, where the gallery holds R relevant images (Musgrave et al. 2020)."""
+    relevant, within_r, r = _relevance(neighbours)
+    return _divide((relevant & within_r).sum(1), r)
+
+
+def map_at_r(neighbours: Neighbours) -> np.ndarray:
+    """(query) mean over the R nearest of precision@i where the i-th is relevant, else 0 (Musgrave et al. 2020).
+
+    Divides by R, unlike the usual average precision, which divides by the number of relevant images retrieved.
+    """
+    relevant, within_r, r = _relevance(neighbours)
+    hits = relevant & within_r
+    precision = np.cumsum(hits, axis=1) / np.arange(1, neighbours.k + 1)
+    return _divide((precision * hits).sum(1), r)
+
+
+def _relevance(neighbours: Neighbours) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(query, k) relevant, (query, k) within the first R, (query) R. Raises ValueError where the search was too short for R."""
+    counts = np.bincount(neighbours.gallery_labels, minlength=int(neighbours.query_labels.max(initial=0)) + 1)
+    r = counts[neighbours.query_labels]
+    if r.max(initial=0) > neighbours.k:
+        raise ValueError(f"a class has {r.max()} gallery images, but only {neighbours.k} neighbours were searched")
+    return neighbours.labels == neighbours.query_labels[:, None], np.arange(neighbours.k) < r[:, None], r
+
+
+def _divide(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
+    return np.where(denominator > 0, numerator / np.maximum(denominator, 1), np.nan)
+
+
+def vote(neighbours: Neighbours, k: int, *, weights: str = "majority") -> tuple[np.ndarray, np.ndarray]:
+    """(query) the class that the k nearest elect, and (query) its share of the votes, 0 to 1.
+
+    `majority`: one vote each. `distance`: each weighs 1 / Euclidean distance, as scikit-learn's `weights="distance"`.
+    A tie goes to the class whose nearest member is nearer.
+    """
+    assert 1 <= k <= neighbours.k and weights in ("majority", "distance")
+    labels = neighbours.labels[:, :k]
+    distances = np.sqrt(np.maximum(2 - 2 * neighbours.similarities[:, :k].astype(float), 1e-12))
+    weight = np.ones(labels.shape) if weights == "majority" else 1 / distances
+    votes = np.einsum("qij,qj->qi", labels[:, :, None] == labels[:, None, :], weight)  # votes for the class of each neighbour
+    winner = np.argmax(votes >= votes.max(1, keepdims=True) * (1 - 1e-12), axis=1)[:, None]
+    elected = np.take_along_axis(labels, winner, 1)[:, 0]
+    return elected, np.take_along_axis(votes, winner, 1)[:, 0] / weight.sum(1)
+
+
+def by_class(values: np.ndarray, labels: np.ndarray, num_classes: int) -> np.ndarray:
+    """(num_classes) mean of the values of each class's queries; nan for a class without defined values."""
+    defined = ~np.isnan(values)
+    sums = np.bincount(labels[defined], weights=values[defined], minlength=num_classes)
+    return _divide(sums, np.bincount(labels[defined], minlength=num_classes))
+
+
+def macro(values: np.ndarray, labels: np.ndarray) -> float:
+    """Mean over classes of the mean over each class's queries."""
+    return _mean(by_class(values, labels, int(labels.max(initial=0)) + 1))
+
+
+def micro(values: np.ndarray) -> float:
+    """Mean over queries."""
+    return _mean(values)
+
+
+def _mean(values: np.ndarray) -> float:
+    values = values[~np.isnan(values)]
+    return float(values.mean()) if len(values) else float("nan")

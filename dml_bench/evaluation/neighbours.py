@@ -1,0 +1,67 @@
+"""The one search of an evaluation, kept as one value from which every metric, vote, plot and report is computed."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+__all__ = ["Neighbours", "search"]
+
+
+@dataclass(frozen=True, slots=True)
+class Neighbours:
+    """The k nearest gallery images of each query, nearest first; equally near ones in gallery order."""
+
+    indices: np.ndarray
+    """(query, k) int64 positions in the gallery."""
+    similarities: np.ndarray
+    """(query, k) float32 inner products of unit vectors, -1 to 1, descending."""
+    gallery_labels: np.ndarray
+    """(gallery) int64 class ids."""
+    query_labels: np.ndarray
+    """(query) int64 class ids."""
+
+    def __post_init__(self) -> None:
+        assert self.indices.shape == self.similarities.shape
+        assert len(self.indices) == len(self.query_labels)
+        assert self.indices.size == 0 or 0 <= self.indices.min() <= self.indices.max() < len(self.gallery_labels)
+        assert bool((np.diff(self.similarities, axis=1) <= 0).all()), "similarities must not rise"
+
+    @property
+    def k(self) -> int:
+        return self.indices.shape[1]
+
+    @property
+    def labels(self) -> np.ndarray:
+        """(query, k) class ids of the neighbours."""
+        return self.gallery_labels[self.indices]
+
+    def of(self, queries: np.ndarray) -> "Neighbours":
+        """The same for some of the queries: a boolean mask or positions."""
+        return Neighbours(self.indices[queries], self.similarities[queries], self.gallery_labels, self.query_labels[queries])
+
+
+def search(gallery: np.ndarray, query: np.ndarray, gallery_labels: np.ndarray, query_labels: np.ndarray, k: int) -> Neighbours:
+    """Exact inner-product search (FAISS IndexFlatIP) of (query, dim) in (gallery, dim), both float32 unit vectors.
+
+    Ties are broken by gallery order, also where they reach over the k-th place. k is cut to the size of the gallery.
+    """
+    import faiss
+
+    for name, embeddings in (("gallery", gallery), ("query", query)):
+        if not np.allclose(np.linalg.norm(embeddings, axis=1), 1, atol=1e-3):
+            raise ValueError(f"{name} embeddings are not of unit length (or not finite)")
+    k = min(k, len(gallery))
+    index = faiss.IndexFlatIP(gallery.shape[1])
+    index.add(np.ascontiguousarray(gallery, np.float32))
+    query = np.ascontiguousarray(query, np.float32)
+    similarities, indices = index.search(query, min(k + 1, len(gallery)))
+    similarities, indices = _ordered(similarities, indices)
+    for row in np.flatnonzero(similarities[:, k - 1] == similarities[:, -1]) if similarities.shape[1] > k else ():
+        everything = _ordered(*index.search(query[row : row + 1], len(gallery)))
+        similarities[row], indices[row] = everything[0][0, : k + 1], everything[1][0, : k + 1]
+    return Neighbours(np.ascontiguousarray(indices[:, :k]), np.ascontiguousarray(similarities[:, :k]), gallery_labels, query_labels)
+
+
+def _ordered(similarities: np.ndarray, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    order = np.lexsort((indices, -similarities), axis=1)
+    return np.take_along_axis(similarities, order, 1), np.take_along_axis(indices, order, 1)

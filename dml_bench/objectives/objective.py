@@ -1,0 +1,45 @@
+"""What a phase minimises: a loss, with its miner, in float32."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from dml_bench.config import Experiment
+from dml_bench.registry import losses, miners
+from dml_bench.seeding import seed_everything
+
+__all__ = ["Objective", "build_objective"]
+
+
+class Objective(nn.Module):
+    """Loss over the mined part of a batch. Counts the batches in which the miner found nothing."""
+
+    def __init__(self, loss: nn.Module, miner: nn.Module | None, unit_vectors: bool):
+        super().__init__()
+        self.loss = loss
+        self.miner = miner
+        self.unit_vectors = unit_vectors
+        self.batches_without_tuples = 0
+
+    def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor:
+        """(batch, dim), (batch) labels in 0 .. classes-1 -> scalar, float32 whatever the embeddings were computed in."""
+        with torch.autocast(embeddings.device.type, enabled=False):
+            embeddings = embeddings.float()
+            if self.unit_vectors:
+                embeddings = functional.normalize(embeddings, dim=1)
+            if self.miner is None:
+                return self.loss(embeddings, labels)
+            mined = self.miner(embeddings, labels)
+            if mined[0].numel() <= 1:
+                self.batches_without_tuples += 1
+                return embeddings.sum() * 0
+            return self.loss(embeddings, labels, mined)
+
+
+def build_objective(experiment: Experiment, num_classes: int, dim: int) -> Objective:
+    """The objective of an experiment for a phase that trains on `num_classes` classes."""
+    seed_everything(experiment.seed, "objective")
+    entry = losses[experiment.loss.name]
+    loss = entry.build(num_classes, dim, **experiment.loss.options)
+    miner = miners[experiment.miner.name].build(**experiment.miner.options)
+    return Objective(loss, miner, entry.facts["unit_vectors"])

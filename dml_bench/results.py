@@ -1,0 +1,180 @@
+"""The run folder: what is written, read back and checked. Everything else only reads it.
+
+runs/<experiment>/<dataset>/seed-<n>/
+  experiment.json  environment.json  metrics.jsonl  split.csv
+  all/ limited/    state.pt (while training), then weights, embeddings, neighbours, complete.json
+  *_metrics.csv  *_classification_report.csv  predictions.csv
+  summary.json     written last: a folder without it is not a result
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from filelock import FileLock, Timeout
+
+from dml_bench.config import Experiment, as_table
+from dml_bench.evaluation.neighbours import Neighbours
+from dml_bench.files import write_atomically, write_json
+
+__all__ = ["SCHEMA_VERSION", "RunFolder"]
+
+SCHEMA_VERSION = 1
+
+
+class RunFolder:
+    """The record of one experiment on one data set with one seed."""
+
+    def __init__(self, out: Path, experiment: Experiment, dataset: str):
+        self.path = out / experiment.name / dataset / f"seed-{experiment.seed}"
+        self.experiment = experiment
+
+    def lock(self) -> FileLock:
+        """Held while a process writes here; freed by the system when the process ends, however it ends."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(self.path / ".lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            raise ValueError(f"another process is working in {self.path}; wait for it, or choose another folder with --out") from None
+        return lock
+
+    def claim(self) -> None:
+        """Make the folder this experiment's. Raises ValueError if it holds a run of another configuration."""
+        path = self.path / "experiment.json"
+        mine = as_table(self.experiment)
+        if path.exists():
+            theirs = read_json(path)
+            if theirs != mine:
+                keys = differing(theirs, mine)
+                raise ValueError(
+                    f"{self.path} holds a run of another configuration (differs in {', '.join(keys[:4])}); --force replaces it, --out DIR keeps both"
+                )
+        else:
+            write_json(path, mine)
+
+    def clear(self) -> None:
+        """Remove all but the lock."""
+        import shutil
+
+        for child in self.path.iterdir():
+            if child.is_dir():
+                shutil.rmtree(child)
+            elif child.name != ".lock":
+                child.unlink()
+
+    @property
+    def environment(self) -> dict[str, Any]:
+        path = self.path / "environment.json"
+        return read_json(path) if path.exists() else {}
+
+    def write_environment(self, environment: dict[str, Any]) -> None:
+        write_json(self.path / "environment.json", environment)
+
+    def write_records(self, records: Iterable[dict[str, Any]]) -> None:
+        """metrics.jsonl anew: one line per epoch of each phase, in the order they happened."""
+        lines = "".join(json.dumps(record) + "\n" for record in records)
+        write_atomically(self.path / "metrics.jsonl", lambda file: file.write(lines.encode()))
+
+    def records(self) -> list[dict[str, Any]]:
+        path = self.path / "metrics.jsonl"
+        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+    def phase(self, name: str) -> Path:
+        path = self.path / name
+        path.mkdir(exist_ok=True)
+        return path
+
+    def summary(self) -> dict[str, Any] | None:
+        """The result, or None if the run has not ended. Raises ValueError if files of it are missing or were changed."""
+        path = self.path / "summary.json"
+        if not path.exists():
+            return None
+        summary = read_json(path)
+        if summary.get("schema_version") != SCHEMA_VERSION:
+            raise ValueError(
+                f"{path} has schema version {summary.get('schema_version')}, this program reads {SCHEMA_VERSION}; --force redoes the run"
+            )
+        check_digests(self.path, summary["files"])
+        return summary
+
+    def write_summary(self, summary: dict[str, Any]) -> None:
+        """Seal the run: the summary with the SHA-256 of every file that belongs to it."""
+        kept = sorted(
+            p for p in self.path.rglob("*") if p.is_file() and not p.name.startswith(".") and "wandb" not in p.relative_to(self.path).parts
+        )
+        files = digests(self.path, [p for p in kept if p.name not in ("summary.json", "environment.json")])
+        write_json(self.path / "summary.json", {**summary, "files": files})
+
+
+def differing(theirs: dict[str, Any], mine: dict[str, Any], prefix: str = "") -> list[str]:
+    """Dotted keys with different values."""
+    keys = []
+    for key in sorted(theirs.keys() | mine.keys()):
+        old, new = theirs.get(key), mine.get(key)
+        if isinstance(old, dict) and isinstance(new, dict):
+            keys += differing(old, new, f"{prefix}{key}.")
+        elif old != new:
+            keys.append(f"{prefix}{key}")
+    return keys
+
+
+def read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path} can't be read ({error}); --force redoes the run") from None
+
+
+def digests(root: Path, paths: Iterable[Path]) -> dict[str, str]:
+    """SHA-256 of files, by POSIX path relative to `root`."""
+    found = {}
+    for path in paths:
+        with open(path, "rb") as file:
+            found[path.relative_to(root).as_posix()] = hashlib.file_digest(file, "sha256").hexdigest()
+    return found
+
+
+def check_digests(root: Path, wanted: dict[str, str]) -> None:
+    for name, digest in wanted.items():
+        path = root / name
+        if not path.is_file() or digests(root, [path])[name] != digest:
+            raise ValueError(f"{path} is missing or was changed after the run; --force redoes the run")
+
+
+def seal_phase(folder: Path) -> None:
+    """Mark a phase as complete: its files with their SHA-256, written last."""
+    paths = sorted(p for p in folder.iterdir() if p.name != "complete.json" and not p.name.startswith("."))
+    write_json(folder / "complete.json", digests(folder, paths))
+
+
+def is_sealed(folder: Path) -> bool:
+    """Whether the phase is complete. Raises ValueError if it was, and its files have changed since."""
+    if not (folder / "complete.json").exists():
+        return False
+    check_digests(folder, read_json(folder / "complete.json"))
+    return True
+
+
+def write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
+    from safetensors.numpy import save
+
+    data = save({name: np.ascontiguousarray(array) for name, array in arrays.items()})
+    write_atomically(path, lambda file: file.write(data))
+
+
+def read_arrays(path: Path) -> dict[str, np.ndarray]:
+    from safetensors.numpy import load_file
+
+    return load_file(path)
+
+
+def write_neighbours(path: Path, neighbours: Neighbours) -> None:
+    write_arrays(path, {name: getattr(neighbours, name) for name in ("indices", "similarities", "gallery_labels", "query_labels")})
+
+
+def read_neighbours(path: Path) -> Neighbours:
+    return Neighbours(**read_arrays(path))

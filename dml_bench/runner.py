@@ -1,0 +1,297 @@
+"""A named experiment from its data set to its sealed run folder."""
+
+import secrets
+import sys
+import time
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from safetensors.torch import save as to_safetensors
+from torch import Tensor
+
+from dml_bench import environment, results, tracking
+from dml_bench.config import Experiment, as_table
+from dml_bench.data.cache import UnreadableImages
+from dml_bench.data.datasets import Dataset, open_dataset
+from dml_bench.data.sources import Pixels, open_pixels
+from dml_bench.data.split import Phase, Split, make_split, phases, unseen_classes
+from dml_bench.evaluation.answers import Answers
+from dml_bench.evaluation.neighbours import Neighbours, search
+from dml_bench.files import write_atomically, write_csv
+from dml_bench.results import RunFolder
+from dml_bench.seeding import deterministic
+from dml_bench.training import loop, state
+from dml_bench.training.pretraining import source_weights
+from dml_bench.training.run import Run, build, choose_device, choose_precision
+from dml_bench.training.watch import Watch
+
+__all__ = ["Outcome", "Request", "run"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What to run and where; nothing here changes the numbers, except the device and its precision."""
+
+    experiment: Experiment
+    data_dir: Path | None = None
+    out: Path = Path("runs")
+    cache_dir: Path
+    device: str = "auto"
+    wandb: Literal["offline", "online", "disabled"] = "offline"
+    force: bool = False
+    watch: Watch = field(default_factory=Watch)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    folder: Path
+    summary: dict[str, Any]
+    already_finished: bool
+
+
+def run(request: Request) -> Outcome:
+    """Train and evaluate both phases, or go on where an earlier process stopped. Raises ValueError in words for people."""
+    experiment, watch = request.experiment, request.watch
+    device = choose_device(request.device)
+    precision = choose_precision(experiment.train.precision, device)
+    deterministic()
+    dataset = open_dataset(experiment.data.dataset, request.data_dir, request.cache_dir, watch.progress)
+    folder = RunFolder(request.out, experiment, dataset.name)
+    with folder.lock():
+        if request.force:
+            folder.clear()
+        folder.claim()
+        if (summary := folder.summary()) is not None:
+            return Outcome(folder.path, summary, already_finished=True)
+        pixels, dataset = open_readable_pixels(experiment, dataset, request.cache_dir, device, watch)
+        split = make_split(dataset, method=experiment.data.split, test_fraction=experiment.data.test_fraction, seed=experiment.seed)
+        session = Session(request, folder, dataset, split, pixels, device, precision)
+        session.begin()
+        try:
+            start = session.start()
+            watch.work(session.work)
+            summary = session.conclude({phase.name: session.finish_phase(phase, start) for phase in session.phases})
+        finally:
+            session.mirror.finish()
+        return Outcome(folder.path, summary, already_finished=False)
+
+
+def open_readable_pixels(
+    experiment: Experiment, dataset: Dataset, cache_dir: Path, device: torch.device, watch: Watch
+) -> tuple[Pixels, Dataset]:
+    """The image caches and the data set they hold, which leaves out what can't be decoded if the experiment allows that."""
+    try:
+        return open_pixels(experiment, dataset, cache_dir, device, watch.progress), dataset
+    except UnreadableImages as problem:
+        if not experiment.data.skip_unreadable:
+            raise
+        watch.warn(f"left out: {problem}")
+        dataset = dataset.without(problem.images)
+        return open_pixels(experiment, dataset, cache_dir, device, watch.progress), dataset
+
+
+class Session:
+    """One process's work on one run folder."""
+
+    def __init__(
+        self, request: Request, folder: RunFolder, dataset: Dataset, split: Split, pixels: Pixels, device: torch.device, precision: str
+    ):
+        self.request = request
+        self.experiment = request.experiment
+        self.watch = request.watch
+        self.folder = folder
+        self.dataset = dataset
+        self.split = split
+        self.pixels = pixels
+        self.device = device
+        self.precision = precision
+        self.unseen = unseen_classes(self.experiment.unseen, dataset)
+        self.phases = phases(self.unseen)
+        self.records = folder.records()
+
+    def begin(self) -> None:
+        """Record where and on what this happens; refuse to go on with other data; start the mirror and say the plan."""
+        here: dict[str, Any] = {
+            **environment.describe(),
+            "device": torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "cpu",
+            "threads": torch.get_num_threads(),
+            "precision": self.precision,
+        }
+        facts: dict[str, Any] = {
+            "dataset": {
+                "name": self.dataset.name,
+                "root": str(self.dataset.root),
+                "fingerprint": self.dataset.fingerprint,
+                "num_images": len(self.dataset),
+                "num_classes": self.dataset.num_classes,
+                "left_out": list(self.dataset.left_out),
+            },
+            "split": {"fingerprint": self.split.fingerprint, "train_images": len(self.split.train), "test_images": len(self.split.test)},
+            "unseen_classes": [self.dataset.class_names[label] for label in self.unseen],
+        }
+        before = self.folder.environment
+        if before:
+            for what in ("dataset", "split"):
+                if before[what]["fingerprint"] != facts[what]["fingerprint"]:
+                    raise ValueError(
+                        f"{self.folder.path} was begun on other images ({what} fingerprint differs); --force starts anew, --out DIR keeps both"
+                    )
+            changed = [key for key in here if before["sessions"][-1].get(key) != here[key]]
+            if changed:
+                self.watch.warn(
+                    f"this run was begun with another {', '.join(changed)}: it goes on, but its numbers may differ from an uninterrupted run's"
+                )
+        session = {"started_at": datetime.now(UTC).isoformat(timespec="seconds"), "command": sys.argv, **here}
+        self.environment = {
+            **facts,
+            "wandb_id": before.get("wandb_id", secrets.token_hex(4)),
+            "sessions": [*before.get("sessions", []), session],
+        }
+        self.folder.write_environment(self.environment)
+        self._write_split()
+        self._start_mirror()
+        self._say_plan()
+
+    def _write_split(self) -> None:
+        part = np.full(len(self.dataset), "valid", dtype=object)
+        part[self.split.train], part[self.split.test] = "train", "test"
+        names = self.dataset.class_names
+        rows = zip(self.dataset.paths, (names[label] for label in self.dataset.labels), part, strict=True)
+        write_csv(self.folder.path / "split.csv", ("path", "class", "part"), rows)
+
+    def _start_mirror(self) -> None:
+        self.mirror = tracking.start(
+            self.request.wandb,
+            directory=self.folder.path,
+            run_id=self.environment["wandb_id"],
+            name=f"{self.experiment.name} seed {self.experiment.seed}",
+            group=self.experiment.name,
+            config=as_table(self.experiment),
+            warn=self.watch.warn,
+        )
+        if self.request.wandb == "offline":  # each offline process makes a folder of its own: repeat what earlier ones logged
+            for record in self.records:
+                self.mirror.log(record)
+
+    def _say_plan(self) -> None:
+        plan = []
+        for phase in self.phases:
+            images = phase.trains_on(self.dataset, self.split)
+            watched = len(images) + len(phase.known(self.dataset, self.split.test))
+            done = sum(record["phase"] == phase.name for record in self.records)
+            left = self.experiment.train.epochs - done
+            embedded = watched * -(-left // self.experiment.evaluate.every) + len(self.split.train) + len(self.split.test)
+            plan.append(
+                {
+                    "name": phase.name,
+                    "classes": self.dataset.num_classes - len(phase.excluded),
+                    "images": len(images),
+                    "epochs": self.experiment.train.epochs,
+                    "epochs_done": done,
+                    "work": 0 if results.is_sealed(self.folder.phase(phase.name)) else 3 * len(images) * left + embedded,
+                }
+            )
+        self.work = sum(phase["work"] for phase in plan)
+        self.watch.plan({"experiment": self.experiment, "folder": self.folder.path, "environment": self.environment, "phases": plan})
+
+    def start(self) -> dict[str, Tensor] | None:
+        """Backbone weights made by pretraining, where the experiment asks for that."""
+        if self.experiment.model.weights != "source":
+            return None
+        return source_weights(self.experiment, self.request.cache_dir, device=self.request.device, watch=self.watch)
+
+    def finish_phase(self, phase: Phase, start: dict[str, Tensor] | None) -> Neighbours:
+        """Train what is left of a phase, evaluate it, seal it; a sealed phase is only read."""
+        folder = self.folder.phase(phase.name)
+        if not results.is_sealed(folder):
+            run = build(
+                self.experiment,
+                phase,
+                self.dataset,
+                self.split,
+                self.pixels,
+                device=self.device,
+                precision=self.precision,
+                watch=self.watch,
+                start=start,
+            )
+            unfinished = folder / "state.pt"
+            if unfinished.exists():
+                state.load(run, unfinished)
+                self._record(run)
+            self.watch.phase(phase.name, self.experiment.train.epochs, len(run.images))
+            loop.fit(run, lambda run: self._keep(run, unfinished))
+            self._evaluate(run, folder)
+            results.seal_phase(folder)
+        (folder / "state.pt").unlink(missing_ok=True)
+        return results.read_neighbours(folder / "neighbours.safetensors")
+
+    def _keep(self, run: Run, path: Path) -> None:
+        """State first, then the record of it: what a crash loses in between is written again from the state."""
+        state.save(run, path)
+        self._record(run)
+        self.mirror.log(run.records[-1])
+
+    def _record(self, run: Run) -> None:
+        others = [record for record in self.records if record["phase"] != run.phase.name]
+        self.records = others + run.records
+        self.folder.write_records(self.records)
+
+    def _evaluate(self, run: Run, folder: Path) -> None:
+        """Gallery and queries of all classes, searched once with the most neighbours that any metric needs."""
+        gallery, query = self.split.train, self.split.test
+        labels = self.dataset.labels
+        start = time.perf_counter()
+        embedded = {"gallery": run.embed(gallery), "query": run.embed(query)}
+        embed_seconds = time.perf_counter() - start
+        k = max(*self.experiment.evaluate.vote_k, 10, int(np.bincount(labels[gallery]).max()))
+        start = time.perf_counter()
+        neighbours = search(embedded["gallery"], embedded["query"], labels[gallery], labels[query], k)
+        search_seconds = time.perf_counter() - start
+        cost = {
+            "train_seconds": sum(record["train_seconds"] for record in run.records),
+            "watch_seconds": sum(record.get("evaluate_seconds", 0.0) for record in run.records),
+            "embed_seconds": embed_seconds,
+            "search_seconds": search_seconds,
+            "train_images_per_second": sum(r["train_images"] for r in run.records) / sum(r["train_seconds"] for r in run.records),
+            "embed_images_per_second": (len(gallery) + len(query)) / embed_seconds,
+            "peak_memory_bytes": environment.peak_memory_bytes(),
+        }
+        if self.device.type == "cuda":
+            cost["peak_gpu_memory_bytes"] = torch.cuda.max_memory_allocated(self.device)
+        weights = {name: tensor.cpu().contiguous() for name, tensor in run.embedder.state_dict().items()}
+        write_atomically(folder / "weights.safetensors", lambda file: file.write(to_safetensors(weights)))
+        objective = {name: tensor.cpu().contiguous() for name, tensor in run.objective.state_dict().items()}
+        write_atomically(folder / "objective.safetensors", lambda file: file.write(to_safetensors(objective)))
+        results.write_arrays(folder / "embeddings.safetensors", {**embedded, "gallery_images": gallery, "query_images": query})
+        results.write_neighbours(folder / "neighbours.safetensors", neighbours)
+        results.write_json(folder / "cost.json", cost)
+
+    def conclude(self, found: dict[str, Neighbours]) -> dict[str, Any]:
+        """Metrics, tables and the summary from the neighbours of both phases; seals the run."""
+        cost = {phase.name: results.read_json(self.folder.phase(phase.name) / "cost.json") for phase in self.phases}
+        answers = Answers(self.experiment, self.dataset, self.split, self.unseen, found)
+        answers.write(self.folder.path)
+        summary = {
+            "schema_version": results.SCHEMA_VERSION,
+            "experiment": self.experiment.name,
+            "profile": self.experiment.profile,
+            "seed": self.experiment.seed,
+            **{key: self.environment[key] for key in ("dataset", "split", "unseen_classes")},
+            **answers.summary(),
+            "cost": {
+                **cost,
+                "total_seconds": sum(
+                    c[key] for c in cost.values() for key in ("train_seconds", "watch_seconds", "embed_seconds", "search_seconds")
+                ),
+                **{key: self.environment["sessions"][-1][key] for key in ("device", "precision", "threads", "processor")},
+            },
+        }
+        self.mirror.tables(answers.tables())
+        self.mirror.summary(answers.scalars())
+        self.folder.write_summary(summary)
+        return summary

@@ -1,0 +1,203 @@
+"""A mirror of a run in Weights & Biases, which may be absent, failing, hanging or down.
+
+The run folder's own `metrics.jsonl` is the record. Every wandb call is made on one daemon thread fed by a queue, so
+that nothing here stops or slows a run: the worst that comes back is a single warning.
+"""
+
+import copy
+import functools
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Any, Literal
+
+__all__ = ["Mirror", "Mode", "Table", "start"]
+
+Mode = Literal["offline", "online", "disabled"]
+Scalar = float | int | str
+
+EXIT_GRACE_SECONDS = 5.0
+"""How long after the end of the main thread wandb may still use for its own clean-up."""
+
+
+class NotLoggedIn(Exception):
+    """Online mode without an API key."""
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A small table for people to read: each row has one cell per column."""
+
+    columns: tuple[str, ...]
+    rows: tuple[tuple[Any, ...], ...]
+
+
+class Mirror:
+    """One run as W&B sees it. No method raises, and only `finish` waits; after a failure, all of them do nothing.
+
+    `warn` is called at most once, from whichever thread met the failure.
+    """
+
+    def __init__(self, connect: Callable[[], Any] | None, *, directory: Path, warn: Callable[[str], None]) -> None:
+        """`connect` opens the wandb run, on the mirror's own thread; None makes a mirror that does nothing."""
+        self._directory = directory
+        self._warn = warn
+        self._jobs: SimpleQueue[Callable[[Any], object] | None] = SimpleQueue()
+        self._lock = threading.Lock()
+        self._warned = False
+        self._closed = connect is None
+        if connect is not None:
+            self._thread = threading.Thread(target=self._work, args=(connect,), name="wandb-mirror", daemon=True)
+            self._thread.start()
+
+    def log(self, record: dict[str, Scalar]) -> None:
+        """Add the scalars of one epoch, which `record["epoch"]` numbers; they are plotted over it."""
+        row = dict(record)
+        self._put(lambda run: run.log(row))
+
+    def tables(self, tables: dict[str, Table]) -> None:
+        """Add each table under its name."""
+        named = dict(tables)
+        self._put(lambda run: run.log({name: wandb_table(table) for name, table in named.items()}))
+
+    def summary(self, values: dict[str, float]) -> None:
+        """Set the numbers that stand for the whole run."""
+        numbers = dict(values)
+        self._put(lambda run: run.summary.update(numbers))
+
+    def finish(self, timeout_seconds: float = 30, *, failed: bool = False) -> None:
+        """Wait until all is handed over, `timeout_seconds` at most; then warn and go on. Later calls do nothing.
+
+        `failed` marks the run in W&B as ended by an error.
+        """
+        if self._closed:
+            return
+        self._put(lambda run: run.finish(exit_code=int(failed)))
+        self._jobs.put(None)
+        self._closed = True
+        self._thread.join(timeout_seconds)
+        if self._thread.is_alive():
+            self._give_up(f"not done after {timeout_seconds:g} s (`wandb sync` can send later what is in {self._directory / 'wandb'})")
+
+    def _put(self, job: Callable[[Any], object]) -> None:
+        if not (self._closed or self._warned):
+            self._jobs.put(job)
+
+    def _work(self, connect: Callable[[], Any]) -> None:
+        run = None
+        try:
+            run = connect()
+            while (job := self._jobs.get()) is not None:
+                job(run)
+        except BaseException as error:
+            self._give_up(describe(error))
+            if run is not None:
+                with suppress(BaseException):
+                    run.finish(exit_code=1)
+
+    def _give_up(self, problem: str) -> None:
+        with self._lock:
+            if self._warned:
+                return
+            self._warned = True
+        with suppress(Exception):
+            self._warn(f"W&B: {problem}; the run goes on, results are in {self._directory}")
+
+
+def start(
+    mode: Mode,
+    *,
+    directory: Path,
+    run_id: str,
+    name: str,
+    group: str,
+    config: dict[str, Any],
+    warn: Callable[[str], None],
+    project: str = "dml_bench",
+) -> Mirror:
+    """The mirror of a run, at once; `mode` holds whatever the environment says. Files go to `directory`/wandb.
+
+    `warn` may be called from another thread. With mode `disabled` wandb is not imported. A resumed run passes its old
+    `run_id`: online, it goes on where W&B stands; offline, wandb can't resume and begins a new folder with the same id
+    at step 0, so the caller logs all earlier records again.
+    """
+    if mode == "disabled":
+        return Mirror(None, directory=directory, warn=warn)
+    run = {"id": run_id, "name": name, "group": group, "project": project, "config": copy.deepcopy(config)}
+    return Mirror(functools.partial(connect, mode, directory, run), directory=directory, warn=warn)
+
+
+def connect(mode: Mode, directory: Path, run: dict[str, Any]) -> Any:
+    """An open wandb run whose metrics have `epoch` as their axis. Raises whatever wandb raises."""
+    os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
+    import wandb
+
+    let_go_at_exit()
+    # wandb puts its own functions here, which print the traceback of a crash a second time under a CLI's own hook.
+    hooks = {name: getattr(sys, name) for name in ("exit", "excepthook")}
+    wandb.setup(quiet_settings(wandb, mode))
+    for name, hook in hooks.items():
+        setattr(sys, name, hook)
+    if mode == "online" and not wandb.login(prompt=False, verify=False):
+        raise NotLoggedIn("no API key; run `wandb login`, or use `--wandb offline`")
+    directory.mkdir(parents=True, exist_ok=True)
+    opened = wandb.init(dir=directory, resume="allow", reinit="create_new", **run)
+    opened.define_metric("epoch")
+    opened.define_metric("*", step_metric="epoch")
+    return opened
+
+
+def quiet_settings(wandb: Any, mode: Mode) -> Any:
+    """Settings under which wandb prints nothing, watches nothing but what it is given, and never interrupts the run."""
+    return wandb.Settings(
+        mode=mode,
+        silent=True,
+        console="off",
+        disable_git=True,
+        save_code=False,
+        stop_fn=do_nothing,  # by default the web page's stop button sends SIGINT to this process
+        x_disable_meta=True,
+        x_disable_stats=True,
+    )
+
+
+def do_nothing() -> None:
+    pass
+
+
+def wandb_table(table: Table) -> Any:
+    import wandb
+
+    return wandb.Table(columns=list(table.columns), data=[list(row) for row in table.rows], allow_mixed_types=True)
+
+
+def describe(error: BaseException) -> str:
+    """One line for a person: what went wrong and, where it is known, what to do."""
+    if isinstance(error, ImportError):
+        return f"{error}; `pip install {(error.name or 'wandb').partition('.')[0]}`"
+    if isinstance(error, NotLoggedIn):
+        return str(error)
+    lines = str(error).strip().splitlines() or ["no message"]
+    return f"{type(error).__name__}: {lines[0]}"
+
+
+@functools.cache
+def let_go_at_exit() -> None:
+    """See to it that this process ends: wandb's exit hook waits without limit for its service, which may be stuck."""
+    import psutil  # type: ignore[import-untyped]
+
+    def end_service() -> None:
+        threading.main_thread().join()
+        time.sleep(EXIT_GRACE_SECONDS)
+        for child in psutil.Process().children():
+            with suppress(psutil.Error):
+                if child.name().startswith("wandb-core"):
+                    child.kill()
+
+    threading.Thread(target=end_service, name="wandb-exit", daemon=True).start()

@@ -1,0 +1,33 @@
+"""All that must survive an interruption: one save, one load."""
+
+from pathlib import Path
+
+import torch
+
+from dml_bench.files import write_atomically
+from dml_bench.training.run import Run
+
+__all__ = ["load", "save"]
+
+
+def save(run: Run, path: Path) -> None:
+    """Write the state after a finished epoch. No generator state: each epoch seeds itself."""
+    state = {
+        "embedder": run.embedder.state_dict(),
+        "objective": run.objective.state_dict(),
+        "optimizer": run.optimizer.state_dict(),
+        "records": run.records,
+    }
+    write_atomically(path, lambda file: torch.save(state, file))
+
+
+def load(run: Run, path: Path) -> None:
+    """Continue from the state at `path`. Raises ValueError if it can't be read."""
+    try:
+        state = torch.load(path, map_location=run.device, weights_only=True)
+    except Exception as error:
+        raise ValueError(f"{path} can't be read ({str(error).splitlines()[0]}); --force starts the run anew") from None
+    run.embedder.load_state_dict(state["embedder"])
+    run.objective.load_state_dict(state["objective"])
+    run.optimizer.load_state_dict(state["optimizer"])
+    run.records = state["records"]

@@ -1,0 +1,20 @@
+import os
+from pathlib import Path
+
+import pytest
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["WANDB_MODE"] = "offline"
+
+
+@pytest.fixture(scope="session")
+def birds(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Eight drawn species with 8 images each at 40 px, in CUB's layout."""
+    from dml_bench.data.demo import write
+
+    return write(tmp_path_factory.mktemp("birds") / "CUB_200_2011", counts=[8] * 8, size=40, seed=3)
+
+
+@pytest.fixture(scope="session")
+def cache_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")

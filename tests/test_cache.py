@@ -1,0 +1,234 @@
+"""The image cache holds torchvision's pixels, is used again while it is whole, and is never half there."""
+
+import errno
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from torchvision.transforms import InterpolationMode, v2
+
+from dml_bench.data.cache import ImageCache, UnreadableImages, View, open_cache
+from dml_bench.data.datasets import Dataset
+
+SIZES = {"landscape": (61, 40), "portrait": (33, 50), "square": (48, 48), "small": (20, 17), "narrow": (13, 90)}
+
+
+def photograph(width: int, height: int, seed: int) -> Image.Image:
+    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8))
+
+
+@pytest.fixture
+def dataset(tmp_path: Path) -> Dataset:
+    root = tmp_path / "images"
+    root.mkdir()
+    for seed, (name, size) in enumerate(SIZES.items()):
+        photograph(*size, seed).save(root / f"{name}.png")
+    paths = tuple(sorted(f"{name}.png" for name in SIZES))
+    return Dataset(name="birds", root=root, paths=paths, labels=np.array([0, 0, 1, 1, 1]), class_names=("auk", "jay"))
+
+
+@pytest.fixture
+def cache_dir(tmp_path: Path) -> Path:
+    return tmp_path / "cache"
+
+
+def torchvision_view(view: View, image: Image.Image) -> np.ndarray:
+    resize = v2.Resize([view.size] * 2 if view.fit == "squash" else view.size, InterpolationMode.BILINEAR, antialias=True)
+    steps = [resize, v2.CenterCrop(view.size)] if view.fit == "crop" else [resize]
+    return np.asarray(v2.Compose(steps)(image))
+
+
+@pytest.mark.parametrize("view", [View("crop", 24), View("squash", 24), View("shorter", 29), View("crop", 31)], ids=str)
+def test_the_pixels_are_those_of_torchvision(dataset, cache_dir, view):
+    cache = open_cache(dataset, view, cache_dir)
+    for image, path in enumerate(dataset.paths):
+        expected = torchvision_view(view, Image.open(dataset.root / path))
+        assert cache[image].dtype == np.uint8
+        assert np.array_equal(cache[image], expected), path
+
+
+@pytest.mark.parametrize(
+    ("view", "shape"),
+    [(View("crop", 10), (10, 10, 3)), (View("squash", 10), (10, 10, 3)), (View("shorter", 10), (10, 15, 3))],
+    ids=str,
+)
+def test_the_shape_of_a_view_of_a_landscape_of_61_by_40(dataset, cache_dir, view, shape):
+    cache = open_cache(dataset, view, cache_dir)
+    image = dataset.paths.index("landscape.png")
+    assert cache[image].shape == shape
+    assert (cache.heights[image], cache.widths[image]) == shape[:2]
+
+
+def test_the_views_differ_in_what_they_keep():
+    # Left third red, the rest blue: squashing keeps the red, cropping the centre of a wide image does not.
+    image = Image.new("RGB", (90, 30), "blue")
+    image.paste("red", (0, 0, 30, 30))
+    assert View("crop", 10).apply(image)[:, :, 0].max() <= 30
+    assert View("squash", 9).apply(image)[4, 0].tolist() == [255, 0, 0]
+    assert View("shorter", 10).apply(image).shape == (10, 30, 3)
+
+
+def files_of(cache_dir: Path) -> list[Path]:
+    return sorted(path for path in cache_dir.rglob("*") if path.is_file())
+
+
+def folder_of(cache_dir: Path) -> Path:
+    (folder,) = (cache_dir / "images").iterdir()
+    return folder
+
+
+VIEW = View("crop", 16)
+
+
+def refuse_to_decode(*args, **kwargs):
+    raise AssertionError("decoded again")
+
+
+def test_a_whole_cache_is_used_again(dataset, cache_dir, monkeypatch):
+    first = open_cache(dataset, VIEW, cache_dir)
+    written = {path: path.stat().st_mtime_ns for path in files_of(cache_dir)}
+    monkeypatch.setattr("dml_bench.data.cache.decode", refuse_to_decode)
+    second = open_cache(dataset, VIEW, cache_dir)
+    assert {path: path.stat().st_mtime_ns for path in files_of(cache_dir)} == written
+    assert len(written) == 3
+    for image in range(5):
+        assert np.array_equal(first[image], second[image])
+
+
+def truncate(path: Path) -> None:
+    os.truncate(path, path.stat().st_size // 2)
+
+
+DAMAGES = {
+    "no manifest": lambda folder: (folder / "manifest.json").unlink(),
+    "half a manifest": lambda folder: truncate(folder / "manifest.json"),
+    "manifest of another key": lambda folder: (folder / "manifest.json").write_text(
+        (folder / "manifest.json").read_text().replace('"fit": "crop"', '"fit": "squash"')
+    ),
+    "truncated pixels": lambda folder: truncate(folder / "pixels.u8"),
+    "no pixels": lambda folder: (folder / "pixels.u8").unlink(),
+    "no shapes": lambda folder: (folder / "shapes.npy").unlink(),
+    "truncated shapes": lambda folder: truncate(folder / "shapes.npy"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES.keys())
+def test_a_damaged_cache_is_built_again(dataset, cache_dir, damage):
+    cache = open_cache(dataset, VIEW, cache_dir)
+    expected = [cache[image].copy() for image in range(5)]
+    whole = {path: path.read_bytes() for path in files_of(cache_dir)}
+    damage(folder_of(cache_dir))
+    again = open_cache(dataset, VIEW, cache_dir)
+    for image in range(5):
+        assert np.array_equal(again[image], expected[image])
+    assert {path: path.read_bytes() for path in files_of(cache_dir)} == whole
+
+
+def test_what_an_interrupted_build_left_is_never_taken_for_a_cache(dataset, cache_dir, monkeypatch):
+    def interrupted(*args):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("dml_bench.data.cache.write_json", interrupted)
+        open_cache(dataset, VIEW, cache_dir)
+    assert files_of(cache_dir) == []
+    assert open_cache(dataset, VIEW, cache_dir)[0].shape == (16, 16, 3)
+
+
+def test_other_pixels_in_a_file_mean_another_cache(dataset, cache_dir):
+    before = open_cache(dataset, VIEW, cache_dir)
+    photograph(30, 30, seed=99).save(dataset.root / "square.png")
+    changed = replace(dataset)
+    after = open_cache(changed, VIEW, cache_dir)
+    square = dataset.paths.index("square.png")
+    assert len(list((cache_dir / "images").iterdir())) == 2
+    assert not np.array_equal(after[square], before[square])
+
+
+def test_each_view_has_its_own_cache(dataset, cache_dir):
+    for view in (View("crop", 16), View("squash", 16), View("shorter", 16), View("crop", 17)):
+        open_cache(dataset, view, cache_dir)
+    assert len(list((cache_dir / "images").iterdir())) == 4
+
+
+@pytest.mark.parametrize("fit", ["crop", "shorter"])
+def test_unreadable_images_are_named_and_nothing_is_left_behind(dataset, cache_dir, fit):
+    (dataset.root / "portrait.png").write_bytes(b"not an image")
+    truncate(dataset.root / "landscape.png")
+    with pytest.raises(UnreadableImages, match="2 of 5 images can't be read") as raised:
+        open_cache(dataset, View(fit, 16), cache_dir)
+    message = str(raised.value)
+    assert str(dataset.root / "portrait.png") in message and str(dataset.root / "landscape.png") in message
+    assert "--skip-unreadable" in message and "\n" not in message
+    assert raised.value.images == {dataset.paths.index("portrait.png"), dataset.paths.index("landscape.png")}
+    assert list((cache_dir / "images").iterdir()) == []
+
+
+def test_the_readable_images_are_cached_without_the_others(dataset, cache_dir):
+    (dataset.root / "narrow.png").write_bytes(b"")
+    with pytest.raises(UnreadableImages) as raised:
+        open_cache(dataset, VIEW, cache_dir)
+    rest = dataset.without(raised.value.images)
+    cache = open_cache(rest, VIEW, cache_dir)
+    assert rest.left_out == ("narrow.png",)
+    assert np.array_equal(cache[1], torchvision_view(VIEW, Image.open(dataset.root / "portrait.png")))
+
+
+def test_of_many_unreadable_images_three_are_named_and_the_others_counted(dataset, cache_dir):
+    for path in dataset.paths:
+        (dataset.root / path).write_bytes(b"")
+    with pytest.raises(UnreadableImages, match="5 of 5 images") as raised:
+        open_cache(dataset, VIEW, cache_dir)
+    assert sum(path in str(raised.value) for path in dataset.paths) == 3
+    assert "and 2 more" in str(raised.value)
+
+
+def test_a_full_disk_is_one_line_with_sizes_and_the_way_out_and_leaves_nothing(dataset, cache_dir, monkeypatch):
+    def full(*args):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full, raising=False)
+    with pytest.raises(ValueError, match=r"needs \d+\.\d+ GB in .*, where \d+\.\d+ GB are free; .*--cache-dir") as raised:
+        open_cache(dataset, VIEW, cache_dir)
+    assert str(cache_dir) in str(raised.value) and "\n" not in str(raised.value)
+    assert list((cache_dir / "images").iterdir()) == []
+
+
+def test_another_trouble_with_the_disk_is_not_called_a_full_one(dataset, cache_dir, monkeypatch):
+    def broken(*args):
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(os, "posix_fallocate", broken, raising=False)
+    with pytest.raises(OSError, match="Input/output error"):
+        open_cache(dataset, VIEW, cache_dir)
+    assert list((cache_dir / "images").iterdir()) == []
+
+
+@pytest.mark.parametrize("view", [View("crop", 8), View("squash", 8), View("shorter", 8)], ids=str)
+def test_boxes_are_cut_out_before_anything_else(dataset, cache_dir, view):
+    boxes = np.array([[4, 3, 9, 12]] * 5, dtype=np.float64)
+    cache = open_cache(replace(dataset, boxes=boxes), view, cache_dir)
+    for image, path in enumerate(dataset.paths):
+        cut = Image.open(dataset.root / path).crop((4, 3, 13, 15))
+        assert np.array_equal(cache[image], torchvision_view(view, cut)), path
+
+
+def test_other_boxes_mean_another_cache(dataset, cache_dir):
+    for boxes in (None, np.array([[0.0, 0, 10, 10]] * 5), np.array([[1.0, 0, 10, 10]] * 5)):
+        open_cache(replace(dataset, boxes=boxes), VIEW, cache_dir)
+    assert len(list((cache_dir / "images").iterdir())) == 3
+
+
+def test_progress_counts_up_to_the_number_of_images(dataset, cache_dir):
+    told = []
+    open_cache(dataset, VIEW, cache_dir, progress=lambda message, done, total: told.append((done, total)))
+    assert told == [(1, 5), (2, 5), (3, 5), (4, 5), (5, 5)]
+
+
+def test_cached_pixels_can_not_be_changed(dataset, cache_dir):
+    cache: ImageCache = open_cache(dataset, VIEW, cache_dir)
+    with pytest.raises(ValueError, match="read-only"):
+        cache[0][0, 0, 0] = 1

@@ -1,0 +1,180 @@
+"""The strict loader: nothing in a configuration is ignored in silence, and what was resolved is loaded back equal."""
+
+import dataclasses
+import json
+import tomllib
+
+import pytest
+import tomli_w
+
+from dml_bench import experiments
+from dml_bench.config import Augment, Component, Expectation, Experiment, Pretrain, as_table, load
+from dml_bench.registry import UnknownName
+
+SMALLEST = {"name": "mine", "loss": "NTXent", "optimizer": "sgd"}
+
+
+def with_(**changes) -> dict:
+    return {**SMALLEST, **changes}
+
+
+def test_the_smallest_experiment_is_a_name_a_loss_and_an_optimizer():
+    experiment = load(SMALLEST)
+    assert experiment.loss == Component("NTXent", {"temperature": 0.1, "distance": "cosine"})
+    assert experiment.optimizer == Component("sgd", {"lr": 0.001, "momentum": 0.0, "weight_decay": 0.0})
+    assert experiment.miner == Component("none", {})
+    assert experiment.data.dataset.name == "cub"
+    assert experiment.model.backbone == Component("resnet18", {})
+    assert experiment.model.head == Component("linear", {"dim": 128})
+    assert experiment.pretrain is None
+
+
+@pytest.mark.parametrize("missing", ["name", "loss", "optimizer"])
+def test_what_has_no_default_is_required(missing):
+    table = {key: value for key, value in SMALLEST.items() if key != missing}
+    with pytest.raises(ValueError, match=f"^{missing} is missing$"):
+        load(table)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"trian": {}}, r"unknown key trian \(did you mean train\?\); an experiment has: name, summary"),
+        ({"train": {"epoch": 3}}, r"unknown key train\.epoch \(did you mean epochs\?\); train has: epochs, batch_size, precision"),
+        ({"model": {"head": {"name": "linear", "dmi": 3}}}, r"model\.head\.dmi: linear has no such option \(did you mean dim\?\)"),
+        ({"model": {"backbone": {"name": "resnet18", "depth": 3}}}, r"model\.backbone\.depth: resnet18 has no such option; it has no"),
+        ({"loss": "ntxen"}, r"unknown loss 'ntxen' \(did you mean NTXent\?\); there are: .*NTXent"),
+        ({"data": {"dataset": "cubs"}}, r"unknown dataset 'cubs' \(did you mean cub\?\)"),
+        ({"expects": [{"metrik": "x"}]}, r"unknown key expects\.metrik \(did you mean metric\?\)"),
+    ],
+)
+def test_an_unknown_key_or_name_is_answered_with_the_near_miss(changes, words):
+    with pytest.raises(UnknownName, match=words):
+        load(with_(**changes))
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"seed": "x"}, "seed is 'x'; a whole number is wanted"),
+        ({"seed": 1.5}, "seed is 1.5; a whole number is wanted"),
+        ({"seed": True}, "seed is True; a whole number is wanted"),
+        ({"name": 3}, "name is 3; text is wanted"),
+        ({"unseen": 20}, "unseen is 20; text is wanted"),
+        ({"train": {"epochs": "many"}}, r"train\.epochs is 'many'; a whole number is wanted"),
+        ({"train": 3}, "train is 3; a table is wanted"),
+        ({"train": {"precision": "bfloat"}}, r"train\.precision is 'bfloat'; choose one of .*\(did you mean bfloat16\?\)"),
+        ({"data": {"skip_unreadable": 1}}, r"data\.skip_unreadable is 1; true or false is wanted"),
+        ({"evaluate": {"vote_k": 3}}, r"evaluate\.vote_k is 3; a list is wanted"),
+        ({"evaluate": {"vote_k": [1, "x"]}}, r"evaluate\.vote_k is 'x'; a whole number is wanted"),
+        ({"loss": 3}, "loss is 3; a loss's name, or a table with a name and options, is wanted"),
+        ({"loss": {"temperature": 1.0}}, "loss is .*; a loss's name, or a table"),
+        ({"loss": {"name": "NTXent", "temperature": "hot"}}, r"loss\.temperature is 'hot'; a number is wanted"),
+        ({"expects": 3}, "expects is 3"),
+        ({"expects": [3]}, "expects.* is 3; a table is wanted"),
+        ({"pretrain": 3}, "pretrain is 3; a table is wanted"),
+    ],
+)
+def test_a_value_of_the_wrong_type_is_refused_with_what_was_wanted(changes, words):
+    with pytest.raises(ValueError, match=words):
+        load(with_(**changes))
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"augment": {"horizontal_flip": 1.5}}, r"augment\.horizontal_flip is 1\.5; a probability from 0 to 1"),
+        ({"augment": {"horizontal_flip": -0.1}}, r"augment\.horizontal_flip is -0\.1; a probability from 0 to 1"),
+        ({"augment": {"horizontal_flip": float("nan")}}, r"augment\.horizontal_flip is nan"),
+        ({"data": {"test_fraction": 0}}, r"data\.test_fraction is 0\.0; wanted between 0 and 1"),
+        ({"data": {"test_fraction": 1}}, r"data\.test_fraction is 1\.0"),
+        ({"images": {"size": 7}}, r"images\.size is 7; at least 8"),
+        ({"train": {"epochs": 0}}, r"train\.epochs is 0; at least 1"),
+        ({"train": {"batch_size": 1}}, r"train\.batch_size is 1; at least 2"),
+        ({"evaluate": {"every": 0}}, r"evaluate\.every is 0; at least 1"),
+        ({"evaluate": {"vote_k": []}}, r"evaluate\.vote_k is \[\]; positive numbers"),
+        ({"evaluate": {"vote_k": [0, 1]}}, r"evaluate\.vote_k is \[0, 1\]; positive numbers"),
+    ],
+)
+def test_a_number_out_of_its_range_is_refused(changes, words):
+    with pytest.raises(ValueError, match=words):
+        load(with_(**changes))
+
+
+@pytest.mark.parametrize("probability", [0, 0.5, 1])
+def test_a_probability_may_be_anything_from_0_to_1(probability):
+    assert load(with_(augment={"horizontal_flip": probability})).augment.horizontal_flip == probability
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"loss": "crossentropy", "miner": "EPSHN"}, "miner EPSHN has no effect: loss crossentropy takes no miner; --set miner=none"),
+        ({"images": {"fit": "squash"}, "augment": {"random_crop_from": 246}}, r"random_crop_from needs images\.fit = crop"),
+        ({"augment": {"random_crop_from": 200}}, r"augment\.random_crop_from is 200, smaller than images\.size \(224\)"),
+        ({"augment": {"random_crop_from": -1}}, r"augment\.random_crop_from is -1"),
+        ({"model": {"trainable": "head"}, "augment": {"horizontal_flip": 0.5}}, "augmentation has no effect"),
+        ({"model": {"trainable": "head"}, "augment": {"random_crop_from": 246}}, "augmentation has no effect"),
+        ({"model": {"trainable": "head"}, "images": {"normalization": "train"}}, "normalization = train .* frozen features"),
+        ({"pretrain": {"epochs": 3}}, r"pretrain has no effect with model\.weights = imagenet"),
+        ({"pretrain": {}, "model": {"weights": "none"}}, r"pretrain has no effect with model\.weights = none"),
+    ],
+)
+def test_values_that_contradict_each_other_or_have_no_effect_are_refused(changes, words):
+    with pytest.raises(ValueError, match=words):
+        load(with_(**changes))
+
+
+def test_each_of_those_values_is_accepted_where_it_has_an_effect():
+    load(with_(miner="EPSHN"))
+    load(with_(loss="crossentropy"))
+    load(with_(augment={"random_crop_from": 224}))
+    load(with_(model={"trainable": "head"}))
+    load(with_(images={"fit": "squash"}, augment={"horizontal_flip": 0.5}))
+    assert load(with_(pretrain={"epochs": 3}, model={"weights": "source"})).pretrain == Pretrain(epochs=3)
+
+
+def test_weights_from_the_source_domain_bring_its_pretraining():
+    assert load(with_(model={"weights": "source"})).pretrain == Pretrain(
+        classes=48, per_class=24, epochs=10, batch_size=32, lr=0.05, seed=1
+    )
+
+
+@pytest.mark.parametrize(
+    "claim", [{}, {"value": 0.5, "change": 0.1, "versus": "x"}, {"change": 0.1}, {"value": 0.5, "versus": "x"}], ids=str
+)
+def test_an_expectation_is_a_value_or_a_change_from_another_experiment(claim):
+    with pytest.raises(ValueError, match="an expectation of recall"):
+        Expectation(metric="recall", source="a test", **claim)
+
+
+def test_an_expectation_of_nothing_changed_is_an_expectation():
+    assert Expectation(metric="recall", source="a test", change=0.0, versus="x").change == 0.0
+
+
+def test_an_experiment_can_not_be_changed_after_it_was_checked():
+    experiment = load(SMALLEST)
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        experiment.seed = 1
+
+
+def test_augmentation_is_off_unless_asked_for():
+    assert not Augment().active
+    assert Augment(horizontal_flip=0.1).active
+    assert Augment(random_crop_from=246).active
+
+
+@pytest.mark.parametrize("profile", ["", "demo"])
+@pytest.mark.parametrize("name", experiments.names())
+def test_the_saved_copy_of_a_resolved_experiment_is_loaded_back_equal(name, profile):
+    experiment = experiments.resolve(name, profile=profile)
+    assert isinstance(experiment, Experiment)
+    assert load(json.loads(json.dumps(as_table(experiment)))) == experiment
+    assert load(tomllib.loads(tomli_w.dumps(as_table(experiment)))) == experiment
+
+
+def test_a_saved_copy_holds_every_option_so_that_a_later_default_can_not_change_it():
+    table = as_table(load(SMALLEST))
+    assert table["loss"] == {"name": "NTXent", "temperature": 0.1, "distance": "cosine"}
+    assert table["evaluate"] == {"every": 1, "vote_k": [1, 3, 5, 10]}
+    assert table["data"]["dataset"] == {"name": "cub", "crop_to_box": False}

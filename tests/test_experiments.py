@@ -1,0 +1,395 @@
+"""Named experiments: each is what its name says, and files, profiles and --set change only what they say."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dml_bench import experiments
+from dml_bench.config import Experiment, as_table
+from dml_bench.experiments import EXPERIMENTS, names, read, resolve
+from dml_bench.registry import UnknownName
+
+BASELINE = "EPSHN_cosine_resnet18_sgd_aug"
+
+COMMON = {
+    "seed": 42,
+    "unseen": "last:20",
+    "data.dataset": {"name": "cub", "crop_to_box": False},
+    "data.split": "stratified",
+    "data.test_fraction": 0.2,
+    "images.size": 224,
+    "images.normalization": "backbone",
+    "model.backbone": {"name": "resnet18"},
+    "model.weights": "imagenet",
+    "model.trainable": "all",
+    "model.head": {"name": "linear", "dim": 128},
+    "loss": {"name": "NTXent", "temperature": 0.1, "distance": "cosine"},
+    "miner": {"name": "EPSHN", "distance": "cosine"},
+    "train.epochs": 100,
+    "train.batch_size": 128,
+}
+ADAM = {"optimizer": {"name": "adam", "lr": 0.001, "weight_decay": 0.0}}
+SGD = {"optimizer": {"name": "sgd", "lr": 0.001, "momentum": 0.0, "weight_decay": 0.0}}
+SQUASHED = {"images.fit": "squash", "augment": {"random_crop_from": 0, "horizontal_flip": 0.0}}
+AUGMENTED = {"images.fit": "crop", "augment": {"random_crop_from": 246, "horizontal_flip": 0.5}}
+TABLE = {
+    "EPSHN_euclidean_resnet18": {
+        **SQUASHED,
+        **ADAM,
+        "loss": {"name": "NTXent", "temperature": 0.1, "distance": "euclidean"},
+        "miner": {"name": "EPSHN", "distance": "euclidean"},
+    },
+    "EPSHN_cosine_resnet18": {**SQUASHED, **ADAM},
+    "EPSHN_cosine_resnet18_sgd": {**SQUASHED, **SGD},
+    "EPSHN_cosine_resnet18_sgd_aug": {**AUGMENTED, **SGD},
+    "EPSHN_cosine_efficientnet_lite0_head_sgd": {
+        "images.fit": "crop",
+        "augment": {"random_crop_from": 0, "horizontal_flip": 0.0},
+        "model.backbone": {"name": "efficientnet_lite0"},
+        "model.trainable": "head",
+        "optimizer": {"name": "sgd", "lr": 0.05, "momentum": 0.0, "weight_decay": 0.0},
+    },
+}
+
+
+def at(experiment: Experiment, key: str) -> Any:
+    value: Any = as_table(experiment)
+    for part in key.split("."):
+        value = value[part]
+    return value
+
+
+def differences(one: Experiment, other: Experiment) -> set[str]:
+    """Dotted keys of the values in which two experiments differ."""
+
+    def flat(table: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for key, value in table.items():
+            found |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+        return found
+
+    first, second = flat(as_table(one)), flat(as_table(other))
+    return {key for key in first.keys() | second.keys() if first.get(key) != second.get(key)}
+
+
+def own(tmp_path: Path, text: str, name: str = "mine.toml") -> str:
+    path = tmp_path / name
+    path.write_text(text, encoding="utf-8")
+    return str(path)
+
+
+# The table
+
+
+def test_every_shipped_experiment_is_pinned_by_a_row_of_this_file():
+    assert set(names()) == set(TABLE)
+
+
+@pytest.mark.parametrize("name", TABLE)
+def test_each_named_experiment_is_what_its_name_says(name):
+    experiment = resolve(name)
+    expected = COMMON | TABLE[name]
+    assert {key: at(experiment, key) for key in expected} == expected
+    assert experiment.name == name
+    assert experiment.profile == ""
+    assert experiment.pretrain is None
+    assert experiment.summary
+
+
+@pytest.mark.parametrize(
+    ("name", "parent", "keys"),
+    [
+        ("EPSHN_cosine_resnet18", "EPSHN_euclidean_resnet18", {"loss.distance", "miner.distance"}),
+        ("EPSHN_cosine_resnet18_sgd", "EPSHN_cosine_resnet18", {"optimizer.name", "optimizer.momentum"}),
+        (BASELINE, "EPSHN_cosine_resnet18_sgd", {"images.fit", "augment.random_crop_from", "augment.horizontal_flip"}),
+    ],
+)
+def test_an_experiment_differs_from_its_yardstick_only_in_what_its_name_says(name, parent, keys):
+    assert differences(resolve(name), resolve(parent)) == keys | {"name", "summary", "expects"}
+
+
+@pytest.mark.parametrize("name", names())
+def test_what_is_expected_of_an_experiment_names_experiments_that_exist(name):
+    for expectation in resolve(name).expects:
+        assert expectation.source
+        assert expectation.versus == "" or expectation.versus in names()
+
+
+def test_an_experiment_does_not_inherit_what_is_expected_of_another():
+    assert [(e.metric, e.value, e.change) for e in resolve(BASELINE).expects] == [
+        ("test_accuracy", 0.677, None),
+        ("precision_drop_unseen_classes", 0.203, None),
+        ("test_accuracy", None, 0.03),
+    ]
+    assert resolve("EPSHN_cosine_efficientnet_lite0_head_sgd").expects == ()
+
+
+@pytest.mark.parametrize("name", [name for name in names() if name != "EPSHN_euclidean_resnet18"])
+def test_a_shipped_file_says_only_how_it_differs(name):
+    text = (EXPERIMENTS / f"{name}.toml").read_text(encoding="utf-8")
+    assert text.startswith("extends = ")
+
+
+# Files
+
+
+def test_an_own_file_extends_a_shipped_experiment_by_its_name(tmp_path):
+    mine = resolve(own(tmp_path, f'extends = "{BASELINE}"\n[train]\nepochs = 3\n'))
+    assert mine.name == "mine"
+    assert differences(mine, resolve(BASELINE)) == {"name", "summary", "expects", "train.epochs"}
+    assert mine.train.epochs == 3
+
+
+def test_an_own_file_extends_another_one_beside_it(tmp_path):
+    own(tmp_path, f'extends = "{BASELINE}"\n[train]\nepochs = 3\n', "parent.toml")
+    child = resolve(own(tmp_path, 'extends = "parent"\n[train]\nbatch_size = 16\n', "child.toml"))
+    assert (child.train.epochs, child.train.batch_size, child.name) == (3, 16, "child")
+
+
+def test_an_own_file_may_name_the_file_beside_it_with_its_ending(tmp_path):
+    own(tmp_path, f'extends = "{BASELINE}"\nseed = 3\n', "parent.toml")
+    assert resolve(own(tmp_path, 'extends = "parent.toml"\n', "child.toml")).seed == 3
+
+
+def test_an_own_file_may_carry_the_name_of_the_shipped_experiment_that_it_extends(tmp_path):
+    assert resolve(own(tmp_path, f'extends = "{BASELINE}"\nseed = 3\n', f"{BASELINE}.toml")).seed == 3
+
+
+def test_a_json_file_is_read_like_a_toml_file(tmp_path):
+    table = {"extends": BASELINE, "loss": {"temperature": 0.2}}
+    assert resolve(own(tmp_path, json.dumps(table), "mine.json")).loss.options == {"temperature": 0.2, "distance": "cosine"}
+
+
+def test_an_option_of_the_same_component_changes_only_that_option(tmp_path):
+    mine = resolve(own(tmp_path, 'extends = "EPSHN_euclidean_resnet18"\n[loss]\ntemperature = 0.5\n'))
+    assert mine.loss.options == {"temperature": 0.5, "distance": "euclidean"}
+
+
+def test_another_component_drops_the_options_of_the_old_one(tmp_path):
+    adam = resolve("EPSHN_cosine_resnet18", overrides=["optimizer.weight_decay=0.5"])
+    assert adam.optimizer.options == {"lr": 0.001, "weight_decay": 0.5}
+    own(tmp_path, 'extends = "EPSHN_cosine_resnet18"\n[optimizer]\nlr = 0.7\nweight_decay = 0.5\n', "parent.toml")
+    child = resolve(own(tmp_path, 'extends = "parent"\n[optimizer]\nname = "adamw"\n', "child.toml"))
+    assert child.optimizer.options == {"lr": 0.001, "weight_decay": 0.01}
+
+
+def test_another_component_may_be_given_by_its_bare_name(tmp_path):
+    mine = resolve(own(tmp_path, f'extends = "{BASELINE}"\nloss = "crossentropy"\nminer = "none"\n'))
+    assert (mine.loss.name, mine.loss.options, mine.miner.name) == ("crossentropy", {"label_smoothing": 0.0}, "none")
+
+
+def test_options_are_added_to_a_component_that_was_given_by_its_bare_name(tmp_path):
+    own(tmp_path, f'extends = "{BASELINE}"\n[model]\nhead = "linear"\n', "parent.toml")
+    child = resolve(own(tmp_path, 'extends = "parent"\n[model.head]\ndim = 512\n', "child.toml"))
+    assert (child.model.head.name, child.model.head.options) == ("linear", {"dim": 512})
+
+
+def test_experiments_that_extend_each_other_in_a_circle_are_refused(tmp_path):
+    own(tmp_path, 'extends = "c"\n', "b.toml")
+    own(tmp_path, 'extends = "a"\n', "c.toml")
+    with pytest.raises(ValueError, match="extend each other in a circle: a -> b -> c -> a"):
+        resolve(own(tmp_path, 'extends = "b"\n', "a.toml"))
+
+
+def test_an_experiment_that_extends_an_unknown_one_is_answered_with_the_near_miss(tmp_path):
+    with pytest.raises(UnknownName, match=r"unknown experiment 'EPSHN_cosine_resnet81' \(did you mean EPSHN_cosine_resnet18\?\)"):
+        resolve(own(tmp_path, 'extends = "EPSHN_cosine_resnet81"\n'))
+
+
+def test_a_file_that_does_not_exist_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"no file .*gone\.toml"):
+        resolve(str(tmp_path / "gone.toml"))
+
+
+@pytest.mark.parametrize(
+    ("name", "text"), [("mine.toml", "extends = \n"), ("mine.json", "{"), ("mine.json", "[1]"), ("mine.json", "3"), ("mine.json", "null")]
+)
+def test_a_file_that_is_no_table_is_refused_by_its_name(tmp_path, name, text):
+    with pytest.raises(ValueError, match=name):
+        resolve(own(tmp_path, text, name))
+
+
+def test_reading_an_experiment_twice_gives_the_same_although_it_was_changed_in_between():
+    changed = resolve(BASELINE, overrides=["optimizer.lr=5.0", "model.head.dim=3"])
+    assert changed.optimizer.options["lr"] == 5.0
+    assert resolve(BASELINE).optimizer.options["lr"] == 0.001
+    assert resolve(BASELINE).model.head.options == {"dim": 128}
+
+
+# --set
+
+
+@pytest.mark.parametrize(
+    ("override", "key", "value"),
+    [
+        ("optimizer.lr=0.01", "optimizer.lr", 0.01),
+        ("optimizer.lr=1e-2", "optimizer.lr", 0.01),
+        ("optimizer.lr=1", "optimizer.lr", 1.0),
+        ("optimizer.lr = 0.5", "optimizer.lr", 0.5),
+        ("seed=7", "seed", 7),
+        ("unseen=last:5", "unseen", "last:5"),
+        ("unseen=random:5:1", "unseen", "random:5:1"),
+        ('unseen="last:5"', "unseen", "last:5"),
+        ("data.skip_unreadable=true", "data.skip_unreadable", True),
+        ("evaluate.vote_k=[1, 7]", "evaluate.vote_k", [1, 7]),
+        ("model.head.dim=512", "model.head", {"name": "linear", "dim": 512}),
+        ("model.head=identity", "model.head", {"name": "identity"}),
+        ("model.backbone=timm:resnet10t", "model.backbone", {"name": "timm:resnet10t"}),
+        ("optimizer=adam", "optimizer", {"name": "adam", "lr": 0.001, "weight_decay": 0.0}),
+        ("optimizer.name=adam", "optimizer", {"name": "adam", "lr": 0.001, "weight_decay": 0.0}),
+        ("optimizer.name=sgd", "optimizer", {"name": "sgd", "lr": 0.001, "momentum": 0.0, "weight_decay": 0.0}),
+        ('loss={name = "NTXent", temperature = 0.5}', "loss", {"name": "NTXent", "temperature": 0.5, "distance": "cosine"}),
+        ("data.dataset.crop_to_box=true", "data.dataset", {"name": "cub", "crop_to_box": True}),
+        ("summary=a = b", "summary", "a = b"),
+    ],
+)
+def test_set_changes_one_value(override, key, value):
+    assert at(resolve(BASELINE, overrides=[override]), key) == value
+
+
+def test_set_changes_nothing_else():
+    assert differences(resolve(BASELINE, overrides=["optimizer.lr=0.5"]), resolve(BASELINE)) == {"optimizer.lr"}
+
+
+def test_set_changes_the_name_of_the_experiment_and_nothing_else():
+    renamed = resolve(BASELINE, overrides=["name=mine"])
+    assert differences(renamed, resolve(BASELINE)) == {"name"}
+    assert renamed.name == "mine"
+
+
+def test_two_sets_together_make_the_classifier():
+    experiment = resolve(BASELINE, overrides=["loss=crossentropy", "miner=none"])
+    assert at(experiment, "loss") == {"name": "crossentropy", "label_smoothing": 0.0}
+    assert at(experiment, "miner") == {"name": "none"}
+
+
+def test_the_later_of_two_sets_wins():
+    assert resolve(BASELINE, overrides=["seed=1", "seed=2"]).seed == 2
+
+
+def test_options_of_a_component_are_set_after_its_name():
+    experiment = resolve(BASELINE, overrides=["optimizer.lr=9.0", "optimizer=adam", "optimizer.weight_decay=0.5"])
+    assert at(experiment, "optimizer") == {"name": "adam", "lr": 0.001, "weight_decay": 0.5}
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("seed", "--set seed: write it as key=value, e.g. --set optimizer.lr=0.01"),
+        ("=3", "--set =3: write it as key=value"),
+        ("sead=3", r"unknown key sead \(did you mean seed\?\)"),
+        ("optimizer.lrate=3", r"optimizer\.lrate: sgd has no such option \(did you mean lr\?\)"),
+        ("optimizer=sdg", r"unknown optimizer 'sdg' \(did you mean sgd\?\)"),
+        ("optimizer.lr=fast", r"optimizer\.lr is 'fast'; a number is wanted"),
+        ("seed.x=3", "--set seed.x: seed is 42, not a table"),
+        ("train=3", "train is 3; a table is wanted"),
+        ("loss=crossentropy", "miner EPSHN has no effect: loss crossentropy takes no miner; --set miner=none"),
+        ("extends=x", "unknown key extends"),
+    ],
+)
+def test_a_bad_set_is_refused(override, words):
+    with pytest.raises(ValueError, match=words):
+        resolve(BASELINE, overrides=[override])
+
+
+# Profiles
+
+
+def test_the_demo_profile_makes_the_baseline_small():
+    demo = resolve(BASELINE, profile="demo")
+    assert differences(demo, resolve(BASELINE)) == {
+        "profile",
+        "unseen",
+        "data.dataset.name",
+        "data.dataset.crop_to_box",
+        "data.dataset.classes",
+        "data.dataset.per_class",
+        "data.dataset.size",
+        "data.dataset.seed",
+        "images.size",
+        "train.epochs",
+        "train.batch_size",
+        "augment.random_crop_from",
+        "optimizer.lr",
+        "model.weights",
+        "pretrain.classes",
+        "pretrain.per_class",
+        "pretrain.epochs",
+        "pretrain.batch_size",
+        "pretrain.lr",
+        "pretrain.seed",
+    }
+    assert demo.profile == "demo"
+    assert demo.name == BASELINE
+    assert demo.data.dataset.name == "demo"
+    assert demo.images.size == 64
+
+
+def test_the_demo_profile_replaces_imagenet_by_the_source_domain():
+    assert resolve(BASELINE, profile="demo").model.weights == "source"
+
+
+def test_the_demo_profile_leaves_a_random_start_random(tmp_path):
+    scratch = resolve(own(tmp_path, f'extends = "{BASELINE}"\n[model]\nweights = "none"\n'), profile="demo")
+    assert scratch.model.weights == "none"
+    assert scratch.pretrain is None
+
+
+def test_the_demo_profile_scales_the_learning_rate_and_the_crop():
+    demo = resolve(BASELINE, profile="demo")
+    assert demo.optimizer.options["lr"] == pytest.approx(0.1)
+    assert demo.augment.random_crop_from == 70
+    assert demo.augment.horizontal_flip == 0.5
+
+
+def test_the_demo_profile_leaves_a_crop_that_is_off_off():
+    assert resolve("EPSHN_cosine_resnet18", profile="demo").augment.random_crop_from == 0
+
+
+@pytest.mark.parametrize(("optimizer", "lr"), [("adamw", 0.001), ("sgd", 0.1)])
+def test_the_demo_profile_scales_a_learning_rate_that_stands_in_no_file_by_its_optimizer(tmp_path, optimizer, lr):
+    mine = own(tmp_path, f'loss = "NTXent"\noptimizer = "{optimizer}"\n')
+    assert resolve(mine, profile="demo").optimizer.options["lr"] == pytest.approx(lr)
+
+
+def test_set_is_stronger_than_a_profile():
+    demo = resolve(BASELINE, profile="demo", overrides=["train.epochs=2", "model.weights=none", "optimizer.lr=0.3"])
+    assert (demo.train.epochs, demo.model.weights, demo.optimizer.options["lr"]) == (2, "none", 0.3)
+
+
+def test_a_profile_is_not_applied_a_second_time_to_a_saved_copy(tmp_path):
+    demo = resolve("EPSHN_cosine_resnet18_sgd", profile="demo")
+    saved = own(tmp_path, json.dumps(as_table(demo)), "saved.json")
+    try:
+        again = resolve(saved, profile="demo")
+    except ValueError as refused:
+        assert "demo" in str(refused)
+    else:
+        assert again == demo
+
+
+def test_a_saved_copy_is_run_again_as_it_is(tmp_path):
+    demo = resolve(BASELINE, profile="demo")
+    assert resolve(own(tmp_path, json.dumps(as_table(demo)), "saved.json")) == demo
+
+
+def test_the_weights_of_a_saved_demo_can_be_set_to_a_random_start(tmp_path):
+    saved = own(tmp_path, json.dumps(as_table(resolve(BASELINE, profile="demo"))), "saved.json")
+    assert resolve(saved, overrides=["model.weights=none"]).model.weights == "none"
+
+
+def test_an_unknown_profile_is_refused():
+    with pytest.raises(UnknownName, match="unknown profile 'demmo'; there are: demo"):
+        resolve(BASELINE, profile="demmo")
+
+
+def test_names_are_the_files_without_their_ending_and_every_one_is_found():
+    assert BASELINE in names()
+    assert all(experiments.find(name).is_file() for name in names())
+    assert "demo" not in names()
+
+
+def test_a_file_without_a_parent_needs_no_name(tmp_path):
+    assert read(Path(own(tmp_path, 'loss = "NTXent"\n')))["name"] == "mine"

@@ -1,0 +1,106 @@
+"""Files are either whole or not there, and tables come back as they were written."""
+
+import csv
+import json
+import os
+
+import pytest
+
+from dml_bench.files import write_atomically, write_csv, write_json
+
+
+def test_a_writer_that_fails_leaves_the_old_file_and_no_other(tmp_path):
+    path = tmp_path / "result.bin"
+    path.write_bytes(b"old")
+
+    def fail(file):
+        file.write(b"half of the new")
+        raise RuntimeError("power cut")
+
+    with pytest.raises(RuntimeError, match="power cut"):
+        write_atomically(path, fail)
+    assert path.read_bytes() == b"old"
+    assert os.listdir(tmp_path) == ["result.bin"]
+
+
+def test_a_writer_that_fails_the_first_time_leaves_nothing(tmp_path):
+    with pytest.raises(ZeroDivisionError):
+        write_atomically(tmp_path / "result.bin", lambda file: 1 / 0)
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_new_file_replaces_the_old_one_and_leaves_no_temporary_file(tmp_path):
+    path = tmp_path / "result.bin"
+    path.write_bytes(b"something much longer than the new content")
+    write_atomically(path, lambda file: file.write(b"new"))
+    assert path.read_bytes() == b"new"
+    assert os.listdir(tmp_path) == ["result.bin"]
+
+
+def test_the_old_file_is_whole_while_the_new_one_is_written(tmp_path):
+    path = tmp_path / "result.bin"
+    path.write_bytes(b"old")
+    seen = []
+
+    def write(file):
+        file.write(b"new")
+        file.flush()
+        seen.append(path.read_bytes())
+
+    write_atomically(path, write)
+    assert seen == [b"old"]
+
+
+def test_bytes_are_on_the_disk_before_the_file_gets_its_name(tmp_path, monkeypatch):
+    happened = []
+    fsync, replace = os.fsync, os.replace
+    monkeypatch.setattr(os, "fsync", lambda descriptor: (happened.append("fsync"), fsync(descriptor)))
+    monkeypatch.setattr(os, "replace", lambda old, new: (happened.append("replace"), replace(old, new)))
+    write_atomically(tmp_path / "result.bin", lambda file: file.write(b"new"))
+    assert happened[:2] == ["fsync", "replace"]
+
+
+ROWS = [
+    ("comma, inside", 1, 0.5),
+    ('a "quoted" name', 2, 0.1),
+    ("two\nlines", 3, 1e-17),
+    ("carriage\r\nreturn", 4, 2 / 3),
+    ("Grünspecht 鳥 🐦", 5, -0.0),
+    ("", 6, 1.0),
+    (" blanks ", 7, 123456789.123456),
+]
+
+
+def test_a_table_comes_back_with_commas_quotes_newlines_and_unicode(tmp_path):
+    path = tmp_path / "table.csv"
+    write_csv(path, ("class name", "test samples", "precision@1"), ROWS)
+    with open(path, encoding="utf-8", newline="") as file:
+        header, *rows = list(csv.reader(file))
+    assert header == ["class name", "test samples", "precision@1"]
+    assert [(name, int(count), float(value)) for name, count, value in rows] == ROWS
+
+
+def test_a_table_has_the_same_bytes_on_every_platform(tmp_path):
+    write_csv(tmp_path / "table.csv", ("class", "P@1"), [("Wren", 0.25), ("Häher", 1.0)])
+    assert (tmp_path / "table.csv").read_bytes() == "class,P@1\nWren,0.25\nHäher,1.0\n".encode()
+
+
+def test_rows_that_raise_while_they_are_read_leave_the_old_table(tmp_path):
+    path = tmp_path / "table.csv"
+    write_csv(path, ("a",), [(1,)])
+
+    def rows():
+        yield (2,)
+        raise ValueError("no more")
+
+    with pytest.raises(ValueError, match="no more"):
+        write_csv(path, ("a",), rows())
+    assert path.read_text() == "a\n1\n"
+    assert os.listdir(tmp_path) == ["table.csv"]
+
+
+def test_json_comes_back_with_unicode(tmp_path):
+    path = tmp_path / "value.json"
+    write_json(path, {"class": "Häher 鳥", "drop": [0.1, None, True]})
+    assert json.loads(path.read_text(encoding="utf-8")) == {"class": "Häher 鳥", "drop": [0.1, None, True]}
+    assert "Häher" in path.read_text(encoding="utf-8")

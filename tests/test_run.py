@@ -1,0 +1,361 @@
+import csv
+import json
+import random
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from tiny import command, start, tiny, train
+
+from dml_bench.data.cache import UnreadableImages
+from dml_bench.data.sources import Pixels
+from dml_bench.results import read_neighbours
+from dml_bench.runner import Outcome
+from dml_bench.training import loop
+from dml_bench.training.loop import NonFiniteLoss
+from dml_bench.training.run import Run
+from dml_bench.training.watch import Watch
+
+RESULT_FILES = [f"{phase}/{name}.safetensors" for phase in ("all", "limited") for name in ("weights", "objective", "embeddings", "neighbours")]
+
+
+class Listening(Watch):
+    def __init__(self) -> None:
+        self.warnings: list[str] = []
+
+    def warn(self, text: str) -> None:
+        self.warnings.append(text)
+
+
+@pytest.fixture(scope="module")
+def outcome(birds: Path, cache_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Outcome:
+    return train(birds, cache_dir, tmp_path_factory.mktemp("runs"))
+
+
+def bits(folder: Path) -> dict[str, bytes]:
+    return {name: (folder / name).read_bytes() for name in [*RESULT_FILES, "predictions.csv", "split.csv"]}
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_the_summary_has_every_promised_number(outcome: Outcome):
+    summary = json.loads((outcome.folder / "summary.json").read_text())
+    assert (summary["schema_version"], summary["experiment"], summary["seed"]) == (1, "EPSHN_cosine_resnet18_sgd_aug", 42)
+    assert summary["dataset"].keys() >= {"name", "fingerprint", "num_images", "num_classes"}
+    assert (summary["dataset"]["name"], summary["dataset"]["num_images"], summary["dataset"]["num_classes"]) == ("cub", 64, 8)
+    assert len(summary["split"]["fingerprint"]) == 64
+    for phase in ("all", "limited"):
+        numbers = summary["phases"][phase]
+        for key in ("precision_at_1_macro", "precision_at_1_micro", "precision_at_1_macro_seen", "precision_at_1_macro_unseen"):
+            assert 0 <= numbers[key] <= 1
+        assert numbers["knn_vote_accuracy"].keys() == {"1", "3", "5", "10"}
+        assert numbers["knn_vote_accuracy"]["1"] == numbers["precision_at_1_micro"]
+        assert summary["cost"][phase]["train_images_per_second"] > 0
+    for group in ("unseen", "seen", "all"):
+        difference = "" if group == "all" else f"_{group}"
+        macro = [summary["phases"][phase][f"precision_at_1_macro{difference}"] for phase in ("all", "limited")]
+        assert summary[f"precision_drop_{group}_classes"] == pytest.approx(macro[0] - macro[1])
+
+
+def test_the_run_folder_holds_the_study_s_tables_by_name(outcome: Outcome):
+    names = {path.name for path in outcome.folder.iterdir()}
+    assert names >= {
+        "experiment.json", "environment.json", "metrics.jsonl", "summary.json", "predictions.csv",
+        "all_classes_metrics.csv", "limited_classes_metrics.csv",
+        "all_classes_classification_report.csv", "limited_classes_classification_report.csv",
+        "comparison_unseen_classes_metrics.csv", "comparison_seen_classes_metrics.csv",
+    }  # fmt: skip
+    assert not (outcome.folder / "all" / "state.pt").exists(), "a finished phase needs no state to resume from"
+
+
+def test_each_epoch_leaves_one_record_under_the_study_s_names(outcome: Outcome):
+    records = [json.loads(line) for line in (outcome.folder / "metrics.jsonl").read_text().splitlines()]
+    assert [(record["phase"], record["epoch"]) for record in records] == [(phase, epoch) for phase in ("all", "limited") for epoch in (1, 2, 3)]
+    assert all({"train_loss", "test_accuracy"} <= record.keys() for record in records[:3])
+    assert all({"train_loss2", "test_accuracy2"} <= record.keys() for record in records[3:])
+
+
+def test_a_result_says_where_it_came_from(outcome: Outcome):
+    environment = json.loads((outcome.folder / "environment.json").read_text())
+    session = environment["sessions"][0]
+    assert session["packages"]["torch"] == torch.__version__.partition("+")[0] or session["packages"]["torch"] == torch.__version__
+    assert session["device"] == "cpu"
+    assert {"commit", "command", "precision", "threads", "python", "processor"} <= session.keys()
+
+
+def test_both_phases_answer_the_same_queries_and_only_known_classes_were_trained_on(outcome: Outcome):
+    first, second = (read_neighbours(outcome.folder / phase / "neighbours.safetensors") for phase in ("all", "limited"))
+    assert np.array_equal(first.query_labels, second.query_labels)
+    trained = {row["class name"]: int(row["training samples"]) for row in rows(outcome.folder / "limited_classes_metrics.csv")}
+    unseen = {row["class name"] for row in rows(outcome.folder / "comparison_unseen_classes_metrics.csv")}
+    assert len(unseen) == 2
+    assert {name for name, images in trained.items() if images == 0} == unseen
+
+
+@pytest.fixture
+def spied(monkeypatch: pytest.MonkeyPatch) -> dict[str, set[int]]:
+    """Indices of the images that were fed to training, by phase."""
+    fed: dict[str, set[int]] = {}
+    original = Pixels.train
+
+    def spy(self: Pixels, images: np.ndarray, *, phase: str, epoch: int) -> torch.Tensor:
+        fed.setdefault(phase, set()).update(images.tolist())
+        return original(self, images, phase=phase, epoch=epoch)
+
+    monkeypatch.setattr(Pixels, "train", spy)
+    return fed
+
+
+def test_a_held_out_class_and_a_test_image_never_enter_training(birds: Path, cache_dir: Path, tmp_path: Path, spied: dict[str, set[int]]):
+    outcome = train(birds, cache_dir, tmp_path, "train.epochs=1")
+    part = [row["part"] for row in rows(outcome.folder / "split.csv")]
+    classes = [row["class"] for row in rows(outcome.folder / "split.csv")]
+    unseen = set(sorted(set(classes))[-2:])
+    training = {image for image, name in enumerate(part) if name == "train"}
+    assert spied["all"] == training
+    assert spied["limited"] == {image for image in training if classes[image] not in unseen}
+
+
+def test_what_is_watched_during_phase_limited_never_touches_a_held_out_class(
+    birds: Path, cache_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    embedded: dict[str, set[int]] = {"all": set(), "limited": set()}
+    original, measure = Run.embed, loop.measure
+
+    def spy(self: Run, images: np.ndarray) -> np.ndarray:
+        embedded[self.phase.name].update(self.dataset.labels[images].tolist())
+        return original(self, images)
+
+    def spied_measure(run: Run) -> dict[str, object]:
+        with monkeypatch.context() as patched:
+            patched.setattr(Run, "embed", spy)
+            return measure(run)
+
+    monkeypatch.setattr(loop, "measure", spied_measure)
+    train(birds, cache_dir, tmp_path, "train.epochs=1")
+    assert embedded == {"all": set(range(8)), "limited": set(range(6))}
+
+
+def test_normalisation_by_training_statistics_differs_by_phase_and_ignores_the_rest(birds: Path, cache_dir: Path, tmp_path: Path):
+    def means(root: Path, out: str) -> list[torch.Tensor]:
+        folder = train(root, cache_dir, tmp_path / out, "train.epochs=1", "images.normalization=train").folder
+        return [load_file(folder / phase / "weights.safetensors")["mean"] for phase in ("all", "limited")]
+
+    original = means(birds, "original")
+    assert not torch.equal(*original)
+    painted = tmp_path / "painted"
+    shutil.copytree(birds, painted)
+    from PIL import Image
+
+    for path in sorted((painted / "images").glob("00[78]*/*.jpg")):
+        Image.new("RGB", (40, 40), "white").save(path)
+    repainted = means(painted, "painted")
+    assert not torch.equal(original[0], repainted[0]), "phase all trains on these classes"
+    assert torch.equal(original[1], repainted[1]), "phase limited must not see them"
+
+
+def test_embedding_does_not_change_the_model_and_is_done_in_evaluation_mode(birds: Path, cache_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    original = Run.embed
+
+    def checked(self: Run, images: np.ndarray) -> np.ndarray:
+        before = {name: tensor.clone() for name, tensor in self.embedder.state_dict().items()}
+        first, second = original(self, images), original(self, images)
+        assert np.array_equal(first, second)
+        assert not any(module.training for module in self.embedder.modules())
+        assert all(torch.equal(before[name], tensor) for name, tensor in self.embedder.state_dict().items())
+        return first
+
+    monkeypatch.setattr(Run, "embed", checked)
+    train(birds, cache_dir, tmp_path, "train.epochs=1")
+
+
+def test_the_same_seed_gives_the_same_bits_and_another_seed_others(outcome: Outcome, birds: Path, cache_dir: Path, tmp_path: Path):
+    assert bits(train(birds, cache_dir, tmp_path).folder) == bits(outcome.folder)
+    assert bits(train(birds, cache_dir, tmp_path, "seed=43").folder)["all/weights.safetensors"] != bits(outcome.folder)["all/weights.safetensors"]
+
+
+def test_a_finished_run_is_read_and_not_repeated_until_forced(outcome: Outcome, birds: Path, cache_dir: Path, monkeypatch: pytest.MonkeyPatch):
+    out = outcome.folder.parents[2]
+    with monkeypatch.context() as patched:
+        patched.setattr(loop, "fit", lambda *_: pytest.fail("trained again"))
+        again = train(birds, cache_dir, out)
+    assert again.already_finished
+    assert again.summary == json.loads((outcome.folder / "summary.json").read_text())
+    before = bits(outcome.folder)
+    forced = train(birds, cache_dir, out, force=True)
+    assert not forced.already_finished
+    assert bits(forced.folder) == before
+
+
+def test_a_run_folder_of_another_configuration_is_refused(outcome: Outcome, birds: Path, cache_dir: Path):
+    with pytest.raises(ValueError, match=r"another configuration \(differs in optimizer\.lr\); --force replaces it, --out DIR keeps both"):
+        train(birds, cache_dir, outcome.folder.parents[2], "optimizer.lr=0.07")
+
+
+def test_a_run_is_not_continued_on_other_images(birds: Path, cache_dir: Path, tmp_path: Path):
+    folder = train(birds, cache_dir, tmp_path / "runs").folder
+    (folder / "summary.json").unlink()
+    fewer = tmp_path / "CUB_200_2011"
+    shutil.copytree(birds, fewer)
+    first = next((fewer / "images").glob("*/*.jpg"))
+    first.write_bytes(next(reversed(sorted((fewer / "images").glob("*/*.jpg")))).read_bytes())
+    with pytest.raises(ValueError, match="begun on other images"):
+        train(fewer, cache_dir, tmp_path / "runs")
+
+
+@pytest.mark.parametrize("damaged", ["all/weights.safetensors", "predictions.csv"])
+def test_a_result_whose_files_were_changed_is_not_taken_for_one(birds: Path, cache_dir: Path, tmp_path: Path, damaged: str):
+    folder = train(birds, cache_dir, tmp_path, "train.epochs=1").folder
+    path = folder / damaged
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(ValueError, match="missing or was changed after the run; --force redoes the run"):
+        train(birds, cache_dir, tmp_path, "train.epochs=1")
+
+
+def test_a_second_process_on_the_same_run_folder_is_refused(birds: Path, cache_dir: Path, tmp_path: Path):
+    process = start(birds, cache_dir, tmp_path, "--set", "train.epochs=500")
+    try:
+        wait_for(tmp_path, epochs=1, process=process)
+        with pytest.raises(ValueError, match="another process is working in"):
+            train(birds, cache_dir, tmp_path, "train.epochs=500")
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def wait_for(out: Path, *, epochs: int, process: subprocess.Popen[str]) -> None:
+    """Until that many epochs are recorded."""
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        found = list(out.rglob("metrics.jsonl"))
+        if found and len(found[0].read_text().splitlines()) >= epochs:
+            return
+        if process.poll() is not None:
+            pytest.fail(f"the process ended with {process.returncode}: {process.communicate()[1]}")
+        time.sleep(0.01)
+    pytest.fail("no epoch ended in two minutes")
+
+
+@pytest.mark.slow
+def test_killed_and_resumed_equals_never_stopped(outcome: Outcome, birds: Path, cache_dir: Path, tmp_path: Path):
+    chance = random.Random(0)
+    for kill, epochs in ((signal.SIGKILL, 1), (signal.SIGINT, 2), (signal.SIGKILL, 4)):
+        process = start(birds, cache_dir, tmp_path)
+        wait_for(tmp_path, epochs=epochs, process=process)
+        time.sleep(chance.random() * 0.3)
+        process.send_signal(kill)
+        _, said = process.communicate(timeout=60)
+        if kill is signal.SIGINT and process.returncode != 0:
+            assert process.returncode == 130
+            assert said.strip() == "stopped; finished epochs are kept: the same command goes on from there"
+    finished = subprocess.run(command(birds, cache_dir, tmp_path), capture_output=True, text=True, check=True)
+    folder = next(tmp_path.rglob("summary.json")).parent
+    assert bits(folder) == bits(outcome.folder)
+    assert len(json.loads((folder / "environment.json").read_text())["sessions"]) >= 2
+    assert "P@1 of EPSHN_cosine_resnet18_sgd_aug on cub, seed 42" in finished.stdout
+
+
+def test_a_crash_between_the_state_and_its_record_loses_no_record(birds: Path, cache_dir: Path, tmp_path: Path, outcome: Outcome, monkeypatch: pytest.MonkeyPatch):
+    from dml_bench.results import RunFolder
+
+    original = RunFolder.write_records
+    calls = 0
+
+    def failing(self: RunFolder, records: list[dict[str, object]]) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == 3:
+            raise KeyboardInterrupt
+        original(self, records)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(RunFolder, "write_records", failing)
+        with pytest.raises(KeyboardInterrupt):
+            train(birds, cache_dir, tmp_path)
+    folder = train(birds, cache_dir, tmp_path).folder
+    epochs = [json.loads(line)["epoch"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert epochs == [1, 2, 3, 1, 2, 3]
+    assert bits(folder) == bits(outcome.folder)
+
+
+def test_training_stops_at_the_first_loss_that_is_not_finite_and_names_it(birds: Path, cache_dir: Path, tmp_path: Path):
+    with pytest.raises(NonFiniteLoss, match=r"the loss is nan in phase all, epoch 1, step \d: try a smaller optimizer.lr"):
+        train(birds, cache_dir, tmp_path, "optimizer.lr=1e38")
+    assert not list(tmp_path.rglob("state.pt")), "a diverged state must not be kept"
+
+
+def test_batches_without_a_valid_triplet_are_counted_and_not_fatal(birds: Path, cache_dir: Path, tmp_path: Path):
+    folder = train(birds, cache_dir, tmp_path, "train.epochs=1", "train.batch_size=2").folder
+    records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert all(record["batches_without_tuples"] == record["train_images"] // 2 for record in records), "two images make no triplet"
+
+
+def test_an_unreadable_image_stops_the_run_before_training_unless_it_may_be_skipped(birds: Path, cache_dir: Path, tmp_path: Path):
+    broken = tmp_path / "CUB_200_2011"
+    shutil.copytree(birds, broken)
+    victim = sorted((broken / "images").glob("*/*.jpg"))[3]
+    victim.write_bytes(victim.read_bytes()[:400])
+    with pytest.raises(UnreadableImages, match=f"{victim.name}.*--skip-unreadable"):
+        train(broken, cache_dir, tmp_path / "runs", "train.epochs=1")
+    watch = Listening()
+    folder = train(broken, cache_dir, tmp_path / "runs2", "train.epochs=1", "data.skip_unreadable=true", watch=watch).folder
+    dataset = json.loads((folder / "summary.json").read_text())["dataset"]
+    assert dataset["num_images"] == 63
+    assert [Path(path).name for path in dataset["left_out"]] == [victim.name]
+    assert any(victim.name in warning for warning in watch.warnings)
+
+
+def test_p_at_1_is_the_same_by_the_library_s_calculator_and_by_a_plain_loop(outcome: Outcome):
+    from pytorch_metric_learning.utils.accuracy_calculator import AccuracyCalculator
+    from sklearn.neighbors import KNeighborsClassifier
+
+    for phase in ("all", "limited"):
+        embedded = load_file(outcome.folder / phase / "embeddings.safetensors")
+        found = read_neighbours(outcome.folder / phase / "neighbours.safetensors")
+        gallery, query = embedded["gallery"], embedded["query"]
+        gallery_labels, query_labels = torch.tensor(found.gallery_labels), torch.tensor(found.query_labels)
+        calculator = AccuracyCalculator(include=("precision_at_1",), k=1, device=torch.device("cpu"))
+        theirs = calculator.get_accuracy(query, query_labels, gallery, gallery_labels, ref_includes_query=False)["precision_at_1"]
+        loops = np.mean([gallery_labels[int(np.argmax(gallery.numpy() @ q))] == label for q, label in zip(query.numpy(), query_labels, strict=True)])
+        ours = outcome.summary["phases"][phase]["precision_at_1_micro"]
+        assert ours == pytest.approx(theirs)
+        assert ours == pytest.approx(loops)
+        for k in (1, 3, 5):
+            judge = KNeighborsClassifier(k, weights="distance", algorithm="brute").fit(gallery, gallery_labels)
+            assert outcome.summary["phases"][phase]["knn_vote_accuracy_distance_weighted"][str(k)] == pytest.approx(judge.score(query, query_labels))
+
+
+def test_a_frozen_pretrained_backbone_trains_its_head_on_features_computed_once(birds: Path, cache_dir: Path, tmp_path: Path, spied: dict[str, set[int]]):
+    frozen = ("model.backbone=efficientnet_lite0", "model.weights=imagenet", "model.trainable=head", "augment.random_crop_from=0", "augment.horizontal_flip=0")
+    outcome = train(birds, cache_dir, tmp_path, *frozen, "images.size=64")
+    assert spied == {}, "no image goes through the backbone during training"
+    first, second = (load_file(outcome.folder / phase / "weights.safetensors") for phase in ("all", "limited"))
+    backbone = [name for name in first if name.startswith("backbone.")]
+    assert all(torch.equal(first[name], second[name]) for name in backbone)
+    assert not torch.equal(first["head.weight"], second["head.weight"])
+    from dml_bench.model.embedder import build_embedder
+
+    start = build_embedder(tiny(*frozen)).state_dict()
+    assert all(torch.equal(start[name], first[name]) for name in backbone), "statistics and weights are those of the package"
+    assert not torch.equal(start["head.weight"], first["head.weight"])
+
+
+def test_source_weights_are_trained_once_shared_and_transferred(cache_dir: Path, birds: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    pretrain = [f"pretrain.{key}={value}" for key, value in (("classes", 4), ("per_class", 6), ("epochs", 2), ("batch_size", 8))]
+    overrides = ("model.weights=source", *pretrain, "train.epochs=1", "optimizer.lr=0.0")
+    outcome = train(birds, cache_dir, tmp_path / "first", *overrides)
+    (path,) = (cache_dir / "pretrained").glob("*.safetensors")
+    source, trained = load_file(path), load_file(outcome.folder / "all" / "weights.safetensors")
+    assert torch.equal(source["layer1.0.conv1.weight"], trained["backbone.layer1.0.conv1.weight"])
+    before = path.stat().st_mtime_ns
+    train(birds, cache_dir, tmp_path / "second", *overrides, "seed=43")
+    assert path.stat().st_mtime_ns == before

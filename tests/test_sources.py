@@ -1,0 +1,227 @@
+"""What the network is fed with: a pure function of (seed, phase, epoch, image), and one view for gallery and query."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from dml_bench.config import Experiment, load
+from dml_bench.data.cache import ImageCache, View, open_cache
+from dml_bench.data.datasets import Dataset
+from dml_bench.data.sources import Features, Pixels, open_pixels
+from dml_bench.data.split import make_split, phases
+
+SIZE, CROP_FROM = 8, 12
+CPU = torch.device("cpu")
+
+
+def experiment_with(*, crop_from: int = CROP_FROM, flip: float = 0.5, seed: int = 42) -> Experiment:
+    return load(
+        {
+            "name": "test",
+            "loss": "NTXent",
+            "optimizer": "sgd",
+            "seed": seed,
+            "images": {"size": SIZE},
+            "augment": {"random_crop_from": crop_from, "horizontal_flip": flip},
+        }
+    )
+
+
+def cache_of(shapes: list[tuple[int, int]], seed: int = 0) -> ImageCache:
+    """A cache in memory in which red is the row, green the column and blue the image."""
+    images = []
+    for image, (height, width) in enumerate(shapes):
+        rows, columns = np.mgrid[:height, :width]
+        images.append(np.stack([rows, columns, np.full_like(rows, image)], axis=-1).astype(np.uint8).reshape(-1))
+    heights, widths = np.array(shapes).T
+    return ImageCache(np.concatenate(images), np.concatenate([[0], np.cumsum(3 * heights * widths)])[:-1], heights, widths)
+
+
+SHAPES = [(12, 18), (17, 12), (12, 12), (12, 30)] * 3
+
+
+def pixels_with(**changes) -> Pixels:
+    experiment = experiment_with(**changes)
+    view = cache_of([(SIZE, SIZE)] * 12)
+    return Pixels(experiment, 12, cache_of(SHAPES) if experiment.augment.random_crop_from else view, view, CPU)
+
+
+ALL = np.arange(12)
+
+
+def test_a_batch_is_square_uint8_pixels_in_the_order_asked_for():
+    for batch in (pixels_with().train(np.array([5, 0, 7]), phase="all", epoch=0), pixels_with().view(np.array([5, 0, 7]))):
+        assert (batch.shape, batch.dtype) == ((3, SIZE, SIZE, 3), torch.uint8)
+        assert batch[:, 0, 0, 2].tolist() == [5, 0, 7]
+
+
+def test_what_an_image_gets_does_not_depend_on_its_batch():
+    whole = pixels_with().train(ALL, phase="all", epoch=3)
+    source = pixels_with()
+    source.train(ALL, phase="all", epoch=2)
+    shuffled = np.array([7, 3, 11, 0, 5])
+    assert torch.equal(source.train(shuffled, phase="all", epoch=3), whole[shuffled])
+    source.train(ALL, phase="limited", epoch=3)
+    for image in ALL:
+        assert torch.equal(source.train(np.array([image]), phase="all", epoch=3)[0], whole[image])
+
+
+def test_an_image_twice_in_a_batch_is_twice_the_same():
+    batch = pixels_with().train(np.array([4, 9, 4]), phase="all", epoch=1)
+    assert torch.equal(batch[0], batch[2])
+
+
+def test_augmentation_depends_on_seed_phase_and_epoch():
+    first = pixels_with().train(ALL, phase="all", epoch=0)
+    assert torch.equal(pixels_with().train(ALL, phase="all", epoch=0), first)
+    for other in (
+        pixels_with().train(ALL, phase="all", epoch=1),
+        pixels_with().train(ALL, phase="limited", epoch=0),
+        pixels_with(seed=43).train(ALL, phase="all", epoch=0),
+    ):
+        assert not torch.equal(other, first)
+
+
+def corners(source: Pixels, epochs: int) -> np.ndarray:
+    """(epochs, images, 3): top, left and whether mirrored, read back from the pixels."""
+    found = np.empty((epochs, 12, 3), int)
+    for epoch in range(epochs):
+        batch = source.train(ALL, phase="all", epoch=epoch).numpy()
+        found[epoch, :, 0] = batch[:, 0, 0, 0]
+        found[epoch, :, 1] = np.minimum(batch[:, 0, 0, 1], batch[:, 0, -1, 1])
+        found[epoch, :, 2] = batch[:, 0, 0, 1] > batch[:, 0, -1, 1]
+    return found
+
+
+def test_crops_are_whole_pieces_of_the_image():
+    source = pixels_with(flip=0)
+    batch = source.train(ALL, phase="all", epoch=0).numpy()
+    for image, (top, left, _) in enumerate(corners(source, 1)[0]):
+        assert np.array_equal(batch[image], source.train_cache[image][top : top + SIZE, left : left + SIZE])
+
+
+def test_crops_lie_at_every_place_inside_the_image_and_nowhere_else():
+    found = corners(pixels_with(), 400)
+    for image, (height, width) in enumerate(SHAPES):
+        assert set(found[:, image, 0]) == set(range(height - SIZE + 1))
+        assert set(found[:, image, 1]) == set(range(width - SIZE + 1))
+
+
+def test_each_place_is_as_likely_as_any_other():
+    tops = corners(pixels_with(), 400)[:, 2::4, 0]
+    assert np.bincount(tops.ravel()) == pytest.approx([240] * 5, abs=60)
+
+
+@pytest.mark.parametrize("probability", [0.25, 0.5, 0.8])
+def test_images_are_mirrored_as_often_as_asked(probability):
+    assert corners(pixels_with(flip=probability), 300)[:, :, 2].mean() == pytest.approx(probability, abs=0.03)
+
+
+def test_top_left_and_mirroring_are_independent():
+    found = corners(pixels_with(), 400)[:, 2::4].reshape(-1, 3)
+    assert np.abs(np.corrcoef(found.T) - np.eye(3)).max() < 0.1
+
+
+@pytest.mark.parametrize("crop_from", [0, CROP_FROM])
+def test_a_mirrored_batch_is_the_batch_flipped_from_left_to_right(crop_from):
+    plain = pixels_with(crop_from=crop_from, flip=0).train(ALL, phase="all", epoch=5).numpy()
+    mirrored = pixels_with(crop_from=crop_from, flip=1).train(ALL, phase="all", epoch=5).numpy()
+    assert np.array_equal(mirrored, np.flip(plain, axis=2))
+    assert not np.array_equal(mirrored, plain)
+
+
+def test_without_augmentation_training_sees_the_view():
+    source = pixels_with(crop_from=0, flip=0)
+    for epoch in (0, 1):
+        assert torch.equal(source.train(ALL, phase="all", epoch=epoch), source.view(ALL))
+
+
+@pytest.fixture
+def dataset(tmp_path: Path) -> Dataset:
+    """Four classes of five images on the disk."""
+    from PIL import Image
+
+    root = tmp_path / "images"
+    root.mkdir()
+    paths = tuple(f"{image:02}.png" for image in range(20))
+    for image, path in enumerate(paths):
+        Image.fromarray(np.random.default_rng(image).integers(0, 256, (20, 26, 3), dtype=np.uint8)).save(root / path)
+    return Dataset(name="birds", root=root, paths=paths, labels=np.arange(20) // 5, class_names=("auk", "jay", "owl", "wren"))
+
+
+def test_gallery_and_query_get_the_same_view_whatever_was_trained_before(dataset, tmp_path):
+    source = open_pixels(experiment_with(), dataset, tmp_path, CPU)
+    everything = np.arange(20)
+    expected = np.stack([open_cache(dataset, View("crop", SIZE), tmp_path)[image] for image in everything])
+    assert np.array_equal(source.view(everything), expected)
+    for phase, epoch in (("all", 0), ("limited", 7)):
+        source.train(everything, phase=phase, epoch=epoch)
+        assert np.array_equal(source.view(everything), expected)
+    split = make_split(dataset, method="stratified", test_fraction=0.2, seed=1)
+    assert np.array_equal(source.view(split.train), expected[split.train])
+    assert np.array_equal(source.view(split.test), expected[split.test])
+
+
+def test_the_view_is_that_of_the_experiment_without_augmentation(dataset, tmp_path):
+    augmented = open_pixels(experiment_with(), dataset, tmp_path, CPU)
+    plain = open_pixels(experiment_with(crop_from=0, flip=0), dataset, tmp_path, CPU)
+    assert torch.equal(augmented.view(np.arange(20)), plain.view(np.arange(20)))
+
+
+def test_random_crops_are_cut_from_the_image_at_the_larger_size(dataset, tmp_path):
+    source = open_pixels(experiment_with(flip=0), dataset, tmp_path, CPU)
+    assert (source.train_cache.heights[0], source.train_cache.widths[0]) == (12, 15)
+    crop = source.train(np.array([0]), phase="all", epoch=0)[0].numpy()
+    larger = open_cache(dataset, View("shorter", CROP_FROM), tmp_path)[0]
+    places = [(top, left) for top in range(5) for left in range(8)]
+    assert sum(np.array_equal(crop, larger[top : top + SIZE, left : left + SIZE]) for top, left in places) == 1
+
+
+def test_statistics_are_those_of_numpy_over_the_given_images_only(dataset, tmp_path):
+    source = open_pixels(experiment_with(), dataset, tmp_path, CPU)
+    images = np.array([1, 4, 13])
+    values = source.view(images).numpy().astype(np.float64) / 255
+    mean, std = source.statistics(images)
+    assert mean.tolist() == pytest.approx(values.mean((0, 1, 2)), abs=1e-6)
+    assert std.tolist() == pytest.approx(values.std((0, 1, 2)), abs=1e-6)
+    assert (mean.dtype, std.dtype) == (torch.float32, torch.float32)
+
+
+@pytest.mark.parametrize("level", [0, 1, 26, 255])
+def test_images_of_one_colour_have_no_deviation(level):
+    source, shape = pixels_with(), cache_of([(64, 64)] * 12)
+    source.view_cache = ImageCache(np.full_like(shape.pixels, level), shape.offsets, shape.heights, shape.widths)
+    mean, std = source.statistics(ALL)
+    assert mean.tolist() == pytest.approx([level / 255] * 3)
+    assert std.tolist() == pytest.approx([0, 0, 0], abs=1e-6)
+
+
+def test_statistics_do_not_change_with_the_pixels_of_held_out_classes_or_test_images(dataset, tmp_path):
+    from PIL import Image
+
+    split = make_split(dataset, method="stratified", test_fraction=0.2, seed=1)
+    limited = phases((3,))[1]
+    trained = limited.trains_on(dataset, split)
+
+    def statistics(root: Path) -> tuple[list[float], list[float]]:
+        here = Dataset(name="birds", root=root, paths=dataset.paths, labels=dataset.labels, class_names=dataset.class_names)
+        mean, std = open_pixels(experiment_with(), here, tmp_path / "cache", CPU).statistics(trained)
+        return mean.tolist(), std.tolist()
+
+    before = statistics(dataset.root)
+    never_trained = np.setdiff1d(np.arange(20), trained)
+    assert set(split.test) < set(never_trained) and set(np.flatnonzero(dataset.labels == 3)) < set(never_trained)
+    for image in never_trained:
+        Image.new("RGB", (20, 20), "white").save(dataset.root / dataset.paths[image])
+    assert statistics(dataset.root) == before
+    Image.new("RGB", (20, 20), "white").save(dataset.root / dataset.paths[trained[0]])
+    assert statistics(dataset.root) != before
+
+
+def test_features_are_rows_of_the_table_in_training_and_evaluation():
+    source = Features(torch.arange(12.0).reshape(6, 2))
+    images = np.array([4, 0, 4])
+    assert source.view(images).tolist() == [[8, 9], [0, 1], [8, 9]]
+    assert torch.equal(source.train(images, phase="all", epoch=3), source.view(images))

@@ -1,0 +1,302 @@
+"""The W&B mirror: what is logged arrives, and no fault of wandb reaches the run. wandb is real, run in other processes."""
+
+import json
+import os
+import pty
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from dml_bench import tracking
+from dml_bench.tracking import Mirror, Table
+
+BEGIN = """
+import json, os, sys, time
+from pathlib import Path
+from dml_bench import tracking
+
+directory, warnings = Path(sys.argv[1]), []
+
+def begin(mode, **changes):
+    arguments = dict(directory=directory, run_id="run1", name="first", group="cub", config={}, warn=warnings.append)
+    return tracking.start(mode, **arguments | changes)
+
+def report(**facts):
+    print(json.dumps(facts | {"warnings": warnings}), flush=True)
+"""
+
+MIRROR_ONE_RUN_TWICE = """
+hooks = sys.exit, sys.excepthook
+mirror = begin("offline", config={"optimizer": {"lr": 0.01}, "train": ["a", "b"]})
+for epoch in (1, 2):
+    mirror.log({"epoch": epoch, "phase": "head", "train_loss": 1 / epoch})
+mirror.tables({"per_class": tracking.Table(("class", "accuracy"), (("wren", 0.5), ("crow", "undefined")))})
+mirror.log({"epoch": 3, "phase": "all", "train_loss": 0.125, "test_accuracy": 0.75})
+mirror.summary({"precision_drop": 0.0625})
+mirror.finish()
+mirror.log({"epoch": 4})
+again = begin("offline")
+again.log({"epoch": 4, "train_loss": 0.0625})
+again.finish(failed=True)
+report(hooks_kept=hooks == (sys.exit, sys.excepthook))
+"""
+
+
+class Ended(NamedTuple):
+    facts: dict[str, Any]
+    returncode: int
+    stderr: str
+    seconds: float
+
+
+def sealed_environment(home: Path, **extra: str) -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("WANDB", "XDG_", "NETRC"))}
+    return kept | {"HOME": str(home), "WANDB_ERROR_REPORTING": "false"} | extra
+
+
+def run_script(body: str, home: Path, *, stdin: int | None = None, **environment: str) -> Ended:
+    started = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, "-c", BEGIN + body, str(home / "run")],
+        env=sealed_environment(home, **environment),
+        stdin=subprocess.DEVNULL if stdin is None else stdin,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE if stdin is None else stdin,
+        text=True,
+        check=False,
+        timeout=30,
+    )
+    facts = json.loads(done.stdout.splitlines()[-1]) if done.stdout else {}
+    return Ended(facts, done.returncode, done.stderr or "", time.monotonic() - started)
+
+
+def read_back(wandb_folder: Path, home: Path) -> list[dict[str, Any]]:
+    """The records that wandb's own reader finds in one run's folder."""
+    command = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(wandb_folder)]
+    text = subprocess.run(command, env=sealed_environment(home), capture_output=True, text=True, check=True, timeout=30).stdout
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def of_type(records: list[dict[str, Any]], name: str) -> list[dict[str, Any]]:
+    return [record[name] for record in records if record["type"] == name]
+
+
+class Mirrored(NamedTuple):
+    ended: Ended
+    folders: list[Path]
+    first: list[dict[str, Any]]
+    second: list[dict[str, Any]]
+
+
+@pytest.fixture(scope="module")
+def mirrored(tmp_path_factory: pytest.TempPathFactory) -> Mirrored:
+    """A run and its resumption, mirrored offline under an environment that asks for something else."""
+    home = tmp_path_factory.mktemp("home")
+    ended = run_script(MIRROR_ONE_RUN_TWICE, home, WANDB_MODE="disabled", WANDB_PROJECT="other", WANDB_DIR=str(home / "other"))
+    folders = sorted((home / "run" / "wandb").glob("offline-run-*"), key=lambda folder: folder.stat().st_ctime_ns)
+    first, second = sorted((read_back(folder, home) for folder in folders), key=len, reverse=True)
+    return Mirrored(ended, folders, first, second)
+
+
+def test_a_healthy_mirror_is_silent_and_leaves_the_process_as_it_was(mirrored: Mirrored) -> None:
+    assert mirrored.ended.facts == {"hooks_kept": True, "warnings": []}
+    assert mirrored.ended.returncode == 0
+    assert mirrored.ended.stderr == ""
+
+
+def test_the_run_arrives_under_its_names_with_its_config(mirrored: Mirrored) -> None:
+    (run,) = of_type(mirrored.first, "run")
+    assert (run["run_id"], run["display_name"], run["run_group"], run["project"]) == ("run1", "first", "cub", "dml_bench")
+    assert run["config"]["update"]["optimizer"] == {"lr": 0.01}
+    assert run["config"]["update"]["train"] == ["a", "b"]
+
+
+def test_the_scalars_of_each_epoch_arrive_under_their_names(mirrored: Mirrored) -> None:
+    rows = [row["item"] for row in of_type(mirrored.first, "history")]
+    losses = [(row["epoch"], row["phase"], row["train_loss"]) for row in rows if "train_loss" in row]
+    assert losses == [(1, "head", 1.0), (2, "head", 0.5), (3, "all", 0.125)]
+    assert [row["test_accuracy"] for row in rows if "test_accuracy" in row] == [0.75]
+
+
+def test_metrics_are_plotted_over_our_epoch(mirrored: Mirrored) -> None:
+    metrics = of_type(mirrored.first, "metric")
+    assert [metric["step_metric"] for metric in metrics if metric.get("glob_name") == "*"] == ["epoch"]
+
+
+def test_the_summary_arrives(mirrored: Mirrored) -> None:
+    updates = [summary["update"] for summary in of_type(mirrored.first, "summary")]
+    assert [update["precision_drop"] for update in updates if "precision_drop" in update] == [0.0625]
+
+
+def test_a_table_arrives_whole_even_with_mixed_cells(mirrored: Mirrored) -> None:
+    (file,) = [file for folder in mirrored.folders for file in folder.glob("files/media/table/*.json")]
+    assert json.loads(file.read_text()) == {"columns": ["class", "accuracy"], "data": [["wren", 0.5], ["crow", "undefined"]]}
+
+
+def test_a_resumed_run_keeps_its_id_and_begins_a_folder_at_step_0(mirrored: Mirrored) -> None:
+    assert len(mirrored.folders) == 2
+    assert [run["run_id"] for run in of_type(mirrored.second, "run")] == ["run1"]
+    (row,) = of_type(mirrored.second, "history")
+    assert (row["item"]["_step"], row["item"]["epoch"], row["item"]["train_loss"]) == (0, 4, 0.0625)
+
+
+def test_a_failed_run_is_marked_as_failed(mirrored: Mirrored) -> None:
+    assert [end.get("exit_code", 0) for end in of_type(mirrored.first, "exit")] == [0]
+    assert [end.get("exit_code", 0) for end in of_type(mirrored.second, "exit")] == [1]
+
+
+def test_a_disabled_mirror_imports_no_wandb_and_starts_no_thread(tmp_path: Path) -> None:
+    ended = run_script(
+        """
+import threading
+mirror = begin("disabled")
+mirror.log({"epoch": 1}); mirror.tables({}); mirror.summary({}); mirror.finish()
+report(wandb="wandb" in sys.modules, threads=threading.active_count())
+""",
+        tmp_path,
+    )
+    assert ended.facts == {"wandb": False, "threads": 1, "warnings": []}
+    assert not (tmp_path / "run").exists()
+
+
+def test_without_wandb_there_is_one_warning_that_says_how_to_get_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    monkeypatch.setenv("WANDB_ERROR_REPORTING", "false")
+    warnings: list[str] = []
+    mirror = tracking.start("online", directory=tmp_path, run_id="a", name="a", group="a", config={}, warn=warnings.append)
+    mirror.log({"epoch": 1})
+    mirror.tables({"empty": Table((), ())})
+    mirror.finish()
+    mirror.finish()
+    (warning,) = warnings
+    assert "`pip install wandb`" in warning
+    assert warning.endswith(f"the run goes on, results are in {tmp_path}")
+
+
+def test_a_warning_that_can_not_be_given_does_not_escape_either(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(message: str) -> None:
+        raise OSError("the disk is full")
+
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    monkeypatch.setenv("WANDB_ERROR_REPORTING", "false")
+    tracking.start("offline", directory=tmp_path, run_id="a", name="a", group="a", config={}, warn=refuse).finish()
+
+
+def test_a_failure_after_the_wait_was_given_up_is_not_a_second_warning(tmp_path: Path) -> None:
+    go_on = threading.Event()
+
+    def connect() -> None:
+        go_on.wait()
+        raise RuntimeError("too late")
+
+    warnings: list[str] = []
+    mirror = Mirror(connect, directory=tmp_path, warn=warnings.append)
+    mirror.finish(timeout_seconds=0.01)
+    go_on.set()
+    mirror._thread.join()
+    assert [warning.split(" (")[0] for warning in warnings] == ["W&B: not done after 0.01 s"]
+
+
+def test_even_an_attempt_to_exit_is_a_warning(tmp_path: Path) -> None:
+    warnings: list[str] = []
+    Mirror(lambda: sys.exit(3), directory=tmp_path, warn=warnings.append).finish()
+    assert warnings == [f"W&B: SystemExit: 3; the run goes on, results are in {tmp_path}"]
+
+
+def test_a_failing_log_gives_one_warning(tmp_path: Path) -> None:
+    ended = run_script(
+        """
+import wandb
+def fail(self, *arguments, **keywords): raise RuntimeError("broken pipe\\nand more")
+wandb.Run.log = fail
+mirror = begin("offline")
+for epoch in (1, 2, 3):
+    mirror.log({"epoch": epoch})
+mirror.summary({"accuracy": 1.0})
+mirror.finish()
+mirror.log({"epoch": 4})
+report()
+""",
+        tmp_path,
+    )
+    assert ended.facts["warnings"] == [f"W&B: RuntimeError: broken pipe; the run goes on, results are in {tmp_path / 'run'}"]
+    assert (ended.returncode, ended.stderr) == (0, "")
+
+
+def test_a_hanging_init_stops_neither_the_run_nor_its_exit(tmp_path: Path) -> None:
+    ended = run_script(
+        """
+import wandb
+wandb.init = lambda **options: time.sleep(3600)
+before = time.monotonic()
+mirror = begin("offline")
+mirror.log({"epoch": 1})
+logged = time.monotonic()
+mirror.finish(timeout_seconds=1)
+report(log_seconds=logged - before, finish_seconds=time.monotonic() - logged)
+""",
+        tmp_path,
+    )
+    assert ended.facts["log_seconds"] < 0.5
+    assert 0.9 < ended.facts["finish_seconds"] < 2.5
+    (warning,) = ended.facts["warnings"]
+    assert "not done after 1 s" in warning
+    assert ended.returncode == 0
+    assert ended.seconds < 15
+
+
+def test_a_service_that_stands_still_does_not_hold_up_the_exit(tmp_path: Path) -> None:
+    ended = run_script(
+        """
+import psutil
+tracking.EXIT_GRACE_SECONDS = 0.25
+mirror = begin("offline")
+while not list(directory.glob("wandb/offline-run-*/run-*.wandb")):
+    time.sleep(0.05)
+(service,) = psutil.Process().children()
+service.suspend()
+mirror.log({"epoch": 1})
+mirror.finish(timeout_seconds=0.5)
+report()
+""",
+        tmp_path,
+    )
+    (warning,) = ended.facts["warnings"]
+    assert "not done after 0.5 s" in warning
+    assert ended.returncode == 0
+
+
+def test_online_without_a_key_says_what_to_do_and_never_asks(tmp_path: Path) -> None:
+    ours, theirs = pty.openpty()
+    try:
+        ended = run_script('mirror = begin("online")\nmirror.log({"epoch": 1})\nmirror.finish()\nreport()', tmp_path, stdin=theirs)
+    finally:
+        os.close(theirs)
+        os.close(ours)
+    (warning,) = ended.facts["warnings"]
+    assert warning.startswith("W&B: no API key; run `wandb login`, or use `--wandb offline`;")
+    assert ended.returncode == 0
+
+
+def test_ctrl_c_reaches_the_main_thread(tmp_path: Path) -> None:
+    ended = run_script(
+        """
+import signal
+mirror = begin("offline")
+while not list(directory.glob("wandb/offline-run-*/run-*.wandb")):
+    time.sleep(0.05)
+try:
+    os.kill(os.getpid(), signal.SIGINT)
+    time.sleep(10)
+except KeyboardInterrupt:
+    mirror.finish(failed=True)
+    report(interrupted=True)
+""",
+        tmp_path,
+    )
+    assert ended.facts == {"interrupted": True, "warnings": []}

@@ -1,0 +1,30 @@
+"""An experiment that trains in about a second, and its run as a process of its own."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+from dml_bench.config import Experiment
+from dml_bench.experiments import resolve
+from dml_bench.runner import Outcome, Request, run
+
+SETTINGS = ("unseen=last:2", "images.size=32", "augment.random_crop_from=36", "train.epochs=3", "train.batch_size=16", "model.weights=none", "optimizer.lr=0.05")
+
+
+def tiny(*overrides: str) -> Experiment:
+    return resolve("EPSHN_cosine_resnet18_sgd_aug", overrides=[*SETTINGS, *overrides])
+
+
+def train(birds: Path, cache_dir: Path, out: Path, *overrides: str, **request: object) -> Outcome:
+    options = {"wandb": "disabled", "data_dir": birds, "device": "cpu"} | request
+    return run(Request(experiment=tiny(*overrides), cache_dir=cache_dir, out=out, **options))
+
+
+def command(birds: Path, cache_dir: Path, out: Path, *more: str) -> list[str]:
+    settings = [part for setting in SETTINGS for part in ("--set", setting)]
+    places = ["--data-dir", str(birds), "--cache-dir", str(cache_dir), "--out", str(out), "--device", "cpu", "--wandb", "disabled"]
+    return [sys.executable, "-m", "dml_bench", "run", "EPSHN_cosine_resnet18_sgd_aug", *settings, *places, *more]
+
+
+def start(birds: Path, cache_dir: Path, out: Path, *more: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(command(birds, cache_dir, out, *more), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
