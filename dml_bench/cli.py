@@ -12,6 +12,8 @@ import typer
 from dml_bench import __version__, experiments
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from dml_bench.console import TerminalWatch
 
 __all__ = ["app", "main"]
@@ -20,6 +22,7 @@ app = typer.Typer(
     help="Deep metric learning benchmark: what an embedding and a nearest-neighbour look-up can do, and what they lose on unseen classes.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # rich takes longer to import than all the rest of --help
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 data_app = typer.Typer(help="Get, check and draw data sets.", no_args_is_help=True)
@@ -47,7 +50,7 @@ def default_cache() -> Path:
     return Path(base) / "dml-bench"
 
 
-Name = Annotated[str, typer.Argument(help="A named experiment, or the path of a .toml or .json file.", show_default=False)]
+Name = Annotated[str, typer.Argument(metavar="EXPERIMENT", help="A named experiment, or the path of a .toml or .json file.")]
 Set = Annotated[
     list[str], typer.Option("--set", help="Change one value, e.g. optimizer.lr=0.01 or unseen=last:5; repeatable.", metavar="KEY=VALUE")
 ]
@@ -86,6 +89,7 @@ def run(
 ) -> None:
     """Train and evaluate both phases of an experiment. Run it again to go on after an interruption.
 
+    \b
     Example: dml-bench run EPSHN_cosine_resnet18_sgd_aug --data-dir CUB_200_2011 --seeds 42,43
     """
     if demo and dataset:
@@ -137,6 +141,7 @@ def list_(
 ) -> None:
     """List what can be named in an experiment, with summaries and sources.
 
+    \b
     Example: dml-bench list losses
     """
     from dml_bench import catalogue
@@ -145,9 +150,7 @@ def list_(
     if as_json:
         typer.echo(json.dumps(entries, indent=1, ensure_ascii=False))
         return
-    from rich.console import Console
-
-    Console().print(catalogue.as_rich(kind.value, entries))
+    terminal().print(catalogue.as_rich(kind.value, entries))
 
 
 @app.command()
@@ -159,6 +162,7 @@ def show(
 ) -> None:
     """Print an experiment as it will run, with every value; the output is itself a file that `run` takes.
 
+    \b
     Example: dml-bench show EPSHN_cosine_resnet18_sgd_aug > my.toml
     """
     import tomli_w
@@ -177,6 +181,7 @@ def data_fetch(
 ) -> None:
     """Download, check and unpack a data set; goes on where an earlier download stopped.
 
+    \b
     Example: dml-bench data fetch cub --data-dir /data
     """
     if dataset != "cub":
@@ -197,10 +202,9 @@ def data_check(
 ) -> None:
     """Count images and classes, decode every image, and look for copies between train and test. Exit code 1 on problems.
 
+    \b
     Example: dml-bench data check cub --data-dir /data/CUB_200_2011
     """
-    from rich.console import Console
-
     from dml_bench.data.check import check, render
     from dml_bench.data.datasets import open_dataset
     from dml_bench.data.split import make_split
@@ -210,7 +214,7 @@ def data_check(
         images = open_dataset(config.dataset, data_dir, cache_dir, watch.progress)
         split = make_split(images, method=config.split, test_fraction=config.test_fraction, seed=seed)
         report = check(images, split=split, progress=watch.progress)
-    Console(width=None if sys.stdout.isatty() else 120).print(render(report))
+    terminal().print(render(report))
     if report.problems:
         raise typer.Exit(1)
 
@@ -226,6 +230,7 @@ def data_draw(
 ) -> None:
     """Write drawn birds with bounding boxes and part boxes.
 
+    \b
     Example: dml-bench data draw --out birds --classes 10 --per-class 20
     """
     from dml_bench.data.demo import cub_counts, write
@@ -245,25 +250,29 @@ def data_draw(
         typer.echo(write(out, counts=counts, size=size, seed=seed, class_names=names, progress=tell))
 
 
-def terminal_watch() -> "TerminalWatch":
+def terminal() -> "Console":
+    """The terminal, or 120 columns where the output is no terminal."""
     from rich.console import Console
 
+    return Console(width=None if sys.stdout.isatty() else 120)
+
+
+def terminal_watch() -> "TerminalWatch":
     from dml_bench.console import TerminalWatch
 
-    return TerminalWatch(Console(width=None if sys.stdout.isatty() else 120))
+    return TerminalWatch(terminal())
 
 
 @app.command()
 def doctor(cache_dir: CacheDir = default_cache(), data_dir: DataDir = None) -> None:  # noqa: B008
     """Show versions, device, and which weights, data, database and disk can be reached.
 
+    \b
     Example: dml-bench doctor --data-dir CUB_200_2011
     """
-    from rich.console import Console
-
     from dml_bench.doctor import examine
 
-    Console().print(examine(cache_dir, data_dir))
+    terminal().print(examine(cache_dir, data_dir))
 
 
 def main() -> None:

@@ -23,6 +23,8 @@ def examine(cache_dir: Path, data_dir: Path | None) -> "Table":
     from rich.table import Table
 
     table = Table.grid(padding=(0, 2))
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
     for part in (versions(), devices(), weights(), data(data_dir), database(), disk(cache_dir)):
         for name, finding in part:
             table.add_row(name, finding)

@@ -22,6 +22,7 @@ from dml_bench.data.split import Phase, Split, make_split, phases, unseen_classe
 from dml_bench.evaluation.answers import Answers
 from dml_bench.evaluation.neighbours import Neighbours, search
 from dml_bench.files import write_atomically, write_csv
+from dml_bench.model.embedder import build_embedder
 from dml_bench.results import RunFolder
 from dml_bench.seeding import deterministic
 from dml_bench.training import loop, state
@@ -67,6 +68,7 @@ def run(request: Request) -> Outcome:
         folder.claim()
         if (summary := folder.summary()) is not None:
             return Outcome(folder.path, summary, already_finished=True)
+        build_embedder(experiment)  # weights that can't be had are met here, before the images are decoded
         pixels, dataset = open_readable_pixels(experiment, dataset, request.cache_dir, device, watch)
         split = make_split(dataset, method=experiment.data.split, test_fraction=experiment.data.test_fraction, seed=experiment.seed)
         session = Session(request, folder, dataset, split, pixels, device, precision)

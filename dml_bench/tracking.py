@@ -190,7 +190,7 @@ def describe(error: BaseException) -> str:
 @functools.cache
 def let_go_at_exit() -> None:
     """See to it that this process ends: wandb's exit hook waits without limit for its service, which may be stuck."""
-    import psutil  # type: ignore[import-untyped]
+    import psutil
 
     def end_service() -> None:
         threading.main_thread().join()

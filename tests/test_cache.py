@@ -191,7 +191,7 @@ def test_a_full_disk_is_one_line_with_sizes_and_the_way_out_and_leaves_nothing(d
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(os, "posix_fallocate", full, raising=False)
-    with pytest.raises(ValueError, match=r"needs \d+\.\d+ GB in .*, where \d+\.\d+ GB are free; .*--cache-dir") as raised:
+    with pytest.raises(ValueError, match=r"needs [\d,]+ MB in .*, where [\d,]+ MB are free; .*--cache-dir") as raised:
         open_cache(dataset, VIEW, cache_dir)
     assert str(cache_dir) in str(raised.value) and "\n" not in str(raised.value)
     assert list((cache_dir / "images").iterdir()) == []

@@ -100,6 +100,10 @@ def open_cache(dataset: Dataset, view: View, cache_dir: Path, *, progress: Calla
     return ImageCache(np.memmap(folder / "pixels.u8", np.uint8, "r"), offsets[:-1], heights, widths)
 
 
+def megabytes(num_bytes: int) -> str:
+    return f"{num_bytes / 1e6:,.0f} MB"
+
+
 def _is_whole(folder: Path, key: dict[str, object]) -> bool:
     """Whether a finished cache of exactly this key lies here; the manifest is written last."""
     try:
@@ -120,7 +124,7 @@ def _build(dataset: Dataset, view: View, folder: Path, key: dict[str, object], p
             heights, widths = shapes.T
             offsets = np.concatenate([[0], np.cumsum(3 * heights * widths)])
             total_bytes = int(offsets[-1])
-            message = f"decoding {len(dataset):,} images into {total_bytes / 1e9:.2f} GB ({folder})"
+            message = f"decoding {len(dataset):,} images into {megabytes(total_bytes)} ({folder})"
             _reserve(building / "pixels.u8", max(total_bytes, 1), folder)
             pixels = np.memmap(building / "pixels.u8", np.uint8, "r+")
 
@@ -178,6 +182,6 @@ def _reserve(path: Path, num_bytes: int, folder: Path) -> None:
             raise
         free = shutil.disk_usage(path.parent).free
         raise ValueError(
-            f"the image cache needs {num_bytes / 1e9:.2f} GB in {folder.parent}, where {free / 1e9:.2f} GB are free; "
+            f"the image cache needs {megabytes(num_bytes)} in {folder.parent}, where {megabytes(free)} are free; "
             "make room, or choose another disk with --cache-dir"
         ) from None
