@@ -98,7 +98,7 @@ class Pretrain:
 
     classes: int = 48
     per_class: int = 24
-    epochs: int = 7
+    epochs: int = 6
     batch_size: int = 32
     lr: float = 0.02
     """Of SGD with momentum 0.9 and weight decay 5e-4."""

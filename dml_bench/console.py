@@ -162,10 +162,12 @@ def show_outcome(console: Console, folder: Path, summary: dict[str, Any]) -> Non
     seen = summary["dataset"]["num_classes"] - unseen
     table = Table(title=f"P@1 of {summary['experiment']} on {summary['dataset']['name']}, seed {summary['seed']}", title_justify="left")
     table.add_column("classes")
-    for phase, meaning in (("all", "trained on all"), (HELD_OUT, "trained without unseen")):
+    for phase in ("all", HELD_OUT):
         for mean in ("macro", "micro"):
-            table.add_column(f"{phase}: {meaning}\n{mean}", justify="right")
-    table.add_column("precision drop\n(macro)", justify="right")
+            table.add_column(f"{phase}\n{mean}", justify="right")
+    table.add_column("precision drop\nmacro", justify="right")
+    table.caption = f"all: trained on all classes; {HELD_OUT}: trained without the unseen; both asked the same, gallery of all classes"
+    table.caption_justify = "left"
     for group, count in (("seen", seen), ("unseen", unseen), ("all", seen + unseen)):
         suffix = "" if group == "all" else f"_{group}"
         cells = [

@@ -10,7 +10,8 @@ import pytest
 from PIL import Image
 from torchvision.transforms import InterpolationMode, v2
 
-from dml_bench.data.cache import ImageCache, UnreadableImages, View, open_cache
+from dml_bench.data import cache as cache_module
+from dml_bench.data.cache import ImageCache, UnreadableImages, View, open_caches
 from dml_bench.data.datasets import Dataset
 
 SIZES = {"landscape": (61, 40), "portrait": (33, 50), "square": (48, 48), "small": (20, 17), "narrow": (13, 90)}
@@ -18,6 +19,11 @@ SIZES = {"landscape": (61, 40), "portrait": (33, 50), "square": (48, 48), "small
 
 def photograph(width: int, height: int, seed: int) -> Image.Image:
     return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8))
+
+
+def opened(dataset, view, cache_dir, **progress):
+    (cache,) = open_caches(dataset, view, cache_dir=cache_dir, **progress)
+    return cache
 
 
 @pytest.fixture
@@ -43,7 +49,7 @@ def torchvision_view(view: View, image: Image.Image) -> np.ndarray:
 
 @pytest.mark.parametrize("view", [View("crop", 24), View("squash", 24), View("shorter", 29), View("crop", 31)], ids=str)
 def test_the_pixels_are_those_of_torchvision(dataset, cache_dir, view):
-    cache = open_cache(dataset, view, cache_dir)
+    cache = opened(dataset, view, cache_dir)
     for image, path in enumerate(dataset.paths):
         expected = torchvision_view(view, Image.open(dataset.root / path))
         assert cache[image].dtype == np.uint8
@@ -56,7 +62,7 @@ def test_the_pixels_are_those_of_torchvision(dataset, cache_dir, view):
     ids=str,
 )
 def test_the_shape_of_a_view_of_a_landscape_of_61_by_40(dataset, cache_dir, view, shape):
-    cache = open_cache(dataset, view, cache_dir)
+    cache = opened(dataset, view, cache_dir)
     image = dataset.paths.index("landscape.png")
     assert cache[image].shape == shape
     assert (cache.heights[image], cache.widths[image]) == shape[:2]
@@ -88,10 +94,10 @@ def refuse_to_decode(*args, **kwargs):
 
 
 def test_a_whole_cache_is_used_again(dataset, cache_dir, monkeypatch):
-    first = open_cache(dataset, VIEW, cache_dir)
+    first = opened(dataset, VIEW, cache_dir)
     written = {path: path.stat().st_mtime_ns for path in files_of(cache_dir)}
     monkeypatch.setattr("dml_bench.data.cache.decode", refuse_to_decode)
-    second = open_cache(dataset, VIEW, cache_dir)
+    second = opened(dataset, VIEW, cache_dir)
     assert {path: path.stat().st_mtime_ns for path in files_of(cache_dir)} == written
     assert len(written) == 3
     for image in range(5):
@@ -117,11 +123,11 @@ DAMAGES = {
 
 @pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES.keys())
 def test_a_damaged_cache_is_built_again(dataset, cache_dir, damage):
-    cache = open_cache(dataset, VIEW, cache_dir)
+    cache = opened(dataset, VIEW, cache_dir)
     expected = [cache[image].copy() for image in range(5)]
     whole = {path: path.read_bytes() for path in files_of(cache_dir)}
     damage(folder_of(cache_dir))
-    again = open_cache(dataset, VIEW, cache_dir)
+    again = opened(dataset, VIEW, cache_dir)
     for image in range(5):
         assert np.array_equal(again[image], expected[image])
     assert {path: path.read_bytes() for path in files_of(cache_dir)} == whole
@@ -133,16 +139,16 @@ def test_what_an_interrupted_build_left_is_never_taken_for_a_cache(dataset, cach
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr("dml_bench.data.cache.write_json", interrupted)
-        open_cache(dataset, VIEW, cache_dir)
+        opened(dataset, VIEW, cache_dir)
     assert files_of(cache_dir) == []
-    assert open_cache(dataset, VIEW, cache_dir)[0].shape == (16, 16, 3)
+    assert opened(dataset, VIEW, cache_dir)[0].shape == (16, 16, 3)
 
 
 def test_other_pixels_in_a_file_mean_another_cache(dataset, cache_dir):
-    before = open_cache(dataset, VIEW, cache_dir)
+    before = opened(dataset, VIEW, cache_dir)
     photograph(30, 30, seed=99).save(dataset.root / "square.png")
     changed = replace(dataset)
-    after = open_cache(changed, VIEW, cache_dir)
+    after = opened(changed, VIEW, cache_dir)
     square = dataset.paths.index("square.png")
     assert len(list((cache_dir / "images").iterdir())) == 2
     assert not np.array_equal(after[square], before[square])
@@ -150,7 +156,7 @@ def test_other_pixels_in_a_file_mean_another_cache(dataset, cache_dir):
 
 def test_each_view_has_its_own_cache(dataset, cache_dir):
     for view in (View("crop", 16), View("squash", 16), View("shorter", 16), View("crop", 17)):
-        open_cache(dataset, view, cache_dir)
+        opened(dataset, view, cache_dir)
     assert len(list((cache_dir / "images").iterdir())) == 4
 
 
@@ -159,7 +165,7 @@ def test_unreadable_images_are_named_and_nothing_is_left_behind(dataset, cache_d
     (dataset.root / "portrait.png").write_bytes(b"not an image")
     truncate(dataset.root / "landscape.png")
     with pytest.raises(UnreadableImages, match="2 of 5 images can't be read") as raised:
-        open_cache(dataset, View(fit, 16), cache_dir)
+        opened(dataset, View(fit, 16), cache_dir)
     message = str(raised.value)
     assert str(dataset.root / "portrait.png") in message and str(dataset.root / "landscape.png") in message
     assert "--skip-unreadable" in message and "\n" not in message
@@ -170,9 +176,9 @@ def test_unreadable_images_are_named_and_nothing_is_left_behind(dataset, cache_d
 def test_the_readable_images_are_cached_without_the_others(dataset, cache_dir):
     (dataset.root / "narrow.png").write_bytes(b"")
     with pytest.raises(UnreadableImages) as raised:
-        open_cache(dataset, VIEW, cache_dir)
+        opened(dataset, VIEW, cache_dir)
     rest = dataset.without(raised.value.images)
-    cache = open_cache(rest, VIEW, cache_dir)
+    cache = opened(rest, VIEW, cache_dir)
     assert rest.left_out == ("narrow.png",)
     assert np.array_equal(cache[1], torchvision_view(VIEW, Image.open(dataset.root / "portrait.png")))
 
@@ -181,7 +187,7 @@ def test_of_many_unreadable_images_three_are_named_and_the_others_counted(datase
     for path in dataset.paths:
         (dataset.root / path).write_bytes(b"")
     with pytest.raises(UnreadableImages, match="5 of 5 images") as raised:
-        open_cache(dataset, VIEW, cache_dir)
+        opened(dataset, VIEW, cache_dir)
     assert sum(path in str(raised.value) for path in dataset.paths) == 3
     assert "and 2 more" in str(raised.value)
 
@@ -192,7 +198,7 @@ def test_a_full_disk_is_one_line_with_sizes_and_the_way_out_and_leaves_nothing(d
 
     monkeypatch.setattr(os, "posix_fallocate", full, raising=False)
     with pytest.raises(ValueError, match=r"needs [\d,]+ MB in .*, where [\d,]+ MB are free; .*--cache-dir") as raised:
-        open_cache(dataset, VIEW, cache_dir)
+        opened(dataset, VIEW, cache_dir)
     assert str(cache_dir) in str(raised.value) and "\n" not in str(raised.value)
     assert list((cache_dir / "images").iterdir()) == []
 
@@ -203,14 +209,14 @@ def test_another_trouble_with_the_disk_is_not_called_a_full_one(dataset, cache_d
 
     monkeypatch.setattr(os, "posix_fallocate", broken, raising=False)
     with pytest.raises(OSError, match="Input/output error"):
-        open_cache(dataset, VIEW, cache_dir)
+        opened(dataset, VIEW, cache_dir)
     assert list((cache_dir / "images").iterdir()) == []
 
 
 @pytest.mark.parametrize("view", [View("crop", 8), View("squash", 8), View("shorter", 8)], ids=str)
 def test_boxes_are_cut_out_before_anything_else(dataset, cache_dir, view):
     boxes = np.array([[4, 3, 9, 12]] * 5, dtype=np.float64)
-    cache = open_cache(replace(dataset, boxes=boxes), view, cache_dir)
+    cache = opened(replace(dataset, boxes=boxes), view, cache_dir)
     for image, path in enumerate(dataset.paths):
         cut = Image.open(dataset.root / path).crop((4, 3, 13, 15))
         assert np.array_equal(cache[image], torchvision_view(view, cut)), path
@@ -218,17 +224,28 @@ def test_boxes_are_cut_out_before_anything_else(dataset, cache_dir, view):
 
 def test_other_boxes_mean_another_cache(dataset, cache_dir):
     for boxes in (None, np.array([[0.0, 0, 10, 10]] * 5), np.array([[1.0, 0, 10, 10]] * 5)):
-        open_cache(replace(dataset, boxes=boxes), VIEW, cache_dir)
+        opened(replace(dataset, boxes=boxes), VIEW, cache_dir)
     assert len(list((cache_dir / "images").iterdir())) == 3
 
 
 def test_progress_counts_up_to_the_number_of_images(dataset, cache_dir):
     told = []
-    open_cache(dataset, VIEW, cache_dir, progress=lambda message, done, total: told.append((done, total)))
+    opened(dataset, VIEW, cache_dir, progress=lambda message, done, total: told.append((done, total)))
     assert told == [(1, 5), (2, 5), (3, 5), (4, 5), (5, 5)]
 
 
 def test_cached_pixels_can_not_be_changed(dataset, cache_dir):
-    cache: ImageCache = open_cache(dataset, VIEW, cache_dir)
+    cache: ImageCache = opened(dataset, VIEW, cache_dir)
     with pytest.raises(ValueError, match="read-only"):
         cache[0][0, 0, 0] = 1
+
+
+def test_several_views_of_an_image_are_made_from_one_decode(dataset, cache_dir, monkeypatch):
+    decoded = []
+    original = cache_module.decode
+    monkeypatch.setattr(cache_module, "decode", lambda path, box=None: decoded.append(path) or original(path, box))
+    crop, shorter, same = open_caches(dataset, View("crop", 16), View("shorter", 20), View("crop", 16), cache_dir=cache_dir)
+    assert len(decoded) == len(dataset)
+    assert np.array_equal(crop[0], opened(dataset, View("crop", 16), cache_dir)[0])
+    assert np.array_equal(same[0], crop[0])
+    assert min(shorter[0].shape[:2]) == 20

@@ -339,7 +339,7 @@ def test_the_demo_profile_leaves_a_random_start_random(tmp_path):
 
 def test_the_demo_profile_scales_the_learning_rate_and_the_crop():
     demo = resolve(BASELINE, profile="demo")
-    assert demo.optimizer.options["lr"] == pytest.approx(0.1)
+    assert demo.optimizer.options["lr"] == pytest.approx(0.2)
     assert demo.augment.random_crop_from == 70
     assert demo.augment.horizontal_flip == 0.5
 
@@ -348,7 +348,7 @@ def test_the_demo_profile_leaves_a_crop_that_is_off_off():
     assert resolve("EPSHN_cosine_resnet18", profile="demo").augment.random_crop_from == 0
 
 
-@pytest.mark.parametrize(("optimizer", "lr"), [("adamw", 0.001), ("sgd", 0.1)])
+@pytest.mark.parametrize(("optimizer", "lr"), [("adamw", 0.001), ("sgd", 0.2)])
 def test_the_demo_profile_scales_a_learning_rate_that_stands_in_no_file_by_its_optimizer(tmp_path, optimizer, lr):
     mine = own(tmp_path, f'loss = "NTXent"\noptimizer = "{optimizer}"\n')
     assert resolve(mine, profile="demo").optimizer.options["lr"] == pytest.approx(lr)

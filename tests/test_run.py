@@ -4,6 +4,7 @@ import random
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -393,3 +394,23 @@ def test_source_weights_are_trained_once_shared_and_transferred(
     before = path.stat().st_mtime_ns
     train(birds, cache_dir, tmp_path / "second", *overrides, "seed=43")
     assert path.stat().st_mtime_ns == before
+
+
+@pytest.mark.slow
+def test_what_w_and_b_logged_offline_is_what_the_run_folder_holds(birds: Path, cache_dir: Path, tmp_path: Path):
+    folder = train(birds, cache_dir, tmp_path, wandb="offline").folder
+    (mirrored,) = (folder / "wandb").glob("offline-run-*")
+    assert mirrored.name.endswith(json.loads((folder / "environment.json").read_text())["wandb_id"])
+    tool = Path(sys.executable).with_name("wandb")
+    said = subprocess.run([tool, "leet", "inspect", "--json", mirrored], capture_output=True, text=True, check=True).stdout
+    records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    for name in ("train_loss", "test_accuracy", "train_loss2", "test_accuracy2"):
+        assert name in said
+        for record in records:
+            assert name not in record or str(record[name])[:8] in said
+    tables = {
+        path.name.partition(".")[0].rpartition("_")[0].rpartition("_")[0] for path in (mirrored / "files" / "media" / "table").iterdir()
+    }
+    for name in ("all_classes_metrics", "limited_classes_classification_report", "comparison_unseen_classes_metrics"):
+        assert any(name in table for table in tables), tables
+    assert "precision_drop_unseen_classes" in said

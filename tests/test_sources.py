@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from dml_bench.config import Experiment, load
-from dml_bench.data.cache import ImageCache, View, open_cache
+from dml_bench.data.cache import ImageCache, View, open_caches
 from dml_bench.data.datasets import Dataset
 from dml_bench.data.sources import Features, Pixels, open_pixels
 from dml_bench.data.split import make_split, phases
@@ -138,6 +138,11 @@ def test_without_augmentation_training_sees_the_view():
         assert torch.equal(source.train(ALL, phase="all", epoch=epoch), source.view(ALL))
 
 
+def opened(dataset, view, cache_dir, **progress):
+    (cache,) = open_caches(dataset, view, cache_dir=cache_dir, **progress)
+    return cache
+
+
 @pytest.fixture
 def dataset(tmp_path: Path) -> Dataset:
     """Four classes of five images on the disk."""
@@ -154,7 +159,7 @@ def dataset(tmp_path: Path) -> Dataset:
 def test_gallery_and_query_get_the_same_view_whatever_was_trained_before(dataset, tmp_path):
     source = open_pixels(experiment_with(), dataset, tmp_path, CPU)
     everything = np.arange(20)
-    expected = np.stack([open_cache(dataset, View("crop", SIZE), tmp_path)[image] for image in everything])
+    expected = np.stack([opened(dataset, View("crop", SIZE), tmp_path)[image] for image in everything])
     assert np.array_equal(source.view(everything), expected)
     for phase, epoch in (("all", 0), ("limited", 7)):
         source.train(everything, phase=phase, epoch=epoch)
@@ -174,7 +179,7 @@ def test_random_crops_are_cut_from_the_image_at_the_larger_size(dataset, tmp_pat
     source = open_pixels(experiment_with(flip=0), dataset, tmp_path, CPU)
     assert (source.train_cache.heights[0], source.train_cache.widths[0]) == (12, 15)
     crop = source.train(np.array([0]), phase="all", epoch=0)[0].numpy()
-    larger = open_cache(dataset, View("shorter", CROP_FROM), tmp_path)[0]
+    larger = opened(dataset, View("shorter", CROP_FROM), tmp_path)[0]
     places = [(top, left) for top in range(5) for left in range(8)]
     assert sum(np.array_equal(crop, larger[top : top + SIZE, left : left + SIZE]) for top, left in places) == 1
 

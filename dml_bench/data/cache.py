@@ -5,22 +5,22 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from dml_bench.data.datasets import Dataset
+from dml_bench.data.datasets import Dataset, Progress
 from dml_bench.data.images import Unreadable, decode
 from dml_bench.files import write_json
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["ImageCache", "UnreadableImages", "View", "open_cache"]
+__all__ = ["ImageCache", "UnreadableImages", "View", "open_caches"]
 
 FORMAT = 1
 
@@ -82,77 +82,126 @@ class ImageCache:
         return self.pixels[start : start + 3 * height * width].reshape(height, width, 3)
 
 
-def open_cache(dataset: Dataset, view: View, cache_dir: Path, *, progress: Callable[[str, int, int], None] | None = None) -> ImageCache:
-    """The cache of `dataset` under `view`, built if it is not there whole.
+def open_caches(dataset: Dataset, *views: View, cache_dir: Path, progress: Progress | None = None) -> tuple[ImageCache, ...]:
+    """The caches of `dataset` under each of `views`; those that are not there whole are built, decoding each image once.
 
     `progress(message, done, total)` is called as images are decoded. Raises UnreadableImages before anything is kept,
     and ValueError where the disk has no room.
     """
-    from PIL import __version__ as pillow
+    places = [_Place(dataset, view, cache_dir) for view in views]
+    missing = [place for place in dict.fromkeys(places) if not place.is_whole()]
+    if missing:
+        _build(dataset, missing, progress or (lambda message, done, total: None))
+    return tuple(place.read() for place in places)
 
-    key = {"format": FORMAT, "dataset": dataset.fingerprint, "fit": view.fit, "size": view.size, "pillow": pillow}
-    name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
-    folder = cache_dir / "images" / f"{dataset.name}-{view.fit}{view.size}-{name}"
-    if not _is_whole(folder, key):
-        _build(dataset, view, folder, key, progress or (lambda message, done, total: None))
-    heights, widths = np.load(folder / "shapes.npy")
-    offsets = np.concatenate([[0], np.cumsum(3 * heights * widths)])
-    return ImageCache(np.memmap(folder / "pixels.u8", np.uint8, "r"), offsets[:-1], heights, widths)
+
+@dataclass(frozen=True)
+class _Place:
+    """Where the cache of a data set under a view lies, or will lie: a folder of its own, whose manifest is written last."""
+
+    dataset: Dataset = field(compare=False)
+    view: View
+    cache_dir: Path
+
+    @cached_property
+    def key(self) -> dict[str, object]:
+        from PIL import __version__ as pillow
+
+        return {"format": FORMAT, "dataset": self.dataset.fingerprint, "fit": self.view.fit, "size": self.view.size, "pillow": pillow}
+
+    @cached_property
+    def folder(self) -> Path:
+        name = hashlib.sha256(json.dumps(self.key, sort_keys=True).encode()).hexdigest()[:16]
+        return self.cache_dir / "images" / f"{self.dataset.name}-{self.view.fit}{self.view.size}-{name}"
+
+    def is_whole(self) -> bool:
+        """Whether a finished cache of exactly this key lies here."""
+        try:
+            manifest = json.loads((self.folder / "manifest.json").read_text())
+            return manifest["key"] == self.key and all(
+                (self.folder / name).stat().st_size == size for name, size in manifest["sizes"].items()
+            )
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            return False
+
+    def read(self) -> ImageCache:
+        heights, widths = np.load(self.folder / "shapes.npy")
+        return ImageCache(np.memmap(self.folder / "pixels.u8", np.uint8, "r"), offsets_of(heights, widths)[:-1], heights, widths)
+
+
+class _Draft:
+    """A cache that is being filled, in a folder beside its place; `keep` moves it there, `discard` leaves no trace."""
+
+    def __init__(self, place: _Place, shapes: np.ndarray):
+        self.place = place
+        self.heights, self.widths = shapes.T
+        self.offsets = offsets_of(self.heights, self.widths)
+        self.num_bytes = max(int(self.offsets[-1]), 1)
+        self.folder = place.folder.with_name(f".{place.folder.name}.{os.getpid()}.building")
+        self.folder.mkdir(parents=True, exist_ok=True)
+
+    def reserve(self) -> None:
+        _reserve(self.folder / "pixels.u8", self.num_bytes, self.place.folder)
+        self.pixels = np.memmap(self.folder / "pixels.u8", np.uint8, "r+")
+
+    def store(self, image: int, decoded: "Image") -> None:
+        self.pixels[self.offsets[image] : self.offsets[image + 1]] = self.place.view.apply(decoded).reshape(-1)
+
+    def keep(self) -> None:
+        self.pixels.flush()
+        np.save(self.folder / "shapes.npy", np.stack([self.heights, self.widths]))
+        sizes = {name: (self.folder / name).stat().st_size for name in ("pixels.u8", "shapes.npy")}
+        write_json(self.folder / "manifest.json", {"key": self.place.key, "sizes": sizes})
+        shutil.rmtree(self.place.folder, ignore_errors=True)
+        try:
+            self.folder.rename(self.place.folder)
+        except OSError:
+            if not self.place.is_whole():  # else another process was faster
+                raise
+
+    def discard(self) -> None:
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def _build(dataset: Dataset, places: list[_Place], progress: Progress) -> None:
+    problems: dict[int, Unreadable] = {}
+    drafts: list[_Draft] = []
+    with ThreadPoolExecutor() as pool:
+        try:
+            for place in places:
+                shapes = list(pool.map(partial(_shape, dataset, place.view), range(len(dataset))))
+                drafts.append(_Draft(place, np.array(shapes, dtype=np.int64).reshape(-1, 2)))
+            for draft in drafts:
+                draft.reserve()
+
+            def store(image: int) -> None:
+                try:
+                    decoded = decode(dataset.root / dataset.paths[image], None if dataset.boxes is None else dataset.boxes[image])
+                    for draft in drafts:
+                        draft.store(image, decoded)
+                except Unreadable as problem:
+                    problems[image] = problem
+
+            total = megabytes(sum(draft.num_bytes for draft in drafts))
+            message = f"decoding {len(dataset):,} images into {total} ({places[0].folder.parent})"
+            for done, _ in enumerate(pool.map(store, range(len(dataset))), start=1):
+                progress(message, done, len(dataset))
+            if problems:
+                raise UnreadableImages(dataset, problems)
+            for draft in drafts:
+                draft.keep()
+        finally:
+            for draft in drafts:
+                draft.discard()
+
+
+def offsets_of(heights: np.ndarray, widths: np.ndarray) -> np.ndarray:
+    """(images + 1) where each image's pixels begin, and where the last one's end."""
+    return np.concatenate([[0], np.cumsum(3 * heights * widths)])
 
 
 def megabytes(num_bytes: int) -> str:
     return f"{num_bytes / 1e6:,.0f} MB"
-
-
-def _is_whole(folder: Path, key: dict[str, object]) -> bool:
-    """Whether a finished cache of exactly this key lies here; the manifest is written last."""
-    try:
-        manifest = json.loads((folder / "manifest.json").read_text())
-        return manifest["key"] == key and all((folder / name).stat().st_size == size for name, size in manifest["sizes"].items())
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return False
-
-
-def _build(dataset: Dataset, view: View, folder: Path, key: dict[str, object], progress: Callable[[str, int, int], None]) -> None:
-    images = range(len(dataset))
-    building = folder.with_name(f".{folder.name}.{os.getpid()}.building")
-    building.mkdir(parents=True, exist_ok=True)
-    problems: dict[int, Unreadable] = {}
-    try:
-        with ThreadPoolExecutor() as pool:
-            shapes = np.array(list(pool.map(lambda image: _shape(dataset, view, image), images)), dtype=np.int64).reshape(-1, 2)
-            heights, widths = shapes.T
-            offsets = np.concatenate([[0], np.cumsum(3 * heights * widths)])
-            total_bytes = int(offsets[-1])
-            message = f"decoding {len(dataset):,} images into {megabytes(total_bytes)} ({folder})"
-            _reserve(building / "pixels.u8", max(total_bytes, 1), folder)
-            pixels = np.memmap(building / "pixels.u8", np.uint8, "r+")
-
-            def store(image: int) -> None:
-                try:
-                    decoded = view.apply(
-                        decode(dataset.root / dataset.paths[image], None if dataset.boxes is None else dataset.boxes[image])
-                    )
-                    pixels[offsets[image] : offsets[image + 1]] = decoded.reshape(-1)
-                except Unreadable as problem:
-                    problems[image] = problem
-
-            for done, _ in enumerate(pool.map(store, images), start=1):
-                progress(message, done, len(dataset))
-        if problems:
-            raise UnreadableImages(dataset, problems)
-        pixels.flush()
-        np.save(building / "shapes.npy", np.stack([heights, widths]))
-        sizes = {name: (building / name).stat().st_size for name in ("pixels.u8", "shapes.npy")}
-        write_json(building / "manifest.json", {"key": key, "sizes": sizes})
-        shutil.rmtree(folder, ignore_errors=True)
-        try:
-            building.rename(folder)
-        except OSError:
-            if not _is_whole(folder, key):  # else another process was faster
-                raise
-    finally:
-        shutil.rmtree(building, ignore_errors=True)
 
 
 def _shape(dataset: Dataset, view: View, image: int) -> tuple[int, int]:

@@ -1,6 +1,5 @@
 """What the network is fed with: augmented training inputs and deterministic evaluation inputs, a batch at a time."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
@@ -9,8 +8,8 @@ import torch
 from torch import Tensor
 
 from dml_bench.config import Experiment
-from dml_bench.data.cache import ImageCache, View, open_cache
-from dml_bench.data.datasets import Dataset
+from dml_bench.data.cache import ImageCache, View, open_caches
+from dml_bench.data.datasets import Dataset, Progress
 from dml_bench.seeding import draws
 
 __all__ = ["Features", "Pixels", "Source", "open_pixels"]
@@ -99,10 +98,11 @@ def open_pixels(
     dataset: Dataset,
     cache_dir: Path,
     device: torch.device,
-    progress: Callable[[str, int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Pixels:
     """The pixel source of an experiment; builds the image caches where they are missing."""
-    view = open_cache(dataset, View(experiment.images.fit, experiment.images.size), cache_dir, progress=progress)
-    crop_from = experiment.augment.random_crop_from
-    train = open_cache(dataset, View("shorter", crop_from), cache_dir, progress=progress) if crop_from else view
-    return Pixels(experiment, len(dataset), train, view, device)
+    views = [View(experiment.images.fit, experiment.images.size)]
+    if experiment.augment.random_crop_from:
+        views.append(View("shorter", experiment.augment.random_crop_from))
+    caches = open_caches(dataset, *views, cache_dir=cache_dir, progress=progress)
+    return Pixels(experiment, len(dataset), caches[-1], caches[0], device)
