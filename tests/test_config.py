@@ -135,9 +135,7 @@ def test_each_of_those_values_is_accepted_where_it_has_an_effect():
 
 
 def test_weights_from_the_source_domain_bring_its_pretraining():
-    assert load(with_(model={"weights": "source"})).pretrain == Pretrain(
-        classes=48, per_class=24, epochs=10, batch_size=32, lr=0.05, seed=1
-    )
+    assert load(with_(model={"weights": "source"})).pretrain == Pretrain(classes=48, per_class=24, epochs=6, batch_size=32, lr=0.02, seed=1)
 
 
 @pytest.mark.parametrize(

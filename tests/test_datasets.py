@@ -9,6 +9,7 @@ from PIL import Image
 
 from dml_bench.config import Component
 from dml_bench.data.datasets import Dataset, open_dataset
+from dml_bench.data.demo import EDITION
 from dml_bench.data.images import Unreadable, decode, size_of
 from dml_bench.registry import datasets
 
@@ -292,13 +293,13 @@ def test_the_drawn_birds_are_drawn_once_and_read_like_cub(tmp_path):
     component = Component("demo", datasets["demo"].resolve({"classes": 2, "per_class": 2, "size": 32}, "data.dataset"))
     dataset = open_dataset(component, None, tmp_path)
     assert (dataset.name, len(dataset), dataset.num_classes) == ("demo", 4, 2)
-    assert dataset.root == tmp_path / "demo-2x2-32px-seed7"
+    assert dataset.root == tmp_path / f"demo-2x2-32px-seed7-edition{EDITION}"
     first = dataset.root / dataset.paths[0]
     written = first.stat().st_mtime_ns
     assert open_dataset(component, None, tmp_path).fingerprint == dataset.fingerprint
     assert first.stat().st_mtime_ns == written
     first.unlink()
-    with pytest.raises(ValueError, match=r"delete .*demo-2x2-32px-seed7 to have them drawn again"):
+    with pytest.raises(ValueError, match=r"delete .*demo-2x2-32px-seed7-edition\d+ to have them drawn again"):
         open_dataset(component, None, tmp_path)
 
 

@@ -310,7 +310,7 @@ def test_the_demo_profile_makes_the_baseline_small():
         "data.dataset.seed",
         "images.size",
         "train.epochs",
-        "train.batch_size",
+        "evaluate.every",
         "augment.random_crop_from",
         "optimizer.lr",
         "model.weights",

@@ -283,7 +283,7 @@ def test_an_archive_that_leads_out_of_its_folder_is_refused_and_leaves_nothing(t
     content = packed([*whole(), evil])
     archive = tmp_path / "evil.tgz"
     archive.write_bytes(content)
-    with pytest.raises(ValueError, match=r"leads out of its folder|can't be unpacked") as caught:
+    with pytest.raises(ValueError, match="leads out of its folder|neither a file nor a folder") as caught:
         fetched(data_dir, archive=archive, md5=md5(content))
     assert "\n" not in str(caught.value)
     assert names(data_dir) == []

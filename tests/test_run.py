@@ -19,6 +19,7 @@ from dml_bench.data.sources import Pixels
 from dml_bench.results import read_neighbours
 from dml_bench.runner import Outcome
 from dml_bench.training import loop
+from dml_bench.training import run as run_module
 from dml_bench.training.loop import NonFiniteLoss
 from dml_bench.training.run import Run
 from dml_bench.training.watch import Watch
@@ -365,9 +366,13 @@ def test_p_at_1_is_the_same_by_the_library_s_calculator_and_by_a_plain_loop(outc
 
 
 def test_a_frozen_pretrained_backbone_trains_its_head_on_features_computed_once(
-    birds: Path, cache_dir: Path, tmp_path: Path, spied: dict[str, set[int]]
+    birds: Path, cache_dir: Path, tmp_path: Path, spied: dict[str, set[int]], monkeypatch: pytest.MonkeyPatch
 ):
+    computed = []
+    original = run_module.compute_features
+    monkeypatch.setattr(run_module, "compute_features", lambda *args: computed.append(args) or original(*args))
     outcome = train(birds, cache_dir, tmp_path, *FROZEN, "images.size=64")
+    assert len(computed) == 1, "both phases share the frozen features"
     assert spied == {}, "no image goes through the backbone during training"
     first, second = (load_file(outcome.folder / phase / "weights.safetensors") for phase in ("all", "limited"))
     backbone = [name for name in first if name.startswith("backbone.")]

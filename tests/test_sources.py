@@ -36,7 +36,7 @@ def cache_of(shapes: list[tuple[int, int]], seed: int = 0) -> ImageCache:
         rows, columns = np.mgrid[:height, :width]
         images.append(np.stack([rows, columns, np.full_like(rows, image)], axis=-1).astype(np.uint8).reshape(-1))
     heights, widths = np.array(shapes).T
-    return ImageCache(np.concatenate(images), np.concatenate([[0], np.cumsum(3 * heights * widths)])[:-1], heights, widths)
+    return ImageCache(Path("memory"), np.concatenate(images), np.concatenate([[0], np.cumsum(3 * heights * widths)])[:-1], heights, widths)
 
 
 SHAPES = [(12, 18), (17, 12), (12, 12), (12, 30)] * 3
@@ -197,7 +197,7 @@ def test_statistics_are_those_of_numpy_over_the_given_images_only(dataset, tmp_p
 @pytest.mark.parametrize("level", [0, 1, 26, 255])
 def test_images_of_one_colour_have_no_deviation(level):
     source, shape = pixels_with(), cache_of([(64, 64)] * 12)
-    source.view_cache = ImageCache(np.full_like(shape.pixels, level), shape.offsets, shape.heights, shape.widths)
+    source.view_cache = ImageCache(Path("memory"), np.full_like(shape.pixels, level), shape.offsets, shape.heights, shape.widths)
     mean, std = source.statistics(ALL)
     assert mean.tolist() == pytest.approx([level / 255] * 3)
     assert std.tolist() == pytest.approx([0, 0, 0], abs=1e-6)

@@ -69,6 +69,8 @@ class View:
 class ImageCache:
     """Decoded images of a data set under one view; the pixels stay on the disk until they are touched."""
 
+    folder: Path
+    """Where it lies; its name holds a digest of data set and view."""
     pixels: np.ndarray
     """Flat uint8, image after image, each (height, width, 3)."""
     offsets: np.ndarray
@@ -126,7 +128,9 @@ class _Place:
 
     def read(self) -> ImageCache:
         heights, widths = np.load(self.folder / "shapes.npy")
-        return ImageCache(np.memmap(self.folder / "pixels.u8", np.uint8, "r"), offsets_of(heights, widths)[:-1], heights, widths)
+        return ImageCache(
+            self.folder, np.memmap(self.folder / "pixels.u8", np.uint8, "r"), offsets_of(heights, widths)[:-1], heights, widths
+        )
 
 
 class _Draft:

@@ -1,11 +1,13 @@
 """One phase, ready to train: everything that the loop touches, made by one function."""
 
+import hashlib
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
+from safetensors.torch import load_file, save
 from torch import Tensor
 from torch.nn import functional
 
@@ -13,6 +15,7 @@ from dml_bench.config import Experiment
 from dml_bench.data.datasets import Dataset
 from dml_bench.data.sources import Features, Pixels, Source
 from dml_bench.data.split import Phase, Split
+from dml_bench.files import write_atomically
 from dml_bench.model.embedder import Embedder, build_embedder
 from dml_bench.objectives.objective import Objective, build_objective
 from dml_bench.registry import optimizers
@@ -131,13 +134,31 @@ def build(
         watch=watch,
     )
     if experiment.model.trainable == "head":
-        run.source = Features(_features(run, pixels))
+        run.source = Features(frozen_features(run, pixels))
     return run
 
 
+def frozen_features(run: Run, pixels: Pixels) -> Tensor:
+    """(images, num_features) of the frozen backbone for every image of the data set; computed once and kept beside the image cache,
+    under a digest of the weights, the precision and the images' cache."""
+    state = hashlib.sha256(f"{run.precision} {pixels.view_cache.folder.name}".encode())
+    for name, tensor in {**run.embedder.backbone.state_dict(), "mean": run.embedder.mean, "std": run.embedder.std}.items():
+        state.update(name.encode() + tensor.cpu().contiguous().numpy().tobytes())
+    path = (
+        pixels.view_cache.folder.parents[1]
+        / "features"
+        / f"{run.experiment.model.backbone.name.replace(':', '_')}-{state.hexdigest()[:16]}.safetensors"
+    )
+    if path.exists():
+        return load_file(path)["features"].to(run.device)
+    features = compute_features(run, pixels)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, lambda file: file.write(save({"features": features.cpu().contiguous()})))
+    return features
+
+
 @torch.no_grad()
-def _features(run: Run, pixels: Pixels) -> Tensor:
-    """(images, num_features) of the frozen backbone, for every image of the data set."""
+def compute_features(run: Run, pixels: Pixels) -> Tensor:
     run.embedder.eval()
     table = []
     everything = np.arange(len(run.dataset))
