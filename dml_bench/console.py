@@ -60,9 +60,10 @@ class TerminalWatch(Watch):
         session, dataset, split = environment["sessions"][-1], environment["dataset"], environment["split"]
         unseen = environment["unseen_classes"]
         model = experiment.model
+        weights = "random start" if model.weights == "none" else f"{model.weights} weights"
         rows = {
             "experiment": f"{experiment.name}, seed {experiment.seed}\n{experiment.summary}",
-            "model": f"{named(model.backbone)} ({model.weights} weights, {model.trainable} trained), head {named(model.head)}",
+            "model": f"{named(model.backbone)} ({weights}, {model.trainable} trained), head {named(model.head)}",
             "objective": f"loss {named(experiment.loss)}; miner {named(experiment.miner)}",
             "optimizer": f"{named(experiment.optimizer)}; {experiment.train.epochs} epochs, batches of {experiment.train.batch_size}",
             "dataset": f"{dataset['name']}: {dataset['num_images']:,} images, {dataset['num_classes']} classes at {experiment.images.size} px"
@@ -94,7 +95,7 @@ class TerminalWatch(Watch):
 
     def phase(self, name: str, epochs: int, images: int) -> None:
         self._name, self._epochs, self._images = name, epochs, images
-        self._epoch = 0
+        self._accuracy = ""
         self._epoch_done = 0
         self._epoch_start = time.perf_counter()
         if not self._done:
@@ -105,7 +106,7 @@ class TerminalWatch(Watch):
         self._epoch_done += images
         if time.perf_counter() - self._last_shown > 0.25:
             rate = self._epoch_done / (time.perf_counter() - self._epoch_start)
-            detail = f"{self._epoch_done:,}/{self._images:,}  {rate:.0f} images/s  loss {float(loss):.3f}  {self._time_left()} left"
+            detail = f"{self._epoch_done:,}/{self._images:,}  {rate:.0f} images/s  loss {float(loss):.3f}{self._accuracy}  {self._time_left()} left"
             self._show(f"{self._name}: training", self._epoch_done, self._images, detail)
 
     def embedded(self, images: int) -> None:
@@ -113,10 +114,11 @@ class TerminalWatch(Watch):
         self._show(f"{self._name}: embedding", 1, 1, f"{self._time_left()} left")
 
     def epoch(self, record: dict[str, Any]) -> None:
-        suffix = "2" if f"train_loss{2}" in record else ""
+        suffix = "2" if "train_loss2" in record else ""
         parts = [f"{self._name:<8}{record['epoch']:>4}/{self._epochs}", f"loss {record[f'train_loss{suffix}']:.4f}"]
         if f"test_accuracy{suffix}" in record:
             parts.append(f"P@1 {record[f'test_accuracy{suffix}']:.4f}")
+            self._accuracy = f"  P@1 {record[f'test_accuracy{suffix}']:.3f}"
         parts.append(f"{record['train_images'] / record['train_seconds']:.0f} images/s")
         if record["batches_without_tuples"]:
             parts.append(f"{record['batches_without_tuples']} batches without a valid triplet")
