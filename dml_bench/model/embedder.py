@@ -31,7 +31,7 @@ class Embedder(nn.Module):
 
     def features(self, pixels: Tensor) -> Tensor:
         """(batch, height, width, 3) values 0-255 of any type -> (batch, num_features) pooled features."""
-        images = (pixels.float() - self.mean) / self.std
+        images = torch.addcmul(-self.mean / self.std, pixels.float(), 1 / self.std)
         return self.backbone(images.permute(0, 3, 1, 2))  # channels-last memory, seen as (batch, 3, height, width)
 
     def project(self, features: Tensor) -> Tensor:
