@@ -189,7 +189,7 @@ def show_outcome(console: Console, folder: Path, summary: dict[str, Any]) -> Non
         worst.add_row(
             row["class"], "unseen" if row["unseen"] else "seen", *(f"{row[c]:.3f}" for c in ("all", HELD_OUT)), f"{row['drop']:+.3f}"
         )
-    console.print(worst)
+    console.print(worst if worst.rows else "No class loses precision.")
     cost = summary["cost"]
     phases = " ".join(
         f"{name}: {duration(cost[name]['train_seconds'])} training at {cost[name]['train_images_per_second']:.0f} images/s,"

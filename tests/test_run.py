@@ -419,3 +419,10 @@ def test_what_w_and_b_logged_offline_is_what_the_run_folder_holds(birds: Path, c
     for name in ("all_classes_metrics", "limited_classes_classification_report", "comparison_unseen_classes_metrics"):
         assert any(name in table for table in tables), tables
     assert "precision_drop_unseen_classes" in said
+
+
+def test_only_classes_that_lose_are_listed_as_those_that_lose_most(outcome: Outcome):
+    worst = outcome.summary["largest_drops"]
+    assert len(worst) <= 5
+    assert all(row["drop"] > 0 for row in worst)
+    assert [row["drop"] for row in worst] == sorted((row["drop"] for row in worst), reverse=True)

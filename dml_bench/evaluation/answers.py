@@ -51,6 +51,7 @@ class Answers:
                 **{name: float(values[i]) for name, values in columns.items()},
             }
             for i in worst
+            if self.drop.per_class[i] > 0
         ]
 
     def scalars(self) -> dict[str, float]:
