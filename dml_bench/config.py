@@ -41,11 +41,14 @@ class Data:
     """`stratified`: drawn per class from the seed; `given`: the data set's own train and test parts."""
     test_fraction: float = 0.2
     """Part of each class's images that become queries (only for the stratified split)."""
+    valid_fraction: float = 0.1
+    """Part of the training classes that only watch (only for the protocol `class_disjoint`)."""
     skip_unreadable: bool = False
     """Leave out images that can't be decoded, and record which, instead of stopping."""
 
     def __post_init__(self) -> None:
         require(0 < self.test_fraction < 1, f"data.test_fraction is {self.test_fraction}; wanted between 0 and 1")
+        require(0 <= self.valid_fraction < 1, f"data.valid_fraction is {self.valid_fraction}; wanted from 0 to less than 1")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -71,13 +74,22 @@ class Augment:
     """Resize the shorter side to this many pixels, then crop `images.size` at random; 0 is off."""
     horizontal_flip: float = 0.0
     """Probability of mirroring an image."""
+    resized_crop: float = 0.0
+    """Crop a random rectangle of at least this part of the image's area and resize it to `images.size`; 0 is off."""
+    color_jitter: float = 0.0
+    """Strength of random changes of brightness, contrast, saturation and hue, from 0 (off) to 1 (SimCLR's)."""
+    grayscale: float = 0.0
+    """Probability of taking an image's colours away."""
+    gaussian_blur: float = 0.0
+    """Probability of blurring an image."""
 
     def __post_init__(self) -> None:
-        require(0 <= self.horizontal_flip <= 1, f"augment.horizontal_flip is {self.horizontal_flip}; a probability from 0 to 1 is wanted")
+        for name in ("horizontal_flip", "resized_crop", "color_jitter", "grayscale", "gaussian_blur"):
+            require(0 <= getattr(self, name) <= 1, f"augment.{name} is {getattr(self, name)}; a number from 0 to 1 is wanted")
 
     @property
     def active(self) -> bool:
-        return self.random_crop_from > 0 or self.horizontal_flip > 0
+        return self != Augment()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -89,7 +101,10 @@ class Model:
     """`imagenet`, `none` (random), `source` (pretrained on drawn species, see `pretrain`), or the path of a state dict."""
     trainable: Literal["all", "head"] = "all"
     """`head` freezes the backbone, computes its features once and trains on those."""
+    pooling: Component = component(registry.poolings, "own")
     head: Component = component(registry.heads, "linear")
+    batch_norm: Literal["train", "frozen"] = "train"
+    """`frozen` keeps the statistics and the affine parameters of the backbone's BatchNorm layers as they were loaded."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -116,10 +131,19 @@ class Train:
     batch_size: int = 128
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """`auto`: bfloat16 where the device has units for it, float32 elsewhere. The loss is always in float32."""
+    proxy_lr_factor: float = 1.0
+    """The loss's own parameters (proxies, class weights) learn at this multiple of `optimizer.lr`."""
+    views: int = 1
+    """Augmented views of each image in a batch."""
+    labels: Literal["class", "image"] = "class"
+    """What makes two embeddings positives: the class, or (self-supervised) being views of one image."""
 
     def __post_init__(self) -> None:
         require(self.epochs >= 1, f"train.epochs is {self.epochs}; at least 1 is wanted")
         require(self.batch_size >= 2, f"train.batch_size is {self.batch_size}; at least 2 is wanted")
+        require(self.proxy_lr_factor > 0, f"train.proxy_lr_factor is {self.proxy_lr_factor}; a positive number is wanted")
+        require(self.views >= 1, f"train.views is {self.views}; at least 1 is wanted")
+        require(self.labels == "class" or self.views > 1, "train.labels = image needs train.views of at least 2")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -128,10 +152,15 @@ class Evaluate:
     """Epochs between two measurements of P@1; the last epoch is always measured."""
     vote_k: tuple[int, ...] = (1, 3, 5, 10)
     """Numbers of neighbours that vote on the class of a query."""
+    recall_k: tuple[int, ...] = (1, 2, 4, 8)
+    """The k of R@k (only for the protocol `class_disjoint`)."""
 
     def __post_init__(self) -> None:
         require(self.every >= 1, f"evaluate.every is {self.every}; at least 1 is wanted")
         require(bool(self.vote_k) and min(self.vote_k) >= 1, f"evaluate.vote_k is {list(self.vote_k)}; positive numbers are wanted")
+        require(
+            bool(self.recall_k) and min(self.recall_k) >= 1, f"evaluate.recall_k is {list(self.recall_k)}; positive numbers are wanted"
+        )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -145,6 +174,8 @@ class Expectation:
     change: float | None = None
     """the claimed difference from the experiment `versus`."""
     versus: str = ""
+    note: str = ""
+    """The protocol of the claim where it is not ours."""
 
     def __post_init__(self) -> None:
         require((self.value is None) != (self.change is None), f"an expectation of {self.metric} needs either value or change")
@@ -160,6 +191,9 @@ class Experiment:
     profile: str = ""
     """Name of the profile that changed the experiment (`demo`), or empty."""
     seed: int = 42
+    protocol: Literal["precision_drop", "class_disjoint"] = "precision_drop"
+    """`precision_drop`: a model of all classes and one without the unseen. `class_disjoint`: train on the first half of the classes,
+    leave-one-out retrieval among the second half, as most papers do."""
     unseen: str = "last:20"
     """Classes that phase `limited` never sees: `last:N`, `random:N:SEED`, or class names joined by commas."""
     data: Data = field(default_factory=Data)
@@ -169,6 +203,9 @@ class Experiment:
     pretrain: Pretrain | None = None
     loss: Component = component(registry.losses)
     miner: Component = component(registry.miners, "none")
+    sampler: Component = component(registry.samplers, "shuffled")
+    start: Component = component(registry.starts, "none")
+    """A stage of each phase that trains the backbone before the phase itself begins."""
     optimizer: Component = component(registry.optimizers)
     train: Train = field(default_factory=Train)
     evaluate: Evaluate = field(default_factory=Evaluate)

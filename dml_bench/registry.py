@@ -12,7 +12,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal, get_args, get_origin
 
-__all__ = ["Entry", "Option", "Registry", "UnknownName", "backbones", "datasets", "heads", "losses", "miners", "near_miss", "optimizers"]
+__all__ = [
+    "Entry", "Option", "Registry", "UnknownName", "backbones", "datasets", "heads", "losses", "miners", "near_miss", "optimizers",
+    "poolings", "samplers", "starts",
+]  # fmt: skip
 
 
 class UnknownName(ValueError):
@@ -139,6 +142,13 @@ backbones = Registry(
     prefixes=("timm:",),
 )
 heads = Registry("head", "dml_bench.model.heads")
-losses = Registry("loss", "dml_bench.objectives.losses", {"takes_miner": False, "trains_proxies": False, "unit_vectors": True})
+poolings = Registry("pooling", "dml_bench.model.poolings")
+losses = Registry(
+    "loss",
+    "dml_bench.objectives.losses",
+    {"takes_miner": False, "trains_proxies": False, "classifies": False, "unit_vectors": True, "equal_classes": False},
+)
 miners = Registry("miner", "dml_bench.objectives.miners")
 optimizers = Registry("optimizer", "dml_bench.training.optimizers")
+samplers = Registry("sampler", "dml_bench.data.samplers", {"equal_classes": False})
+starts = Registry("start", "dml_bench.training.starts")
