@@ -14,7 +14,8 @@ import zlib
 from collections.abc import Callable
 from pathlib import Path
 
-from dml_bench.data.datasets import Progress, cub_folder, inside
+from dml_bench.data.datasets import Progress, cub_folder
+from dml_bench.data.labelled_table import inside
 
 __all__ = ["CUB_MD5", "CUB_URL", "fetch_cub"]
 

@@ -1,0 +1,66 @@
+"""Sets that the package draws itself, in the layout of CUB-200-2011."""
+
+from typing import Literal
+
+from dml_bench.data.datasets.cub import read_cub_layout
+from dml_bench.data.datasets.dataset import Dataset, Where
+from dml_bench.registry import datasets
+
+
+@datasets.register("demo", summary="drawn birds, a small set that needs no download", source="drawn by this package", needs_data_dir=False)
+def demo(where: Where, *, classes: int = 40, per_class: int = 30, size: int = 96, seed: int = 7) -> Dataset:
+    """Drawn once into `cache_dir`, in the layout of CUB-200-2011."""
+    for option, value, least in (("classes", classes, 2), ("per_class", per_class, 2), ("size", size, 16)):
+        if value < least:
+            raise ValueError(f"option {option} of dataset demo is {value}; at least {least} is wanted")
+    return drawn(where, f"demo-{classes}x{per_class}-{size}px-seed{seed}", "demo", [per_class] * classes, size, seed)
+
+
+@datasets.register(
+    "cub_shape",
+    summary="drawn birds in the exact shape of CUB-200-2011: 200 classes, 11,788 images",
+    source="drawn by this package",
+    needs_data_dir=False,
+)
+def cub_shape(where: Where, *, size: int = 256, seed: int = 7) -> Dataset:
+    """Drawn once into `cache_dir`, with CUB's number of images in each class."""
+    from dml_bench.data.demo import cub_counts
+
+    return drawn(where, f"cub-shape-{size}px-seed{seed}", "cub_shape", list(cub_counts().values()), size, seed)
+
+
+@datasets.register(
+    "source_species",
+    summary="drawn birds of other families than demo's, to pretrain backbones on",
+    source="drawn by this package",
+    needs_data_dir=False,
+)
+def source_species(where: Where, *, classes: int = 48, per_class: int = 24, size: int = 72, seed: int = 1) -> Dataset:
+    """Drawn once into `cache_dir`; no species is also in `demo` or `cub_shape`."""
+    return drawn(where, f"source-{classes}x{per_class}-{size}px-seed{seed}", "source_species", [per_class] * classes, size, seed, "source")
+
+
+def drawn(
+    where: Where, folder: str, name: str, counts: list[int], size: int, seed: int, domain: Literal["benchmark", "source"] = "benchmark"
+) -> Dataset:
+    """The birds in `folder` of the cache, drawn if they are not there yet. Raises ValueError if something there was changed."""
+    from filelock import FileLock
+
+    from dml_bench.data.demo import EDITION, write
+
+    root = where.cache_dir / f"{folder}-edition{EDITION}"
+    done = 0
+
+    def tell(images: int) -> None:
+        nonlocal done
+        done += images
+        where.progress(f"drawing {sum(counts):,} birds", done, sum(counts))
+
+    where.cache_dir.mkdir(parents=True, exist_ok=True)
+    with FileLock(where.cache_dir / f".{root.name}.lock"):  # of two processes one draws and the other waits
+        if not root.exists():
+            write(root, counts=counts, size=size, seed=seed, domain=domain, progress=tell)
+    try:
+        return read_cub_layout(root, name)
+    except ValueError as error:
+        raise ValueError(f"the drawn birds were changed ({error}): delete {root} to have them drawn again") from error
