@@ -14,11 +14,13 @@ __all__ = ["Objective", "build_objective"]
 class Objective(nn.Module):
     """Loss over the mined part of a batch. Counts the batches in which the miner found nothing."""
 
-    def __init__(self, loss: nn.Module, miner: nn.Module | None, unit_vectors: bool):
+    def __init__(self, loss: nn.Module, miner: nn.Module | None, unit_vectors: bool, classifies: bool = False):
         super().__init__()
         self.loss = loss
         self.miner = miner
         self.unit_vectors = unit_vectors
+        self.classifies = classifies
+        """Whether the loss can say the class of an embedding by itself, without a gallery."""
         self.batches_without_tuples = 0
 
     def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor:
@@ -30,10 +32,19 @@ class Objective(nn.Module):
             if self.miner is None:
                 return self.loss(embeddings, labels)
             mined = self.miner(embeddings, labels)
-            if mined[0].numel() <= 1:
+            if all(part.numel() <= 1 for part in mined):
                 self.batches_without_tuples += 1
                 return embeddings.sum() * 0
             return self.loss(embeddings, labels, mined)
+
+    @torch.no_grad()
+    def classify(self, embeddings: Tensor) -> Tensor:
+        """(batch, dim) -> (batch) the label 0 .. classes-1 with the highest logit. Only where `classifies`."""
+        with torch.autocast(embeddings.device.type, enabled=False):
+            embeddings = embeddings.float()
+            if self.unit_vectors:
+                embeddings = functional.normalize(embeddings, dim=1)
+            return self.loss.logits(embeddings).argmax(dim=1)  # type: ignore[operator]
 
 
 def build_objective(experiment: Experiment, num_classes: int, dim: int) -> Objective:
@@ -42,4 +53,4 @@ def build_objective(experiment: Experiment, num_classes: int, dim: int) -> Objec
     entry = losses[experiment.loss.name]
     loss = entry.build(num_classes, dim, **experiment.loss.options)
     miner = miners[experiment.miner.name].build(**experiment.miner.options)
-    return Objective(loss, miner, entry.facts["unit_vectors"])
+    return Objective(loss, miner, entry.facts["unit_vectors"], entry.facts["classifies"])
