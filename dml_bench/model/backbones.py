@@ -1,7 +1,10 @@
 """Backbones: networks that turn normalised images (batch, 3, height, width) into pooled features (batch, num_features).
 
 A registered function takes the registered name and returns a module with random weights and an attribute `num_features`.
-The fact `weights` says where its ImageNet weights come from, see `dml_bench.model.weights`.
+The fact `weights` says where its ImageNet weights come from, see `dml_bench.model.weights`; `mean` and `std` are the channel
+statistics that those weights were made with, unless the module carries timm's `pretrained_cfg`, which then says so itself.
+
+All are built without stochastic depth and dropout, so that backbones differ in nothing but the network.
 """
 
 from typing import TYPE_CHECKING
@@ -11,33 +14,81 @@ from dml_bench.registry import UnknownName, backbones, near_miss
 if TYPE_CHECKING:
     from torch import nn
 
+__all__ = ["check_image_size", "replace_pooling"]
+
+POOLING_PLACES = ("avgpool", "global_pool", "head.global_pool")
+"""Where torchvision's networks, timm's, and timm's with a head of their own keep the pooling of the last map."""
+
+
+for _layers in (18, 34, 50, 101):
+
+    @backbones.register(
+        f"resnet{_layers}",
+        summary=f"{_layers}-layer residual network; torchvision's first weights (V1)",
+        source="He et al. 2016",
+        weights=f"torchvision:ResNet{_layers}_Weights.IMAGENET1K_V1",
+    )
+    def resnet(name: str) -> "nn.Module":
+        import torchvision.models
+        from torch import nn
+
+        network = getattr(torchvision.models, name)(weights=None)
+        network.num_features = network.fc.in_features
+        network.fc = nn.Identity()
+        return network
+
 
 @backbones.register(
-    "resnet18", summary="18-layer residual network", source="He et al. 2016", weights="torchvision:ResNet18_Weights.IMAGENET1K_V1"
+    "efficientnet_b0",
+    summary="EfficientNet with squeeze-excitation",
+    source="Tan and Le 2019",
+    weights="torchvision:EfficientNet_B0_Weights.IMAGENET1K_V1",
 )
-@backbones.register(
-    "resnet50", summary="50-layer residual network", source="He et al. 2016", weights="torchvision:ResNet50_Weights.IMAGENET1K_V1"
-)
-def resnet(name: str) -> "nn.Module":
+def efficientnet_b0(name: str) -> "nn.Module":
     import torchvision.models
     from torch import nn
 
-    network = getattr(torchvision.models, name)(weights=None)
-    network.num_features = network.fc.in_features
-    network.fc = nn.Identity()
+    network = torchvision.models.efficientnet_b0(weights=None, stochastic_depth_prob=0.0)
+    network.num_features = network.classifier[1].in_features
+    network.classifier = nn.Identity()
     return network
 
 
 @backbones.register(
-    "timm:*", summary="any model of timm by its name, e.g. timm:convnext_tiny", source="Wightman 2019, timm", weights="timm"
+    "convnext_tiny",
+    summary="convolutional network in the manner of a transformer; LayerNorm after the pooling",
+    source="Liu et al. 2022",
+    weights="torchvision:ConvNeXt_Tiny_Weights.IMAGENET1K_V1",
+)
+def convnext_tiny(name: str) -> "nn.Module":
+    import torchvision.models
+    from torch import nn
+
+    network = torchvision.models.convnext_tiny(weights=None, stochastic_depth_prob=0.0)
+    network.num_features = network.classifier[2].in_features
+    network.classifier[2] = nn.Identity()
+    return network
+
+
+@backbones.register(
+    "timm:*", summary="any model of timm by its name, e.g. timm:convnext_tiny.fb_in22k", source="Wightman 2019, timm", weights="timm"
 )
 def timm_model(name: str) -> "nn.Module":
+    """Transformers take any image size that their patches tile. A tag after the dot chooses the weights. Raises UnknownName."""
     import timm
 
     name = name.removeprefix("timm:")
-    if not timm.is_model(name):
-        raise UnknownName(f"timm has no model {name!r}{near_miss(name, timm.list_models())}")
-    return timm.create_model(name, pretrained=False, num_classes=0)
+    architecture, _, tag = name.partition(".")
+    if not timm.is_model(architecture):
+        raise UnknownName(f"timm has no model {architecture!r}{near_miss(architecture, timm.list_models())}")
+    if tag and name not in (tagged := timm.list_pretrained(f"{architecture}.*")):
+        raise UnknownName(f"timm has no weights {name!r}{near_miss(name, tagged)}; there are: {', '.join(tagged) or 'none'}")
+    try:
+        network = timm.create_model(name, num_classes=0, dynamic_img_size=True)
+    except TypeError:  # the architecture has no such option: any size fits it, or only its own does
+        network = timm.create_model(name, num_classes=0)
+    network.num_features = getattr(network, "head_hidden_size", network.num_features)  # some have a layer after the pooling
+    return network
 
 
 for _size in range(3):
@@ -52,3 +103,70 @@ for _size in range(3):
     )
     def efficientnet_lite(name: str) -> "nn.Module":
         return timm_model(f"tf_{name}")
+
+
+@backbones.register(
+    "vit_s16",
+    summary="small vision transformer, 16-pixel patches; ImageNet-21k weights fine-tuned on ImageNet (augreg_in21k_ft_in1k)",
+    source="Dosovitskiy et al. 2021; Steiner et al. 2022",
+    weights="timm:vit_small_patch16_224.augreg_in21k_ft_in1k",
+    mean=(0.5, 0.5, 0.5),
+    std=(0.5, 0.5, 0.5),
+)
+def vit_s16(name: str) -> "nn.Module":
+    return timm_model("vit_small_patch16_224.augreg_in21k_ft_in1k")
+
+
+@backbones.register(
+    "dinov2_s14",
+    summary="small vision transformer, 14-pixel patches; self-supervised weights from 142 million images (lvd142m)",
+    source="Oquab et al. 2024, DINOv2",
+    weights="timm:vit_small_patch14_dinov2.lvd142m",
+)
+def dinov2_s14(name: str) -> "nn.Module":
+    return timm_model("vit_small_patch14_dinov2.lvd142m")
+
+
+def check_image_size(backbone: "nn.Module", name: str, size: int) -> None:
+    """Send one blank image through. Raises ValueError where square images of `size` pixels don't fit, naming what does."""
+    import torch
+
+    training = backbone.training
+    try:
+        with torch.no_grad():
+            shape = tuple(backbone.eval()(torch.zeros(1, 3, size, size)).shape)
+    except (AssertionError, RuntimeError, ValueError) as error:
+        reason = str(error).splitlines()[0].rstrip(".")
+        raise ValueError(f"images.size is {size}, and {name} can't take it ({reason}): {fitting_sizes(backbone, size)}") from None
+    finally:
+        backbone.train(training)
+    if shape != (1, backbone.num_features):
+        raise ValueError(f"{name} makes {shape} of one image, not one vector of features: choose another model.backbone")
+
+
+def fitting_sizes(backbone: "nn.Module", size: int) -> str:
+    patches = getattr(backbone, "patch_embed", None)
+    if patches is not None and not getattr(patches, "strict_img_size", True):
+        patch = patches.patch_size[0]
+        return f"a multiple of {patch} is wanted, e.g. --set images.size={max(1, round(size / patch)) * patch}"
+    made_for = getattr(backbone, "pretrained_cfg", {"input_size": (3, 224, 224)})["input_size"][-1]
+    return f"it was made for --set images.size={made_for}"
+
+
+def replace_pooling(backbone: "nn.Module", name: str, pooling: "nn.Module") -> str:
+    """Put `pooling`, (batch, channels, height, width) -> (batch, channels), in the place of the backbone's own, and return the name
+    of that place. What the backbone does after its pooling, a LayerNorm say, stays. Raises ValueError where no map is pooled."""
+    import torch
+    from timm.layers import SelectAdaptivePool2d
+    from torch import nn
+
+    for name_of_place, module in backbone.named_modules():
+        if name_of_place in POOLING_PLACES and isinstance(module, nn.AdaptiveAvgPool2d | SelectAdaptivePool2d):
+            shape = tuple(module(torch.zeros(1, 2, 3, 4)).shape)
+            if shape == (1, 2):
+                backbone.set_submodule(name_of_place, pooling)
+                return name_of_place
+            if shape == (1, 2, 1, 1):
+                backbone.set_submodule(name_of_place, nn.Sequential(pooling, nn.Unflatten(1, (-1, 1, 1))))
+                return name_of_place
+    raise ValueError(f"backbone {name} has no map to pool: leave model.pooling out")

@@ -3,10 +3,13 @@
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from dml_bench.config import Experiment
+from dml_bench.model.backbones import check_image_size, replace_pooling
+from dml_bench.model.convolutions import speed_up_small_maps
 from dml_bench.model.weights import load_backbone
-from dml_bench.registry import backbones, heads
+from dml_bench.registry import backbones, heads, poolings
 from dml_bench.seeding import seed_everything
 
 __all__ = ["Embedder", "build_embedder"]
@@ -24,6 +27,7 @@ class Embedder(nn.Module):
         self.head = head
         self.register_buffer("mean", mean * 255)
         self.register_buffer("std", (std * 255).clamp(min=1))  # a channel without contrast stays finite
+        self.frozen: dict[str, nn.Module] = {}
 
     @property
     def dim(self) -> int:
@@ -42,6 +46,29 @@ class Embedder(nn.Module):
         """(batch, height, width, 3) values 0-255 -> (batch, dim), before normalisation."""
         return self.project(self.features(pixels))
 
+    def freeze_batch_norm(self) -> None:
+        """From now on training changes neither the statistics nor the affine parameters of the backbone's BatchNorm layers."""
+        self.frozen = {f"backbone.{name}": layer for name, layer in self.backbone.named_modules() if isinstance(layer, _BatchNorm)}
+        for layer in self.frozen.values():
+            for parameter in layer.parameters(recurse=False):
+                parameter.requires_grad_(False)
+        self.train(self.training)
+
+    def frozen_state(self) -> dict[str, Tensor]:
+        """Copies of all tensors of the frozen layers, by their names in the state dict; empty where nothing is frozen."""
+        return {
+            f"{name}.{key}": tensor.detach().clone()
+            for name, layer in self.frozen.items()
+            for key, tensor in (*layer.named_parameters(recurse=False), *layer.named_buffers(recurse=False))
+        }
+
+    def train(self, mode: bool = True) -> "Embedder":
+        """Training mode, in which frozen layers go on as in evaluation."""
+        super().train(mode)
+        for layer in self.frozen.values():
+            layer.eval()
+        return self
+
     @torch.no_grad()
     def embed(self, pixels: Tensor) -> Tensor:
         """(batch, height, width, 3) values 0-255 -> (batch, dim) float32 unit vectors."""
@@ -52,16 +79,36 @@ def build_embedder(experiment: Experiment, statistics: tuple[Tensor, Tensor] | N
     """The embedder of an experiment with its first weights; `source` weights are filled in by the caller.
 
     The same seed gives the same weights in every phase. `statistics` are channel means and deviations in 0-1, and default
-    to those that the backbone's weights were made with.
+    to those that the backbone's weights were made with. Raises ValueError where parts of the model don't fit together.
     """
-    config = experiment.model
-    entry = backbones[config.backbone.name]
+    config, name = experiment.model, experiment.model.backbone.name
+    entry = backbones[name]
     seed_everything(experiment.seed, "weights")
-    backbone = entry.build(config.backbone.name, **config.backbone.options)
-    load_backbone(backbone, config.backbone.name, entry, "none" if config.weights == "source" else config.weights)
+    backbone = entry.build(name, **config.backbone.options)
+    pooling = poolings[config.pooling.name].build(**config.pooling.options)
+    place = "" if pooling is None else replace_pooling(backbone, name, pooling)
+    check_image_size(backbone, name, experiment.images.size)
+    load_backbone(backbone, name, entry, "none" if config.weights == "source" else config.weights, may_lack=place)
+    speed_up_small_maps(backbone)
     head = heads[config.head.name].build(backbone.num_features, **config.head.options)
-    mean, std = statistics or (torch.tensor(entry.facts["mean"]), torch.tensor(entry.facts["std"]))
+    made_with = getattr(backbone, "pretrained_cfg", entry.facts)
+    mean, std = statistics or (torch.tensor(made_with["mean"]), torch.tensor(made_with["std"]))
     embedder = Embedder(backbone, head, mean, std)
-    if config.trainable == "head":
-        backbone.requires_grad_(False)
+    freeze(embedder, experiment)
     return embedder.to(memory_format=torch.channels_last)
+
+
+def freeze(embedder: Embedder, experiment: Experiment) -> None:
+    """Take from training what the experiment does not train. Raises ValueError where that is nothing, or everything."""
+    config = experiment.model
+    if config.batch_norm == "frozen":
+        embedder.freeze_batch_norm()
+        if not embedder.frozen:
+            raise ValueError(f"model.batch_norm is 'frozen', but {config.backbone.name} has no BatchNorm: leave model.batch_norm out")
+    if config.trainable == "head":
+        embedder.backbone.requires_grad_(False)
+        if not any(parameter.requires_grad for parameter in embedder.parameters()):
+            raise ValueError(
+                f"model.trainable is 'head', but head {config.head.name} has nothing to train: "
+                "--set model.head=linear, or --set model.trainable=all"
+            )

@@ -1,6 +1,7 @@
 """Heads: from pooled features (batch, num_features) to embeddings (batch, dim), not yet normalised.
 
-A registered function takes `num_features` and returns a module with an attribute `dim`.
+A registered function takes `num_features` and returns a module with an attribute `dim`. It raises ValueError for an option
+that no head can have.
 """
 
 from typing import TYPE_CHECKING
@@ -8,14 +9,74 @@ from typing import TYPE_CHECKING
 from dml_bench.registry import heads
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
+
+
+def at_least(minimum: int, **options: int) -> None:
+    for name, value in options.items():
+        if value < minimum:
+            raise ValueError(f"model.head.{name} is {value}; at least {minimum} is wanted")
 
 
 @heads.register("linear", summary="one linear projection", source="the usual head of metric learning")
 def linear(num_features: int, *, dim: int = 128) -> "nn.Module":
     from torch import nn
 
+    at_least(1, dim=dim)
     head = nn.Linear(num_features, dim)
+    head.dim = dim  # type: ignore[assignment]
+    return head
+
+
+@heads.register("linear_bn", summary="one linear projection, then BatchNorm", source="Deng et al. 2019, ArcFace, end so")
+def linear_bn(num_features: int, *, dim: int = 128) -> "nn.Module":
+    """The projection has no bias: BatchNorm would subtract it again."""
+    from torch import nn
+
+    at_least(1, dim=dim)
+    head = nn.Sequential(nn.Linear(num_features, dim, bias=False), nn.BatchNorm1d(dim))
+    head.dim = dim  # type: ignore[assignment]
+    return head
+
+
+@heads.register("skip", summary="linear projection x, then x + sigmoid(gate) * Linear(Dropout(x))", source="original study")
+def skip(num_features: int, *, dim: int = 128, dropout: float = 0.1) -> "nn.Module":
+    """The gate is learned, one number per dimension, and starts at 0: half of the layer is let through."""
+    import torch
+    from torch import nn
+
+    at_least(1, dim=dim)
+    if not 0 <= dropout < 1:
+        raise ValueError(f"model.head.dropout is {dropout}; from 0 to less than 1 is wanted")
+
+    class SkipConnection(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.dim = dim
+            self.projection = nn.Linear(num_features, dim)
+            self.gate = nn.Parameter(torch.zeros(dim))
+            self.dropout = nn.Dropout(dropout)
+            self.layer = nn.Linear(dim, dim)
+
+        def forward(self, features: "Tensor") -> "Tensor":
+            projected = self.projection(features)
+            return projected + self.gate.sigmoid() * self.layer(self.dropout(projected))
+
+    return SkipConnection()
+
+
+@heads.register(
+    "mlp", summary="linear layers with ReLU between them", source="Chen et al. 2020, SimCLR's projection head (2 layers; 3 in v2)"
+)
+def mlp(num_features: int, *, dim: int = 128, hidden: int = 512, layers: int = 2) -> "nn.Module":
+    """`layers` counts the linear ones, at least 2; all but the last have `hidden` outputs."""
+    from torch import nn
+
+    at_least(1, dim=dim, hidden=hidden)
+    at_least(2, layers=layers)
+    inputs = [num_features, *[hidden] * (layers - 2)]
+    blocks = [block for width in inputs for block in (nn.Linear(width, hidden), nn.ReLU())]
+    head = nn.Sequential(*blocks, nn.Linear(hidden, dim))
     head.dim = dim  # type: ignore[assignment]
     return head
 

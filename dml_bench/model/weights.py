@@ -1,8 +1,13 @@
 """Where a backbone's first weights come from. What can't be reached is an error with the ways out, never a random start."""
 
 import importlib.util
+import urllib.request
+from http.client import HTTPException
 from pathlib import Path
+from ssl import SSLError
 from typing import Any
+from urllib.error import HTTPError
+from urllib.parse import urlsplit
 
 import torch
 from torch import Tensor, nn
@@ -17,8 +22,11 @@ WAYS_OUT = (
 )
 
 
-def load_backbone(backbone: nn.Module, name: str, entry: Entry, weights: str) -> None:
-    """Load `weights` (`imagenet`, `none` or a path) into the backbone called `name`. Raises ValueError where they can't be had."""
+def load_backbone(backbone: nn.Module, name: str, entry: Entry, weights: str, may_lack: str = "") -> None:
+    """Load `weights` (`imagenet`, `none` or a path) into the backbone called `name`. Raises ValueError where they can't be had.
+
+    `may_lack` names a submodule that ImageNet's weights don't know, e.g. a learned pooling: it is filled where it is there.
+    """
     if weights == "none":
         return
     if weights == "imagenet":
@@ -30,7 +38,7 @@ def load_backbone(backbone: nn.Module, name: str, entry: Entry, weights: str) ->
                 f"model.weights is {weights!r}: no such file; wanted imagenet, none, source, or the path of a state dict (.pth or .safetensors)"
             )
         state = read_state(path)
-    _fill(backbone, state, f"weights {weights} for {name}")
+    _fill(backbone, state, f"weights {weights} for {name}", may_lack)
 
 
 def read_state(path: Path) -> dict[str, Tensor]:
@@ -59,10 +67,11 @@ def read_state(path: Path) -> dict[str, Tensor]:
     return state
 
 
-def _fill(backbone: nn.Module, state: dict[str, Tensor], what: str) -> None:
+def _fill(backbone: nn.Module, state: dict[str, Tensor], what: str, may_lack: str) -> None:
     """Load by name; only a classifier at the end of the file may be left over."""
     own = backbone.state_dict()
-    missing = [key for key in own if key not in state and not key.endswith("num_batches_tracked")]
+    optional = {key for key in own if key.endswith("num_batches_tracked") or (may_lack and key.startswith(f"{may_lack}."))}
+    missing = [key for key in own if key not in state and key not in optional]
     wrong = [key for key in own if key in state and state[key].shape != own[key].shape]
     left = [key for key in state if key not in own and not key.startswith(("fc.", "classifier.", "head.", "heads."))]
     if missing or wrong or left:
@@ -90,7 +99,6 @@ def torchvision_file(where: str) -> tuple[str, Path]:
 
 def _torchvision(name: str, where: str) -> dict[str, Tensor]:
     import socket
-    from urllib.error import URLError
 
     url, path = torchvision_file(where)
     timeout = socket.getdefaulttimeout()
@@ -99,7 +107,7 @@ def _torchvision(name: str, where: str) -> dict[str, Tensor]:
         if path.is_file():
             return read_state(path)
         return torch.hub.load_state_dict_from_url(url, map_location="cpu", progress=False, check_hash=True, weights_only=True)
-    except (URLError, OSError, RuntimeError) as error:
+    except (OSError, HTTPException, RuntimeError) as error:
         raise ValueError(
             f"ImageNet weights {path.name} of {name} can't be had ({getattr(error, 'reason', error)}): download {url} into {path.parent}, {WAYS_OUT}"
         ) from None
@@ -122,13 +130,56 @@ def _package(name: str, package: str) -> dict[str, Tensor]:
     return dict(zip(names, tensors, strict=True))
 
 
-def _timm(name: str, _: str) -> dict[str, Tensor]:
+def _timm(name: str, where: str) -> dict[str, Tensor]:
     import timm
 
-    model = name.removeprefix("timm:")
+    model = where or name.removeprefix("timm:")
+    config = timm.get_pretrained_cfg(model).to_dict()
     try:
-        return timm.create_model(model, pretrained=True, num_classes=0).state_dict()
+        if path := _timm_file(config):
+            overlay = {"file": path} if config.get("hf_hub_filename") else {"file": path, "custom_load": False}
+        else:
+            overlay = {}
+            _require_host(config)
+        return timm.create_model(model, pretrained=True, num_classes=0, pretrained_cfg_overlay=overlay).state_dict()
     except Exception as error:
-        raise ValueError(
-            f"pretrained weights of {name} can't be had ({str(error).splitlines()[0][:160]}): set model.weights to a local file, {WAYS_OUT}"
-        ) from None
+        reason = (str(error) or type(error).__name__).splitlines()[0][:200]
+        raise ValueError(f"pretrained weights of {name} can't be had ({reason}): set model.weights to a local file, {WAYS_OUT}") from None
+
+
+def _timm_file(config: dict[str, Any]) -> str:
+    """The path of timm's weights in Hugging Face's cache, or ''. To read them there spares a minute of retries where no network is."""
+    from huggingface_hub import try_to_load_from_cache
+
+    if not config.get("hf_hub_id"):
+        return ""
+    repository, _, revision = config["hf_hub_id"].partition("@")
+    names = [config["hf_hub_filename"]] if config.get("hf_hub_filename") else ["model.safetensors", "pytorch_model.bin"]
+    found = (try_to_load_from_cache(repository, name, revision=revision or None) for name in names)
+    return next((path for path in found if isinstance(path, str)), "")
+
+
+def _require_host(config: dict[str, Any]) -> None:
+    """Raises OSError within seconds where timm could not download its weights."""
+    from huggingface_hub import constants
+
+    repository, url = config.get("hf_hub_id"), config.get("url")
+    if repository and constants.HF_HUB_OFFLINE:
+        raise OSError(f"HF_HUB_OFFLINE is set, and {repository} is not in {constants.HF_HUB_CACHE}")
+    if repository:
+        require_answer(constants.ENDPOINT)
+    elif url and not (Path(torch.hub.get_dir()) / "checkpoints" / Path(url).name).is_file():
+        require_answer(url)
+
+
+def require_answer(url: str) -> None:
+    """Raises OSError within seconds where the host of `url` does not answer, through the proxy if the environment names one."""
+    scheme, host, *_ = urlsplit(url)
+    try:
+        urllib.request.urlopen(urllib.request.Request(f"{scheme}://{host}", method="HEAD"), timeout=5).close()
+    except HTTPError as refusal:
+        refusal.close()  # it answers
+    except (OSError, HTTPException) as error:
+        reason = getattr(error, "reason", error)
+        if not isinstance(reason, SSLError):  # other certificates may be trusted by those who download
+            raise OSError(f"{host} can't be reached: {reason}") from None

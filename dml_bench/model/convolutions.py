@@ -1,0 +1,76 @@
+"""Convolutions whose weight gradient is fast on small maps.
+
+On a CPU, oneDNN's bfloat16 weight gradient of a convolution over a map of 4 x 4 or less takes longer than the rest of the step.
+There it is one matrix product of the output's gradient with the unfolded input: the same sum, on the processor's matrix units.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+__all__ = ["speed_up_small_maps"]
+
+LARGEST = 16
+"""Positions of the output map up to which the matrix product was measured to be faster (benchmarks/small_maps.py)."""
+
+
+class SmallMapConv2d(nn.Conv2d):
+    """A Conv2d with the same parameters and the same forward pass."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        learns = torch.is_grad_enabled() and self.weight.requires_grad
+        if learns and images.device.type == "cpu" and torch.is_autocast_enabled("cpu") and self._is_small(images):
+            return WeightGradientByProduct.apply(images.bfloat16(), self.weight.bfloat16(), self.stride, self.padding)
+        return super().forward(images)
+
+    def _is_small(self, images: Tensor) -> bool:
+        positions = 1
+        for axis in (0, 1):
+            side, padding = images.shape[2 + axis], int(self.padding[axis])
+            positions *= (side + 2 * padding - self.kernel_size[axis]) // self.stride[axis] + 1
+        return positions <= LARGEST
+
+
+class WeightGradientByProduct(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, images: Tensor, weight: Tensor, stride: tuple[int, int], padding: tuple[int, int]) -> Tensor:
+        ctx.save_for_backward(images, weight)
+        ctx.geometry = stride, padding
+        return functional.conv2d(images, weight, None, stride, padding)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor, None, None]:
+        images, weight = ctx.saved_tensors
+        stride, padding = ctx.geometry
+        gradient = gradients[0].contiguous(memory_format=torch.channels_last)
+        of_images = None
+        if ctx.needs_input_grad[0]:
+            of_images = torch.ops.aten.convolution_backward(
+                gradient, images, weight, None, stride, padding, (1, 1), False, (0, 0), 1, (True, False, False)
+            )[0]
+        batch, out_channels, height, width = gradient.shape
+        unfolded = unfold(images, weight.shape[2:], stride, padding, (height, width))
+        product = gradient.permute(0, 2, 3, 1).reshape(batch * height * width, out_channels).t() @ unfolded
+        of_weight = product.reshape(out_channels, *weight.shape[2:], weight.shape[1]).permute(0, 3, 1, 2)
+        return of_images, of_weight, None, None
+
+
+def unfold(images: Tensor, kernel: torch.Size, stride: tuple[int, int], padding: tuple[int, int], size: tuple[int, int]) -> Tensor:
+    """(batch, channels, ...) -> (batch * positions, kernel area * channels): what the kernel sees at each position of the output."""
+    batch, channels = images.shape[:2]
+    padded = functional.pad(images.permute(0, 2, 3, 1), (0, 0, padding[1], padding[1], padding[0], padding[0])).contiguous()
+    along_batch, down, right, along_channels = padded.stride()
+    windows = padded.as_strided(
+        (batch, *size, *kernel, channels), (along_batch, down * stride[0], right * stride[1], down, right, along_channels)
+    )
+    return windows.reshape(batch * size[0] * size[1], -1)
+
+
+def speed_up_small_maps(network: nn.Module) -> None:
+    """Let every plain convolution of `network` take the fast way where its map is small; nothing else changes."""
+    for module in network.modules():
+        plain = type(module) is nn.Conv2d and module.groups == 1 and module.bias is None and module.dilation == (1, 1)
+        if plain and module.padding_mode == "zeros" and not isinstance(module.padding, str):
+            module.__class__ = SmallMapConv2d
