@@ -16,7 +16,7 @@ SIZE, CROP_FROM = 8, 12
 CPU = torch.device("cpu")
 
 
-def experiment_with(*, crop_from: int = CROP_FROM, flip: float = 0.5, seed: int = 42) -> Experiment:
+def experiment_with(*, crop_from: int = CROP_FROM, flip: float = 0.5, seed: int = 42, **augment: float) -> Experiment:
     return load(
         {
             "name": "test",
@@ -24,7 +24,7 @@ def experiment_with(*, crop_from: int = CROP_FROM, flip: float = 0.5, seed: int 
             "optimizer": "sgd",
             "seed": seed,
             "images": {"size": SIZE},
-            "augment": {"random_crop_from": crop_from, "horizontal_flip": flip},
+            "augment": {"random_crop_from": crop_from, "horizontal_flip": flip, **augment},
         }
     )
 
@@ -49,6 +49,7 @@ def pixels_with(**changes) -> Pixels:
 
 
 ALL = np.arange(12)
+SIMCLR = {"resized_crop": 0.08, "color_jitter": 0.8, "grayscale": 0.2, "gaussian_blur": 0.5}
 
 
 def test_a_batch_is_square_uint8_pixels_in_the_order_asked_for():
@@ -95,6 +96,10 @@ def corners(source: Pixels, epochs: int) -> np.ndarray:
     return found
 
 
+def test_crops_and_mirroring_are_these_on_every_platform():
+    assert corners(pixels_with(), 1)[0, :6].tolist() == [[3, 6, 0], [0, 3, 1], [3, 3, 1], [4, 7, 0], [3, 2, 1], [6, 1, 0]]
+
+
 def test_crops_are_whole_pieces_of_the_image():
     source = pixels_with(flip=0)
     batch = source.train(ALL, phase="all", epoch=0).numpy()
@@ -136,6 +141,94 @@ def test_without_augmentation_training_sees_the_view():
     source = pixels_with(crop_from=0, flip=0)
     for epoch in (0, 1):
         assert torch.equal(source.train(ALL, phase="all", epoch=epoch), source.view(ALL))
+
+
+def trained(source: Pixels, images: np.ndarray = ALL, **which) -> torch.Tensor:
+    return source.train(images, **{"phase": "all", "epoch": 0, **which})
+
+
+@pytest.mark.parametrize("augment", [{}, SIMCLR], ids=["crop_and_flip", "simclr"])
+class TestViews:
+    def test_each_view_is_another_and_the_first_is_what_one_gets_without_asking(self, augment):
+        views = [trained(pixels_with(**augment), view=view) for view in range(3)]
+        assert torch.equal(trained(pixels_with(**augment)), views[0])
+        assert not any(torch.equal(views[one], views[other]) for one, other in ((0, 1), (0, 2), (1, 2)))
+
+    def test_what_an_image_gets_depends_on_its_view_not_on_its_batch_or_what_was_asked_before(self, augment):
+        whole = [trained(pixels_with(**augment), epoch=3, view=view) for view in (0, 1)]
+        source, some = pixels_with(**augment), np.array([7, 3, 11, 0, 5])
+        for asked in ((0, 1, 0), (1, 0)):
+            for view in asked:
+                assert torch.equal(trained(source, some, epoch=3, view=view), whole[view][some])
+            trained(source, phase="limited", epoch=3)
+        for image in ALL:
+            assert torch.equal(trained(source, np.array([image]), epoch=3, view=1)[0], whole[1][image])
+
+    def test_every_view_depends_on_seed_phase_and_epoch(self, augment):
+        first = trained(pixels_with(**augment), view=1)
+        for other in (
+            trained(pixels_with(**augment), view=1, epoch=1),
+            trained(pixels_with(**augment), view=1, phase="limited"),
+            trained(pixels_with(seed=43, **augment), view=1),
+        ):
+            assert not torch.equal(other, first)
+
+    def test_gallery_and_query_are_never_augmented(self, augment):
+        source = pixels_with(**augment)
+        trained(source, view=1)
+        assert torch.equal(source.view(ALL), pixels_with(crop_from=0, flip=0).view(ALL))
+
+
+def noise_with(**changes) -> Pixels:
+    """A source whose images are noise, so that every change of colour shows."""
+    source = pixels_with(**changes)
+    shape = source.train_cache
+    pixels = np.random.default_rng(3).integers(0, 256, len(shape.pixels), dtype=np.uint8)
+    source.train_cache = ImageCache(Path("memory"), pixels, shape.offsets, shape.heights, shape.widths)
+    return source
+
+
+@pytest.mark.parametrize("name", ["color_jitter", "grayscale", "gaussian_blur"])
+def test_each_change_of_colour_has_its_own_draws_and_moves_no_crop(name):
+    plain, some = trained(noise_with()), {**SIMCLR, "resized_crop": 0, name: 0}
+    alone = trained(noise_with(**{name: 0.6}))
+    changed = (alone != plain).flatten(1).any(1)
+    assert 0 < changed.sum() < 12
+    others, all_three = trained(noise_with(**some)), trained(noise_with(**{**some, name: 0.6}))
+    untouched = ~changed
+    assert torch.equal(all_three[untouched], others[untouched])
+    assert not torch.equal(all_three[changed], others[changed])
+
+
+def test_a_mirrored_resized_crop_is_the_crop_flipped_from_left_to_right():
+    plain, mirrored = (trained(noise_with(flip=flip, resized_crop=0.2)).numpy() for flip in (0, 1))
+    assert np.array_equal(mirrored, np.flip(plain, axis=2))
+
+
+def test_mirroring_does_not_depend_on_how_images_are_cropped():
+    cropped, resized = (corners(pixels_with(resized_crop=area), 20)[:, :, 2] for area in (0, 0.5))
+    assert np.array_equal(cropped, resized)
+
+
+def test_resized_crops_are_cut_anywhere_from_the_image_at_the_larger_size():
+    source = pixels_with(flip=0, resized_crop=0.3)
+    height, width = SHAPES[3]
+    rows, columns = [], []
+    for epoch in range(300):
+        red, green, blue = trained(source, np.array([3]), epoch=epoch)[0].numpy().T
+        assert (blue == 3).all() and (np.diff(red.astype(int), axis=1) >= 0).all() and (np.diff(green.astype(int), axis=0) >= 0).all()
+        rows += [red.min(), red.max()]
+        columns += [green.min(), green.max()]
+    assert (min(rows), max(rows), min(columns), max(columns)) == (0, height - 1, 0, width - 1)
+
+
+@pytest.mark.parametrize("crop_from", [0, CROP_FROM])
+def test_resized_crops_of_files_are_read_from_the_training_cache(dataset, tmp_path, crop_from):
+    source = open_pixels(experiment_with(crop_from=crop_from, **SIMCLR), dataset, tmp_path, CPU)
+    assert (source.train_cache.heights[0], source.train_cache.widths[0]) == ((12, 15) if crop_from else (SIZE, SIZE))
+    batch = trained(source, np.arange(20))
+    assert (batch.shape, batch.dtype) == ((20, SIZE, SIZE, 3), torch.uint8)
+    assert torch.equal(trained(source, np.arange(20)), batch)
 
 
 def opened(dataset, view, cache_dir, **progress):
@@ -229,4 +322,5 @@ def test_features_are_rows_of_the_table_in_training_and_evaluation():
     source = Features(torch.arange(12.0).reshape(6, 2))
     images = np.array([4, 0, 4])
     assert source.view(images).tolist() == [[8, 9], [0, 1], [8, 9]]
-    assert torch.equal(source.train(images, phase="all", epoch=3), source.view(images))
+    for view in (0, 1):
+        assert torch.equal(source.train(images, phase="all", epoch=3, view=view), source.view(images))

@@ -1,17 +1,91 @@
 """Samplers: how the training images of an epoch are cut into batches.
 
 A registered function takes the training images (indices, ascending), their class labels, the batch size and the key of the
-epoch (seed, phase, epoch), and returns the batches; it is a pure function of these.
+epoch (seed, phase, epoch), and returns the batches; it is a pure function of these. No batch has fewer than two images.
 """
 
 import numpy as np
 
 from dml_bench.registry import samplers
-from dml_bench.seeding import permutation
+from dml_bench.seeding import draws, permutation
 
 
 @samplers.register("shuffled", summary="each image once an epoch, in random order", source="the usual way")
 def shuffled(images: np.ndarray, labels: np.ndarray, batch_size: int, key: tuple[object, ...]) -> list[np.ndarray]:
     """A last batch of a single image is left out."""
-    order = permutation(*key, "order", items=images)
+    return batches_of(permutation(*key, "order", items=images), batch_size)
+
+
+@samplers.register(
+    "m_per_class",
+    summary="m images of each of batch_size // m classes in every batch",
+    source="PK batches: Schroff et al. 2015 (FaceNet), Hermans et al. 2017",
+    equal_classes=True,
+)
+def m_per_class(images: np.ndarray, labels: np.ndarray, batch_size: int, key: tuple[object, ...], *, m: int = 4) -> list[np.ndarray]:
+    """Batches of batch_size // m different classes with m images each, class by class; of all classes where there are fewer.
+
+    An epoch draws about as many images as there are, every class as often as any other give or take one visit. A class
+    deals its images in random order, all of them before any comes again; one with fewer than m repeats images within a batch,
+    and some of a class larger than the average wait for a later epoch.
+
+    Raises ValueError if m is less than 2 or batch_size has no room for m images of two classes.
+    """
+    if m < 2:
+        raise ValueError(f"sampler.m is {m}; at least 2 images of a class are wanted")
+    if batch_size < 2 * m:
+        raise ValueError(
+            f"train.batch_size is {batch_size}, too small for {m} images (sampler.m) of two classes; at least {2 * m} is wanted"
+        )
+    num_classes = len(np.unique(labels))
+    in_batch = min(num_classes, batch_size // m)
+    num_batches = -(-len(images) // (in_batch * m))
+    visited = class_visits(num_classes, in_batch, num_batches, key)
+    return list(deal(images, labels, np.repeat(visited.ravel(), m), key).reshape(num_batches, in_batch * m))
+
+
+@samplers.register("class_balanced", summary="as many draws from each class, however large", source="over- and undersampling by class")
+def class_balanced(images: np.ndarray, labels: np.ndarray, batch_size: int, key: tuple[object, ...]) -> list[np.ndarray]:
+    """As many draws as there are images, cut as by `shuffled`; each class has the same number of them, give or take one.
+
+    A class deals its images in random order, all of them before any comes again: small classes repeat images, perhaps within a
+    batch, and some of a large class's images wait for a later epoch.
+    """
+    num_classes = len(np.unique(labels))
+    shares = np.resize(permutation(*key, "classes", items=np.arange(num_classes)), len(images))
+    return batches_of(deal(images, labels, permutation(*key, "order", items=shares), key), batch_size)
+
+
+def batches_of(order: np.ndarray, batch_size: int) -> list[np.ndarray]:
+    """Consecutive batches; a last one of a single image is left out."""
     return [batch for start in range(0, len(order), batch_size) if len(batch := order[start : start + batch_size]) > 1]
+
+
+def class_visits(num_classes: int, in_batch: int, num_batches: int, key: tuple[object, ...]) -> np.ndarray:
+    """(num_batches, in_batch) classes, different ones in each row, all classes in random order before any comes again."""
+    rounds = -(-num_batches * in_batch // num_classes)
+    visits = np.argsort(draws(*key, "classes", rows=rounds, columns=num_classes), axis=1, kind="stable")
+    for previous in range(rounds - 1):
+        # The batch that begins in one round and ends in the next would meet some classes twice: these go later in the next.
+        begun = (previous + 1) * num_classes % in_batch
+        if begun:
+            following = visits[previous + 1]
+            again = np.isin(following, visits[previous, -begun:])
+            first = np.flatnonzero(~again)[: in_batch - begun]
+            visits[previous + 1] = np.concatenate([following[first], np.delete(following, first)])
+    return visits.ravel()[: num_batches * in_batch].reshape(num_batches, in_batch)
+
+
+def deal(images: np.ndarray, labels: np.ndarray, wanted: np.ndarray, key: tuple[object, ...]) -> np.ndarray:
+    """An image for each of `wanted`, which numbers classes in ascending order of their labels.
+
+    The images of a class come in random order, and in the same order again when they are used up.
+    """
+    _, classes, counts = np.unique(labels, return_inverse=True, return_counts=True)
+    order = permutation(*key, "images", items=np.arange(len(images)))
+    hands = images[order[np.argsort(classes[order], kind="stable")]]
+    visits = np.bincount(wanted, minlength=len(counts))
+    by_class = np.argsort(wanted, kind="stable")
+    turns = np.empty(len(wanted), int)
+    turns[by_class] = np.arange(len(wanted)) - np.repeat(np.cumsum(visits) - visits, visits)
+    return hands[(np.cumsum(counts) - counts)[wanted] + turns % counts[wanted]]

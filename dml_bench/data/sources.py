@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from dml_bench.config import Experiment
+from dml_bench.data.augmentations import Boxes, blur, distort_colors, remove_colors, resized, resized_crop_boxes
 from dml_bench.data.cache import ImageCache, View, open_caches
 from dml_bench.data.datasets import Dataset, Progress
 from dml_bench.seeding import draws
@@ -18,8 +19,8 @@ __all__ = ["Features", "Pixels", "Source", "open_pixels"]
 class Source(Protocol):
     """Inputs by image index. What `train` returns is a pure function of its arguments."""
 
-    def train(self, images: np.ndarray, *, phase: str, epoch: int) -> Tensor:
-        """(batch, ...) inputs for training."""
+    def train(self, images: np.ndarray, *, phase: str, epoch: int, view: int = 0) -> Tensor:
+        """(batch, ...) inputs for training; an image's views differ where it is augmented."""
         ...
 
     def view(self, images: np.ndarray) -> Tensor:
@@ -28,7 +29,7 @@ class Source(Protocol):
 
 
 class Pixels:
-    """Batches (batch, size, size, 3) of uint8 pixels from the image cache, cropped and mirrored per image."""
+    """Batches (batch, size, size, 3) of uint8 pixels from the image cache, each image changed as its own draws say."""
 
     def __init__(self, experiment: Experiment, num_images: int, train_cache: ImageCache, view_cache: ImageCache, device: torch.device):
         self.experiment = experiment
@@ -36,21 +37,35 @@ class Pixels:
         self.train_cache = train_cache
         self.view_cache = view_cache
         self.device = device
-        self._epoch_draws: tuple[tuple[str, int], np.ndarray] | None = None
+        self._drawn_for: tuple[str, int] | None = None
+        self._drawn: dict[tuple[str, int], np.ndarray] = {}
 
-    def train(self, images: np.ndarray, *, phase: str, epoch: int) -> Tensor:
-        augment, size = self.experiment.augment, self.experiment.images.size
-        top, left, mirror = self._draws(phase, epoch)[images].T
+    def train(self, images: np.ndarray, *, phase: str, epoch: int, view: int = 0) -> Tensor:
+        augment = self.experiment.augment
+
+        def drawn(purpose: str, columns: int) -> np.ndarray:
+            return self._draws(phase, epoch, view, purpose, columns)[images]
+
+        top, left, mirror = drawn("augment", 3).T
         heights, widths = self.train_cache.heights[images], self.train_cache.widths[images]
-        if augment.random_crop_from:
-            tops, lefts = (top * (heights - size + 1)).astype(int), (left * (widths - size + 1)).astype(int)
+        if augment.resized_crop:
+            boxes = resized_crop_boxes(heights, widths, drawn("resized_crop", 4), augment.resized_crop)
         else:
-            tops, lefts = np.zeros(len(images), int), np.zeros(len(images), int)
-        return self._gather(self.train_cache, images, tops, lefts, mirror < augment.horizontal_flip)
+            boxes = self._squares(len(images))
+            if augment.random_crop_from:
+                tops, lefts = top * (heights - boxes.heights + 1), left * (widths - boxes.widths + 1)
+                boxes = boxes._replace(tops=tops.astype(int), lefts=lefts.astype(int))
+        pixels = self._gather(self.train_cache, images, boxes, mirror < augment.horizontal_flip)
+        if augment.color_jitter:
+            pixels = distort_colors(pixels, drawn("color_jitter", 6), augment.color_jitter)
+        if augment.grayscale:
+            pixels = remove_colors(pixels, drawn("grayscale", 1), augment.grayscale)
+        if augment.gaussian_blur:
+            pixels = blur(pixels, drawn("gaussian_blur", 2), augment.gaussian_blur)
+        return pixels
 
     def view(self, images: np.ndarray) -> Tensor:
-        zeros = np.zeros(len(images), int)
-        return self._gather(self.view_cache, images, zeros, zeros, zeros.astype(bool))
+        return self._gather(self.view_cache, images, self._squares(len(images)), np.zeros(len(images), bool))
 
     def statistics(self, images: np.ndarray) -> tuple[Tensor, Tensor]:
         """Channel means and standard deviations (3), 0-1, over every pixel of these images' views."""
@@ -63,18 +78,26 @@ class Pixels:
             np.sqrt(np.maximum(squares / pixels - mean**2, 0)), dtype=torch.float32
         )
 
-    def _draws(self, phase: str, epoch: int) -> np.ndarray:
-        """(images, 3) numbers for crop top, crop left and mirroring, drawn once an epoch."""
-        if self._epoch_draws is None or self._epoch_draws[0] != (phase, epoch):
-            drawn = draws(self.experiment.seed, phase, epoch, "augment", rows=self.num_images, columns=3)
-            self._epoch_draws = ((phase, epoch), drawn)
-        return self._epoch_draws[1]
+    def _draws(self, phase: str, epoch: int, view: int, purpose: str, columns: int) -> np.ndarray:
+        """(images, columns) numbers for one purpose, drawn once an epoch. The first view's have no view in their key."""
+        if self._drawn_for != (phase, epoch):
+            self._drawn_for, self._drawn = (phase, epoch), {}
+        if (purpose, view) not in self._drawn:
+            key = (self.experiment.seed, phase, epoch, purpose, *([view] if view else []))
+            self._drawn[purpose, view] = draws(*key, rows=self.num_images, columns=columns)
+        return self._drawn[purpose, view]
 
-    def _gather(self, cache: ImageCache, images: np.ndarray, tops: np.ndarray, lefts: np.ndarray, mirrored: np.ndarray) -> Tensor:
+    def _squares(self, count: int) -> Boxes:
+        """Boxes of the network's size at the top left."""
+        zeros, sides = np.zeros(count, int), np.full(count, self.experiment.images.size)
+        return Boxes(zeros, zeros, sides, sides)
+
+    def _gather(self, cache: ImageCache, images: np.ndarray, boxes: Boxes, mirrored: np.ndarray) -> Tensor:
         size = self.experiment.images.size
         batch = np.empty((len(images), size, size, 3), np.uint8)
-        for row, (image, top, left) in enumerate(zip(images, tops, lefts, strict=True)):
-            batch[row] = cache[image][top : top + size, left : left + size]
+        for row, (image, top, left, height, width) in enumerate(zip(images, *boxes, strict=True)):
+            piece = cache[image][top : top + height, left : left + width]
+            batch[row] = piece if height == width == size else resized(piece, size)
         batch[mirrored] = batch[mirrored, :, ::-1]
         pixels = torch.from_numpy(batch)
         return pixels.pin_memory().to(self.device, non_blocking=True) if self.device.type == "cuda" else pixels
@@ -86,7 +109,7 @@ class Features:
     def __init__(self, table: Tensor):
         self.table = table
 
-    def train(self, images: np.ndarray, *, phase: str, epoch: int) -> Tensor:
+    def train(self, images: np.ndarray, *, phase: str, epoch: int, view: int = 0) -> Tensor:
         return self.view(images)
 
     def view(self, images: np.ndarray) -> Tensor:

@@ -1,0 +1,176 @@
+"""Random changes of training images, as SimCLR makes its views (Chen et al. 2020, appendix A).
+
+All functions are pure, and what an image gets follows from its own row of `draws` (uniform numbers in [0, 1)) bit for bit,
+whatever else is in the batch and however many threads work on it: every float operation rounds once (no fused multiply-add), and
+where numbers are summed, they are ones whose sums float32 holds exactly.
+
+Batches are (batch, size, size, 3) uint8; inside they are planes, (3, images, size, size) float32 levels from 0 to 255.
+"""
+
+from collections.abc import Callable
+from functools import lru_cache
+from itertools import permutations
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+__all__ = ["Boxes", "blur", "distort_colors", "remove_colors", "resized", "resized_crop_boxes"]
+
+JITTERED = 0.8
+"""Probability of a colour distortion."""
+BRIGHTNESS, CONTRAST, SATURATION, HUE = range(4)
+ORDERS = np.array(list(permutations(range(4))))
+CHUNK = 2**17
+"""Pixels that are changed at a time on a CPU, so that they stay in its cache."""
+
+
+class Boxes(NamedTuple):
+    """Rectangles in pixels, (batch) whole numbers each."""
+
+    tops: np.ndarray
+    lefts: np.ndarray
+    heights: np.ndarray
+    widths: np.ndarray
+
+
+def resized_crop_boxes(heights: np.ndarray, widths: np.ndarray, draws: np.ndarray, min_area: float) -> Boxes:
+    """A random rectangle in each image of these (batch) sizes, from (batch, 4) draws: area, aspect ratio, top, left.
+
+    The area is uniform from `min_area` to 1 of the image's, width / height log-uniform from 3/4 to 4/3, as in torchvision's
+    RandomResizedCrop. A side that is longer than the image's becomes the image's, where torchvision draws again (up to ten
+    times), so that very large crops are more frequent here.
+    """
+    areas = heights * widths * (min_area + draws[:, 0] * (1 - min_area))
+    ratios = (4 / 3) ** (2 * draws[:, 1] - 1)
+    crop_heights = np.clip(np.rint(np.sqrt(areas / ratios)), 1, heights).astype(int)
+    crop_widths = np.clip(np.rint(np.sqrt(areas * ratios)), 1, widths).astype(int)
+    tops = (draws[:, 2] * (heights - crop_heights + 1)).astype(int)
+    lefts = (draws[:, 3] * (widths - crop_widths + 1)).astype(int)
+    return Boxes(tops, lefts, crop_heights, crop_widths)
+
+
+def resized(pixels: np.ndarray, size: int) -> np.ndarray:
+    """(height, width, 3) uint8 -> (size, size, 3) uint8, bilinear with antialiasing, as the image cache resizes."""
+    return np.asarray(Image.fromarray(pixels).resize((size, size), Image.Resampling.BILINEAR))
+
+
+def distort_colors(pixels: Tensor, draws: np.ndarray, strength: float) -> Tensor:
+    """Changes brightness, contrast, saturation and hue, in random order, of four images in five.
+
+    The first three are multiplied by factors from max(0, 1 - 0.8 strength) to 1 + 0.8 strength, the hue is turned by up to
+    0.2 strength of the circle, as in torchvision's ColorJitter. (batch, 6) draws: whether, four amounts, the order.
+    """
+    low, high = max(0.0, 1 - 0.8 * strength), 1 + 0.8 * strength
+    amounts = low + draws[:, 1:5] * (high - low)
+    amounts[:, HUE] = (2 * draws[:, 4] - 1) * 0.2 * strength
+    orders = ORDERS[(draws[:, 5] * len(ORDERS)).astype(int)]
+
+    chosen = np.flatnonzero(draws[:, 0] < JITTERED)
+    # By the step that turns the hue, so that images whose hue turns at the same step lie side by side.
+    chosen = chosen[np.argsort(np.argmax(orders[chosen] == HUE, axis=1), kind="stable")]
+
+    def change(planes: Tensor, rows: np.ndarray) -> Tensor:
+        for kinds in orders[rows].T:
+            now, turning = amounts[rows, kinds], np.flatnonzero(kinds == HUE)
+            if len(turning) < len(rows):
+                _blend(planes, kinds, now)
+            if len(turning):
+                _turn(planes[:, turning[0] : turning[-1] + 1], now[turning])
+        return planes
+
+    return _changed(pixels, chosen, change)
+
+
+def remove_colors(pixels: Tensor, draws: np.ndarray, probability: float) -> Tensor:
+    """Makes images grey with this probability. (batch, 1) draws."""
+    chosen = np.flatnonzero(draws[:, 0] < probability)
+    return _changed(pixels, chosen, lambda planes, rows: _luminance(planes).expand_as(planes))
+
+
+def blur(pixels: Tensor, draws: np.ndarray, probability: float) -> Tensor:
+    """Blurs images with this probability by a Gaussian whose deviation is uniform from 0.1 to 2 pixels; borders are mirrored.
+
+    The kernel is a tenth of the side wide: one pixel and size // 20 (at least 1) to each side. (batch, 2) draws: whether,
+    deviation. The kernel is in 4096ths and the rows' sums are rounded to 16ths of a level, 24 bits together, so that matrix
+    products are exact and don't depend on their order.
+    """
+    size = pixels.shape[1]
+    taps = _taps(size, max(1, size // 20), pixels.device)
+    kernels = torch.from_numpy(_kernels(0.1 + draws[:, 1] * 1.9, len(taps) // 2))
+
+    def change(planes: Tensor, rows: np.ndarray) -> Tensor:
+        spread = (kernels[torch.from_numpy(rows)].to(taps.device) @ taps.flatten(1)).view(-1, size, size)
+        return torch.stack([(spread @ plane).mul_(16).round_().div_(16) @ spread.mT for plane in planes])
+
+    return _changed(pixels, np.flatnonzero(draws[:, 0] < probability), change)
+
+
+def _changed(pixels: Tensor, chosen: np.ndarray, change: Callable[[Tensor, np.ndarray], Tensor]) -> Tensor:
+    """A copy of the batch in which `change(planes, rows)` replaces the chosen images; on a CPU some of them at a time."""
+    result = pixels.clone()
+    together = max(1, CHUNK // pixels.shape[1] ** 2) if pixels.device.type == "cpu" else max(1, len(chosen))
+    for start in range(0, len(chosen), together):
+        rows = chosen[start : start + together]
+        where = torch.from_numpy(rows).to(pixels.device)
+        planes = pixels.index_select(0, where).permute(3, 0, 1, 2).contiguous().float()
+        result.index_copy_(0, where, change(planes, rows).round().to(torch.uint8).permute(1, 2, 3, 0).contiguous())
+    return result
+
+
+def _column(values: np.ndarray, like: Tensor) -> Tensor:
+    """(images) numbers -> (images, 1, 1), to multiply planes with."""
+    return torch.from_numpy(values.astype(np.float32)).to(like.device).view(-1, 1, 1)
+
+
+def _luminance(planes: Tensor) -> Tensor:
+    """(images, size, size) by ITU-R BT.601."""
+    red, green, blue = planes
+    return (red * 0.299).add_(green * 0.587).add_(blue * 0.114)
+
+
+def _blend(planes: Tensor, kinds: np.ndarray, factors: np.ndarray) -> None:
+    """Moves planes in place away from (factor > 1) or towards (< 1) black, the image's mean grey or each pixel's own grey, which
+    changes brightness, contrast or saturation (Haeberli and Voorhies 1994); where the kind is hue, they stay as they were."""
+    factor = _column(np.where(kinds == HUE, 1, factors), planes)
+    grey = _luminance(planes)
+    mean = grey.round().sum(-1).double().sum(-1).div(grey[0].numel()).float().view(-1, 1, 1)
+    reference = grey.mul_(_column(kinds == SATURATION, grey)).add_(mean.mul_(_column(kinds == CONTRAST, grey)))
+    planes.mul_(factor).add_(reference.mul_(1 - factor)).clamp_(0, 255)
+
+
+def _turn(planes: Tensor, turns: np.ndarray) -> None:
+    """Turns the hue of HSV in place by this part of the circle and keeps saturation and value.
+
+    Without `torch.where`, which takes as long as twenty additions on a CPU.
+    """
+    red, green, blue = planes
+    value = torch.maximum(torch.maximum(red, green), blue)
+    least = torch.minimum(torch.minimum(red, green), blue)
+    chroma = value - least
+    # In sixths of the circle times chroma, if red is largest, else green, else blue.
+    if_red, if_green, if_blue = green - blue, (blue - red).add_(chroma * 2), (red - green).add_(chroma * 4)
+    not_red, not_green = (value - red).sign_(), (value - green).sign_()
+    hue = if_blue.sub_(if_green).mul_(not_green).add_(if_green).sub_(if_red).mul_(not_red).add_(if_red)
+    hue.div_(chroma.clamp(min=1e-6)).add_(_column(turns * 6, planes))
+    hue -= (hue / 6).floor_().mul_(6)
+    shares = [(hue - 3).abs_().sub_(1), (hue - 2).abs_().neg_().add_(2), (hue - 4).abs_().neg_().add_(2)]
+    for plane, share in zip(planes, shares, strict=True):
+        plane.copy_(share.clamp_(0, 1).mul_(chroma).add_(least))
+
+
+def _kernels(deviations: np.ndarray, radius: int) -> np.ndarray:
+    """(images, 2 radius + 1) Gaussian kernels in float32 whole 4096ths that sum to exactly 1."""
+    weights = np.exp(-(np.arange(-radius, radius + 1) ** 2) / (2 * deviations[:, None] ** 2))
+    weights = np.rint(4096 * weights / weights.sum(1, keepdims=True))
+    weights[:, radius] += 4096 - weights.sum(1)
+    return (weights / 4096).astype(np.float32)
+
+
+@lru_cache(maxsize=4)
+def _taps(size: int, radius: int, device: torch.device) -> Tensor:
+    """(2 radius + 1, size, size): 1 where a tap of the kernel at pixel `row` meets pixel `column`, mirrored at the borders."""
+    padded = np.pad(np.eye(size, dtype=np.float32), ((0, 0), (radius, radius)), mode="reflect")
+    return torch.from_numpy(np.stack([padded[:, tap : tap + size].T for tap in range(2 * radius + 1)])).to(device)

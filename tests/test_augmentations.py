@@ -1,0 +1,254 @@
+"""Random changes of images: torchvision's arithmetic, image by image, whatever else is in the batch."""
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+import torch
+from torchvision.transforms.v2 import functional
+
+from dml_bench.data import augmentations
+from dml_bench.data.augmentations import blur, distort_colors, remove_colors, resized, resized_crop_boxes
+
+UNCHANGED = [0.0, 0.5, 0.5, 0.5, 0.5, 0.0]
+"""Draws that distort an image by factors of 1 and no turn of the hue."""
+BRIGHTNESS, CONTRAST, SATURATION, HUE = range(4)
+ORDERS = list(itertools.permutations(range(4)))
+ADJUST = [functional.adjust_brightness, functional.adjust_contrast, functional.adjust_saturation, functional.adjust_hue]
+
+
+def photographs(count: int, size: int, seed: int = 0) -> torch.Tensor:
+    """(count, size, size, 3): smooth colours with fine noise, black, white, grey and pure colours in a corner."""
+    generator = np.random.default_rng(seed)
+    rows, columns = np.mgrid[:size, :size] / size
+    phase = generator.random((count, 1, 1, 3)) * 6
+    waves = np.sin(4 * rows[..., None] + phase) + np.cos(5 * columns[..., None] + 2 * phase)
+    pixels = 128 + 60 * waves + generator.normal(0, 8, (count, size, size, 3))
+    pixels[:, 0, :6] = [[0, 0, 0], [255, 255, 255], [99, 99, 99], [255, 0, 0], [0, 255, 0], [0, 0, 255]]
+    return torch.from_numpy(pixels.clip(0, 255).astype(np.uint8))
+
+
+def uniform(rows: int, columns: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).random((rows, columns))
+
+
+def planar(image: torch.Tensor) -> torch.Tensor:
+    """(height, width, 3) -> (3, height, width), as torchvision wants it."""
+    return image.permute(2, 0, 1)
+
+
+def levels_apart(ours: torch.Tensor, theirs: torch.Tensor) -> float:
+    """The largest difference between a (height, width, 3) and a (3, height, width) image."""
+    return (planar(ours).float() - theirs.float()).abs().max().item()
+
+
+class TestResizedCrops:
+    def test_a_box_follows_from_its_four_draws(self):
+        draws = np.array([[0.5, 0.5, 0.0, 0.999], [1.0, 1.0, 0.5, 0.5], [0.0, 0.0, 0.5, 0.0]])
+        boxes = resized_crop_boxes(np.array([100, 60, 90]), np.array([100, 200, 90]), draws, min_area=0.25)
+        assert [sides.tolist() for sides in boxes] == [[0, 0, 19], [21, 37, 0], [79, 60, 52], [79, 126, 39]]
+
+    def test_boxes_are_those_of_torchvisions_definition(self):
+        draws, generator = uniform(500, 4), np.random.default_rng(1)
+        heights, widths = generator.integers(1, 300, (2, 500))
+        for height, width, (area, ratio, top, left), box in zip(
+            heights, widths, draws, zip(*resized_crop_boxes(heights, widths, draws, min_area=0.08), strict=True), strict=True
+        ):
+            target = height * width * (0.08 + 0.92 * area)
+            aspect = math.exp(math.log(3 / 4) + ratio * (math.log(4 / 3) - math.log(3 / 4)))
+            wide = min(max(round(math.sqrt(target * aspect)), 1), width)
+            high = min(max(round(math.sqrt(target / aspect)), 1), height)
+            assert box == (math.floor(top * (height - high + 1)), math.floor(left * (width - wide + 1)), high, wide)
+
+    @pytest.mark.parametrize("shape", [(246, 327), (1, 1), (3, 400), (400, 3), (8, 8)])
+    def test_boxes_lie_inside_the_image(self, shape):
+        heights, widths = np.full(2000, shape[0]), np.full(2000, shape[1])
+        boxes = resized_crop_boxes(heights, widths, uniform(2000, 4), min_area=0.01)
+        assert min(boxes.heights.min(), boxes.widths.min()) >= 1 and min(boxes.tops.min(), boxes.lefts.min()) == 0
+        assert (boxes.tops + boxes.heights).max() == shape[0] and (boxes.lefts + boxes.widths).max() == shape[1]
+
+    def test_areas_and_aspect_ratios_are_uniform_where_the_image_has_room(self):
+        sides = np.full(20_000, 1000)
+        boxes = resized_crop_boxes(sides, sides, uniform(20_000, 4), min_area=0.08)
+        whole = (boxes.heights < 1000) & (boxes.widths < 1000)
+        small = whole & (boxes.heights * boxes.widths < 0.5e6)
+        areas, ratios = (boxes.heights * boxes.widths)[small] / 1e6, np.log(boxes.widths / boxes.heights)[small]
+        assert np.histogram(areas, 7, (0.08, 0.5))[0] == pytest.approx([20_000 * 0.42 / 0.92 / 7] * 7, rel=0.1)
+        assert np.histogram(ratios, 7, (-math.log(4 / 3), math.log(4 / 3)))[0] == pytest.approx([small.sum() / 7] * 7, rel=0.1)
+
+    def test_the_smallest_area_1_is_the_whole_of_a_square_but_for_its_aspect_ratio(self):
+        boxes = resized_crop_boxes(np.full(100, 50), np.full(100, 50), uniform(100, 4), min_area=1)
+        assert np.maximum(boxes.heights, boxes.widths).tolist() == [50] * 100
+        assert np.minimum(boxes.heights, boxes.widths).min() >= 43
+
+    @pytest.mark.parametrize("shape", [(90, 120), (24, 17), (64, 64), (7, 3)])
+    def test_a_crop_is_resized_as_torchvision_resizes_to_within_a_level(self, shape):
+        pixels = photographs(1, 160)[0, : shape[0], : shape[1]]
+        ours = torch.from_numpy(resized(pixels.numpy(), 64).copy())
+        assert (ours.shape, ours.dtype) == ((64, 64, 3), torch.uint8)
+        assert levels_apart(ours, functional.resize(planar(pixels), [64, 64], antialias=True)) <= 1
+
+    def test_a_crop_of_the_wanted_size_stays_as_it_is(self):
+        pixels = photographs(1, 64)[0].numpy()
+        assert np.array_equal(resized(pixels, 64), pixels)
+
+
+class TestColors:
+    @pytest.mark.parametrize("strength", [0.5, 1.0])
+    @pytest.mark.parametrize("drawn", [0.0, 0.2, 0.45, 0.7, 1.0])
+    @pytest.mark.parametrize("kind", [BRIGHTNESS, CONTRAST, SATURATION, HUE])
+    def test_one_change_alone_is_torchvisions_to_within_a_level(self, kind, drawn, strength):
+        draws = np.tile(UNCHANGED, (3, 1))
+        draws[:, 1 + kind] = drawn
+        pixels = photographs(3, 40)
+        amount = (2 * drawn - 1) * 0.2 * strength if kind == HUE else 1 + (2 * drawn - 1) * 0.8 * strength
+        for before, after in zip(pixels, distort_colors(pixels, draws, strength), strict=True):
+            assert levels_apart(after, ADJUST[kind](planar(before).float() / 255, amount) * 255) <= 1
+            assert levels_apart(after, ADJUST[kind](planar(before), amount)) <= 2
+
+    @pytest.mark.parametrize("place", range(24))
+    def test_four_changes_come_in_the_drawn_order(self, place):
+        pixels, draws = photographs(2, 40), uniform(2, 6, seed=place)
+        draws[:, 0], draws[:, 5] = 0, (place + 0.5) / 24
+        for before, after, row in zip(pixels, distort_colors(pixels, draws, 1.0), draws, strict=True):
+            theirs = planar(before).float() / 255
+            for kind in ORDERS[place]:
+                spread = 2 * row[1 + kind] - 1
+                theirs = ADJUST[kind](theirs, 0.2 * spread if kind == HUE else 1 + 0.8 * spread)
+            assert levels_apart(after, theirs * 255) <= 1
+
+    def test_the_order_matters(self):
+        draws = np.tile([0, 0.9, 0.9, 0.9, 0.9, 0], (24, 1))
+        draws[:, 5] = (np.arange(24) + 0.5) / 24
+        changed = distort_colors(photographs(1, 40).repeat(24, 1, 1, 1), draws, 1.0)
+        assert len({image.numpy().tobytes() for image in changed}) > 12
+
+    def test_four_images_in_five_are_changed(self):
+        pixels, draws = photographs(1, 16).expand(1000, -1, -1, -1), uniform(1000, 6)
+        changed = (distort_colors(pixels, draws, 1.0) != pixels).flatten(1).any(1).numpy()
+        assert np.array_equal(changed, draws[:, 0] < 0.8)
+        assert changed.mean() == pytest.approx(0.8, abs=0.03)
+
+    def test_grey_stays_grey_when_hue_and_saturation_change(self):
+        grey = torch.arange(256, dtype=torch.uint8).view(1, 16, 16, 1).expand(-1, -1, -1, 3)
+        draws = np.array([[0, 0.5, 0.5, 0.9, 0.8, 0.7]])
+        assert torch.equal(distort_colors(grey, draws, 1.0), grey)
+
+    def test_a_third_of_the_circle_would_turn_red_into_green(self):
+        planes = torch.tensor([[[[255.0, 0, 0, 40]]], [[[0, 255.0, 0, 40]]], [[[0, 0, 255.0, 40]]]])
+        augmentations._turn(planes, np.array([1 / 3]))
+        assert planes[:, 0, 0].round().T.tolist() == [[0, 255, 0], [0, 0, 255], [255, 0, 0], [40, 40, 40]]
+
+    def test_colours_are_taken_away_as_often_as_asked(self):
+        pixels, draws = photographs(1, 8).expand(1000, -1, -1, -1), uniform(1000, 1)
+        result = remove_colors(pixels, draws, 0.2)
+        grey = (result == result[..., :1]).flatten(1).all(1).numpy()
+        assert np.array_equal(grey, draws[:, 0] < 0.2)
+        assert torch.equal(result[~grey], pixels[~grey])
+
+    def test_grey_is_torchvisions_to_within_a_level(self):
+        pixels = photographs(4, 40)
+        for before, after in zip(pixels, remove_colors(pixels, np.zeros((4, 1)), 1.0), strict=True):
+            assert levels_apart(after, functional.rgb_to_grayscale(planar(before), num_output_channels=3)) <= 1
+
+
+class TestBlur:
+    @pytest.mark.parametrize(("size", "width"), [(8, 3), (40, 5), (64, 7), (70, 7), (224, 23)])
+    def test_it_is_torchvisions_with_a_kernel_of_a_tenth_of_the_side_to_within_a_level(self, size, width):
+        pixels, draws = photographs(5, size), np.array([[0, 0.0], [0, 0.1], [0, 0.4], [0, 0.8], [0, 1.0]])
+        for before, after, (_, drawn) in zip(pixels, blur(pixels, draws, 1.0), draws, strict=True):
+            assert levels_apart(after, functional.gaussian_blur(planar(before), [width, width], [0.1 + 1.9 * drawn])) <= 1
+
+    def test_it_is_exact_in_whole_numbers(self):
+        pixels, draws, radius = photographs(6, 40), uniform(6, 2), 2
+        for before, after, (_, drawn) in zip(pixels.numpy(), blur(pixels, draws, 1.0).numpy(), draws, strict=True):
+            weights = np.exp(-0.5 * (np.arange(-radius, radius + 1) / (0.1 + 1.9 * drawn)) ** 2)
+            kernel = np.rint(4096 * weights / weights.sum()).astype(np.int64)
+            kernel[radius] += 4096 - kernel.sum()
+            padded = np.pad(before.astype(np.int64), ((radius, radius), (0, 0), (0, 0)), mode="reflect")
+            down = np.rint(sum(int(kernel[tap]) * padded[tap : tap + 40] for tap in range(5)) / 256).astype(np.int64)
+            padded = np.pad(down, ((0, 0), (radius, radius), (0, 0)), mode="reflect")
+            across = np.rint(sum(int(kernel[tap]) * padded[:, tap : tap + 40] for tap in range(5)) / 65536)
+            assert np.array_equal(after, across)
+
+    def test_it_blurs_as_often_as_asked_and_leaves_the_others_alone(self):
+        pixels, draws = photographs(1, 16).expand(1000, -1, -1, -1), np.stack([uniform(1000, 1)[:, 0], np.full(1000, 0.9)], axis=1)
+        changed = (blur(pixels, draws, 0.5) != pixels).flatten(1).any(1).numpy()
+        assert np.array_equal(changed, draws[:, 0] < 0.5)
+
+    def test_one_colour_stays_that_colour(self):
+        plain = torch.tensor([3, 128, 255], dtype=torch.uint8).expand(30, 64, 64, 3)
+        assert torch.equal(blur(plain, uniform(30, 2), 1.0), plain)
+
+    def test_wider_deviations_blur_more(self):
+        noise = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (1, 64, 64, 3), dtype=np.uint8)).expand(5, -1, -1, -1)
+        spread = blur(noise, np.array([[0, deviation] for deviation in (0, 0.2, 0.4, 0.6, 1)]), 1.0).float().flatten(1).std(1).tolist()
+        assert spread == sorted(spread, reverse=True) and spread[0] > 4 * spread[-1]
+
+
+@pytest.fixture(params=[1, 2, 3])
+def threads(request):
+    """So many threads for torch, while a test runs."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.param)
+    yield request.param
+    torch.set_num_threads(before)
+
+
+SOME_PLANES = torch.from_numpy(np.random.default_rng(4).uniform(0, 255, (3, 9, 201, 201)).astype(np.float32))
+
+
+def turned_and_blended(images: slice) -> torch.Tensor:
+    planes, amounts = SOME_PLANES[:, images].clone(), uniform(9, 1)[images, 0] + 0.5
+    augmentations._turn(planes, amounts)
+    augmentations._blend(planes, np.arange(9)[images] % 3, amounts)
+    return planes
+
+
+def test_not_even_the_last_bit_before_rounding_depends_on_the_batch_or_the_threads(threads):
+    whole = turned_and_blended(slice(0, 9))
+    for image in range(9):
+        assert torch.equal(turned_and_blended(slice(image, image + 1))[:, 0], whole[:, image])
+    torch.set_num_threads(1)
+    assert torch.equal(turned_and_blended(slice(0, 9)), whole)
+
+
+CHANGES = {
+    "distort_colors": lambda pixels, draws: distort_colors(pixels, draws, 0.8),
+    "remove_colors": lambda pixels, draws: remove_colors(pixels, draws[:, :1], 0.4),
+    "blur": lambda pixels, draws: blur(pixels, draws[:, :2], 0.6),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES.keys())
+class TestEveryChange:
+    @pytest.mark.parametrize("size", [8, 37, 64])
+    def test_an_image_gets_the_same_bits_alone_as_in_any_batch(self, change, size):
+        pixels, draws = photographs(40, size), uniform(40, 6)
+        whole = change(pixels, draws)
+        for image in range(40):
+            assert torch.equal(change(pixels[image : image + 1], draws[image : image + 1])[0], whole[image])
+        order = np.random.default_rng(2).permutation(40)[:31]
+        assert torch.equal(change(pixels[order], draws[order]), whole[order])
+
+    def test_the_number_of_threads_changes_no_bit(self, change, threads):
+        pixels, draws = photographs(24, 70), uniform(24, 6)
+        expected = change(pixels, draws)
+        torch.set_num_threads(1)
+        assert torch.equal(change(pixels, draws), expected)
+
+    @pytest.mark.parametrize("together", [1, 3, 24])
+    def test_the_number_of_images_changed_at_a_time_changes_no_bit(self, change, together, monkeypatch):
+        pixels, draws = photographs(24, 37), uniform(24, 6)
+        expected = change(pixels, draws)
+        monkeypatch.setattr(augmentations, "CHUNK", together * 37**2)
+        assert torch.equal(change(pixels, draws), expected)
+
+    def test_its_arguments_are_left_as_they_were(self, change):
+        pixels, draws = photographs(10, 32), uniform(10, 6)
+        before = pixels.clone(), draws.copy()
+        result = change(pixels, draws)
+        assert (result.shape, result.dtype, result.is_contiguous()) == ((10, 32, 32, 3), torch.uint8, True)
+        assert torch.equal(pixels, before[0]) and np.array_equal(draws, before[1])
+        assert not torch.equal(result, pixels)
