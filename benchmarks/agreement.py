@@ -25,7 +25,8 @@ def check_same(setting: Setting) -> dict[str, float]:
     """
     labels, few = setting.dataset.labels, setting.experiment.train.batch_size
     few = min(few, len(setting.split.test), len(setting.split.train) // 2)
-    split = Split(spread(setting.split.train, 2 * few), spread(setting.split.test, few), "")
+    train = spread(setting.split.train, 2 * few)
+    split = Split(train, spread(setting.split.test, few), "", train, train[:0])
     setting = replace(setting, split=split)
     ours, usual = Ours(setting, "float32"), Usual(setting)
     found = {"queries": len(split.test)} | same_step(setting, ours, usual)

@@ -37,8 +37,9 @@ class Data:
     """Which images, and how they are divided."""
 
     dataset: Component = component(registry.datasets, "cub")
-    split: Literal["stratified", "given"] = "stratified"
-    """`stratified`: drawn per class from the seed; `given`: the data set's own train and test parts."""
+    split: Literal["stratified", "half", "given"] = "stratified"
+    """`stratified`: drawn per class from the seed; `half`: the first half of the classes against the second; `given`: the data
+    set's own parts."""
     test_fraction: float = 0.2
     """Part of each class's images that become queries (only for the stratified split)."""
     valid_fraction: float = 0.1
@@ -158,9 +159,7 @@ class Evaluate:
     def __post_init__(self) -> None:
         require(self.every >= 1, f"evaluate.every is {self.every}; at least 1 is wanted")
         require(bool(self.vote_k) and min(self.vote_k) >= 1, f"evaluate.vote_k is {list(self.vote_k)}; positive numbers are wanted")
-        require(
-            bool(self.recall_k) and min(self.recall_k) >= 1, f"evaluate.recall_k is {list(self.recall_k)}; positive numbers are wanted"
-        )
+        require(bool(self.recall_k) and min(self.recall_k) >= 1, f"evaluate.recall_k is {list(self.recall_k)}; positive numbers are wanted")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -212,26 +211,59 @@ class Experiment:
     expects: tuple[Expectation, ...] = ()
 
     def __post_init__(self) -> None:
-        loss = registry.losses[self.loss.name]
-        if self.miner.name != "none" and not loss.facts["takes_miner"]:
-            raise ValueError(f"miner {self.miner.name} has no effect: loss {loss.name} takes no miner; --set miner=none")
-        crop = self.augment.random_crop_from
-        if crop and self.images.fit == "squash":
-            raise ValueError("augment.random_crop_from needs images.fit = crop: a squashed image has nothing left to crop")
-        require(crop == 0 or crop >= self.images.size, f"augment.random_crop_from is {crop}, smaller than images.size ({self.images.size})")
-        if self.model.trainable == "head" and self.augment.active:
-            raise ValueError(
-                "model.trainable = head trains on features computed once, so augmentation has no effect: "
-                "--set augment.random_crop_from=0 --set augment.horizontal_flip=0"
-            )
-        if self.model.trainable == "head" and self.images.normalization == "train":
-            raise ValueError(
-                "images.normalization = train would give each phase other frozen features: use backbone with model.trainable = head"
-            )
         if self.model.weights == "source" and self.pretrain is None:
             object.__setattr__(self, "pretrain", Pretrain())
-        if self.pretrain is not None and self.model.weights != "source":
-            raise ValueError(f"pretrain has no effect with model.weights = {self.model.weights}; it belongs to model.weights = source")
+        wanted = ("half", "given") if self.protocol == "class_disjoint" else ("stratified", "given")
+        require(self.data.split in wanted, f"data.split is {self.data.split}; protocol {self.protocol} takes {' or '.join(wanted)}")
+        check_objective(self)
+        check_images(self)
+        check_model(self)
+
+
+def check_objective(experiment: Experiment) -> None:
+    """Raises ValueError where loss, miner, sampler and labels contradict each other."""
+    loss, train = registry.losses[experiment.loss.name], experiment.train
+    if experiment.miner.name != "none" and not loss.facts["takes_miner"]:
+        raise ValueError(f"miner {experiment.miner.name} has no effect: loss {loss.name} takes no miner; --set miner=none")
+    if train.proxy_lr_factor != 1 and not loss.facts["trains_proxies"]:
+        raise ValueError(f"train.proxy_lr_factor has no effect: loss {loss.name} has no parameters of its own")
+    if loss.facts["equal_classes"] and not registry.samplers[experiment.sampler.name].facts["equal_classes"]:
+        raise ValueError(f"loss {loss.name} needs equally many images of each class in a batch: --set sampler=m_per_class")
+    if train.labels == "image" and loss.facts["trains_proxies"]:
+        raise ValueError(f"train.labels = image gives each image a class of its own: loss {loss.name} can't have parameters for each")
+
+
+def check_images(experiment: Experiment) -> None:
+    """Raises ValueError where the views of an image can't be made."""
+    augment, images = experiment.augment, experiment.images
+    crop = augment.random_crop_from
+    if images.fit == "squash" and (crop or augment.resized_crop):
+        raise ValueError(
+            f"augment.{'random_crop_from' if crop else 'resized_crop'} needs images.fit = crop: a squashed image has nothing left to crop"
+        )
+    require(crop == 0 or crop >= images.size, f"augment.random_crop_from is {crop}, smaller than images.size ({images.size})")
+    require(experiment.train.views == 1 or augment.active, "train.views of more than 1 are all the same without augment")
+
+
+def check_model(experiment: Experiment) -> None:
+    """Raises ValueError where a setting of the model has no effect or would leak."""
+    model = experiment.model
+    if experiment.pretrain is not None and model.weights != "source":
+        raise ValueError(f"pretrain has no effect with model.weights = {model.weights}; it belongs to model.weights = source")
+    if model.trainable != "head":
+        return
+    if experiment.augment.active:
+        raise ValueError(
+            "model.trainable = head trains on features computed once, so augmentation has no effect: "
+            "--set augment.random_crop_from=0 --set augment.horizontal_flip=0"
+        )
+    if experiment.images.normalization == "train":
+        raise ValueError(
+            "images.normalization = train would give each phase other frozen features: use backbone with model.trainable = head"
+        )
+    require(
+        model.batch_norm == "train", "model.batch_norm = frozen has no effect with model.trainable = head, which freezes the whole backbone"
+    )
 
 
 def read_component(value: Any, kind: registry.Registry, where: str, default: str | None = None) -> Component:

@@ -1,6 +1,7 @@
 """What a person at a terminal sees of a run."""
 
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from rich.text import Text
 
 from dml_bench.training.watch import Watch
 
-__all__ = ["TerminalWatch", "duration", "show_outcome"]
+__all__ = ["SuiteProgress", "TerminalWatch", "duration", "show_outcome"]
 
 HELD_OUT = "limited"
 
@@ -64,15 +65,17 @@ class TerminalWatch(Watch):
         rows = {
             "experiment": f"{experiment.name}, seed {experiment.seed}\n{experiment.summary}",
             "model": f"{named(model.backbone)} ({weights}, {model.trainable} trained), head {named(model.head)}",
-            "objective": f"loss {named(experiment.loss)}; miner {named(experiment.miner)}",
+            "objective": f"loss {named(experiment.loss)}; miner {named(experiment.miner)}; batches {named(experiment.sampler)}",
             "optimizer": f"{named(experiment.optimizer)}; {experiment.train.epochs} epochs, batches of {experiment.train.batch_size}",
             "dataset": f"{dataset['name']}: {dataset['num_images']:,} images, {dataset['num_classes']} classes at {experiment.images.size} px"
             f" (fingerprint {dataset['fingerprint'][:12]})",
-            "split": f"{split['train_images']:,} images train and are the gallery, {split['test_images']:,} are queries ({experiment.data.split})",
-            "unseen": f"{len(unseen)} classes ({experiment.unseen}): {', '.join(unseen[:3])}{', ...' if len(unseen) > 3 else ''}",
+            "split": split_words(experiment, split),
+            "unseen": f"{len(unseen)} classes ({unseen_rule(experiment)}): {', '.join(unseen[:3])}{', ...' if len(unseen) > 3 else ''}",
             "device": f"{session['device']}, {session['precision']}, {session['threads']} threads ({session['processor']})",
             "results": str(plan["folder"]),
         }
+        if experiment.start.name != "none":
+            rows["start"] = named(experiment.start)
         if experiment.profile:
             rows = {"profile": f"{experiment.profile}: {profile_summary(experiment.profile)}"} | rows
         for phase in plan["phases"]:
@@ -91,7 +94,8 @@ class TerminalWatch(Watch):
             self.console.print(Text(f"{message}: done"))
 
     def work(self, units: float) -> None:
-        self._units, self._done = units, 0.0
+        """What is left is known anew; the pace so far is kept."""
+        self._units = self._done + units
 
     def phase(self, name: str, epochs: int, images: int) -> None:
         self._name, self._epochs, self._images = name, epochs, images
@@ -114,11 +118,11 @@ class TerminalWatch(Watch):
         self._show(f"{self._name}: embedding", 1, 1, f"{self._time_left()} left")
 
     def epoch(self, record: dict[str, Any]) -> None:
-        suffix = "2" if "train_loss2" in record else ""
-        parts = [f"{self._name:<8}{record['epoch']:>4}/{self._epochs}", f"loss {record[f'train_loss{suffix}']:.4f}"]
-        if f"test_accuracy{suffix}" in record:
-            parts.append(f"P@1 {record[f'test_accuracy{suffix}']:.4f}")
-            self._accuracy = f"  P@1 {record[f'test_accuracy{suffix}']:.3f}"
+        loss = next(record[key] for key in ("train_loss", "train_loss2") if key in record)
+        parts = [f"{self._name:<8}{record['epoch']:>4}/{self._epochs}", f"loss {loss:.4f}"]
+        if accuracy := [record[key] for key in ("test_accuracy", "test_accuracy2", "valid_accuracy") if key in record]:
+            parts.append(f"P@1 {accuracy[0]:.4f}")
+            self._accuracy = f"  P@1 {accuracy[0]:.3f}"
         parts.append(f"{record['train_images'] / record['train_seconds']:.0f} images/s")
         if record["batches_without_tuples"]:
             parts.append(f"{record['batches_without_tuples']} batches without a valid triplet")
@@ -146,10 +150,64 @@ class TerminalWatch(Watch):
             self._task = None
 
 
+class SuiteProgress:
+    """One bar for a whole suite, below it one for each run at work, and above them a lasting line for each that ended."""
+
+    def __init__(self, console: Console):
+        self.console = console
+        self.bars = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            TextColumn("{task.fields[detail]}"),
+            console=console,
+            transient=True,
+            refresh_per_second=4,
+            disable=not console.is_terminal,
+        )
+
+    def __enter__(self) -> "SuiteProgress":
+        self.bars.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.bars.stop()
+        for task in self.bars.task_ids:
+            self.bars.remove_task(task)
+
+    def say(self, text: str, style: str = "") -> None:
+        self.console.print(Text(text, style=style), soft_wrap=True)
+
+    def progress(self, message: str, done: int, total: int) -> None:
+        self.show(done, total, f"{message}: {done:,}/{total:,}", [])
+
+    def show(self, done: float, total: float, detail: str, working: list[tuple[str, float, str]]) -> None:
+        """`done` of `total` of everything, and of each run at work its name, its finished part (0 to 1) and what it is at."""
+        rows = [("suite", done / total if total else 1.0, detail), *working]
+        for task in self.bars.task_ids[len(rows) :]:
+            self.bars.remove_task(task)
+        for _ in range(len(rows) - len(self.bars.task_ids)):
+            self.bars.add_task("", total=1.0, detail="")
+        for task, (name, fraction, text) in zip(self.bars.task_ids, rows, strict=True):
+            self.bars.update(task, description=name, completed=fraction, detail=text)
+
+
 def named(component: Any) -> str:
     """NTXent(temperature=0.1, distance=cosine)"""
     options = ", ".join(f"{key}={value}" for key, value in component.options.items())
     return f"{component.name}({options})" if options else component.name
+
+
+def split_words(experiment: Any, split: dict[str, Any]) -> str:
+    if experiment.protocol == "class_disjoint":
+        return (
+            f"{split['train_images']:,} images train, {split['valid_images']:,} of other classes watch, "
+            f"{split['test_images']:,} of yet others are queries ({experiment.data.split})"
+        )
+    return f"{split['train_images']:,} images train and are the gallery, {split['test_images']:,} are queries ({experiment.data.split})"
+
+
+def unseen_rule(experiment: Any) -> str:
+    return "never trained on" if experiment.protocol == "class_disjoint" else str(experiment.unseen)
 
 
 def profile_summary(name: str) -> str:
@@ -159,7 +217,31 @@ def profile_summary(name: str) -> str:
 
 
 def show_outcome(console: Console, folder: Path, summary: dict[str, Any]) -> None:
-    """The table that ends a run."""
+    """The tables that end a run."""
+    console.print()
+    for table in retrieval_tables(summary) if summary["protocol"] == "class_disjoint" else drop_tables(summary):
+        console.print(table)
+    show_cost(console, summary)
+    console.print(Text(f"results  {folder}"), soft_wrap=True)
+
+
+def retrieval_tables(summary: dict[str, Any]) -> Iterator[Table]:
+    found = summary["retrieval"]
+    title = f"Retrieval among unseen classes: {summary['experiment']} on {summary['dataset']['name']}, seed {summary['seed']}"
+    table = Table(title=title, title_justify="left")
+    names = {name.replace("recall_at_", "R@"): name for name in found if name.startswith("recall_at_")}
+    columns = names | {"R-precision": "r_precision", "MAP@R": "map_at_r", "P@1 macro": "precision_at_1_macro"}
+    for column in columns:
+        table.add_column(column, justify="right")
+    table.add_row(*(f"{found[name]:.3f}" for name in columns.values()))
+    table.caption = (
+        f"{found['queries']:,} queries of {len(summary['unseen_classes'])} classes that were never trained on; means over queries"
+    )
+    table.caption_justify = "left"
+    yield table
+
+
+def drop_tables(summary: dict[str, Any]) -> Iterator[Table]:
     unseen = len(summary["unseen_classes"])
     seen = summary["dataset"]["num_classes"] - unseen
     table = Table(title=f"P@1 of {summary['experiment']} on {summary['dataset']['name']}, seed {summary['seed']}", title_justify="left")
@@ -177,11 +259,12 @@ def show_outcome(console: Console, folder: Path, summary: dict[str, Any]) -> Non
             for phase in ("all", HELD_OUT)
             for mean in ("macro", "micro")
         ]
-        table.add_row(
-            f"{count} {group}" if group != "all" else f"{count} all", *cells, f"{summary[f'precision_drop_{group}_classes']:+.3f}"
-        )
-    console.print()
-    console.print(table)
+        table.add_row(f"{count} {group}", *cells, f"{summary[f'precision_drop_{group}_classes']:+.3f}")
+    known = [summary["phases"][phase].get("logits_accuracy_macro_known") for phase in ("all", HELD_OUT)]
+    if None not in known:
+        micros = [summary["phases"][phase]["logits_accuracy_micro_known"] for phase in ("all", HELD_OUT)]
+        table.add_row("known, by logits", *(f"{value:.3f}" for pair in zip(known, micros, strict=True) for value in pair), "")
+    yield table
     worst = Table(title="The five classes that lose most", title_justify="left")
     for column in ("class", "", "all", HELD_OUT, "drop"):
         worst.add_column(column, justify="left" if column in ("class", "") else "right")
@@ -189,13 +272,18 @@ def show_outcome(console: Console, folder: Path, summary: dict[str, Any]) -> Non
         worst.add_row(
             row["class"], "unseen" if row["unseen"] else "seen", *(f"{row[c]:.3f}" for c in ("all", HELD_OUT)), f"{row['drop']:+.3f}"
         )
-    console.print(worst if worst.rows else "No class loses precision.")
+    if not worst.rows:
+        worst = Table(title="No class loses precision.", title_justify="left")
+    yield worst
+
+
+def show_cost(console: Console, summary: dict[str, Any]) -> None:
     cost = summary["cost"]
+    trained = {name: part for name, part in cost.items() if isinstance(part, dict)}
     phases = " ".join(
-        f"{name}: {duration(cost[name]['train_seconds'])} training at {cost[name]['train_images_per_second']:.0f} images/s,"
-        f" embedding at {cost[name]['embed_images_per_second']:.0f};"
-        for name in summary["phases"]
+        f"{name}: {duration(part['train_seconds'])} training at {part['train_images_per_second']:.0f} images/s,"
+        f" embedding at {part['embed_images_per_second']:.0f};"
+        for name, part in trained.items()
     )
-    memory = max(cost[name]["peak_memory_bytes"] for name in summary["phases"]) / 2**30
+    memory = max(part["peak_memory_bytes"] for part in trained.values()) / 2**30
     console.print(Text(f"cost     {phases} {duration(cost['total_seconds'])} in all, peak memory {memory:.1f} GiB, {cost['device']}"))
-    console.print(Text(f"results  {folder}"), soft_wrap=True)

@@ -134,7 +134,7 @@ class Registry:
         return iter([self._entries[name] for name in self.names()])
 
 
-datasets = Registry("dataset", "dml_bench.data.datasets", {"needs_data_dir": True})
+datasets = Registry("dataset", "dml_bench.data.datasets", {"needs_data_dir": True, "obtain": ""})
 backbones = Registry(
     "backbone",
     "dml_bench.model.backbones",

@@ -10,6 +10,7 @@ runs/<experiment>/<dataset>/seed-<n>/
 import hashlib
 import json
 from collections.abc import Iterable
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -173,8 +174,10 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
 
 
 def write_neighbours(path: Path, neighbours: Neighbours) -> None:
-    write_arrays(path, {name: getattr(neighbours, name) for name in ("indices", "similarities", "gallery_labels", "query_labels")})
+    write_arrays(path, {field.name: np.asarray(getattr(neighbours, field.name)) for field in fields(neighbours)})
 
 
 def read_neighbours(path: Path) -> Neighbours:
-    return Neighbours(**read_arrays(path))
+    arrays = read_arrays(path)
+    leaves_one_out = bool(arrays.pop("leaves_one_out"))
+    return Neighbours(**arrays, leaves_one_out=leaves_one_out)

@@ -18,16 +18,17 @@ from dml_bench.config import Experiment, as_table
 from dml_bench.data.cache import UnreadableImages
 from dml_bench.data.datasets import Dataset, open_dataset
 from dml_bench.data.sources import Pixels, open_pixels
-from dml_bench.data.split import Phase, Split, make_split, phases, unseen_classes
+from dml_bench.data.split import Phase, Split, disjoint_phases, make_disjoint_split, make_split, phases, unseen_classes
 from dml_bench.evaluation.answers import Answers
-from dml_bench.evaluation.neighbours import Neighbours, search
+from dml_bench.evaluation.neighbours import Neighbours, search, search_leaving_one_out
+from dml_bench.evaluation.retrieval import Retrieval
 from dml_bench.files import write_atomically, write_csv
 from dml_bench.model.embedder import build_embedder
 from dml_bench.results import RunFolder
 from dml_bench.seeding import deterministic
 from dml_bench.training import loop, state
-from dml_bench.training.pretraining import source_weights
-from dml_bench.training.run import Run, build, choose_device, choose_precision
+from dml_bench.training.pretraining import Stage, stages
+from dml_bench.training.run import Run, build, choose_device, choose_precision, unit
 from dml_bench.training.watch import Watch
 
 __all__ = ["Outcome", "Request", "run"]
@@ -70,16 +71,24 @@ def run(request: Request) -> Outcome:
             return Outcome(folder.path, summary, already_finished=True)
         build_embedder(experiment)  # weights that can't be had are met here, before the images are decoded
         pixels, dataset = open_readable_pixels(experiment, dataset, request.cache_dir, device, watch)
-        split = make_split(dataset, method=experiment.data.split, test_fraction=experiment.data.test_fraction, seed=experiment.seed)
+        split = split_of(experiment, dataset)
         session = Session(request, folder, dataset, split, pixels, device, precision)
         session.begin()
         try:
-            start = session.start()
-            watch.work(session.work)
-            summary = session.conclude({phase.name: session.finish_phase(phase, start) for phase in session.phases})
+            for phase in session.phases:
+                session.finish_phase(phase)
+            summary = session.conclude()
         finally:
             session.mirror.finish()
         return Outcome(folder.path, summary, already_finished=False)
+
+
+def split_of(experiment: Experiment, dataset: Dataset) -> Split:
+    """Who trains and who asks, by the experiment's protocol."""
+    data = experiment.data
+    if experiment.protocol == "class_disjoint":
+        return make_disjoint_split(dataset, method=data.split, valid_fraction=data.valid_fraction)
+    return make_split(dataset, method=data.split, test_fraction=data.test_fraction, seed=experiment.seed)
 
 
 def open_readable_pixels(
@@ -94,6 +103,11 @@ def open_readable_pixels(
         watch.warn(f"left out: {problem}")
         dataset = dataset.without(problem.images)
         return open_pixels(experiment, dataset, cache_dir, device, watch.progress), dataset
+
+
+def write_state(path: Path, module: torch.nn.Module) -> None:
+    data = to_safetensors({name: tensor.cpu().contiguous() for name, tensor in module.state_dict().items()})
+    write_atomically(path, lambda file: file.write(data))
 
 
 class Session:
@@ -111,9 +125,17 @@ class Session:
         self.pixels = pixels
         self.device = device
         self.precision = precision
-        self.unseen = unseen_classes(self.experiment.unseen, dataset)
-        self.phases = phases(self.unseen)
+        if self.experiment.protocol == "class_disjoint":
+            self.phases = disjoint_phases(dataset, split)
+            self.unseen = tuple(np.unique(dataset.labels[split.test]).tolist())
+        else:
+            self.unseen = unseen_classes(self.experiment.unseen, dataset)
+            self.phases = phases(self.unseen)
         self.records = folder.records()
+        self.stages = {
+            phase.name: stages(self.experiment, phase, dataset, split, request.cache_dir, device, precision, self.watch)
+            for phase in self.phases
+        }
 
     def begin(self) -> None:
         """Record where and on what this happens; refuse to go on with other data; start the mirror and say the plan."""
@@ -132,7 +154,12 @@ class Session:
                 "num_classes": self.dataset.num_classes,
                 "left_out": list(self.dataset.left_out),
             },
-            "split": {"fingerprint": self.split.fingerprint, "train_images": len(self.split.train), "test_images": len(self.split.test)},
+            "split": {
+                "fingerprint": self.split.fingerprint,
+                "train_images": len(self.split.train),
+                "valid_images": len(self.split.valid),
+                "test_images": len(self.split.test),
+            },
             "unseen_classes": [self.dataset.class_names[label] for label in self.unseen],
         }
         before = self.folder.environment
@@ -160,7 +187,7 @@ class Session:
 
     def _write_split(self) -> None:
         part = np.full(len(self.dataset), "valid", dtype=object)
-        part[self.split.train], part[self.split.test] = "train", "test"
+        part[self.split.gallery], part[self.split.train], part[self.split.test] = "gallery", "train", "test"
         names = self.dataset.class_names
         rows = zip(self.dataset.paths, (names[label] for label in self.dataset.labels), part, strict=True)
         write_csv(self.folder.path / "split.csv", ("path", "class", "part"), rows)
@@ -183,10 +210,10 @@ class Session:
         plan = []
         for phase in self.phases:
             images = phase.trains_on(self.dataset, self.split)
-            watched = len(images) + len(phase.known(self.dataset, self.split.test))
+            watched = sum(map(len, phase.watched(self.dataset, self.split)))
             done = sum(record["phase"] == phase.name for record in self.records)
             left = self.experiment.train.epochs - done
-            embedded = watched * -(-left // self.experiment.evaluate.every) + len(self.split.train) + len(self.split.test)
+            embedded = watched * -(-left // self.experiment.evaluate.every) + len(self.split.gallery) + len(self.split.test)
             plan.append(
                 {
                     "name": phase.name,
@@ -194,20 +221,20 @@ class Session:
                     "images": len(images),
                     "epochs": self.experiment.train.epochs,
                     "epochs_done": done,
-                    "work": 0 if results.is_sealed(self.folder.phase(phase.name)) else 3 * len(images) * left + embedded,
+                    "work": 0
+                    if results.is_sealed(self.folder.phase(phase.name))
+                    else 3 * self.experiment.train.views * len(images) * left + embedded,
                 }
             )
-        self.work = sum(phase["work"] for phase in plan)
+        self.work = {phase["name"]: phase["work"] for phase in plan}
         self.watch.plan({"experiment": self.experiment, "folder": self.folder.path, "environment": self.environment, "phases": plan})
 
-    def start(self) -> dict[str, Tensor] | None:
-        """Backbone weights made by pretraining, where the experiment asks for that."""
-        if self.experiment.model.weights != "source":
-            return None
-        return source_weights(self.experiment, self.request.cache_dir, device=self.request.device, watch=self.watch)
+    def _say_work_left(self) -> None:
+        begun = [stage.work() for phase, stage in self.stages.items() if stage and self.work[phase]]
+        self.watch.work(sum(self.work.values()) + sum({path: units for work in begun for path, units in work.items()}.values()))
 
-    def finish_phase(self, phase: Phase, start: dict[str, Tensor] | None) -> Neighbours:
-        """Train what is left of a phase, evaluate it, seal it; a sealed phase is only read."""
+    def finish_phase(self, phase: Phase) -> None:
+        """Train what is left of a phase, evaluate it, seal it; a sealed phase is left as it is."""
         folder = self.folder.phase(phase.name)
         if not results.is_sealed(folder):
             run = build(
@@ -219,18 +246,28 @@ class Session:
                 device=self.device,
                 precision=self.precision,
                 watch=self.watch,
-                start=start,
+                start=self._start(self.stages[phase.name], folder),
             )
             unfinished = folder / "state.pt"
             if unfinished.exists():
                 state.load(run, unfinished)
                 self._record(run)
+            self._say_work_left()
             self.watch.phase(phase.name, self.experiment.train.epochs, len(run.images))
             loop.fit(run, lambda run: self._keep(run, unfinished))
             self._evaluate(run, folder)
             results.seal_phase(folder)
+        self.work[phase.name] = 0
         (folder / "state.pt").unlink(missing_ok=True)
-        return results.read_neighbours(folder / "neighbours.safetensors")
+
+    def _start(self, stage: Stage | None, folder: Path) -> dict[str, Tensor] | None:
+        """The weights that the phase begins with, where a stage makes them; what made them is kept beside the result."""
+        if stage is None:
+            return None
+        self._say_work_left()
+        weights = stage.weights(self.watch)
+        results.write_json(folder / "start.json", stage.record())  # with what trained it and how that went
+        return weights
 
     def _keep(self, run: Run, path: Path) -> None:
         """State first, then the record of it: what a crash loses in between is written again from the state."""
@@ -244,43 +281,68 @@ class Session:
         self.folder.write_records(self.records)
 
     def _evaluate(self, run: Run, folder: Path) -> None:
-        """Gallery and queries of all classes, searched once with the most neighbours that any metric needs."""
-        gallery, query = self.split.train, self.split.test
-        labels = self.dataset.labels
+        """Gallery and queries embedded once, searched once with the most neighbours that any metric needs."""
+        gallery, query = self.split.gallery, self.split.test
         start = time.perf_counter()
-        embedded = {"gallery": run.embed(gallery), "query": run.embed(query)}
+        outputs = run.outputs(query)
+        embeddings = {"query": unit(outputs)}
+        embeddings["gallery"] = embeddings["query"] if self.split.leaves_one_out else run.embed(gallery)
         embed_seconds = time.perf_counter() - start
-        k = max(*self.experiment.evaluate.vote_k, 10, int(np.bincount(labels[gallery]).max()))
         start = time.perf_counter()
-        neighbours = search(embedded["gallery"], embedded["query"], labels[gallery], labels[query], k)
+        neighbours = self._search(embeddings["gallery"], embeddings["query"])
         search_seconds = time.perf_counter() - start
         cost = {
             "train_seconds": sum(record["train_seconds"] for record in run.records),
+            "start_seconds": self._start_seconds(folder),
             "watch_seconds": sum(record.get("evaluate_seconds", 0.0) for record in run.records),
             "embed_seconds": embed_seconds,
             "search_seconds": search_seconds,
             "train_images_per_second": sum(r["train_images"] for r in run.records) / sum(r["train_seconds"] for r in run.records),
-            "embed_images_per_second": (len(gallery) + len(query)) / embed_seconds,
+            "embed_images_per_second": (len(query) + len(gallery) * (not self.split.leaves_one_out)) / embed_seconds,
             "peak_memory_bytes": environment.peak_memory_bytes(),
         }
         if self.device.type == "cuda":
             cost["peak_gpu_memory_bytes"] = torch.cuda.max_memory_allocated(self.device)
-        weights = {name: tensor.cpu().contiguous() for name, tensor in run.embedder.state_dict().items()}
-        write_atomically(folder / "weights.safetensors", lambda file: file.write(to_safetensors(weights)))
-        objective = {name: tensor.cpu().contiguous() for name, tensor in run.objective.state_dict().items()}
-        write_atomically(folder / "objective.safetensors", lambda file: file.write(to_safetensors(objective)))
-        results.write_arrays(folder / "embeddings.safetensors", {**embedded, "gallery_images": gallery, "query_images": query})
+        write_state(folder / "weights.safetensors", run.embedder)
+        write_state(folder / "objective.safetensors", run.objective)
+        results.write_arrays(folder / "embeddings.safetensors", {**embeddings, "gallery_images": gallery, "query_images": query})
         results.write_neighbours(folder / "neighbours.safetensors", neighbours)
+        if run.objective.classifies and not self.split.leaves_one_out:
+            results.write_arrays(folder / "logits.safetensors", {"predicted": run.classify(outputs)})
         results.write_json(folder / "cost.json", cost)
 
-    def conclude(self, found: dict[str, Neighbours]) -> dict[str, Any]:
-        """Metrics, tables and the summary from the neighbours of both phases; seals the run."""
+    def _start_seconds(self, folder: Path) -> float:
+        """Training of the phase's own start, whether it was trained now or found; weights from elsewhere, as ImageNet's, cost nothing."""
+        if self.experiment.start.name == "none":
+            return 0.0
+        return sum(record["train_seconds"] for record in results.read_json(folder / "start.json")["records"])
+
+    def _search(self, gallery: np.ndarray, query: np.ndarray) -> Neighbours:
+        labels, evaluate = self.dataset.labels, self.experiment.evaluate
+        deepest = int(np.bincount(labels[self.split.gallery]).max())
+        if self.split.leaves_one_out:
+            return search_leaving_one_out(query, labels[self.split.test], max(*evaluate.recall_k, 10, deepest))
+        needed = max(*evaluate.vote_k, *(evaluate.recall_k if self.experiment.protocol == "class_disjoint" else ()), 10, deepest)
+        return search(gallery, query, labels[self.split.gallery], labels[self.split.test], needed)
+
+    def _answers(self) -> Answers | Retrieval:
+        folders = {phase.name: self.folder.phase(phase.name) for phase in self.phases}
+        found = {name: results.read_neighbours(folder / "neighbours.safetensors") for name, folder in folders.items()}
+        if self.experiment.protocol == "class_disjoint":
+            return Retrieval(self.experiment, self.dataset, self.split, found["disjoint"])
+        paths = {name: folder / "logits.safetensors" for name, folder in folders.items()}
+        classified = {name: results.read_arrays(path)["predicted"] for name, path in paths.items() if path.exists()}
+        return Answers(self.experiment, self.dataset, self.split, self.unseen, found, classified)
+
+    def conclude(self) -> dict[str, Any]:
+        """Metrics, tables and the summary from what both phases found; seals the run."""
         cost = {phase.name: results.read_json(self.folder.phase(phase.name) / "cost.json") for phase in self.phases}
-        answers = Answers(self.experiment, self.dataset, self.split, self.unseen, found)
+        answers = self._answers()
         answers.write(self.folder.path)
         summary = {
             "schema_version": results.SCHEMA_VERSION,
             "experiment": self.experiment.name,
+            "protocol": self.experiment.protocol,
             "profile": self.experiment.profile,
             "seed": self.experiment.seed,
             **{key: self.environment[key] for key in ("dataset", "split", "unseen_classes")},
@@ -288,7 +350,9 @@ class Session:
             "cost": {
                 **cost,
                 "total_seconds": sum(
-                    c[key] for c in cost.values() for key in ("train_seconds", "watch_seconds", "embed_seconds", "search_seconds")
+                    c[key]
+                    for c in cost.values()
+                    for key in ("start_seconds", "train_seconds", "watch_seconds", "embed_seconds", "search_seconds")
                 ),
                 **{key: self.environment["sessions"][-1][key] for key in ("device", "precision", "threads", "processor")},
             },

@@ -53,10 +53,14 @@ LIMITED = found(
 )
 
 
+def split_of(train: np.ndarray, test: np.ndarray) -> Split:
+    return Split(train, test, "fingerprint", gallery=train, valid=train[:0])
+
+
 @pytest.fixture
 def answers() -> Answers:
     dataset = Dataset(name="birds", root=Path("nowhere"), paths=PATHS, labels=LABELS, class_names=CLASSES)
-    return Answers(experiment(), dataset, Split(TRAIN, TEST, "fingerprint"), UNSEEN, {"all": ALL, "limited": LIMITED})
+    return Answers(experiment(), dataset, split_of(TRAIN, TEST), UNSEEN, {"all": ALL, "limited": LIMITED}, {})
 
 
 def test_tables_have_the_names_of_the_study_letter_for_letter(answers):
@@ -150,8 +154,8 @@ def test_the_vote_of_the_predictions_is_of_ten():
         labels=np.append(labels, 0),
         class_names=("auk", "jay"),
     )
-    split = Split(order, np.array([16]), "fingerprint")
-    table = Answers(experiment(), dataset, split, (1,), {"all": one_query}).predictions()
+    split = split_of(order, np.array([16]))
+    table = Answers(experiment(), dataset, split, (1,), {"all": one_query}, {}).predictions()
     row = dict(zip(table.columns, table.rows[0], strict=True))
     # 5 auks and 5 jays among the first ten: a tie, which goes to the nearer; of 11, jay would win.
     assert (row["all_vote"], row["all_vote_share"]) == ("auk", 0.5)

@@ -1,8 +1,9 @@
-"""Who trains and who asks: one split per data set and seed, shared by all phases, and the classes held out of one of them."""
+"""Who trains and who asks: one split per data set and seed, shared by all phases, and the classes that a phase never sees."""
 
 import hashlib
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
@@ -10,17 +11,25 @@ from dml_bench.data.datasets import Dataset
 from dml_bench.registry import UnknownName, near_miss
 from dml_bench.seeding import draws
 
-__all__ = ["Phase", "Split", "make_split", "phases", "unseen_classes"]
+__all__ = ["Phase", "Split", "disjoint_phases", "make_disjoint_split", "make_split", "phases", "unseen_classes"]
 
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """Disjoint image indices, ascending. `train` is also the gallery, `test` the queries; neither holds a `valid` image."""
+    """Image indices, ascending. `train` and `test` are disjoint, and neither holds a `valid` image."""
 
     train: np.ndarray
     test: np.ndarray
+    """The queries."""
     fingerprint: str
-    """SHA-256 over the paths of both parts."""
+    """SHA-256 over the paths of all parts."""
+    gallery: np.ndarray
+    """`train` itself; where classes are disjoint, `test` itself (each query is then left out of its own search) or other images."""
+    valid: np.ndarray
+
+    @property
+    def leaves_one_out(self) -> bool:
+        return self.gallery is self.test
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +38,10 @@ class Phase:
 
     name: str
     excluded: tuple[int, ...] = ()
+    suffix: str = ""
+    """What the study appends to the names of this phase: train_loss2, test_accuracy2."""
+    watches: Literal["test", "valid"] = "test"
+    """Whose images P@1 is watched on during training."""
 
     def trains_on(self, dataset: Dataset, split: Split) -> np.ndarray:
         """(images) indices of the training images of this phase: the one split, less the excluded classes."""
@@ -38,9 +51,19 @@ class Phase:
         """Those of `images` whose class this phase trains on."""
         return images[~np.isin(dataset.labels[images], self.excluded)]
 
+    def watched(self, dataset: Dataset, split: Split) -> tuple[np.ndarray, np.ndarray]:
+        """The gallery and the queries on which training is watched; one and the same where each query is left out of its search."""
+        return (split.valid, split.valid) if self.watches == "valid" else (self.trains_on(dataset, split), self.known(dataset, split.test))
+
 
 def phases(unseen: tuple[int, ...]) -> tuple[Phase, ...]:
-    return (Phase("all"), Phase("limited", unseen))
+    return (Phase("all"), Phase("limited", unseen, suffix="2"))
+
+
+def disjoint_phases(dataset: Dataset, split: Split) -> tuple[Phase, ...]:
+    """The one phase of the protocol `class_disjoint`, which sees neither the classes of the test nor those of the validation images."""
+    excluded = np.setdiff1d(np.arange(dataset.num_classes), dataset.labels[split.train])
+    return (Phase("disjoint", tuple(excluded.tolist()), watches="valid"),)
 
 
 def make_split(dataset: Dataset, *, method: str, test_fraction: float, seed: int) -> Split:
@@ -64,10 +87,54 @@ def make_split(dataset: Dataset, *, method: str, test_fraction: float, seed: int
         if len(empty):
             names = ", ".join(dataset.class_names[i] for i in empty[:5])
             raise ValueError(f"{len(empty)} classes have no {what} image ({names}); add images or remove these classes")
-    text = "\n".join(
-        f"{path}\t{'test' if is_test else 'train'}" for path, is_test, used in zip(dataset.paths, test, test | train, strict=True) if used
-    )
-    return Split(np.flatnonzero(train), np.flatnonzero(test), hashlib.sha256(text.encode()).hexdigest())
+    training = np.flatnonzero(train)
+    return Split(training, np.flatnonzero(test), fingerprint(dataset, train=train, test=test), training, np.flatnonzero(~(train | test)))
+
+
+def fingerprint(dataset: Dataset, **parts: np.ndarray) -> str:
+    """SHA-256 over the paths of all images in one of the parts (images, bool), with the part's name."""
+    part = np.full(len(dataset), "", dtype=object)
+    for name, images in parts.items():
+        part[images] = name
+    return hashlib.sha256("\n".join(f"{path}\t{name}" for path, name in zip(dataset.paths, part, strict=True) if name).encode()).hexdigest()
+
+
+def make_disjoint_split(dataset: Dataset, *, method: str, valid_fraction: float) -> Split:
+    """Divide the classes, as papers on metric learning do: no class of the queries is trained on.
+
+    `half`: the first half of the class ids (rounded down) trains, the second half is asked, each image among all others; `given`: the parts
+    of the data set say so. The last `valid_fraction` of the training classes (at least 2, unless it is 0) only watch.
+    Raises ValueError where the data set's own parts share classes, or too few are left.
+    """
+    if method == "half":
+        train = dataset.labels < dataset.num_classes // 2
+        test = gallery = ~train
+    else:
+        train, test, gallery = (_given(dataset, names) for names in (("train",), ("test", "query"), ("test", "gallery")))
+    classes = np.unique(dataset.labels[train])
+    shared = np.intersect1d(classes, dataset.labels[test | gallery])
+    if len(shared):
+        raise ValueError(
+            f"{len(shared)} classes of {dataset.name} have both training and test images ({dataset.class_names[shared[0]]}, ...); "
+            "--set data.split=half divides by class"
+        )
+    watching = max(2, math.ceil(valid_fraction * len(classes))) if valid_fraction else 0
+    if len(classes) - watching < 2 or not test.any():
+        raise ValueError(
+            f"{dataset.name} has {len(classes)} training classes, of which {watching} only watch; at least 2 must train and 1 be asked"
+        )
+    valid = train & np.isin(dataset.labels, classes[len(classes) - watching :])
+    train = train & ~valid
+    queries = np.flatnonzero(test)
+    enrolled = queries if np.array_equal(test, gallery) else np.flatnonzero(gallery)
+    parts = fingerprint(dataset, train=train, valid=valid, test=test, gallery=gallery & ~test)
+    return Split(np.flatnonzero(train), queries, parts, enrolled, np.flatnonzero(valid))
+
+
+def _given(dataset: Dataset, names: tuple[str, ...]) -> np.ndarray:
+    if dataset.parts is None:
+        raise ValueError(f"data.split = given, but {dataset.name} has no parts of its own; --set data.split=half")
+    return np.isin(dataset.parts, names)
 
 
 def _stratified(dataset: Dataset, test_fraction: float, seed: int) -> np.ndarray:

@@ -15,7 +15,7 @@ from dml_bench.evaluation.neighbours import Neighbours
 from dml_bench.files import write_csv
 from dml_bench.tracking import Table
 
-__all__ = ["Answers"]
+__all__ = ["Answers", "predictions"]
 
 GROUPS = ("unseen", "seen", "all")
 
@@ -23,12 +23,22 @@ GROUPS = ("unseen", "seen", "all")
 class Answers:
     """What an experiment found out. All names are those of the study."""
 
-    def __init__(self, experiment: Experiment, dataset: Dataset, split: Split, unseen: tuple[int, ...], found: dict[str, Neighbours]):
+    def __init__(
+        self,
+        experiment: Experiment,
+        dataset: Dataset,
+        split: Split,
+        unseen: tuple[int, ...],
+        found: dict[str, Neighbours],
+        classified: dict[str, np.ndarray],
+    ):
+        """`classified` holds, by phase, the class ids that the loss's own logits choose for the queries, where it has logits."""
         self.experiment = experiment
         self.dataset = dataset
         self.split = split
         self.unseen = unseen
         self.found = found
+        self.classified = classified
 
     @cached_property
     def drop(self) -> Drop:
@@ -36,7 +46,7 @@ class Answers:
 
     def summary(self) -> dict[str, Any]:
         return {
-            "phases": {name: self._phase(neighbours) for name, neighbours in self.found.items()},
+            "phases": {name: self._phase(neighbours) | self._logits_accuracy(name) for name, neighbours in self.found.items()},
             **self.scalars(),
             "largest_drops": self._largest_drops(5),
         }
@@ -72,6 +82,15 @@ class Answers:
         for name, weights in (("knn_vote_accuracy", "majority"), ("knn_vote_accuracy_distance_weighted", "distance")):
             numbers[name] = {str(k): self._vote_accuracy(neighbours, k, weights) for k in self.experiment.evaluate.vote_k}
         return numbers
+
+    def _logits_accuracy(self, phase: str) -> dict[str, float]:
+        """Top-1 of the loss's own logits on the queries of the classes that it knows."""
+        if phase not in self.classified:
+            return {}
+        labels = self.found[phase].query_labels
+        known = ~np.isin(labels, self.unseen) if phase == "limited" else np.ones(len(labels), bool)
+        correct = (self.classified[phase] == labels)[known].astype(float)
+        return {"logits_accuracy_macro_known": macro(correct, labels[known]), "logits_accuracy_micro_known": micro(correct)}
 
     @staticmethod
     def _vote_accuracy(neighbours: Neighbours, k: int, weights: str) -> float:
@@ -122,27 +141,32 @@ class Answers:
         return Table(("class name", *measures), tuple(rows))
 
     def predictions(self) -> Table:
-        """One row per query: the nearest image, its class and similarity, and the vote of 10, by each phase's model."""
-        names, paths = np.array(self.dataset.class_names, object), np.array(self.dataset.paths, object)
-        labels = self.dataset.labels[self.split.test]
-        columns: dict[str, Any] = {
-            "query": paths[self.split.test],
-            "class": names[labels],
-            "unseen": np.isin(labels, self.unseen),
-        }
-        for phase, neighbours in self.found.items():
-            nearest = neighbours.indices[:, 0]
-            elected, share = vote(neighbours, min(10, neighbours.k))
-            columns |= {
-                f"{phase}_nearest": paths[self.split.train[nearest]],
-                f"{phase}_predicted": names[neighbours.labels[:, 0]],
-                f"{phase}_similarity": neighbours.similarities[:, 0].astype(float).round(6),
-                f"{phase}_correct": neighbours.labels[:, 0] == labels,
-                f"{phase}_vote": names[elected],
-                f"{phase}_vote_share": share.round(6),
-            }
-        return Table(tuple(columns), tuple(zip(*(column.tolist() for column in columns.values()), strict=True)))
+        labels = self.found["all"].query_labels
+        return predictions(self.dataset, self.split, np.isin(labels, self.unseen), self.found, self.classified)
 
     def write(self, folder: Path) -> None:
         for name, table in {**self.tables(), "predictions": self.predictions()}.items():
             write_csv(folder / f"{name}.csv", table.columns, table.rows)
+
+
+def predictions(
+    dataset: Dataset, split: Split, unseen: np.ndarray, found: dict[str, Neighbours], classified: dict[str, np.ndarray] | None = None
+) -> Table:
+    """One row per query: the nearest image, its class and similarity, the vote of 10, and what the logits say, by each phase's model."""
+    names, paths = np.array(dataset.class_names, object), np.array(dataset.paths, object)
+    labels = dataset.labels[split.test]
+    columns: dict[str, Any] = {"query": paths[split.test], "class": names[labels], "unseen": unseen}
+    for phase, neighbours in found.items():
+        nearest = neighbours.indices[:, 0]
+        elected, share = vote(neighbours, min(10, neighbours.k))
+        columns |= {
+            f"{phase}_nearest": paths[split.gallery[nearest]],
+            f"{phase}_predicted": names[neighbours.labels[:, 0]],
+            f"{phase}_similarity": neighbours.similarities[:, 0].astype(float).round(6),
+            f"{phase}_correct": neighbours.labels[:, 0] == labels,
+            f"{phase}_vote": names[elected],
+            f"{phase}_vote_share": share.round(6),
+        }
+        if classified and phase in classified:
+            columns[f"{phase}_logits_predicted"] = names[classified[phase]]
+    return Table(tuple(columns), tuple(zip(*(column.tolist() for column in columns.values()), strict=True)))

@@ -41,7 +41,7 @@ def map_at_r(neighbours: Neighbours) -> np.ndarray:
 def _relevance(neighbours: Neighbours) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(query, k) relevant, (query, k) within the first R, (query) R. Raises ValueError where the search was too short for R."""
     counts = np.bincount(neighbours.gallery_labels, minlength=int(neighbours.query_labels.max(initial=0)) + 1)
-    r = counts[neighbours.query_labels]
+    r = counts[neighbours.query_labels] - neighbours.leaves_one_out
     if r.max(initial=0) > neighbours.k:
         raise ValueError(f"a class has {r.max()} gallery images, but only {neighbours.k} neighbours were searched")
     return neighbours.labels == neighbours.query_labels[:, None], np.arange(neighbours.k) < r[:, None], r

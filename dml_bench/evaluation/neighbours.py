@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-__all__ = ["Neighbours", "search"]
+__all__ = ["Neighbours", "search", "search_leaving_one_out"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +19,8 @@ class Neighbours:
     """(gallery) int64 class ids."""
     query_labels: np.ndarray
     """(query) int64 class ids."""
+    leaves_one_out: bool = False
+    """Whether each query is itself in the gallery, and left out of its own neighbours."""
 
     def __post_init__(self) -> None:
         assert self.indices.shape == self.similarities.shape
@@ -37,7 +39,9 @@ class Neighbours:
 
     def of(self, queries: np.ndarray) -> "Neighbours":
         """The same for some of the queries: a boolean mask or positions."""
-        return Neighbours(self.indices[queries], self.similarities[queries], self.gallery_labels, self.query_labels[queries])
+        return Neighbours(
+            self.indices[queries], self.similarities[queries], self.gallery_labels, self.query_labels[queries], self.leaves_one_out
+        )
 
 
 def search(gallery: np.ndarray, query: np.ndarray, gallery_labels: np.ndarray, query_labels: np.ndarray, k: int) -> Neighbours:
@@ -60,6 +64,17 @@ def search(gallery: np.ndarray, query: np.ndarray, gallery_labels: np.ndarray, q
         everything = _ordered(*index.search(query[row : row + 1], len(gallery)))
         similarities[row], indices[row] = everything[0][0, : k + 1], everything[1][0, : k + 1]
     return Neighbours(np.ascontiguousarray(indices[:, :k]), np.ascontiguousarray(similarities[:, :k]), gallery_labels, query_labels)
+
+
+def search_leaving_one_out(embeddings: np.ndarray, labels: np.ndarray, k: int) -> Neighbours:
+    """As `search` of (images, dim) among themselves, without each image's finding itself. k is cut to the number of other images."""
+    found = search(embeddings, embeddings, labels, labels, k + 1)
+    itself = found.indices == np.arange(len(embeddings))[:, None]
+    itself[~itself.any(1), -1] = True  # more than k copies stand before it
+    shape = (len(embeddings), found.k - 1)
+    return Neighbours(
+        found.indices[~itself].reshape(shape), found.similarities[~itself].reshape(shape), labels, labels, leaves_one_out=True
+    )
 
 
 def _ordered(similarities: np.ndarray, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

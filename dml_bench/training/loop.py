@@ -8,9 +8,10 @@ import numpy as np
 import torch
 
 from dml_bench.evaluation.metrics import macro, micro, precision_at_1
-from dml_bench.evaluation.neighbours import search
-from dml_bench.seeding import permutation, seed_everything
-from dml_bench.training.run import Run
+from dml_bench.evaluation.neighbours import search, search_leaving_one_out
+from dml_bench.registry import samplers
+from dml_bench.seeding import seed_everything
+from dml_bench.training.run import Run, unit
 
 __all__ = ["NonFiniteLoss", "fit"]
 
@@ -20,7 +21,10 @@ class NonFiniteLoss(ValueError):
 
 
 def fit(run: Run, keep: Callable[[Run], None]) -> None:
-    """Train to the last epoch from where `run.records` end; `keep` is called after each epoch to save all state."""
+    """Train to the last epoch from where `run.records` end; `keep` is called after each epoch to save all state.
+
+    Raises AssertionError if a layer that has to stay as it was loaded has changed.
+    """
     evaluate = run.experiment.evaluate
     for epoch in range(len(run.records) + 1, run.experiment.train.epochs + 1):
         record = train_epoch(run, epoch)
@@ -29,6 +33,7 @@ def fit(run: Run, keep: Callable[[Run], None]) -> None:
         run.records.append(record)
         keep(run)
         run.watch.epoch(record)
+    run.check_frozen()
 
 
 def train_epoch(run: Run, epoch: int) -> dict[str, Any]:
@@ -41,7 +46,7 @@ def train_epoch(run: Run, epoch: int) -> dict[str, Any]:
     losses = torch.zeros(len(batches), device=run.device)
     start = time.perf_counter()
     for step, images in enumerate(batches):
-        inputs = run.source.train(images, phase=run.phase.name, epoch=epoch)
+        inputs = run.training_inputs(images, epoch)
         with run.autocast():
             embeddings = run.forward(inputs)
         loss = run.objective(embeddings, run.targets(images))
@@ -60,7 +65,7 @@ def train_epoch(run: Run, epoch: int) -> dict[str, Any]:
     return {
         "phase": run.phase.name,
         "epoch": epoch,
-        f"train_loss{run.suffix}": float(values.mean()),
+        f"train_loss{run.phase.suffix}": float(values.mean()),
         "batches_without_tuples": run.objective.batches_without_tuples,
         "train_images": sum(map(len, batches)),
         "train_seconds": seconds,
@@ -68,21 +73,27 @@ def train_epoch(run: Run, epoch: int) -> dict[str, Any]:
 
 
 def epoch_batches(run: Run, epoch: int) -> list[np.ndarray]:
-    """The training images in this epoch's order, cut into batches; a last batch of a single image is left out."""
-    order = permutation(run.experiment.seed, run.phase.name, epoch, "order", items=run.images)
-    size = run.experiment.train.batch_size
-    return [batch for start in range(0, len(order), size) if len(batch := order[start : start + size]) > 1]
+    """The training images of this epoch, as the sampler cuts them into batches."""
+    sampler, key = run.experiment.sampler, (run.experiment.seed, run.phase.name, epoch)
+    sample = samplers[sampler.name].build
+    return sample(run.images, run.dataset.labels[run.images], run.experiment.train.batch_size, key, **sampler.options)
 
 
 def measure(run: Run) -> dict[str, Any]:
-    """P@1 of the phase's known classes: their test images among their training images."""
+    """P@1 of the images that the phase watches; and the accuracy of the objective's logits on them, if it has any."""
+    if not len(run.query):
+        return {}
     start = time.perf_counter()
-    labels = run.dataset.labels
-    found = search(run.embed(run.gallery), run.embed(run.query), labels[run.gallery], labels[run.query], k=1)
+    labels = run.dataset.labels[run.query]
+    outputs = run.outputs(run.query)
+    if run.gallery is run.query:
+        found, images = search_leaving_one_out(unit(outputs), labels, k=1), len(run.query)
+    else:
+        found = search(run.embed(run.gallery), unit(outputs), run.dataset.labels[run.gallery], labels, k=1)
+        images = len(run.gallery) + len(run.query)
     correct = precision_at_1(found)
-    return {
-        f"test_accuracy{run.suffix}": micro(correct),
-        f"test_accuracy{run.suffix}_macro": macro(correct, labels[run.query]),
-        "evaluate_images": len(run.gallery) + len(run.query),
-        "evaluate_seconds": time.perf_counter() - start,
-    }
+    name, suffix = run.phase.watches, run.phase.suffix
+    record = {f"{name}_accuracy{suffix}": micro(correct), f"{name}_accuracy{suffix}_macro": macro(correct, labels)}
+    if run.objective.classifies and name == "test":
+        record[f"test_logits_accuracy{suffix}"] = micro((run.classify(outputs) == labels).astype(float))
+    return {**record, "evaluate_images": images, "evaluate_seconds": time.perf_counter() - start}

@@ -1,30 +1,142 @@
-"""The source domain: a softmax classifier on drawn species that no benchmark uses, whose backbone is then transferred.
+"""The weights that a backbone begins a phase with, where they have to be trained first.
 
-It stands in for ImageNet where no weights can be downloaded: real transfer learning with the experiment's own backbone.
+A stage is an experiment like any other, trained by the same loop: on other drawn species (`model.weights = "source"`), or on
+the training images of the phase itself (`start`). What was trained is kept and shared by all experiments that need the same.
 """
 
 import hashlib
 import json
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import torch
 from torch import Tensor
 
 from dml_bench.config import Component, Experiment, Pretrain, as_table, load
-from dml_bench.data.datasets import open_dataset
+from dml_bench.data.datasets import Dataset, open_dataset
 from dml_bench.data.sources import open_pixels
-from dml_bench.data.split import Phase, make_split
-from dml_bench.files import write_atomically
+from dml_bench.data.split import Phase, Split, make_split
+from dml_bench.files import write_atomically, write_json
+from dml_bench.registry import starts
 from dml_bench.training import loop, state
-from dml_bench.training.run import build, choose_precision
+from dml_bench.training.run import Run, build
 from dml_bench.training.watch import Watch
 
-__all__ = ["source_experiment", "source_weights"]
+__all__ = ["Stage", "source_experiment", "stages"]
 
-FORMAT = 1
+FORMAT = 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """A training that gives a backbone its first weights. Its place in `cache_dir` is a digest of all that decides its bits."""
+
+    experiment: Experiment
+    phase: Phase
+    dataset: Dataset
+    split: Split
+    before: "Stage | None"
+    """The stage that this one begins with."""
+    cache_dir: Path
+    device: torch.device
+    precision: str
+
+    @property
+    def key(self) -> str:
+        table = as_table(self.experiment)
+        file = Path(self.experiment.model.weights).expanduser()
+        facts = [
+            FORMAT, self.precision, self.device.type, torch.get_num_threads(), table, self.phase.name, self.phase.excluded,
+            self.dataset.fingerprint, self.split.fingerprint, self.before.key if self.before else "",
+            hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() else "",
+        ]  # fmt: skip
+        return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
+
+    @property
+    def path(self) -> Path:
+        backbone = self.experiment.model.backbone.name.replace(":", "_")
+        return self.cache_dir / "pretrained" / f"{self.experiment.name}-{backbone}-{self.key}.safetensors"
+
+    def work(self) -> dict[Path, int]:
+        """Units of work (see `Watch.work`) that are left at most, by the file that they make."""
+        if self.path.exists():
+            return {}
+        images = len(self.phase.trains_on(self.dataset, self.split))
+        watched = sum(map(len, self.phase.watched(self.dataset, self.split)))
+        own = 3 * self.experiment.train.views * images * self.experiment.train.epochs + watched
+        return {self.path: own} | (self.before.work() if self.before else {})
+
+    def weights(self, watch: Watch) -> dict[str, Tensor]:
+        """The backbone's state dict, statistics included: read, or trained now; an interrupted training goes on."""
+        from filelock import FileLock
+        from safetensors.torch import load_file, save
+
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(self.path.with_name(f".{self.path.stem}.lock")):
+            if not self.path.exists():
+                run = self._train(watch)
+                weights = {name: tensor.cpu().contiguous() for name, tensor in run.embedder.backbone.state_dict().items()}
+                write_json(self.path.with_suffix(".json"), {"experiment": as_table(self.experiment), "records": run.records})
+                write_atomically(self.path, lambda file: file.write(save(weights)))
+                self._unfinished.unlink(missing_ok=True)
+            return load_file(self.path)
+
+    def record(self) -> dict[str, Any]:
+        """What was trained and how it went, with the digest of the weights. Only after `weights`."""
+        told = json.loads(self.path.with_suffix(".json").read_text(encoding="utf-8"))
+        with open(self.path, "rb") as file:
+            told["weights_sha256"] = hashlib.file_digest(file, "sha256").hexdigest()
+        return told | ({"before": self.before.record()} if self.before else {})
+
+    @property
+    def _unfinished(self) -> Path:
+        return self.path.with_suffix(".state.pt")
+
+    def _train(self, watch: Watch) -> Run:
+        before = self.before.weights(watch) if self.before else None
+        watch.note(f"training once, kept in {self.path.parent}: {self.experiment.name} weights for phase {self.phase.name}")
+        epochs, images = self.experiment.train.epochs, len(self.phase.trains_on(self.dataset, self.split))
+        pixels = open_pixels(self.experiment, self.dataset, self.cache_dir, self.device, watch.progress)
+        run = build(
+            self.experiment, self.phase, self.dataset, self.split, pixels,
+            device=self.device, precision=self.precision, watch=watch, start=before,
+        )  # fmt: skip
+        if self._unfinished.exists():
+            state.load(run, self._unfinished)
+        name = self.phase.name if self.phase.name == self.experiment.name else f"{self.phase.name}, {self.experiment.name} start"
+        watch.phase(name, epochs, images * self.experiment.train.views)
+        loop.fit(run, lambda run: state.save(run, self._unfinished))
+        return run
+
+
+def stages(
+    experiment: Experiment,
+    phase: Phase,
+    dataset: Dataset,
+    split: Split,
+    cache_dir: Path,
+    device: torch.device,
+    precision: str,
+    watch: Watch,
+) -> Stage | None:
+    """The stage whose weights a phase begins with, or None where the configured weights are there to be loaded."""
+    before = _source(experiment, cache_dir, device, precision, watch) if experiment.model.weights == "source" else None
+    start = experiment.start
+    stage = starts[start.name].build(experiment, **start.options)
+    if stage is None:
+        return before
+    return Stage(
+        experiment=stage, phase=phase, dataset=dataset, split=split, before=before,
+        cache_dir=cache_dir, device=device, precision=precision,
+    )  # fmt: skip
 
 
 def source_experiment(experiment: Experiment) -> Experiment:
-    """The classifier that makes the `source` weights for this experiment's backbone and image size."""
+    """The classifier that makes the `source` weights for this experiment's backbone and image size.
+
+    It stands in for ImageNet where no weights can be downloaded: real transfer learning, from drawn species that no benchmark uses.
+    """
     recipe, size = experiment.pretrain or Pretrain(), experiment.images.size
     species = {
         "name": "source_species",
@@ -33,6 +145,7 @@ def source_experiment(experiment: Experiment) -> Experiment:
         "size": size * 9 // 8,
         "seed": recipe.seed,
     }
+    backbone, pooling = (component_table(component) for component in (experiment.model.backbone, experiment.model.pooling))
     return load(
         {
             "name": "source",
@@ -40,7 +153,7 @@ def source_experiment(experiment: Experiment) -> Experiment:
             "data": {"dataset": species},
             "images": {"size": size},
             "augment": {"random_crop_from": size * 9 // 8, "horizontal_flip": 0.5},
-            "model": {"backbone": component_table(experiment.model.backbone), "weights": "none", "head": "identity"},
+            "model": {"backbone": backbone, "pooling": pooling, "weights": "none", "head": "identity"},
             "loss": "crossentropy",
             "optimizer": {"name": "sgd", "lr": recipe.lr, "momentum": 0.9, "weight_decay": 5e-4},
             "train": {"epochs": recipe.epochs, "batch_size": recipe.batch_size, "precision": experiment.train.precision},
@@ -53,37 +166,11 @@ def component_table(component: Component) -> dict[str, object]:
     return {"name": component.name, **component.options}
 
 
-def source_weights(experiment: Experiment, cache_dir: Path, *, device: str, watch: Watch) -> dict[str, Tensor]:
-    """The backbone's state dict, trained once per recipe and kept in `cache_dir`; resumes after an interruption."""
-    from filelock import FileLock
-    from safetensors.torch import load_file, save
-
-    from dml_bench.training.run import choose_device
-
+def _source(experiment: Experiment, cache_dir: Path, device: torch.device, precision: str, watch: Watch) -> Stage:
     source = source_experiment(experiment)
-    on = choose_device(device)
-    precision = choose_precision(source.train.precision, on)
-    key = hashlib.sha256(json.dumps([FORMAT, precision, as_table(source)], sort_keys=True).encode()).hexdigest()[:16]
-    folder = cache_dir / "pretrained"
-    folder.mkdir(parents=True, exist_ok=True)
-    path, unfinished = folder / f"{source.model.backbone.name.replace(':', '_')}-{key}.safetensors", folder / f"{key}.state.pt"
-    with FileLock(folder / f".{key}.lock"):
-        if path.exists():
-            return load_file(path)
-        watch.note(
-            f"no pretrained backbone in {folder} yet: training one on {source.data.dataset.options['classes']} other drawn species, once"
-        )
-        dataset = open_dataset(source.data.dataset, None, cache_dir, watch.progress)
-        split = make_split(dataset, method="stratified", test_fraction=source.data.test_fraction, seed=source.seed)
-        pixels = open_pixels(source, dataset, cache_dir, on, watch.progress)
-        run = build(source, Phase("source"), dataset, split, pixels, device=on, precision=precision, watch=watch)
-        if unfinished.exists():
-            state.load(run, unfinished)
-        left = source.train.epochs - len(run.records)
-        watch.work(3 * len(run.images) * left + len(split.train) + len(split.test))
-        watch.phase("source", source.train.epochs, len(run.images))
-        loop.fit(run, lambda run: state.save(run, unfinished))
-        weights = {name: tensor.cpu().contiguous() for name, tensor in run.embedder.backbone.state_dict().items()}
-        write_atomically(path, lambda file: file.write(save(weights)))
-        unfinished.unlink(missing_ok=True)
-    return weights
+    dataset = open_dataset(source.data.dataset, None, cache_dir, watch.progress)
+    split = make_split(dataset, method="stratified", test_fraction=source.data.test_fraction, seed=source.seed)
+    return Stage(
+        experiment=source, phase=Phase("source"), dataset=dataset, split=split, before=None,
+        cache_dir=cache_dir, device=device, precision=precision,
+    )  # fmt: skip

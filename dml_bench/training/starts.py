@@ -1,8 +1,102 @@
-"""Starts: stages that train the backbone of a phase, on that phase's own training images, before the phase begins."""
+"""Starts: stages that train the backbone of a phase, on that phase's own training images, before the phase begins.
 
+A registered function takes the experiment that the stage serves and returns the stage as an experiment of its own, on the same
+data. Nothing of the experiment's objective is in it, so all experiments that need the same stage share it.
+"""
+
+from typing import Any
+
+from dml_bench.config import Experiment, as_table, load
 from dml_bench.registry import starts
+
+__all__ = ["stage_of"]
 
 
 @starts.register("none", summary="no stage: the phase begins with the configured weights", source="")
-def none() -> None:
+def none(experiment: Experiment) -> None:
     return None
+
+
+@starts.register(
+    "classifier", summary="a softmax classifier of the phase's classes, trained first; its backbone goes on", source="Zhai and Wu 2019"
+)
+def classifier(
+    experiment: Experiment,
+    *,
+    epochs: int = 100,
+    batch_size: int = 128,
+    lr: float = 0.01,
+    momentum: float = 0.0,
+    weight_decay: float = 0.0,
+) -> Experiment:
+    return stage_of(
+        experiment,
+        "classifier",
+        train={"epochs": epochs, "batch_size": batch_size},
+        model={"head": "identity"},
+        loss="crossentropy",
+        optimizer={"name": "sgd", "lr": lr, "momentum": momentum, "weight_decay": weight_decay},
+    )
+
+
+@starts.register(
+    "simclr", summary="two augmented views of each image are each other's positives; no class is looked at", source="Chen et al. 2020"
+)
+def simclr(
+    experiment: Experiment,
+    *,
+    epochs: int = 100,
+    batch_size: int = 128,
+    lr: float = 1e-3,
+    weight_decay: float = 1e-6,
+    temperature: float = 0.5,
+    hidden: int = 512,
+    dim: int = 128,
+    resized_crop: float = 0.2,
+    color_jitter: float = 0.5,
+    gaussian_blur: float = 0.5,
+) -> Experiment:
+    """Adam on NT-Xent of a two-layer projection head, which is then thrown away. Strengths as for small images in the paper's appendix B."""
+    return stage_of(
+        experiment,
+        "simclr",
+        train={"epochs": epochs, "batch_size": batch_size, "views": 2, "labels": "image"},
+        model={"head": {"name": "mlp", "hidden": hidden, "dim": dim}},
+        augment={
+            "resized_crop": resized_crop,
+            "horizontal_flip": 0.5,
+            "color_jitter": color_jitter,
+            "grayscale": 0.2,
+            "gaussian_blur": gaussian_blur,
+        },
+        loss={"name": "NTXent", "temperature": temperature},
+        optimizer={"name": "adam", "lr": lr, "weight_decay": weight_decay},
+    )
+
+
+def stage_of(
+    experiment: Experiment,
+    name: str,
+    *,
+    train: dict[str, Any],
+    model: dict[str, Any],
+    loss: str | dict[str, Any],
+    optimizer: dict[str, Any],
+    augment: dict[str, Any] | None = None,
+) -> Experiment:
+    """The experiment's data, images and first weights under another objective; measured once, after the last epoch."""
+    table = as_table(experiment)
+    kept = {key: table[key] for key in ("seed", "protocol", "data", "images", "pretrain") if key in table}
+    backbone = {key: table["model"][key] for key in ("backbone", "weights", "pooling")}
+    return load(
+        kept
+        | {
+            "name": name,
+            "augment": table["augment"] | (augment or {}),
+            "model": backbone | model,
+            "train": {"precision": experiment.train.precision} | train,
+            "loss": loss,
+            "optimizer": optimizer,
+            "evaluate": {"every": train["epochs"]},
+        }
+    )

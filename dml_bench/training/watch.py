@@ -21,7 +21,7 @@ class Watch:
         """What is about to happen: `experiment`, `folder`, `environment`, and per phase its classes, images and epochs."""
 
     def work(self, units: float) -> None:
-        """Training begins or goes on, with this much left to do: 3 units for an image trained on, 1 for one embedded."""
+        """This much is left to do in all: 3 units for an image trained on, 1 for one embedded. Said again before each part."""
 
     def phase(self, name: str, epochs: int, images: int) -> None:
         """A phase begins or goes on: its name, all its epochs, the images of an epoch."""

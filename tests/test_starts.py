@@ -1,0 +1,180 @@
+"""Starts: stages that see only what their phase sees, carry everything over, resume, and are shared."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from tiny import train
+
+from dml_bench.config import as_table, load
+from dml_bench.data.sources import Pixels
+from dml_bench.experiments import resolve
+from dml_bench.registry import starts
+from dml_bench.training import loop, pretraining, state
+from dml_bench.training.pretraining import Stage
+from dml_bench.training.run import Run
+
+CLASSIFIER = "start={name='classifier', epochs=2, batch_size=16, lr=0.05}"
+SIMCLR = "start={name='simclr', epochs=2, batch_size=16}"
+SHORT = "train.epochs=1"
+
+
+def rows(folder: Path) -> list[tuple[str, str]]:
+    lines = (folder / "split.csv").read_text().splitlines()[1:]
+    return [(line.split(",")[1], line.split(",")[2]) for line in lines]
+
+
+@pytest.mark.parametrize("start", [CLASSIFIER, SIMCLR], ids=["classifier", "simclr"])
+def test_no_start_ever_sees_a_held_out_class_or_a_test_image(birds, cache_dir, tmp_path, monkeypatch, start):
+    fed: dict[tuple[str, str], set[int]] = {}
+    original = Pixels.train
+
+    def spy(self: Pixels, images: np.ndarray, *, phase: str, epoch: int, view: int = 0) -> torch.Tensor:
+        fed.setdefault((self.experiment.name, phase), set()).update(images.tolist())
+        return original(self, images, phase=phase, epoch=epoch, view=view)
+
+    monkeypatch.setattr(Pixels, "train", spy)
+    folder = train(birds, tmp_path / "cache", tmp_path / "runs", start, SHORT).folder
+    split = rows(folder)
+    unseen = set(sorted({name for name, _ in split})[-2:])
+    training = {image for image, (_, part) in enumerate(split) if part == "train"}
+    known = {image for image in training if split[image][0] not in unseen}
+    stage = start.partition("'")[2].partition("'")[0]
+    assert fed[stage, "all"] == training
+    assert fed[stage, "limited"] == known
+    assert len(fed) == 4
+
+
+@pytest.mark.parametrize("start", [CLASSIFIER, SIMCLR], ids=["classifier", "simclr"])
+def test_a_phase_begins_with_the_weights_and_the_statistics_of_its_own_start(birds, tmp_path, monkeypatch, start):
+    begun: dict[tuple[str, str], dict[str, torch.Tensor]] = {}
+    ended: dict[tuple[str, str], dict[str, torch.Tensor]] = {}
+    fit = loop.fit
+
+    def watched(run: Run, keep: object) -> None:
+        key = run.experiment.name, run.phase.name
+        begun[key] = {name: tensor.clone() for name, tensor in run.embedder.backbone.state_dict().items()}
+        fit(run, keep)
+        ended[key] = {name: tensor.clone() for name, tensor in run.embedder.backbone.state_dict().items()}
+
+    monkeypatch.setattr(loop, "fit", watched)
+    folder = train(birds, tmp_path / "cache", tmp_path / "runs", start, SHORT).folder
+    stage = start.partition("'")[2].partition("'")[0]
+    for phase in ("all", "limited"):
+        before, after = ended[stage, phase], begun["EPSHN_cosine_resnet18_sgd_aug", phase]
+        assert before.keys() == after.keys()
+        assert any(name.endswith("running_var") for name in after)
+        assert all(torch.equal(before[name], after[name]) for name in before)
+        told = json.loads((folder / phase / "start.json").read_text())
+        assert told["experiment"]["name"] == stage
+        assert [record["epoch"] for record in told["records"]] == [1, 2]
+        assert len(told["weights_sha256"]) == 64
+    assert not torch.equal(
+        begun["EPSHN_cosine_resnet18_sgd_aug", "all"]["conv1.0.weight"], begun["EPSHN_cosine_resnet18_sgd_aug", "limited"]["conv1.0.weight"]
+    )
+
+
+def test_experiments_that_need_the_same_start_share_one(birds, tmp_path, monkeypatch):
+    trained: list[str] = []
+    original = Stage._train
+
+    def counted(self: Stage, watch: object) -> Run:
+        trained.append(self.phase.name)
+        return original(self, watch)
+
+    monkeypatch.setattr(Stage, "_train", counted)
+    train(birds, tmp_path / "cache", tmp_path / "one", CLASSIFIER, SHORT)
+    train(birds, tmp_path / "cache", tmp_path / "two", CLASSIFIER, SHORT, "model.head.dim=16", "optimizer.lr=0.01")
+    assert trained == ["all", "limited"]
+    train(birds, tmp_path / "cache", tmp_path / "three", CLASSIFIER, SHORT, "unseen=last:3")
+    assert trained == ["all", "limited", "limited"], "phase all has nothing to do with what is held out of the other"
+    train(birds, tmp_path / "cache", tmp_path / "four", CLASSIFIER, SHORT, "seed=43")
+    assert len(trained) == 5
+
+
+def test_a_start_that_was_interrupted_goes_on_and_ends_with_the_same_bits(birds, tmp_path, monkeypatch):
+    saves = 0
+    original = state.save
+
+    def stopping(run: Run, path: Path) -> None:
+        nonlocal saves
+        original(run, path)
+        saves += 1
+        if saves == 1:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(pretraining.state, "save", stopping)
+        with pytest.raises(KeyboardInterrupt):
+            train(birds, tmp_path / "cache", tmp_path / "runs", SIMCLR, SHORT)
+    assert list((tmp_path / "cache" / "pretrained").glob("*.state.pt"))
+    resumed = train(birds, tmp_path / "cache", tmp_path / "runs", SIMCLR, SHORT).folder
+    assert not list((tmp_path / "cache" / "pretrained").glob("*.state.pt"))
+    straight = train(birds, tmp_path / "other", tmp_path / "straight", SIMCLR, SHORT).folder
+    for phase in ("all", "limited"):
+        assert (resumed / phase / "weights.safetensors").read_bytes() == (straight / phase / "weights.safetensors").read_bytes()
+
+
+def test_simclr_makes_two_views_of_an_image_each_other_s_only_positives(birds, tmp_path, monkeypatch):
+    seen: list[torch.Tensor] = []
+    original = Run.targets
+
+    def spy(self: Run, images: np.ndarray) -> torch.Tensor:
+        labels = original(self, images)
+        if self.experiment.name == "simclr":
+            assert len(labels) == 2 * len(images)
+            seen.append(labels)
+        return labels
+
+    monkeypatch.setattr(Run, "targets", spy)
+    train(birds, tmp_path / "cache", tmp_path / "runs", SIMCLR, SHORT)
+    assert seen
+    assert all(torch.equal(labels, torch.arange(len(labels) // 2).repeat(2)) for labels in seen)
+
+
+@pytest.mark.parametrize("name", starts.names())
+def test_every_start_is_an_experiment_of_its_own_or_none(name):
+    experiment = resolve("EPSHN_cosine_resnet18x512_sgd_aug", overrides=[f"start={name}", "model.weights=none"])
+    stage = starts[name].build(experiment, **experiment.start.options)
+    if name == "none":
+        assert stage is None
+        return
+    assert stage.start.name == "none"
+    assert (stage.data, stage.images, stage.seed, stage.model.backbone) == (
+        experiment.data, experiment.images, experiment.seed, experiment.model.backbone,
+    )  # fmt: skip
+    assert load(as_table(stage)) == stage
+    baseline = resolve(
+        "EPSHN_cosine_resnet18_sgd",
+        overrides=["images.fit=crop", "augment.random_crop_from=246", "augment.horizontal_flip=0.5", f"start={name}", "model.weights=none"],
+    )
+    assert starts[name].build(baseline, **baseline.start.options) == stage, "it depends on nothing of the objective"
+
+
+def test_frozen_batch_norm_is_bit_equal_to_the_start_after_training(birds, cache_dir, tmp_path):
+    frozen = train(birds, cache_dir, tmp_path / "frozen", SHORT, "model.batch_norm=frozen").folder
+    learning = train(birds, cache_dir, tmp_path / "learning", SHORT).folder
+    from tiny import tiny
+
+    from dml_bench.model.embedder import build_embedder
+
+    start = build_embedder(tiny()).state_dict()
+    norms = [name.rpartition(".")[0] for name in start if name.endswith("running_mean")]
+    assert norms
+    names = [f"{norm}.{part}" for norm in norms for part in ("weight", "bias", "running_mean", "running_var")]
+    for phase in ("all", "limited"):
+        kept, changed = (load_file(folder / phase / "weights.safetensors") for folder in (frozen, learning))
+        assert all(torch.equal(kept[name], start[name]) for name in names)
+        assert not any(torch.equal(changed[name], start[name]) for name in names)
+        assert not torch.equal(kept["head.weight"], start["head.weight"])
+
+
+def test_a_frozen_layer_that_changes_is_noticed(birds, cache_dir, tmp_path, monkeypatch):
+    from dml_bench.model.embedder import Embedder
+
+    monkeypatch.setattr(Embedder, "train", torch.nn.Module.train)
+    with pytest.raises(AssertionError, match="frozen tensors were changed by training, e.g. backbone"):
+        train(birds, cache_dir, tmp_path, SHORT, "model.batch_norm=frozen")
