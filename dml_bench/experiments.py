@@ -2,10 +2,12 @@
 
 import json
 import tomllib
+from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from dml_bench.config import Experiment, load
+from dml_bench.config import Component, Experiment, load
 from dml_bench.registry import UnknownName, near_miss
 
 __all__ = ["EXPERIMENTS", "find", "names", "resolve"]
@@ -85,9 +87,10 @@ def merge(base: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
 
 
 def apply_profile(table: dict[str, Any], name: str) -> None:
-    """Change `table` in place by `profiles/NAME.toml`: set values, swap one value for another, scale numbers.
+    """Change `table` in place by `profiles/NAME.toml`: set values, swap one value for another, scale numbers, keep them small.
 
-    A scale that is a table gives the factor by the component's name: sgd and adam want different learning rates.
+    A factor or limit that is a table gives it by the name of a component of the experiment: sgd and adam, or losses of
+    another scale, want different learning rates.
     """
     rules = read_profile(name)
     if table.get("profile"):
@@ -99,11 +102,24 @@ def apply_profile(table: dict[str, Any], name: str) -> None:
         if current in swaps:
             assign(table, key, swaps[current])
     for key, factors in rules["scale"].items():
-        experiment = load(table)
-        factor = factors.get(value_at(experiment, key.rpartition(".")[0]).name, 1) if isinstance(factors, dict) else factors
-        current = value_at(experiment, key)
-        assign(table, key, round(current * factor) if isinstance(current, int) else current * factor)
+        change_number(table, key, factors, lambda current, factor: current * factor)
+    for key, limits in rules["at_most"].items():
+        change_number(table, key, limits, min)
     table["profile"] = name
+
+
+def change_number(table: dict[str, Any], key: str, by: Any, change: Callable[[float, float], float]) -> None:
+    """Change the number at `key`, if the experiment has one there: by a number, or by those of the components that it names."""
+    experiment = load(table)
+    current = value_at(experiment, key)
+    if current is None:
+        return
+    parts = [getattr(experiment, field.name) for field in fields(experiment)]
+    named = {part.name for part in parts if isinstance(part, Component)}
+    changed = current
+    for number in [by[name] for name in by if name in named] if isinstance(by, dict) else [by]:
+        changed = change(changed, number)
+    assign(table, key, round(changed) if isinstance(current, int) else changed)
 
 
 def read_profile(name: str) -> dict[str, Any]:
@@ -114,9 +130,10 @@ def read_profile(name: str) -> dict[str, Any]:
 
 
 def value_at(experiment: Experiment, key: str) -> Any:
+    """The value at `a.b.c`; None for an option that the component does not have."""
     value: Any = experiment
     for part in key.split("."):
-        value = getattr(value, part) if hasattr(value, part) else value.options[part]
+        value = getattr(value, part) if hasattr(value, part) else value.options.get(part)
     return value
 
 
