@@ -5,7 +5,7 @@ UV := $(shell command -v uv || echo $(BIN)/uv)
 export UV_COMPILE_BYTECODE := 1
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test check install pins clean
+.PHONY: demo test check install pins docs clean
 
 demo: install
 	$(BIN)/dml-bench run EPSHN_cosine_resnet18_sgd_aug --demo
@@ -32,6 +32,10 @@ install: .venv/installed
 pins:
 	$(UV) pip compile pyproject.toml --all-extras --group dev --group mongod --universal --python-version 3.11 \
 	  --no-header --no-annotate --upgrade --output-file requirements.txt
+
+# What `dml-bench list` knows, as a page; a test compares them.
+docs: install
+	$(BIN)/dml-bench list all --markdown > docs/components.md
 
 clean:
 	rm -rf .venv

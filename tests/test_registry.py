@@ -1,59 +1,33 @@
-"""Registries: their manners, and one conformance test per kind that builds and exercises every registered name."""
+"""Registries: their manners, and what every registered name has to say of itself. Each kind's own file exercises its names."""
 
 import inspect
 import json
+from pathlib import Path
 from typing import Literal, get_origin
 
 import pytest
 import torch
-from torch.nn import functional
 
-from dml_bench import catalogue
-from dml_bench.model.heads import linear
-from dml_bench.objectives.objective import Objective
-from dml_bench.registry import Registry, UnknownName, backbones, checked, datasets, heads, losses, miners, optimizers
+from dml_bench import catalogue, registry
+from dml_bench.registry import Registry, UnknownName, backbones, checked, losses, optimizers
 
-REGISTRIES = {
-    "datasets": datasets,
-    "backbones": backbones,
-    "heads": heads,
-    "losses": losses,
-    "miners": miners,
-    "optimizers": optimizers,
-}
+REGISTRIES = {kind: getattr(registry, kind) for kind in catalogue.KINDS if kind != "experiments"}
 EVERY_ENTRY = [pytest.param(entry, id=f"{kind}-{entry.name}") for kind, registry in REGISTRIES.items() for entry in registry]
-BACKBONES = {
-    "resnet18": 512,
-    "resnet50": 2048,
-    "efficientnet_lite0": 1280,
-    "efficientnet_lite1": 1280,
-    "efficientnet_lite2": 1280,
-    "timm:*": 512,
-}
 
 
 def fruits() -> Registry:
     """A registry of its own; `json` stands for the module that would fill it."""
-    registry = Registry("fruit", "json", {"sweet": False})
+    made = Registry("fruit", "json", {"sweet": False})
 
-    @registry.register("Apple", summary="round", source="a tree", sweet=True)
+    @made.register("Apple", summary="round", source="a tree", sweet=True)
     def apple(parts: int, *, colour: Literal["red", "green"] = "red", weight: float = 0.1, seeds: int = 5) -> None:
         return None
 
-    @registry.register("lemon", summary="sour", source="a tree")
+    @made.register("lemon", summary="sour", source="a tree")
     def lemon() -> None:
         return None
 
-    return registry
-
-
-def unit_vectors(batch: int = 24, dim: int = 8) -> torch.Tensor:
-    vectors = torch.randn(batch, dim, generator=torch.Generator().manual_seed(0))
-    return functional.normalize(vectors, dim=1).requires_grad_()
-
-
-def four_classes(batch: int = 24) -> torch.Tensor:
-    return torch.arange(batch) % 4
+    return made
 
 
 # Manners
@@ -119,14 +93,14 @@ def test_a_wrong_option_is_refused_in_words(given, words):
 
 
 def test_an_option_without_default_is_required():
-    registry = fruits()
+    made = fruits()
 
-    @registry.register("melon", summary="", source="")
+    @made.register("melon", summary="", source="")
     def melon(*, weight: float) -> None:
         return None
 
     with pytest.raises(ValueError, match=r"fruit.weight is required by melon and has no default"):
-        registry["melon"].resolve({}, "fruit")
+        made["melon"].resolve({}, "fruit")
 
 
 def test_adding_a_loss_is_one_decorated_function_which_the_catalogue_then_lists():
@@ -147,7 +121,9 @@ def test_adding_a_loss_is_one_decorated_function_which_the_catalogue_then_lists(
         "options": {"margin": 0.2},
         "takes_miner": True,
         "trains_proxies": False,
+        "classifies": False,
         "unit_vectors": True,
+        "equal_classes": False,
     }
     assert [record["name"] for record in catalogue.entries("losses")] == before
 
@@ -176,88 +152,6 @@ def test_the_catalogue_of_each_registry_is_json_with_a_record_per_entry(kind):
     assert [record["name"] for record in records] == REGISTRIES[kind].names()
 
 
-@pytest.mark.parametrize("entry", list(losses), ids=lambda entry: entry.name)
-def test_every_loss_is_a_finite_scalar_whose_gradient_reaches_the_embeddings(entry):
-    torch.manual_seed(0)
-    loss = entry.build(4, 8, **entry.resolve({}, "loss"))
-    miner = miners["EPSHN"].build() if entry.facts["takes_miner"] else None
-    objective = Objective(loss, miner, entry.facts["unit_vectors"])
-    embeddings = unit_vectors()
-    value = objective(embeddings, four_classes())
-    value.backward()
-    assert value.shape == ()
-    assert value.dtype == torch.float32
-    assert torch.isfinite(value) and value > 0
-    assert torch.isfinite(embeddings.grad).all() and embeddings.grad.abs().sum() > 0
-    assert objective.batches_without_tuples == 0
-
-
-@pytest.mark.parametrize("entry", list(losses), ids=lambda entry: entry.name)
-def test_a_loss_trains_proxies_exactly_where_it_says_so(entry):
-    loss = entry.build(4, 8, **entry.resolve({}, "loss"))
-    trained = [parameter for parameter in loss.parameters() if parameter.requires_grad]
-    assert bool(trained) == entry.facts["trains_proxies"]
-    if trained:
-        loss(unit_vectors(), four_classes(), None).backward()
-        assert all(parameter.grad is not None and parameter.grad.abs().sum() > 0 for parameter in trained)
-
-
-@pytest.mark.parametrize("entry", list(losses), ids=lambda entry: entry.name)
-def test_a_loss_takes_every_pair_of_the_batch_where_nothing_was_mined(entry):
-    loss = entry.build(4, 8, **entry.resolve({}, "loss"))
-    assert torch.isfinite(loss(unit_vectors(), four_classes(), None))
-
-
-@pytest.mark.parametrize("entry", list(miners), ids=lambda entry: entry.name)
-def test_every_miner_pairs_anchors_with_others_of_their_class_and_against_those_of_another(entry):
-    miner = entry.build(**entry.resolve({}, "miner"))
-    if entry.name == "none":
-        assert miner is None
-        return
-    labels = four_classes()
-    mined = miner(unit_vectors(), labels)
-    anchors, positives, *_, negatives = mined
-    assert len(anchors) > 0
-    assert (labels[anchors] == labels[positives]).all()
-    assert (anchors != positives).all()
-    assert (labels[mined[-2] if len(mined) == 4 else anchors] != labels[negatives]).all()
-
-
-@pytest.mark.parametrize("entry", list(heads), ids=lambda entry: entry.name)
-def test_every_head_turns_features_into_embeddings_of_the_dimension_it_names(entry):
-    head = entry.build(32, **entry.resolve({}, "head"))
-    features = torch.randn(4, 32, requires_grad=True)
-    embeddings = head(features)
-    embeddings.sum().backward()
-    assert embeddings.shape == (4, head.dim)
-    assert torch.isfinite(features.grad).all() and features.grad.abs().sum() > 0
-
-
-def test_the_linear_head_has_128_dimensions_unless_told_otherwise():
-    assert linear(32).dim == 128
-    assert linear(32, dim=512).dim == 512
-
-
-@pytest.mark.parametrize("entry", list(backbones), ids=lambda entry: entry.name)
-def test_every_backbone_pools_images_into_the_number_of_features_it_names(entry):
-    name = "timm:resnet10t" if entry.name == "timm:*" else entry.name
-    backbone = backbones[name].build(name).eval()
-    with torch.no_grad():
-        features = backbone(torch.randn(2, 3, 64, 64))
-    assert features.shape == (2, backbone.num_features) == (2, BACKBONES[entry.name])
-    assert torch.isfinite(features).all()
-    assert len(entry.facts["mean"]) == len(entry.facts["std"]) == 3
-    assert entry.facts["weights"].partition(":")[0] in {"torchvision", "package", "timm"}
-
-
-def test_a_resnet18_trains_on_images_of_64_pixels():
-    torch.manual_seed(0)
-    backbone = backbones["resnet18"].build("resnet18").train()
-    backbone(torch.randn(2, 3, 64, 64)).square().mean().backward()
-    assert all(parameter.grad is not None and torch.isfinite(parameter.grad).all() for parameter in backbone.parameters())
-    assert backbone.conv1.weight.grad.abs().sum() > 0
-
-
 def test_a_model_that_timm_does_not_have_is_answered_with_the_near_miss():
     with pytest.raises(UnknownName, match=r"timm has no model 'resnet10' \(did you mean resnet10t\?\)"):
         backbones["timm:resnet10"].build("timm:resnet10")
@@ -279,3 +173,9 @@ def test_sgd_is_plain_unless_told_otherwise():
     for expected in (0.999, 0.998):
         optimizer.step()
         assert weight.item() == pytest.approx(expected, abs=1e-7)
+
+
+def test_the_page_of_everything_that_has_a_name_is_what_the_registries_say():
+    page = Path(__file__).parent.parent / "docs" / "components.md"
+    found = {kind: catalogue.entries(kind) for kind in catalogue.KINDS}
+    assert page.read_text(encoding="utf-8") == catalogue.as_page(found), "run `make docs`"
