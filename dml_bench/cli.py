@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dml_bench import __version__, experiments
+from dml_bench import __version__, catalogue, experiments
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -29,14 +29,7 @@ data_app = typer.Typer(help="Get, check and draw data sets.", no_args_is_help=Tr
 app.add_typer(data_app, name="data")
 
 
-class Kind(StrEnum):
-    experiments = "experiments"
-    losses = "losses"
-    miners = "miners"
-    backbones = "backbones"
-    heads = "heads"
-    optimizers = "optimizers"
-    datasets = "datasets"
+Kind = StrEnum("Kind", {kind: kind for kind in (*catalogue.KINDS, "all")})  # type: ignore[misc]
 
 
 class WandbMode(StrEnum):
@@ -59,6 +52,12 @@ CacheDir = Annotated[
     Path, typer.Option(envvar="DML_BENCH_CACHE", help="Where decoded images, drawn birds and pretrained backbones are kept.")
 ]
 DataDir = Annotated[Path | None, typer.Option(help="Where the data set lies.")]
+DatasetName = Annotated[str, typer.Option("--dataset", help="Replace the data set: cub, folder, csv, demo, ...", show_default=False)]
+Seeds = Annotated[str, typer.Option(help="Seeds, joined by commas; each is a run of its own.", metavar="N,N,...", show_default=False)]
+Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+Out = Annotated[Path, typer.Option(help="Where run folders are made.")]
+Wandb = Annotated[WandbMode, typer.Option(help="Weights & Biases mirror; offline needs no account and no network.")]
+SkipUnreadable = Annotated[bool, typer.Option("--skip-unreadable", help="Leave out images that can't be decoded, and record which.")]
 
 
 @app.callback(invoke_without_command=True)
@@ -73,30 +72,22 @@ def run(
     name: Name,
     demo: Demo = False,
     data_dir: DataDir = None,
-    dataset: Annotated[str, typer.Option(help="Replace the data set: cub, folder, csv, demo, ...", show_default=False)] = "",
+    dataset: DatasetName = "",
     set_: Set = [],  # noqa: B006 - typer copies it
-    seeds: Annotated[
-        str, typer.Option(help="Seeds, joined by commas; each is a run of its own.", metavar="N,N,...", show_default=False)
-    ] = "",
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    out: Annotated[Path, typer.Option(help="Where run folders are made.")] = Path("runs"),
+    seeds: Seeds = "",
+    device: Device = "auto",
+    out: Out = Path("runs"),
     cache_dir: CacheDir = default_cache(),  # noqa: B008
-    wandb: Annotated[WandbMode, typer.Option(help="Weights & Biases mirror; offline needs no account and no network.")] = WandbMode.offline,
+    wandb: Wandb = WandbMode.offline,
     force: Annotated[bool, typer.Option("--force", help="Start anew, replacing what the run folder holds.")] = False,
-    skip_unreadable: Annotated[
-        bool, typer.Option("--skip-unreadable", help="Leave out images that can't be decoded, and record which.")
-    ] = False,
+    skip_unreadable: SkipUnreadable = False,
 ) -> None:
     """Train and evaluate both phases of an experiment. Run it again to go on after an interruption.
 
     \b
     Example: dml-bench run EPSHN_cosine_resnet18_sgd_aug --data-dir CUB_200_2011 --seeds 42,43
     """
-    if demo and dataset:
-        raise ValueError(f"--demo brings its own data set; drop it, or drop --dataset {dataset}")
-    overrides = [f"data.dataset={dataset}"] if dataset else []
-    overrides += ["data.skip_unreadable=true"] if skip_unreadable else []
-    overrides += set_
+    overrides = overrides_of(demo, dataset, skip_unreadable, set_)
     each_seed = [[f"seed={seed}"] for seed in split_seeds(seeds)] or [[]]
     resolved = [experiments.resolve(name, profile="demo" if demo else "", overrides=[*overrides, *seed]) for seed in each_seed]
     from dml_bench.console import show_outcome
@@ -125,6 +116,76 @@ def run(
         show_outcome(watch.console, outcome.folder, outcome.summary)
 
 
+@app.command()
+def suite(  # noqa: PLR0913, PLR0917 - its parameters are its options
+    names: Annotated[
+        list[str], typer.Argument(metavar="[EXPERIMENT]...", help="Experiments or .toml files, in place of a table.", show_default=False)
+    ] = [],  # noqa: B006
+    table: Annotated[str, typer.Option(help="Which table of experiments.", show_default="study")] = "",
+    only: Annotated[
+        list[str], typer.Option("--only", help="Only rows whose name matches, e.g. 'EPSHN*'; repeatable.", metavar="GLOB")
+    ] = [],  # noqa: B006
+    demo: Demo = False,
+    data_dir: DataDir = None,
+    dataset: DatasetName = "",
+    set_: Set = [],  # noqa: B006
+    seeds: Seeds = "",
+    jobs: Annotated[int, typer.Option(help="Runs at a time; by default one per device, or 2 on a CPU.", show_default=False, min=0)] = 0,
+    device: Device = "auto",
+    devices: Annotated[str, typer.Option(help="Devices that the runs share, e.g. cuda:0,cuda:1.", show_default=False)] = "",
+    out: Out = Path("runs"),
+    report: Annotated[
+        Path | None, typer.Option(help="Where the table is written; by default a folder in --out.", show_default=False)
+    ] = None,
+    cache_dir: CacheDir = default_cache(),  # noqa: B008
+    wandb: Wandb = WandbMode.offline,
+    skip_unreadable: SkipUnreadable = False,
+) -> None:
+    """Run a table of experiments, each in a process of its own, and set them side by side. Finished runs are kept;
+    the same command goes on where an earlier one stopped. Exit code 1 if a run failed.
+
+    \b
+    Example: dml-bench suite --demo --only 'EPSHN*' --seeds 42,43,44 --report reports/demo
+    """
+    overrides = overrides_of(demo, dataset, skip_unreadable, set_)
+    from dml_bench.suite.rows import chosen_rows
+
+    name, title, rows = chosen_rows(names, table, only, profile="demo" if demo else "", overrides=overrides, seeds=split_seeds(seeds))
+    from dml_bench.console import SuiteProgress
+    from dml_bench.suite.run import Suite, run_suite
+    from dml_bench.suite.scheduler import slots_of
+
+    asked = Suite(
+        name=name,
+        title=title,
+        rows=rows,
+        profile="demo" if demo else "",
+        overrides=tuple(overrides),
+        data_dir=data_dir,
+        out=out,
+        cache_dir=cache_dir,
+        report=report,
+        wandb=wandb.value,
+        slots=slots_of(jobs, device, devices),
+        command=("dml-bench", *sys.argv[1:]),
+    )
+    try:
+        ended = run_suite(asked, SuiteProgress(terminal()))
+    except KeyboardInterrupt:
+        typer.echo("stopped; finished runs and epochs are kept: the same command goes on from there", err=True)
+        raise typer.Exit(130) from None
+    if any(run.status == "failed" for run in ended):
+        raise typer.Exit(1)
+
+
+def overrides_of(demo: bool, dataset: str, skip_unreadable: bool, set_: list[str]) -> list[str]:
+    """The options that change values of an experiment, as --set has them."""
+    if demo and dataset:
+        raise ValueError(f"--demo brings its own data set; drop it, or drop --dataset {dataset}")
+    chosen = [f"data.dataset={dataset}"] if dataset else []
+    return [*chosen, *(["data.skip_unreadable=true"] if skip_unreadable else []), *set_]
+
+
 def split_seeds(text: str) -> list[int]:
     if not text:
         return []
@@ -138,19 +199,22 @@ def split_seeds(text: str) -> list[int]:
 def list_(
     kind: Annotated[Kind, typer.Argument(help="What to list.", show_default=False)],
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, with the options of each entry.")] = False,
+    as_markdown: Annotated[bool, typer.Option("--markdown", help="Print the table of docs/components.md.")] = False,
 ) -> None:
     """List what can be named in an experiment, with summaries and sources.
 
     \b
     Example: dml-bench list losses
     """
-    from dml_bench import catalogue
-
-    entries = catalogue.entries(kind.value)
+    chosen = catalogue.KINDS if kind.value == "all" else (kind.value,)
+    found = {kind: catalogue.entries(kind) for kind in chosen}
     if as_json:
-        typer.echo(json.dumps(entries, indent=1, ensure_ascii=False))
-        return
-    terminal().print(catalogue.as_rich(kind.value, entries))
+        typer.echo(json.dumps(found if kind.value == "all" else found[kind.value], indent=1, ensure_ascii=False))
+    elif as_markdown:
+        typer.echo(catalogue.as_page(found), nl=False)
+    else:
+        for name, entries in found.items():
+            terminal().print(catalogue.as_rich(name, entries))
 
 
 @app.command()

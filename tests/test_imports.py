@@ -28,11 +28,14 @@ HEIGHT = {
     "evaluation": 4,
     "results": 5,
     "training": 5,
+    "measured": 6,
     "runner": 6,
     "console": 7,
     "doctor": 7,
-    "cli": 8,
-    "__main__": 9,
+    "expectations": 7,
+    "suite": 8,
+    "cli": 9,
+    "__main__": 10,
 }
 """A module may import those lower than it, and those of its own folder."""
 

@@ -41,7 +41,7 @@ def resized_crop_boxes(heights: np.ndarray, widths: np.ndarray, draws: np.ndarra
 
     The area is uniform from `min_area` to 1 of the image's, width / height log-uniform from 3/4 to 4/3, as in torchvision's
     RandomResizedCrop. A side that is longer than the image's becomes the image's, where torchvision draws again (up to ten
-    times), so that very large crops are more frequent here.
+    times), so that crops as high or as wide as the image are more frequent here.
     """
     areas = heights * widths * (min_area + draws[:, 0] * (1 - min_area))
     ratios = (4 / 3) ** (2 * draws[:, 1] - 1)

@@ -1,0 +1,128 @@
+"""suite.json: how a suite was made, over all the sessions that it took."""
+
+import json
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from dml_bench.console import duration
+from dml_bench.files import write_json
+from dml_bench.measured import FinishedRun
+from dml_bench.suite.scheduler import Ended, Slots
+
+__all__ = ["Record", "scalars"]
+
+SCHEMA_VERSION = 1
+
+
+class Record:
+    """The sessions of a suite: each call that ran something. A call that found everything finished leaves no trace."""
+
+    def __init__(self, path: Path, command: Sequence[str], slots: Slots):
+        self.path = path
+        self.slots = slots
+        self.before = read(path)
+        self.session: dict[str, Any] = {
+            "started_at": datetime.now(UTC).isoformat(timespec="seconds"),
+            "wall_seconds": 0.0,
+            "command": list(command),
+            "jobs": slots.jobs,
+            "devices": list(slots.devices),
+            "threads": slots.threads,
+            "ended": "stopped",
+            "runs": [],
+        }
+
+    def add(self, ended: Ended) -> None:
+        experiment = ended.job.experiment
+        run = {"experiment": experiment.name, "seed": experiment.seed, "status": ended.status, "seconds": round(ended.seconds, 3)}
+        self.session["runs"].append(run | ({"reason": ended.reason} if ended.reason else {}))
+
+    @property
+    def sessions(self) -> list[dict[str, Any]]:
+        return [*self.before, *([self.session] if self.session["wall_seconds"] else [])]
+
+    def write(self, facts: dict[str, Any], seconds: float, ended: str) -> None:
+        """Keep what is known of the suite; `seconds` is this session's time, 0 where it had nothing to run."""
+        self.session |= {"wall_seconds": round(seconds, 3), "ended": ended}
+        taken: dict[str, float] = {}
+        for session in self.sessions:
+            for run in session["runs"]:
+                taken[run["experiment"]] = round(taken.get(run["experiment"], 0.0) + run["seconds"], 3)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        wall = round(sum(session["wall_seconds"] for session in self.sessions), 3)
+        write_json(
+            self.path,
+            {"schema_version": SCHEMA_VERSION, **facts, "wall_seconds": wall, "seconds_per_row": taken, "sessions": self.sessions},
+        )
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    if not path.exists():
+        return []
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if content["schema_version"] != SCHEMA_VERSION:
+            raise ValueError(f"schema version {content['schema_version']}")
+        return list(content["sessions"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} can't be read ({error}): move it away, or choose another folder with --report DIR") from None
+
+
+def environments(runs: Sequence[FinishedRun]) -> list[dict[str, Any]]:
+    """The distinct places, versions and settings that the last session of each run had, with the number of runs of each."""
+    found: dict[str, dict[str, Any]] = {}
+    for run in runs:
+        session = json.loads((run.folder / "environment.json").read_text(encoding="utf-8"))["sessions"][-1]
+        here = {key: value for key, value in session.items() if key not in ("started_at", "command")}
+        entry = found.setdefault(json.dumps(here, sort_keys=True), {**here, "runs": 0})
+        entry["runs"] += 1
+    return list(found.values())
+
+
+def dates(runs: Sequence[FinishedRun]) -> list[str]:
+    """The day on which each run's last session began, ascending, once each."""
+    paths = [run.folder / "environment.json" for run in runs]
+    return sorted({json.loads(path.read_text(encoding="utf-8"))["sessions"][-1]["started_at"][:10] for path in paths})
+
+
+def made_with(runs: Sequence[FinishedRun], sessions: Sequence[dict[str, Any]]) -> list[str]:
+    """Lines for people: data, hardware, versions, dates and time."""
+    lines = [
+        f"{dataset['name']}: {dataset['num_images']:,} images of {dataset['num_classes']} classes (fingerprint {fingerprint[:12]})"
+        for fingerprint, dataset in {run.summary["dataset"]["fingerprint"]: run.summary["dataset"] for run in runs}.items()
+    ]
+    lines += [place_in_words(place) for place in environments(runs)]
+    if days := dates(runs):
+        lines.append(f"runs made {days[0]}" + (f" to {days[-1]}" if len(days) > 1 else ""))
+    if sessions:
+        wall = sum(session["wall_seconds"] for session in sessions)
+        jobs = sorted({session["jobs"] for session in sessions})
+        at_a_time = " or ".join(map(str, jobs)) + (" run" if jobs == [1] else " runs")
+        lines.append(f"{duration(wall)} in {counted(len(sessions), 'session')}, {at_a_time} at a time")
+    return lines
+
+
+def place_in_words(place: dict[str, Any]) -> str:
+    packages = ", ".join(f"{name} {place['packages'][name]}" for name in ("torch", "torchvision", "timm", "faiss-cpu", "numpy"))
+    return (
+        f"{counted(place['runs'], 'run')} on {place['processor']}, {counted(place['cores'], 'core')}, "
+        f"{counted(place['threads'], 'thread')} a run, {place['device']}, {place['precision']}; Python {place['python']}, {packages}, "
+        f"dml-bench {place['dml_bench']} (commit {place['commit']})"
+    )
+
+
+def counted(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def scalars(value: Any, prefix: str = "") -> dict[str, Any]:
+    """All numbers and texts of a nested summary by their dotted names; lists and file digests are left out."""
+    found: dict[str, Any] = {}
+    for key, inner in value.items():
+        if isinstance(inner, dict) and key != "files":
+            found |= scalars(inner, f"{prefix}{key}.")
+        elif isinstance(inner, str | int | float):
+            found[f"{prefix}{key}"] = inner
+    return found

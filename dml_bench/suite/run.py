@@ -1,0 +1,203 @@
+"""A suite from its rows to its page."""
+
+import time
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from dml_bench import experiments
+from dml_bench.console import SuiteProgress, duration
+from dml_bench.data.datasets import open_dataset
+from dml_bench.expectations import Judgement, claim_in_words, judge
+from dml_bench.measured import FinishedRun, read_finished
+from dml_bench.suite import page, record
+from dml_bench.suite.progress import SuiteListener
+from dml_bench.suite.rows import Job, Row, in_order
+from dml_bench.suite.scheduler import Ended, Places, Slots, run_jobs
+from dml_bench.suite.table import Group, grouped
+
+__all__ = ["Suite", "run_suite"]
+
+Key = tuple[str, int]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Suite:
+    """What to run, where, and where to write the page."""
+
+    name: str
+    title: str
+    rows: tuple[Row, ...]
+    profile: str
+    overrides: tuple[str, ...]
+    data_dir: Path | None
+    out: Path
+    cache_dir: Path
+    report: Path | None
+    """None: a folder in `out`, named for table and data."""
+    wandb: str
+    slots: Slots
+    command: tuple[str, ...]
+
+
+def run_suite(suite: Suite, display: SuiteProgress) -> list[Ended]:
+    """Run what is not finished, show and write the table, and return how each run ended. Raises ValueError before anything is run
+    where an experiment claims what can't be measured, or the data can't be opened."""
+    jobs = in_order(list(suite.rows))
+    for row in suite.rows:
+        for expectation in row.written.expects:
+            claim_in_words(row.written, expectation)
+    with display:
+        datasets = open_datasets(jobs, suite, display)
+    session = Session(suite, datasets)
+    session.look(jobs)
+    session.run([job for job in jobs if job.key not in session.runs], display)
+    session.conclude(jobs, display)
+    return session.ended
+
+
+def open_datasets(jobs: Sequence[Job], suite: Suite, display: SuiteProgress) -> dict[str, str]:
+    """The names of the data sets by the configuration that opens them; what they draw is drawn once, before the runs."""
+    names: dict[str, str] = {}
+    for job in jobs:
+        component = job.experiment.data.dataset
+        if repr(component) not in names:
+            names[repr(component)] = open_dataset(component, suite.data_dir, suite.cache_dir, display.progress).name
+    return names
+
+
+class Session:
+    """One call of a suite."""
+
+    def __init__(self, suite: Suite, datasets: dict[str, str]):
+        self.suite = suite
+        self.datasets = datasets
+        self.report = suite.report or suite.out / "suite" / f"{suite.name}-{'+'.join(dict.fromkeys(datasets.values()))}"
+        self.record = record.Record(self.report / "suite.json", suite.command, suite.slots)
+        self.runs: dict[Key, FinishedRun] = {}
+        self.failures: dict[Key, str] = {}
+        self.ended: list[Ended] = []
+
+    def look(self, jobs: Sequence[Job]) -> None:
+        """Find the runs that are finished already. One that can't be read is left to its process to complain about."""
+        for job in jobs:
+            try:
+                if run := self.read(job):
+                    self.runs[job.key] = run
+                    self.ended.append(Ended(job=job, status="finished earlier"))
+            except ValueError:
+                continue
+
+    def read(self, job: Job) -> FinishedRun | None:
+        return read_finished(self.suite.out, job.experiment, self.datasets[repr(job.experiment.data.dataset)])
+
+    def run(self, jobs: list[Job], display: SuiteProgress) -> None:
+        """Run these, some at a time. On Ctrl-C what is known is kept, and KeyboardInterrupt goes on."""
+        if not jobs:
+            return
+        suite, start, how = self.suite, time.perf_counter(), "stopped"
+        places = Places(suite.data_dir, suite.out, suite.cache_dir, suite.out / "suite" / "logs", suite.wandb)
+        listener = SuiteListener(display, jobs, len(self.runs), suite.slots.jobs, duration)
+        display.say(describe(jobs, len(self.runs), suite.slots))
+        try:
+            with display, closing(run_jobs(jobs, places, suite.slots, listener)) as outcomes:
+                for ended in outcomes:
+                    self.keep(ended, listener)
+            how = "complete"
+        finally:
+            self.record.write(self.facts(), time.perf_counter() - start, how)
+
+    def keep(self, ended: Ended, listener: SuiteListener) -> None:
+        told = ""
+        if ended.status == "finished":
+            try:
+                run = self.read(ended.job)
+                assert run, "a run that says it is finished left no summary"
+                self.runs[ended.job.key], told = run, numbers(run.summary)
+            except ValueError as error:
+                ended = replace(ended, status="failed", reason=str(error))
+        if ended.status == "failed":
+            self.failures[ended.job.key] = ended.reason
+        self.ended.append(ended)
+        self.record.add(ended)
+        listener.tell(ended, told)
+
+    def facts(self) -> dict[str, Any]:
+        suite = self.suite
+        runs = list(self.runs.values())
+        return {
+            "table": suite.name,
+            "title": suite.title,
+            "command": list(suite.command),
+            "rows": [row.name for row in suite.rows],
+            "seeds": sorted({experiment.seed for row in suite.rows for experiment in row.seeds}),
+            "profile": suite.profile,
+            "overrides": list(suite.overrides),
+            "made_with": record.environments(runs),
+            "failures": [{"experiment": name, "seed": seed, "reason": reason} for (name, seed), reason in self.failures.items()],
+        }
+
+    def conclude(self, jobs: Sequence[Job], display: SuiteProgress) -> None:
+        """Show the tables and write the page."""
+        groups = grouped(self.suite.rows, self.runs, self.failures)
+        runs = list(self.runs.values())
+        report = page.Report(
+            title=self.suite.title,
+            command=self.suite.command,
+            groups=groups,
+            verdicts=self.verdicts(groups),
+            runs=[self.scalars(job) for job in jobs],
+            made_with=record.made_with(runs, self.record.sessions),
+        )
+        page.write(self.report, report)
+        self.record.write(self.facts(), self.record.session["wall_seconds"], self.record.session["ended"])
+        page.show(display.console, report)
+        display.say(f"results  {self.report}")
+
+    def scalars(self, job: Job) -> dict[str, Any]:
+        name, seed = job.key
+        status = "finished" if job.key in self.runs else "failed"
+        row = {"experiment": name, "seed": seed, "status": status, "reason": self.failures.get(job.key, "")}
+        return row | (record.scalars(self.runs[job.key].summary) if job.key in self.runs else {})
+
+    def verdicts(self, groups: Sequence[Group]) -> list[Judgement]:
+        of_row = {line.name: line.runs for group in groups for line in group.lines}
+        elsewhere: dict[str, list[FinishedRun]] = {}
+
+        def runs_of(name: str) -> Sequence[FinishedRun]:
+            if name not in of_row and name not in elsewhere:
+                elsewhere[name] = self.runs_outside(name)
+            return of_row[name] if name in of_row else elsewhere[name]
+
+        return [tested for row in self.suite.rows for tested in judge(row.written, of_row[row.name], runs_of)]
+
+    def runs_outside(self, name: str) -> list[FinishedRun]:
+        """Finished runs of an experiment that is no row of this suite, by the same settings."""
+        seeds = sorted({experiment.seed for row in self.suite.rows for experiment in row.seeds})
+        found = []
+        for seed in seeds:
+            try:
+                other = experiments.resolve(name, profile=self.suite.profile, overrides=[*self.suite.overrides, f"seed={seed}"])
+                found.append(read_finished(self.suite.out, other, self.datasets[repr(other.data.dataset)]))
+            except (ValueError, KeyError):
+                continue
+        return [run for run in found if run]
+
+
+def describe(jobs: Sequence[Job], finished: int, slots: Slots) -> str:
+    """What is about to happen."""
+    earlier = f", {finished} are finished already" if finished else ""
+    devices = "" if slots.devices == ("auto",) else f" on {', '.join(slots.devices)}"
+    runs, threads = record.counted(len(jobs), "run"), record.counted(slots.threads, "thread")
+    return f"{runs}{earlier}; {slots.jobs} at a time{devices}, {threads} each"
+
+
+def numbers(summary: dict[str, Any]) -> str:
+    """The most telling numbers of a run, in a few words."""
+    if summary["protocol"] == "class_disjoint":
+        found = summary["retrieval"]
+        return f"P@1 {found['precision_at_1_macro']:.3f}, MAP@R {found['map_at_r']:.3f}"
+    both = " ".join(f"{phase} {summary['phases'][phase]['precision_at_1_macro']:.3f}" for phase in ("all", "limited"))
+    return f"P@1 {both}, drop unseen {summary['precision_drop_unseen_classes']:+.3f}"

@@ -1,0 +1,78 @@
+"""Finished runs written by hand in the format of real ones: which queries each phase's model got right, and nothing trained."""
+
+import hashlib
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dml_bench.config import Experiment, as_table
+from dml_bench.evaluation.neighbours import Neighbours
+from dml_bench.experiments import resolve
+from dml_bench.files import write_csv, write_json
+from dml_bench.measured import FinishedRun
+from dml_bench.results import RunFolder, write_neighbours
+
+BASELINE = "EPSHN_cosine_resnet18_sgd_aug"
+COST = {"train_seconds": 60.0, "train_images_per_second": 100.0, "embed_images_per_second": 400.0, "peak_memory_bytes": 2**30}
+
+
+def experiment(name: str = BASELINE, *, seed: int = 42, profile: str = "", **changes: Any) -> Experiment:
+    return replace(resolve(BASELINE, profile=profile, overrides=[f"seed={seed}"]), name=name, **changes)
+
+
+def answered(right: np.ndarray, labels: np.ndarray) -> Neighbours:
+    """A search whose nearest image is of the query's class where `right`, else of the next class."""
+    gallery = np.unique(labels)
+    nearest = np.where(right, labels, (labels + 1) % len(gallery))
+    other = (nearest + 1) % len(gallery)
+    return Neighbours(np.stack([nearest, other], 1), np.ones((len(labels), 2), np.float32), gallery, labels)
+
+
+def finish(out: Path, run: Experiment, right: dict[str, list[list[int]]], unseen: int = 2, split: str = "") -> FinishedRun:
+    """Write the run folder of `run`: for each phase and class, which of the class's queries were answered right (1) or wrong (0)."""
+    folder = RunFolder(out, run, "cub")
+    folder.path.mkdir(parents=True)
+    names = [f"class {i}" for i in range(len(right["all"]))]
+    labels = np.repeat(np.arange(len(names)), [len(queries) for queries in right["all"]])
+    phases, cost = {}, {}
+    for phase, classes in right.items():
+        found = answered(np.concatenate(classes).astype(bool), labels)
+        (folder.path / phase).mkdir()
+        write_neighbours(folder.path / phase / "neighbours.safetensors", found)
+        phases[phase] = {"precision_at_1_macro": float(np.mean([np.mean(queries) for queries in classes]))}
+        cost[phase] = COST
+    write_csv(folder.path / "all_classes_metrics.csv", ["class name"], [[name] for name in names])
+    write_json(folder.path / "experiment.json", as_table(run))
+    write_json(folder.path / "environment.json", {"sessions": [SESSION]})
+    drops = [np.mean(a) - np.mean(b) for a, b in zip(right["all"], right["limited"], strict=True)]
+    summary = {
+        "schema_version": 1,
+        "protocol": run.protocol,
+        "dataset": {"name": "cub", "fingerprint": "d" * 64, "num_images": 100, "num_classes": len(names)},
+        "split": {"fingerprint": split or hashlib.sha256(str(run.seed).encode()).hexdigest()},
+        "unseen_classes": names[-unseen:],
+        "phases": phases,
+        "precision_drop_unseen_classes": float(np.mean(drops[-unseen:])),
+        "precision_drop_seen_classes": float(np.mean(drops[:-unseen])),
+        "precision_drop_all_classes": float(np.mean(drops)),
+        "cost": {**cost, "total_seconds": 130.0, "device": "cpu"},
+    }
+    folder.write_summary(summary)
+    return FinishedRun(folder.path, run, summary)
+
+
+SESSION = {
+    "started_at": "2026-01-02T03:04:05+00:00",
+    "command": ["dml-bench"],
+    "dml_bench": "0.1.0",
+    "commit": "abc",
+    "python": "3.11.7",
+    "processor": "a processor",
+    "cores": 2,
+    "threads": 1,
+    "device": "cpu",
+    "precision": "float32",
+    "packages": {"torch": "2", "torchvision": "0", "timm": "1", "faiss-cpu": "1", "numpy": "2"},
+}

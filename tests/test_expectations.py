@@ -1,0 +1,204 @@
+"""Verdicts on claims, from numbers and runs made by hand; and that whatever can be measured of a real run is what its summary says."""
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+from handmade import experiment, finish
+from tiny import train
+
+from dml_bench.config import Expectation, Train
+from dml_bench.evaluation.statistics import Interval
+from dml_bench.expectations import Judgement, Verdict, claim_in_words, judge, judge_change, judge_value
+from dml_bench.experiments import names, resolve
+from dml_bench.measured import FinishedRun, measure, metrics_of, read_finished
+from dml_bench.registry import UnknownName
+from dml_bench.results import read_json
+
+MIXED = [[1, 1, 1, 0], [1, 0, 1, 0], [1, 1, 0, 0], [1, 1, 1, 1], [0, 1, 1, 0], [1, 0, 1, 1]]
+WRONG = [[0, 0, 0, 0]] * 6
+RIGHT = [[1, 1, 1, 1]] * 6
+BETTER = [[1, 1, 1, 1], [1, 1, 1, 0], [1, 1, 1, 1], [1, 1, 1, 1], [1, 1, 1, 0], [1, 1, 1, 1]]
+
+
+def around(low: float, high: float) -> Interval:
+    return Interval((low + high) / 2, low, high, 0.95, 10_000)
+
+
+@pytest.mark.parametrize(
+    ("claimed", "low", "high", "verdict"),
+    [
+        (0.03, 0.001, 0.2, "holds"),
+        (0.03, -0.2, -0.001, "does not"),
+        (0.03, -0.01, 0.2, "within noise"),
+        (-0.14, -0.3, -0.1, "holds"),
+        (-0.14, 0.01, 0.02, "does not"),
+        (-0.14, -0.3, 0.0, "within noise"),
+        (0.0, -0.02, 0.019, "holds"),
+        (0.0, -0.03, 0.01, "within noise"),
+        (0.0, 0.01, 0.05, "within noise"),
+        (0.0, 0.021, 0.05, "does not"),
+        (0.0, -0.3, -0.021, "does not"),
+        (0.1, math.nan, math.nan, "not tested"),
+    ],
+)
+def test_a_claimed_change_is_judged_by_where_the_interval_of_the_difference_lies(claimed, low, high, verdict):
+    assert judge_change(claimed, around(low, high)) == verdict
+
+
+@pytest.mark.parametrize(
+    ("claimed", "low", "high", "verdict"),
+    [(0.5, 0.45, 0.5, "holds"), (0.5, 0.51, 0.6, "does not"), (0.5, 0.2, 0.49, "does not"), (0.5, math.nan, math.nan, "not tested")],
+)
+def test_a_claimed_value_holds_where_the_interval_contains_it(claimed, low, high, verdict):
+    assert judge_value(claimed, around(low, high)) == verdict
+
+
+def value(claimed: float, metric: str = "test_accuracy", note: str = "") -> Expectation:
+    return Expectation(metric=metric, source="a paper", value=claimed, note=note)
+
+
+def change(claimed: float, metric: str = "test_accuracy", versus: str = "other") -> Expectation:
+    return Expectation(metric=metric, source="a paper", change=claimed, versus=versus)
+
+
+def judged(out: Path, claim: Expectation, *, others: dict[int, list[list[int]]] | None = None, split: str = "", **run: object) -> Judgement:
+    """The verdict on a claim of the experiment `mine`, run with seeds 42 and 43, and of `other`'s runs by seed."""
+    written = experiment("mine", expects=(claim,))
+    mine = [finish(out, experiment("mine", seed=seed, **run), {"all": MIXED, "limited": WRONG}) for seed in (42, 43)]
+    versus = [
+        finish(out, experiment("other", seed=seed), {"all": right, "limited": WRONG}, split=split) for seed, right in (others or {}).items()
+    ]
+    (tested,) = judge(written, mine, {"other": versus, "mine": mine}.__getitem__)
+    return tested
+
+
+def test_a_value_is_tested_on_the_data_and_the_settings_it_was_claimed_for(tmp_path):
+    tested = judged(tmp_path, value(0.66))
+    assert (tested.verdict, tested.reason) == ("holds", "")
+    assert tested.measured and tested.measured.estimate == pytest.approx(16 / 24)
+    assert judged(tmp_path / "far", value(0.99)).verdict == "does not"
+
+
+def test_a_value_is_not_tested_under_a_profile(tmp_path):
+    tested = judged(tmp_path, value(0.66), profile="demo")
+    assert (tested.verdict, tested.reason) == ("not tested", "other data")
+    assert tested.measured and tested.measured.estimate == pytest.approx(16 / 24), "what was measured is told all the same"
+
+
+def test_a_value_is_not_tested_under_another_protocol_or_other_settings(tmp_path):
+    tested = judged(tmp_path, value(0.66, note="200 classes, boxes cut out"))
+    assert (tested.verdict, tested.reason) == ("not tested", "other protocol (200 classes, boxes cut out)")
+    tested = judged(tmp_path / "settings", value(0.66), train=Train(epochs=3))
+    assert (tested.verdict, tested.reason) == ("not tested", "other settings (train.epochs)")
+
+
+def test_a_change_is_tested_query_by_query_on_the_same_seeds(tmp_path):
+    tested = judged(tmp_path, change(-0.2), others={43: BETTER, 44: RIGHT})
+    assert tested.verdict is Verdict.holds
+    assert tested.measured and tested.measured.estimate == pytest.approx(16 / 24 - 22 / 24), "seed 43 alone is in both"
+    assert judged(tmp_path / "up", change(0.2), others={43: BETTER}).verdict == "does not"
+
+
+def test_the_change_of_a_drop_compares_the_drops(tmp_path):
+    tested = judged(tmp_path, change(-0.2, "precision_drop_seen_classes"), others={42: RIGHT})
+    assert tested.measured and tested.measured.estimate == pytest.approx(11 / 16 - 1)
+
+
+@pytest.mark.parametrize(
+    ("others", "split", "reason"),
+    [
+        ({}, "", "other has no finished run"),
+        ({44: MIXED}, "", "no seed in common with other"),
+        ({42: MIXED}, "elsewhere", "other was evaluated on another split"),
+        ({42: MIXED}, "", "no interval: a single class, or queries that are all alike"),
+    ],
+)
+def test_a_change_that_can_t_be_tested_says_why(tmp_path, others, split, reason):
+    tested = judged(tmp_path, change(0.1), others=others, split=split)
+    assert (tested.verdict, tested.reason) == ("not tested", reason)
+
+
+def test_an_experiment_without_runs_is_not_tested():
+    (tested,) = judge(experiment("mine", expects=(value(0.5),)), [], lambda name: [])
+    assert (tested.verdict, tested.reason) == ("not tested", "mine has no finished run")
+
+
+def test_a_metric_that_does_not_exist_is_refused_with_those_that_do():
+    with pytest.raises(UnknownName, match=r"no metric 'test_acuracy' \(did you mean test_accuracy\?\); there are: test_accuracy, "):
+        claim_in_words(experiment(), value(0.5, "test_acuracy"))
+    with pytest.raises(UnknownName, match="no metric 'logits_accuracy'"):
+        claim_in_words(experiment(), value(0.5, "logits_accuracy"))
+
+
+def test_a_claim_reads_as_a_sentence():
+    assert claim_in_words(experiment(), value(0.677)) == "P@1 on all classes (mean over images) is 0.677"
+    drop = "precision_drop_unseen_classes"
+    assert claim_in_words(experiment(), change(-0.07, drop)) == "precision drop of the unseen classes is 0.070 below that of other"
+    assert claim_in_words(experiment(), change(0.0, drop)) == "precision drop of the unseen classes is that of other"
+
+
+@pytest.mark.parametrize("name", names())
+def test_whatever_a_shipped_experiment_expects_can_be_tested(name):
+    written = resolve(name)
+    for expectation in written.expects:
+        assert claim_in_words(written, expectation)
+        if expectation.versus:
+            assert expectation.metric in metrics_of(resolve(expectation.versus)), f"{expectation.versus} has no {expectation.metric}"
+
+
+def test_a_run_of_another_configuration_or_an_unfinished_one_is_none(tmp_path):
+    run = finish(tmp_path, experiment("mine"), {"all": MIXED, "limited": WRONG})
+    found = read_finished(tmp_path, experiment("mine"), "cub")
+    assert found and (found.folder, found.seed, found.summary["protocol"]) == (run.folder, 42, "precision_drop")
+    assert read_finished(tmp_path, experiment("mine", summary="another"), "cub") is None
+    assert read_finished(tmp_path, experiment("mine", seed=43), "cub") is None
+    (run.folder / "summary.json").unlink()
+    assert read_finished(tmp_path, experiment("mine"), "cub") is None
+
+
+@pytest.fixture(scope="module")
+def drops(birds: Path, cache_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> FinishedRun:
+    settings = ("train.epochs=1", "loss=crossentropy", "miner=none")
+    outcome = train(birds, cache_dir, tmp_path_factory.mktemp("drops"), *settings)
+    return read_back(outcome.folder)
+
+
+def read_back(folder: Path) -> FinishedRun:
+    from dml_bench.config import load
+
+    run = read_finished(folder.parents[2], load(read_json(folder / "experiment.json")), folder.parent.name)
+    assert run
+    return run
+
+
+def test_what_is_measured_per_query_averages_to_what_a_real_run_says(drops: FinishedRun):
+    summary = json.loads((drops.folder / "summary.json").read_text())
+    phases = summary["phases"]
+    assert {name: measure([drops], name).estimate for name in metrics_of(drops.experiment)} == pytest.approx(
+        {
+            "test_accuracy": phases["all"]["precision_at_1_micro"],
+            "precision_at_1_macro": phases["all"]["precision_at_1_macro"],
+            "precision_at_1_macro_limited": phases["limited"]["precision_at_1_macro"],
+            "precision_drop_unseen_classes": summary["precision_drop_unseen_classes"],
+            "precision_drop_seen_classes": summary["precision_drop_seen_classes"],
+            "precision_drop_all_classes": summary["precision_drop_all_classes"],
+            "logits_accuracy": phases["all"]["logits_accuracy_micro_known"],
+        }
+    )
+
+
+def test_the_last_recorded_test_accuracy_is_the_measured_one(drops: FinishedRun):
+    records = [json.loads(line) for line in (drops.folder / "metrics.jsonl").read_text().splitlines()]
+    (last,) = [record for record in records if record["phase"] == "all"]
+    assert measure([drops], "test_accuracy").estimate == pytest.approx(last["test_accuracy"])
+
+
+def test_retrieval_is_measured_per_query_too(birds: Path, cache_dir: Path, tmp_path: Path):
+    settings = ("train.epochs=1", "protocol=class_disjoint", "data.split=half", "data.valid_fraction=0.0")
+    run = read_back(train(birds, cache_dir, tmp_path, *settings).folder)
+    found = run.summary["retrieval"]
+    wanted = ("recall_at_1", "recall_at_2", "recall_at_4", "recall_at_8", "r_precision", "map_at_r", "precision_at_1_macro")
+    measured = {name: measure([run], name).estimate for name in metrics_of(run.experiment)}
+    assert measured == pytest.approx({name: found[name] for name in wanted})

@@ -1,0 +1,528 @@
+"""The experiment table: which rows, in which order, in processes that can fail alone; how long it takes; and the page that is left."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from handmade import BASELINE, experiment, finish
+from tiny import SETTINGS
+
+from dml_bench import cli
+from dml_bench.config import Data, Experiment
+from dml_bench.experiments import resolve
+from dml_bench.registry import UnknownName
+from dml_bench.suite import page, scheduler
+from dml_bench.suite.progress import SuiteListener, TimeLeft
+from dml_bench.suite.rows import Job, Row, Table, choose, chosen_rows, in_order, read_table
+from dml_bench.suite.scheduler import Ended, Listener, Places, Slots, run_jobs, slots_of, threads_of
+from dml_bench.suite.table import columns_of, grouped
+
+# Which rows
+
+
+def test_the_table_of_the_study_has_its_sixteen_rows_in_their_order():
+    assert read_table("study").rows == (
+        "EPSHN_euclidean_resnet18",
+        "EPSHN_cosine_resnet18",
+        "EPSHN_cosine_resnet18_sgd",
+        "EPSHN_cosine_resnet18_sgd_aug",
+        "EPSHN_cosine_frozenBN_resnet18_sgd_aug",
+        "EPSHN_cosine_resnet18_scratch_sgd_aug",
+        "EPSHN_cosine_resnet18_classifier_sgd_aug",
+        "EPSHN_cosine_resnet18x512_sgd_aug",
+        "EPSHN_cosine_resnet18+skipConnHead_sgd_aug",
+        "EPSHN_cosine_resnet18+1dBN_sgd_aug",
+        "EPSHN_cosine_resnet50_sgd_aug",
+        "ProxyNCA_cosine_resnet18_sgd_aug",
+        "ArcFace_cosine_resnet18_sgd_aug",
+        "SubCenterArcFace_cosine_resnet18_sgd_aug",
+        "EPSHN_cosine_simclr_resnet18_sgd_aug",
+        "crossentropy_resnet18_sgd_aug",
+    )
+
+
+def test_every_row_of_the_study_is_an_experiment_with_and_without_the_demo_profile():
+    for profile in ("", "demo"):
+        _, _, rows = chosen_rows([], "", [], profile=profile, overrides=[], seeds=[])
+        assert [row.name for row in rows] == list(read_table("study").rows)
+        assert {(e.seed, e.profile) for row in rows for e in row.seeds} == {(42, profile)}
+
+
+def test_only_the_rows_that_match_are_chosen_in_the_table_s_order():
+    chosen = choose(read_table("study"), ["*ArcFace*", "EPSHN_euclidean*"])
+    assert chosen.rows == ("EPSHN_euclidean_resnet18", "ArcFace_cosine_resnet18_sgd_aug", "SubCenterArcFace_cosine_resnet18_sgd_aug")
+
+
+def test_a_pattern_that_matches_nothing_is_refused_with_the_near_miss():
+    with pytest.raises(UnknownName, match=r"--only Arkface\*: no row .* called so \(did you mean ArcFace\?\); its rows: ArcFace, B"):
+        choose(Table("t", "", ("ArcFace", "B")), ["B", "Arkface*"])
+    with pytest.raises(UnknownName, match=r"did you mean ProxyNCA_cosine_resnet18_sgd_aug\?"):
+        choose(read_table("study"), ["ProxiNCA_cosine_resnet18_sgd*"])
+
+
+def test_a_table_that_is_not_there_is_refused_with_those_that_are():
+    with pytest.raises(UnknownName, match=r"unknown table 'studi' \(did you mean study\?\); there are: .*study"):
+        read_table("studi")
+
+
+def test_a_setting_that_one_row_can_t_have_names_the_row():
+    with pytest.raises(ValueError, match="^ProxyNCA_cosine_resnet18_sgd_aug: loss.temperature"):
+        chosen_rows([], "", ["*resnet18_sgd_aug"], profile="", overrides=["loss.temperature=0.2"], seeds=[])
+
+
+def rows_of(*names: str, seeds: tuple[int, ...] = (42,)) -> list[Row]:
+    return [Row(experiment(name), tuple(experiment(name, seed=seed) for seed in seeds)) for name in names]
+
+
+def test_all_rows_of_a_seed_come_before_those_of_the_next():
+    order = [job.key for job in in_order(rows_of("a", "b", seeds=(42, 43)))]
+    assert order == [("a", 42), ("b", 42), ("a", 43), ("b", 43)]
+
+
+def test_two_experiments_of_one_name_are_refused():
+    with pytest.raises(ValueError, match="a seed 42 is in the table twice"):
+        in_order(rows_of("a", "b", "a"))
+
+
+# How many at a time
+
+
+def test_each_process_gets_its_share_of_the_cores_and_no_more_than_the_user_allows(monkeypatch):
+    monkeypatch.setattr(scheduler, "cores", lambda: 8)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    assert [threads_of(jobs) for jobs in (1, 2, 3, 20)] == [8, 4, 2, 1]
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    assert [threads_of(jobs) for jobs in (1, 2, 4)] == [3, 3, 2]
+
+
+def test_on_a_cpu_two_runs_share_the_cores_unless_told_otherwise(monkeypatch):
+    monkeypatch.setattr(scheduler, "cores", lambda: 8)
+    assert (slots_of(0, "cpu", "").jobs, slots_of(3, "cpu", "").jobs) == (2, 3)
+    monkeypatch.setattr(scheduler, "cores", lambda: 1)
+    assert slots_of(0, "cpu", "").jobs == 1
+    assert slots_of(0, "auto", "cpu,cpu,cpu").devices == ("cpu", "cpu", "cpu")
+    with pytest.raises(ValueError, match="--devices and --device cpu contradict each other"):
+        slots_of(0, "cpu", "cuda:0")
+
+
+# Processes: these stand in for a run, to die in the ways that a run may die
+
+STAND_IN = """
+import json, os, signal, sys, time
+order = json.loads(sys.stdin.readline())
+name = order["experiment"]["name"]
+say = lambda **event: print(json.dumps(event), flush=True)
+print(name, order["device"], os.environ["OMP_NUM_THREADS"], order["command"], file=sys.stderr)
+if name == "waits":
+    sys.stdin.read()
+    sys.exit(130)
+if name == "deaf":
+    time.sleep(60)
+if name != "slow to prepare":
+    say(event="plan")
+if name in ("is prepared", "slow to prepare"):
+    time.sleep(0.5)
+if name == "slow to prepare":
+    say(event="plan")
+say(event="at", done=1.0, left=2.0, phase="all", epoch=1, epochs=3)
+if name == "killed":
+    os.kill(os.getpid(), signal.SIGKILL)
+if name == "aborted":
+    os.kill(os.getpid(), signal.SIGABRT)
+if name == "silent":
+    sys.exit(3)
+if name == "wrong":
+    say(event="failed", kind="NonFiniteLoss", expected=True, text="the loss is nan")
+    sys.exit(1)
+if name == "broken":
+    say(event="failed", kind="TypeError", expected=False, text="unsupported operand")
+    sys.exit(1)
+say(event="finished", folder="somewhere")
+"""
+
+
+class Heard(Listener):
+    def __init__(self) -> None:
+        self.log: list[tuple[str, str]] = []
+        self.most_at_once = self.at_work = 0
+
+    def started(self, job: Job) -> None:
+        self.at_work += 1
+        self.most_at_once = max(self.most_at_once, self.at_work)
+        self.log.append(("started", job.experiment.name))
+
+    def heard(self, job: Job, event: dict[str, Any]) -> None:
+        self.log.append((event["event"], job.experiment.name))
+
+    def ended(self, ended: Ended) -> None:
+        self.at_work -= 1
+        self.log.append((ended.status, ended.job.experiment.name))
+
+
+@pytest.fixture
+def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Places:
+    monkeypatch.setattr(scheduler, "PROGRAM", (sys.executable, "-c", STAND_IN))
+    return Places(None, tmp_path, tmp_path, tmp_path / "logs", "disabled")
+
+
+def jobs_of(*names: str, **changes: Any) -> list[Job]:
+    return [Job(experiment(name, **changes)) for name in names]
+
+
+def test_a_run_that_fails_is_told_with_its_reason_and_the_others_go_on(places: Places):
+    names = ("fine", "wrong", "broken", "silent", "killed", "aborted", "fine too")
+    ended = list(run_jobs(jobs_of(*names), places, Slots(2, ("cpu",), 1), Listener()))
+    assert {e.job.experiment.name: e.status for e in ended} == {name: "finished" if name.startswith("fine") else "failed" for name in names}
+    reasons = {e.job.experiment.name: e.reason for e in ended}
+    assert reasons["wrong"] == "the loss is nan"
+    assert reasons["broken"] == f"TypeError: unsupported operand (traceback in {places.logs}/broken/cub-seed-42.log)"
+    assert reasons["silent"] == f"ended with exit code 3 before it was finished (see {places.logs}/silent/cub-seed-42.log)"
+    assert reasons["killed"] == "killed by signal 9 (out of memory?)"
+    assert reasons["aborted"] == "killed by signal 6 (SIGABRT)"
+
+
+def test_as_many_runs_as_asked_for_are_at_work_at_once_on_the_devices_in_turn(places: Places):
+    heard = Heard()
+    names = ["is prepared", *"abcdef"]
+    list(run_jobs(jobs_of(*names), places, Slots(3, ("cuda:0", "cuda:1"), 5), heard))
+    assert heard.most_at_once == 3
+    assert [name for event, name in heard.log if event == "started"] == names
+    logs = [(places.logs / name / "cub-seed-42.log").read_text().splitlines()[-1] for name in names]
+    assert logs[:3] == [f"{name} {device} 5 {sys.argv}" for name, device in zip(names, ("cuda:0", "cuda:1", "cuda:0"), strict=False)]
+
+
+def test_no_two_runs_prepare_images_at_the_same_time(places: Places):
+    heard = Heard()
+    list(run_jobs(jobs_of("slow to prepare", "a", "b"), places, Slots(3, ("cpu",), 1), heard))
+    assert heard.log.index(("plan", "slow to prepare")) < heard.log.index(("started", "a"))
+    assert heard.most_at_once >= 2, "once they are prepared, others join"
+
+
+def test_whoever_stops_listening_leaves_no_process_behind(places: Places):
+    outcomes = run_jobs(jobs_of("fine", "waits"), places, Slots(2, ("cpu",), 1), Listener())
+    assert next(outcomes).status == "finished"
+    start = time.monotonic()
+    outcomes.close()
+    assert time.monotonic() - start < 10
+    assert no_children()
+
+
+def test_a_process_that_does_not_stop_when_asked_is_made_to(places: Places, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(scheduler, "STOP_SECONDS", 0.5)
+    outcomes = run_jobs(jobs_of("fine", "deaf"), places, Slots(2, ("cpu",), 1), Listener())
+    next(outcomes)
+    outcomes.close()
+    assert no_children()
+
+
+def no_children() -> bool:
+    return not [
+        child for child in psutil.Process().children() if child.status() != psutil.STATUS_ZOMBIE and "order" in str(child.cmdline())
+    ]
+
+
+# The time left
+
+
+def measured(jobs: int = 1) -> tuple[TimeLeft, list[Job], Callable[[float], None]]:
+    now = [100.0]
+    left = TimeLeft(jobs, clock=lambda: now[0])
+
+    def wait(seconds: float) -> None:
+        now[0] += seconds
+
+    return left, [Job(experiment(name, seed=seed)) for seed in (42, 43) for name in ("a", "b", "c")], wait
+
+
+def test_nothing_is_promised_before_anything_is_measured():
+    left, (a, b, *_), wait = measured()
+    left.started(a)
+    wait(5)
+    assert left.of_suite([b]) is None
+    left.at(a, 0, 1000)
+    assert left.of_suite([b]) is None
+
+
+def test_a_run_at_work_is_timed_by_its_own_pace():
+    left, (a, *_), wait = measured()
+    left.started(a)
+    wait(5)
+    left.at(a, 0, 1000)
+    wait(10)
+    left.at(a, 250, 750)
+    assert left.of_run(a) == pytest.approx(30)
+    assert left.of_suite([]) == pytest.approx(30)
+
+
+def test_runs_not_begun_are_taken_to_last_as_those_at_work_until_one_has_ended():
+    left, (a, b, c, a2, *_), wait = measured()
+    left.started(a)
+    left.at(a, 0, 100)
+    wait(10)
+    left.at(a, 50, 50)
+    assert left.of_suite([b, c]) == pytest.approx(10 + 20 + 20)
+    left.ended(Ended(job=a, status="finished", seconds=20))
+    left.seconds[b] = 40
+    assert left.of_waiting(c) == pytest.approx(30), "the mean of those that ended"
+    assert left.of_waiting(a2) == pytest.approx(20), "the same experiment with another seed tells more"
+
+
+def test_two_at_a_time_take_half_as_long_but_never_less_than_the_longest_at_work():
+    left, (a, b, c, *_), wait = measured(jobs=2)
+    for job in (a, b):
+        left.started(job)
+        left.at(job, 0, 100)
+    wait(9)
+    left.at(a, 50, 50)
+    left.at(b, 90, 10)
+    assert left.of_suite([]) == pytest.approx(9)
+    left.seconds[c] = 28
+    assert left.of_suite([c]) == pytest.approx((9 + 1 + 28) / 2)
+
+
+def test_a_failed_run_tells_nothing_about_how_long_others_take():
+    left, (a, b, *_), _ = measured()
+    left.started(a)
+    left.ended(Ended(job=a, status="failed", seconds=1, reason="nan"))
+    assert left.of_waiting(b) is None
+
+
+class Screen:
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+        self.shown: tuple[float, float, str, list[tuple[str, float, str]]] = (0, 0, "", [])
+
+    def say(self, text: str, style: str = "") -> None:
+        self.lines.append(text)
+
+    def show(self, done: float, total: float, detail: str, working: list[tuple[str, float, str]]) -> None:
+        self.shown = (done, total, detail, working)
+
+
+def test_the_screen_shows_runs_done_the_runs_at_work_and_which_part_of_the_time_is_a_guess():
+    screen, jobs = Screen(), jobs_of("a", "b", "c")
+    listener = SuiteListener(screen, jobs, 5, 1, lambda seconds: f"{seconds:.0f} s")
+    listener.started(jobs[0])
+    listener.heard(jobs[0], {"event": "progress", "text": "decoding 64 images (/cache)", "done": 1, "total": 64})
+    listener.tick()
+    assert screen.shown == (5.0, 8, "5/8 runs  time left not known yet", [("a seed 42", 0.0, "decoding 64 images")])
+    listener.heard(jobs[0], {"event": "warning", "text": "no space"})
+    listener.heard(jobs[0], {"event": "at", "done": 30.0, "left": 10.0, "phase": "all", "epoch": 2, "epochs": 3})
+    listener.tick()
+    done, _, detail, ((_, fraction, at),) = screen.shown
+    assert (done, fraction) == (5.75, 0.75)
+    assert detail.startswith("5/8 runs  about ") and detail.endswith("(2 runs of it estimated)")
+    assert at.startswith("all epoch 2/3  ")
+    listener.ended(ended := Ended(job=jobs[0], status="finished", seconds=20))
+    listener.tell(ended, "P@1 .5")
+    assert screen.lines == ["warning: a seed 42: no space", "[6/8] a seed 42: P@1 .5; 20 s; about 40 s left (2 runs of it estimated)"]
+
+
+# The table
+
+MIXED = [[1, 1, 1, 0], [1, 0, 1, 0], [1, 1, 0, 0], [1, 1, 1, 1], [0, 1, 1, 0], [1, 0, 1, 1]]
+WORSE = [[1, 0, 0, 0], [1, 0, 1, 0], [1, 1, 0, 0], [1, 1, 1, 1], [0, 1, 0, 0], [0, 0, 0, 1]]
+
+
+def disjoint(name: str) -> Experiment:
+    return experiment(name, protocol="class_disjoint", data=Data(split="half"))
+
+
+def test_a_line_is_the_mean_over_seeds_with_intervals_and_the_cost(tmp_path):
+    rows = rows_of("a", seeds=(42, 43))
+    runs = [finish(tmp_path, e, {"all": all_, "limited": WORSE}) for e, all_ in zip(rows[0].seeds, (MIXED, WORSE), strict=True)]
+    (group,) = grouped(rows, {("a", run.seed): run for run in runs}, {})
+    (line,) = group.lines
+    values = dict(zip([column.key for column in group.columns], line.values, strict=True))
+    assert values["precision_at_1_macro"].estimate == pytest.approx((16 / 24 + 11 / 24) / 2)
+    assert 0 <= values["precision_at_1_macro"].low < (16 / 24 + 11 / 24) / 2 < values["precision_at_1_macro"].high <= 1
+    assert values["precision_at_1_macro_limited"] == pytest.approx(11 / 24)
+    assert values["precision_drop_unseen_classes"].estimate == pytest.approx((3 / 8 + 0) / 2)
+    assert values["logits_accuracy_macro"] is None
+    assert line.cost == (120.0, 100.0, 2.0**30, None)
+
+
+def test_what_must_not_be_compared_is_never_in_one_table(tmp_path):
+    rows = [
+        *rows_of("a", "b"),
+        Row(experiment("c"), (experiment("c", profile="demo"),)),
+        Row(resolve(BASELINE), (disjoint("d"),)),
+    ]
+    run = finish(tmp_path, rows[0].seeds[0], {"all": MIXED, "limited": WORSE})
+    groups = grouped(rows, {("a", 42): run}, {("b", 42): "no memory"})
+    assert [([line.name for line in group.lines], group.title) for group in groups] == [
+        (["a", "b"], "precision drop on cub"),
+        (["c"], "precision drop on demo, profile demo"),
+        ([BASELINE], "class disjoint on cub"),
+    ]
+    assert [line.failures for line in groups[0].lines] == [(), ("seed 42: no memory",)]
+    assert groups[0].lines[1].values == (None,) * 6
+
+
+def test_retrieval_has_columns_of_its_own(tmp_path):
+    run = finish(tmp_path, disjoint("a"), {"all": MIXED, "limited": WORSE})
+    heads = [column.head for column in columns_of([run])]
+    assert heads == ["R@1", "R@2", "R@4", "R@8", "R-precision", "MAP@R", "P@1 macro"]
+
+
+@pytest.mark.parametrize(
+    ("value", "signed", "text"),
+    [(0.6124, False, ".612"), (1.0, False, "1.000"), (0.0, False, ".000"), (-0.05, True, "-.050"), (0.1, True, "+.100")],
+)
+def test_numbers_are_written_with_three_digits_and_differences_with_their_sign(value, signed, text):
+    assert page.number(value, signed) == text
+
+
+# Real runs
+
+TINY = [setting for setting in SETTINGS if not setting.startswith(("optimizer", "train.epochs"))]
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An experiment that trains, one whose loss is soon not finite, and one that takes longer."""
+    folder = tmp_path_factory.mktemp("experiments")
+    claim = '[[expects]]\nmetric = "test_accuracy"\nsource = "a guess"\n'
+    (folder / "fine.toml").write_text(
+        f'extends = "{BASELINE}"\noptimizer = {{ name = "sgd", lr = 0.05 }}\ntrain = {{ epochs = 1 }}\n'
+        f'{claim}value = 0.5\n{claim}change = 0.1\nversus = "diverges"\n'
+    )
+    (folder / "diverges.toml").write_text('extends = "fine.toml"\noptimizer = { name = "sgd", lr = 1e38 }\n')
+    (folder / "longer.toml").write_text('extends = "fine.toml"\ntrain = { epochs = 30 }\n')
+    return folder
+
+
+def command(files: Path, birds: Path, cache_dir: Path, out: Path, *more: str) -> list[str]:
+    settings = [part for setting in TINY for part in ("--set", setting)]
+    places = ["--data-dir", str(birds), "--cache-dir", str(cache_dir), "--out", str(out), "--device", "cpu", "--wandb", "disabled"]
+    return ["suite", *(str(files / name) if name.endswith(".toml") else name for name in more), *settings, *places]
+
+
+def call(monkeypatch: pytest.MonkeyPatch, arguments: list[str]) -> int:
+    monkeypatch.setattr(sys, "argv", ["dml-bench", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    return int(ended.value.code or 0)
+
+
+def table(path: Path) -> list[dict[str, str]]:
+    with open(path, newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_suite_of_real_runs_leaves_its_page_and_skips_what_is_finished(
+    files: Path, birds: Path, cache_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    arguments = command(files, birds, cache_dir, tmp_path, "fine.toml", "diverges.toml", "--jobs", "2")
+    assert call(monkeypatch, arguments) == 1, "one of them failed"
+    said = capsys.readouterr().out
+    assert said.startswith("2 runs; 2 at a time on cpu, ")
+    assert "fine seed 42: P@1 all " in said
+    assert "diverges seed 42: failed: the loss is nan in phase all, epoch 1, step " in said
+    report = tmp_path / "suite" / "own-cub"
+    check_page(report, json.loads((tmp_path / "fine" / "cub" / "seed-42" / "summary.json").read_text()))
+    assert "NonFiniteLoss" in (tmp_path / "suite" / "logs" / "diverges" / "cub-seed-42.log").read_text()
+
+    monkeypatch.setattr(scheduler, "PROGRAM", ("/nothing/may/be/run",))
+    again = command(files, birds, cache_dir, tmp_path, "fine.toml")
+    assert call(monkeypatch, again) == 0
+    pages = {path.name: path.read_bytes() for path in report.iterdir()}
+    assert len(json.loads(pages["suite.json"])["sessions"]) == 1, "only a session that ran something is one"
+    assert call(monkeypatch, again) == 0
+    assert {path.name: path.read_bytes() for path in report.iterdir()} == pages
+
+
+def check_page(report: Path, summary: dict[str, Any]) -> None:
+    fine, diverges = table(report / "table.csv")
+    assert float(fine["precision_at_1_macro"]) == pytest.approx(summary["phases"]["all"]["precision_at_1_macro"])
+    assert float(fine["precision_drop_seen_classes"]) == pytest.approx(summary["precision_drop_seen_classes"])
+    assert (fine["seeds"], fine["failed"]) == ("1", "")
+    assert (diverges["seeds"], diverges["precision_at_1_macro"]) == ("0", "")
+    assert diverges["failed"].startswith("seed 42: the loss is nan in phase all, epoch 1")
+    page_rows = [line for line in (report / "table.md").read_text().splitlines() if line.startswith(("| fine", "| diverges"))]
+    assert ["| fine | 1 | ." in page_rows[0], "the loss is nan" in page_rows[1]] == [True, True]
+    first, second = table(report / "runs.csv")
+    assert (first["experiment"], first["seed"], first["status"], second["status"]) == ("fine", "42", "finished", "failed")
+    assert float(first["phases.limited.map_at_r_micro"]) == summary["phases"]["limited"]["map_at_r_micro"]
+    assert not [column for column in first if column.startswith("files")]
+    claims = table(report / "expectations.csv")
+    assert [(row["experiment"], row["verdict"], row["reason"].partition(" (")[0]) for row in claims] == [
+        ("fine", "not tested", "other settings"),
+        ("fine", "not tested", "diverges has no finished run"),
+    ]
+    made = json.loads((report / "suite.json").read_text())
+    (session,) = made["sessions"]
+    assert (session["jobs"], session["ended"], made["failures"][0]["experiment"]) == (2, "complete", "diverges")
+    assert made["seconds_per_row"].keys() == {"fine", "diverges"} and made["made_with"][0]["packages"]["torch"]
+    assert made["command"][:2] == ["dml-bench", "suite"]
+
+
+def start(arguments: list[str]) -> subprocess.Popen[str]:
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen([sys.executable, "-m", "dml_bench", *arguments], env=environment, start_new_session=True, **pipes)
+
+
+def runs_at_work(suite: subprocess.Popen[str]) -> list[psutil.Process]:
+    return [child for child in psutil.Process(suite.pid).children() if "dml_bench.suite.child" in child.cmdline()]
+
+
+def wait_for_epochs(out: Path, suite: subprocess.Popen[str], count: int = 1) -> None:
+    deadline = time.monotonic() + 240
+    while sum(len(path.read_text().splitlines()) for path in out.rglob("metrics.jsonl")) < count:
+        if suite.poll() is not None or time.monotonic() > deadline:
+            suite.kill()
+            pytest.fail(f"no epoch came; the suite said: {suite.communicate()}")
+        time.sleep(0.02)
+
+
+@pytest.mark.slow
+def test_a_run_that_is_killed_is_a_failed_row_and_goes_on_the_next_time(files: Path, birds: Path, cache_dir: Path, tmp_path: Path):
+    arguments = command(files, birds, cache_dir, tmp_path, "longer.toml", "fine.toml", "--jobs", "1")
+    suite = start(arguments)
+    wait_for_epochs(tmp_path, suite)
+    (run,) = runs_at_work(suite)
+    run.kill()
+    said, _ = suite.communicate(timeout=300)
+    assert suite.returncode == 1
+    assert "longer seed 42: failed: killed by signal 9 (out of memory?)" in said
+    assert "fine seed 42: P@1 all" in said
+    ended = subprocess.run([sys.executable, "-m", "dml_bench", *arguments], capture_output=True, text=True, timeout=300, check=False)
+    assert ended.returncode == 0
+    assert "1 run, 1 are finished already" in ended.stdout
+    records = [json.loads(line) for line in (tmp_path / "longer" / "cub" / "seed-42" / "metrics.jsonl").read_text().splitlines()]
+    assert [record["epoch"] for record in records] == [*range(1, 31)] * 2
+    assert len(json.loads((tmp_path / "longer" / "cub" / "seed-42" / "environment.json").read_text())["sessions"]) == 2
+    made = json.loads((tmp_path / "suite" / "own-cub" / "suite.json").read_text())
+    assert [len(session["runs"]) for session in made["sessions"]] == [2, 1]
+    assert made["failures"] == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL], ids=lambda end: end.name)
+def test_however_a_suite_is_ended_no_process_outlives_it(files: Path, birds: Path, cache_dir: Path, tmp_path: Path, end: signal.Signals):
+    suite = start(command(files, birds, cache_dir, tmp_path, "longer.toml", "--jobs", "1"))
+    wait_for_epochs(tmp_path, suite)
+    runs = runs_at_work(suite)
+    assert runs
+    if end is signal.SIGINT:
+        os.killpg(suite.pid, end)  # as a terminal does
+    else:
+        suite.send_signal(end)
+    _, errors = suite.communicate(timeout=60)
+    gone, alive = psutil.wait_procs(runs, timeout=20)
+    assert (len(gone), alive) == (len(runs), [])
+    if end is signal.SIGINT:
+        assert suite.returncode == 130
+        assert errors.strip() == "stopped; finished runs and epochs are kept: the same command goes on from there"
+        made = json.loads((tmp_path / "suite" / "own-cub" / "suite.json").read_text())
+        assert [session["ended"] for session in made["sessions"]] == ["stopped"]
