@@ -227,8 +227,6 @@ def check_objective(experiment: Experiment) -> None:
         raise ValueError(f"miner {experiment.miner.name} has no effect: loss {loss.name} takes no miner; --set miner=none")
     if train.proxy_lr_factor != 1 and not loss.facts["trains_proxies"]:
         raise ValueError(f"train.proxy_lr_factor has no effect: loss {loss.name} has no parameters of its own")
-    if loss.facts["equal_classes"] and not registry.samplers[experiment.sampler.name].facts["equal_classes"]:
-        raise ValueError(f"loss {loss.name} needs equally many images of each class in a batch: --set sampler=m_per_class")
     if train.labels == "image" and loss.facts["trains_proxies"]:
         raise ValueError(f"train.labels = image gives each image a class of its own: loss {loss.name} can't have parameters for each")
 

@@ -146,9 +146,9 @@ poolings = Registry("pooling", "dml_bench.model.poolings")
 losses = Registry(
     "loss",
     "dml_bench.objectives.losses",
-    {"takes_miner": False, "trains_proxies": False, "classifies": False, "unit_vectors": True, "equal_classes": False},
+    {"takes_miner": False, "trains_proxies": False, "classifies": False, "unit_vectors": True},
 )
 miners = Registry("miner", "dml_bench.objectives.miners")
 optimizers = Registry("optimizer", "dml_bench.training.optimizers")
-samplers = Registry("sampler", "dml_bench.data.samplers", {"equal_classes": False})
+samplers = Registry("sampler", "dml_bench.data.samplers")
 starts = Registry("start", "dml_bench.training.starts")

@@ -102,13 +102,15 @@ class RunFolder:
         check_digests(self.path, summary["files"])
         return summary
 
-    def write_summary(self, summary: dict[str, Any]) -> None:
-        """Seal the run: the summary with the SHA-256 of every file that belongs to it."""
+    def write_summary(self, summary: dict[str, Any]) -> dict[str, Any]:
+        """Seal the run: the summary with the SHA-256 of every file that belongs to it, which is returned."""
         kept = sorted(
             p for p in self.path.rglob("*") if p.is_file() and not p.name.startswith(".") and "wandb" not in p.relative_to(self.path).parts
         )
         files = digests(self.path, [p for p in kept if p.name not in ("summary.json", "environment.json")])
-        write_json(self.path / "summary.json", {**summary, "files": files})
+        whole = {**summary, "files": files}
+        write_json(self.path / "summary.json", whole)
+        return whole
 
 
 def differing(theirs: dict[str, Any], mine: dict[str, Any], prefix: str = "") -> list[str]:

@@ -359,5 +359,4 @@ class Session:
         }
         self.mirror.tables(answers.tables())
         self.mirror.summary(answers.scalars())
-        self.folder.write_summary(summary)
-        return summary
+        return self.folder.write_summary(summary)

@@ -123,7 +123,6 @@ def test_adding_a_loss_is_one_decorated_function_which_the_catalogue_then_lists(
         "trains_proxies": False,
         "classifies": False,
         "unit_vectors": True,
-        "equal_classes": False,
     }
     assert [record["name"] for record in catalogue.entries("losses")] == before
 

@@ -96,14 +96,6 @@ def test_m_per_class_takes_four_images_of_a_class_if_not_told_otherwise():
     assert counts([LABEL_OF[image] for image in sampled("m_per_class")[0]]) == [4, 4, 4, 4]
 
 
-def test_m_per_class_says_that_its_classes_are_equal():
-    assert {entry.name: entry.facts["equal_classes"] for entry in samplers} == {
-        "class_balanced": False,
-        "m_per_class": True,
-        "shuffled": False,
-    }
-
-
 @pytest.mark.parametrize(("batch_size", "m"), [(16, 4), (16, 2), (12, 2), (28, 4), (20, 4), (6, 3)])
 def test_m_per_class_visits_every_class_as_often_as_any_other(batch_size, m):
     for epoch in range(5):

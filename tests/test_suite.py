@@ -220,7 +220,9 @@ def test_a_process_that_does_not_stop_when_asked_is_made_to(places: Places, monk
     monkeypatch.setattr(scheduler, "STOP_SECONDS", 0.5)
     outcomes = run_jobs(jobs_of("fine", "deaf"), places, Slots(2, ("cpu",), 1), Listener())
     next(outcomes)
+    start = time.monotonic()
     outcomes.close()
+    assert time.monotonic() - start < 20
     assert no_children()
 
 
@@ -322,6 +324,9 @@ def test_the_screen_shows_runs_done_the_runs_at_work_and_which_part_of_the_time_
     assert (done, fraction) == (5.75, 0.75)
     assert detail.startswith("5/8 runs  about ") and detail.endswith("(2 runs of it estimated)")
     assert at.startswith("all epoch 2/3  ")
+    listener.heard(jobs[0], {"event": "at", "done": 38.0, "left": 2.0, "phase": "all", "epoch": 4, "epochs": 3})
+    listener.tick()
+    assert screen.shown[3][0][2].startswith("all evaluation  ")
     listener.ended(ended := Ended(job=jobs[0], status="finished", seconds=20))
     listener.tell(ended, "P@1 .5")
     assert screen.lines == ["warning: a seed 42: no space", "[6/8] a seed 42: P@1 .5; 20 s; about 40 s left (2 runs of it estimated)"]

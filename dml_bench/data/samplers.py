@@ -20,7 +20,6 @@ def shuffled(images: np.ndarray, labels: np.ndarray, batch_size: int, key: tuple
     "m_per_class",
     summary="m images of each of batch_size // m classes in every batch",
     source="PK batches: Schroff et al. 2015 (FaceNet), Hermans et al. 2017",
-    equal_classes=True,
 )
 def m_per_class(images: np.ndarray, labels: np.ndarray, batch_size: int, key: tuple[object, ...], *, m: int = 4) -> list[np.ndarray]:
     """Batches of batch_size // m different classes with m images each, class by class; of all classes where there are fewer.

@@ -68,7 +68,7 @@ class ChildWatch(Watch):
 
     def epoch(self, record: dict[str, Any]) -> None:
         print(json.dumps(record), flush=True)  # noqa: T201
-        self._phase["epoch"] = min(record["epoch"] + 1, self._phase.get("epochs", record["epoch"]))
+        self._phase["epoch"] = record["epoch"] + 1
         self._tell()
 
     def _count(self, units: float) -> None:

@@ -106,7 +106,8 @@ class SuiteListener(Listener):
         if event["event"] == "at":
             self.time_left.at(job, event["done"], event["left"])
             if "phase" in event:
-                pace.detail = f"{event['phase']} epoch {event['epoch']}/{event['epochs']}"
+                epoch, epochs = event["epoch"], event["epochs"]
+                pace.detail = f"{event['phase']} epoch {epoch}/{epochs}" if epoch <= epochs else f"{event['phase']} evaluation"
         elif event["event"] == "progress":
             pace.detail = event["text"].partition(" (")[0]
         elif event["event"] == "note":
