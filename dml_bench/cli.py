@@ -52,6 +52,14 @@ CacheDir = Annotated[
     Path, typer.Option(envvar="DML_BENCH_CACHE", help="Where decoded images, drawn birds and pretrained backbones are kept.")
 ]
 DataDir = Annotated[Path | None, typer.Option(help="Where the data set lies.")]
+Holdouts = Annotated[
+    str,
+    typer.Option(
+        help="Classes held out of the second phase: last:20, random:20, or 'random:20 x 5' for five rotated hold-outs.",
+        metavar="RULE",
+        show_default=False,
+    ),
+]
 DatasetName = Annotated[str, typer.Option("--dataset", help="Replace the data set: cub, folder, csv, demo, ...", show_default=False)]
 Seeds = Annotated[str, typer.Option(help="Seeds, joined by commas; each is a run of its own.", metavar="N,N,...", show_default=False)]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
@@ -75,6 +83,7 @@ def run(
     dataset: DatasetName = "",
     set_: Set = [],  # noqa: B006 - typer copies it
     seeds: Seeds = "",
+    holdouts: Holdouts = "",
     device: Device = "auto",
     out: Out = Path("runs"),
     cache_dir: CacheDir = default_cache(),  # noqa: B008
@@ -87,7 +96,7 @@ def run(
     \b
     Example: dml-bench run EPSHN_cosine_resnet18_sgd_aug --data-dir CUB_200_2011 --seeds 42,43
     """
-    overrides = overrides_of(demo, dataset, skip_unreadable, set_)
+    overrides = overrides_of(demo, dataset, skip_unreadable, holdouts, set_)
     each_seed = [[f"seed={seed}"] for seed in split_seeds(seeds)] or [[]]
     resolved = [experiments.resolve(name, profile="demo" if demo else "", overrides=[*overrides, *seed]) for seed in each_seed]
     from dml_bench.console import show_outcome
@@ -130,6 +139,7 @@ def suite(  # noqa: PLR0913, PLR0917 - its parameters are its options
     dataset: DatasetName = "",
     set_: Set = [],  # noqa: B006
     seeds: Seeds = "",
+    holdouts: Holdouts = "",
     jobs: Annotated[int, typer.Option(help="Runs at a time; by default one per device, or 2 on a CPU.", show_default=False, min=0)] = 0,
     device: Device = "auto",
     devices: Annotated[str, typer.Option(help="Devices that the runs share, e.g. cuda:0,cuda:1.", show_default=False)] = "",
@@ -147,7 +157,7 @@ def suite(  # noqa: PLR0913, PLR0917 - its parameters are its options
     \b
     Example: dml-bench suite --demo --only 'EPSHN*' --seeds 42,43,44 --report reports/demo
     """
-    overrides = overrides_of(demo, dataset, skip_unreadable, set_)
+    overrides = overrides_of(demo, dataset, skip_unreadable, holdouts, set_)
     from dml_bench.suite.rows import chosen_rows
 
     name, title, rows = chosen_rows(names, table, only, profile="demo" if demo else "", overrides=overrides, seeds=split_seeds(seeds))
@@ -178,12 +188,14 @@ def suite(  # noqa: PLR0913, PLR0917 - its parameters are its options
         raise typer.Exit(1)
 
 
-def overrides_of(demo: bool, dataset: str, skip_unreadable: bool, set_: list[str]) -> list[str]:
+def overrides_of(demo: bool, dataset: str, skip_unreadable: bool, holdouts: str, set_: list[str]) -> list[str]:
     """The options that change values of an experiment, as --set has them."""
     if demo and dataset:
         raise ValueError(f"--demo brings its own data set; drop it, or drop --dataset {dataset}")
     chosen = [f"data.dataset={dataset}"] if dataset else []
-    return [*chosen, *(["data.skip_unreadable=true"] if skip_unreadable else []), *set_]
+    chosen += ["data.skip_unreadable=true"] if skip_unreadable else []
+    chosen += [f"unseen={holdouts}"] if holdouts else []
+    return [*chosen, *set_]
 
 
 def split_seeds(text: str) -> list[int]:

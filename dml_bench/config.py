@@ -194,7 +194,8 @@ class Experiment:
     """`precision_drop`: a model of all classes and one without the unseen. `class_disjoint`: train on the first half of the classes,
     leave-one-out retrieval among the second half, as most papers do."""
     unseen: str = "last:20"
-    """Classes that phase `limited` never sees: `last:N`, `random:N:SEED`, or class names joined by commas."""
+    """Classes that phase `limited` never sees: `last:N`, `random:N:SEED`, or class names joined by commas; `random:N:SEED x R` is R
+    rotated hold-outs, each with a phase of its own."""
     data: Data = field(default_factory=Data)
     images: Images = field(default_factory=Images)
     augment: Augment = field(default_factory=Augment)

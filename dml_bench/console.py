@@ -118,9 +118,9 @@ class TerminalWatch(Watch):
         self._show(f"{self._name}: embedding", 1, 1, f"{self._time_left()} left")
 
     def epoch(self, record: dict[str, Any]) -> None:
-        loss = next(record[key] for key in ("train_loss", "train_loss2") if key in record)
+        loss = next(value for key, value in record.items() if key.startswith("train_loss"))
         parts = [f"{self._name:<8}{record['epoch']:>4}/{self._epochs}", f"loss {loss:.4f}"]
-        if accuracy := [record[key] for key in ("test_accuracy", "test_accuracy2", "valid_accuracy") if key in record]:
+        if accuracy := [value for key, value in record.items() if key.startswith(("test_accuracy", "valid_accuracy"))]:
             parts.append(f"P@1 {accuracy[0]:.4f}")
             self._accuracy = f"  P@1 {accuracy[0]:.3f}"
         parts.append(f"{record['train_images'] / record['train_seconds']:.0f} images/s")
@@ -242,29 +242,8 @@ def retrieval_tables(summary: dict[str, Any]) -> Iterator[Table]:
 
 
 def drop_tables(summary: dict[str, Any]) -> Iterator[Table]:
-    unseen = len(summary["unseen_classes"])
-    seen = summary["dataset"]["num_classes"] - unseen
-    table = Table(title=f"P@1 of {summary['experiment']} on {summary['dataset']['name']}, seed {summary['seed']}", title_justify="left")
-    table.add_column("classes")
-    for phase in ("all", HELD_OUT):
-        for mean in ("macro", "micro"):
-            table.add_column(f"{phase}\n{mean}", justify="right")
-    table.add_column("precision drop\nmacro", justify="right")
-    table.caption = f"all: trained on all classes; {HELD_OUT}: trained without the unseen; both asked the same, gallery of all classes"
-    table.caption_justify = "left"
-    for group, count in (("seen", seen), ("unseen", unseen), ("all", seen + unseen)):
-        suffix = "" if group == "all" else f"_{group}"
-        cells = [
-            f"{summary['phases'][phase][f'precision_at_1_{mean}{suffix}']:.3f}"
-            for phase in ("all", HELD_OUT)
-            for mean in ("macro", "micro")
-        ]
-        table.add_row(f"{count} {group}", *cells, f"{summary[f'precision_drop_{group}_classes']:+.3f}")
-    known = [summary["phases"][phase].get("logits_accuracy_macro_known") for phase in ("all", HELD_OUT)]
-    if None not in known:
-        micros = [summary["phases"][phase]["logits_accuracy_micro_known"] for phase in ("all", HELD_OUT)]
-        table.add_row("known, by logits", *(f"{value:.3f}" for pair in zip(known, micros, strict=True) for value in pair), "")
-    yield table
+    title = f"P@1 of {summary['experiment']} on {summary['dataset']['name']}, seed {summary['seed']}"
+    yield one_holdout(summary, title) if len(summary["holdouts"]) == 1 else many_holdouts(summary, title)
     worst = Table(title="The five classes that lose most", title_justify="left")
     for column in ("class", "", "all", HELD_OUT, "drop"):
         worst.add_column(column, justify="left" if column in ("class", "") else "right")
@@ -272,9 +251,46 @@ def drop_tables(summary: dict[str, Any]) -> Iterator[Table]:
         worst.add_row(
             row["class"], "unseen" if row["unseen"] else "seen", *(f"{row[c]:.3f}" for c in ("all", HELD_OUT)), f"{row['drop']:+.3f}"
         )
-    if not worst.rows:
-        worst = Table(title="No class loses precision.", title_justify="left")
-    yield worst
+    yield worst if worst.rows else Table(title="No class loses precision.", title_justify="left")
+
+
+def one_holdout(summary: dict[str, Any], title: str) -> Table:
+    phases = [summary["phases"][name] for name in ("all", HELD_OUT)]
+    unseen = len(summary["unseen_classes"])
+    seen = summary["dataset"]["num_classes"] - unseen
+    table = Table(title=title, title_justify="left")
+    table.add_column("classes")
+    for name in ("all", HELD_OUT):
+        for mean in ("macro", "micro"):
+            table.add_column(f"{name}\n{mean}", justify="right")
+    table.add_column("precision drop\nmacro", justify="right")
+    table.caption = f"all: trained on all classes; {HELD_OUT}: trained without the unseen; both asked the same, gallery of all classes"
+    table.caption_justify = "left"
+    for group, count in (("seen", seen), ("unseen", unseen), ("all", seen + unseen)):
+        suffix = "" if group == "all" else f"_{group}"
+        cells = [f"{phase[f'precision_at_1_{mean}{suffix}']:.3f}" for phase in phases for mean in ("macro", "micro")]
+        table.add_row(f"{count} {group}", *cells, f"{summary[f'precision_drop_{group}_classes']:+.3f}")
+    if all("logits_accuracy_macro_known" in phase for phase in phases):
+        cells = [f"{phase[f'logits_accuracy_{mean}_known']:.3f}" for phase in phases for mean in ("macro", "micro")]
+        table.add_row("known, by logits", *cells, "")
+    return table
+
+
+def many_holdouts(summary: dict[str, Any], title: str) -> Table:
+    table = Table(title=title, title_justify="left")
+    table.add_column("held out")
+    table.add_column("classes", justify="right")
+    for group in ("unseen", "seen", "all"):
+        table.add_column(f"precision drop\n{group}", justify="right")
+    names = [f"precision_drop_{group}_classes" for group in ("unseen", "seen", "all")]
+    for held in summary["holdouts"]:
+        table.add_row(held["phase"], str(len(held["unseen_classes"])), *(f"{held[name]:+.3f}" for name in names))
+    table.add_section()
+    table.add_row("mean", "", *(f"{summary[name]:+.3f}" for name in names))
+    table.add_row("deviation", "", *(f"{summary[f'{name}_between_holdouts']:.3f}" for name in names))
+    table.caption = f"P@1 macro of the model trained on all classes: {summary['phases']['all']['precision_at_1_macro']:.3f}"
+    table.caption_justify = "left"
+    return table
 
 
 def show_cost(console: Console, summary: dict[str, Any]) -> None:

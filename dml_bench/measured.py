@@ -41,11 +41,13 @@ class FinishedRun:
         return {path.parent.name: read_neighbours(path) for path in sorted(self.folder.glob("*/neighbours.safetensors"))}
 
     @cached_property
-    def unseen(self) -> np.ndarray:
-        """Ids of the classes that phase `limited` never saw."""
+    def held_out(self) -> dict[str, np.ndarray]:
+        """Ids of the classes that each phase but `all` never saw."""
         with open(self.folder / "all_classes_metrics.csv", newline="", encoding="utf-8") as file:
-            names = [row["class name"] for row in csv.DictReader(file)]
-        return np.flatnonzero(np.isin(np.array(names, object), self.summary["unseen_classes"]))
+            names = np.array([row["class name"] for row in csv.DictReader(file)], object)
+        one = [{"phase": "limited", "unseen_classes": self.summary["unseen_classes"]}]
+        holdouts = self.summary.get("holdouts", one)
+        return {held["phase"]: np.flatnonzero(np.isin(names, held["unseen_classes"])) for held in holdouts}
 
 
 def read_finished(out: Path, experiment: Experiment, dataset: str) -> FinishedRun | None:
@@ -95,12 +97,21 @@ def logits_scores(run: FinishedRun) -> Scores:
     return Scores((predicted == labels).astype(float), labels)
 
 
+def limited_scores(run: FinishedRun) -> Scores:
+    """Per query: right by the model without the unseen; of several hold-outs, the share of them."""
+    each = [scores_of(metrics.precision_at_1, phase, run) for phase in run.held_out]
+    return Scores(np.mean([scores.values for scores in each], axis=0), each[0].labels)
+
+
 def drop_scores(group: str, run: FinishedRun) -> Scores:
-    """Per query: right by the model of all classes minus right by the one without the unseen."""
-    first, second = (scores_of(metrics.precision_at_1, phase, run) for phase in ("all", "limited"))
-    classes = np.unique(first.labels)
-    chosen = {"unseen": np.isin(classes, run.unseen), "seen": ~np.isin(classes, run.unseen), "all": np.ones(len(classes), bool)}
-    return first.minus(second).of_classes(classes[chosen[group]])
+    """Per query: right by the model of all classes minus right by the one without the unseen; of several hold-outs, the mean over
+    those for which the query's class belongs to the group."""
+    everything = scores_of(metrics.precision_at_1, "all", run)
+    lost = np.stack([everything.minus(scores_of(metrics.precision_at_1, phase, run)).values for phase in run.held_out])
+    unseen = np.stack([np.isin(everything.labels, classes) for classes in run.held_out.values()])
+    belongs = {"unseen": unseen, "seen": ~unseen, "all": np.ones_like(unseen)}[group]
+    asked = belongs.any(0)
+    return Scores((lost * belongs).sum(0)[asked] / belongs.sum(0)[asked], everything.labels[asked])
 
 
 def metrics_of(experiment: Experiment) -> dict[str, Metric]:
@@ -114,7 +125,7 @@ def drop_metrics(experiment: Experiment) -> dict[str, Metric]:
         "test_accuracy": share("P@1 micro", "P@1 on all classes (mean over images)", partial(scores_of, p_at_1, "all"), "micro"),
         "precision_at_1_macro": share("P@1", "P@1 on all classes (mean over classes)", partial(scores_of, p_at_1, "all")),
         "precision_at_1_macro_limited": share(
-            "P@1 limited", "P@1 on all classes, trained without the unseen (mean over classes)", partial(scores_of, p_at_1, "limited")
+            "P@1 limited", "P@1 on all classes, trained without the unseen (mean over classes)", limited_scores
         ),
     }
     for group in ("unseen", "seen", "all"):

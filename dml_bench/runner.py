@@ -18,7 +18,7 @@ from dml_bench.config import Experiment, as_table
 from dml_bench.data.cache import UnreadableImages
 from dml_bench.data.datasets import Dataset, open_dataset
 from dml_bench.data.sources import Pixels, open_pixels
-from dml_bench.data.split import Phase, Split, disjoint_phases, make_disjoint_split, make_split, phases, unseen_classes
+from dml_bench.data.split import Phase, Split, disjoint_phases, holdouts, make_disjoint_split, make_split, phases
 from dml_bench.evaluation.answers import Answers
 from dml_bench.evaluation.neighbours import Neighbours, search, search_leaving_one_out
 from dml_bench.evaluation.retrieval import Retrieval
@@ -127,10 +127,8 @@ class Session:
         self.precision = precision
         if self.experiment.protocol == "class_disjoint":
             self.phases = disjoint_phases(dataset, split)
-            self.unseen = tuple(np.unique(dataset.labels[split.test]).tolist())
         else:
-            self.unseen = unseen_classes(self.experiment.unseen, dataset)
-            self.phases = phases(self.unseen)
+            self.phases = phases(holdouts(self.experiment.unseen, dataset))
         self.records = folder.records()
         self.stages = {
             phase.name: stages(self.experiment, phase, dataset, split, request.cache_dir, device, precision, self.watch)
@@ -160,7 +158,7 @@ class Session:
                 "valid_images": len(self.split.valid),
                 "test_images": len(self.split.test),
             },
-            "unseen_classes": [self.dataset.class_names[label] for label in self.unseen],
+            "unseen_classes": [self.dataset.class_names[label] for label in self._unseen()],
         }
         before = self.folder.environment
         if before:
@@ -184,6 +182,11 @@ class Session:
         self._write_split()
         self._start_mirror()
         self._say_plan()
+
+    def _unseen(self) -> list[int]:
+        """Ids of all classes that are looked up and were not trained on in some phase."""
+        never = {label for phase in self.phases for label in phase.excluded}
+        return sorted(never & set(self.dataset.labels[self.split.test].tolist()))
 
     def _write_split(self) -> None:
         part = np.full(len(self.dataset), "valid", dtype=object)
@@ -332,7 +335,7 @@ class Session:
             return Retrieval(self.experiment, self.dataset, self.split, found["disjoint"])
         paths = {name: folder / "logits.safetensors" for name, folder in folders.items()}
         classified = {name: results.read_arrays(path)["predicted"] for name, path in paths.items() if path.exists()}
-        return Answers(self.experiment, self.dataset, self.split, self.unseen, found, classified)
+        return Answers(self.experiment, self.dataset, self.split, self.phases, found, classified)
 
     def conclude(self) -> dict[str, Any]:
         """Metrics, tables and the summary from what both phases found; seals the run."""

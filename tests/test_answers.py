@@ -9,7 +9,7 @@ from sklearn.metrics import classification_report
 
 from dml_bench.config import Experiment, load
 from dml_bench.data.datasets import Dataset
-from dml_bench.data.split import Split
+from dml_bench.data.split import Split, phases
 from dml_bench.evaluation.answers import Answers
 from dml_bench.evaluation.neighbours import Neighbours
 
@@ -60,7 +60,7 @@ def split_of(train: np.ndarray, test: np.ndarray) -> Split:
 @pytest.fixture
 def answers() -> Answers:
     dataset = Dataset(name="birds", root=Path("nowhere"), paths=PATHS, labels=LABELS, class_names=CLASSES)
-    return Answers(experiment(), dataset, split_of(TRAIN, TEST), UNSEEN, {"all": ALL, "limited": LIMITED}, {})
+    return Answers(experiment(), dataset, split_of(TRAIN, TEST), phases((UNSEEN,)), {"all": ALL, "limited": LIMITED}, {})
 
 
 def test_tables_have_the_names_of_the_study_letter_for_letter(answers):
@@ -155,7 +155,7 @@ def test_the_vote_of_the_predictions_is_of_ten():
         class_names=("auk", "jay"),
     )
     split = split_of(order, np.array([16]))
-    table = Answers(experiment(), dataset, split, (1,), {"all": one_query}, {}).predictions()
+    table = Answers(experiment(), dataset, split, phases(((1,),))[:1], {"all": one_query}, {}).predictions()
     row = dict(zip(table.columns, table.rows[0], strict=True))
     # 5 auks and 5 jays among the first ten: a tie, which goes to the nearer; of 11, jay would win.
     assert (row["all_vote"], row["all_vote_share"]) == ("auk", 0.5)

@@ -300,7 +300,7 @@ def test_statistics_do_not_change_with_the_pixels_of_held_out_classes_or_test_im
     from PIL import Image
 
     split = make_split(dataset, method="stratified", test_fraction=0.2, seed=1)
-    limited = phases((3,))[1]
+    limited = phases(((3,),))[1]
     trained = limited.trains_on(dataset, split)
 
     def statistics(root: Path) -> tuple[list[float], list[float]]:

@@ -8,7 +8,7 @@ import pytest
 
 from dml_bench.data.datasets import Dataset, Row, assemble
 from dml_bench.data.demo import cub_counts
-from dml_bench.data.split import Phase, Split, make_split, phases, unseen_classes
+from dml_bench.data.split import Phase, Split, holdouts, make_split, phases, unseen_classes
 from dml_bench.registry import UnknownName
 
 
@@ -151,7 +151,7 @@ def test_given_parts_that_leave_a_class_without_gallery_or_query_are_refused_by_
 def test_both_phases_share_the_one_split_and_limited_only_lacks_the_excluded_classes():
     dataset = dataset_of({"auk": 12, "jay": 9, "owl": 20, "wren": 15})
     split = split_of(dataset)
-    everything, limited = phases((1, 3))
+    everything, limited = phases(((1, 3),))
     trained, without = everything.trains_on(dataset, split), limited.trains_on(dataset, split)
     assert (everything.name, everything.excluded) == ("all", ())
     assert (limited.name, limited.excluded) == ("limited", (1, 3))
@@ -162,7 +162,7 @@ def test_both_phases_share_the_one_split_and_limited_only_lacks_the_excluded_cla
 def test_no_phase_trains_on_a_test_image():
     dataset = dataset_of(cub_counts())
     split = split_of(dataset)
-    for phase in phases(unseen_classes("last:20", dataset)):
+    for phase in phases((unseen_classes("last:20", dataset),)):
         assert np.intersect1d(phase.trains_on(dataset, split), split.test).tolist() == []
 
 
@@ -221,8 +221,42 @@ def test_at_least_one_class_is_held_out_and_two_stay(rule):
 
 
 @pytest.mark.parametrize(
-    "rule", ["last", "last:", "last:x", "last:-1", "last:1:2", "random:3", "random:3:", "random:3:1:2", "last:1.5", "last:²"]
+    "rule", ["last", "last:", "last:x", "last:-1", "last:1:2", "random:", "random:3:", "random:3:1:2", "last:1.5", "last:²"]
 )
 def test_a_rule_that_does_not_parse_is_explained(rule):
-    with pytest.raises(ValueError, match=r"write last:N, random:N:SEED, or class names"):
+    with pytest.raises(ValueError, match=r"write last:N, random:N, random:N:SEED, or class names"):
         unseen_classes(rule, dataset_of(TEN))
+
+
+# Rotated hold-outs
+
+
+def test_a_rule_without_rotation_is_one_hold_out():
+    assert holdouts("last:2", dataset_of(TEN)) == ((8, 9),)
+
+
+def test_rotated_hold_outs_hold_each_class_out_once_before_any_twice():
+    sets = holdouts("random:3:7 x 5", dataset_of(TEN))
+    assert [len(chosen) for chosen in sets] == [3] * 5
+    assert sets[0] == unseen_classes("random:3:7", dataset_of(TEN))
+    first = [label for chosen in sets[:3] for label in chosen]
+    assert len(set(first)) == 9
+    assert set(sets[3]).isdisjoint(sets[4]), "the second order"
+    assert holdouts("random:3 x 2", dataset_of(TEN)) == holdouts("random:3:0 x 2", dataset_of(TEN))
+    assert holdouts("random:3:7 x 2", dataset_of(TEN)) == sets[:2]
+
+
+@pytest.mark.parametrize("rule", ["last:3 x 2", "random:3 x 1", "random:3 x many", "c1 x 2"])
+def test_what_can_not_be_rotated_is_refused(rule):
+    with pytest.raises(ValueError, match="hold-outs are rotated by random:N:SEED x R with R of at least 2, e.g. random:20 x 5"):
+        holdouts(rule, dataset_of(TEN))
+
+
+def test_each_hold_out_is_a_phase_with_names_of_its_own():
+    named = phases(((1, 2), (3, 4), (5, 6)))
+    assert [(phase.name, phase.excluded, phase.suffix) for phase in named] == [
+        ("all", (), ""),
+        ("limited-1", (1, 2), "2"),
+        ("limited-2", (3, 4), "3"),
+        ("limited-3", (5, 6), "4"),
+    ]

@@ -11,7 +11,7 @@ from dml_bench.data.datasets import Dataset
 from dml_bench.registry import UnknownName, near_miss
 from dml_bench.seeding import draws
 
-__all__ = ["Phase", "Split", "disjoint_phases", "make_disjoint_split", "make_split", "phases", "unseen_classes"]
+__all__ = ["Phase", "Split", "disjoint_phases", "holdouts", "make_disjoint_split", "make_split", "phases", "unseen_classes"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +56,11 @@ class Phase:
         return (split.valid, split.valid) if self.watches == "valid" else (self.trains_on(dataset, split), self.known(dataset, split.test))
 
 
-def phases(unseen: tuple[int, ...]) -> tuple[Phase, ...]:
-    return (Phase("all"), Phase("limited", unseen, suffix="2"))
+def phases(holdouts: tuple[tuple[int, ...], ...]) -> tuple[Phase, ...]:
+    """The phase that sees everything, and one for each set of classes that are held out: `limited`, or `limited-1`, `limited-2`, ..."""
+    names = ["limited"] if len(holdouts) == 1 else [f"limited-{number}" for number in range(1, len(holdouts) + 1)]
+    limited = (Phase(name, unseen, suffix=str(number)) for number, (name, unseen) in enumerate(zip(names, holdouts, strict=True), start=2))
+    return (Phase("all"), *limited)
 
 
 def disjoint_phases(dataset: Dataset, split: Split) -> tuple[Phase, ...]:
@@ -163,13 +166,38 @@ def _stratified(dataset: Dataset, test_fraction: float, seed: int) -> np.ndarray
     return test
 
 
+def holdouts(rule: str, dataset: Dataset) -> tuple[tuple[int, ...], ...]:
+    """The sets of class ids that `unseen` means: one, or R of them for `random:N:SEED x R`.
+
+    Rotated hold-outs cut a random order of the classes into sets of N, so that no class is held out twice before all but the
+    remainder were; where R needs more, another order follows. The first is that of `random:N:SEED`.
+    """
+    base, times, count = rule.partition(" x ")
+    if not times:
+        return (unseen_classes(rule, dataset),)
+    if not base.startswith("random:") or not count.isdecimal() or int(count) < 2:
+        raise ValueError(f"unseen is {rule!r}; hold-outs are rotated by random:N:SEED x R with R of at least 2, e.g. random:20 x 5")
+    size, seed = len(unseen_classes(base, dataset)), (base.split(":") + ["0"])[2]
+    per_order = dataset.num_classes // size
+    sets = []
+    for number in range(int(count)):
+        turn, place = divmod(number, per_order)
+        order = random_order(dataset.num_classes, seed, *([turn] if turn else []))
+        sets.append(tuple(sorted(int(label) for label in order[place * size : (place + 1) * size])))
+    return tuple(sets)
+
+
+def random_order(num_classes: int, *key: object) -> np.ndarray:
+    return np.argsort(draws("unseen", *key, rows=num_classes, columns=1)[:, 0], kind="stable")
+
+
 def unseen_classes(rule: str, dataset: Dataset) -> tuple[int, ...]:
-    """Ascending class ids that `last:N`, `random:N:SEED` or `name,name,...` means. Raises ValueError unless 1 <= N <= classes - 2."""
+    """Ascending class ids that `last:N`, `random:N:SEED` (seed 0 if left out) or `name,name,...` means. Raises ValueError unless 1 <= N <= classes - 2."""
     kind, _, rest = rule.partition(":")
     if kind in ("last", "random"):
         numbers = rest.split(":")
-        if not all(n.isdecimal() for n in numbers) or len(numbers) != (1 if kind == "last" else 2):
-            raise ValueError(f"unseen is {rule!r}; write last:N, random:N:SEED, or class names joined by commas")
+        if not all(n.isdecimal() for n in numbers) or len(numbers) > (1 if kind == "last" else 2):
+            raise ValueError(f"unseen is {rule!r}; write last:N, random:N, random:N:SEED, or class names joined by commas")
         count = int(numbers[0])
         if not 1 <= count <= dataset.num_classes - 2:
             raise ValueError(
@@ -178,8 +206,7 @@ def unseen_classes(rule: str, dataset: Dataset) -> tuple[int, ...]:
             )
         if kind == "last":
             return tuple(range(dataset.num_classes - count, dataset.num_classes))
-        order = np.argsort(draws("unseen", numbers[1], rows=dataset.num_classes, columns=1)[:, 0], kind="stable")
-        return tuple(sorted(int(label) for label in order[:count]))
+        return tuple(sorted(int(label) for label in random_order(dataset.num_classes, *(numbers[1:] or ["0"]))[:count]))
     ids = {name: label for label, name in enumerate(dataset.class_names)}
     for name in rule.split(","):
         if name not in ids:

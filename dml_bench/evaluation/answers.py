@@ -8,7 +8,7 @@ import numpy as np
 
 from dml_bench.config import Experiment
 from dml_bench.data.datasets import Dataset
-from dml_bench.data.split import Split
+from dml_bench.data.split import Phase, Split
 from dml_bench.evaluation.drop import Drop, precision_drop
 from dml_bench.evaluation.metrics import by_class, macro, map_at_r, micro, precision_at_1, r_precision, vote
 from dml_bench.evaluation.neighbours import Neighbours
@@ -28,7 +28,7 @@ class Answers:
         experiment: Experiment,
         dataset: Dataset,
         split: Split,
-        unseen: tuple[int, ...],
+        phases: tuple[Phase, ...],
         found: dict[str, Neighbours],
         classified: dict[str, np.ndarray],
     ):
@@ -36,39 +36,65 @@ class Answers:
         self.experiment = experiment
         self.dataset = dataset
         self.split = split
-        self.unseen = unseen
+        self.held_out = {phase.name: phase.excluded for phase in phases if phase.excluded}
         self.found = found
         self.classified = classified
 
     @cached_property
-    def drop(self) -> Drop:
-        return precision_drop(self.found["all"], self.found["limited"], self.unseen, self.dataset.num_classes)
+    def drops(self) -> dict[str, Drop]:
+        """By the phase that held classes out."""
+        everything = self.found["all"]
+        return {
+            name: precision_drop(everything, self.found[name], unseen, self.dataset.num_classes) for name, unseen in self.held_out.items()
+        }
+
+    @cached_property
+    def ever_unseen(self) -> tuple[int, ...]:
+        return tuple(sorted({label for unseen in self.held_out.values() for label in unseen}))
+
+    def unseen_by(self, phase: str) -> tuple[int, ...]:
+        """What counts as unseen in the numbers of a phase: for `all`, the classes that any other phase held out."""
+        return self.held_out.get(phase, self.ever_unseen)
 
     def summary(self) -> dict[str, Any]:
         return {
-            "phases": {name: self._phase(neighbours) | self._logits_accuracy(name) for name, neighbours in self.found.items()},
+            "phases": {name: self._phase(name) | self._logits_accuracy(name) for name in self.found},
             **self.scalars(),
+            "holdouts": [self._holdout(name) for name in self.held_out],
             "largest_drops": self._largest_drops(5),
         }
 
+    def _holdout(self, name: str) -> dict[str, Any]:
+        drops = {f"precision_drop_{group}_classes": self.drops[name].mean(group) for group in GROUPS}
+        return {"phase": name, "unseen_classes": [self.dataset.class_names[label] for label in self.held_out[name]], **drops}
+
     def _largest_drops(self, count: int) -> list[dict[str, Any]]:
-        worst = np.argsort(-np.nan_to_num(self.drop.per_class, nan=-np.inf), kind="stable")[:count]
-        columns = {"all": self.drop.trained_on_all, "limited": self.drop.trained_without, "drop": self.drop.per_class}
-        return [
+        rows: list[dict[str, Any]] = [
             {
                 "class": self.dataset.class_names[i],
-                "unseen": bool(self.drop.unseen[i]),
-                **{name: float(values[i]) for name, values in columns.items()},
+                "unseen": bool(drop.unseen[i]),
+                "all": float(drop.trained_on_all[i]),
+                "limited": float(drop.trained_without[i]),
+                "drop": float(drop.per_class[i]),
             }
-            for i in worst
-            if self.drop.per_class[i] > 0
+            for drop in self.drops.values()
+            for i in np.flatnonzero(drop.per_class > 0)
         ]
+        return sorted(rows, key=lambda row: -row["drop"])[:count]
 
     def scalars(self) -> dict[str, float]:
-        return {f"precision_drop_{group}_classes": self.drop.mean(group) for group in GROUPS}
+        """The drops, means over the hold-outs; of several, also what they differ by (standard deviation)."""
+        found = {}
+        for group in GROUPS:
+            name, means = f"precision_drop_{group}_classes", [drop.mean(group) for drop in self.drops.values()]
+            found[name] = float(np.mean(means))
+            if len(means) > 1:
+                found[f"{name}_between_holdouts"] = float(np.std(means, ddof=1))
+        return found
 
-    def _phase(self, neighbours: Neighbours) -> dict[str, Any]:
-        is_unseen = np.isin(neighbours.query_labels, self.unseen)
+    def _phase(self, phase: str) -> dict[str, Any]:
+        neighbours = self.found[phase]
+        is_unseen = np.isin(neighbours.query_labels, self.unseen_by(phase))
         numbers: dict[str, Any] = {}
         for suffix, queries in (("", np.ones_like(is_unseen)), ("_seen", ~is_unseen), ("_unseen", is_unseen)):
             part = neighbours.of(queries)
@@ -88,7 +114,7 @@ class Answers:
         if phase not in self.classified:
             return {}
         labels = self.found[phase].query_labels
-        known = ~np.isin(labels, self.unseen) if phase == "limited" else np.ones(len(labels), bool)
+        known = ~np.isin(labels, self.held_out.get(phase, ()))
         correct = (self.classified[phase] == labels)[known].astype(float)
         return {"logits_accuracy_macro_known": macro(correct, labels[known]), "logits_accuracy_micro_known": micro(correct)}
 
@@ -103,22 +129,27 @@ class Answers:
         for phase, neighbours in self.found.items():
             tables[f"{phase}_classes_metrics"] = self._class_metrics(phase, neighbours)
             tables[f"{phase}_classes_classification_report"] = self._classification_report(neighbours)
-        for group, chosen in (("unseen", self.drop.unseen), ("seen", ~self.drop.unseen)):
-            columns = ("class name", "P@1 trained on all classes", "P@1 trained without the unseen classes")
-            rows = (
-                (self.dataset.class_names[i], float(self.drop.trained_on_all[i]), float(self.drop.trained_without[i]))
-                for i in np.flatnonzero(chosen)
-            )
-            tables[f"comparison_{group}_classes_metrics"] = Table(columns, tuple(rows))
+        for group in ("unseen", "seen"):
+            tables[f"comparison_{group}_classes_metrics"] = self._comparison(group)
         return tables
+
+    def _comparison(self, group: str) -> Table:
+        """Both phases side by side for the classes of a group; of several hold-outs, the mean over those in which the class is in it."""
+        drops = list(self.drops.values())
+        chosen = np.stack([drop.unseen if group == "unseen" else ~drop.unseen for drop in drops])
+        without = np.stack([drop.trained_without for drop in drops])
+        rows = (
+            (self.dataset.class_names[i], float(drops[0].trained_on_all[i]), float(without[chosen[:, i], i].mean()))
+            for i in np.flatnonzero(chosen.any(0))
+        )
+        return Table(("class name", "P@1 trained on all classes", "P@1 trained without the unseen classes"), tuple(rows))
 
     def _class_metrics(self, phase: str, neighbours: Neighbours) -> Table:
         def count(images: np.ndarray) -> np.ndarray:
             return np.bincount(self.dataset.labels[images], minlength=self.dataset.num_classes)
 
         tests, trained = count(self.split.test), count(self.split.train)
-        if phase == "limited":
-            trained[list(self.unseen)] = 0
+        trained[list(self.held_out.get(phase, ()))] = 0
         precision = by_class(precision_at_1(neighbours), neighbours.query_labels, self.dataset.num_classes)
         rows = zip(self.dataset.class_names, tests.tolist(), trained.tolist(), precision.tolist(), strict=True)
         return Table(("class name", "test samples", "training samples", "precision@1"), tuple(rows))
@@ -142,7 +173,7 @@ class Answers:
 
     def predictions(self) -> Table:
         labels = self.found["all"].query_labels
-        return predictions(self.dataset, self.split, np.isin(labels, self.unseen), self.found, self.classified)
+        return predictions(self.dataset, self.split, np.isin(labels, self.ever_unseen), self.found, self.classified)
 
     def write(self, folder: Path) -> None:
         for name, table in {**self.tables(), "predictions": self.predictions()}.items():

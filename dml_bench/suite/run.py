@@ -16,7 +16,7 @@ from dml_bench.suite import page, record
 from dml_bench.suite.progress import SuiteListener
 from dml_bench.suite.rows import Job, Row, in_order
 from dml_bench.suite.scheduler import Ended, Places, Slots, run_jobs
-from dml_bench.suite.table import Group, grouped
+from dml_bench.suite.table import Group, grouped, value_at
 
 __all__ = ["Suite", "run_suite"]
 
@@ -199,5 +199,5 @@ def numbers(summary: dict[str, Any]) -> str:
     if summary["protocol"] == "class_disjoint":
         found = summary["retrieval"]
         return f"P@1 {found['precision_at_1_macro']:.3f}, MAP@R {found['map_at_r']:.3f}"
-    both = " ".join(f"{phase} {summary['phases'][phase]['precision_at_1_macro']:.3f}" for phase in ("all", "limited"))
+    both = " ".join(f"{phase} {value_at(summary, f'phases.{phase}.precision_at_1_macro'):.3f}" for phase in ("all", "limited"))
     return f"P@1 {both}, drop unseen {summary['precision_drop_unseen_classes']:+.3f}"

@@ -74,7 +74,11 @@ def columns_of(runs: Sequence[FinishedRun]) -> tuple[Column, ...]:
 
 
 def value_at(summary: dict[str, Any], place: str) -> float | None:
-    """The number at `a.b.c`; None where there is none."""
+    """The number at `a.b.c`; None where there is none. That of phase `limited` is the mean over all hold-outs."""
+    if place.startswith("phases.limited."):
+        phases = [name for name in summary["phases"] if name.partition("-")[0] == "limited"]
+        values = [value_at(summary["phases"], place.replace("phases.limited", name)) for name in phases]
+        return sum(map(float, values)) / len(values) if values and None not in values else None  # type: ignore[arg-type]
     value: Any = summary
     for part in place.split("."):
         value = value.get(part) if isinstance(value, dict) else None

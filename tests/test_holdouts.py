@@ -1,0 +1,73 @@
+"""Rotated hold-outs: one model of all classes, one without each set, and the drop as their mean with what they differ by."""
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tiny import train
+
+from dml_bench.results import read_neighbours
+
+RULE = "unseen=random:2:5 x 3"
+
+
+@pytest.fixture(scope="module")
+def folder(birds, cache_dir, tmp_path_factory) -> Path:
+    return train(birds, cache_dir, tmp_path_factory.mktemp("runs"), RULE, "train.epochs=1").folder
+
+
+@pytest.fixture(scope="module")
+def summary(folder) -> dict:
+    return json.loads((folder / "summary.json").read_text())
+
+
+def test_one_model_sees_all_classes_and_one_is_trained_without_each_set(folder, summary):
+    assert list(summary["phases"]) == ["all", "limited-1", "limited-2", "limited-3"]
+    held = [set(holdout["unseen_classes"]) for holdout in summary["holdouts"]]
+    assert [len(names) for names in held] == [2, 2, 2]
+    assert len(set.union(*held)) == 6 == len(summary["unseen_classes"])
+    for holdout in summary["holdouts"]:
+        with open(folder / f"{holdout['phase']}_classes_metrics.csv", newline="") as file:
+            untrained = {row["class name"] for row in csv.DictReader(file) if row["training samples"] == "0"}
+        assert untrained == set(holdout["unseen_classes"])
+
+
+def test_the_drop_is_the_mean_over_the_hold_outs_with_their_deviation(folder, summary):
+    everything = read_neighbours(folder / "all" / "neighbours.safetensors")
+    with open(folder / "all_classes_metrics.csv", newline="") as file:
+        names = [row["class name"] for row in csv.DictReader(file)]
+    drops = []
+    for holdout in summary["holdouts"]:
+        limited = read_neighbours(folder / holdout["phase"] / "neighbours.safetensors")
+        of_classes = []
+        for name in holdout["unseen_classes"]:
+            queries = everything.query_labels == names.index(name)
+            right = [(found.labels[queries, 0] == names.index(name)).mean() for found in (everything, limited)]
+            of_classes.append(right[0] - right[1])
+        drops.append(np.mean(of_classes))
+        assert holdout["precision_drop_unseen_classes"] == pytest.approx(drops[-1])
+    assert summary["precision_drop_unseen_classes"] == pytest.approx(np.mean(drops))
+    assert summary["precision_drop_unseen_classes_between_holdouts"] == pytest.approx(np.std(drops, ddof=1))
+
+
+def test_the_comparison_lists_each_class_under_the_model_that_never_saw_it(folder, summary):
+    with open(folder / "comparison_unseen_classes_metrics.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["class name"] for row in rows] == summary["unseen_classes"]
+    for row in rows:
+        (phase,) = [holdout["phase"] for holdout in summary["holdouts"] if row["class name"] in holdout["unseen_classes"]]
+        with open(folder / f"{phase}_classes_metrics.csv", newline="") as file:
+            (precision,) = [r["precision@1"] for r in csv.DictReader(file) if r["class name"] == row["class name"]]
+        assert row["P@1 trained without the unseen classes"] == precision
+
+
+def test_each_phase_has_records_of_its_own_names(folder):
+    records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert [next(key for key in record if key.startswith("train_loss")) for record in records] == [
+        "train_loss",
+        "train_loss2",
+        "train_loss3",
+        "train_loss4",
+    ]
