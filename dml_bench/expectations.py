@@ -97,7 +97,7 @@ def _judge_one(written: Experiment, expectation: Expectation, runs: Sequence[Fin
 
 def why_not_comparable(written: Experiment, expectation: Expectation, run: Experiment) -> str:
     """Why an absolute number says nothing about this run, or nothing."""
-    if run.profile or run.data.dataset != written.data.dataset:
+    if run.data.dataset != written.data.dataset:
         return "other data"
     if expectation.note:
         return f"other protocol ({expectation.note})"

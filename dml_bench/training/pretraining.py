@@ -25,7 +25,8 @@ from dml_bench.training.watch import Watch
 
 __all__ = ["Stage", "source_experiment", "stages"]
 
-FORMAT = 2
+FORMAT = 3
+"""Raised when a change of code changes the bits of a training."""
 
 
 @dataclass(frozen=True, kw_only=True)
