@@ -62,37 +62,48 @@ def judge(written: Experiment, runs: Sequence[FinishedRun], runs_of: RunsOf) -> 
     return [_judge_one(written, expectation, runs, runs_of) for expectation in written.expects]
 
 
+Found = tuple[Verdict, Interval | None, str]
+"""Verdict, what was measured, and why it was not tested."""
+
+
 def _judge_one(written: Experiment, expectation: Expectation, runs: Sequence[FinishedRun], runs_of: RunsOf) -> Judgement:
-    head, words = metric_of(written, expectation.metric).head, claim_in_words(written, expectation)
-
-    def told(verdict: Verdict, measured: Interval | None = None, reason: str = "") -> Judgement:
-        if verdict is Verdict.not_tested and not reason:
-            reason = "no interval: a single class, or queries that are all alike"
-        return Judgement(
-            experiment=written.name,
-            expectation=expectation,
-            head=head,
-            words=words,
-            verdict=verdict,
-            measured=measured,
-            reason=reason,
-        )
-
+    words = claim_in_words(written, expectation)
+    found: Found
     if not runs:
-        return told(Verdict.not_tested, reason=f"{written.name} has no finished run")
-    if expectation.metric not in metrics_of(runs[0].experiment):
-        return told(Verdict.not_tested, reason="not measured under these settings")
-    if expectation.value is not None:
-        measured = measure(runs, expectation.metric)
-        if reason := why_not_comparable(written, expectation, runs[0].experiment):
-            return told(Verdict.not_tested, measured, reason)
-        return told(judge_value(expectation.value, measured), measured)
+        found = Verdict.not_tested, None, f"{written.name} has no finished run"
+    elif expectation.metric not in metrics_of(runs[0].experiment):
+        found = Verdict.not_tested, None, "not measured under these settings"
+    elif expectation.value is not None:
+        found = _hold_value(written, expectation, runs)
+    else:
+        found = _hold_change(expectation, runs, runs_of(expectation.versus))
+    verdict, measured, reason = found
+    if verdict is Verdict.not_tested and not reason:
+        reason = "no interval: a single class, or queries that are all alike"
+    head = metric_of(written, expectation.metric).head
+    return Judgement(
+        experiment=written.name, expectation=expectation, head=head, words=words, verdict=verdict, measured=measured, reason=reason
+    )
+
+
+def _hold_value(written: Experiment, expectation: Expectation, runs: Sequence[FinishedRun]) -> Found:
+    assert expectation.value is not None
+    measured = measure(runs, expectation.metric)
+    if reason := why_not_comparable(written, expectation, runs[0].experiment):
+        return Verdict.not_tested, measured, reason
+    return judge_value(expectation.value, measured), measured, ""
+
+
+def _hold_change(expectation: Expectation, runs: Sequence[FinishedRun], others: Sequence[FinishedRun]) -> Found:
     assert expectation.change is not None
-    mine, theirs, reason = in_pairs(expectation, runs, runs_of(expectation.versus))
+    mine, theirs, reason = in_pairs(expectation, runs, others)
     if reason:
-        return told(Verdict.not_tested, reason=reason)
-    measured = difference(mine, theirs, expectation.metric)
-    return told(judge_change(expectation.change, measured), measured)
+        return Verdict.not_tested, None, reason
+    try:
+        measured = difference(mine, theirs, expectation.metric)
+    except ValueError as error:
+        return Verdict.not_tested, None, str(error)
+    return judge_change(expectation.change, measured), measured, ""
 
 
 def why_not_comparable(written: Experiment, expectation: Expectation, run: Experiment) -> str:

@@ -14,7 +14,7 @@ from dml_bench.evaluation import metrics
 from dml_bench.evaluation.neighbours import Neighbours
 from dml_bench.evaluation.statistics import Average, Interval, Scores, interval
 from dml_bench.registry import UnknownName, losses, near_miss
-from dml_bench.results import RunFolder, read_arrays, read_json, read_neighbours
+from dml_bench.results import RunFolder, decisive, read_arrays, read_json, read_neighbours
 
 __all__ = ["FinishedRun", "Metric", "difference", "measure", "metric_of", "metrics_of", "read_finished"]
 
@@ -49,6 +49,11 @@ class FinishedRun:
         holdouts = self.summary.get("holdouts", one)
         return {held["phase"]: np.flatnonzero(np.isin(names, held["unseen_classes"])) for held in holdouts}
 
+    @property
+    def unseen(self) -> np.ndarray:
+        """Ids of the classes that any phase never saw."""
+        return np.unique(np.concatenate(list(self.held_out.values())))
+
 
 def read_finished(out: Path, experiment: Experiment, dataset: str) -> FinishedRun | None:
     """The run of exactly this experiment in `out`, or None if there is none or it has not ended.
@@ -57,7 +62,7 @@ def read_finished(out: Path, experiment: Experiment, dataset: str) -> FinishedRu
     """
     folder = RunFolder(out, experiment, dataset)
     description = folder.path / "experiment.json"
-    if not description.exists() or read_json(description) != as_table(experiment):
+    if not description.exists() or decisive(read_json(description)) != decisive(as_table(experiment)):
         return None
     summary = folder.summary()
     return None if summary is None else FinishedRun(folder.path, experiment, summary)

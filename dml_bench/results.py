@@ -48,9 +48,7 @@ class RunFolder:
         path = self.path / "experiment.json"
         mine = as_table(self.experiment)
         if path.exists():
-            theirs = read_json(path)
-            if theirs != mine:
-                keys = differing(theirs, mine)
+            if keys := differing(decisive(read_json(path)), decisive(mine)):
                 raise ValueError(
                     f"{self.path} holds a run of another configuration (differs in {', '.join(keys[:4])}); --force replaces it, --out DIR keeps both"
                 )
@@ -111,6 +109,11 @@ class RunFolder:
         whole = {**summary, "files": files}
         write_json(self.path / "summary.json", whole)
         return whole
+
+
+def decisive(table: dict[str, Any]) -> dict[str, Any]:
+    """The part of a saved experiment that decides its numbers: without what people say about it and expect of it."""
+    return {key: value for key, value in table.items() if key not in ("summary", "expects")}
 
 
 def differing(theirs: dict[str, Any], mine: dict[str, Any], prefix: str = "") -> list[str]:

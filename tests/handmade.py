@@ -30,8 +30,18 @@ def answered(right: np.ndarray, labels: np.ndarray) -> Neighbours:
     return Neighbours(np.stack([nearest, other], 1), np.ones((len(labels), 2), np.float32), gallery, labels)
 
 
-def finish(out: Path, run: Experiment, right: dict[str, list[list[int]]], unseen: int = 2, split: str = "") -> FinishedRun:
-    """Write the run folder of `run`: for each phase and class, which of the class's queries were answered right (1) or wrong (0)."""
+def finish(
+    out: Path,
+    run: Experiment,
+    right: dict[str, list[list[int]]],
+    unseen: int = 2,
+    split: str = "",
+    holdouts: dict[str, list[int]] | None = None,
+) -> FinishedRun:
+    """Write the run folder of `run`: for each phase and class, which of the class's queries were answered right (1) or wrong (0).
+
+    The last `unseen` classes are held out of phase `limited`, or by `holdouts` these classes of each of these phases.
+    """
     folder = RunFolder(out, run, "cub")
     folder.path.mkdir(parents=True)
     names = [f"class {i}" for i in range(len(right["all"]))]
@@ -46,7 +56,8 @@ def finish(out: Path, run: Experiment, right: dict[str, list[list[int]]], unseen
     write_csv(folder.path / "all_classes_metrics.csv", ["class name"], [[name] for name in names])
     write_json(folder.path / "experiment.json", as_table(run))
     write_json(folder.path / "environment.json", {"sessions": [SESSION]})
-    drops = [np.mean(a) - np.mean(b) for a, b in zip(right["all"], right["limited"], strict=True)]
+    holdouts = holdouts or {"limited": list(range(len(names)))[-unseen:]}
+    drops = [np.mean(a) - np.mean(b) for a, b in zip(right["all"], right[next(iter(holdouts))], strict=True)]
     summary = {
         "schema_version": 1,
         "protocol": run.protocol,
@@ -54,6 +65,7 @@ def finish(out: Path, run: Experiment, right: dict[str, list[list[int]]], unseen
         "split": {"fingerprint": split or hashlib.sha256(str(run.seed).encode()).hexdigest()},
         "unseen_classes": names[-unseen:],
         "phases": phases,
+        "holdouts": [{"phase": phase, "unseen_classes": [names[i] for i in classes]} for phase, classes in holdouts.items()],
         "precision_drop_unseen_classes": float(np.mean(drops[-unseen:])),
         "precision_drop_seen_classes": float(np.mean(drops[:-unseen])),
         "precision_drop_all_classes": float(np.mean(drops)),

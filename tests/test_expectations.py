@@ -15,6 +15,7 @@ from dml_bench.experiments import names, resolve
 from dml_bench.measured import FinishedRun, measure, metrics_of, read_finished
 from dml_bench.registry import UnknownName
 from dml_bench.results import read_json
+from dml_bench.suite.table import value_at
 
 MIXED = [[1, 1, 1, 0], [1, 0, 1, 0], [1, 1, 0, 0], [1, 1, 1, 1], [0, 1, 1, 0], [1, 0, 1, 1]]
 WRONG = [[0, 0, 0, 0]] * 6
@@ -117,6 +118,27 @@ def test_the_change_of_a_drop_compares_the_drops(tmp_path):
 def test_a_change_that_can_t_be_tested_says_why(tmp_path, others, split, reason):
     tested = judged(tmp_path, change(0.1), others=others, split=split)
     assert (tested.verdict, tested.reason) == ("not tested", reason)
+
+
+def test_experiments_that_held_out_other_classes_are_not_compared_on_them(tmp_path):
+    claim = change(0.1, "precision_drop_unseen_classes")
+    right = {"all": MIXED, "limited": WRONG}
+    mine, theirs = finish(tmp_path, experiment("mine"), right), finish(tmp_path, experiment("other"), right, unseen=3)
+    (tested,) = judge(experiment("mine", expects=(claim,)), [mine], lambda name: [theirs])
+    assert (tested.verdict, tested.reason.partition(":")[0]) == ("not tested", "the two were evaluated on different queries")
+
+
+def test_of_several_hold_outs_each_class_counts_where_it_was_held_out(tmp_path):
+    right = {"all": RIGHT, "limited-1": [[0] * 4] * 2 + MIXED[2:], "limited-2": [*MIXED[:3], [0] * 4, [1] * 4, [1] * 4]}
+    run = finish(tmp_path, experiment("mine"), right, holdouts={"limited-1": [0, 1], "limited-2": [3]})
+    estimates = {group: measure([run], f"precision_drop_{group}_classes").estimate for group in ("unseen", "seen", "all")}
+    first, second = [1, 1, 0.5, 0, 0.5, 0.25], [0.25, 0.5, 0.5, 1, 0, 0]
+    seen = [second[0], second[1], (first[2] + second[2]) / 2, first[3], (first[4] + second[4]) / 2, (first[5] + second[5]) / 2]
+    assert estimates["unseen"] == pytest.approx((first[0] + first[1] + second[3]) / 3)
+    assert estimates["seen"] == pytest.approx(sum(seen) / 6)
+    assert estimates["all"] == pytest.approx(sum(first + second) / 12)
+    assert measure([run], "precision_at_1_macro_limited").estimate == pytest.approx(1 - sum(first + second) / 12)
+    assert value_at(run.summary, "phases.limited.precision_at_1_macro") == pytest.approx(1 - sum(first + second) / 12)
 
 
 def test_an_experiment_without_runs_is_not_tested():

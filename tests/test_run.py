@@ -214,6 +214,11 @@ def test_a_run_folder_of_another_configuration_is_refused(outcome: Outcome, bird
         train(birds, cache_dir, outcome.folder.parents[2], "optimizer.lr=0.07")
 
 
+def test_a_new_expectation_does_not_make_a_finished_run_another(outcome: Outcome, birds: Path, cache_dir: Path):
+    again = train(birds, cache_dir, outcome.folder.parents[2], "summary=said otherwise", "expects=[]")
+    assert again.already_finished
+
+
 def test_a_run_is_not_continued_on_other_images(birds: Path, cache_dir: Path, tmp_path: Path):
     folder = train(birds, cache_dir, tmp_path / "runs").folder
     (folder / "summary.json").unlink()

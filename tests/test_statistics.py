@@ -232,7 +232,7 @@ def coverage(simulate: Simulate, truth: float, *, classes: int, seeds: int, expe
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("classes", "experiments"), [(200, 300), (20, 1000)], ids=["200 classes", "20 classes"])
+@pytest.mark.parametrize(("classes", "experiments"), [(200, 600), (20, 1000)], ids=["200 classes", "20 classes"])
 @pytest.mark.parametrize(
     ("simulate", "truth", "seeds"),
     [

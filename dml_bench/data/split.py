@@ -177,7 +177,7 @@ def holdouts(rule: str, dataset: Dataset) -> tuple[tuple[int, ...], ...]:
         return (unseen_classes(rule, dataset),)
     if not base.startswith("random:") or not count.isdecimal() or int(count) < 2:
         raise ValueError(f"unseen is {rule!r}; hold-outs are rotated by random:N:SEED x R with R of at least 2, e.g. random:20 x 5")
-    size, seed = len(unseen_classes(base, dataset)), (base.split(":") + ["0"])[2]
+    size, seed = len(unseen_classes(base, dataset)), [*base.split(":"), "0"][2]
     per_order = dataset.num_classes // size
     sets = []
     for number in range(int(count)):
@@ -192,7 +192,10 @@ def random_order(num_classes: int, *key: object) -> np.ndarray:
 
 
 def unseen_classes(rule: str, dataset: Dataset) -> tuple[int, ...]:
-    """Ascending class ids that `last:N`, `random:N:SEED` (seed 0 if left out) or `name,name,...` means. Raises ValueError unless 1 <= N <= classes - 2."""
+    """Ascending class ids that `last:N`, `random:N:SEED` (seed 0 if left out) or `name,name,...` means.
+
+    Raises ValueError unless 1 <= N <= classes - 2.
+    """
     kind, _, rest = rule.partition(":")
     if kind in ("last", "random"):
         numbers = rest.split(":")

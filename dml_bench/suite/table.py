@@ -77,8 +77,9 @@ def value_at(summary: dict[str, Any], place: str) -> float | None:
     """The number at `a.b.c`; None where there is none. That of phase `limited` is the mean over all hold-outs."""
     if place.startswith("phases.limited."):
         phases = [name for name in summary["phases"] if name.partition("-")[0] == "limited"]
-        values = [value_at(summary["phases"], place.replace("phases.limited", name)) for name in phases]
-        return sum(map(float, values)) / len(values) if values and None not in values else None  # type: ignore[arg-type]
+        each = [value_at(summary["phases"][name], place.removeprefix("phases.limited.")) for name in phases]
+        known = [number for number in each if number is not None]
+        return sum(known) / len(known) if known and len(known) == len(phases) else None
     value: Any = summary
     for part in place.split("."):
         value = value.get(part) if isinstance(value, dict) else None
