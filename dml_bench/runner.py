@@ -20,7 +20,7 @@ from dml_bench.data.datasets import Dataset, open_dataset
 from dml_bench.data.sources import Pixels, open_pixels
 from dml_bench.data.split import Phase, Split, disjoint_phases, holdouts, make_disjoint_split, make_split, phases
 from dml_bench.evaluation.answers import Answers
-from dml_bench.evaluation.neighbours import Neighbours, search, search_leaving_one_out
+from dml_bench.evaluation.neighbours import Neighbours, flat_index, search, search_leaving_one_out
 from dml_bench.evaluation.retrieval import Retrieval
 from dml_bench.files import write_atomically, write_csv
 from dml_bench.model.embedder import build_embedder
@@ -32,6 +32,9 @@ from dml_bench.training.run import Run, build, choose_device, choose_precision, 
 from dml_bench.training.watch import Watch
 
 __all__ = ["Outcome", "Request", "run"]
+
+LATENCIES, WARM_UP = 50, 3
+"""Images that are looked up one at a time to measure latency, and those before them that don't count."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,6 +111,23 @@ def open_readable_pixels(
 def write_state(path: Path, module: torch.nn.Module) -> None:
     data = to_safetensors({name: tensor.cpu().contiguous() for name, tensor in module.state_dict().items()})
     write_atomically(path, lambda file: file.write(data))
+
+
+def latency(run: Run, gallery: np.ndarray, query: np.ndarray) -> dict[str, float]:
+    """Milliseconds that one image alone takes, decoded already: through the network, and in the look-up of its 10 nearest."""
+    index, taken = flat_index(gallery), []
+    for image in query[: WARM_UP + LATENCIES]:
+        start = time.perf_counter()
+        embedding = run.embed(np.array([image]))
+        embedded = time.perf_counter()
+        index.search(embedding, min(10, len(gallery)))
+        taken.append((embedded - start, time.perf_counter() - embedded))
+    warm = np.array(taken[WARM_UP:] or taken) * 1000
+    told = {}
+    for name, column in (("embed", 0), ("look_up", 1)):
+        told[f"{name}_ms_median"] = float(np.median(warm[:, column]))
+        told[f"{name}_ms_p95"] = float(np.quantile(warm[:, column], 0.95))
+    return told
 
 
 class Session:
@@ -303,6 +323,9 @@ class Session:
             "train_images_per_second": sum(r["train_images"] for r in run.records) / sum(r["train_seconds"] for r in run.records),
             "embed_images_per_second": (len(query) + len(gallery) * (not self.split.leaves_one_out)) / embed_seconds,
             "peak_memory_bytes": environment.peak_memory_bytes(),
+            "gallery_bytes": embeddings["gallery"].nbytes,
+            "parameter_bytes": sum(tensor.nbytes for tensor in run.embedder.parameters()),
+            **latency(run, embeddings["gallery"], query),
         }
         if self.device.type == "cuda":
             cost["peak_gpu_memory_bytes"] = torch.cuda.max_memory_allocated(self.device)

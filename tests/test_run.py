@@ -63,7 +63,11 @@ def test_the_summary_has_every_promised_number(outcome: Outcome):
             assert 0 <= numbers[key] <= 1
         assert numbers["knn_vote_accuracy"].keys() == {"1", "3", "5", "10"}
         assert numbers["knn_vote_accuracy"]["1"] == numbers["precision_at_1_micro"]
-        assert summary["cost"][phase]["train_images_per_second"] > 0
+        cost = summary["cost"][phase]
+        assert cost["train_images_per_second"] > 0
+        assert 0 < cost["embed_ms_median"] <= cost["embed_ms_p95"]
+        assert 0 < cost["look_up_ms_median"] <= cost["look_up_ms_p95"]
+        assert cost["gallery_bytes"] == summary["split"]["train_images"] * 128 * 4
     for group in ("unseen", "seen", "all"):
         difference = "" if group == "all" else f"_{group}"
         macro = [summary["phases"][phase][f"precision_at_1_macro{difference}"] for phase in ("all", "limited")]

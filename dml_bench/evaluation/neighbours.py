@@ -1,10 +1,11 @@
 """The one search of an evaluation, kept as one value from which every metric, vote, plot and report is computed."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-__all__ = ["Neighbours", "search", "search_leaving_one_out"]
+__all__ = ["Neighbours", "flat_index", "search", "search_leaving_one_out"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,14 +50,11 @@ def search(gallery: np.ndarray, query: np.ndarray, gallery_labels: np.ndarray, q
 
     Ties are broken by gallery order, also where they reach over the k-th place. k is cut to the size of the gallery.
     """
-    import faiss
-
     for name, embeddings in (("gallery", gallery), ("query", query)):
         if not np.allclose(np.linalg.norm(embeddings, axis=1), 1, atol=1e-3):
             raise ValueError(f"{name} embeddings are not of unit length (or not finite)")
     k = min(k, len(gallery))
-    index = faiss.IndexFlatIP(gallery.shape[1])
-    index.add(np.ascontiguousarray(gallery, np.float32))
+    index = flat_index(gallery)
     query = np.ascontiguousarray(query, np.float32)
     similarities, indices = index.search(query, min(k + 1, len(gallery)))
     similarities, indices = _ordered(similarities, indices)
@@ -64,6 +62,15 @@ def search(gallery: np.ndarray, query: np.ndarray, gallery_labels: np.ndarray, q
         everything = _ordered(*index.search(query[row : row + 1], len(gallery)))
         similarities[row], indices[row] = everything[0][0, : k + 1], everything[1][0, : k + 1]
     return Neighbours(np.ascontiguousarray(indices[:, :k]), np.ascontiguousarray(similarities[:, :k]), gallery_labels, query_labels)
+
+
+def flat_index(gallery: np.ndarray) -> Any:
+    """The FAISS index that `search` uses, of (gallery, dim) float32 vectors."""
+    import faiss
+
+    index = faiss.IndexFlatIP(gallery.shape[1])
+    index.add(np.ascontiguousarray(gallery, np.float32))
+    return index
 
 
 def search_leaving_one_out(embeddings: np.ndarray, labels: np.ndarray, k: int) -> Neighbours:
