@@ -1,0 +1,236 @@
+"""Unknowns, thresholds and calibration by hand, by slow loops from their definitions, and against scikit-learn."""
+
+import math
+
+import numpy as np
+import pytest
+from sklearn.calibration import calibration_curve
+from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
+from test_metrics import random_problem
+
+from dml_bench.evaluation.unknowns import (
+    Unknowns,
+    apply_threshold,
+    calibration,
+    leave_one_out_gallery,
+    threshold_for_precision,
+    unknowns,
+    without_classes,
+)
+
+
+def drawn(seed: int, decimals: int = 7, known: int = 60, unknown: int = 40) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Similarity, correct, is_unknown: overlapping; with few decimals full of ties."""
+    chance = np.random.default_rng(seed)
+    is_unknown = chance.permutation(np.arange(known + unknown) < unknown)
+    similarity = np.round(chance.normal(size=len(is_unknown)) * 0.2 + 0.5 - 0.15 * is_unknown, decimals).astype(np.float32)
+    return similarity, (chance.random(len(is_unknown)) < 0.3 + 0.6 * similarity) & ~is_unknown, is_unknown
+
+
+PROBLEMS = pytest.mark.parametrize("problem", [drawn(0), drawn(1, 1), drawn(2, 2, 7, 90), drawn(3, 0, 90, 7)], ids=range(4))
+
+
+def test_unknowns_by_hand():
+    """Known .9 right, .7 wrong, .5 right; unknown .8, .4. Of the 6 pairs known are ahead in 4, known and right in 3."""
+    found = unknowns(np.array([0.5, 0.8, 0.9, 0.4, 0.7]), np.array([1, 0, 1, 0, 0]), np.array([0, 1, 0, 1, 0]))
+    assert found.true_positive_rate.tolist() == pytest.approx([0, 1 / 3, 1 / 3, 2 / 3, 1, 1])
+    assert found.false_positive_rate.tolist() == [0, 0, 0.5, 0.5, 0.5, 1]
+    assert found.correct_rate.tolist() == pytest.approx([0, 1 / 3, 1 / 3, 1 / 3, 2 / 3, 2 / 3])
+    assert found.auroc == pytest.approx(4 / 6)
+    assert found.oscr == pytest.approx(3 / 6)
+    assert found.aupr == pytest.approx((1 + 2 / 3 + 3 / 4) / 3)
+    assert found.fpr_at_95_tpr == 0.5
+    assert (found.known, found.unknown) == (3, 2)
+
+
+@PROBLEMS
+def test_the_roc_curve_its_area_and_average_precision_are_those_of_scikit_learn(problem):
+    similarity, correct, is_unknown = problem
+    found = unknowns(similarity, correct, is_unknown)
+    false_positive, true_positive, _ = roc_curve(~is_unknown, similarity, drop_intermediate=False)
+    assert found.false_positive_rate == pytest.approx(false_positive)
+    assert found.true_positive_rate == pytest.approx(true_positive)
+    assert found.auroc == pytest.approx(roc_auc_score(~is_unknown, similarity))
+    assert found.aupr == pytest.approx(average_precision_score(~is_unknown, similarity))
+    assert found.fpr_at_95_tpr == pytest.approx(false_positive[true_positive >= 0.95].min())
+
+
+def test_19_of_20_known_queries_are_95_percent():
+    similarity, is_unknown = np.append(np.arange(20, 0, -1), [1.5, 0.5]), np.arange(22) >= 20
+    assert unknowns(similarity, ~is_unknown, is_unknown).fpr_at_95_tpr == 0
+    similarity[:2] = 0.1
+    assert unknowns(similarity, ~is_unknown, is_unknown).fpr_at_95_tpr == 1
+
+
+@PROBLEMS
+def test_oscr_equals_slow_loops_from_its_definition(problem):
+    similarity, correct, is_unknown = problem
+    found = unknowns(similarity, correct, is_unknown)
+    points = [(0.0, 0.0)]
+    for threshold in sorted(set(similarity), reverse=True):
+        accepted = [i for i in range(len(similarity)) if similarity[i] >= threshold]
+        false_positive = sum(is_unknown[i] for i in accepted) / sum(is_unknown)
+        points.append((false_positive, sum(correct[i] and not is_unknown[i] for i in accepted) / sum(~is_unknown)))
+    assert np.stack([found.false_positive_rate, found.correct_rate], 1) == pytest.approx(np.array(points))
+    known, unknown = np.flatnonzero(~is_unknown), np.flatnonzero(is_unknown)
+    pairs = sum(correct[i] * ((similarity[i] > similarity[j]) + 0.5 * (similarity[i] == similarity[j])) for i in known for j in unknown)
+    assert found.oscr == pytest.approx(pairs / (len(known) * len(unknown)))
+    assert found.oscr < found.correct_rate[-1] == correct[known].mean()
+
+
+def numbers(found: Unknowns) -> list[float]:
+    return [found.auroc, found.aupr, found.fpr_at_95_tpr, found.oscr]
+
+
+@PROBLEMS
+def test_only_the_order_of_the_similarities_matters(problem):
+    similarity, correct, is_unknown = problem
+    order = np.random.default_rng(9).permutation(len(similarity))
+    other = unknowns(np.exp(similarity[order].astype(float)), correct[order], is_unknown[order])
+    assert numbers(other) == pytest.approx(numbers(unknowns(similarity, correct, is_unknown)))
+
+
+def test_where_every_known_query_is_right_oscr_is_auroc():
+    similarity, _, is_unknown = drawn(5)
+    found = unknowns(similarity, ~is_unknown, is_unknown)
+    assert found.oscr == found.auroc < 1
+
+
+def test_an_unknown_query_is_never_right():
+    similarity, correct, is_unknown = drawn(6)
+    assert numbers(unknowns(similarity, correct | is_unknown, is_unknown)) == numbers(unknowns(similarity, correct, is_unknown))
+
+
+@pytest.mark.parametrize("is_unknown", [[False, False], [True, True]], ids=["all known", "all unknown"])
+def test_without_both_kinds_nothing_is_defined(is_unknown):
+    found = unknowns(np.array([0.1, 0.2]), np.array([True, False]), np.array(is_unknown))
+    assert np.isnan(numbers(found)).all()
+    assert len(found.false_positive_rate) == len(found.true_positive_rate) == len(found.correct_rate) == 0
+    assert found.known + found.unknown == 2
+
+
+def test_without_their_classes_unknown_queries_find_the_nearest_of_the_others():
+    gallery, query, whole = random_problem(0)
+    found = without_classes(gallery, query, whole.gallery_labels, whole.query_labels, [1, 4], k=3)
+    kept = ~np.isin(whole.gallery_labels, [1, 4])
+    for row, vector in enumerate(query):
+        allowed = [(-float(vector @ other), i) for i, other in enumerate(gallery) if kept[i]]
+        nearest = [np.flatnonzero(kept).tolist().index(i) for _, i in sorted(allowed)[:3]]
+        assert found.indices[row].tolist() == nearest
+        assert found.similarities[row, 0] == pytest.approx(-min(allowed)[0], abs=1e-6)
+    assert set(found.gallery_labels) == {0, 2, 3, 5}
+    assert found.query_labels.tolist() == whole.query_labels.tolist()
+
+
+def test_something_must_be_left_in_the_gallery():
+    gallery, query, whole = random_problem(0)
+    with pytest.raises(ValueError, match="no class is left"):
+        without_classes(gallery, query, whole.gallery_labels, whole.query_labels, range(6))
+
+
+# Precision from the top: 1, 1/2, 2/3, 3/4, 3/5. It falls below 70% and comes back.
+FALLING = np.array([0.9, 0.8, 0.7, 0.6, 0.5])
+RIGHT = np.array([1, 0, 1, 1, 0])
+
+
+@pytest.mark.parametrize(
+    ("wanted", "value", "precision", "coverage"),
+    [(1.0, 0.9, 1, 0.2), (0.7, 0.6, 0.75, 0.8), (0.75, 0.6, 0.75, 0.8), (0.76, 0.9, 1, 0.2), (0.6, 0.5, 0.6, 1), (0.1, 0.5, 0.6, 1)],
+)
+def test_the_threshold_is_the_lowest_that_keeps_the_wanted_precision(wanted, value, precision, coverage):
+    order = np.array([3, 1, 4, 0, 2])
+    found = threshold_for_precision(FALLING[order], RIGHT[order], wanted)
+    assert (found.value, found.wanted_precision, found.precision, found.coverage) == (value, wanted, precision, coverage)
+
+
+@PROBLEMS
+@pytest.mark.parametrize("wanted", [0.3, 0.6, 0.8])
+def test_the_threshold_equals_a_slow_loop(problem, wanted):
+    similarity, correct, _ = problem
+    good = [value for value in similarity.tolist() if correct[similarity >= value].mean() >= wanted]
+    found = threshold_for_precision(similarity, correct, wanted)
+    assert found.value == pytest.approx(min(good, default=math.nan), nan_ok=True)
+    if good:
+        assert found.precision == correct[similarity >= min(good)].mean() >= wanted
+        assert found.coverage == np.mean(similarity >= min(good))
+
+
+def test_equally_similar_queries_are_accepted_together():
+    found = threshold_for_precision(np.array([0.9, 0.9, 0.9, 0.2]), np.array([1, 1, 0, 0]), 0.9)
+    assert math.isnan(found.value)
+    assert threshold_for_precision(np.array([0.9, 0.9, 0.9, 0.2]), np.array([1, 1, 0, 0]), 0.6).coverage == 0.75
+
+
+def test_where_no_threshold_reaches_the_precision_nothing_is_accepted():
+    found = threshold_for_precision(np.array([0.9, 0.8]), np.array([False, True]), 0.9)
+    assert math.isnan(found.value)
+    assert math.isnan(found.precision)
+    assert found.coverage == 0
+    precision, coverage = apply_threshold(found.value, FALLING, RIGHT)
+    assert math.isnan(precision)
+    assert coverage == 0
+
+
+def test_a_threshold_on_other_images_by_hand():
+    assert apply_threshold(0.65, FALLING, RIGHT) == (pytest.approx(2 / 3), 0.6)
+    assert apply_threshold(0.7, FALLING, RIGHT) == (pytest.approx(2 / 3), 0.6)
+    assert apply_threshold(-1.0, FALLING, RIGHT) == (0.6, 1)
+    nothing = np.empty(0)
+    assert np.isnan(apply_threshold(0.5, nothing, nothing)).all()
+    assert math.isnan(threshold_for_precision(nothing, nothing, 0.5).value)
+
+
+@pytest.mark.parametrize("wanted", [0, -0.1, 1.1, math.nan])
+def test_a_precision_that_is_none_is_refused(wanted):
+    with pytest.raises(ValueError, match="above 0 and at most 1"):
+        threshold_for_precision(FALLING, RIGHT, wanted)
+
+
+def test_a_gallery_that_leaves_one_out_equals_a_slow_loop():
+    gallery, _, found = random_problem(2)
+    similarity, correct = leave_one_out_gallery(gallery, found.gallery_labels)
+    assert 0.2 < correct.mean() < 0.95
+    for i, vector in enumerate(gallery):
+        nearest, j = max((float(vector @ other), j) for j, other in enumerate(gallery) if j != i)
+        assert similarity[i] == pytest.approx(nearest, abs=1e-6)
+        assert correct[i] == (found.gallery_labels[i] == found.gallery_labels[j])
+
+
+def test_calibration_by_hand():
+    """Shares .6 and .7 stand in the bins up to .6 and up to .7; 0 in the first, 1 in the last."""
+    found = calibration(np.array([0.6, 0.6, 0.7, 0.65, 0.0, 1.0]), np.array([1, 0, 1, 1, 0, 1]))
+    assert found.count.tolist() == [1, 0, 0, 0, 0, 2, 2, 0, 0, 1]
+    assert found.confidence[[0, 5, 6, 9]].tolist() == pytest.approx([0, 0.6, 0.675, 1])
+    assert found.accuracy[[0, 5, 6, 9]].tolist() == [0, 0.5, 1, 1]
+    assert np.isnan(found.accuracy[[1, 2, 3, 4, 7, 8]]).all()
+    assert found.ece == pytest.approx((2 * 0.1 + 2 * 0.325) / 6)
+
+
+def test_a_share_on_an_edge_belongs_to_the_bin_below():
+    for tenths in range(1, 11):
+        assert calibration(np.array([tenths / 10]), np.array([1])).count.tolist() == [int(i == tenths - 1) for i in range(10)]
+
+
+@pytest.mark.parametrize("bins", [1, 5, 10, 15])
+def test_calibration_equals_scikit_learn_s_curve_and_a_slow_sum(bins):
+    chance = np.random.default_rng(bins)
+    share = chance.random(200) ** 0.5
+    correct = chance.random(200) < share**2
+    found = calibration(share, correct, bins)
+    accuracy, confidence = calibration_curve(correct, share, n_bins=bins)
+    filled = found.count > 0
+    assert found.accuracy[filled] == pytest.approx(accuracy)
+    assert found.confidence[filled] == pytest.approx(confidence)
+    gaps = []
+    for m in range(bins):
+        inside = [i for i in range(200) if m / bins < share[i] <= (m + 1) / bins]
+        gaps.append(abs(sum(correct[inside]) - sum(share[inside])))
+    assert found.ece == pytest.approx(sum(gaps) / 200)
+
+
+def test_calibration_of_nothing_is_undefined():
+    found = calibration(np.empty(0), np.empty(0, bool), 3)
+    assert math.isnan(found.ece)
+    assert found.count.tolist() == [0, 0, 0]
+    with pytest.raises(ValueError, match="at least one bin"):
+        calibration(np.array([0.5]), np.array([True]), 0)
