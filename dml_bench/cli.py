@@ -12,9 +12,12 @@ import typer
 from dml_bench import __version__, catalogue, experiments
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from rich.console import Console
 
     from dml_bench.console import TerminalWatch
+    from dml_bench.data.images import Unreadable
 
 __all__ = ["app", "main"]
 
@@ -207,6 +210,37 @@ def split_seeds(text: str) -> list[int]:
     return [int(part) for part in parts]
 
 
+@app.command()
+def compare(
+    runs: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="RUN RUN...", help="Run folders, or folders with the runs of one experiment, one per seed.", show_default=False
+        ),
+    ],
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, with every class.")] = False,
+) -> None:
+    """Say which experiment is better, by how much and how sure that is, overall and class by class.
+
+    \b
+    Example: dml-bench compare runs/ArcFace_cosine_resnet18_sgd_aug/demo runs/EPSHN_cosine_resnet18_sgd_aug/demo
+    """
+    if len(runs) < 2:
+        raise ValueError("compare needs two runs or more: dml-bench compare RUN RUN")
+    from dataclasses import asdict
+
+    from dml_bench.comparison import compare as compare_sides
+    from dml_bench.comparison import read_sides
+    from dml_bench.console import show_comparison
+
+    found = compare_sides(read_sides(runs))
+    if as_json:
+        typer.echo(json.dumps([asdict(comparison) for comparison in found], indent=1, ensure_ascii=False))
+        return
+    for comparison in found:
+        show_comparison(terminal(), comparison)
+
+
 @app.command("list")
 def list_(
     kind: Annotated[Kind, typer.Argument(help="What to list.", show_default=False)],
@@ -247,6 +281,23 @@ def show(
 
     table = as_table(experiments.resolve(name, profile="demo" if demo else "", overrides=set_))
     typer.echo(json.dumps(table, indent=1, ensure_ascii=False) if as_json else tomli_w.dumps(table), nl=as_json)
+
+
+@app.command()
+def report(
+    runs: Annotated[
+        list[Path], typer.Argument(metavar="[RUNS]...", help="Run folders, or folders that hold some.", show_default="runs")
+    ] = [],  # noqa: B006
+    out: Annotated[Path, typer.Option(help="Folder to write index.html, report.md, figures and tables in.")] = Path("reports/report"),
+) -> None:
+    """Answer the study's four questions from finished runs, on one page that needs no network, with figures and tables.
+
+    \b
+    Example: dml-bench report runs --out reports/demo
+    """
+    from dml_bench.report.render import report as write_report
+
+    write_report(runs or [Path("runs")], out, ("dml-bench", *sys.argv[1:]), say=lambda text: typer.echo(text, err=True))
 
 
 @data_app.command("fetch")
@@ -337,6 +388,116 @@ def terminal_watch() -> "TerminalWatch":
     from dml_bench.console import TerminalWatch
 
     return TerminalWatch(terminal())
+
+
+RunFolderPath = Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a finished run, or of an experiment that was run once.")]
+PhaseName = Annotated[str, typer.Option("--phase", help="Whose model and gallery: all, limited, ...", show_default="all")]
+GalleryDir = Annotated[Path | None, typer.Option("--gallery", help="Folder of a changed gallery other than RUN/gallery.")]
+
+
+@app.command()
+def enrol(
+    run: RunFolderPath,
+    images: Annotated[
+        Path | None, typer.Option(help="Photos: one folder per class, new or known. Photos of known classes join them.", metavar="DIR")
+    ] = None,
+    remove: Annotated[list[str], typer.Option(help="Remove a class; repeatable.", metavar="CLASS")] = [],  # noqa: B006
+    rename: Annotated[list[str], typer.Option(help="Rename a class; repeatable.", metavar="OLD=NEW")] = [],  # noqa: B006
+    phase: PhaseName = "",
+    gallery: GalleryDir = None,
+    device: Device = "auto",
+) -> None:
+    """Add classes to a run's gallery without training, or remove or rename some. The run's own result stays as it is.
+    Exit code 1 if an image can't be read; the others are enrolled.
+
+    \b
+    Example: dml-bench enrol runs/EPSHN_cosine_resnet18_sgd_aug --images my_birds
+    """
+    if not (images or remove or rename):
+        raise ValueError("nothing to do: give --images DIR, --remove CLASS or --rename OLD=NEW")
+    from dml_bench.gallery.enrolment import Changes, change, photos_by_class, renaming
+    from dml_bench.gallery.network import Network
+    from dml_bench.gallery.store import open_place
+    from dml_bench.gallery.wording import enrolment_words
+
+    changes = Changes(remove=tuple(remove), rename=tuple(map(renaming, rename)), photos=photos_by_class(images) if images else ())
+    place = open_place(run, phase, gallery)
+    with terminal_watch() as watch:
+        done = change(place, changes, lambda: Network(place.run, place.phase, device), lambda *at: watch.progress("embedding", *at))
+    typer.echo(f"{enrolment_words(place.run, done)} ({place.path})")
+    name_unreadable(done.unreadable)
+
+
+@app.command()
+def predict(
+    run: RunFolderPath,
+    images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Photos, or folders of them.", show_default=False)],
+    k: Annotated[int, typer.Option("--k", help="How many of the closest images vote and are named.", min=1)] = 10,
+    threshold: Annotated[
+        float | None,
+        typer.Option(help="Similarity of the closest image below which the answer is unknown.", min=-1, max=1, show_default=False),
+    ] = None,
+    precision: Annotated[float, typer.Option(help="Choose the threshold at which this part of the answers is right.")] = 0.95,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, with all k closest images and the time it took.")] = False,
+    phase: PhaseName = "",
+    gallery: GalleryDir = None,
+    device: Device = "auto",
+) -> None:
+    """Look photos up in a run's gallery: class, vote, similarity, the closest images, or unknown.
+    Exit code 1 if an image can't be read; the others are answered.
+
+    \b
+    Example: dml-bench predict runs/EPSHN_cosine_resnet18_sgd_aug photo.jpg --precision 0.9
+    """
+    from dml_bench.gallery.answering import answer, named_images, threshold_of
+    from dml_bench.gallery.network import Network
+    from dml_bench.gallery.store import open_place
+    from dml_bench.gallery.wording import as_json as answers_as_json
+    from dml_bench.gallery.wording import as_table, notes
+
+    files = named_images(images)
+    place = open_place(run, phase, gallery)
+    entries = place.read()
+    bar = threshold_of(place, entries, threshold, precision)
+    answers = answer(entries, Network(place.run, place.phase, device), files, k=k, threshold=bar.value)
+    if as_json:
+        typer.echo(json.dumps(answers_as_json(answers, bar), indent=1, ensure_ascii=False))
+    else:
+        terminal().print(as_table(place.run, answers))
+        for note in notes(place.run, bar):
+            typer.echo(note)
+    name_unreadable(answers.unreadable)
+
+
+def name_unreadable(problems: "Sequence[Unreadable]") -> None:
+    """Each on a line of its own, and exit code 1 if there are any."""
+    for problem in problems:
+        typer.echo(f"unreadable: {problem}", err=True)
+    if problems:
+        raise typer.Exit(1)
+
+
+@app.command("export")
+def export_(
+    run: RunFolderPath,
+    out: Annotated[Path, typer.Option(help="Folder to make.", show_default=False)],
+    phase: PhaseName = "",
+    gallery: GalleryDir = None,
+) -> None:
+    """Write a run's network (TorchScript, pixels to unit vectors), gallery (FAISS index and table) and model card into a folder
+    that needs none of this package. The network is checked to agree with the run.
+
+    \b
+    Example: dml-bench export runs/EPSHN_cosine_resnet18_sgd_aug --out bird_finder
+    """
+    if out.exists():
+        raise ValueError(f"{out} exists already; name a folder that does not")
+    from dml_bench.export.folder import export
+    from dml_bench.gallery.store import open_place
+
+    place = open_place(run, phase, gallery)
+    agreement = export(place.run, place.phase, place.read(), out)
+    typer.echo(f"{out}: {agreement.words()}")
 
 
 @app.command()

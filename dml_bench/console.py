@@ -12,7 +12,7 @@ from rich.text import Text
 
 from dml_bench.training.watch import Watch
 
-__all__ = ["SuiteProgress", "TerminalWatch", "duration", "show_outcome"]
+__all__ = ["SuiteProgress", "TerminalWatch", "duration", "show_comparison", "show_outcome"]
 
 HELD_OUT = "limited"
 
@@ -24,20 +24,18 @@ def duration(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
 
 
+def live_bars(console: Console) -> Progress:
+    """Bars that vanish when they are done, and are not there at all where the output is no terminal."""
+    columns = TextColumn("{task.description}"), BarColumn(bar_width=24), TextColumn("{task.fields[detail]}")
+    return Progress(*columns, console=console, transient=True, refresh_per_second=4, disable=not console.is_terminal)
+
+
 class TerminalWatch(Watch):
     """Prints the plan, a line per epoch, and below it a live bar of the running epoch with the time left for everything."""
 
     def __init__(self, console: Console):
         self.console = console
-        self.progress_bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=24),
-            TextColumn("{task.fields[detail]}"),
-            console=console,
-            transient=True,
-            refresh_per_second=4,
-            disable=not console.is_terminal,
-        )
+        self.progress_bar = live_bars(console)
         self._task: TaskID | None = None
         self._label = ""
         self._units = self._done = 0.0
@@ -155,15 +153,7 @@ class SuiteProgress:
 
     def __init__(self, console: Console):
         self.console = console
-        self.bars = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=24),
-            TextColumn("{task.fields[detail]}"),
-            console=console,
-            transient=True,
-            refresh_per_second=4,
-            disable=not console.is_terminal,
-        )
+        self.bars = live_bars(console)
 
     def __enter__(self) -> "SuiteProgress":
         self.bars.start()
@@ -303,3 +293,30 @@ def show_cost(console: Console, summary: dict[str, Any]) -> None:
     )
     memory = max(part["peak_memory_bytes"] for part in trained.values()) / 2**30
     console.print(Text(f"cost     {phases} {duration(cost['total_seconds'])} in all, peak memory {memory:.1f} GiB, {cost['device']}"))
+
+
+def show_comparison(console: Console, found: Any) -> None:
+    """A `Comparison`: a sentence, the overall differences, and the classes that differ most."""
+    console.print()
+    table = Table(title=f"first: {found.first}\nsecond: {found.second}\nseeds {', '.join(map(str, found.seeds))}", title_justify="left")
+    table.add_column("")
+    for column in ("first", "second", "first - second [95%]", "p", "p (Holm)"):
+        table.add_column(column, justify="right")
+    table.add_column("better")
+    for row in found.overall:
+        at = row.difference
+        interval = f"{at.estimate:+.3f} [{at.low:+.3f}, {at.high:+.3f}]"
+        better = ("can't be told", "first", "second")[row.better + 1]
+        values = (f"{side.estimate:+.3f}" if "drop" in row.metric else f"{side.estimate:.3f}" for side in (row.first, row.second))
+        table.add_row(row.words, *values, interval, f"{row.p:.3f}", f"{row.p_holm:.3f}", better)
+    console.print(table)
+    sure = [row for row in found.classes if row.p_holm < 0.05]
+    console.print(Text(f"{len(sure)} of {len(found.classes)} classes differ beyond doubt (exact sign test, 5% after Holm's correction)"))
+    classes = Table(title="The classes that differ most", title_justify="left")
+    classes.add_column("class", overflow="fold")
+    for column in ("first", "second", "only first right", "only second right", "p", "p (Holm)"):
+        classes.add_column(column, justify="right")
+    for row in [row for row in found.classes if row.p < 1][:10]:
+        counts = (str(row.won), str(row.lost))
+        classes.add_row(row.name, f"{row.first:.3f}", f"{row.second:.3f}", *counts, f"{row.p:.3f}", f"{row.p_holm:.3f}")
+    console.print(classes)

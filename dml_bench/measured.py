@@ -9,14 +9,17 @@ from typing import Any
 
 import numpy as np
 
-from dml_bench.config import Experiment, as_table
+from dml_bench.config import Experiment, as_table, load
 from dml_bench.evaluation import metrics
 from dml_bench.evaluation.neighbours import Neighbours
 from dml_bench.evaluation.statistics import Average, Interval, Scores, interval
 from dml_bench.registry import UnknownName, losses, near_miss
 from dml_bench.results import RunFolder, decisive, read_arrays, read_json, read_neighbours
 
-__all__ = ["FinishedRun", "Metric", "difference", "measure", "metric_of", "metrics_of", "read_finished"]
+__all__ = [
+    "FinishedRun", "Metric", "NotFinished", "described", "difference", "measure", "metric_of", "metrics_of", "progress", "read_finished",
+    "read_folder", "run_folders",
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,45 @@ def read_finished(out: Path, experiment: Experiment, dataset: str) -> FinishedRu
         return None
     summary = folder.summary()
     return None if summary is None else FinishedRun(folder.path, experiment, summary)
+
+
+class NotFinished(ValueError):
+    """A run that was begun and has not ended."""
+
+
+def read_folder(path: Path) -> FinishedRun:
+    """The finished run in a run folder. Raises NotFinished if it has not ended, ValueError where files of it are missing or were changed."""
+    experiment, folder = described(path)
+    summary = folder.summary()
+    if summary is None:
+        raise NotFinished(f"{path} is not finished ({progress(folder)}): the command that began it goes on with it")
+    return FinishedRun(path, experiment, summary)
+
+
+def described(path: Path) -> tuple[Experiment, RunFolder]:
+    try:
+        experiment = load(read_json(path / "experiment.json"))
+    except ValueError as error:
+        raise ValueError(f"{path} can't be read: {error}") from None
+    folder = RunFolder(path.parent, experiment, path.parent.name)
+    folder.path = path  # wherever it was moved to
+    return experiment, folder
+
+
+def progress(folder: RunFolder) -> str:
+    """How far a run came that has no summary."""
+    try:
+        last = folder.records()[-1]
+        return f"stopped in phase {last['phase']} after epoch {last['epoch']} of {folder.experiment.train.epochs}"
+    except (ValueError, LookupError):
+        return "stopped before its first epoch ended"
+
+
+def run_folders(path: Path) -> list[Path]:
+    """`path` itself if it is a run folder, else those below it, by name."""
+    if (path / "experiment.json").is_file():
+        return [path.resolve()]
+    return [found.parent.resolve() for found in sorted(path.rglob("experiment.json"))] if path.is_dir() else []
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

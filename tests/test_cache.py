@@ -78,7 +78,7 @@ def test_the_views_differ_in_what_they_keep():
 
 
 def files_of(cache_dir: Path) -> list[Path]:
-    return sorted(path for path in cache_dir.rglob("*") if path.is_file())
+    return sorted(path for path in cache_dir.rglob("*") if path.is_file() and path.suffix != ".lock")
 
 
 def folder_of(cache_dir: Path) -> Path:

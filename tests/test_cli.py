@@ -13,7 +13,21 @@ from dml_bench.cli import main
 from dml_bench.experiments import names, resolve
 
 BASELINE = "EPSHN_cosine_resnet18_sgd_aug"
-VERBS = ["run", "suite", "compare", "list", "show", "doctor", "data fetch", "data check", "data draw"]
+VERBS = [
+    "run",
+    "suite",
+    "compare",
+    "report",
+    "enrol",
+    "predict",
+    "export",
+    "list",
+    "show",
+    "doctor",
+    "data fetch",
+    "data check",
+    "data draw",
+]
 HEAVY = ["torch", "numpy", "wandb", "fiftyone", "umap", "matplotlib", "faiss", "timm", "sklearn"]
 
 LISTING = """

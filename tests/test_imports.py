@@ -33,9 +33,13 @@ HEIGHT = {
     "console": 7,
     "doctor": 7,
     "expectations": 7,
+    "comparison": 7,
+    "gallery": 7,
+    "export": 8,
     "suite": 8,
-    "cli": 9,
-    "__main__": 10,
+    "report": 9,
+    "cli": 10,
+    "__main__": 11,
 }
 """A module may import those lower than it, and those of its own folder."""
 

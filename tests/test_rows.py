@@ -23,27 +23,6 @@ def small(name: str) -> Experiment:
     return resolve(name, overrides=[*SMALL, *more, "model.weights=none"])
 
 
-def test_the_table_has_the_sixteen_names_of_the_study():
-    assert ROWS == (
-        "EPSHN_euclidean_resnet18",
-        "EPSHN_cosine_resnet18",
-        "EPSHN_cosine_resnet18_sgd",
-        "EPSHN_cosine_resnet18_sgd_aug",
-        "EPSHN_cosine_frozenBN_resnet18_sgd_aug",
-        "EPSHN_cosine_resnet18_scratch_sgd_aug",
-        "EPSHN_cosine_resnet18_classifier_sgd_aug",
-        "EPSHN_cosine_resnet18x512_sgd_aug",
-        "EPSHN_cosine_resnet18+skipConnHead_sgd_aug",
-        "EPSHN_cosine_resnet18+1dBN_sgd_aug",
-        "EPSHN_cosine_resnet50_sgd_aug",
-        "ProxyNCA_cosine_resnet18_sgd_aug",
-        "ArcFace_cosine_resnet18_sgd_aug",
-        "SubCenterArcFace_cosine_resnet18_sgd_aug",
-        "EPSHN_cosine_simclr_resnet18_sgd_aug",
-        "crossentropy_resnet18_sgd_aug",
-    )
-
-
 @pytest.mark.parametrize("num_classes", [200, 180], ids=["all", "limited"])
 @pytest.mark.parametrize(
     ("name", "loss", "directions"),

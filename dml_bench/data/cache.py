@@ -91,9 +91,13 @@ def open_caches(dataset: Dataset, *views: View, cache_dir: Path, progress: Progr
     and ValueError where the disk has no room.
     """
     places = [_Place(dataset, view, cache_dir) for view in views]
-    missing = [place for place in dict.fromkeys(places) if not place.is_whole()]
-    if missing:
-        _build(dataset, missing, progress or (lambda message, done, total: None))
+    if not all(place.is_whole() for place in places):
+        from filelock import FileLock
+
+        cache_dir.mkdir(parents=True, exist_ok=True)
+        with FileLock(cache_dir / f".images-{dataset.fingerprint[:16]}.lock"):  # of two processes one decodes and the other waits
+            if missing := [place for place in dict.fromkeys(places) if not place.is_whole()]:
+                _build(dataset, missing, progress or (lambda message, done, total: None))
     return tuple(place.read() for place in places)
 
 

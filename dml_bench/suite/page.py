@@ -35,7 +35,7 @@ INTERVALS = (
     "Means over seeds, in brackets with the 95% interval of a bootstrap over classes and their queries; of a single seed it says nothing "
     "about other seeds."
 )
-COSTS = "Training: time of all phases of a run, without preparation and evaluation. Memory: the most that any run's process took."
+COSTS = "Training: time of all phases of a run and of their starts, without preparation and evaluation. Memory: the most that any run's process took."
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -118,11 +118,11 @@ def counted(number: int, noun: str) -> str:
 
 
 def scalars(value: Any, prefix: str = "") -> dict[str, Any]:
-    """All numbers and texts of a nested summary by their dotted names; lists and file digests are left out."""
+    """All numbers and texts of a nested summary by their dotted names; lists, file digests and places on this machine are left out."""
     found: dict[str, Any] = {}
     for key, inner in value.items():
         if isinstance(inner, dict) and key != "files":
             found |= scalars(inner, f"{prefix}{key}.")
-        elif isinstance(inner, str | int | float):
+        elif isinstance(inner, str | int | float) and key != "root":
             found[f"{prefix}{key}"] = inner
     return found

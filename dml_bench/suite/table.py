@@ -56,7 +56,7 @@ def most(key: str) -> Callable[[list[dict[str, Any]]], float | None]:
 
 
 COST = (
-    Cost("training", "train_seconds", lambda parts: sum(part["train_seconds"] for part in parts)),
+    Cost("training", "train_seconds", lambda parts: sum(part["train_seconds"] + part.get("start_seconds", 0.0) for part in parts)),
     Cost("images/s", "train_images_per_second", images_per_second),
     Cost("memory", "peak_memory_bytes", most("peak_memory_bytes"), worst=True),
     Cost("GPU memory", "peak_gpu_memory_bytes", most("peak_gpu_memory_bytes"), worst=True),

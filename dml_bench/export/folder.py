@@ -1,0 +1,189 @@
+"""Network, gallery, how images are prepared, and a card that says what it is good for.
+
+The network is TorchScript and takes pixels, so that what comes before it is a resize and nothing else:
+embedder.pt  gallery.faiss  gallery.csv  preprocessing.json  export.json  README.md
+"""
+
+import shutil
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from dml_bench import __version__
+from dml_bench.data.cache import View
+from dml_bench.data.datasets import open_dataset
+from dml_bench.data.images import Unreadable, decode
+from dml_bench.export.card import Agreement, card
+from dml_bench.files import write_csv, write_json
+from dml_bench.gallery.answering import cuts_to_boxes, evidence
+from dml_bench.gallery.network import Network
+from dml_bench.gallery.store import Gallery, weights_digest
+from dml_bench.measured import FinishedRun
+from dml_bench.model.embedder import Embedder
+
+__all__ = ["export"]
+
+CHECKED = 32
+"""Gallery images on which the exported network is compared."""
+LARGEST_DIFFERENCE = 1e-4
+"""Of a component from the network's own, both in float32."""
+SMALLEST_COSINE = 0.99
+"""Of an exported embedding with the gallery's, which may have been computed in bfloat16 or on a GPU."""
+
+
+class PixelsToUnitVectors(nn.Module):
+    """(batch, height, width, 3) uint8 -> (batch, dim) float32 unit vectors."""
+
+    def __init__(self, embedder: Embedder):
+        super().__init__()
+        self.embedder = embedder
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        return functional.normalize(self.embedder(pixels), dim=1)
+
+
+def export(run: FinishedRun, phase: str, gallery: Gallery, out: Path) -> Agreement:
+    """Make the folder `out`, whole or not at all. Raises ValueError where it exists, where no image of the gallery can be read to
+    check the network with, or where that check fails."""
+    if out.exists():
+        raise ValueError(f"{out} exists already: name a folder that does not")
+    rows, pixels = readable_images(run, gallery)
+    draft = out.with_name(f".{out.name}.making")
+    shutil.rmtree(draft, ignore_errors=True)
+    draft.mkdir(parents=True)
+    try:
+        network = Network(run, phase, "cpu")
+        with torchscript():
+            torch.jit.save(traced(network.embedder, network.view.size), str(draft / "embedder.pt"))
+            exported = torch.jit.load(str(draft / "embedder.pt"))
+        agreement = compare(exported, network, pixels, gallery.embeddings[rows])
+        write_gallery(draft, gallery)
+        write_json(draft / "preprocessing.json", preprocessing(network.view, gallery.embeddings.shape[1]))
+        write_json(draft / "export.json", facts(run, phase, gallery, agreement))
+        text = card(run, phase, gallery, agreement, evidence(run, phase, gallery))
+        (draft / "README.md").write_text(text, encoding="utf-8")
+        draft.rename(out)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+    return agreement
+
+
+@contextmanager
+def torchscript() -> Iterator[None]:
+    """Without torch's advice to use torch.export, whose files older versions of torch can't load, and without the tracer's warnings
+    about what may depend on the input, which `compare` looks at."""
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.filterwarnings("ignore", message=r".*torch\.jit\.", category=FutureWarning)
+        warnings.filterwarnings("ignore", category=torch.jit.TracerWarning)
+        yield
+
+
+def traced(embedder: Embedder, size: int) -> torch.jit.ScriptModule:
+    """Traced with a batch of 2; `compare` sees to it that other sizes go through it as well."""
+    example = torch.zeros(2, size, size, 3, dtype=torch.uint8)
+    return torch.jit.trace(PixelsToUnitVectors(embedder).eval(), example, check_trace=False)
+
+
+def readable_images(run: FinishedRun, gallery: Gallery) -> tuple[list[int], np.ndarray]:
+    """(images) rows of the gallery, evenly spaced, and (images, size, size, 3) uint8 what the network sees of them."""
+    view = View(run.experiment.images.fit, run.experiment.images.size)
+    boxes = boxes_of(run) if any(entry.origin == "run" for entry in gallery.entries) else {}
+    rows, pixels = [], []
+    there = [row for row, entry in enumerate(gallery.entries) if Path(entry.path).is_file()]
+    for place in np.unique(np.linspace(0, max(len(there) - 1, 0), min(CHECKED, len(there))).round().astype(int)):
+        entry = gallery.entries[there[place]]
+        try:
+            pixels.append(view.apply(decode(Path(entry.path), boxes.get(entry.path))))
+        except Unreadable:
+            continue
+        rows.append(there[place])
+    if not rows:
+        raise ValueError(
+            f"none of the gallery's images can be read (the run's were in {run.summary['dataset']['root']}), and without any the exported network "
+            "can't be checked: put them back, or enrol some photos"
+        )
+    return rows, np.stack(pixels)
+
+
+def boxes_of(run: FinishedRun) -> dict[str, np.ndarray]:
+    """The boxes that the run cut its images to, by path; empty where it took whole images, or they are no longer there."""
+    root = Path(run.summary["dataset"]["root"])
+    if not cuts_to_boxes(run) or not root.is_dir():
+        return {}
+    dataset = open_dataset(run.experiment.data.dataset, root, root)
+    assert dataset.boxes is not None
+    return {str(root / path): box for path, box in zip(dataset.paths, dataset.boxes, strict=True)}
+
+
+@torch.no_grad()
+def compare(exported: nn.Module, network: Network, pixels: np.ndarray, stored: np.ndarray) -> Agreement:
+    """In one batch, and one image alone. Raises ValueError where the exported network is another than the run's, or the images are."""
+    batch = torch.from_numpy(pixels)
+    mine = exported(batch).numpy()
+    assert np.abs(exported(batch[:1]).numpy() - mine[:1]).max() < LARGEST_DIFFERENCE, (
+        "the exported network depends on the size of its batches"
+    )
+    own = functional.normalize(network.embedder(batch), dim=1).numpy()
+    agreement = Agreement(
+        images=len(pixels),
+        network_max_difference=float(np.abs(mine - own).max()),
+        gallery_max_difference=float(np.abs(mine - stored).max()),
+        gallery_min_cosine=float((mine * stored).sum(1).min()),
+        gallery_precision=network.precision,
+    )
+    assert agreement.network_max_difference < LARGEST_DIFFERENCE, agreement
+    if agreement.gallery_min_cosine < SMALLEST_COSINE:
+        raise ValueError(
+            f"the exported network does not agree with the gallery (smallest cosine {agreement.gallery_min_cosine:.3f} over {len(pixels)} images): "
+            "were image files changed after they were embedded? Put them back, or run and enrol anew"
+        )
+    return agreement
+
+
+def write_gallery(folder: Path, gallery: Gallery) -> None:
+    """Row i of the index is line i of the table, not counting its header."""
+    import faiss
+
+    index = faiss.IndexFlatIP(gallery.embeddings.shape[1])
+    index.add(np.ascontiguousarray(gallery.embeddings, np.float32))
+    faiss.write_index(index, str(folder / "gallery.faiss"))
+    rows: Sequence[tuple[Any, ...]] = [(entry.class_name, entry.path, entry.sha256, entry.origin) for entry in gallery.entries]
+    write_csv(folder / "gallery.csv", ("class", "path", "sha256", "origin"), rows)
+
+
+def preprocessing(view: View, dim: int) -> dict[str, Any]:
+    return {
+        "decode": "first frame, turned upright by EXIF orientation, transparency over white, RGB",
+        "resize": {
+            "squash": "both sides to `size`",
+            "crop": "shorter side to `size`, the other in proportion, rounded down",
+            "shorter": "",
+        }[view.fit],
+        "crop": "centre, `size` x `size`" if view.fit == "crop" else None,
+        "fit": view.fit,
+        "size": view.size,
+        "interpolation": "bilinear, antialiased (Pillow's Image.resize with BILINEAR)",
+        "input": {"layout": "batch, height, width, channel", "type": "uint8", "range": [0, 255], "normalisation": "inside the network"},
+        "output": {"layout": f"batch, {dim}", "type": "float32", "length": 1, "similarity": "inner product, -1 to 1, higher is closer"},
+    }
+
+
+def facts(run: FinishedRun, phase: str, gallery: Gallery, agreement: Agreement) -> dict[str, Any]:
+    return {
+        "experiment": run.experiment.name,
+        "seed": run.seed,
+        "phase": phase,
+        "dataset": {key: run.summary["dataset"][key] for key in ("name", "fingerprint", "num_images", "num_classes")},
+        "weights_sha256": weights_digest(run, phase),
+        "gallery": {"images": len(gallery.entries), "classes": len(gallery.class_names)},
+        "agreement": agreement.as_dict(),
+        "dml_bench": __version__,
+        "torch": torch.__version__,
+    }

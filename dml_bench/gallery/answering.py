@@ -1,0 +1,173 @@
+"""Photos looked up in a gallery: the class of the closest image, what the others say, and whether to believe it.
+
+The threshold is chosen on images that the network was not trained on: the run's own queries, whose embeddings are kept, and
+the enrolled images, each left out of its own look-up. Look-ups of training images would promise too much: they have been
+pulled together.
+"""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from dml_bench.data.images import Unreadable
+from dml_bench.evaluation.metrics import vote
+from dml_bench.evaluation.neighbours import search
+from dml_bench.evaluation.unknowns import Threshold, threshold_for_precision
+from dml_bench.gallery.enrolment import images_below
+from dml_bench.gallery.network import Network
+from dml_bench.gallery.store import Entry, Gallery, Place, part_of_split
+from dml_bench.measured import FinishedRun
+from dml_bench.results import read_arrays
+
+__all__ = ["Answer", "Answers", "Bar", "Evidence", "answer", "cuts_to_boxes", "evidence", "named_images", "threshold_of"]
+
+MOST = 5000
+"""Look-ups that a threshold is chosen on; of more, evenly spaced ones are taken."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What the gallery says of one photo."""
+
+    path: Path
+    class_name: str
+    """Of the closest image: it takes a single photo to enrol a class, which no vote would elect."""
+    similarity: float
+    """Of the closest image, -1 to 1."""
+    known: bool
+    """Whether the similarity reaches the threshold."""
+    vote_class: str
+    """What the k closest images elect, and its share of their votes."""
+    vote_share: float
+    closest: tuple[tuple[Entry, float], ...]
+    """(k) images and their similarities, closest first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    answers: tuple[Answer, ...]
+    unreadable: tuple[Unreadable, ...]
+    embed_milliseconds: float
+    """Per image, with reading and decoding it; the first batch warms up."""
+    look_up_milliseconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """A look-up of images that the network was not trained on, and whose classes are known."""
+
+    similarity: np.ndarray
+    """(look-ups) of the closest image."""
+    correct: np.ndarray
+    """(look-ups) bool"""
+    queries: int
+    """How many of them are the run's own queries; the others are enrolled images."""
+
+    def threshold(self, precision: float) -> Threshold:
+        return threshold_for_precision(self.similarity, self.correct, precision)
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """The similarity from which on an answer is believed, and where it comes from, unless a person gave it."""
+
+    value: float
+    """nan where no threshold reaches the wanted precision: nothing is believed."""
+    chosen: Threshold | None = None
+    evidence: Evidence | None = None
+
+
+def threshold_of(place: Place, gallery: Gallery, given: float | None, precision: float) -> Bar:
+    """The given threshold, or the lowest at which look-ups are right with the wanted precision."""
+    if given is not None:
+        return Bar(given)
+    found = evidence(place.run, place.phase, gallery)
+    chosen = found.threshold(precision)
+    return Bar(chosen.value, chosen, found)
+
+
+def answer(gallery: Gallery, network: Network, images: Sequence[Path], *, k: int, threshold: float) -> Answers:
+    """Look up image files; answers in the order of those that can be read."""
+    import faiss  # noqa: F401 - else the look-up's time would be that of the import
+
+    found = network.embed(images)
+    start = time.perf_counter()
+    neighbours = search(gallery.embeddings, found.embeddings, gallery.labels, np.full(len(found.paths), -1), k)
+    elected, share = vote(neighbours, neighbours.k)
+    seconds = time.perf_counter() - start
+    answers = []
+    for row, path in enumerate(found.paths):
+        entries = [gallery.entries[index] for index in neighbours.indices[row]]
+        similarities = neighbours.similarities[row].tolist()
+        answers.append(
+            Answer(
+                path=path,
+                class_name=entries[0].class_name,
+                similarity=similarities[0],
+                known=similarities[0] >= threshold,
+                vote_class=gallery.class_names[elected[row]],
+                vote_share=float(share[row]),
+                closest=tuple(zip(entries, similarities, strict=True)),
+            )
+        )
+    return Answers(tuple(answers), found.unreadable, 1000 * found.seconds / len(images), 1000 * seconds / max(len(answers), 1))
+
+
+def evidence(run: FinishedRun, phase: str, gallery: Gallery) -> Evidence:
+    """Look-ups in the gallery of the run's queries and of enrolled images; of classes that the gallery still has, and where another
+    image of the class can be found."""
+    embeddings, labels, own_rows = askable(run, phase, gallery)
+    if not len(labels):
+        return Evidence(np.empty(0, np.float32), np.empty(0, bool), 0)
+    chosen = np.unique(np.linspace(0, len(labels) - 1, min(len(labels), MOST)).round().astype(int))
+    embeddings, labels, own_rows = embeddings[chosen], labels[chosen], own_rows[chosen]
+    neighbours = search(gallery.embeddings, embeddings, gallery.labels, labels, 2)
+    itself = neighbours.indices[:, 0] == own_rows
+    nearest = itself.astype(int)[:, None]
+    similarity = np.take_along_axis(neighbours.similarities, nearest, 1)[:, 0]
+    found = np.take_along_axis(neighbours.labels, nearest, 1)[:, 0]
+    return Evidence(similarity, found == labels, int(np.sum(~enrolled_rows(gallery)[own_rows] | (own_rows < 0))))
+
+
+def askable(run: FinishedRun, phase: str, gallery: Gallery) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(look-ups, dim) embeddings, (look-ups) class ids, and (look-ups) each one's own row in the gallery, -1 where it is not in it."""
+    arrays = read_arrays(run.folder / phase / "embeddings.safetensors")
+    names = names_now(run, gallery, arrays["gallery_images"])
+    ids = {name: label for label, name in enumerate(gallery.class_names)}
+    rows = {entry.path: row for row, entry in enumerate(gallery.entries) if entry.origin == "run"}
+    queries = part_of_split(run, arrays["query_images"])
+    labels = np.array([ids.get(names.get(name, name), -1) for _, name in queries], np.int64)
+    own_rows = np.array([rows.get(path, -1) for path, _ in queries], np.int64)
+    enrolled = np.flatnonzero(enrolled_rows(gallery))
+    embeddings = np.concatenate([arrays["query"], gallery.embeddings[enrolled]])
+    labels, own_rows = np.concatenate([labels, gallery.labels[enrolled]]), np.concatenate([own_rows, enrolled])
+    others = np.bincount(gallery.labels, minlength=len(ids))[labels] - (own_rows >= 0)
+    kept = (labels >= 0) & (others > 0)
+    return embeddings[kept], labels[kept], own_rows[kept]
+
+
+def names_now(run: FinishedRun, gallery: Gallery, images: np.ndarray) -> dict[str, str]:
+    """What the run's classes are called by now, read off the images that the gallery has of them."""
+    then = dict(part_of_split(run, images))
+    return {then[entry.path]: entry.class_name for entry in gallery.entries if entry.origin == "run"}
+
+
+def enrolled_rows(gallery: Gallery) -> np.ndarray:
+    """(entries) bool"""
+    return np.array([entry.origin == "enrolled" for entry in gallery.entries])
+
+
+def named_images(paths: Sequence[Path]) -> list[Path]:
+    """The files, and the images in the folders, each once. Raises ValueError on what does not exist, and on a folder without images."""
+    for path in paths:
+        if not path.exists():
+            raise ValueError(f"{path} does not exist: give image files, or folders of images")
+    return list(dict.fromkeys(file for path in paths for file in (images_below(path) if path.is_dir() else [path])))
+
+
+def cuts_to_boxes(run: FinishedRun) -> bool:
+    """Whether the run saw its images cut to bounding boxes, which new ones have not."""
+    return bool(run.experiment.data.dataset.options.get("crop_to_box", False))

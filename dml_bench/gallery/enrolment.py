@@ -1,0 +1,121 @@
+"""Classes added to a run's gallery, renamed and removed, without training."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from dml_bench.data.datasets.own_images import UNREAD_SUFFIXES, class_folders_in, files_below
+from dml_bench.data.images import Unreadable
+from dml_bench.data.labelled_table import IMAGE_SUFFIXES, require_none, speakable
+from dml_bench.gallery.network import Network
+from dml_bench.gallery.store import Entry, Gallery, Place, digest_of
+
+__all__ = ["Changes", "Enrolment", "change", "images_below", "photos_by_class", "renaming"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Changes:
+    """What is to be done to a gallery, in this order."""
+
+    remove: tuple[str, ...] = ()
+    rename: tuple[tuple[str, str], ...] = ()
+    photos: tuple[tuple[Path, str], ...] = ()
+    """Image files and their classes."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Enrolment:
+    """What became of a change."""
+
+    gallery: Gallery
+    enrolled: tuple[Entry, ...]
+    new_classes: tuple[str, ...]
+    already_there: int
+    """Files whose bytes the gallery, or an earlier file, has already."""
+    unreadable: tuple[Unreadable, ...]
+    not_compared: int
+    """Images of the run that are no longer where they were, so that copies of them can't be recognised."""
+
+
+def change(
+    place: Place, changes: Changes, network: Callable[[], Network], progress: Callable[[int, int], None] = lambda done, total: None
+) -> Enrolment:
+    """Read the gallery, change it, write it whole. Raises ValueError, with nothing changed, on a class that is not there,
+    a name that is taken, and an image that is in the gallery under another class. The `network` is made only if there are images to embed."""
+    with place.lock():
+        gallery = place.read(new=True)
+        for name in changes.remove:
+            gallery = gallery.removed(name)
+        for old, new in changes.rename:
+            gallery = gallery.renamed(old, new)
+        before = gallery.class_names
+        gallery = gallery.hashed() if changes.photos else gallery
+        fresh = unknown_files(gallery, changes.photos)
+        unreadable: tuple[Unreadable, ...] = ()
+        enrolled: tuple[Entry, ...] = ()
+        if fresh:
+            paths = [Path(entry.path) for entry in fresh]
+            found = network().embed(paths, lambda done: progress(done, len(paths)))
+            kept = {str(path) for path in found.paths}
+            enrolled, unreadable = tuple(entry for entry in fresh if entry.path in kept), found.unreadable
+            gallery = gallery.joined(enrolled, found.embeddings)
+        place.write(gallery)
+    return Enrolment(
+        gallery=gallery,
+        enrolled=enrolled,
+        new_classes=tuple(name for name in gallery.class_names if name not in before),
+        already_there=len(changes.photos) - len(fresh),
+        unreadable=unreadable,
+        not_compared=sum(not entry.sha256 for entry in gallery.entries) if changes.photos else 0,
+    )
+
+
+def renaming(text: str) -> tuple[str, str]:
+    """The two names of OLD=NEW. Raises ValueError where there are not two."""
+    old, _, new = text.partition("=")
+    if not old or not new or "=" in new or not speakable(new):
+        raise ValueError(f"--rename {text}: write the name of a class and its new one, --rename OLD=NEW")
+    return old, new
+
+
+def unknown_files(gallery: Gallery, photos: Sequence[tuple[Path, str]]) -> list[Entry]:
+    """Entries for the photos whose bytes are not in the gallery, each once. Raises ValueError where one is there under another class."""
+    known = {entry.sha256: entry for entry in gallery.entries if entry.sha256}
+    fresh = []
+    for path, name in photos:
+        entry = Entry(name, str(path.absolute()), digest_of(path), "enrolled")
+        same = known.get(entry.sha256)
+        if same is not None and same.class_name != name:
+            raise ValueError(
+                f"{path} (class {name}) has the same bytes as {same.path} of class {same.class_name}, and an image has one class: "
+                "take it out of the folder, or rename or remove that class first"
+            )
+        if same is None:
+            fresh.append(entry)
+            if entry.sha256:
+                known[entry.sha256] = entry
+    return fresh
+
+
+def photos_by_class(folder: Path) -> tuple[tuple[Path, str], ...]:
+    """The images of a folder of class folders, with their classes. Raises ValueError where it holds none, or some that can't be read."""
+    if not folder.is_dir():
+        raise ValueError(
+            f"{folder} {'is not a folder' if folder.exists() else 'does not exist'}: give a folder of class folders with --images DIR"
+        )
+    photos = [(file, place.name) for place in class_folders_in(folder) for file in images_below(place)]
+    require_none(
+        [name for _, name in photos if not speakable(name)], f"class names in {folder} that are not on one line", "rename the folders"
+    )
+    return tuple(photos)
+
+
+def images_below(folder: Path) -> list[Path]:
+    """The image files in a folder at any depth. Raises ValueError where there is none, or some are of a format that is not read."""
+    files = list(files_below(folder))
+    unread = [str(file) for file in files if file.suffix.lower() in UNREAD_SUFFIXES]
+    require_none(unread, f"images in {folder} of a format that is not read", "convert them to JPEG or PNG")
+    found = [file for file in files if file.suffix.lower() in IMAGE_SUFFIXES]
+    if not found:
+        raise ValueError(f"{folder} holds no images: put some into it ({', '.join(sorted(IMAGE_SUFFIXES))}), or take it away")
+    return found

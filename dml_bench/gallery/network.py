@@ -1,0 +1,88 @@
+"""A run's trained embedder, with the view of images and the precision that the run embedded its gallery with."""
+
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+
+from dml_bench.config import Experiment
+from dml_bench.data.cache import View
+from dml_bench.data.images import Unreadable, decode
+from dml_bench.measured import FinishedRun
+from dml_bench.model.embedder import Embedder, build_embedder
+from dml_bench.results import read_json
+from dml_bench.training.run import choose_device, unit
+
+__all__ = ["Embedded", "Network", "trained_embedder"]
+
+
+@dataclass(frozen=True, slots=True)
+class Embedded:
+    """What became of some image files."""
+
+    paths: tuple[Path, ...]
+    """(images) those that could be read, in the order given."""
+    embeddings: np.ndarray
+    """(images, dim) float32 unit vectors."""
+    unreadable: tuple[Unreadable, ...]
+    seconds: float
+
+
+class Network:
+    """Image files to embeddings, as the run embedded its own."""
+
+    def __init__(self, run: FinishedRun, phase: str, device: str = "auto"):
+        experiment = run.experiment
+        self.view = View(experiment.images.fit, experiment.images.size)
+        self.batch_size = experiment.train.batch_size
+        self.precision = read_json(run.folder / "environment.json")["sessions"][-1]["precision"]
+        self.device = choose_device(device)
+        self.embedder = trained_embedder(run, phase).to(self.device)
+
+    def embed(self, paths: Sequence[Path], progress: Callable[[int], None] = lambda done: None) -> Embedded:
+        """`progress` is called with the number of files that are done."""
+        start = time.perf_counter()
+        readable: list[Path] = []
+        problems: list[Unreadable] = []
+        outputs = [np.empty((0, self.embedder.dim), np.float32)]
+        with ThreadPoolExecutor() as pool:
+            for first in range(0, len(paths), self.batch_size):
+                batch = paths[first : first + self.batch_size]
+                viewed = dict(zip(batch, pool.map(self._view, batch), strict=True))
+                problems += [problem for problem in viewed.values() if isinstance(problem, Unreadable)]
+                pixels = {path: array for path, array in viewed.items() if isinstance(array, np.ndarray)}
+                if pixels:
+                    readable += pixels
+                    outputs.append(self.embed_pixels(np.stack(list(pixels.values()))))
+                progress(first + len(batch))
+        return Embedded(tuple(readable), np.concatenate(outputs), tuple(problems), time.perf_counter() - start)
+
+    def _view(self, path: Path) -> np.ndarray | Unreadable:
+        """(size, size, 3) uint8, or why there is none."""
+        try:
+            return self.view.apply(decode(path))
+        except Unreadable as problem:
+            return problem
+
+    @torch.no_grad()
+    def embed_pixels(self, pixels: np.ndarray) -> np.ndarray:
+        """(batch, size, size, 3) uint8 -> (batch, dim) float32 unit vectors."""
+        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.precision == "bfloat16"):
+            outputs = self.embedder(torch.from_numpy(pixels).to(self.device))
+        return unit(outputs.float().cpu())
+
+
+def trained_embedder(run: FinishedRun, phase: str) -> Embedder:
+    """The embedder of a phase in evaluation mode. It is built without first weights, which may be out of reach here, and filled."""
+    embedder = build_embedder(without_first_weights(run.experiment))
+    embedder.load_state_dict(load_file(run.folder / phase / "weights.safetensors"))
+    return embedder.eval()
+
+
+def without_first_weights(experiment: Experiment) -> Experiment:
+    return replace(experiment, model=replace(experiment.model, weights="none"), pretrain=None)

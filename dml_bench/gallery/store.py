@@ -1,0 +1,226 @@
+"""The gallery of a phase of a finished run as a value, and where its changed form is kept.
+
+The run's own gallery is part of its sealed result. A changed one is a file of its own beside the phases,
+<run>/gallery/<phase>.safetensors, which holds the embeddings, and as metadata the entries and the SHA-256 of the
+weights that made them. It is one file so that a crash leaves either the old gallery or the new one.
+"""
+
+import csv
+import hashlib
+import json
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from filelock import FileLock, Timeout
+
+from dml_bench.files import write_atomically
+from dml_bench.measured import FinishedRun, read_folder
+from dml_bench.registry import UnknownName, near_miss
+from dml_bench.results import read_arrays
+
+__all__ = [
+    "Entry",
+    "Gallery",
+    "Place",
+    "chosen_phase",
+    "digest_of",
+    "open_place",
+    "open_run",
+    "part_of_split",
+    "run_gallery",
+    "weights_digest",
+]
+
+FORMAT = "1"
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One image of a gallery."""
+
+    class_name: str
+    path: str
+    """Absolute, but for a run that was given a relative folder of images."""
+    sha256: str
+    """Of the file's bytes; empty where the file has not been looked at."""
+    origin: Literal["run", "enrolled"]
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """Embedded images with their classes, in a fixed order. Changes give a new value."""
+
+    entries: tuple[Entry, ...]
+    embeddings: np.ndarray
+    """(entries, dim) float32 unit vectors."""
+
+    @cached_property
+    def class_names(self) -> tuple[str, ...]:
+        """(classes) sorted; the id of a class is its place here."""
+        return tuple(sorted({entry.class_name for entry in self.entries}))
+
+    @cached_property
+    def labels(self) -> np.ndarray:
+        """(entries) int64 class ids."""
+        ids = {name: label for label, name in enumerate(self.class_names)}
+        return np.array([ids[entry.class_name] for entry in self.entries], np.int64)
+
+    def removed(self, name: str) -> "Gallery":
+        """Without a class. Raises UnknownName where it has none of that name, ValueError where it would be left empty."""
+        self._require(name)
+        if len(self.class_names) == 1:
+            raise ValueError(f"{name} is the only class of the gallery: enrol another before it is removed")
+        kept = [row for row, entry in enumerate(self.entries) if entry.class_name != name]
+        return Gallery(tuple(self.entries[row] for row in kept), self.embeddings[kept])
+
+    def renamed(self, old: str, new: str) -> "Gallery":
+        """With another name for a class. Raises UnknownName where there is no `old`, ValueError where there is a `new` already."""
+        self._require(old)
+        if new in self.class_names:
+            raise ValueError(f"the gallery has a class {new} already: choose another name for {old}, or remove {new} first")
+        entries = (replace(entry, class_name=new) if entry.class_name == old else entry for entry in self.entries)
+        return Gallery(tuple(entries), self.embeddings)
+
+    def joined(self, entries: tuple[Entry, ...], embeddings: np.ndarray) -> "Gallery":
+        return Gallery(self.entries + entries, np.concatenate([self.embeddings, embeddings]))
+
+    def hashed(self) -> "Gallery":
+        """With the digests of all files that are still where they were."""
+        with ThreadPoolExecutor() as pool:
+            digests = pool.map(lambda entry: entry.sha256 or digest_of(Path(entry.path)), self.entries)
+            entries = tuple(replace(entry, sha256=digest) for entry, digest in zip(self.entries, digests, strict=True))
+        return Gallery(entries, self.embeddings)
+
+    def _require(self, name: str) -> None:
+        if name not in self.class_names:
+            raise UnknownName(
+                f"the gallery has no class {name!r}{near_miss(name, list(self.class_names))}; it has {len(self.class_names)} classes"
+            )
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where the gallery of a phase is kept when it was changed."""
+
+    run: FinishedRun
+    phase: str
+    folder: Path | None = None
+    """None is the run's own folder for galleries."""
+
+    @property
+    def path(self) -> Path:
+        return (self.folder or self.run.folder / "gallery") / f"{self.phase}.safetensors"
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Held while a gallery is read, changed and written again."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with FileLock(self.path.with_name(f".{self.phase}.lock"), timeout=0):
+                yield
+        except Timeout:
+            raise ValueError(
+                f"another process is changing {self.path}: wait for it, or choose another gallery with --gallery DIR"
+            ) from None
+
+    def read(self, *, new: bool = False) -> Gallery:
+        """The changed gallery, or the run's own where there is none. Raises ValueError on one that is damaged or of other weights,
+        and, unless a `new` one may begin, on a named folder without one."""
+        if self.path.exists():
+            return self._read()
+        if self.folder is not None and not new:
+            raise ValueError(
+                f"{self.folder} holds no gallery of phase {self.phase}: make it with `dml-bench enrol`, or leave --gallery out"
+            )
+        return run_gallery(self.run, self.phase)
+
+    def _read(self) -> Gallery:
+        from safetensors import SafetensorError, safe_open
+
+        try:
+            with safe_open(self.path, "numpy") as file:
+                facts, embeddings = file.metadata() or {}, file.get_tensor("embeddings")
+            entries = tuple(Entry(*row) for row in json.loads(facts["entries"]))
+        except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
+            raise ValueError(f"{self.path} can't be read as a gallery ({error}): remove it and enrol anew") from None
+        if facts.get("format") != FORMAT:
+            raise ValueError(f"{self.path} has format {facts.get('format')}, this program reads {FORMAT}: remove it and enrol anew")
+        if facts.get("weights") != weights_digest(self.run, self.phase):
+            raise ValueError(
+                f"{self.path} was made with other weights than those of {self.run.folder}, phase {self.phase}: "
+                "remove it and enrol anew, or name another with --gallery DIR"
+            )
+        assert len(entries) == len(embeddings)
+        return Gallery(entries, embeddings)
+
+    def write(self, gallery: Gallery) -> None:
+        from safetensors.numpy import save
+
+        rows = json.dumps([tuple(asdict(entry).values()) for entry in gallery.entries])
+        facts = {"format": FORMAT, "weights": weights_digest(self.run, self.phase), "entries": rows}
+        data = save({"embeddings": np.ascontiguousarray(gallery.embeddings, np.float32)}, metadata=facts)
+        write_atomically(self.path, lambda file: file.write(data))
+
+
+def open_run(path: Path) -> FinishedRun:
+    """The finished run in a folder, or the only one below an experiment's folder.
+
+    Raises ValueError where there is none, more than one, or one that has not ended or was changed since.
+    """
+    if not path.is_dir():
+        raise ValueError(f"{path} {'is not a folder' if path.exists() else 'does not exist'}: give the folder of a finished run")
+    found = [path] if (path / "experiment.json").exists() else sorted(file.parent for file in path.glob("*/seed-*/experiment.json"))
+    if not found:
+        raise ValueError(f"{path} holds no run: give the folder that `dml-bench run` named, e.g. runs/EXPERIMENT/DATASET/seed-42")
+    if len(found) > 1:
+        raise ValueError(f"{path} holds {len(found)} runs: name one of them, e.g. {found[0]}")
+    return read_folder(found[0])
+
+
+def open_place(path: Path, phase: str, folder: Path | None) -> Place:
+    """The place of a gallery, as a person names it. Raises ValueError as `open_run` and `chosen_phase` do."""
+    run = open_run(path)
+    return Place(run, chosen_phase(run, phase), folder)
+
+
+def chosen_phase(run: FinishedRun, wanted: str) -> str:
+    """The phase of that name; '' means `all`, or the only one. Raises UnknownName."""
+    names = sorted(name.partition("/")[0] for name in run.summary["files"] if name.endswith("/embeddings.safetensors"))
+    phase = wanted or ("all" if "all" in names else names[0])
+    if phase not in names:
+        raise UnknownName(f"{run.folder} has no phase {phase!r}{near_miss(phase, names)}; there are: {', '.join(names)}")
+    return phase
+
+
+def weights_digest(run: FinishedRun, phase: str) -> str:
+    return str(run.summary["files"][f"{phase}/weights.safetensors"])
+
+
+def digest_of(path: Path) -> str:
+    """SHA-256 of a file, empty where it can't be read."""
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        return ""
+
+
+def part_of_split(run: FinishedRun, images: np.ndarray) -> list[tuple[str, str]]:
+    """The path and the class of images of the run's data set, by their indices."""
+    with open(run.folder / "split.csv", newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    root = Path(run.summary["dataset"]["root"])
+    return [(str(root / rows[image]["path"]), rows[image]["class"]) for image in images]
+
+
+def run_gallery(run: FinishedRun, phase: str) -> Gallery:
+    """The gallery as the run left it."""
+    arrays = read_arrays(run.folder / phase / "embeddings.safetensors")
+    entries = (Entry(name, path, "", "run") for path, name in part_of_split(run, arrays["gallery_images"]))
+    return Gallery(tuple(entries), arrays["gallery"])

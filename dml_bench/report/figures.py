@@ -1,0 +1,394 @@
+"""The figures. The only module that imports matplotlib, and inside functions, so that nothing else waits for it.
+
+Each figure is drawn once: ink that is neither data nor a colour is written as INK, which the inline SVG of the page turns into the
+text colour of the page, light or dark; the PNG has a white ground.
+"""
+
+import io
+import re
+import textwrap
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from dml_bench.evaluation.statistics import Interval
+from dml_bench.report.closer import Closer, class_drop
+from dml_bench.report.gather import epochs_of
+from dml_bench.report.section import Section
+from dml_bench.suite.table import COST, Line
+
+__all__ = ["Drawn", "draw"]
+
+Axes: TypeAlias = Any  # matplotlib's, which is not imported for types either
+Figure: TypeAlias = Any
+
+INK = "#010203"
+BLUE, ORANGE, GREEN, PINK, SKY, GOLD = "#2f7fc1", "#d9662b", "#1f9e77", "#c06a9f", "#5aa9dd", "#b8860b"
+"""Told apart by people who see no red or green, and readable on white and on near black."""
+WIDTH = 9.0
+STYLE: Any = {
+    "font.family": "sans-serif",
+    "font.size": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.titlesize": 9,
+    "axes.titlelocation": "left",
+    "axes.axisbelow": True,
+    "axes.grid": True,
+    "grid.alpha": 0.18,
+    "grid.linewidth": 0.8,
+    "legend.frameon": False,
+    "lines.linewidth": 1.6,
+    "svg.fonttype": "none",
+    "svg.hashsalt": "dml-bench",
+    **dict.fromkeys(("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color", "grid.color"), INK),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """One figure."""
+
+    name: str
+    title: str
+    caption: str
+    svg: str
+    """For the page: its neutral ink is the colour of the text around it."""
+    png: bytes
+
+
+def draw(section: Section, closer: dict[str, Closer]) -> list[Drawn]:
+    """All figures for which there are numbers; what there are none for is added to `section.missing`."""
+    import matplotlib as mpl
+
+    with mpl.rc_context(STYLE):
+        return [drawn for drawn in (each(section, closer) for each in FIGURES) if drawn is not None]
+
+
+def saved(figure: Figure, name: str, title: str, caption: str) -> Drawn:
+    svg, png = io.StringIO(), io.BytesIO()
+    figure.savefig(svg, format="svg", transparent=True, metadata={"Date": None})
+    figure.set_layout_engine("none")  # it stays as it was laid out
+    figure.savefig(png, format="png", dpi=130, facecolor="white")
+    return Drawn(name, title, caption, inline(svg.getvalue(), name, title), png.getvalue())
+
+
+def inline(svg: str, name: str, title: str) -> str:
+    """The <svg> element alone, in the page's colour; its ids carry the figure's name, so that many fit into one page."""
+    text = svg[svg.index("<svg") :].replace(INK, "currentColor")
+    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
+    text = re.sub(r'<g id="[^"]*">', "<g>", text)
+    for known in set(re.findall(r' id="([^"]+)"', text)):
+        text = text.replace(f'id="{known}"', f'id="{name}-{known}"').replace(f"#{known}", f"#{name}-{known}")
+    text = re.sub(r'(<svg[^>]*?) width="([\d.]+)pt" height="[\d.]+pt"', r'\1 style="width:\2pt"', text)
+    return text.replace("<svg", f'<svg role="img" aria-label="{title.replace(chr(34), "")}"', 1)
+
+
+def standalone(svg: str) -> str:
+    """The same as a file of its own: it needs a colour, and follows the viewer's light or dark mode."""
+    style = "<style>svg{color:#222;background:#fff}@media(prefers-color-scheme:dark){svg{color:#ddd;background:#16181c}}</style>"
+    head, found, rest = svg.partition(">")
+    return f'<?xml version="1.0" encoding="utf-8"?>\n{head}{found}{style}{rest}'
+
+
+def write(folder: Path, drawn: Iterable[Drawn]) -> None:
+    for each in drawn:
+        (folder / f"{each.name}.svg").write_text(standalone(each.svg), encoding="utf-8")
+        (folder / f"{each.name}.png").write_bytes(each.png)
+
+
+def canvas(height: float, columns: int = 1, rows: int = 1, **how: Any) -> tuple[Figure, np.ndarray]:
+    """A figure and its (rows, columns) axes."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(WIDTH, height), layout="constrained")
+    return figure, figure.subplots(rows, columns, squeeze=False, **how)
+
+
+def as_error(intervals: Sequence[Interval | None]) -> np.ndarray:
+    """(2, n) lengths of the error bars; 0 where there is no interval."""
+    low = [i.estimate - i.low if i else 0.0 for i in intervals]
+    high = [i.high - i.estimate if i else 0.0 for i in intervals]
+    return np.maximum(np.nan_to_num(np.array([low, high])), 0)
+
+
+# Precision drop
+
+
+def drop_bars(section: Section, closer: dict[str, Closer]) -> Drawn | None:
+    if not section.has_drop:
+        section.missing.append("precision-drop figures: this protocol has no second model")
+        return None
+    lines = section.finished
+    figure, [[axes]] = canvas(1.1 + 0.5 * len(lines))
+    rows = np.arange(len(lines))
+    for shift, group, colour in ((-0.27, "unseen", ORANGE), (0.0, "seen", BLUE), (0.27, "all", GREEN)):
+        values = [section.measure(line, f"drop_{group}") for line in lines]
+        estimates = [value.estimate if value else np.nan for value in values]
+        error = {"xerr": as_error(values), "error_kw": {"elinewidth": 1, "ecolor": INK, "capsize": 2}}
+        axes.barh(rows + shift, estimates, 0.25, color=colour, label=f"{group} classes", **error)
+    finish_rows(axes, [line.name for line in lines], "precision drop: P@1 trained on all classes minus P@1 trained without the unseen")
+    axes.axvline(0, color=INK, linewidth=0.8)
+    cut = cut_to_estimates(axes)
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside upper left", ncols=3)
+    caption = "Mean over classes and seeds, with 95% intervals. To the right of zero precision is lost." + cut
+    return saved(figure, f"{section.slug}-drop", "Precision drop per experiment", caption)
+
+
+def cut_to_estimates(axes: Axes) -> str:
+    """Keep intervals that say next to nothing from pressing the bars together; returns what the caption has to say of it."""
+    low, high = axes.get_xlim()
+    limit = max(0.2, 2.5 * max(abs(bar.get_width()) for bar in axes.patches if not np.isnan(bar.get_width())))
+    axes.set_xlim(max(low, -limit), min(high, limit))
+    return " Intervals that reach the edge go on beyond it." if low < -limit or high > limit else ""
+
+
+def finish_rows(axes: Axes, names: Sequence[str], label: str) -> None:
+    axes.set_yticks(range(len(names)), names)
+    axes.set_ylim(len(names) - 0.45, -0.55)
+    axes.tick_params(axis="y", length=0)
+    axes.grid(visible=False, axis="y")
+    axes.set_xlabel(label)
+
+
+# Curves
+
+
+def accuracy_curves(section: Section, closer: dict[str, Closer]) -> Drawn | None:
+    return curves(section, "test_accuracy", "P@1", "Test accuracy per epoch", ("test_accuracy", "test_accuracy2"), shared=True)
+
+
+def loss_curves(section: Section, closer: dict[str, Closer]) -> Drawn | None:
+    return curves(section, "loss", "training loss", "Training loss per epoch", ("train_loss", "train_loss2"), shared=False)
+
+
+Curves = dict[str, list[tuple[list[int], list[float]]]]
+"""By phase, one curve per seed."""
+
+
+def curves_of(line: Line, keys: tuple[str, ...]) -> Curves:
+    found: Curves = {}
+    for run in line.runs:
+        records = epochs_of(run)
+        for phase in dict.fromkeys(str(record["phase"]) for record in records):
+            of_phase = [record for record in records if record["phase"] == phase]
+            at = [(record, next((key for key in record if key in keys or varied(key, keys)), None)) for record in of_phase]
+            pairs = [(int(record["epoch"]), float(record[key])) for record, key in at if key]
+            if pairs:
+                found.setdefault(phase, []).append(([epoch for epoch, _ in pairs], [value for _, value in pairs]))
+    return found
+
+
+def varied(key: str, keys: tuple[str, ...]) -> bool:
+    """Whether `key` is one of `keys` with a phase's number after it, or of validation images."""
+    return key.rstrip("0123456789") in (keys[0], keys[0].replace("test_", "valid_"))
+
+
+def curves(section: Section, name: str, label: str, title: str, keys: tuple[str, ...], *, shared: bool) -> Drawn | None:
+    """A small panel for each experiment; where all share an axis, the others lie behind it in grey."""
+    from matplotlib.ticker import MaxNLocator
+
+    try:
+        found = {line.name: curves_of(line, keys) for line in section.finished}
+    except (OSError, ValueError) as error:
+        section.missing.append(f"{title.lower()}: {error}")
+        return None
+    if not any(found.values()):
+        section.missing.append(f"{title.lower()}: none was recorded")
+        return None
+    columns = min(4, len(found))
+    rows = -(-len(found) // columns)
+    figure, grid = canvas(0.5 + 1.75 * rows, columns, rows, sharex=True, sharey=shared)
+    for axes, (experiment, curve) in zip(grid.flat, found.items(), strict=False):
+        if shared:
+            for other in found.values():
+                draw_curves(axes, other, {"all": INK, "disjoint": INK}, alpha=0.15, linewidth=0.8)
+        draw_curves(axes, curve, {"all": BLUE, "disjoint": BLUE, "limited": ORANGE, "limited-1": ORANGE}, marker="." if shared else None)
+        axes.set_title("\n".join(textwrap.wrap(experiment.replace("_", "_ "), 24)).replace("_ ", "_"), fontsize=7)
+    for axes in list(grid.flat)[len(found) :]:
+        axes.set_axis_off()
+    for axes in list(grid.flat)[max(0, len(found) - columns) : len(found)]:
+        axes.tick_params(labelbottom=True)
+        axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+    figure.supxlabel("epoch", fontsize=9)
+    figure.supylabel(label, fontsize=9)
+    names = (
+        [("trained on all classes", BLUE), ("trained without the unseen", ORANGE)] if section.has_drop else [("validation classes", BLUE)]
+    )
+    figure.legend(handles=[key_line(text, colour) for text, colour in names], loc="outside upper left", ncols=2)
+    said = "One line per seed." + (" Grey: the other experiments, trained on all classes." if shared and len(found) > 1 else "")
+    if shared and section.has_drop:
+        said += " The model trained without the unseen classes is watched on the classes that it knows."
+    if not shared:
+        said += " Losses of different kinds have different scales: each panel has its own."
+    return saved(figure, f"{section.slug}-{name}", title, said)
+
+
+def draw_curves(axes: Axes, found: Curves, colours: dict[str, str], **how: Any) -> None:
+    for phase, colour in colours.items():
+        for epochs, values in found.get(phase, []):
+            axes.plot(epochs, values, color=colour, **({"linewidth": 1.2, "markersize": 4} | how))
+
+
+def key_line(label: str, colour: str, **how: Any) -> Any:
+    from matplotlib.lines import Line2D
+
+    return Line2D([], [], color=colour, label=label, **how)
+
+
+# Per class
+
+
+MOST_NAMES = 60
+
+
+def class_bars(section: Section, closer: dict[str, Closer]) -> Drawn | None:
+    """The drop of every class of the best and of the baseline."""
+    lines = [line for line in (section.best, section.baseline) if line is not None]
+    lines = list({line.name: line for line in lines}.values())
+    if not section.has_drop or not lines:
+        return None
+    drops = [class_drop(line) for line in lines]
+    count = max(len(each.drop) for each in drops)
+    is_named = count <= MOST_NAMES
+    figure, grid = canvas(0.9 + 0.155 * count if is_named else 6.0, *((len(lines), 1) if is_named else (1, len(lines))))
+    for axes, line, each in zip(grid.flat, lines, drops, strict=True):
+        order = np.argsort(-each.drop, kind="stable")
+        colours = np.where(each.unseen[order], ORANGE, BLUE)
+        places = np.arange(len(order))
+        if is_named:
+            axes.barh(places, each.drop[order], 0.75, color=colours)
+            axes.set_yticks(places, [each.names[i] for i in order], fontsize=6)
+            for label, colour in zip(axes.get_yticklabels(), colours, strict=True):
+                label.set_color(colour if colour == ORANGE else INK)
+            axes.set_ylim(len(order) - 0.4, -0.6)
+            axes.grid(visible=False, axis="y")
+            axes.tick_params(axis="y", length=0)
+            axes.axvline(0, color=INK, linewidth=0.8)
+        else:
+            axes.bar(places, each.drop[order], 1.0, color=colours)
+            axes.set_xlabel("classes, largest drop first")
+            axes.axhline(0, color=INK, linewidth=0.8)
+        axes.set_title(wrapped(line.name))
+    for axes in grid[-1] if is_named else grid[:, 0]:
+        (axes.set_xlabel if is_named else axes.set_ylabel)("precision drop")
+    handles = [key_line("unseen classes", ORANGE, linewidth=6), key_line("seen classes", BLUE, linewidth=6)]
+    figure.legend(handles=handles, loc="outside upper left", ncols=2)
+    return saved(figure, f"{section.slug}-classes", "Precision drop per class", "Mean over seeds, largest drop first.")
+
+
+def wrapped(name: str, width: int = 36) -> str:
+    """A long name in two lines, broken after an underscore."""
+    return "\n".join(textwrap.wrap(name.replace("_", "_ "), width)).replace("_ ", "_")
+
+
+# Closer looks
+
+
+def enrolment(section: Section, closer: dict[str, Closer]) -> Drawn | None:
+    looks = [look for look in closer.values() if look.enrolment]
+    if not looks:
+        return None
+    figure, grid = canvas(3.3, len(looks), sharey=True)
+    for axes, look in zip(grid[0], looks, strict=True):
+        for group, colour in (("unseen", ORANGE), ("seen", BLUE)):
+            for by, style in (("images", "-"), ("centroids", "--")):
+                curve = look.enrolment[by]  # type: ignore[index]
+                mean, low, high = curve.band(group)  # type: ignore[arg-type]
+                places = np.arange(len(curve.ks))
+                axes.plot(places, mean, style, color=colour, marker="." if by == "images" else None)
+                if by == "images":
+                    axes.fill_between(places, low, high, color=colour, alpha=0.22, linewidth=0)
+        axes.set_xticks(places, [*map(str, curve.ks[:-1]), "all"])
+        axes.set_title(wrapped(look.line.name, 30))
+    figure.supxlabel("images enrolled per unseen class", fontsize=9)
+    grid[0, 0].set_ylabel("P@1, mean over classes")
+    names = [("unseen classes", ORANGE, "-"), ("old classes", BLUE, "-"), ("by images", INK, "-"), ("by class centroids", INK, "--")]
+    figure.legend(handles=[key_line(text, colour, linestyle=style) for text, colour, style in names], loc="outside upper left", ncols=4)
+    caption = (
+        "What the model trained without the unseen classes makes of them as their images are put into the gallery, without training. "
+        "Bands hold 95% of the random choices of images, over all seeds."
+    )
+    return saved(figure, f"{section.slug}-enrolment", "Enrolment curves", caption)
+
+
+def open_set(section: Section, closer: dict[str, Closer]) -> Drawn | None:
+    looks = [look for look in closer.values() if look.open_set]
+    if not looks:
+        return None
+    figure, [[roc, oscr]] = canvas(4.2, 2)
+    for look, colour in zip(looks, (ORANGE, BLUE, GREEN), strict=False):
+        for each in look.open_set:
+            roc.plot(each.curves.false_positive_rate, each.curves.true_positive_rate, color=colour, linewidth=1, alpha=0.8)
+            oscr.plot(each.curves.false_positive_rate, each.curves.correct_rate, color=colour, linewidth=1, alpha=0.8)
+    roc.plot([0, 1], [0, 1], ":", color=INK, linewidth=1)
+    for axes, title, label in ((roc, "ROC", "known queries accepted"), (oscr, "OSCR", "known queries accepted and right")):
+        axes.set(title=title, ylabel=label, xlabel="unknown queries accepted", xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal")
+    names = [f"{look.line.name}: AUROC {look.mean('auroc'):.3f}, OSCR {look.mean('oscr'):.3f}" for look in looks]
+    handles = [key_line(name, colour) for name, colour in zip(names, (ORANGE, BLUE, GREEN), strict=False)]
+    figure.legend(handles=handles, loc="outside upper left")
+    caption = "Queries of the unseen classes while these are not in the gallery, told from known ones by the nearest similarity. One line per seed."
+    return saved(figure, f"{section.slug}-open-set", "Telling unknown classes from known ones", caption)
+
+
+def votes(section: Section, closer: dict[str, Closer]) -> Drawn | None:
+    if not closer:
+        return None
+    figure, grid = canvas(3.0, len(closer), sharey=True)
+    for axes, look in zip(grid[0], closer.values(), strict=True):
+        places = np.arange(len(look.votes.ks))
+        axes.plot(places, look.votes.majority, color=BLUE, marker=".")
+        axes.plot(places, look.votes.distance, "--", color=ORANGE, marker=".")
+        axes.set_xticks(places, list(map(str, look.votes.ks)))
+        axes.set_title(wrapped(look.line.name, 30))
+    figure.supxlabel("neighbours that vote", fontsize=9)
+    grid[0, 0].set_ylabel("accuracy, mean over classes")
+    handles = [key_line("one vote each", BLUE), key_line("votes weighted by nearness", ORANGE, linestyle="--")]
+    figure.legend(handles=handles, loc="outside upper left", ncols=2)
+    return saved(figure, f"{section.slug}-votes", "The vote of the nearest", "Trained on all classes it may; mean over seeds.")
+
+
+# Cost
+
+
+def cost_scatter(section: Section, closer: dict[str, Closer]) -> Drawn | None:
+    lines = section.finished
+    figure, [[axes, legend]] = canvas(max(3.6, 0.8 + 0.2 * len(lines)), 2, width_ratios=(3, 2))
+    at = [line.cost[0] for line in lines]
+    assert COST[0].key == "train_seconds"
+    if not all(at):
+        section.missing.append("accuracy against cost: training seconds were not recorded")
+        return None
+    values = [section.measure(line, "known") for line in lines]
+    for i, (line, seconds, value) in enumerate(zip(lines, at, values, strict=True), start=1):
+        assert value is not None and seconds is not None
+        colour = GREEN if line in section.rivals else BLUE
+        axes.errorbar(seconds, value.estimate, as_error([value]), color=colour, marker="o", markersize=5, elinewidth=0.8, alpha=0.85)
+        axes.annotate(str(i), (seconds, value.estimate), xytext=(5, 4), textcoords="offset points", fontsize=8)
+        legend.text(0, 1 - (i - 0.5) / len(lines), f"{i}  {line.name}", fontsize=8, color=colour, va="center")
+    legend.set(xlim=(0, 1), ylim=(0, 1))
+    legend.set_axis_off()
+    axes.set_xscale("log")
+    from matplotlib.ticker import LogLocator, NullFormatter
+
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=12))
+    axes.xaxis.set_major_formatter(lambda x, _: f"{x:g}")
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.set(xlabel="seconds of training, all phases (log scale)", ylabel="P@1, mean over classes")
+    caption = "95% intervals; green: softmax classifiers, by their features. Times are of runs that may have shared a machine."
+    return saved(figure, f"{section.slug}-cost", "Accuracy against cost", caption)
+
+
+FIGURES: tuple[Callable[[Section, dict[str, Closer]], Drawn | None], ...] = (
+    drop_bars,
+    accuracy_curves,
+    loss_curves,
+    class_bars,
+    enrolment,
+    open_set,
+    votes,
+    cost_scatter,
+)

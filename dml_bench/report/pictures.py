@@ -1,0 +1,59 @@
+"""Small copies of the images behind the answers."""
+
+import base64
+import hashlib
+import io
+from pathlib import Path
+
+__all__ = ["Pictures"]
+
+SIDE = 112
+"""Longest side of a small copy in pixels."""
+
+
+class Pictures:
+    """Makes small copies of a data set's files, each once, and counts those that are not there any more."""
+
+    def __init__(self, root: str):
+        self.root = Path(root) if root else None
+        self.copies: dict[str, bytes] = {}
+        """By path."""
+        self.gone: list[str] = []
+
+    def get(self, path: str) -> bytes | None:
+        """The copy as JPEG, or None where the file can't be read."""
+        if path not in self.copies and path not in self.gone:
+            copy = small_copy(self.root / path) if self.root else None
+            if copy is None:
+                self.gone.append(path)
+            else:
+                self.copies[path] = copy
+        return self.copies.get(path)
+
+    def data_uri(self, path: str) -> str:
+        """For the page; empty where the file can't be read."""
+        copy = self.get(path)
+        return f"data:image/jpeg;base64,{base64.b64encode(copy).decode()}" if copy else ""
+
+    def write(self, folder: Path) -> None:
+        for path, copy in self.copies.items():
+            (folder / self.name(path)).write_bytes(copy)
+
+    @staticmethod
+    def name(path: str) -> str:
+        """File name of the copy: that of the image, told apart from others of the same name."""
+        return f"{Path(path).stem[:60]}-{hashlib.sha256(path.encode()).hexdigest()[:8]}.jpg"
+
+
+def small_copy(path: Path) -> bytes | None:
+    from PIL import Image, ImageOps
+
+    try:
+        with Image.open(path) as image:
+            upright = ImageOps.exif_transpose(image).convert("RGB")
+    except OSError:
+        return None
+    upright.thumbnail((SIDE, SIDE))
+    file = io.BytesIO()
+    upright.save(file, "JPEG", quality=82)
+    return file.getvalue()

@@ -1,0 +1,121 @@
+"""compare: paired, corrected, and silent about what can't be told."""
+
+import numpy as np
+import pytest
+from handmade import experiment, finish
+
+from dml_bench.comparison import Side, compare, holm, read_sides
+
+RIGHT, WRONG = [1] * 8, [0] * 8
+
+
+def classes(*right: int) -> list[list[int]]:
+    """8 queries for each class, of which the first `right` are answered right."""
+    return [[1] * count + [0] * (8 - count) for count in right]
+
+
+def side(tmp_path, name: str, all_classes: list[list[int]], limited: list[list[int]] | None = None, seeds=(42,), split: str = "") -> Side:
+    found = {"all": all_classes, "limited": limited or all_classes}
+    return Side(name, tuple(finish(tmp_path, experiment(name, seed=seed), found, split=split) for seed in seeds))
+
+
+def test_holm_multiplies_the_smallest_by_the_number_of_tests_and_never_falls():
+    assert holm(np.array([0.01, 0.04, 0.03, 0.005])) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm(np.array([0.6, 0.7])) == pytest.approx([1.0, 1.0])
+
+
+def test_what_is_undefined_does_not_count_as_a_test():
+    corrected = holm(np.array([0.02, np.nan, 0.01]))
+    assert corrected[[0, 2]] == pytest.approx([0.02, 0.02])
+    assert np.isnan(corrected[1])
+
+
+def test_holm_agrees_with_the_definition_on_random_p_values():
+    p = np.random.default_rng(0).random(12) ** 3
+    order = np.argsort(p)
+    slow = np.empty(12)
+    for rank, test in enumerate(order):
+        slow[test] = min(1.0, max(p[order[j]] * (12 - j) for j in range(rank + 1)))
+    assert holm(p) == pytest.approx(slow)
+
+
+def test_a_side_that_is_right_more_often_in_every_class_is_better_beyond_doubt(tmp_path):
+    strong = side(tmp_path, "strong", classes(8, 7, 8, 7, 8, 7, 8, 7, 8, 8))
+    weak = side(tmp_path, "weak", classes(2, 1, 3, 2, 1, 2, 3, 2, 1, 2))
+    (found,) = compare([weak, strong])
+    at = {row.metric: row for row in found.overall}
+    assert at["precision_at_1_macro"].difference.estimate == pytest.approx((19 - 76) / 80)
+    assert at["precision_at_1_macro"].better == 1
+    assert at["precision_at_1_macro"].p_holm >= at["precision_at_1_macro"].p
+    (turned,) = compare([strong, weak])
+    assert {row.metric: row for row in turned.overall}["precision_at_1_macro"].better == 0
+
+
+def test_of_a_drop_the_smaller_is_better(tmp_path):
+    full = classes(*[8] * 10)
+    robust = side(tmp_path, "robust", full, classes(8, 8, 8, 8, 8, 7, 8, 8, 7, 8))
+    fragile = side(tmp_path, "fragile", full, classes(2, 1, 3, 2, 1, 2, 3, 2, 1, 2))
+    (found,) = compare([robust, fragile])
+    drop = next(row for row in found.overall if row.metric == "precision_drop_seen_classes")
+    assert drop.difference.estimate < 0
+    assert drop.better == 0
+
+
+def test_sides_that_are_equal_on_average_can_not_be_told_apart(tmp_path):
+    first = side(tmp_path, "first", classes(8, 2, 7, 3, 6, 4))
+    second = side(tmp_path, "second", classes(2, 8, 3, 7, 4, 6))
+    (found,) = compare([first, second])
+    assert {row.better for row in found.overall} == {-1}
+
+
+def test_a_class_is_tested_by_the_queries_that_only_one_gets_right_pooled_over_seeds(tmp_path):
+    first = side(tmp_path, "first", [RIGHT, RIGHT, classes(4)[0]], seeds=(42, 43))
+    second = side(tmp_path, "second", [WRONG, RIGHT, classes(3)[0]], seeds=(42, 43))
+    (found,) = compare([first, second])
+    by_name = {row.name: row for row in found.classes}
+    assert found.seeds == (42, 43)
+    assert (by_name["class 0"].won, by_name["class 0"].lost) == (16, 0)
+    assert by_name["class 0"].p == pytest.approx(2 * 0.5**16)
+    assert by_name["class 0"].p_holm == pytest.approx(3 * 2 * 0.5**16)
+    assert (by_name["class 1"].won, by_name["class 1"].p) == (0, 1.0)
+    assert by_name["class 2"].p == pytest.approx(0.5), "two wins and no loss"
+    assert [row.name for row in found.classes] == ["class 0", "class 2", "class 1"]
+
+
+def test_only_seeds_that_both_have_are_compared(tmp_path):
+    first = side(tmp_path, "first", classes(8, 4, 2), seeds=(42, 43))
+    second = side(tmp_path, "second", classes(4, 4, 2), seeds=(43, 44))
+    assert compare([first, second])[0].seeds == (43,)
+    third = side(tmp_path, "third", classes(4, 4, 2), seeds=(45,))
+    with pytest.raises(ValueError, match="first and third can't be compared: they have no seed in common"):
+        compare([first, third])
+
+
+def test_three_sides_are_three_pairs_corrected_together(tmp_path):
+    sides = [side(tmp_path, name, classes(*counts)) for name, counts in (("a", (8, 7, 8, 8)), ("b", (7, 6, 8, 6)), ("c", (1, 2, 1, 3)))]
+    found = compare(sides)
+    assert [(pair.first, pair.second) for pair in found] == [("a", "b"), ("a", "c"), ("b", "c")]
+    alone = compare(sides[1:])[0].overall[0]
+    together = found[2].overall[0]
+    assert together.p == alone.p
+    assert together.p_holm >= alone.p_holm
+
+
+def test_other_queries_of_the_same_seed_are_refused(tmp_path):
+    first = side(tmp_path, "first", classes(8, 4, 2))
+    second = side(tmp_path, "second", classes(8, 4, 2), split="another")
+    with pytest.raises(ValueError, match="the same seed divided their images differently"):
+        compare([first, second])
+
+
+def test_a_folder_is_read_with_all_of_its_seeds_and_several_experiments_are_refused(tmp_path):
+    side(tmp_path, "first", classes(8, 4, 2), seeds=(42, 43))
+    side(tmp_path, "second", classes(8, 4, 2))
+    (read,) = read_sides([tmp_path / "first"])
+    assert (read.name, [run.seed for run in read.runs]) == ("first", [42, 43])
+    with pytest.raises(ValueError, match=r"holds runs of several experiments or data sets \(first, second\): name the folder of one"):
+        read_sides([tmp_path])
+    with pytest.raises(ValueError, match="nowhere holds no run: name a run folder"):
+        read_sides([tmp_path / "nowhere"])
+    same = read_sides([tmp_path / "first" / "cub" / "seed-42", tmp_path / "first" / "cub" / "seed-43"])
+    assert same[0].name != same[1].name, "the same experiment twice is named by its paths"

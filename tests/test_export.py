@@ -1,0 +1,188 @@
+"""An exported run: it works without this package, agrees with the run, and says what it is."""
+
+import csv
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import faiss
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from tiny import tiny, train
+
+from dml_bench.cli import main
+from dml_bench.export.folder import export, torchscript, traced
+from dml_bench.gallery.enrolment import Changes, change, photos_by_class
+from dml_bench.gallery.network import Network
+from dml_bench.gallery.store import Gallery, Place, open_place
+from dml_bench.model.embedder import build_embedder
+from dml_bench.results import read_arrays, read_neighbours
+
+FILES = ["README.md", "embedder.pt", "export.json", "gallery.csv", "gallery.faiss", "preprocessing.json"]
+ALONE = """
+import sys
+sys.modules["dml_bench"] = None  # from here on its import fails
+sys.argv = ["card", *sys.argv[1:]]
+card = open("README.md", encoding="utf-8").read()
+exec(card.split("```python\\n")[1].split("```")[0])
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(birds, cache_dir, tmp_path_factory) -> Path:
+    return train(birds, cache_dir, tmp_path_factory.mktemp("runs"), "train.precision=float32").folder
+
+
+@pytest.fixture(scope="module")
+def place(folder) -> Place:
+    return open_place(folder, "limited", None)
+
+
+@pytest.fixture(scope="module")
+def exported(place, tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("exported") / "bird_finder"
+    export(place.run, place.phase, place.read(), out)
+    return out
+
+
+def alone(folder: Path, *images: str) -> list[list[str]]:
+    """What the card's own Python prints of images, in a process that can't import this package."""
+    command = [sys.executable, "-W", "ignore", "-c", ALONE, *images]
+    finished = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=240, check=False)
+    assert finished.returncode == 0, finished.stderr
+    return [line.split("\t") for line in finished.stdout.splitlines()]
+
+
+def test_the_network_gives_the_embeddings_of_the_run_from_pixels(place, exported):
+    gallery = place.read()
+    network = Network(place.run, place.phase, "cpu")
+    with torchscript():
+        embedder = torch.jit.load(str(exported / "embedder.pt"))
+        for entry, stored in zip(gallery.entries[:5], gallery.embeddings, strict=False):
+            pixels = torch.from_numpy(np.array(network.view.apply(Image.open(entry.path)))[None])
+            np.testing.assert_allclose(embedder(pixels).numpy()[0], stored, atol=1e-5)
+
+
+def test_how_far_they_are_apart_is_written_down(exported):
+    agreement = json.loads((exported / "export.json").read_text())["agreement"]
+    assert agreement["images"] == 32
+    assert agreement["gallery_precision"] == "float32"
+    assert 0 <= agreement["network_max_difference"] < 1e-5
+    assert 0 <= agreement["gallery_max_difference"] < 1e-5
+    assert agreement["gallery_min_cosine"] == pytest.approx(1, abs=1e-5)
+
+
+def test_the_index_finds_what_the_run_found_and_the_table_names_it(place, exported):
+    gallery = place.read()
+    stored = read_neighbours(place.run.folder / "limited" / "neighbours.safetensors")
+    index = faiss.read_index(str(exported / "gallery.faiss"))
+    rows = list(csv.DictReader((exported / "gallery.csv").read_text(encoding="utf-8").splitlines()))
+    assert [row["path"] for row in rows] == [entry.path for entry in gallery.entries]
+    assert [row["class"] for row in rows] == [entry.class_name for entry in gallery.entries]
+    _, nearest = index.search(read_arrays(place.run.folder / "limited" / "embeddings.safetensors")["query"], 1)
+    assert nearest[:, 0].tolist() == stored.indices[:, 0].tolist()
+
+
+@pytest.mark.parametrize("fit", ["crop", "squash"])
+def test_the_python_in_the_card_finds_photos_without_this_package(folder, birds, cache_dir, tmp_path, fit):
+    squash = ("train.precision=float32", "images.fit=squash", "augment.random_crop_from=0")
+    run = folder if fit == "crop" else train(birds, cache_dir, tmp_path, *squash).folder
+    place = open_place(run, "all", tmp_path / "gallery")
+    (tmp_path / "new" / "Long").mkdir(parents=True)
+    bird = Image.open(next(birds.rglob("*.jpg")))
+    for name, size in (("wide", (97, 50)), ("tall", (41, 90))):
+        bird.resize(size).save(tmp_path / "new" / "Long" / f"{name}.jpg", exif=orientation(6))
+    photos = photos_by_class(tmp_path / "new")
+    gallery = change(place, Changes(photos=photos), lambda: Network(place.run, "all", "cpu")).gallery
+    export(place.run, "all", gallery, tmp_path / "exported")
+    asked = [str(path) for path, _ in photos]
+    answers = alone(tmp_path / "exported", *asked)
+    assert [(path, name, nearest) for path, name, _, nearest in answers] == [(path, "Long", path) for path in asked]
+    assert [float(similarity) for _, _, similarity, _ in answers] == pytest.approx([1, 1], abs=2e-4)
+
+
+def orientation(value: int) -> Image.Exif:
+    exif = Image.Exif()
+    exif[0x0112] = value
+    return exif
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ("model.batch_norm=frozen",),
+        ("model.pooling=GeM",),
+        ("model.head=identity",),
+        ("model.backbone=resnet18",),
+        ("model.backbone=timm:test_vit", "images.size=160", "augment.random_crop_from=160"),
+    ],
+)
+def test_networks_of_all_kinds_are_traced_for_batches_of_any_size(overrides):
+    experiment = tiny(*overrides)
+    embedder = build_embedder(experiment).eval()
+    size = experiment.images.size
+    pixels = torch.randint(0, 256, (3, size, size, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+    with torchscript():
+        network = traced(embedder, size)
+        for batch in (pixels, pixels[:1]):
+            torch.testing.assert_close(network(batch), embedder.embed(batch), atol=1e-5, rtol=0)
+
+
+def test_the_card_has_the_numbers_of_the_run_with_intervals(place, exported):
+    card = (exported / "README.md").read_text(encoding="utf-8")
+    summary = place.run.summary
+    row = next(line for line in card.splitlines() if line.startswith("| precision drop of the unseen classes"))
+    assert f"| {summary['precision_drop_unseen_classes']:.3f} |" in row
+    assert f"| {summary['phases']['all']['precision_at_1_macro']:.3f} | " in card
+    for word in (
+        "## Data",
+        "## Intended use",
+        "## Limits",
+        "phase limited",
+        "trained without 2 of the classes",
+        *summary["unseen_classes"],
+    ):
+        assert word in card
+    assert "has been changed since" not in card
+
+
+def test_a_card_says_that_the_gallery_was_changed(place, tmp_path):
+    gallery = place.read()
+    export(place.run, place.phase, gallery.removed(gallery.class_names[0]), tmp_path / "out")
+    card = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
+    assert "It has been changed since: 0 images were enrolled, and 45 are the run's." in card
+
+
+def test_the_command_makes_the_folder_and_tells_how_far_the_networks_are_apart(folder, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["dml-bench", "export", str(folder), "--out", str(tmp_path / "out")])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert not ended.value.code
+    assert "on 32 images of the gallery, embedder.pt differs from the run's network by at most" in capsys.readouterr().out
+    assert sorted(file.name for file in (tmp_path / "out").iterdir()) == FILES
+
+
+def test_a_folder_that_is_there_is_not_touched(place, tmp_path):
+    with pytest.raises(ValueError, match="exists already"):
+        export(place.run, place.phase, place.read(), tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_without_images_to_check_the_network_with_nothing_is_made(place, tmp_path):
+    gallery = place.read()
+    gone = Gallery(tuple(replace(entry, path=f"/gone/{entry.path}") for entry in gallery.entries), gallery.embeddings)
+    with pytest.raises(ValueError, match="none of the gallery's images can be read"):
+        export(place.run, place.phase, gone, tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_images_that_are_not_those_of_the_gallery_are_noticed_and_nothing_is_made(place, tmp_path):
+    gallery = place.read()
+    rows = np.roll(np.arange(len(gallery.entries)), 9)
+    with pytest.raises(ValueError, match="does not agree with the gallery"):
+        export(place.run, place.phase, Gallery(gallery.entries, gallery.embeddings[rows]), tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,315 @@
+"""A finished run's gallery: enlarged, changed and asked, while what the run sealed stays as it is."""
+
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from tiny import train
+
+from dml_bench.cli import main
+from dml_bench.gallery.answering import answer, evidence, named_images
+from dml_bench.gallery.enrolment import Changes, Enrolment, change, photos_by_class
+from dml_bench.gallery.network import Network
+from dml_bench.gallery.store import Entry, Gallery, Place, open_place, run_gallery
+from dml_bench.results import read_arrays, read_neighbours
+
+NEW = "009.Newcomer"
+SQUASH = ("images.fit=squash", "augment.random_crop_from=0")
+
+
+@pytest.fixture(scope="module")
+def trained(birds, cache_dir, tmp_path_factory) -> Path:
+    return train(birds, cache_dir, tmp_path_factory.mktemp("runs"), "train.precision=float32").folder
+
+
+@pytest.fixture
+def run(trained, tmp_path) -> Path:
+    return Path(shutil.copytree(trained, tmp_path / "runs" / "experiment" / "birds" / "seed-42"))
+
+
+@pytest.fixture
+def photos(tmp_path) -> Path:
+    """Two species that the run does not know, with three photos each."""
+    from dml_bench.data.demo import write
+
+    drawn = write(tmp_path / "drawn", counts=[3, 3], size=48, seed=77) / "images"
+    first, second = sorted(drawn.iterdir())
+    first.rename(drawn / NEW)
+    second.rename(drawn / "010.Other")
+    return drawn
+
+
+def enrol(place: Place, photos: Path | None = None, **changes: object) -> Enrolment:
+    chosen = photos_by_class(photos) if photos else ()
+    return change(place, Changes(photos=chosen, **changes), lambda: Network(place.run, place.phase, "cpu"))
+
+
+def dml_bench(monkeypatch, *arguments: object) -> int:
+    """The exit code of a command, run in this process."""
+    monkeypatch.setattr(sys, "argv", ["dml-bench", *map(str, arguments)])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    return int(ended.value.code or 0)
+
+
+def refusal(monkeypatch, capsys, *arguments: object) -> str:
+    assert dml_bench(monkeypatch, *arguments) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    return line
+
+
+@pytest.mark.parametrize("phase", ["all", "limited"])
+def test_an_image_of_the_run_embedded_again_has_its_stored_embedding(run, phase):
+    place = open_place(run, phase, None)
+    gallery = place.read()
+    again = Network(place.run, phase, "cpu").embed([Path(entry.path) for entry in gallery.entries])
+    np.testing.assert_allclose(again.embeddings, gallery.embeddings, atol=1e-6)
+
+
+def test_that_holds_in_bfloat16_and_with_statistics_of_the_training_images(birds, cache_dir, tmp_path):
+    outcome = train(birds, cache_dir, tmp_path, "train.precision=bfloat16", "images.normalization=train", *SQUASH)
+    place = open_place(outcome.folder, "limited", None)
+    network = Network(place.run, "limited", "cpu")
+    gallery = place.read()
+    assert network.precision == "bfloat16"
+    again = network.embed([Path(entry.path) for entry in gallery.entries])
+    np.testing.assert_allclose(again.embeddings, gallery.embeddings, atol=1e-3)
+
+
+def test_the_gallery_has_the_images_and_classes_that_the_run_searched(run):
+    place = open_place(run, "all", None)
+    gallery = place.read()
+    stored = read_neighbours(run / "all" / "neighbours.safetensors")
+    assert [Path(entry.path).parent.name for entry in gallery.entries] == [entry.class_name for entry in gallery.entries]
+    assert gallery.labels.tolist() == stored.gallery_labels.tolist()
+
+
+def test_an_enrolled_class_is_found_though_nothing_was_trained_on_it(run, photos):
+    place = open_place(run, "limited", None)
+    done = enrol(place, photos)
+    assert (done.new_classes, len(done.enrolled), done.already_there) == ((NEW, "010.Other"), 6, 0)
+    turned = photos.parent / "turned.jpg"
+    Image.open(next((photos / NEW).iterdir())).rotate(2).save(turned, quality=90)
+    (found,) = answer(place.read(), Network(place.run, "limited", "cpu"), [turned], k=5, threshold=0.0).answers
+    assert found.class_name == NEW
+    assert len(found.closest) == 5
+    assert found.closest[0][0].origin == "enrolled"
+
+
+def test_the_sealed_result_is_accepted_and_unchanged_after_enrolment(run, photos):
+    place = open_place(run, "all", None)
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    enrol(place, photos)
+    assert open_place(run, "all", None).run.summary == place.run.summary
+    assert {path: path.read_bytes() for path in before} == before
+    assert {path.parent for path in run.rglob("*") if path.is_file() and path not in before} == {run / "gallery"}
+
+
+def test_the_same_file_is_enrolled_once_by_whatever_name(run, photos):
+    place = open_place(run, "all", None)
+    enrol(place, photos)
+    first = next((photos / NEW).iterdir())
+    shutil.copy(first, photos / NEW / "copy.jpg")
+    again = enrol(place, photos)
+    assert (len(again.enrolled), again.already_there, len(again.gallery.entries)) == (0, 7, len(run_gallery(place.run, "all").entries) + 6)
+
+
+def test_a_copy_of_an_image_of_the_run_is_known_and_can_not_get_another_class(run, tmp_path):
+    place = open_place(run, "all", None)
+    own = place.read().entries[0]
+    same, other = tmp_path / "same" / own.class_name, tmp_path / "other" / NEW
+    for folder in (same, other):
+        folder.mkdir(parents=True)
+        shutil.copy(own.path, folder / "copy.jpg")
+    assert enrol(place, same.parent).already_there == 1
+    with pytest.raises(ValueError, match=f"same bytes as .* of class {own.class_name}"):
+        enrol(place, other.parent)
+
+
+def test_more_photos_of_a_known_class_join_it(run, photos):
+    place = open_place(run, "all", None)
+    known = place.read().class_names[0]
+    (photos / NEW).rename(photos / known)
+    done = enrol(place, photos)
+    assert done.new_classes == ("010.Other",)
+    assert sum(entry.class_name == known for entry in done.gallery.entries) == 6 + 3
+
+
+def test_a_removed_class_is_no_longer_an_answer_and_a_renamed_one_answers_by_its_new_name(run, photos):
+    place = open_place(run, "all", None)
+    enrol(place, photos)
+    photo = next((photos / NEW).iterdir())
+    network = Network(place.run, "all", "cpu")
+
+    def nearest() -> str:
+        return answer(place.read(), network, [photo], k=3, threshold=0.0).answers[0].class_name
+
+    assert nearest() == NEW
+    enrol(place, rename=((NEW, "Shrike"),))
+    assert nearest() == "Shrike"
+    enrol(place, remove=("Shrike",))
+    assert nearest() != "Shrike"
+    assert enrol(place, photos).new_classes == (NEW,)
+    assert nearest() == NEW
+
+
+def test_a_change_that_is_refused_leaves_the_gallery_as_it_was(run, photos):
+    place = open_place(run, "all", None)
+    enrol(place, photos)
+    before = place.path.read_bytes()
+    with pytest.raises(ValueError, match="has a class 010.Other already"):
+        enrol(place, remove=(place.read().class_names[0],), rename=((NEW, "010.Other"),))
+    assert place.path.read_bytes() == before
+
+
+def test_the_only_class_can_not_be_removed():
+    one = Gallery((Entry("A", "a.jpg", "", "enrolled"),), np.eye(1, 2, dtype=np.float32))
+    with pytest.raises(ValueError, match="the only class"):
+        one.removed("A")
+
+
+def test_two_processes_do_not_change_a_gallery_at_once(run, photos):
+    place = open_place(run, "all", None)
+    with place.lock(), pytest.raises(ValueError, match="another process is changing"):
+        enrol(open_place(run, "all", None), photos)
+
+
+def test_the_threshold_is_chosen_on_the_queries_of_the_run(run):
+    place = open_place(run, "limited", None)
+    stored = read_neighbours(run / "limited" / "neighbours.safetensors")
+    found = evidence(place.run, "limited", place.read())
+    np.testing.assert_allclose(found.similarity, stored.similarities[:, 0], atol=1e-6)
+    assert found.correct.tolist() == (stored.labels[:, 0] == stored.query_labels).tolist()
+    assert found.queries == len(stored.query_labels)
+
+
+def test_queries_of_a_removed_class_are_not_asked_and_those_of_a_renamed_class_are_right_by_its_new_name(run):
+    place = open_place(run, "all", None)
+    names = place.read().class_names
+    stored = read_neighbours(run / "all" / "neighbours.safetensors")
+    enrol(place, remove=(names[0],), rename=((names[1], "zzz"),))
+    arrays = read_arrays(run / "all" / "embeddings.safetensors")
+    right = []
+    for query, label in zip(arrays["query"], stored.query_labels, strict=True):
+        similarity = arrays["gallery"] @ query
+        similarity[stored.gallery_labels == 0] = -2
+        if label != 0:
+            right.append(stored.gallery_labels[similarity.argmax()] == label)
+    assert evidence(place.run, "all", place.read()).correct.tolist() == right
+
+
+def test_an_enrolled_image_is_evidence_by_its_nearest_other_image(run, photos):
+    place = open_place(run, "all", None)
+    shutil.rmtree(photos / "010.Other")
+    gallery = enrol(place, photos).gallery
+    found = evidence(place.run, "all", gallery)
+    rows = [row for row, entry in enumerate(gallery.entries) if entry.origin == "enrolled"]
+    expected = []
+    for row in rows:
+        similarity = gallery.embeddings @ gallery.embeddings[row]
+        similarity[row] = -2
+        expected.append((similarity.max(), gallery.entries[int(similarity.argmax())].class_name == NEW))
+    assert len(found.correct) - found.queries == 3
+    np.testing.assert_allclose(found.similarity[-3:], [similarity for similarity, _ in expected], atol=1e-6)
+    assert found.correct[-3:].tolist() == [right for _, right in expected]
+
+
+def test_the_only_photo_of_a_class_is_no_evidence(run, photos):
+    place = open_place(run, "all", None)
+    for file in sorted((photos / NEW).iterdir())[1:]:
+        file.unlink()
+    shutil.rmtree(photos / "010.Other")
+    found = evidence(place.run, "all", enrol(place, photos).gallery)
+    assert len(found.correct) == found.queries
+
+
+def test_folders_of_photos_are_walked_and_a_photo_named_twice_is_asked_once(photos):
+    first = sorted((photos / NEW).iterdir())[0]
+    assert named_images([first, photos]) == [first, *(file for file in sorted(photos.rglob("*.jpg")) if file != first)]
+
+
+def test_predict_prints_answers_as_json(run, photos, monkeypatch, capsys):
+    assert dml_bench(monkeypatch, "enrol", run.parents[1], "--images", photos, "--phase", "limited", "--device", "cpu") == 0
+    assert "2 new: 009.Newcomer, 010.Other" in capsys.readouterr().out
+    photo = next((photos / NEW).iterdir())
+    assert dml_bench(monkeypatch, "predict", run.parents[1], photo, "--phase", "limited", "--json", "--k", 4, "--threshold", 0.9) == 0
+    told = json.loads(capsys.readouterr().out)
+    (found,) = told["answers"]
+    assert (found["class"], found["vote"]["k"], found["closest"][0]["path"]) == (NEW, 4, str(photo))
+    assert found["similarity"] == pytest.approx(1, abs=1e-5)
+    assert told["threshold"] == {"value": 0.9}
+    assert told["milliseconds_per_image"]["embedding"] > 0 < told["milliseconds_per_image"]["look_up"]
+
+
+def test_below_the_threshold_the_answer_is_unknown(run, photos, monkeypatch, capsys):
+    photo = next((photos / NEW).iterdir())
+    for threshold, known in ((-1, True), (1, False)):
+        assert dml_bench(monkeypatch, "predict", run, photo, "--json", "--threshold", threshold) == 0
+        (found,) = json.loads(capsys.readouterr().out)["answers"]
+        assert (found["class"] is not None) is known
+        assert found["closest_class"] == found["closest"][0]["class"]
+
+
+def test_without_a_threshold_it_is_chosen_for_a_precision_and_what_it_does_is_said(run, photos, monkeypatch, capsys):
+    assert dml_bench(monkeypatch, "predict", run, photos, "--precision", 0.05) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "of 13 query images of the run, it answers 100%" in said
+    assert "None of them was trained on" in said
+
+
+def test_an_unreadable_photo_is_named_and_the_others_are_answered(run, photos, monkeypatch, capsys):
+    broken = photos / NEW / "broken.jpg"
+    broken.write_bytes(b"no picture")
+    assert dml_bench(monkeypatch, "predict", run, photos, "--json", "--threshold", 0) == 1
+    captured = capsys.readouterr()
+    told = json.loads(captured.out)
+    assert (len(told["answers"]), [problem["image"] for problem in told["unreadable"]]) == (6, [str(broken)])
+    assert captured.err.splitlines() == [f"unreadable: {broken}: not an image, or of a format that is not read"]
+    assert dml_bench(monkeypatch, "predict", run, broken, "--json", "--threshold", 0) == 1
+    assert json.loads(capsys.readouterr().out)["answers"] == []
+    assert dml_bench(monkeypatch, "enrol", run, "--images", photos) == 1
+    assert "enrolled 6 images" in capsys.readouterr().out
+
+
+def test_what_can_not_be_done_is_one_line(run, photos, tmp_path, monkeypatch, capsys):
+    empty = tmp_path / "empty"
+    (empty / "Nothing").mkdir(parents=True)
+
+    def line(*arguments: object) -> str:
+        return refusal(monkeypatch, capsys, *arguments)
+
+    assert dml_bench(monkeypatch, "enrol", run, "--images", photos) == 0
+    capsys.readouterr()
+    assert "has no class '009.Newcommer' (did you mean 009.Newcomer?)" in line("enrol", run, "--remove", "009.Newcommer")
+    assert "has no phase 'limitd' (did you mean limited?)" in line("predict", run, photos, "--phase", "limitd")
+    assert "holds no images" in line("enrol", run, "--images", empty)
+    assert "holds no images" in line("predict", run, empty)
+    assert "does not exist: give image files" in line("predict", run, tmp_path / "gone.jpg")
+    assert "nothing to do" in line("enrol", run)
+    assert "--rename OLD=NEW" in line("enrol", run, "--rename", "old")
+    assert "holds no gallery of phase all" in line("predict", run, photos, "--gallery", tmp_path / "elsewhere")
+    assert "holds no run" in line("predict", photos, photos)
+
+
+def test_a_run_that_is_unfinished_changed_or_one_of_several_is_refused(run, photos, monkeypatch, capsys):
+    shutil.copytree(run, run.with_name("seed-43"))
+    assert "holds 2 runs: name one of them" in refusal(monkeypatch, capsys, "predict", run.parents[1], photos)
+    (run / "summary.json").unlink()
+    assert "is not finished" in refusal(monkeypatch, capsys, "predict", run, photos)
+    (run.with_name("seed-43") / "all" / "weights.safetensors").write_bytes(b"changed")
+    assert "was changed after the run" in refusal(monkeypatch, capsys, "predict", run.with_name("seed-43"), photos)
+
+
+def test_a_gallery_of_other_weights_or_a_damaged_one_is_refused(run, photos, tmp_path, monkeypatch, capsys):
+    place = open_place(run, "all", tmp_path / "mine")
+    enrol(place, photos)
+    shutil.copy(place.path, place.path.with_name("limited.safetensors"))
+    asked = ("predict", run, photos, "--gallery", tmp_path / "mine")
+    assert "was made with other weights" in refusal(monkeypatch, capsys, *asked, "--phase", "limited")
+    place.path.write_bytes(place.path.read_bytes()[:1000])
+    assert "can't be read as a gallery" in refusal(monkeypatch, capsys, *asked)
+    assert not (run / "gallery").exists()

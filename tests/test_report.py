@@ -1,0 +1,513 @@
+"""The report: what can be read and what can't, sentences that follow the numbers, figures, and one page that needs nothing else."""
+
+import csv
+import json
+import re
+import shutil
+import sys
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+from handmade import experiment, finish
+from tiny import train
+
+from dml_bench import cli
+from dml_bench.config import Component
+from dml_bench.evaluation.statistics import Interval, Scores, interval
+from dml_bench.measured import FinishedRun, NotFinished, read_folder
+from dml_bench.report import figures, words
+from dml_bench.report.answers import QUESTIONS, answers, verdict
+from dml_bench.report.closer import class_drop, spread
+from dml_bench.report.gather import gather, sections_of
+from dml_bench.report.pictures import Pictures
+from dml_bench.report.render import Report, report
+from dml_bench.report.section import Section
+from dml_bench.results import write_arrays
+
+RIVAL = ("name=rival", "loss=crossentropy", "miner=none", "model.head=identity")
+BASELINE = "EPSHN_cosine_resnet18_sgd_aug"
+
+# Runs written by hand: four known and two unseen classes with four queries each
+
+
+def queries(*right: int, of: int = 4) -> list[list[int]]:
+    """Per class, so many of its queries right."""
+    return [[1] * count + [0] * (of - count) for count in right]
+
+
+def made(out: Path, name: str, all_: list[list[int]], limited: list[list[int]], seed: int = 42) -> FinishedRun:
+    return finish(out, experiment(name, seed=seed), {"all": all_, "limited": limited})
+
+
+def made_rival(out: Path, all_: list[list[int]], limited: list[list[int]], logits: list[list[int]], unseen: int = 2) -> FinishedRun:
+    crossentropy = replace(experiment("rival"), loss=Component("crossentropy", {"label_smoothing": 0.0}), miner=Component("none", {}))
+    run = finish(out, crossentropy, {"all": all_, "limited": limited}, unseen)
+    labels = np.repeat(np.arange(len(logits)), [len(each) for each in logits])
+    right = np.concatenate([np.array(each, bool) for each in logits])
+    write_arrays(run.folder / "all" / "logits.safetensors", {"predicted": np.where(right, labels, (labels + 1) % len(logits))})
+    return run
+
+
+def only_section(*paths: Path) -> Section:
+    [section] = sections_of(gather(paths))
+    return section
+
+
+def told(section: Section) -> list[str]:
+    """Each answer as one text."""
+    return [" ".join((answer.short, *answer.sentences)) for answer in answers(section, {})]
+
+
+# Which runs
+
+
+def test_a_run_folder_is_read_wherever_it_was_moved_to(tmp_path):
+    run = made(tmp_path / "runs", "a", queries(4, 3, 2, 4), queries(4, 3, 0, 1))
+    moved = shutil.move(run.folder, tmp_path / "elsewhere")
+    found = read_folder(Path(moved))
+    assert (found.experiment, found.summary) == (run.experiment, json.loads((Path(moved) / "summary.json").read_text()))
+
+
+def test_without_any_run_the_error_says_what_was_looked_at_and_how_to_make_one(tmp_path):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(
+        ValueError, match=r"nothing to report on: .*empty holds no run; .*gone is not a folder\. `dml-bench run EXPERIMENT --demo`"
+    ):
+        gather([tmp_path / "empty", tmp_path / "gone"])
+
+
+def test_a_half_finished_run_is_named_and_the_others_are_reported(tmp_path):
+    made(tmp_path, "a", queries(4, 3, 2, 4), queries(4, 3, 0, 1))
+    half = made(tmp_path, "a", queries(4, 3, 2, 4), queries(4, 3, 0, 1), seed=43)
+    (half.folder / "summary.json").unlink()
+    (half.folder / "metrics.jsonl").write_text('{"phase": "limited", "epoch": 7}\n')
+    environment = json.loads((half.folder / "environment.json").read_text())
+    dataset = {"name": "cub", "fingerprint": "d" * 64}
+    (half.folder / "environment.json").write_text(json.dumps(environment | {"dataset": dataset}))
+    found = gather([tmp_path])
+    assert [run.seed for run in found.runs] == [42]
+    [line] = found.problems
+    assert line == (
+        f"{half.folder} is not finished (stopped in phase limited after epoch 7 of 100): the command that began it goes on with it"
+    )
+    [section] = sections_of(found)
+    assert section.group.lines[0].failures == ("seed 43: not finished (stopped in phase limited after epoch 7 of 100)",)
+    assert section.group.lines[0].wanted == 2
+    with pytest.raises(NotFinished):
+        read_folder(half.folder)
+
+
+def test_a_file_that_was_changed_after_the_run_is_named_in_one_line(tmp_path):
+    made(tmp_path, "a", queries(4, 3, 2, 4), queries(4, 3, 0, 1))
+    broken = made(tmp_path, "b", queries(4, 3, 2, 4), queries(4, 3, 0, 1))
+    with open(broken.folder / "all" / "neighbours.safetensors", "r+b") as file:
+        file.write(b"\0\0")
+    torn = made(tmp_path, "c", queries(4, 3, 2, 4), queries(4, 3, 0, 1))
+    (torn.folder / "experiment.json").write_text('{"name": ')
+    found = gather([tmp_path])
+    assert [run.experiment.name for run in found.runs] == ["a"]
+    changed, unreadable = found.problems
+    assert changed.startswith(f"{broken.folder}/all/neighbours.safetensors is missing or was changed after the run")
+    assert unreadable.startswith(f"{torn.folder} can't be read: {torn.folder}/experiment.json can't be read")
+    assert "\n" not in changed + unreadable
+
+
+def test_the_same_experiment_is_not_counted_twice_nor_mixed_with_other_settings(tmp_path):
+    made(tmp_path / "1", "a", queries(4, 3, 2, 4), queries(4, 3, 0, 1))
+    again = made(tmp_path / "2", "a", queries(4, 4, 4, 4), queries(4, 3, 0, 1))
+    other = finish(tmp_path / "3", experiment("a", seed=43, unseen="last:2"), {"all": queries(4, 3, 2, 4), "limited": queries(4, 3, 0, 1)})
+    found = gather([tmp_path])
+    assert [run.folder.parts[-4] for run in found.runs] == ["1"]
+    assert [line.partition(" is left out: ")[0] for line in found.problems] == [str(again.folder), str(other.folder)]
+    assert found.problems[0].endswith("has the same experiment with the same seed")
+    assert found.problems[1].endswith("has an experiment of the same name with other settings (unseen)")
+
+
+def test_other_profiles_get_sections_of_their_own_and_a_line_says_so(tmp_path):
+    made(tmp_path, "a", queries(4, 3, 2, 4), queries(4, 3, 0, 1))
+    demo = experiment("b", profile="demo")
+    finish(tmp_path, demo, {"all": queries(4, 3, 2, 4), "limited": queries(4, 3, 0, 1)})
+    found = gather([tmp_path])
+    sections = sections_of(found)
+    assert [[line.name for line in section.group.lines] for section in sections] == [["a"], ["b"]]
+    assert found.problems == [
+        "these runs can't all be compared: there is one section for each of Precision drop on cub; Precision drop on cub, profile demo"
+    ]
+
+
+def test_rows_stand_in_the_study_s_order_and_its_absent_rows_are_known(tmp_path):
+    for name in ("own", "EPSHN_cosine_resnet50_sgd_aug", BASELINE):
+        made(tmp_path, name, queries(4, 3, 2, 4), queries(4, 3, 0, 1))
+    section = only_section(tmp_path)
+    assert [line.name for line in section.group.lines] == [BASELINE, "EPSHN_cosine_resnet50_sgd_aug", "own"]
+    assert len(section.absent) == 14
+    assert "crossentropy_resnet18_sgd_aug" in section.absent
+
+
+# Numbers in words
+
+
+def test_numbers_are_said_with_their_intervals():
+    assert words.percent(Interval(0.7025, 0.621, 0.782, 0.95, 10)) == "70.3% [62.1, 78.2]"
+    assert words.percent(0.025) == "2.5%"
+    assert words.percent(Interval(1.0, np.nan, np.nan, 0.95, 10)) == "100.0%"
+    assert words.points(Interval(-0.05, -0.1, 0.01, 0.95, 10)) == "-5.0 points [-10.0, 1.0]"
+    assert words.counted(1, "class") == "1 class"
+    assert words.counted(20, "class") == "20 classes"
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "expected"),
+    [
+        (0.01, 0.05, "is 3.0 points [1.0, 5.0] above that, beyond noise"),
+        (-0.05, -0.01, "is 3.0 points [1.0, 5.0] below that, beyond noise"),
+        (-0.05, 0.11, "can't be told from that (+3.0 points [-5.0, +11.0])"),
+    ],
+)
+def test_a_difference_is_above_below_or_not_to_be_told(low, high, expected):
+    assert words.compared(Interval((low + high) / 2, low, high, 0.95, 10), "that") == expected
+
+
+def test_a_difference_that_may_be_for_picking_the_best_is_not_called_beyond_noise():
+    found = words.compared(Interval(0.03, 0.01, 0.05, 0.95, 10), "that", picked_from=12, sign=0)
+    assert found == "is 3.0 points [1.0, 5.0] above that, which may be for being picked as the best of 12"
+
+
+@pytest.mark.parametrize(
+    ("known", "unseen", "begins"),
+    [
+        (1, 1, "Worth it"),
+        (0, 1, "Worth it"),
+        (-1, 1, "It depends"),
+        (1, 0, "For known classes, where accuracy is gained, yes; unseen classes are found no more often"),
+        (1, -1, "For known classes, where accuracy is gained, yes; unseen classes are found less often"),
+        (0, 0, "Not decided"),
+        (0, -1, "Not by these numbers: no accuracy is gained"),
+        (-1, 0, "Not by these numbers: accuracy on known classes is lost"),
+        (-1, -1, "Not by these numbers: accuracy on known classes is lost"),
+    ],
+)
+def test_whether_it_is_worth_it_follows_from_both_differences_to_the_classifier(known, unseen, begins):
+    assert verdict(known, unseen).startswith(begins)
+
+
+def test_the_verdict_can_t_be_told_without_runs_in_common():
+    assert verdict(None, 1).startswith("This can't be told from these runs")
+
+
+# The four answers
+
+
+MANY = 30
+"""Classes enough to be sure."""
+
+
+def uniform(right: int, classes: int = MANY, of: int = 4) -> list[list[int]]:
+    return queries(*[right + (label % 2) for label in range(classes)], of=of)
+
+
+@pytest.mark.parametrize(
+    ("method", "logits", "begins"),
+    [
+        (3, 0, "Better than a softmax classifier"),
+        (0, 3, "Worse than a softmax classifier"),
+        (2, 2, "No difference can be told from a softmax classifier"),
+    ],
+)
+def test_how_well_they_classify_is_held_against_the_classifier_s_logits(tmp_path, method, logits, begins):
+    made(tmp_path, BASELINE, uniform(method), uniform(method))
+    made_rival(tmp_path, uniform(1), uniform(1), uniform(logits))
+    first = told(only_section(tmp_path))[0]
+    assert first.startswith(begins)
+    share = 100 * (method + 0.5) / 4
+    assert f"the best is right for {share:.1f}%" in first
+    assert f"The classifier `rival` names the right class for {100 * (logits + 0.5) / 4:.1f}%" in first
+
+
+def test_without_a_classifier_what_needs_one_can_t_be_told(tmp_path):
+    made(tmp_path, "a", uniform(3), uniform(2))
+    first, _, third, fourth = told(only_section(tmp_path))
+    assert "Whether a softmax classifier does better can't be told from these runs." in first
+    assert "without a softmax classifier among them there is nothing to hold its cost and gain against" in third
+    assert fourth.startswith("This can't be told from these runs: no softmax classifier is among them")
+
+
+def test_with_a_classifier_alone_nothing_is_said_of_metric_learning(tmp_path):
+    made_rival(tmp_path, uniform(1), uniform(1), uniform(2))
+    found = answers(only_section(tmp_path), {})
+    assert [answer.question for answer in found] == list(QUESTIONS)
+    assert {answer.short for answer in found} == {"This can't be told from these runs: none of them is a metric-learning experiment."}
+
+
+def test_whether_embeddings_hold_follows_the_drop(tmp_path):
+    seen, lost = uniform(3, MANY - 12), uniform(1, 12)
+    for folder, limited in (("drops", seen + lost), ("holds", uniform(3))):
+        finish(tmp_path / folder, experiment("a"), {"all": uniform(3), "limited": limited}, unseen=12)
+    drops, holds = (told(only_section(tmp_path / folder))[1] for folder in ("drops", "holds"))
+    assert drops.startswith("In part: the best finds 37.5%")
+    assert re.search(r"but it loses 50\.0 points \[\d\d\.\d, \d\d\.\d\] there against training on them\.", drops)
+    assert "where chance finds 3.3%" in drops
+    assert not holds.startswith("In part")
+    assert "a drop of 0.0 points" in holds
+
+
+def test_a_drop_that_differs_from_the_baseline_s_is_named(tmp_path):
+    seen = uniform(3, MANY - 12)
+    for name, kept in ((BASELINE, 3), ("EPSHN_cosine_resnet50_sgd_aug", 0)):
+        finish(tmp_path, experiment(name), {"all": uniform(3), "limited": seen + uniform(kept, 12)}, unseen=12)
+    second = told(only_section(tmp_path))[1]
+    assert (
+        f"Query by query against the baseline `{BASELINE}`, `EPSHN_cosine_resnet50_sgd_aug` drops more; the other 0 can't be told" in second
+    )
+    assert "Taken one by one, 1 of 2 experiments loses precision on the unseen classes beyond noise (intervals widened for 2" in second
+
+
+def test_unseen_classes_are_asked_of_the_classifier_s_features_too(tmp_path):
+    seen = uniform(3, MANY - 12)
+    finish(tmp_path, experiment(BASELINE), {"all": uniform(3), "limited": seen + uniform(3, 12)}, unseen=12)
+    made_rival(tmp_path, uniform(3), seen + uniform(0, 12), uniform(3), unseen=12)
+    fourth = told(only_section(tmp_path))[3]
+    assert fourth.startswith("Worth it by these numbers: no loss of accuracy on known classes can be told")
+    assert "Looked up in the same way, they find 12.5%" in fourth
+    assert f"`{BASELINE}` is 75.0 points" in fourth
+    assert f"`{BASELINE}` finds 87.5%" in fourth
+
+
+def test_all_experiments_together_are_the_mean_query_by_query(tmp_path):
+    made(tmp_path, "a", queries(4, 3, 2, 4), queries(4, 3, 0, 1))
+    made(tmp_path, "b", queries(4, 3, 2, 4), queries(4, 3, 1, 4))
+    pooled = only_section(tmp_path).pooled("drop_unseen")
+    by_hand = np.array([1, 1, 0, 0, 0, 1, 1, 1]), np.array([0, 1, 0, 0, 0, 0, 0, 0])
+    scores = Scores(np.mean(by_hand, axis=0), np.repeat([2, 3], 4))
+    assert pooled == interval([scores], within=(-1, 1))
+
+
+# Closer looks
+
+
+def test_the_drop_of_a_class_is_its_mean_over_seeds(tmp_path):
+    made(tmp_path, "a", queries(4, 3, 2, 4), queries(4, 3, 0, 1))
+    made(tmp_path, "a", queries(4, 3, 2, 4), queries(4, 4, 2, 2), seed=43)
+    [line] = only_section(tmp_path).group.lines
+    found = class_drop(line)
+    assert found.names == ("class 0", "class 1", "class 2", "class 3")
+    assert found.drop.tolist() == [0, -0.125, 0.25, 0.625]
+    assert found.unseen.tolist() == [False, False, True, True]
+
+
+def test_examples_are_half_of_unseen_classes_as_far_as_there_are_some():
+    chosen, unseen = np.ones(10, bool), np.arange(10) >= 6
+    assert spread(chosen, unseen, 4) == [6, 9, 0, 5]
+    assert spread(chosen & unseen, unseen, 4) == [6, 7, 8, 9]
+    assert spread(chosen & ~unseen, unseen, 2) == [0, 5]
+    assert spread(np.zeros(10, bool), unseen, 4) == []
+
+
+def test_an_image_that_is_not_there_any_more_is_counted(tmp_path):
+    pictures = Pictures(str(tmp_path))
+    (tmp_path / "torn.jpg").write_bytes(b"no image")
+    assert [pictures.get(path) for path in ("gone.jpg", "torn.jpg", "gone.jpg")] == [None] * 3
+    assert pictures.gone == ["gone.jpg", "torn.jpg"]
+
+
+def test_the_ink_of_a_figure_in_the_page_is_the_page_s_and_its_ids_are_its_own():
+    svg = '<?xml?><svg width="10pt" height="5pt"><g id="axes_1"><path id="m1" style="stroke: #010203"/><use href="#m1"/></g></svg>'
+    assert figures.inline(svg, "drop", "A title") == (
+        '<svg role="img" aria-label="A title" style="width:10pt"><g><path id="drop-m1" style="stroke: currentColor"/>'
+        '<use href="#drop-m1"/></g></svg>'
+    )
+
+
+# The whole report, of two real runs on images that are there, and of runs without what figures need
+
+
+@pytest.fixture(scope="module")
+def runs(birds, cache_dir, tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("runs")
+    for overrides in ((), RIVAL):
+        train(birds, cache_dir, out, *overrides)
+    return out
+
+
+@pytest.fixture(scope="module")
+def made_report(runs, tmp_path_factory) -> tuple[Path, Report, list[str]]:
+    out, said = tmp_path_factory.mktemp("reports") / "two", []
+    return out, report([runs], out, ["dml-bench", "report", "two words"], said.append), said
+
+
+class Page(HTMLParser):
+    """What a page holds; asserts that its tags are closed in order."""
+
+    VOID = frozenset({"meta", "link", "br", "img", "wbr", "input"})
+
+    def __init__(self, text: str):
+        super().__init__()
+        self.open: list[str] = []
+        self.links: list[str] = []
+        self.ids: list[str] = []
+        self.text = ""
+        self.feed(text)
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.open += [] if tag in self.VOID else [tag]
+        for name, value in attrs:
+            if name in ("src", "href", "xlink:href"):
+                self.links.append(value or "")
+            if name == "id":
+                self.ids.append(value or "")
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.handle_starttag(tag, attrs)
+        self.handle_endtag(tag)
+
+    def handle_data(self, data: str) -> None:
+        self.text += data if self.open[-1:] not in (["style"], ["script"]) else ""
+
+
+@pytest.fixture(scope="module")
+def page(made_report) -> tuple[str, Page]:
+    text = (made_report[0] / "index.html").read_text(encoding="utf-8")
+    return text, Page(text)
+
+
+def test_the_page_needs_nothing_but_itself(page):
+    text, parsed = page
+    assert len(parsed.links) > 10
+    assert {link[:5] for link in parsed.links} <= {"data:"} | {link[:5] for link in parsed.links if link.startswith("#")}
+    assert not re.search(r"url\((?!#)|@import", text)
+    assert len(parsed.ids) == len(set(parsed.ids))
+    assert {link[1:] for link in parsed.links if link.startswith("#")} <= set(parsed.ids)
+
+
+def test_the_four_questions_come_first_then_the_table_the_figures_and_how_it_was_made(page):
+    order = [*QUESTIONS, "The experiments", "Precision drop per experiment.", "Taken for another", "Evidence", "How it was made"]
+    places = [page[1].text.index(text) for text in order]
+    assert places == sorted(places)
+
+
+def test_all_figures_are_there_in_both_formats_and_in_the_page(made_report, page):
+    names = ["drop", "test_accuracy", "loss", "classes", "enrolment", "open-set", "votes", "cost"]
+    out, whole, _ = made_report
+    [chapter] = whole.chapters
+    assert [drawn.name.removeprefix(f"{chapter.section.slug}-") for drawn in chapter.figures] == names
+    for drawn in chapter.figures:
+        assert drawn.svg in page[0]
+        assert drawn.svg.count("currentColor") > 10
+        assert figures.INK not in drawn.svg
+        assert (out / "figures" / f"{drawn.name}.png").read_bytes().startswith(b"\x89PNG")
+        assert "prefers-color-scheme" in (out / "figures" / f"{drawn.name}.svg").read_text()
+
+
+def test_the_numbers_are_those_of_the_runs(made_report, page, runs):
+    out, whole, _ = made_report
+    summary = json.loads((runs / BASELINE / "cub" / "seed-42" / "summary.json").read_text())
+    expected = summary["phases"]["all"]["precision_at_1_macro"]
+    assert f'data-sort="{expected!r}"' in page[0]
+    with open(out / "table.csv", newline="") as file:
+        rows = {row["experiment"]: row for row in csv.DictReader(file)}
+    assert float(rows[BASELINE]["precision_at_1_macro"]) == pytest.approx(expected)
+    drop = summary["precision_drop_unseen_classes"]
+    assert float(rows[BASELINE]["precision_drop_unseen_classes"]) == pytest.approx(drop)
+    [chapter] = whole.chapters
+    assert f"a drop of {100 * drop:.1f} points" in chapter.answers[1].sentences[0]
+    with open(out / "closer.csv", newline="") as file:
+        enrolled = {(row["experiment"], row["number"], row["k"]): float(row["value"]) for row in csv.DictReader(file)}
+    unseen = summary["phases"]["limited"]["precision_at_1_macro_unseen"]
+    last = max(int(k) for name, number, k in enrolled if name == BASELINE and number == "enrolment_unseen_by_images")
+    assert enrolled[BASELINE, "enrolment_unseen_by_images", "0"] == 0
+    assert enrolled[BASELINE, "enrolment_unseen_by_images", str(last)] == pytest.approx(unseen), "all enrolled is what the run measured"
+
+
+def test_page_and_markdown_give_the_same_answers(made_report, page):
+    out, whole, _ = made_report
+    markdown = (out / "report.md").read_text(encoding="utf-8")
+    for answer in whole.chapters[0].answers:
+        for sentence in (answer.short, *answer.sentences):
+            assert sentence in markdown
+            assert sentence.replace("`", "") in page[1].text
+
+
+def test_images_that_the_markdown_shows_exist(made_report):
+    out = made_report[0]
+    shown = re.findall(r"!\[[^]]*\]\(([^)]+)\)", (out / "report.md").read_text(encoding="utf-8"))
+    assert len(shown) > 12
+    assert [path for path in shown if not (out / path).is_file()] == []
+
+
+def test_the_report_says_what_made_it(made_report, page, runs):
+    text = page[1].text
+    assert "dml-bench report 'two words'" in text
+    split = json.loads((runs / BASELINE / "cub" / "seed-42" / "summary.json").read_text())["split"]["fingerprint"]
+    assert split in text
+    assert 'backbone]\nname = "timm:test_resnet"' in text
+    assert "Python 3." in text
+
+
+def test_rows_of_the_study_without_a_run_are_named(page):
+    assert "15 experiments of the study have no run here: EPSHN_euclidean_resnet18," in page[1].text
+
+
+def test_what_can_t_be_shown_is_named_and_the_rest_is_reported(tmp_path):
+    run = made(tmp_path / "runs", "a", queries(4, 3, 2, 4), queries(4, 3, 0, 1))
+    whole = report([tmp_path / "runs"], tmp_path / "out", ["dml-bench", "report"])
+    [chapter] = whole.chapters
+    assert [drawn.name.rpartition("-")[2] for drawn in chapter.figures] == ["drop", "classes", "votes", "cost"]
+    text = Page((tmp_path / "out" / "index.html").read_text(encoding="utf-8")).text
+    missing = text[text.index("What is missing") : text.index("How it was made")]
+    for line in (
+        "a softmax classifier to compare with: none of these runs is one",
+        f"enrolment and open-set numbers of a: {run.folder} has no stored embeddings",
+        "example images: ",
+        "test accuracy per epoch: ",
+        "training loss per epoch: ",
+    ):
+        assert line in missing
+
+
+def test_example_images_that_are_gone_are_named(runs, tmp_path):
+    folder = shutil.copytree(runs / BASELINE, tmp_path / "runs" / BASELINE)
+    path = folder / "cub" / "seed-42" / "summary.json"
+    summary = json.loads(path.read_text())
+    summary["dataset"]["root"] = str(tmp_path / "moved")
+    path.write_text(json.dumps(summary))
+    report([tmp_path / "runs"], tmp_path / "out", ["dml-bench", "report"])
+    text = (tmp_path / "out" / "report.md").read_text(encoding="utf-8")
+    assert re.search(rf"- (\d+) of \1 example images: they are not in {tmp_path}/moved any more, or can't be read", text)
+    assert list((tmp_path / "out" / "images").iterdir()) == []
+
+
+def test_other_protocols_never_share_a_table(birds, cache_dir, tmp_path):
+    made(tmp_path / "runs", "a", queries(4, 3, 2, 4), queries(4, 3, 0, 1))
+    train(birds, cache_dir, tmp_path / "runs", "protocol=class_disjoint", "data.split=half", "data.valid_fraction=0.25", "train.epochs=1")
+    said: list[str] = []
+    report([tmp_path / "runs"], tmp_path / "out", ["dml-bench", "report"], said.append)
+    assert said[0].startswith("these runs can't all be compared: there is one section for each of ")
+    tables = sorted(path.name for path in (tmp_path / "out").glob("table-*.csv"))
+    assert [name.partition("-")[2].partition("-")[0] for name in tables] == ["class_disjoint", "precision_drop"]
+    text = (tmp_path / "out" / "report.md").read_text(encoding="utf-8")
+    assert "no known classes to classify" in text
+    assert "no model here saw these classes" in text
+
+
+# The command
+
+
+def command(monkeypatch, *arguments: str) -> None:
+    monkeypatch.setattr(sys, "argv", ["dml-bench", "report", *arguments])
+    cli.main()
+
+
+def test_the_command_refuses_to_report_on_nothing_in_one_line(monkeypatch, tmp_path, capsys):
+    with pytest.raises(SystemExit) as ended:
+        command(monkeypatch, str(tmp_path), "--out", str(tmp_path / "out"))
+    assert ended.value.code == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"error: there is nothing to report on: {tmp_path} holds no run.")
+    assert not (tmp_path / "out").exists()
