@@ -106,8 +106,8 @@ def progress(folder: RunFolder) -> str:
 def run_folders(path: Path) -> list[Path]:
     """`path` itself if it is a run folder, else those below it, by name."""
     if (path / "experiment.json").is_file():
-        return [path.resolve()]
-    return [found.parent.resolve() for found in sorted(path.rglob("experiment.json"))] if path.is_dir() else []
+        return [path]
+    return [found.parent for found in sorted(path.rglob("experiment.json"))] if path.is_dir() else []
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

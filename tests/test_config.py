@@ -83,8 +83,8 @@ def test_a_value_of_the_wrong_type_is_refused_with_what_was_wanted(changes, word
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"augment": {"horizontal_flip": 1.5}}, r"augment\.horizontal_flip is 1\.5; a probability from 0 to 1"),
-        ({"augment": {"horizontal_flip": -0.1}}, r"augment\.horizontal_flip is -0\.1; a probability from 0 to 1"),
+        ({"augment": {"horizontal_flip": 1.5}}, r"augment\.horizontal_flip is 1\.5; a number from 0 to 1"),
+        ({"augment": {"horizontal_flip": -0.1}}, r"augment\.horizontal_flip is -0\.1; a number from 0 to 1"),
         ({"augment": {"horizontal_flip": float("nan")}}, r"augment\.horizontal_flip is nan"),
         ({"data": {"test_fraction": 0}}, r"data\.test_fraction is 0\.0; wanted between 0 and 1"),
         ({"data": {"test_fraction": 1}}, r"data\.test_fraction is 1\.0"),
@@ -174,5 +174,5 @@ def test_the_saved_copy_of_a_resolved_experiment_is_loaded_back_equal(name, prof
 def test_a_saved_copy_holds_every_option_so_that_a_later_default_can_not_change_it():
     table = as_table(load(SMALLEST))
     assert table["loss"] == {"name": "NTXent", "temperature": 0.1, "distance": "cosine"}
-    assert table["evaluate"] == {"every": 1, "vote_k": [1, 3, 5, 10]}
+    assert table["evaluate"] == {"every": 1, "vote_k": [1, 3, 5, 10], "recall_k": [1, 2, 4, 8]}
     assert table["data"]["dataset"] == {"name": "cub", "crop_to_box": False}

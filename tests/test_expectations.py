@@ -173,7 +173,8 @@ def test_a_run_of_another_configuration_or_an_unfinished_one_is_none(tmp_path):
     run = finish(tmp_path, experiment("mine"), {"all": MIXED, "limited": WRONG})
     found = read_finished(tmp_path, experiment("mine"), "cub")
     assert found and (found.folder, found.seed, found.summary["protocol"]) == (run.folder, 42, "precision_drop")
-    assert read_finished(tmp_path, experiment("mine", summary="another"), "cub") is None
+    assert read_finished(tmp_path, experiment("mine", summary="said otherwise"), "cub")
+    assert read_finished(tmp_path, experiment("mine", unseen="last:3"), "cub") is None
     assert read_finished(tmp_path, experiment("mine", seed=43), "cub") is None
     (run.folder / "summary.json").unlink()
     assert read_finished(tmp_path, experiment("mine"), "cub") is None

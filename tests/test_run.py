@@ -117,9 +117,9 @@ def spied(monkeypatch: pytest.MonkeyPatch) -> dict[str, set[int]]:
     fed: dict[str, set[int]] = {}
     original = Pixels.train
 
-    def spy(self: Pixels, images: np.ndarray, *, phase: str, epoch: int) -> torch.Tensor:
+    def spy(self: Pixels, images: np.ndarray, *, phase: str, epoch: int, view: int) -> torch.Tensor:
         fed.setdefault(phase, set()).update(images.tolist())
-        return original(self, images, phase=phase, epoch=epoch)
+        return original(self, images, phase=phase, epoch=epoch, view=view)
 
     monkeypatch.setattr(Pixels, "train", spy)
     return fed
@@ -400,7 +400,7 @@ def test_source_weights_are_trained_once_shared_and_transferred(
     pretrain = [f"pretrain.{key}={value}" for key, value in (("classes", 4), ("per_class", 6), ("epochs", 2), ("batch_size", 8))]
     overrides = ("model.weights=source", *pretrain, "train.epochs=1", "optimizer.lr=0.0")
     outcome = train(birds, cache_dir, tmp_path / "first", *overrides)
-    (path,) = (cache_dir / "pretrained").glob("*.safetensors")
+    (path,) = (cache_dir / "pretrained").glob("source-*.safetensors")
     source, trained = load_file(path), load_file(outcome.folder / "all" / "weights.safetensors")
     parameters = [name for name in source if name.endswith("weight")]
     assert len(parameters) > 5

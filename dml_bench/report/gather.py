@@ -39,13 +39,13 @@ class Gathered:
 def gather(paths: Sequence[Path]) -> Gathered:
     """Read the run folders `paths`, and all that lie below them. Raises ValueError where none of them holds a finished run."""
     found = Gathered()
-    folders: dict[Path, None] = {}
+    folders: dict[Path, Path] = {}
     for path in paths:
         below = run_folders(path)
         if not below:
             found.problems.append(f"{path} {'holds no run' if path.is_dir() else 'is not a folder'}")
-        folders |= dict.fromkeys(below)
-    for folder in folders:
+        folders |= {folder.resolve(): folder for folder in below}
+    for folder in folders.values():
         add(found, folder)
     if not found.runs:
         told = "; ".join(found.problems) or "no folder was named"
