@@ -6,7 +6,6 @@ exact sign test of those that one of the two gets right and the other wrong (McN
 are corrected by Holm's step-down method (Holm 1979), overall and over the classes of a pair.
 """
 
-import csv
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
@@ -14,8 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dml_bench.evaluation.metrics import precision_at_1
-from dml_bench.evaluation.statistics import Interval, Scores, Spread, interval, spread
+from dml_bench.evaluation.statistics import Interval, Spread, interval, spread
 from dml_bench.measured import FinishedRun, measure, metric_of, metrics_of, read_folder, run_folders
 
 __all__ = ["ClassDifference", "Comparison", "Difference", "Side", "compare", "holm", "read_sides"]
@@ -166,9 +164,10 @@ def p_value(estimate: float, error: Spread) -> float:
 def class_differences(first: Side, second: Side) -> tuple[ClassDifference, ...]:
     from scipy.stats import binomtest
 
-    right = [[scores(run) for run in side.runs] for side in (first, second)]
+    metric = metric_of(first.runs[0].experiment, "precision_at_1_macro")
+    right = [[metric.scores(run) for run in side.runs] for side in (first, second)]
     rows = []
-    for name, label in zip(asked_classes(first.runs[0]), np.unique(right[0][0].labels), strict=True):
+    for label, name in first.runs[0].class_names.items():
         one, other = (np.concatenate([s.values[s.labels == label] for s in side]) for side in right)
         won, lost = int(((one == 1) & (other == 0)).sum()), int(((one == 0) & (other == 1)).sum())
         p = float(binomtest(won, won + lost).pvalue) if won + lost else 1.0
@@ -179,18 +178,6 @@ def class_differences(first: Side, second: Side) -> tuple[ClassDifference, ...]:
         for (name, a, b, won, lost, p), adjusted in zip(rows, corrected, strict=True)
     ]
     return tuple(sorted(found, key=lambda row: (row.p, row.name)))
-
-
-def asked_classes(run: FinishedRun) -> list[str]:
-    """Names of the classes that have queries, by class id."""
-    table = "test_classes_metrics" if run.experiment.protocol == "class_disjoint" else "all_classes_metrics"
-    with open(run.folder / f"{table}.csv", newline="", encoding="utf-8") as file:
-        return [row["class name"] for row in csv.DictReader(file)]
-
-
-def scores(run: FinishedRun) -> Scores:
-    found = run.neighbours["disjoint" if run.experiment.protocol == "class_disjoint" else "all"]
-    return Scores(precision_at_1(found), found.query_labels)
 
 
 def holm(p_values: np.ndarray) -> np.ndarray:

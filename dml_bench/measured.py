@@ -44,10 +44,19 @@ class FinishedRun:
         return {path.parent.name: read_neighbours(path) for path in sorted(self.folder.glob("*/neighbours.safetensors"))}
 
     @cached_property
+    def class_names(self) -> dict[int, str]:
+        """By class id, of the classes that were asked: all of them, or the test classes of protocol `class_disjoint`."""
+        disjoint = self.experiment.protocol == "class_disjoint"
+        table = self.folder / ("test_classes_metrics.csv" if disjoint else "all_classes_metrics.csv")
+        with open(table, newline="", encoding="utf-8") as file:
+            names = [row["class name"] for row in csv.DictReader(file)]
+        labels = np.unique(self.neighbours["disjoint"].query_labels).tolist() if disjoint else range(len(names))
+        return dict(zip(labels, names, strict=True))
+
+    @cached_property
     def held_out(self) -> dict[str, np.ndarray]:
         """Ids of the classes that each phase but `all` never saw."""
-        with open(self.folder / "all_classes_metrics.csv", newline="", encoding="utf-8") as file:
-            names = np.array([row["class name"] for row in csv.DictReader(file)], object)
+        names = np.array(list(self.class_names.values()), object)
         one = [{"phase": "limited", "unseen_classes": self.summary["unseen_classes"]}]
         holdouts = self.summary.get("holdouts", one)
         return {held["phase"]: np.flatnonzero(np.isin(names, held["unseen_classes"])) for held in holdouts}

@@ -150,10 +150,7 @@ class Session:
         else:
             self.phases = phases(holdouts(self.experiment.unseen, dataset))
         self.records = folder.records()
-        self.stages = {
-            phase.name: stages(self.experiment, phase, dataset, split, request.cache_dir, device, precision, self.watch)
-            for phase in self.phases
-        }
+        self.stages = stages(self.experiment, self.phases, dataset, split, request.cache_dir, device, precision, self.watch)
 
     def begin(self) -> None:
         """Record where and on what this happens; refuse to go on with other data; start the mirror and say the plan."""

@@ -26,9 +26,7 @@ class Objective(nn.Module):
     def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor:
         """(batch, dim), (batch) labels in 0 .. classes-1 -> scalar, float32 whatever the embeddings were computed in."""
         with torch.autocast(embeddings.device.type, enabled=False):
-            embeddings = embeddings.float()
-            if self.unit_vectors:
-                embeddings = functional.normalize(embeddings, dim=1)
+            embeddings = self._as_wanted(embeddings)
             if self.miner is None:
                 return self.loss(embeddings, labels)
             mined = self.miner(embeddings, labels)
@@ -41,10 +39,11 @@ class Objective(nn.Module):
     def classify(self, embeddings: Tensor) -> Tensor:
         """(batch, dim) -> (batch) the label 0 .. classes-1 with the highest logit. Only where `classifies`."""
         with torch.autocast(embeddings.device.type, enabled=False):
-            embeddings = embeddings.float()
-            if self.unit_vectors:
-                embeddings = functional.normalize(embeddings, dim=1)
-            return self.loss.logits(embeddings).argmax(dim=1)  # type: ignore[operator]
+            return self.loss.logits(self._as_wanted(embeddings)).argmax(dim=1)  # type: ignore[operator]
+
+    def _as_wanted(self, embeddings: Tensor) -> Tensor:
+        """float32, and of unit length where the loss wants that."""
+        return functional.normalize(embeddings.float(), dim=1) if self.unit_vectors else embeddings.float()
 
 
 def build_objective(experiment: Experiment, num_classes: int, dim: int) -> Objective:

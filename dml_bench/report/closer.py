@@ -152,18 +152,8 @@ def class_drop(line: Line) -> ClassDrop:
     counted = held_any | ~np.isin(every, every[held_any])
     classes = np.unique(every)
     means = np.array([drop[counted & (every == label)].mean() for label in classes])
-    names = class_names(line.runs[0])
+    names = line.runs[0].class_names
     return ClassDrop(tuple(names[label] for label in classes), means, np.isin(classes, every[held_any]))
-
-
-def class_names(run: FinishedRun) -> dict[int, str]:
-    """By class id, of the classes that were asked."""
-    table = run.folder / "all_classes_metrics.csv"
-    if table.is_file():
-        with open(table, newline="", encoding="utf-8") as file:
-            return {label: row["class name"] for label, row in enumerate(csv.DictReader(file))}
-    album = Album(run)
-    return dict(zip(album.found.query_labels.tolist(), (album.classes[image] for image in album.query_images), strict=True))
 
 
 @dataclass(frozen=True, slots=True)

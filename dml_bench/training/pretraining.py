@@ -113,24 +113,27 @@ class Stage:
 
 def stages(
     experiment: Experiment,
-    phase: Phase,
+    phases: tuple[Phase, ...],
     dataset: Dataset,
     split: Split,
     cache_dir: Path,
     device: torch.device,
     precision: str,
     watch: Watch,
-) -> Stage | None:
-    """The stage whose weights a phase begins with, or None where the configured weights are there to be loaded."""
+) -> dict[str, Stage | None]:
+    """By phase, the stage whose weights it begins with; None where the configured weights are there to be loaded."""
     before = _source(experiment, cache_dir, device, precision, watch) if experiment.model.weights == "source" else None
     start = experiment.start
     stage = starts[start.name].build(experiment, **start.options)
     if stage is None:
-        return before
-    return Stage(
-        experiment=stage, phase=phase, dataset=dataset, split=split, before=before,
-        cache_dir=cache_dir, device=device, precision=precision,
-    )  # fmt: skip
+        return {phase.name: before for phase in phases}
+    return {
+        phase.name: Stage(
+            experiment=stage, phase=phase, dataset=dataset, split=split, before=before,
+            cache_dir=cache_dir, device=device, precision=precision,
+        )
+        for phase in phases
+    }  # fmt: skip
 
 
 def source_experiment(experiment: Experiment) -> Experiment:
