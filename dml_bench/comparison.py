@@ -8,7 +8,7 @@ are corrected by Holm's step-down method (Holm 1979), overall and over the class
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import combinations
+from itertools import combinations, pairwise
 from pathlib import Path
 
 import numpy as np
@@ -18,8 +18,8 @@ from dml_bench.measured import FinishedRun, measure, metric_of, metrics_of, read
 
 __all__ = ["ClassDifference", "Comparison", "Difference", "Side", "compare", "holm", "read_sides"]
 
-HIDDEN = ("test_accuracy", "precision_drop_all_classes")
-"""They say little beside the macro mean and the drops of the seen and the unseen."""
+HIDDEN = ("test_accuracy", "precision_drop_all_classes", "precision_at_1_macro_limited")
+"""They say little beside the macro mean and what is said of the seen and the unseen."""
 LOWER_IS_BETTER = "precision_drop"
 
 
@@ -89,6 +89,8 @@ def read_sides(paths: Sequence[Path]) -> list[Side]:
         if len(kinds) > 1:
             several = ", ".join(sorted({name for name, _ in kinds}))
             raise ValueError(f"{path} holds runs of several experiments or data sets ({several}): name the folder of one")
+        if twice := [run for run, before in pairwise(runs) if run.seed == before.seed]:
+            raise ValueError(f"{path} holds several runs of {twice[0].experiment.name} with seed {twice[0].seed}: name the folder of one")
         sides.append(Side(runs[0].experiment.name, tuple(runs)))
     names = [side.name for side in sides]
     return [Side(str(path) if names.count(side.name) > 1 else side.name, side.runs) for path, side in zip(paths, sides, strict=True)]
@@ -118,12 +120,15 @@ def in_common(first: Side, second: Side) -> tuple[Side, Side]:
     if one.experiment.protocol != other.experiment.protocol:
         raise ValueError(f"{what}: their protocols are {one.experiment.protocol} and {other.experiment.protocol}")
     if one.summary["dataset"]["fingerprint"] != other.summary["dataset"]["fingerprint"]:
-        raise ValueError(f"{what}: they ran on other images ({one.summary['dataset']['name']}, {other.summary['dataset']['name']})")
+        theirs = " and ".join(
+            f"{run.summary['dataset']['name']} with fingerprint {run.summary['dataset']['fingerprint'][:6]}" for run in (one, other)
+        )
+        raise ValueError(f"{what}: they ran on other images, {theirs}")
     seeds = sorted({run.seed for run in first.runs} & {run.seed for run in second.runs})
     if not seeds:
         raise ValueError(f"{what}: they have no seed in common")
     kept = [Side(side.name, tuple(run for run in side.runs if run.seed in seeds)) for side in (first, second)]
-    if any(a.split != b.split for a, b in zip(kept[0].runs, kept[1].runs, strict=True)):
+    if any(a.asked != b.asked for a, b in zip(kept[0].runs, kept[1].runs, strict=True)):
         raise ValueError(f"{what}: the same seed divided their images differently")
     return kept[0], kept[1]
 
@@ -132,9 +137,14 @@ def differences(first: Side, second: Side) -> list[Difference]:
     """Of the metrics that both have; what depends on the classes held out only where those are the same."""
     one, other = first.runs[0], second.runs[0]
     names = [name for name in metrics_of(one.experiment) if name in metrics_of(other.experiment) and name not in HIDDEN]
-    if one.summary.get("holdouts") != other.summary.get("holdouts") and one.summary["unseen_classes"] != other.summary["unseen_classes"]:
+    if len({held_out(run) for run in (*first.runs, *second.runs)}) > 1:
         names = [name for name in names if "drop" not in name and "limited" not in name]
     return [one_difference(first, second, name) for name in names]
+
+
+def held_out(run: FinishedRun) -> tuple[tuple[int, ...], ...]:
+    """The ids of the classes of each hold-out."""
+    return tuple(tuple(classes.tolist()) for classes in run.held_out.values())
 
 
 def one_difference(first: Side, second: Side, name: str) -> Difference:

@@ -13,15 +13,15 @@ from enum import StrEnum
 from dml_bench.config import Expectation, Experiment, as_table
 from dml_bench.evaluation.statistics import Interval
 from dml_bench.measured import FinishedRun, difference, measure, metric_of, metrics_of
-from dml_bench.results import differing
+from dml_bench.results import decisive, differing
 
 __all__ = ["Judgement", "Verdict", "claim_in_words", "judge", "judge_change", "judge_value"]
 
 NO_CHANGE = 0.02
 """A difference within this of zero is none."""
 
-NO_SETTING = ("name", "summary", "expects", "seed")
-"""Parts of an experiment that may differ between a claim and its test."""
+NO_SETTING = ("name", "seed")
+"""Parts of what decides the numbers that may differ between a claim and its test."""
 
 RunsOf = Callable[[str], Sequence[FinishedRun]]
 """The finished runs of a named experiment, with the same data, profile and settings; none where there are none."""
@@ -112,7 +112,7 @@ def why_not_comparable(written: Experiment, expectation: Expectation, run: Exper
         return "other data"
     if expectation.note:
         return f"other protocol ({expectation.note})"
-    if changed := [key for key in differing(as_table(written), as_table(run)) if key not in NO_SETTING]:
+    if changed := [key for key in differing(decisive(as_table(written)), decisive(as_table(run))) if key not in NO_SETTING]:
         return f"other settings ({', '.join(changed[:3])}{', ...' if len(changed) > 3 else ''})"
     return ""
 
@@ -130,7 +130,7 @@ def in_pairs(
     pairs = [(run, by_seed[run.seed]) for run in runs if run.seed in by_seed]
     if not pairs:
         return [], [], f"no seed in common with {name}"
-    if any(mine.split != theirs.split for mine, theirs in pairs):
+    if any(mine.asked != theirs.asked for mine, theirs in pairs):
         return [], [], f"{name} was evaluated on another split"
     return [mine for mine, _ in pairs], [theirs for _, theirs in pairs], ""
 

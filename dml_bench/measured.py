@@ -1,6 +1,7 @@
 """What finished runs measured: any metric by its name, per query, so that it can be averaged, compared and given an interval."""
 
 import csv
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -37,6 +38,16 @@ class FinishedRun:
     @property
     def split(self) -> str:
         return str(self.summary["split"]["fingerprint"])
+
+    @cached_property
+    def asked(self) -> str:
+        """A digest of the queries: runs are compared query by query only where it is the same."""
+        path = self.folder / "split.csv"
+        if not path.exists():
+            return self.split
+        with open(path, newline="", encoding="utf-8") as file:
+            queries = [row["path"] for row in csv.DictReader(file) if row["part"] == "test"]
+        return hashlib.sha256("\n".join(queries).encode()).hexdigest()
 
     @cached_property
     def neighbours(self) -> dict[str, Neighbours]:
@@ -153,10 +164,12 @@ def logits_scores(run: FinishedRun) -> Scores:
     return Scores((predicted == labels).astype(float), labels)
 
 
-def limited_scores(run: FinishedRun) -> Scores:
-    """Per query: right by the model without the unseen; of several hold-outs, the share of them."""
-    each = [scores_of(metrics.precision_at_1, phase, run) for phase in run.held_out]
-    return Scores(np.mean([scores.values for scores in each], axis=0), each[0].labels)
+def limited_scores(group: str, run: FinishedRun) -> Scores:
+    """Per query: right by the model without the unseen classes; of several hold-outs, the share of those for which the query's class
+    belongs to the group."""
+    everything = scores_of(metrics.precision_at_1, "all", run)
+    right = np.stack([scores_of(metrics.precision_at_1, phase, run).values for phase in run.held_out])
+    return of_group(group, run, right, everything.labels)
 
 
 def drop_scores(group: str, run: FinishedRun) -> Scores:
@@ -164,10 +177,15 @@ def drop_scores(group: str, run: FinishedRun) -> Scores:
     those for which the query's class belongs to the group."""
     everything = scores_of(metrics.precision_at_1, "all", run)
     lost = np.stack([everything.minus(scores_of(metrics.precision_at_1, phase, run)).values for phase in run.held_out])
-    unseen = np.stack([np.isin(everything.labels, classes) for classes in run.held_out.values()])
+    return of_group(group, run, lost, everything.labels)
+
+
+def of_group(group: str, run: FinishedRun, values: np.ndarray, labels: np.ndarray) -> Scores:
+    """(hold-outs, query) -> one value per query whose class belongs to the group in some hold-out: the mean over those."""
+    unseen = np.stack([np.isin(labels, classes) for classes in run.held_out.values()])
     belongs = {"unseen": unseen, "seen": ~unseen, "all": np.ones_like(unseen)}[group]
     asked = belongs.any(0)
-    return Scores((lost * belongs).sum(0)[asked] / belongs.sum(0)[asked], everything.labels[asked])
+    return Scores((values * belongs).sum(0)[asked] / belongs.sum(0)[asked], labels[asked])
 
 
 def metrics_of(experiment: Experiment) -> dict[str, Metric]:
@@ -181,9 +199,12 @@ def drop_metrics(experiment: Experiment) -> dict[str, Metric]:
         "test_accuracy": share("P@1 micro", "P@1 on all classes (mean over images)", partial(scores_of, p_at_1, "all"), "micro"),
         "precision_at_1_macro": share("P@1", "P@1 on all classes (mean over classes)", partial(scores_of, p_at_1, "all")),
         "precision_at_1_macro_limited": share(
-            "P@1 limited", "P@1 on all classes, trained without the unseen (mean over classes)", limited_scores
+            "P@1 limited", "P@1 on all classes, trained without the unseen (mean over classes)", partial(limited_scores, "all")
         ),
     }
+    for group, of in (("seen", "the classes trained on"), ("unseen", "classes never trained on")):
+        words = f"P@1 on {of}, trained without the unseen (mean over classes)"
+        found[f"precision_at_1_macro_{group}_limited"] = share(f"P@1 {group}", words, partial(limited_scores, group))
     for group in ("unseen", "seen", "all"):
         found[f"precision_drop_{group}_classes"] = Metric(
             head=f"drop {group}",

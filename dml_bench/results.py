@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from filelock import FileLock, Timeout
 
-from dml_bench.config import Experiment, as_table
+from dml_bench.config import Experiment, as_table, load
 from dml_bench.evaluation.neighbours import Neighbours
 from dml_bench.files import write_atomically, write_json
 
@@ -44,16 +44,23 @@ class RunFolder:
         return lock
 
     def claim(self) -> None:
-        """Make the folder this experiment's. Raises ValueError if it holds a run of another configuration."""
+        """Make the folder this experiment's. Raises ValueError if it holds a run of another configuration that has trained at all."""
         path = self.path / "experiment.json"
         mine = as_table(self.experiment)
-        if path.exists():
-            if keys := differing(decisive(read_json(path)), decisive(mine)):
-                raise ValueError(
-                    f"{self.path} holds a run of another configuration (differs in {', '.join(keys[:4])}); --force replaces it, --out DIR keeps both"
-                )
-        else:
+        keys = differing(decisive(completed(read_json(path))), decisive(mine)) if path.exists() else []
+        if keys and self.has_trained:
+            raise ValueError(
+                f"{self.path} holds a run of another configuration (differs in {', '.join(keys[:4])}); --force replaces it, --out DIR keeps both"
+            )
+        if keys:
+            self.clear()
+        if not path.exists():
             write_json(path, mine)
+
+    @property
+    def has_trained(self) -> bool:
+        """Whether anything would be lost with the folder."""
+        return bool(self.records()) or next(self.path.rglob("state.pt"), None) is not None or (self.path / "summary.json").exists()
 
     def clear(self) -> None:
         """Remove all but the lock."""
@@ -116,6 +123,14 @@ def decisive(table: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in table.items() if key not in ("summary", "expects")}
 
 
+def completed(table: dict[str, Any]) -> dict[str, Any]:
+    """A saved experiment with the settings that came after it at their defaults; as it is, if this program can't read it."""
+    try:
+        return as_table(load(table))
+    except ValueError:
+        return table
+
+
 def differing(theirs: dict[str, Any], mine: dict[str, Any], prefix: str = "") -> list[str]:
     """Dotted keys with different values."""
     keys = []
@@ -152,8 +167,9 @@ def check_digests(root: Path, wanted: dict[str, str]) -> None:
 
 
 def seal_phase(folder: Path) -> None:
-    """Mark a phase as complete: its files with their SHA-256, written last."""
-    paths = sorted(p for p in folder.iterdir() if p.name != "complete.json" and not p.name.startswith("."))
+    """Mark a phase as complete: its files with their SHA-256, written last; without the training's state, which is thrown away."""
+    passing = (folder / "complete.json", folder / "state.pt")
+    paths = sorted(p for p in folder.rglob("*") if p.is_file() and p not in passing and not p.name.startswith("."))
     write_json(folder / "complete.json", digests(folder, paths))
 
 

@@ -12,7 +12,7 @@ from dml_bench.evaluation.neighbours import Neighbours
 from dml_bench.experiments import resolve
 from dml_bench.files import write_csv, write_json
 from dml_bench.measured import FinishedRun
-from dml_bench.results import RunFolder, write_neighbours
+from dml_bench.results import RunFolder, write_arrays, write_neighbours
 
 BASELINE = "EPSHN_cosine_resnet18_sgd_aug"
 COST = {"train_seconds": 60.0, "train_images_per_second": 100.0, "embed_images_per_second": 400.0, "peak_memory_bytes": 2**30}
@@ -61,7 +61,7 @@ def finish(
     summary = {
         "schema_version": 1,
         "protocol": run.protocol,
-        "dataset": {"name": "cub", "fingerprint": "d" * 64, "num_images": 100, "num_classes": len(names)},
+        "dataset": {"name": "cub", "root": "/photos", "fingerprint": "d" * 64, "num_images": 100, "num_classes": len(names)},
         "split": {"fingerprint": split or hashlib.sha256(str(run.seed).encode()).hexdigest()},
         "unseen_classes": names[-unseen:],
         "phases": phases,
@@ -73,6 +73,23 @@ def finish(
     }
     folder.write_summary(summary)
     return FinishedRun(folder.path, run, summary)
+
+
+Vectors = dict[str, list[float]]
+"""By class, the images of a part as unit vectors in the plane, in degrees."""
+
+
+def store(run: FinishedRun, phase: str, **parts: Vectors) -> None:
+    """Embeddings of a phase, and the list of images that belongs to them. `gallery` and `query` have to go with what `finish` was told: one
+    gallery image of each class, and each class's queries."""
+    rows, arrays = [], {}
+    for part, classes in parts.items():
+        degrees = np.radians([angle for angles in classes.values() for angle in angles])
+        arrays[part] = np.stack([np.cos(degrees), np.sin(degrees)], 1).astype(np.float32)
+        arrays[f"{part}_images"] = np.arange(len(rows), len(rows) + len(degrees))
+        rows += [(f"{part}/{name}/{i}.jpg", name, part) for name, angles in classes.items() for i in range(len(angles))]
+    write_csv(run.folder / "split.csv", ("path", "class", "part"), rows)
+    write_arrays(run.folder / phase / "embeddings.safetensors", arrays)
 
 
 SESSION = {

@@ -119,3 +119,30 @@ def test_a_folder_is_read_with_all_of_its_seeds_and_several_experiments_are_refu
         read_sides([tmp_path / "nowhere"])
     same = read_sides([tmp_path / "first" / "cub" / "seed-42", tmp_path / "first" / "cub" / "seed-43"])
     assert same[0].name != same[1].name, "the same experiment twice is named by its paths"
+
+
+def test_drops_of_other_hold_outs_are_not_compared_even_where_the_same_classes_are_ever_unseen(tmp_path):
+    """One holds out classes 2 and 3, then 4 and 5; the other 2 and 4, then 3 and 5."""
+    right = {"all": classes(8, 8, 8, 8, 8, 8), "limited-1": classes(8, 8, 4, 4, 8, 8), "limited-2": classes(8, 8, 8, 8, 4, 4)}
+    sides = [
+        Side(name, (finish(tmp_path, experiment(name), right, unseen=4, holdouts={"limited-1": first, "limited-2": second}),))
+        for name, first, second in (("one", [2, 3], [4, 5]), ("other", [2, 4], [3, 5]), ("same", [2, 3], [4, 5]))
+    ]
+    assert [row.metric for row in compare(sides[:2])[0].overall] == ["precision_at_1_macro"]
+    drops = {"precision_drop_unseen_classes", "precision_drop_seen_classes"}
+    drops |= {"precision_at_1_macro_seen_limited", "precision_at_1_macro_unseen_limited"}
+    assert {row.metric for row in compare(sides[::2])[0].overall} == {"precision_at_1_macro"} | drops
+
+
+def test_other_images_are_refused_and_told_apart_by_their_fingerprints(tmp_path):
+    first, second = side(tmp_path, "first", classes(8, 4, 2)), side(tmp_path, "second", classes(8, 4, 2))
+    second.runs[0].summary["dataset"]["fingerprint"] = "e" * 64
+    with pytest.raises(ValueError, match="they ran on other images, cub with fingerprint dddddd and cub with fingerprint eeeeee"):
+        compare([first, second])
+
+
+def test_two_runs_with_one_seed_in_a_folder_are_refused(tmp_path):
+    for folder in ("plain", "rotated"):
+        side(tmp_path / folder, "first", classes(8, 4, 2))
+    with pytest.raises(ValueError, match="holds several runs of first with seed 42: name the folder of one"):
+        read_sides([tmp_path])

@@ -94,6 +94,10 @@ def test_a_value_is_not_tested_under_another_protocol_or_other_settings(tmp_path
     assert (tested.verdict, tested.reason) == ("not tested", "other settings (train.epochs)")
 
 
+def test_what_is_said_of_an_experiment_is_no_setting(tmp_path):
+    assert judged(tmp_path, value(0.66), summary="told anew, after it was run").verdict == "holds"
+
+
 def test_a_change_is_tested_query_by_query_on_the_same_seeds(tmp_path):
     tested = judged(tmp_path, change(-0.2), others={43: RIGHT, 44: MIXED})
     assert tested.verdict is Verdict.holds
@@ -203,6 +207,8 @@ def test_what_is_measured_per_query_averages_to_what_a_real_run_says(drops: Fini
             "test_accuracy": phases["all"]["precision_at_1_micro"],
             "precision_at_1_macro": phases["all"]["precision_at_1_macro"],
             "precision_at_1_macro_limited": phases["limited"]["precision_at_1_macro"],
+            "precision_at_1_macro_seen_limited": phases["limited"]["precision_at_1_macro_seen"],
+            "precision_at_1_macro_unseen_limited": phases["limited"]["precision_at_1_macro_unseen"],
             "precision_drop_unseen_classes": summary["precision_drop_unseen_classes"],
             "precision_drop_seen_classes": summary["precision_drop_seen_classes"],
             "precision_drop_all_classes": summary["precision_drop_all_classes"],

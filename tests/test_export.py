@@ -15,7 +15,9 @@ from PIL import Image
 from tiny import tiny, train
 
 from dml_bench.cli import main
+from dml_bench.export.card import threshold_table, unknown_words
 from dml_bench.export.folder import export, torchscript, traced
+from dml_bench.gallery.answering import Evidence, LookUps
 from dml_bench.gallery.enrolment import Changes, change, photos_by_class
 from dml_bench.gallery.network import Network
 from dml_bench.gallery.store import Gallery, Place, open_place
@@ -148,6 +150,25 @@ def test_the_card_has_the_numbers_of_the_run_with_intervals(place, exported):
     ):
         assert word in card
     assert "has been changed since" not in card
+
+
+def test_a_card_s_thresholds_are_held_against_the_queries_where_they_were_chosen_on_validation_images():
+    valid = LookUps(np.array([0.9, 0.8, 0.7]), np.array([True, True, False]))
+    chosen_on_them = Evidence(valid, "valid", 3, LookUps(np.array([0.85, 0.82, 0.75, 0.1]), np.array([True, False, False, True])))
+    assert unknown_words(chosen_on_them).split(". ")[1:3] == [
+        "The thresholds below were chosen on 3 validation images of the run and 0 enrolled images, all of classes in the gallery and none trained on",
+        "What they do on the 4 queries of the run, on which they were not chosen, stands beside it",
+    ]
+    assert threshold_table(chosen_on_them).splitlines()[::2] == [
+        "| wanted precision | threshold | precision | answered | precision on the queries | queries answered |",
+        "| 80% | 0.8000 | 100% | 67% | 50% | 50% |",
+        "| 95% | 0.8000 | 100% | 67% | 50% | 50% |",
+    ]
+    never = Evidence(LookUps(np.array([0.9]), np.array([False])), "valid", 1, valid)
+    assert threshold_table(never).splitlines()[2] == "| 80% | none reaches it |  |  |  |  |"
+    on_queries = Evidence(valid, "query", 3)
+    assert "chosen on 3 queries of the run" in unknown_words(on_queries)
+    assert threshold_table(on_queries).splitlines()[2] == "| 80% | 0.8000 | 100% | 67% |"
 
 
 def test_a_card_says_that_the_gallery_was_changed(place, tmp_path):

@@ -7,14 +7,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from handmade import Vectors, experiment, finish, store
 from PIL import Image
 from tiny import train
 
 from dml_bench.cli import main
-from dml_bench.gallery.answering import answer, evidence, named_images
+from dml_bench.gallery.answering import Answers, Bar, answer, evidence, named_images
 from dml_bench.gallery.enrolment import Changes, Enrolment, change, photos_by_class
 from dml_bench.gallery.network import Network
 from dml_bench.gallery.store import Entry, Gallery, Place, open_place, run_gallery
+from dml_bench.gallery.wording import as_json, threshold_words
+from dml_bench.measured import FinishedRun
 from dml_bench.results import read_arrays, read_neighbours
 
 NEW = "009.Newcomer"
@@ -182,9 +185,9 @@ def test_the_threshold_is_chosen_on_the_queries_of_the_run(run):
     place = open_place(run, "limited", None)
     stored = read_neighbours(run / "limited" / "neighbours.safetensors")
     found = evidence(place.run, "limited", place.read())
-    np.testing.assert_allclose(found.similarity, stored.similarities[:, 0], atol=1e-6)
-    assert found.correct.tolist() == (stored.labels[:, 0] == stored.query_labels).tolist()
-    assert found.queries == len(stored.query_labels)
+    np.testing.assert_allclose(found.look_ups.similarity, stored.similarities[:, 0], atol=1e-6)
+    assert found.look_ups.correct.tolist() == (stored.labels[:, 0] == stored.query_labels).tolist()
+    assert (found.part, found.own, found.queries) == ("query", len(stored.query_labels), None)
 
 
 def test_queries_of_a_removed_class_are_not_asked_and_those_of_a_renamed_class_are_right_by_its_new_name(run):
@@ -199,7 +202,7 @@ def test_queries_of_a_removed_class_are_not_asked_and_those_of_a_renamed_class_a
         similarity[stored.gallery_labels == 0] = -2
         if label != 0:
             right.append(stored.gallery_labels[similarity.argmax()] == label)
-    assert evidence(place.run, "all", place.read()).correct.tolist() == right
+    assert evidence(place.run, "all", place.read()).look_ups.correct.tolist() == right
 
 
 def test_an_enrolled_image_is_evidence_by_its_nearest_other_image(run, photos):
@@ -207,15 +210,16 @@ def test_an_enrolled_image_is_evidence_by_its_nearest_other_image(run, photos):
     shutil.rmtree(photos / "010.Other")
     gallery = enrol(place, photos).gallery
     found = evidence(place.run, "all", gallery)
+    look_ups = found.look_ups
     rows = [row for row, entry in enumerate(gallery.entries) if entry.origin == "enrolled"]
     expected = []
     for row in rows:
         similarity = gallery.embeddings @ gallery.embeddings[row]
         similarity[row] = -2
         expected.append((similarity.max(), gallery.entries[int(similarity.argmax())].class_name == NEW))
-    assert len(found.correct) - found.queries == 3
-    np.testing.assert_allclose(found.similarity[-3:], [similarity for similarity, _ in expected], atol=1e-6)
-    assert found.correct[-3:].tolist() == [right for _, right in expected]
+    assert len(look_ups.correct) - found.own == 3
+    np.testing.assert_allclose(look_ups.similarity[-3:], [similarity for similarity, _ in expected], atol=1e-6)
+    assert look_ups.correct[-3:].tolist() == [right for _, right in expected]
 
 
 def test_the_only_photo_of_a_class_is_no_evidence(run, photos):
@@ -224,7 +228,56 @@ def test_the_only_photo_of_a_class_is_no_evidence(run, photos):
         file.unlink()
     shutil.rmtree(photos / "010.Other")
     found = evidence(place.run, "all", enrol(place, photos).gallery)
-    assert len(found.correct) == found.queries
+    assert len(found.look_ups.correct) == found.own
+
+
+# Validation images, in a run written by hand: class 0 at 0 degrees, class 1 at 40, class 2 at 80
+
+
+def by_hand(out: Path, **parts: Vectors) -> tuple[FinishedRun, Gallery]:
+    run = finish(out, experiment(), {phase: [[1], [1], [1]] for phase in ("all", "limited")}, unseen=1)
+    gallery = {"class 0": [0], "class 1": [40], "class 2": [80]}
+    store(run, "all", gallery=gallery, **parts)
+    return run, run_gallery(run, "all")
+
+
+VALID = {"class 0": [5, 22], "class 1": [44, 53], "class 2": [88]}
+"""Right at 5, 4, 13 and 8 degrees from the nearest; the one at 22 is wrong, 18 degrees from class 1."""
+QUERY = {"class 0": [3, 35], "class 1": [50], "class 2": [71]}
+"""Right at 3, 10 and 9 degrees; the one at 35 is wrong, 5 degrees from class 1."""
+
+
+def test_of_a_run_with_validation_images_the_threshold_is_chosen_on_these_and_held_against_the_queries(tmp_path):
+    found = evidence(*with_phase(by_hand(tmp_path, query=QUERY, valid=VALID)))
+    assert (found.part, found.own) == ("valid", 5)
+    assert found.look_ups.correct.tolist() == [True, False, True, True, True]
+    chosen = found.threshold(1.0)
+    assert chosen.value == pytest.approx(np.cos(np.radians(13)), abs=1e-6)
+    assert (chosen.precision, chosen.coverage) == (1.0, 0.8)
+    assert found.realised(chosen) == (0.75, 1.0)
+
+
+def test_what_it_was_chosen_on_is_said(tmp_path):
+    found = evidence(*with_phase(by_hand(tmp_path, query=QUERY, valid=VALID)))
+    assert threshold_words(found.threshold(1.0), found) == (
+        "threshold 0.9744: of 5 validation images of the run, it answers 80% and 100% of the answers are right; of 4 query images, on which it "
+        "was not chosen, it answers 100% and 75% of the answers are right. None of them was trained on; all are of classes in the gallery, so "
+        "expect more wrong answers where photos are not"
+    )
+    told = as_json(Answers((), (), 1.0, 1.0), Bar(0.9744, found.threshold(1.0), found))["threshold"]
+    assert told["chosen_on"] == {"validation": 5, "queries": 0, "enrolled": 0}
+    assert told["on_queries"] == {"queries": 4, "precision": 0.75, "coverage": 1.0}
+
+
+def test_validation_images_of_classes_that_the_gallery_lacks_choose_nothing(tmp_path):
+    """As those of protocol class_disjoint, whose validation classes are not those that are looked up."""
+    found = evidence(*with_phase(by_hand(tmp_path, query=QUERY, valid={"class 7": [0, 40]})))
+    assert (found.part, found.own, found.queries) == ("query", 4, None)
+    assert found.realised(found.threshold(0.5)) is None
+
+
+def with_phase(made: tuple[FinishedRun, Gallery]) -> tuple[FinishedRun, str, Gallery]:
+    return made[0], "all", made[1]
 
 
 def test_folders_of_photos_are_walked_and_a_photo_named_twice_is_asked_once(photos):

@@ -1,26 +1,30 @@
 """The report: what can be read and what can't, sentences that follow the numbers, figures, and one page that needs nothing else."""
 
 import csv
+import html
 import json
 import re
 import shutil
+import subprocess
 import sys
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from handmade import experiment, finish
+from handmade import Vectors, experiment, finish, store
 from tiny import train
 
 from dml_bench import cli
 from dml_bench.config import Component
 from dml_bench.evaluation.statistics import Interval, Scores, interval
+from dml_bench.evaluation.unknowns import calibration
 from dml_bench.measured import FinishedRun, NotFinished, read_folder
 from dml_bench.report import figures, words
 from dml_bench.report.answers import QUESTIONS, answers, verdict
-from dml_bench.report.closer import class_drop, spread
+from dml_bench.report.closer import class_drop, look_closer, spread
 from dml_bench.report.gather import gather, sections_of
 from dml_bench.report.pictures import Pictures
 from dml_bench.report.render import Report, report
@@ -118,12 +122,39 @@ def test_a_file_that_was_changed_after_the_run_is_named_in_one_line(tmp_path):
 def test_the_same_experiment_is_not_counted_twice_nor_mixed_with_other_settings(tmp_path):
     made(tmp_path / "1", "a", queries(4, 3, 2, 4), queries(4, 3, 0, 1))
     again = made(tmp_path / "2", "a", queries(4, 4, 4, 4), queries(4, 3, 0, 1))
-    other = finish(tmp_path / "3", experiment("a", seed=43, unseen="last:2"), {"all": queries(4, 3, 2, 4), "limited": queries(4, 3, 0, 1)})
+    longer = replace(experiment("a").train, epochs=7)
+    others = [
+        finish(tmp_path / folder, experiment("a", seed=seed, train=longer), {"all": queries(4, 3, 2, 4), "limited": queries(4, 3, 0, 1)})
+        for folder, seed in (("3", 42), ("4", 43))
+    ]
     found = gather([tmp_path])
     assert [run.folder.parts[-4] for run in found.runs] == ["1"]
-    assert [line.partition(" is left out: ")[0] for line in found.problems] == [str(again.folder), str(other.folder)]
+    assert [line.partition(" is left out: ")[0] for line in found.problems] == [str(run.folder) for run in (again, *others)]
     assert found.problems[0].endswith("has the same experiment with the same seed")
-    assert found.problems[1].endswith("has an experiment of the same name with other settings (unseen)")
+    for line in found.problems[1:]:
+        assert line.endswith("has an experiment of the same name with other settings (train.epochs)")
+
+
+def test_runs_that_differ_only_in_what_is_said_and_expected_of_them_stand_in_one_row(tmp_path):
+    made(tmp_path, "a", queries(4, 3, 2, 4), queries(4, 3, 0, 1))
+    told = experiment("a", seed=43, summary="said otherwise", expects=())
+    finish(tmp_path, told, {"all": queries(4, 3, 2, 4), "limited": queries(4, 3, 0, 1)})
+    [line] = only_section(tmp_path).group.lines
+    assert [run.seed for run in line.runs] == [42, 43]
+
+
+def test_other_classes_held_out_or_other_images_are_other_sections_whose_titles_tell_them_apart(tmp_path):
+    for folder, unseen in (("1", "last:2"), ("2", "random:2:0 x 2")):
+        finish(tmp_path / folder, experiment("a", unseen=unseen), {"all": queries(4, 3, 2, 4), "limited": queries(4, 3, 0, 1)})
+    found = gather([tmp_path])
+    sections = sections_of(found)
+    assert [section.title for section in sections] == [
+        "Precision drop on cub, unseen last:2",
+        "Precision drop on cub, unseen random:2:0 x 2",
+    ]
+    assert len({section.slug for section in sections}) == 2
+    [alone] = sections_of(gather([tmp_path / "1"]))
+    assert (alone.title, alone.slug) == ("Precision drop on cub", "precision_drop-cub-dddddd")
 
 
 def test_other_profiles_get_sections_of_their_own_and_a_line_says_so(tmp_path):
@@ -276,6 +307,40 @@ def test_unseen_classes_are_asked_of_the_classifier_s_features_too(tmp_path):
     assert f"`{BASELINE}` finds 87.5%" in fourth
 
 
+def three_holdouts(out: Path, name: str, *limited: list[list[int]], seed: int = 42) -> FinishedRun:
+    """Seven classes; of the last six, two are held out of each of three phases."""
+    right = {"all": queries(4, 4, 4, 4, 4, 4, 4)} | {f"limited-{i}": each for i, each in enumerate(limited, start=1)}
+    held = {f"limited-{i}": [2 * i - 1, 2 * i] for i in (1, 2, 3)}
+    return finish(out, experiment(name, seed=seed, unseen="random:2 x 3"), right, unseen=6, holdouts=held)
+
+
+HELD = queries(4, 2, 2, 4, 4, 0, 4), queries(4, 4, 4, 3, 1, 4, 4), queries(0, 4, 4, 0, 4, 4, 3)
+"""Drops of 1/2 and 1/2, of 1/4 and 3/4, of 0 and 1/4 on the classes held out; the other mistakes are on classes that were seen."""
+
+
+def test_of_rotated_hold_outs_the_drop_of_each_and_what_they_differ_by_is_told(tmp_path):
+    three_holdouts(tmp_path, "a", *HELD)
+    section = only_section(tmp_path)
+    assert section.holdouts == ("limited-1", "limited-2", "limited-3")
+    assert section.holdout_drops(section.group.lines[0])[:, 0].tolist() == [0.5, 0.5, 0.125]
+    second = told(section)[1]
+    assert (
+        "The drops are means over 3 rotated hold-outs: of `a` they lie from 12.5 to 50.0 points, with a standard deviation of 21.7"
+        in second
+    )
+    assert "All this is for one choice" not in second
+    unseen = section.measure(section.group.lines[0], "unseen_limited")
+    assert unseen is not None
+    assert unseen.estimate == pytest.approx(1 - (0.5 + 0.5 + 0.125) / 3)
+
+
+def test_a_class_that_is_unseen_in_two_hold_outs_counts_once(tmp_path):
+    right = {"all": queries(4, 4, 4), "limited-1": queries(0, 4, 4), "limited-2": queries(4, 2, 4)}
+    finish(tmp_path, experiment("a", unseen="random:2 x 2"), right, unseen=2, holdouts={"limited-1": [1, 2], "limited-2": [1, 2]})
+    section = only_section(tmp_path)
+    assert [section.measure(section.group.lines[0], name).estimate for name in ("unseen_limited", "unseen_all")] == [0.875, 1.0]
+
+
 def test_all_experiments_together_are_the_mean_query_by_query(tmp_path):
     made(tmp_path, "a", queries(4, 3, 2, 4), queries(4, 3, 0, 1))
     made(tmp_path, "b", queries(4, 3, 2, 4), queries(4, 3, 1, 4))
@@ -286,6 +351,70 @@ def test_all_experiments_together_are_the_mean_query_by_query(tmp_path):
 
 
 # Closer looks
+
+
+ANGLES = {"class 0": [0], "class 1": [40], "class 2": [80], "class 3": [120]}
+"""Of the gallery's images; the last two classes are unseen."""
+ASKED = {"class 0": [3], "class 1": [50], "class 2": [42], "class 3": [120]}
+"""Queries: without the unseen classes they are right 3 and 10 degrees away, and unknown at 2 and 80."""
+VALID = {"class 0": [5, 22], "class 1": [45, 10], "class 2": [41], "class 3": [120]}
+"""Right at 5 and 5 degrees, wrong at 18 and 10; of the unseen classes one lies 1 degree from an image of another class."""
+
+
+def with_embeddings(out: Path, **parts: Vectors) -> Section:
+    run = made(out, "a", queries(1, 1, 1, 1, of=1), queries(1, 1, 1, 1, of=1))
+    store(run, "limited", gallery=ANGLES, query=ASKED, **parts)
+    return only_section(out)
+
+
+def test_the_threshold_is_chosen_on_validation_images_of_known_classes_and_held_against_the_queries(tmp_path):
+    section = with_embeddings(tmp_path, valid=VALID)
+    look = look_closer(section, section.group.lines[0], draws=2)
+    [found] = look.open_set
+    assert found.validation_images == 4
+    assert (found.precision, found.coverage) == (0.5, 0.5), "cos 5 accepts the queries at 3 degrees, right, and at 2, unknown"
+    fourth = " ".join(answers(section, {"a": look})[3].sentences)
+    assert "A threshold chosen for 90.0% precision on validation images of the known classes answers 50.0% of all queries and is" in fourth
+
+
+def test_of_a_run_without_validation_images_it_is_chosen_on_the_gallery_and_that_is_said(tmp_path):
+    section = with_embeddings(tmp_path)
+    look = look_closer(section, section.group.lines[0], draws=2)
+    [found] = look.open_set
+    assert found.validation_images == 0
+    assert np.isnan(found.precision), "each class has a single image in the gallery, which is never right"
+    assert look.chosen_on == "the gallery's own images, each left out of its own search"
+
+
+def test_the_calibration_of_several_seeds_is_drawn_of_all_their_queries_together(tmp_path):
+    section = with_embeddings(tmp_path)
+    look = look_closer(section, section.group.lines[0], draws=2)
+    first = calibration(np.array([0.5, 0.5, 1.0]), np.array([1, 0, 1]), bins=2)
+    second = calibration(np.array([0.5]), np.array([1]), bins=2)
+    both = replace(look, calibration=(first, second))
+    share, accuracy, part = both.reliability
+    assert (share.tolist(), accuracy.tolist(), part.tolist()) == ([0.5, 1.0], [pytest.approx(2 / 3), 1.0], [0.75, 0.25])
+    assert both.calibration_error == pytest.approx((0 + 0.5) / 2)
+
+
+def test_page_and_markdown_say_what_the_threshold_was_chosen_on(tmp_path, monkeypatch):
+    monkeypatch.setattr(figures, "FIGURES", ())
+    with_embeddings(tmp_path / "runs", valid=VALID)
+    report([tmp_path / "runs"], tmp_path / "out", ["dml-bench", "report"])
+    sentence = "the threshold is chosen on validation images of the known classes, and held against the queries."
+    for name in ("index.html", "report.md"):
+        assert sentence in (tmp_path / "out" / name).read_text(encoding="utf-8")
+    with open(tmp_path / "out" / "closer.csv", newline="") as file:
+        told = {row["number"]: row["value"] for row in csv.DictReader(file)}
+    assert float(told["threshold_validation_images"]) == 4
+
+
+def test_the_curve_of_test_images_is_shown_though_validation_images_are_watched_too():
+    names = ("test_accuracy", "valid_accuracy")
+    assert figures.recorded({"valid_accuracy2": 0.25, "test_accuracy2": 0.5, "test_accuracy2_macro": 0.75}, names) == 0.5
+    assert figures.recorded({"valid_accuracy": 0.25, "train_loss": 1.0}, names) == 0.25
+    assert figures.recorded({"train_loss": 1.0}, names) is None
+    assert figures.recorded({"valid_accuracy2_fold_1": 0.25, "test_accuracy2_fold_1": 0.5}, names) == 0.5
 
 
 def test_the_drop_of_a_class_is_its_mean_over_seeds(tmp_path):
@@ -393,7 +522,7 @@ def test_the_four_questions_come_first_then_the_table_the_figures_and_how_it_was
 
 
 def test_all_figures_are_there_in_both_formats_and_in_the_page(made_report, page):
-    names = ["drop", "test_accuracy", "loss", "classes", "enrolment", "open-set", "votes", "cost"]
+    names = ["drop", "test_accuracy", "loss", "classes", "enrolment", "open-set", "votes", "reliability", "cost"]
     out, whole, _ = made_report
     [chapter] = whole.chapters
     assert [drawn.name.removeprefix(f"{chapter.section.slug}-") for drawn in chapter.figures] == names
@@ -458,7 +587,7 @@ def test_what_can_t_be_shown_is_named_and_the_rest_is_reported(tmp_path):
     run = made(tmp_path / "runs", "a", queries(4, 3, 2, 4), queries(4, 3, 0, 1))
     whole = report([tmp_path / "runs"], tmp_path / "out", ["dml-bench", "report"])
     [chapter] = whole.chapters
-    assert [drawn.name.rpartition("-")[2] for drawn in chapter.figures] == ["drop", "classes", "votes", "cost"]
+    assert [drawn.name.rpartition("-")[2] for drawn in chapter.figures] == ["drop", "classes", "votes", "reliability", "cost"]
     text = Page((tmp_path / "out" / "index.html").read_text(encoding="utf-8")).text
     missing = text[text.index("What is missing") : text.index("How it was made")]
     for line in (
@@ -494,6 +623,61 @@ def test_other_protocols_never_share_a_table(birds, cache_dir, tmp_path):
     text = (tmp_path / "out" / "report.md").read_text(encoding="utf-8")
     assert "no known classes to classify" in text
     assert "no model here saw these classes" in text
+
+
+# In a browser
+
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), "")
+in_chromium = pytest.mark.skipif(not CHROMIUM, reason="no Chromium is installed, and only a browser can tell")
+
+
+def told_by_chromium(path: Path, text: str) -> Any:
+    """What a page's script left as JSON in the attribute data-told of its body."""
+    path.write_text(text, encoding="utf-8")
+    flags = ("--headless", "--no-sandbox", "--disable-quic", "--no-first-run", f"--user-data-dir={path.parent / 'profile'}", "--dump-dom")
+    ended = subprocess.run([CHROMIUM, *flags, path.as_uri()], capture_output=True, text=True, timeout=120, check=False)
+    found = re.search(r'<body data-told="([^"]*)"', ended.stdout)
+    assert found, f"Chromium ended with {ended.returncode} and {ended.stderr[-500:]}"
+    return json.loads(html.unescape(found[1]))
+
+
+CLICKS = """<script>
+const table = document.querySelector("table.sortable");
+const names = () => [...table.tBodies[0].rows].map(row => row.cells[0].dataset.sort);
+const told = {};
+for (const head of ["P@1 all", "logits top-1", "experiment"]) {
+  const cell = [...table.tHead.rows[0].cells].find(cell => cell.textContent === head);
+  told[head] = [0, 1].map(() => { cell.querySelector("button").click(); return [cell.getAttribute("aria-sort"), ...names()]; });
+}
+document.body.dataset.told = JSON.stringify(told);
+</script></body>"""
+
+
+@in_chromium
+def test_a_click_on_a_head_sorts_the_table_and_another_turns_it_with_what_is_missing_last(tmp_path, monkeypatch):
+    monkeypatch.setattr(figures, "FIGURES", ())
+    for name, right in (("b", 1), ("c", 4), ("a", 2)):
+        made(tmp_path / "runs", name, queries(right, right, right, right), queries(4, 3, 0, 1))
+    rival = made_rival(tmp_path / "runs", queries(3, 3, 3, 3), queries(1, 1, 1, 1), queries(1, 1, 1, 1))
+    rival.summary["phases"]["all"]["logits_accuracy_macro_known"] = 0.25
+    (rival.folder / "summary.json").write_text(json.dumps(rival.summary | {"files": {}}))
+    report([tmp_path / "runs"], tmp_path / "out", ["dml-bench", "report"])
+    text = (tmp_path / "out" / "index.html").read_text(encoding="utf-8")
+    assert told_by_chromium(tmp_path / "page.html", text.replace("</body>", CLICKS)) == {
+        "P@1 all": [["descending", "c", "rival", "a", "b"], ["ascending", "b", "a", "rival", "c"]],
+        "logits top-1": [["descending", "rival", "b", "a", "c"], ["ascending", "rival", "b", "a", "c"]],
+        "experiment": [["ascending", "a", "b", "c", "rival"], ["descending", "rival", "c", "b", "a"]],
+    }
+
+
+@in_chromium
+@pytest.mark.parametrize("width", [390, 1280])
+def test_nothing_is_wider_than_the_screen_of_a_phone_or_a_desktop(page, tmp_path, width):
+    measure = "parent.document.body.dataset.told = JSON.stringify(document.documentElement.scrollWidth)"
+    inside = html.escape(page[0].replace("</body>", f"<script>{measure}</script></body>"))
+    outside = f'<!doctype html><body><iframe style="width: {width}px; height: 800px; border: 0" srcdoc="{inside}"></iframe></body>'
+    assert told_by_chromium(tmp_path / "page.html", outside) <= width
 
 
 # The command

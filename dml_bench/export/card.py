@@ -16,6 +16,8 @@ __all__ = ["Agreement", "card"]
 
 PRECISIONS = (0.8, 0.9, 0.95, 0.99)
 THRESHOLDS = ("wanted precision", "threshold", "precision", "answered")
+ON_QUERIES = ("precision on the queries", "queries answered")
+OWN = {"valid": "validation images", "query": "queries"}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -48,7 +50,7 @@ def card(run: FinishedRun, phase: str, gallery: Gallery, agreement: Agreement, e
         "Model": table(("", ""), model_rows(run, phase)),
         "Data": data_words(run, phase),
         "Results": f"{table(('what', 'value', '95% interval'), result_rows(run))}\n\n{result_words(run, gallery)}",
-        "Unknown or not": f"{unknown_words(evidence)}\n\n{table(THRESHOLDS, threshold_rows(evidence))}",
+        "Unknown or not": f"{unknown_words(evidence)}\n\n{threshold_table(evidence)}",
         "Intended use": use_words(run, gallery),
         "Limits": limits(run, evidence),
         "How to use it": f"```python\n{snippet(experiment.images.fit, experiment.images.size)}```",
@@ -106,7 +108,7 @@ def data_words(run: FinishedRun, phase: str) -> str:
     drawn = " It is drawn by a program: no photo was seen in training." if is_drawn(run) else ""
     return (
         f"{data['name']}: {data['num_images']:,} images of {data['num_classes']} classes (fingerprint `{data['fingerprint'][:16]}`).{drawn} "
-        f"{split['train_images']:,} train, {split['valid_images']:,} watch, {split['test_images']:,} are queries."
+        f"{split['train_images']:,} train, {split['valid_images']:,} validate, {split['test_images']:,} are queries."
         + (f" The {len(left_out)} classes that it was not trained on: {', '.join(left_out)}." if left_out else "")
     )
 
@@ -136,21 +138,33 @@ def result_words(run: FinishedRun, gallery: Gallery) -> str:
 
 
 def unknown_words(evidence: Evidence) -> str:
-    enrolled = len(evidence.correct) - evidence.queries
+    enrolled = len(evidence.look_ups.correct) - evidence.own
+    held = (
+        f" What they do on the {len(evidence.queries.correct):,} queries of the run, on which they were not chosen, stands beside it."
+        if evidence.queries is not None
+        else ""
+    )
     return (
         "A photo whose closest gallery image is less similar than the threshold is best called unknown. The thresholds below were chosen on "
-        f"{evidence.queries:,} queries of the run and {enrolled:,} enrolled images, all of classes in the gallery and none trained on. "
-        "Photos of other classes lower the precision."
+        f"{evidence.own:,} {OWN[evidence.part]} of the run and {enrolled:,} enrolled images, all of classes in the gallery and none trained "
+        f"on.{held} Photos of other classes lower the precision."
     )
+
+
+def threshold_table(evidence: Evidence) -> str:
+    header = THRESHOLDS if evidence.queries is None else (*THRESHOLDS, *ON_QUERIES)
+    return table(header, ((*row, *[""] * (len(header) - len(row))) for row in threshold_rows(evidence)))
 
 
 def threshold_rows(evidence: Evidence) -> Iterator[tuple[str, ...]]:
     for wanted in PRECISIONS:
         found = evidence.threshold(wanted)
         if math.isnan(found.value):
-            yield f"{wanted:.0%}", "none reaches it", "", ""
-        else:
-            yield f"{wanted:.0%}", f"{found.value:.4f}", f"{found.precision:.0%}", f"{found.coverage:.0%}"
+            yield f"{wanted:.0%}", "none reaches it"
+            continue
+        realised = evidence.realised(found) or ()
+        told = ("-" if math.isnan(part) else f"{part:.0%}" for part in (found.precision, found.coverage, *realised))
+        yield f"{wanted:.0%}", f"{found.value:.4f}", *told
 
 
 def use_words(run: FinishedRun, gallery: Gallery) -> str:
@@ -167,7 +181,8 @@ def use_words(run: FinishedRun, gallery: Gallery) -> str:
 
 
 def limits(run: FinishedRun, evidence: Evidence) -> str:
-    wrong = f"{1 - evidence.correct.mean():.0%}" if len(evidence.correct) else "an unknown part"
+    correct = evidence.look_ups.correct
+    wrong = f"{1 - correct.mean():.0%}" if len(correct) else "an unknown part"
     lines = [
         f"Of the images asked above, {wrong} have a closest image of another class.",
         "A similarity is no probability, and similarities of two different models can't be compared.",

@@ -23,7 +23,7 @@ from dml_bench.data.images import Unreadable, decode
 from dml_bench.export.card import Agreement, card
 from dml_bench.files import write_csv, write_json
 from dml_bench.gallery.answering import cuts_to_boxes, evidence
-from dml_bench.gallery.network import Network
+from dml_bench.gallery.network import Mirrored, Network, Together
 from dml_bench.gallery.store import Gallery, weights_digest
 from dml_bench.measured import FinishedRun
 from dml_bench.model.embedder import Embedder
@@ -41,7 +41,7 @@ SMALLEST_COSINE = 0.99
 class PixelsToUnitVectors(nn.Module):
     """(batch, height, width, 3) uint8 -> (batch, dim) float32 unit vectors."""
 
-    def __init__(self, embedder: Embedder):
+    def __init__(self, embedder: Embedder | Mirrored | Together):
         super().__init__()
         self.embedder = embedder
 
@@ -85,7 +85,7 @@ def torchscript() -> Iterator[None]:
         yield
 
 
-def traced(embedder: Embedder, size: int) -> torch.jit.ScriptModule:
+def traced(embedder: Embedder | Mirrored | Together, size: int) -> torch.jit.ScriptModule:
     """Traced with a batch of 2; `compare` sees to it that other sizes go through it as well."""
     example = torch.zeros(2, size, size, 3, dtype=torch.uint8)
     return torch.jit.trace(PixelsToUnitVectors(embedder).eval(), example, check_trace=False)

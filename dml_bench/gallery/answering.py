@@ -1,29 +1,33 @@
 """Photos looked up in a gallery: the class of the closest image, what the others say, and whether to believe it.
 
-The threshold is chosen on images that the network was not trained on: the run's own queries, whose embeddings are kept, and
-the enrolled images, each left out of its own look-up. Look-ups of training images would promise too much: they have been
-pulled together.
+The threshold is chosen on images that the network was not trained on: the run's validation images, or its queries where it has none, whose
+embeddings are kept, and the enrolled images, each left out of its own look-up. Look-ups of training images would promise too much: they
+have been pulled together. A threshold that was chosen on validation images is held against the queries, which knew nothing of it.
 """
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
 from dml_bench.data.images import Unreadable
 from dml_bench.evaluation.metrics import vote
 from dml_bench.evaluation.neighbours import search
-from dml_bench.evaluation.unknowns import Threshold, threshold_for_precision
+from dml_bench.evaluation.unknowns import Threshold, apply_threshold, threshold_for_precision
 from dml_bench.gallery.enrolment import images_below
 from dml_bench.gallery.network import Network
 from dml_bench.gallery.store import Entry, Gallery, Place, part_of_split
 from dml_bench.measured import FinishedRun
 from dml_bench.results import read_arrays
 
-__all__ = ["Answer", "Answers", "Bar", "Evidence", "answer", "cuts_to_boxes", "evidence", "named_images", "threshold_of"]
+__all__ = ["Answer", "Answers", "Bar", "Evidence", "LookUps", "answer", "cuts_to_boxes", "evidence", "named_images", "threshold_of"]
 
+Part = Literal["valid", "query"]
+PARTS: tuple[Part, ...] = ("valid", "query")
+"""The run's own images that a threshold may be chosen on, the best first."""
 MOST = 5000
 """Look-ups that a threshold is chosen on; of more, evenly spaced ones are taken."""
 
@@ -56,18 +60,35 @@ class Answers:
 
 
 @dataclass(frozen=True, slots=True)
-class Evidence:
-    """A look-up of images that the network was not trained on, and whose classes are known."""
+class LookUps:
+    """Of images that the network was not trained on, and whose classes are known."""
 
     similarity: np.ndarray
     """(look-ups) of the closest image."""
     correct: np.ndarray
     """(look-ups) bool"""
-    queries: int
-    """How many of them are the run's own queries; the others are enrolled images."""
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What a threshold is chosen on, and what it can be held against."""
+
+    look_ups: LookUps
+    part: Part
+    """Which of the run's own images are among them."""
+    own: int
+    """How many of them are the run's own; the others are enrolled images."""
+    queries: LookUps | None = None
+    """Of the run's queries, where the threshold is not chosen on them."""
 
     def threshold(self, precision: float) -> Threshold:
-        return threshold_for_precision(self.similarity, self.correct, precision)
+        return threshold_for_precision(self.look_ups.similarity, self.look_ups.correct, precision)
+
+    def realised(self, threshold: Threshold) -> tuple[float, float] | None:
+        """Precision and coverage on the queries; None where the threshold was chosen on them, or there are none."""
+        if self.queries is None or not len(self.queries.correct):
+            return None
+        return apply_threshold(threshold.value, self.queries.similarity, self.queries.correct)
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,37 +137,64 @@ def answer(gallery: Gallery, network: Network, images: Sequence[Path], *, k: int
     return Answers(tuple(answers), found.unreadable, 1000 * found.seconds / len(images), 1000 * seconds / max(len(answers), 1))
 
 
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """Images to look up, of classes that the gallery still has, and where another image of the class can be found."""
+
+    embeddings: np.ndarray
+    """(images, dim)"""
+    labels: np.ndarray
+    """(images) class ids."""
+    own_rows: np.ndarray
+    """(images) each one's own row in the gallery, -1 where it is not in it."""
+
+    def and_also(self, other: "Asked") -> "Asked":
+        return Asked(*(np.concatenate([getattr(each, field.name) for each in (self, other)]) for field in fields(self)))
+
+    def some(self) -> "Asked":
+        """Evenly spaced ones where there are very many."""
+        chosen = np.unique(np.linspace(0, max(len(self.labels) - 1, 0), min(len(self.labels), MOST)).round().astype(int))
+        return Asked(self.embeddings[chosen], self.labels[chosen], self.own_rows[chosen])
+
+
 def evidence(run: FinishedRun, phase: str, gallery: Gallery) -> Evidence:
-    """Look-ups in the gallery of the run's queries and of enrolled images; of classes that the gallery still has, and where another
-    image of the class can be found."""
-    embeddings, labels, own_rows = askable(run, phase, gallery)
-    if not len(labels):
-        return Evidence(np.empty(0, np.float32), np.empty(0, bool), 0)
-    chosen = np.unique(np.linspace(0, len(labels) - 1, min(len(labels), MOST)).round().astype(int))
-    embeddings, labels, own_rows = embeddings[chosen], labels[chosen], own_rows[chosen]
-    neighbours = search(gallery.embeddings, embeddings, gallery.labels, labels, 2)
-    itself = neighbours.indices[:, 0] == own_rows
-    nearest = itself.astype(int)[:, None]
-    similarity = np.take_along_axis(neighbours.similarities, nearest, 1)[:, 0]
-    found = np.take_along_axis(neighbours.labels, nearest, 1)[:, 0]
-    return Evidence(similarity, found == labels, int(np.sum(~enrolled_rows(gallery)[own_rows] | (own_rows < 0))))
+    """Look-ups in the gallery of the run's validation images, or else its queries, and of enrolled images."""
+    stored = read_arrays(run.folder / phase / "embeddings.safetensors")
+    parts = {part: of_the_run(run, stored, part, gallery) for part in PARTS if part in stored}
+    part = next((part for part in PARTS if part in parts and len(parts[part].labels)), PARTS[-1])
+    asked = parts[part].and_also(of_enrolled(gallery)).some()
+    own = int(np.sum(~enrolled_rows(gallery)[asked.own_rows] | (asked.own_rows < 0)))
+    return Evidence(look_up(gallery, asked), part, own, look_up(gallery, parts["query"].some()) if part == "valid" else None)
 
 
-def askable(run: FinishedRun, phase: str, gallery: Gallery) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(look-ups, dim) embeddings, (look-ups) class ids, and (look-ups) each one's own row in the gallery, -1 where it is not in it."""
-    arrays = read_arrays(run.folder / phase / "embeddings.safetensors")
-    names = names_now(run, gallery, arrays["gallery_images"])
+def look_up(gallery: Gallery, asked: Asked) -> LookUps:
+    if not len(asked.labels):
+        return LookUps(np.empty(0, np.float32), np.empty(0, bool))
+    neighbours = search(gallery.embeddings, asked.embeddings, gallery.labels, asked.labels, 2)
+    nearest = (neighbours.indices[:, 0] == asked.own_rows).astype(int)[:, None]
+    similarity, found = (np.take_along_axis(of, nearest, 1)[:, 0] for of in (neighbours.similarities, neighbours.labels))
+    return LookUps(similarity, found == asked.labels)
+
+
+def of_the_run(run: FinishedRun, stored: dict[str, np.ndarray], part: Part, gallery: Gallery) -> Asked:
+    names = names_now(run, gallery, stored["gallery_images"])
     ids = {name: label for label, name in enumerate(gallery.class_names)}
     rows = {entry.path: row for row, entry in enumerate(gallery.entries) if entry.origin == "run"}
-    queries = part_of_split(run, arrays["query_images"])
-    labels = np.array([ids.get(names.get(name, name), -1) for _, name in queries], np.int64)
-    own_rows = np.array([rows.get(path, -1) for path, _ in queries], np.int64)
-    enrolled = np.flatnonzero(enrolled_rows(gallery))
-    embeddings = np.concatenate([arrays["query"], gallery.embeddings[enrolled]])
-    labels, own_rows = np.concatenate([labels, gallery.labels[enrolled]]), np.concatenate([own_rows, enrolled])
-    others = np.bincount(gallery.labels, minlength=len(ids))[labels] - (own_rows >= 0)
-    kept = (labels >= 0) & (others > 0)
-    return embeddings[kept], labels[kept], own_rows[kept]
+    images = part_of_split(run, stored[f"{part}_images"])
+    labels = np.array([ids.get(names.get(name, name), -1) for _, name in images], np.int64)
+    return findable(gallery, Asked(stored[part], labels, np.array([rows.get(path, -1) for path, _ in images], np.int64)))
+
+
+def of_enrolled(gallery: Gallery) -> Asked:
+    rows = np.flatnonzero(enrolled_rows(gallery))
+    return findable(gallery, Asked(gallery.embeddings[rows], gallery.labels[rows], rows))
+
+
+def findable(gallery: Gallery, asked: Asked) -> Asked:
+    """Those with another image of their class in the gallery."""
+    others = np.bincount(gallery.labels, minlength=len(gallery.class_names))[asked.labels] - (asked.own_rows >= 0)
+    kept = (asked.labels >= 0) & (others > 0)
+    return Asked(asked.embeddings[kept], asked.labels[kept], asked.own_rows[kept])
 
 
 def names_now(run: FinishedRun, gallery: Gallery, images: np.ndarray) -> dict[str, str]:

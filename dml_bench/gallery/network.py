@@ -9,16 +9,19 @@ from pathlib import Path
 import numpy as np
 import torch
 from safetensors.torch import load_file
+from torch import Tensor, nn
+from torch.nn import functional
 
 from dml_bench.config import Experiment
 from dml_bench.data.cache import View
 from dml_bench.data.images import Unreadable, decode
+from dml_bench.gallery.store import weight_files
 from dml_bench.measured import FinishedRun
 from dml_bench.model.embedder import Embedder, build_embedder
 from dml_bench.results import read_json
 from dml_bench.training.run import choose_device, unit
 
-__all__ = ["Embedded", "Network", "trained_embedder"]
+__all__ = ["Embedded", "Mirrored", "Network", "Together", "trained_embedder", "trained_network"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,11 +41,12 @@ class Network:
 
     def __init__(self, run: FinishedRun, phase: str, device: str = "auto"):
         experiment = run.experiment
+        check_views(run)
         self.view = View(experiment.images.fit, experiment.images.size)
         self.batch_size = experiment.train.batch_size
         self.precision = read_json(run.folder / "environment.json")["sessions"][-1]["precision"]
         self.device = choose_device(device)
-        self.embedder = trained_embedder(run, phase).to(self.device)
+        self.embedder = trained_network(run, phase).to(self.device)
 
     def embed(self, paths: Sequence[Path], progress: Callable[[int], None] = lambda done: None) -> Embedded:
         """`progress` is called with the number of files that are done."""
@@ -77,10 +81,60 @@ class Network:
         return unit(outputs.float().cpu())
 
 
+class Mirrored(nn.Module):
+    """An embedder that looks at each image and its mirror image, as `evaluate.tta = mirror` does."""
+
+    def __init__(self, embedder: Embedder):
+        super().__init__()
+        self.embedder = embedder
+        self.dim = embedder.dim
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """(batch, height, width, 3) values 0-255 -> (batch, dim) the sum of two unit vectors."""
+        views = (pixels, pixels.flip(2))
+        first, second = (functional.normalize(self.embedder(view).float(), dim=1) for view in views)
+        return first + second
+
+
+class Together(nn.Module):
+    """The models of several folds as one: unit vectors side by side, so that an inner product is the sum of theirs."""
+
+    def __init__(self, embedders: Sequence[Embedder | Mirrored]):
+        super().__init__()
+        self.embedders = nn.ModuleList(embedders)
+        self.dim = sum(embedder.dim for embedder in embedders)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """(batch, height, width, 3) values 0-255 -> (batch, dim), before normalisation."""
+        return torch.cat([functional.normalize(embedder(pixels).float(), dim=1) for embedder in self.embedders], 1)
+
+
+def check_views(run: FinishedRun) -> None:
+    """Raises ValueError where the run looks at its queries in a way in which a new photo is not looked at."""
+    evaluate = run.experiment.evaluate
+    if evaluate.tta == "crops" or evaluate.tta_by == "max":
+        raise ValueError(
+            f"{run.folder} was evaluated with evaluate.tta = {evaluate.tta} by {evaluate.tta_by}, in which new photos are not embedded; "
+            "run it with --set evaluate.tta=mirror --set evaluate.tta_by=mean, or without"
+        )
+
+
+def trained_network(run: FinishedRun, phase: str) -> Embedder | Mirrored | Together:
+    """What answers in a phase: its embedder, or those of its folds together; each looks at an image as in the run's evaluation."""
+    trained = [trained_embedder(run, str(Path(file).parent)) for file in weight_files(run, phase)]
+    embedders = [Mirrored(embedder) if run.experiment.evaluate.tta == "mirror" else embedder for embedder in trained]
+    return embedders[0] if len(embedders) == 1 else Together(embedders)
+
+
 def trained_embedder(run: FinishedRun, phase: str) -> Embedder:
-    """The embedder of a phase in evaluation mode. It is built without first weights, which may be out of reach here, and filled."""
+    """The embedder of a phase, or of a fold (`all/fold-1`), in evaluation mode. It is built without first weights, which may be out of
+    reach here, and filled. Raises ValueError where the folds of a phase answer together."""
+    file = run.folder / phase / "weights.safetensors"
+    if not file.is_file():
+        folds = ", ".join(str(Path(each).parent) for each in weight_files(run, phase))
+        raise ValueError(f"{run.folder}: phase {phase} is answered by several models together; name one of them: {folds}")
     embedder = build_embedder(without_first_weights(run.experiment))
-    embedder.load_state_dict(load_file(run.folder / phase / "weights.safetensors"))
+    embedder.load_state_dict(load_file(file))
     return embedder.eval()
 
 

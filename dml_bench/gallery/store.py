@@ -8,6 +8,7 @@ weights that made them. It is one file so that a crash leaves either the old gal
 import csv
 import hashlib
 import json
+import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -34,6 +35,7 @@ __all__ = [
     "open_run",
     "part_of_split",
     "run_gallery",
+    "weight_files",
     "weights_digest",
 ]
 
@@ -191,15 +193,24 @@ def open_place(path: Path, phase: str, folder: Path | None) -> Place:
 
 def chosen_phase(run: FinishedRun, wanted: str) -> str:
     """The phase of that name; '' means `all`, or the only one. Raises UnknownName."""
-    names = sorted(name.partition("/")[0] for name in run.summary["files"] if name.endswith("/embeddings.safetensors"))
+    names = sorted({name.partition("/")[0] for name in run.summary["files"] if name.endswith("/embeddings.safetensors")})
     phase = wanted or ("all" if "all" in names else names[0])
     if phase not in names:
         raise UnknownName(f"{run.folder} has no phase {phase!r}{near_miss(phase, names)}; there are: {', '.join(names)}")
     return phase
 
 
+def weight_files(run: FinishedRun, phase: str) -> list[str]:
+    """The weights of the models that answer in a phase, relative to the run folder: its own, or those of its folds."""
+    files, own = run.summary["files"], f"{phase}/weights.safetensors"
+    folds = {name: found for name in files if (found := re.fullmatch(rf"{re.escape(phase)}/fold-(\d+)/weights\.safetensors", name))}
+    return [own] if own in files else sorted(folds, key=lambda name: int(folds[name][1]))
+
+
 def weights_digest(run: FinishedRun, phase: str) -> str:
-    return str(run.summary["files"][f"{phase}/weights.safetensors"])
+    """SHA-256 of a phase's weights; of several models, over theirs."""
+    digests = [str(run.summary["files"][name]) for name in weight_files(run, phase)]
+    return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
 
 
 def digest_of(path: Path) -> str:

@@ -19,6 +19,7 @@ SHOWN = 3
 """Closest images in the table; JSON has all."""
 
 
+OWN = {"valid": "validation image", "query": "query image"}
 BOXES = "the run saw its images cut to bounding boxes; photos are taken whole: cut out what they show"
 
 
@@ -45,21 +46,33 @@ def count(number: int, noun: str) -> str:
 
 def threshold_words(threshold: Threshold, evidence: Evidence) -> str:
     """What the threshold was chosen on, and what it does there."""
-    own = f"{count(evidence.queries, 'query image')} of the run"
-    enrolled = len(evidence.correct) - evidence.queries
-    asked = own + (f" and {count(enrolled, 'enrolled image')}, each left out of its own look-up" if enrolled else "")
-    if not len(evidence.correct):
+    correct = evidence.look_ups.correct
+    enrolled = len(correct) - evidence.own
+    asked = f"{count(evidence.own, OWN[evidence.part])} of the run"
+    asked += f" and {count(enrolled, 'enrolled image')}, each left out of its own look-up" if enrolled else ""
+    if not len(correct):
         return "no threshold: there are no images to choose one on; give --threshold"
     if math.isnan(threshold.value):
-        right = evidence.correct.mean()
+        right = correct.mean()
         return (
             f"no threshold reaches a precision of {threshold.wanted_precision:.0%}, so all is unknown: of {asked}, {right:.0%} are answered right, "
             "and not even the closest often enough; ask for less with --precision, or give --threshold"
         )
     return (
-        f"threshold {threshold.value:.4f}: of {asked}, it answers {threshold.coverage:.0%} and {threshold.precision:.0%} of the answers are right. "
-        "None of them was trained on; all are of classes in the gallery, so expect more wrong answers where photos are not"
+        f"threshold {threshold.value:.4f}: of {asked}, it answers {threshold.coverage:.0%} and {threshold.precision:.0%} of the answers are right"
+        f"{realised_words(threshold, evidence)}. None of them was trained on; all are of classes in the gallery, so expect more wrong answers "
+        "where photos are not"
     )
+
+
+def realised_words(threshold: Threshold, evidence: Evidence) -> str:
+    """What it does on the queries, if it was not chosen on them."""
+    found = evidence.realised(threshold)
+    if found is None or evidence.queries is None:
+        return ""
+    precision, coverage = found
+    told = "it answers none" if math.isnan(precision) else f"it answers {coverage:.0%} and {precision:.0%} of the answers are right"
+    return f"; of {count(len(evidence.queries.correct), OWN['query'])}, on which it was not chosen, {told}"
 
 
 def as_table(run: FinishedRun, answers: Answers) -> Table:
@@ -98,8 +111,14 @@ def as_json(answers: Answers, bar: Bar) -> dict[str, Any]:
             "wanted_precision": chosen.wanted_precision,
             "precision": number(chosen.precision),
             "coverage": number(chosen.coverage),
-            "chosen_on": {"queries": evidence.queries, "enrolled": len(evidence.correct) - evidence.queries},
+            "chosen_on": {
+                "validation": evidence.own if evidence.part == "valid" else 0,
+                "queries": evidence.own if evidence.part == "query" else 0,
+                "enrolled": len(evidence.look_ups.correct) - evidence.own,
+            },
         }
+        if (found := evidence.realised(chosen)) is not None and evidence.queries is not None:
+            threshold["on_queries"] = {"queries": len(evidence.queries.correct), "precision": number(found[0]), "coverage": found[1]}
     return {
         "threshold": threshold,
         "answers": [

@@ -133,11 +133,10 @@ def unseen_classes(section: Section, best: Line, looks: Looks) -> Iterable[str]:
         yield drop_of(section, line)
     yield from drops_of_all(section)
     yield from drops_against_baseline(section)
-    holdouts = section.first.summary.get("holdouts") or [None]
-    unseen = counted(len(section.first.summary["unseen_classes"]), "unseen class")
-    if len(holdouts) > 1:
-        yield f"The drops are means over {len(holdouts)} rotated hold-outs."
+    if len(section.holdouts) > 1:
+        yield between_holdouts(section, list(closer.values()))
     else:
+        unseen = counted(len(section.first.summary["unseen_classes"]), "unseen class")
         yield f"All this is for one choice of {unseen}; others may be easier or harder."
 
 
@@ -172,6 +171,18 @@ def drop_of(section: Section, line: Line) -> str:
         f"images are in the gallery either way): a drop of {points(loss)}, {CERTAIN[beyond(loss)]}. On the classes that both models "
         f"trained on, the drop is {points(seen)}{also}."
     )
+
+
+def between_holdouts(section: Section, lines: Sequence[Line]) -> str:
+    """What the drop owes to the choice of the classes held out."""
+    told = []
+    for line in lines:
+        each = section.holdout_drops(line).mean(1)
+        told.append(
+            f"of `{line.name}` they lie from {hundred(min(each))} to {hundred(max(each))} points, with a standard deviation of "
+            f"{hundred(each.std(ddof=1))} points"
+        )
+    return f"The drops are means over {len(section.holdouts)} rotated hold-outs: {'; '.join(told)}."
 
 
 def drops_of_all(section: Section) -> Iterable[str]:
@@ -392,8 +403,8 @@ def unknowns_in_words(look: Closer) -> Iterable[str]:
         answered = f"answers {percent(coverage)} of all queries and is right for {percent(precision)} of those"
     yield (
         f"While the new classes are not enrolled, the nearest similarity of `{look.line.name}` ranks a known query above an unknown one with "
-        f"probability {look.mean('auroc'):.2f} (AUROC; .5 is chance). A threshold chosen for {percent(WANTED_PRECISION)} precision among the "
-        f"gallery's own images {answered}."
+        f"probability {look.mean('auroc'):.2f} (AUROC; .5 is chance). A threshold chosen for {percent(WANTED_PRECISION)} precision on "
+        f"{look.chosen_on} {answered}."
     )
 
 

@@ -12,6 +12,7 @@ from dml_bench.evaluation.enrolment import EnrolmentCurve, enrolment_curve
 from dml_bench.evaluation.metrics import precision_at_1, vote
 from dml_bench.evaluation.neighbours import Neighbours
 from dml_bench.evaluation.unknowns import (
+    Calibration,
     Unknowns,
     apply_threshold,
     calibration,
@@ -21,6 +22,7 @@ from dml_bench.evaluation.unknowns import (
     without_classes,
 )
 from dml_bench.evaluation.votes import Sweep, confusions, sweep, turned
+from dml_bench.gallery.store import part_of_split
 from dml_bench.measured import FinishedRun
 from dml_bench.report.section import Section, held_out
 from dml_bench.results import read_arrays
@@ -31,6 +33,7 @@ __all__ = ["Album", "Case", "ClassDrop", "Closer", "Mistake", "class_drop", "loo
 By = Literal["images", "centroids"]
 WANTED_PRECISION = 0.9
 VOTERS = 10
+CHOSEN_ON = {True: "validation images of the known classes", False: "the gallery's own images, each left out of its own search"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +42,10 @@ class OpenSet:
 
     curves: Unknowns
     precision: float
-    """Realised on the queries by the threshold that promised WANTED_PRECISION on the gallery; nan where it gives no answer."""
+    """Realised on the queries by the threshold that promised WANTED_PRECISION; nan where it gives no answer."""
     coverage: float
+    validation_images: int
+    """Of the known classes, on which the threshold was chosen; 0 where it was chosen on the gallery's own images."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +69,29 @@ class Closer:
     open_set: tuple[OpenSet, ...]
     votes: Sweep
     """Mean over seeds, by the model of all classes it may train on."""
-    calibration_error: float
-    """Expected calibration error of the share of ten votes, mean over seeds."""
+    calibration: tuple[Calibration, ...]
+    """Of the share of ten votes, one per seed."""
+
+    @property
+    def calibration_error(self) -> float:
+        """Expected calibration error, mean over seeds."""
+        return float(np.mean([each.ece for each in self.calibration]))
+
+    @property
+    def reliability(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Of all seeds together, in each bin that has queries: mean share of votes, accuracy, and the part of all queries."""
+        count = np.sum([each.count for each in self.calibration], axis=0)
+        share, accuracy = (
+            np.nansum([getattr(each, what) * each.count for each in self.calibration], axis=0)[count > 0] / count[count > 0]
+            for what in ("confidence", "accuracy")
+        )
+        return share, accuracy, count[count > 0] / count.sum()
+
+    @property
+    def chosen_on(self) -> str:
+        """What the threshold was chosen on, in words; empty where there is none."""
+        kinds = {each.validation_images > 0 for each in self.open_set}
+        return " or ".join(CHOSEN_ON[kind] for kind in (True, False) if kind in kinds)
 
     def mean(self, name: str) -> float:
         """`auroc`, `aupr`, `fpr_at_95_tpr` or `oscr`, over seeds and hold-outs."""
@@ -91,7 +117,7 @@ def look_closer(section: Section, line: Line, draws: int) -> Closer:
         else:
             enrolment = {by: enrolled(line, by, draws) for by in ("images", "centroids")}
             open_set = tuple(not_enrolled(run, phase) for run in line.runs for phase in held_out(run))
-    return Closer(line, enrolment, open_set, mean_sweep(main), float(np.mean([calibration_error(found) for found in main])))
+    return Closer(line, enrolment, open_set, mean_sweep(main), tuple(map(calibrated, main)))
 
 
 def enrolled(line: Line, by: By, draws: int) -> EnrolmentCurve:
@@ -114,14 +140,34 @@ def both(curves: Sequence[EnrolmentCurve]) -> tuple[list[np.ndarray], list[np.nd
 
 
 def not_enrolled(run: FinishedRun, phase: str) -> OpenSet:
-    """The queries looked up in the gallery without the unseen classes; its own images choose the threshold."""
+    """The queries looked up in the gallery without the unseen classes. Validation images of the other classes choose the threshold, or, where
+    the run has none, the gallery's own images."""
     stored, unseen = read_arrays(run.folder / phase / "embeddings.safetensors"), held_out(run)[phase]
     labels = run.neighbours[phase].gallery_labels
     found = without_classes(stored["gallery"], stored["query"], labels, run.neighbours[phase].query_labels, unseen)
     right, similarity = precision_at_1(found).astype(bool), found.similarities[:, 0]
+    known = validation_look_ups(run, stored, labels, unseen)
     kept = ~np.isin(labels, unseen)
-    chosen = threshold_for_precision(*leave_one_out_gallery(stored["gallery"][kept], labels[kept]), WANTED_PRECISION)
-    return OpenSet(unknowns(similarity, right, np.isin(found.query_labels, unseen)), *apply_threshold(chosen.value, similarity, right))
+    evidence = known or leave_one_out_gallery(stored["gallery"][kept], labels[kept])
+    chosen = threshold_for_precision(*evidence, WANTED_PRECISION)
+    curves = unknowns(similarity, right, np.isin(found.query_labels, unseen))
+    return OpenSet(curves, *apply_threshold(chosen.value, similarity, right), validation_images=len(known[0]) if known else 0)
+
+
+def validation_look_ups(
+    run: FinishedRun, stored: dict[str, np.ndarray], gallery_labels: np.ndarray, unseen: np.ndarray
+) -> tuple[np.ndarray, np.ndarray] | None:
+    """Of the validation images of known classes in the gallery without the unseen: (images) similarity of the nearest, (images) whether it
+    is of the image's class. None where there are none."""
+    if "valid" not in stored:
+        return None
+    ids = {name: label for label, name in run.class_names.items()}
+    labels = np.array([ids[name] for _, name in part_of_split(run, stored["valid_images"])], np.int64)
+    known = ~np.isin(labels, unseen)
+    if not known.any():
+        return None
+    found = without_classes(stored["gallery"], stored["valid"][known], gallery_labels, labels[known], unseen)
+    return found.similarities[:, 0], precision_at_1(found).astype(bool)
 
 
 def mean_sweep(found: Sequence[Neighbours]) -> Sweep:
@@ -134,9 +180,9 @@ def mean_sweep(found: Sequence[Neighbours]) -> Sweep:
     )
 
 
-def calibration_error(found: Neighbours) -> float:
+def calibrated(found: Neighbours) -> Calibration:
     elected, share = vote(found, min(VOTERS, found.k))
-    return calibration(share, elected == found.query_labels).ece
+    return calibration(share, elected == found.query_labels)
 
 
 def class_drop(line: Line) -> ClassDrop:

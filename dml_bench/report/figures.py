@@ -6,21 +6,24 @@ text colour of the page, light or dark; the PNG has a white ground.
 
 import io
 import re
-import textwrap
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
 from dml_bench.evaluation.statistics import Interval
+from dml_bench.measured import described
 from dml_bench.report.closer import Closer, class_drop
-from dml_bench.report.gather import epochs_of
 from dml_bench.report.section import Section
 from dml_bench.suite.table import COST, Line
 
-__all__ = ["Drawn", "draw"]
+if TYPE_CHECKING:
+    from dml_bench.browse.table import Images
+    from dml_bench.lr_finder import Sweep
+
+__all__ = ["Drawn", "draw", "embedding_maps", "learning_rates"]
 
 Axes: TypeAlias = Any  # matplotlib's, which is not imported for types either
 Figure: TypeAlias = Any
@@ -104,7 +107,8 @@ def canvas(height: float, columns: int = 1, rows: int = 1, **how: Any) -> tuple[
     """A figure and its (rows, columns) axes."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(WIDTH, height), layout="constrained")
+    figure = Figure(figsize=(WIDTH, height))
+    figure.set_layout_engine("constrained", w_pad=0.12)  # room for fonts that are wider than matplotlib's
     return figure, figure.subplots(rows, columns, squeeze=False, **how)
 
 
@@ -154,45 +158,74 @@ def finish_rows(axes: Axes, names: Sequence[str], label: str) -> None:
     axes.set_xlabel(label)
 
 
+def holdout_dots(section: Section, closer: dict[str, Closer]) -> Drawn | None:
+    """What the drop on the unseen classes owes to which classes are held out, where there are several hold-outs."""
+    if len(section.holdouts) < 2:
+        return None
+    lines = section.finished
+    figure, [[axes]] = canvas(1.1 + 0.32 * len(lines))
+    rows = np.arange(len(lines))
+    drops = [section.holdout_drops(line).mean(1) for line in lines]
+    for row, each in zip(rows, drops, strict=True):
+        axes.plot(each, np.full(len(each), row), "o", color=ORANGE, markersize=5, alpha=0.75, markeredgewidth=0)
+    means = [section.measure(line, "drop_unseen") for line in lines]
+    centres = [mean.estimate if mean else np.nan for mean in means]
+    axes.errorbar(centres, rows, xerr=as_error(means), fmt="|", color=INK, markersize=11, elinewidth=1, capsize=2)
+    names = [f"{line.name} (± {100 * each.std(ddof=1):.1f})" for line, each in zip(lines, drops, strict=True)]
+    finish_rows(axes, names, "precision drop of the unseen classes")
+    axes.axvline(0, color=INK, linewidth=0.8)
+    handles = [
+        key_line("one hold-out", ORANGE, marker="o", linestyle=""),
+        key_line("all together", INK, marker="|", linestyle="", markersize=11),
+    ]
+    figure.legend(handles=handles, loc="outside upper left", ncols=2)
+    caption = (
+        f"Each of the {len(section.holdouts)} hold-outs, mean over seeds, and all together with their 95% interval. In brackets the standard "
+        "deviation between hold-outs in points, which holds the noise of the queries too."
+    )
+    return saved(figure, f"{section.slug}-holdouts", "Precision drop per hold-out", caption)
+
+
 # Curves
 
 
 def accuracy_curves(section: Section, closer: dict[str, Closer]) -> Drawn | None:
-    return curves(section, "test_accuracy", "P@1", "Test accuracy per epoch", ("test_accuracy", "test_accuracy2"), shared=True)
+    return curves(section, "test_accuracy", "P@1", "Test accuracy per epoch", ("test_accuracy", "valid_accuracy"), shared=True)
 
 
 def loss_curves(section: Section, closer: dict[str, Closer]) -> Drawn | None:
-    return curves(section, "loss", "training loss", "Training loss per epoch", ("train_loss", "train_loss2"), shared=False)
+    return curves(section, "loss", "training loss", "Training loss per epoch", ("train_loss",), shared=False)
 
 
 Curves = dict[str, list[tuple[list[int], list[float]]]]
 """By phase, one curve per seed."""
 
 
-def curves_of(line: Line, keys: tuple[str, ...]) -> Curves:
+def curves_of(line: Line, names: tuple[str, ...]) -> Curves:
     found: Curves = {}
     for run in line.runs:
-        records = epochs_of(run)
+        records = described(run.folder)[1].records()
         for phase in dict.fromkeys(str(record["phase"]) for record in records):
             of_phase = [record for record in records if record["phase"] == phase]
-            at = [(record, next((key for key in record if key in keys or varied(key, keys)), None)) for record in of_phase]
-            pairs = [(int(record["epoch"]), float(record[key])) for record, key in at if key]
+            at = [(int(record["epoch"]), recorded(record, names)) for record in of_phase]
+            pairs = [(epoch, value) for epoch, value in at if value is not None]
             if pairs:
                 found.setdefault(phase, []).append(([epoch for epoch, _ in pairs], [value for _, value in pairs]))
     return found
 
 
-def varied(key: str, keys: tuple[str, ...]) -> bool:
-    """Whether `key` is one of `keys` with a phase's number after it, or of validation images."""
-    return key.rstrip("0123456789") in (keys[0], keys[0].replace("test_", "valid_"))
+def recorded(record: dict[str, Any], names: tuple[str, ...]) -> float | None:
+    """The first of `names` that a record has, perhaps with the number of its phase and of its fold after it."""
+    by_name = {re.sub(r"\d*(_fold_\d+)?$", "", key): value for key, value in record.items()}
+    return next((float(by_name[name]) for name in names if name in by_name), None)
 
 
-def curves(section: Section, name: str, label: str, title: str, keys: tuple[str, ...], *, shared: bool) -> Drawn | None:
+def curves(section: Section, name: str, label: str, title: str, names: tuple[str, ...], *, shared: bool) -> Drawn | None:
     """A small panel for each experiment; where all share an axis, the others lie behind it in grey."""
     from matplotlib.ticker import MaxNLocator
 
     try:
-        found = {line.name: curves_of(line, keys) for line in section.finished}
+        found = {line.name: curves_of(line, names) for line in section.finished}
     except (OSError, ValueError) as error:
         section.missing.append(f"{title.lower()}: {error}")
         return None
@@ -205,9 +238,10 @@ def curves(section: Section, name: str, label: str, title: str, keys: tuple[str,
     for axes, (experiment, curve) in zip(grid.flat, found.items(), strict=False):
         if shared:
             for other in found.values():
-                draw_curves(axes, other, {"all": INK, "disjoint": INK}, alpha=0.15, linewidth=0.8)
-        draw_curves(axes, curve, {"all": BLUE, "disjoint": BLUE, "limited": ORANGE, "limited-1": ORANGE}, marker="." if shared else None)
-        axes.set_title("\n".join(textwrap.wrap(experiment.replace("_", "_ "), 24)).replace("_ ", "_"), fontsize=7)
+                draw_curves(axes, other, {phase: INK for phase in other if not phase.startswith("limited")}, alpha=0.15, linewidth=0.8)
+        colours = {phase: ORANGE if phase.startswith("limited") else BLUE for phase in curve}
+        draw_curves(axes, curve, colours, marker="." if shared else None)
+        axes.set_title(wrapped(experiment, 30), fontsize=7)
     for axes in list(grid.flat)[len(found) :]:
         axes.set_axis_off()
     for axes in list(grid.flat)[max(0, len(found) - columns) : len(found)]:
@@ -215,16 +249,22 @@ def curves(section: Section, name: str, label: str, title: str, keys: tuple[str,
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
     figure.supxlabel("epoch", fontsize=9)
     figure.supylabel(label, fontsize=9)
-    names = (
+    keys = (
         [("trained on all classes", BLUE), ("trained without the unseen", ORANGE)] if section.has_drop else [("validation classes", BLUE)]
     )
-    figure.legend(handles=[key_line(text, colour) for text, colour in names], loc="outside upper left", ncols=2)
-    said = "One line per seed." + (" Grey: the other experiments, trained on all classes." if shared and len(found) > 1 else "")
+    figure.legend(handles=[key_line(text, colour) for text, colour in keys], loc="outside upper left", ncols=2)
+    said = one_line(section, folds=any("-fold-" in phase for curve in found.values() for phase in curve))
+    said += " Grey: the other experiments, trained on all classes." if shared and len(found) > 1 else ""
     if shared and section.has_drop:
         said += " The model trained without the unseen classes is watched on the classes that it knows."
     if not shared:
         said += " Losses of different kinds have different scales: each panel has its own."
     return saved(figure, f"{section.slug}-{name}", title, said)
+
+
+def one_line(section: Section, folds: bool = False) -> str:
+    parts = ["seed", *["hold-out"] * (len(section.holdouts) > 1), *["fold"] * folds]
+    return f"One line per {' and '.join(parts)}."
 
 
 def draw_curves(axes: Axes, found: Curves, colours: dict[str, str], **how: Any) -> None:
@@ -277,12 +317,19 @@ def class_bars(section: Section, closer: dict[str, Closer]) -> Drawn | None:
         (axes.set_xlabel if is_named else axes.set_ylabel)("precision drop")
     handles = [key_line("unseen classes", ORANGE, linewidth=6), key_line("seen classes", BLUE, linewidth=6)]
     figure.legend(handles=handles, loc="outside upper left", ncols=2)
-    return saved(figure, f"{section.slug}-classes", "Precision drop per class", "Mean over seeds, largest drop first.")
+    several = ", and over the hold-outs in which a class is unseen" if len(section.holdouts) > 1 else ""
+    caption = f"Mean over seeds{several}; largest drop first."
+    return saved(figure, f"{section.slug}-classes", "Precision drop per class", caption)
 
 
 def wrapped(name: str, width: int = 36) -> str:
-    """A long name in two lines, broken after an underscore."""
-    return "\n".join(textwrap.wrap(name.replace("_", "_ "), width)).replace("_ ", "_")
+    """A long name in several lines, broken after underscores."""
+    lines = [""]
+    for part in re.findall(r"[^_]*_|[^_]+$", name):
+        if lines[-1] and len(lines[-1]) + len(part) > width:
+            lines.append("")
+        lines[-1] += part
+    return "\n".join(lines)
 
 
 # Closer looks
@@ -330,7 +377,8 @@ def open_set(section: Section, closer: dict[str, Closer]) -> Drawn | None:
     names = [f"{look.line.name}: AUROC {look.mean('auroc'):.3f}, OSCR {look.mean('oscr'):.3f}" for look in looks]
     handles = [key_line(name, colour) for name, colour in zip(names, (ORANGE, BLUE, GREEN), strict=False)]
     figure.legend(handles=handles, loc="outside upper left")
-    caption = "Queries of the unseen classes while these are not in the gallery, told from known ones by the nearest similarity. One line per seed."
+    caption = "Queries of the unseen classes while these are not in the gallery, told from known ones by the nearest similarity. "
+    caption += one_line(section)
     return saved(figure, f"{section.slug}-open-set", "Telling unknown classes from known ones", caption)
 
 
@@ -351,7 +399,70 @@ def votes(section: Section, closer: dict[str, Closer]) -> Drawn | None:
     return saved(figure, f"{section.slug}-votes", "The vote of the nearest", "Trained on all classes it may; mean over seeds.")
 
 
+def reliability(section: Section, closer: dict[str, Closer]) -> Drawn | None:
+    """Accuracy against the share of votes, which would be its confidence if it were a probability."""
+    if not closer:
+        return None
+    figure, grid = canvas(4.0, len(closer), sharex=True, sharey=True)
+    for axes, look in zip(grid[0], closer.values(), strict=True):
+        share, accuracy, part = look.reliability
+        axes.plot([0, 1], [0, 1], ":", color=INK, linewidth=1)
+        axes.vlines(share, share, accuracy, color=ORANGE, linewidth=1.2)
+        axes.plot(share, accuracy, color=BLUE, linewidth=1, alpha=0.6)
+        axes.scatter(share, accuracy, 12 + 300 * part, color=BLUE, zorder=3)
+        axes.set(title=f"{wrapped(look.line.name, 30)}\nECE {look.calibration_error:.3f}", xlim=(-0.04, 1.06), ylim=(-0.04, 1.06))
+    figure.supxlabel("share of the ten nearest that vote for the elected class", fontsize=9)
+    grid[0, 0].set_ylabel("share of the queries that are right")
+    handles = [
+        key_line("queries with that share; area: how many", BLUE, marker="o"),
+        key_line("gap", ORANGE),
+        key_line("a share that is a probability", INK, linestyle=":"),
+    ]
+    figure.legend(handles=handles, loc="outside upper left", ncols=3)
+    caption = (
+        "Points below the dotted line promise too much, points above it too little. ECE: expected calibration error, the mean length of the gap "
+        "over queries (Guo et al. 2017), mean over seeds; the points are of all seeds together. Trained on all classes it may."
+    )
+    return saved(figure, f"{section.slug}-reliability", "Calibration of the vote", caption)
+
+
 # Cost
+
+
+def effect_dots(section: Section, closer: dict[str, Closer]) -> Drawn | None:
+    """Differences from the experiment that is extended, the best for unseen classes on top."""
+    if not section.effects:
+        return None
+    found = sorted(section.effects, key=lambda effect: -effect.unseen.difference.estimate)
+    figure, [[axes]] = canvas(1.2 + 0.34 * len(found))
+    groups = (
+        ("known classes", BLUE, -0.17, [effect.seen for effect in found]),
+        ("classes never trained on", ORANGE, 0.17, [effect.unseen for effect in found]),
+    )
+    for _, colour, shift, parts in groups:
+        for row, part in enumerate(parts):
+            face = colour if part.better != -1 else "none"
+            how: Any = {"fmt": "o", "markersize": 4, "color": colour, "markerfacecolor": face, "elinewidth": 1}
+            axes.errorbar([part.difference.estimate], [row + shift], xerr=as_error([part.difference]), **how)
+    finish_rows(axes, [f"{effect.changed}  to {in_short(effect.without)}" for effect in found], "P@1 with the change minus P@1 without")
+    axes.axvline(0, color=INK, linewidth=0.8)
+    largest = max(abs(part.difference.estimate) for *_, parts in groups for part in parts)
+    low, high = axes.get_xlim()
+    limit = max(0.2, 1.6 * largest)
+    axes.set_xlim(max(low, -limit), min(high, limit))
+    keys = [key_line(name, colour, marker="o", linewidth=1) for name, colour, *_ in groups]
+    figure.legend(handles=keys, loc="outside upper left", ncols=2)
+    caption = (
+        "By the model that never saw the unseen classes; mean over classes and seeds, with 95% intervals, which may go on beyond the edge. "
+        "Filled: beyond doubt after the correction for all that is compared."
+    )
+    return saved(figure, f"changes-{section.slug}", "What each change does to known and to unseen classes", caption)
+
+
+def in_short(name: str) -> str:
+    """The loss and what was added to the experiment: crossentropy_resnet18_sgd_aug+labelnoise is crossentropy+labelnoise."""
+    first, *added = name.split("+")
+    return "+".join([first.partition("_")[0], *added])
 
 
 def cost_scatter(section: Section, closer: dict[str, Closer]) -> Drawn | None:
@@ -382,13 +493,106 @@ def cost_scatter(section: Section, closer: dict[str, Closer]) -> Drawn | None:
     return saved(figure, f"{section.slug}-cost", "Accuracy against cost", caption)
 
 
+# Learning rates
+
+
+def learning_rates(found: "Sweep") -> Drawn:
+    """The losses of a sweep over learning rates, and the two rates that it suggests."""
+    import matplotlib as mpl
+
+    from dml_bench.lr_finder import smoothed
+
+    with mpl.rc_context(STYLE):
+        figure, [[axes]] = canvas(4.0)
+        rates, losses = found.rates[: found.finite], found.losses[: found.finite]
+        curve = smoothed(losses)
+        axes.plot(rates, losses, color=BLUE, linewidth=0.8, alpha=0.45, label="loss of each batch")
+        axes.plot(rates, curve, color=BLUE, label="smoothed")
+        for step, colour, name in ((found.steepest, GREEN, "falls fastest"), (found.lowest, ORANGE, "lowest")):
+            if step is not None:
+                axes.plot(rates[step], curve[step], "o", color=colour, label=f"{name}: {rates[step]:.2g}")
+        if found.lowest is not None:
+            axes.axvline(rates[found.lowest] / 10, color=ORANGE, linestyle=":", label=f"a tenth of that: {rates[found.lowest] / 10:.2g}")
+        room = 0.05 * max(float(np.ptp(curve)), 1e-6)
+        axes.set(xscale="log", xlabel="learning rate (log scale)", ylabel="training loss")
+        axes.set_ylim(min(curve.min(), np.quantile(losses, 0.02)) - room, min(curve.max(), 1.5 * curve[0]) + 2 * room)
+        figure.legend(loc="outside upper left", ncols=5)
+        caption = "One step at each rate, from the lowest to the highest; smoothed over neighbouring steps."
+        return saved(figure, "learning-rates", f"Learning rates of {found.experiment}", caption)
+
+
+# Maps of embeddings
+
+
+MOST_COLOURS = 20
+MOST_MARKS = 4000
+"""Beyond it a picture of dots is smaller than their coordinates."""
+
+
+def embedding_maps(images: "Images", maps: dict[str, np.ndarray], chosen: Sequence[int]) -> Drawn:
+    """A map for each phase: dots are gallery images, triangles queries. The chosen classes, or all of them where they are few, have colours
+    of their own; else classes are told apart by whether a model was trained without them."""
+    import matplotlib as mpl
+
+    from dml_bench.browse.traces import distinct
+
+    coloured = list(chosen) or [label for label in sorted(images.class_names) if len(images.class_names) <= MOST_COLOURS]
+    groups = [(images.class_names[label], images.labels == label, c) for label, c in zip(coloured, distinct(len(coloured)), strict=True)]
+    if not coloured:
+        groups = [("seen classes", ~images.unseen, BLUE), ("unseen classes", images.unseen, ORANGE)]
+    others = ~np.any([rows for _, rows, _ in groups], axis=0)
+    with mpl.rc_context(STYLE):
+        columns = min(2, len(maps))
+        figure, grid = canvas(0.9 + 4.1 * -(-len(maps) // columns), columns, -(-len(maps) // columns))
+        for axes in grid.flat:
+            axes.set_axis_off()
+        for axes, (phase, points) in zip(grid.flat, maps.items(), strict=False):
+            draw_map(axes, images, points, [("", others, INK), *groups])
+            axes.set_title(map_title(images, phase), fontsize=8)
+        keys = [key_line(name, colour, marker="o", linestyle="", markersize=4) for name, rows, colour in groups if rows.any()]
+        shapes = [key_line(part, INK, marker=m, linestyle="", markersize=4) for part, m in (("gallery image", "."), ("query", "^"))]
+        figure.legend(handles=[*shapes, *keys], loc="outside lower left", ncols=3 if coloured else 4, fontsize=7)
+        caption = "UMAP; each map is turned to lie like the first. Alike: mean cosine similarity of a class's images."
+        return saved(figure, "map", f"Embeddings of {images.run.experiment.name}", caption)
+
+
+def draw_map(axes: Axes, images: "Images", points: np.ndarray, groups: Sequence[tuple[str, np.ndarray, str]]) -> None:
+    """(name, rows, colour) groups of images; one without a name is drawn as ground for the others."""
+    area = float(np.clip(6000 / len(points), 2, 16))
+    there, many = np.isfinite(points).all(1), len(points) > MOST_MARKS
+    for is_asked in (False, True):
+        how: Any = {"marker": "^", "s": 1.8 * area, "edgecolors": INK, "linewidths": 0.3} if is_asked else {"marker": "o", "s": area}
+        for name, rows, colour in groups:
+            of = points[there & rows & (images.asked == is_asked)]
+            ground = {"alpha": 0.12, "edgecolors": "none"} if not name else {}
+            axes.scatter(*of.T, color=colour, **({"alpha": 0.85, "linewidths": 0, "rasterized": many} | how | ground))
+    axes.set_aspect("equal", "datalim")
+
+
+def map_title(images: "Images", phase: str) -> str:
+    """What the model knew, and how near test images stay to their class's gallery images, which training has pulled together."""
+    from dml_bench.browse.page import phase_words
+
+    among, between = images.closeness(phase)
+    unseen = np.isin(sorted(images.class_names), images.labels[images.unseen])
+    lines = [phase_words(images, phase)]
+    for name, classes in (("seen", ~unseen), ("unseen", unseen)):
+        if np.isfinite(among[classes]).any() and np.isfinite(between[classes]).any():
+            within, to = np.nanmean(among[classes]), np.nanmean(between[classes])
+            lines.append(f"{name} classes: gallery images {within:.2f} alike, queries {to:.2f} like them")
+    return "\n".join(lines)
+
+
 FIGURES: tuple[Callable[[Section, dict[str, Closer]], Drawn | None], ...] = (
+    effect_dots,
     drop_bars,
+    holdout_dots,
     accuracy_curves,
     loss_curves,
     class_bars,
     enrolment,
     open_set,
     votes,
+    reliability,
     cost_scatter,
 )

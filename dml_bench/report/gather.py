@@ -1,23 +1,32 @@
 """From paths to finished runs, and from those to sections: runs that may stand in one table."""
 
-import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from dml_bench import experiments
-from dml_bench.config import Experiment, as_table
+from dml_bench.config import Expectation, Experiment, as_table
 from dml_bench.expectations import judge
-from dml_bench.measured import FinishedRun, NotFinished, described, progress, read_folder, run_folders
+from dml_bench.measured import FinishedRun, NotFinished, described, metrics_of, progress, read_folder, run_folders
 from dml_bench.report.section import Section
-from dml_bench.results import differing
+from dml_bench.results import decisive, differing
 from dml_bench.suite.rows import Row, read_table, table_names
 from dml_bench.suite.table import grouped
 
 __all__ = ["Gathered", "gather", "sections_of"]
 
-Key = tuple[str, str, str, str]
-"""Protocol, data set, profile, and the data set's fingerprint."""
+
+class Key(NamedTuple):
+    """What runs of one section have in common."""
+
+    protocol: str
+    dataset: str
+    profile: str
+    fingerprint: str
+    """Of the data set."""
+    unseen: str
+    """The rule that holds classes out; empty where none are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +70,7 @@ def add(found: Gathered, path: Path) -> None:
         found.problems.append(str(reason))
         experiment, folder = described(path)
         if (dataset := folder.environment.get("dataset")) is not None:
-            key = (experiment.protocol, dataset["name"], experiment.profile, dataset["fingerprint"])
-            found.unfinished.append(Unfinished(experiment, key, f"not finished ({progress(folder)})"))
+            found.unfinished.append(Unfinished(experiment, key_of(experiment, dataset), f"not finished ({progress(folder)})"))
     except ValueError as reason:
         found.problems.append(" ".join(str(reason).split()))
     else:
@@ -75,33 +83,45 @@ def add(found: Gathered, path: Path) -> None:
 def why_not_beside(run: FinishedRun, others: Sequence[FinishedRun]) -> str:
     """Why `run` can't stand in one row with a run of the same name that came before it, or nothing."""
     for other in others:
-        if other.experiment.name != run.experiment.name or key_of(other) != key_of(run):
+        if other.experiment.name != run.experiment.name or key_of_run(other) != key_of_run(run):
             continue
+        theirs, mine = (decisive(as_table(each.experiment)) for each in (other, run))
+        if changed := [key for key in differing(theirs, mine) if key != "seed"]:
+            return f"{other.folder} has an experiment of the same name with other settings ({', '.join(changed[:3])})"
         if other.seed == run.seed:
             return f"{other.folder} has the same experiment with the same seed"
-        changed = [key for key in differing(as_table(other.experiment), as_table(run.experiment)) if key != "seed"]
-        if changed:
-            return f"{other.folder} has an experiment of the same name with other settings ({', '.join(changed[:3])})"
     return ""
 
 
-def key_of(run: FinishedRun) -> Key:
-    dataset = run.summary["dataset"]
-    return run.experiment.protocol, dataset["name"], run.experiment.profile, dataset["fingerprint"]
+def key_of(experiment: Experiment, dataset: dict[str, Any]) -> Key:
+    unseen = experiment.unseen if experiment.protocol == "precision_drop" else ""
+    return Key(experiment.protocol, dataset["name"], experiment.profile, dataset["fingerprint"], unseen)
+
+
+def key_of_run(run: FinishedRun) -> Key:
+    return key_of(run.experiment, run.summary["dataset"])
 
 
 def sections_of(found: Gathered) -> list[Section]:
-    """One section for each protocol, data set and profile; they never share a table."""
-    keys = list(dict.fromkeys(key_of(run) for run in found.runs))
-    sections = [section_of(key, found) for key in keys]
+    """One section for each protocol, data set, profile and way of holding classes out; they never share a table."""
+    keys = list(dict.fromkeys(key_of_run(run) for run in found.runs))
+    sections = [section_of(key, told_apart(key, keys), found) for key in keys]
     if len(sections) > 1:
         titles = "; ".join(section.title for section in sections)
         found.problems.append(f"these runs can't all be compared: there is one section for each of {titles}")
     return sections
 
 
-def section_of(key: Key, found: Gathered) -> Section:
-    runs = {(run.experiment.name, run.seed): run for run in found.runs if key_of(run) == key}
+def told_apart(key: Key, keys: Sequence[Key]) -> str:
+    """What tells a section from the others of the same protocol, data set and profile; nothing where it is the only one."""
+    like = [other for other in keys if other[:3] == key[:3]]
+    images = f"images {key.fingerprint[:6]}" if len({other.fingerprint for other in like}) > 1 else ""
+    unseen = f"unseen {key.unseen}" if len({other.unseen for other in like}) > 1 else ""
+    return ", ".join(filter(None, (unseen, images)))
+
+
+def section_of(key: Key, apart: str, found: Gathered) -> Section:
+    runs = {(run.experiment.name, run.seed): run for run in found.runs if key_of_run(run) == key}
     unfinished = {(u.experiment.name, u.experiment.seed): u for u in found.unfinished if u.key == key}
     everything = {**{name: u.experiment for name, u in unfinished.items()}, **{name: run.experiment for name, run in runs.items()}}
     rows = []
@@ -111,12 +131,23 @@ def section_of(key: Key, found: Gathered) -> Section:
     [group] = grouped(rows, runs, {each: u.reason for each, u in unfinished.items() if each not in runs})
     of_row = {line.name: line.runs for line in group.lines}
     verdicts = [tested for row in rows for tested in judge(row.written, of_row[row.name], lambda name: of_row.get(name, ()))]
-    return Section(group, tuple(verdicts), fingerprint=key[3], absent=absent(set(of_row)))
+    untold = [
+        f"{row.name}, a claim on {claim.metric}: its runs have none" for row in rows for claim in unmeasured(row.seeds[0], row.written)
+    ]
+    return Section(group, tuple(verdicts), key.fingerprint, apart, absent=absent(set(of_row)), missing=untold)
 
 
 def written(experiment: Experiment) -> Experiment:
-    """The experiment as its file has it, for its claims; itself where it has no file."""
-    return experiments.resolve(experiment.name) if experiment.name in experiments.names() else experiment
+    """The experiment as its file has it, for its claims; itself where it has no file, without claims on what its runs don't measure."""
+    if experiment.name in experiments.names():
+        return experiments.resolve(experiment.name)
+    measured = metrics_of(experiment)
+    return replace(experiment, expects=tuple(claim for claim in experiment.expects if claim.metric in measured))
+
+
+def unmeasured(run: Experiment, written: Experiment) -> list[Expectation]:
+    """Claims of an experiment as it ran that `written` leaves out."""
+    return [claim for claim in run.expects if claim not in written.expects and claim.metric not in metrics_of(run)]
 
 
 def in_table_order(names: set[str]) -> list[str]:
@@ -128,8 +159,3 @@ def absent(names: set[str]) -> tuple[str, ...]:
     """The rows of the study that are not here, if some of them are."""
     rows = read_table("study").rows
     return tuple(name for name in rows if name not in names) if names & set(rows) else ()
-
-
-def epochs_of(run: FinishedRun) -> list[dict[str, float | int | str]]:
-    """The lines of metrics.jsonl."""
-    return [json.loads(line) for line in (run.folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import tomli_w
 
+from dml_bench.report import changes
 from dml_bench.report.closer import WANTED_PRECISION, Case, Closer
 from dml_bench.report.pictures import Pictures
 from dml_bench.suite.page import EXPLAINED, INTERVALS, claimed, interval_cell, markdown_row, markdown_table, signed, write_text
@@ -13,7 +14,7 @@ from dml_bench.suite.page import EXPLAINED, INTERVALS, claimed, interval_cell, m
 if TYPE_CHECKING:
     from dml_bench.report.render import Chapter, Report
 
-__all__ = ["NUMBERS", "closer_cells", "write"]
+__all__ = ["NUMBERS", "closer_cells", "closer_words", "write"]
 
 NUMBERS = (
     "AUROC",
@@ -57,6 +58,7 @@ def of_chapter(chapter: "Chapter") -> Iterable[str]:
     yield from ("### The experiments", "", *markdown_table(section.group), "")
     yield from (*(f"- {line}" for line in (*EXPLAINED[section.group.protocol], INTERVALS)), "")
     yield from expectations(chapter)
+    yield from changes_made(chapter)
     yield from ("### Figures", "")
     for drawn in chapter.figures:
         yield from (f"**{drawn.title}.** {drawn.caption}", "", f"![{drawn.title}](figures/{drawn.name}.png)", "")
@@ -85,10 +87,33 @@ def expectations(chapter: "Chapter") -> Iterable[str]:
     yield ""
 
 
+def changes_made(chapter: "Chapter") -> Iterable[str]:
+    effects = chapter.section.effects
+    if not effects:
+        return
+    yield from ("### What each change does", "", *(f"- {sentence}" for sentence in changes.words(effects)), "")
+    yield from (*markdown_row(changes.HEADS), *markdown_row(["---", "---", "--:", "--:", "--:", "---"]))
+    for effect in effects:
+        yield from markdown_row(changes.cells(effect))
+    yield ""
+
+
+def closer_words(chapter: "Chapter") -> str:
+    """What stands above the numbers of the closer looks."""
+    told = "Of the experiments looked at more closely, means over seeds."
+    chosen_on = "; ".join(dict.fromkeys(look.chosen_on for look in chapter.closer.values() if look.open_set))
+    if not chosen_on:
+        return told
+    return (
+        f"{told} The first six with the model trained without the unseen classes, which are left out of the gallery, too; the threshold is "
+        f"chosen on {chosen_on}, and held against the queries."
+    )
+
+
 def closer_looks(chapter: "Chapter") -> Iterable[str]:
     if not chapter.closer:
         return
-    yield from ("### Unknown classes and votes", "", *markdown_row(["experiment", *NUMBERS]))
+    yield from ("### Unknown classes and votes", "", closer_words(chapter), "", *markdown_row(["experiment", *NUMBERS]))
     yield from markdown_row(["---", *["--:"] * len(NUMBERS)])
     for name, look in chapter.closer.items():
         yield from markdown_row([name, *closer_cells(look)])

@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any
 import tomli_w
 from markupsafe import Markup, escape
 
+from dml_bench.effects import Effect
 from dml_bench.evaluation.statistics import Interval
 from dml_bench.expectations import Judgement, Verdict
 from dml_bench.files import write_atomically
-from dml_bench.report.markdown import NUMBERS, closer_cells, missing
+from dml_bench.report import changes
+from dml_bench.report.markdown import NUMBERS, closer_cells, closer_words, missing
 from dml_bench.suite import page as table_page
 from dml_bench.suite.table import COST, Line
 
@@ -46,7 +48,7 @@ def spoken(text: str) -> Markup:
 
 
 def breakable(name: str) -> Markup:
-    return Markup("_<wbr>").join(escape(part) for part in name.split("_"))
+    return Markup("<wbr>").join(escape(part) for part in re.split(r"(?<=[_+])", name))
 
 
 def shown(chapter: "Chapter") -> dict[str, Any]:
@@ -62,11 +64,21 @@ def shown(chapter: "Chapter") -> dict[str, Any]:
         "explained": (*table_page.EXPLAINED[group.protocol], table_page.INTERVALS, table_page.COSTS),
         "verdicts": table_page.count_verdicts(chapter.section.verdicts),
         "numbers": NUMBERS,
+        "closer_words": closer_words(chapter),
         "closer": [(name, closer_cells(look)) for name, look in chapter.closer.items()],
+        "change_heads": changes.HEADS,
+        "change_words": changes.words(chapter.section.effects),
+        "changes": [(changes.cells(effect), sortable(effect)) for effect in chapter.section.effects],
         "missing": list(missing(chapter)),
         "configurations": [(line, toml(table)) for line, table in chapter.configurations],
         "figures": [(drawn, Markup(drawn.svg)) for drawn in chapter.figures],
     }
+
+
+def sortable(effect: Effect) -> list[str]:
+    """What each cell of a change is sorted by."""
+    estimates = (part.difference.estimate for part in (effect.seen, effect.unseen, effect.drop))
+    return [effect.changed, effect.without, *("" if math.isnan(value) else repr(value) for value in estimates), effect.verdict]
 
 
 def toml(table: dict[str, Any]) -> str:

@@ -14,6 +14,7 @@ from dml_bench.environment import commit
 from dml_bench.files import write_csv
 from dml_bench.report import figures, markdown, page
 from dml_bench.report.answers import Answer, answers
+from dml_bench.report.changes import changes_csv
 from dml_bench.report.closer import Album, Case, Closer, Mistake, look_closer
 from dml_bench.report.gather import gather, sections_of
 from dml_bench.report.pictures import Pictures
@@ -27,6 +28,7 @@ __all__ = ["Chapter", "Report", "report"]
 DRAWS = 30
 MISTAKES = 8
 CASES = 4
+TABLES = ("table", "expectations", "closer", "holdouts")
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,15 +120,32 @@ def write(out: Path, whole: Report) -> None:
         for old in (out / folder).iterdir():
             if old.suffix in (".svg", ".png", ".jpg"):
                 old.unlink()
+    for table in TABLES:
+        for old in out.glob(f"{table}-*.csv"):
+            old.unlink()
+    (out / "holdouts.csv").unlink(missing_ok=True)
     for each in whole.chapters:
         slug = "" if len(whole.chapters) == 1 else f"-{each.section.slug}"
         write_csv(out / f"table{slug}.csv", *table_csv(each.section.group))
         write_csv(out / f"expectations{slug}.csv", *expectations_csv(each.section.verdicts))
         write_csv(out / f"closer{slug}.csv", *closer_csv(each))
+        if len(each.section.holdouts) > 1:
+            write_csv(out / f"holdouts{slug}.csv", *holdouts_csv(each.section))
+        if each.section.effects:
+            write_csv(out / f"changes{slug}.csv", *changes_csv(each.section.effects))
         figures.write(out / "figures", each.figures)
         each.pictures.write(out / "images")
     page.write(out / "index.html", whole)
     markdown.write(out / "report.md", whole)
+
+
+def holdouts_csv(section: Section) -> tuple[list[str], list[list[Any]]]:
+    """The drop on the unseen classes of each hold-out, a row for each seed."""
+    rows: list[list[Any]] = []
+    for line in section.finished:
+        for phase, drops in zip(section.holdouts, section.holdout_drops(line), strict=True):
+            rows += [[line.name, run.seed, phase, drop] for run, drop in zip(line.runs, drops.tolist(), strict=True)]
+    return ["experiment", "seed", "phase", "precision_drop_unseen_classes"], rows
 
 
 def closer_csv(chapter: Chapter) -> tuple[list[str], list[list[Any]]]:
@@ -142,6 +161,8 @@ def closer_csv(chapter: Chapter) -> tuple[list[str], list[list[Any]]]:
             rows += [
                 [name, f"threshold_{what}", "", value, "", ""] for what, value in zip(("precision", "coverage"), look.answered, strict=True)
             ]
+            images = sum(each.validation_images for each in look.open_set) / len(look.open_set)
+            rows.append([name, "threshold_validation_images", "", images, "", ""])
         rows += [
             [name, f"vote_{w}", k, v, "", ""]
             for w in ("majority", "distance")

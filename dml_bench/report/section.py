@@ -1,13 +1,15 @@
 """A section of the report: experiments of one protocol, data set and profile, and every number that sentences and figures need of them."""
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
 
+from dml_bench.effects import Effect, effects
 from dml_bench.evaluation.metrics import precision_at_1
-from dml_bench.evaluation.statistics import Interval, Scores, interval
+from dml_bench.evaluation.statistics import Interval, Scores, estimate, interval
 from dml_bench.expectations import Judgement
 from dml_bench.measured import FinishedRun, metric_of, metrics_of
 from dml_bench.registry import losses
@@ -21,11 +23,7 @@ LEVEL = 0.95
 
 def held_out(run: FinishedRun) -> dict[str, np.ndarray]:
     """By the phase that did not train on them: the class ids of the unseen classes."""
-    named = run.summary.get("holdouts")
-    if not named or len(named) == 1:
-        return {"limited": run.unseen} if "limited" in run.neighbours else {}
-    ids = dict(zip(run.summary["unseen_classes"], run.unseen.tolist(), strict=True))
-    return {part["phase"]: np.array([ids[name] for name in part["unseen_classes"]]) for part in named}
+    return {phase: classes for phase, classes in run.held_out.items() if phase in run.neighbours}
 
 
 def main_phase(run: FinishedRun) -> str:
@@ -43,11 +41,12 @@ def logits(run: FinishedRun) -> Scores:
 
 
 def of_unseen(run: FinishedRun, phase_of: Callable[[str], str]) -> Scores:
-    parts = []
-    for phase, unseen in held_out(run).items():
-        found = run.neighbours[phase_of(phase)]
-        parts.append(Scores(precision_at_1(found), found.query_labels).of_classes(unseen))
-    return Scores(np.concatenate([part.values for part in parts]), np.concatenate([part.labels for part in parts]))
+    """Of several hold-outs, the mean over those in which the query's class is unseen."""
+    labels, held = run.neighbours["all"].query_labels, held_out(run)
+    right = np.stack([precision_at_1(run.neighbours[phase_of(phase)]) for phase in held])
+    unseen = np.stack([np.isin(labels, classes) for classes in held.values()])
+    asked = unseen.any(0)
+    return Scores((right * unseen).sum(0)[asked] / unseen.sum(0)[asked], labels[asked])
 
 
 def unseen_limited(run: FinishedRun) -> Scores:
@@ -58,6 +57,12 @@ def unseen_limited(run: FinishedRun) -> Scores:
 def unseen_all(run: FinishedRun) -> Scores:
     """P@1 on the same classes, by the model that did."""
     return of_unseen(run, lambda phase: "all")
+
+
+def drop_of_holdout(run: FinishedRun, phase: str) -> Scores:
+    """The drop on the classes that one phase held out."""
+    trained, without = (Scores(precision_at_1(found), found.query_labels) for found in (run.neighbours["all"], run.neighbours[phase]))
+    return trained.minus(without).of_classes(held_out(run)[phase])
 
 
 def drop(group: str) -> Callable[[FinishedRun], Scores]:
@@ -82,6 +87,8 @@ class Section:
     verdicts: tuple[Judgement, ...]
     fingerprint: str
     """Of the data set."""
+    apart: str = ""
+    """What tells it from other sections of the same protocol, data set and profile."""
     absent: tuple[str, ...] = ()
     """Rows of the study that have no run here."""
     missing: list[str] = field(default_factory=list)
@@ -99,11 +106,12 @@ class Section:
 
     @property
     def title(self) -> str:
-        return self.group.title[:1].upper() + self.group.title[1:]
+        return self.group.title[:1].upper() + self.group.title[1:] + (f", {self.apart}" if self.apart else "")
 
     @cached_property
     def slug(self) -> str:
-        return f"{self.group.slug}-{self.fingerprint[:6]}"
+        digest = f"-{hashlib.sha256(self.apart.encode()).hexdigest()[:4]}" if self.apart else ""
+        return f"{self.group.slug}-{self.fingerprint[:6]}{digest}"
 
     @property
     def has_drop(self) -> bool:
@@ -116,6 +124,11 @@ class Section:
     @cached_property
     def first(self) -> FinishedRun:
         return self.finished[0].runs[0]
+
+    @cached_property
+    def effects(self) -> tuple[Effect, ...]:
+        """What each experiment changes beside the one that it extends, where that is here too."""
+        return effects({line.name: line.runs for line in self.finished}) if self.has_drop else ()
 
     @cached_property
     def rivals(self) -> tuple[Line, ...]:
@@ -164,11 +177,20 @@ class Section:
             self._known[key] = None if lacks(line, quantity) else interval([scores(run) for run in line.runs], within=within, level=level)
         return self._known[key]
 
+    @property
+    def holdouts(self) -> tuple[str, ...]:
+        """The phases that held classes out, the same in all runs."""
+        return tuple(held_out(self.first))
+
+    def holdout_drops(self, line: Line) -> np.ndarray:
+        """(holdout, seed) the drop on the unseen classes of each hold-out."""
+        return np.array([[estimate([drop_of_holdout(run, phase)]) for run in line.runs] for phase in self.holdouts])
+
     def pooled(self, quantity: str) -> Interval | None:
         """The mean over all metric-learning experiments, which has less noise than any of them; over the seeds that all have on the same
         splits, None where there are none."""
         scores, within = QUANTITIES[quantity]
-        by_seed = [{(run.seed, run.split): run for run in line.runs} for line in self.methods]
+        by_seed = [{(run.seed, run.asked): run for run in line.runs} for line in self.methods]
         shared = sorted(set.intersection(*(set(runs) for runs in by_seed)))
         pools = [pool([scores(runs[seed]) for runs in by_seed]) for seed in shared]
         return interval(pools, within=within) if pools else None
@@ -200,7 +222,7 @@ class Section:
         (first, within), (second, _) = QUANTITIES[quantity], QUANTITIES[of_other]
         width = within[1] - within[0]
         by_seed = {run.seed: run for run in other.runs}
-        pairs = [(run, by_seed[run.seed]) for run in line.runs if run.seed in by_seed and by_seed[run.seed].split == run.split]
+        pairs = [(run, by_seed[run.seed]) for run in line.runs if run.seed in by_seed and by_seed[run.seed].asked == run.asked]
         scores = [first(mine).minus(second(theirs)) for mine, theirs in pairs]
         return interval(scores, within=(-width, width), level=level) if scores else None
 

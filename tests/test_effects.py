@@ -1,0 +1,75 @@
+"""What a change does to known and to unseen classes, from runs written by hand."""
+
+from pathlib import Path
+
+import pytest
+from handmade import BASELINE, experiment, finish
+
+from dml_bench import experiments
+from dml_bench.effects import changed, effects
+
+MIXUP = f"{BASELINE}+mixup"
+
+
+def run(out: Path, name: str, seen: float, unseen: float, seed: int = 42):
+    """Ten classes of 20 queries; the last three are unseen. The share of the queries of each that the limited model gets right; the other
+    model gets all right."""
+
+    def right(share: float, shift: int) -> list[int]:
+        count = round(share * 20)
+        return [int((i + shift) % 20 < count) for i in range(20)]
+
+    limited = [right(seen, label) for label in range(7)] + [right(unseen, label) for label in range(3)]
+    return finish(out / name, experiment(name, seed=seed), {"all": [[1] * 20] * 10, "limited": limited}, unseen=3)
+
+
+def test_an_effect_is_the_difference_from_the_experiment_that_is_extended(tmp_path):
+    runs = {
+        name: [run(tmp_path, name, *shares, seed=seed) for seed in (42, 43)]
+        for name, shares in {BASELINE: (0.5, 0.9), MIXUP: (0.8, 0.3)}.items()
+    }
+    [effect] = effects(runs)
+    assert (effect.name, effect.without, effect.changed, effect.seeds) == (MIXUP, BASELINE, "+mixup", (42, 43))
+    assert effect.seen.difference.estimate == pytest.approx(0.3)
+    assert effect.unseen.difference.estimate == pytest.approx(-0.6)
+    assert effect.drop.difference.estimate == pytest.approx(0.6)
+    assert effect.verdict == "helps known and hurts unseen"
+
+
+def test_a_change_of_nothing_can_t_be_told(tmp_path):
+    [effect] = effects({name: [run(tmp_path, name, 0.5, 0.5)] for name in (BASELINE, MIXUP)})
+    assert effect.verdict == "can't be told"
+
+
+def test_a_change_for_the_better_everywhere_helps_both(tmp_path):
+    runs = {BASELINE: [run(tmp_path, BASELINE, 0.2, 0.2)], MIXUP: [run(tmp_path, MIXUP, 0.9, 0.9)]}
+    assert [effect.verdict for effect in effects(runs)] == ["helps both"]
+
+
+def test_an_experiment_whose_parent_has_no_run_here_has_no_effect(tmp_path):
+    assert effects({MIXUP: [run(tmp_path, MIXUP, 0.5, 0.5)]}) == ()
+
+
+def test_the_parent_of_an_experiment_is_what_its_file_extends():
+    assert experiments.parent(MIXUP) == BASELINE
+    assert experiments.parent("EPSHN_euclidean_resnet18") is None
+    assert experiments.parent("no such experiment") is None
+
+
+def test_what_changed_is_what_one_name_has_and_the_other_has_not():
+    assert changed(MIXUP, BASELINE) == "+mixup"
+    assert changed("crossentropy_resnet18_camhead_sgd_aug", "crossentropy_resnet18_sgd_aug") == "camhead"
+    assert changed("EPSHN_cosine_xresnet18+mish_scratch_sgd_aug", "EPSHN_cosine_xresnet18_scratch_sgd_aug") == "+mish"
+
+
+def test_the_report_shows_what_each_change_does_as_words_table_figure_and_csv(tmp_path):
+    from dml_bench.report.render import report
+
+    for name, shares in {BASELINE: (0.2, 0.2), MIXUP: (0.9, 0.3)}.items():
+        run(tmp_path / "runs", name, *shares)
+    report([tmp_path / "runs"], tmp_path / "out", ["dml-bench", "report"])
+    markdown, page = ((tmp_path / "out" / file).read_text() for file in ("report.md", "index.html"))
+    assert f"Helps known classes: +mixup ({BASELINE})." in markdown and f"Helps known classes: +mixup ({BASELINE})." in page
+    assert f"| +mixup | {BASELINE} | +0.700 [" in markdown
+    assert (tmp_path / "out" / "changes.csv").read_text().count("\n") == 4
+    assert len(list((tmp_path / "out" / "figures").glob("changes-*.svg"))) == 1

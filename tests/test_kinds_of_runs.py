@@ -1,0 +1,137 @@
+"""What is made of a finished run holds for every kind: rotated hold-outs, classes apart, cut to boxes, with validation images, of folds."""
+
+import csv
+import json
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from tiny import train
+
+from dml_bench.cli import main
+from dml_bench.report import figures
+
+KINDS = {
+    "rotated": ("unseen=random:3:5 x 3",),
+    "apart": ("protocol=class_disjoint", "data.split=half", "data.valid_fraction=0.25"),
+    "boxed": ("data.dataset.crop_to_box=true",),
+    "validated": ("data.valid_fraction=0.2",),
+    "folds": ("train.folds=2",),
+}
+"""By its name here, how a run differs from the others."""
+COMPARED = ("rotated", "apart")
+MAIN = {"apart": "disjoint"}
+LIMITED = {"rotated": "limited-2", "apart": "disjoint"}
+"""The phases whose model is asked, where they are not `all` and `limited`."""
+NEW = "009.Newcomer"
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def kind(request) -> str:
+    return str(request.param)
+
+
+@pytest.fixture(scope="module")
+def runs(kind, birds, cache_dir, tmp_path_factory) -> Path:
+    """One run of each kind, and a second, called `other`, of those whose numbers are others than those of plain runs."""
+    out = tmp_path_factory.mktemp(kind)
+    for more in ((), ("name=other", "optimizer.lr=0.01")) if kind in COMPARED else ((),):
+        train(birds, cache_dir, out, "train.epochs=1", *KINDS[kind], *more)
+    return out
+
+
+@pytest.fixture
+def run(runs, tmp_path) -> Path:
+    """A copy of the first one, to be changed."""
+    return Path(shutil.copytree(next(runs.glob("EPSHN*/*/seed-42")), tmp_path / "experiment" / "cub" / "seed-42"))
+
+
+@pytest.fixture
+def photos(tmp_path) -> Path:
+    from dml_bench.data.demo import write
+
+    drawn = write(tmp_path / "drawn", counts=[4], size=48, seed=77) / "images"
+    next(drawn.iterdir()).rename(drawn / NEW)
+    return drawn
+
+
+def dml_bench(monkeypatch, capsys, *arguments: object) -> str:
+    """What a command prints; it has to succeed."""
+    monkeypatch.setattr(sys, "argv", ["dml-bench", *map(str, arguments)])
+    try:
+        main()
+    except SystemExit as ended:
+        assert not ended.code, capsys.readouterr().err
+    return capsys.readouterr().out
+
+
+def summary_of(run: Path) -> dict[str, Any]:
+    return json.loads((run / "summary.json").read_text())
+
+
+@pytest.mark.parametrize("kind", COMPARED, indirect=True)
+def test_runs_are_compared_by_what_was_measured_of_them(kind, runs, monkeypatch, capsys):
+    told = dml_bench(monkeypatch, capsys, "compare", *sorted(runs.iterdir()), "--json")
+    [found] = json.loads(told)
+    metrics = {row["metric"] for row in found["overall"]}
+    assert metrics >= ({"recall_at_1", "map_at_r"} if kind == "apart" else {"precision_at_1_macro", "precision_drop_unseen_classes"})
+    assert len(found["classes"]) == (4 if kind == "apart" else 8)
+
+
+def test_they_are_reported(kind, runs, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(
+        figures, "FIGURES", () if kind != "rotated" else (figures.holdout_dots, figures.class_bars, figures.accuracy_curves)
+    )
+    dml_bench(monkeypatch, capsys, "report", runs, "--out", tmp_path / "out")
+    text = (tmp_path / "out" / "report.md").read_text(encoding="utf-8")
+    assert ("- other, a claim on test_accuracy: its runs have none" in text) is (kind == "apart")
+    if kind != "apart":
+        chosen = {"validated": "validation images of the known classes"}.get(
+            kind, "the gallery's own images, each left out of its own search"
+        )
+        assert f"the threshold is chosen on {chosen}, and held against the queries." in text
+    if kind == "rotated":
+        assert sorted(path.name.rpartition("-")[2] for path in (tmp_path / "out" / "figures").glob("*.png")) == [
+            "classes.png",
+            "holdouts.png",
+            "test_accuracy.png",
+        ]
+        with open(tmp_path / "out" / "holdouts.csv", newline="") as file:
+            rows = [row for row in csv.DictReader(file) if row["experiment"] == "other"]
+        summary = summary_of(runs / "other" / "cub" / "seed-42")
+        assert [(row["phase"], float(row["precision_drop_unseen_classes"])) for row in rows] == [
+            (holdout["phase"], pytest.approx(holdout["precision_drop_unseen_classes"])) for holdout in summary["holdouts"]
+        ]
+        deviation = 100 * np.std([float(row["precision_drop_unseen_classes"]) for row in rows], ddof=1)
+        assert deviation == pytest.approx(100 * summary["precision_drop_unseen_classes_between_holdouts"])
+        assert "The drops are means over 3 rotated hold-outs: of `" in text
+
+
+@pytest.mark.parametrize("phases", [MAIN, LIMITED], ids=["main", "limited"])
+def test_a_class_is_enrolled_and_found(kind, phases, run, photos, tmp_path, monkeypatch, capsys):
+    phase = phases.get(kind, "all" if phases is MAIN else "limited")
+    told = dml_bench(monkeypatch, capsys, "enrol", run, "--images", photos, "--phase", phase)
+    assert f"1 new: {NEW}" in told
+    turned = tmp_path / "turned.png"
+    Image.open(next((photos / NEW).iterdir())).rotate(1).save(turned)
+    told = json.loads(dml_bench(monkeypatch, capsys, "predict", run, turned, "--phase", phase, "--json", "--precision", "0.01"))
+    [found] = told["answers"]
+    assert found["closest_class"] == NEW
+    chosen_on = told["threshold"]["chosen_on"]
+    assert (chosen_on["validation"] > 0, chosen_on["queries"] > 0) == ((True, False) if kind == "validated" else (False, True))
+    assert ("on_queries" in told["threshold"]) is (kind == "validated")
+
+
+def test_it_is_exported_with_a_card_that_says_what_its_model_did_not_see(kind, run, tmp_path, monkeypatch, capsys):
+    phase = LIMITED.get(kind, "limited")
+    dml_bench(monkeypatch, capsys, "export", run, "--phase", phase, "--out", tmp_path / "out")
+    card = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
+    summary = summary_of(run)
+    unseen = next((held["unseen_classes"] for held in summary.get("holdouts", ()) if held["phase"] == phase), summary["unseen_classes"])
+    assert f"The {len(unseen)} classes that it was not trained on: {', '.join(unseen)}." in card
+    assert ("| precision on the queries | queries answered |" in card) is (kind == "validated")
+    assert ("cut yours out as well" in card) is (kind == "boxed")
