@@ -7,6 +7,7 @@ that nothing here stops or slows a run: the worst that comes back is a single wa
 import copy
 import functools
 import os
+import subprocess
 import sys
 import threading
 import time
@@ -15,9 +16,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from queue import SimpleQueue
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-__all__ = ["Mirror", "Mode", "Table", "start"]
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+__all__ = ["Mirror", "Mode", "NotSent", "Table", "start", "sync"]
 
 Mode = Literal["offline", "online", "disabled"]
 Scalar = float | int | str
@@ -66,6 +70,15 @@ class Mirror:
         named = dict(tables)
         self._put(lambda run: run.log({name: wandb_table(table) for name, table in named.items()}))
 
+    @property
+    def listening(self) -> bool:
+        """Whether it is worth making something to hand over."""
+        return not (self._closed or self._warned)
+
+    def picture(self, name: str, picture: "Image") -> None:
+        """Add a picture under its name."""
+        self._put(lambda run: run.log({name: wandb_image(picture)}))
+
     def summary(self, values: dict[str, float]) -> None:
         """Set the numbers that stand for the whole run."""
         numbers = dict(values)
@@ -86,7 +99,7 @@ class Mirror:
             self._give_up(f"not done after {timeout_seconds:g} s (`wandb sync` can send later what is in {self._directory / 'wandb'})")
 
     def _put(self, job: Callable[[Any], object]) -> None:
-        if not (self._closed or self._warned):
+        if self.listening:
             self._jobs.put(job)
 
     def _work(self, connect: Callable[[], Any]) -> None:
@@ -177,6 +190,12 @@ def wandb_table(table: Table) -> Any:
     return wandb.Table(columns=list(table.columns), data=[list(row) for row in table.rows], allow_mixed_types=True)
 
 
+def wandb_image(picture: "Image") -> Any:
+    import wandb
+
+    return wandb.Image(picture)
+
+
 def describe(error: BaseException) -> str:
     """One line for a person: what went wrong and, where it is known, what to do."""
     if isinstance(error, ImportError):
@@ -201,3 +220,41 @@ def let_go_at_exit() -> None:
                     child.kill()
 
     threading.Thread(target=end_service, name="wandb-exit", daemon=True).start()
+
+
+class NotSent(ValueError):
+    """An offline run did not reach the server."""
+
+
+def sync(directory: Path, timeout_seconds: float = 600) -> list[Path]:
+    """Send what a run logged offline, in the order in which it was logged, and return its folders.
+
+    Raises NotSent, in one line, where there is nothing to send, no API key, or the server is out of reach.
+    """
+    folders = sorted((directory / "wandb").glob("offline-run-*"))
+    if not folders:
+        raise NotSent(
+            f"{directory} has nothing logged offline: it ran with --wandb online or disabled; `dml-bench wandb log` adds pictures"
+        )
+    if not (os.environ.get("WANDB_API_KEY") or has_key()):
+        raise NotSent("no W&B API key: run `wandb login`, or set WANDB_API_KEY")
+    for folder in folders:
+        command = [sys.executable, "-m", "wandb", "sync", "--yes", str(folder)]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=timeout_seconds, check=False)
+        except subprocess.TimeoutExpired:
+            raise NotSent(f"{folder} was not sent within {timeout_seconds:g} s: is the network there? Nothing is lost; try again") from None
+        if done.returncode:
+            said = (done.stderr or done.stdout).strip().splitlines() or ["no message"]
+            raise NotSent(f"{folder} was not sent ({said[-1].removeprefix('wandb: ')}); nothing is lost: try again")
+    return folders
+
+
+def has_key() -> bool:
+    """Whether `wandb login` left a key for the server."""
+    import netrc
+
+    try:
+        return any("wandb" in host for host in netrc.netrc().hosts)
+    except (OSError, netrc.NetrcParseError):
+        return False

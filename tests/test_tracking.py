@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+from PIL import Image
 
 from dml_bench import tracking
 from dml_bench.tracking import Mirror, Table
@@ -35,6 +36,8 @@ hooks = sys.exit, sys.excepthook
 mirror = begin("offline", config={"optimizer": {"lr": 0.01}, "train": ["a", "b"]})
 for epoch in (1, 2):
     mirror.log({"epoch": epoch, "phase": "head", "train_loss": 1 / epoch})
+from PIL import Image
+mirror.picture("training_batch", Image.new("RGB", (20, 10), "red"))
 mirror.tables({"per_class": tracking.Table(("class", "accuracy"), (("wren", 0.5), ("crow", "undefined")))})
 mirror.log({"epoch": 3, "phase": "all", "train_loss": 0.125, "test_accuracy": 0.75})
 mirror.summary({"precision_drop": 0.0625})
@@ -138,6 +141,12 @@ def test_a_table_arrives_whole_even_with_mixed_cells(mirrored: Mirrored) -> None
     assert json.loads(file.read_text()) == {"columns": ["class", "accuracy"], "data": [["wren", 0.5], ["crow", "undefined"]]}
 
 
+def test_a_picture_arrives_as_it_is(mirrored: Mirrored) -> None:
+    (file,) = [file for folder in mirrored.folders for file in folder.glob("files/media/images/training_batch*.png")]
+    with Image.open(file) as picture:
+        assert (picture.size, picture.getpixel((0, 0))) == ((20, 10), (255, 0, 0))
+
+
 def test_a_resumed_run_keeps_its_id_and_begins_a_folder_at_step_0(mirrored: Mirrored) -> None:
     assert len(mirrored.folders) == 2
     assert [run["run_id"] for run in of_type(mirrored.second, "run")] == ["run1"]
@@ -206,6 +215,25 @@ def test_even_an_attempt_to_exit_is_a_warning(tmp_path: Path) -> None:
     warnings: list[str] = []
     Mirror(lambda: sys.exit(3), directory=tmp_path, warn=warnings.append).finish()
     assert warnings == [f"W&B: SystemExit: 3; the run goes on, results are in {tmp_path}"]
+
+
+def test_a_mirror_listens_until_it_fails_or_ends(tmp_path: Path) -> None:
+    class Broken:
+        def log(self, row: dict[str, Any]) -> None:
+            raise RuntimeError("broken")
+
+        def finish(self, exit_code: int) -> None:
+            pass
+
+    assert not Mirror(None, directory=tmp_path, warn=print).listening
+    mirror = Mirror(Broken, directory=tmp_path, warn=lambda text: None)
+    assert mirror.listening
+    mirror.log({"epoch": 1})
+    mirror._thread.join()
+    assert not mirror.listening
+    ended = Mirror(Broken, directory=tmp_path, warn=lambda text: None)
+    ended.finish()
+    assert not ended.listening
 
 
 def test_a_failing_log_gives_one_warning(tmp_path: Path) -> None:

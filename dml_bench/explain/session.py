@@ -1,0 +1,145 @@
+"""From a run folder to panels and a table of scores."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from dml_bench.environment import describe
+from dml_bench.explain.drawing import Drawing
+from dml_bench.explain.methods import applicable, methods
+from dml_bench.explain.models import Model, Target, check_target, model_of_phase
+from dml_bench.explain.scored import score
+from dml_bench.explain.subjects import Material, chosen, own_photos, spread_out
+from dml_bench.explain.tables import Line, lines, markdown, write_lines
+from dml_bench.explain.truth import Truth, read_truth
+from dml_bench.files import write_atomically, write_json
+from dml_bench.gallery.answering import cuts_to_boxes
+from dml_bench.gallery.store import open_run, weight_files, weights_digest
+
+__all__ = ["Explained", "Request", "explain"]
+
+DRAWN = 6
+"""Queries that are drawn where none are chosen."""
+
+
+def quiet(what: str, done: int, total: int) -> None:
+    """No progress is shown."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Request:
+    """What is to be explained, as the command line has it."""
+
+    run: Path
+    out: Path
+    images: tuple[Path, ...] = ()
+    class_name: str = ""
+    mistakes: int = 0
+    other: Path | None = None
+    """Another image, which the maps then are about."""
+    target: Target = "class"
+    chosen: tuple[str, ...] = ()
+    """Names of methods; empty for all that the network allows."""
+    layer: str = ""
+    """Whose map Grad-CAM weighs; empty for the one that the backbone's entry and the size of its images choose."""
+    scored: int = 40
+    """Queries whose maps are scored; 0 for none."""
+    device: str = "auto"
+    command: tuple[str, ...] = ()
+    progress: Callable[[str, int, int], None] = quiet
+
+
+@dataclass(frozen=True, slots=True)
+class Explained:
+    panels: tuple[Path, ...]
+    lines: tuple[Line, ...]
+
+
+def explain(request: Request) -> Explained:
+    """Write the folder `out`: panels/, scores.csv and scores.md unless nothing is scored, and explain.json, which says what they are.
+
+    Raises ValueError where something that was asked for is not there, or the folder holds something else.
+    """
+    start = time.perf_counter()
+    if request.out.exists() and (not request.out.is_dir() or (any(request.out.iterdir()) and not (request.out / "explain.json").exists())):
+        raise ValueError(f"{request.out} holds something else: name a new folder with --out")
+    run = open_run(request.run)
+    if any(len(weight_files(run, phase)) > 1 for phase in run.neighbours):
+        raise ValueError(f"{run.folder} answers with several networks in each phase, and a map explains one: explain a run without --folds")
+    check_target(run, request.target)
+    material = Material(run)
+    subjects = chosen(material, images=request.images, class_name=request.class_name, mistakes=request.mistakes)
+    subjects = subjects or spread_out(material, DRAWN)
+    other = material.pixels(own_photos(material, [request.other])[0]) if request.other else None
+    models = [model_of_phase(material, phase, request.device, request.layer) for phase in run.neighbours]
+    names = chosen_methods(models[0], request.chosen)
+    truth = Truth() if cuts_to_boxes(run) else read_truth(material.root)
+    (request.out / "panels").mkdir(parents=True, exist_ok=True)
+    drawing = Drawing(material=material, models=models, names=names, truth=truth, target=request.target, other=other)
+    panels = tuple(drawing.write(subjects, request.out / "panels"))
+    found: list[Line] = []
+    if request.scored:
+        sample = spread_out(material, request.scored)
+        measured = score(material, models, names, truth, request.target, sample, request.progress)
+        found = lines(measured, [*(model.name for model in models), "random"])
+    write_record(request, models, names, panels, found, time.perf_counter() - start)
+    return Explained(panels, tuple(found))
+
+
+def chosen_methods(model: Model, chosen: Sequence[str]) -> list[str]:
+    """Raises UnknownName for a method that does not exist, ValueError for one that the network does not allow."""
+    there = applicable(model.lens)
+    for name in chosen:
+        needs = methods[name].facts["needs"]
+        if name not in there:
+            backbone = model.run.experiment.model.backbone.name
+            raise ValueError(f"method {name} needs {NEEDS[needs]}, which {backbone} does not have; it allows: {', '.join(there)}")
+    return [name for name in there if name in chosen] if chosen else there
+
+
+NEEDS = {"map": "a map that is pooled", "stage": "stages that make maps", "tokens": "attention among patches"}
+
+
+def write_record(
+    request: Request, models: Sequence[Model], names: Sequence[str], panels: Sequence[Path], found: Sequence[Line], seconds: float
+) -> None:
+    run = models[0].run
+    record: dict[str, Any] = {
+        "command": list(request.command),
+        "experiment": run.experiment.name,
+        "dataset": run.experiment.data.dataset.name,
+        "seed": run.seed,
+        "weights": {model.name: weights_digest(run, model.name) for model in models},
+        "layer": models[0].lens.layer,
+        "target": request.target,
+        "methods": {name: methods[name].source for name in names},
+        "panels": [path.name for path in panels],
+        "scored": max((line.queries for line in found), default=0),
+        "made_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "seconds": round(seconds, 1),
+        "environment": describe(),
+    }
+    if found:
+        write_lines(request.out / "scores.csv", found)
+        text = "\n".join([*heading(record), *markdown(found)])
+        write_atomically(request.out / "scores.md", lambda file: file.write(text.encode()))
+    write_json(request.out / "explain.json", record)
+
+
+def heading(record: dict[str, Any]) -> list[str]:
+    environment = record["environment"]
+    layer = f" Grad-CAM weighs the maps of {record['layer']}." if record["layer"] else ""
+    return [
+        f"# Where {record['experiment']} looks",
+        "",
+        f"{record['scored']} queries of {record['dataset']}, spread over its classes, seed {record['seed']}.{layer} `random` is the same network "
+        "with random weights, `chance` a map of noise.",
+        "95% intervals over the classes and queries of this one run; a difference is of the same queries.",
+        "",
+        f"Made by `{' '.join(record['command'])}` in {record['seconds']} s at {record['made_at']}: {environment['processor']}, "
+        f"torch {environment['packages']['torch']}, commit {environment['commit'] or 'unknown'}.",
+        "",
+    ]

@@ -1,0 +1,91 @@
+"""`dml-bench evidence`: the images behind an answer."""
+
+import csv
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from tiny import train
+
+from dml_bench.cli import main
+from dml_bench.explain.evidence import answered, evidence
+from dml_bench.explain.subjects import Material
+from dml_bench.measured import read_folder
+
+
+@pytest.fixture(scope="module")
+def run(birds: Path, cache_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return train(birds, cache_dir, tmp_path_factory.mktemp("runs"), "train.epochs=1").folder
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    with open(path, newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_query_is_shown_with_the_ten_closest_gallery_images_that_the_run_found(run):
+    material = Material(read_folder(run))
+    predicted = {row["query"]: row for row in rows(run / "predictions.csv")}
+    for phase in ("all", "limited"):
+        found = answered(material, material.subject(material.queries[3]), phase)
+        row = predicted[found.subject.path]
+        assert found.neighbours[0].path == row[f"{phase}_nearest"]
+        assert material.run.class_names[found.neighbours[0].label] == row[f"{phase}_predicted"]
+        assert material.run.class_names[found.elected] == row[f"{phase}_vote"]
+        assert found.votes / 10 == pytest.approx(float(row[f"{phase}_vote_share"]))
+        assert found.unseen == (phase == "limited" and row["unseen"] == "True")
+        assert list(found.similarities) == sorted(found.similarities, reverse=True)
+        assert len(found.neighbours) == 10
+
+
+def test_every_mistaken_query_gets_a_panel_and_rows_for_both_phases(run, tmp_path):
+    written = evidence(run, tmp_path / "out")
+    predicted = rows(run / "predictions.csv")
+    wrong = {row["query"] for row in predicted if row["all_correct"] == "False" or row["limited_correct"] == "False"}
+    shown = rows(tmp_path / "out" / "evidence.csv")
+    assert {row["image"] for row in shown} == wrong
+    assert len(written) == len(wrong) > 0
+    assert len(shown) == 2 * 10 * len(wrong)
+    with Image.open(written[0]) as picture:
+        assert picture.size == (6 + 11 * 174, 50 + 2 * 232)
+        assert np.asarray(picture).std() > 20
+
+
+def test_queries_are_chosen_by_class_or_by_file(run, tmp_path):
+    names = [row["query"] for row in rows(run / "predictions.csv")]
+    assert len(evidence(run, tmp_path / "one", images=[Path(names[0])])) == 1
+    label = names[0].split("/")[-2]
+    assert len(evidence(run, tmp_path / "class", class_name=label)) == sum(f"/{label}/" in f"/{name}" for name in names)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--class", "001.Nobody"], "the run has no class '001.Nobody'"),
+        (["--mistakes", "1", "--class", "x"], "--class and --mistakes choose images in different ways"),
+        (["--images", "nowhere.jpg"], "nowhere.jpg is not a file"),
+    ],
+)
+def test_what_can_t_be_shown_is_one_line(options, words, run, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["dml-bench", "evidence", str(run), "--out", str(tmp_path / "out"), *options])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2
+    said = capsys.readouterr().err
+    assert words in said and said.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_gallery_image_is_no_query(run, tmp_path):
+    material = Material(read_folder(run))
+    enrolled = material.subject(material.gallery("all")[0])
+    with pytest.raises(ValueError, match="is no query of .*: `dml-bench predict` asks for new photos"):
+        evidence(run, tmp_path / "out", images=[Path(enrolled.path)])
+
+
+def test_a_folder_that_holds_something_else_is_left_alone(run, tmp_path):
+    (tmp_path / "letters.txt").write_text("dear")
+    with pytest.raises(ValueError, match="holds something else: name a new folder with --out"):
+        evidence(run, tmp_path, mistakes=1)

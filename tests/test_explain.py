@@ -1,0 +1,285 @@
+"""`dml-bench explain`: from a run folder to panels and scores, for the images that were asked for."""
+
+import csv
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from tiny import train
+
+from dml_bench.cli import main
+from dml_bench.explain.models import model_of_phase, random_model
+from dml_bench.explain.session import Explained, Request, explain
+from dml_bench.explain.subjects import Material, mistaken, of_class, own_photos, spread_out
+from dml_bench.measured import read_folder
+from dml_bench.registry import UnknownName
+from dml_bench.results import read_arrays
+
+
+@pytest.fixture(scope="module")
+def run(birds: Path, cache_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return train(birds, cache_dir, tmp_path_factory.mktemp("runs")).folder
+
+
+@pytest.fixture(scope="module")
+def material(run: Path) -> Material:
+    return Material(read_folder(run))
+
+
+def explained(run: Path, out: Path, **request: object) -> Explained:
+    return explain(Request(**{"run": run, "out": out, "scored": 0, "device": "cpu"} | request))
+
+
+def pixels_of(picture: Path) -> np.ndarray:
+    """(height, width, 3)"""
+    with Image.open(picture) as opened:
+        return np.asarray(opened, float)
+
+
+def table(out: Path) -> list[dict[str, str]]:
+    with open(out / "scores.csv", newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+# What is written
+
+
+def test_a_panel_for_each_image_and_scores_of_each_method_model_and_group_are_written(run, tmp_path):
+    done = explained(run, tmp_path / "out", scored=12, command=("dml-bench", "explain"))
+    assert len(done.panels) == 6
+    assert all(pixels_of(panel).shape == (50 + 2 * 232, 6 + 7 * 174, 3) for panel in done.panels)
+    rows = table(tmp_path / "out")
+    assert {row["method"] for row in rows} == {"cam", "gradcam", "vanilla", "guided", "guided_gradcam", "chance"}
+    assert {row["score"] for row in rows} == {"pointing", "energy", "insertion", "deletion", "sanity"}, "`cub` has no telling parts"
+    assert {row["model"] for row in rows} == {"all", "limited", "random", "all - limited", "all - random", "limited - random"}
+    assert {row["classes"] for row in rows} == {"all", "seen", "unseen"}
+    found = {(row["score"], row["method"], row["model"]): row for row in rows if row["classes"] == "all"}
+    assert found["energy", "vanilla", "all"]["queries"] == "12"
+    assert 0 < float(found["energy", "vanilla", "all"]["mean"]) < 1
+    assert float(found["energy", "chance", "all - random"]["mean"]) == 0, "noise looks the same at every network"
+    assert ("sanity", "chance", "all") not in found and ("sanity", "cam", "random") not in found
+    record = json.loads((tmp_path / "out" / "explain.json").read_text())
+    assert (record["layer"], record["target"], record["scored"]) == ("layer2", "class", 12)
+    assert record["weights"]["all"] == read_folder(run).summary["files"]["all/weights.safetensors"]
+    text = (tmp_path / "out" / "scores.md").read_text()
+    assert text.startswith("# Where EPSHN_cosine_resnet18_sgd_aug looks\n")
+    assert "12 queries of cub" in text and "Grad-CAM weighs the maps of layer2" in text and "`dml-bench explain`" in text
+
+
+def test_the_same_request_writes_the_same_panels_and_numbers(run, tmp_path):
+    first, second = (explained(run, tmp_path / name, scored=8) for name in ("a", "b"))
+    assert [panel.read_bytes() for panel in first.panels] == [panel.read_bytes() for panel in second.panels]
+    assert (tmp_path / "a" / "scores.csv").read_bytes() == (tmp_path / "b" / "scores.csv").read_bytes()
+    assert first.lines == second.lines or str(first.lines) == str(second.lines)
+
+
+def test_a_folder_is_written_again_but_never_over_something_else(run, tmp_path):
+    explained(run, tmp_path / "out", chosen=("vanilla",))
+    explained(run, tmp_path / "out", chosen=("vanilla",))
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("years of work")
+    with pytest.raises(ValueError, match=r"mine holds something else: name a new folder with --out$"):
+        explained(run, tmp_path / "mine")
+    assert [path.name for path in (tmp_path / "mine").iterdir()] == ["thesis.txt"]
+
+
+def test_the_run_itself_stays_as_it_was_sealed(run, tmp_path):
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    explained(run, tmp_path / "out", scored=4)
+    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
+
+
+# Which images
+
+
+def test_the_images_of_a_class_are_its_queries(run, material):
+    name = material.run.class_names[3]
+    subjects = of_class(material, name)
+    assert [subject.label for subject in subjects] == [3] * len(subjects)
+    assert {subject.image for subject in subjects} == {image for image in material.queries if material.labels[image] == 3}
+    assert of_class(material, name.partition(".")[2]) == subjects
+    with pytest.raises(UnknownName, match=rf"^the run has no class '{name}s' \(did you mean {name}\?\); it has 8 classes$"):
+        of_class(material, f"{name}s")
+
+
+def test_mistakes_are_wrong_and_those_that_only_the_phase_without_the_class_makes_come_first(material):
+    found = material.run.neighbours
+    right = {phase: each.labels[:, 0] == each.query_labels for phase, each in found.items()}
+    rows = {int(image): row for row, image in enumerate(material.queries)}
+    chosen = [rows[subject.image] for subject in mistaken(material, 99)]
+    assert len(chosen) == int((~(right["all"] & right["limited"])).sum()) > 3
+    lost = [bool(right["all"][row]) for row in chosen]
+    assert lost == sorted(lost, reverse=True)
+    wrong = [row for row in chosen if not right["all"][row]]
+    sure = [max(float(found[phase].similarities[row, 0]) for phase in found if not right[phase][row]) for row in wrong]
+    assert sure == sorted(sure, reverse=True)
+    assert [rows[subject.image] for subject in mistaken(material, 2)] == chosen[:2]
+
+
+def test_queries_are_spread_over_the_classes(material):
+    assert [subject.label for subject in spread_out(material, 8)] == list(range(8))
+    assert [subject.label for subject in spread_out(material, 10)] == [*range(8), 0, 1]
+    assert [subject.label for subject in spread_out(material, 3)] == [0, 4, 7]
+    assert len({subject.image for subject in spread_out(material, 10)}) == 10
+    assert len(spread_out(material, 10_000)) == len(material.queries)
+
+
+def test_a_photo_of_the_run_is_known_by_its_place_and_another_one_is_asked_about_what_it_is_taken_for(run, material, tmp_path):
+    inside = material.subject(int(material.queries[0]))
+    shutil.copy(inside.file, tmp_path / "mine.jpg")
+    assert own_photos(material, [inside.file, Path(inside.path)]) == [inside, inside]
+    (mine,) = own_photos(material, [tmp_path / "mine.jpg"])
+    assert (mine.label, mine.image) == (-1, -1)
+    done = explained(run, tmp_path / "out", images=(tmp_path / "mine.jpg", inside.file), chosen=("gradcam",))
+    assert [panel.name for panel in done.panels] == ["001-mine.png", f"002-{inside.file.stem}.png"]
+    with pytest.raises(ValueError, match=r"gone\.jpg is not a file: give the path of an image"):
+        own_photos(material, [tmp_path / "gone.jpg"])
+
+
+# What is asked
+
+
+def test_an_image_is_asked_about_its_class_against_the_closest_of_others_and_never_about_itself(material):
+    model = model_of_phase(material, "all", "cpu", "")
+    image = int(model.gallery_images[5])
+    subject = material.subject(image)
+    embedding = model.gallery[5]
+    asked = model.asked(subject, embedding, "class")
+    assert 5 not in asked.toward and asked.nearest != 5
+    assert {int(model.labels[row]) for row in asked.toward} == {subject.label}
+    assert subject.label not in {int(model.labels[row]) for row in asked.away}
+    expected = model.gallery[asked.toward].mean(axis=0) - model.gallery[asked.away].mean(axis=0)
+    assert np.allclose(asked.direction.numpy(), expected, atol=1e-6)
+    others = np.setdiff1d(np.flatnonzero(model.labels != subject.label), asked.away)
+    similarity = model.gallery @ embedding
+    assert similarity[asked.away].min() >= similarity[others].max()
+    nearest = model.asked(subject, embedding, "nearest")
+    assert np.array_equal(nearest.direction.numpy(), model.gallery[nearest.nearest])
+    predicted = model.asked(subject, embedding, "predicted")
+    assert {int(model.labels[row]) for row in predicted.toward} == {int(model.labels[predicted.nearest])}
+    other = model.asked(subject, embedding, "class", other=model.gallery[7])
+    assert np.array_equal(other.direction.numpy(), model.gallery[7])
+
+
+def test_the_embeddings_of_a_phase_are_those_that_the_run_keeps(material, run):
+    model = model_of_phase(material, "limited", "cpu", "")
+    kept = read_arrays(run / "limited" / "embeddings.safetensors")
+    pixels = np.stack([material.pixels(material.subject(int(image))) for image in kept["query_images"]])
+    assert ((model.embed(pixels) * kept["query"]).sum(axis=1) > 0.99).all(), "up to the precision that the run embedded in"
+
+
+def test_the_network_with_random_weights_is_asked_alike_by_what_it_makes_of_the_same_images(material):
+    model = model_of_phase(material, "all", "cpu", "")
+    random = random_model(model)
+    assert not torch.equal(random.lens.embedder.head.weight, model.lens.embedder.head.weight)
+    subject = material.subject(int(material.queries[0]))
+    asked = model.asked(subject, model.embed(material.pixels(subject)[None])[0], "class")
+    (alike,) = random.asked_alike([asked], material)
+    made = {
+        part: random.embed(np.stack([material.pixels(material.subject(int(model.gallery_images[row]))) for row in getattr(asked, part)]))
+        for part in ("toward", "away")
+    }
+    assert np.allclose(alike.direction.numpy(), made["toward"].mean(axis=0) - made["away"].mean(axis=0), atol=1e-5)
+
+
+def test_another_image_gets_a_map_of_its_own(run, material, tmp_path):
+    first, second = (material.subject(int(image)) for image in material.queries[:2])
+    plain = explained(run, tmp_path / "plain", images=(first.file,), chosen=("gradcam",))
+    pair = explained(run, tmp_path / "pair", images=(first.file,), other=second.file, chosen=("gradcam",))
+    shown, unexplained = (pixels_of(done.panels[0])[66:234, 6 + 2 * 174 : 6 + 2 * 174 + 168] for done in (pair, plain))
+    assert not np.array_equal(shown, unexplained)
+    assert np.abs(shown - shown.mean(axis=2, keepdims=True)).max() > 20, "coloured by heat"
+
+
+def test_a_classifier_is_asked_about_its_logit_and_the_phase_that_does_not_know_the_class_has_none(birds, cache_dir, tmp_path):
+    overrides = ["loss=crossentropy", "miner=none", "model.head={name='cam', dim=32}"]
+    folder = train(birds, cache_dir, tmp_path / "runs", *overrides).folder
+    material = Material(read_folder(folder))
+    everything, limited = (model_of_phase(material, phase, "cpu", "") for phase in ("all", "limited"))
+    unseen = int(material.run.unseen[0])
+    assert everything.class_weight(unseen).abs().sum() > 0
+    assert limited.class_weight(unseen).abs().sum() == 0
+    subject = next(subject for subject in spread_out(material, 16) if subject.label == 1)
+    pixels = material.pixels(subject)[None]
+    asked = everything.asked(subject, everything.embed(pixels)[0], "logit")
+    with torch.no_grad():
+        outputs = everything.lens.embedder(torch.from_numpy(pixels))
+    maps = everything.maps(["cam"], pixels, [asked])["cam"]
+    assert maps.mean() == pytest.approx(float(outputs[0] @ everything.class_weight(1)), rel=1e-3), "one position: the map is the logit"
+    done = explained(folder, tmp_path / "out", target="logit", scored=8)
+    assert {row.model for row in done.lines} >= {"all", "limited", "random"}
+
+
+def test_a_transformer_is_explained_by_its_attention(birds, cache_dir, tmp_path):
+    folder = train(birds, cache_dir, tmp_path / "runs", "model.backbone=timm:test_vit").folder
+    explained(folder, tmp_path / "out", scored=8)
+    assert {row["method"] for row in table(tmp_path / "out")} == {"attention", "rollout", "vanilla", "chance"}
+    with pytest.raises(
+        ValueError, match=r"^method gradcam needs stages that make maps, which timm:test_vit does not have; it allows: attention, "
+    ):
+        explained(folder, tmp_path / "out", chosen=("gradcam",))
+
+
+def test_images_that_were_cut_to_their_boxes_are_explained_as_the_run_saw_them_without_a_box(birds, cache_dir, tmp_path):
+    folder = train(birds, cache_dir, tmp_path / "runs", "data.dataset.crop_to_box=true", "train.epochs=1").folder
+    material = Material(read_folder(folder))
+    kept = read_arrays(folder / "all" / "embeddings.safetensors")
+    pixels = np.stack([material.pixels(material.subject(int(image))) for image in kept["query_images"]])
+    assert ((model_of_phase(material, "all", "cpu", "").embed(pixels) * kept["query"]).sum(axis=1) > 0.99).all()
+    done = explained(folder, tmp_path / "out", scored=8, chosen=("vanilla",))
+    assert {line.score for line in done.lines} == {"insertion", "deletion", "sanity"}
+
+
+def test_folds_that_answer_together_are_refused(birds, cache_dir, tmp_path):
+    folder = train(birds, cache_dir, tmp_path / "runs", "train.folds=2", "train.epochs=1").folder
+    with pytest.raises(
+        ValueError, match=r"seed-42 answers with several networks in each phase, and a map explains one: explain a run without "
+    ):
+        explained(folder, tmp_path / "out")
+
+
+def test_a_run_of_the_class_disjoint_protocol_is_explained_by_its_one_phase(birds, cache_dir, tmp_path):
+    folder = train(
+        birds, cache_dir, tmp_path / "runs", "protocol=class_disjoint", "data.split=half", "unseen=last:20", "train.epochs=1"
+    ).folder
+    done = explained(folder, tmp_path / "out", scored=8, chosen=("gradcam",))
+    assert {line.model for line in done.lines} == {"disjoint", "random", "disjoint - random"}
+
+
+# Refusals and the command line
+
+
+@pytest.mark.parametrize(
+    ("request_", "words"),
+    [
+        ({"class_name": "x", "mistakes": 3}, "--class and --mistakes choose images in different ways: give one of them"),
+        ({"chosen": ("gradcan",)}, r"unknown method 'gradcan' \(did you mean gradcam\?\); there are: attention, cam, "),
+        ({"chosen": ("rollout",)}, "method rollout needs attention among patches, which timm:test_resnet does not have; it allows: cam, "),
+        (
+            {"target": "logit"},
+            "--target logit needs the softmax classifier of loss crossentropy, and this run has NTXent: leave --target out",
+        ),
+        ({"layer": "layer9"}, r"timm:test_resnet has no layer 'layer9' \(did you mean layer"),
+    ],
+)
+def test_a_request_that_can_not_be_met_is_one_line_and_nothing_is_written(run, tmp_path, request_, words):
+    with pytest.raises(ValueError, match=words):
+        explained(run, tmp_path / "out", **request_)
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_command_says_what_it_wrote(run, tmp_path, monkeypatch, capsys):
+    command = ["dml-bench", "explain", str(run), "--mistakes", "2", "--method", "vanilla", "--scored", "4", "--device", "cpu"]
+    monkeypatch.setattr(sys, "argv", [*command, "--out", str(tmp_path / "out")])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 0
+    text = capsys.readouterr().out
+    assert f"2 panels in {tmp_path / 'out' / 'panels'}" in text
+    assert f"scores in {tmp_path / 'out' / 'scores.md'}" in text
+    assert {row["method"] for row in table(tmp_path / "out")} == {"vanilla", "chance"}

@@ -1,0 +1,87 @@
+"""What W&B gets of a finished run besides numbers, read back from what was logged offline; and sending it, which needs a key."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from test_tracking import of_type, read_back
+from tiny import train
+
+from dml_bench import showcase, tracking
+from dml_bench.measured import read_folder
+from dml_bench.results import read_arrays
+from dml_bench.tracking import NotSent
+
+
+@pytest.fixture(scope="module")
+def run(birds: Path, cache_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return train(birds, cache_dir, tmp_path_factory.mktemp("runs"), "train.epochs=1").folder
+
+
+def logged(folder: Path, home: Path) -> dict[str, Any]:
+    """The last value of every key in the history of the run's only W&B folder."""
+    (mirrored,) = (folder / "wandb").glob("offline-run-*")
+    found: dict[str, Any] = {}
+    for row in of_type(read_back(mirrored, home), "history"):
+        found |= row["item"]
+    return found | {"": mirrored}
+
+
+@pytest.mark.slow
+def test_figures_evidence_explanations_and_embeddings_reach_wandb_as_they_are(run: Path, tmp_path: Path):
+    warnings: list[str] = []
+    names = showcase.show(run, "offline", evidence=2, explained=1, warn=warnings.append)
+    assert warnings == []
+    assert {"evidence/1", "evidence/2", "explained/1", "all_embeddings", "limited_embeddings"} <= set(names)
+    assert sum(name.startswith("figures/") for name in names) >= 6
+    found = logged(run, tmp_path)
+    mirrored = found.pop("")
+    assert mirrored.name.endswith(json.loads((run / "environment.json").read_text())["wandb_id"])
+    for name in names:
+        kind = "table-file" if name.endswith("_embeddings") else "image-file"
+        assert found[f"{name}._type"] == kind
+        assert (mirrored / "files" / found[f"{name}.path"]).is_file()
+    with Image.open(mirrored / "files" / found["evidence/1.path"]) as picture:
+        assert picture.size == (6 + 11 * 174, 50 + 2 * 232)
+    table = json.loads((mirrored / "files" / found["all_embeddings.path"]).read_text())
+    stored = read_arrays(run / "all" / "embeddings.safetensors")
+    vectors = np.array([row[4:] for row in table["data"]])
+    assert vectors == pytest.approx(np.concatenate([stored["gallery"], stored["query"]]), abs=1e-6)
+    assert [row[2] for row in table["data"]] == ["gallery"] * len(stored["gallery"]) + ["query"] * len(stored["query"])
+
+
+def test_the_table_of_embeddings_says_which_classes_the_phase_never_saw(run: Path):
+    finished = read_folder(run)
+    unseen = {phase: {row[1] for row in showcase.embeddings_table(finished, phase).rows if row[3]} for phase in ("all", "limited")}
+    assert unseen["all"] == set()
+    assert unseen["limited"] == set(finished.summary["unseen_classes"])
+
+
+def test_what_was_not_logged_offline_can_t_be_sent(run: Path, tmp_path: Path):
+    with pytest.raises(NotSent, match="has nothing logged offline: it ran with --wandb online or disabled; `dml-bench wandb log` adds"):
+        tracking.sync(tmp_path)
+
+
+def test_without_a_key_the_next_step_is_one_line(run: Path, tmp_path: Path):
+    (tmp_path / "copy" / "wandb" / "offline-run-20260101_000000-abc").mkdir(parents=True)
+    script = f"from pathlib import Path; from dml_bench.tracking import sync; sync(Path({str(tmp_path / 'copy')!r}))"
+    environment = {"HOME": str(tmp_path), "PATH": "/usr/bin:/bin"}
+    said = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=False).stderr
+    assert said.strip().splitlines()[-1].endswith("NotSent: no W&B API key: run `wandb login`, or set WANDB_API_KEY")
+
+
+@pytest.mark.slow
+def test_a_server_out_of_reach_is_one_line_and_loses_nothing(birds, cache_dir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    folder = train(birds, cache_dir, tmp_path, "train.epochs=1", wandb="offline").folder
+    monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
+    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
+    before = {path: path.stat().st_size for path in folder.rglob("*.wandb")}
+    with pytest.raises(NotSent, match="was not sent within 5 s: is the network there\\? Nothing is lost; try again") as caught:
+        tracking.sync(folder, timeout_seconds=5)
+    assert "\n" not in str(caught.value)
+    assert {path: path.stat().st_size for path in folder.rglob("*.wandb")} == before != {}
