@@ -8,6 +8,7 @@ from contestants import Ours, Setting, Usual
 from torch import Tensor
 
 from dml_bench.data.split import Split
+from dml_bench.training.batches import readings
 
 __all__ = ["TOLERANCES", "check_same"]
 
@@ -53,7 +54,8 @@ def same_step(setting: Setting, ours: Ours, usual: Usual) -> dict[str, float]:
     pixels = setting.pixels.view(images)
     normalised = ((pixels.float() - ours.run.embedder.mean) / ours.run.embedder.std).permute(0, 3, 1, 2)
     other = torch.stack([usual.loop.gallery_set[2 * row][0] for row in range(len(images))]).to(setting.device)
-    losses = ours.step(pixels, ours.run.targets(images)), usual.loop.step(other, ours.run.targets(images))
+    labels = readings(ours.run, images)[0].labels
+    losses = ours.step(pixels, labels), usual.loop.step(other, labels)
     own, others = (weights_of(module) - before for module in (ours.run.embedder, usual.loop.model))
     assert losses[0] > 0 and own.norm() > 0, "a step that changes nothing shows nothing"
     return {

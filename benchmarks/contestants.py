@@ -13,9 +13,10 @@ from usual_loop import UsualLoop
 from dml_bench.config import Experiment
 from dml_bench.data.datasets import Dataset
 from dml_bench.data.sources import Pixels
-from dml_bench.data.split import Phase, Split
+from dml_bench.data.split import Phase, Split, Watched
 from dml_bench.seeding import deterministic
 from dml_bench.training import loop
+from dml_bench.training.batches import epoch_batches, readings
 from dml_bench.training.run import build
 from dml_bench.training.watch import Watch
 
@@ -79,26 +80,27 @@ class Ours:
             return loop.measure(self.run)["test_accuracy"]
 
     def shorten(self, batches: int) -> Callable[[], None]:
-        whole = self.run.images, self.run.gallery, self.run.query
+        whole = self.run.images, self.run.watched
         few = batches * self.run.experiment.train.batch_size
-        self.run.images, self.run.gallery, self.run.query = (images[:few] for images in whole)
+        queries = {name: images[:few] for name, images in self.run.watched.queries.items()}
+        self.run.images, self.run.watched = self.run.images[:few], Watched(self.run.watched.gallery[:few], queries)
 
         def restore() -> None:
-            self.run.images, self.run.gallery, self.run.query = whole
+            self.run.images, self.run.watched = whole
 
         return restore
 
     def inputs(self, passes: int) -> Iterator[Tensor]:
         embedder = self.run.embedder
         for epoch in range(passes):
-            for images in loop.epoch_batches(self.run, epoch + 1):
+            for images in epoch_batches(self.run, epoch + 1):
                 pixels = self.run.source.train(images, phase="all", epoch=epoch + 1)
                 yield (pixels.float() - embedder.mean) / embedder.std
 
     def steps(self, count: int) -> Callable[[], None]:
         run = self.run
-        images = loop.epoch_batches(run, 1)[0]
-        inputs, targets = run.source.train(images, phase="all", epoch=1).clone(), run.targets(images)
+        images = epoch_batches(run, 1)[0]
+        inputs, targets = run.source.train(images, phase="all", epoch=1).clone(), readings(run, images)[0].labels
 
         def work() -> None:
             run.embedder.train()

@@ -9,7 +9,21 @@ if TYPE_CHECKING:
 
 __all__ = ["KINDS", "as_page", "as_rich", "entries"]
 
-KINDS = ("experiments", "datasets", "backbones", "poolings", "heads", "losses", "miners", "samplers", "starts", "optimizers")
+KINDS = (
+    "experiments",
+    "datasets",
+    "backbones",
+    "poolings",
+    "heads",
+    "losses",
+    "miners",
+    "samplers",
+    "starts",
+    "optimizers",
+    "schedules",
+    "mixings",
+    "labellings",
+)
 
 
 def entries(kind: str) -> list[dict[str, Any]]:

@@ -30,6 +30,8 @@ app = typer.Typer(
 )
 data_app = typer.Typer(help="Get, check and draw data sets.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
+wandb_app = typer.Typer(help="Show a finished run's pictures in Weights & Biases, and send what was logged offline.", no_args_is_help=True)
+app.add_typer(wandb_app, name="wandb")
 
 
 Kind = StrEnum("Kind", {kind: kind for kind in (*catalogue.KINDS, "all")})  # type: ignore[misc]
@@ -63,6 +65,12 @@ Holdouts = Annotated[
         show_default=False,
     ),
 ]
+Folds = Annotated[
+    int,
+    typer.Option(
+        help="Train this many models per phase, each without a part of the training images; they answer together.", show_default=False
+    ),
+]
 DatasetName = Annotated[str, typer.Option("--dataset", help="Replace the data set: cub, folder, csv, demo, ...", show_default=False)]
 Seeds = Annotated[str, typer.Option(help="Seeds, joined by commas; each is a run of its own.", metavar="N,N,...", show_default=False)]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
@@ -87,6 +95,7 @@ def run(
     set_: Set = [],  # noqa: B006 - typer copies it
     seeds: Seeds = "",
     holdouts: Holdouts = "",
+    folds: Folds = 0,
     device: Device = "auto",
     out: Out = Path("runs"),
     cache_dir: CacheDir = default_cache(),  # noqa: B008
@@ -99,7 +108,7 @@ def run(
     \b
     Example: dml-bench run EPSHN_cosine_resnet18_sgd_aug --data-dir CUB_200_2011 --seeds 42,43
     """
-    overrides = overrides_of(demo, dataset, skip_unreadable, holdouts, set_)
+    overrides = overrides_of(demo, dataset, skip_unreadable, holdouts, set_) + ([f"train.folds={folds}"] if folds else [])
     each_seed = [[f"seed={seed}"] for seed in split_seeds(seeds)] or [[]]
     resolved = [experiments.resolve(name, profile="demo" if demo else "", overrides=[*overrides, *seed]) for seed in each_seed]
     from dml_bench.console import show_outcome
@@ -283,6 +292,81 @@ def show(
     typer.echo(json.dumps(table, indent=1, ensure_ascii=False) if as_json else tomli_w.dumps(table), nl=as_json)
 
 
+@app.command("lr-find")
+def lr_find(
+    name: Name,
+    out: Annotated[Path, typer.Option(help="Picture to write, .png or .svg; the numbers go into a .csv beside it.", show_default=False)],
+    demo: Demo = False,
+    data_dir: DataDir = None,
+    dataset: DatasetName = "",
+    set_: Set = [],  # noqa: B006
+    low: Annotated[float, typer.Option(help="The first learning rate.")] = 1e-6,
+    high: Annotated[float, typer.Option(help="The last one, if the loss does not explode before.")] = 10.0,
+    steps: Annotated[int, typer.Option(help="How many rates, one a batch.")] = 100,
+    device: Device = "auto",
+    cache_dir: CacheDir = default_cache(),  # noqa: B008
+    skip_unreadable: SkipUnreadable = False,
+) -> None:
+    """Train at ever higher learning rates until the loss explodes, draw its curve and suggest a rate. No run folder is made and no
+    test image looked at.
+
+    \b
+    Example: dml-bench lr-find crossentropy_resnet18_sgd_aug --demo --out lr.png
+    """
+    if out.suffix.lower() not in (".png", ".svg"):
+        raise ValueError(f"--out {out}: a picture's name is wanted, e.g. --out {out.stem or 'lr'}.png")
+    overrides = overrides_of(demo, dataset, skip_unreadable, "", set_)
+    experiment = experiments.resolve(name, profile="demo" if demo else "", overrides=overrides)
+    from dml_bench.files import write_csv
+    from dml_bench.lr_finder import smoothed, sweep
+    from dml_bench.report.figures import learning_rates, standalone
+
+    with terminal_watch() as watch:
+        found = sweep(
+            experiment, data_dir=data_dir, cache_dir=cache_dir, device=device, low=low, high=high, steps=steps, watch=watch
+        )  # fmt: skip
+    drawn = learning_rates(found)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_bytes(drawn.png if out.suffix.lower() == ".png" else standalone(drawn.svg).encode())
+    rows = zip(found.rates.tolist(), found.losses.tolist(), smoothed(found.losses).tolist(), strict=True)
+    write_csv(out.with_suffix(".csv"), ("learning_rate", "loss", "smoothed_loss"), rows)
+    typer.echo(f"{out}: {found.suggestion()}")
+
+
+@app.command("show-batch")
+def show_batch(
+    name: Name,
+    out: Annotated[Path, typer.Option(help="Picture to write, .png or .jpg.", show_default=False)],
+    demo: Demo = False,
+    data_dir: DataDir = None,
+    dataset: DatasetName = "",
+    set_: Set = [],  # noqa: B006
+    epoch: Annotated[int, typer.Option(help="Epoch whose batches are drawn.", min=1)] = 1,
+    batches: Annotated[int, typer.Option(help="How many batches.", min=1)] = 1,
+    images: Annotated[int, typer.Option(help="How many images of each batch.", min=1)] = 32,
+    cache_dir: CacheDir = default_cache(),  # noqa: B008
+    skip_unreadable: SkipUnreadable = False,
+) -> None:
+    """Draw training batches as the network would be fed with them: augmented, resized and mixed, with labels and their weights.
+
+    \b
+    Example: dml-bench show-batch EPSHN_cosine_resnet18_sgd_aug --demo --set augment.rotate=30 --out sheet.png
+    """
+    if out.suffix.lower() not in (".png", ".jpg", ".jpeg"):
+        raise ValueError(f"--out {out}: a picture's name is wanted, e.g. --out {out.stem or 'sheet'}.png")
+    overrides = overrides_of(demo, dataset, skip_unreadable, "", set_)
+    experiment = experiments.resolve(name, profile="demo" if demo else "", overrides=overrides)
+    from dml_bench.preview import preview
+
+    with terminal_watch() as watch:
+        sheet = preview(
+            experiment, data_dir=data_dir, cache_dir=cache_dir, epoch=epoch, batches=batches, images=images, watch=watch
+        )  # fmt: skip
+    out.parent.mkdir(parents=True, exist_ok=True)
+    sheet.save(out)
+    typer.echo(f"{out}: {sheet.width} x {sheet.height} pixels")
+
+
 @app.command()
 def report(
     runs: Annotated[
@@ -344,6 +428,37 @@ def data_check(
     terminal().print(render(report))
     if report.problems:
         raise typer.Exit(1)
+
+
+@data_app.command("statistics")
+def data_statistics(
+    name: Name,
+    out: Annotated[Path | None, typer.Option(help="File to write them in, .json.", show_default=False)] = None,
+    demo: Demo = False,
+    data_dir: DataDir = None,
+    dataset: DatasetName = "",
+    set_: Set = [],  # noqa: B006
+    cache_dir: CacheDir = default_cache(),  # noqa: B008
+    skip_unreadable: SkipUnreadable = False,
+) -> None:
+    """Compute the channel means and deviations of the images that each phase of an experiment trains on, for images.mean and images.std.
+
+    \b
+    Example: dml-bench data statistics EPSHN_cosine_resnet18_sgd_aug --demo --out statistics.json
+    """
+    if out is not None and out.suffix.lower() != ".json":
+        raise ValueError(f"--out {out}: the name of a .json file is wanted")
+    overrides = overrides_of(demo, dataset, skip_unreadable, "", set_)
+    experiment = experiments.resolve(name, profile="demo" if demo else "", overrides=overrides)
+    from dml_bench.channels import advice, channel_statistics
+    from dml_bench.files import write_json
+
+    with terminal_watch() as watch:
+        found = channel_statistics(experiment, data_dir=data_dir, cache_dir=cache_dir, watch=watch)
+    if out is not None:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        write_json(out, found)
+    typer.echo(advice(found))
 
 
 @data_app.command("draw")
@@ -498,6 +613,203 @@ def export_(
     place = open_place(run, phase, gallery)
     agreement = export(place.run, place.phase, place.read(), out)
     typer.echo(f"{out}: {agreement.words()}")
+
+
+class ExplainedTarget(StrEnum):
+    own = "class"
+    predicted = "predicted"
+    nearest = "nearest"
+    logit = "logit"
+
+
+@app.command("explain")
+def explain_(
+    run: RunFolderPath,
+    out: Annotated[Path, typer.Option(help="Folder for panels, scores.csv, scores.md and explain.json.", show_default=False)],
+    images: Annotated[
+        list[Path], typer.Option("--images", help="Explain this image, of the run or your own; repeatable.", metavar="FILE")
+    ] = [],  # noqa: B006
+    class_name: Annotated[str, typer.Option("--class", help="Explain the queries of a class.", metavar="NAME", show_default=False)] = "",
+    mistakes: Annotated[
+        int,
+        typer.Option(
+            help="Explain mistaken queries, those first that only the phase without some classes gets wrong.", min=0, show_default=False
+        ),
+    ] = 0,
+    other: Annotated[
+        Path | None, typer.Option(help="Explain what is like this image, in place of --target.", metavar="FILE", show_default=False)
+    ] = None,
+    target: Annotated[
+        ExplainedTarget,
+        typer.Option(help="Explain what speaks for the own class, for the predicted one, for the nearest image, or raises the logit."),
+    ] = ExplainedTarget.own,
+    method: Annotated[
+        list[str],
+        typer.Option("--method", help="cam, gradcam, attention, rollout, vanilla, guided or guided_gradcam; repeatable.", metavar="NAME"),
+    ] = [],  # noqa: B006
+    layer: Annotated[str, typer.Option(help="Whose map Grad-CAM weighs, e.g. layer3.", show_default=False)] = "",
+    scored: Annotated[int, typer.Option(help="How many queries' maps are scored; 0 for none.", min=0)] = 40,
+    device: Device = "auto",
+) -> None:
+    """Draw where a run's network looks, both phases side by side, and score such maps: on the bird or beside it, carrying the answer
+    or not, against the same network with random weights.
+
+    \b
+    Example: dml-bench explain runs/EPSHN_cosine_resnet18_sgd_aug --mistakes 8 --out mistakes
+    """
+    from dml_bench.explain.session import Request, explain
+
+    with terminal_watch() as watch:
+        request = Request(
+            run=run,
+            out=out,
+            images=tuple(images),
+            class_name=class_name,
+            mistakes=mistakes,
+            other=other,
+            target=target.value,
+            chosen=tuple(method),
+            layer=layer,
+            scored=scored,
+            device=device,
+            command=("dml-bench", *sys.argv[1:]),
+            progress=watch.progress,
+        )
+        done = explain(request)
+    typer.echo(f"{len(done.panels)} {'panel' if len(done.panels) == 1 else 'panels'} in {out / 'panels'}")
+    if done.lines:
+        typer.echo(f"scores in {out / 'scores.md'}")
+
+
+@app.command("evidence")
+def evidence_(
+    run: RunFolderPath,
+    out: Annotated[Path, typer.Option(help="Folder for a panel per query and evidence.csv.", show_default=False)],
+    images: Annotated[list[Path], typer.Option("--images", help="Show this query of the run; repeatable.", metavar="FILE")] = [],  # noqa: B006
+    class_name: Annotated[str, typer.Option("--class", help="Show the queries of a class.", metavar="NAME", show_default=False)] = "",
+    mistakes: Annotated[int, typer.Option(help="Show only so many mistaken queries.", min=0, show_default=False)] = 0,
+) -> None:
+    """Show why queries were answered as they were: the closest images with classes and similarities, and their vote, by each phase. All
+    mistaken queries, unless others are chosen.
+
+    \b
+    Example: dml-bench evidence runs/EPSHN_cosine_resnet18_sgd_aug --mistakes 20 --out evidence
+    """
+    from dml_bench.explain.evidence import evidence
+
+    written = evidence(run, out, images=images, class_name=class_name, mistakes=mistakes)
+    typer.echo(f"{len(written)} {'panel' if len(written) == 1 else 'panels'} and evidence.csv in {out}")
+
+
+@wandb_app.command("log")
+def wandb_log(
+    run: RunFolderPath,
+    mode: Annotated[WandbMode, typer.Option("--wandb", help="offline needs no account and no network.")] = WandbMode.offline,
+    evidence: Annotated[int, typer.Option(help="Mistaken queries that are shown with their closest images.", min=0)] = 8,
+    explained: Annotated[int, typer.Option(help="Mistaken queries that are shown with where the network looks.", min=0)] = 4,
+) -> None:
+    """Add figures, evidence, explanation panels and a table of embeddings to a finished run's W&B mirror.
+
+    \b
+    Example: dml-bench wandb log runs/EPSHN_cosine_resnet18_sgd_aug
+    """
+    from dml_bench.showcase import show
+
+    names = show(run, mode.value, evidence=evidence, explained=explained, warn=lambda text: typer.echo(f"warning: {text}", err=True))
+    typer.echo(f"logged: {', '.join(names)}")
+
+
+@wandb_app.command("sync")
+def wandb_sync(run: RunFolderPath) -> None:
+    """Send what a run logged offline to the W&B server.
+
+    \b
+    Example: dml-bench wandb sync runs/EPSHN_cosine_resnet18_sgd_aug
+    """
+    from dml_bench.gallery.store import open_run
+    from dml_bench.tracking import sync
+
+    typer.echo(f"sent: {', '.join(folder.name for folder in sync(open_run(run).folder))}")
+
+
+@app.command("browse")
+def browse_(
+    run: RunFolderPath,
+    port: Annotated[int, typer.Option(help="Where the app listens; by default 5151 or another free one.", show_default=False, min=0)] = 0,
+    address: Annotated[str, typer.Option(help="Whom it listens to; 127.0.0.1 is this machine only.")] = "127.0.0.1",
+    no_open: Annotated[bool, typer.Option("--no-open", help="Open no browser, e.g. in an ssh session.")] = False,
+    data_dir: Annotated[Path | None, typer.Option(help="Where the run's images lie now, if they were moved.")] = None,
+    cache_dir: CacheDir = default_cache(),  # noqa: B008
+    forget: Annotated[bool, typer.Option("--forget", help="Remove the run's dataset and database, and open nothing.")] = False,
+) -> None:
+    """Open a run's images in FiftyOne: predictions and votes of both phases, maps of the embeddings, mistakes, search by similarity.
+    Ctrl-C ends it.
+
+    \b
+    Example: dml-bench browse runs/EPSHN_cosine_resnet18_sgd_aug --no-open --port 5151
+    """
+    from dml_bench.browse import session
+
+    if forget:
+        typer.echo("forgotten" if session.forget(run, cache_dir) else "there was nothing to forget")
+        return
+    try:
+        with terminal_watch() as watch:
+            session.browse(
+                session.Request(
+                    run=run,
+                    cache_dir=cache_dir,
+                    data_dir=data_dir,
+                    port=port,
+                    address=address,
+                    opens_browser=not no_open,
+                    say=typer.echo,
+                    progress=watch.progress,
+                )
+            )
+    except KeyboardInterrupt:
+        typer.echo("stopped", err=True)
+        raise typer.Exit(130) from None
+
+
+@app.command("umap")
+def umap_(
+    run: RunFolderPath,
+    out: Annotated[
+        Path, typer.Option(help="A picture, .png or .svg, or a page to point at images in, .html; needs no network.", show_default=False)
+    ],
+    class_name: Annotated[list[str], typer.Option("--class", help="Highlight a class; repeatable.", metavar="NAME")] = [],  # noqa: B006
+    data_dir: Annotated[Path | None, typer.Option(help="Where the run's images lie now, if they were moved.")] = None,
+) -> None:
+    """Draw the embeddings of a run's gallery and queries in the plane, a map for each phase.
+
+    \b
+    Example: dml-bench umap runs/EPSHN_cosine_resnet18_sgd_aug --out map.html
+    """
+    kind = out.suffix.lower()
+    if kind not in (".png", ".svg", ".html"):
+        raise ValueError(f"--out {out}: name a picture or a page, e.g. --out {out.stem or 'map'}.html, .png or .svg")
+    from dml_bench.browse.page import write_page
+    from dml_bench.browse.session import require_files
+    from dml_bench.browse.table import chosen_classes, read_images
+    from dml_bench.gallery.store import open_run
+    from dml_bench.report.figures import embedding_maps, standalone
+
+    images = read_images(open_run(run), data_dir)
+    chosen, unreadable = chosen_classes(images, class_name), 0
+    if kind == ".html":
+        require_files(images)
+    with terminal_watch() as watch:
+        watch.progress("drawing maps", 0, 1)
+        maps = images.maps()
+        watch.progress("drawing maps", 1, 1)
+        out.parent.mkdir(parents=True, exist_ok=True)
+        if kind == ".html":
+            unreadable = write_page(out, images, maps, chosen, lambda *at: watch.progress("thumbnails", *at))
+        else:
+            drawn = embedding_maps(images, maps, chosen)
+            out.write_bytes(drawn.png if kind == ".png" else standalone(drawn.svg).encode())
+    typer.echo(f"{out}: {len(images.paths):,} images{f', {unreadable} of them unreadable' if unreadable else ''}")
 
 
 @app.command()

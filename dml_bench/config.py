@@ -7,7 +7,7 @@ from dml_bench import registry
 from dml_bench.registry import UnknownName, checked, near_miss
 
 __all__ = [
-    "Augment", "Component", "Data", "Evaluate", "Expectation", "Experiment", "Images", "Model", "Pretrain", "Train", "as_table", "load",
+    "Augment", "Component", "Data", "Evaluate", "Expectation", "Experiment", "Images", "Mixing", "Model", "Pretrain", "Train", "as_table", "load",
 ]  # fmt: skip
 
 
@@ -42,14 +42,19 @@ class Data:
     set's own parts."""
     test_fraction: float = 0.2
     """Part of each class's images that become queries (only for the stratified split)."""
-    valid_fraction: float = 0.1
-    """Part of the training classes that only watch (only for the protocol `class_disjoint`)."""
+    valid_fraction: float = 0.0
+    """Part of the training images of each class that only watch: they choose the epoch (`train.checkpoint`) and thresholds, and neither
+    train nor are looked up. Under the protocol `class_disjoint`, part of the training classes; a `given` split has its own."""
+    label_noise: float = 0.0
+    """Part of the training images of each phase that are trained on under a wrong class, drawn once from the seed; the gallery keeps the
+    true ones."""
     skip_unreadable: bool = False
     """Leave out images that can't be decoded, and record which, instead of stopping."""
 
     def __post_init__(self) -> None:
         require(0 < self.test_fraction < 1, f"data.test_fraction is {self.test_fraction}; wanted between 0 and 1")
         require(0 <= self.valid_fraction < 1, f"data.valid_fraction is {self.valid_fraction}; wanted from 0 to less than 1")
+        require(0 <= self.label_noise < 1, f"data.label_noise is {self.label_noise}; wanted from 0 to less than 1")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -62,9 +67,38 @@ class Images:
     """`crop`: resize the shorter side to `size`, crop the centre; `squash`: resize both sides to `size`."""
     normalization: Literal["backbone", "train"] = "backbone"
     """Channel means and deviations: those of the backbone's weights, or of the phase's training images."""
+    mean: tuple[float, ...] = ()
+    """Means of red, green and blue, 0-1, in place of the backbone's; together with"""
+    std: tuple[float, ...] = ()
+    """their deviations. `dml-bench data statistics` computes both."""
+    progressive: tuple[int, ...] = ()
+    """Sides of the training images as the epochs go by, an equal share of the epochs each, e.g. [112, 168, 224]; empty: always `size`.
+    Gallery and query are always seen at `size`."""
 
     def __post_init__(self) -> None:
         require(self.size >= 8, f"images.size is {self.size}; at least 8 pixels are wanted")
+        self._check_statistics()
+        sizes = list(self.progressive)
+        if sizes:
+            require(min(sizes) >= 8, f"images.progressive is {sizes}; at least 8 pixels are wanted")
+            require(
+                sizes == sorted(set(sizes)) and sizes[-1] == self.size,
+                f"images.progressive is {sizes}; growing sizes that end with images.size ({self.size}) are wanted",
+            )
+
+    def _check_statistics(self) -> None:
+        mean, std = self.mean, self.std
+        if not (mean or std):
+            return
+        require(len(mean) == len(std) == 3, f"images.mean is {list(mean)} and images.std {list(std)}; three numbers each, 0-1, are wanted")
+        require(min(mean) >= 0 and max(mean) <= 1, f"images.mean is {list(mean)}; three numbers from 0 to 1 are wanted")
+        require(min(std) > 0 and max(std) <= 1, f"images.std is {list(std)}; three numbers above 0 and up to 1 are wanted")
+        require(self.normalization == "backbone", "images.mean has no effect with images.normalization = train; choose one of them")
+
+    def training_size(self, epoch: int, epochs: int) -> int:
+        """Side of the training images in this epoch, counted from 1."""
+        sizes = self.progressive or (self.size,)
+        return sizes[min(len(sizes) * (epoch - 1) // epochs, len(sizes) - 1)]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -83,14 +117,70 @@ class Augment:
     """Probability of taking an image's colours away."""
     gaussian_blur: float = 0.0
     """Probability of blurring an image."""
+    dihedral: float = 0.0
+    """Probability of drawing one of the eight symmetries of the square (turns by 90 degrees, mirrored or not; one changes nothing)."""
+    rotate: float = 0.0
+    """Largest angle in degrees, either way; 0 is off."""
+    zoom: float = 1.0
+    """Largest factor by which a random part of an image is magnified; 1 is off."""
+    warp: float = 0.0
+    """Largest tilt of the point of view, by which one side of an image shrinks and the opposite one grows; 0 is off."""
+    geometry_probability: float = 0.75
+    """Probability of each of `rotate`, `zoom` and `warp`."""
+    lighting: float = 0.0
+    """Strength of random changes of brightness and contrast that keep black and white, from 0 (off) to less than 1."""
+    lighting_probability: float = 0.75
+    """Probability of each of the two."""
 
     def __post_init__(self) -> None:
-        for name in ("horizontal_flip", "resized_crop", "color_jitter", "grayscale", "gaussian_blur"):
-            require(0 <= getattr(self, name) <= 1, f"augment.{name} is {getattr(self, name)}; a number from 0 to 1 is wanted")
+        limits = {"rotate": (0, 180), "zoom": (1, 10), "warp": (0, 0.5), "lighting": (0, 0.99)}
+        for name in (f.name for f in fields(self) if f.name != "random_crop_from"):
+            low, high = limits.get(name, (0, 1))
+            require(low <= getattr(self, name) <= high, f"augment.{name} is {getattr(self, name)}; a number from {low} to {high} is wanted")
+        moves = self.rotate or self.warp or self.zoom > 1
+        require(
+            bool(moves) or self.geometry_probability == 0.75,
+            "augment.geometry_probability has no effect without augment.rotate, augment.zoom or augment.warp",
+        )
+        require(
+            bool(self.lighting) or self.lighting_probability == 0.75, "augment.lighting_probability has no effect without augment.lighting"
+        )
 
     @property
     def active(self) -> bool:
         return self != Augment()
+
+    def changed(self) -> list[tuple[str, float]]:
+        """What is not as by default, with its default."""
+        default = Augment()
+        return [(f.name, getattr(default, f.name)) for f in fields(self) if getattr(self, f.name) != getattr(default, f.name)]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Mixing:
+    """Training images mixed with others, and in which epochs. Off by default."""
+
+    technique: Component = component(registry.mixings, "none")
+    start_from: int = 0
+    """Epochs at the beginning that go without."""
+    on: int = 1
+    """Epochs with, and"""
+    off: int = 0
+    """epochs without, in turn."""
+    finetuning_epoch: int = 0
+    """What follows this epoch goes without; 0 is never."""
+
+    def __post_init__(self) -> None:
+        for name, least in (("start_from", 0), ("on", 1), ("off", 0), ("finetuning_epoch", 0)):
+            require(getattr(self, name) >= least, f"mixing.{name} is {getattr(self, name)}; at least {least} is wanted")
+        end = self.finetuning_epoch
+        require(end == 0 or end > self.start_from, f"mixing.finetuning_epoch is {end}, not after mixing.start_from ({self.start_from})")
+
+    def active(self, epoch: int) -> bool:
+        """Whether images are mixed in this epoch, counted from 1."""
+        place = epoch - 1 - self.start_from
+        ended = bool(self.finetuning_epoch) and epoch > self.finetuning_epoch
+        return self.technique.name != "none" and not ended and place >= 0 and place % (self.on + self.off) < self.on
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -138,6 +228,13 @@ class Train:
     """Augmented views of each image in a batch."""
     labels: Literal["class", "image"] = "class"
     """What makes two embeddings positives: the class, or (self-supervised) being views of one image."""
+    class_weights: Literal["none", "balanced"] = "none"
+    """`balanced`: images count in inverse proportion to the training images of their class; their mean weight is 1."""
+    checkpoint: Literal["last", "valid_accuracy", "valid_loss"] = "last"
+    """Whose weights are kept: those of the last epoch, or of the one with the highest P@1 or the lowest loss on the validation images."""
+    folds: int = 0
+    """Stratified parts of the training images; each phase trains one model without each of them, and they answer together. 0 is one model
+    of all."""
 
     def __post_init__(self) -> None:
         require(self.epochs >= 1, f"train.epochs is {self.epochs}; at least 1 is wanted")
@@ -145,6 +242,7 @@ class Train:
         require(self.proxy_lr_factor > 0, f"train.proxy_lr_factor is {self.proxy_lr_factor}; a positive number is wanted")
         require(self.views >= 1, f"train.views is {self.views}; at least 1 is wanted")
         require(self.labels == "class" or self.views > 1, "train.labels = image needs train.views of at least 2")
+        require(self.folds == 0 or self.folds >= 2, f"train.folds is {self.folds}; 0 (off) or at least 2 is wanted")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -155,10 +253,17 @@ class Evaluate:
     """Numbers of neighbours that vote on the class of a query."""
     recall_k: tuple[int, ...] = (1, 2, 4, 8)
     """The k of R@k (only for the protocol `class_disjoint`)."""
+    tta: Literal["none", "mirror", "crops"] = "none"
+    """Test-time augmentation of the final evaluation, gallery and queries alike. `mirror`: each image as it is and mirrored; `crops`: four
+    corners and the centre of the image at `augment.random_crop_from`, each also mirrored. What is watched during training has one view."""
+    tta_by: Literal["mean", "max"] = "mean"
+    """`mean`: an image's embedding is the mean of its views' unit vectors, at unit length again; its class probabilities are their mean.
+    `max`: a query is as similar to a gallery image (which stays the mean of its views) as the most similar of its views is."""
 
     def __post_init__(self) -> None:
         require(self.every >= 1, f"evaluate.every is {self.every}; at least 1 is wanted")
         require(bool(self.vote_k) and min(self.vote_k) >= 1, f"evaluate.vote_k is {list(self.vote_k)}; positive numbers are wanted")
+        require(self.tta_by == "mean" or self.tta != "none", "evaluate.tta_by has no effect without evaluate.tta")
         require(bool(self.recall_k) and min(self.recall_k) >= 1, f"evaluate.recall_k is {list(self.recall_k)}; positive numbers are wanted")
 
 
@@ -199,14 +304,19 @@ class Experiment:
     data: Data = field(default_factory=Data)
     images: Images = field(default_factory=Images)
     augment: Augment = field(default_factory=Augment)
+    mixing: Mixing = field(default_factory=Mixing)
     model: Model = field(default_factory=Model)
     pretrain: Pretrain | None = None
     loss: Component = component(registry.losses)
     miner: Component = component(registry.miners, "none")
     sampler: Component = component(registry.samplers, "shuffled")
+    labelling: Component = component(registry.labellings, "given")
+    """Whose labels are trained on."""
     start: Component = component(registry.starts, "none")
     """A stage of each phase that trains the backbone before the phase itself begins."""
     optimizer: Component = component(registry.optimizers)
+    schedule: Component = component(registry.schedules, "constant")
+    """How the rates change from step to step, below `optimizer.lr`."""
     train: Train = field(default_factory=Train)
     evaluate: Evaluate = field(default_factory=Evaluate)
     expects: tuple[Expectation, ...] = ()
@@ -219,6 +329,9 @@ class Experiment:
         check_objective(self)
         check_images(self)
         check_model(self)
+        check_mixing(self)
+        check_labels(self)
+        registry.schedules[self.schedule.name].build(**self.schedule.options)  # checks its options
 
 
 def check_objective(experiment: Experiment) -> None:
@@ -232,6 +345,59 @@ def check_objective(experiment: Experiment) -> None:
         raise ValueError(f"train.labels = image gives each image a class of its own: loss {loss.name} can't have parameters for each")
 
 
+def check_mixing(experiment: Experiment) -> None:
+    """Raises ValueError where images can't be mixed as asked, or never would be."""
+    mixing, loss = experiment.mixing, registry.losses[experiment.loss.name]
+    name, options = mixing.technique.name, mixing.technique.options
+    if name == "none":
+        require(mixing == Mixing(), "mixing has a schedule and no technique; --set mixing.technique=mixup, or leave the schedule out")
+        return
+    entry = registry.mixings[name]
+    entry.build(**options)  # checks its options
+    epochs = experiment.train.epochs
+    if not any(mixing.active(epoch) for epoch in range(1, epochs + 1)):
+        raise ValueError(f"mixing.start_from is {mixing.start_from}, but there are {epochs} epochs: {name} would never be on")
+    if experiment.model.trainable == "head":
+        raise ValueError(f"{name} mixes images, and model.trainable = head trains on features computed once; --set model.trainable=all")
+    if experiment.train.views > 1:
+        raise ValueError(
+            f"{name} mixes images of a batch, and train.views = {experiment.train.views} has several views of each; choose one"
+        )
+    if entry.facts["where"] == "embeddings":
+        if not loss.facts["interpolates"]:
+            able = ", ".join(each.name for each in registry.losses if each.facts["interpolates"])
+            raise ValueError(f"{name} is not defined for loss {loss.name}, only for {able}; mixup works with all losses")
+    elif entry.facts["two_labels"] and loss.facts["one_number"] and options["share"] == "image":
+        raise ValueError(
+            f"loss {loss.name} is one number for a whole batch, so images can't have a lambda of their own in it; "
+            "--set mixing.technique.share=batch"
+        )
+
+
+def check_labels(experiment: Experiment) -> None:
+    """Raises ValueError where the labels, their weights or the validation images don't fit the rest."""
+    labelling, train, loss = registry.labellings[experiment.labelling.name], experiment.train, registry.losses[experiment.loss.name]
+    labelling.build(**experiment.labelling.options)  # checks its options
+    if labelling.facts["classifies"] and not loss.facts["classifies"]:
+        raise ValueError(f"labelling {labelling.name} asks the loss for the class of an image, and {loss.name} can't say it")
+    weighted = "train.class_weights" if train.class_weights != "none" else "labelling softlabels" if labelling.name == "softlabels" else ""
+    if weighted and loss.facts["one_number"]:
+        raise ValueError(f"{weighted} has no effect: loss {loss.name} is one number for a whole batch, in which all images count the same")
+    by_image = train.labels == "image"
+    if by_image and (weighted or labelling.name != "given" or experiment.data.label_noise):
+        raise ValueError("train.labels = image looks at no class: leave out labelling, train.class_weights and data.label_noise")
+    if labelling.facts["classifies"] and experiment.mixing.technique.name not in ("none", "metrix"):
+        mixed = experiment.mixing.technique.name
+        raise ValueError(f"labelling {labelling.name} asks what an image is, and {mixed} mixes it with others; choose one")
+    require(not (labelling.name == "softlabels" and train.folds), "labelling softlabels trains folds of its own; --set train.folds=0")
+    disjoint = experiment.protocol == "class_disjoint"
+    require(not (disjoint and train.folds), "train.folds needs the protocol precision_drop")
+    require(not (disjoint and train.checkpoint == "valid_loss"), "validation classes have no loss; --set train.checkpoint=valid_accuracy")
+    watching = experiment.data.valid_fraction or train.folds or experiment.data.split == "given"
+    if train.checkpoint != "last" and not watching:
+        raise ValueError(f"train.checkpoint = {train.checkpoint} needs validation images; --set data.valid_fraction=0.1")
+
+
 def check_images(experiment: Experiment) -> None:
     """Raises ValueError where the views of an image can't be made."""
     augment, images = experiment.augment, experiment.images
@@ -241,7 +407,11 @@ def check_images(experiment: Experiment) -> None:
             f"augment.{'random_crop_from' if crop else 'resized_crop'} needs images.fit = crop: a squashed image has nothing left to crop"
         )
     require(crop == 0 or crop >= images.size, f"augment.random_crop_from is {crop}, smaller than images.size ({images.size})")
+    if experiment.evaluate.tta == "crops" and crop <= images.size:
+        raise ValueError(f"evaluate.tta = crops needs augment.random_crop_from above images.size ({images.size}): there is nothing to crop")
     require(experiment.train.views == 1 or augment.active, "train.views of more than 1 are all the same without augment")
+    sizes, epochs = len(images.progressive), experiment.train.epochs
+    require(sizes <= epochs, f"images.progressive has {sizes} sizes for train.epochs = {epochs}; at most one size an epoch is wanted")
 
 
 def check_model(experiment: Experiment) -> None:
@@ -249,12 +419,20 @@ def check_model(experiment: Experiment) -> None:
     model = experiment.model
     if experiment.pretrain is not None and model.weights != "source":
         raise ValueError(f"pretrain has no effect with model.weights = {model.weights}; it belongs to model.weights = source")
+    if model.pooling.name != "own" and registry.heads[model.head.name].facts["takes_map"]:
+        raise ValueError(f"model.pooling has no effect: head {model.head.name} takes the whole map; --set model.pooling=own")
     if model.trainable != "head":
         return
     if experiment.augment.active:
         raise ValueError(
             "model.trainable = head trains on features computed once, so augmentation has no effect: "
-            "--set augment.random_crop_from=0 --set augment.horizontal_flip=0"
+            + " ".join(f"--set augment.{name}={default:g}" for name, default in experiment.augment.changed())
+        )
+    if experiment.evaluate.tta != "none":
+        raise ValueError("model.trainable = head has the features of one view of each image: --set evaluate.tta=none")
+    if experiment.images.progressive:
+        raise ValueError(
+            "model.trainable = head trains on features computed once, so images.progressive has no effect: --set images.progressive=[]"
         )
     if experiment.images.normalization == "train":
         raise ValueError(

@@ -68,12 +68,18 @@ class TerminalWatch(Watch):
             "dataset": f"{dataset['name']}: {dataset['num_images']:,} images, {dataset['num_classes']} classes at {experiment.images.size} px"
             f" (fingerprint {dataset['fingerprint'][:12]})",
             "split": split_words(experiment, split),
-            "unseen": f"{len(unseen)} classes ({unseen_rule(experiment)}): {', '.join(unseen[:3])}{', ...' if len(unseen) > 3 else ''}",
+            "unseen": unseen_words(experiment, unseen),
             "device": f"{session['device']}, {session['precision']}, {session['threads']} threads ({session['processor']})",
             "results": str(plan["folder"]),
         }
+        if experiment.schedule.name != "constant" or experiment.schedule.options["warmup"]:
+            rows["optimizer"] += f"; rate {named(experiment.schedule)}"
         if experiment.start.name != "none":
             rows["start"] = named(experiment.start)
+        if experiment.mixing.technique.name != "none":
+            rows["mixing"] = mixing_words(experiment.mixing)
+        if experiment.labelling.name != "given":
+            rows["labels"] = named(experiment.labelling)
         if experiment.profile:
             rows = {"profile": f"{experiment.profile}: {profile_summary(experiment.profile)}"} | rows
         for phase in plan["phases"]:
@@ -187,13 +193,26 @@ def named(component: Any) -> str:
     return f"{component.name}({options})" if options else component.name
 
 
+def mixing_words(mixing: Any) -> str:
+    start = f", from epoch {mixing.start_from + 1}" if mixing.start_from else ""
+    periods = f", {mixing.on} epochs on and {mixing.off} off" if mixing.off else ""
+    end = f", until epoch {mixing.finetuning_epoch}" if mixing.finetuning_epoch else ""
+    return named(mixing.technique) + start + periods + end
+
+
 def split_words(experiment: Any, split: dict[str, Any]) -> str:
     if experiment.protocol == "class_disjoint":
         return (
             f"{split['train_images']:,} images train, {split['valid_images']:,} of other classes watch, "
             f"{split['test_images']:,} of yet others are queries ({experiment.data.split})"
         )
-    return f"{split['train_images']:,} images train and are the gallery, {split['test_images']:,} are queries ({experiment.data.split})"
+    watching = f"{split['valid_images']:,} watch, " if split["valid_images"] else ""
+    return f"{split['train_images']:,} images train and are the gallery, {watching}{split['test_images']:,} are queries ({experiment.data.split})"
+
+
+def unseen_words(experiment: Any, unseen: list[str]) -> str:
+    names = ", ".join([*unseen[:3], *(["..."] if len(unseen) > 3 else [])])
+    return f"{len(unseen)} class{'es' if len(unseen) != 1 else ''} ({unseen_rule(experiment)}): {names}"
 
 
 def unseen_rule(experiment: Any) -> str:
@@ -211,6 +230,8 @@ def show_outcome(console: Console, folder: Path, summary: dict[str, Any]) -> Non
     console.print()
     for table in retrieval_tables(summary) if summary["protocol"] == "class_disjoint" else drop_tables(summary):
         console.print(table)
+    for line in training_words(summary):
+        console.print(Text(line))
     show_cost(console, summary)
     console.print(Text(f"results  {folder}"), soft_wrap=True)
 
@@ -281,6 +302,25 @@ def many_holdouts(summary: dict[str, Any], title: str) -> Table:
     table.caption = f"P@1 macro of the model trained on all classes: {summary['phases']['all']['precision_at_1_macro']:.3f}"
     table.caption_justify = "left"
     return table
+
+
+def training_words(summary: dict[str, Any]) -> Iterator[str]:
+    """What folds, labels and the choice of an epoch came to, where a run has them."""
+    for phase, told in summary.get("phases", {}).items():
+        if folds := told.get("folds"):
+            each = ", ".join(f"{value:.3f}" for value in folds["precision_at_1_macro"])
+            mean = f"{folds['mean']:.3f} [{folds['low']:.3f}, {folds['high']:.3f}]"
+            yield f"folds    {phase}: P@1 macro {each}; mean {mean}; together {told['precision_at_1_macro']:.3f}"
+        if labels := told.get("labels"):
+            rates = [f"{word} {labels[key]:.2f}" for word, key in RATES.items() if labels[key] is not None]
+            counts = f"{labels['replaced']:,} of {labels['training_images']:,} replaced, {labels['wrong_labels']:,} were wrong"
+            yield f"labels   {phase}: {'; '.join([counts, *rates])}"
+        if chosen := told.get("chosen"):
+            by, value = next((key, value) for key, value in chosen.items() if key != "epoch")
+            yield f"kept     {phase}: epoch {chosen['epoch']}, {by.replace('_', ' ')} {value:.4f}"
+
+
+RATES = {"precision": "replaced_precision", "recall": "replaced_recall"}
 
 
 def show_cost(console: Console, summary: dict[str, Any]) -> None:

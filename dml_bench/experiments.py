@@ -4,13 +4,14 @@ import json
 import tomllib
 from collections.abc import Callable
 from dataclasses import fields
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
 from dml_bench.config import Component, Experiment, load
 from dml_bench.registry import UnknownName, near_miss
 
-__all__ = ["EXPERIMENTS", "find", "names", "resolve"]
+__all__ = ["EXPERIMENTS", "find", "names", "parent", "resolve"]
 
 _SHIPPED = Path(__file__).parent / "_experiments"
 EXPERIMENTS = _SHIPPED if _SHIPPED.is_dir() else Path(__file__).parent.parent / "experiments"
@@ -31,6 +32,12 @@ def find(name: str) -> Path:
     if not path.is_file():
         raise UnknownName(f"unknown experiment {name!r}{near_miss(name, names())}; `dml-bench list experiments` lists them")
     return path
+
+
+def parent(name: str) -> str | None:
+    """The named experiment that this one extends; None where it extends none, or is no named experiment."""
+    path = EXPERIMENTS / f"{name}.toml"
+    return tomllib.loads(path.read_text(encoding="utf-8")).get("extends") if path.is_file() else None
 
 
 def resolve(name: str, *, profile: str = "", overrides: list[str] | tuple[str, ...] = ()) -> Experiment:
@@ -95,31 +102,36 @@ def apply_profile(table: dict[str, Any], name: str) -> None:
     rules = read_profile(name)
     if table.get("profile"):
         raise ValueError(f"{table['name']} is already the {table['profile']} profile's: leave out --{name}")
+    before = load(table)  # sizes in pixels fit together before, and again when all are changed
     for key, value in rules["set"].items():
         assign(table, key, value)
     for key, swaps in rules["swap"].items():
-        current = value_at(load(table), key)
+        current = value_at(before, key)
         if current in swaps:
             assign(table, key, swaps[current])
     for key, factors in rules["scale"].items():
-        change_number(table, key, factors, lambda current, factor: current * factor)
+        change_numbers(table, before, key, factors, lambda current, factor: current * factor)
+    scaled = load(table)
     for key, limits in rules["at_most"].items():
-        change_number(table, key, limits, min)
+        change_numbers(table, scaled, key, limits, min)
     table["profile"] = name
 
 
-def change_number(table: dict[str, Any], key: str, by: Any, change: Callable[[float, float], float]) -> None:
-    """Change the number at `key`, if the experiment has one there: by a number, or by those of the components that it names."""
-    experiment = load(table)
+def change_numbers(table: dict[str, Any], experiment: Experiment, key: str, by: Any, change: Callable[[float, float], float]) -> None:
+    """Change in `table` the number that `experiment` has at `key`, or each of a list, if it has any: by a number, or by those of the
+    components that it names."""
     current = value_at(experiment, key)
     if current is None:
         return
     parts = [getattr(experiment, field.name) for field in fields(experiment)]
     named = {part.name for part in parts if isinstance(part, Component)}
-    changed = current
-    for number in [by[name] for name in by if name in named] if isinstance(by, dict) else [by]:
-        changed = change(changed, number)
-    assign(table, key, round(changed) if isinstance(current, int) else changed)
+    factors = [by[name] for name in by if name in named] if isinstance(by, dict) else [by]
+
+    def changed(number: float) -> float:
+        result = reduce(change, factors, number)
+        return round(result) if isinstance(number, int) else result
+
+    assign(table, key, [changed(number) for number in current] if isinstance(current, tuple) else changed(current))
 
 
 def read_profile(name: str) -> dict[str, Any]:

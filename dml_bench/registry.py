@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args, get_origin
 
 __all__ = [
-    "Entry", "Option", "Registry", "UnknownName", "backbones", "datasets", "heads", "losses", "miners", "near_miss", "optimizers",
-    "poolings", "samplers", "starts",
+    "Entry", "Option", "Registry", "UnknownName", "backbones", "datasets", "heads", "labellings", "losses", "miners", "mixings", "near_miss",
+    "optimizers", "poolings", "samplers", "schedules", "starts",
 ]  # fmt: skip
 
 
@@ -141,14 +141,17 @@ backbones = Registry(
     {"weights": "", "mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)},
     prefixes=("timm:",),
 )
-heads = Registry("head", "dml_bench.model.heads")
+heads = Registry("head", "dml_bench.model.heads", {"takes_map": False})
 poolings = Registry("pooling", "dml_bench.model.poolings")
 losses = Registry(
     "loss",
     "dml_bench.objectives.losses",
-    {"takes_miner": False, "trains_proxies": False, "classifies": False, "unit_vectors": True},
+    {"takes_miner": False, "trains_proxies": False, "classifies": False, "one_number": False, "interpolates": False, "unit_vectors": True},
 )
 miners = Registry("miner", "dml_bench.objectives.miners")
 optimizers = Registry("optimizer", "dml_bench.training.optimizers")
+schedules = Registry("schedule", "dml_bench.training.schedules")
+mixings = Registry("mixing", "dml_bench.data.mixing", {"where": "pixels", "two_labels": True})
+labellings = Registry("labelling", "dml_bench.data.labellings", {"classifies": False})
 samplers = Registry("sampler", "dml_bench.data.samplers")
 starts = Registry("start", "dml_bench.training.starts")

@@ -6,10 +6,23 @@ import math
 import numpy as np
 import pytest
 import torch
-from torchvision.transforms.v2 import functional
+from torchvision.transforms.v2 import InterpolationMode, functional
 
 from dml_bench.data import augmentations
-from dml_bench.data.augmentations import blur, distort_colors, remove_colors, resized, resized_crop_boxes
+from dml_bench.data.augmentations import (
+    blur,
+    distort_colors,
+    project,
+    relight,
+    remove_colors,
+    resized,
+    resized_batch,
+    resized_crop_boxes,
+    rotations,
+    symmetries,
+    tilts,
+    zooms,
+)  # fmt: skip
 
 UNCHANGED = [0.0, 0.5, 0.5, 0.5, 0.5, 0.0]
 """Draws that distort an image by factors of 1 and no turn of the hue."""
@@ -187,6 +200,158 @@ class TestBlur:
         assert spread == sorted(spread, reverse=True) and spread[0] > 4 * spread[-1]
 
 
+class TestResizedBatches:
+    @pytest.mark.parametrize(("size", "smaller"), [(64, 48), (64, 32), (37, 20), (224, 160)])
+    def test_a_batch_is_resized_with_antialiasing_as_pillow_resizes_to_within_two_levels(self, size, smaller):
+        pixels = photographs(3, size)
+        batch = resized_batch(pixels, smaller)
+        assert (batch.shape, batch.dtype, batch.is_contiguous()) == ((3, smaller, smaller, 3), torch.uint8, True)
+        for before, after in zip(pixels, batch, strict=True):
+            assert levels_apart(after, planar(torch.from_numpy(resized(before.numpy(), smaller).copy()))) <= 2
+
+    def test_an_image_gets_the_same_bits_alone_as_in_a_batch_however_many_threads_work(self, threads):
+        pixels = photographs(20, 45)
+        whole = resized_batch(pixels, 33)
+        torch.set_num_threads(1)
+        assert torch.equal(torch.cat([resized_batch(image[None], 33) for image in pixels]), whole)
+
+
+EIGHT = np.array([[0.0, (which + 0.5) / 8] for which in range(8)])
+"""Draws of each symmetry in turn."""
+
+
+def looked_up(matrix: np.ndarray, *places: tuple[float, float]) -> list[tuple[float, float]]:
+    """Where the colours at these places come from."""
+    found = [matrix @ (*place, 1) for place in places]
+    return [(x / depth, y / depth) for x, y, depth in found]
+
+
+CORNERS = [(-1, -1), (1, -1), (1, 1), (-1, 1)]
+
+
+class TestGeometry:
+    @pytest.mark.parametrize("size", [8, 37, 64, 224])
+    def test_symmetries_move_pixels_and_change_none(self, size):
+        pixels = photographs(1, size).expand(8, -1, -1, -1)
+        image = pixels[0]
+        turned = [torch.rot90(image, times, (0, 1)) for times in range(4)]
+        expected = turned + [torch.rot90(image.flip(1), times, (0, 1)) for times in range(4)]
+        assert torch.equal(project(pixels, symmetries(EIGHT, 1.0)), torch.stack(expected))
+
+    def test_the_eight_symmetries_are_eight_and_as_likely_as_each_other(self):
+        found = symmetries(uniform(8000, 2), 1.0)
+        kinds, counts = np.unique(found.reshape(8000, 9), axis=0, return_counts=True)
+        assert len(kinds) == 8 and counts == pytest.approx([1000] * 8, abs=120)
+
+    def test_a_symmetry_is_drawn_as_often_as_asked(self):
+        draws = uniform(8000, 2)
+        changed = (symmetries(draws, 0.4) != np.eye(3)).any((1, 2))
+        assert np.array_equal(changed, (draws[:, 0] < 0.4) & (draws[:, 1] >= 1 / 8))
+
+    @pytest.mark.parametrize(("drawn", "angle"), [(0.0, -30), (0.25, -15), (0.75, 15), (0.95, 27)])
+    def test_a_rotation_is_torchvisions_to_within_a_level_inside_the_circle(self, drawn, angle):
+        pixels = photographs(2, 61)
+        turned = project(pixels, rotations(np.array([[0, drawn]] * 2), 30, 1.0))
+        rows, columns = np.mgrid[:61, :61] - 30
+        inside = torch.from_numpy(np.hypot(rows, columns) < 29.5)
+        for before, after in zip(pixels, turned, strict=True):
+            theirs = functional.rotate(planar(before), angle, InterpolationMode.BILINEAR)
+            assert levels_apart(after * inside[..., None], theirs * inside) <= 1
+
+    @pytest.mark.parametrize(("factor", "x", "y"), [(1.5, 0.5, 0.5), (2.0, 0.0, 1.0), (1.1, 0.9, 0.2)])
+    def test_zooming_is_torchvisions_scaling_and_shifting_to_within_a_level(self, factor, x, y):
+        pixels = photographs(1, 60)
+        zoomed = project(pixels, zooms(np.array([[0, (factor - 1) / 2, x, y]]), 3.0, 1.0))
+        shift = [-30 * (factor - 1) * (2 * place - 1) for place in (x, y)]
+        theirs = functional.affine(planar(pixels[0]), 0, shift, factor, [0, 0], InterpolationMode.BILINEAR)
+        inside = functional.affine(torch.ones(1, 60, 60), 0, shift, factor, [0, 0], InterpolationMode.BILINEAR)[0] > 0.999
+        assert inside.float().mean() > 0.9
+        assert levels_apart(zoomed[0] * inside[..., None], theirs * inside) <= 1
+
+    def test_what_is_magnified_lies_anywhere_inside_the_image(self):
+        seen = np.array([looked_up(matrix, (-1, -1), (1, 1)) for matrix in zooms(uniform(2000, 4), 1.5, 1.0)])
+        assert seen.min() == pytest.approx(-1, abs=0.01) and seen.max() == pytest.approx(1, abs=0.01)
+        assert np.abs(seen).max() <= 1
+        sides = (seen[:, 1] - seen[:, 0]) / 2
+        assert sides.min() == pytest.approx(1 / 1.5, abs=0.01) and sides.max() == pytest.approx(1, abs=0.01)
+        assert np.array_equal(sides.round(9)[:, 0], sides.round(9)[:, 1])
+
+    def test_a_tilt_widens_one_side_and_narrows_the_opposite(self):
+        (above,) = tilts(np.array([[0, 0.5, 1.0]]), 0.2, 1.0)
+        assert np.allclose(looked_up(above, *CORNERS), [(-1.2, -1), (1.2, -1), (0.8, 1), (-0.8, 1)])
+        (below,) = tilts(np.array([[0, 0.5, 0.25]]), 0.2, 1.0)
+        assert np.allclose(looked_up(below, *CORNERS), [(-0.9, -1), (0.9, -1), (1.1, 1), (-1.1, 1)])
+        (left,) = tilts(np.array([[0, 1.0, 0.5]]), 0.2, 1.0)
+        assert np.allclose(looked_up(left, *CORNERS), [(-1, -1.2), (1, -0.8), (1, 0.8), (-1, 1.2)])
+
+    @pytest.mark.parametrize("drawn", [(0.9, 0.5), (0.2, 0.5), (0.5, 0.1), (0.8, 0.3)], ids=str)
+    def test_a_tilted_image_is_torchvisions_perspective_to_within_a_level(self, drawn):
+        pixels = photographs(1, 60)
+        matrices = tilts(np.array([[0, *drawn]]), 0.3, 1.0)
+        corners = [[30 * (x + 1), 30 * (y + 1)] for x, y in CORNERS]
+        from_ = [[30 * (x + 1), 30 * (y + 1)] for x, y in looked_up(matrices[0], *CORNERS)]
+        theirs = functional.perspective(planar(pixels[0]), from_, corners, InterpolationMode.BILINEAR)
+        inside = functional.perspective(torch.ones(1, 60, 60), from_, corners, InterpolationMode.BILINEAR)[0] > 0.999
+        assert inside.float().mean() > 0.7
+        assert levels_apart(project(pixels, matrices)[0] * inside[..., None], theirs * inside) <= 1
+
+    @pytest.mark.parametrize(
+        ("make", "columns"),
+        [
+            (lambda draws: rotations(draws, 20, 0.3), 2),
+            (lambda draws: zooms(draws, 1.4, 0.3), 4),
+            (lambda draws: tilts(draws, 0.2, 0.3), 3),
+        ],
+        ids=["rotations", "zooms", "tilts"],
+    )
+    def test_an_image_that_is_not_drawn_keeps_its_bits(self, make, columns):
+        pixels, draws = torch.from_numpy(np.random.default_rng(1).integers(0, 256, (400, 8, 8, 3), dtype=np.uint8)), uniform(400, columns)
+        changed = (project(pixels, make(draws)) != pixels).flatten(1).any(1).numpy()
+        assert np.array_equal(changed, draws[:, 0] < 0.3)
+
+    def test_the_first_of_a_product_changes_first(self):
+        pixels, turns = photographs(8, 40), symmetries(EIGHT, 1.0)
+        tilted = tilts(np.array([[0, 0.9, 0.2]] * 8), 0.2, 1.0)
+        both, one_by_one = project(pixels, turns @ tilted), project(project(pixels, turns), tilted)
+        assert (both.int() - one_by_one.int()).abs().max() <= 1
+        other_way = project(pixels, tilted @ turns)
+        assert (both != other_way).flatten(1).any(1).sum() == 7, "all but the identity"
+
+    def test_beyond_its_borders_an_image_is_mirrored(self):
+        pixels, shifted = photographs(1, 10), np.eye(3)[None].copy()
+        shifted[0, 0, 2] = 1
+        right = pixels[:, :, 5:]
+        assert torch.equal(project(pixels, shifted), torch.cat([right, right.flip(2)], dim=2))
+
+
+class TestLight:
+    def test_brightness_adds_log_odds_and_contrast_multiplies_them(self):
+        grey = torch.tensor([0, 51, 100, 128, 204, 255], dtype=torch.uint8).view(1, 1, 6, 1).expand(4, 6, 6, 3)
+        draws = np.array([[0, 1.0, 1, 0], [0, 0.0, 1, 0], [1, 0, 0, 1.0], [1, 0, 0, 0.0]])
+        brighter, darker, harder, softer = relight(grey, draws, 0.2, 0.75)[:, 0, :, 0].tolist()
+        assert brighter == [0, 70, 125, 153, 219, 255]  # odds times 1.2 / 0.8
+        assert darker == [0, 36, 77, 102, 185, 255]
+        assert harder == [0, 38, 93, 128, 217, 255]  # odds to the power of 1 / 0.8
+        assert softer == [0, 63, 105, 128, 192, 255]
+
+    def test_it_is_the_definition_level_by_level(self):
+        levels = torch.arange(256, dtype=torch.uint8).view(1, 16, 16, 1).expand(30, -1, -1, 3)
+        draws = uniform(30, 4)
+        for before, after, (light, how_bright, contrast, how_hard) in zip(levels, relight(levels, draws, 0.4, 0.5), draws, strict=True):
+            odds = torch.logit(before.double() / 255)
+            if light < 0.5:
+                odds = odds + torch.logit(torch.tensor(0.3 + 0.4 * how_bright, dtype=torch.float64))
+            if contrast < 0.5:
+                odds = odds * math.exp(-math.log(0.6) * (2 * how_hard - 1))
+            assert levels_apart(after, planar(255 * torch.sigmoid(odds))) <= 0.501
+
+    def test_brightness_and_contrast_are_changed_as_often_as_asked_and_other_images_keep_their_bits(self):
+        pixels, draws = photographs(1, 8).expand(1000, -1, -1, -1), uniform(1000, 4)
+        changed = (relight(pixels, draws, 0.5, 0.3) != pixels).flatten(1).any(1).numpy()
+        assert changed.sum() == pytest.approx(510, abs=50)
+        assert not changed[(draws[:, [0, 2]] >= 0.3).all(1)].any()
+
+
 @pytest.fixture(params=[1, 2, 3])
 def threads(request):
     """So many threads for torch, while a test runs."""
@@ -218,6 +383,10 @@ CHANGES = {
     "distort_colors": lambda pixels, draws: distort_colors(pixels, draws, 0.8),
     "remove_colors": lambda pixels, draws: remove_colors(pixels, draws[:, :1], 0.4),
     "blur": lambda pixels, draws: blur(pixels, draws[:, :2], 0.6),
+    "relight": lambda pixels, draws: relight(pixels, draws[:, :4], 0.4, 0.6),
+    "project": lambda pixels, draws: project(
+        pixels, rotations(draws[:, :2], 40, 0.5) @ zooms(draws[:, 2:], 1.6, 0.5) @ tilts(draws[:, 1:4], 0.3, 0.6)
+    ),
 }
 
 

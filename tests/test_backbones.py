@@ -33,6 +33,8 @@ NUM_FEATURES = {
     "resnet50": 2048,
     "resnet101": 2048,
     "vit_s16": 384,
+    "xresnet18": 512,
+    "xresnet50": 2048,
     "timm:test_resnet": 96,
     "timm:test_vit": 64,
     "timm:mobilenetv3_small_050": 1024,  # a layer behind the pooling: more than the 288 channels of its map

@@ -8,7 +8,7 @@ import pytest
 import tomli_w
 
 from dml_bench import experiments
-from dml_bench.config import Augment, Component, Expectation, Experiment, Pretrain, as_table, load
+from dml_bench.config import Augment, Component, Expectation, Experiment, Images, Pretrain, as_table, load
 from dml_bench.registry import UnknownName
 
 SMALLEST = {"name": "mine", "loss": "NTXent", "optimizer": "sgd"}
@@ -86,6 +86,13 @@ def test_a_value_of_the_wrong_type_is_refused_with_what_was_wanted(changes, word
         ({"augment": {"horizontal_flip": 1.5}}, r"augment\.horizontal_flip is 1\.5; a number from 0 to 1"),
         ({"augment": {"horizontal_flip": -0.1}}, r"augment\.horizontal_flip is -0\.1; a number from 0 to 1"),
         ({"augment": {"horizontal_flip": float("nan")}}, r"augment\.horizontal_flip is nan"),
+        ({"augment": {"dihedral": 1.1}}, r"augment\.dihedral is 1\.1; a number from 0 to 1"),
+        ({"augment": {"rotate": 200}}, r"augment\.rotate is 200\.0; a number from 0 to 180"),
+        ({"augment": {"zoom": 0.9}}, r"augment\.zoom is 0\.9; a number from 1 to 10"),
+        ({"augment": {"warp": 0.6}}, r"augment\.warp is 0\.6; a number from 0 to 0\.5"),
+        ({"augment": {"lighting": 1}}, r"augment\.lighting is 1\.0; a number from 0 to 0\.99"),
+        ({"augment": {"rotate": 9, "geometry_probability": 2}}, r"augment\.geometry_probability is 2\.0; a number from 0 to 1"),
+        ({"images": {"progressive": [4, 224]}}, r"images\.progressive is \[4, 224\]; at least 8"),
         ({"data": {"test_fraction": 0}}, r"data\.test_fraction is 0\.0; wanted between 0 and 1"),
         ({"data": {"test_fraction": 1}}, r"data\.test_fraction is 1\.0"),
         ({"images": {"size": 7}}, r"images\.size is 7; at least 8"),
@@ -113,7 +120,28 @@ def test_a_probability_may_be_anything_from_0_to_1(probability):
         ({"images": {"fit": "squash"}, "augment": {"random_crop_from": 246}}, r"random_crop_from needs images\.fit = crop"),
         ({"augment": {"random_crop_from": 200}}, r"augment\.random_crop_from is 200, smaller than images\.size \(224\)"),
         ({"augment": {"random_crop_from": -1}}, r"augment\.random_crop_from is -1"),
+        (
+            {"augment": {"dihedral": 1.0, "geometry_probability": 0.5}},
+            r"geometry_probability has no effect without augment\.rotate, .*warp",
+        ),
+        ({"augment": {"lighting_probability": 0.5}}, r"augment\.lighting_probability has no effect without augment\.lighting"),
+        ({"images": {"progressive": [112, 256]}}, r"images\.progressive is \[112, 256\]; growing sizes that end with images\.size \(224\)"),
+        ({"images": {"progressive": [112, 168]}}, r"growing sizes that end with images\.size \(224\) are wanted"),
+        ({"images": {"progressive": [168, 112, 224]}}, "growing sizes"),
+        ({"images": {"progressive": [224, 224]}}, "growing sizes"),
+        (
+            {"images": {"progressive": [112, 224]}, "train": {"epochs": 1}},
+            r"progressive has 2 sizes for train\.epochs = 1; at most one size",
+        ),
+        (
+            {"model": {"trainable": "head"}, "images": {"progressive": [112, 224]}},
+            r"progressive has no effect: --set images\.progressive=\[\]",
+        ),
         ({"model": {"trainable": "head"}, "augment": {"horizontal_flip": 0.5}}, "augmentation has no effect"),
+        (
+            {"model": {"trainable": "head"}, "augment": {"rotate": 9, "zoom": 1.2}},
+            r"augmentation has no effect: --set augment\.rotate=0 --set augment\.zoom=1$",
+        ),
         ({"model": {"trainable": "head"}, "augment": {"random_crop_from": 246}}, "augmentation has no effect"),
         ({"model": {"trainable": "head"}, "images": {"normalization": "train"}}, "normalization = train .* frozen features"),
         ({"pretrain": {"epochs": 3}}, r"pretrain has no effect with model\.weights = imagenet"),
@@ -131,6 +159,8 @@ def test_each_of_those_values_is_accepted_where_it_has_an_effect():
     load(with_(augment={"random_crop_from": 224}))
     load(with_(model={"trainable": "head"}))
     load(with_(images={"fit": "squash"}, augment={"horizontal_flip": 0.5}))
+    load(with_(augment={"rotate": 180, "zoom": 10, "warp": 0.5, "lighting": 0.99, "geometry_probability": 1, "lighting_probability": 1}))
+    load(with_(images={"progressive": [112, 168, 224]}, train={"epochs": 3}))
     assert load(with_(pretrain={"epochs": 3}, model={"weights": "source"})).pretrain == Pretrain(epochs=3)
 
 
@@ -156,10 +186,28 @@ def test_an_experiment_can_not_be_changed_after_it_was_checked():
         experiment.seed = 1
 
 
+@pytest.mark.parametrize(
+    ("sizes", "epochs", "expected"),
+    [
+        ((), 3, [64, 64, 64]),
+        ((64,), 3, [64, 64, 64]),
+        ((32, 48, 64), 9, [32, 32, 32, 48, 48, 48, 64, 64, 64]),
+        ((32, 48, 64), 7, [32, 32, 32, 48, 48, 64, 64]),
+        ((32, 64), 2, [32, 64]),
+        ((32, 48, 64), 3, [32, 48, 64]),
+    ],
+    ids=str,
+)
+def test_each_training_size_has_an_equal_share_of_the_epochs_and_the_last_is_the_full_one(sizes, epochs, expected):
+    images = Images(size=64, progressive=sizes)
+    assert [images.training_size(epoch, epochs) for epoch in range(1, epochs + 1)] == expected
+
+
 def test_augmentation_is_off_unless_asked_for():
     assert not Augment().active
     assert Augment(horizontal_flip=0.1).active
     assert Augment(random_crop_from=246).active
+    assert Augment(zoom=1.1).active
 
 
 @pytest.mark.parametrize("profile", ["", "demo"])

@@ -267,7 +267,7 @@ def test_a_named_class_column_of_zeros_and_ones_is_not_one_hot(listed):
         (["f,a,b", "x.jpg,1,0", "z.jpg,0,1", "sub/y.jpg,1,1"], {}, r"without exactly one 1: 1 \(first: line 4\)"),
         (["f,a,b", "x.jpg,1,0", "z.jpg,0,1", "sub/y.jpg,0,0"], {}, r"without exactly one 1: 1 \(first: line 4\)"),
         (["f,l", "x.jpg,a", "gone.jpg,b"], {}, r"do not exist in .*: 1 \(first: images/gone.jpg\)"),
-        (["f,l", "x,a", "z,b"], {}, r"set the option suffix"),
+        (["f,l", "x,a", "z,b"], {}, r"or --set data\.dataset\.suffix=\.jpg"),
         (["f,l", "x.jpg,a", "sub/../x.jpg,b"], {}, "lead out of 'images'"),
         (["f,l", "x.jpg,a", "./x.jpg,b"], {}, r"listed twice in .*: 1 \(first: images/x.jpg\)"),
         (["f,l", "x.jpg,a", "/etc/passwd,b"], {}, "lead out of 'images'"),

@@ -39,7 +39,10 @@ def test_the_first_half_trains_its_last_classes_watch_and_the_second_half_is_ask
     (phase,) = disjoint_phases(dataset, split)
     assert phase.excluded == tuple(range(3, 11))
     assert phase.trains_on(dataset, split).tolist() == list(range(9))
-    assert [part.tolist() for part in phase.watched(dataset, split)] == [list(range(9, 15))] * 2
+    watched = phase.watched(dataset, split)
+    assert watched.gallery.tolist() == list(range(9, 15))
+    assert watched.queries["valid"] is watched.gallery
+    assert watched.num_images == 6
 
 
 def test_a_data_set_s_own_query_and_gallery_parts_are_kept_apart():

@@ -32,16 +32,47 @@ COMMON = {
     "protocol": "precision_drop",
     "start": {"name": "none"},
     "sampler": {"name": "shuffled"},
-    "train": {"epochs": 100, "batch_size": 128, "precision": "auto", "proxy_lr_factor": 1.0, "views": 1, "labels": "class"},
+    "schedule": {"name": "constant", "warmup": 0.0},
+    "data.valid_fraction": 0.0,
+    "data.label_noise": 0.0,
+    "labelling": {"name": "given"},
+    "mixing.technique": {"name": "none"},
+    "train": {
+        "epochs": 100,
+        "batch_size": 128,
+        "precision": "auto",
+        "proxy_lr_factor": 1.0,
+        "views": 1,
+        "labels": "class",
+        "class_weights": "none",
+        "checkpoint": "last",
+        "folds": 0,
+    },
 }
 ADAM = {"optimizer": {"name": "adam", "lr": 0.001, "weight_decay": 0.0, "eps": 1e-08}}
 SGD = {"optimizer": {"name": "sgd", "lr": 0.001, "momentum": 0.0, "weight_decay": 0.0}}
 TENFOLD = {"optimizer": {"name": "sgd", "lr": 0.01, "momentum": 0.0, "weight_decay": 0.0}}
-OFF = {"random_crop_from": 0, "horizontal_flip": 0.0, "resized_crop": 0.0, "color_jitter": 0.0, "grayscale": 0.0, "gaussian_blur": 0.0}
+OFF = {
+    "random_crop_from": 0,
+    "horizontal_flip": 0.0,
+    "resized_crop": 0.0,
+    "color_jitter": 0.0,
+    "grayscale": 0.0,
+    "gaussian_blur": 0.0,
+    "dihedral": 0.0,
+    "rotate": 0.0,
+    "zoom": 1.0,
+    "warp": 0.0,
+    "geometry_probability": 0.75,
+    "lighting": 0.0,
+    "lighting_probability": 0.75,
+}
 SQUASHED = {"images.fit": "squash", "augment": OFF}
 AUGMENTED = {"images.fit": "crop", "augment": OFF | {"random_crop_from": 246, "horizontal_flip": 0.5}}
 NO_MINER = {"miner": {"name": "none"}}
 BASE = {**AUGMENTED, **SGD}
+SCRATCH = {**AUGMENTED, **TENFOLD, "model.weights": "none"}
+XRESNET = {"name": "xresnet18", "activation": "relu", "pool": "max", "self_attention": False}
 TABLE = {
     "EPSHN_euclidean_resnet18": {
         **SQUASHED,
@@ -98,6 +129,43 @@ TABLE = {
         "loss": {"name": "crossentropy", "label_smoothing": 0.0},
         "model.head": {"name": "identity"},
     },
+    "EPSHN_cosine_xresnet18_scratch_sgd_aug": {**SCRATCH, "model.backbone": XRESNET},
+    "EPSHN_cosine_xresnet18+mish_scratch_sgd_aug": {**SCRATCH, "model.backbone": XRESNET | {"activation": "mish"}},
+    "EPSHN_cosine_xresnet18+maxblur_scratch_sgd_aug": {**SCRATCH, "model.backbone": XRESNET | {"pool": "maxblur"}},
+    "EPSHN_cosine_xresnet18+selfattention_scratch_sgd_aug": {**SCRATCH, "model.backbone": XRESNET | {"self_attention": True}},
+    "crossentropy_xresnet18_sgd_aug": {
+        **AUGMENTED,
+        **TENFOLD,
+        **NO_MINER,
+        "loss": {"name": "crossentropy", "label_smoothing": 0.0},
+        "model.head": {"name": "identity"},
+        "model.backbone": XRESNET,
+    },
+    "EPSHN_cosine_resnet18_camhead_sgd_aug": {**BASE, "model.head": {"name": "cam", "dim": 128, "hidden": 0}},
+    "crossentropy_resnet18_camhead_sgd_aug": {
+        **AUGMENTED,
+        **TENFOLD,
+        **NO_MINER,
+        "loss": {"name": "crossentropy", "label_smoothing": 0.0},
+        "model.head": {"name": "cam", "dim": 512, "hidden": 0},
+    },
+    "EPSHN_cosine_resnet18_sgd_aug+heavyaug": {
+        **BASE,
+        "augment": BASE["augment"] | {"rotate": 10.0, "zoom": 1.1, "warp": 0.2, "lighting": 0.2},
+    },
+    "crossentropy_resnet18_sgd_aug+progressiveresize": {
+        **AUGMENTED,
+        **TENFOLD,
+        **NO_MINER,
+        "loss": {"name": "crossentropy", "label_smoothing": 0.0},
+        "model.head": {"name": "identity"},
+        "images.progressive": [112, 168, 224],
+    },
+    "MultiSimilarity_cosine_resnet18_sgd_aug": {
+        **BASE,
+        **NO_MINER,
+        "loss": {"name": "MultiSimilarity", "alpha": 2.0, "beta": 50.0, "base": 0.5},
+    },
     "EPSHN_cosine_efficientnet_lite0_head_sgd": {
         "images.fit": "crop",
         "augment": OFF,
@@ -124,10 +192,13 @@ FIELD_TABLE = {
         "model.batch_norm": "frozen",
         "train.proxy_lr_factor": 100.0,
         "train.batch_size": 120,
+        "schedule.name": "steps",
+        "schedule.gamma": 0.5,
     },
     "MultiSimilarity_resnet50x512_disjoint": {
         "loss.name": "MultiSimilarity",
         "miner.name": "MultiSimilarity",
+        "schedule.name": "constant",
         "model.head": {"name": "linear", "dim": 512},
         "sampler": {"name": "m_per_class", "m": 5},
     },
@@ -139,6 +210,7 @@ FIELD_TABLE = {
     },
     "ProxyNCA++_resnet50x2048_disjoint": {
         "loss.name": "ProxyNCA++",
+        "schedule.name": "constant",
         "model.head": {"name": "identity"},
         "model.pooling": {"name": "max"},
         "images.size": 256,
@@ -146,9 +218,55 @@ FIELD_TABLE = {
         "train.proxy_lr_factor": 1e5,
     },
     "NTXent_deit_s16x384_disjoint": {"loss.name": "NTXent", "model.backbone": {"name": "timm:deit_small_patch16_224.fb_in1k"}},
-    "ProxyAnchor_dinov2_s14x384_disjoint": {"loss.name": "ProxyAnchor", "model.backbone": {"name": "dinov2_s14"}},
+    "ProxyAnchor_dinov2_s14x384_disjoint": {
+        "loss.name": "ProxyAnchor",
+        "model.backbone": {"name": "dinov2_s14"},
+        "schedule.name": "constant",
+    },
 }
 """Recipes that the field compares with, under its own protocol."""
+
+CLASSIFIER = "crossentropy_resnet18_sgd_aug"
+FLAT_COSINE = {"schedule.name", "schedule.flat_part"}
+RANGER = {"optimizer.name", "optimizer.momentum", "optimizer.eps", "optimizer.k", "optimizer.alpha", *FLAT_COSINE}
+ONE_CYCLE = {"schedule.name", "schedule.warmup"} | {
+    f"schedule.{option}" for option in ("rise", "start_divisor", "end_divisor", "momentum_dip", "anneal")
+}
+ARC_FACE, PROXY_NCA = "ArcFace_cosine_resnet18_sgd_aug", "ProxyNCA_cosine_resnet18_sgd_aug"
+MULTI_SIMILARITY = "MultiSimilarity_cosine_resnet18_sgd_aug"
+MIXUP = {"mixing.technique.name", "mixing.technique.alpha", "mixing.technique.share"}
+SCHEDULED = {f"mixing.{key}" for key in ("start_from", "on", "off", "finetuning_epoch")}
+SAMPLE_PAIRING = {"mixing.technique.name", "mixing.technique.p", *SCHEDULED}
+TECHNIQUES: dict[str, tuple[str, set[str]]] = {
+    f"{CLASSIFIER}+ranger_flatcos": (CLASSIFIER, RANGER | {"optimizer.lr"}),
+    f"{BASELINE}+ranger_flatcos": (BASELINE, RANGER),
+    f"{CLASSIFIER}+onecycle": (CLASSIFIER, ONE_CYCLE),
+    f"{BASELINE}+onecycle": (BASELINE, ONE_CYCLE),
+    f"{CLASSIFIER}+tta": (CLASSIFIER, {"evaluate.tta"}),
+    f"{BASELINE}+tta": (BASELINE, {"evaluate.tta"}),
+    f"{CLASSIFIER}+oversampling": (CLASSIFIER, {"sampler.name", "sampler.balance"}),
+    **{
+        f"{base}+{technique}": (base, keys)
+        for base in (BASELINE, CLASSIFIER, ARC_FACE, PROXY_NCA)
+        for technique, keys in {"samplepairing": SAMPLE_PAIRING, "mixup": MIXUP, "cutmix": {*MIXUP, "mixing.technique.p"}}.items()
+    },
+    **{f"{base}+manifoldmixup": (base, {*MIXUP, "mixing.technique.layers"}) for base in (BASELINE, CLASSIFIER)},
+    **{f"{base}+kfold": (base, {"train.folds"}) for base in (BASELINE, CLASSIFIER)},
+    **{f"{base}+bestcheckpoint": (base, {"data.valid_fraction", "train.checkpoint"}) for base in (BASELINE, CLASSIFIER)},
+    f"{BASELINE}+randomsamplepairing": (BASELINE, SAMPLE_PAIRING),
+    f"{CLASSIFIER}+labelsmoothing": (CLASSIFIER, {"loss.label_smoothing"}),
+    f"{CLASSIFIER}+labelnoise": (CLASSIFIER, {"data.label_noise"}),
+    **{
+        f"{base}{technique}": (base, {"labelling.name", *(f"labelling.{option}" for option in options)})
+        for base in (CLASSIFIER, f"{CLASSIFIER}+labelnoise")
+        for technique, options in {"+softlabels": ("a", "folds"), "+plc": ("warm_up", "theta", "theta_end")}.items()
+    },
+    f"{MULTI_SIMILARITY}+metrix": (
+        MULTI_SIMILARITY,
+        {"mixing.technique.name", "mixing.technique.alpha", "mixing.technique.weight"},
+    ),
+}
+"""A technique beside the experiment without it: which values it changes."""
 
 
 def at(experiment: Experiment, key: str) -> Any:
@@ -181,7 +299,7 @@ def own(tmp_path: Path, text: str, name: str = "mine.toml") -> str:
 
 
 def test_every_shipped_experiment_is_pinned_by_a_row_of_this_file():
-    assert set(names()) == set(TABLE) | set(FIELD_TABLE)
+    assert set(names()) == set(TABLE) | set(FIELD_TABLE) | set(TECHNIQUES)
 
 
 @pytest.mark.parametrize("name", TABLE)
@@ -217,10 +335,13 @@ def test_each_recipe_of_the_field_is_what_its_name_says_and_brings_its_published
         ("EPSHN_cosine_resnet18+1dBN_sgd_aug", BASELINE, {"model.head.name"}),
         ("EPSHN_cosine_resnet18+skipConnHead_sgd_aug", BASELINE, {"model.head.name", "model.head.dropout"}),
         ("EPSHN_cosine_resnet50_sgd_aug", BASELINE, {"model.backbone.name"}),
+        ("EPSHN_cosine_resnet18_sgd_aug+heavyaug", BASELINE, {f"augment.{key}" for key in ("rotate", "zoom", "warp", "lighting")}),
+        ("crossentropy_resnet18_sgd_aug+progressiveresize", "crossentropy_resnet18_sgd_aug", {"images.progressive"}),
+        *((name, *row) for name, row in TECHNIQUES.items()),
     ],
 )
 def test_an_experiment_differs_from_its_yardstick_only_in_what_its_name_says(name, parent, keys):
-    assert differences(resolve(name), resolve(parent)) == keys | {"name", "summary", "expects"}
+    assert differences(resolve(name), resolve(parent)) - {"expects"} == keys | {"name", "summary"}
 
 
 @pytest.mark.parametrize("name", names())
@@ -455,6 +576,17 @@ def test_the_demo_profile_scales_the_learning_rate_and_the_crop():
     assert demo.optimizer.options["lr"] == pytest.approx(0.2)
     assert demo.augment.random_crop_from == 70
     assert demo.augment.horizontal_flip == 0.5
+
+
+def test_the_demo_profile_scales_each_size_of_a_growing_image():
+    demo = resolve("crossentropy_resnet18_sgd_aug+progressiveresize", profile="demo")
+    assert demo.images.progressive == (32, 48, 64)
+    assert differences(demo, resolve("crossentropy_resnet18_sgd_aug", profile="demo")) == {
+        "name",
+        "summary",
+        "expects",
+        "images.progressive",
+    }
 
 
 def test_the_demo_profile_leaves_a_crop_that_is_off_off():

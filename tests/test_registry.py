@@ -122,6 +122,8 @@ def test_adding_a_loss_is_one_decorated_function_which_the_catalogue_then_lists(
         "takes_miner": True,
         "trains_proxies": False,
         "classifies": False,
+        "one_number": False,
+        "interpolates": False,
         "unit_vectors": True,
     }
     assert [record["name"] for record in catalogue.entries("losses")] == before

@@ -428,6 +428,7 @@ def test_what_w_and_b_logged_offline_is_what_the_run_folder_holds(birds: Path, c
     for name in ("all_classes_metrics", "limited_classes_classification_report", "comparison_unseen_classes_metrics"):
         assert any(name in table for table in tables), tables
     assert "precision_drop_unseen_classes" in said
+    assert len(list((mirrored / "files" / "media" / "images").glob("training_batch*.png"))) == 1
 
 
 def test_only_classes_that_lose_are_listed_as_those_that_lose_most(outcome: Outcome):

@@ -185,3 +185,24 @@ def test_class_balanced_spreads_a_class_over_the_epoch():
     small = [[LABEL_OF[image] for image in batch].count(40) for epoch in range(20) for batch in sampled("class_balanced", epoch=epoch)[:12]]
     assert np.mean(small) == pytest.approx(2, abs=0.15)
     assert 0 in small and max(small) < 9
+
+
+@pytest.mark.parametrize(("balance", "times"), [("oversample", 12), ("undersample", 3)])
+def test_each_class_is_drawn_as_often_as_the_largest_or_the_smallest_has_images(balance, times):
+    some = in_classes(3, 5, 9, 12)
+    for epoch in range(5):
+        drawn = np.concatenate(sampled("class_balanced", **some, batch_size=8, balance=balance, epoch=epoch))
+        assert counts(some["labels"][drawn]) == [times] * 4
+
+
+def test_oversampling_misses_no_image_and_undersampling_repeats_none():
+    some = in_classes(3, 5, 9, 12)
+    assert len(set(np.concatenate(sampled("class_balanced", **some, batch_size=8, balance="oversample")).tolist())) == 29
+    epochs = [np.concatenate(sampled("class_balanced", **some, batch_size=8, balance="undersample", epoch=e)).tolist() for e in range(40)]
+    assert {len(set(drawn)) for drawn in epochs} == {12}
+    assert len({image for drawn in epochs for image in drawn}) == 29, "each epoch leaves out others"
+
+
+def test_another_balance_is_refused():
+    with pytest.raises(ValueError, match=r"sampler.balance is 'over'; choose one of 'both', 'oversample', 'undersample'"):
+        samplers["class_balanced"].resolve({"balance": "over"}, "sampler")

@@ -7,23 +7,28 @@ import pytest
 import torch
 
 from dml_bench.config import Experiment, load
+from dml_bench.data.augmentations import project, relight, rotations, symmetries, tilts, zooms
 from dml_bench.data.cache import ImageCache, View, open_caches
 from dml_bench.data.datasets import Dataset
 from dml_bench.data.sources import Features, Pixels, open_pixels
 from dml_bench.data.split import make_split, phases
+from dml_bench.seeding import draws as seeded
 
 SIZE, CROP_FROM = 8, 12
 CPU = torch.device("cpu")
 
 
-def experiment_with(*, crop_from: int = CROP_FROM, flip: float = 0.5, seed: int = 42, **augment: float) -> Experiment:
+def experiment_with(
+    *, crop_from: int = CROP_FROM, flip: float = 0.5, seed: int = 42, size: int = SIZE, progressive: tuple[int, ...] = (), **augment: float
+) -> Experiment:
     return load(
         {
             "name": "test",
             "loss": "NTXent",
             "optimizer": "sgd",
             "seed": seed,
-            "images": {"size": SIZE},
+            "images": {"size": size, "progressive": progressive},
+            "train": {"epochs": 6},
             "augment": {"random_crop_from": crop_from, "horizontal_flip": flip, **augment},
         }
     )
@@ -44,12 +49,14 @@ SHAPES = [(12, 18), (17, 12), (12, 12), (12, 30)] * 3
 
 def pixels_with(**changes) -> Pixels:
     experiment = experiment_with(**changes)
-    view = cache_of([(SIZE, SIZE)] * 12)
-    return Pixels(experiment, 12, cache_of(SHAPES) if experiment.augment.random_crop_from else view, view, CPU)
+    view, crop_from = cache_of([(experiment.images.size,) * 2] * 12), experiment.augment.random_crop_from
+    larger = cache_of([(height * crop_from // CROP_FROM, width * crop_from // CROP_FROM) for height, width in SHAPES])
+    return Pixels(experiment, 12, larger if crop_from else view, view, CPU)
 
 
 ALL = np.arange(12)
 SIMCLR = {"resized_crop": 0.08, "color_jitter": 0.8, "grayscale": 0.2, "gaussian_blur": 0.5}
+HEAVY = {"dihedral": 0.5, "rotate": 20, "zoom": 1.3, "warp": 0.2, "lighting": 0.3}
 
 
 def test_a_batch_is_square_uint8_pixels_in_the_order_asked_for():
@@ -147,7 +154,7 @@ def trained(source: Pixels, images: np.ndarray = ALL, **which) -> torch.Tensor:
     return source.train(images, **{"phase": "all", "epoch": 0, **which})
 
 
-@pytest.mark.parametrize("augment", [{}, SIMCLR], ids=["crop_and_flip", "simclr"])
+@pytest.mark.parametrize("augment", [{}, SIMCLR, HEAVY], ids=["crop_and_flip", "simclr", "heavy"])
 class TestViews:
     def test_each_view_is_another_and_the_first_is_what_one_gets_without_asking(self, augment):
         views = [trained(pixels_with(**augment), view=view) for view in range(3)]
@@ -188,16 +195,52 @@ def noise_with(**changes) -> Pixels:
     return source
 
 
-@pytest.mark.parametrize("name", ["color_jitter", "grayscale", "gaussian_blur"])
-def test_each_change_of_colour_has_its_own_draws_and_moves_no_crop(name):
-    plain, some = trained(noise_with()), {**SIMCLR, "resized_crop": 0, name: 0}
-    alone = trained(noise_with(**{name: 0.6}))
+GEOMETRY, LIGHT = {"geometry_probability": 0.4}, {"lighting_probability": 0.3}
+CHANGES = {
+    "dihedral": {"dihedral": 0.6},
+    "rotate": {"rotate": 20} | GEOMETRY,
+    "zoom": {"zoom": 1.3} | GEOMETRY,
+    "warp": {"warp": 0.2} | GEOMETRY,
+    "lighting": {"lighting": 0.3} | LIGHT,
+    "color_jitter": {"color_jitter": 0.6},
+    "grayscale": {"grayscale": 0.6},
+    "gaussian_blur": {"gaussian_blur": 0.6},
+}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_each_change_has_its_own_draws_and_moves_no_crop(name):
+    rest = {key: value for other, change in CHANGES.items() if other != name for key, value in change.items()}
+    plain, alone = trained(noise_with()), trained(noise_with(**CHANGES[name]))
+    others, everything = trained(noise_with(**rest)), trained(noise_with(**(rest | CHANGES[name])))
     changed = (alone != plain).flatten(1).any(1)
     assert 0 < changed.sum() < 12
-    others, all_three = trained(noise_with(**some)), trained(noise_with(**{**some, name: 0.6}))
-    untouched = ~changed
-    assert torch.equal(all_three[untouched], others[untouched])
-    assert not torch.equal(all_three[changed], others[changed])
+    assert torch.equal(everything[~changed], others[~changed])
+    assert not torch.equal(everything[changed], others[changed])
+
+
+def test_the_geometry_is_one_look_up_in_the_crop():
+    source, draws = noise_with(**HEAVY), {}
+    for purpose, columns in (("dihedral", 2), ("rotate", 2), ("zoom", 4), ("warp", 3), ("lighting", 4)):
+        draws[purpose] = seeded(42, "all", 0, purpose, rows=12, columns=columns)
+    turned = symmetries(draws["dihedral"], 0.5) @ rotations(draws["rotate"], 20, 0.75)
+    moved = project(trained(noise_with()), turned @ zooms(draws["zoom"], 1.3, 0.75) @ tilts(draws["warp"], 0.2, 0.75))
+    assert torch.equal(trained(source), relight(moved, draws["lighting"], 0.3, 0.75))
+
+
+def test_training_images_grow_with_the_epochs_and_evaluation_stays_as_it_is():
+    source, full = noise_with(size=16, progressive=(8, 12, 16), crop_from=20), noise_with(size=16, crop_from=20)
+    assert [trained(source, epoch=epoch).shape for epoch in range(1, 7)] == [(12, side, side, 3) for side in (8, 8, 12, 12, 16, 16)]
+    assert torch.equal(trained(source, epoch=6), trained(full, epoch=6))
+    assert torch.equal(source.view(ALL), full.view(ALL))
+
+
+def test_a_small_training_image_is_the_same_crop_made_smaller():
+    source, full = noise_with(size=16, progressive=(8, 16), crop_from=20), noise_with(size=16, crop_from=20)
+    blocks = trained(full, epoch=2).float().view(12, 8, 2, 8, 2, 3).mean((2, 4))
+    small = trained(source, epoch=2).float()
+    assert np.corrcoef(small.flatten(), blocks.flatten())[0, 1] > 0.9
+    assert torch.equal(trained(source, np.array([5]), epoch=2)[0], small[5].byte())
 
 
 def test_a_mirrored_resized_crop_is_the_crop_flipped_from_left_to_right():

@@ -14,6 +14,7 @@ from dml_bench.data.sources import Pixels
 from dml_bench.experiments import resolve
 from dml_bench.registry import starts
 from dml_bench.training import loop, pretraining, state
+from dml_bench.training.batches import Batch, training_batch
 from dml_bench.training.pretraining import Stage
 from dml_bench.training.run import Run
 
@@ -120,16 +121,16 @@ def test_a_start_that_was_interrupted_goes_on_and_ends_with_the_same_bits(birds,
 
 def test_simclr_makes_two_views_of_an_image_each_other_s_only_positives(birds, tmp_path, monkeypatch):
     seen: list[torch.Tensor] = []
-    original = Run.targets
 
-    def spy(self: Run, images: np.ndarray) -> torch.Tensor:
-        labels = original(self, images)
-        if self.experiment.name == "simclr":
-            assert len(labels) == 2 * len(images)
+    def spy(run: Run, images: np.ndarray, epoch: int, step: int) -> Batch:
+        batch = training_batch(run, images, epoch, step)
+        if run.experiment.name == "simclr":
+            [(labels, weights)] = batch.readings
+            assert weights is None and len(labels) == len(batch.inputs) == 2 * len(images)
             seen.append(labels)
-        return labels
+        return batch
 
-    monkeypatch.setattr(Run, "targets", spy)
+    monkeypatch.setattr(loop, "training_batch", spy)
     train(birds, tmp_path / "cache", tmp_path / "runs", SIMCLR, SHORT)
     assert seen
     assert all(torch.equal(labels, torch.arange(len(labels) // 2).repeat(2)) for labels in seen)

@@ -1,23 +1,38 @@
-"""Random changes of training images, as SimCLR makes its views (Chen et al. 2020, appendix A).
+"""Random changes of training images: those of SimCLR's views (Chen et al. 2020, appendix A), symmetries and views from elsewhere,
+and light.
 
 All functions are pure, and what an image gets follows from its own row of `draws` (uniform numbers in [0, 1)) bit for bit,
 whatever else is in the batch and however many threads work on it: every float operation rounds once (no fused multiply-add), and
 where numbers are summed, they are ones whose sums float32 holds exactly.
 
 Batches are (batch, size, size, 3) uint8; inside they are planes, (3, images, size, size) float32 levels from 0 to 255.
+
+Homographies are (batch, 3, 3) matrices that take a place (x, y, 1) in the changed image to the place in the image before where its colour
+is looked up, up to a factor; x grows to the right and y downwards, from -1 to 1 between the borders. `first @ second` changes by
+`first` first.
 """
 
 from collections.abc import Callable
-from functools import lru_cache
+from functools import lru_cache, reduce
 from itertools import permutations
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from PIL import Image
+from scipy.special import expit, logit
 from torch import Tensor
+from torch.nn.functional import grid_sample
 
-__all__ = ["Boxes", "blur", "distort_colors", "remove_colors", "resized", "resized_crop_boxes"]
+from dml_bench.config import Augment
+
+__all__ = [
+    "Boxes", "Drawn", "augmented", "blur", "distort_colors", "project", "relight", "remove_colors", "resized", "resized_batch",
+    "resized_crop_boxes", "rotations", "symmetries", "tilts", "zooms",
+]  # fmt: skip
+
+Drawn = Callable[[str, int], np.ndarray]
+"""(purpose, columns) -> (batch, columns) uniform numbers in [0, 1), a row for each image of a batch."""
 
 JITTERED = 0.8
 """Probability of a colour distortion."""
@@ -34,6 +49,30 @@ class Boxes(NamedTuple):
     lefts: np.ndarray
     heights: np.ndarray
     widths: np.ndarray
+
+
+def augmented(pixels: Tensor, augment: Augment, drawn: Drawn) -> Tensor:
+    """The batch seen from elsewhere, by all the geometry at once; then in another light, in other colours and blurred."""
+    homographies = []
+    if augment.dihedral:
+        homographies.append(symmetries(drawn("dihedral", 2), augment.dihedral))
+    if augment.rotate:
+        homographies.append(rotations(drawn("rotate", 2), augment.rotate, augment.geometry_probability))
+    if augment.zoom > 1:
+        homographies.append(zooms(drawn("zoom", 4), augment.zoom, augment.geometry_probability))
+    if augment.warp:
+        homographies.append(tilts(drawn("warp", 3), augment.warp, augment.geometry_probability))
+    if homographies:
+        pixels = project(pixels, reduce(np.matmul, homographies))
+    if augment.lighting:
+        pixels = relight(pixels, drawn("lighting", 4), augment.lighting, augment.lighting_probability)
+    if augment.color_jitter:
+        pixels = distort_colors(pixels, drawn("color_jitter", 6), augment.color_jitter)
+    if augment.grayscale:
+        pixels = remove_colors(pixels, drawn("grayscale", 1), augment.grayscale)
+    if augment.gaussian_blur:
+        pixels = blur(pixels, drawn("gaussian_blur", 2), augment.gaussian_blur)
+    return pixels
 
 
 def resized_crop_boxes(heights: np.ndarray, widths: np.ndarray, draws: np.ndarray, min_area: float) -> Boxes:
@@ -55,6 +94,100 @@ def resized_crop_boxes(heights: np.ndarray, widths: np.ndarray, draws: np.ndarra
 def resized(pixels: np.ndarray, size: int) -> np.ndarray:
     """(height, width, 3) uint8 -> (size, size, 3) uint8, bilinear with antialiasing, as the image cache resizes."""
     return np.asarray(Image.fromarray(pixels).resize((size, size), Image.Resampling.BILINEAR))
+
+
+def resized_batch(pixels: Tensor, size: int) -> Tensor:
+    """(batch, ...) -> (batch, size, size, 3) uint8, bilinear with antialiasing, on the device where the pixels are."""
+    from torchvision.transforms.v2.functional import resize
+
+    return resize(pixels.permute(0, 3, 1, 2), [size, size], antialias=True).permute(0, 2, 3, 1).contiguous()
+
+
+def symmetries(draws: np.ndarray, probability: float) -> np.ndarray:
+    """With this probability one of the eight symmetries of the square, the identity among them. (batch, 2) draws: whether, which."""
+    turn, mirror = np.array([[0, -1, 0], [1, 0, 0], [0, 0, 1]]), np.diag([-1, 1, 1])
+    turns = [np.linalg.matrix_power(turn, times) for times in range(4)]
+    eight = np.array(turns + [mirror @ turned for turned in turns], dtype=float)
+    return eight[np.where(draws[:, 0] < probability, 8 * draws[:, 1], 0).astype(int)]
+
+
+def rotations(draws: np.ndarray, largest: float, probability: float) -> np.ndarray:
+    """With this probability a rotation about the centre by up to `largest` degrees either way. (batch, 2) draws: whether, angle."""
+    angles = np.radians(np.where(draws[:, 0] < probability, largest * (2 * draws[:, 1] - 1), 0))
+    matrices = _identities(len(draws))
+    matrices[:, 0, 0] = matrices[:, 1, 1] = np.cos(angles)
+    matrices[:, 1, 0] = np.sin(angles)
+    matrices[:, 0, 1] = -matrices[:, 1, 0]
+    return matrices
+
+
+def zooms(draws: np.ndarray, largest: float, probability: float) -> np.ndarray:
+    """With this probability a part of the image, anywhere in it, magnified by 1 to `largest`. (batch, 4) draws: whether, factor, x, y."""
+    parts = np.where(draws[:, 0] < probability, 1 / (1 + (largest - 1) * draws[:, 1]), 1)
+    matrices = _identities(len(draws))
+    matrices[:, 0, 0] = matrices[:, 1, 1] = parts
+    matrices[:, :2, 2] = (1 - parts[:, None]) * (2 * draws[:, 2:] - 1)
+    return matrices
+
+
+def tilts(draws: np.ndarray, magnitude: float, probability: float) -> np.ndarray:
+    """With this probability the image as it is seen from above or below, and then from the left or right.
+
+    Each tilt by t, uniform up to `magnitude` either way, looks up one side at 1 + t and the opposite at 1 - t of its length, and leaves
+    both where they are. As fastai's Warp (Howard and Gugger 2020), which draws whether for each tilt and moves the corners by both at
+    once, where here one follows the other. (batch, 3) draws: whether, the second tilt, the first.
+    """
+    amounts = np.where(draws[:, :1] < probability, magnitude * (2 * draws[:, 1:] - 1), 0)
+    both = []
+    for along, amount in enumerate(amounts.T):
+        matrices = _identities(len(draws))
+        matrices[:, 1 - along, 1 - along] = 1 - amount**2
+        matrices[:, along, 2] = matrices[:, 2, along] = amount
+        both.append(matrices)
+    return both[1] @ both[0]
+
+
+def _identities(count: int) -> np.ndarray:
+    return np.tile(np.eye(3), (count, 1, 1))
+
+
+def project(pixels: Tensor, matrices: np.ndarray) -> Tensor:
+    """Changes each image by its homography, looked up once and bilinearly; beyond the borders the image is mirrored.
+
+    An image whose matrix is the identity keeps its bits. Nothing is antialiased, so matrices should not make images much smaller.
+    """
+    size = pixels.shape[1]
+    x = ((2 * torch.arange(size) + 1) / size - 1).to(pixels.device)
+
+    def change(some: Tensor, rows: np.ndarray) -> Tensor:
+        m = [[_column(matrices[rows, i, j], some) for j in range(3)] for i in range(3)]
+        across, down, depth = (x * by_x + (x[:, None] * by_y + shift) for by_x, by_y, shift in m)
+        places = torch.empty(*depth.shape, 2, device=some.device)
+        torch.div(across, depth, out=places[..., 0])
+        torch.div(down, depth, out=places[..., 1])
+        return _levels(grid_sample(some.permute(0, 3, 1, 2).float(), places, "bilinear", "reflection", align_corners=False).transpose(0, 1))
+
+    return _changed(pixels, np.flatnonzero((matrices != np.eye(3)).any((1, 2))), change)
+
+
+def relight(pixels: Tensor, draws: np.ndarray, strength: float, probability: float) -> Tensor:
+    """Changes brightness and contrast, each with this probability, where levels are log-odds: black and white stay what they are.
+
+    To the log-odds of a level (0-1) the brightness adds those of 0.5 + 0.5 b, b uniform up to `strength` either way; the contrast
+    multiplies them by a factor that is log-uniform from 1 - strength to 1 / (1 - strength); as in fastai (Howard and Gugger 2020).
+    (batch, 4) draws: whether and how much, for brightness and contrast.
+    """
+    chosen = draws[:, ::2] < probability
+    amounts = np.where(chosen, 2 * draws[:, 1::2] - 1, 0)
+    shift, slope = logit(0.5 + 0.5 * strength * amounts[:, :1]), (1 - strength) ** -amounts[:, 1:]
+    levels = logit(np.arange(256) / 255)
+    tables = torch.from_numpy(np.rint(255 * expit(slope * (levels + shift))).astype(np.uint8)).to(pixels.device)
+
+    def change(some: Tensor, rows: np.ndarray) -> Tensor:
+        own = torch.from_numpy(256 * rows.astype(np.int32)).to(some.device).view(-1, 1, 1, 1)
+        return tables.flatten().index_select(0, (some + own).flatten()).view_as(some)
+
+    return _changed(pixels, np.flatnonzero(chosen.any(1)), change)
 
 
 def distort_colors(pixels: Tensor, draws: np.ndarray, strength: float) -> Tensor:
@@ -81,13 +214,13 @@ def distort_colors(pixels: Tensor, draws: np.ndarray, strength: float) -> Tensor
                 _turn(planes[:, turning[0] : turning[-1] + 1], now[turning])
         return planes
 
-    return _changed(pixels, chosen, change)
+    return _changed_planes(pixels, chosen, change)
 
 
 def remove_colors(pixels: Tensor, draws: np.ndarray, probability: float) -> Tensor:
     """Makes images grey with this probability. (batch, 1) draws."""
     chosen = np.flatnonzero(draws[:, 0] < probability)
-    return _changed(pixels, chosen, lambda planes, rows: _luminance(planes).expand_as(planes))
+    return _changed_planes(pixels, chosen, lambda planes, rows: _luminance(planes).expand_as(planes))
 
 
 def blur(pixels: Tensor, draws: np.ndarray, probability: float) -> Tensor:
@@ -105,19 +238,28 @@ def blur(pixels: Tensor, draws: np.ndarray, probability: float) -> Tensor:
         spread = (kernels[torch.from_numpy(rows)].to(taps.device) @ taps.flatten(1)).view(-1, size, size)
         return torch.stack([(spread @ plane).mul_(16).round_().div_(16) @ spread.mT for plane in planes])
 
-    return _changed(pixels, np.flatnonzero(draws[:, 0] < probability), change)
+    return _changed_planes(pixels, np.flatnonzero(draws[:, 0] < probability), change)
 
 
 def _changed(pixels: Tensor, chosen: np.ndarray, change: Callable[[Tensor, np.ndarray], Tensor]) -> Tensor:
-    """A copy of the batch in which `change(planes, rows)` replaces the chosen images; on a CPU some of them at a time."""
+    """A copy of the batch in which `change(their pixels, rows)` replaces the chosen images; on a CPU some of them at a time."""
     result = pixels.clone()
     together = max(1, CHUNK // pixels.shape[1] ** 2) if pixels.device.type == "cpu" else max(1, len(chosen))
     for start in range(0, len(chosen), together):
         rows = chosen[start : start + together]
         where = torch.from_numpy(rows).to(pixels.device)
-        planes = pixels.index_select(0, where).permute(3, 0, 1, 2).contiguous().float()
-        result.index_copy_(0, where, change(planes, rows).round().to(torch.uint8).permute(1, 2, 3, 0).contiguous())
+        result.index_copy_(0, where, change(pixels.index_select(0, where), rows))
     return result
+
+
+def _changed_planes(pixels: Tensor, chosen: np.ndarray, change: Callable[[Tensor, np.ndarray], Tensor]) -> Tensor:
+    """The same where `change` takes and returns planes."""
+    return _changed(pixels, chosen, lambda some, rows: _levels(change(some.permute(3, 0, 1, 2).contiguous().float(), rows)))
+
+
+def _levels(planes: Tensor) -> Tensor:
+    """(3, images, size, size) -> (images, size, size, 3) uint8. Stacking takes half as long as permuting does."""
+    return torch.stack(planes.round().to(torch.uint8).unbind(), dim=-1)
 
 
 def _column(values: np.ndarray, like: Tensor) -> Tensor:

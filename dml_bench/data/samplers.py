@@ -4,6 +4,8 @@ A registered function takes the training images (indices, ascending), their clas
 epoch (seed, phase, epoch), and returns the batches; it is a pure function of these. No batch has fewer than two images.
 """
 
+from typing import Literal
+
 import numpy as np
 
 from dml_bench.registry import samplers
@@ -44,14 +46,23 @@ def m_per_class(images: np.ndarray, labels: np.ndarray, batch_size: int, key: tu
 
 
 @samplers.register("class_balanced", summary="as many draws from each class, however large", source="over- and undersampling by class")
-def class_balanced(images: np.ndarray, labels: np.ndarray, batch_size: int, key: tuple[object, ...]) -> list[np.ndarray]:
-    """As many draws as there are images, cut as by `shuffled`; each class has the same number of them, give or take one.
+def class_balanced(
+    images: np.ndarray,
+    labels: np.ndarray,
+    batch_size: int,
+    key: tuple[object, ...],
+    *,
+    balance: Literal["both", "oversample", "undersample"] = "both",
+) -> list[np.ndarray]:
+    """Each class is drawn equally often in an epoch, and the draws are cut as by `shuffled`.
 
-    A class deals its images in random order, all of them before any comes again: small classes repeat images, perhaps within a
-    batch, and some of a large class's images wait for a later epoch.
+    As often as the largest class has images (oversample), as the smallest has (undersample), or so that there are as many draws
+    as images (both; give or take one a class). A class deals its images in random order, all of them before any comes again: small
+    classes repeat images, perhaps within a batch, and some of a large class's images wait for a later epoch.
     """
-    num_classes = len(np.unique(labels))
-    shares = np.resize(permutation(*key, "classes", items=np.arange(num_classes)), len(images))
+    counts = np.unique(labels, return_counts=True)[1]
+    draws_of = {"both": len(images), "oversample": len(counts) * counts.max(), "undersample": len(counts) * counts.min()}
+    shares = np.resize(permutation(*key, "classes", items=np.arange(len(counts))), draws_of[balance])
     return batches_of(deal(images, labels, permutation(*key, "order", items=shares), key), batch_size)
 
 

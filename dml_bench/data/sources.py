@@ -1,19 +1,40 @@
 """What the network is fed with: augmented training inputs and deterministic evaluation inputs, a batch at a time."""
 
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from dml_bench.config import Experiment
-from dml_bench.data.augmentations import Boxes, blur, distort_colors, remove_colors, resized, resized_crop_boxes
+from dml_bench.data.augmentations import Boxes, Drawn, augmented, resized, resized_batch, resized_crop_boxes
 from dml_bench.data.cache import ImageCache, View, open_caches
 from dml_bench.data.datasets import Dataset, Progress
 from dml_bench.seeding import draws
 
-__all__ = ["Features", "Pixels", "Source", "open_pixels"]
+__all__ = ["PLAIN", "Features", "Pixels", "Source", "Variant", "open_pixels", "variants"]
+
+
+class Variant(NamedTuple):
+    """One way to look at an image in an evaluation."""
+
+    down: float | None
+    """Where in the image at `augment.random_crop_from` the square is cut: 0 is its top, 1 its bottom; None is the usual view."""
+    right: float | None
+    """0 is its left, 1 its right."""
+    mirrored: bool
+
+
+PLAIN = Variant(None, None, False)
+
+
+def variants(tta: str) -> tuple[Variant, ...]:
+    """The views that `evaluate.tta` takes together; the ten of `crops` are those of Krizhevsky et al. 2012."""
+    if tta == "crops":
+        places = ((0.0, 0.0), (0.0, 1.0), (1.0, 0.0), (1.0, 1.0), (0.5, 0.5))
+        return tuple(Variant(down, right, mirrored) for mirrored in (False, True) for down, right in places)
+    return (PLAIN, PLAIN._replace(mirrored=True)) if tta == "mirror" else (PLAIN,)
 
 
 class Source(Protocol):
@@ -23,7 +44,7 @@ class Source(Protocol):
         """(batch, ...) inputs for training; an image's views differ where it is augmented."""
         ...
 
-    def view(self, images: np.ndarray) -> Tensor:
+    def view(self, images: np.ndarray, variant: Variant = PLAIN) -> Tensor:
         """(batch, ...) inputs for evaluation: the same for gallery and query, in every phase and epoch."""
         ...
 
@@ -41,11 +62,18 @@ class Pixels:
         self._drawn: dict[tuple[str, int], np.ndarray] = {}
 
     def train(self, images: np.ndarray, *, phase: str, epoch: int, view: int = 0) -> Tensor:
-        augment = self.experiment.augment
-
         def drawn(purpose: str, columns: int) -> np.ndarray:
             return self._draws(phase, epoch, view, purpose, columns)[images]
 
+        pixels = self._cropped(images, drawn)
+        size = self.experiment.images.training_size(epoch, self.experiment.train.epochs)
+        if size != pixels.shape[1]:
+            pixels = resized_batch(pixels, size)
+        return augmented(pixels, self.experiment.augment, drawn)
+
+    def _cropped(self, images: np.ndarray, drawn: Drawn) -> Tensor:
+        """What is cut from each image, at the network's size, some of them mirrored."""
+        augment = self.experiment.augment
         top, left, mirror = drawn("augment", 3).T
         heights, widths = self.train_cache.heights[images], self.train_cache.widths[images]
         if augment.resized_crop:
@@ -55,17 +83,15 @@ class Pixels:
             if augment.random_crop_from:
                 tops, lefts = top * (heights - boxes.heights + 1), left * (widths - boxes.widths + 1)
                 boxes = boxes._replace(tops=tops.astype(int), lefts=lefts.astype(int))
-        pixels = self._gather(self.train_cache, images, boxes, mirror < augment.horizontal_flip)
-        if augment.color_jitter:
-            pixels = distort_colors(pixels, drawn("color_jitter", 6), augment.color_jitter)
-        if augment.grayscale:
-            pixels = remove_colors(pixels, drawn("grayscale", 1), augment.grayscale)
-        if augment.gaussian_blur:
-            pixels = blur(pixels, drawn("gaussian_blur", 2), augment.gaussian_blur)
-        return pixels
+        return self._gather(self.train_cache, images, boxes, mirror < augment.horizontal_flip)
 
-    def view(self, images: np.ndarray) -> Tensor:
-        return self._gather(self.view_cache, images, self._squares(len(images)), np.zeros(len(images), bool))
+    def view(self, images: np.ndarray, variant: Variant = PLAIN) -> Tensor:
+        boxes, mirrored = self._squares(len(images)), np.full(len(images), variant.mirrored)
+        if variant.down is None or variant.right is None:
+            return self._gather(self.view_cache, images, boxes, mirrored)
+        room_below, room_beside = self.train_cache.heights[images] - boxes.heights, self.train_cache.widths[images] - boxes.widths
+        tops, lefts = (room_below * variant.down).astype(int), (room_beside * variant.right).astype(int)
+        return self._gather(self.train_cache, images, boxes._replace(tops=tops, lefts=lefts), mirrored)
 
     def statistics(self, images: np.ndarray) -> tuple[Tensor, Tensor]:
         """Channel means and standard deviations (3), 0-1, over every pixel of these images' views."""
@@ -112,7 +138,8 @@ class Features:
     def train(self, images: np.ndarray, *, phase: str, epoch: int, view: int = 0) -> Tensor:
         return self.view(images)
 
-    def view(self, images: np.ndarray) -> Tensor:
+    def view(self, images: np.ndarray, variant: Variant = PLAIN) -> Tensor:
+        assert variant == PLAIN, "there are features of one view"
         return self.table[torch.from_numpy(images).to(self.table.device)]
 
 

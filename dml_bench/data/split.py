@@ -2,8 +2,7 @@
 
 import hashlib
 import math
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -11,7 +10,18 @@ from dml_bench.data.datasets import Dataset
 from dml_bench.registry import UnknownName, near_miss
 from dml_bench.seeding import draws
 
-__all__ = ["Phase", "Split", "disjoint_phases", "holdouts", "make_disjoint_split", "make_split", "phases", "unseen_classes"]
+__all__ = [
+    "Phase",
+    "Split",
+    "Watched",
+    "disjoint_phases",
+    "fold_phases",
+    "holdouts",
+    "make_disjoint_split",
+    "make_split",
+    "phases",
+    "unseen_classes",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,10 +36,24 @@ class Split:
     gallery: np.ndarray
     """`train` itself; where classes are disjoint, `test` itself (each query is then left out of its own search) or other images."""
     valid: np.ndarray
+    """Images that only watch, perhaps none: of all classes, or, where classes are disjoint, of training classes of their own."""
 
     @property
     def leaves_one_out(self) -> bool:
         return self.gallery is self.test
+
+
+@dataclass(frozen=True, slots=True)
+class Watched:
+    """What is measured while a phase trains, image indices."""
+
+    gallery: np.ndarray
+    queries: dict[str, np.ndarray]
+    """By the name of the part; the gallery itself where each query is left out of its own search."""
+
+    @property
+    def num_images(self) -> int:
+        return len(self.gallery) + sum(len(images) for images in self.queries.values() if images is not self.gallery)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,20 +64,27 @@ class Phase:
     excluded: tuple[int, ...] = ()
     suffix: str = ""
     """What the study appends to the names of this phase: train_loss2, test_accuracy2."""
-    watches: Literal["test", "valid"] = "test"
-    """Whose images P@1 is watched on during training."""
+    leaves_one_out: bool = False
+    """Whether training is watched on validation images alone, each of which is looked up among the others."""
+    withheld: tuple[int, ...] = ()
+    """Training images that this phase does not train on either, but is watched on: a fold."""
 
     def trains_on(self, dataset: Dataset, split: Split) -> np.ndarray:
-        """(images) indices of the training images of this phase: the one split, less the excluded classes."""
-        return split.train[~np.isin(dataset.labels[split.train], self.excluded)]
+        """(images) indices of the training images of this phase: the one split, less the excluded classes and the withheld images."""
+        images = self.known(dataset, split.train)
+        return images[~np.isin(images, self.withheld)] if self.withheld else images
 
     def known(self, dataset: Dataset, images: np.ndarray) -> np.ndarray:
         """Those of `images` whose class this phase trains on."""
         return images[~np.isin(dataset.labels[images], self.excluded)]
 
-    def watched(self, dataset: Dataset, split: Split) -> tuple[np.ndarray, np.ndarray]:
-        """The gallery and the queries on which training is watched; one and the same where each query is left out of its search."""
-        return (split.valid, split.valid) if self.watches == "valid" else (self.trains_on(dataset, split), self.known(dataset, split.test))
+    def watched(self, dataset: Dataset, split: Split) -> Watched:
+        """The images on which training is watched: of the classes that this phase trains on, or of validation classes."""
+        if self.leaves_one_out:
+            return Watched(split.valid, {"valid": split.valid} if len(split.valid) else {})
+        withheld = np.array(self.withheld, np.int64)
+        queries = {"test": self.known(dataset, split.test), "valid": np.union1d(self.known(dataset, split.valid), withheld)}
+        return Watched(self.trains_on(dataset, split), {name: images for name, images in queries.items() if len(images)})
 
 
 def phases(holdouts: tuple[tuple[int, ...], ...]) -> tuple[Phase, ...]:
@@ -66,32 +97,57 @@ def phases(holdouts: tuple[tuple[int, ...], ...]) -> tuple[Phase, ...]:
 def disjoint_phases(dataset: Dataset, split: Split) -> tuple[Phase, ...]:
     """The one phase of the protocol `class_disjoint`, which sees neither the classes of the test nor those of the validation images."""
     excluded = np.setdiff1d(np.arange(dataset.num_classes), dataset.labels[split.train])
-    return (Phase("disjoint", tuple(excluded.tolist()), watches="valid"),)
+    return (Phase("disjoint", tuple(excluded.tolist()), leaves_one_out=True),)
 
 
-def make_split(dataset: Dataset, *, method: str, test_fraction: float, seed: int) -> Split:
+def fold_phases(phase: Phase, dataset: Dataset, split: Split, count: int, seed: int, name: str = "fold") -> tuple[Phase, ...]:
+    """`count` phases like `phase`; each withholds another part of its training images. The parts are stratified by class, equal in size
+    give or take one, and an image is in the same part in every phase. Raises ValueError where a class has fewer images than parts.
+    """
+    images = split.train
+    sizes = np.bincount(dataset.labels[images], minlength=dataset.num_classes)
+    if sizes.min() < count:
+        few = dataset.class_names[int(sizes.argmin())]
+        raise ValueError(f"{count} folds, but class {few} has {sizes.min()} training images: at most {sizes.min()} folds are possible")
+    order = np.lexsort([draws(seed, "folds", rows=len(dataset), columns=1)[images, 0], dataset.labels[images]])
+    part = np.empty(len(images), int)
+    part[order] = np.arange(len(images)) % count
+    known = ~np.isin(dataset.labels[images], phase.excluded)
+    return tuple(
+        replace(
+            phase,
+            name=f"{phase.name}-{name}-{number + 1}",
+            suffix=f"{phase.suffix}_{name}_{number + 1}",
+            withheld=tuple(images[(part == number) & known].tolist()),
+        )
+        for number in range(count)
+    )
+
+
+def make_split(dataset: Dataset, *, method: str, test_fraction: float, valid_fraction: float = 0.0, seed: int) -> Split:
     """Divide the images. `stratified`: in each class the images with the smallest SHA-256 of (seed, path) become queries, so
     the split does not depend on the platform, on library versions or on the order in which files were found.
 
     ceil(test_fraction * images) queries in all, shared among the classes in proportion (largest remainders first), but at
-    least one query and one gallery image in each, which can make more where classes are tiny. Raises ValueError where a class has a single image.
+    least one query and one gallery image in each, which can make more where classes are tiny. Of the rest, `valid_fraction` only watches, in
+    the same way; the queries are the same whatever it is. Raises ValueError where a class has too few images.
     """
     if method == "given":
         if dataset.parts is None or "test" not in dataset.parts or "train" not in dataset.parts:
             raise ValueError(f"data.split = given, but {dataset.name} has no train and test parts of its own; --set data.split=stratified")
         parts = np.array(dataset.parts)
-        test = parts == "test"
-        train = parts == "train"
+        test, train, valid = parts == "test", parts == "train", parts == "valid"
     else:
-        test = _stratified(dataset, test_fraction, seed)
-        train = ~test
+        test = _stratified(dataset, np.ones(len(dataset), bool), test_fraction, seed)
+        valid = _stratified(dataset, ~test, valid_fraction, seed) if valid_fraction else np.zeros(len(dataset), bool)
+        train = ~(test | valid)
     for what, part in (("training", train), ("test", test)):
         empty = np.setdiff1d(np.arange(dataset.num_classes), dataset.labels[part])
         if len(empty):
             names = ", ".join(dataset.class_names[i] for i in empty[:5])
             raise ValueError(f"{len(empty)} classes have no {what} image ({names}); add images or remove these classes")
     training = np.flatnonzero(train)
-    return Split(training, np.flatnonzero(test), fingerprint(dataset, train=train, test=test), training, np.flatnonzero(~(train | test)))
+    return Split(training, np.flatnonzero(test), fingerprint(dataset, train=train, valid=valid, test=test), training, np.flatnonzero(valid))
 
 
 def fingerprint(dataset: Dataset, **parts: np.ndarray) -> str:
@@ -140,17 +196,19 @@ def _given(dataset: Dataset, names: tuple[str, ...]) -> np.ndarray:
     return np.isin(dataset.parts, names)
 
 
-def _stratified(dataset: Dataset, test_fraction: float, seed: int) -> np.ndarray:
-    counts = np.bincount(dataset.labels, minlength=dataset.num_classes)
+def _stratified(dataset: Dataset, among: np.ndarray, fraction: float, seed: int) -> np.ndarray:
+    """(images) which of `among` (images, bool) are taken: about `fraction` of them, at least one of each class, at least one left."""
+    counts = np.bincount(dataset.labels[among], minlength=dataset.num_classes)
     if counts.min() < 2:
         few = [dataset.class_names[i] for i in np.flatnonzero(counts < 2)]
+        purpose = "one for the gallery and one query" if among.all() else "one that watches and one for the gallery, besides the queries,"
         raise ValueError(
-            f"{len(few)} classes have fewer than 2 images ({', '.join(few[:5])}): one for the gallery and one query are the least; "
+            f"{len(few)} classes have fewer than 2 images {'' if among.all() else 'left '}({', '.join(few[:5])}): {purpose} are the least; "
             "add images or remove these classes"
         )
-    wanted = counts * test_fraction
+    wanted = counts * fraction
     take = np.clip(np.floor(wanted).astype(int), 1, counts - 1)
-    missing = math.ceil(round(test_fraction * len(dataset), 6)) - take.sum()
+    missing = math.ceil(round(fraction * int(among.sum()), 6)) - take.sum()
     for label in np.argsort(-(wanted - np.floor(wanted)), kind="stable"):
         if missing > 0 and take[label] < counts[label] - 1 and wanted[label] > take[label]:
             take[label] += 1
@@ -159,11 +217,11 @@ def _stratified(dataset: Dataset, test_fraction: float, seed: int) -> np.ndarray
         take[np.argmax(room)] += 1
         missing -= 1
     ranks = [hashlib.sha256(f"{seed}\0{path}".encode()).digest() for path in dataset.paths]
-    test = np.zeros(len(dataset), dtype=bool)
+    taken = np.zeros(len(dataset), dtype=bool)
     for label in range(dataset.num_classes):
-        images = sorted(np.flatnonzero(dataset.labels == label), key=lambda image: ranks[image])
-        test[images[: take[label]]] = True
-    return test
+        images = sorted(np.flatnonzero((dataset.labels == label) & among), key=lambda image: ranks[image])
+        taken[images[: take[label]]] = True
+    return taken
 
 
 def holdouts(rule: str, dataset: Dataset) -> tuple[tuple[int, ...], ...]:

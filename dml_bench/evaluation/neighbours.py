@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["Neighbours", "flat_index", "search", "search_leaving_one_out"]
+__all__ = ["Neighbours", "flat_index", "search", "search_leaving_one_out", "search_views", "without_itself"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,13 +75,34 @@ def flat_index(gallery: np.ndarray) -> Any:
 
 def search_leaving_one_out(embeddings: np.ndarray, labels: np.ndarray, k: int) -> Neighbours:
     """As `search` of (images, dim) among themselves, without each image's finding itself. k is cut to the number of other images."""
-    found = search(embeddings, embeddings, labels, labels, k + 1)
-    itself = found.indices == np.arange(len(embeddings))[:, None]
+    return without_itself(search(embeddings, embeddings, labels, labels, k + 1))
+
+
+def without_itself(found: Neighbours) -> Neighbours:
+    """The neighbours of the gallery's own images, less each image itself, or the last of k + 1 where it is not among them."""
+    itself = found.indices == np.arange(len(found.indices))[:, None]
     itself[~itself.any(1), -1] = True  # more than k copies stand before it
-    shape = (len(embeddings), found.k - 1)
+    shape = (len(found.indices), found.k - 1)
+    labels = found.gallery_labels
     return Neighbours(
         found.indices[~itself].reshape(shape), found.similarities[~itself].reshape(shape), labels, labels, leaves_one_out=True
     )
+
+
+def search_views(views: np.ndarray, gallery: np.ndarray, gallery_labels: np.ndarray, query_labels: np.ndarray, k: int) -> Neighbours:
+    """As `search`, for queries of several views (views, query, dim): the similarity is that of the most similar view.
+
+    Exact: what is among the k most similar by that is among the k most similar to the view by which it is.
+    """
+    found = [search(gallery, view, gallery_labels, query_labels, k) for view in views]
+    similarities = np.concatenate([each.similarities for each in found], axis=1)
+    indices = np.concatenate([each.indices for each in found], axis=1)
+    order = np.lexsort((-similarities, indices), axis=1)  # by gallery image, the most similar view first
+    similarities, indices = np.take_along_axis(similarities, order, 1), np.take_along_axis(indices, order, 1)
+    similarities[:, 1:][indices[:, 1:] == indices[:, :-1]] = -np.inf
+    similarities, indices = _ordered(similarities, indices)
+    k = found[0].k
+    return Neighbours(np.ascontiguousarray(indices[:, :k]), np.ascontiguousarray(similarities[:, :k]), gallery_labels, query_labels)
 
 
 def _ordered(similarities: np.ndarray, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

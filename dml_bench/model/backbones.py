@@ -4,17 +4,19 @@ A registered function takes the registered name and returns a module with random
 The fact `weights` says where its ImageNet weights come from, see `dml_bench.model.weights`; `mean` and `std` are the channel
 statistics that those weights were made with, unless the module carries timm's `pretrained_cfg`, which then says so itself.
 
+What `stage_names` gives of a network, its layers `layer1`, ... or timm's `feature_info`, is where it can be mixed or explained.
+
 All are built without stochastic depth and dropout, so that backbones differ in nothing but the network.
 """
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from dml_bench.registry import UnknownName, backbones, near_miss
 
 if TYPE_CHECKING:
     from torch import nn
 
-__all__ = ["check_image_size", "replace_pooling"]
+__all__ = ["check_image_size", "drop_pooling", "replace_pooling", "stage_names"]
 
 POOLING_PLACES = ("avgpool", "global_pool", "head.global_pool")
 """Where torchvision's networks, timm's, and timm's with a head of their own keep the pooling of the last map."""
@@ -38,6 +40,27 @@ for _layers in (18, 34, 50, 101):
         return network
 
 
+for _layers in (18, 50):
+
+    @backbones.register(
+        f"xresnet{_layers}",
+        summary=f"{_layers}-layer residual network with the bag of tricks; Mish, blurred max pooling and self-attention at choice",
+        source="He et al. 2019; Misra 2020, Mish; Zhang 2019, MaxBlurPool; Zhang et al. 2019, SAGAN",
+        weights=f"timm:resnet{_layers}d.ra2_in1k",
+    )
+    def xresnet(
+        name: str,
+        *,
+        activation: Literal["relu", "mish"] = "relu",
+        pool: Literal["max", "maxblur"] = "max",
+        self_attention: bool = False,
+    ) -> "nn.Module":
+        """ImageNet's weights were made with ReLU and plain max pooling, and know no self-attention, with which they are refused."""
+        from dml_bench.model import xresnet
+
+        return xresnet.xresnet(int(name.removeprefix("xresnet")), activation=activation, pool=pool, self_attention=self_attention)
+
+
 @backbones.register(
     "efficientnet_b0",
     summary="EfficientNet with squeeze-excitation",
@@ -51,6 +74,7 @@ def efficientnet_b0(name: str) -> "nn.Module":
     network = torchvision.models.efficientnet_b0(weights=None, stochastic_depth_prob=0.0)
     network.num_features = network.classifier[1].in_features
     network.classifier = nn.Identity()
+    network.feature_info = [{"module": f"features.{stage}"} for stage in (2, 3, 5, 8)]
     return network
 
 
@@ -67,6 +91,7 @@ def convnext_tiny(name: str) -> "nn.Module":
     network = torchvision.models.convnext_tiny(weights=None, stochastic_depth_prob=0.0)
     network.num_features = network.classifier[2].in_features
     network.classifier[2] = nn.Identity()
+    network.feature_info = [{"module": f"features.{stage}"} for stage in (1, 3, 5, 7)]
     return network
 
 
@@ -127,7 +152,7 @@ def dinov2_s14(name: str) -> "nn.Module":
     return timm_model("vit_small_patch14_dinov2.lvd142m")
 
 
-def check_image_size(backbone: "nn.Module", name: str, size: int) -> None:
+def check_image_size(backbone: "nn.Module", name: str, size: int, where: str = "images.size") -> None:
     """Send one blank image through. Raises ValueError where square images of `size` pixels don't fit, naming what does."""
     import torch
 
@@ -137,7 +162,7 @@ def check_image_size(backbone: "nn.Module", name: str, size: int) -> None:
             shape = tuple(backbone.eval()(torch.zeros(1, 3, size, size)).shape)
     except (AssertionError, RuntimeError, ValueError) as error:
         reason = str(error).splitlines()[0].rstrip(".")
-        raise ValueError(f"images.size is {size}, and {name} can't take it ({reason}): {fitting_sizes(backbone, size)}") from None
+        raise ValueError(f"{where} is {size}, and {name} can't take it ({reason}): {fitting_sizes(backbone, size)}") from None
     finally:
         backbone.train(training)
     if shape != (1, backbone.num_features):
@@ -156,17 +181,42 @@ def fitting_sizes(backbone: "nn.Module", size: int) -> str:
 def replace_pooling(backbone: "nn.Module", name: str, pooling: "nn.Module") -> str:
     """Put `pooling`, (batch, channels, height, width) -> (batch, channels), in the place of the backbone's own, and return the name
     of that place. What the backbone does after its pooling, a LayerNorm say, stays. Raises ValueError where no map is pooled."""
+    from torch import nn
+
+    place, flattens = pooling_place(backbone)
+    if not place:
+        raise ValueError(f"backbone {name} has no map to pool: leave model.pooling out")
+    backbone.set_submodule(place, pooling if flattens else nn.Sequential(pooling, nn.Unflatten(1, (-1, 1, 1))))
+    return place
+
+
+def drop_pooling(backbone: "nn.Module", name: str, head: str) -> None:
+    """Let the backbone return its last map, flattened or not. What it does after its pooling it now does at each position.
+    Raises ValueError where no map is pooled."""
+    from torch import nn
+
+    place, _ = pooling_place(backbone)
+    if not place:
+        raise ValueError(f"backbone {name} has no map for head {head}: choose another model.head")
+    backbone.set_submodule(place, nn.Identity())
+
+
+def pooling_place(backbone: "nn.Module") -> tuple[str, bool]:
+    """The name of the module that pools the last map, or '', and whether it makes (batch, channels) of it rather than
+    (batch, channels, 1, 1)."""
     import torch
     from timm.layers import SelectAdaptivePool2d
     from torch import nn
 
-    for name_of_place, module in backbone.named_modules():
-        if name_of_place in POOLING_PLACES and isinstance(module, nn.AdaptiveAvgPool2d | SelectAdaptivePool2d):
+    for place, module in backbone.named_modules():
+        if place in POOLING_PLACES and isinstance(module, nn.AdaptiveAvgPool2d | SelectAdaptivePool2d):
             shape = tuple(module(torch.zeros(1, 2, 3, 4)).shape)
-            if shape == (1, 2):
-                backbone.set_submodule(name_of_place, pooling)
-                return name_of_place
-            if shape == (1, 2, 1, 1):
-                backbone.set_submodule(name_of_place, nn.Sequential(pooling, nn.Unflatten(1, (-1, 1, 1))))
-                return name_of_place
-    raise ValueError(f"backbone {name} has no map to pool: leave model.pooling out")
+            if shape in ((1, 2), (1, 2, 1, 1)):
+                return place, len(shape) == 2
+    return "", False
+
+
+def stage_names(backbone: "nn.Module") -> tuple[str, ...]:
+    """Modules of the backbone after which its maps (or tokens) change their resolution or depth, from the input on."""
+    stages = tuple(name for name, _ in backbone.named_children() if name.startswith("layer") and name[5:].isdecimal())
+    return stages or tuple(info["module"] for info in getattr(backbone, "feature_info", None) or ())

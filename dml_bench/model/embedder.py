@@ -6,7 +6,7 @@ from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from dml_bench.config import Experiment
-from dml_bench.model.backbones import check_image_size, replace_pooling
+from dml_bench.model.backbones import check_image_size, drop_pooling, replace_pooling
 from dml_bench.model.convolutions import speed_up_small_maps
 from dml_bench.model.weights import load_backbone
 from dml_bench.registry import backbones, heads, poolings
@@ -34,12 +34,12 @@ class Embedder(nn.Module):
         return int(self.head.dim)  # type: ignore[arg-type]
 
     def features(self, pixels: Tensor) -> Tensor:
-        """(batch, height, width, 3) values 0-255 of any type -> (batch, num_features) pooled features."""
+        """(batch, height, width, 3) values 0-255 of any type -> (batch, num_features) pooled features; the map for a head that takes it."""
         images = torch.addcmul(-self.mean / self.std, pixels.float(), 1 / self.std)
         return self.backbone(images.permute(0, 3, 1, 2))  # channels-last memory, seen as (batch, 3, height, width)
 
     def project(self, features: Tensor) -> Tensor:
-        """(batch, num_features) -> (batch, dim), before normalisation."""
+        """What `features` returns -> (batch, dim), before normalisation."""
         return self.head(features)
 
     def forward(self, pixels: Tensor) -> Tensor:
@@ -79,7 +79,7 @@ def build_embedder(experiment: Experiment, statistics: tuple[Tensor, Tensor] | N
     """The embedder of an experiment with its first weights; `source` weights are filled in by the caller.
 
     The same seed gives the same weights in every phase. `statistics` are channel means and deviations in 0-1, and default
-    to those that the backbone's weights were made with. Raises ValueError where parts of the model don't fit together.
+    to the experiment's own, else to those that the backbone's weights were made with. Raises ValueError where parts of the model don't fit together.
     """
     config, name = experiment.model, experiment.model.backbone.name
     entry = backbones[name]
@@ -88,11 +88,16 @@ def build_embedder(experiment: Experiment, statistics: tuple[Tensor, Tensor] | N
     pooling = poolings[config.pooling.name].build(**config.pooling.options)
     place = "" if pooling is None else replace_pooling(backbone, name, pooling)
     check_image_size(backbone, name, experiment.images.size)
+    for size in experiment.images.progressive[:-1]:
+        check_image_size(backbone, name, size, "a size of images.progressive")
     load_backbone(backbone, name, entry, "none" if config.weights == "source" else config.weights, may_lack=place)
     speed_up_small_maps(backbone)
+    if heads[config.head.name].facts["takes_map"]:
+        drop_pooling(backbone, name, config.head.name)
     head = heads[config.head.name].build(backbone.num_features, **config.head.options)
     made_with = getattr(backbone, "pretrained_cfg", entry.facts)
-    mean, std = statistics or (torch.tensor(made_with["mean"]), torch.tensor(made_with["std"]))
+    images = experiment.images
+    mean, std = statistics or (torch.tensor(images.mean or made_with["mean"]), torch.tensor(images.std or made_with["std"]))
     embedder = Embedder(backbone, head, mean, std)
     freeze(embedder, experiment)
     return embedder.to(memory_format=torch.channels_last)

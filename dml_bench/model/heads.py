@@ -1,7 +1,8 @@
 """Heads: from pooled features (batch, num_features) to embeddings (batch, dim), not yet normalised.
 
 A registered function takes `num_features` and returns a module with an attribute `dim`. It raises ValueError for an option
-that no head can have.
+that no head can have. One with the fact `takes_map` is given the last map before any pooling, square and with num_features
+channels, as (batch, num_features, side, side) or the same flattened, and has a method `maps`.
 """
 
 from typing import TYPE_CHECKING
@@ -88,3 +89,44 @@ def identity(num_features: int) -> "nn.Module":
     head = nn.Identity()
     head.dim = num_features  # type: ignore[assignment]
     return head
+
+
+@heads.register(
+    "cam",
+    summary="1x1 convolution of the last map, then its average: each dimension has a class activation map",
+    source="Zhang et al. 2018, ACoL; Zhou et al. 2016, CAM",
+    takes_map=True,
+)
+def cam(num_features: int, *, dim: int = 128, hidden: int = 0) -> "nn.Module":
+    """Averaging and a 1x1 convolution commute, so with `hidden` 0 the embedding is that of `linear` on averaged features.
+
+    A `hidden` above 0 puts ACoL's two 3x3 convolutions of that width, each with ReLU, before it (1024 in the paper). There the
+    convolution's outputs are the classes; here they are the embedding, on which a classifying loss has its own linear layer, which
+    gives class maps when it is applied to the embedding's.
+    """
+    import math
+    from itertools import pairwise
+
+    from torch import nn
+
+    at_least(1, dim=dim)
+    at_least(0, hidden=hidden)
+
+    class ClassActivation(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.dim = dim
+            widths = [num_features, hidden, hidden] if hidden else [num_features]
+            self.layers = nn.Sequential(*(layer for pair in pairwise(widths) for layer in (nn.Conv2d(*pair, 3, padding=1), nn.ReLU())))
+            self.projection = nn.Linear(widths[-1], dim)  # at each position, which is a 1x1 convolution; its gradient is faster
+
+        def maps(self, features: "Tensor") -> "Tensor":
+            """The last map -> (batch, dim, side, side), whose average over positions is the embedding."""
+            side = math.isqrt(features[0].numel() // num_features)
+            hidden_map = self.layers(features.reshape(-1, num_features, side, side))
+            return self.projection(hidden_map.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+        def forward(self, features: "Tensor") -> "Tensor":
+            return self.maps(features).mean(dim=(2, 3))
+
+    return ClassActivation()

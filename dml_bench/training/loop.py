@@ -6,11 +6,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from dml_bench.evaluation.metrics import macro, micro, precision_at_1
 from dml_bench.evaluation.neighbours import search, search_leaving_one_out
-from dml_bench.registry import samplers
 from dml_bench.seeding import seed_everything
+from dml_bench.training import selection
+from dml_bench.training.batches import epoch_batches, training_batch
 from dml_bench.training.run import Run, unit
 
 __all__ = ["NonFiniteLoss", "fit"]
@@ -23,7 +25,8 @@ class NonFiniteLoss(ValueError):
 def fit(run: Run, keep: Callable[[Run], None]) -> None:
     """Train to the last epoch from where `run.records` end; `keep` is called after each epoch to save all state.
 
-    Raises AssertionError if a layer that has to stay as it was loaded has changed.
+    The run ends with the weights of the epoch that `train.checkpoint` chooses. Raises AssertionError if a layer that has to stay as it
+    was loaded has changed.
     """
     evaluate = run.experiment.evaluate
     for epoch in range(len(run.records) + 1, run.experiment.train.epochs + 1):
@@ -31,8 +34,10 @@ def fit(run: Run, keep: Callable[[Run], None]) -> None:
         if epoch % evaluate.every == 0 or epoch == run.experiment.train.epochs:
             record |= measure(run)
         run.records.append(record)
+        selection.consider(run, record)
         keep(run)
         run.watch.epoch(record)
+    selection.choose(run)
     run.check_frozen()
 
 
@@ -44,17 +49,14 @@ def train_epoch(run: Run, epoch: int) -> dict[str, Any]:
     run.objective.batches_without_tuples = 0
     batches = epoch_batches(run, epoch)
     losses = torch.zeros(len(batches), device=run.device)
+    learning_rate = run.optimizer.param_groups[0]["lr"]
     start = time.perf_counter()
     for step, images in enumerate(batches):
-        inputs = run.training_inputs(images, epoch)
-        with run.autocast():
-            embeddings = run.forward(inputs)
-        loss = run.objective(embeddings, run.targets(images))
-        run.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        run.optimizer.step()
-        losses[step] = loss.detach()
+        losses[step], embeddings = train_step(run, images, epoch, step)
+        if run.labels.corrected:
+            run.labels.observe(images, run.objective.logits(embeddings[: len(images)]))
         run.watch.step(len(images), losses[step])
+    run.labels.correct(run.images, epoch, run.experiment.train.epochs)
     values = losses.cpu().numpy()
     seconds = time.perf_counter() - start
     if not np.isfinite(values).all():
@@ -66,34 +68,44 @@ def train_epoch(run: Run, epoch: int) -> dict[str, Any]:
         "phase": run.phase.name,
         "epoch": epoch,
         f"train_loss{run.phase.suffix}": float(values.mean()),
+        "learning_rate": learning_rate,
         "batches_without_tuples": run.objective.batches_without_tuples,
         "train_images": sum(map(len, batches)),
         "train_seconds": seconds,
     }
 
 
-def epoch_batches(run: Run, epoch: int) -> list[np.ndarray]:
-    """The training images of this epoch, as the sampler cuts them into batches."""
-    sampler, key = run.experiment.sampler, (run.experiment.seed, run.phase.name, epoch)
-    sample = samplers[sampler.name].build
-    return sample(run.images, run.dataset.labels[run.images], run.experiment.train.batch_size, key, **sampler.options)
+def train_step(run: Run, images: np.ndarray, epoch: int, step: int) -> tuple[Tensor, Tensor]:
+    """One step on a batch of image indices. Returns the loss and the (views * batch, dim) embeddings from before it."""
+    batch = training_batch(run, images, epoch, step)
+    with run.autocast():
+        embeddings = run.forward(batch.inputs, batch.layer, batch.inside)
+    loss = run.objective.over(embeddings, batch.readings, interpolate=batch.interpolate)
+    run.optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    run.optimizer.step()
+    run.schedule.step()
+    return loss.detach(), embeddings.detach()
 
 
 def measure(run: Run) -> dict[str, Any]:
-    """P@1 of the images that the phase watches; and the accuracy of the objective's logits on them, if it has any."""
-    if not len(run.query):
+    """P@1 of the images that the phase watches; the accuracy of the objective's logits on them, if it has any; of validation images of the
+    trained classes also the loss."""
+    if not run.watched.queries:
         return {}
     start = time.perf_counter()
-    labels = run.dataset.labels[run.query]
-    outputs = run.outputs(run.query)
-    if run.gallery is run.query:
-        found, images = search_leaving_one_out(unit(outputs), labels, k=1), len(run.query)
-    else:
-        found = search(run.embed(run.gallery), unit(outputs), run.dataset.labels[run.gallery], labels, k=1)
-        images = len(run.gallery) + len(run.query)
-    correct = precision_at_1(found)
-    name, suffix = run.phase.watches, run.phase.suffix
-    record = {f"{name}_accuracy{suffix}": micro(correct), f"{name}_accuracy{suffix}_macro": macro(correct, labels)}
-    if run.objective.classifies and name == "test":
-        record[f"test_logits_accuracy{suffix}"] = micro((run.classify(outputs) == labels).astype(float))
-    return {**record, "evaluate_images": images, "evaluate_seconds": time.perf_counter() - start}
+    record: dict[str, Any] = {}
+    gallery = None if run.phase.leaves_one_out else run.embed(run.watched.gallery)
+    for name, images in run.watched.queries.items():
+        labels, outputs = run.dataset.labels[images], run.outputs(images)
+        if gallery is None:
+            found = search_leaving_one_out(unit(outputs), labels, k=1)
+        else:
+            found = search(gallery, unit(outputs), run.dataset.labels[run.watched.gallery], labels, k=1)
+        correct, suffix = precision_at_1(found), run.phase.suffix
+        record |= {f"{name}_accuracy{suffix}": micro(correct), f"{name}_accuracy{suffix}_macro": macro(correct, labels)}
+        if run.objective.classifies and gallery is not None:
+            record[f"{name}_logits_accuracy{suffix}"] = micro((run.classify(outputs) == labels).astype(float))
+        if name == "valid" and gallery is not None:
+            record[f"valid_loss{suffix}"] = selection.valid_loss(run, images, outputs)
+    return {**record, "evaluate_images": run.watched.num_images, "evaluate_seconds": time.perf_counter() - start}

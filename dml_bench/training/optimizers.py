@@ -28,3 +28,24 @@ def adamw(parameters: "ParamsT", *, lr: float = 1e-3, weight_decay: float = 0.01
     from torch.optim import AdamW
 
     return AdamW(parameters, lr=lr, weight_decay=weight_decay, eps=eps)
+
+
+@optimizers.register(
+    "ranger", summary="rectified Adam, with slow weights that look ahead", source="Liu et al. 2020 (RAdam), Zhang et al. 2019 (Lookahead)"
+)
+def ranger(
+    parameters: "ParamsT", *, lr: float = 1e-3, weight_decay: float = 0.0, eps: float = 1e-5, k: int = 6, alpha: float = 0.5
+) -> "Optimizer":
+    """Every k steps the slow weights move the part alpha of the way. Betas are (0.95, 0.999), as in the Ranger of Wright 2019.
+
+    Raises ValueError if k is less than 1 or alpha is not in (0, 1].
+    """
+    if k < 1:
+        raise ValueError(f"optimizer.k is {k}; at least 1 step between two looks back is wanted")
+    if not 0 < alpha <= 1:
+        raise ValueError(f"optimizer.alpha is {alpha}; more than 0 and at most 1 is wanted")
+    from torch.optim import RAdam
+
+    from dml_bench.training.lookahead import Lookahead
+
+    return Lookahead(RAdam(parameters, lr=lr, betas=(0.95, 0.999), eps=eps, weight_decay=weight_decay), k=k, alpha=alpha)

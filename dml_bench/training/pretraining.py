@@ -6,6 +6,7 @@ the training images of the phase itself (`start`). What was trained is kept and 
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -49,7 +50,7 @@ class Stage:
         file = Path(self.experiment.model.weights).expanduser()
         facts = [
             FORMAT, self.precision, self.device.type, torch.get_num_threads(), table, self.phase.name, self.phase.excluded,
-            self.dataset.fingerprint, self.split.fingerprint, self.before.key if self.before else "",
+            self.phase.withheld, self.dataset.fingerprint, self.split.fingerprint, self.before.key if self.before else "",
             hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() else "",
         ]  # fmt: skip
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
@@ -64,7 +65,7 @@ class Stage:
         if self.path.exists():
             return {}
         images = len(self.phase.trains_on(self.dataset, self.split))
-        watched = sum(map(len, self.phase.watched(self.dataset, self.split)))
+        watched = self.phase.watched(self.dataset, self.split).num_images
         own = 3 * self.experiment.train.views * images * self.experiment.train.epochs + watched
         return {self.path: own} | (self.before.work() if self.before else {})
 
@@ -113,7 +114,7 @@ class Stage:
 
 def stages(
     experiment: Experiment,
-    phases: tuple[Phase, ...],
+    phases: Sequence[Phase],
     dataset: Dataset,
     split: Split,
     cache_dir: Path,

@@ -1,9 +1,9 @@
 """One phase, ready to train: everything that the loop touches, made by one function."""
 
 import hashlib
+from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
-from functools import cached_property
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -14,12 +14,17 @@ from torch.nn import functional
 
 from dml_bench.config import Experiment
 from dml_bench.data.datasets import Dataset
-from dml_bench.data.sources import Features, Pixels, Source
-from dml_bench.data.split import Phase, Split
+from dml_bench.data.labellings import Corrected, Soft
+from dml_bench.data.mixing import Mixer
+from dml_bench.data.sources import PLAIN, Features, Pixels, Source, Variant
+from dml_bench.data.split import Phase, Split, Watched
 from dml_bench.files import write_atomically
+from dml_bench.model.backbones import stage_names
 from dml_bench.model.embedder import Embedder, build_embedder
 from dml_bench.objectives.objective import Objective, build_objective
-from dml_bench.registry import optimizers
+from dml_bench.registry import UnknownName, labellings, mixings, near_miss, optimizers, schedules
+from dml_bench.training.batches import sampled
+from dml_bench.training.labels import TrainingLabels, balanced, corrupted
 from dml_bench.training.watch import Watch
 
 __all__ = ["Run", "build", "choose_device", "choose_precision", "unit"]
@@ -34,53 +39,51 @@ class Run:
     dataset: Dataset
     images: np.ndarray
     """Indices of the training images."""
-    gallery: np.ndarray
-    """Indices of the images among which P@1 is watched during training."""
-    query: np.ndarray
-    """Indices of the images that are looked up there: of known classes, or of validation classes."""
+    labels: TrainingLabels
+    watched: Watched
+    mixer: Mixer | None
     source: Source
     embedder: Embedder
     objective: Objective
     optimizer: torch.optim.Optimizer
+    schedule: torch.optim.lr_scheduler.LRScheduler
     device: torch.device
     precision: str
     watch: Watch
     frozen: dict[str, Tensor] = field(default_factory=dict)
     """Tensors that training must leave as they are, by name."""
+    best: dict[str, Any] | None = None
+    """The weights of the best epoch so far, where one is chosen; see `selection`."""
     records: list[dict[str, Any]] = field(default_factory=list)
 
     def autocast(self) -> AbstractContextManager[Any]:
         return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.precision == "bfloat16")
 
-    def forward(self, inputs: Tensor) -> Tensor:
-        """Inputs of the source -> (batch, dim), before normalisation."""
-        return self.embedder.project(inputs) if isinstance(self.source, Features) else self.embedder(inputs)
+    def forward(self, inputs: Tensor, layer: str = "", inside: Callable[[Tensor], Tensor] | None = None) -> Tensor:
+        """Inputs of the source -> (batch, dim), before normalisation. `inside` changes what comes out of a layer of the backbone."""
+        model = self.embedder.project if isinstance(self.source, Features) else self.embedder
+        if inside is None:
+            return model(inputs)
+        hook = self.embedder.backbone.get_submodule(layer).register_forward_hook(lambda module, args, output: inside(output))
+        try:
+            return model(inputs)
+        finally:
+            hook.remove()
 
-    @cached_property
+    @property
     def trained(self) -> np.ndarray:
         """(trained classes) ascending class ids: label i of the objective is class trained[i]."""
-        return np.setdiff1d(np.arange(self.dataset.num_classes), self.phase.excluded)
-
-    def training_inputs(self, images: np.ndarray, epoch: int) -> Tensor:
-        """(views * batch, ...) inputs of the source, view after view."""
-        views = [self.source.train(images, phase=self.phase.name, epoch=epoch, view=view) for view in range(self.experiment.train.views)]
-        return views[0] if len(views) == 1 else torch.cat(views)
-
-    def targets(self, images: np.ndarray) -> Tensor:
-        """(views * batch) labels 0 .. trained classes - 1, or, where images are their own classes, 0 .. batch - 1."""
-        by_class = self.experiment.train.labels == "class"
-        labels = np.searchsorted(self.trained, self.dataset.labels[images]) if by_class else np.arange(len(images))
-        return torch.from_numpy(labels).repeat(self.experiment.train.views).to(self.device)
+        return self.labels.trained
 
     @torch.no_grad()
-    def outputs(self, images: np.ndarray) -> Tensor:
-        """(images) indices -> (images, dim) float32 on the CPU, before normalisation, under the deterministic view."""
+    def outputs(self, images: np.ndarray, variant: Variant = PLAIN) -> Tensor:
+        """(images) indices -> (images, dim) float32 on the CPU, before normalisation, under a deterministic view."""
         self.embedder.eval()
         outputs = []
         for start in range(0, len(images), self.experiment.train.batch_size):
             batch = images[start : start + self.experiment.train.batch_size]
             with self.autocast():
-                embeddings = self.forward(self.source.view(batch))
+                embeddings = self.forward(self.source.view(batch, variant))
             outputs.append(embeddings.float().cpu())
             self.watch.embedded(len(batch))
         return torch.cat(outputs)
@@ -93,6 +96,12 @@ class Run:
         """(images, dim) before normalisation -> (images) the class id that the objective's own logits choose."""
         self.objective.eval()
         return self.trained[self.objective.classify(outputs.to(self.device)).cpu().numpy()]
+
+    @torch.no_grad()
+    def probabilities(self, outputs: Tensor) -> np.ndarray:
+        """(images, dim) before normalisation -> (images, trained classes) float32 softmax of the objective's own logits."""
+        self.objective.eval()
+        return self.objective.logits(outputs.to(self.device)).float().softmax(dim=1).cpu().numpy()
 
     def check_frozen(self) -> None:
         """Raises AssertionError if a frozen tensor is not bit-equal to what was loaded."""
@@ -136,27 +145,31 @@ def build(
     precision: str,
     watch: Watch,
     start: dict[str, Tensor] | None = None,
+    predicted: np.ndarray | None = None,
 ) -> Run:
-    """The run of one phase, at its first epoch. `start` are backbone weights that replace the configured ones."""
+    """The run of one phase, at its first epoch. `start` are backbone weights that replace the configured ones; `predicted` are (images) the
+    class ids that labelling `softlabels` weighs against those that are given."""
     images = phase.trains_on(dataset, split)
     statistics = pixels.statistics(images) if experiment.images.normalization == "train" else None
     embedder = build_embedder(experiment, statistics)
     if start is not None:
         embedder.backbone.load_state_dict(start)
     embedder.to(device)
-    gallery, query = phase.watched(dataset, split)
     objective = build_objective(experiment, dataset.num_classes - len(phase.excluded), embedder.dim).to(device)
+    optimizer = build_optimizer(experiment, embedder, objective)
     run = Run(
         experiment=experiment,
         phase=phase,
         dataset=dataset,
         images=images,
-        gallery=gallery,
-        query=query,
+        labels=build_labels(experiment, phase, dataset, images, predicted),
+        watched=phase.watched(dataset, split),
+        mixer=build_mixer(experiment, embedder),
         source=pixels,
         embedder=embedder,
         objective=objective,
-        optimizer=build_optimizer(experiment, embedder, objective),
+        optimizer=optimizer,
+        schedule=build_schedule(experiment, phase, optimizer, images, dataset.labels[images]),
         device=device,
         precision=precision,
         watch=watch,
@@ -167,6 +180,41 @@ def build(
     return run
 
 
+def build_labels(
+    experiment: Experiment, phase: Phase, dataset: Dataset, images: np.ndarray, predicted: np.ndarray | None
+) -> TrainingLabels:
+    """The labels of the training images. Raises ValueError where labelling `softlabels` lacks its predictions."""
+    trained = np.setdiff1d(np.arange(dataset.num_classes), phase.excluded)
+    noise, given = experiment.data.label_noise, dataset.labels
+    if noise:
+        given = corrupted(given, images, trained, noise, (experiment.seed, phase.name))
+    balance = experiment.train.class_weights == "balanced"
+    labelling = labellings[experiment.labelling.name].build(**experiment.labelling.options)
+    assert (predicted is not None) == isinstance(labelling, Soft), "softlabels needs predictions, and nothing else does"
+    return TrainingLabels(
+        trained=trained,
+        true=dataset.labels,
+        given=given,
+        second=predicted,
+        a=labelling.a if isinstance(labelling, Soft) else 1.0,
+        class_weights=balanced(given[images], dataset.num_classes) if balance else None,
+        corrected=labelling if isinstance(labelling, Corrected) else None,
+    )
+
+
+def build_mixer(experiment: Experiment, embedder: Embedder) -> Mixer | None:
+    """Raises ValueError where a layer that is to be mixed is not there."""
+    technique = experiment.mixing.technique
+    mixer = mixings[technique.name].build(**technique.options)
+    if mixer is None or mixer.layers is None:
+        return mixer
+    known = ("input", *stage_names(embedder.backbone))
+    for layer in mixer.layers:
+        if layer not in known:
+            raise UnknownName(f"mixing.technique.layers names {layer!r}{near_miss(layer, list(known))}; there are: {', '.join(known)}")
+    return replace(mixer, layers=mixer.layers or known)
+
+
 def build_optimizer(experiment: Experiment, embedder: Embedder, objective: Objective) -> torch.optim.Optimizer:
     """The optimiser of all that learns; the objective's own parameters have their own rate."""
     config = experiment.optimizer
@@ -174,6 +222,14 @@ def build_optimizer(experiment: Experiment, embedder: Embedder, objective: Objec
     if proxies := [p for p in objective.parameters() if p.requires_grad]:
         groups.append({"params": proxies, "lr": config.options["lr"] * experiment.train.proxy_lr_factor})
     return optimizers[config.name].build(groups, **config.options)
+
+
+def build_schedule(
+    experiment: Experiment, phase: Phase, optimizer: torch.optim.Optimizer, images: np.ndarray, labels: np.ndarray
+) -> torch.optim.lr_scheduler.LRScheduler:
+    """The schedule over all steps of the phase."""
+    schedule, steps = experiment.schedule, len(sampled(experiment, phase, images, labels)) * experiment.train.epochs
+    return schedules[schedule.name].build(**schedule.options)(optimizer, steps)
 
 
 def frozen_features(run: Run, pixels: Pixels) -> Tensor:

@@ -84,9 +84,10 @@ def stage_of(
     optimizer: dict[str, Any],
     augment: dict[str, Any] | None = None,
 ) -> Experiment:
-    """The experiment's data, images and first weights under another objective; measured once, after the last epoch."""
+    """The experiment's data, images (all of one size) and first weights under another objective; measured once, after the last epoch."""
     table = as_table(experiment)
     kept = {key: table[key] for key in ("seed", "protocol", "data", "images", "pretrain") if key in table}
+    kept["images"]["progressive"] = []
     backbone = {key: table["model"][key] for key in ("backbone", "weights", "pooling")}
     return load(
         kept

@@ -16,6 +16,9 @@ def save(run: Run, path: Path) -> None:
         "embedder": run.embedder.state_dict(),
         "objective": run.objective.state_dict(),
         "optimizer": run.optimizer.state_dict(),
+        "schedule": run.schedule.state_dict(),
+        "labels": run.labels.state(),
+        "best": run.best,
         "records": run.records,
     }
     write_atomically(path, lambda file: torch.save(state, file))
@@ -30,4 +33,7 @@ def load(run: Run, path: Path) -> None:
     run.embedder.load_state_dict(state["embedder"])
     run.objective.load_state_dict(state["objective"])
     run.optimizer.load_state_dict(state["optimizer"])
+    run.schedule.load_state_dict(state["schedule"])
+    run.labels.restore(state["labels"])
+    run.best = state["best"]
     run.records = state["records"]

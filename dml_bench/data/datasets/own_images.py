@@ -106,10 +106,16 @@ def csv_table(
     if not (data_dir / folder).is_dir():
         near = near_miss(folder, [entry.name for entry in visible(data_dir) if entry.is_dir()])
         raise ValueError(f"{data_dir / folder} is not a folder{near}: set the option folder to where the files of {table} lie")
-    remedy = "set the option folder" if all(PurePosixPath(path).suffix for path in paths) else "set the option suffix, e.g. .jpg"
+    named = all(PurePosixPath(path).suffix for path in paths)
+    remedy = "set the option folder" if named else f"--set data.dataset.suffix={suffix_of(data_dir / paths[0])}"
     require_files(data_dir, paths, f"restore them, remove their lines from {table}, or {remedy}")
     rows = [Row(path, label) for path, label in zip(paths, labels, strict=True)]
     return assemble(folder_name(data_dir), data_dir, class_names, rows)
+
+
+def suffix_of(bare: Path) -> str:
+    """The ending that the file beside has, where one of an image is there."""
+    return next((suffix for suffix in sorted(IMAGE_SUFFIXES) if bare.with_name(bare.name + suffix).is_file()), ".jpg")
 
 
 def folder_name(folder: Path) -> str:

@@ -4,6 +4,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from dml_bench.objectives.weights import ImageMean
+
 __all__ = ["CentroidTriplet", "Histogram", "P2SGrad", "ProxyNCA", "SmoothAP", "SoftmaxClassifier", "SpreadOfCenters", "WithLogits"]
 
 Mined = tuple[Tensor, ...] | None
@@ -32,13 +34,14 @@ class SoftmaxClassifier(nn.Module):
         super().__init__()
         self.classifier = nn.Linear(dim, num_classes)
         self.label_smoothing = label_smoothing
+        self.mean = ImageMean()
 
     def logits(self, embeddings: Tensor) -> Tensor:
         """(batch, dim) -> (batch, num_classes)."""
         return self.classifier(embeddings)
 
     def forward(self, embeddings: Tensor, labels: Tensor, mined: Mined = None) -> Tensor:
-        return functional.cross_entropy(self.logits(embeddings), labels, label_smoothing=self.label_smoothing)
+        return self.mean(functional.cross_entropy(self.logits(embeddings), labels, label_smoothing=self.label_smoothing, reduction="none"))
 
 
 class ProxyNCA(nn.Module):
@@ -54,6 +57,7 @@ class ProxyNCA(nn.Module):
         self.scale = scale
         self.positive_in_denominator = positive_in_denominator
         self.label_smoothing = label_smoothing
+        self.mean = ImageMean()
 
     def logits(self, embeddings: Tensor) -> Tensor:
         """(batch, dim) -> (batch, num_classes)."""
@@ -63,10 +67,10 @@ class ProxyNCA(nn.Module):
     def forward(self, embeddings: Tensor, labels: Tensor, mined: Mined = None) -> Tensor:
         logits = self.logits(embeddings)
         if self.positive_in_denominator:
-            return functional.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
+            return self.mean(functional.cross_entropy(logits, labels, label_smoothing=self.label_smoothing, reduction="none"))
         own = labels[:, None]
         negatives = logits.scatter(1, own, -torch.inf)
-        return (negatives.logsumexp(dim=1) - logits.gather(1, own)[:, 0]).mean()
+        return self.mean(negatives.logsumexp(dim=1) - logits.gather(1, own)[:, 0])
 
 
 class P2SGrad(nn.Module):
@@ -78,6 +82,7 @@ class P2SGrad(nn.Module):
     def __init__(self, num_classes: int, dim: int):
         super().__init__()
         self.weight = nn.Parameter(functional.normalize(torch.randn(num_classes, dim), dim=1))
+        self.mean = ImageMean()
 
     def logits(self, embeddings: Tensor) -> Tensor:
         """(batch, dim) -> (batch, num_classes) cosines."""
@@ -85,7 +90,7 @@ class P2SGrad(nn.Module):
 
     def forward(self, embeddings: Tensor, labels: Tensor, mined: Mined = None) -> Tensor:
         own = functional.one_hot(labels, len(self.weight))
-        return (self.logits(embeddings) - own).square().sum(dim=1).mean() / 2
+        return self.mean((self.logits(embeddings) - own).square().sum(dim=1)) / 2
 
 
 class SpreadOfCenters(nn.Module):

@@ -42,6 +42,7 @@ def sup_con(num_classes: int, dim: int, *, temperature: float = 0.1) -> "nn.Modu
     summary="positive pairs closer than one margin, negative pairs farther than another",
     source="Hadsell, Chopra and LeCun 2006, Dimensionality reduction by learning an invariant mapping",
     takes_miner=True,
+    interpolates=True,
 )
 def contrastive(
     num_classes: int,
@@ -126,6 +127,7 @@ def triplet_margin(
     "CentroidTriplet",
     summary="each embedding closer to the centroid of its class than to those of other classes, by a margin",
     source="Wieczorek et al. 2021, On the unreasonable effectiveness of centroids in image retrieval",
+    one_number=True,
 )
 def centroid_triplet(num_classes: int, dim: int, *, margin: float = 0.5) -> "nn.Module":
     """`margin` is one of squared Euclidean distances; its default is that of the authors' code."""
@@ -168,6 +170,7 @@ def angular(num_classes: int, dim: int, *, alpha: float = 40.0) -> "nn.Module":
     summary="pairs weighted by their own and their relative similarities",
     source="Wang et al. 2019, Multi-similarity loss with general pair weighting",
     takes_miner=True,
+    interpolates=True,
 )
 def multi_similarity(num_classes: int, dim: int, *, alpha: float = 2.0, beta: float = 50.0, base: float = 0.5) -> "nn.Module":
     """`alpha` and `beta` sharpen positives and negatives; `base` is the cosine that parts them: .5 as in the authors' code, where their
@@ -213,6 +216,7 @@ def circle(num_classes: int, dim: int, *, m: float = 0.4, gamma: float = 80.0) -
     summary="softmax of a positive pair's dot product against the positives of all other classes in the batch",
     source="Sohn 2016, Improved deep metric learning with multi-class N-pair loss objective",
     unit_vectors=False,
+    one_number=True,
 )
 def n_pairs(num_classes: int, dim: int, *, l2_weight: float = 0.002) -> "nn.Module":
     """Takes the first pair of each class in the batch. Embeddings keep their length, as in the paper; `l2_weight` is the price of the mean

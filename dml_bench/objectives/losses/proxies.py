@@ -142,6 +142,8 @@ def proxy_nca_plus_plus(num_classes: int, dim: int, *, temperature: float = 1 / 
     source="Kim et al. 2020, Proxy anchor loss for deep metric learning",
     trains_proxies=True,
     classifies=True,
+    one_number=True,
+    interpolates=True,
 )
 def proxy_anchor(num_classes: int, dim: int, *, margin: float = 0.1, alpha: float = 32.0) -> "nn.Module":
     at_least(0, margin=margin)

@@ -25,6 +25,7 @@ def fast_ap(num_classes: int, dim: int, *, num_bins: int = 10) -> "nn.Module":
     "SmoothAP",
     summary="1 - average precision, from sigmoids of similarity differences",
     source="Brown et al. 2020, Smooth-AP: smoothing the path towards large-scale image retrieval",
+    one_number=True,
 )
 def smooth_ap(num_classes: int, dim: int, *, temperature: float = 0.01) -> "nn.Module":
     positive(temperature=temperature)
@@ -37,6 +38,7 @@ def smooth_ap(num_classes: int, dim: int, *, temperature: float = 0.01) -> "nn.M
     "PNP",
     summary="number of negatives ranked before each positive, from sigmoids of similarity differences",
     source="Li et al. 2022, Rethinking the optimization of average precision",
+    one_number=True,
 )
 def pnp(num_classes: int, dim: int, *, temperature: float = 0.01, variant: Literal["O", "Ds", "Iu"] = "O") -> "nn.Module":
     """`O` counts, `Ds` takes the logarithm of the count, `Iu` grows faster than it."""
@@ -50,6 +52,7 @@ def pnp(num_classes: int, dim: int, *, temperature: float = 0.01, variant: Liter
     "Histogram",
     summary="probability that a negative pair is more similar than a positive one, from soft histograms",
     source="Ustinova and Lempitsky 2016, Learning deep embeddings with histogram loss",
+    one_number=True,
 )
 def histogram(num_classes: int, dim: int, *, num_bins: int = 100) -> "nn.Module":
     at_least(2, num_bins=num_bins)

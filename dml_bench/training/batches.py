@@ -1,0 +1,117 @@
+"""What the loop is fed with at each step: inputs as the sources, augmentations and mixing make them, and what they are labelled as."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dml_bench.config import Experiment
+from dml_bench.data.augmentations import Boxes
+from dml_bench.data.mixing import Chance, Mix
+from dml_bench.data.split import Phase
+from dml_bench.objectives.objective import Reading
+from dml_bench.registry import samplers
+
+if TYPE_CHECKING:
+    from dml_bench.training.run import Run
+
+__all__ = ["Batch", "blend", "epoch_batches", "paste", "readings", "sampled", "training_batch"]
+
+
+class Batch(NamedTuple):
+    """One step's worth."""
+
+    inputs: Tensor
+    """(views * batch, ...) of the source, view after view."""
+    readings: tuple[Reading, ...]
+    """What each input is: one label, or several with their weights."""
+    layer: str = ""
+    """The backbone's layer whose output is mixed, by"""
+    inside: Callable[[Tensor], Tensor] | None = None
+    interpolate: bool = False
+    """Whether the loss has its term of mixed embeddings."""
+
+
+def epoch_batches(run: "Run", epoch: int) -> list[np.ndarray]:
+    """The training images of this epoch, as the sampler cuts them into batches."""
+    return sampled(run.experiment, run.phase, run.images, run.dataset.labels[run.images], epoch)
+
+
+def sampled(experiment: Experiment, phase: Phase, images: np.ndarray, labels: np.ndarray, epoch: int = 1) -> list[np.ndarray]:
+    """(images) indices and labels -> their batches in an epoch; as many, of the same sizes, in every epoch."""
+    sampler, key = experiment.sampler, (experiment.seed, phase.name, epoch)
+    return samplers[sampler.name].build(images, labels, experiment.train.batch_size, key, **sampler.options)
+
+
+def training_batch(run: "Run", images: np.ndarray, epoch: int, step: int) -> Batch:
+    """(batch) image indices -> what is trained on; a pure function of its arguments and of the labels so far."""
+    mixing = run.experiment.mixing
+    views = [source_view(run, images, epoch, view) for view in range(run.experiment.train.views)]
+    inputs = views[0] if len(views) == 1 else torch.cat(views)
+    if run.mixer is None or not mixing.active(epoch):
+        return Batch(inputs, readings(run, images), interpolate=mixing.active(epoch))
+    chance = Chance(images, len(run.dataset), (run.experiment.seed, run.phase.name, epoch), step)
+    mix = run.mixer.mix(chance, run.images, inputs.shape[1])
+    mixed = Batch(inputs, readings(run, images, mix))
+    layer = mixing_layer(run.mixer.layers, chance)
+    if layer != "input" and mix.rows is not None:
+        rows, kept = torch.from_numpy(mix.rows).to(inputs.device), mix.kept
+        return mixed._replace(layer=layer, inside=lambda values: blend(values, values[rows], kept))
+    others = inputs[torch.from_numpy(mix.rows).to(inputs.device)] if mix.rows is not None else source_view(run, mix.others, epoch, 0)
+    changed = blend(inputs, others, mix.kept) if mix.boxes is None else paste(inputs, others, mix.boxes)
+    return mixed._replace(inputs=changed)
+
+
+def source_view(run: "Run", images: np.ndarray, epoch: int, view: int) -> Tensor:
+    return run.source.train(images, phase=run.phase.name, epoch=epoch, view=view)
+
+
+def mixing_layer(layers: tuple[str, ...] | None, chance: Chance) -> str:
+    if layers is None:
+        return "input"
+    return layers[int(chance.per_batch("layer")[0, 0] * len(layers))]
+
+
+def readings(run: "Run", images: np.ndarray, mix: Mix | None = None) -> tuple[Reading, ...]:
+    """What the images are labelled as; of mixed images also what the others are, each by its share."""
+    if run.experiment.train.labels == "image":
+        found: list[tuple[np.ndarray, np.ndarray | None]] = [(np.arange(len(images)), None)]
+    else:
+        found = run.labels.readings(images)
+    if mix is not None and not (mix.share == 1).all():
+        own, others = shared(found, mix.share), shared(run.labels.readings(mix.others), 1 - mix.share)
+        found = own + others
+    return tuple(reading(run, labels, weights) for labels, weights in found)
+
+
+def shared(found: list[tuple[np.ndarray, np.ndarray | None]], share: np.ndarray) -> list[tuple[np.ndarray, np.ndarray | None]]:
+    return [(labels, share if weights is None else weights * share) for labels, weights in found]
+
+
+def reading(run: "Run", labels: np.ndarray, weights: np.ndarray | None) -> Reading:
+    """On the device. Weights that are all the same become one number, which any loss can be multiplied by."""
+    views = run.experiment.train.views
+    on_device = None
+    if weights is not None:
+        alike = np.ptp(weights) == 0
+        on_device = torch.from_numpy(weights[:1] if alike else np.tile(weights, views)).float().to(run.device)
+        on_device = on_device[0] if alike else on_device
+    return Reading(torch.from_numpy(labels).repeat(views).to(run.device), on_device)
+
+
+def blend(values: Tensor, others: Tensor, kept: np.ndarray) -> Tensor:
+    """(batch, ...) -> kept * values + (1 - kept) * others; integers become float32."""
+    values, others = (part if part.is_floating_point() else part.float() for part in (values, others))
+    weights = torch.from_numpy(kept).to(values.device, values.dtype).view(-1, *[1] * (values.dim() - 1))
+    return torch.lerp(others, values, weights)
+
+
+def paste(pixels: Tensor, others: Tensor, boxes: Boxes) -> Tensor:
+    """(batch, height, width, 3) with the box of each image taken from the other."""
+    top, left, height, width = (torch.from_numpy(side).to(pixels.device)[:, None] for side in boxes)
+    place = torch.arange(max(pixels.shape[1:3]), device=pixels.device)
+    vertical, horizontal = (place >= top) & (place < top + height), (place >= left) & (place < left + width)
+    inside = vertical[:, : pixels.shape[1], None] & horizontal[:, None, : pixels.shape[2]]
+    return torch.where(inside[..., None], others, pixels)

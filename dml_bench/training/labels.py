@@ -1,0 +1,131 @@
+"""The labels that a phase trains on: given, corrupted on purpose, softened or corrected. Of training images and trained classes only."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dml_bench.data.labellings import Corrected
+from dml_bench.seeding import draws
+
+__all__ = ["Correction", "TrainingLabels", "balanced", "corrupted"]
+
+
+@dataclass(frozen=True, slots=True)
+class Correction:
+    image: int
+    before: int
+    after: int
+    """Class ids."""
+    epoch: int
+    margin: float
+    """Probability of the new class less that of the old one."""
+
+
+@dataclass(kw_only=True)
+class TrainingLabels:
+    """(images) arrays over the whole data set; what they hold for images that the phase does not train on is never read."""
+
+    trained: np.ndarray
+    """(trained classes) ascending class ids: label i of the objective is class trained[i]."""
+    true: np.ndarray
+    """(images) class ids of the data set."""
+    given: np.ndarray
+    """(images) class ids that are trained on at first."""
+    second: np.ndarray | None = None
+    """(images) class ids that count too, where they differ; see `a`."""
+    a: float = 1.0
+    """Weight of the given label beside a second one."""
+    class_weights: np.ndarray | None = None
+    """(classes) how much an image of each class counts."""
+    corrected: Corrected | None = None
+    now: np.ndarray = field(init=False)
+    """(images) class ids after the corrections."""
+    corrections: list[Correction] = field(default_factory=list)
+    _likeliest: Tensor | None = None
+    _margin: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        self.now = self.given.copy()
+
+    def readings(self, images: np.ndarray) -> list[tuple[np.ndarray, np.ndarray | None]]:
+        """What the images are: (batch) labels 0 .. trained classes - 1, each with (batch) weights or None for 1."""
+        first = self.now[images]
+        weights = None if self.class_weights is None else self.class_weights[first]
+        if self.second is None:
+            return [(self._label(first), weights)]
+        other = self.second[images]
+        share = np.where(other != first, self.a, 1.0)
+        of_class = 1.0 if weights is None else weights
+        return [(self._label(first), of_class * share), (self._label(other), of_class * (1 - share))]
+
+    def _label(self, classes: np.ndarray) -> np.ndarray:
+        return np.searchsorted(self.trained, classes)
+
+    def observe(self, images: np.ndarray, logits: Tensor) -> None:
+        """Remember what the model holds a batch to be, (batch, trained classes) logits; nothing leaves the device."""
+        if self._likeliest is None or self._margin is None:
+            self._likeliest = torch.zeros(len(self.now), dtype=torch.long, device=logits.device)
+            self._margin = torch.zeros(len(self.now), device=logits.device)
+        probability = logits.detach().float().softmax(dim=1)
+        most, likeliest = probability.max(dim=1)
+        own = torch.from_numpy(self._label(self.now[images])).to(logits.device)
+        place = torch.from_numpy(images).to(logits.device)
+        self._likeliest[place] = likeliest
+        self._margin[place] = most - probability.gather(1, own[:, None])[:, 0]
+
+    def correct(self, images: np.ndarray, epoch: int, epochs: int) -> None:
+        """At the end of an epoch: replace the labels that the model contradicts. What was observed is forgotten."""
+        threshold = self.corrected.threshold(epoch, epochs) if self.corrected else None
+        if threshold is not None and self._likeliest is not None and self._margin is not None:
+            classes, margins = self.trained[self._likeliest.cpu().numpy()[images]], self._margin.cpu().numpy()[images]
+            for image, new, margin in zip(images, classes, margins, strict=True):
+                if margin > threshold and new != self.now[image]:
+                    self.corrections.append(Correction(int(image), int(self.now[image]), int(new), epoch, float(margin)))
+                    self.now[image] = new
+        self._likeliest = self._margin = None
+
+    def state(self) -> dict[str, Any]:
+        rows = [[c.image, c.before, c.after, c.epoch, c.margin] for c in self.corrections]
+        return {"corrections": rows}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        self.corrections = [Correction(*row) for row in state["corrections"]]
+        self.now = self.given.copy()
+        for correction in self.corrections:
+            self.now[correction.image] = correction.after
+
+    def summary(self, images: np.ndarray) -> dict[str, Any]:
+        """How many of these training images' labels were wrong and replaced, and how often rightly."""
+        final = self.now if self.second is None else self.second
+        changed, wrong = final[images] != self.given[images], self.given[images] != self.true[images]
+        right = final[images] == self.true[images]
+        return {
+            "training_images": len(images),
+            "wrong_labels": int(wrong.sum()),
+            "replaced": int(changed.sum()),
+            "replaced_precision": float(right[changed].mean()) if changed.any() else None,
+            "replaced_recall": float(right[wrong].mean()) if wrong.any() else None,
+        }
+
+
+def corrupted(labels: np.ndarray, images: np.ndarray, trained: np.ndarray, fraction: float, key: tuple[object, ...]) -> np.ndarray:
+    """(images) class ids with the part `fraction` of the training images under another of the trained classes, each as likely.
+
+    Exactly round(fraction * training images) are changed: those with the smallest numbers drawn from `key`.
+    """
+    chance, which = draws(*key, "label_noise", rows=len(labels), columns=2)[images].T
+    picked = np.argsort(chance, kind="stable")[: round(fraction * len(images))]
+    own = np.searchsorted(trained, labels[images[picked]])
+    step = 1 + (which[picked] * (len(trained) - 1)).astype(int)
+    changed = labels.copy()
+    changed[images[picked]] = trained[(own + step) % len(trained)]
+    return changed
+
+
+def balanced(labels: np.ndarray, num_classes: int) -> np.ndarray:
+    """(classes) weights in inverse proportion to the number of these labels, whose mean over the labels is 1; 0 for absent classes."""
+    counts = np.bincount(labels, minlength=num_classes)
+    return np.where(counts > 0, len(labels) / (np.count_nonzero(counts) * np.maximum(counts, 1)), 0.0)

@@ -1,0 +1,170 @@
+"""Schedules: how the learning rate changes from step to step.
+
+A registered function takes options, checks them, and returns what makes torch's scheduler for an optimiser and a number of steps.
+All parts are parts of the whole training, so that they hold for any number of epochs. Each group of parameters keeps its own base
+rate, which is the highest that it gets.
+"""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Literal
+
+from dml_bench.registry import schedules
+
+if TYPE_CHECKING:
+    from torch.optim import Optimizer
+    from torch.optim.lr_scheduler import LRScheduler
+
+    Maker = Callable[[Optimizer, int], LRScheduler]
+    Part = tuple[int, Callable[[Optimizer], LRScheduler]]
+
+WARM_UP = "Goyal et al. 2017 (warm-up)"
+
+
+@schedules.register("constant", summary="one rate throughout", source=WARM_UP)
+def constant(*, warmup: float = 0.0) -> "Maker":
+    """Raises ValueError if warmup, the part in which the rate rises to its height, is not in [0, 1)."""
+    check_part("warmup", warmup)
+
+    def make(optimizer: "Optimizer", steps: int) -> "LRScheduler":
+        rise = round(warmup * steps)
+        return in_turn(optimizer, rising(rise), (steps - rise, flat))
+
+    return make
+
+
+@schedules.register(
+    "cosine", summary="falls from the start to 0 along half a cosine", source="Loshchilov and Hutter 2017, without restarts"
+)
+def cosine(*, warmup: float = 0.0) -> "Maker":
+    """Raises ValueError if warmup is not in [0, 1)."""
+    check_part("warmup", warmup)
+
+    def make(optimizer: "Optimizer", steps: int) -> "LRScheduler":
+        rise = round(warmup * steps)
+        return in_turn(optimizer, rising(rise), falling(steps - rise))
+
+    return make
+
+
+@schedules.register(
+    "flat_cosine", summary="one rate for a part, then falls to 0 along half a cosine", source="Wright 2019 (Ranger), fastai"
+)
+def flat_cosine(*, flat_part: float = 0.72, warmup: float = 0.0) -> "Maker":
+    """flat_part counts from the start of the training, warm-up included. Raises ValueError unless 0 <= warmup <= flat_part < 1."""
+    check_part("flat_part", flat_part)
+    check_part("warmup", warmup)
+    if warmup > flat_part:
+        raise ValueError(f"schedule.warmup is {warmup}; it has to end before schedule.flat_part ({flat_part})")
+
+    def make(optimizer: "Optimizer", steps: int) -> "LRScheduler":
+        rise, end = round(warmup * steps), round(flat_part * steps)
+        return in_turn(optimizer, rising(rise), (end - rise, flat), falling(steps - end))
+
+    return make
+
+
+@schedules.register("steps", summary="multiplied by gamma at each milestone", source="He et al. 2016")
+def steps(*, milestones: tuple[float, ...] = (0.5, 0.75), gamma: float = 0.1, warmup: float = 0.0) -> "Maker":
+    """Milestones are parts of the training. Raises ValueError unless warmup < milestones, ascending, < 1, and gamma is in (0, 1)."""
+    check_part("warmup", warmup)
+    if not milestones or list(milestones) != sorted(set(milestones)) or not warmup < milestones[0] or not milestones[-1] < 1:
+        raise ValueError(
+            f"schedule.milestones is {list(milestones)}; ascending parts of the training are wanted, after warmup ({warmup}) and below 1"
+        )
+    if not 0 < gamma < 1:
+        raise ValueError(f"schedule.gamma is {gamma}; a number between 0 and 1 is wanted")
+
+    def make(optimizer: "Optimizer", steps: int) -> "LRScheduler":
+        from torch.optim.lr_scheduler import MultiStepLR
+
+        rise = round(warmup * steps)
+        at = [round(milestone * steps) - rise for milestone in milestones]
+        return in_turn(optimizer, rising(rise), (steps - rise, lambda optimizer: MultiStepLR(optimizer, at, gamma)))
+
+    return make
+
+
+@schedules.register(
+    "one_cycle", summary="rises to its height, then falls to nearly 0, while momentum falls and rises", source="Smith and Topin 2019"
+)
+def one_cycle(
+    *,
+    rise: float = 0.3,
+    start_divisor: float = 25.0,
+    end_divisor: float = 1e4,
+    momentum_dip: float = 0.1,
+    anneal: Literal["cos", "linear"] = "cos",
+) -> "Maker":
+    """From 1 / start_divisor of the rate up to it, then down to 1 / (start_divisor * end_divisor).
+
+    The optimiser's momentum (Adam's first beta) meanwhile falls by momentum_dip and rises again; an optimiser without momentum stays
+    without. Raises ValueError if rise is not in (0, 1), a divisor is less than 1 or momentum_dip not in [0, 1).
+    """
+    check_part("rise", rise)
+    check_part("momentum_dip", momentum_dip)
+    if rise == 0:
+        raise ValueError("schedule.rise is 0; a part of the training is wanted: cosine is the schedule that only falls")
+    for name, divisor in (("start_divisor", start_divisor), ("end_divisor", end_divisor)):
+        if divisor < 1:
+            raise ValueError(f"schedule.{name} is {divisor}; at least 1 is wanted")
+
+    def make(optimizer: "Optimizer", steps: int) -> "LRScheduler":
+        from torch.optim.lr_scheduler import OneCycleLR
+
+        total = max(steps, 3)  # torch divides by zero where a single step rises or falls
+        highest = [group["betas"][0] if "betas" in group else group["momentum"] for group in optimizer.param_groups]
+        return OneCycleLR(
+            optimizer,
+            max_lr=[group["lr"] for group in optimizer.param_groups],
+            total_steps=total,
+            pct_start=max(rise, 2 / total),
+            div_factor=start_divisor,
+            final_div_factor=end_divisor,
+            max_momentum=highest,
+            base_momentum=[max(momentum - momentum_dip, 0.0) for momentum in highest],
+            anneal_strategy=anneal,
+        )
+
+    return make
+
+
+def check_part(name: str, part: float) -> None:
+    if not 0 <= part < 1:
+        raise ValueError(f"schedule.{name} is {part}; a part of the training, from 0 to less than 1, is wanted")
+
+
+def flat(optimizer: "Optimizer") -> "LRScheduler":
+    from torch.optim.lr_scheduler import LambdaLR
+
+    return LambdaLR(optimizer, lambda _: 1.0)
+
+
+def falling(steps: int) -> "Part":
+    def make(optimizer: "Optimizer") -> "LRScheduler":
+        from torch.optim.lr_scheduler import CosineAnnealingLR
+
+        return CosineAnnealingLR(optimizer, steps)
+
+    return steps, make
+
+
+def rising(steps: int) -> "Part":
+    """The rate grows by as much at each of so many steps."""
+
+    def make(optimizer: "Optimizer") -> "LRScheduler":
+        from torch.optim.lr_scheduler import LinearLR
+
+        return LinearLR(optimizer, 1 / steps, total_iters=steps)
+
+    return steps, make
+
+
+def in_turn(optimizer: "Optimizer", *parts: "Part") -> "LRScheduler":
+    """Schedulers one after the other, each for its number of steps; those of none are left out."""
+    from torch.optim.lr_scheduler import SequentialLR
+
+    there = [(steps, make) for steps, make in parts if steps]
+    if len(there) == 1:
+        return there[0][1](optimizer)
+    ends = [sum(steps for steps, _ in there[:count]) for count in range(1, len(there))]
+    return SequentialLR(optimizer, [make(optimizer) for _, make in there], ends)

@@ -1,0 +1,152 @@
+"""The learning-rate finder: what it reads off a curve, and that it trains on training images alone and leaves nothing behind."""
+
+import csv
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tiny import SETTINGS, tiny
+
+from dml_bench import cli
+from dml_bench.data.sources import Pixels
+from dml_bench.lr_finder import Sweep, begun, explodes, smoothed, sweep, swept
+from dml_bench.training.watch import Watch
+
+RATES = np.geomspace(1e-6, 1.0, 61)
+"""Ten steps for each power of ten."""
+
+
+def valley() -> np.ndarray:
+    """Loss 3 up to 1e-4, down a straight line to 1 at 1e-2, flat to 1e-1, then up."""
+    powers = np.log10(RATES)
+    return np.interp(powers, [-6, -4, -2, -1, 0], [3, 3, 1, 1, 9])
+
+
+def test_the_suggestion_is_where_the_loss_falls_fastest_and_a_tenth_of_where_it_is_lowest():
+    found = Sweep("mine", RATES, valley() + 0.01 * np.sin(np.arange(61)))
+    assert found.lowest is not None and found.steepest is not None
+    assert 1e-2 < RATES[found.lowest] < 1e-1
+    assert 10**-3.5 < RATES[found.steepest] < 10**-2.5
+    low, fast = f"{RATES[found.lowest] / 10:.2g}", f"{RATES[found.steepest]:.2g}"
+    assert found.suggestion().startswith(f"optimizer.lr = {fast}, where the loss falls fastest, or {low}, a tenth of the rate")
+    assert found.suggestion().endswith("the loss exploded at 1")
+
+
+def test_there_is_no_suggestion_where_the_loss_never_fell():
+    found = Sweep("mine", RATES, np.linspace(1, 2, 61))
+    assert (found.lowest, found.steepest) == (None, None)
+    assert found.suggestion() == "no suggestion: the loss never fell between 1e-06 and 1"
+
+
+@pytest.mark.parametrize(
+    ("losses", "answer"),
+    [
+        ([], False),
+        ([1.0], False),
+        ([1.0, float("nan")], True),
+        ([float("inf")], True),
+        ([1.0] * 6 + [9.0], False),  # a single batch
+        ([1.0] * 6 + [4.1] * 5, True),
+        ([1.0] * 6 + [3.9] * 5, False),
+        ([5.0] * 6 + [1.0] * 5 + [4.1] * 5, True),
+        ([4.1] * 6 + [1.0] * 5, False),
+    ],
+)
+def test_a_loss_explodes_where_its_mean_over_five_steps_is_four_times_the_lowest_such_mean(losses, answer):
+    assert explodes(np.array(losses)) is answer
+
+
+def test_losses_are_smoothed_over_nine_steps_around_each():
+    impulse = np.zeros(21)
+    impulse[10] = 9.0
+    assert smoothed(impulse) == pytest.approx([0] * 6 + [1] * 9 + [0] * 6)
+    assert smoothed(np.arange(20.0))[0] == pytest.approx(2.0)  # the mean of 0 to 4
+
+
+@pytest.fixture
+def fed(monkeypatch: pytest.MonkeyPatch) -> dict[str, set[int]]:
+    """Indices of the images that were looked at, by what for."""
+    seen: dict[str, set[int]] = {"train": set(), "view": set()}
+    train, view = Pixels.train, Pixels.view
+
+    def spied_train(self: Pixels, images: np.ndarray, **how: object) -> torch.Tensor:
+        seen["train"].update(images.tolist())
+        return train(self, images, **how)
+
+    def spied_view(self: Pixels, images: np.ndarray) -> torch.Tensor:
+        seen["view"].update(images.tolist())
+        return view(self, images)
+
+    monkeypatch.setattr(Pixels, "train", spied_train)
+    monkeypatch.setattr(Pixels, "view", spied_view)
+    return seen
+
+
+def command(birds: Path, cache_dir: Path, out: Path, *more: str) -> list[str]:
+    settings = [part for setting in SETTINGS for part in ("--set", setting)]
+    places = ["--data-dir", str(birds), "--cache-dir", str(cache_dir), "--device", "cpu", "--out", str(out)]
+    return ["dml-bench", "lr-find", "EPSHN_cosine_resnet18_sgd_aug", *settings, *places, *more]
+
+
+def test_the_command_writes_a_picture_and_its_numbers_and_nothing_else(
+    birds: Path,
+    cache_dir: Path,
+    tmp_path: Path,
+    fed: dict[str, set[int]],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", command(birds, cache_dir, Path("found/lr.png"), "--steps", "20", "--low", "1e-4", "--high", "1"))
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 0
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["found", "lr.csv", "lr.png"]
+    assert (tmp_path / "found" / "lr.png").read_bytes().startswith(b"\x89PNG")
+    with open(tmp_path / "found" / "lr.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert rows[0].keys() == {"learning_rate", "loss", "smoothed_loss"}
+    assert float(rows[0]["learning_rate"]) == pytest.approx(1e-4)
+    assert len(rows) == 20 and float(rows[-1]["learning_rate"]) == pytest.approx(1)
+    assert "lr.png: " in capsys.readouterr().out
+    assert len(fed["train"]) == 51, "the training images of phase all"
+    assert fed["view"] == set(), "nothing is evaluated"
+
+
+def test_a_sweep_is_the_same_each_time_and_starts_at_the_lowest_rate(birds: Path, cache_dir: Path):
+    where = {"data_dir": birds, "cache_dir": cache_dir, "device": "cpu", "watch": Watch(), "steps": 9}
+    one, other = (sweep(tiny(), low=1e-3, high=1e-1, **where) for _ in range(2))
+    assert np.array_equal(one.losses, other.losses)
+    lower = sweep(tiny(), low=1e-4, high=1e-1, **where)
+    assert lower.losses[0] == one.losses[0], "the loss is that from before the step"
+    assert lower.losses[1] != one.losses[1]
+
+
+def test_the_proxies_keep_their_multiple_of_the_rate(birds: Path, cache_dir: Path):
+    experiment = tiny("loss=ProxyNCA", "miner=none", "train.proxy_lr_factor=50.0", "schedule=one_cycle")
+    run = begun(experiment, birds, cache_dir, "cpu", Watch())
+    steps: list[list[float]] = []
+    run.optimizer.register_step_pre_hook(lambda learner, *_: steps.append([group["lr"] for group in learner.param_groups]))
+    swept(run, np.array([0.001, 0.002, 0.004]))
+    assert np.array(steps) == pytest.approx(np.array([[0.001, 0.05], [0.002, 0.1], [0.004, 0.2]]))
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        (["--low", "1", "--high", "0.1"], "--low 1 --high 0.1: positive rates are wanted, the lower one first"),
+        (["--low", "0"], "--low 0 --high 10: positive rates are wanted, the lower one first"),
+        (["--steps", "5"], "--steps 5: at least 9 are wanted"),
+        (["--out", "lr.pdf"], "--out lr.pdf: a picture's name is wanted, e.g. --out lr.png"),
+    ],
+)
+def test_a_sweep_that_can_t_be_is_refused_in_one_line(
+    birds: Path, cache_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], more, words
+):
+    monkeypatch.setattr(sys, "argv", command(birds, cache_dir, tmp_path / "lr.png", *more))
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 2
+    assert capsys.readouterr().err == f"error: {words}\n"

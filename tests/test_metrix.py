@@ -1,0 +1,77 @@
+"""Metrix against a slow loop over its definition (Venkataramanan et al. 2022), with the lambdas that it drew."""
+
+import math
+from itertools import product
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from dml_bench.config import Component
+from dml_bench.objectives.metrix import FORMS, build_metrix
+from dml_bench.registry import losses
+
+
+def test_the_losses_that_say_they_interpolate_are_those_with_a_form():
+    assert {entry.name for entry in losses if entry.facts["interpolates"]} == FORMS.keys()
+
+
+def mixtures(anchors: Tensor, positives: list[list[bool]], embeddings: Tensor) -> list[tuple[int, float, float]]:
+    """(anchor, similarity, lambda) of every positive with every negative, in the order in which lambdas are drawn."""
+    size = len(embeddings)
+    same = [[bool(p) or (len(anchors) == size and a == i) for i, p in enumerate(row)] for a, row in enumerate(positives)]
+    triples = [(a, p, n) for a, p, n in product(range(len(anchors)), range(size), range(size)) if positives[a][p] and not same[a][n]]
+    kept = torch.distributions.Beta(2.0, 2.0).sample((len(triples),)).tolist()
+    found = []
+    for (a, p, n), share in zip(triples, kept, strict=True):
+        mixed = share * embeddings[p] + (1 - share) * embeddings[n]
+        found.append((a, float(anchors[a] @ mixed / mixed.norm()), share))
+    return found
+
+
+def by_definition(name: str, found: list[tuple[int, float, float]]) -> float:
+    if name == "Contrastive":  # margins 0 and 1, Euclidean
+        far = [(math.sqrt(2 - 2 * s), share) for _, s, share in found]
+        return sum(share * d + (1 - share) * max(1 - d, 0) for d, share in far) / len(far)
+    anchors = sorted({a for a, _, _ in found})
+    total = 0.0
+    for anchor in anchors:
+        mine = [(s, share) for a, s, share in found if a == anchor]
+        if name == "MultiSimilarity":
+            total += math.log(1 + sum(share * math.exp(-2 * (s - 0.5)) for s, share in mine)) / 2
+            total += math.log(1 + sum((1 - share) * math.exp(50 * (s - 0.5)) for s, share in mine)) / 50
+        else:
+            total += math.log(1 + sum(share * math.exp(-32 * (s - 0.1)) for s, share in mine))
+            total += math.log(1 + sum((1 - share) * math.exp(32 * (s + 0.1)) for s, share in mine))
+    return total / len(anchors)
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_the_term_is_what_its_definition_gives(name):
+    torch.manual_seed(3)
+    embeddings, labels = functional.normalize(torch.randn(7, 5), dim=1).requires_grad_(), torch.tensor([0, 0, 1, 1, 2, 0, 2])
+    entry = losses[name]
+    loss = entry.build(3, 5, **entry.resolve({}, "loss"))
+    term = build_metrix(Component(name, entry.resolve({}, "loss")), alpha=2.0, weight=0.4)
+    torch.manual_seed(11)
+    value = term(embeddings, labels, loss)
+    value.backward()
+    assert embeddings.grad is not None and embeddings.grad.abs().sum() > 0
+    torch.manual_seed(11)
+    if name == "ProxyAnchor":
+        anchors = functional.normalize(loss.loss.proxies.detach(), dim=1)
+        positives = [[int(label) == a for label in labels] for a in range(3)]
+    else:
+        anchors = embeddings.detach()
+        positives = [[bool(labels[i] == labels[a]) and i != a for i in range(7)] for a in range(7)]
+    expected = 0.4 * by_definition(name, mixtures(anchors, positives, embeddings.detach()))
+    assert value.item() == pytest.approx(expected, rel=1e-4)
+
+
+def test_a_batch_of_one_class_has_no_mixtures_and_gives_zero():
+    embeddings = functional.normalize(torch.randn(4, 5), dim=1).requires_grad_()
+    term = build_metrix(Component("MultiSimilarity", {"alpha": 2.0, "beta": 50.0, "base": 0.5}), alpha=2.0, weight=0.4)
+    value = term(embeddings, torch.zeros(4, dtype=torch.long), torch.nn.Identity())
+    value.backward()
+    assert value.item() == 0

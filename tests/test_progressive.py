@@ -1,0 +1,80 @@
+"""Training images that grow with the epochs and are turned, tilted and relit: the same bits after any interruption."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from tiny import tiny, train
+
+from dml_bench.data.sources import Pixels
+from dml_bench.model.embedder import Embedder, build_embedder
+from dml_bench.training.watch import Watch
+
+GROWING = ("images.progressive=[16, 24, 32]",)
+HEAVY = ("augment.dihedral=0.5", "augment.rotate=20", "augment.zoom=1.2", "augment.warp=0.2", "augment.lighting=0.2")
+
+
+class StopsAfter(Watch):
+    """Someone who interrupts the run after so many epochs."""
+
+    def __init__(self, epochs: int) -> None:
+        self.left = epochs
+
+    def epoch(self, record: dict[str, object]) -> None:
+        self.left -= 1
+        if not self.left:
+            raise KeyboardInterrupt
+
+
+def weights(folder: Path) -> list[bytes]:
+    return [(folder / phase / "weights.safetensors").read_bytes() for phase in ("all", "limited")]
+
+
+@pytest.mark.parametrize("settings", [GROWING, HEAVY], ids=["growing", "heavy"])
+def test_a_run_that_was_stopped_again_and_again_ends_as_one_that_never_was(birds, cache_dir, tmp_path, settings):
+    for epochs in (1, 2, 2):
+        with pytest.raises(KeyboardInterrupt):
+            train(birds, cache_dir, tmp_path / "stopped", *settings, watch=StopsAfter(epochs))
+    stopped = train(birds, cache_dir, tmp_path / "stopped", *settings)
+    assert weights(stopped.folder) == weights(train(birds, cache_dir, tmp_path / "whole", *settings).folder)
+    assert weights(stopped.folder) != weights(train(birds, cache_dir, tmp_path / "plain").folder)
+
+
+def test_the_network_trains_on_growing_images_and_is_asked_at_full_size(birds, cache_dir, tmp_path, monkeypatch: pytest.MonkeyPatch):
+    trained: list[int] = []
+    asked: set[int] = set()
+    original = Embedder.features
+
+    def spy(self: Embedder, pixels: torch.Tensor) -> torch.Tensor:
+        if self.training:
+            trained.append(pixels.shape[1])
+        else:
+            asked.add(pixels.shape[1])
+        return original(self, pixels)
+
+    monkeypatch.setattr(Embedder, "features", spy)
+    train(birds, cache_dir, tmp_path, *GROWING)
+    assert trained == [side for steps in (4, 3) for side in (16, 24, 32) for _ in range(steps)]
+    assert asked == {32}
+
+
+def test_a_start_is_trained_at_full_size_whatever_follows(birds, cache_dir, tmp_path, monkeypatch: pytest.MonkeyPatch):
+    sides: list[int] = []
+    original = Pixels.train
+
+    def spy(self: Pixels, images, *, phase: str, epoch: int, view: int = 0) -> torch.Tensor:
+        batch = original(self, images, phase=phase, epoch=epoch, view=view)
+        if self.experiment.name == "classifier":
+            sides.append(batch.shape[1])
+        return batch
+
+    monkeypatch.setattr(Pixels, "train", spy)
+    train(birds, cache_dir, tmp_path, "images.progressive=[16, 32]", "start=classifier", "start.epochs=1", "start.batch_size=16")
+    assert sides and set(sides) == {32}
+
+
+def test_a_size_that_the_backbone_can_not_take_is_refused_before_anything_is_trained():
+    with pytest.raises(ValueError, match=r"a size of images\.progressive is 24, and timm:test_vit can't take it"):
+        build_embedder(
+            tiny("model.backbone=timm:test_vit", "images.size=160", "images.progressive=[24, 160]", "augment.random_crop_from=0")
+        )

@@ -1,0 +1,115 @@
+"""Validation images: who they are, what they decide, and that neither queries nor held-out classes have a say in it."""
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tiny import tiny, train
+
+from dml_bench.data.split import Phase, make_split
+from dml_bench.results import read_arrays
+from dml_bench.runner import Outcome
+from dml_bench.training import loop, selection
+
+
+@pytest.fixture(scope="module")
+def outcome(birds: Path, cache_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Outcome:
+    settings = ("data.valid_fraction=0.2", "train.checkpoint=valid_loss", "train.epochs=5", "optimizer.lr=0.5")
+    return train(birds, cache_dir, tmp_path_factory.mktemp("runs"), *settings)
+
+
+def records(folder: Path, phase: str) -> list[dict[str, float]]:
+    found = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [record for record in found if record["phase"] == phase]
+
+
+def test_validation_images_come_from_the_training_part_of_each_class_and_the_queries_stay():
+    from test_folds import dataset_of
+
+    dataset = dataset_of([10, 20, 7])
+    plain = make_split(dataset, method="stratified", test_fraction=0.2, seed=3)
+    split = make_split(dataset, method="stratified", test_fraction=0.2, valid_fraction=0.2, seed=3)
+    assert split.test.tolist() == plain.test.tolist()
+    assert np.sort(np.concatenate([split.train, split.valid])).tolist() == plain.train.tolist()
+    assert np.bincount(dataset.labels[split.valid]).tolist() == [2, 3, 1]
+    assert split.gallery is split.train
+    assert split.fingerprint != plain.fingerprint
+
+
+def test_a_class_too_small_to_be_watched_is_refused():
+    from test_folds import dataset_of
+
+    with pytest.raises(ValueError, match=r"1 classes have fewer than 2 images left \(c1\): one that watches and one for the gallery"):
+        make_split(dataset_of([10, 2]), method="stratified", test_fraction=0.2, valid_fraction=0.2, seed=3)
+
+
+def test_the_epoch_with_the_lowest_validation_loss_is_kept(outcome: Outcome):
+    for phase, suffix in (("all", ""), ("limited", "2")):
+        losses = [record[f"valid_loss{suffix}"] for record in records(outcome.folder, phase)]
+        chosen = outcome.summary["phases"][phase]["chosen"]
+        assert chosen == {"epoch": 1 + int(np.argmin(losses)), "valid_loss": min(losses)}
+
+
+def test_the_weights_that_answer_are_those_of_the_chosen_epoch(birds, cache_dir, tmp_path, outcome: Outcome):
+    """The run stopped at the chosen epoch ends with the same weights: a constant rate has no plan that depends on the last epoch."""
+    epoch = outcome.summary["phases"]["all"]["chosen"]["epoch"]
+    assert epoch < 5
+    short = train(birds, cache_dir, tmp_path, "data.valid_fraction=0.2", f"train.epochs={epoch}", "optimizer.lr=0.5")
+    assert (short.folder / "all/weights.safetensors").read_bytes() == (outcome.folder / "all/weights.safetensors").read_bytes()
+
+
+def test_validation_images_are_embedded_for_thresholds_and_never_looked_up(outcome: Outcome):
+    with open(outcome.folder / "split.csv", newline="") as file:
+        parts = np.array([row["part"] for row in csv.DictReader(file)])
+    arrays = read_arrays(outcome.folder / "all" / "embeddings.safetensors")
+    assert arrays["valid_images"].tolist() == np.flatnonzero(parts == "valid").tolist()
+    assert arrays["valid"].shape == (len(arrays["valid_images"]), 128)
+    assert not set(arrays["gallery_images"]) & set(arrays["valid_images"])
+
+
+@pytest.mark.parametrize("checkpoint", ["valid_loss", "valid_accuracy"])
+def test_neither_queries_nor_held_out_classes_choose_the_epoch(checkpoint, birds, cache_dir, tmp_path, monkeypatch):
+    seen: dict[str, set[int]] = {}
+    original = selection.valid_loss
+
+    def spy(run, images, outputs):
+        seen.setdefault(run.phase.name, set()).update(images.tolist())
+        return original(run, images, outputs)
+
+    monkeypatch.setattr(loop.selection, "valid_loss", spy)
+    folder = train(birds, cache_dir, tmp_path, "data.valid_fraction=0.2", f"train.checkpoint={checkpoint}").folder
+    with open(folder / "split.csv", newline="") as file:
+        parts = np.array([row["part"] for row in csv.DictReader(file)])
+    valid, unseen = np.flatnonzero(parts == "valid"), np.arange(64) // 8 >= 6
+    assert seen == {"all": set(valid.tolist()), "limited": set(valid[~unseen[valid]].tolist())}
+
+
+def test_the_earlier_of_equally_good_epochs_is_kept(birds, cache_dir, tmp_path):
+    frozen = train(
+        birds,
+        cache_dir,
+        tmp_path,
+        "data.valid_fraction=0.2",
+        "train.checkpoint=valid_accuracy",
+        "optimizer.lr=0.0",
+        "model.batch_norm=frozen",
+    )
+    assert frozen.summary["phases"]["all"]["chosen"]["epoch"] == 1
+
+
+def test_a_checkpoint_to_be_chosen_without_validation_images_is_refused():
+    with pytest.raises(ValueError, match=r"train.checkpoint = valid_loss needs validation images; --set data.valid_fraction=0.1"):
+        tiny("train.checkpoint=valid_loss")
+    with pytest.raises(ValueError, match="validation classes have no loss; --set train.checkpoint=valid_accuracy"):
+        tiny("train.checkpoint=valid_loss", "protocol=class_disjoint", "data.split=half", "data.valid_fraction=0.2")
+
+
+def test_a_phase_that_withholds_images_watches_them_together_with_the_validation_images():
+    from test_folds import dataset_of
+
+    dataset = dataset_of([10, 10])
+    split = make_split(dataset, method="stratified", test_fraction=0.2, valid_fraction=0.2, seed=3)
+    phase = Phase("all-fold-1", withheld=tuple(split.train[:3].tolist()))
+    assert phase.watched(dataset, split).queries["valid"].tolist() == sorted([*split.train[:3].tolist(), *split.valid.tolist()])

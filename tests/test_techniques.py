@@ -1,0 +1,82 @@
+"""Every training technique: deterministic, and killed and resumed as if it had never stopped; off, it changes no bit."""
+
+from pathlib import Path
+
+import pytest
+from tiny import train
+
+from dml_bench.runner import session
+
+CLASSIFIER = ("loss=crossentropy", "miner=none", "model.head=identity")
+TECHNIQUES = {
+    "samplepairing": ("mixing.technique=samplepairing", "mixing.start_from=1"),
+    "mixup": ("mixing.technique=mixup", "mixing.finetuning_epoch=2"),
+    "manifoldmixup": ("mixing.technique=manifoldmixup",),
+    "cutmix": ("mixing.technique=cutmix", *CLASSIFIER),
+    "metrix": ("mixing.technique=metrix", "loss=MultiSimilarity", "miner=none"),
+    "label smoothing": (*CLASSIFIER, "loss.label_smoothing=0.1"),
+    "soft labels": ("labelling=softlabels", "labelling.folds=2", *CLASSIFIER),
+    "progressive label correction": (
+        "labelling=plc",
+        "labelling.theta=0.02",
+        "labelling.theta_end=0.01",
+        "data.label_noise=0.3",
+        *CLASSIFIER,
+    ),
+    "folds": ("train.folds=2", *CLASSIFIER),
+    "best checkpoint": ("data.valid_fraction=0.2", "train.checkpoint=valid_loss"),
+    "class weights": ("train.class_weights=balanced", *CLASSIFIER),
+    "oversampling": ("sampler=class_balanced",),
+    "progressive resizing": ("images.progressive=[16, 24, 32]",),
+    "rotation and lighting": ("augment.rotate=10", "augment.warp=0.2", "augment.lighting=0.2", "augment.dihedral=0.5"),
+    "ranger with flat cosine": ("optimizer={name='ranger', lr=0.001}", "schedule=flat_cosine"),
+    "one cycle": ("schedule=one_cycle",),
+    "cam head": ("model.head=cam",),
+}
+FILES = ("weights", "objective", "embeddings", "neighbours")
+
+
+class Killed(BaseException):
+    """The process is gone."""
+
+
+def bits(folder: Path) -> dict[str, bytes]:
+    found = {f"{phase}/{name}": (folder / phase / f"{name}.safetensors") for phase in ("all", "limited") for name in FILES}
+    return {name: path.read_bytes() for name, path in found.items() if path.exists()} | {
+        "predictions": (folder / "predictions.csv").read_bytes()
+    }
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", TECHNIQUES)
+def test_killed_and_resumed_equals_never_stopped(name, birds, cache_dir, tmp_path, monkeypatch):
+    """Killed after the second epoch that is saved, after the state and before its record, and again three epochs later."""
+    saves = {"left": 0}
+    original = session.state.save
+
+    def dying(run, path):
+        original(run, path)
+        saves["left"] -= 1
+        if saves["left"] == 0:
+            raise Killed
+
+    monkeypatch.setattr(session.state, "save", dying)
+    for epochs in (2, 3):
+        saves["left"] = epochs
+        with pytest.raises(Killed):
+            train(birds, cache_dir, tmp_path / "interrupted", *TECHNIQUES[name])
+    saves["left"] = -1
+    resumed = train(birds, cache_dir, tmp_path / "interrupted", *TECHNIQUES[name]).folder
+    straight = train(birds, cache_dir, tmp_path / "straight", *TECHNIQUES[name]).folder
+    assert bits(resumed) == bits(straight)
+    assert len(bits(straight)) >= 5
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sorted(set(TECHNIQUES) - {"class weights", "oversampling", "cam head"}))
+def test_every_technique_changes_the_result(name, birds, cache_dir, tmp_path):
+    """All but those that have nothing to do where classes are of one size, and a linear head that is averaged after it instead of before."""
+    parts = TECHNIQUES[name]
+    without = [part for part in parts if part in (*CLASSIFIER, "loss=MultiSimilarity")]
+    plain, technique = (train(birds, cache_dir, tmp_path / place, *settings).folder for place, settings in (("p", without), ("t", parts)))
+    assert bits(plain)["limited/embeddings"] != bits(technique)["limited/embeddings"]

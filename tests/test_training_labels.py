@@ -1,0 +1,145 @@
+"""Whose labels are trained on: noise on purpose, class weights, soft labels and progressive corrections; and that nothing leaks."""
+
+import csv
+
+import numpy as np
+import pytest
+import torch
+from tiny import tiny, train
+
+from dml_bench.data.labellings import Corrected
+from dml_bench.training.labels import TrainingLabels, balanced, corrupted
+
+
+def labels(given: list[int], true: list[int] | None = None, **more: object) -> TrainingLabels:
+    first = np.array(given)
+    return TrainingLabels(trained=np.unique(first), true=np.array(true or given), given=first, **more)
+
+
+# Noise
+
+
+def test_noise_changes_exactly_its_part_of_the_training_images_to_other_trained_classes():
+    classes = np.arange(1000) % 10
+    images, trained = np.arange(0, 1000, 2), np.array([0, 2, 4, 6])
+    known = images[np.isin(classes[images], trained)]
+    noisy = corrupted(classes, known, trained, 0.2, (42, "limited"))
+    changed = np.flatnonzero(noisy != classes)
+    assert len(changed) == round(0.2 * len(known))
+    assert set(changed) <= set(known)
+    assert set(noisy[changed]) == {0, 2, 4, 6}
+    assert (noisy == corrupted(classes, known, trained, 0.2, (42, "limited"))).all()
+    assert (noisy != corrupted(classes, known, trained, 0.2, (43, "limited"))).any()
+
+
+# Class weights
+
+
+def test_balanced_weights_are_in_inverse_proportion_to_the_class_and_their_mean_is_one():
+    weights = balanced(np.array([0, 0, 0, 1, 3, 3]), 4)
+    assert weights.tolist() == [6 / 9, 2.0, 0.0, 1.0]
+    assert weights[[0, 0, 0, 1, 3, 3]].mean() == pytest.approx(1)
+
+
+def test_class_weights_reach_the_loss():
+    found = labels([0, 0, 1], class_weights=np.array([0.75, 1.5])).readings(np.array([2, 0]))
+    assert [(part[0].tolist(), part[1].tolist()) for part in found] == [([1, 0], [1.5, 0.75])]
+
+
+# Soft labels
+
+
+def test_soft_labels_weigh_the_given_against_another_prediction_and_leave_agreement_alone():
+    soft = labels([0, 1, 1], second=np.array([0, 0, 1]), a=0.7)
+    (given, own), (predicted, other) = soft.readings(np.array([0, 1, 2]))
+    assert (given.tolist(), predicted.tolist()) == ([0, 1, 1], [0, 0, 1])
+    assert own.tolist() == pytest.approx([1.0, 0.7, 1.0])
+    assert other.tolist() == pytest.approx([0.0, 0.3, 0.0])
+
+
+@pytest.mark.parametrize("objective", [(), ("loss=crossentropy", "miner=none", "model.head=identity")], ids=["pairs", "softmax"])
+def test_every_training_image_is_judged_once_by_a_model_that_did_not_train_on_it(objective, birds, cache_dir, tmp_path):
+    from dml_bench.results import read_arrays
+
+    folder = train(birds, cache_dir, tmp_path, "labelling=softlabels", "labelling.folds=3", *objective).folder
+    with open(folder / "split.csv", newline="") as file:
+        part = np.array([row["part"] for row in csv.DictReader(file)])
+    for phase, unseen in (("all", []), ("limited", [6, 7])):
+        judged = [read_arrays(path) for path in sorted((folder / phase).glob("judge-*/judged.safetensors"))]
+        images = np.sort(np.concatenate([arrays["images"] for arrays in judged]))
+        training = np.flatnonzero(part == "train")
+        classes = np.arange(64) // 8
+        assert images.tolist() == training[~np.isin(classes[training], unseen)].tolist()
+        assert not np.isin(np.concatenate([arrays["predicted"] for arrays in judged]), unseen).any()
+
+
+# Progressive label correction
+
+
+def test_the_threshold_waits_for_the_warm_up_and_falls_linearly():
+    plan = Corrected(warm_up=0.2, theta=0.5, theta_end=0.1)
+    assert [plan.threshold(epoch, 10) for epoch in (1, 2, 6, 10)] == [None, 0.5, pytest.approx(0.3), pytest.approx(0.1)]
+
+
+def test_a_label_is_replaced_where_another_class_is_likelier_by_more_than_the_threshold():
+    plc = labels([0, 0, 1, 2], corrected=Corrected(0.0, 0.3, 0.3))
+    images = np.array([0, 1, 3])
+    plc.observe(images, torch.tensor([[0.0, 5.0, 0.0], [2.0, 2.2, 0.0], [0.0, 0.0, 3.0]]))
+    plc.correct(np.array([0, 1, 3]), epoch=1, epochs=4)
+    [found] = plc.corrections
+    assert (found.image, found.before, found.after, found.epoch) == (0, 0, 1, 1)
+    assert found.margin == pytest.approx((np.exp(5) - 1) / (np.exp(5) + 2))
+    assert plc.readings(np.array([0, 1, 2, 3]))[0][0].tolist() == [1, 0, 1, 2]
+    again = labels([0, 0, 1, 2], corrected=plc.corrected)
+    again.restore(plc.state())
+    assert again.now.tolist() == plc.now.tolist() and again.corrections == plc.corrections
+
+
+def test_precision_and_recall_of_the_corrections_are_counted_against_the_true_classes():
+    noisy = labels([1, 1, 0, 0, 1], true=[0, 1, 0, 1, 1])
+    noisy.now = np.array([0, 0, 0, 0, 1])  # one rightly, one wrongly replaced, one wrong label left
+    assert noisy.summary(np.arange(5)) == {
+        "training_images": 5,
+        "wrong_labels": 2,
+        "replaced": 2,
+        "replaced_precision": 0.5,
+        "replaced_recall": 0.5,
+    }
+
+
+def test_a_run_writes_what_it_corrected_and_never_corrects_towards_a_held_out_class(birds, cache_dir, tmp_path):
+    settings = ("labelling=plc", "labelling.theta=0.02", "labelling.theta_end=0.02", "data.label_noise=0.25")
+    outcome = train(birds, cache_dir, tmp_path, *settings, "loss=crossentropy", "miner=none", "model.head=identity")
+    with open(outcome.folder / "split.csv", newline="") as file:
+        parts = {row["path"]: row["part"] for row in csv.DictReader(file)}
+    for phase, classes in (("all", 8), ("limited", 6)):
+        with open(outcome.folder / phase / "corrections.csv", newline="") as file:
+            rows = list(csv.DictReader(file))
+        told = outcome.summary["phases"][phase]["labels"]
+        assert rows and told["replaced"] > 0
+        assert told["wrong_labels"] == round(0.25 * told["training_images"])
+        assert {parts[row["image"]] for row in rows} == {"train"}
+        names = sorted({path.split("/")[-2] for path in parts})[:classes]
+        assert {row["to"] for row in rows} | {row["from"] for row in rows} <= set(names)
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        (("labelling=plc",), "labelling plc asks the loss for the class of an image, and NTXent can't say it"),
+        (("labelling=softlabels", "labelling.a=1.2"), "labelling.a is 1.2; a number from 0 to 1 is wanted"),
+        (("labelling=softlabels", "labelling.folds=1"), "labelling.folds is 1; at least 2 is wanted"),
+        (("labelling=softlabels", "train.folds=2"), "labelling softlabels trains folds of its own"),
+        (("labelling=softlabels", "loss=ProxyAnchor", "miner=none"), "labelling softlabels has no effect: loss ProxyAnchor is one number"),
+        (("train.class_weights=balanced", "loss=ProxyAnchor", "miner=none"), "train.class_weights has no effect"),
+        (("data.label_noise=1.0",), "data.label_noise is 1.0; wanted from 0 to less than 1"),
+        (
+            ("labelling=plc", "mixing.technique=mixup", "loss=crossentropy", "miner=none"),
+            "labelling plc asks what an image is, and mixup mixes it with others",
+        ),
+    ],
+)
+def test_labels_that_make_no_sense_are_refused_in_one_line(settings, words):
+    with pytest.raises(ValueError) as caught:
+        tiny(*settings)
+    assert words in str(caught.value)
