@@ -9,6 +9,7 @@ from dml_bench import experiments
 from dml_bench.model.embedder import Embedder, build_embedder
 from dml_bench.objectives.objective import build_objective
 from dml_bench.registry import heads
+from dml_bench.training.watch import Watch
 
 FAMILIES = [
     "resnet18",
@@ -107,3 +108,30 @@ def test_it_trains_both_phases_also_on_the_maps_of_a_frozen_backbone(birds, cach
     frozen = ["augment={}", "model.trainable=head"] if trainable == "head" else []
     outcome = train(birds, cache_dir, tmp_path, "model.head={name='cam', dim=16}", *frozen)
     assert set(outcome.summary["phases"]) == {"all", "limited"}
+
+
+class StopsAfter(Watch):
+    """Someone who interrupts the run after so many epochs."""
+
+    def __init__(self, epochs: int) -> None:
+        self.left = epochs
+
+    def epoch(self, record: dict[str, object]) -> None:
+        self.left -= 1
+        if not self.left:
+            raise KeyboardInterrupt
+
+
+@pytest.mark.slow
+def test_a_stopped_run_of_every_option_of_the_backbone_with_maps_that_grow_ends_as_one_that_never_was(birds, cache_dir, tmp_path):
+    settings = (
+        "model.backbone={name='xresnet18', activation='mish', pool='maxblur', self_attention=true}",
+        "model.head={name='cam', dim=16}",
+        "images.progressive=[16, 32]",
+        "train.epochs=2",
+    )
+    with pytest.raises(KeyboardInterrupt):
+        train(birds, cache_dir, tmp_path / "stopped", *settings, watch=StopsAfter(1))
+    stopped, whole = (train(birds, cache_dir, tmp_path / name, *settings).folder for name in ("stopped", "whole"))
+    for phase in ("all", "limited"):
+        assert (stopped / phase / "weights.safetensors").read_bytes() == (whole / phase / "weights.safetensors").read_bytes()

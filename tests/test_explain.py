@@ -55,12 +55,16 @@ def test_a_panel_for_each_image_and_scores_of_each_method_model_and_group_are_wr
     assert all(pixels_of(panel).shape == (50 + 2 * 232, 6 + 7 * 174, 3) for panel in done.panels)
     rows = table(tmp_path / "out")
     assert {row["method"] for row in rows} == {"cam", "gradcam", "vanilla", "guided", "guided_gradcam", "chance"}
-    assert {row["score"] for row in rows} == {"pointing", "energy", "insertion", "deletion", "sanity"}, "`cub` has no telling parts"
+    assert {row["score"] for row in rows} == {"pointing", "energy", "empty", "insertion", "deletion", "sanity"}, (
+        "`cub` has no telling parts"
+    )
     assert {row["model"] for row in rows} == {"all", "limited", "random", "all - limited", "all - random", "limited - random"}
     assert {row["classes"] for row in rows} == {"all", "seen", "unseen"}
     found = {(row["score"], row["method"], row["model"]): row for row in rows if row["classes"] == "all"}
     assert found["energy", "vanilla", "all"]["queries"] == "12"
     assert 0 < float(found["energy", "vanilla", "all"]["mean"]) < 1
+    empty = round(12 * float(found["empty", "cam", "all"]["mean"]))
+    assert int(found["pointing", "cam", "all"]["queries"]) == 12 - empty, "a map that is nowhere positive points nowhere"
     assert float(found["energy", "chance", "all - random"]["mean"]) == 0, "noise looks the same at every network"
     assert ("sanity", "chance", "all") not in found and ("sanity", "cam", "random") not in found
     record = json.loads((tmp_path / "out" / "explain.json").read_text())
@@ -232,7 +236,7 @@ def test_images_that_were_cut_to_their_boxes_are_explained_as_the_run_saw_them_w
     pixels = np.stack([material.pixels(material.subject(int(image))) for image in kept["query_images"]])
     assert ((model_of_phase(material, "all", "cpu", "").embed(pixels) * kept["query"]).sum(axis=1) > 0.99).all()
     done = explained(folder, tmp_path / "out", scored=8, chosen=("vanilla",))
-    assert {line.score for line in done.lines} == {"insertion", "deletion", "sanity"}
+    assert {line.score for line in done.lines} == {"empty", "insertion", "deletion", "sanity"}
 
 
 def test_folds_that_answer_together_are_refused(birds, cache_dir, tmp_path):

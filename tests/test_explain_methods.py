@@ -127,7 +127,7 @@ def test_every_method_makes_a_map_of_each_image_by_itself_and_leaves_the_network
         assert maps.shape == (3, 64, 64)
         assert torch.isfinite(maps).all() and not maps.requires_grad
         assert maps.abs().sum() > 0
-        alone = explained(name, looking, pixels()[1:2], question.of(slice(1, 2)))
+        alone = explained(name, looking, pixels()[1:2], Question(question.directions[1:2]))
         assert torch.allclose(maps[1], alone[0], rtol=1e-3, atol=1e-4 * float(maps.abs().max()))
         if name != "cam":
             assert maps.min() >= 0

@@ -9,6 +9,7 @@ from scipy.stats import spearmanr
 from dml_bench.config import Component
 from dml_bench.data.cache import View
 from dml_bench.data.demo.families import species
+from dml_bench.explain.drawing import tile_of
 from dml_bench.explain.panels import Row, Tile, coloured, overlaid, panel
 from dml_bench.explain.scoring import curves, energy, pointing, rank_correlation
 from dml_bench.explain.tables import Measured, lines, markdown
@@ -220,6 +221,13 @@ def test_the_heat_lies_over_the_image_in_grey():
     picture = overlaid(pixels, np.array([[0.0, 0.0], [0.0, 1.0]]))
     assert picture[0, 0].max() - picture[0, 0].min() <= 2
     assert picture[1, 1].sum() > picture[0, 0].sum()
+
+
+def test_a_map_without_anything_positive_says_so():
+    pixels, heat = np.full((4, 4, 3), 200, np.uint8), np.zeros((4, 4))
+    assert tile_of("gradcam", pixels, heat).caption == "nothing speaks for it"
+    heat[1, 2] = 1e-9
+    assert tile_of("gradcam", pixels, heat).caption == ""
 
 
 def test_a_panel_has_a_tile_for_each_column_of_each_row_and_a_box_on_the_first():

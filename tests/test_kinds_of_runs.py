@@ -1,4 +1,5 @@
-"""What is made of a finished run holds for every kind: rotated hold-outs, classes apart, cut to boxes, with validation images, of folds."""
+"""What is made of a finished run holds for every kind: rotated hold-outs, classes apart, cut to boxes, with validation images, of folds,
+of images seen both ways."""
 
 import csv
 import json
@@ -21,6 +22,7 @@ KINDS = {
     "boxed": ("data.dataset.crop_to_box=true",),
     "validated": ("data.valid_fraction=0.2",),
     "folds": ("train.folds=2",),
+    "mirrored": ("evaluate.tta=mirror",),
 }
 """By its name here, how a run differs from the others."""
 COMPARED = ("rotated", "apart")
@@ -135,3 +137,14 @@ def test_it_is_exported_with_a_card_that_says_what_its_model_did_not_see(kind, r
     assert f"The {len(unseen)} classes that it was not trained on: {', '.join(unseen)}." in card
     assert ("| precision on the queries | queries answered |" in card) is (kind == "validated")
     assert ("cut yours out as well" in card) is (kind == "boxed")
+
+
+@pytest.mark.parametrize("settings", [("evaluate.tta=crops",), ("evaluate.tta=mirror", "evaluate.tta_by=max")])
+def test_views_that_a_new_photo_is_not_given_are_refused_in_one_line(settings, birds, cache_dir, tmp_path, photos, monkeypatch, capsys):
+    folder = train(birds, cache_dir, tmp_path / "runs", "train.epochs=1", *settings).folder
+    monkeypatch.setattr(sys, "argv", ["dml-bench", "predict", str(folder), str(photos)])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2
+    said = capsys.readouterr().err
+    assert "in which new photos are not embedded; run it with --set evaluate.tta=mirror" in said and said.count("\n") == 1

@@ -78,7 +78,7 @@ class Drawing:
             found = int(model.labels[each.nearest])
             good = None if subject.label < 0 else found == subject.label
             answer = Tile(pixels[place], f"says\n{self._called(found)}", good)
-            tiles = [Tile(coloured(heat) if name in FINE else overlaid(pixels[place], heat)) for name, heat in heats.items()]
+            tiles = [tile_of(name, pixels[place], heat) for name, heat in heats.items()]
             rows.append(Row(label_of(model, subject), (answer, *tiles, self._counterpart(model, each, embeddings[place], good))))
         return rows
 
@@ -100,6 +100,12 @@ class Drawing:
     def _title(self, subject: Subject) -> str:
         name = "A photo" if subject.label < 0 else self._called(subject.label)
         return f"{name}: {'what is like the other image' if self.other is not None else WORDS[self.target]}"
+
+
+def tile_of(name: str, pixels: np.ndarray, heat: np.ndarray) -> Tile:
+    if name == "rollout":  # everything gets some attention: what is more than the least is drawn
+        heat = heat - heat.min()
+    return Tile(coloured(heat) if name in FINE else overlaid(pixels, heat), "" if heat.max() > 0 else "nothing speaks for it")
 
 
 def label_of(model: Model, subject: Subject) -> str:

@@ -1,8 +1,7 @@
 """Ways to share out among the pixels of an image what the network makes of it.
 
 A registered function takes a lens, pixels (batch, size, size, 3) of values 0-255, and a question, and returns maps (batch, size, size),
-higher where more of the answer comes from. The fact `needs` names what the lens must offer, see `Lens`. All use gradients of the network as it is;
-nothing random is in them.
+higher where more of the answer comes from. The fact `needs` names what the lens must offer, see `Lens`. Nothing in them is random.
 """
 
 from collections.abc import Iterator

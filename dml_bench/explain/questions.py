@@ -39,9 +39,6 @@ class Question:
         length = outputs.detach().norm(dim=1) if self.unit else 1.0
         return (outputs * self.directions).sum(dim=1) / length
 
-    def of(self, images: Tensor | slice) -> "Question":
-        return Question(self.directions[images], self.unit)
-
 
 def closest_rows(embedding: np.ndarray, gallery: np.ndarray, among: np.ndarray, k: int = CLOSEST) -> np.ndarray:
     """(at most k) rows of `gallery` where the mask `among` holds, closest to the unit vector `embedding` first."""

@@ -42,6 +42,7 @@ def score(
         maps = untrained if model is random else model.maps(names, pixels, asked[model.name])
         for name, heats in {**maps, CHANCE: noise}.items():
             found = bird.scores(heats) | change_curves(model, asked[model.name], pixels, heats)
+            found["empty"] = (heats.max(axis=(1, 2)) <= 0).astype(float)
             if model is not random and name != CHANCE:
                 found["sanity"] = np.array([rank_correlation(*pair) for pair in zip(heats, untrained[name], strict=True)])
             values |= {(key, name, model.name): value for key, value in found.items()}

@@ -137,7 +137,7 @@ def heading(record: dict[str, Any]) -> list[str]:
         "",
         f"{record['scored']} queries of {record['dataset']}, spread over its classes, seed {record['seed']}.{layer} `random` is the same network "
         "with random weights, `chance` a map of noise.",
-        "95% intervals over the classes and queries of this one run; a difference is of the same queries.",
+        "95% intervals over the classes and queries of this one run; a difference is of the queries for which both networks have the score.",
         "",
         f"Made by `{' '.join(record['command'])}` in {record['seconds']} s at {record['made_at']}: {environment['processor']}, "
         f"torch {environment['packages']['torch']}, commit {environment['commit'] or 'unknown'}.",

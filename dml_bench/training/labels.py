@@ -111,17 +111,17 @@ class TrainingLabels:
         }
 
 
-def corrupted(labels: np.ndarray, images: np.ndarray, trained: np.ndarray, fraction: float, key: tuple[object, ...]) -> np.ndarray:
-    """(images) class ids with the part `fraction` of the training images under another of the trained classes, each as likely.
+def corrupted(labels: np.ndarray, images: np.ndarray, trained: np.ndarray, fraction: float, seed: int) -> np.ndarray:
+    """(images) class ids with round(fraction * training images) of the split under another of the trained classes, each as likely.
 
-    Exactly round(fraction * training images) are changed: those with the smallest numbers drawn from `key`.
+    Which images are wrong is the same in all phases and folds; those of classes that are not trained on stay as they are.
     """
-    chance, which = draws(*key, "label_noise", rows=len(labels), columns=2)[images].T
-    picked = np.argsort(chance, kind="stable")[: round(fraction * len(images))]
-    own = np.searchsorted(trained, labels[images[picked]])
-    step = 1 + (which[picked] * (len(trained) - 1)).astype(int)
+    chance, which = draws(seed, "label_noise", rows=len(labels), columns=2).T
+    wrong = images[np.argsort(chance[images], kind="stable")[: round(fraction * len(images))]]
+    wrong = wrong[np.isin(labels[wrong], trained)]
+    step = 1 + (which[wrong] * (len(trained) - 1)).astype(int)
     changed = labels.copy()
-    changed[images[picked]] = trained[(own + step) % len(trained)]
+    changed[wrong] = trained[(np.searchsorted(trained, labels[wrong]) + step) % len(trained)]
     return changed
 
 

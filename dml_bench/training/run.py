@@ -162,7 +162,7 @@ def build(
         phase=phase,
         dataset=dataset,
         images=images,
-        labels=build_labels(experiment, phase, dataset, images, predicted),
+        labels=build_labels(experiment, phase, dataset, split, images, predicted),
         watched=phase.watched(dataset, split),
         mixer=build_mixer(experiment, embedder),
         source=pixels,
@@ -181,13 +181,13 @@ def build(
 
 
 def build_labels(
-    experiment: Experiment, phase: Phase, dataset: Dataset, images: np.ndarray, predicted: np.ndarray | None
+    experiment: Experiment, phase: Phase, dataset: Dataset, split: Split, images: np.ndarray, predicted: np.ndarray | None
 ) -> TrainingLabels:
     """The labels of the training images. Raises ValueError where labelling `softlabels` lacks its predictions."""
     trained = np.setdiff1d(np.arange(dataset.num_classes), phase.excluded)
     noise, given = experiment.data.label_noise, dataset.labels
     if noise:
-        given = corrupted(given, images, trained, noise, (experiment.seed, phase.name))
+        given = corrupted(given, split.train, trained, noise, experiment.seed)
     balance = experiment.train.class_weights == "balanced"
     labelling = labellings[experiment.labelling.name].build(**experiment.labelling.options)
     assert (predicted is not None) == isinstance(labelling, Soft), "softlabels needs predictions, and nothing else does"
