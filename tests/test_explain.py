@@ -63,8 +63,10 @@ def test_a_panel_for_each_image_and_scores_of_each_method_model_and_group_are_wr
     found = {(row["score"], row["method"], row["model"]): row for row in rows if row["classes"] == "all"}
     assert found["energy", "vanilla", "all"]["queries"] == "12"
     assert 0 < float(found["energy", "vanilla", "all"]["mean"]) < 1
-    empty = round(12 * float(found["empty", "cam", "all"]["mean"]))
-    assert int(found["pointing", "cam", "all"]["queries"]) == 12 - empty, "a map that is nowhere positive points nowhere"
+    for method in ("cam", "gradcam", "vanilla"):
+        some_empty = float(found["empty", method, "all"]["mean"]) > 0
+        pointing = int(found.get(("pointing", method, "all"), {"queries": "0"})["queries"])
+        assert (pointing < 12) == some_empty, "a map that is nowhere positive points nowhere"
     assert float(found["energy", "chance", "all - random"]["mean"]) == 0, "noise looks the same at every network"
     assert ("sanity", "chance", "all") not in found and ("sanity", "cam", "random") not in found
     record = json.loads((tmp_path / "out" / "explain.json").read_text())

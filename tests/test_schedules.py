@@ -235,6 +235,7 @@ def test_a_run_from_before_there_were_schedules_is_still_that_of_its_experiment(
     folder = RunFolder(tmp_path, tiny(), "birds")
     folder.path.mkdir(parents=True)
     folder.claim()
+    folder.write_records([{"phase": "all", "epoch": 1}])
     path = folder.path / "experiment.json"
     old = json.loads(path.read_text())
     del old["schedule"]

@@ -151,9 +151,10 @@ def cutmix(*, alpha: float = 1.0, p: float = 1.0, share: Share = "image") -> Mix
     """The box has part 1 - lambda of the area, lambda ~ Beta(alpha, alpha), before it is cut at the border. `p` is the probability of
     pasting at all; with `share` = batch one box serves the whole batch, as in the paper."""
     check(alpha=alpha, p=p)
-    from dml_bench.data.augmentations import Boxes
 
     def mix(chance: Chance, pool: np.ndarray, side: int) -> Mix:
+        from dml_bench.data.augmentations import Boxes  # brings torch
+
         rows, (size, y, x, pasted) = chance.rows(), chance.of(share, "box", 4).T
         half = np.sqrt(1 - beta(alpha, size)) * side / 2 * (pasted < p)
         top, left = (np.clip(np.round(centre * side - half), 0, side).astype(int) for centre in (y, x))
