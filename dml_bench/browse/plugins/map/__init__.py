@@ -1,0 +1,5 @@
+"""What FiftyOne finds in its folder of plugins."""
+
+from dml_bench.browse.app import register
+
+__all__ = ["register"]

@@ -1,0 +1,140 @@
+"""A run opened in FiftyOne, from its folder to the app that waits for Ctrl-C."""
+
+import hashlib
+import json
+import os
+import signal
+import time
+import webbrowser
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from dml_bench.browse import app
+from dml_bench.browse.database import URI, Place, free_port, served
+from dml_bench.browse.table import Images, read_images
+from dml_bench.browse.twins import near_duplicates
+from dml_bench.gallery.store import open_run
+from dml_bench.measured import FinishedRun
+from dml_bench.results import digests
+
+__all__ = ["Request", "browse", "dataset_name", "forget", "place_of", "require_files"]
+
+PORT = 5151
+"""Where FiftyOne is usually found."""
+FORMAT = 1
+"""Of what is written into the dataset: another one makes it anew."""
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Request:
+    """What a person asks for."""
+
+    run: Path
+    cache_dir: Path
+    data_dir: Path | None = None
+    """Where the images lie now, where they were moved."""
+    port: int = 0
+    """0 is FiftyOne's own, or any free one."""
+    address: str = "127.0.0.1"
+    opens_browser: bool = True
+    say: Callable[[str], None] = lambda text: None
+    progress: Callable[[str, int, int], None] = lambda stage, done, total: None
+
+
+def browse(request: Request) -> None:
+    """Open the app and wait for Ctrl-C. Raises ValueError where FiftyOne, a database, the images or the port are missing."""
+    app.require_installed()
+    for ended in (signal.SIGTERM, signal.SIGHUP):  # as an ssh session that breaks off does
+        signal.signal(ended, signal.default_int_handler)
+    run = open_run(request.run)
+    port = chosen_port(request)
+    place, name = place_of(run, request.cache_dir), dataset_name(run)
+    with place.lock(), served(place) as uri, app.connected(uri):
+        prepare(run, name, request)
+        with app.opened(name, request.address, port) as url:
+            request.say(f"{name} at {url}")
+            request.say(welcome(request, port))
+            if request.opens_browser:
+                webbrowser.open(url)
+            wait()
+
+
+def prepare(run: FinishedRun, name: str, request: Request) -> None:
+    """Make or update the dataset, unless it is already of exactly this run."""
+    state = state_of(run, request.data_dir)
+    if app.is_current(name, state):
+        return
+    start = time.monotonic()
+    images = read_images(run, request.data_dir)
+    require_files(images)
+    request.say(f"{len(images.paths):,} images; the first time takes a while")
+    twins = near_duplicates(images, request.progress)
+    request.progress("drawing maps", 0, 1)
+    maps = images.maps()
+    request.progress("drawing maps", 1, 1)
+    request.progress("writing the dataset", 0, 1)
+    app.update(name, images, maps, twins, state)
+    request.progress("writing the dataset", 1, 1)
+    request.say(f"ready after {time.monotonic() - start:.0f} s")
+
+
+def forget(path: Path, cache_dir: Path) -> bool:
+    """Remove a run's dataset and database; the run stays. Whether there was anything."""
+    run = open_run(path)
+    place, name = place_of(run, cache_dir), dataset_name(run)
+    with place.lock():
+        if URI not in os.environ:
+            return place.remove()
+        app.require_installed()
+        with served(place) as uri, app.connected(uri):
+            return app.remove(name)
+
+
+def place_of(run: FinishedRun, cache_dir: Path) -> Place:
+    return Place(cache_dir / "browse" / dataset_name(run))
+
+
+def dataset_name(run: FinishedRun) -> str:
+    """The experiment, the data set and the seed, told apart from those of other folders."""
+    place = hashlib.sha256(str(run.folder.resolve()).encode()).hexdigest()[:6]
+    return f"{run.experiment.name}-{run.summary['dataset']['name']}-seed-{run.seed}-{place}"
+
+
+def state_of(run: FinishedRun, data_dir: Path | None) -> str:
+    """A digest of all that the dataset is made of."""
+    changed = digests(run.folder, sorted(run.folder.glob("gallery/*.safetensors")))
+    facts = [FORMAT, run.summary["files"], changed, str(data_dir or run.summary["dataset"]["root"])]
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+
+def require_files(images: Images) -> None:
+    """Raises ValueError where no image is where it should be."""
+    if not any(Path(path).is_file() for path in images.paths):
+        raise ValueError(f"none of the run's images is where it was, e.g. {images.paths[0]}: say where they are with --data-dir DIR")
+
+
+def chosen_port(request: Request) -> int:
+    """A free one: FiftyOne would join whatever app already listens there. Raises ValueError where the one asked for is taken."""
+    if request.port:
+        return free_port(request.port, request.address)
+    try:
+        return free_port(PORT, request.address)
+    except ValueError:
+        return free_port(0, request.address)
+
+
+def welcome(request: Request, port: int) -> str:
+    if request.address not in LOOPBACK:
+        return f"Anyone who reaches {request.address}:{port} can read files of this machine through it. Ctrl-C ends."
+    return f"From another machine: ssh -N -L {port}:127.0.0.1:{port} HOST, then http://localhost:{port}. Ctrl-C ends."
+
+
+def wait() -> None:
+    """Until Ctrl-C."""
+    try:
+        while True:
+            time.sleep(3600)
+    except KeyboardInterrupt:
+        return

