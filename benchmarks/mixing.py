@@ -57,9 +57,7 @@ def markdown(result: dict[str, Any]) -> str:
     ]
     for name, seconds in result["seconds"].items():
         over = [mixed / without for mixed, without in zip(seconds, plain, strict=True)]
-        lines.append(
-            f"| {name} | {statistics.median(seconds):.2f} s | {statistics.median(over):.3f} | {min(over):.3f}-{max(over):.3f} |"
-        )
+        lines.append(f"| {name} | {statistics.median(seconds):.2f} s | {statistics.median(over):.3f} | {min(over):.3f}-{max(over):.3f} |")
     return "\n".join([*lines, ""])
 
 

@@ -286,6 +286,7 @@ LAYOUT = {
     "dragmode": "lasso",
     "height": 700,
     "margin": {"l": 10, "r": 10, "t": 10, "b": 10},
+    "showlegend": True,
     "legend": {"x": 0, "y": 0},
     "xaxis": {"visible": False},
     "yaxis": {"visible": False, "scaleanchor": "x"},
