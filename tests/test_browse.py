@@ -15,12 +15,13 @@ import numpy as np
 import pytest
 from handmade import experiment, finish, store
 from PIL import Image, ImageOps
+from tiny import train
 
 from dml_bench.browse import database
 from dml_bench.browse.columns import Label, columns, confused
 from dml_bench.browse.database import URI, Place, free_port, served
 from dml_bench.browse.page import thumbnails, write_page
-from dml_bench.browse.session import Request, browse, dataset_name, forget, state_of
+from dml_bench.browse.session import dataset_name, forget, state_of
 from dml_bench.browse.table import Answered, Images, chosen_classes, mistakenness, read_images
 from dml_bench.browse.traces import distinct, traces
 from dml_bench.browse.twins import near_duplicates
@@ -328,11 +329,27 @@ def test_a_port_that_is_taken_is_refused_and_any_free_one_found():
     assert free_port() > 1023
 
 
-def test_browse_says_what_to_install_where_there_is_no_fiftyone(run, tmp_path, monkeypatch):
+def test_without_fiftyone_and_umap_a_run_trains_and_browse_and_umap_say_what_to_install(birds, cache_dir, tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "fiftyone", None)
-    with pytest.raises(ValueError, match=r"pip install 'dml-bench\[browse\]'.*dml-bench umap RUN"):
-        browse(Request(run=run.folder, cache_dir=tmp_path / "cache"))
+    monkeypatch.setitem(sys.modules, "umap", None)
+    folder = train(birds, cache_dir, tmp_path / "runs").folder
+    capsys.readouterr()
+    line = refusal(monkeypatch, capsys, "browse", folder, "--cache-dir", tmp_path / "cache")
+    assert line.startswith("error: browse needs FiftyOne: pip install 'dml-bench[browse]'")
+    assert "dml-bench umap RUN --out map.html" in line
     assert not (tmp_path / "cache").exists()
+    assert refusal(monkeypatch, capsys, "umap", folder, "--out", "x.png").endswith("needs umap-learn: pip install 'dml-bench[browse]'")
+
+
+def test_a_run_of_the_protocol_of_the_papers_is_shown_too_each_image_asked_among_all_others(birds, cache_dir, tmp_path):
+    disjoint = ("protocol=class_disjoint", "data.split=half", "data.valid_fraction=0.25")
+    images = read_images(read_folder(train(birds, cache_dir, tmp_path, *disjoint).folder))
+    assert (len(images.paths), set(images.part), list(images.phases)) == (32, {"query"}, ["disjoint"])
+    assert images.unseen.all()
+    fields = columns(images, near_duplicates(images, lambda *at: None))
+    assert set(fields["split"]) == {"test"}
+    assert all(near != path for near, path in zip(fields["nearest_disjoint"], images.paths, strict=True))
+    assert {"outcome", "class_drop"}.isdisjoint(fields)
 
 
 def test_where_no_database_runs_one_line_says_what_to_install_or_how_to_name_a_server(tmp_path, monkeypatch):

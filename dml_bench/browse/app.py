@@ -270,21 +270,21 @@ def register(plugin: Any) -> None:
 
         def render(self, ctx: Any) -> Any:
             panel = types.Object()
-            menu = panel.menu("menu", overlay="top-left")  # anything else beside the plot narrows it
+            menu = panel.h_stack("menu", gap=2)  # a menu laid over the plot would keep the lasso from what is below it
             for name, choices, act in (("map", maps_of(ctx.dataset), self.on_map), ("colour", colours_of(ctx.dataset), self.on_colour)):
-                view = types.DropdownView(label=name)
+                view = types.DropdownView()
                 for choice in choices:
                     view.add_choice(choice, label=choice)
                 menu.str(name, default=ctx.panel.state.get(name), view=view, on_change=act)
             panel.plot("plot", layout=LAYOUT, on_selected=self.on_selected)
-            return types.Property(panel, view=types.GridView(orientation="vertical", align_x="center", width=100, height=100))
+            return types.Property(panel, view=types.GridView(orientation="vertical", align_x="stretch", width=100, height=100))
 
     plugin.register(Map)
 
 
 LAYOUT = {
     "dragmode": "lasso",
-    "height": 700,
+    "height": 660,
     "margin": {"l": 10, "r": 10, "t": 10, "b": 10},
     "showlegend": True,
     "legend": {"x": 0, "y": 0},
