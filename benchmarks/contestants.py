@@ -1,4 +1,4 @@
-"""The two loops behind one face, so that they are timed by the same code."""
+"""The three loops behind one face, so that they are timed by the same code."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+import numpy as np
 import torch
+from floor import Floor
 from torch import Tensor
 from usual_loop import UsualLoop
 
@@ -20,7 +22,7 @@ from dml_bench.training.batches import epoch_batches, readings
 from dml_bench.training.run import build
 from dml_bench.training.watch import Watch
 
-__all__ = ["Contestant", "Ours", "Setting", "Usual"]
+__all__ = ["Bare", "Contestant", "Ours", "Setting", "Usual"]
 
 
 @dataclass(frozen=True)
@@ -164,6 +166,56 @@ class Usual:
 
     def steps(self, count: int) -> Callable[[], None]:
         pixels, labels = next(iter(self.loop.loader(self.loop.train_set)))
+
+        def work() -> None:
+            self.loop.model.train()
+            for _ in range(count):
+                self.loop.step(pixels, labels)
+
+        return work
+
+
+class Bare:
+    """The floor, on the pixels of our cache."""
+
+    name = "floor"
+
+    def __init__(self, setting: Setting, precision: str):
+        pixels, everything = setting.pixels, np.arange(len(setting.dataset))
+        self.loop = Floor(
+            [np.array(pixels.train_cache[image]) for image in everything],
+            pixels.view(everything).cpu().numpy(),
+            setting.dataset.labels,
+            setting.split.train,
+            setting.split.test,
+            batch_size=setting.experiment.train.batch_size,
+            device=setting.device,
+            dtype=torch.bfloat16 if precision == "bfloat16" else torch.float32,
+        )
+
+    def train(self) -> None:
+        self.loop.train_epoch()
+
+    def evaluate(self) -> float:
+        return self.loop.evaluate()
+
+    def shorten(self, batches: int) -> Callable[[], None]:
+        whole = self.loop.train_images, self.loop.test_images
+        few = batches * self.loop.batch_size
+        self.loop.train_images, self.loop.test_images = whole[0][:few], whole[1][:few]
+
+        def restore() -> None:
+            self.loop.train_images, self.loop.test_images = whole
+
+        return restore
+
+    def inputs(self, passes: int) -> Iterator[Tensor]:
+        for _ in range(passes):
+            for pixels, _labels in self.loop.batches():
+                yield self.loop.normalised(pixels)
+
+    def steps(self, count: int) -> Callable[[], None]:
+        pixels, labels = next(iter(self.loop.batches()))
 
         def work() -> None:
             self.loop.model.train()

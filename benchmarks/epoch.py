@@ -1,8 +1,8 @@
-"""Time one epoch, training and evaluation, of dml-bench and of the usual loop, on the same images and the same cores.
+"""Time one epoch, training and evaluation, of dml-bench, of the usual loop and of a bare loop, on the same images and the same cores.
 
     python benchmarks/epoch.py
 
-Writes reports/speed/epoch.json and epoch.md. What is compared, and how fair that is: benchmarks/README.md.
+Writes reports/speed/epoch-SIZE.json and epoch-SIZE.md. What is compared, and how fair that is: benchmarks/README.md.
 """
 
 import argparse
@@ -24,7 +24,7 @@ os.environ["TQDM_DISABLE"] = "1"  # the tester's bars would be drawn between the
 import numpy as np
 import torch
 from agreement import check_same
-from contestants import Contestant, Ours, Setting, Usual
+from contestants import Bare, Contestant, Ours, Setting, Usual
 from page import markdown, show
 from PIL import Image
 from pytorch_metric_learning.utils.accuracy_calculator import AccuracyCalculator
@@ -179,18 +179,22 @@ def saving(ours: Ours, rounds: int) -> list[float]:
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dml-bench" / "benchmark"
-    parser.add_argument("--size", type=int, default=224, help="side in pixels that the network sees")
+    parser.add_argument("--sizes", type=int, nargs="+", default=[224, 64], help="sides in pixels that the network sees")
     parser.add_argument("--classes", type=int, default=20)
     parser.add_argument("--per-class", type=int, default=26)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--workers", type=int, default=2, help="the usual loop's DataLoader workers")
     parser.add_argument("--device", default="cpu", help="cpu, cuda or auto")
-    parser.add_argument("--only", choices=("ours", "usual", "both"), default="both")
+    parser.add_argument("--only", choices=("ours", "usual", "all"), default="all")
     parser.add_argument("--float32", action="store_true", help="also time ours in float32")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent.parent / "reports" / "speed")
     parser.add_argument("--cache-dir", type=Path, default=cache, help="where the drawn images are kept")
-    return parser.parse_args()
+    parser.add_argument("--quick", action="store_true", help="few images and one round: shows that it works, not how fast it is")
+    options = parser.parse_args()
+    if options.quick:
+        options.classes, options.per_class, options.rounds, options.batch_size = 4, 10, 1, 8
+    return options
 
 
 def contestants_of(options: argparse.Namespace, setting: Setting) -> list[Contestant]:
@@ -199,6 +203,8 @@ def contestants_of(options: argparse.Namespace, setting: Setting) -> list[Contes
         found.append(Ours(setting, choose_precision("auto", setting.device)))
         if options.float32:
             found.append(Ours(setting, "float32", "ours, float32"))
+    if options.only == "all":
+        found.append(Bare(setting, choose_precision("auto", setting.device)))
     if options.only != "ours":
         found.append(Usual(setting))
     return found
@@ -211,7 +217,7 @@ def measure(options: argparse.Namespace, console: Console, pixels_dir: Path) -> 
         console.print(f"warning: the load average is {load:.2f}: something else runs here, so trust the ratios more than the times")
     console.print(f"drawing {options.classes} x {options.per_class} images unless they are there, decoding them, comparing the loops")
     setting, cache_seconds = prepare(options, pixels_dir)
-    same = check_same(setting) if options.only == "both" else None
+    same = check_same(setting) if options.only == "all" else None
     contestants = contestants_of(options, setting)
     warm_up(contestants)
     seconds = race(contestants, options.rounds, console)
@@ -222,7 +228,8 @@ def measure(options: argparse.Namespace, console: Console, pixels_dir: Path) -> 
     ours = [contestant for contestant in contestants if isinstance(contestant, Ours)]
     return {
         **about(options, setting),
-        "precision": {"usual": "float32"} | {contestant.name: contestant.run.precision for contestant in ours},
+        "precision": {"usual": "float32", "floor": choose_precision("auto", setting.device)}
+        | {contestant.name: contestant.run.precision for contestant in ours},
         "load_average_start": load,
         "load_average_end": os.getloadavg()[0],
         "values": seconds,
@@ -257,13 +264,16 @@ def main() -> None:
     options = arguments()
     console = Console(width=None if sys.stdout.isatty() else 140)
     options.cache_dir.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="pixels-", dir=options.cache_dir) as pixels_dir:
-        result = measure(options, console, Path(pixels_dir))
-    show(result, console)
-    options.out.mkdir(parents=True, exist_ok=True)
-    write_json(options.out / "epoch.json", result)
-    (options.out / "epoch.md").write_text(markdown(result), encoding="utf-8")
-    console.print(f"written: {options.out / 'epoch.json'} and epoch.md")
+    for size in options.sizes:
+        options.size = size
+        with tempfile.TemporaryDirectory(prefix="pixels-", dir=options.cache_dir) as pixels_dir:
+            result = measure(options, console, Path(pixels_dir))
+        show(result, console)
+        options.out.mkdir(parents=True, exist_ok=True)
+        name = f"epoch-{options.size}"
+        write_json(options.out / f"{name}.json", result)
+        (options.out / f"{name}.md").write_text(markdown(result), encoding="utf-8")
+        console.print(f"written: {options.out / name}.json and .md")
 
 
 if __name__ == "__main__":

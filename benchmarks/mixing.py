@@ -65,14 +65,16 @@ def main() -> None:
     options = arguments()
     console = Console(width=None if sys.stdout.isatty() else 140)
     options.cache_dir.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="pixels-", dir=options.cache_dir) as pixels_dir:
-        setting, _ = prepare(options, Path(pixels_dir))
-        seconds = race([contestant(setting, technique) for technique in TECHNIQUES], options.rounds, console)
-        result = {**about(options, setting), "seconds": seconds}
-    options.out.mkdir(parents=True, exist_ok=True)
-    write_json(options.out / f"mixing-{options.size}.json", result)
-    (options.out / f"mixing-{options.size}.md").write_text(markdown(result), encoding="utf-8")
-    console.print(markdown(result))
+    for size in options.sizes:
+        options.size = size
+        with tempfile.TemporaryDirectory(prefix="pixels-", dir=options.cache_dir) as pixels_dir:
+            setting, _ = prepare(options, Path(pixels_dir))
+            seconds = race([contestant(setting, technique) for technique in TECHNIQUES], options.rounds, console)
+            result = {**about(options, setting), "seconds": seconds}
+        options.out.mkdir(parents=True, exist_ok=True)
+        write_json(options.out / f"mixing-{options.size}.json", result)
+        (options.out / f"mixing-{options.size}.md").write_text(markdown(result), encoding="utf-8")
+        console.print(markdown(result))
 
 
 if __name__ == "__main__":

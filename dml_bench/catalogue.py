@@ -23,6 +23,7 @@ KINDS = (
     "schedules",
     "mixings",
     "labellings",
+    "indexes",
 )
 
 

@@ -3,21 +3,25 @@
 import json
 import os
 import sys
+from contextlib import nullcontext
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dml_bench import __version__, catalogue, experiments
+from dml_bench import __version__, catalogue, distributed, experiments
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from contextlib import AbstractContextManager
 
     from rich.console import Console
 
-    from dml_bench.console import TerminalWatch
+    from dml_bench.console import SuiteProgress, TerminalWatch
     from dml_bench.data.images import Unreadable
+    from dml_bench.suite.engine import Engine
 
 __all__ = ["app", "main"]
 
@@ -80,10 +84,14 @@ SkipUnreadable = Annotated[bool, typer.Option("--skip-unreadable", help="Leave o
 
 
 @app.callback(invoke_without_command=True)
-def root(version: Annotated[bool, typer.Option("--version", help="Show the version and exit.")] = False) -> None:
+def root(context: typer.Context, version: Annotated[bool, typer.Option("--version", help="Show the version and exit.")] = False) -> None:
     if version:
         typer.echo(f"dml-bench {__version__}")
         raise typer.Exit
+    if distributed.launched().size > 1 and context.invoked_subcommand != "run":
+        raise ValueError(
+            f"torchrun starts several processes, which only `run` can use; start dml-bench {context.invoked_subcommand} without it"
+        )
 
 
 @app.command()
@@ -162,6 +170,18 @@ def suite(  # noqa: PLR0913, PLR0917 - its parameters are its options
     cache_dir: CacheDir = default_cache(),  # noqa: B008
     wandb: Wandb = WandbMode.offline,
     skip_unreadable: SkipUnreadable = False,
+    ray: Annotated[
+        str,
+        typer.Option(
+            help="Run on Ray: the cluster that this machine belongs to (auto), the one at HOST:PORT, or one started here (local).",
+            metavar="auto|HOST:PORT|local",
+            show_default=False,
+        ),
+    ] = "",
+    gpus_per_run: Annotated[float, typer.Option(help="With --ray: the part of a GPU that each run takes.")] = 1.0,
+    print_jobs: Annotated[
+        bool, typer.Option("--print-jobs", help="Run nothing; print a command for each run that is not finished, for SLURM or xargs.")
+    ] = False,
 ) -> None:
     """Run a table of experiments, each in a process of its own, and set them side by side. Finished runs are kept;
     the same command goes on where an earlier one stopped. Exit code 1 if a run failed.
@@ -169,13 +189,14 @@ def suite(  # noqa: PLR0913, PLR0917 - its parameters are its options
     \b
     Example: dml-bench suite --demo --only 'EPSHN*' --seeds 42,43,44 --report reports/demo
     """
+    if print_jobs and (given := [name for name, value in (("--ray", ray), ("--jobs", jobs), ("--devices", devices)) if value]):
+        raise ValueError(f"--print-jobs runs nothing: leave out {' and '.join(given)}")
     overrides = overrides_of(demo, dataset, skip_unreadable, holdouts, set_)
     from dml_bench.suite.rows import chosen_rows
 
     name, title, rows = chosen_rows(names, table, only, profile="demo" if demo else "", overrides=overrides, seeds=split_seeds(seeds))
     from dml_bench.console import SuiteProgress
-    from dml_bench.suite.run import Suite, run_suite
-    from dml_bench.suite.scheduler import slots_of
+    from dml_bench.suite.run import Suite, commands, run_suite
 
     asked = Suite(
         name=name,
@@ -188,16 +209,39 @@ def suite(  # noqa: PLR0913, PLR0917 - its parameters are its options
         cache_dir=cache_dir,
         report=report,
         wandb=wandb.value,
-        slots=slots_of(jobs, device, devices),
         command=("dml-bench", *sys.argv[1:]),
     )
+    if print_jobs:
+        for line in commands(asked, device, SuiteProgress(terminal(stderr=True))):
+            typer.echo(line)
+        return
+    display = SuiteProgress(terminal())
+    engine = engine_of(ray, jobs, device, devices, gpus_per_run, display)
     try:
-        ended = run_suite(asked, SuiteProgress(terminal()))
+        ended = run_suite(asked, engine, display)
     except KeyboardInterrupt:
         typer.echo("stopped; finished runs and epochs are kept: the same command goes on from there", err=True)
         raise typer.Exit(130) from None
     if any(run.status == "failed" for run in ended):
         raise typer.Exit(1)
+
+
+def engine_of(
+    ray: str, jobs: int, device: str, devices: str, gpus_per_run: float, display: "SuiteProgress"
+) -> "AbstractContextManager[Engine]":
+    """What carries out the runs of a suite. Raises ValueError for options that don't go together."""
+    from dml_bench.suite.engine import Engine
+    from dml_bench.suite.scheduler import Processes, slots_of
+
+    if not ray:
+        if gpus_per_run != 1:
+            raise ValueError("--gpus-per-run is for --ray: here, --jobs says how many runs share the --devices")
+        return nullcontext(Engine(slots_of(jobs, device, devices), Processes))
+    if devices:
+        raise ValueError(f"--devices {devices}: Ray gives out the GPUs; leave it out, or see --gpus-per-run")
+    from dml_bench.suite.cluster import on_ray
+
+    return on_ray(ray, jobs, device, gpus_per_run, display.say)
 
 
 def overrides_of(demo: bool, dataset: str, skip_unreadable: bool, holdouts: str, set_: list[str]) -> list[str]:
@@ -492,11 +536,11 @@ def data_draw(
         typer.echo(write(out, counts=counts, size=size, seed=seed, class_names=names, progress=tell))
 
 
-def terminal() -> "Console":
+def terminal(stderr: bool = False) -> "Console":
     """The terminal, or 120 columns where the output is no terminal."""
     from rich.console import Console
 
-    return Console(width=None if sys.stdout.isatty() else 120)
+    return Console(width=None if sys.stdout.isatty() else 120, stderr=stderr)
 
 
 def terminal_watch() -> "TerminalWatch":
@@ -508,6 +552,14 @@ def terminal_watch() -> "TerminalWatch":
 RunFolderPath = Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a finished run, or of an experiment that was run once.")]
 PhaseName = Annotated[str, typer.Option("--phase", help="Whose model and gallery: all, limited, ...", show_default="all")]
 GalleryDir = Annotated[Path | None, typer.Option("--gallery", help="Folder of a changed gallery other than RUN/gallery.")]
+IndexName = Annotated[
+    str,
+    typer.Option(
+        help="flat (exact), hnsw, ivf, ivfpq or sq8, which may miss some and say how many; e.g. ivf:nprobe=16. By default all images are compared.",
+        metavar="NAME[:KEY=VALUE,...]",
+        show_default=False,
+    ),
+]
 
 
 @app.command()
@@ -554,6 +606,7 @@ def predict(
     ] = None,
     precision: Annotated[float, typer.Option(help="Choose the threshold at which this part of the answers is right.")] = 0.95,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, with all k closest images and the time it took.")] = False,
+    index: IndexName = "",
     phase: PhaseName = "",
     gallery: GalleryDir = None,
     device: Device = "auto",
@@ -564,22 +617,30 @@ def predict(
     \b
     Example: dml-bench predict runs/EPSHN_cosine_resnet18_sgd_aug photo.jpg --precision 0.9
     """
-    from dml_bench.gallery.answering import answer, named_images, threshold_of
+    from dml_bench.gallery.answering import answer, named_images, recall_queries, threshold_of
+    from dml_bench.gallery.index import parse
+    from dml_bench.gallery.kept import opened, search_all
     from dml_bench.gallery.network import Network
     from dml_bench.gallery.store import open_place
     from dml_bench.gallery.wording import as_json as answers_as_json
     from dml_bench.gallery.wording import as_table, notes
 
     files = named_images(images)
+    choice = parse(index) if index else None
     place = open_place(run, phase, gallery)
     entries = place.read()
-    bar = threshold_of(place, entries, threshold, precision)
-    answers = answer(entries, Network(place.run, place.phase, device), files, k=k, threshold=bar.value)
+    look = None
+    if choice is not None:
+        asked = partial(recall_queries, place.run, place.phase, entries)
+        look = opened(place, entries, choice, asked, lambda text: typer.echo(text, err=True))
+    search = look.search if look else search_all
+    bar = threshold_of(place, entries, threshold, precision, search)
+    answers = answer(entries, Network(place.run, place.phase, device), files, k=k, threshold=bar.value, search=search)
     if as_json:
-        typer.echo(json.dumps(answers_as_json(answers, bar), indent=1, ensure_ascii=False))
+        typer.echo(json.dumps(answers_as_json(answers, bar, look), indent=1, ensure_ascii=False))
     else:
         terminal().print(as_table(place.run, answers))
-        for note in notes(place.run, bar):
+        for note in notes(place.run, entries, bar, look):
             typer.echo(note)
     name_unreadable(answers.unreadable)
 
@@ -596,6 +657,7 @@ def name_unreadable(problems: "Sequence[Unreadable]") -> None:
 def export_(
     run: RunFolderPath,
     out: Annotated[Path, typer.Option(help="Folder to make.", show_default=False)],
+    index: IndexName = "flat",
     phase: PhaseName = "",
     gallery: GalleryDir = None,
 ) -> None:
@@ -608,11 +670,13 @@ def export_(
     if out.exists():
         raise ValueError(f"{out} exists already; name a folder that does not")
     from dml_bench.export.folder import export
+    from dml_bench.gallery.index import parse
     from dml_bench.gallery.store import open_place
 
+    choice = parse(index)
     place = open_place(run, phase, gallery)
-    agreement = export(place.run, place.phase, place.read(), out)
-    typer.echo(f"{out}: {agreement.words()}")
+    exported = export(place.run, place.phase, place.read(), out, choice)
+    typer.echo(f"{out}: {exported.agreement.words()}; {exported.index}")
 
 
 class ExplainedTarget(StrEnum):
@@ -812,6 +876,34 @@ def umap_(
     typer.echo(f"{out}: {len(images.paths):,} images{f', {unreadable} of them unreadable' if unreadable else ''}")
 
 
+@app.command("bench")
+def bench_(
+    names: Annotated[list[str], typer.Argument(metavar="[NAME]...", help="Which benchmarks; all where none is named.")] = [],  # noqa: B006
+    show_list: Annotated[bool, typer.Option("--list", help="Say what there is, and run nothing.")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="Small sizes: shows that they work, not how fast it is.")] = False,
+    out: Annotated[Path, typer.Option(help="Folder for the tables.")] = Path("reports/speed"),
+) -> None:
+    """Time this program against named baselines on this machine, in a clone of its repository, and hold the goals against the results.
+
+    \b
+    Example: dml-bench bench epoch evaluation
+    """
+    from dml_bench import bench
+
+    benchmarks = bench.chosen(names)
+    if show_list:
+        width = max(len(benchmark.name) for benchmark in benchmarks)
+        typer.echo("\n".join(f"{benchmark.name:<{width}}  {benchmark.summary}" for benchmark in benchmarks))
+        return
+    try:
+        failed = bench.run(benchmarks, out, quick, typer.echo)
+    except KeyboardInterrupt:
+        typer.echo("stopped; the benchmarks that ended have written their tables", err=True)
+        raise typer.Exit(130) from None
+    if failed:
+        raise ValueError(f"these benchmarks failed (see above): {', '.join(failed)}")
+
+
 @app.command()
 def doctor(cache_dir: CacheDir = default_cache(), data_dir: DataDir = None) -> None:  # noqa: B008
     """Show versions, device, and which weights, data, database and disk can be reached.
@@ -826,8 +918,9 @@ def doctor(cache_dir: CacheDir = default_cache(), data_dir: DataDir = None) -> N
 
 def main() -> None:
     """Entry point: what people get wrong is one line and exit code 2."""
-    try:
-        app()
-    except ValueError as error:
-        typer.echo(f"error: {' '.join(str(error).split())}", err=True)
-        sys.exit(2)
+    with distributed.one_voice():
+        try:
+            app()
+        except ValueError as error:
+            typer.echo(f"error: {' '.join(str(error).split())}", err=True)
+            sys.exit(2)

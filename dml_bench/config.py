@@ -232,6 +232,8 @@ class Train:
     """`balanced`: images count in inverse proportion to the training images of their class; their mean weight is 1."""
     checkpoint: Literal["last", "valid_accuracy", "valid_loss"] = "last"
     """Whose weights are kept: those of the last epoch, or of the one with the highest P@1 or the lowest loss on the validation images."""
+    sync_bn: bool = False
+    """Where several processes train together: BatchNorm takes its statistics over the joint batch instead of each process's part of it."""
     folds: int = 0
     """Stratified parts of the training images; each phase trains one model without each of them, and they answer together. 0 is one model
     of all."""
@@ -253,6 +255,8 @@ class Evaluate:
     """Numbers of neighbours that vote on the class of a query."""
     recall_k: tuple[int, ...] = (1, 2, 4, 8)
     """The k of R@k (only for the protocol `class_disjoint`)."""
+    nmi: bool = False
+    """Also cluster the test images and report NMI (only for the protocol `class_disjoint`), as papers before 2020 do."""
     tta: Literal["none", "mirror", "crops"] = "none"
     """Test-time augmentation of the final evaluation, gallery and queries alike. `mirror`: each image as it is and mirrored; `crops`: four
     corners and the centre of the image at `augment.random_crop_from`, each also mirrored. What is watched during training has one view."""
@@ -392,6 +396,7 @@ def check_labels(experiment: Experiment) -> None:
     require(not (labelling.name == "softlabels" and train.folds), "labelling softlabels trains folds of its own; --set train.folds=0")
     disjoint = experiment.protocol == "class_disjoint"
     require(not (disjoint and train.folds), "train.folds needs the protocol precision_drop")
+    require(disjoint or not experiment.evaluate.nmi, "evaluate.nmi needs the protocol class_disjoint; leave it out")
     require(not (disjoint and train.checkpoint == "valid_loss"), "validation classes have no loss; --set train.checkpoint=valid_accuracy")
     watching = experiment.data.valid_fraction or train.folds or experiment.data.split == "given"
     if train.checkpoint != "last" and not watching:
@@ -421,6 +426,9 @@ def check_model(experiment: Experiment) -> None:
         raise ValueError(f"pretrain has no effect with model.weights = {model.weights}; it belongs to model.weights = source")
     if model.pooling.name != "own" and registry.heads[model.head.name].facts["takes_map"]:
         raise ValueError(f"model.pooling has no effect: head {model.head.name} takes the whole map; --set model.pooling=own")
+    if experiment.train.sync_bn and (model.batch_norm == "frozen" or model.trainable == "head"):
+        frozen = "model.batch_norm = frozen" if model.batch_norm == "frozen" else "model.trainable = head"
+        raise ValueError(f"train.sync_bn has no effect with {frozen}, whose statistics stay as they are; leave it out")
     if model.trainable != "head":
         return
     if experiment.augment.active:

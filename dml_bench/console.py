@@ -60,6 +60,7 @@ class TerminalWatch(Watch):
         unseen = environment["unseen_classes"]
         model = experiment.model
         weights = "random start" if model.weights == "none" else f"{model.weights} weights"
+        processes = f", {session['processes']} processes" if session["processes"] > 1 else ""
         rows = {
             "experiment": f"{experiment.name}, seed {experiment.seed}\n{experiment.summary}",
             "model": f"{named(model.backbone)} ({weights}, {model.trainable} trained), head {named(model.head)}",
@@ -69,7 +70,7 @@ class TerminalWatch(Watch):
             f" (fingerprint {dataset['fingerprint'][:12]})",
             "split": split_words(experiment, split),
             "unseen": unseen_words(experiment, unseen),
-            "device": f"{session['device']}, {session['precision']}, {session['threads']} threads ({session['processor']})",
+            "device": f"{session['device']}, {session['precision']}, {session['threads']} threads ({session['processor']}){processes}",
             "results": str(plan["folder"]),
         }
         if experiment.schedule.name != "constant" or experiment.schedule.options["warmup"]:
@@ -242,6 +243,7 @@ def retrieval_tables(summary: dict[str, Any]) -> Iterator[Table]:
     table = Table(title=title, title_justify="left")
     names = {name.replace("recall_at_", "R@"): name for name in found if name.startswith("recall_at_")}
     columns = names | {"R-precision": "r_precision", "MAP@R": "map_at_r", "P@1 macro": "precision_at_1_macro"}
+    columns |= {"NMI": "nmi"} if "nmi" in found else {}
     for column in columns:
         table.add_column(column, justify="right")
     table.add_row(*(f"{found[name]:.3f}" for name in columns.values()))

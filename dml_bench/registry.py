@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args, get_origin
 
 __all__ = [
-    "Entry", "Option", "Registry", "UnknownName", "backbones", "datasets", "heads", "labellings", "losses", "miners", "mixings", "near_miss",
+    "Entry", "Option", "Registry", "UnknownName", "backbones", "datasets", "heads", "indexes", "labellings", "losses", "miners", "mixings", "near_miss",
     "optimizers", "poolings", "samplers", "schedules", "starts",
 ]  # fmt: skip
 
@@ -155,3 +155,4 @@ mixings = Registry("mixing", "dml_bench.data.mixing", {"where": "pixels", "two_l
 labellings = Registry("labelling", "dml_bench.data.labellings", {"classifies": False})
 samplers = Registry("sampler", "dml_bench.data.samplers")
 starts = Registry("start", "dml_bench.training.starts")
+indexes = Registry("index", "dml_bench.gallery.index", {"exact": False, "compresses": False})

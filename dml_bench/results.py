@@ -21,9 +21,13 @@ from dml_bench.config import Experiment, as_table, load
 from dml_bench.evaluation.neighbours import Neighbours
 from dml_bench.files import write_atomically, write_json
 
-__all__ = ["SCHEMA_VERSION", "RunFolder"]
+__all__ = ["SCHEMA_VERSION", "Occupied", "RunFolder"]
 
 SCHEMA_VERSION = 1
+
+
+class Occupied(ValueError):
+    """Another process works in the run folder."""
 
 
 class RunFolder:
@@ -40,7 +44,7 @@ class RunFolder:
         try:
             lock.acquire(timeout=0)
         except Timeout:
-            raise ValueError(f"another process is working in {self.path}; wait for it, or choose another folder with --out") from None
+            raise Occupied(f"another process is working in {self.path}; wait for it, or choose another folder with --out") from None
         return lock
 
     def claim(self) -> None:

@@ -10,6 +10,8 @@ CASES = [
     (4, 3, 1, 1),
     (2, 3, 1, 1),
     (1, 3, 1, 1),
+    (7, 3, 1, 1),
+    (14, 3, 2, 1),
     (8, 3, 2, 1),
     (5, 3, 2, 1),
     (4, 1, 1, 0),
@@ -55,7 +57,7 @@ def test_the_gradient_is_that_of_the_definition_in_float32():
     assert torch.autograd.gradcheck(lambda i, w: WeightGradientByProduct.apply(i, w, (1, 1), (1, 1)), doubles)
 
 
-@pytest.mark.parametrize(("side", "taken"), [(4, True), (5, False)])
+@pytest.mark.parametrize(("side", "taken"), [(7, True), (8, False)])
 def test_only_small_maps_under_bfloat16_take_the_other_way(side, taken, monkeypatch):
     calls = []
     original = WeightGradientByProduct.backward

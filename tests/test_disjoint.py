@@ -6,12 +6,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from rich.console import Console
 from safetensors.numpy import load_file
-from tiny import train
+from sklearn.metrics import normalized_mutual_info_score
+from tiny import tiny, train
 
+from dml_bench.console import show_outcome
 from dml_bench.data.datasets import Dataset
 from dml_bench.data.sources import Pixels
 from dml_bench.data.split import disjoint_phases, make_disjoint_split
+from dml_bench.evaluation import clustering
+from dml_bench.evaluation.clustering import normalized_mutual_information
 from dml_bench.evaluation.metrics import map_at_r, precision_at_1, r_precision
 from dml_bench.evaluation.neighbours import search_leaving_one_out
 from dml_bench.runner import Outcome
@@ -134,7 +139,7 @@ def outcome(birds, cache_dir, tmp_path_factory) -> Outcome:
     from dml_bench.data.demo import write
 
     write(many, counts=[4] * 12, size=40, seed=5)
-    return train(many, cache_dir, tmp_path_factory.mktemp("runs"), *DISJOINT)
+    return train(many, cache_dir, tmp_path_factory.mktemp("runs"), *DISJOINT, "evaluate.nmi=true")
 
 
 def test_a_run_reports_retrieval_and_no_precision_drop(outcome):
@@ -155,6 +160,29 @@ def test_r_at_1_of_the_run_is_that_of_its_embeddings(outcome):
     np.fill_diagonal(similarity, -2)
     labels = np.repeat(np.arange(6), 4)
     assert outcome.summary["retrieval"]["recall_at_1"] == pytest.approx((labels[similarity.argmax(axis=1)] == labels).mean())
+
+
+def test_nmi_where_it_is_asked_for_is_that_of_the_run_s_embeddings_and_is_shown(outcome, capsys):
+    query = load_file(outcome.folder / "disjoint" / "embeddings.safetensors")["query"]
+    labels = np.repeat(np.arange(6), 4)
+    assert outcome.summary["retrieval"]["nmi"] == normalized_mutual_information(query, labels, 42)
+    show_outcome(Console(width=150), outcome.folder, outcome.summary)
+    assert "NMI" in capsys.readouterr().out
+
+
+def test_nmi_is_one_where_each_class_is_a_cluster_and_low_where_classes_are_drawn(monkeypatch):
+    labels = np.repeat(np.arange(8), 5)
+    far_apart = np.eye(8, dtype=np.float32)[labels]
+    drawn = np.random.default_rng(0).permutation(labels)
+    assert normalized_mutual_information(far_apart, labels, 3) == pytest.approx(1)
+    assert normalized_mutual_information(far_apart, drawn, 3) == pytest.approx(normalized_mutual_info_score(labels, drawn))
+    monkeypatch.setattr(clustering, "MOST", 20)
+    assert normalized_mutual_information(far_apart, labels, 3) == pytest.approx(1)
+
+
+def test_nmi_is_refused_where_nothing_is_clustered():
+    with pytest.raises(ValueError, match="evaluate.nmi needs the protocol class_disjoint; leave it out"):
+        tiny("evaluate.nmi=true")
 
 
 def test_training_is_watched_on_validation_classes_alone(outcome):

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -14,16 +15,16 @@ from typing import Any
 import psutil
 import pytest
 from handmade import BASELINE, experiment, finish
-from tiny import SETTINGS
+from small_suite import call, command, start, wait_for_epochs, write_files
 
-from dml_bench import cli
 from dml_bench.config import Data, Experiment
 from dml_bench.experiments import resolve
 from dml_bench.registry import UnknownName
-from dml_bench.suite import page, scheduler
+from dml_bench.suite import page, process, scheduler
+from dml_bench.suite.engine import Ended, Listener, Places, Slots
 from dml_bench.suite.progress import SuiteListener, TimeLeft
 from dml_bench.suite.rows import Job, Row, Table, choose, chosen_rows, in_order, read_table
-from dml_bench.suite.scheduler import Ended, Listener, Places, Slots, run_jobs, slots_of, threads_of
+from dml_bench.suite.scheduler import run_jobs, slots_of, threads_of
 from dml_bench.suite.table import columns_of, grouped
 
 # Which rows
@@ -97,11 +98,10 @@ def test_two_experiments_of_one_name_are_refused():
 
 
 def test_each_process_gets_its_share_of_the_cores_and_no_more_than_the_user_allows(monkeypatch):
-    monkeypatch.setattr(scheduler, "cores", lambda: 8)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    assert [threads_of(jobs) for jobs in (1, 2, 3, 20)] == [8, 4, 2, 1]
+    assert [threads_of(8, jobs) for jobs in (1, 2, 3, 20)] == [8, 4, 2, 1]
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
-    assert [threads_of(jobs) for jobs in (1, 2, 4)] == [3, 3, 2]
+    assert [threads_of(8, jobs) for jobs in (1, 2, 4)] == [3, 3, 2]
 
 
 def test_on_a_cpu_two_runs_share_the_cores_unless_told_otherwise(monkeypatch):
@@ -170,7 +170,7 @@ class Heard(Listener):
 
 @pytest.fixture
 def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Places:
-    monkeypatch.setattr(scheduler, "PROGRAM", (sys.executable, "-c", STAND_IN))
+    monkeypatch.setattr(process, "PROGRAM", (sys.executable, "-c", STAND_IN))
     return Places(None, tmp_path, tmp_path, tmp_path / "logs", "disabled")
 
 
@@ -217,7 +217,7 @@ def test_whoever_stops_listening_leaves_no_process_behind(places: Places):
 
 
 def test_a_process_that_does_not_stop_when_asked_is_made_to(places: Places, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(scheduler, "STOP_SECONDS", 0.5)
+    monkeypatch.setattr(process, "STOP_SECONDS", 0.5)
     outcomes = run_jobs(jobs_of("fine", "deaf"), places, Slots(2, ("cpu",), 1), Listener())
     next(outcomes)
     start = time.monotonic()
@@ -389,34 +389,10 @@ def test_numbers_are_written_with_three_digits_and_differences_with_their_sign(v
 
 # Real runs
 
-TINY = [setting for setting in SETTINGS if not setting.startswith(("optimizer", "train.epochs"))]
-
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An experiment that trains, one whose loss is soon not finite, and one that takes longer."""
-    folder = tmp_path_factory.mktemp("experiments")
-    claim = '[[expects]]\nmetric = "test_accuracy"\nsource = "a guess"\n'
-    (folder / "fine.toml").write_text(
-        f'extends = "{BASELINE}"\noptimizer = {{ name = "sgd", lr = 0.05 }}\ntrain = {{ epochs = 1 }}\n'
-        f'{claim}value = 0.5\n{claim}change = 0.1\nversus = "diverges"\n'
-    )
-    (folder / "diverges.toml").write_text('extends = "fine.toml"\noptimizer = { name = "sgd", lr = 1e38 }\n')
-    (folder / "longer.toml").write_text('extends = "fine.toml"\ntrain = { epochs = 30 }\n')
-    return folder
-
-
-def command(files: Path, birds: Path, cache_dir: Path, out: Path, *more: str) -> list[str]:
-    settings = [part for setting in TINY for part in ("--set", setting)]
-    places = ["--data-dir", str(birds), "--cache-dir", str(cache_dir), "--out", str(out), "--device", "cpu", "--wandb", "disabled"]
-    return ["suite", *(str(files / name) if name.endswith(".toml") else name for name in more), *settings, *places]
-
-
-def call(monkeypatch: pytest.MonkeyPatch, arguments: list[str]) -> int:
-    monkeypatch.setattr(sys, "argv", ["dml-bench", *arguments])
-    with pytest.raises(SystemExit) as ended:
-        cli.main()
-    return int(ended.value.code or 0)
+    return write_files(tmp_path_factory.mktemp("experiments"))
 
 
 def table(path: Path) -> list[dict[str, str]]:
@@ -437,7 +413,7 @@ def test_a_suite_of_real_runs_leaves_its_page_and_skips_what_is_finished(
     check_page(report, json.loads((tmp_path / "fine" / "cub" / "seed-42" / "summary.json").read_text()))
     assert "NonFiniteLoss" in (tmp_path / "suite" / "logs" / "diverges" / "cub-seed-42.log").read_text()
 
-    monkeypatch.setattr(scheduler, "PROGRAM", ("/nothing/may/be/run",))
+    monkeypatch.setattr(process, "PROGRAM", ("/nothing/may/be/run",))
     again = command(files, birds, cache_dir, tmp_path, "fine.toml")
     assert call(monkeypatch, again) == 0
     pages = {path.name: path.read_bytes() for path in report.iterdir()}
@@ -471,23 +447,35 @@ def check_page(report: Path, summary: dict[str, Any]) -> None:
     assert made["command"][:2] == ["dml-bench", "suite"]
 
 
-def start(arguments: list[str]) -> subprocess.Popen[str]:
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    return subprocess.Popen([sys.executable, "-m", "dml_bench", *arguments], env=environment, start_new_session=True, **pipes)
+@pytest.mark.slow
+def test_printed_jobs_are_commands_that_leave_the_runs_that_the_suite_then_finds(
+    birds: Path, cache_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    (tmp_path / "my experiments").mkdir()
+    files = write_files(tmp_path / "my experiments")
+    arguments = command(files, birds, cache_dir, tmp_path, "fine.toml", "--seeds", "42,43", "--set", "evaluate.recall_k=[1, 2]")
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}:{os.environ['PATH']}")
+    monkeypatch.setattr(process, "PROGRAM", ("/nothing/may/be/run",))
+
+    def printed() -> list[str]:
+        assert call(monkeypatch, [*arguments, "--print-jobs"]) == 0
+        return capsys.readouterr().out.splitlines()
+
+    lines = printed()
+    assert [shlex.split(line)[:3] for line in lines] == [["dml-bench", "run", str(files / "fine.toml")]] * 2
+    assert [shlex.split(line)[shlex.split(line).index("--seeds") + 1] for line in lines] == ["42", "43"]
+    assert list(tmp_path.iterdir()) == [files], "nothing is run"
+    subprocess.run(["bash", "-c", lines[0]], check=True, capture_output=True, timeout=300)
+    assert printed() == lines[1:]
+    subprocess.run(["bash", "-c", lines[1]], check=True, capture_output=True, timeout=300)
+    assert printed() == []
+    assert call(monkeypatch, arguments) == 0
+    (row,) = table(tmp_path / "suite" / "own-cub" / "table.csv")
+    assert (row["experiment"], row["seeds"], row["failed"]) == ("fine", "2", "")
 
 
 def runs_at_work(suite: subprocess.Popen[str]) -> list[psutil.Process]:
     return [child for child in psutil.Process(suite.pid).children() if "dml_bench.suite.child" in child.cmdline()]
-
-
-def wait_for_epochs(out: Path, suite: subprocess.Popen[str], count: int = 1) -> None:
-    deadline = time.monotonic() + 240
-    while sum(len(path.read_text().splitlines()) for path in out.rglob("metrics.jsonl")) < count:
-        if suite.poll() is not None or time.monotonic() > deadline:
-            suite.kill()
-            pytest.fail(f"no epoch came; the suite said: {suite.communicate()}")
-        time.sleep(0.02)
 
 
 @pytest.mark.slow

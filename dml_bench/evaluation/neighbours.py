@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["Neighbours", "flat_index", "search", "search_leaving_one_out", "search_views", "without_itself"]
+__all__ = ["Neighbours", "flat_index", "nearest", "search", "search_leaving_one_out", "search_views", "without_itself"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,15 +53,23 @@ def search(gallery: np.ndarray, query: np.ndarray, gallery_labels: np.ndarray, q
     for name, embeddings in (("gallery", gallery), ("query", query)):
         if not np.allclose(np.linalg.norm(embeddings, axis=1), 1, atol=1e-3):
             raise ValueError(f"{name} embeddings are not of unit length (or not finite)")
-    k = min(k, len(gallery))
-    index = flat_index(gallery)
+    similarities, indices = nearest(flat_index(gallery), query, k, len(gallery))
+    return Neighbours(indices, similarities, gallery_labels, query_labels)
+
+
+def nearest(index: Any, query: np.ndarray, k: int, size: int, params: Any = None) -> tuple[np.ndarray, np.ndarray]:
+    """(query, k) similarities and positions that a flat FAISS index finds, ties broken by position, also where they reach over the k-th place.
+
+    `size` is how many vectors are looked at, which `params` may narrow; k is cut to it.
+    """
+    k = min(k, size)
     query = np.ascontiguousarray(query, np.float32)
-    similarities, indices = index.search(query, min(k + 1, len(gallery)))
-    similarities, indices = _ordered(similarities, indices)
+    narrowed = {} if params is None else {"params": params}  # faiss.contrib, which other libraries import, knows no such argument
+    similarities, indices = _ordered(*index.search(query, min(k + 1, size), **narrowed))
     for row in np.flatnonzero(similarities[:, k - 1] == similarities[:, -1]) if similarities.shape[1] > k else ():
-        everything = _ordered(*index.search(query[row : row + 1], len(gallery)))
+        everything = _ordered(*index.search(query[row : row + 1], size, **narrowed))
         similarities[row], indices[row] = everything[0][0, : k + 1], everything[1][0, : k + 1]
-    return Neighbours(np.ascontiguousarray(indices[:, :k]), np.ascontiguousarray(similarities[:, :k]), gallery_labels, query_labels)
+    return np.ascontiguousarray(similarities[:, :k]), np.ascontiguousarray(indices[:, :k])
 
 
 def flat_index(gallery: np.ndarray) -> Any:

@@ -10,6 +10,7 @@ from dml_bench.config import Experiment
 from dml_bench.data.datasets import Dataset
 from dml_bench.data.split import Split
 from dml_bench.evaluation.answers import predictions
+from dml_bench.evaluation.clustering import normalized_mutual_information
 from dml_bench.evaluation.metrics import by_class, macro, map_at_r, micro, precision_at_1, r_precision, recall_at
 from dml_bench.evaluation.neighbours import Neighbours
 from dml_bench.files import write_csv
@@ -19,13 +20,22 @@ __all__ = ["Retrieval"]
 
 
 class Retrieval:
-    """R@k, R-precision and MAP@R over the test images. All are means over queries, as published; P@1 also over classes."""
+    """R@k, R-precision and MAP@R over the test images. All are means over queries, as published; P@1 also over classes; NMI if asked for."""
 
-    def __init__(self, experiment: Experiment, dataset: Dataset, split: Split, found: Neighbours):
+    def __init__(self, experiment: Experiment, dataset: Dataset, split: Split, found: Neighbours, query: np.ndarray):
+        """`query` are the (query, dim) unit vectors whose neighbours were found."""
         self.experiment = experiment
         self.dataset = dataset
         self.split = split
         self.found = found
+        self.query = query
+
+    @cached_property
+    def nmi(self) -> dict[str, float]:
+        """Empty where it is not asked for."""
+        if not self.experiment.evaluate.nmi:
+            return {}
+        return {"nmi": normalized_mutual_information(self.query, self.found.query_labels, self.experiment.seed)}
 
     @cached_property
     def per_query(self) -> dict[str, np.ndarray]:
@@ -38,7 +48,7 @@ class Retrieval:
 
     def scalars(self) -> dict[str, float]:
         at_1 = {"precision_at_1_macro": macro(precision_at_1(self.found), self.found.query_labels)}
-        return {name: micro(values) for name, values in self.per_query.items()} | at_1
+        return {name: micro(values) for name, values in self.per_query.items()} | at_1 | self.nmi
 
     def tables(self) -> dict[str, Table]:
         """P@1 and MAP@R of each class that was asked."""

@@ -7,6 +7,7 @@ from typing import Any
 
 from dml_bench import __version__
 from dml_bench.gallery.answering import Evidence, cuts_to_boxes
+from dml_bench.gallery.kept import Look
 from dml_bench.gallery.store import Gallery
 from dml_bench.measured import FinishedRun, measure, metrics_of
 from dml_bench.registry import datasets
@@ -43,13 +44,14 @@ class Agreement:
         )
 
 
-def card(run: FinishedRun, phase: str, gallery: Gallery, agreement: Agreement, evidence: Evidence) -> str:
+def card(run: FinishedRun, phase: str, gallery: Gallery, agreement: Agreement, evidence: Evidence, look: Look) -> str:
     """Markdown. The Python in it runs in the exported folder."""
     experiment = run.experiment
     sections = {
         "Model": table(("", ""), model_rows(run, phase)),
         "Data": data_words(run, phase),
         "Results": f"{table(('what', 'value', '95% interval'), result_rows(run))}\n\n{result_words(run, gallery)}",
+        "Gallery index": index_words(look, gallery),
         "Unknown or not": f"{unknown_words(evidence)}\n\n{threshold_table(evidence)}",
         "Intended use": use_words(run, gallery),
         "Limits": limits(run, evidence),
@@ -137,6 +139,17 @@ def result_words(run: FinishedRun, gallery: Gallery) -> str:
     return f"{words} They hold for the run's own gallery. It has been changed since: {enrolled:,} images were enrolled, and {own:,} are the run's."
 
 
+def index_words(look: Look, gallery: Gallery) -> str:
+    """What gallery.faiss is, what it misses, and how much there is of it."""
+    words = f"`gallery.faiss` holds {len(gallery.entries):,} images of {gallery.embeddings.shape[1]} dimensions, opened memory-mapped. {look.words()}."
+    if look.measured is None:
+        return words
+    return (
+        f"{words} Recall@k is the share of the k images it finds that are as near as the k exactly nearest, with a 95% interval (Wilson); times "
+        "are of one thread. The thresholds below were chosen on look-ups in it."
+    )
+
+
 def unknown_words(evidence: Evidence) -> str:
     enrolled = len(evidence.look_ups.correct) - evidence.own
     held = (
@@ -208,7 +221,7 @@ import torch
 from PIL import Image, ImageOps
 
 embedder = torch.jit.load("embedder.pt")
-index = faiss.read_index("gallery.faiss")
+index = faiss.read_index("gallery.faiss", faiss.IO_FLAG_MMAP_IFC)
 with open("gallery.csv", encoding="utf-8", newline="") as table:
     gallery = list(csv.DictReader(table))
 

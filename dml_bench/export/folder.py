@@ -8,6 +8,7 @@ import shutil
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +23,17 @@ from dml_bench.data.datasets import open_dataset
 from dml_bench.data.images import Unreadable, decode
 from dml_bench.export.card import Agreement, card
 from dml_bench.files import write_csv, write_json
-from dml_bench.gallery.answering import cuts_to_boxes, evidence
+from dml_bench.gallery.answering import cuts_to_boxes, evidence, recall_queries
+from dml_bench.gallery.index import Choice
+from dml_bench.gallery.kept import made
 from dml_bench.gallery.network import Mirrored, Network, Together
 from dml_bench.gallery.store import Gallery, weights_digest
 from dml_bench.measured import FinishedRun
 from dml_bench.model.embedder import Embedder
 
-__all__ = ["export"]
+__all__ = ["Exported", "export"]
 
+FLAT = Choice("flat", {})
 CHECKED = 32
 """Gallery images on which the exported network is compared."""
 LARGEST_DIFFERENCE = 1e-4
@@ -49,11 +53,21 @@ class PixelsToUnitVectors(nn.Module):
         return functional.normalize(self.embedder(pixels), dim=1)
 
 
-def export(run: FinishedRun, phase: str, gallery: Gallery, out: Path) -> Agreement:
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """What was found out about an export."""
+
+    agreement: Agreement
+    index: str
+    """In words: its kind, and of an approximate one what it misses."""
+
+
+def export(run: FinishedRun, phase: str, gallery: Gallery, out: Path, index: Choice = FLAT) -> Exported:
     """Make the folder `out`, whole or not at all. Raises ValueError where it exists, where no image of the gallery can be read to
-    check the network with, or where that check fails."""
+    check the network with, where that check fails, or where the index and the gallery do not go together."""
     if out.exists():
         raise ValueError(f"{out} exists already: name a folder that does not")
+    index.plan(*gallery.embeddings.shape)
     rows, pixels = readable_images(run, gallery)
     draft = out.with_name(f".{out.name}.making")
     shutil.rmtree(draft, ignore_errors=True)
@@ -64,15 +78,16 @@ def export(run: FinishedRun, phase: str, gallery: Gallery, out: Path) -> Agreeme
             torch.jit.save(traced(network.embedder, network.view.size), str(draft / "embedder.pt"))
             exported = torch.jit.load(str(draft / "embedder.pt"))
         agreement = compare(exported, network, pixels, gallery.embeddings[rows])
-        write_gallery(draft, gallery)
+        look = made(draft / "gallery.faiss", gallery, index, lambda: recall_queries(run, phase, gallery))
+        write_table(draft, gallery)
         write_json(draft / "preprocessing.json", preprocessing(network.view, gallery.embeddings.shape[1]))
-        write_json(draft / "export.json", facts(run, phase, gallery, agreement))
-        text = card(run, phase, gallery, agreement, evidence(run, phase, gallery))
+        write_json(draft / "export.json", facts(run, phase, gallery, agreement) | {"index": look.as_dict()})
+        text = card(run, phase, gallery, agreement, evidence(run, phase, gallery, look.search), look)
         (draft / "README.md").write_text(text, encoding="utf-8")
         draft.rename(out)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
-    return agreement
+    return Exported(agreement, look.words())
 
 
 @contextmanager
@@ -147,13 +162,8 @@ def compare(exported: nn.Module, network: Network, pixels: np.ndarray, stored: n
     return agreement
 
 
-def write_gallery(folder: Path, gallery: Gallery) -> None:
+def write_table(folder: Path, gallery: Gallery) -> None:
     """Row i of the index is line i of the table, not counting its header."""
-    import faiss
-
-    index = faiss.IndexFlatIP(gallery.embeddings.shape[1])
-    index.add(np.ascontiguousarray(gallery.embeddings, np.float32))
-    faiss.write_index(index, str(folder / "gallery.faiss"))
     rows: Sequence[tuple[Any, ...]] = [(entry.class_name, entry.path, entry.sha256, entry.origin) for entry in gallery.entries]
     write_csv(folder / "gallery.csv", ("class", "path", "sha256", "origin"), rows)
 

@@ -15,15 +15,28 @@ import numpy as np
 
 from dml_bench.data.images import Unreadable
 from dml_bench.evaluation.metrics import vote
-from dml_bench.evaluation.neighbours import search
 from dml_bench.evaluation.unknowns import Threshold, apply_threshold, threshold_for_precision
+from dml_bench.gallery import recall
 from dml_bench.gallery.enrolment import images_below
+from dml_bench.gallery.kept import Search, search_all
 from dml_bench.gallery.network import Network
 from dml_bench.gallery.store import Entry, Gallery, Place, part_of_split
 from dml_bench.measured import FinishedRun
 from dml_bench.results import read_arrays
 
-__all__ = ["Answer", "Answers", "Bar", "Evidence", "LookUps", "answer", "cuts_to_boxes", "evidence", "named_images", "threshold_of"]
+__all__ = [
+    "Answer",
+    "Answers",
+    "Bar",
+    "Evidence",
+    "LookUps",
+    "answer",
+    "cuts_to_boxes",
+    "evidence",
+    "named_images",
+    "recall_queries",
+    "threshold_of",
+]
 
 Part = Literal["valid", "query"]
 PARTS: tuple[Part, ...] = ("valid", "query")
@@ -101,22 +114,22 @@ class Bar:
     evidence: Evidence | None = None
 
 
-def threshold_of(place: Place, gallery: Gallery, given: float | None, precision: float) -> Bar:
+def threshold_of(place: Place, gallery: Gallery, given: float | None, precision: float, search: Search = search_all) -> Bar:
     """The given threshold, or the lowest at which look-ups are right with the wanted precision."""
     if given is not None:
         return Bar(given)
-    found = evidence(place.run, place.phase, gallery)
+    found = evidence(place.run, place.phase, gallery, search)
     chosen = found.threshold(precision)
     return Bar(chosen.value, chosen, found)
 
 
-def answer(gallery: Gallery, network: Network, images: Sequence[Path], *, k: int, threshold: float) -> Answers:
+def answer(gallery: Gallery, network: Network, images: Sequence[Path], *, k: int, threshold: float, search: Search = search_all) -> Answers:
     """Look up image files; answers in the order of those that can be read."""
     import faiss  # noqa: F401 - else the look-up's time would be that of the import
 
     found = network.embed(images)
     start = time.perf_counter()
-    neighbours = search(gallery.embeddings, found.embeddings, gallery.labels, np.full(len(found.paths), -1), k)
+    neighbours = search(gallery, found.embeddings, np.full(len(found.paths), -1), k)
     elected, share = vote(neighbours, neighbours.k)
     seconds = time.perf_counter() - start
     answers = []
@@ -157,20 +170,32 @@ class Asked:
         return Asked(self.embeddings[chosen], self.labels[chosen], self.own_rows[chosen])
 
 
-def evidence(run: FinishedRun, phase: str, gallery: Gallery) -> Evidence:
-    """Look-ups in the gallery of the run's validation images, or else its queries, and of enrolled images."""
+def evidence(run: FinishedRun, phase: str, gallery: Gallery, search: Search = search_all) -> Evidence:
+    """Look-ups in the gallery, as photos are looked up, of the run's validation images, or else its queries, and of enrolled images."""
     stored = read_arrays(run.folder / phase / "embeddings.safetensors")
     parts = {part: of_the_run(run, stored, part, gallery) for part in PARTS if part in stored}
     part = next((part for part in PARTS if part in parts and len(parts[part].labels)), PARTS[-1])
     asked = parts[part].and_also(of_enrolled(gallery)).some()
     own = int(np.sum(~enrolled_rows(gallery)[asked.own_rows] | (asked.own_rows < 0)))
-    return Evidence(look_up(gallery, asked), part, own, look_up(gallery, parts["query"].some()) if part == "valid" else None)
+    queries = look_up(gallery, parts["query"].some(), search) if part == "valid" else None
+    return Evidence(look_up(gallery, asked, search), part, own, queries)
 
 
-def look_up(gallery: Gallery, asked: Asked) -> LookUps:
+def recall_queries(run: FinishedRun, phase: str, gallery: Gallery) -> recall.Asked:
+    """Held-out images to measure an index with: the run's queries, or a sample of the gallery where most of it is not of the run."""
+    if 2 * enrolled_rows(gallery).sum() > len(gallery.entries):
+        return recall.asked_of_itself(gallery.embeddings)
+    stored = read_arrays(run.folder / phase / "embeddings.safetensors")
+    asked = of_the_run(run, stored, "query", gallery)
+    if not len(asked.labels):
+        return recall.asked_of_itself(gallery.embeddings)
+    return recall.Asked(asked.embeddings, asked.own_rows, "query images of the run")
+
+
+def look_up(gallery: Gallery, asked: Asked, search: Search) -> LookUps:
     if not len(asked.labels):
         return LookUps(np.empty(0, np.float32), np.empty(0, bool))
-    neighbours = search(gallery.embeddings, asked.embeddings, gallery.labels, asked.labels, 2)
+    neighbours = search(gallery, asked.embeddings, asked.labels, 2)
     nearest = (neighbours.indices[:, 0] == asked.own_rows).astype(int)[:, None]
     similarity, found = (np.take_along_axis(of, nearest, 1)[:, 0] for of in (neighbours.similarities, neighbours.labels))
     return LookUps(similarity, found == asked.labels)

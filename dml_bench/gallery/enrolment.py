@@ -4,9 +4,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from dml_bench.data.datasets.own_images import UNREAD_SUFFIXES, class_folders_in, files_below
 from dml_bench.data.images import Unreadable
 from dml_bench.data.labelled_table import IMAGE_SUFFIXES, require_none, speakable
+from dml_bench.gallery.kept import follow
 from dml_bench.gallery.network import Network
 from dml_bench.gallery.store import Entry, Gallery, Place, digest_of
 
@@ -33,6 +36,8 @@ class Enrolment:
     already_there: int
     """Files whose bytes the gallery, or an earlier file, has already."""
     unreadable: tuple[Unreadable, ...]
+    indexes: tuple[str, ...]
+    """Kept indexes that the change was added to."""
     not_compared: int
     """Images of the run that are no longer where they were, so that copies of them can't be recognised."""
 
@@ -43,7 +48,7 @@ def change(
     """Read the gallery, change it, write it whole. Raises ValueError, with nothing changed, on a class that is not there,
     a name that is taken, and an image that is in the gallery under another class. The `network` is made only if there are images to embed."""
     with place.lock():
-        gallery = place.read(new=True)
+        gallery = read = place.read(new=True)
         for name in changes.remove:
             gallery = gallery.removed(name)
         for old, new in changes.rename:
@@ -60,12 +65,15 @@ def change(
             enrolled, unreadable = tuple(entry for entry in fresh if entry.path in kept), found.unreadable
             gallery = gallery.joined(enrolled, found.embeddings)
         place.write(gallery)
+        stays = np.array([entry.class_name not in changes.remove for entry in read.entries], bool)
+        indexes = follow(place, read, stays, gallery)
     return Enrolment(
         gallery=gallery,
         enrolled=enrolled,
         new_classes=tuple(name for name in gallery.class_names if name not in before),
         already_there=len(changes.photos) - len(fresh),
         unreadable=unreadable,
+        indexes=indexes,
         not_compared=sum(not entry.sha256 for entry in gallery.entries) if changes.photos else 0,
     )
 

@@ -1,8 +1,8 @@
 """The gallery of a phase of a finished run as a value, and where its changed form is kept.
 
 The run's own gallery is part of its sealed result. A changed one is a file of its own beside the phases,
-<run>/gallery/<phase>.safetensors, which holds the embeddings, and as metadata the entries and the SHA-256 of the
-weights that made them. It is one file so that a crash leaves either the old gallery or the new one.
+<run>/gallery/<phase>.safetensors, which holds the embeddings, the entries as JSON, and as metadata the SHA-256 of the
+weights that made them. It is one file so that a crash leaves either the old gallery or the new one. Embeddings are mapped, not read.
 """
 
 import csv
@@ -23,7 +23,6 @@ from filelock import FileLock, Timeout
 from dml_bench.files import write_atomically
 from dml_bench.measured import FinishedRun, read_folder
 from dml_bench.registry import UnknownName, near_miss
-from dml_bench.results import read_arrays
 
 __all__ = [
     "Entry",
@@ -39,7 +38,9 @@ __all__ = [
     "weights_digest",
 ]
 
-FORMAT = "1"
+FORMAT = "2"
+READ = ("1", "2")
+"""In the first, the entries were metadata, of which safetensors allows 100 MB: some 600,000 images."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,12 +148,16 @@ class Place:
 
         try:
             with safe_open(self.path, "numpy") as file:
-                facts, embeddings = file.metadata() or {}, file.get_tensor("embeddings")
-            entries = tuple(Entry(*row) for row in json.loads(facts["entries"]))
+                facts = file.metadata() or {}
+                rows = facts["entries"] if "entries" in facts else file.get_tensor("entries").tobytes()
+            embeddings = mapped(self.path, "embeddings")
+            entries = tuple(Entry(*row) for row in json.loads(rows))
         except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
             raise ValueError(f"{self.path} can't be read as a gallery ({error}): remove it and enrol anew") from None
-        if facts.get("format") != FORMAT:
-            raise ValueError(f"{self.path} has format {facts.get('format')}, this program reads {FORMAT}: remove it and enrol anew")
+        if facts.get("format") not in READ:
+            raise ValueError(
+                f"{self.path} has format {facts.get('format')}, this program reads {' and '.join(READ)}: remove it and enrol anew"
+            )
         if facts.get("weights") != weights_digest(self.run, self.phase):
             raise ValueError(
                 f"{self.path} was made with other weights than those of {self.run.folder}, phase {self.phase}: "
@@ -165,8 +170,12 @@ class Place:
         from safetensors.numpy import save
 
         rows = json.dumps([tuple(asdict(entry).values()) for entry in gallery.entries])
-        facts = {"format": FORMAT, "weights": weights_digest(self.run, self.phase), "entries": rows}
-        data = save({"embeddings": np.ascontiguousarray(gallery.embeddings, np.float32)}, metadata=facts)
+        facts = {"format": FORMAT, "weights": weights_digest(self.run, self.phase)}
+        tensors: dict[str, np.ndarray] = {
+            "embeddings": np.ascontiguousarray(gallery.embeddings, np.float32),
+            "entries": np.frombuffer(rows.encode(), np.uint8),
+        }
+        data = save(tensors, metadata=facts)
         write_atomically(self.path, lambda file: file.write(data))
 
 
@@ -232,6 +241,20 @@ def part_of_split(run: FinishedRun, images: np.ndarray) -> list[tuple[str, str]]
 
 def run_gallery(run: FinishedRun, phase: str) -> Gallery:
     """The gallery as the run left it."""
-    arrays = read_arrays(run.folder / phase / "embeddings.safetensors")
-    entries = (Entry(name, path, "", "run") for path, name in part_of_split(run, arrays["gallery_images"]))
-    return Gallery(tuple(entries), arrays["gallery"])
+    from safetensors import safe_open
+
+    path = run.folder / phase / "embeddings.safetensors"
+    with safe_open(path, "numpy") as file:
+        images = file.get_tensor("gallery_images")
+    entries = (Entry(name, image, "", "run") for image, name in part_of_split(run, images))
+    return Gallery(tuple(entries), mapped(path, "gallery"))
+
+
+def mapped(path: Path, name: str) -> np.ndarray:
+    """A float32 array of a safetensors file, read only, which stays in the file until it is looked at."""
+    with open(path, "rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        about = json.loads(file.read(length))[name]
+    assert about["dtype"] == "F32"
+    shape, start = tuple(about["shape"]), 8 + length + about["data_offsets"][0]
+    return np.asarray(np.memmap(path, np.float32, "r", start, shape)) if all(shape) else np.empty(shape, np.float32)

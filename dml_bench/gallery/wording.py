@@ -11,6 +11,9 @@ from rich.text import Text
 from dml_bench.evaluation.unknowns import Threshold
 from dml_bench.gallery.answering import Answers, Bar, Evidence, cuts_to_boxes
 from dml_bench.gallery.enrolment import Enrolment
+from dml_bench.gallery.index import advice
+from dml_bench.gallery.kept import Look
+from dml_bench.gallery.store import Gallery
 from dml_bench.measured import FinishedRun
 
 __all__ = ["as_json", "as_table", "enrolment_words", "notes", "threshold_words"]
@@ -30,6 +33,7 @@ def enrolment_words(run: FinishedRun, done: Enrolment) -> str:
     parts += [f"{count(done.already_there, 'image')} there already"] if done.already_there else []
     if done.not_compared:
         parts.append(f"{count(done.not_compared, 'image')} of the run no longer on the disk, so that copies of them are not recognised")
+    parts += [f"added to the kept {count(len(done.indexes), 'index')} {', '.join(done.indexes)}"] if done.indexes else []
     parts += [BOXES] if done.enrolled and cuts_to_boxes(run) else []
     parts.append(f"the gallery has {count(len(done.gallery.class_names), 'class')}, {count(len(done.gallery.entries), 'image')}")
     return "; ".join(parts)
@@ -40,7 +44,7 @@ def listed(names: tuple[str, ...], shown: int = 5) -> str:
 
 
 def count(number: int, noun: str) -> str:
-    plural = "es" if noun.endswith("s") else "s"
+    plural = "es" if noun.endswith(("s", "x")) else "s"
     return f"{number:,} {noun}{'' if number == 1 else plural}"
 
 
@@ -94,16 +98,21 @@ def as_table(run: FinishedRun, answers: Answers) -> Table:
     return table
 
 
-def notes(run: FinishedRun, bar: Bar) -> Iterator[str]:
+def notes(run: FinishedRun, gallery: Gallery, bar: Bar, look: Look | None) -> Iterator[str]:
     """What has to be said below the table."""
+    if look is not None:
+        yield look.words()
+    if (look is None or look.choice.exact) and (told := advice(*gallery.embeddings.shape)):
+        yield told
     if bar.chosen is not None and bar.evidence is not None:
         yield threshold_words(bar.chosen, bar.evidence)
     if cuts_to_boxes(run):
         yield BOXES
 
 
-def as_json(answers: Answers, bar: Bar) -> dict[str, Any]:
-    """`class` is null where the answer is unknown; `threshold.value` is null where none reaches the wanted precision."""
+def as_json(answers: Answers, bar: Bar, look: Look | None = None) -> dict[str, Any]:
+    """`class` is null where the answer is unknown; `threshold.value` is null where none reaches the wanted precision; `index` is there
+    where one was asked for."""
     threshold: dict[str, Any] = {"value": number(bar.value)}
     chosen, evidence = bar.chosen, bar.evidence
     if chosen is not None and evidence is not None:
@@ -137,7 +146,7 @@ def as_json(answers: Answers, bar: Bar) -> dict[str, Any]:
         ],
         "unreadable": [{"image": str(problem.path), "reason": problem.reason} for problem in answers.unreadable],
         "milliseconds_per_image": {"embedding": answers.embed_milliseconds, "look_up": answers.look_up_milliseconds},
-    }
+    } | ({"index": look.as_dict()} if look else {})
 
 
 def number(value: float) -> float | None:

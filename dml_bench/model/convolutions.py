@@ -1,18 +1,20 @@
 """Convolutions whose weight gradient is fast on small maps.
 
-On a CPU, oneDNN's bfloat16 weight gradient of a convolution over a map of 4 x 4 or less takes longer than the rest of the step.
-There it is one matrix product of the output's gradient with the unfolded input: the same sum, on the processor's matrix units.
+On a CPU, oneDNN's bfloat16 weight gradient of a convolution over a small map takes far longer than its arithmetic wants; at 64 px, where
+the last maps are 4 x 4 and less, longer than the rest of the step. There it is one matrix product of the output's gradient with the
+unfolded input: the same sum, on the processor's matrix units.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-__all__ = ["speed_up_small_maps"]
+__all__ = ["speed_up_small_maps", "weight_gradient"]
 
-LARGEST = 16
+LARGEST = 49
 """Positions of the output map up to which the matrix product was measured to be faster (benchmarks/small_maps.py)."""
 
 
@@ -50,14 +52,18 @@ class WeightGradientByProduct(torch.autograd.Function):
             of_images = torch.ops.aten.convolution_backward(
                 gradient, images, weight, None, stride, padding, (1, 1), False, (0, 0), 1, (True, False, False)
             )[0]
-        batch, out_channels, height, width = gradient.shape
-        unfolded = unfold(images, weight.shape[2:], stride, padding, (height, width))
-        product = gradient.permute(0, 2, 3, 1).reshape(batch * height * width, out_channels).t() @ unfolded
-        of_weight = product.reshape(out_channels, *weight.shape[2:], weight.shape[1]).permute(0, 3, 1, 2)
-        return of_images, of_weight, None, None
+        return of_images, weight_gradient(gradient, images, weight.shape[2:], stride, padding), None, None
 
 
-def unfold(images: Tensor, kernel: torch.Size, stride: tuple[int, int], padding: tuple[int, int], size: tuple[int, int]) -> Tensor:
+def weight_gradient(gradient: Tensor, images: Tensor, kernel: Sequence[int], stride: tuple[int, int], padding: tuple[int, int]) -> Tensor:
+    """(batch, out, height, width) gradient of the output and (batch, in, ...) input -> (out, in, *kernel) gradient of the weight."""
+    batch, out_channels, height, width = gradient.shape
+    unfolded = unfold(images, kernel, stride, padding, (height, width))
+    product = gradient.permute(0, 2, 3, 1).reshape(batch * height * width, out_channels).t() @ unfolded
+    return product.reshape(out_channels, *kernel, images.shape[1]).permute(0, 3, 1, 2)
+
+
+def unfold(images: Tensor, kernel: Sequence[int], stride: tuple[int, int], padding: tuple[int, int], size: tuple[int, int]) -> Tensor:
     """(batch, channels, ...) -> (batch * positions, kernel area * channels): what the kernel sees at each position of the output."""
     batch, channels = images.shape[:2]
     padded = functional.pad(images.permute(0, 2, 3, 1), (0, 0, padding[1], padding[1], padding[0], padding[0])).contiguous()

@@ -11,7 +11,7 @@ from safetensors.torch import save as to_safetensors
 from torch import Tensor
 from torch.nn import functional
 
-from dml_bench import environment, results
+from dml_bench import distributed, environment, results
 from dml_bench.config import Experiment
 from dml_bench.data.datasets import Dataset
 from dml_bench.data.sources import variants
@@ -27,7 +27,8 @@ LATENCIES, WARM_UP = 50, 3
 
 
 def answer(run: Run, split: Split, folder: Path) -> None:
-    """Gallery, queries and validation images embedded once, searched once with the most neighbours that any metric needs."""
+    """Gallery, queries and validation images embedded once, searched once with the most neighbours that any metric needs. Of several
+    processes, which must all call it, the first has the answers and writes them."""
     start = time.perf_counter()
     views = views_of(run, split.test)
     embeddings = {"query": together(views)}
@@ -38,6 +39,8 @@ def answer(run: Run, split: Split, folder: Path) -> None:
     embedded = len(split.test) + len(split.gallery) * (not split.leaves_one_out)
     if len(split.valid):
         embeddings |= {"valid": together(views_of(run, split.valid))}
+    if not distributed.first():
+        return
     start = time.perf_counter()
     neighbours = look_up(run.experiment, run.dataset, split, embeddings)
     search_seconds = time.perf_counter() - start
@@ -175,7 +178,7 @@ def total(costs: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 def latency(run: Run, gallery: np.ndarray, query: np.ndarray) -> dict[str, float]:
-    """Milliseconds that one image alone takes, decoded already: through the network, and in the look-up of its 10 nearest."""
+    """Milliseconds that one image alone takes in this process, decoded already: through the network, and in the look-up of its 10 nearest."""
     index, taken = flat_index(gallery), []
     for image in query[: WARM_UP + LATENCIES]:
         start = time.perf_counter()

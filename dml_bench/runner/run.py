@@ -1,5 +1,10 @@
 """One experiment, from its data set to its sealed run folder."""
 
+from contextlib import nullcontext
+from dataclasses import replace
+from typing import Any
+
+from dml_bench import distributed
 from dml_bench.data.datasets import open_dataset
 from dml_bench.model.embedder import build_embedder
 from dml_bench.results import RunFolder
@@ -7,35 +12,50 @@ from dml_bench.runner.opening import open_readable_pixels, phases_of, split_of
 from dml_bench.runner.request import Outcome, Request
 from dml_bench.runner.session import Session
 from dml_bench.seeding import deterministic
-from dml_bench.training.run import choose_device, choose_precision
+from dml_bench.training.run import check_together, choose_device, choose_precision
+from dml_bench.training.watch import Watch
 
 __all__ = ["run"]
 
 
 def run(request: Request) -> Outcome:
-    """Train and evaluate both phases, or go on where an earlier process stopped. Raises ValueError in words for people."""
-    experiment, watch = request.experiment, request.watch
+    """Train and evaluate both phases, or go on where an earlier process stopped. Raises ValueError in words for people.
+
+    Of the processes that torchrun started, each has to call it; the first writes and tells.
+    """
     device = choose_device(request.device)
+    distributed.join(device)
+    if not distributed.first():
+        request = replace(request, watch=Watch(), wandb="disabled")
+    experiment, watch = request.experiment, request.watch
+    check_together(experiment, device)
     precision = choose_precision(experiment.train.precision, device)
     deterministic()
-    dataset = open_dataset(experiment.data.dataset, request.data_dir, request.cache_dir, watch.progress)
+    with distributed.in_turn():
+        dataset = open_dataset(experiment.data.dataset, request.data_dir, request.cache_dir, watch.progress)
     phases_of(experiment, dataset, split_of(experiment, dataset))  # what can't be divided as asked leaves no folder behind
     folder = RunFolder(request.out, experiment, dataset.name)
-    with folder.lock():
-        if request.force:
-            folder.clear()
-        folder.claim()
-        if (summary := folder.summary()) is not None:
+    with folder.lock() if distributed.first() else nullcontext():
+        if (summary := distributed.told(lambda: claimed(folder, request.force))) is not None:
             return Outcome(folder.path, summary, already_finished=True)
-        build_embedder(experiment)  # weights that can't be had are met here, before the images are decoded
-        pixels, dataset = open_readable_pixels(experiment, dataset, request.cache_dir, device, watch)
+        with distributed.in_turn():
+            build_embedder(experiment)  # weights that can't be had are met here, before the images are decoded
+            pixels, dataset = open_readable_pixels(experiment, dataset, request.cache_dir, device, watch)
         split = split_of(experiment, dataset)
         session = Session(request, folder, dataset, split, pixels, device, precision)
         session.begin()
         try:
             for phase in session.phases:
                 session.finish_phase(phase)
-            summary = session.conclude()
+            summary = distributed.told(session.conclude)
         finally:
             session.mirror.finish()
         return Outcome(folder.path, summary, already_finished=False)
+
+
+def claimed(folder: RunFolder, force: bool) -> dict[str, Any] | None:
+    """Make the folder this run's, emptied if asked for; the result if it holds that already."""
+    if force:
+        folder.clear()
+    folder.claim()
+    return folder.summary()

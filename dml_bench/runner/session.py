@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dml_bench import environment, results, tracking
+from dml_bench import distributed, environment, results, tracking
 from dml_bench.config import as_table
 from dml_bench.data.datasets import Dataset
 from dml_bench.data.sources import Pixels, variants
@@ -35,7 +35,7 @@ __all__ = ["Session"]
 
 
 class Session:
-    """One process's work on one run folder."""
+    """One process's work on one run folder. Of several that train together, the first writes, and decides by what is written."""
 
     def __init__(
         self, request: Request, folder: RunFolder, dataset: Dataset, split: Split, pixels: Pixels, device: torch.device, precision: str
@@ -53,14 +53,17 @@ class Session:
         self.members = {phase.name: members_of(self.experiment, phase, dataset, split, folder.phase(phase.name)) for phase in self.phases}
         self.records = folder.records()
         trained = [member.phase for members in self.members.values() for member in members]
+        self.mirror = tracking.Mirror(None, directory=folder.path, warn=self.watch.warn)
         self.stages = stages(self.experiment, trained, dataset, split, request.cache_dir, device, precision, self.watch)
 
+    @distributed.only_first
     def begin(self) -> None:
         """Record where and on what this happens; refuse to go on with other data; start the mirror and say the plan."""
         here: dict[str, Any] = {
             **environment.describe(),
             "device": torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "cpu",
             "threads": torch.get_num_threads(),
+            "processes": distributed.size(),
             "precision": self.precision,
         }
         facts: dict[str, Any] = {
@@ -87,7 +90,8 @@ class Session:
                     raise ValueError(
                         f"{self.folder.path} was begun on other images ({what} fingerprint differs); --force starts anew, --out DIR keeps both"
                     )
-            changed = [key for key in here if before["sessions"][-1].get(key) != here[key]]
+            last = {"processes": 1} | before["sessions"][-1]
+            changed = [key for key in here if last.get(key) != here[key]]
             if changed:
                 self.watch.warn(
                     f"this run was begun with another {', '.join(changed)}: it goes on, but its numbers may differ from an uninterrupted run's"
@@ -156,6 +160,7 @@ class Session:
             "work": 0 if sealed else 3 * train.views * drawn * left + watched * -(-left // member.experiment.evaluate.every) + asked,
         }
 
+    @distributed.only_first
     def _say_work_left(self) -> None:
         begun = [stage.work() for phase, stage in self.stages.items() if stage and self.work[phase]]
         self.watch.work(sum(self.work.values()) + sum({path: units for work in begun for path, units in work.items()}.values()))
@@ -163,12 +168,21 @@ class Session:
     def finish_phase(self, phase: Phase) -> None:
         """Train what is left of a phase, evaluate it, seal it; a sealed phase is left as it is."""
         folder, members = self.folder.phase(phase.name), self.members[phase.name]
-        if not results.is_sealed(folder):
+        if not distributed.told(lambda: results.is_sealed(folder)):
             for member in members:
                 self._finish(member, folder)
-            if self.experiment.train.folds:
-                answer_together([member.folder for member in members], self.experiment, self.dataset, self.split, folder)
-            results.seal_phase(folder)
+            self._seal(folder, members)
+        self._end(folder, members)
+
+    @distributed.only_first
+    def _seal(self, phase_folder: Path, members: tuple[Member, ...]) -> None:
+        if self.experiment.train.folds:
+            answer_together([member.folder for member in members], self.experiment, self.dataset, self.split, phase_folder)
+        results.seal_phase(phase_folder)
+
+    @distributed.only_first
+    def _end(self, folder: Path, members: tuple[Member, ...]) -> None:
+        """Of a phase or a part of it that is sealed: what it still had to do, and what it would have gone on from."""
         self.work |= {member.phase.name: 0 for member in members}
         (folder / "state.pt").unlink(missing_ok=True)
 
@@ -176,17 +190,16 @@ class Session:
         """Train what is left of one model, and let it answer. A fold or a judge is sealed by itself."""
         member.folder.mkdir(exist_ok=True)
         own_folder = member.folder != phase_folder
-        if not (own_folder and results.is_sealed(member.folder)):
+        if not (own_folder and distributed.told(lambda: results.is_sealed(member.folder))):
             run = self._trained(member, phase_folder)
-            if member.judges:
-                results.write_arrays(member.folder / "judged.safetensors", judge(run))
-            else:
+            if not member.judges:
                 answer(run, self.split, member.folder)
-            if own_folder:
+            elif (judged := judge(run)) and distributed.first():
+                results.write_arrays(member.folder / "judged.safetensors", judged)
+            if own_folder and distributed.first():
                 results.seal_phase(member.folder)
         if own_folder:
-            (member.folder / "state.pt").unlink(missing_ok=True)
-        self.work[member.phase.name] = 0
+            self._end(member.folder, (member,))
 
     def _trained(self, member: Member, phase_folder: Path) -> Run:
         run = build(
@@ -199,14 +212,15 @@ class Session:
             precision=self.precision,
             watch=self.watch,
             start=self._start(self.stages[member.phase.name], member.folder),
-            predicted=None if member.judges else self._judged(phase_folder),
+            predicted=None if member.judges else distributed.told(lambda: self._judged(phase_folder)),
         )
         unfinished = member.folder / "state.pt"
-        if unfinished.exists():
+        if distributed.told(unfinished.exists):
             state.load(run, unfinished)
             self._record(run)
         if not self.records and self.mirror.listening and self.experiment.model.trainable == "all":
-            self.mirror.picture("training_batch", contact_sheet(run))
+            with distributed.alone():
+                self.mirror.picture("training_batch", contact_sheet(run))
         self._say_work_left()
         self.watch.phase(member.phase.name, member.experiment.train.epochs, sum(map(len, epoch_batches(run, 1))))
         loop.fit(run, lambda run: self._keep(run, unfinished))
@@ -228,7 +242,8 @@ class Session:
             return None
         self._say_work_left()
         weights = stage.weights(self.watch)
-        results.write_json(folder / "start.json", stage.record())  # with what trained it and how that went
+        if distributed.first():
+            results.write_json(folder / "start.json", stage.record())  # with what trained it and how that went
         return weights
 
     def _keep(self, run: Run, path: Path) -> None:
@@ -237,6 +252,7 @@ class Session:
         self._record(run)
         self.mirror.log(run.records[-1])
 
+    @distributed.only_first
     def _record(self, run: Run) -> None:
         others = [record for record in self.records if record["phase"] != run.phase.name]
         self.records = others + run.records
@@ -246,7 +262,8 @@ class Session:
         folders = {phase.name: self.folder.phase(phase.name) for phase in self.phases}
         found = {name: results.read_neighbours(folder / "neighbours.safetensors") for name, folder in folders.items()}
         if self.experiment.protocol == "class_disjoint":
-            return Retrieval(self.experiment, self.dataset, self.split, found["disjoint"])
+            query = results.read_arrays(folders["disjoint"] / "embeddings.safetensors")["query"]
+            return Retrieval(self.experiment, self.dataset, self.split, found["disjoint"], query)
         paths = {name: folder / "logits.safetensors" for name, folder in folders.items()}
         classified = {name: results.read_arrays(path)["predicted"] for name, path in paths.items() if path.exists()}
         return Answers(self.experiment, self.dataset, self.split, self.phases, found, classified)
@@ -290,7 +307,7 @@ class Session:
                     for c in cost.values()
                     for key in ("start_seconds", "train_seconds", "watch_seconds", "embed_seconds", "search_seconds")
                 ),
-                **{key: self.environment["sessions"][-1][key] for key in ("device", "precision", "threads", "processor")},
+                **{key: self.environment["sessions"][-1][key] for key in ("device", "precision", "processes", "threads", "processor")},
             },
         }
         self.mirror.tables(answers.tables())

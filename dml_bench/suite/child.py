@@ -1,4 +1,4 @@
-"""The process of one run: `python -m dml_bench.suite.child`, started by the scheduler and by nobody else.
+"""The process of one run: `python -m dml_bench.suite.child`, started by `process.py` and by nobody else.
 
 Standard input brings the order, one line of JSON, and then only its end: the suite was stopped, or is no more, however it ended.
 Standard output carries what happens, one line of JSON each; all that is printed goes where standard error goes, to the log.
@@ -13,15 +13,21 @@ import threading
 import time
 import traceback
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from dml_bench.training.watch import Watch
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from dml_bench.runner import Outcome
 
 __all__ = ["ChildWatch", "main"]
 
 GRACE_SECONDS = 10
 """From the end of the suite to the end of the process, whatever it does."""
 TELL_SECONDS = 0.5
+PAUSE_SECONDS = 1
 
 
 class ChildWatch(Watch):
@@ -117,18 +123,31 @@ def work(order: dict[str, Any], watch: ChildWatch) -> None:
     from dml_bench.config import load
     from dml_bench.runner import Request, run
 
-    outcome = run(
-        Request(
-            experiment=load(order["experiment"]),
-            data_dir=Path(order["data_dir"]) if order["data_dir"] else None,
-            out=Path(order["out"]),
-            cache_dir=Path(order["cache_dir"]),
-            device=order["device"],
-            wandb=order["wandb"],
-            watch=watch,
-        )
+    request = Request(
+        experiment=load(order["experiment"]),
+        data_dir=Path(order["data_dir"]) if order["data_dir"] else None,
+        out=Path(order["out"]),
+        cache_dir=Path(order["cache_dir"]),
+        device=order["device"],
+        wandb=order["wandb"],
+        watch=watch,
     )
+    outcome = patiently(lambda: run(request), order.get("patience_seconds", 0.0))
     watch.send("finished", folder=str(outcome.folder))
+
+
+def patiently(begin: "Callable[[], Outcome]", seconds: float) -> "Outcome":
+    """Wait so long for another process to leave the run's folder: one that was lost may still be ending."""
+    from dml_bench.results import Occupied
+
+    until = time.monotonic() + seconds
+    while True:
+        try:
+            return begin()
+        except Occupied:
+            if time.monotonic() >= until:
+                raise
+            time.sleep(PAUSE_SECONDS)
 
 
 def main() -> int:

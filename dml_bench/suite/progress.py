@@ -5,8 +5,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from dml_bench.suite.engine import Ended, Event, Listener
 from dml_bench.suite.rows import Job
-from dml_bench.suite.scheduler import Ended, Event, Listener
 
 __all__ = ["Display", "SuiteListener", "TimeLeft"]
 
@@ -42,7 +42,7 @@ class TimeLeft:
 
     def at(self, job: Job, done: float, left: float) -> None:
         pace = self.working[job]
-        if not pace.measured_from:
+        if not pace.measured_from or done < pace.done:  # a run that was lost and begun again has a new pace
             pace.measured_from = self.clock()
         pace.done, pace.left = done, left
 

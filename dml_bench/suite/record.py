@@ -9,7 +9,7 @@ from typing import Any
 from dml_bench.console import duration
 from dml_bench.files import write_json
 from dml_bench.measured import FinishedRun
-from dml_bench.suite.scheduler import Ended, Slots
+from dml_bench.suite.engine import Ended, Slots
 
 __all__ = ["Record", "scalars"]
 
@@ -19,20 +19,22 @@ SCHEMA_VERSION = 1
 class Record:
     """The sessions of a suite: each call that ran something. A call that found everything finished leaves no trace."""
 
-    def __init__(self, path: Path, command: Sequence[str], slots: Slots):
+    def __init__(self, path: Path, command: Sequence[str]):
         self.path = path
-        self.slots = slots
         self.before = read(path)
         self.session: dict[str, Any] = {
             "started_at": datetime.now(UTC).isoformat(timespec="seconds"),
             "wall_seconds": 0.0,
             "command": list(command),
-            "jobs": slots.jobs,
-            "devices": list(slots.devices),
-            "threads": slots.threads,
             "ended": "stopped",
             "runs": [],
         }
+
+    def begin(self, slots: Slots) -> None:
+        """Say what the runs of this session are carried out on."""
+        self.session |= {"jobs": slots.jobs, "devices": list(slots.devices), "threads": slots.threads}
+        if slots.where:
+            self.session["where"] = slots.where
 
     def add(self, ended: Ended) -> None:
         experiment = ended.job.experiment

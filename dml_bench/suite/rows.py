@@ -30,6 +30,8 @@ class Row:
     """As its file has it, without profile and overrides."""
     seeds: tuple[Experiment, ...]
     """As it is run, once per seed."""
+    asked: str = ""
+    """What a command calls it, where that is not its name: the path of its file."""
 
     @property
     def name(self) -> str:
@@ -41,6 +43,8 @@ class Job:
     """One run: a row with one seed. Equal only to itself."""
 
     experiment: Experiment
+    asked: str = ""
+    """What a command calls the row, where that is not its name."""
 
     def __str__(self) -> str:
         return f"{self.experiment.name} seed {self.experiment.seed}"
@@ -96,14 +100,14 @@ def resolve_row(name: str, *, profile: str, overrides: list[str], seeds: list[in
     experiments.find(name)
     try:
         written = experiments.resolve(name)
-        return Row(written, tuple(experiments.resolve(name, profile=profile, overrides=[*overrides, *seed]) for seed in each))
+        return Row(written, tuple(experiments.resolve(name, profile=profile, overrides=[*overrides, *seed]) for seed in each), name)
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from None
 
 
 def in_order(rows: list[Row]) -> list[Job]:
     """All runs, seed by seed, so that a suite that is stopped leaves whole tables. Raises ValueError where two would share a folder."""
-    jobs = [Job(row.seeds[i]) for i in range(max(len(row.seeds) for row in rows)) for row in rows]
+    jobs = [Job(row.seeds[i], row.asked) for i in range(max(len(row.seeds) for row in rows)) for row in rows]
     twice = [job for i, job in enumerate(jobs) if job.key in {other.key for other in jobs[:i]}]
     if twice:
         raise ValueError(f"{twice[0]} is in the table twice: give each experiment its own name")

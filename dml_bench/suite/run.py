@@ -1,8 +1,9 @@
 """A suite from its rows to its page."""
 
+import shlex
 import time
 from collections.abc import Sequence
-from contextlib import closing
+from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,12 +14,12 @@ from dml_bench.data.datasets import open_dataset
 from dml_bench.expectations import Judgement, claim_in_words, judge
 from dml_bench.measured import FinishedRun, read_finished
 from dml_bench.suite import page, record
+from dml_bench.suite.engine import Ended, Engine, Places, Slots
 from dml_bench.suite.progress import SuiteListener
 from dml_bench.suite.rows import Job, Row, in_order
-from dml_bench.suite.scheduler import Ended, Places, Slots, run_jobs
 from dml_bench.suite.table import Group, grouped, value_at
 
-__all__ = ["Suite", "run_suite"]
+__all__ = ["Suite", "commands", "run_suite"]
 
 Key = tuple[str, int]
 
@@ -38,24 +39,44 @@ class Suite:
     report: Path | None
     """None: a folder in `out`, named for table and data."""
     wandb: str
-    slots: Slots
     command: tuple[str, ...]
 
 
-def run_suite(suite: Suite, display: SuiteProgress) -> list[Ended]:
-    """Run what is not finished, show and write the table, and return how each run ended. Raises ValueError before anything is run
+def run_suite(suite: Suite, engine: AbstractContextManager[Engine], display: SuiteProgress) -> list[Ended]:
+    """Run what is not finished, show and write the table, and return how each run ended. `engine` is entered only where there is
+    something to run. Raises ValueError before anything is run
     where an experiment claims what can't be measured, or the data can't be opened."""
+    session = opened(suite, display)
+    if session.unfinished:
+        with engine as ready:
+            session.run(ready, display)
+    session.conclude(display)
+    return session.ended
+
+
+def commands(suite: Suite, device: str, display: SuiteProgress) -> list[str]:
+    """A line for a shell for each run that is not finished, which does what the suite would do. Raises ValueError as `run_suite` does."""
+    return [shlex.join(command(job, suite, device)) for job in opened(suite, display).unfinished]
+
+
+def command(job: Job, suite: Suite, device: str) -> list[str]:
+    told = [*(["--demo"] if suite.profile == "demo" else []), *(part for value in suite.overrides for part in ("--set", value))]
+    places = {"--data-dir": suite.data_dir, "--out": suite.out, "--cache-dir": suite.cache_dir, "--wandb": suite.wandb, "--device": device}
+    where = [part for option, value in places.items() if value is not None for part in (option, str(value))]
+    return ["dml-bench", "run", job.asked or job.experiment.name, *told, "--seeds", str(job.experiment.seed), *where]
+
+
+def opened(suite: Suite, display: SuiteProgress) -> "Session":
+    """The session of a suite that is checked, its data opened and its finished runs found."""
     jobs = in_order(list(suite.rows))
     for row in suite.rows:
         for expectation in row.written.expects:
             claim_in_words(row.written, expectation)
     with display:
         datasets = open_datasets(jobs, suite, display)
-    session = Session(suite, datasets)
-    session.look(jobs)
-    session.run([job for job in jobs if job.key not in session.runs], display)
-    session.conclude(jobs, display)
-    return session.ended
+    session = Session(suite, jobs, datasets)
+    session.look()
+    return session
 
 
 def open_datasets(jobs: Sequence[Job], suite: Suite, display: SuiteProgress) -> dict[str, str]:
@@ -71,18 +92,23 @@ def open_datasets(jobs: Sequence[Job], suite: Suite, display: SuiteProgress) -> 
 class Session:
     """One call of a suite."""
 
-    def __init__(self, suite: Suite, datasets: dict[str, str]):
+    def __init__(self, suite: Suite, jobs: Sequence[Job], datasets: dict[str, str]):
         self.suite = suite
+        self.jobs = jobs
         self.datasets = datasets
         self.report = suite.report or suite.out / "suite" / f"{suite.name}-{'+'.join(dict.fromkeys(datasets.values()))}"
-        self.record = record.Record(self.report / "suite.json", suite.command, suite.slots)
+        self.record = record.Record(self.report / "suite.json", suite.command)
         self.runs: dict[Key, FinishedRun] = {}
         self.failures: dict[Key, str] = {}
         self.ended: list[Ended] = []
 
-    def look(self, jobs: Sequence[Job]) -> None:
+    @property
+    def unfinished(self) -> list[Job]:
+        return [job for job in self.jobs if job.key not in self.runs]
+
+    def look(self) -> None:
         """Find the runs that are finished already. One that can't be read is left to its process to complain about."""
-        for job in jobs:
+        for job in self.jobs:
             try:
                 if run := self.read(job):
                     self.runs[job.key] = run
@@ -93,16 +119,15 @@ class Session:
     def read(self, job: Job) -> FinishedRun | None:
         return read_finished(self.suite.out, job.experiment, self.datasets[repr(job.experiment.data.dataset)])
 
-    def run(self, jobs: list[Job], display: SuiteProgress) -> None:
-        """Run these, some at a time. On Ctrl-C what is known is kept, and KeyboardInterrupt goes on."""
-        if not jobs:
-            return
-        suite, start, how = self.suite, time.perf_counter(), "stopped"
+    def run(self, engine: Engine, display: SuiteProgress) -> None:
+        """Run what is not finished, some at a time. On Ctrl-C what is known is kept, and KeyboardInterrupt goes on."""
+        suite, jobs, slots, start, how = self.suite, self.unfinished, engine.slots, time.perf_counter(), "stopped"
         places = Places(suite.data_dir, suite.out, suite.cache_dir, suite.out / "suite" / "logs", suite.wandb)
-        listener = SuiteListener(display, jobs, len(self.runs), suite.slots.jobs, duration)
-        display.say(describe(jobs, len(self.runs), suite.slots))
+        listener = SuiteListener(display, jobs, len(self.runs), slots.jobs, duration)
+        self.record.begin(slots)
+        display.say(describe(jobs, len(self.runs), slots))
         try:
-            with display, closing(run_jobs(jobs, places, suite.slots, listener)) as outcomes:
+            with display, closing(engine.crew(places, slots, listener).run(jobs)) as outcomes:
                 for ended in outcomes:
                     self.keep(ended, listener)
             how = "complete"
@@ -139,7 +164,7 @@ class Session:
             "failures": [{"experiment": name, "seed": seed, "reason": reason} for (name, seed), reason in self.failures.items()],
         }
 
-    def conclude(self, jobs: Sequence[Job], display: SuiteProgress) -> None:
+    def conclude(self, display: SuiteProgress) -> None:
         """Show the tables and write the page."""
         groups = grouped(self.suite.rows, self.runs, self.failures)
         runs = list(self.runs.values())
@@ -148,7 +173,7 @@ class Session:
             command=self.suite.command,
             groups=groups,
             verdicts=self.verdicts(groups),
-            runs=[self.scalars(job) for job in jobs],
+            runs=[self.scalars(job) for job in self.jobs],
             made_with=record.made_with(runs, self.record.sessions),
         )
         page.write(self.report, report)
@@ -191,7 +216,8 @@ def describe(jobs: Sequence[Job], finished: int, slots: Slots) -> str:
     earlier = f", {finished} are finished already" if finished else ""
     devices = "" if slots.devices == ("auto",) else f" on {', '.join(slots.devices)}"
     runs, threads = record.counted(len(jobs), "run"), record.counted(slots.threads, "thread")
-    return f"{runs}{earlier}; {slots.jobs} at a time{devices}, {threads} each"
+    where = f", on {slots.where}" if slots.where else ""
+    return f"{runs}{earlier}; {slots.jobs} at a time{devices}, {threads} each{where}"
 
 
 def numbers(summary: dict[str, Any]) -> str:

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dml_bench import distributed
 from dml_bench.config import Experiment
 from dml_bench.data.augmentations import Boxes
 from dml_bench.data.mixing import Chance, Mix
@@ -24,9 +25,9 @@ class Batch(NamedTuple):
     """One step's worth."""
 
     inputs: Tensor
-    """(views * batch, ...) of the source, view after view."""
+    """(views * own part of the batch, ...) of the source, view after view."""
     readings: tuple[Reading, ...]
-    """What each input is: one label, or several with their weights."""
+    """What each image of the joint batch is: one label, or several with their weights."""
     layer: str = ""
     """The backbone's layer whose output is mixed, by"""
     inside: Callable[[Tensor], Tensor] | None = None
@@ -46,22 +47,25 @@ def sampled(experiment: Experiment, phase: Phase, images: np.ndarray, labels: np
 
 
 def training_batch(run: "Run", images: np.ndarray, epoch: int, step: int) -> Batch:
-    """(batch) image indices -> what is trained on; a pure function of its arguments and of the labels so far."""
-    mixing = run.experiment.mixing
-    views = [source_view(run, images, epoch, view) for view in range(run.experiment.train.views)]
+    """(batch) image indices -> what is trained on; a pure function of its arguments and of the labels so far. Of several processes each
+    gets the inputs of its own part, and the labels of all."""
+    mixing, own = run.experiment.mixing, distributed.part(len(images))
+    views = [source_view(run, images[own], epoch, view) for view in range(run.experiment.train.views)]
     inputs = views[0] if len(views) == 1 else torch.cat(views)
     if run.mixer is None or not mixing.active(epoch):
         return Batch(inputs, readings(run, images), interpolate=mixing.active(epoch))
     chance = Chance(images, len(run.dataset), (run.experiment.seed, run.phase.name, epoch), step)
     mix = run.mixer.mix(chance, run.images, inputs.shape[1])
     mixed = Batch(inputs, readings(run, images, mix))
-    layer = mixing_layer(run.mixer.layers, chance)
-    if layer != "input" and mix.rows is not None:
-        rows, kept = torch.from_numpy(mix.rows).to(inputs.device), mix.kept
+    layer, kept = mixing_layer(run.mixer.layers, chance), mix.kept[own]
+    rows = torch.from_numpy(mix.rows).to(inputs.device) if mix.rows is not None and len(inputs) == len(images) else None
+    if layer != "input":
+        assert rows is not None, "values inside the network can't be had from other processes"
         return mixed._replace(layer=layer, inside=lambda values: blend(values, values[rows], kept))
-    others = inputs[torch.from_numpy(mix.rows).to(inputs.device)] if mix.rows is not None else source_view(run, mix.others, epoch, 0)
-    changed = blend(inputs, others, mix.kept) if mix.boxes is None else paste(inputs, others, mix.boxes)
-    return mixed._replace(inputs=changed)
+    others = source_view(run, mix.others[own], epoch, 0) if rows is None else inputs[rows]
+    if mix.boxes is None:
+        return mixed._replace(inputs=blend(inputs, others, kept))
+    return mixed._replace(inputs=paste(inputs, others, Boxes(*(side[own] for side in mix.boxes))))
 
 
 def source_view(run: "Run", images: np.ndarray, epoch: int, view: int) -> Tensor:

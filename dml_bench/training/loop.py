@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dml_bench import distributed
 from dml_bench.evaluation.metrics import macro, micro, precision_at_1
 from dml_bench.evaluation.neighbours import search, search_leaving_one_out
 from dml_bench.seeding import seed_everything
@@ -33,10 +34,10 @@ def fit(run: Run, keep: Callable[[Run], None]) -> None:
         record = train_epoch(run, epoch)
         if epoch % evaluate.every == 0 or epoch == run.experiment.train.epochs:
             record |= measure(run)
-        run.records.append(record)
-        selection.consider(run, record)
+        run.records.append(distributed.told(record.copy))
+        selection.consider(run, run.records[-1])
         keep(run)
-        run.watch.epoch(record)
+        run.watch.epoch(run.records[-1])
     selection.choose(run)
     run.check_frozen()
 
@@ -56,6 +57,7 @@ def train_epoch(run: Run, epoch: int) -> dict[str, Any]:
         if run.labels.corrected:
             run.labels.observe(images, run.objective.logits(embeddings[: len(images)]))
         run.watch.step(len(images), losses[step])
+    distributed.agree(run.embedder.buffers())
     run.labels.correct(run.images, epoch, run.experiment.train.epochs)
     values = losses.cpu().numpy()
     seconds = time.perf_counter() - start
@@ -76,13 +78,18 @@ def train_epoch(run: Run, epoch: int) -> dict[str, Any]:
 
 
 def train_step(run: Run, images: np.ndarray, epoch: int, step: int) -> tuple[Tensor, Tensor]:
-    """One step on a batch of image indices. Returns the loss and the (views * batch, dim) embeddings from before it."""
+    """One step on a batch of image indices. Returns the loss and the (views * batch, dim) embeddings from before it.
+
+    Of several processes each embeds its part of the batch, and all compute the loss of the whole.
+    """
     batch = training_batch(run, images, epoch, step)
-    with run.autocast():
+    with run.autocast(), distributed.own_draws(run.device, len(images), run.experiment.seed, run.phase.name, epoch, step):
         embeddings = run.forward(batch.inputs, batch.layer, batch.inside)
+    embeddings = distributed.gather(embeddings, len(images), run.experiment.train.views)
     loss = run.objective.over(embeddings, batch.readings, interpolate=batch.interpolate)
     run.optimizer.zero_grad(set_to_none=True)
     loss.backward()
+    distributed.agree(parameter.grad for parameter in run.objective.parameters())
     run.optimizer.step()
     run.schedule.step()
     return loss.detach(), embeddings.detach()

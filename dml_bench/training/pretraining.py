@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dml_bench import distributed
 from dml_bench.config import Component, Experiment, Pretrain, as_table, load
 from dml_bench.data.datasets import Dataset, open_dataset
 from dml_bench.data.sources import open_pixels
@@ -26,7 +27,7 @@ from dml_bench.training.watch import Watch
 
 __all__ = ["Stage", "source_experiment", "stages"]
 
-FORMAT = 3
+FORMAT = 4
 """Raised when a change of code changes the bits of a training."""
 
 
@@ -70,12 +71,13 @@ class Stage:
         return {self.path: own} | (self.before.work() if self.before else {})
 
     def weights(self, watch: Watch) -> dict[str, Tensor]:
-        """The backbone's state dict, statistics included: read, or trained now; an interrupted training goes on."""
+        """The backbone's state dict, statistics included: read, or trained now; an interrupted training goes on. Of several processes the
+        first trains it, so that it is the same however many there are."""
         from filelock import FileLock
         from safetensors.torch import load_file, save
 
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(self.path.with_name(f".{self.path.stem}.lock")):
+        with distributed.in_turn(), FileLock(self.path.with_name(f".{self.path.stem}.lock")):
             if not self.path.exists():
                 run = self._train(watch)
                 weights = {name: tensor.cpu().contiguous() for name, tensor in run.embedder.backbone.state_dict().items()}
@@ -173,7 +175,8 @@ def component_table(component: Component) -> dict[str, object]:
 
 def _source(experiment: Experiment, cache_dir: Path, device: torch.device, precision: str, watch: Watch) -> Stage:
     source = source_experiment(experiment)
-    dataset = open_dataset(source.data.dataset, None, cache_dir, watch.progress)
+    with distributed.in_turn():
+        dataset = open_dataset(source.data.dataset, None, cache_dir, watch.progress)
     split = make_split(dataset, method="stratified", test_fraction=source.data.test_fraction, seed=source.seed)
     return Stage(
         experiment=source, phase=Phase("source"), dataset=dataset, split=split, before=None,

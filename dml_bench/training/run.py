@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors.torch import load_file, save
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
+from dml_bench import distributed
 from dml_bench.config import Experiment
 from dml_bench.data.datasets import Dataset
 from dml_bench.data.labellings import Corrected, Soft
@@ -27,7 +28,7 @@ from dml_bench.training.batches import sampled
 from dml_bench.training.labels import TrainingLabels, balanced, corrupted
 from dml_bench.training.watch import Watch
 
-__all__ = ["Run", "build", "choose_device", "choose_precision", "unit"]
+__all__ = ["Run", "build", "check_together", "choose_device", "choose_precision", "unit"]
 
 
 @dataclass(kw_only=True)
@@ -50,6 +51,8 @@ class Run:
     device: torch.device
     precision: str
     watch: Watch
+    replica: nn.Module | None = None
+    """What inputs go through, where several processes train it together."""
     frozen: dict[str, Tensor] = field(default_factory=dict)
     """Tensors that training must leave as they are, by name."""
     best: dict[str, Any] | None = None
@@ -61,7 +64,7 @@ class Run:
 
     def forward(self, inputs: Tensor, layer: str = "", inside: Callable[[Tensor], Tensor] | None = None) -> Tensor:
         """Inputs of the source -> (batch, dim), before normalisation. `inside` changes what comes out of a layer of the backbone."""
-        model = self.embedder.project if isinstance(self.source, Features) else self.embedder
+        model = self.replica or self.trained_part
         if inside is None:
             return model(inputs)
         hook = self.embedder.backbone.get_submodule(layer).register_forward_hook(lambda module, args, output: inside(output))
@@ -71,22 +74,28 @@ class Run:
             hook.remove()
 
     @property
+    def trained_part(self) -> nn.Module:
+        """Of the embedder, what inputs of the source go through."""
+        return self.embedder.head if isinstance(self.source, Features) else self.embedder
+
+    @property
     def trained(self) -> np.ndarray:
         """(trained classes) ascending class ids: label i of the objective is class trained[i]."""
         return self.labels.trained
 
     @torch.no_grad()
     def outputs(self, images: np.ndarray, variant: Variant = PLAIN) -> Tensor:
-        """(images) indices -> (images, dim) float32 on the CPU, before normalisation, under a deterministic view."""
+        """(images) indices -> (images, dim) float32 on the CPU, before normalisation, under a deterministic view. Of several processes,
+        which must all ask, each computes a part and has all."""
         self.embedder.eval()
-        outputs = []
-        for start in range(0, len(images), self.experiment.train.batch_size):
-            batch = images[start : start + self.experiment.train.batch_size]
+        outputs, own = [], images[distributed.part(len(images))]
+        for start in range(0, len(own), self.experiment.train.batch_size):
+            batch = own[start : start + self.experiment.train.batch_size]
             with self.autocast():
                 embeddings = self.forward(self.source.view(batch, variant))
             outputs.append(embeddings.float().cpu())
-            self.watch.embedded(len(batch))
-        return torch.cat(outputs)
+            self.watch.embedded(len(batch) * len(images) // len(own))
+        return distributed.gather(torch.cat(outputs), len(images))
 
     def embed(self, images: np.ndarray) -> np.ndarray:
         """(images) indices -> (images, dim) float32 unit vectors, under the deterministic view."""
@@ -116,14 +125,38 @@ def unit(outputs: Tensor) -> np.ndarray:
 
 
 def choose_device(name: str) -> torch.device:
-    """`auto` is cuda where there is one. Raises ValueError for a device that is not there."""
+    """`auto` is cuda where there is one; each process that torchrun starts on a machine has its own. Raises ValueError for a device that
+    is not there."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if name.split(":")[0] not in ("cpu", "cuda"):
         raise ValueError(f"unknown device {name!r}; choose auto, cpu or cuda")
     if name.startswith("cuda") and not torch.cuda.is_available():
         raise ValueError("no CUDA device is visible to torch; --device cpu, or see `dml-bench doctor`")
-    return torch.device(name)
+    place = distributed.launched()
+    if place.size == 1 or name == "cpu":
+        return torch.device(name)
+    if name != "cuda":
+        raise ValueError(f"--device {name}: torchrun gives each process a GPU of its own; leave --device out")
+    if place.local_rank >= torch.cuda.device_count():
+        raise ValueError(f"there are more processes than GPUs; --nproc-per-node {torch.cuda.device_count()}, or --device cpu")
+    return torch.device("cuda", place.local_rank)
+
+
+def check_together(experiment: Experiment, device: torch.device) -> None:
+    """Raises ValueError for what several processes can't do together."""
+    if distributed.size() == 1:
+        return
+    technique = experiment.mixing.technique
+    if mixings[technique.name].facts["where"] == "layer" and technique.options["layers"] != ("input",):
+        raise ValueError(
+            f"{technique.name} mixes images inside the network, and other processes hold some of them; "
+            "start one process, or --set mixing.technique=mixup"
+        )
+    if experiment.train.sync_bn and device.type == "cpu":
+        raise ValueError(
+            "train.sync_bn needs GPUs: torch's SyncBatchNorm has no form for CPUs; start one process, or --set train.sync_bn=false"
+        )
 
 
 def choose_precision(wanted: str, device: torch.device) -> str:
@@ -154,6 +187,8 @@ def build(
     embedder = build_embedder(experiment, statistics)
     if start is not None:
         embedder.backbone.load_state_dict(start)
+    if experiment.train.sync_bn:
+        embedder = synchronised(embedder, experiment)
     embedder.to(device)
     objective = build_objective(experiment, dataset.num_classes - len(phase.excluded), embedder.dim).to(device)
     optimizer = build_optimizer(experiment, embedder, objective)
@@ -177,7 +212,19 @@ def build(
     )
     if experiment.model.trainable == "head":
         run.source = Features(frozen_features(run, pixels))
+    if distributed.size() > 1:
+        run.replica = distributed.replicated(run.trained_part)
     return run
+
+
+def synchronised(embedder: Embedder, experiment: Experiment) -> Embedder:
+    """The embedder with BatchNorm statistics of the joint batch, which one process has anyway. Raises ValueError where it has none."""
+    from timm.layers import convert_sync_batchnorm
+    from torch.nn.modules.batchnorm import _BatchNorm
+
+    if not any(isinstance(layer, _BatchNorm) for layer in embedder.modules()):
+        raise ValueError(f"train.sync_bn has no effect: {experiment.model.backbone.name} has no BatchNorm; leave train.sync_bn out")
+    return embedder if distributed.size() == 1 else convert_sync_batchnorm(embedder)
 
 
 def build_labels(
@@ -234,7 +281,7 @@ def build_schedule(
 
 def frozen_features(run: Run, pixels: Pixels) -> Tensor:
     """(images, num_features) of the frozen backbone for every image of the data set; computed once and kept beside the image cache,
-    under a digest of the weights, the way of computing and the images' cache."""
+    under a digest of the weights, the way of computing and the images' cache. Of several processes the first computes them."""
     state = hashlib.sha256(f"{run.device.type} {torch.get_num_threads()} {run.precision} {pixels.view_cache.folder.name}".encode())
     for name, tensor in {**run.embedder.backbone.state_dict(), "mean": run.embedder.mean, "std": run.embedder.std}.items():
         state.update(name.encode() + tensor.cpu().contiguous().numpy().tobytes())
@@ -243,12 +290,13 @@ def frozen_features(run: Run, pixels: Pixels) -> Tensor:
         / "features"
         / f"{run.experiment.model.backbone.name.replace(':', '_')}-{state.hexdigest()[:16]}.safetensors"
     )
-    if path.exists():
-        return load_file(path)["features"].to(run.device)
-    features = compute_features(run, pixels)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, lambda file: file.write(save({"features": features.cpu().contiguous()})))
-    return features
+    with distributed.in_turn():
+        if path.exists():
+            return load_file(path)["features"].to(run.device)
+        features = compute_features(run, pixels)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, lambda file: file.write(save({"features": features.cpu().contiguous()})))
+        return features
 
 
 @torch.no_grad()

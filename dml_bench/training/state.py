@@ -4,14 +4,16 @@ from pathlib import Path
 
 import torch
 
+from dml_bench import distributed
 from dml_bench.files import write_atomically
 from dml_bench.training.run import Run
 
 __all__ = ["load", "save"]
 
 
+@distributed.only_first
 def save(run: Run, path: Path) -> None:
-    """Write the state after a finished epoch. No generator state: each epoch seeds itself."""
+    """Write the state after a finished epoch, which all processes share. No generator state: each epoch seeds itself."""
     state = {
         "embedder": run.embedder.state_dict(),
         "objective": run.objective.state_dict(),

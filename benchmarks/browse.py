@@ -1,0 +1,98 @@
+"""Time until FiftyOne shows a run of 11,788 images: at the first opening, and later.
+
+    python benchmarks/browse.py
+
+The images are drawn small (as many, in as many classes, as CUB-200-2011 has), the run trains one epoch. Writes reports/speed/browse.json and .md.
+"""
+
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from common import each_in_turn, facts, median_spread, options_of, table, write
+from PIL import Image
+
+from dml_bench.browse.database import free_port
+from dml_bench.experiments import resolve
+from dml_bench.runner import Request, run
+
+SIDE, CLASSES = 40, 200
+
+
+def photographs(images: int, folder: Path) -> None:
+    """`images` JPEGs in 200 classes: a colour and a wave of the class, and noise."""
+    numbers = np.random.default_rng(0)
+    waves = numbers.uniform(0.05, 1.2, (CLASSES, 2))
+    colours = numbers.uniform(40, 215, (CLASSES, 3))
+    rows, columns = np.mgrid[:SIDE, :SIDE]
+    for image in range(images):
+        label = image % CLASSES
+        wave = 40 * np.sin(waves[label, 0] * rows + waves[label, 1] * columns + numbers.uniform(0, 6))
+        pixels = colours[label] + wave[..., None] + numbers.normal(0, 20, (SIDE, SIDE, 3))
+        path = folder / f"{label + 1:03}.class" / f"{image:05}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8)).save(path, quality=85)
+
+
+def trained(folder: Path, root: Path) -> Path:
+    overrides = [
+        *("data.dataset=folder", "images.size=32", "augment.random_crop_from=36", "train.epochs=1", "model.weights=none"),
+        "evaluate.vote_k=[1, 10]",
+    ]
+    experiment = resolve("EPSHN_cosine_resnet18_sgd_aug", overrides=overrides)
+    request = Request(experiment=experiment, data_dir=folder, out=root / "runs", cache_dir=root / "cache", wandb="disabled")
+    return run(request).folder
+
+
+def opening(folder: Path, cache: Path) -> float:
+    """Seconds from the command to the page's first byte; the app is then closed by Ctrl-C."""
+    port = free_port()
+    command = [sys.executable, "-m", "dml_bench", "browse", str(folder), "--no-open", "--port", str(port), "--cache-dir", str(cache)]
+    start = time.perf_counter()
+    with subprocess.Popen(command, start_new_session=True) as app:
+        try:
+            while not answers(port):
+                if app.poll() is not None:
+                    raise SystemExit("the app ended before it was there")
+                time.sleep(0.1)
+            return time.perf_counter() - start
+        finally:
+            app.send_signal(signal.SIGINT)
+
+
+def answers(port: int) -> bool:
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=5) as page:
+            return page.status == 200
+    except OSError:
+        return False
+
+
+def main() -> None:
+    options = options_of(__doc__, images=11_788)
+    images = 400 if options.quick else options.images
+    with tempfile.TemporaryDirectory() as name:
+        root = Path(name)
+        photographs(images, root / "images")
+        folder = trained(root / "images", root)
+        found: dict[str, Any] = {"first opening": [opening(folder, root / "cache")]}
+        later = each_in_turn({"later": lambda: opening(folder, root / "cache")}, 1 if options.quick else options.rounds)
+    found |= later
+    result = {**facts(), "images": images, "seconds": found}
+    lines = [
+        "",
+        f"{images:,} images; seconds from the command to the page.",
+        "",
+        *table(["", "seconds"], [[k, median_spread(v)] for k, v in found.items()]),
+    ]
+    write("browse", "Opening a run in FiftyOne", result, lines, options.out)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,117 @@
+"""What the benchmarks share: options, the machine, tables, where results go, and measuring in a process of its own."""
+
+import argparse
+import json
+import os
+import shlex
+import statistics
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from dml_bench import environment
+from dml_bench.files import write_json
+
+__all__ = ["alone", "each_in_turn", "facts", "in_processes", "median_spread", "options_of", "table", "write"]
+
+REPORTS = Path(__file__).parent.parent / "reports" / "speed"
+PACKAGES = ("torch", "torchvision", "pytorch-metric-learning", "faiss-cpu", "numpy", "pillow")
+
+
+def options_of(doc: str | None, **defaults: Any) -> argparse.Namespace:
+    """--rounds, --out, --quick, and an option for each default, whose type is that of the default; tuples are joined by commas."""
+    parser = argparse.ArgumentParser(description=(doc or "").splitlines()[0])
+    parser.add_argument("--out", type=Path, default=REPORTS)
+    parser.add_argument("--quick", action="store_true", help="small sizes: shows that it works, not how fast it is")
+    for name, default in {"rounds": 3, **defaults}.items():
+        kind = (lambda text: tuple(int(part) for part in text.split(","))) if isinstance(default, tuple) else type(default)
+        parser.add_argument(f"--{name.replace('_', '-')}", type=kind, default=default)
+    return parser.parse_args()
+
+
+def facts() -> dict[str, Any]:
+    """Command, machine, load: what every result begins with."""
+    import torch
+
+    return {
+        "made_by": {"command": shlex.join(["python", *sys.argv]), "date": datetime.now(UTC).isoformat(timespec="seconds")},
+        "machine": environment.describe(),
+        "threads": torch.get_num_threads(),
+        "load_average_start": os.getloadavg()[0],
+    }
+
+
+def heading(title: str, result: dict[str, Any]) -> list[str]:
+    made, machine = result["made_by"], result["machine"]
+    versions = ", ".join(f"{name} {machine['packages'][name]}" for name in PACKAGES)
+    commit = f"dml-bench {machine['dml_bench']} (commit {machine['commit'] or 'unknown'})"
+    return [
+        f"# {title}",
+        "",
+        f"Made by `{made['command']}` on {made['date']}; never edited by hand. How to read it: benchmarks/README.md.",
+        "",
+        f"- {machine['processor']}, {machine['cores']} cores, {result['threads']} threads; Python {machine['python']}, {versions}, {commit}",
+        f"- load average of the last minute {result['load_average_start']:.2f} at the start",
+    ]
+
+
+def table(head: Sequence[str], body: Sequence[Sequence[str]]) -> list[str]:
+    """Lines of Markdown; all columns but the first are numbers."""
+    rows = [head, ["---", *["--:"] * (len(head) - 1)], *body]
+    return ["| " + " | ".join(row) + " |" for row in rows]
+
+
+def median_spread(values: Sequence[float], digits: int = 3) -> str:
+    """`median (least-most)`"""
+    return f"{statistics.median(values):.{digits}g} ({min(values):.{digits}g}-{max(values):.{digits}g})"
+
+
+def write(name: str, title: str, result: dict[str, Any], lines: Sequence[str], out: Path) -> None:
+    """NAME.json and NAME.md, and the same on the terminal."""
+    text = "\n".join([*heading(title, result), *lines, ""])
+    out.mkdir(parents=True, exist_ok=True)
+    write_json(out / f"{name}.json", result)
+    (out / f"{name}.md").write_text(text, encoding="utf-8")
+    print(text)
+    print(f"written: {out / name}.json and .md")
+
+
+def each_in_turn(ways: dict[str, Callable[[], Any]], rounds: int) -> dict[str, list[Any]]:
+    """What each way returns, by name; who begins changes from round to round."""
+    found: dict[str, list[Any]] = {name: [] for name in ways}
+    names = list(ways)
+    for number in range(rounds):
+        for name in names[number % len(names) :] + names[: number % len(names)]:
+            found[name].append(ways[name]())
+            print(f"round {number + 1}/{rounds}  {name:<24} {brief(found[name][-1])}", flush=True)
+    return found
+
+
+def brief(value: Any) -> str:
+    if isinstance(value, dict):
+        return "  ".join(f"{key} {brief(part)}" for key, part in value.items())
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def in_processes(script: str, ways: dict[str, Sequence[str]], rounds: int) -> dict[str, list[Any]]:
+    """As `each_in_turn`, each time in a fresh process: `script --alone ARGUMENTS`, which prints its result as JSON in its last line."""
+
+    def way(arguments: Sequence[str]) -> Callable[[], Any]:
+        def work() -> Any:
+            command = [sys.executable, script, "--alone", *arguments]
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+            if done.returncode:
+                raise SystemExit(f"{shlex.join(command)} failed:\n{done.stderr[-2000:]}")
+            return json.loads(done.stdout.splitlines()[-1])
+
+        return work
+
+    return each_in_turn({name: way(arguments) for name, arguments in ways.items()}, rounds)
+
+
+def alone() -> list[str] | None:
+    """The arguments after --alone, if this is such a process."""
+    return sys.argv[2:] if sys.argv[1:2] == ["--alone"] else None

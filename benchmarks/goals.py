@@ -1,0 +1,136 @@
+"""The goals for speed and size, each beside what the other benchmarks measured.
+
+    python benchmarks/goals.py
+
+Reads what lies in reports/speed and writes its README.md; what was not measured is named.
+"""
+
+import json
+import statistics
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from common import options_of, table
+
+__all__ = ["GOALS"]
+
+
+@dataclass(frozen=True)
+class Goal:
+    what: str
+    bound: float
+    at_least: bool
+    """Whether more is better."""
+    unit: str
+    file: str
+    measure: Callable[[dict[str, Any]], float]
+
+    def row(self, folder: Path) -> list[str]:
+        wanted = f"{'at least' if self.at_least else 'at most'} {self.bound:g}{self.unit}"
+        path = folder / f"{self.file}.json"
+        if not path.exists():
+            return [self.what, wanted, "not measured", ""]
+        try:
+            value = self.measure(json.loads(path.read_text(encoding="utf-8")))
+        except (KeyError, IndexError, StopIteration):
+            return [self.what, wanted, "not measured", f"[{self.file}]({self.file}.md)"]
+        met = value >= self.bound if self.at_least else value <= self.bound
+        return [self.what, wanted, f"{value:.3g}{self.unit}", f"[{'met' if met else '**missed**'}]({self.file}.md)"]
+
+
+def ratio(result: dict[str, Any], over: str, under: str, key: str = "epoch") -> float:
+    """Median over the rounds of a ratio within a round."""
+    values = result["values"]
+    return statistics.median(a / b for a, b in zip(values[over][key], values[under][key], strict=True))
+
+
+def share_of_input(result: dict[str, Any]) -> float:
+    """Percent of a training step's time that its batch takes to be made."""
+    rate = {what: statistics.median(result["values"]["ours"][what]) for what in ("input", "step")}
+    return 100 * (1 / rate["input"]) / (1 / rate["input"] + 1 / rate["step"])
+
+
+def seconds(result: dict[str, Any], images: str, way: str) -> float:
+    return statistics.median(run["seconds"] for run in result["sizes"][images][way])
+
+
+def growth(result: dict[str, Any], first: str, last: str) -> float:
+    """Percent by which the own memory of one run exceeds that of another."""
+    peaks = [max(run["own_megabytes"] for run in result["peak"][name]) for name in (first, last)]
+    return 100 * (peaks[1] / peaks[0] - 1)
+
+
+def mixed(result: dict[str, Any]) -> float:
+    """The slowest technique's epoch over the epoch without."""
+    plain = result["seconds"]["none"]
+    return max(
+        statistics.median(a / b for a, b in zip(taken, plain, strict=True)) for name, taken in result["seconds"].items() if name != "none"
+    )
+
+
+GOALS = (
+    Goal("whole epoch at 224 px, times as fast as the usual loop", 4, True, "x", "epoch-224", lambda r: ratio(r, "usual", "ours")),
+    Goal("whole epoch at 224 px over the bare loop", 1.1, False, "x", "epoch-224", lambda r: ratio(r, "ours", "floor")),
+    Goal("input pipeline's share of a step, 224 px", 5, False, "%", "epoch-224", share_of_input),
+    Goal("whole epoch at 64 px, times as fast as the usual loop", 1.7, True, "x", "epoch-64", lambda r: ratio(r, "usual", "ours")),
+    Goal("epoch with mixing over the same without, 64 px, the slowest", 1.1, False, "x", "mixing-64", mixed),
+    Goal("epoch with mixing over the same without, 224 px, the slowest", 1.1, False, "x", "mixing-224", mixed),
+    Goal(
+        "evaluation of 60,000 x 512 over one exact FAISS search",
+        *(1.3, False, "x", "evaluation"),
+        lambda r: seconds(r, "60000", "ours") / seconds(r, "60000", "faiss"),
+    ),
+    Goal(
+        "its peak memory above the embeddings",
+        *(2, False, " GB", "evaluation"),
+        lambda r: max(run["gigabytes"] for run in r["sizes"]["60000"]["ours"]),
+    ),
+    Goal(
+        "evaluation of 11,800 x 512, times as fast as AccuracyCalculator's default",
+        *(5, True, "x", "evaluation"),
+        lambda r: seconds(r, "11800", "pml") / seconds(r, "11800", "ours"),
+    ),
+    Goal("`dml-bench --help`", 0.3, False, " s", "startup", lambda r: statistics.median(r["seconds"]["dml-bench --help"])),
+    Goal("`dml-bench list all`", 1, False, " s", "startup", lambda r: statistics.median(r["seconds"]["dml-bench list all"])),
+    Goal(
+        "`run` to its first step on cached images",
+        *(10, False, " s", "startup"),
+        lambda r: statistics.median(r["seconds"]["first training step, cached images"]),
+    ),
+    Goal("first opening of 11,788 images in FiftyOne", 180, False, " s", "browse", lambda r: r["seconds"]["first opening"][0]),
+    Goal("later openings", 20, False, " s", "browse", lambda r: statistics.median(r["seconds"]["later"])),
+    Goal("growth of own memory from 1 to 16 epochs", 5, False, "%", "memory", lambda r: growth(r, *names(r, "1000 images"))),
+    Goal("growth of own memory from 1,000 to 16,000 images", 25, False, "%", "memory", lambda r: growth(r, *names(r, " 1 epochs"))),
+)
+
+
+def names(result: dict[str, Any], part: str) -> tuple[str, str]:
+    """The first and the last run whose name has that part."""
+    found = [name for name in result["peak"] if part in name]
+    return found[0], found[-1]
+
+
+def main() -> None:
+    options = options_of(__doc__)
+    others = sorted(path.stem for path in options.out.glob("*.md") if path.stem != "README")
+    lines = [
+        "# Speed and size",
+        "",
+        "Made by `dml-bench bench`, from the JSON files beside it; never edited by hand. How to read it: benchmarks/README.md.",
+        "",
+        *table(["goal", "wanted", "measured", ""], [goal.row(options.out) for goal in GOALS]),
+        "",
+        "Pages: " + ", ".join(f"[{name}]({name}.md)" for name in others) + ".",
+        "",
+        "No figure here was measured on a GPU.",
+        "",
+    ]
+    options.out.mkdir(parents=True, exist_ok=True)
+    (options.out / "README.md").write_text("\n".join(lines), encoding="utf-8")
+    print("\n".join(lines))
+
+
+if __name__ == "__main__":
+    main()

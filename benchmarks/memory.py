@@ -1,0 +1,94 @@
+"""Peak memory of a training against the number of epochs and of images: flat in the one, bounded in the other.
+
+    python benchmarks/memory.py
+
+What counts is memory of the process's own (RssAnon): decoded images are mapped from the cache, and the system takes their pages
+back when it wants them. The whole resident peak is told beside it. Writes reports/speed/memory.json and memory.md.
+"""
+
+import json
+import tempfile
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from common import alone, facts, in_processes, options_of, table, write
+from PIL import Image
+
+EXPERIMENT = "EPSHN_cosine_resnet18_scratch_sgd_aug"
+SIDE = 40
+
+
+def noise(images: int, folder: Path) -> None:
+    """`images` JPEGs of noise in classes of 40."""
+    numbers = np.random.default_rng(0)
+    for image in range(images):
+        path = folder / f"class-{image // 40:04}" / f"{image}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(numbers.integers(0, 255, (SIDE, SIDE, 3), np.uint8)).save(path, quality=70)
+
+
+class Sampler(threading.Thread):
+    """Highest RssAnon and VmRSS of this process, in megabytes."""
+
+    def __init__(self) -> None:
+        super().__init__(daemon=True)
+        self.peak = {"RssAnon": 0.0, "VmRSS": 0.0}
+
+    def run(self) -> None:
+        while True:
+            for line in Path("/proc/self/status").read_text().splitlines():
+                name, _, value = line.partition(":")
+                if name in self.peak:
+                    self.peak[name] = max(self.peak[name], int(value.split()[0]) * 1024 / 1e6)
+            time.sleep(0.05)
+
+
+def measured(folder: str, epochs: str, cache: str) -> dict[str, float]:
+    from dml_bench.experiments import resolve
+    from dml_bench.runner import Request, run
+
+    overrides = [
+        *("data.dataset=folder", "images.size=32", "augment.random_crop_from=36", "train.batch_size=64", f"train.epochs={epochs}"),
+        *("unseen=last:2", "evaluate.every=4"),
+    ]
+    sampler = Sampler()
+    sampler.start()
+    with tempfile.TemporaryDirectory() as out:
+        run(
+            Request(
+                experiment=resolve(EXPERIMENT, overrides=overrides),
+                data_dir=Path(folder),
+                out=Path(out),
+                cache_dir=Path(cache),
+                wandb="disabled",
+            )
+        )
+    return {"own_megabytes": sampler.peak["RssAnon"], "resident_megabytes": sampler.peak["VmRSS"]}
+
+
+def main() -> None:
+    options = options_of(__doc__, rounds=1, images=(1000, 4000, 16_000), epochs=(1, 4, 16))
+    images, epochs = ((200, 400), (1, 2)) if options.quick else (options.images, options.epochs)
+    found: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory() as root:
+        for count in images:
+            noise(count, Path(root) / f"{count}")
+        pairs = [(images[0], count) for count in epochs] + [(count, 1) for count in images[1:]]
+        ways = {f"{count} images, {many} epochs": [f"{root}/{count}", str(many), f"{root}/cache"] for count, many in pairs}
+        found = in_processes(__file__, ways, options.rounds)
+    result = {**facts(), "experiment": EXPERIMENT, "rounds": options.rounds, "peak": found}
+    rows = [
+        [name, *(f"{max(run[key] for run in runs):.0f}" for key in ("own_megabytes", "resident_megabytes"))] for name, runs in found.items()
+    ]
+    lines = ["", "Both phases of a run at 32 px, batches of 64.", "", *table(["", "own memory at most, MB", "resident at most, MB"], rows)]
+    write("memory", "Peak memory", result, lines, options.out)
+
+
+if __name__ == "__main__":
+    if (arguments := alone()) is not None:
+        print(json.dumps(measured(*arguments)))
+    else:
+        main()

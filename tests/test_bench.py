@@ -1,0 +1,88 @@
+"""The benchmarks are found, run and held against the goals; that they are fast is not tested, only that they tell the truth."""
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from dml_bench import bench
+from dml_bench.registry import UnknownName
+
+
+@pytest.fixture
+def goals(monkeypatch) -> ModuleType:
+    monkeypatch.syspath_prepend(str(bench.BENCHMARKS))
+    spec = importlib.util.spec_from_file_location("goals", bench.BENCHMARKS / "goals.py")
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "goals", module)
+    spec.loader.exec_module(module)
+    return module
+
+
+def row(goals: ModuleType, folder: Path, what: str) -> list[str]:
+    return next(goal for goal in goals.GOALS if goal.what.startswith(what)).row(folder)
+
+
+def test_every_benchmark_has_a_summary_and_the_goals_come_last():
+    benchmarks = bench.found()
+    assert {"epoch", "evaluation", "memory", "mixing", "scaling", "small_maps", "startup"} < {each.name for each in benchmarks}
+    assert benchmarks[-1].name == "goals"
+    assert all(each.summary.endswith(".") for each in benchmarks)
+    assert "contestants" not in {each.name for each in benchmarks}  # what others import is none by itself
+
+
+def test_a_benchmark_that_is_not_there_is_refused_with_the_nearest_name():
+    with pytest.raises(UnknownName, match=r"unknown benchmark 'epok'.*did you mean.*epoch"):
+        bench.chosen(["epok"])
+
+
+def test_where_there_is_no_source_tree_one_line_says_where_to_find_it(tmp_path):
+    with pytest.raises(ValueError, match="clone the repository"):
+        bench.found(tmp_path / "benchmarks")
+
+
+def test_one_that_fails_is_named_and_stops_no_other(tmp_path):
+    folder = tmp_path / "benchmarks"
+    folder.mkdir()
+    ending = 'if __name__ == "__main__":\n    '
+    (folder / "a.py").write_text(f'"""Fails."""\n{ending}raise SystemExit(3)\n')
+    (folder / "b.py").write_text(
+        f'"""Works."""\nimport pathlib, sys\n{ending}pathlib.Path(sys.argv[2], "b").write_text(" ".join(sys.argv))\n'
+    )
+    said: list[str] = []
+    assert bench.run(bench.found(folder), tmp_path, True, said.append) == ["a"]
+    assert said == ["[1/2] a: Fails.", "[2/2] b: Works."]
+    assert (tmp_path / "b").read_text().endswith(f"--out {tmp_path} --quick")
+
+
+def test_the_named_one_runs_for_real_and_the_goals_name_what_was_not_measured(tmp_path):
+    assert bench.run(bench.chosen(["small_maps"]), tmp_path, True, lambda text: None) == []
+    measured = json.loads((tmp_path / "small_maps.json").read_text())
+    assert set(measured["milliseconds"]["(512, 512, 2, 1)"]) == {"oneDNN", "product"}
+    assert measured["machine"]["packages"]["torch"]
+    page = (tmp_path / "README.md").read_text()
+    assert "| whole epoch at 224 px over the bare loop | at most 1.1x | not measured |" in page
+    assert "[small_maps](small_maps.md)" in page
+
+
+def test_a_goal_is_met_or_missed_by_the_median_of_the_ratios_within_rounds(goals, tmp_path):
+    values = {"ours": {"epoch": [10.0, 20.0, 10.0]}, "usual": {"epoch": [45.0, 84.0, 39.0]}, "floor": {"epoch": [8.0, 16.0, 8.0]}}
+    (tmp_path / "epoch-224.json").write_text(json.dumps({"values": values}))
+    assert row(goals, tmp_path, "whole epoch at 224 px, times") == [
+        "whole epoch at 224 px, times as fast as the usual loop",
+        *("at least 4x", "4.2x", "[met](epoch-224.md)"),
+    ]
+    assert row(goals, tmp_path, "whole epoch at 224 px over")[1:] == ["at most 1.1x", "1.25x", "[**missed**](epoch-224.md)"]
+
+
+def test_of_mixing_the_slowest_technique_counts_and_of_memory_the_growth(goals, tmp_path):
+    (tmp_path / "mixing-64.json").write_text(json.dumps({"seconds": {"none": [2.0, 4.0], "mixup": [2.1, 4.2], "cutmix": [2.4, 4.8]}}))
+    assert row(goals, tmp_path, "epoch with mixing")[2:] == ["1.2x", "[**missed**](mixing-64.md)"]
+    peaks = {"1000 images, 1 epochs": 500.0, "1000 images, 16 epochs": 510.0, "16000 images, 1 epochs": 550.0}
+    (tmp_path / "memory.json").write_text(json.dumps({"peak": {name: [{"own_megabytes": value}] for name, value in peaks.items()}}))
+    assert row(goals, tmp_path, "growth of own memory from 1 to")[2] == "2%"
+    assert row(goals, tmp_path, "growth of own memory from 1,000")[2] == "10%"

@@ -1,0 +1,266 @@
+"""Training by two processes, started as people start them, beside the same training by one."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from tiny import command, tiny, train
+from two_processes import OWN_STATISTICS, RUNS
+
+from dml_bench import distributed
+from dml_bench.data.datasets import open_dataset
+from dml_bench.data.sources import open_pixels
+from dml_bench.model.embedder import build_embedder
+from dml_bench.results import read_arrays, read_neighbours
+from dml_bench.training.watch import Watch
+
+CLOSE = 2e-3
+"""Of weights around 1 after some epochs; float32 sums in another order."""
+PHASES = ("all", "limited")
+
+
+def torchrun(*arguments: str) -> list[str]:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    return [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", str(port), *arguments]
+
+
+def one_thread() -> dict[str, str]:
+    return os.environ | {"OMP_NUM_THREADS": "1"}
+
+
+def start(*arguments: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(torchrun(*arguments), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=one_thread())
+
+
+class Stops(Watch):
+    """Ctrl-C after the first epoch."""
+
+    def epoch(self, record: dict[str, Any]) -> None:
+        raise KeyboardInterrupt
+
+
+@pytest.fixture(scope="module")
+def two(birds: Path, cache_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What `compute` of two_processes.py left."""
+    out = tmp_path_factory.mktemp("two")
+    with pytest.raises(KeyboardInterrupt):
+        train(birds, cache_dir, out / "begun", *RUNS["pairs"], watch=Stops())
+    script = Path(__file__).with_name("two_processes.py")
+    done = subprocess.run(
+        torchrun(str(script), "compute", str(birds), str(cache_dir), str(out)),
+        capture_output=True,
+        text=True,
+        env=one_thread(),
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return out
+
+
+@pytest.fixture(scope="module")
+def single(birds: Path, cache_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The folders of the same runs by one process."""
+    out = tmp_path_factory.mktemp("one")
+    return {name: train(birds, cache_dir, out / name, *settings).folder for name, settings in RUNS.items()}
+
+
+def folder_in(place: Path) -> Path:
+    (summary,) = place.rglob("summary.json")
+    return summary.parent
+
+
+def told(two: Path) -> list[dict[str, Any]]:
+    return [json.loads((two / f"told by {rank}.json").read_text()) for rank in (0, 1)]
+
+
+def records(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def without_times(record: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in record.items() if not key.endswith("_seconds")}
+
+
+def sessions(folder: Path) -> list[dict[str, Any]]:
+    return json.loads((folder / "environment.json").read_text())["sessions"]
+
+
+def assert_same_result(folder: Path, other: Path) -> None:
+    for mine, theirs in zip(records(folder), records(other), strict=True):
+        assert without_times(mine) == pytest.approx(without_times(theirs), abs=CLOSE)
+    for phase in PHASES:
+        for file in ("weights", "objective", "embeddings"):
+            mine, theirs = (load_file(each / phase / f"{file}.safetensors") for each in (folder, other))
+            assert mine.keys() == theirs.keys()
+            assert all(torch.allclose(mine[name].float(), theirs[name].float(), atol=CLOSE) for name in mine)
+        mine, theirs = (read_neighbours(each / phase / "neighbours.safetensors") for each in (folder, other))
+        assert (mine.labels[:, 0] == theirs.labels[:, 0]).all()
+        assert np.allclose(mine.similarities, theirs.similarities, atol=CLOSE)
+
+
+# What comes out
+
+
+@pytest.mark.parametrize("name", list(RUNS))
+def test_two_processes_train_what_one_would(name, two, single):
+    assert_same_result(folder_in(two / name), single[name])
+
+
+def test_the_comparison_would_see_another_training(two, single):
+    with pytest.raises(AssertionError):
+        assert_same_result(folder_in(two / "labels"), single["proxies"])
+    trained = load_file(single["pairs"] / "all" / "weights.safetensors")
+    untrained = build_embedder(tiny(*RUNS["pairs"])).state_dict()
+    assert max((trained[name] - untrained[name]).abs().max() for name in trained) > 5 * CLOSE
+
+
+def test_labels_are_corrected_alike(two, single):
+    mine, theirs = ((folder / "all" / "corrections.csv").read_text() for folder in (folder_in(two / "labels"), single["labels"]))
+    assert mine == theirs
+    assert len(mine.splitlines()) > 3
+
+
+def test_there_is_one_run_folder_with_the_files_of_a_single_process_and_one_record_of_each_epoch(two, single):
+    folder = folder_in(two / "pairs")
+    files = [sorted(path.relative_to(each).as_posix() for path in each.rglob("*") if path.is_file()) for each in (folder, single["pairs"])]
+    assert files[0] == files[1]
+    assert [(record["phase"], record["epoch"]) for record in records(folder)] == [
+        (phase, epoch) for phase in PHASES for epoch in (1, 2, 3, 4)
+    ]
+    assert [session["processes"] for session in sessions(folder)] == [2]
+    assert [session["processes"] for session in sessions(single["pairs"])] == [1]
+
+
+def test_each_process_has_its_own_batch_statistics_and_the_first_one_s_are_kept_for_all(birds, cache_dir, two):
+    folder, experiment = folder_in(two / "own statistics"), tiny(*OWN_STATISTICS)
+    embedder = build_embedder(experiment).eval()
+    embedder.load_state_dict(load_file(folder / "all" / "weights.safetensors"))
+    dataset = open_dataset(experiment.data.dataset, birds, cache_dir)
+    pixels = open_pixels(experiment, dataset, cache_dir, torch.device("cpu"))
+    arrays = read_arrays(folder / "all" / "embeddings.safetensors")
+    assert np.allclose(arrays["gallery"], embedder.embed(pixels.view(arrays["gallery_images"])).numpy(), atol=1e-5)
+
+
+# Going on
+
+
+def test_a_run_that_one_process_began_is_finished_by_two(two, single):
+    assert [session["processes"] for session in sessions(folder_in(two / "begun"))] == [1, 2]
+    assert_same_result(folder_in(two / "begun"), single["pairs"])
+
+
+def test_a_run_that_two_processes_began_goes_on_in_one_after_ctrl_c(birds, cache_dir, tmp_path, single):
+    settings = [part for setting in RUNS["pairs"] for part in ("--set", setting)]
+    running = start(*command(birds, cache_dir, tmp_path, *settings)[1:])
+    while not any(tmp_path.rglob("metrics.jsonl")):
+        assert running.poll() is None, running.communicate()
+        time.sleep(0.02)
+    running.send_signal(signal.SIGINT)
+    printed, errors = running.communicate(timeout=60)
+    assert running.returncode != 0
+    assert "stopped; finished epochs are kept" in errors and errors.count("Traceback") == 1  # torchrun's own
+    assert printed.count("phase limited") == 1 and "2 processes" in printed
+    assert not any(tmp_path.rglob("summary.json"))
+    folder = train(birds, cache_dir, tmp_path, *RUNS["pairs"]).folder
+    assert [session["processes"] for session in sessions(folder)] == [2, 1]
+    assert_same_result(folder, single["pairs"])
+
+
+# What the processes tell each other
+
+
+def test_a_batch_is_shared_out_in_order_and_whole_where_it_is_too_small(two):
+    assert told(two)[0]["parts"] == [
+        "[slice(0, 3, None), slice(0, 3, None)]", "[slice(0, 2, None), slice(2, 4, None)]", "[slice(0, 3, None), slice(3, 7, None)]",
+    ]  # fmt: skip
+
+
+def test_gathered_values_are_the_joint_ones_and_gradients_are_those_of_the_own_part_times_two(two):
+    first, second = (each["gathered"] for each in told(two))
+    assert first["joint"] == second["joint"] == [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]
+    assert first["gradient"] == [0, 4, 0, 0, 0, 100, 144, 0, 0, 0]
+    assert second["gradient"] == [0, 0, 16, 36, 64, 0, 0, 196, 256, 324]
+
+
+def test_dropout_draws_for_each_process_and_leaves_the_common_generator_alone(two):
+    first, second = (each["drawn"] for each in told(two))
+    assert first["own"] != second["own"]
+    torch.manual_seed(1)
+    assert first["common"] == second["common"] == float(torch.rand(()))
+
+
+# What is refused, and failures
+
+
+def test_what_two_processes_can_t_do_is_refused_in_one_line_that_says_the_way_out(two):
+    first, second = (each["refused"] for each in told(two))
+    assert first == second
+    assert first["inside"].endswith("start one process, or --set mixing.technique=mixup")
+    assert first["sync_bn"].endswith("start one process, or --set train.sync_bn=false")
+
+
+def test_what_is_wrong_is_said_once(tmp_path):
+    running = start("-m", "dml_bench", "run", "nonsense", "--out", str(tmp_path))
+    _, errors = running.communicate(timeout=120)
+    assert running.returncode != 0
+    assert errors.startswith("error: unknown experiment 'nonsense'")
+    assert errors.count("error: unknown") == 1
+    assert "traceback : unknown experiment 'nonsense'" in errors  # where torchrun says what it knows
+
+
+def test_a_process_that_fails_alone_ends_all_and_is_heard(tmp_path):
+    running = start(str(Path(__file__).with_name("two_processes.py")), "fail", *[str(tmp_path)] * 3)
+    _, errors = running.communicate(timeout=120)
+    assert running.returncode != 0
+    assert errors.count("MemoryError: no room in the second process") == 1
+    assert errors.count("Traceback") == 2  # its own, and torchrun's
+
+
+@pytest.mark.parametrize(
+    "stray", [{"RANK": "3"}, {"RANK": "1", "WORLD_SIZE": "4"}, {"LOCAL_RANK": "1"}, {"RANK": "", "WORLD_SIZE": "2", "LOCAL_RANK": "0"}]
+)
+def test_stray_variables_of_a_cluster_start_nothing(stray, monkeypatch):
+    for name, value in stray.items():
+        monkeypatch.setenv(name, value)
+    assert distributed.launched() == distributed.Place(rank=0, local_rank=0, size=1)
+
+
+def test_only_run_is_started_by_torchrun():
+    place = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}
+    done = subprocess.run(
+        [sys.executable, "-m", "dml_bench", "list", "losses"], capture_output=True, text=True, env=os.environ | place, check=False
+    )
+    assert done.returncode == 2
+    assert done.stderr == "error: torchrun starts several processes, which only `run` can use; start dml-bench list without it\n"
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        (("model.batch_norm=frozen",), "train.sync_bn has no effect with model.batch_norm = frozen"),
+        (("model.trainable=head",), "train.sync_bn has no effect with model.trainable = head"),
+    ],
+)
+def test_shared_statistics_of_what_stays_as_it_is_are_refused(settings, words):
+    with pytest.raises(ValueError, match=words):
+        tiny("train.sync_bn=true", *settings)
+
+
+def test_one_process_has_the_statistics_of_the_joint_batch_anyway(birds, cache_dir, tmp_path):
+    plain, asked = (
+        train(birds, cache_dir, tmp_path / each, "train.epochs=1", f"train.sync_bn={each}").folder for each in ("false", "true")
+    )
+    for phase in PHASES:
+        assert (plain / phase / "weights.safetensors").read_bytes() == (asked / phase / "weights.safetensors").read_bytes()
