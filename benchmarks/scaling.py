@@ -131,6 +131,15 @@ def exponent(points: dict[int, float]) -> tuple[float, float]:
     return float(np.polyfit(x, y, 1)[0]), float((y[-1] - y[-2]) / (x[-1] - x[-2]))
 
 
+def label(axis: Any, values: list[float]) -> None:
+    """Name these values and no others, in round numbers."""
+    from matplotlib.ticker import NullFormatter
+
+    names = [f"{value / 1000:g}k" if value >= 1000 else f"{value:.2g}" if value < 100 else f"{value:g}" for value in values]
+    axis.set_ticks(values, [name.replace("1000k", "1M") for name in names])
+    axis.set_minor_formatter(NullFormatter())
+
+
 def figure(found: dict[str, dict[int, float]], out: Path) -> None:
     import matplotlib.pyplot as plt
 
@@ -140,6 +149,8 @@ def figure(found: dict[str, dict[int, float]], out: Path) -> None:
         panel.loglog(list(points), list(points.values()), "o-", color="#0072b2")
         panel.set_title(title, fontsize=10)
         panel.set_xlabel(axis)
+        label(panel.xaxis, list(points))
+        label(panel.yaxis, [min(points.values()), max(points.values())])
         panel.set_ylabel("seconds")
         panel.grid(True, which="major", alpha=0.3)
         panel.text(0.05, 0.9, "exponent {:.2f}, last {:.2f}".format(*exponent(points)), transform=panel.transAxes)

@@ -16,7 +16,7 @@ from typing import Any
 from common import alone, each_in_turn, facts, median_spread, options_of, table, write
 
 EXPERIMENT = "EPSHN_cosine_resnet18_scratch_sgd_aug"
-COMMANDS = {"dml-bench --help": ["--help"], "dml-bench run --help": ["run", "--help"], "dml-bench list all": ["list", "all"]}
+COMMANDS = {f"dml-bench {line}": line.split() for line in ("--help", "run --help", "list losses", "list experiments", "list all")}
 
 
 def answers(arguments: list[str]) -> float:

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import faiss
+import faiss.contrib.torch_utils  # as pytorch-metric-learning does, which puts other methods in place of FAISS's
 import numpy as np
 import pytest
 from handmade import experiment, finish
@@ -91,6 +92,7 @@ def test_a_mapped_index_answers_as_one_in_memory(tmp_path, kind):
 ANONYMOUS = """
 import sys
 import faiss
+import faiss.contrib.torch_utils  # as pytorch-metric-learning does, which puts other methods in place of FAISS's
 from pathlib import Path
 from dml_bench.gallery.index import open_mapped
 

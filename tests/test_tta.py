@@ -196,8 +196,8 @@ def test_a_new_photo_is_looked_at_as_the_run_looked_at_its_own(mirrored: Path, p
 
 def test_the_exported_network_looks_at_mirror_images_too(mirrored: Path, tmp_path: Path):
     place = open_place(mirrored, "all", None)
-    agreement = export(place.run, "all", place.read(), tmp_path / "model")
-    assert agreement.gallery_max_difference < 1e-4
+    exported = export(place.run, "all", place.read(), tmp_path / "model")
+    assert exported.agreement.gallery_max_difference < 1e-4
 
 
 @pytest.mark.parametrize("verb", ["predict", "enrol", "export"])

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["Neighbours", "flat_index", "nearest", "search", "search_leaving_one_out", "search_views", "without_itself"]
+__all__ = ["Neighbours", "ask", "flat_index", "nearest", "search", "search_leaving_one_out", "search_views", "without_itself"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,12 +64,18 @@ def nearest(index: Any, query: np.ndarray, k: int, size: int, params: Any = None
     """
     k = min(k, size)
     query = np.ascontiguousarray(query, np.float32)
-    narrowed = {} if params is None else {"params": params}  # faiss.contrib, which other libraries import, knows no such argument
-    similarities, indices = _ordered(*index.search(query, min(k + 1, size), **narrowed))
+    similarities, indices = _ordered(*ask(index, query, min(k + 1, size), params))
     for row in np.flatnonzero(similarities[:, k - 1] == similarities[:, -1]) if similarities.shape[1] > k else ():
-        everything = _ordered(*index.search(query[row : row + 1], size, **narrowed))
+        everything = _ordered(*ask(index, query[row : row + 1], size, params))
         similarities[row], indices[row] = everything[0][0, : k + 1], everything[1][0, : k + 1]
     return np.ascontiguousarray(similarities[:, :k]), np.ascontiguousarray(indices[:, :k])
+
+
+def ask(index: Any, query: np.ndarray, k: int, params: Any = None) -> tuple[np.ndarray, np.ndarray]:
+    """(query, k) similarities and positions by FAISS's own search: `faiss.contrib.torch_utils`, which pytorch-metric-learning imports, puts one in
+    its place that knows no parameters."""
+    found: tuple[np.ndarray, np.ndarray] = getattr(index, "search_numpy", index.search)(query, k, params=params)
+    return found
 
 
 def flat_index(gallery: np.ndarray) -> Any:

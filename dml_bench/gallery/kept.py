@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from dml_bench.evaluation.neighbours import Neighbours, nearest, search
+from dml_bench.evaluation.neighbours import Neighbours, ask, nearest, search
 from dml_bench.files import write_atomically, write_json
 from dml_bench.gallery.index import CHUNK, Choice, Plan, build, library, narrowed, one_thread, open_mapped, tune
 from dml_bench.gallery.recall import Asked, Measured, measure
@@ -89,7 +89,7 @@ class Look:
         if self.choice.exact:
             similarities, found = nearest(self.index, query, k, len(self.positions), params)
         else:
-            similarities, found = self.index.search(np.ascontiguousarray(query, np.float32), k, params=params)
+            similarities, found = ask(self.index, np.ascontiguousarray(query, np.float32), k, params)
         short = np.flatnonzero((found < 0).any(1))
         rows = np.searchsorted(self.positions, found)
         if len(short):
