@@ -222,5 +222,12 @@ def test_the_saved_copy_of_a_resolved_experiment_is_loaded_back_equal(name, prof
 def test_a_saved_copy_holds_every_option_so_that_a_later_default_can_not_change_it():
     table = as_table(load(SMALLEST))
     assert table["loss"] == {"name": "NTXent", "temperature": 0.1, "distance": "cosine"}
-    assert table["evaluate"] == {"every": 1, "vote_k": [1, 3, 5, 10], "recall_k": [1, 2, 4, 8], "tta": "none", "tta_by": "mean"}
+    assert table["evaluate"] == {
+        "every": 1,
+        "vote_k": [1, 3, 5, 10],
+        "recall_k": [1, 2, 4, 8],
+        "nmi": False,
+        "tta": "none",
+        "tta_by": "mean",
+    }
     assert table["data"]["dataset"] == {"name": "cub", "crop_to_box": False}

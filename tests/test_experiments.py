@@ -46,6 +46,7 @@ COMMON = {
         "labels": "class",
         "class_weights": "none",
         "checkpoint": "last",
+        "sync_bn": False,
         "folds": 0,
     },
 }
