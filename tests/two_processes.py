@@ -10,9 +10,19 @@ from dml_bench import distributed
 
 EXACT = ("train.precision=float32", "model.batch_norm=frozen", "train.batch_size=15", "train.epochs=2")
 """Nothing in such a training depends on how a batch is shared out; 15 images are shared out unevenly, and the last batch is of 6."""
+SPREAD = (
+    "model.weights=source",
+    "pretrain.classes=8",
+    "pretrain.per_class=12",
+    "pretrain.epochs=2",
+    "pretrain.batch_size=16",
+    "pretrain.lr=0.1",
+)
+"""Weights whose embeddings lie so far apart that rounding, other on every processor, decides nothing of what a miner chooses."""
 PLC = ("labelling=plc", "labelling.warm_up=0", "labelling.theta=0", "labelling.theta_end=0")
 RUNS: dict[str, tuple[str, ...]] = {
-    "pairs": (*EXACT, "train.epochs=4"),
+    "pairs": (*EXACT, "miner=none", "train.epochs=4"),
+    "mined": (*EXACT, *SPREAD),
     "proxies": (*EXACT, "loss=ProxyNCA", "miner=none", "train.proxy_lr_factor=10", "mixing.technique=mixup"),
     "views": (*EXACT, "miner=none", "train.views=2", "train.labels=image", "evaluate.tta=mirror"),
     "labels": (
@@ -21,7 +31,7 @@ RUNS: dict[str, tuple[str, ...]] = {
     "head": (
         "train.precision=float32", "train.epochs=2", "model.trainable=head", "augment.random_crop_from=0", "augment.horizontal_flip=0"
     ),
-    "start": (*EXACT, "start=classifier", "start.epochs=1", "start.batch_size=16", "mixing.technique=cutmix"),
+    "start": (*EXACT, "miner=none", "start=classifier", "start.epochs=1", "start.batch_size=16", "mixing.technique=cutmix"),
 }  # fmt: skip
 OWN_STATISTICS = ("train.precision=float32", "train.epochs=1", "train.batch_size=15", "model.head=skip")
 REFUSED = {"inside": ("mixing.technique=manifoldmixup",), "sync_bn": ("train.sync_bn=true",)}
