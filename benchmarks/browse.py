@@ -82,7 +82,7 @@ def main() -> None:
         photographs(images, root / "images")
         folder = trained(root / "images", root)
         found: dict[str, Any] = {"first opening": [opening(folder, root / "cache")]}
-        later = each_in_turn({"later": lambda: opening(folder, root / "cache")}, 1 if options.quick else options.rounds)
+        later = each_in_turn({"later": lambda: opening(folder, root / "cache")}, options.rounds)
     found |= later
     result = {**facts(), "images": images, "seconds": found}
     lines = [

@@ -15,32 +15,50 @@ from typing import Any
 from dml_bench import environment
 from dml_bench.files import write_json
 
-__all__ = ["alone", "each_in_turn", "facts", "in_processes", "median_spread", "options_of", "table", "write"]
+__all__ = [
+    "REPORTS",
+    "alone",
+    "each_in_turn",
+    "facts",
+    "in_processes",
+    "median_spread",
+    "memory_of_this",
+    "options_of",
+    "save",
+    "table",
+    "write",
+]
 
 REPORTS = Path(__file__).parent.parent / "reports" / "speed"
+LOAD = os.getloadavg()[0]
 PACKAGES = ("torch", "torchvision", "pytorch-metric-learning", "faiss-cpu", "numpy", "pillow")
 
 
 def options_of(doc: str | None, **defaults: Any) -> argparse.Namespace:
-    """--rounds, --out, --quick, and an option for each default, whose type is that of the default; tuples are joined by commas."""
+    """--rounds, --out, --quick (one round), and an option for each default, of its type; a tuple takes several."""
+    if LOAD > 0.5:
+        print(f"warning: the load average is {LOAD:.2f}: something else runs here, so trust the ratios more than the times")
     parser = argparse.ArgumentParser(description=(doc or "").splitlines()[0])
     parser.add_argument("--out", type=Path, default=REPORTS)
     parser.add_argument("--quick", action="store_true", help="small sizes: shows that it works, not how fast it is")
     for name, default in {"rounds": 3, **defaults}.items():
-        kind = (lambda text: tuple(int(part) for part in text.split(","))) if isinstance(default, tuple) else type(default)
-        parser.add_argument(f"--{name.replace('_', '-')}", type=kind, default=default)
-    return parser.parse_args()
+        several = isinstance(default, tuple)
+        kind = type(default[0] if several else default)
+        parser.add_argument(f"--{name.replace('_', '-')}", type=kind, default=default, nargs="+" if several else None)
+    options = parser.parse_args()
+    options.rounds = 1 if options.quick else options.rounds
+    return options
 
 
 def facts() -> dict[str, Any]:
-    """Command, machine, load: what every result begins with."""
+    """Command, machine, load when it began: what every result begins with."""
     import torch
 
     return {
         "made_by": {"command": shlex.join(["python", *sys.argv]), "date": datetime.now(UTC).isoformat(timespec="seconds")},
         "machine": environment.describe(),
         "threads": torch.get_num_threads(),
-        "load_average_start": os.getloadavg()[0],
+        "load_average_start": LOAD,
     }
 
 
@@ -70,13 +88,23 @@ def median_spread(values: Sequence[float], digits: int = 3) -> str:
 
 
 def write(name: str, title: str, result: dict[str, Any], lines: Sequence[str], out: Path) -> None:
-    """NAME.json and NAME.md, and the same on the terminal."""
+    """A page with a heading: NAME.json and NAME.md, and the same on the terminal."""
     text = "\n".join([*heading(title, result), *lines, ""])
+    print(text)
+    save(name, result, text, out)
+
+
+def save(name: str, result: dict[str, Any], text: str, out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
     write_json(out / f"{name}.json", result)
     (out / f"{name}.md").write_text(text, encoding="utf-8")
-    print(text)
     print(f"written: {out / name}.json and .md")
+
+
+def memory_of_this() -> dict[str, int]:
+    """Bytes of this process by Linux's names: RssAnon is its own, RssFile pages of files, VmRSS all that is resident, VmHWM its peak."""
+    lines = (line.partition(":") for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines())
+    return {name: int(value.split()[0]) * 1024 for name, _, value in lines if name.startswith(("Rss", "VmRSS", "VmHWM"))}
 
 
 def each_in_turn(ways: dict[str, Callable[[], Any]], rounds: int) -> dict[str, list[Any]]:
@@ -86,7 +114,7 @@ def each_in_turn(ways: dict[str, Callable[[], Any]], rounds: int) -> dict[str, l
     for number in range(rounds):
         for name in names[number % len(names) :] + names[: number % len(names)]:
             found[name].append(ways[name]())
-            print(f"round {number + 1}/{rounds}  {name:<24} {brief(found[name][-1])}", flush=True)
+            print(f"round {number + 1}/{rounds}  {name:<24} {brief(found[name][-1])[:100]}", flush=True)
     return found
 
 

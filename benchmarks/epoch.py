@@ -9,13 +9,11 @@ import argparse
 import gc
 import os
 import resource
-import shlex
 import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable
-from datetime import UTC, datetime
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +22,13 @@ os.environ["TQDM_DISABLE"] = "1"  # the tester's bars would be drawn between the
 import numpy as np
 import torch
 from agreement import check_same
+from common import REPORTS, facts, save
 from contestants import Bare, Contestant, Ours, Setting, Usual
 from page import markdown, show
 from PIL import Image
 from pytorch_metric_learning.utils.accuracy_calculator import AccuracyCalculator
 from rich.console import Console
 
-from dml_bench import environment
 from dml_bench.data import demo
 from dml_bench.data.datasets import open_dataset
 from dml_bench.data.sources import open_pixels
@@ -38,7 +36,6 @@ from dml_bench.data.split import make_split
 from dml_bench.evaluation.metrics import micro, precision_at_1
 from dml_bench.evaluation.neighbours import search
 from dml_bench.experiments import resolve
-from dml_bench.files import write_json
 from dml_bench.training import state
 from dml_bench.training.run import choose_device, choose_precision
 
@@ -103,7 +100,7 @@ def cpu_seconds() -> float:
     return sum(usage.ru_utime + usage.ru_stime for usage in usages)
 
 
-def warm_up(contestants: list[Contestant]) -> None:
+def warm_up(contestants: Sequence[Contestant]) -> None:
     """Two batches of training and of evaluation each, not timed."""
     for contestant in contestants:
         restore = contestant.shorten(2)
@@ -188,7 +185,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--device", default="cpu", help="cpu, cuda or auto")
     parser.add_argument("--only", choices=("ours", "usual", "all"), default="all")
     parser.add_argument("--float32", action="store_true", help="also time ours in float32")
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent.parent / "reports" / "speed")
+    parser.add_argument("--out", type=Path, default=REPORTS)
     parser.add_argument("--cache-dir", type=Path, default=cache, help="where the drawn images are kept")
     parser.add_argument("--quick", action="store_true", help="few images and one round: shows that it works, not how fast it is")
     options = parser.parse_args()
@@ -212,9 +209,6 @@ def contestants_of(options: argparse.Namespace, setting: Setting) -> list[Contes
 
 def measure(options: argparse.Namespace, console: Console, pixels_dir: Path) -> dict[str, Any]:
     """Everything that is timed, and what it was timed on."""
-    load = os.getloadavg()[0]
-    if load > 0.5:
-        console.print(f"warning: the load average is {load:.2f}: something else runs here, so trust the ratios more than the times")
     console.print(f"drawing {options.classes} x {options.per_class} images unless they are there, decoding them, comparing the loops")
     setting, cache_seconds = prepare(options, pixels_dir)
     same = check_same(setting) if options.only == "all" else None
@@ -230,7 +224,6 @@ def measure(options: argparse.Namespace, console: Console, pixels_dir: Path) -> 
         **about(options, setting),
         "precision": {"usual": "float32", "floor": choose_precision("auto", setting.device)}
         | {contestant.name: contestant.run.precision for contestant in ours},
-        "load_average_start": load,
         "load_average_end": os.getloadavg()[0],
         "values": seconds,
         "cache_seconds": cache_seconds,
@@ -244,10 +237,8 @@ def about(options: argparse.Namespace, setting: Setting) -> dict[str, Any]:
     """Command, machine and data."""
     files = [setting.dataset.root / path for path in setting.dataset.paths]
     return {
-        "made_by": {"command": shlex.join(["python", *sys.argv]), "date": datetime.now(UTC).isoformat(timespec="seconds")},
-        "machine": environment.describe(),
+        **facts(),
         "device": torch.cuda.get_device_name(setting.device) if setting.device.type == "cuda" else "cpu",
-        "threads": torch.get_num_threads(),
         "workers": options.workers,
         "experiment": EXPERIMENT,
         "size": options.size,
@@ -269,11 +260,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory(prefix="pixels-", dir=options.cache_dir) as pixels_dir:
             result = measure(options, console, Path(pixels_dir))
         show(result, console)
-        options.out.mkdir(parents=True, exist_ok=True)
-        name = f"epoch-{options.size}"
-        write_json(options.out / f"{name}.json", result)
-        (options.out / f"{name}.md").write_text(markdown(result), encoding="utf-8")
-        console.print(f"written: {options.out / name}.json and .md")
+        save(f"epoch-{options.size}", result, markdown(result), options.out)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import alone, facts, in_processes, median_spread, options_of, table, write
+from common import alone, facts, in_processes, median_spread, memory_of_this, options_of, table, write
 
 METRICS = ("precision_at_1", "r_precision", "mean_average_precision_at_r")
 PER_CLASS = 60
@@ -93,15 +93,11 @@ def measured(way: str, path: str, more: list[str]) -> dict[str, float]:
     work, extra = works[way.partition("_")[0]], ("max_bin_count",) if way == "pml_bin" else ()
     work(embeddings[:600], labels[:600], *extra)  # imports, and the threads' start
     Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
-    before = gigabytes("VmRSS")
+    before = memory_of_this()["VmRSS"]
     start = time.perf_counter()
     score = work(embeddings, labels, *extra)
-    return {"seconds": time.perf_counter() - start, "gigabytes": gigabytes("VmHWM") - before, "precision_at_1": score}
-
-
-def gigabytes(what: str) -> float:
-    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(what))
-    return int(line.split()[1]) * 1024 / 1e9
+    seconds = time.perf_counter() - start
+    return {"seconds": seconds, "gigabytes": (memory_of_this()["VmHWM"] - before) / 1e9, "precision_at_1": score}
 
 
 def main() -> None:

@@ -6,27 +6,21 @@ Writes reports/speed/galleries.json and galleries.md. The vectors are drawn: uni
 since no index can search noise that is the same everywhere. They lie in a file; each index is built and opened in a process of its own.
 """
 
-import argparse
 import json
 import os
 import resource
-import shlex
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
-from datetime import UTC, datetime
+from collections.abc import Sequence
 from functools import reduce
 from operator import getitem
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.console import Console
+from common import alone, facts, in_processes, memory_of_this, options_of, save, table
 
-from dml_bench import environment
-from dml_bench.files import write_json
 from dml_bench.gallery.index import build, one_thread, open_mapped, parse, tune
 from dml_bench.gallery.recall import Asked, Measured, measure
 
@@ -60,13 +54,6 @@ def queries_of(path: Path) -> Path:
     return path.with_suffix(".queries.npy")
 
 
-def memory() -> dict[str, int]:
-    """Bytes of this process that are resident: its own, and pages of files."""
-    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
-    found = {name: int(value.split()[0]) * 1024 for name, _, value in (line.partition(":") for line in lines) if name.startswith("Rss")}
-    return {"own": found["RssAnon"], "files": found["RssFile"]}
-
-
 def peak() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
@@ -89,44 +76,35 @@ def look_up_one(kind: str, vectors: Path, index: Path, mapped: bool) -> dict[str
     import faiss
 
     embeddings, query = np.load(vectors, mmap_mode="r"), np.load(queries_of(vectors))
-    before = memory()
+    before = memory_of_this()
     opened = open_mapped(index) if mapped else faiss.read_index(str(index))
     tune(opened, parse(kind).plan(*embeddings.shape))
-    after_opening = memory()
+    after_opening = memory_of_this()
     with one_thread():
         opened.search(query, 10)
-    after_queries = memory()
+    after_queries = memory_of_this()
     asked = Asked(query, np.full(len(query), -1), "queries")
     found = measure(opened.search, embeddings, asked, index.stat().st_size)
     grown = {name: {part: at[part] - before[part] for part in before} for name, at in (("opened", after_opening), ("asked", after_queries))}
     return {"measured": found.as_dict(), "resident": grown}
 
 
-def in_a_process(*arguments: object) -> dict[str, Any]:
-    """What this script, asked for one thing, prints as JSON."""
-    command = [sys.executable, __file__, "--one", *map(str, arguments)]
-    finished = subprocess.run(command, capture_output=True, text=True, check=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
-    return dict(json.loads(finished.stdout))
+def one(what: str, kind: str, vectors: str, index: str) -> dict[str, Any]:
+    if what == "build":
+        return build_one(kind, Path(vectors), Path(index))
+    return look_up_one(kind, Path(vectors), Path(index), mapped=what == "mapped")
 
 
-def race(size: int, kinds: list[str], rounds: int, folder: Path, console: Console) -> dict[str, Any]:
-    """Rounds of all kinds in turns; who begins changes from round to round."""
+def race(size: int, kinds: Sequence[str], rounds: int, folder: Path) -> dict[str, dict[str, list[Any]]]:
+    """By kind: `built`, `mapped` and `in_memory`, each by round. All are built in turns, then all are asked in turns."""
     vectors = folder / f"{size}.npy"
     draw(vectors, size)
-    found: dict[str, dict[str, list[Any]]] = {kind: {"built": [], "mapped": [], "in_memory": []} for kind in kinds}
-    for number in range(rounds):
-        first = number % len(kinds)
-        for kind in kinds[first:] + kinds[:first]:
-            index = folder / f"{kind.replace(':', '-')}.faiss"
-            found[kind]["built"].append(in_a_process("build", kind, vectors, index))
-            for way in ("mapped", "in_memory"):
-                found[kind][way].append(in_a_process(way, kind, vectors, index))
-            index.unlink()
-            built, mapped = found[kind]["built"][-1], found[kind]["mapped"][-1]["measured"]
-            console.print(
-                f"{size:>9,} round {number + 1}/{rounds}  {kind:<18} built in {built['seconds']:8.2f} s  {mapped['milliseconds']:8.3f} ms "
-                f"(exact {mapped['exact_milliseconds']:.3f})  recall@10 {mapped['recall_at_10']['value']:.3f}"
-            )
+    index = {kind: str(folder / f"{kind.replace(':', '-')}.faiss") for kind in kinds}
+    found: dict[str, dict[str, list[Any]]] = {kind: {} for kind in kinds}
+    for what, name in (("build", "built"), ("mapped", "mapped"), ("in_memory", "in_memory")):
+        ways = {kind: [what, kind, str(vectors), index[kind]] for kind in kinds}
+        for kind, results in in_processes(__file__, ways, rounds).items():
+            found[kind][name] = results
     vectors.unlink()
     return found
 
@@ -135,14 +113,14 @@ def of_rounds(values: list[float], digits: int) -> str:
     return f"{statistics.median(values):,.{digits}f}"
 
 
-def row(kind: str, found: dict[str, list[Any]]) -> str:
+def row(kind: str, found: dict[str, list[Any]]) -> list[str]:
     built, mapped, in_memory = (found[part] for part in ("built", "mapped", "in_memory"))
     told = Measured.from_dict(mapped[0]["measured"])
 
     def median(part: list[Any], *keys: str, scale: float = 1, digits: int = 2) -> str:
         return of_rounds([reduce(getitem, keys, each) / scale for each in part], digits)
 
-    cells = [
+    return [
         f"`{kind}` {', '.join(f'{key}={value}' for key, value in built[0]['parameters'].items())}",
         median(built, "seconds"),
         median(built, "bytes", scale=1e6, digits=1),
@@ -151,15 +129,15 @@ def row(kind: str, found: dict[str, list[Any]]) -> str:
         *(median(in_memory, "measured", key, digits=3) for key in ("milliseconds", "milliseconds_batched")),
         told.recall_at_1.words(),
         told.recall_at_10.words(),
-        *(median(part, "resident", "opened", "own", scale=1e6, digits=0) for part in (mapped, in_memory)),
-        median(mapped, "resident", "asked", "files", scale=1e6, digits=0),
+        *(median(part, "resident", "opened", "RssAnon", scale=1e6, digits=0) for part in (mapped, in_memory)),
+        median(mapped, "resident", "asked", "RssFile", scale=1e6, digits=0),
     ]
-    return f"| {' | '.join(cells)} |"
 
 
-HEADER = (
-    "| index | built, s | file, MB | peak above the vectors, MB | mapped: ms, single | in batches of 100 | in memory: ms, single | in batches of 100 "
-    "| recall@1 | recall@10 | own memory when opened, MB: mapped | in memory | file pages after 1,000 look-ups, mapped, MB |"
+HEAD = (
+    *("index", "built, s", "file, MB", "peak above the vectors, MB", "mapped: ms, single", "in batches of 100", "in memory: ms, single"),
+    *("in batches of 100", "recall@1", "recall@10", "own memory when opened, MB: mapped", "in memory"),
+    "file pages after 1,000 look-ups, mapped, MB",
 )
 
 
@@ -175,59 +153,24 @@ def markdown(result: dict[str, Any]) -> str:
         times = [run["measured"] for each in found.values() for run in each["mapped"]]
         single, batched = (of_rounds([each[key] for each in times], 3) for key in ("exact_milliseconds", "exact_milliseconds_batched"))
         lines += ["", f"## {int(size):,} images", "", f"Exact, without an index: {single} ms a look-up, {batched} in batches of 100.", ""]
-        lines += [HEADER, f"|---|{'--:|' * (HEADER.count('|') - 2)}", *(row(kind, each) for kind, each in found.items())]
+        lines += table(HEAD, [row(kind, each) for kind, each in found.items()])
     return "\n".join([*lines, ""])
 
 
-def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("--sizes", type=int, nargs="+", default=[10_000, 100_000, 1_000_000])
-    parser.add_argument("--kinds", nargs="+", default=list(KINDS), help="as of --index, e.g. ivf:nprobe=16")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent.parent / "reports" / "speed")
-    parser.add_argument("--folder", type=Path, help="where vectors and indexes are put meanwhile; by default the system's")
-    parser.add_argument("--quick", action="store_true", help="a small gallery: shows that it works, not how fast it is")
-    parser.add_argument("--one", nargs=4, help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    if options.quick:
-        options.sizes, options.rounds, options.kinds = [2000], 1, ["flat", "ivf"]
-    return options
-
-
-def one(what: str, kind: str, vectors: str, index: str) -> dict[str, Any]:
-    if what == "build":
-        return build_one(kind, Path(vectors), Path(index))
-    return look_up_one(kind, Path(vectors), Path(index), mapped=what == "mapped")
-
-
 def main() -> None:
-    options = arguments()
-    if options.one:
-        print(json.dumps(one(*options.one)))
-        return
-    console = Console(width=None if sys.stdout.isatty() else 140)
-    load = os.getloadavg()[0]
-    if load > 0.5:
-        console.print(f"warning: the load average is {load:.2f}: something else runs here, so trust the ratios more than the times")
+    options = options_of(__doc__, sizes=(10_000, 100_000, 1_000_000), kinds=KINDS, folder=tempfile.gettempdir())
+    wanted, kinds = ((2000,), ("flat", "ivf")) if options.quick else (options.sizes, options.kinds)
+    os.environ["OMP_NUM_THREADS"] = "1"  # of the processes that measure
     with tempfile.TemporaryDirectory(prefix="galleries-", dir=options.folder) as folder:
-        sizes = {str(size): race(size, options.kinds, options.rounds, Path(folder), console) for size in options.sizes}
-    result = {
-        "made_by": {"command": shlex.join(["python", *sys.argv]), "date": datetime.now(UTC).isoformat(timespec="seconds")},
-        "machine": environment.describe(),
-        "threads": 1,
-        "rounds": options.rounds,
-        "load_average_start": load,
-        "load_average_end": os.getloadavg()[0],
-        "dim": DIM,
-        "images_per_class": PER_CLASS,
-        "queries": QUERIES,
-        "sizes": sizes,
-    }
-    options.out.mkdir(parents=True, exist_ok=True)
-    write_json(options.out / "galleries.json", result)
-    (options.out / "galleries.md").write_text(markdown(result), encoding="utf-8")
-    console.print(markdown(result))
+        sizes = {str(size): race(size, kinds, options.rounds, Path(folder)) for size in wanted}
+    shape = {"dim": DIM, "images_per_class": PER_CLASS, "queries": QUERIES}
+    result = {**facts(), "threads": 1, "rounds": options.rounds, **shape, "sizes": sizes}
+    print(markdown(result))
+    save("galleries", result, markdown(result), options.out)
 
 
 if __name__ == "__main__":
-    main()
+    if (arguments := alone()) is not None:
+        print(json.dumps(one(*arguments)))
+    else:
+        main()

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import alone, facts, in_processes, options_of, table, write
+from common import alone, facts, in_processes, memory_of_this, options_of, table, write
 from PIL import Image
 
 EXPERIMENT = "EPSHN_cosine_resnet18_scratch_sgd_aug"
@@ -39,10 +39,8 @@ class Sampler(threading.Thread):
 
     def run(self) -> None:
         while True:
-            for line in Path("/proc/self/status").read_text().splitlines():
-                name, _, value = line.partition(":")
-                if name in self.peak:
-                    self.peak[name] = max(self.peak[name], int(value.split()[0]) * 1024 / 1e6)
+            now = memory_of_this()
+            self.peak = {name: max(most, now[name] / 1e6) for name, most in self.peak.items()}
             time.sleep(0.05)
 
 

@@ -176,7 +176,7 @@ def ways_of(name: str, sizes: tuple[int, ...], cache: Path, pixels: Path) -> Way
 def main() -> None:
     cache = Path.home() / ".cache" / "dml-bench" / "benchmark"
     options = options_of(__doc__, cache_dir=str(cache))
-    rounds, found = 1 if options.quick else options.rounds, {}
+    found: dict[str, dict[int, float]] = {}
     raw: dict[str, dict[str, list[float]]] = {}
     with tempfile.TemporaryDirectory() as pixels:
         for name, (title, _, sizes) in MEASURES.items():
@@ -185,7 +185,7 @@ def main() -> None:
             for way in ways.values():
                 way()
             timed = {str(size): (lambda way=way: seconds(way)) for size, way in ways.items()}
-            raw[name] = each_in_turn(timed, rounds)
+            raw[name] = each_in_turn(timed, options.rounds)
             found[name] = {int(size): statistics.median(taken) for size, taken in raw[name].items()}
     options.out.mkdir(parents=True, exist_ok=True)
     figure(found, options.out)
@@ -197,12 +197,12 @@ def main() -> None:
     lines = [
         *(
             "",
-            f"Medians of {rounds} rounds in turns. An exponent of 1 is proportional, 2 is quadratic; the last one is that between the two",
+            f"Medians of {options.rounds} rounds in turns. An exponent of 1 is proportional, 2 is quadratic; the last one is that between the two",
         ),
         *("largest sizes, where constant costs weigh least.", "", "![](scaling.png)", ""),
         *table(["", "exponent", "last", "seconds"], rows),
     ]
-    write("scaling", "How the cost grows", {**facts(), "rounds": rounds, "seconds": raw}, lines, options.out)
+    write("scaling", "How the cost grows", {**facts(), "rounds": options.rounds, "seconds": raw}, lines, options.out)
 
 
 if __name__ == "__main__":

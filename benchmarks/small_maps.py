@@ -59,15 +59,15 @@ def both_ways(shape: tuple[int, ...], batch: int, rounds: int) -> dict[str, list
 
 def main() -> None:
     options = options_of(__doc__, rounds=15, batch_size=64)
-    rounds, batch = (1, 8) if options.quick else (options.rounds, options.batch_size)
-    found = {str(shape): both_ways(shape, batch, rounds) for shape in SHAPES}
+    batch = 8 if options.quick else options.batch_size
+    found = {str(shape): both_ways(shape, batch, options.rounds) for shape in SHAPES}
     rows = []
     for shape, taken in zip(SHAPES, found.values(), strict=True):
         into, out, side, stride = shape
         after = -(-side // stride)
         fast = statistics.median(a / b for a, b in zip(taken["oneDNN"], taken["product"], strict=True))
         rows.append([f"{into} to {out}, map {after} x {after}", *(median_spread(taken[name]) for name in taken), f"{fast:.2f}"])
-    lines = ["", f"Backward pass in milliseconds, batch of {batch}, medians (least-most) of {rounds} rounds in turns.", ""]
+    lines = ["", f"Backward pass in milliseconds, batch of {batch}, medians (least-most) of {options.rounds} rounds in turns.", ""]
     lines += table(["", "oneDNN", "weight gradient as a product", "oneDNN : product"], rows)
     write(
         "small_maps",

@@ -66,7 +66,7 @@ def main() -> None:
     ways["first training step, cached images"] = lambda: first_step(options.cache_dir)
     for way in ways.values():  # files are read once, images are drawn and decoded once
         way()
-    seconds = each_in_turn(ways, 1 if options.quick else options.rounds)
+    seconds = each_in_turn(ways, options.rounds)
     result = {**facts(), "rounds": options.rounds, "experiment": EXPERIMENT, "seconds": seconds}
     rows = [[name, median_spread(taken)] for name, taken in seconds.items()]
     lines = ["", f"Medians (least-most) of {options.rounds} rounds in turns.", "", *table(["", "seconds"], rows)]

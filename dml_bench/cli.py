@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from dml_bench.console import SuiteProgress, TerminalWatch
     from dml_bench.data.images import Unreadable
     from dml_bench.suite.engine import Engine
+    from dml_bench.suite.run import Suite
 
 __all__ = ["app", "main"]
 
@@ -145,15 +146,29 @@ def run(
         show_outcome(watch.console, outcome.folder, outcome.summary)
 
 
+Names = Annotated[
+    list[str], typer.Argument(metavar="[EXPERIMENT]...", help="Experiments or .toml files, in place of a table.", show_default=False)
+]
+Only = Annotated[list[str], typer.Option("--only", help="Only rows whose name matches, e.g. 'EPSHN*'; repeatable.", metavar="GLOB")]
+TableFolder = Annotated[Path | None, typer.Option(help="Where the table is written; by default a folder in --out.", show_default=False)]
+Ray = Annotated[
+    str,
+    typer.Option(
+        help="Run on Ray: the cluster that this machine belongs to (auto), the one at HOST:PORT, or one started here (local).",
+        metavar="auto|HOST:PORT|local",
+        show_default=False,
+    ),
+]
+PrintJobs = Annotated[
+    bool, typer.Option("--print-jobs", help="Run nothing; print a command for each run that is not finished, for SLURM or xargs.")
+]
+
+
 @app.command()
 def suite(  # noqa: PLR0913, PLR0917 - its parameters are its options
-    names: Annotated[
-        list[str], typer.Argument(metavar="[EXPERIMENT]...", help="Experiments or .toml files, in place of a table.", show_default=False)
-    ] = [],  # noqa: B006
+    names: Names = [],  # noqa: B006
     table: Annotated[str, typer.Option(help="Which table of experiments.", show_default="study")] = "",
-    only: Annotated[
-        list[str], typer.Option("--only", help="Only rows whose name matches, e.g. 'EPSHN*'; repeatable.", metavar="GLOB")
-    ] = [],  # noqa: B006
+    only: Only = [],  # noqa: B006
     demo: Demo = False,
     data_dir: DataDir = None,
     dataset: DatasetName = "",
@@ -164,24 +179,13 @@ def suite(  # noqa: PLR0913, PLR0917 - its parameters are its options
     device: Device = "auto",
     devices: Annotated[str, typer.Option(help="Devices that the runs share, e.g. cuda:0,cuda:1.", show_default=False)] = "",
     out: Out = Path("runs"),
-    report: Annotated[
-        Path | None, typer.Option(help="Where the table is written; by default a folder in --out.", show_default=False)
-    ] = None,
+    report: TableFolder = None,
     cache_dir: CacheDir = default_cache(),  # noqa: B008
     wandb: Wandb = WandbMode.offline,
     skip_unreadable: SkipUnreadable = False,
-    ray: Annotated[
-        str,
-        typer.Option(
-            help="Run on Ray: the cluster that this machine belongs to (auto), the one at HOST:PORT, or one started here (local).",
-            metavar="auto|HOST:PORT|local",
-            show_default=False,
-        ),
-    ] = "",
+    ray: Ray = "",
     gpus_per_run: Annotated[float, typer.Option(help="With --ray: the part of a GPU that each run takes.")] = 1.0,
-    print_jobs: Annotated[
-        bool, typer.Option("--print-jobs", help="Run nothing; print a command for each run that is not finished, for SLURM or xargs.")
-    ] = False,
+    print_jobs: PrintJobs = False,
 ) -> None:
     """Run a table of experiments, each in a process of its own, and set them side by side. Finished runs are kept;
     the same command goes on where an earlier one stopped. Exit code 1 if a run failed.
@@ -196,7 +200,7 @@ def suite(  # noqa: PLR0913, PLR0917 - its parameters are its options
 
     name, title, rows = chosen_rows(names, table, only, profile="demo" if demo else "", overrides=overrides, seeds=split_seeds(seeds))
     from dml_bench.console import SuiteProgress
-    from dml_bench.suite.run import Suite, commands, run_suite
+    from dml_bench.suite.run import Suite, commands
 
     asked = Suite(
         name=name,
@@ -216,7 +220,13 @@ def suite(  # noqa: PLR0913, PLR0917 - its parameters are its options
             typer.echo(line)
         return
     display = SuiteProgress(terminal())
-    engine = engine_of(ray, jobs, device, devices, gpus_per_run, display)
+    carry_out(asked, engine_of(ray, jobs, device, devices, gpus_per_run, display), display)
+
+
+def carry_out(asked: "Suite", engine: "AbstractContextManager[Engine]", display: "SuiteProgress") -> None:
+    """Run a suite; exit with 130 after Ctrl-C and with 1 if a run failed."""
+    from dml_bench.suite.run import run_suite
+
     try:
         ended = run_suite(asked, engine, display)
     except KeyboardInterrupt:

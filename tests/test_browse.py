@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from handmade import experiment, finish, store
 from PIL import Image, ImageOps
-from tiny import train
+from tiny import refusal, train
 
 from dml_bench.browse import database
 from dml_bench.browse.columns import Label, columns, confused
@@ -25,7 +25,6 @@ from dml_bench.browse.session import dataset_name, forget, state_of
 from dml_bench.browse.table import Answered, Images, chosen_classes, mistakenness, read_images
 from dml_bench.browse.traces import distinct, traces
 from dml_bench.browse.twins import near_duplicates
-from dml_bench.cli import main
 from dml_bench.evaluation.neighbours import Neighbours
 from dml_bench.gallery.store import Entry, run_gallery
 from dml_bench.gallery.store import Place as GalleryPlace
@@ -58,19 +57,6 @@ def enrol(run: FinishedRun, phase: str, path: str, name: str, degrees: float) ->
     vector = np.array([[math.cos(math.radians(degrees)), math.sin(math.radians(degrees))]], np.float32)
     GalleryPlace(run, phase).path.parent.mkdir(exist_ok=True)
     GalleryPlace(run, phase).write(gallery.joined((Entry(name, path, "", "enrolled"),), vector))
-
-
-def dml_bench(monkeypatch, *arguments: object) -> int:
-    monkeypatch.setattr(sys, "argv", ["dml-bench", *map(str, arguments)])
-    with pytest.raises(SystemExit) as ended:
-        main()
-    return int(ended.value.code or 0)
-
-
-def refusal(monkeypatch, capsys, *arguments: object) -> str:
-    assert dml_bench(monkeypatch, *arguments) == 2
-    (line,) = capsys.readouterr().err.splitlines()
-    return line
 
 
 # The table

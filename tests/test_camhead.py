@@ -2,14 +2,13 @@
 
 import pytest
 import torch
-from tiny import train
+from tiny import StopsAfter, train
 from torch.nn import functional
 
 from dml_bench import experiments
 from dml_bench.model.embedder import Embedder, build_embedder
 from dml_bench.objectives.objective import build_objective
 from dml_bench.registry import heads
-from dml_bench.training.watch import Watch
 
 FAMILIES = [
     "resnet18",
@@ -108,18 +107,6 @@ def test_it_trains_both_phases_also_on_the_maps_of_a_frozen_backbone(birds, cach
     frozen = ["augment={}", "model.trainable=head"] if trainable == "head" else []
     outcome = train(birds, cache_dir, tmp_path, "model.head={name='cam', dim=16}", *frozen)
     assert set(outcome.summary["phases"]) == {"all", "limited"}
-
-
-class StopsAfter(Watch):
-    """Someone who interrupts the run after so many epochs."""
-
-    def __init__(self, epochs: int) -> None:
-        self.left = epochs
-
-    def epoch(self, record: dict[str, object]) -> None:
-        self.left -= 1
-        if not self.left:
-            raise KeyboardInterrupt
 
 
 @pytest.mark.slow

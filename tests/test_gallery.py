@@ -2,16 +2,14 @@
 
 import json
 import shutil
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from handmade import Vectors, experiment, finish, store
 from PIL import Image
-from tiny import train
+from tiny import dml_bench, refusal, train
 
-from dml_bench.cli import main
 from dml_bench.gallery.answering import Answers, Bar, answer, evidence, named_images
 from dml_bench.gallery.enrolment import Changes, Enrolment, change, photos_by_class
 from dml_bench.gallery.network import Network
@@ -49,20 +47,6 @@ def photos(tmp_path) -> Path:
 def enrol(place: Place, photos: Path | None = None, **changes: object) -> Enrolment:
     chosen = photos_by_class(photos) if photos else ()
     return change(place, Changes(photos=chosen, **changes), lambda: Network(place.run, place.phase, "cpu"))
-
-
-def dml_bench(monkeypatch, *arguments: object) -> int:
-    """The exit code of a command, run in this process."""
-    monkeypatch.setattr(sys, "argv", ["dml-bench", *map(str, arguments)])
-    with pytest.raises(SystemExit) as ended:
-        main()
-    return int(ended.value.code or 0)
-
-
-def refusal(monkeypatch, capsys, *arguments: object) -> str:
-    assert dml_bench(monkeypatch, *arguments) == 2
-    (line,) = capsys.readouterr().err.splitlines()
-    return line
 
 
 @pytest.mark.parametrize("phase", ["all", "limited"])

@@ -11,8 +11,7 @@ import faiss.contrib.torch_utils  # as pytorch-metric-learning does, which puts 
 import numpy as np
 import pytest
 from handmade import experiment, finish
-from test_gallery import dml_bench, refusal
-from tiny import train
+from tiny import dml_bench, refusal, train
 
 from dml_bench.evaluation.neighbours import search
 from dml_bench.gallery.index import advice, build, open_mapped, parse

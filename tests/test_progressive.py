@@ -4,26 +4,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny import tiny, train
+from tiny import StopsAfter, tiny, train
 
 from dml_bench.data.sources import Pixels
 from dml_bench.model.embedder import Embedder, build_embedder
-from dml_bench.training.watch import Watch
 
 GROWING = ("images.progressive=[16, 24, 32]",)
 HEAVY = ("augment.dihedral=0.5", "augment.rotate=20", "augment.zoom=1.2", "augment.warp=0.2", "augment.lighting=0.2")
-
-
-class StopsAfter(Watch):
-    """Someone who interrupts the run after so many epochs."""
-
-    def __init__(self, epochs: int) -> None:
-        self.left = epochs
-
-    def epoch(self, record: dict[str, object]) -> None:
-        self.left -= 1
-        if not self.left:
-            raise KeyboardInterrupt
 
 
 def weights(folder: Path) -> list[bytes]:

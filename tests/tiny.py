@@ -1,12 +1,16 @@
-"""An experiment that trains in about a second, and its run as a process of its own."""
+"""An experiment that trains in about a second, its run as a process of its own or interrupted, and commands typed in this process."""
 
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+from dml_bench.cli import main
 from dml_bench.config import Experiment
 from dml_bench.experiments import resolve
 from dml_bench.runner import Outcome, Request, run
+from dml_bench.training.watch import Watch
 
 SETTINGS = (  # about a second on two cores
     "unseen=last:2",
@@ -37,3 +41,29 @@ def command(birds: Path, cache_dir: Path, out: Path, *more: str) -> list[str]:
 
 def start(birds: Path, cache_dir: Path, out: Path, *more: str) -> subprocess.Popen[str]:
     return subprocess.Popen(command(birds, cache_dir, out, *more), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+class StopsAfter(Watch):
+    """Someone who interrupts the run after so many epochs."""
+
+    def __init__(self, epochs: int) -> None:
+        self.left = epochs
+
+    def epoch(self, record: dict[str, object]) -> None:
+        self.left -= 1
+        if not self.left:
+            raise KeyboardInterrupt
+
+
+def dml_bench(monkeypatch, *arguments: object) -> int:
+    """The exit code of a command, run in this process."""
+    monkeypatch.setattr(sys, "argv", ["dml-bench", *map(str, arguments)])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    return int(ended.value.code or 0)
+
+
+def refusal(monkeypatch, capsys, *arguments: object) -> str:
+    assert dml_bench(monkeypatch, *arguments) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    return line

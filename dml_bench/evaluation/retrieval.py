@@ -22,8 +22,8 @@ __all__ = ["Retrieval"]
 class Retrieval:
     """R@k, R-precision and MAP@R over the test images. All are means over queries, as published; P@1 also over classes; NMI if asked for."""
 
-    def __init__(self, experiment: Experiment, dataset: Dataset, split: Split, found: Neighbours, query: np.ndarray):
-        """`query` are the (query, dim) unit vectors whose neighbours were found."""
+    def __init__(self, experiment: Experiment, dataset: Dataset, split: Split, found: Neighbours, query: np.ndarray | None):
+        """`query` are the (query, dim) unit vectors whose neighbours were found, where NMI is asked for."""
         self.experiment = experiment
         self.dataset = dataset
         self.split = split
@@ -33,7 +33,7 @@ class Retrieval:
     @cached_property
     def nmi(self) -> dict[str, float]:
         """Empty where it is not asked for."""
-        if not self.experiment.evaluate.nmi:
+        if self.query is None:
             return {}
         return {"nmi": normalized_mutual_information(self.query, self.found.query_labels, self.experiment.seed)}
 

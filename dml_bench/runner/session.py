@@ -262,7 +262,8 @@ class Session:
         folders = {phase.name: self.folder.phase(phase.name) for phase in self.phases}
         found = {name: results.read_neighbours(folder / "neighbours.safetensors") for name, folder in folders.items()}
         if self.experiment.protocol == "class_disjoint":
-            query = results.read_arrays(folders["disjoint"] / "embeddings.safetensors")["query"]
+            embeddings = folders["disjoint"] / "embeddings.safetensors"
+            query = results.read_arrays(embeddings)["query"] if self.experiment.evaluate.nmi else None
             return Retrieval(self.experiment, self.dataset, self.split, found["disjoint"], query)
         paths = {name: folder / "logits.safetensors" for name, folder in folders.items()}
         classified = {name: results.read_arrays(path)["predicted"] for name, path in paths.items() if path.exists()}
