@@ -13,10 +13,10 @@ from pathlib import Path
 
 import numpy as np
 
-from dml_bench.evaluation.statistics import Interval, Spread, interval, spread
-from dml_bench.measured import FinishedRun, measure, metric_of, metrics_of, read_folder, run_folders
+from dml_bench.evaluation.statistics import Interval, Scores, Spread, interval, spread
+from dml_bench.measured import FinishedRun, Metric, metric_of, metrics_of, read_folder, run_folders
 
-__all__ = ["ClassDifference", "Comparison", "Difference", "Side", "compare", "holm", "read_sides"]
+__all__ = ["ClassDifference", "Comparison", "Difference", "Side", "compare", "difference_of", "holm", "read_sides"]
 
 HIDDEN = ("test_accuracy", "precision_drop_all_classes", "precision_at_1_macro_limited")
 """They say little beside the macro mean and what is said of the seen and the unseen."""
@@ -149,13 +149,18 @@ def held_out(run: FinishedRun) -> tuple[tuple[int, ...], ...]:
 
 def one_difference(first: Side, second: Side, name: str) -> Difference:
     metric = metric_of(first.runs[0].experiment, name)
-    per_query = [metric.scores(a).minus(metric.scores(b)) for a, b in zip(first.runs, second.runs, strict=True)]
+    return difference_of(name, metric, *([metric.scores(run) for run in side.runs] for side in (first, second)))
+
+
+def difference_of(name: str, metric: Metric, first: Sequence[Scores], second: Sequence[Scores]) -> Difference:
+    """Of what was measured on the same queries, once per seed."""
+    per_query = [a.minus(b) for a, b in zip(first, second, strict=True)]
     found = interval(per_query, average=metric.average, within=metric.of_differences)
     return Difference(
         metric=name,
         words=metric.head,
-        first=measure(first.runs, name),
-        second=measure(second.runs, name),
+        first=interval(first, average=metric.average, within=metric.within),
+        second=interval(second, average=metric.average, within=metric.within),
         difference=found,
         p=p_value(found.estimate, spread(per_query, average=metric.average)),
         p_holm=float("nan"),

@@ -36,6 +36,36 @@ def test_an_effect_is_the_difference_from_the_experiment_that_is_extended(tmp_pa
     assert effect.verdict == "helps known and hurts unseen"
 
 
+def test_a_change_to_several_experiments_is_averaged_over_them_query_by_query(tmp_path):
+    shares = {
+        BASELINE: (0.5, 0.5),
+        MIXUP: (0.8, 0.3),
+        "ArcFace_cosine_resnet18_sgd_aug": (0.6, 0.6),
+        "ArcFace_cosine_resnet18_sgd_aug+mixup": (0.7, 0.7),
+    }
+    runs = {name: [run(tmp_path, name, *of, seed=seed) for seed in (42, 43)] for name, of in shares.items()}
+    *_, last = found = effects(runs)
+    assert [effect.name for effect in found] == [
+        MIXUP,
+        "ArcFace_cosine_resnet18_sgd_aug",
+        "ArcFace_cosine_resnet18_sgd_aug+mixup",
+        "+mixup",
+    ]
+    assert (last.to, last.without) == ((BASELINE, "ArcFace_cosine_resnet18_sgd_aug"), "mean of EPSHN, ArcFace")
+    assert last.seen.difference.estimate == pytest.approx((0.3 + 0.1) / 2)
+    assert last.unseen.difference.estimate == pytest.approx((-0.2 + 0.1) / 2)
+    assert last.seen.first.estimate == pytest.approx(0.75)
+    width = [effect.unseen.difference.high - effect.unseen.difference.low for effect in found]
+    assert width[3] < max(width)
+
+
+def test_a_mean_is_taken_over_the_same_queries_only(tmp_path):
+    arc = "ArcFace_cosine_resnet18_sgd_aug"
+    runs = {name: [run(tmp_path, name, 0.5, 0.5, seed=42)] for name in (BASELINE, MIXUP)}
+    runs |= {name: [run(tmp_path, name, 0.5, 0.5, seed=43)] for name in (arc, f"{arc}+mixup")}
+    assert [effect.name for effect in effects(runs)] == [MIXUP, f"{arc}+mixup"]
+
+
 def test_a_change_of_nothing_can_t_be_told(tmp_path):
     [effect] = effects({name: [run(tmp_path, name, 0.5, 0.5)] for name in (BASELINE, MIXUP)})
     assert effect.verdict == "can't be told"

@@ -40,9 +40,19 @@ class Scores:
 
     def minus(self, other: "Scores") -> "Scores":
         """The differences on the same queries. Raises ValueError where the two were asked different questions."""
+        return Scores(self.values - self.paired(other), self.labels)
+
+    def paired(self, other: "Scores") -> np.ndarray:
+        """The other's values, query by query. Raises ValueError where the two were asked different questions."""
         if not np.array_equal(self.labels, other.labels):
             raise ValueError("the two were evaluated on different queries: they can't be compared in pairs")
-        return Scores(self.values - other.values, self.labels)
+        return other.values
+
+    @staticmethod
+    def mean(several: Sequence["Scores"]) -> "Scores":
+        """The mean on each query. Raises ValueError where they were asked different questions."""
+        first = several[0]
+        return Scores(np.mean([first.paired(other) for other in several], axis=0), first.labels)
 
     def of_classes(self, chosen: Sequence[int] | np.ndarray) -> "Scores":
         """The queries of these classes."""

@@ -36,7 +36,8 @@ def words(effects: Sequence[Effect]) -> list[str]:
         *told,
         "Each experiment minus the one that it extends, query by query over the seeds that both have, with 95% intervals. P@1 of the model "
         "that never saw the unseen classes, mean over classes; of the drop, less is better. Beyond doubt: p < .05 after Holm's correction "
-        f"for all {len(METRICS) * len(effects)} differences.",
+        f"for all {len(METRICS) * len(effects)} differences."
+        + (" A change made to several experiments has a row for their mean too." if any(len(effect.to) > 1 for effect in effects) else ""),
     ]
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
+from dml_bench.effects import Effect, in_short
 from dml_bench.evaluation.statistics import Interval
 from dml_bench.measured import described
 from dml_bench.report.closer import Closer, class_drop
@@ -444,7 +445,7 @@ def effect_dots(section: Section, closer: dict[str, Closer]) -> Drawn | None:
             face = colour if part.better != -1 else "none"
             how: Any = {"fmt": "o", "markersize": 4, "color": colour, "markerfacecolor": face, "elinewidth": 1}
             axes.errorbar([part.difference.estimate], [row + shift], xerr=as_error([part.difference]), **how)
-    finish_rows(axes, [f"{effect.changed}  to {in_short(effect.without)}" for effect in found], "P@1 with the change minus P@1 without")
+    finish_rows(axes, [effect_name(effect) for effect in found], "P@1 with the change minus P@1 without")
     axes.axvline(0, color=INK, linewidth=0.8)
     largest = max(abs(part.difference.estimate) for *_, parts in groups for part in parts)
     low, high = axes.get_xlim()
@@ -459,10 +460,8 @@ def effect_dots(section: Section, closer: dict[str, Closer]) -> Drawn | None:
     return saved(figure, f"changes-{section.slug}", "What each change does to known and to unseen classes", caption)
 
 
-def in_short(name: str) -> str:
-    """The loss and what was added to the experiment: crossentropy_resnet18_sgd_aug+labelnoise is crossentropy+labelnoise."""
-    first, *added = name.split("+")
-    return "+".join([first.partition("_")[0], *added])
+def effect_name(effect: Effect) -> str:
+    return f"{effect.changed}  to {in_short(effect.to[0])}" if len(effect.to) == 1 else f"{effect.changed}  mean of {len(effect.to)}"
 
 
 def cost_scatter(section: Section, closer: dict[str, Closer]) -> Drawn | None:
