@@ -12,6 +12,7 @@ from floor import Floor
 from torch import Tensor
 from usual_loop import UsualLoop
 
+from dml_bench.allocator import keep_freed_memory, set_thresholds
 from dml_bench.config import Experiment
 from dml_bench.data.datasets import Dataset
 from dml_bench.data.sources import Pixels
@@ -74,11 +75,11 @@ class Ours:
 
     def train(self) -> None:
         self.epoch += 1
-        with determinism():
+        with determinism(), kept_memory():
             loop.train_epoch(self.run, self.epoch)
 
     def evaluate(self) -> float:
-        with determinism():
+        with determinism(), kept_memory():
             return loop.measure(self.run)["test_accuracy"]
 
     def shorten(self, batches: int) -> Callable[[], None]:
@@ -106,7 +107,7 @@ class Ours:
 
         def work() -> None:
             run.embedder.train()
-            with determinism():
+            with determinism(), kept_memory():
                 for _ in range(count):
                     self.step(inputs, targets)
 
@@ -194,10 +195,12 @@ class Bare:
         )
 
     def train(self) -> None:
-        self.loop.train_epoch()
+        with kept_memory():
+            self.loop.train_epoch()
 
     def evaluate(self) -> float:
-        return self.loop.evaluate()
+        with kept_memory():
+            return self.loop.evaluate()
 
     def shorten(self, batches: int) -> Callable[[], None]:
         whole = self.loop.train_images, self.loop.test_images
@@ -219,10 +222,21 @@ class Bare:
 
         def work() -> None:
             self.loop.model.train()
-            for _ in range(count):
-                self.loop.step(pixels, labels)
+            with kept_memory():
+                for _ in range(count):
+                    self.loop.step(pixels, labels)
 
         return work
+
+
+@contextmanager
+def kept_memory() -> Iterator[None]:
+    """Ours and the bare loop keep freed memory; for the usual loop glibc's thresholds are what they become by themselves, at their highest."""
+    keep_freed_memory()
+    try:
+        yield
+    finally:
+        set_thresholds(mmap=32 * 2**20, trim=64 * 2**20)
 
 
 @contextmanager

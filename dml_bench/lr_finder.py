@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from dml_bench.allocator import keep_freed_memory
 from dml_bench.config import Component, Experiment
 from dml_bench.runner.opening import opened
 from dml_bench.seeding import deterministic, seed_everything
@@ -106,6 +107,7 @@ def begun(experiment: Experiment, data_dir: Path | None, cache_dir: Path, device
     device = choose_device(device_name)
     precision = choose_precision(plain.train.precision, device)
     deterministic()
+    keep_freed_memory()
     found = opened(plain, data_dir, cache_dir, device, watch)
     first = members_of(plain, found.phases[0], found.dataset, found.split, Path())[0].phase
     stage = stages(plain, (first,), found.dataset, found.split, cache_dir, device, precision, watch)[first.name]

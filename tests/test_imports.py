@@ -15,6 +15,7 @@ LEAVES = ["wandb", "fiftyone", "umap", "matplotlib", "ray"]
 HEIGHT = {
     "": -1,
     "registry": 0,
+    "allocator": 0,
     "files": 0,
     "seeding": 0,
     "environment": 0,

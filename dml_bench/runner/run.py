@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from dml_bench import distributed
+from dml_bench.allocator import keep_freed_memory
 from dml_bench.data.datasets import open_dataset
 from dml_bench.model.embedder import build_embedder
 from dml_bench.results import RunFolder
@@ -31,6 +32,7 @@ def run(request: Request) -> Outcome:
     check_together(experiment, device)
     precision = choose_precision(experiment.train.precision, device)
     deterministic()
+    keep_freed_memory()
     with distributed.in_turn():
         dataset = open_dataset(experiment.data.dataset, request.data_dir, request.cache_dir, watch.progress)
     phases_of(experiment, dataset, split_of(experiment, dataset))  # what can't be divided as asked leaves no folder behind
