@@ -35,7 +35,7 @@ PACKAGES = ("torch", "torchvision", "pytorch-metric-learning", "faiss-cpu", "num
 
 
 def options_of(doc: str | None, **defaults: Any) -> argparse.Namespace:
-    """--rounds, --out, --quick (one round), and an option for each default, of its type; a tuple takes several."""
+    """--rounds, --out, --quick (one round), and an option for each default, of its type; a tuple takes several, an empty one texts."""
     if LOAD > 0.5:
         print(f"warning: the load average is {LOAD:.2f}: something else runs here, so trust the ratios more than the times")
     parser = argparse.ArgumentParser(description=(doc or "").splitlines()[0])
@@ -43,7 +43,7 @@ def options_of(doc: str | None, **defaults: Any) -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="small sizes: shows that it works, not how fast it is")
     for name, default in {"rounds": 3, **defaults}.items():
         several = isinstance(default, tuple)
-        kind = type(default[0] if several else default)
+        kind = type((*default, "")[0] if several else default)
         parser.add_argument(f"--{name.replace('_', '-')}", type=kind, default=default, nargs="+" if several else None)
     options = parser.parse_args()
     options.rounds = 1 if options.quick else options.rounds
