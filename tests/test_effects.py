@@ -1,5 +1,6 @@
 """What a change does to known and to unseen classes, from runs written by hand."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -90,6 +91,17 @@ def test_what_changed_is_what_one_name_has_and_the_other_has_not():
     assert changed(MIXUP, BASELINE) == "+mixup"
     assert changed("crossentropy_resnet18_camhead_sgd_aug", "crossentropy_resnet18_sgd_aug") == "camhead"
     assert changed("EPSHN_cosine_xresnet18+mish_scratch_sgd_aug", "EPSHN_cosine_xresnet18_scratch_sgd_aug") == "+mish"
+
+
+def test_what_is_beyond_its_own_interval_only_is_a_hint_and_what_is_beyond_doubt_is_none(tmp_path):
+    from dml_bench.report.changes import hints
+
+    [effect] = effects({BASELINE: [run(tmp_path, BASELINE, 0.2, 0.2)], MIXUP: [run(tmp_path, MIXUP, 0.9, 0.9)]})
+    assert effect.seen.better == 0 and hints("known", [(effect, effect.seen)]) == ""
+    open_ = replace(effect.seen, p_holm=0.2)
+    assert "better with +mixup (EPSHN)." in hints("known", [(effect, open_)])
+    around_zero = replace(open_, difference=replace(open_.difference, low=-0.1))
+    assert hints("known", [(effect, around_zero)]) == ""
 
 
 def test_the_report_shows_what_each_change_does_as_words_table_figure_and_csv(tmp_path):

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from dml_bench.comparison import Difference
-from dml_bench.effects import METRICS, Effect
+from dml_bench.effects import METRICS, Effect, in_short
 
 __all__ = ["HEADS", "cells", "changes_csv", "words"]
 
@@ -32,6 +32,11 @@ def words(effects: Sequence[Effect]) -> list[str]:
     open_ = sum(effect.verdict == "can't be told" for effect in effects)
     if open_:
         told.append(f"Of {open_} of {len(effects)} changes it can't be told from these runs whether they do anything to P@1.")
+    told += [
+        hint
+        for which, part in (("known", "seen"), ("unseen", "unseen"))
+        if (hint := hints(which, [(e, getattr(e, part)) for e in effects]))
+    ]
     return [
         *told,
         "Each experiment minus the one that it extends, query by query over the seeds that both have, with 95% intervals. P@1 of the model "
@@ -39,6 +44,21 @@ def words(effects: Sequence[Effect]) -> list[str]:
         f"for all {len(METRICS) * len(effects)} differences."
         + (" A change made to several experiments has a row for their mean too." if any(len(effect.to) > 1 for effect in effects) else ""),
     ]
+
+
+def hints(which: str, parts: Sequence[tuple[Effect, Difference]]) -> str:
+    """The differences whose own interval leaves zero out though the correction does not; empty without any."""
+    open_ = [(effect, part.difference) for effect, part in parts if part.better == -1]
+    found = {
+        "better": [effect for effect, at in open_ if at.low > 0],
+        "worse": [effect for effect, at in open_ if at.high < 0],
+    }
+    told = [f"{word} with {', '.join(f'{effect.changed} ({short(effect)})' for effect in named)}" for word, named in found.items() if named]
+    return f"Hints on {which} classes, each beyond its own 95% interval but not beyond the correction: {'; '.join(told)}." if told else ""
+
+
+def short(effect: Effect) -> str:
+    return in_short(effect.to[0]) if len(effect.to) == 1 else f"mean of {len(effect.to)}"
 
 
 def changes_csv(effects: Sequence[Effect]) -> tuple[list[str], list[list[Any]]]:

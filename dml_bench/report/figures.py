@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from dml_bench.effects import Effect, in_short
+from dml_bench.effects import Effect
 from dml_bench.evaluation.statistics import Interval
 from dml_bench.measured import described
+from dml_bench.report.changes import short
 from dml_bench.report.closer import Closer, class_drop
 from dml_bench.report.section import Section
 from dml_bench.suite.table import COST, Line
@@ -461,7 +462,7 @@ def effect_dots(section: Section, closer: dict[str, Closer]) -> Drawn | None:
 
 
 def effect_name(effect: Effect) -> str:
-    return f"{effect.changed}  to {in_short(effect.to[0])}" if len(effect.to) == 1 else f"{effect.changed}  mean of {len(effect.to)}"
+    return f"{effect.changed}  {'to ' * (len(effect.to) == 1)}{short(effect)}"
 
 
 def cost_scatter(section: Section, closer: dict[str, Closer]) -> Drawn | None:
