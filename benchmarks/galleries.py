@@ -31,7 +31,7 @@ NOISE = 1.0
 QUERIES = 1000
 CHUNK = 50_000
 LARGEST_FOR = {"hnsw": 100_000}
-"""Images up to which a kind is built unless --kinds names it: on one thread a graph of a million takes half an hour."""
+"""Images up to which a kind is built unless --kinds names it: on one thread a graph of a million takes a quarter of an hour or more."""
 KINDS = ("flat", "sq8", "hnsw", "ivf", "ivfpq", "ivfpq:k_factor=0")
 
 
