@@ -30,7 +30,9 @@ def words(effects: Sequence[Effect]) -> list[str]:
     if hurt:
         told.append(f"Hurt, and help nobody: {', '.join(f'{effect.changed} ({effect.without}, {effect.verdict})' for effect in hurt)}.")
     open_ = sum(effect.verdict == "can't be told" for effect in effects)
-    if open_:
+    if open_ == len(effects):
+        told.append(f"What any of the {open_} changes does to P@1 can't be told beyond doubt from these runs.")
+    elif open_:
         told.append(f"Of {open_} of {len(effects)} changes it can't be told from these runs whether they do anything to P@1.")
     told += [
         hint
