@@ -1,7 +1,8 @@
 """Freed memory stays with the process, where glibc hands it out.
 
 glibc gives each block of more than 32 MiB back to the system when it is freed. Allocated again, it comes page by page, each fetched by a fault
-and filled with zeros: at 224 px a training step of ResNet-18 with 64 images takes 220,000 faults, and an eighth of its time.
+and filled with zeros: at 224 px a training step of ResNet-18 with 64 images takes some 250,000 faults, and an eighth of its time
+(benchmarks/allocator.py).
 """
 
 import ctypes
