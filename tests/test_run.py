@@ -394,9 +394,8 @@ def test_a_frozen_pretrained_backbone_trains_its_head_on_features_computed_once(
     assert not torch.equal(start["head.weight"], first["head.weight"])
 
 
-def test_source_weights_are_trained_once_shared_and_transferred(
-    cache_dir: Path, birds: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_source_weights_are_trained_once_shared_and_transferred(birds: Path, tmp_path: Path):
+    cache_dir = tmp_path / "cache"  # without the source weights of other tests
     pretrain = [f"pretrain.{key}={value}" for key, value in (("classes", 4), ("per_class", 6), ("epochs", 2), ("batch_size", 8))]
     overrides = ("model.weights=source", *pretrain, "train.epochs=1", "optimizer.lr=0.0")
     outcome = train(birds, cache_dir, tmp_path / "first", *overrides)
