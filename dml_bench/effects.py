@@ -15,7 +15,7 @@ from dml_bench.comparison import Difference, Side, difference_of, holm, in_commo
 from dml_bench.evaluation.statistics import Scores
 from dml_bench.measured import FinishedRun, metric_of
 
-__all__ = ["METRICS", "Effect", "effects", "in_short"]
+__all__ = ["METRICS", "Effect", "effects"]
 
 METRICS = ("precision_at_1_macro_seen_limited", "precision_at_1_macro_unseen_limited", "precision_drop_unseen_classes")
 """P@1 on the classes that were trained on, on those that were not, and the precision drop of the latter."""
@@ -54,6 +54,10 @@ class Effect:
     @property
     def without(self) -> str:
         return self.to[0] if len(self.to) == 1 else f"mean of {', '.join(map(in_short, self.to))}"
+
+    @property
+    def without_in_short(self) -> str:
+        return in_short(self.to[0]) if len(self.to) == 1 else f"mean of {len(self.to)}"
 
     @property
     def verdict(self) -> str:

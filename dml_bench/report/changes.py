@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from dml_bench.comparison import Difference
-from dml_bench.effects import METRICS, Effect, in_short
+from dml_bench.effects import METRICS, Effect
 
 __all__ = ["HEADS", "cells", "changes_csv", "words"]
 
@@ -34,13 +34,13 @@ def words(effects: Sequence[Effect]) -> list[str]:
         told.append(f"What any of the {open_} changes does to P@1 can't be told beyond doubt from these runs.")
     elif open_:
         told.append(f"Of {open_} of {len(effects)} changes it can't be told from these runs whether they do anything to P@1.")
-    told += [
-        hint
-        for which, part in (("known", "seen"), ("unseen", "unseen"))
-        if (hint := hints(which, [(e, getattr(e, part)) for e in effects]))
+    hinted = [
+        hints("known", [(effect, effect.seen) for effect in effects]),
+        hints("unseen", [(effect, effect.unseen) for effect in effects]),
     ]
     return [
         *told,
+        *filter(None, hinted),
         "Each experiment minus the one that it extends, query by query over the seeds that both have, with 95% intervals. P@1 of the model "
         "that never saw the unseen classes, mean over classes; of the drop, less is better. Beyond doubt: p < .05 after Holm's correction "
         f"for all {len(METRICS) * len(effects)} differences."
@@ -55,12 +55,12 @@ def hints(which: str, parts: Sequence[tuple[Effect, Difference]]) -> str:
         "better": [effect for effect, at in open_ if at.low > 0],
         "worse": [effect for effect, at in open_ if at.high < 0],
     }
-    told = [f"{word} with {', '.join(f'{effect.changed} ({short(effect)})' for effect in named)}" for word, named in found.items() if named]
+    told = [
+        f"{word} with {', '.join(f'{effect.changed} ({effect.without_in_short})' for effect in named)}"
+        for word, named in found.items()
+        if named
+    ]
     return f"Hints on {which} classes, each beyond its own 95% interval but not beyond the correction: {'; '.join(told)}." if told else ""
-
-
-def short(effect: Effect) -> str:
-    return in_short(effect.to[0]) if len(effect.to) == 1 else f"mean of {len(effect.to)}"
 
 
 def changes_csv(effects: Sequence[Effect]) -> tuple[list[str], list[list[Any]]]:

@@ -16,7 +16,6 @@ import numpy as np
 from dml_bench.effects import Effect
 from dml_bench.evaluation.statistics import Interval
 from dml_bench.measured import described
-from dml_bench.report.changes import short
 from dml_bench.report.closer import Closer, class_drop
 from dml_bench.report.section import Section
 from dml_bench.suite.table import COST, Line
@@ -462,7 +461,7 @@ def effect_dots(section: Section, closer: dict[str, Closer]) -> Drawn | None:
 
 
 def effect_name(effect: Effect) -> str:
-    return f"{effect.changed}  {'to ' * (len(effect.to) == 1)}{short(effect)}"
+    return f"{effect.changed}  {'to ' if len(effect.to) == 1 else ''}{effect.without_in_short}"
 
 
 def cost_scatter(section: Section, closer: dict[str, Closer]) -> Drawn | None:
