@@ -7,7 +7,7 @@ are corrected by Holm's step-down method (Holm 1979), overall and over the class
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from itertools import combinations, pairwise
 from pathlib import Path
 
@@ -37,22 +37,13 @@ class Difference:
 
     metric: str
     words: str
-    measured: Metric = field(repr=False, compare=False)
-    scores: tuple[Sequence[Scores], Sequence[Scores]] = field(repr=False, compare=False)
-    """Of both, once per seed."""
+    first: Interval
+    second: Interval
     difference: Interval
     p: float
     """Two-sided; nan where there is no interval."""
     p_holm: float
     """Corrected over all differences that are compared at a time."""
-
-    @property
-    def first(self) -> Interval:
-        return interval(self.scores[0], average=self.measured.average, within=self.measured.within)
-
-    @property
-    def second(self) -> Interval:
-        return interval(self.scores[1], average=self.measured.average, within=self.measured.within)
 
     @property
     def better(self) -> int:
@@ -168,8 +159,8 @@ def difference_of(name: str, metric: Metric, first: Sequence[Scores], second: Se
     return Difference(
         metric=name,
         words=metric.head,
-        measured=metric,
-        scores=(first, second),
+        first=interval(first, average=metric.average, within=metric.within),
+        second=interval(second, average=metric.average, within=metric.within),
         difference=found,
         p=p_value(found.estimate, spread(per_query, average=metric.average)),
         p_holm=float("nan"),
