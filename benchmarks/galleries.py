@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import alone, facts, in_processes, memory_of_this, options_of, save, table
+from common import alone, facts, heading, in_processes, median_spread, memory_of_this, options_of, save, table
 
 from dml_bench.gallery.index import build, one_thread, open_mapped, parse, tune
 from dml_bench.gallery.recall import Asked, Measured, measure
@@ -111,51 +111,51 @@ def race(size: int, kinds: Sequence[str], rounds: int, folder: Path) -> dict[str
     return found
 
 
-def of_rounds(values: list[float], digits: int) -> str:
-    return f"{statistics.median(values):,.{digits}f}"
+def times(kind: str, found: dict[str, list[Any]]) -> list[str]:
+    cells = [median_spread([built["seconds"] for built in found["built"]])]
+    for part in ("mapped", "in_memory"):
+        cells += [median_spread([each["measured"][key] for each in found[part]]) for key in ("milliseconds", "milliseconds_batched")]
+    return [f"`{kind}` {', '.join(f'{key}={value}' for key, value in found['built'][0]['parameters'].items())}", *cells]
 
 
-def row(kind: str, found: dict[str, list[Any]]) -> list[str]:
-    built, mapped, in_memory = (found[part] for part in ("built", "mapped", "in_memory"))
-    told = Measured.from_dict(mapped[0]["measured"])
+def costs(kind: str, found: dict[str, list[Any]]) -> list[str]:
+    told = Measured.from_dict(found["mapped"][0]["measured"])
 
-    def median(part: list[Any], *keys: str, scale: float = 1, digits: int = 2) -> str:
-        return of_rounds([reduce(getitem, keys, each) / scale for each in part], digits)
+    def megabytes(part: str, *keys: str) -> str:
+        return f"{statistics.median(reduce(getitem, keys, each) for each in found[part]) / 1e6:,.1f}"
 
     return [
-        f"`{kind}` {', '.join(f'{key}={value}' for key, value in built[0]['parameters'].items())}",
-        median(built, "seconds"),
-        median(built, "bytes", scale=1e6, digits=1),
-        median(built, "peak_bytes_above_vectors", scale=1e6, digits=0),
-        *(median(mapped, "measured", key, digits=3) for key in ("milliseconds", "milliseconds_batched")),
-        *(median(in_memory, "measured", key, digits=3) for key in ("milliseconds", "milliseconds_batched")),
+        f"`{kind}`",
         told.recall_at_1.words(),
         told.recall_at_10.words(),
-        *(median(part, "resident", "opened", "RssAnon", scale=1e6, digits=0) for part in (mapped, in_memory)),
-        median(mapped, "resident", "asked", "RssFile", scale=1e6, digits=0),
+        megabytes("built", "bytes"),
+        megabytes("built", "peak_bytes_above_vectors"),
+        *(megabytes(part, "resident", "opened", "RssAnon") for part in ("mapped", "in_memory")),
+        megabytes("mapped", "resident", "asked", "RssFile"),
     ]
 
 
-HEAD = (
-    *("index", "built, s", "file, MB", "peak above the vectors, MB", "mapped: ms, single", "in batches of 100", "in memory: ms, single"),
-    *("in batches of 100", "recall@1", "recall@10", "own memory when opened, MB: mapped", "in memory"),
-    "file pages after 1,000 look-ups, mapped, MB",
+TIMES = ("index", "built, s", "mapped: single, ms", "in batches of 100", "in memory: single, ms", "in batches of 100")
+COSTS = (
+    *("index", "recall@1", "recall@10", "file, MB", "peak of building above the vectors, MB"),
+    *("own memory when opened, MB: mapped", "in memory", "file pages after 1,000 look-ups, mapped, MB"),
 )
 
 
 def markdown(result: dict[str, Any]) -> str:
     lines = [
-        "# Large galleries",
+        *heading("Large galleries", result),
         "",
-        f"Unit vectors of {DIM} dimensions around class centres, {PER_CLASS} images each; {QUERIES:,} queries of the same classes, ten nearest. "
-        f"Medians of {result['rounds']} rounds in turns, one thread, {result['machine']['processor']}, {result['made_by']['date']}, "
-        f"`{result['made_by']['command']}`. Recall@k: share of the k images found that are as near as the k exactly nearest, with a 95% interval.",
+        f"Unit vectors of {DIM} dimensions around class centres, {PER_CLASS} images each; {QUERIES:,} queries of the same classes, ten nearest, one "
+        f"thread. Medians (least-most) of {result['rounds']} rounds in turns. Recall@k: share of the k images found that are as near as the k exactly "
+        "nearest, with a 95% interval.",
     ]
     for size, found in result["sizes"].items():
-        times = [run["measured"] for each in found.values() for run in each["mapped"]]
-        single, batched = (of_rounds([each[key] for each in times], 3) for key in ("exact_milliseconds", "exact_milliseconds_batched"))
+        asked = [run["measured"] for each in found.values() for run in each["mapped"]]
+        single, batched = (median_spread([each[key] for each in asked]) for key in ("exact_milliseconds", "exact_milliseconds_batched"))
         lines += ["", f"## {int(size):,} images", "", f"Exact, without an index: {single} ms a look-up, {batched} in batches of 100.", ""]
-        lines += table(HEAD, [row(kind, each) for kind, each in found.items()])
+        lines += table(TIMES, [times(kind, each) for kind, each in found.items()])
+        lines += ["", *table(COSTS, [costs(kind, each) for kind, each in found.items()])]
     return "\n".join([*lines, ""])
 
 

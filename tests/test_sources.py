@@ -7,10 +7,11 @@ import pytest
 import torch
 
 from dml_bench.config import Experiment, load
+from dml_bench.data import crops, sources
 from dml_bench.data.augmentations import project, relight, rotations, symmetries, tilts, zooms
 from dml_bench.data.cache import ImageCache, View, open_caches
 from dml_bench.data.datasets import Dataset
-from dml_bench.data.sources import Features, Pixels, open_pixels
+from dml_bench.data.sources import Features, Pixels, open_pixels, variants
 from dml_bench.data.split import make_split, phases
 from dml_bench.seeding import draws as seeded
 
@@ -263,6 +264,42 @@ def test_resized_crops_are_cut_anywhere_from_the_image_at_the_larger_size():
         rows += [red.min(), red.max()]
         columns += [green.min(), green.max()]
     assert (min(rows), max(rows), min(columns), max(columns)) == (0, height - 1, 0, width - 1)
+
+
+def resident(source: Pixels, monkeypatch: pytest.MonkeyPatch, room: int = 10**9) -> Pixels:
+    """As on a GPU with this room, but in the memory of the CPU."""
+    monkeypatch.setattr(sources, "room_for_images", lambda device: room)
+    source.keep_on_device()
+    return source
+
+
+@pytest.mark.parametrize("changes", [{}, {"crop_from": 0}, HEAVY, SIMCLR, {"size": 16, "crop_from": 24, "progressive": (8, 16)}])
+def test_a_device_that_holds_the_images_cuts_the_same_pixels(dataset, tmp_path, monkeypatch, changes):
+    experiment, images = experiment_with(**changes), np.random.default_rng(0).permutation(np.tile(np.arange(20), 2))
+    looks = variants("mirror") + (variants("crops") if experiment.augment.random_crop_from else ())
+
+    def batches(source: Pixels) -> list[torch.Tensor]:
+        return [*(source.train(images, phase="all", epoch=epoch) for epoch in (1, 4)), *(source.view(images, look) for look in looks)]
+
+    mapped, held = (open_pixels(experiment, dataset, tmp_path, CPU) for _ in range(2))
+    expected = batches(mapped)
+    resident(held, monkeypatch)
+    if not experiment.augment.resized_crop:
+        monkeypatch.delattr(ImageCache, "__getitem__")  # the file is not looked at again
+    assert all(torch.equal(batch, same) for batch, same in zip(batches(held), expected, strict=True))
+
+
+def test_a_device_holds_what_it_has_room_for_the_training_images_first(dataset, tmp_path, monkeypatch):
+    larger, smaller = 20 * 12 * 15 * 3, 20 * SIZE * SIZE * 3
+    for room, first, second in (
+        (larger + smaller, True, True),
+        (larger + smaller - 1, True, False),
+        (smaller, False, True),
+        (0, False, False),
+    ):
+        source = resident(open_pixels(experiment_with(), dataset, tmp_path, CPU), monkeypatch, room)
+        assert (source.train_cache.folder in source.resident, source.view_cache.folder in source.resident) == (first, second)
+    assert crops.room_for_images(CPU) == 0
 
 
 @pytest.mark.parametrize("crop_from", [0, CROP_FROM])

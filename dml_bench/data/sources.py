@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from dml_bench.config import Experiment
-from dml_bench.data.augmentations import Boxes, Drawn, augmented, resized, resized_batch, resized_crop_boxes
+from dml_bench.data.augmentations import Boxes, Drawn, augmented, resized_batch, resized_crop_boxes
 from dml_bench.data.cache import ImageCache, View, open_caches
+from dml_bench.data.crops import Mapped, Resident, room_for_images
 from dml_bench.data.datasets import Dataset, Progress
 from dml_bench.seeding import draws
 
@@ -58,8 +59,18 @@ class Pixels:
         self.train_cache = train_cache
         self.view_cache = view_cache
         self.device = device
+        self.resident: dict[Path, Resident] = {}
+        """What the device's memory holds, by the folder of its cache."""
         self._drawn_for: tuple[str, int] | None = None
         self._drawn: dict[tuple[str, int], np.ndarray] = {}
+
+    def keep_on_device(self) -> None:
+        """From now on a GPU cuts batches out of its own memory, where that has room for the images; what comes out stays the same."""
+        room = room_for_images(self.device)
+        for cache in (self.train_cache, self.view_cache):
+            if cache.folder not in self.resident and len(cache.pixels) <= room:
+                room -= len(cache.pixels)
+                self.resident[cache.folder] = Resident(cache, self.device)
 
     def train(self, images: np.ndarray, *, phase: str, epoch: int, view: int = 0) -> Tensor:
         def drawn(purpose: str, columns: int) -> np.ndarray:
@@ -83,15 +94,15 @@ class Pixels:
             if augment.random_crop_from:
                 tops, lefts = top * (heights - boxes.heights + 1), left * (widths - boxes.widths + 1)
                 boxes = boxes._replace(tops=tops.astype(int), lefts=lefts.astype(int))
-        return self._gather(self.train_cache, images, boxes, mirror < augment.horizontal_flip)
+        return self._cut(self.train_cache, images, boxes, mirror < augment.horizontal_flip)
 
     def view(self, images: np.ndarray, variant: Variant = PLAIN) -> Tensor:
         boxes, mirrored = self._squares(len(images)), np.full(len(images), variant.mirrored)
         if variant.down is None or variant.right is None:
-            return self._gather(self.view_cache, images, boxes, mirrored)
+            return self._cut(self.view_cache, images, boxes, mirrored)
         room_below, room_beside = self.train_cache.heights[images] - boxes.heights, self.train_cache.widths[images] - boxes.widths
         tops, lefts = (room_below * variant.down).astype(int), (room_beside * variant.right).astype(int)
-        return self._gather(self.train_cache, images, boxes._replace(tops=tops, lefts=lefts), mirrored)
+        return self._cut(self.train_cache, images, boxes._replace(tops=tops, lefts=lefts), mirrored)
 
     def statistics(self, images: np.ndarray) -> tuple[Tensor, Tensor]:
         """Channel means and standard deviations (3), 0-1, over every pixel of these images' views."""
@@ -118,15 +129,9 @@ class Pixels:
         zeros, sides = np.zeros(count, int), np.full(count, self.experiment.images.size)
         return Boxes(zeros, zeros, sides, sides)
 
-    def _gather(self, cache: ImageCache, images: np.ndarray, boxes: Boxes, mirrored: np.ndarray) -> Tensor:
-        size = self.experiment.images.size
-        batch = np.empty((len(images), size, size, 3), np.uint8)
-        for row, (image, top, left, height, width) in enumerate(zip(images, *boxes, strict=True)):
-            piece = cache[image][top : top + height, left : left + width]
-            batch[row] = piece if height == width == size else resized(piece, size)
-        batch[mirrored] = batch[mirrored, :, ::-1]
-        pixels = torch.from_numpy(batch)
-        return pixels.pin_memory().to(self.device, non_blocking=True) if self.device.type == "cuda" else pixels
+    def _cut(self, cache: ImageCache, images: np.ndarray, boxes: Boxes, mirrored: np.ndarray) -> Tensor:
+        cutter = self.resident.get(cache.folder) or Mapped(cache, self.device)
+        return cutter.cut(images, boxes, mirrored, self.experiment.images.size)
 
 
 class Features:

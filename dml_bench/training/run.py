@@ -212,6 +212,8 @@ def build(
     )
     if experiment.model.trainable == "head":
         run.source = Features(frozen_features(run, pixels))
+    else:
+        pixels.keep_on_device()
     if distributed.size() > 1:
         run.replica = distributed.replicated(run.trained_part)
     return run

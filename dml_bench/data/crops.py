@@ -1,0 +1,61 @@
+"""Batches cut out of decoded images: on the CPU from the mapped cache, or on a GPU that holds the whole cache."""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dml_bench.data.augmentations import Boxes, resized
+from dml_bench.data.cache import ImageCache
+
+__all__ = ["Mapped", "Resident", "room_for_images"]
+
+SHARE = 1 / 3
+"""Of a GPU's free memory, what images may take: the rest is the network's."""
+PART = 2**28
+"""Bytes that are copied to a device at a time."""
+
+
+class Mapped:
+    """Pixels stay on the disk until they are touched; each batch is uploaded."""
+
+    def __init__(self, cache: ImageCache, device: torch.device):
+        self.cache = cache
+        self.device = device
+
+    def cut(self, images: np.ndarray, boxes: Boxes, mirrored: np.ndarray, size: int) -> Tensor:
+        """(batch) image indices, a box in each, and which are mirrored -> (batch, size, size, 3) uint8 on the device. Boxes of other
+        sides are resized."""
+        batch = np.empty((len(images), size, size, 3), np.uint8)
+        for row, (image, top, left, height, width) in enumerate(zip(images, *boxes, strict=True)):
+            piece = self.cache[image][top : top + height, left : left + width]
+            batch[row] = piece if height == width == size else resized(piece, size)
+        batch[mirrored] = batch[mirrored, :, ::-1]
+        pixels = torch.from_numpy(batch)
+        return pixels.pin_memory().to(self.device, non_blocking=True) if self.device.type == "cuda" else pixels
+
+
+class Resident(Mapped):
+    """All pixels are in the device's memory, and a batch is one look-up there; only the places travel."""
+
+    def __init__(self, cache: ImageCache, device: torch.device):
+        super().__init__(cache, device)
+        flat = torch.empty(len(cache.pixels), dtype=torch.uint8, device=device)
+        for first in range(0, len(flat), PART):
+            part = np.array(cache.pixels[first : first + PART])
+            flat[first : first + len(part)] = torch.from_numpy(part)
+        self.pixels = flat.view(-1, 3)
+
+    def cut(self, images: np.ndarray, boxes: Boxes, mirrored: np.ndarray, size: int) -> Tensor:
+        if (boxes.heights != size).any() or (boxes.widths != size).any():
+            return super().cut(images, boxes, mirrored, size)
+        widths = self.cache.widths[images]
+        first = self.cache.offsets[images] // 3 + boxes.tops * widths + boxes.lefts
+        places = torch.from_numpy(np.stack([first, widths, mirrored])).to(self.device)
+        start, width, turned = places[:, :, None, None]
+        along = torch.arange(size, device=self.device)
+        return self.pixels[start + width * along[:, None] + torch.where(turned == 1, size - 1 - along, along)]
+
+
+def room_for_images(device: torch.device) -> int:
+    """Bytes. A CPU needs none: the system keeps mapped pages in its own memory."""
+    return int(torch.cuda.mem_get_info(device)[0] * SHARE) if device.type == "cuda" else 0
