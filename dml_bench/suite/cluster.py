@@ -133,7 +133,8 @@ def join(address: str, stack: ExitStack) -> None:
         ray.init(address=address, log_to_driver=False, logging_level="error")
     except (OSError, ValueError, OverflowError) as error:
         raise ValueError(
-            f"--ray {address}: no Ray cluster answers ({error}); give the HOST:PORT that `ray start --head` showed, or --ray local"
+            f"--ray {address}: no Ray cluster answers ({error}); give the HOST:PORT that `ray start --head` showed, set RAY_AUTH_MODE=token "
+            "if it asks for a token, or --ray local"
         ) from None
 
 
