@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import alone, facts, heading, in_processes, median_spread, memory_of_this, options_of, save, table
+from common import alone, facts, in_processes, median_spread, memory_of_this, options_of, table, write
 
 from dml_bench.gallery.index import build, one_thread, open_mapped, parse, tune
 from dml_bench.gallery.recall import Asked, Measured, measure
@@ -142,9 +142,8 @@ COSTS = (
 )
 
 
-def markdown(result: dict[str, Any]) -> str:
+def page(result: dict[str, Any]) -> list[str]:
     lines = [
-        *heading("Large galleries", result),
         "",
         f"Unit vectors of {DIM} dimensions around class centres, {PER_CLASS} images each; {QUERIES:,} queries of the same classes, ten nearest, one "
         f"thread. Medians (least-most) of {result['rounds']} rounds in turns. Recall@k: share of the k images found that are as near as the k exactly "
@@ -156,7 +155,7 @@ def markdown(result: dict[str, Any]) -> str:
         lines += ["", f"## {int(size):,} images", "", f"Exact, without an index: {single} ms a look-up, {batched} in batches of 100.", ""]
         lines += table(TIMES, [times(kind, each) for kind, each in found.items()])
         lines += ["", *table(COSTS, [costs(kind, each) for kind, each in found.items()])]
-    return "\n".join([*lines, ""])
+    return lines
 
 
 def main() -> None:
@@ -170,8 +169,7 @@ def main() -> None:
         sizes = {str(size): race(size, kinds, options.rounds, Path(folder)) for size, kinds in of_size.items()}
     shape = {"dim": DIM, "images_per_class": PER_CLASS, "queries": QUERIES}
     result = {**facts(), "threads": 1, "rounds": options.rounds, **shape, "sizes": sizes}
-    print(markdown(result))
-    save("galleries", result, markdown(result), options.out)
+    write("galleries", "Large galleries", result, page(result), options.out)
 
 
 if __name__ == "__main__":
