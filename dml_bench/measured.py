@@ -10,12 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from dml_bench.config import Experiment, as_table, load
+from dml_bench.config import Experiment, load
+from dml_bench.data.datasets import Dataset
 from dml_bench.evaluation import metrics
 from dml_bench.evaluation.neighbours import Neighbours
 from dml_bench.evaluation.statistics import Average, Interval, Scores, interval
 from dml_bench.registry import UnknownName, losses, near_miss
-from dml_bench.results import RunFolder, decisive, read_arrays, read_json, read_neighbours
+from dml_bench.results import RunFolder, read_arrays, read_json, read_neighbours
 
 __all__ = [
     "FinishedRun", "Metric", "NotFinished", "described", "difference", "measure", "metric_of", "metrics_of", "progress", "read_finished",
@@ -78,15 +79,15 @@ class FinishedRun:
         return np.unique(np.concatenate(list(self.held_out.values())))
 
 
-def read_finished(out: Path, experiment: Experiment, dataset: str) -> FinishedRun | None:
+def read_finished(out: Path, experiment: Experiment, dataset: Dataset) -> FinishedRun | None:
     """The run of exactly this experiment in `out`, or None if there is none or it has not ended.
 
-    Raises ValueError if it is there and its files are missing or were changed.
+    Raises OtherData if it is there, finished or begun, and of other data than these, and ValueError if its files are missing or were changed.
     """
-    folder = RunFolder(out, experiment, dataset)
-    description = folder.path / "experiment.json"
-    if not description.exists() or decisive(read_json(description)) != decisive(as_table(experiment)):
+    folder = RunFolder(out, experiment, dataset.name)
+    if not (folder.path / "experiment.json").exists() or folder.other_settings():
         return None
+    folder.require_data(dataset)
     summary = folder.summary()
     return None if summary is None else FinishedRun(folder.path, experiment, summary)
 

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 from dml_bench.config import Component, Experiment
 from dml_bench.data.datasets import open_dataset
-from dml_bench.data.split import disjoint_phases, holdouts, phases
-from dml_bench.runner.run import open_readable_pixels, split_of
+from dml_bench.data.split import disjoint_phases, holdouts, phases, split_of
+from dml_bench.runner.opening import open_readable_pixels
 from dml_bench.training.contact_sheet import contact_sheet
 from dml_bench.training.members import members_of
 from dml_bench.training.run import Run, build, choose_device

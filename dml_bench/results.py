@@ -18,6 +18,8 @@ import numpy as np
 from filelock import FileLock, Timeout
 
 from dml_bench.config import Experiment, as_table, load
+from dml_bench.data.datasets import Dataset
+from dml_bench.data.identity import OtherData, differing_data
 from dml_bench.evaluation.neighbours import Neighbours
 from dml_bench.files import write_atomically, write_json
 
@@ -47,19 +49,37 @@ class RunFolder:
             raise Occupied(f"another process is working in {self.path}; wait for it, or choose another folder with --out") from None
         return lock
 
-    def claim(self) -> None:
-        """Make the folder this experiment's. Raises ValueError if it holds a run of another configuration that has trained at all."""
-        path = self.path / "experiment.json"
-        mine = as_table(self.experiment)
-        keys = differing(decisive(completed(read_json(path))), decisive(mine)) if path.exists() else []
-        if keys and self.has_trained:
+    def claim(self, dataset: Dataset) -> None:
+        """Make the folder this experiment's on these data. Raises ValueError if it holds a run of another configuration, OtherData if of
+        other data, that has trained at all."""
+        keys, other = self.other_settings(), self.other_data(dataset)
+        if self.has_trained and keys:
             raise ValueError(
                 f"{self.path} holds a run of another configuration (differs in {', '.join(keys[:4])}); --force replaces it, --out DIR keeps both"
             )
-        if keys:
+        self.require_data(dataset)
+        if keys or other:
             self.clear()
-        if not path.exists():
-            write_json(path, mine)
+        if not (self.path / "experiment.json").exists():
+            write_json(self.path / "experiment.json", as_table(self.experiment))
+
+    def other_settings(self) -> list[str]:
+        """Dotted keys in which the folder's experiment differs from this one; empty where it holds none."""
+        path = self.path / "experiment.json"
+        return differing(decisive(completed(read_json(path))), decisive(as_table(self.experiment))) if path.exists() else []
+
+    def other_data(self, dataset: Dataset) -> str:
+        """How the data of the folder's run differ from these, in words; empty where they don't, or it has got to no data yet."""
+        path = self.path / "summary.json"
+        told = read_json(path) if path.exists() else self.environment
+        return differing_data(told, self.experiment, dataset) if "dataset" in told else ""
+
+    def require_data(self, dataset: Dataset) -> None:
+        """Raises OtherData where the folder holds a run that has trained, on other data than these."""
+        if self.has_trained and (other := self.other_data(dataset)):
+            raise OtherData(
+                f"{self.path} holds a run on {other}: give its own folder with --data-dir; `run --force` replaces it, --out DIR keeps both"
+            )
 
     @property
     def has_trained(self) -> bool:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from dml_bench.config import Experiment, as_table
+from dml_bench.data.datasets import Dataset
 from dml_bench.evaluation.neighbours import Neighbours
 from dml_bench.experiments import resolve
 from dml_bench.files import write_csv, write_json
@@ -73,6 +74,13 @@ def finish(
     }
     folder.write_summary(summary)
     return FinishedRun(folder.path, run, summary)
+
+
+def photographed(fingerprint: str = "d" * 64) -> Dataset:
+    """A data set of the name and the fingerprint that finished runs are of; it has no files."""
+    dataset = Dataset(name="cub", root=Path("/photos"), paths=("a", "b"), labels=np.array([0, 1]), class_names=("x", "y"))
+    dataset.__dict__["fingerprint"] = fingerprint
+    return dataset
 
 
 Vectors = dict[str, list[float]]

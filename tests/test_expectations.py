@@ -5,16 +5,15 @@ import math
 from pathlib import Path
 
 import pytest
-from handmade import experiment, finish
+from handmade import experiment, finish, photographed
 from tiny import train
 
 from dml_bench.config import Expectation, Train
 from dml_bench.evaluation.statistics import Interval
 from dml_bench.expectations import Judgement, Verdict, claim_in_words, judge, judge_change, judge_value
 from dml_bench.experiments import names, resolve
-from dml_bench.measured import FinishedRun, measure, metrics_of, read_finished
+from dml_bench.measured import FinishedRun, measure, metrics_of, read_finished, read_folder
 from dml_bench.registry import UnknownName
-from dml_bench.results import read_json
 from dml_bench.suite.table import value_at
 
 MIXED = [[1, 1, 1, 0], [1, 0, 1, 0], [1, 1, 0, 0], [1, 1, 1, 1], [0, 1, 1, 0], [1, 0, 1, 1]]
@@ -175,28 +174,20 @@ def test_whatever_a_shipped_experiment_expects_can_be_tested(name):
 
 def test_a_run_of_another_configuration_or_an_unfinished_one_is_none(tmp_path):
     run = finish(tmp_path, experiment("mine"), {"all": MIXED, "limited": WRONG})
-    found = read_finished(tmp_path, experiment("mine"), "cub")
+    found = read_finished(tmp_path, experiment("mine"), photographed())
     assert found and (found.folder, found.seed, found.summary["protocol"]) == (run.folder, 42, "precision_drop")
-    assert read_finished(tmp_path, experiment("mine", summary="said otherwise"), "cub")
-    assert read_finished(tmp_path, experiment("mine", unseen="last:3"), "cub") is None
-    assert read_finished(tmp_path, experiment("mine", seed=43), "cub") is None
+    assert read_finished(tmp_path, experiment("mine", summary="said otherwise"), photographed())
+    assert read_finished(tmp_path, experiment("mine", unseen="last:3"), photographed()) is None
+    assert read_finished(tmp_path, experiment("mine", seed=43), photographed()) is None
     (run.folder / "summary.json").unlink()
-    assert read_finished(tmp_path, experiment("mine"), "cub") is None
+    assert read_finished(tmp_path, experiment("mine"), photographed()) is None
 
 
 @pytest.fixture(scope="module")
 def drops(birds: Path, cache_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> FinishedRun:
     settings = ("train.epochs=1", "loss=crossentropy", "miner=none")
     outcome = train(birds, cache_dir, tmp_path_factory.mktemp("drops"), *settings)
-    return read_back(outcome.folder)
-
-
-def read_back(folder: Path) -> FinishedRun:
-    from dml_bench.config import load
-
-    run = read_finished(folder.parents[2], load(read_json(folder / "experiment.json")), folder.parent.name)
-    assert run
-    return run
+    return read_folder(outcome.folder)
 
 
 def test_what_is_measured_per_query_averages_to_what_a_real_run_says(drops: FinishedRun):
@@ -225,7 +216,7 @@ def test_the_last_recorded_test_accuracy_is_the_measured_one(drops: FinishedRun)
 
 def test_retrieval_is_measured_per_query_too(birds: Path, cache_dir: Path, tmp_path: Path):
     settings = ("train.epochs=1", "protocol=class_disjoint", "data.split=half", "data.valid_fraction=0.0")
-    run = read_back(train(birds, cache_dir, tmp_path, *settings).folder)
+    run = read_folder(train(birds, cache_dir, tmp_path, *settings).folder)
     found = run.summary["retrieval"]
     wanted = ("recall_at_1", "recall_at_2", "recall_at_4", "recall_at_8", "r_precision", "map_at_r", "precision_at_1_macro")
     measured = {name: measure([run], name).estimate for name in metrics_of(run.experiment)}

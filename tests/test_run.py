@@ -230,7 +230,7 @@ def test_a_run_is_not_continued_on_other_images(birds: Path, cache_dir: Path, tm
     shutil.copytree(birds, fewer)
     first = min((fewer / "images").glob("*/*.jpg"))
     first.write_bytes(max((fewer / "images").glob("*/*.jpg")).read_bytes())
-    with pytest.raises(ValueError, match="begun on other images"):
+    with pytest.raises(ValueError, match="holds a run on other images or labels"):
         train(fewer, cache_dir, tmp_path / "runs")
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from handmade import photographed
 from tiny import tiny, train
 from torch import nn
 
@@ -234,12 +235,12 @@ def test_a_schedule_of_one_rate_without_warm_up_changes_no_bit(
 def test_a_run_from_before_there_were_schedules_is_still_that_of_its_experiment(tmp_path: Path):
     folder = RunFolder(tmp_path, tiny(), "birds")
     folder.path.mkdir(parents=True)
-    folder.claim()
+    folder.claim(photographed())
     folder.write_records([{"phase": "all", "epoch": 1}])
     path = folder.path / "experiment.json"
     old = json.loads(path.read_text())
     del old["schedule"]
     path.write_text(json.dumps(old))
-    folder.claim()
+    folder.claim(photographed())
     with pytest.raises(ValueError, match=r"another configuration \(differs in schedule.name"):
-        RunFolder(tmp_path, tiny("schedule=cosine"), "birds").claim()
+        RunFolder(tmp_path, tiny("schedule=cosine"), "birds").claim(photographed())

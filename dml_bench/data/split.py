@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from dml_bench.config import Experiment
 from dml_bench.data.datasets import Dataset
 from dml_bench.registry import UnknownName, near_miss
 from dml_bench.seeding import draws
@@ -20,6 +21,7 @@ __all__ = [
     "make_disjoint_split",
     "make_split",
     "phases",
+    "split_of",
     "unseen_classes",
 ]
 
@@ -121,6 +123,16 @@ def fold_phases(phase: Phase, dataset: Dataset, split: Split, count: int, seed: 
             withheld=tuple(images[(part == number) & known].tolist()),
         )
         for number in range(count)
+    )
+
+
+def split_of(experiment: Experiment, dataset: Dataset) -> Split:
+    """Who trains and who asks, by the experiment's protocol."""
+    data = experiment.data
+    if experiment.protocol == "class_disjoint":
+        return make_disjoint_split(dataset, method=data.split, valid_fraction=data.valid_fraction)
+    return make_split(
+        dataset, method=data.split, test_fraction=data.test_fraction, valid_fraction=data.valid_fraction, seed=experiment.seed
     )
 
 

@@ -1,6 +1,6 @@
 """An experiment's images: opened, decoded, divided, and the phases that train on them."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -9,10 +9,10 @@ from dml_bench.config import Experiment
 from dml_bench.data.cache import UnreadableImages
 from dml_bench.data.datasets import Dataset, open_dataset
 from dml_bench.data.sources import Pixels, open_pixels
-from dml_bench.data.split import Phase, Split, disjoint_phases, holdouts, make_disjoint_split, make_split, phases
+from dml_bench.data.split import Phase, Split, disjoint_phases, holdouts, phases, split_of
 from dml_bench.training.watch import Watch
 
-__all__ = ["Opened", "open_readable_pixels", "opened", "phases_of", "split_of"]
+__all__ = ["Opened", "open_readable_pixels", "opened", "phases_of"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,16 +41,6 @@ def phases_of(experiment: Experiment, dataset: Dataset, split: Split) -> tuple[P
     return phases(holdouts(experiment.unseen, dataset))
 
 
-def split_of(experiment: Experiment, dataset: Dataset) -> Split:
-    """Who trains and who asks, by the experiment's protocol."""
-    data = experiment.data
-    if experiment.protocol == "class_disjoint":
-        return make_disjoint_split(dataset, method=data.split, valid_fraction=data.valid_fraction)
-    return make_split(
-        dataset, method=data.split, test_fraction=data.test_fraction, valid_fraction=data.valid_fraction, seed=experiment.seed
-    )
-
-
 def open_readable_pixels(
     experiment: Experiment, dataset: Dataset, cache_dir: Path, device: torch.device, watch: Watch
 ) -> tuple[Pixels, Dataset]:
@@ -61,5 +51,5 @@ def open_readable_pixels(
         if not experiment.data.skip_unreadable:
             raise
         watch.warn(f"left out: {problem}")
-        dataset = dataset.without(problem.images)
+        dataset = replace(dataset.without(problem.images), opened_fingerprint=dataset.fingerprint)
         return open_pixels(experiment, dataset, cache_dir, device, watch.progress), dataset

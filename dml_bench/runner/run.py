@@ -6,10 +6,12 @@ from typing import Any
 
 from dml_bench import distributed
 from dml_bench.allocator import keep_freed_memory
-from dml_bench.data.datasets import open_dataset
+from dml_bench.data.datasets import Dataset, open_dataset
+from dml_bench.data.identity import copies_in_words
+from dml_bench.data.split import split_of
 from dml_bench.model.embedder import build_embedder
 from dml_bench.results import RunFolder
-from dml_bench.runner.opening import open_readable_pixels, phases_of, split_of
+from dml_bench.runner.opening import open_readable_pixels, phases_of
 from dml_bench.runner.request import Outcome, Request
 from dml_bench.runner.session import Session
 from dml_bench.seeding import deterministic
@@ -38,7 +40,9 @@ def run(request: Request) -> Outcome:
     phases_of(experiment, dataset, split_of(experiment, dataset))  # what can't be divided as asked leaves no folder behind
     folder = RunFolder(request.out, experiment, dataset.name)
     with folder.lock() if distributed.first() else nullcontext():
-        if (summary := distributed.told(lambda: claimed(folder, request.force))) is not None:
+        if (summary := distributed.told(lambda: claimed(folder, dataset, request.force))) is not None:
+            if told := copies_in_words(summary.get("copies", {})):
+                watch.warn(told)
             return Outcome(folder.path, summary, already_finished=True)
         with distributed.in_turn():
             build_embedder(experiment)  # weights that can't be had are met here, before the images are decoded
@@ -55,9 +59,9 @@ def run(request: Request) -> Outcome:
         return Outcome(folder.path, summary, already_finished=False)
 
 
-def claimed(folder: RunFolder, force: bool) -> dict[str, Any] | None:
-    """Make the folder this run's, emptied if asked for; the result if it holds that already."""
+def claimed(folder: RunFolder, dataset: Dataset, force: bool) -> dict[str, Any] | None:
+    """Make the folder this run's, emptied if asked for; the result if it holds that already, of exactly these data."""
     if force:
         folder.clear()
-    folder.claim()
+    folder.claim(dataset)
     return folder.summary()

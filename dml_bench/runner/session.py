@@ -13,6 +13,7 @@ from torch import Tensor
 from dml_bench import distributed, environment, results, tracking
 from dml_bench.config import as_table
 from dml_bench.data.datasets import Dataset
+from dml_bench.data.identity import OtherData, byte_copies, copies_in_words, data_facts
 from dml_bench.data.sources import Pixels, variants
 from dml_bench.data.split import Phase, Split
 from dml_bench.evaluation.answers import Answers
@@ -67,28 +68,18 @@ class Session:
             "precision": self.precision,
         }
         facts: dict[str, Any] = {
-            "dataset": {
-                "name": self.dataset.name,
-                "root": str(self.dataset.root),
-                "fingerprint": self.dataset.fingerprint,
-                "num_images": len(self.dataset),
-                "num_classes": self.dataset.num_classes,
-                "left_out": list(self.dataset.left_out),
-            },
-            "split": {
-                "fingerprint": self.split.fingerprint,
-                "train_images": len(self.split.train),
-                "valid_images": len(self.split.valid),
-                "test_images": len(self.split.test),
-            },
+            **data_facts(self.dataset, self.split, self.folder.path),
+            "copies": byte_copies(self.dataset, self.split),
             "unseen_classes": [self.dataset.class_names[label] for label in self._unseen()],
         }
         before = self.folder.environment
         if before:
             for what in ("dataset", "split"):
-                if before[what]["fingerprint"] != facts[what]["fingerprint"]:
-                    raise ValueError(
-                        f"{self.folder.path} was begun on other images ({what} fingerprint differs); --force starts anew, --out DIR keeps both"
+                then, now = (each[what]["fingerprint"][:12] for each in (before, facts))
+                if then != now:
+                    raise OtherData(
+                        f"{self.folder.path} was begun on other images ({what} fingerprint {then}, now {now}); "
+                        "--force starts anew, --out DIR keeps both"
                     )
             last = {"processes": 1} | before["sessions"][-1]
             changed = [key for key in here if last.get(key) != here[key]]
@@ -106,6 +97,8 @@ class Session:
         self._write_split()
         self._start_mirror()
         self._say_plan()
+        if told := copies_in_words(facts["copies"]):
+            self.watch.warn(told)
         if self.experiment.data.split == "stratified" and {"train", "test"} <= set(self.dataset.parts or ()):
             self.watch.note(f"{self.dataset.name} has train and test images of its own; --set data.split=given keeps them apart")
 
@@ -299,7 +292,7 @@ class Session:
             "protocol": self.experiment.protocol,
             "profile": self.experiment.profile,
             "seed": self.experiment.seed,
-            **{key: self.environment[key] for key in ("dataset", "split", "unseen_classes")},
+            **{key: self.environment[key] for key in ("dataset", "split", "copies", "unseen_classes")},
             **told,
             "cost": {
                 **cost,

@@ -10,7 +10,8 @@ from typing import Any
 
 from dml_bench import experiments
 from dml_bench.console import SuiteProgress, duration
-from dml_bench.data.datasets import open_dataset
+from dml_bench.data.datasets import Dataset, open_dataset
+from dml_bench.data.identity import OtherData
 from dml_bench.expectations import Judgement, claim_in_words, judge
 from dml_bench.measured import FinishedRun, read_finished
 from dml_bench.suite import page, record
@@ -79,24 +80,26 @@ def opened(suite: Suite, display: SuiteProgress) -> "Session":
     return session
 
 
-def open_datasets(jobs: Sequence[Job], suite: Suite, display: SuiteProgress) -> dict[str, str]:
-    """The names of the data sets by the configuration that opens them; what they draw is drawn once, before the runs."""
-    names: dict[str, str] = {}
+def open_datasets(jobs: Sequence[Job], suite: Suite, display: SuiteProgress) -> dict[str, Dataset]:
+    """The data sets by the configuration that opens them; what they draw is drawn once, before the runs."""
+    found: dict[str, Dataset] = {}
     for job in jobs:
         component = job.experiment.data.dataset
-        if repr(component) not in names:
-            names[repr(component)] = open_dataset(component, suite.data_dir, suite.cache_dir, display.progress).name
-    return names
+        if repr(component) not in found:
+            found[repr(component)] = open_dataset(component, suite.data_dir, suite.cache_dir, display.progress)
+    return found
 
 
 class Session:
     """One call of a suite."""
 
-    def __init__(self, suite: Suite, jobs: Sequence[Job], datasets: dict[str, str]):
+    def __init__(self, suite: Suite, jobs: Sequence[Job], datasets: dict[str, Dataset]):
         self.suite = suite
         self.jobs = jobs
         self.datasets = datasets
-        self.report = suite.report or suite.out / "suite" / f"{suite.name}-{'+'.join(dict.fromkeys(datasets.values()))}"
+        self.report = (
+            suite.report or suite.out / "suite" / f"{suite.name}-{'+'.join(dict.fromkeys(each.name for each in datasets.values()))}"
+        )
         self.record = record.Record(self.report / "suite.json", suite.command)
         self.runs: dict[Key, FinishedRun] = {}
         self.failures: dict[Key, str] = {}
@@ -107,12 +110,15 @@ class Session:
         return [job for job in self.jobs if job.key not in self.runs]
 
     def look(self) -> None:
-        """Find the runs that are finished already. One that can't be read is left to its process to complain about."""
+        """Find the runs that are finished already. One that can't be read is left to its process to complain about. Raises OtherData
+        where one, finished or begun, is of other data: no table may mix them."""
         for job in self.jobs:
             try:
                 if run := self.read(job):
                     self.runs[job.key] = run
                     self.ended.append(Ended(job=job, status="finished earlier"))
+            except OtherData:
+                raise
             except ValueError:
                 continue
 

@@ -3,7 +3,6 @@
 import hashlib
 import os
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -11,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from dml_bench.config import Component
+from dml_bench.data.digests import digests_of
 from dml_bench.data.labelled_table import inside, require_none, speakable, twice
 from dml_bench.registry import datasets
 
@@ -39,6 +39,10 @@ class Dataset:
     `test` images are looked up among each other (each is query and gallery at once), `query` images among those of `gallery`."""
     left_out: tuple[str, ...] = ()
     """Paths that were skipped because they can't be decoded."""
+    opened_fingerprint: str = ""
+    """Of the data set with those that were skipped; empty where none were."""
+    cache_dir: Path | None = None
+    """Where the digests of its files are remembered; None: they are read each time."""
 
     @property
     def num_classes(self) -> int:
@@ -50,13 +54,7 @@ class Dataset:
     @cached_property
     def digests(self) -> tuple[str, ...]:
         """(images) SHA-256 of each file's bytes."""
-
-        def digest(path: str) -> str:
-            with open(self.root / path, "rb") as file:
-                return hashlib.file_digest(file, "sha256").hexdigest()
-
-        with ThreadPoolExecutor() as pool:
-            return tuple(pool.map(digest, self.paths))
+        return digests_of(self.root, self.paths, self.cache_dir)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -97,7 +95,7 @@ def open_dataset(component: Component, data_dir: Path | None, cache_dir: Path, p
     if not entry.facts["needs_data_dir"]:
         if data_dir is not None:
             raise ValueError(f"dataset {entry.name} draws its own images, so --data-dir has no effect: leave it out")
-        return entry.build(Where(cache_dir, cache_dir, tell), **component.options)
+        return replace(entry.build(Where(cache_dir, cache_dir, tell), **component.options), cache_dir=cache_dir)
     if data_dir is None:
         obtain = f"; {entry.facts['obtain']}" if entry.facts["obtain"] else ""
         raise ValueError(f"dataset {entry.name} needs a folder of images: give it with --data-dir DIR{obtain}")
@@ -105,7 +103,7 @@ def open_dataset(component: Component, data_dir: Path | None, cache_dir: Path, p
         raise ValueError(
             f"{data_dir} {'is not a folder' if data_dir.exists() else 'does not exist'}: give the folder of images with --data-dir DIR"
         )
-    return entry.build(Where(data_dir, cache_dir, tell), **component.options)
+    return replace(entry.build(Where(data_dir, cache_dir, tell), **component.options), cache_dir=cache_dir)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,78 @@
+"""Which images, labels and division a result is of: kept beside it, and compared before it is used again."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+from dml_bench.config import Experiment
+from dml_bench.data.datasets import Dataset
+from dml_bench.data.split import Split, split_of
+
+__all__ = ["OtherData", "byte_copies", "copies_in_words", "data_facts", "differing_data"]
+
+
+class OtherData(ValueError):
+    """Something that exists already is of other images, labels or parts than those at hand."""
+
+
+def data_facts(dataset: Dataset, split: Split, folder: Path) -> dict[str, Any]:
+    """What a run in `folder` keeps of its data, under `dataset` and `split`."""
+    root = Path(os.path.abspath(dataset.root))  # noqa: PTH100 - links stay links, and `..` goes
+    return {
+        "dataset": {
+            "name": dataset.name,
+            "root": str(root),
+            "root_from_run": os.path.relpath(root.resolve(), folder.resolve()),
+            "fingerprint": dataset.fingerprint,
+            "num_images": len(dataset),
+            "num_classes": dataset.num_classes,
+            "left_out": list(dataset.left_out),
+        }
+        | ({"opened_fingerprint": dataset.opened_fingerprint} if dataset.left_out else {}),
+        "split": {
+            "fingerprint": split.fingerprint,
+            "train_images": len(split.train),
+            "valid_images": len(split.valid),
+            "test_images": len(split.test),
+        },
+    }
+
+
+def differing_data(told: dict[str, Any], experiment: Experiment, dataset: Dataset) -> str:
+    """How the data that `told` (as `data_facts`) is of differs from `dataset`, in words; empty where it is the same.
+
+    Images that were left out as unreadable may still lie there, unreadable, or be gone.
+    """
+    before = told["dataset"]
+    left_out = {image for image, path in enumerate(dataset.paths) if path in set(before.get("left_out", ()))}
+    kept = dataset.without(left_out) if left_out else dataset
+    here = (dataset if "opened_fingerprint" in before else kept).fingerprint
+    if here not in (before["fingerprint"], before.get("opened_fingerprint")):
+        return f"other images or labels (fingerprint {before['fingerprint'][:12]}; {dataset.root} has {here[:12]})"
+    if experiment.data.split == "given":  # else it follows from images, labels and experiment
+        mine = split_of(experiment, kept).fingerprint
+        if mine != told["split"]["fingerprint"]:
+            return f"other parts of the images (fingerprint {told['split']['fingerprint'][:12]}; {dataset.root} has {mine[:12]})"
+    return ""
+
+
+def byte_copies(dataset: Dataset, split: Split) -> dict[str, Any]:
+    """How many queries are byte for byte an image of the gallery other than themselves, with one such pair of paths, query first."""
+    at: dict[str, list[int]] = {}
+    for image in split.gallery.tolist():
+        at.setdefault(dataset.digests[image], []).append(image)
+    pairs = [(query, other) for query in split.test.tolist() for other in at.get(dataset.digests[query], ())[:2] if other != query]
+    queries = dict(reversed(pairs))
+    example = [dataset.paths[image] for image in pairs[0]] if pairs else []
+    return {"queries": len(queries), "of": len(split.test), "example": example}
+
+
+def copies_in_words(copies: dict[str, Any]) -> str:
+    """Empty where there are none."""
+    if not copies.get("queries"):
+        return ""
+    query, other = copies["example"]
+    return (
+        f"{copies['queries']} of {copies['of']} queries are byte copies of gallery images, e.g. {query} of {other}: "
+        "they are found whatever was learnt; `dml-bench data check` lists them"
+    )

@@ -1,0 +1,289 @@
+"""A result belongs to its data: whatever exists already is used again only for the images, labels and parts that it is of."""
+
+import json
+import os
+import shutil
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from handmade import experiment, finish, photographed
+from small_suite import call
+from small_suite import command as suite_command
+from tiny import train
+
+from dml_bench.data import digests
+from dml_bench.data.datasets import Dataset
+from dml_bench.data.digests import digests_of
+from dml_bench.data.identity import OtherData, byte_copies, data_facts, differing_data
+from dml_bench.data.split import make_split
+from dml_bench.measured import read_finished
+from dml_bench.results import RunFolder
+from dml_bench.training import loop
+from dml_bench.training.watch import Watch
+
+GIVEN = ("data.split=given", "train.epochs=1")
+
+
+class Listening(Watch):
+    def __init__(self) -> None:
+        self.warnings: list[str] = []
+
+    def warn(self, text: str) -> None:
+        self.warnings.append(text)
+
+
+def with_parts(birds: Path, place: Path) -> Path:
+    """The drawn birds with a part for each: of every four images the fourth is asked."""
+    copy = place / "data" / "CUB_200_2011"
+    shutil.copytree(birds, copy)
+    images = (copy / "images.txt").read_text().splitlines()
+    (copy / "train_test_split.txt").write_text("".join(f"{i} {int(i % 4 > 0)}\n" for i in range(1, len(images) + 1)))
+    return copy
+
+
+@pytest.fixture
+def data(birds: Path, tmp_path: Path) -> Path:
+    return with_parts(birds, tmp_path)
+
+
+@pytest.fixture(scope="module")
+def runs(birds: Path, cache_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with one finished run on the birds of `data`."""
+    place = tmp_path_factory.mktemp("identity")
+    train(with_parts(birds, place), cache_dir, place / "runs", *GIVEN)
+    return place / "runs"
+
+
+def other_pixels(data: Path) -> None:
+    first, *_, last = sorted((data / "images").glob("*/*.jpg"))
+    first.write_bytes(last.read_bytes())
+
+
+def corrected_label(data: Path) -> None:
+    lines = (data / "image_class_labels.txt").read_text().splitlines()
+    (data / "image_class_labels.txt").write_text("\n".join(["1 2", *lines[1:]]) + "\n")
+
+
+def another_class(data: Path) -> None:
+    with open(data / "classes.txt", "a") as classes, open(data / "images.txt", "a") as images:
+        classes.write("9 zebra_finch\n")
+        images.writelines(f"{image} zebra/{image}.jpg\n" for image in (65, 66))
+    with open(data / "image_class_labels.txt", "a") as labels, open(data / "train_test_split.txt", "a") as parts:
+        labels.write("65 9\n66 9\n")
+        parts.write("65 1\n66 0\n")
+    (data / "images" / "zebra").mkdir()
+    for image, source in zip((65, 66), sorted((data / "images").glob("*/*.jpg")), strict=False):
+        shutil.copy(source, data / "images" / "zebra" / f"{image}.jpg")
+
+
+def another_part(data: Path) -> None:
+    lines = (data / "train_test_split.txt").read_text().splitlines()
+    (data / "train_test_split.txt").write_text("\n".join(["1 0", *lines[1:]]) + "\n")
+
+
+CHANGES = pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (other_pixels, "other images or labels"),
+        (corrected_label, "other images or labels"),
+        (another_class, "other images or labels"),
+        (another_part, "other parts of the images"),
+    ],
+)
+
+
+@CHANGES
+def test_a_finished_run_is_no_answer_for_other_images_labels_classes_or_parts(runs, data, cache_dir, change, words):
+    change(data)
+    with pytest.raises(
+        OtherData, match=rf"seed-42 holds a run on {words} \(fingerprint [0-9a-f]{{12}}; .*CUB_200_2011 has [0-9a-f]{{12}}\)"
+    ):
+        train(data, cache_dir, runs, *GIVEN)
+
+
+def test_the_same_data_at_another_place_are_the_same(runs, data, cache_dir):
+    assert train(data, cache_dir, runs, *GIVEN).already_finished
+
+
+def test_a_run_that_was_begun_on_other_data_is_not_gone_on_with_and_forced_it_starts_anew(data, cache_dir, tmp_path):
+    folder = train(data, cache_dir, tmp_path / "runs", *GIVEN).folder
+    before = json.loads((folder / "environment.json").read_text())["dataset"]["fingerprint"]
+    (folder / "summary.json").unlink()
+    corrected_label(data)
+    with pytest.raises(OtherData, match="--data-dir; `run --force` replaces it, --out DIR keeps both"):
+        train(data, cache_dir, tmp_path / "runs", *GIVEN)
+    summary = train(data, cache_dir, tmp_path / "runs", *GIVEN, force=True).summary
+    assert summary["dataset"]["fingerprint"] != before
+
+
+def test_a_run_that_never_trained_is_no_loss_and_gives_way_to_other_data(data, cache_dir, tmp_path, monkeypatch):
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(loop, "fit", stop)
+        with pytest.raises(KeyboardInterrupt):
+            train(data, cache_dir, tmp_path / "runs", *GIVEN)
+    corrected_label(data)
+    assert not train(data, cache_dir, tmp_path / "runs", *GIVEN).already_finished
+
+
+def test_a_suite_makes_no_table_of_other_data_and_begins_nothing(data, cache_dir, tmp_path, monkeypatch, capsys):
+    arguments = suite_command(tmp_path, data, cache_dir, tmp_path / "runs", "EPSHN_cosine_resnet18_sgd_aug", "--set", "train.epochs=1")
+    train(data, cache_dir, tmp_path / "runs", "train.epochs=1", "optimizer.lr=0.001")
+    assert call(monkeypatch, [*arguments, "--print-jobs"]) == 0
+    assert capsys.readouterr().out == "", "the run is found as long as the data are the same"
+    corrected_label(data)
+    for more in ((), ("--jobs", "2"), ("--print-jobs",)):
+        assert call(monkeypatch, [*arguments, *more]) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert "holds a run on other images or labels (fingerprint" in line
+    assert not (tmp_path / "runs" / "suite").exists()
+
+
+def test_a_run_from_before_there_was_a_setting_is_found_by_a_suite(tmp_path):
+    mine = experiment("mine")
+    run = finish(tmp_path, mine, {"all": [[1], [0], [1]], "limited": [[1], [0], [0]]})
+    table = json.loads((run.folder / "experiment.json").read_text())
+    del table["schedule"]
+    (run.folder / "experiment.json").write_text(json.dumps(table))
+    RunFolder(tmp_path, mine, "cub").write_summary(run.summary)
+    assert read_finished(tmp_path, mine, photographed())
+
+
+# Images that were left out
+
+
+def written(root: Path, **contents: bytes) -> Dataset:
+    root.mkdir(exist_ok=True)
+    for name, content in contents.items():
+        (root / name).write_bytes(content)
+    labels = np.arange(len(contents)) % 2
+    return Dataset(name="photos", root=root, paths=tuple(contents), labels=labels, class_names=("x", "y"))
+
+
+def told_of(dataset: Dataset, tmp_path: Path) -> dict[str, object]:
+    return data_facts(dataset, make_split(dataset, method="stratified", test_fraction=0.5, seed=42), tmp_path)
+
+
+def test_a_left_out_image_may_stay_or_go_and_is_missed_once_it_is_repaired(tmp_path):
+    contents = {"a": b"1", "b": b"2", "c": b"3", "d": b"4", "e": b"broken"}
+    opened = written(tmp_path / "photos", **contents)
+    told = told_of(replace(opened.without({4}), opened_fingerprint=opened.fingerprint), tmp_path)
+    mine = experiment("mine")
+    assert differing_data(told, mine, opened) == ""
+    assert differing_data(told, mine, opened.without({4})) == "", "it was removed"
+    repaired = written(tmp_path / "photos", **contents | {"e": b"5"})
+    assert "other images or labels" in differing_data(told, mine, repaired)
+    del told["dataset"]["opened_fingerprint"]  # as runs had it before that was kept
+    assert differing_data(told, mine, opened) == ""
+
+
+# Digests that are remembered
+
+
+@pytest.fixture
+def long_ago(monkeypatch):
+    """Files count as settled however recently they were changed."""
+    monkeypatch.setattr(digests, "SETTLED_NANOSECONDS", -(10**12))
+
+
+@pytest.fixture
+def read_files(monkeypatch) -> list[str]:
+    """Names of the files that are read."""
+    names: list[str] = []
+    original = digests.hashlib.file_digest
+
+    def spy(file, kind):
+        names.append(Path(file.name).name)
+        return original(file, kind)
+
+    monkeypatch.setattr(digests.hashlib, "file_digest", spy)
+    return names
+
+
+def photos(root: Path) -> list[str]:
+    root.mkdir()
+    for name in "abc":
+        (root / name).write_bytes(name.encode())
+    return list("abc")
+
+
+A = "ca978112ca1bbdcafac231b39a23dc4da786eff8147c4e72b9807785afee48bb"
+"""SHA-256 of the letter a."""
+
+
+def test_a_file_is_read_once_as_long_as_nothing_was_done_to_it(tmp_path, long_ago, read_files):
+    names = photos(tmp_path / "photos")
+    first = digests_of(tmp_path / "photos", names, tmp_path / "cache")
+    assert first[0] == A
+    assert sorted(read_files) == ["a", "b", "c"]
+    assert digests_of(tmp_path / "photos", names, tmp_path / "cache") == first
+    assert len(read_files) == 3
+
+
+def test_a_change_is_noticed_though_size_and_times_are_set_back(tmp_path, long_ago, read_files):
+    names, file = photos(tmp_path / "photos"), tmp_path / "photos" / "b"
+    first = digests_of(tmp_path / "photos", names, tmp_path / "cache")
+    about = file.stat()
+    time.sleep(0.02)
+    file.write_bytes(b"x")
+    os.utime(file, ns=(about.st_atime_ns, about.st_mtime_ns))
+    second = digests_of(tmp_path / "photos", names, tmp_path / "cache")
+    assert (second[0], second[2]) == (first[0], first[2])
+    assert second[1] != first[1]
+    assert sorted(read_files) == ["a", "b", "b", "c"]
+
+
+def test_a_file_that_was_changed_just_now_is_read_again(tmp_path, read_files):
+    names = photos(tmp_path / "photos")
+    for _ in range(2):
+        digests_of(tmp_path / "photos", names, tmp_path / "cache")
+    assert len(read_files) == 6
+
+
+def test_a_damaged_memory_is_no_memory(tmp_path, long_ago):
+    names = photos(tmp_path / "photos")
+    first = digests_of(tmp_path / "photos", names, tmp_path / "cache")
+    (memory,) = (tmp_path / "cache" / "digests").iterdir()
+    memory.write_bytes(memory.read_bytes().replace(A.encode(), b"0" * 64))
+    assert digests_of(tmp_path / "photos", names, tmp_path / "cache") == first
+
+
+# Copies
+
+
+def test_queries_that_are_byte_copies_of_gallery_images_are_counted_with_an_example(tmp_path):
+    names = {f"{name}{number}": f"{name}{number}".encode() for number in range(4) for name in "ab"}
+    dataset = written(tmp_path / "photos", **names)
+    split = make_split(dataset, method="stratified", test_fraction=0.25, seed=42)
+    assert byte_copies(dataset, split) == {"queries": 0, "of": 2, "example": []}
+    query, other = dataset.paths[split.test[0]], dataset.paths[split.gallery[1]]
+    dataset = written(tmp_path / "photos", **names | {query: names[other]})
+    assert byte_copies(dataset, split) == {"queries": 1, "of": 2, "example": [query, other]}
+
+
+def test_a_query_is_no_copy_of_itself_where_all_are_asked_among_each_other(tmp_path):
+    dataset = written(tmp_path / "photos", a=b"1", b=b"2", c=b"1", d=b"4")
+    split = make_split(dataset, method="stratified", test_fraction=0.5, seed=42)
+    everything = np.arange(4)
+    among_each_other = replace(split, test=everything, gallery=everything)
+    assert byte_copies(dataset, among_each_other) == {"queries": 2, "of": 4, "example": ["a", "c"]}
+
+
+def test_a_run_says_that_its_queries_are_copies_and_says_so_again(data, cache_dir, tmp_path):
+    images = sorted((data / "images").glob("*/*.jpg"))
+    shutil.copy(images[0], images[3])  # the fourth is asked
+    line = (
+        f"1 of 16 queries are byte copies of gallery images, e.g. images/{images[3].relative_to(data / 'images').as_posix()} of "
+        f"images/{images[0].relative_to(data / 'images').as_posix()}: they are found whatever was learnt; `dml-bench data check` lists them"
+    )
+    for already in (False, True):
+        watch = Listening()
+        outcome = train(data, cache_dir, tmp_path / "runs", *GIVEN, watch=watch)
+        assert outcome.already_finished is already
+        assert watch.warnings == [line]
+        assert outcome.summary["copies"]["queries"] == 1
