@@ -1,6 +1,5 @@
 """The command line: thin verbs over the library. Heavy imports stay inside the verbs, so that --help is instant."""
 
-import json
 import os
 import sys
 from contextlib import nullcontext
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dml_bench import __version__, catalogue, distributed, experiments
+from dml_bench.files import json_text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -298,7 +298,7 @@ def compare(
 
     found = compare_sides(read_sides(runs))
     if as_json:
-        typer.echo(json.dumps([asdict(comparison) for comparison in found], indent=1, ensure_ascii=False))
+        typer.echo(json_text([asdict(comparison) for comparison in found]))
         return
     for comparison in found:
         show_comparison(terminal(), comparison)
@@ -318,7 +318,7 @@ def list_(
     chosen = catalogue.KINDS if kind.value == "all" else (kind.value,)
     found = {kind: catalogue.entries(kind) for kind in chosen}
     if as_json:
-        typer.echo(json.dumps(found if kind.value == "all" else found[kind.value], indent=1, ensure_ascii=False))
+        typer.echo(json_text(found if kind.value == "all" else found[kind.value]))
     elif as_markdown:
         typer.echo(catalogue.as_page(found), nl=False)
     else:
@@ -343,7 +343,7 @@ def show(
     from dml_bench.config import as_table
 
     table = as_table(experiments.resolve(name, profile="demo" if demo else "", overrides=set_))
-    typer.echo(json.dumps(table, indent=1, ensure_ascii=False) if as_json else tomli_w.dumps(table), nl=as_json)
+    typer.echo(json_text(table) if as_json else tomli_w.dumps(table), nl=as_json)
 
 
 @app.command("lr-find")
@@ -592,13 +592,15 @@ def enrol(
     """
     if not (images or remove or rename):
         raise ValueError("nothing to do: give --images DIR, --remove CLASS or --rename OLD=NEW")
-    from dml_bench.gallery.enrolment import Changes, change, photos_by_class, renaming
+    from dml_bench.gallery.enrolment import Changes, change, photos_by_class, renamings
     from dml_bench.gallery.network import Network
     from dml_bench.gallery.store import open_place
     from dml_bench.gallery.wording import enrolment_words
 
-    changes = Changes(remove=tuple(remove), rename=tuple(map(renaming, rename)), photos=photos_by_class(images) if images else ())
+    photos = photos_by_class(images) if images else ()
     place = open_place(run, phase, gallery)
+    renamed = renamings(rename, place.read(new=True).class_names) if rename else ()
+    changes = Changes(remove=tuple(remove), rename=renamed, photos=photos)
     with terminal_watch() as watch:
         done = change(place, changes, lambda: Network(place.run, place.phase, device), lambda *at: watch.progress("embedding", *at))
     typer.echo(f"{enrolment_words(place.run, done)} ({place.path})")
@@ -647,7 +649,7 @@ def predict(
     bar = threshold_of(place, entries, threshold, precision, search)
     answers = answer(entries, Network(place.run, place.phase, device), files, k=k, threshold=bar.value, search=search)
     if as_json:
-        typer.echo(json.dumps(answers_as_json(answers, bar, look), indent=1, ensure_ascii=False))
+        typer.echo(json_text(answers_as_json(answers, bar, look)))
     else:
         terminal().print(as_table(place.run, answers))
         for note in notes(place.run, entries, bar, look):

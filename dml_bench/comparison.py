@@ -72,6 +72,8 @@ class Comparison:
     first: str
     second: str
     seeds: tuple[int, ...]
+    equal: bool
+    """Whether every metric has the same value on every query."""
     overall: tuple[Difference, ...]
     classes: tuple[ClassDifference, ...]
     """Ascending by p."""
@@ -106,6 +108,7 @@ def compare(sides: Sequence[Side]) -> list[Comparison]:
             first=first.name,
             second=second.name,
             seeds=tuple(run.seed for run in first.runs),
+            equal=are_equal(first, second, [row.metric for row in rows]),
             overall=tuple(replace(row, p_holm=float(next(corrected))) for row in rows),
             classes=class_differences(first, second),
         )
@@ -140,6 +143,16 @@ def differences(first: Side, second: Side) -> list[Difference]:
     if len({held_out(run) for run in (*first.runs, *second.runs)}) > 1:
         names = [name for name in names if "drop" not in name and "limited" not in name]
     return [one_difference(first, second, name) for name in names]
+
+
+def are_equal(first: Side, second: Side, names: Sequence[str]) -> bool:
+    """Whether the metrics of these names have the same value on every query of every seed."""
+    for name in names:
+        metric = metric_of(first.runs[0].experiment, name)
+        for one, other in zip(first.runs, second.runs, strict=True):
+            if not np.array_equal(metric.scores(one).values, metric.scores(other).values, equal_nan=True):
+                return False
+    return True
 
 
 def held_out(run: FinishedRun) -> tuple[tuple[int, ...], ...]:

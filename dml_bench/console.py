@@ -1,5 +1,6 @@
 """What a person at a terminal sees of a run."""
 
+import math
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -237,6 +238,11 @@ def show_outcome(console: Console, folder: Path, summary: dict[str, Any]) -> Non
     console.print(Text(f"results  {folder}"), soft_wrap=True)
 
 
+def number(value: float | None, form: str = ".3f") -> str:
+    """With three digits; a dash where it is undefined."""
+    return "-" if value is None or math.isnan(value) else format(value, form)
+
+
 def retrieval_tables(summary: dict[str, Any]) -> Iterator[Table]:
     found = summary["retrieval"]
     title = f"Retrieval among unseen classes: {summary['experiment']} on {summary['dataset']['name']}, seed {summary['seed']}"
@@ -246,7 +252,7 @@ def retrieval_tables(summary: dict[str, Any]) -> Iterator[Table]:
     columns |= {"NMI": "nmi"} if "nmi" in found else {}
     for column in columns:
         table.add_column(column, justify="right")
-    table.add_row(*(f"{found[name]:.3f}" for name in columns.values()))
+    table.add_row(*(number(found[name]) for name in columns.values()))
     table.caption = (
         f"{found['queries']:,} queries of {len(summary['unseen_classes'])} classes that were never trained on; means over queries"
     )
@@ -262,7 +268,7 @@ def drop_tables(summary: dict[str, Any]) -> Iterator[Table]:
         worst.add_column(column, justify="left" if column in ("class", "") else "right")
     for row in summary["largest_drops"]:
         worst.add_row(
-            row["class"], "unseen" if row["unseen"] else "seen", *(f"{row[c]:.3f}" for c in ("all", HELD_OUT)), f"{row['drop']:+.3f}"
+            row["class"], "unseen" if row["unseen"] else "seen", *(number(row[c]) for c in ("all", HELD_OUT)), number(row["drop"], "+.3f")
         )
     yield worst if worst.rows else Table(title="No class loses precision.", title_justify="left")
 
@@ -281,10 +287,10 @@ def one_holdout(summary: dict[str, Any], title: str) -> Table:
     table.caption_justify = "left"
     for group, count in (("seen", seen), ("unseen", unseen), ("all", seen + unseen)):
         suffix = "" if group == "all" else f"_{group}"
-        cells = [f"{phase[f'precision_at_1_{mean}{suffix}']:.3f}" for phase in phases for mean in ("macro", "micro")]
-        table.add_row(f"{count} {group}", *cells, f"{summary[f'precision_drop_{group}_classes']:+.3f}")
+        cells = [number(phase[f"precision_at_1_{mean}{suffix}"]) for phase in phases for mean in ("macro", "micro")]
+        table.add_row(f"{count} {group}", *cells, number(summary[f"precision_drop_{group}_classes"], "+.3f"))
     if all("logits_accuracy_macro_known" in phase for phase in phases):
-        cells = [f"{phase[f'logits_accuracy_{mean}_known']:.3f}" for phase in phases for mean in ("macro", "micro")]
+        cells = [number(phase[f"logits_accuracy_{mean}_known"]) for phase in phases for mean in ("macro", "micro")]
         table.add_row("known, by logits", *cells, "")
     return table
 
@@ -297,11 +303,11 @@ def many_holdouts(summary: dict[str, Any], title: str) -> Table:
         table.add_column(f"precision drop\n{group}", justify="right")
     names = [f"precision_drop_{group}_classes" for group in ("unseen", "seen", "all")]
     for held in summary["holdouts"]:
-        table.add_row(held["phase"], str(len(held["unseen_classes"])), *(f"{held[name]:+.3f}" for name in names))
+        table.add_row(held["phase"], str(len(held["unseen_classes"])), *(number(held[name], "+.3f") for name in names))
     table.add_section()
-    table.add_row("mean", "", *(f"{summary[name]:+.3f}" for name in names))
-    table.add_row("deviation", "", *(f"{summary[f'{name}_between_holdouts']:.3f}" for name in names))
-    table.caption = f"P@1 macro of the model trained on all classes: {summary['phases']['all']['precision_at_1_macro']:.3f}"
+    table.add_row("mean", "", *(number(summary[name], "+.3f") for name in names))
+    table.add_row("deviation", "", *(number(summary[f"{name}_between_holdouts"]) for name in names))
+    table.caption = f"P@1 macro of the model trained on all classes: {number(summary['phases']['all']['precision_at_1_macro'])}"
     table.caption_justify = "left"
     return table
 
@@ -350,8 +356,11 @@ def show_comparison(console: Console, found: Any) -> None:
         interval = f"{at.estimate:+.3f} [{at.low:+.3f}, {at.high:+.3f}]"
         better = ("can't be told", "first", "second")[row.better + 1]
         values = (f"{side.estimate:+.3f}" if "drop" in row.metric else f"{side.estimate:.3f}" for side in (row.first, row.second))
-        table.add_row(row.words, *values, interval, f"{row.p:.3f}", f"{row.p_holm:.3f}", better)
+        table.add_row(row.words, *values, interval, number(row.p), number(row.p_holm), better)
     console.print(table)
+    if found.equal:
+        console.print(Text("the two are equal on every query"))
+        return
     sure = [row for row in found.classes if row.p_holm < 0.05]
     console.print(Text(f"{len(sure)} of {len(found.classes)} classes differ beyond doubt (exact sign test, 5% after Holm's correction)"))
     classes = Table(title="The classes that differ most", title_justify="left")

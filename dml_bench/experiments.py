@@ -52,7 +52,7 @@ def resolve(name: str, *, profile: str = "", overrides: list[str] | tuple[str, .
         key, equals, value = override.partition("=")
         if not equals or not key:
             raise ValueError(f"--set {override}: write it as key=value, e.g. --set optimizer.lr=0.01")
-        assign(table, key.strip(), parse_value(value.strip()))
+        assign(table, key.strip(), parse_value(value.strip(), is_text=key.strip() == "unseen"))
         if key.strip() == "model.weights" and parse_value(value.strip()) != "source":
             table.pop("pretrain", None)
     return load(table)
@@ -165,9 +165,11 @@ def assign(table: dict[str, Any], key: str, value: Any) -> None:
     table[last] = value
 
 
-def parse_value(text: str) -> Any:
-    """A TOML value (`0.01`, `true`, `[1, 5]`), or the text itself where it is none (`sgd`, `last:5`)."""
+def parse_value(text: str, *, is_text: bool = False) -> Any:
+    """A TOML value (`0.01`, `true`, `[1, 5]`), or the text itself where it is none (`sgd`, `last:5`), or where text is wanted: a class
+    may be called 42."""
     try:
-        return tomllib.loads(f"value = {text}")["value"]
+        value = tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         return text
+    return text if is_text and not isinstance(value, str) else value

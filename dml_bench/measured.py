@@ -1,6 +1,5 @@
 """What finished runs measured: any metric by its name, per query, so that it can be averaged, compared and given an interval."""
 
-import csv
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from dml_bench.data.datasets import Dataset
 from dml_bench.evaluation import metrics
 from dml_bench.evaluation.neighbours import Neighbours
 from dml_bench.evaluation.statistics import Average, Interval, Scores, interval
+from dml_bench.files import read_csv
 from dml_bench.registry import UnknownName, losses, near_miss
 from dml_bench.results import RunFolder, read_arrays, read_json, read_neighbours
 
@@ -46,8 +46,7 @@ class FinishedRun:
         path = self.folder / "split.csv"
         if not path.exists():
             return self.split
-        with open(path, newline="", encoding="utf-8") as file:
-            queries = [row["path"] for row in csv.DictReader(file) if row["part"] == "test"]
+        queries = [row["path"] for row in read_csv(path) if row["part"] == "test"]
         return hashlib.sha256("\n".join(queries).encode()).hexdigest()
 
     @cached_property
@@ -60,8 +59,7 @@ class FinishedRun:
         """By class id, of the classes that were asked: all of them, or the test classes of protocol `class_disjoint`."""
         disjoint = self.experiment.protocol == "class_disjoint"
         table = self.folder / ("test_classes_metrics.csv" if disjoint else "all_classes_metrics.csv")
-        with open(table, newline="", encoding="utf-8") as file:
-            names = [row["class name"] for row in csv.DictReader(file)]
+        names = [row["class name"] for row in read_csv(table)]
         labels = np.unique(self.neighbours["disjoint"].query_labels).tolist() if disjoint else range(len(names))
         return dict(zip(labels, names, strict=True))
 

@@ -21,7 +21,7 @@ from dml_bench.config import Experiment, as_table, load
 from dml_bench.data.datasets import Dataset
 from dml_bench.data.identity import OtherData, differing_data
 from dml_bench.evaluation.neighbours import Neighbours
-from dml_bench.files import write_atomically, write_json
+from dml_bench.files import defined, json_line, write_atomically, write_json
 
 __all__ = ["SCHEMA_VERSION", "Occupied", "RunFolder"]
 
@@ -106,7 +106,7 @@ class RunFolder:
 
     def write_records(self, records: Iterable[dict[str, Any]]) -> None:
         """metrics.jsonl anew: one line per epoch of each phase, in the order they happened."""
-        lines = "".join(json.dumps(record) + "\n" for record in records)
+        lines = "".join(map(json_line, records))
         write_atomically(self.path / "metrics.jsonl", lambda file: file.write(lines.encode()))
 
     def records(self) -> list[dict[str, Any]]:
@@ -132,12 +132,12 @@ class RunFolder:
         return summary
 
     def write_summary(self, summary: dict[str, Any]) -> dict[str, Any]:
-        """Seal the run: the summary with the SHA-256 of every file that belongs to it, which is returned."""
+        """Seal the run: the summary with the SHA-256 of every file that belongs to it, which is returned as it is read back."""
         kept = sorted(
             p for p in self.path.rglob("*") if p.is_file() and not p.name.startswith(".") and "wandb" not in p.relative_to(self.path).parts
         )
         files = digests(self.path, [p for p in kept if p.name not in ("summary.json", "environment.json")])
-        whole = {**summary, "files": files}
+        whole: dict[str, Any] = defined({**summary, "files": files})
         write_json(self.path / "summary.json", whole)
         return whole
 

@@ -132,17 +132,18 @@ def start(
     group: str,
     config: dict[str, Any],
     warn: Callable[[str], None],
+    notes: str = "",
     project: str = "dml_bench",
 ) -> Mirror:
     """The mirror of a run, at once; `mode` holds whatever the environment says. Files go to `directory`/wandb.
 
-    `warn` may be called from another thread. With mode `disabled` wandb is not imported. A resumed run passes its old
+    `notes` stand on the run's page. `warn` may be called from another thread. With mode `disabled` wandb is not imported. A resumed run passes its old
     `run_id`: online, it goes on where W&B stands; offline, wandb can't resume and begins a new folder with the same id
     at step 0, so the caller logs all earlier records again.
     """
     if mode == "disabled":
         return Mirror(None, directory=directory, warn=warn)
-    run = {"id": run_id, "name": name, "group": group, "project": project, "config": copy.deepcopy(config)}
+    run = {"id": run_id, "name": name, "group": group, "project": project, "notes": notes or None, "config": copy.deepcopy(config)}
     return Mirror(functools.partial(connect, mode, directory, run), directory=directory, warn=warn)
 
 

@@ -1,10 +1,15 @@
 """compare: paired, corrected, and silent about what can't be told."""
 
+import json
+
 import numpy as np
 import pytest
 from handmade import experiment, finish
+from rich.console import Console
+from tiny import dml_bench
 
 from dml_bench.comparison import Side, compare, holm, read_sides
+from dml_bench.console import show_comparison
 
 RIGHT, WRONG = [1] * 8, [0] * 8
 
@@ -66,6 +71,27 @@ def test_sides_that_are_equal_on_average_can_not_be_told_apart(tmp_path):
     second = side(tmp_path, "second", classes(2, 8, 3, 7, 4, 6))
     (found,) = compare([first, second])
     assert {row.better for row in found.overall} == {-1}
+
+
+def test_equal_runs_are_said_to_be_equal_and_their_comparison_is_valid_json(tmp_path, monkeypatch, capsys):
+    right = classes(8, 7, 3, 7, 8, 7, 8, 7, 8, 8)
+    first, second = side(tmp_path, "one", right), side(tmp_path, "other", right)
+    (found,) = compare([first, second])
+    assert found.equal
+    show_comparison(Console(width=120), found)
+    assert "the two are equal on every query" in capsys.readouterr().out
+    assert dml_bench(monkeypatch, "compare", first.runs[0].folder, second.runs[0].folder, "--json") == 0
+    [told] = json.loads(capsys.readouterr().out, parse_constant=lambda constant: pytest.fail(f"{constant} is no JSON"))
+    assert told["equal"] is True
+    assert told["overall"][0]["p"] is None
+
+
+def test_runs_that_differ_on_one_query_are_not_equal(tmp_path, capsys):
+    first, second = side(tmp_path, "one", classes(8, 7, 3)), side(tmp_path, "other", classes(8, 7, 4))
+    (found,) = compare([first, second])
+    assert not found.equal
+    show_comparison(Console(width=120), found)
+    assert "equal on every query" not in capsys.readouterr().out
 
 
 def test_a_class_is_tested_by_the_queries_that_only_one_gets_right_pooled_over_seeds(tmp_path):

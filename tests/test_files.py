@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from dml_bench.files import write_atomically, write_csv, write_json
+from dml_bench.files import json_line, json_text, read_csv, write_atomically, write_csv, write_json
 
 
 def test_a_writer_that_fails_leaves_the_old_file_and_no_other(tmp_path):
@@ -104,3 +104,32 @@ def test_json_comes_back_with_unicode(tmp_path):
     write_json(path, {"class": "Häher 鳥", "drop": [0.1, None, True]})
     assert json.loads(path.read_text(encoding="utf-8")) == {"class": "Häher 鳥", "drop": [0.1, None, True]}
     assert "Häher" in path.read_text(encoding="utf-8")
+
+
+NAMES = ["=1+1", "+1", "-5", "@me", "\t=1", "'=1", "''-x", "'cause", "a=b", "", "b|c", '"q", r', "حقيبة 👜"]
+
+
+def test_a_text_that_a_spreadsheet_would_calculate_is_written_as_text_and_read_back_as_it_was(tmp_path):
+    write_csv(tmp_path / "table.csv", ["class", "drop"], [(name, -0.5) for name in NAMES])
+    with open(tmp_path / "table.csv", newline="", encoding="utf-8") as file:
+        written = [row["class"] for row in csv.DictReader(file)]
+    assert not [cell for cell in written if cell.startswith(("=", "+", "-", "@", "\t"))]
+    assert written[:3] == ["'=1+1", "'+1", "'-5"]
+    assert [row["class"] for row in read_csv(tmp_path / "table.csv")] == NAMES
+    assert {row["drop"] for row in read_csv(tmp_path / "table.csv")} == {"-0.5"}
+
+
+def test_ordinary_names_and_numbers_are_written_as_they_are(tmp_path):
+    write_csv(tmp_path / "table.csv", ["class", "drop"], [("001.Auk", -0.25), ("it's, so", 1)])
+    assert (tmp_path / "table.csv").read_bytes() == b'class,drop\n001.Auk,-0.25\n"it\'s, so",1\n'
+
+
+def refuse(constant):
+    raise AssertionError(f"{constant} is no JSON")
+
+
+def test_what_is_undefined_is_null_in_json(tmp_path):
+    value = {"drop": float("nan"), "deep": [1.5, (float("inf"), None)], "text": "NaN"}
+    write_json(tmp_path / "value.json", value)
+    for text in ((tmp_path / "value.json").read_text(), json_text(value), json_line(value)):
+        assert json.loads(text, parse_constant=refuse) == {"drop": None, "deep": [1.5, [None, None]], "text": "NaN"}

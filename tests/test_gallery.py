@@ -11,7 +11,7 @@ from PIL import Image
 from tiny import dml_bench, refusal, train
 
 from dml_bench.gallery.answering import Answers, Bar, answer, evidence, named_images
-from dml_bench.gallery.enrolment import Changes, Enrolment, change, photos_by_class
+from dml_bench.gallery.enrolment import Changes, Enrolment, change, photos_by_class, renamings
 from dml_bench.gallery.network import Network
 from dml_bench.gallery.store import Entry, Gallery, Place, open_place, run_gallery
 from dml_bench.gallery.wording import as_json, threshold_words
@@ -174,6 +174,12 @@ def test_the_threshold_is_chosen_on_the_queries_of_the_run(run):
     assert (found.part, found.own, found.queries) == ("query", len(stored.query_labels), None)
 
 
+def test_names_may_hold_the_equals_sign_that_stands_between_the_old_and_the_new_one():
+    assert renamings(["=1+1=sum", "sum=a=b", "a=b=total"], ["=1+1", "c"]) == (("=1+1", "sum"), ("sum", "a=b"), ("a=b", "total"))
+    with pytest.raises(ValueError, match="may rename 'a' or 'a=b'"):
+        renamings(["a=b=c"], ["a", "a=b"])
+
+
 def test_queries_of_a_removed_class_are_not_asked_and_those_of_a_renamed_class_are_right_by_its_new_name(run):
     place = open_place(run, "all", None)
     names = place.read().class_names
@@ -328,6 +334,7 @@ def test_what_can_not_be_done_is_one_line(run, photos, tmp_path, monkeypatch, ca
     assert "does not exist: give image files" in line("predict", run, tmp_path / "gone.jpg")
     assert "nothing to do" in line("enrol", run)
     assert "--rename OLD=NEW" in line("enrol", run, "--rename", "old")
+    assert "has no class 'old'" in line("enrol", run, "--rename", "old=new")
     assert "holds no gallery of phase all" in line("predict", run, photos, "--gallery", tmp_path / "elsewhere")
     assert "holds no run" in line("predict", photos, photos)
 

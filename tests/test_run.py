@@ -427,6 +427,10 @@ def test_what_w_and_b_logged_offline_is_what_the_run_folder_holds(birds: Path, c
     for name in ("all_classes_metrics", "limited_classes_classification_report", "comparison_unseen_classes_metrics"):
         assert any(name in table for table in tables), tables
     assert "precision_drop_unseen_classes" in said
+    unseen = json.loads((folder / "summary.json").read_text())["phases"]["limited"]["precision_at_1_macro_unseen"]
+    assert "limited_precision_at_1_macro_unseen" in said
+    assert str(unseen)[:8] in said
+    assert "test_accuracy2: P@1 of phase limited on the test images of the classes that it trained on" in said
     assert len(list((mirrored / "files" / "media" / "images").glob("training_batch*.png"))) == 1
 
 

@@ -1,7 +1,9 @@
 """Who trains and who asks: one split per data set and seed, shared by all phases, and the classes that a phase never sees."""
 
+import csv
 import hashlib
 import math
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -243,7 +245,7 @@ def holdouts(rule: str, dataset: Dataset) -> tuple[tuple[int, ...], ...]:
     remainder were; where R needs more, another order follows. The first is that of `random:N:SEED`.
     """
     base, times, count = rule.partition(" x ")
-    if not times:
+    if not times or rule.partition(":")[0] not in ("last", "random"):  # the name of a class may hold " x " too
         return (unseen_classes(rule, dataset),)
     if not base.startswith("random:") or not count.isdecimal() or int(count) < 2:
         raise ValueError(f"unseen is {rule!r}; hold-outs are rotated by random:N:SEED x R with R of at least 2, e.g. random:20 x 5")
@@ -281,10 +283,33 @@ def unseen_classes(rule: str, dataset: Dataset) -> tuple[int, ...]:
             return tuple(range(dataset.num_classes - count, dataset.num_classes))
         return tuple(sorted(int(label) for label in random_order(dataset.num_classes, *(numbers[1:] or ["0"]))[:count]))
     ids = {name: label for label, name in enumerate(dataset.class_names)}
-    for name in rule.split(","):
-        if name not in ids:
-            raise UnknownName(f"unseen names the class {name!r}, which {dataset.name} has not{near_miss(name, list(ids))}")
-    chosen = tuple(sorted({ids[name] for name in rule.split(",")}))
+    chosen = tuple(sorted({ids[name] for name in named_classes(rule, ids, dataset.name)}))
     if len(chosen) > dataset.num_classes - 2:
         raise ValueError(f"unseen names {len(chosen)} of {dataset.num_classes} classes: at least 2 must stay to train on")
     return chosen
+
+
+def named_classes(rule: str, known: Collection[str], dataset: str) -> list[str]:
+    """The classes that names joined by commas mean. Names may hold commas themselves, and may stand between double quotes as in CSV.
+
+    Raises UnknownName where a part is the name of no class, ValueError where the rule can be read in two ways.
+    """
+    ways = ways_to_read(rule.split(","), known)
+    if len(ways) > 1:
+        one, other = (" and ".join(map(repr, names)) for names in ways)
+        raise ValueError(f"unseen is {rule!r}, which may mean {one}, or {other}: put each name between double quotes")
+    if ways:
+        return ways[0]
+    quoted = next(csv.reader([rule]))
+    if unknown := [name for name in quoted if name not in known]:
+        raise UnknownName(f"unseen names the class {unknown[0]!r}, which {dataset} has not{near_miss(unknown[0], list(known))}")
+    return quoted
+
+
+def ways_to_read(parts: Sequence[str], known: Collection[str]) -> list[list[str]]:
+    """The ways in which parts that stood between commas, some of them joined again, are all names that are known; two at most."""
+    ways: list[list[list[str]]] = [[[]]]
+    for end in range(1, len(parts) + 1):
+        found = [[*before, name] for start in range(end) if (name := ",".join(parts[start:end])) in known for before in ways[start]]
+        ways.append(found[:2])
+    return ways[-1]

@@ -92,6 +92,14 @@ class Answers:
                 found[f"{name}_between_holdouts"] = float(np.std(means, ddof=1))
         return found
 
+    def highlights(self) -> dict[str, float]:
+        """What stands for the whole run: the drops, and P@1 of each phase on the unseen, the seen and all classes."""
+        told = self.scalars()
+        for phase in self.found:
+            numbers = self._phase(phase)
+            told |= {f"{phase}_{name}": value for name, value in numbers.items() if name.startswith("precision_at_1")}
+        return told
+
     def _phase(self, phase: str) -> dict[str, Any]:
         neighbours = self.found[phase]
         is_unseen = np.isin(neighbours.query_labels, self.unseen_by(phase))
@@ -163,12 +171,13 @@ class Answers:
             neighbours.query_labels,
             neighbours.labels[:, 0],
             labels=range(len(names)),
-            target_names=names,
             output_dict=True,
             zero_division=0,
         )
         measures = ("precision", "recall", "f1-score", "support")
-        rows = [(name, *(float(row[m]) for m in measures)) for name, row in report.items() if isinstance(row, dict)]
+        means = [name for name in report if name.endswith(" avg")]
+        named = [(name, report[str(label)]) for label, name in enumerate(names)] + [(name, report[name]) for name in means]
+        rows = [(name, *(float(row[measure]) for measure in measures)) for name, row in named]
         return Table(("class name", *measures), tuple(rows))
 
     def predictions(self) -> Table:

@@ -50,6 +50,10 @@ class Retrieval:
         at_1 = {"precision_at_1_macro": macro(precision_at_1(self.found), self.found.query_labels)}
         return {name: micro(values) for name, values in self.per_query.items()} | at_1 | self.nmi
 
+    def highlights(self) -> dict[str, float]:
+        """What stands for the whole run."""
+        return self.scalars()
+
     def tables(self) -> dict[str, Table]:
         """P@1 and MAP@R of each class that was asked."""
         labels, classes = self.found.query_labels, np.unique(self.found.query_labels)

@@ -1,6 +1,5 @@
 """The images whose maps are made: queries of the run by class, by mistake or spread over all, or photos of one's own."""
 
-import csv
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,6 +10,7 @@ import numpy as np
 from dml_bench.data.cache import View
 from dml_bench.data.datasets import open_dataset
 from dml_bench.data.images import decode
+from dml_bench.files import read_csv
 from dml_bench.gallery.answering import cuts_to_boxes
 from dml_bench.measured import FinishedRun
 from dml_bench.registry import UnknownName, near_miss
@@ -38,8 +38,7 @@ class Material:
         self.run = run
         self.root = Path(run.summary["dataset"]["root"])
         self.view = View(run.experiment.images.fit, run.experiment.images.size)
-        with open(run.folder / "split.csv", newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file))
+        rows = read_csv(run.folder / "split.csv")
         self.paths = [row["path"] for row in rows]
         ids = {name: label for label, name in run.class_names.items()}
         self.labels = np.array([ids.get(row["class"], -1) for row in rows], np.int64)

@@ -12,8 +12,9 @@ from dml_bench.data.labelled_table import IMAGE_SUFFIXES, require_none, speakabl
 from dml_bench.gallery.kept import follow
 from dml_bench.gallery.network import Network
 from dml_bench.gallery.store import Entry, Gallery, Place, digest_of
+from dml_bench.registry import UnknownName, near_miss
 
-__all__ = ["Changes", "Enrolment", "change", "images_below", "photos_by_class", "renaming"]
+__all__ = ["Changes", "Enrolment", "change", "images_below", "photos_by_class", "renamings"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -78,12 +79,27 @@ def change(
     )
 
 
-def renaming(text: str) -> tuple[str, str]:
-    """The two names of OLD=NEW. Raises ValueError where there are not two."""
-    old, _, new = text.partition("=")
-    if not old or not new or "=" in new or not speakable(new):
-        raise ValueError(f"--rename {text}: write the name of a class and its new one, --rename OLD=NEW")
-    return old, new
+def renamings(texts: Sequence[str], class_names: Sequence[str]) -> tuple[tuple[str, str], ...]:
+    """The two names of each OLD=NEW, one after another; names may hold = too.
+
+    Raises ValueError where one is not of that form, or can be read in two ways, UnknownName where no class is renamed.
+    """
+    names, found = set(class_names), []
+    for text in texts:
+        places = [place for place, letter in enumerate(text) if letter == "="]
+        splits = [(text[:place], text[place + 1 :]) for place in places if 0 < place < len(text) - 1]
+        if not splits or not speakable(text):
+            raise ValueError(f"--rename {text}: write the name of a class and its new one, --rename OLD=NEW")
+        ways = [(old, new) for old, new in splits if old in names]
+        if not ways:
+            raise UnknownName(f"the gallery has no class {splits[0][0]!r}{near_miss(splits[0][0], sorted(names))}")
+        if len(ways) > 1:
+            raise ValueError(
+                f"--rename {text} may rename {' or '.join(repr(old) for old, _ in ways)}: rename one to a name without = first"
+            )
+        found += ways
+        names = names - {ways[0][0]} | {ways[0][1]}
+    return tuple(found)
 
 
 def unknown_files(gallery: Gallery, photos: Sequence[tuple[Path, str]]) -> list[Entry]:

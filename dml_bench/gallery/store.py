@@ -5,7 +5,6 @@ The run's own gallery is part of its sealed result. A changed one is a file of i
 weights that made them. It is one file so that a crash leaves either the old gallery or the new one. Embeddings are mapped, not read.
 """
 
-import csv
 import hashlib
 import json
 import re
@@ -20,7 +19,7 @@ from typing import Literal
 import numpy as np
 from filelock import FileLock, Timeout
 
-from dml_bench.files import write_atomically
+from dml_bench.files import read_csv, write_atomically
 from dml_bench.measured import FinishedRun, read_folder
 from dml_bench.registry import UnknownName, near_miss
 
@@ -233,8 +232,7 @@ def digest_of(path: Path) -> str:
 
 def part_of_split(run: FinishedRun, images: np.ndarray) -> list[tuple[str, str]]:
     """The path and the class of images of the run's data set, by their indices."""
-    with open(run.folder / "split.csv", newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
+    rows = read_csv(run.folder / "split.csv")
     root = Path(run.summary["dataset"]["root"])
     return [(str(root / rows[image]["path"]), rows[image]["class"]) for image in images]
 

@@ -1,6 +1,5 @@
 """The experiments that are looked at more closely: enrolment, unknowns, votes, and the images behind some answers."""
 
-import csv
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -22,6 +21,7 @@ from dml_bench.evaluation.unknowns import (
     without_classes,
 )
 from dml_bench.evaluation.votes import Sweep, confusions, sweep, turned
+from dml_bench.files import read_csv
 from dml_bench.gallery.store import part_of_split
 from dml_bench.measured import FinishedRun
 from dml_bench.report.section import Section, held_out
@@ -236,8 +236,7 @@ class Album:
         self.run = run
         self.phase = phase or ("disjoint" if "disjoint" in run.neighbours else "all")
         self.found = run.neighbours[self.phase]
-        with open(run.folder / "split.csv", newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file))
+        rows = read_csv(run.folder / "split.csv")
         self.paths, self.classes = [row["path"] for row in rows], [row["class"] for row in rows]
         stored = read_arrays(run.folder / self.phase / "embeddings.safetensors")
         self.gallery_images, self.query_images = stored["gallery_images"], stored["query_images"]

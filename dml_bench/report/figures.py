@@ -218,7 +218,7 @@ def curves_of(line: Line, names: tuple[str, ...]) -> Curves:
 def recorded(record: dict[str, Any], names: tuple[str, ...]) -> float | None:
     """The first of `names` that a record has, perhaps with the number of its phase and of its fold after it."""
     by_name = {re.sub(r"\d*(_fold_\d+)?$", "", key): value for key, value in record.items()}
-    return next((float(by_name[name]) for name in names if name in by_name), None)
+    return next((float(by_name[name]) for name in names if by_name.get(name) is not None), None)
 
 
 def curves(section: Section, name: str, label: str, title: str, names: tuple[str, ...], *, shared: bool) -> Drawn | None:

@@ -2,6 +2,7 @@
 
 import secrets
 import sys
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -123,6 +124,7 @@ class Session:
             group=self.experiment.name,
             config=as_table(self.experiment),
             warn=self.watch.warn,
+            notes=what_is_logged(self.phases),
         )
         if self.request.wandb == "offline":  # each offline process makes a folder of its own: repeat what earlier ones logged
             for record in self.records:
@@ -305,5 +307,18 @@ class Session:
             },
         }
         self.mirror.tables(answers.tables())
-        self.mirror.summary(answers.scalars())
+        self.mirror.summary(answers.highlights())
         return self.folder.write_summary(summary)
+
+
+def what_is_logged(phases: Sequence[Phase]) -> str:
+    """What the names of the curves stand for, which end in the number of their phase."""
+    lines = []
+    for phase in phases:
+        lines.append(f"train_loss{phase.suffix}: the loss of phase {phase.name}")
+        if phase.leaves_one_out:
+            lines.append(f"valid_accuracy{phase.suffix}: P@1 of phase {phase.name} among the validation classes, mean over images")
+        else:
+            asked = "the test images of the classes that it trained on" if phase.excluded else "all test images"
+            lines.append(f"test_accuracy{phase.suffix}: P@1 of phase {phase.name} on {asked}, mean over images")
+    return "\n".join(lines)

@@ -15,6 +15,7 @@ import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
+from dml_bench.files import json_line
 from dml_bench.training.watch import Watch
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ class ChildWatch(Watch):
         self._phase: dict[str, Any] = {}
 
     def send(self, event: str, **facts: Any) -> None:
-        self.channel.write(json.dumps({"event": event, **facts}) + "\n")
+        self.channel.write(json_line({"event": event, **facts}))
         self.channel.flush()
 
     def note(self, text: str) -> None:
@@ -73,7 +74,7 @@ class ChildWatch(Watch):
         self._count(images)
 
     def epoch(self, record: dict[str, Any]) -> None:
-        print(json.dumps(record), flush=True)  # noqa: T201
+        print(json_line(record), end="", flush=True)  # noqa: T201
         self._phase["epoch"] = record["epoch"] + 1
         self._tell()
 

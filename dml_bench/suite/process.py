@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from dml_bench.files import json_line
 from dml_bench.suite.engine import Event
 
 __all__ = ["STOP_SECONDS", "RunProcess", "stop_all"]
@@ -45,7 +46,7 @@ class RunProcess:
             )
         assert self.process.stdin
         with suppress(BrokenPipeError):  # it is dead already, which its end will tell
-            self.process.stdin.write(json.dumps(order) + "\n")
+            self.process.stdin.write(json_line(order))
             self.process.stdin.flush()
 
     def events(self) -> Iterator[Event]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from dml_bench import experiments
-from dml_bench.console import SuiteProgress, duration
+from dml_bench.console import SuiteProgress, duration, number
 from dml_bench.data.datasets import Dataset, open_dataset
 from dml_bench.data.identity import OtherData
 from dml_bench.expectations import Judgement, claim_in_words, judge
@@ -230,6 +230,6 @@ def numbers(summary: dict[str, Any]) -> str:
     """The most telling numbers of a run, in a few words."""
     if summary["protocol"] == "class_disjoint":
         found = summary["retrieval"]
-        return f"P@1 {found['precision_at_1_macro']:.3f}, MAP@R {found['map_at_r']:.3f}"
-    both = " ".join(f"{phase} {value_at(summary, f'phases.{phase}.precision_at_1_macro'):.3f}" for phase in ("all", "limited"))
-    return f"P@1 {both}, drop unseen {summary['precision_drop_unseen_classes']:+.3f}"
+        return f"P@1 {number(found['precision_at_1_macro'])}, MAP@R {number(found['map_at_r'])}"
+    both = " ".join(f"{phase} {number(value_at(summary, f'phases.{phase}.precision_at_1_macro'))}" for phase in ("all", "limited"))
+    return f"P@1 {both}, drop unseen {number(summary['precision_drop_unseen_classes'], '+.3f')}"
