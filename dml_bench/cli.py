@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dml_bench import __version__, catalogue, distributed, experiments
+from dml_bench import __version__, catalogue, distributed, experiments, failures
 from dml_bench.files import json_text
 
 if TYPE_CHECKING:
@@ -48,9 +48,15 @@ class WandbMode(StrEnum):
     disabled = "disabled"
 
 
-def default_cache() -> Path:
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "dml-bench"
+DEFAULT_CACHE = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "dml-bench"
+
+
+def in_home(folder: Path) -> Path:
+    """A folder whose ~ is the home folder. Raises ValueError where there is none."""
+    try:
+        return folder.expanduser()
+    except RuntimeError:
+        raise ValueError(f"{folder}: there is no home folder here: set HOME, or name a folder with --cache-dir DIR") from None
 
 
 Name = Annotated[str, typer.Argument(metavar="EXPERIMENT", help="A named experiment, or the path of a .toml or .json file.")]
@@ -59,7 +65,8 @@ Set = Annotated[
 ]
 Demo = Annotated[bool, typer.Option("--demo", help="Apply the demo profile: drawn birds, 64 px, a few minutes on a CPU.")]
 CacheDir = Annotated[
-    Path, typer.Option(envvar="DML_BENCH_CACHE", help="Where decoded images, drawn birds and pretrained backbones are kept.")
+    Path,
+    typer.Option(envvar="DML_BENCH_CACHE", callback=in_home, help="Where decoded images, drawn birds and pretrained backbones are kept."),
 ]
 DataDir = Annotated[Path | None, typer.Option(help="Where the data set lies.")]
 Holdouts = Annotated[
@@ -107,7 +114,7 @@ def run(
     folds: Folds = 0,
     device: Device = "auto",
     out: Out = Path("runs"),
-    cache_dir: CacheDir = default_cache(),  # noqa: B008
+    cache_dir: CacheDir = DEFAULT_CACHE,
     wandb: Wandb = WandbMode.offline,
     force: Annotated[bool, typer.Option("--force", help="Start anew, replacing what the run folder holds.")] = False,
     skip_unreadable: SkipUnreadable = False,
@@ -180,7 +187,7 @@ def suite(  # noqa: PLR0913, PLR0917 - its parameters are its options
     devices: Annotated[str, typer.Option(help="Devices that the runs share, e.g. cuda:0,cuda:1.", show_default=False)] = "",
     out: Out = Path("runs"),
     report: TableFolder = None,
-    cache_dir: CacheDir = default_cache(),  # noqa: B008
+    cache_dir: CacheDir = DEFAULT_CACHE,
     wandb: Wandb = WandbMode.offline,
     skip_unreadable: SkipUnreadable = False,
     ray: Ray = "",
@@ -358,7 +365,7 @@ def lr_find(
     high: Annotated[float, typer.Option(help="The last one, if the loss does not explode before.")] = 10.0,
     steps: Annotated[int, typer.Option(help="How many rates, one a batch.")] = 100,
     device: Device = "auto",
-    cache_dir: CacheDir = default_cache(),  # noqa: B008
+    cache_dir: CacheDir = DEFAULT_CACHE,
     skip_unreadable: SkipUnreadable = False,
 ) -> None:
     """Train at ever higher learning rates until the loss explodes, draw its curve and suggest a rate. No run folder is made and no
@@ -371,7 +378,7 @@ def lr_find(
         raise ValueError(f"--out {out}: a picture's name is wanted, e.g. --out {out.stem or 'lr'}.png")
     overrides = overrides_of(demo, dataset, skip_unreadable, "", set_)
     experiment = experiments.resolve(name, profile="demo" if demo else "", overrides=overrides)
-    from dml_bench.files import write_csv
+    from dml_bench.files import write_atomically, write_csv
     from dml_bench.lr_finder import smoothed, sweep
     from dml_bench.report.figures import learning_rates, standalone
 
@@ -380,8 +387,9 @@ def lr_find(
             experiment, data_dir=data_dir, cache_dir=cache_dir, device=device, low=low, high=high, steps=steps, watch=watch
         )  # fmt: skip
     drawn = learning_rates(found)
+    picture = drawn.png if out.suffix.lower() == ".png" else standalone(drawn.svg).encode()
     out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_bytes(drawn.png if out.suffix.lower() == ".png" else standalone(drawn.svg).encode())
+    write_atomically(out, lambda file: file.write(picture))
     rows = zip(found.rates.tolist(), found.losses.tolist(), smoothed(found.losses).tolist(), strict=True)
     write_csv(out.with_suffix(".csv"), ("learning_rate", "loss", "smoothed_loss"), rows)
     typer.echo(f"{out}: {found.suggestion()}")
@@ -398,7 +406,7 @@ def show_batch(
     epoch: Annotated[int, typer.Option(help="Epoch whose batches are drawn.", min=1)] = 1,
     batches: Annotated[int, typer.Option(help="How many batches.", min=1)] = 1,
     images: Annotated[int, typer.Option(help="How many images of each batch.", min=1)] = 32,
-    cache_dir: CacheDir = default_cache(),  # noqa: B008
+    cache_dir: CacheDir = DEFAULT_CACHE,
     skip_unreadable: SkipUnreadable = False,
 ) -> None:
     """Draw training batches as the network would be fed with them: augmented, resized and mixed, with labels and their weights.
@@ -410,6 +418,7 @@ def show_batch(
         raise ValueError(f"--out {out}: a picture's name is wanted, e.g. --out {out.stem or 'sheet'}.png")
     overrides = overrides_of(demo, dataset, skip_unreadable, "", set_)
     experiment = experiments.resolve(name, profile="demo" if demo else "", overrides=overrides)
+    from dml_bench.files import write_atomically
     from dml_bench.preview import preview
 
     with terminal_watch() as watch:
@@ -417,7 +426,7 @@ def show_batch(
             experiment, data_dir=data_dir, cache_dir=cache_dir, epoch=epoch, batches=batches, images=images, watch=watch
         )  # fmt: skip
     out.parent.mkdir(parents=True, exist_ok=True)
-    sheet.save(out)
+    write_atomically(out, lambda file: sheet.save(file, "PNG" if out.suffix.lower() == ".png" else "JPEG"))
     typer.echo(f"{out}: {sheet.width} x {sheet.height} pixels")
 
 
@@ -461,7 +470,7 @@ def data_fetch(
 def data_check(
     dataset: Annotated[str, typer.Argument(help="cub, folder, csv, demo, ...", show_default=False)],
     data_dir: DataDir = None,
-    cache_dir: CacheDir = default_cache(),  # noqa: B008
+    cache_dir: CacheDir = DEFAULT_CACHE,
     set_: Set = [],  # noqa: B006
     seed: Annotated[int, typer.Option(help="Seed of the split in which copies are looked for.")] = 42,
 ) -> None:
@@ -492,7 +501,7 @@ def data_statistics(
     data_dir: DataDir = None,
     dataset: DatasetName = "",
     set_: Set = [],  # noqa: B006
-    cache_dir: CacheDir = default_cache(),  # noqa: B008
+    cache_dir: CacheDir = DEFAULT_CACHE,
     skip_unreadable: SkipUnreadable = False,
 ) -> None:
     """Compute the channel means and deviations of the images that each phase of an experiment trains on, for images.mean and images.std.
@@ -815,7 +824,7 @@ def browse_(
     address: Annotated[str, typer.Option(help="Whom it listens to; 127.0.0.1 is this machine only.")] = "127.0.0.1",
     no_open: Annotated[bool, typer.Option("--no-open", help="Open no browser, e.g. in an ssh session.")] = False,
     data_dir: Annotated[Path | None, typer.Option(help="Where the run's images lie now, if they were moved.")] = None,
-    cache_dir: CacheDir = default_cache(),  # noqa: B008
+    cache_dir: CacheDir = DEFAULT_CACHE,
     forget: Annotated[bool, typer.Option("--forget", help="Remove the run's dataset and database, and open nothing.")] = False,
 ) -> None:
     """Open a run's images in FiftyOne: predictions and votes of both phases, maps of the embeddings, mistakes, search by similarity.
@@ -868,6 +877,7 @@ def umap_(
     from dml_bench.browse.page import write_page
     from dml_bench.browse.session import require_files
     from dml_bench.browse.table import chosen_classes, read_images
+    from dml_bench.files import write_atomically
     from dml_bench.gallery.store import open_run
     from dml_bench.report.figures import embedding_maps, standalone
 
@@ -884,7 +894,8 @@ def umap_(
             unreadable = write_page(out, images, maps, chosen, lambda *at: watch.progress("thumbnails", *at))
         else:
             drawn = embedding_maps(images, maps, chosen)
-            out.write_bytes(drawn.png if kind == ".png" else standalone(drawn.svg).encode())
+            picture = drawn.png if kind == ".png" else standalone(drawn.svg).encode()
+            write_atomically(out, lambda file: file.write(picture))
     typer.echo(f"{out}: {len(images.paths):,} images{f', {unreadable} of them unreadable' if unreadable else ''}")
 
 
@@ -917,7 +928,7 @@ def bench_(
 
 
 @app.command()
-def doctor(cache_dir: CacheDir = default_cache(), data_dir: DataDir = None) -> None:  # noqa: B008
+def doctor(cache_dir: CacheDir = DEFAULT_CACHE, data_dir: DataDir = None) -> None:
     """Show versions, device, and which weights, data, database and disk can be reached.
 
     \b
@@ -929,10 +940,6 @@ def doctor(cache_dir: CacheDir = default_cache(), data_dir: DataDir = None) -> N
 
 
 def main() -> None:
-    """Entry point: what people get wrong is one line and exit code 2."""
+    """Entry point: what people can mend is one line and exit code 2."""
     with distributed.one_voice():
-        try:
-            app()
-        except ValueError as error:
-            typer.echo(f"error: {' '.join(str(error).split())}", err=True)
-            sys.exit(2)
+        failures.carry_out(app)

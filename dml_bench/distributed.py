@@ -20,6 +20,8 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
+from dml_bench.failures import in_words
+
 if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
@@ -260,7 +262,7 @@ def _fail(error: BaseException, place: Place, said: str) -> None:
             traceback.print_exception(error)
         elif isinstance(ending, str):
             sys.stderr.write(f"{ending}\n")
-        _tell_torchrun(str(error.__context__ or error))
+        _tell_torchrun(in_words(error.__context__ or error) or str(error.__context__ or error))
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)

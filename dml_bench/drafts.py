@@ -14,6 +14,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dml_bench.failures import named
+
 if TYPE_CHECKING:
     from filelock import FileLock
 
@@ -29,9 +31,9 @@ LOCK = ".lock"
 def drafted(path: Path) -> Iterator[Path]:
     """Where to make the file or folder `path`, which it becomes at the end of the context, in one step; after an error nothing is left.
 
-    A file replaces another; a folder does not, and raises OSError.
+    A file replaces another; a folder does not, and raises OSError. What the system refuses is said of `path`, not of its draft.
     """
-    with scratch(path.parent) as folder:
+    with named(path, PREFIX), scratch(path.parent) as folder:
         yield folder / path.name
         os.replace(folder / path.name, path)
 

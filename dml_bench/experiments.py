@@ -68,13 +68,17 @@ def read(path: Path, chain: tuple[Path, ...] = ()) -> dict[str, Any]:
         table = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
     except ValueError as error:
         raise ValueError(f"{path} can't be read: {error}") from None
+    except RecursionError:
+        raise ValueError(f"{path} can't be read: its values are nested too deeply") from None
     if not isinstance(table, dict):
         raise ValueError(f"{path} can't be read: a table of keys and values is wanted")
     parent = table.pop("extends", None)
     if parent is None:
         table.setdefault("name", path.stem)
         return table
-    beside = path.parent / (parent if str(parent).endswith((".toml", ".json")) else f"{parent}.toml")
+    if not isinstance(parent, str):
+        raise ValueError(f"{path}: extends must be the name of an experiment or of a .toml file, got {parent!r}")
+    beside = path.parent / (parent if parent.endswith((".toml", ".json")) else f"{parent}.toml")
     inherited: dict[str, Any] = read(beside if beside.is_file() and beside != path else find(parent), (*chain, path))
     for key in ("name", "summary", "expects"):
         inherited.pop(key, None)
@@ -170,6 +174,6 @@ def parse_value(text: str, *, is_text: bool = False) -> Any:
     may be called 42."""
     try:
         value = tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (tomllib.TOMLDecodeError, RecursionError):
         return text
     return text if is_text and not isinstance(value, str) else value

@@ -18,7 +18,7 @@ FORMULA = re.compile(r"'*[=+\-@\t\r]")
 
 
 def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    """Let `write` fill a draft of the file, flush it to the disk, and give it its name."""
+    """Let `write` fill a draft of the file, flush it to the disk, and give it its name. Raises OSError that names `path`."""
     with drafted(path) as draft, open(draft, "wb") as file:
         write(file)
         file.flush()

@@ -16,6 +16,7 @@ HEIGHT = {
     "": -1,
     "registry": 0,
     "allocator": 0,
+    "failures": -2,
     "drafts": -1,
     "files": 0,
     "seeding": 0,

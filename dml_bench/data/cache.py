@@ -15,6 +15,7 @@ import numpy as np
 
 from dml_bench.data.datasets import Dataset, Progress
 from dml_bench.data.images import Unreadable, decode
+from dml_bench.failures import named
 from dml_bench.files import write_json
 
 if TYPE_CHECKING:
@@ -197,7 +198,8 @@ def _build(dataset: Dataset, places: list[_Place], progress: Progress) -> None:
             if problems:
                 raise UnreadableImages(dataset, problems)
             for draft in drafts:
-                draft.keep()
+                with named(draft.place.folder):
+                    draft.keep()
         finally:
             for draft in drafts:
                 draft.discard()

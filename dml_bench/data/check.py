@@ -69,12 +69,10 @@ class Report:
 
 
 def check(dataset: Dataset, *, split: TrainTest | None = None, progress: Progress | None = None) -> Report:
-    """Decode every image and compare all files by SHA-256. Raises OSError where the disk, not an image, fails."""
+    """Decode every image and compare all files by SHA-256."""
     counts = np.bincount(dataset.labels, minlength=dataset.num_classes)
     unreadable = damaged(dataset, progress or (lambda stage, done, total: None))
-    # A file that can't be opened can't be compared either.
-    lost = {image for image in unreadable if not openable(dataset, image)}
-    duplicates = copies(dataset.without(lost) if lost else dataset)
+    duplicates = copies(dataset)
     label_of = dict(zip(dataset.paths, dataset.labels.tolist(), strict=True))
     return Report(
         name=dataset.name,
@@ -107,14 +105,6 @@ def damaged(dataset: Dataset, report: Progress) -> dict[int, str]:
                 found[image] = problem
             report("decoding images", image + 1, len(dataset))
     return found
-
-
-def openable(dataset: Dataset, image: int) -> bool:
-    try:
-        with open(dataset.root / dataset.paths[image], "rb"):
-            return True
-    except OSError:
-        return False
 
 
 def copies(dataset: Dataset) -> Copies:

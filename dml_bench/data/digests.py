@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
+from dml_bench.data.images import OF_THE_PROCESS
 from dml_bench.files import write_atomically
 
 __all__ = ["digests_of"]
@@ -21,7 +22,8 @@ Stamp = list[int]
 
 
 def digests_of(root: Path, paths: Sequence[str], cache_dir: Path | None = None) -> tuple[str, ...]:
-    """(paths) SHA-256 of the bytes of files, which are named relative to `root`. Raises OSError where one can't be read.
+    """(paths) SHA-256 of the bytes of files, which are named relative to `root`. One that can't be read has a digest
+    like no other.
 
     With a `cache_dir`, a file is read only where its stamp differs from the one it was last read under. A copy, an edit or a rename into its
     place changes the stamp, and so does setting its times back, because no program can set the time of its last change of status. What
@@ -32,6 +34,14 @@ def digests_of(root: Path, paths: Sequence[str], cache_dir: Path | None = None) 
     known = read(place)
 
     def digest(path: str) -> tuple[Stamp, str]:
+        try:
+            return digest_of(path)
+        except OSError as error:
+            if error.errno in OF_THE_PROCESS:
+                raise
+            return [], f"unreadable: {path}"
+
+    def digest_of(path: str) -> tuple[Stamp, str]:
         before = stamp_of(root, path)
         if path in known and known[path][0] == before:
             return before, known[path][1]

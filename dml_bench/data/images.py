@@ -1,5 +1,6 @@
 """One image file as RGB pixels, whatever its format, colour mode or orientation."""
 
+import errno
 import math
 import struct
 from collections.abc import Iterator, Sequence
@@ -9,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-__all__ = ["Unreadable", "decode", "size_of"]
+__all__ = ["OF_THE_PROCESS", "Unreadable", "decode", "size_of"]
 
 ORIENTATION = 0x0112
 UPRIGHT = {
@@ -22,6 +23,10 @@ UPRIGHT = {
     8: Image.Transpose.ROTATE_90,
 }
 """What each EXIF orientation needs; from 5 on, width and height are swapped."""
+
+
+OF_THE_PROCESS = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+"""What can refuse any file at all, so that it says nothing about the one that was opened."""
 
 
 class Unreadable(ValueError):
@@ -38,7 +43,8 @@ def decode(path: Path, box: Sequence[float] | np.ndarray | None = None) -> Image
 
     Transparency is laid over white, 16 bits of grey are scaled to 8, of several frames the first is taken. The box is
     rounded to whole pixels and clipped to the image. Raises Unreadable on a file that is missing, forbidden, truncated,
-    of unknown format or far too large, and on a box outside of the image; OSError where the machine fails.
+    of unknown format or far too large, or where the disk fails to read it, and on a box outside of the image; OSError and MemoryError
+    where this process or machine has no room.
     """
     with opened(path) as image:
         image.load()
@@ -70,16 +76,16 @@ def opened(path: Path) -> Iterator[Image.Image]:
             yield image
     except Unreadable:
         raise
-    except (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError) as error:
-        raise Unreadable(path, error.strerror or "can't be opened") from error
     except Image.UnidentifiedImageError as error:
         raise Unreadable(path, "not an image, or of a format that is not read") from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise Unreadable(path, "far too many pixels, which may be an attack on memory: scale it down") from error
     except Exception as error:
-        # Disk, network and memory trouble say nothing about the image; damaged files raise almost anything else.
-        if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno is not None):
+        # Trouble of this process says nothing about the image; damaged files raise almost anything else.
+        if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno in OF_THE_PROCESS):
             raise
+        if isinstance(error, OSError) and error.strerror:
+            raise Unreadable(path, error.strerror) from error
         raise Unreadable(path, f"can't be decoded ({' '.join(str(error).split()) or type(error).__name__})") from error
 
 

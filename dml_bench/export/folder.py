@@ -22,7 +22,7 @@ from dml_bench.data.cache import View
 from dml_bench.data.datasets import open_dataset
 from dml_bench.data.images import Unreadable, decode
 from dml_bench.export.card import Agreement, card
-from dml_bench.files import write_csv, write_json
+from dml_bench.files import write_atomically, write_csv, write_json
 from dml_bench.gallery.answering import cuts_to_boxes, evidence, recall_queries
 from dml_bench.gallery.index import Choice
 from dml_bench.gallery.kept import made
@@ -75,7 +75,8 @@ def export(run: FinishedRun, phase: str, gallery: Gallery, out: Path, index: Cho
     try:
         network = Network(run, phase, "cpu")
         with torchscript():
-            torch.jit.save(traced(network.embedder, network.view.size), str(draft / "embedder.pt"))
+            program = traced(network.embedder, network.view.size)
+            write_atomically(draft / "embedder.pt", lambda file: torch.jit.save(program, file))
             exported = torch.jit.load(str(draft / "embedder.pt"))
         agreement = compare(exported, network, pixels, gallery.embeddings[rows])
         look = made(draft / "gallery.faiss", gallery, index, lambda: recall_queries(run, phase, gallery))
@@ -83,7 +84,7 @@ def export(run: FinishedRun, phase: str, gallery: Gallery, out: Path, index: Cho
         write_json(draft / "preprocessing.json", preprocessing(network.view, gallery.embeddings.shape[1]))
         write_json(draft / "export.json", facts(run, phase, gallery, agreement) | {"index": look.as_dict()})
         text = card(run, phase, gallery, agreement, evidence(run, phase, gallery, look.search), look)
-        (draft / "README.md").write_text(text, encoding="utf-8")
+        write_atomically(draft / "README.md", lambda file: file.write(text.encode()))
         draft.rename(out)
     finally:
         shutil.rmtree(draft, ignore_errors=True)

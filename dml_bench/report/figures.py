@@ -15,6 +15,7 @@ import numpy as np
 
 from dml_bench.effects import Effect
 from dml_bench.evaluation.statistics import Interval
+from dml_bench.failures import named
 from dml_bench.measured import described
 from dml_bench.report.closer import Closer, class_drop
 from dml_bench.report.section import Section
@@ -100,8 +101,9 @@ def standalone(svg: str) -> str:
 
 def write(folder: Path, drawn: Iterable[Drawn]) -> None:
     for each in drawn:
-        (folder / f"{each.name}.svg").write_text(standalone(each.svg), encoding="utf-8")
-        (folder / f"{each.name}.png").write_bytes(each.png)
+        for ending, picture in (("svg", standalone(each.svg).encode()), ("png", each.png)):
+            with named(path := folder / f"{each.name}.{ending}"):
+                path.write_bytes(picture)
 
 
 def canvas(height: float, columns: int = 1, rows: int = 1, **how: Any) -> tuple[Figure, np.ndarray]:

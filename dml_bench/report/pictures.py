@@ -5,6 +5,8 @@ import hashlib
 import io
 from pathlib import Path
 
+from dml_bench.failures import named
+
 __all__ = ["Pictures"]
 
 SIDE = 112
@@ -37,7 +39,8 @@ class Pictures:
 
     def write(self, folder: Path) -> None:
         for path, copy in self.copies.items():
-            (folder / self.name(path)).write_bytes(copy)
+            with named(file := folder / self.name(path)):
+                file.write_bytes(copy)
 
     @staticmethod
     def name(path: str) -> str:

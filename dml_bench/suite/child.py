@@ -15,6 +15,7 @@ import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
+from dml_bench.failures import in_words
 from dml_bench.files import json_line
 from dml_bench.training.watch import Watch
 
@@ -164,8 +165,9 @@ def main() -> int:
         return 130
     except Exception as error:
         traceback.print_exc()
-        text = " ".join(str(error).split()) if isinstance(error, ValueError) else str(error).partition("\n")[0].strip()
-        watch.send("failed", kind=type(error).__name__, expected=isinstance(error, ValueError), text=text)
+        words = in_words(error)
+        text = str(error).partition("\n")[0].strip() if words is None else words
+        watch.send("failed", kind=type(error).__name__, expected=words is not None, text=text)
         return 1
     return 0
 

@@ -20,6 +20,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from dml_bench.failures import in_words
 from dml_bench.suite.engine import Crew, Ended, Engine, Event, Listener, Places, Slots, Worker
 from dml_bench.suite.process import STOP_SECONDS, RunProcess, stop_all
 from dml_bench.suite.record import counted
@@ -249,7 +250,7 @@ def ending(task: Task) -> Ended:
     except Lost as lost:
         reason = f"lost {RETRIES + 1} times, at last {lost.args[0]}"
     except ray.exceptions.RayTaskError as error:
-        reason = f"{type(error.cause).__name__}: {error.cause}".partition("\n")[0]
+        reason = in_words(error.cause) or f"{type(error.cause).__name__}: {error.cause}".partition("\n")[0]
     except ray.exceptions.RayError as error:
         reason = f"Ray gave it up: {str(error).strip().partition(chr(10))[0]}"
     seconds = time.monotonic() - task.begun_at

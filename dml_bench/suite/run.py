@@ -56,8 +56,13 @@ def run_suite(suite: Suite, engine: AbstractContextManager[Engine], display: Sui
 
 
 def commands(suite: Suite, device: str, display: SuiteProgress) -> list[str]:
-    """A line for a shell for each run that is not finished, which does what the suite would do. Raises ValueError as `run_suite` does."""
-    return [shlex.join(command(job, suite, device)) for job in opened(suite, display).unfinished]
+    """A line for a shell for each run that is not finished, which does what the suite would do. Raises ValueError as `run_suite` does, and
+    where a name has a line break, which xargs and SLURM would take for the end of a command."""
+    lines = [shlex.join(command(job, suite, device)) for job in opened(suite, display).unfinished]
+    broken = next((line for line in lines if len(line.splitlines()) > 1), "")
+    if broken:
+        raise ValueError(f"--print-jobs writes a command a line, and this one has a line break in a name: {broken!r}; rename it")
+    return lines
 
 
 def command(job: Job, suite: Suite, device: str) -> list[str]:

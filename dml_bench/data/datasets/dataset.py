@@ -53,7 +53,7 @@ class Dataset:
 
     @cached_property
     def digests(self) -> tuple[str, ...]:
-        """(images) SHA-256 of each file's bytes."""
+        """(images) SHA-256 of each file's bytes. A file that can't be read has one like no other: decoding it reports the problem."""
         return digests_of(self.root, self.paths, self.cache_dir)
 
     @cached_property

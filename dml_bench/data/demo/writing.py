@@ -15,6 +15,7 @@ from pathlib import Path
 from dml_bench.data.demo.drawing import PARTS, draw
 from dml_bench.data.demo.families import Domain, Species, species
 from dml_bench.data.demo.shapes import Box
+from dml_bench.failures import named
 
 __all__ = ["EDITION", "cub_counts", "write"]
 
@@ -36,7 +37,8 @@ class _Task:
 
 def _drawn(task: _Task) -> tuple[Box, dict[str, Box]]:
     drawing = draw(task.bird, index=task.index, seed=task.seed, size=task.size)
-    drawing.image.save(task.file, quality=92)
+    with named(task.file):
+        drawing.image.save(task.file, quality=92)
     return drawing.box, drawing.parts
 
 
@@ -116,7 +118,8 @@ def _write_tables(
     }
     (root / "parts").mkdir()
     for name, lines in tables.items():
-        (root / name).write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+        with named(root / name):
+            (root / name).write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
 
 
 def _written(box: Box) -> str:
