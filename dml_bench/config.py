@@ -1,5 +1,6 @@
 """The shape of an experiment: frozen values, checked as they are made, equal after a round trip through a file."""
 
+import unicodedata
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
@@ -30,6 +31,20 @@ def component(kind: registry.Registry, default: str | None = None) -> Any:
 def require(condition: bool, problem: str) -> None:
     if not condition:
         raise ValueError(problem)
+
+
+LONGEST_NAME = 150
+"""Bytes: with what is appended to a name, file systems take 255."""
+
+
+def require_name(text: str, key: str) -> None:
+    """Raises ValueError unless `text` is one component of a path on any system, not hidden and no option of a command."""
+    plain = all(unicodedata.category(character)[0] in "LMN" or character in "._+- " for character in text)
+    if not (plain and text[:1].isalnum() and text == text.strip()) or len(text.encode()) > LONGEST_NAME:
+        shown = repr(text if len(text) <= 60 else f"{text[:60]}...")
+        raise ValueError(
+            f"{key} is {shown}; a letter or digit, then letters, digits, spaces and . _ + - are wanted, at most {LONGEST_NAME} bytes"
+        )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -295,6 +310,7 @@ class Experiment:
     """One row of the table, resolved: everything that decides its numbers, and what is expected of them."""
 
     name: str
+    """Also the name of its folder: letters, digits, spaces and . _ + -."""
     summary: str = ""
     profile: str = ""
     """Name of the profile that changed the experiment (`demo`), or empty."""
@@ -326,6 +342,9 @@ class Experiment:
     expects: tuple[Expectation, ...] = ()
 
     def __post_init__(self) -> None:
+        require_name(self.name, "name")
+        if self.profile:
+            require_name(self.profile, "profile")
         if self.model.weights == "source" and self.pretrain is None:
             object.__setattr__(self, "pretrain", Pretrain())
         wanted = ("half", "given") if self.protocol == "class_disjoint" else ("stratified", "given")

@@ -28,10 +28,9 @@ def find(name: str) -> Path:
         if not path.is_file():
             raise UnknownName(f"no file {name}")
         return path
-    path = EXPERIMENTS / f"{name}.toml"
-    if not path.is_file():
+    if name not in names():
         raise UnknownName(f"unknown experiment {name!r}{near_miss(name, names())}; `dml-bench list experiments` lists them")
-    return path
+    return EXPERIMENTS / f"{name}.toml"
 
 
 def parent(name: str) -> str | None:
@@ -139,10 +138,10 @@ def change_numbers(table: dict[str, Any], experiment: Experiment, key: str, by: 
 
 
 def read_profile(name: str) -> dict[str, Any]:
-    path = EXPERIMENTS / "profiles" / f"{name}.toml"
-    if not path.is_file():
-        raise UnknownName(f"unknown profile {name!r}; there are: {', '.join(p.stem for p in (EXPERIMENTS / 'profiles').glob('*.toml'))}")
-    return tomllib.loads(path.read_text(encoding="utf-8"))
+    profiles = {path.stem: path for path in sorted((EXPERIMENTS / "profiles").glob("*.toml"))}
+    if name not in profiles:
+        raise UnknownName(f"unknown profile {name!r}; there are: {', '.join(profiles)}")
+    return tomllib.loads(profiles[name].read_text(encoding="utf-8"))
 
 
 def value_at(experiment: Experiment, key: str) -> Any:

@@ -4,23 +4,29 @@ import json
 import os
 import shutil
 import time
+import unicodedata
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from handmade import experiment, finish, photographed
+from filelock import FileLock
+from handmade import BASELINE, experiment, finish, photographed
 from small_suite import call
 from small_suite import command as suite_command
-from tiny import train
+from tiny import refusal, train
 
+from dml_bench.config import as_table, load
 from dml_bench.data import digests
 from dml_bench.data.datasets import Dataset
 from dml_bench.data.digests import digests_of
 from dml_bench.data.identity import OtherData, byte_copies, data_facts, differing_data
 from dml_bench.data.split import make_split
+from dml_bench.experiments import find, read_profile, resolve
 from dml_bench.measured import read_finished
+from dml_bench.registry import UnknownName
 from dml_bench.results import RunFolder
+from dml_bench.suite.rows import read_table
 from dml_bench.training import loop
 from dml_bench.training.watch import Watch
 
@@ -142,6 +148,22 @@ def test_a_suite_makes_no_table_of_other_data_and_begins_nothing(data, cache_dir
         (line,) = capsys.readouterr().err.splitlines()
         assert "holds a run on other images or labels (fingerprint" in line
     assert not (tmp_path / "runs" / "suite").exists()
+
+
+def test_a_second_suite_that_would_write_the_same_page_is_refused_and_the_first_one_s_record_stays(
+    birds, cache_dir, tmp_path, monkeypatch, capsys
+):
+    train(birds, cache_dir, tmp_path, "train.epochs=1", "optimizer.lr=0.001")
+    arguments = suite_command(tmp_path, birds, cache_dir, tmp_path, "EPSHN_cosine_resnet18_sgd_aug", "--set", "train.epochs=1")
+    page = tmp_path / "suite" / "own-cub"
+    page.mkdir(parents=True)
+    with FileLock(page / ".lock"):
+        assert call(monkeypatch, arguments) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line == f"error: another suite is writing {page}: wait for it, or choose another folder with --report DIR"
+    assert not (page / "suite.json").exists()
+    assert call(monkeypatch, arguments) == 0
+    assert (page / "suite.json").exists()
 
 
 def test_a_run_from_before_there_was_a_setting_is_found_by_a_suite(tmp_path):
@@ -287,3 +309,61 @@ def test_a_run_says_that_its_queries_are_copies_and_says_so_again(data, cache_di
         assert outcome.already_finished is already
         assert watch.warnings == [line]
         assert outcome.summary["copies"]["queries"] == 1
+
+
+# Names
+
+
+@pytest.mark.parametrize(
+    "name", ["EPSHN_cosine_resnet18+1dBN_sgd_aug", "ProxyNCA++_resnet50x2048_disjoint", "my trial 2", "Café", "v1.2-b", "鳥"]
+)
+def test_a_name_may_have_letters_digits_spaces_and_a_few_signs(name):
+    assert resolve(BASELINE, overrides=[f"name={name}"]).name == name
+    decomposed = unicodedata.normalize("NFD", name)
+    assert resolve(BASELINE, overrides=[f"name={decomposed}"]).name == decomposed
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["../victim", "..", ".", "", "a/b", "/tmp/x", "a\\b", ".hidden", "-rf", " a", "a ", "a\nb", "a\0b", "a:b", "*", "x" * 151, "é" * 76],
+)
+def test_a_name_that_is_more_than_one_folder_s_name_is_refused(name):
+    table = as_table(resolve(BASELINE))
+    with pytest.raises(ValueError, match=r"^name is '.*'; a letter or digit, then letters, digits, spaces and \. _ \+ - are wanted"):
+        load(table | {"name": name})
+
+
+def test_force_empties_no_folder_that_a_name_leads_to(birds, cache_dir, tmp_path, monkeypatch, capsys):
+    victim = tmp_path / "victim" / "cub" / "seed-42" / "diary.txt"
+    victim.parent.mkdir(parents=True)
+    victim.write_text("mine")
+    arguments = (
+        "run",
+        BASELINE,
+        "--set",
+        "name=../victim",
+        "--force",
+        "--data-dir",
+        birds,
+        "--cache-dir",
+        cache_dir,
+        "--out",
+        tmp_path / "runs",
+    )
+    assert "name is '../victim'; a letter or digit" in refusal(monkeypatch, capsys, *arguments)
+    assert victim.read_text() == "mine"
+
+
+def test_what_is_called_by_a_name_is_not_called_by_a_path(tmp_path):
+    for named, kind in ((find, "experiment"), (read_table, "table"), (read_profile, "profile")):
+        for name in (
+            "../experiments/profiles/demo",
+            "tables/study",
+            "../tables/study",
+            "profiles/demo",
+            "../profiles/demo",
+            "./study",
+            "./demo",
+        ):
+            with pytest.raises(UnknownName, match=f"^unknown {kind}"):
+                named(name)

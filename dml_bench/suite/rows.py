@@ -61,7 +61,7 @@ def table_names() -> list[str]:
 def read_table(name: str) -> Table:
     """Raises UnknownName for a table that is not there, and ValueError for a file that is none."""
     path = EXPERIMENTS / "tables" / f"{name}.toml"
-    if not path.is_file():
+    if name not in table_names():
         raise UnknownName(f"unknown table {name!r}{near_miss(name, table_names())}; there are: {', '.join(table_names())}")
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))

@@ -2,11 +2,13 @@
 
 import shlex
 import time
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, closing
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock, Timeout
 
 from dml_bench import experiments
 from dml_bench.console import SuiteProgress, duration, number
@@ -46,12 +48,13 @@ class Suite:
 def run_suite(suite: Suite, engine: AbstractContextManager[Engine], display: SuiteProgress) -> list[Ended]:
     """Run what is not finished, show and write the table, and return how each run ended. `engine` is entered only where there is
     something to run. Raises ValueError before anything is run
-    where an experiment claims what can't be measured, or the data can't be opened."""
+    where an experiment claims what can't be measured, the data can't be opened, or another suite writes the same page."""
     session = opened(suite, display)
-    if session.unfinished:
-        with engine as ready:
-            session.run(ready, display)
-    session.conclude(display)
+    with session.alone():
+        if session.unfinished:
+            with engine as ready:
+                session.run(ready, display)
+        session.conclude(display)
     return session.ended
 
 
@@ -105,10 +108,21 @@ class Session:
         self.report = (
             suite.report or suite.out / "suite" / f"{suite.name}-{'+'.join(dict.fromkeys(each.name for each in datasets.values()))}"
         )
-        self.record = record.Record(self.report / "suite.json", suite.command)
         self.runs: dict[Key, FinishedRun] = {}
         self.failures: dict[Key, str] = {}
         self.ended: list[Ended] = []
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Held from before the record is read until the page is written. Raises ValueError where another suite holds it."""
+        self.report.mkdir(parents=True, exist_ok=True)
+        try:
+            held = FileLock(self.report / ".lock").acquire(timeout=0)
+        except Timeout:
+            raise ValueError(f"another suite is writing {self.report}: wait for it, or choose another folder with --report DIR") from None
+        with held:
+            self.record = record.Record(self.report / "suite.json", self.suite.command)
+            yield
 
     @property
     def unfinished(self) -> list[Job]:
