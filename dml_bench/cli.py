@@ -606,7 +606,7 @@ def enrol(
     from dml_bench.gallery.store import open_place
     from dml_bench.gallery.wording import enrolment_words
 
-    photos = photos_by_class(images) if images else ()
+    photos = photos_by_class(images, say_aside) if images else ()
     place = open_place(run, phase, gallery)
     renamed = renamings(rename, place.read(new=True).class_names) if rename else ()
     changes = Changes(remove=tuple(remove), rename=renamed, photos=photos)
@@ -638,7 +638,8 @@ def predict(
     \b
     Example: dml-bench predict runs/EPSHN_cosine_resnet18_sgd_aug photo.jpg --precision 0.9
     """
-    from dml_bench.gallery.answering import answer, named_images, recall_queries, threshold_of
+    from dml_bench.gallery.answering import answer, recall_queries, threshold_of
+    from dml_bench.gallery.enrolment import named_images
     from dml_bench.gallery.index import parse
     from dml_bench.gallery.kept import opened, search_all
     from dml_bench.gallery.network import Network
@@ -646,7 +647,7 @@ def predict(
     from dml_bench.gallery.wording import as_json as answers_as_json
     from dml_bench.gallery.wording import as_table, notes
 
-    files = named_images(images)
+    files = named_images(images, say_aside)
     choice = parse(index) if index else None
     place = open_place(run, phase, gallery)
     entries = place.read()
@@ -664,6 +665,11 @@ def predict(
         for note in notes(place.run, entries, bar, look):
             typer.echo(note)
     name_unreadable(answers.unreadable)
+
+
+def say_aside(text: str) -> None:
+    """A line that is no part of the result, which may be JSON."""
+    typer.echo(text, err=True)
 
 
 def name_unreadable(problems: "Sequence[Unreadable]") -> None:

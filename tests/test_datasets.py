@@ -278,7 +278,7 @@ def test_a_named_class_column_of_zeros_and_ones_is_not_one_hot(listed):
         (["f,l", "x.jpg,a", "z.jpg,b"], {"folder": "image"}, r"is not a folder \(did you mean images\?\)"),
         (["f,l", "x.jpg,a", "z.jpg,b"], {"table": "trian.csv"}, r"\(did you mean train.csv\?\); there are: train.csv"),
         (["f,l", "x.jpg,a", "z.jpg,a"], {}, "has 1 class; at least 2"),
-        (["f;l", "x.jpg;a"], {}, "commas between"),
+        (["f", "x.jpg"], {}, "commas between"),
         (["f,l,l", "x.jpg,a,a"], {}, "columns of .* with the same name"),
     ],
 )

@@ -10,8 +10,8 @@ from handmade import Vectors, experiment, finish, store
 from PIL import Image
 from tiny import dml_bench, refusal, train
 
-from dml_bench.gallery.answering import Answers, Bar, answer, evidence, named_images
-from dml_bench.gallery.enrolment import Changes, Enrolment, change, photos_by_class, renamings
+from dml_bench.gallery.answering import Answers, Bar, answer, evidence
+from dml_bench.gallery.enrolment import Changes, Enrolment, change, named_images, photos_by_class, renamings
 from dml_bench.gallery.network import Network
 from dml_bench.gallery.store import Entry, Gallery, Place, open_place, run_gallery
 from dml_bench.gallery.wording import as_json, threshold_words

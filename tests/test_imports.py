@@ -15,6 +15,7 @@ LEAVES = ["wandb", "fiftyone", "umap", "matplotlib", "ray"]
 HEIGHT = {
     "": -1,
     "registry": 0,
+    "names": 1,
     "allocator": 0,
     "failures": -2,
     "drafts": -1,

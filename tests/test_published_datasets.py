@@ -408,7 +408,7 @@ def test_the_lists_of_other_benchmarks_are_not_taken_for_that_of_in_shop_clothes
         (3, "img/WOMEN/Dresses/id_00000002/02_2_side.jpg train", "list_eval_partition.txt line 4 is 'img/WOMEN"),
         (3, "img/a.jpg id_00000002 galery", "line 4 has the status 'galery' (did you mean gallery?); train, query, gallery are known"),
         (3, "img/a.jpg id_00000002 val", "list_eval_partition.txt line 4 has the status 'val'"),
-        (3, "../a.jpg id_00000002 train", "paths in list_eval_partition.txt that lead out of HERE: 1 (first: ../a.jpg)"),
+        (3, "../a.jpg id_00000002 train", "paths in list_eval_partition.txt that lead out of HERE/Img: 1 (first: ../a.jpg)"),
         (3, "img/a.jpg id_00000002 train", "images that do not exist in HERE/Img: 1 (first: img/a.jpg); unpack img.zip in HERE/Img"),
         (3, INSHOP[2], "images listed twice in HERE/Img: 1 (first: img/WOMEN/Dresses/id_00000002/02_1_front.jpg)"),
         (3, "img/a.jpg id_00000080 train", "that are both in train and in query or gallery: 1 (first: id_00000080)"),

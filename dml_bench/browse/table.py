@@ -15,8 +15,8 @@ from dml_bench.evaluation.metrics import vote
 from dml_bench.evaluation.neighbours import Neighbours, search_leaving_one_out
 from dml_bench.gallery.store import Place, part_of_split
 from dml_bench.measured import FinishedRun, metrics_of
+from dml_bench.names import label_named
 from dml_bench.projection import aligned, project
-from dml_bench.registry import UnknownName, near_miss
 from dml_bench.results import read_arrays
 
 __all__ = ["ENROLLED", "GALLERY", "LOST", "QUERY", "VOTERS", "Answered", "Images", "chosen_classes", "read_images"]
@@ -224,9 +224,4 @@ def moved(path: str, run: FinishedRun, root: Path | None) -> str:
 
 def chosen_classes(images: Images, wanted: Sequence[str]) -> list[int]:
     """Class ids of names, which may be given without their number. Raises UnknownName."""
-    names = {name: label for label, name in images.class_names.items()}
-    short = {name.partition(".")[2]: label for name, label in names.items() if name.partition(".")[0].isdigit()}
-    for name in wanted:
-        if name not in names and name not in short:
-            raise UnknownName(f"the run has no class {name!r}{near_miss(name, list(names))}; it has {len(names)} classes")
-    return [names.get(name, short.get(name, -1)) for name in wanted]
+    return [label_named(name, images.class_names) for name in wanted]

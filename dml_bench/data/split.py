@@ -10,6 +10,7 @@ import numpy as np
 
 from dml_bench.config import Experiment
 from dml_bench.data.datasets import Dataset
+from dml_bench.names import composed
 from dml_bench.registry import UnknownName, near_miss
 from dml_bench.seeding import draws
 
@@ -282,8 +283,8 @@ def unseen_classes(rule: str, dataset: Dataset) -> tuple[int, ...]:
         if kind == "last":
             return tuple(range(dataset.num_classes - count, dataset.num_classes))
         return tuple(sorted(int(label) for label in random_order(dataset.num_classes, *(numbers[1:] or ["0"]))[:count]))
-    ids = {name: label for label, name in enumerate(dataset.class_names)}
-    chosen = tuple(sorted({ids[name] for name in named_classes(rule, ids, dataset.name)}))
+    ids = {composed(name): label for label, name in enumerate(dataset.class_names)}
+    chosen = tuple(sorted({ids[name] for name in named_classes(composed(rule), ids, dataset.name)}))
     if len(chosen) > dataset.num_classes - 2:
         raise ValueError(f"unseen names {len(chosen)} of {dataset.num_classes} classes: at least 2 must stay to train on")
     return chosen

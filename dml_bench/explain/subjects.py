@@ -13,7 +13,7 @@ from dml_bench.data.images import decode
 from dml_bench.files import read_csv
 from dml_bench.gallery.answering import cuts_to_boxes
 from dml_bench.measured import FinishedRun
-from dml_bench.registry import UnknownName, near_miss
+from dml_bench.names import label_named
 
 __all__ = ["Material", "Subject", "chosen", "mistaken", "of_class", "own_photos", "spread_out"]
 
@@ -86,11 +86,7 @@ def chosen(material: Material, *, images: Sequence[Path] = (), class_name: str =
 
 def of_class(material: Material, name: str) -> list[Subject]:
     """The queries of a class, which may be named without its number. Raises UnknownName."""
-    names = {text: label for label, text in material.run.class_names.items()}
-    short = {text.partition(".")[2]: label for text, label in names.items() if text.partition(".")[0].isdigit()}
-    label = names.get(name, short.get(name, -1))
-    if label < 0:
-        raise UnknownName(f"the run has no class {name!r}{near_miss(name, list(names))}; it has {len(names)} classes")
+    label = label_named(name, material.run.class_names)
     return [material.subject(image) for image in material.queries[material.labels[material.queries] == label]]
 
 

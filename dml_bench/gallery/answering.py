@@ -17,7 +17,6 @@ from dml_bench.data.images import Unreadable
 from dml_bench.evaluation.metrics import vote
 from dml_bench.evaluation.unknowns import Threshold, apply_threshold, threshold_for_precision
 from dml_bench.gallery import recall
-from dml_bench.gallery.enrolment import images_below
 from dml_bench.gallery.kept import Search, search_all
 from dml_bench.gallery.network import Network
 from dml_bench.gallery.store import Entry, Gallery, Place, part_of_split
@@ -33,7 +32,6 @@ __all__ = [
     "answer",
     "cuts_to_boxes",
     "evidence",
-    "named_images",
     "recall_queries",
     "threshold_of",
 ]
@@ -231,14 +229,6 @@ def names_now(run: FinishedRun, gallery: Gallery, images: np.ndarray) -> dict[st
 def enrolled_rows(gallery: Gallery) -> np.ndarray:
     """(entries) bool"""
     return np.array([entry.origin == "enrolled" for entry in gallery.entries])
-
-
-def named_images(paths: Sequence[Path]) -> list[Path]:
-    """The files, and the images in the folders, each once. Raises ValueError on what does not exist, and on a folder without images."""
-    for path in paths:
-        if not path.exists():
-            raise ValueError(f"{path} does not exist: give image files, or folders of images")
-    return list(dict.fromkeys(file for path in paths for file in (images_below(path) if path.is_dir() else [path])))
 
 
 def cuts_to_boxes(run: FinishedRun) -> bool:

@@ -1,20 +1,22 @@
 """Classes added to a run's gallery, renamed and removed, without training."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from dml_bench.data.datasets.own_images import UNREAD_SUFFIXES, class_folders_in, files_below
+from dml_bench.data.datasets.own_images import class_folders_in
+from dml_bench.data.image_files import files_below, left_out_words, sorted_out, unread_faults
 from dml_bench.data.images import Unreadable
-from dml_bench.data.labelled_table import IMAGE_SUFFIXES, require_none, speakable
+from dml_bench.data.labelled_table import require_none, speakable
 from dml_bench.gallery.kept import follow
 from dml_bench.gallery.network import Network
 from dml_bench.gallery.store import Entry, Gallery, Place, digest_of
+from dml_bench.names import composed, one_spelling, spelling
 from dml_bench.registry import UnknownName, near_miss
 
-__all__ = ["Changes", "Enrolment", "change", "images_below", "photos_by_class", "renamings"]
+__all__ = ["Changes", "Enrolment", "change", "images_below", "named_images", "photos_by_class", "renamings"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -66,7 +68,8 @@ def change(
             enrolled, unreadable = tuple(entry for entry in fresh if entry.path in kept), found.unreadable
             gallery = gallery.joined(enrolled, found.embeddings)
         place.write(gallery)
-        stays = np.array([entry.class_name not in changes.remove for entry in read.entries], bool)
+        removed = [spelling(name, read.class_names) for name in changes.remove]
+        stays = np.array([entry.class_name not in removed for entry in read.entries], bool)
         indexes = follow(place, read, stays, gallery)
     return Enrolment(
         gallery=gallery,
@@ -84,13 +87,13 @@ def renamings(texts: Sequence[str], class_names: Sequence[str]) -> tuple[tuple[s
 
     Raises ValueError where one is not of that form, or can be read in two ways, UnknownName where no class is renamed.
     """
-    names, found = set(class_names), []
+    names, found = {composed(name) for name in class_names}, []
     for text in texts:
         places = [place for place, letter in enumerate(text) if letter == "="]
         splits = [(text[:place], text[place + 1 :]) for place in places if 0 < place < len(text) - 1]
         if not splits or not speakable(text):
             raise ValueError(f"--rename {text}: write the name of a class and its new one, --rename OLD=NEW")
-        ways = [(old, new) for old, new in splits if old in names]
+        ways = [(old, new) for old, new in splits if composed(old) in names]
         if not ways:
             raise UnknownName(f"the gallery has no class {splits[0][0]!r}{near_miss(splits[0][0], sorted(names))}")
         if len(ways) > 1:
@@ -98,12 +101,14 @@ def renamings(texts: Sequence[str], class_names: Sequence[str]) -> tuple[tuple[s
                 f"--rename {text} may rename {' or '.join(repr(old) for old, _ in ways)}: rename one to a name without = first"
             )
         found += ways
-        names = names - {ways[0][0]} | {ways[0][1]}
+        names = names - {composed(ways[0][0])} | {composed(ways[0][1])}
     return tuple(found)
 
 
 def unknown_files(gallery: Gallery, photos: Sequence[tuple[Path, str]]) -> list[Entry]:
     """Entries for the photos whose bytes are not in the gallery, each once. Raises ValueError where one is there under another class."""
+    shown = {name: spelling(one, gallery.class_names) for name, one in one_spelling(name for _, name in photos).items()}
+    photos = [(path, shown[name]) for path, name in photos]
     known = {entry.sha256: entry for entry in gallery.entries if entry.sha256}
     fresh = []
     for path, name in photos:
@@ -121,25 +126,44 @@ def unknown_files(gallery: Gallery, photos: Sequence[tuple[Path, str]]) -> list[
     return fresh
 
 
-def photos_by_class(folder: Path) -> tuple[tuple[Path, str], ...]:
-    """The images of a folder of class folders, with their classes. Raises ValueError where it holds none, or some that can't be read."""
+def photos_by_class(folder: Path, say: Callable[[str], None] = lambda text: None) -> tuple[tuple[Path, str], ...]:
+    """The images of a folder of class folders, with their classes; says what else is there. Raises ValueError where it holds none, or some
+    that can't be read."""
     if not folder.is_dir():
         raise ValueError(
             f"{folder} {'is not a folder' if folder.exists() else 'does not exist'}: give a folder of class folders with --images DIR"
         )
-    photos = [(file, place.name) for place in class_folders_in(folder) for file in images_below(place)]
+    places, stray = class_folders_in(folder)
+    for sentence in stray:
+        raise ValueError(sentence)
+    if not places:
+        raise ValueError(f"{folder} has no class folders: put the images of each class into a folder of its own")
+    photos = [(file, place.name) for place in places for file in images_below(place, say)]
     require_none(
         [name for _, name in photos if not speakable(name)], f"class names in {folder} that are not on one line", "rename the folders"
     )
     return tuple(photos)
 
 
-def images_below(folder: Path) -> list[Path]:
-    """The image files in a folder at any depth. Raises ValueError where there is none, or some are of a format that is not read."""
-    files = list(files_below(folder))
-    unread = [str(file) for file in files if file.suffix.lower() in UNREAD_SUFFIXES]
-    require_none(unread, f"images in {folder} of a format that is not read", "convert them to JPEG or PNG")
-    found = [file for file in files if file.suffix.lower() in IMAGE_SUFFIXES]
-    if not found:
-        raise ValueError(f"{folder} holds no images: put some into it ({', '.join(sorted(IMAGE_SUFFIXES))}), or take it away")
-    return found
+def images_below(folder: Path, say: Callable[[str], None] = lambda text: None) -> list[Path]:
+    """The images in a folder at any depth; says what else is there. Raises ValueError where there is none, or some are of a format that is
+    not read."""
+    found = sorted_out(files_below(folder))
+    for sentence in unread_faults(found.unread, folder):
+        raise ValueError(sentence)
+    left_out = left_out_words(found.others, folder)
+    if not found.images:
+        raise ValueError("; ".join([f"{folder} holds no images: put some into it, or take it away", *left_out]))
+    for sentence in left_out:
+        say(sentence)
+    return found.images
+
+
+def named_images(paths: Iterable[Path], say: Callable[[str], None] = lambda text: None) -> list[Path]:
+    """The files, and the images in the folders, each once; says what else is in these. Raises ValueError on what does not exist, and on a
+    folder without images."""
+    given = list(paths)
+    for path in given:
+        if not path.exists():
+            raise ValueError(f"{path} does not exist: give image files, or folders of images")
+    return list(dict.fromkeys(file for path in given for file in (images_below(path, say) if path.is_dir() else [path])))

@@ -21,6 +21,7 @@ from filelock import FileLock, Timeout
 
 from dml_bench.files import read_csv, write_atomically
 from dml_bench.measured import FinishedRun, read_folder
+from dml_bench.names import composed, spelling
 from dml_bench.registry import UnknownName, near_miss
 
 __all__ = [
@@ -75,7 +76,7 @@ class Gallery:
 
     def removed(self, name: str) -> "Gallery":
         """Without a class. Raises UnknownName where it has none of that name, ValueError where it would be left empty."""
-        self._require(name)
+        name = self._known(name)
         if len(self.class_names) == 1:
             raise ValueError(f"{name} is the only class of the gallery: enrol another before it is removed")
         kept = [row for row, entry in enumerate(self.entries) if entry.class_name != name]
@@ -83,8 +84,8 @@ class Gallery:
 
     def renamed(self, old: str, new: str) -> "Gallery":
         """With another name for a class. Raises UnknownName where there is no `old`, ValueError where there is a `new` already."""
-        self._require(old)
-        if new in self.class_names:
+        old = self._known(old)
+        if spelling(new, self.class_names) in self.class_names and composed(new) != composed(old):
             raise ValueError(f"the gallery has a class {new} already: choose another name for {old}, or remove {new} first")
         entries = (replace(entry, class_name=new) if entry.class_name == old else entry for entry in self.entries)
         return Gallery(tuple(entries), self.embeddings)
@@ -99,11 +100,14 @@ class Gallery:
             entries = tuple(replace(entry, sha256=digest) for entry, digest in zip(self.entries, digests, strict=True))
         return Gallery(entries, self.embeddings)
 
-    def _require(self, name: str) -> None:
-        if name not in self.class_names:
+    def _known(self, name: str) -> str:
+        """The class of that name, as the gallery spells it."""
+        known = spelling(name, self.class_names)
+        if known not in self.class_names:
             raise UnknownName(
                 f"the gallery has no class {name!r}{near_miss(name, list(self.class_names))}; it has {len(self.class_names)} classes"
             )
+        return known
 
 
 @dataclass(frozen=True)

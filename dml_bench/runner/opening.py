@@ -28,6 +28,8 @@ class Opened:
 def opened(experiment: Experiment, data_dir: Path | None, cache_dir: Path, device: torch.device, watch: Watch) -> Opened:
     """Raises ValueError in words for people where the images can't be had, read or divided as asked."""
     dataset = open_dataset(experiment.data.dataset, data_dir, cache_dir, watch.progress)
+    for note in dataset.notes:
+        watch.note(note)
     phases_of(experiment, dataset, split_of(experiment, dataset))  # what can't be divided is met before the images are decoded
     pixels, dataset = open_readable_pixels(experiment, dataset, cache_dir, device, watch)
     split = split_of(experiment, dataset)

@@ -100,6 +100,8 @@ class Session:
         self._say_plan()
         if told := copies_in_words(facts["copies"]):
             self.watch.warn(told)
+        for note in self.dataset.notes:
+            self.watch.note(note)
         if self.experiment.data.split == "stratified" and {"train", "test"} <= set(self.dataset.parts or ()):
             self.watch.note(f"{self.dataset.name} has train and test images of its own; --set data.split=given keeps them apart")
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from dml_bench.data.datasets.dataset import Dataset, Row, Where, assemble, require_files, require_inside
+from dml_bench.data.datasets.dataset import Dataset, Disk, Row, Where, assemble
 from dml_bench.data.datasets.published import has, home
 from dml_bench.data.labelled_table import require_none
 from dml_bench.registry import datasets
@@ -68,13 +68,16 @@ def cars196(where: Where, *, crop_to_box: bool = False) -> Dataset:
     drawn from them differ. Classes are numbered in the order of their ids. Raises ValueError on a file that is missing or
     damaged, on annotations that make no sense, and on images that don't exist.
     """
-    root = home("cars196", where.data_dir, lambda folder: has(folder, "car_ims", "cars_train", "cars_test"), "car_ims or cars_train")
+    root = home("cars196", where.data_dir, holds, "car_ims or cars_train")
     in_one_folder = has(root, "car_ims") and (has(root, "cars_annos.mat") or not has(root, "cars_train"))
-    names, rows = one_folder(root, crop_to_box) if in_one_folder else two_folders(root, crop_to_box)
-    require_inside(root, (row.path for row in rows), "its .mat files")
-    dataset = assemble("cars196", root, names, rows)
-    require_files(root, dataset.paths, "restore them; they lie directly in car_ims, or in cars_train and cars_test")
-    return dataset
+    names, listed = one_folder(root, crop_to_box) if in_one_folder else two_folders(root, crop_to_box)
+    remedy = "restore them; they lie directly in car_ims, or in cars_train and cars_test"
+    rows, faults = Disk(root).present(listed, "its .mat files", remedy)
+    return assemble("cars196", root, names, rows, faults)
+
+
+def holds(folder: Path) -> bool:
+    return has(folder, "car_ims", "cars_train", "cars_test")
 
 
 def one_folder(root: Path, crop_to_box: bool) -> tuple[list[str], list[Row]]:

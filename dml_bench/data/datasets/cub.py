@@ -5,9 +5,9 @@ from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 from typing import TypeVar
 
-from dml_bench.data.datasets.dataset import Dataset, Row, Where, assemble, require_files, require_inside
-from dml_bench.data.datasets.published import lines_of
-from dml_bench.data.labelled_table import require_none
+from dml_bench.data.datasets.dataset import Dataset, Disk, Row, Where, assemble
+from dml_bench.data.datasets.published import home, levels, lines_of
+from dml_bench.data.labelled_table import inside, require_none
 from dml_bench.registry import datasets
 
 __all__ = ["cub_folder", "read_cub_layout"]
@@ -20,18 +20,21 @@ __all__ = ["cub_folder", "read_cub_layout"]
     obtain="dml-bench data fetch cub --data-dir DIR downloads it, --demo uses drawn birds instead",
 )
 def cub(where: Where, *, crop_to_box: bool = False) -> Dataset:
-    """`data_dir` is the folder CUB_200_2011 or its parent; `crop_to_box` cuts each bird out by bounding_boxes.txt."""
-    root = cub_folder(where.data_dir)
-    if root is None:
-        raise ValueError(
-            f"no CUB-200-2011 in {where.data_dir} (images.txt is missing): get it with dml-bench data fetch cub --data-dir {where.data_dir}"
-        )
-    return read_cub_layout(root, "cub", crop_to_box=crop_to_box)
+    """`data_dir` is the folder CUB_200_2011, its parent or the parent of that; `crop_to_box` cuts each bird out by bounding_boxes.txt."""
+    # Other data sets have an images.txt too, so the folder's own name decides among several.
+    named = where.data_dir / "CUB_200_2011"
+    start = named if holds(named) and not holds(where.data_dir) else where.data_dir
+    return read_cub_layout(home("cub", start, holds, "images.txt"), "cub", crop_to_box=crop_to_box)
+
+
+def holds(folder: Path) -> bool:
+    return (folder / "images.txt").is_file()
 
 
 def cub_folder(data_dir: Path) -> Path | None:
-    """The folder that holds images.txt: `data_dir` itself, or CUB_200_2011 in it."""
-    return next((folder for folder in (data_dir, data_dir / "CUB_200_2011") if (folder / "images.txt").is_file()), None)
+    """The first folder that holds images.txt: `data_dir` itself, CUB_200_2011 in it, or another up to two levels down."""
+    usual = [data_dir, data_dir / "CUB_200_2011"]
+    return next((folder for folder in (*usual, *(place for places in levels(data_dir) for place in places)) if holds(folder)), None)
 
 
 def read_cub_layout(root: Path, name: str, *, crop_to_box: bool = False) -> Dataset:
@@ -50,8 +53,10 @@ def read_cub_layout(root: Path, name: str, *, crop_to_box: bool = False) -> Data
     label_of = {class_id: label for label, class_id in enumerate(sorted(classes))}
     lost = [f"image {image}: {class_ids[image]}" for image in images if class_ids[image] not in label_of]
     require_none(lost, f"class ids in {root / 'image_class_labels.txt'} that classes.txt lacks", "correct them")
-    require_inside(root / "images", images.values(), "images.txt")
-    rows = [
+    require_none(
+        [path for path in images.values() if not inside(path)], f"paths in images.txt that lead out of {root / 'images'}", "correct them"
+    )
+    listed = [
         Row(
             path=str(PurePosixPath("images", path)),
             label=label_of[class_ids[image]],
@@ -60,9 +65,8 @@ def read_cub_layout(root: Path, name: str, *, crop_to_box: bool = False) -> Data
         )
         for image, path in images.items()
     ]
-    dataset = assemble(name, root, [classes[class_id] for class_id in sorted(classes)], rows)
-    require_files(root, dataset.paths, "restore them, or remove their lines from images.txt")
-    return dataset
+    rows, faults = Disk(root).present(listed, "images.txt", "restore them, or remove their lines from images.txt")
+    return assemble(name, root, [classes[class_id] for class_id in sorted(classes)], rows, faults)
 
 
 Value = TypeVar("Value")

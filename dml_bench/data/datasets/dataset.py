@@ -5,16 +5,17 @@ import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 
 from dml_bench.config import Component
 from dml_bench.data.digests import digests_of
-from dml_bench.data.labelled_table import inside, require_none, speakable, twice
+from dml_bench.data.labelled_table import alike, fault, inside, speakable, twice
+from dml_bench.names import composed
 from dml_bench.registry import datasets
 
-__all__ = ["Dataset", "Progress", "Row", "Where", "assemble", "open_dataset", "require_files", "require_inside"]
+__all__ = ["Dataset", "Disk", "NotThere", "Progress", "Row", "Where", "assemble", "names_in", "open_dataset"]
 
 Progress = Callable[[str, int, int], None]
 """Called with what is being done, how much of it is done, and how much there is."""
@@ -43,6 +44,10 @@ class Dataset:
     """Of the data set with those that were skipped; empty where none were."""
     cache_dir: Path | None = None
     """Where the digests of its files are remembered; None: they are read each time."""
+    notes: tuple[str, ...] = ()
+    """Sentences about what was chosen or left out while reading."""
+    faults: tuple[str, ...] = ()
+    """Sentences about what is wrong, each with its remedy. The images that they are about are left out."""
 
     @property
     def num_classes(self) -> int:
@@ -66,6 +71,13 @@ class Dataset:
             state.update(self.boxes.astype("<f8").tobytes())
         return state.hexdigest()
 
+    def sound(self) -> "Dataset":
+        """The data set itself. Raises ValueError with the first fault where it has one."""
+        if self.faults:
+            more = f" ({len(self.faults) - 1} more: dml-bench data check lists them)" if len(self.faults) > 1 else ""
+            raise ValueError(f"{self.faults[0]}{more}")
+        return self
+
     def without(self, images: set[int]) -> "Dataset":
         """The data set without these image indices; class ids stay as they are."""
         keep = [i for i in range(len(self)) if i not in images]
@@ -88,8 +100,19 @@ class Where:
     progress: Progress
 
 
-def open_dataset(component: Component, data_dir: Path | None, cache_dir: Path, progress: Progress | None = None) -> Dataset:
-    """Read the data set that `component` names. Raises ValueError where a folder of images is needed and missing, or given in vain."""
+class NotThere(ValueError):
+    """A folder does not hold the data set that is looked for: what is missing, and the advice of its reader."""
+
+    def __init__(self, missing: str, advice: str):
+        super().__init__(f"{missing}: {advice}")
+        self.missing = missing
+
+
+def open_dataset(
+    component: Component, data_dir: Path | None, cache_dir: Path, progress: Progress | None = None, *, tolerant: bool = False
+) -> Dataset:
+    """Read the data set that `component` names. Raises ValueError where a folder of images is needed and missing, or given in vain, and
+    where something is wrong with the images and labels; if `tolerant`, faults that leave some images are only listed in the data set."""
     entry = datasets[component.name]
     tell = progress or (lambda stage, done, total: None)
     if not entry.facts["needs_data_dir"]:
@@ -103,7 +126,16 @@ def open_dataset(component: Component, data_dir: Path | None, cache_dir: Path, p
         raise ValueError(
             f"{data_dir} {'is not a folder' if data_dir.exists() else 'does not exist'}: give the folder of images with --data-dir DIR"
         )
-    return replace(entry.build(Where(data_dir, cache_dir, tell), **component.options), cache_dir=cache_dir)
+    try:
+        dataset: Dataset = replace(entry.build(Where(data_dir, cache_dir, tell), **component.options), cache_dir=cache_dir)
+    except NotThere as problem:
+        from dml_bench.data.datasets.layouts import layout_of
+
+        other = layout_of(data_dir)
+        if not other or other[0] == entry.name:
+            raise
+        raise ValueError(f"{problem.missing}: {data_dir} holds {other[1]}, so give --dataset {other[0]}") from None
+    return dataset if tolerant else dataset.sound()
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,20 +148,35 @@ class Row:
     box: tuple[float, ...] | None = None
 
 
-def assemble(name: str, root: Path, class_names: Iterable[str], rows: Iterable[Row]) -> Dataset:
-    """The rows as a Dataset, sorted by path. Raises ValueError on a path or class given twice, an empty class, or under 2 classes."""
+def assemble(
+    name: str,
+    root: Path,
+    class_names: Iterable[str],
+    rows: Iterable[Row],
+    faults: Iterable[str] = (),
+    notes: Iterable[str] = (),
+    remedy_of_empty: str = "add images to them or remove them",
+) -> Dataset:
+    """The rows as a Dataset, sorted by path. Faults are added for a path or class given twice, an empty class, under 2 classes, and names
+    that can't be written. Raises ValueError where there is no image at all."""
     names, rows = tuple(class_names), sorted(rows, key=lambda row: row.path)
+    found = [*faults]
     if len(names) < 2:
-        raise ValueError(
+        found.append(
             f"{root} has {len(names)} {'class' if len(names) == 1 else 'classes'}; at least 2 are wanted: add images of another class"
         )
     unspeakable = [text for text in (*names, *(row.path for row in rows)) if not speakable(text)]
-    require_none(unspeakable, f"names in {root} that are not Unicode text on one line", "rename them")
-    require_none(twice(names), f"class names used twice in {root}", "give each class its own name")
-    require_none(twice(row.path for row in rows), f"images listed twice in {root}", "list each of them once")
+    found += fault(unspeakable, f"names in {root} that are not Unicode text on one line", "rename them")
+    found += fault(twice(names), f"class names used twice in {root}", "give each class its own name")
+    found += fault(twice(row.path for row in rows), f"images listed twice in {root}", "list each of them once")
     filled = {row.label for row in rows}
     empty = [name for label, name in enumerate(names) if label not in filled]
-    require_none(empty, f"classes without images in {root}", "add images to them or remove them")
+    found += fault(empty, f"classes without images in {root}", remedy_of_empty)
+    if not rows:
+        raise ValueError(found[0])
+    if found:
+        rows = [row for row in {row.path: row for row in rows}.values() if speakable(row.path)]
+    also = fault(alike(names), "class names that differ only in case or in zeros", "if they are meant as one, write them in one way")
     return Dataset(
         name=name,
         root=root,
@@ -138,16 +185,51 @@ def assemble(name: str, root: Path, class_names: Iterable[str], rows: Iterable[R
         class_names=names,
         boxes=None if rows[0].box is None else np.array([row.box for row in rows], dtype=np.float64),
         parts=None if rows[0].part is None else tuple(str(row.part) for row in rows),
+        notes=(*notes, *also),
+        faults=tuple(found),
     )
 
 
-def require_inside(root: Path, paths: Iterable[str], listing: str) -> None:
-    """Raises ValueError where one of `paths` in `listing`, relative to `root`, leads out of it."""
-    require_none([path for path in paths if not inside(path)], f"paths in {listing} that lead out of {root}", "correct them")
+def names_in(place: Path) -> list[str]:
+    """The sorted names of all that is in a folder; none where there is no such folder."""
+    return sorted(entry.name for entry in place.iterdir()) if place.is_dir() else []
 
 
-def require_files(root: Path, paths: Iterable[str], remedy: str) -> None:
-    """Raises ValueError where one of `paths`, relative to `root`, is not a file."""
-    # With 120,053 images of Stanford Online Products, joining and asking by Path takes 1.5 s, by text .5 s.
-    lacking = [path for path in paths if not os.path.isfile(f"{root}{os.sep}{path}")]  # noqa: PTH113
-    require_none(lacking, f"images that do not exist in {root}", remedy)
+class Disk:
+    """The files below a folder, found by names that are equal to people."""
+
+    def __init__(self, root: Path):
+        self.root = root
+        self._names: dict[str, dict[str, str]] = {}
+
+    def spelled(self, path: str) -> str:
+        """`path`, relative to the folder, as the disk has it; '' where there is no such file."""
+        # With 120,053 images of Stanford Online Products, joining and asking by Path takes 1.5 s, by text .5 s.
+        if os.path.isfile(f"{self.root}{os.sep}{path}"):  # noqa: PTH113
+            return path
+        place = ""
+        for part in PurePosixPath(path).parts:
+            name = self._in(place).get(composed(part))
+            if name is None:
+                return ""
+            place = f"{place}/{name}" if place else name
+        return place if (self.root / place).is_file() else ""
+
+    def _in(self, folder: str) -> dict[str, str]:
+        """Names in a folder by the form in which they are compared."""
+        if folder not in self._names:
+            self._names[folder] = {composed(name): name for name in names_in(self.root / folder)}
+        return self._names[folder]
+
+    def present(self, rows: Iterable[Row], listing: str, remedy: str) -> tuple[list[Row], list[str]]:
+        """Those of the rows whose files are there, and faults about paths that lead out of the folder or to no file."""
+        outside, missing, there = [], [], []
+        for row in rows:
+            if not inside(row.path):
+                outside.append(row.path)
+            elif path := self.spelled(row.path):
+                there.append(row if path == row.path else replace(row, path=path))
+            else:
+                missing.append(row.path)
+        faults = fault(outside, f"paths in {listing} that lead out of {self.root}", "correct them")
+        return there, faults + fault(sorted(missing), f"images that do not exist in {self.root}", remedy)

@@ -61,6 +61,6 @@ def drawn(
         if not root.exists():
             write(root, counts=counts, size=size, seed=seed, domain=domain, progress=tell)
     try:
-        return read_cub_layout(root, name)
+        return read_cub_layout(root, name).sound()
     except ValueError as error:
         raise ValueError(f"the drawn birds were changed ({error}): delete {root} to have them drawn again") from error

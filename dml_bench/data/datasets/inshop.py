@@ -2,7 +2,7 @@
 
 from pathlib import Path, PurePosixPath
 
-from dml_bench.data.datasets.dataset import Dataset, Row, Where, assemble, require_files, require_inside
+from dml_bench.data.datasets.dataset import Dataset, Disk, Row, Where, assemble
 from dml_bench.data.datasets.published import after_header, has, home, lines_of
 from dml_bench.data.labelled_table import require_none
 from dml_bench.registry import datasets, near_miss
@@ -32,13 +32,11 @@ def inshop(where: Where) -> Dataset:
     trained, asked = ({item for _, item, part in images if (part == "train") == training} for training in (True, False))
     require_none(sorted(trained & asked), f"items of {file} that are both in train and in query or gallery", "restore the list")
     label_of = {item: label for label, item in enumerate(sorted(trained | asked))}
-    require_inside(root, (path for path, _, _ in images), file.name)
-    rows = [Row(str(PurePosixPath(path)), label_of[item], part) for path, item, part in images]
+    listed = [Row(str(PurePosixPath(path)), label_of[item], part) for path, item, part in images]
     # Img first: where case doesn't count, it would be taken for img.
     folder = root / "Img" if has(root, "Img/img") else root
-    dataset = assemble("inshop", folder, label_of, rows)
-    require_files(folder, dataset.paths, f"unpack img.zip in {root / 'Img'}, or restore them")
-    return dataset
+    rows, faults = Disk(folder).present(listed, file.name, f"unpack img.zip in {root / 'Img'}, or restore them")
+    return assemble("inshop", folder, label_of, rows, faults)
 
 
 def list_of(folder: Path) -> Path:

@@ -1,82 +1,163 @@
 """Images of one's own: a folder per class, or a table of files and classes."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from dml_bench.data.datasets.dataset import Dataset, Row, Where, assemble, require_files
-from dml_bench.data.labelled_table import IMAGE_SUFFIXES, read_table, require_none, visible
+from dml_bench.data.datasets.dataset import Dataset, Disk, NotThere, Row, Where, assemble, names_in
+from dml_bench.data.image_files import files_below, left_out_words, sorted_out, unread_faults
+from dml_bench.data.labelled_table import IMAGE_SUFFIXES, PARTS, Roles, Table, fault, inside, read_table, visible
+from dml_bench.names import composed, one_spelling
 from dml_bench.registry import datasets, near_miss
 
-UNREAD_SUFFIXES = {".avif", ".heic", ".heif", ".jp2", ".jxl", ".psd", ".svg", ".dng", ".cr2", ".nef", ".arw", ".ppm", ".pgm", ".tga"}
-PARTS = {"train": "train", "valid": "valid", "val": "valid", "test": "test"}
+__all__ = ["class_folders_in"]
 
 
 @datasets.register("folder", summary="one folder of images per class, also inside train/, valid/ and test/", source="your own images")
-def folder(where: Where) -> Dataset:
-    """Classes are the folders of `data_dir`, or of its train/, valid/ (or val/) and test/, which then give the parts.
+def folder(where: Where, *, parts: str = "") -> Dataset:
+    """Classes are the folders of `data_dir`, or of its folders train, valid and test (also training, val, query, gallery, ...), which then
+    give the parts. `parts` says so where it is unclear: `none`, or the part of each folder, e.g. `one:train,two:test`.
 
-    Images may lie deeper; hidden files and files of other kinds are not looked at. Raises ValueError on images outside of
-    a class folder and on image formats that can't be read, so that no image is left out unnoticed.
+    Images may lie deeper. What is an image is decided by the endings of photographs, else by a file's first bytes; other files are
+    counted and named. Faults are images outside of a class folder, formats that can't be read, empty classes and links that lead nowhere.
     """
     data_dir = where.data_dir
-    tops = part_folders(data_dir) or {data_dir: None}
-    class_folders = {place: part for top, part in tops.items() for place in class_folders_in(top)}
-    class_names = sorted({place.name for place in class_folders})
-    if class_names and len(class_names) < 2:
-        only = next(iter(class_folders))
-        raise ValueError(
-            f"{data_dir} has one class folder ({only.name}); at least 2 are wanted: add another, or give --data-dir {only} for those in it"
-        )
-    files = [(file, place.name, part) for place, part in class_folders.items() for file in files_below(place)]
-    unread = [str(file) for file, _, _ in files if file.suffix.lower() in UNREAD_SUFFIXES]
-    require_none(unread, f"images in {data_dir} of a format that is not read", "convert them to JPEG or PNG")
+    tops = top_folders(data_dir, parts)
+    class_folders: dict[Path, str | None] = {}
+    faults: list[str] = []
+    for top, part in tops.items():
+        places, stray = class_folders_in(top)
+        class_folders |= dict.fromkeys(places, part)
+        faults += stray
+    require_classes(data_dir, class_folders, faults)
+    shown = one_spelling(place.name for place in class_folders)
+    class_names = sorted(set(shown.values()))
     label_of = {name: label for label, name in enumerate(class_names)}
-    rows = [
-        Row(file.relative_to(data_dir).as_posix(), label_of[class_name], part)
-        for file, class_name, part in files
-        if file.suffix.lower() in IMAGE_SUFFIXES
-    ]
-    dataset = assemble(folder_name(data_dir), data_dir, class_names, rows)
-    require_files(data_dir, dataset.paths, "remove the links that lead nowhere")
-    return dataset
+    listed: list[Row] = []
+    unread: list[Path] = []
+    others: list[Path] = []
+    for place, part in class_folders.items():
+        found = sorted_out(files_below(place))
+        listed += [Row(file.relative_to(data_dir).as_posix(), label_of[shown[place.name]], part) for file in found.images]
+        unread += found.unread
+        others += found.others
+    rows, missing = Disk(data_dir).present(listed, str(data_dir), "remove the links that lead nowhere")
+    notes = left_out_words(others, data_dir) + unnamed_words(data_dir, tops) + published_words(data_dir)
+    remedy = "; ".join(["add images to them or remove them", *left_out_words(others, data_dir)])
+    faults += unread_faults(unread, data_dir) + missing
+    empty = [name for label, name in enumerate(class_names) if label not in {row.label for row in rows}]
+    if len(class_names) - len(empty) < 2 and not faults:
+        raise NotThere(*fault(empty, f"classes without images in {data_dir}", remedy)[0].split("; ", 1))
+    return assemble(folder_name(data_dir), data_dir, class_names, rows, faults, notes, remedy)
 
 
-def part_folders(data_dir: Path) -> dict[Path, str | None]:
-    """The folders of `data_dir` that are parts of the data set, with the parts' names; empty where its folders are classes."""
+def require_classes(data_dir: Path, class_folders: dict[Path, str | None], faults: Sequence[str]) -> None:
+    """Raises NotThere where there are fewer than two classes, ValueError where images lie about instead."""
+    names = {composed(place.name) for place in class_folders}
+    if len(names) > 1:
+        return
+    if not names and faults:
+        raise NotThere(*faults[0].rsplit("; ", 1))
+    if not names:
+        raise NotThere(f"{data_dir} has no class folders", "put the images of each class into a folder of its own")
+    only = next(iter(class_folders))
+    raise NotThere(
+        f"{data_dir} has one class folder ({only.name}); at least 2 are wanted", f"add another, or give --data-dir {only} for those in it"
+    )
+
+
+def top_folders(data_dir: Path, parts: str) -> dict[Path, str | None]:
+    """The folders whose folders are classes, each with its part of the data set: `data_dir` itself, without a part, or folders in it.
+
+    Raises ValueError where it is unclear which, and where `parts` names a folder or a part that is not there.
+    """
     folders = [entry for entry in visible(data_dir) if entry.is_dir()]
-    parts: dict[Path, str | None] = {entry: PARTS[entry.name.lower()] for entry in folders if entry.name.lower() in PARTS}
-    train = next((entry for entry, part in parts.items() if part == "train"), None)
-    if train is None or len(parts) < 2:
-        return {}
-    others = [str(entry) for entry in folders if entry not in parts]
-    if others and not any(entry.is_dir() for entry in visible(train)):
-        return {}
-    require_none(others, f"folders beside the parts {', '.join(entry.name for entry in parts)} of {data_dir}", "move them elsewhere")
-    return parts
+    if parts and parts != "none":
+        return named_parts(folders, parts)
+    known: dict[Path, str | None] = {entry: PARTS[entry.name.lower()] for entry in folders if entry.name.lower() in PARTS}
+    if parts == "none" or len(folders) < 2:
+        return {data_dir: None}
+    inner = {entry: [composed(place.name) for place in visible(entry) if place.is_dir()] for entry in folders}
+    deep = [entry for entry in known if inner[entry]]
+    if len(known) == len(folders):
+        lone = [entry for entry in deep if is_lone(entry, known, inner)]
+        if lone:
+            raise ValueError(f"{unclear(folders)}: is the only folder of {lone[0].name} ({inner[lone[0]][0]}) a class? {ways_out(known)}")
+        return known
+    if deep:
+        others = [str(entry) for entry in folders if entry not in known]
+        names = ", ".join(entry.name for entry in known)
+        raise ValueError(
+            *fault(others, f"folders beside the parts {names} of {data_dir}", f"move them elsewhere, or {ways_out(known, folders)}")
+        )
+    first = sorted(inner[folders[0]])
+    if len(first) > 1 and all(sorted(names) == first for names in inner.values()) and not set(first) <= set(PARTS):
+        raise ValueError(
+            f"{unclear(folders)}: each holds the folders {shortened(first)}: are they classes or parts? {ways_out(known, folders)}"
+        )
+    return {data_dir: None}
 
 
-def class_folders_in(top: Path) -> list[Path]:
-    """The visible folders of `top`. Raises ValueError where there are none, or images beside them."""
+def is_lone(entry: Path, known: dict[Path, str | None], inner: dict[Path, list[str]]) -> bool:
+    """Whether a part holds a single folder that no training image lies in: `images` rather than a class."""
+    trained = {name for place, part in known.items() if part == "train" for name in inner[place]}
+    return len(inner[entry]) == 1 and len(trained) > 1 and inner[entry][0] not in trained
+
+
+def unclear(folders: Sequence[Path]) -> str:
+    return f"{folders[0].parent} holds {shortened([entry.name for entry in folders])}"
+
+
+def ways_out(known: dict[Path, str | None], folders: Sequence[Path] = ()) -> str:
+    """The two settings that say what folders are."""
+    named = ",".join(f"{entry.name}:{known.get(entry) or 'train'}" for entry in folders or known)
+    return f"--set data.dataset.parts={named} says the part of each, --set data.dataset.parts=none that they are classes"
+
+
+def shortened(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + ", ..." * (len(names) > 3)
+
+
+def named_parts(folders: Sequence[Path], parts: str) -> dict[Path, str | None]:
+    """The folders that FOLDER:PART,FOLDER:PART names, with their parts. Raises ValueError."""
+    by_name = {composed(entry.name): entry for entry in folders}
+    chosen: dict[Path, str | None] = {}
+    for text in parts.split(","):
+        name, _, part = text.rpartition(":")
+        if part.lower() not in PARTS or not name:
+            raise ValueError(
+                f"data.dataset.parts has {text!r}; FOLDER:PART is wanted, or none; parts are {', '.join(sorted(set(PARTS.values())))}"
+            )
+        if composed(name) not in by_name:
+            raise ValueError(
+                f"data.dataset.parts names the folder {name!r}, which is not there{near_miss(name, list(by_name))}: correct it"
+            )
+        chosen[by_name[composed(name)]] = PARTS[part.lower()]
+    return chosen
+
+
+def unnamed_words(data_dir: Path, tops: dict[Path, str | None]) -> list[str]:
+    """A sentence about folders beside the parts that were named."""
+    left = [] if data_dir in tops else [entry.name for entry in visible(data_dir) if entry.is_dir() and entry not in tops]
+    return [f"{data_dir}: data.dataset.parts does not name {shortened(left)}, so the images in there are left out"] if left else []
+
+
+def published_words(data_dir: Path) -> list[str]:
+    """A sentence where the folders are those of a published data set, whose classes are written elsewhere."""
+    from dml_bench.data.datasets.layouts import published_in
+
+    name = published_in([data_dir])
+    return [f"{data_dir} has the layout of {name}, whose classes are not its folders: --dataset {name} reads them"] if name else []
+
+
+def class_folders_in(top: Path) -> tuple[list[Path], list[str]]:
+    """The visible folders of `top`, and a fault where there are images beside them."""
     entries = visible(top)
     found = [entry for entry in entries if entry.is_dir()]
-    stray = [str(entry) for entry in entries if not entry.is_dir() and entry.suffix.lower() in IMAGE_SUFFIXES | UNREAD_SUFFIXES]
-    require_none(stray, f"images in {top} outside of any class folder", "move each into the folder of its class")
-    if not found:
-        raise ValueError(f"{top} has no class folders: put the images of each class into a folder of its own")
-    return found
-
-
-def files_below(place: Path, above: tuple[Path, ...] = ()) -> Iterator[Path]:
-    """All visible files at any depth, through links too. Raises ValueError on a link to a folder that it lies in."""
-    real = place.resolve()
-    if real in above:
-        raise ValueError(f"{place} links to a folder that it lies in: remove the link")
-    for entry in visible(place):
-        if entry.is_dir():
-            yield from files_below(entry, (*above, real))
-        else:
-            yield entry
+    beside = sorted_out(entry for entry in entries if not entry.is_dir())
+    stray = [str(file) for file in (*beside.images, *beside.unread)]
+    return found, fault(stray, f"images in {top} outside of any class folder", "move each into the folder of its class")
 
 
 @datasets.register("csv", summary="images listed in a table, with a class column or one-hot columns", source="your own images")
@@ -86,36 +167,123 @@ def csv_table(
     table: str = "train.csv",
     file_column: str = "",
     label_column: str = "",
+    split_column: str = "",
     folder: str = "images",
     suffix: str = "",
+    encoding: str = "",
 ) -> Dataset:
-    """A table of comma-separated values with a header, under `data_dir`; its files lie in `folder`, also under `data_dir`.
+    """A table with a header, under `data_dir`, with commas, semicolons, tabs or bars between its values, in UTF-8 or in `encoding`.
 
-    Unnamed columns: the first is the file, the next the class, unless all others are one-hot (two or more columns of 0 and 1).
-    `suffix` is appended to file names without an image's extension. Raises ValueError on anything that contradicts this.
+    Unnamed columns are known by their names (path, label, split, ...); else the first is the file, the next the class, unless all
+    others are one-hot (two or more columns of 0 and 1). Files lie in `folder`, or are named relative to `data_dir`; `suffix` is appended
+    to file names without an image's extension. Raises ValueError on anything that contradicts this.
     """
     data_dir = where.data_dir
-    listing = read_table(data_dir, table)
-    file_at, label_at = listing.columns(file_column, label_column)
-    one_hot = [at for at in range(len(listing.header)) if at != file_at]
-    if label_column or len(one_hot) < 2 or not listing.mostly_one_hot(one_hot):
-        class_names, labels = listing.named_classes(label_at)
+    if not inside(folder):
+        raise ValueError(f"option folder is {folder!r}; a folder under {data_dir} is wanted")
+    if not (data_dir / table).is_file() and not any(entry.suffix.lower() in (".csv", ".tsv") for entry in visible(data_dir)):
+        raise NotThere(f"{data_dir / table} does not exist; there is no .csv file", "set the option table")
+    listing = read_table(data_dir, table, encoding)
+    files = Files(Disk(data_dir), folder, suffix)
+    roles = listing.roles(file_column, label_column, split_column)
+    require_header(listing, roles.file, files)
+    one_hot = len(roles.classes) > 1
+    if one_hot:
+        class_names, labels = [listing.header[at] for at in roles.classes], listing.one_hot_labels(roles.classes)
+        faults = [*listing.faults, *listing.not_one_hot(labels)]
     else:
-        class_names, labels = [listing.header[at] for at in one_hot], listing.one_hot_classes(one_hot)
-    paths = listing.paths(file_at, folder, suffix)
-    if not (data_dir / folder).is_dir():
-        near = near_miss(folder, [entry.name for entry in visible(data_dir) if entry.is_dir()])
-        raise ValueError(f"{data_dir / folder} is not a folder{near}: set the option folder to where the files of {table} lie")
-    named = all(PurePosixPath(path).suffix for path in paths)
-    remedy = "set the option folder" if named else f"--set data.dataset.suffix={suffix_of(data_dir / paths[0])}"
-    require_files(data_dir, paths, f"restore them, remove their lines from {table}, or {remedy}")
-    rows = [Row(path, label) for path, label in zip(paths, labels, strict=True)]
-    return assemble(folder_name(data_dir), data_dir, class_names, rows)
+        class_names, labels = listing.named_classes(roles.classes[0])
+        faults = [*listing.faults, *listing.nameless(roles.classes[0], labels)]
+    rows, unfound = files.rows(listing, roles, labels)
+    return assemble(folder_name(data_dir), data_dir, class_names, rows, [*faults, *unfound], roles.notes)
 
 
-def suffix_of(bare: Path) -> str:
-    """The ending that the file beside has, where one of an image is there."""
-    return next((suffix for suffix in sorted(IMAGE_SUFFIXES) if bare.with_name(bare.name + suffix).is_file()), ".jpg")
+def require_header(listing: Table, file_at: int, files: "Files") -> None:
+    """Raises ValueError where the first line already lists an image."""
+    name = listing.header[file_at]
+    if PurePosixPath(name).suffix.lower() in IMAGE_SUFFIXES or files.find(name):
+        raise ValueError(
+            f"{listing.file} begins with an image ({name}) and not with the names of its columns: add a first line, e.g. path,label"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Files:
+    """Where the files of a table are looked for."""
+
+    disk: Disk
+    folder: str
+    suffix: str
+
+    def named(self, name: str) -> str:
+        """With the ending that names without one are given."""
+        ending = f".{self.suffix.removeprefix('.')}" if self.suffix else ""
+        return name + ending * (PurePosixPath(name).suffix.lower() not in IMAGE_SUFFIXES)
+
+    def find(self, name: str) -> str:
+        """The path of a listed file relative to `data_dir`: in the folder, else in `data_dir` itself; '' where there is none."""
+        named = self.named(name)
+        if not named or not inside(named):
+            return ""
+        return self.disk.spelled(str(PurePosixPath(self.folder, named))) or self.disk.spelled(str(PurePosixPath(named)))
+
+    def relative(self, cell: str) -> str:
+        """A file name as it stands in a table, with slashes; an absolute one below `data_dir` is made relative to that."""
+        name = cell.strip().replace("\\", "/")
+        for root in (self.disk.root.absolute(), self.disk.root.resolve()):
+            name = name.removeprefix(f"{root.as_posix().rstrip('/')}/")
+        return name
+
+    def rows(self, listing: Table, roles: Roles, labels: Sequence[int | None]) -> tuple[list[Row], list[str]]:
+        """The rows that have a class and a file, and faults about files of others."""
+        parts = listing.parts(roles)
+        rows, outside, missing = [], [], []
+        for cells, label, part in zip(listing.rows, labels, parts, strict=True):
+            name = self.relative(cells[roles.file])
+            if not name or not inside(name):
+                outside.append(name)
+            elif not (path := self.find(name)):
+                missing.append(name)
+            elif label is not None:
+                rows.append(Row(path, label, part))
+        faults = fault(
+            outside,
+            f"file names in {listing.file} that are empty or lead out of {self.folder!r}",
+            "correct them, relative to the option folder",
+        )
+        return rows, faults + self.unfound(listing, missing)
+
+    def unfound(self, listing: Table, missing: Sequence[str]) -> list[str]:
+        """A fault about files that are not there, with what is there instead."""
+        if not missing:
+            return []
+        place = self.disk.root / self.folder
+        if not place.is_dir():
+            near = near_miss(self.folder, [entry.name for entry in visible(self.disk.root) if entry.is_dir()])
+            return [f"{place} is not a folder{near}: set the option folder to where the files of {listing.file.name} lie"]
+        paths = [str(PurePosixPath(self.folder, self.named(name))) for name in missing]
+        remedy = f"restore them, remove their lines from {listing.file.name}, or {self.remedy(paths[0])}"
+        return fault(paths, f"images that do not exist in {self.disk.root}", remedy)
+
+    def remedy(self, path: str) -> str:
+        """What to set or correct, by the file that is there under almost the same name."""
+        wanted = self.disk.root / path
+        beside = names_in(wanted.parent)
+        near = next((name for name in beside if key(name) == key(wanted.name)), "")
+        bare = next((name for name in beside if Path(name).stem == wanted.name and Path(name).suffix.lower() in IMAGE_SUFFIXES), "")
+        if bare or not (wanted.suffix or near):
+            return f"--set data.dataset.suffix={Path(bare).suffix or '.jpg'}"
+        if near.casefold() == wanted.name.casefold():
+            return f"write {near} as the disk has it"
+        if near:
+            return f"write {near} with its zeros, which programs cut off where they take names for numbers"
+        return "set the option folder"
+
+
+def key(name: str) -> str:
+    """A name without its case, its ending, and zeros at its beginning."""
+    file = PurePosixPath(name.casefold())
+    return (file.stem if file.suffix in IMAGE_SUFFIXES else file.name).lstrip("0")
 
 
 def folder_name(folder: Path) -> str:

@@ -1,29 +1,54 @@
 """What the readers of published data sets share: looking for the folder, and lists of one image a line."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+from dml_bench.data.datasets.dataset import NotThere
 from dml_bench.data.labelled_table import visible
 from dml_bench.registry import datasets
 
-__all__ = ["after_header", "has", "home", "lines_of"]
+__all__ = ["after_header", "below", "has", "home", "lines_of"]
 
 
 def home(name: str, data_dir: Path, holds: Callable[[Path], bool], lacking: str) -> Path:
-    """`data_dir` if it holds the data set called `name`, else the one folder in it that does.
+    """`data_dir` if it holds the data set called `name`, else the one folder in it that does, else the one folder in those.
 
-    Raises ValueError where several do, and, with what is `lacking` and the way to get the data set, where none does.
+    Raises ValueError where several do, and where the folder above does; NotThere, with what is `lacking` and the way to get the data set,
+    where none does.
     """
-    if holds(data_dir):
-        return data_dir
-    found = [entry for entry in visible(data_dir) if entry.is_dir() and holds(entry)]
-    if not found:
-        raise ValueError(f"no {name} in {data_dir} ({lacking} is missing): {datasets[name].facts['obtain']}")
-    if len(found) > 1:
-        places = ", ".join(place.name for place in found)
-        raise ValueError(f"{data_dir} holds {name} {len(found)} times ({places}): give the one that is meant with --data-dir")
-    return found[0]
+    for places in levels(data_dir):
+        found = [place for place in places if holds(place)]
+        if len(found) > 1:
+            names = ", ".join(place.relative_to(data_dir).as_posix() for place in found)
+            raise ValueError(f"{data_dir} holds {name} {len(found)} times ({names}): give the one that is meant with --data-dir")
+        if found:
+            return found[0]
+    above = data_dir.absolute().parent
+    if holds(above):
+        raise ValueError(f"{data_dir} is a part of {name}: give --data-dir {above}")
+    raise NotThere(f"no {name} in {data_dir} ({lacking} is missing)", datasets[name].facts["obtain"])
+
+
+def levels(data_dir: Path) -> Iterator[list[Path]]:
+    """The folder itself, the folders in it, and the folders in those, which unpackers and Kaggle add."""
+    places = [data_dir]
+    yield places
+    for _ in range(2):
+        places = [entry for place in places for entry in entered(place)]
+        yield places
+
+
+def entered(place: Path) -> list[Path]:
+    """The folders in a folder; none where it may not be looked into."""
+    try:
+        return [entry for entry in visible(place) if entry.is_dir()]
+    except PermissionError:
+        return []
+
+
+def below(data_dir: Path) -> list[Path]:
+    return [place for places in levels(data_dir) for place in places]
 
 
 def has(folder: Path, *names: str) -> bool:

@@ -4,7 +4,7 @@ from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from dml_bench.data.datasets.dataset import Dataset, Row, Where, assemble, require_files, require_inside
+from dml_bench.data.datasets.dataset import Dataset, Disk, Row, Where, assemble
 from dml_bench.data.datasets.published import after_header, has, home, lines_of
 from dml_bench.data.labelled_table import require_none
 from dml_bench.registry import datasets
@@ -34,20 +34,23 @@ def sop(where: Where) -> Dataset:
     Classes are numbered in the order of their ids and called by id and kind, e.g. `00001.bicycle`. Raises ValueError on a list
     that is missing or malformed, on an image id used twice, on a class in both lists, and on images that don't exist.
     """
-    root = home("sop", where.data_dir, lambda folder: has(folder, *LISTS.values()), "Ebay_train.txt")
+    root = home("sop", where.data_dir, holds, "Ebay_train.txt")
     photos = [photo for part, name in LISTS.items() for photo in read_list(root / name, part)]
     train, test = ({photo.class_id for photo in photos if photo.part == part} for part in LISTS)
     require_none([str(class_id) for class_id in sorted(train & test)], f"classes in both lists of {root}", "restore the lists")
-    require_inside(root, (photo.path for photo in photos), " and ".join(LISTS.values()))
     paths: dict[int, list[str]] = defaultdict(list)
     for photo in photos:
         paths[photo.class_id].append(photo.path)
     label_of = {class_id: label for label, class_id in enumerate(sorted(paths))}
     names = [class_name(class_id, min(paths[class_id])) for class_id in label_of]
-    rows = [Row(str(PurePosixPath(photo.path)), label_of[photo.class_id], photo.part) for photo in photos]
-    dataset = assemble("sop", root, names, rows)
-    require_files(root, dataset.paths, "restore them, or remove their lines from Ebay_train.txt and Ebay_test.txt")
-    return dataset
+    listed = [Row(str(PurePosixPath(photo.path)), label_of[photo.class_id], photo.part) for photo in photos]
+    lists = " and ".join(LISTS.values())
+    rows, faults = Disk(root).present(listed, lists, f"restore them, or remove their lines from {lists}")
+    return assemble("sop", root, names, rows, faults)
+
+
+def holds(folder: Path) -> bool:
+    return has(folder, *LISTS.values())
 
 
 def class_name(class_id: int, path: str) -> str:
