@@ -6,7 +6,7 @@ from pathlib import Path, PurePosixPath
 from typing import TypeVar
 
 from dml_bench.data.datasets.dataset import Dataset, Disk, Row, Where, assemble
-from dml_bench.data.datasets.published import home, levels, lines_of
+from dml_bench.data.datasets.published import has, home, levels, lines_of
 from dml_bench.data.labelled_table import inside, require_none
 from dml_bench.registry import datasets
 
@@ -28,7 +28,7 @@ def cub(where: Where, *, crop_to_box: bool = False) -> Dataset:
 
 
 def holds(folder: Path) -> bool:
-    return (folder / "images.txt").is_file()
+    return has(folder, "images.txt")
 
 
 def cub_folder(data_dir: Path) -> Path | None:

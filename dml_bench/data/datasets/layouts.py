@@ -4,9 +4,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from dml_bench.data.datasets import cars196, cub, inshop, sop
-from dml_bench.data.datasets.published import below
+from dml_bench.data.datasets.published import below, seen_in
 from dml_bench.data.image_files import is_image
-from dml_bench.data.labelled_table import visible
 
 __all__ = ["layout_of", "published_in"]
 
@@ -23,7 +22,7 @@ def layout_of(data_dir: Path) -> tuple[str, str] | None:
     """The data set that would be found in a folder, and in words what is there; None where none would."""
     if name := published_in(below(data_dir)):
         return name, f"the layout of {name}"
-    entries = visible(data_dir)
+    entries = seen_in(data_dir)
     tables = [entry.name for entry in entries if entry.suffix.lower() in (".csv", ".tsv")]
     folders = [entry for entry in entries if entry.is_dir() and holds_images(entry)]
     if tables:
@@ -35,7 +34,7 @@ def layout_of(data_dir: Path) -> tuple[str, str] | None:
 
 def holds_images(folder: Path, depth: int = 2) -> bool:
     """Whether there is an image in a folder, or in folders in it; the first files of each tell."""
-    entries = visible(folder)
+    entries = seen_in(folder)
     files = [entry for entry in entries if not entry.is_dir()][:20]
     if any(is_image(file) for file in files):
         return True

@@ -8,7 +8,7 @@ from dml_bench.data.datasets.dataset import NotThere
 from dml_bench.data.labelled_table import visible
 from dml_bench.registry import datasets
 
-__all__ = ["after_header", "below", "has", "home", "lines_of"]
+__all__ = ["after_header", "below", "has", "home", "lines_of", "seen_in"]
 
 
 def home(name: str, data_dir: Path, holds: Callable[[Path], bool], lacking: str) -> Path:
@@ -35,15 +35,15 @@ def levels(data_dir: Path) -> Iterator[list[Path]]:
     places = [data_dir]
     yield places
     for _ in range(2):
-        places = [entry for place in places for entry in entered(place)]
+        places = [entry for place in places for entry in seen_in(place) if os.path.isdir(entry)]  # noqa: PTH112
         yield places
 
 
-def entered(place: Path) -> list[Path]:
-    """The folders in a folder; none where it may not be looked into."""
+def seen_in(place: Path) -> list[Path]:
+    """What is visible in a folder; nothing where there is none, or it may not be looked into."""
     try:
-        return [entry for entry in visible(place) if entry.is_dir()]
-    except PermissionError:
+        return visible(place)
+    except (FileNotFoundError, NotADirectoryError, PermissionError):
         return []
 
 
