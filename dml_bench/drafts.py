@@ -19,7 +19,7 @@ from dml_bench.failures import named
 if TYPE_CHECKING:
     from filelock import FileLock
 
-__all__ = ["drafted", "remove", "scratch", "sweep"]
+__all__ = ["drafted", "remove", "scratch", "sweep", "whole_files"]
 
 PREFIX = ".dml-"
 SCRATCH = re.compile(r"\.dml-[a-z0-9_]{8}")
@@ -30,19 +30,21 @@ LOCK = ".lock"
 @contextmanager
 def drafted(path: Path) -> Iterator[Path]:
     """Where to make the file or folder `path`, which it becomes at the end of the context, in one step; after an error nothing is left.
+    It has another name, so that nobody takes it for the whole, and the same suffix.
 
     A file replaces another; a folder does not, and raises OSError. What the system refuses is said of `path`, not of its draft.
     """
     with named(path, PREFIX), scratch(path.parent) as folder:
-        yield folder / path.name
-        os.replace(folder / path.name, path)
+        draft = folder / f"draft{path.suffix}"
+        yield draft
+        os.replace(draft, path)
 
 
 def remove(path: Path) -> None:
     """Remove a file or a folder with all in it, if it is there. It is gone as a whole before anything of it is deleted."""
     if path.exists():
         with scratch(path.parent) as folder:
-            path.rename(folder / path.name)
+            path.rename(folder / "removed")
 
 
 @contextmanager
@@ -55,6 +57,15 @@ def scratch(parent: Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):  # what can't be removed now is left to the next sweep
             _discard(folder, lock)
+
+
+def whole_files(root: Path) -> list[Path]:
+    """All files below `root` but those that are being made or removed, sorted."""
+    found = []
+    for folder, folders, files in os.walk(root):
+        folders[:] = [name for name in folders if not SCRATCH.fullmatch(name)]
+        found += [Path(folder, name) for name in files]
+    return sorted(found)
 
 
 def sweep(*folders: Path) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 
 from dml_bench.config import Experiment, load
 from dml_bench.data.datasets import Dataset
+from dml_bench.drafts import whole_files
 from dml_bench.evaluation import metrics
 from dml_bench.evaluation.neighbours import Neighbours
 from dml_bench.evaluation.statistics import Average, Interval, Scores, interval
@@ -126,7 +127,7 @@ def run_folders(path: Path) -> list[Path]:
     """`path` itself if it is a run folder, else those below it, by name."""
     if (path / "experiment.json").is_file():
         return [path]
-    return [found.parent for found in sorted(path.rglob("experiment.json"))] if path.is_dir() else []
+    return [file.parent for file in whole_files(path) if file.name == "experiment.json"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -9,6 +9,7 @@ runs/<experiment>/<dataset>/seed-<n>/
 
 import hashlib
 import json
+import os
 from collections.abc import Iterable
 from dataclasses import fields
 from pathlib import Path
@@ -20,6 +21,7 @@ from filelock import FileLock, Timeout
 from dml_bench.config import Experiment, as_table, load
 from dml_bench.data.datasets import Dataset
 from dml_bench.data.identity import OtherData, differing_data
+from dml_bench.drafts import remove, sweep, whole_files
 from dml_bench.evaluation.neighbours import Neighbours
 from dml_bench.files import defined, json_line, write_atomically, write_json
 
@@ -40,13 +42,17 @@ class RunFolder:
         self.experiment = experiment
 
     def lock(self) -> FileLock:
-        """Held while a process writes here; freed by the system when the process ends, however it ends."""
+        """Held while a process writes here; freed by the system when the process ends, however it ends. It lies beside the folder, which
+        `clear` takes away as a whole. What a dead process left half made is removed."""
         self.path.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(self.path / ".lock")
+        lock = FileLock(self.path.with_name(f".{self.path.name}.lock"))
         try:
             lock.acquire(timeout=0)
         except Timeout:
             raise Occupied(f"another process is working in {self.path}; wait for it, or choose another folder with --out") from None
+        sweep(self.path.parent)
+        for folder, _, _ in os.walk(self.path):
+            sweep(Path(folder))
         return lock
 
     def claim(self, dataset: Dataset) -> None:
@@ -84,17 +90,13 @@ class RunFolder:
     @property
     def has_trained(self) -> bool:
         """Whether anything would be lost with the folder."""
-        return bool(self.records()) or next(self.path.rglob("state.pt"), None) is not None or (self.path / "summary.json").exists()
+        names = {path.name for path in whole_files(self.path)}
+        return bool(self.records()) or not names.isdisjoint(("state.pt", "summary.json"))
 
     def clear(self) -> None:
-        """Remove all but the lock."""
-        import shutil
-
-        for child in self.path.iterdir():
-            if child.is_dir():
-                shutil.rmtree(child)
-            elif child.name != ".lock":
-                child.unlink()
+        """Empty the folder in one step: no phase of an old run is ever beside a new one's."""
+        remove(self.path)
+        self.path.mkdir()
 
     @property
     def environment(self) -> dict[str, Any]:
@@ -133,10 +135,8 @@ class RunFolder:
 
     def write_summary(self, summary: dict[str, Any]) -> dict[str, Any]:
         """Seal the run: the summary with the SHA-256 of every file that belongs to it, which is returned as it is read back."""
-        kept = sorted(
-            p for p in self.path.rglob("*") if p.is_file() and not p.name.startswith(".") and "wandb" not in p.relative_to(self.path).parts
-        )
-        files = digests(self.path, [p for p in kept if p.name not in ("summary.json", "environment.json")])
+        kept = [path for path in visible(self.path) if "wandb" not in path.relative_to(self.path).parts]
+        files = digests(self.path, [path for path in kept if path.name not in ("summary.json", "environment.json")])
         whole: dict[str, Any] = defined({**summary, "files": files})
         write_json(self.path / "summary.json", whole)
         return whole
@@ -190,11 +190,14 @@ def check_digests(root: Path, wanted: dict[str, str]) -> None:
             raise ValueError(f"{path} is missing or was changed after the run; --force redoes the run")
 
 
+def visible(folder: Path) -> list[Path]:
+    return [path for path in whole_files(folder) if not path.name.startswith(".")]
+
+
 def seal_phase(folder: Path) -> None:
     """Mark a phase as complete: its files with their SHA-256, written last; without the training's state, which is thrown away."""
     passing = (folder / "complete.json", folder / "state.pt")
-    paths = sorted(p for p in folder.rglob("*") if p.is_file() and p not in passing and not p.name.startswith("."))
-    write_json(folder / "complete.json", digests(folder, paths))
+    write_json(folder / "complete.json", digests(folder, [path for path in visible(folder) if path not in passing]))
 
 
 def is_sealed(folder: Path) -> bool:

@@ -49,7 +49,7 @@ def start(arguments: list[str]) -> subprocess.Popen[str]:
 
 def wait_for_epochs(out: Path, suite: subprocess.Popen[str], count: int = 1) -> None:
     deadline = time.monotonic() + 240
-    while sum(len(path.read_text().splitlines()) for path in out.rglob("metrics.jsonl")) < count:
+    while sum(len(path.read_text().splitlines()) for path in out.glob("*/*/seed-*/metrics.jsonl")) < count:
         if suite.poll() is not None or time.monotonic() > deadline:
             suite.kill()
             pytest.fail(f"no epoch came; the suite said: {suite.communicate()}")

@@ -183,7 +183,7 @@ def test_a_run_that_one_process_began_is_finished_by_two(two, single):
 def test_a_run_that_two_processes_began_goes_on_in_one_after_ctrl_c(birds, cache_dir, tmp_path, single):
     settings = [part for setting in RUNS["pairs"] for part in ("--set", setting)]
     running = start(*command(birds, cache_dir, tmp_path, *settings)[1:])
-    while not any(tmp_path.rglob("metrics.jsonl")):
+    while not any(tmp_path.glob("*/*/seed-*/metrics.jsonl")):
         assert running.poll() is None, running.communicate()
         time.sleep(0.02)
     running.send_signal(signal.SIGINT)

@@ -2,6 +2,8 @@
 
 import hashlib
 import io
+import os
+import signal
 import tarfile
 import threading
 from collections.abc import Iterator
@@ -11,7 +13,6 @@ from pathlib import Path
 
 import pytest
 
-from dml_bench.data import fetch
 from dml_bench.data.datasets import cub_folder
 from dml_bench.data.fetch import CUB_MD5, CUB_URL, fetch_cub
 
@@ -245,20 +246,19 @@ def test_an_archive_that_lacks_images_becomes_no_data_set(tmp_path):
     assert names(tmp_path) == ["CUB_200_2011.tgz"]
 
 
-def test_an_unpacking_that_is_killed_is_never_taken_for_a_data_set_and_can_be_repeated(tmp_path, monkeypatch):
+def test_an_unpacking_that_is_killed_is_never_taken_for_a_data_set_and_can_be_repeated(tmp_path):
     (tmp_path / "CUB_200_2011.tgz").write_bytes(ARCHIVE)
-    # What a kill leaves behind: no clean-up runs.
-    monkeypatch.setattr(fetch.shutil, "rmtree", lambda *arguments, **options: None)
 
     def killed(stage: str, done: int, total: int) -> None:
-        if stage == "unpacking" and (tmp_path / ".CUB_200_2011.unpacking" / "CUB_200_2011" / "images" / IMAGES[0]).exists():
-            raise KeyboardInterrupt
+        if stage == "unpacking" and list(tmp_path.glob(f".*/unpacked/CUB_200_2011/images/{IMAGES[0]}")):
+            os.kill(os.getpid(), signal.SIGKILL)
 
-    with pytest.raises(KeyboardInterrupt):
+    if not (child := os.fork()):
         fetched(tmp_path, progress=killed)
-    assert (tmp_path / ".CUB_200_2011.unpacking" / "CUB_200_2011" / "images.txt").exists()
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+    assert len(list(tmp_path.glob(".*/unpacked/CUB_200_2011/images.txt"))) == 1
     assert cub_folder(tmp_path) is None
-    monkeypatch.undo()
     assert_whole(fetched(tmp_path))
     assert names(tmp_path) == ["CUB_200_2011", "CUB_200_2011.tgz", "attributes.txt"]
 

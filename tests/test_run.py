@@ -256,7 +256,7 @@ def test_a_second_process_on_the_same_run_folder_is_refused(birds: Path, cache_d
 
 def recorded(out: Path) -> int:
     """Epochs in the record so far."""
-    return sum(len(path.read_text().splitlines()) for path in out.rglob("metrics.jsonl"))
+    return sum(len(path.read_text().splitlines()) for path in out.glob("*/*/seed-*/metrics.jsonl"))
 
 
 def wait_for(out: Path, *, epochs: int, process: subprocess.Popen[str]) -> None:

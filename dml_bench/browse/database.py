@@ -4,7 +4,6 @@ It ends with the process that started it, however that ends: a shell between the
 """
 
 import os
-import shutil
 import socket
 import subprocess
 import time
@@ -16,6 +15,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from dml_bench.doctor import find_mongod
+from dml_bench.drafts import remove
 
 __all__ = ["URI", "Place", "free_port", "served"]
 
@@ -48,7 +48,7 @@ class Place:
     def remove(self) -> bool:
         """The folder and all in it; whether there was one."""
         there = self.folder.exists()
-        shutil.rmtree(self.folder, ignore_errors=True)
+        remove(self.folder)
         return there
 
 

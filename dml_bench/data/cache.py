@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
@@ -15,6 +16,7 @@ import numpy as np
 
 from dml_bench.data.datasets import Dataset, Progress
 from dml_bench.data.images import Unreadable, decode
+from dml_bench.drafts import remove, scratch, sweep
 from dml_bench.failures import named
 from dml_bench.files import write_json
 
@@ -91,6 +93,7 @@ def open_caches(dataset: Dataset, *views: View, cache_dir: Path, progress: Progr
     `progress(message, done, total)` is called as images are decoded. Raises UnreadableImages before anything is kept,
     and ValueError where the disk has no room.
     """
+    sweep(cache_dir / "images")
     places = [_Place(dataset, view, cache_dir) for view in views]
     if not all(place.is_whole() for place in places):
         from filelock import FileLock
@@ -146,8 +149,10 @@ class _Draft:
         self.heights, self.widths = shapes.T
         self.offsets = offsets_of(self.heights, self.widths)
         self.num_bytes = max(int(self.offsets[-1]), 1)
-        self.folder = place.folder.with_name(f".{place.folder.name}.{os.getpid()}.building")
-        self.folder.mkdir(parents=True, exist_ok=True)
+        place.folder.parent.mkdir(parents=True, exist_ok=True)
+        self.opened = ExitStack()
+        self.folder = self.opened.enter_context(scratch(place.folder.parent)) / place.folder.name
+        self.folder.mkdir()
 
     def reserve(self) -> None:
         _reserve(self.folder / "pixels.u8", self.num_bytes, self.place.folder)
@@ -161,15 +166,11 @@ class _Draft:
         np.save(self.folder / "shapes.npy", np.stack([self.heights, self.widths]))
         sizes = {name: (self.folder / name).stat().st_size for name in ("pixels.u8", "shapes.npy")}
         write_json(self.folder / "manifest.json", {"key": self.place.key, "sizes": sizes})
-        shutil.rmtree(self.place.folder, ignore_errors=True)
-        try:
-            self.folder.rename(self.place.folder)
-        except OSError:
-            if not self.place.is_whole():  # else another process was faster
-                raise
+        remove(self.place.folder)
+        self.folder.rename(self.place.folder)
 
     def discard(self) -> None:
-        shutil.rmtree(self.folder, ignore_errors=True)
+        self.opened.close()
 
 
 def _build(dataset: Dataset, places: list[_Place], progress: Progress) -> None:

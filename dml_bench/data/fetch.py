@@ -16,6 +16,7 @@ from pathlib import Path
 
 from dml_bench.data.datasets import Progress, cub_folder
 from dml_bench.data.labelled_table import inside
+from dml_bench.drafts import scratch
 
 __all__ = ["CUB_MD5", "CUB_URL", "fetch_cub"]
 
@@ -155,22 +156,19 @@ def receive(response: http.client.HTTPResponse, write: Callable[[bytes], int], d
 
 def unpack(archive: Path, data_dir: Path, num_images: int, report: Progress) -> Path:
     """Unpack beside the target and rename at the end, so that whatever stops this leaves no half a data set. Raises ValueError."""
-    building, target = data_dir / f".{FOLDER}.unpacking", data_dir / FOLDER
-    shutil.rmtree(building, ignore_errors=True)
-    building.mkdir()
-    try:
-        extract(archive, building, report)
-        shortcoming = lacks(building / FOLDER, num_images)
+    with scratch(data_dir) as folder:
+        unpacked = folder / "unpacked"
+        unpacked.mkdir()
+        extract(archive, unpacked, report)
+        shortcoming = lacks(unpacked / FOLDER, num_images)
         if shortcoming:
             raise ValueError(f"{archive} is not the whole data set: {FOLDER} {shortcoming}; use the published archive")
         # The published archive has attributes.txt beside the folder.
-        for entry in building.iterdir():
+        for entry in unpacked.iterdir():
             if entry.name != FOLDER and not (data_dir / entry.name).exists():
                 entry.rename(data_dir / entry.name)
-        (building / FOLDER).rename(target)
-    finally:
-        shutil.rmtree(building, ignore_errors=True)
-    return target
+        (unpacked / FOLDER).rename(data_dir / FOLDER)
+    return data_dir / FOLDER
 
 
 def extract(archive: Path, target: Path, report: Progress) -> None:

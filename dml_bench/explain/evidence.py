@@ -55,6 +55,7 @@ def evidence(run: Path, out: Path, *, images: Sequence[Path] = (), class_name: s
     material = Material(open_run(run))
     subjects = chosen(material, images=images, class_name=class_name, mistakes=mistakes) or mistaken(material, len(material.queries))
     out.mkdir(parents=True, exist_ok=True)
+    write_csv(out / "evidence.csv", HEADS, [])  # says whose folder this is, and nothing of panels until all are there
     rows, written = [], []
     for number, subject in enumerate(subjects, start=1):
         found = [answered(material, subject, phase) for phase in material.run.neighbours]

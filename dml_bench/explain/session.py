@@ -77,7 +77,7 @@ def explain(request: Request) -> Explained:
     models = [model_of_phase(material, phase, request.device, request.layer) for phase in run.neighbours]
     names = chosen_methods(models[0], request.chosen)
     truth = Truth() if cuts_to_boxes(run) else read_truth(material.root)
-    (request.out / "panels").mkdir(parents=True, exist_ok=True)
+    begin(request)
     drawing = Drawing(material=material, models=models, names=names, truth=truth, target=request.target, other=other)
     panels = tuple(drawing.write(subjects, request.out / "panels"))
     found: list[Line] = []
@@ -87,6 +87,15 @@ def explain(request: Request) -> Explained:
         found = lines(measured, [*(model.name for model in models), "random"])
     write_record(request, models, names, panels, found, time.perf_counter() - start)
     return Explained(panels, tuple(found))
+
+
+def begin(request: Request) -> None:
+    """A folder that says whose it is, and nothing of panels and scores until all are there."""
+    request.out.mkdir(parents=True, exist_ok=True)
+    write_json(request.out / "explain.json", {"command": list(request.command), "panels": []})
+    for name in ("scores.csv", "scores.md"):
+        (request.out / name).unlink(missing_ok=True)
+    (request.out / "panels").mkdir(exist_ok=True)
 
 
 def chosen_methods(model: Model, chosen: Sequence[str]) -> list[str]:

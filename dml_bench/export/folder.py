@@ -4,7 +4,6 @@ The network is TorchScript and takes pixels, so that what comes before it is a r
 embedder.pt  gallery.faiss  gallery.csv  preprocessing.json  export.json  README.md
 """
 
-import shutil
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -21,6 +20,7 @@ from dml_bench import __version__
 from dml_bench.data.cache import View
 from dml_bench.data.datasets import open_dataset
 from dml_bench.data.images import Unreadable, decode
+from dml_bench.drafts import drafted
 from dml_bench.export.card import Agreement, card
 from dml_bench.files import write_atomically, write_csv, write_json
 from dml_bench.gallery.answering import cuts_to_boxes, evidence, recall_queries
@@ -69,10 +69,9 @@ def export(run: FinishedRun, phase: str, gallery: Gallery, out: Path, index: Cho
         raise ValueError(f"{out} exists already: name a folder that does not")
     index.plan(*gallery.embeddings.shape)
     rows, pixels = readable_images(run, gallery)
-    draft = out.with_name(f".{out.name}.making")
-    shutil.rmtree(draft, ignore_errors=True)
-    draft.mkdir(parents=True)
-    try:
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with drafted(out) as draft:
+        draft.mkdir()
         network = Network(run, phase, "cpu")
         with torchscript():
             program = traced(network.embedder, network.view.size)
@@ -85,9 +84,6 @@ def export(run: FinishedRun, phase: str, gallery: Gallery, out: Path, index: Cho
         write_json(draft / "export.json", facts(run, phase, gallery, agreement) | {"index": look.as_dict()})
         text = card(run, phase, gallery, agreement, evidence(run, phase, gallery, look.search), look)
         write_atomically(draft / "README.md", lambda file: file.write(text.encode()))
-        draft.rename(out)
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
     return Exported(agreement, look.words())
 
 

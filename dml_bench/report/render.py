@@ -28,7 +28,8 @@ __all__ = ["Chapter", "Report", "report"]
 DRAWS = 30
 MISTAKES = 8
 CASES = 4
-TABLES = ("table", "expectations", "closer", "holdouts")
+TABLES = ("table", "expectations", "closer", "holdouts", "changes")
+PAGES = ("index.html", "report.md")
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,15 +116,17 @@ def images_of(section: Section) -> tuple[Pictures, list[Mistake], dict[str, list
 
 
 def write(out: Path, whole: Report) -> None:
+    """The pages go first and come last: no page stands beside figures and tables of another report, wherever this is stopped."""
+    for page_name in PAGES:
+        (out / page_name).unlink(missing_ok=True)
     for folder in ("figures", "images"):
         (out / folder).mkdir(parents=True, exist_ok=True)
         for old in (out / folder).iterdir():
             if old.suffix in (".svg", ".png", ".jpg"):
                 old.unlink()
     for table in TABLES:
-        for old in out.glob(f"{table}-*.csv"):
-            old.unlink()
-    (out / "holdouts.csv").unlink(missing_ok=True)
+        for old in [out / f"{table}.csv", *out.glob(f"{table}-*.csv")]:
+            old.unlink(missing_ok=True)
     for each in whole.chapters:
         slug = "" if len(whole.chapters) == 1 else f"-{each.section.slug}"
         write_csv(out / f"table{slug}.csv", *table_csv(each.section.group))

@@ -17,9 +17,9 @@ from functools import partial
 from importlib.util import find_spec
 from itertools import count
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
+from dml_bench.drafts import scratch
 from dml_bench.failures import in_words
 from dml_bench.suite.engine import Crew, Ended, Engine, Event, Listener, Places, Slots, Worker
 from dml_bench.suite.process import STOP_SECONDS, RunProcess, stop_all
@@ -100,14 +100,14 @@ def begin_here(num_cpus: int, stack: ExitStack) -> None:
     os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
     import ray
 
-    folder = stack.enter_context(TemporaryDirectory(prefix="ray-", dir="/tmp", ignore_cleanup_errors=True))  # sockets need short paths
+    folder = stack.enter_context(scratch(Path("/tmp")))  # sockets need short paths
     stack.callback(ray.shutdown)
     options: dict[str, Any] = {
         "num_cpus": num_cpus,
         "include_dashboard": False,
         "object_store_memory": STORE_BYTES,
         "_node_ip_address": "127.0.0.1",
-        "_temp_dir": folder,
+        "_temp_dir": str(folder),
         "_system_config": {"memory_monitor_refresh_ms": 0},  # would kill runs where other programs fill the memory
     }
     for left in reversed(range(STARTS)):

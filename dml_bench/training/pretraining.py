@@ -7,6 +7,7 @@ the training images of the phase itself (`start`). What was trained is kept and 
 import hashlib
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from dml_bench.config import Component, Experiment, Pretrain, as_table, load
 from dml_bench.data.datasets import Dataset, open_dataset
 from dml_bench.data.sources import open_pixels
 from dml_bench.data.split import Phase, Split, make_split
+from dml_bench.drafts import sweep
 from dml_bench.files import write_atomically, write_json
 from dml_bench.registry import starts
 from dml_bench.training import loop, state
@@ -74,17 +76,27 @@ class Stage:
         """The backbone's state dict, statistics included: read, or trained now; an interrupted training goes on. Of several processes the
         first trains it, so that it is the same however many there are."""
         from filelock import FileLock
-        from safetensors.torch import load_file, save
+        from safetensors.torch import load_file
 
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with distributed.in_turn(), FileLock(self.path.with_name(f".{self.path.stem}.lock")):
+        with distributed.in_turn():
+            sweep(self.path.parent)
             if not self.path.exists():
-                run = self._train(watch)
-                weights = {name: tensor.cpu().contiguous() for name, tensor in run.embedder.backbone.state_dict().items()}
-                write_json(self.path.with_suffix(".json"), {"experiment": as_table(self.experiment), "records": run.records})
-                write_atomically(self.path, lambda file: file.write(save(weights)))
-                self._unfinished.unlink(missing_ok=True)
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+                with FileLock(self.path.with_name(f".{self.path.stem}.lock")):
+                    self._make(watch)
+            with suppress(OSError):  # it is not there, or in a cache that can't be written to
+                self._unfinished.unlink()
             return load_file(self.path)
+
+    def _make(self, watch: Watch) -> None:
+        from safetensors.torch import save
+
+        if self.path.exists():  # by the process that had the lock before
+            return
+        run = self._train(watch)
+        weights = {name: tensor.cpu().contiguous() for name, tensor in run.embedder.backbone.state_dict().items()}
+        write_json(self.path.with_suffix(".json"), {"experiment": as_table(self.experiment), "records": run.records})
+        write_atomically(self.path, lambda file: file.write(save(weights)))
 
     def record(self) -> dict[str, Any]:
         """What was trained and how it went, with the digest of the weights. Only after `weights`."""

@@ -4,6 +4,7 @@ from typing import Literal
 
 from dml_bench.data.datasets.cub import read_cub_layout
 from dml_bench.data.datasets.dataset import Dataset, Where
+from dml_bench.drafts import sweep
 from dml_bench.registry import datasets
 
 
@@ -56,10 +57,12 @@ def drawn(
         done += images
         where.progress(f"drawing {sum(counts):,} birds", done, sum(counts))
 
-    where.cache_dir.mkdir(parents=True, exist_ok=True)
-    with FileLock(where.cache_dir / f".{root.name}.lock"):  # of two processes one draws and the other waits
-        if not root.exists():
-            write(root, counts=counts, size=size, seed=seed, domain=domain, progress=tell)
+    sweep(where.cache_dir)
+    if not root.exists():
+        where.cache_dir.mkdir(parents=True, exist_ok=True)
+        with FileLock(where.cache_dir / f".{root.name}.lock"):  # of two processes one draws and the other waits
+            if not root.exists():
+                write(root, counts=counts, size=size, seed=seed, domain=domain, progress=tell)
     try:
         return read_cub_layout(root, name).sound()
     except ValueError as error:

@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import shutil
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import closing
@@ -15,6 +14,7 @@ from pathlib import Path
 from dml_bench.data.demo.drawing import PARTS, draw
 from dml_bench.data.demo.families import Domain, Species, species
 from dml_bench.data.demo.shapes import Box
+from dml_bench.drafts import drafted
 from dml_bench.failures import named
 
 __all__ = ["EDITION", "cub_counts", "write"]
@@ -65,14 +65,13 @@ def write(
     if len(names) != len(counts) or len(set(names)) != len(names):
         raise ValueError(f"{len(set(names))} different class names for {len(counts)} classes; one for each is wanted")
     root.parent.mkdir(parents=True, exist_ok=True)
-    partial = root.parent / f".{root.name}.{os.getpid()}.partial"
-    try:
+    with drafted(root) as draft:
         files = [f"{name}/{name.split('.', 1)[1]}_{k + 1:04d}.jpg" for name, count in zip(names, counts, strict=True) for k in range(count)]
         for name in names:
-            (partial / "images" / name).mkdir(parents=True)
+            (draft / "images" / name).mkdir(parents=True)
         pairs = [(bird, k) for bird, count in zip(birds, counts, strict=True) for k in range(count)]
         tasks = [
-            _Task(bird=bird, index=k, seed=seed, size=size, file=partial / "images" / file)
+            _Task(bird=bird, index=k, seed=seed, size=size, file=draft / "images" / file)
             for (bird, k), file in zip(pairs, files, strict=True)
         ]
         truth = []
@@ -81,10 +80,7 @@ def write(
                 truth.append(found)
                 if progress:
                     progress(1)
-        _write_tables(partial, names, counts, files, truth)
-        partial.rename(root)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        _write_tables(draft, names, counts, files, truth)
     return root
 
 
