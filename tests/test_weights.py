@@ -38,11 +38,32 @@ def test_weights_of_one_change_nothing_and_a_common_weight_is_a_factor(entry: En
 def test_the_weight_of_one_image_counts_without_the_others(entry: Entry):
     """Where every part of the loss is about one image, the images' parts add up to the whole."""
     loss, embeddings, labels = batch(entry)
-    if entry.name in ("Circle", "Contrastive", "TripletMargin", "Margin", "SignalToNoiseRatio", "SupCon"):
-        return  # means over what is not zero: fewer parts, another divisor
     parts = [value(loss, embeddings, labels, functional.one_hot(torch.tensor(i), 12).float()) for i in range(12)]
     assert sum(parts).item() == pytest.approx(value(loss, embeddings, labels, None).item(), rel=1e-4)
     assert len({round(part.item(), 6) for part in parts}) > 1
+
+
+@pytest.mark.parametrize("miner", ["none", "BatchHard"])
+@pytest.mark.parametrize("entry", list(losses), ids=lambda entry: entry.name)
+def test_a_weight_of_0_is_the_limit_of_small_weights(entry: Entry, miner: str):
+    if miner != "none" and not entry.facts["takes_miner"]:
+        return
+    loss, embeddings, labels = batch(entry)
+    objective = Objective(loss, miners[miner].build(), entry.facts["unit_vectors"])
+    few = torch.tensor([0.3, 0.3] + [0.0] * 10)
+    if entry.facts["one_number"]:
+        few = torch.tensor(0.0)
+    almost = objective(embeddings, labels, few.clamp_min(1e-6)).item()
+    assert objective(embeddings, labels, few).item() == pytest.approx(almost, rel=1e-3, abs=1e-4)
+
+
+def test_six_of_64_images_that_are_weighed_don_t_take_the_whole_loss_over():
+    torch.manual_seed(0)
+    loss, labels = weigh(losses["SupCon"].build(4, 8)), torch.arange(64) % 4
+    embeddings = functional.normalize(torch.randn(64, 8), dim=1)
+    weights = torch.tensor([0.3] * 6 + [0.0] * 58)
+    mean_of_all = value(loss, embeddings, labels, torch.full((64,), 0.3)).item()
+    assert value(loss, embeddings, labels, weights).item() == pytest.approx(mean_of_all * 6 / 64, rel=0.2)
 
 
 def test_weights_of_a_softmax_classifier_weigh_each_image_s_cross_entropy():

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 __all__ = ["ByImage", "ImageMean", "weigh", "weighing"]
@@ -20,7 +21,11 @@ class ImageMean(nn.Module):
 
 
 class ByImage(nn.Module):
-    """A reducer of pytorch-metric-learning that weighs each part of the loss by the image it is about: of pairs and triplets, the anchor."""
+    """A reducer of pytorch-metric-learning that weighs each part of the loss by the image it is about: of pairs and triplets, the anchor.
+
+    Weights never change what is divided by: a reducer that averages over what is not zero counts the parts before they are weighed, so that
+    a weight of 0 is the limit of small ones.
+    """
 
     weights: Tensor | None = None
 
@@ -29,23 +34,55 @@ class ByImage(nn.Module):
         self.reducer = reducer
 
     def forward(self, parts: dict[str, dict[str, Any]], embeddings: Tensor, labels: Tensor) -> Tensor:
-        return self.reducer({name: self._weighed(part) for name, part in parts.items()}, embeddings, labels)
+        if self.weights is None:
+            return self.reducer(parts, embeddings, labels)
+        from pytorch_metric_learning.reducers import MeanReducer, ThresholdReducer
+
+        reducer = self.reducer
+        if isinstance(reducer, ThresholdReducer):
+            parts = {name: counted(part, reducer.low, reducer.high) for name, part in parts.items()}
+            reducer = MeanReducer()
+        return reducer({name: self._weighed(part) for name, part in parts.items()}, embeddings, labels)
 
     def _weighed(self, part: dict[str, Any]) -> dict[str, Any]:
-        if self.weights is None:
-            return part
+        assert self.weights is not None
         if part["reduction_type"] == "already_reduced":  # a regulariser, or nothing to compare
             return {**part, "losses": part["losses"] * self.weights.mean() if isinstance(part["losses"], Tensor) else part["losses"]}
         images = part["indices"][0] if part["reduction_type"] != "element" else part["indices"]
         return {**part, "losses": part["losses"] * self.weights[images].view(-1, *[1] * (part["losses"].dim() - 1))}
 
 
+def counted(part: dict[str, Any], low: float | None, high: float | None) -> dict[str, Any]:
+    """What a ThresholdReducer of pytorch-metric-learning averages over: the losses between its thresholds; without any, a loss of 0."""
+    losses, indices = part["losses"], part["indices"]
+    if part["reduction_type"] == "already_reduced":
+        return part
+    each = losses.view(len(losses))
+    between = torch.ones_like(each, dtype=torch.bool)
+    if low is not None:
+        between &= each > low
+    if high is not None:
+        between &= each < high
+    if not between.any():
+        return {**part, "losses": 0, "indices": None, "reduction_type": "already_reduced"}
+    kept = indices[between] if isinstance(indices, Tensor) else tuple(images[between] for images in indices)
+    return {**part, "losses": losses[between], "indices": kept}
+
+
 def weigh(loss: nn.Module) -> nn.Module:
     """The loss itself, whose images can be weighed from now on. Its values without weights stay the same, bit for bit."""
     from pytorch_metric_learning.losses import BaseMetricLossFunction
+    from pytorch_metric_learning.reducers import MultipleReducers
 
     for module in loss.modules():
-        if isinstance(module, BaseMetricLossFunction):
+        if not isinstance(module, BaseMetricLossFunction):
+            continue
+        if isinstance(module.reducer, MultipleReducers):  # each part of the loss has its own
+            reducers = module.reducer.reducers
+            for name in reducers:
+                reducers[name] = ByImage(reducers[name])
+            module.reducer.default_reducer = ByImage(module.reducer.default_reducer)
+        else:
             module.reducer = ByImage(module.reducer)
     return loss
 
