@@ -61,8 +61,8 @@ class Data:
     """Part of the training images of each class that only watch: they choose the epoch (`train.checkpoint`) and thresholds, and neither
     train nor are looked up. Under the protocol `class_disjoint`, part of the training classes; a `given` split has its own."""
     label_noise: float = 0.0
-    """Part of the training images of each phase that are trained on under a wrong class, drawn once from the seed; the gallery keeps the
-    true ones."""
+    """Part of the training and of the validation images of each phase that training, samplers and validation are told under a wrong class,
+    drawn once from the seed; queries and gallery are evaluated under the true ones."""
     skip_unreadable: bool = False
     """Leave out images that can't be decoded, and record which, instead of stopping."""
 

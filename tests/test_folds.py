@@ -24,7 +24,7 @@ def dataset_of(counts: list[int]) -> Dataset:
 def test_folds_divide_the_training_images_evenly_within_each_class_and_alike_in_both_phases():
     dataset = dataset_of([10, 11, 13, 9])
     split = make_split(dataset, method="stratified", test_fraction=0.2, seed=1)
-    whole, limited = fold_phases(Phase("all"), dataset, split, 3, 1), fold_phases(Phase("limited", (3,)), dataset, split, 3, 1)
+    whole, limited = (fold_phases(phase, dataset, split, dataset.labels, 3, 1) for phase in (Phase("all"), Phase("limited", (3,))))
     parts = [np.array(phase.withheld) for phase in whole]
     assert np.sort(np.concatenate(parts)).tolist() == split.train.tolist()
     sizes = np.array([np.bincount(dataset.labels[part], minlength=4) for part in parts])
@@ -40,7 +40,7 @@ def test_more_folds_than_a_class_has_images_are_refused():
     dataset = dataset_of([10, 4])
     split = make_split(dataset, method="stratified", test_fraction=0.2, seed=1)
     with pytest.raises(ValueError, match="5 folds, but class c1 has 3 training images: at most 3 folds are possible"):
-        fold_phases(Phase("all"), dataset, split, 5, 1)
+        fold_phases(Phase("all"), dataset, split, dataset.labels, 5, 1)
 
 
 @pytest.mark.parametrize("folds", [1, -2])

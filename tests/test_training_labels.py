@@ -1,14 +1,23 @@
 """Whose labels are trained on: noise on purpose, class weights, soft labels and progressive corrections; and that nothing leaks."""
 
 import csv
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from tiny import tiny, train
 
+from dml_bench.config import Experiment
 from dml_bench.data.labellings import Corrected
-from dml_bench.training.labels import TrainingLabels, balanced, corrupted
+from dml_bench.evaluation.neighbours import search
+from dml_bench.runner.opening import opened
+from dml_bench.training import loop
+from dml_bench.training.batches import epoch_batches
+from dml_bench.training.labels import TrainingLabels, balanced, corrupted, given_labels
+from dml_bench.training.members import members_of
+from dml_bench.training.run import Run, build
+from dml_bench.training.watch import Watch
 
 
 def labels(given: list[int], true: list[int] | None = None, **more: object) -> TrainingLabels:
@@ -36,6 +45,66 @@ def test_a_phase_that_holds_classes_out_has_the_same_wrong_images_but_theirs_and
     wrong = np.flatnonzero(whole != classes)
     assert np.flatnonzero(limited != classes).tolist() == wrong[classes[wrong] < 8].tolist()
     assert limited[classes < 8].max() == 7
+
+
+def phase_of(name: str, experiment: Experiment, birds: Path, cache_dir: Path) -> Run:
+    """An untrained run of a phase of an experiment."""
+    opening = opened(experiment, birds, cache_dir, torch.device("cpu"), Watch())
+    phase = next(phase for phase in opening.phases if phase.name == name)
+    return build(
+        experiment, phase, opening.dataset, opening.split, opening.pixels, device=torch.device("cpu"), precision="float32", watch=Watch()
+    )
+
+
+def test_samplers_see_the_labels_that_are_given_and_not_the_true_ones(birds, cache_dir):
+    run = phase_of("all", tiny("sampler=m_per_class", "train.batch_size=8", "data.label_noise=0.5"), birds, cache_dir)
+    groups = [batch.reshape(-1, 4) for epoch in range(1, 9) for batch in epoch_batches(run, epoch)]
+    given, true = (np.mean([np.ptp(labels[group], axis=1) == 0 for group in groups]) for labels in (run.labels.given, run.dataset.labels))
+    assert given == 1.0
+    assert true < 0.5
+
+
+@pytest.mark.parametrize(
+    ("settings", "wrong"),
+    [(("data.valid_fraction=0.4",), 10), (("protocol=class_disjoint", "data.split=half", "data.valid_fraction=0.5"), 8)],
+    ids=["images", "classes"],
+)
+def test_validation_images_are_as_wrong_as_training_images_and_what_is_evaluated_stays_true(settings, wrong, birds, cache_dir):
+    name = "disjoint" if "protocol=class_disjoint" in settings else "all"
+    run = phase_of(name, tiny(*settings, "data.label_noise=0.5"), birds, cache_dir)
+    valid = run.watched.queries["valid"]
+    changed = run.labels.given[valid] != run.dataset.labels[valid]
+    assert (int(changed.sum()), len(valid)) == (wrong, 2 * wrong + (name == "all"))
+    assert set(run.labels.given[valid]) <= set(run.dataset.labels[valid]), "no class that is not validated with"
+    if name == "all":
+        test = run.watched.queries["test"]
+        assert (run.labels.given[test] == run.dataset.labels[test]).all()
+
+
+def test_an_epoch_is_chosen_by_labels_that_are_given(birds, cache_dir, monkeypatch):
+    """With every label wrong but one's chance, nothing that validation reads is a true label."""
+    asked: dict[str, np.ndarray] = {}
+    run = phase_of("all", tiny("data.valid_fraction=0.4", "data.label_noise=0.99"), birds, cache_dir)
+    monkeypatch.setattr(
+        loop,
+        "search",
+        lambda gallery, query, known, labels, k: asked.update({len(labels): (known, labels)}) or search(gallery, query, known, labels, k),
+    )
+    loop.measure(run)
+    for name, images in run.watched.queries.items():
+        known, labels = asked[len(images)]
+        truth = run.labels.given if name == "valid" else run.dataset.labels
+        assert labels.tolist() == truth[images].tolist()
+        assert known.tolist() == truth[run.watched.gallery].tolist()
+
+
+def test_folds_are_stratified_by_the_labels_that_are_given(birds, cache_dir):
+    experiment = tiny("train.folds=2", "data.label_noise=0.5")
+    opening = opened(experiment, birds, cache_dir, torch.device("cpu"), Watch())
+    members = members_of(experiment, opening.phases[0], opening.dataset, opening.split, Path())
+    given = given_labels(experiment, opening.phases[0], opening.dataset, opening.split)
+    sizes = np.array([np.bincount(given[list(member.phase.withheld)], minlength=8) for member in members])
+    assert (np.ptp(sizes, axis=0) <= 1).all()
 
 
 # Class weights

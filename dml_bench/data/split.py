@@ -105,16 +105,18 @@ def disjoint_phases(dataset: Dataset, split: Split) -> tuple[Phase, ...]:
     return (Phase("disjoint", tuple(excluded.tolist()), leaves_one_out=True),)
 
 
-def fold_phases(phase: Phase, dataset: Dataset, split: Split, count: int, seed: int, name: str = "fold") -> tuple[Phase, ...]:
-    """`count` phases like `phase`; each withholds another part of its training images. The parts are stratified by class, equal in size
-    give or take one, and an image is in the same part in every phase. Raises ValueError where a class has fewer images than parts.
+def fold_phases(
+    phase: Phase, dataset: Dataset, split: Split, labels: np.ndarray, count: int, seed: int, name: str = "fold"
+) -> tuple[Phase, ...]:
+    """`count` phases like `phase`; each withholds another part of its training images. The parts are stratified by (images) class ids, equal
+    in size give or take one, and an image is in the same part in every phase. Raises ValueError where a class has fewer images than parts.
     """
     images = split.train
-    sizes = np.bincount(dataset.labels[images], minlength=dataset.num_classes)
+    classes, sizes = np.unique(labels[images], return_counts=True)
     if sizes.min() < count:
-        few = dataset.class_names[int(sizes.argmin())]
+        few = dataset.class_names[classes[sizes.argmin()]]
         raise ValueError(f"{count} folds, but class {few} has {sizes.min()} training images: at most {sizes.min()} folds are possible")
-    order = np.lexsort([draws(seed, "folds", rows=len(dataset), columns=1)[images, 0], dataset.labels[images]])
+    order = np.lexsort([draws(seed, "folds", rows=len(dataset), columns=1)[images, 0], labels[images]])
     part = np.empty(len(images), int)
     part[order] = np.arange(len(images)) % count
     known = ~np.isin(dataset.labels[images], phase.excluded)

@@ -29,6 +29,7 @@ from dml_bench.runner.request import Request
 from dml_bench.training import loop, state
 from dml_bench.training.batches import epoch_batches, sampled
 from dml_bench.training.contact_sheet import contact_sheet
+from dml_bench.training.labels import given_labels
 from dml_bench.training.members import Member, judge, members_of
 from dml_bench.training.pretraining import Stage, stages
 from dml_bench.training.run import Run, build
@@ -141,7 +142,8 @@ class Session:
         """One training of a phase: its size, and the units of work that are left of it (see `Watch.work`)."""
         train, split = member.experiment.train, self.split
         images = member.phase.trains_on(self.dataset, split)
-        drawn = sum(map(len, sampled(member.experiment, member.phase, images, self.dataset.labels[images])))
+        labels = given_labels(member.experiment, member.phase, self.dataset, split)
+        drawn = sum(map(len, sampled(member.experiment, member.phase, images, labels[images])))
         done = sum(record["phase"] == member.phase.name for record in self.records)
         left = train.epochs - done
         watched = member.phase.watched(self.dataset, split).num_images

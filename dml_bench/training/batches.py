@@ -37,7 +37,7 @@ class Batch(NamedTuple):
 
 def epoch_batches(run: "Run", epoch: int) -> list[np.ndarray]:
     """The training images of this epoch, as the sampler cuts them into batches."""
-    return sampled(run.experiment, run.phase, run.images, run.dataset.labels[run.images], epoch)
+    return sampled(run.experiment, run.phase, run.images, run.labels.given[run.images], epoch)
 
 
 def sampled(experiment: Experiment, phase: Phase, images: np.ndarray, labels: np.ndarray, epoch: int = 1) -> list[np.ndarray]:

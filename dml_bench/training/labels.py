@@ -7,10 +7,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dml_bench.config import Experiment
+from dml_bench.data.datasets import Dataset
 from dml_bench.data.labellings import Corrected
+from dml_bench.data.split import Phase, Split
 from dml_bench.seeding import draws
 
-__all__ = ["Correction", "TrainingLabels", "balanced", "corrupted"]
+__all__ = ["Correction", "TrainingLabels", "balanced", "corrupted", "given_labels"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +36,7 @@ class TrainingLabels:
     true: np.ndarray
     """(images) class ids of the data set."""
     given: np.ndarray
-    """(images) class ids that are trained on at first."""
+    """(images) class ids that are trained on at first, sampled by and validated with: those of `given_labels`."""
     second: np.ndarray | None = None
     """(images) class ids that count too, where they differ; see `a`."""
     a: float = 1.0
@@ -111,8 +114,20 @@ class TrainingLabels:
         }
 
 
+def given_labels(experiment: Experiment, phase: Phase, dataset: Dataset, split: Split) -> np.ndarray:
+    """(images) the class ids that a phase is told. With `data.label_noise`, a part of its training images and of its validation images are
+    told under a wrong class; gallery and queries are always evaluated under the true one."""
+    noise, seed = experiment.data.label_noise, experiment.seed
+    if not noise:
+        return dataset.labels
+    trained = np.setdiff1d(dataset.labels[split.train], phase.excluded)
+    told = corrupted(dataset.labels, split.train, trained, noise, seed)
+    watching = np.unique(dataset.labels[split.valid]) if phase.leaves_one_out else trained
+    return corrupted(told, split.valid, watching, noise, seed)
+
+
 def corrupted(labels: np.ndarray, images: np.ndarray, trained: np.ndarray, fraction: float, seed: int) -> np.ndarray:
-    """(images) class ids with round(fraction * training images) of the split under another of the trained classes, each as likely.
+    """(images) class ids with round(fraction * images) of these images under another of the trained classes, each as likely.
 
     Which images are wrong is the same in all phases and folds; those of classes that are not trained on stay as they are.
     """

@@ -97,18 +97,19 @@ def train_step(run: Run, images: np.ndarray, epoch: int, step: int) -> tuple[Ten
 
 def measure(run: Run) -> dict[str, Any]:
     """P@1 of the images that the phase watches; the accuracy of the objective's logits on them, if it has any; of validation images of the
-    trained classes also the loss."""
+    trained classes also the loss. Validation knows the labels that are given, wrong ones among them; the test is by the true ones."""
     if not run.watched.queries:
         return {}
     start = time.perf_counter()
     record: dict[str, Any] = {}
     gallery = None if run.phase.leaves_one_out else run.embed(run.watched.gallery)
     for name, images in run.watched.queries.items():
-        labels, outputs = run.dataset.labels[images], run.outputs(images)
+        known = run.labels.given if name == "valid" else run.dataset.labels
+        labels, outputs = known[images], run.outputs(images)
         if gallery is None:
             found = search_leaving_one_out(unit(outputs), labels, k=1)
         else:
-            found = search(gallery, unit(outputs), run.dataset.labels[run.watched.gallery], labels, k=1)
+            found = search(gallery, unit(outputs), known[run.watched.gallery], labels, k=1)
         correct, suffix = precision_at_1(found), run.phase.suffix
         record |= {f"{name}_accuracy{suffix}": micro(correct), f"{name}_accuracy{suffix}_macro": macro(correct, labels)}
         if run.objective.classifies and gallery is not None:

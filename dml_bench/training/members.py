@@ -11,6 +11,7 @@ from dml_bench.data.labellings import Soft
 from dml_bench.data.split import Phase, Split, fold_phases
 from dml_bench.evaluation.neighbours import search
 from dml_bench.registry import labellings
+from dml_bench.training.labels import given_labels
 from dml_bench.training.run import Run, unit
 
 __all__ = ["Member", "judge", "members_of"]
@@ -28,14 +29,15 @@ class Member:
 def members_of(experiment: Experiment, phase: Phase, dataset: Dataset, split: Split, folder: Path) -> tuple[Member, ...]:
     """In the order in which they are trained. The last ones answer the queries, together where there are several."""
     folds, seed = experiment.train.folds, experiment.seed
+    given = given_labels(experiment, Phase("all"), dataset, split)
     if folds:
-        parts = fold_phases(phase, dataset, split, folds, seed)
+        parts = fold_phases(phase, dataset, split, given, folds, seed)
         return tuple(Member(part, experiment, folder / f"fold-{number}") for number, part in enumerate(parts, start=1))
     judges: tuple[Member, ...] = ()
     labelling = labellings[experiment.labelling.name].build(**experiment.labelling.options)
     if isinstance(labelling, Soft):
         plain = replace(experiment, labelling=Component("given"), train=replace(experiment.train, checkpoint="last"))
-        parts = fold_phases(phase, dataset, split, labelling.folds, seed, name="judge")
+        parts = fold_phases(phase, dataset, split, given, labelling.folds, seed, name="judge")
         judges = tuple(Member(part, plain, folder / f"judge-{number}", judges=True) for number, part in enumerate(parts, start=1))
     return (*judges, Member(phase, experiment, folder))
 

@@ -25,7 +25,7 @@ from dml_bench.model.embedder import Embedder, build_embedder
 from dml_bench.objectives.objective import Objective, build_objective
 from dml_bench.registry import UnknownName, labellings, mixings, near_miss, optimizers, schedules
 from dml_bench.training.batches import sampled
-from dml_bench.training.labels import TrainingLabels, balanced, corrupted
+from dml_bench.training.labels import TrainingLabels, balanced, given_labels
 from dml_bench.training.watch import Watch
 
 __all__ = ["Run", "build", "check_together", "choose_device", "choose_precision", "unit"]
@@ -183,6 +183,7 @@ def build(
     """The run of one phase, at its first epoch. `start` are backbone weights that replace the configured ones; `predicted` are (images) the
     class ids that labelling `softlabels` weighs against those that are given."""
     images = phase.trains_on(dataset, split)
+    labels = build_labels(experiment, phase, dataset, split, images, predicted)
     statistics = pixels.statistics(images) if experiment.images.normalization == "train" else None
     embedder = build_embedder(experiment, statistics)
     if start is not None:
@@ -197,14 +198,14 @@ def build(
         phase=phase,
         dataset=dataset,
         images=images,
-        labels=build_labels(experiment, phase, dataset, split, images, predicted),
+        labels=labels,
         watched=phase.watched(dataset, split),
         mixer=build_mixer(experiment, embedder),
         source=pixels,
         embedder=embedder,
         objective=objective,
         optimizer=optimizer,
-        schedule=build_schedule(experiment, phase, optimizer, images, dataset.labels[images]),
+        schedule=build_schedule(experiment, phase, optimizer, images, labels.given[images]),
         device=device,
         precision=precision,
         watch=watch,
@@ -234,9 +235,7 @@ def build_labels(
 ) -> TrainingLabels:
     """The labels of the training images. Raises ValueError where labelling `softlabels` lacks its predictions."""
     trained = np.setdiff1d(np.arange(dataset.num_classes), phase.excluded)
-    noise, given = experiment.data.label_noise, dataset.labels
-    if noise:
-        given = corrupted(given, split.train, trained, noise, experiment.seed)
+    given = given_labels(experiment, phase, dataset, split)
     balance = experiment.train.class_weights == "balanced"
     labelling = labellings[experiment.labelling.name].build(**experiment.labelling.options)
     assert (predicted is not None) == isinstance(labelling, Soft), "softlabels needs predictions, and nothing else does"

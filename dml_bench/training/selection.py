@@ -40,10 +40,10 @@ def choose(run: "Run") -> None:
 
 @torch.no_grad()
 def valid_loss(run: "Run", images: np.ndarray, outputs: Tensor) -> float:
-    """Mean loss over batches of validation images, always the same ones. (images, dim) outputs before normalisation."""
+    """Mean loss over batches of validation images, always the same ones, under the labels that are given. (images, dim) outputs before normalisation."""
     run.objective.eval()
     order = permutation(run.experiment.seed, run.phase.name, "valid", items=np.arange(len(images)))
-    labels = torch.from_numpy(np.searchsorted(run.trained, run.dataset.labels[images]))
+    labels = torch.from_numpy(np.searchsorted(run.trained, run.labels.given[images]))
     values = []
     for start in range(0, len(order), run.experiment.train.batch_size):
         rows = torch.from_numpy(order[start : start + run.experiment.train.batch_size])
