@@ -354,7 +354,6 @@ class Experiment:
         check_model(self)
         check_mixing(self)
         check_labels(self)
-        registry.schedules[self.schedule.name].build(**self.schedule.options)  # checks its options
 
 
 def check_objective(experiment: Experiment) -> None:
@@ -376,7 +375,6 @@ def check_mixing(experiment: Experiment) -> None:
         require(mixing == Mixing(), "mixing has a schedule and no technique; --set mixing.technique=mixup, or leave the schedule out")
         return
     entry = registry.mixings[name]
-    entry.build(**options)  # checks its options
     epochs = experiment.train.epochs
     if not any(mixing.active(epoch) for epoch in range(1, epochs + 1)):
         raise ValueError(f"mixing.start_from is {mixing.start_from}, but there are {epochs} epochs: {name} would never be on")
@@ -400,7 +398,6 @@ def check_mixing(experiment: Experiment) -> None:
 def check_labels(experiment: Experiment) -> None:
     """Raises ValueError where the labels, their weights or the validation images don't fit the rest."""
     labelling, train, loss = registry.labellings[experiment.labelling.name], experiment.train, registry.losses[experiment.loss.name]
-    labelling.build(**experiment.labelling.options)  # checks its options
     if labelling.facts["classifies"] and not loss.facts["classifies"]:
         raise ValueError(f"labelling {labelling.name} asks the loss for the class of an image, and {loss.name} can't say it")
     weighted = "train.class_weights" if train.class_weights != "none" else "labelling softlabels" if labelling.name == "softlabels" else ""

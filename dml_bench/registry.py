@@ -1,16 +1,19 @@
 """Names that configurations may use: one small class, one instance per kind of component.
 
 An entry is one decorated function. Its keyword-only parameters *are* the options of the component: their names,
-types and defaults are checked, listed and documented from the signature, and written nowhere else.
+types, ranges and defaults are checked, listed and documented from the signature, and written nowhere else.
 """
 
 import difflib
 import importlib
 import inspect
 import re
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Literal, get_args, get_origin
+from typing import Annotated, Any, Literal, get_args, get_origin
+
+from dml_bench.ranges import Range
 
 __all__ = [
     "Entry", "Option", "Registry", "UnknownName", "backbones", "datasets", "heads", "indexes", "labellings", "losses", "miners", "mixings", "near_miss",
@@ -30,7 +33,7 @@ def near_miss(wrong: str, known: list[str]) -> str:
 
 
 def checked(value: Any, wanted: Any, where: str) -> Any:
-    """`value` if it has the type `wanted` (int widens to float), else a ValueError that names `where`."""
+    """`value` if it has the type `wanted` (int widens to float) and is finite, else a ValueError that names `where`."""
     if get_origin(wanted) is Literal:
         choices = get_args(wanted)
         if value in choices:
@@ -42,12 +45,13 @@ def checked(value: Any, wanted: Any, where: str) -> Any:
         if not isinstance(value, list | tuple):
             raise ValueError(f"{where} is {value!r}; a list is wanted")
         return tuple(checked(item, get_args(wanted)[0], where) for item in value)
-    if wanted is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if not isinstance(value, wanted) or (isinstance(value, bool) and wanted is not bool):
+    kinds = (int, float) if wanted is float else wanted
+    if not isinstance(value, kinds) or (isinstance(value, bool) and wanted is not bool):
         words = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}
         raise ValueError(f"{where} is {value!r}; {words.get(wanted, wanted.__name__)} is wanted")
-    return value
+    if wanted is float and not abs(value) <= sys.float_info.max:
+        raise ValueError(f"{where} is {value}; a finite number is wanted")
+    return float(value) if wanted is float else value
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +60,15 @@ class Option:
 
     type: Any
     default: Any
+    range: Range | None = None
+    """What it may be, where its annotation is Annotated[type, Range]."""
+
+    @classmethod
+    def of(cls, parameter: inspect.Parameter) -> "Option":
+        if get_origin(parameter.annotation) is not Annotated:
+            return cls(parameter.annotation, parameter.default)
+        wanted, allowed = get_args(parameter.annotation)
+        return cls(wanted, parameter.default, allowed)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -69,11 +82,13 @@ class Entry:
     """Paper or project and year."""
     facts: dict[str, Any]
     """What the component needs or is, e.g. `takes_miner`, `image_size`; one set of keys per registry."""
+    check: Callable[..., None] | None = None
+    """Raises ValueError for options, each within its range, that don't go together."""
 
     @property
     def options(self) -> dict[str, Option]:
         parameters = inspect.signature(self.build).parameters.values()
-        return {p.name: Option(p.annotation, p.default) for p in parameters if p.kind is p.KEYWORD_ONLY}
+        return {p.name: Option.of(p) for p in parameters if p.kind is p.KEYWORD_ONLY}
 
     def resolve(self, given: dict[str, Any], where: str) -> dict[str, Any]:
         """All options with their values: `given` where given, defaults elsewhere. Raises ValueError on a wrong one."""
@@ -86,7 +101,13 @@ class Entry:
         for key, value in values.items():
             if value is inspect.Parameter.empty:
                 raise ValueError(f"{where}.{key} is required by {self.name} and has no default")
-        return {key: checked(value, options[key].type, f"{where}.{key}") for key, value in values.items()}
+        found = {key: checked(value, options[key].type, f"{where}.{key}") for key, value in values.items()}
+        for key, option in options.items():
+            if option.range:
+                option.range.check(found[key], found, where, key)
+        if self.check:
+            self.check(**found)
+        return found
 
 
 class Registry:
@@ -99,7 +120,9 @@ class Registry:
         self.prefixes = prefixes
         self._entries: dict[str, Entry] = {}
 
-    def register(self, name: str, *, summary: str, source: str, **facts: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    def register(
+        self, name: str, *, summary: str, source: str, check: Callable[..., None] | None = None, **facts: Any
+    ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
         """Decorator: enter a function under `name`. Raises ValueError on a second use of a name or an unknown fact."""
         if name in self._entries:
             raise ValueError(f"{self.kind} {name!r} is registered already")
@@ -108,7 +131,8 @@ class Registry:
                 raise ValueError(f"{self.kind} {name!r}: unknown fact {fact!r}; facts: {', '.join(self.defaults)}")
 
         def enter(build: Callable[..., Any]) -> Callable[..., Any]:
-            self._entries[name] = Entry(name=name, build=build, summary=summary, source=source, facts={**self.defaults, **facts})
+            known = {**self.defaults, **facts}
+            self._entries[name] = Entry(name=name, build=build, summary=summary, source=source, facts=known, check=check)
             return build
 
         return enter

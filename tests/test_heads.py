@@ -107,9 +107,9 @@ def test_the_skip_head_drops_a_part_of_the_projection_in_training_only_before_it
     assert ((added - 5 - projected / 0.75).abs() < 1e-3).float().mean().item() == pytest.approx(0.75, abs=0.02)
 
 
-@pytest.mark.parametrize("dropout", [-0.1, 1.0, 7.0, float("nan")])
+@pytest.mark.parametrize("dropout", [-0.1, 1.0, 7.0])
 def test_a_dropout_that_is_no_part_of_the_whole_is_refused(dropout):
-    with pytest.raises(ValueError, match=rf"^model\.head\.dropout is {dropout}; from 0 to less than 1 is wanted$"):
+    with pytest.raises(ValueError, match=rf"^model\.head\.dropout is {dropout}; a number from 0 to less than 1 is wanted$"):
         head("skip", dropout=dropout)
 
 

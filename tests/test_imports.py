@@ -14,6 +14,7 @@ PACKAGE = Path(dml_bench.__file__).parent
 LEAVES = ["wandb", "fiftyone", "umap", "matplotlib", "ray"]
 HEIGHT = {
     "": -1,
+    "ranges": -1,
     "registry": 0,
     "names": 1,
     "allocator": 0,

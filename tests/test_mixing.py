@@ -132,8 +132,8 @@ def test_samplepairing_of_the_study_is_off_ten_epochs_then_eight_on_and_two_off_
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        (("mixing.technique=mixup", "mixing.technique.alpha=0"), "mixing.technique.alpha is 0.0; a positive number is wanted"),
-        (("mixing.technique=samplepairing", "mixing.technique.p=1.5"), "mixing.technique.p is 1.5; a probability from 0 to 1 is wanted"),
+        (("mixing.technique=mixup", "mixing.technique.alpha=0"), "mixing.technique.alpha is 0.0; a number above 0 is wanted"),
+        (("mixing.technique=samplepairing", "mixing.technique.p=1.5"), "mixing.technique.p is 1.5; a number from 0 to 1 is wanted"),
         (("mixing.technique=mixup", "mixing.on=0"), "mixing.on is 0; at least 1 is wanted"),
         (("mixing.technique=mixup", "mixing.start_from=3"), "mixing.start_from is 3, but there are 3 epochs: mixup would never be on"),
         (("mixing.technique=mixup", "mixing.start_from=2", "mixing.finetuning_epoch=2"), "mixing.finetuning_epoch is 2, not after"),

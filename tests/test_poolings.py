@@ -93,9 +93,9 @@ def test_the_generalised_mean_is_taken_in_float32_where_the_map_is_in_bfloat16()
     assert torch.equal(pooled, pooling("GeM")(narrow.float()))
 
 
-@pytest.mark.parametrize("p", [0.0, -3.0, float("nan")])
+@pytest.mark.parametrize("p", [0.0, -3.0])
 def test_a_power_that_is_not_positive_is_refused(p):
-    with pytest.raises(ValueError, match=rf"^model\.pooling\.p is {p}; a positive number is wanted$"):
+    with pytest.raises(ValueError, match=rf"^model\.pooling\.p is {p}; a number above 0 is wanted$"):
         pooling("GeM", p=p)
 
 

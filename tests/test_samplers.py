@@ -145,13 +145,13 @@ def test_m_per_class_mixes_classes_with_all_others():
 @pytest.mark.parametrize(
     ("batch_size", "m", "message"),
     [
-        (16, 1, "sampler.m is 1; at least 2 images of a class are wanted"),
+        (16, 1, "sampler.m is 1; at least 2 is wanted"),
         (7, 4, "train.batch_size is 7, too small for 4 images (sampler.m) of two classes; at least 8 is wanted"),
     ],
 )
 def test_m_per_class_refuses_batches_without_pairs(batch_size, m, message):
     with pytest.raises(ValueError) as error:
-        sampled("m_per_class", batch_size=batch_size, m=m)
+        sampled("m_per_class", batch_size=batch_size, **samplers["m_per_class"].resolve({"m": m}, "sampler"))
     assert str(error.value) == message
     assert sampled("m_per_class", batch_size=8, m=4)
 

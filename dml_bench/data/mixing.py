@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from dml_bench.ranges import Fraction, Positive
 from dml_bench.registry import mixings
 from dml_bench.seeding import draws, permutation
 
@@ -88,13 +89,6 @@ def beta(alpha: float, uniform: np.ndarray) -> np.ndarray:
     return distribution.ppf(uniform, alpha, alpha)
 
 
-def check(*, alpha: float | None = None, p: float | None = None) -> None:
-    if alpha is not None and not alpha > 0:
-        raise ValueError(f"mixing.technique.alpha is {alpha}; a positive number is wanted")
-    if p is not None and not 0 <= p <= 1:
-        raise ValueError(f"mixing.technique.p is {p}; a probability from 0 to 1 is wanted")
-
-
 @mixings.register("none", summary="images are trained on as they are", source="the usual way", where="")
 def none() -> None:
     return None
@@ -106,9 +100,8 @@ def none() -> None:
     source="Inoue 2018, Data augmentation by pairing samples for images classification",
     two_labels=False,
 )
-def samplepairing(*, p: float = 1.0) -> Mixer:
+def samplepairing(*, p: Fraction = 1.0) -> Mixer:
     """`p` is the probability per image of being mixed; .5 is "random sample pairing"."""
-    check(p=p)
 
     def mix(chance: Chance, pool: np.ndarray, side: int) -> Mix:
         other, mixed = chance.per_image("other", 2).T
@@ -123,10 +116,9 @@ def samplepairing(*, p: float = 1.0) -> Mixer:
     summary="weighted mean of two images of the batch, and of their losses",
     source="Zhang et al. 2018, mixup: beyond empirical risk minimization",
 )
-def mixup(*, alpha: float = 0.4, share: Share = "image") -> Mixer:
+def mixup(*, alpha: Positive = 0.4, share: Share = "image") -> Mixer:
     """lambda ~ Beta(alpha, alpha), for each image or one for the `batch` as in the paper; at least a half is the image's own, which only
     says which of two images is the first."""
-    check(alpha=alpha)
     return Mixer(lambda chance, pool, side: in_batch(chance, alpha, share))
 
 
@@ -136,9 +128,8 @@ def mixup(*, alpha: float = 0.4, share: Share = "image") -> Mixer:
     source="Verma et al. 2019, Manifold mixup: better representations by interpolating hidden states",
     where="layer",
 )
-def manifoldmixup(*, alpha: float = 2.0, share: Share = "batch", layers: tuple[str, ...] = ()) -> Mixer:
+def manifoldmixup(*, alpha: Positive = 2.0, share: Share = "batch", layers: tuple[str, ...] = ()) -> Mixer:
     """`layers` are names of the backbone's layers, and `input`; by default the input and the output of each stage."""
-    check(alpha=alpha)
     return Mixer(lambda chance, pool, side: in_batch(chance, alpha, share), layers)
 
 
@@ -147,10 +138,9 @@ def manifoldmixup(*, alpha: float = 2.0, share: Share = "batch", layers: tuple[s
     summary="a box of another image of the batch pasted in; labels by the area that is there",
     source="Yun et al. 2019, CutMix: regularization strategy to train strong classifiers with localizable features",
 )
-def cutmix(*, alpha: float = 1.0, p: float = 1.0, share: Share = "image") -> Mixer:
+def cutmix(*, alpha: Positive = 1.0, p: Fraction = 1.0, share: Share = "image") -> Mixer:
     """The box has part 1 - lambda of the area, lambda ~ Beta(alpha, alpha), before it is cut at the border. `p` is the probability of
     pasting at all; with `share` = batch one box serves the whole batch, as in the paper."""
-    check(alpha=alpha, p=p)
 
     def mix(chance: Chance, pool: np.ndarray, side: int) -> Mix:
         from dml_bench.data.augmentations import Boxes  # brings torch
@@ -172,11 +162,8 @@ def cutmix(*, alpha: float = 1.0, p: float = 1.0, share: Share = "image") -> Mix
     source="Venkataramanan et al. 2022, It takes two to tango: mixup for deep metric learning",
     where="embeddings",
 )
-def metrix(*, alpha: float = 2.0, weight: float = 0.4) -> None:
+def metrix(*, alpha: Positive = 2.0, weight: Positive = 0.4) -> None:
     """Embeddings are mixed, lambda ~ Beta(alpha, alpha) for each pair; `weight` is that of the term."""
-    check(alpha=alpha)
-    if weight <= 0:
-        raise ValueError(f"mixing.technique.weight is {weight}; a positive number is wanted")
 
 
 def in_batch(chance: Chance, alpha: float, share: Share) -> Mix:

@@ -4,10 +4,11 @@ A registered function takes the training images (indices, ascending), their clas
 epoch (seed, phase, epoch), and returns the batches; it is a pure function of these. No batch has fewer than two images.
 """
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 
+from dml_bench.ranges import at_least
 from dml_bench.registry import samplers
 from dml_bench.seeding import draws, permutation
 
@@ -23,17 +24,17 @@ def shuffled(images: np.ndarray, labels: np.ndarray, batch_size: int, key: tuple
     summary="m images of each of batch_size // m classes in every batch",
     source="PK batches: Schroff et al. 2015 (FaceNet), Hermans et al. 2017",
 )
-def m_per_class(images: np.ndarray, labels: np.ndarray, batch_size: int, key: tuple[object, ...], *, m: int = 4) -> list[np.ndarray]:
+def m_per_class(
+    images: np.ndarray, labels: np.ndarray, batch_size: int, key: tuple[object, ...], *, m: Annotated[int, at_least(2)] = 4
+) -> list[np.ndarray]:
     """Batches of batch_size // m different classes with m images each, class by class; of all classes where there are fewer.
 
     An epoch draws about as many images as there are, every class as often as any other give or take one visit. A class
     deals its images in random order, all of them before any comes again; one with fewer than m repeats images within a batch,
     and some of a class larger than the average wait for a later epoch.
 
-    Raises ValueError if m is less than 2 or batch_size has no room for m images of two classes.
+    Raises ValueError if batch_size has no room for m images of two classes.
     """
-    if m < 2:
-        raise ValueError(f"sampler.m is {m}; at least 2 images of a class are wanted")
     if batch_size < 2 * m:
         raise ValueError(
             f"train.batch_size is {batch_size}, too small for {m} images (sampler.m) of two classes; at least {2 * m} is wanted"

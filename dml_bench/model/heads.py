@@ -1,54 +1,43 @@
 """Heads: from pooled features (batch, num_features) to embeddings (batch, dim), not yet normalised.
 
-A registered function takes `num_features` and returns a module with an attribute `dim`. It raises ValueError for an option
-that no head can have. One with the fact `takes_map` is given the last map before any pooling, square and with num_features
+A registered function takes `num_features` and returns a module with an attribute `dim`. One with the fact
+`takes_map` is given the last map before any pooling, square and with num_features
 channels, as (batch, num_features, side, side) or the same flattened, and has a method `maps`.
 """
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
+from dml_bench.ranges import Count, LessThanOne, at_least
 from dml_bench.registry import heads
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
 
-def at_least(minimum: int, **options: int) -> None:
-    for name, value in options.items():
-        if value < minimum:
-            raise ValueError(f"model.head.{name} is {value}; at least {minimum} is wanted")
-
-
 @heads.register("linear", summary="one linear projection", source="the usual head of metric learning")
-def linear(num_features: int, *, dim: int = 128) -> "nn.Module":
+def linear(num_features: int, *, dim: Count = 128) -> "nn.Module":
     from torch import nn
 
-    at_least(1, dim=dim)
     head = nn.Linear(num_features, dim)
     head.dim = dim  # type: ignore[assignment]
     return head
 
 
 @heads.register("linear_bn", summary="one linear projection, then BatchNorm", source="Deng et al. 2019, ArcFace, end so")
-def linear_bn(num_features: int, *, dim: int = 128) -> "nn.Module":
+def linear_bn(num_features: int, *, dim: Count = 128) -> "nn.Module":
     """The projection has no bias: BatchNorm would subtract it again."""
     from torch import nn
 
-    at_least(1, dim=dim)
     head = nn.Sequential(nn.Linear(num_features, dim, bias=False), nn.BatchNorm1d(dim))
     head.dim = dim  # type: ignore[assignment]
     return head
 
 
 @heads.register("skip", summary="linear projection x, then x + sigmoid(gate) * Linear(Dropout(x))", source="original study")
-def skip(num_features: int, *, dim: int = 128, dropout: float = 0.1) -> "nn.Module":
+def skip(num_features: int, *, dim: Count = 128, dropout: LessThanOne = 0.1) -> "nn.Module":
     """The gate is learned, one number per dimension, and starts at 0: half of the layer is let through."""
     import torch
     from torch import nn
-
-    at_least(1, dim=dim)
-    if not 0 <= dropout < 1:
-        raise ValueError(f"model.head.dropout is {dropout}; from 0 to less than 1 is wanted")
 
     class SkipConnection(nn.Module):
         def __init__(self) -> None:
@@ -69,12 +58,10 @@ def skip(num_features: int, *, dim: int = 128, dropout: float = 0.1) -> "nn.Modu
 @heads.register(
     "mlp", summary="linear layers with ReLU between them", source="Chen et al. 2020, SimCLR's projection head (2 layers; 3 in v2)"
 )
-def mlp(num_features: int, *, dim: int = 128, hidden: int = 512, layers: int = 2) -> "nn.Module":
+def mlp(num_features: int, *, dim: Count = 128, hidden: Count = 512, layers: Annotated[int, at_least(2)] = 2) -> "nn.Module":
     """`layers` counts the linear ones, at least 2; all but the last have `hidden` outputs."""
     from torch import nn
 
-    at_least(1, dim=dim, hidden=hidden)
-    at_least(2, layers=layers)
     inputs = [num_features, *[hidden] * (layers - 2)]
     blocks = [block for width in inputs for block in (nn.Linear(width, hidden), nn.ReLU())]
     head = nn.Sequential(*blocks, nn.Linear(hidden, dim))
@@ -97,7 +84,7 @@ def identity(num_features: int) -> "nn.Module":
     source="Zhang et al. 2018, ACoL; Zhou et al. 2016, CAM",
     takes_map=True,
 )
-def cam(num_features: int, *, dim: int = 128, hidden: int = 0) -> "nn.Module":
+def cam(num_features: int, *, dim: Count = 128, hidden: Annotated[int, at_least(0)] = 0) -> "nn.Module":
     """Averaging and a 1x1 convolution commute, so with `hidden` 0 the embedding is that of `linear` on averaged features.
 
     A `hidden` above 0 puts ACoL's two 3x3 convolutions of that width, each with ReLU, before it (1024 in the paper). There the
@@ -108,9 +95,6 @@ def cam(num_features: int, *, dim: int = 128, hidden: int = 0) -> "nn.Module":
     from itertools import pairwise
 
     from torch import nn
-
-    at_least(1, dim=dim)
-    at_least(0, hidden=hidden)
 
     class ClassActivation(nn.Module):
         def __init__(self) -> None:

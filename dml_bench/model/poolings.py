@@ -6,6 +6,7 @@ and whose parameters then belong to the backbone.
 
 from typing import TYPE_CHECKING
 
+from dml_bench.ranges import Positive
 from dml_bench.registry import poolings
 
 if TYPE_CHECKING:
@@ -54,16 +55,10 @@ def avg_plus_max() -> "nn.Module":
 
 
 @poolings.register("GeM", summary="generalised mean: the p-th root of the average p-th power", source="Radenović et al. 2018")
-def gem(*, p: float = 3.0, trainable: bool = True) -> "nn.Module":
-    """One p for all channels: 1 is the average, towards infinity the maximum. Values below 1e-6 count as 1e-6; always in float32.
-
-    Raises ValueError for a p that is not positive.
-    """
+def gem(*, p: Positive = 3.0, trainable: bool = True) -> "nn.Module":
+    """One p for all channels: 1 is the average, towards infinity the maximum. Values below 1e-6 count as 1e-6; always in float32."""
     import torch
     from torch import nn
-
-    if not p > 0:
-        raise ValueError(f"model.pooling.p is {p}; a positive number is wanted")
 
     class GeneralizedMean(nn.Module):
         def __init__(self) -> None:

@@ -1,13 +1,14 @@
 """Schedules: how the learning rate changes from step to step.
 
-A registered function takes options, checks them, and returns what makes torch's scheduler for an optimiser and a number of steps.
+A registered function takes options and returns what makes torch's scheduler for an optimiser and a number of steps.
 All parts are parts of the whole training, so that they hold for any number of epochs. Each group of parameters keeps its own base
 rate, which is the highest that it gets.
 """
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
+from dml_bench.ranges import LessThanOne, at_least, between, between_open
 from dml_bench.registry import schedules
 
 if TYPE_CHECKING:
@@ -21,9 +22,8 @@ WARM_UP = "Goyal et al. 2017 (warm-up)"
 
 
 @schedules.register("constant", summary="one rate throughout", source=WARM_UP)
-def constant(*, warmup: float = 0.0) -> "Maker":
-    """Raises ValueError if warmup, the part in which the rate rises to its height, is not in [0, 1)."""
-    check_part("warmup", warmup)
+def constant(*, warmup: LessThanOne = 0.0) -> "Maker":
+    """`warmup` is the part of the training in which the rate rises to its height."""
 
     def make(optimizer: "Optimizer", steps: int) -> "LRScheduler":
         rise = round(warmup * steps)
@@ -35,9 +35,7 @@ def constant(*, warmup: float = 0.0) -> "Maker":
 @schedules.register(
     "cosine", summary="falls from the start to 0 along half a cosine", source="Loshchilov and Hutter 2017, without restarts"
 )
-def cosine(*, warmup: float = 0.0) -> "Maker":
-    """Raises ValueError if warmup is not in [0, 1)."""
-    check_part("warmup", warmup)
+def cosine(*, warmup: LessThanOne = 0.0) -> "Maker":
 
     def make(optimizer: "Optimizer", steps: int) -> "LRScheduler":
         rise = round(warmup * steps)
@@ -49,12 +47,8 @@ def cosine(*, warmup: float = 0.0) -> "Maker":
 @schedules.register(
     "flat_cosine", summary="one rate for a part, then falls to 0 along half a cosine", source="Wright 2019 (Ranger), fastai"
 )
-def flat_cosine(*, flat_part: float = 0.72, warmup: float = 0.0) -> "Maker":
-    """flat_part counts from the start of the training, warm-up included. Raises ValueError unless 0 <= warmup <= flat_part < 1."""
-    check_part("flat_part", flat_part)
-    check_part("warmup", warmup)
-    if warmup > flat_part:
-        raise ValueError(f"schedule.warmup is {warmup}; it has to end before schedule.flat_part ({flat_part})")
+def flat_cosine(*, flat_part: LessThanOne = 0.72, warmup: Annotated[float, between(0, "flat_part")] = 0.0) -> "Maker":
+    """`flat_part` counts from the start of the training, warm-up included."""
 
     def make(optimizer: "Optimizer", steps: int) -> "LRScheduler":
         rise, end = round(warmup * steps), round(flat_part * steps)
@@ -63,16 +57,18 @@ def flat_cosine(*, flat_part: float = 0.72, warmup: float = 0.0) -> "Maker":
     return make
 
 
-@schedules.register("steps", summary="multiplied by gamma at each milestone", source="He et al. 2016")
-def steps(*, milestones: tuple[float, ...] = (0.5, 0.75), gamma: float = 0.1, warmup: float = 0.0) -> "Maker":
-    """Milestones are parts of the training. Raises ValueError unless warmup < milestones, ascending, < 1, and gamma is in (0, 1)."""
-    check_part("warmup", warmup)
+def check_milestones(*, milestones: tuple[float, ...], gamma: float, warmup: float) -> None:
     if not milestones or list(milestones) != sorted(set(milestones)) or not warmup < milestones[0] or not milestones[-1] < 1:
         raise ValueError(
             f"schedule.milestones is {list(milestones)}; ascending parts of the training are wanted, after warmup ({warmup}) and below 1"
         )
-    if not 0 < gamma < 1:
-        raise ValueError(f"schedule.gamma is {gamma}; a number between 0 and 1 is wanted")
+
+
+@schedules.register("steps", summary="multiplied by gamma at each milestone", source="He et al. 2016", check=check_milestones)
+def steps(
+    *, milestones: tuple[float, ...] = (0.5, 0.75), gamma: Annotated[float, between_open(0, 1)] = 0.1, warmup: LessThanOne = 0.0
+) -> "Maker":
+    """Milestones are parts of the training."""
 
     def make(optimizer: "Optimizer", steps: int) -> "LRScheduler":
         from torch.optim.lr_scheduler import MultiStepLR
@@ -89,24 +85,17 @@ def steps(*, milestones: tuple[float, ...] = (0.5, 0.75), gamma: float = 0.1, wa
 )
 def one_cycle(
     *,
-    rise: float = 0.3,
-    start_divisor: float = 25.0,
-    end_divisor: float = 1e4,
-    momentum_dip: float = 0.1,
+    rise: Annotated[float, between_open(0, 1)] = 0.3,
+    start_divisor: Annotated[float, at_least(1)] = 25.0,
+    end_divisor: Annotated[float, at_least(1)] = 1e4,
+    momentum_dip: LessThanOne = 0.1,
     anneal: Literal["cos", "linear"] = "cos",
 ) -> "Maker":
     """From 1 / start_divisor of the rate up to it, then down to 1 / (start_divisor * end_divisor).
 
     The optimiser's momentum (Adam's first beta) meanwhile falls by momentum_dip and rises again; an optimiser without momentum stays
-    without. Raises ValueError if rise is not in (0, 1), a divisor is less than 1 or momentum_dip not in [0, 1).
+    without.
     """
-    check_part("rise", rise)
-    check_part("momentum_dip", momentum_dip)
-    if rise == 0:
-        raise ValueError("schedule.rise is 0; a part of the training is wanted: cosine is the schedule that only falls")
-    for name, divisor in (("start_divisor", start_divisor), ("end_divisor", end_divisor)):
-        if divisor < 1:
-            raise ValueError(f"schedule.{name} is {divisor}; at least 1 is wanted")
 
     def make(optimizer: "Optimizer", steps: int) -> "LRScheduler":
         from torch.optim.lr_scheduler import OneCycleLR
@@ -126,11 +115,6 @@ def one_cycle(
         )
 
     return make
-
-
-def check_part(name: str, part: float) -> None:
-    if not 0 <= part < 1:
-        raise ValueError(f"schedule.{name} is {part}; a part of the training, from 0 to less than 1, is wanted")
 
 
 def flat(optimizer: "Optimizer") -> "LRScheduler":

@@ -40,7 +40,8 @@ def choose(run: "Run") -> None:
 
 @torch.no_grad()
 def valid_loss(run: "Run", images: np.ndarray, outputs: Tensor) -> float:
-    """Mean loss over batches of validation images, always the same ones, under the labels that are given. (images, dim) outputs before normalisation."""
+    """Mean loss over batches of validation images, always the same ones, by the labels that are given. (images, dim) outputs before
+    normalisation."""
     run.objective.eval()
     order = permutation(run.experiment.seed, run.phase.name, "valid", items=np.arange(len(images)))
     labels = torch.from_numpy(np.searchsorted(run.trained, run.labels.given[images]))

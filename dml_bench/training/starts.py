@@ -4,9 +4,10 @@ A registered function takes the experiment that the stage serves and returns the
 data. Nothing of the experiment's objective is in it, so all experiments that need the same stage share it.
 """
 
-from typing import Any
+from typing import Annotated, Any
 
 from dml_bench.config import Experiment, as_table, load
+from dml_bench.ranges import Count, Fraction, LessThanOne, NotNegative, Positive, at_least
 from dml_bench.registry import starts
 
 __all__ = ["stage_of"]
@@ -23,11 +24,11 @@ def none(experiment: Experiment) -> None:
 def classifier(
     experiment: Experiment,
     *,
-    epochs: int = 100,
-    batch_size: int = 128,
-    lr: float = 0.01,
-    momentum: float = 0.0,
-    weight_decay: float = 0.0,
+    epochs: Count = 100,
+    batch_size: Annotated[int, at_least(2)] = 128,
+    lr: NotNegative = 0.01,
+    momentum: LessThanOne = 0.0,
+    weight_decay: NotNegative = 0.0,
 ) -> Experiment:
     return stage_of(
         experiment,
@@ -45,16 +46,16 @@ def classifier(
 def simclr(
     experiment: Experiment,
     *,
-    epochs: int = 100,
-    batch_size: int = 128,
-    lr: float = 1e-3,
-    weight_decay: float = 1e-6,
-    temperature: float = 0.5,
-    hidden: int = 512,
-    dim: int = 128,
-    resized_crop: float = 0.2,
-    color_jitter: float = 0.5,
-    gaussian_blur: float = 0.5,
+    epochs: Count = 100,
+    batch_size: Annotated[int, at_least(2)] = 128,
+    lr: NotNegative = 1e-3,
+    weight_decay: NotNegative = 1e-6,
+    temperature: Positive = 0.5,
+    hidden: Count = 512,
+    dim: Count = 128,
+    resized_crop: Fraction = 0.2,
+    color_jitter: Fraction = 0.5,
+    gaussian_blur: Fraction = 0.5,
 ) -> Experiment:
     """Adam on NT-Xent of a two-layer projection head, which is then thrown away. Strengths as for small images in the paper's appendix B."""
     return stage_of(

@@ -1,19 +1,20 @@
 """Sets that the package draws itself, in the layout of CUB-200-2011."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from dml_bench.data.datasets.cub import read_cub_layout
 from dml_bench.data.datasets.dataset import Dataset, Where
 from dml_bench.drafts import sweep
+from dml_bench.ranges import at_least
 from dml_bench.registry import datasets
+
+SeveralOf = Annotated[int, at_least(2)]
+Pixels = Annotated[int, at_least(16)]
 
 
 @datasets.register("demo", summary="drawn birds, a small set that needs no download", source="drawn by this package", needs_data_dir=False)
-def demo(where: Where, *, classes: int = 40, per_class: int = 30, size: int = 96, seed: int = 7) -> Dataset:
+def demo(where: Where, *, classes: SeveralOf = 40, per_class: SeveralOf = 30, size: Pixels = 96, seed: int = 7) -> Dataset:
     """Drawn once into `cache_dir`, in the layout of CUB-200-2011."""
-    for option, value, least in (("classes", classes, 2), ("per_class", per_class, 2), ("size", size, 16)):
-        if value < least:
-            raise ValueError(f"option {option} of dataset demo is {value}; at least {least} is wanted")
     return drawn(where, f"demo-{classes}x{per_class}-{size}px-seed{seed}", "demo", [per_class] * classes, size, seed)
 
 
@@ -23,7 +24,7 @@ def demo(where: Where, *, classes: int = 40, per_class: int = 30, size: int = 96
     source="drawn by this package",
     needs_data_dir=False,
 )
-def cub_shape(where: Where, *, size: int = 256, seed: int = 7) -> Dataset:
+def cub_shape(where: Where, *, size: Pixels = 256, seed: int = 7) -> Dataset:
     """Drawn once into `cache_dir`, with CUB's number of images in each class."""
     from dml_bench.data.demo import cub_counts
 
@@ -36,7 +37,7 @@ def cub_shape(where: Where, *, size: int = 256, seed: int = 7) -> Dataset:
     source="drawn by this package",
     needs_data_dir=False,
 )
-def source_species(where: Where, *, classes: int = 48, per_class: int = 24, size: int = 72, seed: int = 1) -> Dataset:
+def source_species(where: Where, *, classes: SeveralOf = 48, per_class: SeveralOf = 24, size: Pixels = 72, seed: int = 1) -> Dataset:
     """Drawn once into `cache_dir`; no species is also in `demo` or `cub_shape`."""
     return drawn(where, f"source-{classes}x{per_class}-{size}px-seed{seed}", "source_species", [per_class] * classes, size, seed, "source")
 

@@ -1,10 +1,10 @@
 """Losses over pairs and triplets of a batch."""
 
 import warnings
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from dml_bench.objectives.distances import as_threshold, clamped_cosine, distance_named
-from dml_bench.objectives.ranges import at_least, between, positive
+from dml_bench.ranges import Fraction, NotNegative, Positive, at_least, between
 from dml_bench.registry import losses
 
 if TYPE_CHECKING:
@@ -17,8 +17,7 @@ if TYPE_CHECKING:
     source="Sohn 2016; Chen et al. 2020, SimCLR",
     takes_miner=True,
 )
-def nt_xent(num_classes: int, dim: int, *, temperature: float = 0.1, distance: Literal["cosine", "euclidean"] = "cosine") -> "nn.Module":
-    positive(temperature=temperature)
+def nt_xent(num_classes: int, dim: int, *, temperature: Positive = 0.1, distance: Literal["cosine", "euclidean"] = "cosine") -> "nn.Module":
     from pytorch_metric_learning.losses import NTXentLoss
 
     return NTXentLoss(temperature=temperature, distance=distance_named(distance))
@@ -30,8 +29,7 @@ def nt_xent(num_classes: int, dim: int, *, temperature: float = 0.1, distance: L
     source="Khosla et al. 2020, Supervised contrastive learning",
     takes_miner=True,
 )
-def sup_con(num_classes: int, dim: int, *, temperature: float = 0.1) -> "nn.Module":
-    positive(temperature=temperature)
+def sup_con(num_classes: int, dim: int, *, temperature: Positive = 0.1) -> "nn.Module":
     from pytorch_metric_learning.losses import SupConLoss
 
     return SupConLoss(temperature=temperature)
@@ -48,13 +46,11 @@ def contrastive(
     num_classes: int,
     dim: int,
     *,
-    pos_margin: float = 0.0,
-    neg_margin: float = 1.0,
+    pos_margin: NotNegative = 0.0,
+    neg_margin: Annotated[float, between("pos_margin", 2)] = 1.0,
     distance: Literal["cosine", "euclidean"] = "euclidean",
 ) -> "nn.Module":
     """Margins are distances: Euclidean, or 1 - cosine. The hinges are linear, where the paper squares them."""
-    at_least(0, pos_margin=pos_margin)
-    between(pos_margin, 2, neg_margin=neg_margin)
     from pytorch_metric_learning.losses import ContrastiveLoss
 
     return ContrastiveLoss(
@@ -68,10 +64,10 @@ def contrastive(
     source="Yuan et al. 2019, Signal-to-noise ratio: a robust distance metric",
     takes_miner=True,
 )
-def signal_to_noise_ratio(num_classes: int, dim: int, *, pos_margin: float = 0.0, neg_margin: float = 1.0) -> "nn.Module":
+def signal_to_noise_ratio(
+    num_classes: int, dim: int, *, pos_margin: NotNegative = 0.0, neg_margin: Annotated[float, at_least("pos_margin")] = 1.0
+) -> "nn.Module":
     """Without the paper's regulariser for embeddings of mean zero."""
-    at_least(0, pos_margin=pos_margin)
-    at_least(pos_margin, neg_margin=neg_margin)
     from pytorch_metric_learning.losses import SignalToNoiseRatioContrastiveLoss
 
     return SignalToNoiseRatioContrastiveLoss(pos_margin=pos_margin, neg_margin=neg_margin)
@@ -85,14 +81,18 @@ def signal_to_noise_ratio(num_classes: int, dim: int, *, pos_margin: float = 0.0
     trains_proxies=True,
 )
 def margin_based(
-    num_classes: int, dim: int, *, margin: float = 0.2, beta: float = 1.2, nu: float = 0.0, per_class: bool = True
+    num_classes: int,
+    dim: int,
+    *,
+    margin: NotNegative = 0.2,
+    beta: Annotated[float, between(0, 2)] = 1.2,
+    nu: NotNegative = 0.0,
+    per_class: bool = True,
 ) -> "nn.Module":
     """`beta` is where the boundary starts, a Euclidean distance; it is learned, for each class or once for all.
 
     `nu` is the price of a wide boundary. With a boundary that stays, the loss is Contrastive with margins beta -+ margin.
     """
-    at_least(0, margin=margin, nu=nu)
-    between(0, 2, beta=beta)
     from pytorch_metric_learning.losses import MarginLoss
 
     return MarginLoss(margin=margin, nu=nu, beta=beta, learn_beta=True, num_classes=num_classes if per_class else None)
@@ -108,7 +108,7 @@ def triplet_margin(
     num_classes: int,
     dim: int,
     *,
-    margin: float = 0.2,
+    margin: NotNegative = 0.2,
     swap: bool = False,
     smooth_loss: bool = False,
     distance: Literal["cosine", "euclidean"] = "euclidean",
@@ -117,7 +117,6 @@ def triplet_margin(
 
     `swap` takes the distance from positive to negative where it is the smaller; `smooth_loss` is softplus instead of the hinge.
     """
-    at_least(0, margin=margin)
     from pytorch_metric_learning.losses import TripletMarginLoss
 
     return TripletMarginLoss(margin=margin, swap=swap, smooth_loss=smooth_loss, distance=distance_named(distance))
@@ -129,9 +128,8 @@ def triplet_margin(
     source="Wieczorek et al. 2021, On the unreasonable effectiveness of centroids in image retrieval",
     one_number=True,
 )
-def centroid_triplet(num_classes: int, dim: int, *, margin: float = 0.5) -> "nn.Module":
+def centroid_triplet(num_classes: int, dim: int, *, margin: NotNegative = 0.5) -> "nn.Module":
     """`margin` is one of squared Euclidean distances; its default is that of the authors' code."""
-    at_least(0, margin=margin)
     from dml_bench.objectives.losses.own import CentroidTriplet
 
     return CentroidTriplet(margin)
@@ -143,10 +141,8 @@ def centroid_triplet(num_classes: int, dim: int, *, margin: float = 0.5) -> "nn.
     source="Yu and Tao 2019, Deep metric learning with tuplet margin loss",
     takes_miner=True,
 )
-def tuplet_margin(num_classes: int, dim: int, *, margin: float = 5.73, scale: float = 64.0) -> "nn.Module":
+def tuplet_margin(num_classes: int, dim: int, *, margin: Annotated[float, between(0, 90)] = 5.73, scale: Positive = 64.0) -> "nn.Module":
     """`margin` is the slack in degrees."""
-    between(0, 90, margin=margin)
-    positive(scale=scale)
     from pytorch_metric_learning.losses import TupletMarginLoss
 
     return TupletMarginLoss(margin=margin, scale=scale, distance=clamped_cosine())
@@ -157,9 +153,8 @@ def tuplet_margin(num_classes: int, dim: int, *, margin: float = 5.73, scale: fl
     summary="angle at the negative of the triangle with each positive pair below a bound, over all negatives",
     source="Wang et al. 2017, Deep metric learning with angular loss",
 )
-def angular(num_classes: int, dim: int, *, alpha: float = 40.0) -> "nn.Module":
+def angular(num_classes: int, dim: int, *, alpha: Annotated[float, between(1, 89)] = 40.0) -> "nn.Module":
     """`alpha` is the bound in degrees. A miner would have a say in positives only, so none is taken."""
-    between(1, 89, alpha=alpha)
     from pytorch_metric_learning.losses import AngularLoss
 
     return AngularLoss(alpha=alpha)
@@ -172,11 +167,11 @@ def angular(num_classes: int, dim: int, *, alpha: float = 40.0) -> "nn.Module":
     takes_miner=True,
     interpolates=True,
 )
-def multi_similarity(num_classes: int, dim: int, *, alpha: float = 2.0, beta: float = 50.0, base: float = 0.5) -> "nn.Module":
+def multi_similarity(
+    num_classes: int, dim: int, *, alpha: Positive = 2.0, beta: Positive = 50.0, base: Annotated[float, between(-1, 1)] = 0.5
+) -> "nn.Module":
     """`alpha` and `beta` sharpen positives and negatives; `base` is the cosine that parts them: .5 as in the authors' code, where their
     paper says 1."""
-    positive(alpha=alpha, beta=beta)
-    between(-1, 1, base=base)
     from pytorch_metric_learning.losses import MultiSimilarityLoss
 
     return MultiSimilarityLoss(alpha=alpha, beta=beta, base=base)
@@ -188,9 +183,8 @@ def multi_similarity(num_classes: int, dim: int, *, alpha: float = 2.0, beta: fl
     source="Song et al. 2016; generalised by Hermans et al. 2017, In defense of the triplet loss",
     takes_miner=True,
 )
-def lifted_structure(num_classes: int, dim: int, *, margin: float = 1.0) -> "nn.Module":
+def lifted_structure(num_classes: int, dim: int, *, margin: NotNegative = 1.0) -> "nn.Module":
     """`margin` is a Euclidean distance. An anchor without positives in the batch is only pushed from its negatives."""
-    at_least(0, margin=margin)
     from pytorch_metric_learning.losses import GeneralizedLiftedStructureLoss
 
     return GeneralizedLiftedStructureLoss(neg_margin=margin, pos_margin=0)
@@ -202,10 +196,8 @@ def lifted_structure(num_classes: int, dim: int, *, margin: float = 1.0) -> "nn.
     source="Sun et al. 2020, Circle loss",
     takes_miner=True,
 )
-def circle(num_classes: int, dim: int, *, m: float = 0.4, gamma: float = 80.0) -> "nn.Module":
+def circle(num_classes: int, dim: int, *, m: Fraction = 0.4, gamma: Positive = 80.0) -> "nn.Module":
     """`m` is the relaxation and `gamma` the scale; the defaults are the paper's for fine-grained retrieval."""
-    between(0, 1, m=m)
-    positive(gamma=gamma)
     from pytorch_metric_learning.losses import CircleLoss
 
     return CircleLoss(m=m, gamma=gamma)
@@ -218,10 +210,9 @@ def circle(num_classes: int, dim: int, *, m: float = 0.4, gamma: float = 80.0) -
     unit_vectors=False,
     one_number=True,
 )
-def n_pairs(num_classes: int, dim: int, *, l2_weight: float = 0.002) -> "nn.Module":
+def n_pairs(num_classes: int, dim: int, *, l2_weight: NotNegative = 0.002) -> "nn.Module":
     """Takes the first pair of each class in the batch. Embeddings keep their length, as in the paper; `l2_weight` is the price of the mean
     squared length."""
-    at_least(0, l2_weight=l2_weight)
     from pytorch_metric_learning.distances import DotProductSimilarity
     from pytorch_metric_learning.losses import NPairsLoss
     from pytorch_metric_learning.regularizers import LpRegularizer
@@ -242,17 +233,13 @@ def ranked_list(
     num_classes: int,
     dim: int,
     *,
-    margin: float = 0.4,
-    alpha: float = 1.2,
-    imbalance: float = 0.5,
-    neg_temperature: float = 10.0,
-    pos_temperature: float = 0.0,
+    margin: Annotated[float, between(0, "alpha")] = 0.4,
+    alpha: Positive = 1.2,
+    imbalance: Fraction = 0.5,
+    neg_temperature: Annotated[float, between(0, 40)] = 10.0,
+    pos_temperature: Annotated[float, between(0, 40)] = 0.0,
 ) -> "nn.Module":
     """Negatives lie beyond the Euclidean distance `alpha`, positives within alpha - margin; `imbalance` is the negatives' weight, 0 .. 1."""
-    positive(alpha=alpha)
-    between(0, alpha, margin=margin)
-    between(0, 1, imbalance=imbalance)
-    between(0, 40, neg_temperature=neg_temperature, pos_temperature=pos_temperature)
     from pytorch_metric_learning.losses import RankedListLoss
 
     with warnings.catch_warnings():

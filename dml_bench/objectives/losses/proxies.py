@@ -1,8 +1,8 @@
 """Losses that learn vectors for classes: proxies, class weights, centres. All of them also classify."""
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
-from dml_bench.objectives.ranges import at_least, between, positive
+from dml_bench.ranges import Count, Fraction, NotNegative, Positive, between
 from dml_bench.registry import losses
 
 if TYPE_CHECKING:
@@ -17,8 +17,7 @@ if TYPE_CHECKING:
     classifies=True,
     unit_vectors=False,
 )
-def crossentropy(num_classes: int, dim: int, *, label_smoothing: float = 0.0) -> "nn.Module":
-    between(0, 1, label_smoothing=label_smoothing)
+def crossentropy(num_classes: int, dim: int, *, label_smoothing: Fraction = 0.0) -> "nn.Module":
     from dml_bench.objectives.losses.own import SoftmaxClassifier
 
     return SoftmaxClassifier(num_classes, dim, label_smoothing)
@@ -31,9 +30,7 @@ def crossentropy(num_classes: int, dim: int, *, label_smoothing: float = 0.0) ->
     trains_proxies=True,
     classifies=True,
 )
-def normalized_softmax(num_classes: int, dim: int, *, temperature: float = 0.05, label_smoothing: float = 0.0) -> "nn.Module":
-    positive(temperature=temperature)
-    between(0, 1, label_smoothing=label_smoothing)
+def normalized_softmax(num_classes: int, dim: int, *, temperature: Positive = 0.05, label_smoothing: Fraction = 0.0) -> "nn.Module":
     from pytorch_metric_learning.losses import NormalizedSoftmaxLoss
 
     return _smoothed(NormalizedSoftmaxLoss(num_classes, dim, temperature=temperature), label_smoothing)
@@ -46,9 +43,9 @@ def normalized_softmax(num_classes: int, dim: int, *, temperature: float = 0.05,
     trains_proxies=True,
     classifies=True,
 )
-def cos_face(num_classes: int, dim: int, *, margin: float = 0.35, scale: float = 64.0, label_smoothing: float = 0.0) -> "nn.Module":
-    between(0, 1, margin=margin, label_smoothing=label_smoothing)
-    positive(scale=scale)
+def cos_face(
+    num_classes: int, dim: int, *, margin: Fraction = 0.35, scale: Positive = 64.0, label_smoothing: Fraction = 0.0
+) -> "nn.Module":
     from pytorch_metric_learning.losses import CosFaceLoss
 
     return _smoothed(CosFaceLoss(num_classes, dim, margin=margin, scale=scale), label_smoothing)
@@ -61,11 +58,10 @@ def cos_face(num_classes: int, dim: int, *, margin: float = 0.35, scale: float =
     trains_proxies=True,
     classifies=True,
 )
-def arc_face(num_classes: int, dim: int, *, margin: float = 28.6, scale: float = 64.0, label_smoothing: float = 0.0) -> "nn.Module":
+def arc_face(
+    num_classes: int, dim: int, *, margin: Annotated[float, between(0, 90)] = 28.6, scale: Positive = 64.0, label_smoothing: Fraction = 0.0
+) -> "nn.Module":
     """`margin` is in degrees; 28.6 is the paper's .5 radians."""
-    between(0, 90, margin=margin)
-    between(0, 1, label_smoothing=label_smoothing)
-    positive(scale=scale)
     from pytorch_metric_learning.losses import ArcFaceLoss
 
     return _smoothed(ArcFaceLoss(num_classes, dim, margin=margin, scale=scale), label_smoothing)
@@ -79,13 +75,15 @@ def arc_face(num_classes: int, dim: int, *, margin: float = 28.6, scale: float =
     classifies=True,
 )
 def sub_center_arc_face(
-    num_classes: int, dim: int, *, margin: float = 28.6, scale: float = 64.0, sub_centers: int = 3, label_smoothing: float = 0.0
+    num_classes: int,
+    dim: int,
+    *,
+    margin: Annotated[float, between(0, 90)] = 28.6,
+    scale: Positive = 64.0,
+    sub_centers: Count = 3,
+    label_smoothing: Fraction = 0.0,
 ) -> "nn.Module":
     """`margin` is in degrees."""
-    between(0, 90, margin=margin)
-    between(0, 1, label_smoothing=label_smoothing)
-    positive(scale=scale)
-    at_least(1, sub_centers=sub_centers)
     from pytorch_metric_learning.losses import SubCenterArcFaceLoss
 
     loss = SubCenterArcFaceLoss(num_classes=num_classes, embedding_size=dim, margin=margin, scale=scale, sub_centers=sub_centers)
@@ -112,9 +110,10 @@ def p2s_grad(num_classes: int, dim: int) -> "nn.Module":
     trains_proxies=True,
     classifies=True,
 )
-def proxy_nca(num_classes: int, dim: int, *, softmax_scale: float = 1.0, denominator: Literal["all", "negatives"] = "all") -> "nn.Module":
+def proxy_nca(
+    num_classes: int, dim: int, *, softmax_scale: Positive = 1.0, denominator: Literal["all", "negatives"] = "all"
+) -> "nn.Module":
     """The paper's denominator holds the proxies of the `negatives` only; that of `all` is the usual one, and the study's."""
-    positive(softmax_scale=softmax_scale)
     from dml_bench.objectives.losses.own import ProxyNCA
 
     return ProxyNCA(num_classes, dim, softmax_scale, positive_in_denominator=denominator == "all")
@@ -127,10 +126,8 @@ def proxy_nca(num_classes: int, dim: int, *, softmax_scale: float = 1.0, denomin
     trains_proxies=True,
     classifies=True,
 )
-def proxy_nca_plus_plus(num_classes: int, dim: int, *, temperature: float = 1 / 9, label_smoothing: float = 0.0) -> "nn.Module":
+def proxy_nca_plus_plus(num_classes: int, dim: int, *, temperature: Positive = 1 / 9, label_smoothing: Fraction = 0.0) -> "nn.Module":
     """Only the loss; the paper's other changes are faster proxies (`train.proxy_lr_factor`), balanced batches and max pooling."""
-    positive(temperature=temperature)
-    between(0, 1, label_smoothing=label_smoothing)
     from dml_bench.objectives.losses.own import ProxyNCA
 
     return ProxyNCA(num_classes, dim, 1 / temperature, label_smoothing=label_smoothing)
@@ -145,9 +142,7 @@ def proxy_nca_plus_plus(num_classes: int, dim: int, *, temperature: float = 1 / 
     one_number=True,
     interpolates=True,
 )
-def proxy_anchor(num_classes: int, dim: int, *, margin: float = 0.1, alpha: float = 32.0) -> "nn.Module":
-    at_least(0, margin=margin)
-    positive(alpha=alpha)
+def proxy_anchor(num_classes: int, dim: int, *, margin: NotNegative = 0.1, alpha: Positive = 32.0) -> "nn.Module":
     from pytorch_metric_learning.losses import ProxyAnchorLoss
 
     from dml_bench.objectives.losses.own import WithLogits
@@ -166,16 +161,13 @@ def soft_triple(
     num_classes: int,
     dim: int,
     *,
-    centers_per_class: int = 10,
-    la: float = 20.0,
-    gamma: float = 0.1,
-    margin: float = 0.01,
-    tau: float = 0.2,
+    centers_per_class: Count = 10,
+    la: Positive = 20.0,
+    gamma: Positive = 0.1,
+    margin: NotNegative = 0.01,
+    tau: NotNegative = 0.2,
 ) -> "nn.Module":
     """`la` scales the similarities, `gamma` is the temperature among the centres of a class, `tau` the price of their distances."""
-    at_least(1, centers_per_class=centers_per_class)
-    at_least(0, margin=margin, tau=tau)
-    positive(la=la, gamma=gamma)
     from pytorch_metric_learning.losses import SoftTripleLoss
 
     from dml_bench.objectives.losses.own import SpreadOfCenters, WithLogits

@@ -1,8 +1,8 @@
 """Losses over whole rankings: how the batch is sorted for each of its embeddings."""
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
-from dml_bench.objectives.ranges import at_least, positive
+from dml_bench.ranges import Positive, at_least
 from dml_bench.registry import losses
 
 if TYPE_CHECKING:
@@ -14,8 +14,7 @@ if TYPE_CHECKING:
     summary="1 - average precision, from soft histograms of distances",
     source="Cakir et al. 2019, Deep metric learning to rank",
 )
-def fast_ap(num_classes: int, dim: int, *, num_bins: int = 10) -> "nn.Module":
-    at_least(2, num_bins=num_bins)
+def fast_ap(num_classes: int, dim: int, *, num_bins: Annotated[int, at_least(2)] = 10) -> "nn.Module":
     from pytorch_metric_learning.losses import FastAPLoss
 
     return FastAPLoss(num_bins=num_bins)
@@ -27,8 +26,7 @@ def fast_ap(num_classes: int, dim: int, *, num_bins: int = 10) -> "nn.Module":
     source="Brown et al. 2020, Smooth-AP: smoothing the path towards large-scale image retrieval",
     one_number=True,
 )
-def smooth_ap(num_classes: int, dim: int, *, temperature: float = 0.01) -> "nn.Module":
-    positive(temperature=temperature)
+def smooth_ap(num_classes: int, dim: int, *, temperature: Positive = 0.01) -> "nn.Module":
     from dml_bench.objectives.losses.own import SmoothAP
 
     return SmoothAP(temperature)
@@ -40,9 +38,8 @@ def smooth_ap(num_classes: int, dim: int, *, temperature: float = 0.01) -> "nn.M
     source="Li et al. 2022, Rethinking the optimization of average precision",
     one_number=True,
 )
-def pnp(num_classes: int, dim: int, *, temperature: float = 0.01, variant: Literal["O", "Ds", "Iu"] = "O") -> "nn.Module":
+def pnp(num_classes: int, dim: int, *, temperature: Positive = 0.01, variant: Literal["O", "Ds", "Iu"] = "O") -> "nn.Module":
     """`O` counts, `Ds` takes the logarithm of the count, `Iu` grows faster than it."""
-    positive(temperature=temperature)
     from pytorch_metric_learning.losses import PNPLoss
 
     return PNPLoss(anneal=temperature, variant=variant)
@@ -54,8 +51,7 @@ def pnp(num_classes: int, dim: int, *, temperature: float = 0.01, variant: Liter
     source="Ustinova and Lempitsky 2016, Learning deep embeddings with histogram loss",
     one_number=True,
 )
-def histogram(num_classes: int, dim: int, *, num_bins: int = 100) -> "nn.Module":
-    at_least(2, num_bins=num_bins)
+def histogram(num_classes: int, dim: int, *, num_bins: Annotated[int, at_least(2)] = 100) -> "nn.Module":
     from dml_bench.objectives.losses.own import Histogram
 
     return Histogram(num_bins)
