@@ -38,7 +38,7 @@ def entries(kind: str) -> list[dict[str, Any]]:
             "summary": entry.summary,
             "source": entry.source,
             "options": {name: option.default for name, option in entry.options.items()},
-            **entry.facts,
+            **{name: fact for name, fact in entry.facts.items() if not callable(fact) and fact is not None},
         }
         for entry in getattr(registry, kind)
     ]

@@ -1,5 +1,6 @@
 """The shape of an experiment: frozen values, checked as they are made, equal after a round trip through a file."""
 
+import math
 import unicodedata
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from typing import Any, Literal, get_args, get_origin, get_type_hints
@@ -246,7 +247,8 @@ class Train:
     class_weights: Literal["none", "balanced"] = "none"
     """`balanced`: images count in inverse proportion to the training images of their class; their mean weight is 1."""
     checkpoint: Literal["last", "valid_accuracy", "valid_loss"] = "last"
-    """Whose weights are kept: those of the last epoch, or of the one with the highest P@1 or the lowest loss on the validation images."""
+    """Whose weights are kept: those of the last epoch, or of the one with the highest P@1 or the lowest loss on the validation images, among
+    the epochs that `evaluate.every` measures."""
     sync_bn: bool = False
     """Where several processes train together: BatchNorm takes its statistics over the joint batch instead of each process's part of it."""
     folds: int = 0
@@ -354,6 +356,7 @@ class Experiment:
         check_model(self)
         check_mixing(self)
         check_labels(self)
+        check_start(self)
 
 
 def check_objective(experiment: Experiment) -> None:
@@ -406,6 +409,14 @@ def check_labels(experiment: Experiment) -> None:
     by_image = train.labels == "image"
     if by_image and (weighted or labelling.name != "given" or experiment.data.label_noise):
         raise ValueError("train.labels = image looks at no class: leave out labelling, train.class_weights and data.label_noise")
+    if labelling.facts["classifies"]:
+        check_correctable(experiment)
+    sampler = registry.samplers[experiment.sampler.name]
+    if train.class_weights == "balanced" and sampler.facts["balances_classes"]:
+        raise ValueError(
+            f"sampler {sampler.name} draws all classes equally often, and train.class_weights = balanced would correct for their sizes "
+            "again; choose one"
+        )
     if labelling.facts["classifies"] and experiment.mixing.technique.name not in ("none", "metrix"):
         mixed = experiment.mixing.technique.name
         raise ValueError(f"labelling {labelling.name} asks what an image is, and {mixed} mixes it with others; choose one")
@@ -417,6 +428,37 @@ def check_labels(experiment: Experiment) -> None:
     watching = experiment.data.valid_fraction or train.folds or experiment.data.split == "given"
     if train.checkpoint != "last" and not watching:
         raise ValueError(f"train.checkpoint = {train.checkpoint} needs validation images; --set data.valid_fraction=0.1")
+
+
+MANY_CLASSES = 200
+"""As CUB-200-2011 has."""
+
+
+def check_correctable(experiment: Experiment) -> None:
+    """Raises ValueError where the logits are so close together that their softmax never contradicts a label by `labelling.theta_end`.
+
+    Of classes at right angles, the likeliest and the label at the ends of the logits' range L: (1 - e^-L) / (1 + (C - 2) e^(-L/2) + e^-L).
+    """
+    loss, theta = experiment.loss, experiment.labelling.options["theta_end"]
+    logit_range = registry.losses[loss.name].facts["logit_range"]
+    if logit_range is None:
+        return
+    apart = logit_range(**loss.options)
+    largest = (1 - math.exp(-apart)) / (1 + (MANY_CLASSES - 2) * math.exp(-apart / 2) + math.exp(-apart))
+    if largest < theta:
+        raise ValueError(
+            f"labelling.theta_end is {theta}, and loss {loss.name} never contradicts a label by more than {largest:.2g} among "
+            f"{MANY_CLASSES} classes: choose another loss, or sharper logits"
+        )
+
+
+def check_start(experiment: Experiment) -> None:
+    """Raises ValueError where the stage that the backbone is trained in first can't be made."""
+    start = experiment.start
+    try:
+        registry.starts[start.name].build(experiment, **start.options)
+    except ValueError as problem:
+        raise ValueError(f"start {start.name} can't train on this experiment's data: {problem}") from None
 
 
 def check_images(experiment: Experiment) -> None:

@@ -83,7 +83,9 @@ def sweep(
     steps: int = 100,
     watch: Watch,
 ) -> Sweep:
-    """Train the experiment's first phase at rates from `low` to `high`, one a step, until the loss explodes; nothing of it is kept.
+    """Train at rates from `low` to `high`, one a step, until the loss explodes; nothing of it is kept.
+
+    It is the phase of the experiment that holds classes out, where there is one: a rate must not be chosen by what is never seen.
 
     Begins as a run would, with the weights of its start. One rate for all parameters of the model; those of the loss keep their
     multiple of it. Labels are those that are given, and there is no schedule. Raises ValueError on a range that is none.
@@ -97,7 +99,8 @@ def sweep(
 
 
 def begun(experiment: Experiment, data_dir: Path | None, cache_dir: Path, device_name: str, watch: Watch) -> Run:
-    """The run of the first phase, without what changes its rates or labels as it goes on."""
+    """The run of the first phase that holds classes out, or of the only one: what is chosen by it must not know them. Without what changes
+    its rates or labels as it goes on."""
     plain = replace(
         experiment,
         schedule=Component("constant", {"warmup": 0.0}),
@@ -109,7 +112,8 @@ def begun(experiment: Experiment, data_dir: Path | None, cache_dir: Path, device
     deterministic()
     keep_freed_memory()
     found = opened(plain, data_dir, cache_dir, device, watch)
-    first = members_of(plain, found.phases[0], found.dataset, found.split, Path())[0].phase
+    phase = next((phase for phase in found.phases if phase.excluded), found.phases[0])
+    first = members_of(plain, phase, found.dataset, found.split, Path())[0].phase
     stage = stages(plain, (first,), found.dataset, found.split, cache_dir, device, precision, watch)[first.name]
     start = stage.weights(watch) if stage else None
     return build(plain, first, found.dataset, found.split, found.pixels, device=device, precision=precision, watch=watch, start=start)

@@ -170,13 +170,21 @@ poolings = Registry("pooling", "dml_bench.model.poolings")
 losses = Registry(
     "loss",
     "dml_bench.objectives.losses",
-    {"takes_miner": False, "trains_proxies": False, "classifies": False, "one_number": False, "interpolates": False, "unit_vectors": True},
+    {
+        "takes_miner": False,
+        "trains_proxies": False,
+        "classifies": False,
+        "one_number": False,
+        "interpolates": False,
+        "unit_vectors": True,
+        "logit_range": None,
+    },
 )
 miners = Registry("miner", "dml_bench.objectives.miners")
 optimizers = Registry("optimizer", "dml_bench.training.optimizers")
 schedules = Registry("schedule", "dml_bench.training.schedules")
 mixings = Registry("mixing", "dml_bench.data.mixing", {"where": "pixels", "two_labels": True})
 labellings = Registry("labelling", "dml_bench.data.labellings", {"classifies": False})
-samplers = Registry("sampler", "dml_bench.data.samplers")
+samplers = Registry("sampler", "dml_bench.data.samplers", {"balances_classes": False})
 starts = Registry("start", "dml_bench.training.starts")
 indexes = Registry("index", "dml_bench.gallery.index", {"exact": False, "compresses": False})

@@ -257,7 +257,11 @@ def test_the_properties_catch_a_loss_that_lies_about_its_facts():
         ("SubCenterArcFace", {"sub_centers": 0}, "sub_centers is 0; at least 1 is wanted"),
         ("SoftTriple", {"centers_per_class": 0}, "centers_per_class is 0; at least 1 is wanted"),
         ("TripletMargin", {"margin": -0.1}, "margin is -0.1; at least 0 is wanted"),
-        ("Contrastive", {"pos_margin": 0.5, "neg_margin": 0.4}, "neg_margin is 0.4; a number from loss.pos_margin \\(0.5\\) to 2 is wanted"),
+        (
+            "Contrastive",
+            {"pos_margin": 0.5, "neg_margin": 0.4},
+            "neg_margin is 0.4; a number from loss.pos_margin \\(0.5\\) to 2 is wanted",
+        ),
         ("FastAP", {"num_bins": 1}, "num_bins is 1; at least 2 is wanted"),
         ("Contrastive", {"distance": "cosin"}, r"loss.distance is 'cosin'; .* \(did you mean cosine\?\)"),
     ],

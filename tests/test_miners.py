@@ -109,7 +109,11 @@ def test_none_mines_nothing():
     [
         ("TripletMargin", {"margin": -0.1}, "margin is -0.1; at least 0 is wanted"),
         ("DistanceWeighted", {"cutoff": 0.0}, "cutoff is 0.0; a number above 0 is wanted"),
-        ("DistanceWeighted", {"nonzero_loss_cutoff": 0.4}, "nonzero_loss_cutoff is 0.4; a number from miner.cutoff \\(0.5\\) to 1.99 is wanted"),
+        (
+            "DistanceWeighted",
+            {"nonzero_loss_cutoff": 0.4},
+            "nonzero_loss_cutoff is 0.4; a number from miner.cutoff \\(0.5\\) to 1.99 is wanted",
+        ),
         ("UniformHistogram", {"num_bins": 0}, "num_bins is 0; at least 1 is wanted"),
         ("HDC", {"filter_percentage": 50.0}, "filter_percentage is 50.0; a number from 0 to 1 is wanted"),
         (

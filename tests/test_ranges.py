@@ -136,7 +136,9 @@ def test_a_number_is_refused_in_one_line_or_trains_a_finite_step(where: str, att
 
 
 def test_there_is_no_number_without_a_range_but_seeds():
-    unbounded = {name for kind in COMPONENTS for entry in kind for name, o in entry.options.items() if o.type in (int, float) and not o.range}
+    unbounded = {
+        name for kind in COMPONENTS for entry in kind for name, o in entry.options.items() if o.type in (int, float) and not o.range
+    }
     assert unbounded == {"seed"}
 
 

@@ -160,7 +160,8 @@ def test_ranger_with_an_alpha_of_one_is_radam():
 
 
 @pytest.mark.parametrize(
-    ("option", "words"), [("k=0", "optimizer.k is 0; at least 1 is wanted"), ("alpha=0", "optimizer.alpha is 0.0; a number above 0, up to 1")]
+    ("option", "words"),
+    [("k=0", "optimizer.k is 0; at least 1 is wanted"), ("alpha=0", "optimizer.alpha is 0.0; a number above 0, up to 1")],
 )
 def test_a_ranger_that_can_t_be_is_refused(option, words):
     with pytest.raises(ValueError, match=words):

@@ -113,3 +113,11 @@ def test_a_phase_that_withholds_images_watches_them_together_with_the_validation
     split = make_split(dataset, method="stratified", test_fraction=0.2, valid_fraction=0.2, seed=3)
     phase = Phase("all-fold-1", withheld=tuple(split.train[:3].tolist()))
     assert phase.watched(dataset, split).queries["valid"].tolist() == sorted([*split.train[:3].tolist(), *split.valid.tolist()])
+
+
+def test_the_best_epoch_is_said_to_be_looked_for_among_those_that_are_measured():
+    assert selection.epochs_seen(tiny("data.valid_fraction=0.2", "train.checkpoint=valid_loss")) == ""
+    assert selection.epochs_seen(tiny("evaluate.every=2")) == ""
+    seldom = tiny("data.valid_fraction=0.2", "train.checkpoint=valid_loss", "evaluate.every=2")
+    line = "train.checkpoint = valid_loss chooses among epochs 2, 3, which evaluate.every = 2 measures; --set evaluate.every=1 for all"
+    assert selection.epochs_seen(seldom) == line

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from tiny import train
+from tiny import tiny, train
 
 from dml_bench.config import as_table, load
 from dml_bench.data.sources import Pixels
@@ -179,3 +179,21 @@ def test_a_frozen_layer_that_changes_is_noticed(birds, cache_dir, tmp_path, monk
     monkeypatch.setattr(Embedder, "train", torch.nn.Module.train)
     with pytest.raises(AssertionError, match="frozen tensors were changed by training, e.g. backbone"):
         train(birds, cache_dir, tmp_path, SHORT, "model.batch_norm=frozen")
+
+
+def test_simclr_looks_at_no_label_and_so_at_no_wrong_one():
+    experiment = tiny("start=simclr", "data.label_noise=0.2")
+    assert experiment.data.label_noise == 0.2
+    assert stage(experiment).data.label_noise == 0.0
+    assert stage(experiment) == stage(tiny("start=simclr"))
+
+
+def test_simclr_on_squashed_images_says_which_of_its_own_settings_crops():
+    squashed = ("start=simclr", "images.fit=squash", "augment.random_crop_from=0")
+    with pytest.raises(ValueError, match=r"start simclr can't train on .* --set start.resized_crop=0, or images.fit=crop"):
+        tiny(*squashed)
+    assert stage(tiny(*squashed, "start.resized_crop=0")).images.fit == "squash"
+
+
+def stage(experiment):
+    return starts[experiment.start.name].build(experiment, **experiment.start.options)

@@ -207,6 +207,20 @@ def test_a_run_writes_what_it_corrected_and_never_corrects_towards_a_held_out_cl
         (("labelling=softlabels", "train.folds=2"), "labelling softlabels trains folds of its own"),
         (("labelling=softlabels", "loss=ProxyAnchor", "miner=none"), "labelling softlabels has no effect: loss ProxyAnchor is one number"),
         (("train.class_weights=balanced", "loss=ProxyAnchor", "miner=none"), "train.class_weights has no effect"),
+        (
+            ("labelling=plc", "loss=ProxyNCA", "miner=none"),
+            "labelling.theta_end is 0.1, and loss ProxyNCA never contradicts a label by more than 0.035 among 200 classes",
+        ),
+        (
+            ("labelling=plc", "loss=P2SGrad", "miner=none"),
+            "labelling.theta_end is 0.1, and loss P2SGrad never contradicts a label by more than 0.012 among 200 classes",
+        ),
+        (("labelling=plc", "loss={name='CosFace', scale=1}", "miner=none"), "never contradicts a label by more than 0.012"),
+        (
+            ("sampler=class_balanced", "train.class_weights=balanced"),
+            "sampler class_balanced draws all classes equally often, and train.class_weights = balanced would correct for their sizes again",
+        ),
+        (("sampler=m_per_class", "train.class_weights=balanced"), "sampler m_per_class draws all classes equally often"),
         (("data.label_noise=1.0",), "data.label_noise is 1.0; wanted from 0 to less than 1"),
         (
             ("labelling=plc", "mixing.technique=mixup", "loss=crossentropy", "miner=none"),
@@ -218,3 +232,14 @@ def test_labels_that_make_no_sense_are_refused_in_one_line(settings, words):
     with pytest.raises(ValueError) as caught:
         tiny(*settings)
     assert words in str(caught.value)
+
+
+def test_a_proxy_loss_that_is_sharp_enough_may_correct_labels():
+    assert tiny("labelling=plc", "loss={name='ProxyNCA', softmax_scale=9}", "miner=none").labelling.name == "plc"
+    assert tiny("labelling=plc", "loss=P2SGrad", "miner=none", "labelling.theta_end=0.01").labelling.name == "plc"
+
+
+def test_soft_labels_are_judged_among_the_training_classes_where_classes_are_disjoint(birds, cache_dir, tmp_path):
+    settings = ("labelling=softlabels", "labelling.folds=2", "protocol=class_disjoint", "data.split=half", "train.epochs=1")
+    outcome = train(birds, cache_dir, tmp_path, *settings)
+    assert outcome.summary["phases"]["disjoint"]["labels"]["training_images"] == 32

@@ -23,6 +23,7 @@ def shuffled(images: np.ndarray, labels: np.ndarray, batch_size: int, key: tuple
     "m_per_class",
     summary="m images of each of batch_size // m classes in every batch",
     source="PK batches: Schroff et al. 2015 (FaceNet), Hermans et al. 2017",
+    balances_classes=True,
 )
 def m_per_class(
     images: np.ndarray, labels: np.ndarray, batch_size: int, key: tuple[object, ...], *, m: Annotated[int, at_least(2)] = 4
@@ -46,7 +47,12 @@ def m_per_class(
     return list(deal(images, labels, np.repeat(visited.ravel(), m), key).reshape(num_batches, in_batch * m))
 
 
-@samplers.register("class_balanced", summary="as many draws from each class, however large", source="over- and undersampling by class")
+@samplers.register(
+    "class_balanced",
+    summary="as many draws from each class, however large",
+    source="over- and undersampling by class",
+    balances_classes=True,
+)
 def class_balanced(
     images: np.ndarray,
     labels: np.ndarray,

@@ -26,7 +26,7 @@ from dml_bench.results import RunFolder
 from dml_bench.runner.answering import answer, answer_together
 from dml_bench.runner.opening import phases_of
 from dml_bench.runner.request import Request
-from dml_bench.training import loop, state
+from dml_bench.training import loop, selection, state
 from dml_bench.training.batches import epoch_batches, sampled
 from dml_bench.training.contact_sheet import contact_sheet
 from dml_bench.training.labels import given_labels
@@ -105,6 +105,8 @@ class Session:
             self.watch.note(note)
         if self.experiment.data.split == "stratified" and {"train", "test"} <= set(self.dataset.parts or ()):
             self.watch.note(f"{self.dataset.name} has train and test images of its own; --set data.split=given keeps them apart")
+        if blind := selection.epochs_seen(self.experiment):
+            self.watch.note(blind)
 
     def _unseen(self) -> list[int]:
         """Ids of all classes that are looked up and were not trained on in some phase."""

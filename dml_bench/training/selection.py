@@ -6,12 +6,25 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dml_bench.config import Experiment
 from dml_bench.seeding import permutation
 
 if TYPE_CHECKING:
     from dml_bench.training.run import Run
 
-__all__ = ["choose", "consider", "valid_loss"]
+__all__ = ["choose", "consider", "epochs_seen", "valid_loss"]
+
+
+def epochs_seen(experiment: Experiment) -> str:
+    """In words: among which epochs the best is looked for, where that isn't all of them; else empty."""
+    wanted, every = experiment.train.checkpoint, experiment.evaluate.every
+    if wanted == "last" or every == 1:
+        return ""
+    measured = sorted({*range(every, experiment.train.epochs + 1, every), experiment.train.epochs})
+    few = ", ".join(map(str, measured)) if len(measured) <= 10 else f"{measured[0]}, {measured[1]}, ..., {measured[-1]}"
+    return (
+        f"train.checkpoint = {wanted} chooses among epochs {few}, which evaluate.every = {every} measures; --set evaluate.every=1 for all"
+    )
 
 
 def consider(run: "Run", record: dict[str, Any]) -> None:

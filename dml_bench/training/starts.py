@@ -58,6 +58,8 @@ def simclr(
     gaussian_blur: Fraction = 0.5,
 ) -> Experiment:
     """Adam on NT-Xent of a two-layer projection head, which is then thrown away. Strengths as for small images in the paper's appendix B."""
+    if resized_crop and experiment.images.fit == "squash":
+        raise ValueError("it crops images at random, which images.fit = squash forbids; --set start.resized_crop=0, or images.fit=crop")
     return stage_of(
         experiment,
         "simclr",
@@ -89,6 +91,8 @@ def stage_of(
     table = as_table(experiment)
     kept = {key: table[key] for key in ("seed", "protocol", "data", "images", "pretrain") if key in table}
     kept["images"]["progressive"] = []
+    if train.get("labels") == "image":  # no label is looked at, so none is wrong
+        kept["data"]["label_noise"] = 0.0
     backbone = {key: table["model"][key] for key in ("backbone", "weights", "pooling")}
     return load(
         kept

@@ -10,7 +10,8 @@ option out of its range. Facts:
   softmax over classes, theirs is the probability that it assigns;
 - `one_number`: it is no mean over images (pairs or triplets, each with an image as its anchor), so none of them can count more than others;
 - `interpolates`: mixtures of a positive and a negative can have a part in it (`objectives.metrix`);
-- `unit_vectors`: it wants embeddings of unit length.
+- `unit_vectors`: it wants embeddings of unit length;
+- `logit_range`: of its options, the largest difference of two logits, where they are bounded.
 
 A batch in which a loss finds nothing to compare gives 0 with a gradient of 0.
 """

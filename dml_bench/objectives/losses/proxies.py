@@ -29,6 +29,7 @@ def crossentropy(num_classes: int, dim: int, *, label_smoothing: Fraction = 0.0)
     source="Zhai and Wu 2019, Classification is a strong baseline for deep metric learning",
     trains_proxies=True,
     classifies=True,
+    logit_range=lambda temperature, **_: 2 / temperature,
 )
 def normalized_softmax(num_classes: int, dim: int, *, temperature: Positive = 0.05, label_smoothing: Fraction = 0.0) -> "nn.Module":
     from pytorch_metric_learning.losses import NormalizedSoftmaxLoss
@@ -42,6 +43,7 @@ def normalized_softmax(num_classes: int, dim: int, *, temperature: Positive = 0.
     source="Wang et al. 2018, CosFace: large margin cosine loss",
     trains_proxies=True,
     classifies=True,
+    logit_range=lambda scale, **_: 2 * scale,
 )
 def cos_face(
     num_classes: int, dim: int, *, margin: Fraction = 0.35, scale: Positive = 64.0, label_smoothing: Fraction = 0.0
@@ -57,6 +59,7 @@ def cos_face(
     source="Deng et al. 2019, ArcFace: additive angular margin loss",
     trains_proxies=True,
     classifies=True,
+    logit_range=lambda scale, **_: 2 * scale,
 )
 def arc_face(
     num_classes: int, dim: int, *, margin: Annotated[float, between(0, 90)] = 28.6, scale: Positive = 64.0, label_smoothing: Fraction = 0.0
@@ -73,6 +76,7 @@ def arc_face(
     source="Deng et al. 2020, Sub-center ArcFace",
     trains_proxies=True,
     classifies=True,
+    logit_range=lambda scale, **_: 2 * scale,
 )
 def sub_center_arc_face(
     num_classes: int,
@@ -96,6 +100,7 @@ def sub_center_arc_face(
     source="Zhang et al. 2019, P2SGrad: refined gradients for optimizing deep face models",
     trains_proxies=True,
     classifies=True,
+    logit_range=lambda **_: 2.0,
 )
 def p2s_grad(num_classes: int, dim: int) -> "nn.Module":
     from dml_bench.objectives.losses.own import P2SGrad
@@ -109,6 +114,7 @@ def p2s_grad(num_classes: int, dim: int) -> "nn.Module":
     source="Movshovitz-Attias et al. 2017, No fuss distance metric learning using proxies",
     trains_proxies=True,
     classifies=True,
+    logit_range=lambda softmax_scale, **_: 4 * softmax_scale,
 )
 def proxy_nca(
     num_classes: int, dim: int, *, softmax_scale: Positive = 1.0, denominator: Literal["all", "negatives"] = "all"
@@ -125,6 +131,7 @@ def proxy_nca(
     source="Teh, DeVries and Taylor 2020, ProxyNCA++",
     trains_proxies=True,
     classifies=True,
+    logit_range=lambda temperature, **_: 4 / temperature,
 )
 def proxy_nca_plus_plus(num_classes: int, dim: int, *, temperature: Positive = 1 / 9, label_smoothing: Fraction = 0.0) -> "nn.Module":
     """Only the loss; the paper's other changes are faster proxies (`train.proxy_lr_factor`), balanced batches and max pooling."""
@@ -141,6 +148,7 @@ def proxy_nca_plus_plus(num_classes: int, dim: int, *, temperature: Positive = 1
     classifies=True,
     one_number=True,
     interpolates=True,
+    logit_range=lambda alpha, **_: 2 * alpha,
 )
 def proxy_anchor(num_classes: int, dim: int, *, margin: NotNegative = 0.1, alpha: Positive = 32.0) -> "nn.Module":
     from pytorch_metric_learning.losses import ProxyAnchorLoss
@@ -156,6 +164,7 @@ def proxy_anchor(num_classes: int, dim: int, *, margin: NotNegative = 0.1, alpha
     source="Qian et al. 2019, SoftTriple loss: deep metric learning without triplet sampling",
     trains_proxies=True,
     classifies=True,
+    logit_range=lambda la, **_: 2 * la,
 )
 def soft_triple(
     num_classes: int,
