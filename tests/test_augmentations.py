@@ -18,6 +18,7 @@ from dml_bench.data.augmentations import (
     resized,
     resized_batch,
     resized_crop_boxes,
+    resized_crops,
     rotations,
     symmetries,
     tilts,
@@ -101,6 +102,19 @@ class TestResizedCrops:
         ours = torch.from_numpy(resized(pixels.numpy(), 64).copy())
         assert (ours.shape, ours.dtype) == ((64, 64, 3), torch.uint8)
         assert levels_apart(ours, functional.resize(planar(pixels), [64, 64], antialias=True)) <= 1
+
+    @pytest.mark.parametrize("size", [8, 32, 100])
+    def test_crops_of_a_batch_of_many_sizes_have_the_bits_of_each_alone(self, size, monkeypatch):
+        monkeypatch.setattr(augmentations, "RESIZED_CHUNK", 3 * 100 * size)  # several parts of different length
+        generator = np.random.default_rng(size)
+        heights, widths = generator.integers(1, 160, (2, 40))
+        firsts = np.concatenate([[0], np.cumsum(heights * widths)])
+        pixels = generator.integers(0, 256, (firsts[-1], 3), dtype=np.uint8)
+        boxes = resized_crop_boxes(heights, widths, uniform(40, 4), min_area=0.02)
+        batch = resized_crops(torch.from_numpy(pixels), firsts[:-1], widths, boxes, size).numpy()
+        for row, (top, left, height, width) in enumerate(zip(*boxes, strict=True)):
+            image = pixels[firsts[row] : firsts[row + 1]].reshape(heights[row], widths[row], 3)
+            assert np.array_equal(batch[row], resized(image[top : top + height, left : left + width], size))
 
     def test_a_crop_of_the_wanted_size_stays_as_it_is(self):
         pixels = photographs(1, 64)[0].numpy()

@@ -1,4 +1,4 @@
-"""The image cache holds torchvision's pixels, is used again while it is whole, and is never half there."""
+"""The image cache holds torchvision's pixels, is used again while it is whole, is never half there, and is never believed unread."""
 
 import errno
 import os
@@ -53,7 +53,42 @@ def test_the_pixels_are_those_of_torchvision(dataset, cache_dir, view):
     for image, path in enumerate(dataset.paths):
         expected = torchvision_view(view, Image.open(dataset.root / path))
         assert cache[image].dtype == np.uint8
-        assert np.array_equal(cache[image], expected), path
+        if path == "narrow.png":  # of 13 x 90 the middle 4:1 is kept
+            assert_the_middle(cache[image], expected)
+        else:
+            assert np.array_equal(cache[image], expected), path
+
+
+def assert_the_middle(kept: np.ndarray, whole: np.ndarray) -> None:
+    """To within a level, of an upright image."""
+    top = round((len(whole) - len(kept)) / 2)
+    assert np.abs(kept.astype(int) - whole[top : top + len(kept)]).max() <= 1
+
+
+@pytest.mark.parametrize("size", [(3, 2000), (2000, 3), (2, 6000), (41, 10), (500, 11)])
+def test_a_thin_image_has_torchvisions_centre_to_within_a_level(size):
+    image = photograph(*size, seed=1)
+    ours, theirs = View("crop", 24).apply(image).astype(int), torchvision_view(View("crop", 24), image)
+    assert ours.shape == (24, 24, 3)
+    assert np.abs(ours - theirs).max() <= 1
+
+
+@pytest.mark.parametrize(
+    ("size", "kept", "cut"), [((20, 79), 79, False), ((20, 80), 80, False), ((20, 81), 80, True), ((2, 6000), 80, True)]
+)
+def test_training_crops_roam_an_image_up_to_four_to_one_and_the_middle_of_a_longer_one(tmp_path, size, kept, cut):
+    for turned, name in ((size, "a.png"), (size[::-1], "b.png")):
+        photograph(*turned, seed=2).save(tmp_path / name)
+    dataset = Dataset(name="birds", root=tmp_path, paths=("a.png", "b.png"), labels=np.array([0, 1]), class_names=("auk", "jay"))
+    cache = opened(dataset, View("shorter", 20), tmp_path / "cache")
+    assert (cache[0].shape, cache[1].shape) == ((kept, 20, 3), (20, kept, 3))
+    assert cache.cut == (("a.png", "b.png") if cut else ())
+    assert_the_middle(cache[0], torchvision_view(View("shorter", 20), Image.open(tmp_path / "a.png")))
+
+
+@pytest.mark.parametrize(("size", "shape"), [((100, 60), (30, 50, 3)), ((20, 10), (10, 20, 3)), ((8, 90), (32, 8, 3))])
+def test_a_view_in_detail_enlarges_nothing(size, shape):
+    assert View("detail", 30).apply(photograph(*size, seed=3)).shape == shape
 
 
 @pytest.mark.parametrize(
@@ -116,9 +151,17 @@ DAMAGES = {
     ),
     "truncated pixels": lambda folder: truncate(folder / "pixels.u8"),
     "no pixels": lambda folder: (folder / "pixels.u8").unlink(),
-    "no shapes": lambda folder: (folder / "shapes.npy").unlink(),
-    "truncated shapes": lambda folder: truncate(folder / "shapes.npy"),
+    "no index": lambda folder: (folder / "index.npy").unlink(),
+    "truncated index": lambda folder: truncate(folder / "index.npy"),
+    "a flipped bit in the index": lambda folder: flip(folder / "index.npy", -1),
+    "a flipped bit in the manifest": lambda folder: flip(folder / "manifest.json", -8),
 }
+
+
+def flip(path: Path, byte: int) -> None:
+    written = bytearray(path.read_bytes())
+    written[byte] ^= 1
+    path.write_bytes(written)
 
 
 @pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES.keys())
@@ -131,6 +174,77 @@ def test_a_damaged_cache_is_built_again(dataset, cache_dir, damage):
     for image in range(5):
         assert np.array_equal(again[image], expected[image])
     assert {path: path.read_bytes() for path in files_of(cache_dir)} == whole
+
+
+def zero(path: Path, first: int, last: int) -> None:
+    with open(path, "r+b") as file:
+        file.seek(first)
+        file.write(bytes(last - first))
+
+
+PIXELS_DAMAGED = {
+    "the first bit flipped": lambda file: flip(file, 0),
+    "the last bit flipped": lambda file: flip(file, -1),
+    "a page of zeros, as a power cut leaves": lambda file: zero(file, 16 * 16 * 3 - 40, 16 * 16 * 3 + 40),
+    "all zeros": lambda file: zero(file, 0, file.stat().st_size),
+}
+
+
+@pytest.mark.parametrize("damage", PIXELS_DAMAGED.values(), ids=PIXELS_DAMAGED.keys())
+def test_damaged_pixels_are_decoded_again_before_they_are_seen(dataset, cache_dir, damage):
+    expected = [opened(dataset, VIEW, cache_dir)[image].copy() for image in range(5)]
+    file = folder_of(cache_dir) / "pixels.u8"
+    whole, said = file.read_bytes(), []
+    damage(file)
+    again = opened(dataset, VIEW, cache_dir, warn=said.append)
+    assert said == []
+    assert all(np.array_equal(again[image], expected[image]) for image in range(5))
+    assert file.read_bytes() == whole
+    assert said and all("pixels.u8 was damaged; " in line for line in said)
+
+
+def test_only_the_damaged_image_is_decoded_again(dataset, cache_dir, monkeypatch):
+    opened(dataset, VIEW, cache_dir)
+    flip(folder_of(cache_dir) / "pixels.u8", 2 * 16 * 16 * 3)
+    decoded, original = [], cache_module.decode
+    monkeypatch.setattr(cache_module, "decode", lambda path, *rest: decoded.append(path.name) or original(path, *rest))
+    cache = opened(dataset, VIEW, cache_dir)
+    for _ in range(2):
+        cache.checked(range(5))
+    assert decoded == [dataset.paths[2]]
+
+
+def changed_since(dataset: Dataset) -> Dataset:
+    """The data set as it was read, after which one file got other pixels."""
+    assert dataset.fingerprint
+    photograph(48, 48, seed=99).save(dataset.root / "square.png")
+    return dataset
+
+
+def test_a_file_that_changed_after_its_fingerprint_is_not_decoded(dataset, cache_dir):
+    with pytest.raises(ValueError, match=r"square\.png changed after its data set was read: put it back, or `touch` it and start again") as raised:
+        opened(changed_since(dataset), VIEW, cache_dir)
+    assert not isinstance(raised.value, UnreadableImages)
+    assert list((cache_dir / "images").iterdir()) == []
+
+
+def test_damage_that_can_not_be_mended_is_one_line_that_names_the_file(dataset, cache_dir):
+    opened(dataset, VIEW, cache_dir)
+    file, square = folder_of(cache_dir) / "pixels.u8", dataset.paths.index("square.png")
+    flip(file, square * 16 * 16 * 3)
+    with pytest.raises(ValueError, match=r"pixels\.u8 is damaged and can't be mended: .*square\.png changed after") as raised:
+        opened(changed_since(dataset), VIEW, cache_dir)[square]
+    assert "\n" not in str(raised.value)
+
+
+def test_a_damaged_cache_that_can_not_be_written_is_one_line(dataset, cache_dir):
+    opened(dataset, VIEW, cache_dir)
+    file = folder_of(cache_dir) / "pixels.u8"
+    flip(file, 0)
+    cache = opened(dataset, VIEW, cache_dir)
+    file.unlink()
+    with pytest.raises(ValueError, match=r"pixels\.u8 is damaged and can't be mended \(No such file or directory\)"):
+        cache[0]
 
 
 def test_what_an_interrupted_build_left_is_never_taken_for_a_cache(dataset, cache_dir, monkeypatch):
@@ -243,7 +357,7 @@ def test_cached_pixels_can_not_be_changed(dataset, cache_dir):
 def test_several_views_of_an_image_are_made_from_one_decode(dataset, cache_dir, monkeypatch):
     decoded = []
     original = cache_module.decode
-    monkeypatch.setattr(cache_module, "decode", lambda path, box=None: decoded.append(path) or original(path, box))
+    monkeypatch.setattr(cache_module, "decode", lambda path, *rest: decoded.append(path) or original(path, *rest))
     crop, shorter, same = open_caches(dataset, View("crop", 16), View("shorter", 20), View("crop", 16), cache_dir=cache_dir)
     assert len(decoded) == len(dataset)
     assert np.array_equal(crop[0], opened(dataset, View("crop", 16), cache_dir)[0])

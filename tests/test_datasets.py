@@ -411,9 +411,27 @@ def test_what_is_no_image_or_not_there_is_unreadable(tmp_path):
         decode(tmp_path / "gone.jpg")
 
 
-def test_an_image_of_far_too_many_pixels_is_unreadable(tmp_path, monkeypatch):
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 20)
-    with pytest.raises(Unreadable, match="far too many pixels"):
+@pytest.mark.parametrize("megapixels", ["0.00005", "0.00003", "0.00001"])
+def test_an_image_above_the_limit_is_unreadable_and_told_how_to_raise_it(tmp_path, monkeypatch, megapixels):
+    monkeypatch.setenv("DML_BENCH_MAX_MEGAPIXELS", megapixels)
+    path = picture(tmp_path / "a.png")
+    for read in (decode, size_of):
+        if megapixels == "0.00005":  # 8 x 6 pixels are 48
+            read(path)
+            continue
+        with pytest.raises(Unreadable, match="e-05 megapixels: scale it down, or raise the limit with DML_BENCH_MAX_MEGAPIXELS"):
+            read(path)
+
+
+def test_a_photo_of_101_megapixels_is_read_without_a_warning(tmp_path):
+    (tmp_path / "a.pbm").write_bytes(b"P4 11648 8736 ")
+    assert size_of(tmp_path / "a.pbm") == (11648, 8736)
+
+
+@pytest.mark.parametrize("text", ["many", "0", "-1", "nan", "inf"])
+def test_a_limit_that_is_no_number_above_0_is_refused(tmp_path, monkeypatch, text):
+    monkeypatch.setenv("DML_BENCH_MAX_MEGAPIXELS", text)
+    with pytest.raises(ValueError, match=f"DML_BENCH_MAX_MEGAPIXELS must be a number above 0, got {text}"):
         decode(picture(tmp_path / "a.png"))
 
 

@@ -57,6 +57,7 @@ def on_gpu(mode: FakeTensorMode, birds: Path, cache_dir: Path, monkeypatch: pyte
         (),
         COLOURS,
         GEOMETRY,
+        ("augment.resized_crop=0.2",),
         ("augment.random_crop_from=0", "images.progressive=[16, 32]"),
         ("mixing.technique=mixup",),
         ("mixing.technique=cutmix",),

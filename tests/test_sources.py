@@ -1,10 +1,12 @@
 """What the network is fed with: a pure function of (seed, phase, epoch, image), and one view for gallery and query."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from dml_bench.config import Experiment, load
 from dml_bench.data import crops, sources
@@ -284,8 +286,7 @@ def test_a_device_that_holds_the_images_cuts_the_same_pixels(dataset, tmp_path, 
     mapped, held = (open_pixels(experiment, dataset, tmp_path, CPU) for _ in range(2))
     expected = batches(mapped)
     resident(held, monkeypatch)
-    if not experiment.augment.resized_crop:
-        monkeypatch.delattr(ImageCache, "__getitem__")  # the file is not looked at again
+    monkeypatch.delattr(ImageCache, "__getitem__")  # the file is not looked at again
     assert all(torch.equal(batch, same) for batch, same in zip(batches(held), expected, strict=True))
 
 
@@ -303,12 +304,54 @@ def test_a_device_holds_what_it_has_room_for_the_training_images_first(dataset, 
 
 
 @pytest.mark.parametrize("crop_from", [0, CROP_FROM])
-def test_resized_crops_of_files_are_read_from_the_training_cache(dataset, tmp_path, crop_from):
+def test_resized_crops_are_cut_from_the_whole_file_in_its_own_detail(dataset, tmp_path, crop_from):
     source = open_pixels(experiment_with(crop_from=crop_from, **SIMCLR), dataset, tmp_path, CPU)
-    assert (source.train_cache.heights[0], source.train_cache.widths[0]) == ((12, 15) if crop_from else (SIZE, SIZE))
+    assert np.array_equal(source.train_cache[3], Image.open(dataset.root / "03.png"))
     batch = trained(source, np.arange(20))
     assert (batch.shape, batch.dtype) == ((20, SIZE, SIZE, 3), torch.uint8)
     assert torch.equal(trained(source, np.arange(20)), batch)
+
+
+@pytest.mark.parametrize(("size", "area", "side"), [(224, 1.0, 224), (224, 0.2, 501), (224, 0.08, 792), (64, 0.2, 144), (64, 0.001, 256)])
+def test_the_smallest_resized_crop_has_the_networks_size_down_to_a_sixteenth(size, area, side):
+    assert sources.detailed(size, area) == side
+
+
+def test_the_corners_of_tta_are_cut_as_far_out_as_without_resized_crops(dataset, tmp_path):
+    looks = variants("crops")
+    plain, resizing = (
+        open_pixels(replace(experiment_with(**augment), evaluate=replace(experiment_with().evaluate, tta="crops")), dataset, tmp_path, CPU)
+        for augment in ({}, SIMCLR)
+    )
+    for look in looks:
+        assert torch.equal(plain.view(np.arange(20), look), resizing.view(np.arange(20), look))
+
+
+def test_images_longer_than_four_to_one_are_counted_and_named_once(dataset, tmp_path):
+    for name, size in (("03.png", (200, 20)), ("07.png", (4, 90))):
+        Image.new("RGB", size).save(dataset.root / name)
+    said = []
+    source = open_pixels(experiment_with(), dataset, tmp_path, CPU, warn=said.append)
+    assert said == ["2 of 20 images are longer than 4:1; training crops see their middle: 03.png, 07.png"]
+    assert source.train_cache.cut == ("03.png", "07.png")
+
+
+@pytest.mark.parametrize("how", ["mapped", "resident", "statistics"])
+def test_whoever_reads_the_pixels_first_finds_damage(dataset, tmp_path, monkeypatch, how):
+    def seen() -> list[torch.Tensor]:
+        source = open_pixels(experiment_with(), dataset, tmp_path, CPU)
+        if how == "resident":
+            resident(source, monkeypatch)
+        if how == "statistics":
+            return list(source.statistics(np.arange(20)))
+        return [trained(source, np.arange(20)), source.view(np.arange(20))]
+
+    expected = seen()
+    for file in tmp_path.glob("images/*/pixels.u8"):
+        written = np.fromfile(file, np.uint8)
+        written[:: len(written) // 20] ^= 4
+        written.tofile(file)
+    assert all(torch.equal(before, after) for before, after in zip(expected, seen(), strict=True))
 
 
 def opened(dataset, view, cache_dir, **progress):
@@ -319,8 +362,6 @@ def opened(dataset, view, cache_dir, **progress):
 @pytest.fixture
 def dataset(tmp_path: Path) -> Dataset:
     """Four classes of five images on the disk."""
-    from PIL import Image
-
     root = tmp_path / "images"
     root.mkdir()
     paths = tuple(f"{image:02}.png" for image in range(20))
@@ -377,8 +418,6 @@ def test_images_of_one_colour_have_no_deviation(level):
 
 
 def test_statistics_do_not_change_with_the_pixels_of_held_out_classes_or_test_images(dataset, tmp_path):
-    from PIL import Image
-
     split = make_split(dataset, method="stratified", test_fraction=0.2, seed=1)
     limited = phases(((3,),))[1]
     trained = limited.trains_on(dataset, split)

@@ -1,21 +1,24 @@
-"""Images decoded once, into one memory-mapped file of uint8 pixels."""
+"""Images decoded once, into one memory-mapped file of uint8 pixels, each with a digest that it is compared with when it is first read."""
 
 import errno
 import hashlib
+import io
 import json
 import os
 import shutil
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+import xxhash
 
 from dml_bench.data.datasets import Dataset, Progress
-from dml_bench.data.images import Unreadable, decode
+from dml_bench.data.images import Unreadable, bytes_of, decode, size_of
 from dml_bench.drafts import remove, scratch, sweep
 from dml_bench.failures import named
 from dml_bench.files import write_json
@@ -23,9 +26,13 @@ from dml_bench.files import write_json
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["ImageCache", "UnreadableImages", "View", "open_caches"]
+__all__ = ["LONGEST", "ImageCache", "UnreadableImages", "View", "open_caches"]
 
-FORMAT = 1
+FORMAT = 2
+LONGEST = 4
+"""Times the shorter side: as much of an image's longer side is kept, in the middle. What is beyond would let its shape decide memory."""
+INDEX = np.dtype([("height", "<i8"), ("width", "<i8"), ("cut", "?"), ("digest", "u1", 16)])
+"""What index.npy says of each image; `cut`: its ends beyond LONGEST are missing."""
 
 
 class UnreadableImages(ValueError):
@@ -42,30 +49,47 @@ class UnreadableImages(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """A deterministic resize. `crop`: shorter side to `size`, centre cropped; `squash`: both sides to `size`;
-    `shorter`: shorter side to `size`, the other in proportion."""
+    """A deterministic resize. `crop`: shorter side to `size`, centre cropped; `squash`: both sides to `size`; `shorter`: shorter side to
+    `size`, the other in proportion; `detail`: the same, but nothing is enlarged. Of the longer side at most LONGEST times the shorter
+    one is kept."""
 
-    fit: Literal["crop", "squash", "shorter"]
+    fit: Literal["crop", "squash", "shorter", "detail"]
     size: int
 
     def scaled(self, width: int, height: int) -> tuple[int, int]:
-        """(width, height) after the resize, before any crop; as torchvision's Resize rounds them."""
+        """(width, height) after the resize, before any cut; as torchvision's Resize rounds them."""
         if self.fit == "squash":
             return self.size, self.size
         short, long = min(width, height), max(width, height)
-        long = int(self.size * long / short)
-        return (self.size, long) if width <= height else (long, self.size)
+        size = min(self.size, short) if self.fit == "detail" else self.size
+        long = int(size * long / short)
+        return (size, long) if width <= height else (long, size)
+
+    def kept(self, width: int, height: int) -> tuple[int, int]:
+        """(width, height) of the middle that is left of it."""
+        if self.fit == "crop":
+            return self.size, self.size
+        scaled = self.scaled(width, height)
+        most = LONGEST * min(scaled)
+        return min(scaled[0], most), min(scaled[1], most)
 
     def apply(self, image: "Image") -> np.ndarray:
-        """(height, width, 3) uint8, bilinear with antialiasing."""
+        """(height, width, 3) uint8, bilinear with antialiasing.
+
+        An image that is longer than LONGEST is cut before it is scaled, which is within a level of the other order and takes memory
+        in proportion to what is kept. Others are scaled before they are cut, as torchvision does, and have its bits.
+        """
         from PIL.Image import Resampling
 
-        width, height = self.scaled(*image.size)
-        image = image.resize((width, height), Resampling.BILINEAR)
-        if self.fit == "crop":
-            left, top = round((width - self.size) / 2), round((height - self.size) / 2)
-            image = image.crop((left, top, left + self.size, top + self.size))
-        return np.asarray(image)
+        scaled, kept = self.scaled(*image.size), self.kept(*image.size)
+        left, top = (round((whole - part) / 2) for whole, part in zip(scaled, kept, strict=True))
+        right, bottom = left + kept[0], top + kept[1]
+        if max(scaled) <= LONGEST * min(scaled):
+            whole = image.resize(scaled, Resampling.BILINEAR)
+            return np.asarray(whole if scaled == kept else whole.crop((left, top, right, bottom)))
+        across, down = image.width / scaled[0], image.height / scaled[1]
+        box = (left * across, top * down, min(right * across, image.width), min(bottom * down, image.height))
+        return np.asarray(image.resize(kept, Resampling.BILINEAR, box))
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,34 +99,114 @@ class ImageCache:
     folder: Path
     """Where it lies; its name holds a digest of data set and view."""
     pixels: np.ndarray
-    """Flat uint8, image after image, each (height, width, 3)."""
+    """Flat uint8, image after image, each (height, width, 3). Who reads them here asks for `checked` first."""
     offsets: np.ndarray
     heights: np.ndarray
     widths: np.ndarray
+    cut: tuple[str, ...] = ()
+    """Paths of the images of which only the middle is here, as they are longer than LONGEST."""
+    guard: "Guard | None" = None
 
     def __getitem__(self, image: int) -> np.ndarray:
-        """(height, width, 3) uint8, a view of the file."""
+        """(height, width, 3) uint8, a view of the file. Raises ValueError where its bytes are damaged and can't be made again."""
         height, width = int(self.heights[image]), int(self.widths[image])
         start = int(self.offsets[image])
-        return self.pixels[start : start + 3 * height * width].reshape(height, width, 3)
+        pixels = self.pixels[start : start + 3 * height * width].reshape(height, width, 3)
+        if self.guard is not None:
+            self.guard.check(image, pixels)
+        return pixels
+
+    def checked(self, images: Iterable[int]) -> np.ndarray:
+        """The flat pixels, those of these images being as they were decoded. Raises ValueError as above."""
+        for image in images:
+            self[image]
+        return self.pixels
 
 
-def open_caches(dataset: Dataset, *views: View, cache_dir: Path, progress: Progress | None = None) -> tuple[ImageCache, ...]:
+class Guard:
+    """Compares each image with its digest when this process first reads it. What was damaged is decoded again from its file."""
+
+    def __init__(self, place: "_Place", offsets: np.ndarray, digests: np.ndarray, warn: Callable[[str], None]):
+        self.place = place
+        self.offsets = offsets
+        self.digests = digests
+        self.warn = warn
+        self.unread = np.ones(len(digests), bool)
+
+    def check(self, image: int, pixels: np.ndarray) -> None:
+        """`pixels` are as the file has them now; they change with it where it is mended. Raises ValueError where it can't be."""
+        if not self.unread[image]:
+            return
+        if digest_of(pixels) != self.digests[image].tobytes():
+            self.mend(image)
+            if digest_of(pixels) != self.digests[image].tobytes():
+                raise ValueError(f"{self.file} does not keep what is written into it: choose another disk with --cache-dir")
+        self.unread[image] = False
+
+    @property
+    def file(self) -> Path:
+        return self.place.folder / "pixels.u8"
+
+    def mend(self, image: int) -> None:
+        path = self.place.dataset.root / self.place.dataset.paths[image]
+        try:
+            pixels = self.place.view.apply(decoded(self.place.dataset, image))
+        except ValueError as problem:
+            raise ValueError(f"{self.file} is damaged and can't be mended: {problem}") from problem
+        if digest_of(pixels) != self.digests[image].tobytes():
+            raise ValueError(f"{self.file} is damaged, and {path} is decoded otherwise here: delete {self.place.folder} and start again")
+        try:
+            with open(self.file, "r+b") as file:
+                file.seek(int(self.offsets[image]))
+                file.write(pixels.tobytes())
+        except OSError as problem:
+            raise ValueError(
+                f"{self.file} is damaged and can't be mended ({problem.strerror}): have it deleted, or choose another --cache-dir"
+            ) from problem
+        self.warn(f"{self.file} was damaged; {path} was decoded into it again")
+
+
+def digest_of(pixels: np.ndarray) -> bytes:
+    """16 bytes."""
+    return xxhash.xxh3_128_digest(np.ascontiguousarray(pixels).data)
+
+
+def decoded(dataset: Dataset, image: int) -> "Image":
+    """The image that was fingerprinted. Raises Unreadable, and ValueError where the file holds other bytes now."""
+    path, box = dataset.root / dataset.paths[image], None if dataset.boxes is None else dataset.boxes[image]
+    data = bytes_of(path)
+    if hashlib.sha256(data).hexdigest() != dataset.digests[image]:
+        raise ValueError(f"{path} changed after its data set was read: put it back, or `touch` it and start again")
+    return decode(path, box, data)
+
+
+def open_caches(
+    dataset: Dataset,
+    *views: View,
+    cache_dir: Path,
+    progress: Progress | None = None,
+    warn: Callable[[str], None] = lambda text: None,
+) -> tuple[ImageCache, ...]:
     """The caches of `dataset` under each of `views`; those that are not there whole are built, decoding each image once.
 
-    `progress(message, done, total)` is called as images are decoded. Raises UnreadableImages before anything is kept,
-    and ValueError where the disk has no room.
+    `progress(message, done, total)` is called as images are decoded, `warn` when a damaged image was decoded again. Raises
+    UnreadableImages before anything is kept, and ValueError where the disk has no room or a file changes meanwhile.
     """
     sweep(cache_dir / "images")
     places = [_Place(dataset, view, cache_dir) for view in views]
-    if not all(place.is_whole() for place in places):
+    caches = [place.read(warn) for place in places]
+    if None in caches:
         from filelock import FileLock
 
         cache_dir.mkdir(parents=True, exist_ok=True)
         with FileLock(cache_dir / f".images-{dataset.fingerprint[:16]}.lock"):  # of two processes one decodes and the other waits
             if missing := [place for place in dict.fromkeys(places) if not place.is_whole()]:
                 _build(dataset, missing, progress or (lambda message, done, total: None))
-    return tuple(place.read() for place in places)
+        caches = [place.read(warn) for place in places]
+    whole = [cache for cache in caches if cache is not None]
+    if len(whole) < len(places):
+        raise ValueError(f"the image cache in {cache_dir} vanished as soon as it was built: start again, or choose another --cache-dir")
+    return tuple(whole)
 
 
 @dataclass(frozen=True)
@@ -124,30 +228,38 @@ class _Place:
         name = hashlib.sha256(json.dumps(self.key, sort_keys=True).encode()).hexdigest()[:16]
         return self.cache_dir / "images" / f"{self.dataset.name}-{self.view.fit}{self.view.size}-{name}"
 
-    def is_whole(self) -> bool:
-        """Whether a finished cache of exactly this key lies here."""
-        try:
-            manifest = json.loads((self.folder / "manifest.json").read_text())
-            return manifest["key"] == self.key and all(
-                (self.folder / name).stat().st_size == size for name, size in manifest["sizes"].items()
-            )
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
-            return False
+    def manifest(self, index: bytes, num_bytes: int) -> dict[str, Any]:
+        """What manifest.json of a finished cache says, all of which is known here, so that it needs no digest of its own."""
+        return {"key": self.key, "index": xxhash.xxh3_128_hexdigest(index), "bytes": num_bytes}
 
-    def read(self) -> ImageCache:
-        heights, widths = np.load(self.folder / "shapes.npy")
-        return ImageCache(
-            self.folder, np.memmap(self.folder / "pixels.u8", np.uint8, "r"), offsets_of(heights, widths)[:-1], heights, widths
-        )
+    def is_whole(self) -> bool:
+        return self.read(lambda text: None) is not None
+
+    def read(self, warn: Callable[[str], None]) -> ImageCache | None:
+        """The finished cache of exactly this key that lies here, of which only manifest and index are read; None where there is none."""
+        try:
+            index = (self.folder / "index.npy").read_bytes()
+            num_bytes = (self.folder / "pixels.u8").stat().st_size
+            if json.loads((self.folder / "manifest.json").read_text(encoding="utf-8")) != self.manifest(index, num_bytes):
+                return None
+            pixels = np.memmap(self.folder / "pixels.u8", np.uint8, "r")
+        except (OSError, ValueError):
+            return None
+        table = np.load(io.BytesIO(index))
+        offsets = offsets_of(table["height"], table["width"])
+        guard = Guard(self, offsets, table["digest"], warn)
+        cut = tuple(self.dataset.paths[image] for image in np.flatnonzero(table["cut"]))
+        return ImageCache(self.folder, pixels, offsets[:-1], table["height"], table["width"], cut, guard)
 
 
 class _Draft:
     """A cache that is being filled, in a folder beside its place; `keep` moves it there, `discard` leaves no trace."""
 
-    def __init__(self, place: _Place, shapes: np.ndarray):
+    def __init__(self, place: _Place, shapes: list[tuple[int, int, bool]]):
         self.place = place
-        self.heights, self.widths = shapes.T
-        self.offsets = offsets_of(self.heights, self.widths)
+        self.index = np.zeros(len(shapes), INDEX)
+        self.index["height"], self.index["width"], self.index["cut"] = np.array(shapes, np.int64).reshape(-1, 3).T
+        self.offsets = offsets_of(self.index["height"], self.index["width"])
         self.num_bytes = max(int(self.offsets[-1]), 1)
         place.folder.parent.mkdir(parents=True, exist_ok=True)
         self.opened = ExitStack()
@@ -159,13 +271,15 @@ class _Draft:
         self.pixels = np.memmap(self.folder / "pixels.u8", np.uint8, "r+")
 
     def store(self, image: int, decoded: "Image") -> None:
-        self.pixels[self.offsets[image] : self.offsets[image + 1]] = self.place.view.apply(decoded).reshape(-1)
+        pixels = self.place.view.apply(decoded).reshape(-1)
+        self.index["digest"][image] = np.frombuffer(digest_of(pixels), np.uint8)
+        self.pixels[self.offsets[image] : self.offsets[image + 1]] = pixels
 
     def keep(self) -> None:
         self.pixels.flush()
-        np.save(self.folder / "shapes.npy", np.stack([self.heights, self.widths]))
-        sizes = {name: (self.folder / name).stat().st_size for name in ("pixels.u8", "shapes.npy")}
-        write_json(self.folder / "manifest.json", {"key": self.place.key, "sizes": sizes})
+        np.save(self.folder / "index.npy", self.index)
+        index = (self.folder / "index.npy").read_bytes()
+        write_json(self.folder / "manifest.json", self.place.manifest(index, self.num_bytes))
         remove(self.place.folder)
         self.folder.rename(self.place.folder)
 
@@ -178,17 +292,15 @@ def _build(dataset: Dataset, places: list[_Place], progress: Progress) -> None:
     drafts: list[_Draft] = []
     with ThreadPoolExecutor() as pool:
         try:
-            for place in places:
-                shapes = list(pool.map(partial(_shape, dataset, place.view), range(len(dataset))))
-                drafts.append(_Draft(place, np.array(shapes, dtype=np.int64).reshape(-1, 2)))
+            drafts.extend(_Draft(place, list(pool.map(partial(_shape, dataset, place.view), range(len(dataset))))) for place in places)
             for draft in drafts:
                 draft.reserve()
 
             def store(image: int) -> None:
                 try:
-                    decoded = decode(dataset.root / dataset.paths[image], None if dataset.boxes is None else dataset.boxes[image])
+                    pixels = decoded(dataset, image)
                     for draft in drafts:
-                        draft.store(image, decoded)
+                        draft.store(image, pixels)
                 except Unreadable as problem:
                     problems[image] = problem
 
@@ -215,18 +327,17 @@ def megabytes(num_bytes: int) -> str:
     return f"{num_bytes / 1e6:,.0f} MB"
 
 
-def _shape(dataset: Dataset, view: View, image: int) -> tuple[int, int]:
-    """(height, width) that the view will have; only the `shorter` view depends on the file, whose header is read.
-    An unreadable file gets a placeholder: decoding it reports the problem."""
-    if view.fit != "shorter":
-        return view.size, view.size
-    from dml_bench.data.images import size_of
-
+def _shape(dataset: Dataset, view: View, image: int) -> tuple[int, int, bool]:
+    """(height, width) that the view will have, and whether ends are cut off; only views that keep proportions depend on the file, whose
+    header is read. An unreadable file gets a placeholder: decoding it reports the problem."""
+    if view.fit in ("crop", "squash"):
+        return view.size, view.size, False
     try:
-        width, height = view.scaled(*size_of(dataset.root / dataset.paths[image], None if dataset.boxes is None else dataset.boxes[image]))
+        size = size_of(dataset.root / dataset.paths[image], None if dataset.boxes is None else dataset.boxes[image])
     except Unreadable:
-        return view.size, view.size
-    return height, width
+        return view.size, view.size, False
+    width, height = view.kept(*size)
+    return height, width, (width, height) != view.scaled(*size)
 
 
 def _reserve(path: Path, num_bytes: int, folder: Path) -> None:

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dml_bench.data.augmentations import Boxes, resized
+from dml_bench.data.augmentations import Boxes, resized, resized_crops
 from dml_bench.data.cache import ImageCache
 
 __all__ = ["Mapped", "Resident", "room_for_images"]
@@ -39,16 +39,18 @@ class Resident(Mapped):
 
     def __init__(self, cache: ImageCache, device: torch.device):
         super().__init__(cache, device)
-        flat = torch.empty(len(cache.pixels), dtype=torch.uint8, device=device)
+        checked = cache.checked(range(len(cache.offsets)))
+        flat = torch.empty(len(checked), dtype=torch.uint8, device=device)
         for first in range(0, len(flat), PART):
-            part = np.array(cache.pixels[first : first + PART])
+            part = np.array(checked[first : first + PART])
             flat[first : first + len(part)] = torch.from_numpy(part)
         self.pixels = flat.view(-1, 3)
 
     def cut(self, images: np.ndarray, boxes: Boxes, mirrored: np.ndarray, size: int) -> Tensor:
-        if (boxes.heights != size).any() or (boxes.widths != size).any():
-            return super().cut(images, boxes, mirrored, size)
         widths = self.cache.widths[images]
+        if (boxes.heights != size).any() or (boxes.widths != size).any():
+            batch = resized_crops(self.pixels, self.cache.offsets[images] // 3, widths, boxes, size)
+            return torch.where(torch.from_numpy(mirrored).to(self.device)[:, None, None, None], batch.flip(2), batch)
         first = self.cache.offsets[images] // 3 + boxes.tops * widths + boxes.lefts
         places = torch.from_numpy(np.stack([first, widths, mirrored])).to(self.device)
         start, width, turned = places[:, :, None, None]

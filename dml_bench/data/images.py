@@ -1,16 +1,30 @@
 """One image file as RGB pixels, whatever its format, colour mode or orientation."""
 
 import errno
+import io
 import math
+import os
 import struct
+import threading
+import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-__all__ = ["OF_THE_PROCESS", "Unreadable", "decode", "size_of"]
+__all__ = ["OF_THE_PROCESS", "Unreadable", "bytes_of", "decode", "size_of"]
+
+LIMIT = "DML_BENCH_MAX_MEGAPIXELS"
+"""The environment variable that says how many megapixels an image may have: it depends on the machine, so it is no setting of an experiment."""
+MEGAPIXELS = 256.0
+"""Its value where nobody says; phones take photos of 200."""
+LARGE = 50e6
+"""Pixels from which on images are decoded one at a time, whatever the number of threads: this many take 150 MB, and as much again meanwhile."""
+ONE_AT_A_TIME = threading.Lock()
+# Pillow warns above its limit and refuses at twice as much. `opened` gives it our limit and refuses above that in words.
+warnings.simplefilter("ignore", Image.DecompressionBombWarning)
 
 ORIENTATION = 0x0112
 UPRIGHT = {
@@ -38,15 +52,16 @@ class Unreadable(ValueError):
         self.reason = reason
 
 
-def decode(path: Path, box: Sequence[float] | np.ndarray | None = None) -> Image.Image:
-    """The image in RGB, turned upright by its EXIF orientation, then cut to `box` (x, y, width, height in pixels).
+def decode(path: Path, box: Sequence[float] | np.ndarray | None = None, data: bytes | None = None) -> Image.Image:
+    """The image in RGB, turned upright by its EXIF orientation, then cut to `box` (x, y, width, height in pixels). `data` are the file's
+    bytes where they have been read already.
 
     Transparency is laid over white, 16 bits of grey are scaled to 8, of several frames the first is taken. The box is
     rounded to whole pixels and clipped to the image. Raises Unreadable on a file that is missing, forbidden, truncated,
     of unknown format or far too large, or where the disk fails to read it, and on a box outside of the image; OSError and MemoryError
     where this process or machine has no room.
     """
-    with opened(path) as image:
+    with opened(path, data) as image, ONE_AT_A_TIME if math.prod(image.size) > LARGE else nullcontext():
         image.load()
         turn = UPRIGHT.get(orientation(image))
         pixels = rgb(image if turn is None else image.transpose(turn))
@@ -68,18 +83,46 @@ def size_of(path: Path, box: Sequence[float] | np.ndarray | None = None) -> tupl
     return right - left, bottom - top
 
 
+def bytes_of(path: Path) -> bytes:
+    """The whole file. Raises Unreadable where it is missing or forbidden, OSError where the machine fails."""
+    with blaming(path):
+        return path.read_bytes()
+
+
 @contextmanager
-def opened(path: Path) -> Iterator[Image.Image]:
+def opened(path: Path, data: bytes | None = None) -> Iterator[Image.Image]:
     """An image whose pixels are not decoded yet; whatever a decoder raises inside the block becomes Unreadable."""
+    megapixels = most_megapixels()
+    Image.MAX_IMAGE_PIXELS = int(megapixels * 1e6)  # also for images inside of files, which no header of theirs tells
+    with blaming(path), Image.open(path if data is None else io.BytesIO(data)) as image:
+        if math.prod(image.size) > megapixels * 1e6:
+            raise Image.DecompressionBombError
+        yield image
+
+
+def most_megapixels() -> float:
+    """Raises ValueError where the environment does not say a number above 0."""
+    text = os.environ.get(LIMIT, str(MEGAPIXELS))
     try:
-        with Image.open(path) as image:
-            yield image
+        megapixels = float(text)
+    except ValueError:
+        megapixels = 0.0
+    if not 0 < megapixels < math.inf:
+        raise ValueError(f"{LIMIT} must be a number above 0, got {text}: set it to what your memory holds, or unset it")
+    return megapixels
+
+
+@contextmanager
+def blaming(path: Path) -> Iterator[None]:
+    """What goes wrong inside the block because of the file becomes Unreadable."""
+    try:
+        yield
     except Unreadable:
         raise
     except Image.UnidentifiedImageError as error:
         raise Unreadable(path, "not an image, or of a format that is not read") from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise Unreadable(path, "far too many pixels, which may be an attack on memory: scale it down") from error
+        raise Unreadable(path, f"more than {most_megapixels():g} megapixels: scale it down, or raise the limit with {LIMIT}") from error
     except Exception as error:
         # Trouble of this process says nothing about the image; damaged files raise almost anything else.
         if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno in OF_THE_PROCESS):

@@ -1,5 +1,7 @@
 """What the network is fed with: augmented training inputs and deterministic evaluation inputs, a batch at a time."""
 
+import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -9,7 +11,7 @@ from torch import Tensor
 
 from dml_bench.config import Experiment
 from dml_bench.data.augmentations import Boxes, Drawn, augmented, resized_batch, resized_crop_boxes
-from dml_bench.data.cache import ImageCache, View, open_caches
+from dml_bench.data.cache import LONGEST, ImageCache, View, open_caches
 from dml_bench.data.crops import Mapped, Resident, room_for_images
 from dml_bench.data.datasets import Dataset, Progress
 from dml_bench.seeding import draws
@@ -53,11 +55,21 @@ class Source(Protocol):
 class Pixels:
     """Batches (batch, size, size, 3) of uint8 pixels from the image cache, each image changed as its own draws say."""
 
-    def __init__(self, experiment: Experiment, num_images: int, train_cache: ImageCache, view_cache: ImageCache, device: torch.device):
+    def __init__(
+        self,
+        experiment: Experiment,
+        num_images: int,
+        train_cache: ImageCache,
+        view_cache: ImageCache,
+        device: torch.device,
+        corner_cache: ImageCache | None = None,
+    ):
         self.experiment = experiment
         self.num_images = num_images
         self.train_cache = train_cache
         self.view_cache = view_cache
+        self.corner_cache = corner_cache or train_cache
+        """Where the views of `evaluate.tta = crops` are cut from."""
         self.device = device
         self.resident: dict[Path, Resident] = {}
         """What the device's memory holds, by the folder of its cache."""
@@ -67,7 +79,7 @@ class Pixels:
     def keep_on_device(self) -> None:
         """From now on a GPU cuts batches out of its own memory, where that has room for the images; what comes out stays the same."""
         room = room_for_images(self.device)
-        for cache in (self.train_cache, self.view_cache):
+        for cache in (self.train_cache, self.view_cache, self.corner_cache):
             if cache.folder not in self.resident and len(cache.pixels) <= room:
                 room -= len(cache.pixels)
                 self.resident[cache.folder] = Resident(cache, self.device)
@@ -100,9 +112,9 @@ class Pixels:
         boxes, mirrored = self._squares(len(images)), np.full(len(images), variant.mirrored)
         if variant.down is None or variant.right is None:
             return self._cut(self.view_cache, images, boxes, mirrored)
-        room_below, room_beside = self.train_cache.heights[images] - boxes.heights, self.train_cache.widths[images] - boxes.widths
+        room_below, room_beside = self.corner_cache.heights[images] - boxes.heights, self.corner_cache.widths[images] - boxes.widths
         tops, lefts = (room_below * variant.down).astype(int), (room_beside * variant.right).astype(int)
-        return self._cut(self.train_cache, images, boxes._replace(tops=tops, lefts=lefts), mirrored)
+        return self._cut(self.corner_cache, images, boxes._replace(tops=tops, lefts=lefts), mirrored)
 
     def statistics(self, images: np.ndarray) -> tuple[Tensor, Tensor]:
         """Channel means and standard deviations (3), 0-1, over every pixel of these images' views."""
@@ -154,10 +166,25 @@ def open_pixels(
     cache_dir: Path,
     device: torch.device,
     progress: Progress | None = None,
+    warn: Callable[[str], None] = lambda text: None,
 ) -> Pixels:
-    """The pixel source of an experiment; builds the image caches where they are missing."""
-    views = [View(experiment.images.fit, experiment.images.size)]
-    if experiment.augment.random_crop_from:
-        views.append(View("shorter", experiment.augment.random_crop_from))
-    caches = open_caches(dataset, *views, cache_dir=cache_dir, progress=progress)
-    return Pixels(experiment, len(dataset), caches[-1], caches[0], device)
+    """The pixel source of an experiment; builds the image caches where they are missing. `warn` hears of images of which training sees
+    only the middle, and of damage that was mended."""
+    augment, size = experiment.augment, experiment.images.size
+    view = View(experiment.images.fit, size)
+    corners = View("shorter", augment.random_crop_from) if augment.random_crop_from else view
+    trained = View("detail", detailed(size, augment.resized_crop)) if augment.resized_crop else corners
+    if experiment.evaluate.tta != "crops":
+        corners = trained
+    caches = open_caches(dataset, view, trained, corners, cache_dir=cache_dir, progress=progress, warn=warn)
+    if cut := caches[1].cut:
+        named = ", ".join(cut[:3]) + (f" and {len(cut) - 3} more" if len(cut) > 3 else "")
+        warn(f"{len(cut)} of {len(dataset)} images are longer than {LONGEST}:1; training crops see their middle: {named}")
+    return Pixels(experiment, len(dataset), caches[1], caches[0], device, caches[2])
+
+
+def detailed(size: int, min_area: float) -> int:
+    """The shorter side at which an image is kept for `augment.resized_crop`, unless its file is smaller: the smallest crop of a square
+    then has the network's size, so that none is enlarged that would not be if it were cut from the file. Crops of less than a
+    sixteenth are enlarged nevertheless, as memory grows with the square of this."""
+    return math.ceil(size / max(math.sqrt(min_area), 1 / 4))

@@ -48,10 +48,10 @@ def open_readable_pixels(
 ) -> tuple[Pixels, Dataset]:
     """The image caches and the data set they hold, which leaves out what can't be decoded if the experiment allows that."""
     try:
-        return open_pixels(experiment, dataset, cache_dir, device, watch.progress), dataset
+        return open_pixels(experiment, dataset, cache_dir, device, watch.progress, watch.warn), dataset
     except UnreadableImages as problem:
         if not experiment.data.skip_unreadable:
             raise
         watch.warn(f"left out: {problem}")
         dataset = replace(dataset.without(problem.images), opened_fingerprint=dataset.fingerprint)
-        return open_pixels(experiment, dataset, cache_dir, device, watch.progress), dataset
+        return open_pixels(experiment, dataset, cache_dir, device, watch.progress, watch.warn), dataset

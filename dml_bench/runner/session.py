@@ -72,6 +72,7 @@ class Session:
         facts: dict[str, Any] = {
             **data_facts(self.dataset, self.split, self.folder.path),
             "copies": byte_copies(self.dataset, self.split),
+            "middle_only": list(self.pixels.train_cache.cut),
             "unseen_classes": [self.dataset.class_names[label] for label in self._unseen()],
         }
         before = self.folder.environment

@@ -29,7 +29,7 @@ from dml_bench.training.watch import Watch
 
 __all__ = ["Stage", "source_experiment", "stages"]
 
-FORMAT = 4
+FORMAT = 5
 """Raised when a change of code changes the bits of a training."""
 
 
@@ -113,7 +113,7 @@ class Stage:
         before = self.before.weights(watch) if self.before else None
         watch.note(f"training once, kept in {self.path.parent}: {self.experiment.name} weights for phase {self.phase.name}")
         epochs, images = self.experiment.train.epochs, len(self.phase.trains_on(self.dataset, self.split))
-        pixels = open_pixels(self.experiment, self.dataset, self.cache_dir, self.device, watch.progress)
+        pixels = open_pixels(self.experiment, self.dataset, self.cache_dir, self.device, watch.progress, watch.warn)
         run = build(
             self.experiment, self.phase, self.dataset, self.split, pixels,
             device=self.device, precision=self.precision, watch=watch, start=before,
