@@ -1,6 +1,7 @@
 """Indexes of large galleries: what is approximate says what it misses, and a kept one answers as one built anew."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -15,9 +16,10 @@ from tiny import dml_bench, refusal, train
 
 from dml_bench.evaluation.neighbours import search
 from dml_bench.gallery.index import advice, build, open_mapped, parse
-from dml_bench.gallery.kept import Look, digest, file_of, follow, made, opened
+from dml_bench.gallery.kept import Look, catch_up, digest, file_of, follow, made, opened, step_between
 from dml_bench.gallery.recall import Asked, asked_of_itself, recalls, wilson
 from dml_bench.gallery.store import Entry, Gallery, Place, open_place, weights_digest
+from dml_bench.measured import read_folder
 
 CLASSES, IMAGES, DIM = 60, 20, 32
 KINDS = ["flat", "sq8", "hnsw", "ivf:nlist=16,nprobe=4", "ivfpq:nlist=8,nprobe=4,m=8,bits=6", "ivfpq:nlist=8,m=8,bits=6,k_factor=0"]
@@ -258,6 +260,12 @@ def test_an_index_of_other_embeddings_is_built_anew_and_that_is_said_in_a_line(l
     assert rows[:, 0].tolist() == list(range(1200))
 
 
+def followed_by(place: Place, before: Gallery, kept: np.ndarray, after: Gallery) -> tuple[str, ...]:
+    """The names of the indexes that went along when the gallery changed."""
+    step = step_between(place, before, kept, after)
+    return follow(place, step, after) if step else ()
+
+
 def enlarged(gallery: Gallery, images: int) -> tuple[Gallery, np.ndarray]:
     """The gallery with classes 3 and 7 removed, 4 renamed, new images of class 3, 5 and two new classes, and which rows of it are kept."""
     new = clustered(images, seed=5, classes=CLASSES + 2).reshape(CLASSES + 2, images, DIM)
@@ -273,7 +281,7 @@ def enlarged(gallery: Gallery, images: int) -> tuple[Gallery, np.ndarray]:
 def test_an_index_that_was_added_to_answers_as_one_built_anew(look_into, tmp_path, kind):
     look_into(kind)
     gallery, kept = enlarged(GALLERY, 10)
-    assert len(follow(look_into.place, GALLERY, kept, gallery)) == 1
+    assert len(followed_by(look_into.place, GALLERY, kept, gallery)) == 1
     followed, anew = look_into(kind, gallery), made(tmp_path / "anew.faiss", gallery, parse(kind), queries)
     assert len(look_into.said) == 1
     asked = np.concatenate([QUERY, gallery.embeddings[-40:]])
@@ -297,7 +305,7 @@ def test_a_class_removed_enrolled_again_and_renamed_many_times_is_found(look_int
         rows = np.flatnonzero(~kept)
         entries = tuple(Entry(f"turn {turn}", gallery.entries[row].path, "", "enrolled") for row in rows)
         after = gallery.removed(name).joined(entries, gallery.embeddings[rows])
-        assert follow(look_into.place, gallery, kept, after) == ("hnsw",)
+        assert followed_by(look_into.place, gallery, kept, after) == ("hnsw",)
         gallery = after
         found = look_into("hnsw", gallery).find(gallery.embeddings[-20:], 1)[1][:, 0]
         assert found.tolist() == list(range(1180, 1200))
@@ -310,19 +318,62 @@ def test_a_gallery_that_lost_a_quarter_or_doubled_gets_an_index_built_anew(look_
     smaller = GALLERY
     for name in names:
         smaller = smaller.removed(name)
-    assert follow(look_into.place, GALLERY, np.array([entry.class_name not in names for entry in GALLERY.entries]), smaller) == ()
+    assert followed_by(look_into.place, GALLERY, np.array([entry.class_name not in names for entry in GALLERY.entries]), smaller) == ()
     look_into("ivf", smaller)
     assert len(look_into.said) == 2
     larger = smaller.joined(GALLERY.entries, GALLERY.embeddings)
-    assert follow(look_into.place, smaller, np.ones(len(smaller.entries), bool), larger) == ()
+    assert followed_by(look_into.place, smaller, np.ones(len(smaller.entries), bool), larger) == ()
 
 
 def test_a_gallery_whose_classes_are_only_renamed_keeps_its_index_as_it_is(look_into):
     look = look_into("hnsw")
     renamed = GALLERY.renamed("class 04", "class 99")
-    assert follow(look_into.place, GALLERY, np.ones(1200, bool), renamed) == ()
+    assert followed_by(look_into.place, GALLERY, np.ones(1200, bool), renamed) == ()
     assert look_into("hnsw", renamed).measured == look.measured
     assert digest(renamed.embeddings) == digest(GALLERY.embeddings)
+
+
+@pytest.mark.parametrize("kind", ["ivf", "hnsw"])
+@pytest.mark.parametrize("next_is", ["predict", "enrol"])
+@pytest.mark.parametrize("killed_at", range(3))
+def test_a_kill_between_gallery_and_index_gives_the_index_of_an_uninterrupted_change(place, kind, next_is, killed_at):
+    gallery, kept = enlarged(GALLERY, 10)
+    place = Place(read_folder(place.run.folder), "all")
+    path = file_of(place, parse(kind))
+
+    def changed(moments: int | None) -> None:
+        """Write the gallery and take its index along; the process dies after so many files."""
+        for old in (place.path, path, path.with_suffix(".json")):
+            old.unlink(missing_ok=True)
+        place.path.parent.mkdir(exist_ok=True)
+        place.write(GALLERY)
+        opened(place, GALLERY, parse(kind), queries, lambda text: None)
+        step, real = step_between(place, GALLERY, kept, gallery), os.replace
+
+        def replace_or_die(old: Path, new: Path) -> None:
+            nonlocal moments
+            if moments == 0 and Path(new).suffix in (".faiss", ".json"):
+                os._exit(9)
+            moments = None if moments is None else moments - (Path(new).suffix in (".faiss", ".json"))
+            real(old, new)
+
+        if not (child := os.fork()):
+            os.replace = replace_or_die
+            place.write(gallery, step)
+            follow(place, step, gallery)
+            os._exit(0)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == (0 if moments is None else 9)
+
+    def bits() -> tuple[bytes, dict[str, object]]:
+        opened(place, gallery, parse(kind), queries, lambda text: None)
+        return path.read_bytes(), json.loads(path.with_suffix(".json").read_text()) | {"measured": {}}
+
+    changed(None)
+    whole = bits()
+    changed(killed_at)
+    if next_is == "enrol":
+        catch_up(place, gallery)
+    assert bits() == whole
 
 
 # What is said

@@ -10,7 +10,7 @@ from dml_bench.data.datasets.own_images import class_folders_in
 from dml_bench.data.image_files import files_below, left_out_words, sorted_out, unread_faults
 from dml_bench.data.images import Unreadable
 from dml_bench.data.labelled_table import require_none, speakable
-from dml_bench.gallery.kept import follow
+from dml_bench.gallery.kept import catch_up, follow, step_between
 from dml_bench.gallery.network import Network
 from dml_bench.gallery.store import Entry, Gallery, Place, digest_of
 from dml_bench.names import composed, one_spelling, spelling
@@ -52,6 +52,7 @@ def change(
     a name that is taken, and an image that is in the gallery under another class. The `network` is made only if there are images to embed."""
     with place.lock():
         gallery = read = place.read(new=True)
+        catch_up(place, read)
         for name in changes.remove:
             gallery = gallery.removed(name)
         for old, new in changes.rename:
@@ -67,10 +68,12 @@ def change(
             kept = {str(path) for path in found.paths}
             enrolled, unreadable = tuple(entry for entry in fresh if entry.path in kept), found.unreadable
             gallery = gallery.joined(enrolled, found.embeddings)
-        place.write(gallery)
         removed = [spelling(name, read.class_names) for name in changes.remove]
         stays = np.array([entry.class_name not in removed for entry in read.entries], bool)
-        indexes = follow(place, read, stays, gallery)
+        step = step_between(place, read, stays, gallery)
+        if gallery.entries != read.entries or not place.path.exists():
+            place.write(gallery, step)
+        indexes = follow(place, step, gallery) if step else ()
     return Enrolment(
         gallery=gallery,
         enrolled=enrolled,

@@ -7,20 +7,21 @@ Images that left the gallery stay in the file and are passed over; their positio
 import hashlib
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from dml_bench.drafts import drafted
 from dml_bench.evaluation.neighbours import Neighbours, ask, nearest, search
 from dml_bench.files import write_atomically, write_json
 from dml_bench.gallery.index import CHUNK, Choice, Plan, build, library, narrowed, one_thread, open_mapped, tune
 from dml_bench.gallery.recall import Asked, Measured, measure
-from dml_bench.gallery.store import Gallery, Place, digest_of
+from dml_bench.gallery.store import Gallery, Place, Step, digest_of
 
-__all__ = ["Look", "Search", "follow", "made", "opened", "search_all"]
+__all__ = ["Look", "Search", "catch_up", "follow", "made", "opened", "search_all", "step_between"]
 
 FORMAT = "1"
 MOST_REMOVED = 0.25
@@ -137,6 +138,9 @@ def opened(place: Place, gallery: Gallery, choice: Choice, asked: Callable[[], A
     Raises ValueError where the choice and the gallery do not go together.
     """
     path = file_of(place, choice)
+    if is_behind(place, path):
+        with place.lock():
+            catch_up(place, gallery)
     record = read_record(path)
     wrong = "" if record is None else misfit(path, record, gallery)
     if record is None or wrong:
@@ -184,41 +188,62 @@ def keep(path: Path, gallery: Gallery, choice: Choice, plan: Plan) -> Record:
     return record
 
 
-def write_index(path: Path, index: Any) -> str:
-    """The SHA-256 of the file."""
+def write_index(path: Path, index: Any, before: Callable[[str], None] = lambda sha256: None) -> str:
+    """The SHA-256 of the file, which `before` is told just before the file bears its name."""
     faiss = library()
-
-    def write(file: Any) -> None:
-        faiss.write_index(index, faiss.PyCallbackIOWriter(file.write))
-
-    write_atomically(path, write)
-    return digest_of(path)
+    with drafted(path) as draft:
+        write_atomically(draft, lambda file: faiss.write_index(index, faiss.PyCallbackIOWriter(file.write)))
+        sha256 = digest_of(draft)
+        before(sha256)
+    return sha256
 
 
 def read_record(path: Path) -> Record | None:
-    """None where there is none that can be read."""
+    """None where there is none that can be read. After a crash between two writings it is that of the two that the file is of."""
     try:
         stored = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
         if stored.pop("format") != FORMAT:
             return None
+        coming = stored.pop("coming", None)
+        if coming is not None and coming["sha256"] == digest_of(path):
+            stored = coming
         return Record(**{**stored, "removed": tuple(stored["removed"])})
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
 
 
-def write_record(path: Path, record: Record) -> None:
-    values = {name: getattr(record, name) for name in Record.__dataclass_fields__}
+def write_record(path: Path, record: Record, coming: Record | None = None) -> None:
+    """`coming` is what holds from when the file is replaced."""
+    values = asdict(record) | ({"coming": asdict(coming)} if coming else {})
     write_json(path.with_suffix(".json"), {"format": FORMAT, **values})
 
 
-def follow(place: Place, before: Gallery, kept: np.ndarray, after: Gallery) -> tuple[str, ...]:
-    """Take the indexes that are kept of a gallery along when it changes: of `before`, the rows that are `kept` (entries) bool come first
-    in `after`, and the rest of that is new. What does not fit is left, and built anew when it is next asked for. The names of those that went along."""
+def is_behind(place: Place, path: Path) -> bool:
+    """Whether an index waits to be taken along to the gallery as it is now."""
+    record = read_record(path)
+    step = None if record is None else place.step()
+    return step is not None and record is not None and record.embeddings == step.embeddings
+
+
+def step_between(place: Place, before: Gallery, kept: np.ndarray, after: Gallery) -> Step | None:
+    """Of `before`, the rows that are `kept` (entries) bool come first in `after`, and the rest of that is new. None where no index has to follow."""
+    if not list(records(place)) or (kept.all() and len(after.embeddings) == len(before.embeddings)):
+        return None
+    return Step(embeddings=digest(before.embeddings), images=len(kept), left=np.flatnonzero(~kept).tolist())
+
+
+def follow(place: Place, step: Step, after: Gallery) -> tuple[str, ...]:
+    """Take the indexes that are kept of a gallery along to the next one. What does not fit is left, and built anew when it is next asked
+    for. The names of those that went along."""
     found = list(records(place))
-    if not found or (kept.all() and len(after.embeddings) == len(before.embeddings)):
-        return ()
-    then = digest(before.embeddings)
-    return tuple(path.stem for path, record in found if record.embeddings == then and changed(path, record, kept, after))
+    return tuple(path.stem for path, record in found if record.embeddings == step.embeddings and changed(path, record, step.kept, after))
+
+
+def catch_up(place: Place, gallery: Gallery) -> None:
+    """Do what a process that was stopped between a gallery and its indexes left to do, from the step that is written with the gallery: an
+    index depends on all that its galleries have been, so that one that is built anew would be another."""
+    if (step := place.step()) is not None:
+        follow(place, step, gallery)
 
 
 def records(place: Place) -> Iterator[tuple[Path, Record]]:
@@ -236,12 +261,12 @@ def changed(path: Path, record: Record, kept: np.ndarray, after: Gallery) -> boo
     vectors = record.vectors + len(added)
     if len(removed) > MOST_REMOVED * vectors or len(after.embeddings) > MOST_GROWN * record.images or record.sha256 != digest_of(path):
         return False
-    sha256 = record.sha256
+    new = replace(record, vectors=vectors, embeddings=digest(after.embeddings), removed=tuple(sorted(removed)), measured={})
     if len(added):
         index = faiss.read_index(str(path))
         with one_thread():
             index.add(np.ascontiguousarray(added, np.float32))
-        sha256 = write_index(path, index)
-    new = replace(record, vectors=vectors, embeddings=digest(after.embeddings), sha256=sha256, removed=tuple(sorted(removed)), measured={})
+        sha256 = write_index(path, index, lambda sha256: write_record(path, record, coming=replace(new, sha256=sha256)))
+        new = replace(new, sha256=sha256)
     write_record(path, new)
     return True

@@ -28,6 +28,7 @@ __all__ = [
     "Entry",
     "Gallery",
     "Place",
+    "Step",
     "chosen_phase",
     "digest_of",
     "open_place",
@@ -110,6 +111,25 @@ class Gallery:
         return known
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Step:
+    """From one gallery to the next, as an index has to follow it: some entries left, and what is new comes last."""
+
+    embeddings: str
+    """Digest of those of the gallery before."""
+    images: int
+    """In the gallery before."""
+    left: list[int]
+    """Its rows that are in the next one no more."""
+
+    @property
+    def kept(self) -> np.ndarray:
+        """(images) bool"""
+        kept = np.ones(self.images, bool)
+        kept[self.left] = False
+        return kept
+
+
 @dataclass(frozen=True)
 class Place:
     """Where the gallery of a phase is kept when it was changed."""
@@ -169,11 +189,22 @@ class Place:
         assert len(entries) == len(embeddings)
         return Gallery(entries, embeddings)
 
-    def write(self, gallery: Gallery) -> None:
+    def step(self) -> Step | None:
+        """How the kept gallery came from the one before, where that had indexes. Of a gallery that `read` has read."""
+        from safetensors import safe_open
+
+        if not self.path.exists():
+            return None
+        with safe_open(self.path, "numpy") as file:
+            told = (file.metadata() or {}).get("step")
+        return Step(**json.loads(told)) if told else None
+
+    def write(self, gallery: Gallery, step: Step | None = None) -> None:
         from safetensors.numpy import save
 
         rows = json.dumps([tuple(asdict(entry).values()) for entry in gallery.entries])
         facts = {"format": FORMAT, "weights": weights_digest(self.run, self.phase)}
+        facts |= {"step": json.dumps(asdict(step))} if step else {}
         tensors: dict[str, np.ndarray] = {
             "embeddings": np.ascontiguousarray(gallery.embeddings, np.float32),
             "entries": np.frombuffer(rows.encode(), np.uint8),
