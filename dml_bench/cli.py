@@ -474,20 +474,20 @@ def data_check(
     set_: Set = [],  # noqa: B006
     seed: Annotated[int, typer.Option(help="Seed of the split in which copies are looked for.")] = 42,
 ) -> None:
-    """Count images and classes, decode every image, and look for copies between train and test. Exit code 1 on problems.
+    """Count images and classes, decode every image, and look for copies, also saved again, between train and test. Reports all that it
+    finds. Exit code 1 on problems.
 
     \b
     Example: dml-bench data check cub --data-dir /data/CUB_200_2011
     """
-    from dml_bench.data.check import check, render
+    from dml_bench.data.check import check, render, sides
     from dml_bench.data.datasets import open_dataset
-    from dml_bench.data.split import make_split
 
     config = experiments.resolve("EPSHN_cosine_resnet18_sgd_aug", overrides=[f"data.dataset={dataset}", *set_]).data
     with terminal_watch() as watch:
-        images = open_dataset(config.dataset, data_dir, cache_dir, watch.progress)
-        split = make_split(images, method=config.split, test_fraction=config.test_fraction, seed=seed)
-        report = check(images, split=split, progress=watch.progress)
+        images = open_dataset(config.dataset, data_dir, cache_dir, watch.progress, tolerant=True)
+        split, refused = sides(images, config, seed)
+        report = check(images, split=split, refused=refused, progress=watch.progress)
     terminal().print(render(report))
     if report.problems:
         raise typer.Exit(1)

@@ -10,8 +10,10 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
+from dml_bench.config import Component, Data
 from dml_bench.data.check import Damage, Report, check, render
-from dml_bench.data.datasets import Dataset
+from dml_bench.data.check import sides as split_sides
+from dml_bench.data.datasets import Dataset, open_dataset
 
 
 @dataclass(frozen=True)
@@ -150,3 +152,84 @@ def test_progress_reaches_the_number_of_images(dataset):
     said = []
     check(dataset, progress=lambda *report: said.append(report))
     assert said[-1] == ("decoding images", 5, 5)
+
+
+# Everything is found, not the first problem alone
+
+
+def resave(dataset: Dataset, source: int, target: int) -> None:
+    with Image.open(dataset.root / PATHS[source]) as image:
+        image.save(dataset.root / PATHS[target], compress_level=1, optimize=False, dpi=(72, 72))
+
+
+def test_the_same_pixels_saved_again_in_other_bytes_are_found_beside_byte_copies(dataset):
+    resave(dataset, 0, 2)
+    copy(dataset, 0, 1)
+    report = check(dataset, split=sides(2, 4))
+    assert report.duplicates == (("a/0.png", "a/1.png"),)
+    assert report.resaved == report.across_split == (("a/0.png", "a/1.png", "a/2.png"),)
+    assert report.conflicting == ()
+    assert report.problems
+    assert "groups of the same pixels in other bytes: 1" in printed(report)
+
+
+def test_images_that_all_have_the_same_pixels_are_told_as_that(dataset):
+    for target in range(1, 5):
+        resave(dataset, 0, target)
+    report = check(dataset, split=sides(2, 4))
+    assert report.one_picture and report.problems
+    assert "all images have the same pixels: nothing can tell their classes apart" in printed(report)
+
+
+def test_the_same_photo_cut_to_two_boxes_is_two_images(dataset):
+    with Image.open(dataset.root / PATHS[0]) as image:
+        image.putpixel((0, 0), (255, 255, 255))
+        image.save(dataset.root / PATHS[0])
+    resave(dataset, 0, 1)
+    boxes = np.array([[0, 0, 4, 4], [4, 2, 4, 4], [0, 0, 8, 6], [0, 0, 8, 6], [0, 0, 8, 6]], float)
+    assert check(replace(dataset, boxes=boxes)).resaved == ()
+
+
+def test_a_class_of_one_image_is_told_with_what_it_means_and_the_others_are_still_divided(dataset):
+    with_one = replace(dataset, labels=np.array([0, 0, 0, 0, 1]))
+    copy(dataset, 0, 1)
+    copy(dataset, 0, 2)
+    split, refused = split_sides(with_one, Data(), 42)
+    report = check(with_one, split=split, refused=refused)
+    assert report.single == ("b",)
+    assert split is not None and 4 not in [*split.train, *split.test]
+    assert "classes of one image, which is either looked up or asks: 1\n  b\n" in printed(report)
+    assert "a run refuses this split: 1 classes have fewer than 2 images (b)" in printed(report)
+    assert report.problems
+
+
+def test_a_data_set_that_is_divided_by_class_may_have_classes_of_one_image(dataset):
+    divided = replace(
+        dataset, labels=np.array([0, 0, 1, 2, 2]), class_names=("a", "b", "c"), parts=("train", "train", "train", "test", "test")
+    )
+    split, refused = split_sides(divided, Data(split="given"), 42)
+    assert refused == ""
+    assert split is not None and split.test.tolist() == [3, 4]
+
+
+def test_a_gallery_image_that_is_asked_too_is_a_copy_across_the_split(dataset):
+    divided = replace(
+        dataset, labels=np.array([0, 1, 2, 2, 2]), class_names=("a", "b", "c"), parts=("train", "train", "query", "gallery", "gallery")
+    )
+    copy(dataset, 2, 4)
+    split, refused = split_sides(divided, Data(split="given"), 42)
+    assert check(divided, split=split, refused=refused).across_split == (("a/2.png", "b/4.png"),)
+
+
+def test_faults_and_notes_of_the_reader_are_part_of_the_report(tmp_path):
+    for path in ("a/1.png", "a/2.png", "b/1.png", "b/2.png", "stray.png"):
+        (tmp_path / path).parent.mkdir(exist_ok=True)
+        Image.effect_noise((9, 9), 90 + len(path)).save(tmp_path / path)
+    (tmp_path / "a" / "notes.txt").write_text("x")
+    dataset = open_dataset(Component("folder", {"parts": ""}), tmp_path, tmp_path, tolerant=True)
+    report = check(dataset, split=split_sides(dataset, Data(), 42)[0])
+    text = printed(report)
+    assert "faults, for which a run stops: 1" in text
+    assert "outside of any class folder: 1" in text
+    assert "1 file is no image and is left out (first: a/notes.txt)" in text
+    assert report.problems

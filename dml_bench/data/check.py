@@ -1,26 +1,29 @@
-"""What could make the numbers of a data set wrong: images that can't be decoded, and copies of the same image."""
+"""What could make the numbers of a data set wrong: faults of its files and labels, images that can't be decoded, copies of one image."""
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
+import xxhash
 
+from dml_bench.config import Data
 from dml_bench.data.datasets import Dataset, Progress
 from dml_bench.data.images import Unreadable, decode
+from dml_bench.data.split import Split, make_disjoint_split, make_split
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-__all__ = ["Damage", "Report", "check", "render"]
+__all__ = ["Damage", "Report", "Sides", "check", "render", "sides"]
 
 SHOWN = 10
 """Most lines that `render` spends on one kind of finding."""
 
 Copies = tuple[tuple[str, ...], ...]
-"""Groups of paths whose files are equal byte for byte."""
+"""Groups of paths of one image."""
 
 
 class TrainTest(Protocol):
@@ -30,6 +33,14 @@ class TrainTest(Protocol):
     def train(self) -> np.ndarray: ...
     @property
     def test(self) -> np.ndarray: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Sides:
+    """What is trained on or looked up, and what asks."""
+
+    train: np.ndarray
+    test: np.ndarray
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,24 +66,48 @@ class Report:
     """in the largest."""
     unreadable: tuple[Damage, ...]
     duplicates: Copies
-    """All groups of copies."""
+    """All groups of files that are equal byte for byte."""
+    resaved: Copies = ()
+    """All groups of the same pixels, of which some were saved again in other bytes."""
     conflicting: Copies
-    """Those with more than one class."""
+    """Groups of either kind with more than one class."""
     across_split: Copies | None
     """Those on both sides of the split; None where no split was given."""
+    single: tuple[str, ...] = ()
+    """Classes of one image."""
+    faults: tuple[str, ...] = ()
+    """What the reader refuses outside of a check."""
+    refused: str = ""
+    """Why the split of a run refuses the data set; '' where it does not."""
+    notes: tuple[str, ...] = ()
+
+    @property
+    def copies(self) -> Copies:
+        """The groups of either kind; one that is part of another is told only there."""
+        return united(self.duplicates, self.resaved)
+
+    @property
+    def one_picture(self) -> bool:
+        """Whether all images that can be decoded have the same pixels."""
+        return any(len(group) == self.num_images - len(self.unreadable) > 1 for group in self.copies)
 
     @property
     def problems(self) -> bool:
-        """Whether results would be wrong: damaged images, copies with two classes or on both sides of the split, and any
-        copies as long as the split is unknown."""
-        return bool(self.unreadable or self.conflicting or (self.duplicates if self.across_split is None else self.across_split))
+        """Whether results would be wrong or refused: faults, damaged images, copies with two classes or on both sides of the split, and
+        any copies as long as the split is unknown."""
+        crossing = self.copies if self.across_split is None else self.across_split
+        return bool(self.faults or self.refused or self.unreadable or self.conflicting or crossing or self.one_picture)
 
 
-def check(dataset: Dataset, *, split: TrainTest | None = None, progress: Progress | None = None) -> Report:
-    """Decode every image and compare all files by SHA-256."""
+def check(dataset: Dataset, *, split: TrainTest | None = None, refused: str = "", progress: Progress | None = None) -> Report:
+    """Decode every image; compare all files by SHA-256, and all images by the XXH3 of their pixels. `refused` says why there is no split of
+    the whole data set."""
     counts = np.bincount(dataset.labels, minlength=dataset.num_classes)
-    unreadable = damaged(dataset, progress or (lambda stage, done, total: None))
-    duplicates = copies(dataset)
+    unreadable, pixels = decoded(dataset, progress or (lambda stage, done, total: None))
+    file_of = dict(zip(dataset.paths, dataset.digests, strict=True))
+    duplicates = equal(file_of)
+    resaved = tuple(group for group in equal(pixels) if len({file_of[path] for path in group}) > 1)
+    both = united(duplicates, resaved)
     label_of = dict(zip(dataset.paths, dataset.labels.tolist(), strict=True))
     return Report(
         name=dataset.name,
@@ -81,42 +116,96 @@ def check(dataset: Dataset, *, split: TrainTest | None = None, progress: Progres
         fewest=int(counts.min()),
         median=float(np.median(counts)),
         most=int(counts.max()),
-        unreadable=tuple(Damage(dataset.paths[image], reason) for image, reason in unreadable.items()),
+        unreadable=tuple(Damage(path, reason) for path, reason in unreadable.items()),
         duplicates=duplicates,
-        conflicting=tuple(group for group in duplicates if len({label_of[path] for path in group}) > 1),
-        across_split=None if split is None else across(dataset, duplicates, split),
+        resaved=resaved,
+        conflicting=tuple(group for group in both if len({label_of[path] for path in group}) > 1),
+        across_split=None if split is None else across(dataset, both, split),
+        single=tuple(dataset.class_names[label] for label in np.flatnonzero(counts == 1)),
+        faults=dataset.faults,
+        refused=refused,
+        notes=dataset.notes,
     )
 
 
-def damaged(dataset: Dataset, report: Progress) -> dict[int, str]:
-    """Reasons by image, of the images that can't be decoded."""
+def sides(dataset: Dataset, data: Data, seed: int) -> tuple[Sides | None, str]:
+    """The two sides of a run's split, and why a run would refuse it. Where only classes of one image are refused, the others have sides."""
+    images = np.arange(len(dataset))
+    try:
+        return both_sides(divided(dataset, data, seed), images), ""
+    except ValueError as problem:
+        refused = str(problem)
+    counts = np.bincount(dataset.labels, minlength=dataset.num_classes)
+    images = np.flatnonzero(counts[dataset.labels] > 1)
+    if data.split != "stratified" or len(images) in (0, len(dataset)):
+        return None, refused
+    kept, labels = np.unique(dataset.labels[images], return_inverse=True)
+    rest = replace(
+        dataset,
+        paths=tuple(dataset.paths[image] for image in images),
+        labels=labels,
+        class_names=tuple(dataset.class_names[label] for label in kept),
+    )
+    return both_sides(divided(rest, data, seed), images), refused
 
-    def reason(image: int) -> str:
+
+def divided(dataset: Dataset, data: Data, seed: int) -> Split:
+    """By images; where the data set's own parts, or `half`, divide by class, by those. Raises ValueError as the splits do."""
+    if data.split != "stratified":
         try:
-            decode(dataset.root / dataset.paths[image], None if dataset.boxes is None else dataset.boxes[image])
+            return make_disjoint_split(dataset, method=data.split, valid_fraction=0.0)
+        except ValueError:
+            if data.split == "half":
+                raise
+    return make_split(dataset, method=data.split, test_fraction=data.test_fraction, seed=seed)
+
+
+def both_sides(split: Split, images: np.ndarray) -> Sides:
+    """Image indices of the data set, for a split of these of its images."""
+    looked_up = split.train if split.leaves_one_out else np.union1d(split.train, split.gallery)
+    return Sides(images[looked_up], images[split.test])
+
+
+def decoded(dataset: Dataset, report: Progress) -> tuple[dict[str, str], dict[str, str]]:
+    """By path, why an image can't be decoded, and the digests of the pixels of the others."""
+
+    def look(image: int) -> tuple[str, str]:
+        try:
+            picture = decode(dataset.root / dataset.paths[image], None if dataset.boxes is None else dataset.boxes[image])
         except Unreadable as problem:
-            return problem.reason
-        return ""
+            return problem.reason, ""
+        return "", f"{picture.size} {xxhash.xxh3_128_hexdigest(picture.tobytes())}"
 
-    found: dict[int, str] = {}
+    reasons: dict[str, str] = {}
+    pixels: dict[str, str] = {}
     with ThreadPoolExecutor() as pool:
-        for image, problem in enumerate(pool.map(reason, range(len(dataset)))):
-            if problem:
-                found[image] = problem
+        for image, (reason, digest) in enumerate(pool.map(look, range(len(dataset)))):
+            if reason:
+                reasons[dataset.paths[image]] = reason
+            else:
+                pixels[dataset.paths[image]] = digest
             report("decoding images", image + 1, len(dataset))
-    return found
+    return reasons, pixels
 
 
-def copies(dataset: Dataset) -> Copies:
+def equal(digests: dict[str, str]) -> Copies:
+    """The groups of paths with one digest."""
     groups: dict[str, list[str]] = defaultdict(list)
-    for path, digest in zip(dataset.paths, dataset.digests, strict=True):
+    for path, digest in digests.items():
         groups[digest].append(path)
     return tuple(tuple(group) for group in groups.values() if len(group) > 1)
 
 
-def across(dataset: Dataset, duplicates: Copies, split: TrainTest) -> Copies:
+def united(duplicates: Copies, resaved: Copies) -> Copies:
+    """Groups of either kind, by their first paths; a group of equal files is left out where it is part of one of equal pixels."""
+    larger = {path: set(group) for group in resaved for path in group}
+    alone = (group for group in duplicates if not set(group) <= larger.get(group[0], set()))
+    return tuple(sorted((*alone, *resaved)))
+
+
+def across(dataset: Dataset, groups: Copies, split: TrainTest) -> Copies:
     train, test = ({dataset.paths[image] for image in side} for side in (split.train, split.test))
-    return tuple(group for group in duplicates if not train.isdisjoint(group) and not test.isdisjoint(group))
+    return tuple(group for group in groups if not train.isdisjoint(group) and not test.isdisjoint(group))
 
 
 def render(report: Report) -> "RenderableType":
@@ -126,25 +215,43 @@ def render(report: Report) -> "RenderableType":
 
     per_class = f"{report.fewest} to {report.most} in a class, median {report.median:g}"
     heads = [Text(f"{report.name}: {report.num_images:,} images, {report.num_classes:,} classes, {per_class}", style="bold")]
-    equal = [" = ".join(group) for group in report.duplicates]
     found = [
+        *report.notes,
+        *finding("faults, for which a run stops", report.faults, shown=len(report.faults)) * bool(report.faults),
+        *single_finding(report),
         *finding("images that can't be decoded", [f"{damage.path}: {damage.reason}" for damage in report.unreadable]),
-        *finding("groups of exact copies", equal),
-        *finding("of these with more than one class", [" = ".join(group) for group in report.conflicting]),
+        *finding("groups of exact copies", joined(report.duplicates)),
+        *finding("groups of the same pixels in other bytes", joined(report.resaved)),
+        *["all images have the same pixels: nothing can tell their classes apart"] * report.one_picture,
+        *finding("of these with more than one class", joined(report.conflicting)),
         *split_finding(report),
     ]
     verdict = Text("There are problems.", style="red") if report.problems else Text("No problems.", style="green")
     return Group(*heads, *(Text(line) for line in found), verdict)
 
 
+def joined(groups: Copies) -> list[str]:
+    """Each group on a line, with its first paths."""
+    return [" = ".join(group[:SHOWN]) + (f" = {len(group) - SHOWN} more" if len(group) > SHOWN else "") for group in groups]
+
+
+def single_finding(report: Report) -> list[str]:
+    """A class of one image can be looked up or ask, not both."""
+    if not report.single:
+        return []
+    what = "classes of one image, which is either looked up or asks"
+    return [*finding(what, report.single), "  add images to them, or divide by class (protocol class_disjoint)"]
+
+
 def split_finding(report: Report) -> list[str]:
+    refused = [f"a run refuses this split: {report.refused}"] * bool(report.refused)
     if report.across_split is None:
-        return ["of these on both sides of the split: not checked, no split given"]
-    return finding("of these on both sides of the split", [" = ".join(group) for group in report.across_split])
+        return [*refused, "of these on both sides of the split: not checked, no split given"]
+    return [*refused, *finding("of these on both sides of the split", joined(report.across_split))]
 
 
-def finding(what: str, cases: Iterable[str]) -> list[str]:
+def finding(what: str, cases: Iterable[str], shown: int = SHOWN) -> list[str]:
     """A line with the count, then the first cases."""
-    listed = list(cases)
-    more = [f"  and {len(listed) - SHOWN} more"] if len(listed) > SHOWN else []
-    return [f"{what}: {len(listed)}", *(f"  {case}" for case in listed[:SHOWN]), *more]
+    listed: Sequence[str] = list(cases)
+    more = [f"  and {len(listed) - shown} more"] if len(listed) > shown else []
+    return [f"{what}: {len(listed)}", *(f"  {case}" for case in listed[:shown]), *more]
