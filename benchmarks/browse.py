@@ -5,6 +5,7 @@
 The images are drawn small (as many, in as many classes, as CUB-200-2011 has), the run trains one epoch. Writes reports/speed/browse.json and .md.
 """
 
+import re
 import signal
 import subprocess
 import sys
@@ -18,7 +19,6 @@ import numpy as np
 from common import each_in_turn, facts, median_spread, options_of, table, write
 from PIL import Image
 
-from dml_bench.browse.database import free_port
 from dml_bench.experiments import resolve
 from dml_bench.runner import Request, run
 
@@ -52,26 +52,19 @@ def trained(folder: Path, root: Path) -> Path:
 
 def opening(folder: Path, cache: Path) -> float:
     """Seconds from the command to the page's first byte; the app is then closed."""
-    port = free_port()
-    command = [sys.executable, "-m", "dml_bench", "browse", str(folder), "--no-open", "--port", str(port), "--cache-dir", str(cache)]
+    command = [sys.executable, "-m", "dml_bench", "browse", str(folder), "--no-open", "--cache-dir", str(cache)]
     start = time.perf_counter()
-    with subprocess.Popen(command, start_new_session=True) as app:
+    with subprocess.Popen(command, start_new_session=True, stdout=subprocess.PIPE, text=True) as app:
+        assert app.stdout
         try:
-            while not answers(port):
-                if app.poll() is not None:
-                    raise SystemExit("the app ended before it was there")
-                time.sleep(0.1)
-            return time.perf_counter() - start
+            url = next((found[0] for line in app.stdout if (found := re.search(r"http://127\.0\.0\.1:\S+", line))), "")
+            if not url:
+                raise SystemExit("the app ended before it was there")
+            keeping_the_token = urllib.request.build_opener(urllib.request.HTTPCookieProcessor())
+            with keeping_the_token.open(url, timeout=60):
+                return time.perf_counter() - start
         finally:
             app.send_signal(signal.SIGTERM)  # a shell that starts things by `&` makes them deaf to SIGINT
-
-
-def answers(port: int) -> bool:
-    try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=5) as page:
-            return page.status == 200
-    except OSError:
-        return False
 
 
 def main() -> None:

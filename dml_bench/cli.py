@@ -827,7 +827,7 @@ def wandb_sync(run: RunFolderPath) -> None:
 def browse_(
     run: RunFolderPath,
     port: Annotated[int, typer.Option(help="Where the app listens; by default 5151 or another free one.", show_default=False, min=0)] = 0,
-    address: Annotated[str, typer.Option(help="Whom it listens to; 127.0.0.1 is this machine only.")] = "127.0.0.1",
+    address: Annotated[str, typer.Option(help="Bind address; 127.0.0.1 serves this machine only.")] = "127.0.0.1",
     no_open: Annotated[bool, typer.Option("--no-open", help="Open no browser, e.g. in an ssh session.")] = False,
     data_dir: Annotated[Path | None, typer.Option(help="Where the run's images lie now, if they were moved.")] = None,
     cache_dir: CacheDir = DEFAULT_CACHE,

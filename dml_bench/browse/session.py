@@ -3,15 +3,19 @@
 import hashlib
 import json
 import os
+import secrets
 import signal
+import socket
 import time
 import webbrowser
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from dml_bench.browse import app
-from dml_bench.browse.database import URI, Place, free_port, served
+from dml_bench.browse.database import URI, Place, served
+from dml_bench.browse.server import Guard, is_loopback, listener
 from dml_bench.browse.table import Images, read_images
 from dml_bench.browse.twins import near_duplicates
 from dml_bench.gallery.store import open_run
@@ -24,7 +28,6 @@ PORT = 5151
 """Where FiftyOne is usually found."""
 FORMAT = 1
 """Of what is written into the dataset: another one makes it anew."""
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -49,16 +52,22 @@ def browse(request: Request) -> None:
     for ended in (signal.SIGTERM, signal.SIGHUP):  # as an ssh session that breaks off does
         signal.signal(ended, signal.default_int_handler)
     run = open_run(request.run)
-    port = chosen_port(request)
-    place, name = place_of(run, request.cache_dir), dataset_name(run)
-    with place.lock(), served(place) as uri, app.connected(uri):
+    place, name, token = place_of(run, request.cache_dir), dataset_name(run), secrets.token_urlsafe(24)
+    with chosen_listener(request) as listening, place.lock(), served(place) as uri, app.connected(uri):
         prepare(run, name, request)
-        with app.opened(name, request.address, port) as url:
+        port = listening.getsockname()[1]
+
+        def guarded(application: Any, files: list[str]) -> Guard:
+            return Guard(application, files=files, address=request.address, port=port, token=token)
+
+        def ready() -> None:
+            url = f"http://{f'[{request.address}]' if ':' in request.address else request.address}:{port}/?token={token}"
             request.say(f"{name} at {url}")
-            request.say(welcome(request, port))
+            request.say(welcome(request, port, token))
             if request.opens_browser:
                 webbrowser.open(url)
-            wait()
+
+        app.serve(name, listening, guarded, ready)
 
 
 def prepare(run: FinishedRun, name: str, request: Request) -> None:
@@ -115,26 +124,17 @@ def require_files(images: Images) -> None:
         raise ValueError(f"none of the run's images is where it was, e.g. {images.paths[0]}: say where they are with --data-dir DIR")
 
 
-def chosen_port(request: Request) -> int:
-    """A free one: FiftyOne would join whatever app already listens there. Raises ValueError where the one asked for is taken."""
+def chosen_listener(request: Request) -> socket.socket:
+    """At the port that is asked for, else at FiftyOne's own or any free one. Raises ValueError where the one asked for is taken."""
     if request.port:
-        return free_port(request.port, request.address)
+        return listener(request.port, request.address)
     try:
-        return free_port(PORT, request.address)
+        return listener(PORT, request.address)
     except ValueError:
-        return free_port(0, request.address)
+        return listener(0, request.address)
 
 
-def welcome(request: Request, port: int) -> str:
-    if request.address not in LOOPBACK:
-        return f"Anyone who reaches {request.address}:{port} can read files of this machine through it. Ctrl-C ends."
-    return f"From another machine: ssh -N -L {port}:127.0.0.1:{port} HOST, then http://localhost:{port}. Ctrl-C ends."
-
-
-def wait() -> None:
-    """Until Ctrl-C."""
-    try:
-        while True:
-            time.sleep(3600)
-    except KeyboardInterrupt:
-        return
+def welcome(request: Request, port: int, token: str) -> str:
+    if not is_loopback(request.address):
+        return "Anyone who has this address sees the images and can change tags and views; it travels unencrypted. Ctrl-C ends."
+    return f"From another machine: ssh -N -L {port}:127.0.0.1:{port} HOST, then http://localhost:{port}/?token={token}. Ctrl-C ends."

@@ -1,0 +1,147 @@
+"""Who may ask FiftyOne's server for what: only who has the token, only on this machine's own names, only the files of the dataset.
+
+FiftyOne's own server gives any file that its user may read to whoever reaches its port, which every user of the machine does, and every web
+page that the user visits, by a host name of its own that leads to 127.0.0.1 (DNS rebinding).
+"""
+
+import hmac
+import socket
+from collections.abc import Awaitable, Callable, Iterable
+from http.cookies import CookieError, SimpleCookie
+from ipaddress import ip_address
+from typing import Any, TypeAlias
+from urllib.parse import parse_qsl, urlsplit
+
+__all__ = ["Guard", "is_loopback", "listener"]
+
+Scope: TypeAlias = dict[str, Any]
+Send: TypeAlias = Callable[[dict[str, Any]], Awaitable[None]]
+Asgi: TypeAlias = Callable[[Scope, Any, Send], Awaitable[None]]
+
+KEPT_APART = {
+    b"cross-origin-resource-policy": b"same-origin",
+    b"x-frame-options": b"SAMEORIGIN",
+    b"referrer-policy": b"no-referrer",
+}
+"""Headers of every answer: other sites' pages can't show it, and are not told its address."""
+
+
+class Guard:
+    """An ASGI application around another, which is asked nothing that is refused.
+
+    Args:
+        app: the application.
+        files: paths, as the application is asked for them by the parameter `filepath`.
+        address: where the server listens. One that other machines reach is also asked by its number and by this machine's name.
+        port: where the server listens, to tell cookies of several apart.
+        token: the secret. A page that is opened with `?token=` gets it as a cookie and is loaded again without.
+    """
+
+    def __init__(self, app: Asgi, *, files: Iterable[str], address: str, port: int, token: str):
+        self.app = app
+        self.files = frozenset(files)
+        self.names = {"localhost"} if is_loopback(address) else {"localhost", address, socket.gethostname(), socket.getfqdn()}
+        self.numbers = not is_loopback(address)
+        self.cookie = f"dml-bench-{port}"
+        self.token = token
+
+    async def __call__(self, scope: Scope, receive: Any, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self.app(scope, receive, send)
+        elif scope["type"] != "http":
+            await send({"type": "websocket.close", "code": 1008})  # FiftyOne has none
+        else:
+            await self.answer(scope, receive, send)
+
+    async def answer(self, scope: Scope, receive: Any, send: Send) -> None:
+        headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
+        asked = parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True)
+        if reason := self.stranger(headers):
+            await refuse(send, 403, reason)
+        elif any(name == "token" and self.is_token(value) for name, value in asked) and scope["method"] == "GET":
+            kept = f"{self.cookie}={self.token}; Path=/; HttpOnly; SameSite=Lax"
+            await reply(send, 303, "", {"location": "/", "set-cookie": kept})
+        elif not self.is_token(self.token_of(headers)):
+            await refuse(send, 403, "open the address that dml-bench browse printed, with its token")
+        elif any(name == "filepath" and value not in self.files for name, value in asked):  # whatever the route: routes have many spellings
+            await refuse(send, 404, "this is no file of the dataset")
+        else:
+            await self.app(scope, receive, kept_apart(send))
+
+    def stranger(self, headers: dict[str, str]) -> str:
+        """Why a request is not answered whatever it asks for; empty where it may be."""
+        host = headers.get("host", "")
+        if not self.is_ours(host):
+            return f"{host!r} is no name of this server: ask it by the address that dml-bench browse printed"
+        origin = headers.get("origin")
+        elsewhere = headers.get("sec-fetch-site") in ("cross-site", "same-site") and headers.get("sec-fetch-mode") != "navigate"
+        if elsewhere or (origin is not None and urlsplit(origin).netloc.lower() != host.lower()):
+            return "pages of other sites may not ask this server"
+        return ""
+
+    def is_ours(self, host: str) -> bool:
+        """Whether a Host header has a name that nobody else can have made lead here."""
+        try:
+            name = urlsplit(f"//{host}").hostname or ""
+        except ValueError:
+            return False
+        return name in self.names or is_loopback(name) or (self.numbers and is_number(name))
+
+    def token_of(self, headers: dict[str, str]) -> str:
+        try:
+            found = SimpleCookie(headers.get("cookie", "")).get(self.cookie)
+        except CookieError:
+            return ""
+        return found.value if found else ""
+
+    def is_token(self, text: str) -> bool:
+        return hmac.compare_digest(text.encode(), self.token.encode())
+
+
+def kept_apart(send: Send) -> Send:
+    """Send answers that only pages of this server can use."""
+
+    async def sent(message: dict[str, Any]) -> None:
+        if message["type"] == "http.response.start":
+            others = [
+                (name, value)
+                for name, value in message.get("headers", [])
+                if name.lower() not in KEPT_APART and not name.lower().startswith(b"access-control-")
+            ]
+            message = message | {"headers": [*others, *KEPT_APART.items()]}
+        await send(message)
+
+    return sent
+
+
+async def refuse(send: Send, status: int, reason: str) -> None:
+    await reply(send, status, f"dml-bench browse: {reason}\n", {"content-type": "text/plain; charset=utf-8"})
+
+
+async def reply(send: Send, status: int, text: str, headers: dict[str, str]) -> None:
+    body = text.encode()
+    told = [(name.encode(), value.encode()) for name, value in (headers | {"content-length": str(len(body))}).items()]
+    await send({"type": "http.response.start", "status": status, "headers": [*told, *KEPT_APART.items(), (b"cache-control", b"no-store")]})
+    await send({"type": "http.response.body", "body": body})
+
+
+def is_loopback(name: str) -> bool:
+    """Whether an address or a name reaches this machine only."""
+    return name == "localhost" or (is_number(name) and ip_address(name).is_loopback)
+
+
+def is_number(name: str) -> bool:
+    try:
+        ip_address(name)
+    except ValueError:
+        return False
+    return True
+
+
+def listener(wanted: int = 0, address: str = "127.0.0.1") -> socket.socket:
+    """A socket that listens at a port, or at any free one for 0. Raises ValueError where it is taken."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    try:
+        return socket.create_server((address, wanted), family=family)
+    except (OSError, OverflowError) as error:
+        raise ValueError(f"port {wanted} of {address} can't be used ({error}): choose another with --port") from None
