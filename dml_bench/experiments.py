@@ -71,6 +71,7 @@ def read(path: Path, chain: tuple[Path, ...] = ()) -> dict[str, Any]:
         raise ValueError(f"{path} can't be read: its values are nested too deeply") from None
     if not isinstance(table, dict):
         raise ValueError(f"{path} can't be read: a table of keys and values is wanted")
+    table.pop("digest", None)  # of a run's experiment.json, which people may change
     parent = table.pop("extends", None)
     if parent is None:
         table.setdefault("name", path.stem)

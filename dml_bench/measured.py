@@ -105,22 +105,23 @@ def read_folder(path: Path) -> FinishedRun:
 
 
 def described(path: Path) -> tuple[Experiment, RunFolder]:
+    description = path / "experiment.json"
+    table = read_json(description)
     try:
-        experiment = load(read_json(path / "experiment.json"))
+        experiment = load(table)
     except ValueError as error:
-        raise ValueError(f"{path} can't be read: {error}") from None
+        raise ValueError(f"{description} can't be read: {error}") from None
     folder = RunFolder(path.parent, experiment, path.parent.name)
     folder.path = path  # wherever it was moved to
     return experiment, folder
 
 
 def progress(folder: RunFolder) -> str:
-    """How far a run came that has no summary."""
-    try:
-        last = folder.records()[-1]
-        return f"stopped in phase {last['phase']} after epoch {last['epoch']} of {folder.experiment.train.epochs}"
-    except (ValueError, LookupError):
+    """How far a run came that has no summary. Raises ValueError where its record can't be read."""
+    records = folder.records()
+    if not records:
         return "stopped before its first epoch ended"
+    return f"stopped in phase {records[-1]['phase']} after epoch {records[-1]['epoch']} of {folder.experiment.train.epochs}"
 
 
 def run_folders(path: Path) -> list[Path]:

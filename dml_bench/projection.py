@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from dml_bench.evaluation.neighbours import flat_index, search
-from dml_bench.files import write_atomically
+from dml_bench.files import Damaged, check, write_tensors
 
 __all__ = ["aligned", "project"]
 
@@ -100,12 +100,14 @@ def digest(embeddings: np.ndarray) -> str:
 
 def read(path: Path) -> tuple[np.ndarray, dict[str, str]]:
     """A kept map and what it is of; nothing where there is none that can be read."""
-    from safetensors import SafetensorError, safe_open
+    from safetensors import safe_open
 
     try:
+        check(path)
         with safe_open(path, "numpy") as file:
-            return file.get_tensor("points"), file.metadata() or {}
-    except (OSError, SafetensorError):
+            points, facts = file.get_tensor("points"), file.metadata()
+        return points, {name: facts[name] for name in ("fitted", "put into it")}
+    except (OSError, KeyError, Damaged):
         return np.empty((0, 2), np.float32), {}
 
 
@@ -113,5 +115,4 @@ def write(path: Path, points: np.ndarray, facts: dict[str, str]) -> None:
     from safetensors.numpy import save
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    data = save({"points": np.ascontiguousarray(points, np.float32)}, metadata=facts)
-    write_atomically(path, lambda file: file.write(data))
+    write_tensors(path, save({"points": np.ascontiguousarray(points, np.float32)}), **facts)

@@ -8,9 +8,9 @@ runs/<experiment>/<dataset>/seed-<n>/
 """
 
 import hashlib
-import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -23,11 +23,22 @@ from dml_bench.data.datasets import Dataset
 from dml_bench.data.identity import OtherData, differing_data
 from dml_bench.drafts import remove, sweep, whole_files
 from dml_bench.evaluation.neighbours import Neighbours
-from dml_bench.files import defined, json_line, write_atomically, write_json
+from dml_bench.files import Damaged, Shape, defined, write_atomically, write_json, write_json_lines
+from dml_bench.files import read_json as read_whole
+from dml_bench.files import read_json_lines as read_whole_lines
 
 __all__ = ["SCHEMA_VERSION", "Occupied", "RunFolder"]
 
 SCHEMA_VERSION = 1
+REMEDY = "--force redoes the run"
+SUMMARY: Shape = {
+    "files": {...: str},
+    "dataset": {"name": str, "root": str, "fingerprint": str},
+    "split": {"fingerprint": str},
+    "cost": dict,
+}
+BEGUN: Shape = {"dataset": {"fingerprint": str}, "split": {"fingerprint": str}, "wandb_id": str, "sessions": [dict]}
+RECORD: Shape = {"phase": str, "epoch": int}
 
 
 class Occupied(ValueError):
@@ -77,8 +88,8 @@ class RunFolder:
     def other_data(self, dataset: Dataset) -> str:
         """How the data of the folder's run differ from these, in words; empty where they don't, or it has got to no data yet."""
         path = self.path / "summary.json"
-        told = read_json(path) if path.exists() else self.environment
-        return differing_data(told, self.experiment, dataset) if "dataset" in told else ""
+        told = read_json(path, SUMMARY) if path.exists() else self.begun
+        return differing_data(told, self.experiment, dataset) if told else ""
 
     def require_data(self, dataset: Dataset) -> None:
         """Raises OtherData where the folder holds a run that has trained, on other data than these."""
@@ -100,20 +111,28 @@ class RunFolder:
 
     @property
     def environment(self) -> dict[str, Any]:
+        return self._environment({"sessions": [dict]})
+
+    @property
+    def begun(self) -> dict[str, Any]:
+        """The environment of a run that is to go on: with its images, its split and its W&B id; empty where it has not begun."""
+        return self._environment(BEGUN)
+
+    def _environment(self, shape: Shape) -> dict[str, Any]:
         path = self.path / "environment.json"
-        return read_json(path) if path.exists() else {}
+        return read_json(path, shape) if path.exists() else {}
 
     def write_environment(self, environment: dict[str, Any]) -> None:
         write_json(self.path / "environment.json", environment)
 
-    def write_records(self, records: Iterable[dict[str, Any]]) -> None:
+    def write_records(self, records: Sequence[dict[str, Any]]) -> None:
         """metrics.jsonl anew: one line per epoch of each phase, in the order they happened."""
-        lines = "".join(map(json_line, records))
-        write_atomically(self.path / "metrics.jsonl", lambda file: file.write(lines.encode()))
+        write_json_lines(self.path / "metrics.jsonl", records)
 
     def records(self) -> list[dict[str, Any]]:
         path = self.path / "metrics.jsonl"
-        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+        with remedied(path):
+            return read_whole_lines(path, RECORD) if path.exists() else []
 
     def phase(self, name: str) -> Path:
         path = self.path / name
@@ -125,11 +144,10 @@ class RunFolder:
         path = self.path / "summary.json"
         if not path.exists():
             return None
-        summary = read_json(path)
-        if summary.get("schema_version") != SCHEMA_VERSION:
-            raise ValueError(
-                f"{path} has schema version {summary.get('schema_version')}, this program reads {SCHEMA_VERSION}; --force redoes the run"
-            )
+        version = read_json(path).get("schema_version")
+        if version != SCHEMA_VERSION:
+            raise ValueError(f"{path} has schema version {version}, this program reads {SCHEMA_VERSION}; {REMEDY}")
+        summary: dict[str, Any] = read_json(path, SUMMARY)
         check_digests(self.path, summary["files"])
         return summary
 
@@ -167,11 +185,30 @@ def differing(theirs: dict[str, Any], mine: dict[str, Any], prefix: str = "") ->
     return keys
 
 
-def read_json(path: Path) -> Any:
+@contextmanager
+def remedied(path: Path) -> Iterator[None]:
+    """What can't be read of a run is said with what to do about it."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{path} can't be read ({error}); --force redoes the run") from None
+        yield
+    except Damaged as problem:
+        raise ValueError(f"{problem}; {REMEDY}") from None
+    except OSError as problem:
+        raise ValueError(f"{path} can't be read: {problem.strerror}; {REMEDY}") from None
+
+
+def read_json(path: Path, shape: Shape = dict) -> Any:
+    """A file of JSON in a run folder. Raises ValueError where it is not what was written, or not of the shape."""
+    with remedied(path):
+        return read_whole(path, shape)
+
+
+def last_session(folder: Path, *keys: str) -> dict[str, Any]:
+    """What the last process that worked on a run said of itself: these keys at least. Raises ValueError where it did not."""
+    path = folder / "environment.json"
+    sessions: list[dict[str, Any]] = read_json(path, {"sessions": [dict.fromkeys(keys, object)]})["sessions"]
+    if not sessions:
+        raise ValueError(f"{path} tells of no session; {REMEDY}")
+    return sessions[-1]
 
 
 def digests(root: Path, paths: Iterable[Path]) -> dict[str, str]:
@@ -187,7 +224,7 @@ def check_digests(root: Path, wanted: dict[str, str]) -> None:
     for name, digest in wanted.items():
         path = root / name
         if not path.is_file() or digests(root, [path])[name] != digest:
-            raise ValueError(f"{path} is missing or was changed after the run; --force redoes the run")
+            raise ValueError(f"{path} is missing or was changed after the run; {REMEDY}")
 
 
 def visible(folder: Path) -> list[Path]:
@@ -204,7 +241,10 @@ def is_sealed(folder: Path) -> bool:
     """Whether the phase is complete. Raises ValueError if it was, and its files have changed since."""
     if not (folder / "complete.json").exists():
         return False
-    check_digests(folder, read_json(folder / "complete.json"))
+    wanted = read_json(folder / "complete.json", {...: str})
+    if not wanted:
+        raise ValueError(f"{folder / 'complete.json'} names no file; {REMEDY}")
+    check_digests(folder, wanted)
     return True
 
 

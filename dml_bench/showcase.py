@@ -38,7 +38,7 @@ def show(path: Path, mode: tracking.Mode, *, evidence: int = 8, explained: int =
     mirror = tracking.start(
         mode,
         directory=run.folder,
-        run_id=read_json(run.folder / "environment.json")["wandb_id"],
+        run_id=read_json(run.folder / "environment.json", {"wandb_id": str})["wandb_id"],
         name=f"{run.experiment.name} seed {run.seed}",
         group=run.experiment.name,
         config=as_table(run.experiment),

@@ -20,6 +20,7 @@ from two_processes import OWN_STATISTICS, RUNS
 from dml_bench import distributed
 from dml_bench.data.datasets import open_dataset
 from dml_bench.data.sources import open_pixels
+from dml_bench.files import read_json_lines
 from dml_bench.model.embedder import build_embedder
 from dml_bench.results import read_arrays, read_neighbours
 from dml_bench.training.watch import Watch
@@ -90,7 +91,7 @@ def told(two: Path) -> list[dict[str, Any]]:
 
 
 def records(folder: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return read_json_lines(folder / "metrics.jsonl")
 
 
 def trained(record: dict[str, Any]) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from dml_bench.config import Expectation, Train
 from dml_bench.evaluation.statistics import Interval
 from dml_bench.expectations import Judgement, Verdict, claim_in_words, judge, judge_change, judge_value
 from dml_bench.experiments import names, resolve
+from dml_bench.files import read_json_lines
 from dml_bench.measured import FinishedRun, measure, metrics_of, read_finished, read_folder
 from dml_bench.registry import UnknownName
 from dml_bench.suite.table import value_at
@@ -209,7 +210,7 @@ def test_what_is_measured_per_query_averages_to_what_a_real_run_says(drops: Fini
 
 
 def test_the_last_recorded_test_accuracy_is_the_measured_one(drops: FinishedRun):
-    records = [json.loads(line) for line in (drops.folder / "metrics.jsonl").read_text().splitlines()]
+    records = read_json_lines(drops.folder / "metrics.jsonl")
     (last,) = [record for record in records if record["phase"] == "all"]
     assert measure([drops], "test_accuracy").estimate == pytest.approx(last["test_accuracy"])
 

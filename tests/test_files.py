@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from dml_bench.files import json_line, json_text, read_csv, write_atomically, write_csv, write_json
+from dml_bench.files import json_line, json_text, read_csv, read_json, write_atomically, write_csv, write_json
 
 
 def test_a_writer_that_fails_leaves_the_old_file_and_no_other(tmp_path):
@@ -102,7 +102,8 @@ def test_rows_that_raise_while_they_are_read_leave_the_old_table(tmp_path):
 def test_json_comes_back_with_unicode(tmp_path):
     path = tmp_path / "value.json"
     write_json(path, {"class": "Häher 鳥", "drop": [0.1, None, True]})
-    assert json.loads(path.read_text(encoding="utf-8")) == {"class": "Häher 鳥", "drop": [0.1, None, True]}
+    assert read_json(path) == {"class": "Häher 鳥", "drop": [0.1, None, True]}
+    assert json.loads(path.read_text(encoding="utf-8"))["class"] == "Häher 鳥", "any program can read it"
     assert "Häher" in path.read_text(encoding="utf-8")
 
 

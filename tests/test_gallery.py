@@ -355,5 +355,5 @@ def test_a_gallery_of_other_weights_or_a_damaged_one_is_refused(run, photos, tmp
     asked = ("predict", run, photos, "--gallery", tmp_path / "mine")
     assert "was made with other weights" in refusal(monkeypatch, capsys, *asked, "--phase", "limited")
     place.path.write_bytes(place.path.read_bytes()[:1000])
-    assert "can't be read as a gallery" in refusal(monkeypatch, capsys, *asked)
+    assert f"{place.path} can't be read: it was changed after it was written" in refusal(monkeypatch, capsys, *asked)
     assert not (run / "gallery").exists()

@@ -1,6 +1,8 @@
 """The model: pixels in, unit vectors out, and first weights that are exactly those that were asked for."""
 
+import hashlib
 import importlib.util
+import shutil
 from pathlib import Path
 from urllib.error import URLError
 
@@ -244,12 +246,18 @@ def test_imagenet_weights_out_of_reach_are_an_error_with_the_ways_out_and_never_
     assert "\n" not in str(problem.value)
 
 
-def test_a_file_that_was_put_where_torch_looks_is_loaded(tmp_path, resnet18_state):
-    folder = tmp_path / "torch" / "hub" / "checkpoints"
-    folder.mkdir(parents=True)
-    torch.save(resnet18_state, folder / "resnet18-f37072fd.pth")
+def test_a_file_that_was_put_where_torch_looks_is_loaded_if_it_is_the_one_of_its_name(tmp_path, resnet18_state, monkeypatch):
+    torch.save(resnet18_state, tmp_path / "any.pth")
+    path = tmp_path / f"resnet18-{hashlib.sha256((tmp_path / 'any.pth').read_bytes()).hexdigest()[:8]}.pth"
+    shutil.move(tmp_path / "any.pth", path)
+    monkeypatch.setattr("dml_bench.model.weights.torchvision_file", lambda where: ("https://nowhere", path))
     embedder = build_embedder(experiment("model.weights=imagenet"))
     assert_filled(embedder.backbone, resnet18_state)
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=f"{path} is damaged, for its SHA-256 is not that of its name: delete it"):
+        build_embedder(experiment("model.weights=imagenet"))
 
 
 def test_a_broken_file_where_torch_looks_is_refused_by_its_name(tmp_path):

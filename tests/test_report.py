@@ -21,6 +21,7 @@ from dml_bench import cli
 from dml_bench.config import Component
 from dml_bench.evaluation.statistics import Interval, Scores, interval
 from dml_bench.evaluation.unknowns import calibration
+from dml_bench.files import read_json, write_json
 from dml_bench.measured import FinishedRun, NotFinished, read_folder
 from dml_bench.report import figures, words
 from dml_bench.report.answers import QUESTIONS, answers, verdict
@@ -72,7 +73,7 @@ def test_a_run_folder_is_read_wherever_it_was_moved_to(tmp_path):
     run = made(tmp_path / "runs", "a", queries(4, 3, 2, 4), queries(4, 3, 0, 1))
     moved = shutil.move(run.folder, tmp_path / "elsewhere")
     found = read_folder(Path(moved))
-    assert (found.experiment, found.summary) == (run.experiment, json.loads((Path(moved) / "summary.json").read_text()))
+    assert (found.experiment, found.summary) == (run.experiment, read_json(Path(moved) / "summary.json"))
 
 
 def test_without_any_run_the_error_says_what_was_looked_at_and_how_to_make_one(tmp_path):
@@ -88,9 +89,9 @@ def test_a_half_finished_run_is_named_and_the_others_are_reported(tmp_path):
     half = made(tmp_path, "a", queries(4, 3, 2, 4), queries(4, 3, 0, 1), seed=43)
     (half.folder / "summary.json").unlink()
     (half.folder / "metrics.jsonl").write_text('{"phase": "limited", "epoch": 7}\n')
-    environment = json.loads((half.folder / "environment.json").read_text())
+    environment = read_json(half.folder / "environment.json")
     dataset = {"name": "cub", "fingerprint": "d" * 64}
-    (half.folder / "environment.json").write_text(json.dumps(environment | {"dataset": dataset}))
+    write_json(half.folder / "environment.json", environment | {"dataset": dataset})
     found = gather([tmp_path])
     assert [run.seed for run in found.runs] == [42]
     [line] = found.problems
@@ -115,7 +116,7 @@ def test_a_file_that_was_changed_after_the_run_is_named_in_one_line(tmp_path):
     assert [run.experiment.name for run in found.runs] == ["a"]
     changed, unreadable = found.problems
     assert changed.startswith(f"{broken.folder}/all/neighbours.safetensors is missing or was changed after the run")
-    assert unreadable.startswith(f"{torn.folder} can't be read: {torn.folder}/experiment.json can't be read")
+    assert unreadable.startswith(f"{torn.folder}/experiment.json can't be read: it is not JSON (line 1, column 10)")
     assert "\n" not in changed + unreadable
 
 
@@ -603,9 +604,9 @@ def test_what_can_t_be_shown_is_named_and_the_rest_is_reported(tmp_path):
 def test_example_images_that_are_gone_are_named(runs, tmp_path):
     folder = shutil.copytree(runs / BASELINE, tmp_path / "runs" / BASELINE)
     path = folder / "cub" / "seed-42" / "summary.json"
-    summary = json.loads(path.read_text())
+    summary = read_json(path)
     summary["dataset"]["root"] = str(tmp_path / "moved")
-    path.write_text(json.dumps(summary))
+    write_json(path, summary)
     report([tmp_path / "runs"], tmp_path / "out", ["dml-bench", "report"])
     text = (tmp_path / "out" / "report.md").read_text(encoding="utf-8")
     assert re.search(rf"- (\d+) of \1 example images: they are not in {tmp_path}/moved any more, or can't be read", text)

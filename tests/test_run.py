@@ -16,7 +16,7 @@ from tiny import command, start, tiny, train
 
 from dml_bench.data.cache import UnreadableImages
 from dml_bench.data.sources import Pixels
-from dml_bench.results import read_neighbours
+from dml_bench.results import read_json, read_neighbours
 from dml_bench.runner import Outcome
 from dml_bench.training import loop
 from dml_bench.training import run as run_module
@@ -206,7 +206,7 @@ def test_a_finished_run_is_read_and_not_repeated_until_forced(
         patched.setattr(loop, "fit", lambda *_: pytest.fail("trained again"))
         again = train(birds, cache_dir, out)
     assert again.already_finished
-    assert again.summary == json.loads((outcome.folder / "summary.json").read_text())
+    assert again.summary == read_json(outcome.folder / "summary.json")
     before = bits(outcome.folder)
     forced = train(birds, cache_dir, out, force=True)
     assert not forced.already_finished

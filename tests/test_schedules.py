@@ -1,6 +1,5 @@
 """Learning rates from step to step, pinned by numbers and by torch's own schedulers, and Ranger's second pair of weights."""
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +9,7 @@ from handmade import photographed
 from tiny import tiny, train
 from torch import nn
 
+from dml_bench.files import read_json, read_json_lines, write_json
 from dml_bench.registry import optimizers, samplers, schedules
 from dml_bench.results import RunFolder
 from dml_bench.training import loop, state
@@ -176,7 +176,7 @@ def weights(folder: Path) -> list[bytes]:
 
 
 def records(folder: Path) -> list[dict[str, float]]:
-    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return read_json_lines(folder / "metrics.jsonl")
 
 
 @pytest.mark.parametrize(
@@ -239,9 +239,9 @@ def test_a_run_from_before_there_were_schedules_is_still_that_of_its_experiment(
     folder.claim(photographed())
     folder.write_records([{"phase": "all", "epoch": 1}])
     path = folder.path / "experiment.json"
-    old = json.loads(path.read_text())
+    old = read_json(path)
     del old["schedule"]
-    path.write_text(json.dumps(old))
+    write_json(path, old)
     folder.claim(photographed())
     with pytest.raises(ValueError, match=r"another configuration \(differs in schedule.name"):
         RunFolder(tmp_path, tiny("schedule=cosine"), "birds").claim(photographed())

@@ -1,7 +1,6 @@
 """Validation images: who they are, what they decide, and that neither queries nor held-out classes have a say in it."""
 
 import csv
-import json
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +8,7 @@ import pytest
 from tiny import tiny, train
 
 from dml_bench.data.split import Phase, make_split
+from dml_bench.files import read_json_lines
 from dml_bench.results import read_arrays
 from dml_bench.runner import Outcome
 from dml_bench.training import loop, selection
@@ -21,7 +21,7 @@ def outcome(birds: Path, cache_dir: Path, tmp_path_factory: pytest.TempPathFacto
 
 
 def records(folder: Path, phase: str) -> list[dict[str, float]]:
-    found = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    found = read_json_lines(folder / "metrics.jsonl")
     return [record for record in found if record["phase"] == phase]
 
 

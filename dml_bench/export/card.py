@@ -11,7 +11,7 @@ from dml_bench.gallery.kept import Look
 from dml_bench.gallery.store import Gallery
 from dml_bench.measured import FinishedRun, measure, metrics_of
 from dml_bench.registry import datasets
-from dml_bench.results import read_json
+from dml_bench.results import last_session
 
 __all__ = ["Agreement", "card"]
 
@@ -71,7 +71,7 @@ def model_rows(run: FinishedRun, phase: str) -> Iterator[tuple[str, str]]:
     experiment = run.experiment
     model, train = experiment.model, experiment.train
     start = {"none": "random", "source": "pretrained on drawn species"}.get(model.weights, model.weights)
-    session = read_json(run.folder / "environment.json")["sessions"][-1]
+    session = last_session(run.folder, "dml_bench", "packages", "device", "precision", "started_at")
     yield "backbone", f"{model.backbone.name}, first weights: {start}, trained: {model.trainable}"
     yield "head", f"{model.head.name}{options(model.head.options)}"
     yield "input", f"{experiment.images.size} x {experiment.images.size} pixels, {experiment.images.fit}"

@@ -5,7 +5,6 @@ Images that left the gallery stay in the file and are passed over; their positio
 """
 
 import hashlib
-import json
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
@@ -16,14 +15,25 @@ import numpy as np
 
 from dml_bench.drafts import drafted
 from dml_bench.evaluation.neighbours import Neighbours, ask, nearest, search
-from dml_bench.files import write_atomically, write_json
+from dml_bench.files import Damaged, Shape, read_json, write_atomically, write_json
 from dml_bench.gallery.index import CHUNK, Choice, Plan, build, library, narrowed, one_thread, open_mapped, tune
 from dml_bench.gallery.recall import Asked, Measured, measure
 from dml_bench.gallery.store import Gallery, Place, Step, digest_of
 
 __all__ = ["Look", "Search", "catch_up", "follow", "made", "opened", "search_all", "step_between"]
 
-FORMAT = "1"
+FORMAT = "2"
+SHAPE: Shape = {
+    "format": str,
+    "name": str,
+    "built": {...: int},
+    "images": int,
+    "vectors": int,
+    "embeddings": str,
+    "sha256": str,
+    "removed": [int],
+    "measured": {...: dict},
+}
 MOST_REMOVED = 0.25
 """Of the vectors in a kept file; with more it is built anew."""
 MOST_GROWN = 2
@@ -201,15 +211,15 @@ def write_index(path: Path, index: Any, before: Callable[[str], None] = lambda s
 def read_record(path: Path) -> Record | None:
     """None where there is none that can be read. After a crash between two writings it is that of the two that the file is of."""
     try:
-        stored = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
-        if stored.pop("format") != FORMAT:
-            return None
-        coming = stored.pop("coming", None)
-        if coming is not None and coming["sha256"] == digest_of(path):
-            stored = coming
-        return Record(**{**stored, "removed": tuple(stored["removed"])})
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        stored = read_json(path.with_suffix(".json"), SHAPE, sealed=True)
+    except (OSError, Damaged):
         return None
+    if stored.pop("format") != FORMAT:
+        return None
+    coming = stored.pop("coming", None)
+    if coming is not None and coming["sha256"] == digest_of(path):
+        stored = coming
+    return Record(**{**stored, "removed": tuple(stored["removed"])})
 
 
 def write_record(path: Path, record: Record, coming: Record | None = None) -> None:

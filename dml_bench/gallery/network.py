@@ -18,7 +18,7 @@ from dml_bench.data.images import Unreadable, decode
 from dml_bench.gallery.store import weight_files
 from dml_bench.measured import FinishedRun
 from dml_bench.model.embedder import Embedder, build_embedder
-from dml_bench.results import read_json
+from dml_bench.results import last_session
 from dml_bench.training.run import choose_device, unit
 
 __all__ = ["Embedded", "Mirrored", "Network", "Together", "trained_embedder", "trained_network"]
@@ -44,7 +44,7 @@ class Network:
         check_views(run)
         self.view = View(experiment.images.fit, experiment.images.size)
         self.batch_size = experiment.train.batch_size
-        self.precision = read_json(run.folder / "environment.json")["sessions"][-1]["precision"]
+        self.precision = last_session(run.folder, "precision")["precision"]
         self.device = choose_device(device)
         self.embedder = trained_network(run, phase).to(self.device)
 

@@ -19,7 +19,7 @@ from typing import Literal
 import numpy as np
 from filelock import FileLock, Timeout
 
-from dml_bench.files import read_csv, write_atomically
+from dml_bench.files import Damaged, from_json, is_sealed, read_csv, write_tensors
 from dml_bench.measured import FinishedRun, read_folder
 from dml_bench.names import composed, spelling
 from dml_bench.registry import UnknownName, near_miss
@@ -39,9 +39,9 @@ __all__ = [
     "weights_digest",
 ]
 
-FORMAT = "2"
-READ = ("1", "2")
-"""In the first, the entries were metadata, of which safetensors allows 100 MB: some 600,000 images."""
+FORMAT = "3"
+UNSEALED_FORMATS = ("1", "2")
+"""Of earlier versions. In the first, the entries were metadata, of which safetensors allows 100 MB: some 600,000 images."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,17 +170,19 @@ class Place:
         from safetensors import SafetensorError, safe_open
 
         try:
+            with open(self.path, "rb") as content:
+                formats = (FORMAT,) if is_sealed(self.path, content) else UNSEALED_FORMATS
             with safe_open(self.path, "numpy") as file:
                 facts = file.metadata() or {}
-                rows = facts["entries"] if "entries" in facts else file.get_tensor("entries").tobytes()
+                rows = facts["entries"].encode() if "entries" in facts else file.get_tensor("entries").tobytes()
+            if facts["format"] not in formats:
+                raise Damaged(self.path, f"it has format {facts['format']} instead of {' or '.join(formats)}")
             embeddings = mapped(self.path, "embeddings")
-            entries = tuple(Entry(*row) for row in json.loads(rows))
-        except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
+            entries = tuple(Entry(*row) for row in from_json(self.path, rows))
+        except Damaged as problem:
+            raise ValueError(f"{problem}; remove it and enrol anew") from None
+        except (OSError, SafetensorError, KeyError, TypeError) as error:
             raise ValueError(f"{self.path} can't be read as a gallery ({error}): remove it and enrol anew") from None
-        if facts.get("format") not in READ:
-            raise ValueError(
-                f"{self.path} has format {facts.get('format')}, this program reads {' and '.join(READ)}: remove it and enrol anew"
-            )
         if facts.get("weights") != weights_digest(self.run, self.phase):
             raise ValueError(
                 f"{self.path} was made with other weights than those of {self.run.folder}, phase {self.phase}: "
@@ -209,8 +211,7 @@ class Place:
             "embeddings": np.ascontiguousarray(gallery.embeddings, np.float32),
             "entries": np.frombuffer(rows.encode(), np.uint8),
         }
-        data = save(tensors, metadata=facts)
-        write_atomically(self.path, lambda file: file.write(data))
+        write_tensors(self.path, save(tensors), **facts)
 
 
 def open_run(path: Path) -> FinishedRun:

@@ -1,6 +1,8 @@
 """Where a backbone's first weights come from. What can't be reached is an error with the ways out, never a random start."""
 
+import hashlib
 import importlib.util
+import re
 import urllib.request
 from http.client import HTTPException
 from pathlib import Path
@@ -16,6 +18,7 @@ from dml_bench.registry import Entry
 
 __all__ = ["load_backbone", "read_state", "torchvision_file"]
 
+NAMED_DIGEST = re.compile(r"(^|-)(?P<digest>[0-9a-f]{8}|[0-9a-f]{64})(\.|$)")
 WAYS_OUT = (
     "or --set model.weights=none (random start), --demo (drawn birds, no download), "
     "or --set model.backbone=efficientnet_lite0 (weights come with a package)"
@@ -105,6 +108,7 @@ def _torchvision(name: str, where: str) -> dict[str, Tensor]:
     socket.setdefaulttimeout(15)
     try:
         if path.is_file():
+            require_named_digest(path)
             return read_state(path)
         return torch.hub.load_state_dict_from_url(url, map_location="cpu", progress=False, check_hash=True, weights_only=True)
     except (OSError, HTTPException, RuntimeError) as error:
@@ -113,6 +117,16 @@ def _torchvision(name: str, where: str) -> dict[str, Tensor]:
         ) from None
     finally:
         socket.setdefaulttimeout(timeout)
+
+
+def require_named_digest(path: Path) -> None:
+    """Raises ValueError where a file is not the one whose SHA-256 is, or begins, as its name says. Torch and Hugging Face's hub name files
+    so, and look at their bytes only when they download them."""
+    named = NAMED_DIGEST.search(path.resolve().name)
+    with open(path, "rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    if named and not digest.startswith(named["digest"]):
+        raise ValueError(f"{path} is damaged, for its SHA-256 is not that of its name: delete it, and it is downloaded again")
 
 
 def _package(name: str, package: str) -> dict[str, Tensor]:
@@ -137,6 +151,7 @@ def _timm(name: str, where: str) -> dict[str, Tensor]:
     config = timm.get_pretrained_cfg(model).to_dict()
     try:
         if path := _timm_file(config):
+            require_named_digest(Path(path))
             overlay = {"file": path} if config.get("hf_hub_filename") else {"file": path, "custom_load": False}
         else:
             overlay = {}

@@ -65,19 +65,25 @@ def gather(paths: Sequence[Path]) -> Gathered:
 def add(found: Gathered, path: Path) -> None:
     """Read one folder into `found`. What can't be used is said in one line, never raised."""
     try:
-        run = read_folder(path)
-    except NotFinished as reason:
-        found.problems.append(str(reason))
-        experiment, folder = described(path)
-        if (dataset := folder.environment.get("dataset")) is not None:
-            found.unfinished.append(Unfinished(experiment, key_of(experiment, dataset), f"not finished ({progress(folder)})"))
+        try:
+            run = read_folder(path)
+        except NotFinished as reason:
+            found.problems.append(str(reason))
+            add_unfinished(found, path)
+            return
     except ValueError as reason:
         found.problems.append(" ".join(str(reason).split()))
+        return
+    if why := why_not_beside(run, found.runs):
+        found.problems.append(f"{path} is left out: {why}")
     else:
-        if why := why_not_beside(run, found.runs):
-            found.problems.append(f"{path} is left out: {why}")
-        else:
-            found.runs.append(run)
+        found.runs.append(run)
+
+
+def add_unfinished(found: Gathered, path: Path) -> None:
+    experiment, folder = described(path)
+    if (dataset := folder.environment.get("dataset")) is not None:
+        found.unfinished.append(Unfinished(experiment, key_of(experiment, dataset), f"not finished ({progress(folder)})"))
 
 
 def why_not_beside(run: FinishedRun, others: Sequence[FinishedRun]) -> str:

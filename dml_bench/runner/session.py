@@ -21,7 +21,7 @@ from dml_bench.evaluation.answers import Answers
 from dml_bench.evaluation.metrics import precision_at_1
 from dml_bench.evaluation.retrieval import Retrieval
 from dml_bench.evaluation.statistics import Scores, interval
-from dml_bench.files import write_csv
+from dml_bench.files import Damaged, write_csv
 from dml_bench.results import RunFolder
 from dml_bench.runner.answering import answer, answer_together
 from dml_bench.runner.opening import phases_of
@@ -75,7 +75,7 @@ class Session:
             "middle_only": list(self.pixels.train_cache.cut),
             "unseen_classes": [self.dataset.class_names[label] for label in self._unseen()],
         }
-        before = self.folder.environment
+        before = self.folder.begun
         if before:
             for what in ("dataset", "split"):
                 then, now = (each[what]["fingerprint"][:12] for each in (before, facts))
@@ -218,8 +218,7 @@ class Session:
         )
         unfinished = member.folder / "state.pt"
         if distributed.told(unfinished.exists):
-            state.load(run, unfinished)
-            self._record(run)
+            self._resume(run, unfinished)
         if not self.records and self.mirror.listening and self.experiment.model.trainable == "all":
             with distributed.alone():
                 self.mirror.picture("training_batch", contact_sheet(run))
@@ -227,6 +226,13 @@ class Session:
         self.watch.phase(member.phase.name, member.experiment.train.epochs, sum(map(len, epoch_batches(run, 1))))
         loop.fit(run, lambda run: self._keep(run, unfinished))
         return run
+
+    def _resume(self, run: Run, unfinished: Path) -> None:
+        try:
+            state.load(run, unfinished)
+        except Damaged as problem:
+            raise ValueError(f"{problem}; delete it to train phase {run.phase.name} anew") from None
+        self._record(run)
 
     def _judged(self, phase_folder: Path) -> np.ndarray | None:
         """(images) what the judges of a phase hold its training images to be; None where it has none."""

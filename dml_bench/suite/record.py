@@ -7,13 +7,17 @@ from pathlib import Path
 from typing import Any
 
 from dml_bench.console import duration
-from dml_bench.files import write_json
+from dml_bench.files import Damaged, Shape, read_json, write_json
 from dml_bench.measured import FinishedRun
+from dml_bench.results import last_session
 from dml_bench.suite.engine import Ended, Slots
 
 __all__ = ["Record", "scalars"]
 
 SCHEMA_VERSION = 1
+RUN: Shape = {"experiment": str, "seconds": int | float}
+SHAPE: Shape = {"schema_version": int, "sessions": [{"wall_seconds": int | float, "jobs": int, "runs": [RUN]}]}
+PLACE = ("packages", "processor", "cores", "threads", "device", "precision", "python", "dml_bench", "commit")
 
 
 class Record:
@@ -64,20 +68,21 @@ def read(path: Path) -> list[dict[str, Any]]:
     if not path.exists():
         return []
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path, SHAPE)
         if content["schema_version"] != SCHEMA_VERSION:
-            raise ValueError(f"schema version {content['schema_version']}")
+            raise Damaged(path, f"it has schema version {content['schema_version']}, this program reads {SCHEMA_VERSION}")
         return list(content["sessions"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} can't be read ({error}): move it away, or choose another folder with --report DIR") from None
+    except Damaged as problem:
+        raise ValueError(f"{problem}; move it away, or choose another folder with --report DIR") from None
+    except OSError as problem:
+        raise ValueError(f"{path} can't be read: {problem.strerror}; move it away, or choose another folder with --report DIR") from None
 
 
 def environments(runs: Sequence[FinishedRun]) -> list[dict[str, Any]]:
     """The distinct places, versions and settings that the last session of each run had, with the number of runs of each."""
     found: dict[str, dict[str, Any]] = {}
     for run in runs:
-        session = json.loads((run.folder / "environment.json").read_text(encoding="utf-8"))["sessions"][-1]
-        here = {key: value for key, value in session.items() if key not in ("started_at", "command")}
+        here = {key: value for key, value in last_session(run.folder, *PLACE).items() if key not in ("started_at", "command")}
         entry = found.setdefault(json.dumps(here, sort_keys=True), {**here, "runs": 0})
         entry["runs"] += 1
     return list(found.values())
@@ -85,8 +90,7 @@ def environments(runs: Sequence[FinishedRun]) -> list[dict[str, Any]]:
 
 def dates(runs: Sequence[FinishedRun]) -> list[str]:
     """The day on which each run's last session began, ascending, once each."""
-    paths = [run.folder / "environment.json" for run in runs]
-    return sorted({json.loads(path.read_text(encoding="utf-8"))["sessions"][-1]["started_at"][:10] for path in paths})
+    return sorted({last_session(run.folder, "started_at")["started_at"][:10] for run in runs})
 
 
 def made_with(runs: Sequence[FinishedRun], sessions: Sequence[dict[str, Any]]) -> list[str]:

@@ -21,7 +21,7 @@ from dml_bench.data.datasets import Dataset, open_dataset
 from dml_bench.data.sources import open_pixels
 from dml_bench.data.split import Phase, Split, make_split
 from dml_bench.drafts import sweep
-from dml_bench.files import write_atomically, write_json
+from dml_bench.files import Damaged, is_whole, read_json, write_json, write_tensors
 from dml_bench.registry import starts
 from dml_bench.training import loop, state
 from dml_bench.training.run import Run, build
@@ -65,7 +65,7 @@ class Stage:
 
     def work(self) -> dict[Path, int]:
         """Units of work (see `Watch.work`) that are left at most, by the file that they make."""
-        if self.path.exists():
+        if self._is_there:
             return {}
         images = len(self.phase.trains_on(self.dataset, self.split))
         watched = self.phase.watched(self.dataset, self.split).num_images
@@ -80,7 +80,7 @@ class Stage:
 
         with distributed.in_turn():
             sweep(self.path.parent)
-            if not self.path.exists():
+            if not self._is_there:
                 self.path.parent.mkdir(parents=True, exist_ok=True)
                 with FileLock(self.path.with_name(f".{self.path.stem}.lock")):
                     self._make(watch)
@@ -91,19 +91,28 @@ class Stage:
     def _make(self, watch: Watch) -> None:
         from safetensors.torch import save
 
-        if self.path.exists():  # by the process that had the lock before
+        if self._is_there:  # by the process that had the lock before
             return
         run = self._train(watch)
         weights = {name: tensor.cpu().contiguous() for name, tensor in run.embedder.backbone.state_dict().items()}
-        write_json(self.path.with_suffix(".json"), {"experiment": as_table(self.experiment), "records": run.records})
-        write_atomically(self.path, lambda file: file.write(save(weights)))
+        write_json(self._told, {"experiment": as_table(self.experiment), "records": run.records})
+        write_tensors(self.path, save(weights))
 
     def record(self) -> dict[str, Any]:
         """What was trained and how it went, with the digest of the weights. Only after `weights`."""
-        told = json.loads(self.path.with_suffix(".json").read_text(encoding="utf-8"))
+        told = read_json(self._told, sealed=True)
         with open(self.path, "rb") as file:
             told["weights_sha256"] = hashlib.file_digest(file, "sha256").hexdigest()
         return told | ({"before": self.before.record()} if self.before else {})
+
+    @property
+    def _is_there(self) -> bool:
+        """Whether it was trained, and is on the disk as it was written: else it is trained anew, to the same bits."""
+        return is_whole(self._told) and is_whole(self.path)
+
+    @property
+    def _told(self) -> Path:
+        return self.path.with_suffix(".json")
 
     @property
     def _unfinished(self) -> Path:
@@ -119,7 +128,8 @@ class Stage:
             device=self.device, precision=self.precision, watch=watch, start=before,
         )  # fmt: skip
         if self._unfinished.exists():
-            state.load(run, self._unfinished)
+            with suppress(Damaged):  # it begins anew, and ends with the same bits
+                state.load(run, self._unfinished)
         name = self.phase.name if self.phase.name == self.experiment.name else f"{self.phase.name}, {self.experiment.name} start"
         watch.phase(name, epochs, images * self.experiment.train.views)
         loop.fit(run, lambda run: state.save(run, self._unfinished))

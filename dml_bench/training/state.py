@@ -1,14 +1,18 @@
 """All that must survive an interruption: one save, one load."""
 
+import io
 from pathlib import Path
 
 import torch
 
 from dml_bench import distributed
-from dml_bench.files import write_atomically
+from dml_bench.files import UNSEALED, check, write_sealed
 from dml_bench.training.run import Run
 
 __all__ = ["load", "save"]
+
+FIRST_LINE = f"{UNSEALED}\n".encode()
+"""A seal, before what torch writes."""
 
 
 @distributed.only_first
@@ -23,15 +27,16 @@ def save(run: Run, path: Path) -> None:
         "best": run.best,
         "records": run.records,
     }
-    write_atomically(path, lambda file: torch.save(state, file))
+    content = io.BytesIO()
+    torch.save(state, content)  # not into the file: torch says nothing of a disk that is full
+    write_sealed(path, lambda file: file.writelines((FIRST_LINE, content.getbuffer())))
 
 
 def load(run: Run, path: Path) -> None:
-    """Continue from the state at `path`. Raises ValueError if it can't be read."""
-    try:
-        state = torch.load(path, map_location=run.device, weights_only=True)
-    except Exception as error:
-        raise ValueError(f"{path} can't be read ({str(error).splitlines()[0]}); --force starts the run anew") from None
+    """Continue from the state at `path`. Raises Damaged, before the run is touched, if it is not what was saved."""
+    check(path)
+    content = io.BytesIO(path.read_bytes()[len(FIRST_LINE) :])
+    state = torch.load(content, map_location=run.device, weights_only=True)
     run.embedder.load_state_dict(state["embedder"])
     run.objective.load_state_dict(state["objective"])
     run.optimizer.load_state_dict(state["optimizer"])

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from dml_bench.data.datasets.cub import read_cub_layout
 from dml_bench.data.datasets.dataset import Dataset, Where
-from dml_bench.drafts import sweep
+from dml_bench.drafts import remove, sweep
 from dml_bench.ranges import at_least
 from dml_bench.registry import datasets
 
@@ -45,10 +45,10 @@ def source_species(where: Where, *, classes: SeveralOf = 48, per_class: SeveralO
 def drawn(
     where: Where, folder: str, name: str, counts: list[int], size: int, seed: int, domain: Literal["benchmark", "source"] = "benchmark"
 ) -> Dataset:
-    """The birds in `folder` of the cache, drawn if they are not there yet. Raises ValueError if something there was changed."""
+    """The birds in `folder` of the cache, drawn if they are not there yet, and drawn anew if one bit of them was changed."""
     from filelock import FileLock
 
-    from dml_bench.data.demo import EDITION, write
+    from dml_bench.data.demo import EDITION, is_as_drawn, write
 
     root = where.cache_dir / f"{folder}-edition{EDITION}"
     done = 0
@@ -59,12 +59,10 @@ def drawn(
         where.progress(f"drawing {sum(counts):,} birds", done, sum(counts))
 
     sweep(where.cache_dir)
-    if not root.exists():
+    if not is_as_drawn(root):
         where.cache_dir.mkdir(parents=True, exist_ok=True)
         with FileLock(where.cache_dir / f".{root.name}.lock"):  # of two processes one draws and the other waits
-            if not root.exists():
+            if not is_as_drawn(root):
+                remove(root)
                 write(root, counts=counts, size=size, seed=seed, domain=domain, progress=tell)
-    try:
-        return read_cub_layout(root, name).sound()
-    except ValueError as error:
-        raise ValueError(f"the drawn birds were changed ({error}): delete {root} to have them drawn again") from error
+    return read_cub_layout(root, name).sound()

@@ -9,6 +9,6 @@ corners.
 from dml_bench.data.demo.drawing import PARTS, Drawing, draw
 from dml_bench.data.demo.families import Species, species
 from dml_bench.data.demo.nuisance import NUISANCE, Nuisance
-from dml_bench.data.demo.writing import EDITION, cub_counts, write
+from dml_bench.data.demo.writing import EDITION, cub_counts, is_as_drawn, write
 
-__all__ = ["EDITION", "NUISANCE", "PARTS", "Drawing", "Nuisance", "Species", "cub_counts", "draw", "species", "write"]
+__all__ = ["EDITION", "NUISANCE", "PARTS", "Drawing", "Nuisance", "Species", "cub_counts", "draw", "is_as_drawn", "species", "write"]

@@ -4,7 +4,7 @@ import json
 import os
 import re
 from collections.abc import Callable, Generator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from importlib import resources
@@ -16,12 +16,14 @@ from dml_bench.data.demo.families import Domain, Species, species
 from dml_bench.data.demo.shapes import Box
 from dml_bench.drafts import drafted
 from dml_bench.failures import named
+from dml_bench.files import Damaged, digest_of, read_json, write_json
 
-__all__ = ["EDITION", "cub_counts", "write"]
+__all__ = ["EDITION", "cub_counts", "is_as_drawn", "write"]
 
 EDITION = 1
 """To be raised with every change of a drawn pixel, so that birds that were drawn before are not taken for today's."""
 
+DIGESTS = "drawn.json"
 FEW_IMAGES = 200
 """Below this many images `write` draws in its own process: starting others takes longer."""
 
@@ -54,7 +56,8 @@ def write(
 ) -> Path:
     """Draws a data set in CUB-200-2011's layout at `root`, with `counts[i]` images of class i, and returns `root`.
 
-    Besides CUB's files there is `parts/part_boxes.txt` ("image part x y width height"): where each visible part is.
+    Besides CUB's files there are `parts/part_boxes.txt` ("image part x y width height"), where each visible part is, and `drawn.json`, the
+    digests of all other files.
     `class_names` replaces the species' own; "001." is put before names that have no number. The folder appears only when
     it is complete. Raises FileExistsError if `root` exists, ValueError if names and counts don't match.
     """
@@ -81,7 +84,19 @@ def write(
                 if progress:
                     progress(1)
         _write_tables(draft, names, counts, files, truth)
+        drawn = [path for path in sorted(draft.rglob("*")) if path.is_file()]
+        write_json(draft / DIGESTS, {path.relative_to(draft).as_posix(): digest_of(path) for path in drawn})
     return root
+
+
+def is_as_drawn(root: Path) -> bool:
+    """Whether a set that `write` drew is there and whole, byte for byte."""
+    try:
+        digests = read_json(root / DIGESTS, {...: str}, sealed=True)
+        with ThreadPoolExecutor() as pool:
+            return all(pool.map(lambda name: digest_of(root / name) == digests[name], digests))
+    except (OSError, Damaged):
+        return False
 
 
 def _numbered(position: int, name: str) -> str:

@@ -1,0 +1,218 @@
+"""Every kind of file that is read back: how it comes to be, and what is made of it when it is read. For tests and for benchmarks/crash.py.
+
+A kind lies in a place, a folder that `make` fills; `use` reads it there and returns bytes that have to be the same whatever happened to the
+file. It is refused in one line that names it, or healed.
+"""
+
+import shutil
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from tiny import StopsAfter, train
+
+from dml_bench import projection
+from dml_bench.config import Component
+from dml_bench.data.datasets import open_dataset
+from dml_bench.gallery import kept
+from dml_bench.gallery.index import parse
+from dml_bench.gallery.recall import asked_of_itself
+from dml_bench.gallery.store import Place, open_place
+from dml_bench.measured import read_folder
+from dml_bench.results import last_session
+from dml_bench.suite import record
+
+Bits = dict[str, bytes]
+
+ROW = "EPSHN_cosine_resnet18_sgd_aug/cub/seed-42"
+SHORT = ("train.epochs=1", "evaluate.recall_k=[1]")
+START = (*SHORT, "start={name='classifier', epochs=2, batch_size=16, lr=0.05}")
+FROZEN = (*SHORT, "model.trainable=head", "augment.random_crop_from=0", "augment.horizontal_flip=0")
+EMBEDDINGS = np.eye(5, dtype=np.float32)
+
+
+@dataclass(frozen=True)
+class Kind:
+    make: Callable[[Path, Path], None]
+    """Fills a place, given a folder of birds."""
+    use: Callable[[Path, Path], Bits]
+    """Reads what is there, given the same birds."""
+    file: str
+    """A pattern for the one file of this kind in the place."""
+    heals: bool = False
+
+    def path(self, place: Path) -> Path:
+        [path] = place.glob(self.file)
+        return path
+
+    def __str__(self) -> str:
+        return f"{self.file.removeprefix(f'runs/{ROW}/')}, {self.make.__name__}"
+
+
+def go(place: Path, birds: Path, *overrides: str, epochs: int = 0) -> None:
+    """Train in a place, until so many epochs are done where that is given."""
+    watch = {"watch": StopsAfter(epochs)} if epochs else {}
+    with suppress(KeyboardInterrupt):
+        train(birds, place / "cache", place / "runs", *overrides, **watch)
+
+
+def bits(place: Path) -> Bits:
+    """Of a finished run, what has to be the same on each machine's every try."""
+    files = [*(place / "runs").rglob("*.safetensors"), *(place / "runs").rglob("*.csv")]
+    return {path.relative_to(place).as_posix(): path.read_bytes() for path in sorted(files) if path.parent.name != "gallery"}
+
+
+def trained(*overrides: str) -> Callable[[Path, Path], Bits]:
+    def use(place: Path, birds: Path) -> Bits:
+        go(place, birds, *overrides)
+        return bits(place)
+
+    return use
+
+
+# Runs
+
+
+def half_finished(place: Path, birds: Path) -> None:
+    go(place, birds, "train.epochs=2", epochs=3)
+
+
+def finished(place: Path, birds: Path) -> None:
+    go(place, birds, *SHORT)
+
+
+def read_back(place: Path, birds: Path) -> Bits:
+    run = read_folder(place / "runs" / ROW)
+    return {"precision": last_session(run.folder, "precision")["precision"].encode(), **bits(place)}
+
+
+HALF = [
+    Kind(half_finished, trained("train.epochs=2"), f"runs/{ROW}/{name}")
+    for name in (
+        "experiment.json", "environment.json", "metrics.jsonl", "limited/state.pt",
+        "all/complete.json", "all/cost.json", "all/weights.safetensors", "all/embeddings.safetensors", "all/neighbours.safetensors",
+    )
+]  # fmt: skip
+FINISHED = [
+    Kind(finished, read_back, f"runs/{ROW}/{name}")
+    for name in (
+        "summary.json", "experiment.json", "environment.json", "metrics.jsonl", "split.csv", "predictions.csv", "all_classes_metrics.csv",
+        "limited/complete.json", "limited/cost.json", "limited/weights.safetensors", "limited/neighbours.safetensors",
+    )
+]  # fmt: skip
+
+
+# Caches
+
+
+def started(place: Path, birds: Path) -> None:
+    """A stage that is trained, and nothing that began with it."""
+    go(place, birds, *START, epochs=3)
+    forget_runs(place)
+
+
+def half_started(place: Path, birds: Path) -> None:
+    go(place, birds, *START, epochs=1)
+    forget_runs(place)
+
+
+def frozen(place: Path, birds: Path) -> None:
+    go(place, birds, *FROZEN)
+    forget_runs(place)
+
+
+def forget_runs(place: Path) -> None:
+    shutil.rmtree(place / "runs")
+
+
+def drawn(place: Path, birds: Path) -> None:
+    draw(place)
+
+
+def draw(place: Path) -> Bits:
+    data = open_dataset(Component("demo", {"classes": 2, "per_class": 2, "size": 16, "seed": 7}), None, place / "cache")
+    return {"fingerprint": data.fingerprint.encode(), "names": repr((data.paths, data.class_names, data.labels.tolist())).encode()}
+
+
+CACHES = [
+    Kind(started, trained(*START), "cache/pretrained/*.safetensors", heals=True),
+    Kind(started, trained(*START), "cache/pretrained/*.json", heals=True),
+    Kind(half_started, trained(*START), "cache/pretrained/*.state.pt", heals=True),
+    Kind(frozen, trained(*FROZEN), "cache/features/*.safetensors", heals=True),
+    *(
+        Kind(drawn, lambda place, birds: draw(place), f"cache/demo*/{name}", heals=True)
+        for name in ("images.txt", "classes.txt", "drawn.json", "images/001*/*_0001.jpg")
+    ),
+]
+
+
+# Beside runs
+
+
+def place_of(place: Path) -> Place:
+    return open_place(place / "runs" / ROW, "all", place / "mine")
+
+
+def enrolled(place: Path, birds: Path) -> None:
+    finished(place, birds)
+    changed = place_of(place)
+    changed.path.parent.mkdir()
+    changed.write(changed.read(new=True))
+
+
+def read_gallery(place: Path, birds: Path) -> Bits:
+    gallery = place_of(place).read()
+    return {"entries": repr(gallery.entries).encode(), "embeddings": gallery.embeddings.tobytes()}
+
+
+def indexed(place: Path, birds: Path) -> None:
+    finished(place, birds)
+    look_up(place, birds)
+
+
+def look_up(place: Path, birds: Path) -> Bits:
+    gallery = place_of(place).read(new=True)
+    look = kept.opened(place_of(place), gallery, parse("sq8"), partial(asked_of_itself, gallery.embeddings), lambda text: None)
+    similarities, rows = look.find(gallery.embeddings, 2)
+    assert look.measured
+    return {"similarities": similarities.tobytes(), "rows": rows.tobytes(), "recall": str(look.measured.recall_at_1).encode()}
+
+
+def mapped(place: Path, birds: Path) -> None:
+    """A map as umap would make it, which takes a minute to compile."""
+    place.mkdir(parents=True, exist_ok=True)
+    facts = {"fitted": projection.digest(EMBEDDINGS), "put into it": projection.digest(EMBEDDINGS[:0])}
+    projection.write(place / "map.safetensors", EMBEDDINGS[:, :2], facts)
+
+
+def look_at_map(place: Path, birds: Path) -> Bits:
+    """The kept map where it is taken, else one made anew."""
+    points, facts = projection.read(place / "map.safetensors")
+    if facts.get("fitted") != projection.digest(EMBEDDINGS):
+        mapped(place, birds)
+        points, _ = projection.read(place / "map.safetensors")
+    return {"points": points.tobytes()}
+
+
+def recorded(place: Path, birds: Path) -> None:
+    session = record.Record(place / "suite.json", ["dml-bench", "suite"])
+    session.session |= {"jobs": 1, "devices": ["cpu"], "threads": 1}
+    session.write({"title": "a suite"}, 1.5, "finished")
+
+
+def read_record(place: Path, birds: Path) -> Bits:
+    return {"sessions": repr(record.read(place / "suite.json")).encode()}
+
+
+BESIDE = [
+    Kind(enrolled, read_gallery, "mine/all.safetensors"),
+    Kind(indexed, look_up, "mine/all.index/*.faiss", heals=True),
+    Kind(indexed, look_up, "mine/all.index/*.json", heals=True),
+    Kind(mapped, look_at_map, "map.safetensors", heals=True),
+    Kind(recorded, read_record, "suite.json"),
+]
+
+KINDS = [*HALF, *FINISHED, *CACHES, *BESIDE]
