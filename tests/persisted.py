@@ -16,6 +16,7 @@ from tiny import StopsAfter, train
 
 from dml_bench import projection
 from dml_bench.config import Component
+from dml_bench.data.cache import View, open_caches
 from dml_bench.data.datasets import open_dataset
 from dml_bench.gallery import kept
 from dml_bench.gallery.index import parse
@@ -137,7 +138,18 @@ def draw(place: Path) -> Bits:
     return {"fingerprint": data.fingerprint.encode(), "names": repr((data.paths, data.class_names, data.labels.tolist())).encode()}
 
 
+def decoded(place: Path, birds: Path) -> None:
+    decode(place, birds)
+
+
+def decode(place: Path, birds: Path) -> Bits:
+    data = open_dataset(Component("cub"), birds, place / "cache")
+    [cache] = open_caches(data, View("crop", 16), cache_dir=place / "cache")
+    return {"pixels": b"".join(cache[image].tobytes() for image in range(len(data)))}
+
+
 CACHES = [
+    *(Kind(decoded, decode, f"cache/images/*/{name}", heals=True) for name in ("manifest.json", "index.npy", "pixels.u8")),
     Kind(started, trained(*START), "cache/pretrained/*.safetensors", heals=True),
     Kind(started, trained(*START), "cache/pretrained/*.json", heals=True),
     Kind(half_started, trained(*START), "cache/pretrained/*.state.pt", heals=True),

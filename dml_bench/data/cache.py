@@ -21,7 +21,7 @@ from dml_bench.data.datasets import Dataset, Progress
 from dml_bench.data.images import Unreadable, bytes_of, decode, size_of
 from dml_bench.drafts import remove, scratch, sweep
 from dml_bench.failures import named
-from dml_bench.files import write_json
+from dml_bench.files import read_json, write_json
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -229,7 +229,7 @@ class _Place:
         return self.cache_dir / "images" / f"{self.dataset.name}-{self.view.fit}{self.view.size}-{name}"
 
     def manifest(self, index: bytes, num_bytes: int) -> dict[str, Any]:
-        """What manifest.json of a finished cache says, all of which is known here, so that it needs no digest of its own."""
+        """What manifest.json of a finished cache says, all of which is known here."""
         return {"key": self.key, "index": xxhash.xxh3_128_hexdigest(index), "bytes": num_bytes}
 
     def is_whole(self) -> bool:
@@ -240,7 +240,7 @@ class _Place:
         try:
             index = (self.folder / "index.npy").read_bytes()
             num_bytes = (self.folder / "pixels.u8").stat().st_size
-            if json.loads((self.folder / "manifest.json").read_text(encoding="utf-8")) != self.manifest(index, num_bytes):
+            if read_json(self.folder / "manifest.json", sealed=True) != self.manifest(index, num_bytes):
                 return None
             pixels = np.memmap(self.folder / "pixels.u8", np.uint8, "r")
         except (OSError, ValueError):
