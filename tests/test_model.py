@@ -149,10 +149,83 @@ def test_a_state_dict_in_the_format_of_torchvision_is_loaded_bit_for_bit(tmp_pat
     assert_filled(load(tmp_path / name), resnet18_state)
 
 
-@pytest.mark.parametrize("wrapper", ["state_dict", "model"])
-def test_a_checkpoint_around_a_state_dict_is_unwrapped(tmp_path, resnet18_state, wrapper):
-    torch.save({wrapper: resnet18_state, "epoch": 3}, tmp_path / "checkpoint.pth")
-    assert_filled(load(tmp_path / "checkpoint.pth"), resnet18_state)
+TINY_NAME = "timm:test_resnet"
+
+
+@pytest.fixture
+def tiny_state() -> dict[str, torch.Tensor]:
+    torch.manual_seed(3)
+    return backbones[TINY_NAME].build(TINY_NAME).state_dict()
+
+
+@pytest.mark.parametrize(
+    ("wrapper", "prefix", "words"),
+    [
+        ("state_dict", "", "the wrapper state_dict"),
+        ("model", "_orig_mod.", "the wrapper model and the prefix _orig_mod."),
+        ("model_state_dict", "", "the wrapper model_state_dict"),
+        ("state_dict_ema", "module.", "the wrapper state_dict_ema and the prefix module."),
+        ("state_dict", "module.encoder_q.", "the wrapper state_dict and the prefix module.encoder_q."),
+        ("trunk", "", "the wrapper trunk"),
+        ("", "backbone.", "the prefix backbone."),
+    ],
+)
+def test_what_frameworks_wrap_around_weights_is_taken_off_and_said(tmp_path, tiny_state, wrapper, prefix, words):
+    state = {f"{prefix}{key}": value for key, value in tiny_state.items()} | ({"queue": torch.zeros(3)} if prefix else {})
+    torch.save({wrapper: state, "epoch": 3, "optimizer": {"state": {}}} if wrapper else state, tmp_path / "checkpoint.pth")
+    backbone = backbones[TINY_NAME].build(TINY_NAME)
+    said = load_backbone(backbone, TINY_NAME, backbones[TINY_NAME], str(tmp_path / "checkpoint.pth"))
+    assert_filled(backbone, tiny_state)
+    assert said == f"{tmp_path}/checkpoint.pth was read without {words}"
+
+
+def test_of_two_networks_in_a_file_the_first_is_taken_and_the_other_named(tmp_path, tiny_state):
+    other = {key: torch.zeros_like(value) for key, value in tiny_state.items()}
+    torch.save({"state_dict": tiny_state, "state_dict_ema": other}, tmp_path / "checkpoint.pth")
+    backbone = backbones[TINY_NAME].build(TINY_NAME)
+    said = load_backbone(backbone, TINY_NAME, backbones[TINY_NAME], str(tmp_path / "checkpoint.pth"))
+    assert_filled(backbone, tiny_state)
+    assert said.endswith("without the wrapper state_dict; the same names are also in state_dict_ema")
+
+
+def test_plain_weights_need_no_words(tmp_path, tiny_state):
+    torch.save(tiny_state, tmp_path / "own.pth")
+    save_file({key: value.contiguous() for key, value in tiny_state.items()}, tmp_path / "own.bin")
+    for name in ("own.pth", "own.bin"):
+        assert load_backbone(backbones[TINY_NAME].build(TINY_NAME), TINY_NAME, backbones[TINY_NAME], str(tmp_path / name)) == ""
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_no_numbers_are_refused_with_their_tensor(tmp_path, resnet18_state, value):
+    state = {key: tensor.clone() for key, tensor in resnet18_state.items()}
+    state["conv1.weight"][0, 0, 0, 0] = value
+    torch.save(state, tmp_path / "own.pth")
+    with pytest.raises(ValueError, match=r"own\.pth for resnet18: tensor conv1\.weight holds NaN or infinity in 1 of 9408 values"):
+        load(tmp_path / "own.pth")
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"", "it is empty"),
+        (b"<!DOCTYPE html>", "it is a web page"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n", "it is a pointer of Git LFS"),
+        (b"garbage" * 30, "it is damaged or of another kind"),
+        (torch.nn.Linear(2, 2), "it holds Python objects, e.g. a whole network"),
+    ],
+    ids=["empty", "page", "pointer", "garbage", "network"],
+)
+def test_what_a_file_is_in_place_of_weights_is_said_in_our_words(tmp_path, content, words):
+    for name in ("own.pth", "own.safetensors"):
+        if isinstance(content, bytes):
+            (tmp_path / name).write_bytes(content)
+        elif name.endswith(".pth"):
+            torch.save(content, tmp_path / name)
+        else:
+            continue
+        with pytest.raises(ValueError, match=f"^{tmp_path}/{name} can't be read as a state dict: {words}") as refused:
+            load(tmp_path / name)
+        assert "weights_only" not in str(refused.value) and "\n" not in str(refused.value)
 
 
 def test_the_weights_of_a_finished_run_are_first_weights_of_another(tmp_path):

@@ -28,6 +28,8 @@ class Embedder(nn.Module):
         self.register_buffer("mean", mean * 255)
         self.register_buffer("std", (std * 255).clamp(min=1))  # a channel without contrast stays finite
         self.frozen: dict[str, nn.Module] = {}
+        self.unwrapped = ""
+        """What was taken off the names of the first weights; '' where nothing was."""
 
     @property
     def dim(self) -> int:
@@ -90,7 +92,7 @@ def build_embedder(experiment: Experiment, statistics: tuple[Tensor, Tensor] | N
     check_image_size(backbone, name, experiment.images.size)
     for size in experiment.images.progressive[:-1]:
         check_image_size(backbone, name, size, "a size of images.progressive")
-    load_backbone(backbone, name, entry, "none" if config.weights == "source" else config.weights, may_lack=place)
+    unwrapped = load_backbone(backbone, name, entry, "none" if config.weights == "source" else config.weights, may_lack=place)
     speed_up_small_maps(backbone)
     if heads[config.head.name].facts["takes_map"]:
         drop_pooling(backbone, name, config.head.name)
@@ -99,6 +101,7 @@ def build_embedder(experiment: Experiment, statistics: tuple[Tensor, Tensor] | N
     images = experiment.images
     mean, std = statistics or (torch.tensor(images.mean or made_with["mean"]), torch.tensor(images.std or made_with["std"]))
     embedder = Embedder(backbone, head, mean, std)
+    embedder.unwrapped = unwrapped
     freeze(embedder, experiment)
     return embedder.to(memory_format=torch.channels_last)
 

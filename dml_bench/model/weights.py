@@ -4,8 +4,12 @@ import hashlib
 import importlib.util
 import re
 import urllib.request
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from http.client import HTTPException
 from pathlib import Path
+from pickle import UnpicklingError
 from ssl import SSLError
 from typing import Any
 from urllib.error import HTTPError
@@ -25,49 +29,123 @@ WAYS_OUT = (
 )
 
 
-def load_backbone(backbone: nn.Module, name: str, entry: Entry, weights: str, may_lack: str = "") -> None:
+@dataclass(frozen=True, slots=True)
+class Found:
+    """The tensors of a network in a file, and where they were."""
+
+    state: dict[str, Tensor]
+    """By the network's own names."""
+    wrapper: str = ""
+    """The keys of the dictionaries around them, with dots between."""
+    prefix: str = ""
+    """What stood before each name."""
+    also: tuple[str, ...] = ()
+    """Other places of the file whose tensors have these names."""
+
+    @property
+    def place(self) -> str:
+        return " ".join([*[self.wrapper] * bool(self.wrapper), *[f"{self.prefix}*"] * bool(self.prefix)]) or "the top"
+
+    def words(self, path: Path) -> str:
+        """What was unwrapped; '' where nothing was."""
+        removed = [f"the wrapper {self.wrapper}"] * bool(self.wrapper) + [f"the prefix {self.prefix}"] * bool(self.prefix)
+        others = f"; the same names are also in {', '.join(self.also)}" if self.also else ""
+        return f"{path} was read without {' and '.join(removed) or 'its other parts'}{others}" if removed or others else ""
+
+
+def load_backbone(backbone: nn.Module, name: str, entry: Entry, weights: str, may_lack: str = "") -> str:
     """Load `weights` (`imagenet`, `none` or a path) into the backbone called `name`. Raises ValueError where they can't be had.
 
     `may_lack` names a submodule that ImageNet's weights don't know, e.g. a learned pooling: it is filled where it is there.
+    Returns a sentence about what was unwrapped of a file; '' where nothing was.
     """
     if weights == "none":
-        return
+        return ""
+    what = f"weights {weights} for {name}"
     if weights == "imagenet":
-        state = _imagenet(name, entry)
-    else:
-        path = Path(weights).expanduser()
-        if not path.is_file():
-            raise ValueError(
-                f"model.weights is {weights!r}: no such file; wanted imagenet, none, source, or the path of a state dict (.pth or .safetensors)"
-            )
-        state = read_state(path)
-    _fill(backbone, state, f"weights {weights} for {name}", may_lack)
+        _fill(backbone, _imagenet(name, entry), what, may_lack)
+        return ""
+    path = Path(weights).expanduser()
+    if not path.is_file():
+        raise ValueError(
+            f"model.weights is {weights!r}: no such file; wanted imagenet, none, source, or the path of a state dict (.pth or .safetensors)"
+        )
+    found = _found(list(_states(path, _content(path))), backbone.state_dict())
+    _fill(backbone, found.state, what, may_lack)
+    return found.words(path)
 
 
 def read_state(path: Path) -> dict[str, Tensor]:
-    """The tensors in a .safetensors or torch file; a checkpoint's `state_dict` or `model`, and a `backbone.` prefix, are unwrapped."""
+    """The named tensors in a .safetensors or torch file: of several dictionaries in each other or side by side, those of the largest."""
+    return max((tensors for _, tensors in _states(path, _content(path))), key=len)
+
+
+def _content(path: Path) -> Any:
+    """What a file holds. Raises ValueError, with what the file is, where that can't be read without running code of its own."""
+    with path.open("rb") as file:
+        head = file.read(64)
     try:
-        if path.suffix == ".safetensors":
+        # The header of a safetensors file is JSON, after its length in 8 bytes.
+        if path.suffix == ".safetensors" or head[8:9] == b"{":
             from safetensors.torch import load_file
 
-            state: dict[str, Any] = load_file(path)
-        else:
-            state = torch.load(path, map_location="cpu", weights_only=True)
+            return load_file(path)
+        return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise ValueError(f"{path} can't be read as a state dict: {reason}") from None
-    if not isinstance(state, dict):
-        raise ValueError(f"{path} can't be read as a state dict: it holds a {type(state).__name__}")
-    for wrapper in ("state_dict", "model"):
-        if isinstance(state.get(wrapper), dict):
-            state = state[wrapper]
-    state = {key: value for key, value in state.items() if isinstance(key, str) and isinstance(value, Tensor)}
-    if not state:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        raise ValueError(f"{path} can't be read as a state dict: {_why_not(head, error)}") from None
+
+
+def _why_not(head: bytes, error: Exception) -> str:
+    """In our words: those of torch advise to run the code in the file."""
+    if not head:
+        return "it is empty: get it again"
+    if head.startswith(b"version https://git-lfs"):
+        return "it is a pointer of Git LFS in place of the weights: git lfs pull gets them"
+    if head.lstrip().startswith(b"<"):
+        return "it is a web page: get the file itself"
+    if isinstance(error, UnpicklingError) and head.startswith((b"PK", b"\x80")):
+        return "it holds Python objects, e.g. a whole network, which could run code: save only its state_dict()"
+    reason = "" if isinstance(error, UnpicklingError) else f" ({(str(error) or type(error).__name__).splitlines()[0][:120]})"
+    return f"it is damaged or of another kind{reason}: get it again"
+
+
+def _states(path: Path, content: Any) -> Iterator[tuple[str, dict[str, Tensor]]]:
+    """Each dictionary in the file with named tensors, the outer ones first, and the keys that lead to it. Raises ValueError for none."""
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} can't be read as a state dict: it holds a {type(content).__name__}")
+    places: list[tuple[str, dict[Any, Any]]] = [("", content)]
+    empty = True
+    for place, inner in places:
+        tensors = {key: value for key, value in inner.items() if isinstance(key, str) and isinstance(value, Tensor)}
+        if tensors:
+            empty = False
+            yield place, tensors
+        if place.count(".") < 3:
+            places += [(f"{place}.{key}".lstrip("."), value) for key, value in inner.items() if isinstance(value, dict)]
+    if empty:
         raise ValueError(f"{path} can't be read as a state dict: it holds no named tensors")
-    prefix = "backbone."
-    if any(key.startswith(prefix) for key in state):
-        state = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
-    return state
+
+
+def _found(states: list[tuple[str, dict[str, Tensor]]], own: Mapping[str, Tensor]) -> Found:
+    """Where most of a network's tensors are, by their names and whatever stands before those; of equal places, the first."""
+    places = []
+    for wrapper, tensors in states:
+        count: Counter[str] = Counter()
+        for key in tensors:
+            ends = [0, *(match.end() for match in re.finditer(r"\.", key))]
+            count.update(key[:end] for end in ends if key[end:] in own)
+        places += [(number, wrapper, prefix, tensors) for prefix, number in count.items()]
+    if not places:
+        return Found(states[0][1])
+    most = max(number for number, *_ in places)
+    best, *others = [
+        Found({key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}, wrapper, prefix)
+        for number, wrapper, prefix, tensors in places
+        if number == most
+    ]
+    return replace(best, also=tuple(other.place for other in others))
 
 
 def _fill(backbone: nn.Module, state: dict[str, Tensor], what: str, may_lack: str) -> None:
@@ -84,7 +162,13 @@ def _fill(backbone: nn.Module, state: dict[str, Tensor], what: str, may_lack: st
             or f"unknown tensor {left[0]}"
         )
         raise ValueError(f"{what} do not fit the network: {problem}")
-    backbone.load_state_dict({key: state[key] for key in own if key in state}, strict=False)
+    taken = {key: state[key] for key in own if key in state}
+    for key, value in taken.items():
+        if value.is_floating_point() and not (finite := value.isfinite()).all():
+            raise ValueError(
+                f"{what}: tensor {key} holds NaN or infinity in {int((~finite).sum())} of {value.numel()} values: take another file"
+            )
+    backbone.load_state_dict(taken, strict=False)
 
 
 def _imagenet(name: str, entry: Entry) -> dict[str, Tensor]:

@@ -45,7 +45,9 @@ def run(request: Request) -> Outcome:
                 watch.warn(told)
             return Outcome(folder.path, summary, already_finished=True)
         with distributed.in_turn():
-            build_embedder(experiment)  # weights that can't be had are met here, before the images are decoded
+            # Weights that can't be had are met here, before the images are decoded.
+            if unwrapped := build_embedder(experiment).unwrapped:
+                watch.note(unwrapped)
             pixels, dataset = open_readable_pixels(experiment, dataset, request.cache_dir, device, watch)
         split = split_of(experiment, dataset)
         session = Session(request, folder, dataset, split, pixels, device, precision)
