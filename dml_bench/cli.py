@@ -559,7 +559,8 @@ def terminal(stderr: bool = False) -> "Console":
     """The terminal, or 120 columns where the output is no terminal."""
     from rich.console import Console
 
-    return Console(width=None if sys.stdout.isatty() else 120, stderr=stderr)
+    # What is shown holds names that people gave: [XL] is no style, and :bag: no picture.
+    return Console(width=None if sys.stdout.isatty() else 120, stderr=stderr, markup=False, emoji=False)
 
 
 def terminal_watch() -> "TerminalWatch":
@@ -688,7 +689,7 @@ def export_(
     phase: PhaseName = "",
     gallery: GalleryDir = None,
 ) -> None:
-    """Write a run's network (TorchScript, pixels to unit vectors), gallery (FAISS index and table) and model card into a folder
+    """Write a run's network (of torch.export, pixels to unit vectors), its preprocessing, gallery (FAISS index and table) and model card into a folder
     that needs none of this package. The network is checked to agree with the run.
 
     \b

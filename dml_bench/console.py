@@ -27,7 +27,8 @@ def duration(seconds: float) -> str:
 
 def live_bars(console: Console) -> Progress:
     """Bars that vanish when they are done, and are not there at all where the output is no terminal."""
-    columns = TextColumn("{task.description}"), BarColumn(bar_width=24), TextColumn("{task.fields[detail]}")
+    texts = [TextColumn(form, markup=False) for form in ("{task.description}", "{task.fields[detail]}")]
+    columns = texts[0], BarColumn(bar_width=24), texts[1]
     return Progress(*columns, console=console, transient=True, refresh_per_second=4, disable=not console.is_terminal)
 
 

@@ -32,6 +32,7 @@ __all__ = [
     "read_csv",
     "read_json",
     "read_json_lines",
+    "short_name",
     "write_atomically",
     "write_csv",
     "write_json",
@@ -67,6 +68,11 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
         write(file)
         file.flush()
         os.fsync(file.fileno())
+
+
+def short_name(text: str, most: int = 80) -> str:
+    """The beginning of a file's name, of at most so many bytes: a file system allows 255."""
+    return text.encode("utf-8", "surrogateescape")[:most].decode("utf-8", "ignore")
 
 
 def defined(value: Any) -> Any:

@@ -6,10 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image, ImageFont
+from PIL import Image
 from tiny import tiny
 
 from dml_bench.cli import main
+from dml_bench.lettering import Pen
 from dml_bench.objectives.objective import Reading
 from dml_bench.preview import first_run, preview
 from dml_bench.training.batches import Batch, epoch_batches, training_batch
@@ -108,11 +109,11 @@ def test_the_title_tells_what_the_pixels_do_not_show(run_of):
     "text", ["Wren", "Blue mirror winged Tit", "Slate crowned long tailed Tit of the north and the far south", "x" * 80]
 )
 def test_names_are_broken_at_spaces_and_never_wider_than_their_image(text):
-    font = ImageFont.load_default(12)
-    lines = wrapped(text, 100, font, most=2)
-    assert 1 <= len(lines) <= 2 and all(0 < font.getlength(line) <= 100 for line in lines)
+    pen = Pen(11)
+    lines = wrapped(text, 100, pen, most=2)
+    assert 1 <= len(lines) <= 2 and all(0 < pen.width(line) <= 100 for line in lines)
     whole = " ".join(lines) == text
-    assert whole or lines[-1].endswith("...")
+    assert whole or lines[-1].endswith("…")
     assert whole == (text in ("Wren", "Blue mirror winged Tit"))
 
 

@@ -11,7 +11,8 @@ import pytest
 import dml_bench
 
 PACKAGE = Path(dml_bench.__file__).parent
-LEAVES = ["wandb", "fiftyone", "umap", "matplotlib", "ray"]
+LEAVES = {"wandb": 1, "fiftyone": 1, "umap": 1, "matplotlib": 2, "ray": 1}
+"""In how many modules each may be imported: matplotlib draws figures, and sets the text of pictures."""
 HEIGHT = {
     "": -1,
     "ranges": -1,
@@ -22,6 +23,8 @@ HEIGHT = {
     "drafts": -1,
     "files": 0,
     "seeding": 0,
+    "lettering": 0,
+    "markup": 0,
     "environment": 0,
     "distributed": 1,
     "config": 1,
@@ -103,10 +106,10 @@ def test_the_reader_of_imports_sees_early_late_and_typing_imports():
 
 
 @pytest.mark.parametrize("leaf", LEAVES)
-def test_a_leaf_is_imported_in_one_module_at_most_and_inside_functions(leaf):
+def test_a_leaf_is_imported_in_few_modules_and_inside_functions(leaf):
     found = {path: [late for name, late in names if name.split(".")[0] == leaf] for path, names in modules().items()}
     importing = {path: late for path, late in found.items() if late}
-    assert len(importing) <= 1, sorted(importing)
+    assert len(importing) <= LEAVES[leaf], sorted(importing)
     assert all(all(late) for late in importing.values()), sorted(importing)
 
 

@@ -2,6 +2,7 @@
 
 import colorsys
 from collections.abc import Sequence
+from html import escape
 from typing import Any
 
 __all__ = ["NAMED", "distinct", "traces"]
@@ -50,14 +51,15 @@ def trace(
     texts: Sequence[str],
     marker: dict[str, Any],
 ) -> dict[str, Any]:
+    """Plotly reads some HTML in names and texts."""
     return {
         "type": "scattergl",
         "mode": "markers",
-        "name": name,
+        "name": escape(name),
         "x": [float(points[row][0]) for row in rows],
         "y": [float(points[row][1]) for row in rows],
         "ids": [ids[row] for row in rows],
-        "text": [f"{text} ({splits[row]})" for text, row in zip(texts, rows, strict=True)],
+        "text": [escape(f"{text} ({splits[row]})") for text, row in zip(texts, rows, strict=True)],
         "hoverinfo": "text",
         "marker": {"size": 6, "symbol": [SYMBOLS.get(splits[row], "circle") for row in rows], **marker},
     }

@@ -13,7 +13,7 @@ from dml_bench.explain.models import Asked, Model, Target
 from dml_bench.explain.panels import Row, Tile, coloured, overlaid, panel
 from dml_bench.explain.subjects import Material, Subject
 from dml_bench.explain.truth import Truth, seen
-from dml_bench.files import write_atomically
+from dml_bench.files import short_name, write_atomically
 
 __all__ = ["Drawing"]
 
@@ -48,7 +48,7 @@ class Drawing:
     def write(self, subjects: Sequence[Subject], folder: Path) -> list[Path]:
         written = []
         for place, (subject, sheet) in enumerate(zip(subjects, self.panels(subjects), strict=True), start=1):
-            path = folder / f"{place:03d}-{subject.file.stem[:80]}.png"
+            path = folder / f"{place:03d}-{short_name(subject.file.stem)}.png"
             write_atomically(path, lambda file, sheet=sheet: sheet.save(file, "PNG"))  # type: ignore[misc]
             written.append(path)
         return written

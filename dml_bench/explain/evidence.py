@@ -10,7 +10,7 @@ from PIL import Image
 from dml_bench.evaluation.metrics import vote
 from dml_bench.explain.panels import Row, Tile, panel
 from dml_bench.explain.subjects import Material, Subject, chosen, mistaken
-from dml_bench.files import write_atomically, write_csv
+from dml_bench.files import short_name, write_atomically, write_csv
 from dml_bench.gallery.store import open_run
 
 __all__ = ["Answered", "answered", "evidence", "panel_of"]
@@ -59,7 +59,7 @@ def evidence(run: Path, out: Path, *, images: Sequence[Path] = (), class_name: s
     rows, written = [], []
     for number, subject in enumerate(subjects, start=1):
         found = [answered(material, subject, phase) for phase in material.run.neighbours]
-        name = f"{number:03d}-{Path(subject.path).stem}.png"
+        name = f"{number:03d}-{short_name(Path(subject.path).stem)}.png"
         picture = panel_of(material, subject, found)
         write_atomically(out / name, lambda file, picture=picture: picture.save(file, "PNG"))  # type: ignore[misc]
         written.append(out / name)

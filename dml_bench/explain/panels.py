@@ -4,9 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from dml_bench.explain.truth import Box
+from dml_bench.lettering import Pen
 
 __all__ = ["Row", "Tile", "coloured", "overlaid", "panel"]
 
@@ -51,18 +52,18 @@ def overlaid(pixels: np.ndarray, heat: np.ndarray) -> np.ndarray:
 
 def panel(title: str, columns: Sequence[str], rows: Sequence[Row], boxes: Sequence[Box] = ()) -> Image.Image:
     """Tiles under the names of their columns. `boxes`, in pixels of the images, are drawn on the first tile of each row."""
-    font, small = ImageFont.load_default(size=13), ImageFont.load_default(size=11)
+    large, small = Pen(12), Pen(10)
     height_of_row = SIDE + 4 * LINE
     sheet = Image.new("RGB", (GAP + len(columns) * (SIDE + GAP), 2 * LINE + 3 * GAP + len(rows) * height_of_row), PAPER)
-    draw = ImageDraw.Draw(sheet)
-    draw.text((GAP, GAP), title, INK, font)
+    width = sheet.width - 2 * GAP
+    large.write(sheet, (GAP, GAP), large.fitted(title, width), INK)
     for place, name in enumerate(columns):
-        draw.text((left_of(place), GAP + LINE + GAP), name, GREY, small)
+        small.write(sheet, (left_of(place), GAP + LINE + GAP), small.fitted(name, SIDE), GREY)
     for number, row in enumerate(rows):
         top = 2 * LINE + 3 * GAP + number * height_of_row
-        draw.text((GAP, top), row.label, INK, small)
+        small.write(sheet, (GAP, top), small.fitted(row.label, width), INK)
         for place, tile in enumerate(row.tiles):
-            put(sheet, draw, tile, (left_of(place), top + LINE), small, boxes if place == 0 else ())
+            put(sheet, tile, (left_of(place), top + LINE), small, boxes if place == 0 else ())
     return sheet
 
 
@@ -70,14 +71,8 @@ def left_of(place: int) -> int:
     return GAP + place * (SIDE + GAP)
 
 
-def put(
-    sheet: Image.Image,
-    draw: ImageDraw.ImageDraw,
-    tile: Tile,
-    corner: tuple[int, int],
-    font: ImageFont.FreeTypeFont | ImageFont.ImageFont,
-    boxes: Sequence[Box],
-) -> None:
+def put(sheet: Image.Image, tile: Tile, corner: tuple[int, int], pen: Pen, boxes: Sequence[Box]) -> None:
+    draw = ImageDraw.Draw(sheet)
     sheet.paste(Image.fromarray(tile.picture).resize((SIDE, SIDE), Image.Resampling.BICUBIC), corner)
     scale = SIDE / len(tile.picture)
     for left, top, width, height in boxes:
@@ -88,13 +83,4 @@ def put(
         )
     ink = GREY if tile.good is None else GREEN if tile.good else RED
     for line, text in enumerate(tile.caption.split("\n")[:2]):
-        draw.text((corner[0], corner[1] + SIDE + 2 + line * LINE), fitted(draw, text, font), ink, font)
-
-
-def fitted(draw: ImageDraw.ImageDraw, text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:
-    """The text, shortened where it is wider than a tile."""
-    if draw.textlength(text, font) <= SIDE:
-        return text
-    while text and draw.textlength(f"{text}…", font) > SIDE:
-        text = text[:-1]
-    return f"{text}…"
+        pen.write(sheet, (corner[0], corner[1] + SIDE + 2 + line * LINE), pen.fitted(text, SIDE), ink)

@@ -18,6 +18,8 @@ from dml_bench.explain.truth import Truth, read_truth
 from dml_bench.files import write_atomically, write_json
 from dml_bench.gallery.answering import cuts_to_boxes
 from dml_bench.gallery.store import open_run, weight_files, weights_digest
+from dml_bench.markup import code
+from dml_bench.markup import markdown as as_markdown
 
 __all__ = ["Explained", "Request", "explain"]
 
@@ -142,13 +144,13 @@ def heading(record: dict[str, Any]) -> list[str]:
     environment = record["environment"]
     layer = f" Grad-CAM weighs the maps of {record['layer']}." if record["layer"] else ""
     return [
-        f"# Where {record['experiment']} looks",
+        f"# Where {as_markdown(record['experiment'])} looks",
         "",
-        f"{record['scored']} queries of {record['dataset']}, spread over its classes, seed {record['seed']}.{layer} `random` is the same network "
-        "with random weights, `chance` a map of noise.",
+        f"{record['scored']} queries of {as_markdown(record['dataset'])}, spread over its classes, seed {record['seed']}.{layer} "
+        "`random` is the same network with random weights, `chance` a map of noise.",
         "95% intervals over the classes and queries of this one run; a difference is of the queries for which both networks have the score.",
         "",
-        f"Made by `{' '.join(record['command'])}` in {record['seconds']} s at {record['made_at']}: {environment['processor']}, "
+        f"Made by {code(' '.join(record['command']))} in {record['seconds']} s at {record['made_at']}: {environment['processor']}, "
         f"torch {environment['packages']['torch']}, commit {environment['commit'] or 'unknown'}.",
         "",
     ]

@@ -9,6 +9,7 @@ import numpy as np
 from dml_bench.evaluation.statistics import Interval, Scores, interval
 from dml_bench.explain.scoring import SCORES
 from dml_bench.files import write_csv
+from dml_bench.markup import markdown_row
 
 __all__ = ["Line", "Measured", "lines", "markdown", "write_lines"]
 
@@ -104,9 +105,9 @@ def markdown(found: Sequence[Line]) -> list[str]:
         if not chosen:
             continue
         text += [f"## {score.capitalize()}", "", f"{meaning[0].upper()}{meaning[1:]}.", ""]
-        text += [f"| method | {' | '.join(models)} |", f"|---|{'--:|' * len(models)}"]
+        text += [markdown_row(["method", *models]), f"|---|{'--:|' * len(models)}"]
         for method in dict.fromkeys(each.method for each in chosen):
-            text.append(f"| {method} | {' | '.join(cells.get((method, model), '') for model in models)} |")
+            text.append(markdown_row([method, *(cells.get((method, model), "") for model in models)]))
         text.append("")
     return text
 

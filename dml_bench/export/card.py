@@ -9,6 +9,7 @@ from dml_bench import __version__
 from dml_bench.gallery.answering import Evidence, cuts_to_boxes
 from dml_bench.gallery.kept import Look
 from dml_bench.gallery.store import Gallery
+from dml_bench.markup import fenced, markdown, markdown_row
 from dml_bench.measured import FinishedRun, measure, metrics_of
 from dml_bench.registry import datasets
 from dml_bench.results import last_session
@@ -38,7 +39,7 @@ class Agreement:
 
     def words(self) -> str:
         return (
-            f"on {self.images} images of the gallery, embedder.pt differs from the run's network by at most {self.network_max_difference:.1e} "
+            f"on {self.images} images of the gallery, embedder.pt2 differs from the run's network by at most {self.network_max_difference:.1e} "
             f"in any component (both float32), and from the gallery, which was embedded in {self.gallery_precision}, by at most "
             f"{self.gallery_max_difference:.1e}; the smallest cosine is {self.gallery_min_cosine:.5f}"
         )
@@ -55,16 +56,15 @@ def card(run: FinishedRun, phase: str, gallery: Gallery, agreement: Agreement, e
         "Unknown or not": f"{unknown_words(evidence)}\n\n{threshold_table(evidence)}",
         "Intended use": use_words(run, gallery),
         "Limits": limits(run, evidence),
-        "How to use it": f"```python\n{snippet(experiment.images.fit, experiment.images.size)}```",
+        "How to use it": fenced(SNIPPET, "python"),
         "Checked": f"That {agreement.words()}.",
     }
-    title = f"# {experiment.name}, phase {phase}" + (f"\n\n{experiment.summary}" if experiment.summary else "")
+    title = f"# {markdown(experiment.name)}, phase {phase}" + (f"\n\n{markdown(experiment.summary)}" if experiment.summary else "")
     return "\n\n".join([title, *(f"## {name}\n\n{text}" for name, text in sections.items())]) + "\n"
 
 
 def table(header: tuple[str, ...], rows: Iterator[tuple[str, ...]]) -> str:
-    lines = [header, ("---",) * len(header), *rows]
-    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+    return "\n".join(map(markdown_row, [header, ("---",) * len(header), *rows]))
 
 
 def model_rows(run: FinishedRun, phase: str) -> Iterator[tuple[str, str]]:
@@ -109,9 +109,9 @@ def data_words(run: FinishedRun, phase: str) -> str:
     data, split, left_out = run.summary["dataset"], run.summary["split"], never_trained_on(run, phase)
     drawn = " It is drawn by a program: no photo was seen in training." if is_drawn(run) else ""
     return (
-        f"{data['name']}: {data['num_images']:,} images of {data['num_classes']} classes (fingerprint `{data['fingerprint'][:16]}`).{drawn} "
+        f"{markdown(data['name'])}: {data['num_images']:,} images of {data['num_classes']} classes (fingerprint `{data['fingerprint'][:16]}`).{drawn} "
         f"{split['train_images']:,} train, {split['valid_images']:,} validate, {split['test_images']:,} are queries."
-        + (f" The {len(left_out)} classes that it was not trained on: {', '.join(left_out)}." if left_out else "")
+        + (f" The {len(left_out)} classes that it was not trained on: {', '.join(map(markdown, left_out))}." if left_out else "")
     )
 
 
@@ -184,7 +184,7 @@ def use_words(run: FinishedRun, gallery: Gallery) -> str:
     domain = (
         "drawn birds, to try the benchmark out; it knows no real ones"
         if is_drawn(run)
-        else f"images like those of {run.summary['dataset']['name']}"
+        else f"images like those of {markdown(run.summary['dataset']['name'])}"
     )
     return (
         f"Looking up which of {len(gallery.class_names)} classes an image belongs to, by its closest gallery images, on {domain}. "
@@ -207,39 +207,21 @@ def limits(run: FinishedRun, evidence: Evidence) -> str:
     return "\n".join(f"- {line}" for line in lines)
 
 
-SQUASH = "image = image.resize(({size}, {size}), Image.Resampling.BILINEAR)"
-CROP = """width, height = (max({size}, int({size} * side / min(image.size))) for side in image.size)
-    image = image.resize((width, height), Image.Resampling.BILINEAR)
-    left, top = round((width - {size}) / 2), round((height - {size}) / 2)
-    image = image.crop((left, top, left + {size}, top + {size}))"""
-SNIPPET = """import csv
-import sys
+SNIPPET = """import sys
 
 import faiss
 import numpy as np
 import torch
-from PIL import Image, ImageOps
 
-embedder = torch.jit.load("embedder.pt")
+from preprocess import pixels, read_csv
+
+embedder = torch.export.load("embedder.pt2").module()
 index = faiss.read_index("gallery.faiss", faiss.IO_FLAG_MMAP_IFC)
-with open("gallery.csv", encoding="utf-8", newline="") as table:
-    gallery = list(csv.DictReader(table))
+gallery = read_csv("gallery.csv")
 
-
-def pixels(path):
-    image = ImageOps.exif_transpose(Image.open(path)).convert("RGB")
-    {resize}
-    return torch.from_numpy(np.array(image))
-
-
+batch = torch.from_numpy(np.stack([pixels(path) for path in sys.argv[1:]]))
 with torch.no_grad():
-    embeddings = embedder(torch.stack([pixels(path) for path in sys.argv[1:]]))
+    embeddings = embedder(batch)
 similarities, rows = index.search(embeddings.numpy(), 1)
 for path, similarity, row in zip(sys.argv[1:], similarities[:, 0], rows[:, 0]):
-    print(path, gallery[row]["class"], round(float(similarity), 4), gallery[row]["path"], sep="\\t")
-"""
-
-
-def snippet(fit: str, size: int) -> str:
-    resize = {"squash": SQUASH, "crop": CROP}[fit].format(size=size)
-    return SNIPPET.format(resize=resize)
+    print(path, gallery[row]["class"], round(float(similarity), 4), gallery[row]["path"], sep="\\t")"""

@@ -1,12 +1,10 @@
 """Network, gallery, how images are prepared, and a card that says what it is good for.
 
-The network is TorchScript and takes pixels, so that what comes before it is a resize and nothing else:
-embedder.pt  gallery.faiss  gallery.csv  preprocessing.json  export.json  README.md
+The network (of torch.export) takes pixels, which preprocess.py makes of image files with the code of this package:
+embedder.pt2  gallery.faiss  gallery.csv  preprocess.py  preprocessing.json  export.json  README.md
 """
 
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +20,7 @@ from dml_bench.data.datasets import open_dataset
 from dml_bench.data.images import Unreadable, decode
 from dml_bench.drafts import drafted
 from dml_bench.export.card import Agreement, card
+from dml_bench.export.preprocessing import source
 from dml_bench.files import write_atomically, write_csv, write_json
 from dml_bench.gallery.answering import cuts_to_boxes, evidence, recall_queries
 from dml_bench.gallery.index import Choice
@@ -73,13 +72,12 @@ def export(run: FinishedRun, phase: str, gallery: Gallery, out: Path, index: Cho
     with drafted(out) as draft:
         draft.mkdir()
         network = Network(run, phase, "cpu")
-        with torchscript():
-            program = traced(network.embedder, network.view.size)
-            write_atomically(draft / "embedder.pt", lambda file: torch.jit.save(program, file))
-            exported = torch.jit.load(str(draft / "embedder.pt"))
+        save(network.embedder, network.view.size, draft / "embedder.pt2")
+        exported = torch.export.load(str(draft / "embedder.pt2")).module()
         agreement = compare(exported, network, pixels, gallery.embeddings[rows])
         look = made(draft / "gallery.faiss", gallery, index, lambda: recall_queries(run, phase, gallery))
-        write_table(draft, gallery)
+        write_table(draft, gallery, Path(run.summary["dataset"]["root"]))
+        write_atomically(draft / "preprocess.py", lambda file: file.write(source(network.view).encode()))
         write_json(draft / "preprocessing.json", preprocessing(network.view, gallery.embeddings.shape[1]))
         write_json(draft / "export.json", facts(run, phase, gallery, agreement) | {"index": look.as_dict()})
         text = card(run, phase, gallery, agreement, evidence(run, phase, gallery, look.search), look)
@@ -87,20 +85,18 @@ def export(run: FinishedRun, phase: str, gallery: Gallery, out: Path, index: Cho
     return Exported(agreement, look.words())
 
 
-@contextmanager
-def torchscript() -> Iterator[None]:
-    """Without torch's advice to use torch.export, whose files older versions of torch can't load, and without the tracer's warnings
-    about what may depend on the input, which `compare` looks at."""
-    with warnings.catch_warnings(), torch.no_grad():
-        warnings.filterwarnings("ignore", message=r".*torch\.jit\.", category=FutureWarning)
-        warnings.filterwarnings("ignore", category=torch.jit.TracerWarning)
-        yield
-
-
-def traced(embedder: Embedder | Mirrored | Together, size: int) -> torch.jit.ScriptModule:
-    """Traced with a batch of 2; `compare` sees to it that other sizes go through it as well."""
+@torch.no_grad()
+def save(embedder: Embedder | Mirrored | Together, size: int, path: Path) -> None:
+    """As a graph of torch.export for batches of any size; `compare` sees to it that one image goes through it as well."""
     example = torch.zeros(2, size, size, 3, dtype=torch.uint8)
-    return torch.jit.trace(PixelsToUnitVectors(embedder).eval(), example, check_trace=False)
+    network = PixelsToUnitVectors(embedder).eval()
+    graph = torch.export.export(network, (example,), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},))
+    for module in graph.graph_module.modules():
+        for node in module.graph.nodes if hasattr(module, "graph") else ():
+            node.meta.pop("stack_trace", None)  # it names folders of this machine
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="No complete tensor found in the group")  # of weights that share a file's memory
+        write_atomically(path, lambda file: torch.export.save(graph, file))
 
 
 def readable_images(run: FinishedRun, gallery: Gallery) -> tuple[list[int], np.ndarray]:
@@ -159,14 +155,23 @@ def compare(exported: nn.Module, network: Network, pixels: np.ndarray, stored: n
     return agreement
 
 
-def write_table(folder: Path, gallery: Gallery) -> None:
-    """Row i of the index is line i of the table, not counting its header."""
-    rows: Sequence[tuple[Any, ...]] = [(entry.class_name, entry.path, entry.sha256, entry.origin) for entry in gallery.entries]
+def write_table(folder: Path, gallery: Gallery, root: Path) -> None:
+    """Row i of the index is line i of the table, not counting its header. Paths are below the run's folder of images, or, of enrolled
+    photos, below the folder of their class folders: nobody else has the machine on which they were."""
+    rows = [(entry.class_name, below(entry.path, root), entry.sha256, entry.origin) for entry in gallery.entries]
     write_csv(folder / "gallery.csv", ("class", "path", "sha256", "origin"), rows)
+
+
+def below(file: str, root: Path) -> str:
+    path = Path(file)
+    if path.is_relative_to(root):
+        return path.relative_to(root).as_posix()
+    return Path(*path.parts[-2:]).as_posix() if len(path.parts) > 2 else path.name
 
 
 def preprocessing(view: View, dim: int) -> dict[str, Any]:
     return {
+        "code": "preprocess.py",
         "decode": "first frame, turned upright by EXIF orientation, transparency over white, RGB",
         "resize": {
             "squash": "both sides to `size`",

@@ -84,16 +84,20 @@ def as_table(run: FinishedRun, answers: Answers) -> Table:
     root = Path(run.summary["dataset"]["root"])
     table = Table(box=None, pad_edge=False, caption=f"images of the run are in {root}", caption_justify="left")
     table.add_column("similarity", justify="right")
+    table.add_column("answer")  # in a column of its own, for a class may be called "unknown"
     table.add_column("class", overflow="fold")
     table.add_column("photo, and the images closest to it", overflow="fold", ratio=1)
     for found in answers.answers:
         style = "bold green" if found.known else "bold yellow"
         elected = "" if found.vote_class == found.class_name else f" for {found.vote_class}"
         vote = f"{found.path}\n(vote: {found.vote_share:.0%} of {len(found.closest)}{elected})"
-        table.add_row(f"{found.similarity:.4f}", Text(found.class_name if found.known else "unknown", style=style), Text(vote, style=style))
+        answer, name = ("class", found.class_name) if found.known else ("unknown", "")
+        table.add_row(f"{found.similarity:.4f}", *(Text(text, style=style) for text in (answer, name, vote)))
         for entry, similarity in found.closest[:SHOWN]:
             path = Path(entry.path)
-            table.add_row(f"{similarity:.4f}", Text(entry.class_name), Text(str(path.relative_to(root) if entry.origin == "run" else path)))
+            table.add_row(
+                f"{similarity:.4f}", "", Text(entry.class_name), Text(str(path.relative_to(root) if entry.origin == "run" else path))
+            )
         table.add_row()
     return table
 

@@ -1,4 +1,4 @@
-"""The figures. The only module that imports matplotlib, and inside functions, so that nothing else waits for it.
+"""The figures. Only this module and `lettering` import matplotlib, and inside functions, so that nothing else waits for it.
 
 Each figure is drawn once: ink that is neither data nor a colour is written as INK, which the inline SVG of the page turns into the
 text colour of the page, light or dark; the PNG has a white ground.
@@ -8,6 +8,7 @@ import io
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -16,6 +17,7 @@ import numpy as np
 from dml_bench.effects import Effect
 from dml_bench.evaluation.statistics import Interval
 from dml_bench.failures import named
+from dml_bench.lettering import literal, shortened, text_style
 from dml_bench.measured import described
 from dml_bench.report.closer import Closer, class_drop
 from dml_bench.report.section import Section
@@ -35,7 +37,6 @@ BLUE, ORANGE, GREEN, PINK, SKY, GOLD = "#2f7fc1", "#d9662b", "#1f9e77", "#c06a9f
 """Told apart by people who see no red or green, and readable on white and on near black."""
 WIDTH = 9.0
 STYLE: Any = {
-    "font.family": "sans-serif",
     "font.size": 9,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -69,7 +70,7 @@ def draw(section: Section, closer: dict[str, Closer]) -> list[Drawn]:
     """All figures for which there are numbers; what there are none for is added to `section.missing`."""
     import matplotlib as mpl
 
-    with mpl.rc_context(STYLE):
+    with mpl.rc_context(STYLE | text_style()):
         return [drawn for drawn in (each(section, closer) for each in FIGURES) if drawn is not None]
 
 
@@ -83,13 +84,18 @@ def saved(figure: Figure, name: str, title: str, caption: str) -> Drawn:
 
 def inline(svg: str, name: str, title: str) -> str:
     """The <svg> element alone, in the page's colour; its ids carry the figure's name, so that many fit into one page."""
-    text = svg[svg.index("<svg") :].replace(INK, "currentColor")
+    text = re.sub(r'style="[^"]*"', lambda found: of_page(found[0]), svg[svg.index("<svg") :])
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
     text = re.sub(r'<g id="[^"]*">', "<g>", text)
     for known in set(re.findall(r' id="([^"]+)"', text)):
         text = text.replace(f'id="{known}"', f'id="{name}-{known}"').replace(f"#{known}", f"#{name}-{known}")
     text = re.sub(r'(<svg[^>]*?) width="([\d.]+)pt" height="[\d.]+pt"', r'\1 style="width:\2pt"', text)
-    return text.replace("<svg", f'<svg role="img" aria-label="{title.replace(chr(34), "")}"', 1)
+    return text.replace("<svg", f'<svg role="img" aria-label="{escape(title)}"', 1)
+
+
+def of_page(style: str) -> str:
+    """A style attribute with the page's colour for ink, and without the fonts of the PNG, which a browser finds itself."""
+    return re.sub(r"font-family: [^;\"]*", "font-family: 'DejaVu Sans', Verdana, sans-serif", style.replace(INK, "currentColor"))
 
 
 def standalone(svg: str) -> str:
@@ -154,7 +160,7 @@ def cut_to_estimates(axes: Axes) -> str:
 
 
 def finish_rows(axes: Axes, names: Sequence[str], label: str) -> None:
-    axes.set_yticks(range(len(names)), names)
+    axes.set_yticks(range(len(names)), [shortened(name) for name in names])
     axes.set_ylim(len(names) - 0.45, -0.55)
     axes.tick_params(axis="y", length=0)
     axes.grid(visible=False, axis="y")
@@ -279,7 +285,7 @@ def draw_curves(axes: Axes, found: Curves, colours: dict[str, str], **how: Any) 
 def key_line(label: str, colour: str, **how: Any) -> Any:
     from matplotlib.lines import Line2D
 
-    return Line2D([], [], color=colour, label=label, **how)
+    return Line2D([], [], color=colour, label=shortened(label), **how)
 
 
 # Per class
@@ -304,7 +310,7 @@ def class_bars(section: Section, closer: dict[str, Closer]) -> Drawn | None:
         places = np.arange(len(order))
         if is_named:
             axes.barh(places, each.drop[order], 0.75, color=colours)
-            axes.set_yticks(places, [each.names[i] for i in order], fontsize=6)
+            axes.set_yticks(places, [shortened(each.names[i]) for i in order], fontsize=6)
             for label, colour in zip(axes.get_yticklabels(), colours, strict=True):
                 label.set_color(colour if colour == ORANGE else INK)
             axes.set_ylim(len(order) - 0.4, -0.6)
@@ -328,7 +334,7 @@ def class_bars(section: Section, closer: dict[str, Closer]) -> Drawn | None:
 def wrapped(name: str, width: int = 36) -> str:
     """A long name in several lines, broken after underscores."""
     lines = [""]
-    for part in re.findall(r"[^_]*_|[^_]+$", name):
+    for part in re.findall(r"[^_]*_|[^_]+$", literal(name)):
         if lines[-1] and len(lines[-1]) + len(part) > width:
             lines.append("")
         lines[-1] += part
@@ -480,18 +486,23 @@ def cost_scatter(section: Section, closer: dict[str, Closer]) -> Drawn | None:
         colour = GREEN if line in section.rivals else BLUE
         axes.errorbar(seconds, value.estimate, as_error([value]), color=colour, marker="o", markersize=5, elinewidth=0.8, alpha=0.85)
         axes.annotate(str(i), (seconds, value.estimate), xytext=(5, 4), textcoords="offset points", fontsize=8)
-        legend.text(0, 1 - (i - 0.5) / len(lines), f"{i}  {line.name}", fontsize=8, color=colour, va="center")
+        legend.text(0, 1 - (i - 0.5) / len(lines), f"{i}  {shortened(line.name)}", fontsize=8, color=colour, va="center")
     legend.set(xlim=(0, 1), ylim=(0, 1))
     legend.set_axis_off()
     axes.set_xscale("log")
     from matplotlib.ticker import LogLocator, NullFormatter
 
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=12))
-    axes.xaxis.set_major_formatter(lambda x, _: f"{x:g}")
+    axes.xaxis.set_major_formatter(plain_number)
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set(xlabel="seconds of training, all phases (log scale)", ylabel="P@1, mean over classes")
     caption = "95% intervals; green: softmax classifiers, by their features. Times are of runs that may have shared a machine."
     return saved(figure, f"{section.slug}-cost", "Accuracy against cost", caption)
+
+
+def plain_number(value: float, _: int) -> str:
+    """For a logarithmic axis, whose own labels are formulas."""
+    return f"{value:g}"
 
 
 # Learning rates
@@ -503,7 +514,7 @@ def learning_rates(found: "Sweep") -> Drawn:
 
     from dml_bench.lr_finder import smoothed
 
-    with mpl.rc_context(STYLE):
+    with mpl.rc_context(STYLE | text_style()):
         figure, [[axes]] = canvas(4.0)
         rates, losses = found.rates[: found.finite], found.losses[: found.finite]
         curve = smoothed(losses)
@@ -516,6 +527,7 @@ def learning_rates(found: "Sweep") -> Drawn:
             axes.axvline(rates[found.lowest] / 10, color=ORANGE, linestyle=":", label=f"a tenth of that: {rates[found.lowest] / 10:.2g}")
         room = 0.05 * max(float(np.ptp(curve)), 1e-6)
         axes.set(xscale="log", xlabel="learning rate (log scale)", ylabel="training loss")
+        axes.xaxis.set_major_formatter(plain_number)
         axes.set_ylim(min(curve.min(), np.quantile(losses, 0.02)) - room, min(curve.max(), 1.5 * curve[0]) + 2 * room)
         figure.legend(loc="outside upper left", ncols=5)
         caption = "One step at each rate, from the lowest to the highest; smoothed over neighbouring steps."
@@ -542,7 +554,7 @@ def embedding_maps(images: "Images", maps: dict[str, np.ndarray], chosen: Sequen
     if not coloured:
         groups = [("seen classes", ~images.unseen, BLUE), ("unseen classes", images.unseen, ORANGE)]
     others = ~np.any([rows for _, rows, _ in groups], axis=0)
-    with mpl.rc_context(STYLE):
+    with mpl.rc_context(STYLE | text_style()):
         columns = min(2, len(maps))
         figure, grid = canvas(0.9 + 4.1 * -(-len(maps) // columns), columns, -(-len(maps) // columns))
         for axes in grid.flat:
@@ -576,7 +588,7 @@ def map_title(images: "Images", phase: str) -> str:
 
     among, between = images.closeness(phase)
     unseen = np.isin(sorted(images.class_names), images.labels[images.unseen])
-    lines = [phase_words(images, phase)]
+    lines = [literal(phase_words(images, phase))]
     for name, classes in (("seen", ~unseen), ("unseen", unseen)):
         if np.isfinite(among[classes]).any() and np.isfinite(between[classes]).any():
             within, to = np.nanmean(among[classes]), np.nanmean(between[classes])

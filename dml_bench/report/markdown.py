@@ -1,15 +1,17 @@
 """The report as Markdown, for places that show no HTML."""
 
 from collections.abc import Iterable
+from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import tomli_w
 
+from dml_bench.markup import code, fenced, markdown, markdown_row, picture, sentence
 from dml_bench.report import changes
 from dml_bench.report.closer import WANTED_PRECISION, Case, Closer
 from dml_bench.report.pictures import Pictures
-from dml_bench.suite.page import EXPLAINED, INTERVALS, claimed, interval_cell, markdown_row, markdown_table, signed, write_text
+from dml_bench.suite.page import EXPLAINED, INTERVALS, claimed, interval_cell, markdown_table, signed, write_text
 
 if TYPE_CHECKING:
     from dml_bench.report.render import Chapter, Report
@@ -39,33 +41,33 @@ def write(path: Path, whole: "Report") -> None:
 
 
 def lines(whole: "Report") -> Iterable[str]:
-    yield f"# {whole.title}"
+    yield f"# {markdown(whole.title)}"
     yield ""
-    yield f"Made by `{whole.command}`, {whole.made}; never edited by hand. The same with sortable tables: [index.html](index.html)."
+    yield f"Made by {code(whole.command)}, {whole.made}; never edited by hand. The same with sortable tables: [index.html](index.html)."
     yield ""
     if whole.problems:
-        yield from ("**Found, and to be known:**", "", *(f"- {problem}" for problem in whole.problems), "")
+        yield from ("**Found, and to be known:**", "", *(f"- {markdown(problem)}" for problem in whole.problems), "")
     for chapter in whole.chapters:
         yield from of_chapter(chapter)
 
 
 def of_chapter(chapter: "Chapter") -> Iterable[str]:
     section = chapter.section
-    yield from (f"## {section.title}", "")
+    yield from (f"## {markdown(section.title)}", "")
     for number, answer in enumerate(chapter.answers, start=1):
-        yield from (f"### {number}. {answer.question}", "", f"**{answer.short}**", "")
-        yield from (*(f"- {sentence}" for sentence in answer.sentences), "")
+        yield from (f"### {number}. {answer.question}", "", f"**{sentence(answer.short)}**", "")
+        yield from (*(f"- {sentence(told)}" for told in answer.sentences), "")
     yield from ("### The experiments", "", *markdown_table(section.group), "")
     yield from (*(f"- {line}" for line in (*EXPLAINED[section.group.protocol], INTERVALS)), "")
     yield from expectations(chapter)
     yield from changes_made(chapter)
     yield from ("### Figures", "")
     for drawn in chapter.figures:
-        yield from (f"**{drawn.title}.** {drawn.caption}", "", f"![{drawn.title}](figures/{drawn.name}.png)", "")
+        yield from (f"**{markdown(drawn.title)}.** {markdown(drawn.caption)}", "", picture(f"figures/{drawn.name}.png", drawn.title), "")
     yield from closer_looks(chapter)
     yield from examples(chapter)
     if section.missing or section.absent:
-        yield from ("### What is missing", "", *(f"- {what}" for what in missing(chapter)), "")
+        yield from ("### What is missing", "", *(f"- {sentence(what)}" for what in missing(chapter)), "")
     yield from how(chapter)
 
 
@@ -78,12 +80,12 @@ def missing(chapter: "Chapter") -> Iterable[str]:
 def expectations(chapter: "Chapter") -> Iterable[str]:
     if not chapter.section.verdicts:
         return
-    yield from ("### What was claimed", "", *markdown_row(["experiment", "claim", "claimed", "measured", "verdict"]))
-    yield from markdown_row(["---", "---", "--:", "--:", "---"])
+    yield from ("### What was claimed", "", markdown_row(["experiment", "claim", "claimed", "measured", "verdict"]))
+    yield markdown_row(["---", "---", "--:", "--:", "---"])
     for judged in chapter.section.verdicts:
         verdict = judged.verdict.value + (f": {judged.reason}" if judged.reason else "")
         cells = [judged.experiment, f"{judged.words} ({judged.expectation.source})", claimed(judged)]
-        yield from markdown_row([*cells, interval_cell(judged.measured, signed=signed(judged)), verdict])
+        yield markdown_row([*cells, interval_cell(judged.measured, signed=signed(judged)), verdict])
     yield ""
 
 
@@ -91,10 +93,10 @@ def changes_made(chapter: "Chapter") -> Iterable[str]:
     effects = chapter.section.effects
     if not effects:
         return
-    yield from ("### What each change does", "", *(f"- {sentence}" for sentence in changes.words(effects)), "")
-    yield from (*markdown_row(changes.HEADS), *markdown_row(["---", "---", "--:", "--:", "--:", "---"]))
+    yield from ("### What each change does", "", *(f"- {markdown(told)}" for told in changes.words(effects)), "")
+    yield from (markdown_row(changes.HEADS), markdown_row(["---", "---", "--:", "--:", "--:", "---"]))
     for effect in effects:
-        yield from markdown_row(changes.cells(effect))
+        yield markdown_row(changes.cells(effect))
     yield ""
 
 
@@ -113,54 +115,50 @@ def closer_words(chapter: "Chapter") -> str:
 def closer_looks(chapter: "Chapter") -> Iterable[str]:
     if not chapter.closer:
         return
-    yield from ("### Unknown classes and votes", "", closer_words(chapter), "", *markdown_row(["experiment", *NUMBERS]))
-    yield from markdown_row(["---", *["--:"] * len(NUMBERS)])
+    yield from ("### Unknown classes and votes", "", closer_words(chapter), "", markdown_row(["experiment", *NUMBERS]))
+    yield markdown_row(["---", *["--:"] * len(NUMBERS)])
     for name, look in chapter.closer.items():
-        yield from markdown_row([name, *closer_cells(look)])
+        yield markdown_row([name, *closer_cells(look)])
     yield ""
 
 
 def examples(chapter: "Chapter") -> Iterable[str]:
     if not chapter.shown:
         return
-    yield from (f"### Taken for another ({chapter.shown}, trained on all classes)", "")
-    yield from markdown_row(["class", "taken for", "queries", "one of them", "its nearest"])
-    yield from markdown_row(["---", "---", "--:", "---", "---"])
+    yield from (f"### Taken for another ({markdown(chapter.shown)}, trained on all classes)", "")
+    yield markdown_row(["class", "taken for", "queries", "one of them", "its nearest"])
+    yield markdown_row(["---", "---", "--:", "---", "---"])
     for mistake in chapter.mistakes:
-        pictures = picture(chapter.pictures, mistake.example.query), picture(chapter.pictures, mistake.example.nearest)
-        yield from markdown_row([mistake.of, mistake.as_, f"{mistake.count} of {mistake.asked}", *pictures])
+        pictures = example(chapter.pictures, mistake.example.query), example(chapter.pictures, mistake.example.nearest)
+        yield markdown_row([mistake.of, mistake.as_, f"{mistake.count} of {mistake.asked}", *pictures])
     yield ""
     for kind, cases in chapter.evidence.items():
-        yield from (f"### {kind} ({chapter.shown})", "")
+        yield from (f"### {kind} ({markdown(chapter.shown)})", "")
         if not cases:
             yield from ("No such query.", "")
             continue
-        yield from markdown_row(["query", "of class", "nearest", "of class", "classes of the ten nearest"])
-        yield from markdown_row(["---"] * 5)
+        yield markdown_row(["query", "of class", "nearest", "of class", "classes of the ten nearest"])
+        yield markdown_row(["---"] * 5)
         for case in cases:
-            yield from markdown_row(case_cells(chapter.pictures, case))
+            yield markdown_row(case_cells(chapter.pictures, case))
         yield ""
 
 
 def case_cells(pictures: Pictures, case: Case) -> list[str]:
     votes = ", ".join(f"{count} {name}" for name, count in case.votes)
     unseen = " (unseen)" if case.unseen else ""
-    return [picture(pictures, case.query), case.query_class + unseen, picture(pictures, case.nearest), case.nearest_class, votes]
+    return [example(pictures, case.query), case.query_class + unseen, example(pictures, case.nearest), case.nearest_class, votes]
 
 
-def picture(pictures: Pictures, path: str) -> str:
-    return f"![](images/{pictures.name(path)})" if pictures.get(path) else f"{path} (not there)"
+def example(pictures: Pictures, path: str) -> str:
+    return picture(f"images/{pictures.name(path)}") if pictures.get(path) else f"{path} (not there)"
 
 
 def how(chapter: "Chapter") -> Iterable[str]:
-    yield from ("### How it was made", "", *(f"- {line}" for line in chapter.made_with), "")
+    yield from ("### How it was made", "", *(f"- {sentence(line)}" for line in chapter.made_with), "")
     yield from (f"- data set fingerprint {chapter.section.fingerprint}", "")
     for line, table in chapter.configurations:
         seeds = ", ".join(str(run.seed) for run in line.runs)
-        yield from (f"<details><summary>{line.name}, seeds {seeds}</summary>", "", "```toml")
-        yield from (
-            tomli_w.dumps({key: value for key, value in table.items() if key not in ("seed", "expects")}).strip(),
-            "```",
-            "</details>",
-            "",
-        )
+        yield from (f"<details><summary>{escape(line.name)}, seeds {seeds}</summary>", "")
+        settings = tomli_w.dumps({key: value for key, value in table.items() if key not in ("seed", "expects")}).strip()
+        yield from (fenced(settings, "toml"), "</details>", "")

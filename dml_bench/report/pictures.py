@@ -6,6 +6,7 @@ import io
 from pathlib import Path
 
 from dml_bench.failures import named
+from dml_bench.files import short_name
 
 __all__ = ["Pictures"]
 
@@ -45,7 +46,7 @@ class Pictures:
     @staticmethod
     def name(path: str) -> str:
         """File name of the copy: that of the image, told apart from others of the same name."""
-        return f"{Path(path).stem[:60]}-{hashlib.sha256(path.encode()).hexdigest()[:8]}.jpg"
+        return f"{short_name(Path(path).stem, 60)}-{hashlib.sha256(path.encode()).hexdigest()[:8]}.jpg"
 
 
 def small_copy(path: Path) -> bytes | None:

@@ -12,6 +12,7 @@ from dml_bench.console import duration
 from dml_bench.evaluation.statistics import Interval
 from dml_bench.expectations import Judgement, Verdict
 from dml_bench.files import write_atomically, write_csv
+from dml_bench.markup import code, markdown, markdown_row, sentence
 from dml_bench.suite.table import COST, Column, Group, Line
 
 if TYPE_CHECKING:
@@ -196,18 +197,18 @@ def write_text(path: Path, lines: Iterable[str]) -> None:
 
 
 def made_by(report: Report) -> Iterable[str]:
-    yield f"Made by `{shlex.join(report.command)}`; never edited by hand."
+    yield f"Made by {code(shlex.join(report.command))}; never edited by hand."
     yield ""
-    yield from (f"- {line}" for line in report.made_with)
+    yield from (f"- {sentence(line)}" for line in report.made_with)
     yield ""
 
 
 def table_page(report: Report) -> Iterable[str]:
-    yield f"# {report.title}"
+    yield f"# {markdown(report.title)}"
     yield ""
     yield from made_by(report)
     for group in report.groups:
-        yield f"## {group.title[:1].upper()}{group.title[1:]}"
+        yield f"## {markdown(group.title[:1].upper() + group.title[1:])}"
         yield ""
         yield from markdown_table(group)
         yield ""
@@ -219,19 +220,15 @@ def markdown_table(group: Group) -> Iterable[str]:
     shown = shown_cost([group])
     failed = any(line.failures for line in group.lines)
     heads = ["experiment", "seeds", *(column.head for column in group.columns), *(COST[i].head for i in shown)]
-    yield from markdown_row([*heads, *(["failed"] if failed else [])])
-    yield from markdown_row(["---", *["--:"] * (len(heads) - 1), *(["---"] if failed else [])])
+    yield markdown_row([*heads, *(["failed"] if failed else [])])
+    yield markdown_row(["---", *["--:"] * (len(heads) - 1), *(["---"] if failed else [])])
     for line in group.lines:
         cost = [cost_cell(COST[i].key, line.cost[i]) for i in shown]
-        yield from markdown_row([line.name, seeds(line), *cells(group, line), *cost, *(["; ".join(line.failures)] if failed else [])])
-
-
-def markdown_row(texts: Iterable[str]) -> Iterable[str]:
-    yield f"| {' | '.join(text.replace('|', chr(92) + '|') for text in texts)} |"
+        yield markdown_row([line.name, seeds(line), *cells(group, line), *cost, *(["; ".join(line.failures)] if failed else [])])
 
 
 def expectations_page(report: Report) -> Iterable[str]:
-    yield f"# {report.title}: what was expected"
+    yield f"# {markdown(report.title)}: what was expected"
     yield ""
     yield from made_by(report)
     yield f"{count_verdicts(report.verdicts)}."
@@ -242,12 +239,12 @@ def expectations_page(report: Report) -> Iterable[str]:
         "the claimed side of zero, *does not* if on the other, and is *within noise* otherwise; no change holds within 0.02 of zero."
     )
     yield ""
-    yield from markdown_row(["experiment", "claim", "source", "claimed", "measured", "verdict"])
-    yield from markdown_row(["---", "---", "---", "--:", "--:", "---"])
+    yield markdown_row(["experiment", "claim", "source", "claimed", "measured", "verdict"])
+    yield markdown_row(["---", "---", "---", "--:", "--:", "---"])
     for judged in report.verdicts:
         verdict = judged.verdict.value + (f": {judged.reason}" if judged.reason else "")
         measured = interval_cell(judged.measured, signed=signed(judged))
-        yield from markdown_row([judged.experiment, judged.words, judged.expectation.source, claimed(judged), measured, verdict])
+        yield markdown_row([judged.experiment, judged.words, judged.expectation.source, claimed(judged), measured, verdict])
 
 
 def claimed(judged: Judgement) -> str:

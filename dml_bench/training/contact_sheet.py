@@ -7,22 +7,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dml_bench.lettering import Pen
 from dml_bench.training.batches import Batch, epoch_batches, training_batch
 from dml_bench.training.run import Run
 
 if TYPE_CHECKING:
     from PIL.Image import Image
-    from PIL.ImageFont import FreeTypeFont
-    from PIL.ImageFont import ImageFont as BitmapFont
-
-    Font = FreeTypeFont | BitmapFont
 
 __all__ = ["contact_sheet"]
 
 COLUMNS, GAP = 8, 8
 SMALLEST = 128
 """Pixels: smaller images are magnified by a whole number, so that each pixel stays a square and names fit below."""
-TEXT, LINE = 12, 15
+TEXT, LINE = 11, 15
 """Height of the letters and of a line in pixels."""
 LINES_PER_LABEL = 3
 ROUNDS_TO_0 = 0.005
@@ -90,41 +87,33 @@ def label_name(run: Run, label: int) -> str:
 
 def batch_sheet(title: str, pixels: np.ndarray, labels: list[list[str]]) -> "Image":
     """(images, size, size, 3) uint8 in rows of eight, their labels below them, a title above."""
-    from PIL import Image, ImageDraw, ImageFont
+    from PIL import Image
 
-    font = ImageFont.load_default(TEXT)
+    pen = Pen(TEXT)
     side = pixels.shape[1] * -(-SMALLEST // pixels.shape[1])
-    lines = [[(line, ink) for label, ink in zip(each, cycle(INKS)) for line in wrapped(label, side, font)] for each in labels]
+    lines = [[(line, ink) for label, ink in zip(each, cycle(INKS)) for line in wrapped(label, side, pen)] for each in labels]
     width, height = side + GAP, side + LINE * max(map(len, lines)) + GAP
-    heading = wrapped(title, COLUMNS * width - GAP, font, most=4)
+    heading = wrapped(title, COLUMNS * width - GAP, pen, most=4)
     top = LINE * len(heading) + 2 * GAP
     sheet = Image.new("RGB", (COLUMNS * width + GAP, top + height * -(-len(pixels) // COLUMNS)), "white")
-    draw = ImageDraw.Draw(sheet)
-    draw.text((GAP, GAP), "\n".join(heading), "black", font, spacing=LINE - TEXT)
+    for number, line in enumerate(heading):
+        pen.write(sheet, (GAP, GAP + LINE * number), line, "black")
     for place, (image, text) in enumerate(zip(pixels, lines, strict=True)):
         x, y = GAP + place % COLUMNS * width, top + place // COLUMNS * height
         sheet.paste(Image.fromarray(image).resize((side, side), Image.Resampling.NEAREST), (x, y))
         for number, (line, ink) in enumerate(text):
-            draw.text((x, y + side + LINE * number), line, ink, font)
+            pen.write(sheet, (x, y + side + LINE * number), line, ink)
     return sheet
 
 
-def wrapped(text: str, width: int, font: "Font", most: int = LINES_PER_LABEL) -> list[str]:
+def wrapped(text: str, width: int, pen: Pen, most: int = LINES_PER_LABEL) -> list[str]:
     """The text in lines of at most `width` pixels, broken at spaces; what does not fit into `most` lines ends with an ellipsis."""
     lines = [""]
     for word in text.split():
         longer = f"{lines[-1]} {word}".strip()
-        if font.getlength(longer) <= width or not lines[-1]:
+        if pen.width(longer) <= width or not lines[-1]:
             lines[-1] = longer
         else:
             lines.append(word)
     last = " ".join(lines[most - 1 :])
-    return [cut(line, width, font) for line in [*lines[: most - 1], *([last] if last else [])]]
-
-
-def cut(line: str, width: int, font: "Font") -> str:
-    if font.getlength(line) <= width:
-        return line
-    while line and font.getlength(f"{line}...") > width:
-        line = line[:-1]
-    return f"{line}..."
+    return [pen.fitted(line, width) for line in [*lines[: most - 1], *([last] if last else [])]]
