@@ -6,7 +6,7 @@ from html import escape
 
 __all__ = ["Markdown", "code", "fenced", "markdown", "markdown_row", "picture", "sentence"]
 
-SPECIAL = re.compile(r"[\\`*|~$]|(?<!\w)_|_(?!\w)|\](?=[(\[:])|!(?=\[)")
+SPECIAL = re.compile(r"[\\`*|~$]|(?<!\w)_|_(?!\w)|^\[|\](?=[(\[])|!(?=\[)")
 """What begins something in Markdown as GitHub reads it; an underscore between letters and a bracket by itself begin nothing."""
 
 
