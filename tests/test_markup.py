@@ -7,7 +7,8 @@ from dml_bench.markup import Markdown, code, fenced, markdown, markdown_row, pic
 
 NAMES = [
     "Shirt [XL]", "[/red] offer", "$5 to $10 bag", "AC/DC tee", 'a|b, "quoted"', "<b>bold</b> & co", "=1+1", "C:\\new", "50% off %s {0}",
-    "_under^score\\frac", "*star*", "`tick`", "~~gone~~", "[a](b)", "![a](b)", "[a]: b", "[x] y", "&lt;", "a_b_c", "<script>alert(1)</script>", "حقيبة 👜",
+    "_under^score\\frac", "*star*", "`tick`", "~~gone~~", "[a](b)", "![a](b)", "[a]: b",
+    "[x] y", "&lt;", "a_b_c", "<script>alert(1)</script>", "حقيبة 👜",
 ]  # fmt: skip
 GITHUB = MarkdownIt("gfm-like", {"linkify": False})
 
