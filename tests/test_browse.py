@@ -4,6 +4,7 @@ import json
 import math
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -21,7 +22,7 @@ from dml_bench.browse import database
 from dml_bench.browse.columns import Label, columns, confused
 from dml_bench.browse.database import URI, Place, served
 from dml_bench.browse.page import thumbnails, write_page
-from dml_bench.browse.server import listener
+from dml_bench.browse.server import Guard, listener
 from dml_bench.browse.session import dataset_name, forget, state_of
 from dml_bench.browse.table import Answered, Images, chosen_classes, mistakenness, read_images
 from dml_bench.browse.traces import distinct, traces
@@ -304,6 +305,24 @@ def test_the_dataset_is_named_for_the_run_and_its_folder_and_its_state_for_what_
     assert state_of(run, Path("/elsewhere")) != before
     enrol(run, "all", "/mine/new.jpg", "newcomer", 5)
     assert state_of(run, None) != before
+
+
+@pytest.mark.parametrize(
+    ("address", "ours", "others"),
+    [
+        (
+            "127.0.0.1",
+            ["127.0.0.1:5151", "localhost", "[::1]:5151", "LOCALHOST:1"],
+            ["192.168.1.7:5151", "evil.example", "", "[", "x@evil"],
+        ),
+        ("::1", ["[::1]:5151", "127.0.0.1"], ["[2001:db8::1]:5151", "evil.example"]),
+        ("0.0.0.0", ["192.168.1.7:5151", "[2001:db8::1]", "localhost", socket.gethostname()], ["evil.example", "192.168.1.7.evil.example"]),
+        ("workstation.lan", ["workstation.lan:5151", "192.168.1.7"], ["evil.example"]),
+    ],
+)
+def test_the_server_is_asked_by_names_that_nobody_else_can_give_it(address, ours, others):
+    guard = Guard(lambda *_: None, files=[], address=address, port=5151, token="secret")
+    assert [host for host in (*ours, *others) if guard.is_ours(host)] == ours
 
 
 def test_a_port_that_is_taken_is_refused_and_any_free_one_found():

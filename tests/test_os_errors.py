@@ -226,7 +226,7 @@ CASES: dict[str, Case] = {
     ),
     "a name that is too long for the run": lambda w: (w.training(out="n" * 300), nothing, "the name is too long for this disk"),
     "a name of 5,000 characters for the run": lambda w: (w.training(out="n" * 5000), nothing, "the name is too long for this disk"),
-    "a name of 5,000 characters for an experiment": lambda w: (["show", "n" * 5000], nothing, "the name is too long"),
+    "a name of 5,000 characters for an experiment": lambda w: (["show", "n" * 5000], nothing, "unknown experiment 'nnn"),
     "a name of 5,000 characters for a file": lambda w: (["show", "n" * 5000 + ".toml"], nothing, "the name is too long"),
     "a limit on the size of files": lambda w: (
         w.training(),
@@ -273,7 +273,7 @@ CASES: dict[str, Case] = {
     "a full disk for drawn birds": lambda w: (
         draw(w.here / "disk" / "birds"),
         lambda: disk(w.here / "disk", "100k"),
-        ".jpg: no space is left on this disk",
+        f"{w.here}/disk/birds: no space is left on this disk",
     ),
     "a read-only disk for drawn birds": lambda w: (
         draw(w.here / "disk" / "birds"),
@@ -293,7 +293,7 @@ CASES: dict[str, Case] = {
     "a full disk for an export": lambda w: (
         ["export", str(w.run), "--out", str(w.here / "disk" / "exported")],
         lambda: disk(w.here / "disk", "300k"),
-        "embedder.pt: no space is left on this disk",
+        f"{w.here}/disk/exported: no space is left on this disk",
     ),
     "a read-only disk for evidence": lambda w: (
         ["evidence", str(w.run), "--out", str(w.here / "disk" / "panels")],

@@ -40,7 +40,8 @@ class Guard:
     def __init__(self, app: Asgi, *, files: Iterable[str], address: str, port: int, token: str):
         self.app = app
         self.files = frozenset(files)
-        self.names = {"localhost"} if is_loopback(address) else {"localhost", address, socket.gethostname(), socket.getfqdn()}
+        names = () if is_loopback(address) else (address, socket.gethostname(), socket.getfqdn())
+        self.names = {name.lower() for name in ("localhost", *names)}
         self.numbers = not is_loopback(address)
         self.cookie = f"dml-bench-{port}"
         self.token = token
