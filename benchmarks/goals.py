@@ -102,6 +102,21 @@ GOALS = (
         *(10, False, " s", "startup"),
         lambda r: statistics.median(r["seconds"]["first training step, cached images"]),
     ),
+    Goal(
+        "opening the image caches of 11,788 images",
+        *(1, False, " s", "trusted_pixels"),
+        lambda r: statistics.median(run["open"] for run in r["values"]["opening"]),
+    ),
+    Goal(
+        "comparing pixels with their digests, share of the first epoch at 224 px",
+        *(2, False, "%", "trusted_pixels"),
+        lambda r: statistics.median(100 * run["comparing"] / run["epoch"] for run in r["values"]["first epoch"]),
+    ),
+    Goal(
+        "damaged images of the cache that are found and mended",
+        *(100, True, "%", "trusted_pixels"),
+        lambda r: 100 * r["damage"]["whole_again"] * r["damage"]["found"] / (r["damage"]["bits"] + r["damage"]["pages"]),
+    ),
     Goal("first opening of 11,788 images in FiftyOne", 180, False, " s", "browse", lambda r: r["seconds"]["first opening"][0]),
     Goal("later openings", 20, False, " s", "browse", lambda r: statistics.median(r["seconds"]["later"])),
     Goal("growth of own memory from 1 to 16 epochs", 5, False, "%", "memory", lambda r: growth(r, *names(r, "1000 images"))),

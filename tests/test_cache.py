@@ -210,7 +210,7 @@ def test_only_the_damaged_image_is_decoded_again(dataset, cache_dir, monkeypatch
     monkeypatch.setattr(cache_module, "decode", lambda path, *rest: decoded.append(path.name) or original(path, *rest))
     cache = opened(dataset, VIEW, cache_dir)
     for _ in range(2):
-        cache.checked(range(5))
+        cache.checked()
     assert decoded == [dataset.paths[2]]
 
 

@@ -6,7 +6,7 @@ import io
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -31,6 +31,8 @@ __all__ = ["LONGEST", "ImageCache", "UnreadableImages", "View", "open_caches"]
 FORMAT = 2
 LONGEST = 4
 """Times the shorter side: as much of an image's longer side is kept, in the middle. What is beyond would let its shape decide memory."""
+TOGETHER = 64
+"""Images that a thread compares with their digests at a time."""
 INDEX = np.dtype([("height", "<i8"), ("width", "<i8"), ("cut", "?"), ("digest", "u1", 16)])
 """What index.npy says of each image; `cut`: its ends beyond LONGEST are missing."""
 
@@ -116,10 +118,17 @@ class ImageCache:
             self.guard.check(image, pixels)
         return pixels
 
-    def checked(self, images: Iterable[int]) -> np.ndarray:
-        """The flat pixels, those of these images being as they were decoded. Raises ValueError as above."""
-        for image in images:
-            self[image]
+    def checked(self) -> np.ndarray:
+        """The flat pixels, each image being as it was decoded; all of them are read. Raises ValueError as above."""
+
+        def check(images: range) -> None:
+            for image in images:
+                self[image]
+
+        count = len(self.offsets)
+        with ThreadPoolExecutor() as pool:  # digests are computed without the interpreter's lock
+            for _ in pool.map(check, (range(first, min(first + TOGETHER, count)) for first in range(0, count, TOGETHER))):
+                pass
         return self.pixels
 
 

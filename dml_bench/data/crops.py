@@ -39,7 +39,7 @@ class Resident(Mapped):
 
     def __init__(self, cache: ImageCache, device: torch.device):
         super().__init__(cache, device)
-        checked = cache.checked(range(len(cache.offsets)))
+        checked = cache.checked()
         flat = torch.empty(len(checked), dtype=torch.uint8, device=device)
         for first in range(0, len(flat), PART):
             part = np.array(checked[first : first + PART])
