@@ -275,6 +275,34 @@ def test_folders_of_photos_are_walked_and_a_photo_named_twice_is_asked_once(phot
     assert named_images([first, photos]) == [first, *(file for file in sorted(photos.rglob("*.jpg")) if file != first)]
 
 
+def test_photos_of_any_ending_are_found_in_a_folder_and_other_files_are_counted(photos):
+    for file in sorted((photos / NEW).iterdir()):
+        file.rename(file.with_suffix("" if file.stem.endswith("1") else ".jpg_large"))
+    (photos / NEW / "notes.txt").write_text("no photo")
+    said: list[str] = []
+    assert len(named_images([photos], said.append)) == 6
+    assert said == [f"{photos}: 1 file is no image and is left out (first: {NEW}/notes.txt)"]
+    said.clear()
+    assert len(photos_by_class(photos, said.append)) == 6
+    assert said == [f"{photos / NEW}: 1 file is no image and is left out (first: notes.txt)"]
+
+
+def test_a_class_is_enrolled_renamed_and_removed_by_its_name_in_whatever_form(run, photos):
+    stored, typed = "Cafe\u0301", "Caf\u00e9"
+    (photos / NEW).rename(photos / stored)
+    place = open_place(run, "all", None)
+    assert enrol(place, photos).new_classes == ("010.Other", stored)
+    (photos / stored).rename(photos / typed)
+    again = enrol(place, photos)
+    assert (again.new_classes, again.already_there) == ((), 6)
+    with pytest.raises(ValueError, match="the gallery has a class"):
+        enrol(place, rename=(("010.Other", typed),))
+    assert stored in place.read().class_names
+    assert renamings([f"{typed}=tea"], place.read().class_names) == ((typed, "tea"),)
+    assert enrol(place, remove=(typed,)).gallery.class_names == place.read().class_names
+    assert stored not in place.read().class_names
+
+
 def test_predict_prints_answers_as_json(run, photos, monkeypatch, capsys):
     assert dml_bench(monkeypatch, "enrol", run.parents[1], "--images", photos, "--phase", "limited", "--device", "cpu") == 0
     assert "2 new: 009.Newcomer, 010.Other" in capsys.readouterr().out

@@ -86,11 +86,14 @@ def test_parts_of_its_own_that_are_not_used_are_pointed_out(faces: Path, leaves:
         def note(self, text: str) -> None:
             self.notes.append(text)
 
+    (faces / "train" / "Angela" / "notes.txt").write_text("no image")
     for root, dataset, said in ((faces, ["data.dataset=folder"], 1), (leaves, ["data.dataset=csv", "data.dataset.suffix=.jpg"], 0)):
         watch = Listening()
         small(root, cache_dir, tmp_path, *dataset, watch=watch)
         hints = [note for note in watch.notes if "has train and test images of its own; --set data.split=given keeps them apart" in note]
         assert len(hints) == said
+        left_out = f"{faces}: 1 file is no image and is left out (first: train/Angela/notes.txt)"
+        assert (left_out in watch.notes) == (root == faces)
 
 
 def test_a_table_of_leaves_is_read_by_its_one_hot_columns(leaves: Path, cache_dir: Path, tmp_path: Path):

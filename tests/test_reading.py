@@ -114,7 +114,9 @@ def test_a_part_whose_single_folder_no_training_image_lies_in_is_asked_about(tmp
 @pytest.mark.parametrize("inner", [("images",), ("train", "test")])
 def test_folders_of_one_name_or_of_parts_inside_of_classes_are_no_question(tmp_path, inner):
     pictures(tmp_path, *(f"{kind}/{name}/1.jpg" for kind in ("ant", "bee") for name in inner))
-    assert read("folder", tmp_path).class_names == ("ant", "bee")
+    dataset = read("folder", tmp_path)
+    assert dataset.class_names == ("ant", "bee")
+    assert [note.partition(" in each")[0] for note in dataset.notes] == ["the folders test, train"] * (inner == ("train", "test"))
 
 
 # Names

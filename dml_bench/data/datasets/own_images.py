@@ -43,7 +43,7 @@ def folder(where: Where, *, parts: str = "") -> Dataset:
         unread += found.unread
         others += found.others
     rows, missing = Disk(data_dir).present(listed, str(data_dir), "remove the links that lead nowhere")
-    notes = left_out_words(others, data_dir) + unnamed_words(data_dir, tops) + published_words(data_dir)
+    notes = [*left_out_words(others, data_dir), *unnamed_words(data_dir, tops), *inner_words(class_folders), *published_words(data_dir)]
     remedy = "; ".join(["add images to them or remove them", *left_out_words(others, data_dir)])
     faults += unread_faults(unread, data_dir) + missing
     empty = [name for label, name in enumerate(class_names) if label not in {row.label for row in rows}]
@@ -141,6 +141,14 @@ def unnamed_words(data_dir: Path, tops: dict[Path, str | None]) -> list[str]:
     """A sentence about folders beside the parts that were named."""
     left = [] if data_dir in tops else [entry.name for entry in visible(data_dir) if entry.is_dir() and entry not in tops]
     return [f"{data_dir}: data.dataset.parts does not name {shortened(left)}, so the images in there are left out"] if left else []
+
+
+def inner_words(class_folders: dict[Path, str | None]) -> list[str]:
+    """A sentence where each class holds the parts, in place of each part the classes."""
+    inner = [[entry.name for entry in visible(place) if entry.is_dir()] for place in class_folders]
+    if not all(len(names) > 1 and set(map(str.lower, names)) <= set(PARTS) for names in inner):
+        return []
+    return [f"the folders {shortened(inner[0])} in each class are not taken as parts: put the classes into the parts for data.split=given"]
 
 
 def published_words(data_dir: Path) -> list[str]:
