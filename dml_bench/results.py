@@ -262,7 +262,8 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
 
 
 def write_neighbours(path: Path, neighbours: Neighbours) -> None:
-    write_arrays(path, {field.name: np.asarray(getattr(neighbours, field.name)) for field in fields(neighbours)})
+    arrays = {field.name: getattr(neighbours, field.name) for field in fields(neighbours)}
+    write_arrays(path, {name: np.asarray(array) for name, array in arrays.items() if array is not None})
 
 
 def read_neighbours(path: Path) -> Neighbours:

@@ -3,16 +3,35 @@
 All take a `Neighbours` value. Relevant means: of the query's class.
 """
 
+from dataclasses import replace
+
 import numpy as np
 
 from dml_bench.evaluation.neighbours import Neighbours
 
-__all__ = ["by_class", "macro", "map_at_r", "micro", "precision_at_1", "r_precision", "recall_at", "vote"]
+__all__ = [
+    "by_class",
+    "decided_by_order",
+    "macro",
+    "map_at_r",
+    "micro",
+    "precision_at_1",
+    "r_precision",
+    "recall_at",
+    "shortened",
+    "vote",
+]
 
 
 def precision_at_1(neighbours: Neighbours) -> np.ndarray:
     """(query) 1 where the nearest gallery image is relevant, else 0. Equals R@1 and 1-NN accuracy."""
     return (neighbours.labels[:, 0] == neighbours.query_labels).astype(float)
+
+
+def decided_by_order(neighbours: Neighbours) -> np.ndarray:
+    """(query) bool: whether an image of another class is exactly as near as the nearest, so that the order of the gallery decides P@1."""
+    as_near = neighbours.similarities == neighbours.similarities[:, :1]
+    return (as_near & (neighbours.labels != neighbours.labels[:, :1])).any(1)
 
 
 def recall_at(neighbours: Neighbours, k: int) -> np.ndarray:
@@ -23,6 +42,8 @@ def recall_at(neighbours: Neighbours, k: int) -> np.ndarray:
 
 def r_precision(neighbours: Neighbours) -> np.ndarray:
     """(query) relevant among the R nearest / R, where the gallery holds R relevant images (Musgrave et al. 2020)."""
+    if neighbours.at_r is not None:
+        return neighbours.at_r[:, 0]
     relevant, within_r, r = _relevance(neighbours)
     return _divide((relevant & within_r).sum(1), r)
 
@@ -32,10 +53,20 @@ def map_at_r(neighbours: Neighbours) -> np.ndarray:
 
     Divides by R, unlike the usual average precision, which divides by the number of relevant images retrieved.
     """
+    if neighbours.at_r is not None:
+        return neighbours.at_r[:, 1]
     relevant, within_r, r = _relevance(neighbours)
     hits = relevant & within_r
     precision = np.cumsum(hits, axis=1) / np.arange(1, neighbours.k + 1)
     return _divide((precision * hits).sum(1), r)
+
+
+def shortened(neighbours: Neighbours, k: int) -> Neighbours:
+    """The k nearest of each query, with what the metrics at R say of all of them."""
+    if k >= neighbours.k:
+        return neighbours
+    at_r = np.stack([r_precision(neighbours), map_at_r(neighbours)], axis=1)
+    return replace(neighbours, indices=neighbours.indices[:, :k].copy(), similarities=neighbours.similarities[:, :k].copy(), at_r=at_r)
 
 
 def _relevance(neighbours: Neighbours) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

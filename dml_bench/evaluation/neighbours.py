@@ -1,11 +1,29 @@
 """The one search of an evaluation, kept as one value from which every metric, vote, plot and report is computed."""
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-__all__ = ["Neighbours", "ask", "flat_index", "nearest", "search", "search_leaving_one_out", "search_views", "without_itself"]
+__all__ = [
+    "ENTRIES",
+    "Neighbours",
+    "ask",
+    "flat_index",
+    "in_parts",
+    "nearest",
+    "search",
+    "search_leaving_one_out",
+    "search_views",
+    "without_itself",
+]
+
+ENTRIES = 2**24
+"""Neighbours of all queries together that are held at a time, and kept: at most about 70 bytes each while they are searched and measured."""
+
+ROUNDING = 1e-4
+"""More than FAISS's two ways to compute an inner product of unit vectors, of one query and of many, differ by."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +40,8 @@ class Neighbours:
     """(query) int64 class ids."""
     leaves_one_out: bool = False
     """Whether each query is itself in the gallery, and left out of its own neighbours."""
+    at_r: np.ndarray | None = None
+    """(query, 2) float64 R-precision and MAP@R, where they were taken of more neighbours than are kept here."""
 
     def __post_init__(self) -> None:
         assert self.indices.shape == self.similarities.shape
@@ -40,9 +60,26 @@ class Neighbours:
 
     def of(self, queries: np.ndarray) -> "Neighbours":
         """The same for some of the queries: a boolean mask or positions."""
-        return Neighbours(
-            self.indices[queries], self.similarities[queries], self.gallery_labels, self.query_labels[queries], self.leaves_one_out
+        return replace(
+            self,
+            indices=self.indices[queries],
+            similarities=self.similarities[queries],
+            query_labels=self.query_labels[queries],
+            at_r=None if self.at_r is None else self.at_r[queries],
         )
+
+
+def in_parts(num_queries: int, k: int, searched: Callable[[slice], Neighbours]) -> Neighbours:
+    """The neighbours of all queries, searched for so many at a time that memory does not grow with queries times `k`."""
+    size = max(ENTRIES // max(k, 1), 1)
+    parts = [searched(slice(start, min(start + size, num_queries))) for start in range(0, num_queries, size)]
+    if len(parts) == 1:
+        return parts[0]
+    indices, similarities, labels = (
+        np.concatenate([getattr(part, name) for part in parts]) for name in ("indices", "similarities", "query_labels")
+    )
+    at_r = None if parts[0].at_r is None else np.concatenate([part.at_r for part in parts if part.at_r is not None])
+    return replace(parts[0], indices=indices, similarities=similarities, query_labels=labels, at_r=at_r)
 
 
 def search(gallery: np.ndarray, query: np.ndarray, gallery_labels: np.ndarray, query_labels: np.ndarray, k: int) -> Neighbours:
@@ -66,9 +103,23 @@ def nearest(index: Any, query: np.ndarray, k: int, size: int, params: Any = None
     query = np.ascontiguousarray(query, np.float32)
     similarities, indices = _ordered(*ask(index, query, min(k + 1, size), params))
     for row in np.flatnonzero(similarities[:, k - 1] == similarities[:, -1]) if similarities.shape[1] > k else ():
-        everything = _ordered(*ask(index, query[row : row + 1], size, params))
-        similarities[row], indices[row] = everything[0][0, : k + 1], everything[1][0, : k + 1]
+        furthest = float(similarities[row, -1])
+        similarities[row, :k], indices[row, :k] = first_of_ties(index, query[row : row + 1], k, furthest, params)
     return np.ascontiguousarray(similarities[:, :k]), np.ascontiguousarray(indices[:, :k])
+
+
+def first_of_ties(index: Any, query: np.ndarray, k: int, furthest: float, params: Any) -> tuple[np.ndarray, np.ndarray]:
+    """(k) similarities and positions for one (1, dim) query whose k-th nearest, about as near as `furthest`, is exactly as near as others: the
+    first of these. Only what is kept is sorted: where all embeddings are one point, the whole gallery is a tie, for each query."""
+    by_range = getattr(index, "range_search_numpy", index.range_search)
+    _, similarities, indices = by_range(query, np.float32(furthest - ROUNDING), params=params)
+    least = np.partition(similarities, len(similarities) - k)[len(similarities) - k]
+    nearer, ties = np.flatnonzero(similarities > least), np.flatnonzero(similarities == least)
+    if (np.diff(indices[ties]) < 0).any():
+        ties = ties[np.argsort(indices[ties])]
+    chosen = np.concatenate([nearer, ties[: k - len(nearer)]])
+    order = np.lexsort((indices[chosen], -similarities[chosen]))
+    return similarities[chosen][order], indices[chosen][order]
 
 
 def ask(index: Any, query: np.ndarray, k: int, params: Any = None) -> tuple[np.ndarray, np.ndarray]:
@@ -92,15 +143,13 @@ def search_leaving_one_out(embeddings: np.ndarray, labels: np.ndarray, k: int) -
     return without_itself(search(embeddings, embeddings, labels, labels, k + 1))
 
 
-def without_itself(found: Neighbours) -> Neighbours:
-    """The neighbours of the gallery's own images, less each image itself, or the last of k + 1 where it is not among them."""
-    itself = found.indices == np.arange(len(found.indices))[:, None]
+def without_itself(found: Neighbours, first: int = 0) -> Neighbours:
+    """The neighbours of the gallery's own images from the `first` on, less each image itself, or the last of k + 1 where it is not among them."""
+    itself = found.indices == np.arange(first, first + len(found.indices))[:, None]
     itself[~itself.any(1), -1] = True  # more than k copies stand before it
     shape = (len(found.indices), found.k - 1)
-    labels = found.gallery_labels
-    return Neighbours(
-        found.indices[~itself].reshape(shape), found.similarities[~itself].reshape(shape), labels, labels, leaves_one_out=True
-    )
+    indices, similarities = found.indices[~itself].reshape(shape), found.similarities[~itself].reshape(shape)
+    return replace(found, indices=indices, similarities=similarities, leaves_one_out=True)
 
 
 def search_views(views: np.ndarray, gallery: np.ndarray, gallery_labels: np.ndarray, query_labels: np.ndarray, k: int) -> Neighbours:
@@ -120,5 +169,9 @@ def search_views(views: np.ndarray, gallery: np.ndarray, gallery_labels: np.ndar
 
 
 def _ordered(similarities: np.ndarray, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    order = np.lexsort((indices, -similarities), axis=1)
-    return np.take_along_axis(similarities, order, 1), np.take_along_axis(indices, order, 1)
+    """The same, nearest first and ties by position. In place; rows that are so already are left alone."""
+    rows = np.flatnonzero((similarities[:, 1:] >= similarities[:, :-1]).any(axis=1))
+    order = np.lexsort((indices[rows], -similarities[rows]), axis=1)
+    similarities[rows] = np.take_along_axis(similarities[rows], order, 1)
+    indices[rows] = np.take_along_axis(indices[rows], order, 1)
+    return similarities, indices

@@ -16,7 +16,8 @@ from dml_bench.config import Experiment
 from dml_bench.data.datasets import Dataset
 from dml_bench.data.sources import variants
 from dml_bench.data.split import Split
-from dml_bench.evaluation.neighbours import Neighbours, flat_index, search, search_leaving_one_out, search_views, without_itself
+from dml_bench.evaluation.metrics import shortened
+from dml_bench.evaluation.neighbours import ENTRIES, Neighbours, flat_index, in_parts, search, search_views, without_itself
 from dml_bench.files import write_atomically, write_csv
 from dml_bench.training.run import Run, unit
 
@@ -116,15 +117,19 @@ def look_up(experiment: Experiment, dataset: Dataset, split: Split, embeddings: 
     labels, evaluate = dataset.labels, experiment.evaluate
     deepest = int(np.bincount(labels[split.gallery]).max())
     asked, known, views = labels[split.test], labels[split.gallery], embeddings.get("query_views")
-    if split.leaves_one_out:
-        needed = max(*evaluate.recall_k, 10, deepest)
-        if views is not None:
-            return without_itself(search_views(views, embeddings["gallery"], known, asked, needed + 1))
-        return search_leaving_one_out(embeddings["query"], asked, needed)
-    needed = max(*evaluate.vote_k, *(evaluate.recall_k if experiment.protocol == "class_disjoint" else ()), 10, deepest)
-    if views is not None:
-        return search_views(views, embeddings["gallery"], known, asked, needed)
-    return search(embeddings["gallery"], embeddings["query"], known, asked, needed)
+    disjoint = experiment.protocol == "class_disjoint"
+    shallow = max(*evaluate.recall_k, 10) if split.leaves_one_out else max(*evaluate.vote_k, *(evaluate.recall_k if disjoint else ()), 10)
+    needed = max(shallow, deepest) + split.leaves_one_out
+    kept = max(shallow, ENTRIES // len(asked))
+
+    def searched(rows: slice) -> Neighbours:
+        if views is None:
+            found = search(embeddings["gallery"], embeddings["query"][rows], known, asked[rows], needed)
+        else:
+            found = search_views(views[:, rows], embeddings["gallery"], known, asked[rows], needed)
+        return shortened(without_itself(found, rows.start) if split.leaves_one_out else found, kept)
+
+    return in_parts(len(asked), needed * (1 if views is None else len(views)), searched)
 
 
 def write_answers(folder: Path, split: Split, embeddings: dict[str, np.ndarray], neighbours: Neighbours, cost: dict[str, Any]) -> None:
