@@ -55,6 +55,8 @@ def aligned(points: np.ndarray, onto: np.ndarray) -> np.ndarray:
 
 
 def fit(embeddings: np.ndarray, new: np.ndarray) -> np.ndarray:
+    if np.ptp(embeddings, axis=0).max() < COPY:  # one point, of which UMAP's start makes nan
+        return np.zeros((len(embeddings) + len(new), 2), np.float32)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of umap's imports, and that the search below is not its own
         try:

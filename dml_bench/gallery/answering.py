@@ -60,6 +60,16 @@ class Answer:
     closest: tuple[tuple[Entry, float], ...]
     """(k) images and their similarities, closest first."""
 
+    @property
+    def as_close(self) -> tuple[str, ...]:
+        """Other classes that have an image exactly as close as the closest; the order of the gallery decided between them."""
+        return tuple(sorted({entry.class_name for entry, similarity in self.closest if similarity == self.similarity} - {self.class_name}))
+
+    @property
+    def all_as_close(self) -> bool:
+        """Whether all of several closest images are exactly as close, so that there may be more."""
+        return len(self.closest) > 1 and self.closest[-1][1] == self.similarity
+
 
 @dataclass(frozen=True, slots=True)
 class Answers:

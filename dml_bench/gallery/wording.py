@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from dml_bench.evaluation.unknowns import Threshold
-from dml_bench.gallery.answering import Answers, Bar, Evidence, cuts_to_boxes
+from dml_bench.gallery.answering import Answer, Answers, Bar, Evidence, cuts_to_boxes
 from dml_bench.gallery.enrolment import Enrolment
 from dml_bench.gallery.index import advice
 from dml_bench.gallery.kept import Look
@@ -90,7 +90,7 @@ def as_table(run: FinishedRun, answers: Answers) -> Table:
     for found in answers.answers:
         style = "bold green" if found.known else "bold yellow"
         elected = "" if found.vote_class == found.class_name else f" for {found.vote_class}"
-        vote = f"{found.path}\n(vote: {found.vote_share:.0%} of {len(found.closest)}{elected})"
+        vote = f"{found.path}\n(vote: {found.vote_share:.0%} of {len(found.closest)}{elected}{tie_words(found)})"
         answer, name = ("class", found.class_name) if found.known else ("unknown", "")
         table.add_row(f"{found.similarity:.4f}", *(Text(text, style=style) for text in (answer, name, vote)))
         for entry, similarity in found.closest[:SHOWN]:
@@ -100,6 +100,15 @@ def as_table(run: FinishedRun, answers: Answers) -> Table:
             )
         table.add_row()
     return table
+
+
+def tie_words(found: Answer) -> str:
+    """That the closest image is not the only one as close."""
+    if found.all_as_close:
+        return f"; all {len(found.closest)} are exactly as close, and perhaps more: the order of the gallery decided"
+    if found.as_close:
+        return f"; exactly as close: {listed(found.as_close)}"
+    return ""
 
 
 def notes(run: FinishedRun, gallery: Gallery, bar: Bar, look: Look | None) -> Iterator[str]:
@@ -140,6 +149,8 @@ def as_json(answers: Answers, bar: Bar, look: Look | None = None) -> dict[str, A
                 "class": found.class_name if found.known else None,
                 "closest_class": found.class_name,
                 "similarity": found.similarity,
+                "as_close": list(found.as_close),
+                "all_as_close": found.all_as_close,
                 "vote": {"class": found.vote_class, "share": found.vote_share, "k": len(found.closest)},
                 "closest": [
                     {"path": entry.path, "class": entry.class_name, "origin": entry.origin, "similarity": similarity}

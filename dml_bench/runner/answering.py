@@ -23,6 +23,8 @@ from dml_bench.training.run import Run, unit
 
 __all__ = ["answer", "answer_together"]
 
+SHALLOWEST = 10
+"""Neighbours that a report shows and lets vote."""
 LATENCIES, WARM_UP = 50, 3
 """Images that are looked up one at a time to measure latency, and those before them that don't count."""
 
@@ -118,7 +120,7 @@ def look_up(experiment: Experiment, dataset: Dataset, split: Split, embeddings: 
     deepest = int(np.bincount(labels[split.gallery]).max())
     asked, known, views = labels[split.test], labels[split.gallery], embeddings.get("query_views")
     disjoint = experiment.protocol == "class_disjoint"
-    shallow = max(*evaluate.recall_k, 10) if split.leaves_one_out else max(*evaluate.vote_k, *(evaluate.recall_k if disjoint else ()), 10)
+    shallow = max(*(() if split.leaves_one_out else evaluate.vote_k), *(evaluate.recall_k if disjoint else ()), SHALLOWEST)
     needed = max(shallow, deepest) + split.leaves_one_out
     kept = max(shallow, ENTRIES // len(asked))
 

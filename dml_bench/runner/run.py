@@ -9,6 +9,7 @@ from dml_bench.allocator import keep_freed_memory
 from dml_bench.data.datasets import Dataset, open_dataset
 from dml_bench.data.identity import copies_in_words
 from dml_bench.data.split import split_of
+from dml_bench.evaluation.doubts import in_words
 from dml_bench.model.embedder import build_embedder
 from dml_bench.results import RunFolder
 from dml_bench.runner.opening import open_readable_pixels, phases_of
@@ -43,6 +44,7 @@ def run(request: Request) -> Outcome:
         if (summary := distributed.told(lambda: claimed(folder, dataset, request.force))) is not None:
             if told := copies_in_words(summary.get("copies", {})):
                 watch.warn(told)
+            warn_of_doubts(summary, watch)
             return Outcome(folder.path, summary, already_finished=True)
         with distributed.in_turn():
             # Weights that can't be had are met here, before the images are decoded.
@@ -58,7 +60,13 @@ def run(request: Request) -> Outcome:
             summary = distributed.told(session.conclude)
         finally:
             session.mirror.finish()
+        warn_of_doubts(summary, watch)
         return Outcome(folder.path, summary, already_finished=False)
+
+
+def warn_of_doubts(summary: dict[str, Any], watch: Watch) -> None:
+    for line in in_words(summary):
+        watch.warn(line)
 
 
 def claimed(folder: RunFolder, dataset: Dataset, force: bool) -> dict[str, Any] | None:

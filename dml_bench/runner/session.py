@@ -18,6 +18,7 @@ from dml_bench.data.identity import OtherData, byte_copies, copies_in_words, dat
 from dml_bench.data.sources import Pixels, variants
 from dml_bench.data.split import Phase, Split
 from dml_bench.evaluation.answers import Answers
+from dml_bench.evaluation.doubts import doubts
 from dml_bench.evaluation.metrics import precision_at_1
 from dml_bench.evaluation.retrieval import Retrieval
 from dml_bench.evaluation.statistics import Scores, interval
@@ -278,8 +279,11 @@ class Session:
         return Answers(self.experiment, self.dataset, self.split, self.phases, found, classified)
 
     def _of_training(self, folder: Path) -> dict[str, Any]:
-        """Which epoch was kept, what became of the labels, and the P@1 of each fold with its mean, where a phase has these."""
+        """Which epoch was kept, what became of the labels, why its P@1 is to be doubted, and the P@1 of each fold with its mean, where a phase
+        has these."""
         told = {name: results.read_json(path) for name in ("chosen", "labels") if (path := folder / f"{name}.json").exists()}
+        gallery = results.read_arrays(folder / "embeddings.safetensors")["gallery"]
+        told |= doubts(gallery, results.read_neighbours(folder / "neighbours.safetensors"))
         found = [results.read_neighbours(path) for path in sorted(folder.glob("fold-*/neighbours.safetensors"))]
         if found:
             folds = [Scores(precision_at_1(each), each.query_labels) for each in found]

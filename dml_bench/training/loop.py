@@ -43,7 +43,7 @@ def fit(run: Run, keep: Callable[[Run], None]) -> None:
 
 
 def train_epoch(run: Run, epoch: int) -> dict[str, Any]:
-    """One pass over the training images. Raises NonFiniteLoss, naming phase, epoch and step, before any state is kept."""
+    """One pass over the training images. Raises NonFiniteLoss, naming phase and epoch, before any state is kept."""
     seed_everything(run.experiment.seed, run.phase.name, epoch)
     run.embedder.train()
     run.objective.train()
@@ -61,11 +61,7 @@ def train_epoch(run: Run, epoch: int) -> dict[str, Any]:
     run.labels.correct(run.images, epoch, run.experiment.train.epochs)
     values = losses.cpu().numpy()
     seconds = time.perf_counter() - start
-    if not np.isfinite(values).all():
-        step = int(np.flatnonzero(~np.isfinite(values))[0]) + 1
-        raise NonFiniteLoss(
-            f"the loss is {values[step - 1]} in phase {run.phase.name}, epoch {epoch}, step {step}: try a smaller optimizer.lr"
-        )
+    check_finite(run, epoch, values)
     return {
         "phase": run.phase.name,
         "epoch": epoch,
@@ -75,6 +71,17 @@ def train_epoch(run: Run, epoch: int) -> dict[str, Any]:
         "train_images": sum(map(len, batches)),
         "train_seconds": seconds,
     }
+
+
+def check_finite(run: Run, epoch: int, losses: np.ndarray) -> None:
+    """Raises NonFiniteLoss where the (steps) losses of an epoch, or the weights after it, are not finite."""
+    place = f"in phase {run.phase.name}, epoch {epoch}"
+    if not np.isfinite(losses).all():
+        step = int(np.flatnonzero(~np.isfinite(losses))[0]) + 1
+        raise NonFiniteLoss(f"the loss is {losses[step - 1]} {place}, step {step}: try a smaller optimizer.lr")
+    for name, tensor in run.embedder.state_dict().items():
+        if not tensor.isfinite().all():
+            raise NonFiniteLoss(f"the weights {name} are not finite {place}: try a smaller optimizer.lr")
 
 
 def train_step(run: Run, images: np.ndarray, epoch: int, step: int) -> tuple[Tensor, Tensor]:

@@ -95,7 +95,13 @@ class Run:
                 embeddings = self.forward(self.source.view(batch, variant))
             outputs.append(embeddings.float().cpu())
             self.watch.embedded(len(batch) * len(images) // len(own))
-        return distributed.gather(torch.cat(outputs), len(images))
+        found = distributed.gather(torch.cat(outputs), len(images))
+        length = functional.normalize(found, dim=1).norm(dim=1)
+        if not ((length > 0.5) & found.isfinite().all(dim=1)).all():
+            raise ValueError(
+                f"embeddings of phase {self.phase.name} are not finite, or all 0: the training diverged; try a smaller optimizer.lr"
+            )
+        return found
 
     def embed(self, images: np.ndarray) -> np.ndarray:
         """(images) indices -> (images, dim) float32 unit vectors, under the deterministic view."""

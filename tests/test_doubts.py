@@ -1,0 +1,135 @@
+"""When a P@1 says nothing: one point, ties, and numbers that are not finite; and memory that stays bounded however large a class is."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from tiny import dml_bench, train
+
+from dml_bench.evaluation import neighbours as searching
+from dml_bench.evaluation.doubts import doubts, in_words, widest_angle
+from dml_bench.evaluation.metrics import decided_by_order, map_at_r, r_precision, shortened
+from dml_bench.evaluation.neighbours import Neighbours, in_parts, search, without_itself
+from dml_bench.projection import project
+from dml_bench.results import read_neighbours, write_neighbours
+from dml_bench.runner import answering
+from dml_bench.training import loop
+
+DEGREES = np.radians([0.0, 1.0, 3.0, 90.0])
+PLANE = np.stack([np.cos(DEGREES), np.sin(DEGREES)], 1).astype(np.float32)
+
+
+def unit_vectors(count: int, seed: int, dim: int = 6) -> np.ndarray:
+    vectors = np.random.default_rng(seed).normal(size=(count, dim))
+    return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+
+
+def test_the_widest_angle_is_that_of_the_mean_with_the_furthest():
+    assert widest_angle(PLANE[:2]) == pytest.approx(0.5, rel=1e-3)
+    assert widest_angle(PLANE[[0, 3]]) == pytest.approx(45, rel=1e-3)
+    assert widest_angle(np.concatenate([PLANE, -PLANE])) == 180
+
+
+def test_one_point_and_ties_are_doubts_and_a_line_each():
+    labels = np.array([0, 0, 1, 1])
+    same = np.tile(PLANE[:1], (4, 1))
+    found = doubts(same, search(same, same[:2], labels, np.array([0, 1]), 4))
+    assert found == {"doubts": {"widest_angle_degrees": pytest.approx(0, abs=1e-3), "queries_decided_by_order": 1.0}}
+    assert len(list(in_words({"phases": {"all": found}}))) == 2
+    assert doubts(PLANE, search(PLANE, PLANE[:2], labels, np.array([0, 1]), 4)) == {}
+    assert list(in_words({"phases": {"all": {}}})) == []
+
+
+def test_a_tie_within_a_class_decides_nothing():
+    twins = Neighbours(
+        np.array([[0, 1, 2]] * 2), np.array([[0.9, 0.9, 0.1], [0.9, 0.9, 0.9]], np.float32), np.array([3, 3, 4]), np.array([3, 3])
+    )
+    assert decided_by_order(twins).tolist() == [False, True]
+
+
+@pytest.mark.parametrize("leaves_one_out", [False, True])
+def test_neighbours_in_parts_measure_the_same_as_all_at_once_and_keep_the_first(leaves_one_out, monkeypatch, tmp_path):
+    gallery, labels = unit_vectors(60, 1), np.arange(60) % 3
+    asked = labels if leaves_one_out else np.arange(23) % 3
+    query = gallery if leaves_one_out else unit_vectors(23, 2)
+
+    def searched(rows: slice) -> Neighbours:
+        found = search(gallery, query[rows], labels, asked[rows], 20 + leaves_one_out)
+        return without_itself(found, rows.start) if leaves_one_out else found
+
+    whole = searched(slice(0, len(query)))
+    monkeypatch.setattr(searching, "ENTRIES", 150)
+    sizes = []
+    parts = in_parts(len(query), 21, lambda rows: sizes.append(rows.stop - rows.start) or shortened(searched(rows), 4))
+    assert max(sizes) == 7
+    assert np.array_equal(parts.indices, whole.indices[:, :4]) and parts.query_labels.tolist() == asked.tolist()
+    assert (map_at_r(parts).tolist(), r_precision(parts).tolist()) == (map_at_r(whole).tolist(), r_precision(whole).tolist())
+    assert map_at_r(parts.of(np.array([5, 2]))).tolist() == map_at_r(whole)[[5, 2]].tolist()
+    write_neighbours(tmp_path / "found.safetensors", parts)
+    assert map_at_r(read_neighbours(tmp_path / "found.safetensors")).tolist() == map_at_r(whole).tolist()
+
+
+@pytest.mark.parametrize("protocol", [(), ("protocol=class_disjoint", "data.split=half"), ("evaluate.tta=mirror", "evaluate.tta_by=max")])
+def test_a_run_that_keeps_few_neighbours_has_the_numbers_of_one_that_keeps_all(protocol, birds, cache_dir, tmp_path, monkeypatch):
+    settings = ("train.epochs=1", "evaluate.vote_k=[1, 3]", "evaluate.recall_k=[1, 2]", *protocol)
+    whole = train(birds, cache_dir, tmp_path / "whole", *settings).summary
+    monkeypatch.setattr(searching, "ENTRIES", 30)
+    monkeypatch.setattr(answering, "ENTRIES", 30)
+    monkeypatch.setattr(answering, "SHALLOWEST", 3)
+    bounded = train(birds, cache_dir, tmp_path / "bounded", *settings).summary
+    for part in ("phases", "retrieval"):
+        assert bounded.get(part) == whole.get(part)
+    phase = next(iter((tmp_path / "bounded").glob("**/neighbours.safetensors")))
+    assert read_neighbours(phase).k == 3
+
+
+def test_all_queries_of_one_point_are_searched_in_gallery_order():
+    same = np.tile(PLANE[:1], (50, 1))
+    found = search(same, same[:30], np.arange(50), np.arange(30), 7)
+    assert found.indices.tolist() == [list(range(7))] * 30
+
+
+def test_a_map_of_one_point_is_one_point(tmp_path):
+    same = np.tile(PLANE[:1], (30, 1))
+    assert project(same, same[:2], tmp_path / "map").tolist() == [[0, 0]] * 32
+
+
+@pytest.fixture(scope="module")
+def grey(tmp_path_factory) -> Path:
+    """Four classes of eight photos that are all the same grey square."""
+    root = tmp_path_factory.mktemp("grey") / "photos"
+    for name in ("ant", "bee", "cow", "dog"):
+        (root / name).mkdir(parents=True)
+        for number in range(8):
+            Image.new("RGB", (40, 40), (128, 128, 128)).save(root / name / f"{number}.png", comment=f"{name}{number}")
+    return root
+
+
+def test_a_run_and_predict_on_equal_photos_say_that_the_order_decided(grey, cache_dir, tmp_path, monkeypatch, capsys):
+    outcome = train(grey, cache_dir, tmp_path, "data.dataset=folder", "unseen=last:1", "train.epochs=1")
+    for phase in ("all", "limited"):
+        told = outcome.summary["phases"][phase]["doubts"]
+        assert told["widest_angle_degrees"] < 0.1 and told["queries_decided_by_order"] == 1.0
+    places = ("--device", "cpu", "--threshold", "0.5")
+    assert dml_bench(monkeypatch, "predict", outcome.folder, grey / "dog" / "0.png", *places) == 0
+    assert "exactly as close" in " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.parametrize(
+    ("poison", "words"), [("weights", "the weights .* are not finite in phase all, epoch 1"), ("embeddings", "not finite")]
+)
+def test_a_run_that_is_not_finite_ends_with_a_reason_before_anything_is_sealed(poison, words, birds, cache_dir, tmp_path, monkeypatch):
+    original = loop.train_step
+
+    def poisoned(run, *where):
+        found = original(run, *where)
+        with torch.no_grad():
+            next(run.embedder.head.parameters()).fill_(torch.nan if poison == "weights" else 1e30)
+        return found
+
+    monkeypatch.setattr(loop, "train_step", poisoned)
+    with pytest.raises(ValueError, match=words):
+        train(birds, cache_dir, tmp_path, "train.epochs=1", "model.batch_norm=frozen", "train.batch_size=64")
+    assert not list(tmp_path.rglob("complete.json"))
