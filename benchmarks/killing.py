@@ -22,7 +22,7 @@ OPERATIONS = ("replace", "rename", "unlink", "fsync", "mkdir", "rmdir", "posix_f
 WRITE = "write"
 SIGNALS = {signal.SIGKILL: 7, signal.SIGINT: 1, signal.SIGTERM: 1, signal.SIGHUP: 1}
 """How often each of them ends a process, in parts of ten."""
-PATIENCE_SECONDS = 180
+PATIENCE_SECONDS = 120
 """After which a process counts as hung."""
 EXPECTED = 2
 """Exit code after an error in words for people."""

@@ -61,8 +61,8 @@ VOLATILE = (
     "commit",
 )
 """Keys, or parts of them, of what differs from one uninterrupted run to the next."""
-THERE = ("cost.json", "complete.json", "suite.json", "table.md", "table.csv", "runs.csv", "index.html", "report.md")
-"""Files that hold times, of which it counts that they are there."""
+THERE = ("cost.json", "complete.json", "suite.json", "table.md", "table.csv", "runs.csv", "index.html", "report.md", "embedder.pt")
+"""Files that hold times, or what a process counted, of which it counts that they are there."""
 NOT_COMPARED = ("environment.json", ".lock")
 
 
@@ -95,7 +95,7 @@ def scenarios(world: Path) -> dict[str, Scenario]:
         Scenario(name="suite --jobs 2", act=partial(suite, birds), by_itself=True, by_time_only=True, weight=4),
         Scenario(name="enrol", act=partial(enrol, photos), prepare=lambda place: [finished(place), index(place)]),
         Scenario(name="index", act=index, prepare=finished),
-        Scenario(name="umap", act=maps, prepare=finished),
+        Scenario(name="umap", act=maps, prepare=finished, by_itself=True, weight=2),
         Scenario(name="browse", act=browse, prepare=finished, by_itself=True, weight=4),
         Scenario(name="export", act=export, prepare=finished, again=lambda place: (place / "exported").exists() or export(place)),
         Scenario(name="report", act=report, prepare=lambda place: [finished(place), report(place)]),

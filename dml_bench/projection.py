@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from dml_bench.drafts import sweep
 from dml_bench.evaluation.neighbours import flat_index, search
 from dml_bench.files import Damaged, check, write_tensors
 
@@ -34,6 +35,7 @@ def project(embeddings: np.ndarray, new: np.ndarray, cache: Path) -> np.ndarray:
     if len(embeddings) < FEWEST:
         raise ValueError(f"a map needs at least {FEWEST} images, these are {len(embeddings)}")
     facts = {"fitted": digest(embeddings), "put into it": digest(new)}
+    sweep(cache.parent)
     points, kept = read(cache)
     if kept.get("fitted") != facts["fitted"] or (len(new) and kept != facts):
         points = fit(embeddings, new)

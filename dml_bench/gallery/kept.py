@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from dml_bench.drafts import drafted
+from dml_bench.drafts import drafted, sweep
 from dml_bench.evaluation.neighbours import Neighbours, ask, nearest, search
 from dml_bench.files import Damaged, Shape, read_json, write_atomically, write_json
 from dml_bench.gallery.index import CHUNK, Choice, Plan, build, library, narrowed, one_thread, open_mapped, tune
@@ -148,6 +148,7 @@ def opened(place: Place, gallery: Gallery, choice: Choice, asked: Callable[[], A
     Raises ValueError where the choice and the gallery do not go together.
     """
     path = file_of(place, choice)
+    sweep(path.parent, place.path.parent)
     if is_behind(place, path):
         with place.lock():
             catch_up(place, gallery)
