@@ -1,0 +1,121 @@
+"""A command that is killed leaves nothing that the next one mistakes, and a cache of another user is used as it is."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from tiny import tiny, train
+
+from dml_bench.bench import BENCHMARKS
+from dml_bench.results import RunFolder
+
+NOBODY = 65534
+
+
+def in_fork(work: Callable[[], object]) -> int:
+    """Exit code of a forked process, or minus the signal that ended it: 0 where the work went well."""
+    if not (child := os.fork()):
+        try:
+            work()
+        except BaseException as problem:
+            os.write(2, f"{type(problem).__name__}: {problem}\n".encode())
+            os._exit(1)
+        os._exit(0)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+@pytest.fixture
+def folder(tmp_path) -> RunFolder:
+    """A run folder with two sealed phases."""
+    run = RunFolder(tmp_path, tiny(), "cub")
+    for name in ("all/complete.json", "limited/complete.json", "experiment.json", "metrics.jsonl", "summary.json"):
+        (run.path / name).parent.mkdir(parents=True, exist_ok=True)
+        (run.path / name).write_text("{}")
+    return run
+
+
+OPERATIONS = ("mkdir", "rename", "unlink", "rmdir")
+
+
+@pytest.mark.parametrize("number", range(1, 20))
+def test_a_run_folder_that_is_cleared_is_whole_or_empty_wherever_that_is_killed(folder, number):
+    before = sorted(path.relative_to(folder.path).as_posix() for path in folder.path.rglob("*"))
+
+    def clear() -> None:
+        count = 0
+
+        def dying(operation: Callable[..., object]) -> Callable[..., object]:
+            def act(*arguments: object, **options: object) -> object:
+                nonlocal count
+                count += 1
+                if count == number:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                return operation(*arguments, **options)
+
+            return act
+
+        for name in OPERATIONS:
+            setattr(os, name, dying(getattr(os, name)))
+        folder.clear()
+
+    assert in_fork(clear) in (-signal.SIGKILL, 0)
+    left = sorted(path.relative_to(folder.path).as_posix() for path in folder.path.rglob("*"))
+    assert left in (before, [])
+    with folder.lock():
+        assert [path.name for path in folder.path.parent.iterdir()] in (
+            ["seed-42"],
+            [".seed-42.lock", "seed-42"],
+            ["seed-42", ".seed-42.lock"],
+        )
+
+
+@pytest.fixture
+def shared() -> Iterator[Path]:
+    """A folder that other users can read."""
+    place = Path(tempfile.mkdtemp(prefix="shared-"))
+    place.chmod(0o755)
+    yield place
+    shutil.rmtree(place)
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root can become another user")
+def test_a_cache_that_only_another_user_may_write_is_used_where_all_is_there(birds, shared):
+    settings = ("model.weights=source", "model.trainable=head", "augment.random_crop_from=0", "augment.horizontal_flip=0", "train.epochs=1")
+    settings += ("pretrain.classes=4", "pretrain.per_class=6", "pretrain.epochs=1", "pretrain.batch_size=8")
+    images = Path(shutil.copytree(birds, shared / "birds"))
+    mine = train(images, shared / "cache", shared / "mine", *settings).summary
+    (shared / "theirs").mkdir()
+    os.chown(shared / "theirs", NOBODY, NOBODY)
+    kept = {path: path.stat().st_mtime_ns for path in (shared / "cache").rglob("*")}
+    assert {path.parent.name for path in kept if path.is_file()} > {"pretrained", "features"}
+
+    def as_another_user() -> None:
+        import torch
+
+        torch.set_num_threads(1)
+        os.setgroups([])
+        os.setgid(NOBODY)
+        os.setuid(NOBODY)
+        train(images, shared / "cache", shared / "theirs", *settings)
+
+    assert in_fork(as_another_user) == 0
+    (theirs,) = (shared / "theirs").glob("*/*/seed-42/summary.json")
+    assert json.loads(theirs.read_text())["phases"] == mine["phases"]
+    assert {path: path.stat().st_mtime_ns for path in (shared / "cache").rglob("*")} == kept
+
+
+def test_twenty_kills_end_in_the_bits_of_undisturbed_runs(tmp_path):
+    """The quick form of benchmarks/crash.py, whose report is in reports/crash."""
+    command = [sys.executable, str(BENCHMARKS / "crash.py"), "--quick", "--out", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}, check=False)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    result = json.loads((tmp_path / "crash" / "crash.json").read_text())
+    assert sum(each["kills"] for each in result["scenarios"].values()) >= 20
+    assert {name for name, each in result["scenarios"].items() if each["cases"]} == {"plain", "force", "enrol", "draw"}
