@@ -32,7 +32,7 @@ from dml_bench.files import write_json
 
 TESTS = Path(__file__).parent.parent / "tests"
 REPORTS = Path(__file__).parent.parent / "reports"
-QUICK = ("plain", "force", "enrol", "draw")
+QUICK = ("force", "enrol", "draw")
 QUICK_KILLS = 20
 COLUMNS = ("operations", "cases", "kills", "differences", "leftovers", "seconds")
 

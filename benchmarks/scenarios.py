@@ -61,7 +61,19 @@ VOLATILE = (
     "commit",
 )
 """Keys, or parts of them, of what differs from one uninterrupted run to the next."""
-THERE = ("cost.json", "complete.json", "suite.json", "table.md", "table.csv", "runs.csv", "index.html", "report.md", "embedder.pt")
+THERE = (
+    "cost.json",
+    "complete.json",
+    "suite.json",
+    "table.md",
+    "table.csv",
+    "runs.csv",
+    "index.html",
+    "report.md",
+    "embedder.pt",
+    "embedder.pt2",
+    "expectations.md",
+)
 """Files that hold times, or what a process counted, of which it counts that they are there."""
 NOT_COMPARED = ("environment.json", ".lock")
 
