@@ -127,7 +127,7 @@ def is_sealed(path: Path, file: BinaryIO) -> bool:
     """Whether there is a seal. Raises Damaged where it does not fit what is there."""
     seal = examine(file)
     if seal is not None and seal[1] != seal[2]:
-        raise Damaged(path, "it was changed after it was written, for its digest is another")
+        raise Damaged(path, "it was changed after it was written")
     return seal is not None
 
 

@@ -31,6 +31,8 @@ Bits = dict[str, bytes]
 ROW = "EPSHN_cosine_resnet18_sgd_aug/cub/seed-42"
 SHORT = ("train.epochs=1", "evaluate.recall_k=[1]")
 START = (*SHORT, "start={name='classifier', epochs=2, batch_size=16, lr=0.05}")
+FOLDS = (*SHORT, "train.folds=2")
+JUDGES = (*SHORT, "labelling={name='softlabels', folds=2}")
 FROZEN = (*SHORT, "model.trainable=head", "augment.random_crop_from=0", "augment.horizontal_flip=0")
 EMBEDDINGS = np.eye(5, dtype=np.float32)
 
@@ -81,6 +83,14 @@ def half_finished(place: Path, birds: Path) -> None:
     go(place, birds, "train.epochs=2", epochs=3)
 
 
+def half_folded(place: Path, birds: Path) -> None:
+    go(place, birds, *FOLDS, epochs=2)
+
+
+def half_judged(place: Path, birds: Path) -> None:
+    go(place, birds, *JUDGES, epochs=2)
+
+
 def finished(place: Path, birds: Path) -> None:
     go(place, birds, *SHORT)
 
@@ -97,6 +107,11 @@ HALF = [
         "all/complete.json", "all/cost.json", "all/weights.safetensors", "all/embeddings.safetensors", "all/neighbours.safetensors",
     )
 ]  # fmt: skip
+PARTS = [
+    Kind(half_folded, trained(*FOLDS), f"runs/{ROW}/all/fold-1/complete.json"),
+    Kind(half_folded, trained(*FOLDS), f"runs/{ROW}/all/fold-1/embeddings.safetensors"),
+    Kind(half_judged, trained(*JUDGES), f"runs/{ROW}/all/judge-1/judged.safetensors"),
+]
 FINISHED = [
     Kind(finished, read_back, f"runs/{ROW}/{name}")
     for name in (
@@ -227,4 +242,4 @@ BESIDE = [
     Kind(recorded, read_record, "suite.json"),
 ]
 
-KINDS = [*HALF, *FINISHED, *CACHES, *BESIDE]
+KINDS = [*HALF, *PARTS, *FINISHED, *CACHES, *BESIDE]

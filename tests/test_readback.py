@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import persisted
 import pytest
 from persisted import KINDS, Bits, Kind
 
@@ -98,6 +99,19 @@ def test_foreign_json_where_one_of_ours_belongs_is_healed_or_one_line_with_its_n
     path = kind.path(place)
     path.write_bytes(FOREIGN[words])
     check_outcome(kind, path, place, birds, wanted)
+
+
+def test_a_state_of_an_earlier_version_is_refused_and_without_it_its_phase_is_trained_anew_to_the_same_bits(world, birds, tmp_path):
+    [kind] = [kind for kind in persisted.HALF if kind.file.endswith("state.pt")]
+    source, wanted = world(kind)
+    place = Path(shutil.copytree(source, tmp_path / "place"))
+    path = kind.path(place)
+    path.write_bytes(path.read_bytes().partition(b"\n")[2])
+    words = f"{path} can't be read: it has no digest, so it is damaged or of an earlier version; delete it to train phase limited anew"
+    with pytest.raises(ValueError, match=f"^{words}$"):
+        kind.use(place, birds)
+    path.unlink()
+    assert kind.use(place, birds) == wanted
 
 
 # The mechanism
