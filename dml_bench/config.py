@@ -122,11 +122,13 @@ class Augment:
     """Random changes of training images. All off by default."""
 
     random_crop_from: int = 0
-    """Resize the shorter side to this many pixels, then crop `images.size` at random; 0 is off."""
+    """Resize the shorter side to this many pixels, then crop `images.size` at random; 0 is off. With `resized_crop`, which crops from
+    the file, only the views of `evaluate.tta = crops` are cut there. Of images longer than 4:1 training sees the middle."""
     horizontal_flip: float = 0.0
     """Probability of mirroring an image."""
     resized_crop: float = 0.0
-    """Crop a random rectangle of at least this part of the image's area and resize it to `images.size`; 0 is off."""
+    """Crop a random rectangle of at least this part of the file's area and resize it to `images.size`; 0 is off. The cache then holds
+    images large enough that no crop down to a sixteenth of the area is enlarged unless the file is that small."""
     color_jitter: float = 0.0
     """Strength of random changes of brightness, contrast, saturation and hue, from 0 (off) to 1 (SimCLR's)."""
     grayscale: float = 0.0

@@ -223,7 +223,7 @@ def changed_since(dataset: Dataset) -> Dataset:
 
 def test_a_file_that_changed_after_its_fingerprint_is_not_decoded(dataset, cache_dir):
     with pytest.raises(
-        ValueError, match=r"square\.png changed after its data set was read: put it back, or `touch` it and start again"
+        ValueError, match=r"square\.png changed after its fingerprint was taken: put it back, or `touch` it and start again"
     ) as raised:
         opened(changed_since(dataset), VIEW, cache_dir)
     assert not isinstance(raised.value, UnreadableImages)

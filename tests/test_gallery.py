@@ -105,6 +105,18 @@ def test_the_same_file_is_enrolled_once_by_whatever_name(run, photos):
     assert (len(again.enrolled), again.already_there, len(again.gallery.entries)) == (0, 7, len(run_gallery(place.run, "all").entries) + 6)
 
 
+def test_a_photo_that_changes_while_it_is_enrolled_is_not_embedded_under_its_old_digest(run, photos):
+    place, first = open_place(run, "all", None), next((photos / NEW).iterdir())
+
+    def changing() -> Network:  # is asked for when the photos have their digests
+        Image.new("RGB", (48, 48)).save(first)
+        return Network(place.run, place.phase, "cpu")
+
+    with pytest.raises(ValueError, match=rf"{first.name} changed after its fingerprint was taken"):
+        change(place, Changes(photos=photos_by_class(photos)), changing)
+    assert NEW not in place.read().class_names
+
+
 def test_a_copy_of_an_image_of_the_run_is_known_and_can_not_get_another_class(run, tmp_path):
     place = open_place(run, "all", None)
     own = place.read().entries[0]

@@ -1,6 +1,7 @@
 """One image file as RGB pixels, whatever its format, colour mode or orientation."""
 
 import errno
+import hashlib
 import io
 import math
 import os
@@ -83,10 +84,14 @@ def size_of(path: Path, box: Sequence[float] | np.ndarray | None = None) -> tupl
     return right - left, bottom - top
 
 
-def bytes_of(path: Path) -> bytes:
-    """The whole file. Raises Unreadable where it is missing or forbidden, OSError where the machine fails."""
+def bytes_of(path: Path, sha256: str) -> bytes:
+    """The whole file, whose digest was taken before; none is compared where that is empty. Raises Unreadable as `decode` does, and
+    ValueError where the file holds other bytes by now."""
     with blaming(path):
-        return path.read_bytes()
+        data = path.read_bytes()
+    if sha256 and hashlib.sha256(data).hexdigest() != sha256:
+        raise ValueError(f"{path} changed after its fingerprint was taken: put it back, or `touch` it and start again")
+    return data
 
 
 @contextmanager

@@ -64,7 +64,8 @@ def change(
         enrolled: tuple[Entry, ...] = ()
         if fresh:
             paths = [Path(entry.path) for entry in fresh]
-            found = network().embed(paths, lambda done: progress(done, len(paths)))
+            digests = {Path(entry.path): entry.sha256 for entry in fresh}
+            found = network().embed(paths, lambda done: progress(done, len(paths)), digests)
             kept = {str(path) for path in found.paths}
             enrolled, unreadable = tuple(entry for entry in fresh if entry.path in kept), found.unreadable
             gallery = gallery.joined(enrolled, found.embeddings)

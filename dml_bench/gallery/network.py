@@ -1,10 +1,11 @@
 """A run's trained embedder, with the view of images and the precision that the run embedded its gallery with."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import torch
@@ -14,7 +15,7 @@ from torch.nn import functional
 
 from dml_bench.config import Experiment
 from dml_bench.data.cache import View
-from dml_bench.data.images import Unreadable, decode
+from dml_bench.data.images import Unreadable, bytes_of, decode
 from dml_bench.gallery.store import weight_files
 from dml_bench.measured import FinishedRun
 from dml_bench.model.embedder import Embedder, build_embedder
@@ -48,8 +49,10 @@ class Network:
         self.device = choose_device(device)
         self.embedder = trained_network(run, phase).to(self.device)
 
-    def embed(self, paths: Sequence[Path], progress: Callable[[int], None] = lambda done: None) -> Embedded:
-        """`progress` is called with the number of files that are done."""
+    def embed(
+        self, paths: Sequence[Path], progress: Callable[[int], None] = lambda done: None, digests: Mapping[Path, str] = MappingProxyType({})
+    ) -> Embedded:
+        """`progress` is called with the number of files that are done. Raises ValueError where a file's SHA-256 is not that of `digests`."""
         start = time.perf_counter()
         readable: list[Path] = []
         problems: list[Unreadable] = []
@@ -57,7 +60,7 @@ class Network:
         with ThreadPoolExecutor() as pool:
             for first in range(0, len(paths), self.batch_size):
                 batch = paths[first : first + self.batch_size]
-                viewed = dict(zip(batch, pool.map(self._view, batch), strict=True))
+                viewed = dict(zip(batch, pool.map(self._view, batch, [digests.get(path, "") for path in batch]), strict=True))
                 problems += [problem for problem in viewed.values() if isinstance(problem, Unreadable)]
                 pixels = {path: array for path, array in viewed.items() if isinstance(array, np.ndarray)}
                 if pixels:
@@ -66,10 +69,10 @@ class Network:
                 progress(first + len(batch))
         return Embedded(tuple(readable), np.concatenate(outputs), tuple(problems), time.perf_counter() - start)
 
-    def _view(self, path: Path) -> np.ndarray | Unreadable:
+    def _view(self, path: Path, sha256: str) -> np.ndarray | Unreadable:
         """(size, size, 3) uint8, or why there is none."""
         try:
-            return self.view.apply(decode(path))
+            return self.view.apply(decode(path, data=bytes_of(path, sha256)))
         except Unreadable as problem:
             return problem
 
