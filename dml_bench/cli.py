@@ -69,6 +69,9 @@ CacheDir = Annotated[
     typer.Option(envvar="DML_BENCH_CACHE", callback=in_home, help="Where decoded images, drawn birds and pretrained backbones are kept."),
 ]
 DataDir = Annotated[Path | None, typer.Option(help="Where the data set lies.")]
+ImagesDir = Annotated[
+    Path | None, typer.Option("--data-dir", help="Where the run's images lie now, if they were moved.", show_default=False)
+]
 Holdouts = Annotated[
     str,
     typer.Option(
@@ -436,6 +439,7 @@ def report(
         list[Path], typer.Argument(metavar="[RUNS]...", help="Run folders, or folders that hold some.", show_default="runs")
     ] = [],  # noqa: B006
     out: Annotated[Path, typer.Option(help="Folder to write index.html, report.md, figures and tables in.")] = Path("reports/report"),
+    data_dir: ImagesDir = None,
 ) -> None:
     """Answer the study's four questions from finished runs, on one page that needs no network, with figures and tables.
 
@@ -444,7 +448,7 @@ def report(
     """
     from dml_bench.report.render import report as write_report
 
-    write_report(runs or [Path("runs")], out, ("dml-bench", *sys.argv[1:]), say=lambda text: typer.echo(text, err=True))
+    write_report(runs or [Path("runs")], out, ("dml-bench", *sys.argv[1:]), say=lambda text: typer.echo(text, err=True), data_dir=data_dir)
 
 
 @data_app.command("fetch")
@@ -688,6 +692,7 @@ def export_(
     index: IndexName = "flat",
     phase: PhaseName = "",
     gallery: GalleryDir = None,
+    data_dir: ImagesDir = None,
 ) -> None:
     """Write a run's network (of torch.export, pixels to unit vectors), its preprocessing, gallery (FAISS index and table) and model card into a folder
     that needs none of this package. The network is checked to agree with the run.
@@ -702,7 +707,7 @@ def export_(
     from dml_bench.gallery.store import open_place
 
     choice = parse(index)
-    place = open_place(run, phase, gallery)
+    place = open_place(run, phase, gallery, data_dir)
     exported = export(place.run, place.phase, place.read(), out, choice)
     typer.echo(f"{out}: {exported.agreement.words()}; {exported.index}")
 
@@ -741,6 +746,7 @@ def explain_(
     ] = [],  # noqa: B006
     layer: Annotated[str, typer.Option(help="Whose map Grad-CAM weighs, e.g. layer3.", show_default=False)] = "",
     scored: Annotated[int, typer.Option(help="How many queries' maps are scored; 0 for none.", min=0)] = 40,
+    data_dir: ImagesDir = None,
     device: Device = "auto",
 ) -> None:
     """Draw where a run's network looks, both phases side by side, and score such maps: on the bird or beside it, carrying the answer
@@ -764,6 +770,7 @@ def explain_(
             layer=layer,
             scored=scored,
             device=device,
+            data_dir=data_dir,
             command=("dml-bench", *sys.argv[1:]),
             progress=watch.progress,
         )
@@ -780,6 +787,7 @@ def evidence_(
     images: Annotated[list[Path], typer.Option("--images", help="Show this query of the run; repeatable.", metavar="FILE")] = [],  # noqa: B006
     class_name: Annotated[str, typer.Option("--class", help="Show the queries of a class.", metavar="NAME", show_default=False)] = "",
     mistakes: Annotated[int, typer.Option(help="Show only so many mistaken queries.", min=0, show_default=False)] = 0,
+    data_dir: ImagesDir = None,
 ) -> None:
     """Show why queries were answered as they were: the closest images with classes and similarities, and their vote, by each phase. All
     mistaken queries, unless others are chosen.
@@ -789,7 +797,7 @@ def evidence_(
     """
     from dml_bench.explain.evidence import evidence
 
-    written = evidence(run, out, images=images, class_name=class_name, mistakes=mistakes)
+    written = evidence(run, out, data_dir=data_dir, images=images, class_name=class_name, mistakes=mistakes)
     typer.echo(f"{len(written)} {'panel' if len(written) == 1 else 'panels'} and evidence.csv in {out}")
 
 
@@ -799,6 +807,7 @@ def wandb_log(
     mode: Annotated[WandbMode, typer.Option("--wandb", help="offline needs no account and no network.")] = WandbMode.offline,
     evidence: Annotated[int, typer.Option(help="Mistaken queries that are shown with their closest images.", min=0)] = 8,
     explained: Annotated[int, typer.Option(help="Mistaken queries that are shown with where the network looks.", min=0)] = 4,
+    data_dir: ImagesDir = None,
 ) -> None:
     """Add figures, evidence, explanation panels and a table of embeddings to a finished run's W&B mirror.
 
@@ -807,7 +816,14 @@ def wandb_log(
     """
     from dml_bench.showcase import show
 
-    names = show(run, mode.value, evidence=evidence, explained=explained, warn=lambda text: typer.echo(f"warning: {text}", err=True))
+    names = show(
+        run,
+        mode.value,
+        data_dir=data_dir,
+        evidence=evidence,
+        explained=explained,
+        warn=lambda text: typer.echo(f"warning: {text}", err=True),
+    )
     typer.echo(f"logged: {', '.join(names)}")
 
 
@@ -830,7 +846,7 @@ def browse_(
     port: Annotated[int, typer.Option(help="Where the app listens; by default 5151 or another free one.", show_default=False, min=0)] = 0,
     address: Annotated[str, typer.Option(help="Bind address; 127.0.0.1 serves this machine only.")] = "127.0.0.1",
     no_open: Annotated[bool, typer.Option("--no-open", help="Open no browser, e.g. in an ssh session.")] = False,
-    data_dir: Annotated[Path | None, typer.Option(help="Where the run's images lie now, if they were moved.")] = None,
+    data_dir: ImagesDir = None,
     cache_dir: CacheDir = DEFAULT_CACHE,
     forget: Annotated[bool, typer.Option("--forget", help="Remove the run's dataset and database, and open nothing.")] = False,
 ) -> None:
@@ -871,7 +887,7 @@ def umap_(
         Path, typer.Option(help="A picture, .png or .svg, or a page to point at images in, .html; needs no network.", show_default=False)
     ],
     class_name: Annotated[list[str], typer.Option("--class", help="Highlight a class; repeatable.", metavar="NAME")] = [],  # noqa: B006
-    data_dir: Annotated[Path | None, typer.Option(help="Where the run's images lie now, if they were moved.")] = None,
+    data_dir: ImagesDir = None,
 ) -> None:
     """Draw the embeddings of a run's gallery and queries in the plane, a map for each phase.
 
@@ -882,16 +898,16 @@ def umap_(
     if kind not in (".png", ".svg", ".html"):
         raise ValueError(f"--out {out}: name a picture or a page, e.g. --out {out.stem or 'map'}.html, .png or .svg")
     from dml_bench.browse.page import write_page
-    from dml_bench.browse.session import require_files
     from dml_bench.browse.table import chosen_classes, read_images
     from dml_bench.files import write_atomically
     from dml_bench.gallery.store import open_run
     from dml_bench.report.figures import embedding_maps, standalone
 
-    images = read_images(open_run(run), data_dir)
-    chosen, unreadable = chosen_classes(images, class_name), 0
+    opened = open_run(run, data_dir)
     if kind == ".html":
-        require_files(images)
+        opened.originals.require()
+    images = read_images(opened)
+    chosen, unreadable = chosen_classes(images, class_name), 0
     with terminal_watch() as watch:
         watch.progress("drawing maps", 0, 1)
         maps = images.maps()
@@ -903,7 +919,7 @@ def umap_(
             drawn = embedding_maps(images, maps, chosen)
             picture = drawn.png if kind == ".png" else standalone(drawn.svg).encode()
             write_atomically(out, lambda file: file.write(picture))
-    typer.echo(f"{out}: {len(images.paths):,} images{f', {unreadable} of them unreadable' if unreadable else ''}")
+    typer.echo(f"{out}: {len(images.paths):,} images{f', {unreadable} of them unreadable or changed since' if unreadable else ''}")
 
 
 @app.command("bench")

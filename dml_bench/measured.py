@@ -16,6 +16,7 @@ from dml_bench.evaluation import metrics
 from dml_bench.evaluation.neighbours import Neighbours
 from dml_bench.evaluation.statistics import Average, Interval, Scores, interval
 from dml_bench.files import read_csv
+from dml_bench.originals import Originals
 from dml_bench.registry import UnknownName, losses, near_miss
 from dml_bench.results import RunFolder, read_arrays, read_json, read_neighbours
 
@@ -32,6 +33,13 @@ class FinishedRun:
     folder: Path
     experiment: Experiment
     summary: dict[str, Any]
+    data_dir: Path | None = None
+    """Where its images lie now, where a person says so."""
+
+    @cached_property
+    def originals(self) -> Originals:
+        """Its image files."""
+        return Originals(self.folder, self.experiment, self.summary, self.data_dir)
 
     @property
     def seed(self) -> int:

@@ -32,9 +32,13 @@ MOST_EMBEDDINGS = 2000
 """Rows of the table of embeddings; of more, evenly spaced ones are taken."""
 
 
-def show(path: Path, mode: tracking.Mode, *, evidence: int = 8, explained: int = 4, warn: "Callable[[str], None]") -> list[str]:
+def show(
+    path: Path, mode: tracking.Mode, *, data_dir: Path | None = None, evidence: int = 8, explained: int = 4, warn: "Callable[[str], None]"
+) -> list[str]:
     """Hand over everything, and return the names of it. The run goes on under its W&B id; its own folder keeps the record."""
-    run = open_run(path)
+    run = open_run(path, data_dir)
+    if evidence or explained:
+        run.originals.require()
     mirror = tracking.start(
         mode,
         directory=run.folder,
@@ -59,7 +63,7 @@ def show(path: Path, mode: tracking.Mode, *, evidence: int = 8, explained: int =
 
 
 def pictures(run: FinishedRun, evidence: int, explained: int) -> Iterator[tuple[str, Image.Image]]:
-    [section] = sections_of(gather([run.folder]))
+    [section] = sections_of(gather([run.folder], run.data_dir))
     for drawn in chapter(section).figures:
         yield f"figures/{drawn.name.removeprefix(f'{section.slug}-')}", Image.open(io.BytesIO(drawn.png))
     material = Material(run)

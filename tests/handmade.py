@@ -88,15 +88,16 @@ Vectors = dict[str, list[float]]
 
 
 def store(run: FinishedRun, phase: str, **parts: Vectors) -> None:
-    """Embeddings of a phase, and the list of images that belongs to them. `gallery` and `query` have to go with what `finish` was told: one
-    gallery image of each class, and each class's queries."""
+    """Embeddings of a phase, and the list of images that belongs to them, each of which holds its own path. `gallery` and `query` have to go
+    with what `finish` was told: one gallery image of each class, and each class's queries."""
     rows, arrays = [], {}
     for part, classes in parts.items():
         degrees = np.radians([angle for angles in classes.values() for angle in angles])
         arrays[part] = np.stack([np.cos(degrees), np.sin(degrees)], 1).astype(np.float32)
         arrays[f"{part}_images"] = np.arange(len(rows), len(rows) + len(degrees))
         rows += [(f"{part}/{name}/{i}.jpg", name, part) for name, angles in classes.items() for i in range(len(angles))]
-    write_csv(run.folder / "split.csv", ("path", "class", "part"), rows)
+    lines = [(path, *about, hashlib.sha256(path.encode()).hexdigest()) for path, *about in rows]
+    write_csv(run.folder / "split.csv", ("path", "class", "part", "sha256"), lines)
     write_arrays(run.folder / phase / "embeddings.safetensors", arrays)
 
 

@@ -126,8 +126,14 @@ def test_images_that_were_enrolled_follow_with_a_new_class_and_a_place_in_their_
     assert images.predicted("limited")[-1] == -1
 
 
-def test_images_that_were_moved_are_looked_for_where_they_are_now(run):
-    assert read_images(run, Path("/elsewhere")).paths[0] == "/elsewhere/gallery/class 0/0.jpg"
+def test_images_that_were_moved_are_looked_for_where_they_are_now(run, tmp_path):
+    elsewhere = tmp_path / "elsewhere"
+    for row in run.originals.rows:
+        (elsewhere / row["path"]).parent.mkdir(parents=True, exist_ok=True)
+        (elsewhere / row["path"]).write_text(row["path"])
+    assert read_images(replace(run, data_dir=elsewhere)).paths[0] == f"{elsewhere}/gallery/class 0/0.jpg"
+    with pytest.raises(ValueError, match=r"the images of .* are not in /nowhere nor in /nowhere/photos: say where with --data-dir DIR"):
+        read_images(replace(run, data_dir=Path("/nowhere")))
 
 
 def test_how_close_a_class_keeps_together_is_the_mean_cosine_of_its_images(images):
@@ -239,7 +245,7 @@ def photographed(images, tmp_path) -> Images:
     paths = tuple(str(tmp_path / f"{number}.png") for number in range(7))
     for number, path in enumerate(paths[:-1]):
         Image.new("RGB", (40, 20), (30 * number, 200, 0)).save(path)
-    return replace(images, paths=paths)
+    return replace(images, paths=paths, digests=("",) * 7)
 
 
 def test_the_page_holds_the_maps_the_answers_and_the_thumbnails_and_asks_for_nothing_else(photographed, tmp_path):
@@ -263,7 +269,7 @@ def test_thumbnails_lie_in_sheets_of_sixteen_by_sixteen(tmp_path):
     import io
 
     Image.new("RGB", (50, 50), "red").save(tmp_path / "red.png")
-    sheets, unreadable = thumbnails([str(tmp_path / "gone.png")] * 257 + [str(tmp_path / "red.png")], 8, lambda *at: None)
+    sheets, unreadable = thumbnails([(str(tmp_path / "gone.png"), "")] * 257 + [(str(tmp_path / "red.png"), "")], 8, lambda *at: None)
     assert unreadable == 257
     first, second = (Image.open(io.BytesIO(base64.b64decode(sheet.partition(",")[2]))) for sheet in sheets)
     assert (first.size, second.size) == ((128, 128), (128, 8))
@@ -292,7 +298,7 @@ def test_a_file_that_is_neither_picture_nor_page_and_an_unknown_class_are_refuse
     assert "--out map.pdf: name a picture or a page" in refusal(monkeypatch, capsys, "umap", run.folder, "--out", "map.pdf")
     line = refusal(monkeypatch, capsys, "umap", run.folder, "--out", "map.png", "--class", "klass 1")
     assert "no class 'klass 1' (did you mean class 1?)" in line
-    assert "none of the run's images is where it was" in refusal(monkeypatch, capsys, "umap", run.folder, "--out", "map.html")
+    assert "are not in /photos: say where with --data-dir DIR" in refusal(monkeypatch, capsys, "umap", run.folder, "--out", "map.html")
 
 
 # The database and the app, as far as they are without FiftyOne
@@ -300,11 +306,10 @@ def test_a_file_that_is_neither_picture_nor_page_and_an_unknown_class_are_refuse
 
 def test_the_dataset_is_named_for_the_run_and_its_folder_and_its_state_for_what_it_is_made_of(run):
     assert re.fullmatch(r"EPSHN_cosine_resnet18_sgd_aug-cub-seed-42-[0-9a-f]{6}", dataset_name(run))
-    before = state_of(run, None)
-    assert state_of(run, None) == before
-    assert state_of(run, Path("/elsewhere")) != before
+    before = state_of(run)
+    assert state_of(run) == before
     enrol(run, "all", "/mine/new.jpg", "newcomer", 5)
-    assert state_of(run, None) != before
+    assert state_of(run) != before
 
 
 @pytest.mark.parametrize(

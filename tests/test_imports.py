@@ -36,6 +36,7 @@ HEIGHT = {
     "objectives": 3,
     "evaluation": 4,
     "results": 5,
+    "originals": 5,
     "training": 5,
     "measured": 6,
     "runner": 6,

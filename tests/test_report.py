@@ -437,7 +437,7 @@ def test_examples_are_half_of_unseen_classes_as_far_as_there_are_some():
 
 
 def test_an_image_that_is_not_there_any_more_is_counted(tmp_path):
-    pictures = Pictures(str(tmp_path))
+    pictures = Pictures(tmp_path)
     (tmp_path / "torn.jpg").write_bytes(b"no image")
     assert [pictures.get(path) for path in ("gone.jpg", "torn.jpg", "gone.jpg")] == [None] * 3
     assert pictures.gone == ["gone.jpg", "torn.jpg"]

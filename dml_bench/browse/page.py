@@ -12,6 +12,7 @@ import numpy as np
 
 from dml_bench.browse.table import ENROLLED, GALLERY, QUERY, Images
 from dml_bench.browse.traces import distinct
+from dml_bench.data.digests import digest_of
 from dml_bench.data.images import Unreadable, decode
 from dml_bench.files import write_atomically
 
@@ -25,11 +26,11 @@ PER_ROW = 16
 
 
 def write_page(path: Path, images: Images, maps: dict[str, np.ndarray], chosen: Sequence[int], progress: Callable[[int, int], None]) -> int:
-    """Write the page; `chosen` are class ids that it starts with highlighted. Returns how many images could not be read."""
+    """Write the page; `chosen` are class ids that it starts with highlighted. Returns how many images could not be read, or were changed."""
     import jinja2
 
     side = LARGE if len(images.paths) <= MANY else SMALL
-    sheets, unreadable = thumbnails(images.paths, side, progress)
+    sheets, unreadable = thumbnails(list(zip(images.paths, images.digests, strict=True)), side, progress)
     data = {"side": side, "perRow": PER_ROW, "sheets": sheets, **facts(images, maps), "chosen": places(images, np.array(chosen, int))}
     loader = jinja2.FileSystemLoader(Path(__file__).parent)
     environment = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
@@ -90,31 +91,35 @@ def numbers(values: np.ndarray, digits: int) -> list[float | None]:
     return [None if np.isnan(value) else round(float(value), digits) for value in values]
 
 
-def thumbnails(paths: Sequence[str], side: int, progress: Callable[[int, int], None]) -> tuple[list[str], int]:
-    """Sheets of PER_ROW x PER_ROW images each, as data URIs, and how many images could not be read: their places stay grey."""
+def thumbnails(files: Sequence[tuple[str, str]], side: int, progress: Callable[[int, int], None]) -> tuple[list[str], int]:
+    """Sheets of PER_ROW x PER_ROW images each, as data URIs, and how many of the `files`, named with their digests, could not be read or
+    are others than the run saw: their places stay grey."""
     from PIL import Image
 
     sheets, unreadable, each = [], 0, PER_ROW**2
     with ThreadPoolExecutor() as pool:
-        for start in range(0, len(paths), each):
-            part = paths[start : start + each]
+        for start in range(0, len(files), each):
+            part = files[start : start + each]
             sheet = Image.new("RGB", (PER_ROW * side, -(-len(part) // PER_ROW) * side), "#888")
-            for place, small in enumerate(pool.map(lambda path: thumbnail(path, side), part)):
+            for place, small in enumerate(pool.map(lambda file: thumbnail(file[0], file[1], side), part)):
                 if small is None:
                     unreadable += 1
                 else:
                     left, top = place % PER_ROW * side, place // PER_ROW * side
                     sheet.paste(small, (left + (side - small.width) // 2, top + (side - small.height) // 2))
-                progress(start + place + 1, len(paths))
+                progress(start + place + 1, len(files))
             file = io.BytesIO()
             sheet.save(file, "JPEG", quality=80)
             sheets.append(f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}")
     return sheets, unreadable
 
 
-def thumbnail(path: str, side: int) -> Any:
+def thumbnail(path: str, digest: str, side: int) -> Any:
+    """None where the file can't be read, or has another digest than the given one."""
     from PIL import ImageOps
 
+    if digest and digest_of(Path(path)) != digest:
+        return None
     try:
         return ImageOps.contain(decode(Path(path)), (side, side))
     except Unreadable:

@@ -16,13 +16,13 @@ from typing import Any
 from dml_bench.browse import app
 from dml_bench.browse.database import URI, Place, served
 from dml_bench.browse.server import Guard, is_loopback, listener
-from dml_bench.browse.table import Images, read_images
+from dml_bench.browse.table import read_images
 from dml_bench.browse.twins import near_duplicates
 from dml_bench.gallery.store import open_run
 from dml_bench.measured import FinishedRun
 from dml_bench.results import digests
 
-__all__ = ["Request", "browse", "dataset_name", "forget", "place_of", "require_files"]
+__all__ = ["Request", "browse", "dataset_name", "forget", "place_of"]
 
 PORT = 5151
 """Where FiftyOne is usually found."""
@@ -51,7 +51,9 @@ def browse(request: Request) -> None:
     app.require_installed()
     for ended in (signal.SIGTERM, signal.SIGHUP):  # as an ssh session that breaks off does
         signal.signal(ended, signal.default_int_handler)
-    run = open_run(request.run)
+    run = open_run(request.run, request.data_dir)
+    if changed := run.originals.changed(request.cache_dir):
+        request.say(f"{len(changed):,} of the run's images are gone or were changed since, and are not what it saw, e.g. {changed[0]}")
     place, name, token = place_of(run, request.cache_dir), dataset_name(run), secrets.token_urlsafe(24)
     with chosen_listener(request) as listening, place.lock(), served(place) as uri, app.connected(uri):
         prepare(run, name, request)
@@ -72,12 +74,11 @@ def browse(request: Request) -> None:
 
 def prepare(run: FinishedRun, name: str, request: Request) -> None:
     """Make or update the dataset, unless it is already of exactly this run."""
-    state = state_of(run, request.data_dir)
+    state = state_of(run)
     if app.is_current(name, state):
         return
     start = time.monotonic()
-    images = read_images(run, request.data_dir)
-    require_files(images)
+    images = read_images(run)
     request.say(f"{len(images.paths):,} images; the first time takes a while")
     twins = near_duplicates(images, request.progress)
     request.progress("drawing maps", 0, 1)
@@ -111,17 +112,11 @@ def dataset_name(run: FinishedRun) -> str:
     return f"{run.experiment.name}-{run.summary['dataset']['name']}-seed-{run.seed}-{place}"
 
 
-def state_of(run: FinishedRun, data_dir: Path | None) -> str:
+def state_of(run: FinishedRun) -> str:
     """A digest of all that the dataset is made of."""
     changed = digests(run.folder, sorted(run.folder.glob("gallery/*.safetensors")))
-    facts = [FORMAT, run.summary["files"], changed, str(data_dir or run.summary["dataset"]["root"])]
+    facts = [FORMAT, run.summary["files"], changed, str(run.originals.known_root)]
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
-
-
-def require_files(images: Images) -> None:
-    """Raises ValueError where no image is where it should be."""
-    if not any(Path(path).is_file() for path in images.paths):
-        raise ValueError(f"none of the run's images is where it was, e.g. {images.paths[0]}: say where they are with --data-dir DIR")
 
 
 def chosen_listener(request: Request) -> socket.socket:

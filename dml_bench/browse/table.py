@@ -7,7 +7,6 @@ the other gallery images.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 
 import numpy as np
 
@@ -55,7 +54,9 @@ class Images:
 
     run: FinishedRun
     paths: tuple[str, ...]
-    """As absolute as the run's folder of images is."""
+    """Where they lie now, if they can be found."""
+    digests: tuple[str, ...]
+    """(images) SHA-256 of the files that the run saw; empty where it is not known."""
     labels: np.ndarray
     """(images) class ids."""
     class_names: dict[int, str]
@@ -123,8 +124,8 @@ class Images:
         return np.array(among), np.array(between)
 
 
-def read_images(run: FinishedRun, root: Path | None = None) -> Images:
-    """Everything that a finished run says of its images; `root` is where the images lie now, where they were moved."""
+def read_images(run: FinishedRun) -> Images:
+    """Everything that a finished run says of its images."""
     stored = {phase: read_arrays(run.folder / phase / "embeddings.safetensors") for phase in run.neighbours}
     first = next(iter(run.neighbours))
     gallery, query = stored[first]["gallery_images"], stored[first]["query_images"]
@@ -133,9 +134,10 @@ def read_images(run: FinishedRun, root: Path | None = None) -> Images:
     images = query if asks_gallery else np.concatenate([gallery, query])
     labels = found.query_labels if asks_gallery else np.concatenate([found.gallery_labels, found.query_labels])
     part = np.repeat([GALLERY, QUERY], [len(images) - len(query), len(query)]).astype(object)
-    paths = [moved(path, run, root) for path, _ in part_of_split(run, images)]
+    recorded = [path for path, _ in part_of_split(run, images)]
+    paths = [str(run.originals.located(path)) for path in recorded]
     names = dict(run.class_names)
-    enrolled = read_enrolled(run, list(run.neighbours), set(paths))
+    enrolled = read_enrolled(run, list(run.neighbours), {*recorded, *paths})
     ids = {name: label for label, name in names.items()}
     for name in dict.fromkeys(name for name, _ in enrolled.values()):
         ids.setdefault(name, max(ids.values()) + 1)
@@ -144,6 +146,7 @@ def read_images(run: FinishedRun, root: Path | None = None) -> Images:
     return Images(
         run=run,
         paths=(*paths, *enrolled),
+        digests=(*(run.originals.rows[image].get("sha256", "") for image in images), *("" for _ in enrolled)),
         labels=labels,
         class_names={label: name for name, label in ids.items()},
         part=np.concatenate([part, np.full(len(enrolled), ENROLLED, object)]),
@@ -216,10 +219,6 @@ def class_drops(run: FinishedRun) -> dict[int, float]:
 def never_trained(run: FinishedRun) -> np.ndarray:
     """Ids of the classes that some phase never saw; in protocol `class_disjoint` all that are asked."""
     return np.array(list(run.class_names)) if run.experiment.protocol == "class_disjoint" else run.unseen
-
-
-def moved(path: str, run: FinishedRun, root: Path | None) -> str:
-    return path if root is None else str(root / Path(path).relative_to(run.summary["dataset"]["root"]))
 
 
 def chosen_classes(images: Images, wanted: Sequence[str]) -> list[int]:

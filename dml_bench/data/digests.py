@@ -12,13 +12,22 @@ from pathlib import Path
 from dml_bench.data.images import OF_THE_PROCESS
 from dml_bench.files import write_atomically
 
-__all__ = ["digests_of"]
+__all__ = ["digest_of", "digests_of"]
 
 SETTLED_NANOSECONDS = 2_000_000_000
 """A file that changed so recently when it was read may change again within the same tick of its file system's clock."""
 
 Stamp = list[int]
 """Size, time of the last change of the content and of anything at all (nanoseconds), and inode of a file."""
+
+
+def digest_of(path: Path) -> str:
+    """SHA-256 of a file, empty where it can't be read."""
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        return ""
 
 
 def digests_of(root: Path, paths: Sequence[str], cache_dir: Path | None = None) -> tuple[str, ...]:
@@ -35,13 +44,13 @@ def digests_of(root: Path, paths: Sequence[str], cache_dir: Path | None = None) 
 
     def digest(path: str) -> tuple[Stamp, str]:
         try:
-            return digest_of(path)
+            return digest_now(path)
         except OSError as error:
             if error.errno in OF_THE_PROCESS:
                 raise
             return [], f"unreadable: {path}"
 
-    def digest_of(path: str) -> tuple[Stamp, str]:
+    def digest_now(path: str) -> tuple[Stamp, str]:
         before = stamp_of(root, path)
         if path in known and known[path][0] == before:
             return before, known[path][1]

@@ -47,12 +47,14 @@ class Answered:
         return self.elected == self.subject.label
 
 
-def evidence(run: Path, out: Path, *, images: Sequence[Path] = (), class_name: str = "", mistakes: int = 0) -> list[Path]:
+def evidence(
+    run: Path, out: Path, *, data_dir: Path | None = None, images: Sequence[Path] = (), class_name: str = "", mistakes: int = 0
+) -> list[Path]:
     """A panel for each query chosen and evidence.csv, in a new folder or one that this has written. All mistaken queries, unless others
     are chosen. Raises ValueError where an image was not asked, or the folder holds something else."""
     if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / "evidence.csv").exists())):
         raise ValueError(f"{out} holds something else: name a new folder with --out")
-    material = Material(open_run(run))
+    material = Material(open_run(run, data_dir))
     subjects = chosen(material, images=images, class_name=class_name, mistakes=mistakes) or mistaken(material, len(material.queries))
     out.mkdir(parents=True, exist_ok=True)
     write_csv(out / "evidence.csv", HEADS, [])  # says whose folder this is, and nothing of panels until all are there

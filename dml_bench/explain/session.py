@@ -50,6 +50,8 @@ class Request:
     scored: int = 40
     """Queries whose maps are scored; 0 for none."""
     device: str = "auto"
+    data_dir: Path | None = None
+    """Where the run's images lie now, where they were moved."""
     command: tuple[str, ...] = ()
     progress: Callable[[str, int, int], None] = quiet
 
@@ -68,7 +70,7 @@ def explain(request: Request) -> Explained:
     start = time.perf_counter()
     if request.out.exists() and (not request.out.is_dir() or (any(request.out.iterdir()) and not (request.out / "explain.json").exists())):
         raise ValueError(f"{request.out} holds something else: name a new folder with --out")
-    run = open_run(request.run)
+    run = open_run(request.run, request.data_dir)
     if any(len(weight_files(run, phase)) > 1 for phase in run.neighbours):
         raise ValueError(f"{run.folder} answers with several networks in each phase, and a map explains one: explain a run without --folds")
     check_target(run, request.target)

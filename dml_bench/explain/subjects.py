@@ -8,10 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from dml_bench.data.cache import View
-from dml_bench.data.datasets import open_dataset
 from dml_bench.data.images import decode
-from dml_bench.files import read_csv
-from dml_bench.gallery.answering import cuts_to_boxes
 from dml_bench.measured import FinishedRun
 from dml_bench.names import label_named
 
@@ -36,25 +33,26 @@ class Material:
 
     def __init__(self, run: FinishedRun):
         self.run = run
-        self.root = Path(run.summary["dataset"]["root"])
         self.view = View(run.experiment.images.fit, run.experiment.images.size)
-        rows = read_csv(run.folder / "split.csv")
+        rows = run.originals.rows
         self.paths = [row["path"] for row in rows]
         ids = {name: label for label, name in run.class_names.items()}
         self.labels = np.array([ids.get(row["class"], -1) for row in rows], np.int64)
 
-    @cached_property
-    def boxes(self) -> np.ndarray | None:
-        """What the run cut its images to."""
-        return open_dataset(self.run.experiment.data.dataset, self.root, self.root).boxes if cuts_to_boxes(self.run) else None
+    @property
+    def root(self) -> Path:
+        """The folder of the images. Raises ValueError where they are not to be found."""
+        return self.run.originals.root
 
     def subject(self, image: int) -> Subject:
         return Subject(self.root / self.paths[image], self.paths[image], int(self.labels[image]), image)
 
     def pixels(self, subject: Subject) -> np.ndarray:
-        """(size, size, 3) uint8. Raises Unreadable."""
-        cut = self.boxes[subject.image] if self.boxes is not None and subject.image >= 0 else None
-        return self.view.apply(decode(subject.file, cut)).copy()  # what Pillow made is read-only, which torch warns of
+        """(size, size, 3) uint8. Raises Unreadable, and ValueError where the image is another than the run saw."""
+        of_the_run = subject.image >= 0
+        file = self.run.originals.file(subject.image) if of_the_run else subject.file
+        cut = self.run.originals.boxes.get(subject.path) if of_the_run else None
+        return self.view.apply(decode(file, cut)).copy()  # what Pillow made is read-only, which torch warns of
 
     @cached_property
     def queries(self) -> np.ndarray:

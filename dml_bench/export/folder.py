@@ -16,13 +16,12 @@ from torch.nn import functional
 
 from dml_bench import __version__
 from dml_bench.data.cache import View
-from dml_bench.data.datasets import open_dataset
 from dml_bench.data.images import Unreadable, decode
 from dml_bench.drafts import drafted
 from dml_bench.export.card import Agreement, card
 from dml_bench.export.preprocessing import source
 from dml_bench.files import write_atomically, write_csv, write_json
-from dml_bench.gallery.answering import cuts_to_boxes, evidence, recall_queries
+from dml_bench.gallery.answering import evidence, recall_queries
 from dml_bench.gallery.index import Choice
 from dml_bench.gallery.kept import made
 from dml_bench.gallery.network import Mirrored, Network, Together
@@ -102,32 +101,29 @@ def save(embedder: Embedder | Mirrored | Together, size: int, path: Path) -> Non
 def readable_images(run: FinishedRun, gallery: Gallery) -> tuple[list[int], np.ndarray]:
     """(images) rows of the gallery, evenly spaced, and (images, size, size, 3) uint8 what the network sees of them."""
     view = View(run.experiment.images.fit, run.experiment.images.size)
+    files = [run.originals.located(entry.path) if entry.origin == "run" else Path(entry.path) for entry in gallery.entries]
     boxes = boxes_of(run) if any(entry.origin == "run" for entry in gallery.entries) else {}
     rows, pixels = [], []
-    there = [row for row, entry in enumerate(gallery.entries) if Path(entry.path).is_file()]
+    there = [row for row, file in enumerate(files) if file.is_file()]
     for place in np.unique(np.linspace(0, max(len(there) - 1, 0), min(CHECKED, len(there))).round().astype(int)):
-        entry = gallery.entries[there[place]]
+        file = files[there[place]]
         try:
-            pixels.append(view.apply(decode(Path(entry.path), boxes.get(entry.path))))
+            pixels.append(view.apply(decode(file, boxes.get(file))))
         except Unreadable:
             continue
         rows.append(there[place])
     if not rows:
         raise ValueError(
-            f"none of the gallery's images can be read (the run's were in {run.summary['dataset']['root']}), and without any the exported network "
-            "can't be checked: put them back, or enrol some photos"
+            f"none of the gallery's images can be read (the run's were in {run.originals.recorded_root}), and without any the exported network "
+            "can't be checked: say where they lie now with --data-dir DIR, or enrol some photos"
         )
     return rows, np.stack(pixels)
 
 
-def boxes_of(run: FinishedRun) -> dict[str, np.ndarray]:
-    """The boxes that the run cut its images to, by path; empty where it took whole images, or they are no longer there."""
-    root = Path(run.summary["dataset"]["root"])
-    if not cuts_to_boxes(run) or not root.is_dir():
-        return {}
-    dataset = open_dataset(run.experiment.data.dataset, root, root)
-    assert dataset.boxes is not None
-    return {str(root / path): box for path, box in zip(dataset.paths, dataset.boxes, strict=True)}
+def boxes_of(run: FinishedRun) -> dict[Path, np.ndarray]:
+    """The boxes that the run cut its images to, by file; empty where it took whole images, or they are no longer there."""
+    root = run.originals.known_root
+    return {root / path: box for path, box in run.originals.boxes.items()} if root.is_dir() else {}
 
 
 @torch.no_grad()

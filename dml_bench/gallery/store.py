@@ -19,7 +19,8 @@ from typing import Literal
 import numpy as np
 from filelock import FileLock, Timeout
 
-from dml_bench.files import Damaged, from_json, is_sealed, read_csv, write_tensors
+from dml_bench.data.digests import digest_of
+from dml_bench.files import Damaged, from_json, is_sealed, write_tensors
 from dml_bench.measured import FinishedRun, read_folder
 from dml_bench.names import composed, spelling
 from dml_bench.registry import UnknownName, near_miss
@@ -50,7 +51,7 @@ class Entry:
 
     class_name: str
     path: str
-    """Absolute, but for a run that was given a relative folder of images."""
+    """Absolute, but for old runs that were given a relative folder of images. The run's own lie there if they were not moved."""
     sha256: str
     """Of the file's bytes; empty where the file has not been looked at."""
     origin: Literal["run", "enrolled"]
@@ -214,8 +215,8 @@ class Place:
         write_tensors(self.path, save(tensors), **facts)
 
 
-def open_run(path: Path) -> FinishedRun:
-    """The finished run in a folder, or the only one below an experiment's folder.
+def open_run(path: Path, data_dir: Path | None = None) -> FinishedRun:
+    """The finished run in a folder, or the only one below an experiment's folder; `data_dir` is where its images lie now.
 
     Raises ValueError where there is none, more than one, or one that has not ended or was changed since.
     """
@@ -226,12 +227,12 @@ def open_run(path: Path) -> FinishedRun:
         raise ValueError(f"{path} holds no run: give the folder that `dml-bench run` named, e.g. runs/EXPERIMENT/DATASET/seed-42")
     if len(found) > 1:
         raise ValueError(f"{path} holds {len(found)} runs: name one of them, e.g. {found[0]}")
-    return read_folder(found[0])
+    return replace(read_folder(found[0]), data_dir=data_dir)
 
 
-def open_place(path: Path, phase: str, folder: Path | None) -> Place:
+def open_place(path: Path, phase: str, folder: Path | None, data_dir: Path | None = None) -> Place:
     """The place of a gallery, as a person names it. Raises ValueError as `open_run` and `chosen_phase` do."""
-    run = open_run(path)
+    run = open_run(path, data_dir)
     return Place(run, chosen_phase(run, phase), folder)
 
 
@@ -257,20 +258,10 @@ def weights_digest(run: FinishedRun, phase: str) -> str:
     return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
 
 
-def digest_of(path: Path) -> str:
-    """SHA-256 of a file, empty where it can't be read."""
-    try:
-        with open(path, "rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError:
-        return ""
-
-
 def part_of_split(run: FinishedRun, images: np.ndarray) -> list[tuple[str, str]]:
-    """The path and the class of images of the run's data set, by their indices."""
-    rows = read_csv(run.folder / "split.csv")
-    root = Path(run.summary["dataset"]["root"])
-    return [(str(root / rows[image]["path"]), rows[image]["class"]) for image in images]
+    """The recorded path and the class of images of the run's data set, by their indices."""
+    originals = run.originals
+    return [(originals.recorded(image), originals.rows[image]["class"]) for image in images]
 
 
 def run_gallery(run: FinishedRun, phase: str) -> Gallery:
@@ -280,7 +271,10 @@ def run_gallery(run: FinishedRun, phase: str) -> Gallery:
     path = run.folder / phase / "embeddings.safetensors"
     with safe_open(path, "numpy") as file:
         images = file.get_tensor("gallery_images")
-    entries = (Entry(name, image, "", "run") for image, name in part_of_split(run, images))
+    rows = (run.originals.rows[image] for image in images)
+    entries = (
+        Entry(row["class"], run.originals.recorded(image), row.get("sha256", ""), "run") for image, row in zip(images, rows, strict=True)
+    )
     return Gallery(tuple(entries), mapped(path, "gallery"))
 
 

@@ -21,7 +21,6 @@ from dml_bench.evaluation.unknowns import (
     without_classes,
 )
 from dml_bench.evaluation.votes import Sweep, confusions, sweep, turned
-from dml_bench.files import read_csv
 from dml_bench.gallery.store import part_of_split
 from dml_bench.measured import FinishedRun
 from dml_bench.report.section import Section, held_out
@@ -236,15 +235,11 @@ class Album:
         self.run = run
         self.phase = phase or ("disjoint" if "disjoint" in run.neighbours else "all")
         self.found = run.neighbours[self.phase]
-        rows = read_csv(run.folder / "split.csv")
+        rows = run.originals.rows
         self.paths, self.classes = [row["path"] for row in rows], [row["class"] for row in rows]
         stored = read_arrays(run.folder / self.phase / "embeddings.safetensors")
         self.gallery_images, self.query_images = stored["gallery_images"], stored["query_images"]
         self.unseen = held_out(run).get(self.phase, np.array([], int))
-
-    @property
-    def root(self) -> str:
-        return str(self.run.summary["dataset"].get("root", ""))
 
     def case(self, query: int) -> Case:
         found, image = self.found, self.query_images[query]

@@ -45,8 +45,11 @@ class Gathered:
     problems: list[str] = field(default_factory=list)
 
 
-def gather(paths: Sequence[Path]) -> Gathered:
-    """Read the run folders `paths`, and all that lie below them. Raises ValueError where none of them holds a finished run."""
+def gather(paths: Sequence[Path], data_dir: Path | None = None) -> Gathered:
+    """Read the run folders `paths`, and all that lie below them; `data_dir` is where their images lie now, if they were moved.
+
+    Raises ValueError where none of them holds a finished run.
+    """
     found = Gathered()
     folders: dict[Path, Path] = {}
     for path in paths:
@@ -55,18 +58,18 @@ def gather(paths: Sequence[Path]) -> Gathered:
             found.problems.append(f"{path} {'holds no run' if path.is_dir() else 'is not a folder'}")
         folders |= {folder.resolve(): folder for folder in below}
     for folder in folders.values():
-        add(found, folder)
+        add(found, folder, data_dir)
     if not found.runs:
         told = "; ".join(found.problems) or "no folder was named"
         raise ValueError(f"there is nothing to report on: {told}. `dml-bench run EXPERIMENT --demo` makes a run")
     return found
 
 
-def add(found: Gathered, path: Path) -> None:
+def add(found: Gathered, path: Path, data_dir: Path | None) -> None:
     """Read one folder into `found`. What can't be used is said in one line, never raised."""
     try:
         try:
-            run = read_folder(path)
+            run = replace(read_folder(path), data_dir=data_dir)
         except NotFinished as reason:
             found.problems.append(str(reason))
             add_unfinished(found, path)

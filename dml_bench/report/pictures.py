@@ -3,8 +3,11 @@
 import base64
 import hashlib
 import io
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
+from dml_bench.data.digests import digest_of
 from dml_bench.failures import named
 from dml_bench.files import short_name
 
@@ -17,8 +20,10 @@ SIDE = 112
 class Pictures:
     """Makes small copies of a data set's files, each once, and counts those that are not there any more."""
 
-    def __init__(self, root: str):
-        self.root = Path(root) if root else None
+    def __init__(self, root: Path | None, digests: Mapping[str, str] = MappingProxyType({})):
+        """`root` is None where there are no images; `digests` are the SHA-256, by path, of the files that are meant, where known."""
+        self.root = root
+        self.digests = digests
         self.copies: dict[str, bytes] = {}
         """By path."""
         self.gone: list[str] = []
@@ -26,12 +31,16 @@ class Pictures:
     def get(self, path: str) -> bytes | None:
         """The copy as JPEG, or None where the file can't be read."""
         if path not in self.copies and path not in self.gone:
-            copy = small_copy(self.root / path) if self.root else None
+            copy = small_copy(self.root / path) if self.root and self.is_meant(self.root / path, path) else None
             if copy is None:
                 self.gone.append(path)
             else:
                 self.copies[path] = copy
         return self.copies.get(path)
+
+    def is_meant(self, file: Path, path: str) -> bool:
+        wanted = self.digests.get(path)
+        return not wanted or digest_of(file) == wanted
 
     def data_uri(self, path: str) -> str:
         """For the page; empty where the file can't be read."""

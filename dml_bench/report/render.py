@@ -62,13 +62,16 @@ class Report:
     chapters: list[Chapter]
 
 
-def report(runs: Sequence[Path], out: Path, command: Sequence[str], say: Callable[[str], None] = lambda text: None) -> Report:
-    """Write the report on these run folders, or all below them, into `out`. Raises ValueError where there is no finished run.
+def report(
+    runs: Sequence[Path], out: Path, command: Sequence[str], say: Callable[[str], None] = lambda text: None, data_dir: Path | None = None
+) -> Report:
+    """Write the report on these run folders, or all below them, into `out`. Raises ValueError where there is no finished run. `data_dir` is
+    where their images lie now, if they were moved.
 
     `say` is told of each thing that was found and can't be used.
     """
     begun = time.perf_counter()
-    found = gather(runs)
+    found = gather(runs, data_dir)
     sections = sections_of(found)
     for problem in found.problems:
         say(problem)
@@ -99,17 +102,18 @@ def images_of(section: Section) -> tuple[Pictures, list[Mistake], dict[str, list
     try:
         known, without = Album(run), Album(run, phase)
         mistakes, evidence = known.mistakes(MISTAKES), without.evidence(CASES)
+        root = run.originals.known_root
     except (OSError, KeyError, ValueError) as error:
         section.missing.append(f"example images: {' '.join(str(error).split())}")
-        return Pictures(""), [], {}, ""
-    pictures = Pictures(known.root)
+        return Pictures(None), [], {}, ""
+    pictures = Pictures(root, {row["path"]: row.get("sha256", "") for row in run.originals.rows})
     shown = [*(mistake.example for mistake in mistakes), *(case for cases in evidence.values() for case in cases)]
     for case in shown:
         pictures.get(case.query)
         pictures.get(case.nearest)
     if pictures.gone:
         section.missing.append(
-            f"{len(pictures.gone)} of {len(pictures.gone) + len(pictures.copies)} example images: they are not in {known.root} any more, "
+            f"{len(pictures.gone)} of {len(pictures.gone) + len(pictures.copies)} example images: they are not in {root} any more, "
             "or can't be read"
         )
     return pictures, mistakes, evidence, f"{line.name}, seed {run.seed}"

@@ -119,8 +119,8 @@ class Session:
         part = np.full(len(self.dataset), "valid", dtype=object)
         part[self.split.gallery], part[self.split.train], part[self.split.test] = "gallery", "train", "test"
         names = self.dataset.class_names
-        rows = zip(self.dataset.paths, (names[label] for label in self.dataset.labels), part, strict=True)
-        write_csv(self.folder.path / "split.csv", ("path", "class", "part"), rows)
+        rows = zip(self.dataset.paths, (names[label] for label in self.dataset.labels), part, self.dataset.digests, strict=True)
+        write_csv(self.folder.path / "split.csv", ("path", "class", "part", "sha256"), rows)
 
     def _start_mirror(self) -> None:
         self.mirror = tracking.start(
