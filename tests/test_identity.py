@@ -170,7 +170,7 @@ def test_a_run_from_before_there_was_a_setting_is_found_by_a_suite(tmp_path):
     mine = experiment("mine")
     run = finish(tmp_path, mine, {"all": [[1], [0], [1]], "limited": [[1], [0], [0]]})
     table = json.loads((run.folder / "experiment.json").read_text())
-    del table["schedule"]
+    del table["schedule"], table["digest"]
     (run.folder / "experiment.json").write_text(json.dumps(table))
     RunFolder(tmp_path, mine, "cub").write_summary(run.summary)
     assert read_finished(tmp_path, mine, photographed())
