@@ -32,9 +32,10 @@ class Found:
 def sorted_out(files: Iterable[Path]) -> Found:
     found = Found([], [], [])
     for file in files:
-        if file.suffix.lower() in UNREAD_SUFFIXES:
+        suffix = file.suffix.lower()
+        if suffix in UNREAD_SUFFIXES:
             found.unread.append(file)
-        elif is_image(file):
+        elif suffix in IMAGE_SUFFIXES or is_image(file):
             found.images.append(file)
         else:
             found.others.append(file)

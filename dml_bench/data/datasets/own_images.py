@@ -46,7 +46,8 @@ def folder(where: Where, *, parts: str = "") -> Dataset:
     notes = [*left_out_words(others, data_dir), *unnamed_words(data_dir, tops), *inner_words(class_folders), *published_words(data_dir)]
     remedy = "; ".join(["add images to them or remove them", *left_out_words(others, data_dir)])
     faults += unread_faults(unread, data_dir) + missing
-    empty = [name for label, name in enumerate(class_names) if label not in {row.label for row in rows}]
+    filled = {row.label for row in rows}
+    empty = [name for label, name in enumerate(class_names) if label not in filled]
     if len(class_names) - len(empty) < 2 and not faults:
         raise NotThere(*fault(empty, f"classes without images in {data_dir}", remedy)[0].split("; ", 1))
     return assemble(folder_name(data_dir), data_dir, class_names, rows, faults, notes, remedy)
@@ -78,7 +79,11 @@ def top_folders(data_dir: Path, parts: str) -> dict[Path, str | None]:
     known: dict[Path, str | None] = {entry: PARTS[entry.name.lower()] for entry in folders if entry.name.lower() in PARTS}
     if parts == "none" or len(folders) < 2:
         return {data_dir: None}
-    inner = {entry: [composed(place.name) for place in visible(entry) if place.is_dir()] for entry in folders}
+    first = folders_in(folders[0])
+    # The others are looked into only where that can tell: it takes as long as reading the whole data set.
+    if not known and len(first) < 2:
+        return {data_dir: None}
+    inner = {entry: folders_in(entry) for entry in folders}
     deep = [entry for entry in known if inner[entry]]
     if len(known) == len(folders):
         lone = [entry for entry in deep if is_lone(entry, known, inner)]
@@ -91,12 +96,16 @@ def top_folders(data_dir: Path, parts: str) -> dict[Path, str | None]:
         raise ValueError(
             *fault(others, f"folders beside the parts {names} of {data_dir}", f"move them elsewhere, or {ways_out(known, folders)}")
         )
-    first = sorted(inner[folders[0]])
-    if len(first) > 1 and all(sorted(names) == first for names in inner.values()) and not set(first) <= set(PARTS):
+    if len(first) > 1 and all(names == first for names in inner.values()) and not set(map(str.lower, first)) <= set(PARTS):
         raise ValueError(
             f"{unclear(folders)}: each holds the folders {shortened(first)}: are they classes or parts? {ways_out(known, folders)}"
         )
     return {data_dir: None}
+
+
+def folders_in(place: Path) -> list[str]:
+    """The sorted names of the folders in a folder, in the form in which names are compared."""
+    return sorted(composed(entry.name) for entry in visible(place) if entry.is_dir())
 
 
 def is_lone(entry: Path, known: dict[Path, str | None], inner: dict[Path, list[str]]) -> bool:
@@ -145,10 +154,12 @@ def unnamed_words(data_dir: Path, tops: dict[Path, str | None]) -> list[str]:
 
 def inner_words(class_folders: dict[Path, str | None]) -> list[str]:
     """A sentence where each class holds the parts, in place of each part the classes."""
-    inner = [[entry.name for entry in visible(place) if entry.is_dir()] for place in class_folders]
-    if not all(len(names) > 1 and set(map(str.lower, names)) <= set(PARTS) for names in inner):
-        return []
-    return [f"the folders {shortened(inner[0])} in each class are not taken as parts: put the classes into the parts for data.split=given"]
+    names: list[str] = []
+    for place in class_folders:
+        names = folders_in(place)
+        if len(names) < 2 or not set(map(str.lower, names)) <= set(PARTS):
+            return []
+    return [f"the folders {shortened(names)} in each class are not taken as parts: put the classes into the parts for data.split=given"]
 
 
 def published_words(data_dir: Path) -> list[str]:
