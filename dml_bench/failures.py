@@ -2,13 +2,14 @@
 
 import errno
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NoReturn
 
-__all__ = ["carry_out", "in_words", "named"]
+__all__ = ["carry_out", "deaf_to_ctrl_c", "in_words", "named"]
 
 STOPPED = 130
 """Exit code after Ctrl-C."""
@@ -119,6 +120,19 @@ def short(path: str) -> str:
     path = " ".join(path.split())
     half = LONGEST_PATH // 2
     return path if len(path) <= LONGEST_PATH else f"{path[:half]}...{path[-half:]}"
+
+
+@contextmanager
+def deaf_to_ctrl_c() -> Iterator[None]:
+    """Processes that are started inside never hear of Ctrl-C, which a terminal sends to all of them: this one does, and ends them."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)  # what came meanwhile is heard now
 
 
 def carry_out(program: Callable[[], None]) -> NoReturn:

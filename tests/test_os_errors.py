@@ -9,9 +9,11 @@ import json
 import os
 import resource
 import shutil
+import signal
 import struct
 import subprocess
 import sys
+import time
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -435,6 +437,18 @@ def test_ctrl_c_while_modules_are_imported_says_nothing_of_them(module, line):
     command = [sys.executable, "-c", INTERRUPTED, module, "list", "losses"]
     ended = subprocess.run(command, check=False, capture_output=True, text=True, timeout=60)
     assert (ended.returncode, ended.stderr) == (130, line)
+
+
+def test_ctrl_c_reaches_processes_that_draw_birds_and_none_of_them_says_so(tmp_path):
+    import psutil
+
+    command = [sys.executable, "-m", "dml_bench", "data", "draw", "--out", str(tmp_path / "birds"), "--per-class", "60", "--size", "96"]
+    drawing = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    while not any("spawn_main" in part for each in psutil.Process(drawing.pid).children() for part in each.cmdline()):
+        time.sleep(0.01)
+    os.killpg(drawing.pid, signal.SIGINT)
+    assert drawing.communicate(timeout=60)[1] == "stopped\n"
+    assert (drawing.returncode, os.listdir(tmp_path)) == (130, [])
 
 
 def test_a_closed_standard_output_is_no_failure(tmp_path):

@@ -117,7 +117,6 @@ def end_with(orders: TextIO) -> None:
         os._exit(130)
 
     signal.signal(signal.SIGTERM, stop)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C reaches the suite as well, which decides
     threading.Thread(target=wait, daemon=True).start()
 
 

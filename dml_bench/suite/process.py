@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from dml_bench.failures import named
+from dml_bench.failures import deaf_to_ctrl_c, named
 from dml_bench.files import json_line
 from dml_bench.suite.engine import Event
 
@@ -33,7 +33,7 @@ class RunProcess:
         """What it said at the end, if it did."""
         log.parent.mkdir(parents=True, exist_ok=True)
         environment = os.environ | dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(threads))
-        with named(log), open(log, "a", encoding="utf-8") as file:
+        with named(log), deaf_to_ctrl_c(), open(log, "a", encoding="utf-8") as file:
             file.write(f"{order['title']}, begun {datetime.now(UTC).isoformat(timespec='seconds')}\n")
             file.flush()
             self.process = subprocess.Popen(

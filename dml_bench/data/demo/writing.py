@@ -15,7 +15,7 @@ from dml_bench.data.demo.drawing import PARTS, draw
 from dml_bench.data.demo.families import Domain, Species, species
 from dml_bench.data.demo.shapes import Box
 from dml_bench.drafts import drafted
-from dml_bench.failures import named
+from dml_bench.failures import deaf_to_ctrl_c, named
 from dml_bench.files import Damaged, digest_of, read_json, write_json
 
 __all__ = ["EDITION", "cub_counts", "is_as_drawn", "write"]
@@ -108,8 +108,13 @@ def _all_drawn(tasks: Sequence[_Task]) -> Generator[tuple[Box, dict[str, Box]], 
     if len(tasks) < FEW_IMAGES or (os.cpu_count() or 1) == 1:
         yield from map(_drawn, tasks)
         return
-    with ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:
-        yield from pool.map(_drawn, tasks, chunksize=16)
+    pool = ProcessPoolExecutor(mp_context=get_context("spawn"))
+    try:
+        with deaf_to_ctrl_c():
+            drawings = pool.map(_drawn, tasks, chunksize=16)
+        yield from drawings
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def _write_tables(
