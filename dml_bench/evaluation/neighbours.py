@@ -22,8 +22,6 @@ __all__ = [
 ENTRIES = 2**24
 """Neighbours of all queries together that are held at a time, and kept: at most about 70 bytes each while they are searched and measured."""
 
-BLOCK = 4096
-"""Queries that FAISS multiplies with the gallery at a time: parts of whole blocks have the bits of all at once."""
 ROUNDING = 1e-4
 """More than FAISS's two ways to compute an inner product of unit vectors, of one query and of many, differ by."""
 
@@ -72,9 +70,9 @@ class Neighbours:
 
 
 def in_parts(num_queries: int, k: int, searched: Callable[[slice], Neighbours]) -> Neighbours:
-    """The neighbours of all queries, searched for so many at a time that memory does not grow with queries times `k`."""
+    """The neighbours of all queries, searched for so many at a time that memory does not grow with queries times `k`. Of several parts,
+    similarities may differ in their last digit from those of one search: FAISS rounds otherwise for other numbers of queries."""
     size = max(ENTRIES // max(k, 1), 1)
-    size -= size % BLOCK if size > BLOCK else 0
     parts = [searched(slice(start, min(start + size, num_queries))) for start in range(0, num_queries, size)]
     if len(parts) == 1:
         return parts[0]
