@@ -1,15 +1,19 @@
 """Named experiments: each is what its name says, and files, profiles and --set change only what they say."""
 
 import json
+import tomllib
 from pathlib import Path
 from typing import Any
 
 import pytest
+from test_split import dataset_of
 
 from dml_bench import experiments
 from dml_bench.config import Experiment, as_table
+from dml_bench.data.demo import cub_counts
+from dml_bench.data.split import holdouts, make_split, phases
 from dml_bench.experiments import EXPERIMENTS, names, read, resolve
-from dml_bench.registry import UnknownName
+from dml_bench.registry import UnknownName, starts
 
 BASELINE = "EPSHN_cosine_resnet18_sgd_aug"
 
@@ -639,3 +643,21 @@ def test_names_are_the_files_without_their_ending_and_every_one_is_found():
 
 def test_a_file_without_a_parent_needs_no_name(tmp_path):
     assert read(Path(own(tmp_path, 'loss = "NTXent"\n')))["name"] == "mine"
+
+
+def test_the_study_s_table_on_cub_trains_on_34_million_images_and_embeds_36_million():
+    dataset = dataset_of(cub_counts())
+    trained = embedded = 0
+    for name in tomllib.loads((EXPERIMENTS / "tables" / "study.toml").read_text())["rows"]:
+        row = resolve(name)
+        data = row.data
+        split = make_split(dataset, method=data.split, test_fraction=data.test_fraction, valid_fraction=data.valid_fraction, seed=row.seed)
+        for phase in phases(holdouts(row.unseen, dataset)):
+            images, watched = len(phase.trains_on(dataset, split)), phase.watched(dataset, split).num_images
+            trained += images * row.train.epochs
+            embedded += watched * (row.train.epochs // row.evaluate.every) + len(split.test) + len(split.gallery)
+            start = starts[row.start.name].build(row, **row.start.options)
+            if start is not None:
+                trained += images * start.train.views * start.train.epochs
+                embedded += watched
+    assert (round(trained / 1e6, 1), round(embedded / 1e6, 1)) == (34.0, 36.2)

@@ -13,9 +13,12 @@ from PIL import Image
 from tiny import train
 
 from dml_bench.cli import main
+from dml_bench.explain.drawing import Drawing
 from dml_bench.explain.models import model_of_phase, random_model
 from dml_bench.explain.session import Explained, Request, explain
 from dml_bench.explain.subjects import Material, mistaken, of_class, own_photos, spread_out
+from dml_bench.explain.truth import Truth
+from dml_bench.files import read_csv
 from dml_bench.measured import read_folder
 from dml_bench.registry import UnknownName
 from dml_bench.results import read_arrays
@@ -177,6 +180,35 @@ def test_the_embeddings_of_a_phase_are_those_that_the_run_keeps(material, run):
     kept = read_arrays(run / "limited" / "embeddings.safetensors")
     pixels = np.stack([material.pixels(material.subject(int(image))) for image in kept["query_images"]])
     assert ((model.embed(pixels) * kept["query"]).sum(axis=1) > 0.99).all(), "up to the precision that the run embedded in"
+
+
+@pytest.fixture(scope="module")
+def in_bfloat16(birds: Path, cache_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Material:
+    return Material(read_folder(train(birds, cache_dir, tmp_path_factory.mktemp("bfloat16"), "train.precision=bfloat16").folder))
+
+
+@pytest.mark.parametrize("phase", ["all", "limited"])
+def test_a_run_in_bfloat16_is_explained_with_the_answers_that_it_gave(in_bfloat16, phase):
+    model, material = model_of_phase(in_bfloat16, phase, "cpu", ""), in_bfloat16
+    kept = read_arrays(material.run.folder / phase / "embeddings.safetensors")
+    subjects = [material.subject(int(image)) for image in material.queries]
+    embeddings = model.embed(np.stack([material.pixels(subject) for subject in subjects]))
+    in_float32 = model.lens.outputs(torch.from_numpy(np.stack([material.pixels(subject) for subject in subjects])))
+    in_float32 = torch.nn.functional.normalize(in_float32, dim=1).numpy()
+    assert np.abs(embeddings - kept["query"]).max() < np.abs(in_float32 - kept["query"]).max() / 2
+    predictions = read_csv(material.run.folder / "predictions.csv")
+    for subject, embedding, row in zip(subjects, embeddings, predictions, strict=True):
+        asked = model.asked(subject, embedding, "class")
+        assert material.run.class_names[int(model.labels[asked.nearest])] == row[f"{phase}_predicted"]
+        assert asked.similarity == pytest.approx(float(row[f"{phase}_similarity"]), abs=1e-6)
+
+
+def test_a_panel_that_would_say_something_else_than_the_run_wrote_down_is_refused(in_bfloat16):
+    model = model_of_phase(in_bfloat16, "all", "cpu", "")
+    model.labels = (model.labels + 1) % len(in_bfloat16.run.class_names)
+    drawing = Drawing(material=in_bfloat16, models=[model], names=["gradcam"], truth=Truth(), target="nearest", other=None)
+    with pytest.raises(ValueError, match=r"is .* here, and .* in .*predictions.csv: run it again with --force"):
+        drawing.panels([in_bfloat16.subject(int(in_bfloat16.queries[0]))])
 
 
 def test_the_network_with_random_weights_is_asked_alike_by_what_it_makes_of_the_same_images(material):

@@ -24,7 +24,7 @@ from dml_bench.evaluation.unknowns import calibration
 from dml_bench.files import read_json, write_json
 from dml_bench.measured import FinishedRun, NotFinished, read_folder
 from dml_bench.report import figures, words
-from dml_bench.report.answers import QUESTIONS, answers, verdict
+from dml_bench.report.answers import QUESTIONS, answers, photo_rate, verdict
 from dml_bench.report.closer import class_drop, look_closer, spread
 from dml_bench.report.gather import gather, sections_of
 from dml_bench.report.pictures import Pictures
@@ -696,3 +696,18 @@ def test_the_command_refuses_to_report_on_nothing_in_one_line(monkeypatch, tmp_p
     [line] = capsys.readouterr().err.splitlines()
     assert line.startswith(f"error: there is nothing to report on: {tmp_path} holds no run.")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("trainable", "cost", "rate"),
+    [
+        ("all", {"embed_images_per_second": 400.0, "photos_per_second": 90.0}, 90.0),
+        ("all", {"embed_images_per_second": 400.0}, 400.0),
+        ("head", {"embed_images_per_second": 90_000.0, "photos_per_second": 60.0}, 60.0),
+        ("head", {"embed_images_per_second": 90_000.0}, None),
+    ],
+)
+def test_enrolling_is_timed_by_photos_and_never_by_features_that_were_computed_before(trainable, cost, rate):
+    row = experiment()
+    run = FinishedRun(Path(), replace(row, model=replace(row.model, trainable=trainable)), {"cost": {"all": cost}})
+    assert photo_rate(run) == rate

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from dml_bench.explain.models import Asked, Model, Target
 from dml_bench.explain.panels import Row, Tile, coloured, overlaid, panel
 from dml_bench.explain.subjects import Material, Subject
 from dml_bench.explain.truth import Truth, seen
-from dml_bench.files import short_name, write_atomically
+from dml_bench.files import read_csv, short_name, write_atomically
 
 __all__ = ["Drawing"]
 
@@ -76,11 +77,26 @@ class Drawing:
         for place, (subject, each) in enumerate(zip(subjects, asked, strict=True)):
             heats = {name: heat[place] for name, heat in maps.items()}
             found = int(model.labels[each.nearest])
+            self._check(model, subject, found)
             good = None if subject.label < 0 else found == subject.label
             answer = Tile(pixels[place], f"says\n{self._called(found)}", good)
             tiles = [tile_of(name, pixels[place], heat) for name, heat in heats.items()]
             rows.append(Row(label_of(model, subject), (answer, *tiles, self._counterpart(model, each, embeddings[place], good))))
         return rows
+
+    @cached_property
+    def _predictions(self) -> dict[str, dict[str, str]]:
+        """What the run wrote down of each query, by the path of its image."""
+        return {row["query"]: row for row in read_csv(self.material.run.folder / "predictions.csv")}
+
+    def _check(self, model: Model, subject: Subject, found: int) -> None:
+        """Raises ValueError where a panel would say something else than the run's predictions.csv."""
+        told = self._predictions.get(subject.path, {}).get(f"{model.name}_predicted")
+        says = self.material.run.class_names[found]
+        if told is not None and told != says:
+            raise ValueError(
+                f"{subject.path} is {says} here, and {told} in {self.material.run.folder / 'predictions.csv'}: run it again with --force"
+            )
 
     def _counterpart(self, model: Model, asked: Asked, embedding: np.ndarray, good: bool | None) -> Tile:
         """The gallery's closest image, or the other one; with its own map of what is like the subject where it is the target."""
@@ -94,8 +110,7 @@ class Drawing:
         return Tile(pixels, f"similarity {similarity:.3f}{name}", good if self.other is None else None)
 
     def _called(self, label: int) -> str:
-        number, _, rest = self.material.run.class_names[label].partition(".")
-        return (rest if number.isdigit() and rest else self.material.run.class_names[label]).replace("_", " ")
+        return self.material.run.class_names[label]
 
     def _title(self, subject: Subject) -> str:
         name = "A photo" if subject.label < 0 else self._called(subject.label)

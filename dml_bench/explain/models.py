@@ -13,7 +13,7 @@ from dml_bench.explain.lens import Lens
 from dml_bench.explain.methods import methods
 from dml_bench.explain.questions import Question, closest_rows, toward_class
 from dml_bench.explain.subjects import Material, Subject
-from dml_bench.gallery.network import trained_embedder, without_first_weights
+from dml_bench.gallery.network import precision_of, trained_embedder, without_first_weights
 from dml_bench.measured import FinishedRun
 from dml_bench.model.embedder import build_embedder
 from dml_bench.results import read_arrays
@@ -49,7 +49,16 @@ class Asked:
 class Model:
     """A network with the gallery that it made."""
 
-    def __init__(self, name: str, lens: Lens, run: FinishedRun, gallery_images: np.ndarray, gallery: np.ndarray, labels: np.ndarray):
+    def __init__(
+        self,
+        name: str,
+        lens: Lens,
+        run: FinishedRun,
+        gallery_images: np.ndarray,
+        gallery: np.ndarray,
+        labels: np.ndarray,
+        query_images: np.ndarray,
+    ):
         self.name = name
         self.lens = lens
         self.run = run
@@ -58,18 +67,31 @@ class Model:
         """(gallery, dim) unit vectors."""
         self.labels = labels
         """(gallery) class ids."""
+        self.asked_before = {int(image): row for row, image in enumerate(query_images)}
+        """By image, the row of the run's own search that answered it."""
+        self.precision = precision_of(run)
 
     def embed(self, pixels: np.ndarray) -> np.ndarray:
-        """(images, size, size, 3) uint8 -> (images, dim) unit vectors."""
-        return unit(self.lens.outputs(torch.from_numpy(pixels)))
+        """(images, size, size, 3) uint8 -> (images, dim) unit vectors, in the precision in which the run answered."""
+        with torch.autocast(self.lens.device.type, dtype=torch.bfloat16, enabled=self.precision == "bfloat16"):
+            return unit(self.lens.outputs(torch.from_numpy(pixels)))
+
+    def nearest(self, subject: Subject, embedding: np.ndarray) -> tuple[int, float]:
+        """Row of the gallery image that is closest to a subject, and its similarity: what the run answered, if it was asked."""
+        if (row := self.asked_before.get(subject.image)) is not None:
+            found = self.run.neighbours[self.name]
+            return int(found.indices[row, 0]), float(found.similarities[row, 0])
+        there = self.gallery_images != subject.image
+        closest = int(closest_rows(embedding, self.gallery, there, 1)[0])
+        return closest, float(self.gallery[closest] @ embedding)
 
     def asked(self, subject: Subject, embedding: np.ndarray, target: Target, other: np.ndarray | None = None) -> Asked:
         """What a subject is asked. `other` is the embedding of a chosen image, which then is the target; a subject without a class
         is asked about the one that is predicted. Raises ValueError where the gallery has no other image of its class."""
         there = self.gallery_images != subject.image
-        nearest = int(closest_rows(embedding, self.gallery, there, 1)[0])
+        nearest, similarity = self.nearest(subject, embedding)
         none = np.empty(0, np.int64)
-        plain = Asked(torch.from_numpy(self.gallery[nearest]), nearest, float(self.gallery[nearest] @ embedding), np.array([nearest]), none)
+        plain = Asked(torch.from_numpy(self.gallery[nearest]), nearest, similarity, np.array([nearest]), none)
         if other is not None:
             return replace(plain, direction=torch.from_numpy(other), toward=none)
         if target == "nearest":
@@ -132,7 +154,7 @@ def model_of_phase(material: Material, phase: str, device: str, layer: str) -> M
     arrays = read_arrays(run.folder / phase / "embeddings.safetensors")
     images = arrays["gallery_images"]
     lens = Lens(embedder, run.experiment.model.backbone.name, run.experiment.images.size, layer)
-    return Model(phase, lens, run, images, arrays["gallery"], material.labels[images])
+    return Model(phase, lens, run, images, arrays["gallery"], material.labels[images], arrays["query_images"])
 
 
 def random_model(like: Model) -> Model:
@@ -142,7 +164,7 @@ def random_model(like: Model) -> Model:
     embedder.mean.copy_(like.lens.embedder.mean)
     embedder.std.copy_(like.lens.embedder.std)
     lens = Lens(embedder.to(like.lens.device), experiment.model.backbone.name, experiment.images.size, like.lens.layer)
-    return Model("random", lens, like.run, like.gallery_images, np.empty((0, embedder.dim), np.float32), like.labels)
+    return Model("random", lens, like.run, like.gallery_images, np.empty((0, embedder.dim), np.float32), like.labels, np.empty(0, np.int64))
 
 
 def check_target(run: FinishedRun, target: Target) -> None:

@@ -22,7 +22,7 @@ from dml_bench.model.embedder import Embedder, build_embedder
 from dml_bench.results import last_session
 from dml_bench.training.run import choose_device, unit
 
-__all__ = ["Embedded", "Mirrored", "Network", "Together", "trained_embedder", "trained_network"]
+__all__ = ["Embedded", "Mirrored", "Network", "Together", "precision_of", "trained_embedder", "trained_network"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,7 @@ class Network:
         check_views(run)
         self.view = View(experiment.images.fit, experiment.images.size)
         self.batch_size = experiment.train.batch_size
-        self.precision = last_session(run.folder, "precision")["precision"]
+        self.precision = precision_of(run)
         self.device = choose_device(device)
         self.embedder = trained_network(run, phase).to(self.device)
 
@@ -82,6 +82,11 @@ class Network:
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.precision == "bfloat16"):
             outputs = self.embedder(torch.from_numpy(pixels).to(self.device))
         return unit(outputs.float().cpu())
+
+
+def precision_of(run: FinishedRun) -> str:
+    """In which it embedded its images."""
+    return str(last_session(run.folder, "precision")["precision"])
 
 
 class Mirrored(nn.Module):

@@ -310,7 +310,7 @@ def class_bars(section: Section, closer: dict[str, Closer]) -> Drawn | None:
         places = np.arange(len(order))
         if is_named:
             axes.barh(places, each.drop[order], 0.75, color=colours)
-            axes.set_yticks(places, [shortened(each.names[i]) for i in order], fontsize=6)
+            axes.set_yticks(places, [shortened(each.names[i], 40) for i in order], fontsize=6)
             for label, colour in zip(axes.get_yticklabels(), colours, strict=True):
                 label.set_color(colour if colour == ORANGE else INK)
             axes.set_ylim(len(order) - 0.4, -0.6)

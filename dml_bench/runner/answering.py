@@ -13,7 +13,9 @@ from torch.nn import functional
 
 from dml_bench import distributed, environment, results
 from dml_bench.config import Experiment
+from dml_bench.data.cache import View
 from dml_bench.data.datasets import Dataset
+from dml_bench.data.images import Unreadable, decode
 from dml_bench.data.sources import variants
 from dml_bench.data.split import Split
 from dml_bench.evaluation.metrics import shortened
@@ -27,6 +29,8 @@ SHALLOWEST = 10
 """Neighbours that a report shows and lets vote."""
 LATENCIES, WARM_UP = 50, 3
 """Images that are looked up one at a time to measure latency, and those before them that don't count."""
+PHOTOS = 32
+"""Image files that are decoded and embedded together to measure what enrolling takes."""
 
 
 def answer(run: Run, split: Split, folder: Path) -> None:
@@ -61,6 +65,7 @@ def answer(run: Run, split: Split, folder: Path) -> None:
         "gallery_bytes": embeddings["gallery"].nbytes,
         "parameter_bytes": sum(tensor.nbytes for tensor in run.embedder.parameters()),
         **latency(run, embeddings["gallery"], split.test),
+        **photo_rate(run, split.gallery),
     }
     if run.device.type == "cuda":
         cost["peak_gpu_memory_bytes"] = torch.cuda.max_memory_allocated(run.device)
@@ -176,12 +181,30 @@ def write_state(path: Path, module: torch.nn.Module) -> None:
 def total(costs: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """The cost of several models one after another; their rates are those of the whole."""
     highest = ("peak_memory_bytes", "peak_gpu_memory_bytes", "look_up_ms_median", "look_up_ms_p95")
-    summed = {key: (max if key in highest else sum)(cost[key] for cost in costs) for key in costs[0]}
+    summed = {key: (max if key in highest else sum)(cost[key] for cost in costs) for key in costs[0] if key != "photos_per_second"}
+    if all("photos_per_second" in cost for cost in costs):
+        summed["photos_per_second"] = 1 / sum(1 / cost["photos_per_second"] for cost in costs)
     for what in ("train", "embed"):
         images = sum(cost[f"{what}_images_per_second"] * cost[f"{what}_seconds"] for cost in costs)
         summed[f"{what}_images_per_second"] = images / summed[f"{what}_seconds"]
     summed["embed_images_per_second"] /= len(costs)  # each image goes through all of them
     return summed
+
+
+def photo_rate(run: Run, images: np.ndarray) -> dict[str, float]:
+    """Photos a second from the file to the embedding, backbone included, as enrolling them takes; empty where the files are gone."""
+    view = View(run.experiment.images.fit, run.experiment.images.size)
+    root, paths, boxes = run.dataset.root, run.dataset.paths, run.dataset.boxes
+    run.embedder.eval()
+    try:
+        for chosen in (images[:WARM_UP], images[:PHOTOS]):  # the first ones don't count
+            start = time.perf_counter()
+            pixels = np.stack([view.apply(decode(root / paths[image], None if boxes is None else boxes[image])) for image in chosen])
+            with torch.no_grad(), run.autocast():
+                run.embedder(torch.from_numpy(pixels).to(run.device)).float().cpu()
+    except Unreadable:
+        return {}
+    return {"photos_per_second": len(chosen) / (time.perf_counter() - start)}
 
 
 def latency(run: Run, gallery: np.ndarray, query: np.ndarray) -> dict[str, float]:
