@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from filelock import FileLock
 from handmade import BASELINE, experiment, finish, photographed
+from PIL import Image
 from small_suite import call
 from small_suite import command as suite_command
 from tiny import refusal, train
@@ -20,11 +21,12 @@ from dml_bench.config import as_table, load
 from dml_bench.data import digests
 from dml_bench.data.datasets import Dataset
 from dml_bench.data.digests import digests_of
-from dml_bench.data.identity import OtherData, byte_copies, data_facts, differing_data
+from dml_bench.data.identity import OtherData, copies_in_gallery, data_facts, differing_data
 from dml_bench.data.split import make_split
 from dml_bench.experiments import find, read_profile, resolve
 from dml_bench.measured import read_finished
 from dml_bench.registry import UnknownName
+from dml_bench.report.gather import why_not_beside
 from dml_bench.results import RunFolder
 from dml_bench.suite.rows import read_table
 from dml_bench.training import loop
@@ -278,14 +280,14 @@ def test_a_damaged_memory_is_no_memory(tmp_path, long_ago):
 # Copies
 
 
-def test_queries_that_are_byte_copies_of_gallery_images_are_counted_with_an_example(tmp_path):
+def test_queries_that_are_copies_of_gallery_images_are_counted_with_an_example(tmp_path):
     names = {f"{name}{number}": f"{name}{number}".encode() for number in range(4) for name in "ab"}
     dataset = written(tmp_path / "photos", **names)
     split = make_split(dataset, method="stratified", test_fraction=0.25, seed=42)
-    assert byte_copies(dataset, split) == {"queries": 0, "of": 2, "example": []}
+    assert copies_in_gallery(dataset, split, dataset.digests) == {"queries": 0, "of": 2, "example": []}
     query, other = dataset.paths[split.test[0]], dataset.paths[split.gallery[1]]
     dataset = written(tmp_path / "photos", **names | {query: names[other]})
-    assert byte_copies(dataset, split) == {"queries": 1, "of": 2, "example": [query, other]}
+    assert copies_in_gallery(dataset, split, dataset.digests) == {"queries": 1, "of": 2, "example": [query, other]}
 
 
 def test_a_query_is_no_copy_of_itself_where_all_are_asked_among_each_other(tmp_path):
@@ -293,22 +295,33 @@ def test_a_query_is_no_copy_of_itself_where_all_are_asked_among_each_other(tmp_p
     split = make_split(dataset, method="stratified", test_fraction=0.5, seed=42)
     everything = np.arange(4)
     among_each_other = replace(split, test=everything, gallery=everything)
-    assert byte_copies(dataset, among_each_other) == {"queries": 2, "of": 4, "example": ["a", "c"]}
+    assert copies_in_gallery(dataset, among_each_other, dataset.digests) == {"queries": 2, "of": 4, "example": ["a", "c"]}
 
 
-def test_a_run_says_that_its_queries_are_copies_and_says_so_again(data, cache_dir, tmp_path):
+def test_a_run_says_that_queries_are_copies_though_they_were_saved_again_and_says_so_again(data, cache_dir, tmp_path):
     images = sorted((data / "images").glob("*/*.jpg"))
     shutil.copy(images[0], images[3])  # the fourth is asked
+    Image.open(images[1]).save(images[7], "PNG")  # and the eighth
+    paths = [image.relative_to(data).as_posix() for image in (images[3], images[0])]
     line = (
-        f"1 of 16 queries are byte copies of gallery images, e.g. images/{images[3].relative_to(data / 'images').as_posix()} of "
-        f"images/{images[0].relative_to(data / 'images').as_posix()}: they are found whatever was learnt; `dml-bench data check` lists them"
+        f"2 of 16 queries have the same pixels as a gallery image, e.g. {paths[0]} and {paths[1]}: "
+        "they are found whatever was learnt; `dml-bench data check` lists them"
     )
     for already in (False, True):
         watch = Listening()
         outcome = train(data, cache_dir, tmp_path / "runs", *GIVEN, watch=watch)
         assert outcome.already_finished is already
-        assert watch.warnings == [line]
-        assert outcome.summary["copies"]["queries"] == 1
+        assert line in watch.warnings
+        assert outcome.summary["copies"] == {"queries": 2, "of": 16, "example": paths}
+
+
+def test_runs_of_one_name_on_other_parts_share_no_row(tmp_path):
+    given = experiment("mine", data=replace(experiment().data, split="given"))
+    right = {"all": [[1], [0], [1]], "limited": [[1], [0], [0]]}
+    first, second = (finish(tmp_path / part, replace(given, seed=seed), right, split=part * 64) for part, seed in (("a", 42), ("b", 43)))
+    assert why_not_beside(second, [first]) == f"{first.folder} has the same experiment on other parts of the images"
+    third = finish(tmp_path / "c", replace(given, seed=43), right, split="a" * 64)
+    assert why_not_beside(third, [first]) == ""
 
 
 # Names

@@ -109,6 +109,12 @@ class ImageCache:
     """Paths of the images of which only the middle is here, as they are longer than LONGEST."""
     guard: "Guard | None" = None
 
+    @property
+    def digests(self) -> tuple[str, ...]:
+        """(images) digests of their pixels, as they were decoded."""
+        assert self.guard is not None
+        return tuple(row.tobytes().hex() for row in self.guard.digests)
+
     def __getitem__(self, image: int) -> np.ndarray:
         """(height, width, 3) uint8, a view of the file. Raises ValueError where its bytes are damaged and can't be made again."""
         height, width = int(self.heights[image]), int(self.widths[image])

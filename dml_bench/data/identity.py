@@ -1,6 +1,7 @@
 """Which images, labels and division a result is of: kept beside it, and compared before it is used again."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ from dml_bench.config import Experiment
 from dml_bench.data.datasets import Dataset
 from dml_bench.data.split import Split, split_of
 
-__all__ = ["OtherData", "byte_copies", "copies_in_words", "data_facts", "differing_data"]
+__all__ = ["OtherData", "copies_in_gallery", "copies_in_words", "data_facts", "differing_data"]
 
 
 class OtherData(ValueError):
@@ -56,12 +57,13 @@ def differing_data(told: dict[str, Any], experiment: Experiment, dataset: Datase
     return ""
 
 
-def byte_copies(dataset: Dataset, split: Split) -> dict[str, Any]:
-    """How many queries are byte for byte an image of the gallery other than themselves, with one such pair of paths, query first."""
+def copies_in_gallery(dataset: Dataset, split: Split, digests: Sequence[str]) -> dict[str, Any]:
+    """How many queries are an image of the gallery other than themselves, with one such pair of paths, query first. `digests` (images) are
+    of their bytes, or of the pixels that the network sees of them, which also finds what was saved again."""
     at: dict[str, list[int]] = {}
     for image in split.gallery.tolist():
-        at.setdefault(dataset.digests[image], []).append(image)
-    pairs = [(query, other) for query in split.test.tolist() for other in at.get(dataset.digests[query], ())[:2] if other != query]
+        at.setdefault(digests[image], []).append(image)
+    pairs = [(query, other) for query in split.test.tolist() for other in at.get(digests[query], ())[:2] if other != query]
     queries = dict(reversed(pairs))
     example = [dataset.paths[image] for image in pairs[0]] if pairs else []
     return {"queries": len(queries), "of": len(split.test), "example": example}
@@ -73,6 +75,6 @@ def copies_in_words(copies: dict[str, Any]) -> str:
         return ""
     query, other = copies["example"]
     return (
-        f"{copies['queries']} of {copies['of']} queries are byte copies of gallery images, e.g. {query} of {other}: "
+        f"{copies['queries']} of {copies['of']} queries have the same pixels as a gallery image, e.g. {query} and {other}: "
         "they are found whatever was learnt; `dml-bench data check` lists them"
     )

@@ -97,6 +97,8 @@ def why_not_beside(run: FinishedRun, others: Sequence[FinishedRun]) -> str:
         theirs, mine = (decisive(as_table(each.experiment)) for each in (other, run))
         if changed := [key for key in differing(theirs, mine) if key != "seed"]:
             return f"{other.folder} has an experiment of the same name with other settings ({', '.join(changed[:3])})"
+        if run.experiment.data.split == "given" and other.split != run.split:
+            return f"{other.folder} has the same experiment on other parts of the images"
         if other.seed == run.seed:
             return f"{other.folder} has the same experiment with the same seed"
     return ""

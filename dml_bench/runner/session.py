@@ -14,7 +14,7 @@ from torch import Tensor
 from dml_bench import distributed, environment, results, tracking
 from dml_bench.config import as_table
 from dml_bench.data.datasets import Dataset
-from dml_bench.data.identity import OtherData, byte_copies, copies_in_words, data_facts
+from dml_bench.data.identity import OtherData, copies_in_gallery, copies_in_words, data_facts
 from dml_bench.data.sources import Pixels, variants
 from dml_bench.data.split import Phase, Split
 from dml_bench.evaluation.answers import Answers
@@ -72,7 +72,7 @@ class Session:
         }
         facts: dict[str, Any] = {
             **data_facts(self.dataset, self.split, self.folder.path),
-            "copies": byte_copies(self.dataset, self.split),
+            "copies": copies_in_gallery(self.dataset, self.split, self.pixels.view_cache.digests),
             "middle_only": list(self.pixels.train_cache.cut),
             "unseen_classes": [self.dataset.class_names[label] for label in self._unseen()],
         }
