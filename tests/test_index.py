@@ -15,6 +15,7 @@ from handmade import experiment, finish
 from tiny import dml_bench, refusal, train
 
 from dml_bench.evaluation.neighbours import search
+from dml_bench.files import read_json
 from dml_bench.gallery.index import advice, build, open_mapped, parse
 from dml_bench.gallery.kept import Look, catch_up, digest, file_of, follow, made, opened, step_between
 from dml_bench.gallery.recall import Asked, asked_of_itself, recalls, wilson
@@ -366,7 +367,7 @@ def test_a_kill_between_gallery_and_index_gives_the_index_of_an_uninterrupted_ch
 
     def bits() -> tuple[bytes, dict[str, object]]:
         opened(place, gallery, parse(kind), queries, lambda text: None)
-        return path.read_bytes(), json.loads(path.with_suffix(".json").read_text()) | {"measured": {}}
+        return path.read_bytes(), read_json(path.with_suffix(".json")) | {"measured": {}}
 
     changed(None)
     whole = bits()
