@@ -89,3 +89,23 @@ def test_a_folder_that_holds_something_else_is_left_alone(run, tmp_path):
     (tmp_path / "letters.txt").write_text("dear")
     with pytest.raises(ValueError, match="holds something else: name a new folder with --out"):
         evidence(run, tmp_path, mistakes=1)
+
+
+def test_panels_that_were_stopped_half_way_can_be_made_again(run, tmp_path, monkeypatch):
+    import dml_bench.explain.evidence as module
+
+    made, panel = [], module.panel_of
+
+    def stopped(*arguments):
+        made.append(panel(*arguments))
+        if len(made) == 2:
+            raise KeyboardInterrupt
+        return made[-1]
+
+    with monkeypatch.context() as patched:
+        patched.setattr(module, "panel_of", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            evidence(run, tmp_path / "out", mistakes=2)
+    assert rows(tmp_path / "out" / "evidence.csv") == []
+    assert len(evidence(run, tmp_path / "out", mistakes=2)) == 2
+    assert len(rows(tmp_path / "out" / "evidence.csv")) > 0

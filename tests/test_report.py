@@ -627,6 +627,22 @@ def test_other_protocols_never_share_a_table(birds, cache_dir, tmp_path):
     assert "no model here saw these classes" in text
 
 
+def test_a_report_that_is_stopped_leaves_no_page_beside_figures_and_tables_of_another(tmp_path, monkeypatch):
+    monkeypatch.setattr(figures, "FIGURES", ())
+    made(tmp_path / "runs", "a", queries(4, 3, 2, 4), queries(4, 3, 0, 1))
+    out = tmp_path / "out"
+    report([tmp_path / "runs"], out, ["dml-bench", "report"])
+    (out / "changes-of-old.csv").touch()
+
+    def stopped(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(figures, "write", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        report([tmp_path / "runs"], out, ["dml-bench", "report"])
+    assert sorted(path.name for path in out.iterdir() if path.is_file()) == ["closer.csv", "expectations.csv", "table.csv"]
+
+
 # In a browser
 
 
