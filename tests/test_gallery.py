@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -394,6 +395,10 @@ def test_a_gallery_of_other_weights_or_a_damaged_one_is_refused(run, photos, tmp
     shutil.copy(place.path, place.path.with_name("limited.safetensors"))
     asked = ("predict", run, photos, "--gallery", tmp_path / "mine")
     assert "was made with other weights" in refusal(monkeypatch, capsys, *asked, "--phase", "limited")
+    summary = place.run.summary
+    others = replace(place.run, summary=summary | {"dataset": summary["dataset"] | {"fingerprint": "e" * 64}})
+    with pytest.raises(ValueError, match=r"is of a run on other data \(fingerprint [0-9a-f]{12}; .* has eeeeeeeeeeee\): remove it"):
+        replace(place, run=others).read()
     place.path.write_bytes(place.path.read_bytes()[:1000])
     assert f"{place.path} can't be read: it was changed after it was written" in refusal(monkeypatch, capsys, *asked)
     assert not (run / "gallery").exists()

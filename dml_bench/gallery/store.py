@@ -189,8 +189,19 @@ class Place:
                 f"{self.path} was made with other weights than those of {self.run.folder}, phase {self.phase}: "
                 "remove it and enrol anew, or name another with --gallery DIR"
             )
+        then, now = facts.get("dataset", self.data), self.data
+        if then != now:
+            raise ValueError(
+                f"{self.path} is of a run on other data (fingerprint {then[:12]}; {self.run.folder} has {now[:12]}): "
+                "remove it and enrol anew, or name another with --gallery DIR"
+            )
         assert len(entries) == len(embeddings)
         return Gallery(entries, embeddings)
+
+    @property
+    def data(self) -> str:
+        """Fingerprint of the run's images and labels: weights that were not trained are the same for others."""
+        return str(self.run.summary["dataset"]["fingerprint"])
 
     def step(self) -> Step | None:
         """How the kept gallery came from the one before, where that had indexes. Of a gallery that `read` has read."""
@@ -206,7 +217,7 @@ class Place:
         from safetensors.numpy import save
 
         rows = json.dumps([tuple(asdict(entry).values()) for entry in gallery.entries])
-        facts = {"format": FORMAT, "weights": weights_digest(self.run, self.phase)}
+        facts = {"format": FORMAT, "weights": weights_digest(self.run, self.phase), "dataset": self.data}
         facts |= {"step": json.dumps(asdict(step))} if step else {}
         tensors: dict[str, np.ndarray] = {
             "embeddings": np.ascontiguousarray(gallery.embeddings, np.float32),
