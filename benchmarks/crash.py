@@ -237,6 +237,7 @@ def main() -> None:
     with ExitStack() as stack:
         world = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="crash-")))
         every = scenarios(world)
+        flips = [] if options.only or options.quick else flipped_bits(world, options.seed)
         tallies, failed = [], []
         for name in options.only or (QUICK if options.quick else every):
             try:
@@ -246,8 +247,8 @@ def main() -> None:
                 print(failed[-1], flush=True)
                 continue
             print(f"{name}: {len(tallies[-1].events)} file operations, {tallies[-1].seconds:.1f} s", flush=True)
+        print(f"kills for {options.seconds:.0f} s", flush=True)
         kill_all(tallies, options, world)
-        flips = [] if options.only or options.quick else flipped_bits(world, options.seed)
     result = {
         **facts(),
         "seed": options.seed,
