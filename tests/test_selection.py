@@ -16,7 +16,7 @@ from dml_bench.training import loop, selection
 
 @pytest.fixture(scope="module")
 def outcome(birds: Path, cache_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Outcome:
-    settings = ("data.valid_fraction=0.2", "train.checkpoint=valid_loss", "train.epochs=5", "optimizer.lr=0.5")
+    settings = ("data.valid_fraction=0.2", "train.checkpoint=valid_loss", "train.epochs=5", "optimizer.lr=4.0")  # so high that losses go up and down
     return train(birds, cache_dir, tmp_path_factory.mktemp("runs"), *settings)
 
 
@@ -54,10 +54,12 @@ def test_the_epoch_with_the_lowest_validation_loss_is_kept(outcome: Outcome):
 
 def test_the_weights_that_answer_are_those_of_the_chosen_epoch(birds, cache_dir, tmp_path, outcome: Outcome):
     """The run stopped at the chosen epoch ends with the same weights: a constant rate has no plan that depends on the last epoch."""
-    epoch = outcome.summary["phases"]["all"]["chosen"]["epoch"]
-    assert epoch < 5
-    short = train(birds, cache_dir, tmp_path, "data.valid_fraction=0.2", f"train.epochs={epoch}", "optimizer.lr=0.5")
-    assert (short.folder / "all/weights.safetensors").read_bytes() == (outcome.folder / "all/weights.safetensors").read_bytes()
+    chosen = {phase: outcome.summary["phases"][phase]["chosen"]["epoch"] for phase in ("all", "limited")}
+    phase = min(chosen, key=lambda phase: chosen[phase])
+    epoch = chosen[phase]
+    assert epoch < 5, "on this processor the last epoch is the best of both phases, which shows nothing"
+    short = train(birds, cache_dir, tmp_path, "data.valid_fraction=0.2", f"train.epochs={epoch}", "optimizer.lr=4.0")
+    assert (short.folder / phase / "weights.safetensors").read_bytes() == (outcome.folder / phase / "weights.safetensors").read_bytes()
 
 
 def test_validation_images_are_embedded_for_thresholds_and_never_looked_up(outcome: Outcome):
