@@ -237,7 +237,6 @@ def main() -> None:
     with ExitStack() as stack:
         world = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="crash-")))
         every = scenarios(world)
-        flips = [] if options.only or options.quick else flipped_bits(world, options.seed)
         tallies, failed = [], []
         for name in options.only or (QUICK if options.quick else every):
             try:
@@ -247,6 +246,7 @@ def main() -> None:
                 print(failed[-1], flush=True)
                 continue
             print(f"{name}: {len(tallies[-1].events)} file operations, {tallies[-1].seconds:.1f} s", flush=True)
+        flips = [] if options.only or options.quick else flipped_bits(world, options.seed)
         print(f"kills for {options.seconds:.0f} s", flush=True)
         kill_all(tallies, options, world)
     result = {
