@@ -24,7 +24,7 @@ RUNS: dict[str, tuple[str, ...]] = {
     "pairs": (*EXACT, "miner=none", "train.epochs=4"),
     "mined": (*EXACT, *SPREAD),
     "proxies": (*EXACT, "loss=ProxyNCA", "miner=none", "train.proxy_lr_factor=10", "mixing.technique=mixup"),
-    "views": (*EXACT, "miner=none", "train.views=2", "train.labels=image", "evaluate.tta=mirror"),
+    "views": (*EXACT, "miner=none", "train.epochs=1", "train.views=2", "train.labels=image", "evaluate.tta=mirror"),
     "labels": (
         *EXACT, "loss=crossentropy", "miner=none", "data.label_noise=0.3", *PLC, "data.valid_fraction=0.2", "train.checkpoint=valid_loss"
     ),
