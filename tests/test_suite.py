@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -371,6 +372,21 @@ def test_what_must_not_be_compared_is_never_in_one_table(tmp_path):
     ]
     assert [line.failures for line in groups[0].lines] == [(), ("seed 42: no memory",)]
     assert groups[0].lines[1].values == (None,) * 6
+
+
+def test_numbers_that_say_nothing_are_doubted_beside_them_in_every_table(tmp_path):
+    (row,) = rows_of("a")
+    run = finish(tmp_path, row.seeds[0], {"all": MIXED, "limited": WORSE})
+    phases = run.summary["phases"] | {"all": run.summary["phases"]["all"] | {"doubts": {"widest_angle_degrees": 0.5}}}
+    (group,) = grouped([row], {("a", 42): replace(run, summary=run.summary | {"phases": phases})}, {})
+    doubt = (
+        "seed 42: phase all: all embeddings are nearly one point, within 0.5 degrees of their mean; its P@1 is no result: "
+        "try a smaller optimizer.lr"
+    )
+    assert (group.lines[0].failures, group.lines[0].doubts) == ((), (doubt,))
+    assert doubt in "\n".join(page.markdown_table(group))
+    heads, (cells,) = page.table_csv(group)
+    assert dict(zip(heads, cells, strict=True))["doubts"] == doubt
 
 
 def test_retrieval_has_columns_of_its_own(tmp_path):

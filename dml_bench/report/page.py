@@ -95,7 +95,7 @@ def row_of(chapter: "Chapter", line: Line, kept: list[int]) -> dict[str, Any]:
     cells += [(table_page.cost_cell(COST[i].key, line.cost[i]), line.cost[i]) for i in kept]
     return {
         "name": line.name,
-        "failures": line.failures,
+        "remarks": line.remarks,
         "cells": [(text, "" if value is None or math.isnan(value) else repr(value)) for text, value in cells],
         "claims": [claim(judged) for judged in chapter.section.verdicts if judged.experiment == line.name],
     }

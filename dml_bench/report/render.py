@@ -87,7 +87,7 @@ def chapter(section: Section) -> Chapter:
     if section.rival is None:
         section.missing.append("a softmax classifier to compare with: none of these runs is one")
     for line in section.group.lines:
-        section.missing += [f"{line.name}, {failure}" for failure in line.failures]
+        section.missing += [f"{line.name}, {remark}" for remark in line.remarks]
     closer = {line.name: look_closer(section, line, DRAWS) for line in section.chosen}
     pictures, mistakes, evidence, shown = images_of(section)
     drawn = figures.draw(section, closer)

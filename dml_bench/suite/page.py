@@ -65,6 +65,8 @@ def show(console: "Console", report: Report) -> None:
         for line in group.lines:
             for failure in line.failures:
                 console.print(Text(f"failed: {line.name}, {failure}", style="red"))
+            for doubt in line.doubts:
+                console.print(Text(f"in doubt: {line.name}, {doubt}", style="yellow"))
     console.print()
     console.print(Text(INTERVALS, style="dim"))
     console.print()
@@ -218,13 +220,13 @@ def table_page(report: Report) -> Iterable[str]:
 
 def markdown_table(group: Group) -> Iterable[str]:
     shown = shown_cost([group])
-    failed = any(line.failures for line in group.lines)
+    remarks = any(line.remarks for line in group.lines)
     heads = ["experiment", "seeds", *(column.head for column in group.columns), *(COST[i].head for i in shown)]
-    yield markdown_row([*heads, *(["failed"] if failed else [])])
-    yield markdown_row(["---", *["--:"] * (len(heads) - 1), *(["---"] if failed else [])])
+    yield markdown_row([*heads, *(["remarks"] if remarks else [])])
+    yield markdown_row(["---", *["--:"] * (len(heads) - 1), *(["---"] if remarks else [])])
     for line in group.lines:
         cost = [cost_cell(COST[i].key, line.cost[i]) for i in shown]
-        yield markdown_row([line.name, seeds(line), *cells(group, line), *cost, *(["; ".join(line.failures)] if failed else [])])
+        yield markdown_row([line.name, seeds(line), *cells(group, line), *cost, *(["; ".join(line.remarks)] if remarks else [])])
 
 
 def expectations_page(report: Report) -> Iterable[str]:
@@ -257,13 +259,13 @@ def table_csv(group: Group) -> tuple[list[str], list[list[Any]]]:
     heads = ["experiment", "seeds"]
     for column in group.columns:
         heads += [column.key, *([f"{column.key}_low", f"{column.key}_high"] if column.interval else [])]
-    heads += [*(cost.key for cost in COST), "failed"]
+    heads += [*(cost.key for cost in COST), "failed", "doubts"]
     rows = []
     for line in group.lines:
         row: list[Any] = [line.name, len(line.runs)]
         for column, value in zip(group.columns, line.values, strict=True):
             row += plain(value, bool(column.interval))
-        rows.append([*row, *("" if value is None else value for value in line.cost), "; ".join(line.failures)])
+        rows.append([*row, *("" if value is None else value for value in line.cost), "; ".join(line.failures), "; ".join(line.doubts)])
     return heads, rows
 
 

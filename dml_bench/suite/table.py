@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from dml_bench.evaluation import doubts
 from dml_bench.evaluation.statistics import Interval
 from dml_bench.measured import FinishedRun, measure
 from dml_bench.suite.rows import Row
@@ -95,10 +96,18 @@ class Line:
     wanted: int
     """Number of seeds."""
     failures: tuple[str, ...]
+    """Seeds without a result, and why."""
+    doubts: tuple[str, ...]
+    """Seeds whose numbers say nothing, and why."""
     values: tuple[Interval | float | None, ...]
     """One per column."""
     cost: tuple[float | None, ...]
     """One per entry of COST."""
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """All that a reader of the numbers has to know."""
+        return self.failures + self.doubts
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +162,8 @@ def _line(row: Row, columns: tuple[Column, ...], runs: dict[tuple[str, int], Fin
     found = tuple(runs[e.name, e.seed] for e in row.seeds if (e.name, e.seed) in runs)
     failed = tuple(f"seed {e.seed}: {failures[e.name, e.seed]}" for e in row.seeds if (e.name, e.seed) in failures)
     values = tuple(_value(column, found) for column in columns)
-    return Line(row.name, found, len(row.seeds), failed, values, tuple(_cost(cost, found) for cost in COST))
+    doubted = tuple(f"seed {run.seed}: {doubt}" for run in found for doubt in doubts.in_words(run.summary))
+    return Line(row.name, found, len(row.seeds), failed, doubted, values, tuple(_cost(cost, found) for cost in COST))
 
 
 def _value(column: Column, runs: Sequence[FinishedRun]) -> Interval | float | None:
