@@ -8,12 +8,15 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 from tiny import tiny, train
 
 from dml_bench.bench import BENCHMARKS
+from dml_bench.data.datasets import open_dataset
+from dml_bench.drafts import scratch
 from dml_bench.results import RunFolder
 
 NOBODY = 65534
@@ -74,6 +77,21 @@ def test_a_run_folder_that_is_cleared_is_whole_or_empty_wherever_that_is_killed(
             [".seed-42.lock", "seed-42"],
             ["seed-42", ".seed-42.lock"],
         )
+
+
+def test_what_dead_processes_left_anywhere_in_a_cache_is_removed_when_a_data_set_is_opened(birds, tmp_path):
+    for name in ("", "images", "pretrained", "features", "digests"):
+
+        def die(place: Path) -> None:
+            place.mkdir(exist_ok=True, parents=True)
+            with scratch(place) as folder:
+                (folder / "pixels.u8").write_bytes(bytes(1000))
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        assert in_fork(partial(die, tmp_path / name)) == -signal.SIGKILL
+    assert len(list(tmp_path.rglob("pixels.u8"))) == 5
+    open_dataset(tiny().data.dataset, birds, tmp_path)
+    assert list(tmp_path.rglob("pixels.u8")) == list(tmp_path.rglob(".dml-*")) == []
 
 
 @pytest.fixture

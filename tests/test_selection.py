@@ -16,7 +16,12 @@ from dml_bench.training import loop, selection
 
 @pytest.fixture(scope="module")
 def outcome(birds: Path, cache_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Outcome:
-    settings = ("data.valid_fraction=0.2", "train.checkpoint=valid_loss", "train.epochs=5", "optimizer.lr=4.0")  # so high that losses go up and down
+    settings = (
+        "data.valid_fraction=0.2",
+        "train.checkpoint=valid_loss",
+        "train.epochs=5",
+        "optimizer.lr=4.0",
+    )  # so high that losses go up and down
     return train(birds, cache_dir, tmp_path_factory.mktemp("runs"), *settings)
 
 

@@ -19,7 +19,7 @@ import xxhash
 
 from dml_bench.data.datasets import Dataset, Progress
 from dml_bench.data.images import Unreadable, bytes_of, decode, size_of
-from dml_bench.drafts import remove, scratch, sweep
+from dml_bench.drafts import remove, scratch
 from dml_bench.failures import named
 from dml_bench.files import read_json, write_json
 
@@ -204,7 +204,6 @@ def open_caches(
     `progress(message, done, total)` is called as images are decoded, `warn` when a damaged image was decoded again. Raises
     UnreadableImages before anything is kept, and ValueError where the disk has no room or a file changes meanwhile.
     """
-    sweep(cache_dir / "images")
     places = [_Place(dataset, view, cache_dir) for view in views]
     caches = [place.read(warn) for place in places]
     if None in caches:

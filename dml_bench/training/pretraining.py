@@ -20,7 +20,6 @@ from dml_bench.config import Component, Experiment, Pretrain, as_table, load
 from dml_bench.data.datasets import Dataset, open_dataset
 from dml_bench.data.sources import open_pixels
 from dml_bench.data.split import Phase, Split, make_split
-from dml_bench.drafts import sweep
 from dml_bench.files import Damaged, is_whole, read_json, write_json, write_tensors
 from dml_bench.registry import starts
 from dml_bench.training import loop, state
@@ -79,7 +78,6 @@ class Stage:
         from safetensors.torch import load_file
 
         with distributed.in_turn():
-            sweep(self.path.parent)
             if not self._is_there:
                 self.path.parent.mkdir(parents=True, exist_ok=True)
                 with FileLock(self.path.with_name(f".{self.path.stem}.lock")):

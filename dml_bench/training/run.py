@@ -19,7 +19,6 @@ from dml_bench.data.labellings import Corrected, Soft
 from dml_bench.data.mixing import Mixer
 from dml_bench.data.sources import PLAIN, Features, Pixels, Source, Variant
 from dml_bench.data.split import Phase, Split, Watched
-from dml_bench.drafts import sweep
 from dml_bench.files import is_whole, write_tensors
 from dml_bench.model.backbones import stage_names
 from dml_bench.model.embedder import Embedder, build_embedder
@@ -299,7 +298,6 @@ def frozen_features(run: Run, pixels: Pixels) -> Tensor:
         / f"{run.experiment.model.backbone.name.replace(':', '_')}-{state.hexdigest()[:16]}.safetensors"
     )
     with distributed.in_turn():
-        sweep(path.parent)
         if is_whole(path):
             return load_file(path)["features"].to(run.device)
         features = compute_features(run, pixels)

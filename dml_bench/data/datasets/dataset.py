@@ -12,6 +12,7 @@ import numpy as np
 from dml_bench.config import Component
 from dml_bench.data.digests import digests_of
 from dml_bench.data.labelled_table import alike, fault, inside, speakable, twice
+from dml_bench.drafts import sweep
 from dml_bench.names import composed
 from dml_bench.registry import datasets
 
@@ -112,7 +113,10 @@ def open_dataset(
     component: Component, data_dir: Path | None, cache_dir: Path, progress: Progress | None = None, *, tolerant: bool = False
 ) -> Dataset:
     """Read the data set that `component` names. Raises ValueError where a folder of images is needed and missing, or given in vain, and
-    where something is wrong with the images and labels; if `tolerant`, faults that leave some images are only listed in the data set."""
+    where something is wrong with the images and labels; if `tolerant`, faults that leave some images are only listed in the data set.
+
+    Whatever uses `cache_dir` begins with this, so it is here that all that dead processes left in there is removed."""
+    sweep(cache_dir, *cache_dir.glob("*/"))
     entry = datasets[component.name]
     tell = progress or (lambda stage, done, total: None)
     if not entry.facts["needs_data_dir"]:

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from dml_bench.data.datasets.cub import read_cub_layout
 from dml_bench.data.datasets.dataset import Dataset, Where
-from dml_bench.drafts import remove, sweep
+from dml_bench.drafts import remove
 from dml_bench.ranges import at_least
 from dml_bench.registry import datasets
 
@@ -58,7 +58,6 @@ def drawn(
         done += images
         where.progress(f"drawing {sum(counts):,} birds", done, sum(counts))
 
-    sweep(where.cache_dir)
     if not is_as_drawn(root):
         where.cache_dir.mkdir(parents=True, exist_ok=True)
         with FileLock(where.cache_dir / f".{root.name}.lock"):  # of two processes one draws and the other waits
