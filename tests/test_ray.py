@@ -254,7 +254,7 @@ def test_ctrl_c_stops_the_runs_on_ray_and_the_same_command_goes_on(cluster: str,
     run = run_at_work(tmp_path)
     os.killpg(suite.pid, signal.SIGINT)
     _, errors = suite.communicate(timeout=60)
-    assert suite.returncode == 130
+    assert suite.returncode == 130, errors
     assert errors.strip() == "stopped; finished runs and epochs are kept: the same command goes on from there"
     assert not run.is_running(), "the suite waits for its runs"
     done = len((tmp_path / "longer" / "cub" / "seed-42" / "metrics.jsonl").read_text().splitlines())

@@ -229,15 +229,15 @@ class Tasks(Crew):
     def stop(self) -> None:
         import ray
 
-        results = [task.result for task in self.tasks.values()]
+        left = [task.result for task in self.tasks.values()]
         try:
-            for result in results:
+            for result in left:
                 ray.cancel(result)
-            ray.wait(results, num_returns=len(results), timeout=STOP_SECONDS + 5)
+            _, left = ray.wait(left, num_returns=len(left), timeout=STOP_SECONDS + 5)
         except KeyboardInterrupt:
             pass
         finally:
-            for result in results:
+            for result in left:  # not those that have ended: cancelling them once more can make Ray abort this process
                 ray.cancel(result, force=True)
 
 
