@@ -18,6 +18,7 @@ from collections import Counter
 from collections.abc import Sequence
 from contextlib import ExitStack, redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from common import facts, heading, table
-from killing import EXPECTED, Death, Event, drawn_deaths, events_of, run_in_fork
+from killing import EXPECTED, STOPPED, Death, Event, drawn_deaths, events_of, run_in_fork
 from scenarios import Scenario, bits_of, leftovers, scenarios
 
 from dml_bench.files import write_json
@@ -97,8 +98,8 @@ def undisturbed(scenario: Scenario, world: Path) -> Tally:
         if not scenario.by_itself:
             scenario.act(places[0])
     if scenario.by_itself:
-        require(run_in_fork(lambda: scenario.act(places[0]), log)[0], scenario, log)
-    code, seconds = run_in_fork(lambda: scenario.act(places[1]), log, events=log.with_suffix(".json"))
+        require(run_in_fork(scenario.act, places[0], log)[0], scenario, log)
+    code, seconds = run_in_fork(scenario.act, places[1], log, events=log.with_suffix(".json"))
     require(code, scenario, log)
     bits = [bits_of(place) for place in places]
     assert bits[0] == bits[1], f"undisturbed it differs by itself in {differing(*bits)}"
@@ -116,11 +117,13 @@ def case(tally: Tally, chance: random.Random, place: Path) -> None:
     shutil.copytree(tally.prepared, place)
     story = []
     for death in drawn_deaths(chance, tally.events, tally.seconds, scenario.by_time_only):
-        code, _ = run_in_fork(lambda: scenario.act(place), log, death)
+        code, _ = run_in_fork(scenario.act, place, log, death)
         story.append(f"{death} {named(tally, death)}-> {code}")
-        if code not in (0, EXPECTED):
+        if code in (-death.signal, STOPPED):
             tally.kills[death.signal.name] += 1
-    code, _ = run_in_fork(lambda: (scenario.again or scenario.act)(place), log)
+        elif code not in (0, EXPECTED):
+            tally.wrong.append(f"{story[-1]}: {log.read_text()[-1500:]}")
+    code, _ = run_in_fork(scenario.again or scenario.act, place, log)
     tally.cases += 1
     found = {} if code else bits_of(place)
     if code or found != tally.bits:
@@ -167,7 +170,7 @@ def flipped_bits(world: Path, seed: int) -> list[dict[str, Any]]:
     for kind in KINDS:
         if kind.make not in made:
             made[kind.make] = world / f"kind-{len(made)}"
-            code, _ = run_in_fork(lambda kind=kind: kind.make(made[kind.make], birds), world / "kinds.log")  # type: ignore[misc]
+            code, _ = run_in_fork(partial(fill, kind, birds), made[kind.make], world / "kinds.log")
             assert code == 0, (world / "kinds.log").read_text()[-2000:]
         place = Path(shutil.copytree(made[kind.make], world / "damaged"))
         path = kind.path(place)
@@ -175,10 +178,10 @@ def flipped_bits(world: Path, seed: int) -> list[dict[str, Any]]:
         bit = chance.randrange(8 * len(content))
         content[bit // 8] ^= 1 << bit % 8
         path.write_bytes(content)
-        code, _ = run_in_fork(lambda kind=kind, place=place: used(kind, place, birds), world / "kinds.log")  # type: ignore[misc]
+        code, _ = run_in_fork(partial(use, kind, birds), place, world / "kinds.log")
         if (kind.make, kind.use) not in wanted:
             whole = Path(shutil.copytree(made[kind.make], world / "whole"))
-            assert run_in_fork(lambda kind=kind, whole=whole: used(kind, whole, birds), world / "kinds.log")[0] == 0  # type: ignore[misc]
+            assert run_in_fork(partial(use, kind, birds), whole, world / "kinds.log")[0] == 0
             wanted[kind.make, kind.use] = (whole / "used").read_text()
             shutil.rmtree(whole)
         same = code == 0 and (place / "used").read_text() == wanted[kind.make, kind.use]
@@ -189,7 +192,11 @@ def flipped_bits(world: Path, seed: int) -> list[dict[str, Any]]:
     return rows
 
 
-def used(kind: Any, place: Path, birds: Path) -> None:
+def fill(kind: Any, birds: Path, place: Path) -> None:
+    kind.make(place, birds)
+
+
+def use(kind: Any, birds: Path, place: Path) -> None:
     (place / "used").write_text(repr(sorted(kind.use(place, birds).items())))
 
 

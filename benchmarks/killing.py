@@ -16,7 +16,7 @@ from pathlib import Path
 from signal import SIGKILL, Signals
 from typing import Any, Literal
 
-__all__ = ["OPERATIONS", "Death", "Event", "drawn_deaths", "events_of", "run_in_fork"]
+__all__ = ["EXPECTED", "OPERATIONS", "STOPPED", "Death", "Event", "drawn_deaths", "events_of", "run_in_fork"]
 
 OPERATIONS = ("replace", "rename", "unlink", "fsync", "mkdir", "rmdir", "posix_fallocate")
 WRITE = "write"
@@ -26,6 +26,8 @@ PATIENCE_SECONDS = 120
 """After which a process counts as hung."""
 EXPECTED = 2
 """Exit code after an error in words for people."""
+STOPPED = 130
+"""Exit code after Ctrl-C."""
 
 Moment = Literal["before", "after", "half", "time", "group"]
 
@@ -53,7 +55,8 @@ class Death:
 class Watched:
     """Counts this process's file operations and ends it at one of them."""
 
-    def __init__(self, death: Death | None):
+    def __init__(self, place: Path, death: Death | None):
+        self.place = place
         self.death = death
         self.events: list[Event] = []
 
@@ -83,7 +86,9 @@ class Watched:
         return file
 
     def due(self, name: str, file: str) -> str:
-        """The moment of death if this is the event, else nothing."""
+        """The moment of death if this is the event, else nothing. What is done outside of the place, as compilers do, does not count."""
+        if Path(file).is_absolute() and not Path(file).is_relative_to(self.place):
+            return ""
         self.events.append(Event(name, file))
         here = self.death is not None and self.death.moment not in ("time", "group") and self.death.at == len(self.events)
         return self.death.moment if here and self.death else ""
@@ -99,6 +104,7 @@ class HalfWritten:
     def __init__(self, file: Any, die: Callable[[], None]):
         self.file = file
         self.die = die
+        self.half = False
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.file, name)
@@ -107,43 +113,56 @@ class HalfWritten:
         return self
 
     def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """A file that nothing is written into, because it is mapped, dies here."""
+        if not self.half:
+            self.half = True
+            self.die()
         self.file.close()
 
     def write(self, data: Any) -> int:
         data = bytes(data)
+        if self.half:
+            return int(self.file.write(data))
+        self.half = True
         self.file.write(data[: len(data) // 2])
         self.file.flush()
         self.die()
-        return self.file.write(data[len(data) // 2 :]) + len(data) // 2  # where the signal was one that it survives
+        return int(self.file.write(data[len(data) // 2 :])) + len(data) // 2  # where the signal is answered later
 
     def writelines(self, parts: Any) -> None:
         self.write(b"".join(map(bytes, parts)))
 
 
-def run_in_fork(work: Callable[[], object], log: Path, death: Death | None = None, events: Path | None = None) -> tuple[int, float]:
-    """Exit code, or minus the signal, and seconds. What it says is added to `log`, and what it did to files is written to `events`."""
+def run_in_fork(
+    work: Callable[[Path], object], place: Path, log: Path, death: Death | None = None, events: Path | None = None
+) -> tuple[int, float]:
+    """Exit code, or minus the signal, and seconds. What it says is added to `log`, and what it did to files in its place to `events`."""
     start = time.monotonic()
     pid = os.fork()
     if not pid:
         os.setpgrp()
-        os._exit(child(work, log, death, events))
+        os._exit(child(work, place, log, death, events))
     with suppress(PermissionError, ProcessLookupError):
         os.setpgid(pid, pid)  # whoever is first: its group can be killed from now on
     return wait_for(pid, death, start), time.monotonic() - start
 
 
-def child(work: Callable[[], object], log: Path, death: Death | None, events: Path | None) -> int:
+def child(work: Callable[[Path], object], place: Path, log: Path, death: Death | None, events: Path | None) -> int:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # which nohup has taken away
     output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(output, 1)
     os.dup2(output, 2)
-    watched = Watched(death)
+    watched = Watched(place, death)
     if death is not None or events is not None:
         watched.install()
     try:
-        work()
+        work(place)
     except KeyboardInterrupt:
-        return 130
+        return STOPPED
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else 0
     except ValueError as problem:
@@ -191,7 +210,9 @@ def drawn_deaths(chance: random.Random, events: list[Event], seconds: float, by_
     how = "time" if by_time_only else chance.choice(["one", "one", "one", "row", "row", "time"])
     if how == "time":
         moment: Moment = chance.choice(["time", "group"])
-        return [Death(moment, chance.random() * seconds, drawn_signal(chance)) for _ in range(chance.randint(1, 1 if by_time_only else 3))]
+        return [
+            Death(moment, chance.random() * 0.9 * seconds, drawn_signal(chance)) for _ in range(chance.randint(1, 1 if by_time_only else 3))
+        ]
     count = 1 if how == "one" else 3
     return [at_event(chance, events, len(events) // part) for part in range(1, count + 1)]
 

@@ -162,7 +162,9 @@ def suite(birds: Path, place: Path) -> None:
 
     settings = [part for setting in SETTINGS for part in ("--set", setting)]
     places = ["--data-dir", str(birds), "--out", str(place / "runs"), "--cache-dir", str(place / "cache"), "--report", str(place / "page")]
-    app(["suite", EASY, SOFTMAX, "--jobs", "2", "--device", "cpu", "--wandb", "disabled", *settings, *places], standalone_mode=False)
+    code = app(["suite", EASY, SOFTMAX, "--jobs", "2", "--device", "cpu", "--wandb", "disabled", *settings, *places], standalone_mode=False)
+    if code:
+        raise SystemExit(code)
 
 
 def run_folder(place: Path) -> Path:
