@@ -1,7 +1,6 @@
 """SHA-256 of image files, remembered with what the file system says of them, so that the same files need not be read again."""
 
 import hashlib
-import json
 import os
 import time
 from collections.abc import Sequence
@@ -10,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from dml_bench.data.images import OF_THE_PROCESS
-from dml_bench.files import write_atomically
+from dml_bench.files import Damaged, read_json, write_json
 
 __all__ = ["digest_of", "digests_of"]
 
@@ -78,14 +77,12 @@ def read(place: Path | None) -> dict[str, list]:
     if place is None:
         return {}
     try:
-        digest, _, text = place.read_bytes().partition(b"\n")
-        return json.loads(text) if digest.decode() == hashlib.sha256(text).hexdigest() else {}
-    except (OSError, ValueError):
+        return read_json(place, {"files": {...: list}}, sealed=True)["files"]
+    except (OSError, Damaged):
         return {}
 
 
 def write(place: Path, known: dict[str, list]) -> None:
-    text = json.dumps(known, separators=(",", ":")).encode()
     with suppress(OSError):  # a cache that can't be written to only costs time
         place.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(place, lambda file: file.write(hashlib.sha256(text).hexdigest().encode() + b"\n" + text))
+        write_json(place, {"files": known})
