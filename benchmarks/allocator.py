@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 from common import alone, facts, in_processes, median_spread, memory_of_this, options_of, table, write
 
-from dml_bench.allocator import keep_freed_memory
+from dml_bench.system.memory import keep_freed_memory
 
 TIMES = 5
 

@@ -19,8 +19,9 @@ import numpy as np
 from common import each_in_turn, facts, median_spread, options_of, table, write
 from PIL import Image
 
-from dml_bench.experiments import resolve
-from dml_bench.runner import Request, run
+from dml_bench.config.experiments import resolve
+from dml_bench.runs.execute import execute
+from dml_bench.runs.request import Request
 
 SIDE, CLASSES = 40, 200
 
@@ -47,7 +48,7 @@ def trained(folder: Path, root: Path) -> Path:
     ]
     experiment = resolve("EPSHN_cosine_resnet18_sgd_aug", overrides=overrides)
     request = Request(experiment=experiment, data_dir=folder, out=root / "runs", cache_dir=root / "cache", wandb="disabled")
-    return run(request).folder
+    return execute(request).folder
 
 
 def opening(folder: Path, cache: Path) -> float:

@@ -12,8 +12,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from dml_bench import environment
-from dml_bench.files import write_json
+from dml_bench.system import provenance
+from dml_bench.system.files import write_json
 
 __all__ = [
     "REPORTS",
@@ -56,7 +56,7 @@ def facts() -> dict[str, Any]:
 
     return {
         "made_by": {"command": shlex.join(["python", *sys.argv]), "date": datetime.now(UTC).isoformat(timespec="seconds")},
-        "machine": environment.describe(),
+        "machine": provenance.describe(),
         "threads": torch.get_num_threads(),
         "load_average_start": LOAD,
     }

@@ -12,16 +12,16 @@ from floor import Floor
 from torch import Tensor
 from usual_loop import UsualLoop
 
-from dml_bench.allocator import keep_freed_memory, set_thresholds
 from dml_bench.config import Experiment
 from dml_bench.data.datasets import Dataset
-from dml_bench.data.sources import Pixels
+from dml_bench.data.inputs import Pixels
 from dml_bench.data.split import Phase, Split, Watched
-from dml_bench.seeding import deterministic
+from dml_bench.system.callbacks import Watch
+from dml_bench.system.memory import keep_freed_memory, set_thresholds
+from dml_bench.system.seeding import deterministic
 from dml_bench.training import loop
 from dml_bench.training.batches import epoch_batches, readings
-from dml_bench.training.run import build
-from dml_bench.training.watch import Watch
+from dml_bench.training.training_state import build
 
 __all__ = ["Bare", "Contestant", "Ours", "Setting", "Usual"]
 

@@ -29,7 +29,7 @@ from common import facts, heading, table
 from killing import EXPECTED, STOPPED, Death, Event, drawn_deaths, events_of, run_in_fork
 from scenarios import Scenario, bits_of, leftovers, scenarios
 
-from dml_bench.files import write_json
+from dml_bench.system.files import write_json
 
 TESTS = Path(__file__).parent.parent / "tests"
 REPORTS = Path(__file__).parent.parent / "reports"
@@ -74,11 +74,11 @@ def arguments() -> argparse.Namespace:
 def import_everything() -> None:
     """So that a forked command begins at once."""
     import dml_bench.browse.session
-    import dml_bench.explain.evidence
-    import dml_bench.export.folder
-    import dml_bench.gallery.answering
-    import dml_bench.report.render  # noqa: F401
-    from dml_bench import catalogue
+    import dml_bench.explain.neighbour_panels
+    import dml_bench.gallery.export
+    import dml_bench.gallery.predict
+    import dml_bench.report.compose  # noqa: F401
+    from dml_bench.cli import catalogue
     from dml_bench.suite import run  # noqa: F401
 
     for kind in catalogue.KINDS:

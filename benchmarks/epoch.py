@@ -29,15 +29,15 @@ from PIL import Image
 from pytorch_metric_learning.utils.accuracy_calculator import AccuracyCalculator
 from rich.console import Console
 
-from dml_bench.data import demo
+from dml_bench.config.experiments import resolve
+from dml_bench.data import synthetic
 from dml_bench.data.datasets import open_dataset
-from dml_bench.data.sources import open_pixels
+from dml_bench.data.inputs import open_pixels
 from dml_bench.data.split import make_split
 from dml_bench.evaluation.metrics import micro, precision_at_1
-from dml_bench.evaluation.neighbours import search
-from dml_bench.experiments import resolve
-from dml_bench.training import state
-from dml_bench.training.run import choose_device, choose_precision
+from dml_bench.evaluation.search import search
+from dml_bench.training import checkpoint
+from dml_bench.training.training_state import choose_device, choose_precision
 
 EXPERIMENT = "EPSHN_cosine_resnet18_sgd_aug"
 WIDTH, HEIGHT = 500, 375
@@ -53,7 +53,7 @@ def photographs(root: Path, classes: int, per_class: int) -> Path:
     root.parent.mkdir(parents=True, exist_ok=True)
     noise = np.random.default_rng(0)
     with tempfile.TemporaryDirectory(dir=root.parent) as folder:
-        drawn = demo.write(Path(folder) / "drawn", counts=[per_class] * classes, size=WIDTH, seed=7)
+        drawn = synthetic.write(Path(folder) / "drawn", counts=[per_class] * classes, size=WIDTH, seed=7)
         for file in sorted((drawn / "images").glob("*/*.jpg")):
             with Image.open(file) as image:
                 pixels = np.asarray(image)[(WIDTH - HEIGHT) // 2 :][:HEIGHT]
@@ -170,7 +170,7 @@ def scoring(setting: Setting, rounds: int) -> dict[str, list[float]]:
 def saving(ours: Ours, rounds: int) -> list[float]:
     """Seconds to write the resumable state, as ours does after each epoch."""
     with tempfile.TemporaryDirectory() as folder:
-        return [timed(lambda: state.save(ours.run, Path(folder) / "state.pt"))[0] for _ in range(rounds)]
+        return [timed(lambda: checkpoint.save(ours.run, Path(folder) / "state.pt"))[0] for _ in range(rounds)]
 
 
 def arguments() -> argparse.Namespace:

@@ -42,7 +42,7 @@ def drawn(images: int, dim: int, path: Path) -> None:
 
 def ours(embeddings: np.ndarray, labels: np.ndarray) -> float:
     from dml_bench.evaluation import metrics
-    from dml_bench.evaluation.neighbours import search_leaving_one_out
+    from dml_bench.evaluation.search import search_leaving_one_out
 
     found = search_leaving_one_out(embeddings, labels, PER_CLASS)
     correct = metrics.precision_at_1(found)

@@ -21,8 +21,8 @@ from typing import Any
 import numpy as np
 from common import alone, facts, in_processes, median_spread, memory_of_this, options_of, table, write
 
-from dml_bench.gallery.index import build, one_thread, open_mapped, parse, tune
-from dml_bench.gallery.recall import Asked, Measured, measure
+from dml_bench.gallery.index_recall import Asked, Measured, measure
+from dml_bench.gallery.indexes import build, one_thread, open_mapped, parse, tune
 
 DIM = 128
 PER_CLASS = 50

@@ -45,8 +45,9 @@ class Sampler(threading.Thread):
 
 
 def measured(folder: str, epochs: str, cache: str) -> dict[str, float]:
-    from dml_bench.experiments import resolve
-    from dml_bench.runner import Request, run
+    from dml_bench.config.experiments import resolve
+    from dml_bench.runs.execute import execute
+    from dml_bench.runs.request import Request
 
     overrides = [
         *("data.dataset=folder", "images.size=32", "augment.random_crop_from=36", "train.batch_size=64", f"train.epochs={epochs}"),
@@ -55,7 +56,7 @@ def measured(folder: str, epochs: str, cache: str) -> dict[str, float]:
     sampler = Sampler()
     sampler.start()
     with tempfile.TemporaryDirectory() as out:
-        run(
+        execute(
             Request(
                 experiment=resolve(EXPERIMENT, overrides=overrides),
                 data_dir=Path(folder),

@@ -15,8 +15,8 @@ from common import each_in_turn, median_spread, save, table
 from contestants import Ours, Setting
 from epoch import about, arguments, prepare, timed, warm_up
 
-from dml_bench.experiments import resolve
-from dml_bench.training.run import choose_precision
+from dml_bench.config.experiments import resolve
+from dml_bench.training.training_state import choose_precision
 
 TECHNIQUES = ("none", "samplepairing", "mixup", "cutmix", "manifoldmixup")
 

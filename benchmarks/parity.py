@@ -16,15 +16,15 @@ from typing import Any
 import torch
 from common import facts, options_of, table, write
 
+from dml_bench.config.experiments import resolve
 from dml_bench.evaluation.metrics import map_at_r, micro, precision_at_1
-from dml_bench.evaluation.neighbours import search
-from dml_bench.experiments import resolve
-from dml_bench.model import convolutions
-from dml_bench.runner.opening import opened
-from dml_bench.seeding import deterministic
+from dml_bench.evaluation.search import search
+from dml_bench.models import convolutions
+from dml_bench.system.callbacks import Watch
+from dml_bench.system.seeding import deterministic
 from dml_bench.training import loop
-from dml_bench.training.run import build, choose_precision
-from dml_bench.training.watch import Watch
+from dml_bench.training.inputs import opened
+from dml_bench.training.training_state import build, choose_precision
 
 EXPERIMENT = "EPSHN_cosine_resnet18_scratch_sgd_aug"
 WAYS = {

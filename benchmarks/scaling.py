@@ -18,15 +18,15 @@ from common import each_in_turn, facts, options_of, table, write
 from contestants import Ours, Setting
 from epoch import photographs
 
+from dml_bench.config.experiments import resolve
 from dml_bench.data.datasets import open_dataset
-from dml_bench.data.sources import open_pixels
+from dml_bench.data.inputs import open_pixels
 from dml_bench.data.split import make_split
 from dml_bench.evaluation import metrics
-from dml_bench.evaluation.neighbours import flat_index, search_leaving_one_out
+from dml_bench.evaluation.search import flat_index, search_leaving_one_out
 from dml_bench.evaluation.statistics import Scores, interval
-from dml_bench.experiments import resolve
 from dml_bench.registry import losses
-from dml_bench.training.run import choose_precision
+from dml_bench.training.training_state import choose_precision
 
 Ways = dict[int, Callable[[], Any]]
 SIZE, DIM, PER_CLASS = 64, 128, 60

@@ -9,10 +9,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from dml_bench.drafts import SCRATCH, whole_files
-from dml_bench.experiments import resolve
+from dml_bench.config.experiments import resolve
 from dml_bench.registry import UnknownName
-from dml_bench.runner import Request, run
+from dml_bench.runs.execute import execute
+from dml_bench.runs.request import Request
+from dml_bench.system.drafts import SCRATCH, whole_files
 
 __all__ = ["Scenario", "bits_of", "leftovers", "scenarios"]
 
@@ -118,14 +119,14 @@ def scenarios(world: Path) -> dict[str, Scenario]:
 
 
 def drawn(root: Path, counts: list[int], seed: int) -> Path:
-    from dml_bench.data.demo import write
+    from dml_bench.data.synthetic import write
 
     return root if root.exists() else write(root, counts=counts, size=40, seed=seed)
 
 
 def training(birds: Path, name: str, place: Path, *more: str, force: bool = False) -> None:
     experiment, overrides = TRAININGS[name]
-    run(
+    execute(
         Request(
             experiment=resolve(experiment, overrides=[*SETTINGS, *overrides, *more]),
             data_dir=birds, out=place / "runs", cache_dir=place / "cache", device="cpu", wandb="disabled", force=force,
@@ -158,7 +159,7 @@ def plain_or_force(train: Callable[..., None]) -> Callable[[Path], object]:
 
 
 def suite(birds: Path, place: Path) -> None:
-    from dml_bench.cli import app
+    from dml_bench.cli.app import app
 
     settings = [part for setting in SETTINGS for part in ("--set", setting)]
     places = ["--data-dir", str(birds), "--out", str(place / "runs"), "--cache-dir", str(place / "cache"), "--report", str(place / "page")]
@@ -174,9 +175,9 @@ def run_folder(place: Path) -> Path:
 
 def index(place: Path) -> None:
     """What `predict --index` keeps, of each kind."""
-    from dml_bench.gallery.answering import recall_queries
-    from dml_bench.gallery.index import parse
-    from dml_bench.gallery.kept import opened
+    from dml_bench.gallery.index_store import opened
+    from dml_bench.gallery.indexes import parse
+    from dml_bench.gallery.predict import recall_queries
     from dml_bench.gallery.store import open_place
 
     there = open_place(run_folder(place), "all", None)
@@ -187,8 +188,8 @@ def index(place: Path) -> None:
 
 def enrol(photos: Path, place: Path) -> None:
     """A class less and two more, and what the indexes then are."""
-    from dml_bench.gallery.enrolment import Changes, change, photos_by_class
-    from dml_bench.gallery.network import Network
+    from dml_bench.gallery.embedder import Network
+    from dml_bench.gallery.enrol import Changes, change, photos_by_class
     from dml_bench.gallery.store import open_place
 
     there = open_place(run_folder(place), "all", None)
@@ -199,21 +200,21 @@ def enrol(photos: Path, place: Path) -> None:
 
 
 def maps(place: Path) -> None:
-    from dml_bench.browse.table import read_images
-    from dml_bench.measured import read_folder
+    from dml_bench.browse.images import read_images
+    from dml_bench.runs.run import read_folder
 
     read_images(read_folder(run_folder(place))).maps()
 
 
 def browse(place: Path) -> None:
     """The dataset that FiftyOne gets, and beside it what that holds."""
-    from dml_bench.browse import app, session
+    from dml_bench.browse import fiftyone_app, session
     from dml_bench.browse.database import served
 
     request = session.Request(run=run_folder(place), cache_dir=place / "cache")
     opened = session.open_run(request.run)
     there, name = session.place_of(opened, request.cache_dir), session.dataset_name(opened)
-    with there.lock(), served(there) as uri, app.connected(uri):
+    with there.lock(), served(there) as uri, fiftyone_app.connected(uri):
         session.prepare(opened, name, request)
         import fiftyone
 
@@ -229,22 +230,22 @@ def browse(place: Path) -> None:
 
 
 def export(place: Path) -> None:
-    from dml_bench.export.folder import export as write
+    from dml_bench.gallery.export import export as write
     from dml_bench.gallery.store import run_gallery
-    from dml_bench.measured import read_folder
+    from dml_bench.runs.run import read_folder
 
     finished = read_folder(run_folder(place))
     write(finished, "all", run_gallery(finished, "all"), place / "exported")
 
 
 def report(place: Path) -> None:
-    from dml_bench.report.render import report as write
+    from dml_bench.report.compose import report as write
 
     write([place / "runs"], place / "report", ["dml-bench", "report"])
 
 
 def evidence(place: Path) -> None:
-    from dml_bench.explain.evidence import evidence as write
+    from dml_bench.explain.neighbour_panels import evidence as write
 
     write(run_folder(place), place / "evidence", mistakes=3)
 

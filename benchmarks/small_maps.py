@@ -2,7 +2,7 @@
 
     python benchmarks/small_maps.py
 
-This is where `LARGEST` in dml_bench/model/convolutions.py comes from. Writes reports/speed/small_maps.json and small_maps.md.
+This is where `LARGEST` in dml_bench/models/convolutions.py comes from. Writes reports/speed/small_maps.json and small_maps.md.
 """
 
 import statistics
@@ -14,7 +14,7 @@ import torch
 from common import facts, median_spread, options_of, table, write
 from torch import Tensor
 
-from dml_bench.model.convolutions import weight_gradient
+from dml_bench.models.convolutions import weight_gradient
 
 SHAPES = (
     *((512, 512, 2, 1), (512, 512, 3, 1), (512, 512, 4, 1), (512, 512, 7, 1)),

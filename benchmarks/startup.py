@@ -41,10 +41,11 @@ def first_step(cache: str) -> float:
 
 def run_to_first_step(cache: str) -> None:
     """What `dml-bench run --demo` does, until its first step is done."""
-    import dml_bench.cli  # noqa: F401 - the command line's own imports
-    from dml_bench.experiments import resolve
-    from dml_bench.runner import Request, run
-    from dml_bench.training.watch import Watch
+    import dml_bench.cli.app  # noqa: F401 - the command line's own imports
+    from dml_bench.config.experiments import resolve
+    from dml_bench.runs.execute import execute
+    from dml_bench.runs.request import Request
+    from dml_bench.system.callbacks import Watch
 
     class FirstStep(Watch):
         def step(self, images: int, loss: Any) -> None:
@@ -52,7 +53,7 @@ def run_to_first_step(cache: str) -> None:
             os._exit(0)
 
     with tempfile.TemporaryDirectory() as out:
-        run(
+        execute(
             Request(
                 experiment=resolve(EXPERIMENT, profile="demo"), out=Path(out), cache_dir=Path(cache), wandb="disabled", watch=FirstStep()
             )

@@ -47,8 +47,8 @@ def photographs(folder: Path, images: int) -> Path:
 
 
 def setting(root: Path, cache_dir: Path) -> tuple[Any, Any]:
+    from dml_bench.config.experiments import resolve
     from dml_bench.data.datasets import open_dataset
-    from dml_bench.experiments import resolve
 
     experiment = resolve(EXPERIMENT, overrides=["data.dataset=folder", "model.weights=none", "train.batch_size=64"])
     return experiment, open_dataset(experiment.data.dataset, root, cache_dir)
@@ -58,7 +58,7 @@ def caches(root: Path, cache_dir: Path, warn: Callable[[str], None] = print) -> 
     """Of training crops and of views, and how many seconds it took to open them, the fingerprint being known."""
     import torch
 
-    from dml_bench.data.sources import open_pixels
+    from dml_bench.data.inputs import open_pixels
 
     experiment, dataset = setting(root, cache_dir)
     assert dataset.fingerprint
@@ -86,7 +86,7 @@ def first_epoch(root: str, cache_dir: str, images: str) -> dict[str, float]:
 
     from dml_bench.data.cache import Guard
     from dml_bench.data.split import make_split
-    from dml_bench.training.run import choose_precision
+    from dml_bench.training.training_state import choose_precision
 
     experiment, dataset = setting(Path(root), Path(cache_dir))
     pixels, _ = caches(Path(root), Path(cache_dir))

@@ -10,17 +10,17 @@ STOPPED = 130
 def main() -> None:
     open_streams()
     if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:  # a shell's background job, which ignores Ctrl-C
-        from dml_bench import cli
+        from dml_bench.cli import app
 
-        cli.main()
+        app.main()
         return
     # While modules are imported nothing has to be tidied up, and compiled ones turn a KeyboardInterrupt into other errors.
     signal.signal(signal.SIGINT, lambda *_: os._exit(STOPPED))
-    from dml_bench import cli
+    from dml_bench.cli import app
 
     signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
-        cli.main()
+        app.main()
     finally:
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # Python's own end has nothing to say about a second Ctrl-C
         forget_unprinted()

@@ -14,7 +14,7 @@ signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup ignores it
 @pytest.fixture(scope="session")
 def birds(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Eight drawn species with 8 images each at 40 px, in CUB's layout."""
-    from dml_bench.data.demo import write
+    from dml_bench.data.synthetic import write
 
     return write(tmp_path_factory.mktemp("birds") / "CUB_200_2011", counts=[8] * 8, size=40, seed=3)
 

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 
 from dml_bench.config import Experiment, as_table
+from dml_bench.config.experiments import resolve
 from dml_bench.data.datasets import Dataset
-from dml_bench.evaluation.neighbours import Neighbours
-from dml_bench.experiments import resolve
-from dml_bench.files import write_csv, write_json
-from dml_bench.measured import FinishedRun
-from dml_bench.results import RunFolder, write_arrays, write_neighbours
+from dml_bench.evaluation.search import Neighbours
+from dml_bench.runs.folder import RunFolder, write_arrays, write_neighbours
+from dml_bench.runs.run import FinishedRun
+from dml_bench.system.files import write_csv, write_json
 
 BASELINE = "EPSHN_cosine_resnet18_sgd_aug"
 COST = {"train_seconds": 60.0, "train_images_per_second": 100.0, "embed_images_per_second": 400.0, "peak_memory_bytes": 2**30}

@@ -14,16 +14,16 @@ from pathlib import Path
 import numpy as np
 from tiny import StopsAfter, train
 
-from dml_bench import projection
+from dml_bench.browse import projection
 from dml_bench.config import Component
 from dml_bench.data.cache import View, open_caches
 from dml_bench.data.datasets import open_dataset
-from dml_bench.gallery import kept
-from dml_bench.gallery.index import parse
-from dml_bench.gallery.recall import asked_of_itself
+from dml_bench.gallery import index_store
+from dml_bench.gallery.index_recall import asked_of_itself
+from dml_bench.gallery.indexes import parse
 from dml_bench.gallery.store import Place, open_place
-from dml_bench.measured import read_folder
-from dml_bench.results import last_session
+from dml_bench.runs.folder import last_session
+from dml_bench.runs.run import read_folder
 from dml_bench.suite import record
 
 Bits = dict[str, bytes]
@@ -202,7 +202,7 @@ def indexed(place: Path, birds: Path) -> None:
 
 def look_up(place: Path, birds: Path) -> Bits:
     gallery = place_of(place).read(new=True)
-    look = kept.opened(place_of(place), gallery, parse("sq8"), partial(asked_of_itself, gallery.embeddings), lambda text: None)
+    look = index_store.opened(place_of(place), gallery, parse("sq8"), partial(asked_of_itself, gallery.embeddings), lambda text: None)
     similarities, rows = look.find(gallery.embeddings, 2)
     assert look.measured
     return {"similarities": similarities.tobytes(), "rows": rows.tobytes(), "recall": str(look.measured.recall_at_1).encode()}

@@ -11,7 +11,7 @@ import pytest
 from handmade import BASELINE
 from tiny import SETTINGS
 
-from dml_bench import cli
+from dml_bench.cli import app
 
 TINY = [setting for setting in SETTINGS if not setting.startswith(("optimizer", "train.epochs"))]
 
@@ -37,7 +37,7 @@ def command(files: Path, birds: Path, cache_dir: Path, out: Path, *more: str) ->
 def call(monkeypatch: pytest.MonkeyPatch, arguments: list[str]) -> int:
     monkeypatch.setattr(sys, "argv", ["dml-bench", *arguments])
     with pytest.raises(SystemExit) as ended:
-        cli.main()
+        app.main()
     return int(ended.value.code or 0)
 
 

@@ -10,8 +10,8 @@ from sklearn.metrics import classification_report
 from dml_bench.config import Experiment, load
 from dml_bench.data.datasets import Dataset
 from dml_bench.data.split import Split, phases
-from dml_bench.evaluation.answers import Answers
-from dml_bench.evaluation.neighbours import Neighbours
+from dml_bench.evaluation.search import Neighbours
+from dml_bench.protocols.class_holdout import Answers
 
 CLASSES = ("auk", "jay", "owl", "wren")
 LABELS = np.array([0, 0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3])

@@ -15,10 +15,9 @@ import torchvision.models
 from safetensors.torch import save_file
 from torch.nn import functional
 
-from dml_bench import experiments
-from dml_bench.config import Experiment
-from dml_bench.model.embedder import build_embedder
-from dml_bench.model.weights import load_backbone, require_answer, torchvision_file
+from dml_bench.config import Experiment, experiments
+from dml_bench.models.embedder import build_embedder
+from dml_bench.models.weights import load_backbone, require_answer, torchvision_file
 from dml_bench.registry import UnknownName, backbones
 
 NUM_FEATURES = {

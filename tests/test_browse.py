@@ -19,20 +19,20 @@ from PIL import Image, ImageOps
 from tiny import refusal, train
 
 from dml_bench.browse import database
-from dml_bench.browse.columns import Label, columns, confused
 from dml_bench.browse.database import URI, Place, served
-from dml_bench.browse.page import thumbnails, write_page
+from dml_bench.browse.fields import Label, columns, confused
+from dml_bench.browse.html_map import thumbnails, write_page
+from dml_bench.browse.images import Answered, Images, chosen_classes, mistakenness, read_images
+from dml_bench.browse.near_duplicates import near_duplicates
+from dml_bench.browse.plotly_traces import distinct, traces
 from dml_bench.browse.server import Guard, listener
 from dml_bench.browse.session import dataset_name, forget, state_of
-from dml_bench.browse.table import Answered, Images, chosen_classes, mistakenness, read_images
-from dml_bench.browse.traces import distinct, traces
-from dml_bench.browse.twins import near_duplicates
-from dml_bench.evaluation.neighbours import Neighbours
+from dml_bench.evaluation.search import Neighbours
 from dml_bench.gallery.store import Entry, run_gallery
 from dml_bench.gallery.store import Place as GalleryPlace
-from dml_bench.measured import FinishedRun, read_folder
+from dml_bench.plots.figures import embedding_maps
 from dml_bench.registry import UnknownName
-from dml_bench.report.figures import embedding_maps
+from dml_bench.runs.run import FinishedRun, read_folder
 
 GALLERY = {"class 0": [0.0], "class 1": [60.0], "class 2": [90.0]}
 QUERY = {"class 0": [10.0, 50.0], "class 1": [70.0], "class 2": [80.0]}
@@ -110,7 +110,7 @@ def test_a_label_that_a_sure_vote_contradicts_is_to_be_doubted_most():
 def test_gallery_images_are_doubted_by_the_other_gallery_images(tmp_path):
     stored = {"gallery": np.array([[1, 0], [1, 0], [0, 1]], np.float32), "query": np.array([[1, 0]], np.float32)}
     found = Neighbours(np.array([[0, 1]]), np.ones((1, 2), np.float32), np.array([0, 1, 1]), np.array([0]))
-    from dml_bench.browse.table import answered
+    from dml_bench.browse.images import answered
 
     doubts = answered(found, stored, []).mistakenness.tolist()
     assert doubts == NEAR([math.nan, 0.75, 0.75, 0.25], nan_ok=True)  # nobody else can speak for a class's only image

@@ -5,9 +5,9 @@ import torch
 from tiny import StopsAfter, train
 from torch.nn import functional
 
-from dml_bench import experiments
-from dml_bench.model.embedder import Embedder, build_embedder
-from dml_bench.objectives.objective import build_objective
+from dml_bench.config import experiments
+from dml_bench.losses.objective import build_objective
+from dml_bench.models.embedder import Embedder, build_embedder
 from dml_bench.registry import heads
 
 FAMILIES = [

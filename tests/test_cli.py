@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from dml_bench import __version__
-from dml_bench.cli import main
-from dml_bench.experiments import names, resolve
+from dml_bench.cli.app import main
+from dml_bench.config.experiments import names, resolve
 
 BASELINE = "EPSHN_cosine_resnet18_sgd_aug"
 VERBS = [
@@ -41,7 +41,7 @@ HEAVY = ["torch", "numpy", "wandb", "fiftyone", "umap", "matplotlib", "faiss", "
 
 LISTING = """
 import json, sys
-from dml_bench.cli import main
+from dml_bench.cli.app import main
 sys.argv = ["dml-bench", *sys.argv[1:]]
 try:
     main()

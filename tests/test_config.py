@@ -7,8 +7,7 @@ import tomllib
 import pytest
 import tomli_w
 
-from dml_bench import experiments
-from dml_bench.config import Augment, Component, Expectation, Experiment, Images, Pretrain, as_table, load
+from dml_bench.config import Augment, Component, Expectation, Experiment, Images, Pretrain, as_table, experiments, load
 from dml_bench.registry import UnknownName
 
 SMALLEST = {"name": "mine", "loss": "NTXent", "optimizer": "sgd"}

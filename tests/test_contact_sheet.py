@@ -9,14 +9,14 @@ import torch
 from PIL import Image
 from tiny import tiny
 
-from dml_bench.cli import main
-from dml_bench.lettering import Pen
-from dml_bench.objectives.objective import Reading
-from dml_bench.preview import first_run, preview
+from dml_bench.cli.app import main
+from dml_bench.losses.objective import Reading
+from dml_bench.system.callbacks import Watch
+from dml_bench.system.lettering import Pen
 from dml_bench.training.batches import Batch, epoch_batches, training_batch
 from dml_bench.training.contact_sheet import GAP, LINE, captions, contact_sheet, facts, wrapped
-from dml_bench.training.run import Run
-from dml_bench.training.watch import Watch
+from dml_bench.training.preview import first_run, preview
+from dml_bench.training.training_state import Run
 
 SIDE = 128
 """Of a tile: 32 px, four times as large."""

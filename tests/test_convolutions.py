@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from dml_bench.model.convolutions import SmallMapConv2d, WeightGradientByProduct, speed_up_small_maps
+from dml_bench.models.convolutions import SmallMapConv2d, WeightGradientByProduct, speed_up_small_maps
 
 CASES = [
     (4, 3, 1, 1),

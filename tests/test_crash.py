@@ -16,8 +16,8 @@ from tiny import tiny, train
 
 from dml_bench.bench import BENCHMARKS
 from dml_bench.data.datasets import open_dataset
-from dml_bench.drafts import scratch
-from dml_bench.results import RunFolder
+from dml_bench.runs.folder import RunFolder
+from dml_bench.system.drafts import scratch
 
 NOBODY = 65534
 

@@ -9,8 +9,8 @@ from PIL import Image
 
 from dml_bench.config import Component
 from dml_bench.data.datasets import Dataset, open_dataset
-from dml_bench.data.demo import EDITION
 from dml_bench.data.images import Unreadable, decode, size_of
+from dml_bench.data.synthetic import EDITION
 from dml_bench.registry import datasets
 
 RED, GREEN = (255, 0, 0), (0, 255, 0)

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dml_bench.data import demo
-from dml_bench.data.demo import families, writing
+from dml_bench.data import synthetic
+from dml_bench.data.synthetic import families, writing
 
 PIXELS = {
     ("benchmark", 0, 64): "15e0608646facc34d1a5f783cea37cc6bbe299fb5e9c83aade4df632bef0584d",
@@ -22,17 +22,17 @@ PIXELS = {
 
 
 def drawing(domain="benchmark", position=0, *, index=0, seed=3, size=64):
-    return demo.draw(demo.species(20, seed=1, domain=domain)[position], index=index, seed=seed, size=size)
+    return synthetic.draw(synthetic.species(20, seed=1, domain=domain)[position], index=index, seed=seed, size=size)
 
 
-def kin(birds) -> list[list[demo.Species]]:
+def kin(birds) -> list[list[synthetic.Species]]:
     """The birds by family."""
     return [[bird for bird in birds if bird.family == family] for family in sorted({bird.family for bird in birds})]
 
 
-def differences(one: demo.Species, other: demo.Species) -> set[str]:
+def differences(one: synthetic.Species, other: synthetic.Species) -> set[str]:
     """The traits in which two birds differ."""
-    traits = set(demo.Species.__dataclass_fields__) - {"name", "family"}
+    traits = set(synthetic.Species.__dataclass_fields__) - {"name", "family"}
     return {trait for trait in traits if getattr(one, trait) != getattr(other, trait)}
 
 
@@ -51,7 +51,7 @@ def inside(inner, outer, slack=0.0):
 
 @pytest.fixture(scope="module")
 def written(tmp_path_factory):
-    return demo.write(tmp_path_factory.mktemp("demo") / "birds", counts=[3, 1, 2, 4, 2, 3, 1], size=64, seed=5)
+    return synthetic.write(tmp_path_factory.mktemp("demo") / "birds", counts=[3, 1, 2, 4, 2, 3, 1], size=64, seed=5)
 
 
 @pytest.mark.parametrize(("domain", "position", "size"), PIXELS)
@@ -81,32 +81,34 @@ def test_a_scene_is_the_same_at_every_size():
 
 @pytest.mark.parametrize("domain", ["benchmark", "source"])
 def test_every_part_lies_within_the_bird_and_the_bird_within_the_image(domain):
-    for i, bird in enumerate(demo.species(12, seed=2, domain=domain)):
+    for i, bird in enumerate(synthetic.species(12, seed=2, domain=domain)):
         for index in range(4):
-            found = demo.draw(bird, index=10 * i + index, seed=1, size=48)
+            found = synthetic.draw(bird, index=10 * i + index, seed=1, size=48)
             assert inside(found.box, (0, 0, 48, 48))
             assert found.box[2] > 8 and found.box[3] > 8
-            assert set(found.parts) <= set(demo.PARTS)
+            assert set(found.parts) <= set(synthetic.PARTS)
             assert all(inside(box, found.box, slack=1e-6) and box[2] > 0 and box[3] > 0 for box in found.parts.values())
 
 
 def test_almost_every_part_is_seen_in_almost_every_image():
-    bird = replace(demo.species(1, seed=2)[0], crest="peak")
-    seen = Counter(part for index in range(20) for part in demo.draw(bird, index=index, seed=1, size=48).parts)
-    assert set(seen) == set(demo.PARTS)
+    bird = replace(synthetic.species(1, seed=2)[0], crest="peak")
+    seen = Counter(part for index in range(20) for part in synthetic.draw(bird, index=index, seed=1, size=48).parts)
+    assert set(seen) == set(synthetic.PARTS)
     assert min(seen.values()) >= 15
 
 
 @pytest.mark.parametrize("domain", ["benchmark", "source"])
 def test_no_two_species_look_or_are_called_alike(domain):
-    birds = demo.species(200, seed=7, domain=domain)
+    birds = synthetic.species(200, seed=7, domain=domain)
     assert len({bird.name for bird in birds}) == 200
     assert len({replace(bird, name="", family=0) for bird in birds}) == 200
 
 
 def test_siblings_can_be_told_apart_at_64_pixels():
-    birds = demo.species(20, seed=7)
-    poses = [[np.asarray(demo.draw(replace(bird, name="any"), index=k, seed=1, size=64).image, int) for k in range(3)] for bird in birds]
+    birds = synthetic.species(20, seed=7)
+    poses = [
+        [np.asarray(synthetic.draw(replace(bird, name="any"), index=k, seed=1, size=64).image, int) for k in range(3)] for bird in birds
+    ]
     for i, one in enumerate(birds):
         for j, other in enumerate(birds[:i]):
             if one.family == other.family:
@@ -115,19 +117,19 @@ def test_siblings_can_be_told_apart_at_64_pixels():
 
 
 def test_the_same_count_seed_and_domain_give_the_same_species():
-    assert demo.species(40, seed=7) == demo.species(40, seed=7)
-    assert demo.species(40, seed=7) != demo.species(40, seed=8)
+    assert synthetic.species(40, seed=7) == synthetic.species(40, seed=7)
+    assert synthetic.species(40, seed=7) != synthetic.species(40, seed=8)
 
 
 def test_source_and_benchmark_share_no_species_no_name_and_no_body():
-    benchmark, source = (demo.species(200, seed=7, domain=domain) for domain in ("benchmark", "source"))
+    benchmark, source = (synthetic.species(200, seed=7, domain=domain) for domain in ("benchmark", "source"))
     assert not {bird.name for bird in benchmark} & {bird.name for bird in source}
     assert not {bird.body for bird in benchmark} & {bird.body for bird in source}
 
 
 @pytest.mark.parametrize("domain", ["benchmark", "source"])
 def test_each_member_of_a_family_changed_a_colour_and_a_mark_of_its_ancestor(domain):
-    for members in kin(demo.species(40, seed=7, domain=domain)):
+    for members in kin(synthetic.species(40, seed=7, domain=domain)):
         changes = [[differences(one, other) for other in members if other is not one] for one in members]
         from_ancestor = [found for found in changes if all(len(traits) == 2 for traits in found)]
         assert len(from_ancestor) == 1
@@ -138,7 +140,7 @@ def test_each_member_of_a_family_changed_a_colour_and_a_mark_of_its_ancestor(dom
 
 @pytest.mark.parametrize("domain", ["benchmark", "source"])
 def test_siblings_differ_in_at_least_one_clearly_visible_trait(domain):
-    for members in kin(demo.species(200, seed=7, domain=domain)):
+    for members in kin(synthetic.species(200, seed=7, domain=domain)):
         for one, other in combinations(members, 2):
             contrasts = [families.contrast(getattr(one, area), getattr(other, area)) for area in families.AREAS]
             assert max(contrasts) > 0.22, (one.name, other.name)
@@ -146,7 +148,7 @@ def test_siblings_differ_in_at_least_one_clearly_visible_trait(domain):
 
 @pytest.mark.parametrize("domain", ["benchmark", "source"])
 def test_a_name_says_colour_then_mark_then_genus_and_no_part_of_the_bird_twice(domain):
-    for bird in demo.species(200, seed=7, domain=domain):
+    for bird in synthetic.species(200, seed=7, domain=domain):
         found = re.fullmatch(r"([A-Z][a-z]+(?:_[a-z]+)*)_(?:[A-Z][a-z]+_)?[A-Z][a-z]+", bird.name)
         assert found, bird.name
         parts = [word for word in found[1].split("_") if word.endswith("ed")]
@@ -154,12 +156,12 @@ def test_a_name_says_colour_then_mark_then_genus_and_no_part_of_the_bird_twice(d
 
 
 def test_two_marks_of_the_wing_are_named_once():
-    names = {bird.name for bird in demo.species(40, seed=7)}
+    names = {bird.name for bird in synthetic.species(40, seed=7)}
     assert {"Rose_throated_long_billed_Wren", "Green_mirror_winged_Swallow", "Orange_breasted_Swallow"} <= names
 
 
 def test_the_last_fifth_of_the_classes_has_a_sibling_among_the_first():
-    families = [bird.family for bird in demo.species(40, seed=7)]
+    families = [bird.family for bird in synthetic.species(40, seed=7)]
     assert set(families[32:]) <= set(families[:32])
 
 
@@ -178,10 +180,10 @@ def test_a_data_set_has_the_files_of_cub(written):
 def test_the_written_boxes_are_those_of_the_drawings(written):
     boxes = {row[0]: tuple(map(float, row[1:])) for row in table(written, "bounding_boxes.txt")}
     parts = dict(table(written, "parts/parts.txt"))
-    assert tuple(parts.values()) == demo.PARTS
+    assert tuple(parts.values()) == synthetic.PARTS
     assert len(boxes) == 16 and all(inside(box, (0, 0, 64, 64)) for box in boxes.values())
-    bird = demo.species(7, seed=5)[0]
-    truth = demo.draw(bird, index=2, seed=5, size=64)
+    bird = synthetic.species(7, seed=5)[0]
+    truth = synthetic.draw(bird, index=2, seed=5, size=64)
     assert boxes["3"] == pytest.approx(truth.box, abs=1e-3)
     rows = [row for row in table(written, "parts/part_boxes.txt") if row[0] == "3"]
     found = {parts[row[1]]: tuple(map(float, row[2:])) for row in rows}
@@ -192,7 +194,7 @@ def test_the_written_boxes_are_those_of_the_drawings(written):
 def test_other_processes_write_the_same_files(written, tmp_path, monkeypatch):
     monkeypatch.setattr(writing, "FEW_IMAGES", 0)
     monkeypatch.setattr("os.cpu_count", lambda: 2)
-    again = demo.write(tmp_path / "birds", counts=[3, 1, 2, 4, 2, 3, 1], size=64, seed=5)
+    again = synthetic.write(tmp_path / "birds", counts=[3, 1, 2, 4, 2, 3, 1], size=64, seed=5)
     files = sorted(path.relative_to(written) for path in written.rglob("*") if path.is_file())
     assert files == sorted(path.relative_to(again) for path in again.rglob("*") if path.is_file())
     assert all((written / file).read_bytes() == (again / file).read_bytes() for file in files)
@@ -200,7 +202,7 @@ def test_other_processes_write_the_same_files(written, tmp_path, monkeypatch):
 
 def test_progress_is_told_of_every_image(tmp_path):
     told: list[int] = []
-    demo.write(tmp_path / "birds", counts=[2, 3], size=32, seed=5, progress=told.append)
+    synthetic.write(tmp_path / "birds", counts=[2, 3], size=32, seed=5, progress=told.append)
     assert told == [1, 1, 1, 1, 1]
 
 
@@ -209,26 +211,26 @@ def test_an_interrupted_write_leaves_nothing(tmp_path):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        demo.write(tmp_path / "birds", counts=[2, 3], size=32, seed=5, progress=interrupt)
+        synthetic.write(tmp_path / "birds", counts=[2, 3], size=32, seed=5, progress=interrupt)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_an_existing_folder_is_never_written_over(written):
     with pytest.raises(FileExistsError, match="exists already"):
-        demo.write(written, counts=[1], size=32, seed=5)
+        synthetic.write(written, counts=[1], size=32, seed=5)
 
 
 def test_given_class_names_are_kept_and_numbered_once(tmp_path):
-    root = demo.write(tmp_path / "birds", counts=[1, 1], size=32, seed=5, class_names=["001.Sooty_Albatross", "Least_Auklet"])
+    root = synthetic.write(tmp_path / "birds", counts=[1, 1], size=32, seed=5, class_names=["001.Sooty_Albatross", "Least_Auklet"])
     assert (root / "images.txt").read_text() == (
         "1 001.Sooty_Albatross/Sooty_Albatross_0001.jpg\n2 002.Least_Auklet/Least_Auklet_0001.jpg\n"
     )
     with pytest.raises(ValueError, match="1 different class names for 2 classes"):
-        demo.write(tmp_path / "others", counts=[1, 1], size=32, seed=5, class_names=["Sooty_Albatross"])
+        synthetic.write(tmp_path / "others", counts=[1, 1], size=32, seed=5, class_names=["Sooty_Albatross"])
 
 
 def test_cub_has_200_classes_and_11788_images():
-    counts = demo.cub_counts()
+    counts = synthetic.cub_counts()
     assert (len(counts), sum(counts.values())) == (200, 11_788)
     assert next(iter(counts)) == "001.Black_footed_Albatross"
     assert list(counts) == sorted(counts)
@@ -237,4 +239,4 @@ def test_cub_has_200_classes_and_11788_images():
 @pytest.mark.parametrize(("wrong", "said"), [({"count": 0}, "at least one"), ({"domain": "sauce"}, "'benchmark', 'source'")])
 def test_wrong_arguments_are_named(wrong, said):
     with pytest.raises(ValueError, match=said):
-        demo.species(**{"count": 3, "seed": 1} | wrong)
+        synthetic.species(**{"count": 3, "seed": 1} | wrong)

@@ -11,15 +11,15 @@ from safetensors.numpy import load_file
 from sklearn.metrics import normalized_mutual_info_score
 from tiny import tiny, train
 
-from dml_bench.console import show_outcome
 from dml_bench.data.datasets import Dataset
-from dml_bench.data.sources import Pixels
+from dml_bench.data.inputs import Pixels
 from dml_bench.data.split import disjoint_phases, make_disjoint_split
 from dml_bench.evaluation import clustering
 from dml_bench.evaluation.clustering import normalized_mutual_information
 from dml_bench.evaluation.metrics import map_at_r, precision_at_1, r_precision
-from dml_bench.evaluation.neighbours import search_leaving_one_out
-from dml_bench.runner import Outcome
+from dml_bench.evaluation.search import search_leaving_one_out
+from dml_bench.runs.request import Outcome
+from dml_bench.system.terminal import show_outcome
 
 DISJOINT = ("protocol=class_disjoint", "data.split=half", "data.valid_fraction=0.25")
 
@@ -136,7 +136,7 @@ def test_a_class_of_one_image_has_no_relevant_images_and_is_undefined(cloud):
 @pytest.fixture(scope="module")
 def outcome(birds, cache_dir, tmp_path_factory) -> Outcome:
     many = tmp_path_factory.mktemp("many") / "CUB_200_2011"
-    from dml_bench.data.demo import write
+    from dml_bench.data.synthetic import write
 
     write(many, counts=[4] * 12, size=40, seed=5)
     return train(many, cache_dir, tmp_path_factory.mktemp("runs"), *DISJOINT, "evaluate.nmi=true")

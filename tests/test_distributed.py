@@ -17,13 +17,13 @@ from safetensors.torch import load_file
 from tiny import command, tiny, train
 from two_processes import OWN_STATISTICS, RUNS
 
-from dml_bench import distributed
 from dml_bench.data.datasets import open_dataset
-from dml_bench.data.sources import open_pixels
-from dml_bench.files import read_json_lines
-from dml_bench.model.embedder import build_embedder
-from dml_bench.results import read_arrays, read_neighbours
-from dml_bench.training.watch import Watch
+from dml_bench.data.inputs import open_pixels
+from dml_bench.models.embedder import build_embedder
+from dml_bench.runs.folder import read_arrays, read_neighbours
+from dml_bench.system import distributed
+from dml_bench.system.callbacks import Watch
+from dml_bench.system.files import read_json_lines
 
 CLOSE = 1e-2
 """Of numbers around 1 after some epochs: float32 sums in another order, and a ReLU near zero may turn over, on one processor and not on the next."""

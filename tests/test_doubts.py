@@ -8,13 +8,13 @@ import torch
 from PIL import Image
 from tiny import dml_bench, train
 
-from dml_bench.evaluation import neighbours as searching
-from dml_bench.evaluation.doubts import doubts, in_words, widest_angle
+from dml_bench.browse.projection import project
+from dml_bench.evaluation import search as searching
+from dml_bench.evaluation.collapse import doubts, in_words, widest_angle
 from dml_bench.evaluation.metrics import decided_by_order, map_at_r, r_precision, shortened
-from dml_bench.evaluation.neighbours import Neighbours, in_parts, search, without_itself
-from dml_bench.projection import project
-from dml_bench.results import read_neighbours, write_neighbours
-from dml_bench.runner import answering
+from dml_bench.evaluation.search import Neighbours, in_parts, search, without_itself
+from dml_bench.runs import embed_and_search
+from dml_bench.runs.folder import read_neighbours, write_neighbours
 from dml_bench.training import loop
 
 DEGREES = np.radians([0.0, 1.0, 3.0, 90.0])
@@ -76,8 +76,8 @@ def test_a_run_that_keeps_few_neighbours_has_the_numbers_of_one_that_keeps_all(p
     settings = ("train.epochs=1", "evaluate.vote_k=[1, 3]", "evaluate.recall_k=[1, 2]", *protocol)
     whole = train(birds, cache_dir, tmp_path / "whole", *settings).summary
     monkeypatch.setattr(searching, "ENTRIES", 30)
-    monkeypatch.setattr(answering, "ENTRIES", 30)
-    monkeypatch.setattr(answering, "SHALLOWEST", 3)
+    monkeypatch.setattr(embed_and_search, "ENTRIES", 30)
+    monkeypatch.setattr(embed_and_search, "SHALLOWEST", 3)
     bounded = train(birds, cache_dir, tmp_path / "bounded", *settings).summary
     for part in ("phases", "retrieval"):
         assert bounded.get(part) == whole.get(part)

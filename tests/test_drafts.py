@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from dml_bench.drafts import drafted, remove, scratch, sweep
+from dml_bench.system.drafts import drafted, remove, scratch, sweep
 
 MAKES = """
 import sys, time
 from pathlib import Path
-from dml_bench.drafts import drafted
+from dml_bench.system.drafts import drafted
 with drafted(Path(sys.argv[1])) as draft:
     draft.mkdir()
     (draft / "pixels").write_bytes(bytes(1000))

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from dml_bench.evaluation.drop import precision_drop
-from dml_bench.evaluation.neighbours import Neighbours
+from dml_bench.evaluation.search import Neighbours
 
 GALLERY = np.array([0, 1, 2, 3])
 QUERIES = np.array([0, 0, 1, 1, 2, 2, 3, 3])

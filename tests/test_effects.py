@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from handmade import BASELINE, experiment, finish
 
-from dml_bench import experiments
-from dml_bench.effects import changed, effects
+from dml_bench.analysis.ablation import changed, effects
+from dml_bench.config import experiments
 
 MIXUP = f"{BASELINE}+mixup"
 
@@ -105,7 +105,7 @@ def test_what_is_beyond_its_own_interval_only_is_a_hint_and_what_is_beyond_doubt
 
 
 def test_the_report_shows_what_each_change_does_as_words_table_figure_and_csv(tmp_path):
-    from dml_bench.report.render import report
+    from dml_bench.report.compose import report
 
     for name, shares in {BASELINE: (0.2, 0.2), MIXUP: (0.9, 0.3)}.items():
         run(tmp_path / "runs", name, *shares)

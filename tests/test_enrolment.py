@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from test_metrics import random_problem
 
-from dml_bench import seeding
-from dml_bench.evaluation import enrolment
-from dml_bench.evaluation.enrolment import EnrolmentCurve, enrolment_curve
+from dml_bench.evaluation import few_shot
+from dml_bench.evaluation.few_shot import EnrolmentCurve, enrolment_curve
 from dml_bench.evaluation.metrics import macro, precision_at_1
-from dml_bench.evaluation.neighbours import search
+from dml_bench.evaluation.search import search
+from dml_bench.system import seeding
 
 BOTH = pytest.mark.parametrize("by", ["images", "centroids"])
 
@@ -154,7 +154,7 @@ def test_neither_names_of_classes_nor_the_order_of_queries_matter(by):
 
 def test_queries_are_answered_in_chunks_as_at_once(monkeypatch):
     whole = enrolment_curve(*overlapping(), [1, 4], draws=5)
-    monkeypatch.setattr(enrolment, "CHUNK", 7)
+    monkeypatch.setattr(few_shot, "CHUNK", 7)
     parts = enrolment_curve(*overlapping(), [1, 4], draws=5)
     assert (parts.unseen.tolist(), parts.seen.tolist()) == (whole.unseen.tolist(), whole.seen.tolist())
 

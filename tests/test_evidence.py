@@ -9,10 +9,10 @@ import pytest
 from PIL import Image
 from tiny import train
 
-from dml_bench.cli import main
-from dml_bench.explain.evidence import answered, evidence
-from dml_bench.explain.subjects import Material
-from dml_bench.measured import read_folder
+from dml_bench.cli.app import main
+from dml_bench.explain.images import Material
+from dml_bench.explain.neighbour_panels import answered, evidence
+from dml_bench.runs.run import read_folder
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +92,7 @@ def test_a_folder_that_holds_something_else_is_left_alone(run, tmp_path):
 
 
 def test_panels_that_were_stopped_half_way_can_be_made_again(run, tmp_path, monkeypatch):
-    import dml_bench.explain.evidence as module
+    import dml_bench.explain.neighbour_panels as module
 
     made, panel = [], module.panel_of
 

@@ -8,14 +8,14 @@ import pytest
 from handmade import experiment, finish, photographed
 from tiny import train
 
+from dml_bench.analysis.claims import Judgement, Verdict, claim_in_words, judge, judge_change, judge_value
+from dml_bench.analysis.table import value_at
 from dml_bench.config import Expectation, Train
+from dml_bench.config.experiments import names, resolve
 from dml_bench.evaluation.statistics import Interval
-from dml_bench.expectations import Judgement, Verdict, claim_in_words, judge, judge_change, judge_value
-from dml_bench.experiments import names, resolve
-from dml_bench.files import read_json_lines
-from dml_bench.measured import FinishedRun, measure, metrics_of, read_finished, read_folder
 from dml_bench.registry import UnknownName
-from dml_bench.suite.table import value_at
+from dml_bench.runs.run import FinishedRun, measure, metrics_of, read_finished, read_folder
+from dml_bench.system.files import read_json_lines
 
 MIXED = [[1, 1, 1, 0], [1, 0, 1, 0], [1, 1, 0, 0], [1, 1, 1, 1], [0, 1, 1, 0], [1, 0, 1, 1]]
 WRONG = [[0, 0, 0, 0]] * 6

@@ -8,11 +8,10 @@ from typing import Any
 import pytest
 from test_split import dataset_of
 
-from dml_bench import experiments
-from dml_bench.config import Experiment, as_table
-from dml_bench.data.demo import cub_counts
+from dml_bench.config import Experiment, as_table, experiments
+from dml_bench.config.experiments import EXPERIMENTS, names, read, resolve
 from dml_bench.data.split import holdouts, make_split, phases
-from dml_bench.experiments import EXPERIMENTS, names, read, resolve
+from dml_bench.data.synthetic import cub_counts
 from dml_bench.registry import UnknownName, starts
 
 BASELINE = "EPSHN_cosine_resnet18_sgd_aug"

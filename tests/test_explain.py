@@ -12,16 +12,16 @@ import torch
 from PIL import Image
 from tiny import train
 
-from dml_bench.cli import main
+from dml_bench.cli.app import main
+from dml_bench.explain.annotations import Truth
 from dml_bench.explain.drawing import Drawing
+from dml_bench.explain.images import Material, mistaken, of_class, own_photos, spread_out
 from dml_bench.explain.models import model_of_phase, random_model
 from dml_bench.explain.session import Explained, Request, explain
-from dml_bench.explain.subjects import Material, mistaken, of_class, own_photos, spread_out
-from dml_bench.explain.truth import Truth
-from dml_bench.files import read_csv
-from dml_bench.measured import read_folder
 from dml_bench.registry import UnknownName
-from dml_bench.results import read_arrays
+from dml_bench.runs.folder import read_arrays
+from dml_bench.runs.run import read_folder
+from dml_bench.system.files import read_csv
 
 
 @pytest.fixture(scope="module")

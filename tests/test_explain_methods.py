@@ -6,11 +6,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from dml_bench import experiments
-from dml_bench.explain.lens import Lens, attention_weights
+from dml_bench.config import experiments
+from dml_bench.explain.hooks import Lens, attention_weights
 from dml_bench.explain.methods import applicable, methods, only_positive_gradients
-from dml_bench.explain.questions import Question, closest_rows, toward_class
-from dml_bench.model.embedder import build_embedder
+from dml_bench.explain.targets import Question, closest_rows, toward_class
+from dml_bench.models.embedder import build_embedder
 from dml_bench.registry import UnknownName
 
 CONVOLUTIONAL = ["cam", "gradcam", "vanilla", "guided", "guided_gradcam"]

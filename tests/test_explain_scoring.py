@@ -8,12 +8,12 @@ from scipy.stats import spearmanr
 
 from dml_bench.config import Component
 from dml_bench.data.cache import View
-from dml_bench.data.demo.families import species
+from dml_bench.data.synthetic.families import species
+from dml_bench.explain.annotations import Truth, inside, own_parts, read_truth, seen, telling_parts
 from dml_bench.explain.drawing import tile_of
 from dml_bench.explain.panels import Row, Tile, coloured, overlaid, panel
 from dml_bench.explain.scoring import curves, energy, pointing, rank_correlation
 from dml_bench.explain.tables import Measured, lines, markdown
-from dml_bench.explain.truth import Truth, inside, own_parts, read_truth, seen, telling_parts
 
 HEAT = np.array([[0.0, 1.0, 2.0], [-5.0, 3.0, 0.0], [3.0, 0.0, 1.0]])
 

@@ -17,15 +17,15 @@ from PIL import Image
 from tiny import tiny, train
 
 import dml_bench
-from dml_bench.cli import main
-from dml_bench.export.card import threshold_table, unknown_words
-from dml_bench.export.folder import export, save
-from dml_bench.gallery.answering import Evidence, LookUps
-from dml_bench.gallery.enrolment import Changes, change, photos_by_class
-from dml_bench.gallery.network import Network
+from dml_bench.cli.app import main
+from dml_bench.gallery.embedder import Network
+from dml_bench.gallery.enrol import Changes, change, photos_by_class
+from dml_bench.gallery.export import export, save
+from dml_bench.gallery.model_card import threshold_table, unknown_words
+from dml_bench.gallery.predict import Evidence, LookUps
 from dml_bench.gallery.store import Gallery, Place, open_place
-from dml_bench.model.embedder import build_embedder
-from dml_bench.results import read_arrays, read_neighbours
+from dml_bench.models.embedder import build_embedder
+from dml_bench.runs.folder import read_arrays, read_neighbours
 
 FILES = ["README.md", "embedder.pt2", "export.json", "gallery.csv", "gallery.faiss", "preprocess.py", "preprocessing.json"]
 ALONE = """

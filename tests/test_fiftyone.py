@@ -23,18 +23,17 @@ import pytest
 from handmade import experiment, finish, store
 from tiny import train
 
-from dml_bench import projection
-from dml_bench.browse import app
+from dml_bench.browse import fiftyone_app, projection
 from dml_bench.browse.database import URI, Place, served
-from dml_bench.browse.page import write_page
+from dml_bench.browse.html_map import write_page
+from dml_bench.browse.images import Images, read_images
 from dml_bench.browse.server import Guard
 from dml_bench.browse.session import dataset_name
-from dml_bench.browse.table import Images, read_images
-from dml_bench.doctor import find_mongod
+from dml_bench.cli.doctor import find_mongod
 from dml_bench.gallery.store import Entry, run_gallery
 from dml_bench.gallery.store import Place as GalleryPlace
-from dml_bench.measured import read_folder
-from dml_bench.results import read_arrays
+from dml_bench.runs.folder import read_arrays
+from dml_bench.runs.run import read_folder
 
 pytestmark = [
     pytest.mark.skipif(find_spec("fiftyone") is None, reason="no FiftyOne: pip install 'dml-bench[browse]'"),
@@ -58,7 +57,7 @@ def fiftyone(tmp_path_factory) -> Iterator[Any]:
     os.environ.pop(URI, None)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        with served(Place(tmp_path_factory.mktemp("database") / "db")) as uri, app.connected(uri):
+        with served(Place(tmp_path_factory.mktemp("database") / "db")) as uri, fiftyone_app.connected(uri):
             import fiftyone
 
             yield fiftyone
@@ -77,9 +76,9 @@ def images(tmp_path) -> Images:
 
 @pytest.fixture
 def dataset(fiftyone, images) -> Iterator[Any]:
-    app.update("made", images, MAPS, [(4, 0)], state="first")
+    fiftyone_app.update("made", images, MAPS, [(4, 0)], state="first")
     yield fiftyone.load_dataset("made")
-    app.remove("made")
+    fiftyone_app.remove("made")
 
 
 def files(view: Any) -> list[str]:
@@ -115,7 +114,7 @@ def test_a_query_that_only_the_model_without_its_class_gets_wrong_is_lost_when_u
     made = finish(tmp_path / "runs", experiment(), {"all": [[1, 1], [1], [1]], "limited": [[1, 0], [1], [0]]}, unseen=1)
     for phase in RIGHT:
         store(made, phase, gallery=GALLERY, query=QUERY)
-    app.update("lost", read_images(read_folder(made.folder)), MAPS, [], state="first")
+    fiftyone_app.update("lost", read_images(read_folder(made.folder)), MAPS, [], state="first")
     dataset = fiftyone.load_dataset("lost")
     assert files(dataset.load_saved_view("lost when unseen")) == ["query/class 2/0.jpg"]
     assert files(dataset.load_saved_view("near-duplicates between train and test")) == []
@@ -148,11 +147,11 @@ def test_each_phase_has_its_map_and_one_of_the_unseen_classes_and_a_search(datas
 
 
 def test_the_map_is_coloured_by_any_field_that_the_panel_offers(dataset):
-    assert app.maps_of(dataset)[0] == "umap_all"
-    fields = app.colours_of(dataset)
+    assert fiftyone_app.maps_of(dataset)[0] == "umap_all"
+    fields = fiftyone_app.colours_of(dataset)
     assert {"ground_truth.label", "class_group", "split", "outcome", "correct_all", "mistakenness_limited"} <= set(fields)
     for field in fields:
-        drawn = app.coloured(dataset, "umap_all", field)
+        drawn = fiftyone_app.coloured(dataset, "umap_all", field)
         known = sum(value is not None for value in dataset.values(field))
         assert sum(len(trace["x"]) for trace in drawn) == (7 if len(drawn) > 1 else known), field
 
@@ -170,17 +169,17 @@ def test_opening_again_updates_and_never_duplicates_and_keeps_what_a_person_adde
     sample.tags.append("mine")
     sample.save()
     dataset.save_view("my view", dataset.limit(2))
-    assert app.is_current("made", "first")
-    assert not app.is_current("made", "second")
+    assert fiftyone_app.is_current("made", "first")
+    assert not fiftyone_app.is_current("made", "second")
     gallery = run_gallery(images.run, "all")
     place = GalleryPlace(images.run, "all")
     place.path.parent.mkdir()
     place.write(gallery.joined((Entry("newcomer", "/mine/new.jpg", "", "enrolled"),), gallery.embeddings[:1]))
     more = read_images(images.run)
     maps = {"all": np.vstack([MAP, [[50, 51]]]), "limited": np.vstack([-MAP, [[np.nan, np.nan]]])}
-    app.update("made", more, maps, [], state="second")
+    fiftyone_app.update("made", more, maps, [], state="second")
     dataset = fiftyone.load_dataset("made")
-    assert app.is_current("made", "second")
+    assert fiftyone_app.is_current("made", "second")
     assert dataset.values("id")[:7] == ids
     assert files(dataset)[7:] == ["/mine/new.jpg"]
     assert dataset.last().split == "enrolled"
@@ -190,27 +189,27 @@ def test_opening_again_updates_and_never_duplicates_and_keeps_what_a_person_adde
     assert dataset.list_evaluations() == ["correct_all", "correct_limited"]
     assert dataset.load_brain_results("umap_all").points.shape == (8, 2)
     assert dataset.load_brain_results("umap_limited").points.shape == (7, 2)
-    app.update("made", images, MAPS, [], state="third")
+    fiftyone_app.update("made", images, MAPS, [], state="third")
     dataset.reload()
     assert dataset.values("id") == ids
 
 
 def test_a_dataset_that_was_interrupted_is_not_taken_for_whole(dataset, images, fiftyone):
     with pytest.raises(KeyError):
-        app.update("made", images, {"all": MAP}, [], state="first")
-    assert not app.is_current("made", "first")
+        fiftyone_app.update("made", images, {"all": MAP}, [], state="first")
+    assert not fiftyone_app.is_current("made", "first")
 
 
 def test_a_database_that_does_not_answer_is_one_line(monkeypatch):
-    monkeypatch.setattr(app, "PATIENCE_MILLISECONDS", 300)
+    monkeypatch.setattr(fiftyone_app, "PATIENCE_MILLISECONDS", 300)
     uri = f"mongodb://127.0.0.1:{free_port()}"
-    with pytest.raises(ValueError, match=f"the database {uri} does not answer .* unset {URI}"), app.connected(uri):
+    with pytest.raises(ValueError, match=f"the database {uri} does not answer .* unset {URI}"), fiftyone_app.connected(uri):
         pass
 
 
 def test_on_a_server_that_the_user_names_forgetting_removes_the_run_s_dataset_alone(dataset, images, fiftyone, tmp_path):
     others = fiftyone.list_datasets()
-    app.update(dataset_name(images.run), images, MAPS, [], state="first")
+    fiftyone_app.update(dataset_name(images.run), images, MAPS, [], state="first")
     command = [sys.executable, "-m", "dml_bench", "browse", str(images.run.folder), "--forget", "--cache-dir", str(tmp_path / "cache")]
     assert subprocess.run(command, capture_output=True, text=True, check=True, timeout=300).stdout == "forgotten\n"
     assert fiftyone.list_datasets() == others

@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from dml_bench.files import json_line, json_text, read_csv, read_json, write_atomically, write_csv, write_json
+from dml_bench.system.files import json_line, json_text, read_csv, read_json, write_atomically, write_csv, write_json
 
 
 def test_a_writer_that_fails_leaves_the_old_file_and_no_other(tmp_path):

@@ -11,13 +11,13 @@ from handmade import Vectors, experiment, finish, store
 from PIL import Image
 from tiny import dml_bench, refusal, train
 
-from dml_bench.gallery.answering import Answers, Bar, answer, evidence
-from dml_bench.gallery.enrolment import Changes, Enrolment, change, named_images, photos_by_class, renamings
-from dml_bench.gallery.network import Network
+from dml_bench.gallery.embedder import Network
+from dml_bench.gallery.enrol import Changes, Enrolment, change, named_images, photos_by_class, renamings
+from dml_bench.gallery.format import as_json, threshold_words
+from dml_bench.gallery.predict import Answers, Bar, answer, evidence
 from dml_bench.gallery.store import Entry, Gallery, Place, open_place, run_gallery
-from dml_bench.gallery.wording import as_json, threshold_words
-from dml_bench.measured import FinishedRun
-from dml_bench.results import read_arrays, read_neighbours
+from dml_bench.runs.folder import read_arrays, read_neighbours
+from dml_bench.runs.run import FinishedRun
 
 NEW = "009.Newcomer"
 SQUASH = ("images.fit=squash", "augment.random_crop_from=0")
@@ -36,7 +36,7 @@ def run(trained, tmp_path) -> Path:
 @pytest.fixture
 def photos(tmp_path) -> Path:
     """Two species that the run does not know, with three photos each."""
-    from dml_bench.data.demo import write
+    from dml_bench.data.synthetic import write
 
     drawn = write(tmp_path / "drawn", counts=[3, 3], size=48, seed=77) / "images"
     first, second = sorted(drawn.iterdir())

@@ -9,13 +9,13 @@ from tiny import tiny
 from torch import nn
 from torch._subclasses.fake_tensor import DynamicOutputShapeException, FakeTensorDeviceMismatchError, FakeTensorMode
 
-from dml_bench.data import sources
+from dml_bench.data import inputs
 from dml_bench.data.datasets import open_dataset
-from dml_bench.data.sources import open_pixels, variants
+from dml_bench.data.inputs import open_pixels, variants
 from dml_bench.data.split import make_split, phases
+from dml_bench.system.callbacks import Watch
 from dml_bench.training.batches import epoch_batches, training_batch
-from dml_bench.training.run import Run, build
-from dml_bench.training.watch import Watch
+from dml_bench.training.training_state import Run, build
 
 CUDA = torch.device("cuda")
 PLC = ("labelling=plc", "labelling.warm_up=0", "labelling.theta=0", "labelling.theta_end=0", "data.label_noise=0.3")
@@ -45,7 +45,7 @@ def on_gpu(mode: FakeTensorMode, birds: Path, cache_dir: Path, monkeypatch: pyte
     to_gpu(run.embedder, mode)
     to_gpu(run.objective, mode)
     run.device = pixels.device = CUDA
-    monkeypatch.setattr(sources, "room_for_images", lambda device: 10**9)
+    monkeypatch.setattr(inputs, "room_for_images", lambda device: 10**9)
     with mode:
         pixels.keep_on_device()
     return run

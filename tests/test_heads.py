@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch.nn import functional
 
-from dml_bench import experiments
-from dml_bench.model.embedder import build_embedder
+from dml_bench.config import experiments
+from dml_bench.models.embedder import build_embedder
 from dml_bench.registry import heads
 
 NAMES = heads.names()

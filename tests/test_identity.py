@@ -17,20 +17,20 @@ from small_suite import call
 from small_suite import command as suite_command
 from tiny import refusal, train
 
+from dml_bench.analysis.collect import why_not_beside
 from dml_bench.config import as_table, load
+from dml_bench.config.experiments import find, read_profile, resolve
 from dml_bench.data import digests
 from dml_bench.data.datasets import Dataset
 from dml_bench.data.digests import digests_of
 from dml_bench.data.identity import OtherData, copies_in_gallery, data_facts, differing_data
 from dml_bench.data.split import make_split
-from dml_bench.experiments import find, read_profile, resolve
-from dml_bench.measured import read_finished
 from dml_bench.registry import UnknownName
-from dml_bench.report.gather import why_not_beside
-from dml_bench.results import RunFolder
-from dml_bench.suite.rows import read_table
+from dml_bench.runs.folder import RunFolder
+from dml_bench.runs.run import read_finished
+from dml_bench.suite.plan import read_table
+from dml_bench.system.callbacks import Watch
 from dml_bench.training import loop
-from dml_bench.training.watch import Watch
 
 GIVEN = ("data.split=given", "train.epochs=1")
 

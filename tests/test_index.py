@@ -14,13 +14,13 @@ import pytest
 from handmade import experiment, finish
 from tiny import dml_bench, refusal, train
 
-from dml_bench.evaluation.neighbours import search
-from dml_bench.files import read_json
-from dml_bench.gallery.index import advice, build, open_mapped, parse
-from dml_bench.gallery.kept import Look, catch_up, digest, file_of, follow, made, opened, step_between
-from dml_bench.gallery.recall import Asked, asked_of_itself, recalls, wilson
+from dml_bench.evaluation.search import search
+from dml_bench.gallery.index_recall import Asked, asked_of_itself, recalls, wilson
+from dml_bench.gallery.index_store import Look, catch_up, digest, file_of, follow, made, opened, step_between
+from dml_bench.gallery.indexes import advice, build, open_mapped, parse
 from dml_bench.gallery.store import Entry, Gallery, Place, open_place, weights_digest
-from dml_bench.measured import read_folder
+from dml_bench.runs.run import read_folder
+from dml_bench.system.files import read_json
 
 CLASSES, IMAGES, DIM = 60, 20, 32
 KINDS = ["flat", "sq8", "hnsw", "ivf:nlist=16,nprobe=4", "ivfpq:nlist=8,nprobe=4,m=8,bits=6", "ivfpq:nlist=8,m=8,bits=6,k_factor=0"]
@@ -96,7 +96,7 @@ import sys
 import faiss
 import faiss.contrib.torch_utils  # as pytorch-metric-learning does, which puts other methods in place of FAISS's
 from pathlib import Path
-from dml_bench.gallery.index import open_mapped
+from dml_bench.gallery.indexes import open_mapped
 
 def anonymous():
     return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("RssAnon"))

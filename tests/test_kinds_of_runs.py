@@ -13,8 +13,8 @@ import pytest
 from PIL import Image
 from tiny import train
 
-from dml_bench.cli import main
-from dml_bench.report import figures
+from dml_bench.cli.app import main
+from dml_bench.plots import figures
 
 KINDS = {
     "rotated": ("unseen=random:3:5 x 3",),
@@ -54,7 +54,7 @@ def run(runs, tmp_path) -> Path:
 
 @pytest.fixture
 def photos(tmp_path) -> Path:
-    from dml_bench.data.demo import write
+    from dml_bench.data.synthetic import write
 
     drawn = write(tmp_path / "drawn", counts=[4], size=48, seed=77) / "images"
     next(drawn.iterdir()).rename(drawn / NEW)

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dml_bench.lettering import Pen, family_of, literal, shortened, text_style
-from dml_bench.report.figures import STYLE, canvas, finish_rows, key_line, saved
+from dml_bench.plots.figures import STYLE, canvas, finish_rows, key_line, saved
+from dml_bench.system.lettering import Pen, family_of, literal, shortened, text_style
 
 NAMES = [
     "$5 to $10 bag",
@@ -45,7 +45,7 @@ def test_what_no_font_has_is_told_by_its_code_and_what_is_invisible_is_left_out(
 
 
 def test_without_the_extra_fonts_a_handbag_is_a_code(monkeypatch):
-    monkeypatch.setattr("dml_bench.lettering.families", lambda: ("DejaVu Sans",))
+    monkeypatch.setattr("dml_bench.system.lettering.families", lambda: ("DejaVu Sans",))
     family_of.cache_clear()
     assert literal("bag 👜") == "bag \\U0001f45c"
     family_of.cache_clear()

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from dml_bench import catalogue
+from dml_bench.cli import catalogue
 from dml_bench.registry import Entry, losses, miners
 
 CLASSES, DIM = 4, 8

@@ -9,10 +9,10 @@ import pytest
 import torch
 from tiny import SETTINGS, tiny
 
-from dml_bench import cli
-from dml_bench.data.sources import Pixels
-from dml_bench.lr_finder import Sweep, begun, explodes, smoothed, sweep, swept
-from dml_bench.training.watch import Watch
+from dml_bench.cli import app
+from dml_bench.data.inputs import Pixels
+from dml_bench.system.callbacks import Watch
+from dml_bench.training.lr_finder import Sweep, begun, explodes, smoothed, sweep, swept
 
 RATES = np.geomspace(1e-6, 1.0, 61)
 """Ten steps for each power of ten."""
@@ -101,7 +101,7 @@ def test_the_command_writes_a_picture_and_its_numbers_and_nothing_else(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", command(birds, cache_dir, Path("found/lr.png"), "--steps", "20", "--low", "1e-4", "--high", "1"))
     with pytest.raises(SystemExit) as ended:
-        cli.main()
+        app.main()
     assert ended.value.code == 0
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["found", "lr.csv", "lr.png"]
     assert (tmp_path / "found" / "lr.png").read_bytes().startswith(b"\x89PNG")
@@ -148,6 +148,6 @@ def test_a_sweep_that_can_t_be_is_refused_in_one_line(
 ):
     monkeypatch.setattr(sys, "argv", command(birds, cache_dir, tmp_path / "lr.png", *more))
     with pytest.raises(SystemExit) as ended:
-        cli.main()
+        app.main()
     assert ended.value.code == 2
     assert capsys.readouterr().err == f"error: {words}\n"

@@ -3,7 +3,7 @@
 import pytest
 from markdown_it import MarkdownIt
 
-from dml_bench.markup import Markdown, code, fenced, markdown, markdown_row, picture, sentence
+from dml_bench.system.markdown import Markdown, code, fenced, markdown, markdown_row, picture, sentence
 
 NAMES = [
     "Shirt [XL]", "[/red] offer", "$5 to $10 bag", "AC/DC tee", 'a|b, "quoted"', "<b>bold</b> & co", "=1+1", "C:\\new", "50% off %s {0}",

@@ -6,7 +6,7 @@ from pytorch_metric_learning.utils.accuracy_calculator import AccuracyCalculator
 from sklearn.neighbors import KNeighborsClassifier
 
 from dml_bench.evaluation.metrics import by_class, macro, map_at_r, micro, precision_at_1, r_precision, recall_at, vote
-from dml_bench.evaluation.neighbours import Neighbours, search
+from dml_bench.evaluation.search import Neighbours, search
 
 
 def neighbours_of(labels: list[list[int]], query_labels: list[int], gallery: dict[int, int], similarities=None) -> Neighbours:

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from dml_bench.config import Component
-from dml_bench.objectives.metrix import FORMS, build_metrix
+from dml_bench.losses.metrix import FORMS, build_metrix
 from dml_bench.registry import losses
 
 

@@ -7,13 +7,13 @@ from scipy import stats
 from tiny import tiny
 
 from dml_bench.config import Mixing
+from dml_bench.config.experiments import resolve
 from dml_bench.data.augmentations import Boxes
 from dml_bench.data.mixing import Chance, beta
-from dml_bench.experiments import resolve
 from dml_bench.registry import UnknownName, mixings
 from dml_bench.training import loop
 from dml_bench.training.batches import Batch, blend, paste, training_batch
-from dml_bench.training.run import Run
+from dml_bench.training.training_state import Run
 
 POOL = np.arange(100, 400)
 
@@ -196,7 +196,7 @@ def test_a_mixed_batch_has_the_labels_of_both_images_by_their_shares(monkeypatch
 @pytest.mark.parametrize("name", ["samplepairing", "mixup", "cutmix", "manifoldmixup"])
 def test_neither_a_held_out_class_nor_a_test_image_is_ever_mixed_in(name, monkeypatch, birds, cache_dir, tmp_path):
     loaded: dict[str, set[int]] = {"all": set(), "limited": set()}
-    from dml_bench.data.sources import Pixels
+    from dml_bench.data.inputs import Pixels
 
     original = Pixels.train
 

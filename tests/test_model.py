@@ -14,10 +14,9 @@ import torchvision.models
 from safetensors.torch import save_file
 from torchvision.transforms.v2 import functional as transforms
 
-from dml_bench import experiments
-from dml_bench.config import Experiment
-from dml_bench.model.embedder import Embedder, build_embedder
-from dml_bench.model.weights import load_backbone, read_state, torchvision_file
+from dml_bench.config import Experiment, experiments
+from dml_bench.models.embedder import Embedder, build_embedder
+from dml_bench.models.weights import load_backbone, read_state, torchvision_file
 from dml_bench.registry import backbones
 
 TINY = "model.backbone=timm:test_resnet"
@@ -323,7 +322,7 @@ def test_a_file_that_was_put_where_torch_looks_is_loaded_if_it_is_the_one_of_its
     torch.save(resnet18_state, tmp_path / "any.pth")
     path = tmp_path / f"resnet18-{hashlib.sha256((tmp_path / 'any.pth').read_bytes()).hexdigest()[:8]}.pth"
     shutil.move(tmp_path / "any.pth", path)
-    monkeypatch.setattr("dml_bench.model.weights.torchvision_file", lambda where: ("https://nowhere", path))
+    monkeypatch.setattr("dml_bench.models.weights.torchvision_file", lambda where: ("https://nowhere", path))
     embedder = build_embedder(experiment("model.weights=imagenet"))
     assert_filled(embedder.backbone, resnet18_state)
     content = bytearray(path.read_bytes())

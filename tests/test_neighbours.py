@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from dml_bench.evaluation.neighbours import Neighbours, search
+from dml_bench.evaluation.search import Neighbours, search
 
 
 def unit_vectors(count: int, dim: int, seed: int) -> np.ndarray:

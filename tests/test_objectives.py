@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch.nn import functional
 
-from dml_bench import experiments
-from dml_bench.objectives.objective import Objective, build_objective
+from dml_bench.config import experiments
+from dml_bench.losses.objective import Objective, build_objective
 from dml_bench.registry import losses, miners
 
 

@@ -8,12 +8,12 @@ import pytest
 from handmade import experiment
 from tiny import refusal, train
 
-from dml_bench.browse.page import thumbnails
-from dml_bench.browse.table import read_images
-from dml_bench.explain.subjects import Material
-from dml_bench.files import write_csv
+from dml_bench.browse.html_map import thumbnails
+from dml_bench.browse.images import read_images
+from dml_bench.explain.images import Material
 from dml_bench.gallery.store import open_run, run_gallery
-from dml_bench.originals import Originals
+from dml_bench.runs.images import Originals
+from dml_bench.system.files import write_csv
 
 
 @pytest.fixture(scope="module")

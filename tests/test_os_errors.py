@@ -22,9 +22,9 @@ from pathlib import Path
 import pytest
 from tiny import SETTINGS, tiny, train
 
-from dml_bench import cli
+from dml_bench.cli import app
 from dml_bench.config import as_table
-from dml_bench.suite import child
+from dml_bench.suite import worker
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="disks and rights are made as Linux has them")
 
@@ -50,7 +50,7 @@ def forked(
     arguments: list[str],
     change: Callable[[], object] = nothing,
     look: Callable[[], object] = nothing,
-    program: Callable[[], object] = cli.main,
+    program: Callable[[], object] = app.main,
 ) -> Ended:
     """A command in a fork, whose world `change` has changed, and which takes a look at it at last."""
     child = os.fork()
@@ -397,7 +397,7 @@ def test_a_run_of_a_suite_says_the_same_line_to_the_suite(world):
         os.dup2(read, 0)
         at_most(resource.RLIMIT_FSIZE, 100_000)
 
-    ended = forked(world.here, [], give_the_order, program=lambda: sys.exit(child.main()))
+    ended = forked(world.here, [], give_the_order, program=lambda: sys.exit(worker.main()))
     said = json.loads(ended.out.splitlines()[-1])
     assert (ended.code, said["event"], said["expected"]) == (1, "failed", True)
     assert "state.pt: the file became larger than is allowed here: raise the limit (ulimit -f)" in said["text"]
@@ -432,7 +432,7 @@ main()
 """
 
 
-@pytest.mark.parametrize(("module", "line"), [("dml_bench.cli", ""), ("typer", ""), ("rich", "stopped\n")])
+@pytest.mark.parametrize(("module", "line"), [("dml_bench.cli.app", ""), ("typer", ""), ("rich", "stopped\n")])
 def test_ctrl_c_while_modules_are_imported_says_nothing_of_them(module, line):
     command = [sys.executable, "-c", INTERRUPTED, module, "list", "losses"]
     ended = subprocess.run(command, check=False, capture_output=True, text=True, timeout=60)

@@ -13,9 +13,10 @@ from PIL import Image, ImageDraw
 from safetensors.torch import load_file
 from tiny import SETTINGS, tiny
 
-from dml_bench import cli
-from dml_bench.runner import Outcome, Request, run
-from dml_bench.training.watch import Watch
+from dml_bench.cli import app
+from dml_bench.runs.execute import execute
+from dml_bench.runs.request import Outcome, Request
+from dml_bench.system.callbacks import Watch
 
 PEOPLE = {"Angela": "peru", "Barack": "sienna", "Boris": "khaki", "Emmanuel": "tan", "Justin": "salmon"}
 COUNTS = {"train": (14, 9, 6, 4, 3), "valid": (3, 2, 2, 2, 2), "test": (4, 3, 2, 2, 2)}
@@ -60,7 +61,7 @@ def small(root: Path, cache_dir: Path, out: Path, *more: str, watch: Watch | Non
     request = Request(
         experiment=tiny(*settings), data_dir=root, cache_dir=cache_dir, out=out, device="cpu", wandb="disabled", watch=watch or Watch()
     )
-    return run(request)
+    return execute(request)
 
 
 def parts_of(folder: Path) -> dict[str, str]:
@@ -131,7 +132,7 @@ def command(root: Path, cache_dir: Path, *more: str) -> list[str]:
 def told(monkeypatch: pytest.MonkeyPatch, *command: str) -> int:
     monkeypatch.setattr(sys, "argv", list(command))
     with pytest.raises(SystemExit) as ended:
-        cli.main()
+        app.main()
     return int(ended.value.code or 0)
 
 

@@ -5,8 +5,8 @@ import torch
 from safetensors.torch import save_file
 from torch.nn import functional
 
-from dml_bench import experiments
-from dml_bench.model.embedder import Embedder, build_embedder
+from dml_bench.config import experiments
+from dml_bench.models.embedder import Embedder, build_embedder
 from dml_bench.registry import optimizers, poolings
 
 REPLACING = sorted(set(poolings.names()) - {"own"})

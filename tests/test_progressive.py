@@ -6,8 +6,8 @@ import pytest
 import torch
 from tiny import StopsAfter, tiny, train
 
-from dml_bench.data.sources import Pixels
-from dml_bench.model.embedder import Embedder, build_embedder
+from dml_bench.data.inputs import Pixels
+from dml_bench.models.embedder import Embedder, build_embedder
 
 GROWING = ("images.progressive=[16, 24, 32]",)
 HEAVY = ("augment.dihedral=0.5", "augment.rotate=20", "augment.zoom=1.2", "augment.warp=0.2", "augment.lighting=0.2")

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dml_bench.projection import ExactSearch, aligned, digest, distances, project, write
+from dml_bench.browse.projection import ExactSearch, aligned, digest, distances, project, write
 
 NONE = np.empty((0, 3), np.float32)
 

@@ -16,7 +16,7 @@ from torch.nn import functional
 from dml_bench import registry
 from dml_bench.data.datasets.dataset import Where
 from dml_bench.data.mixing import Chance
-from dml_bench.objectives.objective import Objective
+from dml_bench.losses.objective import Objective
 from dml_bench.registry import Entry
 
 VALUES = (math.nan, math.inf, -1, 0)

@@ -17,9 +17,9 @@ import pytest
 from handmade import experiment
 from small_suite import call, command, start, wait_for_epochs, write_files
 
-from dml_bench.results import Occupied, RunFolder
-from dml_bench.suite import child
-from dml_bench.suite.cluster import on_ray, room
+from dml_bench.runs.folder import Occupied, RunFolder
+from dml_bench.suite import worker
+from dml_bench.suite.ray import on_ray, room
 
 pytest.importorskip("ray")
 
@@ -96,7 +96,7 @@ def test_a_cluster_that_does_not_answer_is_said_at_once(address: str, monkeypatc
 
 
 def test_a_run_that_is_begun_again_waits_until_the_lost_process_has_left_its_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(child, "PAUSE_SECONDS", 0.05)
+    monkeypatch.setattr(worker, "PAUSE_SECONDS", 0.05)
     folder = RunFolder(tmp_path, experiment("a"), "cub")
     held, leave = threading.Event(), threading.Event()
 
@@ -113,9 +113,9 @@ def test_a_run_that_is_begun_again_waits_until_the_lost_process_has_left_its_fol
     other.start()
     held.wait(30)
     with pytest.raises(Occupied, match="another process is working in"):
-        child.patiently(begin, 0.2)
+        worker.patiently(begin, 0.2)
     threading.Timer(0.5, leave.set).start()
-    assert child.patiently(begin, 30) == "done"
+    assert worker.patiently(begin, 30) == "done"
     other.join()
 
 
@@ -142,7 +142,7 @@ def undisturbed(files: Path, birds: Path, cache_dir: Path, tmp_path_factory: pyt
 CLUSTER = """
 import sys
 from contextlib import ExitStack
-import dml_bench.suite.cluster as cluster
+import dml_bench.suite.ray as cluster
 with ExitStack() as stack:
     cluster.begin_here(2, stack)
     import ray
@@ -222,7 +222,7 @@ def run_at_work(out: Path) -> psutil.Process:
 
 def writes_to(process: psutil.Process, out: Path) -> bool:
     try:
-        return "dml_bench.suite.child" in process.cmdline() and any(file.path.startswith(str(out)) for file in process.open_files())
+        return "dml_bench.suite.worker" in process.cmdline() and any(file.path.startswith(str(out)) for file in process.open_files())
     except psutil.Error:
         return False
 

@@ -12,7 +12,7 @@ import persisted
 import pytest
 from persisted import KINDS, Bits, Kind
 
-from dml_bench.files import (
+from dml_bench.system.files import (
     Damaged,
     check,
     is_sealed,

@@ -11,8 +11,8 @@ from dml_bench.config import Component
 from dml_bench.data.datasets import Dataset, open_dataset
 from dml_bench.data.image_files import is_image
 from dml_bench.data.split import make_split, unseen_classes
-from dml_bench.names import label_named
 from dml_bench.registry import UnknownName, datasets
+from dml_bench.registry.names import label_named
 
 NFC, NFD = (unicodedata.normalize(form, "Café crème") for form in ("NFC", "NFD"))
 

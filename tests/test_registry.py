@@ -8,7 +8,8 @@ from typing import Literal, get_origin
 import pytest
 import torch
 
-from dml_bench import catalogue, registry
+from dml_bench import registry
+from dml_bench.cli import catalogue
 from dml_bench.registry import Registry, UnknownName, backbones, checked, losses, optimizers
 
 REGISTRIES = {kind: getattr(registry, kind) for kind in catalogue.KINDS if kind != "experiments"}

@@ -17,21 +17,22 @@ import pytest
 from handmade import Vectors, experiment, finish, store
 from tiny import train
 
-from dml_bench import cli
+from dml_bench.analysis.collect import gather, sections_of
+from dml_bench.analysis.diagnostics import class_drop, look_closer, spread
+from dml_bench.analysis.study import Section
+from dml_bench.cli import app
 from dml_bench.config import Component
+from dml_bench.config.experiments import resolve
+from dml_bench.evaluation.open_set import calibration
 from dml_bench.evaluation.statistics import Interval, Scores, interval
-from dml_bench.evaluation.unknowns import calibration
-from dml_bench.experiments import resolve
-from dml_bench.files import read_json, write_json
-from dml_bench.measured import FinishedRun, NotFinished, read_folder
-from dml_bench.report import figures, words
-from dml_bench.report.answers import QUESTIONS, answers, photo_rate, verdict
-from dml_bench.report.closer import class_drop, look_closer, spread
-from dml_bench.report.gather import gather, sections_of
-from dml_bench.report.pictures import Pictures
-from dml_bench.report.render import Report, report
-from dml_bench.report.section import Section
-from dml_bench.results import write_arrays
+from dml_bench.plots import figures
+from dml_bench.report import format
+from dml_bench.report.compose import Report, report
+from dml_bench.report.findings import QUESTIONS, answers, photo_rate, verdict
+from dml_bench.report.thumbnails import Pictures
+from dml_bench.runs.folder import write_arrays
+from dml_bench.runs.run import FinishedRun, NotFinished, read_folder
+from dml_bench.system.files import read_json, write_json
 
 RIVAL = ("name=rival", "loss=crossentropy", "miner=none", "model.head=identity")
 BASELINE = "EPSHN_cosine_resnet18_sgd_aug"
@@ -184,12 +185,12 @@ def test_rows_stand_in_the_study_s_order_and_its_absent_rows_are_known(tmp_path)
 
 
 def test_numbers_are_said_with_their_intervals():
-    assert words.percent(Interval(0.7025, 0.621, 0.782, 0.95, 10)) == "70.3% [62.1, 78.2]"
-    assert words.percent(0.025) == "2.5%"
-    assert words.percent(Interval(1.0, np.nan, np.nan, 0.95, 10)) == "100.0%"
-    assert words.points(Interval(-0.05, -0.1, 0.01, 0.95, 10)) == "-5.0 points [-10.0, 1.0]"
-    assert words.counted(1, "class") == "1 class"
-    assert words.counted(20, "class") == "20 classes"
+    assert format.percent(Interval(0.7025, 0.621, 0.782, 0.95, 10)) == "70.3% [62.1, 78.2]"
+    assert format.percent(0.025) == "2.5%"
+    assert format.percent(Interval(1.0, np.nan, np.nan, 0.95, 10)) == "100.0%"
+    assert format.points(Interval(-0.05, -0.1, 0.01, 0.95, 10)) == "-5.0 points [-10.0, 1.0]"
+    assert format.counted(1, "class") == "1 class"
+    assert format.counted(20, "class") == "20 classes"
 
 
 @pytest.mark.parametrize(
@@ -201,11 +202,11 @@ def test_numbers_are_said_with_their_intervals():
     ],
 )
 def test_a_difference_is_above_below_or_not_to_be_told(low, high, expected):
-    assert words.compared(Interval((low + high) / 2, low, high, 0.95, 10), "that") == expected
+    assert format.compared(Interval((low + high) / 2, low, high, 0.95, 10), "that") == expected
 
 
 def test_a_difference_that_may_be_for_picking_the_best_is_not_called_beyond_noise():
-    found = words.compared(Interval(0.03, 0.01, 0.05, 0.95, 10), "that", picked_from=12, sign=0)
+    found = format.compared(Interval(0.03, 0.01, 0.05, 0.95, 10), "that", picked_from=12, sign=0)
     assert found == "is 3.0 points [1.0, 5.0] above that, which may be for being picked as the best of 12"
 
 
@@ -703,7 +704,7 @@ def test_nothing_is_wider_than_the_screen_of_a_phone_or_a_desktop(page, tmp_path
 
 def command(monkeypatch, *arguments: str) -> None:
     monkeypatch.setattr(sys, "argv", ["dml-bench", "report", *arguments])
-    cli.main()
+    app.main()
 
 
 def test_the_command_refuses_to_report_on_nothing_in_one_line(monkeypatch, tmp_path, capsys):

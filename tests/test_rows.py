@@ -6,11 +6,12 @@ from pathlib import Path
 import pytest
 
 from dml_bench.config import Experiment
-from dml_bench.experiments import resolve
-from dml_bench.model.embedder import build_embedder
-from dml_bench.objectives.objective import build_objective
-from dml_bench.runner import Request, run
-from dml_bench.suite.rows import read_table
+from dml_bench.config.experiments import resolve
+from dml_bench.losses.objective import build_objective
+from dml_bench.models.embedder import build_embedder
+from dml_bench.runs.execute import execute
+from dml_bench.runs.request import Request
+from dml_bench.suite.plan import read_table
 
 ROWS = read_table("study").rows
 SMALL = ("unseen=last:2", "images.size=32", "train.epochs=1", "train.batch_size=16")
@@ -49,7 +50,7 @@ def test_every_row_builds_the_model_and_the_objective_of_its_full_size(name):
 @pytest.mark.parametrize("name", ROWS)
 def test_every_row_runs_both_phases_to_a_result_that_can_be_traced(name: str, birds: Path, cache_dir: Path, tmp_path: Path):
     experiment = small(name)
-    outcome = run(Request(experiment=experiment, data_dir=birds, cache_dir=cache_dir, out=tmp_path, device="cpu", wandb="disabled"))
+    outcome = execute(Request(experiment=experiment, data_dir=birds, cache_dir=cache_dir, out=tmp_path, device="cpu", wandb="disabled"))
     summary = outcome.summary
     assert set(summary["phases"]) == {"all", "limited"}
     assert outcome.folder == tmp_path / name / "cub" / "seed-42"

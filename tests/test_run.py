@@ -15,14 +15,14 @@ from safetensors.torch import load_file
 from tiny import command, start, tiny, train
 
 from dml_bench.data.cache import UnreadableImages
-from dml_bench.data.sources import Pixels
-from dml_bench.results import read_json, read_neighbours
-from dml_bench.runner import Outcome
+from dml_bench.data.inputs import Pixels
+from dml_bench.runs.folder import read_json, read_neighbours
+from dml_bench.runs.request import Outcome
+from dml_bench.system.callbacks import Watch
 from dml_bench.training import loop
-from dml_bench.training import run as run_module
+from dml_bench.training import training_state as run_module
 from dml_bench.training.loop import NonFiniteLoss
-from dml_bench.training.run import Run
-from dml_bench.training.watch import Watch
+from dml_bench.training.training_state import Run
 
 RESULT_FILES = [
     f"{phase}/{name}.safetensors" for phase in ("all", "limited") for name in ("weights", "objective", "embeddings", "neighbours")
@@ -294,7 +294,7 @@ def test_killed_and_resumed_equals_never_stopped(birds: Path, cache_dir: Path, t
 def test_a_crash_between_the_state_and_its_record_loses_no_record(
     birds: Path, cache_dir: Path, tmp_path: Path, outcome: Outcome, monkeypatch: pytest.MonkeyPatch
 ):
-    from dml_bench.results import RunFolder
+    from dml_bench.runs.folder import RunFolder
 
     original = RunFolder.write_records
     calls = 0
@@ -388,7 +388,7 @@ def test_a_frozen_pretrained_backbone_trains_its_head_on_features_computed_once(
     backbone = [name for name in first if name.startswith("backbone.")]
     assert all(torch.equal(first[name], second[name]) for name in backbone)
     assert not torch.equal(first["head.weight"], second["head.weight"])
-    from dml_bench.model.embedder import build_embedder
+    from dml_bench.models.embedder import build_embedder
 
     start = build_embedder(tiny(*FROZEN)).state_dict()
     assert all(torch.equal(start[name], first[name]) for name in backbone), "statistics and weights are those of the package"

@@ -9,11 +9,11 @@ from handmade import photographed
 from tiny import tiny, train
 from torch import nn
 
-from dml_bench.files import read_json, read_json_lines, write_json
 from dml_bench.registry import optimizers, samplers, schedules
-from dml_bench.results import RunFolder
-from dml_bench.training import loop, state
-from dml_bench.training.run import Run
+from dml_bench.runs.folder import RunFolder
+from dml_bench.system.files import read_json, read_json_lines, write_json
+from dml_bench.training import checkpoint, loop
+from dml_bench.training.training_state import Run
 
 
 def optimizer(name: str = "sgd", **options: object) -> torch.optim.Optimizer:
@@ -193,19 +193,19 @@ def test_a_run_that_stops_after_each_epoch_and_is_resumed_has_the_bits_of_one_th
     birds: Path, cache_dir: Path, tmp_path: Path, settings: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ):
     whole = train(birds, cache_dir, tmp_path / "whole", *settings).folder
-    save, loads = state.save, []
+    save, loads = checkpoint.save, []
 
     def stopping(run: Run, path: Path) -> None:
         save(run, path)
         raise KeyboardInterrupt
 
-    load = state.load
-    monkeypatch.setattr(state, "load", lambda run, path: (loads.append(path), load(run, path)))
-    monkeypatch.setattr(state, "save", stopping)
+    load = checkpoint.load
+    monkeypatch.setattr(checkpoint, "load", lambda run, path: (loads.append(path), load(run, path)))
+    monkeypatch.setattr(checkpoint, "save", stopping)
     for _ in range(3 + 3):  # epochs of both phases
         with pytest.raises(KeyboardInterrupt):
             train(birds, cache_dir, tmp_path / "stopped", *settings)
-    monkeypatch.setattr(state, "save", save)
+    monkeypatch.setattr(checkpoint, "save", save)
     resumed = train(birds, cache_dir, tmp_path / "stopped", *settings).folder
     assert len(loads) >= 5
     assert weights(resumed) == weights(whole)

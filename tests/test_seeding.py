@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from dml_bench.seeding import draws, permutation, seed_everything
+from dml_bench.system.seeding import draws, permutation, seed_everything
 
 
 @pytest.fixture(autouse=True)

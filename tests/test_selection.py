@@ -8,9 +8,9 @@ import pytest
 from tiny import tiny, train
 
 from dml_bench.data.split import Phase, make_split
-from dml_bench.files import read_json_lines
-from dml_bench.results import read_arrays
-from dml_bench.runner import Outcome
+from dml_bench.runs.folder import read_arrays
+from dml_bench.runs.request import Outcome
+from dml_bench.system.files import read_json_lines
 from dml_bench.training import loop, selection
 
 

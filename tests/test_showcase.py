@@ -12,10 +12,10 @@ from PIL import Image
 from test_tracking import of_type, read_back
 from tiny import train
 
-from dml_bench import showcase, tracking
-from dml_bench.measured import read_folder
-from dml_bench.results import read_arrays
-from dml_bench.tracking import NotSent
+from dml_bench.runs.folder import read_arrays
+from dml_bench.runs.run import read_folder
+from dml_bench.tracking import artifacts, wandb_mirror
+from dml_bench.tracking.wandb_mirror import NotSent
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +35,7 @@ def logged(folder: Path, home: Path) -> dict[str, Any]:
 @pytest.mark.slow
 def test_figures_evidence_explanations_and_embeddings_reach_wandb_as_they_are(run: Path, tmp_path: Path):
     warnings: list[str] = []
-    names = showcase.show(run, "offline", evidence=2, explained=1, warn=warnings.append)
+    names = artifacts.show(run, "offline", evidence=2, explained=1, warn=warnings.append)
     assert warnings == []
     assert {"evidence/1", "evidence/2", "explained/1", "all_embeddings", "limited_embeddings"} <= set(names)
     assert sum(name.startswith("figures/") for name in names) >= 6
@@ -57,19 +57,19 @@ def test_figures_evidence_explanations_and_embeddings_reach_wandb_as_they_are(ru
 
 def test_the_table_of_embeddings_says_which_classes_the_phase_never_saw(run: Path):
     finished = read_folder(run)
-    unseen = {phase: {row[1] for row in showcase.embeddings_table(finished, phase).rows if row[3]} for phase in ("all", "limited")}
+    unseen = {phase: {row[1] for row in artifacts.embeddings_table(finished, phase).rows if row[3]} for phase in ("all", "limited")}
     assert unseen["all"] == set()
     assert unseen["limited"] == set(finished.summary["unseen_classes"])
 
 
 def test_what_was_not_logged_offline_can_t_be_sent(run: Path, tmp_path: Path):
     with pytest.raises(NotSent, match="has nothing logged offline: it ran with --wandb online or disabled; `dml-bench wandb log` adds"):
-        tracking.sync(tmp_path)
+        wandb_mirror.sync(tmp_path)
 
 
 def test_without_a_key_the_next_step_is_one_line(run: Path, tmp_path: Path):
     (tmp_path / "copy" / "wandb" / "offline-run-20260101_000000-abc").mkdir(parents=True)
-    script = f"from pathlib import Path; from dml_bench.tracking import sync; sync(Path({str(tmp_path / 'copy')!r}))"
+    script = f"from pathlib import Path; from dml_bench.tracking.wandb_mirror import sync; sync(Path({str(tmp_path / 'copy')!r}))"
     environment = {"HOME": str(tmp_path), "PATH": "/usr/bin:/bin"}
     said = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=False).stderr
     assert said.strip().splitlines()[-1].endswith("NotSent: no W&B API key: run `wandb login`, or set WANDB_API_KEY")
@@ -83,7 +83,7 @@ def test_a_server_out_of_reach_is_one_line_and_loses_nothing(birds, cache_dir, t
     (logged,) = folder.rglob("*.wandb")
     before = logged.read_bytes()  # perhaps not all of it yet: W&B's own process writes on for a moment
     with pytest.raises(NotSent, match="was not sent within 5 s: is the network there\\? Nothing is lost; try again") as caught:
-        tracking.sync(folder, timeout_seconds=5)
+        wandb_mirror.sync(folder, timeout_seconds=5)
     assert "\n" not in str(caught.value)
     assert before
     assert logged.read_bytes().startswith(before)

@@ -9,13 +9,13 @@ import torch
 from PIL import Image
 
 from dml_bench.config import Experiment, load
-from dml_bench.data import crops, sources
+from dml_bench.data import crops, inputs
 from dml_bench.data.augmentations import project, relight, rotations, symmetries, tilts, zooms
 from dml_bench.data.cache import ImageCache, View, open_caches
 from dml_bench.data.datasets import Dataset
-from dml_bench.data.sources import Features, Pixels, open_pixels, variants
+from dml_bench.data.inputs import Features, Pixels, open_pixels, variants
 from dml_bench.data.split import make_split, phases
-from dml_bench.seeding import draws as seeded
+from dml_bench.system.seeding import draws as seeded
 
 SIZE, CROP_FROM = 8, 12
 CPU = torch.device("cpu")
@@ -270,7 +270,7 @@ def test_resized_crops_are_cut_anywhere_from_the_image_at_the_larger_size():
 
 def resident(source: Pixels, monkeypatch: pytest.MonkeyPatch, room: int = 10**9) -> Pixels:
     """As on a GPU with this room, but in the memory of the CPU."""
-    monkeypatch.setattr(sources, "room_for_images", lambda device: room)
+    monkeypatch.setattr(inputs, "room_for_images", lambda device: room)
     source.keep_on_device()
     return source
 
@@ -314,7 +314,7 @@ def test_resized_crops_are_cut_from_the_whole_file_in_its_own_detail(dataset, tm
 
 @pytest.mark.parametrize(("size", "area", "side"), [(224, 1.0, 224), (224, 0.2, 501), (224, 0.08, 792), (64, 0.2, 144), (64, 0.001, 256)])
 def test_the_smallest_resized_crop_has_the_networks_size_down_to_a_sixteenth(size, area, side):
-    assert sources.detailed(size, area) == side
+    assert inputs.detailed(size, area) == side
 
 
 def test_the_corners_of_tta_are_cut_as_far_out_as_without_resized_crops(dataset, tmp_path):

@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from dml_bench.config.experiments import resolve
 from dml_bench.data.datasets import Dataset, Row, assemble
-from dml_bench.data.demo import cub_counts
 from dml_bench.data.split import Phase, Split, holdouts, make_split, phases, unseen_classes
-from dml_bench.experiments import resolve
+from dml_bench.data.synthetic import cub_counts
 from dml_bench.registry import UnknownName
 
 

@@ -10,13 +10,13 @@ from safetensors.torch import load_file
 from tiny import tiny, train
 
 from dml_bench.config import as_table, load
-from dml_bench.data.sources import Pixels
-from dml_bench.experiments import resolve
+from dml_bench.config.experiments import resolve
+from dml_bench.data.inputs import Pixels
 from dml_bench.registry import starts
-from dml_bench.training import loop, pretraining, state
+from dml_bench.training import checkpoint, loop, pretraining
 from dml_bench.training.batches import Batch, training_batch
 from dml_bench.training.pretraining import Stage
-from dml_bench.training.run import Run
+from dml_bench.training.training_state import Run
 
 CLASSIFIER = "start={name='classifier', epochs=2, batch_size=16, lr=0.05}"
 SIMCLR = "start={name='simclr', epochs=2, batch_size=16}"
@@ -98,7 +98,7 @@ def test_experiments_that_need_the_same_start_share_one(birds, tmp_path, monkeyp
 
 def test_a_start_that_was_interrupted_goes_on_and_ends_with_the_same_bits(birds, tmp_path, monkeypatch):
     saves = 0
-    original = state.save
+    original = checkpoint.save
 
     def stopping(run: Run, path: Path) -> None:
         nonlocal saves
@@ -160,7 +160,7 @@ def test_frozen_batch_norm_is_bit_equal_to_the_start_after_training(birds, cache
     learning = train(birds, cache_dir, tmp_path / "learning", SHORT).folder
     from tiny import tiny
 
-    from dml_bench.model.embedder import build_embedder
+    from dml_bench.models.embedder import build_embedder
 
     start = build_embedder(tiny()).state_dict()
     norms = [name.rpartition(".")[0] for name in start if name.endswith("running_mean")]
@@ -174,7 +174,7 @@ def test_frozen_batch_norm_is_bit_equal_to_the_start_after_training(birds, cache
 
 
 def test_a_frozen_layer_that_changes_is_noticed(birds, cache_dir, tmp_path, monkeypatch):
-    from dml_bench.model.embedder import Embedder
+    from dml_bench.models.embedder import Embedder
 
     monkeypatch.setattr(Embedder, "train", torch.nn.Module.train)
     with pytest.raises(AssertionError, match="frozen tensors were changed by training, e.g. backbone"):

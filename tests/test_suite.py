@@ -18,15 +18,15 @@ import pytest
 from handmade import BASELINE, experiment, finish
 from small_suite import call, command, start, wait_for_epochs, write_files
 
+from dml_bench.analysis.table import columns_of, grouped
 from dml_bench.config import Data, Experiment
-from dml_bench.experiments import resolve
+from dml_bench.config.experiments import resolve
 from dml_bench.registry import UnknownName
-from dml_bench.suite import page, process, scheduler
-from dml_bench.suite.engine import Ended, Listener, Places, Slots
+from dml_bench.suite import local, page, worker_process
+from dml_bench.suite.executor import Ended, Listener, Places, Slots
+from dml_bench.suite.local import run_jobs, slots_of, threads_of
+from dml_bench.suite.plan import Job, Row, Table, choose, chosen_rows, in_order, read_table
 from dml_bench.suite.progress import SuiteListener, TimeLeft
-from dml_bench.suite.rows import Job, Row, Table, choose, chosen_rows, in_order, read_table
-from dml_bench.suite.scheduler import run_jobs, slots_of, threads_of
-from dml_bench.suite.table import columns_of, grouped
 
 # Which rows
 
@@ -106,9 +106,9 @@ def test_each_process_gets_its_share_of_the_cores_and_no_more_than_the_user_allo
 
 
 def test_on_a_cpu_two_runs_share_the_cores_unless_told_otherwise(monkeypatch):
-    monkeypatch.setattr(scheduler, "cores", lambda: 8)
+    monkeypatch.setattr(local, "cores", lambda: 8)
     assert (slots_of(0, "cpu", "").jobs, slots_of(3, "cpu", "").jobs) == (2, 3)
-    monkeypatch.setattr(scheduler, "cores", lambda: 1)
+    monkeypatch.setattr(local, "cores", lambda: 1)
     assert slots_of(0, "cpu", "").jobs == 1
     assert slots_of(0, "auto", "cpu,cpu,cpu").devices == ("cpu", "cpu", "cpu")
     with pytest.raises(ValueError, match="--devices and --device cpu contradict each other"):
@@ -171,7 +171,7 @@ class Heard(Listener):
 
 @pytest.fixture
 def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Places:
-    monkeypatch.setattr(process, "PROGRAM", (sys.executable, "-c", STAND_IN))
+    monkeypatch.setattr(worker_process, "PROGRAM", (sys.executable, "-c", STAND_IN))
     return Places(None, tmp_path, tmp_path, tmp_path / "logs", "disabled")
 
 
@@ -218,7 +218,7 @@ def test_whoever_stops_listening_leaves_no_process_behind(places: Places):
 
 
 def test_a_process_that_does_not_stop_when_asked_is_made_to(places: Places, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(process, "STOP_SECONDS", 0.5)
+    monkeypatch.setattr(worker_process, "STOP_SECONDS", 0.5)
     outcomes = run_jobs(jobs_of("fine", "deaf"), places, Slots(2, ("cpu",), 1), Listener())
     next(outcomes)
     start = time.monotonic()
@@ -429,7 +429,7 @@ def test_a_suite_of_real_runs_leaves_its_page_and_skips_what_is_finished(
     check_page(report, json.loads((tmp_path / "fine" / "cub" / "seed-42" / "summary.json").read_text()))
     assert "NonFiniteLoss" in (tmp_path / "suite" / "logs" / "diverges" / "cub-seed-42.log").read_text()
 
-    monkeypatch.setattr(process, "PROGRAM", ("/nothing/may/be/run",))
+    monkeypatch.setattr(worker_process, "PROGRAM", ("/nothing/may/be/run",))
     again = command(files, birds, cache_dir, tmp_path, "fine.toml")
     assert call(monkeypatch, again) == 0
     pages = {path.name: path.read_bytes() for path in report.iterdir()}
@@ -471,7 +471,7 @@ def test_printed_jobs_are_commands_that_leave_the_runs_that_the_suite_then_finds
     files = write_files(tmp_path / "my experiments")
     arguments = command(files, birds, cache_dir, tmp_path, "fine.toml", "--seeds", "42,43", "--set", "evaluate.recall_k=[1, 2]")
     monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}:{os.environ['PATH']}")
-    monkeypatch.setattr(process, "PROGRAM", ("/nothing/may/be/run",))
+    monkeypatch.setattr(worker_process, "PROGRAM", ("/nothing/may/be/run",))
 
     def printed() -> list[str]:
         assert call(monkeypatch, [*arguments, "--print-jobs"]) == 0
@@ -491,7 +491,7 @@ def test_printed_jobs_are_commands_that_leave_the_runs_that_the_suite_then_finds
 
 
 def runs_at_work(suite: subprocess.Popen[str]) -> list[psutil.Process]:
-    return [child for child in psutil.Process(suite.pid).children() if "dml_bench.suite.child" in child.cmdline()]
+    return [child for child in psutil.Process(suite.pid).children() if "dml_bench.suite.worker" in child.cmdline()]
 
 
 @pytest.mark.slow

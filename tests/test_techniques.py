@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from tiny import train
 
-from dml_bench.runner import session
+from dml_bench.runs import session
 
 CLASSIFIER = ("loss=crossentropy", "miner=none", "model.head=identity")
 TECHNIQUES = {

@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 import pytest
 from PIL import Image
 
-from dml_bench import tracking
-from dml_bench.tracking import Mirror, Table
+from dml_bench.tracking import wandb_mirror
+from dml_bench.tracking.wandb_mirror import Mirror, Table
 
 BEGIN = """
 import json, os, sys, time
@@ -177,7 +177,7 @@ def test_without_wandb_there_is_one_warning_that_says_how_to_get_it(tmp_path: Pa
     monkeypatch.setitem(sys.modules, "wandb", None)
     monkeypatch.setenv("WANDB_ERROR_REPORTING", "false")
     warnings: list[str] = []
-    mirror = tracking.start("online", directory=tmp_path, run_id="a", name="a", group="a", config={}, warn=warnings.append)
+    mirror = wandb_mirror.start("online", directory=tmp_path, run_id="a", name="a", group="a", config={}, warn=warnings.append)
     mirror.log({"epoch": 1})
     mirror.tables({"empty": Table((), ())})
     mirror.finish()
@@ -193,7 +193,7 @@ def test_a_warning_that_can_not_be_given_does_not_escape_either(tmp_path: Path, 
 
     monkeypatch.setitem(sys.modules, "wandb", None)
     monkeypatch.setenv("WANDB_ERROR_REPORTING", "false")
-    tracking.start("offline", directory=tmp_path, run_id="a", name="a", group="a", config={}, warn=refuse).finish()
+    wandb_mirror.start("offline", directory=tmp_path, run_id="a", name="a", group="a", config={}, warn=refuse).finish()
 
 
 def test_a_failure_after_the_wait_was_given_up_is_not_a_second_warning(tmp_path: Path) -> None:

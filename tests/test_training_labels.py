@@ -9,15 +9,15 @@ import torch
 from tiny import tiny, train
 
 from dml_bench.config import Experiment
-from dml_bench.data.labellings import Corrected
-from dml_bench.evaluation.neighbours import search
-from dml_bench.runner.opening import opened
+from dml_bench.data.label_strategies import Corrected
+from dml_bench.evaluation.search import search
+from dml_bench.system.callbacks import Watch
 from dml_bench.training import loop
 from dml_bench.training.batches import epoch_batches
+from dml_bench.training.folds import members_of
+from dml_bench.training.inputs import opened
 from dml_bench.training.labels import TrainingLabels, balanced, corrupted, given_labels
-from dml_bench.training.members import members_of
-from dml_bench.training.run import Run, build
-from dml_bench.training.watch import Watch
+from dml_bench.training.training_state import Run, build
 
 
 def labels(given: list[int], true: list[int] | None = None, **more: object) -> TrainingLabels:
@@ -134,7 +134,7 @@ def test_soft_labels_weigh_the_given_against_another_prediction_and_leave_agreem
 
 @pytest.mark.parametrize("objective", [(), ("loss=crossentropy", "miner=none", "model.head=identity")], ids=["pairs", "softmax"])
 def test_every_training_image_is_judged_once_by_a_model_that_did_not_train_on_it(objective, birds, cache_dir, tmp_path):
-    from dml_bench.results import read_arrays
+    from dml_bench.runs.folder import read_arrays
 
     folder = train(birds, cache_dir, tmp_path, "labelling=softlabels", "labelling.folds=3", *objective).folder
     with open(folder / "split.csv", newline="") as file:

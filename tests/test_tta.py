@@ -9,16 +9,16 @@ import torch
 from PIL import Image
 from tiny import tiny, train
 
-from dml_bench.cli import main
+from dml_bench.cli.app import main
 from dml_bench.data.datasets import open_dataset
-from dml_bench.data.sources import PLAIN, Pixels, Variant, open_pixels, variants
-from dml_bench.evaluation.neighbours import Neighbours, search_views, without_itself
-from dml_bench.export.folder import export
-from dml_bench.gallery.network import Mirrored, Network
+from dml_bench.data.inputs import PLAIN, Pixels, Variant, open_pixels, variants
+from dml_bench.evaluation.search import Neighbours, search_views, without_itself
+from dml_bench.gallery.embedder import Mirrored, Network
+from dml_bench.gallery.export import export
 from dml_bench.gallery.store import open_place
-from dml_bench.model.embedder import build_embedder
-from dml_bench.results import read_arrays, read_neighbours
-from dml_bench.runner.answering import together
+from dml_bench.models.embedder import build_embedder
+from dml_bench.runs.embed_and_search import together
+from dml_bench.runs.folder import read_arrays, read_neighbours
 
 MIRROR = ("evaluate.tta=mirror", "train.epochs=1")
 LARGEST = ("evaluate.tta=mirror", "evaluate.tta_by=max", "train.epochs=1")

@@ -8,7 +8,7 @@ from sklearn.calibration import calibration_curve
 from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 from test_metrics import random_problem
 
-from dml_bench.evaluation.unknowns import (
+from dml_bench.evaluation.open_set import (
     Unknowns,
     apply_threshold,
     calibration,

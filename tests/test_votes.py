@@ -9,9 +9,9 @@ from sklearn.metrics import confusion_matrix, precision_score, recall_score
 from sklearn.neighbors import KNeighborsClassifier
 from test_metrics import neighbours_of, random_problem
 
+from dml_bench.evaluation.knn_vote import Confusion, confusions, recall_and_precision, sweep, turned
 from dml_bench.evaluation.metrics import macro, precision_at_1
-from dml_bench.evaluation.neighbours import Neighbours, search
-from dml_bench.evaluation.votes import Confusion, confusions, recall_and_precision, sweep, turned
+from dml_bench.evaluation.search import Neighbours, search
 
 # Majority of 3: right and saved, right and not turned, wrong and broken, wrong as the nearest.
 BY_HAND = neighbours_of([[2, 1, 1], [1, 1, 2], [2, 1, 1], [1, 2, 1]], [1, 1, 2, 2], {1: 3, 2: 2})

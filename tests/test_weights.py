@@ -5,9 +5,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from dml_bench.objectives.losses.own import SoftmaxClassifier
-from dml_bench.objectives.objective import Objective, Reading
-from dml_bench.objectives.weights import weigh, weighing
+from dml_bench.losses.objective import Objective, Reading
+from dml_bench.losses.reimplemented import SoftmaxClassifier
+from dml_bench.losses.sample_weights import weigh, weighing
 from dml_bench.registry import Entry, losses, miners
 
 BY_IMAGE = [entry for entry in losses if not entry.facts["one_number"]]

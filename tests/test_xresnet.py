@@ -6,8 +6,8 @@ import torch
 from safetensors.torch import save_file
 from torch.nn import functional
 
-from dml_bench.model.weights import load_backbone
-from dml_bench.model.xresnet import SelfAttention
+from dml_bench.models.weights import load_backbone
+from dml_bench.models.xresnet import SelfAttention
 from dml_bench.registry import backbones
 
 OPTIONS = [{}, {"activation": "mish"}, {"pool": "maxblur"}, {"self_attention": True}]

@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from dml_bench.cli import main
+from dml_bench.cli.app import main
 from dml_bench.config import Experiment
-from dml_bench.experiments import resolve
-from dml_bench.runner import Outcome, Request, run
-from dml_bench.training.watch import Watch
+from dml_bench.config.experiments import resolve
+from dml_bench.runs.execute import execute
+from dml_bench.runs.request import Outcome, Request
+from dml_bench.system.callbacks import Watch
 
 SETTINGS = (  # about a second on two cores
     "unseen=last:2",
@@ -30,7 +31,7 @@ def tiny(*overrides: str) -> Experiment:
 
 def train(birds: Path, cache_dir: Path, out: Path, *overrides: str, **request: object) -> Outcome:
     options = {"wandb": "disabled", "data_dir": birds, "device": "cpu"} | request
-    return run(Request(experiment=tiny(*overrides), cache_dir=cache_dir, out=out, **options))
+    return execute(Request(experiment=tiny(*overrides), cache_dir=cache_dir, out=out, **options))
 
 
 def command(birds: Path, cache_dir: Path, out: Path, *more: str) -> list[str]:

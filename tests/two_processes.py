@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from dml_bench import distributed
+from dml_bench.system import distributed
 
 EXACT = ("train.precision=float32", "model.batch_norm=frozen", "train.batch_size=15", "train.epochs=2")
 """Nothing in such a training depends on how a batch is shared out; 15 images are shared out unevenly, and the last batch is of 6."""

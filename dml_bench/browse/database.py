@@ -18,8 +18,8 @@ from urllib.parse import quote
 
 from filelock import FileLock, Timeout
 
-from dml_bench.doctor import find_mongod
-from dml_bench.drafts import remove
+from dml_bench.cli.doctor import find_mongod
+from dml_bench.system.drafts import remove
 
 __all__ = ["URI", "Place", "served"]
 

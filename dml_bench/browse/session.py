@@ -13,14 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dml_bench.browse import app
+from dml_bench.browse import fiftyone_app
 from dml_bench.browse.database import URI, Place, served
+from dml_bench.browse.images import read_images
+from dml_bench.browse.near_duplicates import near_duplicates
 from dml_bench.browse.server import Guard, is_loopback, listener
-from dml_bench.browse.table import read_images
-from dml_bench.browse.twins import near_duplicates
 from dml_bench.gallery.store import open_run
-from dml_bench.measured import FinishedRun
-from dml_bench.results import digests
+from dml_bench.runs.folder import digests
+from dml_bench.runs.run import FinishedRun
 
 __all__ = ["Request", "browse", "dataset_name", "forget", "place_of"]
 
@@ -48,14 +48,14 @@ class Request:
 
 def browse(request: Request) -> None:
     """Open the app and wait for Ctrl-C. Raises ValueError where FiftyOne, a database, the images or the port are missing."""
-    app.require_installed()
+    fiftyone_app.require_installed()
     for ended in (signal.SIGTERM, signal.SIGHUP):  # as an ssh session that breaks off does
         signal.signal(ended, signal.default_int_handler)
     run = open_run(request.run, request.data_dir)
     if changed := run.originals.changed(request.cache_dir):
         request.say(f"{len(changed):,} of the run's images are gone or were changed since, and are not what it saw, e.g. {changed[0]}")
     place, name, token = place_of(run, request.cache_dir), dataset_name(run), secrets.token_urlsafe(24)
-    with chosen_listener(request) as listening, place.lock(), served(place) as uri, app.connected(uri):
+    with chosen_listener(request) as listening, place.lock(), served(place) as uri, fiftyone_app.connected(uri):
         prepare(run, name, request)
         port = listening.getsockname()[1]
 
@@ -69,13 +69,13 @@ def browse(request: Request) -> None:
             if request.opens_browser:
                 webbrowser.open(url)
 
-        app.serve(name, listening, guarded, ready)
+        fiftyone_app.serve(name, listening, guarded, ready)
 
 
 def prepare(run: FinishedRun, name: str, request: Request) -> None:
     """Make or update the dataset, unless it is already of exactly this run."""
     state = state_of(run)
-    if app.is_current(name, state):
+    if fiftyone_app.is_current(name, state):
         return
     start = time.monotonic()
     images = read_images(run)
@@ -85,7 +85,7 @@ def prepare(run: FinishedRun, name: str, request: Request) -> None:
     maps = images.maps()
     request.progress("drawing maps", 1, 1)
     request.progress("writing the dataset", 0, 1)
-    app.update(name, images, maps, twins, state)
+    fiftyone_app.update(name, images, maps, twins, state)
     request.progress("writing the dataset", 1, 1)
     request.say(f"ready after {time.monotonic() - start:.0f} s")
 
@@ -97,9 +97,9 @@ def forget(path: Path, cache_dir: Path) -> bool:
     with place.lock():
         if URI not in os.environ:
             return place.remove()
-        app.require_installed()
-        with served(place) as uri, app.connected(uri):
-            return app.remove(name)
+        fiftyone_app.require_installed()
+        with served(place) as uri, fiftyone_app.connected(uri):
+            return fiftyone_app.remove(name)
 
 
 def place_of(run: FinishedRun, cache_dir: Path) -> Place:

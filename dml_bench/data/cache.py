@@ -19,9 +19,9 @@ import xxhash
 
 from dml_bench.data.datasets import Dataset, Progress
 from dml_bench.data.images import Unreadable, bytes_of, decode, size_of
-from dml_bench.drafts import remove, scratch
-from dml_bench.failures import named
-from dml_bench.files import read_json, write_json
+from dml_bench.system.drafts import remove, scratch
+from dml_bench.system.failures import named
+from dml_bench.system.files import read_json, write_json
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from dml_bench.data.images import OF_THE_PROCESS
-from dml_bench.files import Damaged, read_json, write_json
+from dml_bench.system.files import Damaged, read_json, write_json
 
 __all__ = ["digest_of", "digests_of"]
 

@@ -14,9 +14,9 @@ import zlib
 from collections.abc import Callable
 from pathlib import Path
 
+from dml_bench.data.csv_table import inside
 from dml_bench.data.datasets import Progress, cub_folder
-from dml_bench.data.labelled_table import inside
-from dml_bench.drafts import scratch
+from dml_bench.system.drafts import scratch
 
 __all__ = ["CUB_MD5", "CUB_URL", "fetch_cub"]
 

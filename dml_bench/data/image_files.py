@@ -8,7 +8,7 @@ from pathlib import Path
 
 from PIL import Image, ImageFile
 
-from dml_bench.data.labelled_table import IMAGE_SUFFIXES, fault, visible
+from dml_bench.data.csv_table import IMAGE_SUFFIXES, fault, visible
 
 __all__ = ["Found", "files_below", "is_image", "left_out_words", "sorted_out", "unread_faults"]
 

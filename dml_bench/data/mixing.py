@@ -3,7 +3,7 @@
 A registered function takes the options of a technique and returns a `Mixer`, or None. What is mixed is a pure function of
 (seed, phase, epoch, image), and for what a batch shares, of (seed, phase, epoch, step). Facts:
 
-- `where`: `pixels`, `layer` (inside the backbone) or `embeddings` (a term of the loss, see `objectives.metrix`);
+- `where`: `pixels`, `layer` (inside the backbone) or `embeddings` (a term of the loss, see `losses.metrix`);
 - `two_labels`: the label of the other image counts too.
 """
 
@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from dml_bench.ranges import Fraction, Positive
 from dml_bench.registry import mixings
-from dml_bench.seeding import draws, permutation
+from dml_bench.registry.option_checks import Fraction, Positive
+from dml_bench.system.seeding import draws, permutation
 
 if TYPE_CHECKING:
     from dml_bench.data.augmentations import Boxes

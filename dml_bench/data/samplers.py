@@ -8,9 +8,9 @@ from typing import Annotated, Literal
 
 import numpy as np
 
-from dml_bench.ranges import at_least
 from dml_bench.registry import samplers
-from dml_bench.seeding import draws, permutation
+from dml_bench.registry.option_checks import at_least
+from dml_bench.system.seeding import draws, permutation
 
 
 @samplers.register("shuffled", summary="each image once an epoch, in random order", source="the usual way")

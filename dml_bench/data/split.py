@@ -10,9 +10,9 @@ import numpy as np
 
 from dml_bench.config import Experiment
 from dml_bench.data.datasets import Dataset
-from dml_bench.names import composed
 from dml_bench.registry import UnknownName, near_miss
-from dml_bench.seeding import draws
+from dml_bench.registry.names import composed
+from dml_bench.system.seeding import draws
 
 __all__ = [
     "Phase",

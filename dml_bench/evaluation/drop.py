@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from dml_bench.evaluation.metrics import by_class, precision_at_1
-from dml_bench.evaluation.neighbours import Neighbours
+from dml_bench.evaluation.search import Neighbours
 
 __all__ = ["Drop", "precision_drop"]
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from dml_bench.evaluation.neighbours import Neighbours
+from dml_bench.evaluation.search import Neighbours
 
 __all__ = [
     "by_class",

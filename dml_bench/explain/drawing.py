@@ -9,12 +9,12 @@ import numpy as np
 import torch
 from PIL import Image
 
+from dml_bench.explain.annotations import Truth, seen
+from dml_bench.explain.images import Material, Subject
 from dml_bench.explain.methods import methods
 from dml_bench.explain.models import Asked, Model, Target
 from dml_bench.explain.panels import Row, Tile, coloured, overlaid, panel
-from dml_bench.explain.subjects import Material, Subject
-from dml_bench.explain.truth import Truth, seen
-from dml_bench.files import read_csv, short_name, write_atomically
+from dml_bench.system.files import read_csv, short_name, write_atomically
 
 __all__ = ["Drawing"]
 

@@ -12,8 +12,8 @@ from timm.layers import activations
 from torch import Tensor, nn
 from torch.nn import functional
 
-from dml_bench.explain.lens import Lens, attention_weights, kept_input, kept_output
-from dml_bench.explain.questions import Question
+from dml_bench.explain.hooks import Lens, attention_weights, kept_input, kept_output
+from dml_bench.explain.targets import Question
 from dml_bench.registry import Registry
 
 __all__ = ["applicable", "methods"]

@@ -9,15 +9,15 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from dml_bench.explain.lens import Lens
+from dml_bench.explain.hooks import Lens
+from dml_bench.explain.images import Material, Subject
 from dml_bench.explain.methods import methods
-from dml_bench.explain.questions import Question, closest_rows, toward_class
-from dml_bench.explain.subjects import Material, Subject
-from dml_bench.gallery.network import precision_of, trained_embedder, without_first_weights
-from dml_bench.measured import FinishedRun
-from dml_bench.model.embedder import build_embedder
-from dml_bench.results import read_arrays
-from dml_bench.training.run import choose_device, unit
+from dml_bench.explain.targets import Question, closest_rows, toward_class
+from dml_bench.gallery.embedder import precision_of, trained_embedder, without_first_weights
+from dml_bench.models.embedder import build_embedder
+from dml_bench.runs.folder import read_arrays
+from dml_bench.runs.run import FinishedRun
+from dml_bench.training.training_state import choose_device, unit
 
 __all__ = ["Asked", "Model", "Target", "check_target", "model_of_phase", "random_model"]
 

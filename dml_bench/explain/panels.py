@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageDraw
 
-from dml_bench.explain.truth import Box
-from dml_bench.lettering import Pen
+from dml_bench.explain.annotations import Box
+from dml_bench.system.lettering import Pen
 
 __all__ = ["Row", "Tile", "coloured", "overlaid", "panel"]
 

@@ -4,12 +4,12 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from dml_bench.explain.annotations import Truth, inside, seen, telling_parts
+from dml_bench.explain.images import Material, Subject
 from dml_bench.explain.models import Asked, Model, Target, random_model
 from dml_bench.explain.scoring import SCORES, curves, energy, pointing, rank_correlation
-from dml_bench.explain.subjects import Material, Subject
 from dml_bench.explain.tables import Measured
-from dml_bench.explain.truth import Truth, inside, seen, telling_parts
-from dml_bench.seeding import draws
+from dml_bench.system.seeding import draws
 
 __all__ = ["score"]
 

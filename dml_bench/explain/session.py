@@ -7,19 +7,19 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from dml_bench.environment import describe
+from dml_bench.explain.annotations import Truth, read_truth
 from dml_bench.explain.drawing import Drawing
+from dml_bench.explain.images import Material, chosen, own_photos, spread_out
 from dml_bench.explain.methods import applicable, methods
 from dml_bench.explain.models import Model, Target, check_target, model_of_phase
 from dml_bench.explain.scored import score
-from dml_bench.explain.subjects import Material, chosen, own_photos, spread_out
 from dml_bench.explain.tables import Line, lines, markdown, write_lines
-from dml_bench.explain.truth import Truth, read_truth
-from dml_bench.files import write_atomically, write_json
-from dml_bench.gallery.answering import cuts_to_boxes
+from dml_bench.gallery.predict import cuts_to_boxes
 from dml_bench.gallery.store import open_run, weight_files, weights_digest
-from dml_bench.markup import code
-from dml_bench.markup import markdown as as_markdown
+from dml_bench.system.files import write_atomically, write_json
+from dml_bench.system.markdown import code
+from dml_bench.system.markdown import markdown as as_markdown
+from dml_bench.system.provenance import describe
 
 __all__ = ["Explained", "Request", "explain"]
 

@@ -8,8 +8,8 @@ import numpy as np
 
 from dml_bench.evaluation.statistics import Interval, Scores, interval
 from dml_bench.explain.scoring import SCORES
-from dml_bench.files import write_csv
-from dml_bench.markup import markdown_row
+from dml_bench.system.files import write_csv
+from dml_bench.system.markdown import markdown_row
 
 __all__ = ["Line", "Measured", "lines", "markdown", "write_lines"]
 

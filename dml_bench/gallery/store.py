@@ -20,10 +20,10 @@ import numpy as np
 from filelock import FileLock, Timeout
 
 from dml_bench.data.digests import digest_of
-from dml_bench.files import Damaged, from_json, is_sealed, write_tensors
-from dml_bench.measured import FinishedRun, read_folder
-from dml_bench.names import composed, spelling
 from dml_bench.registry import UnknownName, near_miss
+from dml_bench.registry.names import composed, spelling
+from dml_bench.runs.run import FinishedRun, read_folder
+from dml_bench.system.files import Damaged, from_json, is_sealed, write_tensors
 
 __all__ = [
     "Entry",

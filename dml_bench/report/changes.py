@@ -1,10 +1,10 @@
-"""What each change does to known and to unseen classes, in words and cells; the numbers are `dml_bench.effects`'."""
+"""What each change does to known and to unseen classes, in words and cells; the numbers are `dml_bench.analysis.ablation`'."""
 
 from collections.abc import Sequence
 from typing import Any
 
-from dml_bench.comparison import Difference
-from dml_bench.effects import METRICS, Effect
+from dml_bench.analysis.ablation import METRICS, Effect
+from dml_bench.analysis.compare import Difference
 
 __all__ = ["HEADS", "cells", "changes_csv", "words"]
 

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 
 import tomli_w
 
-from dml_bench.markup import code, fenced, markdown, markdown_row, picture, sentence
+from dml_bench.analysis.diagnostics import WANTED_PRECISION, Case, Closer
 from dml_bench.report import changes
-from dml_bench.report.closer import WANTED_PRECISION, Case, Closer
-from dml_bench.report.pictures import Pictures
+from dml_bench.report.thumbnails import Pictures
 from dml_bench.suite.page import EXPLAINED, INTERVALS, claimed, interval_cell, markdown_table, signed, write_text
+from dml_bench.system.markdown import code, fenced, markdown, markdown_row, picture, sentence
 
 if TYPE_CHECKING:
-    from dml_bench.report.render import Chapter, Report
+    from dml_bench.report.compose import Chapter, Report
 
 __all__ = ["NUMBERS", "closer_cells", "closer_words", "write"]
 

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dml_bench.console import duration
+from dml_bench.analysis.claims import Judgement, Verdict
+from dml_bench.analysis.table import COST, Column, Group, Line
 from dml_bench.evaluation.statistics import Interval
-from dml_bench.expectations import Judgement, Verdict
-from dml_bench.files import write_atomically, write_csv
-from dml_bench.markup import code, markdown, markdown_row, sentence
-from dml_bench.suite.table import COST, Column, Group, Line
+from dml_bench.system.files import write_atomically, write_csv
+from dml_bench.system.markdown import code, markdown, markdown_row, sentence
+from dml_bench.system.terminal import duration
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -5,8 +5,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from dml_bench.suite.engine import Ended, Event, Listener
-from dml_bench.suite.rows import Job
+from dml_bench.suite.executor import Ended, Event, Listener
+from dml_bench.suite.plan import Job
 
 __all__ = ["Display", "SuiteListener", "TimeLeft"]
 

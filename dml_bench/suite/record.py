@@ -6,11 +6,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from dml_bench.console import duration
-from dml_bench.files import Damaged, Shape, read_json, write_json
-from dml_bench.measured import FinishedRun
-from dml_bench.results import last_session
-from dml_bench.suite.engine import Ended, Slots
+from dml_bench.runs.folder import last_session
+from dml_bench.runs.run import FinishedRun
+from dml_bench.suite.executor import Ended, Slots
+from dml_bench.system.files import Damaged, Shape, read_json, write_json
+from dml_bench.system.terminal import duration
 
 __all__ = ["Record", "scalars"]
 

@@ -10,17 +10,17 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from dml_bench import experiments
-from dml_bench.console import SuiteProgress, duration, number
+from dml_bench.analysis.claims import Judgement, claim_in_words, judge
+from dml_bench.analysis.table import Group, grouped, value_at
+from dml_bench.config import experiments
 from dml_bench.data.datasets import Dataset, open_dataset
 from dml_bench.data.identity import OtherData
-from dml_bench.expectations import Judgement, claim_in_words, judge
-from dml_bench.measured import FinishedRun, read_finished
+from dml_bench.runs.run import FinishedRun, read_finished
 from dml_bench.suite import page, record
-from dml_bench.suite.engine import Ended, Engine, Places, Slots
+from dml_bench.suite.executor import Ended, Engine, Places, Slots
+from dml_bench.suite.plan import Job, Row, in_order
 from dml_bench.suite.progress import SuiteListener
-from dml_bench.suite.rows import Job, Row, in_order
-from dml_bench.suite.table import Group, grouped, value_at
+from dml_bench.system.terminal import SuiteProgress, duration, number
 
 __all__ = ["Suite", "commands", "run_suite"]
 

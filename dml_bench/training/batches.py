@@ -7,16 +7,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dml_bench import distributed
 from dml_bench.config import Experiment
 from dml_bench.data.augmentations import Boxes
 from dml_bench.data.mixing import Chance, Mix
 from dml_bench.data.split import Phase
-from dml_bench.objectives.objective import Reading
+from dml_bench.losses.objective import Reading
 from dml_bench.registry import samplers
+from dml_bench.system import distributed
 
 if TYPE_CHECKING:
-    from dml_bench.training.run import Run
+    from dml_bench.training.training_state import Run
 
 __all__ = ["Batch", "blend", "epoch_batches", "paste", "readings", "sampled", "training_batch"]
 

@@ -7,9 +7,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dml_bench.lettering import Pen
+from dml_bench.system.lettering import Pen
 from dml_bench.training.batches import Batch, epoch_batches, training_batch
-from dml_bench.training.run import Run
+from dml_bench.training.training_state import Run
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -9,9 +9,9 @@ from torch import Tensor
 
 from dml_bench.config import Experiment
 from dml_bench.data.datasets import Dataset
-from dml_bench.data.labellings import Corrected
+from dml_bench.data.label_strategies import Corrected
 from dml_bench.data.split import Phase, Split
-from dml_bench.seeding import draws
+from dml_bench.system.seeding import draws
 
 __all__ = ["Correction", "TrainingLabels", "balanced", "corrupted", "given_labels"]
 

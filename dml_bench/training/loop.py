@@ -8,13 +8,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dml_bench import distributed
 from dml_bench.evaluation.metrics import macro, micro, precision_at_1
-from dml_bench.evaluation.neighbours import search, search_leaving_one_out
-from dml_bench.seeding import seed_everything
+from dml_bench.evaluation.search import search, search_leaving_one_out
+from dml_bench.system import distributed
+from dml_bench.system.seeding import seed_everything
 from dml_bench.training import selection
 from dml_bench.training.batches import epoch_batches, training_batch
-from dml_bench.training.run import Run, unit
+from dml_bench.training.training_state import Run, unit
 
 __all__ = ["NonFiniteLoss", "fit"]
 

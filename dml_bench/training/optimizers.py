@@ -2,8 +2,8 @@
 
 from typing import TYPE_CHECKING, Annotated
 
-from dml_bench.ranges import Count, LessThanOne, NotNegative, Positive, above
 from dml_bench.registry import optimizers
+from dml_bench.registry.option_checks import Count, LessThanOne, NotNegative, Positive, above
 
 if TYPE_CHECKING:
     from torch.optim import Optimizer

@@ -15,16 +15,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dml_bench import distributed
 from dml_bench.config import Component, Experiment, Pretrain, as_table, load
 from dml_bench.data.datasets import Dataset, open_dataset
-from dml_bench.data.sources import open_pixels
+from dml_bench.data.inputs import open_pixels
 from dml_bench.data.split import Phase, Split, make_split
-from dml_bench.files import Damaged, is_whole, read_json, write_json, write_tensors
 from dml_bench.registry import starts
-from dml_bench.training import loop, state
-from dml_bench.training.run import Run, build
-from dml_bench.training.watch import Watch
+from dml_bench.system import distributed
+from dml_bench.system.callbacks import Watch
+from dml_bench.system.files import Damaged, is_whole, read_json, write_json, write_tensors
+from dml_bench.training import checkpoint, loop
+from dml_bench.training.training_state import Run, build
 
 __all__ = ["Stage", "source_experiment", "stages"]
 
@@ -127,10 +127,10 @@ class Stage:
         )  # fmt: skip
         if self._unfinished.exists():
             with suppress(Damaged):  # it begins anew, and ends with the same bits
-                state.load(run, self._unfinished)
+                checkpoint.load(run, self._unfinished)
         name = self.phase.name if self.phase.name == self.experiment.name else f"{self.phase.name}, {self.experiment.name} start"
         watch.phase(name, epochs, images * self.experiment.train.views)
-        loop.fit(run, lambda run: state.save(run, self._unfinished))
+        loop.fit(run, lambda run: checkpoint.save(run, self._unfinished))
         return run
 
 

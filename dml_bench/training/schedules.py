@@ -8,8 +8,8 @@ rate, which is the highest that it gets.
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from dml_bench.ranges import LessThanOne, at_least, between, between_open
 from dml_bench.registry import schedules
+from dml_bench.registry.option_checks import LessThanOne, at_least, between, between_open
 
 if TYPE_CHECKING:
     from torch.optim import Optimizer

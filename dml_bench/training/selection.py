@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 
 from dml_bench.config import Experiment
-from dml_bench.seeding import permutation
+from dml_bench.system.seeding import permutation
 
 if TYPE_CHECKING:
-    from dml_bench.training.run import Run
+    from dml_bench.training.training_state import Run
 
 __all__ = ["choose", "consider", "epochs_seen", "valid_loss"]
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from dml_bench.data.csv_table import require_none
 from dml_bench.data.datasets.dataset import Dataset, Disk, Row, Where, assemble
 from dml_bench.data.datasets.published import has, home
-from dml_bench.data.labelled_table import require_none
 from dml_bench.registry import datasets
 
 CORNERS = ("bbox_x1", "bbox_y1", "bbox_x2", "bbox_y2")

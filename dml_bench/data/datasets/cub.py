@@ -5,9 +5,9 @@ from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 from typing import TypeVar
 
+from dml_bench.data.csv_table import inside, require_none
 from dml_bench.data.datasets.dataset import Dataset, Disk, Row, Where, assemble
 from dml_bench.data.datasets.published import has, home, levels, lines_of
-from dml_bench.data.labelled_table import inside, require_none
 from dml_bench.registry import datasets
 
 __all__ = ["cub_folder", "read_cub_layout"]

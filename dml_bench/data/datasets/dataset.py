@@ -10,11 +10,11 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from dml_bench.config import Component
+from dml_bench.data.csv_table import alike, fault, inside, speakable, twice
 from dml_bench.data.digests import digests_of
-from dml_bench.data.labelled_table import alike, fault, inside, speakable, twice
-from dml_bench.drafts import sweep
-from dml_bench.names import composed
 from dml_bench.registry import datasets
+from dml_bench.registry.names import composed
+from dml_bench.system.drafts import sweep
 
 __all__ = ["Dataset", "Disk", "NotThere", "Progress", "Row", "Where", "assemble", "names_in", "open_dataset"]
 

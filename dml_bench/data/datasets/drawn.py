@@ -4,9 +4,9 @@ from typing import Annotated, Literal
 
 from dml_bench.data.datasets.cub import read_cub_layout
 from dml_bench.data.datasets.dataset import Dataset, Where
-from dml_bench.drafts import remove
-from dml_bench.ranges import at_least
 from dml_bench.registry import datasets
+from dml_bench.registry.option_checks import at_least
+from dml_bench.system.drafts import remove
 
 SeveralOf = Annotated[int, at_least(2)]
 Pixels = Annotated[int, at_least(16)]
@@ -26,7 +26,7 @@ def demo(where: Where, *, classes: SeveralOf = 40, per_class: SeveralOf = 30, si
 )
 def cub_shape(where: Where, *, size: Pixels = 256, seed: int = 7) -> Dataset:
     """Drawn once into `cache_dir`, with CUB's number of images in each class."""
-    from dml_bench.data.demo import cub_counts
+    from dml_bench.data.synthetic import cub_counts
 
     return drawn(where, f"cub-shape-{size}px-seed{seed}", "cub_shape", list(cub_counts().values()), size, seed)
 
@@ -48,7 +48,7 @@ def drawn(
     """The birds in `folder` of the cache, drawn if they are not there yet, and drawn anew if one bit of them was changed."""
     from filelock import FileLock
 
-    from dml_bench.data.demo import EDITION, is_as_drawn, write
+    from dml_bench.data.synthetic import EDITION, is_as_drawn, write
 
     root = where.cache_dir / f"{folder}-edition{EDITION}"
     done = 0

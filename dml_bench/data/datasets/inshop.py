@@ -2,9 +2,9 @@
 
 from pathlib import Path, PurePosixPath
 
+from dml_bench.data.csv_table import require_none
 from dml_bench.data.datasets.dataset import Dataset, Disk, Row, Where, assemble
 from dml_bench.data.datasets.published import after_header, has, home, lines_of
-from dml_bench.data.labelled_table import require_none
 from dml_bench.registry import datasets, near_miss
 
 LISTS = ("Eval/list_eval_partition.txt", "list_eval_partition.txt", "Anno/list_eval_partition.txt")

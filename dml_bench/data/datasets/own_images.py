@@ -5,11 +5,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from dml_bench.data.csv_table import IMAGE_SUFFIXES, PARTS, Roles, Table, fault, inside, read_table, visible
 from dml_bench.data.datasets.dataset import Dataset, Disk, NotThere, Row, Where, assemble, names_in
 from dml_bench.data.image_files import files_below, left_out_words, sorted_out, unread_faults
-from dml_bench.data.labelled_table import IMAGE_SUFFIXES, PARTS, Roles, Table, fault, inside, read_table, visible
-from dml_bench.names import composed, one_spelling
 from dml_bench.registry import datasets, near_miss
+from dml_bench.registry.names import composed, one_spelling
 
 __all__ = ["class_folders_in"]
 

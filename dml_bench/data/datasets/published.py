@@ -4,8 +4,8 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+from dml_bench.data.csv_table import visible
 from dml_bench.data.datasets.dataset import NotThere
-from dml_bench.data.labelled_table import visible
 from dml_bench.registry import datasets
 
 __all__ = ["after_header", "below", "has", "home", "lines_of", "seen_in"]

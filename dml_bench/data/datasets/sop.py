@@ -4,9 +4,9 @@ from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from dml_bench.data.csv_table import require_none
 from dml_bench.data.datasets.dataset import Dataset, Disk, Row, Where, assemble
 from dml_bench.data.datasets.published import after_header, has, home, lines_of
-from dml_bench.data.labelled_table import require_none
 from dml_bench.registry import datasets
 
 LISTS = {"train": "Ebay_train.txt", "test": "Ebay_test.txt"}

@@ -1,0 +1,241 @@
+"""A section of the report: experiments of one protocol, data set and profile, and every number that sentences and figures need of them."""
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+
+from dml_bench.analysis.ablation import Effect, effects
+from dml_bench.analysis.claims import Judgement
+from dml_bench.analysis.table import Group, Line
+from dml_bench.evaluation.metrics import precision_at_1
+from dml_bench.evaluation.statistics import Interval, Scores, estimate, interval
+from dml_bench.registry import losses
+from dml_bench.report.format import beyond
+from dml_bench.runs.run import FinishedRun, metric_of, metrics_of
+
+__all__ = ["Section", "held_out"]
+
+LEVEL = 0.95
+
+
+def held_out(run: FinishedRun) -> dict[str, np.ndarray]:
+    """By the phase that did not train on them: the class ids of the unseen classes."""
+    return {phase: classes for phase, classes in run.held_out.items() if phase in run.neighbours}
+
+
+def main_phase(run: FinishedRun) -> str:
+    return "disjoint" if run.experiment.protocol == "class_disjoint" else "all"
+
+
+def known(run: FinishedRun) -> Scores:
+    """P@1 of the model that trained on all it may."""
+    found = run.neighbours[main_phase(run)]
+    return Scores(precision_at_1(found), found.query_labels)
+
+
+def logits(run: FinishedRun) -> Scores:
+    return metric_of(run.experiment, "logits_accuracy").scores(run)
+
+
+def of_unseen(run: FinishedRun, phase_of: Callable[[str], str]) -> Scores:
+    """Of several hold-outs, the mean over those in which the query's class is unseen."""
+    labels, held = run.neighbours["all"].query_labels, held_out(run)
+    right = np.stack([precision_at_1(run.neighbours[phase_of(phase)]) for phase in held])
+    unseen = np.stack([np.isin(labels, classes) for classes in held.values()])
+    asked = unseen.any(0)
+    return Scores((right * unseen).sum(0)[asked] / unseen.sum(0)[asked], labels[asked])
+
+
+def unseen_limited(run: FinishedRun) -> Scores:
+    """P@1 on the unseen classes, by the model that never trained on them."""
+    return of_unseen(run, lambda phase: phase)
+
+
+def unseen_all(run: FinishedRun) -> Scores:
+    """P@1 on the same classes, by the model that did."""
+    return of_unseen(run, lambda phase: "all")
+
+
+def drop_of_holdout(run: FinishedRun, phase: str) -> Scores:
+    """The drop on the classes that one phase held out."""
+    trained, without = (Scores(precision_at_1(found), found.query_labels) for found in (run.neighbours["all"], run.neighbours[phase]))
+    return trained.minus(without).of_classes(held_out(run)[phase])
+
+
+def drop(group: str) -> Callable[[FinishedRun], Scores]:
+    return lambda run: metric_of(run.experiment, f"precision_drop_{group}_classes").scores(run)
+
+
+QUANTITIES: dict[str, tuple[Callable[[FinishedRun], Scores], tuple[float, float]]] = {
+    "known": (known, (0, 1)),
+    "logits": (logits, (0, 1)),
+    "unseen_limited": (unseen_limited, (0, 1)),
+    "unseen_all": (unseen_all, (0, 1)),
+    "drop_unseen": (drop("unseen"), (-1, 1)),
+    "drop_seen": (drop("seen"), (-1, 1)),
+    "drop_all": (drop("all"), (-1, 1)),
+}
+"""One value per query by a short name, all averaged over classes, and the range of the mean."""
+
+
+@dataclass
+class Section:
+    group: Group
+    verdicts: tuple[Judgement, ...]
+    fingerprint: str
+    """Of the data set."""
+    apart: str = ""
+    """What tells it from other sections of the same protocol, data set and profile."""
+    absent: tuple[str, ...] = ()
+    """Rows of the study that have no run here."""
+    missing: list[str] = field(default_factory=list)
+    """What could not be shown, and why."""
+    _known: dict[tuple[object, ...], Interval | None] = field(default_factory=dict, repr=False)
+    """Every interval by what it is of."""
+
+    def __post_init__(self) -> None:
+        """Take over what the table has measured already."""
+        same = {"precision_at_1_macro": "known", "precision_drop_unseen_classes": "drop_unseen"}
+        for line in self.group.lines:
+            for column, value in zip(self.group.columns, line.values, strict=True):
+                if column.key in same and isinstance(value, Interval):
+                    self._known[line.name, same[column.key], LEVEL] = value
+
+    @property
+    def title(self) -> str:
+        return self.group.title[:1].upper() + self.group.title[1:] + (f", {self.apart}" if self.apart else "")
+
+    @cached_property
+    def slug(self) -> str:
+        digest = f"-{hashlib.sha256(self.apart.encode()).hexdigest()[:4]}" if self.apart else ""
+        return f"{self.group.slug}-{self.fingerprint[:6]}{digest}"
+
+    @property
+    def has_drop(self) -> bool:
+        return self.group.protocol == "precision_drop"
+
+    @cached_property
+    def finished(self) -> tuple[Line, ...]:
+        return tuple(line for line in self.group.lines if line.runs)
+
+    @cached_property
+    def first(self) -> FinishedRun:
+        return self.finished[0].runs[0]
+
+    @cached_property
+    def effects(self) -> tuple[Effect, ...]:
+        """What each experiment changes beside the one that it extends, where that is here too."""
+        return effects({line.name: line.runs for line in self.finished}) if self.has_drop else ()
+
+    @cached_property
+    def rivals(self) -> tuple[Line, ...]:
+        """Softmax classifiers: their loss has logits and does not work on unit vectors."""
+        facts = {line.name: losses[line.runs[0].experiment.loss.name].facts for line in self.finished}
+        return tuple(line for line in self.finished if facts[line.name]["classifies"] and not facts[line.name]["unit_vectors"])
+
+    @property
+    def rival(self) -> Line | None:
+        return max(self.rivals, key=self.accuracy, default=None)
+
+    @cached_property
+    def methods(self) -> tuple[Line, ...]:
+        """Metric learning: all others."""
+        return tuple(line for line in self.finished if line not in self.rivals)
+
+    @cached_property
+    def best(self) -> Line | None:
+        return max(self.methods, key=self.accuracy, default=None)
+
+    @cached_property
+    def worst(self) -> Line | None:
+        return min(self.methods, key=self.accuracy, default=None)
+
+    @cached_property
+    def baseline(self) -> Line | None:
+        """The experiment that the claims of the others are most often about, if it is here."""
+        named = [judged.expectation.versus for judged in self.verdicts]
+        return max((line for line in self.methods if line.name in named), key=lambda line: named.count(line.name), default=None)
+
+    @cached_property
+    def chosen(self) -> tuple[Line, ...]:
+        """Those that are looked at more closely: best, baseline, and the classifier."""
+        lines = [line for line in (self.best, self.baseline, self.rival) if line is not None]
+        return tuple({line.name: line for line in lines}.values())
+
+    def accuracy(self, line: Line) -> float:
+        measured = self.measure(line, "known")
+        return measured.estimate if measured else float("nan")
+
+    def measure(self, line: Line, quantity: str, level: float = LEVEL) -> Interval | None:
+        """None where the runs of this line don't have it."""
+        key = (line.name, quantity, level)
+        if key not in self._known:
+            scores, within = QUANTITIES[quantity]
+            self._known[key] = None if lacks(line, quantity) else interval([scores(run) for run in line.runs], within=within, level=level)
+        return self._known[key]
+
+    @property
+    def holdouts(self) -> tuple[str, ...]:
+        """The phases that held classes out, the same in all runs."""
+        return tuple(held_out(self.first))
+
+    def holdout_drops(self, line: Line) -> np.ndarray:
+        """(holdout, seed) the drop on the unseen classes of each hold-out."""
+        return np.array([[estimate([drop_of_holdout(run, phase)]) for run in line.runs] for phase in self.holdouts])
+
+    def pooled(self, quantity: str) -> Interval | None:
+        """The mean over all metric-learning experiments, which has less noise than any of them; over the seeds that all have on the same
+        splits, None where there are none."""
+        scores, within = QUANTITIES[quantity]
+        by_seed = [{(run.seed, run.asked): run for run in line.runs} for line in self.methods]
+        shared = sorted(set.intersection(*(set(runs) for runs in by_seed)))
+        pools = [pool([scores(runs[seed]) for runs in by_seed]) for seed in shared]
+        return interval(pools, within=within) if pools else None
+
+    def best_against(self, quantity: str, other: Line, of_other: str = "") -> tuple[Interval | None, int | None]:
+        """The best minus another, and the sign of that: 0 where it can't be told even though the best was picked from among many, which
+        its own interval does not know of; None where there is nothing in common."""
+        assert self.best is not None
+        plain = self.difference(self.best, quantity, other, of_other)
+        if not beyond(plain):
+            return plain, None if plain is None else 0
+        return plain, beyond(self.difference(self.best, quantity, other, of_other, comparisons=len(self.methods)))
+
+    def loses(self, line: Line, comparisons: int) -> int:
+        """The sign of a line's drop on the unseen classes, by an interval widened for so many comparisons; a wider one tells no more."""
+        return beyond(self.measure(line, "drop_unseen")) and beyond(self.measure(line, "drop_unseen", 1 - (1 - LEVEL) / comparisons))
+
+    def difference(self, line: Line, quantity: str, other: Line, of_other: str = "", comparisons: int = 1) -> Interval | None:
+        """`quantity` of a line minus that of another, on the same queries with the same seeds, with an interval widened so that all of
+        `comparisons` hold together (Bonferroni); None where there is nothing in common."""
+        key = (line.name, quantity, other.name, of_other, comparisons)
+        if key not in self._known:
+            self._known[key] = self._difference(line, quantity, other, of_other or quantity, 1 - (1 - LEVEL) / comparisons)
+        return self._known[key]
+
+    def _difference(self, line: Line, quantity: str, other: Line, of_other: str, level: float) -> Interval | None:
+        if lacks(line, quantity) or lacks(other, of_other):
+            return None
+        (first, within), (second, _) = QUANTITIES[quantity], QUANTITIES[of_other]
+        width = within[1] - within[0]
+        by_seed = {run.seed: run for run in other.runs}
+        pairs = [(run, by_seed[run.seed]) for run in line.runs if run.seed in by_seed and by_seed[run.seed].asked == run.asked]
+        scores = [first(mine).minus(second(theirs)) for mine, theirs in pairs]
+        return interval(scores, within=(-width, width), level=level) if scores else None
+
+
+def pool(parts: list[Scores]) -> Scores:
+    """The mean of several on the same queries."""
+    return Scores(np.mean([part.values for part in parts], axis=0), parts[0].labels)
+
+
+def lacks(line: Line, quantity: str) -> bool:
+    have = metrics_of(line.runs[0].experiment)
+    if quantity == "known":
+        return False
+    if quantity == "logits":
+        return "logits_accuracy" not in have
+    return "precision_drop_unseen_classes" not in have

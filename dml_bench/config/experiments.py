@@ -1,0 +1,180 @@
+"""Named experiments: TOML files that say only how they differ from another, resolved by one strict loader."""
+
+import json
+import tomllib
+from collections.abc import Callable
+from dataclasses import fields
+from functools import reduce
+from pathlib import Path
+from typing import Any
+
+from dml_bench.config import Component, Experiment, load
+from dml_bench.registry import UnknownName, near_miss
+
+__all__ = ["EXPERIMENTS", "find", "names", "parent", "resolve"]
+
+_PACKAGE = Path(__file__).parent.parent
+_SHIPPED = _PACKAGE / "_experiments"
+EXPERIMENTS = _SHIPPED if _SHIPPED.is_dir() else _PACKAGE.parent / "experiments"
+
+
+def names() -> list[str]:
+    return sorted((path.stem for path in EXPERIMENTS.glob("*.toml")), key=str.lower)
+
+
+def find(name: str) -> Path:
+    """The file of a named experiment, or `name` itself if it is the path of a .toml or .json file."""
+    if name.endswith((".toml", ".json")):
+        path = Path(name)
+        if not path.is_file():
+            raise UnknownName(f"no file {name}")
+        return path
+    if name not in names():
+        raise UnknownName(f"unknown experiment {name!r}{near_miss(name, names())}; `dml-bench list experiments` lists them")
+    return EXPERIMENTS / f"{name}.toml"
+
+
+def parent(name: str) -> str | None:
+    """The named experiment that this one extends; None where it extends none, or is no named experiment."""
+    path = EXPERIMENTS / f"{name}.toml"
+    return tomllib.loads(path.read_text(encoding="utf-8")).get("extends") if path.is_file() else None
+
+
+def resolve(name: str, *, profile: str = "", overrides: list[str] | tuple[str, ...] = ()) -> Experiment:
+    """The experiment called `name` (or in the file `name`): its chain of `extends`, then `profile`, then `key=value` overrides.
+
+    Raises ValueError, in words for the person who wrote the file or the command.
+    """
+    table = read(find(name))
+    if profile:
+        apply_profile(table, profile)
+    for override in overrides:
+        key, equals, value = override.partition("=")
+        if not equals or not key:
+            raise ValueError(f"--set {override}: write it as key=value, e.g. --set optimizer.lr=0.01")
+        assign(table, key.strip(), parse_value(value.strip(), is_text=key.strip() == "unseen"))
+        if key.strip() == "model.weights" and parse_value(value.strip()) != "source":
+            table.pop("pretrain", None)
+    return load(table)
+
+
+def read(path: Path, chain: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """The tables of a file merged over those of the experiment that it extends. Raises ValueError on a circle or bad syntax."""
+    path = path.resolve()
+    if path in chain:
+        raise ValueError(f"experiments extend each other in a circle: {' -> '.join(p.stem for p in (*chain, path))}")
+    try:
+        text = path.read_text(encoding="utf-8")
+        table = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
+    except ValueError as error:
+        raise ValueError(f"{path} can't be read: {error}") from None
+    except RecursionError:
+        raise ValueError(f"{path} can't be read: its values are nested too deeply") from None
+    if not isinstance(table, dict):
+        raise ValueError(f"{path} can't be read: a table of keys and values is wanted")
+    table.pop("digest", None)  # of a run's experiment.json, which people may change
+    parent = table.pop("extends", None)
+    if parent is None:
+        table.setdefault("name", path.stem)
+        return table
+    if not isinstance(parent, str):
+        raise ValueError(f"{path}: extends must be the name of an experiment or of a .toml file, got {parent!r}")
+    beside = path.parent / (parent if parent.endswith((".toml", ".json")) else f"{parent}.toml")
+    inherited: dict[str, Any] = read(beside if beside.is_file() and beside != path else find(parent), (*chain, path))
+    for key in ("name", "summary", "expects"):
+        inherited.pop(key, None)
+    return merge(inherited, {"name": path.stem, **table})
+
+
+def merge(base: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
+    """`change` over `base`. A table that names another component replaces the old one with its options."""
+    merged = dict(base)
+    for key, value in change.items():
+        old: Any = merged.get(key)
+        if isinstance(old, str) and isinstance(value, dict) and "name" not in value:
+            old = {"name": old}
+        same_thing = isinstance(old, dict) and isinstance(value, dict) and value.get("name", old.get("name")) == old.get("name")
+        merged[key] = merge(old, value) if same_thing else value
+    return merged
+
+
+def apply_profile(table: dict[str, Any], name: str) -> None:
+    """Change `table` in place by `profiles/NAME.toml`: set values, swap one value for another, scale numbers, keep them small.
+
+    A factor or limit that is a table gives it by the name of a component of the experiment: sgd and adam, or losses of
+    another scale, want different learning rates.
+    """
+    rules = read_profile(name)
+    if table.get("profile"):
+        raise ValueError(f"{table['name']} is already the {table['profile']} profile's: leave out --{name}")
+    before = load(table)  # sizes in pixels fit together before, and again when all are changed
+    for key, value in rules["set"].items():
+        assign(table, key, value)
+    for key, swaps in rules["swap"].items():
+        current = value_at(before, key)
+        if current in swaps:
+            assign(table, key, swaps[current])
+    for key, factors in rules["scale"].items():
+        change_numbers(table, before, key, factors, lambda current, factor: current * factor)
+    scaled = load(table)
+    for key, limits in rules["at_most"].items():
+        change_numbers(table, scaled, key, limits, min)
+    table["profile"] = name
+
+
+def change_numbers(table: dict[str, Any], experiment: Experiment, key: str, by: Any, change: Callable[[float, float], float]) -> None:
+    """Change in `table` the number that `experiment` has at `key`, or each of a list, if it has any: by a number, or by those of the
+    components that it names."""
+    current = value_at(experiment, key)
+    if current is None:
+        return
+    parts = [getattr(experiment, field.name) for field in fields(experiment)]
+    named = {part.name for part in parts if isinstance(part, Component)}
+    factors = [by[name] for name in by if name in named] if isinstance(by, dict) else [by]
+
+    def changed(number: float) -> float:
+        result = reduce(change, factors, number)
+        return round(result) if isinstance(number, int) else result
+
+    assign(table, key, [changed(number) for number in current] if isinstance(current, tuple) else changed(current))
+
+
+def read_profile(name: str) -> dict[str, Any]:
+    profiles = {path.stem: path for path in sorted((EXPERIMENTS / "profiles").glob("*.toml"))}
+    if name not in profiles:
+        raise UnknownName(f"unknown profile {name!r}; there are: {', '.join(profiles)}")
+    return tomllib.loads(profiles[name].read_text(encoding="utf-8"))
+
+
+def value_at(experiment: Experiment, key: str) -> Any:
+    """The value at `a.b.c`; None for an option that the component does not have."""
+    value: Any = experiment
+    for part in key.split("."):
+        value = getattr(value, part) if hasattr(value, part) else value.options.get(part)
+    return value
+
+
+def assign(table: dict[str, Any], key: str, value: Any) -> None:
+    """Set `a.b.c` in nested tables; below a component given by its bare name, the name is kept."""
+    *parents, last = key.split(".")
+    for part in parents:
+        child = table.setdefault(part, {})
+        if isinstance(child, str):
+            child = {"name": child}
+        if not isinstance(child, dict):
+            raise ValueError(f"--set {key}: {part} is {child!r}, not a table")
+        table[part] = dict(child)
+        table = table[part]
+    if parents and last == "name" and table.get("name") != value:
+        table.clear()
+    table[last] = value
+
+
+def parse_value(text: str, *, is_text: bool = False) -> Any:
+    """A TOML value (`0.01`, `true`, `[1, 5]`), or the text itself where it is none (`sgd`, `last:5`), or where text is wanted: a class
+    may be called 42."""
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except (tomllib.TOMLDecodeError, RecursionError):
+        return text
+    return text if is_text and not isinstance(value, str) else value

@@ -1,0 +1,62 @@
+"""Labellings: whose labels are trained on, where those that are given may be wrong.
+
+A registered function returns its options as a value that `training.labels` follows. No labelling ever sees a test image
+or a class that the phase holds out. Fact `classifies`: the loss has to say the class of an image by itself.
+"""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from dml_bench.registry import labellings
+from dml_bench.registry.option_checks import Fraction, at_least, between
+
+__all__ = ["Corrected", "Soft"]
+
+
+@dataclass(frozen=True, slots=True)
+class Soft:
+    a: float
+    folds: int
+
+
+@dataclass(frozen=True, slots=True)
+class Corrected:
+    warm_up: float
+    theta: float
+    theta_end: float
+
+    def threshold(self, epoch: int, epochs: int) -> float | None:
+        """The margin to beat after this epoch, counted from 1; None while warming up."""
+        begin = self.warm_up * epochs
+        if epoch < begin:
+            return None
+        return self.theta + (self.theta_end - self.theta) * (epoch - begin) / max(epochs - begin, 1)
+
+
+@labellings.register("given", summary="the labels of the data set", source="the usual way")
+def given() -> None:
+    return None
+
+
+@labellings.register(
+    "softlabels",
+    summary="where models of the other folds see another class, both labels, weighted",
+    source="out-of-fold pseudo-labels, as in the winning plant-pathology entries of 2020",
+)
+def softlabels(*, a: Fraction = 0.7, folds: Annotated[int, at_least(2)] = 5) -> Soft:
+    """`a` is the weight of the given label, 1 - a that of the predicted one. `folds` models are trained for each phase, each without the
+    images that it then judges: by the logits where the loss has some, else by the nearest image that it trained on."""
+    return Soft(a, folds)
+
+
+@labellings.register(
+    "plc",
+    summary="progressive label correction: labels that the model contradicts with enough margin are replaced while it trains",
+    source="Zhang et al. 2021, Learning with feature-dependent label noise: a progressive approach",
+    classifies=True,
+)
+def plc(*, warm_up: Fraction = 0.2, theta: Fraction = 0.3, theta_end: Annotated[float, between(0, "theta")] = 0.1) -> Corrected:
+    """After an epoch beyond the part `warm_up` of all, an image whose likeliest class is more probable than its label by more than a
+    threshold takes that class; the threshold falls linearly from `theta` to `theta_end`. Probabilities are those of the epoch's own
+    training batches. The paper's rounds are of several epochs and its threshold falls only when few labels change."""
+    return Corrected(warm_up, theta, theta_end)

@@ -1,0 +1,60 @@
+"""When a P@1 says nothing: all embeddings are one point, or images of several classes are exactly as near."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from dml_bench.evaluation.metrics import decided_by_order
+from dml_bench.evaluation.search import Neighbours
+
+__all__ = ["doubts", "in_words", "widest_angle"]
+
+ONE_POINT_DEGREES = 2.0
+"""Embeddings all this near their mean are nearly one point; those of trained networks are tens of degrees wide."""
+FEW_TIES = 0.001
+"""Part of the queries up to which ties are not worth a word."""
+
+
+def widest_angle(embeddings: np.ndarray) -> float:
+    """Degrees between the mean of (images, dim) unit vectors and the one furthest from it."""
+    mean = embeddings.mean(axis=0, dtype=np.float64)
+    length = float(np.linalg.norm(mean))
+    if length < 0.5:
+        return 180.0
+    # by the distance of the unit vectors: the arccosine of what is nearly 1 has no digits
+    furthest = np.linalg.norm(embeddings - (mean / length), axis=1).max()
+    return float(np.degrees(2 * np.arcsin(min(furthest / 2, 1.0))))
+
+
+def doubts(gallery: np.ndarray, neighbours: Neighbours) -> dict[str, dict[str, float]]:
+    """As `doubts`, what a summary says of (gallery, dim) unit vectors and the queries' neighbours among them; empty where there is nothing to doubt.
+
+    `widest_angle_degrees` where the gallery is nearly one point; `queries_decided_by_order`, the part of the queries whose nearest images
+    are of several classes and exactly as near, where it is more than a thousandth.
+    """
+    found = {}
+    if (angle := widest_angle(gallery)) < ONE_POINT_DEGREES:
+        found["widest_angle_degrees"] = angle
+    if (tied := float(decided_by_order(neighbours).mean())) > FEW_TIES:
+        found["queries_decided_by_order"] = tied
+    return {"doubts": found} if found else {}
+
+
+def in_words(summary: dict[str, Any]) -> Iterator[str]:
+    """A line for each doubt in the summary of a run."""
+    for phase, told in summary.get("phases", {}).items():
+        yield from lines(phase, told.get("doubts", {}))
+
+
+def lines(phase: str, found: dict[str, float]) -> Iterator[str]:
+    if "widest_angle_degrees" in found:
+        yield (
+            f"phase {phase}: all embeddings are nearly one point, within {found['widest_angle_degrees']:.2g} degrees of their mean; its P@1 is no "
+            "result: try a smaller optimizer.lr"
+        )
+    if "queries_decided_by_order" in found:
+        yield (
+            f"phase {phase}: for {found['queries_decided_by_order']:.1%} of the queries, images of several classes are equally near; the order of "
+            "the gallery decides their P@1"
+        )

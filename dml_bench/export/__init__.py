@@ -1,1 +1,0 @@
-"""A finished run as a folder that needs none of this package."""

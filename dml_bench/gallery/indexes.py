@@ -1,0 +1,264 @@
+"""Kinds of FAISS index by name, each planned for a gallery's size, built the same bit for bit, and opened memory-mapped.
+
+`flat` compares a query with every image and is what is used unless another is asked for: none of the approximate ones is ever chosen by
+itself. What these miss is measured on the gallery they are built for (`dml_bench.gallery.index_recall`).
+
+An option of 0 takes its value from the size of the gallery. Names are those of FAISS (Douze et al. 2024, "The Faiss library").
+"""
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dml_bench.registry import indexes
+
+__all__ = ["Choice", "Plan", "advice", "build", "library", "narrowed", "one_thread", "open_mapped", "parse", "tune"]
+
+SLOW_BYTES = 100_000_000
+"""Of embeddings, all of which an exact look-up reads: about 10 ms on one thread, as long as a small network takes for the photo."""
+LARGE = 100_000
+"""Images from which on a graph gets more edges."""
+SMALLEST = 16
+"""Images of a gallery in which something is approximated."""
+CHUNK = 65_536
+"""Vectors added at a time, so that what is mapped need not be in memory as a whole."""
+SEED = 1234
+SAMPLED = 64
+"""Vectors that each centroid is trained on, at most."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Plan:
+    """An index of a certain size, with all values filled in."""
+
+    factory: str
+    """FAISS's description of it."""
+    built: dict[str, int]
+    """Parameters that the file depends on."""
+    asked: dict[str, int]
+    """Parameters of a look-up, which an index that is there can change."""
+
+    @property
+    def parameters(self) -> dict[str, int]:
+        return self.built | self.asked
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """An index as a person names it, whatever the gallery."""
+
+    name: str
+    options: dict[str, int]
+    """Those that were given."""
+
+    @property
+    def exact(self) -> bool:
+        return bool(indexes[self.name].facts["exact"])
+
+    @property
+    def compresses(self) -> bool:
+        return bool(indexes[self.name].facts["compresses"])
+
+    def plan(self, images: int, dim: int, **built: int) -> Plan:
+        """For a gallery of (images, dim), or as it was `built` for another size. Raises ValueError on values that do not go together."""
+        entry = indexes[self.name]
+        small = f"the gallery has {images} images, and an approximate one needs {SMALLEST} or more"
+        require(self.exact or images >= SMALLEST, self.name, small, "leave it out")
+        plan: Plan = entry.build(images, dim, **entry.resolve(self.options | built, "index"))
+        return plan
+
+
+def parse(text: str) -> Choice:
+    """The choice of NAME[:key=value,...]; `auto` is `flat`, see `advice`. Raises ValueError on what is not written so, UnknownName."""
+    name, colon, rest = text.partition(":")
+    options: dict[str, int] = {}
+    for part in rest.split(",") if colon else ():
+        key, _, value = part.partition("=")
+        if not key or not value.isdecimal() or key in options:
+            raise ValueError(f"index {text}: write NAME or NAME:key=value,key=value with whole numbers, each key once, e.g. ivf:nprobe=16")
+        options[key] = int(value)
+    indexes[name].resolve(options, "index")
+    return Choice("flat" if name == "auto" else name, options)
+
+
+def advice(images: int, dim: int) -> str:
+    """What to say of a gallery whose exact look-ups are slow; empty where they are not."""
+    size = 4 * dim
+    if images * size < SLOW_BYTES:
+        return ""
+    return (
+        f"an exact look-up compares with all {images:,} images ({images * size / 1e6:,.0f} MB); from {SLOW_BYTES // size:,} images of {dim} "
+        "dimensions on, --index hnsw (fast, larger) or ivf is worth a try: it may miss some, and says how many"
+    )
+
+
+@indexes.register(
+    "flat",
+    summary="compares with every image; the default",
+    source="Johnson, Douze and Jegou 2021, Billion-scale similarity search with GPUs",
+    exact=True,
+)
+def flat(images: int, dim: int) -> Plan:
+    return Plan(factory="Flat", built={}, asked={})
+
+
+@indexes.register(
+    "auto", summary="flat, and says from which size of gallery on an approximate one is worth a try", source="this package", exact=True
+)
+def auto(images: int, dim: int) -> Plan:
+    return flat(images, dim)
+
+
+@indexes.register(
+    "sq8",
+    summary="compares with every image, whose values are kept in 8 bits each",
+    source="Douze et al. 2024, The Faiss library",
+    compresses=True,
+)
+def sq8(images: int, dim: int) -> Plan:
+    return Plan(factory="SQ8", built={}, asked={})
+
+
+@indexes.register(
+    "hnsw",
+    summary="walks a graph of near images; M edges each, efConstruction and efSearch candidates while building and looking up",
+    source="Malkov and Yashunin 2020, Efficient and robust approximate nearest neighbor search using hierarchical navigable small world graphs",
+)
+def hnsw(images: int, dim: int, *, M: int = 0, efConstruction: int = 100, efSearch: int = 64) -> Plan:  # noqa: N803 - the field's names
+    edges = M or (16 if images < LARGE else 32)
+    require(edges >= 2, "hnsw", f"M is {edges}", "choose 2 or more, e.g. M=32")
+    require(efConstruction > 0 < efSearch, "hnsw", "efConstruction or efSearch is 0", "choose 1 or more, e.g. efSearch=64")
+    return Plan(factory=f"HNSW{edges},Flat", built={"M": edges, "efConstruction": efConstruction}, asked={"efSearch": efSearch})
+
+
+@indexes.register(
+    "ivf",
+    summary="compares with the images of the nprobe nearest of nlist cells, found by k-means",
+    source="Sivic and Zisserman 2003, Video Google",
+)
+def ivf(images: int, dim: int, *, nlist: int = 0, nprobe: int = 0) -> Plan:
+    nlist, nprobe = cells("ivf", images, nlist, nprobe)
+    return Plan(factory=f"IVF{nlist},Flat", built={"nlist": nlist}, asked={"nprobe": nprobe})
+
+
+@indexes.register(
+    "ivfpq",
+    summary="as ivf, with images in m codes of so many bits; k_factor times as many are looked at again uncompressed, 0: none is",
+    source="Jegou, Douze and Schmid 2011, Product quantization for nearest neighbor search",
+    compresses=True,
+)
+def ivfpq(images: int, dim: int, *, nlist: int = 0, nprobe: int = 0, m: int = 0, bits: int = 0, k_factor: int = 4) -> Plan:
+    nlist, nprobe = cells("ivfpq", images, nlist, nprobe)
+    fitting = [parts for parts in range(1, dim + 1) if dim % parts == 0]
+    m = m or max(parts for parts in fitting if parts <= max(dim // 4, 1))
+    require(m in fitting, "ivfpq", f"m is {m}, which does not divide {dim} dimensions", f"choose one of {', '.join(map(str, fitting))}")
+    bits = bits or min(8, max(1, int(math.log2(max(images, 2)))))
+    require(1 <= bits <= 12, "ivfpq", f"bits is {bits}", "choose 1 to 12, e.g. bits=8")
+    require(
+        2**bits <= images,
+        "ivfpq",
+        f"codes of {bits} bits are trained on {2**bits:,} images or more, and the gallery has {images:,}",
+        "take fewer bits, or another index",
+    )
+    refined = ",RFlat" if k_factor else ""
+    built = {"nlist": nlist, "m": m, "bits": bits} | ({} if k_factor else {"k_factor": 0})
+    # np: without FAISS's reordering of codes for Hamming distances, which takes minutes and is not used
+    return Plan(
+        factory=f"IVF{nlist},PQ{m}x{bits}np{refined}", built=built, asked={"nprobe": nprobe} | ({"k_factor": k_factor} if k_factor else {})
+    )
+
+
+def cells(name: str, images: int, nlist: int, nprobe: int) -> tuple[int, int]:
+    """How many cells there are, and how many are looked into; FAISS advises 4 to 16 sqrt(images) of them and 30 images in each."""
+    nlist = nlist or max(1, min(round(4 * math.sqrt(images)), images // 30))
+    require(nlist <= images, name, f"nlist is {nlist:,}, but the gallery has {images:,} images", "choose fewer cells, or leave it out")
+    nprobe = nprobe or min(nlist, max(8, nlist // 64))
+    require(nprobe <= nlist, name, f"nprobe is {nprobe:,}, but there are {nlist:,} cells (nlist)", f"choose 1 to {nlist}, or more cells")
+    return nlist, nprobe
+
+
+def require(holds: bool, name: str, what: str, step: str) -> None:
+    if not holds:
+        raise ValueError(f"index {name}: {what}: {step}")
+
+
+def library() -> Any:
+    """FAISS as its Python layer makes it, of which its type stubs know only a part."""
+    import faiss
+
+    return faiss
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """FAISS's graphs and sums depend on the number of threads, and times are told of one."""
+    import faiss
+
+    threads = faiss.omp_get_max_threads()
+    faiss.omp_set_num_threads(1)
+    try:
+        yield
+    finally:
+        faiss.omp_set_num_threads(threads)
+
+
+def build(plan: Plan, embeddings: np.ndarray) -> Any:
+    """The FAISS index of (images, dim) float32 unit vectors; position i is image i. The same bit for bit for the same vectors."""
+    import faiss
+
+    index = faiss.index_factory(embeddings.shape[1], plan.factory, faiss.METRIC_INNER_PRODUCT)
+    prepare(index, plan)
+    with one_thread():
+        index.train(np.ascontiguousarray(embeddings, np.float32))
+        for first in range(0, len(embeddings), CHUNK):
+            index.add(np.ascontiguousarray(embeddings[first : first + CHUNK], np.float32))
+    tune(index, plan)
+    return index
+
+
+def prepare(index: Any, plan: Plan) -> None:
+    """Seeds and sizes of trainings, here and in what is within."""
+    faiss = library()
+
+    inner = faiss.downcast_index(index.base_index) if hasattr(index, "base_index") else index
+    if hasattr(inner, "hnsw"):
+        inner.hnsw.efConstruction = plan.built["efConstruction"]
+    for part in (inner, getattr(inner, "pq", inner)):
+        if hasattr(part, "cp"):
+            part.cp.seed, part.cp.min_points_per_centroid, part.cp.max_points_per_centroid = SEED, 1, SAMPLED
+
+
+def tune(index: Any, plan: Plan) -> None:
+    """Set the parameters of its look-ups."""
+    import faiss
+
+    for name, value in plan.asked.items():
+        faiss.ParameterSpace().set_index_parameter(index, {"k_factor": "k_factor_rf"}.get(name, name), value)
+
+
+def narrowed(index: Any, live: np.ndarray) -> Any:
+    """FAISS's parameters of a look-up among the vectors that are `live`, (vectors) bool, with the index's own values of the others."""
+    faiss = library()
+
+    if hasattr(index, "base_index"):
+        within = narrowed(faiss.downcast_index(index.base_index), live)
+        return faiss.IndexRefineSearchParameters(k_factor=index.k_factor, base_index_params=within)
+    selector = faiss.IDSelectorBitmap(np.packbits(live, bitorder="little"))
+    if hasattr(index, "hnsw"):
+        return faiss.SearchParametersHNSW(sel=selector, efSearch=index.hnsw.efSearch)
+    if hasattr(index, "nprobe"):
+        return faiss.SearchParametersIVF(sel=selector, nprobe=index.nprobe)
+    return faiss.SearchParameters(sel=selector)
+
+
+def open_mapped(path: Path) -> Any:
+    """A FAISS index whose vectors, codes and edges stay in the file and are read where a look-up needs them. All kinds here can be; it can't
+    be added to. Raises RuntimeError on a file that is none."""
+    import faiss
+
+    return faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)

@@ -1,0 +1,47 @@
+"""How images become a network's input, as a file that goes along with it: the very code that the run was measured with."""
+
+import inspect
+import re
+from types import ModuleType
+
+from dml_bench import __version__
+from dml_bench.data import cache, images
+from dml_bench.system import files
+
+__all__ = ["source"]
+
+HEAD = """# How image files become the input of embedder.pt2, and how gallery.csv is read. Needs Pillow and NumPy only.
+# Written by dml-bench {version} from its own code, so that photos are decoded here as they were when the network was measured.
+"""
+IMPORTS = """import csv
+import re
+from dataclasses import dataclass
+from typing import Literal
+"""
+TAIL = '''VIEW = View({fit!r}, {size})
+
+
+def pixels(path: str) -> np.ndarray:
+    """(size, size, 3) uint8. Raises Unreadable, which names the file and what is wrong with it."""
+    return VIEW.apply(decode(Path(path)))
+'''
+
+
+def source(view: cache.View) -> str:
+    """Python that defines `pixels(path)` for a view, and `read_csv(path)`."""
+    parts = [
+        HEAD.format(version=__version__),
+        inspect.getsource(images),
+        IMPORTS,
+        with_constants(cache, cache.View),
+        with_constants(files, files.read_csv),
+        TAIL.format(fit=view.fit, size=view.size),
+    ]
+    return "\n\n".join(part.strip("\n") for part in parts) + "\n"
+
+
+def with_constants(module: ModuleType, thing: object) -> str:
+    """The source of a class or a function, after that of the constants of its module that it uses."""
+    text = inspect.getsource(thing)  # type: ignore[arg-type]
+    found = {name: value for name, value in vars(module).items() if name.isupper() and re.search(rf"\b{name}\b", text)}
+    return "\n".join([*(f"{name} = {value!r}" for name, value in found.items()), "", "", text])

@@ -1,0 +1,94 @@
+"""What a phase minimises: a loss, with its miner, in float32."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from dml_bench.config import Experiment
+from dml_bench.losses.metrix import Metrix, build_metrix
+from dml_bench.losses.sample_weights import weigh, weighing
+from dml_bench.registry import losses, miners
+from dml_bench.system.seeding import seed_everything
+
+__all__ = ["Objective", "Reading", "build_objective"]
+
+
+class Reading(NamedTuple):
+    """One way to label a batch."""
+
+    labels: Tensor
+    """(batch) labels in 0 .. classes-1."""
+    weights: Tensor | None = None
+    """(batch) or () how much each image, or the whole batch, counts; None is 1."""
+
+
+class Objective(nn.Module):
+    """Loss over the mined part of a batch. Counts the batches in which the miner found nothing."""
+
+    def __init__(
+        self, loss: nn.Module, miner: nn.Module | None, unit_vectors: bool, classifies: bool = False, metrix: Metrix | None = None
+    ):
+        super().__init__()
+        self.loss = loss
+        self.miner = miner
+        self.unit_vectors = unit_vectors
+        self.classifies = classifies
+        """Whether the loss can say the class of an embedding by itself, without a gallery."""
+        self.metrix = metrix
+        """A further term of the loss, see `over`."""
+        self.batches_without_tuples = 0
+
+    def forward(self, embeddings: Tensor, labels: Tensor, weights: Tensor | None = None) -> Tensor:
+        """(batch, dim) and a reading -> scalar, float32 whatever the embeddings were computed in."""
+        with torch.autocast(embeddings.device.type, enabled=False):
+            embeddings = self._as_wanted(embeddings)
+            if weights is not None and weights.dim() == 0:
+                return weights * self._mined_loss(embeddings, labels)
+            with weighing(self.loss, weights):
+                return self._mined_loss(embeddings, labels)
+
+    def _mined_loss(self, embeddings: Tensor, labels: Tensor) -> Tensor:
+        if self.miner is None:
+            return self.loss(embeddings, labels)
+        mined = self.miner(embeddings, labels)
+        if all(part.numel() <= 1 for part in mined):
+            self.batches_without_tuples += 1
+            return embeddings.sum() * 0
+        return self.loss(embeddings, labels, mined)
+
+    def over(self, embeddings: Tensor, readings: tuple[Reading, ...], *, interpolate: bool = False) -> Tensor:
+        """The sum over several readings of a batch; each is mined by itself. `interpolate` adds the term of mixed embeddings."""
+        loss = self(embeddings, *readings[0])
+        for reading in readings[1:]:
+            loss = loss + self(embeddings, *reading)
+        if interpolate and self.metrix is not None:
+            with torch.autocast(embeddings.device.type, enabled=False):
+                loss = loss + self.metrix(self._as_wanted(embeddings), readings[0].labels, self.loss)
+        return loss
+
+    def logits(self, embeddings: Tensor) -> Tensor:
+        """(batch, dim) -> (batch, classes), higher is likelier. Only where `classifies`."""
+        with torch.autocast(embeddings.device.type, enabled=False):
+            return self.loss.logits(self._as_wanted(embeddings))  # type: ignore[operator]
+
+    @torch.no_grad()
+    def classify(self, embeddings: Tensor) -> Tensor:
+        """(batch, dim) -> (batch) the label 0 .. classes-1 with the highest logit. Only where `classifies`."""
+        return self.logits(embeddings).argmax(dim=1)
+
+    def _as_wanted(self, embeddings: Tensor) -> Tensor:
+        """float32, and of unit length where the loss wants that."""
+        return functional.normalize(embeddings.float(), dim=1) if self.unit_vectors else embeddings.float()
+
+
+def build_objective(experiment: Experiment, num_classes: int, dim: int) -> Objective:
+    """The objective of an experiment for a phase that trains on `num_classes` classes."""
+    seed_everything(experiment.seed, "objective")
+    entry = losses[experiment.loss.name]
+    loss = weigh(entry.build(num_classes, dim, **experiment.loss.options))
+    miner = miners[experiment.miner.name].build(**experiment.miner.options)
+    technique = experiment.mixing.technique
+    metrix = build_metrix(experiment.loss, **technique.options) if technique.name == "metrix" else None
+    return Objective(loss, miner, entry.facts["unit_vectors"], entry.facts["classifies"], metrix)

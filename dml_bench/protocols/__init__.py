@@ -1,0 +1,1 @@
+"""Protocols: what is trained on, what is asked, and what is reported."""

@@ -1,0 +1,40 @@
+"""Names as people compare them: an é is an é, whether it is stored as one character (NFC) or as an e with an accent (NFD)."""
+
+import unicodedata
+from collections.abc import Iterable, Mapping
+
+from dml_bench.registry.registries import UnknownName, near_miss
+
+__all__ = ["composed", "label_named", "one_spelling", "spelling"]
+
+
+def composed(name: str) -> str:
+    """The form in which names are compared; what is shown is the name as it was given."""
+    return unicodedata.normalize("NFC", name)
+
+
+def one_spelling(names: Iterable[str]) -> dict[str, str]:
+    """For each of `names` the one spelling that stands for all that look like it: the composed one where it is there."""
+    shown: dict[str, str] = {}
+    given = sorted(set(names), key=lambda name: (name != composed(name), name))
+    for name in given:
+        shown.setdefault(composed(name), name)
+    return {name: shown[composed(name)] for name in given}
+
+
+def spelling(name: str, known: Iterable[str]) -> str:
+    """`name` as `known` spells it; as it is where `known` has nothing that looks like it."""
+    names = list(known)
+    if name in names:
+        return name
+    return next((other for other in names if composed(other) == composed(name)), name)
+
+
+def label_named(wanted: str, class_names: Mapping[int, str]) -> int:
+    """The class id of a name, which may be given without the number before its dot. Raises UnknownName."""
+    ids = {composed(name): label for label, name in class_names.items()}
+    short = {name.partition(".")[2]: label for name, label in ids.items() if name.partition(".")[0].isdigit()}
+    label = ids.get(composed(wanted), short.get(composed(wanted)))
+    if label is None:
+        raise UnknownName(f"the run has no class {wanted!r}{near_miss(wanted, list(class_names.values()))}; it has {len(ids)} classes")
+    return label

@@ -1,0 +1,272 @@
+"""The run folder: what is written, read back and checked. Everything else only reads it.
+
+runs/<experiment>/<dataset>/seed-<n>/
+  experiment.json  environment.json  metrics.jsonl  split.csv
+  all/ limited/    state.pt (while training), then weights, embeddings, neighbours, complete.json
+  *_metrics.csv  *_classification_report.csv  predictions.csv
+  summary.json     written last: a folder without it is not a result
+"""
+
+import hashlib
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from filelock import FileLock, Timeout
+
+from dml_bench.config import Experiment, as_table, load
+from dml_bench.data.datasets import Dataset
+from dml_bench.data.identity import OtherData, differing_data
+from dml_bench.evaluation.search import Neighbours
+from dml_bench.system.drafts import remove, sweep, whole_files
+from dml_bench.system.files import Damaged, Shape, defined, write_atomically, write_json, write_json_lines
+from dml_bench.system.files import read_json as read_whole
+from dml_bench.system.files import read_json_lines as read_whole_lines
+
+__all__ = ["SCHEMA_VERSION", "Occupied", "RunFolder"]
+
+SCHEMA_VERSION = 1
+REMEDY = "--force redoes the run"
+SUMMARY: Shape = {
+    "files": {...: str},
+    "dataset": {"name": str, "root": str, "fingerprint": str},
+    "split": {"fingerprint": str},
+    "cost": dict,
+}
+BEGUN: Shape = {"dataset": {"fingerprint": str}, "split": {"fingerprint": str}, "wandb_id": str, "sessions": [dict]}
+RECORD: Shape = {"phase": str, "epoch": int}
+
+
+class Occupied(ValueError):
+    """Another process works in the run folder."""
+
+
+class RunFolder:
+    """The record of one experiment on one data set with one seed."""
+
+    def __init__(self, out: Path, experiment: Experiment, dataset: str):
+        self.path = out / experiment.name / dataset / f"seed-{experiment.seed}"
+        self.experiment = experiment
+
+    def lock(self) -> FileLock:
+        """Held while a process writes here; freed by the system when the process ends, however it ends. It lies beside the folder, which
+        `clear` takes away as a whole. What a dead process left half made is removed."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(self.path.with_name(f".{self.path.name}.lock"))
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            raise Occupied(f"another process is working in {self.path}; wait for it, or choose another folder with --out") from None
+        sweep(self.path.parent)
+        for folder, _, _ in os.walk(self.path):
+            sweep(Path(folder))
+        return lock
+
+    def claim(self, dataset: Dataset) -> None:
+        """Make the folder this experiment's on these data. Raises ValueError if it holds a run of another configuration, OtherData if of
+        other data, that has trained at all."""
+        keys, other = self.other_settings(), self.other_data(dataset)
+        if self.has_trained and keys:
+            raise ValueError(
+                f"{self.path} holds a run of another configuration (differs in {', '.join(keys[:4])}); --force replaces it, --out DIR keeps both"
+            )
+        self.require_data(dataset)
+        if keys or other:
+            self.clear()
+        if not (self.path / "experiment.json").exists():
+            write_json(self.path / "experiment.json", as_table(self.experiment))
+
+    def other_settings(self) -> list[str]:
+        """Dotted keys in which the folder's experiment differs from this one; empty where it holds none."""
+        path = self.path / "experiment.json"
+        return differing(decisive(completed(read_json(path))), decisive(as_table(self.experiment))) if path.exists() else []
+
+    def other_data(self, dataset: Dataset) -> str:
+        """How the data of the folder's run differ from these, in words; empty where they don't, or it has got to no data yet."""
+        path = self.path / "summary.json"
+        told = read_json(path, SUMMARY) if path.exists() else self.begun
+        return differing_data(told, self.experiment, dataset) if told else ""
+
+    def require_data(self, dataset: Dataset) -> None:
+        """Raises OtherData where the folder holds a run that has trained, on other data than these."""
+        if self.has_trained and (other := self.other_data(dataset)):
+            raise OtherData(
+                f"{self.path} holds a run on {other}: give its own folder with --data-dir; `run --force` replaces it, --out DIR keeps both"
+            )
+
+    @property
+    def has_trained(self) -> bool:
+        """Whether anything would be lost with the folder."""
+        names = {path.name for path in whole_files(self.path)}
+        return bool(self.records()) or not names.isdisjoint(("state.pt", "summary.json"))
+
+    def clear(self) -> None:
+        """Empty the folder in one step: no phase of an old run is ever beside a new one's."""
+        remove(self.path)
+        self.path.mkdir()
+
+    @property
+    def environment(self) -> dict[str, Any]:
+        return self._environment({"sessions": [dict]})
+
+    @property
+    def begun(self) -> dict[str, Any]:
+        """The environment of a run that is to go on: with its images, its split and its W&B id; empty where it has not begun."""
+        return self._environment(BEGUN)
+
+    def _environment(self, shape: Shape) -> dict[str, Any]:
+        path = self.path / "environment.json"
+        return read_json(path, shape) if path.exists() else {}
+
+    def write_environment(self, environment: dict[str, Any]) -> None:
+        write_json(self.path / "environment.json", environment)
+
+    def write_records(self, records: Sequence[dict[str, Any]]) -> None:
+        """metrics.jsonl anew: one line per epoch of each phase, in the order they happened."""
+        write_json_lines(self.path / "metrics.jsonl", records)
+
+    def records(self) -> list[dict[str, Any]]:
+        path = self.path / "metrics.jsonl"
+        with remedied(path):
+            return read_whole_lines(path, RECORD) if path.exists() else []
+
+    def phase(self, name: str) -> Path:
+        path = self.path / name
+        path.mkdir(exist_ok=True)
+        return path
+
+    def summary(self) -> dict[str, Any] | None:
+        """The result, or None if the run has not ended. Raises ValueError if files of it are missing or were changed."""
+        path = self.path / "summary.json"
+        if not path.exists():
+            return None
+        version = read_json(path).get("schema_version")
+        if version != SCHEMA_VERSION:
+            raise ValueError(f"{path} has schema version {version}, this program reads {SCHEMA_VERSION}; {REMEDY}")
+        summary: dict[str, Any] = read_json(path, SUMMARY)
+        check_digests(self.path, summary["files"])
+        return summary
+
+    def write_summary(self, summary: dict[str, Any]) -> dict[str, Any]:
+        """Seal the run: the summary with the SHA-256 of every file that belongs to it, which is returned as it is read back."""
+        kept = [path for path in visible(self.path) if "wandb" not in path.relative_to(self.path).parts]
+        files = digests(self.path, [path for path in kept if path.name not in ("summary.json", "environment.json")])
+        whole: dict[str, Any] = defined({**summary, "files": files})
+        write_json(self.path / "summary.json", whole)
+        return whole
+
+
+def decisive(table: dict[str, Any]) -> dict[str, Any]:
+    """The part of a saved experiment that decides its numbers: without what people say about it and expect of it."""
+    return {key: value for key, value in table.items() if key not in ("summary", "expects")}
+
+
+def completed(table: dict[str, Any]) -> dict[str, Any]:
+    """A saved experiment with the settings that came after it at their defaults; as it is, if this program can't read it."""
+    try:
+        return as_table(load(table))
+    except ValueError:
+        return table
+
+
+def differing(theirs: dict[str, Any], mine: dict[str, Any], prefix: str = "") -> list[str]:
+    """Dotted keys with different values."""
+    keys = []
+    for key in sorted(theirs.keys() | mine.keys()):
+        old, new = theirs.get(key), mine.get(key)
+        if isinstance(old, dict) and isinstance(new, dict):
+            keys += differing(old, new, f"{prefix}{key}.")
+        elif old != new:
+            keys.append(f"{prefix}{key}")
+    return keys
+
+
+@contextmanager
+def remedied(path: Path) -> Iterator[None]:
+    """What can't be read of a run is said with what to do about it."""
+    try:
+        yield
+    except Damaged as problem:
+        raise ValueError(f"{problem}; {REMEDY}") from None
+    except OSError as problem:
+        raise ValueError(f"{path} can't be read: {problem.strerror}; {REMEDY}") from None
+
+
+def read_json(path: Path, shape: Shape = dict) -> Any:
+    """A file of JSON in a run folder. Raises ValueError where it is not what was written, or not of the shape."""
+    with remedied(path):
+        return read_whole(path, shape)
+
+
+def last_session(folder: Path, *keys: str) -> dict[str, Any]:
+    """What the last process that worked on a run said of itself: these keys at least. Raises ValueError where it did not."""
+    path = folder / "environment.json"
+    sessions: list[dict[str, Any]] = read_json(path, {"sessions": [dict.fromkeys(keys, object)]})["sessions"]
+    if not sessions:
+        raise ValueError(f"{path} tells of no session; {REMEDY}")
+    return sessions[-1]
+
+
+def digests(root: Path, paths: Iterable[Path]) -> dict[str, str]:
+    """SHA-256 of files, by POSIX path relative to `root`."""
+    found = {}
+    for path in paths:
+        with open(path, "rb") as file:
+            found[path.relative_to(root).as_posix()] = hashlib.file_digest(file, "sha256").hexdigest()
+    return found
+
+
+def check_digests(root: Path, wanted: dict[str, str]) -> None:
+    for name, digest in wanted.items():
+        path = root / name
+        if not path.is_file() or digests(root, [path])[name] != digest:
+            raise ValueError(f"{path} is missing or was changed after the run; {REMEDY}")
+
+
+def visible(folder: Path) -> list[Path]:
+    return [path for path in whole_files(folder) if not path.name.startswith(".")]
+
+
+def seal_phase(folder: Path) -> None:
+    """Mark a phase as complete: its files with their SHA-256, written last; without the training's state, which is thrown away."""
+    passing = (folder / "complete.json", folder / "state.pt")
+    write_json(folder / "complete.json", digests(folder, [path for path in visible(folder) if path not in passing]))
+
+
+def is_sealed(folder: Path) -> bool:
+    """Whether the phase is complete. Raises ValueError if it was, and its files have changed since."""
+    if not (folder / "complete.json").exists():
+        return False
+    wanted = read_json(folder / "complete.json", {...: str})
+    if not wanted:
+        raise ValueError(f"{folder / 'complete.json'} names no file; {REMEDY}")
+    check_digests(folder, wanted)
+    return True
+
+
+def write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
+    from safetensors.numpy import save
+
+    data = save({name: np.ascontiguousarray(array) for name, array in arrays.items()})
+    write_atomically(path, lambda file: file.write(data))
+
+
+def read_arrays(path: Path) -> dict[str, np.ndarray]:
+    from safetensors.numpy import load_file
+
+    return load_file(path)
+
+
+def write_neighbours(path: Path, neighbours: Neighbours) -> None:
+    arrays = {field.name: getattr(neighbours, field.name) for field in fields(neighbours)}
+    write_arrays(path, {name: np.asarray(array) for name, array in arrays.items() if array is not None})
+
+
+def read_neighbours(path: Path) -> Neighbours:
+    arrays = read_arrays(path)
+    leaves_one_out = bool(arrays.pop("leaves_one_out"))
+    return Neighbours(**arrays, leaves_one_out=leaves_one_out)

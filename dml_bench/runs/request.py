@@ -1,0 +1,31 @@
+"""What to run, and what came of it."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from dml_bench.config import Experiment
+from dml_bench.system.callbacks import Watch
+
+__all__ = ["Outcome", "Request"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What to run and where; nothing here changes the numbers, except the device and its precision."""
+
+    experiment: Experiment
+    data_dir: Path | None = None
+    out: Path = Path("runs")
+    cache_dir: Path
+    device: str = "auto"
+    wandb: Literal["offline", "online", "disabled"] = "offline"
+    force: bool = False
+    watch: Watch = field(default_factory=Watch)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    folder: Path
+    summary: dict[str, Any]
+    already_finished: bool

@@ -1,0 +1,343 @@
+"""One process's work on one run folder: its phases one after another, then what they found together."""
+
+import secrets
+import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dml_bench.config import as_table
+from dml_bench.data.datasets import Dataset
+from dml_bench.data.identity import OtherData, copies_in_gallery, copies_in_words, data_facts
+from dml_bench.data.inputs import Pixels, variants
+from dml_bench.data.split import Phase, Split
+from dml_bench.evaluation.collapse import doubts
+from dml_bench.evaluation.metrics import precision_at_1
+from dml_bench.evaluation.statistics import Scores, interval
+from dml_bench.protocols.class_disjoint import Retrieval
+from dml_bench.protocols.class_holdout import Answers
+from dml_bench.runs import folder as run_folder
+from dml_bench.runs.embed_and_search import answer, answer_together
+from dml_bench.runs.folder import RunFolder
+from dml_bench.runs.request import Request
+from dml_bench.system import distributed, provenance
+from dml_bench.system.files import Damaged, write_csv
+from dml_bench.tracking import wandb_mirror
+from dml_bench.training import checkpoint, loop, selection
+from dml_bench.training.batches import epoch_batches, sampled
+from dml_bench.training.contact_sheet import contact_sheet
+from dml_bench.training.folds import Member, judge, members_of
+from dml_bench.training.inputs import phases_of
+from dml_bench.training.labels import given_labels
+from dml_bench.training.pretraining import Stage, stages
+from dml_bench.training.training_state import Run, build
+
+__all__ = ["Session"]
+
+
+class Session:
+    """One process's work on one run folder. Of several that train together, the first writes, and decides by what is written."""
+
+    def __init__(
+        self, request: Request, folder: RunFolder, dataset: Dataset, split: Split, pixels: Pixels, device: torch.device, precision: str
+    ):
+        self.request = request
+        self.experiment = request.experiment
+        self.watch = request.watch
+        self.folder = folder
+        self.dataset = dataset
+        self.split = split
+        self.pixels = pixels
+        self.device = device
+        self.precision = precision
+        self.phases = phases_of(self.experiment, dataset, split)
+        self.members = {phase.name: members_of(self.experiment, phase, dataset, split, folder.phase(phase.name)) for phase in self.phases}
+        self.records = folder.records()
+        trained = [member.phase for members in self.members.values() for member in members]
+        self.mirror = wandb_mirror.Mirror(None, directory=folder.path, warn=self.watch.warn)
+        self.stages = stages(self.experiment, trained, dataset, split, request.cache_dir, device, precision, self.watch)
+
+    @distributed.only_first
+    def begin(self) -> None:
+        """Record where and on what this happens; refuse to go on with other data; start the mirror and say the plan."""
+        here: dict[str, Any] = {
+            **provenance.describe(),
+            "device": torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "cpu",
+            "threads": torch.get_num_threads(),
+            "processes": distributed.size(),
+            "precision": self.precision,
+        }
+        facts: dict[str, Any] = {
+            **data_facts(self.dataset, self.split, self.folder.path),
+            "copies": copies_in_gallery(self.dataset, self.split, self.pixels.view_cache.digests),
+            "middle_only": list(self.pixels.train_cache.cut),
+            "unseen_classes": [self.dataset.class_names[label] for label in self._unseen()],
+        }
+        before = self.folder.begun
+        if before:
+            for what in ("dataset", "split"):
+                then, now = (each[what]["fingerprint"][:12] for each in (before, facts))
+                if then != now:
+                    raise OtherData(
+                        f"{self.folder.path} was begun on other images ({what} fingerprint {then}, now {now}); "
+                        "--force starts anew, --out DIR keeps both"
+                    )
+            last = {"processes": 1} | before["sessions"][-1]
+            changed = [key for key in here if last.get(key) != here[key]]
+            if changed:
+                self.watch.warn(
+                    f"this run was begun with another {', '.join(changed)}: it goes on, but its numbers may differ from an uninterrupted run's"
+                )
+        session = {"started_at": datetime.now(UTC).isoformat(timespec="seconds"), "command": sys.argv, **here}
+        self.environment = {
+            **facts,
+            "wandb_id": before.get("wandb_id", secrets.token_hex(4)),
+            "sessions": [*before.get("sessions", []), session],
+        }
+        self.folder.write_environment(self.environment)
+        self._write_split()
+        self._start_mirror()
+        self._say_plan()
+        if told := copies_in_words(facts["copies"]):
+            self.watch.warn(told)
+        for note in self.dataset.notes:
+            self.watch.note(note)
+        if self.experiment.data.split == "stratified" and {"train", "test"} <= set(self.dataset.parts or ()):
+            self.watch.note(f"{self.dataset.name} has train and test images of its own; --set data.split=given keeps them apart")
+        if blind := selection.epochs_seen(self.experiment):
+            self.watch.note(blind)
+
+    def _unseen(self) -> list[int]:
+        """Ids of all classes that are looked up and were not trained on in some phase."""
+        never = {label for phase in self.phases for label in phase.excluded}
+        return sorted(never & set(self.dataset.labels[self.split.test].tolist()))
+
+    def _write_split(self) -> None:
+        part = np.full(len(self.dataset), "valid", dtype=object)
+        part[self.split.gallery], part[self.split.train], part[self.split.test] = "gallery", "train", "test"
+        names = self.dataset.class_names
+        rows = zip(self.dataset.paths, (names[label] for label in self.dataset.labels), part, self.dataset.digests, strict=True)
+        write_csv(self.folder.path / "split.csv", ("path", "class", "part", "sha256"), rows)
+
+    def _start_mirror(self) -> None:
+        self.mirror = wandb_mirror.start(
+            self.request.wandb,
+            directory=self.folder.path,
+            run_id=self.environment["wandb_id"],
+            name=f"{self.experiment.name} seed {self.experiment.seed}",
+            group=self.experiment.name,
+            config=as_table(self.experiment),
+            warn=self.watch.warn,
+            notes=what_is_logged(self.phases),
+        )
+        if self.request.wandb == "offline":  # each offline process makes a folder of its own: repeat what earlier ones logged
+            for record in self.records:
+                self.mirror.log(record)
+
+    def _say_plan(self) -> None:
+        plan = [self._planned(phase, member) for phase in self.phases for member in self.members[phase.name]]
+        self.work = {member["name"]: member["work"] for member in plan}
+        self.watch.plan({"experiment": self.experiment, "folder": self.folder.path, "environment": self.environment, "phases": plan})
+
+    def _planned(self, phase: Phase, member: Member) -> dict[str, Any]:
+        """One training of a phase: its size, and the units of work that are left of it (see `Watch.work`)."""
+        train, split = member.experiment.train, self.split
+        images = member.phase.trains_on(self.dataset, split)
+        labels = given_labels(member.experiment, member.phase, self.dataset, split)
+        drawn = sum(map(len, sampled(member.experiment, member.phase, images, labels[images])))
+        done = sum(record["phase"] == member.phase.name for record in self.records)
+        left = train.epochs - done
+        watched = member.phase.watched(self.dataset, split).num_images
+        views = len(variants(member.experiment.evaluate.tta))
+        asked = len(member.phase.withheld) if member.judges else views * (len(split.gallery) + len(split.test) + len(split.valid))
+        sealed = run_folder.is_sealed(self.folder.phase(phase.name)) or (member.folder.exists() and run_folder.is_sealed(member.folder))
+        return {
+            "name": member.phase.name,
+            "classes": self.dataset.num_classes - len(phase.excluded),
+            "images": len(images),
+            "epochs": train.epochs,
+            "epochs_done": done,
+            "work": 0 if sealed else 3 * train.views * drawn * left + watched * -(-left // member.experiment.evaluate.every) + asked,
+        }
+
+    @distributed.only_first
+    def _say_work_left(self) -> None:
+        begun = [stage.work() for phase, stage in self.stages.items() if stage and self.work[phase]]
+        self.watch.work(sum(self.work.values()) + sum({path: units for work in begun for path, units in work.items()}.values()))
+
+    def finish_phase(self, phase: Phase) -> None:
+        """Train what is left of a phase, evaluate it, seal it; a sealed phase is left as it is."""
+        folder, members = self.folder.phase(phase.name), self.members[phase.name]
+        if not distributed.told(lambda: run_folder.is_sealed(folder)):
+            for member in members:
+                self._finish(member, folder)
+            self._seal(folder, members)
+        self._end(folder, members)
+
+    @distributed.only_first
+    def _seal(self, phase_folder: Path, members: tuple[Member, ...]) -> None:
+        if self.experiment.train.folds:
+            answer_together([member.folder for member in members], self.experiment, self.dataset, self.split, phase_folder)
+        run_folder.seal_phase(phase_folder)
+
+    @distributed.only_first
+    def _end(self, folder: Path, members: tuple[Member, ...]) -> None:
+        """Of a phase or a part of it that is sealed: what it still had to do, and what it would have gone on from."""
+        self.work |= {member.phase.name: 0 for member in members}
+        (folder / "state.pt").unlink(missing_ok=True)
+
+    def _finish(self, member: Member, phase_folder: Path) -> None:
+        """Train what is left of one model, and let it answer. A fold or a judge is sealed by itself."""
+        member.folder.mkdir(exist_ok=True)
+        own_folder = member.folder != phase_folder
+        if not (own_folder and distributed.told(lambda: run_folder.is_sealed(member.folder))):
+            run = self._trained(member, phase_folder)
+            if not member.judges:
+                answer(run, self.split, member.folder)
+            elif (judged := judge(run)) and distributed.first():
+                run_folder.write_arrays(member.folder / "judged.safetensors", judged)
+            if own_folder and distributed.first():
+                run_folder.seal_phase(member.folder)
+        if own_folder:
+            self._end(member.folder, (member,))
+
+    def _trained(self, member: Member, phase_folder: Path) -> Run:
+        run = build(
+            member.experiment,
+            member.phase,
+            self.dataset,
+            self.split,
+            self.pixels,
+            device=self.device,
+            precision=self.precision,
+            watch=self.watch,
+            start=self._start(self.stages[member.phase.name], member.folder),
+            predicted=None if member.judges else distributed.told(lambda: self._judged(phase_folder)),
+        )
+        unfinished = member.folder / "state.pt"
+        if distributed.told(unfinished.exists):
+            self._resume(run, unfinished)
+        if not self.records and self.mirror.listening and self.experiment.model.trainable == "all":
+            with distributed.alone():
+                self.mirror.picture("training_batch", contact_sheet(run))
+        self._say_work_left()
+        self.watch.phase(member.phase.name, member.experiment.train.epochs, sum(map(len, epoch_batches(run, 1))))
+        loop.fit(run, lambda run: self._keep(run, unfinished))
+        return run
+
+    def _resume(self, run: Run, unfinished: Path) -> None:
+        try:
+            checkpoint.load(run, unfinished)
+        except Damaged as problem:
+            raise ValueError(f"{problem}; delete it to train phase {run.phase.name} anew") from None
+        self._record(run)
+
+    def _judged(self, phase_folder: Path) -> np.ndarray | None:
+        """(images) what the judges of a phase hold its training images to be; None where it has none."""
+        parts = [run_folder.read_arrays(path) for path in sorted(phase_folder.glob("judge-*/judged.safetensors"))]
+        if not parts:
+            return None
+        predicted = self.dataset.labels.copy()
+        for part in parts:
+            predicted[part["images"]] = part["predicted"]
+        return predicted
+
+    def _start(self, stage: Stage | None, folder: Path) -> dict[str, Tensor] | None:
+        """The weights that the phase begins with, where a stage makes them; what made them is kept beside the result."""
+        if stage is None:
+            return None
+        self._say_work_left()
+        weights = stage.weights(self.watch)
+        if distributed.first():
+            run_folder.write_json(folder / "start.json", stage.record())  # with what trained it and how that went
+        return weights
+
+    def _keep(self, run: Run, path: Path) -> None:
+        """State first, then the record of it: what a crash loses in between is written again from the state."""
+        checkpoint.save(run, path)
+        self._record(run)
+        self.mirror.log(run.records[-1])
+
+    @distributed.only_first
+    def _record(self, run: Run) -> None:
+        others = [record for record in self.records if record["phase"] != run.phase.name]
+        self.records = others + run.records
+        self.folder.write_records(self.records)
+
+    def _answers(self) -> Answers | Retrieval:
+        folders = {phase.name: self.folder.phase(phase.name) for phase in self.phases}
+        found = {name: run_folder.read_neighbours(folder / "neighbours.safetensors") for name, folder in folders.items()}
+        if self.experiment.protocol == "class_disjoint":
+            embeddings = folders["disjoint"] / "embeddings.safetensors"
+            query = run_folder.read_arrays(embeddings)["query"] if self.experiment.evaluate.nmi else None
+            return Retrieval(self.experiment, self.dataset, self.split, found["disjoint"], query)
+        paths = {name: folder / "logits.safetensors" for name, folder in folders.items()}
+        classified = {name: run_folder.read_arrays(path)["predicted"] for name, path in paths.items() if path.exists()}
+        return Answers(self.experiment, self.dataset, self.split, self.phases, found, classified)
+
+    def _of_training(self, folder: Path) -> dict[str, Any]:
+        """Which epoch was kept, what became of the labels, why its P@1 is to be doubted, and the P@1 of each fold with its mean, where a phase
+        has these."""
+        told = {name: run_folder.read_json(path) for name in ("chosen", "labels") if (path := folder / f"{name}.json").exists()}
+        gallery = run_folder.read_arrays(folder / "embeddings.safetensors")["gallery"]
+        told |= doubts(gallery, run_folder.read_neighbours(folder / "neighbours.safetensors"))
+        found = [run_folder.read_neighbours(path) for path in sorted(folder.glob("fold-*/neighbours.safetensors"))]
+        if found:
+            folds = [Scores(precision_at_1(each), each.query_labels) for each in found]
+            mean = interval(folds, within=(0.0, 1.0))
+            told["folds"] = {
+                "precision_at_1_macro": [interval([fold], within=(0.0, 1.0)).estimate for fold in folds],
+                "mean": mean.estimate,
+                "low": mean.low,
+                "high": mean.high,
+            }
+        return told
+
+    def conclude(self) -> dict[str, Any]:
+        """Metrics, tables and the summary from what both phases found; seals the run."""
+        cost = {phase.name: run_folder.read_json(self.folder.phase(phase.name) / "cost.json") for phase in self.phases}
+        answers = self._answers()
+        answers.write(self.folder.path)
+        told = answers.summary()
+        for phase in self.phases:
+            if more := self._of_training(self.folder.phase(phase.name)):
+                told.setdefault("phases", {}).setdefault(phase.name, {}).update(more)
+        summary = {
+            "schema_version": run_folder.SCHEMA_VERSION,
+            "experiment": self.experiment.name,
+            "protocol": self.experiment.protocol,
+            "profile": self.experiment.profile,
+            "seed": self.experiment.seed,
+            **{key: self.environment[key] for key in ("dataset", "split", "copies", "unseen_classes")},
+            **told,
+            "cost": {
+                **cost,
+                "total_seconds": sum(
+                    c[key]
+                    for c in cost.values()
+                    for key in ("start_seconds", "train_seconds", "watch_seconds", "embed_seconds", "search_seconds")
+                ),
+                **{key: self.environment["sessions"][-1][key] for key in ("device", "precision", "processes", "threads", "processor")},
+            },
+        }
+        self.mirror.tables(answers.tables())
+        self.mirror.summary(answers.highlights())
+        return self.folder.write_summary(summary)
+
+
+def what_is_logged(phases: Sequence[Phase]) -> str:
+    """What the names of the curves stand for, which end in the number of their phase."""
+    lines = []
+    for phase in phases:
+        lines.append(f"train_loss{phase.suffix}: the loss of phase {phase.name}")
+        if phase.leaves_one_out:
+            lines.append(f"valid_accuracy{phase.suffix}: P@1 of phase {phase.name} among the validation classes, mean over images")
+        else:
+            asked = "the test images of the classes that it trained on" if phase.excluded else "all test images"
+            lines.append(f"test_accuracy{phase.suffix}: P@1 of phase {phase.name} on {asked}, mean over images")
+    return "\n".join(lines)

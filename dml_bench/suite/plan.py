@@ -1,0 +1,113 @@
+"""Which experiments a suite runs: the rows of a table, with which seeds, resolved before anything is run."""
+
+import tomllib
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+from dml_bench.config import Experiment, experiments
+from dml_bench.config.experiments import EXPERIMENTS
+from dml_bench.registry import UnknownName, near_miss
+
+__all__ = ["Job", "Row", "Table", "choose", "chosen_rows", "in_order", "read_table", "table_names"]
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A list of experiments that belong side by side: `experiments/tables/NAME.toml`, or what a person named."""
+
+    name: str
+    title: str
+    rows: tuple[str, ...]
+    """Names of experiments, or paths of files, in the order of the table."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One experiment of the table."""
+
+    written: Experiment
+    """As its file has it, without profile and overrides."""
+    seeds: tuple[Experiment, ...]
+    """As it is run, once per seed."""
+    asked: str = ""
+    """What a command calls it, where that is not its name: the path of its file."""
+
+    @property
+    def name(self) -> str:
+        return self.written.name
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Job:
+    """One run: a row with one seed. Equal only to itself."""
+
+    experiment: Experiment
+    asked: str = ""
+    """What a command calls the row, where that is not its name."""
+
+    def __str__(self) -> str:
+        return f"{self.experiment.name} seed {self.experiment.seed}"
+
+    @property
+    def key(self) -> tuple[str, int]:
+        return self.experiment.name, self.experiment.seed
+
+
+def table_names() -> list[str]:
+    return sorted(path.stem for path in (EXPERIMENTS / "tables").glob("*.toml"))
+
+
+def read_table(name: str) -> Table:
+    """Raises UnknownName for a table that is not there, and ValueError for a file that is none."""
+    path = EXPERIMENTS / "tables" / f"{name}.toml"
+    if name not in table_names():
+        raise UnknownName(f"unknown table {name!r}{near_miss(name, table_names())}; there are: {', '.join(table_names())}")
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+        return Table(name, str(content["title"]), tuple(map(str, content["rows"])))
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} can't be read ({error}); a table has a title and a list of rows") from None
+
+
+def choose(table: Table, patterns: list[str]) -> Table:
+    """The rows that match one of the patterns (`*`, `?`), in the table's order. Raises UnknownName for a pattern that matches none."""
+    for pattern in patterns:
+        if not any(fnmatchcase(row, pattern) for row in table.rows):
+            raise UnknownName(
+                f"--only {pattern}: no row of the table {table.name} is called so{near_miss(pattern.strip('*'), list(table.rows))}; "
+                f"its rows: {', '.join(table.rows)}"
+            )
+    chosen = tuple(row for row in table.rows if not patterns or any(fnmatchcase(row, pattern) for pattern in patterns))
+    return Table(table.name, table.title, chosen)
+
+
+def chosen_rows(
+    names: list[str], table: str, only: list[str], *, profile: str, overrides: list[str], seeds: list[int]
+) -> tuple[str, str, tuple[Row, ...]]:
+    """Name and title of the table, and its rows: those of `table` (`study` where nothing is named), or the experiments `names`."""
+    if names and table:
+        raise ValueError(f"--table {table} brings its own rows: leave it out, or name no experiments")
+    every = Table("own", "Own experiments", tuple(names)) if names else read_table(table or "study")
+    chosen = choose(every, only)
+    rows = tuple(resolve_row(name, profile=profile, overrides=overrides, seeds=seeds) for name in chosen.rows)
+    return chosen.name, chosen.title, rows
+
+
+def resolve_row(name: str, *, profile: str, overrides: list[str], seeds: list[int]) -> Row:
+    """The experiment called `name` once per seed; its own seed where none is given. Raises ValueError, naming the row."""
+    each = [[f"seed={seed}"] for seed in dict.fromkeys(seeds)] or [[]]
+    experiments.find(name)
+    try:
+        written = experiments.resolve(name)
+        return Row(written, tuple(experiments.resolve(name, profile=profile, overrides=[*overrides, *seed]) for seed in each), name)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from None
+
+
+def in_order(rows: list[Row]) -> list[Job]:
+    """All runs, seed by seed, so that a suite that is stopped leaves whole tables. Raises ValueError where two would share a folder."""
+    jobs = [Job(row.seeds[i], row.asked) for i in range(max(len(row.seeds) for row in rows)) for row in rows]
+    twice = [job for i, job in enumerate(jobs) if job.key in {other.key for other in jobs[:i]}]
+    if twice:
+        raise ValueError(f"{twice[0]} is in the table twice: give each experiment its own name")
+    return jobs

@@ -1,0 +1,1 @@
+"""The machine and its bits: processes, devices, memory, files, randomness, terminal."""

@@ -1,0 +1,81 @@
+"""Where a result was made: versions, commit, hardware."""
+
+import importlib.metadata
+import os
+import platform
+import subprocess
+from pathlib import Path
+from typing import Any
+
+__all__ = ["PACKAGES", "describe", "peak_memory_bytes"]
+
+PACKAGES = (
+    "torch",
+    "torchvision",
+    "pytorch-metric-learning",
+    "faiss-cpu",
+    "timm",
+    "numpy",
+    "pillow",
+    "scikit-learn",
+    "wandb",
+    "fiftyone",
+    "umap-learn",
+)
+
+
+def describe() -> dict[str, Any]:
+    from dml_bench import __version__
+
+    return {
+        "dml_bench": __version__,
+        "commit": commit(),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "processor": processor(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "packages": {name: version(name) for name in PACKAGES},
+    }
+
+
+def version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def commit() -> str | None:
+    """Commit of the source tree, with `+changes` where it has uncommitted ones; None outside a checkout."""
+    root = Path(__file__).parent.parent.parent
+    if not (root / ".git").exists():
+        return None
+    try:
+        head, status = (
+            subprocess.run(["git", "-C", str(root), *command], capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+            for command in (["rev-parse", "HEAD"], ["status", "--porcelain"])
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return head + ("+changes" if status else "")
+
+
+def processor() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor()
+
+
+def peak_memory_bytes() -> int:
+    """Largest resident size of this process so far."""
+    import psutil
+
+    if platform.system() == "Windows":
+        return int(psutil.Process().memory_info().peak_wset)
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if platform.system() == "Darwin" else 1024)

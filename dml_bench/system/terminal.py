@@ -1,0 +1,374 @@
+"""What a person at a terminal sees of a run."""
+
+import math
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn
+from rich.table import Table
+from rich.text import Text
+
+from dml_bench.system.callbacks import Watch
+
+__all__ = ["SuiteProgress", "TerminalWatch", "duration", "show_comparison", "show_outcome"]
+
+HELD_OUT = "limited"
+
+
+def duration(seconds: float) -> str:
+    """1:02:03 or 2:03."""
+    minutes, seconds = divmod(int(seconds + 0.5), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
+
+
+def live_bars(console: Console) -> Progress:
+    """Bars that vanish when they are done, and are not there at all where the output is no terminal."""
+    texts = [TextColumn(form, markup=False) for form in ("{task.description}", "{task.fields[detail]}")]
+    columns = texts[0], BarColumn(bar_width=24), texts[1]
+    return Progress(*columns, console=console, transient=True, refresh_per_second=4, disable=not console.is_terminal)
+
+
+class TerminalWatch(Watch):
+    """Prints the plan, a line per epoch, and below it a live bar of the running epoch with the time left for everything."""
+
+    def __init__(self, console: Console):
+        self.console = console
+        self.progress_bar = live_bars(console)
+        self._task: TaskID | None = None
+        self._label = ""
+        self._units = self._done = 0.0
+        self._last_shown = 0.0
+
+    def __enter__(self) -> "TerminalWatch":
+        self.progress_bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.progress_bar.stop()
+
+    def note(self, text: str) -> None:
+        self.console.print(Text(text))
+
+    def warn(self, text: str) -> None:
+        self.console.print(Text(f"warning: {text}", style="yellow"))
+
+    def plan(self, plan: dict[str, Any]) -> None:
+        experiment, environment = plan["experiment"], plan["environment"]
+        session, dataset, split = environment["sessions"][-1], environment["dataset"], environment["split"]
+        unseen = environment["unseen_classes"]
+        model = experiment.model
+        weights = "random start" if model.weights == "none" else f"{model.weights} weights"
+        processes = f", {session['processes']} processes" if session["processes"] > 1 else ""
+        rows = {
+            "experiment": f"{experiment.name}, seed {experiment.seed}\n{experiment.summary}",
+            "model": f"{named(model.backbone)} ({weights}, {model.trainable} trained), head {named(model.head)}",
+            "objective": f"loss {named(experiment.loss)}; miner {named(experiment.miner)}; batches {named(experiment.sampler)}",
+            "optimizer": f"{named(experiment.optimizer)}; {experiment.train.epochs} epochs, batches of {experiment.train.batch_size}",
+            "dataset": f"{dataset['name']}: {dataset['num_images']:,} images, {dataset['num_classes']} classes at {experiment.images.size} px"
+            f" (fingerprint {dataset['fingerprint'][:12]})",
+            "split": split_words(experiment, split),
+            "unseen": unseen_words(experiment, unseen),
+            "device": f"{session['device']}, {session['precision']}, {session['threads']} threads ({session['processor']}){processes}",
+            "results": str(plan["folder"]),
+        }
+        if experiment.schedule.name != "constant" or experiment.schedule.options["warmup"]:
+            rows["optimizer"] += f"; rate {named(experiment.schedule)}"
+        if experiment.start.name != "none":
+            rows["start"] = named(experiment.start)
+        if experiment.mixing.technique.name != "none":
+            rows["mixing"] = mixing_words(experiment.mixing)
+        if experiment.labelling.name != "given":
+            rows["labels"] = named(experiment.labelling)
+        if experiment.profile:
+            rows = {"profile": f"{experiment.profile}: {profile_summary(experiment.profile)}"} | rows
+        for phase in plan["phases"]:
+            done = f", {phase['epochs_done']} of {phase['epochs']} epochs done" if phase["epochs_done"] else ""
+            rows[f"phase {phase['name']}"] = f"trains on {phase['classes']} classes, {phase['images']:,} images{done}"
+        table = Table.grid(padding=(0, 2))
+        for name, text in rows.items():
+            table.add_row(Text(name, style="bold"), Text(text))
+        self.console.print(table)
+        self.console.print()
+
+    def progress(self, message: str, done: int, total: int) -> None:
+        self._show(message, done, total, f"{done:,}/{total:,}", force=done == total)
+        if done == total:
+            self._hide()
+            self.console.print(Text(f"{message}: done"))
+
+    def work(self, units: float) -> None:
+        """What is left is known anew; the pace so far is kept."""
+        self._units = self._done + units
+
+    def phase(self, name: str, epochs: int, images: int) -> None:
+        self._name, self._epochs, self._images = name, epochs, images
+        self._accuracy = ""
+        self._epoch_done = 0
+        self._epoch_start = time.perf_counter()
+        if not self._done:
+            self._start = self._epoch_start
+
+    def step(self, images: int, loss: Any) -> None:
+        self._done += 3 * images
+        self._epoch_done += images
+        if time.perf_counter() - self._last_shown > 0.25:
+            rate = self._epoch_done / (time.perf_counter() - self._epoch_start)
+            detail = f"{self._epoch_done:,}/{self._images:,}  {rate:.0f} images/s  loss {float(loss):.3f}{self._accuracy}  {self._time_left()} left"
+            self._show(f"{self._name}: training", self._epoch_done, self._images, detail)
+
+    def embedded(self, images: int) -> None:
+        self._done += images
+        self._show(f"{self._name}: embedding", 1, 1, f"{self._time_left()} left")
+
+    def epoch(self, record: dict[str, Any]) -> None:
+        loss = next(value for key, value in record.items() if key.startswith("train_loss"))
+        parts = [f"{self._name:<8}{record['epoch']:>4}/{self._epochs}", f"loss {loss:.4f}"]
+        if accuracy := [value for key, value in record.items() if key.startswith(("test_accuracy", "valid_accuracy"))]:
+            parts.append(f"P@1 {accuracy[0]:.4f}")
+            self._accuracy = f"  P@1 {accuracy[0]:.3f}"
+        parts.append(f"{record['train_images'] / record['train_seconds']:.0f} images/s")
+        if record["batches_without_tuples"]:
+            parts.append(f"{record['batches_without_tuples']} batches without a valid triplet")
+        parts.append(f"{self._time_left()} left")
+        self._hide()
+        self.console.print(Text("  ".join(parts)))
+        self._epoch_done = 0
+        self._epoch_start = time.perf_counter()
+
+    def _time_left(self) -> str:
+        elapsed = time.perf_counter() - self._start
+        return duration(elapsed / max(self._done, 1) * max(self._units - self._done, 0))
+
+    def _show(self, label: str, done: int, total: int, detail: str, force: bool = False) -> None:
+        if not force and time.perf_counter() - self._last_shown < 0.1:
+            return
+        self._last_shown = time.perf_counter()
+        if self._task is None:
+            self._task = self.progress_bar.add_task(label, total=total, detail=detail)
+        self.progress_bar.update(self._task, description=label, completed=done, total=total, detail=detail)
+
+    def _hide(self) -> None:
+        if self._task is not None:
+            self.progress_bar.remove_task(self._task)
+            self._task = None
+
+
+class SuiteProgress:
+    """One bar for a whole suite, below it one for each run at work, and above them a lasting line for each that ended."""
+
+    def __init__(self, console: Console):
+        self.console = console
+        self.bars = live_bars(console)
+
+    def __enter__(self) -> "SuiteProgress":
+        self.bars.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.bars.stop()
+        for task in self.bars.task_ids:
+            self.bars.remove_task(task)
+
+    def say(self, text: str, style: str = "") -> None:
+        self.console.print(Text(text, style=style), soft_wrap=True)
+
+    def progress(self, message: str, done: int, total: int) -> None:
+        self.show(done, total, f"{message}: {done:,}/{total:,}", [])
+
+    def show(self, done: float, total: float, detail: str, working: list[tuple[str, float, str]]) -> None:
+        """`done` of `total` of everything, and of each run at work its name, its finished part (0 to 1) and what it is at."""
+        rows = [("suite", done / total if total else 1.0, detail), *working]
+        for task in self.bars.task_ids[len(rows) :]:
+            self.bars.remove_task(task)
+        for _ in range(len(rows) - len(self.bars.task_ids)):
+            self.bars.add_task("", total=1.0, detail="")
+        for task, (name, fraction, text) in zip(self.bars.task_ids, rows, strict=True):
+            self.bars.update(task, description=name, completed=fraction, detail=text)
+
+
+def named(component: Any) -> str:
+    """NTXent(temperature=0.1, distance=cosine)"""
+    options = ", ".join(f"{key}={value}" for key, value in component.options.items())
+    return f"{component.name}({options})" if options else component.name
+
+
+def mixing_words(mixing: Any) -> str:
+    start = f", from epoch {mixing.start_from + 1}" if mixing.start_from else ""
+    periods = f", {mixing.on} epochs on and {mixing.off} off" if mixing.off else ""
+    end = f", until epoch {mixing.finetuning_epoch}" if mixing.finetuning_epoch else ""
+    return named(mixing.technique) + start + periods + end
+
+
+def split_words(experiment: Any, split: dict[str, Any]) -> str:
+    if experiment.protocol == "class_disjoint":
+        return (
+            f"{split['train_images']:,} images train, {split['valid_images']:,} of other classes watch, "
+            f"{split['test_images']:,} of yet others are queries ({experiment.data.split})"
+        )
+    watching = f"{split['valid_images']:,} watch, " if split["valid_images"] else ""
+    return f"{split['train_images']:,} images train and are the gallery, {watching}{split['test_images']:,} are queries ({experiment.data.split})"
+
+
+def unseen_words(experiment: Any, unseen: list[str]) -> str:
+    names = ", ".join([*unseen[:3], *(["..."] if len(unseen) > 3 else [])])
+    return f"{len(unseen)} class{'es' if len(unseen) != 1 else ''} ({unseen_rule(experiment)}): {names}"
+
+
+def unseen_rule(experiment: Any) -> str:
+    return "never trained on" if experiment.protocol == "class_disjoint" else str(experiment.unseen)
+
+
+def profile_summary(name: str) -> str:
+    from dml_bench.config.experiments import read_profile
+
+    return str(read_profile(name)["summary"])
+
+
+def show_outcome(console: Console, folder: Path, summary: dict[str, Any]) -> None:
+    """The tables that end a run."""
+    console.print()
+    for table in retrieval_tables(summary) if summary["protocol"] == "class_disjoint" else drop_tables(summary):
+        console.print(table)
+    for line in training_words(summary):
+        console.print(Text(line))
+    show_cost(console, summary)
+    console.print(Text(f"results  {folder}"), soft_wrap=True)
+
+
+def number(value: float | None, form: str = ".3f") -> str:
+    """With three digits; a dash where it is undefined."""
+    return "-" if value is None or math.isnan(value) else format(value, form)
+
+
+def retrieval_tables(summary: dict[str, Any]) -> Iterator[Table]:
+    found = summary["retrieval"]
+    title = f"Retrieval among unseen classes: {summary['experiment']} on {summary['dataset']['name']}, seed {summary['seed']}"
+    table = Table(title=title, title_justify="left")
+    names = {name.replace("recall_at_", "R@"): name for name in found if name.startswith("recall_at_")}
+    columns = names | {"R-precision": "r_precision", "MAP@R": "map_at_r", "P@1 macro": "precision_at_1_macro"}
+    columns |= {"NMI": "nmi"} if "nmi" in found else {}
+    for column in columns:
+        table.add_column(column, justify="right")
+    table.add_row(*(number(found[name]) for name in columns.values()))
+    table.caption = (
+        f"{found['queries']:,} queries of {len(summary['unseen_classes'])} classes that were never trained on; means over queries"
+    )
+    table.caption_justify = "left"
+    yield table
+
+
+def drop_tables(summary: dict[str, Any]) -> Iterator[Table]:
+    title = f"P@1 of {summary['experiment']} on {summary['dataset']['name']}, seed {summary['seed']}"
+    yield one_holdout(summary, title) if len(summary["holdouts"]) == 1 else many_holdouts(summary, title)
+    worst = Table(title="The five classes that lose most", title_justify="left")
+    for column in ("class", "", "all", HELD_OUT, "drop"):
+        worst.add_column(column, justify="left" if column in ("class", "") else "right")
+    for row in summary["largest_drops"]:
+        worst.add_row(
+            row["class"], "unseen" if row["unseen"] else "seen", *(number(row[c]) for c in ("all", HELD_OUT)), number(row["drop"], "+.3f")
+        )
+    yield worst if worst.rows else Table(title="No class loses precision.", title_justify="left")
+
+
+def one_holdout(summary: dict[str, Any], title: str) -> Table:
+    phases = [summary["phases"][name] for name in ("all", HELD_OUT)]
+    unseen = len(summary["unseen_classes"])
+    seen = summary["dataset"]["num_classes"] - unseen
+    table = Table(title=title, title_justify="left")
+    table.add_column("classes")
+    for name in ("all", HELD_OUT):
+        for mean in ("macro", "micro"):
+            table.add_column(f"{name}\n{mean}", justify="right")
+    table.add_column("precision drop\nmacro", justify="right")
+    table.caption = f"all: trained on all classes; {HELD_OUT}: trained without the unseen; both asked the same, gallery of all classes"
+    table.caption_justify = "left"
+    for group, count in (("seen", seen), ("unseen", unseen), ("all", seen + unseen)):
+        suffix = "" if group == "all" else f"_{group}"
+        cells = [number(phase[f"precision_at_1_{mean}{suffix}"]) for phase in phases for mean in ("macro", "micro")]
+        table.add_row(f"{count} {group}", *cells, number(summary[f"precision_drop_{group}_classes"], "+.3f"))
+    if all("logits_accuracy_macro_known" in phase for phase in phases):
+        cells = [number(phase[f"logits_accuracy_{mean}_known"]) for phase in phases for mean in ("macro", "micro")]
+        table.add_row("known, by logits", *cells, "")
+    return table
+
+
+def many_holdouts(summary: dict[str, Any], title: str) -> Table:
+    table = Table(title=title, title_justify="left")
+    table.add_column("held out")
+    table.add_column("classes", justify="right")
+    for group in ("unseen", "seen", "all"):
+        table.add_column(f"precision drop\n{group}", justify="right")
+    names = [f"precision_drop_{group}_classes" for group in ("unseen", "seen", "all")]
+    for held in summary["holdouts"]:
+        table.add_row(held["phase"], str(len(held["unseen_classes"])), *(number(held[name], "+.3f") for name in names))
+    table.add_section()
+    table.add_row("mean", "", *(number(summary[name], "+.3f") for name in names))
+    table.add_row("deviation", "", *(number(summary[f"{name}_between_holdouts"]) for name in names))
+    table.caption = f"P@1 macro of the model trained on all classes: {number(summary['phases']['all']['precision_at_1_macro'])}"
+    table.caption_justify = "left"
+    return table
+
+
+def training_words(summary: dict[str, Any]) -> Iterator[str]:
+    """What folds, labels and the choice of an epoch came to, where a run has them."""
+    for phase, told in summary.get("phases", {}).items():
+        if folds := told.get("folds"):
+            each = ", ".join(f"{value:.3f}" for value in folds["precision_at_1_macro"])
+            mean = f"{folds['mean']:.3f} [{folds['low']:.3f}, {folds['high']:.3f}]"
+            yield f"folds    {phase}: P@1 macro {each}; mean {mean}; together {told['precision_at_1_macro']:.3f}"
+        if labels := told.get("labels"):
+            rates = [f"{word} {labels[key]:.2f}" for word, key in RATES.items() if labels[key] is not None]
+            counts = f"{labels['replaced']:,} of {labels['training_images']:,} replaced, {labels['wrong_labels']:,} were wrong"
+            yield f"labels   {phase}: {'; '.join([counts, *rates])}"
+        if chosen := told.get("chosen"):
+            by, value = next((key, value) for key, value in chosen.items() if key != "epoch")
+            yield f"kept     {phase}: epoch {chosen['epoch']}, {by.replace('_', ' ')} {value:.4f}"
+
+
+RATES = {"precision": "replaced_precision", "recall": "replaced_recall"}
+
+
+def show_cost(console: Console, summary: dict[str, Any]) -> None:
+    cost = summary["cost"]
+    trained = {name: part for name, part in cost.items() if isinstance(part, dict)}
+    phases = " ".join(
+        f"{name}: {duration(part['train_seconds'])} training at {part['train_images_per_second']:.0f} images/s,"
+        f" embedding at {part['embed_images_per_second']:.0f};"
+        for name, part in trained.items()
+    )
+    memory = max(part["peak_memory_bytes"] for part in trained.values()) / 2**30
+    console.print(Text(f"cost     {phases} {duration(cost['total_seconds'])} in all, peak memory {memory:.1f} GiB, {cost['device']}"))
+
+
+def show_comparison(console: Console, found: Any) -> None:
+    """A `Comparison`: a sentence, the overall differences, and the classes that differ most."""
+    console.print()
+    table = Table(title=f"first: {found.first}\nsecond: {found.second}\nseeds {', '.join(map(str, found.seeds))}", title_justify="left")
+    table.add_column("")
+    for column in ("first", "second", "first - second [95%]", "p", "p (Holm)"):
+        table.add_column(column, justify="right")
+    table.add_column("better")
+    for row in found.overall:
+        at = row.difference
+        interval = f"{at.estimate:+.3f} [{at.low:+.3f}, {at.high:+.3f}]"
+        better = ("can't be told", "first", "second")[row.better + 1]
+        values = (f"{side.estimate:+.3f}" if "drop" in row.metric else f"{side.estimate:.3f}" for side in (row.first, row.second))
+        table.add_row(row.words, *values, interval, number(row.p), number(row.p_holm), better)
+    console.print(table)
+    if found.equal:
+        console.print(Text("the two are equal on every query"))
+        return
+    sure = [row for row in found.classes if row.p_holm < 0.05]
+    console.print(Text(f"{len(sure)} of {len(found.classes)} classes differ beyond doubt (exact sign test, 5% after Holm's correction)"))
+    classes = Table(title="The classes that differ most", title_justify="left")
+    classes.add_column("class", overflow="fold")
+    for column in ("first", "second", "only first right", "only second right", "p", "p (Holm)"):
+        classes.add_column(column, justify="right")
+    for row in [row for row in found.classes if row.p < 1][:10]:
+        counts = (str(row.won), str(row.lost))
+        classes.add_row(row.name, f"{row.first:.3f}", f"{row.second:.3f}", *counts, f"{row.p:.3f}", f"{row.p_holm:.3f}")
+    console.print(classes)

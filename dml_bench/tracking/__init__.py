@@ -1,0 +1,1 @@
+"""Mirrors of a run elsewhere, which may be absent or down."""

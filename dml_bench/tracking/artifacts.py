@@ -1,0 +1,108 @@
+"""What W&B gets of a finished run besides its numbers: figures, evidence, explanation panels and embeddings."""
+
+import io
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image
+
+from dml_bench.analysis.collect import gather, sections_of
+from dml_bench.config import as_table
+from dml_bench.explain.annotations import Truth
+from dml_bench.explain.drawing import Drawing
+from dml_bench.explain.images import Material, mistaken
+from dml_bench.explain.methods import applicable
+from dml_bench.explain.models import model_of_phase
+from dml_bench.explain.neighbour_panels import answered, panel_of
+from dml_bench.gallery.store import open_run, weight_files
+from dml_bench.report.compose import chapter
+from dml_bench.runs.folder import read_arrays, read_json
+from dml_bench.runs.run import FinishedRun
+from dml_bench.tracking import wandb_mirror
+from dml_bench.tracking.wandb_mirror import Table
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["MOST_EMBEDDINGS", "embeddings_table", "show"]
+
+MOST_EMBEDDINGS = 2000
+"""Rows of the table of embeddings; of more, evenly spaced ones are taken."""
+
+
+def show(
+    path: Path,
+    mode: wandb_mirror.Mode,
+    *,
+    data_dir: Path | None = None,
+    evidence: int = 8,
+    explained: int = 4,
+    warn: "Callable[[str], None]",
+) -> list[str]:
+    """Hand over everything, and return the names of it. The run goes on under its W&B id; its own folder keeps the record."""
+    run = open_run(path, data_dir)
+    if evidence or explained:
+        run.originals.require()
+    mirror = wandb_mirror.start(
+        mode,
+        directory=run.folder,
+        run_id=read_json(run.folder / "environment.json", {"wandb_id": str})["wandb_id"],
+        name=f"{run.experiment.name} seed {run.seed}",
+        group=run.experiment.name,
+        config=as_table(run.experiment),
+        warn=warn,
+    )
+    names = []
+    try:
+        for name, picture in pictures(run, evidence, explained):
+            mirror.picture(name, picture)
+            names.append(name)
+        for phase in run.neighbours:
+            name = f"{phase}_embeddings"
+            mirror.tables({name: embeddings_table(run, phase)})
+            names.append(name)
+    finally:
+        mirror.finish(timeout_seconds=120)
+    return names
+
+
+def pictures(run: FinishedRun, evidence: int, explained: int) -> Iterator[tuple[str, Image.Image]]:
+    [section] = sections_of(gather([run.folder], run.data_dir))
+    for drawn in chapter(section).figures:
+        yield f"figures/{drawn.name.removeprefix(f'{section.slug}-')}", Image.open(io.BytesIO(drawn.png))
+    material = Material(run)
+    try:
+        subjects = mistaken(material, max(evidence, explained, 1))
+    except ValueError:  # no query is mistaken
+        return
+    for number, subject in enumerate(subjects[:evidence], start=1):
+        yield f"evidence/{number}", panel_of(material, subject, [answered(material, subject, phase) for phase in run.neighbours])
+    if explained and all(len(weight_files(run, phase)) == 1 for phase in run.neighbours):
+        models = [model_of_phase(material, phase, "cpu", "") for phase in run.neighbours]
+        names = applicable(models[0].lens)
+        drawing = Drawing(material=material, models=models, names=names, truth=Truth(), target="class", other=None)
+        yield from ((f"explained/{number}", sheet) for number, sheet in enumerate(drawing.panels(subjects[:explained]), start=1))
+
+
+def embeddings_table(run: FinishedRun, phase: str) -> Table:
+    """One row per image of gallery and queries, for W&B's projector: what it is, and its coordinates."""
+    stored, material = read_arrays(run.folder / phase / "embeddings.safetensors"), Material(run)
+    parts = ["query"] if run.neighbours[phase].leaves_one_out else ["gallery", "query"]
+    images = np.concatenate([stored[f"{part}_images"] for part in parts])
+    part = np.repeat(parts, [len(stored[name]) for name in parts])
+    vectors = np.concatenate([stored[name] for name in parts])
+    chosen = np.unique(np.linspace(0, len(images) - 1, min(len(images), MOST_EMBEDDINGS)).round().astype(int))
+    unseen = run.held_out.get(phase, np.array([], int)) if phase != "disjoint" else np.unique(material.labels)
+    rows = [
+        (
+            material.paths[images[row]],
+            run.class_names[int(material.labels[images[row]])],
+            str(part[row]),
+            bool(np.isin(material.labels[images[row]], unseen)),
+            *vectors[row].astype(float).round(6).tolist(),
+        )
+        for row in chosen
+    ]
+    return Table(("image", "class", "part", "unseen", *(f"d{number}" for number in range(vectors.shape[1]))), tuple(rows))

@@ -1,0 +1,54 @@
+"""The trainings that make up a phase: one as a rule; one for each fold; and before it, those whose models judge the labels."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from dml_bench.config import Component, Experiment
+from dml_bench.data.datasets import Dataset
+from dml_bench.data.label_strategies import Soft
+from dml_bench.data.split import Phase, Split, fold_phases
+from dml_bench.evaluation.search import search
+from dml_bench.registry import labellings
+from dml_bench.training.labels import given_labels
+from dml_bench.training.training_state import Run, unit
+
+__all__ = ["Member", "judge", "members_of"]
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    phase: Phase
+    experiment: Experiment
+    folder: Path
+    judges: bool = False
+    """Whether it only says what the images are that it did not train on."""
+
+
+def members_of(experiment: Experiment, phase: Phase, dataset: Dataset, split: Split, folder: Path) -> tuple[Member, ...]:
+    """In the order in which they are trained. The last ones answer the queries, together where there are several."""
+    folds, seed = experiment.train.folds, experiment.seed
+    given = given_labels(experiment, Phase("all"), dataset, split)
+    if folds:
+        parts = fold_phases(phase, dataset, split, given, folds, seed)
+        return tuple(Member(part, experiment, folder / f"fold-{number}") for number, part in enumerate(parts, start=1))
+    judges: tuple[Member, ...] = ()
+    labelling = labellings[experiment.labelling.name].build(**experiment.labelling.options)
+    if isinstance(labelling, Soft):
+        plain = replace(experiment, labelling=Component("given"), train=replace(experiment.train, checkpoint="last"))
+        parts = fold_phases(phase, dataset, split, given, labelling.folds, seed, name="judge")
+        judges = tuple(Member(part, plain, folder / f"judge-{number}", judges=True) for number, part in enumerate(parts, start=1))
+    return (*judges, Member(phase, experiment, folder))
+
+
+def judge(run: Run) -> dict[str, np.ndarray]:
+    """The training images that this model did not train on, and what it holds them to be: by its logits where the loss has some, else by
+    the nearest image that it trained on, under the label that was trained on."""
+    images = np.array(run.phase.withheld, np.int64)
+    outputs = run.outputs(images)
+    if run.objective.classifies:
+        return {"images": images, "predicted": run.classify(outputs)}
+    known = run.labels.now
+    found = search(run.embed(run.images), unit(outputs), known[run.images], known[images], k=1)
+    return {"images": images, "predicted": found.labels[:, 0]}

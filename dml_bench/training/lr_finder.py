@@ -1,0 +1,156 @@
+"""A learning rate that trains: a sweep over all rates, on training images alone.
+
+Smith 2017, "Cyclical Learning Rates for Training Neural Networks", with rates that grow exponentially instead of by as much at each step.
+"""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from dml_bench.config import Component, Experiment
+from dml_bench.system.callbacks import Watch
+from dml_bench.system.memory import keep_freed_memory
+from dml_bench.system.seeding import deterministic, seed_everything
+from dml_bench.training.batches import epoch_batches
+from dml_bench.training.folds import members_of
+from dml_bench.training.inputs import opened
+from dml_bench.training.loop import train_step
+from dml_bench.training.pretraining import stages
+from dml_bench.training.training_state import Run, build, choose_device, choose_precision
+
+__all__ = ["Sweep", "smoothed", "sweep"]
+
+EXPLODED = 4.0
+"""A loss this many times as large as the lowest so far, both smoothed, ends the sweep."""
+WIDTH = 9
+"""Steps over which losses are smoothed, and the fewest steps of a sweep."""
+
+
+@dataclass(frozen=True, eq=False)
+class Sweep:
+    """The loss at each rate, of a network that learned at all the lower ones before."""
+
+    experiment: str
+    rates: np.ndarray
+    """(steps) ascending."""
+    losses: np.ndarray
+    """(steps), the last one perhaps not finite."""
+
+    @property
+    def exploded(self) -> bool:
+        """Whether the sweep ended before its highest rate."""
+        return explodes(self.losses)
+
+    @property
+    def finite(self) -> int:
+        """How many of the first losses are finite."""
+        return int(np.isfinite(self.losses).sum())
+
+    @property
+    def lowest(self) -> int | None:
+        """The step with the lowest smoothed loss; None where the loss never fell."""
+        curve = smoothed(self.losses[: self.finite])
+        return int(curve.argmin()) if len(curve) and curve.argmin() > 0 else None
+
+    @property
+    def steepest(self) -> int | None:
+        """The step before the lowest at which the smoothed loss falls most per power of the rate."""
+        if self.lowest is None:
+            return None
+        slopes = np.gradient(smoothed(self.losses[: self.finite]), np.log(self.rates[: self.finite]))
+        return int(smoothed(slopes)[: self.lowest + 1].argmin())
+
+    def suggestion(self) -> str:
+        """In words: the two rates that people take from such a curve."""
+        ended = f"the loss exploded at {self.rates[-1]:.2g}" if self.exploded else f"up to {self.rates[-1]:.2g} the loss did not explode"
+        if self.lowest is None or self.steepest is None:
+            return f"no suggestion: the loss never fell between {self.rates[0]:.2g} and {self.rates[-1]:.2g}"
+        return (
+            f"optimizer.lr = {self.rates[self.steepest]:.2g}, where the loss falls fastest, or {self.rates[self.lowest] / 10:.2g}, a tenth of "
+            f"the rate at which it is lowest ({self.rates[self.lowest]:.2g}); {ended}"
+        )
+
+
+def sweep(
+    experiment: Experiment,
+    *,
+    data_dir: Path | None,
+    cache_dir: Path,
+    device: str = "auto",
+    low: float = 1e-6,
+    high: float = 10.0,
+    steps: int = 100,
+    watch: Watch,
+) -> Sweep:
+    """Train at rates from `low` to `high`, one a step, until the loss explodes; nothing of it is kept.
+
+    It is the phase of the experiment that holds classes out, where there is one: a rate must not be chosen by what is never seen.
+
+    Begins as a run would, with the weights of its start. One rate for all parameters of the model; those of the loss keep their
+    multiple of it. Labels are those that are given, and there is no schedule. Raises ValueError on a range that is none.
+    """
+    if not 0 < low < high:
+        raise ValueError(f"--low {low:g} --high {high:g}: positive rates are wanted, the lower one first")
+    if steps < WIDTH:
+        raise ValueError(f"--steps {steps}: at least {WIDTH} are wanted")
+    run = begun(experiment, data_dir, cache_dir, device, watch)
+    return Sweep(experiment.name, *swept(run, np.geomspace(low, high, steps)))
+
+
+def begun(experiment: Experiment, data_dir: Path | None, cache_dir: Path, device_name: str, watch: Watch) -> Run:
+    """The run of the first phase that holds classes out, or of the only one: what is chosen by it must not know them. Without what changes
+    its rates or labels as it goes on."""
+    plain = replace(
+        experiment,
+        schedule=Component("constant", {"warmup": 0.0}),
+        labelling=Component("given"),
+        train=replace(experiment.train, checkpoint="last"),
+    )
+    device = choose_device(device_name)
+    precision = choose_precision(plain.train.precision, device)
+    deterministic()
+    keep_freed_memory()
+    found = opened(plain, data_dir, cache_dir, device, watch)
+    phase = next((phase for phase in found.phases if phase.excluded), found.phases[0])
+    first = members_of(plain, phase, found.dataset, found.split, Path())[0].phase
+    stage = stages(plain, (first,), found.dataset, found.split, cache_dir, device, precision, watch)[first.name]
+    start = stage.weights(watch) if stage else None
+    return build(plain, first, found.dataset, found.split, found.pixels, device=device, precision=precision, watch=watch, start=start)
+
+
+def swept(run: Run, rates: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(steps) the rates that were reached, and the loss at each, before its step was made."""
+    base = [group["lr"] / run.experiment.optimizer.options["lr"] for group in run.optimizer.param_groups]
+    run.embedder.train()
+    run.objective.train()
+    losses: list[float] = []
+    epoch = 0
+    while len(losses) < len(rates) and not explodes(np.array(losses)):
+        epoch += 1
+        seed_everything(run.experiment.seed, run.phase.name, epoch)
+        for step, images in enumerate(epoch_batches(run, epoch)[: len(rates) - len(losses)]):
+            for group, factor in zip(run.optimizer.param_groups, base, strict=True):
+                group["lr"] = rates[len(losses)] * factor
+            losses.append(float(train_step(run, images, epoch, step)[0]))
+            run.watch.progress("learning rates", len(losses), len(rates))
+            if explodes(np.array(losses)):
+                break
+    return rates[: len(losses)], np.array(losses)
+
+
+def explodes(losses: np.ndarray) -> bool:
+    """Whether the last of these losses is not finite, or the mean of the last few far above the lowest such mean before."""
+    if len(losses) and not np.isfinite(losses[-1]):
+        return True
+    few = WIDTH // 2 + 1
+    if len(losses) < 2 * few:
+        return False
+    means = np.convolve(losses, np.ones(few) / few, "valid")
+    return bool(means[-1] > EXPLODED * means.min())
+
+
+def smoothed(losses: np.ndarray) -> np.ndarray:
+    """(steps) means over WIDTH steps around each, fewer at the ends: what falls is not seen later than it fell."""
+    window = np.ones(min(WIDTH, len(losses)))
+    return np.convolve(losses, window, "same") / np.convolve(np.ones(len(losses)), window, "same") if len(losses) else losses
