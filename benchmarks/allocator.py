@@ -1,4 +1,5 @@
-"""A training step and an embedding at 224 px with freed memory kept by the process, and given back to the system as glibc does by itself.
+"""A training step and an embedding at 224 px with freed memory kept by the process, and given back
+to the system as glibc does by itself.
 
     python benchmarks/allocator.py
 
@@ -11,7 +12,16 @@ import statistics
 import time
 from collections.abc import Callable
 
-from common import alone, facts, in_processes, median_spread, memory_of_this, options_of, table, write
+from common import (
+    alone,
+    facts,
+    in_processes,
+    median_spread,
+    memory_of_this,
+    options_of,
+    table,
+    write,
+)
 
 from dml_bench.system.memory import keep_freed_memory
 
@@ -39,7 +49,12 @@ def measured(way: str, size: str, batch: str) -> dict[str, float]:
 
     step_seconds, faults = timed(step)
     embed_seconds, _ = timed(embed)
-    return {"step": step_seconds, "embed": embed_seconds, "faults": faults, "megabytes": memory_of_this()["VmHWM"] / 1e6}
+    return {
+        "step": step_seconds,
+        "embed": embed_seconds,
+        "faults": faults,
+        "megabytes": memory_of_this()["VmHWM"] / 1e6,
+    }
 
 
 def timed(work: Callable[[], None]) -> tuple[float, int]:
@@ -55,20 +70,46 @@ def timed(work: Callable[[], None]) -> tuple[float, int]:
 def main() -> None:
     options = options_of(__doc__, size=224, batch_size=64)
     size, batch = (64, 8) if options.quick else (options.size, options.batch_size)
-    found = in_processes(__file__, {way: [way, str(size), str(batch)] for way in ("given back", "kept")}, options.rounds)
+    found = in_processes(
+        __file__,
+        {way: [way, str(size), str(batch)] for way in ("given back", "kept")},
+        options.rounds,
+    )
     rows = [
         [
             way,
             *(median_spread([run[key] for run in runs]) for key in ("step", "embed")),
-            *(f"{statistics.median(run[key] for run in runs):,.0f}" for key in ("faults", "megabytes")),
+            *(
+                f"{statistics.median(run[key] for run in runs):,.0f}"
+                for key in ("faults", "megabytes")
+            ),
         ]
         for way, runs in found.items()
     ]
     lines = [
-        *("", f"ResNet-18 in bfloat16, {batch} images of {size} px, medians (least-most) of {options.rounds} rounds in turns.", ""),
-        *table(["freed memory is", "training step, s", "embedding, s", "page faults a step", "peak, MB"], rows),
+        *(
+            "",
+            f"ResNet-18 in bfloat16, {batch} images of {size} px, medians (least-most) of {options.rounds} rounds in turns.",
+            "",
+        ),
+        *table(
+            [
+                "freed memory is",
+                "training step, s",
+                "embedding, s",
+                "page faults a step",
+                "peak, MB",
+            ],
+            rows,
+        ),
     ]
-    write("allocator", "Memory that is kept", {**facts(), "rounds": options.rounds, "found": found}, lines, options.out)
+    write(
+        "allocator",
+        "Memory that is kept",
+        {**facts(), "rounds": options.rounds, "found": found},
+        lines,
+        options.out,
+    )
 
 
 if __name__ == "__main__":

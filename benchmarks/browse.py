@@ -2,7 +2,8 @@
 
     python benchmarks/browse.py
 
-The images are drawn small (as many, in as many classes, as CUB-200-2011 has), the run trains one epoch. Writes reports/speed/browse.json and .md.
+The images are drawn small (as many, in as many classes, as CUB-200-2011 has), the run trains one
+epoch. Writes reports/speed/browse.json and .md.
 """
 
 import re
@@ -34,7 +35,9 @@ def photographs(images: int, folder: Path) -> None:
     rows, columns = np.mgrid[:SIDE, :SIDE]
     for image in range(images):
         label = image % CLASSES
-        wave = 40 * np.sin(waves[label, 0] * rows + waves[label, 1] * columns + numbers.uniform(0, 6))
+        wave = 40 * np.sin(
+            waves[label, 0] * rows + waves[label, 1] * columns + numbers.uniform(0, 6)
+        )
         pixels = colours[label] + wave[..., None] + numbers.normal(0, 20, (SIDE, SIDE, 3))
         path = folder / f"{label + 1:03}.class" / f"{image:05}.jpg"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -43,29 +46,61 @@ def photographs(images: int, folder: Path) -> None:
 
 def trained(folder: Path, root: Path) -> Path:
     overrides = [
-        *("data.dataset=folder", "images.size=32", "augment.random_crop_from=36", "train.epochs=1", "model.weights=none"),
+        *(
+            "data.dataset=folder",
+            "images.size=32",
+            "augment.random_crop_from=36",
+            "train.epochs=1",
+            "model.weights=none",
+        ),
         "evaluate.vote_k=[1, 10]",
     ]
     experiment = resolve("EPSHN_cosine_resnet18_sgd_aug", overrides=overrides)
-    request = Request(experiment=experiment, data_dir=folder, out=root / "runs", cache_dir=root / "cache", wandb="disabled")
+    request = Request(
+        experiment=experiment,
+        data_dir=folder,
+        out=root / "runs",
+        cache_dir=root / "cache",
+        wandb="disabled",
+    )
     return execute(request).folder
 
 
 def opening(folder: Path, cache: Path) -> float:
     """Seconds from the command to the page's first byte; the app is then closed."""
-    command = [sys.executable, "-m", "dml_bench", "browse", str(folder), "--no-open", "--cache-dir", str(cache)]
+    command = [
+        sys.executable,
+        "-m",
+        "dml_bench",
+        "browse",
+        str(folder),
+        "--no-open",
+        "--cache-dir",
+        str(cache),
+    ]
     start = time.perf_counter()
-    with subprocess.Popen(command, start_new_session=True, stdout=subprocess.PIPE, text=True) as app:
+    with subprocess.Popen(
+        command, start_new_session=True, stdout=subprocess.PIPE, text=True
+    ) as app:
         assert app.stdout
         try:
-            url = next((found[0] for line in app.stdout if (found := re.search(r"http://127\.0\.0\.1:\S+", line))), "")
+            url = next(
+                (
+                    found[0]
+                    for line in app.stdout
+                    if (found := re.search(r"http://127\.0\.0\.1:\S+", line))
+                ),
+                "",
+            )
             if not url:
                 raise SystemExit("the app ended before it was there")
             keeping_the_token = urllib.request.build_opener(urllib.request.HTTPCookieProcessor())
             with keeping_the_token.open(url, timeout=60):
                 return time.perf_counter() - start
         finally:
-            app.send_signal(signal.SIGTERM)  # a shell that starts things by `&` makes them deaf to SIGINT
+            app.send_signal(
+                signal.SIGTERM
+            )  # a shell that starts things by `&` makes them deaf to SIGINT
 
 
 def main() -> None:

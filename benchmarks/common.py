@@ -1,4 +1,5 @@
-"""What the benchmarks share: options, the machine, tables, where results go, and measuring in a process of its own."""
+"""What the benchmarks share: options, the machine, tables, where results go, and measuring in a
+process of its own."""
 
 import argparse
 import json
@@ -35,16 +36,26 @@ PACKAGES = ("torch", "torchvision", "pytorch-metric-learning", "faiss-cpu", "num
 
 
 def options_of(doc: str | None, **defaults: Any) -> argparse.Namespace:
-    """--rounds, --out, --quick (one round), and an option for each default, of its type; a tuple takes several, an empty one texts."""
+    """--rounds, --out, --quick (one round), and an option for each default, of its type; a tuple
+    takes several, an empty one texts."""
     if LOAD > 0.5:
-        print(f"warning: the load average is {LOAD:.2f}: something else runs here, so trust the ratios more than the times")
+        print(
+            f"warning: the load average is {LOAD:.2f}: something else runs here, so trust the ratios more than the times"
+        )
     parser = argparse.ArgumentParser(description=(doc or "").splitlines()[0])
     parser.add_argument("--out", type=Path, default=REPORTS)
-    parser.add_argument("--quick", action="store_true", help="small sizes: shows that it works, not how fast it is")
+    parser.add_argument(
+        "--quick", action="store_true", help="small sizes: shows that it works, not how fast it is"
+    )
     for name, default in {"rounds": 3, **defaults}.items():
         several = isinstance(default, tuple)
         kind = type((*default, "")[0] if several else default)
-        parser.add_argument(f"--{name.replace('_', '-')}", type=kind, default=default, nargs="+" if several else None)
+        parser.add_argument(
+            f"--{name.replace('_', '-')}",
+            type=kind,
+            default=default,
+            nargs="+" if several else None,
+        )
     options = parser.parse_args()
     options.rounds = 1 if options.quick else options.rounds
     return options
@@ -55,7 +66,10 @@ def facts() -> dict[str, Any]:
     import torch
 
     return {
-        "made_by": {"command": shlex.join(["python", *sys.argv]), "date": datetime.now(UTC).isoformat(timespec="seconds")},
+        "made_by": {
+            "command": shlex.join(["python", *sys.argv]),
+            "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        },
         "machine": provenance.describe(),
         "threads": torch.get_num_threads(),
         "load_average_start": LOAD,
@@ -102,9 +116,17 @@ def save(name: str, result: dict[str, Any], text: str, out: Path) -> None:
 
 
 def memory_of_this() -> dict[str, int]:
-    """Bytes of this process by Linux's names: RssAnon is its own, RssFile pages of files, VmRSS all that is resident, VmHWM its peak."""
-    lines = (line.partition(":") for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines())
-    return {name: int(value.split()[0]) * 1024 for name, _, value in lines if name.startswith(("Rss", "VmRSS", "VmHWM"))}
+    """Bytes of this process by Linux's names: RssAnon is its own, RssFile pages of files, VmRSS all
+    that is resident, VmHWM its peak."""
+    lines = (
+        line.partition(":")
+        for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+    )
+    return {
+        name: int(value.split()[0]) * 1024
+        for name, _, value in lines
+        if name.startswith(("Rss", "VmRSS", "VmHWM"))
+    }
 
 
 def each_in_turn(ways: dict[str, Callable[[], Any]], rounds: int) -> dict[str, list[Any]]:
@@ -114,7 +136,10 @@ def each_in_turn(ways: dict[str, Callable[[], Any]], rounds: int) -> dict[str, l
     for number in range(rounds):
         for name in names[number % len(names) :] + names[: number % len(names)]:
             found[name].append(ways[name]())
-            print(f"round {number + 1}/{rounds}  {name:<24} {brief(found[name][-1])[:100]}", flush=True)
+            print(
+                f"round {number + 1}/{rounds}  {name:<24} {brief(found[name][-1])[:100]}",
+                flush=True,
+            )
     return found
 
 
@@ -125,7 +150,8 @@ def brief(value: Any) -> str:
 
 
 def in_processes(script: str, ways: dict[str, Sequence[str]], rounds: int) -> dict[str, list[Any]]:
-    """As `each_in_turn`, each time in a fresh process: `script --alone ARGUMENTS`, which prints its result as JSON in its last line."""
+    """As `each_in_turn`, each time in a fresh process: `script --alone ARGUMENTS`, which prints its
+    result as JSON in its last line."""
 
     def way(arguments: Sequence[str]) -> Callable[[], Any]:
         def work() -> Any:

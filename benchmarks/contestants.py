@@ -86,7 +86,10 @@ class Ours:
         whole = self.run.images, self.run.watched
         few = batches * self.run.experiment.train.batch_size
         queries = {name: images[:few] for name, images in self.run.watched.queries.items()}
-        self.run.images, self.run.watched = self.run.images[:few], Watched(self.run.watched.gallery[:few], queries)
+        self.run.images, self.run.watched = (
+            self.run.images[:few],
+            Watched(self.run.watched.gallery[:few], queries),
+        )
 
         def restore() -> None:
             self.run.images, self.run.watched = whole
@@ -103,7 +106,10 @@ class Ours:
     def steps(self, count: int) -> Callable[[], None]:
         run = self.run
         images = epoch_batches(run, 1)[0]
-        inputs, targets = run.source.train(images, phase="all", epoch=1).clone(), readings(run, images)[0].labels
+        inputs, targets = (
+            run.source.train(images, phase="all", epoch=1).clone(),
+            readings(run, images)[0].labels,
+        )
 
         def work() -> None:
             run.embedder.train()
@@ -141,7 +147,10 @@ class Usual:
             workers=setting.workers,
             device=setting.device,
         )
-        files = [Path(path).relative_to(setting.dataset.root).as_posix() for path, _ in self.loop.train_set.dataset.samples]
+        files = [
+            Path(path).relative_to(setting.dataset.root).as_posix()
+            for path, _ in self.loop.train_set.dataset.samples
+        ]
         assert files == list(setting.dataset.paths), "both loops must count the images alike"
 
     def train(self) -> None:
@@ -231,7 +240,8 @@ class Bare:
 
 @contextmanager
 def kept_memory() -> Iterator[None]:
-    """Ours and the bare loop keep freed memory; for the usual loop glibc's thresholds are what they become by themselves, at their highest."""
+    """Ours and the bare loop keep freed memory; for the usual loop glibc's thresholds are what they
+    become by themselves, at their highest."""
     keep_freed_memory()
     try:
         yield
@@ -241,7 +251,8 @@ def kept_memory() -> Iterator[None]:
 
 @contextmanager
 def determinism() -> Iterator[None]:
-    """Ours pays for equal bits every time, as in `dml-bench run`; the usual loop does not ask for them."""
+    """Ours pays for equal bits every time, as in `dml-bench run`; the usual loop does not ask for
+    them."""
     deterministic()
     try:
         yield

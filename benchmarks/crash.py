@@ -1,10 +1,12 @@
-"""Kills and flipped bits: whatever a command was doing, the next one ends in the bits of an uninterrupted run.
+"""Kills and flipped bits: whatever a command was doing, the next one ends in the bits of an
+uninterrupted run.
 
     python benchmarks/crash.py --seconds 900 --seed 1
     python benchmarks/crash.py --only plain force enrol --seconds 120
 
-Every scenario (`scenarios.py`) is carried out once undisturbed. Then it is killed again and again (`killing.py`), carried out once more,
-and what lies in its place is compared with what lay there undisturbed. Writes crash/README.md and crash/crash.json below --out.
+Every scenario (`scenarios.py`) is carried out once undisturbed. Then it is killed again and again
+(`killing.py`), carried out once more, and what lies in its place is compared with what lay there
+undisturbed. Writes crash/README.md and crash/crash.json below --out.
 """
 
 import argparse
@@ -63,10 +65,18 @@ class Tally:
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--seconds", type=float, default=900, help="for the kills, after the undisturbed runs")
+    parser.add_argument(
+        "--seconds", type=float, default=900, help="for the kills, after the undisturbed runs"
+    )
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--only", nargs="+", default=[], metavar="NAME", help="these scenarios, and no flipped bits")
-    parser.add_argument("--quick", action="store_true", help=f"{QUICK_KILLS} kills in {', '.join(QUICK)}: shows that it works")
+    parser.add_argument(
+        "--only", nargs="+", default=[], metavar="NAME", help="these scenarios, and no flipped bits"
+    )
+    parser.add_argument(
+        "--quick",
+        action="store_true",
+        help=f"{QUICK_KILLS} kills in {', '.join(QUICK)}: shows that it works",
+    )
     parser.add_argument("--out", type=Path, default=REPORTS)
     return parser.parse_args()
 
@@ -86,8 +96,8 @@ def import_everything() -> None:
 
 
 def undisturbed(scenario: Scenario, world: Path) -> Tally:
-    """Carried out twice: the second time says whether equal bits can be asked for at all. The first is in this process, which then has
-    loaded and compiled all that its forks need."""
+    """Carried out twice: the second time says whether equal bits can be asked for at all. The first
+    is in this process, which then has loaded and compiled all that its forks need."""
     prepared, log = world / f"{scenario.name}-prepared", world / f"{scenario.name}.log"
     places = [world / f"{scenario.name}-{number}" / "place" for number in (1, 2)]
     prepared.mkdir()
@@ -103,12 +113,20 @@ def undisturbed(scenario: Scenario, world: Path) -> Tally:
     require(code, scenario, log)
     bits = [bits_of(place) for place in places]
     assert bits[0] == bits[1], f"undisturbed it differs by itself in {differing(*bits)}"
-    return Tally(scenario=scenario, prepared=prepared, bits=bits[1], events=events_of(log.with_suffix(".json")), seconds=seconds)
+    return Tally(
+        scenario=scenario,
+        prepared=prepared,
+        bits=bits[1],
+        events=events_of(log.with_suffix(".json")),
+        seconds=seconds,
+    )
 
 
 def require(code: int, scenario: Scenario, log: Path) -> None:
     if code:
-        raise AssertionError(f"undisturbed it ends with exit code {code}: {log.read_text()[-1500:]}")
+        raise AssertionError(
+            f"undisturbed it ends with exit code {code}: {log.read_text()[-1500:]}"
+        )
 
 
 def case(tally: Tally, chance: random.Random, place: Path) -> None:
@@ -127,7 +145,11 @@ def case(tally: Tally, chance: random.Random, place: Path) -> None:
     tally.cases += 1
     found = {} if code else bits_of(place)
     if code or found != tally.bits:
-        reason = f"exit code {code}: {log.read_text()[-1500:]}" if code else f"other bits: {differing(found, tally.bits)}"
+        reason = (
+            f"exit code {code}: {log.read_text()[-1500:]}"
+            if code
+            else f"other bits: {differing(found, tally.bits)}"
+        )
         tally.wrong.append(f"{'; '.join(story)}; then {reason}")
         print(f"{scenario.name}: {tally.wrong[-1]}", flush=True)
     elif left := leftovers(place):
@@ -145,13 +167,17 @@ def named(tally: Tally, death: Death) -> str:
 
 
 def differing(found: dict[str, str], wanted: dict[str, str]) -> list[str]:
-    return sorted(name for name in found.keys() | wanted.keys() if found.get(name) != wanted.get(name))
+    return sorted(
+        name for name in found.keys() | wanted.keys() if found.get(name) != wanted.get(name)
+    )
 
 
 def kill_all(tallies: Sequence[Tally], options: argparse.Namespace, world: Path) -> None:
     """Whoever had least of the time is next."""
     chance, end, number = random.Random(options.seed), time.monotonic() + options.seconds, 0
-    while time.monotonic() < end and not (options.quick and sum(sum(each.kills.values()) for each in tallies) >= QUICK_KILLS):
+    while time.monotonic() < end and not (
+        options.quick and sum(sum(each.kills.values()) for each in tallies) >= QUICK_KILLS
+    ):
         tally = min(tallies, key=lambda each: each.spent / each.scenario.weight)
         begun, number = time.monotonic(), number + 1
         case(tally, chance, world / f"case-{number}" / "place")
@@ -159,7 +185,8 @@ def kill_all(tallies: Sequence[Tally], options: argparse.Namespace, world: Path)
 
 
 def flipped_bits(world: Path, seed: int) -> list[dict[str, Any]]:
-    """One bit of a file of each kind that is read back (`tests/persisted.py`): silent, healed, or refused in words."""
+    """One bit of a file of each kind that is read back (`tests/persisted.py`): silent, healed, or
+    refused in words."""
     sys.path.insert(0, str(TESTS))
     from persisted import KINDS
 
@@ -185,7 +212,11 @@ def flipped_bits(world: Path, seed: int) -> list[dict[str, Any]]:
             wanted[kind.make, kind.use] = (whole / "used").read_text()
             shutil.rmtree(whole)
         same = code == 0 and (place / "used").read_text() == wanted[kind.make, kind.use]
-        result = "healed" if same and kind.heals else {0: "SILENT", EXPECTED: "refused"}.get(code, "TRACEBACK")
+        result = (
+            "healed"
+            if same and kind.heals
+            else {0: "SILENT", EXPECTED: "refused"}.get(code, "TRACEBACK")
+        )
         rows.append({"kind": str(kind), "bit": bit, "result": result})
         print(f"{kind}: bit {bit}, {result}", flush=True)
         shutil.rmtree(place)
@@ -201,7 +232,10 @@ def use(kind: Any, birds: Path, place: Path) -> None:
 
 
 def page(result: dict[str, Any]) -> str:
-    rows = [[name, *(f"{each[key]:.0f}" for key in COLUMNS)] for name, each in result["scenarios"].items()]
+    rows = [
+        [name, *(f"{each[key]:.0f}" for key in COLUMNS)]
+        for name, each in result["scenarios"].items()
+    ]
     total = {key: sum(each[key] for each in result["scenarios"].values()) for key in COLUMNS}
     signals = ", ".join(f"{number} {name}" for name, number in result["signals"].items())
     lines = [
@@ -210,15 +244,29 @@ def page(result: dict[str, Any]) -> str:
         f"Seed {result['seed']}. {total['kills']} kills ({signals}) of commands that were then carried out again; of {total['cases']} cases "
         f"{total['differences']} ended in other bits.",
         "",
-        *table(["what is killed", *COLUMNS], [*rows, ["all", *(f"{total[key]:.0f}" for key in COLUMNS)]]),
+        *table(
+            ["what is killed", *COLUMNS],
+            [*rows, ["all", *(f"{total[key]:.0f}" for key in COLUMNS)]],
+        ),
         "",
-        *(f"- {name}: {line}" for name, each in result["scenarios"].items() for line in [*each["wrong"], *each["left"]]),
+        *(
+            f"- {name}: {line}"
+            for name, each in result["scenarios"].items()
+            for line in [*each["wrong"], *each["left"]]
+        ),
     ]
     lines += [f"- {line}" for line in result["failed"]]
     if result["flips"]:
         silent = [row for row in result["flips"] if row["result"] not in ("healed", "refused")]
-        lines += ["", f"A flipped bit in a file of each of {len(result['flips'])} kinds that are read back: {len(silent)} silent.", ""]
-        lines += table(["file", "bit", "what became of it"], [[row["kind"], str(row["bit"]), row["result"]] for row in result["flips"]])
+        lines += [
+            "",
+            f"A flipped bit in a file of each of {len(result['flips'])} kinds that are read back: {len(silent)} silent.",
+            "",
+        ]
+        lines += table(
+            ["file", "bit", "what became of it"],
+            [[row["kind"], str(row["bit"]), row["result"]] for row in result["flips"]],
+        )
     return "\n".join([*lines, ""])
 
 
@@ -252,7 +300,10 @@ def main() -> None:
                 failed.append(f"{name} can't be tried: {problem}")
                 print(failed[-1], flush=True)
                 continue
-            print(f"{name}: {len(tallies[-1].events)} file operations, {tallies[-1].seconds:.1f} s", flush=True)
+            print(
+                f"{name}: {len(tallies[-1].events)} file operations, {tallies[-1].seconds:.1f} s",
+                flush=True,
+            )
         flips = [] if options.only or options.quick else flipped_bits(world, options.seed)
         print(f"kills for {options.seconds:.0f} s", flush=True)
         kill_all(tallies, options, world)

@@ -1,8 +1,10 @@
-"""Time one epoch, training and evaluation, of dml-bench, of the usual loop and of a bare loop, on the same images and the same cores.
+"""Time one epoch, training and evaluation, of dml-bench, of the usual loop and of a bare loop, on
+the same images and the same cores.
 
     python benchmarks/epoch.py
 
-Writes reports/speed/epoch-SIZE.json and epoch-SIZE.md. What is compared, and how fair that is: benchmarks/README.md.
+Writes reports/speed/epoch-SIZE.json and epoch-SIZE.md. What is compared, and how fair that is:
+benchmarks/README.md.
 """
 
 import argparse
@@ -43,30 +45,37 @@ EXPERIMENT = "EPSHN_cosine_resnet18_sgd_aug"
 WIDTH, HEIGHT = 500, 375
 """Pixels of most photographs in CUB-200-2011."""
 JPEG_QUALITY, NOISE_LEVELS = 92, 14
-"""Together they bring a drawing to the about 95 kB of CUB's mean file, on which the time to decode it depends."""
+"""Together they bring a drawing to the about 95 kB of CUB's mean file, on which the time to decode
+it depends."""
 
 
 def photographs(root: Path, classes: int, per_class: int) -> Path:
-    """A folder per class of drawn birds with the size and weight of CUB's photographs; drawn only if it is not there."""
+    """A folder per class of drawn birds with the size and weight of CUB's photographs; drawn only
+    if it is not there."""
     if root.exists():
         return root
     root.parent.mkdir(parents=True, exist_ok=True)
     noise = np.random.default_rng(0)
     with tempfile.TemporaryDirectory(dir=root.parent) as folder:
-        drawn = synthetic.write(Path(folder) / "drawn", counts=[per_class] * classes, size=WIDTH, seed=7)
+        drawn = synthetic.write(
+            Path(folder) / "drawn", counts=[per_class] * classes, size=WIDTH, seed=7
+        )
         for file in sorted((drawn / "images").glob("*/*.jpg")):
             with Image.open(file) as image:
                 pixels = np.asarray(image)[(WIDTH - HEIGHT) // 2 :][:HEIGHT]
             grain = noise.normal(0, NOISE_LEVELS, pixels.shape)
             target = Path(folder) / "photographs" / file.parent.name / file.name
             target.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(np.clip(pixels + grain, 0, 255).astype(np.uint8)).save(target, quality=JPEG_QUALITY)
+            Image.fromarray(np.clip(pixels + grain, 0, 255).astype(np.uint8)).save(
+                target, quality=JPEG_QUALITY
+            )
         (Path(folder) / "photographs").rename(root)
     return root
 
 
 def prepare(options: argparse.Namespace, pixels_dir: Path) -> tuple[Setting, float]:
-    """What both loops are given, and how many seconds it took to decode the images once into `pixels_dir`."""
+    """What both loops are given, and how many seconds it took to decode the images once into
+    `pixels_dir`."""
     overrides = [
         f"images.size={options.size}",
         f"augment.random_crop_from={round(options.size * 246 / 224)}",
@@ -75,14 +84,25 @@ def prepare(options: argparse.Namespace, pixels_dir: Path) -> tuple[Setting, flo
         "data.dataset=folder",
     ]
     experiment = resolve(EXPERIMENT, overrides=overrides)
-    root = photographs(options.cache_dir / f"birds-{options.classes}x{options.per_class}", options.classes, options.per_class)
+    root = photographs(
+        options.cache_dir / f"birds-{options.classes}x{options.per_class}",
+        options.classes,
+        options.per_class,
+    )
     dataset = open_dataset(experiment.data.dataset, root, options.cache_dir)
-    split = make_split(dataset, method="stratified", test_fraction=experiment.data.test_fraction, seed=experiment.seed)
+    split = make_split(
+        dataset,
+        method="stratified",
+        test_fraction=experiment.data.test_fraction,
+        seed=experiment.seed,
+    )
     assert dataset.fingerprint  # reads every file, so that both loops find them in memory
     device = choose_device(options.device)
     start = time.perf_counter()
     pixels = open_pixels(experiment, dataset, pixels_dir, device)
-    return Setting(experiment, dataset, split, pixels, device, options.workers), time.perf_counter() - start
+    return Setting(
+        experiment, dataset, split, pixels, device, options.workers
+    ), time.perf_counter() - start
 
 
 def timed(work: Callable[[], Any]) -> tuple[float, float]:
@@ -109,22 +129,34 @@ def warm_up(contestants: Sequence[Contestant]) -> None:
         restore()
 
 
-def race(contestants: list[Contestant], rounds: int, console: Console) -> dict[str, dict[str, list[float]]]:
+def race(
+    contestants: list[Contestant], rounds: int, console: Console
+) -> dict[str, dict[str, list[float]]]:
     """Whole epochs in turns; who begins changes from round to round."""
-    seconds: dict[str, dict[str, list[float]]] = {c.name: {"train": [], "evaluate": [], "epoch": [], "epoch_cpu": []} for c in contestants}
+    seconds: dict[str, dict[str, list[float]]] = {
+        c.name: {"train": [], "evaluate": [], "epoch": [], "epoch_cpu": []} for c in contestants
+    }
     for number in range(rounds):
         for contestant in contestants[:: 1 if number % 2 == 0 else -1]:
             train, train_cpu = timed(contestant.train)
             evaluate, evaluate_cpu = timed(contestant.evaluate)
-            took = {"train": train, "evaluate": evaluate, "epoch": train + evaluate, "epoch_cpu": train_cpu + evaluate_cpu}
+            took = {
+                "train": train,
+                "evaluate": evaluate,
+                "epoch": train + evaluate,
+                "epoch_cpu": train_cpu + evaluate_cpu,
+            }
             for what, value in took.items():
                 seconds[contestant.name][what].append(value)
-            console.print(f"round {number + 1}/{rounds}  {contestant.name:<14} {train:7.2f} s training {evaluate:7.2f} s evaluation")
+            console.print(
+                f"round {number + 1}/{rounds}  {contestant.name:<14} {train:7.2f} s training {evaluate:7.2f} s evaluation"
+            )
     return seconds
 
 
 def input_rate(contestant: Contestant, passes: int, ahead: int) -> float:
-    """Images per second of the input pipeline alone, counted from when the first `ahead` batches have come: workers run."""
+    """Images per second of the input pipeline alone, counted from when the first `ahead` batches
+    have come: workers run."""
     batches = contestant.inputs(passes)
     for _ in range(ahead):
         next(batches)
@@ -136,29 +168,43 @@ def input_rate(contestant: Contestant, passes: int, ahead: int) -> float:
     return images / (time.perf_counter() - start)
 
 
-def parts(contestants: list[Contestant], setting: Setting, rounds: int) -> dict[str, dict[str, list[float]]]:
+def parts(
+    contestants: list[Contestant], setting: Setting, rounds: int
+) -> dict[str, dict[str, list[float]]]:
     """Images per second of the input pipeline alone and of the training step alone, in turns."""
-    rates: dict[str, dict[str, list[float]]] = {c.name: {"input": [], "step": []} for c in contestants}
+    rates: dict[str, dict[str, list[float]]] = {
+        c.name: {"input": [], "step": []} for c in contestants
+    }
     few = setting.experiment.train.batch_size
     passes = max(2, -(-12 * few // len(setting.split.train)))
     steps = {contestant.name: contestant.steps(2) for contestant in contestants}
     for number in range(rounds):
         for contestant in contestants[:: 1 if number % 2 == 0 else -1]:
-            rates[contestant.name]["input"].append(input_rate(contestant, passes, max(1, setting.workers)))
+            rates[contestant.name]["input"].append(
+                input_rate(contestant, passes, max(1, setting.workers))
+            )
             rates[contestant.name]["step"].append(2 * few / timed(steps[contestant.name])[0])
     return rates
 
 
 def scoring(setting: Setting, rounds: int) -> dict[str, list[float]]:
-    """Seconds to score embeddings that are already there: our search and P@1; the calculator's P@1; all its default metrics."""
+    """Seconds to score embeddings that are already there: our search and P@1; the calculator's P@1;
+    all its default metrics."""
     dims = np.random.default_rng(0)
     labels = setting.dataset.labels
-    gallery, query = (dims.normal(size=(len(part), 128)).astype(np.float32) for part in (setting.split.train, setting.split.test))
-    gallery, query = (part / np.linalg.norm(part, axis=1, keepdims=True) for part in (gallery, query))
+    gallery, query = (
+        dims.normal(size=(len(part), 128)).astype(np.float32)
+        for part in (setting.split.train, setting.split.test)
+    )
+    gallery, query = (
+        part / np.linalg.norm(part, axis=1, keepdims=True) for part in (gallery, query)
+    )
     own, other = labels[setting.split.train], labels[setting.split.test]
     one, default = AccuracyCalculator(include=("precision_at_1",), k=1), AccuracyCalculator()
     ways: dict[str, Callable[[], Any]] = {
-        "ours_precision_at_1": lambda: micro(precision_at_1(search(gallery, query, own, other, k=1))),
+        "ours_precision_at_1": lambda: micro(
+            precision_at_1(search(gallery, query, own, other, k=1))
+        ),
         "usual_precision_at_1": lambda: one.get_accuracy(query, other, gallery, own, False),
         "usual_default_metrics": lambda: default.get_accuracy(query, other, gallery, own, False),
     }
@@ -170,24 +216,43 @@ def scoring(setting: Setting, rounds: int) -> dict[str, list[float]]:
 def saving(ours: Ours, rounds: int) -> list[float]:
     """Seconds to write the resumable state, as ours does after each epoch."""
     with tempfile.TemporaryDirectory() as folder:
-        return [timed(lambda: checkpoint.save(ours.run, Path(folder) / "state.pt"))[0] for _ in range(rounds)]
+        return [
+            timed(lambda: checkpoint.save(ours.run, Path(folder) / "state.pt"))[0]
+            for _ in range(rounds)
+        ]
 
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dml-bench" / "benchmark"
-    parser.add_argument("--sizes", type=int, nargs="+", default=[224, 64], help="sides in pixels that the network sees")
+    cache = (
+        Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dml-bench" / "benchmark"
+    )
+    parser.add_argument(
+        "--sizes",
+        type=int,
+        nargs="+",
+        default=[224, 64],
+        help="sides in pixels that the network sees",
+    )
     parser.add_argument("--classes", type=int, default=20)
     parser.add_argument("--per-class", type=int, default=26)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--batch-size", type=int, default=64)
-    parser.add_argument("--workers", type=int, default=2, help="the usual loop's DataLoader workers")
+    parser.add_argument(
+        "--workers", type=int, default=2, help="the usual loop's DataLoader workers"
+    )
     parser.add_argument("--device", default="cpu", help="cpu, cuda or auto")
     parser.add_argument("--only", choices=("ours", "usual", "all"), default="all")
     parser.add_argument("--float32", action="store_true", help="also time ours in float32")
     parser.add_argument("--out", type=Path, default=REPORTS)
-    parser.add_argument("--cache-dir", type=Path, default=cache, help="where the drawn images are kept")
-    parser.add_argument("--quick", action="store_true", help="few images and one round: shows that it works, not how fast it is")
+    parser.add_argument(
+        "--cache-dir", type=Path, default=cache, help="where the drawn images are kept"
+    )
+    parser.add_argument(
+        "--quick",
+        action="store_true",
+        help="few images and one round: shows that it works, not how fast it is",
+    )
     options = parser.parse_args()
     if options.quick:
         options.classes, options.per_class, options.rounds, options.batch_size = 4, 10, 1, 8
@@ -209,7 +274,9 @@ def contestants_of(options: argparse.Namespace, setting: Setting) -> list[Contes
 
 def measure(options: argparse.Namespace, console: Console, pixels_dir: Path) -> dict[str, Any]:
     """Everything that is timed, and what it was timed on."""
-    console.print(f"drawing {options.classes} x {options.per_class} images unless they are there, decoding them, comparing the loops")
+    console.print(
+        f"drawing {options.classes} x {options.per_class} images unless they are there, decoding them, comparing the loops"
+    )
     setting, cache_seconds = prepare(options, pixels_dir)
     same = check_same(setting) if options.only == "all" else None
     contestants = contestants_of(options, setting)
@@ -218,7 +285,9 @@ def measure(options: argparse.Namespace, console: Console, pixels_dir: Path) -> 
     rates = parts(contestants, setting, options.rounds)
     images = len(setting.split.train) + len(setting.split.test)
     for name in seconds:
-        seconds[name] |= rates[name] | {"evaluate_rate": [images / took for took in seconds[name]["evaluate"]]}
+        seconds[name] |= rates[name] | {
+            "evaluate_rate": [images / took for took in seconds[name]["evaluate"]]
+        }
     ours = [contestant for contestant in contestants if isinstance(contestant, Ours)]
     return {
         **about(options, setting),
@@ -238,7 +307,9 @@ def about(options: argparse.Namespace, setting: Setting) -> dict[str, Any]:
     files = [setting.dataset.root / path for path in setting.dataset.paths]
     return {
         **facts(),
-        "device": torch.cuda.get_device_name(setting.device) if setting.device.type == "cuda" else "cpu",
+        "device": torch.cuda.get_device_name(setting.device)
+        if setting.device.type == "cuda"
+        else "cpu",
         "workers": options.workers,
         "experiment": EXPERIMENT,
         "size": options.size,

@@ -1,10 +1,12 @@
-"""Time and peak memory of scoring embeddings: ours, one exact FAISS search, and the metrics of other libraries.
+"""Time and peak memory of scoring embeddings: ours, one exact FAISS search, and the metrics of
+other libraries.
 
     python benchmarks/evaluation.py [--oml DIR]
 
-Each image is asked among all others (the protocol of the papers), 60 images a class. Writes reports/speed/evaluation.json and .md.
-open-metric-learning wants other versions of common packages, so it is taken from a folder of its own:
-`pip install --no-deps --target DIR open-metric-learning==4.0.0 validators omegaconf "antlr4-python3-runtime<4.10" gdown`.
+Each image is asked among all others (the protocol of the papers), 60 images a class. Writes
+reports/speed/evaluation.json and .md. open-metric-learning wants other versions of common packages,
+so it is taken from a folder of its own: `pip install --no-deps --target DIR
+open-metric-learning==4.0.0 validators omegaconf "antlr4-python3-runtime<4.10" gdown`.
 """
 
 import json
@@ -17,7 +19,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import alone, facts, in_processes, median_spread, memory_of_this, options_of, table, write
+from common import (
+    alone,
+    facts,
+    in_processes,
+    median_spread,
+    memory_of_this,
+    options_of,
+    table,
+    write,
+)
 
 METRICS = ("precision_at_1", "r_precision", "mean_average_precision_at_r")
 PER_CLASS = 60
@@ -33,10 +44,14 @@ LARGEST_FOR = {"pml": 12_000, "oml": 12_000}
 
 
 def drawn(images: int, dim: int, path: Path) -> None:
-    """(images, dim) unit vectors around class centres, of which about two in three have a neighbour of their own class."""
+    """(images, dim) unit vectors around class centres, of which about two in three have a neighbour
+    of their own class."""
     numbers = np.random.default_rng(0)
     centres = numbers.normal(size=(-(-images // PER_CLASS), dim)).astype(np.float32)
-    embeddings = np.repeat(centres, PER_CLASS, 0)[:images] + numbers.normal(size=(images, dim)).astype(np.float32) * 3
+    embeddings = (
+        np.repeat(centres, PER_CLASS, 0)[:images]
+        + numbers.normal(size=(images, dim)).astype(np.float32) * 3
+    )
     np.save(path, embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True))
 
 
@@ -70,7 +85,9 @@ def pml(embeddings: np.ndarray, labels: np.ndarray, k: str | None = None) -> flo
     from pytorch_metric_learning.utils.accuracy_calculator import AccuracyCalculator
 
     calculator = AccuracyCalculator(include=METRICS, k=k, device=torch.device("cpu"))
-    return calculator.get_accuracy(torch.from_numpy(embeddings), torch.from_numpy(labels))["precision_at_1"]
+    return calculator.get_accuracy(torch.from_numpy(embeddings), torch.from_numpy(labels))[
+        "precision_at_1"
+    ]
 
 
 def oml(embeddings: np.ndarray, labels: np.ndarray) -> float:
@@ -79,13 +96,23 @@ def oml(embeddings: np.ndarray, labels: np.ndarray) -> float:
     from oml.functional.metrics import calc_retrieval_metrics
 
     ids = torch.arange(len(labels))
-    _, retrieved, relevant = batched_knn(torch.from_numpy(embeddings), ids, ids, top_n=PER_CLASS, labels_gt=torch.from_numpy(labels))
-    found = calc_retrieval_metrics(retrieved, relevant, cmc_top_k=(1,), precision_top_k=(PER_CLASS,), map_top_k=(PER_CLASS,), verbose=False)
+    _, retrieved, relevant = batched_knn(
+        torch.from_numpy(embeddings), ids, ids, top_n=PER_CLASS, labels_gt=torch.from_numpy(labels)
+    )
+    found = calc_retrieval_metrics(
+        retrieved,
+        relevant,
+        cmc_top_k=(1,),
+        precision_top_k=(PER_CLASS,),
+        map_top_k=(PER_CLASS,),
+        verbose=False,
+    )
     return float(found["cmc"][1])
 
 
 def measured(way: str, path: str, more: list[str]) -> dict[str, float]:
-    """Seconds, and peak gigabytes above the embeddings and the imports, of one scoring in this process."""
+    """Seconds, and peak gigabytes above the embeddings and the imports, of one scoring in this
+    process."""
     sys.path += more
     embeddings = np.load(path)
     labels = np.arange(len(embeddings)) // PER_CLASS
@@ -97,19 +124,35 @@ def measured(way: str, path: str, more: list[str]) -> dict[str, float]:
     start = time.perf_counter()
     score = work(embeddings, labels, *extra)
     seconds = time.perf_counter() - start
-    return {"seconds": seconds, "gigabytes": (memory_of_this()["VmHWM"] - before) / 1e9, "precision_at_1": score}
+    return {
+        "seconds": seconds,
+        "gigabytes": (memory_of_this()["VmHWM"] - before) / 1e9,
+        "precision_at_1": score,
+    }
 
 
 def main() -> None:
     options = options_of(__doc__, images=(11_800, 60_000), dim=512, oml="")
     sizes = (1_200, 2_400) if options.quick else options.images
-    result: dict[str, Any] = {**facts(), "dim": options.dim, "rounds": options.rounds, "per_class": PER_CLASS, "sizes": {}}
+    result: dict[str, Any] = {
+        **facts(),
+        "dim": options.dim,
+        "rounds": options.rounds,
+        "per_class": PER_CLASS,
+        "sizes": {},
+    }
     lines = []
     with tempfile.TemporaryDirectory() as folder:
         for images in sizes:
             drawn(images, options.dim, path := Path(folder) / f"{images}.npy")
-            names = [name for name in WAYS if images <= LARGEST_FOR.get(name, images) and (name != "oml" or options.oml)]
-            ways = {name: [name, str(path), *([options.oml] if name == "oml" else [])] for name in names}
+            names = [
+                name
+                for name in WAYS
+                if images <= LARGEST_FOR.get(name, images) and (name != "oml" or options.oml)
+            ]
+            ways = {
+                name: [name, str(path), *([options.oml] if name == "oml" else [])] for name in names
+            }
             result["sizes"][str(images)] = found = in_processes(__file__, ways, options.rounds)
             lines += section(images, options, found)
     write("evaluation", "Scoring embeddings", result, lines, options.out)
@@ -122,10 +165,22 @@ def section(images: int, options: Any, found: dict[str, list[dict[str, float]]])
         seconds = [run["seconds"] for run in runs]
         memory = max(run["gigabytes"] for run in runs)
         over = f"{statistics.median(seconds) / base:.2f}"
-        rows.append([WAYS[name], median_spread(seconds), over, f"{memory:.2f}", f"{runs[0]['precision_at_1']:.4f}"])
+        rows.append(
+            [
+                WAYS[name],
+                median_spread(seconds),
+                over,
+                f"{memory:.2f}",
+                f"{runs[0]['precision_at_1']:.4f}",
+            ]
+        )
     title = f"## {images:,} x {options.dim}, medians (least-most) of {options.rounds} rounds in turns, each in a fresh process"
     head = ["", "seconds", "over one FAISS search", "peak GB above the embeddings", "P@1"]
-    left = [] if "oml" in found or images > LARGEST_FOR["oml"] else ["", "open-metric-learning: not measured (see --oml)."]
+    left = (
+        []
+        if "oml" in found or images > LARGEST_FOR["oml"]
+        else ["", "open-metric-learning: not measured (see --oml)."]
+    )
     return ["", title, "", *table(head, rows), *left]
 
 

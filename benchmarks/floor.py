@@ -1,8 +1,10 @@
-"""The floor: a bare loop, tuned by hand for this one network on this one data set, that does nothing but train and look up.
+"""The floor: a bare loop, tuned by hand for this one network on this one data set, that does
+nothing but train and look up.
 
-All pixels lie in memory as one array of bytes; a batch is copied out of it with its crops and mirrors; the network computes in
-bfloat16 where the machine is fast at it, on channels-last memory; the look-up is one matrix product. There is no cache on the
-disk, no record, no progress, no resuming, no determinism, no choice of anything. What ours takes longer than this is what its
+All pixels lie in memory as one array of bytes; a batch is copied out of it with its crops and
+mirrors; the network computes in bfloat16 where the machine is fast at it, on channels-last memory;
+the look-up is one matrix product. There is no cache on the disk, no record, no progress, no
+resuming, no determinism, no choice of anything. What ours takes longer than this is what its
 features cost.
 """
 
@@ -37,11 +39,17 @@ class Floor:
         device: torch.device,
         dtype: torch.dtype,
     ):
-        """Of each image its pixels (height, width, 3) that crops are cut from; `views` (images, size, size, 3) are what is evaluated."""
+        """Of each image its pixels (height, width, 3) that crops are cut from; `views` (images,
+        size, size, 3) are what is evaluated."""
         self.train_pixels, self.views = train_pixels, torch.from_numpy(views)
         self.labels = torch.from_numpy(labels)
         self.train_images, self.test_images = train_images, test_images
-        self.size, self.batch_size, self.device, self.dtype = views.shape[1], batch_size, device, dtype
+        self.size, self.batch_size, self.device, self.dtype = (
+            views.shape[1],
+            batch_size,
+            device,
+            dtype,
+        )
         self.numbers = np.random.default_rng(0)
         trunk = models.resnet18(weights=None)
         trunk.fc = nn.Linear(512, 128)
@@ -50,7 +58,9 @@ class Floor:
         self.scale = (1 / (255 * torch.tensor(STD))).to(device)
         self.shift = (torch.tensor(MEAN) / torch.tensor(STD)).to(device)
         self.loss = NTXentLoss(temperature=0.1, distance=CosineSimilarity())
-        self.miner = BatchEasyHardMiner(pos_strategy="easy", neg_strategy="semihard", distance=CosineSimilarity())
+        self.miner = BatchEasyHardMiner(
+            pos_strategy="easy", neg_strategy="semihard", distance=CosineSimilarity()
+        )
 
     def batches(self) -> Iterator[tuple[Tensor, Tensor]]:
         """(batch, size, size, 3) bytes and (batch) labels of one pass over the training images."""
@@ -60,14 +70,18 @@ class Floor:
             batch = np.empty((len(images), self.size, self.size, 3), np.uint8)
             for row, image in enumerate(images):
                 pixels = self.train_pixels[image]
-                top, left = (int(self.numbers.integers(side - self.size + 1)) for side in pixels.shape[:2])
+                top, left = (
+                    int(self.numbers.integers(side - self.size + 1)) for side in pixels.shape[:2]
+                )
                 crop = pixels[top : top + self.size, left : left + self.size]
                 batch[row] = crop[:, ::-1] if self.numbers.random() < 0.5 else crop
             yield torch.from_numpy(batch), self.labels[images]
 
     def normalised(self, pixels: Tensor) -> Tensor:
         """(batch, size, size, 3) bytes -> (batch, 3, size, size), channels last in memory."""
-        return torch.addcmul(-self.shift, pixels.to(self.device, non_blocking=True).float(), self.scale).permute(0, 3, 1, 2)
+        return torch.addcmul(
+            -self.shift, pixels.to(self.device, non_blocking=True).float(), self.scale
+        ).permute(0, 3, 1, 2)
 
     def train_epoch(self) -> None:
         self.model.train()
@@ -75,7 +89,9 @@ class Floor:
             self.step(pixels, labels)
 
     def step(self, pixels: Tensor, labels: Tensor) -> None:
-        with torch.autocast(self.device.type, dtype=self.dtype, enabled=self.dtype != torch.float32):
+        with torch.autocast(
+            self.device.type, dtype=self.dtype, enabled=self.dtype != torch.float32
+        ):
             embeddings = self.model(self.normalised(pixels))
         embeddings, labels = embeddings.float(), labels.to(self.device)
         loss = self.loss(embeddings, labels, self.miner(embeddings, labels))
@@ -95,6 +111,10 @@ class Floor:
         """(images, 128) unit vectors."""
         found = []
         for start in range(0, len(images), self.batch_size):
-            with torch.autocast(self.device.type, dtype=self.dtype, enabled=self.dtype != torch.float32):
-                found.append(self.model(self.normalised(self.views[images[start : start + self.batch_size]])))
+            with torch.autocast(
+                self.device.type, dtype=self.dtype, enabled=self.dtype != torch.float32
+            ):
+                found.append(
+                    self.model(self.normalised(self.views[images[start : start + self.batch_size]]))
+                )
         return functional.normalize(torch.cat(found).float(), dim=1)

@@ -2,8 +2,9 @@
 
     python benchmarks/galleries.py
 
-Writes reports/speed/galleries.json and galleries.md. The vectors are drawn: unit vectors around class centres, as a trained network gives them,
-since no index can search noise that is the same everywhere. They lie in a file; each index is built and opened in a process of its own.
+Writes reports/speed/galleries.json and galleries.md. The vectors are drawn: unit vectors around
+class centres, as a trained network gives them, since no index can search noise that is the same
+everywhere. They lie in a file; each index is built and opened in a process of its own.
 """
 
 import json
@@ -19,7 +20,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import alone, facts, in_processes, median_spread, memory_of_this, options_of, table, write
+from common import (
+    alone,
+    facts,
+    in_processes,
+    median_spread,
+    memory_of_this,
+    options_of,
+    table,
+    write,
+)
 
 from dml_bench.gallery.index_recall import Asked, Measured, measure
 from dml_bench.gallery.indexes import build, one_thread, open_mapped, parse, tune
@@ -27,17 +37,22 @@ from dml_bench.gallery.indexes import build, one_thread, open_mapped, parse, tun
 DIM = 128
 PER_CLASS = 50
 NOISE = 1.0
-"""Standard deviation around a centre, in each dimension that of the centres: a class's images have cosines about .5."""
+"""Standard deviation around a centre, in each dimension that of the centres: a class's images have
+cosines about .5."""
 QUERIES = 1000
 CHUNK = 50_000
 LARGEST_FOR = {"hnsw": 100_000}
-"""Images up to which a kind is built unless --kinds names it: on one thread a graph of a million takes a quarter of an hour or more."""
+"""Images up to which a kind is built unless --kinds names it: on one thread a graph of a million
+takes a quarter of an hour or more."""
 KINDS = ("flat", "sq8", "hnsw", "ivf", "ivfpq", "ivfpq:k_factor=0")
 
 
 def draw(path: Path, images: int) -> None:
-    """Write (images, DIM) float32 and, beside it, queries of the same classes; a part in memory at a time."""
-    centres = np.random.default_rng(1).normal(size=(max(1, images // PER_CLASS), DIM)).astype(np.float32)
+    """Write (images, DIM) float32 and, beside it, queries of the same classes; a part in memory at
+    a time."""
+    centres = (
+        np.random.default_rng(1).normal(size=(max(1, images // PER_CLASS), DIM)).astype(np.float32)
+    )
     vectors = np.lib.format.open_memmap(path, "w+", np.float32, (images, DIM))
     for first in range(0, images, CHUNK):
         rows = np.arange(first, min(first + CHUNK, images))
@@ -48,7 +63,9 @@ def draw(path: Path, images: int) -> None:
 
 
 def around(centres: np.ndarray, seed: int) -> np.ndarray:
-    drawn = centres + NOISE * np.random.default_rng(seed).normal(size=centres.shape).astype(np.float32)
+    drawn = centres + NOISE * np.random.default_rng(seed).normal(size=centres.shape).astype(
+        np.float32
+    )
     return np.asarray(drawn / np.linalg.norm(drawn, axis=1, keepdims=True), np.float32)
 
 
@@ -61,7 +78,8 @@ def peak() -> int:
 
 
 def build_one(kind: str, vectors: Path, index: Path) -> dict[str, Any]:
-    """Build and write an index, in this process: seconds, bytes, and the peak above the vectors, which are read into memory first."""
+    """Build and write an index, in this process: seconds, bytes, and the peak above the vectors,
+    which are read into memory first."""
     import faiss
 
     embeddings = np.load(vectors)
@@ -70,11 +88,17 @@ def build_one(kind: str, vectors: Path, index: Path) -> dict[str, Any]:
     made = build(plan, embeddings)
     took, above = time.perf_counter() - start, peak() - before
     faiss.write_index(made, str(index))
-    return {"seconds": took, "bytes": index.stat().st_size, "peak_bytes_above_vectors": above, "parameters": plan.parameters}
+    return {
+        "seconds": took,
+        "bytes": index.stat().st_size,
+        "peak_bytes_above_vectors": above,
+        "parameters": plan.parameters,
+    }
 
 
 def look_up_one(kind: str, vectors: Path, index: Path, mapped: bool) -> dict[str, Any]:
-    """Open an index, in this process: what is resident then and after the queries, its times and its recall."""
+    """Open an index, in this process: what is resident then and after the queries, its times and
+    its recall."""
     import faiss
 
     embeddings, query = np.load(vectors, mmap_mode="r"), np.load(queries_of(vectors))
@@ -87,7 +111,10 @@ def look_up_one(kind: str, vectors: Path, index: Path, mapped: bool) -> dict[str
     after_queries = memory_of_this()
     asked = Asked(query, np.full(len(query), -1), "queries")
     found = measure(opened.search, embeddings, asked, index.stat().st_size)
-    grown = {name: {part: at[part] - before[part] for part in before} for name, at in (("opened", after_opening), ("asked", after_queries))}
+    grown = {
+        name: {part: at[part] - before[part] for part in before}
+        for name, at in (("opened", after_opening), ("asked", after_queries))
+    }
     return {"measured": found.as_dict(), "resident": grown}
 
 
@@ -97,8 +124,11 @@ def one(what: str, kind: str, vectors: str, index: str) -> dict[str, Any]:
     return look_up_one(kind, Path(vectors), Path(index), mapped=what == "mapped")
 
 
-def race(size: int, kinds: Sequence[str], rounds: int, folder: Path) -> dict[str, dict[str, list[Any]]]:
-    """By kind: `built`, `mapped` and `in_memory`, each by round. All are built in turns, then all are asked in turns."""
+def race(
+    size: int, kinds: Sequence[str], rounds: int, folder: Path
+) -> dict[str, dict[str, list[Any]]]:
+    """By kind: `built`, `mapped` and `in_memory`, each by round. All are built in turns, then all
+    are asked in turns."""
     vectors = folder / f"{size}.npy"
     draw(vectors, size)
     index = {kind: str(folder / f"{kind.replace(':', '-')}.faiss") for kind in kinds}
@@ -114,15 +144,23 @@ def race(size: int, kinds: Sequence[str], rounds: int, folder: Path) -> dict[str
 def times(kind: str, found: dict[str, list[Any]]) -> list[str]:
     cells = [median_spread([built["seconds"] for built in found["built"]])]
     for part in ("mapped", "in_memory"):
-        cells += [median_spread([each["measured"][key] for each in found[part]]) for key in ("milliseconds", "milliseconds_batched")]
-    return [f"`{kind}` {', '.join(f'{key}={value}' for key, value in found['built'][0]['parameters'].items())}", *cells]
+        cells += [
+            median_spread([each["measured"][key] for each in found[part]])
+            for key in ("milliseconds", "milliseconds_batched")
+        ]
+    return [
+        f"`{kind}` {', '.join(f'{key}={value}' for key, value in found['built'][0]['parameters'].items())}",
+        *cells,
+    ]
 
 
 def costs(kind: str, found: dict[str, list[Any]]) -> list[str]:
     told = Measured.from_dict(found["mapped"][0]["measured"])
 
     def megabytes(part: str, *keys: str) -> str:
-        return f"{statistics.median(reduce(getitem, keys, each) for each in found[part]) / 1e6:,.1f}"
+        return (
+            f"{statistics.median(reduce(getitem, keys, each) for each in found[part]) / 1e6:,.1f}"
+        )
 
     return [
         f"`{kind}`",
@@ -135,10 +173,21 @@ def costs(kind: str, found: dict[str, list[Any]]) -> list[str]:
     ]
 
 
-TIMES = ("index", "built, s", "mapped: single, ms", "in batches of 100", "in memory: single, ms", "in batches of 100")
+TIMES = (
+    "index",
+    "built, s",
+    "mapped: single, ms",
+    "in batches of 100",
+    "in memory: single, ms",
+    "in batches of 100",
+)
 COSTS = (
     *("index", "recall@1", "recall@10", "file, MB", "peak of building above the vectors, MB"),
-    *("own memory when opened, MB: mapped", "in memory", "file pages after 1,000 look-ups, mapped, MB"),
+    *(
+        "own memory when opened, MB: mapped",
+        "in memory",
+        "file pages after 1,000 look-ups, mapped, MB",
+    ),
 )
 
 
@@ -151,22 +200,38 @@ def page(result: dict[str, Any]) -> list[str]:
     ]
     for size, found in result["sizes"].items():
         asked = [run["measured"] for each in found.values() for run in each["mapped"]]
-        single, batched = (median_spread([each[key] for each in asked]) for key in ("exact_milliseconds", "exact_milliseconds_batched"))
-        lines += ["", f"## {int(size):,} images", "", f"Exact, without an index: {single} ms a look-up, {batched} in batches of 100.", ""]
+        single, batched = (
+            median_spread([each[key] for each in asked])
+            for key in ("exact_milliseconds", "exact_milliseconds_batched")
+        )
+        lines += [
+            "",
+            f"## {int(size):,} images",
+            "",
+            f"Exact, without an index: {single} ms a look-up, {batched} in batches of 100.",
+            "",
+        ]
         lines += table(TIMES, [times(kind, each) for kind, each in found.items()])
         lines += ["", *table(COSTS, [costs(kind, each) for kind, each in found.items()])]
     return lines
 
 
 def main() -> None:
-    options = options_of(__doc__, sizes=(10_000, 100_000, 1_000_000), kinds=(), folder=tempfile.gettempdir())
+    options = options_of(
+        __doc__, sizes=(10_000, 100_000, 1_000_000), kinds=(), folder=tempfile.gettempdir()
+    )
     wanted = (2000,) if options.quick else options.sizes
-    of_size = {size: [kind for kind in KINDS if size <= LARGEST_FOR.get(kind, size)] for size in wanted}
+    of_size = {
+        size: [kind for kind in KINDS if size <= LARGEST_FOR.get(kind, size)] for size in wanted
+    }
     if options.kinds:
         of_size = dict.fromkeys(wanted, options.kinds)
     os.environ["OMP_NUM_THREADS"] = "1"  # of the processes that measure
     with tempfile.TemporaryDirectory(prefix="galleries-", dir=options.folder) as folder:
-        sizes = {str(size): race(size, kinds, options.rounds, Path(folder)) for size, kinds in of_size.items()}
+        sizes = {
+            str(size): race(size, kinds, options.rounds, Path(folder))
+            for size, kinds in of_size.items()
+        }
     shape = {"dim": DIM, "images_per_class": PER_CLASS, "queries": QUERIES}
     result = {**facts(), "threads": 1, "rounds": options.rounds, **shape, "sizes": sizes}
     write("galleries", "Large galleries", result, page(result), options.out)

@@ -37,13 +37,20 @@ class Goal:
         except (KeyError, IndexError, StopIteration):
             return [self.what, wanted, "not measured", f"[{self.file}]({self.file}.md)"]
         met = value >= self.bound if self.at_least else value <= self.bound
-        return [self.what, wanted, f"{value:.3g}{self.unit}", f"[{'met' if met else '**missed**'}]({self.file}.md)"]
+        return [
+            self.what,
+            wanted,
+            f"{value:.3g}{self.unit}",
+            f"[{'met' if met else '**missed**'}]({self.file}.md)",
+        ]
 
 
 def ratio(result: dict[str, Any], over: str, under: str, key: str = "epoch") -> float:
     """Median over the rounds of a ratio within a round."""
     values = result["values"]
-    return statistics.median(a / b for a, b in zip(values[over][key], values[under][key], strict=True))
+    return statistics.median(
+        a / b for a, b in zip(values[over][key], values[under][key], strict=True)
+    )
 
 
 def share_of_input(result: dict[str, Any]) -> float:
@@ -66,17 +73,54 @@ def mixed(result: dict[str, Any]) -> float:
     """The slowest technique's epoch over the epoch without."""
     plain = result["seconds"]["none"]
     return max(
-        statistics.median(a / b for a, b in zip(taken, plain, strict=True)) for name, taken in result["seconds"].items() if name != "none"
+        statistics.median(a / b for a, b in zip(taken, plain, strict=True))
+        for name, taken in result["seconds"].items()
+        if name != "none"
     )
 
 
 GOALS = (
-    Goal("whole epoch at 224 px, times as fast as the usual loop", 4, True, "x", "epoch-224", lambda r: ratio(r, "usual", "ours")),
-    Goal("whole epoch at 224 px over the bare loop", 1.1, False, "x", "epoch-224", lambda r: ratio(r, "ours", "floor")),
+    Goal(
+        "whole epoch at 224 px, times as fast as the usual loop",
+        4,
+        True,
+        "x",
+        "epoch-224",
+        lambda r: ratio(r, "usual", "ours"),
+    ),
+    Goal(
+        "whole epoch at 224 px over the bare loop",
+        1.1,
+        False,
+        "x",
+        "epoch-224",
+        lambda r: ratio(r, "ours", "floor"),
+    ),
     Goal("input pipeline's share of a step, 224 px", 5, False, "%", "epoch-224", share_of_input),
-    Goal("whole epoch at 64 px, times as fast as the usual loop", 1.7, True, "x", "epoch-64", lambda r: ratio(r, "usual", "ours")),
-    Goal("epoch with mixing over the same without, 64 px, the slowest", 1.1, False, "x", "mixing-64", mixed),
-    Goal("epoch with mixing over the same without, 224 px, the slowest", 1.1, False, "x", "mixing-224", mixed),
+    Goal(
+        "whole epoch at 64 px, times as fast as the usual loop",
+        1.7,
+        True,
+        "x",
+        "epoch-64",
+        lambda r: ratio(r, "usual", "ours"),
+    ),
+    Goal(
+        "epoch with mixing over the same without, 64 px, the slowest",
+        1.1,
+        False,
+        "x",
+        "mixing-64",
+        mixed,
+    ),
+    Goal(
+        "epoch with mixing over the same without, 224 px, the slowest",
+        1.1,
+        False,
+        "x",
+        "mixing-224",
+        mixed,
+    ),
     Goal(
         "evaluation of 60,000 x 512 over one exact FAISS search",
         *(1.3, False, "x", "evaluation"),
@@ -92,10 +136,29 @@ GOALS = (
         *(5, True, "x", "evaluation"),
         lambda r: seconds(r, "11800", "pml") / seconds(r, "11800", "ours"),
     ),
-    Goal("`dml-bench --help`", 0.3, False, " s", "startup", lambda r: statistics.median(r["seconds"]["dml-bench --help"])),
-    Goal("`dml-bench list losses`", 1, False, " s", "startup", lambda r: statistics.median(r["seconds"]["dml-bench list losses"])),
     Goal(
-        "`dml-bench list experiments`", 1, False, " s", "startup", lambda r: statistics.median(r["seconds"]["dml-bench list experiments"])
+        "`dml-bench --help`",
+        0.3,
+        False,
+        " s",
+        "startup",
+        lambda r: statistics.median(r["seconds"]["dml-bench --help"]),
+    ),
+    Goal(
+        "`dml-bench list losses`",
+        1,
+        False,
+        " s",
+        "startup",
+        lambda r: statistics.median(r["seconds"]["dml-bench list losses"]),
+    ),
+    Goal(
+        "`dml-bench list experiments`",
+        1,
+        False,
+        " s",
+        "startup",
+        lambda r: statistics.median(r["seconds"]["dml-bench list experiments"]),
     ),
     Goal(
         "`run` to its first step on cached images",
@@ -110,17 +173,52 @@ GOALS = (
     Goal(
         "comparing pixels with their digests, share of the first epoch at 224 px",
         *(2, False, "%", "trusted_pixels"),
-        lambda r: statistics.median(100 * run["comparing"] / run["epoch"] for run in r["values"]["first epoch"]),
+        lambda r: statistics.median(
+            100 * run["comparing"] / run["epoch"] for run in r["values"]["first epoch"]
+        ),
     ),
     Goal(
         "damaged images of the cache that are found and mended",
         *(100, True, "%", "trusted_pixels"),
-        lambda r: 100 * r["damage"]["whole_again"] * r["damage"]["found"] / (r["damage"]["bits"] + r["damage"]["pages"]),
+        lambda r: (
+            100
+            * r["damage"]["whole_again"]
+            * r["damage"]["found"]
+            / (r["damage"]["bits"] + r["damage"]["pages"])
+        ),
     ),
-    Goal("first opening of 11,788 images in FiftyOne", 180, False, " s", "browse", lambda r: r["seconds"]["first opening"][0]),
-    Goal("later openings", 20, False, " s", "browse", lambda r: statistics.median(r["seconds"]["later"])),
-    Goal("growth of own memory from 1 to 16 epochs", 5, False, "%", "memory", lambda r: growth(r, *names(r, "1000 images"))),
-    Goal("growth of own memory from 1,000 to 16,000 images", 25, False, "%", "memory", lambda r: growth(r, *names(r, " 1 epochs"))),
+    Goal(
+        "first opening of 11,788 images in FiftyOne",
+        180,
+        False,
+        " s",
+        "browse",
+        lambda r: r["seconds"]["first opening"][0],
+    ),
+    Goal(
+        "later openings",
+        20,
+        False,
+        " s",
+        "browse",
+        lambda r: statistics.median(r["seconds"]["later"]),
+    ),
+    Goal(
+        "growth of own memory from 1 to 16 epochs",
+        5,
+        False,
+        "%",
+        "memory",
+        lambda r: growth(r, *names(r, "1000 images")),
+    ),
+    Goal(
+        "growth of own memory from 1,000 to 16,000 images",
+        25,
+        False,
+        "%",
+        "memory",
+        lambda r: growth(r, *names(r, " 1 epochs")),
+    ),
 )
 
 

@@ -1,4 +1,5 @@
-"""Commands as forked processes of one that has imported everything, and their deaths at file operations, in the middle of writes, at any time."""
+"""Commands as forked processes of one that has imported everything, and their deaths at file
+operations, in the middle of writes, at any time."""
 
 import builtins
 import io
@@ -16,7 +17,16 @@ from pathlib import Path
 from signal import SIGKILL, Signals
 from typing import Any, Literal
 
-__all__ = ["EXPECTED", "OPERATIONS", "STOPPED", "Death", "Event", "drawn_deaths", "events_of", "run_in_fork"]
+__all__ = [
+    "EXPECTED",
+    "OPERATIONS",
+    "STOPPED",
+    "Death",
+    "Event",
+    "drawn_deaths",
+    "events_of",
+    "run_in_fork",
+]
 
 OPERATIONS = ("replace", "rename", "unlink", "fsync", "mkdir", "rmdir", "posix_fallocate")
 WRITE = "write"
@@ -34,7 +44,8 @@ Moment = Literal["before", "after", "half", "time", "group"]
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """A file operation, in the order in which a process makes them; a `write` is a file that is opened to be written."""
+    """A file operation, in the order in which a process makes them; a `write` is a file that is
+    opened to be written."""
 
     name: str
     file: str
@@ -42,7 +53,8 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class Death:
-    """When a process dies: before, after or in the middle of its event number `at`, or after `at` seconds, alone or with its children."""
+    """When a process dies: before, after or in the middle of its event number `at`, or after `at`
+    seconds, alone or with its children."""
 
     moment: Moment
     at: float
@@ -64,7 +76,9 @@ class Watched:
         for name in OPERATIONS:
             self.wrap(name)
         opened = builtins.open
-        builtins.open = io.open = lambda file, mode="r", *rest, **options: self.opened(opened(file, mode, *rest, **options), file, mode)  # type: ignore[assignment,misc]
+        builtins.open = io.open = lambda file, mode="r", *rest, **options: self.opened(
+            opened(file, mode, *rest, **options), file, mode
+        )  # type: ignore[assignment,misc]
 
     def wrap(self, name: str) -> None:
         real = getattr(os, name)
@@ -86,11 +100,16 @@ class Watched:
         return file
 
     def due(self, name: str, file: str) -> str:
-        """The moment of death if this is the event, else nothing. What is done outside of the place, as compilers do, does not count."""
+        """The moment of death if this is the event, else nothing. What is done outside of the
+        place, as compilers do, does not count."""
         if Path(file).is_absolute() and not Path(file).is_relative_to(self.place):
             return ""
         self.events.append(Event(name, file))
-        here = self.death is not None and self.death.moment not in ("time", "group") and self.death.at == len(self.events)
+        here = (
+            self.death is not None
+            and self.death.moment not in ("time", "group")
+            and self.death.at == len(self.events)
+        )
         return self.death.moment if here and self.death else ""
 
     def die(self) -> None:
@@ -130,16 +149,23 @@ class HalfWritten:
         self.file.write(data[: len(data) // 2])
         self.file.flush()
         self.die()
-        return int(self.file.write(data[len(data) // 2 :])) + len(data) // 2  # where the signal is answered later
+        return (
+            int(self.file.write(data[len(data) // 2 :])) + len(data) // 2
+        )  # where the signal is answered later
 
     def writelines(self, parts: Any) -> None:
         self.write(b"".join(map(bytes, parts)))
 
 
 def run_in_fork(
-    work: Callable[[Path], object], place: Path, log: Path, death: Death | None = None, events: Path | None = None
+    work: Callable[[Path], object],
+    place: Path,
+    log: Path,
+    death: Death | None = None,
+    events: Path | None = None,
 ) -> tuple[int, float]:
-    """Exit code, or minus the signal, and seconds. What it says is added to `log`, and what it did to files in its place to `events`."""
+    """Exit code, or minus the signal, and seconds. What it says is added to `log`, and what it did
+    to files in its place to `events`."""
     start = time.monotonic()
     pid = os.fork()
     if not pid:
@@ -150,7 +176,9 @@ def run_in_fork(
     return wait_for(pid, death, start), time.monotonic() - start
 
 
-def child(work: Callable[[Path], object], place: Path, log: Path, death: Death | None, events: Path | None) -> int:
+def child(
+    work: Callable[[Path], object], place: Path, log: Path, death: Death | None, events: Path | None
+) -> int:
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGHUP, signal.SIG_DFL)  # which nohup has taken away
     output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
@@ -205,13 +233,16 @@ def events_of(path: Path) -> list[Event]:
     return [Event(*event) for event in json.loads(path.read_text())]
 
 
-def drawn_deaths(chance: random.Random, events: list[Event], seconds: float, by_time_only: bool) -> list[Death]:
+def drawn_deaths(
+    chance: random.Random, events: list[Event], seconds: float, by_time_only: bool
+) -> list[Death]:
     """One death at a file operation, some in a row, or some at any time."""
     how = "time" if by_time_only else chance.choice(["one", "one", "one", "row", "row", "time"])
     if how == "time":
         moment: Moment = chance.choice(["time", "group"])
         return [
-            Death(moment, chance.random() * 0.9 * seconds, drawn_signal(chance)) for _ in range(chance.randint(1, 1 if by_time_only else 3))
+            Death(moment, chance.random() * 0.9 * seconds, drawn_signal(chance))
+            for _ in range(chance.randint(1, 1 if by_time_only else 3))
         ]
     count = 1 if how == "one" else 3
     return [at_event(chance, events, len(events) // part) for part in range(1, count + 1)]
@@ -219,7 +250,9 @@ def drawn_deaths(chance: random.Random, events: list[Event], seconds: float, by_
 
 def at_event(chance: random.Random, events: list[Event], last: int) -> Death:
     number = chance.randint(1, max(last, 1))
-    moments: tuple[Moment, ...] = ("half",) if events[number - 1].name == WRITE else ("before", "after")
+    moments: tuple[Moment, ...] = (
+        ("half",) if events[number - 1].name == WRITE else ("before", "after")
+    )
     return Death(chance.choice(moments), number, drawn_signal(chance))
 
 

@@ -1,9 +1,11 @@
-"""Peak memory of a training against the number of epochs and of images: flat in the one, bounded in the other.
+"""Peak memory of a training against the number of epochs and of images: flat in the one, bounded in
+the other.
 
     python benchmarks/memory.py
 
-What counts is memory of the process's own (RssAnon): decoded images are mapped from the cache, and the system takes their pages
-back when it wants them. The whole resident peak is told beside it. Writes reports/speed/memory.json and memory.md.
+What counts is memory of the process's own (RssAnon): decoded images are mapped from the cache, and
+the system takes their pages back when it wants them. The whole resident peak is told beside it.
+Writes reports/speed/memory.json and memory.md.
 """
 
 import json
@@ -50,7 +52,13 @@ def measured(folder: str, epochs: str, cache: str) -> dict[str, float]:
     from dml_bench.runs.request import Request
 
     overrides = [
-        *("data.dataset=folder", "images.size=32", "augment.random_crop_from=36", "train.batch_size=64", f"train.epochs={epochs}"),
+        *(
+            "data.dataset=folder",
+            "images.size=32",
+            "augment.random_crop_from=36",
+            "train.batch_size=64",
+            f"train.epochs={epochs}",
+        ),
         *("unseen=last:2", "evaluate.every=4"),
     ]
     sampler = Sampler()
@@ -76,13 +84,28 @@ def main() -> None:
         for count in images:
             noise(count, Path(root) / f"{count}")
         pairs = [(images[0], count) for count in epochs] + [(count, 1) for count in images[1:]]
-        ways = {f"{count} images, {many} epochs": [f"{root}/{count}", str(many), f"{root}/cache"] for count, many in pairs}
+        ways = {
+            f"{count} images, {many} epochs": [f"{root}/{count}", str(many), f"{root}/cache"]
+            for count, many in pairs
+        }
         found = in_processes(__file__, ways, options.rounds)
     result = {**facts(), "experiment": EXPERIMENT, "rounds": options.rounds, "peak": found}
     rows = [
-        [name, *(f"{max(run[key] for run in runs):.0f}" for key in ("own_megabytes", "resident_megabytes"))] for name, runs in found.items()
+        [
+            name,
+            *(
+                f"{max(run[key] for run in runs):.0f}"
+                for key in ("own_megabytes", "resident_megabytes")
+            ),
+        ]
+        for name, runs in found.items()
     ]
-    lines = ["", "Both phases of a run at 32 px, batches of 64.", "", *table(["", "own memory at most, MB", "resident at most, MB"], rows)]
+    lines = [
+        "",
+        "Both phases of a run at 32 px, batches of 64.",
+        "",
+        *table(["", "own memory at most, MB", "resident at most, MB"], rows),
+    ]
     write("memory", "Peak memory", result, lines, options.out)
 
 

@@ -23,7 +23,9 @@ TECHNIQUES = ("none", "samplepairing", "mixup", "cutmix", "manifoldmixup")
 
 def contestant(setting: Setting, technique: str) -> Ours:
     """Our loop on the same images, mixed in every epoch."""
-    mixing = resolve("EPSHN_cosine_resnet18_sgd_aug", overrides=[f"mixing.technique={technique}"]).mixing
+    mixing = resolve(
+        "EPSHN_cosine_resnet18_sgd_aug", overrides=[f"mixing.technique={technique}"]
+    ).mixing
     mixed = replace(setting, experiment=replace(setting.experiment, mixing=mixing))
     return Ours(mixed, choose_precision("auto", setting.device), technique)
 
@@ -41,7 +43,9 @@ def markdown(result: dict[str, Any]) -> str:
     for name, seconds in result["seconds"].items():
         over = [mixed / without for mixed, without in zip(seconds, plain, strict=True)]
         rows.append([name, f"{statistics.median(seconds):.2f} s", median_spread(over, 4)])
-    return "\n".join([*lines, *table(["technique", "epoch, median", "over none, median (least-most)"], rows), ""])
+    return "\n".join(
+        [*lines, *table(["technique", "epoch, median", "over none, median (least-most)"], rows), ""]
+    )
 
 
 def main() -> None:
@@ -53,7 +57,10 @@ def main() -> None:
             setting, _ = prepare(options, Path(pixels_dir))
             contestants = [contestant(setting, technique) for technique in TECHNIQUES]
             warm_up(contestants)
-            seconds = each_in_turn({each.name: lambda each=each: timed(each.train)[0] for each in contestants}, options.rounds)
+            seconds = each_in_turn(
+                {each.name: lambda each=each: timed(each.train)[0] for each in contestants},
+                options.rounds,
+            )
             result = {**about(options, setting), "seconds": seconds}
         print(markdown(result))
         save(f"mixing-{options.size}", result, markdown(result), options.out)

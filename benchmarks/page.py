@@ -24,12 +24,20 @@ ROWS = (
 
 
 def row_values(values: Values, key: str, more: bool) -> tuple[list[str], list[str]]:
-    """Cells `median (least-most)` of each contestant, and how many times as fast as the usual loop each other is."""
+    """Cells `median (least-most)` of each contestant, and how many times as fast as the usual loop
+    each other is."""
     medians = {name: statistics.median(measured[key]) for name, measured in values.items()}
-    cells = [f"{medians[name]:.4g} ({min(measured[key]):.4g}-{max(measured[key]):.4g})" for name, measured in values.items()]
+    cells = [
+        f"{medians[name]:.4g} ({min(measured[key]):.4g}-{max(measured[key]):.4g})"
+        for name, measured in values.items()
+    ]
     if "usual" not in medians:
         return cells, []
-    others = [median / medians["usual"] if more else medians["usual"] / median for name, median in medians.items() if name != "usual"]
+    others = [
+        median / medians["usual"] if more else medians["usual"] / median
+        for name, median in medians.items()
+        if name != "usual"
+    ]
     return cells, [f"{ratio:.2f}" for ratio in others]
 
 
@@ -45,19 +53,25 @@ def rows_of(values: Values) -> tuple[list[str], list[list[str]]]:
 
 
 def decoding(result: dict[str, Any]) -> str:
-    """The price of the cache, and the epochs after which the input pipelines alone have paid it back."""
+    """The price of the cache, and the epochs after which the input pipelines alone have paid it
+    back."""
     evaluated = result["train_images"] + result["test_images"]
     price = f"Decoding once into the cache (both views): {1e3 * result['cache_seconds'] / evaluated:.1f} s per 1,000 images"
     if not {"ours", "usual"} <= set(result["values"]):
         return price + "."
     ours, usual = (statistics.median(result["values"][name]["input"]) for name in ("ours", "usual"))
     saved = (evaluated + result["train_images"]) * (1 / usual - 1 / ours)
-    return price + f"; by the input pipelines alone it has paid after {result['cache_seconds'] / saved:.1f} epochs."
+    return (
+        price
+        + f"; by the input pipelines alone it has paid after {result['cache_seconds'] / saved:.1f} epochs."
+    )
 
 
 def notes_of(result: dict[str, Any]) -> list[str]:
     """The separate lines below the table."""
-    score = {name: statistics.median(values) * 1e3 for name, values in result["scoring_seconds"].items()}
+    score = {
+        name: statistics.median(values) * 1e3 for name, values in result["scoring_seconds"].items()
+    }
     notes = [
         decoding(result),
         f"Scoring embeddings that are there: ours {score['ours_precision_at_1']:.1f} ms (search and P@1), "
@@ -83,11 +97,17 @@ def markdown(result: dict[str, Any]) -> str:
     head, body = rows_of(result["values"])
     made, machine, packages = result["made_by"], result["machine"], result["machine"]["packages"]
     table = [head, ["---", *["--:"] * (len(head) - 1)], *body]
-    precisions = ", ".join(f"{name} {precision}" for name, precision in result["precision"].items() if name in result["values"])
+    precisions = ", ".join(
+        f"{name} {precision}"
+        for name, precision in result["precision"].items()
+        if name in result["values"]
+    )
     used = ("torch", "torchvision", "pytorch-metric-learning", "faiss-cpu", "pillow")
     seen = f"seen at {result['size']} px, batches of {result['batch_size']}; ResNet-18, {result['experiment']}"
     files = f"{result['image_pixels'][0]} x {result['image_pixels'][1]} px ({result['mean_file_kilobytes']:.0f} kB a file)"
-    threads = f"{machine['cores']} cores, {result['threads']} threads, {result['workers']} loader workers"
+    threads = (
+        f"{machine['cores']} cores, {result['threads']} threads, {result['workers']} loader workers"
+    )
     commit = f"dml-bench {machine['dml_bench']} (commit {machine['commit'] or 'unknown'})"
     lines = [
         "# One epoch: dml-bench and the usual loop",
@@ -109,7 +129,10 @@ def markdown(result: dict[str, Any]) -> str:
 
 def show(result: dict[str, Any], console: Console) -> None:
     head, body = rows_of(result["values"])
-    table = Table(title=f"One epoch at {result['size']} px, median (least-most) of {result['rounds']} rounds", title_justify="left")
+    table = Table(
+        title=f"One epoch at {result['size']} px, median (least-most) of {result['rounds']} rounds",
+        title_justify="left",
+    )
     for number, column in enumerate(head):
         table.add_column(column, justify="right" if number else "left")
     for row in body:

@@ -1,8 +1,10 @@
-"""The same numbers with every fast path on and off: what is bit-equal, and how far the rest is apart beside what a seed changes.
+"""The same numbers with every fast path on and off: what is bit-equal, and how far the rest is
+apart beside what a seed changes.
 
     python benchmarks/parity.py
 
-Trains phase `all` of a run from random weights on the drawn birds, once per seed and way. Writes reports/speed/parity.json and .md.
+Trains phase `all` of a run from random weights on the drawn birds, once per seed and way. Writes
+reports/speed/parity.json and .md.
 """
 
 import hashlib
@@ -45,15 +47,23 @@ def largest(positions: int) -> Iterator[None]:
 
 
 def trained(way: dict[str, Any], seed: int, cache: Path, epochs: int) -> dict[str, Any]:
-    """P@1 and MAP@R of the test images after a training, the embeddings' digest, and the largest difference of a metric from another library's."""
+    """P@1 and MAP@R of the test images after a training, the embeddings' digest, and the largest
+    difference of a metric from another library's."""
     deterministic()
-    experiment = resolve(EXPERIMENT, profile="demo", overrides=[f"seed={seed}", f"train.epochs={epochs}", f"evaluate.every={epochs}"])
+    experiment = resolve(
+        EXPERIMENT,
+        profile="demo",
+        overrides=[f"seed={seed}", f"train.epochs={epochs}", f"evaluate.every={epochs}"],
+    )
     device = torch.device("cpu")
     images = opened(experiment, None, cache, device, Watch())
     precision = way.get("precision") or choose_precision("auto", device)
     with largest(way.get("largest", convolutions.LARGEST)):
         run = build(
-            *(experiment, images.phases[0], images.dataset, images.split, images.pixels), device=device, precision=precision, watch=Watch()
+            *(experiment, images.phases[0], images.dataset, images.split, images.pixels),
+            device=device,
+            precision=precision,
+            watch=Watch(),
         )
         loop.fit(run, lambda run: None)
     gallery, query = run.embed(images.split.gallery), run.embed(images.split.test)
@@ -73,10 +83,20 @@ def others(gallery: Any, query: Any, known: Any, asked: Any) -> dict[str, float]
     from pytorch_metric_learning.utils.accuracy_calculator import AccuracyCalculator
 
     calculator = AccuracyCalculator(
-        include=("precision_at_1", "mean_average_precision_at_r"), k="max_bin_count", device=torch.device("cpu")
+        include=("precision_at_1", "mean_average_precision_at_r"),
+        k="max_bin_count",
+        device=torch.device("cpu"),
     )
-    found = calculator.get_accuracy(torch.from_numpy(query), torch.from_numpy(asked), torch.from_numpy(gallery), torch.from_numpy(known))
-    return {"precision_at_1": found["precision_at_1"], "map_at_r": found["mean_average_precision_at_r"]}
+    found = calculator.get_accuracy(
+        torch.from_numpy(query),
+        torch.from_numpy(asked),
+        torch.from_numpy(gallery),
+        torch.from_numpy(known),
+    )
+    return {
+        "precision_at_1": found["precision_at_1"],
+        "map_at_r": found["mean_average_precision_at_r"],
+    }
 
 
 def main() -> None:
@@ -87,15 +107,27 @@ def main() -> None:
     for seed in seeds:
         for name, way in WAYS.items():
             found[name].append(trained(way, seed, Path(options.cache_dir), epochs))
-            print(f"seed {seed}  {name:<42} P@1 {found[name][-1]['precision_at_1']:.4f}", flush=True)
+            print(
+                f"seed {seed}  {name:<42} P@1 {found[name][-1]['precision_at_1']:.4f}", flush=True
+            )
     base = found["all fast paths"]
     rows = []
     for name, runs in found.items():
         equal = all(run["digest"] == other["digest"] for run, other in zip(runs, base, strict=True))
-        differences = [run["precision_at_1"] - other["precision_at_1"] for run, other in zip(runs, base, strict=True)]
+        differences = [
+            run["precision_at_1"] - other["precision_at_1"]
+            for run, other in zip(runs, base, strict=True)
+        ]
         scores = ", ".join(f"{run['precision_at_1']:.3f}" for run in runs)
-        rows.append([name, scores, f"{statistics.mean(differences):+.4f}", "yes" if equal else "no"])
-    apart = max(abs(run[key] - run["others"][key]) for runs in found.values() for run in runs for key in ("precision_at_1", "map_at_r"))
+        rows.append(
+            [name, scores, f"{statistics.mean(differences):+.4f}", "yes" if equal else "no"]
+        )
+    apart = max(
+        abs(run[key] - run["others"][key])
+        for runs in found.values()
+        for run in runs
+        for key in ("precision_at_1", "map_at_r")
+    )
     spread = max(run["precision_at_1"] for run in base) - min(run["precision_at_1"] for run in base)
     lines = [
         *(
@@ -104,10 +136,20 @@ def main() -> None:
             "",
         ),
         *table(["", "P@1 by seed", "mean difference", "embeddings bit-equal"], rows),
-        *("", f"Between the seeds P@1 spreads over {spread:.4f}. Ours and pytorch-metric-learning's P@1 and MAP@R of the same embeddings"),
+        *(
+            "",
+            f"Between the seeds P@1 spreads over {spread:.4f}. Ours and pytorch-metric-learning's P@1 and MAP@R of the same embeddings",
+        ),
         f"differ by {apart:.1e} at most. That cached pixels are those of the usual loop is asserted before each race (epoch-224.md).",
     ]
-    result = {**facts(), "experiment": EXPERIMENT, "epochs": epochs, "found": found, "spread_of_seeds": spread, "largest_difference": apart}
+    result = {
+        **facts(),
+        "experiment": EXPERIMENT,
+        "epochs": epochs,
+        "found": found,
+        "spread_of_seeds": spread,
+        "largest_difference": apart,
+    }
     write("parity", "The same numbers with every fast path on and off", result, lines, options.out)
 
 

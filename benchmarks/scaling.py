@@ -1,4 +1,5 @@
-"""How the cost grows: with images, batch size, classes, dimension and gallery, each as a line in log-log axes with its exponent.
+"""How the cost grows: with images, batch size, classes, dimension and gallery, each as a line in
+log-log axes with its exponent.
 
     python benchmarks/scaling.py
 
@@ -49,16 +50,24 @@ def setting(images: int, batch: int, cache: Path, pixels: Path) -> Setting:
         *("model.weights=none", "data.dataset=folder", "data.test_fraction=0.2"),
     ]
     experiment = resolve("EPSHN_cosine_resnet18_sgd_aug", overrides=overrides)
-    dataset = open_dataset(experiment.data.dataset, photographs(cache / "birds-20x26", 20, 26), cache)
+    dataset = open_dataset(
+        experiment.data.dataset, photographs(cache / "birds-20x26", 20, 26), cache
+    )
     split = make_split(dataset, method="stratified", test_fraction=0.2, seed=42)
     device = torch.device("cpu")
-    split = type(split)(split.train[:images], split.test, split.fingerprint, split.train[:images], split.valid)
-    return Setting(experiment, dataset, split, open_pixels(experiment, dataset, pixels, device), device, 0)
+    split = type(split)(
+        split.train[:images], split.test, split.fingerprint, split.train[:images], split.valid
+    )
+    return Setting(
+        experiment, dataset, split, open_pixels(experiment, dataset, pixels, device), device, 0
+    )
 
 
 def training(sizes: tuple[int, ...], cache: Path, pixels: Path) -> Ways:
     def way(images: int) -> Callable[[], Any]:
-        ours = Ours(setting(images, 64, cache, pixels), choose_precision("auto", torch.device("cpu")))
+        ours = Ours(
+            setting(images, 64, cache, pixels), choose_precision("auto", torch.device("cpu"))
+        )
         return ours.train
 
     return {images: way(images) for images in sizes}
@@ -66,7 +75,9 @@ def training(sizes: tuple[int, ...], cache: Path, pixels: Path) -> Ways:
 
 def steps(sizes: tuple[int, ...], cache: Path, pixels: Path) -> Ways:
     precision = choose_precision("auto", torch.device("cpu"))
-    return {batch: Ours(setting(batch, batch, cache, pixels), precision).steps(2) for batch in sizes}
+    return {
+        batch: Ours(setting(batch, batch, cache, pixels), precision).steps(2) for batch in sizes
+    }
 
 
 def proxies(sizes: tuple[int, ...]) -> Ways:
@@ -83,7 +94,12 @@ def unit_vectors(images: int, dim: int) -> np.ndarray:
     """(images, dim) around the centres of classes of 60."""
     numbers = np.random.default_rng(0)
     vectors = numbers.standard_normal((images, dim), np.float32)
-    vectors += 0.5 * np.repeat(numbers.standard_normal((-(-images // PER_CLASS), dim), np.float32), PER_CLASS, 0)[:images]
+    vectors += (
+        0.5
+        * np.repeat(
+            numbers.standard_normal((-(-images // PER_CLASS), dim), np.float32), PER_CLASS, 0
+        )[:images]
+    )
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     return vectors
 
@@ -126,7 +142,8 @@ def seconds(way: Callable[[], Any]) -> float:
 
 
 def exponent(points: dict[int, float]) -> tuple[float, float]:
-    """Slope in log-log axes over all points, and over the two largest: small ones are governed by what is constant."""
+    """Slope in log-log axes over all points, and over the two largest: small ones are governed by
+    what is constant."""
     x, y = np.log(list(points)), np.log(list(points.values()))
     return float(np.polyfit(x, y, 1)[0]), float((y[-1] - y[-2]) / (x[-1] - x[-2]))
 
@@ -135,7 +152,10 @@ def label(axis: Any, values: list[float]) -> None:
     """Name these values and no others, in round numbers."""
     from matplotlib.ticker import NullFormatter
 
-    names = [f"{value / 1000:g}k" if value >= 1000 else f"{value:.2g}" if value < 100 else f"{value:g}" for value in values]
+    names = [
+        f"{value / 1000:g}k" if value >= 1000 else f"{value:.2g}" if value < 100 else f"{value:g}"
+        for value in values
+    ]
     axis.set_ticks(values, [name.replace("1000k", "1M") for name in names])
     axis.set_minor_formatter(NullFormatter())
 
@@ -153,7 +173,12 @@ def figure(found: dict[str, dict[int, float]], out: Path) -> None:
         label(panel.yaxis, [min(points.values()), max(points.values())])
         panel.set_ylabel("seconds")
         panel.grid(True, which="major", alpha=0.3)
-        panel.text(0.05, 0.9, "exponent {:.2f}, last {:.2f}".format(*exponent(points)), transform=panel.transAxes)
+        panel.text(
+            0.05,
+            0.9,
+            "exponent {:.2f}, last {:.2f}".format(*exponent(points)),
+            transform=panel.transAxes,
+        )
     for panel in panels.flat[len(found) :]:
         panel.axis("off")
     for kind in ("svg", "png"):
@@ -181,7 +206,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as pixels:
         for name, (title, _, sizes) in MEASURES.items():
             print(title, flush=True)
-            ways = ways_of(name, sizes[:2] if options.quick else sizes, Path(options.cache_dir), Path(pixels))
+            ways = ways_of(
+                name, sizes[:2] if options.quick else sizes, Path(options.cache_dir), Path(pixels)
+            )
             for way in ways.values():
                 way()
             timed = {str(size): (lambda way=way: seconds(way)) for size, way in ways.items()}
@@ -193,7 +220,9 @@ def main() -> None:
     for name, points in found.items():
         title, axis, _ = MEASURES[name]
         cost = ", ".join(f"{size:,}: {taken:.3g} s" for size, taken in points.items())
-        rows.append([f"{title}, against {axis}", *(f"{slope:.2f}" for slope in exponent(points)), cost])
+        rows.append(
+            [f"{title}, against {axis}", *(f"{slope:.2f}" for slope in exponent(points)), cost]
+        )
     lines = [
         *(
             "",
@@ -202,7 +231,13 @@ def main() -> None:
         *("largest sizes, where constant costs weigh least.", "", "![](scaling.png)", ""),
         *table(["", "exponent", "last", "seconds"], rows),
     ]
-    write("scaling", "How the cost grows", {**facts(), "rounds": options.rounds, "seconds": raw}, lines, options.out)
+    write(
+        "scaling",
+        "How the cost grows",
+        {**facts(), "rounds": options.rounds, "seconds": raw},
+        lines,
+        options.out,
+    )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,5 @@
-"""What is killed: trainings of every kind, suites, changed galleries, and everything else that is kept or replaced on a disk."""
+"""What is killed: trainings of every kind, suites, changed galleries, and everything else that is
+kept or replaced on a disk."""
 
 import hashlib
 import json
@@ -99,18 +100,41 @@ class Scenario:
 
 def scenarios(world: Path) -> dict[str, Scenario]:
     """By name; `world` holds the birds and photos that all of them look at, which are drawn here."""
-    birds, photos = drawn(world / "birds", [6] * 6, 3), drawn(world / "photos", [3] * 2, 77) / "images"
+    birds, photos = (
+        drawn(world / "birds", [6] * 6, 3),
+        drawn(world / "photos", [3] * 2, 77) / "images",
+    )
     train = partial(training, birds)
     finished = partial(train, "plain")
     every = [Scenario(name=name, act=partial(train, name)) for name in TRAININGS]
     every += [
-        Scenario(name="force", act=partial(train, "plain", force=True), prepare=other_run(train), again=plain_or_force(train)),
-        Scenario(name="suite --jobs 2", act=partial(suite, birds), by_itself=True, by_time_only=True, weight=4),
-        Scenario(name="enrol", act=partial(enrol, photos), prepare=lambda place: [finished(place), index(place)]),
+        Scenario(
+            name="force",
+            act=partial(train, "plain", force=True),
+            prepare=other_run(train),
+            again=plain_or_force(train),
+        ),
+        Scenario(
+            name="suite --jobs 2",
+            act=partial(suite, birds),
+            by_itself=True,
+            by_time_only=True,
+            weight=4,
+        ),
+        Scenario(
+            name="enrol",
+            act=partial(enrol, photos),
+            prepare=lambda place: [finished(place), index(place)],
+        ),
         Scenario(name="index", act=index, prepare=finished),
         Scenario(name="umap", act=maps, prepare=finished, by_itself=True, weight=2),
         Scenario(name="browse", act=browse, prepare=finished, by_itself=True, weight=4),
-        Scenario(name="export", act=export, prepare=finished, again=lambda place: (place / "exported").exists() or export(place)),
+        Scenario(
+            name="export",
+            act=export,
+            prepare=finished,
+            again=lambda place: (place / "exported").exists() or export(place),
+        ),
         Scenario(name="report", act=report, prepare=lambda place: [finished(place), report(place)]),
         Scenario(name="evidence", act=evidence, prepare=finished),
         Scenario(name="draw", act=draw),
@@ -152,7 +176,9 @@ def plain_or_force(train: Callable[..., None]) -> Callable[[Path], object]:
             train("plain", place)
         except ValueError as refused:
             assert "another configuration" in str(refused), refused
-            assert bits_of(place / "runs") == json.loads((place / "before.json").read_text()), "a part of the old run is gone"
+            assert bits_of(place / "runs") == json.loads((place / "before.json").read_text()), (
+                "a part of the old run is gone"
+            )
             train("plain", place, force=True)
 
     return again
@@ -162,8 +188,32 @@ def suite(birds: Path, place: Path) -> None:
     from dml_bench.cli.app import app
 
     settings = [part for setting in SETTINGS for part in ("--set", setting)]
-    places = ["--data-dir", str(birds), "--out", str(place / "runs"), "--cache-dir", str(place / "cache"), "--report", str(place / "page")]
-    code = app(["suite", EASY, SOFTMAX, "--jobs", "2", "--device", "cpu", "--wandb", "disabled", *settings, *places], standalone_mode=False)
+    places = [
+        "--data-dir",
+        str(birds),
+        "--out",
+        str(place / "runs"),
+        "--cache-dir",
+        str(place / "cache"),
+        "--report",
+        str(place / "page"),
+    ]
+    code = app(
+        [
+            "suite",
+            EASY,
+            SOFTMAX,
+            "--jobs",
+            "2",
+            "--device",
+            "cpu",
+            "--wandb",
+            "disabled",
+            *settings,
+            *places,
+        ],
+        standalone_mode=False,
+    )
     if code:
         raise SystemExit(code)
 
@@ -183,7 +233,9 @@ def index(place: Path) -> None:
     there = open_place(run_folder(place), "all", None)
     gallery = there.read()
     for name in INDEXES:
-        opened(there, gallery, parse(name), partial(recall_queries, there.run, "all", gallery), print)
+        opened(
+            there, gallery, parse(name), partial(recall_queries, there.run, "all", gallery), print
+        )
 
 
 def enrol(photos: Path, place: Path) -> None:
@@ -193,9 +245,15 @@ def enrol(photos: Path, place: Path) -> None:
     from dml_bench.gallery.store import open_place
 
     there = open_place(run_folder(place), "all", None)
-    removed = sorted(path.name for path in (Path(there.run.summary["dataset"]["root"]) / "images").iterdir())[0]
+    removed = sorted(
+        path.name for path in (Path(there.run.summary["dataset"]["root"]) / "images").iterdir()
+    )[0]
     with suppress(UnknownName):  # it was removed before the kill, and all else with it
-        change(there, Changes(remove=(removed,), photos=photos_by_class(photos)), lambda: Network(there.run, "all", "cpu"))
+        change(
+            there,
+            Changes(remove=(removed,), photos=photos_by_class(photos)),
+            lambda: Network(there.run, "all", "cpu"),
+        )
     index(place)
 
 
@@ -219,13 +277,22 @@ def browse(place: Path) -> None:
         import fiftyone
 
         dataset = fiftyone.load_dataset(name)
-        fields = [field for field in dataset.get_field_schema() if field not in ("id", "created_at", "last_modified_at")]
+        fields = [
+            field
+            for field in dataset.get_field_schema()
+            if field not in ("id", "created_at", "last_modified_at")
+        ]
         values = {
             field: hashlib.sha256(repr(dataset.values(field)).encode()).hexdigest()
             for field in fields
             if field in ("filepath", "tags", "split")
         }
-        held = {"values": values, "fields": fields, "views": dataset.list_saved_views(), "maps": sorted(dataset.list_brain_runs())}
+        held = {
+            "values": values,
+            "fields": fields,
+            "views": dataset.list_saved_views(),
+            "maps": sorted(dataset.list_brain_runs()),
+        }
     (place / "held.json").write_text(json.dumps(held))
 
 
@@ -254,7 +321,11 @@ def draw(place: Path) -> None:
     from dml_bench.config import Component
     from dml_bench.data.datasets import open_dataset
 
-    open_dataset(Component("demo", {"classes": 4, "per_class": 4, "size": 32, "seed": 7}), None, place / "cache")
+    open_dataset(
+        Component("demo", {"classes": 4, "per_class": 4, "size": 32, "seed": 7}),
+        None,
+        place / "cache",
+    )
 
 
 def bits_of(place: Path) -> dict[str, str]:
@@ -262,7 +333,9 @@ def bits_of(place: Path) -> dict[str, str]:
     found = {}
     for path in whole_files(place):
         name = path.relative_to(place).as_posix()
-        if path.name.endswith(NOT_COMPARED) or name.startswith(("cache/browse", "cache/digests", "before", "runs/suite")):
+        if path.name.endswith(NOT_COMPARED) or name.startswith(
+            ("cache/browse", "cache/digests", "before", "runs/suite")
+        ):
             continue
         found[name] = "there" if path.name in THERE else content(path)
     return found
@@ -282,10 +355,18 @@ def content(path: Path) -> str:
 
 def lasting(value: Any) -> Any:
     if isinstance(value, dict):
-        return {key: lasting(part) for key, part in value.items() if not any(word in key for word in VOLATILE)}
+        return {
+            key: lasting(part)
+            for key, part in value.items()
+            if not any(word in key for word in VOLATILE)
+        }
     return [lasting(part) for part in value] if isinstance(value, list) else value
 
 
 def leftovers(place: Path) -> list[str]:
     """Drafts that nobody is at work on any more."""
-    return [path.relative_to(place).as_posix() for path in place.rglob("*") if SCRATCH.fullmatch(path.name)]
+    return [
+        path.relative_to(place).as_posix()
+        for path in place.rglob("*")
+        if SCRATCH.fullmatch(path.name)
+    ]

@@ -1,8 +1,10 @@
-"""Time the weight gradient of 3 x 3 convolutions in bfloat16: oneDNN's, and the matrix product that replaces it on small maps.
+"""Time the weight gradient of 3 x 3 convolutions in bfloat16: oneDNN's, and the matrix product that
+replaces it on small maps.
 
     python benchmarks/small_maps.py
 
-This is where `LARGEST` in dml_bench/models/convolutions.py comes from. Writes reports/speed/small_maps.json and small_maps.md.
+This is where `LARGEST` in dml_bench/models/convolutions.py comes from. Writes
+reports/speed/small_maps.json and small_maps.md.
 """
 
 import statistics
@@ -20,7 +22,8 @@ SHAPES = (
     *((512, 512, 2, 1), (512, 512, 3, 1), (512, 512, 4, 1), (512, 512, 7, 1)),
     *((256, 512, 8, 2), (256, 512, 14, 2), (256, 256, 8, 1), (256, 256, 14, 1)),
 )
-"""Channels in and out, side of the input map, stride: the last layers of a ResNet-18 at 64 to 224 px."""
+"""Channels in and out, side of the input map, stride: the last layers of a ResNet-18 at 64 to 224
+px."""
 
 
 def seconds(work: Callable[[], Any]) -> float:
@@ -34,14 +37,28 @@ def both_ways(shape: tuple[int, ...], batch: int, rounds: int) -> dict[str, list
     numbers = torch.Generator().manual_seed(0)
 
     def made(*size: int) -> Tensor:
-        return torch.randn(size, generator=numbers).bfloat16().contiguous(memory_format=torch.channels_last)
+        return (
+            torch.randn(size, generator=numbers)
+            .bfloat16()
+            .contiguous(memory_format=torch.channels_last)
+        )
 
     images, weight = made(batch, into, side, side), made(out, into, 3, 3)
     gradient = torch.randn_like(torch.nn.functional.conv2d(images, weight, None, stride, 1))
 
     def backward(of_weight: bool) -> Any:
         return torch.ops.aten.convolution_backward(
-            gradient, images, weight, None, (stride,) * 2, (1, 1), (1, 1), False, (0, 0), 1, (True, of_weight, False)
+            gradient,
+            images,
+            weight,
+            None,
+            (stride,) * 2,
+            (1, 1),
+            (1, 1),
+            False,
+            (0, 0),
+            1,
+            (True, of_weight, False),
         )
 
     def product() -> Any:
@@ -65,9 +82,21 @@ def main() -> None:
     for shape, taken in zip(SHAPES, found.values(), strict=True):
         into, out, side, stride = shape
         after = -(-side // stride)
-        fast = statistics.median(a / b for a, b in zip(taken["oneDNN"], taken["product"], strict=True))
-        rows.append([f"{into} to {out}, map {after} x {after}", *(median_spread(taken[name]) for name in taken), f"{fast:.2f}"])
-    lines = ["", f"Backward pass in milliseconds, batch of {batch}, medians (least-most) of {options.rounds} rounds in turns.", ""]
+        fast = statistics.median(
+            a / b for a, b in zip(taken["oneDNN"], taken["product"], strict=True)
+        )
+        rows.append(
+            [
+                f"{into} to {out}, map {after} x {after}",
+                *(median_spread(taken[name]) for name in taken),
+                f"{fast:.2f}",
+            ]
+        )
+    lines = [
+        "",
+        f"Backward pass in milliseconds, batch of {batch}, medians (least-most) of {options.rounds} rounds in turns.",
+        "",
+    ]
     lines += table(["", "oneDNN", "weight gradient as a product", "oneDNN : product"], rows)
     write(
         "small_maps",

@@ -1,4 +1,5 @@
-"""Time from typing a command to its first answer: help, list, and the first training step on images that are decoded already.
+"""Time from typing a command to its first answer: help, list, and the first training step on images
+that are decoded already.
 
     python benchmarks/startup.py
 
@@ -16,20 +17,28 @@ from typing import Any
 from common import alone, each_in_turn, facts, median_spread, options_of, table, write
 
 EXPERIMENT = "EPSHN_cosine_resnet18_scratch_sgd_aug"
-COMMANDS = {f"dml-bench {line}": line.split() for line in ("--help", "run --help", "list losses", "list experiments", "list all")}
+COMMANDS = {
+    f"dml-bench {line}": line.split()
+    for line in ("--help", "run --help", "list losses", "list experiments", "list all")
+}
 
 
 def answers(arguments: list[str]) -> float:
     """Seconds of a whole command."""
     start = time.perf_counter()
-    subprocess.run([sys.executable, "-m", "dml_bench", *arguments], check=True, stdout=subprocess.DEVNULL)
+    subprocess.run(
+        [sys.executable, "-m", "dml_bench", *arguments], check=True, stdout=subprocess.DEVNULL
+    )
     return time.perf_counter() - start
 
 
 def first_step(cache: str) -> float:
-    """Seconds from starting the process to the end of the first training step of a run on the drawn birds."""
+    """Seconds from starting the process to the end of the first training step of a run on the drawn
+    birds."""
     start = time.perf_counter()
-    process = subprocess.Popen([sys.executable, __file__, "--alone", cache], stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [sys.executable, __file__, "--alone", cache], stdout=subprocess.PIPE, text=True
+    )
     assert process.stdout
     line = process.stdout.readline()
     took = time.perf_counter() - start
@@ -55,7 +64,11 @@ def run_to_first_step(cache: str) -> None:
     with tempfile.TemporaryDirectory() as out:
         execute(
             Request(
-                experiment=resolve(EXPERIMENT, profile="demo"), out=Path(out), cache_dir=Path(cache), wandb="disabled", watch=FirstStep()
+                experiment=resolve(EXPERIMENT, profile="demo"),
+                out=Path(out),
+                cache_dir=Path(cache),
+                wandb="disabled",
+                watch=FirstStep(),
             )
         )
 
@@ -63,14 +76,21 @@ def run_to_first_step(cache: str) -> None:
 def main() -> None:
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dml-bench"
     options = options_of(__doc__, rounds=5, cache_dir=str(cache))
-    ways: dict[str, Any] = {name: lambda arguments=arguments: answers(arguments) for name, arguments in COMMANDS.items()}
+    ways: dict[str, Any] = {
+        name: lambda arguments=arguments: answers(arguments) for name, arguments in COMMANDS.items()
+    }
     ways["first training step, cached images"] = lambda: first_step(options.cache_dir)
     for way in ways.values():  # files are read once, images are drawn and decoded once
         way()
     seconds = each_in_turn(ways, options.rounds)
     result = {**facts(), "rounds": options.rounds, "experiment": EXPERIMENT, "seconds": seconds}
     rows = [[name, median_spread(taken)] for name, taken in seconds.items()]
-    lines = ["", f"Medians (least-most) of {options.rounds} rounds in turns.", "", *table(["", "seconds"], rows)]
+    lines = [
+        "",
+        f"Medians (least-most) of {options.rounds} rounds in turns.",
+        "",
+        *table(["", "seconds"], rows),
+    ]
     write("startup", "Starting", result, lines, options.out)
 
 

@@ -1,11 +1,13 @@
-"""What it costs that no cached pixel is believed before it was compared with its digest, and that damage is found.
+"""What it costs that no cached pixel is believed before it was compared with its digest, and that
+damage is found.
 
     python benchmarks/trusted_pixels.py
 
-A cache of CUB's size (11,788 images, random crops from 246 px) is built of a few drawn photographs under many names. Timed are: opening it in
-a fresh process, reading all of it for the first and for the second time, and the comparing in a first training epoch of some of its images.
-Then bits are flipped in other images each, and pages zeroed, as a power cut leaves them, and all is read again. Takes 3 GB on the disk meanwhile.
-Writes reports/speed/trusted_pixels.json and trusted_pixels.md.
+A cache of CUB's size (11,788 images, random crops from 246 px) is built of a few drawn photographs
+under many names. Timed are: opening it in a fresh process, reading all of it for the first and for
+the second time, and the comparing in a first training epoch of some of its images. Then bits are
+flipped in other images each, and pages zeroed, as a power cut leaves them, and all is read again.
+Takes 3 GB on the disk meanwhile. Writes reports/speed/trusted_pixels.json and trusted_pixels.md.
 """
 
 import json
@@ -30,14 +32,19 @@ PAGE = 4096
 
 
 def photographs(folder: Path, images: int) -> Path:
-    """Files of CUB's size, in class folders; smooth colours with grain, so that they take about as long to decode as photographs."""
+    """Files of CUB's size, in class folders; smooth colours with grain, so that they take about as
+    long to decode as photographs."""
     numbers = np.random.default_rng(0)
     drawn = []
     for _ in range(DIFFERENT):
-        coarse = Image.fromarray(numbers.integers(0, 256, (12, 16, 3), np.uint8)).resize(SHAPE[::-1], Image.Resampling.BICUBIC)
+        coarse = Image.fromarray(numbers.integers(0, 256, (12, 16, 3), np.uint8)).resize(
+            SHAPE[::-1], Image.Resampling.BICUBIC
+        )
         grain = numbers.normal(0, 8, (*SHAPE, 3))
         path = folder / f"{len(drawn)}.jpg"
-        Image.fromarray(np.clip(np.asarray(coarse) + grain, 0, 255).astype(np.uint8)).save(path, quality=90)
+        Image.fromarray(np.clip(np.asarray(coarse) + grain, 0, 255).astype(np.uint8)).save(
+            path, quality=90
+        )
         drawn.append(path)
     for image in range(images):
         path = folder / "photographs" / f"class-{image * CLASSES // images:03}" / f"{image:05}.jpg"
@@ -50,12 +57,15 @@ def setting(root: Path, cache_dir: Path) -> tuple[Any, Any]:
     from dml_bench.config.experiments import resolve
     from dml_bench.data.datasets import open_dataset
 
-    experiment = resolve(EXPERIMENT, overrides=["data.dataset=folder", "model.weights=none", "train.batch_size=64"])
+    experiment = resolve(
+        EXPERIMENT, overrides=["data.dataset=folder", "model.weights=none", "train.batch_size=64"]
+    )
     return experiment, open_dataset(experiment.data.dataset, root, cache_dir)
 
 
 def caches(root: Path, cache_dir: Path, warn: Callable[[str], None] = print) -> tuple[Any, float]:
-    """Of training crops and of views, and how many seconds it took to open them, the fingerprint being known."""
+    """Of training crops and of views, and how many seconds it took to open them, the fingerprint
+    being known."""
     import torch
 
     from dml_bench.data.inputs import open_pixels
@@ -68,7 +78,8 @@ def caches(root: Path, cache_dir: Path, warn: Callable[[str], None] = print) -> 
 
 
 def opened(root: str, cache_dir: str) -> dict[str, float]:
-    """Seconds to open the caches, then to read all of the larger one for the first and the second time."""
+    """Seconds to open the caches, then to read all of the larger one for the first and the second
+    time."""
     pixels, seconds = caches(Path(root), Path(cache_dir))
     cache, times = pixels.train_cache, []
     for _ in range(3):
@@ -76,11 +87,17 @@ def opened(root: str, cache_dir: str) -> dict[str, float]:
         for image in range(len(cache.offsets)):
             int(cache[image][::8, ::8].sum())
         times.append(time.perf_counter() - start)
-    return {"open": seconds, "gigabytes": len(cache.pixels) / 1e9, "first": times[0], "second": min(times[1:])}
+    return {
+        "open": seconds,
+        "gigabytes": len(cache.pixels) / 1e9,
+        "first": times[0],
+        "second": min(times[1:]),
+    }
 
 
 def first_epoch(root: str, cache_dir: str, images: str) -> dict[str, float]:
-    """Seconds of a first training epoch of so many images, and of them those that the comparing took."""
+    """Seconds of a first training epoch of so many images, and of them those that the comparing
+    took."""
     import torch
     from contestants import Ours, Setting
 
@@ -90,9 +107,16 @@ def first_epoch(root: str, cache_dir: str, images: str) -> dict[str, float]:
 
     experiment, dataset = setting(Path(root), Path(cache_dir))
     pixels, _ = caches(Path(root), Path(cache_dir))
-    split = make_split(dataset, method="stratified", test_fraction=experiment.data.test_fraction, seed=experiment.seed)
+    split = make_split(
+        dataset,
+        method="stratified",
+        test_fraction=experiment.data.test_fraction,
+        seed=experiment.seed,
+    )
     device = torch.device("cpu")
-    ours = Ours(Setting(experiment, dataset, split, pixels, device, 0), choose_precision("auto", device))
+    ours = Ours(
+        Setting(experiment, dataset, split, pixels, device, 0), choose_precision("auto", device)
+    )
     ours.run.images = ours.run.images[: int(images)]
     check, spent, seen = Guard.check, [0.0], [0]
 
@@ -109,7 +133,8 @@ def first_epoch(root: str, cache_dir: str, images: str) -> dict[str, float]:
 
 
 def damaged(root: Path, cache_dir: Path, bits: int, pages: int) -> dict[str, Any]:
-    """Flips as many bits and zeroes as many pages of the larger cache, each in another image, and reads everything."""
+    """Flips as many bits and zeroes as many pages of the larger cache, each in another image, and
+    reads everything."""
     said: list[str] = []
     pixels, _ = caches(root, cache_dir, said.append)
     cache, numbers = pixels.train_cache, np.random.default_rng(1)
@@ -122,7 +147,11 @@ def damaged(root: Path, cache_dir: Path, bits: int, pages: int) -> dict[str, Any
             first, last = int(cache.offsets[image]), int(ends[image])
             at = int(numbers.integers(first, last - (PAGE if row >= bits else 1)))
             out.seek(at)
-            out.write(bytes(PAGE) if row >= bits else bytes([int(cache.pixels[at]) ^ (1 << int(numbers.integers(8)))]))
+            out.write(
+                bytes(PAGE)
+                if row >= bits
+                else bytes([int(cache.pixels[at]) ^ (1 << int(numbers.integers(8)))])
+            )
     silent = before == xxhash.xxh3_128_hexdigest(cache.pixels.data)
     start = time.perf_counter()
     after = xxhash.xxh3_128_hexdigest(cache.checked().data)
@@ -136,8 +165,18 @@ def damaged(root: Path, cache_dir: Path, bits: int, pages: int) -> dict[str, Any
 
 
 def main() -> None:
-    options = options_of(__doc__, rounds=1, images=IMAGES, epoch_images=192, bits=1000, pages=100, folder=Path(tempfile.gettempdir()))
-    images, bits, pages = (400, 40, 10) if options.quick else (options.images, options.bits, options.pages)
+    options = options_of(
+        __doc__,
+        rounds=1,
+        images=IMAGES,
+        epoch_images=192,
+        bits=1000,
+        pages=100,
+        folder=Path(tempfile.gettempdir()),
+    )
+    images, bits, pages = (
+        (400, 40, 10) if options.quick else (options.images, options.bits, options.pages)
+    )
     epoch_images = 96 if options.quick else options.epoch_images
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
         root, cache_dir = photographs(Path(folder), images), Path(folder) / "cache"
@@ -163,15 +202,28 @@ def main() -> None:
 
 
 def page(result: dict[str, Any]) -> list[str]:
-    opening, epoch, damage = result["values"]["opening"], result["values"]["first epoch"], result["damage"]
+    opening, epoch, damage = (
+        result["values"]["opening"],
+        result["values"]["first epoch"],
+        result["damage"],
+    )
     per_image = [1e6 * (run["first"] - run["second"]) / result["images"] for run in opening]
     rows = [
         ["opening the caches, seconds", median_spread([run["open"] for run in opening])],
-        ["reading all of it the first time, seconds", median_spread([run["first"] for run in opening])],
+        [
+            "reading all of it the first time, seconds",
+            median_spread([run["first"] for run in opening]),
+        ],
         ["again, seconds", median_spread([run["second"] for run in opening])],
         ["so comparing takes, microseconds an image", median_spread(per_image)],
-        ["a first training epoch at 224 px, seconds", median_spread([run["epoch"] for run in epoch])],
-        ["of it comparing, percent", median_spread([100 * run["comparing"] / run["epoch"] for run in epoch])],
+        [
+            "a first training epoch at 224 px, seconds",
+            median_spread([run["epoch"] for run in epoch]),
+        ],
+        [
+            "of it comparing, percent",
+            median_spread([100 * run["comparing"] / run["epoch"] for run in epoch]),
+        ],
     ]
     return [
         "",

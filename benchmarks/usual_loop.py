@@ -1,8 +1,8 @@
 """The usual loop of a metric-learning project, as people write it around the real libraries.
 
-Every image is decoded again each time it is wanted, by PIL in two worker processes; torchvision crops, mirrors and
-normalises it; a torchvision network computes in float32; pytorch-metric-learning mines, compares, embeds and scores.
-Nothing here is made slow on purpose, and nothing is tuned.
+Every image is decoded again each time it is wanted, by PIL in two worker processes; torchvision
+crops, mirrors and normalises it; a torchvision network computes in float32; pytorch-metric-learning
+mines, compares, embeds and scores. Nothing here is made slow on purpose, and nothing is tuned.
 """
 
 from collections.abc import Iterator, Sequence
@@ -39,7 +39,8 @@ class UsualLoop:
         workers: int,
         device: torch.device,
     ):
-        """`train_images` and `test_images` count the files below `root`, which holds one folder per class, in sorted order."""
+        """`train_images` and `test_images` count the files below `root`, which holds one folder per
+        class, in sorted order."""
         augment = transforms.Compose(
             [
                 transforms.Resize(crop_from),
@@ -49,7 +50,9 @@ class UsualLoop:
                 NORMALIZE,
             ]
         )
-        view = transforms.Compose([transforms.Resize(size), transforms.CenterCrop(size), transforms.ToTensor(), NORMALIZE])
+        view = transforms.Compose(
+            [transforms.Resize(size), transforms.CenterCrop(size), transforms.ToTensor(), NORMALIZE]
+        )
         self.train_set = Subset(ImageFolder(str(root), augment), train_images)
         self.gallery_set = Subset(ImageFolder(str(root), view), train_images)
         self.query_set = Subset(ImageFolder(str(root), view), test_images)
@@ -64,17 +67,29 @@ class UsualLoop:
         self.optimizer = torch.optim.SGD(self.model.parameters(), lr=1e-3)
 
         self.loss = NTXentLoss(temperature=0.1, distance=CosineSimilarity())
-        self.miner = BatchEasyHardMiner(pos_strategy="easy", neg_strategy="semihard", distance=CosineSimilarity())
-        self.tester = GlobalEmbeddingSpaceTester(batch_size=batch_size, dataloader_num_workers=workers, data_device=device)
+        self.miner = BatchEasyHardMiner(
+            pos_strategy="easy", neg_strategy="semihard", distance=CosineSimilarity()
+        )
+        self.tester = GlobalEmbeddingSpaceTester(
+            batch_size=batch_size, dataloader_num_workers=workers, data_device=device
+        )
         self.calculator = AccuracyCalculator(include=("precision_at_1",), k=1, device=device)
 
     def loader(self, images: Subset) -> DataLoader:
-        return DataLoader(images, self.batch_size, shuffle=True, num_workers=self.workers, pin_memory=self.device.type == "cuda")
+        return DataLoader(
+            images,
+            self.batch_size,
+            shuffle=True,
+            num_workers=self.workers,
+            pin_memory=self.device.type == "cuda",
+        )
 
     def train_epoch(self) -> float:
         """Mean loss of one pass over the training images."""
         self.model.train()
-        losses = [self.step(pixels, labels).item() for pixels, labels in self.loader(self.train_set)]
+        losses = [
+            self.step(pixels, labels).item() for pixels, labels in self.loader(self.train_set)
+        ]
         return sum(losses) / len(losses)
 
     def step(self, pixels: Tensor, labels: Tensor) -> Tensor:
@@ -96,9 +111,12 @@ class UsualLoop:
         """P@1 of the test images among the training images."""
         gallery, gallery_labels = self.embed(self.gallery_set)
         query, query_labels = self.embed(self.query_set)
-        return self.calculator.get_accuracy(query, query_labels, gallery, gallery_labels, False)["precision_at_1"]
+        return self.calculator.get_accuracy(query, query_labels, gallery, gallery_labels, False)[
+            "precision_at_1"
+        ]
 
     def batches(self, passes: int) -> Iterator[Tensor]:
-        """Augmented training inputs of several passes from one loader, so that its workers start only once."""
+        """Augmented training inputs of several passes from one loader, so that its workers start
+        only once."""
         many = Subset(self.train_set.dataset, list(self.train_set.indices) * passes)
         return (pixels for pixels, _ in self.loader(many))

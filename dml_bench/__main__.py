@@ -9,12 +9,15 @@ STOPPED = 130
 
 def main() -> None:
     open_streams()
-    if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:  # a shell's background job, which ignores Ctrl-C
+    if (
+        signal.getsignal(signal.SIGINT) is not signal.default_int_handler
+    ):  # a shell's background job, which ignores Ctrl-C
         from dml_bench.cli import app
 
         app.main()
         return
-    # While modules are imported nothing has to be tidied up, and compiled ones turn a KeyboardInterrupt into other errors.
+    # While modules are imported nothing has to be tidied up, and compiled ones turn a
+    # KeyboardInterrupt into other errors.
     signal.signal(signal.SIGINT, lambda *_: os._exit(STOPPED))
     from dml_bench.cli import app
 
@@ -22,13 +25,15 @@ def main() -> None:
     try:
         app.main()
     finally:
-        signal.signal(signal.SIGINT, signal.SIG_DFL)  # Python's own end has nothing to say about a second Ctrl-C
+        signal.signal(
+            signal.SIGINT, signal.SIG_DFL
+        )  # Python's own end has nothing to say about a second Ctrl-C
         forget_unprinted()
 
 
 def open_streams() -> None:
-    """Point streams that were closed before the start, as `>&-` does, at nothing: else the next file that is opened gets their number,
-    and what is printed with it."""
+    """Point streams that were closed before the start, as `>&-` does, at nothing: else the next
+    file that is opened gets their number, and what is printed with it."""
     for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
         try:
             os.fstat(number)
@@ -38,7 +43,8 @@ def open_streams() -> None:
 
 
 def forget_unprinted() -> None:
-    """What can't be printed, as nobody reads it or the disk is full, has been told; Python's own end would tell it again."""
+    """What can't be printed, as nobody reads it or the disk is full, has been told; Python's own
+    end would tell it again."""
     try:
         sys.stdout.flush()
     except OSError:

@@ -5,9 +5,13 @@ from pathlib import Path
 import pytest
 
 os.environ["HF_HUB_OFFLINE"] = "1"
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # one process per core, one thread each: two threads that share a core wait for each other
+os.environ.setdefault(
+    "OMP_NUM_THREADS", "1"
+)  # one process per core, one thread each: two threads that share a core wait for each other
 os.environ["WANDB_MODE"] = "offline"
-signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore Ctrl-C, and so would the commands tested
+signal.signal(
+    signal.SIGINT, signal.default_int_handler
+)  # a shell's background jobs ignore Ctrl-C, and so would the commands tested
 signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup ignores it
 
 

@@ -1,4 +1,5 @@
-"""Finished runs written by hand in the format of real ones: which queries each phase's model got right, and nothing trained."""
+"""Finished runs written by hand in the format of real ones: which queries each phase's model got
+right, and nothing trained."""
 
 import hashlib
 from dataclasses import replace
@@ -16,11 +17,20 @@ from dml_bench.runs.run import FinishedRun
 from dml_bench.system.files import write_csv, write_json
 
 BASELINE = "EPSHN_cosine_resnet18_sgd_aug"
-COST = {"train_seconds": 60.0, "train_images_per_second": 100.0, "embed_images_per_second": 400.0, "peak_memory_bytes": 2**30}
+COST = {
+    "train_seconds": 60.0,
+    "train_images_per_second": 100.0,
+    "embed_images_per_second": 400.0,
+    "peak_memory_bytes": 2**30,
+}
 
 
-def experiment(name: str = BASELINE, *, seed: int = 42, profile: str = "", **changes: Any) -> Experiment:
-    return replace(resolve(BASELINE, profile=profile, overrides=[f"seed={seed}"]), name=name, **changes)
+def experiment(
+    name: str = BASELINE, *, seed: int = 42, profile: str = "", **changes: Any
+) -> Experiment:
+    return replace(
+        resolve(BASELINE, profile=profile, overrides=[f"seed={seed}"]), name=name, **changes
+    )
 
 
 def answered(right: np.ndarray, labels: np.ndarray) -> Neighbours:
@@ -28,7 +38,9 @@ def answered(right: np.ndarray, labels: np.ndarray) -> Neighbours:
     gallery = np.unique(labels)
     nearest = np.where(right, labels, (labels + 1) % len(gallery))
     other = (nearest + 1) % len(gallery)
-    return Neighbours(np.stack([nearest, other], 1), np.ones((len(labels), 2), np.float32), gallery, labels)
+    return Neighbours(
+        np.stack([nearest, other], 1), np.ones((len(labels), 2), np.float32), gallery, labels
+    )
 
 
 def finish(
@@ -39,9 +51,11 @@ def finish(
     split: str = "",
     holdouts: dict[str, list[int]] | None = None,
 ) -> FinishedRun:
-    """Write the run folder of `run`: for each phase and class, which of the class's queries were answered right (1) or wrong (0).
+    """Write the run folder of `run`: for each phase and class, which of the class's queries were
+    answered right (1) or wrong (0).
 
-    The last `unseen` classes are held out of phase `limited`, or by `holdouts` these classes of each of these phases.
+    The last `unseen` classes are held out of phase `limited`, or by `holdouts` these classes of
+    each of these phases.
     """
     folder = RunFolder(out, run, "cub")
     folder.path.mkdir(parents=True)
@@ -52,21 +66,35 @@ def finish(
         found = answered(np.concatenate(classes).astype(bool), labels)
         (folder.path / phase).mkdir()
         write_neighbours(folder.path / phase / "neighbours.safetensors", found)
-        phases[phase] = {"precision_at_1_macro": float(np.mean([np.mean(queries) for queries in classes]))}
+        phases[phase] = {
+            "precision_at_1_macro": float(np.mean([np.mean(queries) for queries in classes]))
+        }
         cost[phase] = COST
     write_csv(folder.path / "all_classes_metrics.csv", ["class name"], [[name] for name in names])
     write_json(folder.path / "experiment.json", as_table(run))
     write_json(folder.path / "environment.json", {"sessions": [SESSION]})
     holdouts = holdouts or {"limited": list(range(len(names)))[-unseen:]}
-    drops = [np.mean(a) - np.mean(b) for a, b in zip(right["all"], right[next(iter(holdouts))], strict=True)]
+    drops = [
+        np.mean(a) - np.mean(b)
+        for a, b in zip(right["all"], right[next(iter(holdouts))], strict=True)
+    ]
     summary = {
         "schema_version": 1,
         "protocol": run.protocol,
-        "dataset": {"name": "cub", "root": "/photos", "fingerprint": "d" * 64, "num_images": 100, "num_classes": len(names)},
+        "dataset": {
+            "name": "cub",
+            "root": "/photos",
+            "fingerprint": "d" * 64,
+            "num_images": 100,
+            "num_classes": len(names),
+        },
         "split": {"fingerprint": split or hashlib.sha256(str(run.seed).encode()).hexdigest()},
         "unseen_classes": names[-unseen:],
         "phases": phases,
-        "holdouts": [{"phase": phase, "unseen_classes": [names[i] for i in classes]} for phase, classes in holdouts.items()],
+        "holdouts": [
+            {"phase": phase, "unseen_classes": [names[i] for i in classes]}
+            for phase, classes in holdouts.items()
+        ],
         "precision_drop_unseen_classes": float(np.mean(drops[-unseen:])),
         "precision_drop_seen_classes": float(np.mean(drops[:-unseen])),
         "precision_drop_all_classes": float(np.mean(drops)),
@@ -78,7 +106,13 @@ def finish(
 
 def photographed(fingerprint: str = "d" * 64) -> Dataset:
     """A data set of the name and the fingerprint that finished runs are of; it has no files."""
-    dataset = Dataset(name="cub", root=Path("/photos"), paths=("a", "b"), labels=np.array([0, 1]), class_names=("x", "y"))
+    dataset = Dataset(
+        name="cub",
+        root=Path("/photos"),
+        paths=("a", "b"),
+        labels=np.array([0, 1]),
+        class_names=("x", "y"),
+    )
     dataset.__dict__["fingerprint"] = fingerprint
     return dataset
 
@@ -88,14 +122,19 @@ Vectors = dict[str, list[float]]
 
 
 def store(run: FinishedRun, phase: str, **parts: Vectors) -> None:
-    """Embeddings of a phase, and the list of images that belongs to them, each of which holds its own path. `gallery` and `query` have to go
-    with what `finish` was told: one gallery image of each class, and each class's queries."""
+    """Embeddings of a phase, and the list of images that belongs to them, each of which holds its
+    own path. `gallery` and `query` have to go with what `finish` was told: one gallery image of
+    each class, and each class's queries."""
     rows, arrays = [], {}
     for part, classes in parts.items():
         degrees = np.radians([angle for angles in classes.values() for angle in angles])
         arrays[part] = np.stack([np.cos(degrees), np.sin(degrees)], 1).astype(np.float32)
         arrays[f"{part}_images"] = np.arange(len(rows), len(rows) + len(degrees))
-        rows += [(f"{part}/{name}/{i}.jpg", name, part) for name, angles in classes.items() for i in range(len(angles))]
+        rows += [
+            (f"{part}/{name}/{i}.jpg", name, part)
+            for name, angles in classes.items()
+            for i in range(len(angles))
+        ]
     lines = [(path, *about, hashlib.sha256(path.encode()).hexdigest()) for path, *about in rows]
     write_csv(run.folder / "split.csv", ("path", "class", "part", "sha256"), lines)
     write_arrays(run.folder / phase / "embeddings.safetensors", arrays)

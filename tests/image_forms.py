@@ -1,4 +1,5 @@
-"""One picture in the forms in which people's image files come: formats, colour modes, transparency, depth, orientation, frames."""
+"""One picture in the forms in which people's image files come: formats, colour modes, transparency,
+depth, orientation, frames."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,13 +24,25 @@ def forms(picture: Image.Image) -> Iterator[tuple[str, Image.Image, dict[str, An
     """File name, image, and what it is saved with."""
     grey, palette, cut_out = picture.convert("L"), picture.quantize(64), cut(picture)
     deep = Image.fromarray(np.asarray(grey).astype(np.uint16) * 257)
-    modes = {"1": picture.convert("1"), "L": grey, "LA": cut_out.convert("LA"), "P": palette, "RGB": picture, "RGBA": cut_out, "I16": deep}
+    modes = {
+        "1": picture.convert("1"),
+        "L": grey,
+        "LA": cut_out.convert("LA"),
+        "P": palette,
+        "RGB": picture,
+        "RGBA": cut_out,
+        "I16": deep,
+    }
     for mode, image in modes.items():
         yield f"{mode}.png", image, {}
     yield "P-one-clear.png", palette, {"transparency": 3}
     yield "P-some-clear.png", palette, {"transparency": bytes([0, 128, 255, 60])}
     yield "L-one-clear.png", grey, {"transparency": int(np.asarray(grey)[5, 5])}
-    yield "RGB-one-clear.png", picture, {"transparency": tuple(int(value) for value in np.asarray(picture)[5, 5])}
+    yield (
+        "RGB-one-clear.png",
+        picture,
+        {"transparency": tuple(int(value) for value in np.asarray(picture)[5, 5])},
+    )
     yield "I16-one-clear.png", deep, {"transparency": int(np.asarray(deep)[5, 5])}
     for mode in ("L", "RGB", "CMYK"):
         yield f"{mode}.jpg", picture.convert(mode), {}
@@ -45,7 +58,11 @@ def forms(picture: Image.Image) -> Iterator[tuple[str, Image.Image, dict[str, An
     yield "packed.tiff", picture, {"compression": "tiff_lzw"}
     yield "RGB.webp", picture, {}
     yield "RGBA.webp", cut_out, {"lossless": True}
-    yield "frames.webp", picture, {"save_all": True, "append_images": [Image.new("RGB", picture.size)]}
+    yield (
+        "frames.webp",
+        picture,
+        {"save_all": True, "append_images": [Image.new("RGB", picture.size)]},
+    )
     yield "P.gif", palette, {}
     yield "P-one-clear.gif", palette, {"transparency": 3}
     yield "frames.gif", palette, {"save_all": True, "append_images": [Image.new("P", picture.size)]}

@@ -1,7 +1,8 @@
-"""Every kind of file that is read back: how it comes to be, and what is made of it when it is read. For tests and for benchmarks/crash.py.
+"""Every kind of file that is read back: how it comes to be, and what is made of it when it is read.
+For tests and for benchmarks/crash.py.
 
-A kind lies in a place, a folder that `make` fills; `use` reads it there and returns bytes that have to be the same whatever happened to the
-file. It is refused in one line that names it, or healed.
+A kind lies in a place, a folder that `make` fills; `use` reads it there and returns bytes that have
+to be the same whatever happened to the file. It is refused in one line that names it, or healed.
 """
 
 import shutil
@@ -65,7 +66,11 @@ def go(place: Path, birds: Path, *overrides: str, epochs: int = 0) -> None:
 def bits(place: Path) -> Bits:
     """Of a finished run, what has to be the same on each machine's every try."""
     files = [*(place / "runs").rglob("*.safetensors"), *(place / "runs").rglob("*.csv")]
-    return {path.relative_to(place).as_posix(): path.read_bytes() for path in sorted(files) if path.parent.name != "gallery"}
+    return {
+        path.relative_to(place).as_posix(): path.read_bytes()
+        for path in sorted(files)
+        if path.parent.name != "gallery"
+    }
 
 
 def trained(*overrides: str) -> Callable[[Path, Path], Bits]:
@@ -149,8 +154,15 @@ def drawn(place: Path, birds: Path) -> None:
 
 
 def draw(place: Path) -> Bits:
-    data = open_dataset(Component("demo", {"classes": 2, "per_class": 2, "size": 16, "seed": 7}), None, place / "cache")
-    return {"fingerprint": data.fingerprint.encode(), "names": repr((data.paths, data.class_names, data.labels.tolist())).encode()}
+    data = open_dataset(
+        Component("demo", {"classes": 2, "per_class": 2, "size": 16, "seed": 7}),
+        None,
+        place / "cache",
+    )
+    return {
+        "fingerprint": data.fingerprint.encode(),
+        "names": repr((data.paths, data.class_names, data.labels.tolist())).encode(),
+    }
 
 
 def decoded(place: Path, birds: Path) -> None:
@@ -164,7 +176,10 @@ def decode(place: Path, birds: Path) -> Bits:
 
 
 CACHES = [
-    *(Kind(decoded, decode, f"cache/images/*/{name}", heals=True) for name in ("manifest.json", "index.npy", "pixels.u8")),
+    *(
+        Kind(decoded, decode, f"cache/images/*/{name}", heals=True)
+        for name in ("manifest.json", "index.npy", "pixels.u8")
+    ),
     Kind(started, trained(*START), "cache/pretrained/*.safetensors", heals=True),
     Kind(started, trained(*START), "cache/pretrained/*.json", heals=True),
     Kind(half_started, trained(*START), "cache/pretrained/*.state.pt", heals=True),
@@ -202,16 +217,29 @@ def indexed(place: Path, birds: Path) -> None:
 
 def look_up(place: Path, birds: Path) -> Bits:
     gallery = place_of(place).read(new=True)
-    look = index_store.opened(place_of(place), gallery, parse("sq8"), partial(asked_of_itself, gallery.embeddings), lambda text: None)
+    look = index_store.opened(
+        place_of(place),
+        gallery,
+        parse("sq8"),
+        partial(asked_of_itself, gallery.embeddings),
+        lambda text: None,
+    )
     similarities, rows = look.find(gallery.embeddings, 2)
     assert look.measured
-    return {"similarities": similarities.tobytes(), "rows": rows.tobytes(), "recall": str(look.measured.recall_at_1).encode()}
+    return {
+        "similarities": similarities.tobytes(),
+        "rows": rows.tobytes(),
+        "recall": str(look.measured.recall_at_1).encode(),
+    }
 
 
 def mapped(place: Path, birds: Path) -> None:
     """A map as umap would make it, which takes a minute to compile."""
     place.mkdir(parents=True, exist_ok=True)
-    facts = {"fitted": projection.digest(EMBEDDINGS), "put into it": projection.digest(EMBEDDINGS[:0])}
+    facts = {
+        "fitted": projection.digest(EMBEDDINGS),
+        "put into it": projection.digest(EMBEDDINGS[:0]),
+    }
     projection.write(place / "map.safetensors", EMBEDDINGS[:, :2], facts)
 
 

@@ -23,15 +23,33 @@ def write_files(folder: Path) -> Path:
         f'extends = "{BASELINE}"\noptimizer = {{ name = "sgd", lr = 0.05 }}\ntrain = {{ epochs = 1 }}\n'
         f'{claim}value = 0.5\n{claim}change = 0.1\nversus = "diverges"\n'
     )
-    (folder / "diverges.toml").write_text('extends = "fine.toml"\noptimizer = { name = "sgd", lr = 1e38 }\n')
+    (folder / "diverges.toml").write_text(
+        'extends = "fine.toml"\noptimizer = { name = "sgd", lr = 1e38 }\n'
+    )
     (folder / "longer.toml").write_text('extends = "fine.toml"\ntrain = { epochs = 30 }\n')
     return folder
 
 
 def command(files: Path, birds: Path, cache_dir: Path, out: Path, *more: str) -> list[str]:
     settings = [part for setting in TINY for part in ("--set", setting)]
-    places = ["--data-dir", str(birds), "--cache-dir", str(cache_dir), "--out", str(out), "--device", "cpu", "--wandb", "disabled"]
-    return ["suite", *(str(files / name) if name.endswith(".toml") else name for name in more), *settings, *places]
+    places = [
+        "--data-dir",
+        str(birds),
+        "--cache-dir",
+        str(cache_dir),
+        "--out",
+        str(out),
+        "--device",
+        "cpu",
+        "--wandb",
+        "disabled",
+    ]
+    return [
+        "suite",
+        *(str(files / name) if name.endswith(".toml") else name for name in more),
+        *settings,
+        *places,
+    ]
 
 
 def call(monkeypatch: pytest.MonkeyPatch, arguments: list[str]) -> int:
@@ -44,12 +62,20 @@ def call(monkeypatch: pytest.MonkeyPatch, arguments: list[str]) -> int:
 def start(arguments: list[str]) -> subprocess.Popen[str]:
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    return subprocess.Popen([sys.executable, "-m", "dml_bench", *arguments], env=environment, start_new_session=True, **pipes)
+    return subprocess.Popen(
+        [sys.executable, "-m", "dml_bench", *arguments],
+        env=environment,
+        start_new_session=True,
+        **pipes,
+    )
 
 
 def wait_for_epochs(out: Path, suite: subprocess.Popen[str], count: int = 1) -> None:
     deadline = time.monotonic() + 240
-    while sum(len(path.read_text().splitlines()) for path in out.glob("*/*/seed-*/metrics.jsonl")) < count:
+    while (
+        sum(len(path.read_text().splitlines()) for path in out.glob("*/*/seed-*/metrics.jsonl"))
+        < count
+    ):
         if suite.poll() is not None or time.monotonic() > deadline:
             suite.kill()
             pytest.fail(f"no epoch came; the suite said: {suite.communicate()}")

@@ -24,7 +24,11 @@ print(faults() - before)
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="it is glibc that can be asked")
 def test_blocks_that_were_freed_come_again_without_a_fault():
     kept, given_back = (
-        int(subprocess.run([sys.executable, "-c", SCRIPT, way], capture_output=True, text=True, check=True).stdout)
+        int(
+            subprocess.run(
+                [sys.executable, "-c", SCRIPT, way], capture_output=True, text=True, check=True
+            ).stdout
+        )
         for way in ("keep", "no")
     )
     assert kept < 100 and given_back > 160 * 2**20 / 4096 / 2

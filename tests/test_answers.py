@@ -1,4 +1,5 @@
-"""From the neighbours of both phases to the numbers, tables and predictions, by the study's names; all by hand."""
+"""From the neighbours of both phases to the numbers, tables and predictions, by the study's names;
+all by hand."""
 
 import csv
 from pathlib import Path
@@ -22,7 +23,15 @@ UNSEEN = (2, 3)
 
 
 def experiment() -> Experiment:
-    return load({"name": "test", "loss": "NTXent", "optimizer": "sgd", "unseen": "last:2", "evaluate": {"vote_k": [1, 3, 50]}})
+    return load(
+        {
+            "name": "test",
+            "loss": "NTXent",
+            "optimizer": "sgd",
+            "unseen": "last:2",
+            "evaluate": {"vote_k": [1, 3, 50]},
+        }
+    )
 
 
 def found(order: list[list[int]], nearest: list[float]) -> Neighbours:
@@ -30,7 +39,8 @@ def found(order: list[list[int]], nearest: list[float]) -> Neighbours:
     return Neighbours(np.array(order), similarities.astype(np.float32), LABELS[TRAIN], LABELS[TEST])
 
 
-# Positions in the gallery: 0 and 1 auk, 2 and 3 jay, 4 and 5 owl, 6 wren. Rows: auk, auk, jay, owl, wren.
+# Positions in the gallery: 0 and 1 auk, 2 and 3 jay, 4 and 5 owl, 6 wren. Rows: auk, auk, jay, owl,
+# wren.
 ALL = found(
     [
         [1, 0, 2, 3, 4, 5, 6],  # auk: right
@@ -59,8 +69,17 @@ def split_of(train: np.ndarray, test: np.ndarray) -> Split:
 
 @pytest.fixture
 def answers() -> Answers:
-    dataset = Dataset(name="birds", root=Path("nowhere"), paths=PATHS, labels=LABELS, class_names=CLASSES)
-    return Answers(experiment(), dataset, split_of(TRAIN, TEST), phases((UNSEEN,)), {"all": ALL, "limited": LIMITED}, {})
+    dataset = Dataset(
+        name="birds", root=Path("nowhere"), paths=PATHS, labels=LABELS, class_names=CLASSES
+    )
+    return Answers(
+        experiment(),
+        dataset,
+        split_of(TRAIN, TEST),
+        phases((UNSEEN,)),
+        {"all": ALL, "limited": LIMITED},
+        {},
+    )
 
 
 def test_tables_have_the_names_of_the_study_letter_for_letter(answers):
@@ -85,36 +104,68 @@ def test_scalars_have_the_names_of_the_study_letter_for_letter(answers):
 def test_the_class_metrics_of_all_count_the_training_images_of_every_class(answers):
     table = answers.tables()["all_classes_metrics"]
     assert table.columns == ("class name", "test samples", "training samples", "precision@1")
-    assert table.rows == (("auk", 2, 2, 0.5), ("jay", 1, 2, 1.0), ("owl", 1, 2, 1.0), ("wren", 1, 1, 1.0))
+    assert table.rows == (
+        ("auk", 2, 2, 0.5),
+        ("jay", 1, 2, 1.0),
+        ("owl", 1, 2, 1.0),
+        ("wren", 1, 1, 1.0),
+    )
 
 
 def test_the_class_metrics_of_limited_have_no_training_images_of_unseen_classes(answers):
     table = answers.tables()["limited_classes_metrics"]
-    assert table.rows == (("auk", 2, 2, 1.0), ("jay", 1, 2, 0.0), ("owl", 1, 0, 0.0), ("wren", 1, 0, 1.0))
+    assert table.rows == (
+        ("auk", 2, 2, 1.0),
+        ("jay", 1, 2, 0.0),
+        ("owl", 1, 0, 0.0),
+        ("wren", 1, 0, 1.0),
+    )
 
 
 def test_the_comparisons_hold_exactly_the_unseen_and_exactly_the_seen_classes(answers):
     tables = answers.tables()
-    assert tables["comparison_unseen_classes_metrics"].rows == (("owl", 1.0, 0.0), ("wren", 1.0, 1.0))
+    assert tables["comparison_unseen_classes_metrics"].rows == (
+        ("owl", 1.0, 0.0),
+        ("wren", 1.0, 1.0),
+    )
     assert tables["comparison_seen_classes_metrics"].rows == (("auk", 0.5, 1.0), ("jay", 1.0, 0.0))
     for group in ("unseen", "seen"):
         columns = tables[f"comparison_{group}_classes_metrics"].columns
-        assert columns == ("class name", "P@1 trained on all classes", "P@1 trained without the unseen classes")
+        assert columns == (
+            "class name",
+            "P@1 trained on all classes",
+            "P@1 trained without the unseen classes",
+        )
 
 
-@pytest.mark.parametrize(("phase", "predicted"), [("all", [0, 1, 1, 2, 3]), ("limited", [0, 0, 0, 0, 3])])
-def test_the_classification_report_is_scikit_learns_of_the_first_neighbour_not_the_second(answers, phase, predicted):
+@pytest.mark.parametrize(
+    ("phase", "predicted"), [("all", [0, 1, 1, 2, 3]), ("limited", [0, 0, 0, 0, 3])]
+)
+def test_the_classification_report_is_scikit_learns_of_the_first_neighbour_not_the_second(
+    answers, phase, predicted
+):
     table = answers.tables()[f"{phase}_classes_classification_report"]
-    expected = classification_report([0, 0, 1, 2, 3], predicted, target_names=CLASSES, output_dict=True, zero_division=0)
+    expected = classification_report(
+        [0, 0, 1, 2, 3], predicted, target_names=CLASSES, output_dict=True, zero_division=0
+    )
     measures = ("precision", "recall", "f1-score", "support")
     assert table.columns == ("class name", *measures)
-    assert [row[0] for row in table.rows] == ["auk", "jay", "owl", "wren", "macro avg", "weighted avg"]
+    assert [row[0] for row in table.rows] == [
+        "auk",
+        "jay",
+        "owl",
+        "wren",
+        "macro avg",
+        "weighted avg",
+    ]
     for name, *values in table.rows:
         assert values == pytest.approx([expected[name][measure] for measure in measures]), name
 
 
 def test_the_classification_report_has_the_classes_that_nobody_predicted(answers):
-    rows = {row[0]: row[1:] for row in answers.tables()["limited_classes_classification_report"].rows}
+    rows = {
+        row[0]: row[1:] for row in answers.tables()["limited_classes_classification_report"].rows
+    }
     assert rows["owl"] == (0, 0, 0, 1)
     assert rows["auk"] == pytest.approx((0.5, 1, 2 / 3, 2))
 
@@ -122,13 +173,31 @@ def test_the_classification_report_has_the_classes_that_nobody_predicted(answers
 def test_predictions_have_one_row_per_query_with_the_nearest_and_the_vote(answers):
     table = answers.predictions()
     rows = [dict(zip(table.columns, row, strict=True)) for row in table.rows]
-    assert [row["query"] for row in rows] == ["auk/01.png", "auk/03.png", "jay/06.png", "owl/08.png", "wren/11.png"]
+    assert [row["query"] for row in rows] == [
+        "auk/01.png",
+        "auk/03.png",
+        "jay/06.png",
+        "owl/08.png",
+        "wren/11.png",
+    ]
     assert [row["class"] for row in rows] == ["auk", "auk", "jay", "owl", "wren"]
     assert [row["unseen"] for row in rows] == [False, False, False, True, True]
-    assert [row["all_nearest"] for row in rows] == ["auk/02.png", "jay/04.png", "jay/05.png", "owl/07.png", "wren/10.png"]
+    assert [row["all_nearest"] for row in rows] == [
+        "auk/02.png",
+        "jay/04.png",
+        "jay/05.png",
+        "owl/07.png",
+        "wren/10.png",
+    ]
     assert [row["all_predicted"] for row in rows] == ["auk", "jay", "jay", "owl", "wren"]
     assert [row["all_correct"] for row in rows] == [True, False, True, True, True]
-    assert [row["limited_nearest"] for row in rows] == ["auk/00.png", "auk/02.png", "auk/00.png", "auk/00.png", "wren/10.png"]
+    assert [row["limited_nearest"] for row in rows] == [
+        "auk/00.png",
+        "auk/02.png",
+        "auk/00.png",
+        "auk/00.png",
+        "wren/10.png",
+    ]
     assert [row["limited_predicted"] for row in rows] == ["auk", "auk", "auk", "auk", "wren"]
     assert [row["limited_correct"] for row in rows] == [True, True, False, False, True]
     # All 7 gallery images vote: auk, jay and owl have 2 each, and the nearest of them wins.
@@ -139,8 +208,20 @@ def test_predictions_have_one_row_per_query_with_the_nearest_and_the_vote(answer
 
 def test_similarities_are_written_with_six_decimals(answers):
     table = answers.predictions()
-    assert [row[table.columns.index("all_similarity")] for row in table.rows] == [0.987654, 0.9, 0.8, 0.7, 0.6]
-    assert [row[table.columns.index("limited_similarity")] for row in table.rows] == [0.95, 0.85, 0.75, 0.65, 0.55]
+    assert [row[table.columns.index("all_similarity")] for row in table.rows] == [
+        0.987654,
+        0.9,
+        0.8,
+        0.7,
+        0.6,
+    ]
+    assert [row[table.columns.index("limited_similarity")] for row in table.rows] == [
+        0.95,
+        0.85,
+        0.75,
+        0.65,
+        0.55,
+    ]
 
 
 def test_the_vote_of_the_predictions_is_of_ten():
@@ -155,7 +236,9 @@ def test_the_vote_of_the_predictions_is_of_ten():
         class_names=("auk", "jay"),
     )
     split = split_of(order, np.array([16]))
-    table = Answers(experiment(), dataset, split, phases(((1,),))[:1], {"all": one_query}, {}).predictions()
+    table = Answers(
+        experiment(), dataset, split, phases(((1,),))[:1], {"all": one_query}, {}
+    ).predictions()
     row = dict(zip(table.columns, table.rows[0], strict=True))
     # 5 auks and 5 jays among the first ten: a tie, which goes to the nearer; of 11, jay would win.
     assert (row["all_vote"], row["all_vote_share"]) == ("auk", 0.5)
@@ -188,7 +271,8 @@ def test_the_summary_has_both_phases_with_macro_and_micro_by_their_names(answers
 
 def test_the_summary_has_the_accuracy_of_the_vote_by_k(answers):
     phases = answers.summary()["phases"]
-    # Of 3: auk, auk, jay, owl and owl for a wren. Of 50, which is all 7: auk, jay for an auk, jay, owl, owl for a wren.
+    # Of 3: auk, auk, jay, owl and owl for a wren. Of 50, which is all 7: auk, jay for an auk, jay,
+    # owl, owl for a wren.
     assert phases["all"]["knn_vote_accuracy"] == {"1": 0.8, "3": 0.8, "50": 0.6}
     # Of 3: auk, auk, jay, owl, auk for a wren. Of all 7, auk each time.
     assert phases["limited"]["knn_vote_accuracy"] == {"1": 0.6, "3": 0.8, "50": 0.4}
@@ -197,7 +281,8 @@ def test_the_summary_has_the_accuracy_of_the_vote_by_k(answers):
 
 def test_the_summary_has_the_metrics_of_retrieval(answers):
     phase = answers.summary()["phases"]["all"]
-    # R is 2, 2, 2, 2 and 1; the second query finds one of its two in second place, the fourth one in first place.
+    # R is 2, 2, 2, 2 and 1; the second query finds one of its two in second place, the fourth one
+    # in first place.
     assert phase["r_precision_micro"] == pytest.approx((1 + 0.5 + 1 + 0.5 + 1) / 5)
     assert phase["map_at_r_micro"] == pytest.approx((1 + 0.25 + 1 + 0.5 + 1) / 5)
     assert phase["map_at_r_micro_unseen"] == pytest.approx((0.5 + 1) / 2)

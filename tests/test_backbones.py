@@ -1,4 +1,5 @@
-"""Backbones: every name makes features of images, from the weights that its facts name, at the sizes that fit it."""
+"""Backbones: every name makes features of images, from the weights that its facts name, at the
+sizes that fit it."""
 
 import http.server
 import socket
@@ -36,7 +37,8 @@ NUM_FEATURES = {
     "xresnet50": 2048,
     "timm:test_resnet": 96,
     "timm:test_vit": 64,
-    "timm:mobilenetv3_small_050": 1024,  # a layer behind the pooling: more than the 288 channels of its map
+    # a layer behind the pooling: more than the 288 channels of its map
+    "timm:mobilenetv3_small_050": 1024,
 }
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 HALVES = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
@@ -48,22 +50,30 @@ def experiment(*overrides: str) -> Experiment:
 
 
 def images(size: int, batch: int = 3) -> torch.Tensor:
-    return torch.randn(batch, 3, size, size, generator=torch.Generator().manual_seed(0)).to(memory_format=torch.channels_last)
+    return torch.randn(batch, 3, size, size, generator=torch.Generator().manual_seed(0)).to(
+        memory_format=torch.channels_last
+    )
 
 
 def same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:
-    return first.keys() == second.keys() and all(torch.equal(first[key], second[key]) for key in first)
+    return first.keys() == second.keys() and all(
+        torch.equal(first[key], second[key]) for key in first
+    )
 
 
 # Conformance
 
 
 def test_the_expected_numbers_of_features_cover_every_registered_name():
-    assert {name for name in NUM_FEATURES if not name.startswith("timm:")} == set(backbones.names()) - {"timm:*"}
+    assert {name for name in NUM_FEATURES if not name.startswith("timm:")} == set(
+        backbones.names()
+    ) - {"timm:*"}
 
 
 @pytest.mark.parametrize("name", NUM_FEATURES)
-def test_every_backbone_makes_features_by_no_lottery_in_both_precisions_and_its_first_layer_learns_from_them(name):
+def test_every_backbone_makes_features_by_no_lottery_in_both_precisions_and_its_first_layer_learns_from_them(
+    name,
+):
     torch.manual_seed(0)
     backbone = backbones[name].build(name).to(memory_format=torch.channels_last)
     batch = images(28 if name == "dinov2_s14" else 32)
@@ -124,16 +134,24 @@ def test_an_image_size_that_does_not_fit_is_one_line_that_says_what_does(name, s
     assert "\n" not in str(problem.value)
 
 
-@pytest.mark.parametrize(("name", "size"), [("vit_s16", 48), ("dinov2_s14", 42), ("timm:test_vit", 80)])
+@pytest.mark.parametrize(
+    ("name", "size"), [("vit_s16", 48), ("dinov2_s14", 42), ("timm:test_vit", 80)]
+)
 def test_a_transformer_takes_every_size_that_its_patches_tile(name, size):
     embedder = build_embedder(experiment(f"model.backbone={name}", f"images.size={size}")).eval()
-    assert torch.isfinite(embedder.embed(torch.full((2, size, size, 3), 99, dtype=torch.uint8))).all()
+    assert torch.isfinite(
+        embedder.embed(torch.full((2, size, size, 3), 99, dtype=torch.uint8))
+    ).all()
 
 
 def test_looking_whether_an_image_fits_changes_nothing_in_the_network():
     embedder = build_embedder(experiment("model.backbone=timm:test_resnet"))
     assert embedder.backbone.training
-    assert all(module.num_batches_tracked == 0 for module in embedder.modules() if isinstance(module, torch.nn.BatchNorm2d))
+    assert all(
+        module.num_batches_tracked == 0
+        for module in embedder.modules()
+        if isinstance(module, torch.nn.BatchNorm2d)
+    )
 
 
 @pytest.mark.parametrize(
@@ -177,15 +195,25 @@ def test_a_file_of_timm_with_its_classifier_is_loaded_by_name(tmp_path, name):
     network = timm.create_model(name)
     save_file(network.state_dict(), tmp_path / "model.safetensors")
     backbone = backbones[f"timm:{name}"].build(f"timm:{name}")
-    load_backbone(backbone, f"timm:{name}", backbones[f"timm:{name}"], str(tmp_path / "model.safetensors"))
+    load_backbone(
+        backbone, f"timm:{name}", backbones[f"timm:{name}"], str(tmp_path / "model.safetensors")
+    )
     expected = network.state_dict()
     assert all(torch.equal(tensor, expected[key]) for key, tensor in backbone.state_dict().items())
 
 
 def test_weights_of_one_depth_are_refused_by_a_network_of_another(tmp_path):
     torch.save(torchvision.models.resnet18(weights=None).state_dict(), tmp_path / "resnet18.pth")
-    with pytest.raises(ValueError, match=r"resnet18\.pth for resnet34 do not fit the network: \d+ tensors missing, e\.g\. layer1\.2\."):
-        load_backbone(backbones["resnet34"].build("resnet34"), "resnet34", backbones["resnet34"], str(tmp_path / "resnet18.pth"))
+    with pytest.raises(
+        ValueError,
+        match=r"resnet18\.pth for resnet34 do not fit the network: \d+ tensors missing, e\.g\. layer1\.2\.",
+    ):
+        load_backbone(
+            backbones["resnet34"].build("resnet34"),
+            "resnet34",
+            backbones["resnet34"],
+            str(tmp_path / "resnet18.pth"),
+        )
 
 
 # ImageNet weights
@@ -213,17 +241,31 @@ def test_the_network_of_a_transformer_is_that_of_its_weights(name):
     assert weights in timm.list_pretrained()
     configuration = backbones[name].build(name).pretrained_cfg
     assert f"{configuration['architecture']}.{configuration['tag']}" == weights
-    assert (configuration["mean"], configuration["std"]) == (backbones[name].facts["mean"], backbones[name].facts["std"])
+    assert (configuration["mean"], configuration["std"]) == (
+        backbones[name].facts["mean"],
+        backbones[name].facts["std"],
+    )
 
 
-@pytest.mark.parametrize("failure", [IncompleteRead(b""), BadStatusLine("garbage"), URLError("no route"), TimeoutError("timed out")])
+@pytest.mark.parametrize(
+    "failure",
+    [
+        IncompleteRead(b""),
+        BadStatusLine("garbage"),
+        URLError("no route"),
+        TimeoutError("timed out"),
+    ],
+)
 def test_a_download_that_breaks_off_is_an_error_with_the_ways_out(monkeypatch, tmp_path, failure):
     def broken(*_, **__):
         raise failure
 
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     monkeypatch.setattr("torch.hub.urlopen", broken)
-    with pytest.raises(ValueError, match=r"ImageNet weights resnet34-b627a593\.pth of resnet34 can't be had .* --set model.weights=none"):
+    with pytest.raises(
+        ValueError,
+        match=r"ImageNet weights resnet34-b627a593\.pth of resnet34 can't be had .* --set model.weights=none",
+    ):
         load_backbone(torch.nn.Identity(), "resnet34", backbones["resnet34"], "imagenet")
 
 
@@ -252,34 +294,58 @@ def test_weights_of_timm_that_lie_in_the_cache_need_no_network(hub_cache):
     torch.manual_seed(1)
     network = timm.create_model("test_vit")
     keep(hub_cache, "timm/test_vit.r160_in1k", network.state_dict())
-    loaded = build_embedder(experiment("model.backbone=timm:test_vit", "model.weights=imagenet")).backbone.state_dict()
-    expected = {key: tensor for key, tensor in network.state_dict().items() if not key.startswith("head.")}
+    loaded = build_embedder(
+        experiment("model.backbone=timm:test_vit", "model.weights=imagenet")
+    ).backbone.state_dict()
+    expected = {
+        key: tensor for key, tensor in network.state_dict().items() if not key.startswith("head.")
+    }
     assert same(loaded, expected)
 
 
-def test_weights_in_the_cache_are_read_as_the_hub_writes_them_even_where_timm_also_knows_a_numpy_file(hub_cache):
+def test_weights_in_the_cache_are_read_as_the_hub_writes_them_even_where_timm_also_knows_a_numpy_file(
+    hub_cache,
+):
     torch.manual_seed(1)
     network = timm.create_model("vit_tiny_patch16_224")
     assert network.pretrained_cfg["custom_load"] and network.pretrained_cfg["url"].endswith(".npz")
     keep(hub_cache, "timm/vit_tiny_patch16_224.augreg_in21k_ft_in1k", network.state_dict())
     backbone = backbones["timm:vit_tiny_patch16_224"].build("timm:vit_tiny_patch16_224")
-    load_backbone(backbone, "timm:vit_tiny_patch16_224", backbones["timm:vit_tiny_patch16_224"], "imagenet")
-    assert same(backbone.state_dict(), {key: tensor for key, tensor in network.state_dict().items() if not key.startswith("head.")})
+    load_backbone(
+        backbone, "timm:vit_tiny_patch16_224", backbones["timm:vit_tiny_patch16_224"], "imagenet"
+    )
+    assert same(
+        backbone.state_dict(),
+        {
+            key: tensor
+            for key, tensor in network.state_dict().items()
+            if not key.startswith("head.")
+        },
+    )
 
 
 @pytest.mark.parametrize("name", ["timm:test_resnet", "dinov2_s14"])
-def test_a_hub_that_does_not_answer_is_an_error_before_any_download_is_tried(hub_cache, monkeypatch, name):
-    monkeypatch.setattr("timm.models._hub.hf_hub_download", lambda *_, **__: pytest.fail("a download was tried"))
+def test_a_hub_that_does_not_answer_is_an_error_before_any_download_is_tried(
+    hub_cache, monkeypatch, name
+):
+    monkeypatch.setattr(
+        "timm.models._hub.hf_hub_download", lambda *_, **__: pytest.fail("a download was tried")
+    )
     with pytest.raises(ValueError) as problem:
         load_backbone(torch.nn.Identity(), name, backbones[name], "imagenet")
     reason = "huggingface.co can't be reached: no network in tests"
-    assert str(problem.value).startswith(f"pretrained weights of {name} can't be had ({reason}): set model.weights to a local file")
+    assert str(problem.value).startswith(
+        f"pretrained weights of {name} can't be had ({reason}): set model.weights to a local file"
+    )
     assert not hub_cache.exists()
 
 
 def test_where_the_hub_is_switched_off_only_the_cache_is_looked_into(hub_cache, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    with pytest.raises(ValueError, match=rf"HF_HUB_OFFLINE is set, and timm/test_vit\.r160_in1k is not in {hub_cache}"):
+    with pytest.raises(
+        ValueError,
+        match=rf"HF_HUB_OFFLINE is set, and timm/test_vit\.r160_in1k is not in {hub_cache}",
+    ):
         load_backbone(torch.nn.Identity(), "timm:test_vit", backbones["timm:test_vit"], "imagenet")
 
 

@@ -1,4 +1,5 @@
-"""The benchmarks are found, run and held against the goals; that they are fast is not tested, only that they tell the truth."""
+"""The benchmarks are found, run and held against the goals; that they are fast is not tested, only
+that they tell the truth."""
 
 import importlib.util
 import json
@@ -29,10 +30,14 @@ def row(goals: ModuleType, folder: Path, what: str) -> list[str]:
 
 def test_every_benchmark_has_a_summary_and_the_goals_come_last():
     benchmarks = bench.found()
-    assert {"epoch", "evaluation", "memory", "mixing", "scaling", "small_maps", "startup"} < {each.name for each in benchmarks}
+    assert {"epoch", "evaluation", "memory", "mixing", "scaling", "small_maps", "startup"} < {
+        each.name for each in benchmarks
+    }
     assert benchmarks[-1].name == "goals"
     assert all(each.summary.endswith(".") for each in benchmarks)
-    assert "contestants" not in {each.name for each in benchmarks}  # what others import is none by itself
+    assert "contestants" not in {
+        each.name for each in benchmarks
+    }  # what others import is none by itself
 
 
 def test_a_benchmark_that_is_not_there_is_refused_with_the_nearest_name():
@@ -70,19 +75,35 @@ def test_the_named_one_runs_for_real_and_the_goals_name_what_was_not_measured(tm
 
 
 def test_a_goal_is_met_or_missed_by_the_median_of_the_ratios_within_rounds(goals, tmp_path):
-    values = {"ours": {"epoch": [10.0, 20.0, 10.0]}, "usual": {"epoch": [45.0, 84.0, 39.0]}, "floor": {"epoch": [8.0, 16.0, 8.0]}}
+    values = {
+        "ours": {"epoch": [10.0, 20.0, 10.0]},
+        "usual": {"epoch": [45.0, 84.0, 39.0]},
+        "floor": {"epoch": [8.0, 16.0, 8.0]},
+    }
     (tmp_path / "epoch-224.json").write_text(json.dumps({"values": values}))
     assert row(goals, tmp_path, "whole epoch at 224 px, times") == [
         "whole epoch at 224 px, times as fast as the usual loop",
         *("at least 4x", "4.2x", "[met](epoch-224.md)"),
     ]
-    assert row(goals, tmp_path, "whole epoch at 224 px over")[1:] == ["at most 1.1x", "1.25x", "[**missed**](epoch-224.md)"]
+    assert row(goals, tmp_path, "whole epoch at 224 px over")[1:] == [
+        "at most 1.1x",
+        "1.25x",
+        "[**missed**](epoch-224.md)",
+    ]
 
 
 def test_of_mixing_the_slowest_technique_counts_and_of_memory_the_growth(goals, tmp_path):
-    (tmp_path / "mixing-64.json").write_text(json.dumps({"seconds": {"none": [2.0, 4.0], "mixup": [2.1, 4.2], "cutmix": [2.4, 4.8]}}))
+    (tmp_path / "mixing-64.json").write_text(
+        json.dumps({"seconds": {"none": [2.0, 4.0], "mixup": [2.1, 4.2], "cutmix": [2.4, 4.8]}})
+    )
     assert row(goals, tmp_path, "epoch with mixing")[2:] == ["1.2x", "[**missed**](mixing-64.md)"]
-    peaks = {"1000 images, 1 epochs": 500.0, "1000 images, 16 epochs": 510.0, "16000 images, 1 epochs": 550.0}
-    (tmp_path / "memory.json").write_text(json.dumps({"peak": {name: [{"own_megabytes": value}] for name, value in peaks.items()}}))
+    peaks = {
+        "1000 images, 1 epochs": 500.0,
+        "1000 images, 16 epochs": 510.0,
+        "16000 images, 1 epochs": 550.0,
+    }
+    (tmp_path / "memory.json").write_text(
+        json.dumps({"peak": {name: [{"own_megabytes": value}] for name, value in peaks.items()}})
+    )
     assert row(goals, tmp_path, "growth of own memory from 1 to")[2] == "2%"
     assert row(goals, tmp_path, "growth of own memory from 1,000")[2] == "10%"

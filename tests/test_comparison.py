@@ -19,9 +19,19 @@ def classes(*right: int) -> list[list[int]]:
     return [[1] * count + [0] * (8 - count) for count in right]
 
 
-def side(tmp_path, name: str, all_classes: list[list[int]], limited: list[list[int]] | None = None, seeds=(42,), split: str = "") -> Side:
+def side(
+    tmp_path,
+    name: str,
+    all_classes: list[list[int]],
+    limited: list[list[int]] | None = None,
+    seeds=(42,),
+    split: str = "",
+) -> Side:
     found = {"all": all_classes, "limited": limited or all_classes}
-    return Side(name, tuple(finish(tmp_path, experiment(name, seed=seed), found, split=split) for seed in seeds))
+    return Side(
+        name,
+        tuple(finish(tmp_path, experiment(name, seed=seed), found, split=split) for seed in seeds),
+    )
 
 
 def test_holm_multiplies_the_smallest_by_the_number_of_tests_and_never_falls():
@@ -73,21 +83,32 @@ def test_sides_that_are_equal_on_average_can_not_be_told_apart(tmp_path):
     assert {row.better for row in found.overall} == {-1}
 
 
-def test_equal_runs_are_said_to_be_equal_and_their_comparison_is_valid_json(tmp_path, monkeypatch, capsys):
+def test_equal_runs_are_said_to_be_equal_and_their_comparison_is_valid_json(
+    tmp_path, monkeypatch, capsys
+):
     right = classes(8, 7, 3, 7, 8, 7, 8, 7, 8, 8)
     first, second = side(tmp_path, "one", right), side(tmp_path, "other", right)
     (found,) = compare([first, second])
     assert found.equal
     show_comparison(Console(width=120), found)
     assert "the two are equal on every query" in capsys.readouterr().out
-    assert dml_bench(monkeypatch, "compare", first.runs[0].folder, second.runs[0].folder, "--json") == 0
-    [told] = json.loads(capsys.readouterr().out, parse_constant=lambda constant: pytest.fail(f"{constant} is no JSON"))
+    assert (
+        dml_bench(monkeypatch, "compare", first.runs[0].folder, second.runs[0].folder, "--json")
+        == 0
+    )
+    [told] = json.loads(
+        capsys.readouterr().out,
+        parse_constant=lambda constant: pytest.fail(f"{constant} is no JSON"),
+    )
     assert told["equal"] is True
     assert told["overall"][0]["p"] is None
 
 
 def test_runs_that_differ_on_one_query_are_not_equal(tmp_path, capsys):
-    first, second = side(tmp_path, "one", classes(8, 7, 3)), side(tmp_path, "other", classes(8, 7, 4))
+    first, second = (
+        side(tmp_path, "one", classes(8, 7, 3)),
+        side(tmp_path, "other", classes(8, 7, 4)),
+    )
     (found,) = compare([first, second])
     assert not found.equal
     show_comparison(Console(width=120), found)
@@ -113,12 +134,17 @@ def test_only_seeds_that_both_have_are_compared(tmp_path):
     second = side(tmp_path, "second", classes(4, 4, 2), seeds=(43, 44))
     assert compare([first, second])[0].seeds == (43,)
     third = side(tmp_path, "third", classes(4, 4, 2), seeds=(45,))
-    with pytest.raises(ValueError, match="first and third can't be compared: they have no seed in common"):
+    with pytest.raises(
+        ValueError, match="first and third can't be compared: they have no seed in common"
+    ):
         compare([first, third])
 
 
 def test_three_sides_are_three_pairs_corrected_together(tmp_path):
-    sides = [side(tmp_path, name, classes(*counts)) for name, counts in (("a", (8, 7, 8, 8)), ("b", (7, 6, 8, 6)), ("c", (1, 2, 1, 3)))]
+    sides = [
+        side(tmp_path, name, classes(*counts))
+        for name, counts in (("a", (8, 7, 8, 8)), ("b", (7, 6, 8, 6)), ("c", (1, 2, 1, 3)))
+    ]
     found = compare(sides)
     assert [(pair.first, pair.second) for pair in found] == [("a", "b"), ("a", "c"), ("b", "c")]
     alone = compare(sides[1:])[0].overall[0]
@@ -139,36 +165,72 @@ def test_a_folder_is_read_with_all_of_its_seeds_and_several_experiments_are_refu
     side(tmp_path, "second", classes(8, 4, 2))
     (read,) = read_sides([tmp_path / "first"])
     assert (read.name, [run.seed for run in read.runs]) == ("first", [42, 43])
-    with pytest.raises(ValueError, match=r"holds runs of several experiments or data sets \(first, second\): name the folder of one"):
+    with pytest.raises(
+        ValueError,
+        match=r"holds runs of several experiments or data sets \(first, second\): name the folder of one",
+    ):
         read_sides([tmp_path])
     with pytest.raises(ValueError, match="nowhere holds no run: name a run folder"):
         read_sides([tmp_path / "nowhere"])
-    same = read_sides([tmp_path / "first" / "cub" / "seed-42", tmp_path / "first" / "cub" / "seed-43"])
+    same = read_sides(
+        [tmp_path / "first" / "cub" / "seed-42", tmp_path / "first" / "cub" / "seed-43"]
+    )
     assert same[0].name != same[1].name, "the same experiment twice is named by its paths"
 
 
-def test_drops_of_other_hold_outs_are_not_compared_even_where_the_same_classes_are_ever_unseen(tmp_path):
+def test_drops_of_other_hold_outs_are_not_compared_even_where_the_same_classes_are_ever_unseen(
+    tmp_path,
+):
     """One holds out classes 2 and 3, then 4 and 5; the other 2 and 4, then 3 and 5."""
-    right = {"all": classes(8, 8, 8, 8, 8, 8), "limited-1": classes(8, 8, 4, 4, 8, 8), "limited-2": classes(8, 8, 8, 8, 4, 4)}
+    right = {
+        "all": classes(8, 8, 8, 8, 8, 8),
+        "limited-1": classes(8, 8, 4, 4, 8, 8),
+        "limited-2": classes(8, 8, 8, 8, 4, 4),
+    }
     sides = [
-        Side(name, (finish(tmp_path, experiment(name), right, unseen=4, holdouts={"limited-1": first, "limited-2": second}),))
-        for name, first, second in (("one", [2, 3], [4, 5]), ("other", [2, 4], [3, 5]), ("same", [2, 3], [4, 5]))
+        Side(
+            name,
+            (
+                finish(
+                    tmp_path,
+                    experiment(name),
+                    right,
+                    unseen=4,
+                    holdouts={"limited-1": first, "limited-2": second},
+                ),
+            ),
+        )
+        for name, first, second in (
+            ("one", [2, 3], [4, 5]),
+            ("other", [2, 4], [3, 5]),
+            ("same", [2, 3], [4, 5]),
+        )
     ]
     assert [row.metric for row in compare(sides[:2])[0].overall] == ["precision_at_1_macro"]
     drops = {"precision_drop_unseen_classes", "precision_drop_seen_classes"}
     drops |= {"precision_at_1_macro_seen_limited", "precision_at_1_macro_unseen_limited"}
-    assert {row.metric for row in compare(sides[::2])[0].overall} == {"precision_at_1_macro"} | drops
+    assert {row.metric for row in compare(sides[::2])[0].overall} == {
+        "precision_at_1_macro"
+    } | drops
 
 
 def test_other_images_are_refused_and_told_apart_by_their_fingerprints(tmp_path):
-    first, second = side(tmp_path, "first", classes(8, 4, 2)), side(tmp_path, "second", classes(8, 4, 2))
+    first, second = (
+        side(tmp_path, "first", classes(8, 4, 2)),
+        side(tmp_path, "second", classes(8, 4, 2)),
+    )
     second.runs[0].summary["dataset"]["fingerprint"] = "e" * 64
-    with pytest.raises(ValueError, match="they ran on other images, cub with fingerprint dddddd and cub with fingerprint eeeeee"):
+    with pytest.raises(
+        ValueError,
+        match="they ran on other images, cub with fingerprint dddddd and cub with fingerprint eeeeee",
+    ):
         compare([first, second])
 
 
 def test_two_runs_with_one_seed_in_a_folder_are_refused(tmp_path):
     for folder in ("plain", "rotated"):
         side(tmp_path / folder, "first", classes(8, 4, 2))
-    with pytest.raises(ValueError, match="holds several runs of first with seed 42: name the folder of one"):
+    with pytest.raises(
+        ValueError, match="holds several runs of first with seed 42: name the folder of one"
+    ):
         read_sides([tmp_path])

@@ -1,4 +1,5 @@
-"""The strict loader: nothing in a configuration is ignored in silence, and what was resolved is loaded back equal."""
+"""The strict loader: nothing in a configuration is ignored in silence, and what was resolved is
+loaded back equal."""
 
 import dataclasses
 import json
@@ -7,7 +8,17 @@ import tomllib
 import pytest
 import tomli_w
 
-from dml_bench.config import Augment, Component, Expectation, Experiment, Images, Pretrain, as_table, experiments, load
+from dml_bench.config import (
+    Augment,
+    Component,
+    Expectation,
+    Experiment,
+    Images,
+    Pretrain,
+    as_table,
+    experiments,
+    load,
+)
 from dml_bench.registry import UnknownName
 
 SMALLEST = {"name": "mine", "loss": "NTXent", "optimizer": "sgd"}
@@ -20,7 +31,9 @@ def with_(**changes) -> dict:
 def test_the_smallest_experiment_is_a_name_a_loss_and_an_optimizer():
     experiment = load(SMALLEST)
     assert experiment.loss == Component("NTXent", {"temperature": 0.1, "distance": "cosine"})
-    assert experiment.optimizer == Component("sgd", {"lr": 0.001, "momentum": 0.0, "weight_decay": 0.0})
+    assert experiment.optimizer == Component(
+        "sgd", {"lr": 0.001, "momentum": 0.0, "weight_decay": 0.0}
+    )
     assert experiment.miner == Component("none", {})
     assert experiment.data.dataset.name == "cub"
     assert experiment.model.backbone == Component("resnet18", {})
@@ -38,10 +51,22 @@ def test_what_has_no_default_is_required(missing):
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"trian": {}}, r"unknown key trian \(did you mean train\?\); an experiment has: name, summary"),
-        ({"train": {"epoch": 3}}, r"unknown key train\.epoch \(did you mean epochs\?\); train has: epochs, batch_size, precision"),
-        ({"model": {"head": {"name": "linear", "dmi": 3}}}, r"model\.head\.dmi: linear has no such option \(did you mean dim\?\)"),
-        ({"model": {"backbone": {"name": "resnet18", "depth": 3}}}, r"model\.backbone\.depth: resnet18 has no such option; it has no"),
+        (
+            {"trian": {}},
+            r"unknown key trian \(did you mean train\?\); an experiment has: name, summary",
+        ),
+        (
+            {"train": {"epoch": 3}},
+            r"unknown key train\.epoch \(did you mean epochs\?\); train has: epochs, batch_size, precision",
+        ),
+        (
+            {"model": {"head": {"name": "linear", "dmi": 3}}},
+            r"model\.head\.dmi: linear has no such option \(did you mean dim\?\)",
+        ),
+        (
+            {"model": {"backbone": {"name": "resnet18", "depth": 3}}},
+            r"model\.backbone\.depth: resnet18 has no such option; it has no",
+        ),
         ({"loss": "ntxen"}, r"unknown loss 'ntxen' \(did you mean NTXent\?\); there are: .*NTXent"),
         ({"data": {"dataset": "cubs"}}, r"unknown dataset 'cubs' \(did you mean cub\?\)"),
         ({"expects": [{"metrik": "x"}]}, r"unknown key expects\.metrik \(did you mean metric\?\)"),
@@ -62,13 +87,19 @@ def test_an_unknown_key_or_name_is_answered_with_the_near_miss(changes, words):
         ({"unseen": 20}, "unseen is 20; text is wanted"),
         ({"train": {"epochs": "many"}}, r"train\.epochs is 'many'; a whole number is wanted"),
         ({"train": 3}, "train is 3; a table is wanted"),
-        ({"train": {"precision": "bfloat"}}, r"train\.precision is 'bfloat'; choose one of .*\(did you mean bfloat16\?\)"),
+        (
+            {"train": {"precision": "bfloat"}},
+            r"train\.precision is 'bfloat'; choose one of .*\(did you mean bfloat16\?\)",
+        ),
         ({"data": {"skip_unreadable": 1}}, r"data\.skip_unreadable is 1; true or false is wanted"),
         ({"evaluate": {"vote_k": 3}}, r"evaluate\.vote_k is 3; a list is wanted"),
         ({"evaluate": {"vote_k": [1, "x"]}}, r"evaluate\.vote_k is 'x'; a whole number is wanted"),
         ({"loss": 3}, "loss is 3; a loss's name, or a table with a name and options, is wanted"),
         ({"loss": {"temperature": 1.0}}, "loss is .*; a loss's name, or a table"),
-        ({"loss": {"name": "NTXent", "temperature": "hot"}}, r"loss\.temperature is 'hot'; a number is wanted"),
+        (
+            {"loss": {"name": "NTXent", "temperature": "hot"}},
+            r"loss\.temperature is 'hot'; a number is wanted",
+        ),
         ({"expects": 3}, "expects is 3"),
         ({"expects": [3]}, "expects.* is 3; a table is wanted"),
         ({"pretrain": 3}, "pretrain is 3; a table is wanted"),
@@ -82,15 +113,24 @@ def test_a_value_of_the_wrong_type_is_refused_with_what_was_wanted(changes, word
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"augment": {"horizontal_flip": 1.5}}, r"augment\.horizontal_flip is 1\.5; a number from 0 to 1"),
-        ({"augment": {"horizontal_flip": -0.1}}, r"augment\.horizontal_flip is -0\.1; a number from 0 to 1"),
+        (
+            {"augment": {"horizontal_flip": 1.5}},
+            r"augment\.horizontal_flip is 1\.5; a number from 0 to 1",
+        ),
+        (
+            {"augment": {"horizontal_flip": -0.1}},
+            r"augment\.horizontal_flip is -0\.1; a number from 0 to 1",
+        ),
         ({"augment": {"horizontal_flip": float("nan")}}, r"augment\.horizontal_flip is nan"),
         ({"augment": {"dihedral": 1.1}}, r"augment\.dihedral is 1\.1; a number from 0 to 1"),
         ({"augment": {"rotate": 200}}, r"augment\.rotate is 200\.0; a number from 0 to 180"),
         ({"augment": {"zoom": 0.9}}, r"augment\.zoom is 0\.9; a number from 1 to 10"),
         ({"augment": {"warp": 0.6}}, r"augment\.warp is 0\.6; a number from 0 to 0\.5"),
         ({"augment": {"lighting": 1}}, r"augment\.lighting is 1\.0; a number from 0 to 0\.99"),
-        ({"augment": {"rotate": 9, "geometry_probability": 2}}, r"augment\.geometry_probability is 2\.0; a number from 0 to 1"),
+        (
+            {"augment": {"rotate": 9, "geometry_probability": 2}},
+            r"augment\.geometry_probability is 2\.0; a number from 0 to 1",
+        ),
         ({"images": {"progressive": [4, 224]}}, r"images\.progressive is \[4, 224\]; at least 8"),
         ({"data": {"test_fraction": 0}}, r"data\.test_fraction is 0\.0; wanted between 0 and 1"),
         ({"data": {"test_fraction": 1}}, r"data\.test_fraction is 1\.0"),
@@ -109,23 +149,43 @@ def test_a_number_out_of_its_range_is_refused(changes, words):
 
 @pytest.mark.parametrize("probability", [0, 0.5, 1])
 def test_a_probability_may_be_anything_from_0_to_1(probability):
-    assert load(with_(augment={"horizontal_flip": probability})).augment.horizontal_flip == probability
+    assert (
+        load(with_(augment={"horizontal_flip": probability})).augment.horizontal_flip == probability
+    )
 
 
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"loss": "crossentropy", "miner": "EPSHN"}, "miner EPSHN has no effect: loss crossentropy takes no miner; --set miner=none"),
-        ({"images": {"fit": "squash"}, "augment": {"random_crop_from": 246}}, r"random_crop_from needs images\.fit = crop"),
-        ({"augment": {"random_crop_from": 200}}, r"augment\.random_crop_from is 200, smaller than images\.size \(224\)"),
+        (
+            {"loss": "crossentropy", "miner": "EPSHN"},
+            "miner EPSHN has no effect: loss crossentropy takes no miner; --set miner=none",
+        ),
+        (
+            {"images": {"fit": "squash"}, "augment": {"random_crop_from": 246}},
+            r"random_crop_from needs images\.fit = crop",
+        ),
+        (
+            {"augment": {"random_crop_from": 200}},
+            r"augment\.random_crop_from is 200, smaller than images\.size \(224\)",
+        ),
         ({"augment": {"random_crop_from": -1}}, r"augment\.random_crop_from is -1"),
         (
             {"augment": {"dihedral": 1.0, "geometry_probability": 0.5}},
             r"geometry_probability has no effect without augment\.rotate, .*warp",
         ),
-        ({"augment": {"lighting_probability": 0.5}}, r"augment\.lighting_probability has no effect without augment\.lighting"),
-        ({"images": {"progressive": [112, 256]}}, r"images\.progressive is \[112, 256\]; growing sizes that end with images\.size \(224\)"),
-        ({"images": {"progressive": [112, 168]}}, r"growing sizes that end with images\.size \(224\) are wanted"),
+        (
+            {"augment": {"lighting_probability": 0.5}},
+            r"augment\.lighting_probability has no effect without augment\.lighting",
+        ),
+        (
+            {"images": {"progressive": [112, 256]}},
+            r"images\.progressive is \[112, 256\]; growing sizes that end with images\.size \(224\)",
+        ),
+        (
+            {"images": {"progressive": [112, 168]}},
+            r"growing sizes that end with images\.size \(224\) are wanted",
+        ),
         ({"images": {"progressive": [168, 112, 224]}}, "growing sizes"),
         ({"images": {"progressive": [224, 224]}}, "growing sizes"),
         (
@@ -136,15 +196,27 @@ def test_a_probability_may_be_anything_from_0_to_1(probability):
             {"model": {"trainable": "head"}, "images": {"progressive": [112, 224]}},
             r"progressive has no effect: --set images\.progressive=\[\]",
         ),
-        ({"model": {"trainable": "head"}, "augment": {"horizontal_flip": 0.5}}, "augmentation has no effect"),
+        (
+            {"model": {"trainable": "head"}, "augment": {"horizontal_flip": 0.5}},
+            "augmentation has no effect",
+        ),
         (
             {"model": {"trainable": "head"}, "augment": {"rotate": 9, "zoom": 1.2}},
             r"augmentation has no effect: --set augment\.rotate=0 --set augment\.zoom=1$",
         ),
-        ({"model": {"trainable": "head"}, "augment": {"random_crop_from": 246}}, "augmentation has no effect"),
-        ({"model": {"trainable": "head"}, "images": {"normalization": "train"}}, "normalization = train .* frozen features"),
+        (
+            {"model": {"trainable": "head"}, "augment": {"random_crop_from": 246}},
+            "augmentation has no effect",
+        ),
+        (
+            {"model": {"trainable": "head"}, "images": {"normalization": "train"}},
+            "normalization = train .* frozen features",
+        ),
         ({"pretrain": {"epochs": 3}}, r"pretrain has no effect with model\.weights = imagenet"),
-        ({"pretrain": {}, "model": {"weights": "none"}}, r"pretrain has no effect with model\.weights = none"),
+        (
+            {"pretrain": {}, "model": {"weights": "none"}},
+            r"pretrain has no effect with model\.weights = none",
+        ),
     ],
 )
 def test_values_that_contradict_each_other_or_have_no_effect_are_refused(changes, words):
@@ -158,17 +230,39 @@ def test_each_of_those_values_is_accepted_where_it_has_an_effect():
     load(with_(augment={"random_crop_from": 224}))
     load(with_(model={"trainable": "head"}))
     load(with_(images={"fit": "squash"}, augment={"horizontal_flip": 0.5}))
-    load(with_(augment={"rotate": 180, "zoom": 10, "warp": 0.5, "lighting": 0.99, "geometry_probability": 1, "lighting_probability": 1}))
+    load(
+        with_(
+            augment={
+                "rotate": 180,
+                "zoom": 10,
+                "warp": 0.5,
+                "lighting": 0.99,
+                "geometry_probability": 1,
+                "lighting_probability": 1,
+            }
+        )
+    )
     load(with_(images={"progressive": [112, 168, 224]}, train={"epochs": 3}))
-    assert load(with_(pretrain={"epochs": 3}, model={"weights": "source"})).pretrain == Pretrain(epochs=3)
+    assert load(with_(pretrain={"epochs": 3}, model={"weights": "source"})).pretrain == Pretrain(
+        epochs=3
+    )
 
 
 def test_weights_from_the_source_domain_bring_its_pretraining():
-    assert load(with_(model={"weights": "source"})).pretrain == Pretrain(classes=48, per_class=24, epochs=6, batch_size=32, lr=0.02, seed=1)
+    assert load(with_(model={"weights": "source"})).pretrain == Pretrain(
+        classes=48, per_class=24, epochs=6, batch_size=32, lr=0.02, seed=1
+    )
 
 
 @pytest.mark.parametrize(
-    "claim", [{}, {"value": 0.5, "change": 0.1, "versus": "x"}, {"change": 0.1}, {"value": 0.5, "versus": "x"}], ids=str
+    "claim",
+    [
+        {},
+        {"value": 0.5, "change": 0.1, "versus": "x"},
+        {"change": 0.1},
+        {"value": 0.5, "versus": "x"},
+    ],
+    ids=str,
 )
 def test_an_expectation_is_a_value_or_a_change_from_another_experiment(claim):
     with pytest.raises(ValueError, match="an expectation of recall"):
@@ -197,7 +291,9 @@ def test_an_experiment_can_not_be_changed_after_it_was_checked():
     ],
     ids=str,
 )
-def test_each_training_size_has_an_equal_share_of_the_epochs_and_the_last_is_the_full_one(sizes, epochs, expected):
+def test_each_training_size_has_an_equal_share_of_the_epochs_and_the_last_is_the_full_one(
+    sizes, epochs, expected
+):
     images = Images(size=64, progressive=sizes)
     assert [images.training_size(epoch, epochs) for epoch in range(1, epochs + 1)] == expected
 

@@ -1,4 +1,5 @@
-"""The picture of a training batch: the pixels that the network is fed with, and below them what they are labelled as."""
+"""The picture of a training batch: the pixels that the network is fed with, and below them what
+they are labelled as."""
 
 import sys
 from pathlib import Path
@@ -30,7 +31,9 @@ def run_of(birds: Path, cache_dir: Path):
 def tile(sheet: Image.Image, place: int) -> np.ndarray:
     """(32, 32, 3) the image at a place of a sheet whose title takes one line, as small as it was."""
     left, top = GAP + place * (SIDE + GAP), LINE + 2 * GAP
-    return np.asarray(sheet.crop((left, top, left + SIDE, top + SIDE)).resize((32, 32), Image.Resampling.NEAREST))
+    return np.asarray(
+        sheet.crop((left, top, left + SIDE, top + SIDE)).resize((32, 32), Image.Resampling.NEAREST)
+    )
 
 
 def fed(run: Run, epoch: int, step: int = 0) -> Batch:
@@ -40,7 +43,9 @@ def fed(run: Run, epoch: int, step: int = 0) -> Batch:
 AUGMENTED = ("augment.rotate=30", "augment.lighting=0.4")
 
 
-@pytest.mark.parametrize("settings", [(), AUGMENTED, ("mixing.technique=cutmix",)], ids=["plain", "augmented", "mixed"])
+@pytest.mark.parametrize(
+    "settings", [(), AUGMENTED, ("mixing.technique=cutmix",)], ids=["plain", "augmented", "mixed"]
+)
 def test_the_picture_shows_the_pixels_that_the_loop_is_fed_with(run_of, settings):
     run = run_of(*settings)
     sheet = contact_sheet(run, epoch=2, images=5)
@@ -72,7 +77,9 @@ def test_batches_stand_below_each_other_as_many_as_the_epoch_has(run_of):
 def test_each_image_is_labelled_with_its_class(run_of):
     run = run_of()
     images = epoch_batches(run, 1)[0]
-    names = [run.dataset.class_names[label].replace("_", " ") for label in run.dataset.labels[images]]
+    names = [
+        run.dataset.class_names[label].replace("_", " ") for label in run.dataset.labels[images]
+    ]
     assert captions(run, fed(run, 1), list(range(16))) == [[name] for name in names]
 
 
@@ -88,25 +95,46 @@ def test_of_several_labels_each_is_named_with_its_weight(run_of):
 def test_a_weight_may_be_that_of_the_whole_batch(run_of):
     run = run_of()
     one, two = (name.replace("_", " ") for name in run.dataset.class_names[:2])
-    halves = Reading(torch.tensor([0, 1]), torch.tensor(0.6)), Reading(torch.tensor([1, 0]), torch.tensor(0.4))
-    assert captions(run, Batch(torch.zeros(2, 32, 32, 3), halves), [1]) == [[f"0.60 {two}", f"0.40 {one}"]]
+    halves = (
+        Reading(torch.tensor([0, 1]), torch.tensor(0.6)),
+        Reading(torch.tensor([1, 0]), torch.tensor(0.4)),
+    )
+    assert captions(run, Batch(torch.zeros(2, 32, 32, 3), halves), [1]) == [
+        [f"0.60 {two}", f"0.40 {one}"]
+    ]
 
 
 def test_images_that_are_their_own_classes_are_numbered(run_of):
     run = run_of("train.views=2", "train.labels=image")
-    assert captions(run, fed(run, 1), [0, 16, 3, 19]) == [["image 1"], ["image 1"], ["image 4"], ["image 4"]]
+    assert captions(run, fed(run, 1), [0, 16, 3, 19]) == [
+        ["image 1"],
+        ["image 1"],
+        ["image 4"],
+        ["image 4"],
+    ]
 
 
 def test_the_title_tells_what_the_pixels_do_not_show(run_of):
     run = run_of("images.progressive=[16, 24, 32]")
-    assert [facts(fed(run, epoch), 5, 16) for epoch in (1, 2, 3)] == [f"5 of 16 images, {side} px" for side in (16, 24, 32)]
+    assert [facts(fed(run, epoch), 5, 16) for epoch in (1, 2, 3)] == [
+        f"5 of 16 images, {side} px" for side in (16, 24, 32)
+    ]
     inside = Batch(torch.zeros(2, 32, 32, 3), (), layer="layer2", inside=lambda values: values)
     assert facts(inside, 2, 2) == "2 images, 32 px, mixed at the output of layer2"
-    assert facts(inside._replace(inside=None, interpolate=True), 2, 2) == "2 images, 32 px, embeddings mixed in the loss"
+    assert (
+        facts(inside._replace(inside=None, interpolate=True), 2, 2)
+        == "2 images, 32 px, embeddings mixed in the loss"
+    )
 
 
 @pytest.mark.parametrize(
-    "text", ["Wren", "Blue mirror winged Tit", "Slate crowned long tailed Tit of the north and the far south", "x" * 80]
+    "text",
+    [
+        "Wren",
+        "Blue mirror winged Tit",
+        "Slate crowned long tailed Tit of the north and the far south",
+        "x" * 80,
+    ],
 )
 def test_names_are_broken_at_spaces_and_never_wider_than_their_image(text):
     pen = Pen(11)
@@ -118,7 +146,15 @@ def test_names_are_broken_at_spaces_and_never_wider_than_their_image(text):
 
 
 def previewed(birds: Path, cache_dir: Path, *overrides: str, epoch: int = 1) -> Image.Image:
-    return preview(tiny(*overrides), data_dir=birds, cache_dir=cache_dir, epoch=epoch, batches=1, images=4, watch=Watch())
+    return preview(
+        tiny(*overrides),
+        data_dir=birds,
+        cache_dir=cache_dir,
+        epoch=epoch,
+        batches=1,
+        images=4,
+        watch=Watch(),
+    )
 
 
 def test_a_preview_needs_no_weights_and_trains_no_start(birds, cache_dir):
@@ -135,29 +171,70 @@ def test_a_preview_is_of_the_first_training_where_there_are_several(birds, cache
 
 
 def test_an_epoch_that_there_is_not_and_frozen_features_are_refused(birds, cache_dir):
-    with pytest.raises(ValueError, match="--epoch 4: EPSHN_cosine_resnet18_sgd_aug has epochs 1 to 3"):
+    with pytest.raises(
+        ValueError, match="--epoch 4: EPSHN_cosine_resnet18_sgd_aug has epochs 1 to 3"
+    ):
         previewed(birds, cache_dir, epoch=4)
     with pytest.raises(ValueError, match="has no batches of images: model.trainable = head"):
-        previewed(birds, cache_dir, "model.trainable=head", "augment.random_crop_from=0", "augment.horizontal_flip=0")
+        previewed(
+            birds,
+            cache_dir,
+            "model.trainable=head",
+            "augment.random_crop_from=0",
+            "augment.horizontal_flip=0",
+        )
 
 
-def command(monkeypatch: pytest.MonkeyPatch, birds: Path, cache_dir: Path, out: Path, *more: str) -> None:
-    settings = [part for setting in ("unseen=last:2", "model.backbone=timm:test_resnet") for part in ("--set", setting)]
+def command(
+    monkeypatch: pytest.MonkeyPatch, birds: Path, cache_dir: Path, out: Path, *more: str
+) -> None:
+    settings = [
+        part
+        for setting in ("unseen=last:2", "model.backbone=timm:test_resnet")
+        for part in ("--set", setting)
+    ]
     places = ["--data-dir", str(birds), "--cache-dir", str(cache_dir), "--out", str(out)]
-    monkeypatch.setattr(sys, "argv", ["dml-bench", "show-batch", "EPSHN_cosine_resnet18_sgd_aug+heavyaug", *settings, *places, *more])
+    monkeypatch.setattr(
+        sys,
+        "argv",
+        [
+            "dml-bench",
+            "show-batch",
+            "EPSHN_cosine_resnet18_sgd_aug+heavyaug",
+            *settings,
+            *places,
+            *more,
+        ],
+    )
     main()
 
 
-def test_the_command_writes_a_picture_and_says_where(monkeypatch, capsys, birds, cache_dir, tmp_path):
+def test_the_command_writes_a_picture_and_says_where(
+    monkeypatch, capsys, birds, cache_dir, tmp_path
+):
     with pytest.raises(SystemExit) as ended:
-        command(monkeypatch, birds, cache_dir, tmp_path / "new" / "sheet.png", "--images", "3", "--epoch", "7")
+        command(
+            monkeypatch,
+            birds,
+            cache_dir,
+            tmp_path / "new" / "sheet.png",
+            "--images",
+            "3",
+            "--epoch",
+            "7",
+        )
     assert ended.value.code == 0
     with Image.open(tmp_path / "new" / "sheet.png") as sheet:
         assert sheet.width == 8 * (224 + GAP) + GAP
-        assert f"{tmp_path / 'new' / 'sheet.png'}: {sheet.width} x {sheet.height} pixels" in capsys.readouterr().out.replace("\n", "")
+        assert (
+            f"{tmp_path / 'new' / 'sheet.png'}: {sheet.width} x {sheet.height} pixels"
+            in capsys.readouterr().out.replace("\n", "")
+        )
 
 
-def test_what_is_no_picture_s_name_is_refused_in_one_line(monkeypatch, capsys, birds, cache_dir, tmp_path):
+def test_what_is_no_picture_s_name_is_refused_in_one_line(
+    monkeypatch, capsys, birds, cache_dir, tmp_path
+):
     with pytest.raises(SystemExit) as ended:
         command(monkeypatch, birds, cache_dir, tmp_path / "sheet.txt")
     (line,) = capsys.readouterr().err.splitlines()

@@ -4,7 +4,11 @@ import pytest
 import torch
 from torch import nn
 
-from dml_bench.models.convolutions import SmallMapConv2d, WeightGradientByProduct, speed_up_small_maps
+from dml_bench.models.convolutions import (
+    SmallMapConv2d,
+    WeightGradientByProduct,
+    speed_up_small_maps,
+)
 
 CASES = [
     (4, 3, 1, 1),
@@ -30,7 +34,9 @@ def pair(kernel: int, stride: int, padding: int) -> tuple[nn.Conv2d, nn.Conv2d]:
     return plain, fast[0]
 
 
-def gradients(module: nn.Conv2d, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def gradients(
+    module: nn.Conv2d, images: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     images = images.clone().requires_grad_()
     module.zero_grad()
     with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -39,11 +45,15 @@ def gradients(module: nn.Conv2d, images: torch.Tensor) -> tuple[torch.Tensor, to
     return output.float(), images.grad, module.weight.grad
 
 
-@pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format], ids=["channels last", "contiguous"])
+@pytest.mark.parametrize(
+    "layout", [torch.channels_last, torch.contiguous_format], ids=["channels last", "contiguous"]
+)
 @pytest.mark.parametrize(("side", "kernel", "stride", "padding"), CASES)
 def test_outputs_and_gradients_are_those_of_the_convolution(side, kernel, stride, padding, layout):
     plain, fast = pair(kernel, stride, padding)
-    images = torch.randn(12, 6, side, side, generator=torch.Generator().manual_seed(1)).to(memory_format=layout)
+    images = torch.randn(12, 6, side, side, generator=torch.Generator().manual_seed(1)).to(
+        memory_format=layout
+    )
     for expected, found in zip(gradients(plain, images), gradients(fast, images), strict=True):
         assert found.dtype == expected.dtype == torch.float32
         assert found.shape == expected.shape
@@ -54,14 +64,20 @@ def test_the_gradient_is_that_of_the_definition_in_float32():
     weight = torch.randn(4, 3, 3, 3, generator=torch.Generator().manual_seed(0)).requires_grad_()
     images = torch.randn(2, 3, 4, 4, generator=torch.Generator().manual_seed(1)).requires_grad_()
     doubles = tuple(tensor.detach().double().requires_grad_() for tensor in (images, weight))
-    assert torch.autograd.gradcheck(lambda i, w: WeightGradientByProduct.apply(i, w, (1, 1), (1, 1)), doubles)
+    assert torch.autograd.gradcheck(
+        lambda i, w: WeightGradientByProduct.apply(i, w, (1, 1), (1, 1)), doubles
+    )
 
 
 @pytest.mark.parametrize(("side", "taken"), [(7, True), (8, False)])
 def test_only_small_maps_under_bfloat16_take_the_other_way(side, taken, monkeypatch):
     calls = []
     original = WeightGradientByProduct.backward
-    monkeypatch.setattr(WeightGradientByProduct, "backward", staticmethod(lambda ctx, *g: calls.append(1) or original(ctx, *g)))
+    monkeypatch.setattr(
+        WeightGradientByProduct,
+        "backward",
+        staticmethod(lambda ctx, *g: calls.append(1) or original(ctx, *g)),
+    )
     _, fast = pair(3, 1, 1)
     gradients(fast, torch.randn(2, 6, side, side))
     assert bool(calls) is taken
@@ -71,7 +87,11 @@ def test_only_small_maps_under_bfloat16_take_the_other_way(side, taken, monkeypa
 
 
 def test_convolutions_with_groups_a_bias_or_dilation_are_left_alone():
-    network = nn.Sequential(nn.Conv2d(6, 6, 3, groups=6, bias=False), nn.Conv2d(6, 6, 3), nn.Conv2d(6, 6, 3, dilation=2, bias=False))
+    network = nn.Sequential(
+        nn.Conv2d(6, 6, 3, groups=6, bias=False),
+        nn.Conv2d(6, 6, 3),
+        nn.Conv2d(6, 6, 3, dilation=2, bias=False),
+    )
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     speed_up_small_maps(network)
     assert not any(isinstance(module, SmallMapConv2d) for module in network)

@@ -1,4 +1,5 @@
-"""A command that is killed leaves nothing that the next one mistakes, and a cache of another user is used as it is."""
+"""A command that is killed leaves nothing that the next one mistakes, and a cache of another user
+is used as it is."""
 
 import json
 import os
@@ -38,7 +39,13 @@ def in_fork(work: Callable[[], object]) -> int:
 def folder(tmp_path) -> RunFolder:
     """A run folder with two sealed phases."""
     run = RunFolder(tmp_path, tiny(), "cub")
-    for name in ("all/complete.json", "limited/complete.json", "experiment.json", "metrics.jsonl", "summary.json"):
+    for name in (
+        "all/complete.json",
+        "limited/complete.json",
+        "experiment.json",
+        "metrics.jsonl",
+        "summary.json",
+    ):
         (run.path / name).parent.mkdir(parents=True, exist_ok=True)
         (run.path / name).write_text("{}")
     return run
@@ -79,7 +86,9 @@ def test_a_run_folder_that_is_cleared_is_whole_or_empty_wherever_that_is_killed(
         )
 
 
-def test_what_dead_processes_left_anywhere_in_a_cache_is_removed_when_a_data_set_is_opened(birds, tmp_path):
+def test_what_dead_processes_left_anywhere_in_a_cache_is_removed_when_a_data_set_is_opened(
+    birds, tmp_path
+):
     for name in ("", "images", "pretrained", "features", "digests"):
 
         def die(place: Path) -> None:
@@ -103,10 +112,23 @@ def shared() -> Iterator[Path]:
     shutil.rmtree(place)
 
 
-@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root can become another user")
+@pytest.mark.skipif(
+    not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root can become another user"
+)
 def test_a_cache_that_only_another_user_may_write_is_used_where_all_is_there(birds, shared):
-    settings = ("model.weights=source", "model.trainable=head", "augment.random_crop_from=0", "augment.horizontal_flip=0", "train.epochs=1")
-    settings += ("pretrain.classes=4", "pretrain.per_class=6", "pretrain.epochs=1", "pretrain.batch_size=8")
+    settings = (
+        "model.weights=source",
+        "model.trainable=head",
+        "augment.random_crop_from=0",
+        "augment.horizontal_flip=0",
+        "train.epochs=1",
+    )
+    settings += (
+        "pretrain.classes=4",
+        "pretrain.per_class=6",
+        "pretrain.epochs=1",
+        "pretrain.batch_size=8",
+    )
     images = Path(shutil.copytree(birds, shared / "birds"))
     mine = train(images, shared / "cache", shared / "mine", *settings).summary
     (shared / "theirs").mkdir()
@@ -132,8 +154,18 @@ def test_a_cache_that_only_another_user_may_write_is_used_where_all_is_there(bir
 def test_twenty_kills_end_in_the_bits_of_undisturbed_runs(tmp_path):
     """The quick form of benchmarks/crash.py, whose report is in reports/crash."""
     command = [sys.executable, str(BENCHMARKS / "crash.py"), "--quick", "--out", str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}, check=False)
+    done = subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        check=False,
+    )
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     result = json.loads((tmp_path / "crash" / "crash.json").read_text())
     assert sum(each["kills"] for each in result["scenarios"].values()) >= 20
-    assert {name for name, each in result["scenarios"].items() if each["cases"]} == {"force", "enrol", "draw"}
+    assert {name for name, each in result["scenarios"].items() if each["cases"]} == {
+        "force",
+        "enrol",
+        "draw",
+    }

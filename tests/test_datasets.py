@@ -29,11 +29,20 @@ def lines(path: Path, *content: str) -> Path:
 
 
 def read(name: str, data_dir: Path, **options) -> Dataset:
-    return open_dataset(Component(name, datasets[name].resolve(options, "data.dataset")), data_dir, data_dir / "cache")
+    return open_dataset(
+        Component(name, datasets[name].resolve(options, "data.dataset")),
+        data_dir,
+        data_dir / "cache",
+    )
 
 
 CUB = {
-    "images.txt": ["1 002.Wren/w_2.jpg", "2 001.Auk/a_1.jpg", "3 002.Wren/w_10.jpg", "4 010.Jay/j 1.jpg"],
+    "images.txt": [
+        "1 002.Wren/w_2.jpg",
+        "2 001.Auk/a_1.jpg",
+        "3 002.Wren/w_10.jpg",
+        "4 010.Jay/j 1.jpg",
+    ],
     "classes.txt": ["10 010.Jay", "2 002.Wren", "1 001.Auk"],
     "image_class_labels.txt": ["1 2", "2 1", "3 2", "4 10"],
     "train_test_split.txt": ["1 1", "2 0", "3 0", "4 1"],
@@ -55,7 +64,12 @@ def test_cub_is_sorted_by_path_with_classes_in_the_order_of_their_ids(cub):
     dataset = read("cub", cub)
     assert dataset.name == "cub"
     assert dataset.root == cub
-    assert dataset.paths == ("images/001.Auk/a_1.jpg", "images/002.Wren/w_10.jpg", "images/002.Wren/w_2.jpg", "images/010.Jay/j 1.jpg")
+    assert dataset.paths == (
+        "images/001.Auk/a_1.jpg",
+        "images/002.Wren/w_10.jpg",
+        "images/002.Wren/w_2.jpg",
+        "images/010.Jay/j 1.jpg",
+    )
     assert dataset.class_names == ("001.Auk", "002.Wren", "010.Jay")
     assert dataset.labels.tolist() == [0, 1, 1, 2]
     assert dataset.labels.dtype == np.int64
@@ -90,12 +104,32 @@ def test_without_train_test_split_txt_there_are_no_parts(cub):
     ("file", "content", "problem"),
     [
         ("classes.txt", None, "classes.txt is missing"),
-        ("image_class_labels.txt", ["1 2", "2 1", "4 10"], r"images without a class in .*: 1 \(first: 002.Wren/w_10.jpg\)"),
-        ("image_class_labels.txt", ["1 2", "2 1", "3 2", "4 11"], r"class ids in .* that classes.txt lacks: 1 \(first: image 4: 11\)"),
+        (
+            "image_class_labels.txt",
+            ["1 2", "2 1", "4 10"],
+            r"images without a class in .*: 1 \(first: 002.Wren/w_10.jpg\)",
+        ),
+        (
+            "image_class_labels.txt",
+            ["1 2", "2 1", "3 2", "4 11"],
+            r"class ids in .* that classes.txt lacks: 1 \(first: image 4: 11\)",
+        ),
         ("image_class_labels.txt", ["1 2", "2 1", "3 2", "4 two"], "line 4 is '4 two'"),
-        ("image_class_labels.txt", ["1 2", "2 1", "3 2", "4 10", "4 2"], "line 5 uses the id 4 again"),
-        ("image_class_labels.txt", ["1 2", "2 1", "3 2", "4 2"], r"classes without images in .*: 1 \(first: 010.Jay\)"),
-        ("images.txt", [*CUB["images.txt"][:3], "4 002.Wren/w_2.jpg"], r"images listed twice in .*: 1 \(first: images/002.Wren/w_2.jpg\)"),
+        (
+            "image_class_labels.txt",
+            ["1 2", "2 1", "3 2", "4 10", "4 2"],
+            "line 5 uses the id 4 again",
+        ),
+        (
+            "image_class_labels.txt",
+            ["1 2", "2 1", "3 2", "4 2"],
+            r"classes without images in .*: 1 \(first: 010.Jay\)",
+        ),
+        (
+            "images.txt",
+            [*CUB["images.txt"][:3], "4 002.Wren/w_2.jpg"],
+            r"images listed twice in .*: 1 \(first: images/002.Wren/w_2.jpg\)",
+        ),
         (
             "images.txt",
             [*CUB["images.txt"][:3], "4 010.Jay/gone.jpg"],
@@ -107,7 +141,9 @@ def test_without_train_test_split_txt_there_are_no_parts(cub):
         ("train_test_split.txt", ["1 1", "2 0", "3 0", "4 2"], "line 4 is '4 2'"),
     ],
 )
-def test_lists_of_cub_that_contradict_each_other_are_refused_in_one_line(cub, file, content, problem):
+def test_lists_of_cub_that_contradict_each_other_are_refused_in_one_line(
+    cub, file, content, problem
+):
     if content is None:
         (cub / file).unlink()
     else:
@@ -125,14 +161,20 @@ def test_a_box_without_area_is_refused(cub, box):
 
 
 def test_a_folder_without_cub_is_refused_with_the_command_that_fetches_it(tmp_path):
-    with pytest.raises(ValueError, match=r"images.txt is missing.*dml-bench data fetch cub --data-dir"):
+    with pytest.raises(
+        ValueError, match=r"images.txt is missing.*dml-bench data fetch cub --data-dir"
+    ):
         read("cub", tmp_path)
 
 
 def test_a_data_set_without_its_folder_is_refused_with_the_next_step(tmp_path):
-    with pytest.raises(ValueError, match=r"--data-dir DIR; dml-bench data fetch cub --data-dir DIR .* --demo"):
+    with pytest.raises(
+        ValueError, match=r"--data-dir DIR; dml-bench data fetch cub --data-dir DIR .* --demo"
+    ):
         open_dataset(Component("cub", {"crop_to_box": False}), None, tmp_path)
-    with pytest.raises(ValueError, match=r"dataset folder needs a folder of images: give it with --data-dir DIR$"):
+    with pytest.raises(
+        ValueError, match=r"dataset folder needs a folder of images: give it with --data-dir DIR$"
+    ):
         open_dataset(Component("folder"), None, tmp_path)
     with pytest.raises(ValueError, match="nowhere does not exist"):
         open_dataset(Component("folder"), tmp_path / "nowhere", tmp_path)
@@ -174,7 +216,13 @@ def test_train_val_and_test_folders_become_parts_and_share_their_classes(tmp_pat
         picture(tmp_path / path)
     dataset = read("folder", tmp_path)
     assert dataset.class_names == ("a", "b", "c")
-    assert dataset.paths == ("test/b/3.png", "test/c/4.png", "train/a/1.png", "train/b/1.png", "val/a/2.png")
+    assert dataset.paths == (
+        "test/b/3.png",
+        "test/c/4.png",
+        "train/a/1.png",
+        "train/b/1.png",
+        "val/a/2.png",
+    )
     assert dataset.labels.tolist() == [1, 2, 0, 1, 0]
     assert dataset.parts == ("test", "test", "train", "train", "valid")
 
@@ -193,11 +241,20 @@ def test_a_class_may_be_called_train(tmp_path):
         ([], "has no class folders"),
         (["a/1.png"], r"has one class folder \(a\)"),
         (["a/1.png", "b/notes.txt"], r"classes without images in .*: 1 \(first: b\)"),
-        (["a/1.png", "b/1.png", "0.png"], r"outside of any class folder: 1 \(first: .*0.png\); move each into the folder of its class"),
-        (["a/1.png", "b/1.png", "b/2.heic"], r"of a format that is not read: 1 \(first: .*2.heic\)"),
+        (
+            ["a/1.png", "b/1.png", "0.png"],
+            r"outside of any class folder: 1 \(first: .*0.png\); move each into the folder of its class",
+        ),
+        (
+            ["a/1.png", "b/1.png", "b/2.heic"],
+            r"of a format that is not read: 1 \(first: .*2.heic\)",
+        ),
         (["train/a/1.png", "train/b/1.png", "test/1.png"], "outside of any class folder"),
         (["train/1.png", "test/1.png"], "outside of any class folder"),
-        (["train/a/1.png", "test/a/1.png", "spare/a/1.png"], r"folders beside the parts test, train .*: 1 \(first: .*spare\)"),
+        (
+            ["train/a/1.png", "test/a/1.png", "spare/a/1.png"],
+            r"folders beside the parts test, train .*: 1 \(first: .*spare\)",
+        ),
     ],
 )
 def test_no_image_of_a_folder_is_left_out_unnoticed(tmp_path, files, problem):
@@ -213,7 +270,9 @@ def test_links_to_folders_are_followed_but_never_in_a_circle(tmp_path):
     picture(tmp_path / "data" / "b" / "2.png")
     (tmp_path / "data" / "a").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
     assert read("folder", tmp_path / "data").paths == ("a/1.png", "b/2.png")
-    (tmp_path / "data" / "b" / "again").symlink_to(tmp_path / "data" / "b", target_is_directory=True)
+    (tmp_path / "data" / "b" / "again").symlink_to(
+        tmp_path / "data" / "b", target_is_directory=True
+    )
     with pytest.raises(ValueError, match="links to a folder that it lies in"):
         read("folder", tmp_path / "data")
 
@@ -234,7 +293,13 @@ def listed(tmp_path: Path) -> Path:
 
 
 def test_a_table_gives_file_and_class_in_its_first_two_columns(listed):
-    lines(listed / "train.csv", "file,bird,photographer", "z.jpg,wren,Ann", "x.jpg,auk,Bob", "sub/y.jpg,wren,Ann")
+    lines(
+        listed / "train.csv",
+        "file,bird,photographer",
+        "z.jpg,wren,Ann",
+        "x.jpg,auk,Bob",
+        "sub/y.jpg,wren,Ann",
+    )
     dataset = read("csv", listed)
     assert dataset.paths == ("images/sub/y.jpg", "images/x.jpg", "images/z.jpg")
     assert dataset.class_names == ("auk", "wren")
@@ -243,10 +308,15 @@ def test_a_table_gives_file_and_class_in_its_first_two_columns(listed):
 
 def test_the_columns_of_a_table_can_be_named_and_names_completed(listed):
     lines(listed / "birds.csv", "bird,id", "wren,z", "auk,x.jpg", "wren,sub/y")
-    dataset = read("csv", listed, table="birds.csv", file_column="id", label_column="bird", suffix="jpg")
+    dataset = read(
+        "csv", listed, table="birds.csv", file_column="id", label_column="bird", suffix="jpg"
+    )
     assert dataset.paths == ("images/sub/y.jpg", "images/x.jpg", "images/z.jpg")
     assert dataset.labels.tolist() == [1, 0, 1]
-    assert read("csv", listed, table="birds.csv", label_column="bird", suffix=".jpg").fingerprint == dataset.fingerprint
+    assert (
+        read("csv", listed, table="birds.csv", label_column="bird", suffix=".jpg").fingerprint
+        == dataset.fingerprint
+    )
 
 
 def test_one_hot_columns_are_classes_in_the_order_of_the_columns(listed):
@@ -264,8 +334,16 @@ def test_a_named_class_column_of_zeros_and_ones_is_not_one_hot(listed):
 @pytest.mark.parametrize(
     ("content", "options", "problem"),
     [
-        (["f,a,b", "x.jpg,1,0", "z.jpg,0,1", "sub/y.jpg,1,1"], {}, r"without exactly one 1: 1 \(first: line 4\)"),
-        (["f,a,b", "x.jpg,1,0", "z.jpg,0,1", "sub/y.jpg,0,0"], {}, r"without exactly one 1: 1 \(first: line 4\)"),
+        (
+            ["f,a,b", "x.jpg,1,0", "z.jpg,0,1", "sub/y.jpg,1,1"],
+            {},
+            r"without exactly one 1: 1 \(first: line 4\)",
+        ),
+        (
+            ["f,a,b", "x.jpg,1,0", "z.jpg,0,1", "sub/y.jpg,0,0"],
+            {},
+            r"without exactly one 1: 1 \(first: line 4\)",
+        ),
         (["f,l", "x.jpg,a", "gone.jpg,b"], {}, r"do not exist in .*: 1 \(first: images/gone.jpg\)"),
         (["f,l", "x,a", "z,b"], {}, r"or --set data\.dataset\.suffix=\.jpg"),
         (["f,l", "x.jpg,a", "sub/../x.jpg,b"], {}, "lead out of 'images'"),
@@ -273,10 +351,22 @@ def test_a_named_class_column_of_zeros_and_ones_is_not_one_hot(listed):
         (["f,l", "x.jpg,a", "/etc/passwd,b"], {}, "lead out of 'images'"),
         (["f,l", "x.jpg,a", "z.jpg, "], {}, r"without a class in column 'l': 1 \(first: line 3\)"),
         (["f,l", "x.jpg,a", "z.jpg"], {}, r"have not 2 values: 1 \(first: line 3\)"),
-        (["f,l", "x.jpg,a", "z.jpg,b"], {"label_column": "L"}, r"no column 'L' \(did you mean l\?\); its columns: f, l"),
+        (
+            ["f,l", "x.jpg,a", "z.jpg,b"],
+            {"label_column": "L"},
+            r"no column 'L' \(did you mean l\?\); its columns: f, l",
+        ),
         (["f,l", "x.jpg,a", "z.jpg,b"], {"label_column": "f", "file_column": "f"}, "are both 'f'"),
-        (["f,l", "x.jpg,a", "z.jpg,b"], {"folder": "image"}, r"is not a folder \(did you mean images\?\)"),
-        (["f,l", "x.jpg,a", "z.jpg,b"], {"table": "trian.csv"}, r"\(did you mean train.csv\?\); there are: train.csv"),
+        (
+            ["f,l", "x.jpg,a", "z.jpg,b"],
+            {"folder": "image"},
+            r"is not a folder \(did you mean images\?\)",
+        ),
+        (
+            ["f,l", "x.jpg,a", "z.jpg,b"],
+            {"table": "trian.csv"},
+            r"\(did you mean train.csv\?\); there are: train.csv",
+        ),
         (["f,l", "x.jpg,a", "z.jpg,a"], {}, "has 1 class; at least 2"),
         (["f", "x.jpg"], {}, "commas between"),
         (["f,l,l", "x.jpg,a,a"], {}, "columns of .* with the same name"),
@@ -290,7 +380,9 @@ def test_a_table_that_is_wrong_is_refused_with_the_place(listed, content, option
 
 
 def test_the_drawn_birds_are_drawn_once_and_read_like_cub(tmp_path):
-    component = Component("demo", datasets["demo"].resolve({"classes": 2, "per_class": 2, "size": 32}, "data.dataset"))
+    component = Component(
+        "demo", datasets["demo"].resolve({"classes": 2, "per_class": 2, "size": 32}, "data.dataset")
+    )
     dataset = open_dataset(component, None, tmp_path)
     assert (dataset.name, len(dataset), dataset.num_classes) == ("demo", 4, 2)
     assert dataset.root == tmp_path / f"demo-2x2-32px-seed7-edition{EDITION}"
@@ -299,7 +391,9 @@ def test_the_drawn_birds_are_drawn_once_and_read_like_cub(tmp_path):
     assert open_dataset(component, None, tmp_path).fingerprint == dataset.fingerprint
     assert first.stat().st_mtime_ns == written
     first.unlink()
-    assert open_dataset(component, None, tmp_path).fingerprint == dataset.fingerprint, "what is lost is drawn again, to the same bits"
+    assert open_dataset(component, None, tmp_path).fingerprint == dataset.fingerprint, (
+        "what is lost is drawn again, to the same bits"
+    )
 
 
 def test_a_fingerprint_changes_with_a_byte_of_any_image(cub):
@@ -334,7 +428,16 @@ def pixel(path: Path, x: int = 0, y: int = 0) -> tuple[int, ...]:
 @pytest.mark.parametrize("suffix", ["jpg", "png", "tif", "webp"])
 @pytest.mark.parametrize(
     ("orientation", "corner"),
-    [(1, (2, 2)), (2, (57, 2)), (3, (57, 37)), (4, (2, 37)), (5, (2, 2)), (6, (37, 2)), (7, (37, 57)), (8, (2, 57))],
+    [
+        (1, (2, 2)),
+        (2, (57, 2)),
+        (3, (57, 37)),
+        (4, (2, 37)),
+        (5, (2, 2)),
+        (6, (37, 2)),
+        (7, (37, 57)),
+        (8, (2, 57)),
+    ],
 )
 def test_an_image_is_turned_upright_by_its_exif_orientation(tmp_path, suffix, orientation, corner):
     pixels = np.zeros((40, 60, 3), np.uint8)
@@ -362,11 +465,15 @@ def test_an_image_is_turned_upright_by_its_exif_orientation(tmp_path, suffix, or
         ("I;16", 65535, "deep.tif", (255, 255, 255)),
     ],
 )
-def test_every_colour_mode_becomes_rgb_with_transparency_over_white(tmp_path, mode, colour, name, wanted):
+def test_every_colour_mode_becomes_rgb_with_transparency_over_white(
+    tmp_path, mode, colour, name, wanted
+):
     if mode == "I;16":
         Image.fromarray(np.full((6, 8), colour, np.uint16)).save(tmp_path / name)
     else:
-        Image.new(mode, (8, 6), colour).save(tmp_path / name, **({"lossless": True} if name.endswith("webp") else {}))
+        Image.new(mode, (8, 6), colour).save(
+            tmp_path / name, **({"lossless": True} if name.endswith("webp") else {})
+        )
     assert pixel(tmp_path / name) == pytest.approx(wanted or (127, 127, 255), abs=1)
 
 
@@ -388,7 +495,9 @@ def test_a_transparent_grey_of_16_bits_leaves_the_other_greys_alone(tmp_path):
 
 
 def test_the_first_frame_of_a_gif_is_taken(tmp_path):
-    Image.new("RGB", (8, 6), RED).save(tmp_path / "a.gif", save_all=True, append_images=[Image.new("RGB", (8, 6), GREEN)])
+    Image.new("RGB", (8, 6), RED).save(
+        tmp_path / "a.gif", save_all=True, append_images=[Image.new("RGB", (8, 6), GREEN)]
+    )
     assert pixel(tmp_path / "a.gif") == RED
 
 
@@ -411,14 +520,19 @@ def test_what_is_no_image_or_not_there_is_unreadable(tmp_path):
 
 
 @pytest.mark.parametrize("megapixels", ["0.00005", "0.00003", "0.00001"])
-def test_an_image_above_the_limit_is_unreadable_and_told_how_to_raise_it(tmp_path, monkeypatch, megapixels):
+def test_an_image_above_the_limit_is_unreadable_and_told_how_to_raise_it(
+    tmp_path, monkeypatch, megapixels
+):
     monkeypatch.setenv("DML_BENCH_MAX_MEGAPIXELS", megapixels)
     path = picture(tmp_path / "a.png")
     for read in (decode, size_of):
         if megapixels == "0.00005":  # 8 x 6 pixels are 48
             read(path)
             continue
-        with pytest.raises(Unreadable, match="e-05 megapixels: scale it down, or raise the limit with DML_BENCH_MAX_MEGAPIXELS"):
+        with pytest.raises(
+            Unreadable,
+            match="e-05 megapixels: scale it down, or raise the limit with DML_BENCH_MAX_MEGAPIXELS",
+        ):
             read(path)
 
 
@@ -430,12 +544,16 @@ def test_a_photo_of_101_megapixels_is_read_without_a_warning(tmp_path):
 @pytest.mark.parametrize("text", ["many", "0", "-1", "nan", "inf"])
 def test_a_limit_that_is_no_number_above_0_is_refused(tmp_path, monkeypatch, text):
     monkeypatch.setenv("DML_BENCH_MAX_MEGAPIXELS", text)
-    with pytest.raises(ValueError, match=f"DML_BENCH_MAX_MEGAPIXELS must be a number above 0, got {text}"):
+    with pytest.raises(
+        ValueError, match=f"DML_BENCH_MAX_MEGAPIXELS must be a number above 0, got {text}"
+    ):
         decode(picture(tmp_path / "a.png"))
 
 
 @pytest.mark.parametrize(
-    "exif", [b"garbage", b"II*\0\x08\0\0\0\x01\0\x12\x01\x02\0\x02\0\0\0x\0\0\0\0\0\0\0"], ids=["no header", "a letter as orientation"]
+    "exif",
+    [b"garbage", b"II*\0\x08\0\0\0\x01\0\x12\x01\x02\0\x02\0\0\0x\0\0\0\0\0\0\0"],
+    ids=["no header", "a letter as orientation"],
 )
 def test_damaged_exif_does_not_cost_the_image(tmp_path, exif):
     Image.new("RGB", (8, 6), RED).save(tmp_path / "a.jpg", exif=b"Exif\0\0" + exif)
@@ -444,7 +562,12 @@ def test_damaged_exif_does_not_cost_the_image(tmp_path, exif):
 
 @pytest.mark.parametrize(
     ("box", "size"),
-    [((1, 2, 3, 3), (3, 3)), ((0.4, 0.6, 2.2, 2.2), (3, 2)), ((-5, -5, 100, 100), (8, 6)), ((6, 4, 100, 100), (2, 2))],
+    [
+        ((1, 2, 3, 3), (3, 3)),
+        ((0.4, 0.6, 2.2, 2.2), (3, 2)),
+        ((-5, -5, 100, 100), (8, 6)),
+        ((6, 4, 100, 100), (2, 2)),
+    ],
 )
 def test_a_box_is_rounded_and_clipped_to_the_image(tmp_path, box, size):
     path = picture(tmp_path / "a.png")

@@ -22,12 +22,17 @@ PIXELS = {
 
 
 def drawing(domain="benchmark", position=0, *, index=0, seed=3, size=64):
-    return synthetic.draw(synthetic.species(20, seed=1, domain=domain)[position], index=index, seed=seed, size=size)
+    return synthetic.draw(
+        synthetic.species(20, seed=1, domain=domain)[position], index=index, seed=seed, size=size
+    )
 
 
 def kin(birds) -> list[list[synthetic.Species]]:
     """The birds by family."""
-    return [[bird for bird in birds if bird.family == family] for family in sorted({bird.family for bird in birds})]
+    return [
+        [bird for bird in birds if bird.family == family]
+        for family in sorted({bird.family for bird in birds})
+    ]
 
 
 def differences(one: synthetic.Species, other: synthetic.Species) -> set[str]:
@@ -51,7 +56,9 @@ def inside(inner, outer, slack=0.0):
 
 @pytest.fixture(scope="module")
 def written(tmp_path_factory):
-    return synthetic.write(tmp_path_factory.mktemp("demo") / "birds", counts=[3, 1, 2, 4, 2, 3, 1], size=64, seed=5)
+    return synthetic.write(
+        tmp_path_factory.mktemp("demo") / "birds", counts=[3, 1, 2, 4, 2, 3, 1], size=64, seed=5
+    )
 
 
 @pytest.mark.parametrize(("domain", "position", "size"), PIXELS)
@@ -87,12 +94,19 @@ def test_every_part_lies_within_the_bird_and_the_bird_within_the_image(domain):
             assert inside(found.box, (0, 0, 48, 48))
             assert found.box[2] > 8 and found.box[3] > 8
             assert set(found.parts) <= set(synthetic.PARTS)
-            assert all(inside(box, found.box, slack=1e-6) and box[2] > 0 and box[3] > 0 for box in found.parts.values())
+            assert all(
+                inside(box, found.box, slack=1e-6) and box[2] > 0 and box[3] > 0
+                for box in found.parts.values()
+            )
 
 
 def test_almost_every_part_is_seen_in_almost_every_image():
     bird = replace(synthetic.species(1, seed=2)[0], crest="peak")
-    seen = Counter(part for index in range(20) for part in synthetic.draw(bird, index=index, seed=1, size=48).parts)
+    seen = Counter(
+        part
+        for index in range(20)
+        for part in synthetic.draw(bird, index=index, seed=1, size=48).parts
+    )
     assert set(seen) == set(synthetic.PARTS)
     assert min(seen.values()) >= 15
 
@@ -107,12 +121,21 @@ def test_no_two_species_look_or_are_called_alike(domain):
 def test_siblings_can_be_told_apart_at_64_pixels():
     birds = synthetic.species(20, seed=7)
     poses = [
-        [np.asarray(synthetic.draw(replace(bird, name="any"), index=k, seed=1, size=64).image, int) for k in range(3)] for bird in birds
+        [
+            np.asarray(
+                synthetic.draw(replace(bird, name="any"), index=k, seed=1, size=64).image, int
+            )
+            for k in range(3)
+        ]
+        for bird in birds
     ]
     for i, one in enumerate(birds):
         for j, other in enumerate(birds[:i]):
             if one.family == other.family:
-                changed = [(abs(a - b).max(axis=2) > 24).sum() for a, b in zip(poses[i], poses[j], strict=True)]
+                changed = [
+                    (abs(a - b).max(axis=2) > 24).sum()
+                    for a, b in zip(poses[i], poses[j], strict=True)
+                ]
                 assert max(changed) >= 12, (one.name, other.name)
 
 
@@ -122,7 +145,9 @@ def test_the_same_count_seed_and_domain_give_the_same_species():
 
 
 def test_source_and_benchmark_share_no_species_no_name_and_no_body():
-    benchmark, source = (synthetic.species(200, seed=7, domain=domain) for domain in ("benchmark", "source"))
+    benchmark, source = (
+        synthetic.species(200, seed=7, domain=domain) for domain in ("benchmark", "source")
+    )
     assert not {bird.name for bird in benchmark} & {bird.name for bird in source}
     assert not {bird.body for bird in benchmark} & {bird.body for bird in source}
 
@@ -130,7 +155,9 @@ def test_source_and_benchmark_share_no_species_no_name_and_no_body():
 @pytest.mark.parametrize("domain", ["benchmark", "source"])
 def test_each_member_of_a_family_changed_a_colour_and_a_mark_of_its_ancestor(domain):
     for members in kin(synthetic.species(40, seed=7, domain=domain)):
-        changes = [[differences(one, other) for other in members if other is not one] for one in members]
+        changes = [
+            [differences(one, other) for other in members if other is not one] for one in members
+        ]
         from_ancestor = [found for found in changes if all(len(traits) == 2 for traits in found)]
         assert len(from_ancestor) == 1
         colours = [traits & families.AREAS.keys() for traits in from_ancestor[0]]
@@ -142,7 +169,10 @@ def test_each_member_of_a_family_changed_a_colour_and_a_mark_of_its_ancestor(dom
 def test_siblings_differ_in_at_least_one_clearly_visible_trait(domain):
     for members in kin(synthetic.species(200, seed=7, domain=domain)):
         for one, other in combinations(members, 2):
-            contrasts = [families.contrast(getattr(one, area), getattr(other, area)) for area in families.AREAS]
+            contrasts = [
+                families.contrast(getattr(one, area), getattr(other, area))
+                for area in families.AREAS
+            ]
             assert max(contrasts) > 0.22, (one.name, other.name)
 
 
@@ -157,7 +187,11 @@ def test_a_name_says_colour_then_mark_then_genus_and_no_part_of_the_bird_twice(d
 
 def test_two_marks_of_the_wing_are_named_once():
     names = {bird.name for bird in synthetic.species(40, seed=7)}
-    assert {"Rose_throated_long_billed_Wren", "Green_mirror_winged_Swallow", "Orange_breasted_Swallow"} <= names
+    assert {
+        "Rose_throated_long_billed_Wren",
+        "Green_mirror_winged_Swallow",
+        "Orange_breasted_Swallow",
+    } <= names
 
 
 def test_the_last_fifth_of_the_classes_has_a_sibling_among_the_first():
@@ -168,13 +202,23 @@ def test_the_last_fifth_of_the_classes_has_a_sibling_among_the_first():
 def test_a_data_set_has_the_files_of_cub(written):
     images, labels = table(written, "images.txt"), table(written, "image_class_labels.txt")
     assert [number for number, _ in images] == [str(i) for i in range(1, 17)]
-    assert Counter(label for _, label in labels) == {"1": 3, "2": 1, "3": 2, "4": 4, "5": 2, "6": 3, "7": 1}
+    assert Counter(label for _, label in labels) == {
+        "1": 3,
+        "2": 1,
+        "3": 2,
+        "4": 4,
+        "5": 2,
+        "6": 3,
+        "7": 1,
+    }
     classes = dict(table(written, "classes.txt"))
     for (_, file), (_, label) in zip(images, labels, strict=True):
         assert file.startswith(f"{classes[label]}/") and classes[label].startswith(f"00{label}.")
         with Image.open(written / "images" / file) as image:
             assert (image.format, image.size) == ("JPEG", (64, 64))
-    assert sorted(file for _, file in images) == sorted(p.relative_to(written / "images").as_posix() for p in written.glob("images/*/*"))
+    assert sorted(file for _, file in images) == sorted(
+        p.relative_to(written / "images").as_posix() for p in written.glob("images/*/*")
+    )
 
 
 def test_the_written_boxes_are_those_of_the_drawings(written):
@@ -221,12 +265,20 @@ def test_an_existing_folder_is_never_written_over(written):
 
 
 def test_given_class_names_are_kept_and_numbered_once(tmp_path):
-    root = synthetic.write(tmp_path / "birds", counts=[1, 1], size=32, seed=5, class_names=["001.Sooty_Albatross", "Least_Auklet"])
+    root = synthetic.write(
+        tmp_path / "birds",
+        counts=[1, 1],
+        size=32,
+        seed=5,
+        class_names=["001.Sooty_Albatross", "Least_Auklet"],
+    )
     assert (root / "images.txt").read_text() == (
         "1 001.Sooty_Albatross/Sooty_Albatross_0001.jpg\n2 002.Least_Auklet/Least_Auklet_0001.jpg\n"
     )
     with pytest.raises(ValueError, match="1 different class names for 2 classes"):
-        synthetic.write(tmp_path / "others", counts=[1, 1], size=32, seed=5, class_names=["Sooty_Albatross"])
+        synthetic.write(
+            tmp_path / "others", counts=[1, 1], size=32, seed=5, class_names=["Sooty_Albatross"]
+        )
 
 
 def test_cub_has_200_classes_and_11788_images():
@@ -236,7 +288,10 @@ def test_cub_has_200_classes_and_11788_images():
     assert list(counts) == sorted(counts)
 
 
-@pytest.mark.parametrize(("wrong", "said"), [({"count": 0}, "at least one"), ({"domain": "sauce"}, "'benchmark', 'source'")])
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [({"count": 0}, "at least one"), ({"domain": "sauce"}, "'benchmark', 'source'")],
+)
 def test_wrong_arguments_are_named(wrong, said):
     with pytest.raises(ValueError, match=said):
         synthetic.species(**{"count": 3, "seed": 1} | wrong)

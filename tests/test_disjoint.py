@@ -1,4 +1,5 @@
-"""The protocol of the papers: classes are divided, the second half is asked, each image among all others."""
+"""The protocol of the papers: classes are divided, the second half is asked, each image among all
+others."""
 
 import json
 import shutil
@@ -28,7 +29,12 @@ def dataset_of(counts: list[int], parts: tuple[str, ...] | None = None) -> Datas
     paths = tuple(f"c{label}/{i}.jpg" for label, count in enumerate(counts) for i in range(count))
     labels = np.repeat(np.arange(len(counts)), counts)
     return Dataset(
-        name="made", root=Path(), paths=paths, labels=labels, class_names=tuple(f"c{i}" for i in range(len(counts))), parts=parts
+        name="made",
+        root=Path(),
+        paths=paths,
+        labels=labels,
+        class_names=tuple(f"c{i}" for i in range(len(counts))),
+        parts=parts,
     )
 
 
@@ -38,8 +44,16 @@ def dataset_of(counts: list[int], parts: tuple[str, ...] | None = None) -> Datas
 def test_the_first_half_trains_its_last_classes_watch_and_the_second_half_is_asked():
     dataset = dataset_of([3] * 11)
     split = make_disjoint_split(dataset, method="half", valid_fraction=0.4)
-    classes = {part: sorted(set(dataset.labels[getattr(split, part)].tolist())) for part in ("train", "valid", "test", "gallery")}
-    assert classes == {"train": [0, 1, 2], "valid": [3, 4], "test": [5, 6, 7, 8, 9, 10], "gallery": [5, 6, 7, 8, 9, 10]}
+    classes = {
+        part: sorted(set(dataset.labels[getattr(split, part)].tolist()))
+        for part in ("train", "valid", "test", "gallery")
+    }
+    assert classes == {
+        "train": [0, 1, 2],
+        "valid": [3, 4],
+        "test": [5, 6, 7, 8, 9, 10],
+        "gallery": [5, 6, 7, 8, 9, 10],
+    }
     assert split.leaves_one_out
     (phase,) = disjoint_phases(dataset, split)
     assert phase.excluded == tuple(range(3, 11))
@@ -52,25 +66,42 @@ def test_the_first_half_trains_its_last_classes_watch_and_the_second_half_is_ask
 
 def test_a_data_set_s_own_query_and_gallery_parts_are_kept_apart():
     parts = ("train", "train") * 3 + ("query", "gallery", "gallery") * 2
-    split = make_disjoint_split(dataset_of([2, 2, 2, 3, 3], parts), method="given", valid_fraction=0.0)
-    assert (split.train.tolist(), split.test.tolist(), split.gallery.tolist()) == ([0, 1, 2, 3, 4, 5], [6, 9], [7, 8, 10, 11])
+    split = make_disjoint_split(
+        dataset_of([2, 2, 2, 3, 3], parts), method="given", valid_fraction=0.0
+    )
+    assert (split.train.tolist(), split.test.tolist(), split.gallery.tolist()) == (
+        [0, 1, 2, 3, 4, 5],
+        [6, 9],
+        [7, 8, 10, 11],
+    )
     assert not split.leaves_one_out
     assert len(split.valid) == 0
 
 
 def test_parts_that_share_classes_are_refused():
-    with pytest.raises(ValueError, match=r"2 classes of made have both training and test images \(c0, ...\); --set data.split=half"):
-        make_disjoint_split(dataset_of([2, 2], ("train", "test") * 2), method="given", valid_fraction=0.0)
+    with pytest.raises(
+        ValueError,
+        match=r"2 classes of made have both training and test images \(c0, ...\); --set data.split=half",
+    ):
+        make_disjoint_split(
+            dataset_of([2, 2], ("train", "test") * 2), method="given", valid_fraction=0.0
+        )
 
 
 def test_too_few_classes_to_train_on_are_refused():
-    with pytest.raises(ValueError, match="made has 3 training classes, of which 2 only watch; at least 2 must train"):
+    with pytest.raises(
+        ValueError,
+        match="made has 3 training classes, of which 2 only watch; at least 2 must train",
+    ):
         make_disjoint_split(dataset_of([2] * 6), method="half", valid_fraction=0.1)
 
 
 def test_the_fingerprint_tells_parts_apart():
     dataset = dataset_of([3] * 12)
-    fingerprints = {make_disjoint_split(dataset, method="half", valid_fraction=fraction).fingerprint for fraction in (0.0, 0.4, 0.6)}
+    fingerprints = {
+        make_disjoint_split(dataset, method="half", valid_fraction=fraction).fingerprint
+        for fraction in (0.0, 0.4, 0.6)
+    }
     assert len(fingerprints) == 3
 
 
@@ -116,7 +147,9 @@ def test_metrics_at_r_count_the_other_images_of_the_class_as_pytorch_metric_lear
     embeddings, labels = cloud
     found = search_leaving_one_out(embeddings, labels, 39)
     oracle = AccuracyCalculator(
-        include=("precision_at_1", "r_precision", "mean_average_precision_at_r"), k="max_bin_count", device=torch.device("cpu")
+        include=("precision_at_1", "r_precision", "mean_average_precision_at_r"),
+        k="max_bin_count",
+        device=torch.device("cpu"),
     )
     expected = oracle.get_accuracy(torch.from_numpy(embeddings), torch.from_numpy(labels))
     assert precision_at_1(found).mean() == pytest.approx(expected["precision_at_1"])
@@ -127,7 +160,9 @@ def test_metrics_at_r_count_the_other_images_of_the_class_as_pytorch_metric_lear
 def test_a_class_of_one_image_has_no_relevant_images_and_is_undefined(cloud):
     embeddings, labels = cloud
     labels = np.where(np.arange(40) == 0, 9, labels)
-    assert np.flatnonzero(np.isnan(map_at_r(search_leaving_one_out(embeddings, labels, 20)))).tolist() == [0]
+    assert np.flatnonzero(
+        np.isnan(map_at_r(search_leaving_one_out(embeddings, labels, 20)))
+    ).tolist() == [0]
 
 
 # The run
@@ -146,12 +181,18 @@ def test_a_run_reports_retrieval_and_no_precision_drop(outcome):
     summary = outcome.summary
     assert summary["protocol"] == "class_disjoint"
     found = summary["retrieval"]
-    assert found["recall_at_1"] <= found["recall_at_2"] <= found["recall_at_4"] <= found["recall_at_8"]
+    assert (
+        found["recall_at_1"] <= found["recall_at_2"] <= found["recall_at_4"] <= found["recall_at_8"]
+    )
     assert 0 < found["map_at_r"] <= found["r_precision"] <= 1
     assert (found["queries"], found["queries_without_relevant_images"]) == (24, 0)
     assert len(summary["unseen_classes"]) == 6
     assert not any("drop" in key for key in summary)
-    assert {path.name for path in outcome.folder.iterdir()} >= {"disjoint", "test_classes_metrics.csv", "predictions.csv"}
+    assert {path.name for path in outcome.folder.iterdir()} >= {
+        "disjoint",
+        "test_classes_metrics.csv",
+        "predictions.csv",
+    }
 
 
 def test_r_at_1_of_the_run_is_that_of_its_embeddings(outcome):
@@ -159,7 +200,9 @@ def test_r_at_1_of_the_run_is_that_of_its_embeddings(outcome):
     similarity = query @ query.T
     np.fill_diagonal(similarity, -2)
     labels = np.repeat(np.arange(6), 4)
-    assert outcome.summary["retrieval"]["recall_at_1"] == pytest.approx((labels[similarity.argmax(axis=1)] == labels).mean())
+    assert outcome.summary["retrieval"]["recall_at_1"] == pytest.approx(
+        (labels[similarity.argmax(axis=1)] == labels).mean()
+    )
 
 
 def test_nmi_where_it_is_asked_for_is_that_of_the_run_s_embeddings_and_is_shown(outcome, capsys):
@@ -174,9 +217,12 @@ def test_nmi_is_one_where_each_class_is_a_cluster_and_low_where_classes_are_draw
     labels = np.repeat(np.arange(8), 5)
     far_apart = np.eye(8, dtype=np.float32)[labels]
     drawn = np.random.default_rng(0).permutation(labels)
-    start = 1  # a random start that finds all eight; another may take two images of one class and end above .9
+    # a random start that finds all eight; another may take two images of one class and end above .9
+    start = 1
     assert normalized_mutual_information(far_apart, labels, start) == pytest.approx(1)
-    assert normalized_mutual_information(far_apart, drawn, start) == pytest.approx(normalized_mutual_info_score(labels, drawn))
+    assert normalized_mutual_information(far_apart, drawn, start) == pytest.approx(
+        normalized_mutual_info_score(labels, drawn)
+    )
     assert 1 >= normalized_mutual_information(far_apart, labels, 3) > 0.9
     assert normalized_mutual_information(far_apart, drawn, 3) < 0.7
     monkeypatch.setattr(clustering, "MOST", 20)
@@ -185,12 +231,16 @@ def test_nmi_is_one_where_each_class_is_a_cluster_and_low_where_classes_are_draw
 
 
 def test_nmi_is_refused_where_nothing_is_clustered():
-    with pytest.raises(ValueError, match="evaluate.nmi needs the protocol class_disjoint; leave it out"):
+    with pytest.raises(
+        ValueError, match="evaluate.nmi needs the protocol class_disjoint; leave it out"
+    ):
         tiny("evaluate.nmi=true")
 
 
 def test_training_is_watched_on_validation_classes_alone(outcome):
-    records = [json.loads(line) for line in (outcome.folder / "metrics.jsonl").read_text().splitlines()]
+    records = [
+        json.loads(line) for line in (outcome.folder / "metrics.jsonl").read_text().splitlines()
+    ]
     assert [record["phase"] for record in records] == ["disjoint"] * 3
     assert all("valid_accuracy" in record and record["evaluate_images"] == 8 for record in records)
     assert not any(key.startswith("test_") for record in records for key in record)
@@ -217,7 +267,9 @@ def test_the_same_seed_gives_the_same_bits(outcome, cache_dir, tmp_path):
 
 
 def test_a_protocol_and_a_split_that_do_not_go_together_are_refused(birds, cache_dir, tmp_path):
-    with pytest.raises(ValueError, match="data.split is stratified; protocol class_disjoint takes half or given"):
+    with pytest.raises(
+        ValueError, match="data.split is stratified; protocol class_disjoint takes half or given"
+    ):
         train(birds, cache_dir, tmp_path, "protocol=class_disjoint")
     assert not list(tmp_path.iterdir())
     shutil.rmtree(tmp_path)

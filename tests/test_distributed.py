@@ -26,7 +26,8 @@ from dml_bench.system.callbacks import Watch
 from dml_bench.system.files import read_json_lines
 
 CLOSE = 1e-2
-"""Of numbers around 1 after some epochs: float32 sums in another order, and a ReLU near zero may turn over, on one processor and not on the next."""
+"""Of numbers around 1 after some epochs: float32 sums in another order, and a ReLU near zero may
+turn over, on one processor and not on the next."""
 PHASES = ("all", "limited")
 
 
@@ -34,7 +35,16 @@ def torchrun(*arguments: str) -> list[str]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    return [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", str(port), *arguments]
+    return [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--nproc-per-node",
+        "2",
+        "--master-port",
+        str(port),
+        *arguments,
+    ]
 
 
 def one_thread() -> dict[str, str]:
@@ -42,7 +52,13 @@ def one_thread() -> dict[str, str]:
 
 
 def start(*arguments: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(torchrun(*arguments), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=one_thread())
+    return subprocess.Popen(
+        torchrun(*arguments),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=one_thread(),
+    )
 
 
 class Stops(Watch):
@@ -71,12 +87,18 @@ def two(birds: Path, cache_dir: Path, tmp_path_factory: pytest.TempPathFactory) 
 
 
 @pytest.fixture(scope="module")
-def single(birds: Path, cache_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """The folders of the same runs by one process, with as many threads as each of the two: weights to start from are made for a number."""
+def single(
+    birds: Path, cache_dir: Path, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Path]:
+    """The folders of the same runs by one process, with as many threads as each of the two: weights
+    to start from are made for a number."""
     out, threads = tmp_path_factory.mktemp("one"), torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        return {name: train(birds, cache_dir, out / name, *settings).folder for name, settings in RUNS.items()}
+        return {
+            name: train(birds, cache_dir, out / name, *settings).folder
+            for name, settings in RUNS.items()
+        }
     finally:
         torch.set_num_threads(threads)
 
@@ -95,8 +117,13 @@ def records(folder: Path) -> list[dict[str, Any]]:
 
 
 def trained(record: dict[str, Any]) -> dict[str, Any]:
-    """What rounding can't turn over: no times, and no accuracies, in which two images as near to a query as each other may change places."""
-    return {key: value for key, value in record.items() if not key.endswith("_seconds") and "accuracy" not in key}
+    """What rounding can't turn over: no times, and no accuracies, in which two images as near to a
+    query as each other may change places."""
+    return {
+        key: value
+        for key, value in record.items()
+        if not key.endswith("_seconds") and "accuracy" not in key
+    }
 
 
 def sessions(folder: Path) -> list[dict[str, Any]]:
@@ -112,7 +139,13 @@ def apart(folder: Path, other: Path, phase: str) -> float:
 
 
 def distance(weights: dict[str, torch.Tensor], others: dict[str, torch.Tensor]) -> float:
-    return sum(float((weights[name].double() - others[name].double()).square().sum()) for name in weights) ** 0.5
+    return (
+        sum(
+            float((weights[name].double() - others[name].double()).square().sum())
+            for name in weights
+        )
+        ** 0.5
+    )
 
 
 def assert_same_result(folder: Path, other: Path) -> None:
@@ -121,10 +154,17 @@ def assert_same_result(folder: Path, other: Path) -> None:
     for phase in PHASES:
         assert apart(folder, other, phase) < 0.2
         for file in ("objective", "embeddings"):
-            mine, theirs = (load_file(each / phase / f"{file}.safetensors") for each in (folder, other))
+            mine, theirs = (
+                load_file(each / phase / f"{file}.safetensors") for each in (folder, other)
+            )
             assert mine.keys() == theirs.keys()
-            assert all(torch.allclose(mine[name].float(), theirs[name].float(), atol=CLOSE) for name in mine)
-        mine, theirs = (read_neighbours(each / phase / "neighbours.safetensors") for each in (folder, other))
+            assert all(
+                torch.allclose(mine[name].float(), theirs[name].float(), atol=CLOSE)
+                for name in mine
+            )
+        mine, theirs = (
+            read_neighbours(each / phase / "neighbours.safetensors") for each in (folder, other)
+        )
         assert np.allclose(mine.similarities, theirs.similarities, atol=CLOSE)
         decided = mine.similarities[:, 0] - mine.similarities[:, 1] > 1e-5
         assert decided.mean() > 0.5
@@ -147,14 +187,22 @@ def test_the_comparison_would_see_another_training(two, single):
 
 
 def test_labels_are_corrected_alike(two, single):
-    mine, theirs = ((folder / "all" / "corrections.csv").read_text() for folder in (folder_in(two / "labels"), single["labels"]))
+    mine, theirs = (
+        (folder / "all" / "corrections.csv").read_text()
+        for folder in (folder_in(two / "labels"), single["labels"])
+    )
     assert mine == theirs
     assert len(mine.splitlines()) > 3
 
 
-def test_there_is_one_run_folder_with_the_files_of_a_single_process_and_one_record_of_each_epoch(two, single):
+def test_there_is_one_run_folder_with_the_files_of_a_single_process_and_one_record_of_each_epoch(
+    two, single
+):
     folder = folder_in(two / "pairs")
-    files = [sorted(path.relative_to(each).as_posix() for path in each.rglob("*") if path.is_file()) for each in (folder, single["pairs"])]
+    files = [
+        sorted(path.relative_to(each).as_posix() for path in each.rglob("*") if path.is_file())
+        for each in (folder, single["pairs"])
+    ]
     assert files[0] == files[1]
     assert [(record["phase"], record["epoch"]) for record in records(folder)] == [
         (phase, epoch) for phase in PHASES for epoch in (1, 2, 3, 4)
@@ -163,14 +211,18 @@ def test_there_is_one_run_folder_with_the_files_of_a_single_process_and_one_reco
     assert [session["processes"] for session in sessions(single["pairs"])] == [1]
 
 
-def test_each_process_has_its_own_batch_statistics_and_the_first_one_s_are_kept_for_all(birds, cache_dir, two):
+def test_each_process_has_its_own_batch_statistics_and_the_first_one_s_are_kept_for_all(
+    birds, cache_dir, two
+):
     folder, experiment = folder_in(two / "own statistics"), tiny(*OWN_STATISTICS)
     embedder = build_embedder(experiment).eval()
     embedder.load_state_dict(load_file(folder / "all" / "weights.safetensors"))
     dataset = open_dataset(experiment.data.dataset, birds, cache_dir)
     pixels = open_pixels(experiment, dataset, cache_dir, torch.device("cpu"))
     arrays = read_arrays(folder / "all" / "embeddings.safetensors")
-    assert np.allclose(arrays["gallery"], embedder.embed(pixels.view(arrays["gallery_images"])).numpy(), atol=1e-5)
+    assert np.allclose(
+        arrays["gallery"], embedder.embed(pixels.view(arrays["gallery_images"])).numpy(), atol=1e-5
+    )
 
 
 # Going on
@@ -181,7 +233,9 @@ def test_a_run_that_one_process_began_is_finished_by_two(two, single):
     assert_same_result(folder_in(two / "begun"), single["pairs"])
 
 
-def test_a_run_that_two_processes_began_goes_on_in_one_after_ctrl_c(birds, cache_dir, tmp_path, single):
+def test_a_run_that_two_processes_began_goes_on_in_one_after_ctrl_c(
+    birds, cache_dir, tmp_path, single
+):
     settings = [part for setting in RUNS["pairs"] for part in ("--set", setting)]
     running = start(*command(birds, cache_dir, tmp_path, *settings)[1:])
     while not any(tmp_path.glob("*/*/seed-*/metrics.jsonl")):
@@ -190,7 +244,9 @@ def test_a_run_that_two_processes_began_goes_on_in_one_after_ctrl_c(birds, cache
     running.send_signal(signal.SIGINT)
     printed, errors = running.communicate(timeout=60)
     assert running.returncode != 0
-    assert "stopped; finished epochs are kept" in errors and errors.count("Traceback") == 1  # torchrun's own
+    assert (
+        "stopped; finished epochs are kept" in errors and errors.count("Traceback") == 1
+    )  # torchrun's own
     assert printed.count("phase limited") == 1 and "2 processes" in printed
     assert not any(tmp_path.rglob("summary.json"))
     folder = train(birds, cache_dir, tmp_path, *RUNS["pairs"]).folder
@@ -237,7 +293,9 @@ def test_what_is_wrong_is_said_once(tmp_path):
     assert running.returncode != 0
     assert errors.startswith("error: unknown experiment 'nonsense'")
     assert errors.count("error: unknown") == 1
-    assert "traceback : unknown experiment 'nonsense'" in errors  # where torchrun says what it knows
+    assert (
+        "traceback : unknown experiment 'nonsense'" in errors
+    )  # where torchrun says what it knows
 
 
 def test_a_process_that_fails_alone_ends_all_and_is_heard(tmp_path):
@@ -249,7 +307,13 @@ def test_a_process_that_fails_alone_ends_all_and_is_heard(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "stray", [{"RANK": "3"}, {"RANK": "1", "WORLD_SIZE": "4"}, {"LOCAL_RANK": "1"}, {"RANK": "", "WORLD_SIZE": "2", "LOCAL_RANK": "0"}]
+    "stray",
+    [
+        {"RANK": "3"},
+        {"RANK": "1", "WORLD_SIZE": "4"},
+        {"LOCAL_RANK": "1"},
+        {"RANK": "", "WORLD_SIZE": "2", "LOCAL_RANK": "0"},
+    ],
 )
 def test_stray_variables_of_a_cluster_start_nothing(stray, monkeypatch):
     for name, value in stray.items():
@@ -258,18 +322,34 @@ def test_stray_variables_of_a_cluster_start_nothing(stray, monkeypatch):
 
 
 def test_only_run_is_started_by_torchrun():
-    place = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}
+    place = {
+        "RANK": "0",
+        "LOCAL_RANK": "0",
+        "WORLD_SIZE": "2",
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": "1",
+    }
     done = subprocess.run(
-        [sys.executable, "-m", "dml_bench", "list", "losses"], capture_output=True, text=True, env=os.environ | place, check=False
+        [sys.executable, "-m", "dml_bench", "list", "losses"],
+        capture_output=True,
+        text=True,
+        env=os.environ | place,
+        check=False,
     )
     assert done.returncode == 2
-    assert done.stderr == "error: torchrun starts several processes, which only `run` can use; start dml-bench list without it\n"
+    assert (
+        done.stderr
+        == "error: torchrun starts several processes, which only `run` can use; start dml-bench list without it\n"
+    )
 
 
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        (("model.batch_norm=frozen",), "train.sync_bn has no effect with model.batch_norm = frozen"),
+        (
+            ("model.batch_norm=frozen",),
+            "train.sync_bn has no effect with model.batch_norm = frozen",
+        ),
         (("model.trainable=head",), "train.sync_bn has no effect with model.trainable = head"),
     ],
 )
@@ -280,7 +360,10 @@ def test_shared_statistics_of_what_stays_as_it_is_are_refused(settings, words):
 
 def test_one_process_has_the_statistics_of_the_joint_batch_anyway(birds, cache_dir, tmp_path):
     plain, asked = (
-        train(birds, cache_dir, tmp_path / each, "train.epochs=1", f"train.sync_bn={each}").folder for each in ("false", "true")
+        train(birds, cache_dir, tmp_path / each, "train.epochs=1", f"train.sync_bn={each}").folder
+        for each in ("false", "true")
     )
     for phase in PHASES:
-        assert (plain / phase / "weights.safetensors").read_bytes() == (asked / phase / "weights.safetensors").read_bytes()
+        assert (plain / phase / "weights.safetensors").read_bytes() == (
+            asked / phase / "weights.safetensors"
+        ).read_bytes()

@@ -1,4 +1,5 @@
-"""When a P@1 says nothing: one point, ties, and numbers that are not finite; and memory that stays bounded however large a class is."""
+"""When a P@1 says nothing: one point, ties, and numbers that are not finite; and memory that stays
+bounded however large a class is."""
 
 from pathlib import Path
 
@@ -36,7 +37,12 @@ def test_one_point_and_ties_are_doubts_and_a_line_each():
     labels = np.array([0, 0, 1, 1])
     same = np.tile(PLANE[:1], (4, 1))
     found = doubts(same, search(same, same[:2], labels, np.array([0, 1]), 4))
-    assert found == {"doubts": {"widest_angle_degrees": pytest.approx(0, abs=1e-3), "queries_decided_by_order": 1.0}}
+    assert found == {
+        "doubts": {
+            "widest_angle_degrees": pytest.approx(0, abs=1e-3),
+            "queries_decided_by_order": 1.0,
+        }
+    }
     assert len(list(in_words({"phases": {"all": found}}))) == 2
     assert doubts(PLANE, search(PLANE, PLANE[:2], labels, np.array([0, 1]), 4)) == {}
     assert list(in_words({"phases": {"all": {}}})) == []
@@ -44,13 +50,18 @@ def test_one_point_and_ties_are_doubts_and_a_line_each():
 
 def test_a_tie_within_a_class_decides_nothing():
     twins = Neighbours(
-        np.array([[0, 1, 2]] * 2), np.array([[0.9, 0.9, 0.1], [0.9, 0.9, 0.9]], np.float32), np.array([3, 3, 4]), np.array([3, 3])
+        np.array([[0, 1, 2]] * 2),
+        np.array([[0.9, 0.9, 0.1], [0.9, 0.9, 0.9]], np.float32),
+        np.array([3, 3, 4]),
+        np.array([3, 3]),
     )
     assert decided_by_order(twins).tolist() == [False, True]
 
 
 @pytest.mark.parametrize("leaves_one_out", [False, True])
-def test_neighbours_in_parts_measure_the_same_as_all_at_once_and_keep_the_first(leaves_one_out, monkeypatch, tmp_path):
+def test_neighbours_in_parts_measure_the_same_as_all_at_once_and_keep_the_first(
+    leaves_one_out, monkeypatch, tmp_path
+):
     gallery, labels = unit_vectors(60, 1), np.arange(60) % 3
     asked = labels if leaves_one_out else np.arange(23) % 3
     query = gallery if leaves_one_out else unit_vectors(23, 2)
@@ -62,17 +73,39 @@ def test_neighbours_in_parts_measure_the_same_as_all_at_once_and_keep_the_first(
     whole = searched(slice(0, len(query)))
     monkeypatch.setattr(searching, "ENTRIES", 150)
     sizes = []
-    parts = in_parts(len(query), 21, lambda rows: sizes.append(rows.stop - rows.start) or shortened(searched(rows), 4))
+    parts = in_parts(
+        len(query),
+        21,
+        lambda rows: sizes.append(rows.stop - rows.start) or shortened(searched(rows), 4),
+    )
     assert max(sizes) == 7
-    assert np.array_equal(parts.indices, whole.indices[:, :4]) and parts.query_labels.tolist() == asked.tolist()
-    assert (map_at_r(parts).tolist(), r_precision(parts).tolist()) == (map_at_r(whole).tolist(), r_precision(whole).tolist())
+    assert (
+        np.array_equal(parts.indices, whole.indices[:, :4])
+        and parts.query_labels.tolist() == asked.tolist()
+    )
+    assert (map_at_r(parts).tolist(), r_precision(parts).tolist()) == (
+        map_at_r(whole).tolist(),
+        r_precision(whole).tolist(),
+    )
     assert map_at_r(parts.of(np.array([5, 2]))).tolist() == map_at_r(whole)[[5, 2]].tolist()
     write_neighbours(tmp_path / "found.safetensors", parts)
-    assert map_at_r(read_neighbours(tmp_path / "found.safetensors")).tolist() == map_at_r(whole).tolist()
+    assert (
+        map_at_r(read_neighbours(tmp_path / "found.safetensors")).tolist()
+        == map_at_r(whole).tolist()
+    )
 
 
-@pytest.mark.parametrize("protocol", [(), ("protocol=class_disjoint", "data.split=half"), ("evaluate.tta=mirror", "evaluate.tta_by=max")])
-def test_a_run_that_keeps_few_neighbours_has_the_numbers_of_one_that_keeps_all(protocol, birds, cache_dir, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    "protocol",
+    [
+        (),
+        ("protocol=class_disjoint", "data.split=half"),
+        ("evaluate.tta=mirror", "evaluate.tta_by=max"),
+    ],
+)
+def test_a_run_that_keeps_few_neighbours_has_the_numbers_of_one_that_keeps_all(
+    protocol, birds, cache_dir, tmp_path, monkeypatch
+):
     settings = ("train.epochs=1", "evaluate.vote_k=[1, 3]", "evaluate.recall_k=[1, 2]", *protocol)
     whole = train(birds, cache_dir, tmp_path / "whole", *settings).summary
     monkeypatch.setattr(searching, "ENTRIES", 30)
@@ -103,12 +136,18 @@ def grey(tmp_path_factory) -> Path:
     for name in ("ant", "bee", "cow", "dog"):
         (root / name).mkdir(parents=True)
         for number in range(8):
-            Image.new("RGB", (40, 40), (128, 128, 128)).save(root / name / f"{number}.png", comment=f"{name}{number}")
+            Image.new("RGB", (40, 40), (128, 128, 128)).save(
+                root / name / f"{number}.png", comment=f"{name}{number}"
+            )
     return root
 
 
-def test_a_run_and_predict_on_equal_photos_say_that_the_order_decided(grey, cache_dir, tmp_path, monkeypatch, capsys):
-    outcome = train(grey, cache_dir, tmp_path, "data.dataset=folder", "unseen=last:1", "train.epochs=1")
+def test_a_run_and_predict_on_equal_photos_say_that_the_order_decided(
+    grey, cache_dir, tmp_path, monkeypatch, capsys
+):
+    outcome = train(
+        grey, cache_dir, tmp_path, "data.dataset=folder", "unseen=last:1", "train.epochs=1"
+    )
     for phase in ("all", "limited"):
         told = outcome.summary["phases"][phase]["doubts"]
         assert told["widest_angle_degrees"] < 0.1 and told["queries_decided_by_order"] == 1.0
@@ -118,9 +157,15 @@ def test_a_run_and_predict_on_equal_photos_say_that_the_order_decided(grey, cach
 
 
 @pytest.mark.parametrize(
-    ("poison", "words"), [("weights", "the weights .* are not finite in phase all, epoch 1"), ("embeddings", "not finite")]
+    ("poison", "words"),
+    [
+        ("weights", "the weights .* are not finite in phase all, epoch 1"),
+        ("embeddings", "not finite"),
+    ],
 )
-def test_a_run_that_is_not_finite_ends_with_a_reason_before_anything_is_sealed(poison, words, birds, cache_dir, tmp_path, monkeypatch):
+def test_a_run_that_is_not_finite_ends_with_a_reason_before_anything_is_sealed(
+    poison, words, birds, cache_dir, tmp_path, monkeypatch
+):
     original = loop.train_step
 
     def poisoned(run, *where):
@@ -131,5 +176,12 @@ def test_a_run_that_is_not_finite_ends_with_a_reason_before_anything_is_sealed(p
 
     monkeypatch.setattr(loop, "train_step", poisoned)
     with pytest.raises(ValueError, match=words):
-        train(birds, cache_dir, tmp_path, "train.epochs=1", "model.batch_norm=frozen", "train.batch_size=64")
+        train(
+            birds,
+            cache_dir,
+            tmp_path,
+            "train.epochs=1",
+            "model.batch_norm=frozen",
+            "train.batch_size=64",
+        )
     assert not list(tmp_path.rglob("complete.json"))

@@ -1,4 +1,5 @@
-"""Nothing half made bears a name, and what a dead process left goes with the next one that works in its place."""
+"""Nothing half made bears a name, and what a dead process left goes with the next one that works in
+its place."""
 
 import os
 import signal
@@ -25,7 +26,9 @@ with drafted(Path(sys.argv[1])) as draft:
 @pytest.fixture
 def maker(tmp_path):
     """A process that is making the folder `photos`."""
-    process = subprocess.Popen([sys.executable, "-c", MAKES, str(tmp_path / "photos")], stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [sys.executable, "-c", MAKES, str(tmp_path / "photos")], stdout=subprocess.PIPE, text=True
+    )
     assert process.stdout.readline() == "half made\n"
     yield process
     process.kill()
@@ -44,7 +47,9 @@ def test_what_a_living_process_is_making_stays(tmp_path, maker):
     assert left.stat().st_size == 1000
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, signal.SIGHUP], ids=lambda how: how.name)
+@pytest.mark.parametrize(
+    "how", [signal.SIGKILL, signal.SIGTERM, signal.SIGHUP], ids=lambda how: how.name
+)
 def test_what_a_dead_process_was_making_is_removed(tmp_path, maker, how):
     end(maker, how)
     assert len(os.listdir(tmp_path)) == 1
@@ -69,7 +74,10 @@ def test_a_folder_appears_whole(tmp_path):
         draft.mkdir()
         (draft / "one").write_text("1")
         assert not (tmp_path / "photos").exists()
-    assert [path.relative_to(tmp_path).as_posix() for path in sorted(tmp_path.rglob("*"))] == ["photos", "photos/one"]
+    assert [path.relative_to(tmp_path).as_posix() for path in sorted(tmp_path.rglob("*"))] == [
+        "photos",
+        "photos/one",
+    ]
 
 
 def test_a_draft_that_fails_leaves_nothing(tmp_path):
@@ -84,7 +92,11 @@ def test_a_folder_is_gone_as_a_whole_before_any_file_of_it_is_deleted(tmp_path, 
     (tmp_path / "run" / "all" / "complete.json").touch()
     (tmp_path / "run" / "summary.json").touch()
     there, unlink = [], os.unlink
-    monkeypatch.setattr(os, "unlink", lambda *path, **how: (there.append((tmp_path / "run").exists()), unlink(*path, **how)))
+    monkeypatch.setattr(
+        os,
+        "unlink",
+        lambda *path, **how: (there.append((tmp_path / "run").exists()), unlink(*path, **how)),
+    )
     remove(tmp_path / "run")
     assert set(there) == {False}
     assert os.listdir(tmp_path) == []
@@ -100,7 +112,9 @@ def test_folders_of_other_programs_stay(tmp_path):
         (tmp_path / name).mkdir()
         (tmp_path / name / "notes").touch()
     sweep(tmp_path)
-    assert len(os.listdir(tmp_path)) == 5  # even one of such a name: what is without a lock and not empty is not of this program
+    assert (
+        len(os.listdir(tmp_path)) == 5
+    )  # even one of such a name: what is without a lock and not empty is not of this program
 
 
 def test_a_folder_that_was_never_locked_and_holds_nothing_is_removed(tmp_path):

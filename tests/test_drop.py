@@ -10,7 +10,9 @@ GALLERY = np.array([0, 1, 2, 3])
 QUERIES = np.array([0, 0, 1, 1, 2, 2, 3, 3])
 
 
-def nearest(classes: list[int], query_labels: np.ndarray = QUERIES, gallery_labels: np.ndarray = GALLERY) -> Neighbours:
+def nearest(
+    classes: list[int], query_labels: np.ndarray = QUERIES, gallery_labels: np.ndarray = GALLERY
+) -> Neighbours:
     """Neighbours of which the first has these classes and the second another one."""
     first = np.array(classes)
     indices = np.stack([first, (first + 1) % 4], axis=1)

@@ -13,15 +13,22 @@ MIXUP = f"{BASELINE}+mixup"
 
 
 def run(out: Path, name: str, seen: float, unseen: float, seed: int = 42):
-    """Ten classes of 20 queries; the last three are unseen. The share of the queries of each that the limited model gets right; the other
-    model gets all right."""
+    """Ten classes of 20 queries; the last three are unseen. The share of the queries of each that
+    the limited model gets right; the other model gets all right."""
 
     def right(share: float, shift: int) -> list[int]:
         count = round(share * 20)
         return [int((i + shift) % 20 < count) for i in range(20)]
 
-    limited = [right(seen, label) for label in range(7)] + [right(unseen, label) for label in range(3)]
-    return finish(out / name, experiment(name, seed=seed), {"all": [[1] * 20] * 10, "limited": limited}, unseen=3)
+    limited = [right(seen, label) for label in range(7)] + [
+        right(unseen, label) for label in range(3)
+    ]
+    return finish(
+        out / name,
+        experiment(name, seed=seed),
+        {"all": [[1] * 20] * 10, "limited": limited},
+        unseen=3,
+    )
 
 
 def test_an_effect_is_the_difference_from_the_experiment_that_is_extended(tmp_path):
@@ -30,7 +37,12 @@ def test_an_effect_is_the_difference_from_the_experiment_that_is_extended(tmp_pa
         for name, shares in {BASELINE: (0.5, 0.9), MIXUP: (0.8, 0.3)}.items()
     }
     [effect] = effects(runs)
-    assert (effect.name, effect.without, effect.changed, effect.seeds) == (MIXUP, BASELINE, "+mixup", (42, 43))
+    assert (effect.name, effect.without, effect.changed, effect.seeds) == (
+        MIXUP,
+        BASELINE,
+        "+mixup",
+        (42, 43),
+    )
     assert effect.seen.difference.estimate == pytest.approx(0.3)
     assert effect.unseen.difference.estimate == pytest.approx(-0.6)
     assert effect.drop.difference.estimate == pytest.approx(0.6)
@@ -44,7 +56,10 @@ def test_a_change_to_several_experiments_is_averaged_over_them_query_by_query(tm
         "ArcFace_cosine_resnet18_sgd_aug": (0.6, 0.6),
         "ArcFace_cosine_resnet18_sgd_aug+mixup": (0.7, 0.7),
     }
-    runs = {name: [run(tmp_path, name, *of, seed=seed) for seed in (42, 43)] for name, of in shares.items()}
+    runs = {
+        name: [run(tmp_path, name, *of, seed=seed) for seed in (42, 43)]
+        for name, of in shares.items()
+    }
     *_, last = found = effects(runs)
     assert [effect.name for effect in found] == [
         MIXUP,
@@ -52,7 +67,10 @@ def test_a_change_to_several_experiments_is_averaged_over_them_query_by_query(tm
         "ArcFace_cosine_resnet18_sgd_aug+mixup",
         "+mixup",
     ]
-    assert (last.to, last.without) == ((BASELINE, "ArcFace_cosine_resnet18_sgd_aug"), "mean of EPSHN, ArcFace")
+    assert (last.to, last.without) == (
+        (BASELINE, "ArcFace_cosine_resnet18_sgd_aug"),
+        "mean of EPSHN, ArcFace",
+    )
     assert last.seen.difference.estimate == pytest.approx((0.3 + 0.1) / 2)
     assert last.unseen.difference.estimate == pytest.approx((-0.2 + 0.1) / 2)
     assert last.seen.first.estimate == pytest.approx(0.75)
@@ -89,14 +107,24 @@ def test_the_parent_of_an_experiment_is_what_its_file_extends():
 
 def test_what_changed_is_what_one_name_has_and_the_other_has_not():
     assert changed(MIXUP, BASELINE) == "+mixup"
-    assert changed("crossentropy_resnet18_camhead_sgd_aug", "crossentropy_resnet18_sgd_aug") == "camhead"
-    assert changed("EPSHN_cosine_xresnet18+mish_scratch_sgd_aug", "EPSHN_cosine_xresnet18_scratch_sgd_aug") == "+mish"
+    assert (
+        changed("crossentropy_resnet18_camhead_sgd_aug", "crossentropy_resnet18_sgd_aug")
+        == "camhead"
+    )
+    assert (
+        changed(
+            "EPSHN_cosine_xresnet18+mish_scratch_sgd_aug", "EPSHN_cosine_xresnet18_scratch_sgd_aug"
+        )
+        == "+mish"
+    )
 
 
 def test_what_is_beyond_its_own_interval_only_is_a_hint_and_what_is_beyond_doubt_is_none(tmp_path):
     from dml_bench.report.changes import hints
 
-    [effect] = effects({BASELINE: [run(tmp_path, BASELINE, 0.2, 0.2)], MIXUP: [run(tmp_path, MIXUP, 0.9, 0.9)]})
+    [effect] = effects(
+        {BASELINE: [run(tmp_path, BASELINE, 0.2, 0.2)], MIXUP: [run(tmp_path, MIXUP, 0.9, 0.9)]}
+    )
     assert effect.seen.better == 0 and hints("known", [(effect, effect.seen)]) == ""
     open_ = replace(effect.seen, p_holm=0.2)
     assert "better with +mixup (EPSHN)." in hints("known", [(effect, open_)])
@@ -111,7 +139,10 @@ def test_the_report_shows_what_each_change_does_as_words_table_figure_and_csv(tm
         run(tmp_path / "runs", name, *shares)
     report([tmp_path / "runs"], tmp_path / "out", ["dml-bench", "report"])
     markdown, page = ((tmp_path / "out" / file).read_text() for file in ("report.md", "index.html"))
-    assert f"Helps known classes: +mixup ({BASELINE})." in markdown and f"Helps known classes: +mixup ({BASELINE})." in page
+    assert (
+        f"Helps known classes: +mixup ({BASELINE})." in markdown
+        and f"Helps known classes: +mixup ({BASELINE})." in page
+    )
     assert f"| +mixup | {BASELINE} | +0.700 [" in markdown
     assert (tmp_path / "out" / "changes.csv").read_text().count("\n") == 4
     assert len(list((tmp_path / "out" / "figures").glob("changes-*.svg"))) == 1

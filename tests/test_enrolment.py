@@ -21,7 +21,8 @@ def at(*degrees: float) -> np.ndarray:
 
 
 def overlapping(seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Gallery, query and their labels: classes of 3, 5, 8, 13, 21 and 34 gallery images in mixed order."""
+    """Gallery, query and their labels: classes of 3, 5, 8, 13, 21 and 34 gallery images in mixed
+    order."""
     gallery, query, found = random_problem(seed, 1)
     return gallery, query, found.gallery_labels, found.query_labels
 
@@ -38,7 +39,8 @@ def full_of_ties() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     )
 
 
-# Class 0 is known, class 1 unseen. The query of class 1 needs the image at 80 degrees; the one at -10 draws the query of class 0 away.
+# Class 0 is known, class 1 unseen. The query of class 1 needs the image at 80 degrees; the one at
+# -10 draws the query of class 0 away.
 BY_HAND = (at(30, 80, -10), at(90, -20), np.array([0, 1, 1]), np.array([1, 0]))
 
 
@@ -49,12 +51,15 @@ def test_enrolment_by_hand():
     assert curve.seen[[0, 2]].mean(1).tolist() == [1, 0]
     assert set(curve.unseen[1]) == {0, 1}
     assert curve.unseen[1].tolist() == curve.seen[1].tolist()
-    assert curve.unseen[1].mean() == pytest.approx(0.5, abs=0.1), "each image is as likely to be the one"
+    assert curve.unseen[1].mean() == pytest.approx(0.5, abs=0.1), (
+        "each image is as likely to be the one"
+    )
     assert curve.old_without == 1
 
 
 def test_enrolment_of_centroids_by_hand():
-    """With both images the mean of class 1 lies at 35 degrees, and the query at -20 is nearer to class 0 at 30."""
+    """With both images the mean of class 1 lies at 35 degrees, and the query at -20 is nearer to
+    class 0 at 30."""
     curve = enrolment_curve(*BY_HAND, [1], ks=(1,), draws=50, by="centroids")
     assert curve.unseen[2].tolist() == [1] * 50
     assert curve.seen[2].tolist() == [1] * 50
@@ -68,13 +73,20 @@ def slow(gallery, query, gallery_labels, query_labels, unseen, k, draw, by, seed
     kept = []
     for label in np.unique(gallery_labels):
         images = np.flatnonzero(gallery_labels == label)
-        kept += sorted(images, key=lambda image: chance[image])[:k] if label in unseen else list(images)
+        kept += (
+            sorted(images, key=lambda image: chance[image])[:k] if label in unseen else list(images)
+        )
     kept = np.sort(np.array(kept, int))
     gallery, gallery_labels = gallery[kept], gallery_labels[kept]
     if by == "centroids":
         classes = np.unique(gallery_labels)
-        means = np.stack([gallery[gallery_labels == label].astype(float).mean(0) for label in classes])
-        gallery, gallery_labels = (means / np.linalg.norm(means, axis=1, keepdims=True)).astype(np.float32), classes
+        means = np.stack(
+            [gallery[gallery_labels == label].astype(float).mean(0) for label in classes]
+        )
+        gallery, gallery_labels = (
+            (means / np.linalg.norm(means, axis=1, keepdims=True)).astype(np.float32),
+            classes,
+        )
     correct = precision_at_1(search(gallery, query, gallery_labels, query_labels, 1))
     is_unseen = np.isin(query_labels, unseen)
     return [macro(correct[group], query_labels[group]) for group in (is_unseen, ~is_unseen)]
@@ -90,7 +102,10 @@ def test_the_curve_equals_a_slow_loop_from_its_definition(by, seed, unseen):
     for row, k in enumerate(curve.ks):
         for draw in range(4):
             expected = slow(*problem, unseen, k, draw, by, seed)
-            assert [curve.unseen[row, draw], curve.seen[row, draw]] == pytest.approx(expected), (k, draw)
+            assert [curve.unseen[row, draw], curve.seen[row, draw]] == pytest.approx(expected), (
+                k,
+                draw,
+            )
 
 
 def test_equally_near_images_are_taken_in_gallery_order_as_the_search_does():
@@ -98,19 +113,31 @@ def test_equally_near_images_are_taken_in_gallery_order_as_the_search_does():
     curve = enrolment_curve(*problem, [1, 3], ks=(1, 3), draws=20)
     for row, k in enumerate(curve.ks):
         for draw in range(20):
-            assert [curve.unseen[row, draw], curve.seen[row, draw]] == pytest.approx(slow(*problem, [1, 3], k, draw, "images"))
+            assert [curve.unseen[row, draw], curve.seen[row, draw]] == pytest.approx(
+                slow(*problem, [1, 3], k, draw, "images")
+            )
 
 
 def test_an_old_class_as_near_as_a_new_one_keeps_the_query_of_centroids():
     gallery, labels = at(0, 0), np.array([4, 2])
     curve = enrolment_curve(gallery, gallery, labels, labels, [2], draws=1, by="centroids")
-    assert (curve.ks, curve.unseen.tolist(), curve.seen.tolist()) == ((0, 1), [[0], [0]], [[1], [1]])
+    assert (curve.ks, curve.unseen.tolist(), curve.seen.tolist()) == (
+        (0, 1),
+        [[0], [0]],
+        [[1], [1]],
+    )
 
 
 def test_a_class_mean_of_opposite_images_is_similar_to_nothing():
     gallery, labels = np.array([[0.6, 0.8], [1, 0], [-1, 0]], np.float32), np.array([0, 1, 1])
-    curve = enrolment_curve(gallery, at(90, 10), labels, np.array([0, 1]), [1], ks=(), draws=1, by="centroids")
-    assert (curve.ks, curve.unseen.tolist(), curve.seen.tolist()) == ((0, 2), [[0], [0]], [[1], [1]])
+    curve = enrolment_curve(
+        gallery, at(90, 10), labels, np.array([0, 1]), [1], ks=(), draws=1, by="centroids"
+    )
+    assert (curve.ks, curve.unseen.tolist(), curve.seen.tolist()) == (
+        (0, 2),
+        [[0], [0]],
+        [[1], [1]],
+    )
 
 
 def test_all_images_enrolled_are_the_whole_gallery_and_none_are_the_old_one():
@@ -135,7 +162,8 @@ def test_a_k_that_reaches_every_class_is_all():
 @BOTH
 def test_a_draw_depends_on_the_seed_and_its_number_alone(by):
     few, many, other = (
-        enrolment_curve(*overlapping(), [3, 4, 5], draws=draws, seed=seed, by=by) for draws, seed in ((3, 0), (8, 0), (8, 1))
+        enrolment_curve(*overlapping(), [3, 4, 5], draws=draws, seed=seed, by=by)
+        for draws, seed in ((3, 0), (8, 0), (8, 1))
     )
     assert few.unseen.tolist() == many.unseen[:, :3].tolist()
     assert many.unseen.tolist() != other.unseen.tolist()
@@ -147,7 +175,15 @@ def test_neither_names_of_classes_nor_the_order_of_queries_matter(by):
     gallery, query, gallery_labels, query_labels = overlapping()
     curve = enrolment_curve(gallery, query, gallery_labels, query_labels, [0, 4], draws=5, by=by)
     names, order = np.array([11, 7, 9, 0, 3, 5]), np.random.default_rng(0).permutation(len(query))
-    other = enrolment_curve(gallery, query[order], names[gallery_labels], names[query_labels[order]], names[[0, 4]], draws=5, by=by)
+    other = enrolment_curve(
+        gallery,
+        query[order],
+        names[gallery_labels],
+        names[query_labels[order]],
+        names[[0, 4]],
+        draws=5,
+        by=by,
+    )
     assert other.unseen == pytest.approx(curve.unseen)
     assert other.seen == pytest.approx(curve.seen)
 
@@ -156,12 +192,17 @@ def test_queries_are_answered_in_chunks_as_at_once(monkeypatch):
     whole = enrolment_curve(*overlapping(), [1, 4], draws=5)
     monkeypatch.setattr(few_shot, "CHUNK", 7)
     parts = enrolment_curve(*overlapping(), [1, 4], draws=5)
-    assert (parts.unseen.tolist(), parts.seen.tolist()) == (whole.unseen.tolist(), whole.seen.tolist())
+    assert (parts.unseen.tolist(), parts.seen.tolist()) == (
+        whole.unseen.tolist(),
+        whole.seen.tolist(),
+    )
 
 
 def test_the_band_is_the_mean_and_the_middle_of_the_draws():
     draws = np.linspace(0, 1, 101)
-    curve = EnrolmentCurve((0, 1), np.stack([np.zeros(101), draws]), np.stack([1 - draws / 2, np.ones(101)]), "images")
+    curve = EnrolmentCurve(
+        (0, 1), np.stack([np.zeros(101), draws]), np.stack([1 - draws / 2, np.ones(101)]), "images"
+    )
     for band, expected in (
         (curve.band("unseen"), [[0, 0.5], [0, 0.025], [0, 0.975]]),
         (curve.band("seen", level=0.5), [[0.75, 1], [0.625, 1], [0.875, 1]]),
@@ -173,7 +214,9 @@ def test_the_band_is_the_mean_and_the_middle_of_the_draws():
 def test_a_group_without_queries_is_undefined(by):
     gallery, query, gallery_labels, query_labels = overlapping()
     only = query_labels == 1
-    curve = enrolment_curve(gallery, query[only], gallery_labels, query_labels[only], [1], draws=2, by=by)
+    curve = enrolment_curve(
+        gallery, query[only], gallery_labels, query_labels[only], [1], draws=2, by=by
+    )
     assert np.isnan(curve.seen).all()
     assert not np.isnan(curve.unseen).any()
     assert np.isnan(np.array(curve.band("seen"))).all()
@@ -194,9 +237,15 @@ def test_counts_that_are_not_positive_are_refused(settings):
 @BOTH
 def test_a_hundred_draws_of_the_whole_of_cub_take_seconds(by):
     chance = np.random.default_rng(0)
-    gallery, query = (chance.normal(size=(images, 128)).astype(np.float32) for images in (9_400, 2_400))
-    gallery, query = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True) for vectors in (gallery, query))
+    gallery, query = (
+        chance.normal(size=(images, 128)).astype(np.float32) for images in (9_400, 2_400)
+    )
+    gallery, query = (
+        vectors / np.linalg.norm(vectors, axis=1, keepdims=True) for vectors in (gallery, query)
+    )
     start = time.process_time()
-    curve = enrolment_curve(gallery, query, np.arange(9_400) % 200, np.arange(2_400) % 200, range(180, 200), by=by)
+    curve = enrolment_curve(
+        gallery, query, np.arange(9_400) % 200, np.arange(2_400) % 200, range(180, 200), by=by
+    )
     assert time.process_time() - start < 10
     assert curve.unseen.shape == (7, 100)

@@ -43,7 +43,11 @@ def test_a_query_is_shown_with_the_ten_closest_gallery_images_that_the_run_found
 def test_every_mistaken_query_gets_a_panel_and_rows_for_both_phases(run, tmp_path):
     written = evidence(run, tmp_path / "out")
     predicted = rows(run / "predictions.csv")
-    wrong = {row["query"] for row in predicted if row["all_correct"] == "False" or row["limited_correct"] == "False"}
+    wrong = {
+        row["query"]
+        for row in predicted
+        if row["all_correct"] == "False" or row["limited_correct"] == "False"
+    }
     shown = rows(tmp_path / "out" / "evidence.csv")
     assert {row["image"] for row in shown} == wrong
     assert len(written) == len(wrong) > 0
@@ -57,19 +61,26 @@ def test_queries_are_chosen_by_class_or_by_file(run, tmp_path):
     names = [row["query"] for row in rows(run / "predictions.csv")]
     assert len(evidence(run, tmp_path / "one", images=[Path(names[0])])) == 1
     label = names[0].split("/")[-2]
-    assert len(evidence(run, tmp_path / "class", class_name=label)) == sum(f"/{label}/" in f"/{name}" for name in names)
+    assert len(evidence(run, tmp_path / "class", class_name=label)) == sum(
+        f"/{label}/" in f"/{name}" for name in names
+    )
 
 
 @pytest.mark.parametrize(
     ("options", "words"),
     [
         (["--class", "001.Nobody"], "the run has no class '001.Nobody'"),
-        (["--mistakes", "1", "--class", "x"], "--class and --mistakes choose images in different ways"),
+        (
+            ["--mistakes", "1", "--class", "x"],
+            "--class and --mistakes choose images in different ways",
+        ),
         (["--images", "nowhere.jpg"], "nowhere.jpg is not a file"),
     ],
 )
 def test_what_can_t_be_shown_is_one_line(options, words, run, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", ["dml-bench", "evidence", str(run), "--out", str(tmp_path / "out"), *options])
+    monkeypatch.setattr(
+        sys, "argv", ["dml-bench", "evidence", str(run), "--out", str(tmp_path / "out"), *options]
+    )
     with pytest.raises(SystemExit) as ended:
         main()
     assert ended.value.code == 2
@@ -81,7 +92,9 @@ def test_what_can_t_be_shown_is_one_line(options, words, run, tmp_path, monkeypa
 def test_a_gallery_image_is_no_query(run, tmp_path):
     material = Material(read_folder(run))
     enrolled = material.subject(material.gallery("all")[0])
-    with pytest.raises(ValueError, match="is no query of .*: `dml-bench predict` asks for new photos"):
+    with pytest.raises(
+        ValueError, match="is no query of .*: `dml-bench predict` asks for new photos"
+    ):
         evidence(run, tmp_path / "out", images=[Path(enrolled.path)])
 
 

@@ -1,4 +1,5 @@
-"""Verdicts on claims, from numbers and runs made by hand; and that whatever can be measured of a real run is what its summary says."""
+"""Verdicts on claims, from numbers and runs made by hand; and that whatever can be measured of a
+real run is what its summary says."""
 
 import json
 import math
@@ -8,7 +9,14 @@ import pytest
 from handmade import experiment, finish, photographed
 from tiny import train
 
-from dml_bench.analysis.claims import Judgement, Verdict, claim_in_words, judge, judge_change, judge_value
+from dml_bench.analysis.claims import (
+    Judgement,
+    Verdict,
+    claim_in_words,
+    judge,
+    judge_change,
+    judge_value,
+)
 from dml_bench.analysis.table import value_at
 from dml_bench.config import Expectation, Train
 from dml_bench.config.experiments import names, resolve
@@ -43,13 +51,20 @@ def around(low: float, high: float) -> Interval:
         (0.1, math.nan, math.nan, "not tested"),
     ],
 )
-def test_a_claimed_change_is_judged_by_where_the_interval_of_the_difference_lies(claimed, low, high, verdict):
+def test_a_claimed_change_is_judged_by_where_the_interval_of_the_difference_lies(
+    claimed, low, high, verdict
+):
     assert judge_change(claimed, around(low, high)) == verdict
 
 
 @pytest.mark.parametrize(
     ("claimed", "low", "high", "verdict"),
-    [(0.5, 0.45, 0.5, "holds"), (0.5, 0.51, 0.6, "does not"), (0.5, 0.2, 0.49, "does not"), (0.5, math.nan, math.nan, "not tested")],
+    [
+        (0.5, 0.45, 0.5, "holds"),
+        (0.5, 0.51, 0.6, "does not"),
+        (0.5, 0.2, 0.49, "does not"),
+        (0.5, math.nan, math.nan, "not tested"),
+    ],
 )
 def test_a_claimed_value_holds_where_the_interval_contains_it(claimed, low, high, verdict):
     assert judge_value(claimed, around(low, high)) == verdict
@@ -63,12 +78,24 @@ def change(claimed: float, metric: str = "test_accuracy", versus: str = "other")
     return Expectation(metric=metric, source="a paper", change=claimed, versus=versus)
 
 
-def judged(out: Path, claim: Expectation, *, others: dict[int, list[list[int]]] | None = None, split: str = "", **run: object) -> Judgement:
-    """The verdict on a claim of the experiment `mine`, run with seeds 42 and 43, and of `other`'s runs by seed."""
+def judged(
+    out: Path,
+    claim: Expectation,
+    *,
+    others: dict[int, list[list[int]]] | None = None,
+    split: str = "",
+    **run: object,
+) -> Judgement:
+    """The verdict on a claim of the experiment `mine`, run with seeds 42 and 43, and of `other`'s
+    runs by seed."""
     written = experiment("mine", expects=(claim,))
-    mine = [finish(out, experiment("mine", seed=seed, **run), {"all": MIXED, "limited": WRONG}) for seed in (42, 43)]
+    mine = [
+        finish(out, experiment("mine", seed=seed, **run), {"all": MIXED, "limited": WRONG})
+        for seed in (42, 43)
+    ]
     versus = [
-        finish(out, experiment("other", seed=seed), {"all": right, "limited": WRONG}, split=split) for seed, right in (others or {}).items()
+        finish(out, experiment("other", seed=seed), {"all": right, "limited": WRONG}, split=split)
+        for seed, right in (others or {}).items()
     ]
     (tested,) = judge(written, mine, {"other": versus, "mine": mine}.__getitem__)
     return tested
@@ -84,12 +111,17 @@ def test_a_value_is_tested_on_the_data_and_the_settings_it_was_claimed_for(tmp_p
 def test_a_value_is_not_tested_under_a_profile(tmp_path):
     tested = judged(tmp_path, value(0.66), profile="demo")
     assert (tested.verdict, tested.reason) == ("not tested", "other data")
-    assert tested.measured and tested.measured.estimate == pytest.approx(16 / 24), "what was measured is told all the same"
+    assert tested.measured and tested.measured.estimate == pytest.approx(16 / 24), (
+        "what was measured is told all the same"
+    )
 
 
 def test_a_value_is_not_tested_under_another_protocol_or_other_settings(tmp_path):
     tested = judged(tmp_path, value(0.66, note="200 classes, boxes cut out"))
-    assert (tested.verdict, tested.reason) == ("not tested", "other protocol (200 classes, boxes cut out)")
+    assert (tested.verdict, tested.reason) == (
+        "not tested",
+        "other protocol (200 classes, boxes cut out)",
+    )
     tested = judged(tmp_path / "settings", value(0.66), train=Train(epochs=3))
     assert (tested.verdict, tested.reason) == ("not tested", "other settings (train.epochs)")
 
@@ -101,7 +133,9 @@ def test_what_is_said_of_an_experiment_is_no_setting(tmp_path):
 def test_a_change_is_tested_query_by_query_on_the_same_seeds(tmp_path):
     tested = judged(tmp_path, change(-0.2), others={43: RIGHT, 44: MIXED})
     assert tested.verdict is Verdict.holds
-    assert tested.measured and tested.measured.estimate == pytest.approx(16 / 24 - 1), "seed 43 alone is in both"
+    assert tested.measured and tested.measured.estimate == pytest.approx(16 / 24 - 1), (
+        "seed 43 alone is in both"
+    )
     assert judged(tmp_path / "up", change(0.2), others={43: RIGHT}).verdict == "does not"
 
 
@@ -127,22 +161,48 @@ def test_a_change_that_can_t_be_tested_says_why(tmp_path, others, split, reason)
 def test_experiments_that_held_out_other_classes_are_not_compared_on_them(tmp_path):
     claim = change(0.1, "precision_drop_unseen_classes")
     right = {"all": MIXED, "limited": WRONG}
-    mine, theirs = finish(tmp_path, experiment("mine"), right), finish(tmp_path, experiment("other"), right, unseen=3)
+    mine, theirs = (
+        finish(tmp_path, experiment("mine"), right),
+        finish(tmp_path, experiment("other"), right, unseen=3),
+    )
     (tested,) = judge(experiment("mine", expects=(claim,)), [mine], lambda name: [theirs])
-    assert (tested.verdict, tested.reason.partition(":")[0]) == ("not tested", "the two were evaluated on different queries")
+    assert (tested.verdict, tested.reason.partition(":")[0]) == (
+        "not tested",
+        "the two were evaluated on different queries",
+    )
 
 
 def test_of_several_hold_outs_each_class_counts_where_it_was_held_out(tmp_path):
-    right = {"all": RIGHT, "limited-1": [[0] * 4] * 2 + MIXED[2:], "limited-2": [*MIXED[:3], [0] * 4, [1] * 4, [1] * 4]}
-    run = finish(tmp_path, experiment("mine"), right, holdouts={"limited-1": [0, 1], "limited-2": [3]})
-    estimates = {group: measure([run], f"precision_drop_{group}_classes").estimate for group in ("unseen", "seen", "all")}
+    right = {
+        "all": RIGHT,
+        "limited-1": [[0] * 4] * 2 + MIXED[2:],
+        "limited-2": [*MIXED[:3], [0] * 4, [1] * 4, [1] * 4],
+    }
+    run = finish(
+        tmp_path, experiment("mine"), right, holdouts={"limited-1": [0, 1], "limited-2": [3]}
+    )
+    estimates = {
+        group: measure([run], f"precision_drop_{group}_classes").estimate
+        for group in ("unseen", "seen", "all")
+    }
     first, second = [1, 1, 0.5, 0, 0.5, 0.25], [0.25, 0.5, 0.5, 1, 0, 0]
-    seen = [second[0], second[1], (first[2] + second[2]) / 2, first[3], (first[4] + second[4]) / 2, (first[5] + second[5]) / 2]
+    seen = [
+        second[0],
+        second[1],
+        (first[2] + second[2]) / 2,
+        first[3],
+        (first[4] + second[4]) / 2,
+        (first[5] + second[5]) / 2,
+    ]
     assert estimates["unseen"] == pytest.approx((first[0] + first[1] + second[3]) / 3)
     assert estimates["seen"] == pytest.approx(sum(seen) / 6)
     assert estimates["all"] == pytest.approx(sum(first + second) / 12)
-    assert measure([run], "precision_at_1_macro_limited").estimate == pytest.approx(1 - sum(first + second) / 12)
-    assert value_at(run.summary, "phases.limited.precision_at_1_macro") == pytest.approx(1 - sum(first + second) / 12)
+    assert measure([run], "precision_at_1_macro_limited").estimate == pytest.approx(
+        1 - sum(first + second) / 12
+    )
+    assert value_at(run.summary, "phases.limited.precision_at_1_macro") == pytest.approx(
+        1 - sum(first + second) / 12
+    )
 
 
 def test_an_experiment_without_runs_is_not_tested():
@@ -151,17 +211,29 @@ def test_an_experiment_without_runs_is_not_tested():
 
 
 def test_a_metric_that_does_not_exist_is_refused_with_those_that_do():
-    with pytest.raises(UnknownName, match=r"no metric 'test_acuracy' \(did you mean test_accuracy\?\); there are: test_accuracy, "):
+    with pytest.raises(
+        UnknownName,
+        match=r"no metric 'test_acuracy' \(did you mean test_accuracy\?\); there are: test_accuracy, ",
+    ):
         claim_in_words(experiment(), value(0.5, "test_acuracy"))
     with pytest.raises(UnknownName, match="no metric 'logits_accuracy'"):
         claim_in_words(experiment(), value(0.5, "logits_accuracy"))
 
 
 def test_a_claim_reads_as_a_sentence():
-    assert claim_in_words(experiment(), value(0.677)) == "P@1 on all classes (mean over images) is 0.677"
+    assert (
+        claim_in_words(experiment(), value(0.677))
+        == "P@1 on all classes (mean over images) is 0.677"
+    )
     drop = "precision_drop_unseen_classes"
-    assert claim_in_words(experiment(), change(-0.07, drop)) == "precision drop of the unseen classes is 0.070 below that of other"
-    assert claim_in_words(experiment(), change(0.0, drop)) == "precision drop of the unseen classes is that of other"
+    assert (
+        claim_in_words(experiment(), change(-0.07, drop))
+        == "precision drop of the unseen classes is 0.070 below that of other"
+    )
+    assert (
+        claim_in_words(experiment(), change(0.0, drop))
+        == "precision drop of the unseen classes is that of other"
+    )
 
 
 @pytest.mark.parametrize("name", names())
@@ -170,13 +242,19 @@ def test_whatever_a_shipped_experiment_expects_can_be_tested(name):
     for expectation in written.expects:
         assert claim_in_words(written, expectation)
         if expectation.versus:
-            assert expectation.metric in metrics_of(resolve(expectation.versus)), f"{expectation.versus} has no {expectation.metric}"
+            assert expectation.metric in metrics_of(resolve(expectation.versus)), (
+                f"{expectation.versus} has no {expectation.metric}"
+            )
 
 
 def test_a_run_of_another_configuration_or_an_unfinished_one_is_none(tmp_path):
     run = finish(tmp_path, experiment("mine"), {"all": MIXED, "limited": WRONG})
     found = read_finished(tmp_path, experiment("mine"), photographed())
-    assert found and (found.folder, found.seed, found.summary["protocol"]) == (run.folder, 42, "precision_drop")
+    assert found and (found.folder, found.seed, found.summary["protocol"]) == (
+        run.folder,
+        42,
+        "precision_drop",
+    )
     assert read_finished(tmp_path, experiment("mine", summary="said otherwise"), photographed())
     assert read_finished(tmp_path, experiment("mine", unseen="last:3"), photographed()) is None
     assert read_finished(tmp_path, experiment("mine", seed=43), photographed()) is None
@@ -194,7 +272,9 @@ def drops(birds: Path, cache_dir: Path, tmp_path_factory: pytest.TempPathFactory
 def test_what_is_measured_per_query_averages_to_what_a_real_run_says(drops: FinishedRun):
     summary = json.loads((drops.folder / "summary.json").read_text())
     phases = summary["phases"]
-    assert {name: measure([drops], name).estimate for name in metrics_of(drops.experiment)} == pytest.approx(
+    assert {
+        name: measure([drops], name).estimate for name in metrics_of(drops.experiment)
+    } == pytest.approx(
         {
             "test_accuracy": phases["all"]["precision_at_1_micro"],
             "precision_at_1_macro": phases["all"]["precision_at_1_macro"],
@@ -216,9 +296,22 @@ def test_the_last_recorded_test_accuracy_is_the_measured_one(drops: FinishedRun)
 
 
 def test_retrieval_is_measured_per_query_too(birds: Path, cache_dir: Path, tmp_path: Path):
-    settings = ("train.epochs=1", "protocol=class_disjoint", "data.split=half", "data.valid_fraction=0.0")
+    settings = (
+        "train.epochs=1",
+        "protocol=class_disjoint",
+        "data.split=half",
+        "data.valid_fraction=0.0",
+    )
     run = read_folder(train(birds, cache_dir, tmp_path, *settings).folder)
     found = run.summary["retrieval"]
-    wanted = ("recall_at_1", "recall_at_2", "recall_at_4", "recall_at_8", "r_precision", "map_at_r", "precision_at_1_macro")
+    wanted = (
+        "recall_at_1",
+        "recall_at_2",
+        "recall_at_4",
+        "recall_at_8",
+        "r_precision",
+        "map_at_r",
+        "precision_at_1_macro",
+    )
     measured = {name: measure([run], name).estimate for name in metrics_of(run.experiment)}
     assert measured == pytest.approx({name: found[name] for name in wanted})

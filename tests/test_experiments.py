@@ -1,4 +1,5 @@
-"""Named experiments: each is what its name says, and files, profiles and --set change only what they say."""
+"""Named experiments: each is what its name says, and files, profiles and --set change only what
+they say."""
 
 import json
 import tomllib
@@ -72,7 +73,10 @@ OFF = {
     "lighting_probability": 0.75,
 }
 SQUASHED = {"images.fit": "squash", "augment": OFF}
-AUGMENTED = {"images.fit": "crop", "augment": OFF | {"random_crop_from": 246, "horizontal_flip": 0.5}}
+AUGMENTED = {
+    "images.fit": "crop",
+    "augment": OFF | {"random_crop_from": 246, "horizontal_flip": 0.5},
+}
 NO_MINER = {"miner": {"name": "none"}}
 BASE = {**AUGMENTED, **SGD}
 SCRATCH = {**AUGMENTED, **TENFOLD, "model.weights": "none"}
@@ -92,13 +96,27 @@ TABLE = {
     "EPSHN_cosine_resnet18_classifier_sgd_aug": {
         **AUGMENTED,
         **TENFOLD,
-        "start": {"name": "classifier", "epochs": 100, "batch_size": 128, "lr": 0.01, "momentum": 0.0, "weight_decay": 0.0},
+        "start": {
+            "name": "classifier",
+            "epochs": 100,
+            "batch_size": 128,
+            "lr": 0.01,
+            "momentum": 0.0,
+            "weight_decay": 0.0,
+        },
     },
     "EPSHN_cosine_resnet18x512_sgd_aug": {**BASE, "model.head": {"name": "linear", "dim": 512}},
-    "EPSHN_cosine_resnet18+skipConnHead_sgd_aug": {**BASE, "model.head": {"name": "skip", "dim": 128, "dropout": 0.1}},
+    "EPSHN_cosine_resnet18+skipConnHead_sgd_aug": {
+        **BASE,
+        "model.head": {"name": "skip", "dim": 128, "dropout": 0.1},
+    },
     "EPSHN_cosine_resnet18+1dBN_sgd_aug": {**BASE, "model.head": {"name": "linear_bn", "dim": 128}},
     "EPSHN_cosine_resnet50_sgd_aug": {**BASE, "model.backbone": {"name": "resnet50"}},
-    "ProxyNCA_cosine_resnet18_sgd_aug": {**BASE, **NO_MINER, "loss": {"name": "ProxyNCA", "softmax_scale": 1.0, "denominator": "all"}},
+    "ProxyNCA_cosine_resnet18_sgd_aug": {
+        **BASE,
+        **NO_MINER,
+        "loss": {"name": "ProxyNCA", "softmax_scale": 1.0, "denominator": "all"},
+    },
     "ArcFace_cosine_resnet18_sgd_aug": {
         **BASE,
         **NO_MINER,
@@ -107,7 +125,13 @@ TABLE = {
     "SubCenterArcFace_cosine_resnet18_sgd_aug": {
         **BASE,
         **NO_MINER,
-        "loss": {"name": "SubCenterArcFace", "margin": 28.6, "scale": 64.0, "sub_centers": 3, "label_smoothing": 0.0},
+        "loss": {
+            "name": "SubCenterArcFace",
+            "margin": 28.6,
+            "scale": 64.0,
+            "sub_centers": 3,
+            "label_smoothing": 0.0,
+        },
     },
     "EPSHN_cosine_simclr_resnet18_sgd_aug": {
         **BASE,
@@ -134,9 +158,18 @@ TABLE = {
         "model.head": {"name": "identity"},
     },
     "EPSHN_cosine_xresnet18_scratch_sgd_aug": {**SCRATCH, "model.backbone": XRESNET},
-    "EPSHN_cosine_xresnet18+mish_scratch_sgd_aug": {**SCRATCH, "model.backbone": XRESNET | {"activation": "mish"}},
-    "EPSHN_cosine_xresnet18+maxblur_scratch_sgd_aug": {**SCRATCH, "model.backbone": XRESNET | {"pool": "maxblur"}},
-    "EPSHN_cosine_xresnet18+selfattention_scratch_sgd_aug": {**SCRATCH, "model.backbone": XRESNET | {"self_attention": True}},
+    "EPSHN_cosine_xresnet18+mish_scratch_sgd_aug": {
+        **SCRATCH,
+        "model.backbone": XRESNET | {"activation": "mish"},
+    },
+    "EPSHN_cosine_xresnet18+maxblur_scratch_sgd_aug": {
+        **SCRATCH,
+        "model.backbone": XRESNET | {"pool": "maxblur"},
+    },
+    "EPSHN_cosine_xresnet18+selfattention_scratch_sgd_aug": {
+        **SCRATCH,
+        "model.backbone": XRESNET | {"self_attention": True},
+    },
     "crossentropy_xresnet18_sgd_aug": {
         **AUGMENTED,
         **TENFOLD,
@@ -145,7 +178,10 @@ TABLE = {
         "model.head": {"name": "identity"},
         "model.backbone": XRESNET,
     },
-    "EPSHN_cosine_resnet18_camhead_sgd_aug": {**BASE, "model.head": {"name": "cam", "dim": 128, "hidden": 0}},
+    "EPSHN_cosine_resnet18_camhead_sgd_aug": {
+        **BASE,
+        "model.head": {"name": "cam", "dim": 128, "hidden": 0},
+    },
     "crossentropy_resnet18_camhead_sgd_aug": {
         **AUGMENTED,
         **TENFOLD,
@@ -221,7 +257,10 @@ FIELD_TABLE = {
         "optimizer.name": "adam",
         "train.proxy_lr_factor": 1e5,
     },
-    "NTXent_deit_s16x384_disjoint": {"loss.name": "NTXent", "model.backbone": {"name": "timm:deit_small_patch16_224.fb_in1k"}},
+    "NTXent_deit_s16x384_disjoint": {
+        "loss.name": "NTXent",
+        "model.backbone": {"name": "timm:deit_small_patch16_224.fb_in1k"},
+    },
     "ProxyAnchor_dinov2_s14x384_disjoint": {
         "loss.name": "ProxyAnchor",
         "model.backbone": {"name": "dinov2_s14"},
@@ -232,9 +271,17 @@ FIELD_TABLE = {
 
 CLASSIFIER = "crossentropy_resnet18_sgd_aug"
 FLAT_COSINE = {"schedule.name", "schedule.flat_part"}
-RANGER = {"optimizer.name", "optimizer.momentum", "optimizer.eps", "optimizer.k", "optimizer.alpha", *FLAT_COSINE}
+RANGER = {
+    "optimizer.name",
+    "optimizer.momentum",
+    "optimizer.eps",
+    "optimizer.k",
+    "optimizer.alpha",
+    *FLAT_COSINE,
+}
 ONE_CYCLE = {"schedule.name", "schedule.warmup"} | {
-    f"schedule.{option}" for option in ("rise", "start_divisor", "end_divisor", "momentum_dip", "anneal")
+    f"schedule.{option}"
+    for option in ("rise", "start_divisor", "end_divisor", "momentum_dip", "anneal")
 }
 ARC_FACE, PROXY_NCA = "ArcFace_cosine_resnet18_sgd_aug", "ProxyNCA_cosine_resnet18_sgd_aug"
 MULTI_SIMILARITY = "MultiSimilarity_cosine_resnet18_sgd_aug"
@@ -252,18 +299,34 @@ TECHNIQUES: dict[str, tuple[str, set[str]]] = {
     **{
         f"{base}+{technique}": (base, keys)
         for base in (BASELINE, CLASSIFIER, ARC_FACE, PROXY_NCA)
-        for technique, keys in {"samplepairing": SAMPLE_PAIRING, "mixup": MIXUP, "cutmix": {*MIXUP, "mixing.technique.p"}}.items()
+        for technique, keys in {
+            "samplepairing": SAMPLE_PAIRING,
+            "mixup": MIXUP,
+            "cutmix": {*MIXUP, "mixing.technique.p"},
+        }.items()
     },
-    **{f"{base}+manifoldmixup": (base, {*MIXUP, "mixing.technique.layers"}) for base in (BASELINE, CLASSIFIER)},
+    **{
+        f"{base}+manifoldmixup": (base, {*MIXUP, "mixing.technique.layers"})
+        for base in (BASELINE, CLASSIFIER)
+    },
     **{f"{base}+kfold": (base, {"train.folds"}) for base in (BASELINE, CLASSIFIER)},
-    **{f"{base}+bestcheckpoint": (base, {"data.valid_fraction", "train.checkpoint"}) for base in (BASELINE, CLASSIFIER)},
+    **{
+        f"{base}+bestcheckpoint": (base, {"data.valid_fraction", "train.checkpoint"})
+        for base in (BASELINE, CLASSIFIER)
+    },
     f"{BASELINE}+randomsamplepairing": (BASELINE, SAMPLE_PAIRING),
     f"{CLASSIFIER}+labelsmoothing": (CLASSIFIER, {"loss.label_smoothing"}),
     f"{CLASSIFIER}+labelnoise": (CLASSIFIER, {"data.label_noise"}),
     **{
-        f"{base}{technique}": (base, {"labelling.name", *(f"labelling.{option}" for option in options)})
+        f"{base}{technique}": (
+            base,
+            {"labelling.name", *(f"labelling.{option}" for option in options)},
+        )
         for base in (CLASSIFIER, f"{CLASSIFIER}+labelnoise")
-        for technique, options in {"+softlabels": ("a", "folds"), "+plc": ("warm_up", "theta", "theta_end")}.items()
+        for technique, options in {
+            "+softlabels": ("a", "folds"),
+            "+plc": ("warm_up", "theta", "theta_end"),
+        }.items()
     },
     f"{MULTI_SIMILARITY}+metrix": (
         MULTI_SIMILARITY,
@@ -286,7 +349,11 @@ def differences(one: Experiment, other: Experiment) -> set[str]:
     def flat(table: dict[str, Any], prefix: str = "") -> dict[str, Any]:
         found: dict[str, Any] = {}
         for key, value in table.items():
-            found |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+            found |= (
+                flat(value, f"{prefix}{key}.")
+                if isinstance(value, dict)
+                else {f"{prefix}{key}": value}
+            )
         return found
 
     first, second = flat(as_table(one)), flat(as_table(other))
@@ -324,23 +391,46 @@ def test_each_recipe_of_the_field_is_what_its_name_says_and_brings_its_published
     assert {key: at(experiment, key) for key in expected} == expected
     published = [expectation for expectation in experiment.expects if expectation.value is not None]
     assert published
-    assert all(expectation.metric.startswith("recall_at_") and expectation.note for expectation in published)
+    assert all(
+        expectation.metric.startswith("recall_at_") and expectation.note
+        for expectation in published
+    )
 
 
 @pytest.mark.parametrize(
     ("name", "parent", "keys"),
     [
         ("EPSHN_cosine_resnet18", "EPSHN_euclidean_resnet18", {"loss.distance", "miner.distance"}),
-        ("EPSHN_cosine_resnet18_sgd", "EPSHN_cosine_resnet18", {"optimizer.name", "optimizer.momentum", "optimizer.eps"}),
-        (BASELINE, "EPSHN_cosine_resnet18_sgd", {"images.fit", "augment.random_crop_from", "augment.horizontal_flip"}),
+        (
+            "EPSHN_cosine_resnet18_sgd",
+            "EPSHN_cosine_resnet18",
+            {"optimizer.name", "optimizer.momentum", "optimizer.eps"},
+        ),
+        (
+            BASELINE,
+            "EPSHN_cosine_resnet18_sgd",
+            {"images.fit", "augment.random_crop_from", "augment.horizontal_flip"},
+        ),
         ("EPSHN_cosine_frozenBN_resnet18_sgd_aug", BASELINE, {"model.batch_norm"}),
         ("EPSHN_cosine_resnet18_scratch_sgd_aug", BASELINE, {"model.weights", "optimizer.lr"}),
         ("EPSHN_cosine_resnet18x512_sgd_aug", BASELINE, {"model.head.dim"}),
         ("EPSHN_cosine_resnet18+1dBN_sgd_aug", BASELINE, {"model.head.name"}),
-        ("EPSHN_cosine_resnet18+skipConnHead_sgd_aug", BASELINE, {"model.head.name", "model.head.dropout"}),
+        (
+            "EPSHN_cosine_resnet18+skipConnHead_sgd_aug",
+            BASELINE,
+            {"model.head.name", "model.head.dropout"},
+        ),
         ("EPSHN_cosine_resnet50_sgd_aug", BASELINE, {"model.backbone.name"}),
-        ("EPSHN_cosine_resnet18_sgd_aug+heavyaug", BASELINE, {f"augment.{key}" for key in ("rotate", "zoom", "warp", "lighting")}),
-        ("crossentropy_resnet18_sgd_aug+progressiveresize", "crossentropy_resnet18_sgd_aug", {"images.progressive"}),
+        (
+            "EPSHN_cosine_resnet18_sgd_aug+heavyaug",
+            BASELINE,
+            {f"augment.{key}" for key in ("rotate", "zoom", "warp", "lighting")},
+        ),
+        (
+            "crossentropy_resnet18_sgd_aug+progressiveresize",
+            "crossentropy_resnet18_sgd_aug",
+            {"images.progressive"},
+        ),
         *((name, *row) for name, row in TECHNIQUES.items()),
     ],
 )
@@ -364,7 +454,9 @@ def test_an_experiment_does_not_inherit_what_is_expected_of_another():
     assert resolve("EPSHN_cosine_efficientnet_lite0_head_sgd").expects == ()
 
 
-@pytest.mark.parametrize("name", sorted(set(names()) - {"EPSHN_euclidean_resnet18", "ProxyAnchor_resnet50x512_disjoint"}))
+@pytest.mark.parametrize(
+    "name", sorted(set(names()) - {"EPSHN_euclidean_resnet18", "ProxyAnchor_resnet50x512_disjoint"})
+)
 def test_a_shipped_file_says_only_how_it_differs(name):
     text = (EXPERIMENTS / f"{name}.toml").read_text(encoding="utf-8")
     assert text.startswith("extends = ")
@@ -392,30 +484,49 @@ def test_an_own_file_may_name_the_file_beside_it_with_its_ending(tmp_path):
 
 
 def test_an_own_file_may_carry_the_name_of_the_shipped_experiment_that_it_extends(tmp_path):
-    assert resolve(own(tmp_path, f'extends = "{BASELINE}"\nseed = 3\n', f"{BASELINE}.toml")).seed == 3
+    assert (
+        resolve(own(tmp_path, f'extends = "{BASELINE}"\nseed = 3\n', f"{BASELINE}.toml")).seed == 3
+    )
 
 
 def test_a_json_file_is_read_like_a_toml_file(tmp_path):
     table = {"extends": BASELINE, "loss": {"temperature": 0.2}}
-    assert resolve(own(tmp_path, json.dumps(table), "mine.json")).loss.options == {"temperature": 0.2, "distance": "cosine"}
+    assert resolve(own(tmp_path, json.dumps(table), "mine.json")).loss.options == {
+        "temperature": 0.2,
+        "distance": "cosine",
+    }
 
 
 def test_an_option_of_the_same_component_changes_only_that_option(tmp_path):
-    mine = resolve(own(tmp_path, 'extends = "EPSHN_euclidean_resnet18"\n[loss]\ntemperature = 0.5\n'))
+    mine = resolve(
+        own(tmp_path, 'extends = "EPSHN_euclidean_resnet18"\n[loss]\ntemperature = 0.5\n')
+    )
     assert mine.loss.options == {"temperature": 0.5, "distance": "euclidean"}
 
 
 def test_another_component_drops_the_options_of_the_old_one(tmp_path):
     adam = resolve("EPSHN_cosine_resnet18", overrides=["optimizer.weight_decay=0.5"])
     assert adam.optimizer.options == {"lr": 0.001, "weight_decay": 0.5, "eps": 1e-08}
-    own(tmp_path, 'extends = "EPSHN_cosine_resnet18"\n[optimizer]\nlr = 0.7\nweight_decay = 0.5\n', "parent.toml")
-    child = resolve(own(tmp_path, 'extends = "parent"\n[optimizer]\nname = "adamw"\n', "child.toml"))
+    own(
+        tmp_path,
+        'extends = "EPSHN_cosine_resnet18"\n[optimizer]\nlr = 0.7\nweight_decay = 0.5\n',
+        "parent.toml",
+    )
+    child = resolve(
+        own(tmp_path, 'extends = "parent"\n[optimizer]\nname = "adamw"\n', "child.toml")
+    )
     assert child.optimizer.options == {"lr": 0.001, "weight_decay": 0.01, "eps": 1e-08}
 
 
 def test_another_component_may_be_given_by_its_bare_name(tmp_path):
-    mine = resolve(own(tmp_path, f'extends = "{BASELINE}"\nloss = "crossentropy"\nminer = "none"\n'))
-    assert (mine.loss.name, mine.loss.options, mine.miner.name) == ("crossentropy", {"label_smoothing": 0.0}, "none")
+    mine = resolve(
+        own(tmp_path, f'extends = "{BASELINE}"\nloss = "crossentropy"\nminer = "none"\n')
+    )
+    assert (mine.loss.name, mine.loss.options, mine.miner.name) == (
+        "crossentropy",
+        {"label_smoothing": 0.0},
+        "none",
+    )
 
 
 def test_options_are_added_to_a_component_that_was_given_by_its_bare_name(tmp_path):
@@ -432,7 +543,10 @@ def test_experiments_that_extend_each_other_in_a_circle_are_refused(tmp_path):
 
 
 def test_an_experiment_that_extends_an_unknown_one_is_answered_with_the_near_miss(tmp_path):
-    with pytest.raises(UnknownName, match=r"unknown experiment 'EPSHN_cosine_resnet81' \(did you mean EPSHN_cosine_resnet18\?\)"):
+    with pytest.raises(
+        UnknownName,
+        match=r"unknown experiment 'EPSHN_cosine_resnet81' \(did you mean EPSHN_cosine_resnet18\?\)",
+    ):
         resolve(own(tmp_path, 'extends = "EPSHN_cosine_resnet81"\n'))
 
 
@@ -442,7 +556,14 @@ def test_a_file_that_does_not_exist_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "text"), [("mine.toml", "extends = \n"), ("mine.json", "{"), ("mine.json", "[1]"), ("mine.json", "3"), ("mine.json", "null")]
+    ("name", "text"),
+    [
+        ("mine.toml", "extends = \n"),
+        ("mine.json", "{"),
+        ("mine.json", "[1]"),
+        ("mine.json", "3"),
+        ("mine.json", "null"),
+    ],
 )
 def test_a_file_that_is_no_table_is_refused_by_its_name(tmp_path, name, text):
     with pytest.raises(ValueError, match=name):
@@ -475,10 +596,26 @@ def test_reading_an_experiment_twice_gives_the_same_although_it_was_changed_in_b
         ("model.head.dim=512", "model.head", {"name": "linear", "dim": 512}),
         ("model.head=identity", "model.head", {"name": "identity"}),
         ("model.backbone=timm:resnet10t", "model.backbone", {"name": "timm:resnet10t"}),
-        ("optimizer=adam", "optimizer", {"name": "adam", "lr": 0.001, "weight_decay": 0.0, "eps": 1e-08}),
-        ("optimizer.name=adam", "optimizer", {"name": "adam", "lr": 0.001, "weight_decay": 0.0, "eps": 1e-08}),
-        ("optimizer.name=sgd", "optimizer", {"name": "sgd", "lr": 0.001, "momentum": 0.0, "weight_decay": 0.0}),
-        ('loss={name = "NTXent", temperature = 0.5}', "loss", {"name": "NTXent", "temperature": 0.5, "distance": "cosine"}),
+        (
+            "optimizer=adam",
+            "optimizer",
+            {"name": "adam", "lr": 0.001, "weight_decay": 0.0, "eps": 1e-08},
+        ),
+        (
+            "optimizer.name=adam",
+            "optimizer",
+            {"name": "adam", "lr": 0.001, "weight_decay": 0.0, "eps": 1e-08},
+        ),
+        (
+            "optimizer.name=sgd",
+            "optimizer",
+            {"name": "sgd", "lr": 0.001, "momentum": 0.0, "weight_decay": 0.0},
+        ),
+        (
+            'loss={name = "NTXent", temperature = 0.5}',
+            "loss",
+            {"name": "NTXent", "temperature": 0.5, "distance": "cosine"},
+        ),
         ("data.dataset.crop_to_box=true", "data.dataset", {"name": "cub", "crop_to_box": True}),
         ("summary=a = b", "summary", "a = b"),
     ],
@@ -488,7 +625,9 @@ def test_set_changes_one_value(override, key, value):
 
 
 def test_set_changes_nothing_else():
-    assert differences(resolve(BASELINE, overrides=["optimizer.lr=0.5"]), resolve(BASELINE)) == {"optimizer.lr"}
+    assert differences(resolve(BASELINE, overrides=["optimizer.lr=0.5"]), resolve(BASELINE)) == {
+        "optimizer.lr"
+    }
 
 
 def test_set_changes_the_name_of_the_experiment_and_nothing_else():
@@ -508,8 +647,15 @@ def test_the_later_of_two_sets_wins():
 
 
 def test_options_of_a_component_are_set_after_its_name():
-    experiment = resolve(BASELINE, overrides=["optimizer.lr=9.0", "optimizer=adam", "optimizer.weight_decay=0.5"])
-    assert at(experiment, "optimizer") == {"name": "adam", "lr": 0.001, "weight_decay": 0.5, "eps": 1e-08}
+    experiment = resolve(
+        BASELINE, overrides=["optimizer.lr=9.0", "optimizer=adam", "optimizer.weight_decay=0.5"]
+    )
+    assert at(experiment, "optimizer") == {
+        "name": "adam",
+        "lr": 0.001,
+        "weight_decay": 0.5,
+        "eps": 1e-08,
+    }
 
 
 @pytest.mark.parametrize(
@@ -523,7 +669,10 @@ def test_options_of_a_component_are_set_after_its_name():
         ("optimizer.lr=fast", r"optimizer\.lr is 'fast'; a number is wanted"),
         ("seed.x=3", "--set seed.x: seed is 42, not a table"),
         ("train=3", "train is 3; a table is wanted"),
-        ("loss=crossentropy", "miner EPSHN has no effect: loss crossentropy takes no miner; --set miner=none"),
+        (
+            "loss=crossentropy",
+            "miner EPSHN has no effect: loss crossentropy takes no miner; --set miner=none",
+        ),
         ("extends=x", "unknown key extends"),
     ],
 )
@@ -570,7 +719,9 @@ def test_the_demo_profile_replaces_imagenet_by_the_source_domain():
 
 
 def test_the_demo_profile_leaves_a_random_start_random(tmp_path):
-    scratch = resolve(own(tmp_path, f'extends = "{BASELINE}"\n[model]\nweights = "none"\n'), profile="demo")
+    scratch = resolve(
+        own(tmp_path, f'extends = "{BASELINE}"\n[model]\nweights = "none"\n'), profile="demo"
+    )
     assert scratch.model.weights == "none"
     assert scratch.pretrain is None
 
@@ -598,13 +749,19 @@ def test_the_demo_profile_leaves_a_crop_that_is_off_off():
 
 
 @pytest.mark.parametrize(("optimizer", "lr"), [("adamw", 0.001), ("sgd", 0.2)])
-def test_the_demo_profile_scales_a_learning_rate_that_stands_in_no_file_by_its_optimizer(tmp_path, optimizer, lr):
+def test_the_demo_profile_scales_a_learning_rate_that_stands_in_no_file_by_its_optimizer(
+    tmp_path, optimizer, lr
+):
     mine = own(tmp_path, f'loss = "NTXent"\noptimizer = "{optimizer}"\n')
     assert resolve(mine, profile="demo").optimizer.options["lr"] == pytest.approx(lr)
 
 
 def test_set_is_stronger_than_a_profile():
-    demo = resolve(BASELINE, profile="demo", overrides=["train.epochs=2", "model.weights=none", "optimizer.lr=0.3"])
+    demo = resolve(
+        BASELINE,
+        profile="demo",
+        overrides=["train.epochs=2", "model.weights=none", "optimizer.lr=0.3"],
+    )
     assert (demo.train.epochs, demo.model.weights, demo.optimizer.options["lr"]) == (2, "none", 0.3)
 
 
@@ -650,11 +807,24 @@ def test_the_study_s_table_on_cub_trains_on_34_million_images_and_embeds_36_mill
     for name in tomllib.loads((EXPERIMENTS / "tables" / "study.toml").read_text())["rows"]:
         row = resolve(name)
         data = row.data
-        split = make_split(dataset, method=data.split, test_fraction=data.test_fraction, valid_fraction=data.valid_fraction, seed=row.seed)
+        split = make_split(
+            dataset,
+            method=data.split,
+            test_fraction=data.test_fraction,
+            valid_fraction=data.valid_fraction,
+            seed=row.seed,
+        )
         for phase in phases(holdouts(row.unseen, dataset)):
-            images, watched = len(phase.trains_on(dataset, split)), phase.watched(dataset, split).num_images
+            images, watched = (
+                len(phase.trains_on(dataset, split)),
+                phase.watched(dataset, split).num_images,
+            )
             trained += images * row.train.epochs
-            embedded += watched * (row.train.epochs // row.evaluate.every) + len(split.test) + len(split.gallery)
+            embedded += (
+                watched * (row.train.epochs // row.evaluate.every)
+                + len(split.test)
+                + len(split.gallery)
+            )
             start = starts[row.start.name].build(row, **row.start.options)
             if start is not None:
                 trained += images * start.train.views * start.train.epochs

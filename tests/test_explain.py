@@ -52,38 +52,71 @@ def table(out: Path) -> list[dict[str, str]]:
 # What is written
 
 
-def test_a_panel_for_each_image_and_scores_of_each_method_model_and_group_are_written(run, tmp_path):
+def test_a_panel_for_each_image_and_scores_of_each_method_model_and_group_are_written(
+    run, tmp_path
+):
     done = explained(run, tmp_path / "out", scored=12, command=("dml-bench", "explain"))
     assert len(done.panels) == 6
     assert all(pixels_of(panel).shape == (50 + 2 * 232, 6 + 7 * 174, 3) for panel in done.panels)
     rows = table(tmp_path / "out")
-    assert {row["method"] for row in rows} == {"cam", "gradcam", "vanilla", "guided", "guided_gradcam", "chance"}
-    assert {row["score"] for row in rows} == {"pointing", "energy", "empty", "insertion", "deletion", "sanity"}, (
-        "`cub` has no telling parts"
-    )
-    assert {row["model"] for row in rows} == {"all", "limited", "random", "all - limited", "all - random", "limited - random"}
+    assert {row["method"] for row in rows} == {
+        "cam",
+        "gradcam",
+        "vanilla",
+        "guided",
+        "guided_gradcam",
+        "chance",
+    }
+    assert {row["score"] for row in rows} == {
+        "pointing",
+        "energy",
+        "empty",
+        "insertion",
+        "deletion",
+        "sanity",
+    }, "`cub` has no telling parts"
+    assert {row["model"] for row in rows} == {
+        "all",
+        "limited",
+        "random",
+        "all - limited",
+        "all - random",
+        "limited - random",
+    }
     assert {row["classes"] for row in rows} == {"all", "seen", "unseen"}
-    found = {(row["score"], row["method"], row["model"]): row for row in rows if row["classes"] == "all"}
+    found = {
+        (row["score"], row["method"], row["model"]): row for row in rows if row["classes"] == "all"
+    }
     assert found["energy", "vanilla", "all"]["queries"] == "12"
     assert 0 < float(found["energy", "vanilla", "all"]["mean"]) < 1
     for method in ("cam", "gradcam", "vanilla"):
         some_empty = float(found["empty", method, "all"]["mean"]) > 0
         pointing = int(found.get(("pointing", method, "all"), {"queries": "0"})["queries"])
         assert (pointing < 12) == some_empty, "a map that is nowhere positive points nowhere"
-    assert float(found["energy", "chance", "all - random"]["mean"]) == 0, "noise looks the same at every network"
+    assert float(found["energy", "chance", "all - random"]["mean"]) == 0, (
+        "noise looks the same at every network"
+    )
     assert ("sanity", "chance", "all") not in found and ("sanity", "cam", "random") not in found
     record = json.loads((tmp_path / "out" / "explain.json").read_text())
     assert (record["layer"], record["target"], record["scored"]) == ("layer2", "class", 12)
     assert record["weights"]["all"] == read_folder(run).summary["files"]["all/weights.safetensors"]
     text = (tmp_path / "out" / "scores.md").read_text()
     assert text.startswith("# Where EPSHN_cosine_resnet18_sgd_aug looks\n")
-    assert "12 queries of cub" in text and "Grad-CAM weighs the maps of layer2" in text and "`dml-bench explain`" in text
+    assert (
+        "12 queries of cub" in text
+        and "Grad-CAM weighs the maps of layer2" in text
+        and "`dml-bench explain`" in text
+    )
 
 
 def test_the_same_request_writes_the_same_panels_and_numbers(run, tmp_path):
     first, second = (explained(run, tmp_path / name, scored=8) for name in ("a", "b"))
-    assert [panel.read_bytes() for panel in first.panels] == [panel.read_bytes() for panel in second.panels]
-    assert (tmp_path / "a" / "scores.csv").read_bytes() == (tmp_path / "b" / "scores.csv").read_bytes()
+    assert [panel.read_bytes() for panel in first.panels] == [
+        panel.read_bytes() for panel in second.panels
+    ]
+    assert (tmp_path / "a" / "scores.csv").read_bytes() == (
+        tmp_path / "b" / "scores.csv"
+    ).read_bytes()
     assert first.lines == second.lines or str(first.lines) == str(second.lines)
 
 
@@ -92,7 +125,9 @@ def test_a_folder_is_written_again_but_never_over_something_else(run, tmp_path):
     explained(run, tmp_path / "out", chosen=("vanilla",))
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("years of work")
-    with pytest.raises(ValueError, match=r"mine holds something else: name a new folder with --out$"):
+    with pytest.raises(
+        ValueError, match=r"mine holds something else: name a new folder with --out$"
+    ):
         explained(run, tmp_path / "mine")
     assert [path.name for path in (tmp_path / "mine").iterdir()] == ["thesis.txt"]
 
@@ -110,13 +145,20 @@ def test_the_images_of_a_class_are_its_queries(run, material):
     name = material.run.class_names[3]
     subjects = of_class(material, name)
     assert [subject.label for subject in subjects] == [3] * len(subjects)
-    assert {subject.image for subject in subjects} == {image for image in material.queries if material.labels[image] == 3}
+    assert {subject.image for subject in subjects} == {
+        image for image in material.queries if material.labels[image] == 3
+    }
     assert of_class(material, name.partition(".")[2]) == subjects
-    with pytest.raises(UnknownName, match=rf"^the run has no class '{name}s' \(did you mean {name}\?\); it has 8 classes$"):
+    with pytest.raises(
+        UnknownName,
+        match=rf"^the run has no class '{name}s' \(did you mean {name}\?\); it has 8 classes$",
+    ):
         of_class(material, f"{name}s")
 
 
-def test_mistakes_are_wrong_and_those_that_only_the_phase_without_the_class_makes_come_first(material):
+def test_mistakes_are_wrong_and_those_that_only_the_phase_without_the_class_makes_come_first(
+    material,
+):
     found = material.run.neighbours
     right = {phase: each.labels[:, 0] == each.query_labels for phase, each in found.items()}
     rows = {int(image): row for row, image in enumerate(material.queries)}
@@ -125,7 +167,10 @@ def test_mistakes_are_wrong_and_those_that_only_the_phase_without_the_class_make
     lost = [bool(right["all"][row]) for row in chosen]
     assert lost == sorted(lost, reverse=True)
     wrong = [row for row in chosen if not right["all"][row]]
-    sure = [max(float(found[phase].similarities[row, 0]) for phase in found if not right[phase][row]) for row in wrong]
+    sure = [
+        max(float(found[phase].similarities[row, 0]) for phase in found if not right[phase][row])
+        for row in wrong
+    ]
     assert sure == sorted(sure, reverse=True)
     assert [rows[subject.image] for subject in mistaken(material, 2)] == chosen[:2]
 
@@ -138,13 +183,17 @@ def test_queries_are_spread_over_the_classes(material):
     assert len(spread_out(material, 10_000)) == len(material.queries)
 
 
-def test_a_photo_of_the_run_is_known_by_its_place_and_another_one_is_asked_about_what_it_is_taken_for(run, material, tmp_path):
+def test_a_photo_of_the_run_is_known_by_its_place_and_another_one_is_asked_about_what_it_is_taken_for(
+    run, material, tmp_path
+):
     inside = material.subject(int(material.queries[0]))
     shutil.copy(inside.file, tmp_path / "mine.jpg")
     assert own_photos(material, [inside.file, Path(inside.path)]) == [inside, inside]
     (mine,) = own_photos(material, [tmp_path / "mine.jpg"])
     assert (mine.label, mine.image) == (-1, -1)
-    done = explained(run, tmp_path / "out", images=(tmp_path / "mine.jpg", inside.file), chosen=("gradcam",))
+    done = explained(
+        run, tmp_path / "out", images=(tmp_path / "mine.jpg", inside.file), chosen=("gradcam",)
+    )
     assert [panel.name for panel in done.panels] == ["001-mine.png", f"002-{inside.file.stem}.png"]
     with pytest.raises(ValueError, match=r"gone\.jpg is not a file: give the path of an image"):
         own_photos(material, [tmp_path / "gone.jpg"])
@@ -153,7 +202,9 @@ def test_a_photo_of_the_run_is_known_by_its_place_and_another_one_is_asked_about
 # What is asked
 
 
-def test_an_image_is_asked_about_its_class_against_the_closest_of_others_and_never_about_itself(material):
+def test_an_image_is_asked_about_its_class_against_the_closest_of_others_and_never_about_itself(
+    material,
+):
     model = model_of_phase(material, "all", "cpu", "")
     image = int(model.gallery_images[5])
     subject = material.subject(image)
@@ -170,7 +221,9 @@ def test_an_image_is_asked_about_its_class_against_the_closest_of_others_and_nev
     nearest = model.asked(subject, embedding, "nearest")
     assert np.array_equal(nearest.direction.numpy(), model.gallery[nearest.nearest])
     predicted = model.asked(subject, embedding, "predicted")
-    assert {int(model.labels[row]) for row in predicted.toward} == {int(model.labels[predicted.nearest])}
+    assert {int(model.labels[row]) for row in predicted.toward} == {
+        int(model.labels[predicted.nearest])
+    }
     other = model.asked(subject, embedding, "class", other=model.gallery[7])
     assert np.array_equal(other.direction.numpy(), model.gallery[7])
 
@@ -178,13 +231,23 @@ def test_an_image_is_asked_about_its_class_against_the_closest_of_others_and_nev
 def test_the_embeddings_of_a_phase_are_those_that_the_run_keeps(material, run):
     model = model_of_phase(material, "limited", "cpu", "")
     kept = read_arrays(run / "limited" / "embeddings.safetensors")
-    pixels = np.stack([material.pixels(material.subject(int(image))) for image in kept["query_images"]])
-    assert ((model.embed(pixels) * kept["query"]).sum(axis=1) > 0.99).all(), "up to the precision that the run embedded in"
+    pixels = np.stack(
+        [material.pixels(material.subject(int(image))) for image in kept["query_images"]]
+    )
+    assert ((model.embed(pixels) * kept["query"]).sum(axis=1) > 0.99).all(), (
+        "up to the precision that the run embedded in"
+    )
 
 
 @pytest.fixture(scope="module")
 def in_bfloat16(birds: Path, cache_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Material:
-    return Material(read_folder(train(birds, cache_dir, tmp_path_factory.mktemp("bfloat16"), "train.precision=bfloat16").folder))
+    return Material(
+        read_folder(
+            train(
+                birds, cache_dir, tmp_path_factory.mktemp("bfloat16"), "train.precision=bfloat16"
+            ).folder
+        )
+    )
 
 
 @pytest.mark.parametrize("phase", ["all", "limited"])
@@ -193,25 +256,40 @@ def test_a_run_in_bfloat16_is_explained_with_the_answers_that_it_gave(in_bfloat1
     kept = read_arrays(material.run.folder / phase / "embeddings.safetensors")
     subjects = [material.subject(int(image)) for image in material.queries]
     embeddings = model.embed(np.stack([material.pixels(subject) for subject in subjects]))
-    in_float32 = model.lens.outputs(torch.from_numpy(np.stack([material.pixels(subject) for subject in subjects])))
+    in_float32 = model.lens.outputs(
+        torch.from_numpy(np.stack([material.pixels(subject) for subject in subjects]))
+    )
     in_float32 = torch.nn.functional.normalize(in_float32, dim=1).numpy()
     assert np.abs(embeddings - kept["query"]).max() < np.abs(in_float32 - kept["query"]).max() / 2
     predictions = read_csv(material.run.folder / "predictions.csv")
     for subject, embedding, row in zip(subjects, embeddings, predictions, strict=True):
         asked = model.asked(subject, embedding, "class")
-        assert material.run.class_names[int(model.labels[asked.nearest])] == row[f"{phase}_predicted"]
+        assert (
+            material.run.class_names[int(model.labels[asked.nearest])] == row[f"{phase}_predicted"]
+        )
         assert asked.similarity == pytest.approx(float(row[f"{phase}_similarity"]), abs=1e-6)
 
 
 def test_a_panel_that_would_say_something_else_than_the_run_wrote_down_is_refused(in_bfloat16):
     model = model_of_phase(in_bfloat16, "all", "cpu", "")
     model.labels = (model.labels + 1) % len(in_bfloat16.run.class_names)
-    drawing = Drawing(material=in_bfloat16, models=[model], names=["gradcam"], truth=Truth(), target="nearest", other=None)
-    with pytest.raises(ValueError, match=r"is .* here, and .* in .*predictions.csv: run it again with --force"):
+    drawing = Drawing(
+        material=in_bfloat16,
+        models=[model],
+        names=["gradcam"],
+        truth=Truth(),
+        target="nearest",
+        other=None,
+    )
+    with pytest.raises(
+        ValueError, match=r"is .* here, and .* in .*predictions.csv: run it again with --force"
+    ):
         drawing.panels([in_bfloat16.subject(int(in_bfloat16.queries[0]))])
 
 
-def test_the_network_with_random_weights_is_asked_alike_by_what_it_makes_of_the_same_images(material):
+def test_the_network_with_random_weights_is_asked_alike_by_what_it_makes_of_the_same_images(
+    material,
+):
     model = model_of_phase(material, "all", "cpu", "")
     random = random_model(model)
     assert not torch.equal(random.lens.embedder.head.weight, model.lens.embedder.head.weight)
@@ -219,26 +297,43 @@ def test_the_network_with_random_weights_is_asked_alike_by_what_it_makes_of_the_
     asked = model.asked(subject, model.embed(material.pixels(subject)[None])[0], "class")
     (alike,) = random.asked_alike([asked], material)
     made = {
-        part: random.embed(np.stack([material.pixels(material.subject(int(model.gallery_images[row]))) for row in getattr(asked, part)]))
+        part: random.embed(
+            np.stack(
+                [
+                    material.pixels(material.subject(int(model.gallery_images[row])))
+                    for row in getattr(asked, part)
+                ]
+            )
+        )
         for part in ("toward", "away")
     }
-    assert np.allclose(alike.direction.numpy(), made["toward"].mean(axis=0) - made["away"].mean(axis=0), atol=1e-5)
+    assert np.allclose(
+        alike.direction.numpy(), made["toward"].mean(axis=0) - made["away"].mean(axis=0), atol=1e-5
+    )
 
 
 def test_another_image_gets_a_map_of_its_own(run, material, tmp_path):
     first, second = (material.subject(int(image)) for image in material.queries[:2])
     plain = explained(run, tmp_path / "plain", images=(first.file,), chosen=("gradcam",))
-    pair = explained(run, tmp_path / "pair", images=(first.file,), other=second.file, chosen=("gradcam",))
-    shown, unexplained = (pixels_of(done.panels[0])[66:234, 6 + 2 * 174 : 6 + 2 * 174 + 168] for done in (pair, plain))
+    pair = explained(
+        run, tmp_path / "pair", images=(first.file,), other=second.file, chosen=("gradcam",)
+    )
+    shown, unexplained = (
+        pixels_of(done.panels[0])[66:234, 6 + 2 * 174 : 6 + 2 * 174 + 168] for done in (pair, plain)
+    )
     assert not np.array_equal(shown, unexplained)
     assert np.abs(shown - shown.mean(axis=2, keepdims=True)).max() > 20, "coloured by heat"
 
 
-def test_a_classifier_is_asked_about_its_logit_and_the_phase_that_does_not_know_the_class_has_none(birds, cache_dir, tmp_path):
+def test_a_classifier_is_asked_about_its_logit_and_the_phase_that_does_not_know_the_class_has_none(
+    birds, cache_dir, tmp_path
+):
     overrides = ["loss=crossentropy", "miner=none", "model.head={name='cam', dim=32}"]
     folder = train(birds, cache_dir, tmp_path / "runs", *overrides).folder
     material = Material(read_folder(folder))
-    everything, limited = (model_of_phase(material, phase, "cpu", "") for phase in ("all", "limited"))
+    everything, limited = (
+        model_of_phase(material, phase, "cpu", "") for phase in ("all", "limited")
+    )
     unseen = int(material.run.unseen[0])
     assert everything.class_weight(unseen).abs().sum() > 0
     assert limited.class_weight(unseen).abs().sum() == 0
@@ -248,7 +343,9 @@ def test_a_classifier_is_asked_about_its_logit_and_the_phase_that_does_not_know_
     with torch.no_grad():
         outputs = everything.lens.embedder(torch.from_numpy(pixels))
     maps = everything.maps(["cam"], pixels, [asked])["cam"]
-    assert maps.mean() == pytest.approx(float(outputs[0] @ everything.class_weight(1)), rel=1e-3), "one position: the map is the logit"
+    assert maps.mean() == pytest.approx(float(outputs[0] @ everything.class_weight(1)), rel=1e-3), (
+        "one position: the map is the logit"
+    )
     done = explained(folder, tmp_path / "out", target="logit", scored=8)
     assert {row.model for row in done.lines} >= {"all", "limited", "random"}
 
@@ -256,19 +353,34 @@ def test_a_classifier_is_asked_about_its_logit_and_the_phase_that_does_not_know_
 def test_a_transformer_is_explained_by_its_attention(birds, cache_dir, tmp_path):
     folder = train(birds, cache_dir, tmp_path / "runs", "model.backbone=timm:test_vit").folder
     explained(folder, tmp_path / "out", scored=8)
-    assert {row["method"] for row in table(tmp_path / "out")} == {"attention", "rollout", "vanilla", "chance"}
+    assert {row["method"] for row in table(tmp_path / "out")} == {
+        "attention",
+        "rollout",
+        "vanilla",
+        "chance",
+    }
     with pytest.raises(
-        ValueError, match=r"^method gradcam needs stages that make maps, which timm:test_vit does not have; it allows: attention, "
+        ValueError,
+        match=r"^method gradcam needs stages that make maps, which timm:test_vit does not have; it allows: attention, ",
     ):
         explained(folder, tmp_path / "out", chosen=("gradcam",))
 
 
-def test_images_that_were_cut_to_their_boxes_are_explained_as_the_run_saw_them_without_a_box(birds, cache_dir, tmp_path):
-    folder = train(birds, cache_dir, tmp_path / "runs", "data.dataset.crop_to_box=true", "train.epochs=1").folder
+def test_images_that_were_cut_to_their_boxes_are_explained_as_the_run_saw_them_without_a_box(
+    birds, cache_dir, tmp_path
+):
+    folder = train(
+        birds, cache_dir, tmp_path / "runs", "data.dataset.crop_to_box=true", "train.epochs=1"
+    ).folder
     material = Material(read_folder(folder))
     kept = read_arrays(folder / "all" / "embeddings.safetensors")
-    pixels = np.stack([material.pixels(material.subject(int(image))) for image in kept["query_images"]])
-    assert ((model_of_phase(material, "all", "cpu", "").embed(pixels) * kept["query"]).sum(axis=1) > 0.99).all()
+    pixels = np.stack(
+        [material.pixels(material.subject(int(image))) for image in kept["query_images"]]
+    )
+    assert (
+        (model_of_phase(material, "all", "cpu", "").embed(pixels) * kept["query"]).sum(axis=1)
+        > 0.99
+    ).all()
     done = explained(folder, tmp_path / "out", scored=8, chosen=("vanilla",))
     assert {line.score for line in done.lines} == {"empty", "insertion", "deletion", "sanity"}
 
@@ -276,14 +388,23 @@ def test_images_that_were_cut_to_their_boxes_are_explained_as_the_run_saw_them_w
 def test_folds_that_answer_together_are_refused(birds, cache_dir, tmp_path):
     folder = train(birds, cache_dir, tmp_path / "runs", "train.folds=2", "train.epochs=1").folder
     with pytest.raises(
-        ValueError, match=r"seed-42 answers with several networks in each phase, and a map explains one: explain a run without "
+        ValueError,
+        match=r"seed-42 answers with several networks in each phase, and a map explains one: explain a run without ",
     ):
         explained(folder, tmp_path / "out")
 
 
-def test_a_run_of_the_class_disjoint_protocol_is_explained_by_its_one_phase(birds, cache_dir, tmp_path):
+def test_a_run_of_the_class_disjoint_protocol_is_explained_by_its_one_phase(
+    birds, cache_dir, tmp_path
+):
     folder = train(
-        birds, cache_dir, tmp_path / "runs", "protocol=class_disjoint", "data.split=half", "unseen=last:20", "train.epochs=1"
+        birds,
+        cache_dir,
+        tmp_path / "runs",
+        "protocol=class_disjoint",
+        "data.split=half",
+        "unseen=last:20",
+        "train.epochs=1",
     ).folder
     done = explained(folder, tmp_path / "out", scored=8, chosen=("gradcam",))
     assert {line.model for line in done.lines} == {"disjoint", "random", "disjoint - random"}
@@ -295,9 +416,18 @@ def test_a_run_of_the_class_disjoint_protocol_is_explained_by_its_one_phase(bird
 @pytest.mark.parametrize(
     ("request_", "words"),
     [
-        ({"class_name": "x", "mistakes": 3}, "--class and --mistakes choose images in different ways: give one of them"),
-        ({"chosen": ("gradcan",)}, r"unknown method 'gradcan' \(did you mean gradcam\?\); there are: attention, cam, "),
-        ({"chosen": ("rollout",)}, "method rollout needs attention among patches, which timm:test_resnet does not have; it allows: cam, "),
+        (
+            {"class_name": "x", "mistakes": 3},
+            "--class and --mistakes choose images in different ways: give one of them",
+        ),
+        (
+            {"chosen": ("gradcan",)},
+            r"unknown method 'gradcan' \(did you mean gradcam\?\); there are: attention, cam, ",
+        ),
+        (
+            {"chosen": ("rollout",)},
+            "method rollout needs attention among patches, which timm:test_resnet does not have; it allows: cam, ",
+        ),
         (
             {"target": "logit"},
             "--target logit needs the softmax classifier of loss crossentropy, and this run has NTXent: leave --target out",
@@ -305,14 +435,28 @@ def test_a_run_of_the_class_disjoint_protocol_is_explained_by_its_one_phase(bird
         ({"layer": "layer9"}, r"timm:test_resnet has no layer 'layer9' \(did you mean layer"),
     ],
 )
-def test_a_request_that_can_not_be_met_is_one_line_and_nothing_is_written(run, tmp_path, request_, words):
+def test_a_request_that_can_not_be_met_is_one_line_and_nothing_is_written(
+    run, tmp_path, request_, words
+):
     with pytest.raises(ValueError, match=words):
         explained(run, tmp_path / "out", **request_)
     assert not (tmp_path / "out").exists()
 
 
 def test_the_command_says_what_it_wrote(run, tmp_path, monkeypatch, capsys):
-    command = ["dml-bench", "explain", str(run), "--mistakes", "2", "--method", "vanilla", "--scored", "4", "--device", "cpu"]
+    command = [
+        "dml-bench",
+        "explain",
+        str(run),
+        "--mistakes",
+        "2",
+        "--method",
+        "vanilla",
+        "--scored",
+        "4",
+        "--device",
+        "cpu",
+    ]
     monkeypatch.setattr(sys, "argv", [*command, "--out", str(tmp_path / "out")])
     with pytest.raises(SystemExit) as ended:
         main()

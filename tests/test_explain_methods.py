@@ -1,4 +1,5 @@
-"""Ways to see where a network looks: each is the formula of its paper, and leaves the network as it was."""
+"""Ways to see where a network looks: each is the formula of its paper, and leaves the network as it
+was."""
 
 import numpy as np
 import pytest
@@ -18,10 +19,18 @@ TRANSFORMER = ["attention", "rollout", "vanilla"]
 
 
 def lens(*overrides: str, size: int = 64, layer: str = "") -> Lens:
-    settings = ["model.backbone=timm:test_resnet", "model.weights=none", f"images.size={size}", "augment={}", *overrides]
+    settings = [
+        "model.backbone=timm:test_resnet",
+        "model.weights=none",
+        f"images.size={size}",
+        "augment={}",
+        *overrides,
+    ]
     experiment = experiments.resolve("EPSHN_cosine_resnet18_sgd_aug", overrides=settings)
     embedder = build_embedder(experiment)
-    for module in embedder.modules():  # as after training: statistics of BatchNorm that are those of images
+    for (
+        module
+    ) in embedder.modules():  # as after training: statistics of BatchNorm that are those of images
         if isinstance(module, torch.nn.BatchNorm2d):
             module.momentum = None
     with torch.no_grad():
@@ -30,11 +39,15 @@ def lens(*overrides: str, size: int = 64, layer: str = "") -> Lens:
 
 
 def pixels(batch: int = 3, size: int = 64) -> Tensor:
-    return torch.randint(256, (batch, size, size, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    return torch.randint(
+        256, (batch, size, size, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
+    )
 
 
 def directions(batch: int = 3, dim: int = 128) -> Tensor:
-    return functional.normalize(torch.randn(batch, dim, generator=torch.Generator().manual_seed(1)), dim=1)
+    return functional.normalize(
+        torch.randn(batch, dim, generator=torch.Generator().manual_seed(1)), dim=1
+    )
 
 
 def explained(name: str, looking: Lens, images: Tensor, question: Question) -> Tensor:
@@ -46,12 +59,22 @@ def explained(name: str, looking: Lens, images: Tensor, question: Question) -> T
 
 def test_the_direction_of_a_class_is_the_mean_over_all_triplets():
     chance = np.random.default_rng(0)
-    embedding, *gallery = (vector / np.linalg.norm(vector) for vector in chance.normal(size=(6, 4)).astype(np.float32))
+    embedding, *gallery = (
+        vector / np.linalg.norm(vector) for vector in chance.normal(size=(6, 4)).astype(np.float32)
+    )
     positives, negatives = np.stack(gallery[:2]), np.stack(gallery[2:])
-    triplets = [embedding @ positive - embedding @ negative for positive in positives for negative in negatives]
+    triplets = [
+        embedding @ positive - embedding @ negative
+        for positive in positives
+        for negative in negatives
+    ]
     question = Question(toward_class(positives, negatives)[None])
-    assert question.score(7 * torch.from_numpy(embedding)[None]).item() == pytest.approx(np.mean(triplets), abs=1e-6)
-    assert question.linear(7 * torch.from_numpy(embedding)[None]).item() == pytest.approx(np.mean(triplets), abs=1e-6)
+    assert question.score(7 * torch.from_numpy(embedding)[None]).item() == pytest.approx(
+        np.mean(triplets), abs=1e-6
+    )
+    assert question.linear(7 * torch.from_numpy(embedding)[None]).item() == pytest.approx(
+        np.mean(triplets), abs=1e-6
+    )
 
 
 def test_a_logit_takes_the_embedding_as_it_is():
@@ -62,7 +85,9 @@ def test_a_logit_takes_the_embedding_as_it_is():
 
 def test_the_closest_rows_are_those_of_the_mask_by_falling_similarity_and_gallery_order():
     gallery = np.array([[1, 0], [0.6, 0.8], [0, 1], [0.6, 0.8]], np.float32)
-    assert closest_rows(np.array([0, 1], np.float32), gallery, np.array([True, True, False, True]), 2).tolist() == [1, 3]
+    assert closest_rows(
+        np.array([0, 1], np.float32), gallery, np.array([True, True, False, True]), 2
+    ).tolist() == [1, 3]
 
 
 # Which methods, and where
@@ -81,9 +106,17 @@ def test_the_closest_rows_are_those_of_the_mask_by_falling_similarity_and_galler
         ("timm:swin_tiny_patch4_window7_224", 224, "", ["vanilla"]),
     ],
 )
-def test_a_network_is_looked_into_at_its_deepest_stage_with_a_map_of_at_least_four_by_four(name, size, layer, names):
+def test_a_network_is_looked_into_at_its_deepest_stage_with_a_map_of_at_least_four_by_four(
+    name, size, layer, names
+):
     experiment = experiments.resolve(
-        "EPSHN_cosine_resnet18_sgd_aug", overrides=[f"model.backbone={name}", "model.weights=none", f"images.size={size}", "augment={}"]
+        "EPSHN_cosine_resnet18_sgd_aug",
+        overrides=[
+            f"model.backbone={name}",
+            "model.weights=none",
+            f"images.size={size}",
+            "augment={}",
+        ],
     )
     looking = Lens(build_embedder(experiment), name, size)
     assert (looking.layer, applicable(looking)) == (layer, names)
@@ -91,10 +124,13 @@ def test_a_network_is_looked_into_at_its_deepest_stage_with_a_map_of_at_least_fo
 
 def test_a_layer_of_ones_own_is_taken_and_one_that_does_not_exist_is_answered_with_the_near_miss():
     assert lens(layer="layer1").layer == "layer1"
-    with pytest.raises(UnknownName, match=r"^timm:test_resnet has no layer 'layr1' \(did you mean layer1\?\)$"):
+    with pytest.raises(
+        UnknownName, match=r"^timm:test_resnet has no layer 'layr1' \(did you mean layer1\?\)$"
+    ):
         lens(layer="layr1")
     with pytest.raises(
-        ValueError, match=r"^layer fc of timm:test_resnet makes no map of channels by height and width: choose another --layer$"
+        ValueError,
+        match=r"^layer fc of timm:test_resnet makes no map of channels by height and width: choose another --layer$",
     ):
         lens(layer="fc")
 
@@ -115,7 +151,9 @@ def test_a_layer_of_ones_own_is_taken_and_one_that_does_not_exist_is_answered_wi
         ("timm:test_vit", "identity"),
     ],
 )
-def test_every_method_makes_a_map_of_each_image_by_itself_and_leaves_the_network_as_it_was(backbone, head):
+def test_every_method_makes_a_map_of_each_image_by_itself_and_leaves_the_network_as_it_was(
+    backbone, head
+):
     looking = lens(f"model.backbone={backbone}", f"model.head={{name='{head}'}}")
     embedder = looking.embedder
     before = {key: tensor.clone() for key, tensor in embedder.state_dict().items()}
@@ -136,7 +174,9 @@ def test_every_method_makes_a_map_of_each_image_by_itself_and_leaves_the_network
         assert torch.equal(embedder(pixels()), outputs)
     assert all(torch.equal(before[key], tensor) for key, tensor in embedder.state_dict().items())
     assert all(parameter.grad is None for parameter in embedder.parameters())
-    assert not any(module._forward_hooks or module._forward_pre_hooks for module in embedder.modules())
+    assert not any(
+        module._forward_hooks or module._forward_pre_hooks for module in embedder.modules()
+    )
 
 
 # Formulas
@@ -150,7 +190,8 @@ def last_map(looking: Lens, images: Tensor) -> Tensor:
 
 
 def quadrants(maps: Tensor) -> Tensor:
-    """The four values of a 2 x 2 map from its bilinear enlargement, which keeps them in the corners."""
+    """The four values of a 2 x 2 map from its bilinear enlargement, which keeps them in the
+    corners."""
     return maps[:, [0, 0, -1, -1], [0, -1, 0, -1]]
 
 
@@ -160,7 +201,11 @@ def test_the_activation_map_of_a_linear_head_is_what_each_position_adds_to_the_s
     with torch.no_grad():
         outputs = looking.embedder(pixels())
         length = outputs.norm(dim=1)
-        shares = [(features[:, :, i, j] @ head.weight.T * question.directions).sum(1) / length / 4 for i in (0, 1) for j in (0, 1)]
+        shares = [
+            (features[:, :, i, j] @ head.weight.T * question.directions).sum(1) / length / 4
+            for i in (0, 1)
+            for j in (0, 1)
+        ]
         bias = question.directions @ head.bias / length
         similarity = (functional.normalize(outputs) * question.directions).sum(dim=1)
     maps = explained("cam", looking, pixels(), question)
@@ -192,17 +237,25 @@ def test_gradcam_weighs_the_channels_of_its_stage_by_their_mean_gradient_and_kee
     network = looking.embedder.backbone
     with torch.no_grad():
         x = ((pixels().float() - looking.embedder.mean) / looking.embedder.std).permute(0, 3, 1, 2)
-        stage = network.layer3(network.layer2(network.layer1(network.maxpool(network.act1(network.bn1(network.conv1(x)))))))
+        stage = network.layer3(
+            network.layer2(
+                network.layer1(network.maxpool(network.act1(network.bn1(network.conv1(x)))))
+            )
+        )
     stage.requires_grad_()
     outputs = looking.embedder.head(network.global_pool(network.layer4(stage)))
-    (gradient,) = torch.autograd.grad((functional.normalize(outputs) * question.directions).sum(), stage)
+    (gradient,) = torch.autograd.grad(
+        (functional.normalize(outputs) * question.directions).sum(), stage
+    )
     expected = torch.zeros(3, 4, 4)
     for image in range(3):
         for channel in range(stage.shape[1]):
             expected[image] += gradient[image, channel].mean() * stage[image, channel].detach()
     maps = explained("gradcam", looking, pixels(), question)
     corners = maps[:, [0, 0, -1, -1], [0, -1, 0, -1]]
-    assert torch.allclose(corners, expected.relu()[:, [0, 0, -1, -1], [0, -1, 0, -1]], rtol=1e-3, atol=1e-6)
+    assert torch.allclose(
+        corners, expected.relu()[:, [0, 0, -1, -1], [0, -1, 0, -1]], rtol=1e-3, atol=1e-6
+    )
     assert maps.mean().item() == pytest.approx(expected.relu().mean().item(), rel=1e-3)
 
 
@@ -218,13 +271,20 @@ def test_vanilla_backpropagation_is_how_fast_the_answer_changes_with_a_pixel():
             step = torch.zeros_like(images)
             step[image, row, column, colour] = 1e-2
             with torch.no_grad():
-                up, down = (double.score(looking.embedder.head(forward_double(looking, images + sign * step))) for sign in (1, -1))
+                up, down = (
+                    double.score(
+                        looking.embedder.head(forward_double(looking, images + sign * step))
+                    )
+                    for sign in (1, -1)
+                )
             slopes.append(float((up - down)[image]) / 2e-2)
         assert found[image, row, column].item() == pytest.approx(np.abs(slopes).max(), rel=0.02)
 
 
 def forward_double(looking: Lens, images: Tensor) -> Tensor:
-    return looking.embedder.backbone(((images - looking.embedder.mean) / looking.embedder.std).permute(0, 3, 1, 2))
+    return looking.embedder.backbone(
+        ((images - looking.embedder.mean) / looking.embedder.std).permute(0, 3, 1, 2)
+    )
 
 
 class Small(torch.nn.Module):
@@ -243,7 +303,8 @@ def test_guided_backpropagation_lets_only_positive_gradients_through_active_unit
     values = torch.tensor([2.0, 3.0, -4.0, 0.0], requires_grad=True)
     with only_positive_gradients(network):
         network(values).backward()
-    # a: active, gradient 1. b: active, but the gradient -1 is held back. c: active, 1 comes through and is turned by the minus before.
+    # a: active, gradient 1. b: active, but the gradient -1 is held back. c: active, 1 comes through
+    # and is turned by the minus before.
     assert values.grad.tolist() == [1.0, 0.0, -1.0, 0.0]
     values.grad = None
     network(values).backward()
@@ -252,7 +313,9 @@ def test_guided_backpropagation_lets_only_positive_gradients_through_active_unit
 
 def test_guided_gradcam_is_the_product_of_both():
     looking, question = lens(), Question(directions())
-    product = explained("gradcam", looking, pixels(), question) * explained("guided", looking, pixels(), question)
+    product = explained("gradcam", looking, pixels(), question) * explained(
+        "guided", looking, pixels(), question
+    )
     assert torch.equal(explained("guided_gradcam", looking, pixels(), question), product)
 
 
@@ -267,7 +330,11 @@ def test_the_attention_that_is_read_off_is_the_softmax_of_queries_and_keys_and_t
     with torch.no_grad(), attention_weights(looking.attentions) as kept:
         slow = looking.embedder(pixels())
         batch, tokens, _ = given[0].shape
-        query, key, _ = block.attn.qkv(given[0]).reshape(batch, tokens, 3, block.attn.num_heads, -1).permute(2, 0, 3, 1, 4)
+        query, key, _ = (
+            block.attn.qkv(given[0])
+            .reshape(batch, tokens, 3, block.attn.num_heads, -1)
+            .permute(2, 0, 3, 1, 4)
+        )
         expected = (query @ key.mT * block.attn.head_dim**-0.5).softmax(dim=-1)
     hook.remove()
     assert len(kept) == len(looking.embedder.backbone.blocks)
@@ -292,7 +359,9 @@ def test_rollout_follows_attention_and_shortcuts_from_the_class_token_back_to_th
     expected = flow[:, 0, 1:].reshape(3, 4, 4)
     assert np.allclose(maps[:, 0, 0], expected[:, 0, 0], atol=1e-5)
     assert np.allclose(maps[:, -1, 0], expected[:, -1, 0], atol=1e-5)
-    assert np.allclose(16 * maps.mean(dim=(1, 2)).numpy() + flow[:, 0, 0], 1, atol=1e-4), "what the class token got adds up to one"
+    assert np.allclose(16 * maps.mean(dim=(1, 2)).numpy() + flow[:, 0, 0], 1, atol=1e-4), (
+        "what the class token got adds up to one"
+    )
 
 
 def test_gradient_weighted_attention_keeps_heads_that_raise_the_answer():
@@ -303,7 +372,10 @@ def test_gradient_weighted_attention_keeps_heads_that_raise_the_answer():
     gradients = torch.autograd.grad(score, kept)
     relevance = np.eye(17)[None].repeat(3, axis=0)
     for weights, gradient in zip(kept, gradients, strict=True):
-        heads = [(weights[:, head] * gradient[:, head]).clamp(min=0).detach().double().numpy() for head in range(weights.shape[1])]
+        heads = [
+            (weights[:, head] * gradient[:, head]).clamp(min=0).detach().double().numpy()
+            for head in range(weights.shape[1])
+        ]
         relevance = relevance + np.mean(heads, axis=0) @ relevance
     expected = relevance[:, 0, 1:].reshape(3, 4, 4)
     maps = explained("attention", looking, pixels(), question)

@@ -1,4 +1,5 @@
-"""Scores of maps, against boxes that are known: by hand, by definition, and as the network sees the image."""
+"""Scores of maps, against boxes that are known: by hand, by definition, and as the network sees the
+image."""
 
 import numpy as np
 import pytest
@@ -40,7 +41,9 @@ def test_a_map_points_into_the_box_as_far_as_its_highest_pixels_lie_there(where,
 
 def test_a_map_that_is_nowhere_positive_points_nowhere_and_has_no_energy():
     everywhere = np.ones((3, 3), bool)
-    assert np.isnan(pointing(-np.abs(HEAT), everywhere)) and np.isnan(pointing(np.zeros((3, 3)), everywhere))
+    assert np.isnan(pointing(-np.abs(HEAT), everywhere)) and np.isnan(
+        pointing(np.zeros((3, 3)), everywhere)
+    )
     assert np.isnan(energy(-np.abs(HEAT), everywhere))
 
 
@@ -50,7 +53,9 @@ def test_energy_is_the_share_of_the_positive_sum_in_the_box_and_negative_values_
 
 
 def test_energy_in_a_part_is_taken_of_what_lies_in_the_object():
-    assert energy(HEAT, mask("..x", "...", "..x"), within=mask(".xx", ".x.", "...")) == pytest.approx(2 / 6)
+    assert energy(
+        HEAT, mask("..x", "...", "..x"), within=mask(".xx", ".x.", "...")
+    ) == pytest.approx(2 / 6)
 
 
 def test_a_pixel_is_in_a_box_where_its_centre_is():
@@ -61,7 +66,8 @@ def test_a_pixel_is_in_a_box_where_its_centre_is():
 @pytest.mark.parametrize(
     ("fit", "expected"),
     [
-        # 80 x 40 becomes 40 x 20, and columns 10-30 of that are kept: the box at 20-60 is at 10-30 there, 0-20 in the square.
+        # 80 x 40 becomes 40 x 20, and columns 10-30 of that are kept: the box at 20-60 is at 10-30
+        # there, 0-20 in the square.
         ("crop", (0.0, 5.0, 20.0, 5.0)),
         ("squash", (5.0, 5.0, 10.0, 5.0)),
     ],
@@ -73,7 +79,9 @@ def test_a_box_is_where_the_network_sees_it(tmp_path, fit, expected):
 
 def test_what_a_crop_cuts_off_is_not_in_the_box(tmp_path):
     Image.new("RGB", (80, 40)).save(tmp_path / "wide.png")
-    assert seen((0, 0, 40, 40), View("crop", 20), tmp_path / "wide.png") == pytest.approx((0.0, 0.0, 10.0, 20.0))
+    assert seen((0, 0, 40, 40), View("crop", 20), tmp_path / "wide.png") == pytest.approx(
+        (0.0, 0.0, 10.0, 20.0)
+    )
 
 
 def test_a_painted_box_is_found_where_the_view_puts_it(tmp_path):
@@ -82,13 +90,18 @@ def test_a_painted_box_is_found_where_the_view_puts_it(tmp_path):
     Image.fromarray(pixels).save(tmp_path / "painted.png")
     view = View("crop", 20)
     bright = view.apply(Image.open(tmp_path / "painted.png"))[:, :, 0] > 127
-    assert np.array_equal(inside([seen((30, 12, 16, 16), view, tmp_path / "painted.png")], 20), bright)
+    assert np.array_equal(
+        inside([seen((30, 12, 16, 16), view, tmp_path / "painted.png")], 20), bright
+    )
 
 
 def test_boxes_are_read_by_the_path_of_the_image(birds):
     truth = read_truth(birds)
     first = (birds / "images.txt").read_text().splitlines()[0].split()[1]
-    numbers = [float(value) for value in (birds / "bounding_boxes.txt").read_text().splitlines()[0].split()[1:]]
+    numbers = [
+        float(value)
+        for value in (birds / "bounding_boxes.txt").read_text().splitlines()[0].split()[1:]
+    ]
     assert truth.objects[f"images/{first}"] == tuple(numbers)
     assert len(truth.objects) == 64
     assert set(truth.parts[f"images/{first}"]) <= {
@@ -111,7 +124,9 @@ def test_the_telling_parts_of_a_drawn_species_are_those_that_its_name_says():
     assert told[names["Azure_throated_spotted_Tit"]] == {"throat", "breast"}
     assert told[names["Slate_crowned_long_tailed_Tit"]] == {"crown", "tail"}
     assert told[names["Brown_winged_spectacled_Thrush"]] == {"wing", "eye"}
-    assert names["Orange_breasted_Swallow"] not in told, "the ancestor of its family has no trait of its own"
+    assert names["Orange_breasted_Swallow"] not in told, (
+        "the ancestor of its family has no trait of its own"
+    )
 
 
 def test_data_sets_that_are_not_drawn_tell_nothing():
@@ -161,14 +176,19 @@ def test_the_area_under_a_curve_is_the_trapezoid_of_nine_images():
     assert insertion == pytest.approx((0 / 2 + 1 + 2 + 3 + 4 + 5 + 6 + 7 + 8 / 2) / 8)
     assert deletion == pytest.approx((8 / 2 + 9 + 10 + 11 + 12 + 13 + 14 + 15 + 0 / 2) / 8)
     assert np.array_equal(images[8].numpy(), pixels), "all inserted is the image itself"
-    changed = (images[1] != images[0]).any(dim=2).sum(), (images[0] != torch.from_numpy(pixels)).any(dim=2).sum()
+    changed = (
+        (images[1] != images[0]).any(dim=2).sum(),
+        (images[0] != torch.from_numpy(pixels)).any(dim=2).sum(),
+    )
     assert changed[0] <= 32 < changed[1], "an eighth of the pixels at a time"
 
 
 def test_the_rank_correlation_is_spearmans():
     chance = np.random.default_rng(0)
     one, other = chance.integers(5, size=(2, 6, 6)).astype(float)
-    assert rank_correlation(one, other) == pytest.approx(spearmanr(one.ravel(), other.ravel()).statistic)
+    assert rank_correlation(one, other) == pytest.approx(
+        spearmanr(one.ravel(), other.ravel()).statistic
+    )
     assert rank_correlation(one, 3 * one + 1) == pytest.approx(1.0)
     assert np.isnan(rank_correlation(one, np.zeros((6, 6))))
 
@@ -187,14 +207,25 @@ def measured() -> Measured:
 
 
 def test_the_table_has_each_models_mean_and_paired_differences_by_group_of_classes():
-    found = {(line.model, line.classes): line for line in lines(measured(), ["all", "limited", "random"])}
+    found = {
+        (line.model, line.classes): line for line in lines(measured(), ["all", "limited", "random"])
+    }
     assert set(found) == {
         (model, classes)
-        for model in ("all", "limited", "random", "all - limited", "all - random", "limited - random")
+        for model in (
+            "all",
+            "limited",
+            "random",
+            "all - limited",
+            "all - random",
+            "limited - random",
+        )
         for classes in ("all", "seen", "unseen")
     }
     assert found["all", "unseen"].mean.estimate == pytest.approx(0.745)
-    assert found["all - random", "all"].mean.estimate == pytest.approx(0.3), "of the queries where both are defined"
+    assert found["all - random", "all"].mean.estimate == pytest.approx(0.3), (
+        "of the queries where both are defined"
+    )
     assert (found["all - random", "all"].queries, found["limited", "all"].queries) == (18, 24)
     low, high = found["all - random", "all"].mean.low, found["all - random", "all"].mean.high
     assert 0 < low < 0.3 < high
@@ -203,7 +234,10 @@ def test_the_table_has_each_models_mean_and_paired_differences_by_group_of_class
 def test_the_markdown_says_what_a_score_is_and_leaves_out_those_without_a_value():
     text = "\n".join(markdown(lines(measured(), ["all", "limited", "random"])))
     assert "## Energy" in text and "## Pointing" not in text
-    assert "| method | all | limited | random | all - limited | all - random | limited - random |" in text
+    assert (
+        "| method | all | limited | random | all - limited | all - random | limited - random |"
+        in text
+    )
     assert "+0.300 (" in text
 
 
@@ -231,9 +265,15 @@ def test_a_map_without_anything_positive_says_so():
 
 
 def test_a_panel_has_a_tile_for_each_column_of_each_row_and_a_box_on_the_first():
-    tile = Tile(np.full((8, 8, 3), 200, np.uint8), "a caption that is far too long for the width of a single tile\nsecond", True)
+    tile = Tile(
+        np.full((8, 8, 3), 200, np.uint8),
+        "a caption that is far too long for the width of a single tile\nsecond",
+        True,
+    )
     plain = panel("title", ["a", "b", "c"], [Row("one", (tile,) * 3), Row("two", (tile,) * 3)])
-    boxed = panel("title", ["a", "b", "c"], [Row("one", (tile,) * 3), Row("two", (tile,) * 3)], [(2, 2, 4, 4)])
+    boxed = panel(
+        "title", ["a", "b", "c"], [Row("one", (tile,) * 3), Row("two", (tile,) * 3)], [(2, 2, 4, 4)]
+    )
     assert plain.size == boxed.size
     changed = np.argwhere((np.asarray(plain) != np.asarray(boxed)).any(axis=2))
     assert len(changed) and changed[:, 1].max() < plain.width / 3

@@ -27,7 +27,15 @@ from dml_bench.gallery.store import Gallery, Place, open_place
 from dml_bench.models.embedder import build_embedder
 from dml_bench.runs.folder import read_arrays, read_neighbours
 
-FILES = ["README.md", "embedder.pt2", "export.json", "gallery.csv", "gallery.faiss", "preprocess.py", "preprocessing.json"]
+FILES = [
+    "README.md",
+    "embedder.pt2",
+    "export.json",
+    "gallery.csv",
+    "gallery.faiss",
+    "preprocess.py",
+    "preprocessing.json",
+]
 ALONE = """
 import sys
 sys.modules["dml_bench"] = None  # from here on its import fails
@@ -39,7 +47,9 @@ exec(card.split("```python\\n")[1].split("```")[0])
 
 @pytest.fixture(scope="module")
 def folder(birds, cache_dir, tmp_path_factory) -> Path:
-    return train(birds, cache_dir, tmp_path_factory.mktemp("runs"), "train.precision=float32").folder
+    return train(
+        birds, cache_dir, tmp_path_factory.mktemp("runs"), "train.precision=float32"
+    ).folder
 
 
 @pytest.fixture(scope="module")
@@ -57,8 +67,13 @@ def exported(place, tmp_path_factory) -> Path:
 def alone(folder: Path, *images: str) -> list[list[str]]:
     """What the card's own Python prints of images, in a process that can't import this package."""
     command = [sys.executable, "-c", ALONE, *images]
-    finished = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=240, check=False)
-    assert (finished.returncode, finished.stderr) == (0, "")  # no warning either, which people would copy
+    finished = subprocess.run(
+        command, cwd=folder, capture_output=True, text=True, timeout=240, check=False
+    )
+    assert (finished.returncode, finished.stderr) == (
+        0,
+        "",
+    )  # no warning either, which people would copy
     return [line.split("\t") for line in finished.stdout.splitlines()]
 
 
@@ -88,12 +103,16 @@ def test_the_index_finds_what_the_run_found_and_the_table_names_it(place, export
     root = Path(place.run.summary["dataset"]["root"])
     assert [str(root / row["path"]) for row in rows] == [entry.path for entry in gallery.entries]
     assert [row["class"] for row in rows] == [entry.class_name for entry in gallery.entries]
-    _, nearest = index.search(read_arrays(place.run.folder / "limited" / "embeddings.safetensors")["query"], 1)
+    _, nearest = index.search(
+        read_arrays(place.run.folder / "limited" / "embeddings.safetensors")["query"], 1
+    )
     assert nearest[:, 0].tolist() == stored.indices[:, 0].tolist()
 
 
 @pytest.mark.parametrize("fit", ["crop", "squash"])
-def test_the_python_in_the_card_finds_photos_without_this_package(folder, birds, cache_dir, tmp_path, fit):
+def test_the_python_in_the_card_finds_photos_without_this_package(
+    folder, birds, cache_dir, tmp_path, fit
+):
     squash = ("train.precision=float32", "images.fit=squash", "augment.random_crop_from=0")
     run = folder if fit == "crop" else train(birds, cache_dir, tmp_path, *squash).folder
     place = open_place(run, "all", tmp_path / "gallery")
@@ -102,7 +121,9 @@ def test_the_python_in_the_card_finds_photos_without_this_package(folder, birds,
     for name, size in (("wide", (97, 50)), ("tall", (41, 90))):
         bird.resize(size).save(tmp_path / "new" / "Long" / f"{name}.jpg", exif=orientation(6))
     photos = photos_by_class(tmp_path / "new")
-    gallery = change(place, Changes(photos=photos), lambda: Network(place.run, "all", "cpu")).gallery
+    gallery = change(
+        place, Changes(photos=photos), lambda: Network(place.run, "all", "cpu")
+    ).gallery
     export(place.run, "all", gallery, tmp_path / "exported")
     asked = [str(path) for path, _ in photos]
     answers = alone(tmp_path / "exported", *asked)
@@ -113,7 +134,9 @@ def test_the_python_in_the_card_finds_photos_without_this_package(folder, birds,
     assert [float(similarity) for _, _, similarity, _ in answers] == pytest.approx([1, 1], abs=2e-4)
 
 
-def test_the_card_s_python_answers_as_predict_does_in_all_43_forms_of_an_image(place, exported, birds, tmp_path):
+def test_the_card_s_python_answers_as_predict_does_in_all_43_forms_of_an_image(
+    place, exported, birds, tmp_path
+):
     picture = Image.open(sorted(birds.rglob("*.jpg"))[9]).resize((57, 41))
     paths = image_forms.written(tmp_path, picture)
     assert len(paths) == 43
@@ -130,7 +153,9 @@ def test_the_card_s_python_answers_as_predict_does_in_all_43_forms_of_an_image(p
 
 def test_an_export_names_no_folder_of_the_machine_that_made_it(exported, birds, folder):
     graph = zipfile.ZipFile(exported / "embedder.pt2")
-    contents = {name: graph.read(name) for name in graph.namelist()} | {name: (exported / name).read_bytes() for name in FILES}
+    contents = {name: graph.read(name) for name in graph.namelist()} | {
+        name: (exported / name).read_bytes() for name in FILES
+    }
     for name, content in contents.items():
         for place in (birds, folder, Path(dml_bench.__file__).parent, Path(torch.__file__).parent):
             assert str(place).encode() not in content, name
@@ -156,7 +181,9 @@ def test_networks_of_all_kinds_are_saved_for_batches_of_any_size(overrides, tmp_
     experiment = tiny(*overrides)
     embedder = build_embedder(experiment).eval()
     size = experiment.images.size
-    pixels = torch.randint(0, 256, (3, size, size, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+    pixels = torch.randint(
+        0, 256, (3, size, size, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(1)
+    )
     save(embedder, size, tmp_path / "embedder.pt2")
     network = torch.export.load(str(tmp_path / "embedder.pt2")).module()
     with torch.no_grad():
@@ -167,7 +194,11 @@ def test_networks_of_all_kinds_are_saved_for_batches_of_any_size(overrides, tmp_
 def test_the_card_has_the_numbers_of_the_run_with_intervals(place, exported):
     card = (exported / "README.md").read_text(encoding="utf-8")
     summary = place.run.summary
-    row = next(line for line in card.splitlines() if line.startswith("| precision drop of the unseen classes"))
+    row = next(
+        line
+        for line in card.splitlines()
+        if line.startswith("| precision drop of the unseen classes")
+    )
     assert f"| {summary['precision_drop_unseen_classes']:.3f} |" in row
     assert f"| {summary['phases']['all']['precision_at_1_macro']:.3f} | " in card
     for word in (
@@ -184,7 +215,12 @@ def test_the_card_has_the_numbers_of_the_run_with_intervals(place, exported):
 
 def test_a_card_s_thresholds_are_held_against_the_queries_where_they_were_chosen_on_validation_images():
     valid = LookUps(np.array([0.9, 0.8, 0.7]), np.array([True, True, False]))
-    chosen_on_them = Evidence(valid, "valid", 3, LookUps(np.array([0.85, 0.82, 0.75, 0.1]), np.array([True, False, False, True])))
+    chosen_on_them = Evidence(
+        valid,
+        "valid",
+        3,
+        LookUps(np.array([0.85, 0.82, 0.75, 0.1]), np.array([True, False, False, True])),
+    )
     assert unknown_words(chosen_on_them).split(". ")[1:3] == [
         "The thresholds below were chosen on 3 validation images of the run and 0 enrolled images, all of classes in the gallery and none trained on",
         "What they do on the 4 queries of the run, on which they were not chosen, stands beside it",
@@ -208,12 +244,19 @@ def test_a_card_says_that_the_gallery_was_changed(place, tmp_path):
     assert "It has been changed since: 0 images were enrolled, and 45 are the run's." in card
 
 
-def test_the_command_makes_the_folder_and_tells_how_far_the_networks_are_apart(folder, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", ["dml-bench", "export", str(folder), "--out", str(tmp_path / "out")])
+def test_the_command_makes_the_folder_and_tells_how_far_the_networks_are_apart(
+    folder, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(
+        sys, "argv", ["dml-bench", "export", str(folder), "--out", str(tmp_path / "out")]
+    )
     with pytest.raises(SystemExit) as ended:
         main()
     assert not ended.value.code
-    assert "on 32 images of the gallery, embedder.pt2 differs from the run's network by at most" in capsys.readouterr().out
+    assert (
+        "on 32 images of the gallery, embedder.pt2 differs from the run's network by at most"
+        in capsys.readouterr().out
+    )
     assert sorted(file.name for file in (tmp_path / "out").iterdir()) == FILES
 
 
@@ -225,7 +268,10 @@ def test_a_folder_that_is_there_is_not_touched(place, tmp_path):
 
 def test_without_images_to_check_the_network_with_nothing_is_made(place, tmp_path):
     gallery = place.read()
-    gone = Gallery(tuple(replace(entry, path=f"/gone/{entry.path}") for entry in gallery.entries), gallery.embeddings)
+    gone = Gallery(
+        tuple(replace(entry, path=f"/gone/{entry.path}") for entry in gallery.entries),
+        gallery.embeddings,
+    )
     with pytest.raises(ValueError, match="none of the gallery's images can be read"):
         export(place.run, place.phase, gone, tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
@@ -235,5 +281,10 @@ def test_images_that_are_not_those_of_the_gallery_are_noticed_and_nothing_is_mad
     gallery = place.read()
     rows = np.roll(np.arange(len(gallery.entries)), 9)
     with pytest.raises(ValueError, match="does not agree with the gallery"):
-        export(place.run, place.phase, Gallery(gallery.entries, gallery.embeddings[rows]), tmp_path / "out")
+        export(
+            place.run,
+            place.phase,
+            Gallery(gallery.entries, gallery.embeddings[rows]),
+            tmp_path / "out",
+        )
     assert list(tmp_path.iterdir()) == []

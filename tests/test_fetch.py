@@ -1,4 +1,5 @@
-"""Fetching CUB-200-2011: from a server on this machine, from an archive, and through all that can go wrong."""
+"""Fetching CUB-200-2011: from a server on this machine, from an archive, and through all that can
+go wrong."""
 
 import hashlib
 import io
@@ -125,17 +126,30 @@ def test_the_published_record_is_the_default():
 
 def test_a_download_is_checked_and_unpacked_and_nothing_else_is_left(tmp_path, server):
     stages = []
-    folder = fetched(tmp_path / "new" / "birds", server, progress=lambda stage, done, total: stages.append((stage, done <= total)))
-    assert folder == tmp_path / "new" / "birds" / "CUB_200_2011" == cub_folder(tmp_path / "new" / "birds")
+    folder = fetched(
+        tmp_path / "new" / "birds",
+        server,
+        progress=lambda stage, done, total: stages.append((stage, done <= total)),
+    )
+    assert (
+        folder
+        == tmp_path / "new" / "birds" / "CUB_200_2011"
+        == cub_folder(tmp_path / "new" / "birds")
+    )
     assert_whole(folder)
     assert names(folder.parent) == ["CUB_200_2011", "CUB_200_2011.tgz", "attributes.txt"]
-    assert list(dict.fromkeys(stages)) == [("downloading", True), ("checking MD5", True), ("unpacking", True)]
+    assert list(dict.fromkeys(stages)) == [
+        ("downloading", True),
+        ("checking MD5", True),
+        ("unpacking", True),
+    ]
 
 
 def test_a_download_that_broke_off_is_continued_where_it_stopped(tmp_path, server):
     server.stop_after = len(ARCHIVE) // 2
     with pytest.raises(
-        ValueError, match=rf"the connection ended after {len(ARCHIVE) // 2} of {len(ARCHIVE)} bytes.*fetch again to continue"
+        ValueError,
+        match=rf"the connection ended after {len(ARCHIVE) // 2} of {len(ARCHIVE)} bytes.*fetch again to continue",
     ):
         fetched(tmp_path, server)
     assert names(tmp_path) == ["CUB_200_2011.tgz.part"]
@@ -203,7 +217,9 @@ def test_a_local_archive_is_used_and_kept(tmp_path):
 def test_a_local_archive_with_another_md5_is_refused_and_kept(tmp_path):
     archive = tmp_path / "elsewhere.tgz"
     archive.write_bytes(ARCHIVE + b"x")
-    with pytest.raises(ValueError, match=rf"has the MD5 {md5(ARCHIVE + b'x')} instead of {md5(ARCHIVE)}"):
+    with pytest.raises(
+        ValueError, match=rf"has the MD5 {md5(ARCHIVE + b'x')} instead of {md5(ARCHIVE)}"
+    ):
         fetched(tmp_path / "birds", archive=archive)
     assert archive.exists()
     assert names(tmp_path / "birds") == []
@@ -228,7 +244,9 @@ def test_what_is_there_and_complete_is_left_as_it_is(tmp_path, server):
 def test_what_is_there_but_incomplete_is_neither_used_nor_overwritten(tmp_path, server):
     folder = fetched(tmp_path, server)
     (folder / "images" / IMAGES[1]).unlink()
-    with pytest.raises(ValueError, match=rf"1 of its images are missing \(first: {IMAGES[1]}\): move it away"):
+    with pytest.raises(
+        ValueError, match=rf"1 of its images are missing \(first: {IMAGES[1]}\): move it away"
+    ):
         fetched(tmp_path, server)
     (folder / "images.txt").unlink()
     with pytest.raises(ValueError, match="has no images.txt: move it away"):
@@ -239,7 +257,10 @@ def test_what_is_there_but_incomplete_is_neither_used_nor_overwritten(tmp_path, 
 def test_an_archive_that_lacks_images_becomes_no_data_set(tmp_path):
     content = packed(whole()[:-1])
     (tmp_path / "CUB_200_2011.tgz").write_bytes(content)
-    with pytest.raises(ValueError, match=rf"not the whole data set: CUB_200_2011 1 of its images are missing \(first: {IMAGES[2]}\)"):
+    with pytest.raises(
+        ValueError,
+        match=rf"not the whole data set: CUB_200_2011 1 of its images are missing \(first: {IMAGES[2]}\)",
+    ):
         fetched(tmp_path, md5=md5(content))
     with pytest.raises(ValueError, match="lists 3 images instead of 11788"):
         fetched(tmp_path, md5=md5(content), num_images=11788)
@@ -250,7 +271,9 @@ def test_an_unpacking_that_is_killed_is_never_taken_for_a_data_set_and_can_be_re
     (tmp_path / "CUB_200_2011.tgz").write_bytes(ARCHIVE)
 
     def killed(stage: str, done: int, total: int) -> None:
-        if stage == "unpacking" and list(tmp_path.glob(f".*/unpacked/CUB_200_2011/images/{IMAGES[0]}")):
+        if stage == "unpacking" and list(
+            tmp_path.glob(f".*/unpacked/CUB_200_2011/images/{IMAGES[0]}")
+        ):
             os.kill(os.getpid(), signal.SIGKILL)
 
     if not (child := os.fork()):
@@ -276,14 +299,26 @@ def test_an_unpacking_that_is_killed_is_never_taken_for_a_data_set_and_can_be_re
         member("CUB_200_2011/link", type=tarfile.LNKTYPE, linkname="/etc/passwd"),
         member("CUB_200_2011/pipe", type=tarfile.FIFOTYPE),
     ],
-    ids=["absolute", "parent", "parent inside", "backslash", "drive", "symlink up", "symlink absolute", "hard link", "pipe"],
+    ids=[
+        "absolute",
+        "parent",
+        "parent inside",
+        "backslash",
+        "drive",
+        "symlink up",
+        "symlink absolute",
+        "hard link",
+        "pipe",
+    ],
 )
 def test_an_archive_that_leads_out_of_its_folder_is_refused_and_leaves_nothing(tmp_path, evil):
     data_dir = tmp_path / "a" / "b"
     content = packed([*whole(), evil])
     archive = tmp_path / "evil.tgz"
     archive.write_bytes(content)
-    with pytest.raises(ValueError, match="leads out of its folder|neither a file nor a folder") as caught:
+    with pytest.raises(
+        ValueError, match="leads out of its folder|neither a file nor a folder"
+    ) as caught:
         fetched(data_dir, archive=archive, md5=md5(content))
     assert "\n" not in str(caught.value)
     assert names(data_dir) == []
@@ -292,7 +327,9 @@ def test_an_archive_that_leads_out_of_its_folder_is_refused_and_leaves_nothing(t
 
 
 @pytest.mark.parametrize(
-    "content", [ARCHIVE[: len(ARCHIVE) // 2], b"<html>", b"", packed([])], ids=["truncated", "page", "empty", "no members"]
+    "content",
+    [ARCHIVE[: len(ARCHIVE) // 2], b"<html>", b"", packed([])],
+    ids=["truncated", "page", "empty", "no members"],
 )
 def test_a_damaged_archive_is_refused_in_one_line(tmp_path, content):
     archive = tmp_path / "damaged.tgz"

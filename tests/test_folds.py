@@ -18,20 +18,33 @@ CLASSIFIER = ("loss=crossentropy", "miner=none", "model.head=identity")
 def dataset_of(counts: list[int]) -> Dataset:
     paths = tuple(f"c{label}/{i}.jpg" for label, count in enumerate(counts) for i in range(count))
     names = tuple(f"c{i}" for i in range(len(counts)))
-    return Dataset(name="made", root=Path(), paths=paths, labels=np.repeat(np.arange(len(counts)), counts), class_names=names)
+    return Dataset(
+        name="made",
+        root=Path(),
+        paths=paths,
+        labels=np.repeat(np.arange(len(counts)), counts),
+        class_names=names,
+    )
 
 
 def test_folds_divide_the_training_images_evenly_within_each_class_and_alike_in_both_phases():
     dataset = dataset_of([10, 11, 13, 9])
     split = make_split(dataset, method="stratified", test_fraction=0.2, seed=1)
-    whole, limited = (fold_phases(phase, dataset, split, dataset.labels, 3, 1) for phase in (Phase("all"), Phase("limited", (3,))))
+    whole, limited = (
+        fold_phases(phase, dataset, split, dataset.labels, 3, 1)
+        for phase in (Phase("all"), Phase("limited", (3,)))
+    )
     parts = [np.array(phase.withheld) for phase in whole]
     assert np.sort(np.concatenate(parts)).tolist() == split.train.tolist()
     sizes = np.array([np.bincount(dataset.labels[part], minlength=4) for part in parts])
     assert (np.ptp(sizes, axis=0) <= 1).all() and np.ptp(sizes.sum(axis=1)) <= 1
     for phase, other in zip(whole, limited, strict=True):
-        assert set(phase.trains_on(dataset, split)) | set(phase.withheld) == set(split.train.tolist())
-        assert set(other.withheld) == {image for image in phase.withheld if dataset.labels[image] != 3}
+        assert set(phase.trains_on(dataset, split)) | set(phase.withheld) == set(
+            split.train.tolist()
+        )
+        assert set(other.withheld) == {
+            image for image in phase.withheld if dataset.labels[image] != 3
+        }
         assert not set(other.trains_on(dataset, split)) & set(np.flatnonzero(dataset.labels == 3))
         assert phase.watched(dataset, split).queries["valid"].tolist() == sorted(phase.withheld)
 
@@ -39,13 +52,18 @@ def test_folds_divide_the_training_images_evenly_within_each_class_and_alike_in_
 def test_more_folds_than_a_class_has_images_are_refused():
     dataset = dataset_of([10, 4])
     split = make_split(dataset, method="stratified", test_fraction=0.2, seed=1)
-    with pytest.raises(ValueError, match="5 folds, but class c1 has 3 training images: at most 3 folds are possible"):
+    with pytest.raises(
+        ValueError,
+        match="5 folds, but class c1 has 3 training images: at most 3 folds are possible",
+    ):
         fold_phases(Phase("all"), dataset, split, dataset.labels, 5, 1)
 
 
 @pytest.mark.parametrize("folds", [1, -2])
 def test_one_fold_is_none(folds):
-    with pytest.raises(ValueError, match=f"train.folds is {folds}; 0 \\(off\\) or at least 2 is wanted"):
+    with pytest.raises(
+        ValueError, match=f"train.folds is {folds}; 0 \\(off\\) or at least 2 is wanted"
+    ):
         tiny(f"train.folds={folds}")
 
 
@@ -55,9 +73,13 @@ def outcome(birds: Path, cache_dir: Path, tmp_path_factory: pytest.TempPathFacto
 
 
 @pytest.mark.parametrize("phase", ["all", "limited"])
-def test_the_models_answer_with_the_mean_of_their_similarities_and_of_their_probabilities(outcome: Outcome, phase: str):
+def test_the_models_answer_with_the_mean_of_their_similarities_and_of_their_probabilities(
+    outcome: Outcome, phase: str
+):
     folder = outcome.folder / phase
-    members = [read_arrays(folder / f"fold-{number}" / "embeddings.safetensors") for number in (1, 2, 3)]
+    members = [
+        read_arrays(folder / f"fold-{number}" / "embeddings.safetensors") for number in (1, 2, 3)
+    ]
     mean = np.mean([arrays["query"] @ arrays["gallery"].T for arrays in members], axis=0)
     found = read_neighbours(folder / "neighbours.safetensors")
     assert found.similarities[:, 0] == pytest.approx(mean.max(axis=1), abs=1e-5)
@@ -65,7 +87,10 @@ def test_the_models_answer_with_the_mean_of_their_similarities_and_of_their_prob
     assert np.linalg.norm(together["query"], axis=1) == pytest.approx(1, abs=1e-5)
     logits = [read_arrays(folder / f"fold-{number}" / "logits.safetensors") for number in (1, 2, 3)]
     voted = np.mean([arrays["probabilities"] for arrays in logits], axis=0).argmax(axis=1)
-    assert read_arrays(folder / "logits.safetensors")["predicted"].tolist() == logits[0]["classes"][voted].tolist()
+    assert (
+        read_arrays(folder / "logits.safetensors")["predicted"].tolist()
+        == logits[0]["classes"][voted].tolist()
+    )
 
 
 def test_each_fold_is_reported_and_their_mean_with_its_interval(outcome: Outcome):
@@ -86,9 +111,15 @@ def test_no_fold_trains_on_a_test_image_and_the_record_tells_the_folds_apart(out
     assert parts.count("train") == 51
     import json
 
-    records = [json.loads(line) for line in (outcome.folder / "metrics.jsonl").read_text().splitlines()]
-    assert {record["phase"] for record in records} == {f"{phase}-fold-{n}" for phase in ("all", "limited") for n in (1, 2, 3)}
-    assert {record["train_images"] for record in records if record["phase"].startswith("all")} == {34}
+    records = [
+        json.loads(line) for line in (outcome.folder / "metrics.jsonl").read_text().splitlines()
+    ]
+    assert {record["phase"] for record in records} == {
+        f"{phase}-fold-{n}" for phase in ("all", "limited") for n in (1, 2, 3)
+    }
+    assert {record["train_images"] for record in records if record["phase"].startswith("all")} == {
+        34
+    }
     assert {key for record in records for key in record if key.startswith("train_loss")} == {
         f"train_loss{suffix}_fold_{n}" for suffix in ("", "2") for n in (1, 2, 3)
     }

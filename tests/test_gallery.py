@@ -12,7 +12,14 @@ from PIL import Image
 from tiny import dml_bench, refusal, train
 
 from dml_bench.gallery.embedder import Network
-from dml_bench.gallery.enrol import Changes, Enrolment, change, named_images, photos_by_class, renamings
+from dml_bench.gallery.enrol import (
+    Changes,
+    Enrolment,
+    change,
+    named_images,
+    photos_by_class,
+    renamings,
+)
 from dml_bench.gallery.format import as_json, threshold_words
 from dml_bench.gallery.predict import Answers, Bar, answer, evidence
 from dml_bench.gallery.store import Entry, Gallery, Place, open_place, run_gallery
@@ -25,7 +32,9 @@ SQUASH = ("images.fit=squash", "augment.random_crop_from=0")
 
 @pytest.fixture(scope="module")
 def trained(birds, cache_dir, tmp_path_factory) -> Path:
-    return train(birds, cache_dir, tmp_path_factory.mktemp("runs"), "train.precision=float32").folder
+    return train(
+        birds, cache_dir, tmp_path_factory.mktemp("runs"), "train.precision=float32"
+    ).folder
 
 
 @pytest.fixture
@@ -47,7 +56,9 @@ def photos(tmp_path) -> Path:
 
 def enrol(place: Place, photos: Path | None = None, **changes: object) -> Enrolment:
     chosen = photos_by_class(photos) if photos else ()
-    return change(place, Changes(photos=chosen, **changes), lambda: Network(place.run, place.phase, "cpu"))
+    return change(
+        place, Changes(photos=chosen, **changes), lambda: Network(place.run, place.phase, "cpu")
+    )
 
 
 @pytest.mark.parametrize("phase", ["all", "limited"])
@@ -58,8 +69,17 @@ def test_an_image_of_the_run_embedded_again_has_its_stored_embedding(run, phase)
     np.testing.assert_allclose(again.embeddings, gallery.embeddings, atol=1e-6)
 
 
-def test_that_holds_in_bfloat16_and_with_statistics_of_the_training_images(birds, cache_dir, tmp_path):
-    outcome = train(birds, cache_dir, tmp_path, "train.precision=bfloat16", "images.normalization=train", *SQUASH)
+def test_that_holds_in_bfloat16_and_with_statistics_of_the_training_images(
+    birds, cache_dir, tmp_path
+):
+    outcome = train(
+        birds,
+        cache_dir,
+        tmp_path,
+        "train.precision=bfloat16",
+        "images.normalization=train",
+        *SQUASH,
+    )
     place = open_place(outcome.folder, "limited", None)
     network = Network(place.run, "limited", "cpu")
     gallery = place.read()
@@ -72,7 +92,9 @@ def test_the_gallery_has_the_images_and_classes_that_the_run_searched(run):
     place = open_place(run, "all", None)
     gallery = place.read()
     stored = read_neighbours(run / "all" / "neighbours.safetensors")
-    assert [Path(entry.path).parent.name for entry in gallery.entries] == [entry.class_name for entry in gallery.entries]
+    assert [Path(entry.path).parent.name for entry in gallery.entries] == [
+        entry.class_name for entry in gallery.entries
+    ]
     assert gallery.labels.tolist() == stored.gallery_labels.tolist()
 
 
@@ -82,7 +104,9 @@ def test_an_enrolled_class_is_found_though_nothing_was_trained_on_it(run, photos
     assert (done.new_classes, len(done.enrolled), done.already_there) == ((NEW, "010.Other"), 6, 0)
     turned = photos.parent / "turned.jpg"
     Image.open(next((photos / NEW).iterdir())).rotate(2).save(turned, quality=90)
-    (found,) = answer(place.read(), Network(place.run, "limited", "cpu"), [turned], k=5, threshold=0.0).answers
+    (found,) = answer(
+        place.read(), Network(place.run, "limited", "cpu"), [turned], k=5, threshold=0.0
+    ).answers
     assert found.class_name == NEW
     assert len(found.closest) == 5
     assert found.closest[0][0].origin == "enrolled"
@@ -94,7 +118,9 @@ def test_the_sealed_result_is_accepted_and_unchanged_after_enrolment(run, photos
     enrol(place, photos)
     assert open_place(run, "all", None).run.summary == place.run.summary
     assert {path: path.read_bytes() for path in before} == before
-    assert {path.parent for path in run.rglob("*") if path.is_file() and path not in before} == {run / "gallery"}
+    assert {path.parent for path in run.rglob("*") if path.is_file() and path not in before} == {
+        run / "gallery"
+    }
 
 
 def test_the_same_file_is_enrolled_once_by_whatever_name(run, photos):
@@ -103,10 +129,16 @@ def test_the_same_file_is_enrolled_once_by_whatever_name(run, photos):
     first = next((photos / NEW).iterdir())
     shutil.copy(first, photos / NEW / "copy.jpg")
     again = enrol(place, photos)
-    assert (len(again.enrolled), again.already_there, len(again.gallery.entries)) == (0, 7, len(run_gallery(place.run, "all").entries) + 6)
+    assert (len(again.enrolled), again.already_there, len(again.gallery.entries)) == (
+        0,
+        7,
+        len(run_gallery(place.run, "all").entries) + 6,
+    )
 
 
-def test_a_photo_that_changes_while_it_is_enrolled_is_not_embedded_under_its_old_digest(run, photos):
+def test_a_photo_that_changes_while_it_is_enrolled_is_not_embedded_under_its_old_digest(
+    run, photos
+):
     place, first = open_place(run, "all", None), next((photos / NEW).iterdir())
 
     def changing() -> Network:  # is asked for when the photos have their digests
@@ -139,7 +171,9 @@ def test_more_photos_of_a_known_class_join_it(run, photos):
     assert sum(entry.class_name == known for entry in done.gallery.entries) == 6 + 3
 
 
-def test_a_removed_class_is_no_longer_an_answer_and_a_renamed_one_answers_by_its_new_name(run, photos):
+def test_a_removed_class_is_no_longer_an_answer_and_a_renamed_one_answers_by_its_new_name(
+    run, photos
+):
     place = open_place(run, "all", None)
     enrol(place, photos)
     photo = next((photos / NEW).iterdir())
@@ -188,12 +222,18 @@ def test_the_threshold_is_chosen_on_the_queries_of_the_run(run):
 
 
 def test_names_may_hold_the_equals_sign_that_stands_between_the_old_and_the_new_one():
-    assert renamings(["=1+1=sum", "sum=a=b", "a=b=total"], ["=1+1", "c"]) == (("=1+1", "sum"), ("sum", "a=b"), ("a=b", "total"))
+    assert renamings(["=1+1=sum", "sum=a=b", "a=b=total"], ["=1+1", "c"]) == (
+        ("=1+1", "sum"),
+        ("sum", "a=b"),
+        ("a=b", "total"),
+    )
     with pytest.raises(ValueError, match="may rename 'a' or 'a=b'"):
         renamings(["a=b=c"], ["a", "a=b"])
 
 
-def test_queries_of_a_removed_class_are_not_asked_and_those_of_a_renamed_class_are_right_by_its_new_name(run):
+def test_queries_of_a_removed_class_are_not_asked_and_those_of_a_renamed_class_are_right_by_its_new_name(
+    run,
+):
     place = open_place(run, "all", None)
     names = place.read().class_names
     stored = read_neighbours(run / "all" / "neighbours.safetensors")
@@ -219,9 +259,13 @@ def test_an_enrolled_image_is_evidence_by_its_nearest_other_image(run, photos):
     for row in rows:
         similarity = gallery.embeddings @ gallery.embeddings[row]
         similarity[row] = -2
-        expected.append((similarity.max(), gallery.entries[int(similarity.argmax())].class_name == NEW))
+        expected.append(
+            (similarity.max(), gallery.entries[int(similarity.argmax())].class_name == NEW)
+        )
     assert len(look_ups.correct) - found.own == 3
-    np.testing.assert_allclose(look_ups.similarity[-3:], [similarity for similarity, _ in expected], atol=1e-6)
+    np.testing.assert_allclose(
+        look_ups.similarity[-3:], [similarity for similarity, _ in expected], atol=1e-6
+    )
     assert look_ups.correct[-3:].tolist() == [right for _, right in expected]
 
 
@@ -238,19 +282,24 @@ def test_the_only_photo_of_a_class_is_no_evidence(run, photos):
 
 
 def by_hand(out: Path, **parts: Vectors) -> tuple[FinishedRun, Gallery]:
-    run = finish(out, experiment(), {phase: [[1], [1], [1]] for phase in ("all", "limited")}, unseen=1)
+    run = finish(
+        out, experiment(), {phase: [[1], [1], [1]] for phase in ("all", "limited")}, unseen=1
+    )
     gallery = {"class 0": [0], "class 1": [40], "class 2": [80]}
     store(run, "all", gallery=gallery, **parts)
     return run, run_gallery(run, "all")
 
 
 VALID = {"class 0": [5, 22], "class 1": [44, 53], "class 2": [88]}
-"""Right at 5, 4, 13 and 8 degrees from the nearest; the one at 22 is wrong, 18 degrees from class 1."""
+"""Right at 5, 4, 13 and 8 degrees from the nearest; the one at 22 is wrong, 18 degrees from class
+1."""
 QUERY = {"class 0": [3, 35], "class 1": [50], "class 2": [71]}
 """Right at 3, 10 and 9 degrees; the one at 35 is wrong, 5 degrees from class 1."""
 
 
-def test_of_a_run_with_validation_images_the_threshold_is_chosen_on_these_and_held_against_the_queries(tmp_path):
+def test_of_a_run_with_validation_images_the_threshold_is_chosen_on_these_and_held_against_the_queries(
+    tmp_path,
+):
     found = evidence(*with_phase(by_hand(tmp_path, query=QUERY, valid=VALID)))
     assert (found.part, found.own) == ("valid", 5)
     assert found.look_ups.correct.tolist() == [True, False, True, True, True]
@@ -273,7 +322,8 @@ def test_what_it_was_chosen_on_is_said(tmp_path):
 
 
 def test_validation_images_of_classes_that_the_gallery_lacks_choose_nothing(tmp_path):
-    """As those of protocol class_disjoint, whose validation classes are not those that are looked up."""
+    """As those of protocol class_disjoint, whose validation classes are not those that are looked
+    up."""
     found = evidence(*with_phase(by_hand(tmp_path, query=QUERY, valid={"class 7": [0, 40]})))
     assert (found.part, found.own, found.queries) == ("query", 4, None)
     assert found.realised(found.threshold(0.5)) is None
@@ -285,7 +335,10 @@ def with_phase(made: tuple[FinishedRun, Gallery]) -> tuple[FinishedRun, str, Gal
 
 def test_folders_of_photos_are_walked_and_a_photo_named_twice_is_asked_once(photos):
     first = sorted((photos / NEW).iterdir())[0]
-    assert named_images([first, photos]) == [first, *(file for file in sorted(photos.rglob("*.jpg")) if file != first)]
+    assert named_images([first, photos]) == [
+        first,
+        *(file for file in sorted(photos.rglob("*.jpg")) if file != first),
+    ]
 
 
 def test_photos_of_any_ending_are_found_in_a_folder_and_other_files_are_counted(photos):
@@ -317,28 +370,62 @@ def test_a_class_is_enrolled_renamed_and_removed_by_its_name_in_whatever_form(ru
 
 
 def test_predict_prints_answers_as_json(run, photos, monkeypatch, capsys):
-    assert dml_bench(monkeypatch, "enrol", run.parents[1], "--images", photos, "--phase", "limited", "--device", "cpu") == 0
+    assert (
+        dml_bench(
+            monkeypatch,
+            "enrol",
+            run.parents[1],
+            "--images",
+            photos,
+            "--phase",
+            "limited",
+            "--device",
+            "cpu",
+        )
+        == 0
+    )
     assert "2 new: 009.Newcomer, 010.Other" in capsys.readouterr().out
     photo = next((photos / NEW).iterdir())
-    assert dml_bench(monkeypatch, "predict", run.parents[1], photo, "--phase", "limited", "--json", "--k", 4, "--threshold", 0.9) == 0
+    assert (
+        dml_bench(
+            monkeypatch,
+            "predict",
+            run.parents[1],
+            photo,
+            "--phase",
+            "limited",
+            "--json",
+            "--k",
+            4,
+            "--threshold",
+            0.9,
+        )
+        == 0
+    )
     told = json.loads(capsys.readouterr().out)
     (found,) = told["answers"]
     assert (found["class"], found["vote"]["k"], found["closest"][0]["path"]) == (NEW, 4, str(photo))
     assert found["similarity"] == pytest.approx(1, abs=1e-5)
     assert told["threshold"] == {"value": 0.9}
-    assert told["milliseconds_per_image"]["embedding"] > 0 < told["milliseconds_per_image"]["look_up"]
+    assert (
+        told["milliseconds_per_image"]["embedding"] > 0 < told["milliseconds_per_image"]["look_up"]
+    )
 
 
 def test_below_the_threshold_the_answer_is_unknown(run, photos, monkeypatch, capsys):
     photo = next((photos / NEW).iterdir())
     for threshold, known in ((-1, True), (1, False)):
-        assert dml_bench(monkeypatch, "predict", run, photo, "--json", "--threshold", threshold) == 0
+        assert (
+            dml_bench(monkeypatch, "predict", run, photo, "--json", "--threshold", threshold) == 0
+        )
         (found,) = json.loads(capsys.readouterr().out)["answers"]
         assert (found["class"] is not None) is known
         assert found["closest_class"] == found["closest"][0]["class"]
 
 
-def test_without_a_threshold_it_is_chosen_for_a_precision_and_what_it_does_is_said(run, photos, monkeypatch, capsys):
+def test_without_a_threshold_it_is_chosen_for_a_precision_and_what_it_does_is_said(
+    run, photos, monkeypatch, capsys
+):
     assert dml_bench(monkeypatch, "predict", run, photos, "--precision", 0.05) == 0
     said = " ".join(capsys.readouterr().out.split())
     assert "of 13 query images of the run, it answers 100%" in said
@@ -351,8 +438,13 @@ def test_an_unreadable_photo_is_named_and_the_others_are_answered(run, photos, m
     assert dml_bench(monkeypatch, "predict", run, photos, "--json", "--threshold", 0) == 1
     captured = capsys.readouterr()
     told = json.loads(captured.out)
-    assert (len(told["answers"]), [problem["image"] for problem in told["unreadable"]]) == (6, [str(broken)])
-    assert captured.err.splitlines() == [f"unreadable: {broken}: not an image, or of a format that is not read"]
+    assert (len(told["answers"]), [problem["image"] for problem in told["unreadable"]]) == (
+        6,
+        [str(broken)],
+    )
+    assert captured.err.splitlines() == [
+        f"unreadable: {broken}: not an image, or of a format that is not read"
+    ]
     assert dml_bench(monkeypatch, "predict", run, broken, "--json", "--threshold", 0) == 1
     assert json.loads(capsys.readouterr().out)["answers"] == []
     assert dml_bench(monkeypatch, "enrol", run, "--images", photos) == 1
@@ -368,37 +460,60 @@ def test_what_can_not_be_done_is_one_line(run, photos, tmp_path, monkeypatch, ca
 
     assert dml_bench(monkeypatch, "enrol", run, "--images", photos) == 0
     capsys.readouterr()
-    assert "has no class '009.Newcommer' (did you mean 009.Newcomer?)" in line("enrol", run, "--remove", "009.Newcommer")
-    assert "has no phase 'limitd' (did you mean limited?)" in line("predict", run, photos, "--phase", "limitd")
+    assert "has no class '009.Newcommer' (did you mean 009.Newcomer?)" in line(
+        "enrol", run, "--remove", "009.Newcommer"
+    )
+    assert "has no phase 'limitd' (did you mean limited?)" in line(
+        "predict", run, photos, "--phase", "limitd"
+    )
     assert "holds no images" in line("enrol", run, "--images", empty)
     assert "holds no images" in line("predict", run, empty)
     assert "does not exist: give image files" in line("predict", run, tmp_path / "gone.jpg")
     assert "nothing to do" in line("enrol", run)
     assert "--rename OLD=NEW" in line("enrol", run, "--rename", "old")
     assert "has no class 'old'" in line("enrol", run, "--rename", "old=new")
-    assert "holds no gallery of phase all" in line("predict", run, photos, "--gallery", tmp_path / "elsewhere")
+    assert "holds no gallery of phase all" in line(
+        "predict", run, photos, "--gallery", tmp_path / "elsewhere"
+    )
     assert "holds no run" in line("predict", photos, photos)
 
 
-def test_a_run_that_is_unfinished_changed_or_one_of_several_is_refused(run, photos, monkeypatch, capsys):
+def test_a_run_that_is_unfinished_changed_or_one_of_several_is_refused(
+    run, photos, monkeypatch, capsys
+):
     shutil.copytree(run, run.with_name("seed-43"))
-    assert "holds 2 runs: name one of them" in refusal(monkeypatch, capsys, "predict", run.parents[1], photos)
+    assert "holds 2 runs: name one of them" in refusal(
+        monkeypatch, capsys, "predict", run.parents[1], photos
+    )
     (run / "summary.json").unlink()
     assert "is not finished" in refusal(monkeypatch, capsys, "predict", run, photos)
     (run.with_name("seed-43") / "all" / "weights.safetensors").write_bytes(b"changed")
-    assert "was changed after the run" in refusal(monkeypatch, capsys, "predict", run.with_name("seed-43"), photos)
+    assert "was changed after the run" in refusal(
+        monkeypatch, capsys, "predict", run.with_name("seed-43"), photos
+    )
 
 
-def test_a_gallery_of_other_weights_or_a_damaged_one_is_refused(run, photos, tmp_path, monkeypatch, capsys):
+def test_a_gallery_of_other_weights_or_a_damaged_one_is_refused(
+    run, photos, tmp_path, monkeypatch, capsys
+):
     place = open_place(run, "all", tmp_path / "mine")
     enrol(place, photos)
     shutil.copy(place.path, place.path.with_name("limited.safetensors"))
     asked = ("predict", run, photos, "--gallery", tmp_path / "mine")
-    assert "was made with other weights" in refusal(monkeypatch, capsys, *asked, "--phase", "limited")
+    assert "was made with other weights" in refusal(
+        monkeypatch, capsys, *asked, "--phase", "limited"
+    )
     summary = place.run.summary
-    others = replace(place.run, summary=summary | {"dataset": summary["dataset"] | {"fingerprint": "e" * 64}})
-    with pytest.raises(ValueError, match=r"is of a run on other data \(fingerprint [0-9a-f]{12}; .* has eeeeeeeeeeee\): remove it"):
+    others = replace(
+        place.run, summary=summary | {"dataset": summary["dataset"] | {"fingerprint": "e" * 64}}
+    )
+    with pytest.raises(
+        ValueError,
+        match=r"is of a run on other data \(fingerprint [0-9a-f]{12}; .* has eeeeeeeeeeee\): remove it",
+    ):
         replace(place, run=others).read()
     place.path.write_bytes(place.path.read_bytes()[:1000])
-    assert f"{place.path} can't be read: it was changed after it was written" in refusal(monkeypatch, capsys, *asked)
+    assert f"{place.path} can't be read: it was changed after it was written" in refusal(
+        monkeypatch, capsys, *asked
+    )
     assert not (run / "gallery").exists()

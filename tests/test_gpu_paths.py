@@ -1,5 +1,6 @@
-"""What a GPU would be asked to do with a batch, held against fake CUDA tensors: they know their device, type and shape and hold no numbers,
-so that an operation on two devices fails, and so does one whose shape only the numbers tell, for which a GPU would be waited for."""
+"""What a GPU would be asked to do with a batch, held against fake CUDA tensors: they know their
+device, type and shape and hold no numbers, so that an operation on two devices fails, and so does
+one whose shape only the numbers tell, for which a GPU would be waited for."""
 
 from pathlib import Path
 
@@ -7,7 +8,11 @@ import pytest
 import torch
 from tiny import tiny
 from torch import nn
-from torch._subclasses.fake_tensor import DynamicOutputShapeException, FakeTensorDeviceMismatchError, FakeTensorMode
+from torch._subclasses.fake_tensor import (
+    DynamicOutputShapeException,
+    FakeTensorDeviceMismatchError,
+    FakeTensorMode,
+)
 
 from dml_bench.data import inputs
 from dml_bench.data.datasets import open_dataset
@@ -18,8 +23,19 @@ from dml_bench.training.batches import epoch_batches, training_batch
 from dml_bench.training.training_state import Run, build
 
 CUDA = torch.device("cuda")
-PLC = ("labelling=plc", "labelling.warm_up=0", "labelling.theta=0", "labelling.theta_end=0", "data.label_noise=0.3")
-COLOURS = ("augment.color_jitter=0.8", "augment.grayscale=0.5", "augment.gaussian_blur=0.5", "augment.lighting=0.3")
+PLC = (
+    "labelling=plc",
+    "labelling.warm_up=0",
+    "labelling.theta=0",
+    "labelling.theta_end=0",
+    "data.label_noise=0.3",
+)
+COLOURS = (
+    "augment.color_jitter=0.8",
+    "augment.grayscale=0.5",
+    "augment.gaussian_blur=0.5",
+    "augment.lighting=0.3",
+)
 GEOMETRY = ("augment.dihedral=0.5", "augment.rotate=20", "augment.zoom=1.3", "augment.warp=0.2")
 
 
@@ -32,16 +48,38 @@ def to_gpu(module: nn.Module, mode: FakeTensorMode) -> None:
                     fake = mode.from_tensor(tensor.detach())
                     with mode:
                         fake = fake.to(CUDA)
-                    tensors[name] = nn.Parameter(fake, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else fake
+                    tensors[name] = (
+                        nn.Parameter(fake, tensor.requires_grad)
+                        if isinstance(tensor, nn.Parameter)
+                        else fake
+                    )
 
 
-def on_gpu(mode: FakeTensorMode, birds: Path, cache_dir: Path, monkeypatch: pytest.MonkeyPatch, *overrides: str) -> Run:
+def on_gpu(
+    mode: FakeTensorMode,
+    birds: Path,
+    cache_dir: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    *overrides: str,
+) -> Run:
     """A run with its model and its images on a GPU that is not there."""
     experiment = tiny("loss=crossentropy", "miner=none", *overrides)
     dataset = open_dataset(experiment.data.dataset, birds, cache_dir)
     split = make_split(dataset, method="stratified", test_fraction=0.2, seed=1)
-    pixels, (phase, *_) = open_pixels(experiment, dataset, cache_dir, torch.device("cpu")), phases(((6, 7),))
-    run = build(experiment, phase, dataset, split, pixels, device=torch.device("cpu"), precision="bfloat16", watch=Watch())
+    pixels, (phase, *_) = (
+        open_pixels(experiment, dataset, cache_dir, torch.device("cpu")),
+        phases(((6, 7),)),
+    )
+    run = build(
+        experiment,
+        phase,
+        dataset,
+        split,
+        pixels,
+        device=torch.device("cpu"),
+        precision="bfloat16",
+        watch=Watch(),
+    )
     to_gpu(run.embedder, mode)
     to_gpu(run.objective, mode)
     run.device = pixels.device = CUDA
@@ -67,7 +105,9 @@ def on_gpu(mode: FakeTensorMode, birds: Path, cache_dir: Path, monkeypatch: pyte
     ],
     ids=lambda overrides: ",".join(overrides[:1]) or "plain",
 )
-@pytest.mark.filterwarnings("ignore:CUDA is not available:UserWarning")  # autocast says that it stays out of this
+@pytest.mark.filterwarnings(
+    "ignore:CUDA is not available:UserWarning"
+)  # autocast says that it stays out of this
 def test_a_batch_stays_on_its_gpu_which_is_not_waited_for(birds, cache_dir, monkeypatch, overrides):
     mode = FakeTensorMode(allow_non_fake_inputs=True)
     run = on_gpu(mode, birds, cache_dir, monkeypatch, *overrides)

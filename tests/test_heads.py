@@ -1,4 +1,5 @@
-"""Heads: every name makes embeddings of the dimension that it says, and each is the formula that its paper gives."""
+"""Heads: every name makes embeddings of the dimension that it says, and each is the formula that
+its paper gives."""
 
 import pytest
 import torch
@@ -31,7 +32,10 @@ def test_every_head_makes_finite_embeddings_and_all_of_its_parameters_learn_from
     (embeddings * torch.randn(embeddings.shape)).sum().backward()
     assert embeddings.shape == (6, network.dim) == (6, 32 if name == "identity" else 128)
     assert torch.isfinite(embeddings).all()
-    assert all(parameter.grad is not None and parameter.grad.abs().sum() > 0 for parameter in network.parameters())
+    assert all(
+        parameter.grad is not None and parameter.grad.abs().sum() > 0
+        for parameter in network.parameters()
+    )
     assert torch.isfinite(given.grad).all() and given.grad.abs().sum() > 0
 
 
@@ -66,7 +70,9 @@ def test_every_head_embeds_an_image_in_evaluation_as_it_does_inside_a_batch(name
 def test_the_linear_head_with_batchnorm_standardises_each_dimension_of_the_projection_over_the_batch():
     network = head("linear_bn", dim=5)
     projected = features() @ next(network.parameters()).T
-    expected = (projected - projected.mean(dim=0)) / (projected.var(dim=0, unbiased=False) + 1e-5).sqrt()
+    expected = (projected - projected.mean(dim=0)) / (
+        projected.var(dim=0, unbiased=False) + 1e-5
+    ).sqrt()
     assert torch.allclose(network(features()), expected, atol=1e-5)
 
 
@@ -75,7 +81,9 @@ def test_the_statistics_of_the_head_with_batchnorm_are_state_and_used_in_evaluat
     network(features())
     projected = features() @ next(network.parameters()).T
     mean, variance = 0.1 * projected.mean(dim=0), 0.9 + 0.1 * projected.var(dim=0)
-    assert torch.allclose(network.eval()(features()), (projected - mean) / (variance + 1e-5).sqrt(), atol=1e-5)
+    assert torch.allclose(
+        network.eval()(features()), (projected - mean) / (variance + 1e-5).sqrt(), atol=1e-5
+    )
     assert sum(key.endswith("running_mean") for key in network.state_dict()) == 1
 
 
@@ -104,12 +112,17 @@ def test_the_skip_head_drops_a_part_of_the_projection_in_training_only_before_it
         projected = network.projection(features())
         added = network(features()) - projected
     assert ((added - 5).abs() < 1e-3).float().mean().item() == pytest.approx(0.25, abs=0.02)
-    assert ((added - 5 - projected / 0.75).abs() < 1e-3).float().mean().item() == pytest.approx(0.75, abs=0.02)
+    assert ((added - 5 - projected / 0.75).abs() < 1e-3).float().mean().item() == pytest.approx(
+        0.75, abs=0.02
+    )
 
 
 @pytest.mark.parametrize("dropout", [-0.1, 1.0, 7.0])
 def test_a_dropout_that_is_no_part_of_the_whole_is_refused(dropout):
-    with pytest.raises(ValueError, match=rf"^model\.head\.dropout is {dropout}; a number from 0 to less than 1 is wanted$"):
+    with pytest.raises(
+        ValueError,
+        match=rf"^model\.head\.dropout is {dropout}; a number from 0 to less than 1 is wanted$",
+    ):
         head("skip", dropout=dropout)
 
 
@@ -122,13 +135,21 @@ def test_the_mlp_of_two_layers_is_the_projection_head_of_simclr():
 
 
 def test_the_mlp_has_as_many_linear_layers_as_it_is_told():
-    shapes = [tuple(parameter.shape) for parameter in head("mlp", dim=3, hidden=9, layers=4).parameters() if parameter.dim() == 2]
+    shapes = [
+        tuple(parameter.shape)
+        for parameter in head("mlp", dim=3, hidden=9, layers=4).parameters()
+        if parameter.dim() == 2
+    ]
     assert shapes == [(9, 32), (9, 9), (9, 9), (3, 9)]
 
 
-@pytest.mark.parametrize(("option", "value", "least"), [("hidden", 0, 1), ("layers", 1, 2), ("dim", -4, 1)])
+@pytest.mark.parametrize(
+    ("option", "value", "least"), [("hidden", 0, 1), ("layers", 1, 2), ("dim", -4, 1)]
+)
 def test_an_mlp_that_can_not_be_is_refused(option, value, least):
-    with pytest.raises(ValueError, match=rf"^model\.head\.{option} is {value}; at least {least} is wanted$"):
+    with pytest.raises(
+        ValueError, match=rf"^model\.head\.{option} is {value}; at least {least} is wanted$"
+    ):
         head("mlp", **{option: value})
 
 
@@ -137,7 +158,16 @@ def test_an_mlp_that_can_not_be_is_refused(option, value, least):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_head_sits_on_the_features_of_a_backbone(name):
-    overrides = ["model.backbone=timm:test_resnet", "model.weights=none", "images.size=32", "augment.random_crop_from=0"]
-    embedder = build_embedder(experiments.resolve("EPSHN_cosine_resnet18_sgd_aug", overrides=[*overrides, f"model.head={{name='{name}'}}"]))
+    overrides = [
+        "model.backbone=timm:test_resnet",
+        "model.weights=none",
+        "images.size=32",
+        "augment.random_crop_from=0",
+    ]
+    embedder = build_embedder(
+        experiments.resolve(
+            "EPSHN_cosine_resnet18_sgd_aug", overrides=[*overrides, f"model.head={{name='{name}'}}"]
+        )
+    )
     pixels = torch.randint(256, (2, 32, 32, 3), dtype=torch.uint8)
     assert embedder.eval().embed(pixels).shape == (2, embedder.dim)

@@ -1,4 +1,5 @@
-"""Rotated hold-outs: one model of all classes, one without each set, and the drop as their mean with what they differ by."""
+"""Rotated hold-outs: one model of all classes, one without each set, and the drop as their mean
+with what they differ by."""
 
 import csv
 import json
@@ -30,7 +31,9 @@ def test_one_model_sees_all_classes_and_one_is_trained_without_each_set(folder, 
     assert len(set.union(*held)) == 6 == len(summary["unseen_classes"])
     for holdout in summary["holdouts"]:
         with open(folder / f"{holdout['phase']}_classes_metrics.csv", newline="") as file:
-            untrained = {row["class name"] for row in csv.DictReader(file) if row["training samples"] == "0"}
+            untrained = {
+                row["class name"] for row in csv.DictReader(file) if row["training samples"] == "0"
+            }
         assert untrained == set(holdout["unseen_classes"])
 
 
@@ -44,12 +47,17 @@ def test_the_drop_is_the_mean_over_the_hold_outs_with_their_deviation(folder, su
         of_classes = []
         for name in holdout["unseen_classes"]:
             queries = everything.query_labels == names.index(name)
-            right = [(found.labels[queries, 0] == names.index(name)).mean() for found in (everything, limited)]
+            right = [
+                (found.labels[queries, 0] == names.index(name)).mean()
+                for found in (everything, limited)
+            ]
             of_classes.append(right[0] - right[1])
         drops.append(np.mean(of_classes))
         assert holdout["precision_drop_unseen_classes"] == pytest.approx(drops[-1])
     assert summary["precision_drop_unseen_classes"] == pytest.approx(np.mean(drops))
-    assert summary["precision_drop_unseen_classes_between_holdouts"] == pytest.approx(np.std(drops, ddof=1))
+    assert summary["precision_drop_unseen_classes_between_holdouts"] == pytest.approx(
+        np.std(drops, ddof=1)
+    )
 
 
 def test_the_comparison_lists_each_class_under_the_model_that_never_saw_it(folder, summary):
@@ -57,9 +65,17 @@ def test_the_comparison_lists_each_class_under_the_model_that_never_saw_it(folde
         rows = list(csv.DictReader(file))
     assert [row["class name"] for row in rows] == summary["unseen_classes"]
     for row in rows:
-        (phase,) = [holdout["phase"] for holdout in summary["holdouts"] if row["class name"] in holdout["unseen_classes"]]
+        (phase,) = [
+            holdout["phase"]
+            for holdout in summary["holdouts"]
+            if row["class name"] in holdout["unseen_classes"]
+        ]
         with open(folder / f"{phase}_classes_metrics.csv", newline="") as file:
-            (precision,) = [r["precision@1"] for r in csv.DictReader(file) if r["class name"] == row["class name"]]
+            (precision,) = [
+                r["precision@1"]
+                for r in csv.DictReader(file)
+                if r["class name"] == row["class name"]
+            ]
         assert row["P@1 trained without the unseen classes"] == precision
 
 

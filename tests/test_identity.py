@@ -1,4 +1,5 @@
-"""A result belongs to its data: whatever exists already is used again only for the images, labels and parts that it is of."""
+"""A result belongs to its data: whatever exists already is used again only for the images, labels
+and parts that it is of."""
 
 import json
 import os
@@ -48,7 +49,9 @@ def with_parts(birds: Path, place: Path) -> Path:
     copy = place / "data" / "CUB_200_2011"
     shutil.copytree(birds, copy)
     images = (copy / "images.txt").read_text().splitlines()
-    (copy / "train_test_split.txt").write_text("".join(f"{i} {int(i % 4 > 0)}\n" for i in range(1, len(images) + 1)))
+    (copy / "train_test_split.txt").write_text(
+        "".join(f"{i} {int(i % 4 > 0)}\n" for i in range(1, len(images) + 1))
+    )
     return copy
 
 
@@ -79,7 +82,10 @@ def another_class(data: Path) -> None:
     with open(data / "classes.txt", "a") as classes, open(data / "images.txt", "a") as images:
         classes.write("9 zebra_finch\n")
         images.writelines(f"{image} zebra/{image}.jpg\n" for image in (65, 66))
-    with open(data / "image_class_labels.txt", "a") as labels, open(data / "train_test_split.txt", "a") as parts:
+    with (
+        open(data / "image_class_labels.txt", "a") as labels,
+        open(data / "train_test_split.txt", "a") as parts,
+    ):
         labels.write("65 9\n66 9\n")
         parts.write("65 1\n66 0\n")
     (data / "images" / "zebra").mkdir()
@@ -104,10 +110,13 @@ CHANGES = pytest.mark.parametrize(
 
 
 @CHANGES
-def test_a_finished_run_is_no_answer_for_other_images_labels_classes_or_parts(runs, data, cache_dir, change, words):
+def test_a_finished_run_is_no_answer_for_other_images_labels_classes_or_parts(
+    runs, data, cache_dir, change, words
+):
     change(data)
     with pytest.raises(
-        OtherData, match=rf"seed-42 holds a run on {words} \(fingerprint [0-9a-f]{{12}}; .*CUB_200_2011 has [0-9a-f]{{12}}\)"
+        OtherData,
+        match=rf"seed-42 holds a run on {words} \(fingerprint [0-9a-f]{{12}}; .*CUB_200_2011 has [0-9a-f]{{12}}\)",
     ):
         train(data, cache_dir, runs, *GIVEN)
 
@@ -116,18 +125,24 @@ def test_the_same_data_at_another_place_are_the_same(runs, data, cache_dir):
     assert train(data, cache_dir, runs, *GIVEN).already_finished
 
 
-def test_a_run_that_was_begun_on_other_data_is_not_gone_on_with_and_forced_it_starts_anew(data, cache_dir, tmp_path):
+def test_a_run_that_was_begun_on_other_data_is_not_gone_on_with_and_forced_it_starts_anew(
+    data, cache_dir, tmp_path
+):
     folder = train(data, cache_dir, tmp_path / "runs", *GIVEN).folder
     before = json.loads((folder / "environment.json").read_text())["dataset"]["fingerprint"]
     (folder / "summary.json").unlink()
     corrected_label(data)
-    with pytest.raises(OtherData, match="--data-dir; `run --force` replaces it, --out DIR keeps both"):
+    with pytest.raises(
+        OtherData, match="--data-dir; `run --force` replaces it, --out DIR keeps both"
+    ):
         train(data, cache_dir, tmp_path / "runs", *GIVEN)
     summary = train(data, cache_dir, tmp_path / "runs", *GIVEN, force=True).summary
     assert summary["dataset"]["fingerprint"] != before
 
 
-def test_a_run_that_never_trained_is_no_loss_and_gives_way_to_other_data(data, cache_dir, tmp_path, monkeypatch):
+def test_a_run_that_never_trained_is_no_loss_and_gives_way_to_other_data(
+    data, cache_dir, tmp_path, monkeypatch
+):
     def stop(*_: object) -> None:
         raise KeyboardInterrupt
 
@@ -139,8 +154,18 @@ def test_a_run_that_never_trained_is_no_loss_and_gives_way_to_other_data(data, c
     assert not train(data, cache_dir, tmp_path / "runs", *GIVEN).already_finished
 
 
-def test_a_suite_makes_no_table_of_other_data_and_begins_nothing(data, cache_dir, tmp_path, monkeypatch, capsys):
-    arguments = suite_command(tmp_path, data, cache_dir, tmp_path / "runs", "EPSHN_cosine_resnet18_sgd_aug", "--set", "train.epochs=1")
+def test_a_suite_makes_no_table_of_other_data_and_begins_nothing(
+    data, cache_dir, tmp_path, monkeypatch, capsys
+):
+    arguments = suite_command(
+        tmp_path,
+        data,
+        cache_dir,
+        tmp_path / "runs",
+        "EPSHN_cosine_resnet18_sgd_aug",
+        "--set",
+        "train.epochs=1",
+    )
     train(data, cache_dir, tmp_path / "runs", "train.epochs=1", "optimizer.lr=0.001")
     assert call(monkeypatch, [*arguments, "--print-jobs"]) == 0
     assert capsys.readouterr().out == "", "the run is found as long as the data are the same"
@@ -156,13 +181,24 @@ def test_a_second_suite_that_would_write_the_same_page_is_refused_and_the_first_
     birds, cache_dir, tmp_path, monkeypatch, capsys
 ):
     train(birds, cache_dir, tmp_path, "train.epochs=1", "optimizer.lr=0.001")
-    arguments = suite_command(tmp_path, birds, cache_dir, tmp_path, "EPSHN_cosine_resnet18_sgd_aug", "--set", "train.epochs=1")
+    arguments = suite_command(
+        tmp_path,
+        birds,
+        cache_dir,
+        tmp_path,
+        "EPSHN_cosine_resnet18_sgd_aug",
+        "--set",
+        "train.epochs=1",
+    )
     page = tmp_path / "suite" / "own-cub"
     page.mkdir(parents=True)
     with FileLock(page / ".lock"):
         assert call(monkeypatch, arguments) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert line == f"error: another suite is writing {page}: wait for it, or choose another folder with --report DIR"
+    assert (
+        line
+        == f"error: another suite is writing {page}: wait for it, or choose another folder with --report DIR"
+    )
     assert not (page / "suite.json").exists()
     assert call(monkeypatch, arguments) == 0
     assert (page / "suite.json").exists()
@@ -186,11 +222,15 @@ def written(root: Path, **contents: bytes) -> Dataset:
     for name, content in contents.items():
         (root / name).write_bytes(content)
     labels = np.arange(len(contents)) % 2
-    return Dataset(name="photos", root=root, paths=tuple(contents), labels=labels, class_names=("x", "y"))
+    return Dataset(
+        name="photos", root=root, paths=tuple(contents), labels=labels, class_names=("x", "y")
+    )
 
 
 def told_of(dataset: Dataset, tmp_path: Path) -> dict[str, object]:
-    return data_facts(dataset, make_split(dataset, method="stratified", test_fraction=0.5, seed=42), tmp_path)
+    return data_facts(
+        dataset, make_split(dataset, method="stratified", test_fraction=0.5, seed=42), tmp_path
+    )
 
 
 def test_a_left_out_image_may_stay_or_go_and_is_missed_once_it_is_repaired(tmp_path):
@@ -284,10 +324,18 @@ def test_queries_that_are_copies_of_gallery_images_are_counted_with_an_example(t
     names = {f"{name}{number}": f"{name}{number}".encode() for number in range(4) for name in "ab"}
     dataset = written(tmp_path / "photos", **names)
     split = make_split(dataset, method="stratified", test_fraction=0.25, seed=42)
-    assert copies_in_gallery(dataset, split, dataset.digests) == {"queries": 0, "of": 2, "example": []}
+    assert copies_in_gallery(dataset, split, dataset.digests) == {
+        "queries": 0,
+        "of": 2,
+        "example": [],
+    }
     query, other = dataset.paths[split.test[0]], dataset.paths[split.gallery[1]]
     dataset = written(tmp_path / "photos", **names | {query: names[other]})
-    assert copies_in_gallery(dataset, split, dataset.digests) == {"queries": 1, "of": 2, "example": [query, other]}
+    assert copies_in_gallery(dataset, split, dataset.digests) == {
+        "queries": 1,
+        "of": 2,
+        "example": [query, other],
+    }
 
 
 def test_a_query_is_no_copy_of_itself_where_all_are_asked_among_each_other(tmp_path):
@@ -295,10 +343,16 @@ def test_a_query_is_no_copy_of_itself_where_all_are_asked_among_each_other(tmp_p
     split = make_split(dataset, method="stratified", test_fraction=0.5, seed=42)
     everything = np.arange(4)
     among_each_other = replace(split, test=everything, gallery=everything)
-    assert copies_in_gallery(dataset, among_each_other, dataset.digests) == {"queries": 2, "of": 4, "example": ["a", "c"]}
+    assert copies_in_gallery(dataset, among_each_other, dataset.digests) == {
+        "queries": 2,
+        "of": 4,
+        "example": ["a", "c"],
+    }
 
 
-def test_a_run_says_that_queries_are_copies_though_they_were_saved_again_and_says_so_again(data, cache_dir, tmp_path):
+def test_a_run_says_that_queries_are_copies_though_they_were_saved_again_and_says_so_again(
+    data, cache_dir, tmp_path
+):
     images = sorted((data / "images").glob("*/*.jpg"))
     shutil.copy(images[0], images[3])  # the fourth is asked
     Image.open(images[1]).save(images[7], "PNG")  # and the eighth
@@ -318,8 +372,14 @@ def test_a_run_says_that_queries_are_copies_though_they_were_saved_again_and_say
 def test_runs_of_one_name_on_other_parts_share_no_row(tmp_path):
     given = experiment("mine", data=replace(experiment().data, split="given"))
     right = {"all": [[1], [0], [1]], "limited": [[1], [0], [0]]}
-    first, second = (finish(tmp_path / part, replace(given, seed=seed), right, split=part * 64) for part, seed in (("a", 42), ("b", 43)))
-    assert why_not_beside(second, [first]) == f"{first.folder} has the same experiment on other parts of the images"
+    first, second = (
+        finish(tmp_path / part, replace(given, seed=seed), right, split=part * 64)
+        for part, seed in (("a", 42), ("b", 43))
+    )
+    assert (
+        why_not_beside(second, [first])
+        == f"{first.folder} has the same experiment on other parts of the images"
+    )
     third = finish(tmp_path / "c", replace(given, seed=43), right, split="a" * 64)
     assert why_not_beside(third, [first]) == ""
 
@@ -328,7 +388,15 @@ def test_runs_of_one_name_on_other_parts_share_no_row(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "name", ["EPSHN_cosine_resnet18+1dBN_sgd_aug", "ProxyNCA++_resnet50x2048_disjoint", "my trial 2", "Café", "v1.2-b", "鳥"]
+    "name",
+    [
+        "EPSHN_cosine_resnet18+1dBN_sgd_aug",
+        "ProxyNCA++_resnet50x2048_disjoint",
+        "my trial 2",
+        "Café",
+        "v1.2-b",
+        "鳥",
+    ],
 )
 def test_a_name_may_have_letters_digits_spaces_and_a_few_signs(name):
     assert resolve(BASELINE, overrides=[f"name={name}"]).name == name
@@ -338,15 +406,38 @@ def test_a_name_may_have_letters_digits_spaces_and_a_few_signs(name):
 
 @pytest.mark.parametrize(
     "name",
-    ["../victim", "..", ".", "", "a/b", "/tmp/x", "a\\b", ".hidden", "-rf", " a", "a ", "a\nb", "a\0b", "a:b", "*", "x" * 151, "é" * 76],
+    [
+        "../victim",
+        "..",
+        ".",
+        "",
+        "a/b",
+        "/tmp/x",
+        "a\\b",
+        ".hidden",
+        "-rf",
+        " a",
+        "a ",
+        "a\nb",
+        "a\0b",
+        "a:b",
+        "*",
+        "x" * 151,
+        "é" * 76,
+    ],
 )
 def test_a_name_that_is_more_than_one_folder_s_name_is_refused(name):
     table = as_table(resolve(BASELINE))
-    with pytest.raises(ValueError, match=r"^name is '.*'; a letter or digit, then letters, digits, spaces and \. _ \+ - are wanted"):
+    with pytest.raises(
+        ValueError,
+        match=r"^name is '.*'; a letter or digit, then letters, digits, spaces and \. _ \+ - are wanted",
+    ):
         load(table | {"name": name})
 
 
-def test_force_empties_no_folder_that_a_name_leads_to(birds, cache_dir, tmp_path, monkeypatch, capsys):
+def test_force_empties_no_folder_that_a_name_leads_to(
+    birds, cache_dir, tmp_path, monkeypatch, capsys
+):
     victim = tmp_path / "victim" / "cub" / "seed-42" / "diary.txt"
     victim.parent.mkdir(parents=True)
     victim.write_text("mine")

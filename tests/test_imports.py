@@ -1,4 +1,5 @@
-"""The architecture, read off the import statements: leaves are imported late and once, and imports point one way."""
+"""The architecture, read off the import statements: leaves are imported late and once, and imports
+point one way."""
 
 import ast
 import subprocess
@@ -12,9 +13,17 @@ import dml_bench
 
 PACKAGE = Path(dml_bench.__file__).parent
 LEAVES = {"wandb": 1, "fiftyone": 1, "umap": 1, "matplotlib": 2, "ray": 1}
-"""In how many modules each may be imported: matplotlib draws figures, and sets the text of pictures."""
-STILL_BACKWARDS = {("runs", "tracking"), ("analysis", "suite"), ("analysis", "report"), ("protocols", "tracking"), ("browse", "cli")}
-"""Imports of one room by another that close a circle of rooms. May only shrink; the move is done when it is empty."""
+"""In how many modules each may be imported: matplotlib draws figures, and sets the text of
+pictures."""
+STILL_BACKWARDS = {
+    ("runs", "tracking"),
+    ("analysis", "suite"),
+    ("analysis", "report"),
+    ("protocols", "tracking"),
+    ("browse", "cli"),
+}
+"""Imports of one room by another that close a circle of rooms. May only shrink; the move is done
+when it is empty."""
 STILL_CIRCLES = {"data", "training", "report"}
 """Rooms whose modules import one another in a circle. May only shrink."""
 
@@ -30,14 +39,19 @@ def imports(source: str) -> Iterator[tuple[str, bool]]:
                 assert child.level == 0, "imports are absolute"
                 yield from ((f"{child.module}.{alias.name}", late) for alias in child.names)
             else:
-                yield from walk(child, late or isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef))
+                yield from walk(
+                    child, late or isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef)
+                )
 
     return walk(ast.parse(source), False)
 
 
 def modules() -> dict[str, list[tuple[str, bool]]]:
     paths = sorted(PACKAGE.rglob("*.py"))
-    return {path.relative_to(PACKAGE).as_posix(): list(imports(path.read_text(encoding="utf-8"))) for path in paths}
+    return {
+        path.relative_to(PACKAGE).as_posix(): list(imports(path.read_text(encoding="utf-8")))
+        for path in paths
+    }
 
 
 def module_of(path: str) -> str:
@@ -45,7 +59,8 @@ def module_of(path: str) -> str:
 
 
 def own_imports() -> Iterator[tuple[str, str]]:
-    """(module, module it imports) over the whole package, late imports and those for typing included."""
+    """(module, module it imports) over the whole package, late imports and those for typing
+    included."""
     known = {module_of(path) for path in modules()}
     for path, names in modules().items():
         for name, _ in names:
@@ -89,7 +104,10 @@ def test_the_reader_of_imports_sees_early_late_and_typing_imports():
 
 @pytest.mark.parametrize("leaf", LEAVES)
 def test_a_leaf_is_imported_in_few_modules_and_inside_functions(leaf):
-    found = {path: [late for name, late in names if name.split(".")[0] == leaf] for path, names in modules().items()}
+    found = {
+        path: [late for name, late in names if name.split(".")[0] == leaf]
+        for path, names in modules().items()
+    }
     importing = {path: late for path, late in found.items() if late}
     assert len(importing) <= LEAVES[leaf], sorted(importing)
     assert all(all(late) for late in importing.values()), sorted(importing)
@@ -108,13 +126,19 @@ def test_imports_between_rooms_point_one_way():
 
 
 def test_imports_inside_a_room_point_one_way():
-    edges = {(importer, imported) for importer, imported in own_imports() if first(importer) == first(imported)}
+    edges = {
+        (importer, imported)
+        for importer, imported in own_imports()
+        if first(importer) == first(imported)
+    }
     assert {first(sorted(circle)[0]) for circle in circles(edges)} == STILL_CIRCLES
 
 
 @pytest.mark.parametrize("lower", ["data", "models", "losses", "evaluation"])
 def test_what_is_measured_and_trained_on_knows_nothing_of_how_it_is_trained_or_run(lower):
-    rooms = {first(target) for importer, target in own_imports() if first(importer) == lower} - {lower}
+    rooms = {first(target) for importer, target in own_imports() if first(importer) == lower} - {
+        lower
+    }
     assert rooms
     assert rooms <= {"config", "data", "models", "losses", "registry", "system"}
 
@@ -127,14 +151,31 @@ def test_rooms_are_few():
 
 
 def test_no_module_has_a_name_that_says_nothing():
-    assert {Path(path).stem for path in modules()}.isdisjoint({"utils", "common", "helpers", "misc"})
+    assert {Path(path).stem for path in modules()}.isdisjoint(
+        {"utils", "common", "helpers", "misc"}
+    )
 
 
 def test_the_command_line_is_imported_without_anything_heavy():
     listing = "import sys, dml_bench.cli.app; print(*sorted({name.partition('.')[0] for name in sys.modules}))"
-    found = subprocess.run([sys.executable, "-c", listing], capture_output=True, text=True, check=True, timeout=60).stdout.split()
+    found = subprocess.run(
+        [sys.executable, "-c", listing], capture_output=True, text=True, check=True, timeout=60
+    ).stdout.split()
     assert "typer" in found
-    assert set(found).isdisjoint({"torch", "numpy", "wandb", "fiftyone", "umap", "matplotlib", "ray", "faiss", "rich", "timm"})
+    assert set(found).isdisjoint(
+        {
+            "torch",
+            "numpy",
+            "wandb",
+            "fiftyone",
+            "umap",
+            "matplotlib",
+            "ray",
+            "faiss",
+            "rich",
+            "timm",
+        }
+    )
 
 
 @pytest.mark.parametrize("path", [path for path, names in modules().items() if names])
@@ -143,13 +184,19 @@ def test_a_name_in_all_exists(path):
     public = [
         ast.literal_eval(node.value)
         for node in tree.body
-        if isinstance(node, ast.Assign) and [getattr(target, "id", "") for target in node.targets] == ["__all__"]
+        if isinstance(node, ast.Assign)
+        and [getattr(target, "id", "") for target in node.targets] == ["__all__"]
     ]
     bound = {node.name for node in tree.body if isinstance(node, ast.FunctionDef | ast.ClassDef)}
     for node in tree.body:
         if isinstance(node, ast.Assign | ast.AnnAssign):
             targets = node.targets if isinstance(node, ast.Assign) else [node.target]
-            bound |= {name.id for target in targets for name in ast.walk(target) if isinstance(name, ast.Name)}
+            bound |= {
+                name.id
+                for target in targets
+                for name in ast.walk(target)
+                if isinstance(name, ast.Name)
+            }
         elif isinstance(node, ast.Import | ast.ImportFrom):
             bound |= {alias.asname or alias.name for alias in node.names}
     assert set(public[0] if public else []) <= bound

@@ -1,4 +1,5 @@
-"""Indexes of large galleries: what is approximate says what it misses, and a kept one answers as one built anew."""
+"""Indexes of large galleries: what is approximate says what it misses, and a kept one answers as
+one built anew."""
 
 import json
 import os
@@ -8,7 +9,9 @@ import sys
 from pathlib import Path
 
 import faiss
-import faiss.contrib.torch_utils  # as pytorch-metric-learning does, which puts other methods in place of FAISS's
+
+# as pytorch-metric-learning does, which puts other methods in place of FAISS's
+import faiss.contrib.torch_utils
 import numpy as np
 import pytest
 from handmade import experiment, finish
@@ -16,14 +19,30 @@ from tiny import dml_bench, refusal, train
 
 from dml_bench.evaluation.search import search
 from dml_bench.gallery.index_recall import Asked, asked_of_itself, recalls, wilson
-from dml_bench.gallery.index_store import Look, catch_up, digest, file_of, follow, made, opened, step_between
+from dml_bench.gallery.index_store import (
+    Look,
+    catch_up,
+    digest,
+    file_of,
+    follow,
+    made,
+    opened,
+    step_between,
+)
 from dml_bench.gallery.indexes import advice, build, open_mapped, parse
 from dml_bench.gallery.store import Entry, Gallery, Place, open_place, weights_digest
 from dml_bench.runs.run import read_folder
 from dml_bench.system.files import read_json
 
 CLASSES, IMAGES, DIM = 60, 20, 32
-KINDS = ["flat", "sq8", "hnsw", "ivf:nlist=16,nprobe=4", "ivfpq:nlist=8,nprobe=4,m=8,bits=6", "ivfpq:nlist=8,m=8,bits=6,k_factor=0"]
+KINDS = [
+    "flat",
+    "sq8",
+    "hnsw",
+    "ivf:nlist=16,nprobe=4",
+    "ivfpq:nlist=8,nprobe=4,m=8,bits=6",
+    "ivfpq:nlist=8,m=8,bits=6,k_factor=0",
+]
 APPROXIMATE = KINDS[1:]
 ROUGH = "ivf:nlist=64,nprobe=1"
 """Misses much."""
@@ -32,13 +51,21 @@ ROUGH = "ivf:nlist=64,nprobe=1"
 def clustered(images: int, seed: int, classes: int = CLASSES) -> np.ndarray:
     """(classes * images, DIM) unit vectors around the same centres, whatever the seed."""
     centres = np.random.default_rng(0).normal(size=(classes, 1, DIM))
-    vectors = (centres + np.random.default_rng(seed).normal(size=(classes, images, DIM))).reshape(-1, DIM)
+    vectors = (centres + np.random.default_rng(seed).normal(size=(classes, images, DIM))).reshape(
+        -1, DIM
+    )
     return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
 
 
 def gallery_of(embeddings: np.ndarray, classes: int = CLASSES) -> Gallery:
     names = np.repeat(np.arange(classes), len(embeddings) // classes)
-    return Gallery(tuple(Entry(f"class {name:02}", f"{row}.jpg", "", "enrolled") for row, name in enumerate(names)), embeddings)
+    return Gallery(
+        tuple(
+            Entry(f"class {name:02}", f"{row}.jpg", "", "enrolled")
+            for row, name in enumerate(names)
+        ),
+        embeddings,
+    )
 
 
 GALLERY = gallery_of(clustered(IMAGES, seed=1))
@@ -51,7 +78,15 @@ def queries() -> Asked:
 
 @pytest.fixture
 def place(tmp_path) -> Place:
-    return Place(finish(tmp_path, experiment(), {phase: [[1], [1], [1]] for phase in ("all", "limited")}, unseen=1), "all")
+    return Place(
+        finish(
+            tmp_path,
+            experiment(),
+            {phase: [[1], [1], [1]] for phase in ("all", "limited")},
+            unseen=1,
+        ),
+        "all",
+    )
 
 
 class Opener:
@@ -88,7 +123,9 @@ def test_a_mapped_index_answers_as_one_in_memory(tmp_path, kind):
     look = made(tmp_path / "a.faiss", GALLERY, parse(kind), queries)
     in_memory = faiss.read_index(str(tmp_path / "a.faiss"))
     similarities, rows = look.index.search(QUERY, 10)
-    assert (similarities.tolist(), rows.tolist()) == tuple(part.tolist() for part in in_memory.search(QUERY, 10))
+    assert (similarities.tolist(), rows.tolist()) == tuple(
+        part.tolist() for part in in_memory.search(QUERY, 10)
+    )
 
 
 ANONYMOUS = """
@@ -110,16 +147,33 @@ for path in sys.argv[1:]:
 """
 
 
-@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads Linux's account of memory")
+@pytest.mark.skipif(
+    not Path("/proc/self/status").exists(), reason="reads Linux's account of memory"
+)
 def test_all_kinds_stay_in_the_file_when_they_are_opened(tmp_path):
     vectors = np.random.default_rng(0).normal(size=(20000, 64)).astype(np.float32)
-    kinds = ["flat", "sq8", "hnsw:M=8,efConstruction=8", "ivf:nlist=8", "ivfpq:nlist=8,m=16,bits=5", "ivfpq:nlist=8,m=64,bits=5,k_factor=0"]
+    kinds = [
+        "flat",
+        "sq8",
+        "hnsw:M=8,efConstruction=8",
+        "ivf:nlist=8",
+        "ivfpq:nlist=8,m=16,bits=5",
+        "ivfpq:nlist=8,m=64,bits=5,k_factor=0",
+    ]
     files = [tmp_path / f"{number}.faiss" for number in range(len(kinds))]
     for kind, file in zip(kinds, files, strict=True):
         faiss.write_index(build(parse(kind).plan(*vectors.shape), vectors), str(file))
-    found = subprocess.run([sys.executable, "-c", ANONYMOUS, *map(str, files)], capture_output=True, text=True, check=True, timeout=120)
+    found = subprocess.run(
+        [sys.executable, "-c", ANONYMOUS, *map(str, files)],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
+    )
     parts = [float(line) for line in found.stdout.split()]
-    assert {kind: part < 0.25 for kind, part in zip(kinds, parts[::2], strict=True)} == dict.fromkeys(kinds, True), parts
+    assert {
+        kind: part < 0.25 for kind, part in zip(kinds, parts[::2], strict=True)
+    } == dict.fromkeys(kinds, True), parts
     assert min(parts[1::2]) > 0.5, parts
 
 
@@ -152,9 +206,14 @@ def test_the_recall_told_is_the_one_computed_by_hand(look_into, kind):
     look = look_into(kind)
     _, rows = look.find(QUERY, 10)
     exact = np.argsort(-(QUERY @ GALLERY.embeddings.T), axis=1)
-    hits = [len(set(found) & set(truth)) / 10 for found, truth in zip(rows.tolist(), exact[:, :10].tolist(), strict=True)]
+    hits = [
+        len(set(found) & set(truth)) / 10
+        for found, truth in zip(rows.tolist(), exact[:, :10].tolist(), strict=True)
+    ]
     assert look.measured.queries == 120
-    assert look.measured.recall_at_1.value == pytest.approx(np.mean(rows[:, 0] == exact[:, 0]), abs=1e-9)
+    assert look.measured.recall_at_1.value == pytest.approx(
+        np.mean(rows[:, 0] == exact[:, 0]), abs=1e-9
+    )
     assert look.measured.recall_at_10.value == pytest.approx(np.mean(hits), abs=1e-9)
     assert f"recall@1 {look.measured.recall_at_1.value:.3f} (" in look.words()
 
@@ -184,21 +243,32 @@ def test_a_copy_of_the_nearest_image_is_as_good_as_itself():
 
 
 def test_images_of_the_gallery_that_are_asked_are_left_out_of_their_own_look_ups(tmp_path):
-    look = made(tmp_path / "a.faiss", GALLERY, parse("ivf:nlist=16,nprobe=1"), lambda: asked_of_itself(GALLERY.embeddings))
+    look = made(
+        tmp_path / "a.faiss",
+        GALLERY,
+        parse("ivf:nlist=16,nprobe=1"),
+        lambda: asked_of_itself(GALLERY.embeddings),
+    )
     rows = asked_of_itself(GALLERY.embeddings).own_rows
     similarity = GALLERY.embeddings[rows] @ GALLERY.embeddings.T
     similarity[np.arange(len(rows)), rows] = -2
     found = look.find(GALLERY.embeddings[rows], 2)[1]
-    others = [next(row for row in pair if row != own) for pair, own in zip(found.tolist(), rows.tolist(), strict=True)]
+    others = [
+        next(row for row in pair if row != own)
+        for pair, own in zip(found.tolist(), rows.tolist(), strict=True)
+    ]
     assert look.measured.queries == 1000
-    assert look.measured.recall_at_1.value == pytest.approx(np.mean(similarity.argmax(1) == others), abs=1e-9)
+    assert look.measured.recall_at_1.value == pytest.approx(
+        np.mean(similarity.argmax(1) == others), abs=1e-9
+    )
     assert look.measured.recall_at_1.value < 1
     assert "1,000 images of the gallery, each left out of its own look-up" in look.words()
 
 
 def test_bytes_and_errors_of_compressed_images_are_told(tmp_path):
     whole, refined, codes = (
-        made(tmp_path / "a.faiss", GALLERY, parse(kind), queries) for kind in ("hnsw", "ivfpq:nlist=8,m=8", "ivfpq:nlist=8,m=8,k_factor=0")
+        made(tmp_path / "a.faiss", GALLERY, parse(kind), queries)
+        for kind in ("hnsw", "ivfpq:nlist=8,m=8", "ivfpq:nlist=8,m=8,k_factor=0")
     )
     assert whole.measured.exact_bytes == 1200 * 32 * 4
     assert codes.measured.bytes < whole.measured.exact_bytes < refined.measured.bytes
@@ -242,7 +312,9 @@ def test_a_damaged_index_is_built_anew_and_that_is_said_in_a_line(look_into, har
     choice = look_into("flat").choice
     harm(file_of(look_into.place, choice))
     rows = look_into("flat").find(GALLERY.embeddings, 1)[1]
-    assert look_into.said[1:] == ["building index flat of 1,200 images, because flat.faiss is damaged"]
+    assert look_into.said[1:] == [
+        "building index flat of 1,200 images, because flat.faiss is damaged"
+    ]
     assert rows[:, 0].tolist() == list(range(1200))
 
 
@@ -257,7 +329,9 @@ def test_an_index_of_other_embeddings_is_built_anew_and_that_is_said_in_a_line(l
     look_into("flat")
     other = gallery_of(clustered(IMAGES, seed=3))
     rows = look_into("flat", other).find(other.embeddings, 1)[1]
-    assert look_into.said[1:] == ["building index flat of 1,200 images, because flat.faiss is of another gallery"]
+    assert look_into.said[1:] == [
+        "building index flat of 1,200 images, because flat.faiss is of another gallery"
+    ]
     assert rows[:, 0].tolist() == list(range(1200))
 
 
@@ -268,12 +342,16 @@ def followed_by(place: Place, before: Gallery, kept: np.ndarray, after: Gallery)
 
 
 def enlarged(gallery: Gallery, images: int) -> tuple[Gallery, np.ndarray]:
-    """The gallery with classes 3 and 7 removed, 4 renamed, new images of class 3, 5 and two new classes, and which rows of it are kept."""
+    """The gallery with classes 3 and 7 removed, 4 renamed, new images of class 3, 5 and two new
+    classes, and which rows of it are kept."""
     new = clustered(images, seed=5, classes=CLASSES + 2).reshape(CLASSES + 2, images, DIM)
     kept = np.array([entry.class_name not in {"class 03", "class 07"} for entry in gallery.entries])
     changed = gallery.removed("class 03").removed("class 07").renamed("class 04", "class 99")
     for label in (3, 5, 60, 61):
-        entries = tuple(Entry(f"class {label:02}", f"new {label} {row}.jpg", "", "enrolled") for row in range(images))
+        entries = tuple(
+            Entry(f"class {label:02}", f"new {label} {row}.jpg", "", "enrolled")
+            for row in range(images)
+        )
         changed = changed.joined(entries, new[label])
     return changed, kept
 
@@ -283,17 +361,34 @@ def test_an_index_that_was_added_to_answers_as_one_built_anew(look_into, tmp_pat
     look_into(kind)
     gallery, kept = enlarged(GALLERY, 10)
     assert len(followed_by(look_into.place, GALLERY, kept, gallery)) == 1
-    followed, anew = look_into(kind, gallery), made(tmp_path / "anew.faiss", gallery, parse(kind), queries)
+    followed, anew = (
+        look_into(kind, gallery),
+        made(tmp_path / "anew.faiss", gallery, parse(kind), queries),
+    )
     assert len(look_into.said) == 1
     asked = np.concatenate([QUERY, gallery.embeddings[-40:]])
-    (similarity, rows), (expected_similarity, expected_rows) = followed.find(asked, 5), anew.find(asked, 5)
+    (similarity, rows), (expected_similarity, expected_rows) = (
+        followed.find(asked, 5),
+        anew.find(asked, 5),
+    )
     if kind == "flat":
-        assert (rows.tolist(), similarity.tolist()) == (expected_rows.tolist(), expected_similarity.tolist())
+        assert (rows.tolist(), similarity.tolist()) == (
+            expected_rows.tolist(),
+            expected_similarity.tolist(),
+        )
     else:
         assert followed.measured.recall_at_10.value >= anew.measured.recall_at_10.value - 0.05
         assert len(followed.live) == 1240 > len(followed.positions) == 1200
-    classes = [gallery.entries[row].class_name for row in followed.find(gallery.embeddings[-40:], 1)[1][:, 0]]
-    right = np.mean([name == entry.class_name for name, entry in zip(classes, gallery.entries[-40:], strict=True)])
+    classes = [
+        gallery.entries[row].class_name
+        for row in followed.find(gallery.embeddings[-40:], 1)[1][:, 0]
+    ]
+    right = np.mean(
+        [
+            name == entry.class_name
+            for name, entry in zip(classes, gallery.entries[-40:], strict=True)
+        ]
+    )
     assert right > (0.8 if "k_factor=0" in kind else 0.95)
 
 
@@ -304,7 +399,9 @@ def test_a_class_removed_enrolled_again_and_renamed_many_times_is_found(look_int
         name = "class 05" if turn == 0 else f"turn {turn - 1}"
         kept = np.array([entry.class_name != name for entry in gallery.entries])
         rows = np.flatnonzero(~kept)
-        entries = tuple(Entry(f"turn {turn}", gallery.entries[row].path, "", "enrolled") for row in rows)
+        entries = tuple(
+            Entry(f"turn {turn}", gallery.entries[row].path, "", "enrolled") for row in rows
+        )
         after = gallery.removed(name).joined(entries, gallery.embeddings[rows])
         assert followed_by(look_into.place, gallery, kept, after) == ("hnsw",)
         gallery = after
@@ -319,7 +416,15 @@ def test_a_gallery_that_lost_a_quarter_or_doubled_gets_an_index_built_anew(look_
     smaller = GALLERY
     for name in names:
         smaller = smaller.removed(name)
-    assert followed_by(look_into.place, GALLERY, np.array([entry.class_name not in names for entry in GALLERY.entries]), smaller) == ()
+    assert (
+        followed_by(
+            look_into.place,
+            GALLERY,
+            np.array([entry.class_name not in names for entry in GALLERY.entries]),
+            smaller,
+        )
+        == ()
+    )
     look_into("ivf", smaller)
     assert len(look_into.said) == 2
     larger = smaller.joined(GALLERY.entries, GALLERY.embeddings)
@@ -337,7 +442,9 @@ def test_a_gallery_whose_classes_are_only_renamed_keeps_its_index_as_it_is(look_
 @pytest.mark.parametrize("kind", ["ivf", "hnsw"])
 @pytest.mark.parametrize("next_is", ["predict", "enrol"])
 @pytest.mark.parametrize("killed_at", range(3))
-def test_a_kill_between_gallery_and_index_gives_the_index_of_an_uninterrupted_change(place, kind, next_is, killed_at):
+def test_a_kill_between_gallery_and_index_gives_the_index_of_an_uninterrupted_change(
+    place, kind, next_is, killed_at
+):
     gallery, kept = enlarged(GALLERY, 10)
     place = Place(read_folder(place.run.folder), "all")
     path = file_of(place, parse(kind))
@@ -355,7 +462,9 @@ def test_a_kill_between_gallery_and_index_gives_the_index_of_an_uninterrupted_ch
             nonlocal moments
             if moments == 0 and Path(new).suffix in (".faiss", ".json"):
                 os._exit(9)
-            moments = None if moments is None else moments - (Path(new).suffix in (".faiss", ".json"))
+            moments = (
+                None if moments is None else moments - (Path(new).suffix in (".faiss", ".json"))
+            )
             real(old, new)
 
         if not (child := os.fork()):
@@ -383,16 +492,34 @@ def test_a_kill_between_gallery_and_index_gives_the_index_of_an_uninterrupted_ch
 @pytest.mark.parametrize(
     ("kind", "words"),
     [
-        ("hnws", r"unknown index 'hnws' \(did you mean hnsw\?\); there are: auto, flat, hnsw, ivf, ivfpq, sq8"),
-        ("ivf:nporbe=3", r"index.nporbe: ivf has no such option \(did you mean nprobe\?\); its options: nlist, nprobe"),
+        (
+            "hnws",
+            r"unknown index 'hnws' \(did you mean hnsw\?\); there are: auto, flat, hnsw, ivf, ivfpq, sq8",
+        ),
+        (
+            "ivf:nporbe=3",
+            r"index.nporbe: ivf has no such option \(did you mean nprobe\?\); its options: nlist, nprobe",
+        ),
         ("flat:nprobe=3", "index.nprobe: flat has no such option; it has no options"),
         ("ivf:nprobe", "write NAME or NAME:key=value,key=value with whole numbers"),
         ("ivf:nprobe=-1", "write NAME or NAME:key=value,key=value with whole numbers"),
         ("ivf:nprobe=1,nprobe=2", "each key once"),
-        ("ivf:nlist=8,nprobe=9", "index ivf: nprobe is 9, but there are 8 cells .nlist.: choose 1 to 8, or more cells"),
-        ("ivf:nlist=2000", "index ivf: nlist is 2,000, but the gallery has 1,200 images: choose fewer cells"),
-        ("ivfpq:m=5", "index ivfpq: m is 5, which does not divide 32 dimensions: choose one of 1, 2, 4, 8, 16, 32"),
-        ("ivfpq:bits=11", "index ivfpq: codes of 11 bits are trained on 2,048 images or more, and the gallery has 1,200: take fewer bits"),
+        (
+            "ivf:nlist=8,nprobe=9",
+            "index ivf: nprobe is 9, but there are 8 cells .nlist.: choose 1 to 8, or more cells",
+        ),
+        (
+            "ivf:nlist=2000",
+            "index ivf: nlist is 2,000, but the gallery has 1,200 images: choose fewer cells",
+        ),
+        (
+            "ivfpq:m=5",
+            "index ivfpq: m is 5, which does not divide 32 dimensions: choose one of 1, 2, 4, 8, 16, 32",
+        ),
+        (
+            "ivfpq:bits=11",
+            "index ivfpq: codes of 11 bits are trained on 2,048 images or more, and the gallery has 1,200: take fewer bits",
+        ),
         ("ivfpq:bits=13", "index ivfpq: bits is 13: choose 1 to 12"),
         ("hnsw:M=1", "index hnsw: M is 1: choose 2 or more"),
         ("hnsw:efSearch=0", "index hnsw: efConstruction or efSearch is 0: choose 1 or more"),
@@ -405,7 +532,10 @@ def test_what_can_not_be_is_said_in_words(kind, words):
 
 def test_a_gallery_of_a_few_images_is_not_approximated():
     assert parse("flat").plan(3, 8).factory == "Flat"
-    with pytest.raises(ValueError, match="index hnsw: the gallery has 3 images, and an approximate one needs 16 or more: leave it out"):
+    with pytest.raises(
+        ValueError,
+        match="index hnsw: the gallery has 3 images, and an approximate one needs 16 or more: leave it out",
+    ):
         parse("hnsw").plan(3, 8)
 
 
@@ -438,7 +568,9 @@ def test_auto_is_exact_whatever_the_size_and_says_from_which_on_another_is_worth
 
 @pytest.fixture(scope="module")
 def trained(birds, cache_dir, tmp_path_factory) -> Path:
-    return train(birds, cache_dir, tmp_path_factory.mktemp("runs"), "train.precision=float32").folder
+    return train(
+        birds, cache_dir, tmp_path_factory.mktemp("runs"), "train.precision=float32"
+    ).folder
 
 
 @pytest.fixture
@@ -446,15 +578,38 @@ def run(trained, tmp_path) -> Path:
     return Path(shutil.copytree(trained, tmp_path / "runs" / "experiment" / "birds" / "seed-42"))
 
 
-def answers(monkeypatch, capsys, run: Path, photos: Path, *more: object) -> tuple[list[tuple[str, float]], dict, str]:
-    """The closest class of each photo with its similarity, what is told of the index, and what was said meanwhile."""
-    assert dml_bench(monkeypatch, "predict", run, photos, "--json", "--threshold", 0, "--device", "cpu", *more) == 0
+def answers(
+    monkeypatch, capsys, run: Path, photos: Path, *more: object
+) -> tuple[list[tuple[str, float]], dict, str]:
+    """The closest class of each photo with its similarity, what is told of the index, and what was
+    said meanwhile."""
+    assert (
+        dml_bench(
+            monkeypatch,
+            "predict",
+            run,
+            photos,
+            "--json",
+            "--threshold",
+            0,
+            "--device",
+            "cpu",
+            *more,
+        )
+        == 0
+    )
     captured = capsys.readouterr()
     told = json.loads(captured.out)
-    return [(found["closest_class"], found["similarity"]) for found in told["answers"]], told.get("index", {}), captured.err
+    return (
+        [(found["closest_class"], found["similarity"]) for found in told["answers"]],
+        told.get("index", {}),
+        captured.err,
+    )
 
 
-def test_predict_uses_a_kept_index_that_enrolment_adds_to(run, birds, tmp_path, monkeypatch, capsys):
+def test_predict_uses_a_kept_index_that_enrolment_adds_to(
+    run, birds, tmp_path, monkeypatch, capsys
+):
     known = sorted((birds / "images").iterdir())[0]
     photos = tmp_path / "photos" / "Turned"
     shutil.copytree(known, photos)
@@ -468,7 +623,9 @@ def test_predict_uses_a_kept_index_that_enrolment_adds_to(run, birds, tmp_path, 
     assert [name for name, _ in found] == [name for name, _ in exact]
     assert (index["measured"]["queries"], index["measured"]["recall_at_1"]["value"]) == (13, 1.0)
 
-    assert dml_bench(monkeypatch, "enrol", run, "--images", photos.parent, "--remove", known.name) == 0
+    assert (
+        dml_bench(monkeypatch, "enrol", run, "--images", photos.parent, "--remove", known.name) == 0
+    )
     assert "added to the kept 2 indexes flat, ivf-nlist=2" in capsys.readouterr().out
     for kind in ("flat", "ivf:nlist=2,nprobe=2"):
         found, index, said = answers(monkeypatch, capsys, run, known, "--index", kind)
@@ -480,28 +637,54 @@ def test_predict_says_what_an_approximate_index_misses(run, birds, monkeypatch, 
     photo = next((birds / "images").rglob("*.jpg"))
     assert dml_bench(monkeypatch, "predict", run, photo, "--index", "hnsw", "--threshold", 0) == 0
     said = " ".join(capsys.readouterr().out.split())
-    assert "index hnsw (M=16, efConstruction=100, efSearch=64): recall@1 1.000 (0.772 to 1.000)" in said
+    assert (
+        "index hnsw (M=16, efConstruction=100, efSearch=64): recall@1 1.000 (0.772 to 1.000)"
+        in said
+    )
     assert "on 13 query images of the run; " in said
 
 
-def test_an_index_that_can_not_be_is_refused_in_a_line_and_nothing_is_kept(run, birds, monkeypatch, capsys):
+def test_an_index_that_can_not_be_is_refused_in_a_line_and_nothing_is_kept(
+    run, birds, monkeypatch, capsys
+):
     photo = next((birds / "images").rglob("*.jpg"))
     line = refusal(monkeypatch, capsys, "predict", run, photo, "--index", "ivf:nprobe=40")
-    assert line == "error: index ivf: nprobe is 40, but there are 1 cells (nlist): choose 1 to 1, or more cells"
-    assert "unknown index 'hsnw'" in refusal(monkeypatch, capsys, "export", run, "--out", run / "out", "--index", "hsnw")
+    assert (
+        line
+        == "error: index ivf: nprobe is 40, but there are 1 cells (nlist): choose 1 to 1, or more cells"
+    )
+    assert "unknown index 'hsnw'" in refusal(
+        monkeypatch, capsys, "export", run, "--out", run / "out", "--index", "hsnw"
+    )
     assert not (run / "gallery").exists()
 
 
-def test_an_export_holds_the_index_that_was_asked_for_and_its_card_says_what_it_misses(run, tmp_path, monkeypatch, capsys):
+def test_an_export_holds_the_index_that_was_asked_for_and_its_card_says_what_it_misses(
+    run, tmp_path, monkeypatch, capsys
+):
     out = tmp_path / "out"
-    assert dml_bench(monkeypatch, "export", run, "--out", out, "--index", "ivf:nlist=3,nprobe=2") == 0
+    assert (
+        dml_bench(monkeypatch, "export", run, "--out", out, "--index", "ivf:nlist=3,nprobe=2") == 0
+    )
     assert "; index ivf (nlist=3, nprobe=2): recall@1 " in capsys.readouterr().out
     index = open_mapped(out / "gallery.faiss")
-    assert (type(index).__name__, index.nlist, index.nprobe, index.ntotal) == ("IndexIVFFlat", 3, 2, 51)
+    assert (type(index).__name__, index.nlist, index.nprobe, index.ntotal) == (
+        "IndexIVFFlat",
+        3,
+        2,
+        51,
+    )
     facts = json.loads((out / "export.json").read_text(encoding="utf-8"))["index"]
-    assert (facts["name"], facts["exact"], facts["parameters"]) == ("ivf", False, {"nlist": 3, "nprobe": 2})
+    assert (facts["name"], facts["exact"], facts["parameters"]) == (
+        "ivf",
+        False,
+        {"nlist": 3, "nprobe": 2},
+    )
     card = (out / "README.md").read_text(encoding="utf-8")
-    assert f"index ivf (nlist=3, nprobe=2): recall@1 {facts['measured']['recall_at_1']['value']:.3f} (" in card
+    assert (
+        f"index ivf (nlist=3, nprobe=2): recall@1 {facts['measured']['recall_at_1']['value']:.3f} ("
+        in card
+    )
     place = open_place(run, "all", None)
     rows = index.search(place.read().embeddings, 1)[1][:, 0]
     assert rows.tolist() == list(range(51))
@@ -515,11 +698,19 @@ def test_a_gallery_of_the_former_format_is_read_and_embeddings_stay_in_the_file(
     place.path.parent.mkdir()
     place.write(gallery)
     again = place.read()
-    assert (again.entries, again.embeddings.tolist()) == (gallery.entries, gallery.embeddings.tolist())
+    assert (again.entries, again.embeddings.tolist()) == (
+        gallery.entries,
+        gallery.embeddings.tolist(),
+    )
     assert not again.embeddings.flags.writeable
     assert not again.embeddings.flags.owndata
-    rows = json.dumps([[entry.class_name, entry.path, entry.sha256, entry.origin] for entry in gallery.entries])
+    rows = json.dumps(
+        [[entry.class_name, entry.path, entry.sha256, entry.origin] for entry in gallery.entries]
+    )
     facts = {"format": "1", "weights": weights_digest(place.run, "all"), "entries": rows}
     save_file({"embeddings": np.ascontiguousarray(gallery.embeddings)}, place.path, metadata=facts)
     former = place.read()
-    assert (former.entries, former.embeddings.tolist()) == (gallery.entries, gallery.embeddings.tolist())
+    assert (former.entries, former.embeddings.tolist()) == (
+        gallery.entries,
+        gallery.embeddings.tolist(),
+    )

@@ -1,5 +1,5 @@
-"""What is made of a finished run holds for every kind: rotated hold-outs, classes apart, cut to boxes, with validation images, of folds,
-of images seen both ways."""
+"""What is made of a finished run holds for every kind: rotated hold-outs, classes apart, cut to
+boxes, with validation images, of folds, of images seen both ways."""
 
 import csv
 import json
@@ -39,7 +39,8 @@ def kind(request) -> str:
 
 @pytest.fixture(scope="module")
 def runs(kind, birds, cache_dir, tmp_path_factory) -> Path:
-    """One run of each kind, and a second, called `other`, of those whose numbers are others than those of plain runs."""
+    """One run of each kind, and a second, called `other`, of those whose numbers are others than
+    those of plain runs."""
     out = tmp_path_factory.mktemp(kind)
     for more in ((), ("name=other", "optimizer.lr=0.01")) if kind in COMPARED else ((),):
         train(birds, cache_dir, out, "train.epochs=1", *KINDS[kind], *more)
@@ -49,7 +50,11 @@ def runs(kind, birds, cache_dir, tmp_path_factory) -> Path:
 @pytest.fixture
 def run(runs, tmp_path) -> Path:
     """A copy of the first one, to be changed."""
-    return Path(shutil.copytree(next(runs.glob("EPSHN*/*/seed-42")), tmp_path / "experiment" / "cub" / "seed-42"))
+    return Path(
+        shutil.copytree(
+            next(runs.glob("EPSHN*/*/seed-42")), tmp_path / "experiment" / "cub" / "seed-42"
+        )
+    )
 
 
 @pytest.fixture
@@ -80,13 +85,21 @@ def test_runs_are_compared_by_what_was_measured_of_them(kind, runs, monkeypatch,
     told = dml_bench(monkeypatch, capsys, "compare", *sorted(runs.iterdir()), "--json")
     [found] = json.loads(told)
     metrics = {row["metric"] for row in found["overall"]}
-    assert metrics >= ({"recall_at_1", "map_at_r"} if kind == "apart" else {"precision_at_1_macro", "precision_drop_unseen_classes"})
+    assert metrics >= (
+        {"recall_at_1", "map_at_r"}
+        if kind == "apart"
+        else {"precision_at_1_macro", "precision_drop_unseen_classes"}
+    )
     assert len(found["classes"]) == (4 if kind == "apart" else 8)
 
 
 def test_they_are_reported(kind, runs, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(
-        figures, "FIGURES", () if kind != "rotated" else (figures.holdout_dots, figures.class_bars, figures.accuracy_curves)
+        figures,
+        "FIGURES",
+        ()
+        if kind != "rotated"
+        else (figures.holdout_dots, figures.class_bars, figures.accuracy_curves),
     )
     dml_bench(monkeypatch, capsys, "report", runs, "--out", tmp_path / "out")
     text = (tmp_path / "out" / "report.md").read_text(encoding="utf-8")
@@ -97,7 +110,9 @@ def test_they_are_reported(kind, runs, tmp_path, monkeypatch, capsys):
         )
         assert f"the threshold is chosen on {chosen}, and held against the queries." in text
     if kind == "rotated":
-        assert sorted(path.name.rpartition("-")[2] for path in (tmp_path / "out" / "figures").glob("*.png")) == [
+        assert sorted(
+            path.name.rpartition("-")[2] for path in (tmp_path / "out" / "figures").glob("*.png")
+        ) == [
             "classes.png",
             "holdouts.png",
             "test_accuracy.png",
@@ -106,10 +121,15 @@ def test_they_are_reported(kind, runs, tmp_path, monkeypatch, capsys):
             rows = [row for row in csv.DictReader(file) if row["experiment"] == "other"]
         summary = summary_of(runs / "other" / "cub" / "seed-42")
         assert [(row["phase"], float(row["precision_drop_unseen_classes"])) for row in rows] == [
-            (holdout["phase"], pytest.approx(holdout["precision_drop_unseen_classes"])) for holdout in summary["holdouts"]
+            (holdout["phase"], pytest.approx(holdout["precision_drop_unseen_classes"]))
+            for holdout in summary["holdouts"]
         ]
-        deviation = 100 * np.std([float(row["precision_drop_unseen_classes"]) for row in rows], ddof=1)
-        assert deviation == pytest.approx(100 * summary["precision_drop_unseen_classes_between_holdouts"])
+        deviation = 100 * np.std(
+            [float(row["precision_drop_unseen_classes"]) for row in rows], ddof=1
+        )
+        assert deviation == pytest.approx(
+            100 * summary["precision_drop_unseen_classes_between_holdouts"]
+        )
         assert "The drops are means over 3 rotated hold-outs: of `" in text
 
 
@@ -120,31 +140,58 @@ def test_a_class_is_enrolled_and_found(kind, phases, run, photos, tmp_path, monk
     assert f"1 new: {NEW}" in told
     turned = tmp_path / "turned.png"
     Image.open(next((photos / NEW).iterdir())).rotate(1).save(turned)
-    told = json.loads(dml_bench(monkeypatch, capsys, "predict", run, turned, "--phase", phase, "--json", "--precision", "0.01"))
+    told = json.loads(
+        dml_bench(
+            monkeypatch,
+            capsys,
+            "predict",
+            run,
+            turned,
+            "--phase",
+            phase,
+            "--json",
+            "--precision",
+            "0.01",
+        )
+    )
     [found] = told["answers"]
     assert found["closest_class"] == NEW
     chosen_on = told["threshold"]["chosen_on"]
-    assert (chosen_on["validation"] > 0, chosen_on["queries"] > 0) == ((True, False) if kind == "validated" else (False, True))
+    assert (chosen_on["validation"] > 0, chosen_on["queries"] > 0) == (
+        (True, False) if kind == "validated" else (False, True)
+    )
     assert ("on_queries" in told["threshold"]) is (kind == "validated")
 
 
-def test_it_is_exported_with_a_card_that_says_what_its_model_did_not_see(kind, run, tmp_path, monkeypatch, capsys):
+def test_it_is_exported_with_a_card_that_says_what_its_model_did_not_see(
+    kind, run, tmp_path, monkeypatch, capsys
+):
     phase = LIMITED.get(kind, "limited")
     dml_bench(monkeypatch, capsys, "export", run, "--phase", phase, "--out", tmp_path / "out")
     card = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
     summary = summary_of(run)
-    unseen = next((held["unseen_classes"] for held in summary.get("holdouts", ()) if held["phase"] == phase), summary["unseen_classes"])
+    unseen = next(
+        (held["unseen_classes"] for held in summary.get("holdouts", ()) if held["phase"] == phase),
+        summary["unseen_classes"],
+    )
     assert f"The {len(unseen)} classes that it was not trained on: {', '.join(unseen)}." in card
     assert ("| precision on the queries | queries answered |" in card) is (kind == "validated")
     assert ("cut yours out as well" in card) is (kind == "boxed")
 
 
-@pytest.mark.parametrize("settings", [("evaluate.tta=crops",), ("evaluate.tta=mirror", "evaluate.tta_by=max")])
-def test_views_that_a_new_photo_is_not_given_are_refused_in_one_line(settings, birds, cache_dir, tmp_path, photos, monkeypatch, capsys):
+@pytest.mark.parametrize(
+    "settings", [("evaluate.tta=crops",), ("evaluate.tta=mirror", "evaluate.tta_by=max")]
+)
+def test_views_that_a_new_photo_is_not_given_are_refused_in_one_line(
+    settings, birds, cache_dir, tmp_path, photos, monkeypatch, capsys
+):
     folder = train(birds, cache_dir, tmp_path / "runs", "train.epochs=1", *settings).folder
     monkeypatch.setattr(sys, "argv", ["dml-bench", "predict", str(folder), str(photos)])
     with pytest.raises(SystemExit) as ended:
         main()
     assert ended.value.code == 2
     said = capsys.readouterr().err
-    assert "in which new photos are not embedded; run it with --set evaluate.tta=mirror" in said and said.count("\n") == 1
+    assert (
+        "in which new photos are not embedded; run it with --set evaluate.tta=mirror" in said
+        and said.count("\n") == 1
+    )

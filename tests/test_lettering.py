@@ -77,7 +77,9 @@ def test_figures_take_names_literally_and_miss_no_letter():
         figure, [[axes]] = canvas(4.0)
         axes.barh(range(len(NAMES)), range(len(NAMES)))
         finish_rows(axes, NAMES, "a pair of $ and another $")
-        figure.legend(handles=[key_line(name, "#123456") for name in NAMES], loc="outside lower left", ncols=2)
+        figure.legend(
+            handles=[key_line(name, "#123456") for name in NAMES], loc="outside lower left", ncols=2
+        )
         drawn = saved(figure, "names", 'of <b> & "quotes"', "")
     for text in (
         "$5 to $10 bag",
@@ -88,5 +90,7 @@ def test_figures_take_names_literally_and_miss_no_letter():
         "a pair of $ and another $",
     ):
         assert drawn.svg.count(text) >= 1, text
-    assert drawn.svg.count("_under^score\\frac") == 2  # a legend of matplotlib leaves out what begins with an underscore
+    assert (
+        drawn.svg.count("_under^score\\frac") == 2
+    )  # a legend of matplotlib leaves out what begins with an underscore
     assert 'aria-label="of &lt;b&gt; &amp; &quot;quotes&quot;"' in drawn.svg

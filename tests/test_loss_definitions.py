@@ -28,7 +28,9 @@ def cosine(one: Vector, other: Vector) -> float:
 
 def distance(one: Vector, other: Vector) -> float:
     """Euclidean, of the vectors made unit length."""
-    return math.sqrt(sum((x / length(one) - y / length(other)) ** 2 for x, y in zip(one, other, strict=True)))
+    return math.sqrt(
+        sum((x / length(one) - y / length(other)) ** 2 for x, y in zip(one, other, strict=True))
+    )
 
 
 def log_sum_exp(values: list[float]) -> float:
@@ -59,7 +61,9 @@ class Batch:
     def __init__(self, embeddings: Tensor, labels: Tensor):
         self.x, self.y = embeddings.tolist(), labels.tolist()
         self.anchors = range(len(self.y))
-        self.positives = [[j for j in self.anchors if j != i and self.y[j] == self.y[i]] for i in self.anchors]
+        self.positives = [
+            [j for j in self.anchors if j != i and self.y[j] == self.y[i]] for i in self.anchors
+        ]
         self.negatives = [[j for j in self.anchors if self.y[j] != self.y[i]] for i in self.anchors]
         self.positive_pairs = [(i, j) for i in self.anchors for j in self.positives[i]]
         self.negative_pairs = [(i, j) for i in self.anchors for j in self.negatives[i]]
@@ -77,15 +81,15 @@ def softmax_loss(logits: list[list[float]], labels: list[int]) -> float:
 
 
 def contrastive(b: Batch, loss: nn.Module, pos: float = 0.0, neg: float = 1.0) -> float:
-    return mean_of_violations([b.distance(*pair) - pos for pair in b.positive_pairs]) + mean_of_violations(
-        [neg - b.distance(*pair) for pair in b.negative_pairs]
-    )
+    return mean_of_violations(
+        [b.distance(*pair) - pos for pair in b.positive_pairs]
+    ) + mean_of_violations([neg - b.distance(*pair) for pair in b.negative_pairs])
 
 
 def contrastive_of_cosines(b: Batch, loss: nn.Module) -> float:
-    return mean_of_violations([1 - b.cosine(*pair) - 0.1 for pair in b.positive_pairs]) + mean_of_violations(
-        [0.8 - (1 - b.cosine(*pair)) for pair in b.negative_pairs]
-    )
+    return mean_of_violations(
+        [1 - b.cosine(*pair) - 0.1 for pair in b.positive_pairs]
+    ) + mean_of_violations([0.8 - (1 - b.cosine(*pair)) for pair in b.negative_pairs])
 
 
 def signal_to_noise(b: Batch, loss: nn.Module) -> float:
@@ -95,7 +99,9 @@ def signal_to_noise(b: Batch, loss: nn.Module) -> float:
     def noise(i: int, j: int) -> float:
         return variance([x - y for x, y in zip(b.x[i], b.x[j], strict=True)]) / variance(b.x[i])
 
-    return mean_of_violations([noise(*pair) for pair in b.positive_pairs]) + mean_of_violations([1 - noise(*p) for p in b.negative_pairs])
+    return mean_of_violations([noise(*pair) for pair in b.positive_pairs]) + mean_of_violations(
+        [1 - noise(*p) for p in b.negative_pairs]
+    )
 
 
 def margin_based(b: Batch, loss: nn.Module) -> float:
@@ -116,7 +122,12 @@ def triplet_margin(b: Batch, loss: nn.Module) -> float:
 
 
 def triplet_margin_of_cosines_swapped_and_smooth(b: Batch, loss: nn.Module) -> float:
-    return mean([math.log1p(math.exp(max(b.cosine(a, n), b.cosine(p, n)) - b.cosine(a, p) + 0.3)) for a, p, n in b.triplets])
+    return mean(
+        [
+            math.log1p(math.exp(max(b.cosine(a, n), b.cosine(p, n)) - b.cosine(a, p) + 0.3))
+            for a, p, n in b.triplets
+        ]
+    )
 
 
 def centroid_triplet(b: Batch, loss: nn.Module) -> float:
@@ -128,7 +139,9 @@ def centroid_triplet(b: Batch, loss: nn.Module) -> float:
 
     return mean_of_violations(
         [
-            squared(a, centroid(b.positives[a])) - squared(a, centroid([i for i in b.anchors if b.y[i] == other])) + 0.5
+            squared(a, centroid(b.positives[a]))
+            - squared(a, centroid([i for i in b.anchors if b.y[i] == other]))
+            + 0.5
             for a in b.anchors
             for other in set(b.y) - {b.y[a]}
         ]
@@ -139,7 +152,15 @@ def tuplet_margin(b: Batch, loss: nn.Module) -> float:
     slack = math.radians(5.73)
     return mean(
         [
-            log_sum_exp([0.0, *(64 * (b.cosine(a, n) - math.cos(math.acos(b.cosine(a, p)) - slack)) for n in b.negatives[a])])
+            log_sum_exp(
+                [
+                    0.0,
+                    *(
+                        64 * (b.cosine(a, n) - math.cos(math.acos(b.cosine(a, p)) - slack))
+                        for n in b.negatives[a]
+                    ),
+                ]
+            )
             for a, p in b.positive_pairs
         ]
     )
@@ -152,7 +173,11 @@ def angular(b: Batch, loss: nn.Module) -> float:
             log_sum_exp(
                 [
                     0.0,
-                    *(4 * tangent * (b.cosine(a, n) + b.cosine(p, n)) - 2 * (1 + tangent) * b.cosine(a, p) for n in b.negatives[a]),
+                    *(
+                        4 * tangent * (b.cosine(a, n) + b.cosine(p, n))
+                        - 2 * (1 + tangent) * b.cosine(a, p)
+                        for n in b.negatives[a]
+                    ),
                 ]
             )
             for a, p in b.positive_pairs
@@ -173,7 +198,10 @@ def multi_similarity(b: Batch, loss: nn.Module) -> float:
 def lifted_structure(b: Batch, loss: nn.Module) -> float:
     return mean(
         [
-            hinge(log_sum_exp([b.distance(i, j) for j in b.positives[i]]) + log_sum_exp([1 - b.distance(i, j) for j in b.negatives[i]]))
+            hinge(
+                log_sum_exp([b.distance(i, j) for j in b.positives[i]])
+                + log_sum_exp([1 - b.distance(i, j) for j in b.negatives[i]])
+            )
             for i in b.anchors
         ]
     )
@@ -182,8 +210,12 @@ def lifted_structure(b: Batch, loss: nn.Module) -> float:
 def circle(b: Batch, loss: nn.Module) -> float:
     terms = []
     for i in b.anchors:
-        attraction = [-80 * hinge(1.4 - b.cosine(i, j)) * (b.cosine(i, j) - 0.6) for j in b.positives[i]]
-        repulsion = [80 * hinge(b.cosine(i, j) + 0.4) * (b.cosine(i, j) - 0.4) for j in b.negatives[i]]
+        attraction = [
+            -80 * hinge(1.4 - b.cosine(i, j)) * (b.cosine(i, j) - 0.6) for j in b.positives[i]
+        ]
+        repulsion = [
+            80 * hinge(b.cosine(i, j) + 0.4) * (b.cosine(i, j) - 0.4) for j in b.negatives[i]
+        ]
         terms.append(log_sum_exp([0.0, log_sum_exp(attraction) + log_sum_exp(repulsion)]))
     return mean_of_violations(terms)
 
@@ -191,14 +223,17 @@ def circle(b: Batch, loss: nn.Module) -> float:
 def sup_con(b: Batch, loss: nn.Module) -> float:
     return mean(
         [
-            log_sum_exp([b.cosine(i, j) / 0.1 for j in b.anchors if j != i]) - mean([b.cosine(i, j) / 0.1 for j in b.positives[i]])
+            log_sum_exp([b.cosine(i, j) / 0.1 for j in b.anchors if j != i])
+            - mean([b.cosine(i, j) / 0.1 for j in b.positives[i]])
             for i in b.anchors
         ]
     )
 
 
 def n_pairs(b: Batch, loss: nn.Module) -> float:
-    pairs = [min(pair for pair in b.positive_pairs if b.y[pair[0]] == label) for label in range(CLASSES)]
+    pairs = [
+        min(pair for pair in b.positive_pairs if b.y[pair[0]] == label) for label in range(CLASSES)
+    ]
     logits = [[dot(b.x[anchor], b.x[positive]) for _, positive in pairs] for anchor, _ in pairs]
     return softmax_loss(logits, list(range(CLASSES))) + 0.002 * mean([length(x) ** 2 for x in b.x])
 
@@ -209,10 +244,16 @@ def fast_ap(b: Batch, loss: nn.Module) -> float:
 
     terms = []
     for i in b.anchors:
-        positive = [sum(share(b.distance(i, j) ** 2, node) for j in b.positives[i]) for node in range(11)]
-        negative = [sum(share(b.distance(i, j) ** 2, node) for j in b.negatives[i]) for node in range(11)]
+        positive = [
+            sum(share(b.distance(i, j) ** 2, node) for j in b.positives[i]) for node in range(11)
+        ]
+        negative = [
+            sum(share(b.distance(i, j) ** 2, node) for j in b.negatives[i]) for node in range(11)
+        ]
         precision = [
-            positive[node] * sum(positive[: node + 1]) / (sum(positive[: node + 1]) + sum(negative[: node + 1]))
+            positive[node]
+            * sum(positive[: node + 1])
+            / (sum(positive[: node + 1]) + sum(negative[: node + 1]))
             for node in range(11)
             if positive[node] > 0
         ]
@@ -226,9 +267,20 @@ def smooth_ap(b: Batch, loss: nn.Module) -> float:
         relevant = [query, *b.positives[query]]
 
         def before(i: int, among: list[int], query: int = query) -> float:
-            return sum(sigmoid((b.cosine(query, j) - b.cosine(query, i)) / 0.01) for j in among if j != i)
+            return sum(
+                sigmoid((b.cosine(query, j) - b.cosine(query, i)) / 0.01) for j in among if j != i
+            )
 
-        terms.append(1 - mean([(1 + before(i, relevant)) / (1 + before(i, relevant) + before(i, b.negatives[query])) for i in relevant]))
+        terms.append(
+            1
+            - mean(
+                [
+                    (1 + before(i, relevant))
+                    / (1 + before(i, relevant) + before(i, b.negatives[query]))
+                    for i in relevant
+                ]
+            )
+        )
     return mean(terms)
 
 
@@ -238,7 +290,12 @@ def pnp(b: Batch, loss: nn.Module, penalty: Callable[[float], float] = float) ->
         [
             mean(
                 [
-                    penalty(sum(sigmoid((b.cosine(query, j) - b.cosine(query, i)) / 0.01) for j in b.negatives[query]))
+                    penalty(
+                        sum(
+                            sigmoid((b.cosine(query, j) - b.cosine(query, i)) / 0.01)
+                            for j in b.negatives[query]
+                        )
+                    )
                     for i in [query, *b.positives[query]]
                 ]
             )
@@ -257,7 +314,10 @@ def pnp_that_grows_faster(b: Batch, loss: nn.Module) -> float:
 
 def histogram(b: Batch, loss: nn.Module) -> float:
     def densities(pairs: list[tuple[int, int]]) -> list[float]:
-        return [mean([hinge(1 - abs(b.cosine(*pair) - (node * 0.02 - 1)) / 0.02) for pair in pairs]) for node in range(101)]
+        return [
+            mean([hinge(1 - abs(b.cosine(*pair) - (node * 0.02 - 1)) / 0.02) for pair in pairs])
+            for node in range(101)
+        ]
 
     positive, negative = densities(b.positive_pairs), densities(b.negative_pairs)
     return sum(negative[node] * sum(positive[: node + 1]) for node in range(101))
@@ -269,14 +329,21 @@ def proxy_distances(b: Batch, loss: nn.Module) -> list[list[float]]:
 
 def proxy_nca(b: Batch, loss: nn.Module) -> float:
     squared = proxy_distances(b, loss)
-    return mean([-math.log(math.exp(-row[y]) / sum(math.exp(-d) for d in row)) for row, y in zip(squared, b.y, strict=True)])
+    return mean(
+        [
+            -math.log(math.exp(-row[y]) / sum(math.exp(-d) for d in row))
+            for row, y in zip(squared, b.y, strict=True)
+        ]
+    )
 
 
 def proxy_nca_of_the_paper(b: Batch, loss: nn.Module) -> float:
     squared = proxy_distances(b, loss)
     return mean(
         [
-            -math.log(math.exp(-row[y]) / sum(math.exp(-d) for label, d in enumerate(row) if label != y))
+            -math.log(
+                math.exp(-row[y]) / sum(math.exp(-d) for label, d in enumerate(row) if label != y)
+            )
             for row, y in zip(squared, b.y, strict=True)
         ]
     )
@@ -284,7 +351,12 @@ def proxy_nca_of_the_paper(b: Batch, loss: nn.Module) -> float:
 
 def proxy_nca_plus_plus(b: Batch, loss: nn.Module) -> float:
     squared = proxy_distances(b, loss)
-    return mean([-math.log(math.exp(-9 * row[y]) / sum(math.exp(-9 * d) for d in row)) for row, y in zip(squared, b.y, strict=True)])
+    return mean(
+        [
+            -math.log(math.exp(-9 * row[y]) / sum(math.exp(-9 * d) for d in row))
+            for row, y in zip(squared, b.y, strict=True)
+        ]
+    )
 
 
 def proxy_anchor(b: Batch, loss: nn.Module) -> float:
@@ -303,8 +375,13 @@ def class_cosines(b: Batch, weights: Tensor) -> list[list[float]]:
     return [[cosine(x, weight) for weight in weights.T.tolist()] for x in b.x]
 
 
-def with_target(rows: list[list[float]], labels: list[int], changed: Callable[[float], float], scale: float) -> list[list[float]]:
-    return [[scale * (changed(s) if j == y else s) for j, s in enumerate(row)] for row, y in zip(rows, labels, strict=True)]
+def with_target(
+    rows: list[list[float]], labels: list[int], changed: Callable[[float], float], scale: float
+) -> list[list[float]]:
+    return [
+        [scale * (changed(s) if j == y else s) for j, s in enumerate(row)]
+        for row, y in zip(rows, labels, strict=True)
+    ]
 
 
 def arc(degrees: float) -> Callable[[float], float]:
@@ -313,7 +390,11 @@ def arc(degrees: float) -> Callable[[float], float]:
 
     def changed(similarity: float) -> float:
         angle = math.acos(similarity)
-        return math.cos(angle + margin) if angle + margin <= math.pi else similarity - margin * math.sin(margin)
+        return (
+            math.cos(angle + margin)
+            if angle + margin <= math.pi
+            else similarity - margin * math.sin(margin)
+        )
 
     return changed
 
@@ -323,12 +404,17 @@ def arc_face(b: Batch, loss: nn.Module) -> float:
 
 
 def sub_center_arc_face(b: Batch, loss: nn.Module) -> float:
-    cosines = [[max(row[3 * j : 3 * j + 3]) for j in range(CLASSES)] for row in class_cosines(b, loss.loss.W)]
+    cosines = [
+        [max(row[3 * j : 3 * j + 3]) for j in range(CLASSES)]
+        for row in class_cosines(b, loss.loss.W)
+    ]
     return softmax_loss(with_target(cosines, b.y, arc(28.6), 64), b.y)
 
 
 def cos_face(b: Batch, loss: nn.Module) -> float:
-    return softmax_loss(with_target(class_cosines(b, loss.loss.W), b.y, lambda s: s - 0.35, 64), b.y)
+    return softmax_loss(
+        with_target(class_cosines(b, loss.loss.W), b.y, lambda s: s - 0.35, 64), b.y
+    )
 
 
 def normalized_softmax(b: Batch, loss: nn.Module) -> float:
@@ -344,28 +430,48 @@ def soft_triple(b: Batch, loss: nn.Module) -> float:
 
     rows = [[similarity(x, label) for label in range(CLASSES)] for x in b.x]
     spread = [
-        distance(centers[10 * label + t], centers[10 * label + s]) for label in range(CLASSES) for t in range(10) for s in range(t + 1, 10)
+        distance(centers[10 * label + t], centers[10 * label + s])
+        for label in range(CLASSES)
+        for t in range(10)
+        for s in range(t + 1, 10)
     ]
-    return softmax_loss(with_target(rows, b.y, lambda s: s - 0.01, 20), b.y) + 0.2 * sum(spread) / (CLASSES * 10 * 9)
+    return softmax_loss(with_target(rows, b.y, lambda s: s - 0.01, 20), b.y) + 0.2 * sum(spread) / (
+        CLASSES * 10 * 9
+    )
 
 
 def soft_triple_of_single_centers(b: Batch, loss: nn.Module) -> float:
-    return softmax_loss(with_target(class_cosines(b, loss.loss.fc), b.y, lambda s: s - 0.01, 20), b.y)
+    return softmax_loss(
+        with_target(class_cosines(b, loss.loss.fc), b.y, lambda s: s - 0.01, 20), b.y
+    )
 
 
 def p2s_grad(b: Batch, loss: nn.Module) -> float:
     rows = class_cosines(b, loss.weight.T)
-    return mean([sum((s - (j == y)) ** 2 for j, s in enumerate(row)) / 2 for row, y in zip(rows, b.y, strict=True)])
+    return mean(
+        [
+            sum((s - (j == y)) ** 2 for j, s in enumerate(row)) / 2
+            for row, y in zip(rows, b.y, strict=True)
+        ]
+    )
 
 
 @pytest.mark.parametrize(
     ("name", "options", "definition"),
     [
         ("Contrastive", {}, contrastive),
-        ("Contrastive", {"distance": "cosine", "pos_margin": 0.1, "neg_margin": 0.8}, contrastive_of_cosines),
+        (
+            "Contrastive",
+            {"distance": "cosine", "pos_margin": 0.1, "neg_margin": 0.8},
+            contrastive_of_cosines,
+        ),
         ("SignalToNoiseRatio", {}, signal_to_noise),
         ("Margin", {}, margin_based),
-        ("Margin", {"margin": 0.1, "beta": 1.1, "nu": 0.05, "per_class": False}, margin_based_with_a_price),
+        (
+            "Margin",
+            {"margin": 0.1, "beta": 1.1, "nu": 0.05, "per_class": False},
+            margin_based_with_a_price,
+        ),
         ("TripletMargin", {}, triplet_margin),
         (
             "TripletMargin",
@@ -404,7 +510,9 @@ def test_a_loss_is_what_its_paper_defines(name, options, definition):
     entry = losses[name]
     loss, embeddings, labels = build(entry, **options), vectors(entry).detach(), four_of_each()
     if name in ("ArcFace", "SubCenterArcFace"):
-        embeddings[0] = -functional.normalize(loss.loss.W.detach()[:, -1], dim=0)  # 180 degrees from its class's weight
+        embeddings[0] = -functional.normalize(
+            loss.loss.W.detach()[:, -1], dim=0
+        )  # 180 degrees from its class's weight
         labels[0] = 3
     if name == "CentroidTriplet":
         labels = torch.tensor([0] * 6 + [1] * 4 + [2] * 2 + [3] * 4)
@@ -421,27 +529,40 @@ def test_ranked_list_weighs_the_pairs_on_the_wrong_side_of_its_two_spheres():
         near = [1.2 - b.distance(i, j) for j in b.negatives[i] if b.distance(i, j) < 1.2]
         weights = [math.exp(10 * depth) for depth in near]
         attraction = mean(far) if far else 0.0
-        repulsion = sum(w * depth for w, depth in zip(weights, near, strict=True)) / sum(weights) if near else 0.0
+        repulsion = (
+            sum(w * depth for w, depth in zip(weights, near, strict=True)) / sum(weights)
+            if near
+            else 0.0
+        )
         terms.append(0.5 * attraction + 0.5 * repulsion)
     # Its denominators carry 1e-5 for each image of the batch.
-    assert build(losses["RankedList"])(embeddings, labels).item() == pytest.approx(mean(terms), rel=1e-3)
+    assert build(losses["RankedList"])(embeddings, labels).item() == pytest.approx(
+        mean(terms), rel=1e-3
+    )
 
 
 def test_proxy_nca_is_the_one_of_pytorch_metric_learning():
     from pytorch_metric_learning.losses import ProxyNCALoss
 
     for scale in (1.0, 7.0):
-        ours, theirs = build(losses["ProxyNCA"], softmax_scale=scale), ProxyNCALoss(CLASSES, DIM, softmax_scale=scale)
+        ours, theirs = (
+            build(losses["ProxyNCA"], softmax_scale=scale),
+            ProxyNCALoss(CLASSES, DIM, softmax_scale=scale),
+        )
         theirs.load_state_dict(ours.state_dict())
         embeddings, labels = vectors(losses["ProxyNCA"]), four_of_each()
-        assert ours(embeddings, labels).item() == pytest.approx(theirs(embeddings, labels).item(), rel=1e-5)
+        assert ours(embeddings, labels).item() == pytest.approx(
+            theirs(embeddings, labels).item(), rel=1e-5
+        )
 
 
 def test_smooth_ap_is_the_one_of_pytorch_metric_learning_where_that_counts_rightly():
     from pytorch_metric_learning.losses import SmoothAPLoss
 
     embeddings, labels = vectors(losses["SmoothAP"]), torch.arange(16) // 4
-    assert build(losses["SmoothAP"])(embeddings, labels).item() == pytest.approx(SmoothAPLoss()(embeddings, labels).item(), rel=1e-5)
+    assert build(losses["SmoothAP"])(embeddings, labels).item() == pytest.approx(
+        SmoothAPLoss()(embeddings, labels).item(), rel=1e-5
+    )
 
 
 def test_an_embedding_alone_in_its_class_asks_no_question_of_smooth_ap():
@@ -452,21 +573,41 @@ def test_an_embedding_alone_in_its_class_asks_no_question_of_smooth_ap():
     b = Batch(embeddings, labels)
     terms = []
     for query, other in ((3, 4), (4, 3)):
-        before = [sum(sigmoid((b.cosine(query, j) - b.cosine(query, i)) / 0.01) for j in b.negatives[query]) for i in (query, other)]
+        before = [
+            sum(
+                sigmoid((b.cosine(query, j) - b.cosine(query, i)) / 0.01)
+                for j in b.negatives[query]
+            )
+            for i in (query, other)
+        ]
         behind_itself = sigmoid((1 - b.cosine(query, other)) / 0.01)
         beyond = sigmoid((b.cosine(query, other) - 1) / 0.01)
-        terms.append(1 - mean([(1 + beyond) / (1 + beyond + before[0]), (1 + behind_itself) / (1 + behind_itself + before[1])]))
+        terms.append(
+            1
+            - mean(
+                [
+                    (1 + beyond) / (1 + beyond + before[0]),
+                    (1 + behind_itself) / (1 + behind_itself + before[1]),
+                ]
+            )
+        )
     assert loss(embeddings, labels).item() == pytest.approx(mean(terms), rel=1e-4)
 
 
 def test_the_gradient_of_p2s_grad_is_the_papers():
-    # Sum over classes of (cosine - 1 where the class is the own) times the derivative of the cosine, (w - cosine x) / |x| for units.
+    # Sum over classes of (cosine - 1 where the class is the own) times the derivative of the
+    # cosine, (w - cosine x) / |x| for units.
     loss, embeddings, labels = build(losses["P2SGrad"]), vectors(losses["P2SGrad"]), four_of_each()
     loss(embeddings, labels).backward()
-    for x, y, gradient in zip(embeddings.tolist(), labels.tolist(), embeddings.grad.tolist(), strict=True):
+    for x, y, gradient in zip(
+        embeddings.tolist(), labels.tolist(), embeddings.grad.tolist(), strict=True
+    ):
         weights = [[value / length(weight) for value in weight] for weight in loss.weight.tolist()]
         expected = [
-            sum((dot(x, weight) - (label == y)) * (weight[k] - dot(x, weight) * x[k]) for label, weight in enumerate(weights))
+            sum(
+                (dot(x, weight) - (label == y)) * (weight[k] - dot(x, weight) * x[k])
+                for label, weight in enumerate(weights)
+            )
             for k in range(DIM)
         ]
         assert [16 * value for value in gradient] == pytest.approx(expected, rel=1e-3, abs=1e-5)
@@ -489,7 +630,9 @@ def test_the_margin_of_arc_face_is_in_degrees_and_its_scale_64():
     target, *others = (64 * math.cos(math.radians(degrees)) for degrees in (40 + 28.6, 50, 90, 90))
     expected = log_sum_exp([target, *others]) - target
     assert loss(embedding, torch.tensor([0])).item() == pytest.approx(expected, rel=1e-5)
-    assert loss.logits(embedding)[0].tolist() == pytest.approx([64 * math.cos(angle), 64 * math.sin(angle), 0, 0], abs=1e-4)
+    assert loss.logits(embedding)[0].tolist() == pytest.approx(
+        [64 * math.cos(angle), 64 * math.sin(angle), 0, 0], abs=1e-4
+    )
 
 
 @pytest.mark.parametrize(
@@ -505,7 +648,9 @@ def test_the_margin_of_arc_face_is_in_degrees_and_its_scale_64():
         ("ProxyNCA++", {}),
     ],
 )
-def test_a_softmax_loss_without_margin_is_the_cross_entropy_of_its_logits_smoothed_where_wanted(name, without_margin):
+def test_a_softmax_loss_without_margin_is_the_cross_entropy_of_its_logits_smoothed_where_wanted(
+    name, without_margin
+):
     smoothing = 0.2 if "label_smoothing" in losses[name].options else 0.0
     options = without_margin | ({"label_smoothing": smoothing} if smoothing else {})
     loss, embeddings, labels = build(losses[name], **options), vectors(losses[name]), four_of_each()
@@ -516,23 +661,34 @@ def test_a_softmax_loss_without_margin_is_the_cross_entropy_of_its_logits_smooth
 
 def test_the_logits_of_proxy_anchor_are_its_scaled_cosines():
     loss, embeddings = build(losses["ProxyAnchor"]), vectors(losses["ProxyAnchor"])
-    expected = [[32 * cosine(x, proxy) for proxy in loss.loss.proxies.tolist()] for x in embeddings.tolist()]
-    assert loss.logits(embeddings).flatten().tolist() == pytest.approx([s for row in expected for s in row], abs=1e-4)
+    expected = [
+        [32 * cosine(x, proxy) for proxy in loss.loss.proxies.tolist()] for x in embeddings.tolist()
+    ]
+    assert loss.logits(embeddings).flatten().tolist() == pytest.approx(
+        [s for row in expected for s in row], abs=1e-4
+    )
 
 
 def test_a_margin_does_not_move_the_logits():
     for name in ("CosFace", "ArcFace", "SubCenterArcFace", "SoftTriple"):
         without, with_margin = build(losses[name], margin=0.0), build(losses[name])
-        assert torch.equal(without.logits(vectors(losses[name])), with_margin.logits(vectors(losses[name])))
+        assert torch.equal(
+            without.logits(vectors(losses[name])), with_margin.logits(vectors(losses[name]))
+        )
 
 
 def test_the_study_defaults():
     assert losses["ProxyNCA"].options["softmax_scale"].default == 1.0
     assert losses["ProxyNCA"].options["denominator"].default == "all"
-    assert {name: option.default for name, option in losses["SubCenterArcFace"].options.items()} == {
+    assert {
+        name: option.default for name, option in losses["SubCenterArcFace"].options.items()
+    } == {
         "margin": 28.6,
         "scale": 64.0,
         "sub_centers": 3,
         "label_smoothing": 0.0,
     }
-    assert (losses["ArcFace"].options["margin"].default, losses["ArcFace"].options["scale"].default) == (28.6, 64.0)
+    assert (
+        losses["ArcFace"].options["margin"].default,
+        losses["ArcFace"].options["scale"].default,
+    ) == (28.6, 64.0)

@@ -1,4 +1,5 @@
-"""Losses: every registered one is put through the same properties; `test_loss_definitions.py` says what each of them computes."""
+"""Losses: every registered one is put through the same properties; `test_loss_definitions.py` says
+what each of them computes."""
 
 from collections.abc import Callable, Iterator
 
@@ -29,7 +30,9 @@ def build(entry: Entry, seed: int = 0, **options: object) -> nn.Module:
 
 def vectors(entry: Entry, size: int = 16, seed: int = 1) -> Tensor:
     embeddings = torch.randn(size, DIM, generator=torch.Generator().manual_seed(seed))
-    return (functional.normalize(embeddings, dim=1) if entry.facts["unit_vectors"] else embeddings).requires_grad_()
+    return (
+        functional.normalize(embeddings, dim=1) if entry.facts["unit_vectors"] else embeddings
+    ).requires_grad_()
 
 
 def four_of_each() -> Tensor:
@@ -37,7 +40,9 @@ def four_of_each() -> Tensor:
     return torch.tensor([2, 0, 1, 3, 3, 0, 2, 1, 0, 0, 1, 2, 3, 1, 2, 3])
 
 
-def value_and_gradients(loss: nn.Module, embeddings: Tensor, labels: Tensor) -> tuple[Tensor, list[Tensor | None]]:
+def value_and_gradients(
+    loss: nn.Module, embeddings: Tensor, labels: Tensor
+) -> tuple[Tensor, list[Tensor | None]]:
     value = loss(embeddings, labels, None)
     value.backward()
     return value.detach(), [embeddings.grad, *(parameter.grad for parameter in loss.parameters())]
@@ -74,7 +79,9 @@ def has_parameters_that_learn_exactly_where_it_says_so(entry: Entry) -> None:
 
 
 def gives_the_same_bits_for_the_same_seed(entry: Entry) -> None:
-    first, second = (value_and_gradients(build(entry), vectors(entry), four_of_each()) for _ in range(2))
+    first, second = (
+        value_and_gradients(build(entry), vectors(entry), four_of_each()) for _ in range(2)
+    )
     assert torch.equal(first[0], second[0])
     assert all(torch.equal(one, other) for one, other in zip(first[1], second[1], strict=True))
 
@@ -82,7 +89,9 @@ def gives_the_same_bits_for_the_same_seed(entry: Entry) -> None:
 def has_parameters_that_come_from_the_seed(entry: Entry) -> None:
     parameters = [list(build(entry, seed).parameters()) for seed in (1, 2)]
     if entry.facts["classifies"]:
-        assert not any(torch.equal(one, other) for one, other in zip(*parameters, strict=True) if one.any())
+        assert not any(
+            torch.equal(one, other) for one, other in zip(*parameters, strict=True) if one.any()
+        )
 
 
 def takes_classes_of_any_size(entry: Entry) -> None:
@@ -98,11 +107,15 @@ def does_not_care_about_the_order_of_the_batch(entry: Entry) -> None:
     embeddings, labels = vectors(entry), four_of_each()
     order = torch.randperm(16, generator=torch.Generator().manual_seed(2))
     loss = build(entry)
-    assert loss(embeddings[order], labels[order]).item() == pytest.approx(loss(embeddings, labels).item(), rel=1e-4)
+    assert loss(embeddings[order], labels[order]).item() == pytest.approx(
+        loss(embeddings, labels).item(), rel=1e-4
+    )
 
 
 def survives_a_batch_without_positives(entry: Entry) -> None:
-    assert_finite(*value_and_gradients(build(entry), vectors(entry, size=4), torch.tensor([2, 0, 3, 1])))
+    assert_finite(
+        *value_and_gradients(build(entry), vectors(entry, size=4), torch.tensor([2, 0, 3, 1]))
+    )
 
 
 def survives_a_batch_of_one_class(entry: Entry) -> None:
@@ -125,7 +138,10 @@ def continues_from_its_state_dict(entry: Entry) -> None:
         trained(vectors(entry), four_of_each()).backward()
         optimizer.step()
     other.load_state_dict(trained.state_dict())
-    expected, value = (value_and_gradients(loss, vectors(entry, seed=3), four_of_each()) for loss in (trained.eval(), other.eval()))
+    expected, value = (
+        value_and_gradients(loss, vectors(entry, seed=3), four_of_each())
+        for loss in (trained.eval(), other.eval())
+    )
     assert torch.equal(value[0], expected[0])
     assert torch.equal(value[1][0], expected[1][0])
 
@@ -139,17 +155,24 @@ def has_logits_exactly_where_it_classifies(entry: Entry) -> None:
 
 
 def learns_a_toy_problem(entry: Entry) -> None:
-    """4 classes that differ in 4 of 16 features, under noise as strong in the others; one linear layer learns to tell them."""
+    """4 classes that differ in 4 of 16 features, under noise as strong in the others; one linear
+    layer learns to tell them."""
     generator = torch.Generator().manual_seed(7)
     labels = torch.arange(32) % CLASSES
-    signal = 2 * functional.one_hot(labels, CLASSES) + 0.3 * torch.randn(32, CLASSES, generator=generator)
+    signal = 2 * functional.one_hot(labels, CLASSES) + 0.3 * torch.randn(
+        32, CLASSES, generator=generator
+    )
     features = torch.cat([signal, 2 * torch.randn(32, 12, generator=generator)], dim=1)
     loss = build(entry, seed=2)
     torch.manual_seed(2)
     model = nn.Linear(16, DIM, bias=False)
 
     def embed() -> Tensor:
-        return functional.normalize(model(features), dim=1) if entry.facts["unit_vectors"] else model(features)
+        return (
+            functional.normalize(model(features), dim=1)
+            if entry.facts["unit_vectors"]
+            else model(features)
+        )
 
     def accuracy() -> float:
         return (loss.logits(embed()).argmax(dim=1) == labels).double().mean().item()
@@ -200,7 +223,9 @@ def test_a_loss_that_takes_a_miner_learns_from_what_each_of_them_finds(name, min
     assert embeddings.grad.abs().sum() > 0
 
 
-@pytest.mark.parametrize("labels", [[0, 1, 2, 3], [1, 1, 1, 1]], ids=["no positives", "no negatives"])
+@pytest.mark.parametrize(
+    "labels", [[0, 1, 2, 3], [1, 1, 1, 1]], ids=["no positives", "no negatives"]
+)
 @pytest.mark.parametrize("miner", MINERS)
 @pytest.mark.parametrize("name", TAKE_A_MINER)
 def test_a_loss_that_takes_a_miner_survives_a_batch_in_which_it_finds_no_tuple(name, miner, labels):
@@ -213,10 +238,14 @@ def test_a_loss_that_takes_a_miner_survives_a_batch_in_which_it_finds_no_tuple(n
 
 
 def test_adding_a_loss_is_one_function_that_the_catalogue_lists_and_the_properties_try():
-    @losses.register("pull", summary="cosine of positives", source="this test, 2024", takes_miner=True)
+    @losses.register(
+        "pull", summary="cosine of positives", source="this test, 2024", takes_miner=True
+    )
     def pull(num_classes: int, dim: int, *, power: float = 1.0) -> nn.Module:
         class Pull(nn.Module):
-            def forward(self, embeddings: Tensor, labels: Tensor, mined: tuple[Tensor, ...] | None = None) -> Tensor:
+            def forward(
+                self, embeddings: Tensor, labels: Tensor, mined: tuple[Tensor, ...] | None = None
+            ) -> Tensor:
                 same = (labels[:, None] == labels).float().fill_diagonal_(0)
                 unlike = 1 - embeddings @ embeddings.T
                 return (same * unlike**power).sum() / len(labels) - ((1 - same) * unlike).mean() + 2
@@ -226,7 +255,11 @@ def test_adding_a_loss_is_one_function_that_the_catalogue_lists_and_the_properti
     try:
         assert losses.names().count("pull") == 1
         (record,) = [record for record in catalogue.entries("losses") if record["name"] == "pull"]
-        assert (record["summary"], record["options"], record["takes_miner"]) == ("cosine of positives", {"power": 1.0}, True)
+        assert (record["summary"], record["options"], record["takes_miner"]) == (
+            "cosine of positives",
+            {"power": 1.0},
+            True,
+        )
         for holds in PROPERTIES:
             holds(losses["pull"])
     finally:
@@ -234,12 +267,21 @@ def test_adding_a_loss_is_one_function_that_the_catalogue_lists_and_the_properti
 
 
 def test_the_properties_catch_a_loss_that_lies_about_its_facts():
-    @losses.register("liar", summary="cross-entropy", source="this test, 2024", trains_proxies=False, classifies=False)
+    @losses.register(
+        "liar",
+        summary="cross-entropy",
+        source="this test, 2024",
+        trains_proxies=False,
+        classifies=False,
+    )
     def liar(num_classes: int, dim: int) -> nn.Module:
         return build(losses["crossentropy"])
 
     try:
-        for holds in (has_parameters_that_learn_exactly_where_it_says_so, has_logits_exactly_where_it_classifies):
+        for holds in (
+            has_parameters_that_learn_exactly_where_it_says_so,
+            has_logits_exactly_where_it_classifies,
+        ):
             with pytest.raises(AssertionError):
                 holds(losses["liar"])
     finally:
@@ -253,7 +295,11 @@ def test_the_properties_catch_a_loss_that_lies_about_its_facts():
         ("NTXent", {"temperature": float("nan")}, "temperature is nan; a finite number is wanted"),
         ("SmoothAP", {"temperature": -1.0}, "temperature is -1.0; a number above 0 is wanted"),
         ("ArcFace", {"margin": -0.5}, "margin is -0.5; a number from 0 to 90 is wanted"),
-        ("ArcFace", {"label_smoothing": 1.5}, "label_smoothing is 1.5; a number from 0 to 1 is wanted"),
+        (
+            "ArcFace",
+            {"label_smoothing": 1.5},
+            "label_smoothing is 1.5; a number from 0 to 1 is wanted",
+        ),
         ("SubCenterArcFace", {"sub_centers": 0}, "sub_centers is 0; at least 1 is wanted"),
         ("SoftTriple", {"centers_per_class": 0}, "centers_per_class is 0; at least 1 is wanted"),
         ("TripletMargin", {"margin": -0.1}, "margin is -0.1; at least 0 is wanted"),
@@ -263,9 +309,15 @@ def test_the_properties_catch_a_loss_that_lies_about_its_facts():
             "neg_margin is 0.4; a number from loss.pos_margin \\(0.5\\) to 2 is wanted",
         ),
         ("FastAP", {"num_bins": 1}, "num_bins is 1; at least 2 is wanted"),
-        ("Contrastive", {"distance": "cosin"}, r"loss.distance is 'cosin'; .* \(did you mean cosine\?\)"),
+        (
+            "Contrastive",
+            {"distance": "cosin"},
+            r"loss.distance is 'cosin'; .* \(did you mean cosine\?\)",
+        ),
     ],
 )
-def test_an_option_out_of_its_range_is_refused_with_its_name_its_value_and_what_is_wanted(name, options, problem):
+def test_an_option_out_of_its_range_is_refused_with_its_name_its_value_and_what_is_wanted(
+    name, options, problem
+):
     with pytest.raises(ValueError, match=problem):
         build(losses[name], **options)

@@ -1,4 +1,5 @@
-"""The learning-rate finder: what it reads off a curve, and that it trains on training images alone and leaves nothing behind."""
+"""The learning-rate finder: what it reads off a curve, and that it trains on training images alone
+and leaves nothing behind."""
 
 import csv
 import sys
@@ -30,7 +31,9 @@ def test_the_suggestion_is_where_the_loss_falls_fastest_and_a_tenth_of_where_it_
     assert 1e-2 < RATES[found.lowest] < 1e-1
     assert 10**-3.5 < RATES[found.steepest] < 10**-2.5
     low, fast = f"{RATES[found.lowest] / 10:.2g}", f"{RATES[found.steepest]:.2g}"
-    assert found.suggestion().startswith(f"optimizer.lr = {fast}, where the loss falls fastest, or {low}, a tenth of the rate")
+    assert found.suggestion().startswith(
+        f"optimizer.lr = {fast}, where the loss falls fastest, or {low}, a tenth of the rate"
+    )
     assert found.suggestion().endswith("the loss exploded at 1")
 
 
@@ -54,7 +57,9 @@ def test_there_is_no_suggestion_where_the_loss_never_fell():
         ([4.1] * 6 + [1.0] * 5, False),
     ],
 )
-def test_a_loss_explodes_where_its_mean_over_five_steps_is_four_times_the_lowest_such_mean(losses, answer):
+def test_a_loss_explodes_where_its_mean_over_five_steps_is_four_times_the_lowest_such_mean(
+    losses, answer
+):
     assert explodes(np.array(losses)) is answer
 
 
@@ -86,7 +91,16 @@ def fed(monkeypatch: pytest.MonkeyPatch) -> dict[str, set[int]]:
 
 def command(birds: Path, cache_dir: Path, out: Path, *more: str) -> list[str]:
     settings = [part for setting in SETTINGS for part in ("--set", setting)]
-    places = ["--data-dir", str(birds), "--cache-dir", str(cache_dir), "--device", "cpu", "--out", str(out)]
+    places = [
+        "--data-dir",
+        str(birds),
+        "--cache-dir",
+        str(cache_dir),
+        "--device",
+        "cpu",
+        "--out",
+        str(out),
+    ]
     return ["dml-bench", "lr-find", "EPSHN_cosine_resnet18_sgd_aug", *settings, *places, *more]
 
 
@@ -99,7 +113,13 @@ def test_the_command_writes_a_picture_and_its_numbers_and_nothing_else(
     capsys: pytest.CaptureFixture[str],
 ):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", command(birds, cache_dir, Path("found/lr.png"), "--steps", "20", "--low", "1e-4", "--high", "1"))
+    monkeypatch.setattr(
+        sys,
+        "argv",
+        command(
+            birds, cache_dir, Path("found/lr.png"), "--steps", "20", "--low", "1e-4", "--high", "1"
+        ),
+    )
     with pytest.raises(SystemExit) as ended:
         app.main()
     assert ended.value.code == 0
@@ -117,7 +137,13 @@ def test_the_command_writes_a_picture_and_its_numbers_and_nothing_else(
 
 
 def test_a_sweep_is_the_same_each_time_and_starts_at_the_lowest_rate(birds: Path, cache_dir: Path):
-    where = {"data_dir": birds, "cache_dir": cache_dir, "device": "cpu", "watch": Watch(), "steps": 9}
+    where = {
+        "data_dir": birds,
+        "cache_dir": cache_dir,
+        "device": "cpu",
+        "watch": Watch(),
+        "steps": 9,
+    }
     one, other = (sweep(tiny(), low=1e-3, high=1e-1, **where) for _ in range(2))
     assert np.array_equal(one.losses, other.losses)
     lower = sweep(tiny(), low=1e-4, high=1e-1, **where)
@@ -126,10 +152,14 @@ def test_a_sweep_is_the_same_each_time_and_starts_at_the_lowest_rate(birds: Path
 
 
 def test_the_proxies_keep_their_multiple_of_the_rate(birds: Path, cache_dir: Path):
-    experiment = tiny("loss=ProxyNCA", "miner=none", "train.proxy_lr_factor=50.0", "schedule=one_cycle")
+    experiment = tiny(
+        "loss=ProxyNCA", "miner=none", "train.proxy_lr_factor=50.0", "schedule=one_cycle"
+    )
     run = begun(experiment, birds, cache_dir, "cpu", Watch())
     steps: list[list[float]] = []
-    run.optimizer.register_step_pre_hook(lambda learner, *_: steps.append([group["lr"] for group in learner.param_groups]))
+    run.optimizer.register_step_pre_hook(
+        lambda learner, *_: steps.append([group["lr"] for group in learner.param_groups])
+    )
     swept(run, np.array([0.001, 0.002, 0.004]))
     assert np.array(steps) == pytest.approx(np.array([[0.001, 0.05], [0.002, 0.1], [0.004, 0.2]]))
 
@@ -137,14 +167,23 @@ def test_the_proxies_keep_their_multiple_of_the_rate(birds: Path, cache_dir: Pat
 @pytest.mark.parametrize(
     ("more", "words"),
     [
-        (["--low", "1", "--high", "0.1"], "--low 1 --high 0.1: positive rates are wanted, the lower one first"),
+        (
+            ["--low", "1", "--high", "0.1"],
+            "--low 1 --high 0.1: positive rates are wanted, the lower one first",
+        ),
         (["--low", "0"], "--low 0 --high 10: positive rates are wanted, the lower one first"),
         (["--steps", "5"], "--steps 5: at least 9 are wanted"),
         (["--out", "lr.pdf"], "--out lr.pdf: a picture's name is wanted, e.g. --out lr.png"),
     ],
 )
 def test_a_sweep_that_can_t_be_is_refused_in_one_line(
-    birds: Path, cache_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], more, words
+    birds: Path,
+    cache_dir: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    more,
+    words,
 ):
     monkeypatch.setattr(sys, "argv", command(birds, cache_dir, tmp_path / "lr.png", *more))
     with pytest.raises(SystemExit) as ended:

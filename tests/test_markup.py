@@ -3,7 +3,15 @@
 import pytest
 from markdown_it import MarkdownIt
 
-from dml_bench.system.markdown import Markdown, code, fenced, markdown, markdown_row, picture, sentence
+from dml_bench.system.markdown import (
+    Markdown,
+    code,
+    fenced,
+    markdown,
+    markdown_row,
+    picture,
+    sentence,
+)
 
 NAMES = [
     "Shirt [XL]", "[/red] offer", "$5 to $10 bag", "AC/DC tee", 'a|b, "quoted"', "<b>bold</b> & co", "=1+1", "C:\\new", "50% off %s {0}",
@@ -14,7 +22,8 @@ GITHUB = MarkdownIt("gfm-like", {"linkify": False})
 
 
 def texts(source: str) -> list[str]:
-    """The text of each cell or paragraph as a reader sees it; fails on anything in it that is not text."""
+    """The text of each cell or paragraph as a reader sees it; fails on anything in it that is not
+    text."""
     found = []
     for token in GITHUB.parse(source):
         if token.type == "inline":
@@ -39,7 +48,13 @@ def test_dollars_are_no_formula_on_github():
 
 
 def test_ordinary_names_and_intervals_stay_as_they_are():
-    for text in ("EPSHN_cosine_resnet18+mixup", "001.Black_footed", ".612 [.560, .661]", "+0.1 (it's)", "a - b"):
+    for text in (
+        "EPSHN_cosine_resnet18+mixup",
+        "001.Black_footed",
+        ".612 [.560, .661]",
+        "+0.1 (it's)",
+        "a - b",
+    ):
         assert markdown(text) == text
     assert markdown(Markdown("*ours*")) == "*ours*"
 
@@ -47,7 +62,9 @@ def test_ordinary_names_and_intervals_stay_as_they_are():
 @pytest.mark.parametrize("name", ["plain", "a`b", "``", "`a"])
 def test_code_ends_where_it_should(name):
     (inline,) = (token for token in GITHUB.parse(code(name)) if token.type == "inline")
-    assert [(child.type, child.content) for child in inline.children or []] == [("code_inline", name)]
+    assert [(child.type, child.content) for child in inline.children or []] == [
+        ("code_inline", name)
+    ]
 
 
 def test_of_a_sentence_only_what_stands_between_backticks_is_code():

@@ -1,15 +1,27 @@
-"""Each metric by hand, by a slow loop from its definition, against independent programs, and its invariances."""
+"""Each metric by hand, by a slow loop from its definition, against independent programs, and its
+invariances."""
 
 import numpy as np
 import pytest
 from pytorch_metric_learning.utils.accuracy_calculator import AccuracyCalculator
 from sklearn.neighbors import KNeighborsClassifier
 
-from dml_bench.evaluation.metrics import by_class, macro, map_at_r, micro, precision_at_1, r_precision, recall_at, vote
+from dml_bench.evaluation.metrics import (
+    by_class,
+    macro,
+    map_at_r,
+    micro,
+    precision_at_1,
+    r_precision,
+    recall_at,
+    vote,
+)
 from dml_bench.evaluation.search import Neighbours, search
 
 
-def neighbours_of(labels: list[list[int]], query_labels: list[int], gallery: dict[int, int], similarities=None) -> Neighbours:
+def neighbours_of(
+    labels: list[list[int]], query_labels: list[int], gallery: dict[int, int], similarities=None
+) -> Neighbours:
     """Neighbours with these classes, from a gallery with so many images of each class."""
     gallery_labels = np.repeat(list(gallery), list(gallery.values()))
     indices = np.empty(np.shape(labels), dtype=np.int64)
@@ -18,10 +30,14 @@ def neighbours_of(labels: list[list[int]], query_labels: list[int], gallery: dic
         indices[row] = [next(left[label]) for label in classes]
     if similarities is None:
         similarities = np.tile(np.linspace(0.9, 0.1, indices.shape[1]), (len(indices), 1))
-    return Neighbours(indices, np.asarray(similarities, dtype=np.float32), gallery_labels, np.array(query_labels))
+    return Neighbours(
+        indices, np.asarray(similarities, dtype=np.float32), gallery_labels, np.array(query_labels)
+    )
 
 
-def random_problem(seed: int = 0, k: int | None = None) -> tuple[np.ndarray, np.ndarray, Neighbours]:
+def random_problem(
+    seed: int = 0, k: int | None = None
+) -> tuple[np.ndarray, np.ndarray, Neighbours]:
     """(gallery, query) unit vectors of 6 unbalanced, overlapping classes, and their neighbours."""
     generator = np.random.default_rng(seed)
     gallery_labels = np.repeat(np.arange(6), [3, 5, 8, 13, 21, 34])
@@ -38,7 +54,8 @@ def random_problem(seed: int = 0, k: int | None = None) -> tuple[np.ndarray, np.
     return gallery, query, search(gallery, query, gallery_labels, query_labels, k or len(gallery))
 
 
-# Query 0, class 1, R = 3: relevant, not, relevant, relevant, not. Query 1, class 2, R = 2: not, relevant, relevant, not, not.
+# Query 0, class 1, R = 3: relevant, not, relevant, relevant, not. Query 1, class 2, R = 2: not,
+# relevant, relevant, not, not.
 BY_HAND = neighbours_of([[1, 2, 1, 1, 2], [1, 2, 2, 1, 1]], [1, 2], {1: 3, 2: 2})
 
 
@@ -66,14 +83,21 @@ def test_what_lies_beyond_the_first_r_neighbours_counts_for_nothing():
 
 def slow(neighbours: Neighbours) -> dict[str, list[float]]:
     """The definitions, one query and one neighbour at a time."""
-    found: dict[str, list[float]] = {"precision_at_1": [], "recall_at_5": [], "r_precision": [], "map_at_r": []}
+    found: dict[str, list[float]] = {
+        "precision_at_1": [],
+        "recall_at_5": [],
+        "r_precision": [],
+        "map_at_r": [],
+    }
     for indices, label in zip(neighbours.indices, neighbours.query_labels, strict=True):
         relevant = [neighbours.gallery_labels[index] == label for index in indices]
         r = sum(other == label for other in neighbours.gallery_labels)
         found["precision_at_1"].append(float(relevant[0]))
         found["recall_at_5"].append(float(any(relevant[:5])))
         found["r_precision"].append(sum(relevant[:r]) / r)
-        found["map_at_r"].append(sum(sum(relevant[: i + 1]) / (i + 1) for i in range(r) if relevant[i]) / r)
+        found["map_at_r"].append(
+            sum(sum(relevant[: i + 1]) / (i + 1) for i in range(r) if relevant[i]) / r
+        )
     return found
 
 
@@ -94,8 +118,16 @@ def test_metrics_equal_those_of_pytorch_metric_learning(seed, per_class):
     gallery, query, neighbours = random_problem(seed)
     wanted = ("precision_at_1", "r_precision", "mean_average_precision_at_r")
     calculator = AccuracyCalculator(include=wanted, k="max_bin_count", avg_of_avgs=per_class)
-    theirs = calculator.get_accuracy(query, neighbours.query_labels, gallery, neighbours.gallery_labels, ref_includes_query=False)
-    ours = dict(zip(wanted, (precision_at_1(neighbours), r_precision(neighbours), map_at_r(neighbours)), strict=True))
+    theirs = calculator.get_accuracy(
+        query, neighbours.query_labels, gallery, neighbours.gallery_labels, ref_includes_query=False
+    )
+    ours = dict(
+        zip(
+            wanted,
+            (precision_at_1(neighbours), r_precision(neighbours), map_at_r(neighbours)),
+            strict=True,
+        )
+    )
     for name, values in ours.items():
         average = macro(values, neighbours.query_labels) if per_class else micro(values)
         assert average == pytest.approx(theirs[name], abs=1e-6), name
@@ -113,7 +145,9 @@ def test_micro_precision_at_1_is_the_accuracy_of_a_loop_over_queries():
 @pytest.mark.parametrize("k", [1, 3, 5, 10])
 def test_the_majority_vote_is_that_of_scikit_learn_where_there_is_no_tie(k, metric):
     gallery, query, neighbours = random_problem(5)
-    classifier = KNeighborsClassifier(k, metric=metric, algorithm="brute").fit(gallery, neighbours.gallery_labels)
+    classifier = KNeighborsClassifier(k, metric=metric, algorithm="brute").fit(
+        gallery, neighbours.gallery_labels
+    )
     shares = classifier.predict_proba(query)
     ranked = np.sort(shares, axis=1)
     decided = ranked[:, -1] - ranked[:, -2] > 1e-9
@@ -134,7 +168,9 @@ def test_the_distance_weighted_vote_is_that_of_scikit_learn(k):
 
 
 def test_a_tied_vote_goes_to_the_class_whose_nearest_member_is_nearer():
-    neighbours = neighbours_of([[3, 1, 1, 3], [2, 3, 1, 1], [3, 2, 1, 1], [1, 3, 3, 1]], [1, 1, 1, 1], {1: 2, 2: 1, 3: 2})
+    neighbours = neighbours_of(
+        [[3, 1, 1, 3], [2, 3, 1, 1], [3, 2, 1, 1], [1, 3, 3, 1]], [1, 1, 1, 1], {1: 2, 2: 1, 3: 2}
+    )
     elected, share = vote(neighbours, 4)
     assert elected.tolist() == [3, 1, 1, 1]
     assert share.tolist() == [0.5, 0.5, 0.5, 0.5]
@@ -176,20 +212,34 @@ def everything(neighbours: Neighbours) -> dict[str, float]:
         "vote": (vote(neighbours, 5)[0] == neighbours.query_labels).astype(float),
     }
     averages = {f"{name} micro": micro(value) for name, value in values.items()}
-    return averages | {f"{name} macro": macro(value, neighbours.query_labels) for name, value in values.items()}
+    return averages | {
+        f"{name} macro": macro(value, neighbours.query_labels) for name, value in values.items()
+    }
 
 
 def test_relabelling_the_classes_changes_no_metric():
     gallery, query, neighbours = random_problem(8)
     other_name = np.array([40, 2, 17, 5, 0, 33])
-    relabelled = search(gallery, query, other_name[neighbours.gallery_labels], other_name[neighbours.query_labels], neighbours.k)
+    relabelled = search(
+        gallery,
+        query,
+        other_name[neighbours.gallery_labels],
+        other_name[neighbours.query_labels],
+        neighbours.k,
+    )
     assert everything(relabelled) == pytest.approx(everything(neighbours))
 
 
 def test_permuting_the_gallery_changes_no_metric():
     gallery, query, neighbours = random_problem(9)
     order = np.random.default_rng(1).permutation(len(gallery))
-    permuted = search(gallery[order], query, neighbours.gallery_labels[order], neighbours.query_labels, neighbours.k)
+    permuted = search(
+        gallery[order],
+        query,
+        neighbours.gallery_labels[order],
+        neighbours.query_labels,
+        neighbours.k,
+    )
     assert everything(permuted) == pytest.approx(everything(neighbours))
 
 
@@ -209,7 +259,9 @@ def test_macro_is_the_mean_over_classes_and_micro_the_mean_over_images():
 
 def test_a_class_without_queries_is_nan_and_left_out_of_macro():
     values, labels = np.array([1, 0, 1.0]), np.array([0, 0, 2])
-    assert by_class(values, labels, 4).tolist() == pytest.approx([0.5, np.nan, 1, np.nan], nan_ok=True)
+    assert by_class(values, labels, 4).tolist() == pytest.approx(
+        [0.5, np.nan, 1, np.nan], nan_ok=True
+    )
     assert macro(values, labels) == 0.75
 
 
@@ -231,7 +283,9 @@ def test_the_mean_over_nothing_is_nan():
 @pytest.mark.parametrize("metric", [r_precision, map_at_r])
 def test_a_search_too_short_for_r_is_refused(metric):
     _, _, neighbours = random_problem(11, k=33)
-    with pytest.raises(ValueError, match="a class has 34 gallery images, but only 33 neighbours were searched"):
+    with pytest.raises(
+        ValueError, match="a class has 34 gallery images, but only 33 neighbours were searched"
+    ):
         metric(neighbours)
 
 

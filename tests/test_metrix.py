@@ -1,4 +1,5 @@
-"""Metrix against a slow loop over its definition (Venkataramanan et al. 2022), with the lambdas that it drew."""
+"""Metrix against a slow loop over its definition (Venkataramanan et al. 2022), with the lambdas
+that it drew."""
 
 import math
 from itertools import product
@@ -17,11 +18,21 @@ def test_the_losses_that_say_they_interpolate_are_those_with_a_form():
     assert {entry.name for entry in losses if entry.facts["interpolates"]} == FORMS.keys()
 
 
-def mixtures(anchors: Tensor, positives: list[list[bool]], embeddings: Tensor) -> list[tuple[int, float, float]]:
-    """(anchor, similarity, lambda) of every positive with every negative, in the order in which lambdas are drawn."""
+def mixtures(
+    anchors: Tensor, positives: list[list[bool]], embeddings: Tensor
+) -> list[tuple[int, float, float]]:
+    """(anchor, similarity, lambda) of every positive with every negative, in the order in which
+    lambdas are drawn."""
     size = len(embeddings)
-    same = [[bool(p) or (len(anchors) == size and a == i) for i, p in enumerate(row)] for a, row in enumerate(positives)]
-    triples = [(a, p, n) for a, p, n in product(range(len(anchors)), range(size), range(size)) if positives[a][p] and not same[a][n]]
+    same = [
+        [bool(p) or (len(anchors) == size and a == i) for i, p in enumerate(row)]
+        for a, row in enumerate(positives)
+    ]
+    triples = [
+        (a, p, n)
+        for a, p, n in product(range(len(anchors)), range(size), range(size))
+        if positives[a][p] and not same[a][n]
+    ]
     kept = torch.distributions.Beta(2.0, 2.0).sample((len(triples),)).tolist()
     found = []
     for (a, p, n), share in zip(triples, kept, strict=True):
@@ -40,7 +51,9 @@ def by_definition(name: str, found: list[tuple[int, float, float]]) -> float:
         mine = [(s, share) for a, s, share in found if a == anchor]
         if name == "MultiSimilarity":
             total += math.log(1 + sum(share * math.exp(-2 * (s - 0.5)) for s, share in mine)) / 2
-            total += math.log(1 + sum((1 - share) * math.exp(50 * (s - 0.5)) for s, share in mine)) / 50
+            total += (
+                math.log(1 + sum((1 - share) * math.exp(50 * (s - 0.5)) for s, share in mine)) / 50
+            )
         else:
             total += math.log(1 + sum(share * math.exp(-32 * (s - 0.1)) for s, share in mine))
             total += math.log(1 + sum((1 - share) * math.exp(32 * (s + 0.1)) for s, share in mine))
@@ -50,7 +63,10 @@ def by_definition(name: str, found: list[tuple[int, float, float]]) -> float:
 @pytest.mark.parametrize("name", FORMS)
 def test_the_term_is_what_its_definition_gives(name):
     torch.manual_seed(3)
-    embeddings, labels = functional.normalize(torch.randn(7, 5), dim=1).requires_grad_(), torch.tensor([0, 0, 1, 1, 2, 0, 2])
+    embeddings, labels = (
+        functional.normalize(torch.randn(7, 5), dim=1).requires_grad_(),
+        torch.tensor([0, 0, 1, 1, 2, 0, 2]),
+    )
     entry = losses[name]
     loss = entry.build(3, 5, **entry.resolve({}, "loss"))
     term = build_metrix(Component(name, entry.resolve({}, "loss")), alpha=2.0, weight=0.4)
@@ -71,7 +87,11 @@ def test_the_term_is_what_its_definition_gives(name):
 
 def test_a_batch_of_one_class_has_no_mixtures_and_gives_zero():
     embeddings = functional.normalize(torch.randn(4, 5), dim=1).requires_grad_()
-    term = build_metrix(Component("MultiSimilarity", {"alpha": 2.0, "beta": 50.0, "base": 0.5}), alpha=2.0, weight=0.4)
+    term = build_metrix(
+        Component("MultiSimilarity", {"alpha": 2.0, "beta": 50.0, "base": 0.5}),
+        alpha=2.0,
+        weight=0.4,
+    )
     value = term(embeddings, torch.zeros(4, dtype=torch.long), torch.nn.Identity())
     value.backward()
     assert value.item() == 0

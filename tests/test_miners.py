@@ -1,4 +1,5 @@
-"""Miners: every registered one finds only true pairs and triplets, and each finds what its definition says."""
+"""Miners: every registered one finds only true pairs and triplets, and each finds what its
+definition says."""
 
 import math
 import random
@@ -20,13 +21,20 @@ def mine(name: str, embeddings: Tensor, labels: Tensor, **options: object) -> tu
 
 
 def vectors(seed: int, size: int = 16, dim: int = 6) -> Tensor:
-    return functional.normalize(torch.randn(size, dim, generator=torch.Generator().manual_seed(seed)), dim=1)
+    return functional.normalize(
+        torch.randn(size, dim, generator=torch.Generator().manual_seed(seed)), dim=1
+    )
 
 
 def closeness(embeddings: Tensor, distance: str) -> list[list[float]]:
     """Distances as the options of miners mean them: Euclidean, or 1 - cosine."""
     return [
-        [math.dist(x, y) if distance == "euclidean" else 1 - sum(a * b for a, b in zip(x, y, strict=True)) for y in embeddings.tolist()]
+        [
+            math.dist(x, y)
+            if distance == "euclidean"
+            else 1 - sum(a * b for a, b in zip(x, y, strict=True))
+            for y in embeddings.tolist()
+        ]
         for x in embeddings.tolist()
     ]
 
@@ -50,7 +58,11 @@ def tuples(*indices: Tensor) -> list[tuple[int, ...]]:
 def as_pairs(mined: tuple[Tensor, ...]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Anchors and positives, anchors and negatives, of pairs or of triplets."""
     anchors, positives, *rest = mined
-    return (anchors, positives, rest[0], rest[1]) if len(rest) == 2 else (anchors, positives, anchors, rest[0])
+    return (
+        (anchors, positives, rest[0], rest[1])
+        if len(rest) == 2
+        else (anchors, positives, anchors, rest[0])
+    )
 
 
 # Every miner ...
@@ -61,7 +73,10 @@ def as_pairs(mined: tuple[Tensor, ...]) -> tuple[Tensor, Tensor, Tensor, Tensor]
 def test_positives_share_the_class_of_their_anchor_and_negatives_do_not(name, seed):
     anchors, positives, against, negatives = as_pairs(mine(name, vectors(seed), LABELS))
     assert len(anchors) > 0 and len(against) > 0
-    assert all(part.dtype == torch.long and set(part.tolist()) <= set(range(16)) for part in (anchors, positives, against, negatives))
+    assert all(
+        part.dtype == torch.long and set(part.tolist()) <= set(range(16))
+        for part in (anchors, positives, against, negatives)
+    )
     assert (LABELS[anchors] == LABELS[positives]).all() and (anchors != positives).all()
     assert (LABELS[against] != LABELS[negatives]).all()
 
@@ -95,7 +110,9 @@ def test_no_negative_pair_is_found_among_images_of_one_class(name):
 
 @pytest.mark.parametrize("name", ["EPSHN", "BatchHard", "BatchEasyHard", "HDC"])
 def test_a_miner_that_only_ranks_finds_the_same_by_either_distance(name):
-    by_cosine, by_distance = (mine(name, vectors(1), LABELS, distance=distance) for distance in ("cosine", "euclidean"))
+    by_cosine, by_distance = (
+        mine(name, vectors(1), LABELS, distance=distance) for distance in ("cosine", "euclidean")
+    )
     assert tuples(*by_cosine[:2]) == tuples(*by_distance[:2])
     assert tuples(*by_cosine[-2:]) == tuples(*by_distance[-2:])
 
@@ -115,19 +132,41 @@ def test_none_mines_nothing():
             "nonzero_loss_cutoff is 0.4; a number from miner.cutoff \\(0.5\\) to 1.99 is wanted",
         ),
         ("UniformHistogram", {"num_bins": 0}, "num_bins is 0; at least 1 is wanted"),
-        ("HDC", {"filter_percentage": 50.0}, "filter_percentage is 50.0; a number from 0 to 1 is wanted"),
+        (
+            "HDC",
+            {"filter_percentage": 50.0},
+            "filter_percentage is 50.0; a number from 0 to 1 is wanted",
+        ),
         (
             "BatchEasyHard",
             {"pos_strategy": "semihard"},
             "pos_strategy is 'semihard' and neg_strategy 'semihard'; .* easy or hard is wanted",
         ),
-        ("BatchEasyHard", {"pos_strategy": "all"}, "pos_strategy is 'all' and neg_strategy 'semihard'; .* easy or hard is wanted"),
-        ("BatchEasyHard", {"allowed_pos_range": [0.3]}, r"allowed_pos_range is \[0.3\]; two ascending distances from 0 to 2 are wanted"),
-        ("BatchEasyHard", {"allowed_neg_range": [0.5, 0.3]}, r"allowed_neg_range is \[0.5, 0.3\]; two ascending distances"),
-        ("BatchEasyHard", {"pos_strategy": "eazy"}, r"pos_strategy is 'eazy'; .* \(did you mean easy\?\)"),
+        (
+            "BatchEasyHard",
+            {"pos_strategy": "all"},
+            "pos_strategy is 'all' and neg_strategy 'semihard'; .* easy or hard is wanted",
+        ),
+        (
+            "BatchEasyHard",
+            {"allowed_pos_range": [0.3]},
+            r"allowed_pos_range is \[0.3\]; two ascending distances from 0 to 2 are wanted",
+        ),
+        (
+            "BatchEasyHard",
+            {"allowed_neg_range": [0.5, 0.3]},
+            r"allowed_neg_range is \[0.5, 0.3\]; two ascending distances",
+        ),
+        (
+            "BatchEasyHard",
+            {"pos_strategy": "eazy"},
+            r"pos_strategy is 'eazy'; .* \(did you mean easy\?\)",
+        ),
     ],
 )
-def test_an_option_out_of_its_range_is_refused_with_its_name_its_value_and_what_is_wanted(name, options, problem):
+def test_an_option_out_of_its_range_is_refused_with_its_name_its_value_and_what_is_wanted(
+    name, options, problem
+):
     with pytest.raises(ValueError, match=problem):
         mine(name, vectors(0), LABELS, **options)
 
@@ -139,22 +178,39 @@ def test_an_option_out_of_its_range_is_refused_with_its_name_its_value_and_what_
 @pytest.mark.parametrize("seed", range(3))
 def test_batch_hard_takes_the_farthest_positive_and_the_nearest_negative(seed, distance):
     far = closeness(vectors(seed), distance)
-    expected = [(a, max(positives_of(a), key=far[a].__getitem__), min(negatives_of(a), key=far[a].__getitem__)) for a in range(16)]
+    expected = [
+        (
+            a,
+            max(positives_of(a), key=far[a].__getitem__),
+            min(negatives_of(a), key=far[a].__getitem__),
+        )
+        for a in range(16)
+    ]
     assert tuples(*mine("BatchHard", vectors(seed), LABELS, distance=distance)) == expected
 
 
 @pytest.mark.parametrize("distance", ["cosine", "euclidean"])
 @pytest.mark.parametrize("negative", ["easy", "semihard", "hard"])
 @pytest.mark.parametrize("positive", ["easy", "semihard", "hard"])
-def test_batch_easy_hard_takes_a_positive_and_a_negative_by_their_strategies(positive, negative, distance):
+def test_batch_easy_hard_takes_a_positive_and_a_negative_by_their_strategies(
+    positive, negative, distance
+):
     if positive == negative == "semihard":
         return
     far = closeness(vectors(4), distance)
     expected = []
     for a in range(16):
         others, against = positives_of(a), negatives_of(a)
-        p = min(others, key=far[a].__getitem__) if positive == "easy" else max(others, key=far[a].__getitem__)
-        n = max(against, key=far[a].__getitem__) if negative == "easy" else min(against, key=far[a].__getitem__)
+        p = (
+            min(others, key=far[a].__getitem__)
+            if positive == "easy"
+            else max(others, key=far[a].__getitem__)
+        )
+        n = (
+            max(against, key=far[a].__getitem__)
+            if negative == "easy"
+            else min(against, key=far[a].__getitem__)
+        )
         if negative == "semihard":
             beyond = [i for i in against if far[a][i] > far[a][p]]
             n = min(beyond, key=far[a].__getitem__) if beyond else -1
@@ -164,7 +220,12 @@ def test_batch_easy_hard_takes_a_positive_and_a_negative_by_their_strategies(pos
         if min(n, p) >= 0:
             expected.append((a, p, n))
     anchors, positives, again, negatives = mine(
-        "BatchEasyHard", vectors(4), LABELS, pos_strategy=positive, neg_strategy=negative, distance=distance
+        "BatchEasyHard",
+        vectors(4),
+        LABELS,
+        pos_strategy=positive,
+        neg_strategy=negative,
+        distance=distance,
     )
     assert expected
     assert torch.equal(anchors, again)
@@ -173,12 +234,18 @@ def test_batch_easy_hard_takes_a_positive_and_a_negative_by_their_strategies(pos
 
 def test_batch_easy_hard_takes_every_positive_where_told_all():
     far = closeness(vectors(4), "cosine")
-    anchors, positives, against, negatives = mine("BatchEasyHard", vectors(4), LABELS, pos_strategy="all", neg_strategy="hard")
+    anchors, positives, against, negatives = mine(
+        "BatchEasyHard", vectors(4), LABELS, pos_strategy="all", neg_strategy="hard"
+    )
     assert tuples(anchors, positives) == [(a, p) for a in range(16) for p in positives_of(a)]
-    assert tuples(against, negatives) == [(a, min(negatives_of(a), key=far[a].__getitem__)) for a in range(16)]
+    assert tuples(against, negatives) == [
+        (a, min(negatives_of(a), key=far[a].__getitem__)) for a in range(16)
+    ]
 
 
-@pytest.mark.parametrize(("distance", "least", "greatest"), [("cosine", 0.5, 1.1), ("euclidean", 1.0, 1.5)])
+@pytest.mark.parametrize(
+    ("distance", "least", "greatest"), [("cosine", 0.5, 1.1), ("euclidean", 1.0, 1.5)]
+)
 def test_batch_easy_hard_looks_only_at_distances_in_the_allowed_range(distance, least, greatest):
     far = closeness(vectors(4), distance)
     mined = mine(
@@ -196,10 +263,19 @@ def test_batch_easy_hard_looks_only_at_distances_in_the_allowed_range(distance, 
         others = [i for i in positives_of(a) if least <= far[a][i] <= greatest]
         against = [i for i in negatives_of(a) if least <= far[a][i] <= greatest]
         if others and against:
-            expected.append((a, max(others, key=far[a].__getitem__), min(against, key=far[a].__getitem__)))
+            expected.append(
+                (a, max(others, key=far[a].__getitem__), min(against, key=far[a].__getitem__))
+            )
     assert expected
     assert tuples(mined[0], mined[1], mined[3]) == expected
-    unrestricted = mine("BatchEasyHard", vectors(4), LABELS, pos_strategy="hard", neg_strategy="hard", distance=distance)
+    unrestricted = mine(
+        "BatchEasyHard",
+        vectors(4),
+        LABELS,
+        pos_strategy="hard",
+        neg_strategy="hard",
+        distance=distance,
+    )
     assert tuples(unrestricted[0], unrestricted[1], unrestricted[3]) != expected
 
 
@@ -217,12 +293,26 @@ def test_triplet_margin_takes_triplets_by_how_much_farther_the_negative_is(kind,
     far = closeness(vectors(2), distance)
     expected = [(a, p, n) for a, p, n in all_triplets() if belongs(far[a][n] - far[a][p])]
     assert 0 < len(expected) < len(all_triplets())
-    assert tuples(*mine("TripletMargin", vectors(2), LABELS, margin=0.3, type_of_triplets=kind, distance=distance)) == expected
+    assert (
+        tuples(
+            *mine(
+                "TripletMargin",
+                vectors(2),
+                LABELS,
+                margin=0.3,
+                type_of_triplets=kind,
+                distance=distance,
+            )
+        )
+        == expected
+    )
 
 
 @pytest.mark.parametrize("distance", ["cosine", "euclidean"])
 @pytest.mark.parametrize("seed", range(3))
-def test_multi_similarity_takes_pairs_on_the_wrong_side_of_the_extreme_of_the_other_kind_give_or_take(seed, distance):
+def test_multi_similarity_takes_pairs_on_the_wrong_side_of_the_extreme_of_the_other_kind_give_or_take(
+    seed, distance
+):
     far = closeness(vectors(seed), distance)
     positives, negatives = [], []
     for a in range(16):
@@ -236,12 +326,21 @@ def test_multi_similarity_takes_pairs_on_the_wrong_side_of_the_extreme_of_the_ot
     assert tuples(*mined[2:]) == negatives
 
 
-@pytest.mark.parametrize(("distance", "positive", "negative"), [("cosine", 0.6, 0.9), ("euclidean", 1.1, 1.3)])
+@pytest.mark.parametrize(
+    ("distance", "positive", "negative"), [("cosine", 0.6, 0.9), ("euclidean", 1.1, 1.3)]
+)
 def test_pair_margin_takes_far_positives_and_near_negatives(distance, positive, negative):
     far = closeness(vectors(2), distance)
     positives = [(a, p) for a in range(16) for p in positives_of(a) if far[a][p] > positive]
     negatives = [(a, n) for a in range(16) for n in negatives_of(a) if far[a][n] < negative]
-    mined = mine("PairMargin", vectors(2), LABELS, pos_margin=positive, neg_margin=negative, distance=distance)
+    mined = mine(
+        "PairMargin",
+        vectors(2),
+        LABELS,
+        pos_margin=positive,
+        neg_margin=negative,
+        distance=distance,
+    )
     assert positives and negatives
     assert tuples(*mined[:2]) == positives
     assert tuples(*mined[2:]) == negatives
@@ -261,7 +360,9 @@ def test_angular_takes_triplets_whose_angle_at_the_negative_exceeds_the_bound():
 
 def test_hdc_keeps_the_hardest_part_of_each_kind_of_pair():
     far = closeness(vectors(2), "euclidean")
-    positives = sorted(((far[a][p], a, p) for a in range(16) for p in positives_of(a)), reverse=True)
+    positives = sorted(
+        ((far[a][p], a, p) for a in range(16) for p in positives_of(a)), reverse=True
+    )
     negatives = sorted((far[a][n], a, n) for a in range(16) for n in negatives_of(a))
     mined = mine("HDC", vectors(2), LABELS, filter_percentage=0.5)
     # A pair is there twice, once from each side, so each kind is cut after an even number.
@@ -279,7 +380,10 @@ def test_uniform_histogram_takes_as_many_pairs_from_every_bin_that_is_not_empty(
         (mined[2:], [far[a][n] for a in range(16) for n in negatives_of(a)], 4),
     ):
         width = (max(candidates) - min(candidates)) / 5
-        bins = [min(int((far[a][o] - min(candidates)) / width + 1e-4), 4) for a, o in tuples(anchors, others)]
+        bins = [
+            min(int((far[a][o] - min(candidates)) / width + 1e-4), 4)
+            for a, o in tuples(anchors, others)
+        ]
         assert [bins.count(index) for index in range(5)] == [per_bin] * 5
 
 
@@ -288,7 +392,9 @@ def test_uniform_histogram_takes_as_many_pairs_from_every_bin_that_is_not_empty(
 
 def test_distance_weighted_draws_one_negative_for_each_positive_pair_whose_anchor_has_a_near_one():
     far = closeness(vectors(3), "euclidean")
-    anchors, positives, negatives = mine("DistanceWeighted", vectors(3), LABELS, nonzero_loss_cutoff=1.0)
+    anchors, positives, negatives = mine(
+        "DistanceWeighted", vectors(3), LABELS, nonzero_loss_cutoff=1.0
+    )
     with_near = [a for a in range(16) if any(far[a][n] < 1.0 for n in negatives_of(a))]
     assert 0 < len(with_near) < 16
     assert tuples(anchors, positives) == [(a, p) for a in with_near for p in positives_of(a)]
@@ -310,7 +416,11 @@ def test_distance_weighted_draws_negatives_with_the_inverse_of_the_density_of_th
 
     def weight(distance: float) -> float:
         near = max(distance, 0.5)
-        return 1 / (near ** (dim - 2) * (1 - near**2 / 4) ** ((dim - 3) / 2)) if distance < 1.4 else 0.0
+        return (
+            1 / (near ** (dim - 2) * (1 - near**2 / 4) ** ((dim - 3) / 2))
+            if distance < 1.4
+            else 0.0
+        )
 
     total = sum(map(weight, distances))
     for row, distance in enumerate(distances, start=copies):
@@ -323,7 +433,9 @@ def test_distance_weighted_draws_negatives_with_the_inverse_of_the_density_of_th
 def test_distance_weighted_loses_no_anchor_in_any_dimension(dim):
     embeddings, labels = vectors(0, size=128, dim=dim), torch.arange(128) // 4
     embeddings[0] = functional.normalize(embeddings[4] + 0.3 * embeddings[0], dim=0)
-    eligible = ((torch.cdist(embeddings, embeddings) < 1.4) & (labels[:, None] != labels)).any(dim=1)
+    eligible = ((torch.cdist(embeddings, embeddings) < 1.4) & (labels[:, None] != labels)).any(
+        dim=1
+    )
     anchors, _, _ = mine("DistanceWeighted", embeddings, labels)
     assert anchors.unique().tolist() == torch.where(eligible)[0].tolist()
 

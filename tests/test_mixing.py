@@ -1,4 +1,5 @@
-"""Mixing: each technique's arithmetic by hand, its randomness, its schedule, and what the loop is then fed with."""
+"""Mixing: each technique's arithmetic by hand, its randomness, its schedule, and what the loop is
+then fed with."""
 
 import numpy as np
 import pytest
@@ -18,7 +19,9 @@ from dml_bench.training.training_state import Run
 POOL = np.arange(100, 400)
 
 
-def chance(images: list[int] | np.ndarray, step: int = 0, key: tuple[object, ...] = (42, "all", 1)) -> Chance:
+def chance(
+    images: list[int] | np.ndarray, step: int = 0, key: tuple[object, ...] = (42, "all", 1)
+) -> Chance:
     return Chance(np.asarray(images), 1000, key, step)
 
 
@@ -30,14 +33,20 @@ def technique(name: str, **options: object):
 
 
 def test_a_blend_is_the_weighted_mean_of_two_images():
-    images, others = torch.tensor([[[10]], [[200]]], dtype=torch.uint8), torch.tensor([[[30]], [[100]]], dtype=torch.uint8)
+    images, others = (
+        torch.tensor([[[10]], [[200]]], dtype=torch.uint8),
+        torch.tensor([[[30]], [[100]]], dtype=torch.uint8),
+    )
     mixed = blend(images, others, np.array([0.75, 0.5]))
     assert mixed.dtype == torch.float32
     assert mixed.flatten().tolist() == [15.0, 150.0]
 
 
 def test_a_box_is_pasted_whole_and_the_rest_stays():
-    images, others = torch.zeros(2, 4, 4, 3, dtype=torch.uint8), torch.full((2, 4, 4, 3), 9, dtype=torch.uint8)
+    images, others = (
+        torch.zeros(2, 4, 4, 3, dtype=torch.uint8),
+        torch.full((2, 4, 4, 3), 9, dtype=torch.uint8),
+    )
     boxes = Boxes(*(np.array(sides) for sides in ([1, 0], [2, 0], [2, 0], [1, 4])))
     mixed = paste(images, others, boxes)
     assert mixed.dtype == torch.uint8
@@ -99,7 +108,10 @@ def test_cutmix_labels_by_the_area_that_is_there_after_the_border_has_cut_the_bo
 @pytest.mark.parametrize("name", ["samplepairing", "mixup", "cutmix"])
 def test_what_an_image_draws_is_its_own_whatever_batch_it_is_in(name):
     mix = technique(name)
-    together, apart = mix(chance([5, 6, 7, 8], step=0), POOL, 32), mix(chance([8, 5], step=3), POOL, 32)
+    together, apart = (
+        mix(chance([5, 6, 7, 8], step=0), POOL, 32),
+        mix(chance([8, 5], step=3), POOL, 32),
+    )
     assert (together.kept[[3, 0]] == apart.kept).all()
     if name == "samplepairing":
         assert (together.others[[3, 0]] == apart.others).all()
@@ -132,16 +144,48 @@ def test_samplepairing_of_the_study_is_off_ten_epochs_then_eight_on_and_two_off_
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        (("mixing.technique=mixup", "mixing.technique.alpha=0"), "mixing.technique.alpha is 0.0; a number above 0 is wanted"),
-        (("mixing.technique=samplepairing", "mixing.technique.p=1.5"), "mixing.technique.p is 1.5; a number from 0 to 1 is wanted"),
+        (
+            ("mixing.technique=mixup", "mixing.technique.alpha=0"),
+            "mixing.technique.alpha is 0.0; a number above 0 is wanted",
+        ),
+        (
+            ("mixing.technique=samplepairing", "mixing.technique.p=1.5"),
+            "mixing.technique.p is 1.5; a number from 0 to 1 is wanted",
+        ),
         (("mixing.technique=mixup", "mixing.on=0"), "mixing.on is 0; at least 1 is wanted"),
-        (("mixing.technique=mixup", "mixing.start_from=3"), "mixing.start_from is 3, but there are 3 epochs: mixup would never be on"),
-        (("mixing.technique=mixup", "mixing.start_from=2", "mixing.finetuning_epoch=2"), "mixing.finetuning_epoch is 2, not after"),
-        (("mixing.start_from=1",), "mixing has a schedule and no technique; --set mixing.technique=mixup"),
-        (("mixing.technique=mixup", "loss=ProxyAnchor", "miner=none"), "loss ProxyAnchor is one number for a whole batch"),
-        (("mixing.technique=metrix",), "metrix is not defined for loss NTXent, only for Contrastive, MultiSimilarity, ProxyAnchor"),
-        (("mixing.technique=mixup", "train.views=2"), "mixup mixes images of a batch, and train.views = 2"),
-        (("mixing.technique=mixup", "model.trainable=head", "augment.random_crop_from=0", "augment.horizontal_flip=0"), "computed once"),
+        (
+            ("mixing.technique=mixup", "mixing.start_from=3"),
+            "mixing.start_from is 3, but there are 3 epochs: mixup would never be on",
+        ),
+        (
+            ("mixing.technique=mixup", "mixing.start_from=2", "mixing.finetuning_epoch=2"),
+            "mixing.finetuning_epoch is 2, not after",
+        ),
+        (
+            ("mixing.start_from=1",),
+            "mixing has a schedule and no technique; --set mixing.technique=mixup",
+        ),
+        (
+            ("mixing.technique=mixup", "loss=ProxyAnchor", "miner=none"),
+            "loss ProxyAnchor is one number for a whole batch",
+        ),
+        (
+            ("mixing.technique=metrix",),
+            "metrix is not defined for loss NTXent, only for Contrastive, MultiSimilarity, ProxyAnchor",
+        ),
+        (
+            ("mixing.technique=mixup", "train.views=2"),
+            "mixup mixes images of a batch, and train.views = 2",
+        ),
+        (
+            (
+                "mixing.technique=mixup",
+                "model.trainable=head",
+                "augment.random_crop_from=0",
+                "augment.horizontal_flip=0",
+            ),
+            "computed once",
+        ),
     ],
 )
 def test_what_can_t_be_mixed_is_refused_in_one_line(settings, words):
@@ -154,14 +198,25 @@ def test_what_can_t_be_mixed_is_refused_in_one_line(settings, words):
 def test_a_layer_that_the_backbone_has_not_is_refused(birds, cache_dir, tmp_path):
     from tiny import train
 
-    with pytest.raises(UnknownName, match=r"mixing.technique.layers names 'layer9' .*; there are: input, layer1, layer2, layer3, layer4"):
-        train(birds, cache_dir, tmp_path, "mixing.technique=manifoldmixup", 'mixing.technique.layers=["layer9"]')
+    with pytest.raises(
+        UnknownName,
+        match=r"mixing.technique.layers names 'layer9' .*; there are: input, layer1, layer2, layer3, layer4",
+    ):
+        train(
+            birds,
+            cache_dir,
+            tmp_path,
+            "mixing.technique=manifoldmixup",
+            'mixing.technique.layers=["layer9"]',
+        )
 
 
 # What the loop is fed with
 
 
-def fed(monkeypatch: pytest.MonkeyPatch, birds, cache_dir, tmp_path, *settings: str) -> list[tuple[Run, np.ndarray, int, Batch]]:
+def fed(
+    monkeypatch: pytest.MonkeyPatch, birds, cache_dir, tmp_path, *settings: str
+) -> list[tuple[Run, np.ndarray, int, Batch]]:
     from tiny import train
 
     seen = []
@@ -176,8 +231,18 @@ def fed(monkeypatch: pytest.MonkeyPatch, birds, cache_dir, tmp_path, *settings: 
     return seen
 
 
-def test_a_mixed_batch_has_the_labels_of_both_images_by_their_shares(monkeypatch, birds, cache_dir, tmp_path):
-    seen = fed(monkeypatch, birds, cache_dir, tmp_path, "mixing.technique=mixup", "mixing.start_from=1", "augment.horizontal_flip=0")
+def test_a_mixed_batch_has_the_labels_of_both_images_by_their_shares(
+    monkeypatch, birds, cache_dir, tmp_path
+):
+    seen = fed(
+        monkeypatch,
+        birds,
+        cache_dir,
+        tmp_path,
+        "mixing.technique=mixup",
+        "mixing.start_from=1",
+        "augment.horizontal_flip=0",
+    )
     mixed = 0
     for run, images, epoch, batch in seen:
         if epoch == 1:
@@ -190,17 +255,23 @@ def test_a_mixed_batch_has_the_labels_of_both_images_by_their_shares(monkeypatch
         plain = run.source.train(images, phase=run.phase.name, epoch=epoch).float()
         assert batch.inputs.shape == plain.shape
         mixed += not torch.equal(batch.inputs, plain)
-    assert mixed > 0.8 * sum(epoch > 1 for _, _, epoch, _ in seen)  # a small batch may be permuted into itself
+    assert mixed > 0.8 * sum(
+        epoch > 1 for _, _, epoch, _ in seen
+    )  # a small batch may be permuted into itself
 
 
 @pytest.mark.parametrize("name", ["samplepairing", "mixup", "cutmix", "manifoldmixup"])
-def test_neither_a_held_out_class_nor_a_test_image_is_ever_mixed_in(name, monkeypatch, birds, cache_dir, tmp_path):
+def test_neither_a_held_out_class_nor_a_test_image_is_ever_mixed_in(
+    name, monkeypatch, birds, cache_dir, tmp_path
+):
     loaded: dict[str, set[int]] = {"all": set(), "limited": set()}
     from dml_bench.data.inputs import Pixels
 
     original = Pixels.train
 
-    def spy(self: Pixels, images: np.ndarray, *, phase: str, epoch: int, view: int = 0) -> torch.Tensor:
+    def spy(
+        self: Pixels, images: np.ndarray, *, phase: str, epoch: int, view: int = 0
+    ) -> torch.Tensor:
         loaded[phase] |= set(images.tolist())
         return original(self, images, phase=phase, epoch=epoch, view=view)
 
@@ -214,8 +285,12 @@ def test_neither_a_held_out_class_nor_a_test_image_is_ever_mixed_in(name, monkey
     assert len(limited.trained) == 6
 
 
-def test_manifold_mixup_mixes_inside_the_network_at_layers_drawn_for_each_batch(monkeypatch, birds, cache_dir, tmp_path):
-    seen = fed(monkeypatch, birds, cache_dir, tmp_path, "mixing.technique=manifoldmixup", "train.epochs=4")
+def test_manifold_mixup_mixes_inside_the_network_at_layers_drawn_for_each_batch(
+    monkeypatch, birds, cache_dir, tmp_path
+):
+    seen = fed(
+        monkeypatch, birds, cache_dir, tmp_path, "mixing.technique=manifoldmixup", "train.epochs=4"
+    )
     layers = {batch.layer or "input" for *_, batch in seen}
     assert layers <= {"input", "layer1", "layer2", "layer3", "layer4"}
     assert len(layers) >= 3
@@ -223,5 +298,7 @@ def test_manifold_mixup_mixes_inside_the_network_at_layers_drawn_for_each_batch(
     values = torch.arange(len(batch.readings[0].labels), dtype=torch.float32)[:, None]
     assert batch.inside is not None
     mixed = batch.inside(values)
-    assert mixed.sum().item() == pytest.approx(values.sum().item(), rel=1e-4)  # one lambda, a permutation: the sum stays
+    assert mixed.sum().item() == pytest.approx(
+        values.sum().item(), rel=1e-4
+    )  # one lambda, a permutation: the sum stays
     assert batch.inputs.dtype == torch.uint8  # the pixels are not mixed as well

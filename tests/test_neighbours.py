@@ -17,19 +17,29 @@ def look_up(gallery: np.ndarray, query: np.ndarray, k: int) -> Neighbours:
     return search(gallery, query, np.arange(len(gallery)) % 7, np.arange(len(query)) % 7, k)
 
 
-@pytest.mark.parametrize(("num_gallery", "num_query", "dim", "k"), [(300, 50, 16, 10), (40, 7, 128, 1), (1500, 33, 8, 60)])
+@pytest.mark.parametrize(
+    ("num_gallery", "num_query", "dim", "k"),
+    [(300, 50, 16, 10), (40, 7, 128, 1), (1500, 33, 8, 60)],
+)
 def test_the_search_finds_what_brute_force_finds(num_gallery, num_query, dim, k):
     gallery, query = unit_vectors(num_gallery, dim, 1), unit_vectors(num_query, dim, 2)
     neighbours = look_up(gallery, query, k)
     similarity = query.astype(np.float64) @ gallery.T.astype(np.float64)
     expected = np.argsort(-similarity, axis=1, kind="stable")[:, :k]
     assert np.array_equal(neighbours.indices, expected)
-    assert np.allclose(neighbours.similarities, np.take_along_axis(similarity, expected, 1), atol=1e-6)
+    assert np.allclose(
+        neighbours.similarities, np.take_along_axis(similarity, expected, 1), atol=1e-6
+    )
 
 
 def test_neighbours_are_of_these_types_and_shapes():
     neighbours = look_up(unit_vectors(9, 4, 1), unit_vectors(3, 4, 2), 5)
-    assert neighbours.indices.shape == neighbours.similarities.shape == neighbours.labels.shape == (3, 5)
+    assert (
+        neighbours.indices.shape
+        == neighbours.similarities.shape
+        == neighbours.labels.shape
+        == (3, 5)
+    )
     assert (neighbours.indices.dtype, neighbours.similarities.dtype) == (np.int64, np.float32)
     assert neighbours.k == 5
 
@@ -82,7 +92,10 @@ def test_a_k_beyond_the_gallery_gives_the_whole_gallery(k):
 def test_embeddings_that_are_not_unit_length_or_not_finite_are_refused(where, wrong):
     embeddings = {"gallery": unit_vectors(6, 4, 1), "query": unit_vectors(3, 4, 2)}
     embeddings[where][1] *= wrong
-    with np.errstate(invalid="ignore"), pytest.raises(ValueError, match=f"{where} embeddings are not of unit length"):
+    with (
+        np.errstate(invalid="ignore"),
+        pytest.raises(ValueError, match=f"{where} embeddings are not of unit length"),
+    ):
         look_up(embeddings["gallery"], embeddings["query"], 2)
 
 
@@ -98,7 +111,9 @@ def test_permuting_the_queries_permutes_the_result(num_query):
 def test_the_search_leaves_the_embeddings_as_they_were():
     gallery, query = unit_vectors(20, 4, 1), unit_vectors(5, 4, 2)
     look_up(gallery, query, 3)
-    assert np.array_equal(gallery, unit_vectors(20, 4, 1)) and np.array_equal(query, unit_vectors(5, 4, 2))
+    assert np.array_equal(gallery, unit_vectors(20, 4, 1)) and np.array_equal(
+        query, unit_vectors(5, 4, 2)
+    )
 
 
 SMALL = Neighbours(

@@ -1,4 +1,5 @@
-"""Objectives: EPSHN over NT-Xent against a slow loop from the definitions, in float32, batches without triplets counted."""
+"""Objectives: EPSHN over NT-Xent against a slow loop from the definitions, in float32, batches
+without triplets counted."""
 
 import math
 
@@ -11,9 +12,13 @@ from dml_bench.losses.objective import Objective, build_objective
 from dml_bench.registry import losses, miners
 
 
-def batch(seed: int, size: int = 14, dim: int = 5, classes: int = 4) -> tuple[torch.Tensor, torch.Tensor]:
+def batch(
+    seed: int, size: int = 14, dim: int = 5, classes: int = 4
+) -> tuple[torch.Tensor, torch.Tensor]:
     generator = torch.Generator().manual_seed(seed)
-    return torch.randn(size, dim, generator=generator), torch.randint(classes, (size,), generator=generator)
+    return torch.randn(size, dim, generator=generator), torch.randint(
+        classes, (size,), generator=generator
+    )
 
 
 def epshn(distance: str = "cosine", temperature: float = 0.1) -> Objective:
@@ -24,14 +29,20 @@ def epshn(distance: str = "cosine", temperature: float = 0.1) -> Objective:
 def closeness(first: list[float], second: list[float], distance: str) -> float:
     """Higher is closer: the cosine, or the Euclidean distance of the unit vectors turned round."""
     lengths = [math.sqrt(sum(x * x for x in vector)) for vector in (first, second)]
-    one, other = ([x / length for x in vector] for vector, length in zip((first, second), lengths, strict=True))
+    one, other = (
+        [x / length for x in vector]
+        for vector, length in zip((first, second), lengths, strict=True)
+    )
     if distance == "cosine":
         return sum(x * y for x, y in zip(one, other, strict=True))
     return -math.sqrt(sum((x - y) ** 2 for x, y in zip(one, other, strict=True)))
 
 
-def triplets_by_definition(embeddings: list[list[float]], labels: list[int], distance: str) -> list[tuple[int, int, int]]:
-    """Per anchor: its most similar positive, and the most similar negative that is less similar than that positive."""
+def triplets_by_definition(
+    embeddings: list[list[float]], labels: list[int], distance: str
+) -> list[tuple[int, int, int]]:
+    """Per anchor: its most similar positive, and the most similar negative that is less similar
+    than that positive."""
     found = []
     for anchor in range(len(labels)):
         similarity = [closeness(embeddings[anchor], other, distance) for other in embeddings]
@@ -39,13 +50,22 @@ def triplets_by_definition(embeddings: list[list[float]], labels: list[int], dis
         if not positives:
             continue
         positive = max(positives, key=lambda i: similarity[i])
-        negatives = [i for i in range(len(labels)) if labels[i] != labels[anchor] and similarity[i] < similarity[positive]]
+        negatives = [
+            i
+            for i in range(len(labels))
+            if labels[i] != labels[anchor] and similarity[i] < similarity[positive]
+        ]
         if negatives:
             found.append((anchor, positive, max(negatives, key=lambda i: similarity[i])))
     return found
 
 
-def nt_xent_by_definition(embeddings: list[list[float]], triplets: list[tuple[int, int, int]], distance: str, temperature: float) -> float:
+def nt_xent_by_definition(
+    embeddings: list[list[float]],
+    triplets: list[tuple[int, int, int]],
+    distance: str,
+    temperature: float,
+) -> float:
     """Mean over triplets of -log(exp(s_ap/t) / (exp(s_ap/t) + exp(s_an/t)))."""
     terms = []
     for anchor, positive, negative in triplets:
@@ -59,11 +79,15 @@ def nt_xent_by_definition(embeddings: list[list[float]], triplets: list[tuple[in
 @pytest.mark.parametrize("seed", range(4))
 def test_the_miner_takes_the_easiest_positive_and_the_hardest_negative_beyond_it(seed, distance):
     embeddings, labels = batch(seed)
-    anchors, positives, again, negatives = miners["EPSHN"].build(distance=distance)(embeddings, labels)
+    anchors, positives, again, negatives = miners["EPSHN"].build(distance=distance)(
+        embeddings, labels
+    )
     assert anchors.tolist() == again.tolist()
     expected = triplets_by_definition(embeddings.tolist(), labels.tolist(), distance)
     assert expected
-    assert list(zip(anchors.tolist(), positives.tolist(), negatives.tolist(), strict=True)) == expected
+    assert (
+        list(zip(anchors.tolist(), positives.tolist(), negatives.tolist(), strict=True)) == expected
+    )
 
 
 @pytest.mark.parametrize("distance", ["cosine", "euclidean"])
@@ -73,23 +97,30 @@ def test_epshn_is_nt_xent_over_the_mined_triplets(seed, distance, temperature):
     embeddings, labels = batch(seed)
     triplets = triplets_by_definition(embeddings.tolist(), labels.tolist(), distance)
     expected = nt_xent_by_definition(embeddings.tolist(), triplets, distance, temperature)
-    assert epshn(distance, temperature)(embeddings, labels).item() == pytest.approx(expected, rel=1e-4)
+    assert epshn(distance, temperature)(embeddings, labels).item() == pytest.approx(
+        expected, rel=1e-4
+    )
 
 
 def test_epshn_of_four_unit_vectors_worked_out_by_hand():
     angles = torch.tensor([0.0, 60.0, 90.0, 180.0]).deg2rad()
     embeddings = torch.stack([angles.cos(), angles.sin()], dim=1)
     labels = torch.tensor([0, 0, 1, 1])
-    # Vector 0: positive 1 (cosine .5), negative 2 (0). Vector 1: its positive (.5) is farther than 2 (.866), so negative 3 (-.5).
-    # Vector 2: positive 3 (0), nothing of the other class is farther. Vector 3: positive 2 (0), negative 1 (-.5).
-    expected = (math.log1p(math.exp(-0.5)) + math.log1p(math.exp(-1.0)) + math.log1p(math.exp(-0.5))) / 3
+    # Vector 0: positive 1 (cosine .5), negative 2 (0). Vector 1: its positive (.5) is farther than
+    # 2 (.866), so negative 3 (-.5). Vector 2: positive 3 (0), nothing of the other class is
+    # farther. Vector 3: positive 2 (0), negative 1 (-.5).
+    expected = (
+        math.log1p(math.exp(-0.5)) + math.log1p(math.exp(-1.0)) + math.log1p(math.exp(-0.5))
+    ) / 3
     assert epshn(temperature=1.0)(embeddings, labels).item() == pytest.approx(expected, rel=1e-5)
 
 
 def test_the_length_of_an_embedding_does_not_change_the_loss():
     embeddings, labels = batch(0)
     lengths = torch.linspace(0.1, 30, len(labels))[:, None]
-    assert epshn()(embeddings * lengths, labels).item() == pytest.approx(epshn()(embeddings, labels).item(), rel=1e-4)
+    assert epshn()(embeddings * lengths, labels).item() == pytest.approx(
+        epshn()(embeddings, labels).item(), rel=1e-4
+    )
 
 
 def test_the_names_of_the_classes_and_the_order_of_the_batch_do_not_change_the_loss():
@@ -101,7 +132,9 @@ def test_the_names_of_the_classes_and_the_order_of_the_batch_do_not_change_the_l
     assert epshn()(embeddings, renamed).item() == pytest.approx(expected, rel=1e-5)
 
 
-@pytest.mark.parametrize("labels", [[0, 1, 2, 3], [0, 0, 0, 0]], ids=["no positives", "no negatives"])
+@pytest.mark.parametrize(
+    "labels", [[0, 1, 2, 3], [0, 0, 0, 0]], ids=["no positives", "no negatives"]
+)
 def test_a_batch_without_a_valid_triplet_gives_loss_0_with_a_gradient_and_is_counted(labels):
     objective = epshn()
     embeddings = torch.randn(4, 5, requires_grad=True)
@@ -130,19 +163,27 @@ def test_the_loss_is_float32_for_bfloat16_embeddings_inside_autocast(name):
     entry = losses[name]
     torch.manual_seed(0)
     miner = miners["EPSHN"].build() if entry.facts["takes_miner"] else None
-    objective = Objective(entry.build(4, 5, **entry.resolve({}, "loss")), miner, entry.facts["unit_vectors"])
+    objective = Objective(
+        entry.build(4, 5, **entry.resolve({}, "loss")), miner, entry.facts["unit_vectors"]
+    )
     embeddings, labels = batch(2)
     narrow = embeddings.bfloat16().requires_grad_()
     with torch.autocast("cpu", dtype=torch.bfloat16):
         value = objective(narrow, labels)
     value.backward()
     assert value.dtype == torch.float32
-    assert value.item() == pytest.approx(objective(embeddings.bfloat16().float(), labels).item(), rel=1e-6)
+    assert value.item() == pytest.approx(
+        objective(embeddings.bfloat16().float(), labels).item(), rel=1e-6
+    )
     assert torch.isfinite(narrow.grad).all() and narrow.grad.abs().sum() > 0
 
 
 def test_crossentropy_is_the_mean_of_minus_log_softmax_of_a_linear_layer_on_the_embedding_itself():
-    objective = Objective(losses["crossentropy"].build(4, 5, label_smoothing=0.0), None, losses["crossentropy"].facts["unit_vectors"])
+    objective = Objective(
+        losses["crossentropy"].build(4, 5, label_smoothing=0.0),
+        None,
+        losses["crossentropy"].facts["unit_vectors"],
+    )
     embeddings, labels = batch(3)
     logits = embeddings @ objective.loss.classifier.weight.T + objective.loss.classifier.bias
     expected = -functional.log_softmax(logits, dim=1)[torch.arange(len(labels)), labels].mean()
@@ -154,7 +195,9 @@ def test_label_smoothing_moves_part_of_the_target_to_all_classes():
     embeddings, labels = batch(3)
     logarithms = functional.log_softmax(loss.classifier(embeddings), dim=1)
     target = functional.one_hot(labels, 4) * 0.8 + 0.05
-    assert loss(embeddings, labels).item() == pytest.approx(-(target * logarithms).sum(dim=1).mean().item(), rel=1e-5)
+    assert loss(embeddings, labels).item() == pytest.approx(
+        -(target * logarithms).sum(dim=1).mean().item(), rel=1e-5
+    )
 
 
 def test_nt_xent_without_a_miner_sets_each_positive_pair_against_all_negatives_of_its_anchor():
@@ -162,7 +205,9 @@ def test_nt_xent_without_a_miner_sets_each_positive_pair_against_all_negatives_o
     vectors, classes = embeddings.tolist(), labels.tolist()
     terms = []
     for anchor in range(8):
-        similarity = [math.exp(closeness(vectors[anchor], other, "cosine") / 0.1) for other in vectors]
+        similarity = [
+            math.exp(closeness(vectors[anchor], other, "cosine") / 0.1) for other in vectors
+        ]
         negatives = sum(similarity[i] for i in range(8) if classes[i] != classes[anchor])
         positives = [i for i in range(8) if classes[i] == classes[anchor] and i != anchor]
         terms += [-math.log(similarity[i] / (similarity[i] + negatives)) for i in positives]
@@ -175,14 +220,20 @@ def test_the_objective_of_an_experiment_has_its_loss_its_miner_and_its_distance(
     assert type(objective.loss).__name__ == "NTXentLoss"
     assert objective.loss.temperature == 0.1
     assert (objective.miner.pos_strategy, objective.miner.neg_strategy) == ("easy", "semihard")
-    assert type(objective.loss.distance).__name__ == type(objective.miner.distance).__name__ == "LpDistance"
+    assert (
+        type(objective.loss.distance).__name__
+        == type(objective.miner.distance).__name__
+        == "LpDistance"
+    )
     assert objective.unit_vectors
 
 
 def test_the_same_seed_gives_the_same_proxies_and_another_seed_others():
     def classifier(seed: int) -> torch.Tensor:
         overrides = ["loss=crossentropy", "miner=none", f"seed={seed}"]
-        return build_objective(experiments.resolve("EPSHN_cosine_resnet18_sgd_aug", overrides=overrides), 10, 8).loss.classifier.weight
+        return build_objective(
+            experiments.resolve("EPSHN_cosine_resnet18_sgd_aug", overrides=overrides), 10, 8
+        ).loss.classifier.weight
 
     assert torch.equal(classifier(1), classifier(1))
     assert not torch.equal(classifier(1), classifier(2))

@@ -1,4 +1,5 @@
-"""A run finds its images from any folder, after they or it were moved, and takes no others for them."""
+"""A run finds its images from any folder, after they or it were moved, and takes no others for
+them."""
 
 import shutil
 from dataclasses import replace
@@ -45,7 +46,9 @@ def test_what_was_named_relatively_is_found_from_any_folder(trained, tmp_path, m
     assert run.summary["dataset"]["root"] == str(trained / "birds")
 
 
-def test_images_and_runs_that_were_moved_together_find_each_other(trained, project, tmp_path, monkeypatch):
+def test_images_and_runs_that_were_moved_together_find_each_other(
+    trained, project, tmp_path, monkeypatch
+):
     run = open_run(run_in(project))
     assert run.originals.root == trained / "birds", "the recorded folder comes first"
     hidden = trained.with_name("hidden")
@@ -58,19 +61,26 @@ def test_images_and_runs_that_were_moved_together_find_each_other(trained, proje
 
 def lost(project: Path, summary: dict) -> dict:
     """The summary as if the images had been in a folder that is no more."""
-    return summary | {"dataset": summary["dataset"] | {"root": "/gone/birds", "root_from_run": "gone"}}
+    return summary | {
+        "dataset": summary["dataset"] | {"root": "/gone/birds", "root_from_run": "gone"}
+    }
 
 
 def test_images_that_are_gone_are_said_to_be_and_found_where_a_person_says(project):
     run = open_run(run_in(project))
     originals = Originals(run.folder, run.experiment, lost(project, run.summary))
     with pytest.raises(
-        ValueError, match=rf"the images of {run.folder} are not in /gone/birds nor in {run.folder}/gone: say where with --data-dir"
+        ValueError,
+        match=rf"the images of {run.folder} are not in /gone/birds nor in {run.folder}/gone: say where with --data-dir",
     ):
         originals.require()
     assert replace(originals, data_dir=project / "birds").root == project / "birds"
-    assert replace(originals, data_dir=project).root == project / "birds", "as `run` finds it in the folder above"
-    with pytest.raises(ValueError, match="are not in /elsewhere nor in /elsewhere/birds: say where"):
+    assert replace(originals, data_dir=project).root == project / "birds", (
+        "as `run` finds it in the folder above"
+    )
+    with pytest.raises(
+        ValueError, match="are not in /elsewhere nor in /elsewhere/birds: say where"
+    ):
         replace(originals, data_dir=Path("/elsewhere")).require()
 
 
@@ -82,13 +92,24 @@ def repaint(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("verb", ["evidence", "explain", "export", "umap", "browse", "wandb log"])
-def test_every_verb_that_opens_images_takes_their_folder_and_refuses_other_images(project, tmp_path, verb, monkeypatch, capsys):
+def test_every_verb_that_opens_images_takes_their_folder_and_refuses_other_images(
+    project, tmp_path, verb, monkeypatch, capsys
+):
     repaint(project / "birds")
-    out = [] if verb in ("browse", "wandb log") else ["--out", tmp_path / ("map.html" if verb == "umap" else "out")]
+    out = (
+        []
+        if verb in ("browse", "wandb log")
+        else ["--out", tmp_path / ("map.html" if verb == "umap" else "out")]
+    )
     if verb == "browse":
         pytest.importorskip("fiftyone")
-    line = refusal(monkeypatch, capsys, *verb.split(), run_in(project), *out, "--data-dir", project / "birds")
-    assert line == f"error: {project / 'birds'} holds other images than {run_in(project)} is of: give their own folder with --data-dir DIR"
+    line = refusal(
+        monkeypatch, capsys, *verb.split(), run_in(project), *out, "--data-dir", project / "birds"
+    )
+    assert (
+        line
+        == f"error: {project / 'birds'} holds other images than {run_in(project)} is of: give their own folder with --data-dir DIR"
+    )
     assert not (tmp_path / "out").exists()
 
 
@@ -99,7 +120,8 @@ def test_an_image_that_was_changed_is_named_and_the_others_are_shown(project, tm
     first.file.write_bytes(second.file.read_bytes())
     assert material.pixels(second).shape == (32, 32, 3)
     with pytest.raises(
-        ValueError, match=f"{first.file} was changed after .* was run: put it back, or give the folder .* with --data-dir DIR"
+        ValueError,
+        match=f"{first.file} was changed after .* was run: put it back, or give the folder .* with --data-dir DIR",
     ):
         material.pixels(first)
     second.file.unlink()
@@ -124,7 +146,10 @@ def test_a_run_from_before_images_had_digests_checks_the_whole_folder_that_is_na
     old = Originals(run.folder, run.experiment, run.summary, project / "birds")
     assert old.root == project / "birds"
     repaint(project / "birds")
-    with pytest.raises(ValueError, match=r"is of other images or labels \(fingerprint .*: give their own folder with --data-dir DIR"):
+    with pytest.raises(
+        ValueError,
+        match=r"is of other images or labels \(fingerprint .*: give their own folder with --data-dir DIR",
+    ):
         replace(old).require()
 
 

@@ -1,7 +1,9 @@
-"""What the operating system refuses is one line with the path and the next step, exit code 2, and leaves nothing half-written.
+"""What the operating system refuses is one line with the path and the next step, exit code 2, and
+leaves nothing half-written.
 
-Each case is the real thing in a fork of this process, which has imported everything: a disk of its own that is full or read-only, limits,
-rights taken away. Where a machine does not allow to make it, the case is skipped.
+Each case is the real thing in a fork of this process, which has imported everything: a disk of its
+own that is full or read-only, limits, rights taken away. Where a machine does not allow to make it,
+the case is skipped.
 """
 
 import ctypes
@@ -26,7 +28,9 @@ from dml_bench.cli import app
 from dml_bench.config import as_table
 from dml_bench.suite import worker
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="disks and rights are made as Linux has them")
+pytestmark = pytest.mark.skipif(
+    sys.platform != "linux", reason="disks and rights are made as Linux has them"
+)
 
 EXPERIMENT = "EPSHN_cosine_resnet18_sgd_aug"
 NEW_NAMESPACE, NEW_USER, PRIVATE, READ_ONLY, REMOUNT = 0x20000, 0x10000000, 0x44000, 1, 32
@@ -89,7 +93,9 @@ def disk(place: Path, size: str, read_only: bool = False) -> None:
     done(libc.mount(None, b"/", None, PRIVATE, None))
     place.mkdir(exist_ok=True)
     flags = READ_ONLY if read_only else 0
-    done(libc.mount(b"tmpfs", os.fsencode(place), b"tmpfs", flags, f"size={size},mode=777".encode()))
+    done(
+        libc.mount(b"tmpfs", os.fsencode(place), b"tmpfs", flags, f"size={size},mode=777".encode())
+    )
 
 
 def without_privileges() -> None:
@@ -116,10 +122,34 @@ class World:
     cache: Path
     run: Path
 
-    def training(self, *, out: object = "runs", cache: object = "", data: object = "", more: tuple[str, ...] = ()) -> list[str]:
+    def training(
+        self,
+        *,
+        out: object = "runs",
+        cache: object = "",
+        data: object = "",
+        more: tuple[str, ...] = (),
+    ) -> list[str]:
         settings = [part for setting in SETTINGS for part in ("--set", setting)]
-        places = ["--data-dir", data or self.birds, "--cache-dir", cache or self.cache, "--out", self.here / str(out)]
-        return ["run", EXPERIMENT, *settings, *map(str, places), "--device", "cpu", "--wandb", "disabled", *more]
+        places = [
+            "--data-dir",
+            data or self.birds,
+            "--cache-dir",
+            cache or self.cache,
+            "--out",
+            self.here / str(out),
+        ]
+        return [
+            "run",
+            EXPERIMENT,
+            *settings,
+            *map(str, places),
+            "--device",
+            "cpu",
+            "--wandb",
+            "disabled",
+            *more,
+        ]
 
     def file(self, name: str = "file", text: str = "") -> Path:
         (self.here / name).write_text(text)
@@ -160,7 +190,18 @@ def nameless_user() -> None:
 
 
 def draw(place: Path, size: int = 32) -> list[str]:
-    return ["data", "draw", "--out", str(place), "--classes", "4", "--per-class", "8", "--size", str(size)]
+    return [
+        "data",
+        "draw",
+        "--out",
+        str(place),
+        "--classes",
+        "4",
+        "--per-class",
+        "8",
+        "--size",
+        str(size),
+    ]
 
 
 def nested(world: World, name: str, text: str) -> list[str]:
@@ -168,7 +209,8 @@ def nested(world: World, name: str, text: str) -> list[str]:
 
 
 def damaged(world: World) -> Path:
-    """A data set with an image whose disk fails: what reads its own memory from the beginning gets an input/output error."""
+    """A data set with an image whose disk fails: what reads its own memory from the beginning gets
+    an input/output error."""
     root, image = world.photos()
     image.unlink()
     image.symlink_to("/proc/self/mem")
@@ -189,7 +231,12 @@ def closed_class(world: World) -> Path:
 
 def sheet(world: World, out: Path) -> list[str]:
     places = ["--data-dir", str(world.birds), "--cache-dir", str(world.cache), "--out", str(out)]
-    return ["show-batch", EXPERIMENT, *(part for setting in SETTINGS for part in ("--set", setting)), *places]
+    return [
+        "show-batch",
+        EXPERIMENT,
+        *(part for setting in SETTINGS for part in ("--set", setting)),
+        *places,
+    ]
 
 
 CASES: dict[str, Case] = {
@@ -213,9 +260,21 @@ CASES: dict[str, Case] = {
         lambda: disk(w.here / "disk", "1m", read_only=True),
         "this disk can only be read",
     ),
-    "a file in place of the run's folder": lambda w: (w.training(out=w.file().name), nothing, f"{w.here}/file"),
-    "a file above the run's folder": lambda w: (w.training(out=f"{w.file().name}/runs"), nothing, "a file is where a folder is wanted"),
-    "a file in place of the cache": lambda w: (w.training(cache=w.file()), nothing, f"{w.here}/file"),
+    "a file in place of the run's folder": lambda w: (
+        w.training(out=w.file().name),
+        nothing,
+        f"{w.here}/file",
+    ),
+    "a file above the run's folder": lambda w: (
+        w.training(out=f"{w.file().name}/runs"),
+        nothing,
+        "a file is where a folder is wanted",
+    ),
+    "a file in place of the cache": lambda w: (
+        w.training(cache=w.file()),
+        nothing,
+        f"{w.here}/file",
+    ),
     "a folder of somebody else for the run": lambda w: (
         w.training(out=f"{w.folder(mode=0o555).name}/runs"),
         without_privileges,
@@ -226,10 +285,26 @@ CASES: dict[str, Case] = {
         without_privileges,
         "permission denied",
     ),
-    "a name that is too long for the run": lambda w: (w.training(out="n" * 300), nothing, "the name is too long for this disk"),
-    "a name of 5,000 characters for the run": lambda w: (w.training(out="n" * 5000), nothing, "the name is too long for this disk"),
-    "a name of 5,000 characters for an experiment": lambda w: (["show", "n" * 5000], nothing, "unknown experiment 'nnn"),
-    "a name of 5,000 characters for a file": lambda w: (["show", "n" * 5000 + ".toml"], nothing, "the name is too long"),
+    "a name that is too long for the run": lambda w: (
+        w.training(out="n" * 300),
+        nothing,
+        "the name is too long for this disk",
+    ),
+    "a name of 5,000 characters for the run": lambda w: (
+        w.training(out="n" * 5000),
+        nothing,
+        "the name is too long for this disk",
+    ),
+    "a name of 5,000 characters for an experiment": lambda w: (
+        ["show", "n" * 5000],
+        nothing,
+        "unknown experiment 'nnn",
+    ),
+    "a name of 5,000 characters for a file": lambda w: (
+        ["show", "n" * 5000 + ".toml"],
+        nothing,
+        "the name is too long",
+    ),
     "a limit on the size of files": lambda w: (
         w.training(),
         lambda: at_most(resource.RLIMIT_FSIZE, 100_000),
@@ -250,23 +325,51 @@ CASES: dict[str, Case] = {
         without_privileges,
         "1 of 64 images can't be read",
     ),
-    "an image that the disk can't read": lambda w: (w.training(data=damaged(w)), nothing, "Input/output error"),
+    "an image that the disk can't read": lambda w: (
+        w.training(data=damaged(w)),
+        nothing,
+        "Input/output error",
+    ),
     "a class of images without the right to read it": lambda w: (
         w.training(data=closed_class(w), more=("--dataset", "folder")),
         without_privileges,
         f"{w.here}/photos/closed: permission denied",
     ),
-    "extends = 5": lambda w: (nested(w, "x.toml", "extends = 5"), nothing, "extends must be the name of an experiment"),
-    "extends = [] in JSON": lambda w: (nested(w, "x.json", '{"extends": []}'), nothing, "extends must be the name of an experiment"),
-    "deep nesting in TOML": lambda w: (nested(w, "x.toml", f"a = {'[' * 5000}{']' * 5000}"), nothing, "x.toml can't be read: its values"),
-    "deep nesting in JSON": lambda w: (nested(w, "x.json", f"{'[' * 99999}{']' * 99999}"), nothing, "x.json can't be read: its values"),
-    "deep nesting in --set": lambda w: (["show", EXPERIMENT, "--set", f"seed={'[' * 5000}{']' * 5000}"], nothing, "seed"),
+    "extends = 5": lambda w: (
+        nested(w, "x.toml", "extends = 5"),
+        nothing,
+        "extends must be the name of an experiment",
+    ),
+    "extends = [] in JSON": lambda w: (
+        nested(w, "x.json", '{"extends": []}'),
+        nothing,
+        "extends must be the name of an experiment",
+    ),
+    "deep nesting in TOML": lambda w: (
+        nested(w, "x.toml", f"a = {'[' * 5000}{']' * 5000}"),
+        nothing,
+        "x.toml can't be read: its values",
+    ),
+    "deep nesting in JSON": lambda w: (
+        nested(w, "x.json", f"{'[' * 99999}{']' * 99999}"),
+        nothing,
+        "x.json can't be read: its values",
+    ),
+    "deep nesting in --set": lambda w: (
+        ["show", EXPERIMENT, "--set", f"seed={'[' * 5000}{']' * 5000}"],
+        nothing,
+        "seed",
+    ),
     "an experiment's file without the right to read it": lambda w: (
         (w.file("x.toml").chmod(0), ["show", str(w.here / "x.toml")])[1],
         without_privileges,
         "x.toml: permission denied",
     ),
-    "a user without a home": lambda w: (["doctor"], nameless_user, "set HOME, or name a folder with --cache-dir DIR"),
+    "a user without a home": lambda w: (
+        ["doctor"],
+        nameless_user,
+        "set HOME, or name a folder with --cache-dir DIR",
+    ),
     "a line break in --out of --print-jobs": lambda w: (
         ["suite", *w.training(out="two\nlines")[1:], "--print-jobs"],
         nothing,
@@ -308,7 +411,14 @@ CASES: dict[str, Case] = {
         "no space is left on this disk",
     ),
     "a gallery that can't be written": lambda w: (
-        ["enrol", str(w.run), "--rename", "001.x=y", "--gallery", str(w.folder(mode=0o555) / "mine")],
+        [
+            "enrol",
+            str(w.run),
+            "--rename",
+            "001.x=y",
+            "--gallery",
+            str(w.folder(mode=0o555) / "mine"),
+        ],
         without_privileges,
         "",
     ),
@@ -342,7 +452,9 @@ def test_what_the_system_refuses_is_one_line_with_the_next_step(name, world):
 
 @pytest.mark.parametrize(("spoil", "change"), [(forbidden, without_privileges), (damaged, nothing)])
 def test_skip_unreadable_leaves_out_what_can_not_be_read_with_a_count(world, spoil, change):
-    arguments = world.training(data=spoil(world), more=("--set", "train.epochs=1", "--skip-unreadable"))
+    arguments = world.training(
+        data=spoil(world), more=("--set", "train.epochs=1", "--skip-unreadable")
+    )
     ended = forked(world.here, arguments, change)
     assert ended.code == 0, ended
     assert "left out: 1 of 64 images can't be read" in " ".join(ended.out.split())
@@ -376,7 +488,10 @@ def test_a_run_that_met_a_full_disk_goes_on_where_there_is_room(world):
     assert forked(world.here, world.training()).code == 0
     whole = forked(world.here, world.training(out="whole"))
     assert whole.code == 0
-    first, second = (world.here / out / EXPERIMENT / "cub" / "seed-42" / "predictions.csv" for out in ("runs", "whole"))
+    first, second = (
+        world.here / out / EXPERIMENT / "cub" / "seed-42" / "predictions.csv"
+        for out in ("runs", "whole")
+    )
     assert first.read_bytes() == second.read_bytes()
 
 
@@ -400,7 +515,10 @@ def test_a_run_of_a_suite_says_the_same_line_to_the_suite(world):
     ended = forked(world.here, [], give_the_order, program=lambda: sys.exit(worker.main()))
     said = json.loads(ended.out.splitlines()[-1])
     assert (ended.code, said["event"], said["expected"]) == (1, "failed", True)
-    assert "state.pt: the file became larger than is allowed here: raise the limit (ulimit -f)" in said["text"]
+    assert (
+        "state.pt: the file became larger than is allowed here: raise the limit (ulimit -f)"
+        in said["text"]
+    )
 
 
 def test_whoever_reads_the_output_may_end_first(world):
@@ -432,7 +550,9 @@ main()
 """
 
 
-@pytest.mark.parametrize(("module", "line"), [("dml_bench.cli.app", ""), ("typer", ""), ("rich", "stopped\n")])
+@pytest.mark.parametrize(
+    ("module", "line"), [("dml_bench.cli.app", ""), ("typer", ""), ("rich", "stopped\n")]
+)
 def test_ctrl_c_while_modules_are_imported_says_nothing_of_them(module, line):
     command = [sys.executable, "-c", INTERRUPTED, module, "list", "losses"]
     ended = subprocess.run(command, check=False, capture_output=True, text=True, timeout=60)
@@ -442,9 +562,25 @@ def test_ctrl_c_while_modules_are_imported_says_nothing_of_them(module, line):
 def test_ctrl_c_reaches_processes_that_draw_birds_and_none_of_them_says_so(tmp_path):
     import psutil
 
-    command = [sys.executable, "-m", "dml_bench", "data", "draw", "--out", str(tmp_path / "birds"), "--per-class", "60", "--size", "96"]
+    command = [
+        sys.executable,
+        "-m",
+        "dml_bench",
+        "data",
+        "draw",
+        "--out",
+        str(tmp_path / "birds"),
+        "--per-class",
+        "60",
+        "--size",
+        "96",
+    ]
     drawing = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
-    while not any("spawn_main" in part for each in psutil.Process(drawing.pid).children() for part in each.cmdline()):
+    while not any(
+        "spawn_main" in part
+        for each in psutil.Process(drawing.pid).children()
+        for part in each.cmdline()
+    ):
         time.sleep(0.01)
     os.killpg(drawing.pid, signal.SIGINT)
     assert drawing.communicate(timeout=60)[1] == "stopped\n"
@@ -453,7 +589,9 @@ def test_ctrl_c_reaches_processes_that_draw_birds_and_none_of_them_says_so(tmp_p
 
 def test_a_closed_standard_output_is_no_failure(tmp_path):
     command = f"{sys.executable} -m dml_bench show {EXPERIMENT} >&-"
-    ended = subprocess.run(command, shell=True, check=False, capture_output=True, text=True, timeout=60)
+    ended = subprocess.run(
+        command, shell=True, check=False, capture_output=True, text=True, timeout=60
+    )
     assert (ended.returncode, ended.stderr) == (0, "")
 
 
@@ -461,4 +599,6 @@ def test_a_closed_standard_output_is_no_failure(tmp_path):
 def test_what_could_not_be_printed_is_told_once(arguments):
     command = ["bash", "-o", "pipefail", "-c", f"{sys.executable} -m dml_bench {arguments}"]
     ended = subprocess.run(command, check=False, capture_output=True, text=True, timeout=60)
-    assert (ended.returncode, len(ended.stderr.splitlines())) == ((141, 0) if "|" in arguments else (2, 1)), ended.stderr
+    assert (ended.returncode, len(ended.stderr.splitlines())) == (
+        (141, 0) if "|" in arguments else (2, 1)
+    ), ended.stderr

@@ -1,4 +1,5 @@
-"""Training images that grow with the epochs and are turned, tilted and relit: the same bits after any interruption."""
+"""Training images that grow with the epochs and are turned, tilted and relit: the same bits after
+any interruption."""
 
 from pathlib import Path
 
@@ -10,7 +11,13 @@ from dml_bench.data.inputs import Pixels
 from dml_bench.models.embedder import Embedder, build_embedder
 
 GROWING = ("images.progressive=[16, 24, 32]",)
-HEAVY = ("augment.dihedral=0.5", "augment.rotate=20", "augment.zoom=1.2", "augment.warp=0.2", "augment.lighting=0.2")
+HEAVY = (
+    "augment.dihedral=0.5",
+    "augment.rotate=20",
+    "augment.zoom=1.2",
+    "augment.warp=0.2",
+    "augment.lighting=0.2",
+)
 
 
 def weights(folder: Path) -> list[bytes]:
@@ -18,16 +25,22 @@ def weights(folder: Path) -> list[bytes]:
 
 
 @pytest.mark.parametrize("settings", [GROWING, HEAVY], ids=["growing", "heavy"])
-def test_a_run_that_was_stopped_again_and_again_ends_as_one_that_never_was(birds, cache_dir, tmp_path, settings):
+def test_a_run_that_was_stopped_again_and_again_ends_as_one_that_never_was(
+    birds, cache_dir, tmp_path, settings
+):
     for epochs in (1, 2, 2):
         with pytest.raises(KeyboardInterrupt):
             train(birds, cache_dir, tmp_path / "stopped", *settings, watch=StopsAfter(epochs))
     stopped = train(birds, cache_dir, tmp_path / "stopped", *settings)
-    assert weights(stopped.folder) == weights(train(birds, cache_dir, tmp_path / "whole", *settings).folder)
+    assert weights(stopped.folder) == weights(
+        train(birds, cache_dir, tmp_path / "whole", *settings).folder
+    )
     assert weights(stopped.folder) != weights(train(birds, cache_dir, tmp_path / "plain").folder)
 
 
-def test_the_network_trains_on_growing_images_and_is_asked_at_full_size(birds, cache_dir, tmp_path, monkeypatch: pytest.MonkeyPatch):
+def test_the_network_trains_on_growing_images_and_is_asked_at_full_size(
+    birds, cache_dir, tmp_path, monkeypatch: pytest.MonkeyPatch
+):
     trained: list[int] = []
     asked: set[int] = set()
     original = Embedder.features
@@ -45,7 +58,9 @@ def test_the_network_trains_on_growing_images_and_is_asked_at_full_size(birds, c
     assert asked == {32}
 
 
-def test_a_start_is_trained_at_full_size_whatever_follows(birds, cache_dir, tmp_path, monkeypatch: pytest.MonkeyPatch):
+def test_a_start_is_trained_at_full_size_whatever_follows(
+    birds, cache_dir, tmp_path, monkeypatch: pytest.MonkeyPatch
+):
     sides: list[int] = []
     original = Pixels.train
 
@@ -56,12 +71,27 @@ def test_a_start_is_trained_at_full_size_whatever_follows(birds, cache_dir, tmp_
         return batch
 
     monkeypatch.setattr(Pixels, "train", spy)
-    train(birds, cache_dir, tmp_path, "images.progressive=[16, 32]", "start=classifier", "start.epochs=1", "start.batch_size=16")
+    train(
+        birds,
+        cache_dir,
+        tmp_path,
+        "images.progressive=[16, 32]",
+        "start=classifier",
+        "start.epochs=1",
+        "start.batch_size=16",
+    )
     assert sides and set(sides) == {32}
 
 
 def test_a_size_that_the_backbone_can_not_take_is_refused_before_anything_is_trained():
-    with pytest.raises(ValueError, match=r"a size of images\.progressive is 24, and timm:test_vit can't take it"):
+    with pytest.raises(
+        ValueError, match=r"a size of images\.progressive is 24, and timm:test_vit can't take it"
+    ):
         build_embedder(
-            tiny("model.backbone=timm:test_vit", "images.size=160", "images.progressive=[24, 160]", "augment.random_crop_from=0")
+            tiny(
+                "model.backbone=timm:test_vit",
+                "images.size=160",
+                "images.progressive=[24, 160]",
+                "augment.random_crop_from=0",
+            )
         )

@@ -16,7 +16,9 @@ def unit(vectors: np.ndarray) -> np.ndarray:
 
 
 def directions(*degrees: float) -> np.ndarray:
-    return np.array([[np.cos(np.radians(angle)), np.sin(np.radians(angle)), 0] for angle in degrees], np.float32)
+    return np.array(
+        [[np.cos(np.radians(angle)), np.sin(np.radians(angle)), 0] for angle in degrees], np.float32
+    )
 
 
 EMBEDDINGS = directions(0, 10, 50, 180)
@@ -29,8 +31,14 @@ def without_umap(monkeypatch):
 
 
 def test_a_kept_map_is_read_back_and_needs_no_umap(tmp_path, without_umap):
-    write(tmp_path / "run" / "all.safetensors", POINTS, {"fitted": digest(EMBEDDINGS), "put into it": digest(NONE)})
-    np.testing.assert_array_equal(project(EMBEDDINGS, NONE, tmp_path / "run" / "all.safetensors"), POINTS)
+    write(
+        tmp_path / "run" / "all.safetensors",
+        POINTS,
+        {"fitted": digest(EMBEDDINGS), "put into it": digest(NONE)},
+    )
+    np.testing.assert_array_equal(
+        project(EMBEDDINGS, NONE, tmp_path / "run" / "all.safetensors"), POINTS
+    )
 
 
 def test_a_kept_map_with_new_images_serves_without_them_too(tmp_path, without_umap):
@@ -41,11 +49,22 @@ def test_a_kept_map_with_new_images_serves_without_them_too(tmp_path, without_um
     np.testing.assert_array_equal(project(EMBEDDINGS, NONE, path), POINTS)
 
 
-@pytest.mark.parametrize("kept", ["nothing", "of other embeddings", "of other new images", "damaged"])
-def test_a_map_of_anything_else_is_not_taken_and_a_missing_umap_is_named(tmp_path, without_umap, kept):
-    path, new = tmp_path / "all.safetensors", directions(20) if kept == "of other new images" else NONE
+@pytest.mark.parametrize(
+    "kept", ["nothing", "of other embeddings", "of other new images", "damaged"]
+)
+def test_a_map_of_anything_else_is_not_taken_and_a_missing_umap_is_named(
+    tmp_path, without_umap, kept
+):
+    path, new = (
+        tmp_path / "all.safetensors",
+        directions(20) if kept == "of other new images" else NONE,
+    )
     if kept == "of other embeddings":
-        write(path, POINTS, {"fitted": digest(directions(0, 10, 50, 181)), "put into it": digest(NONE)})
+        write(
+            path,
+            POINTS,
+            {"fitted": digest(directions(0, 10, 50, 181)), "put into it": digest(NONE)},
+        )
     if kept == "of other new images":
         write(path, POINTS, {"fitted": digest(EMBEDDINGS), "put into it": digest(NONE)})
     if kept == "damaged":
@@ -62,7 +81,9 @@ def test_too_few_images_for_a_map_are_refused(tmp_path):
 def test_the_search_that_umap_is_given_is_exact_and_finds_each_image_itself():
     rows, apart = ExactSearch(EMBEDDINGS).among_themselves(3)
     assert rows.tolist() == [[0, 1, 2], [1, 0, 2], [2, 1, 0], [3, 2, 1]]
-    np.testing.assert_allclose(apart[0], [0, 1 - np.cos(np.radians(10)), 1 - np.cos(np.radians(50))], atol=1e-6)
+    np.testing.assert_allclose(
+        apart[0], [0, 1 - np.cos(np.radians(10)), 1 - np.cos(np.radians(50))], atol=1e-6
+    )
     assert apart[:, 0].tolist() == [0, 0, 0, 0]
     rows, apart = ExactSearch(EMBEDDINGS).query(directions(48), 2, epsilon=0.1)
     assert rows.tolist() == [[2, 1]]
@@ -83,16 +104,23 @@ def test_a_map_turned_mirrored_and_moved_is_laid_back_without_stretching():
 def test_images_that_one_of_two_maps_lacks_do_not_count_when_they_are_laid_alike():
     corner = np.array([[0.0, 0], [4, 0], [0, 1], [np.nan, np.nan]])
     turned = np.array([[10.0, 10], [10, 14], [11, 10], [12, 12]])
-    np.testing.assert_allclose(aligned(turned, corner), [[0, 0], [4, 0], [0, 1], [2, 2]], atol=1e-12)
+    np.testing.assert_allclose(
+        aligned(turned, corner), [[0, 0], [4, 0], [0, 1], [2, 2]], atol=1e-12
+    )
 
 
 @pytest.mark.slow  # numba compiles for a minute
 @pytest.mark.timeout(1200)
-def test_umap_gives_the_same_bits_twice_keeps_classes_apart_and_puts_new_images_beside_their_like(tmp_path: Path):
+def test_umap_gives_the_same_bits_twice_keeps_classes_apart_and_puts_new_images_beside_their_like(
+    tmp_path: Path,
+):
     draws = np.random.default_rng(5)
     centres = np.eye(3, 16)
     labels = np.repeat([0, 1, 2], 30)
-    embeddings, new = (unit(centres[of] + 0.05 * draws.normal(size=(len(of), 16))) for of in (labels, np.array([2, 0])))
+    embeddings, new = (
+        unit(centres[of] + 0.05 * draws.normal(size=(len(of), 16)))
+        for of in (labels, np.array([2, 0]))
+    )
     first = project(embeddings, np.empty((0, 16)), tmp_path / "one.safetensors")
     again = project(embeddings, new, tmp_path / "two.safetensors")
     assert first.shape == (90, 2)

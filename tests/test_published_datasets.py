@@ -1,4 +1,5 @@
-"""Readers of Stanford Cars, Stanford Online Products and In-Shop Clothes Retrieval, on small trees in their published layouts."""
+"""Readers of Stanford Cars, Stanford Online Products and In-Shop Clothes Retrieval, on small trees
+in their published layouts."""
 
 import shutil
 from collections.abc import Sequence
@@ -19,7 +20,11 @@ PUBLISHED = ("cars196", "cub", "inshop", "sop")
 
 
 def read(name: str, data_dir: Path, **options) -> Dataset:
-    return open_dataset(Component(name, datasets[name].resolve(options, "data.dataset")), data_dir, data_dir / "cache")
+    return open_dataset(
+        Component(name, datasets[name].resolve(options, "data.dataset")),
+        data_dir,
+        data_dir / "cache",
+    )
 
 
 def refusal(name: str, data_dir: Path, **options) -> str:
@@ -53,7 +58,8 @@ CARS = [
     ("car_ims/000003.jpg", 17, 1, 24, 8, 1, 0),
     ("car_ims/000004.jpg", 1, 9, 8, 24, 3, 0),
 ]
-"""Path, corners that count from 1, class id and test flag of each image of the layout with one folder."""
+"""Path, corners that count from 1, class id and test flag of each image of the layout with one
+folder."""
 TRAIN = [("00001.jpg", *CARS[0][1:6]), ("00002.jpg", *CARS[2][1:6]), ("00003.jpg", *CARS[3][1:6])]
 TEST = [("00001.jpg", *CARS[1][1:6])]
 ONE_FOLDER = ("relative_im_path", *CORNERS, "class", "test")
@@ -65,13 +71,18 @@ def stored(field: str, value: object) -> object:
     return (np.uint16 if field in CORNERS else np.uint8)(value) if isinstance(value, int) else value
 
 
-def mat(path: Path, fields: Sequence[str] = (), rows: Sequence[Sequence] = (), names: Sequence = ()) -> None:
-    """A MATLAB file as the publisher's: a 1 x n struct array with 8 and 16 bit numbers, and a 1 x n cell array of names."""
+def mat(
+    path: Path, fields: Sequence[str] = (), rows: Sequence[Sequence] = (), names: Sequence = ()
+) -> None:
+    """A MATLAB file as the publisher's: a 1 x n struct array with 8 and 16 bit numbers, and a 1 x n
+    cell array of names."""
     content = {}
     if fields:
         table = np.zeros((1, len(rows)), dtype=[(field, object) for field in fields])
         for at, row in enumerate(rows):
-            table[0, at] = tuple(stored(field, value) for field, value in zip(fields, row, strict=True))
+            table[0, at] = tuple(
+                stored(field, value) for field, value in zip(fields, row, strict=True)
+            )
         content["annotations"] = table
     if names:
         cells = np.empty((1, len(names)), dtype=object)
@@ -110,7 +121,12 @@ def cars_train(tmp_path: Path) -> Path:
 def test_cars_in_one_folder_have_the_classes_and_parts_of_their_annotations(car_ims):
     dataset = read("cars196", car_ims)
     assert (dataset.name, dataset.root) == ("cars196", car_ims)
-    assert dataset.paths == ("car_ims/000001.jpg", "car_ims/000002.jpg", "car_ims/000003.jpg", "car_ims/000004.jpg")
+    assert dataset.paths == (
+        "car_ims/000001.jpg",
+        "car_ims/000002.jpg",
+        "car_ims/000003.jpg",
+        "car_ims/000004.jpg",
+    )
     assert dataset.labels.tolist() == [1, 1, 0, 2]
     assert dataset.labels.dtype == np.int64
     assert dataset.parts == ("train", "test", "train", "train")
@@ -123,7 +139,12 @@ def test_classes_of_cars_are_in_the_order_of_their_ids_and_not_of_their_names(ca
 
 def test_cars_in_two_folders_have_the_parts_of_their_folders(cars_train):
     dataset = read("cars196", cars_train)
-    assert dataset.paths == ("cars_test/00001.jpg", "cars_train/00001.jpg", "cars_train/00002.jpg", "cars_train/00003.jpg")
+    assert dataset.paths == (
+        "cars_test/00001.jpg",
+        "cars_train/00001.jpg",
+        "cars_train/00002.jpg",
+        "cars_train/00003.jpg",
+    )
     assert dataset.labels.tolist() == [1, 1, 0, 2]
     assert dataset.class_names == tuple(CAR_NAMES)
     assert dataset.parts == ("test", "train", "train", "train")
@@ -166,50 +187,106 @@ def test_a_part_of_the_other_layout_of_cars_beside_a_whole_one_does_not_matter(c
 
 
 def test_boxes_are_not_asked_of_annotations_that_are_not_cropped(car_ims):
-    mat(car_ims / "cars_annos.mat", ("relative_im_path", "class", "test"), [(row[0], *row[5:]) for row in CARS], CAR_NAMES)
+    mat(
+        car_ims / "cars_annos.mat",
+        ("relative_im_path", "class", "test"),
+        [(row[0], *row[5:]) for row in CARS],
+        CAR_NAMES,
+    )
     assert len(read("cars196", car_ims)) == 4
-    assert "annotations of HERE/cars_annos.mat lack: 4 (first: bbox_x1)" in refusal("cars196", car_ims, crop_to_box=True)
+    assert "annotations of HERE/cars_annos.mat lack: 4 (first: bbox_x1)" in refusal(
+        "cars196", car_ims, crop_to_box=True
+    )
 
 
 def changed(at: int, **fields) -> list[tuple]:
     """The annotations of the layout with one folder, with fields of one of them changed."""
-    return [tuple(fields.get(f, v) for f, v in zip(ONE_FOLDER, row, strict=True)) if i == at else row for i, row in enumerate(CARS)]
+    return [
+        tuple(fields.get(f, v) for f, v in zip(ONE_FOLDER, row, strict=True)) if i == at else row
+        for i, row in enumerate(CARS)
+    ]
 
 
 @pytest.mark.parametrize(
     ("rows", "names", "problem"),
     [
-        (changed(2, **{"class": 4}), CAR_NAMES, "cars_annos.mat annotation 3 has the class 4; an id from 1 to 3 is wanted"),
-        (changed(0, **{"class": 0}), CAR_NAMES, "cars_annos.mat annotation 1 has the class 0; an id from 1 to 3 is wanted"),
+        (
+            changed(2, **{"class": 4}),
+            CAR_NAMES,
+            "cars_annos.mat annotation 3 has the class 4; an id from 1 to 3 is wanted",
+        ),
+        (
+            changed(0, **{"class": 0}),
+            CAR_NAMES,
+            "cars_annos.mat annotation 1 has the class 0; an id from 1 to 3 is wanted",
+        ),
         (changed(0, **{"class": 1.5}), CAR_NAMES, "cars_annos.mat annotation 1 has the class 1.5;"),
-        (changed(1, test=2), CAR_NAMES, "cars_annos.mat annotation 2 has test = 2; 0 or 1 is wanted"),
+        (
+            changed(1, test=2),
+            CAR_NAMES,
+            "cars_annos.mat annotation 2 has test = 2; 0 or 1 is wanted",
+        ),
         (changed(3, relative_im_path=""), CAR_NAMES, "cars_annos.mat annotation 4 names no image"),
-        (changed(3, relative_im_path="../secret.jpg"), CAR_NAMES, "that lead out of HERE: 1 (first: ../secret.jpg)"),
-        (changed(3, relative_im_path="car_ims/000001.jpg"), CAR_NAMES, "images listed twice in HERE: 1 (first: car_ims/000001.jpg)"),
-        (changed(3, relative_im_path="car_ims/9.jpg"), CAR_NAMES, "images that do not exist in HERE: 1 (first: car_ims/9.jpg)"),
-        (changed(0, bbox_x2=8), CAR_NAMES, "cars_annos.mat annotation 1 has a box from 9, 9 to 8, 16, which is empty"),
-        (changed(0, bbox_x2="wide"), CAR_NAMES, "cars_annos.mat annotation 1 has a box of [9, 9, 'wide', 16]; four numbers are wanted"),
-        (changed(0, bbox_y1=float("nan")), CAR_NAMES, "cars_annos.mat annotation 1 has a box of [9, nan, 16, 16]; four numbers are wanted"),
+        (
+            changed(3, relative_im_path="../secret.jpg"),
+            CAR_NAMES,
+            "that lead out of HERE: 1 (first: ../secret.jpg)",
+        ),
+        (
+            changed(3, relative_im_path="car_ims/000001.jpg"),
+            CAR_NAMES,
+            "images listed twice in HERE: 1 (first: car_ims/000001.jpg)",
+        ),
+        (
+            changed(3, relative_im_path="car_ims/9.jpg"),
+            CAR_NAMES,
+            "images that do not exist in HERE: 1 (first: car_ims/9.jpg)",
+        ),
+        (
+            changed(0, bbox_x2=8),
+            CAR_NAMES,
+            "cars_annos.mat annotation 1 has a box from 9, 9 to 8, 16, which is empty",
+        ),
+        (
+            changed(0, bbox_x2="wide"),
+            CAR_NAMES,
+            "cars_annos.mat annotation 1 has a box of [9, 9, 'wide', 16]; four numbers are wanted",
+        ),
+        (
+            changed(0, bbox_y1=float("nan")),
+            CAR_NAMES,
+            "cars_annos.mat annotation 1 has a box of [9, nan, 16, 16]; four numbers are wanted",
+        ),
         (CARS, [*CAR_NAMES, "Yugo"], "classes without images in HERE: 1 (first: Yugo)"),
         (CARS, [*CAR_NAMES[:2], CAR_NAMES[0]], "class names used twice in HERE: 1"),
-        (CARS, [*CAR_NAMES[:2], " "], "classes of HERE/cars_annos.mat without a name: 1 (first: class id 3)"),
+        (
+            CARS,
+            [*CAR_NAMES[:2], " "],
+            "classes of HERE/cars_annos.mat without a name: 1 (first: class id 3)",
+        ),
         (CARS, [], "cars_annos.mat has no variable class_names"),
         ([], CAR_NAMES, "classes without images in HERE: 3"),
     ],
 )
-def test_annotations_of_cars_that_make_no_sense_are_refused_with_their_place(car_ims, rows, names, problem):
+def test_annotations_of_cars_that_make_no_sense_are_refused_with_their_place(
+    car_ims, rows, names, problem
+):
     mat(car_ims / "cars_annos.mat", ONE_FOLDER, rows, names)
     assert problem in refusal("cars196", car_ims, crop_to_box=True)
 
 
-@pytest.mark.parametrize("name", ["cars_meta.mat", "cars_train_annos.mat", "cars_test_annos_withlabels.mat"])
+@pytest.mark.parametrize(
+    "name", ["cars_meta.mat", "cars_train_annos.mat", "cars_test_annos_withlabels.mat"]
+)
 def test_a_missing_annotation_file_of_cars_is_named(cars_train, name):
     next(cars_train.rglob(name)).unlink()
     assert f"HERE lacks {name}, also in devkit: restore it" in refusal("cars196", cars_train)
 
 
 def test_test_annotations_without_classes_are_not_taken_for_those_with(cars_train):
-    shutil.copy(cars_train / "devkit" / "cars_test_annos.mat", cars_train / "cars_test_annos_withlabels.mat")
+    shutil.copy(
+        cars_train / "devkit" / "cars_test_annos.mat", cars_train / "cars_test_annos_withlabels.mat"
+    )
     assert "cars_test_annos_withlabels.mat lack: 1 (first: class)" in refusal("cars196", cars_train)
 
 
@@ -275,13 +352,20 @@ def test_products_are_sorted_by_path_with_classes_in_the_order_of_their_ids(sop)
 
 
 def test_products_are_called_by_class_id_and_kind(sop):
-    assert read("sop", sop).class_names == ("00001.bicycle", "00002.bicycle", "00010.coffee_maker", "11319.toaster")
+    assert read("sop", sop).class_names == (
+        "00001.bicycle",
+        "00002.bicycle",
+        "00010.coffee_maker",
+        "11319.toaster",
+    )
 
 
 def test_the_order_line_ends_and_blanks_of_the_lists_of_products_do_not_matter(sop):
     before = read("sop", sop).fingerprint
     for name, content in (("Ebay_train.txt", SOP_TRAIN), ("Ebay_test.txt", SOP_TEST)):
-        text = "\r\n".join([content[0], *(line.replace(" ", "  ", 2) for line in reversed(content[1:])), "", ""])
+        text = "\r\n".join(
+            [content[0], *(line.replace(" ", "  ", 2) for line in reversed(content[1:])), "", ""]
+        )
         (sop / name).write_bytes(b"\xef\xbb\xbf" + text.encode())
     assert read("sop", sop).fingerprint == before
 
@@ -289,19 +373,54 @@ def test_the_order_line_ends_and_blanks_of_the_lists_of_products_do_not_matter(s
 @pytest.mark.parametrize(
     ("file", "line", "content", "problem"),
     [
-        ("Ebay_train.txt", 2, "3 ten 4 coffee_maker_final/221111_0.JPG", "HERE/Ebay_train.txt line 3 is '3 ten 4 coffee_maker"),
-        ("Ebay_train.txt", 2, "3 10 coffee_maker_final/221111_0.JPG", "HERE/Ebay_train.txt line 3 is '3 10 coffee_maker"),
-        ("Ebay_train.txt", 2, "3 10 coffee maker/221111_0.JPG", "HERE/Ebay_train.txt line 3 is '3 10 coffee maker"),
-        ("Ebay_train.txt", 3, "2 10 4 coffee_maker_final/221111_0.JPG", "HERE/Ebay_train.txt line 4 uses the image id 2 again"),
+        (
+            "Ebay_train.txt",
+            2,
+            "3 ten 4 coffee_maker_final/221111_0.JPG",
+            "HERE/Ebay_train.txt line 3 is '3 ten 4 coffee_maker",
+        ),
+        (
+            "Ebay_train.txt",
+            2,
+            "3 10 coffee_maker_final/221111_0.JPG",
+            "HERE/Ebay_train.txt line 3 is '3 10 coffee_maker",
+        ),
+        (
+            "Ebay_train.txt",
+            2,
+            "3 10 coffee maker/221111_0.JPG",
+            "HERE/Ebay_train.txt line 3 is '3 10 coffee maker",
+        ),
+        (
+            "Ebay_train.txt",
+            3,
+            "2 10 4 coffee_maker_final/221111_0.JPG",
+            "HERE/Ebay_train.txt line 4 uses the image id 2 again",
+        ),
         (
             "Ebay_test.txt",
             1,
             "5 2 1 ../secret.JPG",
             "paths in Ebay_train.txt and Ebay_test.txt that lead out of HERE: 1 (first: ../secret.JPG)",
         ),
-        ("Ebay_test.txt", 1, "5 2 1 bicycle_final/gone.JPG", "images that do not exist in HERE: 1 (first: bicycle_final/gone.JPG)"),
-        ("Ebay_test.txt", 1, "5 2 1 bicycle_final/111085122871_0.JPG", "images listed twice in HERE: 1 (first: bicycle_final/1110"),
-        ("Ebay_test.txt", 1, "5 10 1 bicycle_final/251952414262_0.JPG", "classes in both lists of HERE: 1 (first: 10)"),
+        (
+            "Ebay_test.txt",
+            1,
+            "5 2 1 bicycle_final/gone.JPG",
+            "images that do not exist in HERE: 1 (first: bicycle_final/gone.JPG)",
+        ),
+        (
+            "Ebay_test.txt",
+            1,
+            "5 2 1 bicycle_final/111085122871_0.JPG",
+            "images listed twice in HERE: 1 (first: bicycle_final/1110",
+        ),
+        (
+            "Ebay_test.txt",
+            1,
+            "5 10 1 bicycle_final/251952414262_0.JPG",
+            "classes in both lists of HERE: 1 (first: 10)",
+        ),
         (
             "Ebay_test.txt",
             0,
@@ -310,7 +429,9 @@ def test_the_order_line_ends_and_blanks_of_the_lists_of_products_do_not_matter(s
         ),
     ],
 )
-def test_a_line_about_products_that_makes_no_sense_is_refused_with_its_number(sop, file, line, content, problem):
+def test_a_line_about_products_that_makes_no_sense_is_refused_with_its_number(
+    sop, file, line, content, problem
+):
     listed = list(SOP_TRAIN if file == "Ebay_train.txt" else SOP_TEST)
     listed[line] = content
     lines(sop / file, listed)
@@ -325,7 +446,10 @@ def test_image_ids_of_products_may_start_anew_in_the_other_list(sop):
 @pytest.mark.parametrize("file", ["Ebay_train.txt", "Ebay_test.txt"])
 def test_a_missing_or_empty_list_of_products_is_refused(sop, file):
     lines(sop / file, [])
-    assert f"HERE/{file} has '' where the header 'image_id class_id super_class_id path' is wanted" in refusal("sop", sop)
+    assert (
+        f"HERE/{file} has '' where the header 'image_id class_id super_class_id path' is wanted"
+        in refusal("sop", sop)
+    )
     (sop / file).unlink()
     assert f"HERE/{file} is missing: restore it, or download" in refusal("sop", sop)
 
@@ -354,7 +478,9 @@ def inshop(tmp_path: Path) -> Path:
     return root
 
 
-def test_clothes_are_in_the_parts_train_query_and_gallery_with_classes_in_the_order_of_their_ids(inshop):
+def test_clothes_are_in_the_parts_train_query_and_gallery_with_classes_in_the_order_of_their_ids(
+    inshop,
+):
     dataset = read("inshop", inshop)
     assert dataset.name == "inshop"
     assert dataset.paths == (
@@ -386,35 +512,72 @@ def test_clothes_are_the_same_wherever_their_list_and_images_lie(inshop, place, 
 
 def test_the_lists_of_other_benchmarks_are_not_taken_for_that_of_in_shop_clothes(inshop):
     other = "image_pair_name_1 image_pair_name_2 item_id evaluation_status"
-    lines(inshop.parent / "Consumer-to-shop Clothes Retrieval Benchmark" / EVAL, ["1", other, "img/a.jpg img/b.jpg id_00000001 train"])
+    lines(
+        inshop.parent / "Consumer-to-shop Clothes Retrieval Benchmark" / EVAL,
+        ["1", other, "img/a.jpg img/b.jpg id_00000001 train"],
+    )
     lines(inshop.parent / "CelebA" / EVAL, ["000001.jpg 0", "000002.jpg 0"])
     lines(inshop.parent / "empty" / EVAL, [])
     assert len(read("inshop", inshop.parent)) == 6
-    assert "Eval/list_eval_partition.txt starts with '000001.jpg 0' where" in refusal("inshop", inshop.parent / "CelebA")
+    assert "Eval/list_eval_partition.txt starts with '000001.jpg 0' where" in refusal(
+        "inshop", inshop.parent / "CelebA"
+    )
     shutil.rmtree(inshop)
-    assert refusal("inshop", inshop.parent).startswith("no inshop in HERE (Eval/list_eval_partition.txt is missing): ")
+    assert refusal("inshop", inshop.parent).startswith(
+        "no inshop in HERE (Eval/list_eval_partition.txt is missing): "
+    )
 
 
 @pytest.mark.parametrize(
     ("line", "content", "problem"),
     [
         (0, "52712", "list_eval_partition.txt promises 52712 images in its first line and lists 6"),
-        (0, "six", "list_eval_partition.txt starts with 'six' where the number of images is wanted"),
+        (
+            0,
+            "six",
+            "list_eval_partition.txt starts with 'six' where the number of images is wanted",
+        ),
         (
             1,
             "image_name item_id",
             "list_eval_partition.txt has 'image_name item_id' where the header 'image_name item_id evaluation_status'",
         ),
-        (3, "img/WOMEN/Dresses/id_00000002/02_2_side.jpg train", "list_eval_partition.txt line 4 is 'img/WOMEN"),
-        (3, "img/a.jpg id_00000002 galery", "line 4 has the status 'galery' (did you mean gallery?); train, query, gallery are known"),
+        (
+            3,
+            "img/WOMEN/Dresses/id_00000002/02_2_side.jpg train",
+            "list_eval_partition.txt line 4 is 'img/WOMEN",
+        ),
+        (
+            3,
+            "img/a.jpg id_00000002 galery",
+            "line 4 has the status 'galery' (did you mean gallery?); train, query, gallery are known",
+        ),
         (3, "img/a.jpg id_00000002 val", "list_eval_partition.txt line 4 has the status 'val'"),
-        (3, "../a.jpg id_00000002 train", "paths in list_eval_partition.txt that lead out of HERE/Img: 1 (first: ../a.jpg)"),
-        (3, "img/a.jpg id_00000002 train", "images that do not exist in HERE/Img: 1 (first: img/a.jpg); unpack img.zip in HERE/Img"),
-        (3, INSHOP[2], "images listed twice in HERE/Img: 1 (first: img/WOMEN/Dresses/id_00000002/02_1_front.jpg)"),
-        (3, "img/a.jpg id_00000080 train", "that are both in train and in query or gallery: 1 (first: id_00000080)"),
+        (
+            3,
+            "../a.jpg id_00000002 train",
+            "paths in list_eval_partition.txt that lead out of HERE/Img: 1 (first: ../a.jpg)",
+        ),
+        (
+            3,
+            "img/a.jpg id_00000002 train",
+            "images that do not exist in HERE/Img: 1 (first: img/a.jpg); unpack img.zip in HERE/Img",
+        ),
+        (
+            3,
+            INSHOP[2],
+            "images listed twice in HERE/Img: 1 (first: img/WOMEN/Dresses/id_00000002/02_1_front.jpg)",
+        ),
+        (
+            3,
+            "img/a.jpg id_00000080 train",
+            "that are both in train and in query or gallery: 1 (first: id_00000080)",
+        ),
     ],
 )
-def test_a_list_of_clothes_that_makes_no_sense_is_refused_with_the_place(inshop, line, content, problem):
+def test_a_list_of_clothes_that_makes_no_sense_is_refused_with_the_place(
+    inshop, line, content, problem
+):
     listed = list(INSHOP)
     listed[line] = content
     lines(inshop / EVAL, listed)
@@ -422,7 +585,14 @@ def test_a_list_of_clothes_that_makes_no_sense_is_refused_with_the_place(inshop,
 
 
 def test_a_path_of_clothes_may_hold_spaces(inshop):
-    lines(inshop / EVAL, [*INSHOP[:3], "img/WOMEN/Dresses/id_00000002/02 2 side.jpg  id_00000002 train", *INSHOP[4:]])
+    lines(
+        inshop / EVAL,
+        [
+            *INSHOP[:3],
+            "img/WOMEN/Dresses/id_00000002/02 2 side.jpg  id_00000002 train",
+            *INSHOP[4:],
+        ],
+    )
     photograph(inshop / "Img/img/WOMEN/Dresses/id_00000002/02 2 side.jpg")
     assert "img/WOMEN/Dresses/id_00000002/02 2 side.jpg" in read("inshop", inshop).paths
 
@@ -435,20 +605,29 @@ def test_clothes_that_were_not_unpacked_are_refused_with_the_next_step(inshop):
 
 def test_an_empty_list_of_clothes_is_refused(inshop):
     lines(inshop / EVAL, [])
-    assert "list_eval_partition.txt starts with '' where the number of images is wanted" in refusal("inshop", inshop)
+    assert "list_eval_partition.txt starts with '' where the number of images is wanted" in refusal(
+        "inshop", inshop
+    )
 
 
 # All of them
 
 
-@pytest.mark.parametrize(("name", "fixture"), [("cars196", "car_ims"), ("cars196", "cars_train"), ("sop", "sop"), ("inshop", "inshop")])
-def test_a_published_data_set_is_found_in_the_parent_folder_and_reads_the_same(name, fixture, request):
+@pytest.mark.parametrize(
+    ("name", "fixture"),
+    [("cars196", "car_ims"), ("cars196", "cars_train"), ("sop", "sop"), ("inshop", "inshop")],
+)
+def test_a_published_data_set_is_found_in_the_parent_folder_and_reads_the_same(
+    name, fixture, request
+):
     root = request.getfixturevalue(fixture)
     (root.parent / "notes").mkdir()
     assert read(name, root.parent).fingerprint == read(name, root).fingerprint
 
 
-@pytest.mark.parametrize(("name", "fixture"), [("cars196", "car_ims"), ("sop", "sop"), ("inshop", "inshop")])
+@pytest.mark.parametrize(
+    ("name", "fixture"), [("cars196", "car_ims"), ("sop", "sop"), ("inshop", "inshop")]
+)
 def test_a_parent_folder_with_two_copies_is_refused_with_both_names(name, fixture, request):
     root = request.getfixturevalue(fixture)
     shutil.copytree(root, root.parent / "a copy")
@@ -468,7 +647,9 @@ def test_a_published_data_set_that_is_not_there_is_refused_with_the_way_to_get_i
         "sop": "https://cvgl.stanford.edu/projects/lifted_struct",
     }[name]
     assert obtain in refusal(name, tmp_path)
-    with pytest.raises(ValueError, match=f"dataset {name} needs a folder of images: give it with --data-dir DIR; ") as caught:
+    with pytest.raises(
+        ValueError, match=f"dataset {name} needs a folder of images: give it with --data-dir DIR; "
+    ) as caught:
         open_dataset(Component(name), None, tmp_path)
     assert obtain in str(caught.value)
 

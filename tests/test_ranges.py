@@ -1,4 +1,5 @@
-"""Every numeric option of every component: a value that it can't be is refused where the configuration is read, and any other works."""
+"""Every numeric option of every component: a value that it can't be is refused where the
+configuration is read, and any other works."""
 
 import math
 import tempfile
@@ -28,7 +29,11 @@ def step(modules: list[nn.Module], loss: Callable[[], torch.Tensor]) -> None:
     value = loss()
     value.backward()
     assert torch.isfinite(value).all()
-    assert all(p.grad is None or torch.isfinite(p.grad).all() for module in modules for p in module.parameters())
+    assert all(
+        p.grad is None or torch.isfinite(p.grad).all()
+        for module in modules
+        for p in module.parameters()
+    )
 
 
 def try_loss(entry: Entry, options: dict[str, Any], miner: nn.Module | None = None) -> None:
@@ -40,7 +45,11 @@ def try_loss(entry: Entry, options: dict[str, Any], miner: nn.Module | None = No
 
 def try_miner(entry: Entry, options: dict[str, Any]) -> None:
     torch.manual_seed(0)
-    try_loss(registry.losses["NTXent"], registry.losses["NTXent"].resolve({}, "loss"), entry.build(**options))
+    try_loss(
+        registry.losses["NTXent"],
+        registry.losses["NTXent"].resolve({}, "loss"),
+        entry.build(**options),
+    )
 
 
 def try_optimizer(entry: Entry, options: dict[str, Any]) -> None:
@@ -118,12 +127,15 @@ NUMBERS = [
     for kind, (where, attempt) in COMPONENTS.items()
     for entry in kind
     for name, option in entry.options.items()
-    if option.type in (int, float) and not (entry.name == "cub_shape" and name == "seed")  # 11,788 drawings
+    if option.type in (int, float)
+    and not (entry.name == "cub_shape" and name == "seed")  # 11,788 drawings
 ]
 
 
 @pytest.mark.parametrize(("where", "attempt", "entry", "name"), NUMBERS)
-def test_a_number_is_refused_in_one_line_or_trains_a_finite_step(where: str, attempt: Callable[..., None], entry: Entry, name: str):
+def test_a_number_is_refused_in_one_line_or_trains_a_finite_step(
+    where: str, attempt: Callable[..., None], entry: Entry, name: str
+):
     for value in VALUES:
         try:
             options = entry.resolve({name: value}, where)
@@ -137,7 +149,11 @@ def test_a_number_is_refused_in_one_line_or_trains_a_finite_step(where: str, att
 
 def test_there_is_no_number_without_a_range_but_seeds():
     unbounded = {
-        name for kind in COMPONENTS for entry in kind for name, o in entry.options.items() if o.type in (int, float) and not o.range
+        name
+        for kind in COMPONENTS
+        for entry in kind
+        for name, o in entry.options.items()
+        if o.type in (int, float) and not o.range
     }
     assert unbounded == {"seed"}
 
@@ -145,7 +161,10 @@ def test_there_is_no_number_without_a_range_but_seeds():
 def test_a_bound_may_be_another_option():
     resolve = registry.losses["Contrastive"].resolve
     assert resolve({"pos_margin": 0.5, "neg_margin": 0.5}, "loss")["neg_margin"] == 0.5
-    with pytest.raises(ValueError, match=r"^loss\.neg_margin is 0\.4; a number from loss\.pos_margin \(0\.5\) to 2 is wanted$"):
+    with pytest.raises(
+        ValueError,
+        match=r"^loss\.neg_margin is 0\.4; a number from loss\.pos_margin \(0\.5\) to 2 is wanted$",
+    ):
         resolve({"pos_margin": 0.5, "neg_margin": 0.4}, "loss")
 
 
@@ -157,7 +176,10 @@ def test_a_bound_may_be_another_option():
         ("loss.temperature=0", "error: loss.temperature is 0.0; a number above 0 is wanted"),
         ("model.head.dim=0", "error: model.head.dim is 0; at least 1 is wanted"),
         ("data.test_fraction=nan", "error: data.test_fraction is nan; a finite number is wanted"),
-        ("train.proxy_lr_factor=inf", "error: train.proxy_lr_factor is inf; a finite number is wanted"),
+        (
+            "train.proxy_lr_factor=inf",
+            "error: train.proxy_lr_factor is inf; a finite number is wanted",
+        ),
         ("optimizer.lr=1" + "0" * 400, "a finite number is wanted"),
     ],
 )

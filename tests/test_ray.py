@@ -1,4 +1,5 @@
-"""A suite on a Ray cluster: the same bits as without; a run that is killed goes on; nothing is left behind, and no one else can call."""
+"""A suite on a Ray cluster: the same bits as without; a run that is killed goes on; nothing is left
+behind, and no one else can call."""
 
 import json
 import os
@@ -35,7 +36,9 @@ def test_as_many_runs_are_at_work_as_the_machines_have_room_for(monkeypatch):
         return slots.jobs, slots.threads, slots.devices[0], slots.where
 
     assert of([small]) == (2, 2, "cpu", "a Ray cluster of 1 machine")
-    assert of([small, large]) == (6, 2, "cpu", "a Ray cluster of 2 machines"), "all runs have the threads of those on the smallest"
+    assert of([small, large]) == (6, 2, "cpu", "a Ray cluster of 2 machines"), (
+        "all runs have the threads of those on the smallest"
+    )
     assert of([small], jobs=1)[:2] == (1, 4)
     assert of([small, large, gpus]) == (4, 4, "cuda", "a Ray cluster of 1 machine")
     assert of([gpus], part=0.5)[:2] == (8, 2)
@@ -47,7 +50,9 @@ def test_as_many_runs_are_at_work_as_the_machines_have_room_for(monkeypatch):
 
 
 def test_a_device_that_no_machine_has_is_refused():
-    with pytest.raises(ValueError, match="^no machine of the Ray cluster has a GPU and a core to give$"):
+    with pytest.raises(
+        ValueError, match="^no machine of the Ray cluster has a GPU and a core to give$"
+    ):
         room([{"CPU": 4.0}, {"GPU": 1.0}], 0, "cuda", 1.0)
     with pytest.raises(ValueError, match="^no machine of the Ray cluster has a core to give$"):
         room([{"memory": 1.0}], 0, "auto", 1.0)
@@ -59,11 +64,23 @@ def test_a_device_that_no_machine_has_is_refused():
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
-        (["--ray", "local", "--devices", "cuda:0,cuda:1"], "error: --devices cuda:0,cuda:1: Ray gives out the GPUs"),
-        (["--ray", "local", "--device", "cuda:0"], "error: --device cuda:0: Ray says which GPU a run gets"),
-        (["--ray", "local", "--gpus-per-run", "2"], "error: --gpus-per-run 2: more than 0 and at most 1 is wanted"),
+        (
+            ["--ray", "local", "--devices", "cuda:0,cuda:1"],
+            "error: --devices cuda:0,cuda:1: Ray gives out the GPUs",
+        ),
+        (
+            ["--ray", "local", "--device", "cuda:0"],
+            "error: --device cuda:0: Ray says which GPU a run gets",
+        ),
+        (
+            ["--ray", "local", "--gpus-per-run", "2"],
+            "error: --gpus-per-run 2: more than 0 and at most 1 is wanted",
+        ),
         (["--gpus-per-run", "0.5"], "error: --gpus-per-run is for --ray"),
-        (["--ray", "local", "--print-jobs", "--jobs", "3"], "error: --print-jobs runs nothing: leave out --ray and --jobs"),
+        (
+            ["--ray", "local", "--print-jobs", "--jobs", "3"],
+            "error: --print-jobs runs nothing: leave out --ray and --jobs",
+        ),
     ],
 )
 def test_options_that_do_not_go_together_are_refused(options, reason, monkeypatch, capsys):
@@ -73,19 +90,26 @@ def test_options_that_do_not_go_together_are_refused(options, reason, monkeypatc
 
 def test_without_ray_a_line_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(ValueError, match=r"^--ray needs the package ray: pip install 'dml-bench\[ray\]'$"):
+    with pytest.raises(
+        ValueError, match=r"^--ray needs the package ray: pip install 'dml-bench\[ray\]'$"
+    ):
         on_ray("local", 0, "auto", 1.0, print)
 
 
 @pytest.mark.parametrize("address", ["rubbish", "127.0.0.1:{port}", "auto"])
-def test_a_cluster_that_does_not_answer_is_said_at_once(address: str, monkeypatch: pytest.MonkeyPatch):
+def test_a_cluster_that_does_not_answer_is_said_at_once(
+    address: str, monkeypatch: pytest.MonkeyPatch
+):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     monkeypatch.setenv("RAY_ADDRESS", f"127.0.0.1:{port}")
     start = time.monotonic()
     with (
-        pytest.raises(ValueError, match=rf"^--ray {address.format(port=port)}: no Ray cluster answers \(.+\); give the HOST:PORT"),
+        pytest.raises(
+            ValueError,
+            match=rf"^--ray {address.format(port=port)}: no Ray cluster answers \(.+\); give the HOST:PORT",
+        ),
         on_ray(address.format(port=port), 0, "auto", 1.0, print),
     ):
         pass
@@ -95,7 +119,9 @@ def test_a_cluster_that_does_not_answer_is_said_at_once(address: str, monkeypatc
 # A run that was lost
 
 
-def test_a_run_that_is_begun_again_waits_until_the_lost_process_has_left_its_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_run_that_is_begun_again_waits_until_the_lost_process_has_left_its_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     monkeypatch.setattr(worker, "PAUSE_SECONDS", 0.05)
     folder = RunFolder(tmp_path, experiment("a"), "cub")
     held, leave = threading.Event(), threading.Event()
@@ -130,7 +156,9 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(files: Path, birds: Path, cache_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def undisturbed(
+    files: Path, birds: Path, cache_dir: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
     """The same runs without Ray."""
     out = tmp_path_factory.mktemp("undisturbed")
     suite = start(command(files, birds, cache_dir, out, "fine.toml", "longer.toml", "--jobs", "2"))
@@ -153,13 +181,18 @@ with ExitStack() as stack:
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of a cluster of this machine, begun in another folder; to join it, a suite has to be told that it is of one machine."""
+    """The address of a cluster of this machine, begun in another folder; to join it, a suite has to
+    be told that it is of one machine."""
     elsewhere = tmp_path_factory.mktemp("elsewhere")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
         patch.setenv("RAY_AUTH_MODE", "token")  # which a cluster begun by ray.init asks for
         with subprocess.Popen(
-            [sys.executable, "-W", "error", "-c", CLUSTER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=elsewhere
+            [sys.executable, "-W", "error", "-c", CLUSTER],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd=elsewhere,
         ) as holder:
             assert holder.stdout
             yield holder.stdout.readline().strip()
@@ -193,21 +226,37 @@ def test_a_suite_on_ray_gives_the_same_bits_as_one_without_and_tells_of_a_run_th
 ):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     monkeypatch.chdir(tmp_path)
-    for name in ("RAY_USAGE_STATS_ENABLED", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"):
+    for name in (
+        "RAY_USAGE_STATS_ENABLED",
+        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO",
+        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER",
+    ):
         monkeypatch.setenv(name, "")
         monkeypatch.delenv(name)
     here = Path("runs")
-    arguments = command(files, birds, cache_dir, here, "diverges.toml", "fine.toml", "--ray", "local", "--jobs", "2")
+    arguments = command(
+        files, birds, cache_dir, here, "diverges.toml", "fine.toml", "--ray", "local", "--jobs", "2"
+    )
     assert call(monkeypatch, arguments) == 1, "one of them failed"
     said = capsys.readouterr().out
     assert "2 runs; 2 at a time on cpu, 1 thread each, on a Ray cluster of 1 machine" in said
-    assert re.search(r"diverges seed 42: failed: the loss is nan in phase all, epoch 1, step \d+: try a smaller optimizer.lr", said)
+    assert re.search(
+        r"diverges seed 42: failed: the loss is nan in phase all, epoch 1, step \d+: try a smaller optimizer.lr",
+        said,
+    )
     assert "fine seed 42: P@1 all " in said
     same_bits(here / "fine" / "cub" / "seed-42", undisturbed / "fine" / "cub" / "seed-42")
     assert "NonFiniteLoss" in (here / "suite" / "logs" / "diverges" / "cub-seed-42.log").read_text()
     (session,) = json.loads((here / "suite" / "own-cub" / "suite.json").read_text())["sessions"]
-    assert (session["jobs"], session["threads"], session["where"]) == (2, 1, "a Ray cluster of 1 machine")
-    assert [(run["experiment"], run["status"]) for run in sorted(session["runs"], key=lambda run: run["experiment"])] == [
+    assert (session["jobs"], session["threads"], session["where"]) == (
+        2,
+        1,
+        "a Ray cluster of 1 machine",
+    )
+    assert [
+        (run["experiment"], run["status"])
+        for run in sorted(session["runs"], key=lambda run: run["experiment"])
+    ] == [
         ("diverges", "failed"),
         ("fine", "finished"),
     ]
@@ -222,7 +271,9 @@ def run_at_work(out: Path) -> psutil.Process:
 
 def writes_to(process: psutil.Process, out: Path) -> bool:
     try:
-        return "dml_bench.suite.worker" in process.cmdline() and any(file.path.startswith(str(out)) for file in process.open_files())
+        return "dml_bench.suite.worker" in process.cmdline() and any(
+            file.path.startswith(str(out)) for file in process.open_files()
+        )
     except psutil.Error:
         return False
 
@@ -233,7 +284,9 @@ def test_a_run_whose_process_is_killed_goes_on_and_ends_as_if_it_had_not_been(
 ):
     suite = start(command(files, birds, cache_dir, tmp_path, "longer.toml", "--ray", cluster))
     wait_for_epochs(tmp_path, suite, 2)
-    run_at_work(tmp_path).parent().kill()  # Ray's worker: what the run's process says is heard no more
+    run_at_work(
+        tmp_path
+    ).parent().kill()  # Ray's worker: what the run's process says is heard no more
     done = len((tmp_path / "longer" / "cub" / "seed-42" / "metrics.jsonl").read_text().splitlines())
     wait_for_epochs(tmp_path, suite, done + 3)
     run_at_work(tmp_path).kill()  # and the run's process itself
@@ -242,12 +295,16 @@ def test_a_run_whose_process_is_killed_goes_on_and_ends_as_if_it_had_not_been(
     assert said.count("longer seed 42: its process was lost; it goes on, on ") == 2
     folder = tmp_path / "longer" / "cub" / "seed-42"
     same_bits(folder, undisturbed / "longer" / "cub" / "seed-42")
-    assert [json.loads(line)["epoch"] for line in (folder / "metrics.jsonl").read_text().splitlines()] == [*range(1, 13)] * 2
+    assert [
+        json.loads(line)["epoch"] for line in (folder / "metrics.jsonl").read_text().splitlines()
+    ] == [*range(1, 13)] * 2
     assert len(json.loads((folder / "environment.json").read_text())["sessions"]) == 3
 
 
 @pytest.mark.slow
-def test_ctrl_c_stops_the_runs_on_ray_and_the_same_command_goes_on(cluster: str, files: Path, birds: Path, cache_dir: Path, tmp_path: Path):
+def test_ctrl_c_stops_the_runs_on_ray_and_the_same_command_goes_on(
+    cluster: str, files: Path, birds: Path, cache_dir: Path, tmp_path: Path
+):
     arguments = command(files, birds, cache_dir, tmp_path, "longer.toml", "--ray", cluster)
     suite = start(arguments)
     wait_for_epochs(tmp_path, suite, 2)
@@ -255,21 +312,40 @@ def test_ctrl_c_stops_the_runs_on_ray_and_the_same_command_goes_on(cluster: str,
     os.killpg(suite.pid, signal.SIGINT)
     _, errors = suite.communicate(timeout=60)
     assert suite.returncode == 130, errors
-    assert errors.strip() == "stopped; finished runs and epochs are kept: the same command goes on from there"
+    assert (
+        errors.strip()
+        == "stopped; finished runs and epochs are kept: the same command goes on from there"
+    )
     assert not run.is_running(), "the suite waits for its runs"
     done = len((tmp_path / "longer" / "cub" / "seed-42" / "metrics.jsonl").read_text().splitlines())
     ended = start(arguments)
     said, errors = ended.communicate(timeout=300)
     assert ended.returncode == 0, (said, errors)
-    records = [json.loads(line) for line in (tmp_path / "longer" / "cub" / "seed-42" / "metrics.jsonl").read_text().splitlines()]
+    records = [
+        json.loads(line)
+        for line in (tmp_path / "longer" / "cub" / "seed-42" / "metrics.jsonl")
+        .read_text()
+        .splitlines()
+    ]
     assert 2 <= done < len(records) == 24
-    assert len(json.loads((tmp_path / "longer" / "cub" / "seed-42" / "environment.json").read_text())["sessions"]) == 2
+    assert (
+        len(
+            json.loads((tmp_path / "longer" / "cub" / "seed-42" / "environment.json").read_text())[
+                "sessions"
+            ]
+        )
+        == 2
+    )
 
 
 @pytest.mark.slow
 def test_a_cluster_begun_here_listens_on_this_machine_only(cluster: str):
     port = int(cluster.rpartition(":")[2])
-    (server,) = {each.pid for each in psutil.net_connections("tcp") if each.status == psutil.CONN_LISTEN and each.laddr.port == port}
+    (server,) = {
+        each.pid
+        for each in psutil.net_connections("tcp")
+        if each.status == psutil.CONN_LISTEN and each.laddr.port == port
+    }
     holder = psutil.Process(server).parent()
     listening = [
         each.laddr.ip

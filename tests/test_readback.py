@@ -1,4 +1,5 @@
-"""What is read back is what was written: a damaged file is healed to the same bits, or refused in one line that names it."""
+"""What is read back is what was written: a damaged file is healed to the same bits, or refused in
+one line that names it."""
 
 import functools
 import io
@@ -24,7 +25,11 @@ from dml_bench.system.files import (
     write_tensors,
 )
 
-TEXT = [kind for kind in KINDS if kind.file.endswith((".json", ".jsonl")) and "pretrained" not in kind.file]
+TEXT = [
+    kind
+    for kind in KINDS
+    if kind.file.endswith((".json", ".jsonl")) and "pretrained" not in kind.file
+]
 FOREIGN = {
     "empty": b"",
     "a list": b"[1, 2]\n",
@@ -44,7 +49,9 @@ FOREIGN = {
 
 
 @pytest.fixture(scope="module")
-def world(birds: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[Kind], tuple[Path, Bits]]:
+def world(
+    birds: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[Kind], tuple[Path, Bits]]:
     """The place of a kind, made once, and what is read in a copy of it that nobody touched."""
 
     @functools.cache
@@ -93,7 +100,9 @@ def test_a_flipped_bit_in_a_file_that_is_read_back_is_never_silent(kind, world, 
 
 @pytest.mark.parametrize("words", FOREIGN)
 @pytest.mark.parametrize("kind", TEXT, ids=str)
-def test_foreign_json_where_one_of_ours_belongs_is_healed_or_one_line_with_its_name(kind, words, world, birds, tmp_path):
+def test_foreign_json_where_one_of_ours_belongs_is_healed_or_one_line_with_its_name(
+    kind, words, world, birds, tmp_path
+):
     source, wanted = world(kind)
     place = Path(shutil.copytree(source, tmp_path / "place"))
     path = kind.path(place)
@@ -101,7 +110,9 @@ def test_foreign_json_where_one_of_ours_belongs_is_healed_or_one_line_with_its_n
     check_outcome(kind, path, place, birds, wanted)
 
 
-def test_a_state_of_an_earlier_version_is_refused_and_without_it_its_phase_is_trained_anew_to_the_same_bits(world, birds, tmp_path):
+def test_a_state_of_an_earlier_version_is_refused_and_without_it_its_phase_is_trained_anew_to_the_same_bits(
+    world, birds, tmp_path
+):
     [kind] = [kind for kind in persisted.HALF if kind.file.endswith("state.pt")]
     source, wanted = world(kind)
     place = Path(shutil.copytree(source, tmp_path / "place"))
@@ -135,7 +146,10 @@ def test_each_bit_of_sealed_tensors_counts(tmp_path):
     path = tmp_path / "some.safetensors"
     arrays = {"b": np.arange(3, dtype=np.float32), "a": np.ones((2, 2), np.int64)}
     write_tensors(path, save(arrays), format="1", of="a test")
-    assert {name: array.tolist() for name, array in load_file(path).items()} == {"a": [[1, 1], [1, 1]], "b": [0, 1, 2]}
+    assert {name: array.tolist() for name, array in load_file(path).items()} == {
+        "a": [[1, 1], [1, 1]],
+        "b": [0, 1, 2],
+    }
     content = path.read_bytes()
     check(path)
     path.write_bytes(flipped(content, 4 * len(content)))
@@ -148,7 +162,9 @@ def test_the_same_tensors_and_facts_are_the_same_bytes(tmp_path):
     from safetensors.numpy import save
 
     for name in ("one", "two"):
-        write_tensors(tmp_path / name, save({"a": np.ones(3, np.float32)}), format="1", weights="w", third="t")
+        write_tensors(
+            tmp_path / name, save({"a": np.ones(3, np.float32)}), format="1", weights="w", third="t"
+        )
     assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
 
 
@@ -161,7 +177,12 @@ def test_each_bit_of_lines_of_json_counts_and_so_does_each_line(tmp_path):
     assert [json.loads(line)["epoch"] for line in content.splitlines()] == [1, 2]
     for bit in range(8 * len(content)):
         assert not holds(path, flipped(content, bit))
-    for damaged in (content.splitlines(keepends=True)[0], content + b"{}\n", b"", flipped(content, 9)):
+    for damaged in (
+        content.splitlines(keepends=True)[0],
+        content + b"{}\n",
+        b"",
+        flipped(content, 9),
+    ):
         path.write_bytes(damaged)
         with pytest.raises(Damaged):
             read_json_lines(path)
@@ -178,7 +199,9 @@ def test_files_of_earlier_versions_are_read_without_a_seal_unless_it_is_asked_fo
     path = tmp_path / "old.json"
     path.write_text('{"a": 1}')
     assert read_json(path) == {"a": 1}
-    with pytest.raises(Damaged, match="it has no digest, so it is damaged or of an earlier version"):
+    with pytest.raises(
+        Damaged, match="it has no digest, so it is damaged or of an earlier version"
+    ):
         read_json(path, sealed=True)
     assert not is_sealed(path, io.BytesIO(b"torch"))
 

@@ -1,4 +1,5 @@
-"""Nothing is guessed or dropped in silence when data are read: parts, columns, files of any ending, names in any form."""
+"""Nothing is guessed or dropped in silence when data are read: parts, columns, files of any ending,
+names in any form."""
 
 import json
 import unicodedata
@@ -24,7 +25,12 @@ def pictures(root: Path, *paths: str, form: str = "JPEG") -> None:
 
 
 def read(name: str, data_dir: Path, *, tolerant: bool = False, **options: str) -> Dataset:
-    return open_dataset(Component(name, datasets[name].resolve(options, "data.dataset")), data_dir, data_dir / "cache", tolerant=tolerant)
+    return open_dataset(
+        Component(name, datasets[name].resolve(options, "data.dataset")),
+        data_dir,
+        data_dir / "cache",
+        tolerant=tolerant,
+    )
 
 
 # What is an image
@@ -36,13 +42,25 @@ def test_a_jpeg_is_an_image_whatever_its_name_ends_in(tmp_path, ending):
     assert read("folder", tmp_path).paths == (f"a/1{ending}", "b/1.jpg")
 
 
-@pytest.mark.parametrize("content", [b"", b"BM 3 series", b"P1 is a pixel", b"{}", b"\x89HDF\r\n\x1a\n" + bytes(64), b"GRIB" + bytes(64)])
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"BM 3 series",
+        b"P1 is a pixel",
+        b"{}",
+        b"\x89HDF\r\n\x1a\n" + bytes(64),
+        b"GRIB" + bytes(64),
+    ],
+)
 def test_a_file_that_only_looks_like_an_image_is_left_out_counted_and_named(tmp_path, content):
     pictures(tmp_path, "a/1.jpg", "b/1.jpg")
     (tmp_path / "b" / "labels.xml").write_bytes(content)
     dataset = read("folder", tmp_path)
     assert dataset.paths == ("a/1.jpg", "b/1.jpg")
-    assert dataset.notes == (f"{tmp_path}: 1 file is no image and is left out (first: b/labels.xml)",)
+    assert dataset.notes == (
+        f"{tmp_path}: 1 file is no image and is left out (first: b/labels.xml)",
+    )
 
 
 def test_an_empty_class_is_named_with_what_its_folder_holds(tmp_path):
@@ -50,7 +68,8 @@ def test_an_empty_class_is_named_with_what_its_folder_holds(tmp_path):
     (tmp_path / "c").mkdir()
     (tmp_path / "c" / "1.mp4").write_bytes(b"moving")
     with pytest.raises(
-        ValueError, match=r"classes without images .* \(first: c\); .*1 file is no image and is left out \(first: c/1.mp4\)$"
+        ValueError,
+        match=r"classes without images .* \(first: c\); .*1 file is no image and is left out \(first: c/1.mp4\)$",
     ):
         read("folder", tmp_path)
 
@@ -82,23 +101,39 @@ def test_parts_are_known_by_the_names_that_people_give_them(tmp_path, names, par
     assert set(dataset.parts or ()) == parts
 
 
-@pytest.mark.parametrize("tops", [("train", "extra"), ("fold1", "fold2", "fold3"), ("training", "holdout")])
-def test_where_it_is_unclear_whether_folders_are_classes_or_parts_one_line_asks_and_an_option_answers(tmp_path, tops):
+@pytest.mark.parametrize(
+    "tops", [("train", "extra"), ("fold1", "fold2", "fold3"), ("training", "holdout")]
+)
+def test_where_it_is_unclear_whether_folders_are_classes_or_parts_one_line_asks_and_an_option_answers(
+    tmp_path, tops
+):
     pictures(tmp_path, *(f"{top}/{kind}/1.jpg" for top in tops for kind in ("ant", "bee")))
-    with pytest.raises(ValueError, match=r"--set data\.dataset\.parts=.*:train.* --set data\.dataset\.parts=none") as asked:
+    with pytest.raises(
+        ValueError, match=r"--set data\.dataset\.parts=.*:train.* --set data\.dataset\.parts=none"
+    ) as asked:
         read("folder", tmp_path)
     assert "\n" not in str(asked.value)
     assert read("folder", tmp_path, parts="none").class_names == tuple(sorted(tops))
-    answered = read("folder", tmp_path, parts=",".join(f"{top}:{'test' if top == tops[-1] else 'train'}" for top in tops))
+    answered = read(
+        "folder",
+        tmp_path,
+        parts=",".join(f"{top}:{'test' if top == tops[-1] else 'train'}" for top in tops),
+    )
     assert (answered.class_names, set(answered.parts or ())) == (("ant", "bee"), {"train", "test"})
 
 
 def test_images_beside_the_parts_that_were_named_are_left_out_and_said(tmp_path):
-    pictures(tmp_path, "one/ant/1.jpg", "one/bee/1.jpg", "two/ant/1.jpg", "two/bee/1.jpg", "spare/3.jpg")
+    pictures(
+        tmp_path, "one/ant/1.jpg", "one/bee/1.jpg", "two/ant/1.jpg", "two/bee/1.jpg", "spare/3.jpg"
+    )
     dataset = read("folder", tmp_path, parts="one:train,two:test")
     assert len(dataset) == 4
-    assert dataset.notes == (f"{tmp_path}: data.dataset.parts does not name spare, so the images in there are left out",)
-    with pytest.raises(ValueError, match=r"names the folder 'tow', which is not there \(did you mean two\?\)"):
+    assert dataset.notes == (
+        f"{tmp_path}: data.dataset.parts does not name spare, so the images in there are left out",
+    )
+    with pytest.raises(
+        ValueError, match=r"names the folder 'tow', which is not there \(did you mean two\?\)"
+    ):
         read("folder", tmp_path, parts="one:train,tow:test")
     with pytest.raises(ValueError, match="has 'two:rest'; FOLDER:PART is wanted"):
         read("folder", tmp_path, parts="one:train,two:rest")
@@ -116,14 +151,18 @@ def test_folders_of_one_name_or_of_parts_inside_of_classes_are_no_question(tmp_p
     pictures(tmp_path, *(f"{kind}/{name}/1.jpg" for kind in ("ant", "bee") for name in inner))
     dataset = read("folder", tmp_path)
     assert dataset.class_names == ("ant", "bee")
-    assert [note.partition(" in each")[0] for note in dataset.notes] == ["the folders test, train"] * (inner == ("train", "test"))
+    assert [note.partition(" in each")[0] for note in dataset.notes] == [
+        "the folders test, train"
+    ] * (inner == ("train", "test"))
 
 
 # Names
 
 
 def test_a_class_is_one_class_however_its_accents_are_stored(tmp_path):
-    pictures(tmp_path, f"train/{NFC}/1.jpg", f"test/{NFD}/2.jpg", "train/tea/1.jpg", "test/tea/2.jpg")
+    pictures(
+        tmp_path, f"train/{NFC}/1.jpg", f"test/{NFD}/2.jpg", "train/tea/1.jpg", "test/tea/2.jpg"
+    )
     dataset = read("folder", tmp_path)
     assert dataset.class_names == (NFC, "tea")
     assert sorted(dataset.labels.tolist()) == [0, 0, 1, 1]
@@ -143,13 +182,19 @@ def test_a_class_is_shown_as_it_was_given_and_found_in_either_form(tmp_path):
 @pytest.mark.parametrize(("on_disk", "listed"), [(NFC, NFD), (NFD, NFC)])
 def test_files_of_a_table_are_found_however_their_accents_are_stored(tmp_path, on_disk, listed):
     pictures(tmp_path, f"images/{on_disk}/1.jpg", "images/2.jpg")
-    (tmp_path / "train.csv").write_text(f"path,label\n{listed}/1.jpg,{NFC}\n2.jpg,tea\n", encoding="utf-8")
+    (tmp_path / "train.csv").write_text(
+        f"path,label\n{listed}/1.jpg,{NFC}\n2.jpg,tea\n", encoding="utf-8"
+    )
     assert f"images/{on_disk}/1.jpg" in read("csv", tmp_path).paths
 
 
 def test_names_that_differ_only_in_case_or_zeros_are_pointed_out(tmp_path):
     pictures(tmp_path, "Ant/1.jpg", "ant/1.jpg", "1/1.jpg", "01/1.jpg", "bee/1.jpg")
-    assert read("folder", tmp_path).notes[0].startswith("class names that differ only in case or in zeros: 2 (first: 01 and 1)")
+    assert (
+        read("folder", tmp_path)
+        .notes[0]
+        .startswith("class names that differ only in case or in zeros: 2 (first: 01 and 1)")
+    )
 
 
 # Tables
@@ -189,7 +234,10 @@ def test_a_table_is_read_by_what_its_columns_say(photos, header, row):
     table(
         photos,
         header,
-        *(row.format(i=i, file=file, name=name, root=photos) for i, (file, name) in enumerate(zip(FILES, NAMES, strict=True))),
+        *(
+            row.format(i=i, file=file, name=name, root=photos)
+            for i, (file, name) in enumerate(zip(FILES, NAMES, strict=True))
+        ),
     )
     dataset = read("csv", photos)
     assert dataset.paths == tuple(f"images/{file}" for file in FILES)
@@ -198,7 +246,12 @@ def test_a_table_is_read_by_what_its_columns_say(photos, header, row):
 
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-le", "cp1252"])
 def test_a_table_says_its_encoding_by_its_first_bytes_or_is_told_it(photos, encoding):
-    table(photos, "path,label", *(f"{file},{name}ö" for file, name in zip(FILES, NAMES, strict=True)), encoding=encoding)
+    table(
+        photos,
+        "path,label",
+        *(f"{file},{name}ö" for file, name in zip(FILES, NAMES, strict=True)),
+        encoding=encoding,
+    )
     if encoding in ("utf-8-sig", "utf-16"):
         assert read("csv", photos).class_names == ("antö", "beeö", "cowö")
     else:
@@ -209,27 +262,44 @@ def test_a_table_says_its_encoding_by_its_first_bytes_or_is_told_it(photos, enco
 
 def test_a_table_in_another_encoding_is_refused_with_its_line_and_the_option(photos):
     table(photos, "path,label", "000.jpg,ant", "001.jpg,Bär", encoding="cp1252")
-    with pytest.raises(ValueError, match=r"train.csv line 3 is not utf-8 text: .*--set data\.dataset\.encoding=cp1252"):
+    with pytest.raises(
+        ValueError,
+        match=r"train.csv line 3 is not utf-8 text: .*--set data\.dataset\.encoding=cp1252",
+    ):
         read("csv", photos)
 
 
-@pytest.mark.parametrize(("values", "names"), [(("1", "1.0", "2"), ("1", "2")), (("1.0", "1.0", "2.0"), ("1.0", "2.0"))])
+@pytest.mark.parametrize(
+    ("values", "names"), [(("1", "1.0", "2"), ("1", "2")), (("1.0", "1.0", "2.0"), ("1.0", "2.0"))]
+)
 def test_1_and_1_0_are_one_class_and_a_column_of_floats_keeps_its_names(photos, values, names):
-    table(photos, "path,label", *(f"{file},{value}" for file, value in zip(FILES, values, strict=False)))
+    table(
+        photos,
+        "path,label",
+        *(f"{file},{value}" for file, value in zip(FILES, values, strict=False)),
+    )
     assert read("csv", photos).class_names == names
 
 
 def test_the_column_that_is_taken_among_several_is_named(photos):
     table(photos, "path,width,label", "000.jpg,40,ant", "001.jpg,41,bee")
-    assert read("csv", photos).notes == ("the classes are column label of train.csv; not used: width",)
+    assert read("csv", photos).notes == (
+        "the classes are column label of train.csv; not used: width",
+    )
     assert read("csv", photos, label_column="label").notes == ()
 
 
 @pytest.mark.parametrize(
     ("rows", "problem"),
     [
-        (["000.jpg,ant", "001.jpg,bee"], "begins with an image \\(000.jpg\\) and not with the names of its columns"),
-        (["path,label", "000.jpg,ant", "001.jpg,nan", "002.jpg,bee"], r"without a class in column 'label': 1 \(first: line 3\)"),
+        (
+            ["000.jpg,ant", "001.jpg,bee"],
+            "begins with an image \\(000.jpg\\) and not with the names of its columns",
+        ),
+        (
+            ["path,label", "000.jpg,ant", "001.jpg,nan", "002.jpg,bee"],
+            r"without a class in column 'label': 1 \(first: line 3\)",
+        ),
         (["path,label", "0,ant", "1,bee"], "write 000.jpg with its zeros"),
         (["path,label", "000,ant", "001,bee"], r"--set data\.dataset\.suffix=\.jpg"),
         (["path,label", "000.JPG,ant", "001.jpg,bee"], "write 000.jpg as the disk has it"),
@@ -244,25 +314,47 @@ def test_what_is_wrong_with_a_table_is_said_in_one_line_with_what_to_do(photos, 
 
 
 def test_a_split_column_gives_the_parts(photos):
-    rows = [f"{file},{name},{'Training' if i % 2 else 'test'}" for i, (file, name) in enumerate(zip(FILES, NAMES, strict=True))]
+    rows = [
+        f"{file},{name},{'Training' if i % 2 else 'test'}"
+        for i, (file, name) in enumerate(zip(FILES, NAMES, strict=True))
+    ]
     table(photos, "path,label,split", *rows)
     dataset = read("csv", photos)
     assert dataset.parts == ("test", "train") * 3
-    assert make_split(dataset, method="given", test_fraction=0.2, seed=1).train.tolist() == [1, 3, 5]
+    assert make_split(dataset, method="given", test_fraction=0.2, seed=1).train.tolist() == [
+        1,
+        3,
+        5,
+    ]
     table(photos, "path,label,fold", *rows)
     assert read("csv", photos).parts is None
     assert read("csv", photos, split_column="fold").parts == ("test", "train") * 3
 
 
 def test_a_split_column_of_other_values_is_named_or_refused_where_it_was_asked_for(photos):
-    table(photos, "path,label,split", *(f"{file},{name},A" for file, name in zip(FILES, NAMES, strict=True)))
-    assert read("csv", photos).notes[0].startswith("column split of train.csv is not used: 'A' is no part")
+    table(
+        photos,
+        "path,label,split",
+        *(f"{file},{name},A" for file, name in zip(FILES, NAMES, strict=True)),
+    )
+    assert (
+        read("csv", photos)
+        .notes[0]
+        .startswith("column split of train.csv is not used: 'A' is no part")
+    )
     with pytest.raises(ValueError, match="column split of .* has the value 'A'"):
         read("csv", photos, split_column="split")
 
 
 def test_a_table_of_open_metric_learning_says_who_asks_and_who_is_looked_up(photos):
-    roles = ("train,,", "train,,", "validation,True,True", "validation,True,False", "validation,False,True", "validation,True,True")
+    roles = (
+        "train,,",
+        "train,,",
+        "validation,True,True",
+        "validation,True,False",
+        "validation,False,True",
+        "validation,True,True",
+    )
     rows = (f"{file},{name},{role}" for file, name, role in zip(FILES, NAMES, roles, strict=True))
     table(photos, "path,label,split,is_query,is_gallery", *rows)
     assert read("csv", photos).parts == ("train", "train", "test", "query", "gallery", "test")
@@ -274,14 +366,18 @@ def test_a_table_of_open_metric_learning_says_who_asks_and_who_is_looked_up(phot
 def test_photos_in_class_folders_are_not_advised_to_be_cub(tmp_path):
     pictures(tmp_path, "ant/1.jpg", "bee/1.jpg")
     for name in ("cub", "sop", "cars196", "inshop", "csv"):
-        with pytest.raises(ValueError, match=r"holds folders of images \(ant, bee\), so give --dataset folder$") as refused:
+        with pytest.raises(
+            ValueError, match=r"holds folders of images \(ant, bee\), so give --dataset folder$"
+        ) as refused:
             read(name, tmp_path)
         assert "fetch" not in str(refused.value)
 
 
 def test_a_table_and_cub_itself_are_recognised_where_something_else_was_asked_for(photos, birds):
     table(photos, "path,label", "000.jpg,ant", "001.jpg,bee")
-    with pytest.raises(ValueError, match=r"give --dataset csv --set data\.dataset\.table=train.csv$"):
+    with pytest.raises(
+        ValueError, match=r"give --dataset csv --set data\.dataset\.table=train.csv$"
+    ):
         read("cub", photos)
     with pytest.raises(ValueError, match="give --dataset cub$"):
         read("folder", birds)
@@ -317,7 +413,10 @@ def test_all_faults_are_collected_and_a_run_is_told_how_many_more_there_are(tmp_
     pictures(tmp_path, "a/1.jpg", "b/1.jpg", "stray.jpg", "b/2.heic")
     (tmp_path / "empty").mkdir()
     (tmp_path / "b" / "3.jpg").symlink_to(tmp_path / "gone.jpg")
-    with pytest.raises(ValueError, match=r"outside of any class folder.* \(3 more: dml-bench data check lists them\)$"):
+    with pytest.raises(
+        ValueError,
+        match=r"outside of any class folder.* \(3 more: dml-bench data check lists them\)$",
+    ):
         read("folder", tmp_path)
     dataset = read("folder", tmp_path, tolerant=True)
     assert dataset.paths == ("a/1.jpg", "b/1.jpg")

@@ -1,4 +1,5 @@
-"""Registries: their manners, and what every registered name has to say of itself. Each kind's own file exercises its names."""
+"""Registries: their manners, and what every registered name has to say of itself. Each kind's own
+file exercises its names."""
 
 import inspect
 import json
@@ -13,7 +14,11 @@ from dml_bench.cli import catalogue
 from dml_bench.registry import Registry, UnknownName, backbones, checked, losses, optimizers
 
 REGISTRIES = {kind: getattr(registry, kind) for kind in catalogue.KINDS if kind != "experiments"}
-EVERY_ENTRY = [pytest.param(entry, id=f"{kind}-{entry.name}") for kind, registry in REGISTRIES.items() for entry in registry]
+EVERY_ENTRY = [
+    pytest.param(entry, id=f"{kind}-{entry.name}")
+    for kind, registry in REGISTRIES.items()
+    for entry in registry
+]
 
 
 def fruits() -> Registry:
@@ -21,7 +26,9 @@ def fruits() -> Registry:
     made = Registry("fruit", "json", {"sweet": False})
 
     @made.register("Apple", summary="round", source="a tree", sweet=True)
-    def apple(parts: int, *, colour: Literal["red", "green"] = "red", weight: float = 0.1, seeds: int = 5) -> None:
+    def apple(
+        parts: int, *, colour: Literal["red", "green"] = "red", weight: float = 0.1, seeds: int = 5
+    ) -> None:
         return None
 
     @made.register("lemon", summary="sour", source="a tree")
@@ -48,7 +55,9 @@ def test_every_registered_loss_is_safe_from_a_second_one_of_its_name():
 def test_an_unknown_name_is_answered_with_the_near_miss_and_all_choices():
     with pytest.raises(UnknownName) as problem:
         fruits()["aple"]
-    assert str(problem.value) == "unknown fruit 'aple' (did you mean Apple?); there are: Apple, lemon"
+    assert (
+        str(problem.value) == "unknown fruit 'aple' (did you mean Apple?); there are: Apple, lemon"
+    )
 
 
 def test_an_unknown_name_far_from_all_others_is_answered_without_a_guess():
@@ -69,7 +78,11 @@ def test_an_entry_has_the_facts_it_was_given_and_defaults_for_the_others():
 
 def test_the_options_of_an_entry_are_the_keyword_only_parameters_of_its_function():
     options = fruits()["Apple"].options
-    assert {name: option.default for name, option in options.items()} == {"colour": "red", "weight": 0.1, "seeds": 5}
+    assert {name: option.default for name, option in options.items()} == {
+        "colour": "red",
+        "weight": 0.1,
+        "seeds": 5,
+    }
 
 
 def test_options_are_filled_in_and_a_whole_number_widens_to_a_number():
@@ -81,8 +94,14 @@ def test_options_are_filled_in_and_a_whole_number_widens_to_a_number():
 @pytest.mark.parametrize(
     ("given", "words"),
     [
-        ({"color": "red"}, r"fruit.color: Apple has no such option \(did you mean colour\?\); its options: colour, weight, seeds"),
-        ({"colour": "gren"}, r"fruit.colour is 'gren'; choose one of 'red', 'green' \(did you mean green\?\)"),
+        (
+            {"color": "red"},
+            r"fruit.color: Apple has no such option \(did you mean colour\?\); its options: colour, weight, seeds",
+        ),
+        (
+            {"colour": "gren"},
+            r"fruit.colour is 'gren'; choose one of 'red', 'green' \(did you mean green\?\)",
+        ),
         ({"weight": "heavy"}, "fruit.weight is 'heavy'; a number is wanted"),
         ({"weight": True}, "fruit.weight is True; a number is wanted"),
         ({"seeds": 2.5}, "fruit.seeds is 2.5; a whole number is wanted"),
@@ -107,7 +126,9 @@ def test_an_option_without_default_is_required():
 def test_adding_a_loss_is_one_decorated_function_which_the_catalogue_then_lists():
     before = [record["name"] for record in catalogue.entries("losses")]
 
-    @losses.register("hinge", summary="a loss of this test", source="this test, 2024", takes_miner=True)
+    @losses.register(
+        "hinge", summary="a loss of this test", source="this test, 2024", takes_miner=True
+    )
     def hinge(num_classes: int, dim: int, *, margin: float = 0.2) -> None:
         return None
 
@@ -143,7 +164,10 @@ def test_every_entry_says_what_it_is_and_where_it_comes_from(entry):
 @pytest.mark.parametrize("entry", EVERY_ENTRY)
 def test_every_option_has_a_type_and_a_default_of_that_type(entry):
     for name, option in entry.options.items():
-        assert option.type in (str, int, float, bool) or get_origin(option.type) in (Literal, tuple), name
+        assert option.type in (str, int, float, bool) or get_origin(option.type) in (
+            Literal,
+            tuple,
+        ), name
         assert option.default is not inspect.Parameter.empty, name
         assert checked(option.default, option.type, name) == option.default
 
@@ -155,7 +179,9 @@ def test_the_catalogue_of_each_registry_is_json_with_a_record_per_entry(kind):
 
 
 def test_a_model_that_timm_does_not_have_is_answered_with_the_near_miss():
-    with pytest.raises(UnknownName, match=r"timm has no model 'resnet10' \(did you mean resnet10t\?\)"):
+    with pytest.raises(
+        UnknownName, match=r"timm has no model 'resnet10' \(did you mean resnet10t\?\)"
+    ):
         backbones["timm:resnet10"].build("timm:resnet10")
 
 

@@ -1,4 +1,5 @@
-"""The report: what can be read and what can't, sentences that follow the numbers, figures, and one page that needs nothing else."""
+"""The report: what can be read and what can't, sentences that follow the numbers, figures, and one
+page that needs nothing else."""
 
 import csv
 import html
@@ -45,16 +46,31 @@ def queries(*right: int, of: int = 4) -> list[list[int]]:
     return [[1] * count + [0] * (of - count) for count in right]
 
 
-def made(out: Path, name: str, all_: list[list[int]], limited: list[list[int]], seed: int = 42) -> FinishedRun:
+def made(
+    out: Path, name: str, all_: list[list[int]], limited: list[list[int]], seed: int = 42
+) -> FinishedRun:
     return finish(out, experiment(name, seed=seed), {"all": all_, "limited": limited})
 
 
-def made_rival(out: Path, all_: list[list[int]], limited: list[list[int]], logits: list[list[int]], unseen: int = 2) -> FinishedRun:
-    crossentropy = replace(experiment("rival"), loss=Component("crossentropy", {"label_smoothing": 0.0}), miner=Component("none", {}))
+def made_rival(
+    out: Path,
+    all_: list[list[int]],
+    limited: list[list[int]],
+    logits: list[list[int]],
+    unseen: int = 2,
+) -> FinishedRun:
+    crossentropy = replace(
+        experiment("rival"),
+        loss=Component("crossentropy", {"label_smoothing": 0.0}),
+        miner=Component("none", {}),
+    )
     run = finish(out, crossentropy, {"all": all_, "limited": limited}, unseen)
     labels = np.repeat(np.arange(len(logits)), [len(each) for each in logits])
     right = np.concatenate([np.array(each, bool) for each in logits])
-    write_arrays(run.folder / "all" / "logits.safetensors", {"predicted": np.where(right, labels, (labels + 1) % len(logits))})
+    write_arrays(
+        run.folder / "all" / "logits.safetensors",
+        {"predicted": np.where(right, labels, (labels + 1) % len(logits))},
+    )
     return run
 
 
@@ -75,13 +91,17 @@ def test_a_run_folder_is_read_wherever_it_was_moved_to(tmp_path):
     run = made(tmp_path / "runs", "a", queries(4, 3, 2, 4), queries(4, 3, 0, 1))
     moved = shutil.move(run.folder, tmp_path / "elsewhere")
     found = read_folder(Path(moved))
-    assert (found.experiment, found.summary) == (run.experiment, read_json(Path(moved) / "summary.json"))
+    assert (found.experiment, found.summary) == (
+        run.experiment,
+        read_json(Path(moved) / "summary.json"),
+    )
 
 
 def test_without_any_run_the_error_says_what_was_looked_at_and_how_to_make_one(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(
-        ValueError, match=r"nothing to report on: .*empty holds no run; .*gone is not a folder\. `dml-bench run EXPERIMENT --demo`"
+        ValueError,
+        match=r"nothing to report on: .*empty holds no run; .*gone is not a folder\. `dml-bench run EXPERIMENT --demo`",
     ):
         gather([tmp_path / "empty", tmp_path / "gone"])
 
@@ -101,7 +121,9 @@ def test_a_half_finished_run_is_named_and_the_others_are_reported(tmp_path):
         f"{half.folder} is not finished (stopped in phase limited after epoch 7 of 100): the command that began it goes on with it"
     )
     [section] = sections_of(found)
-    assert section.group.lines[0].failures == ("seed 43: not finished (stopped in phase limited after epoch 7 of 100)",)
+    assert section.group.lines[0].failures == (
+        "seed 43: not finished (stopped in phase limited after epoch 7 of 100)",
+    )
     assert section.group.lines[0].wanted == 2
     with pytest.raises(NotFinished):
         read_folder(half.folder)
@@ -117,8 +139,12 @@ def test_a_file_that_was_changed_after_the_run_is_named_in_one_line(tmp_path):
     found = gather([tmp_path])
     assert [run.experiment.name for run in found.runs] == ["a"]
     changed, unreadable = found.problems
-    assert changed.startswith(f"{broken.folder}/all/neighbours.safetensors is missing or was changed after the run")
-    assert unreadable.startswith(f"{torn.folder}/experiment.json can't be read: it is not JSON (line 1, column 10)")
+    assert changed.startswith(
+        f"{broken.folder}/all/neighbours.safetensors is missing or was changed after the run"
+    )
+    assert unreadable.startswith(
+        f"{torn.folder}/experiment.json can't be read: it is not JSON (line 1, column 10)"
+    )
     assert "\n" not in changed + unreadable
 
 
@@ -127,15 +153,23 @@ def test_the_same_experiment_is_not_counted_twice_nor_mixed_with_other_settings(
     again = made(tmp_path / "2", "a", queries(4, 4, 4, 4), queries(4, 3, 0, 1))
     longer = replace(experiment("a").train, epochs=7)
     others = [
-        finish(tmp_path / folder, experiment("a", seed=seed, train=longer), {"all": queries(4, 3, 2, 4), "limited": queries(4, 3, 0, 1)})
+        finish(
+            tmp_path / folder,
+            experiment("a", seed=seed, train=longer),
+            {"all": queries(4, 3, 2, 4), "limited": queries(4, 3, 0, 1)},
+        )
         for folder, seed in (("3", 42), ("4", 43))
     ]
     found = gather([tmp_path])
     assert [run.folder.parts[-4] for run in found.runs] == ["1"]
-    assert [line.partition(" is left out: ")[0] for line in found.problems] == [str(run.folder) for run in (again, *others)]
+    assert [line.partition(" is left out: ")[0] for line in found.problems] == [
+        str(run.folder) for run in (again, *others)
+    ]
     assert found.problems[0].endswith("has the same experiment with the same seed")
     for line in found.problems[1:]:
-        assert line.endswith("has an experiment of the same name with other settings (train.epochs)")
+        assert line.endswith(
+            "has an experiment of the same name with other settings (train.epochs)"
+        )
 
 
 def test_runs_that_differ_only_in_what_is_said_and_expected_of_them_stand_in_one_row(tmp_path):
@@ -146,9 +180,15 @@ def test_runs_that_differ_only_in_what_is_said_and_expected_of_them_stand_in_one
     assert [run.seed for run in line.runs] == [42, 43]
 
 
-def test_other_classes_held_out_or_other_images_are_other_sections_whose_titles_tell_them_apart(tmp_path):
+def test_other_classes_held_out_or_other_images_are_other_sections_whose_titles_tell_them_apart(
+    tmp_path,
+):
     for folder, unseen in (("1", "last:2"), ("2", "random:2:0 x 2")):
-        finish(tmp_path / folder, experiment("a", unseen=unseen), {"all": queries(4, 3, 2, 4), "limited": queries(4, 3, 0, 1)})
+        finish(
+            tmp_path / folder,
+            experiment("a", unseen=unseen),
+            {"all": queries(4, 3, 2, 4), "limited": queries(4, 3, 0, 1)},
+        )
     found = gather([tmp_path])
     sections = sections_of(found)
     assert [section.title for section in sections] == [
@@ -176,7 +216,11 @@ def test_rows_stand_in_the_study_s_order_and_its_absent_rows_are_known(tmp_path)
     for name in ("own", "EPSHN_cosine_resnet50_sgd_aug", BASELINE):
         made(tmp_path, name, queries(4, 3, 2, 4), queries(4, 3, 0, 1))
     section = only_section(tmp_path)
-    assert [line.name for line in section.group.lines] == [BASELINE, "EPSHN_cosine_resnet50_sgd_aug", "own"]
+    assert [line.name for line in section.group.lines] == [
+        BASELINE,
+        "EPSHN_cosine_resnet50_sgd_aug",
+        "own",
+    ]
     assert len(section.absent) == 14
     assert "crossentropy_resnet18_sgd_aug" in section.absent
 
@@ -207,7 +251,10 @@ def test_a_difference_is_above_below_or_not_to_be_told(low, high, expected):
 
 def test_a_difference_that_may_be_for_picking_the_best_is_not_called_beyond_noise():
     found = format.compared(Interval(0.03, 0.01, 0.05, 0.95, 10), "that", picked_from=12, sign=0)
-    assert found == "is 3.0 points [1.0, 5.0] above that, which may be for being picked as the best of 12"
+    assert (
+        found
+        == "is 3.0 points [1.0, 5.0] above that, which may be for being picked as the best of 12"
+    )
 
 
 @pytest.mark.parametrize(
@@ -216,15 +263,25 @@ def test_a_difference_that_may_be_for_picking_the_best_is_not_called_beyond_nois
         (1, 1, "Worth it"),
         (0, 1, "Worth it"),
         (-1, 1, "It depends"),
-        (1, 0, "For known classes, where accuracy is gained, yes; unseen classes are found no more often"),
-        (1, -1, "For known classes, where accuracy is gained, yes; unseen classes are found less often"),
+        (
+            1,
+            0,
+            "For known classes, where accuracy is gained, yes; unseen classes are found no more often",
+        ),
+        (
+            1,
+            -1,
+            "For known classes, where accuracy is gained, yes; unseen classes are found less often",
+        ),
         (0, 0, "Not decided"),
         (0, -1, "Not by these numbers: no accuracy is gained"),
         (-1, 0, "Not by these numbers: accuracy on known classes is lost"),
         (-1, -1, "Not by these numbers: accuracy on known classes is lost"),
     ],
 )
-def test_whether_it_is_worth_it_follows_from_both_differences_to_the_classifier(known, unseen, begins):
+def test_whether_it_is_worth_it_follows_from_both_differences_to_the_classifier(
+    known, unseen, begins
+):
     assert verdict(known, unseen).startswith(begins)
 
 
@@ -251,38 +308,53 @@ def uniform(right: int, classes: int = MANY, of: int = 4) -> list[list[int]]:
         (2, 2, "No difference can be told from a softmax classifier"),
     ],
 )
-def test_how_well_they_classify_is_held_against_the_classifier_s_logits(tmp_path, method, logits, begins):
+def test_how_well_they_classify_is_held_against_the_classifier_s_logits(
+    tmp_path, method, logits, begins
+):
     made(tmp_path, BASELINE, uniform(method), uniform(method))
     made_rival(tmp_path, uniform(1), uniform(1), uniform(logits))
     first = told(only_section(tmp_path))[0]
     assert first.startswith(begins)
     share = 100 * (method + 0.5) / 4
     assert f"the best is right for {share:.1f}%" in first
-    assert f"The classifier `rival` names the right class for {100 * (logits + 0.5) / 4:.1f}%" in first
+    assert (
+        f"The classifier `rival` names the right class for {100 * (logits + 0.5) / 4:.1f}%" in first
+    )
 
 
 def test_without_a_classifier_what_needs_one_can_t_be_told(tmp_path):
     made(tmp_path, "a", uniform(3), uniform(2))
     first, _, third, fourth = told(only_section(tmp_path))
     assert "Whether a softmax classifier does better can't be told from these runs." in first
-    assert "without a softmax classifier among them there is nothing to hold its cost and gain against" in third
-    assert fourth.startswith("This can't be told from these runs: no softmax classifier is among them")
+    assert (
+        "without a softmax classifier among them there is nothing to hold its cost and gain against"
+        in third
+    )
+    assert fourth.startswith(
+        "This can't be told from these runs: no softmax classifier is among them"
+    )
 
 
 def test_with_a_classifier_alone_nothing_is_said_of_metric_learning(tmp_path):
     made_rival(tmp_path, uniform(1), uniform(1), uniform(2))
     found = answers(only_section(tmp_path), {})
     assert [answer.question for answer in found] == list(QUESTIONS)
-    assert {answer.short for answer in found} == {"This can't be told from these runs: none of them is a metric-learning experiment."}
+    assert {answer.short for answer in found} == {
+        "This can't be told from these runs: none of them is a metric-learning experiment."
+    }
 
 
 def test_whether_embeddings_hold_follows_the_drop(tmp_path):
     seen, lost = uniform(3, MANY - 12), uniform(1, 12)
     for folder, limited in (("drops", seen + lost), ("holds", uniform(3))):
-        finish(tmp_path / folder, experiment("a"), {"all": uniform(3), "limited": limited}, unseen=12)
+        finish(
+            tmp_path / folder, experiment("a"), {"all": uniform(3), "limited": limited}, unseen=12
+        )
     drops, holds = (told(only_section(tmp_path / folder))[1] for folder in ("drops", "holds"))
     assert drops.startswith("In part: the best finds 37.5%")
-    assert re.search(r"but it loses 50\.0 points \[\d\d\.\d, \d\d\.\d\] there against training on them\.", drops)
+    assert re.search(
+        r"but it loses 50\.0 points \[\d\d\.\d, \d\d\.\d\] there against training on them\.", drops
+    )
     assert "where chance finds 3.3%" in drops
     assert not holds.startswith("In part")
     assert "a drop of 0.0 points" in holds
@@ -291,20 +363,36 @@ def test_whether_embeddings_hold_follows_the_drop(tmp_path):
 def test_a_drop_that_differs_from_the_baseline_s_is_named(tmp_path):
     seen = uniform(3, MANY - 12)
     for name, kept in ((BASELINE, 3), ("EPSHN_cosine_resnet50_sgd_aug", 0)):
-        finish(tmp_path, experiment(name), {"all": uniform(3), "limited": seen + uniform(kept, 12)}, unseen=12)
+        finish(
+            tmp_path,
+            experiment(name),
+            {"all": uniform(3), "limited": seen + uniform(kept, 12)},
+            unseen=12,
+        )
     second = told(only_section(tmp_path))[1]
     assert (
-        f"Query by query against the baseline `{BASELINE}`, `EPSHN_cosine_resnet50_sgd_aug` drops more; the other 0 can't be told" in second
+        f"Query by query against the baseline `{BASELINE}`, `EPSHN_cosine_resnet50_sgd_aug` drops more; the other 0 can't be told"
+        in second
     )
-    assert "Taken one by one, 1 of 2 experiments loses precision on the unseen classes beyond noise (intervals widened for 2" in second
+    assert (
+        "Taken one by one, 1 of 2 experiments loses precision on the unseen classes beyond noise (intervals widened for 2"
+        in second
+    )
 
 
 def test_unseen_classes_are_asked_of_the_classifier_s_features_too(tmp_path):
     seen = uniform(3, MANY - 12)
-    finish(tmp_path, experiment(BASELINE), {"all": uniform(3), "limited": seen + uniform(3, 12)}, unseen=12)
+    finish(
+        tmp_path,
+        experiment(BASELINE),
+        {"all": uniform(3), "limited": seen + uniform(3, 12)},
+        unseen=12,
+    )
     made_rival(tmp_path, uniform(3), seen + uniform(0, 12), uniform(3), unseen=12)
     fourth = told(only_section(tmp_path))[3]
-    assert fourth.startswith("Worth it by these numbers: no loss of accuracy on known classes can be told")
+    assert fourth.startswith(
+        "Worth it by these numbers: no loss of accuracy on known classes can be told"
+    )
     assert "Looked up in the same way, they find 12.5%" in fourth
     assert f"`{BASELINE}` is 75.0 points" in fourth
     assert f"`{BASELINE}` finds 87.5%" in fourth
@@ -312,13 +400,18 @@ def test_unseen_classes_are_asked_of_the_classifier_s_features_too(tmp_path):
 
 def three_holdouts(out: Path, name: str, *limited: list[list[int]], seed: int = 42) -> FinishedRun:
     """Seven classes; of the last six, two are held out of each of three phases."""
-    right = {"all": queries(4, 4, 4, 4, 4, 4, 4)} | {f"limited-{i}": each for i, each in enumerate(limited, start=1)}
+    right = {"all": queries(4, 4, 4, 4, 4, 4, 4)} | {
+        f"limited-{i}": each for i, each in enumerate(limited, start=1)
+    }
     held = {f"limited-{i}": [2 * i - 1, 2 * i] for i in (1, 2, 3)}
-    return finish(out, experiment(name, seed=seed, unseen="random:2 x 3"), right, unseen=6, holdouts=held)
+    return finish(
+        out, experiment(name, seed=seed, unseen="random:2 x 3"), right, unseen=6, holdouts=held
+    )
 
 
 HELD = queries(4, 2, 2, 4, 4, 0, 4), queries(4, 4, 4, 3, 1, 4, 4), queries(0, 4, 4, 0, 4, 4, 3)
-"""Drops of 1/2 and 1/2, of 1/4 and 3/4, of 0 and 1/4 on the classes held out; the other mistakes are on classes that were seen."""
+"""Drops of 1/2 and 1/2, of 1/4 and 3/4, of 0 and 1/4 on the classes held out; the other mistakes
+are on classes that were seen."""
 
 
 def test_of_rotated_hold_outs_the_drop_of_each_and_what_they_differ_by_is_told(tmp_path):
@@ -339,9 +432,18 @@ def test_of_rotated_hold_outs_the_drop_of_each_and_what_they_differ_by_is_told(t
 
 def test_a_class_that_is_unseen_in_two_hold_outs_counts_once(tmp_path):
     right = {"all": queries(4, 4, 4), "limited-1": queries(0, 4, 4), "limited-2": queries(4, 2, 4)}
-    finish(tmp_path, experiment("a", unseen="random:2 x 2"), right, unseen=2, holdouts={"limited-1": [1, 2], "limited-2": [1, 2]})
+    finish(
+        tmp_path,
+        experiment("a", unseen="random:2 x 2"),
+        right,
+        unseen=2,
+        holdouts={"limited-1": [1, 2], "limited-2": [1, 2]},
+    )
     section = only_section(tmp_path)
-    assert [section.measure(section.group.lines[0], name).estimate for name in ("unseen_limited", "unseen_all")] == [0.875, 1.0]
+    assert [
+        section.measure(section.group.lines[0], name).estimate
+        for name in ("unseen_limited", "unseen_all")
+    ] == [0.875, 1.0]
 
 
 def test_all_experiments_together_are_the_mean_query_by_query(tmp_path):
@@ -359,9 +461,11 @@ def test_all_experiments_together_are_the_mean_query_by_query(tmp_path):
 ANGLES = {"class 0": [0], "class 1": [40], "class 2": [80], "class 3": [120]}
 """Of the gallery's images; the last two classes are unseen."""
 ASKED = {"class 0": [3], "class 1": [50], "class 2": [42], "class 3": [120]}
-"""Queries: without the unseen classes they are right 3 and 10 degrees away, and unknown at 2 and 80."""
+"""Queries: without the unseen classes they are right 3 and 10 degrees away, and unknown at 2 and
+80."""
 VALID = {"class 0": [5, 22], "class 1": [45, 10], "class 2": [41], "class 3": [120]}
-"""Right at 5 and 5 degrees, wrong at 18 and 10; of the unseen classes one lies 1 degree from an image of another class."""
+"""Right at 5 and 5 degrees, wrong at 18 and 10; of the unseen classes one lies 1 degree from an
+image of another class."""
 
 
 def with_embeddings(out: Path, **parts: Vectors) -> Section:
@@ -370,14 +474,21 @@ def with_embeddings(out: Path, **parts: Vectors) -> Section:
     return only_section(out)
 
 
-def test_the_threshold_is_chosen_on_validation_images_of_known_classes_and_held_against_the_queries(tmp_path):
+def test_the_threshold_is_chosen_on_validation_images_of_known_classes_and_held_against_the_queries(
+    tmp_path,
+):
     section = with_embeddings(tmp_path, valid=VALID)
     look = look_closer(section, section.group.lines[0], draws=2)
     [found] = look.open_set
     assert found.validation_images == 4
-    assert (found.precision, found.coverage) == (0.5, 0.5), "cos 5 accepts the queries at 3 degrees, right, and at 2, unknown"
+    assert (found.precision, found.coverage) == (0.5, 0.5), (
+        "cos 5 accepts the queries at 3 degrees, right, and at 2, unknown"
+    )
     fourth = " ".join(answers(section, {"a": look})[3].sentences)
-    assert "A threshold chosen for 90.0% precision on validation images of the known classes answers 50.0% of all queries and is" in fourth
+    assert (
+        "A threshold chosen for 90.0% precision on validation images of the known classes answers 50.0% of all queries and is"
+        in fourth
+    )
 
 
 def test_of_a_run_without_validation_images_it_is_chosen_on_the_gallery_and_that_is_said(tmp_path):
@@ -385,7 +496,9 @@ def test_of_a_run_without_validation_images_it_is_chosen_on_the_gallery_and_that
     look = look_closer(section, section.group.lines[0], draws=2)
     [found] = look.open_set
     assert found.validation_images == 0
-    assert np.isnan(found.precision), "each class has a single image in the gallery, which is never right"
+    assert np.isnan(found.precision), (
+        "each class has a single image in the gallery, which is never right"
+    )
     assert look.chosen_on == "the gallery's own images, each left out of its own search"
 
 
@@ -396,7 +509,11 @@ def test_the_calibration_of_several_seeds_is_drawn_of_all_their_queries_together
     second = calibration(np.array([0.5]), np.array([1]), bins=2)
     both = replace(look, calibration=(first, second))
     share, accuracy, part = both.reliability
-    assert (share.tolist(), accuracy.tolist(), part.tolist()) == ([0.5, 1.0], [pytest.approx(2 / 3), 1.0], [0.75, 0.25])
+    assert (share.tolist(), accuracy.tolist(), part.tolist()) == (
+        [0.5, 1.0],
+        [pytest.approx(2 / 3), 1.0],
+        [0.75, 0.25],
+    )
     assert both.calibration_error == pytest.approx((0 + 0.5) / 2)
 
 
@@ -414,10 +531,18 @@ def test_page_and_markdown_say_what_the_threshold_was_chosen_on(tmp_path, monkey
 
 def test_the_curve_of_test_images_is_shown_though_validation_images_are_watched_too():
     names = ("test_accuracy", "valid_accuracy")
-    assert figures.recorded({"valid_accuracy2": 0.25, "test_accuracy2": 0.5, "test_accuracy2_macro": 0.75}, names) == 0.5
+    assert (
+        figures.recorded(
+            {"valid_accuracy2": 0.25, "test_accuracy2": 0.5, "test_accuracy2_macro": 0.75}, names
+        )
+        == 0.5
+    )
     assert figures.recorded({"valid_accuracy": 0.25, "train_loss": 1.0}, names) == 0.25
     assert figures.recorded({"train_loss": 1.0}, names) is None
-    assert figures.recorded({"valid_accuracy2_fold_1": 0.25, "test_accuracy2_fold_1": 0.5}, names) == 0.5
+    assert (
+        figures.recorded({"valid_accuracy2_fold_1": 0.25, "test_accuracy2_fold_1": 0.5}, names)
+        == 0.5
+    )
 
 
 def test_the_drop_of_a_class_is_its_mean_over_seeds(tmp_path):
@@ -512,23 +637,44 @@ def page(made_report) -> tuple[str, Page]:
 def test_the_page_needs_nothing_but_itself(page):
     text, parsed = page
     assert len(parsed.links) > 10
-    assert {link[:5] for link in parsed.links} <= {"data:"} | {link[:5] for link in parsed.links if link.startswith("#")}
+    assert {link[:5] for link in parsed.links} <= {"data:"} | {
+        link[:5] for link in parsed.links if link.startswith("#")
+    }
     assert not re.search(r"url\((?!#)|@import", text)
     assert len(parsed.ids) == len(set(parsed.ids))
     assert {link[1:] for link in parsed.links if link.startswith("#")} <= set(parsed.ids)
 
 
 def test_the_four_questions_come_first_then_the_table_the_figures_and_how_it_was_made(page):
-    order = [*QUESTIONS, "The experiments", "Precision drop per experiment.", "Taken for another", "Evidence", "How it was made"]
+    order = [
+        *QUESTIONS,
+        "The experiments",
+        "Precision drop per experiment.",
+        "Taken for another",
+        "Evidence",
+        "How it was made",
+    ]
     places = [page[1].text.index(text) for text in order]
     assert places == sorted(places)
 
 
 def test_all_figures_are_there_in_both_formats_and_in_the_page(made_report, page):
-    names = ["drop", "test_accuracy", "loss", "classes", "enrolment", "open-set", "votes", "reliability", "cost"]
+    names = [
+        "drop",
+        "test_accuracy",
+        "loss",
+        "classes",
+        "enrolment",
+        "open-set",
+        "votes",
+        "reliability",
+        "cost",
+    ]
     out, whole, _ = made_report
     [chapter] = whole.chapters
-    assert [drawn.name.removeprefix(f"{chapter.section.slug}-") for drawn in chapter.figures] == names
+    assert [
+        drawn.name.removeprefix(f"{chapter.section.slug}-") for drawn in chapter.figures
+    ] == names
     for drawn in chapter.figures:
         assert drawn.svg in page[0]
         assert drawn.svg.count("currentColor") > 10
@@ -550,11 +696,20 @@ def test_the_numbers_are_those_of_the_runs(made_report, page, runs):
     [chapter] = whole.chapters
     assert f"a drop of {100 * drop:.1f} points" in chapter.answers[1].sentences[0]
     with open(out / "closer.csv", newline="") as file:
-        enrolled = {(row["experiment"], row["number"], row["k"]): float(row["value"]) for row in csv.DictReader(file)}
+        enrolled = {
+            (row["experiment"], row["number"], row["k"]): float(row["value"])
+            for row in csv.DictReader(file)
+        }
     unseen = summary["phases"]["limited"]["precision_at_1_macro_unseen"]
-    last = max(int(k) for name, number, k in enrolled if name == BASELINE and number == "enrolment_unseen_by_images")
+    last = max(
+        int(k)
+        for name, number, k in enrolled
+        if name == BASELINE and number == "enrolment_unseen_by_images"
+    )
     assert enrolled[BASELINE, "enrolment_unseen_by_images", "0"] == 0
-    assert enrolled[BASELINE, "enrolment_unseen_by_images", str(last)] == pytest.approx(unseen), "all enrolled is what the run measured"
+    assert enrolled[BASELINE, "enrolment_unseen_by_images", str(last)] == pytest.approx(unseen), (
+        "all enrolled is what the run measured"
+    )
 
 
 def test_page_and_markdown_give_the_same_answers(made_report, page):
@@ -576,7 +731,9 @@ def test_images_that_the_markdown_shows_exist(made_report):
 def test_the_report_says_what_made_it(made_report, page, runs):
     text = page[1].text
     assert "dml-bench report 'two words'" in text
-    split = json.loads((runs / BASELINE / "cub" / "seed-42" / "summary.json").read_text())["split"]["fingerprint"]
+    split = json.loads((runs / BASELINE / "cub" / "seed-42" / "summary.json").read_text())["split"][
+        "fingerprint"
+    ]
     assert split in text
     assert 'backbone]\nname = "timm:test_resnet"' in text
     assert "Python 3." in text
@@ -590,7 +747,13 @@ def test_what_can_t_be_shown_is_named_and_the_rest_is_reported(tmp_path):
     run = made(tmp_path / "runs", "a", queries(4, 3, 2, 4), queries(4, 3, 0, 1))
     whole = report([tmp_path / "runs"], tmp_path / "out", ["dml-bench", "report"])
     [chapter] = whole.chapters
-    assert [drawn.name.rpartition("-")[2] for drawn in chapter.figures] == ["drop", "classes", "votes", "reliability", "cost"]
+    assert [drawn.name.rpartition("-")[2] for drawn in chapter.figures] == [
+        "drop",
+        "classes",
+        "votes",
+        "reliability",
+        "cost",
+    ]
     text = Page((tmp_path / "out" / "index.html").read_text(encoding="utf-8")).text
     missing = text[text.index("What is missing") : text.index("How it was made")]
     for line in (
@@ -611,24 +774,40 @@ def test_example_images_that_are_gone_are_named(runs, tmp_path):
     write_json(path, summary)
     report([tmp_path / "runs"], tmp_path / "out", ["dml-bench", "report"])
     text = (tmp_path / "out" / "report.md").read_text(encoding="utf-8")
-    assert re.search(rf"- (\d+) of \1 example images: they are not in {tmp_path}/moved any more, or can't be read", text)
+    assert re.search(
+        rf"- (\d+) of \1 example images: they are not in {tmp_path}/moved any more, or can't be read",
+        text,
+    )
     assert list((tmp_path / "out" / "images").iterdir()) == []
 
 
 def test_other_protocols_never_share_a_table(birds, cache_dir, tmp_path):
     made(tmp_path / "runs", "a", queries(4, 3, 2, 4), queries(4, 3, 0, 1))
-    train(birds, cache_dir, tmp_path / "runs", "protocol=class_disjoint", "data.split=half", "data.valid_fraction=0.25", "train.epochs=1")
+    train(
+        birds,
+        cache_dir,
+        tmp_path / "runs",
+        "protocol=class_disjoint",
+        "data.split=half",
+        "data.valid_fraction=0.25",
+        "train.epochs=1",
+    )
     said: list[str] = []
     report([tmp_path / "runs"], tmp_path / "out", ["dml-bench", "report"], said.append)
     assert said[0].startswith("these runs can't all be compared: there is one section for each of ")
     tables = sorted(path.name for path in (tmp_path / "out").glob("table-*.csv"))
-    assert [name.partition("-")[2].partition("-")[0] for name in tables] == ["class_disjoint", "precision_drop"]
+    assert [name.partition("-")[2].partition("-")[0] for name in tables] == [
+        "class_disjoint",
+        "precision_drop",
+    ]
     text = (tmp_path / "out" / "report.md").read_text(encoding="utf-8")
     assert "no known classes to classify" in text
     assert "no model here saw these classes" in text
 
 
-def test_a_report_that_is_stopped_leaves_no_page_beside_figures_and_tables_of_another(tmp_path, monkeypatch):
+def test_a_report_that_is_stopped_leaves_no_page_beside_figures_and_tables_of_another(
+    tmp_path, monkeypatch
+):
     monkeypatch.setattr(figures, "FIGURES", ())
     made(tmp_path / "runs", "a", queries(4, 3, 2, 4), queries(4, 3, 0, 1))
     out = tmp_path / "out"
@@ -641,21 +820,38 @@ def test_a_report_that_is_stopped_leaves_no_page_beside_figures_and_tables_of_an
     monkeypatch.setattr(figures, "write", stopped)
     with pytest.raises(KeyboardInterrupt):
         report([tmp_path / "runs"], out, ["dml-bench", "report"])
-    assert sorted(path.name for path in out.iterdir() if path.is_file()) == ["closer.csv", "expectations.csv", "table.csv"]
+    assert sorted(path.name for path in out.iterdir() if path.is_file()) == [
+        "closer.csv",
+        "expectations.csv",
+        "table.csv",
+    ]
 
 
 # In a browser
 
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), "")
-in_chromium = pytest.mark.skipif(not CHROMIUM, reason="no Chromium is installed, and only a browser can tell")
+CHROMIUM = next(
+    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), ""
+)
+in_chromium = pytest.mark.skipif(
+    not CHROMIUM, reason="no Chromium is installed, and only a browser can tell"
+)
 
 
 def told_by_chromium(path: Path, text: str) -> Any:
     """What a page's script left as JSON in the attribute data-told of its body."""
     path.write_text(text, encoding="utf-8")
-    flags = ("--headless", "--no-sandbox", "--disable-quic", "--no-first-run", f"--user-data-dir={path.parent / 'profile'}", "--dump-dom")
-    ended = subprocess.run([CHROMIUM, *flags, path.as_uri()], capture_output=True, text=True, timeout=120, check=False)
+    flags = (
+        "--headless",
+        "--no-sandbox",
+        "--disable-quic",
+        "--no-first-run",
+        f"--user-data-dir={path.parent / 'profile'}",
+        "--dump-dom",
+    )
+    ended = subprocess.run(
+        [CHROMIUM, *flags, path.as_uri()], capture_output=True, text=True, timeout=120, check=False
+    )
     found = re.search(r'<body data-told="([^"]*)"', ended.stdout)
     assert found, f"Chromium ended with {ended.returncode} and {ended.stderr[-500:]}"
     return json.loads(html.unescape(found[1]))
@@ -674,26 +870,38 @@ document.body.dataset.told = JSON.stringify(told);
 
 
 @in_chromium
-def test_a_click_on_a_head_sorts_the_table_and_another_turns_it_with_what_is_missing_last(tmp_path, monkeypatch):
+def test_a_click_on_a_head_sorts_the_table_and_another_turns_it_with_what_is_missing_last(
+    tmp_path, monkeypatch
+):
     monkeypatch.setattr(figures, "FIGURES", ())
     for name, right in (("b", 1), ("c", 4), ("a", 2)):
         made(tmp_path / "runs", name, queries(right, right, right, right), queries(4, 3, 0, 1))
-    rival = made_rival(tmp_path / "runs", queries(3, 3, 3, 3), queries(1, 1, 1, 1), queries(1, 1, 1, 1))
+    rival = made_rival(
+        tmp_path / "runs", queries(3, 3, 3, 3), queries(1, 1, 1, 1), queries(1, 1, 1, 1)
+    )
     rival.summary["phases"]["all"]["logits_accuracy_macro_known"] = 0.25
     (rival.folder / "summary.json").write_text(json.dumps(rival.summary | {"files": {}}))
     report([tmp_path / "runs"], tmp_path / "out", ["dml-bench", "report"])
     text = (tmp_path / "out" / "index.html").read_text(encoding="utf-8")
     assert told_by_chromium(tmp_path / "page.html", text.replace("</body>", CLICKS)) == {
         "P@1 all": [["descending", "c", "rival", "a", "b"], ["ascending", "b", "a", "rival", "c"]],
-        "logits top-1": [["descending", "rival", "b", "a", "c"], ["ascending", "rival", "b", "a", "c"]],
-        "experiment": [["ascending", "a", "b", "c", "rival"], ["descending", "rival", "c", "b", "a"]],
+        "logits top-1": [
+            ["descending", "rival", "b", "a", "c"],
+            ["ascending", "rival", "b", "a", "c"],
+        ],
+        "experiment": [
+            ["ascending", "a", "b", "c", "rival"],
+            ["descending", "rival", "c", "b", "a"],
+        ],
     }
 
 
 @in_chromium
 @pytest.mark.parametrize("width", [390, 1280])
 def test_nothing_is_wider_than_the_screen_of_a_phone_or_a_desktop(page, tmp_path, width):
-    measure = "parent.document.body.dataset.told = JSON.stringify(document.documentElement.scrollWidth)"
+    measure = (
+        "parent.document.body.dataset.told = JSON.stringify(document.documentElement.scrollWidth)"
+    )
     inside = html.escape(page[0].replace("</body>", f"<script>{measure}</script></body>"))
     outside = f'<!doctype html><body><iframe style="width: {width}px; height: 800px; border: 0" srcdoc="{inside}"></iframe></body>'
     assert told_by_chromium(tmp_path / "page.html", outside) <= width
@@ -725,6 +933,11 @@ def test_the_command_refuses_to_report_on_nothing_in_one_line(monkeypatch, tmp_p
         ("head", {"embed_images_per_second": 90_000.0}, None),
     ],
 )
-def test_enrolling_is_timed_by_photos_and_never_by_features_that_were_computed_before(trainable, cost, rate):
-    name = {"all": "EPSHN_cosine_resnet18_sgd_aug", "head": "EPSHN_cosine_efficientnet_lite0_head_sgd"}[trainable]
+def test_enrolling_is_timed_by_photos_and_never_by_features_that_were_computed_before(
+    trainable, cost, rate
+):
+    name = {
+        "all": "EPSHN_cosine_resnet18_sgd_aug",
+        "head": "EPSHN_cosine_efficientnet_lite0_head_sgd",
+    }[trainable]
     assert photo_rate(FinishedRun(Path(), resolve(name), {"cost": {"all": cost}})) == rate

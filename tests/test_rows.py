@@ -27,9 +27,14 @@ def small(name: str) -> Experiment:
 @pytest.mark.parametrize("num_classes", [200, 180], ids=["all", "limited"])
 @pytest.mark.parametrize(
     ("name", "loss", "directions"),
-    [("ArcFace_cosine_resnet18_sgd_aug", "ArcFaceLoss", 1), ("SubCenterArcFace_cosine_resnet18_sgd_aug", "SubCenterArcFaceLoss", 3)],
+    [
+        ("ArcFace_cosine_resnet18_sgd_aug", "ArcFaceLoss", 1),
+        ("SubCenterArcFace_cosine_resnet18_sgd_aug", "SubCenterArcFaceLoss", 3),
+    ],
 )
-def test_the_arcface_rows_train_the_loss_that_they_name_in_both_phases(name, loss, directions, num_classes):
+def test_the_arcface_rows_train_the_loss_that_they_name_in_both_phases(
+    name, loss, directions, num_classes
+):
     objective = build_objective(resolve(name), num_classes, 128)
     kinds = {type(module).__name__ for module in objective.modules()}
     assert loss in kinds
@@ -42,15 +47,29 @@ def test_the_arcface_rows_train_the_loss_that_they_name_in_both_phases(name, los
 def test_every_row_builds_the_model_and_the_objective_of_its_full_size(name):
     experiment = resolve(name, overrides=["model.weights=none"])
     embedder = build_embedder(experiment)
-    assert embedder.dim == {"EPSHN_cosine_resnet18x512_sgd_aug": 512, "crossentropy_resnet18_sgd_aug": 512}.get(name, 128)
+    assert embedder.dim == {
+        "EPSHN_cosine_resnet18x512_sgd_aug": 512,
+        "crossentropy_resnet18_sgd_aug": 512,
+    }.get(name, 128)
     build_objective(experiment, 180, embedder.dim)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ROWS)
-def test_every_row_runs_both_phases_to_a_result_that_can_be_traced(name: str, birds: Path, cache_dir: Path, tmp_path: Path):
+def test_every_row_runs_both_phases_to_a_result_that_can_be_traced(
+    name: str, birds: Path, cache_dir: Path, tmp_path: Path
+):
     experiment = small(name)
-    outcome = execute(Request(experiment=experiment, data_dir=birds, cache_dir=cache_dir, out=tmp_path, device="cpu", wandb="disabled"))
+    outcome = execute(
+        Request(
+            experiment=experiment,
+            data_dir=birds,
+            cache_dir=cache_dir,
+            out=tmp_path,
+            device="cpu",
+            wandb="disabled",
+        )
+    )
     summary = outcome.summary
     assert set(summary["phases"]) == {"all", "limited"}
     assert outcome.folder == tmp_path / name / "cub" / "seed-42"
@@ -58,4 +77,6 @@ def test_every_row_runs_both_phases_to_a_result_that_can_be_traced(name: str, bi
     environment = json.loads((outcome.folder / "environment.json").read_text())
     assert environment["dataset"]["fingerprint"] == summary["dataset"]["fingerprint"]
     assert len(environment["sessions"]) == 1
-    assert {f"{phase}/weights.safetensors" for phase in ("all", "limited")} <= summary["files"].keys()
+    assert {f"{phase}/weights.safetensors" for phase in ("all", "limited")} <= summary[
+        "files"
+    ].keys()

@@ -25,7 +25,9 @@ from dml_bench.training.loop import NonFiniteLoss
 from dml_bench.training.training_state import Run
 
 RESULT_FILES = [
-    f"{phase}/{name}.safetensors" for phase in ("all", "limited") for name in ("weights", "objective", "embeddings", "neighbours")
+    f"{phase}/{name}.safetensors"
+    for phase in ("all", "limited")
+    for name in ("weights", "objective", "embeddings", "neighbours")
 ]
 
 
@@ -43,7 +45,10 @@ def outcome(birds: Path, cache_dir: Path, tmp_path_factory: pytest.TempPathFacto
 
 
 def bits(folder: Path) -> dict[str, bytes]:
-    return {name: (folder / name).read_bytes() for name in [*RESULT_FILES, "predictions.csv", "split.csv"]}
+    return {
+        name: (folder / name).read_bytes()
+        for name in [*RESULT_FILES, "predictions.csv", "split.csv"]
+    }
 
 
 def rows(path: Path) -> list[dict[str, str]]:
@@ -53,13 +58,26 @@ def rows(path: Path) -> list[dict[str, str]]:
 
 def test_the_summary_has_every_promised_number(outcome: Outcome):
     summary = json.loads((outcome.folder / "summary.json").read_text())
-    assert (summary["schema_version"], summary["experiment"], summary["seed"]) == (1, "EPSHN_cosine_resnet18_sgd_aug", 42)
+    assert (summary["schema_version"], summary["experiment"], summary["seed"]) == (
+        1,
+        "EPSHN_cosine_resnet18_sgd_aug",
+        42,
+    )
     assert summary["dataset"].keys() >= {"name", "fingerprint", "num_images", "num_classes"}
-    assert (summary["dataset"]["name"], summary["dataset"]["num_images"], summary["dataset"]["num_classes"]) == ("cub", 64, 8)
+    assert (
+        summary["dataset"]["name"],
+        summary["dataset"]["num_images"],
+        summary["dataset"]["num_classes"],
+    ) == ("cub", 64, 8)
     assert len(summary["split"]["fingerprint"]) == 64
     for phase in ("all", "limited"):
         numbers = summary["phases"][phase]
-        for key in ("precision_at_1_macro", "precision_at_1_micro", "precision_at_1_macro_seen", "precision_at_1_macro_unseen"):
+        for key in (
+            "precision_at_1_macro",
+            "precision_at_1_micro",
+            "precision_at_1_macro_seen",
+            "precision_at_1_macro_unseen",
+        ):
             assert 0 <= numbers[key] <= 1
         assert numbers["knn_vote_accuracy"].keys() == {"1", "3", "5", "10"}
         assert numbers["knn_vote_accuracy"]["1"] == numbers["precision_at_1_micro"]
@@ -71,7 +89,10 @@ def test_the_summary_has_every_promised_number(outcome: Outcome):
         assert cost["gallery_bytes"] == summary["split"]["train_images"] * 128 * 4
     for group in ("unseen", "seen", "all"):
         difference = "" if group == "all" else f"_{group}"
-        macro = [summary["phases"][phase][f"precision_at_1_macro{difference}"] for phase in ("all", "limited")]
+        macro = [
+            summary["phases"][phase][f"precision_at_1_macro{difference}"]
+            for phase in ("all", "limited")
+        ]
         assert summary[f"precision_drop_{group}_classes"] == pytest.approx(macro[0] - macro[1])
 
 
@@ -83,11 +104,15 @@ def test_the_run_folder_holds_the_study_s_tables_by_name(outcome: Outcome):
         "all_classes_classification_report.csv", "limited_classes_classification_report.csv",
         "comparison_unseen_classes_metrics.csv", "comparison_seen_classes_metrics.csv",
     }  # fmt: skip
-    assert not (outcome.folder / "all" / "state.pt").exists(), "a finished phase needs no state to resume from"
+    assert not (outcome.folder / "all" / "state.pt").exists(), (
+        "a finished phase needs no state to resume from"
+    )
 
 
 def test_each_epoch_leaves_one_record_under_the_study_s_names(outcome: Outcome):
-    records = [json.loads(line) for line in (outcome.folder / "metrics.jsonl").read_text().splitlines()]
+    records = [
+        json.loads(line) for line in (outcome.folder / "metrics.jsonl").read_text().splitlines()
+    ]
     assert [(record["phase"], record["epoch"]) for record in records] == [
         (phase, epoch) for phase in ("all", "limited") for epoch in (1, 2, 3)
     ]
@@ -98,16 +123,29 @@ def test_each_epoch_leaves_one_record_under_the_study_s_names(outcome: Outcome):
 def test_a_result_says_where_it_came_from(outcome: Outcome):
     environment = json.loads((outcome.folder / "environment.json").read_text())
     session = environment["sessions"][0]
-    assert session["packages"]["torch"] == torch.__version__.partition("+")[0] or session["packages"]["torch"] == torch.__version__
+    assert (
+        session["packages"]["torch"] == torch.__version__.partition("+")[0]
+        or session["packages"]["torch"] == torch.__version__
+    )
     assert session["device"] == "cpu"
     assert {"commit", "command", "precision", "threads", "python", "processor"} <= session.keys()
 
 
-def test_both_phases_answer_the_same_queries_and_only_known_classes_were_trained_on(outcome: Outcome):
-    first, second = (read_neighbours(outcome.folder / phase / "neighbours.safetensors") for phase in ("all", "limited"))
+def test_both_phases_answer_the_same_queries_and_only_known_classes_were_trained_on(
+    outcome: Outcome,
+):
+    first, second = (
+        read_neighbours(outcome.folder / phase / "neighbours.safetensors")
+        for phase in ("all", "limited")
+    )
     assert np.array_equal(first.query_labels, second.query_labels)
-    trained = {row["class name"]: int(row["training samples"]) for row in rows(outcome.folder / "limited_classes_metrics.csv")}
-    unseen = {row["class name"] for row in rows(outcome.folder / "comparison_unseen_classes_metrics.csv")}
+    trained = {
+        row["class name"]: int(row["training samples"])
+        for row in rows(outcome.folder / "limited_classes_metrics.csv")
+    }
+    unseen = {
+        row["class name"] for row in rows(outcome.folder / "comparison_unseen_classes_metrics.csv")
+    }
     assert len(unseen) == 2
     assert {name for name, images in trained.items() if images == 0} == unseen
 
@@ -126,7 +164,9 @@ def spied(monkeypatch: pytest.MonkeyPatch) -> dict[str, set[int]]:
     return fed
 
 
-def test_a_held_out_class_and_a_test_image_never_enter_training(birds: Path, cache_dir: Path, tmp_path: Path, spied: dict[str, set[int]]):
+def test_a_held_out_class_and_a_test_image_never_enter_training(
+    birds: Path, cache_dir: Path, tmp_path: Path, spied: dict[str, set[int]]
+):
     outcome = train(birds, cache_dir, tmp_path, "train.epochs=1")
     part = [row["part"] for row in rows(outcome.folder / "split.csv")]
     classes = [row["class"] for row in rows(outcome.folder / "split.csv")]
@@ -156,10 +196,17 @@ def test_what_is_watched_during_phase_limited_never_touches_a_held_out_class(
     assert embedded == {"all": set(range(8)), "limited": set(range(6))}
 
 
-def test_normalisation_by_training_statistics_differs_by_phase_and_ignores_the_rest(birds: Path, cache_dir: Path, tmp_path: Path):
+def test_normalisation_by_training_statistics_differs_by_phase_and_ignores_the_rest(
+    birds: Path, cache_dir: Path, tmp_path: Path
+):
     def means(root: Path, out: str) -> list[torch.Tensor]:
-        folder = train(root, cache_dir, tmp_path / out, "train.epochs=1", "images.normalization=train").folder
-        return [load_file(folder / phase / "weights.safetensors")["mean"] for phase in ("all", "limited")]
+        folder = train(
+            root, cache_dir, tmp_path / out, "train.epochs=1", "images.normalization=train"
+        ).folder
+        return [
+            load_file(folder / phase / "weights.safetensors")["mean"]
+            for phase in ("all", "limited")
+        ]
 
     original = means(birds, "original")
     assert not torch.equal(*original)
@@ -184,14 +231,18 @@ def test_embedding_does_not_change_the_model_and_is_done_in_evaluation_mode(
         first, second = original(self, images), original(self, images)
         assert np.array_equal(first, second)
         assert not any(module.training for module in self.embedder.modules())
-        assert all(torch.equal(before[name], tensor) for name, tensor in self.embedder.state_dict().items())
+        assert all(
+            torch.equal(before[name], tensor) for name, tensor in self.embedder.state_dict().items()
+        )
         return first
 
     monkeypatch.setattr(Run, "embed", checked)
     train(birds, cache_dir, tmp_path, "train.epochs=1")
 
 
-def test_the_same_seed_gives_the_same_bits_and_another_seed_others(outcome: Outcome, birds: Path, cache_dir: Path, tmp_path: Path):
+def test_the_same_seed_gives_the_same_bits_and_another_seed_others(
+    outcome: Outcome, birds: Path, cache_dir: Path, tmp_path: Path
+):
     assert bits(train(birds, cache_dir, tmp_path).folder) == bits(outcome.folder)
     assert (
         bits(train(birds, cache_dir, tmp_path, "seed=43").folder)["all/weights.safetensors"]
@@ -214,13 +265,22 @@ def test_a_finished_run_is_read_and_not_repeated_until_forced(
     assert bits(forced.folder) == before
 
 
-def test_a_run_folder_of_another_configuration_is_refused(outcome: Outcome, birds: Path, cache_dir: Path):
-    with pytest.raises(ValueError, match=r"another configuration \(differs in optimizer\.lr\); --force replaces it, --out DIR keeps both"):
+def test_a_run_folder_of_another_configuration_is_refused(
+    outcome: Outcome, birds: Path, cache_dir: Path
+):
+    with pytest.raises(
+        ValueError,
+        match=r"another configuration \(differs in optimizer\.lr\); --force replaces it, --out DIR keeps both",
+    ):
         train(birds, cache_dir, outcome.folder.parents[2], "optimizer.lr=0.07")
 
 
-def test_a_new_expectation_does_not_make_a_finished_run_another(outcome: Outcome, birds: Path, cache_dir: Path):
-    again = train(birds, cache_dir, outcome.folder.parents[2], "summary=said otherwise", "expects=[]")
+def test_a_new_expectation_does_not_make_a_finished_run_another(
+    outcome: Outcome, birds: Path, cache_dir: Path
+):
+    again = train(
+        birds, cache_dir, outcome.folder.parents[2], "summary=said otherwise", "expects=[]"
+    )
     assert again.already_finished
 
 
@@ -236,15 +296,21 @@ def test_a_run_is_not_continued_on_other_images(birds: Path, cache_dir: Path, tm
 
 
 @pytest.mark.parametrize("damaged", ["all/weights.safetensors", "predictions.csv"])
-def test_a_result_whose_files_were_changed_is_not_taken_for_one(birds: Path, cache_dir: Path, tmp_path: Path, damaged: str):
+def test_a_result_whose_files_were_changed_is_not_taken_for_one(
+    birds: Path, cache_dir: Path, tmp_path: Path, damaged: str
+):
     folder = train(birds, cache_dir, tmp_path, "train.epochs=1").folder
     path = folder / damaged
     path.write_bytes(path.read_bytes()[:-1])
-    with pytest.raises(ValueError, match="missing or was changed after the run; --force redoes the run"):
+    with pytest.raises(
+        ValueError, match="missing or was changed after the run; --force redoes the run"
+    ):
         train(birds, cache_dir, tmp_path, "train.epochs=1")
 
 
-def test_a_second_process_on_the_same_run_folder_is_refused(birds: Path, cache_dir: Path, tmp_path: Path):
+def test_a_second_process_on_the_same_run_folder_is_refused(
+    birds: Path, cache_dir: Path, tmp_path: Path
+):
     process = start(birds, cache_dir, tmp_path, "--set", "train.epochs=500")
     try:
         wait_for(tmp_path, epochs=1, process=process)
@@ -281,9 +347,14 @@ def test_killed_and_resumed_equals_never_stopped(birds: Path, cache_dir: Path, t
         _, said = process.communicate(timeout=60)
         if kill is signal.SIGINT:
             assert process.returncode == 130
-            assert said.strip() == "stopped; finished epochs are kept: the same command goes on from there"
+            assert (
+                said.strip()
+                == "stopped; finished epochs are kept: the same command goes on from there"
+            )
         assert 0 < recorded(out) < 24
-    finished = subprocess.run(command(birds, cache_dir, out, *more), capture_output=True, text=True, check=True)
+    finished = subprocess.run(
+        command(birds, cache_dir, out, *more), capture_output=True, text=True, check=True
+    )
     uninterrupted = train(birds, cache_dir, tmp_path / "uninterrupted", "train.epochs=12").folder
     folder = next(out.rglob("summary.json")).parent
     assert bits(folder) == bits(uninterrupted)
@@ -311,24 +382,37 @@ def test_a_crash_between_the_state_and_its_record_loses_no_record(
         with pytest.raises(KeyboardInterrupt):
             train(birds, cache_dir, tmp_path)
     folder = train(birds, cache_dir, tmp_path).folder
-    epochs = [json.loads(line)["epoch"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    epochs = [
+        json.loads(line)["epoch"] for line in (folder / "metrics.jsonl").read_text().splitlines()
+    ]
     assert epochs == [1, 2, 3, 1, 2, 3]
     assert bits(folder) == bits(outcome.folder)
 
 
-def test_training_stops_at_the_first_loss_that_is_not_finite_and_names_it(birds: Path, cache_dir: Path, tmp_path: Path):
-    with pytest.raises(NonFiniteLoss, match=r"the loss is nan in phase all, epoch 1, step \d: try a smaller optimizer.lr"):
+def test_training_stops_at_the_first_loss_that_is_not_finite_and_names_it(
+    birds: Path, cache_dir: Path, tmp_path: Path
+):
+    with pytest.raises(
+        NonFiniteLoss,
+        match=r"the loss is nan in phase all, epoch 1, step \d: try a smaller optimizer.lr",
+    ):
         train(birds, cache_dir, tmp_path, "optimizer.lr=1e38")
     assert not list(tmp_path.rglob("state.pt")), "a diverged state must not be kept"
 
 
-def test_batches_without_a_valid_triplet_are_counted_and_not_fatal(birds: Path, cache_dir: Path, tmp_path: Path):
+def test_batches_without_a_valid_triplet_are_counted_and_not_fatal(
+    birds: Path, cache_dir: Path, tmp_path: Path
+):
     folder = train(birds, cache_dir, tmp_path, "train.epochs=1", "train.batch_size=2").folder
     records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    assert all(record["batches_without_tuples"] == record["train_images"] // 2 for record in records), "two images make no triplet"
+    assert all(
+        record["batches_without_tuples"] == record["train_images"] // 2 for record in records
+    ), "two images make no triplet"
 
 
-def test_an_unreadable_image_stops_the_run_before_training_unless_it_may_be_skipped(birds: Path, cache_dir: Path, tmp_path: Path):
+def test_an_unreadable_image_stops_the_run_before_training_unless_it_may_be_skipped(
+    birds: Path, cache_dir: Path, tmp_path: Path
+):
     broken = tmp_path / "CUB_200_2011"
     shutil.copytree(birds, broken)
     victim = sorted((broken / "images").glob("*/*.jpg"))[3]
@@ -336,7 +420,14 @@ def test_an_unreadable_image_stops_the_run_before_training_unless_it_may_be_skip
     with pytest.raises(UnreadableImages, match=f"{victim.name}.*--skip-unreadable"):
         train(broken, cache_dir, tmp_path / "runs", "train.epochs=1")
     watch = Listening()
-    folder = train(broken, cache_dir, tmp_path / "runs2", "train.epochs=1", "data.skip_unreadable=true", watch=watch).folder
+    folder = train(
+        broken,
+        cache_dir,
+        tmp_path / "runs2",
+        "train.epochs=1",
+        "data.skip_unreadable=true",
+        watch=watch,
+    ).folder
     dataset = json.loads((folder / "summary.json").read_text())["dataset"]
     assert dataset["num_images"] == 63
     assert [Path(path).name for path in dataset["left_out"]] == [victim.name]
@@ -360,44 +451,69 @@ def test_p_at_1_is_the_same_by_the_library_s_calculator_and_by_a_plain_loop(outc
         embedded = load_file(outcome.folder / phase / "embeddings.safetensors")
         found = read_neighbours(outcome.folder / phase / "neighbours.safetensors")
         gallery, query = embedded["gallery"], embedded["query"]
-        gallery_labels, query_labels = torch.tensor(found.gallery_labels), torch.tensor(found.query_labels)
+        gallery_labels, query_labels = (
+            torch.tensor(found.gallery_labels),
+            torch.tensor(found.query_labels),
+        )
         votes = outcome.summary["phases"][phase]["knn_vote_accuracy_distance_weighted"]
-        calculator = AccuracyCalculator(include=("precision_at_1",), k=1, device=torch.device("cpu"))
-        theirs = calculator.get_accuracy(query, query_labels, gallery, gallery_labels, ref_includes_query=False)["precision_at_1"]
+        calculator = AccuracyCalculator(
+            include=("precision_at_1",), k=1, device=torch.device("cpu")
+        )
+        theirs = calculator.get_accuracy(
+            query, query_labels, gallery, gallery_labels, ref_includes_query=False
+        )["precision_at_1"]
         loops = np.mean(
-            [gallery_labels[int(np.argmax(gallery.numpy() @ q))] == label for q, label in zip(query.numpy(), query_labels, strict=True)]
+            [
+                gallery_labels[int(np.argmax(gallery.numpy() @ q))] == label
+                for q, label in zip(query.numpy(), query_labels, strict=True)
+            ]
         )
         ours = outcome.summary["phases"][phase]["precision_at_1_micro"]
         assert ours == pytest.approx(theirs)
         assert ours == pytest.approx(loops)
         for k in (1, 3, 5):
-            judge = KNeighborsClassifier(k, weights="distance", algorithm="brute").fit(gallery, gallery_labels)
+            judge = KNeighborsClassifier(k, weights="distance", algorithm="brute").fit(
+                gallery, gallery_labels
+            )
             assert votes[str(k)] == pytest.approx(judge.score(query, query_labels))
 
 
 def test_a_frozen_pretrained_backbone_trains_its_head_on_features_computed_once(
-    birds: Path, cache_dir: Path, tmp_path: Path, spied: dict[str, set[int]], monkeypatch: pytest.MonkeyPatch
+    birds: Path,
+    cache_dir: Path,
+    tmp_path: Path,
+    spied: dict[str, set[int]],
+    monkeypatch: pytest.MonkeyPatch,
 ):
     computed = []
     original = run_module.compute_features
-    monkeypatch.setattr(run_module, "compute_features", lambda *args: computed.append(args) or original(*args))
+    monkeypatch.setattr(
+        run_module, "compute_features", lambda *args: computed.append(args) or original(*args)
+    )
     outcome = train(birds, cache_dir, tmp_path, *FROZEN, "images.size=64")
     assert len(computed) == 1, "both phases share the frozen features"
     assert spied == {}, "no image goes through the backbone during training"
-    first, second = (load_file(outcome.folder / phase / "weights.safetensors") for phase in ("all", "limited"))
+    first, second = (
+        load_file(outcome.folder / phase / "weights.safetensors") for phase in ("all", "limited")
+    )
     backbone = [name for name in first if name.startswith("backbone.")]
     assert all(torch.equal(first[name], second[name]) for name in backbone)
     assert not torch.equal(first["head.weight"], second["head.weight"])
     from dml_bench.models.embedder import build_embedder
 
     start = build_embedder(tiny(*FROZEN)).state_dict()
-    assert all(torch.equal(start[name], first[name]) for name in backbone), "statistics and weights are those of the package"
+    assert all(torch.equal(start[name], first[name]) for name in backbone), (
+        "statistics and weights are those of the package"
+    )
     assert not torch.equal(start["head.weight"], first["head.weight"])
 
 
 def test_source_weights_are_trained_once_shared_and_transferred(birds: Path, tmp_path: Path):
     cache_dir = tmp_path / "cache"  # without the source weights of other tests
-    pretrain = [f"pretrain.{key}={value}" for key, value in (("classes", 4), ("per_class", 6), ("epochs", 2), ("batch_size", 8))]
+    pretrain = [
+        f"pretrain.{key}={value}"
+        for key, value in (("classes", 4), ("per_class", 6), ("epochs", 2), ("batch_size", 8))
+    ]
     overrides = ("model.weights=source", *pretrain, "train.epochs=1", "optimizer.lr=0.0")
     outcome = train(birds, cache_dir, tmp_path / "first", *overrides)
     (path,) = (cache_dir / "pretrained").glob("source-*.safetensors")
@@ -411,27 +527,41 @@ def test_source_weights_are_trained_once_shared_and_transferred(birds: Path, tmp
 
 
 @pytest.mark.slow
-def test_what_w_and_b_logged_offline_is_what_the_run_folder_holds(birds: Path, cache_dir: Path, tmp_path: Path):
+def test_what_w_and_b_logged_offline_is_what_the_run_folder_holds(
+    birds: Path, cache_dir: Path, tmp_path: Path
+):
     folder = train(birds, cache_dir, tmp_path, wandb="offline").folder
     (mirrored,) = (folder / "wandb").glob("offline-run-*")
     assert mirrored.name.endswith(json.loads((folder / "environment.json").read_text())["wandb_id"])
     tool = Path(sys.executable).with_name("wandb")
-    said = subprocess.run([tool, "leet", "inspect", "--json", mirrored], capture_output=True, text=True, check=True).stdout
+    said = subprocess.run(
+        [tool, "leet", "inspect", "--json", mirrored], capture_output=True, text=True, check=True
+    ).stdout
     records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     for name in ("train_loss", "test_accuracy", "train_loss2", "test_accuracy2"):
         assert name in said
         for record in records:
             assert name not in record or str(record[name])[:8] in said
     tables = {
-        path.name.partition(".")[0].rpartition("_")[0].rpartition("_")[0] for path in (mirrored / "files" / "media" / "table").iterdir()
+        path.name.partition(".")[0].rpartition("_")[0].rpartition("_")[0]
+        for path in (mirrored / "files" / "media" / "table").iterdir()
     }
-    for name in ("all_classes_metrics", "limited_classes_classification_report", "comparison_unseen_classes_metrics"):
+    for name in (
+        "all_classes_metrics",
+        "limited_classes_classification_report",
+        "comparison_unseen_classes_metrics",
+    ):
         assert any(name in table for table in tables), tables
     assert "precision_drop_unseen_classes" in said
-    unseen = json.loads((folder / "summary.json").read_text())["phases"]["limited"]["precision_at_1_macro_unseen"]
+    unseen = json.loads((folder / "summary.json").read_text())["phases"]["limited"][
+        "precision_at_1_macro_unseen"
+    ]
     assert "limited_precision_at_1_macro_unseen" in said
     assert str(unseen)[:8] in said
-    assert "test_accuracy2: P@1 of phase limited on the test images of the classes that it trained on" in said
+    assert (
+        "test_accuracy2: P@1 of phase limited on the test images of the classes that it trained on"
+        in said
+    )
     assert len(list((mirrored / "files" / "media" / "images").glob("training_batch*.png"))) == 1
 
 

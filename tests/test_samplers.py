@@ -9,13 +9,20 @@ from dml_bench.registry import samplers
 
 IMAGES = np.sort(np.random.default_rng(0).permutation(500)[:203])
 """Indices of a phase's training images; the others were held out."""
-LABELS = np.random.default_rng(1).choice([2, 3, 5, 8, 11, 12, 17, 40], 203, p=[0.3, 0.2, 0.2, 0.1, 0.1, 0.05, 0.03, 0.02])
+LABELS = np.random.default_rng(1).choice(
+    [2, 3, 5, 8, 11, 12, 17, 40], 203, p=[0.3, 0.2, 0.2, 0.1, 0.1, 0.05, 0.03, 0.02]
+)
 LABEL_OF = dict(zip(IMAGES.tolist(), LABELS.tolist(), strict=True))
 
 
-def sampled(name: str, *, images=IMAGES, labels=LABELS, batch_size: int = 16, epoch: int = 0, **options) -> list[list[int]]:
+def sampled(
+    name: str, *, images=IMAGES, labels=LABELS, batch_size: int = 16, epoch: int = 0, **options
+) -> list[list[int]]:
     images, labels = np.asarray(images), np.asarray(labels)
-    return [batch.tolist() for batch in samplers[name].build(images, labels, batch_size, (42, "all", epoch), **options)]
+    return [
+        batch.tolist()
+        for batch in samplers[name].build(images, labels, batch_size, (42, "all", epoch), **options)
+    ]
 
 
 def counts(items) -> list[int]:
@@ -38,7 +45,9 @@ class TestEverySampler:
 
     def test_each_seed_phase_and_epoch_has_its_own_batches(self, name):
         keys = [(42, "all", 0), (42, "all", 1), (42, "limited", 0), (43, "all", 0)]
-        epochs = [np.concatenate(samplers[name].build(IMAGES, LABELS, 16, key)).tolist() for key in keys]
+        epochs = [
+            np.concatenate(samplers[name].build(IMAGES, LABELS, 16, key)).tolist() for key in keys
+        ]
         assert len(set(map(tuple, epochs))) == 4
 
     def test_only_the_given_images_are_drawn(self, name):
@@ -46,7 +55,9 @@ class TestEverySampler:
             assert set(np.concatenate(sampled(name, epoch=epoch)).tolist()) <= set(IMAGES.tolist())
 
     def test_every_image_is_drawn_within_some_epochs(self, name):
-        assert {image for epoch in range(12) for batch in sampled(name, epoch=epoch) for image in batch} == set(IMAGES.tolist())
+        assert {
+            image for epoch in range(12) for batch in sampled(name, epoch=epoch) for image in batch
+        } == set(IMAGES.tolist())
 
     @pytest.mark.parametrize("batch_size", [8, 16, 50, 101, 202, 1000])
     def test_batches_have_at_most_their_size_and_at_least_two_images(self, name, batch_size):
@@ -65,7 +76,9 @@ class TestEverySampler:
 
     def test_eleven_thousand_classes_are_drawn_from(self, name):
         labels = np.arange(40_000) % 11_318
-        drawn = np.concatenate(sampled(name, images=np.arange(40_000), labels=labels, batch_size=128))
+        drawn = np.concatenate(
+            sampled(name, images=np.arange(40_000), labels=labels, batch_size=128)
+        )
         assert len(drawn) >= 39_936
         assert len(np.unique(labels[drawn])) > 9_900
 
@@ -83,7 +96,9 @@ def test_shuffled_draws_each_image_once_and_drops_a_last_batch_of_one():
     assert counts(np.concatenate(batches)) == [1] * 202
 
 
-@pytest.mark.parametrize(("batch_size", "m", "classes"), [(16, 4, 4), (16, 2, 8), (19, 4, 4), (9, 3, 3), (12, 6, 2)])
+@pytest.mark.parametrize(
+    ("batch_size", "m", "classes"), [(16, 4, 4), (16, 2, 8), (19, 4, 4), (9, 3, 3), (12, 6, 2)]
+)
 def test_each_batch_of_m_per_class_has_m_images_of_each_of_its_classes(batch_size, m, classes):
     for epoch in range(5):
         for batch in sampled("m_per_class", batch_size=batch_size, m=m, epoch=epoch):
@@ -111,8 +126,14 @@ def test_m_per_class_deals_all_images_of_a_class_before_any_comes_again():
     for batch in sampled("m_per_class", m=3, batch_size=9):
         for image in batch:
             dealt[LABEL_OF[image]].append(image)
-    rounds = {label: [hand[i : i + sizes[label]] for i in range(0, len(hand), sizes[label])] for label, hand in dealt.items()}
-    assert max(len(hands) for hands in rounds.values()) > 3 and min(len(hands) for hands in rounds.values()) == 1
+    rounds = {
+        label: [hand[i : i + sizes[label]] for i in range(0, len(hand), sizes[label])]
+        for label, hand in dealt.items()
+    }
+    assert (
+        max(len(hands) for hands in rounds.values()) > 3
+        and min(len(hands) for hands in rounds.values()) == 1
+    )
     for hands in rounds.values():
         assert all(len(set(hand)) == len(hand) for hand in hands)
 
@@ -146,12 +167,20 @@ def test_m_per_class_mixes_classes_with_all_others():
     ("batch_size", "m", "message"),
     [
         (16, 1, "sampler.m is 1; at least 2 is wanted"),
-        (7, 4, "train.batch_size is 7, too small for 4 images (sampler.m) of two classes; at least 8 is wanted"),
+        (
+            7,
+            4,
+            "train.batch_size is 7, too small for 4 images (sampler.m) of two classes; at least 8 is wanted",
+        ),
     ],
 )
 def test_m_per_class_refuses_batches_without_pairs(batch_size, m, message):
     with pytest.raises(ValueError) as error:
-        sampled("m_per_class", batch_size=batch_size, **samplers["m_per_class"].resolve({"m": m}, "sampler"))
+        sampled(
+            "m_per_class",
+            batch_size=batch_size,
+            **samplers["m_per_class"].resolve({"m": m}, "sampler"),
+        )
     assert str(error.value) == message
     assert sampled("m_per_class", batch_size=8, m=4)
 
@@ -168,7 +197,12 @@ def test_class_balanced_gives_the_odd_draw_to_any_class():
     odd = set()
     for epoch in range(40):
         drawn, per_class = np.unique(
-            [LABEL_OF[image] for batch in sampled("class_balanced", epoch=epoch) for image in batch], return_counts=True
+            [
+                LABEL_OF[image]
+                for batch in sampled("class_balanced", epoch=epoch)
+                for image in batch
+            ],
+            return_counts=True,
         )
         odd |= set(drawn[per_class == 26].tolist())
     assert odd == set(LABELS.tolist())
@@ -182,7 +216,11 @@ def test_class_balanced_draws_the_images_of_a_class_equally_often():
 
 
 def test_class_balanced_spreads_a_class_over_the_epoch():
-    small = [[LABEL_OF[image] for image in batch].count(40) for epoch in range(20) for batch in sampled("class_balanced", epoch=epoch)[:12]]
+    small = [
+        [LABEL_OF[image] for image in batch].count(40)
+        for epoch in range(20)
+        for batch in sampled("class_balanced", epoch=epoch)[:12]
+    ]
     assert np.mean(small) == pytest.approx(2, abs=0.15)
     assert 0 in small and max(small) < 9
 
@@ -191,18 +229,37 @@ def test_class_balanced_spreads_a_class_over_the_epoch():
 def test_each_class_is_drawn_as_often_as_the_largest_or_the_smallest_has_images(balance, times):
     some = in_classes(3, 5, 9, 12)
     for epoch in range(5):
-        drawn = np.concatenate(sampled("class_balanced", **some, batch_size=8, balance=balance, epoch=epoch))
+        drawn = np.concatenate(
+            sampled("class_balanced", **some, batch_size=8, balance=balance, epoch=epoch)
+        )
         assert counts(some["labels"][drawn]) == [times] * 4
 
 
 def test_oversampling_misses_no_image_and_undersampling_repeats_none():
     some = in_classes(3, 5, 9, 12)
-    assert len(set(np.concatenate(sampled("class_balanced", **some, batch_size=8, balance="oversample")).tolist())) == 29
-    epochs = [np.concatenate(sampled("class_balanced", **some, batch_size=8, balance="undersample", epoch=e)).tolist() for e in range(40)]
+    assert (
+        len(
+            set(
+                np.concatenate(
+                    sampled("class_balanced", **some, batch_size=8, balance="oversample")
+                ).tolist()
+            )
+        )
+        == 29
+    )
+    epochs = [
+        np.concatenate(
+            sampled("class_balanced", **some, batch_size=8, balance="undersample", epoch=e)
+        ).tolist()
+        for e in range(40)
+    ]
     assert {len(set(drawn)) for drawn in epochs} == {12}
     assert len({image for drawn in epochs for image in drawn}) == 29, "each epoch leaves out others"
 
 
 def test_another_balance_is_refused():
-    with pytest.raises(ValueError, match=r"sampler.balance is 'over'; choose one of 'both', 'oversample', 'undersample'"):
+    with pytest.raises(
+        ValueError,
+        match=r"sampler.balance is 'over'; choose one of 'both', 'oversample', 'undersample'",
+    ):
         samplers["class_balanced"].resolve({"balance": "over"}, "sampler")

@@ -34,7 +34,12 @@ def test_a_row_does_not_depend_on_the_number_of_rows():
 
 def test_draws_depend_on_each_part_of_their_purpose():
     reference = draws(1, "all", 2, "augment", rows=4, columns=2)
-    for what in ((2, "all", 2, "augment"), (1, "limited", 2, "augment"), (1, "all", 3, "augment"), (1, "all", 2, "order")):
+    for what in (
+        (2, "all", 2, "augment"),
+        (1, "limited", 2, "augment"),
+        (1, "all", 3, "augment"),
+        (1, "all", 2, "order"),
+    ):
         assert not np.any(draws(*what, rows=4, columns=2) == reference)
 
 

@@ -1,4 +1,5 @@
-"""Validation images: who they are, what they decide, and that neither queries nor held-out classes have a say in it."""
+"""Validation images: who they are, what they decide, and that neither queries nor held-out classes
+have a say in it."""
 
 import csv
 from pathlib import Path
@@ -46,8 +47,13 @@ def test_validation_images_come_from_the_training_part_of_each_class_and_the_que
 def test_a_class_too_small_to_be_watched_is_refused():
     from test_folds import dataset_of
 
-    with pytest.raises(ValueError, match=r"1 classes have fewer than 2 images left \(c1\): one that watches and one for the gallery"):
-        make_split(dataset_of([10, 2]), method="stratified", test_fraction=0.2, valid_fraction=0.2, seed=3)
+    with pytest.raises(
+        ValueError,
+        match=r"1 classes have fewer than 2 images left \(c1\): one that watches and one for the gallery",
+    ):
+        make_split(
+            dataset_of([10, 2]), method="stratified", test_fraction=0.2, valid_fraction=0.2, seed=3
+        )
 
 
 def test_the_epoch_with_the_lowest_validation_loss_is_kept(outcome: Outcome):
@@ -57,14 +63,30 @@ def test_the_epoch_with_the_lowest_validation_loss_is_kept(outcome: Outcome):
         assert chosen == {"epoch": 1 + int(np.argmin(losses)), "valid_loss": min(losses)}
 
 
-def test_the_weights_that_answer_are_those_of_the_chosen_epoch(birds, cache_dir, tmp_path, outcome: Outcome):
-    """The run stopped at the chosen epoch ends with the same weights: a constant rate has no plan that depends on the last epoch."""
-    chosen = {phase: outcome.summary["phases"][phase]["chosen"]["epoch"] for phase in ("all", "limited")}
+def test_the_weights_that_answer_are_those_of_the_chosen_epoch(
+    birds, cache_dir, tmp_path, outcome: Outcome
+):
+    """The run stopped at the chosen epoch ends with the same weights: a constant rate has no plan
+    that depends on the last epoch."""
+    chosen = {
+        phase: outcome.summary["phases"][phase]["chosen"]["epoch"] for phase in ("all", "limited")
+    }
     phase = min(chosen, key=lambda phase: chosen[phase])
     epoch = chosen[phase]
-    assert epoch < 5, "on this processor the last epoch is the best of both phases, which shows nothing"
-    short = train(birds, cache_dir, tmp_path, "data.valid_fraction=0.2", f"train.epochs={epoch}", "optimizer.lr=4.0")
-    assert (short.folder / phase / "weights.safetensors").read_bytes() == (outcome.folder / phase / "weights.safetensors").read_bytes()
+    assert epoch < 5, (
+        "on this processor the last epoch is the best of both phases, which shows nothing"
+    )
+    short = train(
+        birds,
+        cache_dir,
+        tmp_path,
+        "data.valid_fraction=0.2",
+        f"train.epochs={epoch}",
+        "optimizer.lr=4.0",
+    )
+    assert (short.folder / phase / "weights.safetensors").read_bytes() == (
+        outcome.folder / phase / "weights.safetensors"
+    ).read_bytes()
 
 
 def test_validation_images_are_embedded_for_thresholds_and_never_looked_up(outcome: Outcome):
@@ -77,7 +99,9 @@ def test_validation_images_are_embedded_for_thresholds_and_never_looked_up(outco
 
 
 @pytest.mark.parametrize("checkpoint", ["valid_loss", "valid_accuracy"])
-def test_neither_queries_nor_held_out_classes_choose_the_epoch(checkpoint, birds, cache_dir, tmp_path, monkeypatch):
+def test_neither_queries_nor_held_out_classes_choose_the_epoch(
+    checkpoint, birds, cache_dir, tmp_path, monkeypatch
+):
     seen: dict[str, set[int]] = {}
     original = selection.valid_loss
 
@@ -86,7 +110,9 @@ def test_neither_queries_nor_held_out_classes_choose_the_epoch(checkpoint, birds
         return original(run, images, outputs)
 
     monkeypatch.setattr(loop.selection, "valid_loss", spy)
-    folder = train(birds, cache_dir, tmp_path, "data.valid_fraction=0.2", f"train.checkpoint={checkpoint}").folder
+    folder = train(
+        birds, cache_dir, tmp_path, "data.valid_fraction=0.2", f"train.checkpoint={checkpoint}"
+    ).folder
     with open(folder / "split.csv", newline="") as file:
         parts = np.array([row["part"] for row in csv.DictReader(file)])
     valid, unseen = np.flatnonzero(parts == "valid"), np.arange(64) // 8 >= 6
@@ -107,10 +133,20 @@ def test_the_earlier_of_equally_good_epochs_is_kept(birds, cache_dir, tmp_path):
 
 
 def test_a_checkpoint_to_be_chosen_without_validation_images_is_refused():
-    with pytest.raises(ValueError, match=r"train.checkpoint = valid_loss needs validation images; --set data.valid_fraction=0.1"):
+    with pytest.raises(
+        ValueError,
+        match=r"train.checkpoint = valid_loss needs validation images; --set data.valid_fraction=0.1",
+    ):
         tiny("train.checkpoint=valid_loss")
-    with pytest.raises(ValueError, match="validation classes have no loss; --set train.checkpoint=valid_accuracy"):
-        tiny("train.checkpoint=valid_loss", "protocol=class_disjoint", "data.split=half", "data.valid_fraction=0.2")
+    with pytest.raises(
+        ValueError, match="validation classes have no loss; --set train.checkpoint=valid_accuracy"
+    ):
+        tiny(
+            "train.checkpoint=valid_loss",
+            "protocol=class_disjoint",
+            "data.split=half",
+            "data.valid_fraction=0.2",
+        )
 
 
 def test_a_phase_that_withholds_images_watches_them_together_with_the_validation_images():
@@ -119,11 +155,15 @@ def test_a_phase_that_withholds_images_watches_them_together_with_the_validation
     dataset = dataset_of([10, 10])
     split = make_split(dataset, method="stratified", test_fraction=0.2, valid_fraction=0.2, seed=3)
     phase = Phase("all-fold-1", withheld=tuple(split.train[:3].tolist()))
-    assert phase.watched(dataset, split).queries["valid"].tolist() == sorted([*split.train[:3].tolist(), *split.valid.tolist()])
+    assert phase.watched(dataset, split).queries["valid"].tolist() == sorted(
+        [*split.train[:3].tolist(), *split.valid.tolist()]
+    )
 
 
 def test_the_best_epoch_is_said_to_be_looked_for_among_those_that_are_measured():
-    assert selection.epochs_seen(tiny("data.valid_fraction=0.2", "train.checkpoint=valid_loss")) == ""
+    assert (
+        selection.epochs_seen(tiny("data.valid_fraction=0.2", "train.checkpoint=valid_loss")) == ""
+    )
     assert selection.epochs_seen(tiny("evaluate.every=2")) == ""
     seldom = tiny("data.valid_fraction=0.2", "train.checkpoint=valid_loss", "evaluate.every=2")
     line = "train.checkpoint = valid_loss chooses among epochs 2, 3, which evaluate.every = 2 measures; --set evaluate.every=1 for all"

@@ -1,4 +1,5 @@
-"""What W&B gets of a finished run besides numbers, read back from what was logged offline; and sending it, which needs a key."""
+"""What W&B gets of a finished run besides numbers, read back from what was logged offline; and
+sending it, which needs a key."""
 
 import json
 import subprocess
@@ -33,11 +34,19 @@ def logged(folder: Path, home: Path) -> dict[str, Any]:
 
 
 @pytest.mark.slow
-def test_figures_evidence_explanations_and_embeddings_reach_wandb_as_they_are(run: Path, tmp_path: Path):
+def test_figures_evidence_explanations_and_embeddings_reach_wandb_as_they_are(
+    run: Path, tmp_path: Path
+):
     warnings: list[str] = []
     names = artifacts.show(run, "offline", evidence=2, explained=1, warn=warnings.append)
     assert warnings == []
-    assert {"evidence/1", "evidence/2", "explained/1", "all_embeddings", "limited_embeddings"} <= set(names)
+    assert {
+        "evidence/1",
+        "evidence/2",
+        "explained/1",
+        "all_embeddings",
+        "limited_embeddings",
+    } <= set(names)
     assert sum(name.startswith("figures/") for name in names) >= 6
     found = logged(run, tmp_path)
     mirrored = found.pop("")
@@ -52,18 +61,26 @@ def test_figures_evidence_explanations_and_embeddings_reach_wandb_as_they_are(ru
     stored = read_arrays(run / "all" / "embeddings.safetensors")
     vectors = np.array([row[4:] for row in table["data"]])
     assert vectors == pytest.approx(np.concatenate([stored["gallery"], stored["query"]]), abs=1e-6)
-    assert [row[2] for row in table["data"]] == ["gallery"] * len(stored["gallery"]) + ["query"] * len(stored["query"])
+    assert [row[2] for row in table["data"]] == ["gallery"] * len(stored["gallery"]) + [
+        "query"
+    ] * len(stored["query"])
 
 
 def test_the_table_of_embeddings_says_which_classes_the_phase_never_saw(run: Path):
     finished = read_folder(run)
-    unseen = {phase: {row[1] for row in artifacts.embeddings_table(finished, phase).rows if row[3]} for phase in ("all", "limited")}
+    unseen = {
+        phase: {row[1] for row in artifacts.embeddings_table(finished, phase).rows if row[3]}
+        for phase in ("all", "limited")
+    }
     assert unseen["all"] == set()
     assert unseen["limited"] == set(finished.summary["unseen_classes"])
 
 
 def test_what_was_not_logged_offline_can_t_be_sent(run: Path, tmp_path: Path):
-    with pytest.raises(NotSent, match="has nothing logged offline: it ran with --wandb online or disabled; `dml-bench wandb log` adds"):
+    with pytest.raises(
+        NotSent,
+        match="has nothing logged offline: it ran with --wandb online or disabled; `dml-bench wandb log` adds",
+    ):
         wandb_mirror.sync(tmp_path)
 
 
@@ -71,18 +88,30 @@ def test_without_a_key_the_next_step_is_one_line(run: Path, tmp_path: Path):
     (tmp_path / "copy" / "wandb" / "offline-run-20260101_000000-abc").mkdir(parents=True)
     script = f"from pathlib import Path; from dml_bench.tracking.wandb_mirror import sync; sync(Path({str(tmp_path / 'copy')!r}))"
     environment = {"HOME": str(tmp_path), "PATH": "/usr/bin:/bin"}
-    said = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=False).stderr
-    assert said.strip().splitlines()[-1].endswith("NotSent: no W&B API key: run `wandb login`, or set WANDB_API_KEY")
+    said = subprocess.run(
+        [sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=False
+    ).stderr
+    assert (
+        said.strip()
+        .splitlines()[-1]
+        .endswith("NotSent: no W&B API key: run `wandb login`, or set WANDB_API_KEY")
+    )
 
 
 @pytest.mark.slow
-def test_a_server_out_of_reach_is_one_line_and_loses_nothing(birds, cache_dir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_server_out_of_reach_is_one_line_and_loses_nothing(
+    birds, cache_dir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     folder = train(birds, cache_dir, tmp_path, "train.epochs=1", wandb="offline").folder
     monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
     monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
     (logged,) = folder.rglob("*.wandb")
-    before = logged.read_bytes()  # perhaps not all of it yet: W&B's own process writes on for a moment
-    with pytest.raises(NotSent, match="was not sent within 5 s: is the network there\\? Nothing is lost; try again") as caught:
+    before = (
+        logged.read_bytes()
+    )  # perhaps not all of it yet: W&B's own process writes on for a moment
+    with pytest.raises(
+        NotSent, match="was not sent within 5 s: is the network there\\? Nothing is lost; try again"
+    ) as caught:
         wandb_mirror.sync(folder, timeout_seconds=5)
     assert "\n" not in str(caught.value)
     assert before

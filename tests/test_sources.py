@@ -1,4 +1,5 @@
-"""What the network is fed with: a pure function of (seed, phase, epoch, image), and one view for gallery and query."""
+"""What the network is fed with: a pure function of (seed, phase, epoch, image), and one view for
+gallery and query."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -22,7 +23,13 @@ CPU = torch.device("cpu")
 
 
 def experiment_with(
-    *, crop_from: int = CROP_FROM, flip: float = 0.5, seed: int = 42, size: int = SIZE, progressive: tuple[int, ...] = (), **augment: float
+    *,
+    crop_from: int = CROP_FROM,
+    flip: float = 0.5,
+    seed: int = 42,
+    size: int = SIZE,
+    progressive: tuple[int, ...] = (),
+    **augment: float,
 ) -> Experiment:
     return load(
         {
@@ -42,9 +49,19 @@ def cache_of(shapes: list[tuple[int, int]], seed: int = 0) -> ImageCache:
     images = []
     for image, (height, width) in enumerate(shapes):
         rows, columns = np.mgrid[:height, :width]
-        images.append(np.stack([rows, columns, np.full_like(rows, image)], axis=-1).astype(np.uint8).reshape(-1))
+        images.append(
+            np.stack([rows, columns, np.full_like(rows, image)], axis=-1)
+            .astype(np.uint8)
+            .reshape(-1)
+        )
     heights, widths = np.array(shapes).T
-    return ImageCache(Path("memory"), np.concatenate(images), np.concatenate([[0], np.cumsum(3 * heights * widths)])[:-1], heights, widths)
+    return ImageCache(
+        Path("memory"),
+        np.concatenate(images),
+        np.concatenate([[0], np.cumsum(3 * heights * widths)])[:-1],
+        heights,
+        widths,
+    )
 
 
 SHAPES = [(12, 18), (17, 12), (12, 12), (12, 30)] * 3
@@ -52,8 +69,16 @@ SHAPES = [(12, 18), (17, 12), (12, 12), (12, 30)] * 3
 
 def pixels_with(**changes) -> Pixels:
     experiment = experiment_with(**changes)
-    view, crop_from = cache_of([(experiment.images.size,) * 2] * 12), experiment.augment.random_crop_from
-    larger = cache_of([(height * crop_from // CROP_FROM, width * crop_from // CROP_FROM) for height, width in SHAPES])
+    view, crop_from = (
+        cache_of([(experiment.images.size,) * 2] * 12),
+        experiment.augment.random_crop_from,
+    )
+    larger = cache_of(
+        [
+            (height * crop_from // CROP_FROM, width * crop_from // CROP_FROM)
+            for height, width in SHAPES
+        ]
+    )
     return Pixels(experiment, 12, larger if crop_from else view, view, CPU)
 
 
@@ -63,7 +88,10 @@ HEAVY = {"dihedral": 0.5, "rotate": 20, "zoom": 1.3, "warp": 0.2, "lighting": 0.
 
 
 def test_a_batch_is_square_uint8_pixels_in_the_order_asked_for():
-    for batch in (pixels_with().train(np.array([5, 0, 7]), phase="all", epoch=0), pixels_with().view(np.array([5, 0, 7]))):
+    for batch in (
+        pixels_with().train(np.array([5, 0, 7]), phase="all", epoch=0),
+        pixels_with().view(np.array([5, 0, 7])),
+    ):
         assert (batch.shape, batch.dtype) == ((3, SIZE, SIZE, 3), torch.uint8)
         assert batch[:, 0, 0, 2].tolist() == [5, 0, 7]
 
@@ -107,14 +135,23 @@ def corners(source: Pixels, epochs: int) -> np.ndarray:
 
 
 def test_crops_and_mirroring_are_these_on_every_platform():
-    assert corners(pixels_with(), 1)[0, :6].tolist() == [[3, 6, 0], [0, 3, 1], [3, 3, 1], [4, 7, 0], [3, 2, 1], [6, 1, 0]]
+    assert corners(pixels_with(), 1)[0, :6].tolist() == [
+        [3, 6, 0],
+        [0, 3, 1],
+        [3, 3, 1],
+        [4, 7, 0],
+        [3, 2, 1],
+        [6, 1, 0],
+    ]
 
 
 def test_crops_are_whole_pieces_of_the_image():
     source = pixels_with(flip=0)
     batch = source.train(ALL, phase="all", epoch=0).numpy()
     for image, (top, left, _) in enumerate(corners(source, 1)[0]):
-        assert np.array_equal(batch[image], source.train_cache[image][top : top + SIZE, left : left + SIZE])
+        assert np.array_equal(
+            batch[image], source.train_cache[image][top : top + SIZE, left : left + SIZE]
+        )
 
 
 def test_crops_lie_at_every_place_inside_the_image_and_nowhere_else():
@@ -131,7 +168,9 @@ def test_each_place_is_as_likely_as_any_other():
 
 @pytest.mark.parametrize("probability", [0.25, 0.5, 0.8])
 def test_images_are_mirrored_as_often_as_asked(probability):
-    assert corners(pixels_with(flip=probability), 300)[:, :, 2].mean() == pytest.approx(probability, abs=0.03)
+    assert corners(pixels_with(flip=probability), 300)[:, :, 2].mean() == pytest.approx(
+        probability, abs=0.03
+    )
 
 
 def test_top_left_and_mirroring_are_independent():
@@ -162,9 +201,13 @@ class TestViews:
     def test_each_view_is_another_and_the_first_is_what_one_gets_without_asking(self, augment):
         views = [trained(pixels_with(**augment), view=view) for view in range(3)]
         assert torch.equal(trained(pixels_with(**augment)), views[0])
-        assert not any(torch.equal(views[one], views[other]) for one, other in ((0, 1), (0, 2), (1, 2)))
+        assert not any(
+            torch.equal(views[one], views[other]) for one, other in ((0, 1), (0, 2), (1, 2))
+        )
 
-    def test_what_an_image_gets_depends_on_its_view_not_on_its_batch_or_what_was_asked_before(self, augment):
+    def test_what_an_image_gets_depends_on_its_view_not_on_its_batch_or_what_was_asked_before(
+        self, augment
+    ):
         whole = [trained(pixels_with(**augment), epoch=3, view=view) for view in (0, 1)]
         source, some = pixels_with(**augment), np.array([7, 3, 11, 0, 5])
         for asked in ((0, 1, 0), (1, 0)):
@@ -172,7 +215,9 @@ class TestViews:
                 assert torch.equal(trained(source, some, epoch=3, view=view), whole[view][some])
             trained(source, phase="limited", epoch=3)
         for image in ALL:
-            assert torch.equal(trained(source, np.array([image]), epoch=3, view=1)[0], whole[1][image])
+            assert torch.equal(
+                trained(source, np.array([image]), epoch=3, view=1)[0], whole[1][image]
+            )
 
     def test_every_view_depends_on_seed_phase_and_epoch(self, augment):
         first = trained(pixels_with(**augment), view=1)
@@ -194,7 +239,9 @@ def noise_with(**changes) -> Pixels:
     source = pixels_with(**changes)
     shape = source.train_cache
     pixels = np.random.default_rng(3).integers(0, 256, len(shape.pixels), dtype=np.uint8)
-    source.train_cache = ImageCache(Path("memory"), pixels, shape.offsets, shape.heights, shape.widths)
+    source.train_cache = ImageCache(
+        Path("memory"), pixels, shape.offsets, shape.heights, shape.widths
+    )
     return source
 
 
@@ -213,7 +260,12 @@ CHANGES = {
 
 @pytest.mark.parametrize("name", CHANGES)
 def test_each_change_has_its_own_draws_and_moves_no_crop(name):
-    rest = {key: value for other, change in CHANGES.items() if other != name for key, value in change.items()}
+    rest = {
+        key: value
+        for other, change in CHANGES.items()
+        if other != name
+        for key, value in change.items()
+    }
     plain, alone = trained(noise_with()), trained(noise_with(**CHANGES[name]))
     others, everything = trained(noise_with(**rest)), trained(noise_with(**(rest | CHANGES[name])))
     changed = (alone != plain).flatten(1).any(1)
@@ -224,22 +276,39 @@ def test_each_change_has_its_own_draws_and_moves_no_crop(name):
 
 def test_the_geometry_is_one_look_up_in_the_crop():
     source, draws = noise_with(**HEAVY), {}
-    for purpose, columns in (("dihedral", 2), ("rotate", 2), ("zoom", 4), ("warp", 3), ("lighting", 4)):
+    for purpose, columns in (
+        ("dihedral", 2),
+        ("rotate", 2),
+        ("zoom", 4),
+        ("warp", 3),
+        ("lighting", 4),
+    ):
         draws[purpose] = seeded(42, "all", 0, purpose, rows=12, columns=columns)
     turned = symmetries(draws["dihedral"], 0.5) @ rotations(draws["rotate"], 20, 0.75)
-    moved = project(trained(noise_with()), turned @ zooms(draws["zoom"], 1.3, 0.75) @ tilts(draws["warp"], 0.2, 0.75))
+    moved = project(
+        trained(noise_with()),
+        turned @ zooms(draws["zoom"], 1.3, 0.75) @ tilts(draws["warp"], 0.2, 0.75),
+    )
     assert torch.equal(trained(source), relight(moved, draws["lighting"], 0.3, 0.75))
 
 
 def test_training_images_grow_with_the_epochs_and_evaluation_stays_as_it_is():
-    source, full = noise_with(size=16, progressive=(8, 12, 16), crop_from=20), noise_with(size=16, crop_from=20)
-    assert [trained(source, epoch=epoch).shape for epoch in range(1, 7)] == [(12, side, side, 3) for side in (8, 8, 12, 12, 16, 16)]
+    source, full = (
+        noise_with(size=16, progressive=(8, 12, 16), crop_from=20),
+        noise_with(size=16, crop_from=20),
+    )
+    assert [trained(source, epoch=epoch).shape for epoch in range(1, 7)] == [
+        (12, side, side, 3) for side in (8, 8, 12, 12, 16, 16)
+    ]
     assert torch.equal(trained(source, epoch=6), trained(full, epoch=6))
     assert torch.equal(source.view(ALL), full.view(ALL))
 
 
 def test_a_small_training_image_is_the_same_crop_made_smaller():
-    source, full = noise_with(size=16, progressive=(8, 16), crop_from=20), noise_with(size=16, crop_from=20)
+    source, full = (
+        noise_with(size=16, progressive=(8, 16), crop_from=20),
+        noise_with(size=16, crop_from=20),
+    )
     blocks = trained(full, epoch=2).float().view(12, 8, 2, 8, 2, 3).mean((2, 4))
     small = trained(source, epoch=2).float()
     assert np.corrcoef(small.flatten(), blocks.flatten())[0, 1] > 0.9
@@ -262,7 +331,11 @@ def test_resized_crops_are_cut_anywhere_from_the_image_at_the_larger_size():
     rows, columns = [], []
     for epoch in range(300):
         red, green, blue = trained(source, np.array([3]), epoch=epoch)[0].numpy().T
-        assert (blue == 3).all() and (np.diff(red.astype(int), axis=1) >= 0).all() and (np.diff(green.astype(int), axis=0) >= 0).all()
+        assert (
+            (blue == 3).all()
+            and (np.diff(red.astype(int), axis=1) >= 0).all()
+            and (np.diff(green.astype(int), axis=0) >= 0).all()
+        )
         rows += [red.min(), red.max()]
         columns += [green.min(), green.max()]
     assert (min(rows), max(rows), min(columns), max(columns)) == (0, height - 1, 0, width - 1)
@@ -275,22 +348,37 @@ def resident(source: Pixels, monkeypatch: pytest.MonkeyPatch, room: int = 10**9)
     return source
 
 
-@pytest.mark.parametrize("changes", [{}, {"crop_from": 0}, HEAVY, SIMCLR, {"size": 16, "crop_from": 24, "progressive": (8, 16)}])
-def test_a_device_that_holds_the_images_cuts_the_same_pixels(dataset, tmp_path, monkeypatch, changes):
-    experiment, images = experiment_with(**changes), np.random.default_rng(0).permutation(np.tile(np.arange(20), 2))
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"crop_from": 0}, HEAVY, SIMCLR, {"size": 16, "crop_from": 24, "progressive": (8, 16)}],
+)
+def test_a_device_that_holds_the_images_cuts_the_same_pixels(
+    dataset, tmp_path, monkeypatch, changes
+):
+    experiment, images = (
+        experiment_with(**changes),
+        np.random.default_rng(0).permutation(np.tile(np.arange(20), 2)),
+    )
     looks = variants("mirror") + (variants("crops") if experiment.augment.random_crop_from else ())
 
     def batches(source: Pixels) -> list[torch.Tensor]:
-        return [*(source.train(images, phase="all", epoch=epoch) for epoch in (1, 4)), *(source.view(images, look) for look in looks)]
+        return [
+            *(source.train(images, phase="all", epoch=epoch) for epoch in (1, 4)),
+            *(source.view(images, look) for look in looks),
+        ]
 
     mapped, held = (open_pixels(experiment, dataset, tmp_path, CPU) for _ in range(2))
     expected = batches(mapped)
     resident(held, monkeypatch)
     monkeypatch.delattr(ImageCache, "__getitem__")  # the file is not looked at again
-    assert all(torch.equal(batch, same) for batch, same in zip(batches(held), expected, strict=True))
+    assert all(
+        torch.equal(batch, same) for batch, same in zip(batches(held), expected, strict=True)
+    )
 
 
-def test_a_device_holds_what_it_has_room_for_the_training_images_first(dataset, tmp_path, monkeypatch):
+def test_a_device_holds_what_it_has_room_for_the_training_images_first(
+    dataset, tmp_path, monkeypatch
+):
     larger, smaller = 20 * 12 * 15 * 3, 20 * SIZE * SIZE * 3
     for room, first, second in (
         (larger + smaller, True, True),
@@ -299,7 +387,10 @@ def test_a_device_holds_what_it_has_room_for_the_training_images_first(dataset, 
         (0, False, False),
     ):
         source = resident(open_pixels(experiment_with(), dataset, tmp_path, CPU), monkeypatch, room)
-        assert (source.train_cache.folder in source.resident, source.view_cache.folder in source.resident) == (first, second)
+        assert (
+            source.train_cache.folder in source.resident,
+            source.view_cache.folder in source.resident,
+        ) == (first, second)
     assert crops.room_for_images(CPU) == 0
 
 
@@ -312,7 +403,10 @@ def test_resized_crops_are_cut_from_the_whole_file_in_its_own_detail(dataset, tm
     assert torch.equal(trained(source, np.arange(20)), batch)
 
 
-@pytest.mark.parametrize(("size", "area", "side"), [(224, 1.0, 224), (224, 0.2, 501), (224, 0.08, 792), (64, 0.2, 144), (64, 0.001, 256)])
+@pytest.mark.parametrize(
+    ("size", "area", "side"),
+    [(224, 1.0, 224), (224, 0.2, 501), (224, 0.08, 792), (64, 0.2, 144), (64, 0.001, 256)],
+)
 def test_the_smallest_resized_crop_has_the_networks_size_down_to_a_sixteenth(size, area, side):
     assert inputs.detailed(size, area) == side
 
@@ -320,7 +414,15 @@ def test_the_smallest_resized_crop_has_the_networks_size_down_to_a_sixteenth(siz
 def test_the_corners_of_tta_are_cut_as_far_out_as_without_resized_crops(dataset, tmp_path):
     looks = variants("crops")
     plain, resizing = (
-        open_pixels(replace(experiment_with(**augment), evaluate=replace(experiment_with().evaluate, tta="crops")), dataset, tmp_path, CPU)
+        open_pixels(
+            replace(
+                experiment_with(**augment),
+                evaluate=replace(experiment_with().evaluate, tta="crops"),
+            ),
+            dataset,
+            tmp_path,
+            CPU,
+        )
         for augment in ({}, SIMCLR)
     )
     for look in looks:
@@ -332,7 +434,9 @@ def test_images_longer_than_four_to_one_are_counted_and_named_once(dataset, tmp_
         Image.new("RGB", size).save(dataset.root / name)
     said = []
     source = open_pixels(experiment_with(), dataset, tmp_path, CPU, warn=said.append)
-    assert said == ["2 of 20 images are longer than 4:1; training crops see their middle: 03.png, 07.png"]
+    assert said == [
+        "2 of 20 images are longer than 4:1; training crops see their middle: 03.png, 07.png"
+    ]
     assert source.train_cache.cut == ("03.png", "07.png")
 
 
@@ -366,14 +470,24 @@ def dataset(tmp_path: Path) -> Dataset:
     root.mkdir()
     paths = tuple(f"{image:02}.png" for image in range(20))
     for image, path in enumerate(paths):
-        Image.fromarray(np.random.default_rng(image).integers(0, 256, (20, 26, 3), dtype=np.uint8)).save(root / path)
-    return Dataset(name="birds", root=root, paths=paths, labels=np.arange(20) // 5, class_names=("auk", "jay", "owl", "wren"))
+        Image.fromarray(
+            np.random.default_rng(image).integers(0, 256, (20, 26, 3), dtype=np.uint8)
+        ).save(root / path)
+    return Dataset(
+        name="birds",
+        root=root,
+        paths=paths,
+        labels=np.arange(20) // 5,
+        class_names=("auk", "jay", "owl", "wren"),
+    )
 
 
 def test_gallery_and_query_get_the_same_view_whatever_was_trained_before(dataset, tmp_path):
     source = open_pixels(experiment_with(), dataset, tmp_path, CPU)
     everything = np.arange(20)
-    expected = np.stack([opened(dataset, View("crop", SIZE), tmp_path)[image] for image in everything])
+    expected = np.stack(
+        [opened(dataset, View("crop", SIZE), tmp_path)[image] for image in everything]
+    )
     assert np.array_equal(source.view(everything), expected)
     for phase, epoch in (("all", 0), ("limited", 7)):
         source.train(everything, phase=phase, epoch=epoch)
@@ -395,7 +509,13 @@ def test_random_crops_are_cut_from_the_image_at_the_larger_size(dataset, tmp_pat
     crop = source.train(np.array([0]), phase="all", epoch=0)[0].numpy()
     larger = opened(dataset, View("shorter", CROP_FROM), tmp_path)[0]
     places = [(top, left) for top in range(5) for left in range(8)]
-    assert sum(np.array_equal(crop, larger[top : top + SIZE, left : left + SIZE]) for top, left in places) == 1
+    assert (
+        sum(
+            np.array_equal(crop, larger[top : top + SIZE, left : left + SIZE])
+            for top, left in places
+        )
+        == 1
+    )
 
 
 def test_statistics_are_those_of_numpy_over_the_given_images_only(dataset, tmp_path):
@@ -411,25 +531,43 @@ def test_statistics_are_those_of_numpy_over_the_given_images_only(dataset, tmp_p
 @pytest.mark.parametrize("level", [0, 1, 26, 255])
 def test_images_of_one_colour_have_no_deviation(level):
     source, shape = pixels_with(), cache_of([(64, 64)] * 12)
-    source.view_cache = ImageCache(Path("memory"), np.full_like(shape.pixels, level), shape.offsets, shape.heights, shape.widths)
+    source.view_cache = ImageCache(
+        Path("memory"),
+        np.full_like(shape.pixels, level),
+        shape.offsets,
+        shape.heights,
+        shape.widths,
+    )
     mean, std = source.statistics(ALL)
     assert mean.tolist() == pytest.approx([level / 255] * 3)
     assert std.tolist() == pytest.approx([0, 0, 0], abs=1e-6)
 
 
-def test_statistics_do_not_change_with_the_pixels_of_held_out_classes_or_test_images(dataset, tmp_path):
+def test_statistics_do_not_change_with_the_pixels_of_held_out_classes_or_test_images(
+    dataset, tmp_path
+):
     split = make_split(dataset, method="stratified", test_fraction=0.2, seed=1)
     limited = phases(((3,),))[1]
     trained = limited.trains_on(dataset, split)
 
     def statistics(root: Path) -> tuple[list[float], list[float]]:
-        here = Dataset(name="birds", root=root, paths=dataset.paths, labels=dataset.labels, class_names=dataset.class_names)
-        mean, std = open_pixels(experiment_with(), here, tmp_path / "cache", CPU).statistics(trained)
+        here = Dataset(
+            name="birds",
+            root=root,
+            paths=dataset.paths,
+            labels=dataset.labels,
+            class_names=dataset.class_names,
+        )
+        mean, std = open_pixels(experiment_with(), here, tmp_path / "cache", CPU).statistics(
+            trained
+        )
         return mean.tolist(), std.tolist()
 
     before = statistics(dataset.root)
     never_trained = np.setdiff1d(np.arange(20), trained)
-    assert set(split.test) < set(never_trained) and set(np.flatnonzero(dataset.labels == 3)) < set(never_trained)
+    assert set(split.test) < set(never_trained) and set(np.flatnonzero(dataset.labels == 3)) < set(
+        never_trained
+    )
     for image in never_trained:
         Image.new("RGB", (20, 20), "white").save(dataset.root / dataset.paths[image])
     assert statistics(dataset.root) == before
@@ -442,4 +580,6 @@ def test_features_are_rows_of_the_table_in_training_and_evaluation():
     images = np.array([4, 0, 4])
     assert source.view(images).tolist() == [[8, 9], [0, 1], [8, 9]]
     for view in (0, 1):
-        assert torch.equal(source.train(images, phase="all", epoch=3, view=view), source.view(images))
+        assert torch.equal(
+            source.train(images, phase="all", epoch=3, view=view), source.view(images)
+        )

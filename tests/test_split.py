@@ -15,7 +15,11 @@ from dml_bench.registry import UnknownName
 
 def dataset_of(counts: dict[str, int], *, parts: tuple[str, ...] | None = None) -> Dataset:
     """Files that need not exist: NAME/00.jpg and so on, for each class."""
-    rows = sorted((f"{name}/{image:02}.jpg", label) for label, (name, count) in enumerate(counts.items()) for image in range(count))
+    rows = sorted(
+        (f"{name}/{image:02}.jpg", label)
+        for label, (name, count) in enumerate(counts.items())
+        for image in range(count)
+    )
     return Dataset(
         name="birds",
         root=Path("nowhere"),
@@ -26,7 +30,9 @@ def dataset_of(counts: dict[str, int], *, parts: tuple[str, ...] | None = None) 
     )
 
 
-def split_of(dataset: Dataset, *, seed: int = 42, fraction: float = 0.2, method: str = "stratified") -> Split:
+def split_of(
+    dataset: Dataset, *, seed: int = 42, fraction: float = 0.2, method: str = "stratified"
+) -> Split:
     return make_split(dataset, method=method, test_fraction=fraction, seed=seed)
 
 
@@ -42,7 +48,10 @@ def test_every_image_is_in_exactly_one_part():
     assert (np.diff(split.train) > 0).all() and (np.diff(split.test) > 0).all()
 
 
-@pytest.mark.parametrize(("counts", "queries"), [((10, 10, 10), 6), ((7, 12, 30), 10), ((5, 5, 6), 4), ((11, 11, 11, 11), 9)])
+@pytest.mark.parametrize(
+    ("counts", "queries"),
+    [((10, 10, 10), 6), ((7, 12, 30), 10), ((5, 5, 6), 4), ((11, 11, 11, 11), 9)],
+)
 def test_a_fifth_of_all_images_rounded_up_are_queries(counts, queries):
     dataset = dataset_of({f"c{label}": count for label, count in enumerate(counts)})
     assert len(split_of(dataset).test) == queries
@@ -69,7 +78,8 @@ def test_the_counts_of_cub_give_2358_queries_and_9430_gallery_images():
 
 
 def test_what_one_class_has_no_room_for_is_asked_of_another():
-    # 94.5 queries are wanted; the class of 5 can give 4 and must keep one for the gallery, so the other gives 91.
+    # 94.5 queries are wanted; the class of 5 can give 4 and must keep one for the gallery, so the
+    # other gives 91.
     dataset = dataset_of({"auk": 5, "jay": 100})
     assert len(split_of(dataset, fraction=0.9).test) == 95
 
@@ -83,7 +93,10 @@ def test_the_split_of_a_small_set_is_this_one_on_every_platform():
 
 def test_the_order_in_which_files_are_found_changes_nothing():
     sorted_set = dataset_of({"auk": 9, "jay": 12, "wren": 8})
-    rows = [Row(path, int(label)) for path, label in zip(sorted_set.paths, sorted_set.labels, strict=True)]
+    rows = [
+        Row(path, int(label))
+        for path, label in zip(sorted_set.paths, sorted_set.labels, strict=True)
+    ]
     random.Random(0).shuffle(rows)
     assert [row.path for row in rows] != list(sorted_set.paths)
     found = assemble("birds", Path("nowhere"), sorted_set.class_names, rows)
@@ -96,13 +109,20 @@ def test_the_split_depends_on_the_seed():
     dataset = dataset_of({"auk": 30, "jay": 30})
     assert split_of(dataset, seed=1).fingerprint == split_of(dataset, seed=1).fingerprint
     assert split_of(dataset, seed=1).fingerprint != split_of(dataset, seed=2).fingerprint
-    assert queries_of(dataset, split_of(dataset, seed=1)) != queries_of(dataset, split_of(dataset, seed=2))
+    assert queries_of(dataset, split_of(dataset, seed=1)) != queries_of(
+        dataset, split_of(dataset, seed=2)
+    )
 
 
 def test_images_added_to_one_class_leave_the_queries_of_the_others_alone():
-    before, after = dataset_of({"auk": 10, "jay": 10, "wren": 10}), dataset_of({"auk": 10, "jay": 25, "wren": 10})
+    before, after = (
+        dataset_of({"auk": 10, "jay": 10, "wren": 10}),
+        dataset_of({"auk": 10, "jay": 25, "wren": 10}),
+    )
     for name in ("auk", "wren"):
-        assert queries_of(before, split_of(before), name) == queries_of(after, split_of(after), name)
+        assert queries_of(before, split_of(before), name) == queries_of(
+            after, split_of(after), name
+        )
     assert len(queries_of(after, split_of(after), "jay")) == 5
 
 
@@ -127,8 +147,12 @@ def test_given_parts_are_used_as_they_are_and_valid_images_are_in_neither():
 
 
 def test_the_fingerprint_of_given_parts_depends_on_who_asks():
-    swapped = split_of(dataset_of({"auk": 2, "jay": 2}, parts=("train", "test", "test", "train")), method="given")
-    other = split_of(dataset_of({"auk": 2, "jay": 2}, parts=("train", "test", "train", "test")), method="given")
+    swapped = split_of(
+        dataset_of({"auk": 2, "jay": 2}, parts=("train", "test", "test", "train")), method="given"
+    )
+    other = split_of(
+        dataset_of({"auk": 2, "jay": 2}, parts=("train", "test", "train", "test")), method="given"
+    )
     assert swapped.fingerprint != other.fingerprint
 
 
@@ -144,7 +168,9 @@ def test_given_parts_that_do_not_exist_are_refused():
         (("train", "test", "test", "valid"), r"1 classes have no training image \(jay\)"),
     ],
 )
-def test_given_parts_that_leave_a_class_without_gallery_or_query_are_refused_by_name(parts, problem):
+def test_given_parts_that_leave_a_class_without_gallery_or_query_are_refused_by_name(
+    parts, problem
+):
     with pytest.raises(ValueError, match=problem):
         split_of(dataset_of({"auk": 2, "jay": 2}, parts=parts), method="given")
 
@@ -184,7 +210,9 @@ def test_known_images_are_those_of_classes_that_the_phase_trains_on():
 TEN = {f"c{label}": 2 for label in range(10)}
 
 
-@pytest.mark.parametrize(("rule", "ids"), [("last:1", (9,)), ("last:3", (7, 8, 9)), ("last:8", (2, 3, 4, 5, 6, 7, 8, 9))])
+@pytest.mark.parametrize(
+    ("rule", "ids"), [("last:1", (9,)), ("last:3", (7, 8, 9)), ("last:8", (2, 3, 4, 5, 6, 7, 8, 9))]
+)
 def test_last_n_is_exactly_the_last_n_classes(rule, ids):
     assert unseen_classes(rule, dataset_of(TEN)) == ids
 
@@ -202,7 +230,9 @@ def test_random_classes_are_pinned_by_their_own_seed():
 
 
 def test_every_class_can_be_drawn_at_random():
-    drawn = {label for seed in range(60) for label in unseen_classes(f"random:1:{seed}", dataset_of(TEN))}
+    drawn = {
+        label for seed in range(60) for label in unseen_classes(f"random:1:{seed}", dataset_of(TEN))
+    }
     assert drawn == set(range(10))
 
 
@@ -210,33 +240,54 @@ def test_classes_can_be_named_in_any_order_and_twice():
     assert unseen_classes("c7,c2,c7", dataset_of(TEN)) == (2, 7)
 
 
-ODD = {'a|b, "quoted"': 2, "7": 2, "true": 2, "C:\\new": 2, "shirt x 2": 2, "last:2": 2, "..": 2, "plain": 2}
+ODD = {
+    'a|b, "quoted"': 2,
+    "7": 2,
+    "true": 2,
+    "C:\\new": 2,
+    "shirt x 2": 2,
+    "last:2": 2,
+    "..": 2,
+    "plain": 2,
+}
 
 
 @pytest.mark.parametrize("name", [name for name in ODD if name != "last:2"])
 def test_every_class_can_be_named_as_it_is_written(name):
     experiment = resolve("EPSHN_cosine_resnet18_sgd_aug", overrides=[f"unseen={name}"])
     dataset = dataset_of(ODD)
-    assert [dataset.class_names[label] for label in holdouts(experiment.unseen, dataset)[0]] == [name]
+    assert [dataset.class_names[label] for label in holdouts(experiment.unseen, dataset)[0]] == [
+        name
+    ]
 
 
 def test_a_class_that_is_called_like_a_rule_is_named_in_double_quotes():
     dataset = dataset_of(ODD)
-    assert [dataset.class_names[label] for label in unseen_classes('"last:2",plain', dataset)] == ["last:2", "plain"]
+    assert [dataset.class_names[label] for label in unseen_classes('"last:2",plain', dataset)] == [
+        "last:2",
+        "plain",
+    ]
 
 
 def test_names_with_commas_can_stand_beside_others():
     dataset = dataset_of(ODD)
-    names = {dataset.class_names[label] for label in unseen_classes('plain,a|b, "quoted",7', dataset)}
+    names = {
+        dataset.class_names[label] for label in unseen_classes('plain,a|b, "quoted",7', dataset)
+    }
     assert names == {"plain", 'a|b, "quoted"', "7"}
 
 
 def test_a_list_of_names_that_can_be_read_in_two_ways_is_asked_about_and_quotes_decide():
     dataset = dataset_of({"a": 2, "b": 2, "a,b": 2, "c": 2, "d": 2})
-    with pytest.raises(ValueError, match="may mean 'a,b', or 'a' and 'b': put each name between double quotes"):
+    with pytest.raises(
+        ValueError, match="may mean 'a,b', or 'a' and 'b': put each name between double quotes"
+    ):
         unseen_classes("a,b", dataset)
     assert [dataset.class_names[label] for label in unseen_classes('"a,b"', dataset)] == ["a,b"]
-    assert [dataset.class_names[label] for label in unseen_classes('"a","b"', dataset)] == ["a", "b"]
+    assert [dataset.class_names[label] for label in unseen_classes('"a","b"', dataset)] == [
+        "a",
+        "b",
+    ]
 
 
 def test_an_unknown_class_name_is_refused_with_the_near_miss():
@@ -244,14 +295,29 @@ def test_an_unknown_class_name_is_refused_with_the_near_miss():
         unseen_classes("Jai", dataset_of({"auk": 2, "jay": 2, "wren": 2}))
 
 
-@pytest.mark.parametrize("rule", ["last:0", "last:9", "last:10", "random:9:1", "random:0:1", "c0,c1,c2,c3,c4,c5,c6,c7,c8"])
+@pytest.mark.parametrize(
+    "rule",
+    ["last:0", "last:9", "last:10", "random:9:1", "random:0:1", "c0,c1,c2,c3,c4,c5,c6,c7,c8"],
+)
 def test_at_least_one_class_is_held_out_and_two_stay(rule):
     with pytest.raises(ValueError, match=r"hold out 1 to 8|at least 2 must stay"):
         unseen_classes(rule, dataset_of(TEN))
 
 
 @pytest.mark.parametrize(
-    "rule", ["last", "last:", "last:x", "last:-1", "last:1:2", "random:", "random:3:", "random:3:1:2", "last:1.5", "last:²"]
+    "rule",
+    [
+        "last",
+        "last:",
+        "last:x",
+        "last:-1",
+        "last:1:2",
+        "random:",
+        "random:3:",
+        "random:3:1:2",
+        "last:1.5",
+        "last:²",
+    ],
 )
 def test_a_rule_that_does_not_parse_is_explained(rule):
     with pytest.raises(ValueError, match=r"write last:N, random:N, random:N:SEED, or class names"):
@@ -278,7 +344,10 @@ def test_rotated_hold_outs_hold_each_class_out_once_before_any_twice():
 
 @pytest.mark.parametrize("rule", ["last:3 x 2", "random:3 x 1", "random:3 x many"])
 def test_what_can_not_be_rotated_is_refused(rule):
-    with pytest.raises(ValueError, match="hold-outs are rotated by random:N:SEED x R with R of at least 2, e.g. random:20 x 5"):
+    with pytest.raises(
+        ValueError,
+        match="hold-outs are rotated by random:N:SEED x R with R of at least 2, e.g. random:20 x 5",
+    ):
         holdouts(rule, dataset_of(TEN))
 
 

@@ -1,4 +1,5 @@
-"""Starts: stages that see only what their phase sees, carry everything over, resume, and are shared."""
+"""Starts: stages that see only what their phase sees, carry everything over, resume, and are
+shared."""
 
 import json
 from pathlib import Path
@@ -29,11 +30,15 @@ def rows(folder: Path) -> list[tuple[str, str]]:
 
 
 @pytest.mark.parametrize("start", [CLASSIFIER, SIMCLR], ids=["classifier", "simclr"])
-def test_no_start_ever_sees_a_held_out_class_or_a_test_image(birds, cache_dir, tmp_path, monkeypatch, start):
+def test_no_start_ever_sees_a_held_out_class_or_a_test_image(
+    birds, cache_dir, tmp_path, monkeypatch, start
+):
     fed: dict[tuple[str, str], set[int]] = {}
     original = Pixels.train
 
-    def spy(self: Pixels, images: np.ndarray, *, phase: str, epoch: int, view: int = 0) -> torch.Tensor:
+    def spy(
+        self: Pixels, images: np.ndarray, *, phase: str, epoch: int, view: int = 0
+    ) -> torch.Tensor:
         fed.setdefault((self.experiment.name, phase), set()).update(images.tolist())
         return original(self, images, phase=phase, epoch=epoch, view=view)
 
@@ -50,16 +55,22 @@ def test_no_start_ever_sees_a_held_out_class_or_a_test_image(birds, cache_dir, t
 
 
 @pytest.mark.parametrize("start", [CLASSIFIER, SIMCLR], ids=["classifier", "simclr"])
-def test_a_phase_begins_with_the_weights_and_the_statistics_of_its_own_start(birds, tmp_path, monkeypatch, start):
+def test_a_phase_begins_with_the_weights_and_the_statistics_of_its_own_start(
+    birds, tmp_path, monkeypatch, start
+):
     begun: dict[tuple[str, str], dict[str, torch.Tensor]] = {}
     ended: dict[tuple[str, str], dict[str, torch.Tensor]] = {}
     fit = loop.fit
 
     def watched(run: Run, keep: object) -> None:
         key = run.experiment.name, run.phase.name
-        begun[key] = {name: tensor.clone() for name, tensor in run.embedder.backbone.state_dict().items()}
+        begun[key] = {
+            name: tensor.clone() for name, tensor in run.embedder.backbone.state_dict().items()
+        }
         fit(run, keep)
-        ended[key] = {name: tensor.clone() for name, tensor in run.embedder.backbone.state_dict().items()}
+        ended[key] = {
+            name: tensor.clone() for name, tensor in run.embedder.backbone.state_dict().items()
+        }
 
     monkeypatch.setattr(loop, "fit", watched)
     folder = train(birds, tmp_path / "cache", tmp_path / "runs", start, SHORT).folder
@@ -74,7 +85,8 @@ def test_a_phase_begins_with_the_weights_and_the_statistics_of_its_own_start(bir
         assert [record["epoch"] for record in told["records"]] == [1, 2]
         assert len(told["weights_sha256"]) == 64
     assert not torch.equal(
-        begun["EPSHN_cosine_resnet18_sgd_aug", "all"]["conv1.0.weight"], begun["EPSHN_cosine_resnet18_sgd_aug", "limited"]["conv1.0.weight"]
+        begun["EPSHN_cosine_resnet18_sgd_aug", "all"]["conv1.0.weight"],
+        begun["EPSHN_cosine_resnet18_sgd_aug", "limited"]["conv1.0.weight"],
     )
 
 
@@ -88,15 +100,27 @@ def test_experiments_that_need_the_same_start_share_one(birds, tmp_path, monkeyp
 
     monkeypatch.setattr(Stage, "_train", counted)
     train(birds, tmp_path / "cache", tmp_path / "one", CLASSIFIER, SHORT)
-    train(birds, tmp_path / "cache", tmp_path / "two", CLASSIFIER, SHORT, "model.head.dim=16", "optimizer.lr=0.01")
+    train(
+        birds,
+        tmp_path / "cache",
+        tmp_path / "two",
+        CLASSIFIER,
+        SHORT,
+        "model.head.dim=16",
+        "optimizer.lr=0.01",
+    )
     assert trained == ["all", "limited"]
     train(birds, tmp_path / "cache", tmp_path / "three", CLASSIFIER, SHORT, "unseen=last:3")
-    assert trained == ["all", "limited", "limited"], "phase all has nothing to do with what is held out of the other"
+    assert trained == ["all", "limited", "limited"], (
+        "phase all has nothing to do with what is held out of the other"
+    )
     train(birds, tmp_path / "cache", tmp_path / "four", CLASSIFIER, SHORT, "seed=43")
     assert len(trained) == 5
 
 
-def test_a_start_that_was_interrupted_goes_on_and_ends_with_the_same_bits(birds, tmp_path, monkeypatch):
+def test_a_start_that_was_interrupted_goes_on_and_ends_with_the_same_bits(
+    birds, tmp_path, monkeypatch
+):
     saves = 0
     original = checkpoint.save
 
@@ -116,10 +140,14 @@ def test_a_start_that_was_interrupted_goes_on_and_ends_with_the_same_bits(birds,
     assert not list((tmp_path / "cache" / "pretrained").glob("*.state.pt"))
     straight = train(birds, tmp_path / "other", tmp_path / "straight", SIMCLR, SHORT).folder
     for phase in ("all", "limited"):
-        assert (resumed / phase / "weights.safetensors").read_bytes() == (straight / phase / "weights.safetensors").read_bytes()
+        assert (resumed / phase / "weights.safetensors").read_bytes() == (
+            straight / phase / "weights.safetensors"
+        ).read_bytes()
 
 
-def test_simclr_makes_two_views_of_an_image_each_other_s_only_positives(birds, tmp_path, monkeypatch):
+def test_simclr_makes_two_views_of_an_image_each_other_s_only_positives(
+    birds, tmp_path, monkeypatch
+):
     seen: list[torch.Tensor] = []
 
     def spy(run: Run, images: np.ndarray, epoch: int, step: int) -> Batch:
@@ -138,7 +166,9 @@ def test_simclr_makes_two_views_of_an_image_each_other_s_only_positives(birds, t
 
 @pytest.mark.parametrize("name", starts.names())
 def test_every_start_is_an_experiment_of_its_own_or_none(name):
-    experiment = resolve("EPSHN_cosine_resnet18x512_sgd_aug", overrides=[f"start={name}", "model.weights=none"])
+    experiment = resolve(
+        "EPSHN_cosine_resnet18x512_sgd_aug", overrides=[f"start={name}", "model.weights=none"]
+    )
     stage = starts[name].build(experiment, **experiment.start.options)
     if name == "none":
         assert stage is None
@@ -150,9 +180,17 @@ def test_every_start_is_an_experiment_of_its_own_or_none(name):
     assert load(as_table(stage)) == stage
     baseline = resolve(
         "EPSHN_cosine_resnet18_sgd",
-        overrides=["images.fit=crop", "augment.random_crop_from=246", "augment.horizontal_flip=0.5", f"start={name}", "model.weights=none"],
+        overrides=[
+            "images.fit=crop",
+            "augment.random_crop_from=246",
+            "augment.horizontal_flip=0.5",
+            f"start={name}",
+            "model.weights=none",
+        ],
     )
-    assert starts[name].build(baseline, **baseline.start.options) == stage, "it depends on nothing of the objective"
+    assert starts[name].build(baseline, **baseline.start.options) == stage, (
+        "it depends on nothing of the objective"
+    )
 
 
 def test_frozen_batch_norm_is_bit_equal_to_the_start_after_training(birds, cache_dir, tmp_path):
@@ -165,9 +203,15 @@ def test_frozen_batch_norm_is_bit_equal_to_the_start_after_training(birds, cache
     start = build_embedder(tiny()).state_dict()
     norms = [name.rpartition(".")[0] for name in start if name.endswith("running_mean")]
     assert norms
-    names = [f"{norm}.{part}" for norm in norms for part in ("weight", "bias", "running_mean", "running_var")]
+    names = [
+        f"{norm}.{part}"
+        for norm in norms
+        for part in ("weight", "bias", "running_mean", "running_var")
+    ]
     for phase in ("all", "limited"):
-        kept, changed = (load_file(folder / phase / "weights.safetensors") for folder in (frozen, learning))
+        kept, changed = (
+            load_file(folder / phase / "weights.safetensors") for folder in (frozen, learning)
+        )
         assert all(torch.equal(kept[name], start[name]) for name in names)
         assert not any(torch.equal(changed[name], start[name]) for name in names)
         assert not torch.equal(kept["head.weight"], start["head.weight"])
@@ -177,7 +221,9 @@ def test_a_frozen_layer_that_changes_is_noticed(birds, cache_dir, tmp_path, monk
     from dml_bench.models.embedder import Embedder
 
     monkeypatch.setattr(Embedder, "train", torch.nn.Module.train)
-    with pytest.raises(AssertionError, match="frozen tensors were changed by training, e.g. backbone"):
+    with pytest.raises(
+        AssertionError, match="frozen tensors were changed by training, e.g. backbone"
+    ):
         train(birds, cache_dir, tmp_path, SHORT, "model.batch_norm=frozen")
 
 
@@ -190,7 +236,10 @@ def test_simclr_looks_at_no_label_and_so_at_no_wrong_one():
 
 def test_simclr_on_squashed_images_says_which_of_its_own_settings_crops():
     squashed = ("start=simclr", "images.fit=squash", "augment.random_crop_from=0")
-    with pytest.raises(ValueError, match=r"start simclr can't train on .* --set start.resized_crop=0, or images.fit=crop"):
+    with pytest.raises(
+        ValueError,
+        match=r"start simclr can't train on .* --set start.resized_crop=0, or images.fit=crop",
+    ):
         tiny(*squashed)
     assert stage(tiny(*squashed, "start.resized_crop=0")).images.fit == "squash"
 

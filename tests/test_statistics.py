@@ -1,4 +1,5 @@
-"""Intervals, against slow loops from the definition, scipy, hand calculation, and simulations whose truth is known."""
+"""Intervals, against slow loops from the definition, scipy, hand calculation, and simulations whose
+truth is known."""
 
 import math
 import time
@@ -8,57 +9,95 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from dml_bench.evaluation.statistics import Average, Scores, estimate, interval, resampled_means, spread
+from dml_bench.evaluation.statistics import (
+    Average,
+    Scores,
+    estimate,
+    interval,
+    resampled_means,
+    spread,
+)
 
 
 def scores(*classes: list[float]) -> Scores:
     """The values of the queries of class 0, of class 1, ..."""
     return Scores(
-        np.concatenate([np.array(values, float) for values in classes]), np.repeat(np.arange(len(classes)), list(map(len, classes)))
+        np.concatenate([np.array(values, float) for values in classes]),
+        np.repeat(np.arange(len(classes)), list(map(len, classes))),
     )
 
 
 UNEVEN = scores([1, 0, 1, 1], [0, 0], [-1, 1, 0, 1, 1], [1], [0, 0, -1, 1, 0, 0, 1])
 OTHER = scores([0, 0, 1], [1, 0, -1], [1, 1, 1, 0], [0, 1], [-1])
-CONTINUOUS = scores([0.25, 0.5, 0.75, 0.1], [0.9, 0.8], [0.05, 0.3, 0.2], [0.6, 0.65, 0.7, 0.72, 0.9])
+CONTINUOUS = scores(
+    [0.25, 0.5, 0.75, 0.1], [0.9, 0.8], [0.05, 0.3, 0.2], [0.6, 0.65, 0.7, 0.72, 0.9]
+)
 
 
-def slow_loop(seeds: list[Scores], average: Average, resamples: int, chance: np.random.Generator) -> np.ndarray:
-    """The two-stage bootstrap word for word: draw classes, then in each drawn class its queries, average."""
-    queries = shrunk([[seed.values[seed.labels == label] for label in np.unique(seed.labels)] for seed in seeds], average)
+def slow_loop(
+    seeds: list[Scores], average: Average, resamples: int, chance: np.random.Generator
+) -> np.ndarray:
+    """The two-stage bootstrap word for word: draw classes, then in each drawn class its queries,
+    average."""
+    queries = shrunk(
+        [[seed.values[seed.labels == label] for label in np.unique(seed.labels)] for seed in seeds],
+        average,
+    )
     found = []
     for _ in range(resamples):
         drawn = chance.integers(len(queries[0]), size=len(queries[0]))
         means = []
         for of_class in queries:
-            parts = [of_class[i][chance.integers(len(of_class[i]), size=len(of_class[i]))] for i in drawn]
-            means.append(np.mean([part.mean() for part in parts]) if average == "macro" else np.concatenate(parts).mean())
+            parts = [
+                of_class[i][chance.integers(len(of_class[i]), size=len(of_class[i]))] for i in drawn
+            ]
+            means.append(
+                np.mean([part.mean() for part in parts])
+                if average == "macro"
+                else np.concatenate(parts).mean()
+            )
         found.append(np.mean(means))
     return np.array(found)
 
 
 def shrunk(queries: list[list[np.ndarray]], average: Average) -> list[list[np.ndarray]]:
-    """The shrinkage correction: class means drawn to the mean until their variance is free of noise, deviations of queries widened."""
+    """The shrinkage correction: class means drawn to the mean until their variance is free of
+    noise, deviations of queries widened."""
     contributions, noises, means = [], [], []
     for classes in queries:
         images = sum(map(len, classes))
-        weights = [len(own) * len(classes) / images if average == "micro" else 1.0 for own in classes]
+        weights = [
+            len(own) * len(classes) / images if average == "micro" else 1.0 for own in classes
+        ]
         mean = sum(w * own.mean() for w, own in zip(weights, classes, strict=True)) / len(classes)
-        contributions.append([w * (own.mean() - mean) for w, own in zip(weights, classes, strict=True)])
+        contributions.append(
+            [w * (own.mean() - mean) for w, own in zip(weights, classes, strict=True)]
+        )
         within = sum(((own - own.mean()) ** 2).sum() for own in classes) / (images - len(classes))
-        noises.append(within * np.mean([w**2 / len(own) for w, own in zip(weights, classes, strict=True)]))
+        noises.append(
+            within * np.mean([w**2 / len(own) for w, own in zip(weights, classes, strict=True)])
+        )
         means.append(mean)
     between = len(queries) * np.var(np.mean(contributions, axis=0))
     keep = math.sqrt(max(0.0, between - np.mean(noises)) / between)
     return [
-        [mean + keep * (own.mean() - mean) + math.sqrt(len(own) / max(len(own) - 1, 1)) * (own - own.mean()) for own in classes]
+        [
+            mean
+            + keep * (own.mean() - mean)
+            + math.sqrt(len(own) / max(len(own) - 1, 1)) * (own - own.mean())
+            for own in classes
+        ]
         for mean, classes in zip(means, queries, strict=True)
     ]
 
 
 @pytest.mark.parametrize("average", ["macro", "micro"])
-@pytest.mark.parametrize("seeds", [[UNEVEN], [UNEVEN, OTHER], [CONTINUOUS]], ids=["one seed", "two seeds", "continuous"])
-def test_the_resampled_means_are_distributed_as_those_of_a_slow_loop(seeds: list[Scores], average: Average):
+@pytest.mark.parametrize(
+    "seeds", [[UNEVEN], [UNEVEN, OTHER], [CONTINUOUS]], ids=["one seed", "two seeds", "continuous"]
+)
+def test_the_resampled_means_are_distributed_as_those_of_a_slow_loop(
+    seeds: list[Scores], average: Average
+):
     quick = resampled_means(seeds, average=average, resamples=10_000)
     slow = slow_loop(seeds, average, 1_600, np.random.default_rng(5))
     assert quick.mean() == pytest.approx(slow.mean(), abs=4 * slow.std() / math.sqrt(1_600))
@@ -69,9 +108,13 @@ def test_the_resampled_means_are_distributed_as_those_of_a_slow_loop(seeds: list
 
 def test_with_one_query_per_class_it_is_scipy_s_bootstrap_of_the_mean():
     values = np.array([0.1, 0.9, 0.4, 0.35, 0.8, 0.75, 0.2, 0.55, 0.6, 0.05])
-    theirs = stats.bootstrap((values,), np.mean, n_resamples=20_000, method="percentile", rng=np.random.default_rng(0))
+    theirs = stats.bootstrap(
+        (values,), np.mean, n_resamples=20_000, method="percentile", rng=np.random.default_rng(0)
+    )
     ours = resampled_means([Scores(values, np.arange(10))], resamples=20_000)
-    assert np.quantile(ours, [0.025, 0.975]) == pytest.approx(list(theirs.confidence_interval), abs=0.006)
+    assert np.quantile(ours, [0.025, 0.975]) == pytest.approx(
+        list(theirs.confidence_interval), abs=0.006
+    )
     assert ours.std() == pytest.approx(theirs.standard_error, rel=0.02)
 
 
@@ -123,7 +166,9 @@ def test_equal_class_means_of_noisy_queries_are_not_taken_for_certain():
     assert found.low < 0.3 and found.high > 0.7
 
 
-@pytest.mark.parametrize("alone", [scores([0, 1, 1, 0]), scores([1, 1], [1, 1, 1])], ids=["one class", "all alike"])
+@pytest.mark.parametrize(
+    "alone", [scores([0, 1, 1, 0]), scores([1, 1], [1, 1, 1])], ids=["one class", "all alike"]
+)
 def test_where_nothing_can_be_said_there_is_no_interval(alone: Scores):
     found = interval([alone])
     assert found.estimate in (0.5, 1.0)
@@ -154,7 +199,9 @@ def test_the_interval_is_a_function_of_the_scores_alone():
     np.random.seed(8)
     assert interval([UNEVEN], resamples=500) == first
     again = interval([shuffled], resamples=500)
-    assert (again.estimate, again.low, again.high) == pytest.approx((first.estimate, first.low, first.high), rel=1e-12)
+    assert (again.estimate, again.low, again.high) == pytest.approx(
+        (first.estimate, first.low, first.high), rel=1e-12
+    )
 
 
 def test_a_higher_level_gives_a_wider_interval_and_the_range_cuts_it():
@@ -166,7 +213,9 @@ def test_a_higher_level_gives_a_wider_interval_and_the_range_cuts_it():
 
 
 def test_undefined_values_are_left_out():
-    assert interval([scores([1, math.nan, 0], [0, 1, 1, math.nan])]) == interval([scores([1, 0], [0, 1, 1])])
+    assert interval([scores([1, math.nan, 0], [0, 1, 1, math.nan])]) == interval(
+        [scores([1, 0], [0, 1, 1])]
+    )
 
 
 @pytest.mark.parametrize("seeds", [[], [scores([math.nan])]], ids=["no seed", "nothing defined"])
@@ -201,7 +250,8 @@ MEAN = 0.6
 
 
 def skills(chance: np.random.Generator, classes: int, deviation: float) -> np.ndarray:
-    """(classes) probabilities around MEAN whose mean over all possible classes is exactly that: uniform, so never out of 0 to 1."""
+    """(classes) probabilities around MEAN whose mean over all possible classes is exactly that:
+    uniform, so never out of 0 to 1."""
     half = deviation * math.sqrt(3)
     return MEAN + chance.uniform(-half, half, classes)
 
@@ -213,26 +263,37 @@ def precision(class_deviation: float, seed_deviation: float = 0.0) -> Simulate:
         labels = np.repeat(np.arange(classes), 12)
         skill = skills(chance, classes, class_deviation)
         shifts = chance.normal(0, seed_deviation, seeds) if seed_deviation else np.zeros(seeds)
-        return [Scores((chance.random(len(labels)) < (skill + shift)[labels]).astype(float), labels) for shift in shifts]
+        return [
+            Scores((chance.random(len(labels)) < (skill + shift)[labels]).astype(float), labels)
+            for shift in shifts
+        ]
 
     return simulate
 
 
 def drop(chance: np.random.Generator, classes: int, seeds: int) -> list[Scores]:
-    """A precision drop of 0.1: the second model answers as the first, but loses some right answers, more in some classes."""
+    """A precision drop of 0.1: the second model answers as the first, but loses some right answers,
+    more in some classes."""
     labels = np.repeat(np.arange(classes), 12)
     skill, lost = skills(chance, classes, 0.2), chance.uniform(0, 1 / 3, classes)
-    return [Scores(1.0 * (chance.random(len(labels)) < (skill * lost)[labels]), labels) for _ in range(seeds)]
+    return [
+        Scores(1.0 * (chance.random(len(labels)) < (skill * lost)[labels]), labels)
+        for _ in range(seeds)
+    ]
 
 
-def coverage(simulate: Simulate, truth: float, *, classes: int, seeds: int, experiments: int) -> float:
+def coverage(
+    simulate: Simulate, truth: float, *, classes: int, seeds: int, experiments: int
+) -> float:
     chance = np.random.default_rng(classes + seeds)
     found = [interval(simulate(chance, classes, seeds), resamples=400) for _ in range(experiments)]
     return float(np.mean([one.low <= truth <= one.high for one in found]))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("classes", "experiments"), [(200, 600), (20, 1000)], ids=["200 classes", "20 classes"])
+@pytest.mark.parametrize(
+    ("classes", "experiments"), [(200, 600), (20, 1000)], ids=["200 classes", "20 classes"]
+)
 @pytest.mark.parametrize(
     ("simulate", "truth", "seeds"),
     [
@@ -247,4 +308,8 @@ def coverage(simulate: Simulate, truth: float, *, classes: int, seeds: int, expe
 def test_a_95_percent_interval_holds_the_truth_in_95_percent_of_experiments(
     simulate: Simulate, truth: float, seeds: int, classes: int, experiments: int
 ):
-    assert 0.93 <= coverage(simulate, truth, classes=classes, seeds=seeds, experiments=experiments) <= 0.97
+    assert (
+        0.93
+        <= coverage(simulate, truth, classes=classes, seeds=seeds, experiments=experiments)
+        <= 0.97
+    )

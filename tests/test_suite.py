@@ -1,4 +1,5 @@
-"""The experiment table: which rows, in which order, in processes that can fail alone; how long it takes; and the page that is left."""
+"""The experiment table: which rows, in which order, in processes that can fail alone; how long it
+takes; and the page that is left."""
 
 import csv
 import json
@@ -61,28 +62,42 @@ def test_every_row_of_the_study_is_an_experiment_with_and_without_the_demo_profi
 
 def test_only_the_rows_that_match_are_chosen_in_the_table_s_order():
     chosen = choose(read_table("study"), ["*ArcFace*", "EPSHN_euclidean*"])
-    assert chosen.rows == ("EPSHN_euclidean_resnet18", "ArcFace_cosine_resnet18_sgd_aug", "SubCenterArcFace_cosine_resnet18_sgd_aug")
+    assert chosen.rows == (
+        "EPSHN_euclidean_resnet18",
+        "ArcFace_cosine_resnet18_sgd_aug",
+        "SubCenterArcFace_cosine_resnet18_sgd_aug",
+    )
 
 
 def test_a_pattern_that_matches_nothing_is_refused_with_the_near_miss():
-    with pytest.raises(UnknownName, match=r"--only Arkface\*: no row .* called so \(did you mean ArcFace\?\); its rows: ArcFace, B"):
+    with pytest.raises(
+        UnknownName,
+        match=r"--only Arkface\*: no row .* called so \(did you mean ArcFace\?\); its rows: ArcFace, B",
+    ):
         choose(Table("t", "", ("ArcFace", "B")), ["B", "Arkface*"])
     with pytest.raises(UnknownName, match=r"did you mean ProxyNCA_cosine_resnet18_sgd_aug\?"):
         choose(read_table("study"), ["ProxiNCA_cosine_resnet18_sgd*"])
 
 
 def test_a_table_that_is_not_there_is_refused_with_those_that_are():
-    with pytest.raises(UnknownName, match=r"unknown table 'studi' \(did you mean study\?\); there are: .*study"):
+    with pytest.raises(
+        UnknownName, match=r"unknown table 'studi' \(did you mean study\?\); there are: .*study"
+    ):
         read_table("studi")
 
 
 def test_a_setting_that_one_row_can_t_have_names_the_row():
     with pytest.raises(ValueError, match="^ProxyNCA_cosine_resnet18_sgd_aug: loss.temperature"):
-        chosen_rows([], "", ["*resnet18_sgd_aug"], profile="", overrides=["loss.temperature=0.2"], seeds=[])
+        chosen_rows(
+            [], "", ["*resnet18_sgd_aug"], profile="", overrides=["loss.temperature=0.2"], seeds=[]
+        )
 
 
 def rows_of(*names: str, seeds: tuple[int, ...] = (42,)) -> list[Row]:
-    return [Row(experiment(name), tuple(experiment(name, seed=seed) for seed in seeds)) for name in names]
+    return [
+        Row(experiment(name), tuple(experiment(name, seed=seed) for seed in seeds))
+        for name in names
+    ]
 
 
 def test_all_rows_of_a_seed_come_before_those_of_the_next():
@@ -182,11 +197,19 @@ def jobs_of(*names: str, **changes: Any) -> list[Job]:
 def test_a_run_that_fails_is_told_with_its_reason_and_the_others_go_on(places: Places):
     names = ("fine", "wrong", "broken", "silent", "killed", "aborted", "fine too")
     ended = list(run_jobs(jobs_of(*names), places, Slots(2, ("cpu",), 1), Listener()))
-    assert {e.job.experiment.name: e.status for e in ended} == {name: "finished" if name.startswith("fine") else "failed" for name in names}
+    assert {e.job.experiment.name: e.status for e in ended} == {
+        name: "finished" if name.startswith("fine") else "failed" for name in names
+    }
     reasons = {e.job.experiment.name: e.reason for e in ended}
     assert reasons["wrong"] == "the loss is nan"
-    assert reasons["broken"] == f"TypeError: unsupported operand (traceback in {places.logs}/broken/cub-seed-42.log)"
-    assert reasons["silent"] == f"ended with exit code 3 before it was finished (see {places.logs}/silent/cub-seed-42.log)"
+    assert (
+        reasons["broken"]
+        == f"TypeError: unsupported operand (traceback in {places.logs}/broken/cub-seed-42.log)"
+    )
+    assert (
+        reasons["silent"]
+        == f"ended with exit code 3 before it was finished (see {places.logs}/silent/cub-seed-42.log)"
+    )
     assert reasons["killed"] == "killed by signal 9 (out of memory?)"
     assert reasons["aborted"] == "killed by signal 6 (SIGABRT)"
 
@@ -198,7 +221,10 @@ def test_as_many_runs_as_asked_for_are_at_work_at_once_on_the_devices_in_turn(pl
     assert heard.most_at_once == 3
     assert [name for event, name in heard.log if event == "started"] == names
     logs = [(places.logs / name / "cub-seed-42.log").read_text().splitlines()[-1] for name in names]
-    assert logs[:3] == [f"{name} {device} 5 {sys.argv}" for name, device in zip(names, ("cuda:0", "cuda:1", "cuda:0"), strict=False)]
+    assert logs[:3] == [
+        f"{name} {device} 5 {sys.argv}"
+        for name, device in zip(names, ("cuda:0", "cuda:1", "cuda:0"), strict=False)
+    ]
 
 
 def test_no_two_runs_prepare_images_at_the_same_time(places: Places):
@@ -217,7 +243,9 @@ def test_whoever_stops_listening_leaves_no_process_behind(places: Places):
     assert no_children()
 
 
-def test_a_process_that_does_not_stop_when_asked_is_made_to(places: Places, monkeypatch: pytest.MonkeyPatch):
+def test_a_process_that_does_not_stop_when_asked_is_made_to(
+    places: Places, monkeypatch: pytest.MonkeyPatch
+):
     monkeypatch.setattr(worker_process, "STOP_SECONDS", 0.5)
     outcomes = run_jobs(jobs_of("fine", "deaf"), places, Slots(2, ("cpu",), 1), Listener())
     next(outcomes)
@@ -229,7 +257,9 @@ def test_a_process_that_does_not_stop_when_asked_is_made_to(places: Places, monk
 
 def no_children() -> bool:
     return not [
-        child for child in psutil.Process().children() if child.status() != psutil.STATUS_ZOMBIE and "order" in str(child.cmdline())
+        child
+        for child in psutil.Process().children()
+        if child.status() != psutil.STATUS_ZOMBIE and "order" in str(child.cmdline())
     ]
 
 
@@ -243,7 +273,11 @@ def measured(jobs: int = 1) -> tuple[TimeLeft, list[Job], Callable[[float], None
     def wait(seconds: float) -> None:
         now[0] += seconds
 
-    return left, [Job(experiment(name, seed=seed)) for seed in (42, 43) for name in ("a", "b", "c")], wait
+    return (
+        left,
+        [Job(experiment(name, seed=seed)) for seed in (42, 43) for name in ("a", "b", "c")],
+        wait,
+    )
 
 
 def test_nothing_is_promised_before_anything_is_measured():
@@ -276,7 +310,9 @@ def test_runs_not_begun_are_taken_to_last_as_those_at_work_until_one_has_ended()
     left.ended(Ended(job=a, status="finished", seconds=20))
     left.seconds[b] = 40
     assert left.of_waiting(c) == pytest.approx(30), "the mean of those that ended"
-    assert left.of_waiting(a2) == pytest.approx(20), "the same experiment with another seed tells more"
+    assert left.of_waiting(a2) == pytest.approx(20), (
+        "the same experiment with another seed tells more"
+    )
 
 
 def test_two_at_a_time_take_half_as_long_but_never_less_than_the_longest_at_work():
@@ -307,7 +343,9 @@ class Screen:
     def say(self, text: str, style: str = "") -> None:
         self.lines.append(text)
 
-    def show(self, done: float, total: float, detail: str, working: list[tuple[str, float, str]]) -> None:
+    def show(
+        self, done: float, total: float, detail: str, working: list[tuple[str, float, str]]
+    ) -> None:
         self.shown = (done, total, detail, working)
 
 
@@ -315,22 +353,38 @@ def test_the_screen_shows_runs_done_the_runs_at_work_and_which_part_of_the_time_
     screen, jobs = Screen(), jobs_of("a", "b", "c")
     listener = SuiteListener(screen, jobs, 5, 1, lambda seconds: f"{seconds:.0f} s")
     listener.started(jobs[0])
-    listener.heard(jobs[0], {"event": "progress", "text": "decoding 64 images (/cache)", "done": 1, "total": 64})
+    listener.heard(
+        jobs[0],
+        {"event": "progress", "text": "decoding 64 images (/cache)", "done": 1, "total": 64},
+    )
     listener.tick()
-    assert screen.shown == (5.0, 8, "5/8 runs  time left not known yet", [("a seed 42", 0.0, "decoding 64 images")])
+    assert screen.shown == (
+        5.0,
+        8,
+        "5/8 runs  time left not known yet",
+        [("a seed 42", 0.0, "decoding 64 images")],
+    )
     listener.heard(jobs[0], {"event": "warning", "text": "no space"})
-    listener.heard(jobs[0], {"event": "at", "done": 30.0, "left": 10.0, "phase": "all", "epoch": 2, "epochs": 3})
+    listener.heard(
+        jobs[0],
+        {"event": "at", "done": 30.0, "left": 10.0, "phase": "all", "epoch": 2, "epochs": 3},
+    )
     listener.tick()
     done, _, detail, ((_, fraction, at),) = screen.shown
     assert (done, fraction) == (5.75, 0.75)
     assert detail.startswith("5/8 runs  about ") and detail.endswith("(2 runs of it estimated)")
     assert at.startswith("all epoch 2/3  ")
-    listener.heard(jobs[0], {"event": "at", "done": 38.0, "left": 2.0, "phase": "all", "epoch": 4, "epochs": 3})
+    listener.heard(
+        jobs[0], {"event": "at", "done": 38.0, "left": 2.0, "phase": "all", "epoch": 4, "epochs": 3}
+    )
     listener.tick()
     assert screen.shown[3][0][2].startswith("all evaluation  ")
     listener.ended(ended := Ended(job=jobs[0], status="finished", seconds=20))
     listener.tell(ended, "P@1 .5")
-    assert screen.lines == ["warning: a seed 42: no space", "[6/8] a seed 42: P@1 .5; 20 s; about 40 s left (2 runs of it estimated)"]
+    assert screen.lines == [
+        "warning: a seed 42: no space",
+        "[6/8] a seed 42: P@1 .5; 20 s; about 40 s left (2 runs of it estimated)",
+    ]
 
 
 # The table
@@ -345,12 +399,21 @@ def disjoint(name: str) -> Experiment:
 
 def test_a_line_is_the_mean_over_seeds_with_intervals_and_the_cost(tmp_path):
     rows = rows_of("a", seeds=(42, 43))
-    runs = [finish(tmp_path, e, {"all": all_, "limited": WORSE}) for e, all_ in zip(rows[0].seeds, (MIXED, WORSE), strict=True)]
+    runs = [
+        finish(tmp_path, e, {"all": all_, "limited": WORSE})
+        for e, all_ in zip(rows[0].seeds, (MIXED, WORSE), strict=True)
+    ]
     (group,) = grouped(rows, {("a", run.seed): run for run in runs}, {})
     (line,) = group.lines
     values = dict(zip([column.key for column in group.columns], line.values, strict=True))
     assert values["precision_at_1_macro"].estimate == pytest.approx((16 / 24 + 11 / 24) / 2)
-    assert 0 <= values["precision_at_1_macro"].low < (16 / 24 + 11 / 24) / 2 < values["precision_at_1_macro"].high <= 1
+    assert (
+        0
+        <= values["precision_at_1_macro"].low
+        < (16 / 24 + 11 / 24) / 2
+        < values["precision_at_1_macro"].high
+        <= 1
+    )
     assert values["precision_at_1_macro_limited"] == pytest.approx(11 / 24)
     assert values["precision_drop_unseen_classes"].estimate == pytest.approx((3 / 8 + 0) / 2)
     assert values["logits_accuracy_macro"] is None
@@ -377,8 +440,12 @@ def test_what_must_not_be_compared_is_never_in_one_table(tmp_path):
 def test_numbers_that_say_nothing_are_doubted_beside_them_in_every_table(tmp_path):
     (row,) = rows_of("a")
     run = finish(tmp_path, row.seeds[0], {"all": MIXED, "limited": WORSE})
-    phases = run.summary["phases"] | {"all": run.summary["phases"]["all"] | {"doubts": {"widest_angle_degrees": 0.5}}}
-    (group,) = grouped([row], {("a", 42): replace(run, summary=run.summary | {"phases": phases})}, {})
+    phases = run.summary["phases"] | {
+        "all": run.summary["phases"]["all"] | {"doubts": {"widest_angle_degrees": 0.5}}
+    }
+    (group,) = grouped(
+        [row], {("a", 42): replace(run, summary=run.summary | {"phases": phases})}, {}
+    )
     doubt = (
         "seed 42: phase all: all embeddings are nearly one point, within 0.5 degrees of their mean; its P@1 is no result: "
         "try a smaller optimizer.lr"
@@ -397,7 +464,13 @@ def test_retrieval_has_columns_of_its_own(tmp_path):
 
 @pytest.mark.parametrize(
     ("value", "signed", "text"),
-    [(0.6124, False, ".612"), (1.0, False, "1.000"), (0.0, False, ".000"), (-0.05, True, "-.050"), (0.1, True, "+.100")],
+    [
+        (0.6124, False, ".612"),
+        (1.0, False, "1.000"),
+        (0.0, False, ".000"),
+        (-0.05, True, "-.050"),
+        (0.1, True, "+.100"),
+    ],
 )
 def test_numbers_are_written_with_three_digits_and_differences_with_their_sign(value, signed, text):
     assert page.number(value, signed) == text
@@ -417,59 +490,112 @@ def table(path: Path) -> list[dict[str, str]]:
 
 
 def test_a_suite_of_real_runs_leaves_its_page_and_skips_what_is_finished(
-    files: Path, birds: Path, cache_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    files: Path,
+    birds: Path,
+    cache_dir: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ):
-    arguments = command(files, birds, cache_dir, tmp_path, "fine.toml", "diverges.toml", "--jobs", "2")
+    arguments = command(
+        files, birds, cache_dir, tmp_path, "fine.toml", "diverges.toml", "--jobs", "2"
+    )
     assert call(monkeypatch, arguments) == 1, "one of them failed"
     said = capsys.readouterr().out
     assert said.startswith("2 runs; 2 at a time on cpu, ")
     assert "fine seed 42: P@1 all " in said
     assert "diverges seed 42: failed: the loss is nan in phase all, epoch 1, step " in said
     report = tmp_path / "suite" / "own-cub"
-    check_page(report, json.loads((tmp_path / "fine" / "cub" / "seed-42" / "summary.json").read_text()))
-    assert "NonFiniteLoss" in (tmp_path / "suite" / "logs" / "diverges" / "cub-seed-42.log").read_text()
+    check_page(
+        report, json.loads((tmp_path / "fine" / "cub" / "seed-42" / "summary.json").read_text())
+    )
+    assert (
+        "NonFiniteLoss"
+        in (tmp_path / "suite" / "logs" / "diverges" / "cub-seed-42.log").read_text()
+    )
 
     monkeypatch.setattr(worker_process, "PROGRAM", ("/nothing/may/be/run",))
     again = command(files, birds, cache_dir, tmp_path, "fine.toml")
     assert call(monkeypatch, again) == 0
     pages = {path.name: path.read_bytes() for path in report.iterdir()}
-    assert len(json.loads(pages["suite.json"])["sessions"]) == 1, "only a session that ran something is one"
+    assert len(json.loads(pages["suite.json"])["sessions"]) == 1, (
+        "only a session that ran something is one"
+    )
     assert call(monkeypatch, again) == 0
     assert {path.name: path.read_bytes() for path in report.iterdir()} == pages
 
 
 def check_page(report: Path, summary: dict[str, Any]) -> None:
     fine, diverges = table(report / "table.csv")
-    assert float(fine["precision_at_1_macro"]) == pytest.approx(summary["phases"]["all"]["precision_at_1_macro"])
-    assert float(fine["precision_drop_seen_classes"]) == pytest.approx(summary["precision_drop_seen_classes"])
+    assert float(fine["precision_at_1_macro"]) == pytest.approx(
+        summary["phases"]["all"]["precision_at_1_macro"]
+    )
+    assert float(fine["precision_drop_seen_classes"]) == pytest.approx(
+        summary["precision_drop_seen_classes"]
+    )
     assert (fine["seeds"], fine["failed"]) == ("1", "")
     assert (diverges["seeds"], diverges["precision_at_1_macro"]) == ("0", "")
     assert diverges["failed"].startswith("seed 42: the loss is nan in phase all, epoch 1")
-    page_rows = [line for line in (report / "table.md").read_text().splitlines() if line.startswith(("| fine", "| diverges"))]
+    page_rows = [
+        line
+        for line in (report / "table.md").read_text().splitlines()
+        if line.startswith(("| fine", "| diverges"))
+    ]
     assert ["| fine | 1 | ." in page_rows[0], "the loss is nan" in page_rows[1]] == [True, True]
     first, second = table(report / "runs.csv")
-    assert (first["experiment"], first["seed"], first["status"], second["status"]) == ("fine", "42", "finished", "failed")
-    assert float(first["phases.limited.map_at_r_micro"]) == summary["phases"]["limited"]["map_at_r_micro"]
+    assert (first["experiment"], first["seed"], first["status"], second["status"]) == (
+        "fine",
+        "42",
+        "finished",
+        "failed",
+    )
+    assert (
+        float(first["phases.limited.map_at_r_micro"])
+        == summary["phases"]["limited"]["map_at_r_micro"]
+    )
     assert not [column for column in first if column.startswith("files")]
     claims = table(report / "expectations.csv")
-    assert [(row["experiment"], row["verdict"], row["reason"].partition(" (")[0]) for row in claims] == [
+    assert [
+        (row["experiment"], row["verdict"], row["reason"].partition(" (")[0]) for row in claims
+    ] == [
         ("fine", "not tested", "other settings"),
         ("fine", "not tested", "diverges has no finished run"),
     ]
     made = json.loads((report / "suite.json").read_text())
     (session,) = made["sessions"]
-    assert (session["jobs"], session["ended"], made["failures"][0]["experiment"]) == (2, "complete", "diverges")
-    assert made["seconds_per_row"].keys() == {"fine", "diverges"} and made["made_with"][0]["packages"]["torch"]
+    assert (session["jobs"], session["ended"], made["failures"][0]["experiment"]) == (
+        2,
+        "complete",
+        "diverges",
+    )
+    assert (
+        made["seconds_per_row"].keys() == {"fine", "diverges"}
+        and made["made_with"][0]["packages"]["torch"]
+    )
     assert made["command"][:2] == ["dml-bench", "suite"]
 
 
 @pytest.mark.slow
 def test_printed_jobs_are_commands_that_leave_the_runs_that_the_suite_then_finds(
-    birds: Path, cache_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    birds: Path,
+    cache_dir: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ):
     (tmp_path / "my experiments").mkdir()
     files = write_files(tmp_path / "my experiments")
-    arguments = command(files, birds, cache_dir, tmp_path, "fine.toml", "--seeds", "42,43", "--set", "evaluate.recall_k=[1, 2]")
+    arguments = command(
+        files,
+        birds,
+        cache_dir,
+        tmp_path,
+        "fine.toml",
+        "--seeds",
+        "42,43",
+        "--set",
+        "evaluate.recall_k=[1, 2]",
+    )
     monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}:{os.environ['PATH']}")
     monkeypatch.setattr(worker_process, "PROGRAM", ("/nothing/may/be/run",))
 
@@ -478,8 +604,13 @@ def test_printed_jobs_are_commands_that_leave_the_runs_that_the_suite_then_finds
         return capsys.readouterr().out.splitlines()
 
     lines = printed()
-    assert [shlex.split(line)[:3] for line in lines] == [["dml-bench", "run", str(files / "fine.toml")]] * 2
-    assert [shlex.split(line)[shlex.split(line).index("--seeds") + 1] for line in lines] == ["42", "43"]
+    assert [shlex.split(line)[:3] for line in lines] == [
+        ["dml-bench", "run", str(files / "fine.toml")]
+    ] * 2
+    assert [shlex.split(line)[shlex.split(line).index("--seeds") + 1] for line in lines] == [
+        "42",
+        "43",
+    ]
     assert list(tmp_path.iterdir()) == [files], "nothing is run"
     subprocess.run(["bash", "-c", lines[0]], check=True, capture_output=True, timeout=300)
     assert printed() == lines[1:]
@@ -491,12 +622,20 @@ def test_printed_jobs_are_commands_that_leave_the_runs_that_the_suite_then_finds
 
 
 def runs_at_work(suite: subprocess.Popen[str]) -> list[psutil.Process]:
-    return [child for child in psutil.Process(suite.pid).children() if "dml_bench.suite.worker" in child.cmdline()]
+    return [
+        child
+        for child in psutil.Process(suite.pid).children()
+        if "dml_bench.suite.worker" in child.cmdline()
+    ]
 
 
 @pytest.mark.slow
-def test_a_run_that_is_killed_is_a_failed_row_and_goes_on_the_next_time(files: Path, birds: Path, cache_dir: Path, tmp_path: Path):
-    arguments = command(files, birds, cache_dir, tmp_path, "longer.toml", "fine.toml", "--jobs", "1")
+def test_a_run_that_is_killed_is_a_failed_row_and_goes_on_the_next_time(
+    files: Path, birds: Path, cache_dir: Path, tmp_path: Path
+):
+    arguments = command(
+        files, birds, cache_dir, tmp_path, "longer.toml", "fine.toml", "--jobs", "1"
+    )
     suite = start(arguments)
     wait_for_epochs(tmp_path, suite)
     (run,) = runs_at_work(suite)
@@ -505,20 +644,42 @@ def test_a_run_that_is_killed_is_a_failed_row_and_goes_on_the_next_time(files: P
     assert suite.returncode == 1
     assert "longer seed 42: failed: killed by signal 9 (out of memory?)" in said
     assert "fine seed 42: P@1 all" in said
-    ended = subprocess.run([sys.executable, "-m", "dml_bench", *arguments], capture_output=True, text=True, timeout=300, check=False)
+    ended = subprocess.run(
+        [sys.executable, "-m", "dml_bench", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
     assert ended.returncode == 0
     assert "1 run, 1 are finished already" in ended.stdout
-    records = [json.loads(line) for line in (tmp_path / "longer" / "cub" / "seed-42" / "metrics.jsonl").read_text().splitlines()]
+    records = [
+        json.loads(line)
+        for line in (tmp_path / "longer" / "cub" / "seed-42" / "metrics.jsonl")
+        .read_text()
+        .splitlines()
+    ]
     assert [record["epoch"] for record in records] == [*range(1, 31)] * 2
-    assert len(json.loads((tmp_path / "longer" / "cub" / "seed-42" / "environment.json").read_text())["sessions"]) == 2
+    assert (
+        len(
+            json.loads((tmp_path / "longer" / "cub" / "seed-42" / "environment.json").read_text())[
+                "sessions"
+            ]
+        )
+        == 2
+    )
     made = json.loads((tmp_path / "suite" / "own-cub" / "suite.json").read_text())
     assert [len(session["runs"]) for session in made["sessions"]] == [2, 1]
     assert made["failures"] == []
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL], ids=lambda end: end.name)
-def test_however_a_suite_is_ended_no_process_outlives_it(files: Path, birds: Path, cache_dir: Path, tmp_path: Path, end: signal.Signals):
+@pytest.mark.parametrize(
+    "end", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL], ids=lambda end: end.name
+)
+def test_however_a_suite_is_ended_no_process_outlives_it(
+    files: Path, birds: Path, cache_dir: Path, tmp_path: Path, end: signal.Signals
+):
     suite = start(command(files, birds, cache_dir, tmp_path, "longer.toml", "--jobs", "1"))
     wait_for_epochs(tmp_path, suite)
     runs = runs_at_work(suite)
@@ -532,6 +693,9 @@ def test_however_a_suite_is_ended_no_process_outlives_it(files: Path, birds: Pat
     assert (len(gone), alive) == (len(runs), [])
     if end is signal.SIGINT:
         assert suite.returncode == 130
-        assert errors.strip() == "stopped; finished runs and epochs are kept: the same command goes on from there"
+        assert (
+            errors.strip()
+            == "stopped; finished runs and epochs are kept: the same command goes on from there"
+        )
         made = json.loads((tmp_path / "suite" / "own-cub" / "suite.json").read_text())
         assert [session["ended"] for session in made["sessions"]] == ["stopped"]

@@ -1,4 +1,5 @@
-"""Every training technique: deterministic, and killed and resumed as if it had never stopped; off, it changes no bit."""
+"""Every training technique: deterministic, and killed and resumed as if it had never stopped; off,
+it changes no bit."""
 
 from pathlib import Path
 
@@ -28,7 +29,12 @@ TECHNIQUES = {
     "class weights": ("train.class_weights=balanced", *CLASSIFIER),
     "oversampling": ("sampler=class_balanced",),
     "progressive resizing": ("images.progressive=[16, 24, 32]",),
-    "rotation and lighting": ("augment.rotate=10", "augment.warp=0.2", "augment.lighting=0.2", "augment.dihedral=0.5"),
+    "rotation and lighting": (
+        "augment.rotate=10",
+        "augment.warp=0.2",
+        "augment.lighting=0.2",
+        "augment.dihedral=0.5",
+    ),
     "ranger with flat cosine": ("optimizer={name='ranger', lr=0.001}", "schedule=flat_cosine"),
     "one cycle": ("schedule=one_cycle",),
     "cam head": ("model.head=cam",),
@@ -41,7 +47,11 @@ class Killed(BaseException):
 
 
 def bits(folder: Path) -> dict[str, bytes]:
-    found = {f"{phase}/{name}": (folder / phase / f"{name}.safetensors") for phase in ("all", "limited") for name in FILES}
+    found = {
+        f"{phase}/{name}": (folder / phase / f"{name}.safetensors")
+        for phase in ("all", "limited")
+        for name in FILES
+    }
     return {name: path.read_bytes() for name, path in found.items() if path.exists()} | {
         "predictions": (folder / "predictions.csv").read_bytes()
     }
@@ -50,7 +60,8 @@ def bits(folder: Path) -> dict[str, bytes]:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", TECHNIQUES)
 def test_killed_and_resumed_equals_never_stopped(name, birds, cache_dir, tmp_path, monkeypatch):
-    """Killed after the second epoch that is saved, after the state and before its record, and again three epochs later."""
+    """Killed after the second epoch that is saved, after the state and before its record, and again
+    three epochs later."""
     saves = {"left": 0}
     original = session.state.save
 
@@ -73,10 +84,16 @@ def test_killed_and_resumed_equals_never_stopped(name, birds, cache_dir, tmp_pat
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", sorted(set(TECHNIQUES) - {"class weights", "oversampling", "cam head"}))
+@pytest.mark.parametrize(
+    "name", sorted(set(TECHNIQUES) - {"class weights", "oversampling", "cam head"})
+)
 def test_every_technique_changes_the_result(name, birds, cache_dir, tmp_path):
-    """All but those that have nothing to do where classes are of one size, and a linear head that is averaged after it instead of before."""
+    """All but those that have nothing to do where classes are of one size, and a linear head that
+    is averaged after it instead of before."""
     parts = TECHNIQUES[name]
     without = [part for part in parts if part in (*CLASSIFIER, "loss=MultiSimilarity")]
-    plain, technique = (train(birds, cache_dir, tmp_path / place, *settings).folder for place, settings in (("p", without), ("t", parts)))
+    plain, technique = (
+        train(birds, cache_dir, tmp_path / place, *settings).folder
+        for place, settings in (("p", without), ("t", parts))
+    )
     assert bits(plain)["limited/embeddings"] != bits(technique)["limited/embeddings"]

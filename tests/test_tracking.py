@@ -1,4 +1,5 @@
-"""The W&B mirror: what is logged arrives, and no fault of wandb reaches the run. wandb is real, run in other processes."""
+"""The W&B mirror: what is logged arrives, and no fault of wandb reaches the run. wandb is real, run
+in other processes."""
 
 import json
 import os
@@ -58,7 +59,11 @@ class Ended(NamedTuple):
 
 
 def sealed_environment(home: Path, **extra: str) -> dict[str, str]:
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("WANDB", "XDG_", "NETRC"))}
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("WANDB", "XDG_", "NETRC"))
+    }
     return kept | {"HOME": str(home), "WANDB_ERROR_REPORTING": "false"} | extra
 
 
@@ -81,7 +86,14 @@ def run_script(body: str, home: Path, *, stdin: int | None = None, **environment
 def read_back(wandb_folder: Path, home: Path) -> list[dict[str, Any]]:
     """The records that wandb's own reader finds in one run's folder."""
     command = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(wandb_folder)]
-    text = subprocess.run(command, env=sealed_environment(home), capture_output=True, text=True, check=True, timeout=30).stdout
+    text = subprocess.run(
+        command,
+        env=sealed_environment(home),
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=30,
+    ).stdout
     return [json.loads(line) for line in text.splitlines()]
 
 
@@ -100,8 +112,16 @@ class Mirrored(NamedTuple):
 def mirrored(tmp_path_factory: pytest.TempPathFactory) -> Mirrored:
     """A run and its resumption, mirrored offline under an environment that asks for something else."""
     home = tmp_path_factory.mktemp("home")
-    ended = run_script(MIRROR_ONE_RUN_TWICE, home, WANDB_MODE="disabled", WANDB_PROJECT="other", WANDB_DIR=str(home / "other"))
-    folders = sorted((home / "run" / "wandb").glob("offline-run-*"), key=lambda folder: folder.stat().st_ctime_ns)
+    ended = run_script(
+        MIRROR_ONE_RUN_TWICE,
+        home,
+        WANDB_MODE="disabled",
+        WANDB_PROJECT="other",
+        WANDB_DIR=str(home / "other"),
+    )
+    folders = sorted(
+        (home / "run" / "wandb").glob("offline-run-*"), key=lambda folder: folder.stat().st_ctime_ns
+    )
     first, second = sorted((read_back(folder, home) for folder in folders), key=len, reverse=True)
     return Mirrored(ended, folders, first, second)
 
@@ -114,35 +134,55 @@ def test_a_healthy_mirror_is_silent_and_leaves_the_process_as_it_was(mirrored: M
 
 def test_the_run_arrives_under_its_names_with_its_config(mirrored: Mirrored) -> None:
     (run,) = of_type(mirrored.first, "run")
-    assert (run["run_id"], run["display_name"], run["run_group"], run["project"]) == ("run1", "first", "cub", "dml_bench")
+    assert (run["run_id"], run["display_name"], run["run_group"], run["project"]) == (
+        "run1",
+        "first",
+        "cub",
+        "dml_bench",
+    )
     assert run["config"]["update"]["optimizer"] == {"lr": 0.01}
     assert run["config"]["update"]["train"] == ["a", "b"]
 
 
 def test_the_scalars_of_each_epoch_arrive_under_their_names(mirrored: Mirrored) -> None:
     rows = [row["item"] for row in of_type(mirrored.first, "history")]
-    losses = [(row["epoch"], row["phase"], row["train_loss"]) for row in rows if "train_loss" in row]
+    losses = [
+        (row["epoch"], row["phase"], row["train_loss"]) for row in rows if "train_loss" in row
+    ]
     assert losses == [(1, "head", 1.0), (2, "head", 0.5), (3, "all", 0.125)]
     assert [row["test_accuracy"] for row in rows if "test_accuracy" in row] == [0.75]
 
 
 def test_metrics_are_plotted_over_our_epoch(mirrored: Mirrored) -> None:
     metrics = of_type(mirrored.first, "metric")
-    assert [metric["step_metric"] for metric in metrics if metric.get("glob_name") == "*"] == ["epoch"]
+    assert [metric["step_metric"] for metric in metrics if metric.get("glob_name") == "*"] == [
+        "epoch"
+    ]
 
 
 def test_the_summary_arrives(mirrored: Mirrored) -> None:
     updates = [summary["update"] for summary in of_type(mirrored.first, "summary")]
-    assert [update["precision_drop"] for update in updates if "precision_drop" in update] == [0.0625]
+    assert [update["precision_drop"] for update in updates if "precision_drop" in update] == [
+        0.0625
+    ]
 
 
 def test_a_table_arrives_whole_even_with_mixed_cells(mirrored: Mirrored) -> None:
-    (file,) = [file for folder in mirrored.folders for file in folder.glob("files/media/table/*.json")]
-    assert json.loads(file.read_text()) == {"columns": ["class", "accuracy"], "data": [["wren", 0.5], ["crow", "undefined"]]}
+    (file,) = [
+        file for folder in mirrored.folders for file in folder.glob("files/media/table/*.json")
+    ]
+    assert json.loads(file.read_text()) == {
+        "columns": ["class", "accuracy"],
+        "data": [["wren", 0.5], ["crow", "undefined"]],
+    }
 
 
 def test_a_picture_arrives_as_it_is(mirrored: Mirrored) -> None:
-    (file,) = [file for folder in mirrored.folders for file in folder.glob("files/media/images/training_batch*.png")]
+    (file,) = [
+        file
+        for folder in mirrored.folders
+        for file in folder.glob("files/media/images/training_batch*.png")
+    ]
     with Image.open(file) as picture:
         assert (picture.size, picture.getpixel((0, 0))) == ((20, 10), (255, 0, 0))
 
@@ -173,11 +213,21 @@ report(wandb="wandb" in sys.modules, threads=threading.active_count())
     assert not (tmp_path / "run").exists()
 
 
-def test_without_wandb_there_is_one_warning_that_says_how_to_get_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_wandb_there_is_one_warning_that_says_how_to_get_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(sys.modules, "wandb", None)
     monkeypatch.setenv("WANDB_ERROR_REPORTING", "false")
     warnings: list[str] = []
-    mirror = wandb_mirror.start("online", directory=tmp_path, run_id="a", name="a", group="a", config={}, warn=warnings.append)
+    mirror = wandb_mirror.start(
+        "online",
+        directory=tmp_path,
+        run_id="a",
+        name="a",
+        group="a",
+        config={},
+        warn=warnings.append,
+    )
     mirror.log({"epoch": 1})
     mirror.tables({"empty": Table((), ())})
     mirror.finish()
@@ -187,13 +237,17 @@ def test_without_wandb_there_is_one_warning_that_says_how_to_get_it(tmp_path: Pa
     assert warning.endswith(f"the run goes on, results are in {tmp_path}")
 
 
-def test_a_warning_that_can_not_be_given_does_not_escape_either(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_warning_that_can_not_be_given_does_not_escape_either(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def refuse(message: str) -> None:
         raise OSError("the disk is full")
 
     monkeypatch.setitem(sys.modules, "wandb", None)
     monkeypatch.setenv("WANDB_ERROR_REPORTING", "false")
-    wandb_mirror.start("offline", directory=tmp_path, run_id="a", name="a", group="a", config={}, warn=refuse).finish()
+    wandb_mirror.start(
+        "offline", directory=tmp_path, run_id="a", name="a", group="a", config={}, warn=refuse
+    ).finish()
 
 
 def test_a_failure_after_the_wait_was_given_up_is_not_a_second_warning(tmp_path: Path) -> None:
@@ -252,7 +306,9 @@ report()
 """,
         tmp_path,
     )
-    assert ended.facts["warnings"] == [f"W&B: RuntimeError: broken pipe; the run goes on, results are in {tmp_path / 'run'}"]
+    assert ended.facts["warnings"] == [
+        f"W&B: RuntimeError: broken pipe; the run goes on, results are in {tmp_path / 'run'}"
+    ]
     assert (ended.returncode, ended.stderr) == (0, "")
 
 
@@ -302,7 +358,11 @@ report()
 def test_online_without_a_key_says_what_to_do_and_never_asks(tmp_path: Path) -> None:
     ours, theirs = pty.openpty()
     try:
-        ended = run_script('mirror = begin("online")\nmirror.log({"epoch": 1})\nmirror.finish()\nreport()', tmp_path, stdin=theirs)
+        ended = run_script(
+            'mirror = begin("online")\nmirror.log({"epoch": 1})\nmirror.finish()\nreport()',
+            tmp_path,
+            stdin=theirs,
+        )
     finally:
         os.close(theirs)
         os.close(ours)

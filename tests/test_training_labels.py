@@ -1,4 +1,5 @@
-"""Whose labels are trained on: noise on purpose, class weights, soft labels and progressive corrections; and that nothing leaks."""
+"""Whose labels are trained on: noise on purpose, class weights, soft labels and progressive
+corrections; and that nothing leaks."""
 
 import csv
 from pathlib import Path
@@ -22,7 +23,9 @@ from dml_bench.training.training_state import Run, build
 
 def labels(given: list[int], true: list[int] | None = None, **more: object) -> TrainingLabels:
     first = np.array(given)
-    return TrainingLabels(trained=np.unique(first), true=np.array(true or given), given=first, **more)
+    return TrainingLabels(
+        trained=np.unique(first), true=np.array(true or given), given=first, **more
+    )
 
 
 # Noise
@@ -41,7 +44,9 @@ def test_noise_changes_exactly_its_part_of_the_training_images_to_other_trained_
 
 def test_a_phase_that_holds_classes_out_has_the_same_wrong_images_but_theirs_and_never_takes_one_for_theirs():
     classes, images = np.arange(1000) % 10, np.arange(0, 1000, 2)
-    whole, limited = (corrupted(classes, images, trained, 0.2, 42) for trained in (np.arange(10), np.arange(8)))
+    whole, limited = (
+        corrupted(classes, images, trained, 0.2, 42) for trained in (np.arange(10), np.arange(8))
+    )
     wrong = np.flatnonzero(whole != classes)
     assert np.flatnonzero(limited != classes).tolist() == wrong[classes[wrong] < 8].tolist()
     assert limited[classes < 8].max() == 7
@@ -52,30 +57,52 @@ def phase_of(name: str, experiment: Experiment, birds: Path, cache_dir: Path) ->
     opening = opened(experiment, birds, cache_dir, torch.device("cpu"), Watch())
     phase = next(phase for phase in opening.phases if phase.name == name)
     return build(
-        experiment, phase, opening.dataset, opening.split, opening.pixels, device=torch.device("cpu"), precision="float32", watch=Watch()
+        experiment,
+        phase,
+        opening.dataset,
+        opening.split,
+        opening.pixels,
+        device=torch.device("cpu"),
+        precision="float32",
+        watch=Watch(),
     )
 
 
 def test_samplers_see_the_labels_that_are_given_and_not_the_true_ones(birds, cache_dir):
-    run = phase_of("all", tiny("sampler=m_per_class", "train.batch_size=8", "data.label_noise=0.5"), birds, cache_dir)
+    run = phase_of(
+        "all",
+        tiny("sampler=m_per_class", "train.batch_size=8", "data.label_noise=0.5"),
+        birds,
+        cache_dir,
+    )
     groups = [batch.reshape(-1, 4) for epoch in range(1, 9) for batch in epoch_batches(run, epoch)]
-    given, true = (np.mean([np.ptp(labels[group], axis=1) == 0 for group in groups]) for labels in (run.labels.given, run.dataset.labels))
+    given, true = (
+        np.mean([np.ptp(labels[group], axis=1) == 0 for group in groups])
+        for labels in (run.labels.given, run.dataset.labels)
+    )
     assert given == 1.0
     assert true < 0.5
 
 
 @pytest.mark.parametrize(
     ("settings", "wrong"),
-    [(("data.valid_fraction=0.4",), 10), (("protocol=class_disjoint", "data.split=half", "data.valid_fraction=0.5"), 8)],
+    [
+        (("data.valid_fraction=0.4",), 10),
+        (("protocol=class_disjoint", "data.split=half", "data.valid_fraction=0.5"), 8),
+    ],
     ids=["images", "classes"],
 )
-def test_validation_images_are_as_wrong_as_training_images_and_what_is_evaluated_stays_true(settings, wrong, birds, cache_dir):
+def test_validation_images_are_as_wrong_as_training_images_and_what_is_evaluated_stays_true(
+    settings, wrong, birds, cache_dir
+):
     name = "disjoint" if "protocol=class_disjoint" in settings else "all"
     run = phase_of(name, tiny(*settings, "data.label_noise=0.5"), birds, cache_dir)
     valid = run.watched.queries["valid"]
     changed = run.labels.given[valid] != run.dataset.labels[valid]
     assert (int(changed.sum()), len(valid)) == (wrong, 2 * wrong + (name == "all"))
-    assert set(run.labels.given[valid]) <= set(run.dataset.labels[valid]), "no class that is not validated with"
+    assert set(run.labels.given[valid]) <= set(run.dataset.labels[valid]), (
+        "no class that is not validated with"
+    )
     if name == "all":
         test = run.watched.queries["test"]
         assert (run.labels.given[test] == run.dataset.labels[test]).all()
@@ -84,11 +111,15 @@ def test_validation_images_are_as_wrong_as_training_images_and_what_is_evaluated
 def test_an_epoch_is_chosen_by_labels_that_are_given(birds, cache_dir, monkeypatch):
     """With every label wrong but one's chance, nothing that validation reads is a true label."""
     asked: dict[str, np.ndarray] = {}
-    run = phase_of("all", tiny("data.valid_fraction=0.4", "data.label_noise=0.99"), birds, cache_dir)
+    run = phase_of(
+        "all", tiny("data.valid_fraction=0.4", "data.label_noise=0.99"), birds, cache_dir
+    )
     monkeypatch.setattr(
         loop,
         "search",
-        lambda gallery, query, known, labels, k: asked.update({len(labels): (known, labels)}) or search(gallery, query, known, labels, k),
+        lambda gallery, query, known, labels, k: (
+            asked.update({len(labels): (known, labels)}) or search(gallery, query, known, labels, k)
+        ),
     )
     loop.measure(run)
     for name, images in run.watched.queries.items():
@@ -103,7 +134,9 @@ def test_folds_are_stratified_by_the_labels_that_are_given(birds, cache_dir):
     opening = opened(experiment, birds, cache_dir, torch.device("cpu"), Watch())
     members = members_of(experiment, opening.phases[0], opening.dataset, opening.split, Path())
     given = given_labels(experiment, opening.phases[0], opening.dataset, opening.split)
-    sizes = np.array([np.bincount(given[list(member.phase.withheld)], minlength=8) for member in members])
+    sizes = np.array(
+        [np.bincount(given[list(member.phase.withheld)], minlength=8) for member in members]
+    )
     assert (np.ptp(sizes, axis=0) <= 1).all()
 
 
@@ -132,15 +165,26 @@ def test_soft_labels_weigh_the_given_against_another_prediction_and_leave_agreem
     assert other.tolist() == pytest.approx([0.0, 0.3, 0.0])
 
 
-@pytest.mark.parametrize("objective", [(), ("loss=crossentropy", "miner=none", "model.head=identity")], ids=["pairs", "softmax"])
-def test_every_training_image_is_judged_once_by_a_model_that_did_not_train_on_it(objective, birds, cache_dir, tmp_path):
+@pytest.mark.parametrize(
+    "objective",
+    [(), ("loss=crossentropy", "miner=none", "model.head=identity")],
+    ids=["pairs", "softmax"],
+)
+def test_every_training_image_is_judged_once_by_a_model_that_did_not_train_on_it(
+    objective, birds, cache_dir, tmp_path
+):
     from dml_bench.runs.folder import read_arrays
 
-    folder = train(birds, cache_dir, tmp_path, "labelling=softlabels", "labelling.folds=3", *objective).folder
+    folder = train(
+        birds, cache_dir, tmp_path, "labelling=softlabels", "labelling.folds=3", *objective
+    ).folder
     with open(folder / "split.csv", newline="") as file:
         part = np.array([row["part"] for row in csv.DictReader(file)])
     for phase, unseen in (("all", []), ("limited", [6, 7])):
-        judged = [read_arrays(path) for path in sorted((folder / phase).glob("judge-*/judged.safetensors"))]
+        judged = [
+            read_arrays(path)
+            for path in sorted((folder / phase).glob("judge-*/judged.safetensors"))
+        ]
         images = np.sort(np.concatenate([arrays["images"] for arrays in judged]))
         training = np.flatnonzero(part == "train")
         classes = np.arange(64) // 8
@@ -153,7 +197,12 @@ def test_every_training_image_is_judged_once_by_a_model_that_did_not_train_on_it
 
 def test_the_threshold_waits_for_the_warm_up_and_falls_linearly():
     plan = Corrected(warm_up=0.2, theta=0.5, theta_end=0.1)
-    assert [plan.threshold(epoch, 10) for epoch in (1, 2, 6, 10)] == [None, 0.5, pytest.approx(0.3), pytest.approx(0.1)]
+    assert [plan.threshold(epoch, 10) for epoch in (1, 2, 6, 10)] == [
+        None,
+        0.5,
+        pytest.approx(0.3),
+        pytest.approx(0.1),
+    ]
 
 
 def test_a_label_is_replaced_where_another_class_is_likelier_by_more_than_the_threshold():
@@ -182,9 +231,24 @@ def test_precision_and_recall_of_the_corrections_are_counted_against_the_true_cl
     }
 
 
-def test_a_run_writes_what_it_corrected_and_never_corrects_towards_a_held_out_class(birds, cache_dir, tmp_path):
-    settings = ("labelling=plc", "labelling.theta=0.02", "labelling.theta_end=0.02", "data.label_noise=0.25")
-    outcome = train(birds, cache_dir, tmp_path, *settings, "loss=crossentropy", "miner=none", "model.head=identity")
+def test_a_run_writes_what_it_corrected_and_never_corrects_towards_a_held_out_class(
+    birds, cache_dir, tmp_path
+):
+    settings = (
+        "labelling=plc",
+        "labelling.theta=0.02",
+        "labelling.theta_end=0.02",
+        "data.label_noise=0.25",
+    )
+    outcome = train(
+        birds,
+        cache_dir,
+        tmp_path,
+        *settings,
+        "loss=crossentropy",
+        "miner=none",
+        "model.head=identity",
+    )
     with open(outcome.folder / "split.csv", newline="") as file:
         parts = {row["path"]: row["part"] for row in csv.DictReader(file)}
     for phase, classes in (("all", 8), ("limited", 6)):
@@ -201,12 +265,27 @@ def test_a_run_writes_what_it_corrected_and_never_corrects_towards_a_held_out_cl
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        (("labelling=plc",), "labelling plc asks the loss for the class of an image, and NTXent can't say it"),
-        (("labelling=softlabels", "labelling.a=1.2"), "labelling.a is 1.2; a number from 0 to 1 is wanted"),
-        (("labelling=softlabels", "labelling.folds=1"), "labelling.folds is 1; at least 2 is wanted"),
+        (
+            ("labelling=plc",),
+            "labelling plc asks the loss for the class of an image, and NTXent can't say it",
+        ),
+        (
+            ("labelling=softlabels", "labelling.a=1.2"),
+            "labelling.a is 1.2; a number from 0 to 1 is wanted",
+        ),
+        (
+            ("labelling=softlabels", "labelling.folds=1"),
+            "labelling.folds is 1; at least 2 is wanted",
+        ),
         (("labelling=softlabels", "train.folds=2"), "labelling softlabels trains folds of its own"),
-        (("labelling=softlabels", "loss=ProxyAnchor", "miner=none"), "labelling softlabels has no effect: loss ProxyAnchor is one number"),
-        (("train.class_weights=balanced", "loss=ProxyAnchor", "miner=none"), "train.class_weights has no effect"),
+        (
+            ("labelling=softlabels", "loss=ProxyAnchor", "miner=none"),
+            "labelling softlabels has no effect: loss ProxyAnchor is one number",
+        ),
+        (
+            ("train.class_weights=balanced", "loss=ProxyAnchor", "miner=none"),
+            "train.class_weights has no effect",
+        ),
         (
             ("labelling=plc", "loss=ProxyNCA", "miner=none"),
             "labelling.theta_end is 0.1, and loss ProxyNCA never contradicts a label by more than 0.035 among 200 classes",
@@ -215,12 +294,18 @@ def test_a_run_writes_what_it_corrected_and_never_corrects_towards_a_held_out_cl
             ("labelling=plc", "loss=P2SGrad", "miner=none"),
             "labelling.theta_end is 0.1, and loss P2SGrad never contradicts a label by more than 0.012 among 200 classes",
         ),
-        (("labelling=plc", "loss={name='CosFace', scale=1}", "miner=none"), "never contradicts a label by more than 0.012"),
+        (
+            ("labelling=plc", "loss={name='CosFace', scale=1}", "miner=none"),
+            "never contradicts a label by more than 0.012",
+        ),
         (
             ("sampler=class_balanced", "train.class_weights=balanced"),
             "sampler class_balanced draws all classes equally often, and train.class_weights = balanced would correct for their sizes again",
         ),
-        (("sampler=m_per_class", "train.class_weights=balanced"), "sampler m_per_class draws all classes equally often"),
+        (
+            ("sampler=m_per_class", "train.class_weights=balanced"),
+            "sampler m_per_class draws all classes equally often",
+        ),
         (("data.label_noise=1.0",), "data.label_noise is 1.0; wanted from 0 to less than 1"),
         (
             ("labelling=plc", "mixing.technique=mixup", "loss=crossentropy", "miner=none"),
@@ -235,11 +320,29 @@ def test_labels_that_make_no_sense_are_refused_in_one_line(settings, words):
 
 
 def test_a_proxy_loss_that_is_sharp_enough_may_correct_labels():
-    assert tiny("labelling=plc", "loss={name='ProxyNCA', softmax_scale=9}", "miner=none").labelling.name == "plc"
-    assert tiny("labelling=plc", "loss=P2SGrad", "miner=none", "labelling.theta_end=0.01").labelling.name == "plc"
+    assert (
+        tiny(
+            "labelling=plc", "loss={name='ProxyNCA', softmax_scale=9}", "miner=none"
+        ).labelling.name
+        == "plc"
+    )
+    assert (
+        tiny(
+            "labelling=plc", "loss=P2SGrad", "miner=none", "labelling.theta_end=0.01"
+        ).labelling.name
+        == "plc"
+    )
 
 
-def test_soft_labels_are_judged_among_the_training_classes_where_classes_are_disjoint(birds, cache_dir, tmp_path):
-    settings = ("labelling=softlabels", "labelling.folds=2", "protocol=class_disjoint", "data.split=half", "train.epochs=1")
+def test_soft_labels_are_judged_among_the_training_classes_where_classes_are_disjoint(
+    birds, cache_dir, tmp_path
+):
+    settings = (
+        "labelling=softlabels",
+        "labelling.folds=2",
+        "protocol=class_disjoint",
+        "data.split=half",
+        "train.epochs=1",
+    )
     outcome = train(birds, cache_dir, tmp_path, *settings)
     assert outcome.summary["phases"]["disjoint"]["labels"]["training_images"] == 32

@@ -1,4 +1,5 @@
-"""Test-time augmentation: which views, how they are combined, and that a new photo is looked at in the same way."""
+"""Test-time augmentation: which views, how they are combined, and that a new photo is looked at in
+the same way."""
 
 import sys
 from pathlib import Path
@@ -39,7 +40,9 @@ def test_the_mean_of_views_is_that_of_their_directions_at_unit_length():
 
 def test_one_view_is_left_as_it_is_to_the_last_bit():
     outputs = torch.randn(7, 16, generator=torch.Generator().manual_seed(0))
-    assert np.array_equal(together([outputs]), torch.nn.functional.normalize(outputs, dim=1).numpy())
+    assert np.array_equal(
+        together([outputs]), torch.nn.functional.normalize(outputs, dim=1).numpy()
+    )
 
 
 def by_brute_force(views: np.ndarray, gallery: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
@@ -97,10 +100,17 @@ def test_crops_are_four_corners_and_the_centre_and_the_mirror_images_of_each(pix
     height, width = whole.shape[:2]
     assert min(height, width) == 36
     bottom, right = height - 32, width - 32
-    for view, (top, left) in zip(views, [(0, 0), (0, right), (bottom, 0), (bottom, right), (bottom // 2, right // 2)], strict=False):
+    for view, (top, left) in zip(
+        views,
+        [(0, 0), (0, right), (bottom, 0), (bottom, right), (bottom // 2, right // 2)],
+        strict=False,
+    ):
         assert np.array_equal(view, whole[top : top + 32, left : left + 32])
     assert len(views) == 10
-    assert all(np.array_equal(mirrored, view[:, ::-1]) for view, mirrored in zip(views[:5], views[5:], strict=True))
+    assert all(
+        np.array_equal(mirrored, view[:, ::-1])
+        for view, mirrored in zip(views[:5], views[5:], strict=True)
+    )
 
 
 def test_without_tta_there_is_one_view():
@@ -112,35 +122,62 @@ def test_without_tta_there_is_one_view():
 
 @pytest.fixture(scope="module")
 def plain(birds: Path, cache_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return train(birds, cache_dir, tmp_path_factory.mktemp("plain"), "train.epochs=1", "train.precision=float32").folder
+    return train(
+        birds,
+        cache_dir,
+        tmp_path_factory.mktemp("plain"),
+        "train.epochs=1",
+        "train.precision=float32",
+    ).folder
 
 
 @pytest.fixture(scope="module")
 def mirrored(birds: Path, cache_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return train(birds, cache_dir, tmp_path_factory.mktemp("mirrored"), *MIRROR, "train.precision=float32").folder
+    return train(
+        birds, cache_dir, tmp_path_factory.mktemp("mirrored"), *MIRROR, "train.precision=float32"
+    ).folder
 
 
 @pytest.fixture(scope="module")
 def largest(birds: Path, cache_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    settings = (*LARGEST, "loss=crossentropy", "miner=none", "model.head=identity", "data.valid_fraction=0.2")
+    settings = (
+        *LARGEST,
+        "loss=crossentropy",
+        "miner=none",
+        "model.head=identity",
+        "data.valid_fraction=0.2",
+    )
     return train(birds, cache_dir, tmp_path_factory.mktemp("largest"), *settings).folder
 
 
-def test_tta_changes_the_evaluation_of_both_phases_and_nothing_of_the_training(plain: Path, mirrored: Path):
+def test_tta_changes_the_evaluation_of_both_phases_and_nothing_of_the_training(
+    plain: Path, mirrored: Path
+):
     for phase in ("all", "limited"):
-        assert (plain / phase / "weights.safetensors").read_bytes() == (mirrored / phase / "weights.safetensors").read_bytes()
-        before, after = (read_arrays(folder / phase / "embeddings.safetensors") for folder in (plain, mirrored))
+        assert (plain / phase / "weights.safetensors").read_bytes() == (
+            mirrored / phase / "weights.safetensors"
+        ).read_bytes()
+        before, after = (
+            read_arrays(folder / phase / "embeddings.safetensors") for folder in (plain, mirrored)
+        )
         for part in ("gallery", "query"):
             assert not np.allclose(before[part], after[part])
             assert np.linalg.norm(after[part], axis=1) == pytest.approx(1, abs=1e-5)
 
 
-def test_the_similarity_by_max_is_that_of_the_query_s_most_similar_view_with_the_gallery_image_s_mean(largest: Path):
+def test_the_similarity_by_max_is_that_of_the_query_s_most_similar_view_with_the_gallery_image_s_mean(
+    largest: Path,
+):
     for phase in ("all", "limited"):
-        stored, found = read_arrays(largest / phase / "embeddings.safetensors"), read_neighbours(largest / phase / "neighbours.safetensors")
+        stored, found = (
+            read_arrays(largest / phase / "embeddings.safetensors"),
+            read_neighbours(largest / phase / "neighbours.safetensors"),
+        )
         assert stored["query_views"].shape == (2, *stored["query"].shape)
         mean = stored["query_views"].mean(0)
-        assert stored["query"] == pytest.approx(mean / np.linalg.norm(mean, axis=1, keepdims=True), abs=1e-5)
+        assert stored["query"] == pytest.approx(
+            mean / np.linalg.norm(mean, axis=1, keepdims=True), abs=1e-5
+        )
         _, similarities = by_brute_force(stored["query_views"], stored["gallery"], found.k)
         assert found.similarities == pytest.approx(similarities, abs=1e-5)
 
@@ -149,19 +186,36 @@ def test_class_probabilities_by_max_still_sum_to_one(largest: Path):
     for phase in ("all", "limited"):
         logits = read_arrays(largest / phase / "logits.safetensors")
         assert logits["probabilities"].sum(axis=1) == pytest.approx(1, abs=1e-5)
-        assert np.array_equal(logits["predicted"], logits["classes"][logits["probabilities"].argmax(axis=1)])
+        assert np.array_equal(
+            logits["predicted"], logits["classes"][logits["probabilities"].argmax(axis=1)]
+        )
 
 
-def test_folds_are_averaged_view_by_view_before_the_most_similar_view_is_taken(birds: Path, cache_dir: Path, tmp_path: Path):
+def test_folds_are_averaged_view_by_view_before_the_most_similar_view_is_taken(
+    birds: Path, cache_dir: Path, tmp_path: Path
+):
     folder = train(birds, cache_dir, tmp_path, *LARGEST, "train.folds=2").folder
-    parts = [read_arrays(folder / "all" / f"fold-{number}" / "embeddings.safetensors") for number in (1, 2)]
-    similarities = np.mean([part["query_views"] @ part["gallery"].T for part in parts], axis=0).max(axis=0)
+    parts = [
+        read_arrays(folder / "all" / f"fold-{number}" / "embeddings.safetensors")
+        for number in (1, 2)
+    ]
+    similarities = np.mean([part["query_views"] @ part["gallery"].T for part in parts], axis=0).max(
+        axis=0
+    )
     found: Neighbours = read_neighbours(folder / "all" / "neighbours.safetensors")
     assert found.similarities[:, 0] == pytest.approx(similarities.max(axis=1), abs=1e-5)
 
 
-def test_crops_run_in_the_protocol_of_disjoint_classes(birds: Path, cache_dir: Path, tmp_path: Path):
-    settings = ("protocol=class_disjoint", "data.split=half", "evaluate.tta=crops", "evaluate.tta_by=max", "train.epochs=1")
+def test_crops_run_in_the_protocol_of_disjoint_classes(
+    birds: Path, cache_dir: Path, tmp_path: Path
+):
+    settings = (
+        "protocol=class_disjoint",
+        "data.split=half",
+        "evaluate.tta=crops",
+        "evaluate.tta_by=max",
+        "train.epochs=1",
+    )
     folder = train(birds, cache_dir, tmp_path, *settings).folder
     found = read_neighbours(folder / "disjoint" / "neighbours.safetensors")
     assert found.leaves_one_out
@@ -173,9 +227,13 @@ def test_crops_run_in_the_protocol_of_disjoint_classes(birds: Path, cache_dir: P
 
 def test_an_image_and_its_mirror_image_are_embedded_alike():
     embedder = build_embedder(tiny()).eval()
-    photos = torch.randint(0, 256, (3, 32, 32, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+    photos = torch.randint(
+        0, 256, (3, 32, 32, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(1)
+    )
     with torch.no_grad():
-        assert torch.allclose(Mirrored(embedder)(photos), Mirrored(embedder)(photos.flip(2)), atol=1e-6)
+        assert torch.allclose(
+            Mirrored(embedder)(photos), Mirrored(embedder)(photos.flip(2)), atol=1e-6
+        )
         assert not torch.allclose(embedder(photos), embedder(photos.flip(2)), atol=1e-3)
 
 
@@ -191,7 +249,9 @@ def test_a_new_photo_is_looked_at_as_the_run_looked_at_its_own(mirrored: Path, p
     place = open_place(mirrored, phase, None)
     gallery = place.read()
     paths = [Path(entry.path) for entry in gallery.entries[:7]]
-    assert Network(place.run, phase, "cpu").embed(paths).embeddings == pytest.approx(gallery.embeddings[:7], abs=1e-5)
+    assert Network(place.run, phase, "cpu").embed(paths).embeddings == pytest.approx(
+        gallery.embeddings[:7], abs=1e-5
+    )
 
 
 def test_the_exported_network_looks_at_mirror_images_too(mirrored: Path, tmp_path: Path):
@@ -202,15 +262,27 @@ def test_the_exported_network_looks_at_mirror_images_too(mirrored: Path, tmp_pat
 
 @pytest.mark.parametrize("verb", ["predict", "enrol", "export"])
 def test_a_run_by_the_most_similar_view_refuses_new_photos_in_one_line(
-    largest: Path, birds: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], verb
+    largest: Path,
+    birds: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    verb,
 ):
     folder = tmp_path / "new" / "bird"
     folder.mkdir(parents=True)
     Image.new("RGB", (40, 40), "red").save(folder / "a.png")
-    more = {"predict": [folder / "a.png"], "enrol": ["--images", folder.parent], "export": ["--out", tmp_path / "model"]}[verb]
+    more = {
+        "predict": [folder / "a.png"],
+        "enrol": ["--images", folder.parent],
+        "export": ["--out", tmp_path / "model"],
+    }[verb]
     assert command(monkeypatch, verb, largest, *more) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert "was evaluated with evaluate.tta = mirror by max, in which new photos are not embedded; run it with --set" in line
+    assert (
+        "was evaluated with evaluate.tta = mirror by max, in which new photos are not embedded; run it with --set"
+        in line
+    )
 
 
 @pytest.mark.parametrize(
@@ -218,9 +290,17 @@ def test_a_run_by_the_most_similar_view_refuses_new_photos_in_one_line(
     [
         (["evaluate.tta_by=max"], "evaluate.tta_by has no effect without evaluate.tta"),
         (["evaluate.tta=flip"], "evaluate.tta is 'flip'; choose one of 'none', 'mirror', 'crops'"),
-        (["evaluate.tta=crops", "augment.random_crop_from=0"], r"needs augment.random_crop_from above images.size \(32\)"),
         (
-            ["evaluate.tta=mirror", "model.trainable=head", "augment.random_crop_from=0", "augment.horizontal_flip=0"],
+            ["evaluate.tta=crops", "augment.random_crop_from=0"],
+            r"needs augment.random_crop_from above images.size \(32\)",
+        ),
+        (
+            [
+                "evaluate.tta=mirror",
+                "model.trainable=head",
+                "augment.random_crop_from=0",
+                "augment.horizontal_flip=0",
+            ],
             "has the features of one view of each image: --set evaluate.tta=none",
         ),
     ],

@@ -1,4 +1,5 @@
-"""Unknowns, thresholds and calibration by hand, by slow loops from their definitions, and against scikit-learn."""
+"""Unknowns, thresholds and calibration by hand, by slow loops from their definitions, and against
+scikit-learn."""
 
 import math
 
@@ -19,20 +20,33 @@ from dml_bench.evaluation.open_set import (
 )
 
 
-def drawn(seed: int, decimals: int = 7, known: int = 60, unknown: int = 40) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def drawn(
+    seed: int, decimals: int = 7, known: int = 60, unknown: int = 40
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Similarity, correct, is_unknown: overlapping; with few decimals full of ties."""
     chance = np.random.default_rng(seed)
     is_unknown = chance.permutation(np.arange(known + unknown) < unknown)
-    similarity = np.round(chance.normal(size=len(is_unknown)) * 0.2 + 0.5 - 0.15 * is_unknown, decimals).astype(np.float32)
-    return similarity, (chance.random(len(is_unknown)) < 0.3 + 0.6 * similarity) & ~is_unknown, is_unknown
+    similarity = np.round(
+        chance.normal(size=len(is_unknown)) * 0.2 + 0.5 - 0.15 * is_unknown, decimals
+    ).astype(np.float32)
+    return (
+        similarity,
+        (chance.random(len(is_unknown)) < 0.3 + 0.6 * similarity) & ~is_unknown,
+        is_unknown,
+    )
 
 
-PROBLEMS = pytest.mark.parametrize("problem", [drawn(0), drawn(1, 1), drawn(2, 2, 7, 90), drawn(3, 0, 90, 7)], ids=range(4))
+PROBLEMS = pytest.mark.parametrize(
+    "problem", [drawn(0), drawn(1, 1), drawn(2, 2, 7, 90), drawn(3, 0, 90, 7)], ids=range(4)
+)
 
 
 def test_unknowns_by_hand():
-    """Known .9 right, .7 wrong, .5 right; unknown .8, .4. Of the 6 pairs known are ahead in 4, known and right in 3."""
-    found = unknowns(np.array([0.5, 0.8, 0.9, 0.4, 0.7]), np.array([1, 0, 1, 0, 0]), np.array([0, 1, 0, 1, 0]))
+    """Known .9 right, .7 wrong, .5 right; unknown .8, .4. Of the 6 pairs known are ahead in 4,
+    known and right in 3."""
+    found = unknowns(
+        np.array([0.5, 0.8, 0.9, 0.4, 0.7]), np.array([1, 0, 1, 0, 0]), np.array([0, 1, 0, 1, 0])
+    )
     assert found.true_positive_rate.tolist() == pytest.approx([0, 1 / 3, 1 / 3, 2 / 3, 1, 1])
     assert found.false_positive_rate.tolist() == [0, 0, 0.5, 0.5, 0.5, 1]
     assert found.correct_rate.tolist() == pytest.approx([0, 1 / 3, 1 / 3, 1 / 3, 2 / 3, 2 / 3])
@@ -70,10 +84,21 @@ def test_oscr_equals_slow_loops_from_its_definition(problem):
     for threshold in sorted(set(similarity), reverse=True):
         accepted = [i for i in range(len(similarity)) if similarity[i] >= threshold]
         false_positive = sum(is_unknown[i] for i in accepted) / sum(is_unknown)
-        points.append((false_positive, sum(correct[i] and not is_unknown[i] for i in accepted) / sum(~is_unknown)))
-    assert np.stack([found.false_positive_rate, found.correct_rate], 1) == pytest.approx(np.array(points))
+        points.append(
+            (
+                false_positive,
+                sum(correct[i] and not is_unknown[i] for i in accepted) / sum(~is_unknown),
+            )
+        )
+    assert np.stack([found.false_positive_rate, found.correct_rate], 1) == pytest.approx(
+        np.array(points)
+    )
     known, unknown = np.flatnonzero(~is_unknown), np.flatnonzero(is_unknown)
-    pairs = sum(correct[i] * ((similarity[i] > similarity[j]) + 0.5 * (similarity[i] == similarity[j])) for i in known for j in unknown)
+    pairs = sum(
+        correct[i] * ((similarity[i] > similarity[j]) + 0.5 * (similarity[i] == similarity[j]))
+        for i in known
+        for j in unknown
+    )
     assert found.oscr == pytest.approx(pairs / (len(known) * len(unknown)))
     assert found.oscr < found.correct_rate[-1] == correct[known].mean()
 
@@ -98,14 +123,23 @@ def test_where_every_known_query_is_right_oscr_is_auroc():
 
 def test_an_unknown_query_is_never_right():
     similarity, correct, is_unknown = drawn(6)
-    assert numbers(unknowns(similarity, correct | is_unknown, is_unknown)) == numbers(unknowns(similarity, correct, is_unknown))
+    assert numbers(unknowns(similarity, correct | is_unknown, is_unknown)) == numbers(
+        unknowns(similarity, correct, is_unknown)
+    )
 
 
-@pytest.mark.parametrize("is_unknown", [[False, False], [True, True]], ids=["all known", "all unknown"])
+@pytest.mark.parametrize(
+    "is_unknown", [[False, False], [True, True]], ids=["all known", "all unknown"]
+)
 def test_without_both_kinds_nothing_is_defined(is_unknown):
     found = unknowns(np.array([0.1, 0.2]), np.array([True, False]), np.array(is_unknown))
     assert np.isnan(numbers(found)).all()
-    assert len(found.false_positive_rate) == len(found.true_positive_rate) == len(found.correct_rate) == 0
+    assert (
+        len(found.false_positive_rate)
+        == len(found.true_positive_rate)
+        == len(found.correct_rate)
+        == 0
+    )
     assert found.known + found.unknown == 2
 
 
@@ -135,12 +169,26 @@ RIGHT = np.array([1, 0, 1, 1, 0])
 
 @pytest.mark.parametrize(
     ("wanted", "value", "precision", "coverage"),
-    [(1.0, 0.9, 1, 0.2), (0.7, 0.6, 0.75, 0.8), (0.75, 0.6, 0.75, 0.8), (0.76, 0.9, 1, 0.2), (0.6, 0.5, 0.6, 1), (0.1, 0.5, 0.6, 1)],
+    [
+        (1.0, 0.9, 1, 0.2),
+        (0.7, 0.6, 0.75, 0.8),
+        (0.75, 0.6, 0.75, 0.8),
+        (0.76, 0.9, 1, 0.2),
+        (0.6, 0.5, 0.6, 1),
+        (0.1, 0.5, 0.6, 1),
+    ],
 )
-def test_the_threshold_is_the_lowest_that_keeps_the_wanted_precision(wanted, value, precision, coverage):
+def test_the_threshold_is_the_lowest_that_keeps_the_wanted_precision(
+    wanted, value, precision, coverage
+):
     order = np.array([3, 1, 4, 0, 2])
     found = threshold_for_precision(FALLING[order], RIGHT[order], wanted)
-    assert (found.value, found.wanted_precision, found.precision, found.coverage) == (value, wanted, precision, coverage)
+    assert (found.value, found.wanted_precision, found.precision, found.coverage) == (
+        value,
+        wanted,
+        precision,
+        coverage,
+    )
 
 
 @PROBLEMS
@@ -158,7 +206,12 @@ def test_the_threshold_equals_a_slow_loop(problem, wanted):
 def test_equally_similar_queries_are_accepted_together():
     found = threshold_for_precision(np.array([0.9, 0.9, 0.9, 0.2]), np.array([1, 1, 0, 0]), 0.9)
     assert math.isnan(found.value)
-    assert threshold_for_precision(np.array([0.9, 0.9, 0.9, 0.2]), np.array([1, 1, 0, 0]), 0.6).coverage == 0.75
+    assert (
+        threshold_for_precision(
+            np.array([0.9, 0.9, 0.9, 0.2]), np.array([1, 1, 0, 0]), 0.6
+        ).coverage
+        == 0.75
+    )
 
 
 def test_where_no_threshold_reaches_the_precision_nothing_is_accepted():
@@ -208,7 +261,9 @@ def test_calibration_by_hand():
 
 def test_a_share_on_an_edge_belongs_to_the_bin_below():
     for tenths in range(1, 11):
-        assert calibration(np.array([tenths / 10]), np.array([1])).count.tolist() == [int(i == tenths - 1) for i in range(10)]
+        assert calibration(np.array([tenths / 10]), np.array([1])).count.tolist() == [
+            int(i == tenths - 1) for i in range(10)
+        ]
 
 
 @pytest.mark.parametrize("bins", [1, 5, 10, 15])

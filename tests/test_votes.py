@@ -1,4 +1,5 @@
-"""What the vote changes and which classes are taken for which, by hand, by slow loops, and against scikit-learn."""
+"""What the vote changes and which classes are taken for which, by hand, by slow loops, and against
+scikit-learn."""
 
 from collections import Counter
 from dataclasses import replace
@@ -62,15 +63,19 @@ def test_the_sweep_averages_scikit_learn_s_votes_over_classes(weights):
     assert curve.ks == (1, 3, 5, 10, 20)
     scores = {"majority": curve.majority, "distance": curve.distance}[weights]
     for k, score in zip(curve.ks, scores, strict=True):
-        theirs = KNeighborsClassifier(k, weights={"majority": "uniform", "distance": "distance"}[weights]).fit(
-            gallery, found.gallery_labels
-        )
+        theirs = KNeighborsClassifier(
+            k, weights={"majority": "uniform", "distance": "distance"}[weights]
+        ).fit(gallery, found.gallery_labels)
         chances = theirs.predict_proba(query)
-        decided = np.sort(chances, axis=1)[:, -1] > np.sort(chances, axis=1)[:, -2]  # on ties they take the lower class
+        decided = (
+            np.sort(chances, axis=1)[:, -1] > np.sort(chances, axis=1)[:, -2]
+        )  # on ties they take the lower class
         expected = theirs.predict(query) == found.query_labels
         part = found.of(decided)
         assert decided.mean() > 0.6
-        assert getattr(sweep(part, (k,)), weights)[0] == pytest.approx(macro(expected[decided].astype(float), part.query_labels))
+        assert getattr(sweep(part, (k,)), weights)[0] == pytest.approx(
+            macro(expected[decided].astype(float), part.query_labels)
+        )
         if decided.all():
             assert score == pytest.approx(macro(expected.astype(float), found.query_labels))
 
@@ -90,7 +95,12 @@ def test_a_vote_of_none_is_refused():
 
 def nearest(classes: list[int], query_labels: list[int]) -> Neighbours:
     """One gallery image per class, 0 to 4, of which these are the nearest."""
-    return Neighbours(np.array(classes)[:, None], np.ones((len(classes), 1), np.float32), np.arange(5), np.array(query_labels))
+    return Neighbours(
+        np.array(classes)[:, None],
+        np.ones((len(classes), 1), np.float32),
+        np.arange(5),
+        np.array(query_labels),
+    )
 
 
 def test_confusions_by_hand():
@@ -105,7 +115,10 @@ def test_confusions_by_hand():
 
 
 def test_no_more_confusions_than_asked_for_and_none_where_all_is_right():
-    assert [(c.of, c.as_) for c in confusions(nearest([1, 0, 3, 1], [0, 1, 0, 0]), most=2)] == [(0, 1), (0, 3)]
+    assert [(c.of, c.as_) for c in confusions(nearest([1, 0, 3, 1], [0, 1, 0, 0]), most=2)] == [
+        (0, 1),
+        (0, 3),
+    ]
     assert confusions(nearest([0, 1], [0, 1])) == []
 
 
@@ -115,12 +128,16 @@ def test_confusions_equal_a_count_and_scikit_learn_s_matrix(seed):
     pairs = zip(found.query_labels.tolist(), found.labels[:, 0].tolist(), strict=True)
     counted = Counter(pair for pair in pairs if pair[0] != pair[1])
     ordered = sorted(counted.items(), key=lambda item: (-item[1], item[0]))
-    matrix = confusion_matrix(found.query_labels, found.labels[:, 0], labels=range(6), normalize="true")
+    matrix = confusion_matrix(
+        found.query_labels, found.labels[:, 0], labels=range(6), normalize="true"
+    )
     ours = confusions(found, most=1000)
     assert [((c.of, c.as_), c.count) for c in ours] == ordered
     assert [c.share for c in ours] == pytest.approx([matrix[c.of, c.as_] for c in ours])
     for c in ours:
-        assert c.queries == tuple(i for i in range(36) if found.query_labels[i] == c.of and found.labels[i, 0] == c.as_)
+        assert c.queries == tuple(
+            i for i in range(36) if found.query_labels[i] == c.of and found.labels[i, 0] == c.as_
+        )
 
 
 def test_recall_and_precision_by_hand():
@@ -134,15 +151,21 @@ def test_recall_and_precision_are_those_of_scikit_learn(seed):
     _, _, found = random_problem(seed)
     settings = {"labels": range(7), "average": None, "zero_division": np.nan}
     recall, precision = recall_and_precision(found, 7)
-    assert recall == pytest.approx(recall_score(found.query_labels, found.labels[:, 0], **settings), nan_ok=True)
-    assert precision == pytest.approx(precision_score(found.query_labels, found.labels[:, 0], **settings), nan_ok=True)
+    assert recall == pytest.approx(
+        recall_score(found.query_labels, found.labels[:, 0], **settings), nan_ok=True
+    )
+    assert precision == pytest.approx(
+        precision_score(found.query_labels, found.labels[:, 0], **settings), nan_ok=True
+    )
     assert np.nanmean(recall) == pytest.approx(macro(precision_at_1(found), found.query_labels))
 
 
 def test_the_order_of_the_gallery_changes_nothing():
     gallery, query, found = random_problem(4)
     order = np.random.default_rng(0).permutation(len(gallery))
-    other = search(gallery[order], query, found.gallery_labels[order], found.query_labels, len(gallery))
+    other = search(
+        gallery[order], query, found.gallery_labels[order], found.query_labels, len(gallery)
+    )
     assert confusions(other) == confusions(found)
     assert sweep(other).distance.tolist() == sweep(found).distance.tolist()
     assert turned(other).saved.tolist() == turned(found).saved.tolist()
@@ -151,8 +174,14 @@ def test_the_order_of_the_gallery_changes_nothing():
 def test_names_of_classes_change_nothing_but_the_names():
     _, _, found = random_problem(4)
     names = np.array([5, 3, 0, 1, 4, 2])
-    other = replace(found, gallery_labels=names[found.gallery_labels], query_labels=names[found.query_labels])
-    assert {(c.of, c.as_, c.queries) for c in confusions(other)} == {(names[c.of], names[c.as_], c.queries) for c in confusions(found)}
-    for ours, theirs in zip(recall_and_precision(found, 6), recall_and_precision(other, 6), strict=True):
+    other = replace(
+        found, gallery_labels=names[found.gallery_labels], query_labels=names[found.query_labels]
+    )
+    assert {(c.of, c.as_, c.queries) for c in confusions(other)} == {
+        (names[c.of], names[c.as_], c.queries) for c in confusions(found)
+    }
+    for ours, theirs in zip(
+        recall_and_precision(found, 6), recall_and_precision(other, 6), strict=True
+    ):
         assert theirs[names] == pytest.approx(ours, nan_ok=True)
     assert sweep(other).majority == pytest.approx(sweep(found).majority)

@@ -1,4 +1,5 @@
-"""Weights of images in a loss: what they mean for softmax, pair and triplet losses, and which losses can't have them."""
+"""Weights of images in a loss: what they mean for softmax, pair and triplet losses, and which
+losses can't have them."""
 
 import pytest
 import torch
@@ -16,7 +17,9 @@ BY_IMAGE = [entry for entry in losses if not entry.facts["one_number"]]
 def batch(entry: Entry) -> tuple[nn.Module, Tensor, Tensor]:
     torch.manual_seed(0)
     embeddings = torch.randn(12, 8)
-    embeddings = functional.normalize(embeddings, dim=1) if entry.facts["unit_vectors"] else embeddings
+    embeddings = (
+        functional.normalize(embeddings, dim=1) if entry.facts["unit_vectors"] else embeddings
+    )
     return weigh(entry.build(4, 8)), embeddings, torch.tensor([0, 1, 2, 3, 0, 1, 2, 3, 0, 1, 2, 3])
 
 
@@ -30,7 +33,9 @@ def test_weights_of_one_change_nothing_and_a_common_weight_is_a_factor(entry: En
     loss, embeddings, labels = batch(entry)
     plain = value(loss, embeddings, labels, None)
     assert value(loss, embeddings, labels, torch.ones(12)) == pytest.approx(plain.item(), rel=1e-6)
-    assert value(loss, embeddings, labels, torch.full((12,), 0.25)) == pytest.approx(0.25 * plain.item(), rel=1e-5)
+    assert value(loss, embeddings, labels, torch.full((12,), 0.25)) == pytest.approx(
+        0.25 * plain.item(), rel=1e-5
+    )
     assert torch.equal(value(loss, embeddings, labels, None), plain)  # nothing stays behind
 
 
@@ -38,8 +43,13 @@ def test_weights_of_one_change_nothing_and_a_common_weight_is_a_factor(entry: En
 def test_the_weight_of_one_image_counts_without_the_others(entry: Entry):
     """Where every part of the loss is about one image, the images' parts add up to the whole."""
     loss, embeddings, labels = batch(entry)
-    parts = [value(loss, embeddings, labels, functional.one_hot(torch.tensor(i), 12).float()) for i in range(12)]
-    assert sum(parts).item() == pytest.approx(value(loss, embeddings, labels, None).item(), rel=1e-4)
+    parts = [
+        value(loss, embeddings, labels, functional.one_hot(torch.tensor(i), 12).float())
+        for i in range(12)
+    ]
+    assert sum(parts).item() == pytest.approx(
+        value(loss, embeddings, labels, None).item(), rel=1e-4
+    )
     assert len({round(part.item(), 6) for part in parts}) > 1
 
 
@@ -63,7 +73,9 @@ def test_six_of_64_images_that_are_weighed_don_t_take_the_whole_loss_over():
     embeddings = functional.normalize(torch.randn(64, 8), dim=1)
     weights = torch.tensor([0.3] * 6 + [0.0] * 58)
     mean_of_all = value(loss, embeddings, labels, torch.full((64,), 0.3)).item()
-    assert value(loss, embeddings, labels, weights).item() == pytest.approx(mean_of_all * 6 / 64, rel=0.2)
+    assert value(loss, embeddings, labels, weights).item() == pytest.approx(
+        mean_of_all * 6 / 64, rel=0.2
+    )
 
 
 def test_weights_of_a_softmax_classifier_weigh_each_image_s_cross_entropy():
@@ -79,26 +91,36 @@ def test_weights_of_a_softmax_classifier_weigh_each_image_s_cross_entropy():
 
 
 def test_pairs_and_triplets_are_weighed_by_their_anchor():
-    """NT-Xent has two positive pairs here, (0, 1) and (1, 0); with weights 1 and 0 only the first is left of the mean."""
+    """NT-Xent has two positive pairs here, (0, 1) and (1, 0); with weights 1 and 0 only the first
+    is left of the mean."""
     embeddings = functional.normalize(torch.tensor([[1.0, 0.2], [1.0, -0.3], [0.0, 1.0]]), dim=1)
     labels = torch.tensor([0, 0, 1])
     loss = weigh(losses["NTXent"].build(2, 2, temperature=0.5))
     similarity = embeddings @ embeddings.T / 0.5
     first = -(similarity[0, 1] - torch.logsumexp(similarity[0, [1, 2]], 0))
-    assert value(loss, embeddings, labels, torch.tensor([1.0, 0.0, 9.0])).item() == pytest.approx(first.item() / 2, rel=1e-5)
+    assert value(loss, embeddings, labels, torch.tensor([1.0, 0.0, 9.0])).item() == pytest.approx(
+        first.item() / 2, rel=1e-5
+    )
 
 
 def test_two_readings_are_the_weighted_sum_of_their_losses_each_mined_by_itself():
     torch.manual_seed(1)
     embeddings, first, second = torch.randn(10, 6), torch.arange(10) % 3, torch.arange(10) % 2
-    objective = Objective(weigh(losses["NTXent"].build(3, 6)), miners["EPSHN"].build(), unit_vectors=True)
+    objective = Objective(
+        weigh(losses["NTXent"].build(3, 6)), miners["EPSHN"].build(), unit_vectors=True
+    )
     share = torch.full((10,), 0.7)
     found = objective.over(embeddings, (Reading(first, share), Reading(second, 1 - share)))
-    assert found.item() == pytest.approx(0.7 * objective(embeddings, first).item() + 0.3 * objective(embeddings, second).item(), rel=1e-5)
+    assert found.item() == pytest.approx(
+        0.7 * objective(embeddings, first).item() + 0.3 * objective(embeddings, second).item(),
+        rel=1e-5,
+    )
 
 
 def test_a_loss_of_one_number_takes_one_weight_for_the_whole_batch():
     torch.manual_seed(1)
     embeddings, labels = torch.randn(6, 8), torch.arange(6) % 3
     objective = Objective(weigh(losses["ProxyAnchor"].build(3, 8)), None, unit_vectors=True)
-    assert objective(embeddings, labels, torch.tensor(0.3)).item() == pytest.approx(0.3 * objective(embeddings, labels).item(), rel=1e-6)
+    assert objective(embeddings, labels, torch.tensor(0.3)).item() == pytest.approx(
+        0.3 * objective(embeddings, labels).item(), rel=1e-6
+    )

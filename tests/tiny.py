@@ -1,4 +1,5 @@
-"""An experiment that trains in about a second, its run as a process of its own or interrupted, and commands typed in this process."""
+"""An experiment that trains in about a second, its run as a process of its own or interrupted, and
+commands typed in this process."""
 
 import subprocess
 import sys
@@ -36,12 +37,37 @@ def train(birds: Path, cache_dir: Path, out: Path, *overrides: str, **request: o
 
 def command(birds: Path, cache_dir: Path, out: Path, *more: str) -> list[str]:
     settings = [part for setting in SETTINGS for part in ("--set", setting)]
-    places = ["--data-dir", str(birds), "--cache-dir", str(cache_dir), "--out", str(out), "--device", "cpu", "--wandb", "disabled"]
-    return [sys.executable, "-m", "dml_bench", "run", "EPSHN_cosine_resnet18_sgd_aug", *settings, *places, *more]
+    places = [
+        "--data-dir",
+        str(birds),
+        "--cache-dir",
+        str(cache_dir),
+        "--out",
+        str(out),
+        "--device",
+        "cpu",
+        "--wandb",
+        "disabled",
+    ]
+    return [
+        sys.executable,
+        "-m",
+        "dml_bench",
+        "run",
+        "EPSHN_cosine_resnet18_sgd_aug",
+        *settings,
+        *places,
+        *more,
+    ]
 
 
 def start(birds: Path, cache_dir: Path, out: Path, *more: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(command(birds, cache_dir, out, *more), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        command(birds, cache_dir, out, *more),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
 
 
 class StopsAfter(Watch):

@@ -1,4 +1,5 @@
-"""What each of two processes does for test_distributed.py: `torchrun two_processes.py TASK BIRDS CACHE OUT`."""
+"""What each of two processes does for test_distributed.py: `torchrun two_processes.py TASK BIRDS
+CACHE OUT`."""
 
 import json
 import sys
@@ -8,8 +9,14 @@ import torch
 
 from dml_bench.system import distributed
 
-EXACT = ("train.precision=float32", "model.batch_norm=frozen", "train.batch_size=15", "train.epochs=2")
-"""Nothing in such a training depends on how a batch is shared out; 15 images are shared out unevenly, and the last batch is of 6."""
+EXACT = (
+    "train.precision=float32",
+    "model.batch_norm=frozen",
+    "train.batch_size=15",
+    "train.epochs=2",
+)
+"""Nothing in such a training depends on how a batch is shared out; 15 images are shared out
+unevenly, and the last batch is of 6."""
 SPREAD = (
     "model.weights=source",
     "pretrain.classes=8",
@@ -18,7 +25,8 @@ SPREAD = (
     "pretrain.batch_size=16",
     "pretrain.lr=0.1",
 )
-"""Weights whose embeddings lie so far apart that rounding, other on every processor, decides nothing of what a miner chooses."""
+"""Weights whose embeddings lie so far apart that rounding, other on every processor, decides
+nothing of what a miner chooses."""
 PLC = ("labelling=plc", "labelling.warm_up=0", "labelling.theta=0", "labelling.theta_end=0")
 RUNS: dict[str, tuple[str, ...]] = {
     "pairs": (*EXACT, "miner=none", "train.epochs=4"),
@@ -33,7 +41,12 @@ RUNS: dict[str, tuple[str, ...]] = {
     ),
     "start": (*EXACT, "miner=none", "start=classifier", "start.epochs=1", "start.batch_size=16", "mixing.technique=cutmix"),
 }  # fmt: skip
-OWN_STATISTICS = ("train.precision=float32", "train.epochs=1", "train.batch_size=15", "model.head=skip")
+OWN_STATISTICS = (
+    "train.precision=float32",
+    "train.epochs=1",
+    "train.batch_size=15",
+    "model.head=skip",
+)
 REFUSED = {"inside": ("mixing.technique=manifoldmixup",), "sync_bn": ("train.sync_bn=true",)}
 
 
@@ -51,12 +64,18 @@ def compute(birds: Path, cache: Path, out: Path) -> None:
             train(birds, cache, out / name, *settings)
         except ValueError as error:
             refused[name] = str(error)
-    told = {"refused": refused, "gathered": gathered(), "drawn": drawn(), "parts": [str(distributed.parts(n)) for n in (3, 4, 7)]}
+    told = {
+        "refused": refused,
+        "gathered": gathered(),
+        "drawn": drawn(),
+        "parts": [str(distributed.parts(n)) for n in (3, 4, 7)],
+    }
     (out / f"told by {distributed.launched().rank}.json").write_text(json.dumps(told))
 
 
 def gathered() -> dict[str, list[float]]:
-    """Two views of five numbers, shared out; and the gradient of the sum of place times squared number, at the own ones."""
+    """Two views of five numbers, shared out; and the gradient of the sum of place times squared
+    number, at the own ones."""
     numbers = torch.arange(10.0, requires_grad=True)
     own = numbers.view(2, 5)[:, distributed.part(5)].flatten()[:, None]
     joint = distributed.gather(own, 5, views=2)

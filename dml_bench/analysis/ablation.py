@@ -1,8 +1,11 @@
-"""What each change does: an experiment beside the one that its file extends, on the classes it knows and on those it never saw.
+"""What each change does: an experiment beside the one that its file extends, on the classes it
+knows and on those it never saw.
 
-All three differences are of the model that was trained without the unseen classes, except the precision drop, which is between the two
-models; each is paired query by query over the common seeds. A change that was made to several experiments, a technique under several losses,
-is also averaged over these, query by query. The p-values of all differences are corrected together (Holm 1979).
+All three differences are of the model that was trained without the unseen classes, except the
+precision drop, which is between the two models; each is paired query by query over the common
+seeds. A change that was made to several experiments, a technique under several losses, is also
+averaged over these, query by query. The p-values of all differences are corrected together (Holm
+1979).
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,8 +20,13 @@ from dml_bench.runs.run import FinishedRun, metric_of
 
 __all__ = ["METRICS", "Effect", "effects"]
 
-METRICS = ("precision_at_1_macro_seen_limited", "precision_at_1_macro_unseen_limited", "precision_drop_unseen_classes")
-"""P@1 on the classes that were trained on, on those that were not, and the precision drop of the latter."""
+METRICS = (
+    "precision_at_1_macro_seen_limited",
+    "precision_at_1_macro_unseen_limited",
+    "precision_drop_unseen_classes",
+)
+"""P@1 on the classes that were trained on, on those that were not, and the precision drop of the
+latter."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,22 +72,43 @@ class Effect:
         """On which classes P@1 changed beyond doubt at 5%, after the correction."""
         gains = [difference.better for difference in (self.seen, self.unseen)]
         words = {0: "helps", 1: "hurts", -1: ""}
-        told = [f"{words[gain]} {which}" for gain, which in zip(gains, ("known", "unseen"), strict=True) if gain != -1]
-        return f"{words[gains[0]]} both" if gains[0] == gains[1] != -1 else " and ".join(told) or "can't be told"
+        told = [
+            f"{words[gain]} {which}"
+            for gain, which in zip(gains, ("known", "unseen"), strict=True)
+            if gain != -1
+        ]
+        return (
+            f"{words[gains[0]]} both"
+            if gains[0] == gains[1] != -1
+            else " and ".join(told) or "can't be told"
+        )
 
 
 def effects(runs: Mapping[str, Sequence[FinishedRun]]) -> tuple[Effect, ...]:
-    """One for each experiment whose parent has finished runs too, with the same seeds and queries, in the order that is given; then the means."""
+    """One for each experiment whose parent has finished runs too, with the same seeds and queries,
+    in the order that is given; then the means."""
     changes = list(changes_in(runs))
     alike: dict[str, list[Change]] = {}
     for change in changes:
         alike.setdefault(change.name, []).append(change)
-    several = [group for group in alike.values() if len(group) > 1 and all(change.asked == group[0].asked for change in group)]
+    several = [
+        group
+        for group in alike.values()
+        if len(group) > 1 and all(change.asked == group[0].asked for change in group)
+    ]
     found = [effect_of(group) for group in ([[change] for change in changes] + several)]
-    tests = [difference.p for effect in found for difference in (effect.seen, effect.unseen, effect.drop)]
+    tests = [
+        difference.p for effect in found for difference in (effect.seen, effect.unseen, effect.drop)
+    ]
     corrected = iter(holm(np.array(tests, float)).tolist())
     return tuple(
-        replace(effect, **{part: replace(getattr(effect, part), p_holm=next(corrected)) for part in ("seen", "unseen", "drop")})
+        replace(
+            effect,
+            **{
+                part: replace(getattr(effect, part), p_holm=next(corrected))
+                for part in ("seen", "unseen", "drop")
+            },
+        )
         for effect in found
     )
 
@@ -105,9 +134,17 @@ def effect_of(changes: Sequence[Change]) -> Effect:
         metric = metric_of(changes[0].mine.runs[0].experiment, name)
 
         def scores(sides: Sequence[Side]) -> list[Scores]:
-            return [Scores.mean([metric.scores(run) for run in of_seed]) for of_seed in zip(*(side.runs for side in sides), strict=True)]
+            return [
+                Scores.mean([metric.scores(run) for run in of_seed])
+                for of_seed in zip(*(side.runs for side in sides), strict=True)
+            ]
 
-        return difference_of(name, metric, scores([change.mine for change in changes]), scores([change.theirs for change in changes]))
+        return difference_of(
+            name,
+            metric,
+            scores([change.mine for change in changes]),
+            scores([change.theirs for change in changes]),
+        )
 
     seen, unseen, drop = map(difference, METRICS)
     first = changes[0]
@@ -123,14 +160,20 @@ def effect_of(changes: Sequence[Change]) -> Effect:
 
 
 def in_short(name: str) -> str:
-    """The loss and what was added to the experiment: crossentropy_resnet18_sgd_aug+labelnoise is crossentropy+labelnoise."""
+    """The loss and what was added to the experiment: crossentropy_resnet18_sgd_aug+labelnoise is
+    crossentropy+labelnoise."""
     first, *added = name.split("+")
     return "+".join([first.partition("_")[0], *added])
 
 
 def changed(name: str, without: str) -> str:
-    """`A+mixup` beside `A` is +mixup; names that share less keep what the other lacks, or stay whole."""
+    """`A+mixup` beside `A` is +mixup; names that share less keep what the other lacks, or stay
+    whole."""
     if name.startswith(f"{without}+"):
         return name.removeprefix(without)
-    own = [part for part in name.replace("+", "_+").split("_") if part not in without.replace("+", "_+").split("_")]
+    own = [
+        part
+        for part in name.replace("+", "_+").split("_")
+        if part not in without.replace("+", "_+").split("_")
+    ]
     return "_".join(own) or name

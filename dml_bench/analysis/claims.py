@@ -1,8 +1,9 @@
 """Verdicts: what experiments expect of their results, held against what was measured.
 
-A claimed value is tested only on the data, the protocol and the settings that it was claimed for: it holds if it lies within the
-95% interval of what was measured. A claimed change from another experiment is tested on the same queries of both: it holds if the
-interval of the difference lies wholly on the claimed side of zero, or, where no change is claimed, within two points of zero.
+A claimed value is tested only on the data, the protocol and the settings that it was claimed for:
+it holds if it lies within the 95% interval of what was measured. A claimed change from another
+experiment is tested on the same queries of both: it holds if the interval of the difference lies
+wholly on the claimed side of zero, or, where no change is claimed, within two points of zero.
 """
 
 import math
@@ -24,7 +25,8 @@ NO_SETTING = ("name", "seed")
 """Parts of what decides the numbers that may differ between a claim and its test."""
 
 RunsOf = Callable[[str], Sequence[FinishedRun]]
-"""The finished runs of a named experiment, with the same data, profile and settings; none where there are none."""
+"""The finished runs of a named experiment, with the same data, profile and settings; none where
+there are none."""
 
 
 class Verdict(StrEnum):
@@ -53,9 +55,8 @@ class Judgement:
 def judge(written: Experiment, runs: Sequence[FinishedRun], runs_of: RunsOf) -> list[Judgement]:
     """Test everything that an experiment expects.
 
-    Args:
-        written: the experiment as its file has it, without profile and overrides: what the claims are about.
-        runs: its finished runs, one per seed.
+    Args: written: the experiment as its file has it, without profile and overrides: what the claims
+    are about. runs: its finished runs, one per seed.
 
     Raises ValueError where a metric is claimed that runs of this experiment don't have.
     """
@@ -66,7 +67,9 @@ Found = tuple[Verdict, Interval | None, str]
 """Verdict, what was measured, and why it was not tested."""
 
 
-def _judge_one(written: Experiment, expectation: Expectation, runs: Sequence[FinishedRun], runs_of: RunsOf) -> Judgement:
+def _judge_one(
+    written: Experiment, expectation: Expectation, runs: Sequence[FinishedRun], runs_of: RunsOf
+) -> Judgement:
     words = claim_in_words(written, expectation)
     found: Found
     if not runs:
@@ -82,11 +85,19 @@ def _judge_one(written: Experiment, expectation: Expectation, runs: Sequence[Fin
         reason = "no interval: a single class, or queries that are all alike"
     head = metric_of(written, expectation.metric).head
     return Judgement(
-        experiment=written.name, expectation=expectation, head=head, words=words, verdict=verdict, measured=measured, reason=reason
+        experiment=written.name,
+        expectation=expectation,
+        head=head,
+        words=words,
+        verdict=verdict,
+        measured=measured,
+        reason=reason,
     )
 
 
-def _hold_value(written: Experiment, expectation: Expectation, runs: Sequence[FinishedRun]) -> Found:
+def _hold_value(
+    written: Experiment, expectation: Expectation, runs: Sequence[FinishedRun]
+) -> Found:
     assert expectation.value is not None
     measured = measure(runs, expectation.metric)
     if reason := why_not_comparable(written, expectation, runs[0].experiment):
@@ -94,7 +105,9 @@ def _hold_value(written: Experiment, expectation: Expectation, runs: Sequence[Fi
     return judge_value(expectation.value, measured), measured, ""
 
 
-def _hold_change(expectation: Expectation, runs: Sequence[FinishedRun], others: Sequence[FinishedRun]) -> Found:
+def _hold_change(
+    expectation: Expectation, runs: Sequence[FinishedRun], others: Sequence[FinishedRun]
+) -> Found:
     assert expectation.change is not None
     mine, theirs, reason = in_pairs(expectation, runs, others)
     if reason:
@@ -112,7 +125,11 @@ def why_not_comparable(written: Experiment, expectation: Expectation, run: Exper
         return "other data"
     if expectation.note:
         return f"other protocol ({expectation.note})"
-    if changed := [key for key in differing(decisive(as_table(written)), decisive(as_table(run))) if key not in NO_SETTING]:
+    if changed := [
+        key
+        for key in differing(decisive(as_table(written)), decisive(as_table(run)))
+        if key not in NO_SETTING
+    ]:
         return f"other settings ({', '.join(changed[:3])}{', ...' if len(changed) > 3 else ''})"
     return ""
 
@@ -159,7 +176,8 @@ def judge_change(claimed: float, measured: Interval) -> Verdict:
 
 
 def claim_in_words(written: Experiment, expectation: Expectation) -> str:
-    """The claim as a sentence. Raises ValueError where runs of this experiment don't have the metric."""
+    """The claim as a sentence. Raises ValueError where runs of this experiment don't have the
+    metric."""
     metric = metric_of(written, expectation.metric).words
     if expectation.value is not None:
         return f"{metric} is {expectation.value:.3f}"

@@ -10,7 +10,15 @@ from dml_bench.analysis.study import Section
 from dml_bench.analysis.table import grouped
 from dml_bench.config import Expectation, Experiment, as_table, experiments
 from dml_bench.runs.folder import decisive, differing
-from dml_bench.runs.run import FinishedRun, NotFinished, described, metrics_of, progress, read_folder, run_folders
+from dml_bench.runs.run import (
+    FinishedRun,
+    NotFinished,
+    described,
+    metrics_of,
+    progress,
+    read_folder,
+    run_folders,
+)
 from dml_bench.suite.plan import Row, read_table, table_names
 
 __all__ = ["Gathered", "gather", "sections_of"]
@@ -45,7 +53,8 @@ class Gathered:
 
 
 def gather(paths: Sequence[Path], data_dir: Path | None = None) -> Gathered:
-    """Read the run folders `paths`, and all that lie below them; `data_dir` is where their images lie now, if they were moved.
+    """Read the run folders `paths`, and all that lie below them; `data_dir` is where their images
+    lie now, if they were moved.
 
     Raises ValueError where none of them holds a finished run.
     """
@@ -54,13 +63,17 @@ def gather(paths: Sequence[Path], data_dir: Path | None = None) -> Gathered:
     for path in paths:
         below = run_folders(path)
         if not below:
-            found.problems.append(f"{path} {'holds no run' if path.is_dir() else 'is not a folder'}")
+            found.problems.append(
+                f"{path} {'holds no run' if path.is_dir() else 'is not a folder'}"
+            )
         folders |= {folder.resolve(): folder for folder in below}
     for folder in folders.values():
         add(found, folder, data_dir)
     if not found.runs:
         told = "; ".join(found.problems) or "no folder was named"
-        raise ValueError(f"there is nothing to report on: {told}. `dml-bench run EXPERIMENT --demo` makes a run")
+        raise ValueError(
+            f"there is nothing to report on: {told}. `dml-bench run EXPERIMENT --demo` makes a run"
+        )
     return found
 
 
@@ -85,7 +98,11 @@ def add(found: Gathered, path: Path, data_dir: Path | None) -> None:
 def add_unfinished(found: Gathered, path: Path) -> None:
     experiment, folder = described(path)
     if (dataset := folder.environment.get("dataset")) is not None:
-        found.unfinished.append(Unfinished(experiment, key_of(experiment, dataset), f"not finished ({progress(folder)})"))
+        found.unfinished.append(
+            Unfinished(
+                experiment, key_of(experiment, dataset), f"not finished ({progress(folder)})"
+            )
+        )
 
 
 def why_not_beside(run: FinishedRun, others: Sequence[FinishedRun]) -> str:
@@ -105,7 +122,9 @@ def why_not_beside(run: FinishedRun, others: Sequence[FinishedRun]) -> str:
 
 def key_of(experiment: Experiment, dataset: dict[str, Any]) -> Key:
     unseen = experiment.unseen if experiment.protocol == "precision_drop" else ""
-    return Key(experiment.protocol, dataset["name"], experiment.profile, dataset["fingerprint"], unseen)
+    return Key(
+        experiment.protocol, dataset["name"], experiment.profile, dataset["fingerprint"], unseen
+    )
 
 
 def key_of_run(run: FinishedRun) -> Key:
@@ -113,55 +132,87 @@ def key_of_run(run: FinishedRun) -> Key:
 
 
 def sections_of(found: Gathered) -> list[Section]:
-    """One section for each protocol, data set, profile and way of holding classes out; they never share a table."""
+    """One section for each protocol, data set, profile and way of holding classes out; they never
+    share a table."""
     keys = list(dict.fromkeys(key_of_run(run) for run in found.runs))
     sections = [section_of(key, told_apart(key, keys), found) for key in keys]
     if len(sections) > 1:
         titles = "; ".join(section.title for section in sections)
-        found.problems.append(f"these runs can't all be compared: there is one section for each of {titles}")
+        found.problems.append(
+            f"these runs can't all be compared: there is one section for each of {titles}"
+        )
     return sections
 
 
 def told_apart(key: Key, keys: Sequence[Key]) -> str:
-    """What tells a section from the others of the same protocol, data set and profile; nothing where it is the only one."""
+    """What tells a section from the others of the same protocol, data set and profile; nothing
+    where it is the only one."""
     like = [other for other in keys if other[:3] == key[:3]]
-    images = f"images {key.fingerprint[:6]}" if len({other.fingerprint for other in like}) > 1 else ""
+    images = (
+        f"images {key.fingerprint[:6]}" if len({other.fingerprint for other in like}) > 1 else ""
+    )
     unseen = f"unseen {key.unseen}" if len({other.unseen for other in like}) > 1 else ""
     return ", ".join(filter(None, (unseen, images)))
 
 
 def section_of(key: Key, apart: str, found: Gathered) -> Section:
     runs = {(run.experiment.name, run.seed): run for run in found.runs if key_of_run(run) == key}
-    unfinished = {(u.experiment.name, u.experiment.seed): u for u in found.unfinished if u.key == key}
-    everything = {**{name: u.experiment for name, u in unfinished.items()}, **{name: run.experiment for name, run in runs.items()}}
+    unfinished = {
+        (u.experiment.name, u.experiment.seed): u for u in found.unfinished if u.key == key
+    }
+    everything = {
+        **{name: u.experiment for name, u in unfinished.items()},
+        **{name: run.experiment for name, run in runs.items()},
+    }
     rows = []
     for name in in_table_order({name for name, _ in everything}):
         seeds = tuple(everything[each] for each in sorted(everything) if each[0] == name)
         rows.append(Row(written(seeds[0]), seeds))
-    [group] = grouped(rows, runs, {each: u.reason for each, u in unfinished.items() if each not in runs})
+    [group] = grouped(
+        rows, runs, {each: u.reason for each, u in unfinished.items() if each not in runs}
+    )
     of_row = {line.name: line.runs for line in group.lines}
-    verdicts = [tested for row in rows for tested in judge(row.written, of_row[row.name], lambda name: of_row.get(name, ()))]
-    untold = [
-        f"{row.name}, a claim on {claim.metric}: its runs have none" for row in rows for claim in unmeasured(row.seeds[0], row.written)
+    verdicts = [
+        tested
+        for row in rows
+        for tested in judge(row.written, of_row[row.name], lambda name: of_row.get(name, ()))
     ]
-    return Section(group, tuple(verdicts), key.fingerprint, apart, absent=absent(set(of_row)), missing=untold)
+    untold = [
+        f"{row.name}, a claim on {claim.metric}: its runs have none"
+        for row in rows
+        for claim in unmeasured(row.seeds[0], row.written)
+    ]
+    return Section(
+        group, tuple(verdicts), key.fingerprint, apart, absent=absent(set(of_row)), missing=untold
+    )
 
 
 def written(experiment: Experiment) -> Experiment:
-    """The experiment as its file has it, for its claims; itself where it has no file, without claims on what its runs don't measure."""
+    """The experiment as its file has it, for its claims; itself where it has no file, without
+    claims on what its runs don't measure."""
     if experiment.name in experiments.names():
         return experiments.resolve(experiment.name)
     measured = metrics_of(experiment)
-    return replace(experiment, expects=tuple(claim for claim in experiment.expects if claim.metric in measured))
+    return replace(
+        experiment, expects=tuple(claim for claim in experiment.expects if claim.metric in measured)
+    )
 
 
 def unmeasured(run: Experiment, written: Experiment) -> list[Expectation]:
     """Claims of an experiment as it ran that `written` leaves out."""
-    return [claim for claim in run.expects if claim not in written.expects and claim.metric not in metrics_of(run)]
+    return [
+        claim
+        for claim in run.expects
+        if claim not in written.expects and claim.metric not in metrics_of(run)
+    ]
 
 
 def in_table_order(names: set[str]) -> list[str]:
-    order = [row for table in sorted(table_names(), key=lambda name: name != "study") for row in read_table(table).rows]
+    order = [
+        row
+        for table in sorted(table_names(), key=lambda name: name != "study")
+        for row in read_table(table).rows
+    ]
     return [*(name for name in dict.fromkeys(order) if name in names), *sorted(names - set(order))]
 
 

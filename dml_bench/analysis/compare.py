@@ -1,8 +1,10 @@
-"""Which of several experiments is better, by how much, and how sure that is: over all classes and class by class.
+"""Which of several experiments is better, by how much, and how sure that is: over all classes and
+class by class.
 
-Every test is paired: both were asked the same queries with the same seeds. Overall differences have the class-clustered interval
-of `evaluation.statistics` and the p-value of the same standard error and Student's t. A class has few queries: its p-value is the
-exact sign test of those that one of the two gets right and the other wrong (McNemar 1947), pooled over seeds. Several tests at a time
+Every test is paired: both were asked the same queries with the same seeds. Overall differences have
+the class-clustered interval of `evaluation.statistics` and the p-value of the same standard error
+and Student's t. A class has few queries: its p-value is the exact sign test of those that one of
+the two gets right and the other wrong (McNemar 1947), pooled over seeds. Several tests at a time
 are corrected by Holm's step-down method (Holm 1979), overall and over the classes of a pair.
 """
 
@@ -16,7 +18,16 @@ import numpy as np
 from dml_bench.evaluation.statistics import Interval, Scores, Spread, interval, spread
 from dml_bench.runs.run import FinishedRun, Metric, metric_of, metrics_of, read_folder, run_folders
 
-__all__ = ["ClassDifference", "Comparison", "Difference", "Side", "compare", "difference_of", "holm", "read_sides"]
+__all__ = [
+    "ClassDifference",
+    "Comparison",
+    "Difference",
+    "Side",
+    "compare",
+    "difference_of",
+    "holm",
+    "read_sides",
+]
 
 HIDDEN = ("test_accuracy", "precision_drop_all_classes", "precision_at_1_macro_limited")
 """They say little beside the macro mean and what is said of the seen and the unseen."""
@@ -47,7 +58,8 @@ class Difference:
 
     @property
     def better(self) -> int:
-        """0 or 1 for the side that is better beyond doubt at 5% after the correction, -1 where that can't be told."""
+        """0 or 1 for the side that is better beyond doubt at 5% after the correction, -1 where that
+        can't be told."""
         if not self.p_holm < 0.05:
             return -1
         return int((self.difference.estimate > 0) == self.metric.startswith(LOWER_IS_BETTER))
@@ -80,26 +92,37 @@ class Comparison:
 
 
 def read_sides(paths: Sequence[Path]) -> list[Side]:
-    """One side per path: a run folder, or a folder with the runs of one experiment on one data set. Raises ValueError in words for people."""
+    """One side per path: a run folder, or a folder with the runs of one experiment on one data set.
+    Raises ValueError in words for people."""
     sides = []
     for path in paths:
         folders = run_folders(path)
         if not folders:
-            raise ValueError(f"{path} holds no run: name a run folder (.../seed-42) or the folder of an experiment's runs")
+            raise ValueError(
+                f"{path} holds no run: name a run folder (.../seed-42) or the folder of an experiment's runs"
+            )
         runs = sorted((read_folder(folder) for folder in folders), key=lambda run: run.seed)
         kinds = {(run.experiment.name, run.summary["dataset"]["fingerprint"]) for run in runs}
         if len(kinds) > 1:
             several = ", ".join(sorted({name for name, _ in kinds}))
-            raise ValueError(f"{path} holds runs of several experiments or data sets ({several}): name the folder of one")
+            raise ValueError(
+                f"{path} holds runs of several experiments or data sets ({several}): name the folder of one"
+            )
         if twice := [run for run, before in pairwise(runs) if run.seed == before.seed]:
-            raise ValueError(f"{path} holds several runs of {twice[0].experiment.name} with seed {twice[0].seed}: name the folder of one")
+            raise ValueError(
+                f"{path} holds several runs of {twice[0].experiment.name} with seed {twice[0].seed}: name the folder of one"
+            )
         sides.append(Side(runs[0].experiment.name, tuple(runs)))
     names = [side.name for side in sides]
-    return [Side(str(path) if names.count(side.name) > 1 else side.name, side.runs) for path, side in zip(paths, sides, strict=True)]
+    return [
+        Side(str(path) if names.count(side.name) > 1 else side.name, side.runs)
+        for path, side in zip(paths, sides, strict=True)
+    ]
 
 
 def compare(sides: Sequence[Side]) -> list[Comparison]:
-    """Each pair of sides on the seeds and metrics that both have. Raises ValueError where a pair can't be compared."""
+    """Each pair of sides on the seeds and metrics that both have. Raises ValueError where a pair
+    can't be compared."""
     pairs = [in_common(first, second) for first, second in combinations(sides, 2)]
     overall = [differences(first, second) for first, second in pairs]
     corrected = iter(holm(np.array([row.p for rows in overall for row in rows])))
@@ -117,29 +140,41 @@ def compare(sides: Sequence[Side]) -> list[Comparison]:
 
 
 def in_common(first: Side, second: Side) -> tuple[Side, Side]:
-    """Both with the seeds that both have. Raises ValueError without any, or where their queries differ."""
+    """Both with the seeds that both have. Raises ValueError without any, or where their queries
+    differ."""
     what = f"{first.name} and {second.name} can't be compared"
     one, other = first.runs[0], second.runs[0]
     if one.experiment.protocol != other.experiment.protocol:
-        raise ValueError(f"{what}: their protocols are {one.experiment.protocol} and {other.experiment.protocol}")
+        raise ValueError(
+            f"{what}: their protocols are {one.experiment.protocol} and {other.experiment.protocol}"
+        )
     if one.summary["dataset"]["fingerprint"] != other.summary["dataset"]["fingerprint"]:
         theirs = " and ".join(
-            f"{run.summary['dataset']['name']} with fingerprint {run.summary['dataset']['fingerprint'][:6]}" for run in (one, other)
+            f"{run.summary['dataset']['name']} with fingerprint {run.summary['dataset']['fingerprint'][:6]}"
+            for run in (one, other)
         )
         raise ValueError(f"{what}: they ran on other images, {theirs}")
     seeds = sorted({run.seed for run in first.runs} & {run.seed for run in second.runs})
     if not seeds:
         raise ValueError(f"{what}: they have no seed in common")
-    kept = [Side(side.name, tuple(run for run in side.runs if run.seed in seeds)) for side in (first, second)]
+    kept = [
+        Side(side.name, tuple(run for run in side.runs if run.seed in seeds))
+        for side in (first, second)
+    ]
     if any(a.asked != b.asked for a, b in zip(kept[0].runs, kept[1].runs, strict=True)):
         raise ValueError(f"{what}: the same seed divided their images differently")
     return kept[0], kept[1]
 
 
 def differences(first: Side, second: Side) -> list[Difference]:
-    """Of the metrics that both have; what depends on the classes held out only where those are the same."""
+    """Of the metrics that both have; what depends on the classes held out only where those are the
+    same."""
     one, other = first.runs[0], second.runs[0]
-    names = [name for name in metrics_of(one.experiment) if name in metrics_of(other.experiment) and name not in HIDDEN]
+    names = [
+        name
+        for name in metrics_of(one.experiment)
+        if name in metrics_of(other.experiment) and name not in HIDDEN
+    ]
     if len({held_out(run) for run in (*first.runs, *second.runs)}) > 1:
         names = [name for name in names if "drop" not in name and "limited" not in name]
     return [one_difference(first, second, name) for name in names]
@@ -150,7 +185,9 @@ def are_equal(first: Side, second: Side, names: Sequence[str]) -> bool:
     for name in names:
         metric = metric_of(first.runs[0].experiment, name)
         for one, other in zip(first.runs, second.runs, strict=True):
-            if not np.array_equal(metric.scores(one).values, metric.scores(other).values, equal_nan=True):
+            if not np.array_equal(
+                metric.scores(one).values, metric.scores(other).values, equal_nan=True
+            ):
                 return False
     return True
 
@@ -162,10 +199,14 @@ def held_out(run: FinishedRun) -> tuple[tuple[int, ...], ...]:
 
 def one_difference(first: Side, second: Side, name: str) -> Difference:
     metric = metric_of(first.runs[0].experiment, name)
-    return difference_of(name, metric, *([metric.scores(run) for run in side.runs] for side in (first, second)))
+    return difference_of(
+        name, metric, *([metric.scores(run) for run in side.runs] for side in (first, second))
+    )
 
 
-def difference_of(name: str, metric: Metric, first: Sequence[Scores], second: Sequence[Scores]) -> Difference:
+def difference_of(
+    name: str, metric: Metric, first: Sequence[Scores], second: Sequence[Scores]
+) -> Difference:
     """Of what was measured on the same queries, once per seed."""
     per_query = [a.minus(b) for a, b in zip(first, second, strict=True)]
     found = interval(per_query, average=metric.average, within=metric.of_differences)
@@ -202,14 +243,17 @@ def class_differences(first: Side, second: Side) -> tuple[ClassDifference, ...]:
         rows.append((name, float(one.mean()), float(other.mean()), won, lost, p))
     corrected = holm(np.array([row[-1] for row in rows]))
     found = [
-        ClassDifference(name=name, first=a, second=b, won=won, lost=lost, p=p, p_holm=float(adjusted))
+        ClassDifference(
+            name=name, first=a, second=b, won=won, lost=lost, p=p, p_holm=float(adjusted)
+        )
         for (name, a, b, won, lost, p), adjusted in zip(rows, corrected, strict=True)
     ]
     return tuple(sorted(found, key=lambda row: (row.p, row.name)))
 
 
 def holm(p_values: np.ndarray) -> np.ndarray:
-    """(tests) p-values corrected for their number by Holm's step-down method; nan where undefined, which does not count."""
+    """(tests) p-values corrected for their number by Holm's step-down method; nan where undefined,
+    which does not count."""
     corrected = np.full(len(p_values), np.nan)
     defined = np.flatnonzero(~np.isnan(p_values))
     order = defined[np.argsort(p_values[defined], kind="stable")]

@@ -1,4 +1,5 @@
-"""The experiments that are looked at more closely: enrolment, unknowns, votes, and the images behind some answers."""
+"""The experiments that are looked at more closely: enrolment, unknowns, votes, and the images
+behind some answers."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -32,7 +33,10 @@ __all__ = ["Album", "Case", "ClassDrop", "Closer", "Mistake", "class_drop", "loo
 By = Literal["images", "centroids"]
 WANTED_PRECISION = 0.9
 VOTERS = 10
-CHOSEN_ON = {True: "validation images of the known classes", False: "the gallery's own images, each left out of its own search"}
+CHOSEN_ON = {
+    True: "validation images of the known classes",
+    False: "the gallery's own images, each left out of its own search",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,15 +45,18 @@ class OpenSet:
 
     curves: Unknowns
     precision: float
-    """Realised on the queries by the threshold that promised WANTED_PRECISION; nan where it gives no answer."""
+    """Realised on the queries by the threshold that promised WANTED_PRECISION; nan where it gives
+    no answer."""
     coverage: float
     validation_images: int
-    """Of the known classes, on which the threshold was chosen; 0 where it was chosen on the gallery's own images."""
+    """Of the known classes, on which the threshold was chosen; 0 where it was chosen on the
+    gallery's own images."""
 
 
 @dataclass(frozen=True, slots=True)
 class ClassDrop:
-    """P@1 per class, mean over seeds; of several hold-outs, over those in which the class is unseen, if it is in any."""
+    """P@1 per class, mean over seeds; of several hold-outs, over those in which the class is
+    unseen, if it is in any."""
 
     names: tuple[str, ...]
     drop: np.ndarray
@@ -78,10 +85,14 @@ class Closer:
 
     @property
     def reliability(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Of all seeds together, in each bin that has queries: mean share of votes, accuracy, and the part of all queries."""
+        """Of all seeds together, in each bin that has queries: mean share of votes, accuracy, and
+        the part of all queries."""
         count = np.sum([each.count for each in self.calibration], axis=0)
         share, accuracy = (
-            np.nansum([getattr(each, what) * each.count for each in self.calibration], axis=0)[count > 0] / count[count > 0]
+            np.nansum([getattr(each, what) * each.count for each in self.calibration], axis=0)[
+                count > 0
+            ]
+            / count[count > 0]
             for what in ("confidence", "accuracy")
         )
         return share, accuracy, count[count > 0] / count.sum()
@@ -94,7 +105,11 @@ class Closer:
 
     def mean(self, name: str) -> float:
         """`auroc`, `aupr`, `fpr_at_95_tpr` or `oscr`, over seeds and hold-outs."""
-        return float(np.mean([getattr(each.curves, name) for each in self.open_set])) if self.open_set else float("nan")
+        return (
+            float(np.mean([getattr(each.curves, name) for each in self.open_set]))
+            if self.open_set
+            else float("nan")
+        )
 
     @cached_property
     def answered(self) -> tuple[float, float]:
@@ -102,20 +117,33 @@ class Closer:
         given = [each for each in self.open_set if not np.isnan(each.precision)]
         if not given:
             return float("nan"), 0.0
-        return float(np.mean([each.precision for each in given])), float(np.mean([each.coverage for each in self.open_set]))
+        return float(np.mean([each.precision for each in given])), float(
+            np.mean([each.coverage for each in self.open_set])
+        )
 
 
 def look_closer(section: Section, line: Line, draws: int) -> Closer:
-    main = [run.neighbours["disjoint" if "disjoint" in run.neighbours else "all"] for run in line.runs]
+    main = [
+        run.neighbours["disjoint" if "disjoint" in run.neighbours else "all"] for run in line.runs
+    ]
     enrolment: dict[By, EnrolmentCurve] = {}
     open_set: tuple[OpenSet, ...] = ()
     if section.has_drop:
-        without = [run for run in line.runs for phase in held_out(run) if not (run.folder / phase / "embeddings.safetensors").is_file()]
+        without = [
+            run
+            for run in line.runs
+            for phase in held_out(run)
+            if not (run.folder / phase / "embeddings.safetensors").is_file()
+        ]
         if without:
-            section.missing.append(f"enrolment and open-set numbers of {line.name}: {without[0].folder} has no stored embeddings")
+            section.missing.append(
+                f"enrolment and open-set numbers of {line.name}: {without[0].folder} has no stored embeddings"
+            )
         else:
             enrolment = {by: enrolled(line, by, draws) for by in ("images", "centroids")}
-            open_set = tuple(not_enrolled(run, phase) for run in line.runs for phase in held_out(run))
+            open_set = tuple(
+                not_enrolled(run, phase) for run in line.runs for phase in held_out(run)
+            )
     return Closer(line, enrolment, open_set, mean_sweep(main), tuple(map(calibrated, main)))
 
 
@@ -123,14 +151,27 @@ def enrolled(line: Line, by: By, draws: int) -> EnrolmentCurve:
     curves = []
     for run in line.runs:
         for phase, unseen in held_out(run).items():
-            stored, found = read_arrays(run.folder / phase / "embeddings.safetensors"), run.neighbours[phase]
+            stored, found = (
+                read_arrays(run.folder / phase / "embeddings.safetensors"),
+                run.neighbours[phase],
+            )
             curves.append(
                 enrolment_curve(
-                    stored["gallery"], stored["query"], found.gallery_labels, found.query_labels, unseen, draws=draws, seed=run.seed, by=by
+                    stored["gallery"],
+                    stored["query"],
+                    found.gallery_labels,
+                    found.query_labels,
+                    unseen,
+                    draws=draws,
+                    seed=run.seed,
+                    by=by,
                 )
             )
     least = min(curves, key=lambda curve: len(curve.ks))
-    unseen, seen = (np.concatenate([np.delete(c, slice(len(least.ks) - 1, -1), 0) for c in parts], 1) for parts in both(curves))
+    unseen, seen = (
+        np.concatenate([np.delete(c, slice(len(least.ks) - 1, -1), 0) for c in parts], 1)
+        for parts in both(curves)
+    )
     return EnrolmentCurve(least.ks, unseen, seen, by)
 
 
@@ -139,33 +180,47 @@ def both(curves: Sequence[EnrolmentCurve]) -> tuple[list[np.ndarray], list[np.nd
 
 
 def not_enrolled(run: FinishedRun, phase: str) -> OpenSet:
-    """The queries looked up in the gallery without the unseen classes. Validation images of the other classes choose the threshold, or, where
-    the run has none, the gallery's own images."""
-    stored, unseen = read_arrays(run.folder / phase / "embeddings.safetensors"), held_out(run)[phase]
+    """The queries looked up in the gallery without the unseen classes. Validation images of the
+    other classes choose the threshold, or, where the run has none, the gallery's own images."""
+    stored, unseen = (
+        read_arrays(run.folder / phase / "embeddings.safetensors"),
+        held_out(run)[phase],
+    )
     labels = run.neighbours[phase].gallery_labels
-    found = without_classes(stored["gallery"], stored["query"], labels, run.neighbours[phase].query_labels, unseen)
+    found = without_classes(
+        stored["gallery"], stored["query"], labels, run.neighbours[phase].query_labels, unseen
+    )
     right, similarity = precision_at_1(found).astype(bool), found.similarities[:, 0]
     known = validation_look_ups(run, stored, labels, unseen)
     kept = ~np.isin(labels, unseen)
     evidence = known or leave_one_out_gallery(stored["gallery"][kept], labels[kept])
     chosen = threshold_for_precision(*evidence, WANTED_PRECISION)
     curves = unknowns(similarity, right, np.isin(found.query_labels, unseen))
-    return OpenSet(curves, *apply_threshold(chosen.value, similarity, right), validation_images=len(known[0]) if known else 0)
+    return OpenSet(
+        curves,
+        *apply_threshold(chosen.value, similarity, right),
+        validation_images=len(known[0]) if known else 0,
+    )
 
 
 def validation_look_ups(
     run: FinishedRun, stored: dict[str, np.ndarray], gallery_labels: np.ndarray, unseen: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray] | None:
-    """Of the validation images of known classes in the gallery without the unseen: (images) similarity of the nearest, (images) whether it
-    is of the image's class. None where there are none."""
+    """Of the validation images of known classes in the gallery without the unseen: (images)
+    similarity of the nearest, (images) whether it is of the image's class. None where there are
+    none."""
     if "valid" not in stored:
         return None
     ids = {name: label for label, name in run.class_names.items()}
-    labels = np.array([ids[name] for _, name in part_of_split(run, stored["valid_images"])], np.int64)
+    labels = np.array(
+        [ids[name] for _, name in part_of_split(run, stored["valid_images"])], np.int64
+    )
     known = ~np.isin(labels, unseen)
     if not known.any():
         return None
-    found = without_classes(stored["gallery"], stored["valid"][known], gallery_labels, labels[known], unseen)
+    found = without_classes(
+        stored["gallery"], stored["valid"][known], gallery_labels, labels[known], unseen
+    )
     return found.similarities[:, 0], precision_at_1(found).astype(bool)
 
 
@@ -198,7 +253,9 @@ def class_drop(line: Line) -> ClassDrop:
     classes = np.unique(every)
     means = np.array([drop[counted & (every == label)].mean() for label in classes])
     names = line.runs[0].class_names
-    return ClassDrop(tuple(names[label] for label in classes), means, np.isin(classes, every[held_any]))
+    return ClassDrop(
+        tuple(names[label] for label in classes), means, np.isin(classes, every[held_any])
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,7 +286,8 @@ class Mistake:
 
 
 class Album:
-    """The images behind the answers of one run's model. Raises OSError or ValueError where the run folder does not say which they are."""
+    """The images behind the answers of one run's model. Raises OSError or ValueError where the run
+    folder does not say which they are."""
 
     def __init__(self, run: FinishedRun, phase: str = ""):
         self.run = run
@@ -264,7 +322,8 @@ class Album:
         chosen = confusions(self.found, most)
         cases = [self.case(confusion.queries[0]) for confusion in chosen]
         return [
-            Mistake(case.query_class, case.nearest_class, c.count, int(asked[c.of]), case) for c, case in zip(chosen, cases, strict=True)
+            Mistake(case.query_class, case.nearest_class, c.count, int(asked[c.of]), case)
+            for c, case in zip(chosen, cases, strict=True)
         ]
 
     def evidence(self, each: int) -> dict[str, list[Case]]:
@@ -278,11 +337,15 @@ class Album:
             "Right by both": right & (elected == self.found.query_labels),
             "Wrong by both": ~right & (elected != self.found.query_labels),
         }
-        return {kind: [self.case(query) for query in spread(chosen, unseen, each)] for kind, chosen in kinds.items()}
+        return {
+            kind: [self.case(query) for query in spread(chosen, unseen, each)]
+            for kind, chosen in kinds.items()
+        }
 
 
 def spread(chosen: np.ndarray, unseen: np.ndarray, most: int) -> list[int]:
-    """Some of the chosen queries: half of them of unseen classes, as far as there are, and evenly over the others of their kind."""
+    """Some of the chosen queries: half of them of unseen classes, as far as there are, and evenly
+    over the others of their kind."""
     first, then = np.flatnonzero(chosen & unseen), np.flatnonzero(chosen & ~unseen)
     of_first = min(len(first), max(most // 2, most - len(then)))
     picked = [

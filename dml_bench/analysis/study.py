@@ -1,4 +1,5 @@
-"""A section of the report: experiments of one protocol, data set and profile, and every number that sentences and figures need of them."""
+"""A section of the report: experiments of one protocol, data set and profile, and every number that
+sentences and figures need of them."""
 
 import hashlib
 from collections.abc import Callable
@@ -61,7 +62,10 @@ def unseen_all(run: FinishedRun) -> Scores:
 
 def drop_of_holdout(run: FinishedRun, phase: str) -> Scores:
     """The drop on the classes that one phase held out."""
-    trained, without = (Scores(precision_at_1(found), found.query_labels) for found in (run.neighbours["all"], run.neighbours[phase]))
+    trained, without = (
+        Scores(precision_at_1(found), found.query_labels)
+        for found in (run.neighbours["all"], run.neighbours[phase])
+    )
     return trained.minus(without).of_classes(held_out(run)[phase])
 
 
@@ -106,7 +110,11 @@ class Section:
 
     @property
     def title(self) -> str:
-        return self.group.title[:1].upper() + self.group.title[1:] + (f", {self.apart}" if self.apart else "")
+        return (
+            self.group.title[:1].upper()
+            + self.group.title[1:]
+            + (f", {self.apart}" if self.apart else "")
+        )
 
     @cached_property
     def slug(self) -> str:
@@ -133,8 +141,14 @@ class Section:
     @cached_property
     def rivals(self) -> tuple[Line, ...]:
         """Softmax classifiers: their loss has logits and does not work on unit vectors."""
-        facts = {line.name: losses[line.runs[0].experiment.loss.name].facts for line in self.finished}
-        return tuple(line for line in self.finished if facts[line.name]["classifies"] and not facts[line.name]["unit_vectors"])
+        facts = {
+            line.name: losses[line.runs[0].experiment.loss.name].facts for line in self.finished
+        }
+        return tuple(
+            line
+            for line in self.finished
+            if facts[line.name]["classifies"] and not facts[line.name]["unit_vectors"]
+        )
 
     @property
     def rival(self) -> Line | None:
@@ -157,7 +171,11 @@ class Section:
     def baseline(self) -> Line | None:
         """The experiment that the claims of the others are most often about, if it is here."""
         named = [judged.expectation.versus for judged in self.verdicts]
-        return max((line for line in self.methods if line.name in named), key=lambda line: named.count(line.name), default=None)
+        return max(
+            (line for line in self.methods if line.name in named),
+            key=lambda line: named.count(line.name),
+            default=None,
+        )
 
     @cached_property
     def chosen(self) -> tuple[Line, ...]:
@@ -174,7 +192,11 @@ class Section:
         key = (line.name, quantity, level)
         if key not in self._known:
             scores, within = QUANTITIES[quantity]
-            self._known[key] = None if lacks(line, quantity) else interval([scores(run) for run in line.runs], within=within, level=level)
+            self._known[key] = (
+                None
+                if lacks(line, quantity)
+                else interval([scores(run) for run in line.runs], within=within, level=level)
+            )
         return self._known[key]
 
     @property
@@ -184,45 +206,69 @@ class Section:
 
     def holdout_drops(self, line: Line) -> np.ndarray:
         """(holdout, seed) the drop on the unseen classes of each hold-out."""
-        return np.array([[estimate([drop_of_holdout(run, phase)]) for run in line.runs] for phase in self.holdouts])
+        return np.array(
+            [
+                [estimate([drop_of_holdout(run, phase)]) for run in line.runs]
+                for phase in self.holdouts
+            ]
+        )
 
     def pooled(self, quantity: str) -> Interval | None:
-        """The mean over all metric-learning experiments, which has less noise than any of them; over the seeds that all have on the same
-        splits, None where there are none."""
+        """The mean over all metric-learning experiments, which has less noise than any of them;
+        over the seeds that all have on the same splits, None where there are none."""
         scores, within = QUANTITIES[quantity]
         by_seed = [{(run.seed, run.asked): run for run in line.runs} for line in self.methods]
         shared = sorted(set.intersection(*(set(runs) for runs in by_seed)))
         pools = [pool([scores(runs[seed]) for runs in by_seed]) for seed in shared]
         return interval(pools, within=within) if pools else None
 
-    def best_against(self, quantity: str, other: Line, of_other: str = "") -> tuple[Interval | None, int | None]:
-        """The best minus another, and the sign of that: 0 where it can't be told even though the best was picked from among many, which
-        its own interval does not know of; None where there is nothing in common."""
+    def best_against(
+        self, quantity: str, other: Line, of_other: str = ""
+    ) -> tuple[Interval | None, int | None]:
+        """The best minus another, and the sign of that: 0 where it can't be told even though the
+        best was picked from among many, which its own interval does not know of; None where there
+        is nothing in common."""
         assert self.best is not None
         plain = self.difference(self.best, quantity, other, of_other)
         if not beyond(plain):
             return plain, None if plain is None else 0
-        return plain, beyond(self.difference(self.best, quantity, other, of_other, comparisons=len(self.methods)))
+        return plain, beyond(
+            self.difference(self.best, quantity, other, of_other, comparisons=len(self.methods))
+        )
 
     def loses(self, line: Line, comparisons: int) -> int:
-        """The sign of a line's drop on the unseen classes, by an interval widened for so many comparisons; a wider one tells no more."""
-        return beyond(self.measure(line, "drop_unseen")) and beyond(self.measure(line, "drop_unseen", 1 - (1 - LEVEL) / comparisons))
+        """The sign of a line's drop on the unseen classes, by an interval widened for so many
+        comparisons; a wider one tells no more."""
+        return beyond(self.measure(line, "drop_unseen")) and beyond(
+            self.measure(line, "drop_unseen", 1 - (1 - LEVEL) / comparisons)
+        )
 
-    def difference(self, line: Line, quantity: str, other: Line, of_other: str = "", comparisons: int = 1) -> Interval | None:
-        """`quantity` of a line minus that of another, on the same queries with the same seeds, with an interval widened so that all of
-        `comparisons` hold together (Bonferroni); None where there is nothing in common."""
+    def difference(
+        self, line: Line, quantity: str, other: Line, of_other: str = "", comparisons: int = 1
+    ) -> Interval | None:
+        """`quantity` of a line minus that of another, on the same queries with the same seeds, with
+        an interval widened so that all of `comparisons` hold together (Bonferroni); None where
+        there is nothing in common."""
         key = (line.name, quantity, other.name, of_other, comparisons)
         if key not in self._known:
-            self._known[key] = self._difference(line, quantity, other, of_other or quantity, 1 - (1 - LEVEL) / comparisons)
+            self._known[key] = self._difference(
+                line, quantity, other, of_other or quantity, 1 - (1 - LEVEL) / comparisons
+            )
         return self._known[key]
 
-    def _difference(self, line: Line, quantity: str, other: Line, of_other: str, level: float) -> Interval | None:
+    def _difference(
+        self, line: Line, quantity: str, other: Line, of_other: str, level: float
+    ) -> Interval | None:
         if lacks(line, quantity) or lacks(other, of_other):
             return None
         (first, within), (second, _) = QUANTITIES[quantity], QUANTITIES[of_other]
         width = within[1] - within[0]
         by_seed = {run.seed: run for run in other.runs}
-        pairs = [(run, by_seed[run.seed]) for run in line.runs if run.seed in by_seed and by_seed[run.seed].asked == run.asked]
+        pairs = [
+            (run, by_seed[run.seed])
+            for run in line.runs
+            if run.seed in by_seed and by_seed[run.seed].asked == run.asked
+        ]
         scores = [first(mine).minus(second(theirs)) for mine, theirs in pairs]
         return interval(scores, within=(-width, width), level=level) if scores else None
 

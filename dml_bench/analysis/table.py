@@ -1,4 +1,5 @@
-"""The experiments side by side: which columns a protocol has, and the numbers in them over all seeds."""
+"""The experiments side by side: which columns a protocol has, and the numbers in them over all
+seeds."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -29,7 +30,13 @@ class Column:
 DROP = (
     Column("P@1 all", "precision_at_1_macro", "phases.all.precision_at_1_macro", interval=True),
     Column("P@1 limited", "precision_at_1_macro_limited", "phases.limited.precision_at_1_macro"),
-    Column("drop unseen", "precision_drop_unseen_classes", "precision_drop_unseen_classes", interval=True, signed=True),
+    Column(
+        "drop unseen",
+        "precision_drop_unseen_classes",
+        "precision_drop_unseen_classes",
+        interval=True,
+        signed=True,
+    ),
     Column("drop seen", "precision_drop_seen_classes", "precision_drop_seen_classes", signed=True),
     Column("drop all", "precision_drop_all_classes", "precision_drop_all_classes", signed=True),
     Column("logits top-1", "logits_accuracy_macro", "phases.all.logits_accuracy_macro_known"),
@@ -57,7 +64,11 @@ def most(key: str) -> Callable[[list[dict[str, Any]]], float | None]:
 
 
 COST = (
-    Cost("training", "train_seconds", lambda parts: sum(part["train_seconds"] + part.get("start_seconds", 0.0) for part in parts)),
+    Cost(
+        "training",
+        "train_seconds",
+        lambda parts: sum(part["train_seconds"] + part.get("start_seconds", 0.0) for part in parts),
+    ),
     Cost("images/s", "train_images_per_second", images_per_second),
     Cost("memory", "peak_memory_bytes", most("peak_memory_bytes"), worst=True),
     Cost("GPU memory", "peak_gpu_memory_bytes", most("peak_gpu_memory_bytes"), worst=True),
@@ -70,15 +81,23 @@ def columns_of(runs: Sequence[FinishedRun]) -> tuple[Column, ...]:
         return DROP
     recalls = sorted({k for run in runs for k in run.experiment.evaluate.recall_k})
     shown = [(f"R@{k}", f"recall_at_{k}", k == recalls[0]) for k in recalls]
-    shown += [("R-precision", "r_precision", False), ("MAP@R", "map_at_r", True), ("P@1 macro", "precision_at_1_macro", False)]
+    shown += [
+        ("R-precision", "r_precision", False),
+        ("MAP@R", "map_at_r", True),
+        ("P@1 macro", "precision_at_1_macro", False),
+    ]
     return tuple(Column(head, key, f"retrieval.{key}", interval) for head, key, interval in shown)
 
 
 def value_at(summary: dict[str, Any], place: str) -> float | None:
-    """The number at `a.b.c`; None where there is none. That of phase `limited` is the mean over all hold-outs."""
+    """The number at `a.b.c`; None where there is none. That of phase `limited` is the mean over all
+    hold-outs."""
     if place.startswith("phases.limited."):
         phases = [name for name in summary["phases"] if name.partition("-")[0] == "limited"]
-        each = [value_at(summary["phases"][name], place.removeprefix("phases.limited.")) for name in phases]
+        each = [
+            value_at(summary["phases"][name], place.removeprefix("phases.limited."))
+            for name in phases
+        ]
         known = [number for number in each if number is not None]
         return sum(known) / len(known) if known and len(known) == len(phases) else None
     value: Any = summary
@@ -134,7 +153,11 @@ class Group:
         return [run for line in self.lines for run in line.runs]
 
 
-def grouped(rows: Sequence[Row], runs: dict[tuple[str, int], FinishedRun], failures: dict[tuple[str, int], str]) -> list[Group]:
+def grouped(
+    rows: Sequence[Row],
+    runs: dict[tuple[str, int], FinishedRun],
+    failures: dict[tuple[str, int], str],
+) -> list[Group]:
     """The table, or one for each protocol, data set and profile that the rows mix.
 
     Args:
@@ -151,19 +174,43 @@ def grouped(rows: Sequence[Row], runs: dict[tuple[str, int], FinishedRun], failu
 
 
 def _group(
-    key: tuple[str, str, str], rows: list[Row], runs: dict[tuple[str, int], FinishedRun], failures: dict[tuple[str, int], str]
+    key: tuple[str, str, str],
+    rows: list[Row],
+    runs: dict[tuple[str, int], FinishedRun],
+    failures: dict[tuple[str, int], str],
 ) -> Group:
-    everything = [runs[e.name, e.seed] for row in rows for e in row.seeds if (e.name, e.seed) in runs]
+    everything = [
+        runs[e.name, e.seed] for row in rows for e in row.seeds if (e.name, e.seed) in runs
+    ]
     columns = columns_of(everything) if everything else ()
     return Group(*key, columns, tuple(_line(row, columns, runs, failures) for row in rows))
 
 
-def _line(row: Row, columns: tuple[Column, ...], runs: dict[tuple[str, int], FinishedRun], failures: dict[tuple[str, int], str]) -> Line:
+def _line(
+    row: Row,
+    columns: tuple[Column, ...],
+    runs: dict[tuple[str, int], FinishedRun],
+    failures: dict[tuple[str, int], str],
+) -> Line:
     found = tuple(runs[e.name, e.seed] for e in row.seeds if (e.name, e.seed) in runs)
-    failed = tuple(f"seed {e.seed}: {failures[e.name, e.seed]}" for e in row.seeds if (e.name, e.seed) in failures)
+    failed = tuple(
+        f"seed {e.seed}: {failures[e.name, e.seed]}"
+        for e in row.seeds
+        if (e.name, e.seed) in failures
+    )
     values = tuple(_value(column, found) for column in columns)
-    doubted = tuple(f"seed {run.seed}: {doubt}" for run in found for doubt in collapse.in_words(run.summary))
-    return Line(row.name, found, len(row.seeds), failed, doubted, values, tuple(_cost(cost, found) for cost in COST))
+    doubted = tuple(
+        f"seed {run.seed}: {doubt}" for run in found for doubt in collapse.in_words(run.summary)
+    )
+    return Line(
+        row.name,
+        found,
+        len(row.seeds),
+        failed,
+        doubted,
+        values,
+        tuple(_cost(cost, found) for cost in COST),
+    )
 
 
 def _value(column: Column, runs: Sequence[FinishedRun]) -> Interval | float | None:
@@ -177,7 +224,9 @@ def _value(column: Column, runs: Sequence[FinishedRun]) -> Interval | float | No
 
 
 def _cost(cost: Cost, runs: Sequence[FinishedRun]) -> float | None:
-    parts = [[part for part in run.summary["cost"].values() if isinstance(part, dict)] for run in runs]
+    parts = [
+        [part for part in run.summary["cost"].values() if isinstance(part, dict)] for run in runs
+    ]
     values = [value for each in parts if (value := cost.of(each)) is not None]
     if not values:
         return None

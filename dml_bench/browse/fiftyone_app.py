@@ -1,6 +1,8 @@
-"""FiftyOne: a dataset of a run's images, and its app. The only module that imports fiftyone, and inside functions.
+"""FiftyOne: a dataset of a run's images, and its app. The only module that imports fiftyone, and
+inside functions.
 
-What a person adds to the dataset, such as tags or views, stays when it is updated; what is ours is written anew.
+What a person adds to the dataset, such as tags or views, stays when it is updated; what is ours is
+written anew.
 """
 
 import importlib.util
@@ -29,13 +31,15 @@ PANEL, WORKSPACE = "dml_map", "map"
 CLASSES_IN_COLOURS = 20
 PATIENCE_MILLISECONDS = 10_000
 REFUSED = ("@voxel51/operators/list_files",)
-"""Operators of FiftyOne's own that are not carried out: they look at files that are none of the dataset."""
+"""Operators of FiftyOne's own that are not carried out: they look at files that are none of the
+dataset."""
 GRACE_SECONDS = 1
 """From Ctrl-C to the end of what is still being answered."""
 
 
 def require_installed() -> None:
-    """Raises ValueError where FiftyOne is missing. Its database package alone leaves a folder of its name."""
+    """Raises ValueError where FiftyOne is missing. Its database package alone leaves a folder of
+    its name."""
     found = importlib.util.find_spec("fiftyone")
     if found is None or found.origin is None:
         raise ValueError(
@@ -46,7 +50,8 @@ def require_installed() -> None:
 
 @contextmanager
 def connected(uri: str) -> Iterator[None]:
-    """FiftyOne with this database, without telemetry. Has to come before anything else that imports FiftyOne.
+    """FiftyOne with this database, without telemetry. Has to come before anything else that imports
+    FiftyOne.
 
     Raises ValueError where the database does not answer.
     """
@@ -58,7 +63,9 @@ def connected(uri: str) -> Iterator[None]:
         with client:
             client.admin.command("ping")
     except PyMongoError as error:
-        raise ValueError(f"the database {uri} does not answer ({str(error)[:200]}): start it, or unset {URI} for one of our own") from None
+        raise ValueError(
+            f"the database {uri} does not answer ({str(error)[:200]}): start it, or unset {URI} for one of our own"
+        ) from None
     os.environ |= {
         URI: uri,
         "FIFTYONE_DATABASE_VALIDATION": "false",  # of versions, of which it says deprecated
@@ -72,7 +79,8 @@ def connected(uri: str) -> Iterator[None]:
     try:
         yield
     finally:
-        odm.get_db_client().close()  # else FiftyOne waits for the database at the end of the process
+        # else FiftyOne waits for the database at the end of the process
+        odm.get_db_client().close()
 
 
 def is_current(name: str, state: str) -> bool:
@@ -92,11 +100,16 @@ def remove(name: str) -> bool:
     return there
 
 
-def update(name: str, images: Images, maps: dict[str, np.ndarray], twins: list[tuple[int, int]], state: str) -> None:
-    """Make the dataset, or bring it to what the run says now. One that was interrupted is not `is_current`."""
+def update(
+    name: str, images: Images, maps: dict[str, np.ndarray], twins: list[tuple[int, int]], state: str
+) -> None:
+    """Make the dataset, or bring it to what the run says now. One that was interrupted is not
+    `is_current`."""
     import fiftyone as fo
 
-    dataset = fo.load_dataset(name) if fo.dataset_exists(name) else fo.Dataset(name, persistent=True)
+    dataset = (
+        fo.load_dataset(name) if fo.dataset_exists(name) else fo.Dataset(name, persistent=True)
+    )
     dataset.info.pop(STATE, None)
     dataset.save()
     ours = {f"correct_{phase}" for phase in images.phases}
@@ -106,7 +119,12 @@ def update(name: str, images: Images, maps: dict[str, np.ndarray], twins: list[t
     write_embeddings(dataset, images, maps, ids)
     for phase in images.phases:
         asked = dataset.match(fo.ViewField("split") == "test")
-        asked.evaluate_classifications(f"prediction_{phase}", gt_field="ground_truth", eval_key=f"correct_{phase}", progress=False)
+        asked.evaluate_classifications(
+            f"prediction_{phase}",
+            gt_field="ground_truth",
+            eval_key=f"correct_{phase}",
+            progress=False,
+        )
     write_views(dataset, images)
     write_layout(dataset, images)
     dataset.info[STATE] = state
@@ -119,13 +137,19 @@ def write_samples(dataset: Dataset, images: Images, fields: dict[str, list[Any]]
     from fiftyone.core.storage import normalize_path
 
     def shown(value: Any) -> Any:
-        return fo.Classification(label=value.name, confidence=value.confidence) if isinstance(value, Label) else value
+        return (
+            fo.Classification(label=value.name, confidence=value.confidence)
+            if isinstance(value, Label)
+            else value
+        )
 
     kinds = {bool: fo.BooleanField, int: fo.IntField, float: fo.FloatField, str: fo.StringField}
     for field, values in fields.items():
         kind = next((type(value) for value in values if value is not None), int)
         if kind is Label:
-            dataset.add_sample_field(field, fo.EmbeddedDocumentField, embedded_doc_type=fo.Classification)
+            dataset.add_sample_field(
+                field, fo.EmbeddedDocumentField, embedded_doc_type=fo.Classification
+            )
         else:
             dataset.add_sample_field(field, kinds[kind])
     paths = [normalize_path(path) for path in images.paths]
@@ -133,32 +157,47 @@ def write_samples(dataset: Dataset, images: Images, fields: dict[str, list[Any]]
     dataset.delete_samples([known[path] for path in known.keys() - set(paths)])
     kept = [row for row, path in enumerate(paths) if path in known]
     for field, values in fields.items() if kept else ():
-        dataset.set_values(field, {known[paths[row]]: shown(values[row]) for row in kept}, key_field="id")
+        dataset.set_values(
+            field, {known[paths[row]]: shown(values[row]) for row in kept}, key_field="id"
+        )
     new = [row for row, path in enumerate(paths) if path not in known]
     if new:
-        samples = [fo.Sample(paths[row], **{field: shown(values[row]) for field, values in fields.items()}) for row in new]
+        samples = [
+            fo.Sample(paths[row], **{field: shown(values[row]) for field, values in fields.items()})
+            for row in new
+        ]
         dataset.add_samples(samples, progress=False)
     known = dict(zip(*dataset.values(["filepath", "id"]), strict=True))
     return np.array([known[path] for path in paths])
 
 
-def write_embeddings(dataset: Dataset, images: Images, maps: dict[str, np.ndarray], ids: np.ndarray) -> None:
-    """A map and a search by similarity for each phase; and a map of the unseen classes alone, because of more than a hundred classes
-    FiftyOne gives each its own colour no more."""
+def write_embeddings(
+    dataset: Dataset, images: Images, maps: dict[str, np.ndarray], ids: np.ndarray
+) -> None:
+    """A map and a search by similarity for each phase; and a map of the unseen classes alone,
+    because of more than a hundred classes FiftyOne gives each its own colour no more."""
     import fiftyone as fo
     import fiftyone.brain as fob
 
     unseen = dataset.match(fo.ViewField("class_group") == "unseen")
     for phase, answered in images.phases.items():
         placed = np.isfinite(maps[phase]).all(1)
-        for key, view, rows in ((f"umap_{phase}", dataset, placed), (f"umap_{phase}_unseen", unseen, placed & images.unseen)):
+        for key, view, rows in (
+            (f"umap_{phase}", dataset, placed),
+            (f"umap_{phase}_unseen", unseen, placed & images.unseen),
+        ):
             renewed(dataset, key)
             if rows.any():
-                fob.compute_visualization(view, points=dict(zip(ids[rows], maps[phase][rows], strict=True)), brain_key=key)
+                fob.compute_visualization(
+                    view, points=dict(zip(ids[rows], maps[phase][rows], strict=True)), brain_key=key
+                )
         key = f"similarity_{phase}"
         renewed(dataset, key)
-        # FiftyOne takes the mean off embeddings: that would turn cosines into others, and of unit vectors distances rank as cosines do.
-        index = fob.compute_similarity(dataset, embeddings=False, brain_key=key, backend="sklearn", metric="euclidean")
+        # FiftyOne takes the mean off embeddings: that would turn cosines into others, and of unit
+        # vectors distances rank as cosines do.
+        index = fob.compute_similarity(
+            dataset, embeddings=False, brain_key=key, backend="sklearn", metric="euclidean"
+        )
         index.add_to_index(answered.embeddings.copy(), ids[answered.rows])
         index.save()
 
@@ -178,13 +217,17 @@ def views(dataset: Dataset, images: Images) -> dict[str, Any]:
     if images.outcome.any():
         lost = (F("outcome") == LOST) & (F("class_group") == "unseen")
         found["lost when unseen"] = dataset.match(lost).sort_by("class_drop", reverse=True)
-    found["near-duplicates between train and test"] = dataset.match(F(NEAR_DUPLICATE) > 0).sort_by(NEAR_DUPLICATE)
-    found["labels to doubt"] = dataset.match(F(f"mistakenness_{next(iter(images.phases))}") > 0.5).sort_by(
-        f"mistakenness_{next(iter(images.phases))}", reverse=True
+    found["near-duplicates between train and test"] = dataset.match(F(NEAR_DUPLICATE) > 0).sort_by(
+        NEAR_DUPLICATE
     )
+    found["labels to doubt"] = dataset.match(
+        F(f"mistakenness_{next(iter(images.phases))}") > 0.5
+    ).sort_by(f"mistakenness_{next(iter(images.phases))}", reverse=True)
     for phase in images.phases:
         wrong, truth = F(f"correct_{phase}") == False, F("ground_truth.label")  # noqa: E712 - an expression
-        found[f"mistakes ({phase})"] = dataset.match(wrong).sort_by(f"similarity_{phase}", reverse=True)
+        found[f"mistakes ({phase})"] = dataset.match(wrong).sort_by(
+            f"similarity_{phase}", reverse=True
+        )
         found[f"vote saves ({phase})"] = dataset.match(wrong & (F(f"vote_{phase}.label") == truth))
         for one, other in confused(images, phase):
             taken = (truth == one) & (F(f"prediction_{phase}.label") == other)
@@ -207,29 +250,48 @@ def write_layout(dataset: Dataset, images: Images) -> None:
     import fiftyone as fo
 
     schema = dataset.get_field_schema()
-    by_phase = {phase: [field for field in schema if field.endswith(f"_{phase}")] for phase in images.phases}
+    by_phase = {
+        phase: [field for field in schema if field.endswith(f"_{phase}")] for phase in images.phases
+    }
     of_a_phase = {field for fields in by_phase.values() for field in fields}
     groups = fo.DatasetAppConfig.default_sidebar_groups(dataset)
     for group in groups:
         group.paths = [path for path in group.paths if path not in of_a_phase]
     first = next(place for place, group in enumerate(groups) if group.name == "labels") + 1
-    groups[first:first] = [fo.SidebarGroupDocument(name=f"phase {phase}", paths=fields) for phase, fields in by_phase.items()]
+    groups[first:first] = [
+        fo.SidebarGroupDocument(name=f"phase {phase}", paths=fields)
+        for phase, fields in by_phase.items()
+    ]
     dataset.app_config.sidebar_groups = groups
     samples = fo.Panel(type="Samples", pinned=True, component_id="samples")
     others = [
         fo.Panel(type=kind, component_id=name)
-        for kind, name in ((PANEL, "map"), ("Embeddings", "embeddings"), ("model_evaluation_panel_builtin", "evaluation"))
+        for kind, name in (
+            (PANEL, "map"),
+            ("Embeddings", "embeddings"),
+            ("model_evaluation_panel_builtin", "evaluation"),
+        )
     ]
     halves = [
         fo.Space(children=[samples], active_child="samples", component_id="left"),
         fo.Space(children=others, active_child="map", component_id="right"),
     ]
-    space = fo.Space(children=halves, orientation="horizontal", sizes=[0.45, 0.55], component_id="root")
-    dataset.save_workspace(WORKSPACE, space, description="images beside the map of their embeddings", overwrite=True)
+    space = fo.Space(
+        children=halves, orientation="horizontal", sizes=[0.45, 0.55], component_id="root"
+    )
+    dataset.save_workspace(
+        WORKSPACE, space, description="images beside the map of their embeddings", overwrite=True
+    )
 
 
-def serve(name: str, listener: socket.socket, guarded: Callable[[Any, list[str]], Any], ready: Callable[[], None]) -> None:
-    """Serve the app on a dataset until Ctrl-C, in this process, which has imported all of it already.
+def serve(
+    name: str,
+    listener: socket.socket,
+    guarded: Callable[[Any, list[str]], Any],
+    ready: Callable[[], None],
+) -> None:
+    """Serve the app on a dataset until Ctrl-C, in this process, which has imported all of it
+    already.
 
     Args:
         listener: where it is reached. It is closed at the end.
@@ -242,7 +304,9 @@ def serve(name: str, listener: socket.socket, guarded: Callable[[Any, list[str]]
     from hypercorn.asyncio import serve as answer
     from hypercorn.config import Config
 
-    os.environ["FIFTYONE_SERVER"] = "1"  # as FiftyOne's own server has them: each request reads the dataset anew
+    os.environ["FIFTYONE_SERVER"] = (
+        "1"  # as FiftyOne's own server has them: each request reads the dataset anew
+    )
     fo.config.singleton_cache = False
     from fiftyone.core.state import StateDescription, build_color_scheme
     from fiftyone.operators.permissions import ManagedOperators
@@ -266,7 +330,9 @@ def serve(name: str, listener: socket.socket, guarded: Callable[[Any, list[str]]
     async def until_ended() -> None:
         ended, loop = asyncio.Event(), asyncio.get_running_loop()
         for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            if signal.getsignal(each) is not signal.SIG_IGN:  # as a shell's background job ignores Ctrl-C
+            if (
+                signal.getsignal(each) is not signal.SIG_IGN
+            ):  # as a shell's background job ignores Ctrl-C
                 loop.add_signal_handler(each, ended.set)
         config.bind = [f"fd://{listener.detach()}"]
         loop.call_soon(ready)
@@ -276,7 +342,8 @@ def serve(name: str, listener: socket.socket, guarded: Callable[[Any, list[str]]
 
 
 def register(plugin: Any) -> None:
-    """The panel with the map, which opens coloured: FiftyOne's own asks for a map and a colour first. FiftyOne calls this from `plugins/`."""
+    """The panel with the map, which opens coloured: FiftyOne's own asks for a map and a colour
+    first. FiftyOne calls this from `plugins/`."""
     from fiftyone import operators as foo
     from fiftyone.operators import types
 
@@ -288,7 +355,9 @@ def register(plugin: Any) -> None:
         def on_load(self, ctx: Any) -> None:
             many = len(ctx.dataset.distinct("ground_truth.label")) > CLASSES_IN_COLOURS
             ctx.panel.state.map = ctx.panel.state.map or maps_of(ctx.dataset)[0]
-            ctx.panel.state.colour = ctx.panel.state.colour or ("class_group" if many else "ground_truth.label")
+            ctx.panel.state.colour = ctx.panel.state.colour or (
+                "class_group" if many else "ground_truth.label"
+            )
             ctx.panel.data.plot = coloured(ctx.dataset, ctx.panel.state.map, ctx.panel.state.colour)
 
         def on_map(self, ctx: Any) -> None:
@@ -306,14 +375,24 @@ def register(plugin: Any) -> None:
 
         def render(self, ctx: Any) -> Any:
             panel = types.Object()
-            menu = panel.h_stack("menu", gap=2)  # a menu laid over the plot would keep the lasso from what is below it
-            for name, choices, act in (("map", maps_of(ctx.dataset), self.on_map), ("colour", colours_of(ctx.dataset), self.on_colour)):
+            menu = panel.h_stack(
+                "menu", gap=2
+            )  # a menu laid over the plot would keep the lasso from what is below it
+            for name, choices, act in (
+                ("map", maps_of(ctx.dataset), self.on_map),
+                ("colour", colours_of(ctx.dataset), self.on_colour),
+            ):
                 view = types.DropdownView()
                 for choice in choices:
                     view.add_choice(choice, label=choice)
                 menu.str(name, default=ctx.panel.state.get(name), view=view, on_change=act)
             panel.plot("plot", layout=LAYOUT, on_selected=self.on_selected)
-            return types.Property(panel, view=types.GridView(orientation="vertical", align_x="stretch", width=100, height=100))
+            return types.Property(
+                panel,
+                view=types.GridView(
+                    orientation="vertical", align_x="stretch", width=100, height=100
+                ),
+            )
 
     plugin.register(Map)
 
@@ -332,7 +411,9 @@ LAYOUT = {
 def coloured(dataset: Dataset, key: str, colour: str) -> list[dict[str, Any]]:
     """The plot of a map; without samples that a person has deleted since it was made."""
     found = dataset.load_brain_results(key)
-    known = {image: facts for image, *facts in zip(*dataset.values(["id", colour, "split"]), strict=True)}
+    known = {
+        image: facts for image, *facts in zip(*dataset.values(["id", colour, "split"]), strict=True)
+    }
     rows = [row for row, image in enumerate(found.sample_ids) if image in known]
     ids = [str(found.sample_ids[row]) for row in rows]
     values, splits = zip(*(known[image] for image in ids), strict=True)
@@ -346,5 +427,9 @@ def maps_of(dataset: Dataset) -> list[str]:
 def colours_of(dataset: Dataset) -> list[str]:
     """What the map can be coloured by."""
     plain = ("ground_truth.label", "class_group", "split", "outcome", "class_drop")
-    by_phase = [field for field in dataset.get_field_schema() if field.startswith(("correct_", "mistakenness_", "similarity_"))]
+    by_phase = [
+        field
+        for field in dataset.get_field_schema()
+        if field.startswith(("correct_", "mistakenness_", "similarity_"))
+    ]
     return [field for field in (*plain, *by_phase) if dataset.has_field(field)]

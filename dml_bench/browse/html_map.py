@@ -1,4 +1,5 @@
-"""The maps of a run as one HTML file that needs no network and no server: pointing at an image shows it and its answers."""
+"""The maps of a run as one HTML file that needs no network and no server: pointing at an image
+shows it and its answers."""
 
 import base64
 import io
@@ -22,19 +23,43 @@ PARTS = (GALLERY, QUERY, ENROLLED)
 SMALL, LARGE, MANY = 64, 96, 2000
 """Side of a thumbnail in pixels where there are MANY images, and where there are fewer."""
 PER_ROW = 16
-"""Thumbnails in a row, and rows, of a sheet: one JPEG of many small images is half the size of many small JPEGs."""
+"""Thumbnails in a row, and rows, of a sheet: one JPEG of many small images is half the size of many
+small JPEGs."""
 
 
-def write_page(path: Path, images: Images, maps: dict[str, np.ndarray], chosen: Sequence[int], progress: Callable[[int, int], None]) -> int:
-    """Write the page; `chosen` are class ids that it starts with highlighted. Returns how many images could not be read, or were changed."""
+def write_page(
+    path: Path,
+    images: Images,
+    maps: dict[str, np.ndarray],
+    chosen: Sequence[int],
+    progress: Callable[[int, int], None],
+) -> int:
+    """Write the page; `chosen` are class ids that it starts with highlighted. Returns how many
+    images could not be read, or were changed."""
     import jinja2
 
     side = LARGE if len(images.paths) <= MANY else SMALL
-    sheets, unreadable = thumbnails(list(zip(images.paths, images.digests, strict=True)), side, progress)
-    data = {"side": side, "perRow": PER_ROW, "sheets": sheets, **facts(images, maps), "chosen": places(images, np.array(chosen, int))}
+    sheets, unreadable = thumbnails(
+        list(zip(images.paths, images.digests, strict=True)), side, progress
+    )
+    data = {
+        "side": side,
+        "perRow": PER_ROW,
+        "sheets": sheets,
+        **facts(images, maps),
+        "chosen": places(images, np.array(chosen, int)),
+    }
     loader = jinja2.FileSystemLoader(Path(__file__).parent)
-    environment = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    whole = json.dumps(data, ensure_ascii=False, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
+    environment = jinja2.Environment(
+        loader=loader,
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    whole = json.dumps(data, ensure_ascii=False, separators=(",", ":"), allow_nan=False).replace(
+        "<", "\\u003c"
+    )
     text = environment.get_template("html_map.html.jinja").render(title=title(images), data=whole)
     write_atomically(path, lambda file: file.write(text.encode()))
     return unreadable
@@ -49,7 +74,9 @@ def phase_words(images: Images, phase: str) -> str:
     """Which classes the model of a phase was trained on."""
     words = {"all": "trained on all classes", "disjoint": "trained on other classes"}
     several = len([name for name in images.phases if name not in words]) > 1
-    return words.get(phase, "trained without the unseen classes" + (f" ({phase})" if several else ""))
+    return words.get(
+        phase, "trained without the unseen classes" + (f" ({phase})" if several else "")
+    )
 
 
 def facts(images: Images, maps: dict[str, np.ndarray]) -> dict[str, Any]:
@@ -91,9 +118,11 @@ def numbers(values: np.ndarray, digits: int) -> list[float | None]:
     return [None if np.isnan(value) else round(float(value), digits) for value in values]
 
 
-def thumbnails(files: Sequence[tuple[str, str]], side: int, progress: Callable[[int, int], None]) -> tuple[list[str], int]:
-    """Sheets of PER_ROW x PER_ROW images each, as data URIs, and how many of the `files`, named with their digests, could not be read or
-    are others than the run saw: their places stay grey."""
+def thumbnails(
+    files: Sequence[tuple[str, str]], side: int, progress: Callable[[int, int], None]
+) -> tuple[list[str], int]:
+    """Sheets of PER_ROW x PER_ROW images each, as data URIs, and how many of the `files`, named
+    with their digests, could not be read or are others than the run saw: their places stay grey."""
     from PIL import Image
 
     sheets, unreadable, each = [], 0, PER_ROW**2
@@ -101,12 +130,16 @@ def thumbnails(files: Sequence[tuple[str, str]], side: int, progress: Callable[[
         for start in range(0, len(files), each):
             part = files[start : start + each]
             sheet = Image.new("RGB", (PER_ROW * side, -(-len(part) // PER_ROW) * side), "#888")
-            for place, small in enumerate(pool.map(lambda file: thumbnail(file[0], file[1], side), part)):
+            for place, small in enumerate(
+                pool.map(lambda file: thumbnail(file[0], file[1], side), part)
+            ):
                 if small is None:
                     unreadable += 1
                 else:
                     left, top = place % PER_ROW * side, place // PER_ROW * side
-                    sheet.paste(small, (left + (side - small.width) // 2, top + (side - small.height) // 2))
+                    sheet.paste(
+                        small, (left + (side - small.width) // 2, top + (side - small.height) // 2)
+                    )
                 progress(start + place + 1, len(files))
             file = io.BytesIO()
             sheet.save(file, "JPEG", quality=80)

@@ -1,7 +1,8 @@
-"""What is shown of each image of a run, as plain arrays: gallery, queries, and images that were enrolled later.
+"""What is shown of each image of a run, as plain arrays: gallery, queries, and images that were
+enrolled later.
 
-Only queries have been asked, so only they have a prediction. Whether a gallery image may be labelled wrongly is judged by its vote among
-the other gallery images.
+Only queries have been asked, so only they have a prediction. Whether a gallery image may be
+labelled wrongly is judged by its vote among the other gallery images.
 """
 
 from collections.abc import Sequence
@@ -18,18 +19,35 @@ from dml_bench.registry.names import label_named
 from dml_bench.runs.folder import read_arrays
 from dml_bench.runs.run import FinishedRun, metrics_of
 
-__all__ = ["ENROLLED", "GALLERY", "LOST", "QUERY", "VOTERS", "Answered", "Images", "chosen_classes", "read_images"]
+__all__ = [
+    "ENROLLED",
+    "GALLERY",
+    "LOST",
+    "QUERY",
+    "VOTERS",
+    "Answered",
+    "Images",
+    "chosen_classes",
+    "read_images",
+]
 
 VOTERS = 10
 GALLERY, QUERY, ENROLLED = "gallery", "query", "enrolled"
 LOST = "lost"
-OUTCOMES = {(True, True): "right in both", (True, False): LOST, (False, True): "won", (False, False): "wrong in both"}
-"""Of a query whose nearest image is right by the model of all classes, and by the one without some."""
+OUTCOMES = {
+    (True, True): "right in both",
+    (True, False): LOST,
+    (False, True): "won",
+    (False, False): "wrong in both",
+}
+"""Of a query whose nearest image is right by the model of all classes, and by the one without some.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """What the model of one phase makes of the images. All arrays are (images); -1 or nan where an image was not asked."""
+    """What the model of one phase makes of the images. All arrays are (images); -1 or nan where an
+    image was not asked."""
 
     nearest: np.ndarray
     """Row of the nearest gallery image of a query."""
@@ -40,10 +58,12 @@ class Answered:
     share: np.ndarray
     """That class's share of their votes, 0 to 1."""
     mistakenness: np.ndarray
-    """How surely the label is wrong, 0 to 1: (1 + share) / 2 where the vote elects another class, else (1 - share) / 2, as FiftyOne Brain
-    has it of confidences. Of queries by their votes, of gallery images by those of the other gallery images, if some are of their class."""
+    """How surely the label is wrong, 0 to 1: (1 + share) / 2 where the vote elects another class,
+    else (1 - share) / 2, as FiftyOne Brain has it of confidences. Of queries by their votes, of
+    gallery images by those of the other gallery images, if some are of their class."""
     embeddings: np.ndarray
-    """(embedded, dim) unit vectors: of all images of the run, then of those that were enrolled in this phase."""
+    """(embedded, dim) unit vectors: of all images of the run, then of those that were enrolled in
+    this phase."""
     rows: np.ndarray
     """(embedded) which images these are."""
 
@@ -84,8 +104,8 @@ class Images:
 
     @cached_property
     def outcome(self) -> np.ndarray:
-        """(images) a key's words of OUTCOMES, empty where there are no two models. Of several hold-outs that one counts which held the
-        image's class out, or else the first."""
+        """(images) a key's words of OUTCOMES, empty where there are no two models. Of several
+        hold-outs that one counts which held the image's class out, or else the first."""
         words = np.full(len(self.paths), "", object)
         without = [phase for phase in self.phases if phase != "all"]
         if "all" not in self.phases or not without:
@@ -99,25 +119,33 @@ class Images:
         return words
 
     def maps(self) -> dict[str, np.ndarray]:
-        """By phase: (images, 2) places on a map of its embeddings, nan for images that the phase has not embedded. All are turned to
-        lie like the first."""
+        """By phase: (images, 2) places on a map of its embeddings, nan for images that the phase
+        has not embedded. All are turned to lie like the first."""
         found: dict[str, np.ndarray] = {}
         for phase, answered in self.phases.items():
             own = int(np.sum(self.part[answered.rows] != ENROLLED))
             cache = self.run.folder / "projection" / f"{phase}.safetensors"
             points = np.full((len(self.paths), 2), np.nan, np.float32)
-            points[answered.rows] = project(answered.embeddings[:own], answered.embeddings[own:], cache)
-            found[phase] = aligned(points, next(iter(found.values()))).astype(np.float32) if found else points
+            points[answered.rows] = project(
+                answered.embeddings[:own], answered.embeddings[own:], cache
+            )
+            found[phase] = (
+                aligned(points, next(iter(found.values()))).astype(np.float32) if found else points
+            )
         return found
 
     def closeness(self, phase: str) -> tuple[np.ndarray, np.ndarray]:
-        """(class ids in rising order) mean similarity of a class's gallery images to each other, and of its queries to them; nan where
-        it has none. The second below the first is what training pulled together and test images do not follow."""
+        """(class ids in rising order) mean similarity of a class's gallery images to each other,
+        and of its queries to them; nan where it has none. The second below the first is what
+        training pulled together and test images do not follow."""
         answered = self.phases[phase]
         labels, part = self.labels[answered.rows], self.part[answered.rows]
         among, between = [], []
         for label in sorted(self.class_names):
-            own, asked = (answered.embeddings[(labels == label) & (part == which)].astype(float) for which in (GALLERY, QUERY))
+            own, asked = (
+                answered.embeddings[(labels == label) & (part == which)].astype(float)
+                for which in (GALLERY, QUERY)
+            )
             n = len(own)
             among.append(((own.sum(0) ** 2).sum() - n) / (n * (n - 1)) if n > 1 else np.nan)
             between.append(own.mean(0) @ asked.mean(0) if n and len(asked) else np.nan)
@@ -126,13 +154,20 @@ class Images:
 
 def read_images(run: FinishedRun) -> Images:
     """Everything that a finished run says of its images."""
-    stored = {phase: read_arrays(run.folder / phase / "embeddings.safetensors") for phase in run.neighbours}
+    stored = {
+        phase: read_arrays(run.folder / phase / "embeddings.safetensors")
+        for phase in run.neighbours
+    }
     first = next(iter(run.neighbours))
     gallery, query = stored[first]["gallery_images"], stored[first]["query_images"]
     found = run.neighbours[first]
     asks_gallery = found.leaves_one_out
     images = query if asks_gallery else np.concatenate([gallery, query])
-    labels = found.query_labels if asks_gallery else np.concatenate([found.gallery_labels, found.query_labels])
+    labels = (
+        found.query_labels
+        if asks_gallery
+        else np.concatenate([found.gallery_labels, found.query_labels])
+    )
     part = np.repeat([GALLERY, QUERY], [len(images) - len(query), len(query)]).astype(object)
     recorded = [path for path, _ in part_of_split(run, images)]
     paths = [str(run.originals.located(path)) for path in recorded]
@@ -141,25 +176,34 @@ def read_images(run: FinishedRun) -> Images:
     ids = {name: label for label, name in names.items()}
     for name in dict.fromkeys(name for name, _ in enrolled.values()):
         ids.setdefault(name, max(ids.values()) + 1)
-    labels = np.concatenate([labels, np.array([ids[name] for name, _ in enrolled.values()], np.int64)])
+    labels = np.concatenate(
+        [labels, np.array([ids[name] for name, _ in enrolled.values()], np.int64)]
+    )
     drops = class_drops(run)
     return Images(
         run=run,
         paths=(*paths, *enrolled),
-        digests=(*(run.originals.rows[image].get("sha256", "") for image in images), *("" for _ in enrolled)),
+        digests=(
+            *(run.originals.rows[image].get("sha256", "") for image in images),
+            *("" for _ in enrolled),
+        ),
         labels=labels,
         class_names={label: name for name, label in ids.items()},
         part=np.concatenate([part, np.full(len(enrolled), ENROLLED, object)]),
         unseen=np.isin(labels, never_trained(run)) | ~np.isin(labels, list(names)),
         drop=np.array([drops.get(label, np.nan) for label in labels.tolist()]),
         phases={
-            phase: answered(found, stored[phase], [vectors.get(phase) for _, vectors in enrolled.values()])
+            phase: answered(
+                found, stored[phase], [vectors.get(phase) for _, vectors in enrolled.values()]
+            )
             for phase, found in run.neighbours.items()
         },
     )
 
 
-def answered(found: Neighbours, stored: dict[str, np.ndarray], enrolled: Sequence[np.ndarray | None]) -> Answered:
+def answered(
+    found: Neighbours, stored: dict[str, np.ndarray], enrolled: Sequence[np.ndarray | None]
+) -> Answered:
     """`enrolled` holds the embedding of each enrolled image, None where another phase enrolled it."""
     first_query = 0 if found.leaves_one_out else len(found.gallery_labels)
     own = first_query + len(found.query_labels)
@@ -172,13 +216,19 @@ def answered(found: Neighbours, stored: dict[str, np.ndarray], enrolled: Sequenc
         others = search_leaving_one_out(stored["gallery"], found.gallery_labels, VOTERS)
         several = np.bincount(found.gallery_labels)[found.gallery_labels] > 1
         if others.k:
-            mistaken[:first_query] = np.where(several, mistakenness(*vote(others, others.k), found.gallery_labels), np.nan)
+            mistaken[:first_query] = np.where(
+                several, mistakenness(*vote(others, others.k), found.gallery_labels), np.nan
+            )
     nearest, similarity = np.full(count, -1), np.full(count, np.nan)
     nearest[queries], similarity[queries] = found.indices[:, 0], found.similarities[:, 0]
     parts = [stored["query"]] if found.leaves_one_out else [stored["gallery"], stored["query"]]
     added = [row for row, vector in enumerate(enrolled, start=own) if vector is not None]
-    embeddings = np.concatenate([*parts, *(vector[None] for vector in enrolled if vector is not None)])
-    return Answered(nearest, similarity, elected, share, mistaken, embeddings, np.array([*range(own), *added]))
+    embeddings = np.concatenate(
+        [*parts, *(vector[None] for vector in enrolled if vector is not None)]
+    )
+    return Answered(
+        nearest, similarity, elected, share, mistaken, embeddings, np.array([*range(own), *added])
+    )
 
 
 def mistakenness(elected: np.ndarray, share: np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -204,21 +254,30 @@ def read_enrolled(run: FinishedRun, phases: Sequence[str], known: set[str]) -> E
 
 
 def class_drops(run: FinishedRun) -> dict[int, float]:
-    """By class id: P@1 trained on all classes minus P@1 trained without some; of several hold-outs, the mean over those that held the
-    class out, or over all where none did. Empty for the protocol without a second model."""
+    """By class id: P@1 trained on all classes minus P@1 trained without some; of several hold-outs,
+    the mean over those that held the class out, or over all where none did. Empty for the protocol
+    without a second model."""
     known = metrics_of(run.experiment)
     found: dict[int, float] = {}
     for group in ("seen", "unseen"):
         name = f"precision_drop_{group}_classes"
         if name in known:
             scores = known[name].scores(run)
-            found |= {int(label): float(scores.values[scores.labels == label].mean()) for label in np.unique(scores.labels)}
+            found |= {
+                int(label): float(scores.values[scores.labels == label].mean())
+                for label in np.unique(scores.labels)
+            }
     return found
 
 
 def never_trained(run: FinishedRun) -> np.ndarray:
-    """Ids of the classes that some phase never saw; in protocol `class_disjoint` all that are asked."""
-    return np.array(list(run.class_names)) if run.experiment.protocol == "class_disjoint" else run.unseen
+    """Ids of the classes that some phase never saw; in protocol `class_disjoint` all that are
+    asked."""
+    return (
+        np.array(list(run.class_names))
+        if run.experiment.protocol == "class_disjoint"
+        else run.unseen
+    )
 
 
 def chosen_classes(images: Images, wanted: Sequence[str]) -> list[int]:

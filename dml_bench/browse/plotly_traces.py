@@ -19,27 +19,71 @@ SYMBOLS = {"test": "diamond", "enrolled": "star"}
 
 
 def distinct(count: int) -> list[str]:
-    """Colours that lie far apart however many are taken: each hue a golden section of the circle from the last, in three shades."""
+    """Colours that lie far apart however many are taken: each hue a golden section of the circle
+    from the last, in three shades."""
     shades = (0.47, 0.36, 0.60)
-    rgb = [colorsys.hls_to_rgb((0.58 + 0.618034 * i) % 1, shades[i % 3], 0.62) for i in range(count)]
+    rgb = [
+        colorsys.hls_to_rgb((0.58 + 0.618034 * i) % 1, shades[i % 3], 0.62) for i in range(count)
+    ]
     return ["#" + "".join(f"{round(255 * part):02x}" for part in each) for each in rgb]
 
 
-def traces(points: Sequence[Sequence[float]], ids: Sequence[str], values: Sequence[Any], splits: Sequence[str]) -> list[dict[str, Any]]:
-    """Points with the ids that a selection returns: a trace for each value; of many values one trace, each with its hue and no legend;
-    of numbers one trace on a scale. Queries are diamonds."""
+def traces(
+    points: Sequence[Sequence[float]],
+    ids: Sequence[str],
+    values: Sequence[Any],
+    splits: Sequence[str],
+) -> list[dict[str, Any]]:
+    """Points with the ids that a selection returns: a trace for each value; of many values one
+    trace, each with its hue and no legend; of numbers one trace on a scale. Queries are diamonds.
+    """
     kinds = sorted({str(value) for value in values})
     if any(isinstance(value, float) for value in values):
         known = [row for row, value in enumerate(values) if value is not None]
-        scale = {"color": [values[row] for row in known], "colorscale": "Viridis", "showscale": True}
-        return [trace("value", known, points, ids, splits, [f"{values[row]:.3g}" for row in known], scale)]
-    colours = {kind: NAMED.get(kind, colour) for kind, colour in zip(kinds, distinct(len(kinds)), strict=True)}
+        scale = {
+            "color": [values[row] for row in known],
+            "colorscale": "Viridis",
+            "showscale": True,
+        }
+        return [
+            trace(
+                "value", known, points, ids, splits, [f"{values[row]:.3g}" for row in known], scale
+            )
+        ]
+    colours = {
+        kind: NAMED.get(kind, colour)
+        for kind, colour in zip(kinds, distinct(len(kinds)), strict=True)
+    }
     rows = {kind: [row for row, value in enumerate(values) if str(value) == kind] for kind in kinds}
     if len(kinds) > MOST:
         every = [row for kind in kinds for row in rows[kind]]
         names = [str(values[row]) for row in every]
-        return [{**trace("classes", every, points, ids, splits, names, {"color": [colours[name] for name in names]}), "showlegend": False}]
-    return [trace(kind, rows[kind], points, ids, splits, [kind] * len(rows[kind]), {"color": colours[kind]}) for kind in kinds]
+        return [
+            {
+                **trace(
+                    "classes",
+                    every,
+                    points,
+                    ids,
+                    splits,
+                    names,
+                    {"color": [colours[name] for name in names]},
+                ),
+                "showlegend": False,
+            }
+        ]
+    return [
+        trace(
+            kind,
+            rows[kind],
+            points,
+            ids,
+            splits,
+            [kind] * len(rows[kind]),
+            {"color": colours[kind]},
+        )
+        for kind in kinds
+    ]
 
 
 def trace(
@@ -61,5 +105,9 @@ def trace(
         "ids": [ids[row] for row in rows],
         "text": [escape(f"{text} ({splits[row]})") for text, row in zip(texts, rows, strict=True)],
         "hoverinfo": "text",
-        "marker": {"size": 6, "symbol": [SYMBOLS.get(splits[row], "circle") for row in rows], **marker},
+        "marker": {
+            "size": 6,
+            "symbol": [SYMBOLS.get(splits[row], "circle") for row in rows],
+            **marker,
+        },
     }

@@ -1,7 +1,9 @@
-"""Embeddings as points in the plane, by UMAP (McInnes et al. 2018). The only module that imports umap, and inside a function.
+"""Embeddings as points in the plane, by UMAP (McInnes et al. 2018). The only module that imports
+umap, and inside a function.
 
-A map is fitted once: with a fixed seed and one thread it is the same bits on every call, and it is kept in a file beside what the run
-sealed, with the SHA-256 of the embeddings that it is of. New images are put into a map that stays as it is.
+A map is fitted once: with a fixed seed and one thread it is the same bits on every call, and it is
+kept in a file beside what the run sealed, with the SHA-256 of the embeddings that it is of. New
+images are put into a map that stays as it is.
 """
 
 import hashlib
@@ -20,17 +22,25 @@ __all__ = ["aligned", "project"]
 
 NEIGHBOURS = 15
 FEWEST = 4
-SETTINGS: dict[str, Any] = {"metric": "cosine", "min_dist": 0.1, "init": "pca", "random_state": 42, "n_jobs": 1}
-"""A start from principal components keeps what is far apart apart (Kobak & Linderman 2021), and needs no neighbours in common between
-classes, as UMAP's own start does."""
+SETTINGS: dict[str, Any] = {
+    "metric": "cosine",
+    "min_dist": 0.1,
+    "init": "pca",
+    "random_state": 42,
+    "n_jobs": 1,
+}
+"""A start from principal components keeps what is far apart apart (Kobak & Linderman 2021), and
+needs no neighbours in common between classes, as UMAP's own start does."""
 COPY = 1e-6
 """Distance up to which two embeddings are the same but for rounding."""
 
 
 def project(embeddings: np.ndarray, new: np.ndarray, cache: Path) -> np.ndarray:
-    """(images + new, 2) float32 places of (images, dim) unit vectors, which make the map, and of (new, dim) ones, which are put into it.
+    """(images + new, 2) float32 places of (images, dim) unit vectors, which make the map, and of
+    (new, dim) ones, which are put into it.
 
-    Raises ValueError where there are too few images for a map, and where umap is missing and no map was kept.
+    Raises ValueError where there are too few images for a map, and where umap is missing and no map
+    was kept.
     """
     if len(embeddings) < FEWEST:
         raise ValueError(f"a map needs at least {FEWEST} images, these are {len(embeddings)}")
@@ -45,9 +55,10 @@ def project(embeddings: np.ndarray, new: np.ndarray, cache: Path) -> np.ndarray:
 
 
 def aligned(points: np.ndarray, onto: np.ndarray) -> np.ndarray:
-    """(points, 2) turned, mirrored and moved, but not stretched, to lie as near as can be to `onto`, of the same images in the same order
-    (orthogonal Procrustes, Schönemann 1966). No direction of a map means anything, so two of them may be laid alike. Rows with nan in
-    either don't count."""
+    """(points, 2) turned, mirrored and moved, but not stretched, to lie as near as can be to
+    `onto`, of the same images in the same order (orthogonal Procrustes, Schönemann 1966). No
+    direction of a map means anything, so two of them may be laid alike. Rows with nan in either
+    don't count."""
     from scipy.linalg import orthogonal_procrustes
 
     both = np.isfinite(points).all(1) & np.isfinite(onto).all(1)
@@ -60,20 +71,27 @@ def fit(embeddings: np.ndarray, new: np.ndarray) -> np.ndarray:
     if np.ptp(embeddings, axis=0).max() < COPY:  # one point, of which UMAP's start makes nan
         return np.zeros((len(embeddings) + len(new), 2), np.float32)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of umap's imports, and that the search below is not its own
+        warnings.simplefilter(
+            "ignore"
+        )  # of umap's imports, and that the search below is not its own
         try:
             from umap import UMAP
         except ImportError:
-            raise ValueError("a map of the embeddings needs umap-learn: pip install 'dml-bench[browse]'") from None
+            raise ValueError(
+                "a map of the embeddings needs umap-learn: pip install 'dml-bench[browse]'"
+            ) from None
         k = min(NEIGHBOURS, len(embeddings) - 1)
         exact = ExactSearch(embeddings)
-        mapping = UMAP(n_neighbors=k, precomputed_knn=(*exact.among_themselves(k), exact), **SETTINGS)
+        mapping = UMAP(
+            n_neighbors=k, precomputed_knn=(*exact.among_themselves(k), exact), **SETTINGS
+        )
         points = mapping.fit_transform(embeddings)
         return np.concatenate([points, mapping.transform(new)]) if len(new) else points
 
 
 class ExactSearch:
-    """FAISS's search in place of UMAP's approximate one, which takes several times as long with its compilation."""
+    """FAISS's search in place of UMAP's approximate one, which takes several times as long with its
+    compilation."""
 
     _angular_trees = True
     """UMAP asks for it where it transforms."""
@@ -82,24 +100,30 @@ class ExactSearch:
         self.embeddings = embeddings
 
     def among_themselves(self, k: int) -> tuple[np.ndarray, np.ndarray]:
-        """(images, k) rows of the nearest, an image itself among them, and (images, k) cosine distances."""
+        """(images, k) rows of the nearest, an image itself among them, and (images, k) cosine
+        distances."""
         anything = np.zeros(len(self.embeddings), np.int64)
         found = search(self.embeddings, self.embeddings, anything, anything, k)
         return found.indices.astype(np.int32), distances(found.similarities)
 
     def query(self, queries: np.ndarray, k: int, epsilon: float) -> tuple[np.ndarray, np.ndarray]:
-        similarities, rows = flat_index(self.embeddings).search(np.ascontiguousarray(queries, np.float32), k)
+        similarities, rows = flat_index(self.embeddings).search(
+            np.ascontiguousarray(queries, np.float32), k
+        )
         return rows.astype(np.int32), distances(similarities)
 
 
 def distances(similarities: np.ndarray) -> np.ndarray:
-    """Cosine distances; UMAP takes the least one above zero for that of the nearest neighbour, so copies are at zero."""
+    """Cosine distances; UMAP takes the least one above zero for that of the nearest neighbour, so
+    copies are at zero."""
     found = 1 - similarities
     return np.where(found < COPY, 0, found).astype(np.float32)
 
 
 def digest(embeddings: np.ndarray) -> str:
-    return hashlib.sha256(repr(embeddings.shape).encode() + np.ascontiguousarray(embeddings, np.float32).tobytes()).hexdigest()
+    return hashlib.sha256(
+        repr(embeddings.shape).encode() + np.ascontiguousarray(embeddings, np.float32).tobytes()
+    ).hexdigest()
 
 
 def read(path: Path) -> tuple[np.ndarray, dict[str, str]]:

@@ -1,7 +1,9 @@
-"""Who may ask FiftyOne's server for what: only who has the token, only on this machine's own names, only the files of the dataset.
+"""Who may ask FiftyOne's server for what: only who has the token, only on this machine's own names,
+only the files of the dataset.
 
-FiftyOne's own server gives any file that its user may read to whoever reaches its port, which every user of the machine does, and every web
-page that the user visits, by a host name of its own that leads to 127.0.0.1 (DNS rebinding).
+FiftyOne's own server gives any file that its user may read to whoever reaches its port, which every
+user of the machine does, and every web page that the user visits, by a host name of its own that
+leads to 127.0.0.1 (DNS rebinding).
 """
 
 import hmac
@@ -29,12 +31,11 @@ KEPT_APART = {
 class Guard:
     """An ASGI application around another, which is asked nothing that is refused.
 
-    Args:
-        app: the application.
-        files: paths, as the application is asked for them by the parameter `filepath`.
-        address: where the server listens. One that other machines reach is also asked by its number and by this machine's name.
-        port: where the server listens, to tell cookies of several apart.
-        token: the secret. A page that is opened with `?token=` gets it as a cookie and is loaded again without.
+    Args: app: the application. files: paths, as the application is asked for them by the parameter
+    `filepath`. address: where the server listens. One that other machines reach is also asked by
+    its number and by this machine's name. port: where the server listens, to tell cookies of
+    several apart. token: the secret. A page that is opened with `?token=` gets it as a cookie and
+    is loaded again without.
     """
 
     def __init__(self, app: Asgi, *, files: Iterable[str], address: str, port: int, token: str):
@@ -55,16 +56,26 @@ class Guard:
             await self.answer(scope, receive, send)
 
     async def answer(self, scope: Scope, receive: Any, send: Send) -> None:
-        headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
+        headers = {
+            name.decode("latin-1").lower(): value.decode("latin-1")
+            for name, value in scope["headers"]
+        }
         asked = parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True)
         if reason := self.stranger(headers):
             await refuse(send, 403, reason)
-        elif any(name == "token" and self.is_token(value) for name, value in asked) and scope["method"] == "GET":
+        elif (
+            any(name == "token" and self.is_token(value) for name, value in asked)
+            and scope["method"] == "GET"
+        ):
             kept = f"{self.cookie}={self.token}; Path=/; HttpOnly; SameSite=Lax"
             await reply(send, 303, "", {"location": "/", "set-cookie": kept})
         elif not self.is_token(self.token_of(headers)):
-            await refuse(send, 403, "open the address that dml-bench browse printed, with its token")
-        elif any(name == "filepath" and value not in self.files for name, value in asked):  # whatever the route: routes have many spellings
+            await refuse(
+                send, 403, "open the address that dml-bench browse printed, with its token"
+            )
+        elif any(
+            name == "filepath" and value not in self.files for name, value in asked
+        ):  # whatever the route: routes have many spellings
             await refuse(send, 404, "this is no file of the dataset")
         else:
             await self.app(scope, receive, kept_apart(send))
@@ -75,7 +86,10 @@ class Guard:
         if not self.is_ours(host):
             return f"{host!r} is no name of this server: ask it by the address that dml-bench browse printed"
         origin = headers.get("origin")
-        elsewhere = headers.get("sec-fetch-site") in ("cross-site", "same-site") and headers.get("sec-fetch-mode") != "navigate"
+        elsewhere = (
+            headers.get("sec-fetch-site") in ("cross-site", "same-site")
+            and headers.get("sec-fetch-mode") != "navigate"
+        )
         if elsewhere or (origin is not None and urlsplit(origin).netloc.lower() != host.lower()):
             return "pages of other sites may not ask this server"
         return ""
@@ -107,7 +121,8 @@ def kept_apart(send: Send) -> Send:
             others = [
                 (name, value)
                 for name, value in message.get("headers", [])
-                if name.lower() not in KEPT_APART and not name.lower().startswith(b"access-control-")
+                if name.lower() not in KEPT_APART
+                and not name.lower().startswith(b"access-control-")
             ]
             message = message | {"headers": [*others, *KEPT_APART.items()]}
         await send(message)
@@ -116,13 +131,24 @@ def kept_apart(send: Send) -> Send:
 
 
 async def refuse(send: Send, status: int, reason: str) -> None:
-    await reply(send, status, f"dml-bench browse: {reason}\n", {"content-type": "text/plain; charset=utf-8"})
+    await reply(
+        send, status, f"dml-bench browse: {reason}\n", {"content-type": "text/plain; charset=utf-8"}
+    )
 
 
 async def reply(send: Send, status: int, text: str, headers: dict[str, str]) -> None:
     body = text.encode()
-    told = [(name.encode(), value.encode()) for name, value in (headers | {"content-length": str(len(body))}).items()]
-    await send({"type": "http.response.start", "status": status, "headers": [*told, *KEPT_APART.items(), (b"cache-control", b"no-store")]})
+    told = [
+        (name.encode(), value.encode())
+        for name, value in (headers | {"content-length": str(len(body))}).items()
+    ]
+    await send(
+        {
+            "type": "http.response.start",
+            "status": status,
+            "headers": [*told, *KEPT_APART.items(), (b"cache-control", b"no-store")],
+        }
+    )
     await send({"type": "http.response.body", "body": body})
 
 
@@ -140,9 +166,12 @@ def is_number(name: str) -> bool:
 
 
 def listener(wanted: int = 0, address: str = "127.0.0.1") -> socket.socket:
-    """A socket that listens at a port, or at any free one for 0. Raises ValueError where it is taken."""
+    """A socket that listens at a port, or at any free one for 0. Raises ValueError where it is
+    taken."""
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     try:
         return socket.create_server((address, wanted), family=family)
     except (OSError, OverflowError) as error:
-        raise ValueError(f"port {wanted} of {address} can't be used ({error}): choose another with --port") from None
+        raise ValueError(
+            f"port {wanted} of {address} can't be used ({error}): choose another with --port"
+        ) from None

@@ -47,15 +47,27 @@ class Request:
 
 
 def browse(request: Request) -> None:
-    """Open the app and wait for Ctrl-C. Raises ValueError where FiftyOne, a database, the images or the port are missing."""
+    """Open the app and wait for Ctrl-C. Raises ValueError where FiftyOne, a database, the images or
+    the port are missing."""
     fiftyone_app.require_installed()
     for ended in (signal.SIGTERM, signal.SIGHUP):  # as an ssh session that breaks off does
         signal.signal(ended, signal.default_int_handler)
     run = open_run(request.run, request.data_dir)
     if changed := run.originals.changed(request.cache_dir):
-        request.say(f"{len(changed):,} of the run's images are gone or were changed since, and are not what it saw, e.g. {changed[0]}")
-    place, name, token = place_of(run, request.cache_dir), dataset_name(run), secrets.token_urlsafe(24)
-    with chosen_listener(request) as listening, place.lock(), served(place) as uri, fiftyone_app.connected(uri):
+        request.say(
+            f"{len(changed):,} of the run's images are gone or were changed since, and are not what it saw, e.g. {changed[0]}"
+        )
+    place, name, token = (
+        place_of(run, request.cache_dir),
+        dataset_name(run),
+        secrets.token_urlsafe(24),
+    )
+    with (
+        chosen_listener(request) as listening,
+        place.lock(),
+        served(place) as uri,
+        fiftyone_app.connected(uri),
+    ):
         prepare(run, name, request)
         port = listening.getsockname()[1]
 
@@ -120,7 +132,8 @@ def state_of(run: FinishedRun) -> str:
 
 
 def chosen_listener(request: Request) -> socket.socket:
-    """At the port that is asked for, else at FiftyOne's own or any free one. Raises ValueError where the one asked for is taken."""
+    """At the port that is asked for, else at FiftyOne's own or any free one. Raises ValueError
+    where the one asked for is taken."""
     if request.port:
         return listener(request.port, request.address)
     try:

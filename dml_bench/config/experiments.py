@@ -1,4 +1,5 @@
-"""Named experiments: TOML files that say only how they differ from another, resolved by one strict loader."""
+"""Named experiments: TOML files that say only how they differ from another, resolved by one strict
+loader."""
 
 import json
 import tomllib
@@ -30,18 +31,26 @@ def find(name: str) -> Path:
             raise UnknownName(f"no file {name}")
         return path
     if name not in names():
-        raise UnknownName(f"unknown experiment {name!r}{near_miss(name, names())}; `dml-bench list experiments` lists them")
+        raise UnknownName(
+            f"unknown experiment {name!r}{near_miss(name, names())}; `dml-bench list experiments` lists them"
+        )
     return EXPERIMENTS / f"{name}.toml"
 
 
 def parent(name: str) -> str | None:
-    """The named experiment that this one extends; None where it extends none, or is no named experiment."""
+    """The named experiment that this one extends; None where it extends none, or is no named
+    experiment."""
     path = EXPERIMENTS / f"{name}.toml"
-    return tomllib.loads(path.read_text(encoding="utf-8")).get("extends") if path.is_file() else None
+    return (
+        tomllib.loads(path.read_text(encoding="utf-8")).get("extends") if path.is_file() else None
+    )
 
 
-def resolve(name: str, *, profile: str = "", overrides: list[str] | tuple[str, ...] = ()) -> Experiment:
-    """The experiment called `name` (or in the file `name`): its chain of `extends`, then `profile`, then `key=value` overrides.
+def resolve(
+    name: str, *, profile: str = "", overrides: list[str] | tuple[str, ...] = ()
+) -> Experiment:
+    """The experiment called `name` (or in the file `name`): its chain of `extends`, then `profile`,
+    then `key=value` overrides.
 
     Raises ValueError, in words for the person who wrote the file or the command.
     """
@@ -51,7 +60,9 @@ def resolve(name: str, *, profile: str = "", overrides: list[str] | tuple[str, .
     for override in overrides:
         key, equals, value = override.partition("=")
         if not equals or not key:
-            raise ValueError(f"--set {override}: write it as key=value, e.g. --set optimizer.lr=0.01")
+            raise ValueError(
+                f"--set {override}: write it as key=value, e.g. --set optimizer.lr=0.01"
+            )
         assign(table, key.strip(), parse_value(value.strip(), is_text=key.strip() == "unseen"))
         if key.strip() == "model.weights" and parse_value(value.strip()) != "source":
             table.pop("pretrain", None)
@@ -59,10 +70,13 @@ def resolve(name: str, *, profile: str = "", overrides: list[str] | tuple[str, .
 
 
 def read(path: Path, chain: tuple[Path, ...] = ()) -> dict[str, Any]:
-    """The tables of a file merged over those of the experiment that it extends. Raises ValueError on a circle or bad syntax."""
+    """The tables of a file merged over those of the experiment that it extends. Raises ValueError
+    on a circle or bad syntax."""
     path = path.resolve()
     if path in chain:
-        raise ValueError(f"experiments extend each other in a circle: {' -> '.join(p.stem for p in (*chain, path))}")
+        raise ValueError(
+            f"experiments extend each other in a circle: {' -> '.join(p.stem for p in (*chain, path))}"
+        )
     try:
         text = path.read_text(encoding="utf-8")
         table = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
@@ -78,35 +92,47 @@ def read(path: Path, chain: tuple[Path, ...] = ()) -> dict[str, Any]:
         table.setdefault("name", path.stem)
         return table
     if not isinstance(parent, str):
-        raise ValueError(f"{path}: extends must be the name of an experiment or of a .toml file, got {parent!r}")
+        raise ValueError(
+            f"{path}: extends must be the name of an experiment or of a .toml file, got {parent!r}"
+        )
     beside = path.parent / (parent if parent.endswith((".toml", ".json")) else f"{parent}.toml")
-    inherited: dict[str, Any] = read(beside if beside.is_file() and beside != path else find(parent), (*chain, path))
+    inherited: dict[str, Any] = read(
+        beside if beside.is_file() and beside != path else find(parent), (*chain, path)
+    )
     for key in ("name", "summary", "expects"):
         inherited.pop(key, None)
     return merge(inherited, {"name": path.stem, **table})
 
 
 def merge(base: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
-    """`change` over `base`. A table that names another component replaces the old one with its options."""
+    """`change` over `base`. A table that names another component replaces the old one with its
+    options."""
     merged = dict(base)
     for key, value in change.items():
         old: Any = merged.get(key)
         if isinstance(old, str) and isinstance(value, dict) and "name" not in value:
             old = {"name": old}
-        same_thing = isinstance(old, dict) and isinstance(value, dict) and value.get("name", old.get("name")) == old.get("name")
+        same_thing = (
+            isinstance(old, dict)
+            and isinstance(value, dict)
+            and value.get("name", old.get("name")) == old.get("name")
+        )
         merged[key] = merge(old, value) if same_thing else value
     return merged
 
 
 def apply_profile(table: dict[str, Any], name: str) -> None:
-    """Change `table` in place by `profiles/NAME.toml`: set values, swap one value for another, scale numbers, keep them small.
+    """Change `table` in place by `profiles/NAME.toml`: set values, swap one value for another,
+    scale numbers, keep them small.
 
-    A factor or limit that is a table gives it by the name of a component of the experiment: sgd and adam, or losses of
-    another scale, want different learning rates.
+    A factor or limit that is a table gives it by the name of a component of the experiment: sgd and
+    adam, or losses of another scale, want different learning rates.
     """
     rules = read_profile(name)
     if table.get("profile"):
-        raise ValueError(f"{table['name']} is already the {table['profile']} profile's: leave out --{name}")
+        raise ValueError(
+            f"{table['name']} is already the {table['profile']} profile's: leave out --{name}"
+        )
     before = load(table)  # sizes in pixels fit together before, and again when all are changed
     for key, value in rules["set"].items():
         assign(table, key, value)
@@ -122,9 +148,15 @@ def apply_profile(table: dict[str, Any], name: str) -> None:
     table["profile"] = name
 
 
-def change_numbers(table: dict[str, Any], experiment: Experiment, key: str, by: Any, change: Callable[[float, float], float]) -> None:
-    """Change in `table` the number that `experiment` has at `key`, or each of a list, if it has any: by a number, or by those of the
-    components that it names."""
+def change_numbers(
+    table: dict[str, Any],
+    experiment: Experiment,
+    key: str,
+    by: Any,
+    change: Callable[[float, float], float],
+) -> None:
+    """Change in `table` the number that `experiment` has at `key`, or each of a list, if it has
+    any: by a number, or by those of the components that it names."""
     current = value_at(experiment, key)
     if current is None:
         return
@@ -136,7 +168,11 @@ def change_numbers(table: dict[str, Any], experiment: Experiment, key: str, by: 
         result = reduce(change, factors, number)
         return round(result) if isinstance(number, int) else result
 
-    assign(table, key, [changed(number) for number in current] if isinstance(current, tuple) else changed(current))
+    assign(
+        table,
+        key,
+        [changed(number) for number in current] if isinstance(current, tuple) else changed(current),
+    )
 
 
 def read_profile(name: str) -> dict[str, Any]:
@@ -171,8 +207,8 @@ def assign(table: dict[str, Any], key: str, value: Any) -> None:
 
 
 def parse_value(text: str, *, is_text: bool = False) -> Any:
-    """A TOML value (`0.01`, `true`, `[1, 5]`), or the text itself where it is none (`sgd`, `last:5`), or where text is wanted: a class
-    may be called 42."""
+    """A TOML value (`0.01`, `true`, `[1, 5]`), or the text itself where it is none (`sgd`,
+    `last:5`), or where text is wanted: a class may be called 42."""
     try:
         value = tomllib.loads(f"value = {text}")["value"]
     except (tomllib.TOMLDecodeError, RecursionError):

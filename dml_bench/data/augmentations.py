@@ -1,15 +1,17 @@
-"""Random changes of training images: those of SimCLR's views (Chen et al. 2020, appendix A), symmetries and views from elsewhere,
-and light.
+"""Random changes of training images: those of SimCLR's views (Chen et al. 2020, appendix A),
+symmetries and views from elsewhere, and light.
 
-All functions are pure, and what an image gets follows from its own row of `draws` (uniform numbers in [0, 1)) bit for bit,
-whatever else is in the batch and however many threads work on it: every float operation rounds once (no fused multiply-add), and
-where numbers are summed, they are ones whose sums float32 holds exactly.
+All functions are pure, and what an image gets follows from its own row of `draws` (uniform numbers
+in [0, 1)) bit for bit, whatever else is in the batch and however many threads work on it: every
+float operation rounds once (no fused multiply-add), and where numbers are summed, they are ones
+whose sums float32 holds exactly.
 
-Batches are (batch, size, size, 3) uint8; inside they are planes, (3, images, size, size) float32 levels from 0 to 255.
+Batches are (batch, size, size, 3) uint8; inside they are planes, (3, images, size, size) float32
+levels from 0 to 255.
 
-Homographies are (batch, 3, 3) matrices that take a place (x, y, 1) in the changed image to the place in the image before where its colour
-is looked up, up to a factor; x grows to the right and y downwards, from -1 to 1 between the borders. `first @ second` changes by
-`first` first.
+Homographies are (batch, 3, 3) matrices that take a place (x, y, 1) in the changed image to the
+place in the image before where its colour is looked up, up to a factor; x grows to the right and y
+downwards, from -1 to 1 between the borders. `first @ second` changes by `first` first.
 """
 
 from collections.abc import Callable
@@ -32,7 +34,8 @@ __all__ = [
 ]  # fmt: skip
 
 Drawn = Callable[[str, int], np.ndarray]
-"""(purpose, columns) -> (batch, columns) uniform numbers in [0, 1), a row for each image of a batch."""
+"""(purpose, columns) -> (batch, columns) uniform numbers in [0, 1), a row for each image of a
+batch."""
 
 JITTERED = 0.8
 """Probability of a colour distortion."""
@@ -41,7 +44,8 @@ ORDERS = np.array(list(permutations(range(4))))
 CHUNK = 2**17
 """Pixels that are changed at a time on a CPU, so that they stay in its cache."""
 RESIZED_CHUNK = 2**22
-"""Pixels between the two passes of a resize at a time: a quarter of a gigabyte of a GPU's memory."""
+"""Pixels between the two passes of a resize at a time: a quarter of a gigabyte of a GPU's memory.
+"""
 WEIGHT_BITS = 22
 """Of a weight in Pillow's resize of 8 bits: sums of products fit into 32."""
 
@@ -56,12 +60,15 @@ class Boxes(NamedTuple):
 
 
 def augmented(pixels: Tensor, augment: Augment, drawn: Drawn) -> Tensor:
-    """The batch seen from elsewhere, by all the geometry at once; then in another light, in other colours and blurred."""
+    """The batch seen from elsewhere, by all the geometry at once; then in another light, in other
+    colours and blurred."""
     homographies = []
     if augment.dihedral:
         homographies.append(symmetries(drawn("dihedral", 2), augment.dihedral))
     if augment.rotate:
-        homographies.append(rotations(drawn("rotate", 2), augment.rotate, augment.geometry_probability))
+        homographies.append(
+            rotations(drawn("rotate", 2), augment.rotate, augment.geometry_probability)
+        )
     if augment.zoom > 1:
         homographies.append(zooms(drawn("zoom", 4), augment.zoom, augment.geometry_probability))
     if augment.warp:
@@ -69,7 +76,9 @@ def augmented(pixels: Tensor, augment: Augment, drawn: Drawn) -> Tensor:
     if homographies:
         pixels = project(pixels, reduce(np.matmul, homographies))
     if augment.lighting:
-        pixels = relight(pixels, drawn("lighting", 4), augment.lighting, augment.lighting_probability)
+        pixels = relight(
+            pixels, drawn("lighting", 4), augment.lighting, augment.lighting_probability
+        )
     if augment.color_jitter:
         pixels = distort_colors(pixels, drawn("color_jitter", 6), augment.color_jitter)
     if augment.grayscale:
@@ -79,12 +88,16 @@ def augmented(pixels: Tensor, augment: Augment, drawn: Drawn) -> Tensor:
     return pixels
 
 
-def resized_crop_boxes(heights: np.ndarray, widths: np.ndarray, draws: np.ndarray, min_area: float) -> Boxes:
-    """A random rectangle in each image of these (batch) sizes, from (batch, 4) draws: area, aspect ratio, top, left.
+def resized_crop_boxes(
+    heights: np.ndarray, widths: np.ndarray, draws: np.ndarray, min_area: float
+) -> Boxes:
+    """A random rectangle in each image of these (batch) sizes, from (batch, 4) draws: area, aspect
+    ratio, top, left.
 
-    The area is uniform from `min_area` to 1 of the image's, width / height log-uniform from 3/4 to 4/3, as in torchvision's
-    RandomResizedCrop. A side that is longer than the image's becomes the image's, where torchvision draws again (up to ten
-    times), so that crops as high or as wide as the image are more frequent here.
+    The area is uniform from `min_area` to 1 of the image's, width / height log-uniform from 3/4 to
+    4/3, as in torchvision's RandomResizedCrop. A side that is longer than the image's becomes the
+    image's, where torchvision draws again (up to ten times), so that crops as high or as wide as
+    the image are more frequent here.
     """
     areas = heights * widths * (min_area + draws[:, 0] * (1 - min_area))
     ratios = (4 / 3) ** (2 * draws[:, 1] - 1)
@@ -96,17 +109,21 @@ def resized_crop_boxes(heights: np.ndarray, widths: np.ndarray, draws: np.ndarra
 
 
 def resized(pixels: np.ndarray, size: int) -> np.ndarray:
-    """(height, width, 3) uint8 -> (size, size, 3) uint8, bilinear with antialiasing: rows first, then columns, whichever order Pillow's
-    version would choose."""
+    """(height, width, 3) uint8 -> (size, size, 3) uint8, bilinear with antialiasing: rows first,
+    then columns, whichever order Pillow's version would choose."""
     narrow = Image.fromarray(pixels).resize((size, len(pixels)), Image.Resampling.BILINEAR)
     return np.asarray(narrow.resize((size, size), Image.Resampling.BILINEAR))
 
 
-def resized_crops(pixels: Tensor, images: np.ndarray, strides: np.ndarray, boxes: Boxes, size: int) -> Tensor:
-    """(batch, size, size, 3) uint8: what `resized` makes of a box of each image, bit by bit, on the device where the pixels are.
+def resized_crops(
+    pixels: Tensor, images: np.ndarray, strides: np.ndarray, boxes: Boxes, size: int
+) -> Tensor:
+    """(batch, size, size, 3) uint8: what `resized` makes of a box of each image, bit by bit, on the
+    device where the pixels are.
 
-    `pixels` are (pixels, 3) uint8 of many images one after another, `images` (batch) at which pixel each begins, `strides` (batch) its
-    width. As Pillow does it: weights are computed in float64 and rounded to 22 bits, rows are resized and rounded to 8 bits, then columns.
+    `pixels` are (pixels, 3) uint8 of many images one after another, `images` (batch) at which pixel
+    each begins, `strides` (batch) its width. As Pillow does it: weights are computed in float64 and
+    rounded to 22 bits, rows are resized and rounded to 8 bits, then columns.
     """
     firsts = images + boxes.tops * strides + boxes.lefts
     parts, start = [], 0
@@ -114,34 +131,54 @@ def resized_crops(pixels: Tensor, images: np.ndarray, strides: np.ndarray, boxes
         together = max(1, RESIZED_CHUNK // (size * int(boxes.heights[start:].max())))
         some = slice(start, start + together)
         heights, widths = boxes.heights[some], boxes.widths[some]
-        first, stride = (torch.from_numpy(part[some]).to(pixels.device)[:, None, None] for part in (firsts, strides))
-        # Rows beyond a box's height are computed for others' sake: they repeat its last one, and no weight reaches them.
+        first, stride = (
+            torch.from_numpy(part[some]).to(pixels.device)[:, None, None]
+            for part in (firsts, strides)
+        )
+        # Rows beyond a box's height are computed for others' sake: they repeat its last one, and no
+        # weight reaches them.
         rows = np.minimum(np.arange(heights.max()), heights[:, None] - 1)
-        narrow = _weighted(pixels, first + stride * torch.from_numpy(rows).to(pixels.device)[:, :, None], widths, size, along=2)
-        top = torch.arange(len(heights), device=pixels.device)[:, None, None] * (narrow.shape[1] * size)
+        narrow = _weighted(
+            pixels,
+            first + stride * torch.from_numpy(rows).to(pixels.device)[:, :, None],
+            widths,
+            size,
+            along=2,
+        )
+        top = torch.arange(len(heights), device=pixels.device)[:, None, None] * (
+            narrow.shape[1] * size
+        )
         column = torch.arange(size, device=pixels.device)
         parts.append(_weighted(narrow.view(-1, 3), top + column, heights, size, along=1, step=size))
         start += together
     return torch.cat(parts)
 
 
-def _weighted(pixels: Tensor, starts: Tensor, lengths: np.ndarray, size: int, *, along: int, step: int = 1) -> Tensor:
-    """One pass of a resize: (images, ...) places in `pixels` where lines of so many pixels begin, each `step` after the last, become
-    `size` pixels along that dimension of the result (images, rows, columns, 3)."""
+def _weighted(
+    pixels: Tensor, starts: Tensor, lengths: np.ndarray, size: int, *, along: int, step: int = 1
+) -> Tensor:
+    """One pass of a resize: (images, ...) places in `pixels` where lines of so many pixels begin,
+    each `step` after the last, become `size` pixels along that dimension of the result (images,
+    rows, columns, 3)."""
     places, weights = resize_weights(lengths, size)
     shape = (len(lengths), size, 1) if along == 1 else (len(lengths), 1, size)
     total: Tensor | int = 1 << (WEIGHT_BITS - 1)
     for place, weight in zip(places, weights, strict=True):
-        at, by = (torch.from_numpy(numbers).to(pixels.device).view(shape) for numbers in (place * step, weight))
+        at, by = (
+            torch.from_numpy(numbers).to(pixels.device).view(shape)
+            for numbers in (place * step, weight)
+        )
         total = total + pixels[starts + at].int() * by[..., None]
     assert isinstance(total, Tensor)
     return (total >> WEIGHT_BITS).to(torch.uint8)
 
 
 def resize_weights(lengths: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Where each pixel of a resized line looks, and how much that counts: two (taps, lines, size), int64 and int32, from (lines) lengths.
+    """Where each pixel of a resized line looks, and how much that counts: two (taps, lines, size),
+    int64 and int32, from (lines) lengths.
 
-    Pillow's `precompute_coeffs` with its triangle, in the same order of float64 operations. Weights of 0 fill up short looks.
+    Pillow's `precompute_coeffs` with its triangle, in the same order of float64 operations. Weights
+    of 0 fill up short looks.
     """
     scales = lengths[:, None] / size
     supports = np.maximum(scales, 1.0)
@@ -152,18 +189,26 @@ def resize_weights(lengths: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarr
     weights = np.maximum(1 - np.abs((places - centres + 0.5) * (1 / supports)), 0)
     weights[places >= end] = 0
     weights /= np.add.accumulate(weights)[-1]
-    return np.minimum(places, lengths[:, None] - 1), (0.5 + weights * (1 << WEIGHT_BITS)).astype(np.int32)
+    return np.minimum(places, lengths[:, None] - 1), (0.5 + weights * (1 << WEIGHT_BITS)).astype(
+        np.int32
+    )
 
 
 def resized_batch(pixels: Tensor, size: int) -> Tensor:
-    """(batch, ...) -> (batch, size, size, 3) uint8, bilinear with antialiasing, on the device where the pixels are."""
+    """(batch, ...) -> (batch, size, size, 3) uint8, bilinear with antialiasing, on the device where
+    the pixels are."""
     from torchvision.transforms.v2.functional import resize
 
-    return resize(pixels.permute(0, 3, 1, 2), [size, size], antialias=True).permute(0, 2, 3, 1).contiguous()
+    return (
+        resize(pixels.permute(0, 3, 1, 2), [size, size], antialias=True)
+        .permute(0, 2, 3, 1)
+        .contiguous()
+    )
 
 
 def symmetries(draws: np.ndarray, probability: float) -> np.ndarray:
-    """With this probability one of the eight symmetries of the square, the identity among them. (batch, 2) draws: whether, which."""
+    """With this probability one of the eight symmetries of the square, the identity among them.
+    (batch, 2) draws: whether, which."""
     turn, mirror = np.array([[0, -1, 0], [1, 0, 0], [0, 0, 1]]), np.diag([-1, 1, 1])
     turns = [np.linalg.matrix_power(turn, times) for times in range(4)]
     eight = np.array(turns + [mirror @ turned for turned in turns], dtype=float)
@@ -171,7 +216,8 @@ def symmetries(draws: np.ndarray, probability: float) -> np.ndarray:
 
 
 def rotations(draws: np.ndarray, largest: float, probability: float) -> np.ndarray:
-    """With this probability a rotation about the centre by up to `largest` degrees either way. (batch, 2) draws: whether, angle."""
+    """With this probability a rotation about the centre by up to `largest` degrees either way.
+    (batch, 2) draws: whether, angle."""
     angles = np.radians(np.where(draws[:, 0] < probability, largest * (2 * draws[:, 1] - 1), 0))
     matrices = _identities(len(draws))
     matrices[:, 0, 0] = matrices[:, 1, 1] = np.cos(angles)
@@ -181,7 +227,8 @@ def rotations(draws: np.ndarray, largest: float, probability: float) -> np.ndarr
 
 
 def zooms(draws: np.ndarray, largest: float, probability: float) -> np.ndarray:
-    """With this probability a part of the image, anywhere in it, magnified by 1 to `largest`. (batch, 4) draws: whether, factor, x, y."""
+    """With this probability a part of the image, anywhere in it, magnified by 1 to `largest`.
+    (batch, 4) draws: whether, factor, x, y."""
     parts = np.where(draws[:, 0] < probability, 1 / (1 + (largest - 1) * draws[:, 1]), 1)
     matrices = _identities(len(draws))
     matrices[:, 0, 0] = matrices[:, 1, 1] = parts
@@ -190,11 +237,13 @@ def zooms(draws: np.ndarray, largest: float, probability: float) -> np.ndarray:
 
 
 def tilts(draws: np.ndarray, magnitude: float, probability: float) -> np.ndarray:
-    """With this probability the image as it is seen from above or below, and then from the left or right.
+    """With this probability the image as it is seen from above or below, and then from the left or
+    right.
 
-    Each tilt by t, uniform up to `magnitude` either way, looks up one side at 1 + t and the opposite at 1 - t of its length, and leaves
-    both where they are. As fastai's Warp (Howard and Gugger 2020), which draws whether for each tilt and moves the corners by both at
-    once, where here one follows the other. (batch, 3) draws: whether, the second tilt, the first.
+    Each tilt by t, uniform up to `magnitude` either way, looks up one side at 1 + t and the
+    opposite at 1 - t of its length, and leaves both where they are. As fastai's Warp (Howard and
+    Gugger 2020), which draws whether for each tilt and moves the corners by both at once, where
+    here one follows the other. (batch, 3) draws: whether, the second tilt, the first.
     """
     amounts = np.where(draws[:, :1] < probability, magnitude * (2 * draws[:, 1:] - 1), 0)
     both = []
@@ -211,9 +260,11 @@ def _identities(count: int) -> np.ndarray:
 
 
 def project(pixels: Tensor, matrices: np.ndarray) -> Tensor:
-    """Changes each image by its homography, looked up once and bilinearly; beyond the borders the image is mirrored.
+    """Changes each image by its homography, looked up once and bilinearly; beyond the borders the
+    image is mirrored.
 
-    An image whose matrix is the identity keeps its bits. Nothing is antialiased, so matrices should not make images much smaller.
+    An image whose matrix is the identity keeps its bits. Nothing is antialiased, so matrices should
+    not make images much smaller.
     """
     size = pixels.shape[1]
     x = ((2 * torch.arange(size) + 1) / size - 1).to(pixels.device)
@@ -224,23 +275,35 @@ def project(pixels: Tensor, matrices: np.ndarray) -> Tensor:
         places = torch.empty(*depth.shape, 2, device=some.device)
         torch.div(across, depth, out=places[..., 0])
         torch.div(down, depth, out=places[..., 1])
-        return _levels(grid_sample(some.permute(0, 3, 1, 2).float(), places, "bilinear", "reflection", align_corners=False).transpose(0, 1))
+        return _levels(
+            grid_sample(
+                some.permute(0, 3, 1, 2).float(),
+                places,
+                "bilinear",
+                "reflection",
+                align_corners=False,
+            ).transpose(0, 1)
+        )
 
     return _changed(pixels, np.flatnonzero((matrices != np.eye(3)).any((1, 2))), change)
 
 
 def relight(pixels: Tensor, draws: np.ndarray, strength: float, probability: float) -> Tensor:
-    """Changes brightness and contrast, each with this probability, where levels are log-odds: black and white stay what they are.
+    """Changes brightness and contrast, each with this probability, where levels are log-odds: black
+    and white stay what they are.
 
-    To the log-odds of a level (0-1) the brightness adds those of 0.5 + 0.5 b, b uniform up to `strength` either way; the contrast
-    multiplies them by a factor that is log-uniform from 1 - strength to 1 / (1 - strength); as in fastai (Howard and Gugger 2020).
-    (batch, 4) draws: whether and how much, for brightness and contrast.
+    To the log-odds of a level (0-1) the brightness adds those of 0.5 + 0.5 b, b uniform up to
+    `strength` either way; the contrast multiplies them by a factor that is log-uniform from 1 -
+    strength to 1 / (1 - strength); as in fastai (Howard and Gugger 2020). (batch, 4) draws: whether
+    and how much, for brightness and contrast.
     """
     chosen = draws[:, ::2] < probability
     amounts = np.where(chosen, 2 * draws[:, 1::2] - 1, 0)
     shift, slope = logit(0.5 + 0.5 * strength * amounts[:, :1]), (1 - strength) ** -amounts[:, 1:]
     levels = logit(np.arange(256) / 255)
-    tables = torch.from_numpy(np.rint(255 * expit(slope * (levels + shift))).astype(np.uint8)).to(pixels.device)
+    tables = torch.from_numpy(np.rint(255 * expit(slope * (levels + shift))).astype(np.uint8)).to(
+        pixels.device
+    )
 
     def change(some: Tensor, rows: np.ndarray) -> Tensor:
         own = torch.from_numpy(256 * rows.astype(np.int32)).to(some.device).view(-1, 1, 1, 1)
@@ -252,8 +315,9 @@ def relight(pixels: Tensor, draws: np.ndarray, strength: float, probability: flo
 def distort_colors(pixels: Tensor, draws: np.ndarray, strength: float) -> Tensor:
     """Changes brightness, contrast, saturation and hue, in random order, of four images in five.
 
-    The first three are multiplied by factors from max(0, 1 - 0.8 strength) to 1 + 0.8 strength, the hue is turned by up to
-    0.2 strength of the circle, as in torchvision's ColorJitter. (batch, 6) draws: whether, four amounts, the order.
+    The first three are multiplied by factors from max(0, 1 - 0.8 strength) to 1 + 0.8 strength, the
+    hue is turned by up to 0.2 strength of the circle, as in torchvision's ColorJitter. (batch, 6)
+    draws: whether, four amounts, the order.
     """
     low, high = max(0.0, 1 - 0.8 * strength), 1 + 0.8 * strength
     amounts = low + draws[:, 1:5] * (high - low)
@@ -261,7 +325,8 @@ def distort_colors(pixels: Tensor, draws: np.ndarray, strength: float) -> Tensor
     orders = ORDERS[(draws[:, 5] * len(ORDERS)).astype(int)]
 
     chosen = np.flatnonzero(draws[:, 0] < JITTERED)
-    # By the step that turns the hue, so that images whose hue turns at the same step lie side by side.
+    # By the step that turns the hue, so that images whose hue turns at the same step lie side by
+    # side.
     chosen = chosen[np.argsort(np.argmax(orders[chosen] == HUE, axis=1), kind="stable")]
 
     def change(planes: Tensor, rows: np.ndarray) -> Tensor:
@@ -279,31 +344,46 @@ def distort_colors(pixels: Tensor, draws: np.ndarray, strength: float) -> Tensor
 def remove_colors(pixels: Tensor, draws: np.ndarray, probability: float) -> Tensor:
     """Makes images grey with this probability. (batch, 1) draws."""
     chosen = np.flatnonzero(draws[:, 0] < probability)
-    return _changed_planes(pixels, chosen, lambda planes, rows: _luminance(planes).expand_as(planes))
+    return _changed_planes(
+        pixels, chosen, lambda planes, rows: _luminance(planes).expand_as(planes)
+    )
 
 
 def blur(pixels: Tensor, draws: np.ndarray, probability: float) -> Tensor:
-    """Blurs images with this probability by a Gaussian whose deviation is uniform from 0.1 to 2 pixels; borders are mirrored.
+    """Blurs images with this probability by a Gaussian whose deviation is uniform from 0.1 to 2
+    pixels; borders are mirrored.
 
-    The kernel is a tenth of the side wide: one pixel and size // 20 (at least 1) to each side. (batch, 2) draws: whether,
-    deviation. The kernel is in 4096ths and the rows' sums are rounded to 16ths of a level, 24 bits together, so that matrix
-    products are exact and don't depend on their order.
+    The kernel is a tenth of the side wide: one pixel and size // 20 (at least 1) to each side.
+    (batch, 2) draws: whether, deviation. The kernel is in 4096ths and the rows' sums are rounded to
+    16ths of a level, 24 bits together, so that matrix products are exact and don't depend on their
+    order.
     """
     size = pixels.shape[1]
     taps = _taps(size, max(1, size // 20), pixels.device)
     kernels = torch.from_numpy(_kernels(0.1 + draws[:, 1] * 1.9, len(taps) // 2))
 
     def change(planes: Tensor, rows: np.ndarray) -> Tensor:
-        spread = (kernels[torch.from_numpy(rows)].to(taps.device) @ taps.flatten(1)).view(-1, size, size)
-        return torch.stack([(spread @ plane).mul_(16).round_().div_(16) @ spread.mT for plane in planes])
+        spread = (kernels[torch.from_numpy(rows)].to(taps.device) @ taps.flatten(1)).view(
+            -1, size, size
+        )
+        return torch.stack(
+            [(spread @ plane).mul_(16).round_().div_(16) @ spread.mT for plane in planes]
+        )
 
     return _changed_planes(pixels, np.flatnonzero(draws[:, 0] < probability), change)
 
 
-def _changed(pixels: Tensor, chosen: np.ndarray, change: Callable[[Tensor, np.ndarray], Tensor]) -> Tensor:
-    """A copy of the batch in which `change(their pixels, rows)` replaces the chosen images; on a CPU some of them at a time."""
+def _changed(
+    pixels: Tensor, chosen: np.ndarray, change: Callable[[Tensor, np.ndarray], Tensor]
+) -> Tensor:
+    """A copy of the batch in which `change(their pixels, rows)` replaces the chosen images; on a
+    CPU some of them at a time."""
     result = pixels.clone()
-    together = max(1, CHUNK // pixels.shape[1] ** 2) if pixels.device.type == "cpu" else max(1, len(chosen))
+    together = (
+        max(1, CHUNK // pixels.shape[1] ** 2)
+        if pixels.device.type == "cpu"
+        else max(1, len(chosen))
+    )
     for start in range(0, len(chosen), together):
         rows = chosen[start : start + together]
         where = torch.from_numpy(rows).to(pixels.device)
@@ -311,13 +391,20 @@ def _changed(pixels: Tensor, chosen: np.ndarray, change: Callable[[Tensor, np.nd
     return result
 
 
-def _changed_planes(pixels: Tensor, chosen: np.ndarray, change: Callable[[Tensor, np.ndarray], Tensor]) -> Tensor:
+def _changed_planes(
+    pixels: Tensor, chosen: np.ndarray, change: Callable[[Tensor, np.ndarray], Tensor]
+) -> Tensor:
     """The same where `change` takes and returns planes."""
-    return _changed(pixels, chosen, lambda some, rows: _levels(change(some.permute(3, 0, 1, 2).contiguous().float(), rows)))
+    return _changed(
+        pixels,
+        chosen,
+        lambda some, rows: _levels(change(some.permute(3, 0, 1, 2).contiguous().float(), rows)),
+    )
 
 
 def _levels(planes: Tensor) -> Tensor:
-    """(3, images, size, size) -> (images, size, size, 3) uint8. Stacking takes half as long as permuting does."""
+    """(3, images, size, size) -> (images, size, size, 3) uint8. Stacking takes half as long as
+    permuting does."""
     return torch.stack(planes.round().to(torch.uint8).unbind(), dim=-1)
 
 
@@ -333,12 +420,15 @@ def _luminance(planes: Tensor) -> Tensor:
 
 
 def _blend(planes: Tensor, kinds: np.ndarray, factors: np.ndarray) -> None:
-    """Moves planes in place away from (factor > 1) or towards (< 1) black, the image's mean grey or each pixel's own grey, which
-    changes brightness, contrast or saturation (Haeberli and Voorhies 1994); where the kind is hue, they stay as they were."""
+    """Moves planes in place away from (factor > 1) or towards (< 1) black, the image's mean grey or
+    each pixel's own grey, which changes brightness, contrast or saturation (Haeberli and Voorhies
+    1994); where the kind is hue, they stay as they were."""
     factor = _column(np.where(kinds == HUE, 1, factors), planes)
     grey = _luminance(planes)
     mean = grey.round().sum(-1).double().sum(-1).div(grey[0].numel()).float().view(-1, 1, 1)
-    reference = grey.mul_(_column(kinds == SATURATION, grey)).add_(mean.mul_(_column(kinds == CONTRAST, grey)))
+    reference = grey.mul_(_column(kinds == SATURATION, grey)).add_(
+        mean.mul_(_column(kinds == CONTRAST, grey))
+    )
     planes.mul_(factor).add_(reference.mul_(1 - factor)).clamp_(0, 255)
 
 
@@ -352,12 +442,27 @@ def _turn(planes: Tensor, turns: np.ndarray) -> None:
     least = torch.minimum(torch.minimum(red, green), blue)
     chroma = value - least
     # In sixths of the circle times chroma, if red is largest, else green, else blue.
-    if_red, if_green, if_blue = green - blue, (blue - red).add_(chroma * 2), (red - green).add_(chroma * 4)
+    if_red, if_green, if_blue = (
+        green - blue,
+        (blue - red).add_(chroma * 2),
+        (red - green).add_(chroma * 4),
+    )
     not_red, not_green = (value - red).sign_(), (value - green).sign_()
-    hue = if_blue.sub_(if_green).mul_(not_green).add_(if_green).sub_(if_red).mul_(not_red).add_(if_red)
+    hue = (
+        if_blue.sub_(if_green)
+        .mul_(not_green)
+        .add_(if_green)
+        .sub_(if_red)
+        .mul_(not_red)
+        .add_(if_red)
+    )
     hue.div_(chroma.clamp(min=1e-6)).add_(_column(turns * 6, planes))
     hue -= (hue / 6).floor_().mul_(6)
-    shares = [(hue - 3).abs_().sub_(1), (hue - 2).abs_().neg_().add_(2), (hue - 4).abs_().neg_().add_(2)]
+    shares = [
+        (hue - 3).abs_().sub_(1),
+        (hue - 2).abs_().neg_().add_(2),
+        (hue - 4).abs_().neg_().add_(2),
+    ]
     for plane, share in zip(planes, shares, strict=True):
         plane.copy_(share.clamp_(0, 1).mul_(chroma).add_(least))
 
@@ -372,6 +477,9 @@ def _kernels(deviations: np.ndarray, radius: int) -> np.ndarray:
 
 @lru_cache(maxsize=4)
 def _taps(size: int, radius: int, device: torch.device) -> Tensor:
-    """(2 radius + 1, size, size): 1 where a tap of the kernel at pixel `row` meets pixel `column`, mirrored at the borders."""
+    """(2 radius + 1, size, size): 1 where a tap of the kernel at pixel `row` meets pixel `column`,
+    mirrored at the borders."""
     padded = np.pad(np.eye(size, dtype=np.float32), ((0, 0), (radius, radius)), mode="reflect")
-    return torch.from_numpy(np.stack([padded[:, tap : tap + size].T for tap in range(2 * radius + 1)])).to(device)
+    return torch.from_numpy(
+        np.stack([padded[:, tap : tap + size].T for tap in range(2 * radius + 1)])
+    ).to(device)

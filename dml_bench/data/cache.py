@@ -1,4 +1,5 @@
-"""Images decoded once, into one memory-mapped file of uint8 pixels, each with a digest that it is compared with when it is first read."""
+"""Images decoded once, into one memory-mapped file of uint8 pixels, each with a digest that it is
+compared with when it is first read."""
 
 import errno
 import hashlib
@@ -30,7 +31,8 @@ __all__ = ["LONGEST", "ImageCache", "UnreadableImages", "View", "open_caches"]
 
 FORMAT = 2
 LONGEST = 4
-"""Times the shorter side: as much of an image's longer side is kept, in the middle. What is beyond would let its shape decide memory."""
+"""Times the shorter side: as much of an image's longer side is kept, in the middle. What is beyond
+would let its shape decide memory."""
 TOGETHER = 64
 """Images that a thread compares with their digests at a time."""
 INDEX = np.dtype([("height", "<i8"), ("width", "<i8"), ("cut", "?"), ("digest", "u1", 16)])
@@ -51,9 +53,9 @@ class UnreadableImages(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """A deterministic resize. `crop`: shorter side to `size`, centre cropped; `squash`: both sides to `size`; `shorter`: shorter side to
-    `size`, the other in proportion; `detail`: the same, but nothing is enlarged. Of the longer side at most LONGEST times the shorter
-    one is kept."""
+    """A deterministic resize. `crop`: shorter side to `size`, centre cropped; `squash`: both sides
+    to `size`; `shorter`: shorter side to `size`, the other in proportion; `detail`: the same, but
+    nothing is enlarged. Of the longer side at most LONGEST times the shorter one is kept."""
 
     fit: Literal["crop", "squash", "shorter", "detail"]
     size: int
@@ -78,8 +80,9 @@ class View:
     def apply(self, image: "Image") -> np.ndarray:
         """(height, width, 3) uint8, bilinear with antialiasing.
 
-        An image that is longer than LONGEST is cut before it is scaled, which is within a level of the other order and takes memory
-        in proportion to what is kept. Others are scaled before they are cut, as torchvision does, and have its bits.
+        An image that is longer than LONGEST is cut before it is scaled, which is within a level of
+        the other order and takes memory in proportion to what is kept. Others are scaled before
+        they are cut, as torchvision does, and have its bits.
         """
         from PIL.Image import Resampling
 
@@ -90,18 +93,25 @@ class View:
             whole = image.resize(scaled, Resampling.BILINEAR)
             return np.asarray(whole if scaled == kept else whole.crop((left, top, right, bottom)))
         across, down = image.width / scaled[0], image.height / scaled[1]
-        box = (left * across, top * down, min(right * across, image.width), min(bottom * down, image.height))
+        box = (
+            left * across,
+            top * down,
+            min(right * across, image.width),
+            min(bottom * down, image.height),
+        )
         return np.asarray(image.resize(kept, Resampling.BILINEAR, box))
 
 
 @dataclass(frozen=True, slots=True)
 class ImageCache:
-    """Decoded images of a data set under one view; the pixels stay on the disk until they are touched."""
+    """Decoded images of a data set under one view; the pixels stay on the disk until they are
+    touched."""
 
     folder: Path
     """Where it lies; its name holds a digest of data set and view."""
     pixels: np.ndarray
-    """Flat uint8, image after image, each (height, width, 3). Who reads them here asks for `checked` first."""
+    """Flat uint8, image after image, each (height, width, 3). Who reads them here asks for
+    `checked` first."""
     offsets: np.ndarray
     heights: np.ndarray
     widths: np.ndarray
@@ -116,7 +126,8 @@ class ImageCache:
         return tuple(row.tobytes().hex() for row in self.guard.digests)
 
     def __getitem__(self, image: int) -> np.ndarray:
-        """(height, width, 3) uint8, a view of the file. Raises ValueError where its bytes are damaged and can't be made again."""
+        """(height, width, 3) uint8, a view of the file. Raises ValueError where its bytes are
+        damaged and can't be made again."""
         height, width = int(self.heights[image]), int(self.widths[image])
         start = int(self.offsets[image])
         pixels = self.pixels[start : start + 3 * height * width].reshape(height, width, 3)
@@ -125,7 +136,8 @@ class ImageCache:
         return pixels
 
     def checked(self) -> np.ndarray:
-        """The flat pixels, each image being as it was decoded; all of them are read. Raises ValueError as above."""
+        """The flat pixels, each image being as it was decoded; all of them are read. Raises
+        ValueError as above."""
 
         def check(images: range) -> None:
             for image in images:
@@ -133,15 +145,21 @@ class ImageCache:
 
         count = len(self.offsets)
         with ThreadPoolExecutor() as pool:  # digests are computed without the interpreter's lock
-            for _ in pool.map(check, (range(first, min(first + TOGETHER, count)) for first in range(0, count, TOGETHER))):
+            for _ in pool.map(
+                check,
+                (range(first, min(first + TOGETHER, count)) for first in range(0, count, TOGETHER)),
+            ):
                 pass
         return self.pixels
 
 
 class Guard:
-    """Compares each image with its digest when this process first reads it. What was damaged is decoded again from its file."""
+    """Compares each image with its digest when this process first reads it. What was damaged is
+    decoded again from its file."""
 
-    def __init__(self, place: "_Place", offsets: np.ndarray, digests: np.ndarray, warn: Callable[[str], None]):
+    def __init__(
+        self, place: "_Place", offsets: np.ndarray, digests: np.ndarray, warn: Callable[[str], None]
+    ):
         self.place = place
         self.offsets = offsets
         self.digests = digests
@@ -149,13 +167,16 @@ class Guard:
         self.unread = np.ones(len(digests), bool)
 
     def check(self, image: int, pixels: np.ndarray) -> None:
-        """`pixels` are as the file has them now; they change with it where it is mended. Raises ValueError where it can't be."""
+        """`pixels` are as the file has them now; they change with it where it is mended. Raises
+        ValueError where it can't be."""
         if not self.unread[image]:
             return
         if digest_of(pixels) != self.digests[image].tobytes():
             self.mend(image)
             if digest_of(pixels) != self.digests[image].tobytes():
-                raise ValueError(f"{self.file} does not keep what is written into it: choose another disk with --cache-dir")
+                raise ValueError(
+                    f"{self.file} does not keep what is written into it: choose another disk with --cache-dir"
+                )
         self.unread[image] = False
 
     @property
@@ -169,7 +190,9 @@ class Guard:
         except ValueError as problem:
             raise ValueError(f"{self.file} is damaged and can't be mended: {problem}") from problem
         if digest_of(pixels) != self.digests[image].tobytes():
-            raise ValueError(f"{self.file} is damaged, and {path} is decoded otherwise here: delete {self.place.folder} and start again")
+            raise ValueError(
+                f"{self.file} is damaged, and {path} is decoded otherwise here: delete {self.place.folder} and start again"
+            )
         try:
             with open(self.file, "r+b") as file:
                 file.seek(int(self.offsets[image]))
@@ -187,8 +210,12 @@ def digest_of(pixels: np.ndarray) -> bytes:
 
 
 def decoded(dataset: Dataset, image: int) -> "Image":
-    """The image that was fingerprinted. Raises Unreadable, and ValueError where the file holds other bytes now."""
-    path, box = dataset.root / dataset.paths[image], None if dataset.boxes is None else dataset.boxes[image]
+    """The image that was fingerprinted. Raises Unreadable, and ValueError where the file holds
+    other bytes now."""
+    path, box = (
+        dataset.root / dataset.paths[image],
+        None if dataset.boxes is None else dataset.boxes[image],
+    )
     return decode(path, box, bytes_of(path, dataset.digests[image]))
 
 
@@ -199,10 +226,12 @@ def open_caches(
     progress: Progress | None = None,
     warn: Callable[[str], None] = lambda text: None,
 ) -> tuple[ImageCache, ...]:
-    """The caches of `dataset` under each of `views`; those that are not there whole are built, decoding each image once.
+    """The caches of `dataset` under each of `views`; those that are not there whole are built,
+    decoding each image once.
 
-    `progress(message, done, total)` is called as images are decoded, `warn` when a damaged image was decoded again. Raises
-    UnreadableImages before anything is kept, and ValueError where the disk has no room or a file changes meanwhile.
+    `progress(message, done, total)` is called as images are decoded, `warn` when a damaged image
+    was decoded again. Raises UnreadableImages before anything is kept, and ValueError where the
+    disk has no room or a file changes meanwhile.
     """
     places = [_Place(dataset, view, cache_dir) for view in views]
     caches = [place.read(warn) for place in places]
@@ -210,19 +239,24 @@ def open_caches(
         from filelock import FileLock
 
         cache_dir.mkdir(parents=True, exist_ok=True)
-        with FileLock(cache_dir / f".images-{dataset.fingerprint[:16]}.lock"):  # of two processes one decodes and the other waits
+        with FileLock(
+            cache_dir / f".images-{dataset.fingerprint[:16]}.lock"
+        ):  # of two processes one decodes and the other waits
             if missing := [place for place in dict.fromkeys(places) if not place.is_whole()]:
                 _build(dataset, missing, progress or (lambda message, done, total: None))
         caches = [place.read(warn) for place in places]
     whole = [cache for cache in caches if cache is not None]
     if len(whole) < len(places):
-        raise ValueError(f"the image cache in {cache_dir} vanished as soon as it was built: start again, or choose another --cache-dir")
+        raise ValueError(
+            f"the image cache in {cache_dir} vanished as soon as it was built: start again, or choose another --cache-dir"
+        )
     return tuple(whole)
 
 
 @dataclass(frozen=True)
 class _Place:
-    """Where the cache of a data set under a view lies, or will lie: a folder of its own, whose manifest is written last."""
+    """Where the cache of a data set under a view lies, or will lie: a folder of its own, whose
+    manifest is written last."""
 
     dataset: Dataset = field(compare=False)
     view: View
@@ -232,12 +266,22 @@ class _Place:
     def key(self) -> dict[str, object]:
         from PIL import __version__ as pillow
 
-        return {"format": FORMAT, "dataset": self.dataset.fingerprint, "fit": self.view.fit, "size": self.view.size, "pillow": pillow}
+        return {
+            "format": FORMAT,
+            "dataset": self.dataset.fingerprint,
+            "fit": self.view.fit,
+            "size": self.view.size,
+            "pillow": pillow,
+        }
 
     @cached_property
     def folder(self) -> Path:
         name = hashlib.sha256(json.dumps(self.key, sort_keys=True).encode()).hexdigest()[:16]
-        return self.cache_dir / "images" / f"{self.dataset.name}-{self.view.fit}{self.view.size}-{name}"
+        return (
+            self.cache_dir
+            / "images"
+            / f"{self.dataset.name}-{self.view.fit}{self.view.size}-{name}"
+        )
 
     def manifest(self, index: bytes, num_bytes: int) -> dict[str, Any]:
         """What manifest.json of a finished cache says, all of which is known here."""
@@ -247,11 +291,14 @@ class _Place:
         return self.read(lambda text: None) is not None
 
     def read(self, warn: Callable[[str], None]) -> ImageCache | None:
-        """The finished cache of exactly this key that lies here, of which only manifest and index are read; None where there is none."""
+        """The finished cache of exactly this key that lies here, of which only manifest and index
+        are read; None where there is none."""
         try:
             index = (self.folder / "index.npy").read_bytes()
             num_bytes = (self.folder / "pixels.u8").stat().st_size
-            if read_json(self.folder / "manifest.json", sealed=True) != self.manifest(index, num_bytes):
+            if read_json(self.folder / "manifest.json", sealed=True) != self.manifest(
+                index, num_bytes
+            ):
                 return None
             pixels = np.memmap(self.folder / "pixels.u8", np.uint8, "r")
         except (OSError, ValueError):
@@ -260,16 +307,21 @@ class _Place:
         offsets = offsets_of(table["height"], table["width"])
         guard = Guard(self, offsets, table["digest"], warn)
         cut = tuple(self.dataset.paths[image] for image in np.flatnonzero(table["cut"]))
-        return ImageCache(self.folder, pixels, offsets[:-1], table["height"], table["width"], cut, guard)
+        return ImageCache(
+            self.folder, pixels, offsets[:-1], table["height"], table["width"], cut, guard
+        )
 
 
 class _Draft:
-    """A cache that is being filled, in a folder beside its place; `keep` moves it there, `discard` leaves no trace."""
+    """A cache that is being filled, in a folder beside its place; `keep` moves it there, `discard`
+    leaves no trace."""
 
     def __init__(self, place: _Place, shapes: list[tuple[int, int, bool]]):
         self.place = place
         self.index = np.zeros(len(shapes), INDEX)
-        self.index["height"], self.index["width"], self.index["cut"] = np.array(shapes, np.int64).reshape(-1, 3).T
+        self.index["height"], self.index["width"], self.index["cut"] = (
+            np.array(shapes, np.int64).reshape(-1, 3).T
+        )
         self.offsets = offsets_of(self.index["height"], self.index["width"])
         self.num_bytes = max(int(self.offsets[-1]), 1)
         place.folder.parent.mkdir(parents=True, exist_ok=True)
@@ -303,7 +355,12 @@ def _build(dataset: Dataset, places: list[_Place], progress: Progress) -> None:
     drafts: list[_Draft] = []
     with ThreadPoolExecutor() as pool:
         try:
-            drafts.extend(_Draft(place, list(pool.map(partial(_shape, dataset, place.view), range(len(dataset))))) for place in places)
+            drafts.extend(
+                _Draft(
+                    place, list(pool.map(partial(_shape, dataset, place.view), range(len(dataset))))
+                )
+                for place in places
+            )
             for draft in drafts:
                 draft.reserve()
 
@@ -339,12 +396,16 @@ def megabytes(num_bytes: int) -> str:
 
 
 def _shape(dataset: Dataset, view: View, image: int) -> tuple[int, int, bool]:
-    """(height, width) that the view will have, and whether ends are cut off; only views that keep proportions depend on the file, whose
-    header is read. An unreadable file gets a placeholder: decoding it reports the problem."""
+    """(height, width) that the view will have, and whether ends are cut off; only views that keep
+    proportions depend on the file, whose header is read. An unreadable file gets a placeholder:
+    decoding it reports the problem."""
     if view.fit in ("crop", "squash"):
         return view.size, view.size, False
     try:
-        size = size_of(dataset.root / dataset.paths[image], None if dataset.boxes is None else dataset.boxes[image])
+        size = size_of(
+            dataset.root / dataset.paths[image],
+            None if dataset.boxes is None else dataset.boxes[image],
+        )
     except Unreadable:
         return view.size, view.size, False
     width, height = view.kept(*size)
@@ -352,7 +413,8 @@ def _shape(dataset: Dataset, view: View, image: int) -> tuple[int, int, bool]:
 
 
 def _reserve(path: Path, num_bytes: int, folder: Path) -> None:
-    """Make a file of that size, with its blocks allocated, so that a full disk is met now and not in the middle."""
+    """Make a file of that size, with its blocks allocated, so that a full disk is met now and not
+    in the middle."""
     try:
         with open(path, "wb") as file:
             if hasattr(os, "posix_fallocate"):

@@ -1,4 +1,5 @@
-"""What could make the numbers of a data set wrong: faults of its files and labels, images that can't be decoded, copies of one image."""
+"""What could make the numbers of a data set wrong: faults of its files and labels, images that
+can't be decoded, copies of one image."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -89,19 +90,34 @@ class Report:
     @property
     def one_picture(self) -> bool:
         """Whether all images that can be decoded have the same pixels."""
-        return any(len(group) == self.num_images - len(self.unreadable) > 1 for group in self.copies)
+        return any(
+            len(group) == self.num_images - len(self.unreadable) > 1 for group in self.copies
+        )
 
     @property
     def problems(self) -> bool:
-        """Whether results would be wrong or refused: faults, damaged images, copies with two classes or on both sides of the split, and
-        any copies as long as the split is unknown."""
+        """Whether results would be wrong or refused: faults, damaged images, copies with two
+        classes or on both sides of the split, and any copies as long as the split is unknown."""
         crossing = self.copies if self.across_split is None else self.across_split
-        return bool(self.faults or self.refused or self.unreadable or self.conflicting or crossing or self.one_picture)
+        return bool(
+            self.faults
+            or self.refused
+            or self.unreadable
+            or self.conflicting
+            or crossing
+            or self.one_picture
+        )
 
 
-def check(dataset: Dataset, *, split: TrainTest | None = None, refused: str = "", progress: Progress | None = None) -> Report:
-    """Decode every image; compare all files by SHA-256, and all images by the XXH3 of their pixels. `refused` says why there is no split of
-    the whole data set."""
+def check(
+    dataset: Dataset,
+    *,
+    split: TrainTest | None = None,
+    refused: str = "",
+    progress: Progress | None = None,
+) -> Report:
+    """Decode every image; compare all files by SHA-256, and all images by the XXH3 of their pixels.
+    `refused` says why there is no split of the whole data set."""
     counts = np.bincount(dataset.labels, minlength=dataset.num_classes)
     unreadable, pixels = decoded(dataset, progress or (lambda stage, done, total: None))
     file_of = dict(zip(dataset.paths, dataset.digests, strict=True))
@@ -129,7 +145,8 @@ def check(dataset: Dataset, *, split: TrainTest | None = None, refused: str = ""
 
 
 def sides(dataset: Dataset, data: Data, seed: int) -> tuple[Sides | None, str]:
-    """The two sides of a run's split, and why a run would refuse it. Where only classes of one image are refused, the others have sides."""
+    """The two sides of a run's split, and why a run would refuse it. Where only classes of one
+    image are refused, the others have sides."""
     images = np.arange(len(dataset))
     try:
         return both_sides(divided(dataset, data, seed), images), ""
@@ -150,7 +167,8 @@ def sides(dataset: Dataset, data: Data, seed: int) -> tuple[Sides | None, str]:
 
 
 def divided(dataset: Dataset, data: Data, seed: int) -> Split:
-    """By images; where the data set's own parts, or `half`, divide by class, by those. Raises ValueError as the splits do."""
+    """By images; where the data set's own parts, or `half`, divide by class, by those. Raises
+    ValueError as the splits do."""
     if data.split != "stratified":
         try:
             return make_disjoint_split(dataset, method=data.split, valid_fraction=0.0)
@@ -171,7 +189,10 @@ def decoded(dataset: Dataset, report: Progress) -> tuple[dict[str, str], dict[st
 
     def look(image: int) -> tuple[str, str]:
         try:
-            picture = decode(dataset.root / dataset.paths[image], None if dataset.boxes is None else dataset.boxes[image])
+            picture = decode(
+                dataset.root / dataset.paths[image],
+                None if dataset.boxes is None else dataset.boxes[image],
+            )
         except Unreadable as problem:
             return problem.reason, ""
         return "", f"{picture.size} {xxhash.xxh3_128_hexdigest(picture.tobytes())}"
@@ -197,7 +218,8 @@ def equal(digests: dict[str, str]) -> Copies:
 
 
 def united(duplicates: Copies, resaved: Copies) -> Copies:
-    """Groups of either kind, by their first paths; a group of equal files is left out where it is part of one of equal pixels."""
+    """Groups of either kind, by their first paths; a group of equal files is left out where it is
+    part of one of equal pixels."""
     larger = {path: set(group) for group in resaved for path in group}
     alone = (group for group in duplicates if not set(group) <= larger.get(group[0], set()))
     return tuple(sorted((*alone, *resaved)))
@@ -205,7 +227,9 @@ def united(duplicates: Copies, resaved: Copies) -> Copies:
 
 def across(dataset: Dataset, groups: Copies, split: TrainTest) -> Copies:
     train, test = ({dataset.paths[image] for image in side} for side in (split.train, split.test))
-    return tuple(group for group in groups if not train.isdisjoint(group) and not test.isdisjoint(group))
+    return tuple(
+        group for group in groups if not train.isdisjoint(group) and not test.isdisjoint(group)
+    )
 
 
 def render(report: Report) -> "RenderableType":
@@ -214,25 +238,42 @@ def render(report: Report) -> "RenderableType":
     from rich.text import Text
 
     per_class = f"{report.fewest} to {report.most} in a class, median {report.median:g}"
-    heads = [Text(f"{report.name}: {report.num_images:,} images, {report.num_classes:,} classes, {per_class}", style="bold")]
+    heads = [
+        Text(
+            f"{report.name}: {report.num_images:,} images, {report.num_classes:,} classes, {per_class}",
+            style="bold",
+        )
+    ]
     found = [
         *report.notes,
-        *finding("faults, for which a run stops", report.faults, shown=len(report.faults)) * bool(report.faults),
+        *finding("faults, for which a run stops", report.faults, shown=len(report.faults))
+        * bool(report.faults),
         *single_finding(report),
-        *finding("images that can't be decoded", [f"{damage.path}: {damage.reason}" for damage in report.unreadable]),
+        *finding(
+            "images that can't be decoded",
+            [f"{damage.path}: {damage.reason}" for damage in report.unreadable],
+        ),
         *finding("groups of exact copies", joined(report.duplicates)),
         *finding("groups of the same pixels in other bytes", joined(report.resaved)),
-        *["all images have the same pixels: nothing can tell their classes apart"] * report.one_picture,
+        *["all images have the same pixels: nothing can tell their classes apart"]
+        * report.one_picture,
         *finding("of these with more than one class", joined(report.conflicting)),
         *split_finding(report),
     ]
-    verdict = Text("There are problems.", style="red") if report.problems else Text("No problems.", style="green")
+    verdict = (
+        Text("There are problems.", style="red")
+        if report.problems
+        else Text("No problems.", style="green")
+    )
     return Group(*heads, *(Text(line) for line in found), verdict)
 
 
 def joined(groups: Copies) -> list[str]:
     """Each group on a line, with its first paths."""
-    return [" = ".join(group[:SHOWN]) + (f" = {len(group) - SHOWN} more" if len(group) > SHOWN else "") for group in groups]
+    return [
+        " = ".join(group[:SHOWN]) + (f" = {len(group) - SHOWN} more" if len(group) > SHOWN else "")
+        for group in groups
+    ]
 
 
 def single_finding(report: Report) -> list[str]:
@@ -240,7 +281,10 @@ def single_finding(report: Report) -> list[str]:
     if not report.single:
         return []
     what = "classes of one image, which is either looked up or asks"
-    return [*finding(what, report.single), "  add images to them, or divide by class (protocol class_disjoint)"]
+    return [
+        *finding(what, report.single),
+        "  add images to them, or divide by class (protocol class_disjoint)",
+    ]
 
 
 def split_finding(report: Report) -> list[str]:

@@ -1,4 +1,5 @@
-"""Batches cut out of decoded images: on the CPU from the mapped cache, or on a GPU that holds the whole cache."""
+"""Batches cut out of decoded images: on the CPU from the mapped cache, or on a GPU that holds the
+whole cache."""
 
 import numpy as np
 import torch
@@ -23,19 +24,24 @@ class Mapped:
         self.device = device
 
     def cut(self, images: np.ndarray, boxes: Boxes, mirrored: np.ndarray, size: int) -> Tensor:
-        """(batch) image indices, a box in each, and which are mirrored -> (batch, size, size, 3) uint8 on the device. Boxes of other
-        sides are resized."""
+        """(batch) image indices, a box in each, and which are mirrored -> (batch, size, size, 3)
+        uint8 on the device. Boxes of other sides are resized."""
         batch = np.empty((len(images), size, size, 3), np.uint8)
         for row, (image, top, left, height, width) in enumerate(zip(images, *boxes, strict=True)):
             piece = self.cache[image][top : top + height, left : left + width]
             batch[row] = piece if height == width == size else resized(piece, size)
         batch[mirrored] = batch[mirrored, :, ::-1]
         pixels = torch.from_numpy(batch)
-        return pixels.pin_memory().to(self.device, non_blocking=True) if self.device.type == "cuda" else pixels
+        return (
+            pixels.pin_memory().to(self.device, non_blocking=True)
+            if self.device.type == "cuda"
+            else pixels
+        )
 
 
 class Resident(Mapped):
-    """All pixels are in the device's memory, and a batch is one look-up there; only the places travel."""
+    """All pixels are in the device's memory, and a batch is one look-up there; only the places
+    travel."""
 
     def __init__(self, cache: ImageCache, device: torch.device):
         super().__init__(cache, device)
@@ -50,12 +56,18 @@ class Resident(Mapped):
         widths = self.cache.widths[images]
         if (boxes.heights != size).any() or (boxes.widths != size).any():
             batch = resized_crops(self.pixels, self.cache.offsets[images] // 3, widths, boxes, size)
-            return torch.where(torch.from_numpy(mirrored).to(self.device)[:, None, None, None], batch.flip(2), batch)
+            return torch.where(
+                torch.from_numpy(mirrored).to(self.device)[:, None, None, None],
+                batch.flip(2),
+                batch,
+            )
         first = self.cache.offsets[images] // 3 + boxes.tops * widths + boxes.lefts
         places = torch.from_numpy(np.stack([first, widths, mirrored])).to(self.device)
         start, width, turned = places[:, :, None, None]
         along = torch.arange(size, device=self.device)
-        return self.pixels[start + width * along[:, None] + torch.where(turned == 1, size - 1 - along, along)]
+        return self.pixels[
+            start + width * along[:, None] + torch.where(turned == 1, size - 1 - along, along)
+        ]
 
 
 def room_for_images(device: torch.device) -> int:

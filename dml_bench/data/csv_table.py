@@ -91,31 +91,44 @@ class Table:
     faults: tuple[str, ...] = ()
 
     def roles(self, file_column: str, label_column: str, split_column: str) -> Roles:
-        """The named columns, else those whose name says what they are, else the first for the file and the next for the class, unless
-        all others are one-hot. Raises ValueError for a column that is not there or named twice."""
+        """The named columns, else those whose name says what they are, else the first for the file
+        and the next for the class, unless all others are one-hot. Raises ValueError for a column
+        that is not there or named twice."""
         named = [name for name in (file_column, label_column, split_column) if name]
         for name in named:
             if name not in self.header:
-                raise ValueError(f"{self.file} has no column {name!r}{near_miss(name, self.header)}; its columns: {', '.join(self.header)}")
+                raise ValueError(
+                    f"{self.file} has no column {name!r}{near_miss(name, self.header)}; its columns: {', '.join(self.header)}"
+                )
         if twice(named):
             raise ValueError(
                 f"file_column, label_column and split_column of {self.file} are both {twice(named)[0]!r}: name columns of {', '.join(self.header)}"
             )
         free = [at for at, name in enumerate(self.header) if name not in named]
         known_file = self._first(free, FILE_COLUMNS)
-        file_at = self.header.index(file_column) if file_column else (free[0] if known_file is None else known_file)
+        file_at = (
+            self.header.index(file_column)
+            if file_column
+            else (free[0] if known_file is None else known_file)
+        )
         free = [at for at in free if at != file_at]
-        split_at = self.header.index(split_column) if split_column else self._first(free, SPLIT_COLUMNS)
+        split_at = (
+            self.header.index(split_column) if split_column else self._first(free, SPLIT_COLUMNS)
+        )
         notes = []
         if split_at is not None and not split_column and (strange := self._no_part(split_at)):
-            notes.append(f"column {self.header[split_at]} of {self.file.name} is not used: {strange!r} is no part ({', '.join(PARTS)})")
+            notes.append(
+                f"column {self.header[split_at]} of {self.file.name} is not used: {strange!r} is no part ({', '.join(PARTS)})"
+            )
             split_at = None
         query, gallery = (self._first(free, {name}) for name in ROLE_MARKS)
         free = [at for at in free if at not in (split_at, query, gallery)]
         classes = self._classes(free, label_column)
         unused = [self.header[at] for at in free if at not in classes]
         if unused and not label_column:
-            notes.append(f"the classes are column {self.header[classes[0]]} of {self.file.name}; not used: {', '.join(unused)}")
+            notes.append(
+                f"the classes are column {self.header[classes[0]]} of {self.file.name}; not used: {', '.join(unused)}"
+            )
         return Roles(file_at, classes, split_at, query, gallery, tuple(notes))
 
     def _classes(self, free: list[int], label_column: str) -> tuple[int, ...]:
@@ -132,11 +145,16 @@ class Table:
 
     def _first(self, free: Sequence[int], known: set[str]) -> int | None:
         """The first of these columns whose name is among the known ones."""
-        return next((at for at in free if re.sub(r"[\W_]+", "_", self.header[at].lower()) in known), None)
+        return next(
+            (at for at in free if re.sub(r"[\W_]+", "_", self.header[at].lower()) in known), None
+        )
 
     def _no_part(self, split_at: int) -> str:
         """The first value that is no part of a data set; '' where all are."""
-        return next((value for row in self.rows if (value := row[split_at].strip()).lower() not in PARTS), "")
+        return next(
+            (value for row in self.rows if (value := row[split_at].strip()).lower() not in PARTS),
+            "",
+        )
 
     def named_classes(self, label_at: int) -> tuple[list[str], list[int | None]]:
         """The sorted class names, and each row's place among them; None where it has no class."""
@@ -153,33 +171,56 @@ class Table:
         return "" if name.lower() in ("nan", "<na>") else name
 
     def nameless(self, label_at: int, labels: Sequence[int | None]) -> list[str]:
-        wrong = [f"line {number}" for number, label in zip(self.line_numbers, labels, strict=True) if label is None]
-        return fault(wrong, f"rows of {self.file} without a class in column {self.header[label_at]!r}", "fill them in or remove them")
+        wrong = [
+            f"line {number}"
+            for number, label in zip(self.line_numbers, labels, strict=True)
+            if label is None
+        ]
+        return fault(
+            wrong,
+            f"rows of {self.file} without a class in column {self.header[label_at]!r}",
+            "fill them in or remove them",
+        )
 
     def mostly_one_hot(self, columns: Sequence[int]) -> bool:
-        """Whether these columns are meant as one-hot: a few wrong rows must be reported, not turn the others into names."""
+        """Whether these columns are meant as one-hot: a few wrong rows must be reported, not turn
+        the others into names."""
         return 2 * sum(hot(row, columns) is not None for row in self.rows) > len(self.rows)
 
     def one_hot_labels(self, columns: Sequence[int]) -> list[int | None]:
         return [hot(row, columns) for row in self.rows]
 
     def not_one_hot(self, labels: Sequence[int | None]) -> list[str]:
-        wrong = [f"line {number}" for number, label in zip(self.line_numbers, labels, strict=True) if label is None]
-        return fault(wrong, f"rows of {self.file} without exactly one 1", "correct them, or name the class's column with label_column")
+        wrong = [
+            f"line {number}"
+            for number, label in zip(self.line_numbers, labels, strict=True)
+            if label is None
+        ]
+        return fault(
+            wrong,
+            f"rows of {self.file} without exactly one 1",
+            "correct them, or name the class's column with label_column",
+        )
 
     def parts(self, roles: Roles) -> Sequence[str | None]:
-        """Each row's part of the data set; None where the table has none. Raises ValueError on a value that is no part."""
+        """Each row's part of the data set; None where the table has none. Raises ValueError on a
+        value that is no part."""
         if roles.split is None:
             return [None] * len(self.rows)
         if strange := self._no_part(roles.split):
             known = ", ".join(PARTS)
-            raise ValueError(f"column {self.header[roles.split]} of {self.file} has the value {strange!r}; parts are {known}: correct it")
+            raise ValueError(
+                f"column {self.header[roles.split]} of {self.file} has the value {strange!r}; parts are {known}: correct it"
+            )
         parts = [PARTS[row[roles.split].strip().lower()] for row in self.rows]
         if roles.query is None or roles.gallery is None:
             return parts
         asked = [(truth(row[roles.query]), truth(row[roles.gallery])) for row in self.rows]
         used = {(True, True): "test", (True, False): "query", (False, True): "gallery"}
-        return [part if part == "train" else used.get(marks, part) for part, marks in zip(parts, asked, strict=True)]
+        return [
+            part if part == "train" else used.get(marks, part)
+            for part, marks in zip(parts, asked, strict=True)
+        ]
 
 
 def truth(cell: str) -> bool:
@@ -187,30 +228,45 @@ def truth(cell: str) -> bool:
 
 
 def hot(row: list[str], columns: Sequence[int]) -> int | None:
-    """The place of the only 1 among these columns; None where they are anything but zeros and a single 1."""
+    """The place of the only 1 among these columns; None where they are anything but zeros and a
+    single 1."""
     marks = [{"0": 0, "0.0": 0, "1": 1, "1.0": 1}.get(row[at].strip(), 2) for at in columns]
     return marks.index(1) if sum(marks) == 1 else None
 
 
 def one_number(shown: dict[str, str]) -> dict[str, str]:
-    """The same spellings, but 1.0 is 1 where there is a 1: pandas writes whole numbers so in a column that lacks some."""
-    whole = {name: re.sub(r"\.0+$", "", name) if re.fullmatch(r"-?\d+\.0+", name) else name for name in shown.values()}
-    return {name: whole[spelled] if whole[spelled] in whole else spelled for name, spelled in shown.items()}
+    """The same spellings, but 1.0 is 1 where there is a 1: pandas writes whole numbers so in a
+    column that lacks some."""
+    whole = {
+        name: re.sub(r"\.0+$", "", name) if re.fullmatch(r"-?\d+\.0+", name) else name
+        for name in shown.values()
+    }
+    return {
+        name: whole[spelled] if whole[spelled] in whole else spelled
+        for name, spelled in shown.items()
+    }
 
 
 def read_table(data_dir: Path, table: str, encoding: str) -> Table:
-    """Raises ValueError on a table that is missing, empty, of another encoding, or without a header."""
+    """Raises ValueError on a table that is missing, empty, of another encoding, or without a
+    header."""
     file = data_dir / table
     if not file.is_file():
-        tables = [entry.name for entry in visible(data_dir) if entry.suffix.lower() in (".csv", ".tsv")]
+        tables = [
+            entry.name for entry in visible(data_dir) if entry.suffix.lower() in (".csv", ".tsv")
+        ]
         there = f"there are: {', '.join(tables)}" if tables else "there is no .csv file"
-        raise ValueError(f"{file} does not exist{near_miss(table, tables)}; {there}: set the option table")
+        raise ValueError(
+            f"{file} does not exist{near_miss(table, tables)}; {there}: set the option table"
+        )
     text = text_of(file, encoding)
     try:
         reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter_of(text))
         lines = [(reader.line_num, row) for row in reader if any(cell.strip() for cell in row)]
     except csv.Error as error:
-        raise ValueError(f"{file} is not a table of text ({error}): save it as comma-separated text") from error
+        raise ValueError(
+            f"{file} is not a table of text ({error}): save it as comma-separated text"
+        ) from error
     header = [name.strip() for name in lines[0][1]] if lines else []
     if len(header) < 2 or len(lines) < 2:
         raise ValueError(
@@ -220,7 +276,9 @@ def read_table(data_dir: Path, table: str, encoding: str) -> Table:
     ragged = [f"line {number}" for (number, _), fit in zip(lines[1:], fits, strict=True) if not fit]
     faults = fault(ragged, f"rows of {file} that have not {len(header)} values", "correct them")
     kept = [line for line, fit in zip(lines[1:], fits, strict=True) if fit]
-    found = without_index(Table(file, header, [row for _, row in kept], [number for number, _ in kept], tuple(faults)))
+    found = without_index(
+        Table(file, header, [row for _, row in kept], [number for number, _ in kept], tuple(faults))
+    )
     require_none(twice(found.header), f"columns of {file} with the same name", "rename them")
     if len(found.header) < 2:
         raise ValueError(
@@ -230,24 +288,32 @@ def read_table(data_dir: Path, table: str, encoding: str) -> Table:
 
 
 def without_index(table: Table) -> Table:
-    """The table without columns that have no name and hold row numbers, as pandas writes, or nothing, as spreadsheets do."""
+    """The table without columns that have no name and hold row numbers, as pandas writes, or
+    nothing, as spreadsheets do."""
 
     def is_index(at: int, name: str) -> bool:
-        return not re.sub(r"^Unnamed: \d+$", "", name) and all(not row[at].strip() or row[at].strip().isdecimal() for row in table.rows)
+        return not re.sub(r"^Unnamed: \d+$", "", name) and all(
+            not row[at].strip() or row[at].strip().isdecimal() for row in table.rows
+        )
 
     kept = [at for at, name in enumerate(table.header) if not is_index(at, name)]
     rows = [[row[at] for at in kept] for row in table.rows]
-    return Table(table.file, [table.header[at] for at in kept], rows, table.line_numbers, table.faults)
+    return Table(
+        table.file, [table.header[at] for at in kept], rows, table.line_numbers, table.faults
+    )
 
 
 def text_of(file: Path, encoding: str) -> str:
-    """The text in the given encoding, else in the one that the file's first bytes name, else UTF-8. Raises ValueError."""
+    """The text in the given encoding, else in the one that the file's first bytes name, else UTF-8.
+    Raises ValueError."""
     content = file.read_bytes()
     known = encoding or next((name for mark, name in MARKS if content.startswith(mark)), "utf-8")
     try:
         return content.decode(known)
     except LookupError:
-        raise ValueError(f"option encoding is {encoding!r}, which is none: write e.g. utf-8, utf-16 or cp1252") from None
+        raise ValueError(
+            f"option encoding is {encoding!r}, which is none: write e.g. utf-8, utf-16 or cp1252"
+        ) from None
     except UnicodeDecodeError as error:
         line = content[: error.start].count(b"\n") + 1
         raise ValueError(
@@ -258,7 +324,9 @@ def text_of(file: Path, encoding: str) -> str:
 def delimiter_of(text: str) -> str:
     """Of comma, semicolon, tab and bar the one that cuts the first line into most columns."""
     first = next((line for line in text.splitlines() if line.strip()), "")
-    return max(DELIMITERS, key=lambda delimiter: len(next(csv.reader([first], delimiter=delimiter), [])))
+    return max(
+        DELIMITERS, key=lambda delimiter: len(next(csv.reader([first], delimiter=delimiter), []))
+    )
 
 
 def fault(wrong: Sequence[str], problem: str, remedy: str) -> list[str]:
@@ -287,7 +355,8 @@ def alike(class_names: Iterable[str]) -> list[str]:
 
 
 def speakable(text: str) -> bool:
-    """Whether `text` can be written as UTF-8 on one line: file names that can't would break fingerprints and lists."""
+    """Whether `text` can be written as UTF-8 on one line: file names that can't would break
+    fingerprints and lists."""
     return not re.search(r"[\0-\x1f\ud800-\udfff]", text)
 
 
@@ -300,4 +369,8 @@ def inside(path: str) -> bool:
 def visible(place: Path) -> list[Path]:
     """The entries of a folder without those that systems hide in it, sorted by name."""
     hidden = ("__MACOSX", "@eaDir", "Thumbs.db", "desktop.ini", "Icon\r")
-    return sorted(entry for entry in place.iterdir() if not entry.name.startswith(".") and entry.name not in hidden)
+    return sorted(
+        entry
+        for entry in place.iterdir()
+        if not entry.name.startswith(".") and entry.name not in hidden
+    )

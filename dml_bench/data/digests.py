@@ -1,4 +1,5 @@
-"""SHA-256 of image files, remembered with what the file system says of them, so that the same files need not be read again."""
+"""SHA-256 of image files, remembered with what the file system says of them, so that the same files
+need not be read again."""
 
 import hashlib
 import os
@@ -14,10 +15,12 @@ from dml_bench.system.files import Damaged, read_json, write_json
 __all__ = ["digest_of", "digests_of"]
 
 SETTLED_NANOSECONDS = 2_000_000_000
-"""A file that changed so recently when it was read may change again within the same tick of its file system's clock."""
+"""A file that changed so recently when it was read may change again within the same tick of its
+file system's clock."""
 
 Stamp = list[int]
-"""Size, time of the last change of the content and of anything at all (nanoseconds), and inode of a file."""
+"""Size, time of the last change of the content and of anything at all (nanoseconds), and inode of a
+file."""
 
 
 def digest_of(path: Path) -> str:
@@ -30,15 +33,22 @@ def digest_of(path: Path) -> str:
 
 
 def digests_of(root: Path, paths: Sequence[str], cache_dir: Path | None = None) -> tuple[str, ...]:
-    """(paths) SHA-256 of the bytes of files, which are named relative to `root`. One that can't be read has a digest
-    like no other.
+    """(paths) SHA-256 of the bytes of files, which are named relative to `root`. One that can't be
+    read has a digest like no other.
 
-    With a `cache_dir`, a file is read only where its stamp differs from the one it was last read under. A copy, an edit or a rename into its
-    place changes the stamp, and so does setting its times back, because no program can set the time of its last change of status. What
-    changed less than two seconds before it was read is read again. Only a clock that is set back, or the disk written past its file
-    system, could deceive this.
+    With a `cache_dir`, a file is read only where its stamp differs from the one it was last read
+    under. A copy, an edit or a rename into its place changes the stamp, and so does setting its
+    times back, because no program can set the time of its last change of status. What changed less
+    than two seconds before it was read is read again. Only a clock that is set back, or the disk
+    written past its file system, could deceive this.
     """
-    place = cache_dir / "digests" / f"{hashlib.sha256(str(root.resolve()).encode()).hexdigest()[:16]}.json" if cache_dir else None
+    place = (
+        cache_dir
+        / "digests"
+        / f"{hashlib.sha256(str(root.resolve()).encode()).hexdigest()[:16]}.json"
+        if cache_dir
+        else None
+    )
     known = read(place)
 
     def digest(path: str) -> tuple[Stamp, str]:
@@ -73,7 +83,8 @@ def stamp_of(root: Path, path: str) -> Stamp:
 
 
 def read(place: Path | None) -> dict[str, list]:
-    """What is remembered; nothing where that is not whole, as it is found out again by reading the files."""
+    """What is remembered; nothing where that is not whole, as it is found out again by reading the
+    files."""
     if place is None:
         return {}
     try:

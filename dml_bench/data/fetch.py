@@ -1,4 +1,5 @@
-"""CUB-200-2011 from its publisher: downloaded, checked, unpacked, and only then taken for a data set."""
+"""CUB-200-2011 from its publisher: downloaded, checked, unpacked, and only then taken for a data
+set."""
 
 import gzip
 import hashlib
@@ -36,18 +37,21 @@ def fetch_cub(
     num_images: int = 11788,
     progress: Progress | None = None,
 ) -> Path:
-    """Put CUB-200-2011 into `data_dir` and return its folder; from `archive` where one is given, else from `url`.
+    """Put CUB-200-2011 into `data_dir` and return its folder; from `archive` where one is given,
+    else from `url`.
 
-    A download continues where an earlier one broke off. A folder is there whole or not at all; one that is there whole is
-    left as it is. The archive is kept. Raises ValueError where the network, the archive or the disk fails, with what to
-    do by hand.
+    A download continues where an earlier one broke off. A folder is there whole or not at all; one
+    that is there whole is left as it is. The archive is kept. Raises ValueError where the network,
+    the archive or the disk fails, with what to do by hand.
     """
     report = progress or (lambda stage, done, total: None)
     present = cub_folder(data_dir) or data_dir / FOLDER
     if present.exists():
         shortcoming = lacks(present, num_images)
         if shortcoming:
-            raise ValueError(f"{present} is there already but {shortcoming}: move it away or delete it, then fetch again")
+            raise ValueError(
+                f"{present} is there already but {shortcoming}: move it away or delete it, then fetch again"
+            )
         report("already there and complete", num_images, num_images)
         return present
     source = archive or data_dir / f"{FOLDER}.tgz"
@@ -59,14 +63,18 @@ def fetch_cub(
             verify(source, url, md5, report)
         return unpack(source, data_dir, num_images, report)
     except OSError as error:
-        raise ValueError(f"fetching into {data_dir} failed ({error}): make room or choose another --data-dir, then fetch again") from error
+        raise ValueError(
+            f"fetching into {data_dir} failed ({error}): make room or choose another --data-dir, then fetch again"
+        ) from error
 
 
 def lacks(folder: Path, num_images: int) -> str:
     """What keeps `folder` from being the whole data set; empty if nothing does."""
     if not (folder / "images.txt").is_file():
         return "has no images.txt"
-    lines = (folder / "images.txt").read_text(encoding="utf-8", errors="surrogateescape").split("\n")
+    lines = (
+        (folder / "images.txt").read_text(encoding="utf-8", errors="surrogateescape").split("\n")
+    )
     names = [line.split(maxsplit=1)[-1].strip() for line in lines if line.strip()]
     if len(names) != num_images:
         return f"its images.txt lists {len(names)} images instead of {num_images}"
@@ -96,12 +104,23 @@ def md5_of(file: Path, report: Progress) -> str:
 
 
 def download(archive: Path, url: str, md5: str, report: Progress) -> None:
-    """Fetch `url` into `archive`, by way of a .part file that a later call continues. Raises ValueError."""
+    """Fetch `url` into `archive`, by way of a .part file that a later call continues. Raises
+    ValueError."""
     part = archive.with_name(f"{archive.name}.part")
     try:
         transfer(part, url, report)
-    except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError, ssl.SSLError) as error:
-        reason = f"HTTP {error.code}" if isinstance(error, urllib.error.HTTPError) else str(getattr(error, "reason", "") or error)
+    except (
+        urllib.error.URLError,
+        http.client.HTTPException,
+        TimeoutError,
+        ConnectionError,
+        ssl.SSLError,
+    ) as error:
+        reason = (
+            f"HTTP {error.code}"
+            if isinstance(error, urllib.error.HTTPError)
+            else str(getattr(error, "reason", "") or error)
+        )
         raise ValueError(
             f"can't download {url} ({reason or type(error).__name__}): fetch again to continue, or download it by hand (MD5 {md5}) "
             f"and put it at {archive} or give it with --archive FILE"
@@ -109,14 +128,19 @@ def download(archive: Path, url: str, md5: str, report: Progress) -> None:
     found = md5_of(part, report)
     if found != md5:
         part.unlink()
-        raise ValueError(f"the download of {url} had the MD5 {found} instead of {md5} and was removed: fetch again, or use --archive FILE")
+        raise ValueError(
+            f"the download of {url} had the MD5 {found} instead of {md5} and was removed: fetch again, or use --archive FILE"
+        )
     os.replace(part, archive)
 
 
 def transfer(part: Path, url: str, report: Progress) -> None:
-    """Append to `part` what it lacks. Raises an error of the network, or ConnectionError when the transfer stops early."""
+    """Append to `part` what it lacks. Raises an error of the network, or ConnectionError when the
+    transfer stops early."""
     have = part.stat().st_size if part.exists() else 0
-    request = urllib.request.Request(url, headers={"User-Agent": "dml-bench", **({"Range": f"bytes={have}-"} if have else {})})
+    request = urllib.request.Request(
+        url, headers={"User-Agent": "dml-bench", **({"Range": f"bytes={have}-"} if have else {})}
+    )
     try:
         response = urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS)
     except urllib.error.HTTPError as error:
@@ -139,13 +163,21 @@ def transfer(part: Path, url: str, report: Progress) -> None:
 
 def content_range(response: http.client.HTTPResponse | urllib.error.HTTPError) -> tuple[int, int]:
     """Where the response's bytes begin in the whole file, and how long that is (0 if unknown)."""
-    match = re.fullmatch(r"bytes (?:(\d+)-\d+|\*)/(\d+|\*)", response.headers.get("Content-Range", ""))
+    match = re.fullmatch(
+        r"bytes (?:(\d+)-\d+|\*)/(\d+|\*)", response.headers.get("Content-Range", "")
+    )
     if match is None:
         return 0, int(response.headers.get("Content-Length") or 0)
     return int(match[1] or 0), 0 if match[2] == "*" else int(match[2])
 
 
-def receive(response: http.client.HTTPResponse, write: Callable[[bytes], int], done: int, total: int, report: Progress) -> int:
+def receive(
+    response: http.client.HTTPResponse,
+    write: Callable[[bytes], int],
+    done: int,
+    total: int,
+    report: Progress,
+) -> int:
     """The number of bytes that are there once the response has ended, `done` of them before it."""
     while chunk := response.read(CHUNK_BYTES):
         write(chunk)
@@ -155,14 +187,17 @@ def receive(response: http.client.HTTPResponse, write: Callable[[bytes], int], d
 
 
 def unpack(archive: Path, data_dir: Path, num_images: int, report: Progress) -> Path:
-    """Unpack beside the target and rename at the end, so that whatever stops this leaves no half a data set. Raises ValueError."""
+    """Unpack beside the target and rename at the end, so that whatever stops this leaves no half a
+    data set. Raises ValueError."""
     with scratch(data_dir) as folder:
         unpacked = folder / "unpacked"
         unpacked.mkdir()
         extract(archive, unpacked, report)
         shortcoming = lacks(unpacked / FOLDER, num_images)
         if shortcoming:
-            raise ValueError(f"{archive} is not the whole data set: {FOLDER} {shortcoming}; use the published archive")
+            raise ValueError(
+                f"{archive} is not the whole data set: {FOLDER} {shortcoming}; use the published archive"
+            )
         # The published archive has attributes.txt beside the folder.
         for entry in unpacked.iterdir():
             if entry.name != FOLDER and not (data_dir / entry.name).exists():
@@ -174,8 +209,8 @@ def unpack(archive: Path, data_dir: Path, num_images: int, report: Progress) -> 
 def extract(archive: Path, target: Path, report: Progress) -> None:
     """Write the archive's files and folders, with none of their owners or modes.
 
-    Raises ValueError on a damaged archive, on a member that would come to lie outside of `target`, and on links and devices.
-    (tarfile's own filters came with Python 3.11.4; Debian 12 has 3.11.2.)
+    Raises ValueError on a damaged archive, on a member that would come to lie outside of `target`,
+    and on links and devices. (tarfile's own filters came with Python 3.11.4; Debian 12 has 3.11.2.)
     """
     total = archive.stat().st_size
     with archive.open("rb") as packed:
@@ -191,13 +226,19 @@ def extract(archive: Path, target: Path, report: Progress) -> None:
                         with content, place.open("wb") as file:
                             shutil.copyfileobj(content, file)
         except (tarfile.TarError, gzip.BadGzipFile, EOFError, zlib.error) as error:
-            raise ValueError(f"{archive} can't be unpacked ({error}): use the published archive") from error
+            raise ValueError(
+                f"{archive} can't be unpacked ({error}): use the published archive"
+            ) from error
 
 
 def admitted(member: tarfile.TarInfo, archive: Path) -> str:
     """The member's path, if it is a file or a folder inside of the archive's own."""
     if not inside(member.name):
-        raise ValueError(f"{archive} holds {member.name!r}, which leads out of its folder: don't use this archive")
+        raise ValueError(
+            f"{archive} holds {member.name!r}, which leads out of its folder: don't use this archive"
+        )
     if not (member.isfile() or member.isdir()):
-        raise ValueError(f"{archive} holds {member.name!r}, which is neither a file nor a folder: don't use this archive")
+        raise ValueError(
+            f"{archive} holds {member.name!r}, which is neither a file nor a folder: don't use this archive"
+        )
     return member.name

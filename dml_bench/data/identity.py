@@ -1,4 +1,5 @@
-"""Which images, labels and division a result is of: kept beside it, and compared before it is used again."""
+"""Which images, labels and division a result is of: kept beside it, and compared before it is used
+again."""
 
 import os
 from collections.abc import Sequence
@@ -40,12 +41,15 @@ def data_facts(dataset: Dataset, split: Split, folder: Path) -> dict[str, Any]:
 
 
 def differing_data(told: dict[str, Any], experiment: Experiment, dataset: Dataset) -> str:
-    """How the data that `told` (as `data_facts`) is of differs from `dataset`, in words; empty where it is the same.
+    """How the data that `told` (as `data_facts`) is of differs from `dataset`, in words; empty
+    where it is the same.
 
     Images that were left out as unreadable may still lie there, unreadable, or be gone.
     """
     before = told["dataset"]
-    left_out = {image for image, path in enumerate(dataset.paths) if path in set(before.get("left_out", ()))}
+    left_out = {
+        image for image, path in enumerate(dataset.paths) if path in set(before.get("left_out", ()))
+    }
     kept = dataset.without(left_out) if left_out else dataset
     here = (dataset if "opened_fingerprint" in before else kept).fingerprint
     if here not in (before["fingerprint"], before.get("opened_fingerprint")):
@@ -58,12 +62,18 @@ def differing_data(told: dict[str, Any], experiment: Experiment, dataset: Datase
 
 
 def copies_in_gallery(dataset: Dataset, split: Split, digests: Sequence[str]) -> dict[str, Any]:
-    """How many queries are an image of the gallery other than themselves, with one such pair of paths, query first. `digests` (images) are
-    of their bytes, or of the pixels that the network sees of them, which also finds what was saved again."""
+    """How many queries are an image of the gallery other than themselves, with one such pair of
+    paths, query first. `digests` (images) are of their bytes, or of the pixels that the network
+    sees of them, which also finds what was saved again."""
     at: dict[str, list[int]] = {}
     for image in split.gallery.tolist():
         at.setdefault(digests[image], []).append(image)
-    pairs = [(query, other) for query in split.test.tolist() for other in at.get(digests[query], ())[:2] if other != query]
+    pairs = [
+        (query, other)
+        for query in split.test.tolist()
+        for other in at.get(digests[query], ())[:2]
+        if other != query
+    ]
     queries = dict(reversed(pairs))
     example = [dataset.paths[image] for image in pairs[0]] if pairs else []
     return {"queries": len(queries), "of": len(split.test), "example": example}

@@ -12,8 +12,22 @@ from dml_bench.data.csv_table import IMAGE_SUFFIXES, fault, visible
 
 __all__ = ["Found", "files_below", "is_image", "left_out_words", "sorted_out", "unread_faults"]
 
-UNREAD_SUFFIXES = {".heic", ".heif", ".jxl", ".svg", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".raf", ".rw2"}
-"""Photographs that Pillow can't decode. Of raw ones it would take the thumbnail, as they look like TIFF."""
+UNREAD_SUFFIXES = {
+    ".heic",
+    ".heif",
+    ".jxl",
+    ".svg",
+    ".dng",
+    ".cr2",
+    ".cr3",
+    ".nef",
+    ".arw",
+    ".orf",
+    ".raf",
+    ".rw2",
+}
+"""Photographs that Pillow can't decode. Of raw ones it would take the thumbnail, as they look like
+TIFF."""
 NOT_DECODED = {"EPS", "MPEG"}
 """What Pillow recognises and then needs another program for, or can't show at all."""
 
@@ -43,14 +57,18 @@ def sorted_out(files: Iterable[Path]) -> Found:
 
 
 def is_image(file: Path) -> bool:
-    """By the ending where that is an image's, so that a damaged one is met where it is decoded; else by the file's first bytes."""
+    """By the ending where that is an image's, so that a damaged one is met where it is decoded;
+    else by the file's first bytes."""
     if file.suffix.lower() in IMAGE_SUFFIXES:
         return True
     # A pipe or a device would be waited for.
     if not file.is_file():
         return False
     try:
-        with warnings.catch_warnings(action="ignore"), Image.open(file, formats=recognised_formats()):
+        with (
+            warnings.catch_warnings(action="ignore"),
+            Image.open(file, formats=recognised_formats()),
+        ):
             return True
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         return True
@@ -61,7 +79,8 @@ def is_image(file: Path) -> bool:
 
 @functools.cache
 def recognised_formats() -> tuple[str, ...]:
-    """What Pillow recognises by a signature and decodes; formats without one would be seen in files of any kind."""
+    """What Pillow recognises by a signature and decodes; formats without one would be seen in files
+    of any kind."""
     Image.init()
     return tuple(
         name
@@ -73,7 +92,8 @@ def recognised_formats() -> tuple[str, ...]:
 
 
 def files_below(place: Path, above: tuple[Path, ...] = ()) -> Iterator[Path]:
-    """All visible files at any depth, through links too. Raises ValueError on a link to a folder that it lies in."""
+    """All visible files at any depth, through links too. Raises ValueError on a link to a folder
+    that it lies in."""
     real = place.resolve()
     if real in above:
         raise ValueError(f"{place} links to a folder that it lies in: remove the link")
@@ -85,7 +105,11 @@ def files_below(place: Path, above: tuple[Path, ...] = ()) -> Iterator[Path]:
 
 
 def unread_faults(files: Sequence[Path], folder: Path) -> list[str]:
-    return fault([str(file) for file in files], f"images in {folder} of a format that is not read", "convert them to JPEG or PNG")
+    return fault(
+        [str(file) for file in files],
+        f"images in {folder} of a format that is not read",
+        "convert them to JPEG or PNG",
+    )
 
 
 def left_out_words(files: Sequence[Path], folder: Path) -> list[str]:
@@ -93,5 +117,9 @@ def left_out_words(files: Sequence[Path], folder: Path) -> list[str]:
     if not files:
         return []
     first = files[0].relative_to(folder).as_posix()
-    what = "1 file is no image and is" if len(files) == 1 else f"{len(files):,} files are no images and are"
+    what = (
+        "1 file is no image and is"
+        if len(files) == 1
+        else f"{len(files):,} files are no images and are"
+    )
     return [f"{folder}: {what} left out (first: {first})"]

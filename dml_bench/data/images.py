@@ -18,13 +18,16 @@ from PIL import Image
 __all__ = ["OF_THE_PROCESS", "Unreadable", "bytes_of", "decode", "size_of"]
 
 LIMIT = "DML_BENCH_MAX_MEGAPIXELS"
-"""The environment variable that says how many megapixels an image may have: it depends on the machine, so it is no setting of an experiment."""
+"""The environment variable that says how many megapixels an image may have: it depends on the
+machine, so it is no setting of an experiment."""
 MEGAPIXELS = 256.0
 """Its value where nobody says; phones take photos of 200."""
 LARGE = 50e6
-"""Pixels from which on images are decoded one at a time, whatever the number of threads: this many take 150 MB, and as much again meanwhile."""
+"""Pixels from which on images are decoded one at a time, whatever the number of threads: this many
+take 150 MB, and as much again meanwhile."""
 ONE_AT_A_TIME = threading.Lock()
-# Pillow warns above its limit and refuses at twice as much. `opened` gives it our limit and refuses above that in words.
+# Pillow warns above its limit and refuses at twice as much. `opened` gives it our limit and refuses
+# above that in words.
 warnings.simplefilter("ignore", Image.DecompressionBombWarning)
 
 ORIENTATION = 0x0112
@@ -53,16 +56,22 @@ class Unreadable(ValueError):
         self.reason = reason
 
 
-def decode(path: Path, box: Sequence[float] | np.ndarray | None = None, data: bytes | None = None) -> Image.Image:
-    """The image in RGB, turned upright by its EXIF orientation, then cut to `box` (x, y, width, height in pixels). `data` are the file's
-    bytes where they have been read already.
+def decode(
+    path: Path, box: Sequence[float] | np.ndarray | None = None, data: bytes | None = None
+) -> Image.Image:
+    """The image in RGB, turned upright by its EXIF orientation, then cut to `box` (x, y, width,
+    height in pixels). `data` are the file's bytes where they have been read already.
 
-    Transparency is laid over white, 16 bits of grey are scaled to 8, of several frames the first is taken. The box is
-    rounded to whole pixels and clipped to the image. Raises Unreadable on a file that is missing, forbidden, truncated,
-    of unknown format or far too large, or where the disk fails to read it, and on a box outside of the image; OSError and MemoryError
-    where this process or machine has no room.
+    Transparency is laid over white, 16 bits of grey are scaled to 8, of several frames the first is
+    taken. The box is rounded to whole pixels and clipped to the image. Raises Unreadable on a file
+    that is missing, forbidden, truncated, of unknown format or far too large, or where the disk
+    fails to read it, and on a box outside of the image; OSError and MemoryError where this process
+    or machine has no room.
     """
-    with opened(path, data) as image, ONE_AT_A_TIME if math.prod(image.size) > LARGE else nullcontext():
+    with (
+        opened(path, data) as image,
+        ONE_AT_A_TIME if math.prod(image.size) > LARGE else nullcontext(),
+    ):
         image.load()
         turn = UPRIGHT.get(orientation(image))
         pixels = rgb(image if turn is None else image.transpose(turn))
@@ -70,9 +79,11 @@ def decode(path: Path, box: Sequence[float] | np.ndarray | None = None, data: by
 
 
 def size_of(path: Path, box: Sequence[float] | np.ndarray | None = None) -> tuple[int, int]:
-    """(width, height) of what `decode` would return, mostly from the header alone. Raises as `decode` does, as far as it reads."""
+    """(width, height) of what `decode` would return, mostly from the header alone. Raises as
+    `decode` does, as far as it reads."""
     with opened(path) as image:
-        # Pillow turns TIFF files itself while it loads them, so their headers would be read as turned twice.
+        # Pillow turns TIFF files itself while it loads them, so their headers would be read as
+        # turned twice.
         if image.format == "TIFF":
             return decode(path, box).size
         width, height = image.size
@@ -85,20 +96,25 @@ def size_of(path: Path, box: Sequence[float] | np.ndarray | None = None) -> tupl
 
 
 def bytes_of(path: Path, sha256: str) -> bytes:
-    """The whole file, whose digest was taken before; none is compared where that is empty. Raises Unreadable as `decode` does, and
-    ValueError where the file holds other bytes by now."""
+    """The whole file, whose digest was taken before; none is compared where that is empty. Raises
+    Unreadable as `decode` does, and ValueError where the file holds other bytes by now."""
     with blaming(path):
         data = path.read_bytes()
     if sha256 and hashlib.sha256(data).hexdigest() != sha256:
-        raise ValueError(f"{path} changed after its fingerprint was taken: put it back, or `touch` it and start again")
+        raise ValueError(
+            f"{path} changed after its fingerprint was taken: put it back, or `touch` it and start again"
+        )
     return data
 
 
 @contextmanager
 def opened(path: Path, data: bytes | None = None) -> Iterator[Image.Image]:
-    """An image whose pixels are not decoded yet; whatever a decoder raises inside the block becomes Unreadable."""
+    """An image whose pixels are not decoded yet; whatever a decoder raises inside the block becomes
+    Unreadable."""
     megapixels = most_megapixels()
-    Image.MAX_IMAGE_PIXELS = int(megapixels * 1e6)  # also for images inside of files, which no header of theirs tells
+    Image.MAX_IMAGE_PIXELS = int(
+        megapixels * 1e6
+    )  # also for images inside of files, which no header of theirs tells
     with blaming(path), Image.open(path if data is None else io.BytesIO(data)) as image:
         if math.prod(image.size) > megapixels * 1e6:
             raise Image.DecompressionBombError
@@ -113,7 +129,9 @@ def most_megapixels() -> float:
     except ValueError:
         megapixels = 0.0
     if not 0 < megapixels < math.inf:
-        raise ValueError(f"{LIMIT} must be a number above 0, got {text}: set it to what your memory holds, or unset it")
+        raise ValueError(
+            f"{LIMIT} must be a number above 0, got {text}: set it to what your memory holds, or unset it"
+        )
     return megapixels
 
 
@@ -127,18 +145,27 @@ def blaming(path: Path) -> Iterator[None]:
     except Image.UnidentifiedImageError as error:
         raise Unreadable(path, "not an image, or of a format that is not read") from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise Unreadable(path, f"more than {most_megapixels():g} megapixels: scale it down, or raise the limit with {LIMIT}") from error
+        raise Unreadable(
+            path,
+            f"more than {most_megapixels():g} megapixels: scale it down, or raise the limit with {LIMIT}",
+        ) from error
     except Exception as error:
-        # Trouble of this process says nothing about the image; damaged files raise almost anything else.
-        if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno in OF_THE_PROCESS):
+        # Trouble of this process says nothing about the image; damaged files raise almost anything
+        # else.
+        if isinstance(error, MemoryError) or (
+            isinstance(error, OSError) and error.errno in OF_THE_PROCESS
+        ):
             raise
         if isinstance(error, OSError) and error.strerror:
             raise Unreadable(path, error.strerror) from error
-        raise Unreadable(path, f"can't be decoded ({' '.join(str(error).split()) or type(error).__name__})") from error
+        raise Unreadable(
+            path, f"can't be decoded ({' '.join(str(error).split()) or type(error).__name__})"
+        ) from error
 
 
 def orientation(image: Image.Image) -> int:
-    """The EXIF orientation, 1 where there is none or it can't be read: damaged metadata is no reason to lose an image."""
+    """The EXIF orientation, 1 where there is none or it can't be read: damaged metadata is no
+    reason to lose an image."""
     try:
         return int(image.getexif().get(ORIENTATION, 1))
     except (OSError, SyntaxError, ValueError, TypeError, KeyError, struct.error):
@@ -148,24 +175,33 @@ def orientation(image: Image.Image) -> int:
 def rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I;16"):
         grey = np.asarray(image)
-        # Pillow clips 16 bits to 8 where a grey level is transparent, so that is laid over white here.
+        # Pillow clips 16 bits to 8 where a grey level is transparent, so that is laid over white
+        # here.
         seen = np.where(grey == image.info.get("transparency", -1), 65535, grey)
         return Image.fromarray(np.rint(seen / 257).astype(np.uint8)).convert("RGB")
     if image.mode in ("I", "F"):
-        raise ValueError(f"pixels of mode {image.mode} have no fixed range: convert it to 8 or 16 bits")
+        raise ValueError(
+            f"pixels of mode {image.mode} have no fixed range: convert it to 8 or 16 bits"
+        )
     if image.has_transparency_data:
         layer = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
     return image.convert("RGB")
 
 
-def clipped(path: Path, box: Sequence[float] | np.ndarray, width: int, height: int) -> tuple[int, int, int, int]:
-    """(left, top, right, bottom) of the box in whole pixels inside the image. Raises Unreadable where nothing is left."""
+def clipped(
+    path: Path, box: Sequence[float] | np.ndarray, width: int, height: int
+) -> tuple[int, int, int, int]:
+    """(left, top, right, bottom) of the box in whole pixels inside the image. Raises Unreadable
+    where nothing is left."""
     x, y, box_width, box_height = (float(value) for value in box)
     left, right = max(nearest(x), 0), min(nearest(x + box_width), width)
     top, bottom = max(nearest(y), 0), min(nearest(y + box_height), height)
     if left >= right or top >= bottom:
-        raise Unreadable(path, f"its box {x:g}, {y:g}, {box_width:g}, {box_height:g} is outside of the image of {width} x {height} pixels")
+        raise Unreadable(
+            path,
+            f"its box {x:g}, {y:g}, {box_width:g}, {box_height:g} is outside of the image of {width} x {height} pixels",
+        )
     return left, top, right, bottom
 
 

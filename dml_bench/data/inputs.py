@@ -1,4 +1,5 @@
-"""What the network is fed with: augmented training inputs and deterministic evaluation inputs, a batch at a time."""
+"""What the network is fed with: augmented training inputs and deterministic evaluation inputs, a
+batch at a time."""
 
 import math
 from collections.abc import Callable
@@ -23,7 +24,8 @@ class Variant(NamedTuple):
     """One way to look at an image in an evaluation."""
 
     down: float | None
-    """Where in the image at `augment.random_crop_from` the square is cut: 0 is its top, 1 its bottom; None is the usual view."""
+    """Where in the image at `augment.random_crop_from` the square is cut: 0 is its top, 1 its
+    bottom; None is the usual view."""
     right: float | None
     """0 is its left, 1 its right."""
     mirrored: bool
@@ -33,10 +35,13 @@ PLAIN = Variant(None, None, False)
 
 
 def variants(tta: str) -> tuple[Variant, ...]:
-    """The views that `evaluate.tta` takes together; the ten of `crops` are those of Krizhevsky et al. 2012."""
+    """The views that `evaluate.tta` takes together; the ten of `crops` are those of Krizhevsky et
+    al. 2012."""
     if tta == "crops":
         places = ((0.0, 0.0), (0.0, 1.0), (1.0, 0.0), (1.0, 1.0), (0.5, 0.5))
-        return tuple(Variant(down, right, mirrored) for mirrored in (False, True) for down, right in places)
+        return tuple(
+            Variant(down, right, mirrored) for mirrored in (False, True) for down, right in places
+        )
     return (PLAIN, PLAIN._replace(mirrored=True)) if tta == "mirror" else (PLAIN,)
 
 
@@ -48,12 +53,14 @@ class Source(Protocol):
         ...
 
     def view(self, images: np.ndarray, variant: Variant = PLAIN) -> Tensor:
-        """(batch, ...) inputs for evaluation: the same for gallery and query, in every phase and epoch."""
+        """(batch, ...) inputs for evaluation: the same for gallery and query, in every phase and
+        epoch."""
         ...
 
 
 class Pixels:
-    """Batches (batch, size, size, 3) of uint8 pixels from the image cache, each image changed as its own draws say."""
+    """Batches (batch, size, size, 3) of uint8 pixels from the image cache, each image changed as
+    its own draws say."""
 
     def __init__(
         self,
@@ -77,7 +84,8 @@ class Pixels:
         self._drawn: dict[tuple[str, int], np.ndarray] = {}
 
     def keep_on_device(self) -> None:
-        """From now on a GPU cuts batches out of its own memory, where that has room for the images; what comes out stays the same."""
+        """From now on a GPU cuts batches out of its own memory, where that has room for the images;
+        what comes out stays the same."""
         room = room_for_images(self.device)
         for cache in (self.train_cache, self.view_cache, self.corner_cache):
             if cache.folder not in self.resident and len(cache.pixels) <= room:
@@ -100,11 +108,16 @@ class Pixels:
         top, left, mirror = drawn("augment", 3).T
         heights, widths = self.train_cache.heights[images], self.train_cache.widths[images]
         if augment.resized_crop:
-            boxes = resized_crop_boxes(heights, widths, drawn("resized_crop", 4), augment.resized_crop)
+            boxes = resized_crop_boxes(
+                heights, widths, drawn("resized_crop", 4), augment.resized_crop
+            )
         else:
             boxes = self._squares(len(images))
             if augment.random_crop_from:
-                tops, lefts = top * (heights - boxes.heights + 1), left * (widths - boxes.widths + 1)
+                tops, lefts = (
+                    top * (heights - boxes.heights + 1),
+                    left * (widths - boxes.widths + 1),
+                )
                 boxes = boxes._replace(tops=tops.astype(int), lefts=lefts.astype(int))
         return self._cut(self.train_cache, images, boxes, mirror < augment.horizontal_flip)
 
@@ -112,23 +125,36 @@ class Pixels:
         boxes, mirrored = self._squares(len(images)), np.full(len(images), variant.mirrored)
         if variant.down is None or variant.right is None:
             return self._cut(self.view_cache, images, boxes, mirrored)
-        room_below, room_beside = self.corner_cache.heights[images] - boxes.heights, self.corner_cache.widths[images] - boxes.widths
-        tops, lefts = (room_below * variant.down).astype(int), (room_beside * variant.right).astype(int)
-        return self._cut(self.corner_cache, images, boxes._replace(tops=tops, lefts=lefts), mirrored)
+        room_below, room_beside = (
+            self.corner_cache.heights[images] - boxes.heights,
+            self.corner_cache.widths[images] - boxes.widths,
+        )
+        tops, lefts = (
+            (room_below * variant.down).astype(int),
+            (room_beside * variant.right).astype(int),
+        )
+        return self._cut(
+            self.corner_cache, images, boxes._replace(tops=tops, lefts=lefts), mirrored
+        )
 
     def statistics(self, images: np.ndarray) -> tuple[Tensor, Tensor]:
         """Channel means and standard deviations (3), 0-1, over every pixel of these images' views."""
         sums, squares, pixels = np.zeros(3), np.zeros(3), 0
         for image in images:
             values = self.view_cache[image].reshape(-1, 3) / 255
-            sums, squares, pixels = sums + values.sum(0), squares + (values**2).sum(0), pixels + len(values)
+            sums, squares, pixels = (
+                sums + values.sum(0),
+                squares + (values**2).sum(0),
+                pixels + len(values),
+            )
         mean = sums / pixels
         return torch.tensor(mean, dtype=torch.float32), torch.tensor(
             np.sqrt(np.maximum(squares / pixels - mean**2, 0)), dtype=torch.float32
         )
 
     def _draws(self, phase: str, epoch: int, view: int, purpose: str, columns: int) -> np.ndarray:
-        """(images, columns) numbers for one purpose, drawn once an epoch. The first view's have no view in their key."""
+        """(images, columns) numbers for one purpose, drawn once an epoch. The first view's have no
+        view in their key."""
         if self._drawn_for != (phase, epoch):
             self._drawn_for, self._drawn = (phase, epoch), {}
         if (purpose, view) not in self._drawn:
@@ -141,7 +167,9 @@ class Pixels:
         zeros, sides = np.zeros(count, int), np.full(count, self.experiment.images.size)
         return Boxes(zeros, zeros, sides, sides)
 
-    def _cut(self, cache: ImageCache, images: np.ndarray, boxes: Boxes, mirrored: np.ndarray) -> Tensor:
+    def _cut(
+        self, cache: ImageCache, images: np.ndarray, boxes: Boxes, mirrored: np.ndarray
+    ) -> Tensor:
         cutter = self.resident.get(cache.folder) or Mapped(cache, self.device)
         return cutter.cut(images, boxes, mirrored, self.experiment.images.size)
 
@@ -168,23 +196,30 @@ def open_pixels(
     progress: Progress | None = None,
     warn: Callable[[str], None] = lambda text: None,
 ) -> Pixels:
-    """The pixel source of an experiment; builds the image caches where they are missing. `warn` hears of images of which training sees
-    only the middle, and of damage that was mended."""
+    """The pixel source of an experiment; builds the image caches where they are missing. `warn`
+    hears of images of which training sees only the middle, and of damage that was mended."""
     augment, size = experiment.augment, experiment.images.size
     view = View(experiment.images.fit, size)
     corners = View("shorter", augment.random_crop_from) if augment.random_crop_from else view
-    trained = View("detail", detailed(size, augment.resized_crop)) if augment.resized_crop else corners
+    trained = (
+        View("detail", detailed(size, augment.resized_crop)) if augment.resized_crop else corners
+    )
     if experiment.evaluate.tta != "crops":
         corners = trained
-    caches = open_caches(dataset, view, trained, corners, cache_dir=cache_dir, progress=progress, warn=warn)
+    caches = open_caches(
+        dataset, view, trained, corners, cache_dir=cache_dir, progress=progress, warn=warn
+    )
     if cut := caches[1].cut:
         named = ", ".join(cut[:3]) + (f" and {len(cut) - 3} more" if len(cut) > 3 else "")
-        warn(f"{len(cut)} of {len(dataset)} images are longer than {LONGEST}:1; training crops see their middle: {named}")
+        warn(
+            f"{len(cut)} of {len(dataset)} images are longer than {LONGEST}:1; training crops see their middle: {named}"
+        )
     return Pixels(experiment, len(dataset), caches[1], caches[0], device, caches[2])
 
 
 def detailed(size: int, min_area: float) -> int:
-    """The shorter side at which an image is kept for `augment.resized_crop`, unless its file is smaller: the smallest crop of a square
-    then has the network's size, so that none is enlarged that would not be if it were cut from the file. Crops of less than a
-    sixteenth are enlarged nevertheless, as memory grows with the square of this."""
+    """The shorter side at which an image is kept for `augment.resized_crop`, unless its file is
+    smaller: the smallest crop of a square then has the network's size, so that none is enlarged
+    that would not be if it were cut from the file. Crops of less than a sixteenth are enlarged
+    nevertheless, as memory grows with the square of this."""
     return math.ceil(size / max(math.sqrt(min_area), 1 / 4))

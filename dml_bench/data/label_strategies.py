@@ -1,7 +1,8 @@
 """Labellings: whose labels are trained on, where those that are given may be wrong.
 
-A registered function returns its options as a value that `training.labels` follows. No labelling ever sees a test image
-or a class that the phase holds out. Fact `classifies`: the loss has to say the class of an image by itself.
+A registered function returns its options as a value that `training.labels` follows. No labelling
+ever sees a test image or a class that the phase holds out. Fact `classifies`: the loss has to say
+the class of an image by itself.
 """
 
 from dataclasses import dataclass
@@ -44,8 +45,9 @@ def given() -> None:
     source="out-of-fold pseudo-labels, as in the winning plant-pathology entries of 2020",
 )
 def softlabels(*, a: Fraction = 0.7, folds: Annotated[int, at_least(2)] = 5) -> Soft:
-    """`a` is the weight of the given label, 1 - a that of the predicted one. `folds` models are trained for each phase, each without the
-    images that it then judges: by the logits where the loss has some, else by the nearest image that it trained on."""
+    """`a` is the weight of the given label, 1 - a that of the predicted one. `folds` models are
+    trained for each phase, each without the images that it then judges: by the logits where the
+    loss has some, else by the nearest image that it trained on."""
     return Soft(a, folds)
 
 
@@ -55,8 +57,14 @@ def softlabels(*, a: Fraction = 0.7, folds: Annotated[int, at_least(2)] = 5) -> 
     source="Zhang et al. 2021, Learning with feature-dependent label noise: a progressive approach",
     classifies=True,
 )
-def plc(*, warm_up: Fraction = 0.2, theta: Fraction = 0.3, theta_end: Annotated[float, between(0, "theta")] = 0.1) -> Corrected:
-    """After an epoch beyond the part `warm_up` of all, an image whose likeliest class is more probable than its label by more than a
-    threshold takes that class; the threshold falls linearly from `theta` to `theta_end`. Probabilities are those of the epoch's own
-    training batches. The paper's rounds are of several epochs and its threshold falls only when few labels change."""
+def plc(
+    *,
+    warm_up: Fraction = 0.2,
+    theta: Fraction = 0.3,
+    theta_end: Annotated[float, between(0, "theta")] = 0.1,
+) -> Corrected:
+    """After an epoch beyond the part `warm_up` of all, an image whose likeliest class is more
+    probable than its label by more than a threshold takes that class; the threshold falls linearly
+    from `theta` to `theta_end`. Probabilities are those of the epoch's own training batches. The
+    paper's rounds are of several epochs and its threshold falls only when few labels change."""
     return Corrected(warm_up, theta, theta_end)

@@ -1,9 +1,11 @@
 """Mixing: training images blended with others, and how much of each label is then true.
 
-A registered function takes the options of a technique and returns a `Mixer`, or None. What is mixed is a pure function of
-(seed, phase, epoch, image), and for what a batch shares, of (seed, phase, epoch, step). Facts:
+A registered function takes the options of a technique and returns a `Mixer`, or None. What is mixed
+is a pure function of (seed, phase, epoch, image), and for what a batch shares, of (seed, phase,
+epoch, step). Facts:
 
-- `where`: `pixels`, `layer` (inside the backbone) or `embeddings` (a term of the loss, see `losses.metrix`);
+- `where`: `pixels`, `layer` (inside the backbone) or `embeddings` (a term of the loss, see
+  `losses.metrix`);
 - `two_labels`: the label of the other image counts too.
 """
 
@@ -40,18 +42,26 @@ class Chance:
 
     def per_image(self, purpose: str, columns: int = 1) -> np.ndarray:
         """(batch, columns) uniform in [0, 1); an image's own, whatever batch it is in."""
-        return draws(*self.key, "mixing", purpose, rows=self.num_images, columns=columns)[self.images]
+        return draws(*self.key, "mixing", purpose, rows=self.num_images, columns=columns)[
+            self.images
+        ]
 
     def per_batch(self, purpose: str, columns: int = 1) -> np.ndarray:
         """(batch, columns) uniform in [0, 1), the same in every row."""
-        return np.repeat(draws(*self.key, "mixing", purpose, self.step, rows=1, columns=columns), len(self.images), axis=0)
+        return np.repeat(
+            draws(*self.key, "mixing", purpose, self.step, rows=1, columns=columns),
+            len(self.images),
+            axis=0,
+        )
 
     def of(self, share: Share, purpose: str, columns: int = 1) -> np.ndarray:
         return (self.per_image if share == "image" else self.per_batch)(purpose, columns)
 
     def rows(self) -> np.ndarray:
         """(batch) a random permutation of the batch's places."""
-        return permutation(*self.key, "mixing", "rows", self.step, items=np.arange(len(self.images)))
+        return permutation(
+            *self.key, "mixing", "rows", self.step, items=np.arange(len(self.images))
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +89,8 @@ class Mixer:
     mix: Callable[[Chance, np.ndarray, int], Mix]
     """(chance of the batch, (images) the training images, side of an image in pixels) -> Mix."""
     layers: tuple[str, ...] | None = None
-    """Layers of the backbone that may be mixed, `input` among them; empty for all. None where it is always the pixels."""
+    """Layers of the backbone that may be mixed, `input` among them; empty for all. None where it is
+    always the pixels."""
 
 
 def beta(alpha: float, uniform: np.ndarray) -> np.ndarray:
@@ -89,7 +100,9 @@ def beta(alpha: float, uniform: np.ndarray) -> np.ndarray:
     return distribution.ppf(uniform, alpha, alpha)
 
 
-@mixings.register("none", summary="images are trained on as they are", source="the usual way", where="")
+@mixings.register(
+    "none", summary="images are trained on as they are", source="the usual way", where=""
+)
 def none() -> None:
     return None
 
@@ -117,8 +130,8 @@ def samplepairing(*, p: Fraction = 1.0) -> Mixer:
     source="Zhang et al. 2018, mixup: beyond empirical risk minimization",
 )
 def mixup(*, alpha: Positive = 0.4, share: Share = "image") -> Mixer:
-    """lambda ~ Beta(alpha, alpha), for each image or one for the `batch` as in the paper; at least a half is the image's own, which only
-    says which of two images is the first."""
+    """lambda ~ Beta(alpha, alpha), for each image or one for the `batch` as in the paper; at least
+    a half is the image's own, which only says which of two images is the first."""
     return Mixer(lambda chance, pool, side: in_batch(chance, alpha, share))
 
 
@@ -128,8 +141,11 @@ def mixup(*, alpha: Positive = 0.4, share: Share = "image") -> Mixer:
     source="Verma et al. 2019, Manifold mixup: better representations by interpolating hidden states",
     where="layer",
 )
-def manifoldmixup(*, alpha: Positive = 2.0, share: Share = "batch", layers: tuple[str, ...] = ()) -> Mixer:
-    """`layers` are names of the backbone's layers, and `input`; by default the input and the output of each stage."""
+def manifoldmixup(
+    *, alpha: Positive = 2.0, share: Share = "batch", layers: tuple[str, ...] = ()
+) -> Mixer:
+    """`layers` are names of the backbone's layers, and `input`; by default the input and the output
+    of each stage."""
     return Mixer(lambda chance, pool, side: in_batch(chance, alpha, share), layers)
 
 
@@ -139,16 +155,21 @@ def manifoldmixup(*, alpha: Positive = 2.0, share: Share = "batch", layers: tupl
     source="Yun et al. 2019, CutMix: regularization strategy to train strong classifiers with localizable features",
 )
 def cutmix(*, alpha: Positive = 1.0, p: Fraction = 1.0, share: Share = "image") -> Mixer:
-    """The box has part 1 - lambda of the area, lambda ~ Beta(alpha, alpha), before it is cut at the border. `p` is the probability of
-    pasting at all; with `share` = batch one box serves the whole batch, as in the paper."""
+    """The box has part 1 - lambda of the area, lambda ~ Beta(alpha, alpha), before it is cut at the
+    border. `p` is the probability of pasting at all; with `share` = batch one box serves the whole
+    batch, as in the paper."""
 
     def mix(chance: Chance, pool: np.ndarray, side: int) -> Mix:
         from dml_bench.data.augmentations import Boxes  # brings torch
 
         rows, (size, y, x, pasted) = chance.rows(), chance.of(share, "box", 4).T
         half = np.sqrt(1 - beta(alpha, size)) * side / 2 * (pasted < p)
-        top, left = (np.clip(np.round(centre * side - half), 0, side).astype(int) for centre in (y, x))
-        bottom, right = (np.clip(np.round(centre * side + half), 0, side).astype(int) for centre in (y, x))
+        top, left = (
+            np.clip(np.round(centre * side - half), 0, side).astype(int) for centre in (y, x)
+        )
+        bottom, right = (
+            np.clip(np.round(centre * side + half), 0, side).astype(int) for centre in (y, x)
+        )
         boxes = Boxes(top, left, bottom - top, right - left)
         own = 1 - boxes.heights * boxes.widths / side**2
         return Mix(chance.images[rows], rows, own, own, boxes)
@@ -163,7 +184,8 @@ def cutmix(*, alpha: Positive = 1.0, p: Fraction = 1.0, share: Share = "image") 
     where="embeddings",
 )
 def metrix(*, alpha: Positive = 2.0, weight: Positive = 0.4) -> None:
-    """Embeddings are mixed, lambda ~ Beta(alpha, alpha) for each pair; `weight` is that of the term."""
+    """Embeddings are mixed, lambda ~ Beta(alpha, alpha) for each pair; `weight` is that of the
+    term."""
 
 
 def in_batch(chance: Chance, alpha: float, share: Share) -> Mix:

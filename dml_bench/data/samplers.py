@@ -1,7 +1,8 @@
 """Samplers: how the training images of an epoch are cut into batches.
 
-A registered function takes the training images (indices, ascending), their class labels, the batch size and the key of the
-epoch (seed, phase, epoch), and returns the batches; it is a pure function of these. No batch has fewer than two images.
+A registered function takes the training images (indices, ascending), their class labels, the batch
+size and the key of the epoch (seed, phase, epoch), and returns the batches; it is a pure function
+of these. No batch has fewer than two images.
 """
 
 from typing import Annotated, Literal
@@ -13,8 +14,12 @@ from dml_bench.registry.option_checks import at_least
 from dml_bench.system.seeding import draws, permutation
 
 
-@samplers.register("shuffled", summary="each image once an epoch, in random order", source="the usual way")
-def shuffled(images: np.ndarray, labels: np.ndarray, batch_size: int, key: tuple[object, ...]) -> list[np.ndarray]:
+@samplers.register(
+    "shuffled", summary="each image once an epoch, in random order", source="the usual way"
+)
+def shuffled(
+    images: np.ndarray, labels: np.ndarray, batch_size: int, key: tuple[object, ...]
+) -> list[np.ndarray]:
     """A last batch of a single image is left out."""
     return batches_of(permutation(*key, "order", items=images), batch_size)
 
@@ -26,13 +31,20 @@ def shuffled(images: np.ndarray, labels: np.ndarray, batch_size: int, key: tuple
     balances_classes=True,
 )
 def m_per_class(
-    images: np.ndarray, labels: np.ndarray, batch_size: int, key: tuple[object, ...], *, m: Annotated[int, at_least(2)] = 4
+    images: np.ndarray,
+    labels: np.ndarray,
+    batch_size: int,
+    key: tuple[object, ...],
+    *,
+    m: Annotated[int, at_least(2)] = 4,
 ) -> list[np.ndarray]:
-    """Batches of batch_size // m different classes with m images each, class by class; of all classes where there are fewer.
+    """Batches of batch_size // m different classes with m images each, class by class; of all
+    classes where there are fewer.
 
-    An epoch draws about as many images as there are, every class as often as any other give or take one visit. A class
-    deals its images in random order, all of them before any comes again; one with fewer than m repeats images within a batch,
-    and some of a class larger than the average wait for a later epoch.
+    An epoch draws about as many images as there are, every class as often as any other give or take
+    one visit. A class deals its images in random order, all of them before any comes again; one
+    with fewer than m repeats images within a batch, and some of a class larger than the average
+    wait for a later epoch.
 
     Raises ValueError if batch_size has no room for m images of two classes.
     """
@@ -44,7 +56,9 @@ def m_per_class(
     in_batch = min(num_classes, batch_size // m)
     num_batches = -(-len(images) // (in_batch * m))
     visited = class_visits(num_classes, in_batch, num_batches, key)
-    return list(deal(images, labels, np.repeat(visited.ravel(), m), key).reshape(num_batches, in_batch * m))
+    return list(
+        deal(images, labels, np.repeat(visited.ravel(), m), key).reshape(num_batches, in_batch * m)
+    )
 
 
 @samplers.register(
@@ -63,27 +77,46 @@ def class_balanced(
 ) -> list[np.ndarray]:
     """Each class is drawn equally often in an epoch, and the draws are cut as by `shuffled`.
 
-    As often as the largest class has images (oversample), as the smallest has (undersample), or so that there are as many draws
-    as images (both; give or take one a class). A class deals its images in random order, all of them before any comes again: small
-    classes repeat images, perhaps within a batch, and some of a large class's images wait for a later epoch.
+    As often as the largest class has images (oversample), as the smallest has (undersample), or so
+    that there are as many draws as images (both; give or take one a class). A class deals its
+    images in random order, all of them before any comes again: small classes repeat images, perhaps
+    within a batch, and some of a large class's images wait for a later epoch.
     """
     counts = np.unique(labels, return_counts=True)[1]
-    draws_of = {"both": len(images), "oversample": len(counts) * counts.max(), "undersample": len(counts) * counts.min()}
-    shares = np.resize(permutation(*key, "classes", items=np.arange(len(counts))), draws_of[balance])
-    return batches_of(deal(images, labels, permutation(*key, "order", items=shares), key), batch_size)
+    draws_of = {
+        "both": len(images),
+        "oversample": len(counts) * counts.max(),
+        "undersample": len(counts) * counts.min(),
+    }
+    shares = np.resize(
+        permutation(*key, "classes", items=np.arange(len(counts))), draws_of[balance]
+    )
+    return batches_of(
+        deal(images, labels, permutation(*key, "order", items=shares), key), batch_size
+    )
 
 
 def batches_of(order: np.ndarray, batch_size: int) -> list[np.ndarray]:
     """Consecutive batches; a last one of a single image is left out."""
-    return [batch for start in range(0, len(order), batch_size) if len(batch := order[start : start + batch_size]) > 1]
+    return [
+        batch
+        for start in range(0, len(order), batch_size)
+        if len(batch := order[start : start + batch_size]) > 1
+    ]
 
 
-def class_visits(num_classes: int, in_batch: int, num_batches: int, key: tuple[object, ...]) -> np.ndarray:
-    """(num_batches, in_batch) classes, different ones in each row, all classes in random order before any comes again."""
+def class_visits(
+    num_classes: int, in_batch: int, num_batches: int, key: tuple[object, ...]
+) -> np.ndarray:
+    """(num_batches, in_batch) classes, different ones in each row, all classes in random order
+    before any comes again."""
     rounds = -(-num_batches * in_batch // num_classes)
-    visits = np.argsort(draws(*key, "classes", rows=rounds, columns=num_classes), axis=1, kind="stable")
+    visits = np.argsort(
+        draws(*key, "classes", rows=rounds, columns=num_classes), axis=1, kind="stable"
+    )
     for previous in range(rounds - 1):
-        # The batch that begins in one round and ends in the next would meet some classes twice: these go later in the next.
+        # The batch that begins in one round and ends in the next would meet some classes twice:
+        # these go later in the next.
         begun = (previous + 1) * num_classes % in_batch
         if begun:
             following = visits[previous + 1]
@@ -93,7 +126,9 @@ def class_visits(num_classes: int, in_batch: int, num_batches: int, key: tuple[o
     return visits.ravel()[: num_batches * in_batch].reshape(num_batches, in_batch)
 
 
-def deal(images: np.ndarray, labels: np.ndarray, wanted: np.ndarray, key: tuple[object, ...]) -> np.ndarray:
+def deal(
+    images: np.ndarray, labels: np.ndarray, wanted: np.ndarray, key: tuple[object, ...]
+) -> np.ndarray:
     """An image for each of `wanted`, which numbers classes in ascending order of their labels.
 
     The images of a class come in random order, and in the same order again when they are used up.

@@ -1,4 +1,5 @@
-"""Who trains and who asks: one split per data set and seed, shared by all phases, and the classes that a phase never sees."""
+"""Who trains and who asks: one split per data set and seed, shared by all phases, and the classes
+that a phase never sees."""
 
 import csv
 import hashlib
@@ -39,9 +40,11 @@ class Split:
     fingerprint: str
     """SHA-256 over the paths of all parts."""
     gallery: np.ndarray
-    """`train` itself; where classes are disjoint, `test` itself (each query is then left out of its own search) or other images."""
+    """`train` itself; where classes are disjoint, `test` itself (each query is then left out of its
+    own search) or other images."""
     valid: np.ndarray
-    """Images that only watch, perhaps none: of all classes, or, where classes are disjoint, of training classes of their own."""
+    """Images that only watch, perhaps none: of all classes, or, where classes are disjoint, of
+    training classes of their own."""
 
     @property
     def leaves_one_out(self) -> bool:
@@ -54,11 +57,14 @@ class Watched:
 
     gallery: np.ndarray
     queries: dict[str, np.ndarray]
-    """By the name of the part; the gallery itself where each query is left out of its own search."""
+    """By the name of the part; the gallery itself where each query is left out of its own search.
+    """
 
     @property
     def num_images(self) -> int:
-        return len(self.gallery) + sum(len(images) for images in self.queries.values() if images is not self.gallery)
+        return len(self.gallery) + sum(
+            len(images) for images in self.queries.values() if images is not self.gallery
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,12 +76,14 @@ class Phase:
     suffix: str = ""
     """What the study appends to the names of this phase: train_loss2, test_accuracy2."""
     leaves_one_out: bool = False
-    """Whether training is watched on validation images alone, each of which is looked up among the others."""
+    """Whether training is watched on validation images alone, each of which is looked up among the
+    others."""
     withheld: tuple[int, ...] = ()
     """Training images that this phase does not train on either, but is watched on: a fold."""
 
     def trains_on(self, dataset: Dataset, split: Split) -> np.ndarray:
-        """(images) indices of the training images of this phase: the one split, less the excluded classes and the withheld images."""
+        """(images) indices of the training images of this phase: the one split, less the excluded
+        classes and the withheld images."""
         images = self.known(dataset, split.train)
         return images[~np.isin(images, self.withheld)] if self.withheld else images
 
@@ -84,39 +92,66 @@ class Phase:
         return images[~np.isin(dataset.labels[images], self.excluded)]
 
     def watched(self, dataset: Dataset, split: Split) -> Watched:
-        """The images on which training is watched: of the classes that this phase trains on, or of validation classes."""
+        """The images on which training is watched: of the classes that this phase trains on, or of
+        validation classes."""
         if self.leaves_one_out:
             return Watched(split.valid, {"valid": split.valid} if len(split.valid) else {})
         withheld = np.array(self.withheld, np.int64)
-        queries = {"test": self.known(dataset, split.test), "valid": np.union1d(self.known(dataset, split.valid), withheld)}
-        return Watched(self.trains_on(dataset, split), {name: images for name, images in queries.items() if len(images)})
+        queries = {
+            "test": self.known(dataset, split.test),
+            "valid": np.union1d(self.known(dataset, split.valid), withheld),
+        }
+        return Watched(
+            self.trains_on(dataset, split),
+            {name: images for name, images in queries.items() if len(images)},
+        )
 
 
 def phases(holdouts: tuple[tuple[int, ...], ...]) -> tuple[Phase, ...]:
-    """The phase that sees everything, and one for each set of classes that are held out: `limited`, or `limited-1`, `limited-2`, ..."""
-    names = ["limited"] if len(holdouts) == 1 else [f"limited-{number}" for number in range(1, len(holdouts) + 1)]
-    limited = (Phase(name, unseen, suffix=str(number)) for number, (name, unseen) in enumerate(zip(names, holdouts, strict=True), start=2))
+    """The phase that sees everything, and one for each set of classes that are held out: `limited`,
+    or `limited-1`, `limited-2`, ..."""
+    names = (
+        ["limited"]
+        if len(holdouts) == 1
+        else [f"limited-{number}" for number in range(1, len(holdouts) + 1)]
+    )
+    limited = (
+        Phase(name, unseen, suffix=str(number))
+        for number, (name, unseen) in enumerate(zip(names, holdouts, strict=True), start=2)
+    )
     return (Phase("all"), *limited)
 
 
 def disjoint_phases(dataset: Dataset, split: Split) -> tuple[Phase, ...]:
-    """The one phase of the protocol `class_disjoint`, which sees neither the classes of the test nor those of the validation images."""
+    """The one phase of the protocol `class_disjoint`, which sees neither the classes of the test
+    nor those of the validation images."""
     excluded = np.setdiff1d(np.arange(dataset.num_classes), dataset.labels[split.train])
     return (Phase("disjoint", tuple(excluded.tolist()), leaves_one_out=True),)
 
 
 def fold_phases(
-    phase: Phase, dataset: Dataset, split: Split, labels: np.ndarray, count: int, seed: int, name: str = "fold"
+    phase: Phase,
+    dataset: Dataset,
+    split: Split,
+    labels: np.ndarray,
+    count: int,
+    seed: int,
+    name: str = "fold",
 ) -> tuple[Phase, ...]:
-    """`count` phases like `phase`; each withholds another part of its training images. The parts are stratified by (images) class ids, equal
-    in size give or take one, and an image is in the same part in every phase. Raises ValueError where a class has fewer images than parts.
+    """`count` phases like `phase`; each withholds another part of its training images. The parts
+    are stratified by (images) class ids, equal in size give or take one, and an image is in the
+    same part in every phase. Raises ValueError where a class has fewer images than parts.
     """
     images = split.train
     classes, sizes = np.unique(labels[images], return_counts=True)
     if sizes.min() < count:
         few = dataset.class_names[classes[sizes.argmin()]]
-        raise ValueError(f"{count} folds, but class {few} has {sizes.min()} training images: at most {sizes.min()} folds are possible")
-    order = np.lexsort([draws(seed, "folds", rows=len(dataset), columns=1)[images, 0], labels[images]])
+        raise ValueError(
+            f"{count} folds, but class {few} has {sizes.min()} training images: at most {sizes.min()} folds are possible"
+        )
+    order = np.lexsort(
+        [draws(seed, "folds", rows=len(dataset), columns=1)[images, 0], labels[images]]
+    )
     part = np.empty(len(images), int)
     part[order] = np.arange(len(images)) % count
     known = ~np.isin(dataset.labels[images], phase.excluded)
@@ -137,56 +172,86 @@ def split_of(experiment: Experiment, dataset: Dataset) -> Split:
     if experiment.protocol == "class_disjoint":
         return make_disjoint_split(dataset, method=data.split, valid_fraction=data.valid_fraction)
     return make_split(
-        dataset, method=data.split, test_fraction=data.test_fraction, valid_fraction=data.valid_fraction, seed=experiment.seed
+        dataset,
+        method=data.split,
+        test_fraction=data.test_fraction,
+        valid_fraction=data.valid_fraction,
+        seed=experiment.seed,
     )
 
 
-def make_split(dataset: Dataset, *, method: str, test_fraction: float, valid_fraction: float = 0.0, seed: int) -> Split:
-    """Divide the images. `stratified`: in each class the images with the smallest SHA-256 of (seed, path) become queries, so
-    the split does not depend on the platform, on library versions or on the order in which files were found.
+def make_split(
+    dataset: Dataset, *, method: str, test_fraction: float, valid_fraction: float = 0.0, seed: int
+) -> Split:
+    """Divide the images. `stratified`: in each class the images with the smallest SHA-256 of (seed,
+    path) become queries, so the split does not depend on the platform, on library versions or on
+    the order in which files were found.
 
-    ceil(test_fraction * images) queries in all, shared among the classes in proportion (largest remainders first), but at
-    least one query and one gallery image in each, which can make more where classes are tiny. Of the rest, `valid_fraction` only watches, in
-    the same way; the queries are the same whatever it is. Raises ValueError where a class has too few images.
+    ceil(test_fraction * images) queries in all, shared among the classes in proportion (largest
+    remainders first), but at least one query and one gallery image in each, which can make more
+    where classes are tiny. Of the rest, `valid_fraction` only watches, in the same way; the queries
+    are the same whatever it is. Raises ValueError where a class has too few images.
     """
     if method == "given":
         if dataset.parts is None or "test" not in dataset.parts or "train" not in dataset.parts:
-            raise ValueError(f"data.split = given, but {dataset.name} has no train and test parts of its own; --set data.split=stratified")
+            raise ValueError(
+                f"data.split = given, but {dataset.name} has no train and test parts of its own; --set data.split=stratified"
+            )
         parts = np.array(dataset.parts)
         test, train, valid = parts == "test", parts == "train", parts == "valid"
     else:
         test = _stratified(dataset, np.ones(len(dataset), bool), test_fraction, seed)
-        valid = _stratified(dataset, ~test, valid_fraction, seed) if valid_fraction else np.zeros(len(dataset), bool)
+        valid = (
+            _stratified(dataset, ~test, valid_fraction, seed)
+            if valid_fraction
+            else np.zeros(len(dataset), bool)
+        )
         train = ~(test | valid)
     for what, part in (("training", train), ("test", test)):
         empty = np.setdiff1d(np.arange(dataset.num_classes), dataset.labels[part])
         if len(empty):
             names = ", ".join(dataset.class_names[i] for i in empty[:5])
-            raise ValueError(f"{len(empty)} classes have no {what} image ({names}); add images or remove these classes")
+            raise ValueError(
+                f"{len(empty)} classes have no {what} image ({names}); add images or remove these classes"
+            )
     training = np.flatnonzero(train)
-    return Split(training, np.flatnonzero(test), fingerprint(dataset, train=train, valid=valid, test=test), training, np.flatnonzero(valid))
+    return Split(
+        training,
+        np.flatnonzero(test),
+        fingerprint(dataset, train=train, valid=valid, test=test),
+        training,
+        np.flatnonzero(valid),
+    )
 
 
 def fingerprint(dataset: Dataset, **parts: np.ndarray) -> str:
-    """SHA-256 over the paths of all images in one of the parts (images, bool), with the part's name."""
+    """SHA-256 over the paths of all images in one of the parts (images, bool), with the part's
+    name."""
     part = np.full(len(dataset), "", dtype=object)
     for name, images in parts.items():
         part[images] = name
-    return hashlib.sha256("\n".join(f"{path}\t{name}" for path, name in zip(dataset.paths, part, strict=True) if name).encode()).hexdigest()
+    return hashlib.sha256(
+        "\n".join(
+            f"{path}\t{name}" for path, name in zip(dataset.paths, part, strict=True) if name
+        ).encode()
+    ).hexdigest()
 
 
 def make_disjoint_split(dataset: Dataset, *, method: str, valid_fraction: float) -> Split:
     """Divide the classes, as papers on metric learning do: no class of the queries is trained on.
 
-    `half`: the first half of the class ids (rounded down) trains, the second half is asked, each image among all others; `given`: the parts
-    of the data set say so. The last `valid_fraction` of the training classes (at least 2, unless it is 0) only watch.
-    Raises ValueError where the data set's own parts share classes, or too few are left.
+    `half`: the first half of the class ids (rounded down) trains, the second half is asked, each
+    image among all others; `given`: the parts of the data set say so. The last `valid_fraction` of
+    the training classes (at least 2, unless it is 0) only watch. Raises ValueError where the data
+    set's own parts share classes, or too few are left.
     """
     if method == "half":
         train = dataset.labels < dataset.num_classes // 2
         test = gallery = ~train
     else:
-        train, test, gallery = (_given(dataset, names) for names in (("train",), ("test", "query"), ("test", "gallery")))
+        train, test, gallery = (
+            _given(dataset, names) for names in (("train",), ("test", "query"), ("test", "gallery"))
+        )
     classes = np.unique(dataset.labels[train])
     shared = np.intersect1d(classes, dataset.labels[test | gallery])
     if len(shared):
@@ -209,16 +274,23 @@ def make_disjoint_split(dataset: Dataset, *, method: str, valid_fraction: float)
 
 def _given(dataset: Dataset, names: tuple[str, ...]) -> np.ndarray:
     if dataset.parts is None:
-        raise ValueError(f"data.split = given, but {dataset.name} has no parts of its own; --set data.split=half")
+        raise ValueError(
+            f"data.split = given, but {dataset.name} has no parts of its own; --set data.split=half"
+        )
     return np.isin(dataset.parts, names)
 
 
 def _stratified(dataset: Dataset, among: np.ndarray, fraction: float, seed: int) -> np.ndarray:
-    """(images) which of `among` (images, bool) are taken: about `fraction` of them, at least one of each class, at least one left."""
+    """(images) which of `among` (images, bool) are taken: about `fraction` of them, at least one of
+    each class, at least one left."""
     counts = np.bincount(dataset.labels[among], minlength=dataset.num_classes)
     if counts.min() < 2:
         few = [dataset.class_names[i] for i in np.flatnonzero(counts < 2)]
-        purpose = "one for the gallery and one query" if among.all() else "one that watches and one for the gallery, besides the queries,"
+        purpose = (
+            "one for the gallery and one query"
+            if among.all()
+            else "one that watches and one for the gallery, besides the queries,"
+        )
         raise ValueError(
             f"{len(few)} classes have fewer than 2 images {'' if among.all() else 'left '}({', '.join(few[:5])}): {purpose} are the least; "
             "add images or remove these classes"
@@ -236,7 +308,9 @@ def _stratified(dataset: Dataset, among: np.ndarray, fraction: float, seed: int)
     ranks = [hashlib.sha256(f"{seed}\0{path}".encode()).digest() for path in dataset.paths]
     taken = np.zeros(len(dataset), dtype=bool)
     for label in range(dataset.num_classes):
-        images = sorted(np.flatnonzero((dataset.labels == label) & among), key=lambda image: ranks[image])
+        images = sorted(
+            np.flatnonzero((dataset.labels == label) & among), key=lambda image: ranks[image]
+        )
         taken[images[: take[label]]] = True
     return taken
 
@@ -244,14 +318,20 @@ def _stratified(dataset: Dataset, among: np.ndarray, fraction: float, seed: int)
 def holdouts(rule: str, dataset: Dataset) -> tuple[tuple[int, ...], ...]:
     """The sets of class ids that `unseen` means: one, or R of them for `random:N:SEED x R`.
 
-    Rotated hold-outs cut a random order of the classes into sets of N, so that no class is held out twice before all but the
-    remainder were; where R needs more, another order follows. The first is that of `random:N:SEED`.
+    Rotated hold-outs cut a random order of the classes into sets of N, so that no class is held out
+    twice before all but the remainder were; where R needs more, another order follows. The first is
+    that of `random:N:SEED`.
     """
     base, times, count = rule.partition(" x ")
-    if not times or rule.partition(":")[0] not in ("last", "random"):  # the name of a class may hold " x " too
+    if not times or rule.partition(":")[0] not in (
+        "last",
+        "random",
+    ):  # the name of a class may hold " x " too
         return (unseen_classes(rule, dataset),)
     if not base.startswith("random:") or not count.isdecimal() or int(count) < 2:
-        raise ValueError(f"unseen is {rule!r}; hold-outs are rotated by random:N:SEED x R with R of at least 2, e.g. random:20 x 5")
+        raise ValueError(
+            f"unseen is {rule!r}; hold-outs are rotated by random:N:SEED x R with R of at least 2, e.g. random:20 x 5"
+        )
     size, seed = len(unseen_classes(base, dataset)), [*base.split(":"), "0"][2]
     per_order = dataset.num_classes // size
     sets = []
@@ -267,7 +347,8 @@ def random_order(num_classes: int, *key: object) -> np.ndarray:
 
 
 def unseen_classes(rule: str, dataset: Dataset) -> tuple[int, ...]:
-    """Ascending class ids that `last:N`, `random:N:SEED` (seed 0 if left out) or `name,name,...` means.
+    """Ascending class ids that `last:N`, `random:N:SEED` (seed 0 if left out) or `name,name,...`
+    means.
 
     Raises ValueError unless 1 <= N <= classes - 2.
     """
@@ -275,7 +356,9 @@ def unseen_classes(rule: str, dataset: Dataset) -> tuple[int, ...]:
     if kind in ("last", "random"):
         numbers = rest.split(":")
         if not all(n.isdecimal() for n in numbers) or len(numbers) > (1 if kind == "last" else 2):
-            raise ValueError(f"unseen is {rule!r}; write last:N, random:N, random:N:SEED, or class names joined by commas")
+            raise ValueError(
+                f"unseen is {rule!r}; write last:N, random:N, random:N:SEED, or class names joined by commas"
+            )
         count = int(numbers[0])
         if not 1 <= count <= dataset.num_classes - 2:
             raise ValueError(
@@ -284,35 +367,54 @@ def unseen_classes(rule: str, dataset: Dataset) -> tuple[int, ...]:
             )
         if kind == "last":
             return tuple(range(dataset.num_classes - count, dataset.num_classes))
-        return tuple(sorted(int(label) for label in random_order(dataset.num_classes, *(numbers[1:] or ["0"]))[:count]))
+        return tuple(
+            sorted(
+                int(label)
+                for label in random_order(dataset.num_classes, *(numbers[1:] or ["0"]))[:count]
+            )
+        )
     ids = {composed(name): label for label, name in enumerate(dataset.class_names)}
     chosen = tuple(sorted({ids[name] for name in named_classes(composed(rule), ids, dataset.name)}))
     if len(chosen) > dataset.num_classes - 2:
-        raise ValueError(f"unseen names {len(chosen)} of {dataset.num_classes} classes: at least 2 must stay to train on")
+        raise ValueError(
+            f"unseen names {len(chosen)} of {dataset.num_classes} classes: at least 2 must stay to train on"
+        )
     return chosen
 
 
 def named_classes(rule: str, known: Collection[str], dataset: str) -> list[str]:
-    """The classes that names joined by commas mean. Names may hold commas themselves, and may stand between double quotes as in CSV.
+    """The classes that names joined by commas mean. Names may hold commas themselves, and may stand
+    between double quotes as in CSV.
 
-    Raises UnknownName where a part is the name of no class, ValueError where the rule can be read in two ways.
+    Raises UnknownName where a part is the name of no class, ValueError where the rule can be read
+    in two ways.
     """
     ways = ways_to_read(rule.split(","), known)
     if len(ways) > 1:
         one, other = (" and ".join(map(repr, names)) for names in ways)
-        raise ValueError(f"unseen is {rule!r}, which may mean {one}, or {other}: put each name between double quotes")
+        raise ValueError(
+            f"unseen is {rule!r}, which may mean {one}, or {other}: put each name between double quotes"
+        )
     if ways:
         return ways[0]
     quoted = next(csv.reader([rule]))
     if unknown := [name for name in quoted if name not in known]:
-        raise UnknownName(f"unseen names the class {unknown[0]!r}, which {dataset} has not{near_miss(unknown[0], list(known))}")
+        raise UnknownName(
+            f"unseen names the class {unknown[0]!r}, which {dataset} has not{near_miss(unknown[0], list(known))}"
+        )
     return quoted
 
 
 def ways_to_read(parts: Sequence[str], known: Collection[str]) -> list[list[str]]:
-    """The ways in which parts that stood between commas, some of them joined again, are all names that are known; two at most."""
+    """The ways in which parts that stood between commas, some of them joined again, are all names
+    that are known; two at most."""
     ways: list[list[list[str]]] = [[[]]]
     for end in range(1, len(parts) + 1):
-        found = [[*before, name] for start in range(end) if (name := ",".join(parts[start:end])) in known for before in ways[start]]
+        found = [
+            [*before, name]
+            for start in range(end)
+            if (name := ",".join(parts[start:end])) in known
+            for before in ways[start]
+        ]
         ways.append(found[:2])
     return ways[-1]

@@ -10,11 +10,13 @@ MOST = 100_000
 
 
 def normalized_mutual_information(embeddings: np.ndarray, labels: np.ndarray, seed: int) -> float:
-    """NMI of k-means clusters of (images, dim) float32 unit vectors, one for each class, and (images) class ids; 0 to 1.
+    """NMI of k-means clusters of (images, dim) float32 unit vectors, one for each class, and
+    (images) class ids; 0 to 1.
 
-    Divided by the arithmetic mean of the entropies (scikit-learn's default). FAISS's k-means: 20 iterations from one random start, trained on
-    at most 64 images for each cluster; other k-means differ by about .01, so compare only numbers of one and the same. The reality check
-    (Musgrave et al. 2020) advises against the measure; it is here to be held against older tables.
+    Divided by the arithmetic mean of the entropies (scikit-learn's default). FAISS's k-means: 20
+    iterations from one random start, trained on at most 64 images for each cluster; other k-means
+    differ by about .01, so compare only numbers of one and the same. The reality check (Musgrave et
+    al. 2020) advises against the measure; it is here to be held against older tables.
     """
     import faiss
     from sklearn.metrics import normalized_mutual_info_score

@@ -1,4 +1,5 @@
-"""When a P@1 says nothing: all embeddings are one point, or images of several classes are exactly as near."""
+"""When a P@1 says nothing: all embeddings are one point, or images of several classes are exactly
+as near."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -11,7 +12,8 @@ from dml_bench.evaluation.search import Neighbours
 __all__ = ["doubts", "in_words", "widest_angle"]
 
 ONE_POINT_DEGREES = 2.0
-"""Embeddings all this near their mean are nearly one point; those of trained networks are tens of degrees wide."""
+"""Embeddings all this near their mean are nearly one point; those of trained networks are tens of
+degrees wide."""
 FEW_TIES = 0.001
 """Part of the queries up to which ties are not worth a word."""
 
@@ -28,10 +30,12 @@ def widest_angle(embeddings: np.ndarray) -> float:
 
 
 def doubts(gallery: np.ndarray, neighbours: Neighbours) -> dict[str, dict[str, float]]:
-    """As `doubts`, what a summary says of (gallery, dim) unit vectors and the queries' neighbours among them; empty where there is nothing to doubt.
+    """As `doubts`, what a summary says of (gallery, dim) unit vectors and the queries' neighbours
+    among them; empty where there is nothing to doubt.
 
-    `widest_angle_degrees` where the gallery is nearly one point; `queries_decided_by_order`, the part of the queries whose nearest images
-    are of several classes and exactly as near, where it is more than a thousandth.
+    `widest_angle_degrees` where the gallery is nearly one point; `queries_decided_by_order`, the
+    part of the queries whose nearest images are of several classes and exactly as near, where it is
+    more than a thousandth.
     """
     found = {}
     if (angle := widest_angle(gallery)) < ONE_POINT_DEGREES:

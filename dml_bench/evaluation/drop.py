@@ -1,4 +1,5 @@
-"""The precision drop: what the model that never trained on some classes loses against the one that did."""
+"""The precision drop: what the model that never trained on some classes loses against the one that
+did."""
 
 from dataclasses import dataclass
 
@@ -12,7 +13,8 @@ __all__ = ["Drop", "precision_drop"]
 
 @dataclass(frozen=True, slots=True)
 class Drop:
-    """Per class and averaged: P@1 trained on all classes minus P@1 trained without the unseen ones, on the same queries."""
+    """Per class and averaged: P@1 trained on all classes minus P@1 trained without the unseen ones,
+    on the same queries."""
 
     trained_on_all: np.ndarray
     """(classes) P@1 of phase `all`."""
@@ -28,17 +30,30 @@ class Drop:
 
     def mean(self, group: str) -> float:
         """Mean over the `unseen`, `seen` or `all` classes."""
-        chosen = {"unseen": self.unseen, "seen": ~self.unseen, "all": np.ones_like(self.unseen)}[group]
+        chosen = {"unseen": self.unseen, "seen": ~self.unseen, "all": np.ones_like(self.unseen)}[
+            group
+        ]
         return float(np.nanmean(self.per_class[chosen]))
 
 
-def precision_drop(trained_on_all: Neighbours, trained_without: Neighbours, unseen: tuple[int, ...], num_classes: int) -> Drop:
-    """Compare two models on the same queries and gallery. Raises ValueError where they were asked different questions."""
+def precision_drop(
+    trained_on_all: Neighbours,
+    trained_without: Neighbours,
+    unseen: tuple[int, ...],
+    num_classes: int,
+) -> Drop:
+    """Compare two models on the same queries and gallery. Raises ValueError where they were asked
+    different questions."""
     for ours, theirs in (
         (trained_on_all.query_labels, trained_without.query_labels),
         (trained_on_all.gallery_labels, trained_without.gallery_labels),
     ):
         if not np.array_equal(ours, theirs):
-            raise ValueError("the two phases were evaluated on different images: their precision can't be compared")
-    first, second = (by_class(precision_at_1(n), n.query_labels, num_classes) for n in (trained_on_all, trained_without))
+            raise ValueError(
+                "the two phases were evaluated on different images: their precision can't be compared"
+            )
+    first, second = (
+        by_class(precision_at_1(n), n.query_labels, num_classes)
+        for n in (trained_on_all, trained_without)
+    )
     return Drop(first, second, np.isin(np.arange(num_classes), unseen))

@@ -1,9 +1,11 @@
 """Enrolling classes that the model never trained on: a few gallery images of each, and no training.
 
-The model stays as it is, and the old classes keep all their gallery images. Of each unseen class k images, drawn at random, are put
-into the gallery, so that its queries can be answered, at the price that queries of the old classes may now be drawn to the new ones.
-Both are measured against k, by the nearest image or by the nearest class mean (Mensink et al. 2013, "Distance-based image
-classification: generalizing to new classes at near-zero cost"; Snell et al. 2017, "Prototypical networks").
+The model stays as it is, and the old classes keep all their gallery images. Of each unseen class k
+images, drawn at random, are put into the gallery, so that its queries can be answered, at the price
+that queries of the old classes may now be drawn to the new ones. Both are measured against k, by
+the nearest image or by the nearest class mean (Mensink et al. 2013, "Distance-based image
+classification: generalizing to new classes at near-zero cost"; Snell et al. 2017, "Prototypical
+networks").
 """
 
 from collections.abc import Sequence
@@ -22,14 +24,18 @@ CHUNK = 1024
 
 @dataclass(frozen=True, slots=True)
 class EnrolmentCurve:
-    """P@1, averaged over the classes of each group, against the number of images that each unseen class has in the gallery."""
+    """P@1, averaged over the classes of each group, against the number of images that each unseen
+    class has in the gallery."""
 
     ks: tuple[int, ...]
-    """Images enrolled per unseen class, or all that a class has: first 0 (not enrolled), last the largest class's count."""
+    """Images enrolled per unseen class, or all that a class has: first 0 (not enrolled), last the
+    largest class's count."""
     unseen: np.ndarray
-    """(ks, draws) of the queries of the unseen classes, 0 where k is 0; nan where they have none."""
+    """(ks, draws) of the queries of the unseen classes, 0 where k is 0; nan where they have none.
+    """
     seen: np.ndarray
-    """(ks, draws) of the queries of the old classes, in the same galleries; nan where they have none."""
+    """(ks, draws) of the queries of the old classes, in the same galleries; nan where they have
+    none."""
     by: Literal["images", "centroids"]
 
     @property
@@ -37,8 +43,11 @@ class EnrolmentCurve:
         """P@1 of the old classes while no unseen class is enrolled."""
         return float(self.seen[0, 0])
 
-    def band(self, group: Literal["unseen", "seen"], level: float = 0.95) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """(ks) mean, low and high over draws: the band holds `level` of the draws. It says nothing of other queries or models."""
+    def band(
+        self, group: Literal["unseen", "seen"], level: float = 0.95
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """(ks) mean, low and high over draws: the band holds `level` of the draws. It says nothing
+        of other queries or models."""
         precision = {"unseen": self.unseen, "seen": self.seen}[group]
         low, high = np.quantile(precision, [(1 - level) / 2, (1 + level) / 2], axis=1)
         return precision.mean(1), low, high
@@ -70,25 +79,36 @@ def enrolment_curve(
     seed: int = 0,
     by: Literal["images", "centroids"] = "images",
 ) -> EnrolmentCurve:
-    """What k images per unseen class are worth, for every k of `ks` below the largest class's count, for none and for all.
+    """What k images per unseen class are worth, for every k of `ks` below the largest class's
+    count, for none and for all.
 
-    Args:
-        gallery, query: (images, dim) and (query, dim) float32 unit vectors of one model.
-        gallery_labels, query_labels: int64 class ids of each.
-        unseen: ids of the classes to enrol.
-        draws: how often each class's images are put in a random order, of which the first k are enrolled. Draw i depends on the seed and
-            on i alone.
-        by: nearest image (equally near ones in gallery order, as `search`), or nearest normalised class mean of the enrolled images (an
-            old class before an unseen one where equally near, then the lower id).
+    Args: gallery, query: (images, dim) and (query, dim) float32 unit vectors of one model.
+    gallery_labels, query_labels: int64 class ids of each. unseen: ids of the classes to enrol.
+    draws: how often each class's images are put in a random order, of which the first k are
+    enrolled. Draw i depends on the seed and on i alone. by: nearest image (equally near ones in
+    gallery order, as `search`), or nearest normalised class mean of the enrolled images (an old
+    class before an unseen one where equally near, then the lower id).
 
-    Raises ValueError where the gallery lacks images of unseen classes, or of others, or where a k or `draws` is not positive.
+    Raises ValueError where the gallery lacks images of unseen classes, or of others, or where a k
+    or `draws` is not positive.
     """
     is_new = np.isin(gallery_labels, unseen)
     if is_new.all() or not is_new.any():
-        raise ValueError("an enrolment curve needs gallery images both of unseen classes and of others; check which classes are unseen")
+        raise ValueError(
+            "an enrolment curve needs gallery images both of unseen classes and of others; check which classes are unseen"
+        )
     if min(ks, default=1) < 1 or draws < 1:
-        raise ValueError(f"an enrolment curve needs at least one image per class and one draw, got ks {tuple(ks)} and {draws} draws")
-    images = Images(gallery, gallery_labels, query, query_labels, np.flatnonzero(~is_new), np.flatnonzero(is_new))
+        raise ValueError(
+            f"an enrolment curve needs at least one image per class and one draw, got ks {tuple(ks)} and {draws} draws"
+        )
+    images = Images(
+        gallery,
+        gallery_labels,
+        query,
+        query_labels,
+        np.flatnonzero(~is_new),
+        np.flatnonzero(is_new),
+    )
     largest = int(np.bincount(gallery_labels[is_new]).max())
     steps = (0, *sorted({int(k) for k in ks if k < largest}), largest)
     places = np.stack([places_in_class(images, seed, draw) for draw in range(draws)])
@@ -100,7 +120,9 @@ def enrolment_curve(
 
 def places_in_class(images: Images, seed: int, draw: int) -> np.ndarray:
     """(new) the place of each image in a random order of its class's images, from 0."""
-    chance = seeding.draws(seed, "enrolment", draw, rows=len(images.gallery), columns=1)[images.new, 0]
+    chance = seeding.draws(seed, "enrolment", draw, rows=len(images.gallery), columns=1)[
+        images.new, 0
+    ]
     labels = images.gallery_labels[images.new]
     order = np.lexsort((chance, labels))
     places = np.empty(len(order), np.int64)
@@ -109,7 +131,8 @@ def places_in_class(images: Images, seed: int, draw: int) -> np.ndarray:
 
 
 def macro_of(right: np.ndarray, labels: np.ndarray, group: np.ndarray) -> np.ndarray:
-    """(k, draws) mean over the classes of the mean over their queries, of (k, draws, query) answers; nan where `group` is empty."""
+    """(k, draws) mean over the classes of the mean over their queries, of (k, draws, query)
+    answers; nan where `group` is empty."""
     if not group.any():
         return np.full(right.shape[:2], np.nan)
     order = np.flatnonzero(group)[np.argsort(labels[group], kind="stable")]
@@ -120,8 +143,9 @@ def macro_of(right: np.ndarray, labels: np.ndarray, group: np.ndarray) -> np.nda
 def right_by_images(images: Images, places: np.ndarray, ks: tuple[int, ...]) -> np.ndarray:
     """(k, draws, query) whether the nearest image is of the query's class.
 
-    The new images are ranked once for each query. Sorted by their places, those that a larger k adds stand together, so the best rank of
-    all that k enrols is a running minimum; and which answer a rank gives is known beforehand.
+    The new images are ranked once for each query. Sorted by their places, those that a larger k
+    adds stand together, so the best rank of all that k enrols is a running minimum; and which
+    answer a rank gives is known beforehand.
     """
     sizes = np.unique(images.gallery_labels[images.new], return_counts=True)[1]
     ends = [int(np.minimum(sizes, k).sum()) for k in ks]
@@ -140,8 +164,9 @@ def right_by_images(images: Images, places: np.ndarray, ks: tuple[int, ...]) -> 
 
 
 def ranked(images: Images, part: slice) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(new, query) rank of each new image among the new ones, 0 the nearest; (new, query) whether the query is answered right if the
-    nearest enrolled image has this rank; and (query) whether it is if none is enrolled."""
+    """(new, query) rank of each new image among the new ones, 0 the nearest; (new, query) whether
+    the query is answered right if the nearest enrolled image has this rank; and (query) whether it
+    is if none is enrolled."""
     labels, similarity = images.query_labels[part], images.query[part] @ images.gallery.T
     known, new = similarity[:, images.old], similarity[:, images.new]
     nearest = known.argmax(1)
@@ -152,7 +177,9 @@ def ranked(images: Images, part: slice) -> tuple[np.ndarray, np.ndarray, np.ndar
     ranks = np.empty(order.shape, np.int32)
     positions = np.arange(len(order), dtype=np.int32)[:, None]
     np.put_along_axis(ranks, order, positions, axis=0)
-    right_at = np.where(positions < ahead, images.gallery_labels[images.new][order] == labels, right_without)
+    right_at = np.where(
+        positions < ahead, images.gallery_labels[images.new][order] == labels, right_without
+    )
     return ranks, right_at, right_without
 
 

@@ -1,4 +1,5 @@
-"""What becomes of an answer when more neighbours than the nearest are asked, and which classes are taken for which."""
+"""What becomes of an answer when more neighbours than the nearest are asked, and which classes are
+taken for which."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -51,20 +52,31 @@ class Confusion:
 
 
 def sweep(neighbours: Neighbours, ks: Sequence[int] = (1, 3, 5, 10, 20)) -> Sweep:
-    """Both votes for every k. A k beyond the neighbours that were searched is cut to them. Raises ValueError where a k is not positive."""
+    """Both votes for every k. A k beyond the neighbours that were searched is cut to them. Raises
+    ValueError where a k is not positive."""
     if min(ks, default=1) < 1:
         raise ValueError(f"a vote needs at least one neighbour, got ks {tuple(ks)}")
     searched = tuple(sorted({min(int(k), neighbours.k) for k in ks}))
     majority, distance = (
-        np.array([macro(right(neighbours, k, weights).astype(float), neighbours.query_labels) for k in searched])
+        np.array(
+            [
+                macro(right(neighbours, k, weights).astype(float), neighbours.query_labels)
+                for k in searched
+            ]
+        )
         for weights in ("majority", "distance")
     )
     return Sweep(searched, majority, distance)
 
 
-def turned(neighbours: Neighbours, k: int = 10, weights: Literal["majority", "distance"] = "majority") -> Turned:
+def turned(
+    neighbours: Neighbours, k: int = 10, weights: Literal["majority", "distance"] = "majority"
+) -> Turned:
     """Queries that the vote of k (cut to the neighbours that were searched) saves and breaks."""
-    by_nearest, by_vote = precision_at_1(neighbours).astype(bool), right(neighbours, min(k, neighbours.k), weights)
+    by_nearest, by_vote = (
+        precision_at_1(neighbours).astype(bool),
+        right(neighbours, min(k, neighbours.k), weights),
+    )
     return Turned(by_vote & ~by_nearest, by_nearest & ~by_vote)
 
 
@@ -74,13 +86,19 @@ def right(neighbours: Neighbours, k: int, weights: str) -> np.ndarray:
 
 
 def confusions(neighbours: Neighbours, most: int = 20) -> list[Confusion]:
-    """The most frequent confusions by nearest image, at most `most`; equally frequent ones by class ids, `of` first.
+    """The most frequent confusions by nearest image, at most `most`; equally frequent ones by class
+    ids, `of` first.
 
     The two directions of a pair are two confusions.
     """
     labels, nearest = neighbours.query_labels, neighbours.labels[:, 0]
     wrong = np.flatnonzero(labels != nearest)
-    pairs, which, counts = np.unique(np.stack([labels[wrong], nearest[wrong]], 1), axis=0, return_inverse=True, return_counts=True)
+    pairs, which, counts = np.unique(
+        np.stack([labels[wrong], nearest[wrong]], 1),
+        axis=0,
+        return_inverse=True,
+        return_counts=True,
+    )
     asked = np.bincount(labels)
     return [
         Confusion(
@@ -95,9 +113,12 @@ def confusions(neighbours: Neighbours, most: int = 20) -> list[Confusion]:
 
 
 def recall_and_precision(neighbours: Neighbours, num_classes: int) -> tuple[np.ndarray, np.ndarray]:
-    """(classes) share of a class's queries whose nearest image is of it; (classes) share of the queries taken for it that are of it.
+    """(classes) share of a class's queries whose nearest image is of it; (classes) share of the
+    queries taken for it that are of it.
 
     nan for a class without queries, and for one that no query is taken for.
     """
     correct = precision_at_1(neighbours)
-    return by_class(correct, neighbours.query_labels, num_classes), by_class(correct, neighbours.labels[:, 0], num_classes)
+    return by_class(correct, neighbours.query_labels, num_classes), by_class(
+        correct, neighbours.labels[:, 0], num_classes
+    )

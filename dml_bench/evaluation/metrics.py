@@ -1,4 +1,5 @@
-"""Metrics: each returns one value per query; averaging happens at the edge. What is undefined is nan.
+"""Metrics: each returns one value per query; averaging happens at the edge. What is undefined is
+nan.
 
 All take a `Neighbours` value. Relevant means: of the query's class.
 """
@@ -29,19 +30,22 @@ def precision_at_1(neighbours: Neighbours) -> np.ndarray:
 
 
 def decided_by_order(neighbours: Neighbours) -> np.ndarray:
-    """(query) bool: whether an image of another class is exactly as near as the nearest, so that the order of the gallery decides P@1."""
+    """(query) bool: whether an image of another class is exactly as near as the nearest, so that
+    the order of the gallery decides P@1."""
     as_near = neighbours.similarities == neighbours.similarities[:, :1]
     return (as_near & (neighbours.labels != neighbours.labels[:, :1])).any(1)
 
 
 def recall_at(neighbours: Neighbours, k: int) -> np.ndarray:
-    """(query) 1 where at least one of the k nearest is relevant, the R@k of metric learning (Jégou et al. 2011)."""
+    """(query) 1 where at least one of the k nearest is relevant, the R@k of metric learning (Jégou
+    et al. 2011)."""
     assert 1 <= k <= neighbours.k
     return (neighbours.labels[:, :k] == neighbours.query_labels[:, None]).any(1).astype(float)
 
 
 def r_precision(neighbours: Neighbours) -> np.ndarray:
-    """(query) relevant among the R nearest / R, where the gallery holds R relevant images (Musgrave et al. 2020)."""
+    """(query) relevant among the R nearest / R, where the gallery holds R relevant images (Musgrave
+    et al. 2020)."""
     if neighbours.at_r is not None:
         return neighbours.at_r[:, 0]
     relevant, within_r, r = _relevance(neighbours)
@@ -49,9 +53,11 @@ def r_precision(neighbours: Neighbours) -> np.ndarray:
 
 
 def map_at_r(neighbours: Neighbours) -> np.ndarray:
-    """(query) mean over the R nearest of precision@i where the i-th is relevant, else 0 (Musgrave et al. 2020).
+    """(query) mean over the R nearest of precision@i where the i-th is relevant, else 0 (Musgrave
+    et al. 2020).
 
-    Divides by R, unlike the usual average precision, which divides by the number of relevant images retrieved.
+    Divides by R, unlike the usual average precision, which divides by the number of relevant images
+    retrieved.
     """
     if neighbours.at_r is not None:
         return neighbours.at_r[:, 1]
@@ -66,40 +72,59 @@ def shortened(neighbours: Neighbours, k: int) -> Neighbours:
     if k >= neighbours.k:
         return neighbours
     at_r = np.stack([r_precision(neighbours), map_at_r(neighbours)], axis=1)
-    return replace(neighbours, indices=neighbours.indices[:, :k].copy(), similarities=neighbours.similarities[:, :k].copy(), at_r=at_r)
+    return replace(
+        neighbours,
+        indices=neighbours.indices[:, :k].copy(),
+        similarities=neighbours.similarities[:, :k].copy(),
+        at_r=at_r,
+    )
 
 
 def _relevance(neighbours: Neighbours) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(query, k) relevant, (query, k) within the first R, (query) R. Raises ValueError where the search was too short for R."""
-    counts = np.bincount(neighbours.gallery_labels, minlength=int(neighbours.query_labels.max(initial=0)) + 1)
+    """(query, k) relevant, (query, k) within the first R, (query) R. Raises ValueError where the
+    search was too short for R."""
+    counts = np.bincount(
+        neighbours.gallery_labels, minlength=int(neighbours.query_labels.max(initial=0)) + 1
+    )
     r = counts[neighbours.query_labels] - neighbours.leaves_one_out
     if r.max(initial=0) > neighbours.k:
-        raise ValueError(f"a class has {r.max()} gallery images, but only {neighbours.k} neighbours were searched")
-    return neighbours.labels == neighbours.query_labels[:, None], np.arange(neighbours.k) < r[:, None], r
+        raise ValueError(
+            f"a class has {r.max()} gallery images, but only {neighbours.k} neighbours were searched"
+        )
+    return (
+        neighbours.labels == neighbours.query_labels[:, None],
+        np.arange(neighbours.k) < r[:, None],
+        r,
+    )
 
 
 def _divide(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
     return np.where(denominator > 0, numerator / np.maximum(denominator, 1), np.nan)
 
 
-def vote(neighbours: Neighbours, k: int, *, weights: str = "majority") -> tuple[np.ndarray, np.ndarray]:
+def vote(
+    neighbours: Neighbours, k: int, *, weights: str = "majority"
+) -> tuple[np.ndarray, np.ndarray]:
     """(query) the class that the k nearest elect, and (query) its share of the votes, 0 to 1.
 
-    `majority`: one vote each. `distance`: each weighs 1 / Euclidean distance, as scikit-learn's `weights="distance"`.
-    A tie goes to the class whose nearest member is nearer.
+    `majority`: one vote each. `distance`: each weighs 1 / Euclidean distance, as scikit-learn's
+    `weights="distance"`. A tie goes to the class whose nearest member is nearer.
     """
     assert 1 <= k <= neighbours.k and weights in ("majority", "distance")
     labels = neighbours.labels[:, :k]
     distances = np.sqrt(np.maximum(2 - 2 * neighbours.similarities[:, :k].astype(float), 1e-12))
     weight = np.ones(labels.shape) if weights == "majority" else 1 / distances
-    votes = np.einsum("qij,qj->qi", labels[:, :, None] == labels[:, None, :], weight)  # votes for the class of each neighbour
+    votes = np.einsum(
+        "qij,qj->qi", labels[:, :, None] == labels[:, None, :], weight
+    )  # votes for the class of each neighbour
     winner = np.argmax(votes >= votes.max(1, keepdims=True) * (1 - 1e-12), axis=1)[:, None]
     elected = np.take_along_axis(labels, winner, 1)[:, 0]
     return elected, np.take_along_axis(votes, winner, 1)[:, 0] / weight.sum(1)
 
 
 def by_class(values: np.ndarray, labels: np.ndarray, num_classes: int) -> np.ndarray:
-    """(num_classes) mean of the values of each class's queries; nan for a class without defined values."""
+    """(num_classes) mean of the values of each class's queries; nan for a class without defined
+    values."""
     defined = ~np.isnan(values)
     sums = np.bincount(labels[defined], weights=values[defined], minlength=num_classes)
     return _divide(sums, np.bincount(labels[defined], minlength=num_classes))

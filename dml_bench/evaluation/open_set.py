@@ -1,11 +1,14 @@
-"""Queries of classes that the gallery lacks: does the similarity of the nearest image tell them from the known, and can it be trusted?
+"""Queries of classes that the gallery lacks: does the similarity of the nearest image tell them
+from the known, and can it be trusted?
 
-Known is positive throughout, and a query is accepted where its nearest similarity is at least the threshold; equally similar queries are
-accepted together. With counts over all known and all unknown queries, at each threshold:
+Known is positive throughout, and a query is accepted where its nearest similarity is at least the
+threshold; equally similar queries are accepted together. With counts over all known and all unknown
+queries, at each threshold:
 
-- true positive rate: known queries accepted / known queries; false positive rate: unknown accepted / unknown.
-- correct classification rate: known queries accepted whose nearest image is of their class / known queries (Dhamija, Günther & Boult
-  2018, "Reducing network agnostophobia").
+- true positive rate: known queries accepted / known queries; false positive rate: unknown accepted
+  / unknown.
+- correct classification rate: known queries accepted whose nearest image is of their class / known
+  queries (Dhamija, Günther & Boult 2018, "Reducing network agnostophobia").
 """
 
 from collections.abc import Sequence
@@ -31,19 +34,25 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class Unknowns:
-    """How well the nearest similarity tells known queries from unknown ones. All nan, with empty curves, where either are missing."""
+    """How well the nearest similarity tells known queries from unknown ones. All nan, with empty
+    curves, where either are missing."""
 
     auroc: float
-    """Area under the true over the false positive rate: the chance that a known query is more similar than an unknown one."""
+    """Area under the true over the false positive rate: the chance that a known query is more
+    similar than an unknown one."""
     aupr: float
-    """Average precision, sum of precision times gain in recall, as scikit-learn's; no interpolation (Davis & Goadrich 2006)."""
+    """Average precision, sum of precision times gain in recall, as scikit-learn's; no interpolation
+    (Davis & Goadrich 2006)."""
     fpr_at_95_tpr: float
-    """False positive rate at the highest threshold that accepts at least 95% of the known (Hendrycks & Gimpel 2017, Liang et al. 2018)."""
+    """False positive rate at the highest threshold that accepts at least 95% of the known
+    (Hendrycks & Gimpel 2017, Liang et al. 2018)."""
     oscr: float
-    """Area under the correct classification rate over the false positive rate, by trapezoids (Dhamija et al. 2018; so named by Vaze et
-    al. 2022, "Open-set recognition: a good closed-set classifier is all you need"). At most the P@1 of the known (mean over images)."""
+    """Area under the correct classification rate over the false positive rate, by trapezoids
+    (Dhamija et al. 2018; so named by Vaze et al. 2022, "Open-set recognition: a good closed-set
+    classifier is all you need"). At most the P@1 of the known (mean over images)."""
     false_positive_rate: np.ndarray
-    """(thresholds + 1) rising from 0, where nothing is accepted, to 1; thresholds are the distinct similarities, falling."""
+    """(thresholds + 1) rising from 0, where nothing is accepted, to 1; thresholds are the distinct
+    similarities, falling."""
     true_positive_rate: np.ndarray
     """(thresholds + 1) at the same thresholds."""
     correct_rate: np.ndarray
@@ -55,7 +64,8 @@ class Unknowns:
 
 @dataclass(frozen=True, slots=True)
 class Threshold:
-    """A similarity from which on an answer is given, and what it does on the images that it was chosen on."""
+    """A similarity from which on an answer is given, and what it does on the images that it was
+    chosen on."""
 
     value: float
     """nan where no threshold reaches the wanted precision; then nothing is accepted."""
@@ -71,7 +81,8 @@ class Calibration:
     """How far a stated confidence is from the accuracy that comes with it, by bins of confidence."""
 
     ece: float
-    """Expected calibration error: mean over queries of |accuracy - confidence| of their bin (Guo et al. 2017); nan without queries."""
+    """Expected calibration error: mean over queries of |accuracy - confidence| of their bin (Guo et
+    al. 2017); nan without queries."""
     confidence: np.ndarray
     """(bins) mean; nan in an empty bin."""
     accuracy: np.ndarray
@@ -91,8 +102,9 @@ def without_classes(
 ) -> Neighbours:
     """Search all queries in the gallery without the images of the classes `left_out`.
 
-    Its `indices` and `gallery_labels` are those of the smaller gallery, `gallery[~np.isin(gallery_labels, left_out)]`. A query is unknown
-    where `np.isin(query_labels, left_out)`, and never right. Raises ValueError where no gallery image is left.
+    Its `indices` and `gallery_labels` are those of the smaller gallery,
+    `gallery[~np.isin(gallery_labels, left_out)]`. A query is unknown where `np.isin(query_labels,
+    left_out)`, and never right. Raises ValueError where no gallery image is left.
     """
     kept = ~np.isin(gallery_labels, left_out)
     if not kept.any():
@@ -101,7 +113,8 @@ def without_classes(
 
 
 def unknowns(similarity: np.ndarray, correct: np.ndarray, is_unknown: np.ndarray) -> Unknowns:
-    """From (query) nearest similarity, (query) whether the nearest image is of the query's class, (query) whether the gallery lacks it."""
+    """From (query) nearest similarity, (query) whether the nearest image is of the query's class,
+    (query) whether the gallery lacks it."""
     is_unknown = np.asarray(is_unknown, bool)
     known, unknown = int((~is_unknown).sum()), int(is_unknown.sum())
     if not known or not unknown:
@@ -109,7 +122,9 @@ def unknowns(similarity: np.ndarray, correct: np.ndarray, is_unknown: np.ndarray
         return Unknowns(np.nan, np.nan, np.nan, np.nan, nothing, nothing, nothing, known, unknown)
     right = np.asarray(correct, bool) & ~is_unknown
     _, accepted, (accepted_known, accepted_right) = accept(similarity, ~is_unknown, right)
-    positive, correct_rate = (np.concatenate([[0], counts]) / known for counts in (accepted_known, accepted_right))
+    positive, correct_rate = (
+        np.concatenate([[0], counts]) / known for counts in (accepted_known, accepted_right)
+    )
     false_positive = np.concatenate([[0], accepted - accepted_known]) / unknown
     return Unknowns(
         auroc=area_under(positive, false_positive),
@@ -129,10 +144,14 @@ def area_under(y: np.ndarray, x: np.ndarray) -> float:
     return float((np.diff(x) * (y[1:] + y[:-1])).sum() / 2)
 
 
-def threshold_for_precision(similarity: np.ndarray, correct: np.ndarray, wanted: float) -> Threshold:
-    """The lowest of the similarities from which on answers are right with at least the `wanted` precision, over images.
+def threshold_for_precision(
+    similarity: np.ndarray, correct: np.ndarray, wanted: float
+) -> Threshold:
+    """The lowest of the similarities from which on answers are right with at least the `wanted`
+    precision, over images.
 
-    For a threshold that also turns unknowns away, give unknown queries too, as not correct. Raises ValueError unless 0 < wanted <= 1.
+    For a threshold that also turns unknowns away, give unknown queries too, as not correct. Raises
+    ValueError unless 0 < wanted <= 1.
     """
     if not 0 < wanted <= 1:
         raise ValueError(f"a wanted precision is above 0 and at most 1, got {wanted}")
@@ -142,38 +161,60 @@ def threshold_for_precision(similarity: np.ndarray, correct: np.ndarray, wanted:
     return Threshold(value, wanted, *apply_threshold(value, similarity, correct))
 
 
-def apply_threshold(threshold_value: float, similarity: np.ndarray, correct: np.ndarray) -> tuple[float, float]:
-    """Realised precision (nan where nothing is accepted) and coverage (nan without queries); a threshold of nan accepts nothing."""
+def apply_threshold(
+    threshold_value: float, similarity: np.ndarray, correct: np.ndarray
+) -> tuple[float, float]:
+    """Realised precision (nan where nothing is accepted) and coverage (nan without queries); a
+    threshold of nan accepts nothing."""
     accepted = np.asarray(similarity, float) >= threshold_value
     right = np.asarray(correct, bool)[accepted]
-    return (float(right.mean()) if len(right) else np.nan, float(accepted.mean()) if len(accepted) else np.nan)
+    return (
+        float(right.mean()) if len(right) else np.nan,
+        float(accepted.mean()) if len(accepted) else np.nan,
+    )
 
 
-def accept(similarity: np.ndarray, *groups: np.ndarray) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
-    """(thresholds) the distinct similarities, falling; (thresholds) how many queries each accepts; and how many of each group."""
+def accept(
+    similarity: np.ndarray, *groups: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
+    """(thresholds) the distinct similarities, falling; (thresholds) how many queries each accepts;
+    and how many of each group."""
     similarity = np.asarray(similarity, float)
     assert not np.isnan(similarity).any(), "a similarity is nan"
     order = np.argsort(-similarity, kind="stable")
     falling = similarity[order]
-    last = np.flatnonzero(np.append(falling[:-1] != falling[1:], True)) if len(falling) else np.empty(0, np.int64)
-    return falling[last], last + 1, [np.cumsum(np.asarray(group, bool)[order])[last] for group in groups]
+    last = (
+        np.flatnonzero(np.append(falling[:-1] != falling[1:], True))
+        if len(falling)
+        else np.empty(0, np.int64)
+    )
+    return (
+        falling[last],
+        last + 1,
+        [np.cumsum(np.asarray(group, bool)[order])[last] for group in groups],
+    )
 
 
-def leave_one_out_gallery(gallery: np.ndarray, gallery_labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(gallery) similarity of each image's nearest other image, and (gallery) whether that is of its class.
+def leave_one_out_gallery(
+    gallery: np.ndarray, gallery_labels: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """(gallery) similarity of each image's nearest other image, and (gallery) whether that is of
+    its class.
 
-    For choosing a threshold where there are no validation images. A class's only image is never right. Images that the model trained on
-    are nearer to their own class than new ones are, so on those the chosen threshold promises too much.
+    For choosing a threshold where there are no validation images. A class's only image is never
+    right. Images that the model trained on are nearer to their own class than new ones are, so on
+    those the chosen threshold promises too much.
     """
     found = search_leaving_one_out(gallery, gallery_labels, 1)
     return found.similarities[:, 0], precision_at_1(found).astype(bool)
 
 
 def calibration(share: np.ndarray, correct: np.ndarray, bins: int = 10) -> Calibration:
-    """Of (query) the elected class's share of the votes, 0 to 1, as its confidence, and (query) whether it is right.
+    """Of (query) the elected class's share of the votes, 0 to 1, as its confidence, and (query)
+    whether it is right.
 
-    Bins have equal width and hold their upper edge, the first one also 0 (Guo et al. 2017, "On calibration of modern neural networks").
-    Raises ValueError without bins.
+    Bins have equal width and hold their upper edge, the first one also 0 (Guo et al. 2017, "On
+    calibration of modern neural networks"). Raises ValueError without bins.
     """
     if bins < 1:
         raise ValueError(f"a calibration needs at least one bin, got {bins}")
@@ -181,8 +222,14 @@ def calibration(share: np.ndarray, correct: np.ndarray, bins: int = 10) -> Calib
     place = np.searchsorted(np.arange(1, bins) / bins, share, side="left")
     count = np.bincount(place, minlength=bins)
     confidence, accuracy = (
-        np.where(count > 0, np.bincount(place, weights=values, minlength=bins) / np.maximum(count, 1), np.nan)
+        np.where(
+            count > 0,
+            np.bincount(place, weights=values, minlength=bins) / np.maximum(count, 1),
+            np.nan,
+        )
         for values in (share, correct)
     )
     gap = np.nansum(np.abs(accuracy - confidence) * count)
-    return Calibration(float(gap / len(share)) if len(share) else np.nan, confidence, accuracy, count)
+    return Calibration(
+        float(gap / len(share)) if len(share) else np.nan, confidence, accuracy, count
+    )

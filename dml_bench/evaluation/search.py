@@ -1,4 +1,5 @@
-"""The one search of an evaluation, kept as one value from which every metric, vote, plot and report is computed."""
+"""The one search of an evaluation, kept as one value from which every metric, vote, plot and report
+is computed."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -20,15 +21,18 @@ __all__ = [
 ]
 
 ENTRIES = 2**24
-"""Neighbours of all queries together that are held at a time, and kept: at most about 70 bytes each while they are searched and measured."""
+"""Neighbours of all queries together that are held at a time, and kept: at most about 70 bytes each
+while they are searched and measured."""
 
 ROUNDING = 1e-4
-"""More than FAISS's two ways to compute an inner product of unit vectors, of one query and of many, differ by."""
+"""More than FAISS's two ways to compute an inner product of unit vectors, of one query and of many,
+differ by."""
 
 
 @dataclass(frozen=True, slots=True)
 class Neighbours:
-    """The k nearest gallery images of each query, nearest first; equally near ones in gallery order."""
+    """The k nearest gallery images of each query, nearest first; equally near ones in gallery
+    order."""
 
     indices: np.ndarray
     """(query, k) int64 positions in the gallery."""
@@ -41,12 +45,15 @@ class Neighbours:
     leaves_one_out: bool = False
     """Whether each query is itself in the gallery, and left out of its own neighbours."""
     at_r: np.ndarray | None = None
-    """(query, 2) float64 R-precision and MAP@R, where they were taken of more neighbours than are kept here."""
+    """(query, 2) float64 R-precision and MAP@R, where they were taken of more neighbours than are
+    kept here."""
 
     def __post_init__(self) -> None:
         assert self.indices.shape == self.similarities.shape
         assert len(self.indices) == len(self.query_labels)
-        assert self.indices.size == 0 or 0 <= self.indices.min() <= self.indices.max() < len(self.gallery_labels)
+        assert self.indices.size == 0 or 0 <= self.indices.min() <= self.indices.max() < len(
+            self.gallery_labels
+        )
         assert bool((np.diff(self.similarities, axis=1) <= 0).all()), "similarities must not rise"
 
     @property
@@ -70,23 +77,42 @@ class Neighbours:
 
 
 def in_parts(num_queries: int, k: int, searched: Callable[[slice], Neighbours]) -> Neighbours:
-    """The neighbours of all queries, searched for so many at a time that memory does not grow with queries times `k`. Of several parts,
-    similarities may differ in their last digit from those of one search: FAISS rounds otherwise for other numbers of queries."""
+    """The neighbours of all queries, searched for so many at a time that memory does not grow with
+    queries times `k`. Of several parts, similarities may differ in their last digit from those of
+    one search: FAISS rounds otherwise for other numbers of queries."""
     size = max(ENTRIES // max(k, 1), 1)
-    parts = [searched(slice(start, min(start + size, num_queries))) for start in range(0, num_queries, size)]
+    parts = [
+        searched(slice(start, min(start + size, num_queries)))
+        for start in range(0, num_queries, size)
+    ]
     if len(parts) == 1:
         return parts[0]
     indices, similarities, labels = (
-        np.concatenate([getattr(part, name) for part in parts]) for name in ("indices", "similarities", "query_labels")
+        np.concatenate([getattr(part, name) for part in parts])
+        for name in ("indices", "similarities", "query_labels")
     )
-    at_r = None if parts[0].at_r is None else np.concatenate([part.at_r for part in parts if part.at_r is not None])
-    return replace(parts[0], indices=indices, similarities=similarities, query_labels=labels, at_r=at_r)
+    at_r = (
+        None
+        if parts[0].at_r is None
+        else np.concatenate([part.at_r for part in parts if part.at_r is not None])
+    )
+    return replace(
+        parts[0], indices=indices, similarities=similarities, query_labels=labels, at_r=at_r
+    )
 
 
-def search(gallery: np.ndarray, query: np.ndarray, gallery_labels: np.ndarray, query_labels: np.ndarray, k: int) -> Neighbours:
-    """Exact inner-product search (FAISS IndexFlatIP) of (query, dim) in (gallery, dim), both float32 unit vectors.
+def search(
+    gallery: np.ndarray,
+    query: np.ndarray,
+    gallery_labels: np.ndarray,
+    query_labels: np.ndarray,
+    k: int,
+) -> Neighbours:
+    """Exact inner-product search (FAISS IndexFlatIP) of (query, dim) in (gallery, dim), both
+    float32 unit vectors.
 
-    Ties are broken by gallery order, also where they reach over the k-th place. k is cut to the size of the gallery.
+    Ties are broken by gallery order, also where they reach over the k-th place. k is cut to the
+    size of the gallery.
     """
     for name, embeddings in (("gallery", gallery), ("query", query)):
         if not np.allclose(np.linalg.norm(embeddings, axis=1), 1, atol=1e-3):
@@ -95,23 +121,35 @@ def search(gallery: np.ndarray, query: np.ndarray, gallery_labels: np.ndarray, q
     return Neighbours(indices, similarities, gallery_labels, query_labels)
 
 
-def nearest(index: Any, query: np.ndarray, k: int, size: int, params: Any = None) -> tuple[np.ndarray, np.ndarray]:
-    """(query, k) similarities and positions that a flat FAISS index finds, ties broken by position, also where they reach over the k-th place.
+def nearest(
+    index: Any, query: np.ndarray, k: int, size: int, params: Any = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """(query, k) similarities and positions that a flat FAISS index finds, ties broken by position,
+    also where they reach over the k-th place.
 
     `size` is how many vectors are looked at, which `params` may narrow; k is cut to it.
     """
     k = min(k, size)
     query = np.ascontiguousarray(query, np.float32)
     similarities, indices = _ordered(*ask(index, query, min(k + 1, size), params))
-    for row in np.flatnonzero(similarities[:, k - 1] == similarities[:, -1]) if similarities.shape[1] > k else ():
+    for row in (
+        np.flatnonzero(similarities[:, k - 1] == similarities[:, -1])
+        if similarities.shape[1] > k
+        else ()
+    ):
         furthest = float(similarities[row, -1])
-        similarities[row, :k], indices[row, :k] = first_of_ties(index, query[row : row + 1], k, furthest, params)
+        similarities[row, :k], indices[row, :k] = first_of_ties(
+            index, query[row : row + 1], k, furthest, params
+        )
     return np.ascontiguousarray(similarities[:, :k]), np.ascontiguousarray(indices[:, :k])
 
 
-def first_of_ties(index: Any, query: np.ndarray, k: int, furthest: float, params: Any) -> tuple[np.ndarray, np.ndarray]:
-    """(k) similarities and positions for one (1, dim) query whose k-th nearest, about as near as `furthest`, is exactly as near as others: the
-    first of these. Only what is kept is sorted: where all embeddings are one point, the whole gallery is a tie, for each query."""
+def first_of_ties(
+    index: Any, query: np.ndarray, k: int, furthest: float, params: Any
+) -> tuple[np.ndarray, np.ndarray]:
+    """(k) similarities and positions for one (1, dim) query whose k-th nearest, about as near as
+    `furthest`, is exactly as near as others: the first of these. Only what is kept is sorted: where
+    all embeddings are one point, the whole gallery is a tie, for each query."""
     by_range = getattr(index, "range_search_numpy", index.range_search)
     _, similarities, indices = by_range(query, np.float32(furthest - ROUNDING), params=params)
     least = np.partition(similarities, len(similarities) - k)[len(similarities) - k]
@@ -124,9 +162,11 @@ def first_of_ties(index: Any, query: np.ndarray, k: int, furthest: float, params
 
 
 def ask(index: Any, query: np.ndarray, k: int, params: Any = None) -> tuple[np.ndarray, np.ndarray]:
-    """(query, k) similarities and positions by FAISS's own search: `faiss.contrib.torch_utils`, which pytorch-metric-learning imports, puts one in
-    its place that knows no parameters."""
-    found: tuple[np.ndarray, np.ndarray] = getattr(index, "search_numpy", index.search)(query, k, params=params)
+    """(query, k) similarities and positions by FAISS's own search: `faiss.contrib.torch_utils`,
+    which pytorch-metric-learning imports, puts one in its place that knows no parameters."""
+    found: tuple[np.ndarray, np.ndarray] = getattr(index, "search_numpy", index.search)(
+        query, k, params=params
+    )
     return found
 
 
@@ -140,37 +180,61 @@ def flat_index(gallery: np.ndarray) -> Any:
 
 
 def search_leaving_one_out(embeddings: np.ndarray, labels: np.ndarray, k: int) -> Neighbours:
-    """As `search` of (images, dim) among themselves, without each image's finding itself. k is cut to the number of other images."""
+    """As `search` of (images, dim) among themselves, without each image's finding itself. k is cut
+    to the number of other images."""
     return without_itself(search(embeddings, embeddings, labels, labels, k + 1))
 
 
 def without_itself(found: Neighbours, first: int = 0) -> Neighbours:
-    """The neighbours of the gallery's own images from the `first` on, less each image itself, or the last of k + 1 where it is not among them."""
+    """The neighbours of the gallery's own images from the `first` on, less each image itself, or
+    the last of k + 1 where it is not among them."""
     itself = found.indices == np.arange(first, first + len(found.indices))[:, None]
     itself[~itself.any(1), -1] = True  # more than k copies stand before it
     shape = (len(found.indices), found.k - 1)
-    indices, similarities = found.indices[~itself].reshape(shape), found.similarities[~itself].reshape(shape)
+    indices, similarities = (
+        found.indices[~itself].reshape(shape),
+        found.similarities[~itself].reshape(shape),
+    )
     return replace(found, indices=indices, similarities=similarities, leaves_one_out=True)
 
 
-def search_views(views: np.ndarray, gallery: np.ndarray, gallery_labels: np.ndarray, query_labels: np.ndarray, k: int) -> Neighbours:
-    """As `search`, for queries of several views (views, query, dim): the similarity is that of the most similar view.
+def search_views(
+    views: np.ndarray,
+    gallery: np.ndarray,
+    gallery_labels: np.ndarray,
+    query_labels: np.ndarray,
+    k: int,
+) -> Neighbours:
+    """As `search`, for queries of several views (views, query, dim): the similarity is that of the
+    most similar view.
 
-    Exact: what is among the k most similar by that is among the k most similar to the view by which it is.
+    Exact: what is among the k most similar by that is among the k most similar to the view by which
+    it is.
     """
     found = [search(gallery, view, gallery_labels, query_labels, k) for view in views]
     similarities = np.concatenate([each.similarities for each in found], axis=1)
     indices = np.concatenate([each.indices for each in found], axis=1)
-    order = np.lexsort((-similarities, indices), axis=1)  # by gallery image, the most similar view first
-    similarities, indices = np.take_along_axis(similarities, order, 1), np.take_along_axis(indices, order, 1)
+    order = np.lexsort(
+        (-similarities, indices), axis=1
+    )  # by gallery image, the most similar view first
+    similarities, indices = (
+        np.take_along_axis(similarities, order, 1),
+        np.take_along_axis(indices, order, 1),
+    )
     similarities[:, 1:][indices[:, 1:] == indices[:, :-1]] = -np.inf
     similarities, indices = _ordered(similarities, indices)
     k = found[0].k
-    return Neighbours(np.ascontiguousarray(indices[:, :k]), np.ascontiguousarray(similarities[:, :k]), gallery_labels, query_labels)
+    return Neighbours(
+        np.ascontiguousarray(indices[:, :k]),
+        np.ascontiguousarray(similarities[:, :k]),
+        gallery_labels,
+        query_labels,
+    )
 
 
 def _ordered(similarities: np.ndarray, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The same, nearest first and ties by position. In place; rows that are so already are left alone."""
+    """The same, nearest first and ties by position. In place; rows that are so already are left
+    alone."""
     rows = np.flatnonzero((similarities[:, 1:] >= similarities[:, :-1]).any(axis=1))
     order = np.lexsort((indices[rows], -similarities[rows]), axis=1)
     similarities[rows] = np.take_along_axis(similarities[rows], order, 1)

@@ -1,17 +1,21 @@
 """How sure a mean over queries is: a bootstrap clustered by class, over one seed or several.
 
-All that is compared is brought to one value per query first: precision@1 of a model; the difference of two models on the
-same query; the difference of two drops. The bootstrap then resamples classes with replacement and, in each drawn class, its
-queries with replacement. Taken as it is, that counts the noise of the queries twice, for a class's mean carries it already
-(Davison & Hinkley 1997, section 3.8). So class means are first drawn towards the grand mean, by as much as the noise of their queries
-makes them differ (the shrinkage correction of Ng, Grieve & Carpenter 2013, The Stata Journal 13:141). What is left, too few
-classes and seeds, is met by stretching the distribution about the estimate to the standard error of `spread`, and by Student's t in
-place of the normal quantile, as the expanded percentile interval does (Hesterberg 2015, The American Statistician 69:371).
+All that is compared is brought to one value per query first: precision@1 of a model; the difference
+of two models on the same query; the difference of two drops. The bootstrap then resamples classes
+with replacement and, in each drawn class, its queries with replacement. Taken as it is, that counts
+the noise of the queries twice, for a class's mean carries it already (Davison & Hinkley 1997,
+section 3.8). So class means are first drawn towards the grand mean, by as much as the noise of
+their queries makes them differ (the shrinkage correction of Ng, Grieve & Carpenter 2013, The Stata
+Journal 13:141). What is left, too few classes and seeds, is met by stretching the distribution
+about the estimate to the standard error of `spread`, and by Student's t in place of the normal
+quantile, as the expanded percentile interval does (Hesterberg 2015, The American Statistician
+69:371).
 
-Of several seeds each has its own split and its own models. Classes are drawn for all seeds together, queries in each seed for
-itself, and the seeds are averaged. Two or three seeds are too few to resample: what they differ by beyond the noise of their
-queries is added to the variance instead (the variance components of a two-way table, classes by seeds), with Satterthwaite's
-degrees of freedom. One seed says nothing about other seeds, and its interval is about that seed alone.
+Of several seeds each has its own split and its own models. Classes are drawn for all seeds
+together, queries in each seed for itself, and the seeds are averaged. Two or three seeds are too
+few to resample: what they differ by beyond the noise of their queries is added to the variance
+instead (the variance components of a two-way table, classes by seeds), with Satterthwaite's degrees
+of freedom. One seed says nothing about other seeds, and its interval is about that seed alone.
 """
 
 import hashlib
@@ -21,7 +25,16 @@ from typing import Literal
 
 import numpy as np
 
-__all__ = ["Average", "Interval", "Scores", "Spread", "estimate", "interval", "resampled_means", "spread"]
+__all__ = [
+    "Average",
+    "Interval",
+    "Scores",
+    "Spread",
+    "estimate",
+    "interval",
+    "resampled_means",
+    "spread",
+]
 
 Average = Literal["macro", "micro"]
 """`macro`: mean over classes of the mean over a class's queries. `micro`: mean over queries."""
@@ -39,13 +52,17 @@ class Scores:
     """(query) int64 class ids."""
 
     def minus(self, other: "Scores") -> "Scores":
-        """The differences on the same queries. Raises ValueError where the two were asked different questions."""
+        """The differences on the same queries. Raises ValueError where the two were asked different
+        questions."""
         return Scores(self.values - self.paired(other), self.labels)
 
     def paired(self, other: "Scores") -> np.ndarray:
-        """The other's values, query by query. Raises ValueError where the two were asked different questions."""
+        """The other's values, query by query. Raises ValueError where the two were asked different
+        questions."""
         if not np.array_equal(self.labels, other.labels):
-            raise ValueError("the two were evaluated on different queries: they can't be compared in pairs")
+            raise ValueError(
+                "the two were evaluated on different queries: they can't be compared in pairs"
+            )
         return other.values
 
     @staticmethod
@@ -62,7 +79,8 @@ class Scores:
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """A mean and where it would lie with other classes and queries, and with other seeds if there were several."""
+    """A mean and where it would lie with other classes and queries, and with other seeds if there
+    were several."""
 
     estimate: float
     low: float
@@ -89,7 +107,8 @@ class Cells:
     values: np.ndarray
     """(class, distinct) the distinct values of a class, in its last columns; zeros before them."""
     shares: np.ndarray
-    """(class, distinct) how often each occurs among the class's queries; zero where `values` is filled up."""
+    """(class, distinct) how often each occurs among the class's queries; zero where `values` is
+    filled up."""
     squares: float
     """Sum of squared deviations of the queries from their class's mean."""
 
@@ -112,7 +131,8 @@ def interval(
         seeds: the same quantity, measured once per seed; the classes must be the same in each.
         level: wanted coverage. Measured in simulations: tests/test_statistics.py.
 
-    The same scores always give the same interval. Raises ValueError without scores, or where seeds have other classes.
+    The same scores always give the same interval. Raises ValueError without scores, or where seeds
+    have other classes.
     """
     from scipy import special
 
@@ -120,22 +140,31 @@ def interval(
     if not error.standard_error > 0:
         return Interval(mean, np.nan, np.nan, level, resamples)
     deviations = resampled_means(seeds, average=average, resamples=resamples) - mean
-    normal, student = special.ndtri((1 + level) / 2), special.stdtrit(error.degrees_of_freedom, (1 + level) / 2)
+    normal, student = (
+        special.ndtri((1 + level) / 2),
+        special.stdtrit(error.degrees_of_freedom, (1 + level) / 2),
+    )
     stretch = error.standard_error / deviations.std() * student / normal
-    low, high = np.clip(mean + stretch * np.quantile(deviations, [(1 - level) / 2, (1 + level) / 2]), *within)
+    low, high = np.clip(
+        mean + stretch * np.quantile(deviations, [(1 - level) / 2, (1 + level) / 2]), *within
+    )
     return Interval(mean, float(low), float(high), level, resamples)
 
 
 def estimate(seeds: Sequence[Scores], *, average: Average = "macro") -> float:
     """The mean over seeds of each seed's mean."""
-    return float(np.mean([(cells.weights(average) * cells.means).mean() for cells in tabulate(seeds)]))
+    return float(
+        np.mean([(cells.weights(average) * cells.means).mean() for cells in tabulate(seeds)])
+    )
 
 
 def spread(seeds: Sequence[Scores], *, average: Average = "macro") -> Spread:
-    """The standard error of `estimate`, with classes and seeds as random effects; nan for a single class.
+    """The standard error of `estimate`, with classes and seeds as random effects; nan for a single
+    class.
 
-    With mean squares of the classes by seeds table, variance = (classes + seeds - rest) / (classes x seeds), where seeds - rest is
-    not let below 0 nor classes below the noise of the queries, so that equal class means of noisy queries aren't taken for certain.
+    With mean squares of the classes by seeds table, variance = (classes + seeds - rest) / (classes
+    x seeds), where seeds - rest is not let below 0 nor classes below the noise of the queries, so
+    that equal class means of noisy queries aren't taken for certain.
     """
     table = tabulate(seeds)
     y = centred(table, average)
@@ -158,29 +187,43 @@ def spread(seeds: Sequence[Scores], *, average: Average = "macro") -> Spread:
 
 
 def query_noise(weights: np.ndarray, cells: Cells) -> float:
-    """The same of one seed, from the variance of queries within their classes, taken as equal in all."""
+    """The same of one seed, from the variance of queries within their classes, taken as equal in
+    all."""
     spare = int((cells.counts - 1).sum())
     return float(cells.squares / spare * (weights**2 / cells.counts).mean()) if spare else 0.0
 
 
-def resampled_means(seeds: Sequence[Scores], *, average: Average = "macro", resamples: int = 10_000) -> np.ndarray:
-    """(resamples) means of the two-stage bootstrap with its shrinkage correction: classes, then queries within them.
+def resampled_means(
+    seeds: Sequence[Scores], *, average: Average = "macro", resamples: int = 10_000
+) -> np.ndarray:
+    """(resamples) means of the two-stage bootstrap with its shrinkage correction: classes, then
+    queries within them.
 
-    A class that was drawn m times contributes m times its number of queries, drawn with replacement: how often each of its distinct
-    values comes up is one multinomial draw, so no query is ever gathered.
+    A class that was drawn m times contributes m times its number of queries, drawn with
+    replacement: how often each of its distinct values comes up is one multinomial draw, so no query
+    is ever gathered.
     """
     table = shrunk(tabulate(seeds), average)
     num_classes = len(table[0].counts)
-    chance = np.random.Generator(np.random.Philox(key=int.from_bytes(hashlib.sha256(b"bootstrap").digest()[:16], "little")))
+    chance = np.random.Generator(
+        np.random.Philox(key=int.from_bytes(hashlib.sha256(b"bootstrap").digest()[:16], "little"))
+    )
     means = []
     for start in range(0, resamples, CHUNK):
-        drawn = chance.multinomial(num_classes, np.full(num_classes, 1 / num_classes), size=min(CHUNK, resamples - start))
-        means.append(np.mean([resampled_mean(chance, drawn, cells, average) for cells in table], axis=0))
+        drawn = chance.multinomial(
+            num_classes, np.full(num_classes, 1 / num_classes), size=min(CHUNK, resamples - start)
+        )
+        means.append(
+            np.mean([resampled_mean(chance, drawn, cells, average) for cells in table], axis=0)
+        )
     return np.concatenate(means) if means else np.empty(0)
 
 
-def resampled_mean(chance: np.random.Generator, drawn: np.ndarray, cells: Cells, average: Average) -> np.ndarray:
-    """(resamples) means of one seed, where (resamples, class) `drawn` says how often each class was drawn."""
+def resampled_mean(
+    chance: np.random.Generator, drawn: np.ndarray, cells: Cells, average: Average
+) -> np.ndarray:
+    """(resamples) means of one seed, where (resamples, class) `drawn` says how often each class was
+    drawn."""
     occurrences = chance.multinomial(drawn * cells.counts, cells.shares)
     sums = np.einsum("bcv,cv->bc", occurrences, cells.values)
     if average == "macro":
@@ -189,8 +232,9 @@ def resampled_mean(chance: np.random.Generator, drawn: np.ndarray, cells: Cells,
 
 
 def shrunk(table: list[Cells], average: Average) -> list[Cells]:
-    """The cells with class means drawn towards the grand mean, so that what is left of their variance is not noise of their queries,
-    and with deviations of queries widened by sqrt(n / (n - 1)), as many as a class has, so that resampling gives their variance."""
+    """The cells with class means drawn towards the grand mean, so that what is left of their
+    variance is not noise of their queries, and with deviations of queries widened by sqrt(n / (n -
+    1)), as many as a class has, so that resampling gives their variance."""
     weighted = centred(table, average)
     of_classes, noise = len(table) * weighted.mean(0).var(), noise_of(table, average)
     kept = np.sqrt(max(of_classes - noise, 0.0) / of_classes) if of_classes > 0 else 0.0
@@ -205,20 +249,30 @@ def shrunk(table: list[Cells], average: Average) -> list[Cells]:
 
 
 def centred(table: list[Cells], average: Average) -> np.ndarray:
-    """(seed, class) what each class adds to its seed's mean: their mean over classes is the mean itself."""
+    """(seed, class) what each class adds to its seed's mean: their mean over classes is the mean
+    itself."""
     weights = [cells.weights(average) for cells in table]
     means = [(w * cells.means).mean() for w, cells in zip(weights, table, strict=True)]
-    return np.stack([mean + w * (cells.means - mean) for mean, w, cells in zip(means, weights, table, strict=True)])
+    return np.stack(
+        [
+            mean + w * (cells.means - mean)
+            for mean, w, cells in zip(means, weights, table, strict=True)
+        ]
+    )
 
 
 def noise_of(table: list[Cells], average: Average) -> float:
-    """The variance between such classes that their queries alone explain; 0 where every class has one query."""
+    """The variance between such classes that their queries alone explain; 0 where every class has
+    one query."""
     return float(np.mean([query_noise(cells.weights(average), cells) for cells in table]))
 
 
 def tabulate(seeds: Sequence[Scores]) -> list[Cells]:
-    """Each seed's defined values by class. Raises ValueError without any, or where seeds have other classes."""
-    defined = [Scores(s.values[kept], s.labels[kept]) for s in seeds for kept in [~np.isnan(s.values)]]
+    """Each seed's defined values by class. Raises ValueError without any, or where seeds have other
+    classes."""
+    defined = [
+        Scores(s.values[kept], s.labels[kept]) for s in seeds for kept in [~np.isnan(s.values)]
+    ]
     if not defined or not all(len(s.values) for s in defined):
         raise ValueError("there are no scores to average")
     if any(not np.array_equal(np.unique(s.labels), np.unique(defined[0].labels)) for s in defined):
@@ -236,7 +290,10 @@ def by_class(scores: Scores) -> Cells:
     distinct = np.bincount(row, minlength=len(classes))
     # The last column must be a real one: multinomial() gives the last what rounding left over.
     place = distinct.max() - distinct[row] + np.arange(len(row)) - np.searchsorted(row, row)
-    padded, shares = np.zeros((len(classes), distinct.max())), np.zeros((len(classes), distinct.max()))
+    padded, shares = (
+        np.zeros((len(classes), distinct.max())),
+        np.zeros((len(classes), distinct.max())),
+    )
     padded[row, place] = values[column]
     shares[row, place] = occurrences / counts[row]
     return Cells(counts, means, padded, shares, float(((scores.values - means[rows]) ** 2).sum()))

@@ -1,4 +1,5 @@
-"""Where the object and its parts are in an image as the network sees it, for data sets in CUB's layout that say so."""
+"""Where the object and its parts are in an image as the network sees it, for data sets in CUB's
+layout that say so."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +20,8 @@ Box = tuple[float, float, float, float]
 
 @dataclass(frozen=True)
 class Truth:
-    """Boxes in pixels of the files, by path relative to the data set's root; empty where the data set has none."""
+    """Boxes in pixels of the files, by path relative to the data set's root; empty where the data
+    set has none."""
 
     objects: dict[str, Box] = field(default_factory=dict)
     parts: dict[str, dict[str, Box]] = field(default_factory=dict)
@@ -27,11 +29,16 @@ class Truth:
 
 
 def read_truth(root: Path) -> Truth:
-    """bounding_boxes.txt and parts/part_boxes.txt of a data set in CUB's layout; what is not there is left out."""
+    """bounding_boxes.txt and parts/part_boxes.txt of a data set in CUB's layout; what is not there
+    is left out."""
     if not (root / "images.txt").is_file() or not (root / "bounding_boxes.txt").is_file():
         return Truth()
     paths = {image: f"images/{path}" for image, path in numbered(root / "images.txt", str).items()}
-    objects = {paths[image]: as_box(found) for image, found in numbered(root / "bounding_boxes.txt", box).items() if image in paths}
+    objects = {
+        paths[image]: as_box(found)
+        for image, found in numbered(root / "bounding_boxes.txt", box).items()
+        if image in paths
+    }
     return Truth(objects, read_parts(root, paths))
 
 
@@ -42,7 +49,9 @@ def read_parts(root: Path, paths: dict[int, str]) -> dict[str, dict[str, Box]]:
     parts: dict[str, dict[str, Box]] = {}
     for line in (root / "parts" / "part_boxes.txt").read_text(encoding="utf-8").splitlines():
         image, part, *numbers = line.split()
-        parts.setdefault(paths[int(image)], {})[names[int(part)]] = as_box(tuple(map(float, numbers)))
+        parts.setdefault(paths[int(image)], {})[names[int(part)]] = as_box(
+            tuple(map(float, numbers))
+        )
     return parts
 
 
@@ -52,13 +61,20 @@ def as_box(numbers: tuple[float, ...]) -> Box:
 
 
 def seen(found: Box, view: View, file: Path) -> Box:
-    """A box of a file, in pixels of the square that the network sees of it; what lies outside is cut off."""
+    """A box of a file, in pixels of the square that the network sees of it; what lies outside is
+    cut off."""
     width, height = size_of(file)
     scaled = view.scaled(width, height)
     cut = tuple(round((side - view.size) / 2) if view.fit == "crop" else 0 for side in scaled)
     starts = [found[axis] * scaled[axis] / (width, height)[axis] - cut[axis] for axis in (0, 1)]
-    ends = [start + found[2 + axis] * scaled[axis] / (width, height)[axis] for axis, start in enumerate(starts)]
-    (left, top), (right, bottom) = np.clip(starts, 0, view.size).tolist(), np.clip(ends, 0, view.size).tolist()
+    ends = [
+        start + found[2 + axis] * scaled[axis] / (width, height)[axis]
+        for axis, start in enumerate(starts)
+    ]
+    (left, top), (right, bottom) = (
+        np.clip(starts, 0, view.size).tolist(),
+        np.clip(ends, 0, view.size).tolist(),
+    )
     return left, top, right - left, bottom - top
 
 
@@ -80,8 +96,9 @@ PROPORTIONS = {"bill_length": "bill", "tail_length": "tail"}
 
 
 def telling_parts(dataset: Component) -> dict[int, frozenset[str]]:
-    """By class id, the parts of drawn birds in which a species is unlike all others of its family. The ancestor of a family has no
-    trait of its own, and is left out, as is everything of data sets that are not drawn."""
+    """By class id, the parts of drawn birds in which a species is unlike all others of its family.
+    The ancestor of a family has no trait of its own, and is left out, as is everything of data sets
+    that are not drawn."""
     counts = {"demo": dataset.options.get("classes", 0), "cub_shape": 200}
     if dataset.name not in counts:
         return {}
@@ -90,15 +107,27 @@ def telling_parts(dataset: Component) -> dict[int, frozenset[str]]:
     return {
         label: parts
         for label, bird in enumerate(birds)
-        if (parts := own_parts(bird, [other for i, other in enumerate(birds) if i % families == label % families and other != bird]))
+        if (
+            parts := own_parts(
+                bird,
+                [
+                    other
+                    for i, other in enumerate(birds)
+                    if i % families == label % families and other != bird
+                ],
+            )
+        )
     }
 
 
 def own_parts(bird: Species, siblings: list[Species]) -> frozenset[str]:
     def alone(get: str, within: str = "") -> bool:
-        value, *others = (getattr(getattr(one, within) if within else one, get) for one in (bird, *siblings))
+        value, *others = (
+            getattr(getattr(one, within) if within else one, get) for one in (bird, *siblings)
+        )
         return bool(others) and value not in others
 
     return frozenset(
-        [part for trait, part in TRAITS.items() if alone(trait)] + [part for trait, part in PROPORTIONS.items() if alone(trait, "body")]
+        [part for trait, part in TRAITS.items() if alone(trait)]
+        + [part for trait, part in PROPORTIONS.items() if alone(trait, "body")]
     )

@@ -43,12 +43,15 @@ class Drawing:
 
     @property
     def pairs(self) -> bool:
-        """Whether one other image is the target, which then has a map of its own: what in it is like the subject."""
+        """Whether one other image is the target, which then has a map of its own: what in it is
+        like the subject."""
         return self.other is not None or self.target == "nearest"
 
     def write(self, subjects: Sequence[Subject], folder: Path) -> list[Path]:
         written = []
-        for place, (subject, sheet) in enumerate(zip(subjects, self.panels(subjects), strict=True), start=1):
+        for place, (subject, sheet) in enumerate(
+            zip(subjects, self.panels(subjects), strict=True), start=1
+        ):
             path = folder / f"{place:03d}-{short_name(subject.file.stem)}.png"
             write_atomically(path, lambda file, sheet=sheet: sheet.save(file, "PNG"))  # type: ignore[misc]
             written.append(path)
@@ -63,7 +66,11 @@ class Drawing:
         sheets = []
         for place, subject in enumerate(subjects):
             known = subject.path in self.truth.objects
-            boxes = [seen(self.truth.objects[subject.path], self.material.view, subject.file)] if known else []
+            boxes = (
+                [seen(self.truth.objects[subject.path], self.material.view, subject.file)]
+                if known
+                else []
+            )
             sheets.append(panel(self._title(subject), columns, [row[place] for row in rows], boxes))
         return sheets
 
@@ -71,7 +78,10 @@ class Drawing:
         """What one model makes of each subject."""
         embeddings = model.embed(pixels)
         target = None if self.other is None else model.embed(self.other[None])[0]
-        asked = [model.asked(subject, embedding, self.target, target) for subject, embedding in zip(subjects, embeddings, strict=True)]
+        asked = [
+            model.asked(subject, embedding, self.target, target)
+            for subject, embedding in zip(subjects, embeddings, strict=True)
+        ]
         maps = model.maps(self.names, pixels, asked)
         rows = []
         for place, (subject, each) in enumerate(zip(subjects, asked, strict=True)):
@@ -81,7 +91,12 @@ class Drawing:
             good = None if subject.label < 0 else found == subject.label
             answer = Tile(pixels[place], f"says\n{self._called(found)}", good)
             tiles = [tile_of(name, pixels[place], heat) for name, heat in heats.items()]
-            rows.append(Row(label_of(model, subject), (answer, *tiles, self._counterpart(model, each, embeddings[place], good))))
+            rows.append(
+                Row(
+                    label_of(model, subject),
+                    (answer, *tiles, self._counterpart(model, each, embeddings[place], good)),
+                )
+            )
         return rows
 
     @cached_property
@@ -98,16 +113,23 @@ class Drawing:
                 f"{subject.path} is {says} here, and {told} in {self.material.run.folder / 'predictions.csv'}: run it again with --force"
             )
 
-    def _counterpart(self, model: Model, asked: Asked, embedding: np.ndarray, good: bool | None) -> Tile:
-        """The gallery's closest image, or the other one; with its own map of what is like the subject where it is the target."""
+    def _counterpart(
+        self, model: Model, asked: Asked, embedding: np.ndarray, good: bool | None
+    ) -> Tile:
+        """The gallery's closest image, or the other one; with its own map of what is like the
+        subject where it is the target."""
         closest = self.material.subject(int(model.gallery_images[asked.nearest]))
         pixels = self.material.pixels(closest) if self.other is None else self.other
-        similarity = asked.similarity if self.other is None else float(asked.direction.numpy() @ embedding)
+        similarity = (
+            asked.similarity if self.other is None else float(asked.direction.numpy() @ embedding)
+        )
         name = f"\n{self._called(closest.label)}" if self.other is None else ""
         if self.pairs and (rough := [name for name in ROUGH if name in self.names]):
             back = replace(asked, direction=torch.from_numpy(embedding))
             pixels = overlaid(pixels, model.maps(rough[:1], pixels[None], [back])[rough[0]][0])
-        return Tile(pixels, f"similarity {similarity:.3f}{name}", good if self.other is None else None)
+        return Tile(
+            pixels, f"similarity {similarity:.3f}{name}", good if self.other is None else None
+        )
 
     def _called(self, label: int) -> str:
         return self.material.run.class_names[label]
@@ -120,7 +142,10 @@ class Drawing:
 def tile_of(name: str, pixels: np.ndarray, heat: np.ndarray) -> Tile:
     if name == "rollout":  # everything gets some attention: what is more than the least is drawn
         heat = heat - heat.min()
-    return Tile(coloured(heat) if name in FINE else overlaid(pixels, heat), "" if heat.max() > 0 else "nothing speaks for it")
+    return Tile(
+        coloured(heat) if name in FINE else overlaid(pixels, heat),
+        "" if heat.max() > 0 else "nothing speaks for it",
+    )
 
 
 def label_of(model: Model, subject: Subject) -> str:

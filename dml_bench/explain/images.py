@@ -1,4 +1,5 @@
-"""The images whose maps are made: queries of the run by class, by mistake or spread over all, or photos of one's own."""
+"""The images whose maps are made: queries of the run by class, by mistake or spread over all, or
+photos of one's own."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -45,14 +46,19 @@ class Material:
         return self.run.originals.root
 
     def subject(self, image: int) -> Subject:
-        return Subject(self.root / self.paths[image], self.paths[image], int(self.labels[image]), image)
+        return Subject(
+            self.root / self.paths[image], self.paths[image], int(self.labels[image]), image
+        )
 
     def pixels(self, subject: Subject) -> np.ndarray:
-        """(size, size, 3) uint8. Raises Unreadable, and ValueError where the image is another than the run saw."""
+        """(size, size, 3) uint8. Raises Unreadable, and ValueError where the image is another than
+        the run saw."""
         of_the_run = subject.image >= 0
         file = self.run.originals.file(subject.image) if of_the_run else subject.file
         cut = self.run.originals.boxes.get(subject.path) if of_the_run else None
-        return self.view.apply(decode(file, cut)).copy()  # what Pillow made is read-only, which torch warns of
+        return self.view.apply(
+            decode(file, cut)
+        ).copy()  # what Pillow made is read-only, which torch warns of
 
     @cached_property
     def queries(self) -> np.ndarray:
@@ -69,8 +75,11 @@ class Material:
         return read_arrays(self.run.folder / phase / "embeddings.safetensors")["gallery_images"]
 
 
-def chosen(material: Material, *, images: Sequence[Path] = (), class_name: str = "", mistakes: int = 0) -> list[Subject]:
-    """By files, by class or by mistake; empty where none of these is given. Raises ValueError where more than one is."""
+def chosen(
+    material: Material, *, images: Sequence[Path] = (), class_name: str = "", mistakes: int = 0
+) -> list[Subject]:
+    """By files, by class or by mistake; empty where none of these is given. Raises ValueError where
+    more than one is."""
     ways = {"--images": images, "--class": class_name, "--mistakes": mistakes}
     given = [option for option, value in ways.items() if value]
     if len(given) > 1:
@@ -85,12 +94,16 @@ def chosen(material: Material, *, images: Sequence[Path] = (), class_name: str =
 def of_class(material: Material, name: str) -> list[Subject]:
     """The queries of a class, which may be named without its number. Raises UnknownName."""
     label = label_named(name, material.run.class_names)
-    return [material.subject(image) for image in material.queries[material.labels[material.queries] == label]]
+    return [
+        material.subject(image)
+        for image in material.queries[material.labels[material.queries] == label]
+    ]
 
 
 def mistaken(material: Material, count: int) -> list[Subject]:
-    """The first `count` queries whose nearest image is of another class: first those that only the phase without their class gets
-    wrong, then the surest mistakes. Raises ValueError where there is none."""
+    """The first `count` queries whose nearest image is of another class: first those that only the
+    phase without their class gets wrong, then the surest mistakes. Raises ValueError where there is
+    none."""
     found = material.run.neighbours
     wrong = np.stack([each.labels[:, 0] != each.query_labels for each in found.values()])
     sure = np.stack([each.similarities[:, 0] for each in found.values()]) * wrong
@@ -103,23 +116,33 @@ def mistaken(material: Material, count: int) -> list[Subject]:
 
 
 def spread_out(material: Material, count: int) -> list[Subject]:
-    """Queries of as many classes as possible: one of each, then a second one of each, and so on; of too many classes, evenly spaced ones."""
+    """Queries of as many classes as possible: one of each, then a second one of each, and so on; of
+    too many classes, evenly spaced ones."""
     labels = material.labels[material.queries]
     turn = np.array([np.sum(labels[:row] == label) for row, label in enumerate(labels)])
     order = np.lexsort((labels, turn))
     classes = int((turn == 0).sum())
-    chosen = order[:count] if count >= classes else order[np.linspace(0, classes - 1, count).round().astype(int)]
+    chosen = (
+        order[:count]
+        if count >= classes
+        else order[np.linspace(0, classes - 1, count).round().astype(int)]
+    )
     return [material.subject(int(image)) for image in material.queries[chosen]]
 
 
 def own_photos(material: Material, files: Sequence[Path]) -> list[Subject]:
-    """Image files; those of the run's data set are known by their place. Raises ValueError for one that does not exist."""
+    """Image files; those of the run's data set are known by their place. Raises ValueError for one
+    that does not exist."""
     known = {(material.root / path).resolve(): image for image, path in enumerate(material.paths)}
     subjects = []
     for file in files:
-        inside = next((candidate for candidate in (file, material.root / file) if candidate.is_file()), None)
+        inside = next(
+            (candidate for candidate in (file, material.root / file) if candidate.is_file()), None
+        )
         if inside is None:
-            raise ValueError(f"{file} is not a file: give the path of an image, also relative to {material.root}")
+            raise ValueError(
+                f"{file} is not a file: give the path of an image, also relative to {material.root}"
+            )
         image = known.get(inside.resolve(), -1)
         subjects.append(material.subject(image) if image >= 0 else Subject(inside, "", -1, -1))
     return subjects

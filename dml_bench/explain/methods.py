@@ -1,7 +1,8 @@
 """Ways to share out among the pixels of an image what the network makes of it.
 
-A registered function takes a lens, pixels (batch, size, size, 3) of values 0-255, and a question, and returns maps (batch, size, size),
-higher where more of the answer comes from. The fact `needs` names what the lens must offer, see `Lens`. Nothing in them is random.
+A registered function takes a lens, pixels (batch, size, size, 3) of values 0-255, and a question,
+and returns maps (batch, size, size), higher where more of the answer comes from. The fact `needs`
+names what the lens must offer, see `Lens`. Nothing in them is random.
 """
 
 from collections.abc import Iterator
@@ -28,7 +29,11 @@ ACTIVATIONS = (
 
 def applicable(lens: Lens) -> list[str]:
     """Names of the methods that the network allows, in the order of a panel."""
-    return [name for name in ORDER if not methods[name].facts["needs"] or methods[name].facts["needs"] in lens.offers]
+    return [
+        name
+        for name in ORDER
+        if not methods[name].facts["needs"] or methods[name].facts["needs"] in lens.offers
+    ]
 
 
 @methods.register(
@@ -39,8 +44,9 @@ def applicable(lens: Lens) -> list[str]:
     title="class activation map",
 )
 def cam(lens: Lens, pixels: Tensor, question: Question) -> Tensor:
-    """With the CAM head the embedding's own map, no gradient needed. Elsewhere the last map times the gradient there, which is the same
-    for a linear head on an average, and linearises other heads and poolings at the image. A bias, alike everywhere, is left out."""
+    """With the CAM head the embedding's own map, no gradient needed. Elsewhere the last map times
+    the gradient there, which is the same for a linear head on an average, and linearises other
+    heads and poolings at the image. A bias, alike everywhere, is left out."""
     if hasattr(lens.embedder.head, "maps"):
         return enlarged(shares_of_own_map(lens, pixels, question), pixels)
     assert lens.pooling is not None
@@ -53,9 +59,14 @@ def cam(lens: Lens, pixels: Tensor, question: Question) -> Tensor:
 
 @torch.no_grad()
 def shares_of_own_map(lens: Lens, pixels: Tensor, question: Question) -> Tensor:
-    """(batch, side, side) what each position of the head's own map adds to the answer, the embedding being the map's average."""
+    """(batch, side, side) what each position of the head's own map adds to the answer, the
+    embedding being the map's average."""
     maps = lens.embedder.head.maps(lens.embedder.features(pixels.to(lens.device)))  # type: ignore[operator]
-    length = maps.mean(dim=(2, 3)).norm(dim=1) if question.unit else torch.ones(len(maps), device=lens.device)
+    length = (
+        maps.mean(dim=(2, 3)).norm(dim=1)
+        if question.unit
+        else torch.ones(len(maps), device=lens.device)
+    )
     at_each = torch.einsum("bdhw,bd->bhw", maps, question.directions)
     return at_each / length[:, None, None] / (maps.shape[2] * maps.shape[3])
 
@@ -95,7 +106,8 @@ def vanilla(lens: Lens, pixels: Tensor, question: Question) -> Tensor:
     title="guided backpropagation",
 )
 def guided(lens: Lens, pixels: Tensor, question: Question) -> Tensor:
-    """The paper has ReLU. Other activations pass back the positive part of what arrives, times their own derivative."""
+    """The paper has ReLU. Other activations pass back the positive part of what arrives, times
+    their own derivative."""
     with only_positive_gradients(lens.embedder.backbone):
         return pixel_gradient(lens, pixels, question).relu().amax(dim=3)
 
@@ -162,14 +174,21 @@ def pixel_gradient(lens: Lens, pixels: Tensor, question: Question) -> Tensor:
 
 def enlarged(maps: Tensor, pixels: Tensor) -> Tensor:
     """(batch, height, width) -> (batch, size, size), bilinear."""
-    return functional.interpolate(maps[:, None], size=pixels.shape[1:3], mode="bilinear", align_corners=False)[:, 0]
+    return functional.interpolate(
+        maps[:, None], size=pixels.shape[1:3], mode="bilinear", align_corners=False
+    )[:, 0]
 
 
 def of_patches(lens: Lens, relevance: Tensor) -> Tensor:
-    """(batch, tokens, tokens) what each token got from each -> (batch, side, side) what the pooled ones got from each patch."""
+    """(batch, tokens, tokens) what each token got from each -> (batch, side, side) what the pooled
+    ones got from each patch."""
     backbone = lens.embedder.backbone
     prefix = int(getattr(backbone, "num_prefix_tokens", 1))
-    pooled = relevance[:, :1] if getattr(backbone, "global_pool", "token") == "token" else relevance[:, prefix:]
+    pooled = (
+        relevance[:, :1]
+        if getattr(backbone, "global_pool", "token") == "token"
+        else relevance[:, prefix:]
+    )
     patches = pooled[:, :, prefix:].mean(dim=1)
     side = round(patches.shape[1] ** 0.5)
     return patches.reshape(-1, side, side)
@@ -181,7 +200,11 @@ def only_positive_gradients(network: nn.Module) -> Iterator[None]:
         if output.requires_grad:
             output.register_hook(lambda gradient: gradient.clamp(min=0))
 
-    hooks = [module.register_forward_hook(watch) for module in network.modules() if isinstance(module, ACTIVATIONS)]
+    hooks = [
+        module.register_forward_hook(watch)
+        for module in network.modules()
+        if isinstance(module, ACTIVATIONS)
+    ]
     try:
         yield
     finally:

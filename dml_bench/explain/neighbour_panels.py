@@ -1,4 +1,5 @@
-"""Why a query was answered as it was: its closest gallery images, their classes and their vote, for each phase."""
+"""Why a query was answered as it was: its closest gallery images, their classes and their vote, for
+each phase."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -48,16 +49,29 @@ class Answered:
 
 
 def evidence(
-    run: Path, out: Path, *, data_dir: Path | None = None, images: Sequence[Path] = (), class_name: str = "", mistakes: int = 0
+    run: Path,
+    out: Path,
+    *,
+    data_dir: Path | None = None,
+    images: Sequence[Path] = (),
+    class_name: str = "",
+    mistakes: int = 0,
 ) -> list[Path]:
-    """A panel for each query chosen and evidence.csv, in a new folder or one that this has written. All mistaken queries, unless others
-    are chosen. Raises ValueError where an image was not asked, or the folder holds something else."""
-    if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / "evidence.csv").exists())):
+    """A panel for each query chosen and evidence.csv, in a new folder or one that this has written.
+    All mistaken queries, unless others are chosen. Raises ValueError where an image was not asked,
+    or the folder holds something else."""
+    if out.exists() and (
+        not out.is_dir() or (any(out.iterdir()) and not (out / "evidence.csv").exists())
+    ):
         raise ValueError(f"{out} holds something else: name a new folder with --out")
     material = Material(open_run(run, data_dir))
-    subjects = chosen(material, images=images, class_name=class_name, mistakes=mistakes) or mistaken(material, len(material.queries))
+    subjects = chosen(
+        material, images=images, class_name=class_name, mistakes=mistakes
+    ) or mistaken(material, len(material.queries))
     out.mkdir(parents=True, exist_ok=True)
-    write_csv(out / "evidence.csv", HEADS, [])  # says whose folder this is, and nothing of panels until all are there
+    write_csv(
+        out / "evidence.csv", HEADS, []
+    )  # says whose folder this is, and nothing of panels until all are there
     rows, written = [], []
     for number, subject in enumerate(subjects, start=1):
         found = [answered(material, subject, phase) for phase in material.run.neighbours]
@@ -75,11 +89,17 @@ def answered(material: Material, subject: Subject, phase: str) -> Answered:
     found = material.run.neighbours[phase]
     places = np.flatnonzero(material.queries == subject.image)
     if not len(places):
-        raise ValueError(f"{subject.file} is no query of {material.run.folder}: `dml-bench predict` asks for new photos")
+        raise ValueError(
+            f"{subject.file} is no query of {material.run.folder}: `dml-bench predict` asks for new photos"
+        )
     k = min(CLOSEST, found.k)
     elected, share = vote(found.of(places), k)
     gallery = material.gallery(phase)
-    unseen = material.run.held_out.get(phase, np.array([], int)) if phase != "disjoint" else found.query_labels
+    unseen = (
+        material.run.held_out.get(phase, np.array([], int))
+        if phase != "disjoint"
+        else found.query_labels
+    )
     return Answered(
         phase=phase,
         subject=subject,
@@ -96,9 +116,16 @@ def panel_of(material: Material, subject: Subject, found: Sequence[Answered]) ->
     names = material.run.class_names
     rows = []
     for each in found:
-        query = Tile(material.pixels(subject), f"{names[subject.label]}\n{'never trained on' if each.unseen else 'trained on'}")
+        query = Tile(
+            material.pixels(subject),
+            f"{names[subject.label]}\n{'never trained on' if each.unseen else 'trained on'}",
+        )
         tiles = [
-            Tile(material.pixels(neighbour), f"{names[neighbour.label]}\n{similarity:.3f}", neighbour.label == subject.label)
+            Tile(
+                material.pixels(neighbour),
+                f"{names[neighbour.label]}\n{similarity:.3f}",
+                neighbour.label == subject.label,
+            )
             for neighbour, similarity in zip(each.neighbours, each.similarities, strict=True)
         ]
         verdict = f"nearest {'right' if each.right else 'wrong'}, vote {'right' if each.elected_right else 'wrong'}"
@@ -114,6 +141,16 @@ def rows_of(material: Material, each: Answered) -> list[list[object]]:
     about = [each.subject.path, names[each.subject.label], each.unseen, each.phase]
     outcome = [names[each.elected], each.votes, each.elected_right]
     return [
-        [*about, rank, neighbour.path, names[neighbour.label], round(similarity, 6), neighbour.label == each.subject.label, *outcome]
-        for rank, (neighbour, similarity) in enumerate(zip(each.neighbours, each.similarities, strict=True), start=1)
+        [
+            *about,
+            rank,
+            neighbour.path,
+            names[neighbour.label],
+            round(similarity, 6),
+            neighbour.label == each.subject.label,
+            *outcome,
+        ]
+        for rank, (neighbour, similarity) in enumerate(
+            zip(each.neighbours, each.similarities, strict=True), start=1
+        )
     ]

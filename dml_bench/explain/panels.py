@@ -15,8 +15,17 @@ SIDE = 168
 """Of a tile in pixels."""
 GAP = 6
 LINE = 16
-INK, GREY, PAPER, GREEN, RED = (20, 20, 24), (110, 110, 118), (255, 255, 255), (30, 130, 60), (190, 40, 40)
-RAMP = np.array([[0, 0, 4], [66, 10, 104], [147, 38, 103], [221, 81, 58], [252, 165, 10], [252, 255, 164]], float)
+INK, GREY, PAPER, GREEN, RED = (
+    (20, 20, 24),
+    (110, 110, 118),
+    (255, 255, 255),
+    (30, 130, 60),
+    (190, 40, 40),
+)
+RAMP = np.array(
+    [[0, 0, 4], [66, 10, 104], [147, 38, 103], [221, 81, 58], [252, 165, 10], [252, 255, 164]],
+    float,
+)
 """Colours from nothing to the highest, dark to light, so that the order is seen in grey too."""
 
 
@@ -37,11 +46,16 @@ class Row:
 
 
 def coloured(heat: np.ndarray) -> np.ndarray:
-    """(size, size) any values -> (size, size, 3) uint8: nothing up to 0, then in proportion to the 99.5th percentile."""
+    """(size, size) any values -> (size, size, 3) uint8: nothing up to 0, then in proportion to the
+    99.5th percentile."""
     top = np.quantile(heat, 0.995)
     scaled = (heat / (top if top > 0 else max(heat.max(), 1e-12))).clip(0, 1)
     at = np.linspace(0, 1, len(RAMP))
-    return np.stack([np.interp(scaled, at, RAMP[:, channel]) for channel in range(3)], axis=-1).round().astype(np.uint8)
+    return (
+        np.stack([np.interp(scaled, at, RAMP[:, channel]) for channel in range(3)], axis=-1)
+        .round()
+        .astype(np.uint8)
+    )
 
 
 def overlaid(pixels: np.ndarray, heat: np.ndarray) -> np.ndarray:
@@ -50,11 +64,18 @@ def overlaid(pixels: np.ndarray, heat: np.ndarray) -> np.ndarray:
     return (0.45 * grey + 0.55 * coloured(heat)).round().astype(np.uint8)
 
 
-def panel(title: str, columns: Sequence[str], rows: Sequence[Row], boxes: Sequence[Box] = ()) -> Image.Image:
-    """Tiles under the names of their columns. `boxes`, in pixels of the images, are drawn on the first tile of each row."""
+def panel(
+    title: str, columns: Sequence[str], rows: Sequence[Row], boxes: Sequence[Box] = ()
+) -> Image.Image:
+    """Tiles under the names of their columns. `boxes`, in pixels of the images, are drawn on the
+    first tile of each row."""
     large, small = Pen(12), Pen(10)
     height_of_row = SIDE + 4 * LINE
-    sheet = Image.new("RGB", (GAP + len(columns) * (SIDE + GAP), 2 * LINE + 3 * GAP + len(rows) * height_of_row), PAPER)
+    sheet = Image.new(
+        "RGB",
+        (GAP + len(columns) * (SIDE + GAP), 2 * LINE + 3 * GAP + len(rows) * height_of_row),
+        PAPER,
+    )
     width = sheet.width - 2 * GAP
     large.write(sheet, (GAP, GAP), large.fitted(title, width), INK)
     for place, name in enumerate(columns):
@@ -71,16 +92,24 @@ def left_of(place: int) -> int:
     return GAP + place * (SIDE + GAP)
 
 
-def put(sheet: Image.Image, tile: Tile, corner: tuple[int, int], pen: Pen, boxes: Sequence[Box]) -> None:
+def put(
+    sheet: Image.Image, tile: Tile, corner: tuple[int, int], pen: Pen, boxes: Sequence[Box]
+) -> None:
     draw = ImageDraw.Draw(sheet)
-    sheet.paste(Image.fromarray(tile.picture).resize((SIDE, SIDE), Image.Resampling.BICUBIC), corner)
+    sheet.paste(
+        Image.fromarray(tile.picture).resize((SIDE, SIDE), Image.Resampling.BICUBIC), corner
+    )
     scale = SIDE / len(tile.picture)
     for left, top, width, height in boxes:
         ends = (left, top, left + width, top + height)
         placed = [value * scale + corner[axis % 2] for axis, value in enumerate(ends)]
         draw.rectangle(
-            (placed[0], placed[1], max(placed[0], placed[2] - 1), max(placed[1], placed[3] - 1)), outline=(40, 160, 255), width=1
+            (placed[0], placed[1], max(placed[0], placed[2] - 1), max(placed[1], placed[3] - 1)),
+            outline=(40, 160, 255),
+            width=1,
         )
     ink = GREY if tile.good is None else GREEN if tile.good else RED
     for line, text in enumerate(tile.caption.split("\n")[:2]):
-        pen.write(sheet, (corner[0], corner[1] + SIDE + 2 + line * LINE), pen.fitted(text, SIDE), ink)
+        pen.write(
+            sheet, (corner[0], corner[1] + SIDE + 2 + line * LINE), pen.fitted(text, SIDE), ink
+        )

@@ -1,4 +1,5 @@
-"""Maps of queries that are spread over the classes, scored for each phase and for the same network with random weights."""
+"""Maps of queries that are spread over the classes, scored for each phase and for the same network
+with random weights."""
 
 from collections.abc import Callable, Sequence
 
@@ -28,13 +29,25 @@ def score(
     subjects: Sequence[Subject],
     progress: Progress,
 ) -> Measured:
-    """The scores of each method's maps by each model, and by one with random weights, which is asked as the first one is."""
+    """The scores of each method's maps by each model, and by one with random weights, which is
+    asked as the first one is."""
     pixels = np.stack([material.pixels(subject) for subject in subjects])
     random = random_model(models[0])
     asked = {model.name: asked_of(model, subjects, pixels, target) for model in models}
     asked[random.name] = random.asked_alike(asked[models[0].name], material)
     untrained = random.maps(names, pixels, asked[random.name])
-    noise = np.stack([draws(material.run.seed, "explain", each.image, rows=pixels.shape[1], columns=pixels.shape[2]) for each in subjects])
+    noise = np.stack(
+        [
+            draws(
+                material.run.seed,
+                "explain",
+                each.image,
+                rows=pixels.shape[1],
+                columns=pixels.shape[2],
+            )
+            for each in subjects
+        ]
+    )
     bird = OnTheBird(material, truth, subjects)
     values: dict[tuple[str, str, str], np.ndarray] = {}
     for done, model in enumerate((*models, random)):
@@ -44,7 +57,9 @@ def score(
             found = bird.scores(heats) | change_curves(model, asked[model.name], pixels, heats)
             found["empty"] = (heats.max(axis=(1, 2)) <= 0).astype(float)
             if model is not random and name != CHANCE:
-                found["sanity"] = np.array([rank_correlation(*pair) for pair in zip(heats, untrained[name], strict=True)])
+                found["sanity"] = np.array(
+                    [rank_correlation(*pair) for pair in zip(heats, untrained[name], strict=True)]
+                )
             values |= {(key, name, model.name): value for key, value in found.items()}
     progress("scoring maps", len(models) + 1, len(models) + 1)
     order = list(SCORES)
@@ -52,11 +67,18 @@ def score(
     return Measured(np.array([subject.label for subject in subjects]), material.run.unseen, ordered)
 
 
-def asked_of(model: Model, subjects: Sequence[Subject], pixels: np.ndarray, target: Target) -> list[Asked]:
-    return [model.asked(subject, embedding, target) for subject, embedding in zip(subjects, model.embed(pixels), strict=True)]
+def asked_of(
+    model: Model, subjects: Sequence[Subject], pixels: np.ndarray, target: Target
+) -> list[Asked]:
+    return [
+        model.asked(subject, embedding, target)
+        for subject, embedding in zip(subjects, model.embed(pixels), strict=True)
+    ]
 
 
-def change_curves(model: Model, asked: Sequence[Asked], pixels: np.ndarray, heats: np.ndarray) -> dict[str, np.ndarray]:
+def change_curves(
+    model: Model, asked: Sequence[Asked], pixels: np.ndarray, heats: np.ndarray
+) -> dict[str, np.ndarray]:
     """(images) insertion and deletion."""
     found = []
     for image, heat, each in zip(pixels, heats, asked, strict=True):
@@ -74,9 +96,17 @@ class OnTheBird:
         self.parts: list[np.ndarray | None] = []
         for subject in subjects:
             there = subject.path in truth.objects
-            self.objects.append(inside([seen(truth.objects[subject.path], material.view, subject.file)], size) if there else None)
+            self.objects.append(
+                inside([seen(truth.objects[subject.path], material.view, subject.file)], size)
+                if there
+                else None
+            )
             parts = truth.parts.get(subject.path, {})
-            boxes = [seen(box, material.view, subject.file) for part, box in parts.items() if part in told.get(subject.label, ())]
+            boxes = [
+                seen(box, material.view, subject.file)
+                for part, box in parts.items()
+                if part in told.get(subject.label, ())
+            ]
             self.parts.append(inside(boxes, size) if boxes else None)
 
     def scores(self, heats: np.ndarray) -> dict[str, np.ndarray]:
@@ -84,7 +114,11 @@ class OnTheBird:
         rows = [
             (np.nan,) * 3
             if whole is None
-            else (pointing(heat, whole), energy(heat, whole), np.nan if parts is None else energy(heat, parts, whole))
+            else (
+                pointing(heat, whole),
+                energy(heat, whole),
+                np.nan if parts is None else energy(heat, parts, whole),
+            )
             for heat, whole, parts in zip(heats, self.objects, self.parts, strict=True)
         ]
         return dict(zip(("pointing", "energy", "telling"), np.array(rows, float).T, strict=True))

@@ -1,4 +1,5 @@
-"""How good a map is: whether it lies on the bird, whether its pixels carry the answer, and whether it needs the trained weights."""
+"""How good a map is: whether it lies on the bird, whether its pixels carry the answer, and whether
+it needs the trained weights."""
 
 from collections.abc import Callable
 
@@ -24,7 +25,8 @@ STEPS = 8
 
 
 def pointing(heat: np.ndarray, mask: np.ndarray) -> float:
-    """Whether the highest pixel is inside; of several equally high ones, the share of them. nan for a map that is nowhere positive.
+    """Whether the highest pixel is inside; of several equally high ones, the share of them. nan for
+    a map that is nowhere positive.
 
     heat: (size, size); mask: (size, size) bool.
     """
@@ -33,7 +35,8 @@ def pointing(heat: np.ndarray, mask: np.ndarray) -> float:
 
 
 def energy(heat: np.ndarray, mask: np.ndarray, within: np.ndarray | None = None) -> float:
-    """Share of the positive sum inside `mask`, of all or of that `within` another mask; nan where that is nothing."""
+    """Share of the positive sum inside `mask`, of all or of that `within` another mask; nan where
+    that is nothing."""
     positive = heat.clip(min=0)
     if within is not None:
         positive, mask = positive * within, mask & within
@@ -46,10 +49,14 @@ def blurred(pixels: np.ndarray) -> np.ndarray:
     return np.asarray(Image.fromarray(pixels).filter(ImageFilter.GaussianBlur(len(pixels) / 10)))
 
 
-def curves(answer: Callable[[Tensor], np.ndarray], pixels: np.ndarray, heat: np.ndarray) -> tuple[float, float]:
-    """Areas under the insertion and the deletion curve, by the trapezoid rule over the part of pixels that were changed, 0 .. 1.
+def curves(
+    answer: Callable[[Tensor], np.ndarray], pixels: np.ndarray, heat: np.ndarray
+) -> tuple[float, float]:
+    """Areas under the insertion and the deletion curve, by the trapezoid rule over the part of
+    pixels that were changed, 0 .. 1.
 
-    `answer` makes (images) numbers of (images, size, size, 3) pixels. Equally hot pixels go from left to right, top to bottom.
+    `answer` makes (images) numbers of (images, size, size, 3) pixels. Equally hot pixels go from
+    left to right, top to bottom.
     """
     size = len(pixels)
     order = np.empty(size * size, np.int64)

@@ -46,7 +46,8 @@ class Request:
     chosen: tuple[str, ...] = ()
     """Names of methods; empty for all that the network allows."""
     layer: str = ""
-    """Whose map Grad-CAM weighs; empty for the one that the backbone's entry and the size of its images choose."""
+    """Whose map Grad-CAM weighs; empty for the one that the backbone's entry and the size of its
+    images choose."""
     scored: int = 40
     """Queries whose maps are scored; 0 for none."""
     device: str = "auto"
@@ -63,26 +64,44 @@ class Explained:
 
 
 def explain(request: Request) -> Explained:
-    """Write the folder `out`: panels/, scores.csv and scores.md unless nothing is scored, and explain.json, which says what they are.
+    """Write the folder `out`: panels/, scores.csv and scores.md unless nothing is scored, and
+    explain.json, which says what they are.
 
-    Raises ValueError where something that was asked for is not there, or the folder holds something else.
+    Raises ValueError where something that was asked for is not there, or the folder holds something
+    else.
     """
     start = time.perf_counter()
-    if request.out.exists() and (not request.out.is_dir() or (any(request.out.iterdir()) and not (request.out / "explain.json").exists())):
+    if request.out.exists() and (
+        not request.out.is_dir()
+        or (any(request.out.iterdir()) and not (request.out / "explain.json").exists())
+    ):
         raise ValueError(f"{request.out} holds something else: name a new folder with --out")
     run = open_run(request.run, request.data_dir)
     if any(len(weight_files(run, phase)) > 1 for phase in run.neighbours):
-        raise ValueError(f"{run.folder} answers with several networks in each phase, and a map explains one: explain a run without --folds")
+        raise ValueError(
+            f"{run.folder} answers with several networks in each phase, and a map explains one: explain a run without --folds"
+        )
     check_target(run, request.target)
     material = Material(run)
-    subjects = chosen(material, images=request.images, class_name=request.class_name, mistakes=request.mistakes)
+    subjects = chosen(
+        material, images=request.images, class_name=request.class_name, mistakes=request.mistakes
+    )
     subjects = subjects or spread_out(material, DRAWN)
     other = material.pixels(own_photos(material, [request.other])[0]) if request.other else None
-    models = [model_of_phase(material, phase, request.device, request.layer) for phase in run.neighbours]
+    models = [
+        model_of_phase(material, phase, request.device, request.layer) for phase in run.neighbours
+    ]
     names = chosen_methods(models[0], request.chosen)
     truth = Truth() if cuts_to_boxes(run) else read_truth(material.root)
     begin(request)
-    drawing = Drawing(material=material, models=models, names=names, truth=truth, target=request.target, other=other)
+    drawing = Drawing(
+        material=material,
+        models=models,
+        names=names,
+        truth=truth,
+        target=request.target,
+        other=other,
+    )
     panels = tuple(drawing.write(subjects, request.out / "panels"))
     found: list[Line] = []
     if request.scored:
@@ -103,21 +122,33 @@ def begin(request: Request) -> None:
 
 
 def chosen_methods(model: Model, chosen: Sequence[str]) -> list[str]:
-    """Raises UnknownName for a method that does not exist, ValueError for one that the network does not allow."""
+    """Raises UnknownName for a method that does not exist, ValueError for one that the network does
+    not allow."""
     there = applicable(model.lens)
     for name in chosen:
         needs = methods[name].facts["needs"]
         if name not in there:
             backbone = model.run.experiment.model.backbone.name
-            raise ValueError(f"method {name} needs {NEEDS[needs]}, which {backbone} does not have; it allows: {', '.join(there)}")
+            raise ValueError(
+                f"method {name} needs {NEEDS[needs]}, which {backbone} does not have; it allows: {', '.join(there)}"
+            )
     return [name for name in there if name in chosen] if chosen else there
 
 
-NEEDS = {"map": "a map that is pooled", "stage": "stages that make maps", "tokens": "attention among patches"}
+NEEDS = {
+    "map": "a map that is pooled",
+    "stage": "stages that make maps",
+    "tokens": "attention among patches",
+}
 
 
 def write_record(
-    request: Request, models: Sequence[Model], names: Sequence[str], panels: Sequence[Path], found: Sequence[Line], seconds: float
+    request: Request,
+    models: Sequence[Model],
+    names: Sequence[str],
+    panels: Sequence[Path],
+    found: Sequence[Line],
+    seconds: float,
 ) -> None:
     run = models[0].run
     record: dict[str, Any] = {

@@ -30,11 +30,14 @@ class Measured:
     """(query) values by score, method and model; nan where a score is not defined."""
 
     def of(self, score: str, method: str, model: str, classes: str) -> Scores | None:
-        """The defined values of the queries of `all`, `seen` or `unseen` classes; None where there are none."""
+        """The defined values of the queries of `all`, `seen` or `unseen` classes; None where there
+        are none."""
         if (score, method, model) not in self.values:
             return None
         held_out = np.isin(self.labels, self.unseen)
-        chosen = {"all": np.ones(len(self.labels), bool), "seen": ~held_out, "unseen": held_out}[classes]
+        chosen = {"all": np.ones(len(self.labels), bool), "seen": ~held_out, "unseen": held_out}[
+            classes
+        ]
         found = Scores(self.values[score, method, model][chosen], self.labels[chosen])
         return found if np.isfinite(found.values).any() else None
 
@@ -53,17 +56,32 @@ class Line:
 
 
 def lines(measured: Measured, models: Sequence[str]) -> list[Line]:
-    """Means of each model, and differences of each trained one from the one with random weights and of the first from the others."""
+    """Means of each model, and differences of each trained one from the one with random weights and
+    of the first from the others."""
     keys = dict.fromkeys((score, method) for score, method, _ in measured.values)
-    pairs = [(one, other) for one in models for other in models if one != other and (other == "random" or one == models[0])]
+    pairs = [
+        (one, other)
+        for one in models
+        for other in models
+        if one != other and (other == "random" or one == models[0])
+    ]
     found: list[Line] = []
     for score, method in keys:
         for classes in ("all", "seen", "unseen"):
             by_model = {model: measured.of(score, method, model, classes) for model in models}
-            found += [line(score, method, model, classes, scores) for model, scores in by_model.items() if scores]
+            found += [
+                line(score, method, model, classes, scores)
+                for model, scores in by_model.items()
+                if scores
+            ]
             for one, other in pairs:
                 first, second = by_model[one], by_model[other]
-                if first and second and (difference := first.minus(second)) and np.isfinite(difference.values).any():
+                if (
+                    first
+                    and second
+                    and (difference := first.minus(second))
+                    and np.isfinite(difference.values).any()
+                ):
                     found.append(line(score, method, f"{one} - {other}", classes, difference))
     return found
 
@@ -71,7 +89,14 @@ def lines(measured: Measured, models: Sequence[str]) -> list[Line]:
 def line(score: str, method: str, model: str, classes: str, scores: Scores) -> Line:
     low, high = RANGES.get(score, LIMITS)
     within = (low - high, high - low) if " - " in model else (low, high)
-    return Line(score, method, model, classes, interval([scores], within=within), int(np.isfinite(scores.values).sum()))
+    return Line(
+        score,
+        method,
+        model,
+        classes,
+        interval([scores], within=within),
+        int(np.isfinite(scores.values).sum()),
+    )
 
 
 def write_lines(path: Path, found: Sequence[Line]) -> None:
@@ -107,7 +132,9 @@ def markdown(found: Sequence[Line]) -> list[str]:
         text += [f"## {score.capitalize()}", "", f"{meaning[0].upper()}{meaning[1:]}.", ""]
         text += [markdown_row(["method", *models]), f"|---|{'--:|' * len(models)}"]
         for method in dict.fromkeys(each.method for each in chosen):
-            text.append(markdown_row([method, *(cells.get((method, model), "") for model in models)]))
+            text.append(
+                markdown_row([method, *(cells.get((method, model), "") for model in models)])
+            )
         text.append("")
     return text
 

@@ -1,4 +1,5 @@
-"""A run's trained embedder, with the view of images and the precision that the run embedded its gallery with."""
+"""A run's trained embedder, with the view of images and the precision that the run embedded its
+gallery with."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -22,7 +23,15 @@ from dml_bench.runs.folder import last_session
 from dml_bench.runs.run import FinishedRun
 from dml_bench.training.training_state import choose_device, unit
 
-__all__ = ["Embedded", "Mirrored", "Network", "Together", "precision_of", "trained_embedder", "trained_network"]
+__all__ = [
+    "Embedded",
+    "Mirrored",
+    "Network",
+    "Together",
+    "precision_of",
+    "trained_embedder",
+    "trained_network",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,9 +59,13 @@ class Network:
         self.embedder = trained_network(run, phase).to(self.device)
 
     def embed(
-        self, paths: Sequence[Path], progress: Callable[[int], None] = lambda done: None, digests: Mapping[Path, str] = MappingProxyType({})
+        self,
+        paths: Sequence[Path],
+        progress: Callable[[int], None] = lambda done: None,
+        digests: Mapping[Path, str] = MappingProxyType({}),
     ) -> Embedded:
-        """`progress` is called with the number of files that are done. Raises ValueError where a file's SHA-256 is not that of `digests`."""
+        """`progress` is called with the number of files that are done. Raises ValueError where a
+        file's SHA-256 is not that of `digests`."""
         start = time.perf_counter()
         readable: list[Path] = []
         problems: list[Unreadable] = []
@@ -60,14 +73,26 @@ class Network:
         with ThreadPoolExecutor() as pool:
             for first in range(0, len(paths), self.batch_size):
                 batch = paths[first : first + self.batch_size]
-                viewed = dict(zip(batch, pool.map(self._view, batch, [digests.get(path, "") for path in batch]), strict=True))
-                problems += [problem for problem in viewed.values() if isinstance(problem, Unreadable)]
-                pixels = {path: array for path, array in viewed.items() if isinstance(array, np.ndarray)}
+                viewed = dict(
+                    zip(
+                        batch,
+                        pool.map(self._view, batch, [digests.get(path, "") for path in batch]),
+                        strict=True,
+                    )
+                )
+                problems += [
+                    problem for problem in viewed.values() if isinstance(problem, Unreadable)
+                ]
+                pixels = {
+                    path: array for path, array in viewed.items() if isinstance(array, np.ndarray)
+                }
                 if pixels:
                     readable += pixels
                     outputs.append(self.embed_pixels(np.stack(list(pixels.values()))))
                 progress(first + len(batch))
-        return Embedded(tuple(readable), np.concatenate(outputs), tuple(problems), time.perf_counter() - start)
+        return Embedded(
+            tuple(readable), np.concatenate(outputs), tuple(problems), time.perf_counter() - start
+        )
 
     def _view(self, path: Path, sha256: str) -> np.ndarray | Unreadable:
         """(size, size, 3) uint8, or why there is none."""
@@ -79,7 +104,9 @@ class Network:
     @torch.no_grad()
     def embed_pixels(self, pixels: np.ndarray) -> np.ndarray:
         """(batch, size, size, 3) uint8 -> (batch, dim) float32 unit vectors."""
-        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.precision == "bfloat16"):
+        with torch.autocast(
+            self.device.type, dtype=torch.bfloat16, enabled=self.precision == "bfloat16"
+        ):
             outputs = self.embedder(torch.from_numpy(pixels).to(self.device))
         return unit(outputs.float().cpu())
 
@@ -105,7 +132,8 @@ class Mirrored(nn.Module):
 
 
 class Together(nn.Module):
-    """The models of several folds as one: unit vectors side by side, so that an inner product is the sum of theirs."""
+    """The models of several folds as one: unit vectors side by side, so that an inner product is
+    the sum of theirs."""
 
     def __init__(self, embedders: Sequence[Embedder | Mirrored]):
         super().__init__()
@@ -114,11 +142,15 @@ class Together(nn.Module):
 
     def forward(self, pixels: Tensor) -> Tensor:
         """(batch, height, width, 3) values 0-255 -> (batch, dim), before normalisation."""
-        return torch.cat([functional.normalize(embedder(pixels).float(), dim=1) for embedder in self.embedders], 1)
+        return torch.cat(
+            [functional.normalize(embedder(pixels).float(), dim=1) for embedder in self.embedders],
+            1,
+        )
 
 
 def check_views(run: FinishedRun) -> None:
-    """Raises ValueError where the run looks at its queries in a way in which a new photo is not looked at."""
+    """Raises ValueError where the run looks at its queries in a way in which a new photo is not
+    looked at."""
     evaluate = run.experiment.evaluate
     if evaluate.tta == "crops" or evaluate.tta_by == "max":
         raise ValueError(
@@ -128,19 +160,26 @@ def check_views(run: FinishedRun) -> None:
 
 
 def trained_network(run: FinishedRun, phase: str) -> Embedder | Mirrored | Together:
-    """What answers in a phase: its embedder, or those of its folds together; each looks at an image as in the run's evaluation."""
+    """What answers in a phase: its embedder, or those of its folds together; each looks at an image
+    as in the run's evaluation."""
     trained = [trained_embedder(run, str(Path(file).parent)) for file in weight_files(run, phase)]
-    embedders = [Mirrored(embedder) if run.experiment.evaluate.tta == "mirror" else embedder for embedder in trained]
+    embedders = [
+        Mirrored(embedder) if run.experiment.evaluate.tta == "mirror" else embedder
+        for embedder in trained
+    ]
     return embedders[0] if len(embedders) == 1 else Together(embedders)
 
 
 def trained_embedder(run: FinishedRun, phase: str) -> Embedder:
-    """The embedder of a phase, or of a fold (`all/fold-1`), in evaluation mode. It is built without first weights, which may be out of
-    reach here, and filled. Raises ValueError where the folds of a phase answer together."""
+    """The embedder of a phase, or of a fold (`all/fold-1`), in evaluation mode. It is built without
+    first weights, which may be out of reach here, and filled. Raises ValueError where the folds of
+    a phase answer together."""
     file = run.folder / phase / "weights.safetensors"
     if not file.is_file():
         folds = ", ".join(str(Path(each).parent) for each in weight_files(run, phase))
-        raise ValueError(f"{run.folder}: phase {phase} is answered by several models together; name one of them: {folds}")
+        raise ValueError(
+            f"{run.folder}: phase {phase} is answered by several models together; name one of them: {folds}"
+        )
     embedder = build_embedder(without_first_weights(run.experiment))
     embedder.load_state_dict(load_file(file))
     return embedder.eval()

@@ -16,7 +16,15 @@ from dml_bench.gallery.store import Entry, Gallery, Place, digest_of
 from dml_bench.registry import UnknownName, near_miss
 from dml_bench.registry.names import composed, one_spelling, spelling
 
-__all__ = ["Changes", "Enrolment", "change", "images_below", "named_images", "photos_by_class", "renamings"]
+__all__ = [
+    "Changes",
+    "Enrolment",
+    "change",
+    "images_below",
+    "named_images",
+    "photos_by_class",
+    "renamings",
+]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -42,14 +50,19 @@ class Enrolment:
     indexes: tuple[str, ...]
     """Kept indexes that the change was added to."""
     not_compared: int
-    """Images of the run that are no longer where they were, so that copies of them can't be recognised."""
+    """Images of the run that are no longer where they were, so that copies of them can't be
+    recognised."""
 
 
 def change(
-    place: Place, changes: Changes, network: Callable[[], Network], progress: Callable[[int, int], None] = lambda done, total: None
+    place: Place,
+    changes: Changes,
+    network: Callable[[], Network],
+    progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Enrolment:
-    """Read the gallery, change it, write it whole. Raises ValueError, with nothing changed, on a class that is not there,
-    a name that is taken, and an image that is in the gallery under another class. The `network` is made only if there are images to embed."""
+    """Read the gallery, change it, write it whole. Raises ValueError, with nothing changed, on a
+    class that is not there, a name that is taken, and an image that is in the gallery under another
+    class. The `network` is made only if there are images to embed."""
     with place.lock():
         gallery = read = place.read(new=True)
         catch_up(place, read)
@@ -67,7 +80,10 @@ def change(
             digests = {Path(entry.path): entry.sha256 for entry in fresh}
             found = network().embed(paths, lambda done: progress(done, len(paths)), digests)
             kept = {str(path) for path in found.paths}
-            enrolled, unreadable = tuple(entry for entry in fresh if entry.path in kept), found.unreadable
+            enrolled, unreadable = (
+                tuple(entry for entry in fresh if entry.path in kept),
+                found.unreadable,
+            )
             gallery = gallery.joined(enrolled, found.embeddings)
         removed = [spelling(name, read.class_names) for name in changes.remove]
         stays = np.array([entry.class_name not in removed for entry in read.entries], bool)
@@ -89,17 +105,24 @@ def change(
 def renamings(texts: Sequence[str], class_names: Sequence[str]) -> tuple[tuple[str, str], ...]:
     """The two names of each OLD=NEW, one after another; names may hold = too.
 
-    Raises ValueError where one is not of that form, or can be read in two ways, UnknownName where no class is renamed.
+    Raises ValueError where one is not of that form, or can be read in two ways, UnknownName where
+    no class is renamed.
     """
     names, found = {composed(name) for name in class_names}, []
     for text in texts:
         places = [place for place, letter in enumerate(text) if letter == "="]
-        splits = [(text[:place], text[place + 1 :]) for place in places if 0 < place < len(text) - 1]
+        splits = [
+            (text[:place], text[place + 1 :]) for place in places if 0 < place < len(text) - 1
+        ]
         if not splits or not speakable(text):
-            raise ValueError(f"--rename {text}: write the name of a class and its new one, --rename OLD=NEW")
+            raise ValueError(
+                f"--rename {text}: write the name of a class and its new one, --rename OLD=NEW"
+            )
         ways = [(old, new) for old, new in splits if composed(old) in names]
         if not ways:
-            raise UnknownName(f"the gallery has no class {splits[0][0]!r}{near_miss(splits[0][0], sorted(names))}")
+            raise UnknownName(
+                f"the gallery has no class {splits[0][0]!r}{near_miss(splits[0][0], sorted(names))}"
+            )
         if len(ways) > 1:
             raise ValueError(
                 f"--rename {text} may rename {' or '.join(repr(old) for old, _ in ways)}: rename one to a name without = first"
@@ -110,8 +133,12 @@ def renamings(texts: Sequence[str], class_names: Sequence[str]) -> tuple[tuple[s
 
 
 def unknown_files(gallery: Gallery, photos: Sequence[tuple[Path, str]]) -> list[Entry]:
-    """Entries for the photos whose bytes are not in the gallery, each once. Raises ValueError where one is there under another class."""
-    shown = {name: spelling(one, gallery.class_names) for name, one in one_spelling(name for _, name in photos).items()}
+    """Entries for the photos whose bytes are not in the gallery, each once. Raises ValueError where
+    one is there under another class."""
+    shown = {
+        name: spelling(one, gallery.class_names)
+        for name, one in one_spelling(name for _, name in photos).items()
+    }
     photos = [(path, shown[name]) for path, name in photos]
     known = {entry.sha256: entry for entry in gallery.entries if entry.sha256}
     fresh = []
@@ -130,9 +157,11 @@ def unknown_files(gallery: Gallery, photos: Sequence[tuple[Path, str]]) -> list[
     return fresh
 
 
-def photos_by_class(folder: Path, say: Callable[[str], None] = lambda text: None) -> tuple[tuple[Path, str], ...]:
-    """The images of a folder of class folders, with their classes; says what else is there. Raises ValueError where it holds none, or some
-    that can't be read."""
+def photos_by_class(
+    folder: Path, say: Callable[[str], None] = lambda text: None
+) -> tuple[tuple[Path, str], ...]:
+    """The images of a folder of class folders, with their classes; says what else is there. Raises
+    ValueError where it holds none, or some that can't be read."""
     if not folder.is_dir():
         raise ValueError(
             f"{folder} {'is not a folder' if folder.exists() else 'does not exist'}: give a folder of class folders with --images DIR"
@@ -141,33 +170,47 @@ def photos_by_class(folder: Path, say: Callable[[str], None] = lambda text: None
     for sentence in stray:
         raise ValueError(sentence)
     if not places:
-        raise ValueError(f"{folder} has no class folders: put the images of each class into a folder of its own")
+        raise ValueError(
+            f"{folder} has no class folders: put the images of each class into a folder of its own"
+        )
     photos = [(file, place.name) for place in places for file in images_below(place, say)]
     require_none(
-        [name for _, name in photos if not speakable(name)], f"class names in {folder} that are not on one line", "rename the folders"
+        [name for _, name in photos if not speakable(name)],
+        f"class names in {folder} that are not on one line",
+        "rename the folders",
     )
     return tuple(photos)
 
 
 def images_below(folder: Path, say: Callable[[str], None] = lambda text: None) -> list[Path]:
-    """The images in a folder at any depth; says what else is there. Raises ValueError where there is none, or some are of a format that is
-    not read."""
+    """The images in a folder at any depth; says what else is there. Raises ValueError where there
+    is none, or some are of a format that is not read."""
     found = sorted_out(files_below(folder))
     for sentence in unread_faults(found.unread, folder):
         raise ValueError(sentence)
     left_out = left_out_words(found.others, folder)
     if not found.images:
-        raise ValueError("; ".join([f"{folder} holds no images: put some into it, or take it away", *left_out]))
+        raise ValueError(
+            "; ".join([f"{folder} holds no images: put some into it, or take it away", *left_out])
+        )
     for sentence in left_out:
         say(sentence)
     return found.images
 
 
-def named_images(paths: Iterable[Path], say: Callable[[str], None] = lambda text: None) -> list[Path]:
-    """The files, and the images in the folders, each once; says what else is in these. Raises ValueError on what does not exist, and on a
-    folder without images."""
+def named_images(
+    paths: Iterable[Path], say: Callable[[str], None] = lambda text: None
+) -> list[Path]:
+    """The files, and the images in the folders, each once; says what else is in these. Raises
+    ValueError on what does not exist, and on a folder without images."""
     given = list(paths)
     for path in given:
         if not path.exists():
             raise ValueError(f"{path} does not exist: give image files, or folders of images")
-    return list(dict.fromkeys(file for path in given for file in (images_below(path, say) if path.is_dir() else [path])))
+    return list(
+        dict.fromkeys(
+            file
+            for path in given
+            for file in (images_below(path, say) if path.is_dir() else [path])
+        )
+    )

@@ -1,7 +1,8 @@
 """Network, gallery, how images are prepared, and a card that says what it is good for.
 
-The network (of torch.export) takes pixels, which preprocess.py makes of image files with the code of this package:
-embedder.pt2  gallery.faiss  gallery.csv  preprocess.py  preprocessing.json  export.json  README.md
+The network (of torch.export) takes pixels, which preprocess.py makes of image files with the code
+of this package: embedder.pt2  gallery.faiss  gallery.csv  preprocess.py  preprocessing.json
+export.json  README.md
 """
 
 import warnings
@@ -37,7 +38,8 @@ CHECKED = 32
 LARGEST_DIFFERENCE = 1e-4
 """Of a component from the network's own, both in float32."""
 SMALLEST_COSINE = 0.99
-"""Of an exported embedding with the gallery's, which may have been computed in bfloat16 or on a GPU."""
+"""Of an exported embedding with the gallery's, which may have been computed in bfloat16 or on a
+GPU."""
 
 
 class PixelsToUnitVectors(nn.Module):
@@ -60,9 +62,12 @@ class Exported:
     """In words: its kind, and of an approximate one what it misses."""
 
 
-def export(run: FinishedRun, phase: str, gallery: Gallery, out: Path, index: Choice = FLAT) -> Exported:
-    """Make the folder `out`, whole or not at all. Raises ValueError where it exists, where no image of the gallery can be read to
-    check the network with, where that check fails, or where the index and the gallery do not go together."""
+def export(
+    run: FinishedRun, phase: str, gallery: Gallery, out: Path, index: Choice = FLAT
+) -> Exported:
+    """Make the folder `out`, whole or not at all. Raises ValueError where it exists, where no image
+    of the gallery can be read to check the network with, where that check fails, or where the index
+    and the gallery do not go together."""
     if out.exists():
         raise ValueError(f"{out} exists already: name a folder that does not")
     index.plan(*gallery.embeddings.shape)
@@ -74,38 +79,59 @@ def export(run: FinishedRun, phase: str, gallery: Gallery, out: Path, index: Cho
         save(network.embedder, network.view.size, draft / "embedder.pt2")
         exported = torch.export.load(str(draft / "embedder.pt2")).module()
         agreement = compare(exported, network, pixels, gallery.embeddings[rows])
-        look = made(draft / "gallery.faiss", gallery, index, lambda: recall_queries(run, phase, gallery))
+        look = made(
+            draft / "gallery.faiss", gallery, index, lambda: recall_queries(run, phase, gallery)
+        )
         write_table(draft, gallery, Path(run.summary["dataset"]["root"]))
-        write_atomically(draft / "preprocess.py", lambda file: file.write(source(network.view).encode()))
-        write_json(draft / "preprocessing.json", preprocessing(network.view, gallery.embeddings.shape[1]))
-        write_json(draft / "export.json", facts(run, phase, gallery, agreement) | {"index": look.as_dict()})
-        text = card(run, phase, gallery, agreement, evidence(run, phase, gallery, look.search), look)
+        write_atomically(
+            draft / "preprocess.py", lambda file: file.write(source(network.view).encode())
+        )
+        write_json(
+            draft / "preprocessing.json", preprocessing(network.view, gallery.embeddings.shape[1])
+        )
+        write_json(
+            draft / "export.json", facts(run, phase, gallery, agreement) | {"index": look.as_dict()}
+        )
+        text = card(
+            run, phase, gallery, agreement, evidence(run, phase, gallery, look.search), look
+        )
         write_atomically(draft / "README.md", lambda file: file.write(text.encode()))
     return Exported(agreement, look.words())
 
 
 @torch.no_grad()
 def save(embedder: Embedder | Mirrored | Together, size: int, path: Path) -> None:
-    """As a graph of torch.export for batches of any size; `compare` sees to it that one image goes through it as well."""
+    """As a graph of torch.export for batches of any size; `compare` sees to it that one image goes
+    through it as well."""
     example = torch.zeros(2, size, size, 3, dtype=torch.uint8)
     network = PixelsToUnitVectors(embedder).eval()
-    graph = torch.export.export(network, (example,), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},))
+    graph = torch.export.export(
+        network, (example,), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},)
+    )
     for module in graph.graph_module.modules():
         for node in module.graph.nodes if hasattr(module, "graph") else ():
             node.meta.pop("stack_trace", None)  # it names folders of this machine
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="No complete tensor found in the group")  # of weights that share a file's memory
+        warnings.filterwarnings(
+            "ignore", message="No complete tensor found in the group"
+        )  # of weights that share a file's memory
         write_atomically(path, lambda file: torch.export.save(graph, file))
 
 
 def readable_images(run: FinishedRun, gallery: Gallery) -> tuple[list[int], np.ndarray]:
-    """(images) rows of the gallery, evenly spaced, and (images, size, size, 3) uint8 what the network sees of them."""
+    """(images) rows of the gallery, evenly spaced, and (images, size, size, 3) uint8 what the
+    network sees of them."""
     view = View(run.experiment.images.fit, run.experiment.images.size)
-    files = [run.originals.located(entry.path) if entry.origin == "run" else Path(entry.path) for entry in gallery.entries]
+    files = [
+        run.originals.located(entry.path) if entry.origin == "run" else Path(entry.path)
+        for entry in gallery.entries
+    ]
     boxes = boxes_of(run) if any(entry.origin == "run" for entry in gallery.entries) else {}
     rows, pixels = [], []
     there = [row for row, file in enumerate(files) if file.is_file()]
-    for place in np.unique(np.linspace(0, max(len(there) - 1, 0), min(CHECKED, len(there))).round().astype(int)):
+    for place in np.unique(
+        np.linspace(0, max(len(there) - 1, 0), min(CHECKED, len(there))).round().astype(int)
+    ):
         file = files[there[place]]
         try:
             pixels.append(view.apply(decode(file, boxes.get(file))))
@@ -121,14 +147,18 @@ def readable_images(run: FinishedRun, gallery: Gallery) -> tuple[list[int], np.n
 
 
 def boxes_of(run: FinishedRun) -> dict[Path, np.ndarray]:
-    """The boxes that the run cut its images to, by file; empty where it took whole images, or they are no longer there."""
+    """The boxes that the run cut its images to, by file; empty where it took whole images, or they
+    are no longer there."""
     root = run.originals.known_root
     return {root / path: box for path, box in run.originals.boxes.items()} if root.is_dir() else {}
 
 
 @torch.no_grad()
-def compare(exported: nn.Module, network: Network, pixels: np.ndarray, stored: np.ndarray) -> Agreement:
-    """In one batch, and one image alone. Raises ValueError where the exported network is another than the run's, or the images are."""
+def compare(
+    exported: nn.Module, network: Network, pixels: np.ndarray, stored: np.ndarray
+) -> Agreement:
+    """In one batch, and one image alone. Raises ValueError where the exported network is another
+    than the run's, or the images are."""
     batch = torch.from_numpy(pixels)
     mine = exported(batch).numpy()
     assert np.abs(exported(batch[:1]).numpy() - mine[:1]).max() < LARGEST_DIFFERENCE, (
@@ -152,9 +182,13 @@ def compare(exported: nn.Module, network: Network, pixels: np.ndarray, stored: n
 
 
 def write_table(folder: Path, gallery: Gallery, root: Path) -> None:
-    """Row i of the index is line i of the table, not counting its header. Paths are below the run's folder of images, or, of enrolled
-    photos, below the folder of their class folders: nobody else has the machine on which they were."""
-    rows = [(entry.class_name, below(entry.path, root), entry.sha256, entry.origin) for entry in gallery.entries]
+    """Row i of the index is line i of the table, not counting its header. Paths are below the run's
+    folder of images, or, of enrolled photos, below the folder of their class folders: nobody else
+    has the machine on which they were."""
+    rows = [
+        (entry.class_name, below(entry.path, root), entry.sha256, entry.origin)
+        for entry in gallery.entries
+    ]
     write_csv(folder / "gallery.csv", ("class", "path", "sha256", "origin"), rows)
 
 
@@ -178,8 +212,18 @@ def preprocessing(view: View, dim: int) -> dict[str, Any]:
         "fit": view.fit,
         "size": view.size,
         "interpolation": "bilinear, antialiased (Pillow's Image.resize with BILINEAR)",
-        "input": {"layout": "batch, height, width, channel", "type": "uint8", "range": [0, 255], "normalisation": "inside the network"},
-        "output": {"layout": f"batch, {dim}", "type": "float32", "length": 1, "similarity": "inner product, -1 to 1, higher is closer"},
+        "input": {
+            "layout": "batch, height, width, channel",
+            "type": "uint8",
+            "range": [0, 255],
+            "normalisation": "inside the network",
+        },
+        "output": {
+            "layout": f"batch, {dim}",
+            "type": "float32",
+            "length": 1,
+            "similarity": "inner product, -1 to 1, higher is closer",
+        },
     }
 
 
@@ -188,7 +232,10 @@ def facts(run: FinishedRun, phase: str, gallery: Gallery, agreement: Agreement) 
         "experiment": run.experiment.name,
         "seed": run.seed,
         "phase": phase,
-        "dataset": {key: run.summary["dataset"][key] for key in ("name", "fingerprint", "num_images", "num_classes")},
+        "dataset": {
+            key: run.summary["dataset"][key]
+            for key in ("name", "fingerprint", "num_images", "num_classes")
+        },
         "weights_sha256": weights_digest(run, phase),
         "gallery": {"images": len(gallery.entries), "classes": len(gallery.class_names)},
         "agreement": agreement.as_dict(),

@@ -23,19 +23,33 @@ SHOWN = 3
 
 
 OWN = {"valid": "validation image", "query": "query image"}
-BOXES = "the run saw its images cut to bounding boxes; photos are taken whole: cut out what they show"
+BOXES = (
+    "the run saw its images cut to bounding boxes; photos are taken whole: cut out what they show"
+)
 
 
 def enrolment_words(run: FinishedRun, done: Enrolment) -> str:
     new = f" ({len(done.new_classes)} new: {listed(done.new_classes)})" if done.new_classes else ""
     classes = len({entry.class_name for entry in done.enrolled})
-    parts = [f"enrolled {count(len(done.enrolled), 'image')} of {count(classes, 'class')}{new}"] if done.enrolled else []
+    parts = (
+        [f"enrolled {count(len(done.enrolled), 'image')} of {count(classes, 'class')}{new}"]
+        if done.enrolled
+        else []
+    )
     parts += [f"{count(done.already_there, 'image')} there already"] if done.already_there else []
     if done.not_compared:
-        parts.append(f"{count(done.not_compared, 'image')} of the run no longer on the disk, so that copies of them are not recognised")
-    parts += [f"added to the kept {count(len(done.indexes), 'index')} {', '.join(done.indexes)}"] if done.indexes else []
+        parts.append(
+            f"{count(done.not_compared, 'image')} of the run no longer on the disk, so that copies of them are not recognised"
+        )
+    parts += (
+        [f"added to the kept {count(len(done.indexes), 'index')} {', '.join(done.indexes)}"]
+        if done.indexes
+        else []
+    )
     parts += [BOXES] if done.enrolled and cuts_to_boxes(run) else []
-    parts.append(f"the gallery has {count(len(done.gallery.class_names), 'class')}, {count(len(done.gallery.entries), 'image')}")
+    parts.append(
+        f"the gallery has {count(len(done.gallery.class_names), 'class')}, {count(len(done.gallery.entries), 'image')}"
+    )
     return "; ".join(parts)
 
 
@@ -53,7 +67,11 @@ def threshold_words(threshold: Threshold, evidence: Evidence) -> str:
     correct = evidence.look_ups.correct
     enrolled = len(correct) - evidence.own
     asked = f"{count(evidence.own, OWN[evidence.part])} of the run"
-    asked += f" and {count(enrolled, 'enrolled image')}, each left out of its own look-up" if enrolled else ""
+    asked += (
+        f" and {count(enrolled, 'enrolled image')}, each left out of its own look-up"
+        if enrolled
+        else ""
+    )
     if not len(correct):
         return "no threshold: there are no images to choose one on; give --threshold"
     if math.isnan(threshold.value):
@@ -75,14 +93,21 @@ def realised_words(threshold: Threshold, evidence: Evidence) -> str:
     if found is None or evidence.queries is None:
         return ""
     precision, coverage = found
-    told = "it answers none" if math.isnan(precision) else f"it answers {coverage:.0%} and {precision:.0%} of the answers are right"
+    told = (
+        "it answers none"
+        if math.isnan(precision)
+        else f"it answers {coverage:.0%} and {precision:.0%} of the answers are right"
+    )
     return f"; of {count(len(evidence.queries.correct), OWN['query'])}, on which it was not chosen, {told}"
 
 
 def as_table(run: FinishedRun, answers: Answers) -> Table:
-    """Each photo with its answer, and below it the closest images; those of the run relative to its folder of images."""
+    """Each photo with its answer, and below it the closest images; those of the run relative to its
+    folder of images."""
     root = Path(run.summary["dataset"]["root"])
-    table = Table(box=None, pad_edge=False, caption=f"images of the run are in {root}", caption_justify="left")
+    table = Table(
+        box=None, pad_edge=False, caption=f"images of the run are in {root}", caption_justify="left"
+    )
     table.add_column("similarity", justify="right")
     table.add_column("answer")  # in a column of its own, for a class may be called "unknown"
     table.add_column("class", overflow="fold")
@@ -92,11 +117,16 @@ def as_table(run: FinishedRun, answers: Answers) -> Table:
         elected = "" if found.vote_class == found.class_name else f" for {found.vote_class}"
         vote = f"{found.path}\n(vote: {found.vote_share:.0%} of {len(found.closest)}{elected}{tie_words(found)})"
         answer, name = ("class", found.class_name) if found.known else ("unknown", "")
-        table.add_row(f"{found.similarity:.4f}", *(Text(text, style=style) for text in (answer, name, vote)))
+        table.add_row(
+            f"{found.similarity:.4f}", *(Text(text, style=style) for text in (answer, name, vote))
+        )
         for entry, similarity in found.closest[:SHOWN]:
             path = Path(entry.path)
             table.add_row(
-                f"{similarity:.4f}", "", Text(entry.class_name), Text(str(path.relative_to(root) if entry.origin == "run" else path))
+                f"{similarity:.4f}",
+                "",
+                Text(entry.class_name),
+                Text(str(path.relative_to(root) if entry.origin == "run" else path)),
             )
         table.add_row()
     return table
@@ -124,8 +154,8 @@ def notes(run: FinishedRun, gallery: Gallery, bar: Bar, look: Look | None) -> It
 
 
 def as_json(answers: Answers, bar: Bar, look: Look | None = None) -> dict[str, Any]:
-    """`class` is null where the answer is unknown; `threshold.value` is null where none reaches the wanted precision; `index` is there
-    where one was asked for."""
+    """`class` is null where the answer is unknown; `threshold.value` is null where none reaches the
+    wanted precision; `index` is there where one was asked for."""
     threshold: dict[str, Any] = {"value": number(bar.value)}
     chosen, evidence = bar.chosen, bar.evidence
     if chosen is not None and evidence is not None:
@@ -140,7 +170,11 @@ def as_json(answers: Answers, bar: Bar, look: Look | None = None) -> dict[str, A
             },
         }
         if (found := evidence.realised(chosen)) is not None and evidence.queries is not None:
-            threshold["on_queries"] = {"queries": len(evidence.queries.correct), "precision": number(found[0]), "coverage": found[1]}
+            threshold["on_queries"] = {
+                "queries": len(evidence.queries.correct),
+                "precision": number(found[0]),
+                "coverage": found[1],
+            }
     return {
         "threshold": threshold,
         "answers": [
@@ -151,16 +185,30 @@ def as_json(answers: Answers, bar: Bar, look: Look | None = None) -> dict[str, A
                 "similarity": found.similarity,
                 "as_close": list(found.as_close),
                 "all_as_close": found.all_as_close,
-                "vote": {"class": found.vote_class, "share": found.vote_share, "k": len(found.closest)},
+                "vote": {
+                    "class": found.vote_class,
+                    "share": found.vote_share,
+                    "k": len(found.closest),
+                },
                 "closest": [
-                    {"path": entry.path, "class": entry.class_name, "origin": entry.origin, "similarity": similarity}
+                    {
+                        "path": entry.path,
+                        "class": entry.class_name,
+                        "origin": entry.origin,
+                        "similarity": similarity,
+                    }
                     for entry, similarity in found.closest
                 ],
             }
             for found in answers.answers
         ],
-        "unreadable": [{"image": str(problem.path), "reason": problem.reason} for problem in answers.unreadable],
-        "milliseconds_per_image": {"embedding": answers.embed_milliseconds, "look_up": answers.look_up_milliseconds},
+        "unreadable": [
+            {"image": str(problem.path), "reason": problem.reason} for problem in answers.unreadable
+        ],
+        "milliseconds_per_image": {
+            "embedding": answers.embed_milliseconds,
+            "look_up": answers.look_up_milliseconds,
+        },
     } | ({"index": look.as_dict()} if look else {})
 
 

@@ -12,7 +12,16 @@ import numpy as np
 from dml_bench.gallery.indexes import one_thread
 from dml_bench.system.seeding import permutation
 
-__all__ = ["Asked", "Measured", "Share", "asked_of_itself", "exactly", "measure", "recalls", "wilson"]
+__all__ = [
+    "Asked",
+    "Measured",
+    "Share",
+    "asked_of_itself",
+    "exactly",
+    "measure",
+    "recalls",
+    "wilson",
+]
 
 MOST = 1000
 """Queries that recall is measured on."""
@@ -44,11 +53,16 @@ class Asked:
     embeddings: np.ndarray
     """(query, dim)"""
     own_rows: np.ndarray
-    """(query) each one's own row in the gallery, which is left out of its look-up; -1 where it is not in it."""
+    """(query) each one's own row in the gallery, which is left out of its look-up; -1 where it is
+    not in it."""
     words: str
 
     def some(self) -> "Asked":
-        chosen = np.unique(np.linspace(0, max(len(self.own_rows) - 1, 0), min(len(self.own_rows), MOST)).round().astype(int))
+        chosen = np.unique(
+            np.linspace(0, max(len(self.own_rows) - 1, 0), min(len(self.own_rows), MOST))
+            .round()
+            .astype(int)
+        )
         return Asked(self.embeddings[chosen], self.own_rows[chosen], self.words)
 
 
@@ -81,7 +95,11 @@ class Measured:
         return cls(**{**stored, **shares})
 
     def words(self) -> str:
-        error = f"; similarities are off by up to {self.similarity_max_error:.4f}" if self.similarity_max_error > 10 * SAME else ""
+        error = (
+            f"; similarities are off by up to {self.similarity_max_error:.4f}"
+            if self.similarity_max_error > 10 * SAME
+            else ""
+        )
         return (
             f"recall@1 {self.recall_at_1.words()}, recall@10 {self.recall_at_10.words()} on {self.queries:,} {self.asked}; "
             f"{self.milliseconds:.2f} ms a look-up, {self.milliseconds_batched:.2f} in batches of {BATCH} (exact: "
@@ -91,8 +109,9 @@ class Measured:
 
 
 def wilson(share: float, trials: int) -> Share:
-    """95% score interval of a proportion (Wilson 1927, J. Am. Stat. Assoc. 22). Of a mean of shares, one per query, it is at least as wide
-    as it need be: such a mean varies no more than one of zeros and ones."""
+    """95% score interval of a proportion (Wilson 1927, J. Am. Stat. Assoc. 22). Of a mean of
+    shares, one per query, it is at least as wide as it need be: such a mean varies no more than one
+    of zeros and ones."""
     if not trials:
         return Share(math.nan, math.nan, math.nan)
     middle, scale = share + Z**2 / (2 * trials), 1 + Z**2 / trials
@@ -101,7 +120,8 @@ def wilson(share: float, trials: int) -> Share:
 
 
 def asked_of_itself(embeddings: np.ndarray) -> Asked:
-    """A sample of a gallery's own images, each left out of its own look-up; drawn by the gallery's size alone."""
+    """A sample of a gallery's own images, each left out of its own look-up; drawn by the gallery's
+    size alone."""
     rows = np.sort(permutation("recall", len(embeddings), items=np.arange(len(embeddings)))[:MOST])
     return Asked(embeddings[rows], rows, "images of the gallery, each left out of its own look-up")
 
@@ -117,9 +137,12 @@ def exactly(embeddings: np.ndarray) -> Find:
     return find
 
 
-def recalls(embeddings: np.ndarray, query: np.ndarray, truth: np.ndarray, found: np.ndarray, k: int) -> np.ndarray:
-    """(query) the share of the k found that are as near as the k exactly nearest, so that copies of an image count as each other (as in
-    ANN-Benchmarks, Aumueller et al. 2020; the recall@k of Jegou et al. 2011 asks only whether the nearest one is among them).
+def recalls(
+    embeddings: np.ndarray, query: np.ndarray, truth: np.ndarray, found: np.ndarray, k: int
+) -> np.ndarray:
+    """(query) the share of the k found that are as near as the k exactly nearest, so that copies of
+    an image count as each other (as in ANN-Benchmarks, Aumueller et al. 2020; the recall@k of Jegou
+    et al. 2011 asks only whether the nearest one is among them).
 
     `truth` and `found` are (query, k or more) rows of the gallery, nearest first.
     """
@@ -134,8 +157,8 @@ def inner(embeddings: np.ndarray, query: np.ndarray, rows: np.ndarray) -> np.nda
 
 
 def others(find: Find, query: np.ndarray, own: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """(query, k) similarities and rows, asked as a photo is asked; of queries in the gallery one more is asked for, and each itself, or else
-    the last, is left out."""
+    """(query, k) similarities and rows, asked as a photo is asked; of queries in the gallery one
+    more is asked for, and each itself, or else the last, is left out."""
     if (own < 0).all():
         return find(query, k)
     similarities, rows = find(query, k + 1)
@@ -145,7 +168,8 @@ def others(find: Find, query: np.ndarray, own: np.ndarray, k: int) -> tuple[np.n
 
 
 def measure(find: Find, embeddings: np.ndarray, asked: Asked, size: int) -> Measured:
-    """Hold `find` against the exact search of `embeddings` (images, dim). `size` is the bytes of its file."""
+    """Hold `find` against the exact search of `embeddings` (images, dim). `size` is the bytes of
+    its file."""
     asked = asked.some()
     query = np.ascontiguousarray(asked.embeddings, np.float32)
     exact = exactly(embeddings)
@@ -153,7 +177,9 @@ def measure(find: Find, embeddings: np.ndarray, asked: Asked, size: int) -> Meas
     with one_thread():
         truth, found = (others(way, query, asked.own_rows, k) for way in (exact, find))
         times = [milliseconds(way, query, k) for way in (find, exact)]
-    at_1, at_10 = (float(recalls(embeddings, query, truth[1], found[1], depth).mean()) for depth in (1, k))
+    at_1, at_10 = (
+        float(recalls(embeddings, query, truth[1], found[1], depth).mean()) for depth in (1, k)
+    )
     return Measured(
         queries=len(query),
         asked=asked.words,

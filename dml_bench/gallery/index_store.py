@@ -1,7 +1,9 @@
-"""An index kept beside a gallery: built once, opened memory-mapped, added to as images are enrolled, built anew where it does not fit.
+"""An index kept beside a gallery: built once, opened memory-mapped, added to as images are
+enrolled, built anew where it does not fit.
 
-<gallery>/<phase>.index/ivf-nlist=64.faiss and .json, which holds the digests of the file and of the embeddings it is of, and what it misses.
-Images that left the gallery stay in the file and are passed over; their positions are in the .json.
+<gallery>/<phase>.index/ivf-nlist=64.faiss and .json, which holds the digests of the file and of the
+embeddings it is of, and what it misses. Images that left the gallery stay in the file and are
+passed over; their positions are in the .json.
 """
 
 import hashlib
@@ -15,7 +17,17 @@ import numpy as np
 
 from dml_bench.evaluation.search import Neighbours, ask, nearest, search
 from dml_bench.gallery.index_recall import Asked, Measured, measure
-from dml_bench.gallery.indexes import CHUNK, Choice, Plan, build, library, narrowed, one_thread, open_mapped, tune
+from dml_bench.gallery.indexes import (
+    CHUNK,
+    Choice,
+    Plan,
+    build,
+    library,
+    narrowed,
+    one_thread,
+    open_mapped,
+    tune,
+)
 from dml_bench.gallery.store import Gallery, Place, Step, digest_of
 from dml_bench.system.drafts import drafted, sweep
 from dml_bench.system.files import Damaged, Shape, read_json, write_atomically, write_json
@@ -40,7 +52,8 @@ MOST_GROWN = 2
 """Times the size for which cells, codes and edges were made."""
 
 Search = Callable[[Gallery, np.ndarray, np.ndarray, int], Neighbours]
-"""A gallery, (query, dim) unit vectors, (query) class ids and k to their neighbours in that gallery."""
+"""A gallery, (query, dim) unit vectors, (query) class ids and k to their neighbours in that
+gallery."""
 
 
 def search_all(gallery: Gallery, query: np.ndarray, labels: np.ndarray, k: int) -> Neighbours:
@@ -57,7 +70,8 @@ class Record:
     images: int
     """Of the gallery that it was built for."""
     vectors: int
-    """In the file; those at the `removed` positions are no longer in the gallery, the others are it, in its order."""
+    """In the file; those at the `removed` positions are no longer in the gallery, the others are
+    it, in its order."""
     embeddings: str
     """Digest of the gallery's embeddings."""
     sha256: str
@@ -94,18 +108,23 @@ class Look:
         return np.flatnonzero(self.live)
 
     def find(self, query: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-        """(query, k) similarities and rows of the gallery, the nearest first. Queries for which too few are found are asked exactly."""
+        """(query, k) similarities and rows of the gallery, the nearest first. Queries for which too
+        few are found are asked exactly."""
         k = min(k, len(self.positions))
         params = None if self.live.all() else narrowed(self.index, self.live)
         if self.choice.exact:
             similarities, found = nearest(self.index, query, k, len(self.positions), params)
         else:
-            similarities, found = ask(self.index, np.ascontiguousarray(query, np.float32), k, params)
+            similarities, found = ask(
+                self.index, np.ascontiguousarray(query, np.float32), k, params
+            )
         short = np.flatnonzero((found < 0).any(1))
         rows = np.searchsorted(self.positions, found)
         if len(short):
             anything = np.full(len(short), -1)
-            again = search(self.embeddings, query[short], np.full(len(self.positions), -1), anything, k)
+            again = search(
+                self.embeddings, query[short], np.full(len(self.positions), -1), anything, k
+            )
             similarities[short], rows[short] = again.similarities, again.indices
         return np.clip(similarities, -1, 1) if self.choice.compresses else similarities, rows
 
@@ -121,7 +140,12 @@ class Look:
 
     def as_dict(self) -> dict[str, Any]:
         measured = self.measured.as_dict() if self.measured else None
-        return {"name": self.choice.name, "parameters": self.plan.parameters, "exact": self.choice.exact, "measured": measured}
+        return {
+            "name": self.choice.name,
+            "parameters": self.plan.parameters,
+            "exact": self.choice.exact,
+            "measured": measured,
+        }
 
 
 def digest(embeddings: np.ndarray) -> str:
@@ -137,15 +161,26 @@ def folder_of(place: Place) -> Path:
 
 def file_of(place: Place, choice: Choice) -> Path:
     """Its name has the parameters that were asked for and that the file depends on."""
-    given = [f"{key}={value}" for key, value in sorted(choice.options.items()) if key not in ("nprobe", "efSearch")]
+    given = [
+        f"{key}={value}"
+        for key, value in sorted(choice.options.items())
+        if key not in ("nprobe", "efSearch")
+    ]
     return folder_of(place) / f"{'-'.join([choice.name, *given])}.faiss"
 
 
-def opened(place: Place, gallery: Gallery, choice: Choice, asked: Callable[[], Asked], say: Callable[[str], None]) -> Look:
-    """The kept index of a gallery. One that is not there, damaged, or of another gallery is built, and `say` is told why.
+def opened(
+    place: Place,
+    gallery: Gallery,
+    choice: Choice,
+    asked: Callable[[], Asked],
+    say: Callable[[str], None],
+) -> Look:
+    """The kept index of a gallery. One that is not there, damaged, or of another gallery is built,
+    and `say` is told why.
 
-    What an approximate one misses is measured with the queries that were `asked` wherever that is not known yet.
-    Raises ValueError where the choice and the gallery do not go together.
+    What an approximate one misses is measured with the queries that were `asked` wherever that is
+    not known yet. Raises ValueError where the choice and the gallery do not go together.
     """
     path = file_of(place, choice)
     sweep(path.parent, place.path.parent)
@@ -156,7 +191,9 @@ def opened(place: Place, gallery: Gallery, choice: Choice, asked: Callable[[], A
     wrong = "" if record is None else misfit(path, record, gallery)
     if record is None or wrong:
         plan = choice.plan(*gallery.embeddings.shape)
-        say(f"building index {choice.name} of {len(gallery.entries):,} images{f', because {wrong}' if wrong else ''}")
+        say(
+            f"building index {choice.name} of {len(gallery.entries):,} images{f', because {wrong}' if wrong else ''}"
+        )
         record = keep(path, gallery, choice, plan)
     else:
         plan = choice.plan(record.images, gallery.embeddings.shape[1], **record.built)
@@ -174,11 +211,20 @@ def opened(place: Place, gallery: Gallery, choice: Choice, asked: Callable[[], A
 
 
 def made(path: Path, gallery: Gallery, choice: Choice, asked: Callable[[], Asked]) -> Look:
-    """An index of a gallery in a file of its own, and what it misses. Raises ValueError where the choice and the gallery do not go together."""
+    """An index of a gallery in a file of its own, and what it misses. Raises ValueError where the
+    choice and the gallery do not go together."""
     plan = choice.plan(*gallery.embeddings.shape)
     write_index(path, build(plan, gallery.embeddings))
-    look = Look(choice, plan, open_mapped(path), np.ones(len(gallery.embeddings), bool), gallery.embeddings)
-    return look if choice.exact else replace(look, measured=measure(look.find, gallery.embeddings, asked(), path.stat().st_size))
+    look = Look(
+        choice, plan, open_mapped(path), np.ones(len(gallery.embeddings), bool), gallery.embeddings
+    )
+    return (
+        look
+        if choice.exact
+        else replace(
+            look, measured=measure(look.find, gallery.embeddings, asked(), path.stat().st_size)
+        )
+    )
 
 
 def misfit(path: Path, record: Record, gallery: Gallery) -> str:
@@ -194,7 +240,14 @@ def keep(path: Path, gallery: Gallery, choice: Choice, plan: Plan) -> Record:
     path.parent.mkdir(parents=True, exist_ok=True)
     images = len(gallery.embeddings)
     sha256 = write_index(path, build(plan, gallery.embeddings))
-    record = Record(name=choice.name, built=plan.built, images=images, vectors=images, embeddings=digest(gallery.embeddings), sha256=sha256)
+    record = Record(
+        name=choice.name,
+        built=plan.built,
+        images=images,
+        vectors=images,
+        embeddings=digest(gallery.embeddings),
+        sha256=sha256,
+    )
     write_record(path, record)
     return record
 
@@ -203,14 +256,17 @@ def write_index(path: Path, index: Any, before: Callable[[str], None] = lambda s
     """The SHA-256 of the file, which `before` is told just before the file bears its name."""
     faiss = library()
     with drafted(path) as draft:
-        write_atomically(draft, lambda file: faiss.write_index(index, faiss.PyCallbackIOWriter(file.write)))
+        write_atomically(
+            draft, lambda file: faiss.write_index(index, faiss.PyCallbackIOWriter(file.write))
+        )
         sha256 = digest_of(draft)
         before(sha256)
     return sha256
 
 
 def read_record(path: Path) -> Record | None:
-    """None where there is none that can be read. After a crash between two writings it is that of the two that the file is of."""
+    """None where there is none that can be read. After a crash between two writings it is that of
+    the two that the file is of."""
     try:
         stored = read_json(path.with_suffix(".json"), SHAPE, sealed=True)
     except (OSError, Damaged):
@@ -237,22 +293,30 @@ def is_behind(place: Place, path: Path) -> bool:
 
 
 def step_between(place: Place, before: Gallery, kept: np.ndarray, after: Gallery) -> Step | None:
-    """Of `before`, the rows that are `kept` (entries) bool come first in `after`, and the rest of that is new. None where no index has to follow."""
+    """Of `before`, the rows that are `kept` (entries) bool come first in `after`, and the rest of
+    that is new. None where no index has to follow."""
     if not list(records(place)) or (kept.all() and len(after.embeddings) == len(before.embeddings)):
         return None
-    return Step(embeddings=digest(before.embeddings), images=len(kept), left=np.flatnonzero(~kept).tolist())
+    return Step(
+        embeddings=digest(before.embeddings), images=len(kept), left=np.flatnonzero(~kept).tolist()
+    )
 
 
 def follow(place: Place, step: Step, after: Gallery) -> tuple[str, ...]:
-    """Take the indexes that are kept of a gallery along to the next one. What does not fit is left, and built anew when it is next asked
-    for. The names of those that went along."""
+    """Take the indexes that are kept of a gallery along to the next one. What does not fit is left,
+    and built anew when it is next asked for. The names of those that went along."""
     found = list(records(place))
-    return tuple(path.stem for path, record in found if record.embeddings == step.embeddings and changed(path, record, step.kept, after))
+    return tuple(
+        path.stem
+        for path, record in found
+        if record.embeddings == step.embeddings and changed(path, record, step.kept, after)
+    )
 
 
 def catch_up(place: Place, gallery: Gallery) -> None:
-    """Do what a process that was stopped between a gallery and its indexes left to do, from the step that is written with the gallery: an
-    index depends on all that its galleries have been, so that one that is built anew would be another."""
+    """Do what a process that was stopped between a gallery and its indexes left to do, from the
+    step that is written with the gallery: an index depends on all that its galleries have been, so
+    that one that is built anew would be another."""
     if (step := place.step()) is not None:
         follow(place, step, gallery)
 
@@ -270,14 +334,28 @@ def changed(path: Path, record: Record, kept: np.ndarray, after: Gallery) -> boo
     added = after.embeddings[int(kept.sum()) :]
     removed = record.removed + tuple(np.flatnonzero(record.live)[~kept].tolist())
     vectors = record.vectors + len(added)
-    if len(removed) > MOST_REMOVED * vectors or len(after.embeddings) > MOST_GROWN * record.images or record.sha256 != digest_of(path):
+    if (
+        len(removed) > MOST_REMOVED * vectors
+        or len(after.embeddings) > MOST_GROWN * record.images
+        or record.sha256 != digest_of(path)
+    ):
         return False
-    new = replace(record, vectors=vectors, embeddings=digest(after.embeddings), removed=tuple(sorted(removed)), measured={})
+    new = replace(
+        record,
+        vectors=vectors,
+        embeddings=digest(after.embeddings),
+        removed=tuple(sorted(removed)),
+        measured={},
+    )
     if len(added):
         index = faiss.read_index(str(path))
         with one_thread():
             index.add(np.ascontiguousarray(added, np.float32))
-        sha256 = write_index(path, index, lambda sha256: write_record(path, record, coming=replace(new, sha256=sha256)))
+        sha256 = write_index(
+            path,
+            index,
+            lambda sha256: write_record(path, record, coming=replace(new, sha256=sha256)),
+        )
         new = replace(new, sha256=sha256)
     write_record(path, new)
     return True

@@ -1,9 +1,12 @@
-"""Kinds of FAISS index by name, each planned for a gallery's size, built the same bit for bit, and opened memory-mapped.
+"""Kinds of FAISS index by name, each planned for a gallery's size, built the same bit for bit, and
+opened memory-mapped.
 
-`flat` compares a query with every image and is what is used unless another is asked for: none of the approximate ones is ever chosen by
-itself. What these miss is measured on the gallery they are built for (`dml_bench.gallery.index_recall`).
+`flat` compares a query with every image and is what is used unless another is asked for: none of
+the approximate ones is ever chosen by itself. What these miss is measured on the gallery they are
+built for (`dml_bench.gallery.index_recall`).
 
-An option of 0 takes its value from the size of the gallery. Names are those of FAISS (Douze et al. 2024, "The Faiss library").
+An option of 0 takes its value from the size of the gallery. Names are those of FAISS (Douze et al.
+2024, "The Faiss library").
 """
 
 import math
@@ -17,10 +20,22 @@ import numpy as np
 
 from dml_bench.registry import indexes
 
-__all__ = ["Choice", "Plan", "advice", "build", "library", "narrowed", "one_thread", "open_mapped", "parse", "tune"]
+__all__ = [
+    "Choice",
+    "Plan",
+    "advice",
+    "build",
+    "library",
+    "narrowed",
+    "one_thread",
+    "open_mapped",
+    "parse",
+    "tune",
+]
 
 SLOW_BYTES = 100_000_000
-"""Of embeddings, all of which an exact look-up reads: about 10 ms on one thread, as long as a small network takes for the photo."""
+"""Of embeddings, all of which an exact look-up reads: about 10 ms on one thread, as long as a small
+network takes for the photo."""
 LARGE = 100_000
 """Images from which on a graph gets more edges."""
 SMALLEST = 16
@@ -65,7 +80,8 @@ class Choice:
         return bool(indexes[self.name].facts["compresses"])
 
     def plan(self, images: int, dim: int, **built: int) -> Plan:
-        """For a gallery of (images, dim), or as it was `built` for another size. Raises ValueError on values that do not go together."""
+        """For a gallery of (images, dim), or as it was `built` for another size. Raises ValueError
+        on values that do not go together."""
         entry = indexes[self.name]
         small = f"the gallery has {images} images, and an approximate one needs {SMALLEST} or more"
         require(self.exact or images >= SMALLEST, self.name, small, "leave it out")
@@ -74,13 +90,16 @@ class Choice:
 
 
 def parse(text: str) -> Choice:
-    """The choice of NAME[:key=value,...]; `auto` is `flat`, see `advice`. Raises ValueError on what is not written so, UnknownName."""
+    """The choice of NAME[:key=value,...]; `auto` is `flat`, see `advice`. Raises ValueError on what
+    is not written so, UnknownName."""
     name, colon, rest = text.partition(":")
     options: dict[str, int] = {}
     for part in rest.split(",") if colon else ():
         key, _, value = part.partition("=")
         if not key or not value.isdecimal() or key in options:
-            raise ValueError(f"index {text}: write NAME or NAME:key=value,key=value with whole numbers, each key once, e.g. ivf:nprobe=16")
+            raise ValueError(
+                f"index {text}: write NAME or NAME:key=value,key=value with whole numbers, each key once, e.g. ivf:nprobe=16"
+            )
         options[key] = int(value)
     indexes[name].resolve(options, "index")
     return Choice("flat" if name == "auto" else name, options)
@@ -108,7 +127,10 @@ def flat(images: int, dim: int) -> Plan:
 
 
 @indexes.register(
-    "auto", summary="flat, and says from which size of gallery on an approximate one is worth a try", source="this package", exact=True
+    "auto",
+    summary="flat, and says from which size of gallery on an approximate one is worth a try",
+    source="this package",
+    exact=True,
 )
 def auto(images: int, dim: int) -> Plan:
     return flat(images, dim)
@@ -129,11 +151,22 @@ def sq8(images: int, dim: int) -> Plan:
     summary="walks a graph of near images; M edges each, efConstruction and efSearch candidates while building and looking up",
     source="Malkov and Yashunin 2020, Efficient and robust approximate nearest neighbor search using hierarchical navigable small world graphs",
 )
-def hnsw(images: int, dim: int, *, M: int = 0, efConstruction: int = 100, efSearch: int = 64) -> Plan:  # noqa: N803 - the field's names
+def hnsw(
+    images: int, dim: int, *, M: int = 0, efConstruction: int = 100, efSearch: int = 64
+) -> Plan:  # noqa: N803 - the field's names
     edges = M or (16 if images < LARGE else 32)
     require(edges >= 2, "hnsw", f"M is {edges}", "choose 2 or more, e.g. M=32")
-    require(efConstruction > 0 < efSearch, "hnsw", "efConstruction or efSearch is 0", "choose 1 or more, e.g. efSearch=64")
-    return Plan(factory=f"HNSW{edges},Flat", built={"M": edges, "efConstruction": efConstruction}, asked={"efSearch": efSearch})
+    require(
+        efConstruction > 0 < efSearch,
+        "hnsw",
+        "efConstruction or efSearch is 0",
+        "choose 1 or more, e.g. efSearch=64",
+    )
+    return Plan(
+        factory=f"HNSW{edges},Flat",
+        built={"M": edges, "efConstruction": efConstruction},
+        asked={"efSearch": efSearch},
+    )
 
 
 @indexes.register(
@@ -152,11 +185,25 @@ def ivf(images: int, dim: int, *, nlist: int = 0, nprobe: int = 0) -> Plan:
     source="Jegou, Douze and Schmid 2011, Product quantization for nearest neighbor search",
     compresses=True,
 )
-def ivfpq(images: int, dim: int, *, nlist: int = 0, nprobe: int = 0, m: int = 0, bits: int = 0, k_factor: int = 4) -> Plan:
+def ivfpq(
+    images: int,
+    dim: int,
+    *,
+    nlist: int = 0,
+    nprobe: int = 0,
+    m: int = 0,
+    bits: int = 0,
+    k_factor: int = 4,
+) -> Plan:
     nlist, nprobe = cells("ivfpq", images, nlist, nprobe)
     fitting = [parts for parts in range(1, dim + 1) if dim % parts == 0]
     m = m or max(parts for parts in fitting if parts <= max(dim // 4, 1))
-    require(m in fitting, "ivfpq", f"m is {m}, which does not divide {dim} dimensions", f"choose one of {', '.join(map(str, fitting))}")
+    require(
+        m in fitting,
+        "ivfpq",
+        f"m is {m}, which does not divide {dim} dimensions",
+        f"choose one of {', '.join(map(str, fitting))}",
+    )
     bits = bits or min(8, max(1, int(math.log2(max(images, 2)))))
     require(1 <= bits <= 12, "ivfpq", f"bits is {bits}", "choose 1 to 12, e.g. bits=8")
     require(
@@ -167,18 +214,32 @@ def ivfpq(images: int, dim: int, *, nlist: int = 0, nprobe: int = 0, m: int = 0,
     )
     refined = ",RFlat" if k_factor else ""
     built = {"nlist": nlist, "m": m, "bits": bits} | ({} if k_factor else {"k_factor": 0})
-    # np: without FAISS's reordering of codes for Hamming distances, which takes minutes and is not used
+    # np: without FAISS's reordering of codes for Hamming distances, which takes minutes and is not
+    # used
     return Plan(
-        factory=f"IVF{nlist},PQ{m}x{bits}np{refined}", built=built, asked={"nprobe": nprobe} | ({"k_factor": k_factor} if k_factor else {})
+        factory=f"IVF{nlist},PQ{m}x{bits}np{refined}",
+        built=built,
+        asked={"nprobe": nprobe} | ({"k_factor": k_factor} if k_factor else {}),
     )
 
 
 def cells(name: str, images: int, nlist: int, nprobe: int) -> tuple[int, int]:
-    """How many cells there are, and how many are looked into; FAISS advises 4 to 16 sqrt(images) of them and 30 images in each."""
+    """How many cells there are, and how many are looked into; FAISS advises 4 to 16 sqrt(images) of
+    them and 30 images in each."""
     nlist = nlist or max(1, min(round(4 * math.sqrt(images)), images // 30))
-    require(nlist <= images, name, f"nlist is {nlist:,}, but the gallery has {images:,} images", "choose fewer cells, or leave it out")
+    require(
+        nlist <= images,
+        name,
+        f"nlist is {nlist:,}, but the gallery has {images:,} images",
+        "choose fewer cells, or leave it out",
+    )
     nprobe = nprobe or min(nlist, max(8, nlist // 64))
-    require(nprobe <= nlist, name, f"nprobe is {nprobe:,}, but there are {nlist:,} cells (nlist)", f"choose 1 to {nlist}, or more cells")
+    require(
+        nprobe <= nlist,
+        name,
+        f"nprobe is {nprobe:,}, but there are {nlist:,} cells (nlist)",
+        f"choose 1 to {nlist}, or more cells",
+    )
     return nlist, nprobe
 
 
@@ -208,7 +269,8 @@ def one_thread() -> Iterator[None]:
 
 
 def build(plan: Plan, embeddings: np.ndarray) -> Any:
-    """The FAISS index of (images, dim) float32 unit vectors; position i is image i. The same bit for bit for the same vectors."""
+    """The FAISS index of (images, dim) float32 unit vectors; position i is image i. The same bit
+    for bit for the same vectors."""
     import faiss
 
     index = faiss.index_factory(embeddings.shape[1], plan.factory, faiss.METRIC_INNER_PRODUCT)
@@ -230,7 +292,11 @@ def prepare(index: Any, plan: Plan) -> None:
         inner.hnsw.efConstruction = plan.built["efConstruction"]
     for part in (inner, getattr(inner, "pq", inner)):
         if hasattr(part, "cp"):
-            part.cp.seed, part.cp.min_points_per_centroid, part.cp.max_points_per_centroid = SEED, 1, SAMPLED
+            part.cp.seed, part.cp.min_points_per_centroid, part.cp.max_points_per_centroid = (
+                SEED,
+                1,
+                SAMPLED,
+            )
 
 
 def tune(index: Any, plan: Plan) -> None:
@@ -238,11 +304,14 @@ def tune(index: Any, plan: Plan) -> None:
     import faiss
 
     for name, value in plan.asked.items():
-        faiss.ParameterSpace().set_index_parameter(index, {"k_factor": "k_factor_rf"}.get(name, name), value)
+        faiss.ParameterSpace().set_index_parameter(
+            index, {"k_factor": "k_factor_rf"}.get(name, name), value
+        )
 
 
 def narrowed(index: Any, live: np.ndarray) -> Any:
-    """FAISS's parameters of a look-up among the vectors that are `live`, (vectors) bool, with the index's own values of the others."""
+    """FAISS's parameters of a look-up among the vectors that are `live`, (vectors) bool, with the
+    index's own values of the others."""
     faiss = library()
 
     if hasattr(index, "base_index"):
@@ -257,8 +326,9 @@ def narrowed(index: Any, live: np.ndarray) -> Any:
 
 
 def open_mapped(path: Path) -> Any:
-    """A FAISS index whose vectors, codes and edges stay in the file and are read where a look-up needs them. All kinds here can be; it can't
-    be added to. Raises RuntimeError on a file that is none."""
+    """A FAISS index whose vectors, codes and edges stay in the file and are read where a look-up
+    needs them. All kinds here can be; it can't be added to. Raises RuntimeError on a file that is
+    none."""
     import faiss
 
     return faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)

@@ -1,4 +1,5 @@
-"""The model card of an export (Mitchell et al. 2019, "Model cards for model reporting"), all of it from the run's own record."""
+"""The model card of an export (Mitchell et al. 2019, "Model cards for model reporting"), all of it
+from the run's own record."""
 
 import math
 from collections.abc import Iterator
@@ -45,7 +46,14 @@ class Agreement:
         )
 
 
-def card(run: FinishedRun, phase: str, gallery: Gallery, agreement: Agreement, evidence: Evidence, look: Look) -> str:
+def card(
+    run: FinishedRun,
+    phase: str,
+    gallery: Gallery,
+    agreement: Agreement,
+    evidence: Evidence,
+    look: Look,
+) -> str:
     """Markdown. The Python in it runs in the exported folder."""
     experiment = run.experiment
     sections = {
@@ -59,7 +67,9 @@ def card(run: FinishedRun, phase: str, gallery: Gallery, agreement: Agreement, e
         "How to use it": fenced(SNIPPET, "python"),
         "Checked": f"That {agreement.words()}.",
     }
-    title = f"# {markdown(experiment.name)}, phase {phase}" + (f"\n\n{markdown(experiment.summary)}" if experiment.summary else "")
+    title = f"# {markdown(experiment.name)}, phase {phase}" + (
+        f"\n\n{markdown(experiment.summary)}" if experiment.summary else ""
+    )
     return "\n\n".join([title, *(f"## {name}\n\n{text}" for name, text in sections.items())]) + "\n"
 
 
@@ -70,14 +80,22 @@ def table(header: tuple[str, ...], rows: Iterator[tuple[str, ...]]) -> str:
 def model_rows(run: FinishedRun, phase: str) -> Iterator[tuple[str, str]]:
     experiment = run.experiment
     model, train = experiment.model, experiment.train
-    start = {"none": "random", "source": "pretrained on drawn species"}.get(model.weights, model.weights)
+    start = {"none": "random", "source": "pretrained on drawn species"}.get(
+        model.weights, model.weights
+    )
     session = last_session(run.folder, "dml_bench", "packages", "device", "precision", "started_at")
     yield "backbone", f"{model.backbone.name}, first weights: {start}, trained: {model.trainable}"
     yield "head", f"{model.head.name}{options(model.head.options)}"
-    yield "input", f"{experiment.images.size} x {experiment.images.size} pixels, {experiment.images.fit}"
+    yield (
+        "input",
+        f"{experiment.images.size} x {experiment.images.size} pixels, {experiment.images.fit}",
+    )
     yield "loss", f"{experiment.loss.name}{options(experiment.loss.options)}"
     yield "miner", f"{experiment.miner.name}{options(experiment.miner.options)}"
-    yield "training", f"{train.epochs} epochs, batches of {train.batch_size}, {experiment.optimizer.name}, seed {experiment.seed}"
+    yield (
+        "training",
+        f"{train.epochs} epochs, batches of {train.batch_size}, {experiment.optimizer.name}, seed {experiment.seed}",
+    )
     yield "phase", f"{phase}: {phase_words(run, phase)}"
     yield (
         "made with",
@@ -106,12 +124,20 @@ def never_trained_on(run: FinishedRun, phase: str) -> list[str]:
 
 
 def data_words(run: FinishedRun, phase: str) -> str:
-    data, split, left_out = run.summary["dataset"], run.summary["split"], never_trained_on(run, phase)
+    data, split, left_out = (
+        run.summary["dataset"],
+        run.summary["split"],
+        never_trained_on(run, phase),
+    )
     drawn = " It is drawn by a program: no photo was seen in training." if is_drawn(run) else ""
     return (
         f"{markdown(data['name'])}: {data['num_images']:,} images of {data['num_classes']} classes (fingerprint `{data['fingerprint'][:16]}`).{drawn} "
         f"{split['train_images']:,} train, {split['valid_images']:,} validate, {split['test_images']:,} are queries."
-        + (f" The {len(left_out)} classes that it was not trained on: {', '.join(map(markdown, left_out))}." if left_out else "")
+        + (
+            f" The {len(left_out)} classes that it was not trained on: {', '.join(map(markdown, left_out))}."
+            if left_out
+            else ""
+        )
     )
 
 
@@ -123,7 +149,11 @@ def result_rows(run: FinishedRun) -> Iterator[tuple[str, str, str]]:
     for name, metric in metrics_of(run.experiment).items():
         found = measure([run], name)
         told = not math.isnan(found.low)
-        yield metric.words, f"{found.estimate:.3f}", f"{found.low:.3f} to {found.high:.3f}" if told else "can't be told"
+        yield (
+            metric.words,
+            f"{found.estimate:.3f}",
+            f"{found.low:.3f} to {found.high:.3f}" if told else "can't be told",
+        )
 
 
 def result_words(run: FinishedRun, gallery: Gallery) -> str:
@@ -166,7 +196,9 @@ def unknown_words(evidence: Evidence) -> str:
 
 def threshold_table(evidence: Evidence) -> str:
     header = THRESHOLDS if evidence.queries is None else (*THRESHOLDS, *ON_QUERIES)
-    return table(header, ((*row, *[""] * (len(header) - len(row))) for row in threshold_rows(evidence)))
+    return table(
+        header, ((*row, *[""] * (len(header) - len(row))) for row in threshold_rows(evidence))
+    )
 
 
 def threshold_rows(evidence: Evidence) -> Iterator[tuple[str, ...]]:
@@ -176,7 +208,10 @@ def threshold_rows(evidence: Evidence) -> Iterator[tuple[str, ...]]:
             yield f"{wanted:.0%}", "none reaches it"
             continue
         realised = evidence.realised(found) or ()
-        told = ("-" if math.isnan(part) else f"{part:.0%}" for part in (found.precision, found.coverage, *realised))
+        told = (
+            "-" if math.isnan(part) else f"{part:.0%}"
+            for part in (found.precision, found.coverage, *realised)
+        )
         yield f"{wanted:.0%}", f"{found.value:.4f}", *told
 
 

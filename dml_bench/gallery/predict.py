@@ -1,8 +1,11 @@
-"""Photos looked up in a gallery: the class of the closest image, what the others say, and whether to believe it.
+"""Photos looked up in a gallery: the class of the closest image, what the others say, and whether
+to believe it.
 
-The threshold is chosen on images that the network was not trained on: the run's validation images, or its queries where it has none, whose
-embeddings are kept, and the enrolled images, each left out of its own look-up. Look-ups of training images would promise too much: they
-have been pulled together. A threshold that was chosen on validation images is held against the queries, which knew nothing of it.
+The threshold is chosen on images that the network was not trained on: the run's validation images,
+or its queries where it has none, whose embeddings are kept, and the enrolled images, each left out
+of its own look-up. Look-ups of training images would promise too much: they have been pulled
+together. A threshold that was chosen on validation images is held against the queries, which knew
+nothing of it.
 """
 
 import time
@@ -62,8 +65,18 @@ class Answer:
 
     @property
     def as_close(self) -> tuple[str, ...]:
-        """Other classes that have an image exactly as close as the closest; the order of the gallery decided between them."""
-        return tuple(sorted({entry.class_name for entry, similarity in self.closest if similarity == self.similarity} - {self.class_name}))
+        """Other classes that have an image exactly as close as the closest; the order of the
+        gallery decided between them."""
+        return tuple(
+            sorted(
+                {
+                    entry.class_name
+                    for entry, similarity in self.closest
+                    if similarity == self.similarity
+                }
+                - {self.class_name}
+            )
+        )
 
     @property
     def all_as_close(self) -> bool:
@@ -106,7 +119,8 @@ class Evidence:
         return threshold_for_precision(self.look_ups.similarity, self.look_ups.correct, precision)
 
     def realised(self, threshold: Threshold) -> tuple[float, float] | None:
-        """Precision and coverage on the queries; None where the threshold was chosen on them, or there are none."""
+        """Precision and coverage on the queries; None where the threshold was chosen on them, or
+        there are none."""
         if self.queries is None or not len(self.queries.correct):
             return None
         return apply_threshold(threshold.value, self.queries.similarity, self.queries.correct)
@@ -114,7 +128,8 @@ class Evidence:
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """The similarity from which on an answer is believed, and where it comes from, unless a person gave it."""
+    """The similarity from which on an answer is believed, and where it comes from, unless a person
+    gave it."""
 
     value: float
     """nan where no threshold reaches the wanted precision: nothing is believed."""
@@ -122,7 +137,13 @@ class Bar:
     evidence: Evidence | None = None
 
 
-def threshold_of(place: Place, gallery: Gallery, given: float | None, precision: float, search: Search = search_all) -> Bar:
+def threshold_of(
+    place: Place,
+    gallery: Gallery,
+    given: float | None,
+    precision: float,
+    search: Search = search_all,
+) -> Bar:
     """The given threshold, or the lowest at which look-ups are right with the wanted precision."""
     if given is not None:
         return Bar(given)
@@ -131,7 +152,15 @@ def threshold_of(place: Place, gallery: Gallery, given: float | None, precision:
     return Bar(chosen.value, chosen, found)
 
 
-def answer(gallery: Gallery, network: Network, images: Sequence[Path], *, k: int, threshold: float, search: Search = search_all) -> Answers:
+def answer(
+    gallery: Gallery,
+    network: Network,
+    images: Sequence[Path],
+    *,
+    k: int,
+    threshold: float,
+    search: Search = search_all,
+) -> Answers:
     """Look up image files; answers in the order of those that can be read."""
     import faiss  # noqa: F401 - else the look-up's time would be that of the import
 
@@ -155,12 +184,18 @@ def answer(gallery: Gallery, network: Network, images: Sequence[Path], *, k: int
                 closest=tuple(zip(entries, similarities, strict=True)),
             )
         )
-    return Answers(tuple(answers), found.unreadable, 1000 * found.seconds / len(images), 1000 * seconds / max(len(answers), 1))
+    return Answers(
+        tuple(answers),
+        found.unreadable,
+        1000 * found.seconds / len(images),
+        1000 * seconds / max(len(answers), 1),
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """Images to look up, of classes that the gallery still has, and where another image of the class can be found."""
+    """Images to look up, of classes that the gallery still has, and where another image of the
+    class can be found."""
 
     embeddings: np.ndarray
     """(images, dim)"""
@@ -170,16 +205,28 @@ class Asked:
     """(images) each one's own row in the gallery, -1 where it is not in it."""
 
     def and_also(self, other: "Asked") -> "Asked":
-        return Asked(*(np.concatenate([getattr(each, field.name) for each in (self, other)]) for field in fields(self)))
+        return Asked(
+            *(
+                np.concatenate([getattr(each, field.name) for each in (self, other)])
+                for field in fields(self)
+            )
+        )
 
     def some(self) -> "Asked":
         """Evenly spaced ones where there are very many."""
-        chosen = np.unique(np.linspace(0, max(len(self.labels) - 1, 0), min(len(self.labels), MOST)).round().astype(int))
+        chosen = np.unique(
+            np.linspace(0, max(len(self.labels) - 1, 0), min(len(self.labels), MOST))
+            .round()
+            .astype(int)
+        )
         return Asked(self.embeddings[chosen], self.labels[chosen], self.own_rows[chosen])
 
 
-def evidence(run: FinishedRun, phase: str, gallery: Gallery, search: Search = search_all) -> Evidence:
-    """Look-ups in the gallery, as photos are looked up, of the run's validation images, or else its queries, and of enrolled images."""
+def evidence(
+    run: FinishedRun, phase: str, gallery: Gallery, search: Search = search_all
+) -> Evidence:
+    """Look-ups in the gallery, as photos are looked up, of the run's validation images, or else its
+    queries, and of enrolled images."""
     stored = read_arrays(run.folder / phase / "embeddings.safetensors")
     parts = {part: of_the_run(run, stored, part, gallery) for part in PARTS if part in stored}
     part = next((part for part in PARTS if part in parts and len(parts[part].labels)), PARTS[-1])
@@ -190,7 +237,8 @@ def evidence(run: FinishedRun, phase: str, gallery: Gallery, search: Search = se
 
 
 def recall_queries(run: FinishedRun, phase: str, gallery: Gallery) -> index_recall.Asked:
-    """Held-out images to measure an index with: the run's queries, or a sample of the gallery where most of it is not of the run."""
+    """Held-out images to measure an index with: the run's queries, or a sample of the gallery where
+    most of it is not of the run."""
     if 2 * enrolled_rows(gallery).sum() > len(gallery.entries):
         return index_recall.asked_of_itself(gallery.embeddings)
     stored = read_arrays(run.folder / phase / "embeddings.safetensors")
@@ -205,17 +253,25 @@ def look_up(gallery: Gallery, asked: Asked, search: Search) -> LookUps:
         return LookUps(np.empty(0, np.float32), np.empty(0, bool))
     neighbours = search(gallery, asked.embeddings, asked.labels, 2)
     nearest = (neighbours.indices[:, 0] == asked.own_rows).astype(int)[:, None]
-    similarity, found = (np.take_along_axis(of, nearest, 1)[:, 0] for of in (neighbours.similarities, neighbours.labels))
+    similarity, found = (
+        np.take_along_axis(of, nearest, 1)[:, 0]
+        for of in (neighbours.similarities, neighbours.labels)
+    )
     return LookUps(similarity, found == asked.labels)
 
 
-def of_the_run(run: FinishedRun, stored: dict[str, np.ndarray], part: Part, gallery: Gallery) -> Asked:
+def of_the_run(
+    run: FinishedRun, stored: dict[str, np.ndarray], part: Part, gallery: Gallery
+) -> Asked:
     names = names_now(run, gallery, stored["gallery_images"])
     ids = {name: label for label, name in enumerate(gallery.class_names)}
     rows = {entry.path: row for row, entry in enumerate(gallery.entries) if entry.origin == "run"}
     images = part_of_split(run, stored[f"{part}_images"])
     labels = np.array([ids.get(names.get(name, name), -1) for _, name in images], np.int64)
-    return findable(gallery, Asked(stored[part], labels, np.array([rows.get(path, -1) for path, _ in images], np.int64)))
+    return findable(
+        gallery,
+        Asked(stored[part], labels, np.array([rows.get(path, -1) for path, _ in images], np.int64)),
+    )
 
 
 def of_enrolled(gallery: Gallery) -> Asked:
@@ -225,7 +281,9 @@ def of_enrolled(gallery: Gallery) -> Asked:
 
 def findable(gallery: Gallery, asked: Asked) -> Asked:
     """Those with another image of their class in the gallery."""
-    others = np.bincount(gallery.labels, minlength=len(gallery.class_names))[asked.labels] - (asked.own_rows >= 0)
+    others = np.bincount(gallery.labels, minlength=len(gallery.class_names))[asked.labels] - (
+        asked.own_rows >= 0
+    )
     kept = (asked.labels >= 0) & (others > 0)
     return Asked(asked.embeddings[kept], asked.labels[kept], asked.own_rows[kept])
 
@@ -233,7 +291,9 @@ def findable(gallery: Gallery, asked: Asked) -> Asked:
 def names_now(run: FinishedRun, gallery: Gallery, images: np.ndarray) -> dict[str, str]:
     """What the run's classes are called by now, read off the images that the gallery has of them."""
     then = dict(part_of_split(run, images))
-    return {then[entry.path]: entry.class_name for entry in gallery.entries if entry.origin == "run"}
+    return {
+        then[entry.path]: entry.class_name for entry in gallery.entries if entry.origin == "run"
+    }
 
 
 def enrolled_rows(gallery: Gallery) -> np.ndarray:

@@ -1,4 +1,5 @@
-"""How images become a network's input, as a file that goes along with it: the very code that the run was measured with."""
+"""How images become a network's input, as a file that goes along with it: the very code that the
+run was measured with."""
 
 import inspect
 import re
@@ -43,5 +44,9 @@ def source(view: cache.View) -> str:
 def with_constants(module: ModuleType, thing: object) -> str:
     """The source of a class or a function, after that of the constants of its module that it uses."""
     text = inspect.getsource(thing)  # type: ignore[arg-type]
-    found = {name: value for name, value in vars(module).items() if name.isupper() and re.search(rf"\b{name}\b", text)}
+    found = {
+        name: value
+        for name, value in vars(module).items()
+        if name.isupper() and re.search(rf"\b{name}\b", text)
+    }
     return "\n".join([*(f"{name} = {value!r}" for name, value in found.items()), "", "", text])

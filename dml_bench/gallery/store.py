@@ -1,8 +1,9 @@
 """The gallery of a phase of a finished run as a value, and where its changed form is kept.
 
-The run's own gallery is part of its sealed result. A changed one is a file of its own beside the phases,
-<run>/gallery/<phase>.safetensors, which holds the embeddings, the entries as JSON, and as metadata the SHA-256 of the
-weights that made them. It is one file so that a crash leaves either the old gallery or the new one. Embeddings are mapped, not read.
+The run's own gallery is part of its sealed result. A changed one is a file of its own beside the
+phases, <run>/gallery/<phase>.safetensors, which holds the embeddings, the entries as JSON, and as
+metadata the SHA-256 of the weights that made them. It is one file so that a crash leaves either the
+old gallery or the new one. Embeddings are mapped, not read.
 """
 
 import hashlib
@@ -42,7 +43,8 @@ __all__ = [
 
 FORMAT = "3"
 UNSEALED_FORMATS = ("1", "2")
-"""Of earlier versions. In the first, the entries were metadata, of which safetensors allows 100 MB: some 600,000 images."""
+"""Of earlier versions. In the first, the entries were metadata, of which safetensors allows 100 MB:
+some 600,000 images."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +53,8 @@ class Entry:
 
     class_name: str
     path: str
-    """Absolute, but for old runs that were given a relative folder of images. The run's own lie there if they were not moved."""
+    """Absolute, but for old runs that were given a relative folder of images. The run's own lie
+    there if they were not moved."""
     sha256: str
     """Of the file's bytes; empty where the file has not been looked at."""
     origin: Literal["run", "enrolled"]
@@ -77,19 +80,28 @@ class Gallery:
         return np.array([ids[entry.class_name] for entry in self.entries], np.int64)
 
     def removed(self, name: str) -> "Gallery":
-        """Without a class. Raises UnknownName where it has none of that name, ValueError where it would be left empty."""
+        """Without a class. Raises UnknownName where it has none of that name, ValueError where it
+        would be left empty."""
         name = self._known(name)
         if len(self.class_names) == 1:
-            raise ValueError(f"{name} is the only class of the gallery: enrol another before it is removed")
+            raise ValueError(
+                f"{name} is the only class of the gallery: enrol another before it is removed"
+            )
         kept = [row for row, entry in enumerate(self.entries) if entry.class_name != name]
         return Gallery(tuple(self.entries[row] for row in kept), self.embeddings[kept])
 
     def renamed(self, old: str, new: str) -> "Gallery":
-        """With another name for a class. Raises UnknownName where there is no `old`, ValueError where there is a `new` already."""
+        """With another name for a class. Raises UnknownName where there is no `old`, ValueError
+        where there is a `new` already."""
         old = self._known(old)
         if spelling(new, self.class_names) in self.class_names and composed(new) != composed(old):
-            raise ValueError(f"the gallery has a class {new} already: choose another name for {old}, or remove {new} first")
-        entries = (replace(entry, class_name=new) if entry.class_name == old else entry for entry in self.entries)
+            raise ValueError(
+                f"the gallery has a class {new} already: choose another name for {old}, or remove {new} first"
+            )
+        entries = (
+            replace(entry, class_name=new) if entry.class_name == old else entry
+            for entry in self.entries
+        )
         return Gallery(tuple(entries), self.embeddings)
 
     def joined(self, entries: tuple[Entry, ...], embeddings: np.ndarray) -> "Gallery":
@@ -98,8 +110,13 @@ class Gallery:
     def hashed(self) -> "Gallery":
         """With the digests of all files that are still where they were."""
         with ThreadPoolExecutor() as pool:
-            digests = pool.map(lambda entry: entry.sha256 or digest_of(Path(entry.path)), self.entries)
-            entries = tuple(replace(entry, sha256=digest) for entry, digest in zip(self.entries, digests, strict=True))
+            digests = pool.map(
+                lambda entry: entry.sha256 or digest_of(Path(entry.path)), self.entries
+            )
+            entries = tuple(
+                replace(entry, sha256=digest)
+                for entry, digest in zip(self.entries, digests, strict=True)
+            )
         return Gallery(entries, self.embeddings)
 
     def _known(self, name: str) -> str:
@@ -114,7 +131,8 @@ class Gallery:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Step:
-    """From one gallery to the next, as an index has to follow it: some entries left, and what is new comes last."""
+    """From one gallery to the next, as an index has to follow it: some entries left, and what is
+    new comes last."""
 
     embeddings: str
     """Digest of those of the gallery before."""
@@ -157,8 +175,9 @@ class Place:
             ) from None
 
     def read(self, *, new: bool = False) -> Gallery:
-        """The changed gallery, or the run's own where there is none. Raises ValueError on one that is damaged or of other weights,
-        and, unless a `new` one may begin, on a named folder without one."""
+        """The changed gallery, or the run's own where there is none. Raises ValueError on one that
+        is damaged or of other weights, and, unless a `new` one may begin, on a named folder without
+        one."""
         if self.path.exists():
             return self._read()
         if self.folder is not None and not new:
@@ -175,15 +194,23 @@ class Place:
                 formats = (FORMAT,) if is_sealed(self.path, content) else UNSEALED_FORMATS
             with safe_open(self.path, "numpy") as file:
                 facts = file.metadata() or {}
-                rows = facts["entries"].encode() if "entries" in facts else file.get_tensor("entries").tobytes()
+                rows = (
+                    facts["entries"].encode()
+                    if "entries" in facts
+                    else file.get_tensor("entries").tobytes()
+                )
             if facts["format"] not in formats:
-                raise Damaged(self.path, f"it has format {facts['format']} instead of {' or '.join(formats)}")
+                raise Damaged(
+                    self.path, f"it has format {facts['format']} instead of {' or '.join(formats)}"
+                )
             embeddings = mapped(self.path, "embeddings")
             entries = tuple(Entry(*row) for row in from_json(self.path, rows))
         except Damaged as problem:
             raise ValueError(f"{problem}; remove it and enrol anew") from None
         except (OSError, SafetensorError, KeyError, TypeError) as error:
-            raise ValueError(f"{self.path} can't be read as a gallery ({error}): remove it and enrol anew") from None
+            raise ValueError(
+                f"{self.path} can't be read as a gallery ({error}): remove it and enrol anew"
+            ) from None
         if facts.get("weights") != weights_digest(self.run, self.phase):
             raise ValueError(
                 f"{self.path} was made with other weights than those of {self.run.folder}, phase {self.phase}: "
@@ -200,11 +227,13 @@ class Place:
 
     @property
     def data(self) -> str:
-        """Fingerprint of the run's images and labels: weights that were not trained are the same for others."""
+        """Fingerprint of the run's images and labels: weights that were not trained are the same
+        for others."""
         return str(self.run.summary["dataset"]["fingerprint"])
 
     def step(self) -> Step | None:
-        """How the kept gallery came from the one before, where that had indexes. Of a gallery that `read` has read."""
+        """How the kept gallery came from the one before, where that had indexes. Of a gallery that
+        `read` has read."""
         from safetensors import safe_open
 
         if not self.path.exists():
@@ -217,7 +246,11 @@ class Place:
         from safetensors.numpy import save
 
         rows = json.dumps([tuple(asdict(entry).values()) for entry in gallery.entries])
-        facts = {"format": FORMAT, "weights": weights_digest(self.run, self.phase), "dataset": self.data}
+        facts = {
+            "format": FORMAT,
+            "weights": weights_digest(self.run, self.phase),
+            "dataset": self.data,
+        }
         facts |= {"step": json.dumps(asdict(step))} if step else {}
         tensors: dict[str, np.ndarray] = {
             "embeddings": np.ascontiguousarray(gallery.embeddings, np.float32),
@@ -227,46 +260,72 @@ class Place:
 
 
 def open_run(path: Path, data_dir: Path | None = None) -> FinishedRun:
-    """The finished run in a folder, or the only one below an experiment's folder; `data_dir` is where its images lie now.
+    """The finished run in a folder, or the only one below an experiment's folder; `data_dir` is
+    where its images lie now.
 
-    Raises ValueError where there is none, more than one, or one that has not ended or was changed since.
+    Raises ValueError where there is none, more than one, or one that has not ended or was changed
+    since.
     """
     if not path.is_dir():
-        raise ValueError(f"{path} {'is not a folder' if path.exists() else 'does not exist'}: give the folder of a finished run")
-    found = [path] if (path / "experiment.json").exists() else sorted(file.parent for file in path.glob("*/seed-*/experiment.json"))
+        raise ValueError(
+            f"{path} {'is not a folder' if path.exists() else 'does not exist'}: give the folder of a finished run"
+        )
+    found = (
+        [path]
+        if (path / "experiment.json").exists()
+        else sorted(file.parent for file in path.glob("*/seed-*/experiment.json"))
+    )
     if not found:
-        raise ValueError(f"{path} holds no run: give the folder that `dml-bench run` named, e.g. runs/EXPERIMENT/DATASET/seed-42")
+        raise ValueError(
+            f"{path} holds no run: give the folder that `dml-bench run` named, e.g. runs/EXPERIMENT/DATASET/seed-42"
+        )
     if len(found) > 1:
         raise ValueError(f"{path} holds {len(found)} runs: name one of them, e.g. {found[0]}")
     return replace(read_folder(found[0]), data_dir=data_dir)
 
 
 def open_place(path: Path, phase: str, folder: Path | None, data_dir: Path | None = None) -> Place:
-    """The place of a gallery, as a person names it. Raises ValueError as `open_run` and `chosen_phase` do."""
+    """The place of a gallery, as a person names it. Raises ValueError as `open_run` and
+    `chosen_phase` do."""
     run = open_run(path, data_dir)
     return Place(run, chosen_phase(run, phase), folder)
 
 
 def chosen_phase(run: FinishedRun, wanted: str) -> str:
     """The phase of that name; '' means `all`, or the only one. Raises UnknownName."""
-    names = sorted({name.partition("/")[0] for name in run.summary["files"] if name.endswith("/embeddings.safetensors")})
+    names = sorted(
+        {
+            name.partition("/")[0]
+            for name in run.summary["files"]
+            if name.endswith("/embeddings.safetensors")
+        }
+    )
     phase = wanted or ("all" if "all" in names else names[0])
     if phase not in names:
-        raise UnknownName(f"{run.folder} has no phase {phase!r}{near_miss(phase, names)}; there are: {', '.join(names)}")
+        raise UnknownName(
+            f"{run.folder} has no phase {phase!r}{near_miss(phase, names)}; there are: {', '.join(names)}"
+        )
     return phase
 
 
 def weight_files(run: FinishedRun, phase: str) -> list[str]:
-    """The weights of the models that answer in a phase, relative to the run folder: its own, or those of its folds."""
+    """The weights of the models that answer in a phase, relative to the run folder: its own, or
+    those of its folds."""
     files, own = run.summary["files"], f"{phase}/weights.safetensors"
-    folds = {name: found for name in files if (found := re.fullmatch(rf"{re.escape(phase)}/fold-(\d+)/weights\.safetensors", name))}
+    folds = {
+        name: found
+        for name in files
+        if (found := re.fullmatch(rf"{re.escape(phase)}/fold-(\d+)/weights\.safetensors", name))
+    }
     return [own] if own in files else sorted(folds, key=lambda name: int(folds[name][1]))
 
 
 def weights_digest(run: FinishedRun, phase: str) -> str:
     """SHA-256 of a phase's weights; of several models, over theirs."""
     digests = [str(run.summary["files"][name]) for name in weight_files(run, phase)]
-    return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
+    return (
+        digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
+    )
 
 
 def part_of_split(run: FinishedRun, images: np.ndarray) -> list[tuple[str, str]]:
@@ -284,16 +343,22 @@ def run_gallery(run: FinishedRun, phase: str) -> Gallery:
         images = file.get_tensor("gallery_images")
     rows = (run.originals.rows[image] for image in images)
     entries = (
-        Entry(row["class"], run.originals.recorded(image), row.get("sha256", ""), "run") for image, row in zip(images, rows, strict=True)
+        Entry(row["class"], run.originals.recorded(image), row.get("sha256", ""), "run")
+        for image, row in zip(images, rows, strict=True)
     )
     return Gallery(tuple(entries), mapped(path, "gallery"))
 
 
 def mapped(path: Path, name: str) -> np.ndarray:
-    """A float32 array of a safetensors file, read only, which stays in the file until it is looked at."""
+    """A float32 array of a safetensors file, read only, which stays in the file until it is looked
+    at."""
     with open(path, "rb") as file:
         length = int.from_bytes(file.read(8), "little")
         about = json.loads(file.read(length))[name]
     assert about["dtype"] == "F32"
     shape, start = tuple(about["shape"]), 8 + length + about["data_offsets"][0]
-    return np.asarray(np.memmap(path, np.float32, "r", start, shape)) if all(shape) else np.empty(shape, np.float32)
+    return (
+        np.asarray(np.memmap(path, np.float32, "r", start, shape))
+        if all(shape)
+        else np.empty(shape, np.float32)
+    )

@@ -1,14 +1,18 @@
-"""Losses. Adding one is adding a function to a module here: `dml-bench list losses`, the docs and the conformance test find it.
+"""Losses. Adding one is adding a function to a module here: `dml-bench list losses`, the docs and
+the conformance test find it.
 
-A registered function takes the number of trained classes and the embedding's dimension, and returns a module
-`(embeddings (batch, dim), labels (batch) in 0 .. num_classes-1, mined indices or None) -> scalar`. It raises ValueError for an
-option out of its range. Facts:
+A registered function takes the number of trained classes and the embedding's dimension, and returns
+a module `(embeddings (batch, dim), labels (batch) in 0 .. num_classes-1, mined indices or None) ->
+scalar`. It raises ValueError for an option out of its range. Facts:
 
-- `takes_miner`: it looks at pairs or triplets and can be told at which, positives and negatives both;
+- `takes_miner`: it looks at pairs or triplets and can be told at which, positives and negatives
+  both;
 - `trains_proxies`: it has parameters of its own;
-- `classifies`: its module has `logits(embeddings) -> (batch, num_classes)`, higher is likelier, without any margin; where the loss is a
-  softmax over classes, theirs is the probability that it assigns;
-- `one_number`: it is no mean over images (pairs or triplets, each with an image as its anchor), so none of them can count more than others;
+- `classifies`: its module has `logits(embeddings) -> (batch, num_classes)`, higher is likelier,
+  without any margin; where the loss is a softmax over classes, theirs is the probability that it
+  assigns;
+- `one_number`: it is no mean over images (pairs or triplets, each with an image as its anchor), so
+  none of them can count more than others;
 - `interpolates`: mixtures of a positive and a negative can have a part in it (`losses.metrix`);
 - `unit_vectors`: it wants embeddings of unit length;
 - `logit_range`: of its options, the largest difference of two logits, where they are bounded.

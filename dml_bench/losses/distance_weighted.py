@@ -8,12 +8,15 @@ __all__ = ["DistanceWeighted"]
 
 
 class DistanceWeighted(nn.Module):
-    """For each positive pair a negative of its anchor, drawn with the inverse of the density of its distance.
+    """For each positive pair a negative of its anchor, drawn with the inverse of the density of its
+    distance.
 
-    On the unit sphere in n dimensions, distances d of random points have density d^(n-2) (1 - d^2 / 4)^((n-3) / 2) up to a factor
-    (Wu et al. 2017, section 4). Distances below `cutoff` count as `cutoff`; negatives from `nonzero_loss_cutoff` on are never drawn, and
-    anchors without a nearer one get no triplet. Draws come from torch's global generator. pytorch-metric-learning 2.9 scales the weights of
-    the whole batch by one factor, under which most rows underflow in 512 dimensions: 126 of 128 anchors lost their triplets.
+    On the unit sphere in n dimensions, distances d of random points have density d^(n-2) (1 - d^2 /
+    4)^((n-3) / 2) up to a factor (Wu et al. 2017, section 4). Distances below `cutoff` count as
+    `cutoff`; negatives from `nonzero_loss_cutoff` on are never drawn, and anchors without a nearer
+    one get no triplet. Draws come from torch's global generator. pytorch-metric-learning 2.9 scales
+    the weights of the whole batch by one factor, under which most rows underflow in 512 dimensions:
+    126 of 128 anchors lost their triplets.
     """
 
     def __init__(self, cutoff: float, nonzero_loss_cutoff: float):
@@ -31,7 +34,9 @@ class DistanceWeighted(nn.Module):
         anchors, positives = torch.where(same.fill_diagonal_(False) & eligible.any(dim=1)[:, None])
         if len(anchors) == 0:
             return anchors, positives, anchors
-        weights = self.log_weights(distances, embeddings.shape[1]).masked_fill(~eligible, -torch.inf)
+        weights = self.log_weights(distances, embeddings.shape[1]).masked_fill(
+            ~eligible, -torch.inf
+        )
         negatives = torch.multinomial(weights[anchors].softmax(dim=1), 1)[:, 0]
         return anchors, positives, negatives
 

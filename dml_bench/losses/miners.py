@@ -1,8 +1,9 @@
 """Miners: which pairs or triplets of a batch a loss looks at.
 
-A registered function returns a module `(embeddings (batch, dim), labels (batch)) -> tuple of index tensors`: anchors, positives and
-negatives of triplets, or anchors and positives of positive pairs, then anchors and negatives of negative pairs. What is drawn at random
-comes from torch's global generator. Distances among the options are Euclidean or 1 - cosine.
+A registered function returns a module `(embeddings (batch, dim), labels (batch)) -> tuple of index
+tensors`: anchors, positives and negatives of triplets, or anchors and positives of positive pairs,
+then anchors and negatives of negative pairs. What is drawn at random comes from torch's global
+generator. Distances among the options are Euclidean or 1 - cosine.
 """
 
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -27,10 +28,14 @@ def none() -> None:
     summary="for each anchor its easiest positive and its hardest negative that is farther than it",
     source="Xuan, Stylianou and Pless 2020, Improved embeddings with easy positive triplet mining",
 )
-def easy_positive_semihard_negative(*, distance: Literal["cosine", "euclidean"] = "cosine") -> "nn.Module":
+def easy_positive_semihard_negative(
+    *, distance: Literal["cosine", "euclidean"] = "cosine"
+) -> "nn.Module":
     from pytorch_metric_learning.miners import BatchEasyHardMiner
 
-    return BatchEasyHardMiner(pos_strategy="easy", neg_strategy="semihard", distance=distance_named(distance))
+    return BatchEasyHardMiner(
+        pos_strategy="easy", neg_strategy="semihard", distance=distance_named(distance)
+    )
 
 
 @miners.register(
@@ -52,13 +57,20 @@ def check_strategies(
     allowed_neg_range: tuple[float, ...],
     distance: str,
 ) -> None:
-    if "semihard" in (pos_strategy, neg_strategy) and (pos_strategy == neg_strategy or "all" in (pos_strategy, neg_strategy)):
+    if "semihard" in (pos_strategy, neg_strategy) and (
+        pos_strategy == neg_strategy or "all" in (pos_strategy, neg_strategy)
+    ):
         raise ValueError(
             f"miner.pos_strategy is {pos_strategy!r} and neg_strategy {neg_strategy!r}; beside semihard, easy or hard is wanted"
         )
-    for name, distances in (("allowed_pos_range", allowed_pos_range), ("allowed_neg_range", allowed_neg_range)):
+    for name, distances in (
+        ("allowed_pos_range", allowed_pos_range),
+        ("allowed_neg_range", allowed_neg_range),
+    ):
         if distances and (len(distances) != 2 or not 0 <= distances[0] <= distances[1] <= 2):
-            raise ValueError(f"miner.{name} is {list(distances)}; two ascending distances from 0 to 2 are wanted, or none")
+            raise ValueError(
+                f"miner.{name} is {list(distances)}; two ascending distances from 0 to 2 are wanted, or none"
+            )
 
 
 @miners.register(
@@ -75,8 +87,9 @@ def batch_easy_hard(
     allowed_neg_range: tuple[float, ...] = (),
     distance: Literal["cosine", "euclidean"] = "cosine",
 ) -> "nn.Module":
-    """`easy`: the nearest positive, the farthest negative; `hard`: the other way round; `semihard`: the hardest that still leaves the
-    negative farther than the positive; `all`: every one. A range is a least and a greatest distance; empty allows all."""
+    """`easy`: the nearest positive, the farthest negative; `hard`: the other way round; `semihard`:
+    the hardest that still leaves the negative farther than the positive; `all`: every one. A range
+    is a least and a greatest distance; empty allows all."""
     from pytorch_metric_learning.miners import BatchEasyHardMiner
 
     return BatchEasyHardMiner(
@@ -89,7 +102,8 @@ def batch_easy_hard(
 
 
 def _interval(distances: tuple[float, ...], distance: str) -> tuple[float, float] | None:
-    """The two ends of a range of distances, ascending in the units of `distance_named`; None for an empty one."""
+    """The two ends of a range of distances, ascending in the units of `distance_named`; None for an
+    empty one."""
     if not distances:
         return None
     least, greatest = sorted(as_threshold(end, distance) for end in distances)
@@ -107,11 +121,13 @@ def triplet_margin(
     type_of_triplets: Literal["all", "hard", "semihard", "easy"] = "all",
     distance: Literal["cosine", "euclidean"] = "euclidean",
 ) -> "nn.Module":
-    """`all` that violate the margin: of these, `hard` have the negative nearer than the positive and `semihard` have not; `easy` are
-    those that do not violate it."""
+    """`all` that violate the margin: of these, `hard` have the negative nearer than the positive
+    and `semihard` have not; `easy` are those that do not violate it."""
     from pytorch_metric_learning.miners import TripletMarginMiner
 
-    return TripletMarginMiner(margin=margin, type_of_triplets=type_of_triplets, distance=distance_named(distance))
+    return TripletMarginMiner(
+        margin=margin, type_of_triplets=type_of_triplets, distance=distance_named(distance)
+    )
 
 
 @miners.register(
@@ -119,7 +135,9 @@ def triplet_margin(
     summary="negatives nearer than the farthest positive and positives farther than the nearest negative, give or take",
     source="Wang et al. 2019, Multi-similarity loss with general pair weighting",
 )
-def multi_similarity(*, epsilon: NotNegative = 0.1, distance: Literal["cosine", "euclidean"] = "cosine") -> "nn.Module":
+def multi_similarity(
+    *, epsilon: NotNegative = 0.1, distance: Literal["cosine", "euclidean"] = "cosine"
+) -> "nn.Module":
     from pytorch_metric_learning.miners import MultiSimilarityMiner
 
     return MultiSimilarityMiner(epsilon=epsilon, distance=distance_named(distance))
@@ -130,7 +148,9 @@ def multi_similarity(*, epsilon: NotNegative = 0.1, distance: Literal["cosine", 
     summary="for each positive pair a negative, drawn evenly over distances",
     source="Wu et al. 2017, Sampling matters in deep embedding learning",
 )
-def distance_weighted(*, cutoff: Positive = 0.5, nonzero_loss_cutoff: Annotated[float, between("cutoff", 1.99)] = 1.4) -> "nn.Module":
+def distance_weighted(
+    *, cutoff: Positive = 0.5, nonzero_loss_cutoff: Annotated[float, between("cutoff", 1.99)] = 1.4
+) -> "nn.Module":
     """Distances are Euclidean; negatives from `nonzero_loss_cutoff` on are never drawn."""
     from dml_bench.losses.distance_weighted import DistanceWeighted
 
@@ -151,7 +171,9 @@ def pair_margin(
     from pytorch_metric_learning.miners import PairMarginMiner
 
     return PairMarginMiner(
-        pos_margin=as_threshold(pos_margin, distance), neg_margin=as_threshold(neg_margin, distance), distance=distance_named(distance)
+        pos_margin=as_threshold(pos_margin, distance),
+        neg_margin=as_threshold(neg_margin, distance),
+        distance=distance_named(distance),
     )
 
 
@@ -170,7 +192,12 @@ def uniform_histogram(
     """From each bin that is not empty, so many pairs with replacement."""
     from pytorch_metric_learning.miners import UniformHistogramMiner
 
-    return UniformHistogramMiner(num_bins=num_bins, pos_per_bin=pos_per_bin, neg_per_bin=neg_per_bin, distance=distance_named(distance))
+    return UniformHistogramMiner(
+        num_bins=num_bins,
+        pos_per_bin=pos_per_bin,
+        neg_per_bin=neg_per_bin,
+        distance=distance_named(distance),
+    )
 
 
 @miners.register(
@@ -179,7 +206,8 @@ def uniform_histogram(
     source="Wang et al. 2017, Deep metric learning with angular loss",
 )
 def angular(*, angle: Annotated[float, between(0, 90)] = 20.0) -> "nn.Module":
-    """`angle` is in degrees: of arctan(half the distance of the pair / the distance of its middle from the negative)."""
+    """`angle` is in degrees: of arctan(half the distance of the pair / the distance of its middle
+    from the negative)."""
     from pytorch_metric_learning.miners import AngularMiner
 
     return AngularMiner(angle=angle)
@@ -190,7 +218,9 @@ def angular(*, angle: Annotated[float, between(0, 90)] = 20.0) -> "nn.Module":
     summary="the hardest part of all positive and of all negative pairs",
     source="Yuan et al. 2017, Hard-aware deeply cascaded embedding",
 )
-def hard_aware(*, filter_percentage: Fraction = 0.5, distance: Literal["cosine", "euclidean"] = "euclidean") -> "nn.Module":
+def hard_aware(
+    *, filter_percentage: Fraction = 0.5, distance: Literal["cosine", "euclidean"] = "euclidean"
+) -> "nn.Module":
     """`filter_percentage` is the part that is kept, 0 .. 1."""
     from pytorch_metric_learning.miners import HDCMiner
 

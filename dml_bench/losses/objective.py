@@ -28,7 +28,12 @@ class Objective(nn.Module):
     """Loss over the mined part of a batch. Counts the batches in which the miner found nothing."""
 
     def __init__(
-        self, loss: nn.Module, miner: nn.Module | None, unit_vectors: bool, classifies: bool = False, metrix: Metrix | None = None
+        self,
+        loss: nn.Module,
+        miner: nn.Module | None,
+        unit_vectors: bool,
+        classifies: bool = False,
+        metrix: Metrix | None = None,
     ):
         super().__init__()
         self.loss = loss
@@ -58,14 +63,19 @@ class Objective(nn.Module):
             return embeddings.sum() * 0
         return self.loss(embeddings, labels, mined)
 
-    def over(self, embeddings: Tensor, readings: tuple[Reading, ...], *, interpolate: bool = False) -> Tensor:
-        """The sum over several readings of a batch; each is mined by itself. `interpolate` adds the term of mixed embeddings."""
+    def over(
+        self, embeddings: Tensor, readings: tuple[Reading, ...], *, interpolate: bool = False
+    ) -> Tensor:
+        """The sum over several readings of a batch; each is mined by itself. `interpolate` adds the
+        term of mixed embeddings."""
         loss = self(embeddings, *readings[0])
         for reading in readings[1:]:
             loss = loss + self(embeddings, *reading)
         if interpolate and self.metrix is not None:
             with torch.autocast(embeddings.device.type, enabled=False):
-                loss = loss + self.metrix(self._as_wanted(embeddings), readings[0].labels, self.loss)
+                loss = loss + self.metrix(
+                    self._as_wanted(embeddings), readings[0].labels, self.loss
+                )
         return loss
 
     def logits(self, embeddings: Tensor) -> Tensor:
@@ -75,12 +85,17 @@ class Objective(nn.Module):
 
     @torch.no_grad()
     def classify(self, embeddings: Tensor) -> Tensor:
-        """(batch, dim) -> (batch) the label 0 .. classes-1 with the highest logit. Only where `classifies`."""
+        """(batch, dim) -> (batch) the label 0 .. classes-1 with the highest logit. Only where
+        `classifies`."""
         return self.logits(embeddings).argmax(dim=1)
 
     def _as_wanted(self, embeddings: Tensor) -> Tensor:
         """float32, and of unit length where the loss wants that."""
-        return functional.normalize(embeddings.float(), dim=1) if self.unit_vectors else embeddings.float()
+        return (
+            functional.normalize(embeddings.float(), dim=1)
+            if self.unit_vectors
+            else embeddings.float()
+        )
 
 
 def build_objective(experiment: Experiment, num_classes: int, dim: int) -> Objective:
@@ -90,5 +105,7 @@ def build_objective(experiment: Experiment, num_classes: int, dim: int) -> Objec
     loss = weigh(entry.build(num_classes, dim, **experiment.loss.options))
     miner = miners[experiment.miner.name].build(**experiment.miner.options)
     technique = experiment.mixing.technique
-    metrix = build_metrix(experiment.loss, **technique.options) if technique.name == "metrix" else None
+    metrix = (
+        build_metrix(experiment.loss, **technique.options) if technique.name == "metrix" else None
+    )
     return Objective(loss, miner, entry.facts["unit_vectors"], entry.facts["classifies"], metrix)

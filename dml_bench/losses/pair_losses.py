@@ -17,7 +17,13 @@ if TYPE_CHECKING:
     source="Sohn 2016; Chen et al. 2020, SimCLR",
     takes_miner=True,
 )
-def nt_xent(num_classes: int, dim: int, *, temperature: Positive = 0.1, distance: Literal["cosine", "euclidean"] = "cosine") -> "nn.Module":
+def nt_xent(
+    num_classes: int,
+    dim: int,
+    *,
+    temperature: Positive = 0.1,
+    distance: Literal["cosine", "euclidean"] = "cosine",
+) -> "nn.Module":
     from pytorch_metric_learning.losses import NTXentLoss
 
     return NTXentLoss(temperature=temperature, distance=distance_named(distance))
@@ -50,11 +56,14 @@ def contrastive(
     neg_margin: Annotated[float, between("pos_margin", 2)] = 1.0,
     distance: Literal["cosine", "euclidean"] = "euclidean",
 ) -> "nn.Module":
-    """Margins are distances: Euclidean, or 1 - cosine. The hinges are linear, where the paper squares them."""
+    """Margins are distances: Euclidean, or 1 - cosine. The hinges are linear, where the paper
+    squares them."""
     from pytorch_metric_learning.losses import ContrastiveLoss
 
     return ContrastiveLoss(
-        pos_margin=as_threshold(pos_margin, distance), neg_margin=as_threshold(neg_margin, distance), distance=distance_named(distance)
+        pos_margin=as_threshold(pos_margin, distance),
+        neg_margin=as_threshold(neg_margin, distance),
+        distance=distance_named(distance),
     )
 
 
@@ -65,7 +74,11 @@ def contrastive(
     takes_miner=True,
 )
 def signal_to_noise_ratio(
-    num_classes: int, dim: int, *, pos_margin: NotNegative = 0.0, neg_margin: Annotated[float, at_least("pos_margin")] = 1.0
+    num_classes: int,
+    dim: int,
+    *,
+    pos_margin: NotNegative = 0.0,
+    neg_margin: Annotated[float, at_least("pos_margin")] = 1.0,
 ) -> "nn.Module":
     """Without the paper's regulariser for embeddings of mean zero."""
     from pytorch_metric_learning.losses import SignalToNoiseRatioContrastiveLoss
@@ -89,13 +102,21 @@ def margin_based(
     nu: NotNegative = 0.0,
     per_class: bool = True,
 ) -> "nn.Module":
-    """`beta` is where the boundary starts, a Euclidean distance; it is learned, for each class or once for all.
+    """`beta` is where the boundary starts, a Euclidean distance; it is learned, for each class or
+    once for all.
 
-    `nu` is the price of a wide boundary. With a boundary that stays, the loss is Contrastive with margins beta -+ margin.
+    `nu` is the price of a wide boundary. With a boundary that stays, the loss is Contrastive with
+    margins beta -+ margin.
     """
     from pytorch_metric_learning.losses import MarginLoss
 
-    return MarginLoss(margin=margin, nu=nu, beta=beta, learn_beta=True, num_classes=num_classes if per_class else None)
+    return MarginLoss(
+        margin=margin,
+        nu=nu,
+        beta=beta,
+        learn_beta=True,
+        num_classes=num_classes if per_class else None,
+    )
 
 
 @losses.register(
@@ -113,13 +134,17 @@ def triplet_margin(
     smooth_loss: bool = False,
     distance: Literal["cosine", "euclidean"] = "euclidean",
 ) -> "nn.Module":
-    """The mean over the triplets that violate the margin. The paper's distances are squared, and these are not.
+    """The mean over the triplets that violate the margin. The paper's distances are squared, and
+    these are not.
 
-    `swap` takes the distance from positive to negative where it is the smaller; `smooth_loss` is softplus instead of the hinge.
+    `swap` takes the distance from positive to negative where it is the smaller; `smooth_loss` is
+    softplus instead of the hinge.
     """
     from pytorch_metric_learning.losses import TripletMarginLoss
 
-    return TripletMarginLoss(margin=margin, swap=swap, smooth_loss=smooth_loss, distance=distance_named(distance))
+    return TripletMarginLoss(
+        margin=margin, swap=swap, smooth_loss=smooth_loss, distance=distance_named(distance)
+    )
 
 
 @losses.register(
@@ -141,7 +166,13 @@ def centroid_triplet(num_classes: int, dim: int, *, margin: NotNegative = 0.5) -
     source="Yu and Tao 2019, Deep metric learning with tuplet margin loss",
     takes_miner=True,
 )
-def tuplet_margin(num_classes: int, dim: int, *, margin: Annotated[float, between(0, 90)] = 5.73, scale: Positive = 64.0) -> "nn.Module":
+def tuplet_margin(
+    num_classes: int,
+    dim: int,
+    *,
+    margin: Annotated[float, between(0, 90)] = 5.73,
+    scale: Positive = 64.0,
+) -> "nn.Module":
     """`margin` is the slack in degrees."""
     from pytorch_metric_learning.losses import TupletMarginLoss
 
@@ -153,8 +184,11 @@ def tuplet_margin(num_classes: int, dim: int, *, margin: Annotated[float, betwee
     summary="angle at the negative of the triangle with each positive pair below a bound, over all negatives",
     source="Wang et al. 2017, Deep metric learning with angular loss",
 )
-def angular(num_classes: int, dim: int, *, alpha: Annotated[float, between(1, 89)] = 40.0) -> "nn.Module":
-    """`alpha` is the bound in degrees. A miner would have a say in positives only, so none is taken."""
+def angular(
+    num_classes: int, dim: int, *, alpha: Annotated[float, between(1, 89)] = 40.0
+) -> "nn.Module":
+    """`alpha` is the bound in degrees. A miner would have a say in positives only, so none is
+    taken."""
     from pytorch_metric_learning.losses import AngularLoss
 
     return AngularLoss(alpha=alpha)
@@ -168,10 +202,15 @@ def angular(num_classes: int, dim: int, *, alpha: Annotated[float, between(1, 89
     interpolates=True,
 )
 def multi_similarity(
-    num_classes: int, dim: int, *, alpha: Positive = 2.0, beta: Positive = 50.0, base: Annotated[float, between(-1, 1)] = 0.5
+    num_classes: int,
+    dim: int,
+    *,
+    alpha: Positive = 2.0,
+    beta: Positive = 50.0,
+    base: Annotated[float, between(-1, 1)] = 0.5,
 ) -> "nn.Module":
-    """`alpha` and `beta` sharpen positives and negatives; `base` is the cosine that parts them: .5 as in the authors' code, where their
-    paper says 1."""
+    """`alpha` and `beta` sharpen positives and negatives; `base` is the cosine that parts them: .5
+    as in the authors' code, where their paper says 1."""
     from pytorch_metric_learning.losses import MultiSimilarityLoss
 
     return MultiSimilarityLoss(alpha=alpha, beta=beta, base=base)
@@ -184,7 +223,8 @@ def multi_similarity(
     takes_miner=True,
 )
 def lifted_structure(num_classes: int, dim: int, *, margin: NotNegative = 1.0) -> "nn.Module":
-    """`margin` is a Euclidean distance. An anchor without positives in the batch is only pushed from its negatives."""
+    """`margin` is a Euclidean distance. An anchor without positives in the batch is only pushed
+    from its negatives."""
     from pytorch_metric_learning.losses import GeneralizedLiftedStructureLoss
 
     return GeneralizedLiftedStructureLoss(neg_margin=margin, pos_margin=0)
@@ -197,7 +237,8 @@ def lifted_structure(num_classes: int, dim: int, *, margin: NotNegative = 1.0) -
     takes_miner=True,
 )
 def circle(num_classes: int, dim: int, *, m: Fraction = 0.4, gamma: Positive = 80.0) -> "nn.Module":
-    """`m` is the relaxation and `gamma` the scale; the defaults are the paper's for fine-grained retrieval."""
+    """`m` is the relaxation and `gamma` the scale; the defaults are the paper's for fine-grained
+    retrieval."""
     from pytorch_metric_learning.losses import CircleLoss
 
     return CircleLoss(m=m, gamma=gamma)
@@ -211,8 +252,8 @@ def circle(num_classes: int, dim: int, *, m: Fraction = 0.4, gamma: Positive = 8
     one_number=True,
 )
 def n_pairs(num_classes: int, dim: int, *, l2_weight: NotNegative = 0.002) -> "nn.Module":
-    """Takes the first pair of each class in the batch. Embeddings keep their length, as in the paper; `l2_weight` is the price of the mean
-    squared length."""
+    """Takes the first pair of each class in the batch. Embeddings keep their length, as in the
+    paper; `l2_weight` is the price of the mean squared length."""
     from pytorch_metric_learning.distances import DotProductSimilarity
     from pytorch_metric_learning.losses import NPairsLoss
     from pytorch_metric_learning.regularizers import LpRegularizer
@@ -239,10 +280,13 @@ def ranked_list(
     neg_temperature: Annotated[float, between(0, 40)] = 10.0,
     pos_temperature: Annotated[float, between(0, 40)] = 0.0,
 ) -> "nn.Module":
-    """Negatives lie beyond the Euclidean distance `alpha`, positives within alpha - margin; `imbalance` is the negatives' weight, 0 .. 1."""
+    """Negatives lie beyond the Euclidean distance `alpha`, positives within alpha - margin;
+    `imbalance` is the negatives' weight, 0 .. 1."""
     from pytorch_metric_learning.losses import RankedListLoss
 
     with warnings.catch_warnings():
         # It warns of overflow above 5; e^(40 * 2) still is a float32.
         warnings.simplefilter("ignore")
-        return RankedListLoss(margin=margin, Tn=neg_temperature, imbalance=imbalance, alpha=alpha, Tp=pos_temperature)
+        return RankedListLoss(
+            margin=margin, Tn=neg_temperature, imbalance=imbalance, alpha=alpha, Tp=pos_temperature
+        )

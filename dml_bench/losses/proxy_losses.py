@@ -1,4 +1,5 @@
-"""Losses that learn vectors for classes: proxies, class weights, centres. All of them also classify."""
+"""Losses that learn vectors for classes: proxies, class weights, centres. All of them also
+classify."""
 
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -31,10 +32,14 @@ def crossentropy(num_classes: int, dim: int, *, label_smoothing: Fraction = 0.0)
     classifies=True,
     logit_range=lambda temperature, **_: 2 / temperature,
 )
-def normalized_softmax(num_classes: int, dim: int, *, temperature: Positive = 0.05, label_smoothing: Fraction = 0.0) -> "nn.Module":
+def normalized_softmax(
+    num_classes: int, dim: int, *, temperature: Positive = 0.05, label_smoothing: Fraction = 0.0
+) -> "nn.Module":
     from pytorch_metric_learning.losses import NormalizedSoftmaxLoss
 
-    return _smoothed(NormalizedSoftmaxLoss(num_classes, dim, temperature=temperature), label_smoothing)
+    return _smoothed(
+        NormalizedSoftmaxLoss(num_classes, dim, temperature=temperature), label_smoothing
+    )
 
 
 @losses.register(
@@ -46,7 +51,12 @@ def normalized_softmax(num_classes: int, dim: int, *, temperature: Positive = 0.
     logit_range=lambda scale, **_: 2 * scale,
 )
 def cos_face(
-    num_classes: int, dim: int, *, margin: Fraction = 0.35, scale: Positive = 64.0, label_smoothing: Fraction = 0.0
+    num_classes: int,
+    dim: int,
+    *,
+    margin: Fraction = 0.35,
+    scale: Positive = 64.0,
+    label_smoothing: Fraction = 0.0,
 ) -> "nn.Module":
     from pytorch_metric_learning.losses import CosFaceLoss
 
@@ -62,7 +72,12 @@ def cos_face(
     logit_range=lambda scale, **_: 2 * scale,
 )
 def arc_face(
-    num_classes: int, dim: int, *, margin: Annotated[float, between(0, 90)] = 28.6, scale: Positive = 64.0, label_smoothing: Fraction = 0.0
+    num_classes: int,
+    dim: int,
+    *,
+    margin: Annotated[float, between(0, 90)] = 28.6,
+    scale: Positive = 64.0,
+    label_smoothing: Fraction = 0.0,
 ) -> "nn.Module":
     """`margin` is in degrees; 28.6 is the paper's .5 radians."""
     from pytorch_metric_learning.losses import ArcFaceLoss
@@ -90,7 +105,13 @@ def sub_center_arc_face(
     """`margin` is in degrees."""
     from pytorch_metric_learning.losses import SubCenterArcFaceLoss
 
-    loss = SubCenterArcFaceLoss(num_classes=num_classes, embedding_size=dim, margin=margin, scale=scale, sub_centers=sub_centers)
+    loss = SubCenterArcFaceLoss(
+        num_classes=num_classes,
+        embedding_size=dim,
+        margin=margin,
+        scale=scale,
+        sub_centers=sub_centers,
+    )
     return _smoothed(loss, label_smoothing)
 
 
@@ -117,9 +138,14 @@ def p2s_grad(num_classes: int, dim: int) -> "nn.Module":
     logit_range=lambda softmax_scale, **_: 4 * softmax_scale,
 )
 def proxy_nca(
-    num_classes: int, dim: int, *, softmax_scale: Positive = 1.0, denominator: Literal["all", "negatives"] = "all"
+    num_classes: int,
+    dim: int,
+    *,
+    softmax_scale: Positive = 1.0,
+    denominator: Literal["all", "negatives"] = "all",
 ) -> "nn.Module":
-    """The paper's denominator holds the proxies of the `negatives` only; that of `all` is the usual one, and the study's."""
+    """The paper's denominator holds the proxies of the `negatives` only; that of `all` is the usual
+    one, and the study's."""
     from dml_bench.losses.reimplemented import ProxyNCA
 
     return ProxyNCA(num_classes, dim, softmax_scale, positive_in_denominator=denominator == "all")
@@ -133,8 +159,11 @@ def proxy_nca(
     classifies=True,
     logit_range=lambda temperature, **_: 4 / temperature,
 )
-def proxy_nca_plus_plus(num_classes: int, dim: int, *, temperature: Positive = 1 / 9, label_smoothing: Fraction = 0.0) -> "nn.Module":
-    """Only the loss; the paper's other changes are faster proxies (`train.proxy_lr_factor`), balanced batches and max pooling."""
+def proxy_nca_plus_plus(
+    num_classes: int, dim: int, *, temperature: Positive = 1 / 9, label_smoothing: Fraction = 0.0
+) -> "nn.Module":
+    """Only the loss; the paper's other changes are faster proxies (`train.proxy_lr_factor`),
+    balanced batches and max pooling."""
     from dml_bench.losses.reimplemented import ProxyNCA
 
     return ProxyNCA(num_classes, dim, 1 / temperature, label_smoothing=label_smoothing)
@@ -150,7 +179,9 @@ def proxy_nca_plus_plus(num_classes: int, dim: int, *, temperature: Positive = 1
     interpolates=True,
     logit_range=lambda alpha, **_: 2 * alpha,
 )
-def proxy_anchor(num_classes: int, dim: int, *, margin: NotNegative = 0.1, alpha: Positive = 32.0) -> "nn.Module":
+def proxy_anchor(
+    num_classes: int, dim: int, *, margin: NotNegative = 0.1, alpha: Positive = 32.0
+) -> "nn.Module":
     from pytorch_metric_learning.losses import ProxyAnchorLoss
 
     from dml_bench.losses.reimplemented import WithLogits
@@ -176,20 +207,29 @@ def soft_triple(
     margin: NotNegative = 0.01,
     tau: NotNegative = 0.2,
 ) -> "nn.Module":
-    """`la` scales the similarities, `gamma` is the temperature among the centres of a class, `tau` the price of their distances."""
+    """`la` scales the similarities, `gamma` is the temperature among the centres of a class, `tau`
+    the price of their distances."""
     from pytorch_metric_learning.losses import SoftTripleLoss
 
     from dml_bench.losses.reimplemented import SpreadOfCenters, WithLogits
 
     spread = SpreadOfCenters(num_classes, centers_per_class) if centers_per_class > 1 else None
     loss = SoftTripleLoss(
-        num_classes, dim, centers_per_class, la=la, gamma=gamma, margin=margin, weight_regularizer=spread, weight_reg_weight=tau
+        num_classes,
+        dim,
+        centers_per_class,
+        la=la,
+        gamma=gamma,
+        margin=margin,
+        weight_regularizer=spread,
+        weight_reg_weight=tau,
     )
     return WithLogits(loss, scale=la)
 
 
 def _smoothed(loss: "nn.Module", label_smoothing: float) -> "nn.Module":
-    """A loss of pytorch-metric-learning that ends in a cross-entropy, with `logits` and label smoothing."""
+    """A loss of pytorch-metric-learning that ends in a cross-entropy, with `logits` and label
+    smoothing."""
     from dml_bench.losses.reimplemented import WithLogits
 
     loss.cross_entropy.label_smoothing = label_smoothing  # type: ignore[union-attr]

@@ -14,7 +14,9 @@ if TYPE_CHECKING:
     summary="1 - average precision, from soft histograms of distances",
     source="Cakir et al. 2019, Deep metric learning to rank",
 )
-def fast_ap(num_classes: int, dim: int, *, num_bins: Annotated[int, at_least(2)] = 10) -> "nn.Module":
+def fast_ap(
+    num_classes: int, dim: int, *, num_bins: Annotated[int, at_least(2)] = 10
+) -> "nn.Module":
     from pytorch_metric_learning.losses import FastAPLoss
 
     return FastAPLoss(num_bins=num_bins)
@@ -38,7 +40,13 @@ def smooth_ap(num_classes: int, dim: int, *, temperature: Positive = 0.01) -> "n
     source="Li et al. 2022, Rethinking the optimization of average precision",
     one_number=True,
 )
-def pnp(num_classes: int, dim: int, *, temperature: Positive = 0.01, variant: Literal["O", "Ds", "Iu"] = "O") -> "nn.Module":
+def pnp(
+    num_classes: int,
+    dim: int,
+    *,
+    temperature: Positive = 0.01,
+    variant: Literal["O", "Ds", "Iu"] = "O",
+) -> "nn.Module":
     """`O` counts, `Ds` takes the logarithm of the count, `Iu` grows faster than it."""
     from pytorch_metric_learning.losses import PNPLoss
 
@@ -51,7 +59,9 @@ def pnp(num_classes: int, dim: int, *, temperature: Positive = 0.01, variant: Li
     source="Ustinova and Lempitsky 2016, Learning deep embeddings with histogram loss",
     one_number=True,
 )
-def histogram(num_classes: int, dim: int, *, num_bins: Annotated[int, at_least(2)] = 100) -> "nn.Module":
+def histogram(
+    num_classes: int, dim: int, *, num_bins: Annotated[int, at_least(2)] = 100
+) -> "nn.Module":
     from dml_bench.losses.reimplemented import Histogram
 
     return Histogram(num_bins)

@@ -1,4 +1,5 @@
-"""Losses that pytorch-metric-learning 2.9 lacks, or where its own differs from the paper or fails; each says which."""
+"""Losses that pytorch-metric-learning 2.9 lacks, or where its own differs from the paper or fails;
+each says which."""
 
 import torch
 from torch import Tensor, nn
@@ -6,13 +7,23 @@ from torch.nn import functional
 
 from dml_bench.losses.sample_weights import ImageMean
 
-__all__ = ["CentroidTriplet", "Histogram", "P2SGrad", "ProxyNCA", "SmoothAP", "SoftmaxClassifier", "SpreadOfCenters", "WithLogits"]
+__all__ = [
+    "CentroidTriplet",
+    "Histogram",
+    "P2SGrad",
+    "ProxyNCA",
+    "SmoothAP",
+    "SoftmaxClassifier",
+    "SpreadOfCenters",
+    "WithLogits",
+]
 
 Mined = tuple[Tensor, ...] | None
 
 
 class WithLogits(nn.Module):
-    """A loss of pytorch-metric-learning that has class vectors, with `logits` = `scale` times its own scores."""
+    """A loss of pytorch-metric-learning that has class vectors, with `logits` = `scale` times its
+    own scores."""
 
     def __init__(self, loss: nn.Module, scale: float = 1.0):
         super().__init__()
@@ -41,17 +52,32 @@ class SoftmaxClassifier(nn.Module):
         return self.classifier(embeddings)
 
     def forward(self, embeddings: Tensor, labels: Tensor, mined: Mined = None) -> Tensor:
-        return self.mean(functional.cross_entropy(self.logits(embeddings), labels, label_smoothing=self.label_smoothing, reduction="none"))
+        return self.mean(
+            functional.cross_entropy(
+                self.logits(embeddings),
+                labels,
+                label_smoothing=self.label_smoothing,
+                reduction="none",
+            )
+        )
 
 
 class ProxyNCA(nn.Module):
-    """Cross-entropy over one proxy per class, of logits -scale * squared distance between unit vectors.
+    """Cross-entropy over one proxy per class, of logits -scale * squared distance between unit
+    vectors.
 
-    With `positive_in_denominator` it is pytorch-metric-learning's ProxyNCALoss, which can't leave the embedding's own proxy out
-    of the denominator, as the paper of 2017 does.
+    With `positive_in_denominator` it is pytorch-metric-learning's ProxyNCALoss, which can't leave
+    the embedding's own proxy out of the denominator, as the paper of 2017 does.
     """
 
-    def __init__(self, num_classes: int, dim: int, scale: float, positive_in_denominator: bool = True, label_smoothing: float = 0.0):
+    def __init__(
+        self,
+        num_classes: int,
+        dim: int,
+        scale: float,
+        positive_in_denominator: bool = True,
+        label_smoothing: float = 0.0,
+    ):
         super().__init__()
         self.proxies = nn.Parameter(torch.randn(num_classes, dim))
         self.scale = scale
@@ -61,22 +87,30 @@ class ProxyNCA(nn.Module):
 
     def logits(self, embeddings: Tensor) -> Tensor:
         """(batch, dim) -> (batch, num_classes)."""
-        cosine = functional.normalize(embeddings, dim=1) @ functional.normalize(self.proxies, dim=1).T
+        cosine = (
+            functional.normalize(embeddings, dim=1) @ functional.normalize(self.proxies, dim=1).T
+        )
         return -self.scale * (2 - 2 * cosine)
 
     def forward(self, embeddings: Tensor, labels: Tensor, mined: Mined = None) -> Tensor:
         logits = self.logits(embeddings)
         if self.positive_in_denominator:
-            return self.mean(functional.cross_entropy(logits, labels, label_smoothing=self.label_smoothing, reduction="none"))
+            return self.mean(
+                functional.cross_entropy(
+                    logits, labels, label_smoothing=self.label_smoothing, reduction="none"
+                )
+            )
         own = labels[:, None]
         negatives = logits.scatter(1, own, -torch.inf)
         return self.mean(negatives.logsumexp(dim=1) - logits.gather(1, own)[:, 0])
 
 
 class P2SGrad(nn.Module):
-    """The loss whose gradient is the paper's eq. 11: sum over classes of (cosine - 1 where it is the embedding's own) * d cosine.
+    """The loss whose gradient is the paper's eq. 11: sum over classes of (cosine - 1 where it is
+    the embedding's own) * d cosine.
 
-    pytorch-metric-learning averages the squares over classes, which makes the gradient num_classes / 2 times smaller.
+    pytorch-metric-learning averages the squares over classes, which makes the gradient num_classes
+    / 2 times smaller.
     """
 
     def __init__(self, num_classes: int, dim: int):
@@ -96,7 +130,8 @@ class P2SGrad(nn.Module):
 class SpreadOfCenters(nn.Module):
     """SoftTriple's regulariser: half the mean distance between two centres of a class.
 
-    pytorch-metric-learning compares all centres of all classes: 280 ms a batch for 200 classes of 10.
+    pytorch-metric-learning compares all centres of all classes: 280 ms a batch for 200 classes of
+    10.
     """
 
     def __init__(self, num_classes: int, centers_per_class: int):
@@ -106,14 +141,18 @@ class SpreadOfCenters(nn.Module):
     def forward(self, centers: Tensor) -> Tensor:
         """(num_classes * centers_per_class, dim) -> scalar."""
         unit = functional.normalize(centers, dim=1).unflatten(0, self.shape)
-        first, second = torch.triu_indices(self.shape[1], self.shape[1], offset=1, device=centers.device)
+        first, second = torch.triu_indices(
+            self.shape[1], self.shape[1], offset=1, device=centers.device
+        )
         return (2 - 2 * unit @ unit.mT)[:, first, second].clamp_min(1e-12).sqrt().mean() / 2
 
 
 class CentroidTriplet(nn.Module):
-    """Triplets of an embedding, the centroid of the others of its class, and the centroid of another class, within the batch.
+    """Triplets of an embedding, the centroid of the others of its class, and the centroid of
+    another class, within the batch.
 
-    Squared Euclidean distances; the mean over the triplets that violate the margin. Classes may be of any size in the batch.
+    Squared Euclidean distances; the mean over the triplets that violate the margin. Classes may be
+    of any size in the batch.
     """
 
     def __init__(self, margin: float):
@@ -127,15 +166,21 @@ class CentroidTriplet(nn.Module):
         positive = (member @ sums - embeddings) / others.clamp_min(1)
         to_positive = (embeddings - positive).square().sum(dim=1)
         to_negative = (embeddings[:, None] - sums / sizes[:, None]).square().sum(dim=2)
-        violation = functional.relu(to_positive[:, None] - to_negative + self.margin) * (1 - member) * (others > 0)
+        violation = (
+            functional.relu(to_positive[:, None] - to_negative + self.margin)
+            * (1 - member)
+            * (others > 0)
+        )
         return violation.sum() / (violation > 0).sum().clamp_min(1)
 
 
 class SmoothAP(nn.Module):
-    """1 - average precision, each rank a sum of sigmoids of similarity differences; memory grows with the cube of the batch.
+    """1 - average precision, each rank a sum of sigmoids of similarity differences; memory grows
+    with the cube of the batch.
 
-    Each embedding that has another of its class asks the whole batch, itself included, as in the authors' code.
-    pytorch-metric-learning 2.9 confuses the number of classes with that of images per class: it is right only where they are equal.
+    Each embedding that has another of its class asks the whole batch, itself included, as in the
+    authors' code. pytorch-metric-learning 2.9 confuses the number of classes with that of images
+    per class: it is right only where they are equal.
     """
 
     def __init__(self, temperature: float):
@@ -156,10 +201,12 @@ class SmoothAP(nn.Module):
 
 
 class Histogram(nn.Module):
-    """Probability that a random negative pair is more similar than a random positive pair, from histograms of the batch's cosines.
+    """Probability that a random negative pair is more similar than a random positive pair, from
+    histograms of the batch's cosines.
 
-    Each cosine adds to the two nearest nodes of its histogram in proportion to its nearness. pytorch-metric-learning 2.9 stops with an
-    IndexError at a cosine of 1 and indexes in a way that torch is about to change.
+    Each cosine adds to the two nearest nodes of its histogram in proportion to its nearness.
+    pytorch-metric-learning 2.9 stops with an IndexError at a cosine of 1 and indexes in a way that
+    torch is about to change.
     """
 
     def __init__(self, num_bins: int):
@@ -167,7 +214,9 @@ class Histogram(nn.Module):
         self.num_bins = num_bins
 
     def forward(self, embeddings: Tensor, labels: Tensor, mined: Mined = None) -> Tensor:
-        first, second = torch.triu_indices(len(labels), len(labels), offset=1, device=embeddings.device)
+        first, second = torch.triu_indices(
+            len(labels), len(labels), offset=1, device=embeddings.device
+        )
         cosine = (embeddings @ embeddings.T)[first, second]
         nodes = torch.linspace(-1, 1, self.num_bins + 1, device=embeddings.device)
         share = functional.relu(1 - (cosine[:, None] - nodes).abs() * (self.num_bins / 2))

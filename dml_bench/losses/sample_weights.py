@@ -21,10 +21,11 @@ class ImageMean(nn.Module):
 
 
 class ByImage(nn.Module):
-    """A reducer of pytorch-metric-learning that weighs each part of the loss by the image it is about: of pairs and triplets, the anchor.
+    """A reducer of pytorch-metric-learning that weighs each part of the loss by the image it is
+    about: of pairs and triplets, the anchor.
 
-    Weights never change what is divided by: a reducer that averages over what is not zero counts the parts before they are weighed, so that
-    a weight of 0 is the limit of small ones.
+    Weights never change what is divided by: a reducer that averages over what is not zero counts
+    the parts before they are weighed, so that a weight of 0 is the limit of small ones.
     """
 
     weights: Tensor | None = None
@@ -33,7 +34,9 @@ class ByImage(nn.Module):
         super().__init__()
         self.reducer = reducer
 
-    def forward(self, parts: dict[str, dict[str, Any]], embeddings: Tensor, labels: Tensor) -> Tensor:
+    def forward(
+        self, parts: dict[str, dict[str, Any]], embeddings: Tensor, labels: Tensor
+    ) -> Tensor:
         if self.weights is None:
             return self.reducer(parts, embeddings, labels)
         from pytorch_metric_learning.reducers import MeanReducer, ThresholdReducer
@@ -42,18 +45,30 @@ class ByImage(nn.Module):
         if isinstance(reducer, ThresholdReducer):
             parts = {name: counted(part, reducer.low, reducer.high) for name, part in parts.items()}
             reducer = MeanReducer()
-        return reducer({name: self._weighed(part) for name, part in parts.items()}, embeddings, labels)
+        return reducer(
+            {name: self._weighed(part) for name, part in parts.items()}, embeddings, labels
+        )
 
     def _weighed(self, part: dict[str, Any]) -> dict[str, Any]:
         assert self.weights is not None
         if part["reduction_type"] == "already_reduced":  # a regulariser, or nothing to compare
-            return {**part, "losses": part["losses"] * self.weights.mean() if isinstance(part["losses"], Tensor) else part["losses"]}
+            return {
+                **part,
+                "losses": part["losses"] * self.weights.mean()
+                if isinstance(part["losses"], Tensor)
+                else part["losses"],
+            }
         images = part["indices"][0] if part["reduction_type"] != "element" else part["indices"]
-        return {**part, "losses": part["losses"] * self.weights[images].view(-1, *[1] * (part["losses"].dim() - 1))}
+        return {
+            **part,
+            "losses": part["losses"]
+            * self.weights[images].view(-1, *[1] * (part["losses"].dim() - 1)),
+        }
 
 
 def counted(part: dict[str, Any], low: float | None, high: float | None) -> dict[str, Any]:
-    """What a ThresholdReducer of pytorch-metric-learning averages over: the losses between its thresholds; without any, a loss of 0."""
+    """What a ThresholdReducer of pytorch-metric-learning averages over: the losses between its
+    thresholds; without any, a loss of 0."""
     losses, indices = part["losses"], part["indices"]
     if part["reduction_type"] == "already_reduced":
         return part
@@ -65,12 +80,17 @@ def counted(part: dict[str, Any], low: float | None, high: float | None) -> dict
         between &= each < high
     if not between.any():
         return {**part, "losses": 0, "indices": None, "reduction_type": "already_reduced"}
-    kept = indices[between] if isinstance(indices, Tensor) else tuple(images[between] for images in indices)
+    kept = (
+        indices[between]
+        if isinstance(indices, Tensor)
+        else tuple(images[between] for images in indices)
+    )
     return {**part, "losses": losses[between], "indices": kept}
 
 
 def weigh(loss: nn.Module) -> nn.Module:
-    """The loss itself, whose images can be weighed from now on. Its values without weights stay the same, bit for bit."""
+    """The loss itself, whose images can be weighed from now on. Its values without weights stay the
+    same, bit for bit."""
     from pytorch_metric_learning.losses import BaseMetricLossFunction
     from pytorch_metric_learning.reducers import MultipleReducers
 
@@ -89,7 +109,8 @@ def weigh(loss: nn.Module) -> nn.Module:
 
 @contextmanager
 def weighing(loss: nn.Module, weights: Tensor | None) -> Iterator[None]:
-    """While this holds, image i of the batch counts weights[i] times. (batch) weights, 0 or more; None is 1 for all."""
+    """While this holds, image i of the batch counts weights[i] times. (batch) weights, 0 or more;
+    None is 1 for all."""
     means = [module for module in loss.modules() if isinstance(module, ByImage | ImageMean)]
     for mean in means:
         mean.weights = weights

@@ -1,12 +1,16 @@
-"""Backbones: networks that turn normalised images (batch, 3, height, width) into pooled features (batch, num_features).
+"""Backbones: networks that turn normalised images (batch, 3, height, width) into pooled features
+(batch, num_features).
 
-A registered function takes the registered name and returns a module with random weights and an attribute `num_features`.
-The fact `weights` says where its ImageNet weights come from, see `dml_bench.models.weights`; `mean` and `std` are the channel
-statistics that those weights were made with, unless the module carries timm's `pretrained_cfg`, which then says so itself.
+A registered function takes the registered name and returns a module with random weights and an
+attribute `num_features`. The fact `weights` says where its ImageNet weights come from, see
+`dml_bench.models.weights`; `mean` and `std` are the channel statistics that those weights were made
+with, unless the module carries timm's `pretrained_cfg`, which then says so itself.
 
-What `stage_names` gives of a network, its layers `layer1`, ... or timm's `feature_info`, is where it can be mixed or explained.
+What `stage_names` gives of a network, its layers `layer1`, ... or timm's `feature_info`, is where
+it can be mixed or explained.
 
-All are built without stochastic depth and dropout, so that backbones differ in nothing but the network.
+All are built without stochastic depth and dropout, so that backbones differ in nothing but the
+network.
 """
 
 from typing import TYPE_CHECKING, Literal
@@ -19,7 +23,8 @@ if TYPE_CHECKING:
 __all__ = ["check_image_size", "drop_pooling", "replace_pooling", "stage_names"]
 
 POOLING_PLACES = ("avgpool", "global_pool", "head.global_pool")
-"""Where torchvision's networks, timm's, and timm's with a head of their own keep the pooling of the last map."""
+"""Where torchvision's networks, timm's, and timm's with a head of their own keep the pooling of the
+last map."""
 
 
 for _layers in (18, 34, 50, 101):
@@ -55,10 +60,16 @@ for _layers in (18, 50):
         pool: Literal["max", "maxblur"] = "max",
         self_attention: bool = False,
     ) -> "nn.Module":
-        """ImageNet's weights were made with ReLU and plain max pooling, and know no self-attention, with which they are refused."""
+        """ImageNet's weights were made with ReLU and plain max pooling, and know no self-attention,
+        with which they are refused."""
         from dml_bench.models import xresnet
 
-        return xresnet.xresnet(int(name.removeprefix("xresnet")), activation=activation, pool=pool, self_attention=self_attention)
+        return xresnet.xresnet(
+            int(name.removeprefix("xresnet")),
+            activation=activation,
+            pool=pool,
+            self_attention=self_attention,
+        )
 
 
 @backbones.register(
@@ -96,23 +107,33 @@ def convnext_tiny(name: str) -> "nn.Module":
 
 
 @backbones.register(
-    "timm:*", summary="any model of timm by its name, e.g. timm:convnext_tiny.fb_in22k", source="Wightman 2019, timm", weights="timm"
+    "timm:*",
+    summary="any model of timm by its name, e.g. timm:convnext_tiny.fb_in22k",
+    source="Wightman 2019, timm",
+    weights="timm",
 )
 def timm_model(name: str) -> "nn.Module":
-    """Transformers take any image size that their patches tile. A tag after the dot chooses the weights. Raises UnknownName."""
+    """Transformers take any image size that their patches tile. A tag after the dot chooses the
+    weights. Raises UnknownName."""
     import timm
 
     name = name.removeprefix("timm:")
     architecture, _, tag = name.partition(".")
     if not timm.is_model(architecture):
-        raise UnknownName(f"timm has no model {architecture!r}{near_miss(architecture, timm.list_models())}")
+        raise UnknownName(
+            f"timm has no model {architecture!r}{near_miss(architecture, timm.list_models())}"
+        )
     if tag and name not in (tagged := timm.list_pretrained(f"{architecture}.*")):
-        raise UnknownName(f"timm has no weights {name!r}{near_miss(name, tagged)}; there are: {', '.join(tagged) or 'none'}")
+        raise UnknownName(
+            f"timm has no weights {name!r}{near_miss(name, tagged)}; there are: {', '.join(tagged) or 'none'}"
+        )
     try:
         network = timm.create_model(name, num_classes=0, dynamic_img_size=True)
     except TypeError:  # the architecture has no such option: any size fits it, or only its own does
         network = timm.create_model(name, num_classes=0)
-    network.num_features = getattr(network, "head_hidden_size", network.num_features)  # some have a layer after the pooling
+    network.num_features = getattr(
+        network, "head_hidden_size", network.num_features
+    )  # some have a layer after the pooling
     return network
 
 
@@ -152,8 +173,11 @@ def dinov2_s14(name: str) -> "nn.Module":
     return timm_model("vit_small_patch14_dinov2.lvd142m")
 
 
-def check_image_size(backbone: "nn.Module", name: str, size: int, where: str = "images.size") -> None:
-    """Send one blank image through. Raises ValueError where square images of `size` pixels don't fit, naming what does."""
+def check_image_size(
+    backbone: "nn.Module", name: str, size: int, where: str = "images.size"
+) -> None:
+    """Send one blank image through. Raises ValueError where square images of `size` pixels don't
+    fit, naming what does."""
     import torch
 
     training = backbone.training
@@ -162,11 +186,15 @@ def check_image_size(backbone: "nn.Module", name: str, size: int, where: str = "
             shape = tuple(backbone.eval()(torch.zeros(1, 3, size, size)).shape)
     except (AssertionError, RuntimeError, ValueError) as error:
         reason = str(error).splitlines()[0].rstrip(".")
-        raise ValueError(f"{where} is {size}, and {name} can't take it ({reason}): {fitting_sizes(backbone, size)}") from None
+        raise ValueError(
+            f"{where} is {size}, and {name} can't take it ({reason}): {fitting_sizes(backbone, size)}"
+        ) from None
     finally:
         backbone.train(training)
     if shape != (1, backbone.num_features):
-        raise ValueError(f"{name} makes {shape} of one image, not one vector of features: choose another model.backbone")
+        raise ValueError(
+            f"{name} makes {shape} of one image, not one vector of features: choose another model.backbone"
+        )
 
 
 def fitting_sizes(backbone: "nn.Module", size: int) -> str:
@@ -179,20 +207,23 @@ def fitting_sizes(backbone: "nn.Module", size: int) -> str:
 
 
 def replace_pooling(backbone: "nn.Module", name: str, pooling: "nn.Module") -> str:
-    """Put `pooling`, (batch, channels, height, width) -> (batch, channels), in the place of the backbone's own, and return the name
-    of that place. What the backbone does after its pooling, a LayerNorm say, stays. Raises ValueError where no map is pooled."""
+    """Put `pooling`, (batch, channels, height, width) -> (batch, channels), in the place of the
+    backbone's own, and return the name of that place. What the backbone does after its pooling, a
+    LayerNorm say, stays. Raises ValueError where no map is pooled."""
     from torch import nn
 
     place, flattens = pooling_place(backbone)
     if not place:
         raise ValueError(f"backbone {name} has no map to pool: leave model.pooling out")
-    backbone.set_submodule(place, pooling if flattens else nn.Sequential(pooling, nn.Unflatten(1, (-1, 1, 1))))
+    backbone.set_submodule(
+        place, pooling if flattens else nn.Sequential(pooling, nn.Unflatten(1, (-1, 1, 1)))
+    )
     return place
 
 
 def drop_pooling(backbone: "nn.Module", name: str, head: str) -> None:
-    """Let the backbone return its last map, flattened or not. What it does after its pooling it now does at each position.
-    Raises ValueError where no map is pooled."""
+    """Let the backbone return its last map, flattened or not. What it does after its pooling it now
+    does at each position. Raises ValueError where no map is pooled."""
     from torch import nn
 
     place, _ = pooling_place(backbone)
@@ -202,14 +233,16 @@ def drop_pooling(backbone: "nn.Module", name: str, head: str) -> None:
 
 
 def pooling_place(backbone: "nn.Module") -> tuple[str, bool]:
-    """The name of the module that pools the last map, or '', and whether it makes (batch, channels) of it rather than
-    (batch, channels, 1, 1)."""
+    """The name of the module that pools the last map, or '', and whether it makes (batch, channels)
+    of it rather than (batch, channels, 1, 1)."""
     import torch
     from timm.layers import SelectAdaptivePool2d
     from torch import nn
 
     for place, module in backbone.named_modules():
-        if place in POOLING_PLACES and isinstance(module, nn.AdaptiveAvgPool2d | SelectAdaptivePool2d):
+        if place in POOLING_PLACES and isinstance(
+            module, nn.AdaptiveAvgPool2d | SelectAdaptivePool2d
+        ):
             shape = tuple(module(torch.zeros(1, 2, 3, 4)).shape)
             if shape in ((1, 2), (1, 2, 1, 1)):
                 return place, len(shape) == 2
@@ -217,6 +250,11 @@ def pooling_place(backbone: "nn.Module") -> tuple[str, bool]:
 
 
 def stage_names(backbone: "nn.Module") -> tuple[str, ...]:
-    """Modules of the backbone after which its maps (or tokens) change their resolution or depth, from the input on."""
-    stages = tuple(name for name, _ in backbone.named_children() if name.startswith("layer") and name[5:].isdecimal())
+    """Modules of the backbone after which its maps (or tokens) change their resolution or depth,
+    from the input on."""
+    stages = tuple(
+        name
+        for name, _ in backbone.named_children()
+        if name.startswith("layer") and name[5:].isdecimal()
+    )
     return stages or tuple(info["module"] for info in getattr(backbone, "feature_info", None) or ())

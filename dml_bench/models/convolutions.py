@@ -1,8 +1,9 @@
 """Convolutions whose weight gradient is fast on small maps.
 
-On a CPU, oneDNN's bfloat16 weight gradient of a convolution over a small map takes far longer than its arithmetic wants; at 64 px, where
-the last maps are 4 x 4 and less, longer than the rest of the step. There it is one matrix product of the output's gradient with the
-unfolded input: the same sum, on the processor's matrix units.
+On a CPU, oneDNN's bfloat16 weight gradient of a convolution over a small map takes far longer than
+its arithmetic wants; at 64 px, where the last maps are 4 x 4 and less, longer than the rest of the
+step. There it is one matrix product of the output's gradient with the unfolded input: the same sum,
+on the processor's matrix units.
 """
 
 from collections.abc import Sequence
@@ -15,7 +16,8 @@ from torch.nn import functional
 __all__ = ["speed_up_small_maps", "weight_gradient"]
 
 LARGEST = 49
-"""Positions of the output map up to which the matrix product was measured to be faster (benchmarks/small_maps.py)."""
+"""Positions of the output map up to which the matrix product was measured to be faster
+(benchmarks/small_maps.py)."""
 
 
 class SmallMapConv2d(nn.Conv2d):
@@ -23,8 +25,15 @@ class SmallMapConv2d(nn.Conv2d):
 
     def forward(self, images: Tensor) -> Tensor:
         learns = torch.is_grad_enabled() and self.weight.requires_grad
-        if learns and images.device.type == "cpu" and torch.is_autocast_enabled("cpu") and self._is_small(images):
-            return WeightGradientByProduct.apply(images.bfloat16(), self.weight.bfloat16(), self.stride, self.padding)
+        if (
+            learns
+            and images.device.type == "cpu"
+            and torch.is_autocast_enabled("cpu")
+            and self._is_small(images)
+        ):
+            return WeightGradientByProduct.apply(
+                images.bfloat16(), self.weight.bfloat16(), self.stride, self.padding
+            )
         return super().forward(images)
 
     def _is_small(self, images: Tensor) -> bool:
@@ -37,7 +46,9 @@ class SmallMapConv2d(nn.Conv2d):
 
 class WeightGradientByProduct(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, images: Tensor, weight: Tensor, stride: tuple[int, int], padding: tuple[int, int]) -> Tensor:
+    def forward(
+        ctx: Any, images: Tensor, weight: Tensor, stride: tuple[int, int], padding: tuple[int, int]
+    ) -> Tensor:
         ctx.save_for_backward(images, weight)
         ctx.geometry = stride, padding
         return functional.conv2d(images, weight, None, stride, padding)
@@ -50,33 +61,73 @@ class WeightGradientByProduct(torch.autograd.Function):
         of_images = None
         if ctx.needs_input_grad[0]:
             of_images = torch.ops.aten.convolution_backward(
-                gradient, images, weight, None, stride, padding, (1, 1), False, (0, 0), 1, (True, False, False)
+                gradient,
+                images,
+                weight,
+                None,
+                stride,
+                padding,
+                (1, 1),
+                False,
+                (0, 0),
+                1,
+                (True, False, False),
             )[0]
-        return of_images, weight_gradient(gradient, images, weight.shape[2:], stride, padding), None, None
+        return (
+            of_images,
+            weight_gradient(gradient, images, weight.shape[2:], stride, padding),
+            None,
+            None,
+        )
 
 
-def weight_gradient(gradient: Tensor, images: Tensor, kernel: Sequence[int], stride: tuple[int, int], padding: tuple[int, int]) -> Tensor:
-    """(batch, out, height, width) gradient of the output and (batch, in, ...) input -> (out, in, *kernel) gradient of the weight."""
+def weight_gradient(
+    gradient: Tensor,
+    images: Tensor,
+    kernel: Sequence[int],
+    stride: tuple[int, int],
+    padding: tuple[int, int],
+) -> Tensor:
+    """(batch, out, height, width) gradient of the output and (batch, in, ...) input -> (out, in,
+    *kernel) gradient of the weight."""
     batch, out_channels, height, width = gradient.shape
     unfolded = unfold(images, kernel, stride, padding, (height, width))
-    product = gradient.permute(0, 2, 3, 1).reshape(batch * height * width, out_channels).t() @ unfolded
+    product = (
+        gradient.permute(0, 2, 3, 1).reshape(batch * height * width, out_channels).t() @ unfolded
+    )
     return product.reshape(out_channels, *kernel, images.shape[1]).permute(0, 3, 1, 2)
 
 
-def unfold(images: Tensor, kernel: Sequence[int], stride: tuple[int, int], padding: tuple[int, int], size: tuple[int, int]) -> Tensor:
-    """(batch, channels, ...) -> (batch * positions, kernel area * channels): what the kernel sees at each position of the output."""
+def unfold(
+    images: Tensor,
+    kernel: Sequence[int],
+    stride: tuple[int, int],
+    padding: tuple[int, int],
+    size: tuple[int, int],
+) -> Tensor:
+    """(batch, channels, ...) -> (batch * positions, kernel area * channels): what the kernel sees
+    at each position of the output."""
     batch, channels = images.shape[:2]
-    padded = functional.pad(images.permute(0, 2, 3, 1), (0, 0, padding[1], padding[1], padding[0], padding[0])).contiguous()
+    padded = functional.pad(
+        images.permute(0, 2, 3, 1), (0, 0, padding[1], padding[1], padding[0], padding[0])
+    ).contiguous()
     along_batch, down, right, along_channels = padded.stride()
     windows = padded.as_strided(
-        (batch, *size, *kernel, channels), (along_batch, down * stride[0], right * stride[1], down, right, along_channels)
+        (batch, *size, *kernel, channels),
+        (along_batch, down * stride[0], right * stride[1], down, right, along_channels),
     )
     return windows.reshape(batch * size[0] * size[1], -1)
 
 
 def speed_up_small_maps(network: nn.Module) -> None:
-    """Let every plain convolution of `network` take the fast way where its map is small; nothing else changes."""
+    """Let every plain convolution of `network` take the fast way where its map is small; nothing
+    else changes."""
     for module in network.modules():
-        plain = type(module) is nn.Conv2d and module.groups == 1 and module.bias is None and module.dilation == (1, 1)
+        plain = (
+            type(module) is nn.Conv2d
+            and module.groups == 1
+            and module.bias is None
+            and module.dilation == (1, 1)
+        )
         if plain and module.padding_mode == "zeros" and not isinstance(module.padding, str):
             module.__class__ = SmallMapConv2d

@@ -16,7 +16,8 @@ __all__ = ["Embedder", "build_embedder"]
 
 
 class Embedder(nn.Module):
-    """Normalisation of pixels, backbone, head. The channel statistics are buffers, so a weights file holds all there is."""
+    """Normalisation of pixels, backbone, head. The channel statistics are buffers, so a weights
+    file holds all there is."""
 
     mean: Tensor
     std: Tensor
@@ -26,7 +27,9 @@ class Embedder(nn.Module):
         self.backbone = backbone
         self.head = head
         self.register_buffer("mean", mean * 255)
-        self.register_buffer("std", (std * 255).clamp(min=1))  # a channel without contrast stays finite
+        self.register_buffer(
+            "std", (std * 255).clamp(min=1)
+        )  # a channel without contrast stays finite
         self.frozen: dict[str, nn.Module] = {}
         self.unwrapped = ""
         """What was taken off the names of the first weights; '' where nothing was."""
@@ -36,9 +39,12 @@ class Embedder(nn.Module):
         return int(self.head.dim)  # type: ignore[arg-type]
 
     def features(self, pixels: Tensor) -> Tensor:
-        """(batch, height, width, 3) values 0-255 of any type -> (batch, num_features) pooled features; the map for a head that takes it."""
+        """(batch, height, width, 3) values 0-255 of any type -> (batch, num_features) pooled
+        features; the map for a head that takes it."""
         images = torch.addcmul(-self.mean / self.std, pixels.float(), 1 / self.std)
-        return self.backbone(images.permute(0, 3, 1, 2))  # channels-last memory, seen as (batch, 3, height, width)
+        return self.backbone(
+            images.permute(0, 3, 1, 2)
+        )  # channels-last memory, seen as (batch, 3, height, width)
 
     def project(self, features: Tensor) -> Tensor:
         """What `features` returns -> (batch, dim), before normalisation."""
@@ -49,19 +55,28 @@ class Embedder(nn.Module):
         return self.project(self.features(pixels))
 
     def freeze_batch_norm(self) -> None:
-        """From now on training changes neither the statistics nor the affine parameters of the backbone's BatchNorm layers."""
-        self.frozen = {f"backbone.{name}": layer for name, layer in self.backbone.named_modules() if isinstance(layer, _BatchNorm)}
+        """From now on training changes neither the statistics nor the affine parameters of the
+        backbone's BatchNorm layers."""
+        self.frozen = {
+            f"backbone.{name}": layer
+            for name, layer in self.backbone.named_modules()
+            if isinstance(layer, _BatchNorm)
+        }
         for layer in self.frozen.values():
             for parameter in layer.parameters(recurse=False):
                 parameter.requires_grad_(False)
         self.train(self.training)
 
     def frozen_state(self) -> dict[str, Tensor]:
-        """Copies of all tensors of the frozen layers, by their names in the state dict; empty where nothing is frozen."""
+        """Copies of all tensors of the frozen layers, by their names in the state dict; empty where
+        nothing is frozen."""
         return {
             f"{name}.{key}": tensor.detach().clone()
             for name, layer in self.frozen.items()
-            for key, tensor in (*layer.named_parameters(recurse=False), *layer.named_buffers(recurse=False))
+            for key, tensor in (
+                *layer.named_parameters(recurse=False),
+                *layer.named_buffers(recurse=False),
+            )
         }
 
     def train(self, mode: bool = True) -> "Embedder":
@@ -77,11 +92,15 @@ class Embedder(nn.Module):
         return functional.normalize(self(pixels).float(), dim=1)
 
 
-def build_embedder(experiment: Experiment, statistics: tuple[Tensor, Tensor] | None = None) -> Embedder:
-    """The embedder of an experiment with its first weights; `source` weights are filled in by the caller.
+def build_embedder(
+    experiment: Experiment, statistics: tuple[Tensor, Tensor] | None = None
+) -> Embedder:
+    """The embedder of an experiment with its first weights; `source` weights are filled in by the
+    caller.
 
-    The same seed gives the same weights in every phase. `statistics` are channel means and deviations in 0-1, and default
-    to the experiment's own, else to those that the backbone's weights were made with. Raises ValueError where parts of the model don't fit together.
+    The same seed gives the same weights in every phase. `statistics` are channel means and
+    deviations in 0-1, and default to the experiment's own, else to those that the backbone's
+    weights were made with. Raises ValueError where parts of the model don't fit together.
     """
     config, name = experiment.model, experiment.model.backbone.name
     entry = backbones[name]
@@ -92,14 +111,23 @@ def build_embedder(experiment: Experiment, statistics: tuple[Tensor, Tensor] | N
     check_image_size(backbone, name, experiment.images.size)
     for size in experiment.images.progressive[:-1]:
         check_image_size(backbone, name, size, "a size of images.progressive")
-    unwrapped = load_backbone(backbone, name, entry, "none" if config.weights == "source" else config.weights, may_lack=place)
+    unwrapped = load_backbone(
+        backbone,
+        name,
+        entry,
+        "none" if config.weights == "source" else config.weights,
+        may_lack=place,
+    )
     speed_up_small_maps(backbone)
     if heads[config.head.name].facts["takes_map"]:
         drop_pooling(backbone, name, config.head.name)
     head = heads[config.head.name].build(backbone.num_features, **config.head.options)
     made_with = getattr(backbone, "pretrained_cfg", entry.facts)
     images = experiment.images
-    mean, std = statistics or (torch.tensor(images.mean or made_with["mean"]), torch.tensor(images.std or made_with["std"]))
+    mean, std = statistics or (
+        torch.tensor(images.mean or made_with["mean"]),
+        torch.tensor(images.std or made_with["std"]),
+    )
     embedder = Embedder(backbone, head, mean, std)
     embedder.unwrapped = unwrapped
     freeze(embedder, experiment)
@@ -107,12 +135,15 @@ def build_embedder(experiment: Experiment, statistics: tuple[Tensor, Tensor] | N
 
 
 def freeze(embedder: Embedder, experiment: Experiment) -> None:
-    """Take from training what the experiment does not train. Raises ValueError where that is nothing, or everything."""
+    """Take from training what the experiment does not train. Raises ValueError where that is
+    nothing, or everything."""
     config = experiment.model
     if config.batch_norm == "frozen":
         embedder.freeze_batch_norm()
         if not embedder.frozen:
-            raise ValueError(f"model.batch_norm is 'frozen', but {config.backbone.name} has no BatchNorm: leave model.batch_norm out")
+            raise ValueError(
+                f"model.batch_norm is 'frozen', but {config.backbone.name} has no BatchNorm: leave model.batch_norm out"
+            )
     if config.trainable == "head":
         embedder.backbone.requires_grad_(False)
         if not any(parameter.requires_grad for parameter in embedder.parameters()):

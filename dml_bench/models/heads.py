@@ -1,7 +1,7 @@
 """Heads: from pooled features (batch, num_features) to embeddings (batch, dim), not yet normalised.
 
-A registered function takes `num_features` and returns a module with an attribute `dim`. One with the fact
-`takes_map` is given the last map before any pooling, square and with num_features
+A registered function takes `num_features` and returns a module with an attribute `dim`. One with
+the fact `takes_map` is given the last map before any pooling, square and with num_features
 channels, as (batch, num_features, side, side) or the same flattened, and has a method `maps`.
 """
 
@@ -14,7 +14,9 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 
-@heads.register("linear", summary="one linear projection", source="the usual head of metric learning")
+@heads.register(
+    "linear", summary="one linear projection", source="the usual head of metric learning"
+)
 def linear(num_features: int, *, dim: Count = 128) -> "nn.Module":
     from torch import nn
 
@@ -23,7 +25,11 @@ def linear(num_features: int, *, dim: Count = 128) -> "nn.Module":
     return head
 
 
-@heads.register("linear_bn", summary="one linear projection, then BatchNorm", source="Deng et al. 2019, ArcFace, end so")
+@heads.register(
+    "linear_bn",
+    summary="one linear projection, then BatchNorm",
+    source="Deng et al. 2019, ArcFace, end so",
+)
 def linear_bn(num_features: int, *, dim: Count = 128) -> "nn.Module":
     """The projection has no bias: BatchNorm would subtract it again."""
     from torch import nn
@@ -33,9 +39,14 @@ def linear_bn(num_features: int, *, dim: Count = 128) -> "nn.Module":
     return head
 
 
-@heads.register("skip", summary="linear projection x, then x + sigmoid(gate) * Linear(Dropout(x))", source="original study")
+@heads.register(
+    "skip",
+    summary="linear projection x, then x + sigmoid(gate) * Linear(Dropout(x))",
+    source="original study",
+)
 def skip(num_features: int, *, dim: Count = 128, dropout: LessThanOne = 0.1) -> "nn.Module":
-    """The gate is learned, one number per dimension, and starts at 0: half of the layer is let through."""
+    """The gate is learned, one number per dimension, and starts at 0: half of the layer is let
+    through."""
     import torch
     from torch import nn
 
@@ -56,9 +67,17 @@ def skip(num_features: int, *, dim: Count = 128, dropout: LessThanOne = 0.1) -> 
 
 
 @heads.register(
-    "mlp", summary="linear layers with ReLU between them", source="Chen et al. 2020, SimCLR's projection head (2 layers; 3 in v2)"
+    "mlp",
+    summary="linear layers with ReLU between them",
+    source="Chen et al. 2020, SimCLR's projection head (2 layers; 3 in v2)",
 )
-def mlp(num_features: int, *, dim: Count = 128, hidden: Count = 512, layers: Annotated[int, at_least(2)] = 2) -> "nn.Module":
+def mlp(
+    num_features: int,
+    *,
+    dim: Count = 128,
+    hidden: Count = 512,
+    layers: Annotated[int, at_least(2)] = 2,
+) -> "nn.Module":
     """`layers` counts the linear ones, at least 2; all but the last have `hidden` outputs."""
     from torch import nn
 
@@ -69,7 +88,11 @@ def mlp(num_features: int, *, dim: Count = 128, hidden: Count = 512, layers: Ann
     return head
 
 
-@heads.register("identity", summary="the backbone's pooled features themselves", source="Zhai and Wu 2019 use classifier features so")
+@heads.register(
+    "identity",
+    summary="the backbone's pooled features themselves",
+    source="Zhai and Wu 2019 use classifier features so",
+)
 def identity(num_features: int) -> "nn.Module":
     from torch import nn
 
@@ -84,12 +107,16 @@ def identity(num_features: int) -> "nn.Module":
     source="Zhang et al. 2018, ACoL; Zhou et al. 2016, CAM",
     takes_map=True,
 )
-def cam(num_features: int, *, dim: Count = 128, hidden: Annotated[int, at_least(0)] = 0) -> "nn.Module":
-    """Averaging and a 1x1 convolution commute, so with `hidden` 0 the embedding is that of `linear` on averaged features.
+def cam(
+    num_features: int, *, dim: Count = 128, hidden: Annotated[int, at_least(0)] = 0
+) -> "nn.Module":
+    """Averaging and a 1x1 convolution commute, so with `hidden` 0 the embedding is that of `linear`
+    on averaged features.
 
-    A `hidden` above 0 puts ACoL's two 3x3 convolutions of that width, each with ReLU, before it (1024 in the paper). There the
-    convolution's outputs are the classes; here they are the embedding, on which a classifying loss has its own linear layer, which
-    gives class maps when it is applied to the embedding's.
+    A `hidden` above 0 puts ACoL's two 3x3 convolutions of that width, each with ReLU, before it
+    (1024 in the paper). There the convolution's outputs are the classes; here they are the
+    embedding, on which a classifying loss has its own linear layer, which gives class maps when it
+    is applied to the embedding's.
     """
     import math
     from itertools import pairwise
@@ -101,11 +128,20 @@ def cam(num_features: int, *, dim: Count = 128, hidden: Annotated[int, at_least(
             super().__init__()
             self.dim = dim
             widths = [num_features, hidden, hidden] if hidden else [num_features]
-            self.layers = nn.Sequential(*(layer for pair in pairwise(widths) for layer in (nn.Conv2d(*pair, 3, padding=1), nn.ReLU())))
-            self.projection = nn.Linear(widths[-1], dim)  # at each position, which is a 1x1 convolution; its gradient is faster
+            self.layers = nn.Sequential(
+                *(
+                    layer
+                    for pair in pairwise(widths)
+                    for layer in (nn.Conv2d(*pair, 3, padding=1), nn.ReLU())
+                )
+            )
+            self.projection = nn.Linear(
+                widths[-1], dim
+            )  # at each position, which is a 1x1 convolution; its gradient is faster
 
         def maps(self, features: "Tensor") -> "Tensor":
-            """The last map -> (batch, dim, side, side), whose average over positions is the embedding."""
+            """The last map -> (batch, dim, side, side), whose average over positions is the
+            embedding."""
             side = math.isqrt(features[0].numel() // num_features)
             hidden_map = self.layers(features.reshape(-1, num_features, side, side))
             return self.projection(hidden_map.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)

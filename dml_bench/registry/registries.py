@@ -1,7 +1,8 @@
 """Names that configurations may use: one small class, one instance per kind of component.
 
-An entry is one decorated function. Its keyword-only parameters *are* the options of the component: their names,
-types, ranges and defaults are checked, listed and documented from the signature, and written nowhere else.
+An entry is one decorated function. Its keyword-only parameters *are* the options of the component:
+their names, types, ranges and defaults are checked, listed and documented from the signature, and
+written nowhere else.
 """
 
 import difflib
@@ -33,7 +34,8 @@ def near_miss(wrong: str, known: list[str]) -> str:
 
 
 def checked(value: Any, wanted: Any, where: str) -> Any:
-    """`value` if it has the type `wanted` (int widens to float) and is finite, else a ValueError that names `where`."""
+    """`value` if it has the type `wanted` (int widens to float) and is finite, else a ValueError
+    that names `where`."""
     if get_origin(wanted) is Literal:
         choices = get_args(wanted)
         if value in choices:
@@ -81,7 +83,8 @@ class Entry:
     source: str
     """Paper or project and year."""
     facts: dict[str, Any]
-    """What the component needs or is, e.g. `takes_miner`, `image_size`; one set of keys per registry."""
+    """What the component needs or is, e.g. `takes_miner`, `image_size`; one set of keys per
+    registry."""
     check: Callable[..., None] | None = None
     """Raises ValueError for options, each within its range, that don't go together."""
 
@@ -91,17 +94,23 @@ class Entry:
         return {p.name: Option.of(p) for p in parameters if p.kind is p.KEYWORD_ONLY}
 
     def resolve(self, given: dict[str, Any], where: str) -> dict[str, Any]:
-        """All options with their values: `given` where given, defaults elsewhere. Raises ValueError on a wrong one."""
+        """All options with their values: `given` where given, defaults elsewhere. Raises ValueError
+        on a wrong one."""
         options = self.options
         for key in given:
             if key not in options:
                 takes = f"its options: {', '.join(options)}" if options else "it has no options"
-                raise UnknownName(f"{where}.{key}: {self.name} has no such option{near_miss(key, list(options))}; {takes}")
+                raise UnknownName(
+                    f"{where}.{key}: {self.name} has no such option{near_miss(key, list(options))}; {takes}"
+                )
         values = {key: given.get(key, option.default) for key, option in options.items()}
         for key, value in values.items():
             if value is inspect.Parameter.empty:
                 raise ValueError(f"{where}.{key} is required by {self.name} and has no default")
-        found = {key: checked(value, options[key].type, f"{where}.{key}") for key, value in values.items()}
+        found = {
+            key: checked(value, options[key].type, f"{where}.{key}")
+            for key, value in values.items()
+        }
         for key, option in options.items():
             if option.range:
                 option.range.check(found[key], found, where, key)
@@ -111,9 +120,16 @@ class Entry:
 
 
 class Registry:
-    """A dict with manners. The module that fills it is imported at the first look-up, so `--help` stays instant."""
+    """A dict with manners. The module that fills it is imported at the first look-up, so `--help`
+    stays instant."""
 
-    def __init__(self, kind: str, module: str, defaults: dict[str, Any] | None = None, prefixes: tuple[str, ...] = ()):
+    def __init__(
+        self,
+        kind: str,
+        module: str,
+        defaults: dict[str, Any] | None = None,
+        prefixes: tuple[str, ...] = (),
+    ):
         self.kind = kind
         self.module = module
         self.defaults = defaults or {}
@@ -121,18 +137,29 @@ class Registry:
         self._entries: dict[str, Entry] = {}
 
     def register(
-        self, name: str, *, summary: str, source: str, check: Callable[..., None] | None = None, **facts: Any
+        self,
+        name: str,
+        *,
+        summary: str,
+        source: str,
+        check: Callable[..., None] | None = None,
+        **facts: Any,
     ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-        """Decorator: enter a function under `name`. Raises ValueError on a second use of a name or an unknown fact."""
+        """Decorator: enter a function under `name`. Raises ValueError on a second use of a name or
+        an unknown fact."""
         if name in self._entries:
             raise ValueError(f"{self.kind} {name!r} is registered already")
         for fact in facts:
             if fact not in self.defaults:
-                raise ValueError(f"{self.kind} {name!r}: unknown fact {fact!r}; facts: {', '.join(self.defaults)}")
+                raise ValueError(
+                    f"{self.kind} {name!r}: unknown fact {fact!r}; facts: {', '.join(self.defaults)}"
+                )
 
         def enter(build: Callable[..., Any]) -> Callable[..., Any]:
             known = {**self.defaults, **facts}
-            self._entries[name] = Entry(name=name, build=build, summary=summary, source=source, facts=known, check=check)
+            self._entries[name] = Entry(
+                name=name, build=build, summary=summary, source=source, facts=known, check=check
+            )
             return build
 
         return enter
@@ -141,13 +168,16 @@ class Registry:
         del self._entries[name]
 
     def __getitem__(self, name: str) -> Entry:
-        """The entry called `name`, or the entry of its prefix for `prefix:anything`. Raises UnknownName."""
+        """The entry called `name`, or the entry of its prefix for `prefix:anything`. Raises
+        UnknownName."""
         names = self.names()
         prefix = re.match(r"[^:]+:", name)
         if prefix and prefix[0] in self.prefixes:
             return self._entries[prefix[0] + "*"]
         if name not in self._entries or name.endswith("*"):
-            raise UnknownName(f"unknown {self.kind} {name!r}{near_miss(name, names)}; there are: {', '.join(names)}")
+            raise UnknownName(
+                f"unknown {self.kind} {name!r}{near_miss(name, names)}; there are: {', '.join(names)}"
+            )
         return self._entries[name]
 
     def names(self) -> list[str]:

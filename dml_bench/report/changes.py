@@ -1,4 +1,5 @@
-"""What each change does to known and to unseen classes, in words and cells; the numbers are `dml_bench.analysis.ablation`'."""
+"""What each change does to known and to unseen classes, in words and cells; the numbers are
+`dml_bench.analysis.ablation`'."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -23,17 +24,44 @@ def difference_cell(part: Difference) -> str:
 
 def words(effects: Sequence[Effect]) -> list[str]:
     """Which changes do what, and how that was tested."""
-    helps = ("helps both", "helps unseen", "helps known", "helps unseen and hurts known", "helps known and hurts unseen")
-    by_verdict = {verdict: [f"{effect.changed} ({effect.without})" for effect in effects if effect.verdict == verdict] for verdict in helps}
-    told = [f"{verdict.capitalize()} classes: {', '.join(names)}." for verdict, names in by_verdict.items() if names]
-    hurt = [effect for effect in effects if effect.verdict in ("hurts both", "hurts known", "hurts unseen")]
+    helps = (
+        "helps both",
+        "helps unseen",
+        "helps known",
+        "helps unseen and hurts known",
+        "helps known and hurts unseen",
+    )
+    by_verdict = {
+        verdict: [
+            f"{effect.changed} ({effect.without})"
+            for effect in effects
+            if effect.verdict == verdict
+        ]
+        for verdict in helps
+    }
+    told = [
+        f"{verdict.capitalize()} classes: {', '.join(names)}."
+        for verdict, names in by_verdict.items()
+        if names
+    ]
+    hurt = [
+        effect
+        for effect in effects
+        if effect.verdict in ("hurts both", "hurts known", "hurts unseen")
+    ]
     if hurt:
-        told.append(f"Hurt, and help nobody: {', '.join(f'{effect.changed} ({effect.without}, {effect.verdict})' for effect in hurt)}.")
+        told.append(
+            f"Hurt, and help nobody: {', '.join(f'{effect.changed} ({effect.without}, {effect.verdict})' for effect in hurt)}."
+        )
     open_ = sum(effect.verdict == "can't be told" for effect in effects)
     if open_ == len(effects):
-        told.append(f"What any of the {open_} changes does to P@1 can't be told beyond doubt from these runs.")
+        told.append(
+            f"What any of the {open_} changes does to P@1 can't be told beyond doubt from these runs."
+        )
     elif open_:
-        told.append(f"Of {open_} of {len(effects)} changes it can't be told from these runs whether they do anything to P@1.")
+        told.append(
+            f"Of {open_} of {len(effects)} changes it can't be told from these runs whether they do anything to P@1."
+        )
     hinted = [
         hints("known", [(effect, effect.seen) for effect in effects]),
         hints("unseen", [(effect, effect.unseen) for effect in effects]),
@@ -44,12 +72,17 @@ def words(effects: Sequence[Effect]) -> list[str]:
         "Each experiment minus the one that it extends, query by query over the seeds that both have, with 95% intervals. P@1 of the model "
         "that never saw the unseen classes, mean over classes; of the drop, less is better. Beyond doubt: p < .05 after Holm's correction "
         f"for all {len(METRICS) * len(effects)} differences."
-        + (" A change made to several experiments has a row for their mean too." if any(len(effect.to) > 1 for effect in effects) else ""),
+        + (
+            " A change made to several experiments has a row for their mean too."
+            if any(len(effect.to) > 1 for effect in effects)
+            else ""
+        ),
     ]
 
 
 def hints(which: str, parts: Sequence[tuple[Effect, Difference]]) -> str:
-    """The differences whose own interval leaves zero out though the correction does not; empty without any."""
+    """The differences whose own interval leaves zero out though the correction does not; empty
+    without any."""
     open_ = [(effect, part.difference) for effect, part in parts if part.better == -1]
     found = {
         "better": [effect for effect, at in open_ if at.low > 0],
@@ -60,12 +93,27 @@ def hints(which: str, parts: Sequence[tuple[Effect, Difference]]) -> str:
         for word, named in found.items()
         if named
     ]
-    return f"Hints on {which} classes, each beyond its own 95% interval but not beyond the correction: {'; '.join(told)}." if told else ""
+    return (
+        f"Hints on {which} classes, each beyond its own 95% interval but not beyond the correction: {'; '.join(told)}."
+        if told
+        else ""
+    )
 
 
 def changes_csv(effects: Sequence[Effect]) -> tuple[list[str], list[list[Any]]]:
     """Long form: one difference a row."""
-    heads = ["experiment", "without", "metric", "seeds", "difference", "low", "high", "p", "p_holm", "verdict"]
+    heads = [
+        "experiment",
+        "without",
+        "metric",
+        "seeds",
+        "difference",
+        "low",
+        "high",
+        "p",
+        "p_holm",
+        "verdict",
+    ]
     rows = [
         [
             effect.name, effect.without, part.metric, len(effect.seeds), part.difference.estimate, part.difference.low,

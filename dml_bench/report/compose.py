@@ -64,10 +64,14 @@ class Report:
 
 
 def report(
-    runs: Sequence[Path], out: Path, command: Sequence[str], say: Callable[[str], None] = lambda text: None, data_dir: Path | None = None
+    runs: Sequence[Path],
+    out: Path,
+    command: Sequence[str],
+    say: Callable[[str], None] = lambda text: None,
+    data_dir: Path | None = None,
 ) -> Report:
-    """Write the report on these run folders, or all below them, into `out`. Raises ValueError where there is no finished run. `data_dir` is
-    where their images lie now, if they were moved.
+    """Write the report on these run folders, or all below them, into `out`. Raises ValueError where
+    there is no finished run. `data_dir` is where their images lie now, if they were moved.
 
     `say` is told of each thing that was found and can't be used.
     """
@@ -77,10 +81,14 @@ def report(
     for problem in found.problems:
         say(problem)
     chapters = [chapter(section) for section in sections]
-    made = f"{datetime.now(UTC):%Y-%m-%d} by dml-bench {__version__}" + (f" (commit {commit()})" if commit() else "")
+    made = f"{datetime.now(UTC):%Y-%m-%d} by dml-bench {__version__}" + (
+        f" (commit {commit()})" if commit() else ""
+    )
     whole = Report(f"Report: {out.name}", shlex.join(command), made, found.problems, chapters)
     write(out, whole)
-    say(f"{out / 'index.html'}: {sum(len(c.section.group.runs) for c in chapters)} runs in {time.perf_counter() - begun:.0f} s")
+    say(
+        f"{out / 'index.html'}: {sum(len(c.section.group.runs) for c in chapters)} runs in {time.perf_counter() - begun:.0f} s"
+    )
     return whole
 
 
@@ -92,7 +100,17 @@ def chapter(section: Section) -> Chapter:
     closer = {line.name: look_closer(section, line, DRAWS) for line in section.chosen}
     pictures, mistakes, evidence, shown = images_of(section)
     drawn = figures.draw(section, closer)
-    return Chapter(section, answers(section, closer), closer, drawn, pictures, mistakes, evidence, shown, made_with(section.group.runs, ()))
+    return Chapter(
+        section,
+        answers(section, closer),
+        closer,
+        drawn,
+        pictures,
+        mistakes,
+        evidence,
+        shown,
+        made_with(section.group.runs, ()),
+    )
 
 
 def images_of(section: Section) -> tuple[Pictures, list[Mistake], dict[str, list[Case]], str]:
@@ -108,7 +126,10 @@ def images_of(section: Section) -> tuple[Pictures, list[Mistake], dict[str, list
         section.missing.append(f"example images: {' '.join(str(error).split())}")
         return Pictures(None), [], {}, ""
     pictures = Pictures(root, {row["path"]: row.get("sha256", "") for row in run.originals.rows})
-    shown = [*(mistake.example for mistake in mistakes), *(case for cases in evidence.values() for case in cases)]
+    shown = [
+        *(mistake.example for mistake in mistakes),
+        *(case for cases in evidence.values() for case in cases),
+    ]
     for case in shown:
         pictures.get(case.query)
         pictures.get(case.nearest)
@@ -121,7 +142,8 @@ def images_of(section: Section) -> tuple[Pictures, list[Mistake], dict[str, list
 
 
 def write(out: Path, whole: Report) -> None:
-    """The pages go first and come last: no page stands beside figures and tables of another report, wherever this is stopped."""
+    """The pages go first and come last: no page stands beside figures and tables of another report,
+    wherever this is stopped."""
     for page_name in PAGES:
         (out / page_name).unlink(missing_ok=True)
     for folder in ("figures", "images"):
@@ -152,7 +174,10 @@ def holdouts_csv(section: Section) -> tuple[list[str], list[list[Any]]]:
     rows: list[list[Any]] = []
     for line in section.finished:
         for phase, drops in zip(section.holdouts, section.holdout_drops(line), strict=True):
-            rows += [[line.name, run.seed, phase, drop] for run, drop in zip(line.runs, drops.tolist(), strict=True)]
+            rows += [
+                [line.name, run.seed, phase, drop]
+                for run, drop in zip(line.runs, drops.tolist(), strict=True)
+            ]
     return ["experiment", "seed", "phase", "precision_drop_unseen_classes"], rows
 
 
@@ -165,9 +190,13 @@ def closer_csv(chapter: Chapter) -> tuple[list[str], list[list[Any]]]:
                 for k, mean, low, high in zip(curve.ks, *curve.band(group), strict=True):
                     rows.append([name, f"enrolment_{group}_by_{by}", k, mean, low, high])
         if look.open_set:
-            rows += [[name, number, "", look.mean(number), "", ""] for number in ("auroc", "aupr", "fpr_at_95_tpr", "oscr")]
             rows += [
-                [name, f"threshold_{what}", "", value, "", ""] for what, value in zip(("precision", "coverage"), look.answered, strict=True)
+                [name, number, "", look.mean(number), "", ""]
+                for number in ("auroc", "aupr", "fpr_at_95_tpr", "oscr")
+            ]
+            rows += [
+                [name, f"threshold_{what}", "", value, "", ""]
+                for what, value in zip(("precision", "coverage"), look.answered, strict=True)
             ]
             images = sum(each.validation_images for each in look.open_set) / len(look.open_set)
             rows.append([name, "threshold_validation_images", "", images, "", ""])

@@ -1,6 +1,8 @@
-"""The study's four questions in plain sentences, made from the numbers and their intervals, or said to be beyond them.
+"""The study's four questions in plain sentences, made from the numbers and their intervals, or said
+to be beyond them.
 
-Names of experiments and commands stand between backticks, which the page and the Markdown set as code.
+Names of experiments and commands stand between backticks, which the page and the Markdown set as
+code.
 """
 
 import math
@@ -10,7 +12,16 @@ from dataclasses import dataclass
 from dml_bench.analysis.diagnostics import WANTED_PRECISION, Closer
 from dml_bench.analysis.study import Section
 from dml_bench.analysis.table import Line
-from dml_bench.report.format import beyond, compared, counted, hundred, named, percent, points, seeds_of
+from dml_bench.report.format import (
+    beyond,
+    compared,
+    counted,
+    hundred,
+    named,
+    percent,
+    points,
+    seeds_of,
+)
 from dml_bench.runs.folder import read_arrays
 from dml_bench.runs.run import FinishedRun
 from dml_bench.system.terminal import duration
@@ -42,13 +53,20 @@ class Answer:
 
 
 def answers(section: Section, looks: Looks) -> list[Answer]:
-    """One for each question. Where metric learning, or a classifier, is not among the runs, it says so."""
+    """One for each question. Where metric learning, or a classifier, is not among the runs, it says
+    so."""
     best = section.best
     if best is None:
-        return [Answer(question, f"{UNTOLD}: none of them is a metric-learning experiment.", ()) for question in QUESTIONS]
+        return [
+            Answer(question, f"{UNTOLD}: none of them is a metric-learning experiment.", ())
+            for question in QUESTIONS
+        ]
     parts = DROP if section.has_drop else DISJOINT
     told = [list(part(section, best, looks)) for part in parts]
-    return [Answer(question, short, tuple(rest)) for question, (short, *rest) in zip(QUESTIONS, told, strict=True)]
+    return [
+        Answer(question, short, tuple(rest))
+        for question, (short, *rest) in zip(QUESTIONS, told, strict=True)
+    ]
 
 
 def widened(count: int) -> str:
@@ -68,8 +86,13 @@ def classification(section: Section, best: Line, looks: Looks) -> Iterable[str]:
         yield from accuracy_of_methods(section, best)
         yield f"There is no softmax classifier among these runs to compare with; {CLASSIFIER}."
         return
-    theirs, (_, sign) = percent(section.measure(rival, "logits")), section.best_against("known", rival, "logits")
-    lead = {1: "Better than a", 0: "No difference can be told from a", -1: "Worse than a"}[sign or 0]
+    theirs, (_, sign) = (
+        percent(section.measure(rival, "logits")),
+        section.best_against("known", rival, "logits"),
+    )
+    lead = {1: "Better than a", 0: "No difference can be told from a", -1: "Worse than a"}[
+        sign or 0
+    ]
     yield f"{lead} softmax classifier: the best is right for {measured} of the test images, the classifier for {theirs}."
     yield from accuracy_of_methods(section, best)
     yield (
@@ -83,7 +106,9 @@ def classification(section: Section, best: Line, looks: Looks) -> Iterable[str]:
     yield from against_logits(section, rival)
 
 
-def against(section: Section, quantity: str, rival: Line, of_rival: str = "", what: str = "that") -> str:
+def against(
+    section: Section, quantity: str, rival: Line, of_rival: str = "", what: str = "that"
+) -> str:
     """The best compared with the rival."""
     value, sign = section.best_against(quantity, rival, of_rival)
     return compared(value, what, len(section.methods), sign)
@@ -113,7 +138,10 @@ def against_logits(section: Section, rival: Line) -> Iterable[str]:
     count = len(section.methods)
     if count < 2:
         return
-    signs = [beyond(section.difference(line, "known", rival, "logits", count)) for line in section.methods]
+    signs = [
+        beyond(section.difference(line, "known", rival, "logits", count))
+        for line in section.methods
+    ]
     yield (
         f"Of all {count}: {signs.count(1)} above the classifier's logits, {signs.count(-1)} below, and {signs.count(0)} that can't be told "
         f"from them {widened(count)}."
@@ -142,19 +170,20 @@ def unseen_classes(section: Section, best: Line, looks: Looks) -> Iterable[str]:
 
 
 def held_or_not(section: Section, best: Line) -> str:
-    """The answer in a sentence: of all experiments together where there are several, since one alone has few unseen classes."""
+    """The answer in a sentence: of all experiments together where there are several, since one
+    alone has few unseen classes."""
     found, chance = section.measure(best, "unseen_limited"), 1 / num_classes(section)
     together = section.pooled("drop_unseen") if len(section.methods) > 1 else None
     loss = together or section.measure(best, "drop_unseen")
     assert found is not None and loss is not None
     finds = f"the best finds {percent(found)} of the unseen classes' test images, where chance finds {percent(chance)}"
-    average = f"on average over {len(section.methods)} metric-learning experiments " if together else ""
+    average = (
+        f"on average over {len(section.methods)} metric-learning experiments " if together else ""
+    )
     if math.isnan(found.low) or found.low <= chance:
         return f"Not that it could be told: {finds}."
     if beyond(loss) > 0:
-        return (
-            f"In part: {finds}; but {average or 'it '}{'they lose' if average else 'loses'} {points(loss)} there against training on them."
-        )
+        return f"In part: {finds}; but {average or 'it '}{'they lose' if average else 'loses'} {points(loss)} there against training on them."
     if not math.isnan(loss.high) and loss.high <= LITTLE:
         return f"Yes: {finds}, and the loss against training on them is small: {average}{points(loss)}."
     return f"They are of use there, for {finds}; but whether precision is lost can't be told: {average}{points(loss)}."
@@ -165,8 +194,14 @@ CERTAIN = {1: "a loss beyond noise", 0: "which can't be told from none", -1: "a 
 
 def drop_of(section: Section, line: Line) -> str:
     loss, seen = section.measure(line, "drop_unseen"), section.measure(line, "drop_seen")
-    before, after = (percent(section.measure(line, quantity)) for quantity in ("unseen_all", "unseen_limited"))
-    also = ", so part of the loss comes from training on fewer images, or from the gallery's confusing more" if beyond(seen) > 0 else ""
+    before, after = (
+        percent(section.measure(line, quantity)) for quantity in ("unseen_all", "unseen_limited")
+    )
+    also = (
+        ", so part of the loss comes from training on fewer images, or from the gallery's confusing more"
+        if beyond(seen) > 0
+        else ""
+    )
     return (
         f"`{line.name}` finds {before} of the unseen classes' test images if it trained on these classes, and {after} if it did not (their "
         f"images are in the gallery either way): a drop of {points(loss)}, {CERTAIN[beyond(loss)]}. On the classes that both models "
@@ -198,7 +233,9 @@ def drops_of_all(section: Section) -> Iterable[str]:
         f"Taken one by one, {lose} of {len(lines)} experiments lose{'s' if lose in ('1', 'none') else ''} precision on the unseen classes "
         f"beyond noise {widened(len(lines))}."
     )
-    order = sorted(lines, key=lambda line: drop.estimate if (drop := drops[line.name]) else math.nan)
+    order = sorted(
+        lines, key=lambda line: drop.estimate if (drop := drops[line.name]) else math.nan
+    )
     low, high = (f"`{line.name}`, {points(drops[line.name])}" for line in (order[0], order[-1]))
     yield f"The smallest drop is that of {low}; the largest that of {high}."
 
@@ -210,7 +247,10 @@ def drops_against_baseline(section: Section) -> Iterable[str]:
     if baseline is None or not others:
         return
     count = len(others)
-    signs = {line.name: beyond(section.difference(line, "drop_unseen", baseline, comparisons=count)) for line in others}
+    signs = {
+        line.name: beyond(section.difference(line, "drop_unseen", baseline, comparisons=count))
+        for line in others
+    }
     more, less = ([line for line in others if signs[line.name] == sign] for sign in (1, -1))
     if not more and not less:
         yield (
@@ -218,7 +258,11 @@ def drops_against_baseline(section: Section) -> Iterable[str]:
             f"{widened(count)}: these runs don't decide which method drops least."
         )
         return
-    told = [f"{named(lines)} drop{'s' if len(lines) == 1 else ''} {how}" for lines, how in ((more, "more"), (less, "less")) if lines]
+    told = [
+        f"{named(lines)} drop{'s' if len(lines) == 1 else ''} {how}"
+        for lines, how in ((more, "more"), (less, "less"))
+        if lines
+    ]
     yield (
         f"Query by query against the baseline `{baseline.name}`, {' and '.join(told)}; the other {count - len(more) - len(less)} can't be "
         f"told from it {widened(count)}."
@@ -262,12 +306,18 @@ BRINGS = {
 
 def parts_of_cost(line: Line) -> list[list[dict[str, float]]]:
     """By seed, the cost of each phase."""
-    return [[part for part in run.summary["cost"].values() if isinstance(part, dict)] for run in line.runs]
+    return [
+        [part for part in run.summary["cost"].values() if isinstance(part, dict)]
+        for run in line.runs
+    ]
 
 
 def training_seconds(line: Line) -> float:
     """Of all phases with what their own starts took, mean over seeds."""
-    sums = [sum(part["train_seconds"] + part.get("start_seconds", 0.0) for part in parts) for parts in parts_of_cost(line)]
+    sums = [
+        sum(part["train_seconds"] + part.get("start_seconds", 0.0) for part in parts)
+        for parts in parts_of_cost(line)
+    ]
     return sum(sums) / len(sums)
 
 
@@ -290,7 +340,12 @@ def gallery_cost(line: Line) -> Iterable[str]:
     run = line.runs[0]
     phase = "disjoint" if "disjoint" in run.neighbours else "all"
     stored = run.folder / phase / "embeddings.safetensors"
-    seconds = [part["search_seconds"] for parts in parts_of_cost(line) for part in parts if "search_seconds" in part]
+    seconds = [
+        part["search_seconds"]
+        for parts in parts_of_cost(line)
+        for part in parts
+        if "search_seconds" in part
+    ]
     if not stored.is_file() or not seconds:
         return
     images, dim = read_arrays(stored)["gallery"].shape
@@ -310,7 +365,10 @@ def trade_offs(section: Section, best: Line, looks: Looks) -> Iterable[str]:
     if rival is None:
         yield f"{UNTOLD}: no softmax classifier is among them; {CLASSIFIER}."
     else:
-        yield verdict(section.best_against("known", rival, "logits")[1], section.best_against("unseen_limited", rival)[1])
+        yield verdict(
+            section.best_against("known", rival, "logits")[1],
+            section.best_against("unseen_limited", rival)[1],
+        )
         yield f"Known classes: `{best.name}` {against(section, 'known', rival, 'logits', 'the logits of the classifier')}."
         yield (
             "Unseen classes: a classifier's logits can't name a class that it was not trained on, so they are right for 0%. "
@@ -327,7 +385,8 @@ def trade_offs(section: Section, best: Line, looks: Looks) -> Iterable[str]:
 
 
 def verdict(on_known: int | None, on_unseen: int | None) -> str:
-    """In a sentence, from the signs of the differences to the classifier's logits on known and to its features on unseen classes."""
+    """In a sentence, from the signs of the differences to the classifier's logits on known and to
+    its features on unseen classes."""
     if on_known is None or on_unseen is None:
         return f"{UNTOLD}: the best method and the classifier have no seed and split in common."
     if on_unseen > 0 and on_known >= 0:
@@ -344,7 +403,11 @@ def verdict(on_known: int | None, on_unseen: int | None) -> str:
     if on_known > 0:
         return f"For known classes, where accuracy is gained, yes; unseen classes are found {rather} by the classifier's own features."
     if on_known < 0 or on_unseen < 0:
-        lost = "accuracy on known classes is lost" if on_known < 0 else "no accuracy is gained on known classes"
+        lost = (
+            "accuracy on known classes is lost"
+            if on_known < 0
+            else "no accuracy is gained on known classes"
+        )
         return f"Not by these numbers: {lost}, and unseen classes are found {rather} by looking up the classifier's own features."
     return (
         "Not decided by these numbers: neither on known nor on unseen classes can the best method be told from a classifier and its "
@@ -355,7 +418,9 @@ def verdict(on_known: int | None, on_unseen: int | None) -> str:
 def cost_of_a_class(best: Line, rival: Line) -> Iterable[str]:
     """Training anew against enrolling, both measured."""
     theirs = [run.summary["cost"].get("all", {}) for run in rival.runs]
-    retrain = sum(part["train_seconds"] + part.get("start_seconds", 0.0) for part in theirs) / len(theirs)
+    retrain = sum(part["train_seconds"] + part.get("start_seconds", 0.0) for part in theirs) / len(
+        theirs
+    )
     rates = [photo_rate(run) for run in best.runs]
     gallery = best.runs[0].neighbours["all"].gallery_labels
     images = len(gallery) / len(set(gallery.tolist()))
@@ -371,7 +436,8 @@ def cost_of_a_class(best: Line, rival: Line) -> Iterable[str]:
 
 
 def photo_rate(run: FinishedRun) -> float | None:
-    """Photos a second. Earlier runs measured images that were decoded already, or, of a head alone, features, which says nothing."""
+    """Photos a second. Earlier runs measured images that were decoded already, or, of a head alone,
+    features, which says nothing."""
     cost = run.summary["cost"].get("all", {})
     if "photos_per_second" in cost or run.experiment.model.trainable == "head":
         return cost.get("photos_per_second")
@@ -443,7 +509,9 @@ def disjoint_trade(section: Section, best: Line, looks: Looks) -> Iterable[str]:
     if (rival := section.rival) is None:
         yield f"{UNTOLD}: no softmax classifier is among them."
         return
-    difference = against(section, "known", rival, what=f"the features of the classifier `{rival.name}`")
+    difference = against(
+        section, "known", rival, what=f"the features of the classifier `{rival.name}`"
+    )
     yield f"On classes never trained on, `{best.name}` {difference}."
     yield "What it costs on known classes can't be told from these runs: the protocol asks about none."
 

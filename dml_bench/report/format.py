@@ -24,12 +24,20 @@ def hundred(value: float, sign: str = "") -> str:
 
 
 def bounds(value: Interval, sign: str = "") -> str:
-    return "" if math.isnan(value.low) else f" [{hundred(value.low, sign)}, {hundred(value.high, sign)}]"
+    return (
+        ""
+        if math.isnan(value.low)
+        else f" [{hundred(value.low, sign)}, {hundred(value.high, sign)}]"
+    )
 
 
 def points(value: Interval | None) -> str:
     """`20.3 points [12.1, 28.4]`"""
-    return "an unknown number of points" if value is None else f"{hundred(value.estimate)} points{bounds(value)}"
+    return (
+        "an unknown number of points"
+        if value is None
+        else f"{hundred(value.estimate)} points{bounds(value)}"
+    )
 
 
 def beyond(value: Interval | None) -> int:
@@ -39,10 +47,14 @@ def beyond(value: Interval | None) -> int:
     return int(value.low > 0) - int(value.high < 0)
 
 
-def compared(value: Interval | None, what: str, picked_from: int = 1, sign: int | None = None) -> str:
-    """`is 3.1 points [1.0, 5.2] above WHAT, beyond noise`, or that no difference can be told; `value` is ours minus WHAT.
+def compared(
+    value: Interval | None, what: str, picked_from: int = 1, sign: int | None = None
+) -> str:
+    """`is 3.1 points [1.0, 5.2] above WHAT, beyond noise`, or that no difference can be told;
+    `value` is ours minus WHAT.
 
-    `sign` is what is left of the difference when it is allowed for that ours was picked from so many.
+    `sign` is what is left of the difference when it is allowed for that ours was picked from so
+    many.
     """
     certain = "beyond noise"
     if sign == 0 and picked_from > 1:

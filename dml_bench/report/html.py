@@ -22,7 +22,12 @@ if TYPE_CHECKING:
 
 __all__ = ["write"]
 
-MARKS = {Verdict.holds: "holds", Verdict.does_not: "not", Verdict.within_noise: "noise", Verdict.not_tested: "untested"}
+MARKS = {
+    Verdict.holds: "holds",
+    Verdict.does_not: "not",
+    Verdict.within_noise: "noise",
+    Verdict.not_tested: "untested",
+}
 
 
 def write(path: Path, whole: "Report") -> None:
@@ -44,7 +49,10 @@ def write(path: Path, whole: "Report") -> None:
 def spoken(text: str) -> Markup:
     """A sentence, with what stands between backticks as code that may be broken at its underscores."""
     parts = re.split(r"`([^`]*)`", text)
-    return Markup("").join(Markup("<code>{}</code>").format(breakable(part)) if i % 2 else escape(part) for i, part in enumerate(parts))
+    return Markup("").join(
+        Markup("<code>{}</code>").format(breakable(part)) if i % 2 else escape(part)
+        for i, part in enumerate(parts)
+    )
 
 
 def breakable(name: str) -> Markup:
@@ -55,20 +63,31 @@ def shown(chapter: "Chapter") -> dict[str, Any]:
     """What the template asks of a chapter."""
     group = chapter.section.group
     kept = table_page.shown_cost([group])
-    heads = ["experiment", "seeds", *(column.head for column in group.columns), *(COST[i].head for i in kept)]
+    heads = [
+        "experiment",
+        "seeds",
+        *(column.head for column in group.columns),
+        *(COST[i].head for i in kept),
+    ]
     return {
         "chapter": chapter,
         "section": chapter.section,
         "heads": heads,
         "rows": [row_of(chapter, line, kept) for line in group.lines],
-        "explained": (*table_page.EXPLAINED[group.protocol], table_page.INTERVALS, table_page.COSTS),
+        "explained": (
+            *table_page.EXPLAINED[group.protocol],
+            table_page.INTERVALS,
+            table_page.COSTS,
+        ),
         "verdicts": table_page.count_verdicts(chapter.section.verdicts),
         "numbers": NUMBERS,
         "closer_words": closer_words(chapter),
         "closer": [(name, closer_cells(look)) for name, look in chapter.closer.items()],
         "change_heads": changes.HEADS,
         "change_words": changes.words(chapter.section.effects),
-        "changes": [(changes.cells(effect), sortable(effect)) for effect in chapter.section.effects],
+        "changes": [
+            (changes.cells(effect), sortable(effect)) for effect in chapter.section.effects
+        ],
         "missing": list(missing(chapter)),
         "configurations": [(line, toml(table)) for line, table in chapter.configurations],
         "figures": [(drawn, Markup(drawn.svg)) for drawn in chapter.figures],
@@ -78,11 +97,18 @@ def shown(chapter: "Chapter") -> dict[str, Any]:
 def sortable(effect: Effect) -> list[str]:
     """What each cell of a change is sorted by."""
     estimates = (part.difference.estimate for part in (effect.seen, effect.unseen, effect.drop))
-    return [effect.changed, effect.without, *("" if math.isnan(value) else repr(value) for value in estimates), effect.verdict]
+    return [
+        effect.changed,
+        effect.without,
+        *("" if math.isnan(value) else repr(value) for value in estimates),
+        effect.verdict,
+    ]
 
 
 def toml(table: dict[str, Any]) -> str:
-    return tomli_w.dumps({key: value for key, value in table.items() if key not in ("seed", "expects")}).strip()
+    return tomli_w.dumps(
+        {key: value for key, value in table.items() if key not in ("seed", "expects")}
+    ).strip()
 
 
 def row_of(chapter: "Chapter", line: Line, kept: list[int]) -> dict[str, Any]:
@@ -96,8 +122,13 @@ def row_of(chapter: "Chapter", line: Line, kept: list[int]) -> dict[str, Any]:
     return {
         "name": line.name,
         "remarks": line.remarks,
-        "cells": [(text, "" if value is None or math.isnan(value) else repr(value)) for text, value in cells],
-        "claims": [claim(judged) for judged in chapter.section.verdicts if judged.experiment == line.name],
+        "cells": [
+            (text, "" if value is None or math.isnan(value) else repr(value))
+            for text, value in cells
+        ],
+        "claims": [
+            claim(judged) for judged in chapter.section.verdicts if judged.experiment == line.name
+        ],
     }
 
 

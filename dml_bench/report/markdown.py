@@ -10,7 +10,15 @@ import tomli_w
 from dml_bench.analysis.diagnostics import WANTED_PRECISION, Case, Closer
 from dml_bench.report import changes
 from dml_bench.report.thumbnails import Pictures
-from dml_bench.suite.page import EXPLAINED, INTERVALS, claimed, interval_cell, markdown_table, signed, write_text
+from dml_bench.suite.page import (
+    EXPLAINED,
+    INTERVALS,
+    claimed,
+    interval_cell,
+    markdown_table,
+    signed,
+    write_text,
+)
 from dml_bench.system.markdown import code, fenced, markdown, markdown_row, picture, sentence
 
 if TYPE_CHECKING:
@@ -32,7 +40,10 @@ NUMBERS = (
 
 def closer_cells(look: Closer) -> list[str]:
     values = [look.mean(name) for name in ("auroc", "aupr", "fpr_at_95_tpr", "oscr")]
-    values += [*(look.answered if look.open_set else (float("nan"), float("nan"))), look.calibration_error]
+    values += [
+        *(look.answered if look.open_set else (float("nan"), float("nan"))),
+        look.calibration_error,
+    ]
     return ["-" if value != value else f"{value:.3f}" for value in values]  # noqa: PLR0124 - nan
 
 
@@ -46,7 +57,12 @@ def lines(whole: "Report") -> Iterable[str]:
     yield f"Made by {code(whole.command)}, {whole.made}; never edited by hand. The same with sortable tables: [index.html](index.html)."
     yield ""
     if whole.problems:
-        yield from ("**Found, and to be known:**", "", *(f"- {markdown(problem)}" for problem in whole.problems), "")
+        yield from (
+            "**Found, and to be known:**",
+            "",
+            *(f"- {markdown(problem)}" for problem in whole.problems),
+            "",
+        )
     for chapter in whole.chapters:
         yield from of_chapter(chapter)
 
@@ -63,11 +79,21 @@ def of_chapter(chapter: "Chapter") -> Iterable[str]:
     yield from changes_made(chapter)
     yield from ("### Figures", "")
     for drawn in chapter.figures:
-        yield from (f"**{markdown(drawn.title)}.** {markdown(drawn.caption)}", "", picture(f"figures/{drawn.name}.png", drawn.title), "")
+        yield from (
+            f"**{markdown(drawn.title)}.** {markdown(drawn.caption)}",
+            "",
+            picture(f"figures/{drawn.name}.png", drawn.title),
+            "",
+        )
     yield from closer_looks(chapter)
     yield from examples(chapter)
     if section.missing or section.absent:
-        yield from ("### What is missing", "", *(f"- {sentence(what)}" for what in missing(chapter)), "")
+        yield from (
+            "### What is missing",
+            "",
+            *(f"- {sentence(what)}" for what in missing(chapter)),
+            "",
+        )
     yield from how(chapter)
 
 
@@ -80,11 +106,19 @@ def missing(chapter: "Chapter") -> Iterable[str]:
 def expectations(chapter: "Chapter") -> Iterable[str]:
     if not chapter.section.verdicts:
         return
-    yield from ("### What was claimed", "", markdown_row(["experiment", "claim", "claimed", "measured", "verdict"]))
+    yield from (
+        "### What was claimed",
+        "",
+        markdown_row(["experiment", "claim", "claimed", "measured", "verdict"]),
+    )
     yield markdown_row(["---", "---", "--:", "--:", "---"])
     for judged in chapter.section.verdicts:
         verdict = judged.verdict.value + (f": {judged.reason}" if judged.reason else "")
-        cells = [judged.experiment, f"{judged.words} ({judged.expectation.source})", claimed(judged)]
+        cells = [
+            judged.experiment,
+            f"{judged.words} ({judged.expectation.source})",
+            claimed(judged),
+        ]
         yield markdown_row([*cells, interval_cell(judged.measured, signed=signed(judged)), verdict])
     yield ""
 
@@ -93,8 +127,16 @@ def changes_made(chapter: "Chapter") -> Iterable[str]:
     effects = chapter.section.effects
     if not effects:
         return
-    yield from ("### What each change does", "", *(f"- {markdown(told)}" for told in changes.words(effects)), "")
-    yield from (markdown_row(changes.HEADS), markdown_row(["---", "---", "--:", "--:", "--:", "---"]))
+    yield from (
+        "### What each change does",
+        "",
+        *(f"- {markdown(told)}" for told in changes.words(effects)),
+        "",
+    )
+    yield from (
+        markdown_row(changes.HEADS),
+        markdown_row(["---", "---", "--:", "--:", "--:", "---"]),
+    )
     for effect in effects:
         yield markdown_row(changes.cells(effect))
     yield ""
@@ -103,7 +145,9 @@ def changes_made(chapter: "Chapter") -> Iterable[str]:
 def closer_words(chapter: "Chapter") -> str:
     """What stands above the numbers of the closer looks."""
     told = "Of the experiments looked at more closely, means over seeds."
-    chosen_on = "; ".join(dict.fromkeys(look.chosen_on for look in chapter.closer.values() if look.open_set))
+    chosen_on = "; ".join(
+        dict.fromkeys(look.chosen_on for look in chapter.closer.values() if look.open_set)
+    )
     if not chosen_on:
         return told
     return (
@@ -115,7 +159,13 @@ def closer_words(chapter: "Chapter") -> str:
 def closer_looks(chapter: "Chapter") -> Iterable[str]:
     if not chapter.closer:
         return
-    yield from ("### Unknown classes and votes", "", closer_words(chapter), "", markdown_row(["experiment", *NUMBERS]))
+    yield from (
+        "### Unknown classes and votes",
+        "",
+        closer_words(chapter),
+        "",
+        markdown_row(["experiment", *NUMBERS]),
+    )
     yield markdown_row(["---", *["--:"] * len(NUMBERS)])
     for name, look in chapter.closer.items():
         yield markdown_row([name, *closer_cells(look)])
@@ -129,15 +179,22 @@ def examples(chapter: "Chapter") -> Iterable[str]:
     yield markdown_row(["class", "taken for", "queries", "one of them", "its nearest"])
     yield markdown_row(["---", "---", "--:", "---", "---"])
     for mistake in chapter.mistakes:
-        pictures = example(chapter.pictures, mistake.example.query), example(chapter.pictures, mistake.example.nearest)
-        yield markdown_row([mistake.of, mistake.as_, f"{mistake.count} of {mistake.asked}", *pictures])
+        pictures = (
+            example(chapter.pictures, mistake.example.query),
+            example(chapter.pictures, mistake.example.nearest),
+        )
+        yield markdown_row(
+            [mistake.of, mistake.as_, f"{mistake.count} of {mistake.asked}", *pictures]
+        )
     yield ""
     for kind, cases in chapter.evidence.items():
         yield from (f"### {kind} ({markdown(chapter.shown)})", "")
         if not cases:
             yield from ("No such query.", "")
             continue
-        yield markdown_row(["query", "of class", "nearest", "of class", "classes of the ten nearest"])
+        yield markdown_row(
+            ["query", "of class", "nearest", "of class", "classes of the ten nearest"]
+        )
         yield markdown_row(["---"] * 5)
         for case in cases:
             yield markdown_row(case_cells(chapter.pictures, case))
@@ -147,7 +204,13 @@ def examples(chapter: "Chapter") -> Iterable[str]:
 def case_cells(pictures: Pictures, case: Case) -> list[str]:
     votes = ", ".join(f"{count} {name}" for name, count in case.votes)
     unseen = " (unseen)" if case.unseen else ""
-    return [example(pictures, case.query), case.query_class + unseen, example(pictures, case.nearest), case.nearest_class, votes]
+    return [
+        example(pictures, case.query),
+        case.query_class + unseen,
+        example(pictures, case.nearest),
+        case.nearest_class,
+        votes,
+    ]
 
 
 def example(pictures: Pictures, path: str) -> str:
@@ -155,10 +218,17 @@ def example(pictures: Pictures, path: str) -> str:
 
 
 def how(chapter: "Chapter") -> Iterable[str]:
-    yield from ("### How it was made", "", *(f"- {sentence(line)}" for line in chapter.made_with), "")
+    yield from (
+        "### How it was made",
+        "",
+        *(f"- {sentence(line)}" for line in chapter.made_with),
+        "",
+    )
     yield from (f"- data set fingerprint {chapter.section.fingerprint}", "")
     for line, table in chapter.configurations:
         seeds = ", ".join(str(run.seed) for run in line.runs)
         yield from (f"<details><summary>{escape(line.name)}, seeds {seeds}</summary>", "")
-        settings = tomli_w.dumps({key: value for key, value in table.items() if key not in ("seed", "expects")}).strip()
+        settings = tomli_w.dumps(
+            {key: value for key, value in table.items() if key not in ("seed", "expects")}
+        ).strip()
         yield from (fenced(settings, "toml"), "</details>", "")

@@ -18,10 +18,12 @@ SIDE = 112
 
 
 class Pictures:
-    """Makes small copies of a data set's files, each once, and counts those that are not there any more."""
+    """Makes small copies of a data set's files, each once, and counts those that are not there any
+    more."""
 
     def __init__(self, root: Path | None, digests: Mapping[str, str] = MappingProxyType({})):
-        """`root` is None where there are no images; `digests` are the SHA-256, by path, of the files that are meant, where known."""
+        """`root` is None where there are no images; `digests` are the SHA-256, by path, of the
+        files that are meant, where known."""
         self.root = root
         self.digests = digests
         self.copies: dict[str, bytes] = {}
@@ -31,7 +33,11 @@ class Pictures:
     def get(self, path: str) -> bytes | None:
         """The copy as JPEG, or None where the file can't be read."""
         if path not in self.copies and path not in self.gone:
-            copy = small_copy(self.root / path) if self.root and self.is_meant(self.root / path, path) else None
+            copy = (
+                small_copy(self.root / path)
+                if self.root and self.is_meant(self.root / path, path)
+                else None
+            )
             if copy is None:
                 self.gone.append(path)
             else:
@@ -55,7 +61,9 @@ class Pictures:
     @staticmethod
     def name(path: str) -> str:
         """File name of the copy: that of the image, told apart from others of the same name."""
-        return f"{short_name(Path(path).stem, 60)}-{hashlib.sha256(path.encode()).hexdigest()[:8]}.jpg"
+        return (
+            f"{short_name(Path(path).stem, 60)}-{hashlib.sha256(path.encode()).hexdigest()[:8]}.jpg"
+        )
 
 
 def small_copy(path: Path) -> bytes | None:

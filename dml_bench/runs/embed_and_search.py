@@ -1,4 +1,5 @@
-"""A trained model answers the queries: embeddings, neighbours and what they cost, written to a folder; several models answer together."""
+"""A trained model answers the queries: embeddings, neighbours and what they cost, written to a
+folder; several models answer together."""
 
 import time
 from collections.abc import Sequence
@@ -18,7 +19,15 @@ from dml_bench.data.images import Unreadable, decode
 from dml_bench.data.inputs import variants
 from dml_bench.data.split import Split
 from dml_bench.evaluation.metrics import shortened
-from dml_bench.evaluation.search import ENTRIES, Neighbours, flat_index, in_parts, search, search_views, without_itself
+from dml_bench.evaluation.search import (
+    ENTRIES,
+    Neighbours,
+    flat_index,
+    in_parts,
+    search,
+    search_views,
+    without_itself,
+)
 from dml_bench.runs import folder as run_folder
 from dml_bench.system import distributed, provenance
 from dml_bench.system.files import write_atomically, write_csv
@@ -29,18 +38,22 @@ __all__ = ["answer", "answer_together"]
 SHALLOWEST = 10
 """Neighbours that a report shows and lets vote."""
 LATENCIES, WARM_UP = 50, 3
-"""Images that are looked up one at a time to measure latency, and those before them that don't count."""
+"""Images that are looked up one at a time to measure latency, and those before them that don't
+count."""
 PHOTOS = 32
 """Image files that are decoded and embedded together to measure what enrolling takes."""
 
 
 def answer(run: Run, split: Split, folder: Path) -> None:
-    """Gallery, queries and validation images embedded once, searched once with the most neighbours that any metric needs. Of several
-    processes, which must all call it, the first has the answers and writes them."""
+    """Gallery, queries and validation images embedded once, searched once with the most neighbours
+    that any metric needs. Of several processes, which must all call it, the first has the answers
+    and writes them."""
     start = time.perf_counter()
     views = views_of(run, split.test)
     embeddings = {"query": together(views)}
-    embeddings["gallery"] = embeddings["query"] if split.leaves_one_out else together(views_of(run, split.gallery))
+    embeddings["gallery"] = (
+        embeddings["query"] if split.leaves_one_out else together(views_of(run, split.gallery))
+    )
     if run.experiment.evaluate.tta_by == "max":
         embeddings["query_views"] = np.stack([unit(view) for view in views])
     embed_seconds = time.perf_counter() - start
@@ -79,19 +92,22 @@ def answer(run: Run, split: Split, folder: Path) -> None:
 
 
 def views_of(run: Run, images: np.ndarray) -> list[Tensor]:
-    """(images) indices -> for each view that the experiment looks at, (images, dim) before normalisation."""
+    """(images) indices -> for each view that the experiment looks at, (images, dim) before
+    normalisation."""
     return [run.outputs(images, variant) for variant in variants(run.experiment.evaluate.tta)]
 
 
 def together(views: Sequence[Tensor]) -> np.ndarray:
-    """(images, dim) of each view, before normalisation -> (images, dim) the mean of their unit vectors, at unit length."""
+    """(images, dim) of each view, before normalisation -> (images, dim) the mean of their unit
+    vectors, at unit length."""
     if len(views) == 1:
         return unit(views[0])
     return unit(torch.stack([functional.normalize(view, dim=1) for view in views]).mean(0))
 
 
 def probabilities(run: Run, views: Sequence[Tensor]) -> np.ndarray:
-    """(images, dim) of each view, before normalisation -> (images, trained classes), which sum to 1."""
+    """(images, dim) of each view, before normalisation -> (images, trained classes), which sum to
+    1."""
     found = np.stack([run.probabilities(view) for view in views])
     if run.experiment.evaluate.tta_by == "max":
         highest = found.max(axis=0)
@@ -99,40 +115,58 @@ def probabilities(run: Run, views: Sequence[Tensor]) -> np.ndarray:
     return found.mean(axis=0)
 
 
-def answer_together(folders: Sequence[Path], experiment: Experiment, dataset: Dataset, split: Split, folder: Path) -> None:
+def answer_together(
+    folders: Sequence[Path], experiment: Experiment, dataset: Dataset, split: Split, folder: Path
+) -> None:
     """The mean of the models' similarities, and of their probabilities.
 
-    The mean of inner products of unit vectors is one inner product, that of all embeddings side by side over the square root of their
-    number; so the ensemble is an embedding like any other.
+    The mean of inner products of unit vectors is one inner product, that of all embeddings side by
+    side over the square root of their number; so the ensemble is an embedding like any other.
     """
     stored = [run_folder.read_arrays(each / "embeddings.safetensors") for each in folders]
     scale = np.float32(len(stored) ** -0.5)
-    parts: list[str] = [name for name in ("query", "query_views", "gallery", "valid") if name in stored[0]]
-    embeddings = {part: np.concatenate([arrays[part] for arrays in stored], axis=-1) * scale for part in parts}
+    parts: list[str] = [
+        name for name in ("query", "query_views", "gallery", "valid") if name in stored[0]
+    ]
+    embeddings = {
+        part: np.concatenate([arrays[part] for arrays in stored], axis=-1) * scale for part in parts
+    }
     start = time.perf_counter()
     neighbours = look_up(experiment, dataset, split, embeddings)
     seconds = time.perf_counter() - start
     costs = [run_folder.read_json(each / "cost.json") for each in folders]
     cost = total(costs) | {"search_seconds": seconds, "gallery_bytes": embeddings["gallery"].nbytes}
-    logits = [run_folder.read_arrays(path) for each in folders if (path := each / "logits.safetensors").exists()]
+    logits = [
+        run_folder.read_arrays(path)
+        for each in folders
+        if (path := each / "logits.safetensors").exists()
+    ]
     if logits:
         probabilities = np.mean([arrays["probabilities"] for arrays in logits], axis=0)
         write_logits(folder, logits[0]["classes"], probabilities)
     write_answers(folder, split, embeddings, neighbours, cost)
 
 
-def look_up(experiment: Experiment, dataset: Dataset, split: Split, embeddings: dict[str, np.ndarray]) -> Neighbours:
+def look_up(
+    experiment: Experiment, dataset: Dataset, split: Split, embeddings: dict[str, np.ndarray]
+) -> Neighbours:
     labels, evaluate = dataset.labels, experiment.evaluate
     deepest = int(np.bincount(labels[split.gallery]).max())
     asked, known, views = labels[split.test], labels[split.gallery], embeddings.get("query_views")
     disjoint = experiment.protocol == "class_disjoint"
-    shallow = max(*(() if split.leaves_one_out else evaluate.vote_k), *(evaluate.recall_k if disjoint else ()), SHALLOWEST)
+    shallow = max(
+        *(() if split.leaves_one_out else evaluate.vote_k),
+        *(evaluate.recall_k if disjoint else ()),
+        SHALLOWEST,
+    )
     needed = max(shallow, deepest) + split.leaves_one_out
     kept = max(shallow, ENTRIES // len(asked))
 
     def searched(rows: slice) -> Neighbours:
         if views is None:
-            found = search(embeddings["gallery"], embeddings["query"][rows], known, asked[rows], needed)
+            found = search(
+                embeddings["gallery"], embeddings["query"][rows], known, asked[rows], needed
+            )
         else:
             found = search_views(views[:, rows], embeddings["gallery"], known, asked[rows], needed)
         return shortened(without_itself(found, rows.start) if split.leaves_one_out else found, kept)
@@ -140,49 +174,86 @@ def look_up(experiment: Experiment, dataset: Dataset, split: Split, embeddings: 
     return in_parts(len(asked), needed * (1 if views is None else len(views)), searched)
 
 
-def write_answers(folder: Path, split: Split, embeddings: dict[str, np.ndarray], neighbours: Neighbours, cost: dict[str, Any]) -> None:
-    images = {"gallery_images": split.gallery, "query_images": split.test, **({"valid_images": split.valid} if len(split.valid) else {})}
+def write_answers(
+    folder: Path,
+    split: Split,
+    embeddings: dict[str, np.ndarray],
+    neighbours: Neighbours,
+    cost: dict[str, Any],
+) -> None:
+    images = {
+        "gallery_images": split.gallery,
+        "query_images": split.test,
+        **({"valid_images": split.valid} if len(split.valid) else {}),
+    }
     run_folder.write_arrays(folder / "embeddings.safetensors", {**embeddings, **images})
     run_folder.write_neighbours(folder / "neighbours.safetensors", neighbours)
     run_folder.write_json(folder / "cost.json", cost)
 
 
 def write_logits(folder: Path, classes: np.ndarray, probabilities: np.ndarray) -> None:
-    """(trained classes) class ids, (query, trained classes) their probabilities, and (query) the likeliest class id."""
+    """(trained classes) class ids, (query, trained classes) their probabilities, and (query) the
+    likeliest class id."""
     predicted = classes[probabilities.argmax(axis=1)]
-    run_folder.write_arrays(folder / "logits.safetensors", {"predicted": predicted, "probabilities": probabilities, "classes": classes})
+    run_folder.write_arrays(
+        folder / "logits.safetensors",
+        {"predicted": predicted, "probabilities": probabilities, "classes": classes},
+    )
 
 
 def write_training(run: Run, folder: Path) -> None:
     """Which epoch was kept, and what became of the labels, where the experiment asks for either."""
     if run.best is not None:
-        run_folder.write_json(folder / "chosen.json", {"epoch": run.best["epoch"], run.experiment.train.checkpoint: run.best["value"]})
+        run_folder.write_json(
+            folder / "chosen.json",
+            {"epoch": run.best["epoch"], run.experiment.train.checkpoint: run.best["value"]},
+        )
     if run.experiment.data.label_noise or run.experiment.labelling.name != "given":
         run_folder.write_json(folder / "labels.json", run.labels.summary(run.images))
         paths, names = run.dataset.paths, run.dataset.class_names
         rows = (
-            (paths[c.image], names[c.before], names[c.after], c.epoch, round(c.margin, 6), names[run.labels.true[c.image]])
+            (
+                paths[c.image],
+                names[c.before],
+                names[c.after],
+                c.epoch,
+                round(c.margin, 6),
+                names[run.labels.true[c.image]],
+            )
             for c in run.labels.corrections
         )
-        write_csv(folder / "corrections.csv", ("image", "from", "to", "epoch", "margin", "class in the data set"), rows)
+        write_csv(
+            folder / "corrections.csv",
+            ("image", "from", "to", "epoch", "margin", "class in the data set"),
+            rows,
+        )
 
 
 def start_seconds(experiment: Experiment, folder: Path) -> float:
-    """Training of the phase's own start, whether it was trained now or found; weights from elsewhere, as ImageNet's, cost nothing."""
+    """Training of the phase's own start, whether it was trained now or found; weights from
+    elsewhere, as ImageNet's, cost nothing."""
     if experiment.start.name == "none":
         return 0.0
-    return sum(record["train_seconds"] for record in run_folder.read_json(folder / "start.json")["records"])
+    return sum(
+        record["train_seconds"] for record in run_folder.read_json(folder / "start.json")["records"]
+    )
 
 
 def write_state(path: Path, module: torch.nn.Module) -> None:
-    data = to_safetensors({name: tensor.cpu().contiguous() for name, tensor in module.state_dict().items()})
+    data = to_safetensors(
+        {name: tensor.cpu().contiguous() for name, tensor in module.state_dict().items()}
+    )
     write_atomically(path, lambda file: file.write(data))
 
 
 def total(costs: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """The cost of several models one after another; their rates are those of the whole."""
     highest = ("peak_memory_bytes", "peak_gpu_memory_bytes", "look_up_ms_median", "look_up_ms_p95")
-    summed = {key: (max if key in highest else sum)(cost[key] for cost in costs) for key in costs[0] if key != "photos_per_second"}
+    summed = {
+        key: (max if key in highest else sum)(cost[key] for cost in costs)
+        for key in costs[0]
+        if key != "photos_per_second"
+    }
     if all("photos_per_second" in cost for cost in costs):
         summed["photos_per_second"] = 1 / sum(1 / cost["photos_per_second"] for cost in costs)
     for what in ("train", "embed"):
@@ -193,14 +264,20 @@ def total(costs: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 def photo_rate(run: Run, images: np.ndarray) -> dict[str, float]:
-    """Photos a second from the file to the embedding, backbone included, as enrolling them takes; empty where the files are gone."""
+    """Photos a second from the file to the embedding, backbone included, as enrolling them takes;
+    empty where the files are gone."""
     view = View(run.experiment.images.fit, run.experiment.images.size)
     root, paths, boxes = run.dataset.root, run.dataset.paths, run.dataset.boxes
     run.embedder.eval()
     try:
         for chosen in (images[:WARM_UP], images[:PHOTOS]):  # the first ones don't count
             start = time.perf_counter()
-            pixels = np.stack([view.apply(decode(root / paths[image], None if boxes is None else boxes[image])) for image in chosen])
+            pixels = np.stack(
+                [
+                    view.apply(decode(root / paths[image], None if boxes is None else boxes[image]))
+                    for image in chosen
+                ]
+            )
             with torch.no_grad(), run.autocast():
                 run.embedder(torch.from_numpy(pixels).to(run.device)).float().cpu()
     except Unreadable:
@@ -209,7 +286,8 @@ def photo_rate(run: Run, images: np.ndarray) -> dict[str, float]:
 
 
 def latency(run: Run, gallery: np.ndarray, query: np.ndarray) -> dict[str, float]:
-    """Milliseconds that one image alone takes in this process, decoded already: through the network, and in the look-up of its 10 nearest."""
+    """Milliseconds that one image alone takes in this process, decoded already: through the
+    network, and in the look-up of its 10 nearest."""
     index, taken = flat_index(gallery), []
     for image in query[: WARM_UP + LATENCIES]:
         start = time.perf_counter()

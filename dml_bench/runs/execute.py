@@ -23,7 +23,8 @@ __all__ = ["execute"]
 
 
 def execute(request: Request) -> Outcome:
-    """Train and evaluate both phases, or go on where an earlier process stopped. Raises ValueError in words for people.
+    """Train and evaluate both phases, or go on where an earlier process stopped. Raises ValueError
+    in words for people.
 
     Of the processes that torchrun started, each has to call it; the first writes and tells.
     """
@@ -37,11 +38,17 @@ def execute(request: Request) -> Outcome:
     deterministic()
     keep_freed_memory()
     with distributed.in_turn():
-        dataset = open_dataset(experiment.data.dataset, request.data_dir, request.cache_dir, watch.progress)
-    phases_of(experiment, dataset, split_of(experiment, dataset))  # what can't be divided as asked leaves no folder behind
+        dataset = open_dataset(
+            experiment.data.dataset, request.data_dir, request.cache_dir, watch.progress
+        )
+    phases_of(
+        experiment, dataset, split_of(experiment, dataset)
+    )  # what can't be divided as asked leaves no folder behind
     folder = RunFolder(request.out, experiment, dataset.name)
     with folder.lock() if distributed.first() else nullcontext():
-        if (summary := distributed.told(lambda: claimed(folder, dataset, request.force))) is not None:
+        if (
+            summary := distributed.told(lambda: claimed(folder, dataset, request.force))
+        ) is not None:
             if told := copies_in_words(summary.get("copies", {})):
                 watch.warn(told)
             warn_of_doubts(summary, watch)
@@ -50,7 +57,9 @@ def execute(request: Request) -> Outcome:
             # Weights that can't be had are met here, before the images are decoded.
             if unwrapped := build_embedder(experiment).unwrapped:
                 watch.note(unwrapped)
-            pixels, dataset = open_readable_pixels(experiment, dataset, request.cache_dir, device, watch)
+            pixels, dataset = open_readable_pixels(
+                experiment, dataset, request.cache_dir, device, watch
+            )
         split = split_of(experiment, dataset)
         session = Session(request, folder, dataset, split, pixels, device, precision)
         session.begin()
@@ -70,7 +79,8 @@ def warn_of_doubts(summary: dict[str, Any], watch: Watch) -> None:
 
 
 def claimed(folder: RunFolder, dataset: Dataset, force: bool) -> dict[str, Any] | None:
-    """Make the folder this run's, emptied if asked for; the result if it holds that already, of exactly these data."""
+    """Make the folder this run's, emptied if asked for; the result if it holds that already, of
+    exactly these data."""
     if force:
         folder.clear()
     folder.claim(dataset)

@@ -23,7 +23,14 @@ from dml_bench.data.datasets import Dataset
 from dml_bench.data.identity import OtherData, differing_data
 from dml_bench.evaluation.search import Neighbours
 from dml_bench.system.drafts import remove, sweep, whole_files
-from dml_bench.system.files import Damaged, Shape, defined, write_atomically, write_json, write_json_lines
+from dml_bench.system.files import (
+    Damaged,
+    Shape,
+    defined,
+    write_atomically,
+    write_json,
+    write_json_lines,
+)
 from dml_bench.system.files import read_json as read_whole
 from dml_bench.system.files import read_json_lines as read_whole_lines
 
@@ -37,7 +44,12 @@ SUMMARY: Shape = {
     "split": {"fingerprint": str},
     "cost": dict,
 }
-BEGUN: Shape = {"dataset": {"fingerprint": str}, "split": {"fingerprint": str}, "wandb_id": str, "sessions": [dict]}
+BEGUN: Shape = {
+    "dataset": {"fingerprint": str},
+    "split": {"fingerprint": str},
+    "wandb_id": str,
+    "sessions": [dict],
+}
 RECORD: Shape = {"phase": str, "epoch": int}
 
 
@@ -53,22 +65,25 @@ class RunFolder:
         self.experiment = experiment
 
     def lock(self) -> FileLock:
-        """Held while a process writes here; freed by the system when the process ends, however it ends. It lies beside the folder, which
-        `clear` takes away as a whole. What a dead process left half made is removed."""
+        """Held while a process writes here; freed by the system when the process ends, however it
+        ends. It lies beside the folder, which `clear` takes away as a whole. What a dead process
+        left half made is removed."""
         self.path.mkdir(parents=True, exist_ok=True)
         lock = FileLock(self.path.with_name(f".{self.path.name}.lock"))
         try:
             lock.acquire(timeout=0)
         except Timeout:
-            raise Occupied(f"another process is working in {self.path}; wait for it, or choose another folder with --out") from None
+            raise Occupied(
+                f"another process is working in {self.path}; wait for it, or choose another folder with --out"
+            ) from None
         sweep(self.path.parent)
         for folder, _, _ in os.walk(self.path):
             sweep(Path(folder))
         return lock
 
     def claim(self, dataset: Dataset) -> None:
-        """Make the folder this experiment's on these data. Raises ValueError if it holds a run of another configuration, OtherData if of
-        other data, that has trained at all."""
+        """Make the folder this experiment's on these data. Raises ValueError if it holds a run of
+        another configuration, OtherData if of other data, that has trained at all."""
         keys, other = self.other_settings(), self.other_data(dataset)
         if self.has_trained and keys:
             raise ValueError(
@@ -81,12 +96,18 @@ class RunFolder:
             write_json(self.path / "experiment.json", as_table(self.experiment))
 
     def other_settings(self) -> list[str]:
-        """Dotted keys in which the folder's experiment differs from this one; empty where it holds none."""
+        """Dotted keys in which the folder's experiment differs from this one; empty where it holds
+        none."""
         path = self.path / "experiment.json"
-        return differing(decisive(completed(read_json(path))), decisive(as_table(self.experiment))) if path.exists() else []
+        return (
+            differing(decisive(completed(read_json(path))), decisive(as_table(self.experiment)))
+            if path.exists()
+            else []
+        )
 
     def other_data(self, dataset: Dataset) -> str:
-        """How the data of the folder's run differ from these, in words; empty where they don't, or it has got to no data yet."""
+        """How the data of the folder's run differ from these, in words; empty where they don't, or
+        it has got to no data yet."""
         path = self.path / "summary.json"
         told = read_json(path, SUMMARY) if path.exists() else self.begun
         return differing_data(told, self.experiment, dataset) if told else ""
@@ -115,7 +136,8 @@ class RunFolder:
 
     @property
     def begun(self) -> dict[str, Any]:
-        """The environment of a run that is to go on: with its images, its split and its W&B id; empty where it has not begun."""
+        """The environment of a run that is to go on: with its images, its split and its W&B id;
+        empty where it has not begun."""
         return self._environment(BEGUN)
 
     def _environment(self, shape: Shape) -> dict[str, Any]:
@@ -140,33 +162,44 @@ class RunFolder:
         return path
 
     def summary(self) -> dict[str, Any] | None:
-        """The result, or None if the run has not ended. Raises ValueError if files of it are missing or were changed."""
+        """The result, or None if the run has not ended. Raises ValueError if files of it are
+        missing or were changed."""
         path = self.path / "summary.json"
         if not path.exists():
             return None
         version = read_json(path).get("schema_version")
         if version != SCHEMA_VERSION:
-            raise ValueError(f"{path} has schema version {version}, this program reads {SCHEMA_VERSION}; {REMEDY}")
+            raise ValueError(
+                f"{path} has schema version {version}, this program reads {SCHEMA_VERSION}; {REMEDY}"
+            )
         summary: dict[str, Any] = read_json(path, SUMMARY)
         check_digests(self.path, summary["files"])
         return summary
 
     def write_summary(self, summary: dict[str, Any]) -> dict[str, Any]:
-        """Seal the run: the summary with the SHA-256 of every file that belongs to it, which is returned as it is read back."""
-        kept = [path for path in visible(self.path) if "wandb" not in path.relative_to(self.path).parts]
-        files = digests(self.path, [path for path in kept if path.name not in ("summary.json", "environment.json")])
+        """Seal the run: the summary with the SHA-256 of every file that belongs to it, which is
+        returned as it is read back."""
+        kept = [
+            path for path in visible(self.path) if "wandb" not in path.relative_to(self.path).parts
+        ]
+        files = digests(
+            self.path,
+            [path for path in kept if path.name not in ("summary.json", "environment.json")],
+        )
         whole: dict[str, Any] = defined({**summary, "files": files})
         write_json(self.path / "summary.json", whole)
         return whole
 
 
 def decisive(table: dict[str, Any]) -> dict[str, Any]:
-    """The part of a saved experiment that decides its numbers: without what people say about it and expect of it."""
+    """The part of a saved experiment that decides its numbers: without what people say about it and
+    expect of it."""
     return {key: value for key, value in table.items() if key not in ("summary", "expects")}
 
 
 def completed(table: dict[str, Any]) -> dict[str, Any]:
-    """A saved experiment with the settings that came after it at their defaults; as it is, if this program can't read it."""
+    """A saved experiment with the settings that came after it at their defaults; as it is, if this
+    program can't read it."""
     try:
         return as_table(load(table))
     except ValueError:
@@ -197,15 +230,19 @@ def remedied(path: Path) -> Iterator[None]:
 
 
 def read_json(path: Path, shape: Shape = dict) -> Any:
-    """A file of JSON in a run folder. Raises ValueError where it is not what was written, or not of the shape."""
+    """A file of JSON in a run folder. Raises ValueError where it is not what was written, or not of
+    the shape."""
     with remedied(path):
         return read_whole(path, shape)
 
 
 def last_session(folder: Path, *keys: str) -> dict[str, Any]:
-    """What the last process that worked on a run said of itself: these keys at least. Raises ValueError where it did not."""
+    """What the last process that worked on a run said of itself: these keys at least. Raises
+    ValueError where it did not."""
     path = folder / "environment.json"
-    sessions: list[dict[str, Any]] = read_json(path, {"sessions": [dict.fromkeys(keys, object)]})["sessions"]
+    sessions: list[dict[str, Any]] = read_json(path, {"sessions": [dict.fromkeys(keys, object)]})[
+        "sessions"
+    ]
     if not sessions:
         raise ValueError(f"{path} tells of no session; {REMEDY}")
     return sessions[-1]
@@ -216,7 +253,9 @@ def digests(root: Path, paths: Iterable[Path]) -> dict[str, str]:
     found = {}
     for path in paths:
         with open(path, "rb") as file:
-            found[path.relative_to(root).as_posix()] = hashlib.file_digest(file, "sha256").hexdigest()
+            found[path.relative_to(root).as_posix()] = hashlib.file_digest(
+                file, "sha256"
+            ).hexdigest()
     return found
 
 
@@ -232,9 +271,13 @@ def visible(folder: Path) -> list[Path]:
 
 
 def seal_phase(folder: Path) -> None:
-    """Mark a phase as complete: its files with their SHA-256, written last; without the training's state, which is thrown away."""
+    """Mark a phase as complete: its files with their SHA-256, written last; without the training's
+    state, which is thrown away."""
     passing = (folder / "complete.json", folder / "state.pt")
-    write_json(folder / "complete.json", digests(folder, [path for path in visible(folder) if path not in passing]))
+    write_json(
+        folder / "complete.json",
+        digests(folder, [path for path in visible(folder) if path not in passing]),
+    )
 
 
 def is_sealed(folder: Path) -> bool:
@@ -263,7 +306,9 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
 
 def write_neighbours(path: Path, neighbours: Neighbours) -> None:
     arrays = {field.name: getattr(neighbours, field.name) for field in fields(neighbours)}
-    write_arrays(path, {name: np.asarray(array) for name, array in arrays.items() if array is not None})
+    write_arrays(
+        path, {name: np.asarray(array) for name, array in arrays.items() if array is not None}
+    )
 
 
 def read_neighbours(path: Path) -> Neighbours:

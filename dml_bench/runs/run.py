@@ -1,4 +1,5 @@
-"""What finished runs measured: any metric by its name, per query, so that it can be averaged, compared and given an interval."""
+"""What finished runs measured: any metric by its name, per query, so that it can be averaged,
+compared and given an interval."""
 
 import hashlib
 from collections.abc import Callable, Sequence
@@ -61,15 +62,25 @@ class FinishedRun:
     @cached_property
     def neighbours(self) -> dict[str, Neighbours]:
         """By phase."""
-        return {path.parent.name: read_neighbours(path) for path in sorted(self.folder.glob("*/neighbours.safetensors"))}
+        return {
+            path.parent.name: read_neighbours(path)
+            for path in sorted(self.folder.glob("*/neighbours.safetensors"))
+        }
 
     @cached_property
     def class_names(self) -> dict[int, str]:
-        """By class id, of the classes that were asked: all of them, or the test classes of protocol `class_disjoint`."""
+        """By class id, of the classes that were asked: all of them, or the test classes of protocol
+        `class_disjoint`."""
         disjoint = self.experiment.protocol == "class_disjoint"
-        table = self.folder / ("test_classes_metrics.csv" if disjoint else "all_classes_metrics.csv")
+        table = self.folder / (
+            "test_classes_metrics.csv" if disjoint else "all_classes_metrics.csv"
+        )
         names = [row["class name"] for row in read_csv(table)]
-        labels = np.unique(self.neighbours["disjoint"].query_labels).tolist() if disjoint else range(len(names))
+        labels = (
+            np.unique(self.neighbours["disjoint"].query_labels).tolist()
+            if disjoint
+            else range(len(names))
+        )
         return dict(zip(labels, names, strict=True))
 
     @cached_property
@@ -78,7 +89,10 @@ class FinishedRun:
         names = np.array(list(self.class_names.values()), object)
         one = [{"phase": "limited", "unseen_classes": self.summary["unseen_classes"]}]
         holdouts = self.summary.get("holdouts", one)
-        return {held["phase"]: np.flatnonzero(np.isin(names, held["unseen_classes"])) for held in holdouts}
+        return {
+            held["phase"]: np.flatnonzero(np.isin(names, held["unseen_classes"]))
+            for held in holdouts
+        }
 
     @property
     def unseen(self) -> np.ndarray:
@@ -89,7 +103,8 @@ class FinishedRun:
 def read_finished(out: Path, experiment: Experiment, dataset: Dataset) -> FinishedRun | None:
     """The run of exactly this experiment in `out`, or None if there is none or it has not ended.
 
-    Raises OtherData if it is there, finished or begun, and of other data than these, and ValueError if its files are missing or were changed.
+    Raises OtherData if it is there, finished or begun, and of other data than these, and ValueError
+    if its files are missing or were changed.
     """
     folder = RunFolder(out, experiment, dataset.name)
     if not (folder.path / "experiment.json").exists() or folder.other_settings():
@@ -104,11 +119,14 @@ class NotFinished(ValueError):
 
 
 def read_folder(path: Path) -> FinishedRun:
-    """The finished run in a run folder. Raises NotFinished if it has not ended, ValueError where files of it are missing or were changed."""
+    """The finished run in a run folder. Raises NotFinished if it has not ended, ValueError where
+    files of it are missing or were changed."""
     experiment, folder = described(path)
     summary = folder.summary()
     if summary is None:
-        raise NotFinished(f"{path} is not finished ({progress(folder)}): the command that began it goes on with it")
+        raise NotFinished(
+            f"{path} is not finished ({progress(folder)}): the command that began it goes on with it"
+        )
     return FinishedRun(path, experiment, summary)
 
 
@@ -174,23 +192,31 @@ def logits_scores(run: FinishedRun) -> Scores:
 
 
 def limited_scores(group: str, run: FinishedRun) -> Scores:
-    """Per query: right by the model without the unseen classes; of several hold-outs, the share of those for which the query's class
-    belongs to the group."""
+    """Per query: right by the model without the unseen classes; of several hold-outs, the share of
+    those for which the query's class belongs to the group."""
     everything = scores_of(metrics.precision_at_1, "all", run)
-    right = np.stack([scores_of(metrics.precision_at_1, phase, run).values for phase in run.held_out])
+    right = np.stack(
+        [scores_of(metrics.precision_at_1, phase, run).values for phase in run.held_out]
+    )
     return of_group(group, run, right, everything.labels)
 
 
 def drop_scores(group: str, run: FinishedRun) -> Scores:
-    """Per query: right by the model of all classes minus right by the one without the unseen; of several hold-outs, the mean over
-    those for which the query's class belongs to the group."""
+    """Per query: right by the model of all classes minus right by the one without the unseen; of
+    several hold-outs, the mean over those for which the query's class belongs to the group."""
     everything = scores_of(metrics.precision_at_1, "all", run)
-    lost = np.stack([everything.minus(scores_of(metrics.precision_at_1, phase, run)).values for phase in run.held_out])
+    lost = np.stack(
+        [
+            everything.minus(scores_of(metrics.precision_at_1, phase, run)).values
+            for phase in run.held_out
+        ]
+    )
     return of_group(group, run, lost, everything.labels)
 
 
 def of_group(group: str, run: FinishedRun, values: np.ndarray, labels: np.ndarray) -> Scores:
-    """(hold-outs, query) -> one value per query whose class belongs to the group in some hold-out: the mean over those."""
+    """(hold-outs, query) -> one value per query whose class belongs to the group in some hold-out:
+    the mean over those."""
     unseen = np.stack([np.isin(labels, classes) for classes in run.held_out.values()])
     belongs = {"unseen": unseen, "seen": ~unseen, "all": np.ones_like(unseen)}[group]
     asked = belongs.any(0)
@@ -199,44 +225,82 @@ def of_group(group: str, run: FinishedRun, values: np.ndarray, labels: np.ndarra
 
 def metrics_of(experiment: Experiment) -> dict[str, Metric]:
     """By name, what can be measured of a finished run of this experiment with an interval."""
-    return retrieval_metrics(experiment) if experiment.protocol == "class_disjoint" else drop_metrics(experiment)
+    return (
+        retrieval_metrics(experiment)
+        if experiment.protocol == "class_disjoint"
+        else drop_metrics(experiment)
+    )
 
 
 def drop_metrics(experiment: Experiment) -> dict[str, Metric]:
     p_at_1 = metrics.precision_at_1
     found = {
-        "test_accuracy": share("P@1 micro", "P@1 on all classes (mean over images)", partial(scores_of, p_at_1, "all"), "micro"),
-        "precision_at_1_macro": share("P@1", "P@1 on all classes (mean over classes)", partial(scores_of, p_at_1, "all")),
+        "test_accuracy": share(
+            "P@1 micro",
+            "P@1 on all classes (mean over images)",
+            partial(scores_of, p_at_1, "all"),
+            "micro",
+        ),
+        "precision_at_1_macro": share(
+            "P@1", "P@1 on all classes (mean over classes)", partial(scores_of, p_at_1, "all")
+        ),
         "precision_at_1_macro_limited": share(
-            "P@1 limited", "P@1 on all classes, trained without the unseen (mean over classes)", partial(limited_scores, "all")
+            "P@1 limited",
+            "P@1 on all classes, trained without the unseen (mean over classes)",
+            partial(limited_scores, "all"),
         ),
     }
     for group, of in (("seen", "the classes trained on"), ("unseen", "classes never trained on")):
         words = f"P@1 on {of}, trained without the unseen (mean over classes)"
-        found[f"precision_at_1_macro_{group}_limited"] = share(f"P@1 {group}", words, partial(limited_scores, group))
+        found[f"precision_at_1_macro_{group}_limited"] = share(
+            f"P@1 {group}", words, partial(limited_scores, group)
+        )
     for group in ("unseen", "seen", "all"):
         found[f"precision_drop_{group}_classes"] = Metric(
             head=f"drop {group}",
-            words=f"precision drop of the {group} classes" if group != "all" else "precision drop of all classes",
+            words=f"precision drop of the {group} classes"
+            if group != "all"
+            else "precision drop of all classes",
             average="macro",
             within=(-1.0, 1.0),
             scores=partial(drop_scores, group),
         )
     if losses[experiment.loss.name].facts["classifies"]:
-        found["logits_accuracy"] = share("logits micro", "top-1 of the loss's own logits (mean over images)", logits_scores, "micro")
+        found["logits_accuracy"] = share(
+            "logits micro",
+            "top-1 of the loss's own logits (mean over images)",
+            logits_scores,
+            "micro",
+        )
     return found
 
 
 def retrieval_metrics(experiment: Experiment) -> dict[str, Metric]:
-    found = {f"recall_at_{k}": share(f"R@{k}", f"R@{k}", partial(recall_scores, k), "micro") for k in experiment.evaluate.recall_k}
+    found = {
+        f"recall_at_{k}": share(f"R@{k}", f"R@{k}", partial(recall_scores, k), "micro")
+        for k in experiment.evaluate.recall_k
+    }
     return found | {
-        "r_precision": share("R-precision", "R-precision", partial(scores_of, metrics.r_precision, "disjoint"), "micro"),
-        "map_at_r": share("MAP@R", "MAP@R", partial(scores_of, metrics.map_at_r, "disjoint"), "micro"),
-        "precision_at_1_macro": share("P@1 macro", "P@1 (mean over classes)", partial(scores_of, metrics.precision_at_1, "disjoint")),
+        "r_precision": share(
+            "R-precision",
+            "R-precision",
+            partial(scores_of, metrics.r_precision, "disjoint"),
+            "micro",
+        ),
+        "map_at_r": share(
+            "MAP@R", "MAP@R", partial(scores_of, metrics.map_at_r, "disjoint"), "micro"
+        ),
+        "precision_at_1_macro": share(
+            "P@1 macro",
+            "P@1 (mean over classes)",
+            partial(scores_of, metrics.precision_at_1, "disjoint"),
+        ),
     }
 
 
-def share(head: str, words: str, scores: Callable[[FinishedRun], Scores], average: Average = "macro") -> Metric:
+def share(
+    head: str, words: str, scores: Callable[[FinishedRun], Scores], average: Average = "macro"
+) -> Metric:
     """A metric from 0 to 1."""
     return Metric(head=head, words=words, average=average, within=(0.0, 1.0), scores=scores)
 
@@ -245,21 +309,30 @@ def metric_of(experiment: Experiment, name: str) -> Metric:
     """Raises UnknownName, naming those that runs of this experiment have."""
     known = metrics_of(experiment)
     if name not in known:
-        raise UnknownName(f"{experiment.name} has no metric {name!r}{near_miss(name, list(known))}; there are: {', '.join(known)}")
+        raise UnknownName(
+            f"{experiment.name} has no metric {name!r}{near_miss(name, list(known))}; there are: {', '.join(known)}"
+        )
     return known[name]
 
 
 def measure(runs: Sequence[FinishedRun], name: str) -> Interval:
     """A metric of one experiment over its seeds."""
     metric = metric_of(runs[0].experiment, name)
-    return interval([metric.scores(run) for run in runs], average=metric.average, within=metric.within)
+    return interval(
+        [metric.scores(run) for run in runs], average=metric.average, within=metric.within
+    )
 
 
 def difference(runs: Sequence[FinishedRun], others: Sequence[FinishedRun], name: str) -> Interval:
-    """A metric of one experiment minus that of another, query by query. Both in the same order of seeds, on the same splits.
+    """A metric of one experiment minus that of another, query by query. Both in the same order of
+    seeds, on the same splits.
 
     Raises ValueError where they were asked different questions.
     """
     first, second = (metric_of(some[0].experiment, name) for some in (runs, others))
     pairs = zip(runs, others, strict=True)
-    return interval([first.scores(a).minus(second.scores(b)) for a, b in pairs], average=first.average, within=first.of_differences)
+    return interval(
+        [first.scores(a).minus(second.scores(b)) for a, b in pairs],
+        average=first.average,
+        within=first.of_differences,
+    )

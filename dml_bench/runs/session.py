@@ -1,4 +1,5 @@
-"""One process's work on one run folder: its phases one after another, then what they found together."""
+"""One process's work on one run folder: its phases one after another, then what they found
+together."""
 
 import secrets
 import sys
@@ -41,10 +42,18 @@ __all__ = ["Session"]
 
 
 class Session:
-    """One process's work on one run folder. Of several that train together, the first writes, and decides by what is written."""
+    """One process's work on one run folder. Of several that train together, the first writes, and
+    decides by what is written."""
 
     def __init__(
-        self, request: Request, folder: RunFolder, dataset: Dataset, split: Split, pixels: Pixels, device: torch.device, precision: str
+        self,
+        request: Request,
+        folder: RunFolder,
+        dataset: Dataset,
+        split: Split,
+        pixels: Pixels,
+        device: torch.device,
+        precision: str,
     ):
         self.request = request
         self.experiment = request.experiment
@@ -56,18 +65,33 @@ class Session:
         self.device = device
         self.precision = precision
         self.phases = phases_of(self.experiment, dataset, split)
-        self.members = {phase.name: members_of(self.experiment, phase, dataset, split, folder.phase(phase.name)) for phase in self.phases}
+        self.members = {
+            phase.name: members_of(self.experiment, phase, dataset, split, folder.phase(phase.name))
+            for phase in self.phases
+        }
         self.records = folder.records()
         trained = [member.phase for members in self.members.values() for member in members]
         self.mirror = wandb_mirror.Mirror(None, directory=folder.path, warn=self.watch.warn)
-        self.stages = stages(self.experiment, trained, dataset, split, request.cache_dir, device, precision, self.watch)
+        self.stages = stages(
+            self.experiment,
+            trained,
+            dataset,
+            split,
+            request.cache_dir,
+            device,
+            precision,
+            self.watch,
+        )
 
     @distributed.only_first
     def begin(self) -> None:
-        """Record where and on what this happens; refuse to go on with other data; start the mirror and say the plan."""
+        """Record where and on what this happens; refuse to go on with other data; start the mirror
+        and say the plan."""
         here: dict[str, Any] = {
             **provenance.describe(),
-            "device": torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "cpu",
+            "device": torch.cuda.get_device_name(self.device)
+            if self.device.type == "cuda"
+            else "cpu",
             "threads": torch.get_num_threads(),
             "processes": distributed.size(),
             "precision": self.precision,
@@ -93,7 +117,11 @@ class Session:
                 self.watch.warn(
                     f"this run was begun with another {', '.join(changed)}: it goes on, but its numbers may differ from an uninterrupted run's"
                 )
-        session = {"started_at": datetime.now(UTC).isoformat(timespec="seconds"), "command": sys.argv, **here}
+        session = {
+            "started_at": datetime.now(UTC).isoformat(timespec="seconds"),
+            "command": sys.argv,
+            **here,
+        }
         self.environment = {
             **facts,
             "wandb_id": before.get("wandb_id", secrets.token_hex(4)),
@@ -107,8 +135,12 @@ class Session:
             self.watch.warn(told)
         for note in self.dataset.notes:
             self.watch.note(note)
-        if self.experiment.data.split == "stratified" and {"train", "test"} <= set(self.dataset.parts or ()):
-            self.watch.note(f"{self.dataset.name} has train and test images of its own; --set data.split=given keeps them apart")
+        if self.experiment.data.split == "stratified" and {"train", "test"} <= set(
+            self.dataset.parts or ()
+        ):
+            self.watch.note(
+                f"{self.dataset.name} has train and test images of its own; --set data.split=given keeps them apart"
+            )
         if blind := selection.epochs_seen(self.experiment):
             self.watch.note(blind)
 
@@ -119,9 +151,19 @@ class Session:
 
     def _write_split(self) -> None:
         part = np.full(len(self.dataset), "valid", dtype=object)
-        part[self.split.gallery], part[self.split.train], part[self.split.test] = "gallery", "train", "test"
+        part[self.split.gallery], part[self.split.train], part[self.split.test] = (
+            "gallery",
+            "train",
+            "test",
+        )
         names = self.dataset.class_names
-        rows = zip(self.dataset.paths, (names[label] for label in self.dataset.labels), part, self.dataset.digests, strict=True)
+        rows = zip(
+            self.dataset.paths,
+            (names[label] for label in self.dataset.labels),
+            part,
+            self.dataset.digests,
+            strict=True,
+        )
         write_csv(self.folder.path / "split.csv", ("path", "class", "part", "sha256"), rows)
 
     def _start_mirror(self) -> None:
@@ -135,17 +177,31 @@ class Session:
             warn=self.watch.warn,
             notes=what_is_logged(self.phases),
         )
-        if self.request.wandb == "offline":  # each offline process makes a folder of its own: repeat what earlier ones logged
+        if (
+            self.request.wandb == "offline"
+        ):  # each offline process makes a folder of its own: repeat what earlier ones logged
             for record in self.records:
                 self.mirror.log(record)
 
     def _say_plan(self) -> None:
-        plan = [self._planned(phase, member) for phase in self.phases for member in self.members[phase.name]]
+        plan = [
+            self._planned(phase, member)
+            for phase in self.phases
+            for member in self.members[phase.name]
+        ]
         self.work = {member["name"]: member["work"] for member in plan}
-        self.watch.plan({"experiment": self.experiment, "folder": self.folder.path, "environment": self.environment, "phases": plan})
+        self.watch.plan(
+            {
+                "experiment": self.experiment,
+                "folder": self.folder.path,
+                "environment": self.environment,
+                "phases": plan,
+            }
+        )
 
     def _planned(self, phase: Phase, member: Member) -> dict[str, Any]:
-        """One training of a phase: its size, and the units of work that are left of it (see `Watch.work`)."""
+        """One training of a phase: its size, and the units of work that are left of it (see
+        `Watch.work`)."""
         train, split = member.experiment.train, self.split
         images = member.phase.trains_on(self.dataset, split)
         labels = given_labels(member.experiment, member.phase, self.dataset, split)
@@ -154,21 +210,34 @@ class Session:
         left = train.epochs - done
         watched = member.phase.watched(self.dataset, split).num_images
         views = len(variants(member.experiment.evaluate.tta))
-        asked = len(member.phase.withheld) if member.judges else views * (len(split.gallery) + len(split.test) + len(split.valid))
-        sealed = run_folder.is_sealed(self.folder.phase(phase.name)) or (member.folder.exists() and run_folder.is_sealed(member.folder))
+        asked = (
+            len(member.phase.withheld)
+            if member.judges
+            else views * (len(split.gallery) + len(split.test) + len(split.valid))
+        )
+        sealed = run_folder.is_sealed(self.folder.phase(phase.name)) or (
+            member.folder.exists() and run_folder.is_sealed(member.folder)
+        )
         return {
             "name": member.phase.name,
             "classes": self.dataset.num_classes - len(phase.excluded),
             "images": len(images),
             "epochs": train.epochs,
             "epochs_done": done,
-            "work": 0 if sealed else 3 * train.views * drawn * left + watched * -(-left // member.experiment.evaluate.every) + asked,
+            "work": 0
+            if sealed
+            else 3 * train.views * drawn * left
+            + watched * -(-left // member.experiment.evaluate.every)
+            + asked,
         }
 
     @distributed.only_first
     def _say_work_left(self) -> None:
         begun = [stage.work() for phase, stage in self.stages.items() if stage and self.work[phase]]
-        self.watch.work(sum(self.work.values()) + sum({path: units for work in begun for path, units in work.items()}.values()))
+        self.watch.work(
+            sum(self.work.values())
+            + sum({path: units for work in begun for path, units in work.items()}.values())
+        )
 
     def finish_phase(self, phase: Phase) -> None:
         """Train what is left of a phase, evaluate it, seal it; a sealed phase is left as it is."""
@@ -182,17 +251,25 @@ class Session:
     @distributed.only_first
     def _seal(self, phase_folder: Path, members: tuple[Member, ...]) -> None:
         if self.experiment.train.folds:
-            answer_together([member.folder for member in members], self.experiment, self.dataset, self.split, phase_folder)
+            answer_together(
+                [member.folder for member in members],
+                self.experiment,
+                self.dataset,
+                self.split,
+                phase_folder,
+            )
         run_folder.seal_phase(phase_folder)
 
     @distributed.only_first
     def _end(self, folder: Path, members: tuple[Member, ...]) -> None:
-        """Of a phase or a part of it that is sealed: what it still had to do, and what it would have gone on from."""
+        """Of a phase or a part of it that is sealed: what it still had to do, and what it would
+        have gone on from."""
         self.work |= {member.phase.name: 0 for member in members}
         (folder / "state.pt").unlink(missing_ok=True)
 
     def _finish(self, member: Member, phase_folder: Path) -> None:
-        """Train what is left of one model, and let it answer. A fold or a judge is sealed by itself."""
+        """Train what is left of one model, and let it answer. A fold or a judge is sealed by
+        itself."""
         member.folder.mkdir(exist_ok=True)
         own_folder = member.folder != phase_folder
         if not (own_folder and distributed.told(lambda: run_folder.is_sealed(member.folder))):
@@ -217,7 +294,9 @@ class Session:
             precision=self.precision,
             watch=self.watch,
             start=self._start(self.stages[member.phase.name], member.folder),
-            predicted=None if member.judges else distributed.told(lambda: self._judged(phase_folder)),
+            predicted=None
+            if member.judges
+            else distributed.told(lambda: self._judged(phase_folder)),
         )
         unfinished = member.folder / "state.pt"
         if distributed.told(unfinished.exists):
@@ -226,7 +305,9 @@ class Session:
             with distributed.alone():
                 self.mirror.picture("training_batch", contact_sheet(run))
         self._say_work_left()
-        self.watch.phase(member.phase.name, member.experiment.train.epochs, sum(map(len, epoch_batches(run, 1))))
+        self.watch.phase(
+            member.phase.name, member.experiment.train.epochs, sum(map(len, epoch_batches(run, 1)))
+        )
         loop.fit(run, lambda run: self._keep(run, unfinished))
         return run
 
@@ -238,8 +319,12 @@ class Session:
         self._record(run)
 
     def _judged(self, phase_folder: Path) -> np.ndarray | None:
-        """(images) what the judges of a phase hold its training images to be; None where it has none."""
-        parts = [run_folder.read_arrays(path) for path in sorted(phase_folder.glob("judge-*/judged.safetensors"))]
+        """(images) what the judges of a phase hold its training images to be; None where it has
+        none."""
+        parts = [
+            run_folder.read_arrays(path)
+            for path in sorted(phase_folder.glob("judge-*/judged.safetensors"))
+        ]
         if not parts:
             return None
         predicted = self.dataset.labels.copy()
@@ -248,17 +333,21 @@ class Session:
         return predicted
 
     def _start(self, stage: Stage | None, folder: Path) -> dict[str, Tensor] | None:
-        """The weights that the phase begins with, where a stage makes them; what made them is kept beside the result."""
+        """The weights that the phase begins with, where a stage makes them; what made them is kept
+        beside the result."""
         if stage is None:
             return None
         self._say_work_left()
         weights = stage.weights(self.watch)
         if distributed.first():
-            run_folder.write_json(folder / "start.json", stage.record())  # with what trained it and how that went
+            run_folder.write_json(
+                folder / "start.json", stage.record()
+            )  # with what trained it and how that went
         return weights
 
     def _keep(self, run: Run, path: Path) -> None:
-        """State first, then the record of it: what a crash loses in between is written again from the state."""
+        """State first, then the record of it: what a crash loses in between is written again from
+        the state."""
         checkpoint.save(run, path)
         self._record(run)
         self.mirror.log(run.records[-1])
@@ -271,27 +360,47 @@ class Session:
 
     def _answers(self) -> Answers | Retrieval:
         folders = {phase.name: self.folder.phase(phase.name) for phase in self.phases}
-        found = {name: run_folder.read_neighbours(folder / "neighbours.safetensors") for name, folder in folders.items()}
+        found = {
+            name: run_folder.read_neighbours(folder / "neighbours.safetensors")
+            for name, folder in folders.items()
+        }
         if self.experiment.protocol == "class_disjoint":
             embeddings = folders["disjoint"] / "embeddings.safetensors"
-            query = run_folder.read_arrays(embeddings)["query"] if self.experiment.evaluate.nmi else None
+            query = (
+                run_folder.read_arrays(embeddings)["query"]
+                if self.experiment.evaluate.nmi
+                else None
+            )
             return Retrieval(self.experiment, self.dataset, self.split, found["disjoint"], query)
         paths = {name: folder / "logits.safetensors" for name, folder in folders.items()}
-        classified = {name: run_folder.read_arrays(path)["predicted"] for name, path in paths.items() if path.exists()}
+        classified = {
+            name: run_folder.read_arrays(path)["predicted"]
+            for name, path in paths.items()
+            if path.exists()
+        }
         return Answers(self.experiment, self.dataset, self.split, self.phases, found, classified)
 
     def _of_training(self, folder: Path) -> dict[str, Any]:
-        """Which epoch was kept, what became of the labels, why its P@1 is to be doubted, and the P@1 of each fold with its mean, where a phase
-        has these."""
-        told = {name: run_folder.read_json(path) for name in ("chosen", "labels") if (path := folder / f"{name}.json").exists()}
+        """Which epoch was kept, what became of the labels, why its P@1 is to be doubted, and the
+        P@1 of each fold with its mean, where a phase has these."""
+        told = {
+            name: run_folder.read_json(path)
+            for name in ("chosen", "labels")
+            if (path := folder / f"{name}.json").exists()
+        }
         gallery = run_folder.read_arrays(folder / "embeddings.safetensors")["gallery"]
         told |= doubts(gallery, run_folder.read_neighbours(folder / "neighbours.safetensors"))
-        found = [run_folder.read_neighbours(path) for path in sorted(folder.glob("fold-*/neighbours.safetensors"))]
+        found = [
+            run_folder.read_neighbours(path)
+            for path in sorted(folder.glob("fold-*/neighbours.safetensors"))
+        ]
         if found:
             folds = [Scores(precision_at_1(each), each.query_labels) for each in found]
             mean = interval(folds, within=(0.0, 1.0))
             told["folds"] = {
-                "precision_at_1_macro": [interval([fold], within=(0.0, 1.0)).estimate for fold in folds],
+                "precision_at_1_macro": [
+                    interval([fold], within=(0.0, 1.0)).estimate for fold in folds
+                ],
                 "mean": mean.estimate,
                 "low": mean.low,
                 "high": mean.high,
@@ -300,7 +409,10 @@ class Session:
 
     def conclude(self) -> dict[str, Any]:
         """Metrics, tables and the summary from what both phases found; seals the run."""
-        cost = {phase.name: run_folder.read_json(self.folder.phase(phase.name) / "cost.json") for phase in self.phases}
+        cost = {
+            phase.name: run_folder.read_json(self.folder.phase(phase.name) / "cost.json")
+            for phase in self.phases
+        }
         answers = self._answers()
         answers.write(self.folder.path)
         told = answers.summary()
@@ -313,16 +425,28 @@ class Session:
             "protocol": self.experiment.protocol,
             "profile": self.experiment.profile,
             "seed": self.experiment.seed,
-            **{key: self.environment[key] for key in ("dataset", "split", "copies", "unseen_classes")},
+            **{
+                key: self.environment[key]
+                for key in ("dataset", "split", "copies", "unseen_classes")
+            },
             **told,
             "cost": {
                 **cost,
                 "total_seconds": sum(
                     c[key]
                     for c in cost.values()
-                    for key in ("start_seconds", "train_seconds", "watch_seconds", "embed_seconds", "search_seconds")
+                    for key in (
+                        "start_seconds",
+                        "train_seconds",
+                        "watch_seconds",
+                        "embed_seconds",
+                        "search_seconds",
+                    )
                 ),
-                **{key: self.environment["sessions"][-1][key] for key in ("device", "precision", "processes", "threads", "processor")},
+                **{
+                    key: self.environment["sessions"][-1][key]
+                    for key in ("device", "precision", "processes", "threads", "processor")
+                },
             },
         }
         self.mirror.tables(answers.tables())
@@ -336,8 +460,16 @@ def what_is_logged(phases: Sequence[Phase]) -> str:
     for phase in phases:
         lines.append(f"train_loss{phase.suffix}: the loss of phase {phase.name}")
         if phase.leaves_one_out:
-            lines.append(f"valid_accuracy{phase.suffix}: P@1 of phase {phase.name} among the validation classes, mean over images")
+            lines.append(
+                f"valid_accuracy{phase.suffix}: P@1 of phase {phase.name} among the validation classes, mean over images"
+            )
         else:
-            asked = "the test images of the classes that it trained on" if phase.excluded else "all test images"
-            lines.append(f"test_accuracy{phase.suffix}: P@1 of phase {phase.name} on {asked}, mean over images")
+            asked = (
+                "the test images of the classes that it trained on"
+                if phase.excluded
+                else "all test images"
+            )
+            lines.append(
+                f"test_accuracy{phase.suffix}: P@1 of phase {phase.name} on {asked}, mean over images"
+            )
     return "\n".join(lines)

@@ -1,4 +1,5 @@
-"""What a suite asks of whatever carries out its runs: here in processes (`scheduler.py`), or on a Ray cluster (`cluster.py`)."""
+"""What a suite asks of whatever carries out its runs: here in processes (`scheduler.py`), or on a
+Ray cluster (`cluster.py`)."""
 
 import json
 import sys
@@ -28,7 +29,11 @@ class Places:
     wandb: str
 
     def log(self, job: Job) -> Path:
-        return self.logs / job.experiment.name / f"{job.experiment.data.dataset.name}-seed-{job.experiment.seed}.log"
+        return (
+            self.logs
+            / job.experiment.name
+            / f"{job.experiment.data.dataset.name}-seed-{job.experiment.seed}.log"
+        )
 
     def order(self, job: Job, device: str) -> dict[str, Any]:
         """What the process of a run is told (`child.py`)."""
@@ -90,7 +95,8 @@ class Worker:
 
 
 class Crew(ABC):
-    """Carries out runs, some at a time: one that fails, hangs up or is killed takes no other with it."""
+    """Carries out runs, some at a time: one that fails, hangs up or is killed takes no other with
+    it."""
 
     def __init__(self, places: Places, slots: Slots, listener: Listener):
         self.places = places
@@ -99,7 +105,8 @@ class Crew(ABC):
         self.prepared: set[str] = set()
 
     def run(self, jobs: list[Job]) -> Generator[Ended, None, None]:
-        """Run all jobs in their order and yield how each ended. On the way out, however that comes, nobody is left at work."""
+        """Run all jobs in their order and yield how each ended. On the way out, however that comes,
+        nobody is left at work."""
         waiting = list(jobs)
         try:
             while waiting or self.working():
@@ -113,10 +120,13 @@ class Crew(ABC):
                 self.stop()
 
     def may_start(self, job: Job) -> bool:
-        """Whether a slot is free, and no other run might be decoding the very images that this one would decode."""
+        """Whether a slot is free, and no other run might be decoding the very images that this one
+        would decode."""
         if len(self.working()) >= self.slots.jobs:
             return False
-        return preparation(job) in self.prepared or all(worker.prepared for worker in self.working())
+        return preparation(job) in self.prepared or all(
+            worker.prepared for worker in self.working()
+        )
 
     def pass_on(self, worker: Worker, event: Event) -> None:
         if event["event"] == "plan":

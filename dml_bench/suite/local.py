@@ -22,7 +22,8 @@ def cores() -> int:
 
 
 def slots_of(jobs: int, device: str, devices: str) -> Slots:
-    """How many runs at a time on which devices; 0 `jobs`: one per device, or 2 on a CPU with more than one core.
+    """How many runs at a time on which devices; 0 `jobs`: one per device, or 2 on a CPU with more
+    than one core.
 
     Raises ValueError where a device is not there.
     """
@@ -31,7 +32,9 @@ def slots_of(jobs: int, device: str, devices: str) -> Slots:
     chosen = tuple(part.strip() for part in devices.split(",")) if devices else (device,)
     on_cpu = all(name == "cpu" for name in chosen)
     if not on_cpu:
-        from dml_bench.training.training_state import choose_device  # brings torch, which a suite on a CPU does without
+        from dml_bench.training.training_state import (
+            choose_device,
+        )  # brings torch, which a suite on a CPU does without
 
         on_cpu = [choose_device(name).type for name in chosen] == ["cpu"]
     count = jobs or (min(2, cores()) if on_cpu else len(chosen))
@@ -39,14 +42,18 @@ def slots_of(jobs: int, device: str, devices: str) -> Slots:
 
 
 def threads_of(cores: int, jobs: int) -> int:
-    """An equal share of a machine's cores for each process, and not more than OMP_NUM_THREADS where that is set."""
+    """An equal share of a machine's cores for each process, and not more than OMP_NUM_THREADS where
+    that is set."""
     share = max(1, cores // jobs)
     wanted = os.environ.get("OMP_NUM_THREADS", "")
     return min(share, int(wanted)) if wanted.isdecimal() and int(wanted) else share
 
 
-def run_jobs(jobs: list[Job], places: Places, slots: Slots, listener: Listener) -> Generator[Ended, None, None]:
-    """Run all jobs in their order and yield how each ended. On the way out, however that comes, no process is left behind."""
+def run_jobs(
+    jobs: list[Job], places: Places, slots: Slots, listener: Listener
+) -> Generator[Ended, None, None]:
+    """Run all jobs in their order and yield how each ended. On the way out, however that comes, no
+    process is left behind."""
     return Processes(places, slots, listener).run(jobs)
 
 
@@ -101,4 +108,6 @@ class Processes(Crew):
 def ending(child: Child) -> Ended:
     reason = child.process.wait()
     seconds = time.monotonic() - child.started_at
-    return Ended(job=child.job, status="failed" if reason else "finished", seconds=seconds, reason=reason)
+    return Ended(
+        job=child.job, status="failed" if reason else "finished", seconds=seconds, reason=reason
+    )

@@ -1,4 +1,5 @@
-"""What a suite leaves: the table and the verdicts for the terminal, as Markdown and as CSV, and all numbers of all runs."""
+"""What a suite leaves: the table and the verdicts for the terminal, as Markdown and as CSV, and all
+numbers of all runs."""
 
 import math
 import shlex
@@ -113,7 +114,11 @@ def show_verdicts(console: "Console", verdicts: Sequence[Judgement]) -> None:
         versus = f" against {judged.expectation.versus}" if judged.expectation.versus else ""
         found = interval_cell(judged.measured, signed=signed(judged))
         line = Text(f"  {judged.verdict.value:<13} ", style=STYLES[judged.verdict])
-        console.print(line.append(f"{judged.head} {claimed(judged)}{versus}; measured {found}", style="default"))
+        console.print(
+            line.append(
+                f"{judged.head} {claimed(judged)}{versus}; measured {found}", style="default"
+            )
+        )
     console.print(Text(count_verdicts(verdicts)))
 
 
@@ -121,7 +126,14 @@ def plain_table(title: str) -> Any:
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
-    return Table(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD, show_edge=False, padding=0)
+    return Table(
+        title=title,
+        title_justify="left",
+        title_style="bold",
+        box=SIMPLE_HEAD,
+        show_edge=False,
+        padding=0,
+    )
 
 
 def count_verdicts(verdicts: Sequence[Judgement]) -> str:
@@ -134,7 +146,11 @@ def count_verdicts(verdicts: Sequence[Judgement]) -> str:
 
 
 def seeds(line: Line) -> str:
-    return str(len(line.runs)) if len(line.runs) == line.wanted else f"{len(line.runs)} of {line.wanted}"
+    return (
+        str(len(line.runs))
+        if len(line.runs) == line.wanted
+        else f"{len(line.runs)} of {line.wanted}"
+    )
 
 
 def cells(group: Group, line: Line) -> list[str]:
@@ -164,7 +180,9 @@ def interval_cell(interval: Interval | None, *, signed: bool) -> str:
 
 
 def signed(judged: Judgement) -> bool:
-    return judged.expectation.change is not None or judged.expectation.metric.startswith("precision_drop")
+    return judged.expectation.change is not None or judged.expectation.metric.startswith(
+        "precision_drop"
+    )
 
 
 def cost_cell(key: str, value: float | None) -> str:
@@ -177,7 +195,11 @@ def cost_cell(key: str, value: float | None) -> str:
 
 def shown_cost(groups: Sequence[Group]) -> list[int]:
     """Those entries of COST that some line has."""
-    return [i for i in range(len(COST)) if any(line.cost[i] is not None for group in groups for line in group.lines)]
+    return [
+        i
+        for i in range(len(COST))
+        if any(line.cost[i] is not None for group in groups for line in group.lines)
+    ]
 
 
 def write(folder: Path, report: Report) -> None:
@@ -190,7 +212,11 @@ def write(folder: Path, report: Report) -> None:
         write_csv(folder / name, *table_csv(group))
     write_csv(folder / "expectations.csv", *expectations_csv(report.verdicts))
     columns = list(dict.fromkeys(key for run in report.runs for key in run))
-    write_csv(folder / "runs.csv", columns, ([run.get(column, "") for column in columns] for run in report.runs))
+    write_csv(
+        folder / "runs.csv",
+        columns,
+        ([run.get(column, "") for column in columns] for run in report.runs),
+    )
 
 
 def write_text(path: Path, lines: Iterable[str]) -> None:
@@ -221,12 +247,25 @@ def table_page(report: Report) -> Iterable[str]:
 def markdown_table(group: Group) -> Iterable[str]:
     shown = shown_cost([group])
     remarks = any(line.remarks for line in group.lines)
-    heads = ["experiment", "seeds", *(column.head for column in group.columns), *(COST[i].head for i in shown)]
+    heads = [
+        "experiment",
+        "seeds",
+        *(column.head for column in group.columns),
+        *(COST[i].head for i in shown),
+    ]
     yield markdown_row([*heads, *(["remarks"] if remarks else [])])
     yield markdown_row(["---", *["--:"] * (len(heads) - 1), *(["---"] if remarks else [])])
     for line in group.lines:
         cost = [cost_cell(COST[i].key, line.cost[i]) for i in shown]
-        yield markdown_row([line.name, seeds(line), *cells(group, line), *cost, *(["; ".join(line.remarks)] if remarks else [])])
+        yield markdown_row(
+            [
+                line.name,
+                seeds(line),
+                *cells(group, line),
+                *cost,
+                *(["; ".join(line.remarks)] if remarks else []),
+            ]
+        )
 
 
 def expectations_page(report: Report) -> Iterable[str]:
@@ -246,7 +285,16 @@ def expectations_page(report: Report) -> Iterable[str]:
     for judged in report.verdicts:
         verdict = judged.verdict.value + (f": {judged.reason}" if judged.reason else "")
         measured = interval_cell(judged.measured, signed=signed(judged))
-        yield markdown_row([judged.experiment, judged.words, judged.expectation.source, claimed(judged), measured, verdict])
+        yield markdown_row(
+            [
+                judged.experiment,
+                judged.words,
+                judged.expectation.source,
+                claimed(judged),
+                measured,
+                verdict,
+            ]
+        )
 
 
 def claimed(judged: Judgement) -> str:
@@ -258,25 +306,51 @@ def table_csv(group: Group) -> tuple[list[str], list[list[Any]]]:
     """Columns and rows, numbers as they are."""
     heads = ["experiment", "seeds"]
     for column in group.columns:
-        heads += [column.key, *([f"{column.key}_low", f"{column.key}_high"] if column.interval else [])]
+        heads += [
+            column.key,
+            *([f"{column.key}_low", f"{column.key}_high"] if column.interval else []),
+        ]
     heads += [*(cost.key for cost in COST), "failed", "doubts"]
     rows = []
     for line in group.lines:
         row: list[Any] = [line.name, len(line.runs)]
         for column, value in zip(group.columns, line.values, strict=True):
             row += plain(value, bool(column.interval))
-        rows.append([*row, *("" if value is None else value for value in line.cost), "; ".join(line.failures), "; ".join(line.doubts)])
+        rows.append(
+            [
+                *row,
+                *("" if value is None else value for value in line.cost),
+                "; ".join(line.failures),
+                "; ".join(line.doubts),
+            ]
+        )
     return heads, rows
 
 
 def plain(value: Interval | float | None, has_interval: bool) -> list[Any]:
     if isinstance(value, Interval):
-        return [value.estimate, *("" if math.isnan(bound) else bound for bound in (value.low, value.high))]
+        return [
+            value.estimate,
+            *("" if math.isnan(bound) else bound for bound in (value.low, value.high)),
+        ]
     return ["" if value is None else value, *(["", ""] if has_interval else [])]
 
 
 def expectations_csv(verdicts: Sequence[Judgement]) -> tuple[list[str], list[list[Any]]]:
-    heads = ["experiment", "metric", "claim", "source", "value", "change", "versus", "measured", "low", "high", "verdict", "reason"]
+    heads = [
+        "experiment",
+        "metric",
+        "claim",
+        "source",
+        "value",
+        "change",
+        "versus",
+        "measured",
+        "low",
+        "high",
+        "verdict",
+        "reason",
+    ]
     blank: Callable[[Any], Any] = lambda value: "" if value is None else value  # noqa: E731
     return heads, [
         [

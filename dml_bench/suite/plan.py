@@ -1,4 +1,5 @@
-"""Which experiments a suite runs: the rows of a table, with which seeds, resolved before anything is run."""
+"""Which experiments a suite runs: the rows of a table, with which seeds, resolved before anything
+is run."""
 
 import tomllib
 from dataclasses import dataclass
@@ -13,7 +14,8 @@ __all__ = ["Job", "Row", "Table", "choose", "chosen_rows", "in_order", "read_tab
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A list of experiments that belong side by side: `experiments/tables/NAME.toml`, or what a person named."""
+    """A list of experiments that belong side by side: `experiments/tables/NAME.toml`, or what a
+    person named."""
 
     name: str
     title: str
@@ -61,52 +63,85 @@ def read_table(name: str) -> Table:
     """Raises UnknownName for a table that is not there, and ValueError for a file that is none."""
     path = EXPERIMENTS / "tables" / f"{name}.toml"
     if name not in table_names():
-        raise UnknownName(f"unknown table {name!r}{near_miss(name, table_names())}; there are: {', '.join(table_names())}")
+        raise UnknownName(
+            f"unknown table {name!r}{near_miss(name, table_names())}; there are: {', '.join(table_names())}"
+        )
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
         return Table(name, str(content["title"]), tuple(map(str, content["rows"])))
     except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} can't be read ({error}); a table has a title and a list of rows") from None
+        raise ValueError(
+            f"{path} can't be read ({error}); a table has a title and a list of rows"
+        ) from None
 
 
 def choose(table: Table, patterns: list[str]) -> Table:
-    """The rows that match one of the patterns (`*`, `?`), in the table's order. Raises UnknownName for a pattern that matches none."""
+    """The rows that match one of the patterns (`*`, `?`), in the table's order. Raises UnknownName
+    for a pattern that matches none."""
     for pattern in patterns:
         if not any(fnmatchcase(row, pattern) for row in table.rows):
             raise UnknownName(
                 f"--only {pattern}: no row of the table {table.name} is called so{near_miss(pattern.strip('*'), list(table.rows))}; "
                 f"its rows: {', '.join(table.rows)}"
             )
-    chosen = tuple(row for row in table.rows if not patterns or any(fnmatchcase(row, pattern) for pattern in patterns))
+    chosen = tuple(
+        row
+        for row in table.rows
+        if not patterns or any(fnmatchcase(row, pattern) for pattern in patterns)
+    )
     return Table(table.name, table.title, chosen)
 
 
 def chosen_rows(
-    names: list[str], table: str, only: list[str], *, profile: str, overrides: list[str], seeds: list[int]
+    names: list[str],
+    table: str,
+    only: list[str],
+    *,
+    profile: str,
+    overrides: list[str],
+    seeds: list[int],
 ) -> tuple[str, str, tuple[Row, ...]]:
-    """Name and title of the table, and its rows: those of `table` (`study` where nothing is named), or the experiments `names`."""
+    """Name and title of the table, and its rows: those of `table` (`study` where nothing is named),
+    or the experiments `names`."""
     if names and table:
-        raise ValueError(f"--table {table} brings its own rows: leave it out, or name no experiments")
+        raise ValueError(
+            f"--table {table} brings its own rows: leave it out, or name no experiments"
+        )
     every = Table("own", "Own experiments", tuple(names)) if names else read_table(table or "study")
     chosen = choose(every, only)
-    rows = tuple(resolve_row(name, profile=profile, overrides=overrides, seeds=seeds) for name in chosen.rows)
+    rows = tuple(
+        resolve_row(name, profile=profile, overrides=overrides, seeds=seeds) for name in chosen.rows
+    )
     return chosen.name, chosen.title, rows
 
 
 def resolve_row(name: str, *, profile: str, overrides: list[str], seeds: list[int]) -> Row:
-    """The experiment called `name` once per seed; its own seed where none is given. Raises ValueError, naming the row."""
+    """The experiment called `name` once per seed; its own seed where none is given. Raises
+    ValueError, naming the row."""
     each = [[f"seed={seed}"] for seed in dict.fromkeys(seeds)] or [[]]
     experiments.find(name)
     try:
         written = experiments.resolve(name)
-        return Row(written, tuple(experiments.resolve(name, profile=profile, overrides=[*overrides, *seed]) for seed in each), name)
+        return Row(
+            written,
+            tuple(
+                experiments.resolve(name, profile=profile, overrides=[*overrides, *seed])
+                for seed in each
+            ),
+            name,
+        )
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from None
 
 
 def in_order(rows: list[Row]) -> list[Job]:
-    """All runs, seed by seed, so that a suite that is stopped leaves whole tables. Raises ValueError where two would share a folder."""
-    jobs = [Job(row.seeds[i], row.asked) for i in range(max(len(row.seeds) for row in rows)) for row in rows]
+    """All runs, seed by seed, so that a suite that is stopped leaves whole tables. Raises
+    ValueError where two would share a folder."""
+    jobs = [
+        Job(row.seeds[i], row.asked)
+        for i in range(max(len(row.seeds) for row in rows))
+        for row in rows
+    ]
     twice = [job for i, job in enumerate(jobs) if job.key in {other.key for other in jobs[:i]}]
     if twice:
         raise ValueError(f"{twice[0]} is in the table twice: give each experiment its own name")

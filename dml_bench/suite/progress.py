@@ -29,7 +29,8 @@ class Pace:
 
 @dataclass
 class TimeLeft:
-    """Estimates the time left of a suite: runs at work by their own measured pace, others by those that ended."""
+    """Estimates the time left of a suite: runs at work by their own measured pace, others by those
+    that ended."""
 
     jobs: int
     clock: Callable[[], float] = time.monotonic
@@ -42,7 +43,9 @@ class TimeLeft:
 
     def at(self, job: Job, done: float, left: float) -> None:
         pace = self.working[job]
-        if not pace.measured_from or done < pace.done:  # a run that was lost and begun again has a new pace
+        if (
+            not pace.measured_from or done < pace.done
+        ):  # a run that was lost and begun again has a new pace
             pace.measured_from = self.clock()
         pace.done, pace.left = done, left
 
@@ -59,19 +62,30 @@ class TimeLeft:
         return (self.clock() - pace.measured_from) / pace.done * pace.left
 
     def of_waiting(self, job: Job) -> float | None:
-        """Seconds that a run not begun may take: as the same experiment with other seeds took, else as the mean run, else as
-        those at work will have taken; None where nothing is measured."""
-        same = [seconds for other, seconds in self.seconds.items() if other.experiment.name == job.experiment.name]
+        """Seconds that a run not begun may take: as the same experiment with other seeds took, else
+        as the mean run, else as those at work will have taken; None where nothing is measured."""
+        same = [
+            seconds
+            for other, seconds in self.seconds.items()
+            if other.experiment.name == job.experiment.name
+        ]
         known = same or list(self.seconds.values()) or self._projected()
         return sum(known) / len(known) if known else None
 
     def _projected(self) -> list[float]:
-        return [self.clock() - pace.begun + left for job, pace in self.working.items() if (left := self.of_run(job)) is not None]
+        return [
+            self.clock() - pace.begun + left
+            for job, pace in self.working.items()
+            if (left := self.of_run(job)) is not None
+        ]
 
     def of_suite(self, waiting: list[Job]) -> float | None:
         """Seconds left of everything, if nothing fails; None where nothing is measured."""
         mean = [left for job in waiting if (left := self.of_waiting(job)) is not None]
-        running = [left if (left := self.of_run(job)) is not None else self.of_waiting(job) for job in self.working]
+        running = [
+            left if (left := self.of_run(job)) is not None else self.of_waiting(job)
+            for job in self.working
+        ]
         known = [left for left in running if left is not None]
         if len(mean) < len(waiting) or len(known) < len(running):
             return None
@@ -81,14 +95,24 @@ class TimeLeft:
 class Display(Protocol):
     def say(self, text: str, style: str = "") -> None: ...
 
-    def show(self, done: float, total: int, detail: str, working: list[tuple[str, float, str]]) -> None: ...
+    def show(
+        self, done: float, total: int, detail: str, working: list[tuple[str, float, str]]
+    ) -> None: ...
 
 
 class SuiteListener(Listener):
     """Turns events into one bar, a line per run at work, and a lasting line per run that ended."""
 
-    def __init__(self, display: Display, jobs: list[Job], done: int, slots: int, duration: Callable[[float], str]):
-        """`jobs` are to be run; `done` others are finished already; `duration` writes seconds for people."""
+    def __init__(
+        self,
+        display: Display,
+        jobs: list[Job],
+        done: int,
+        slots: int,
+        duration: Callable[[float], str],
+    ):
+        """`jobs` are to be run; `done` others are finished already; `duration` writes seconds for
+        people."""
         self.display = display
         self.waiting = list(jobs)
         self.count = done
@@ -107,7 +131,11 @@ class SuiteListener(Listener):
             self.time_left.at(job, event["done"], event["left"])
             if "phase" in event:
                 epoch, epochs = event["epoch"], event["epochs"]
-                pace.detail = f"{event['phase']} epoch {epoch}/{epochs}" if epoch <= epochs else f"{event['phase']} evaluation"
+                pace.detail = (
+                    f"{event['phase']} epoch {epoch}/{epochs}"
+                    if epoch <= epochs
+                    else f"{event['phase']} evaluation"
+                )
         elif event["event"] == "progress":
             pace.detail = event["text"].partition(" (")[0]
         elif event["event"] == "note":
@@ -127,9 +155,14 @@ class SuiteListener(Listener):
         self.display.say(line, "red" if ended.status == "failed" else "")
 
     def tick(self) -> None:
-        working = [(str(job), pace.fraction, self._detail(job, pace)) for job, pace in self.time_left.working.items()]
+        working = [
+            (str(job), pace.fraction, self._detail(job, pace))
+            for job, pace in self.time_left.working.items()
+        ]
         done = self.count + sum(fraction for _, fraction, _ in working)
-        self.display.show(done, self.total, f"{self.count}/{self.total} runs  {self.words()}", working)
+        self.display.show(
+            done, self.total, f"{self.count}/{self.total} runs  {self.words()}", working
+        )
 
     def _detail(self, job: Job, pace: Pace) -> str:
         left = self.time_left.of_run(job)
@@ -140,7 +173,9 @@ class SuiteListener(Listener):
         left = self.time_left.of_suite(self.waiting)
         if left is None:
             return "time left not known yet"
-        guessed = len(self.waiting) + sum(self.time_left.of_run(job) is None for job in self.time_left.working)
+        guessed = len(self.waiting) + sum(
+            self.time_left.of_run(job) is None for job in self.time_left.working
+        )
         if not guessed:
             return f"{self.duration(left)} left"
         return f"about {self.duration(left)} left ({guessed} run{'s' if guessed > 1 else ''} of it estimated)"

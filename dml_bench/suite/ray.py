@@ -1,8 +1,9 @@
 """Runs as tasks of a Ray cluster, each in the process that it has without Ray as well.
 
-A task starts the process of its run (`process.py`), passes on what it says and returns how it ended. A run that fails by itself is a result
-like any other; one whose process was killed, or whose machine was lost, is begun again by Ray and goes on from its last epoch. All machines
-need the same file system, the same packages and the images.
+A task starts the process of its run (`process.py`), passes on what it says and returns how it
+ended. A run that fails by itself is a result like any other; one whose process was killed, or whose
+machine was lost, is begun again by Ray and goes on from its last epoch. All machines need the same
+file system, the same packages and the images.
 """
 
 import math
@@ -36,7 +37,8 @@ RETRIES = 3
 STARTS = 3
 """How often it is tried to start Ray here."""
 LOCK_SECONDS = 60.0
-"""How long a run waits for the lock of its folder: a process that lost its machine may still be dying."""
+"""How long a run waits for the lock of its folder: a process that lost its machine may still be
+dying."""
 STORE_BYTES = 80 * 2**20
 """Ray's memory for values that tasks share, of which there are hardly any: its smallest."""
 
@@ -59,8 +61,11 @@ class Mailbox:
         return letters
 
 
-def on_ray(address: str, jobs: int, device: str, gpus: float, say: Callable[[str], None]) -> AbstractContextManager[Engine]:
-    """A cluster that carries out runs, connected to when the context is entered: `auto`, `local` or HOST:PORT.
+def on_ray(
+    address: str, jobs: int, device: str, gpus: float, say: Callable[[str], None]
+) -> AbstractContextManager[Engine]:
+    """A cluster that carries out runs, connected to when the context is entered: `auto`, `local` or
+    HOST:PORT.
 
     Args:
         jobs: runs at a time; 0: as many as there is room for.
@@ -71,16 +76,22 @@ def on_ray(address: str, jobs: int, device: str, gpus: float, say: Callable[[str
     Raises ValueError, now or on entering, in words for people.
     """
     if device not in ("auto", "cpu", "cuda"):
-        raise ValueError(f"--device {device}: Ray says which GPU a run gets; --device cuda, cpu or auto")
+        raise ValueError(
+            f"--device {device}: Ray says which GPU a run gets; --device cuda, cpu or auto"
+        )
     if not 0 < gpus <= 1:
-        raise ValueError(f"--gpus-per-run {gpus:g}: more than 0 and at most 1 is wanted, e.g. 0.5 for two runs on each GPU")
+        raise ValueError(
+            f"--gpus-per-run {gpus:g}: more than 0 and at most 1 is wanted, e.g. 0.5 for two runs on each GPU"
+        )
     if find_spec("ray") is None:
         raise ValueError("--ray needs the package ray: pip install 'dml-bench[ray]'")
     return connected(address, jobs, device, gpus, say)
 
 
 @contextmanager
-def connected(address: str, jobs: int, device: str, gpus: float, say: Callable[[str], None]) -> Iterator[Engine]:
+def connected(
+    address: str, jobs: int, device: str, gpus: float, say: Callable[[str], None]
+) -> Iterator[Engine]:
     os.environ.update(RAY_USAGE_STATS_ENABLED="0", RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO="0")
     with ExitStack() as stack:
         if address == "local":
@@ -90,12 +101,15 @@ def connected(address: str, jobs: int, device: str, gpus: float, say: Callable[[
             join(address, stack)
         import ray
 
-        slots = room([node["Resources"] for node in ray.nodes() if node["Alive"]], jobs, device, gpus)
+        slots = room(
+            [node["Resources"] for node in ray.nodes() if node["Alive"]], jobs, device, gpus
+        )
         yield Engine(slots, partial(Tasks, gpus=gpus if slots.devices == ("cuda",) else 0))
 
 
 def begin_here(num_cpus: int, stack: ExitStack) -> None:
-    """A cluster of this machine, which listens on 127.0.0.1 only and leaves no files; it ends with `stack`."""
+    """A cluster of this machine, which listens on 127.0.0.1 only and leaves no files; it ends with
+    `stack`."""
     # Where machines may join, Ray takes an outward address in place of 127.0.0.1.
     os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
     import ray
@@ -108,17 +122,23 @@ def begin_here(num_cpus: int, stack: ExitStack) -> None:
         "object_store_memory": STORE_BYTES,
         "_node_ip_address": "127.0.0.1",
         "_temp_dir": str(folder),
-        "_system_config": {"memory_monitor_refresh_ms": 0},  # would kill runs where other programs fill the memory
+        "_system_config": {
+            "memory_monitor_refresh_ms": 0
+        },  # would kill runs where other programs fill the memory
     }
     for left in reversed(range(STARTS)):
         try:
             ray.init(address="local", log_to_driver=False, logging_level="error", **options)
             return
-        except Exception as error:  # Ray has no other for its 30 seconds, which a busy machine may take
+        except (
+            Exception
+        ) as error:  # Ray has no other for its 30 seconds, which a busy machine may take
             if "timed out" not in str(error):
                 raise
             if not left:
-                raise ValueError("--ray local: Ray did not start in time: try again when this machine is less busy") from None
+                raise ValueError(
+                    "--ray local: Ray did not start in time: try again when this machine is less busy"
+                ) from None
 
 
 def join(address: str, stack: ExitStack) -> None:
@@ -129,7 +149,9 @@ def join(address: str, stack: ExitStack) -> None:
     try:
         if place:
             host, _, port = place.rpartition(":")
-            socket.create_connection((host, int(port)), timeout=CONNECT_SECONDS).close()  # Ray tries for minutes, then ends the process
+            socket.create_connection(
+                (host, int(port)), timeout=CONNECT_SECONDS
+            ).close()  # Ray tries for minutes, then ends the process
         stack.callback(ray.shutdown)
         ray.init(address=address, log_to_driver=False, logging_level="error")
     except (OSError, ValueError, OverflowError) as error:
@@ -142,8 +164,9 @@ def join(address: str, stack: ExitStack) -> None:
 def room(machines: Sequence[dict[str, float]], jobs: int, device: str, gpus: float) -> Slots:
     """How many runs at a time, and with how many threads; 0 `jobs`: as many as there is room for.
 
-    All runs get the same device and number of threads, so that they can be compared: what each has where most share a machine. Unless
-    `jobs` says more, two share a machine without GPUs. Raises ValueError where no machine has the device.
+    All runs get the same device and number of threads, so that they can be compared: what each has
+    where most share a machine. Unless `jobs` says more, two share a machine without GPUs. Raises
+    ValueError where no machine has the device.
 
     Args:
         machines: `CPU` and `GPU` of each.
@@ -156,11 +179,17 @@ def room(machines: Sequence[dict[str, float]], jobs: int, device: str, gpus: flo
 
     fit = [machine for machine in machines if machine.get("CPU", 0) >= 1 and by_gpu(machine)]
     if not fit:
-        raise ValueError(f"no machine of the Ray cluster has {'a GPU and ' if device == 'cuda' else ''}a core to give")
+        raise ValueError(
+            f"no machine of the Ray cluster has {'a GPU and ' if device == 'cuda' else ''}a core to give"
+        )
     usual = -(-jobs // len(fit)) or (math.inf if device == "cuda" else 2)
-    threads = min(threads_of(int(each["CPU"]), int(min(usual, by_gpu(each), each["CPU"]))) for each in fit)
+    threads = min(
+        threads_of(int(each["CPU"]), int(min(usual, by_gpu(each), each["CPU"]))) for each in fit
+    )
     places = sum(min(each["CPU"] // threads, by_gpu(each)) for each in fit)
-    return Slots(jobs or int(places), (device,), threads, f"a Ray cluster of {counted(len(fit), 'machine')}")
+    return Slots(
+        jobs or int(places), (device,), threads, f"a Ray cluster of {counted(len(fit), 'machine')}"
+    )
 
 
 @dataclass(kw_only=True)
@@ -184,9 +213,17 @@ class Tasks(Crew):
         self.numbers = count()
         self.tasks: dict[int, Task] = {}
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
-        self.mailbox = ray.remote(Mailbox).options(num_cpus=0, max_restarts=-1, max_task_retries=-1, scheduling_strategy=here).remote()
+        self.mailbox = (
+            ray.remote(Mailbox)
+            .options(num_cpus=0, max_restarts=-1, max_task_retries=-1, scheduling_strategy=here)
+            .remote()
+        )
         self.perform = ray.remote(
-            num_cpus=slots.threads, num_gpus=gpus, max_retries=RETRIES, retry_exceptions=[Lost], scheduling_strategy="SPREAD"
+            num_cpus=slots.threads,
+            num_gpus=gpus,
+            max_retries=RETRIES,
+            retry_exceptions=[Lost],
+            scheduling_strategy="SPREAD",
         )(perform)
 
     def working(self) -> list[Worker]:
@@ -196,7 +233,9 @@ class Tasks(Crew):
         number, order = next(self.numbers), self.places.order(job, self.slots.devices[0])
         order["patience_seconds"] = LOCK_SECONDS
         task = self.perform.options(name=str(job))
-        result = task.remote(number, order, self.places.log(job), self.slots.threads, Path.cwd(), self.mailbox)
+        result = task.remote(
+            number, order, self.places.log(job), self.slots.threads, Path.cwd(), self.mailbox
+        )
         self.tasks[number] = Task(job=job, result=result)
 
     def hear(self) -> Iterator[Ended]:
@@ -204,7 +243,9 @@ class Tasks(Crew):
 
         known = {task.result: number for number, task in self.tasks.items()}
         ended, _ = ray.wait(list(known), num_returns=len(known), timeout=TICK_SECONDS)
-        for number, event in ray.get(self.mailbox.take.remote()):  # after the wait: whoever ended has told everything
+        for number, event in ray.get(
+            self.mailbox.take.remote()
+        ):  # after the wait: whoever ended has told everything
             if number in self.tasks:
                 self._take(self.tasks[number], event)
         for result in ended:
@@ -216,7 +257,10 @@ class Tasks(Crew):
             self.pass_on(self._begun(task), event)
         elif task.begun_at:
             task.prepared = False
-            self.pass_on(task, {"event": "note", "text": f"its process was lost; it goes on, on {event['host']}"})
+            self.pass_on(
+                task,
+                {"event": "note", "text": f"its process was lost; it goes on, on {event['host']}"},
+            )
         else:
             self._begun(task)
 
@@ -237,7 +281,8 @@ class Tasks(Crew):
         except KeyboardInterrupt:
             pass
         finally:
-            for result in left:  # not those that have ended: cancelling them once more can make Ray abort this process
+            # not those that have ended: cancelling them once more can make Ray abort this process
+            for result in left:
                 ray.cancel(result, force=True)
 
 
@@ -250,15 +295,23 @@ def ending(task: Task) -> Ended:
     except Lost as lost:
         reason = f"lost {RETRIES + 1} times, at last {lost.args[0]}"
     except ray.exceptions.RayTaskError as error:
-        reason = in_words(error.cause) or f"{type(error.cause).__name__}: {error.cause}".partition("\n")[0]
+        reason = (
+            in_words(error.cause)
+            or f"{type(error.cause).__name__}: {error.cause}".partition("\n")[0]
+        )
     except ray.exceptions.RayError as error:
         reason = f"Ray gave it up: {str(error).strip().partition(chr(10))[0]}"
     seconds = time.monotonic() - task.begun_at
-    return Ended(job=task.job, status="failed" if reason else "finished", seconds=seconds, reason=reason)
+    return Ended(
+        job=task.job, status="failed" if reason else "finished", seconds=seconds, reason=reason
+    )
 
 
-def perform(number: int, order: dict[str, Any], log: Path, threads: int, folder: Path, mailbox: Any) -> str:
-    """The task: a run in a process of its own. Returns why it failed, and nothing where it finished. Raises Lost where it was ended."""
+def perform(
+    number: int, order: dict[str, Any], log: Path, threads: int, folder: Path, mailbox: Any
+) -> str:
+    """The task: a run in a process of its own. Returns why it failed, and nothing where it
+    finished. Raises Lost where it was ended."""
     import ray
 
     host = socket.gethostname()

@@ -16,12 +16,26 @@ __all__ = ["Record", "scalars"]
 
 SCHEMA_VERSION = 1
 RUN: Shape = {"experiment": str, "seconds": int | float}
-SHAPE: Shape = {"schema_version": int, "sessions": [{"wall_seconds": int | float, "jobs": int, "runs": [RUN]}]}
-PLACE = ("packages", "processor", "cores", "threads", "device", "precision", "python", "dml_bench", "commit")
+SHAPE: Shape = {
+    "schema_version": int,
+    "sessions": [{"wall_seconds": int | float, "jobs": int, "runs": [RUN]}],
+}
+PLACE = (
+    "packages",
+    "processor",
+    "cores",
+    "threads",
+    "device",
+    "precision",
+    "python",
+    "dml_bench",
+    "commit",
+)
 
 
 class Record:
-    """The sessions of a suite: each call that ran something. A call that found everything finished leaves no trace."""
+    """The sessions of a suite: each call that ran something. A call that found everything finished
+    leaves no trace."""
 
     def __init__(self, path: Path, command: Sequence[str]):
         self.path = path
@@ -36,13 +50,22 @@ class Record:
 
     def begin(self, slots: Slots) -> None:
         """Say what the runs of this session are carried out on."""
-        self.session |= {"jobs": slots.jobs, "devices": list(slots.devices), "threads": slots.threads}
+        self.session |= {
+            "jobs": slots.jobs,
+            "devices": list(slots.devices),
+            "threads": slots.threads,
+        }
         if slots.where:
             self.session["where"] = slots.where
 
     def add(self, ended: Ended) -> None:
         experiment = ended.job.experiment
-        run = {"experiment": experiment.name, "seed": experiment.seed, "status": ended.status, "seconds": round(ended.seconds, 3)}
+        run = {
+            "experiment": experiment.name,
+            "seed": experiment.seed,
+            "status": ended.status,
+            "seconds": round(ended.seconds, 3),
+        }
         self.session["runs"].append(run | ({"reason": ended.reason} if ended.reason else {}))
 
     @property
@@ -50,17 +73,26 @@ class Record:
         return [*self.before, *([self.session] if self.session["wall_seconds"] else [])]
 
     def write(self, facts: dict[str, Any], seconds: float, ended: str) -> None:
-        """Keep what is known of the suite; `seconds` is this session's time, 0 where it had nothing to run."""
+        """Keep what is known of the suite; `seconds` is this session's time, 0 where it had nothing
+        to run."""
         self.session |= {"wall_seconds": round(seconds, 3), "ended": ended}
         taken: dict[str, float] = {}
         for session in self.sessions:
             for run in session["runs"]:
-                taken[run["experiment"]] = round(taken.get(run["experiment"], 0.0) + run["seconds"], 3)
+                taken[run["experiment"]] = round(
+                    taken.get(run["experiment"], 0.0) + run["seconds"], 3
+                )
         self.path.parent.mkdir(parents=True, exist_ok=True)
         wall = round(sum(session["wall_seconds"] for session in self.sessions), 3)
         write_json(
             self.path,
-            {"schema_version": SCHEMA_VERSION, **facts, "wall_seconds": wall, "seconds_per_row": taken, "sessions": self.sessions},
+            {
+                "schema_version": SCHEMA_VERSION,
+                **facts,
+                "wall_seconds": wall,
+                "seconds_per_row": taken,
+                "sessions": self.sessions,
+            },
         )
 
 
@@ -70,19 +102,31 @@ def read(path: Path) -> list[dict[str, Any]]:
     try:
         content = read_json(path, SHAPE)
         if content["schema_version"] != SCHEMA_VERSION:
-            raise Damaged(path, f"it has schema version {content['schema_version']}, this program reads {SCHEMA_VERSION}")
+            raise Damaged(
+                path,
+                f"it has schema version {content['schema_version']}, this program reads {SCHEMA_VERSION}",
+            )
         return list(content["sessions"])
     except Damaged as problem:
-        raise ValueError(f"{problem}; move it away, or choose another folder with --report DIR") from None
+        raise ValueError(
+            f"{problem}; move it away, or choose another folder with --report DIR"
+        ) from None
     except OSError as problem:
-        raise ValueError(f"{path} can't be read: {problem.strerror}; move it away, or choose another folder with --report DIR") from None
+        raise ValueError(
+            f"{path} can't be read: {problem.strerror}; move it away, or choose another folder with --report DIR"
+        ) from None
 
 
 def environments(runs: Sequence[FinishedRun]) -> list[dict[str, Any]]:
-    """The distinct places, versions and settings that the last session of each run had, with the number of runs of each."""
+    """The distinct places, versions and settings that the last session of each run had, with the
+    number of runs of each."""
     found: dict[str, dict[str, Any]] = {}
     for run in runs:
-        here = {key: value for key, value in last_session(run.folder, *PLACE).items() if key not in ("started_at", "command")}
+        here = {
+            key: value
+            for key, value in last_session(run.folder, *PLACE).items()
+            if key not in ("started_at", "command")
+        }
         entry = found.setdefault(json.dumps(here, sort_keys=True), {**here, "runs": 0})
         entry["runs"] += 1
     return list(found.values())
@@ -97,7 +141,9 @@ def made_with(runs: Sequence[FinishedRun], sessions: Sequence[dict[str, Any]]) -
     """Lines for people: data, hardware, versions, dates and time."""
     lines = [
         f"{dataset['name']}: {dataset['num_images']:,} images of {dataset['num_classes']} classes (fingerprint {fingerprint[:12]})"
-        for fingerprint, dataset in {run.summary["dataset"]["fingerprint"]: run.summary["dataset"] for run in runs}.items()
+        for fingerprint, dataset in {
+            run.summary["dataset"]["fingerprint"]: run.summary["dataset"] for run in runs
+        }.items()
     ]
     lines += [place_in_words(place) for place in environments(runs)]
     if days := dates(runs):
@@ -106,12 +152,17 @@ def made_with(runs: Sequence[FinishedRun], sessions: Sequence[dict[str, Any]]) -
         wall = sum(session["wall_seconds"] for session in sessions)
         jobs = sorted({session["jobs"] for session in sessions})
         at_a_time = " or ".join(map(str, jobs)) + (" run" if jobs == [1] else " runs")
-        lines.append(f"{duration(wall)} in {counted(len(sessions), 'session')}, {at_a_time} at a time")
+        lines.append(
+            f"{duration(wall)} in {counted(len(sessions), 'session')}, {at_a_time} at a time"
+        )
     return lines
 
 
 def place_in_words(place: dict[str, Any]) -> str:
-    packages = ", ".join(f"{name} {place['packages'][name]}" for name in ("torch", "torchvision", "timm", "faiss-cpu", "numpy"))
+    packages = ", ".join(
+        f"{name} {place['packages'][name]}"
+        for name in ("torch", "torchvision", "timm", "faiss-cpu", "numpy")
+    )
     return (
         f"{counted(place['runs'], 'run')} on {place['processor']}, {counted(place['cores'], 'core')}, "
         f"{counted(place['threads'], 'thread')} a run, {place['device']}, {place['precision']}; Python {place['python']}, {packages}, "
@@ -124,7 +175,8 @@ def counted(number: int, noun: str) -> str:
 
 
 def scalars(value: Any, prefix: str = "") -> dict[str, Any]:
-    """All numbers and texts of a nested summary by their dotted names; lists, file digests and places on this machine are left out."""
+    """All numbers and texts of a nested summary by their dotted names; lists, file digests and
+    places on this machine are left out."""
     found: dict[str, Any] = {}
     for key, inner in value.items():
         if isinstance(inner, dict) and key != "files":

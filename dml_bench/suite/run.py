@@ -45,10 +45,13 @@ class Suite:
     command: tuple[str, ...]
 
 
-def run_suite(suite: Suite, engine: AbstractContextManager[Engine], display: SuiteProgress) -> list[Ended]:
-    """Run what is not finished, show and write the table, and return how each run ended. `engine` is entered only where there is
-    something to run. Raises ValueError before anything is run
-    where an experiment claims what can't be measured, the data can't be opened, or another suite writes the same page."""
+def run_suite(
+    suite: Suite, engine: AbstractContextManager[Engine], display: SuiteProgress
+) -> list[Ended]:
+    """Run what is not finished, show and write the table, and return how each run ended. `engine`
+    is entered only where there is something to run. Raises ValueError before anything is run where
+    an experiment claims what can't be measured, the data can't be opened, or another suite writes
+    the same page."""
     session = opened(suite, display)
     with session.alone():
         if session.unfinished:
@@ -59,20 +62,45 @@ def run_suite(suite: Suite, engine: AbstractContextManager[Engine], display: Sui
 
 
 def commands(suite: Suite, device: str, display: SuiteProgress) -> list[str]:
-    """A line for a shell for each run that is not finished, which does what the suite would do. Raises ValueError as `run_suite` does, and
-    where a name has a line break, which xargs and SLURM would take for the end of a command."""
+    """A line for a shell for each run that is not finished, which does what the suite would do.
+    Raises ValueError as `run_suite` does, and where a name has a line break, which xargs and SLURM
+    would take for the end of a command."""
     lines = [shlex.join(command(job, suite, device)) for job in opened(suite, display).unfinished]
     broken = next((line for line in lines if len(line.splitlines()) > 1), "")
     if broken:
-        raise ValueError(f"--print-jobs writes a command a line, and this one has a line break in a name: {broken!r}; rename it")
+        raise ValueError(
+            f"--print-jobs writes a command a line, and this one has a line break in a name: {broken!r}; rename it"
+        )
     return lines
 
 
 def command(job: Job, suite: Suite, device: str) -> list[str]:
-    told = [*(["--demo"] if suite.profile == "demo" else []), *(part for value in suite.overrides for part in ("--set", value))]
-    places = {"--data-dir": suite.data_dir, "--out": suite.out, "--cache-dir": suite.cache_dir, "--wandb": suite.wandb, "--device": device}
-    where = [part for option, value in places.items() if value is not None for part in (option, str(value))]
-    return ["dml-bench", "run", job.asked or job.experiment.name, *told, "--seeds", str(job.experiment.seed), *where]
+    told = [
+        *(["--demo"] if suite.profile == "demo" else []),
+        *(part for value in suite.overrides for part in ("--set", value)),
+    ]
+    places = {
+        "--data-dir": suite.data_dir,
+        "--out": suite.out,
+        "--cache-dir": suite.cache_dir,
+        "--wandb": suite.wandb,
+        "--device": device,
+    }
+    where = [
+        part
+        for option, value in places.items()
+        if value is not None
+        for part in (option, str(value))
+    ]
+    return [
+        "dml-bench",
+        "run",
+        job.asked or job.experiment.name,
+        *told,
+        "--seeds",
+        str(job.experiment.seed),
+        *where,
+    ]
 
 
 def opened(suite: Suite, display: SuiteProgress) -> "Session":
@@ -89,12 +117,15 @@ def opened(suite: Suite, display: SuiteProgress) -> "Session":
 
 
 def open_datasets(jobs: Sequence[Job], suite: Suite, display: SuiteProgress) -> dict[str, Dataset]:
-    """The data sets by the configuration that opens them; what they draw is drawn once, before the runs."""
+    """The data sets by the configuration that opens them; what they draw is drawn once, before the
+    runs."""
     found: dict[str, Dataset] = {}
     for job in jobs:
         component = job.experiment.data.dataset
         if repr(component) not in found:
-            found[repr(component)] = open_dataset(component, suite.data_dir, suite.cache_dir, display.progress)
+            found[repr(component)] = open_dataset(
+                component, suite.data_dir, suite.cache_dir, display.progress
+            )
     return found
 
 
@@ -106,7 +137,10 @@ class Session:
         self.jobs = jobs
         self.datasets = datasets
         self.report = (
-            suite.report or suite.out / "suite" / f"{suite.name}-{'+'.join(dict.fromkeys(each.name for each in datasets.values()))}"
+            suite.report
+            or suite.out
+            / "suite"
+            / f"{suite.name}-{'+'.join(dict.fromkeys(each.name for each in datasets.values()))}"
         )
         self.runs: dict[Key, FinishedRun] = {}
         self.failures: dict[Key, str] = {}
@@ -114,12 +148,15 @@ class Session:
 
     @contextmanager
     def alone(self) -> Iterator[None]:
-        """Held from before the record is read until the page is written. Raises ValueError where another suite holds it."""
+        """Held from before the record is read until the page is written. Raises ValueError where
+        another suite holds it."""
         self.report.mkdir(parents=True, exist_ok=True)
         try:
             held = FileLock(self.report / ".lock").acquire(timeout=0)
         except Timeout:
-            raise ValueError(f"another suite is writing {self.report}: wait for it, or choose another folder with --report DIR") from None
+            raise ValueError(
+                f"another suite is writing {self.report}: wait for it, or choose another folder with --report DIR"
+            ) from None
         with held:
             self.record = record.Record(self.report / "suite.json", self.suite.command)
             yield
@@ -129,8 +166,9 @@ class Session:
         return [job for job in self.jobs if job.key not in self.runs]
 
     def look(self) -> None:
-        """Find the runs that are finished already. One that can't be read is left to its process to complain about. Raises OtherData
-        where one, finished or begun, is of other data: no table may mix them."""
+        """Find the runs that are finished already. One that can't be read is left to its process to
+        complain about. Raises OtherData where one, finished or begun, is of other data: no table
+        may mix them."""
         for job in self.jobs:
             try:
                 if run := self.read(job):
@@ -142,12 +180,23 @@ class Session:
                 continue
 
     def read(self, job: Job) -> FinishedRun | None:
-        return read_finished(self.suite.out, job.experiment, self.datasets[repr(job.experiment.data.dataset)])
+        return read_finished(
+            self.suite.out, job.experiment, self.datasets[repr(job.experiment.data.dataset)]
+        )
 
     def run(self, engine: Engine, display: SuiteProgress) -> None:
-        """Run what is not finished, some at a time. On Ctrl-C what is known is kept, and KeyboardInterrupt goes on."""
-        suite, jobs, slots, start, how = self.suite, self.unfinished, engine.slots, time.perf_counter(), "stopped"
-        places = Places(suite.data_dir, suite.out, suite.cache_dir, suite.out / "suite" / "logs", suite.wandb)
+        """Run what is not finished, some at a time. On Ctrl-C what is known is kept, and
+        KeyboardInterrupt goes on."""
+        suite, jobs, slots, start, how = (
+            self.suite,
+            self.unfinished,
+            engine.slots,
+            time.perf_counter(),
+            "stopped",
+        )
+        places = Places(
+            suite.data_dir, suite.out, suite.cache_dir, suite.out / "suite" / "logs", suite.wandb
+        )
         listener = SuiteListener(display, jobs, len(self.runs), slots.jobs, duration)
         self.record.begin(slots)
         display.say(describe(jobs, len(self.runs), slots))
@@ -186,7 +235,10 @@ class Session:
             "profile": suite.profile,
             "overrides": list(suite.overrides),
             "made_with": record.environments(runs),
-            "failures": [{"experiment": name, "seed": seed, "reason": reason} for (name, seed), reason in self.failures.items()],
+            "failures": [
+                {"experiment": name, "seed": seed, "reason": reason}
+                for (name, seed), reason in self.failures.items()
+            ],
         }
 
     def conclude(self, display: SuiteProgress) -> None:
@@ -202,14 +254,21 @@ class Session:
             made_with=record.made_with(runs, self.record.sessions),
         )
         page.write(self.report, report)
-        self.record.write(self.facts(), self.record.session["wall_seconds"], self.record.session["ended"])
+        self.record.write(
+            self.facts(), self.record.session["wall_seconds"], self.record.session["ended"]
+        )
         page.show(display.console, report)
         display.say(f"results  {self.report}")
 
     def scalars(self, job: Job) -> dict[str, Any]:
         name, seed = job.key
         status = "finished" if job.key in self.runs else "failed"
-        row = {"experiment": name, "seed": seed, "status": status, "reason": self.failures.get(job.key, "")}
+        row = {
+            "experiment": name,
+            "seed": seed,
+            "status": status,
+            "reason": self.failures.get(job.key, ""),
+        }
         return row | (record.scalars(self.runs[job.key].summary) if job.key in self.runs else {})
 
     def verdicts(self, groups: Sequence[Group]) -> list[Judgement]:
@@ -221,7 +280,11 @@ class Session:
                 elsewhere[name] = self.runs_outside(name)
             return of_row[name] if name in of_row else elsewhere[name]
 
-        return [tested for row in self.suite.rows for tested in judge(row.written, of_row[row.name], runs_of)]
+        return [
+            tested
+            for row in self.suite.rows
+            for tested in judge(row.written, of_row[row.name], runs_of)
+        ]
 
     def runs_outside(self, name: str) -> list[FinishedRun]:
         """Finished runs of an experiment that is no row of this suite, by the same settings."""
@@ -229,8 +292,14 @@ class Session:
         found = []
         for seed in seeds:
             try:
-                other = experiments.resolve(name, profile=self.suite.profile, overrides=[*self.suite.overrides, f"seed={seed}"])
-                found.append(read_finished(self.suite.out, other, self.datasets[repr(other.data.dataset)]))
+                other = experiments.resolve(
+                    name,
+                    profile=self.suite.profile,
+                    overrides=[*self.suite.overrides, f"seed={seed}"],
+                )
+                found.append(
+                    read_finished(self.suite.out, other, self.datasets[repr(other.data.dataset)])
+                )
             except (ValueError, KeyError):
                 continue
         return [run for run in found if run]
@@ -250,5 +319,8 @@ def numbers(summary: dict[str, Any]) -> str:
     if summary["protocol"] == "class_disjoint":
         found = summary["retrieval"]
         return f"P@1 {number(found['precision_at_1_macro'])}, MAP@R {number(found['map_at_r'])}"
-    both = " ".join(f"{phase} {number(value_at(summary, f'phases.{phase}.precision_at_1_macro'))}" for phase in ("all", "limited"))
+    both = " ".join(
+        f"{phase} {number(value_at(summary, f'phases.{phase}.precision_at_1_macro'))}"
+        for phase in ("all", "limited")
+    )
     return f"P@1 {both}, drop unseen {number(summary['precision_drop_unseen_classes'], '+.3f')}"

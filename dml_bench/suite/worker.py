@@ -1,7 +1,9 @@
-"""The process of one run: `python -m dml_bench.suite.worker`, started by `process.py` and by nobody else.
+"""The process of one run: `python -m dml_bench.suite.worker`, started by `process.py` and by nobody
+else.
 
-Standard input brings the order, one line of JSON, and then only its end: the suite was stopped, or is no more, however it ended.
-Standard output carries what happens, one line of JSON each; all that is printed goes where standard error goes, to the log.
+Standard input brings the order, one line of JSON, and then only its end: the suite was stopped, or
+is no more, however it ended. Standard output carries what happens, one line of JSON each; all that
+is printed goes where standard error goes, to the log.
 """
 
 import _thread
@@ -94,7 +96,8 @@ class ChildWatch(Watch):
 
 
 def take_streams() -> tuple[TextIO, TextIO]:
-    """The suite's two pipes for this process alone; whatever else it starts or prints gets the log and an empty input."""
+    """The suite's two pipes for this process alone; whatever else it starts or prints gets the log
+    and an empty input."""
     orders = os.fdopen(os.dup(0), encoding="utf-8")
     channel = os.fdopen(os.dup(1), "w", encoding="utf-8")
     nothing = os.open(os.devnull, os.O_RDONLY)
@@ -105,7 +108,8 @@ def take_streams() -> tuple[TextIO, TextIO]:
 
 
 def end_with(orders: TextIO) -> None:
-    """Stop this process as Ctrl-C would when the suite closes its pipe or dies, and for certain some seconds later."""
+    """Stop this process as Ctrl-C would when the suite closes its pipe or dies, and for certain
+    some seconds later."""
 
     def stop(*_: object) -> None:
         raise KeyboardInterrupt
@@ -139,7 +143,8 @@ def work(order: dict[str, Any], watch: ChildWatch) -> None:
 
 
 def patiently(begin: "Callable[[], Outcome]", seconds: float) -> "Outcome":
-    """Wait so long for another process to leave the run's folder: one that was lost may still be ending."""
+    """Wait so long for another process to leave the run's folder: one that was lost may still be
+    ending."""
     from dml_bench.runs.folder import Occupied
 
     until = time.monotonic() + seconds

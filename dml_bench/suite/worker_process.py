@@ -32,9 +32,13 @@ class RunProcess:
         self.last: Event = {}
         """What it said at the end, if it did."""
         log.parent.mkdir(parents=True, exist_ok=True)
-        environment = os.environ | dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(threads))
+        environment = os.environ | dict.fromkeys(
+            ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(threads)
+        )
         with named(log), deaf_to_ctrl_c(), open(log, "a", encoding="utf-8") as file:
-            file.write(f"{order['title']}, begun {datetime.now(UTC).isoformat(timespec='seconds')}\n")
+            file.write(
+                f"{order['title']}, begun {datetime.now(UTC).isoformat(timespec='seconds')}\n"
+            )
             file.flush()
             self.process = subprocess.Popen(
                 PROGRAM,

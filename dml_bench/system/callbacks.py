@@ -18,10 +18,12 @@ class Watch:
         """A preparation, e.g. decoding, has done `done` of `total` images."""
 
     def plan(self, plan: dict[str, Any]) -> None:
-        """What is about to happen: `experiment`, `folder`, `environment`, and per phase its classes, images and epochs."""
+        """What is about to happen: `experiment`, `folder`, `environment`, and per phase its
+        classes, images and epochs."""
 
     def work(self, units: float) -> None:
-        """This much is left to do in all: 3 units for an image trained on, 1 for one embedded. Said again before each part."""
+        """This much is left to do in all: 3 units for an image trained on, 1 for one embedded. Said
+        again before each part."""
 
     def phase(self, name: str, epochs: int, images: int) -> None:
         """A phase begins or goes on: its name, all its epochs, the images of an epoch."""

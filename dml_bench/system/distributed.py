@@ -1,7 +1,9 @@
-"""Several processes that train one model together, as `torchrun` starts them. With one process all of this is nothing.
+"""Several processes that train one model together, as `torchrun` starts them. With one process all
+of this is nothing.
 
-The first process (number 0) decides, writes and speaks; the others do their part of what is computed. Every process has the whole
-model and the joint batch's labels; images are shared out, embeddings gathered.
+The first process (number 0) decides, writes and speaks; the others do their part of what is
+computed. Every process has the whole model and the joint batch's labels; images are shared out,
+embeddings gathered.
 """
 
 import contextlib
@@ -34,7 +36,8 @@ T = TypeVar("T")
 P = ParamSpec("P")
 
 LONGEST_WAIT = timedelta(days=7)
-"""For what the first process does alone. A process that is no more is noticed by torchrun at once, not by this."""
+"""For what the first process does alone. A process that is no more is noticed by torchrun at once,
+not by this."""
 INTERRUPTED = 130
 """Exit code after Ctrl-C."""
 SECONDS_TO_BE_ENDED = 3
@@ -56,13 +59,16 @@ _here = ContextVar("here", default=ALONE)
 
 def launched() -> Place:
     """As torchrun's environment has it; one process where any of its variables is missing."""
-    found = [os.environ.get(name) for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")]
+    found = [
+        os.environ.get(name)
+        for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+    ]
     return Place(*(int(value) for value in found[:3] if value)) if all(found) else ALONE
 
 
 def join(device: "torch.device") -> None:
-    """Meet the other processes, if there are any; once, however often it is called. Decisions travel by gloo, embeddings and gradients by
-    what suits the device."""
+    """Meet the other processes, if there are any; once, however often it is called. Decisions
+    travel by gloo, embeddings and gradients by what suits the device."""
     from torch import distributed
 
     place = launched()
@@ -73,7 +79,9 @@ def join(device: "torch.device") -> None:
 
         torch.cuda.set_device(device)
     if not distributed.is_initialized():
-        distributed.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", timeout=LONGEST_WAIT)
+        distributed.init_process_group(
+            "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", timeout=LONGEST_WAIT
+        )
     _here.set(place)
 
 
@@ -109,7 +117,8 @@ def alone() -> Iterator[None]:
 
 @contextlib.contextmanager
 def in_turn() -> Iterator[None]:
-    """The first process does this alone, and then each other one does, which finds in its place what the first has made."""
+    """The first process does this alone, and then each other one does, which finds in its place
+    what the first has made."""
     if not first():
         told(lambda: None)
     with alone():
@@ -155,7 +164,8 @@ def agree(tensors: "Iterable[Tensor | None]") -> None:
 
 
 def parts(count: int) -> list[slice]:
-    """Rows 0 .. count - 1 shared out in order, as evenly as can be. Each has all of them where there are fewer than two for each."""
+    """Rows 0 .. count - 1 shared out in order, as evenly as can be. Each has all of them where
+    there are fewer than two for each."""
     if count < 2 * size():
         return [slice(0, count)] * size()
     ends = [count * rank // size() for rank in range(size() + 1)]
@@ -168,10 +178,11 @@ def part(count: int) -> slice:
 
 
 def gather(own: "Tensor", count: int, views: int = 1) -> "Tensor":
-    """(views * rows of this part, ...) -> (views * count, ...) of all parts, view after view, the same in all processes; float32 if shared.
+    """(views * rows of this part, ...) -> (views * count, ...) of all parts, view after view, the
+    same in all processes; float32 if shared.
 
-    Gradients flow back into the own rows alone, times the number of processes: `replicated` takes the mean over these where the joint
-    gradient is the sum.
+    Gradients flow back into the own rows alone, times the number of processes: `replicated` takes
+    the mean over these where the joint gradient is the sum.
     """
     rows = parts(count)
     if rows[0] == slice(0, count):
@@ -182,7 +193,9 @@ def gather(own: "Tensor", count: int, views: int = 1) -> "Tensor":
 
     most = max(each.stop - each.start for each in rows)
     mine = own.float().unflatten(0, (views, -1))
-    padded = functional.pad(mine.detach(), (*(0,) * (2 * mine.dim() - 3), most - mine.shape[1])).contiguous()
+    padded = functional.pad(
+        mine.detach(), (*(0,) * (2 * mine.dim() - 3), most - mine.shape[1])
+    ).contiguous()
     found = [torch.empty_like(padded) for _ in rows]
     distributed.all_gather(found, padded)
     pieces = [piece[:, : each.stop - each.start] for piece, each in zip(found, rows, strict=True)]
@@ -196,7 +209,8 @@ def gather(own: "Tensor", count: int, views: int = 1) -> "Tensor":
 def replicated(module: "nn.Module") -> "nn.Module":
     """The module, whose gradients are from now on the mean over the processes.
 
-    Its buffers stay each process's own; `agree` on them before they are used. Parameters that get no gradient are no problem.
+    Its buffers stay each process's own; `agree` on them before they are used. Parameters that get
+    no gradient are no problem.
     """
     if size() == 1:
         return module
@@ -211,8 +225,9 @@ def replicated(module: "nn.Module") -> "nn.Module":
 
 @contextlib.contextmanager
 def own_draws(device: "torch.device", count: int, *what: object) -> Iterator[None]:
-    """What torch draws here for this process's part of `count` images (dropout) is its own; the common generators go on as if nothing
-    had been drawn, so that the processes draw the same afterwards."""
+    """What torch draws here for this process's part of `count` images (dropout) is its own; the
+    common generators go on as if nothing had been drawn, so that the processes draw the same
+    afterwards."""
     if part(count) == slice(0, count):
         yield
         return
@@ -221,7 +236,9 @@ def own_draws(device: "torch.device", count: int, *what: object) -> Iterator[Non
     from dml_bench.system.seeding import draws  # brings NumPy
 
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        torch.manual_seed(int(draws(*what, "process", _here.get().rank, rows=1, columns=1)[0, 0] * 2**53))
+        torch.manual_seed(
+            int(draws(*what, "process", _here.get().rank, rows=1, columns=1)[0, 0] * 2**53)
+        )
         yield
 
 
@@ -229,8 +246,9 @@ def own_draws(device: "torch.device", count: int, *what: object) -> Iterator[Non
 def one_voice() -> Iterator[None]:
     """Around a whole program: the first process speaks for all.
 
-    Others say nothing, unless one of them ends by a failure of its own: that ends the program, and it is told. It is known by surviving
-    some seconds, as torchrun ends the rest when one has failed.
+    Others say nothing, unless one of them ends by a failure of its own: that ends the program, and
+    it is told. It is known by surviving some seconds, as torchrun ends the rest when one has
+    failed.
     """
     place = launched()
     if place.size == 1:
@@ -250,7 +268,8 @@ def one_voice() -> Iterator[None]:
 
 
 def _fail(error: BaseException, place: Place, said: str) -> None:
-    """End this process, with its say if it is to have one. Without the interpreter's own end, in which NCCL waits for the others."""
+    """End this process, with its say if it is to have one. Without the interpreter's own end, in
+    which NCCL waits for the others."""
     ending = error.code if isinstance(error, SystemExit) else None
     code = ending if isinstance(ending, int) else 1
     if isinstance(error, KeyboardInterrupt) or code == INTERRUPTED:
@@ -271,6 +290,9 @@ def _fail(error: BaseException, place: Place, said: str) -> None:
 def _tell_torchrun(text: str) -> None:
     """For the last lines that it prints, which otherwise say nothing."""
     if path := os.environ.get("TORCHELASTIC_ERROR_FILE"):
-        message = {"message": " ".join(text.split()), "extraInfo": {"timestamp": str(int(time.time()))}}
+        message = {
+            "message": " ".join(text.split()),
+            "extraInfo": {"timestamp": str(int(time.time()))},
+        }
         with contextlib.suppress(OSError):
             Path(path).write_text(json.dumps({"message": message}), encoding="utf-8")

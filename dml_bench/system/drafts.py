@@ -1,7 +1,9 @@
-"""What is being made or removed beside its place: a file or folder gets its name when it is whole, and loses it before it is taken apart.
+"""What is being made or removed beside its place: a file or folder gets its name when it is whole,
+and loses it before it is taken apart.
 
-Both happen in a folder `.dml-XXXXXXXX` that is locked while its process lives, wherever that runs. The system frees the lock however the
-process ends, so whoever gets it may remove what is left: the next process that works in that place does.
+Both happen in a folder `.dml-XXXXXXXX` that is locked while its process lives, wherever that runs.
+The system frees the lock however the process ends, so whoever gets it may remove what is left: the
+next process that works in that place does.
 """
 
 import functools
@@ -29,10 +31,12 @@ LOCK = ".lock"
 
 @contextmanager
 def drafted(path: Path) -> Iterator[Path]:
-    """Where to make the file or folder `path`, which it becomes at the end of the context, in one step; after an error nothing is left.
-    It has another name, so that nobody takes it for the whole, and the same suffix.
+    """Where to make the file or folder `path`, which it becomes at the end of the context, in one
+    step; after an error nothing is left. It has another name, so that nobody takes it for the
+    whole, and the same suffix.
 
-    A file replaces another; a folder does not, and raises OSError. What the system refuses is said of `path`, not of its draft.
+    A file replaces another; a folder does not, and raises OSError. What the system refuses is said
+    of `path`, not of its draft.
     """
     with named(path, PREFIX), scratch(path.parent) as folder:
         draft = folder / f"draft{path.suffix}"
@@ -41,7 +45,8 @@ def drafted(path: Path) -> Iterator[Path]:
 
 
 def remove(path: Path) -> None:
-    """Remove a file or a folder with all in it, if it is there. It is gone as a whole before anything of it is deleted."""
+    """Remove a file or a folder with all in it, if it is there. It is gone as a whole before
+    anything of it is deleted."""
     if path.exists():
         with scratch(path.parent) as folder:
             path.rename(folder / "removed")
@@ -49,7 +54,8 @@ def remove(path: Path) -> None:
 
 @contextmanager
 def scratch(parent: Path) -> Iterator[Path]:
-    """An empty folder in `parent`, on the same file system, which is removed at the end or, after a crash, by the next `sweep`."""
+    """An empty folder in `parent`, on the same file system, which is removed at the end or, after a
+    crash, by the next `sweep`."""
     _sweep_once(parent.absolute())
     folder, lock = _locked_folder(parent)
     try:
@@ -69,7 +75,8 @@ def whole_files(root: Path) -> list[Path]:
 
 
 def sweep(*folders: Path) -> None:
-    """Remove what dead processes left in these folders, not in folders within. What can't be removed, as where nothing may be written, stays."""
+    """Remove what dead processes left in these folders, not in folders within. What can't be
+    removed, as where nothing may be written, stays."""
     from filelock import FileLock, Timeout
 
     for folder in folders:
@@ -80,7 +87,9 @@ def sweep(*folders: Path) -> None:
                     lock.acquire()
                     _discard(left, lock)
                 else:
-                    left.rmdir()  # of a process that ended before it had locked it; one that is about to makes another
+                    # of a process that ended before it had locked it; one that is about to makes
+                    # another
+                    left.rmdir()
 
 
 @functools.cache
@@ -113,7 +122,8 @@ def _locked_folder(parent: Path) -> "tuple[Path, FileLock]":
 
 
 def _discard(folder: Path, lock: "FileLock") -> None:
-    """The lock's file goes last, because what is without one would never be removed; and it is closed before its folder goes, which NFS needs."""
+    """The lock's file goes last, because what is without one would never be removed; and it is
+    closed before its folder goes, which NFS needs."""
     try:
         for path in folder.iterdir():
             if path.is_dir() and not path.is_symlink():

@@ -1,4 +1,5 @@
-"""What ends a command although nobody wrote it wrong: a full disk, a missing right, no memory, Ctrl-C. Each is one line with the next step."""
+"""What ends a command although nobody wrote it wrong: a full disk, a missing right, no memory,
+Ctrl-C. Each is one line with the next step."""
 
 import errno
 import os
@@ -14,7 +15,8 @@ __all__ = ["carry_out", "deaf_to_ctrl_c", "in_words", "named"]
 STOPPED = 130
 """Exit code after Ctrl-C."""
 NOBODY_LISTENS = 141
-"""Exit code where whoever read our output has ended, as `| head -1` does: what a shell shows for SIGPIPE."""
+"""Exit code where whoever read our output has ended, as `| head -1` does: what a shell shows for
+SIGPIPE."""
 WRONG = 2
 LONGEST_PATH = 200
 """Characters of a path that are shown."""
@@ -48,13 +50,18 @@ SENTENCES = {
     errno.EAGAIN: "this machine can start no more processes: raise the limit (ulimit -u), or run fewer at a time",
     errno.ENOMEM: "this machine has no memory left: end other programs, or run fewer at a time",
 }
-CWD_GONE = "the folder that this command was started in is gone: cd to one that exists, then run it again"
-NO_MEMORY = "no memory is left ({}): set a smaller train.batch_size or images.size, or end other programs"
+CWD_GONE = (
+    "the folder that this command was started in is gone: cd to one that exists, then run it again"
+)
+NO_MEMORY = (
+    "no memory is left ({}): set a smaller train.batch_size or images.size, or end other programs"
+)
 TOO_DEEP = "something is nested too deeply: make the file or the value that was given flatter"
 
 
 def in_words(error: BaseException) -> str | None:
-    """One line for a failure that people can mend; None for our own mistakes, whose traceback is wanted."""
+    """One line for a failure that people can mend; None for our own mistakes, whose traceback is
+    wanted."""
     text = " ".join(str(error).split())
     if isinstance(error, ValueError):
         return text
@@ -72,13 +79,21 @@ def of_the_system(error: OSError) -> str:
     place = error.filename2 or error.filename
     if error.errno is None:
         return " ".join(str(error).split()) or type(error).__name__
-    sentence = SENTENCES.get(error.errno) or f"{error.strerror}: check it, then run the same command again"
-    return f"{short(os.fsdecode(place))}: {sentence}" if isinstance(place, str | bytes | os.PathLike) else sentence
+    sentence = (
+        SENTENCES.get(error.errno) or f"{error.strerror}: check it, then run the same command again"
+    )
+    return (
+        f"{short(os.fsdecode(place))}: {sentence}"
+        if isinstance(place, str | bytes | os.PathLike)
+        else sentence
+    )
 
 
 def out_of_torch_memory(error: BaseException) -> bool:
     """Whether torch could get no memory, of a GPU or of the machine: it says so by a RuntimeError."""
-    return type(error).__name__ == "OutOfMemoryError" or (isinstance(error, RuntimeError) and "alloc_cpu" in str(error))
+    return type(error).__name__ == "OutOfMemoryError" or (
+        isinstance(error, RuntimeError) and "alloc_cpu" in str(error)
+    )
 
 
 def chain(error: BaseException | None) -> Iterator[BaseException]:
@@ -90,19 +105,23 @@ def chain(error: BaseException | None) -> Iterator[BaseException]:
 
 @contextmanager
 def named(path: Path | str, draft: str = "") -> Iterator[None]:
-    """What the system refuses inside is about `path` where it names no file, as a full disk does not in the middle of one, or a file in a
-    folder whose name begins with `draft`.
+    """What the system refuses inside is about `path` where it names no file, as a full disk does
+    not in the middle of one, or a file in a folder whose name begins with `draft`.
 
     Raises OSError, also where a library passed it on as a RuntimeError, as torch does.
     """
     try:
         yield
     except (OSError, RuntimeError) as error:
-        refused = next((each for each in chain(error) if isinstance(each, OSError) and each.errno), None)
+        refused = next(
+            (each for each in chain(error) if isinstance(each, OSError) and each.errno), None
+        )
         if refused is None:
             raise
         about = refused.filename
-        if about is not None and not (draft and any(part.startswith(draft) for part in Path(os.fsdecode(about)).parts)):
+        if about is not None and not (
+            draft and any(part.startswith(draft) for part in Path(os.fsdecode(about)).parts)
+        ):
             raise
         raise OSError(refused.errno, refused.strerror, str(path)) from error
 
@@ -124,7 +143,8 @@ def short(path: str) -> str:
 
 @contextmanager
 def deaf_to_ctrl_c() -> Iterator[None]:
-    """Processes that are started inside never hear of Ctrl-C, which a terminal sends to all of them: this one does, and ends them."""
+    """Processes that are started inside never hear of Ctrl-C, which a terminal sends to all of
+    them: this one does, and ends them."""
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
@@ -136,7 +156,8 @@ def deaf_to_ctrl_c() -> Iterator[None]:
 
 
 def carry_out(program: Callable[[], None]) -> NoReturn:
-    """Run a program to its SystemExit. What people can mend is one line on standard error and exit code 2; other errors pass."""
+    """Run a program to its SystemExit. What people can mend is one line on standard error and exit
+    code 2; other errors pass."""
     try:
         try:
             program()

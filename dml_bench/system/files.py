@@ -1,8 +1,9 @@
 """Files that are either whole or not there, and that are what was written when they are read back.
 
-A sealed file has a seal among its first bytes: `xxh3_128:` and the digest of the whole file, in which the digest's own digits count as
-zeros. In JSON it is the first key, `digest`, in lines of JSON that of the first line, in safetensors metadata. It is part of the file, so
-that a crash can't part them. What a finished run holds has SHA-256 digests besides, in its summary.
+A sealed file has a seal among its first bytes: `xxh3_128:` and the digest of the whole file, in
+which the digest's own digits count as zeros. In JSON it is the first key, `digest`, in lines of
+JSON that of the first line, in safetensors metadata. It is part of the file, so that a crash can't
+part them. What a finished run holds has SHA-256 digests besides, in its summary.
 """
 
 import csv
@@ -50,20 +51,24 @@ HEAD_BYTES = 4096
 CHUNK_BYTES = 1 << 20
 
 Shape: TypeAlias = "type | UnionType | dict[str | EllipsisType, Shape] | list[Shape]"
-"""What a value of JSON has to be: a type; a table with at least these keys, where `...` stands for all others; a list of such values."""
+"""What a value of JSON has to be: a type; a table with at least these keys, where `...` stands for
+all others; a list of such values."""
 FORMULA = re.compile(r"'*[=+\-@\t\r]")
-"""How a text begins that a spreadsheet takes for a formula, or that stands for such a text with an apostrophe before it."""
+"""How a text begins that a spreadsheet takes for a formula, or that stands for such a text with an
+apostrophe before it."""
 
 
 class Damaged(ValueError):
-    """A file that is not what was written. Its text names the file and says what is wrong; a next step is the reader's to add."""
+    """A file that is not what was written. Its text names the file and says what is wrong; a next
+    step is the reader's to add."""
 
     def __init__(self, path: Path, reason: str):
         super().__init__(f"{path} can't be read: {reason}")
 
 
 def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    """Let `write` fill a draft of the file, flush it to the disk, and give it its name. Raises OSError that names `path`."""
+    """Let `write` fill a draft of the file, flush it to the disk, and give it its name. Raises
+    OSError that names `path`."""
     with drafted(path) as draft, open(draft, "w+b") as file:
         write(file)
         file.flush()
@@ -95,7 +100,8 @@ def json_line(value: Any) -> str:
 
 
 def write_sealed(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    """As `write_atomically`; the `UNSEALED` that `write` puts among the first bytes becomes the seal."""
+    """As `write_atomically`; the `UNSEALED` that `write` puts among the first bytes becomes the
+    seal."""
 
     def fill(file: BinaryIO) -> None:
         write(file)
@@ -132,7 +138,8 @@ def is_sealed(path: Path, file: BinaryIO) -> bool:
 
 
 def examine(file: BinaryIO) -> tuple[int, bytes, bytes] | None:
-    """Where the digits of the seal begin, what they are and what they have to be; None without a seal."""
+    """Where the digits of the seal begin, what they are and what they have to be; None without a
+    seal."""
     import xxhash
 
     file.seek(0)
@@ -175,7 +182,8 @@ def with_seal(value: dict[str, Any]) -> dict[str, Any]:
 
 
 def read_json(path: Path, shape: Shape = dict, *, sealed: bool = False) -> Any:
-    """The value in a file of JSON, without its seal. Raises Damaged where it was changed, is no JSON or not of the shape.
+    """The value in a file of JSON, without its seal. Raises Damaged where it was changed, is no
+    JSON or not of the shape.
 
     Files of earlier versions have no seal; they are read unless it has to be `sealed`.
     """
@@ -185,10 +193,14 @@ def read_json(path: Path, shape: Shape = dict, *, sealed: bool = False) -> Any:
 
 def read_json_lines(path: Path, shape: Shape = dict) -> list[Any]:
     """The values in a file with one on each line, as `read_json` reads one."""
-    return read_values(path, lambda data: data.removesuffix(b"\n").split(b"\n"), shape, sealed=False)
+    return read_values(
+        path, lambda data: data.removesuffix(b"\n").split(b"\n"), shape, sealed=False
+    )
 
 
-def read_values(path: Path, parts: Callable[[bytes], list[bytes]], shape: Shape, sealed: bool) -> list[Any]:
+def read_values(
+    path: Path, parts: Callable[[bytes], list[bytes]], shape: Shape, sealed: bool
+) -> list[Any]:
     data = path.read_bytes()
     has_seal = is_sealed(path, io.BytesIO(data))
     values = [from_json(path, part) for part in parts(data)]
@@ -238,12 +250,21 @@ def misfit(value: Any, shape: Any, place: str = "it") -> str:
 
 def named(kind: Any) -> str:
     """A type in words."""
-    words = {dict: "a table", list: "a list", str: "text", bool: "true or false", int: "a number", float: "a number", type(None): "null"}
+    words = {
+        dict: "a table",
+        list: "a list",
+        str: "text",
+        bool: "true or false",
+        int: "a number",
+        float: "a number",
+        type(None): "null",
+    }
     return words.get(kind, "a number")
 
 
 def write_tensors(path: Path, data: bytes, **facts: str) -> None:
-    """A sealed safetensors file: `data` as the library's `save` made it, with `facts` as its metadata in the order given."""
+    """A sealed safetensors file: `data` as the library's `save` made it, with `facts` as its
+    metadata in the order given."""
     length = int.from_bytes(data[:8], "little")
     header = {"__metadata__": {"digest": UNSEALED, **facts}, **json.loads(data[8 : 8 + length])}
     text = json.dumps(header, separators=(",", ":")).encode()
@@ -253,7 +274,8 @@ def write_tensors(path: Path, data: bytes, **facts: str) -> None:
 
 
 def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """A text that a spreadsheet would take for a formula gets an apostrophe in front, which `read_csv` takes away; numbers stay."""
+    """A text that a spreadsheet would take for a formula gets an apostrophe in front, which
+    `read_csv` takes away; numbers stay."""
 
     def write(file: BinaryIO) -> None:
         text = io.TextIOWrapper(file, encoding="utf-8", newline="", write_through=True)
@@ -273,4 +295,10 @@ def read_csv(path: Path) -> list[dict[str, str]]:
     """The rows of a table that `write_csv` wrote, by column."""
     with open(path, newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
-    return [{column: cell[1:] if cell and cell[0] == "'" and FORMULA.match(cell) else cell for column, cell in row.items()} for row in rows]
+    return [
+        {
+            column: cell[1:] if cell and cell[0] == "'" and FORMULA.match(cell) else cell
+            for column, cell in row.items()
+        }
+        for row in rows
+    ]

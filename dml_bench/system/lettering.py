@@ -1,7 +1,8 @@
 """Names as people write them, in pictures: never markup, in any script, and never an empty box.
 
-matplotlib sets all text, in figures and on what Pillow draws: it takes each character from the first of several fonts that has it, and
-joins and turns scripts that need it. Its own DejaVu Sans comes first; the extra `fonts` adds Noto fonts of other scripts and of emoji.
+matplotlib sets all text, in figures and on what Pillow draws: it takes each character from the
+first of several fonts that has it, and joins and turns scripts that need it. Its own DejaVu Sans
+comes first; the extra `fonts` adds Noto fonts of other scripts and of emoji.
 """
 
 import unicodedata
@@ -30,18 +31,22 @@ DOTS_PER_INCH = 72
 
 @cache
 def families() -> tuple[str, ...]:
-    """The names of all fonts that may be used, the preferred one first; matplotlib knows them from here on."""
+    """The names of all fonts that may be used, the preferred one first; matplotlib knows them from
+    here on."""
     from matplotlib.font_manager import fontManager
 
     names = [FIRST]
     for package in PACKAGES:
         found = find_spec(package)
         folders = found.submodule_search_locations if found else None
-        for file in sorted(path for folder in folders or () for path in Path(folder).glob("*.tt[fc]")):
+        for file in sorted(
+            path for folder in folders or () for path in Path(folder).glob("*.tt[fc]")
+        ):
             if "Italic" not in file.name:
                 before = len(fontManager.ttflist)
                 fontManager.addfont(file)
-                # Of a collection the first. A variable font says its lightest weight, and matplotlib would log that it is not the one wanted.
+                # Of a collection the first. A variable font says its lightest weight, and
+                # matplotlib would log that it is not the one wanted.
                 fontManager.ttflist[before:] = [replace(fontManager.ttflist[before], weight=400)]
                 names.append(fontManager.ttflist[before].name)
     return tuple(dict.fromkeys(names))
@@ -61,7 +66,8 @@ def characters(family: str) -> frozenset[int]:
 
 
 def literal(text: str) -> str:
-    """The text as it can be drawn in one line: what no font has is told by its code, `\\U0001f45c`; invisible marks are left out."""
+    """The text as it can be drawn in one line: what no font has is told by its code, `\\U0001f45c`;
+    invisible marks are left out."""
     return "".join(map(drawn, text))
 
 
@@ -80,7 +86,8 @@ def drawn(letter: str) -> str:
 
 
 def shortened(text: str, most: int = 60) -> str:
-    """The drawable text, with its middle left out where it is longer than `most` characters: names often differ at their end."""
+    """The drawable text, with its middle left out where it is longer than `most` characters: names
+    often differ at their end."""
     text = literal(text)
     return text if len(text) <= most else f"{text[: most // 2]}…{text[-(most - most // 2 - 1) :]}"
 
@@ -108,7 +115,9 @@ class Pen:
         """In pixels."""
         line = literal(line)
         if line not in self._widths:
-            self._widths[line] = float(self._ruler.get_text_width_height_descent(line, self._font(line), False)[0])
+            self._widths[line] = float(
+                self._ruler.get_text_width_height_descent(line, self._font(line), False)[0]
+            )
         return self._widths[line]
 
     def fitted(self, line: str, width: float) -> str:
@@ -122,14 +131,22 @@ class Pen:
             kept -= 1
         return f"{line[:kept]}…"
 
-    def write(self, sheet: "Image", corner: tuple[float, float], line: str, ink: str | tuple[int, int, int]) -> None:
+    def write(
+        self,
+        sheet: "Image",
+        corner: tuple[float, float],
+        line: str,
+        ink: str | tuple[int, int, int],
+    ) -> None:
         """`corner` is the upper left one of the line."""
         from PIL import Image
 
         line = literal(line)
         if not line.strip():
             return
-        renderer = self._renderer(int(self.width(line)) + 3, int(1.5 * self.size) + 2, DOTS_PER_INCH)
+        renderer = self._renderer(
+            int(self.width(line)) + 3, int(1.5 * self.size) + 2, DOTS_PER_INCH
+        )
         renderer.draw_text(renderer.new_gc(), 1, round(1.05 * self.size), line, self._font(line), 0)
         mask = Image.fromarray(np.asarray(renderer.buffer_rgba())[..., 3])
         left, top = round(corner[0]) - 1, round(corner[1])

@@ -1,4 +1,5 @@
-"""Text as Markdown: what people wrote stays what they wrote, and what is Markdown already is left alone."""
+"""Text as Markdown: what people wrote stays what they wrote, and what is Markdown already is left
+alone."""
 
 import re
 from collections.abc import Iterable
@@ -7,7 +8,8 @@ from html import escape
 __all__ = ["Markdown", "code", "fenced", "markdown", "markdown_row", "picture", "sentence"]
 
 SPECIAL = re.compile(r"[\\`*|~$]|(?<!\w)_|_(?!\w)|^\[|\](?=[(\[])|!(?=\[)")
-"""What begins something in Markdown as GitHub reads it; an underscore between letters and a bracket by itself begin nothing."""
+"""What begins something in Markdown as GitHub reads it; an underscore between letters and a bracket
+by itself begin nothing."""
 
 
 class Markdown(str):
@@ -17,7 +19,8 @@ class Markdown(str):
 
 
 def markdown(text: str) -> Markdown:
-    """The text in one line, so that it is shown as it is: no HTML, no formula, no emphasis, no cell of a table."""
+    """The text in one line, so that it is shown as it is: no HTML, no formula, no emphasis, no cell
+    of a table."""
     if isinstance(text, Markdown):
         return text
     return Markdown(SPECIAL.sub(r"\\\g<0>", escape(" ".join(text.splitlines()), quote=False)))
@@ -31,9 +34,12 @@ def code(text: str) -> Markdown:
 
 
 def sentence(text: str) -> Markdown:
-    """Our own sentence, in which names of experiments and commands stand between backticks: those as code, the rest as it is."""
+    """Our own sentence, in which names of experiments and commands stand between backticks: those
+    as code, the rest as it is."""
     parts = re.split(r"`([^`]*)`", text)
-    return Markdown("".join(code(part) if number % 2 else markdown(part) for number, part in enumerate(parts)))
+    return Markdown(
+        "".join(code(part) if number % 2 else markdown(part) for number, part in enumerate(parts))
+    )
 
 
 def picture(path: str, words: str = "") -> Markdown:

@@ -1,7 +1,8 @@
 """Freed memory stays with the process, where glibc hands it out.
 
-glibc gives each block of more than 32 MiB back to the system when it is freed. Allocated again, it comes page by page, each fetched by a fault
-and filled with zeros: at 224 px a training step of ResNet-18 with 64 images takes some 250,000 faults, and an eighth of its time
+glibc gives each block of more than 32 MiB back to the system when it is freed. Allocated again, it
+comes page by page, each fetched by a fault and filled with zeros: at 224 px a training step of
+ResNet-18 with 64 images takes some 250,000 faults, and an eighth of its time
 (benchmarks/allocator.py).
 """
 
@@ -16,13 +17,15 @@ LARGEST = 2**31 - 1
 
 
 def keep_freed_memory() -> bool:
-    """Whether it could be asked for: by glibc only. Peak memory grows by up to a third, because blocks of other sizes don't fit each other's gaps."""
+    """Whether it could be asked for: by glibc only. Peak memory grows by up to a third, because
+    blocks of other sizes don't fit each other's gaps."""
     return set_thresholds(mmap=LARGEST, trim=-1)
 
 
 def set_thresholds(*, mmap: int, trim: int) -> bool:
-    """From how many bytes a block is the system's own (mallopt's M_MMAP_THRESHOLD), and how many may lie free at the heap's end before they
-    are given back (M_TRIM_THRESHOLD; -1 for any number)."""
+    """From how many bytes a block is the system's own (mallopt's M_MMAP_THRESHOLD), and how many
+    may lie free at the heap's end before they are given back (M_TRIM_THRESHOLD; -1 for any number).
+    """
     if sys.platform != "linux" or not hasattr(library := ctypes.CDLL(None), "mallopt"):
         return False
     return bool(library.mallopt(M_MMAP_THRESHOLD, mmap) and library.mallopt(M_TRIM_THRESHOLD, trim))

@@ -33,7 +33,9 @@ def describe() -> dict[str, Any]:
         "python": platform.python_version(),
         "platform": platform.platform(),
         "processor": processor(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cores": len(os.sched_getaffinity(0))
+        if hasattr(os, "sched_getaffinity")
+        else os.cpu_count(),
         "packages": {name: version(name) for name in PACKAGES},
     }
 
@@ -46,13 +48,20 @@ def version(package: str) -> str | None:
 
 
 def commit() -> str | None:
-    """Commit of the source tree, with `+changes` where it has uncommitted ones; None outside a checkout."""
+    """Commit of the source tree, with `+changes` where it has uncommitted ones; None outside a
+    checkout."""
     root = Path(__file__).parent.parent.parent
     if not (root / ".git").exists():
         return None
     try:
         head, status = (
-            subprocess.run(["git", "-C", str(root), *command], capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+            subprocess.run(
+                ["git", "-C", str(root), *command],
+                capture_output=True,
+                text=True,
+                check=True,
+                timeout=10,
+            ).stdout.strip()
             for command in (["rev-parse", "HEAD"], ["status", "--porcelain"])
         )
     except (OSError, subprocess.SubprocessError):
@@ -78,4 +87,6 @@ def peak_memory_bytes() -> int:
         return int(psutil.Process().memory_info().peak_wset)
     import resource
 
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if platform.system() == "Darwin" else 1024)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (
+        1 if platform.system() == "Darwin" else 1024
+    )

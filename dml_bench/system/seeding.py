@@ -13,22 +13,25 @@ def _key(*what: object) -> int:
 
 
 def draws(*what: object, rows: int, columns: int) -> np.ndarray:
-    """(rows, columns) uniform numbers in [0, 1), a pure function of `what` (e.g. seed, phase, epoch, purpose).
+    """(rows, columns) uniform numbers in [0, 1), a pure function of `what` (e.g. seed, phase,
+    epoch, purpose).
 
-    Row i belongs to image i and does not depend on `rows`: a counter-based generator (Philox, Salmon et al. 2011)
-    keyed by `what` gives each image its own counters, so workers, batches and resumes never change what was drawn.
+    Row i belongs to image i and does not depend on `rows`: a counter-based generator (Philox,
+    Salmon et al. 2011) keyed by `what` gives each image its own counters, so workers, batches and
+    resumes never change what was drawn.
     """
     return np.random.Generator(np.random.Philox(key=_key(*what))).random((rows, columns))
 
 
 def permutation(*what: object, items: np.ndarray) -> np.ndarray:
-    """The items in an order that is a pure function of `what` and of the order in which they are given."""
+    """The items in an order that is a pure function of `what` and of the order in which they are
+    given."""
     return items[np.argsort(draws(*what, rows=len(items), columns=1)[:, 0], kind="stable")]
 
 
 def seed_everything(*what: object) -> None:
-    """Seed torch, NumPy's and Python's global generators from `what`; called at the start of each epoch, so that no generator
-    state has to survive an interruption."""
+    """Seed torch, NumPy's and Python's global generators from `what`; called at the start of each
+    epoch, so that no generator state has to survive an interruption."""
     import torch
 
     key = _key(*what)
@@ -38,7 +41,8 @@ def seed_everything(*what: object) -> None:
 
 
 def deterministic() -> None:
-    """Ask torch for the same bits every time. On CUDA what has no deterministic form warns instead of failing."""
+    """Ask torch for the same bits every time. On CUDA what has no deterministic form warns instead
+    of failing."""
     import os
 
     import torch

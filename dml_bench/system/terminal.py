@@ -26,14 +26,24 @@ def duration(seconds: float) -> str:
 
 
 def live_bars(console: Console) -> Progress:
-    """Bars that vanish when they are done, and are not there at all where the output is no terminal."""
-    texts = [TextColumn(form, markup=False) for form in ("{task.description}", "{task.fields[detail]}")]
+    """Bars that vanish when they are done, and are not there at all where the output is no
+    terminal."""
+    texts = [
+        TextColumn(form, markup=False) for form in ("{task.description}", "{task.fields[detail]}")
+    ]
     columns = texts[0], BarColumn(bar_width=24), texts[1]
-    return Progress(*columns, console=console, transient=True, refresh_per_second=4, disable=not console.is_terminal)
+    return Progress(
+        *columns,
+        console=console,
+        transient=True,
+        refresh_per_second=4,
+        disable=not console.is_terminal,
+    )
 
 
 class TerminalWatch(Watch):
-    """Prints the plan, a line per epoch, and below it a live bar of the running epoch with the time left for everything."""
+    """Prints the plan, a line per epoch, and below it a live bar of the running epoch with the time
+    left for everything."""
 
     def __init__(self, console: Console):
         self.console = console
@@ -58,7 +68,11 @@ class TerminalWatch(Watch):
 
     def plan(self, plan: dict[str, Any]) -> None:
         experiment, environment = plan["experiment"], plan["environment"]
-        session, dataset, split = environment["sessions"][-1], environment["dataset"], environment["split"]
+        session, dataset, split = (
+            environment["sessions"][-1],
+            environment["dataset"],
+            environment["split"],
+        )
         unseen = environment["unseen_classes"]
         model = experiment.model
         weights = "random start" if model.weights == "none" else f"{model.weights} weights"
@@ -84,10 +98,18 @@ class TerminalWatch(Watch):
         if experiment.labelling.name != "given":
             rows["labels"] = named(experiment.labelling)
         if experiment.profile:
-            rows = {"profile": f"{experiment.profile}: {profile_summary(experiment.profile)}"} | rows
+            rows = {
+                "profile": f"{experiment.profile}: {profile_summary(experiment.profile)}"
+            } | rows
         for phase in plan["phases"]:
-            done = f", {phase['epochs_done']} of {phase['epochs']} epochs done" if phase["epochs_done"] else ""
-            rows[f"phase {phase['name']}"] = f"trains on {phase['classes']} classes, {phase['images']:,} images{done}"
+            done = (
+                f", {phase['epochs_done']} of {phase['epochs']} epochs done"
+                if phase["epochs_done"]
+                else ""
+            )
+            rows[f"phase {phase['name']}"] = (
+                f"trains on {phase['classes']} classes, {phase['images']:,} images{done}"
+            )
         table = Table.grid(padding=(0, 2))
         for name, text in rows.items():
             table.add_row(Text(name, style="bold"), Text(text))
@@ -127,7 +149,11 @@ class TerminalWatch(Watch):
     def epoch(self, record: dict[str, Any]) -> None:
         loss = next(value for key, value in record.items() if key.startswith("train_loss"))
         parts = [f"{self._name:<8}{record['epoch']:>4}/{self._epochs}", f"loss {loss:.4f}"]
-        if accuracy := [value for key, value in record.items() if key.startswith(("test_accuracy", "valid_accuracy"))]:
+        if accuracy := [
+            value
+            for key, value in record.items()
+            if key.startswith(("test_accuracy", "valid_accuracy"))
+        ]:
             parts.append(f"P@1 {accuracy[0]:.4f}")
             self._accuracy = f"  P@1 {accuracy[0]:.3f}"
         parts.append(f"{record['train_images'] / record['train_seconds']:.0f} images/s")
@@ -149,7 +175,9 @@ class TerminalWatch(Watch):
         self._last_shown = time.perf_counter()
         if self._task is None:
             self._task = self.progress_bar.add_task(label, total=total, detail=detail)
-        self.progress_bar.update(self._task, description=label, completed=done, total=total, detail=detail)
+        self.progress_bar.update(
+            self._task, description=label, completed=done, total=total, detail=detail
+        )
 
     def _hide(self) -> None:
         if self._task is not None:
@@ -158,7 +186,8 @@ class TerminalWatch(Watch):
 
 
 class SuiteProgress:
-    """One bar for a whole suite, below it one for each run at work, and above them a lasting line for each that ended."""
+    """One bar for a whole suite, below it one for each run at work, and above them a lasting line
+    for each that ended."""
 
     def __init__(self, console: Console):
         self.console = console
@@ -179,8 +208,11 @@ class SuiteProgress:
     def progress(self, message: str, done: int, total: int) -> None:
         self.show(done, total, f"{message}: {done:,}/{total:,}", [])
 
-    def show(self, done: float, total: float, detail: str, working: list[tuple[str, float, str]]) -> None:
-        """`done` of `total` of everything, and of each run at work its name, its finished part (0 to 1) and what it is at."""
+    def show(
+        self, done: float, total: float, detail: str, working: list[tuple[str, float, str]]
+    ) -> None:
+        """`done` of `total` of everything, and of each run at work its name, its finished part (0
+        to 1) and what it is at."""
         rows = [("suite", done / total if total else 1.0, detail), *working]
         for task in self.bars.task_ids[len(rows) :]:
             self.bars.remove_task(task)
@@ -231,7 +263,11 @@ def profile_summary(name: str) -> str:
 def show_outcome(console: Console, folder: Path, summary: dict[str, Any]) -> None:
     """The tables that end a run."""
     console.print()
-    for table in retrieval_tables(summary) if summary["protocol"] == "class_disjoint" else drop_tables(summary):
+    for table in (
+        retrieval_tables(summary)
+        if summary["protocol"] == "class_disjoint"
+        else drop_tables(summary)
+    ):
         console.print(table)
     for line in training_words(summary):
         console.print(Text(line))
@@ -248,28 +284,41 @@ def retrieval_tables(summary: dict[str, Any]) -> Iterator[Table]:
     found = summary["retrieval"]
     title = f"Retrieval among unseen classes: {summary['experiment']} on {summary['dataset']['name']}, seed {summary['seed']}"
     table = Table(title=title, title_justify="left")
-    names = {name.replace("recall_at_", "R@"): name for name in found if name.startswith("recall_at_")}
-    columns = names | {"R-precision": "r_precision", "MAP@R": "map_at_r", "P@1 macro": "precision_at_1_macro"}
+    names = {
+        name.replace("recall_at_", "R@"): name for name in found if name.startswith("recall_at_")
+    }
+    columns = names | {
+        "R-precision": "r_precision",
+        "MAP@R": "map_at_r",
+        "P@1 macro": "precision_at_1_macro",
+    }
     columns |= {"NMI": "nmi"} if "nmi" in found else {}
     for column in columns:
         table.add_column(column, justify="right")
     table.add_row(*(number(found[name]) for name in columns.values()))
-    table.caption = (
-        f"{found['queries']:,} queries of {len(summary['unseen_classes'])} classes that were never trained on; means over queries"
-    )
+    table.caption = f"{found['queries']:,} queries of {len(summary['unseen_classes'])} classes that were never trained on; means over queries"
     table.caption_justify = "left"
     yield table
 
 
 def drop_tables(summary: dict[str, Any]) -> Iterator[Table]:
-    title = f"P@1 of {summary['experiment']} on {summary['dataset']['name']}, seed {summary['seed']}"
-    yield one_holdout(summary, title) if len(summary["holdouts"]) == 1 else many_holdouts(summary, title)
+    title = (
+        f"P@1 of {summary['experiment']} on {summary['dataset']['name']}, seed {summary['seed']}"
+    )
+    yield (
+        one_holdout(summary, title)
+        if len(summary["holdouts"]) == 1
+        else many_holdouts(summary, title)
+    )
     worst = Table(title="The five classes that lose most", title_justify="left")
     for column in ("class", "", "all", HELD_OUT, "drop"):
         worst.add_column(column, justify="left" if column in ("class", "") else "right")
     for row in summary["largest_drops"]:
         worst.add_row(
-            row["class"], "unseen" if row["unseen"] else "seen", *(number(row[c]) for c in ("all", HELD_OUT)), number(row["drop"], "+.3f")
+            row["class"],
+            "unseen" if row["unseen"] else "seen",
+            *(number(row[c]) for c in ("all", HELD_OUT)),
+            number(row["drop"], "+.3f"),
         )
     yield worst if worst.rows else Table(title="No class loses precision.", title_justify="left")
 
@@ -288,10 +337,20 @@ def one_holdout(summary: dict[str, Any], title: str) -> Table:
     table.caption_justify = "left"
     for group, count in (("seen", seen), ("unseen", unseen), ("all", seen + unseen)):
         suffix = "" if group == "all" else f"_{group}"
-        cells = [number(phase[f"precision_at_1_{mean}{suffix}"]) for phase in phases for mean in ("macro", "micro")]
-        table.add_row(f"{count} {group}", *cells, number(summary[f"precision_drop_{group}_classes"], "+.3f"))
+        cells = [
+            number(phase[f"precision_at_1_{mean}{suffix}"])
+            for phase in phases
+            for mean in ("macro", "micro")
+        ]
+        table.add_row(
+            f"{count} {group}", *cells, number(summary[f"precision_drop_{group}_classes"], "+.3f")
+        )
     if all("logits_accuracy_macro_known" in phase for phase in phases):
-        cells = [number(phase[f"logits_accuracy_{mean}_known"]) for phase in phases for mean in ("macro", "micro")]
+        cells = [
+            number(phase[f"logits_accuracy_{mean}_known"])
+            for phase in phases
+            for mean in ("macro", "micro")
+        ]
         table.add_row("known, by logits", *cells, "")
     return table
 
@@ -304,7 +363,11 @@ def many_holdouts(summary: dict[str, Any], title: str) -> Table:
         table.add_column(f"precision drop\n{group}", justify="right")
     names = [f"precision_drop_{group}_classes" for group in ("unseen", "seen", "all")]
     for held in summary["holdouts"]:
-        table.add_row(held["phase"], str(len(held["unseen_classes"])), *(number(held[name], "+.3f") for name in names))
+        table.add_row(
+            held["phase"],
+            str(len(held["unseen_classes"])),
+            *(number(held[name], "+.3f") for name in names),
+        )
     table.add_section()
     table.add_row("mean", "", *(number(summary[name], "+.3f") for name in names))
     table.add_row("deviation", "", *(number(summary[f"{name}_between_holdouts"]) for name in names))
@@ -321,7 +384,11 @@ def training_words(summary: dict[str, Any]) -> Iterator[str]:
             mean = f"{folds['mean']:.3f} [{folds['low']:.3f}, {folds['high']:.3f}]"
             yield f"folds    {phase}: P@1 macro {each}; mean {mean}; together {told['precision_at_1_macro']:.3f}"
         if labels := told.get("labels"):
-            rates = [f"{word} {labels[key]:.2f}" for word, key in RATES.items() if labels[key] is not None]
+            rates = [
+                f"{word} {labels[key]:.2f}"
+                for word, key in RATES.items()
+                if labels[key] is not None
+            ]
             counts = f"{labels['replaced']:,} of {labels['training_images']:,} replaced, {labels['wrong_labels']:,} were wrong"
             yield f"labels   {phase}: {'; '.join([counts, *rates])}"
         if chosen := told.get("chosen"):
@@ -341,13 +408,20 @@ def show_cost(console: Console, summary: dict[str, Any]) -> None:
         for name, part in trained.items()
     )
     memory = max(part["peak_memory_bytes"] for part in trained.values()) / 2**30
-    console.print(Text(f"cost     {phases} {duration(cost['total_seconds'])} in all, peak memory {memory:.1f} GiB, {cost['device']}"))
+    console.print(
+        Text(
+            f"cost     {phases} {duration(cost['total_seconds'])} in all, peak memory {memory:.1f} GiB, {cost['device']}"
+        )
+    )
 
 
 def show_comparison(console: Console, found: Any) -> None:
     """A `Comparison`: a sentence, the overall differences, and the classes that differ most."""
     console.print()
-    table = Table(title=f"first: {found.first}\nsecond: {found.second}\nseeds {', '.join(map(str, found.seeds))}", title_justify="left")
+    table = Table(
+        title=f"first: {found.first}\nsecond: {found.second}\nseeds {', '.join(map(str, found.seeds))}",
+        title_justify="left",
+    )
     table.add_column("")
     for column in ("first", "second", "first - second [95%]", "p", "p (Holm)"):
         table.add_column(column, justify="right")
@@ -356,19 +430,33 @@ def show_comparison(console: Console, found: Any) -> None:
         at = row.difference
         interval = f"{at.estimate:+.3f} [{at.low:+.3f}, {at.high:+.3f}]"
         better = ("can't be told", "first", "second")[row.better + 1]
-        values = (f"{side.estimate:+.3f}" if "drop" in row.metric else f"{side.estimate:.3f}" for side in (row.first, row.second))
+        values = (
+            f"{side.estimate:+.3f}" if "drop" in row.metric else f"{side.estimate:.3f}"
+            for side in (row.first, row.second)
+        )
         table.add_row(row.words, *values, interval, number(row.p), number(row.p_holm), better)
     console.print(table)
     if found.equal:
         console.print(Text("the two are equal on every query"))
         return
     sure = [row for row in found.classes if row.p_holm < 0.05]
-    console.print(Text(f"{len(sure)} of {len(found.classes)} classes differ beyond doubt (exact sign test, 5% after Holm's correction)"))
+    console.print(
+        Text(
+            f"{len(sure)} of {len(found.classes)} classes differ beyond doubt (exact sign test, 5% after Holm's correction)"
+        )
+    )
     classes = Table(title="The classes that differ most", title_justify="left")
     classes.add_column("class", overflow="fold")
     for column in ("first", "second", "only first right", "only second right", "p", "p (Holm)"):
         classes.add_column(column, justify="right")
     for row in [row for row in found.classes if row.p < 1][:10]:
         counts = (str(row.won), str(row.lost))
-        classes.add_row(row.name, f"{row.first:.3f}", f"{row.second:.3f}", *counts, f"{row.p:.3f}", f"{row.p_holm:.3f}")
+        classes.add_row(
+            row.name,
+            f"{row.first:.3f}",
+            f"{row.second:.3f}",
+            *counts,
+            f"{row.p:.3f}",
+            f"{row.p_holm:.3f}",
+        )
     console.print(classes)

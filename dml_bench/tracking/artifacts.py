@@ -1,4 +1,5 @@
-"""What W&B gets of a finished run besides its numbers: figures, evidence, explanation panels and embeddings."""
+"""What W&B gets of a finished run besides its numbers: figures, evidence, explanation panels and
+embeddings."""
 
 import io
 from collections.abc import Iterator
@@ -41,7 +42,8 @@ def show(
     explained: int = 4,
     warn: "Callable[[str], None]",
 ) -> list[str]:
-    """Hand over everything, and return the names of it. The run goes on under its W&B id; its own folder keeps the record."""
+    """Hand over everything, and return the names of it. The run goes on under its W&B id; its own
+    folder keeps the record."""
     run = open_run(path, data_dir)
     if evidence or explained:
         run.originals.require()
@@ -71,30 +73,50 @@ def show(
 def pictures(run: FinishedRun, evidence: int, explained: int) -> Iterator[tuple[str, Image.Image]]:
     [section] = sections_of(gather([run.folder], run.data_dir))
     for drawn in chapter(section).figures:
-        yield f"figures/{drawn.name.removeprefix(f'{section.slug}-')}", Image.open(io.BytesIO(drawn.png))
+        yield (
+            f"figures/{drawn.name.removeprefix(f'{section.slug}-')}",
+            Image.open(io.BytesIO(drawn.png)),
+        )
     material = Material(run)
     try:
         subjects = mistaken(material, max(evidence, explained, 1))
     except ValueError:  # no query is mistaken
         return
     for number, subject in enumerate(subjects[:evidence], start=1):
-        yield f"evidence/{number}", panel_of(material, subject, [answered(material, subject, phase) for phase in run.neighbours])
+        yield (
+            f"evidence/{number}",
+            panel_of(
+                material, subject, [answered(material, subject, phase) for phase in run.neighbours]
+            ),
+        )
     if explained and all(len(weight_files(run, phase)) == 1 for phase in run.neighbours):
         models = [model_of_phase(material, phase, "cpu", "") for phase in run.neighbours]
         names = applicable(models[0].lens)
-        drawing = Drawing(material=material, models=models, names=names, truth=Truth(), target="class", other=None)
-        yield from ((f"explained/{number}", sheet) for number, sheet in enumerate(drawing.panels(subjects[:explained]), start=1))
+        drawing = Drawing(
+            material=material, models=models, names=names, truth=Truth(), target="class", other=None
+        )
+        yield from (
+            (f"explained/{number}", sheet)
+            for number, sheet in enumerate(drawing.panels(subjects[:explained]), start=1)
+        )
 
 
 def embeddings_table(run: FinishedRun, phase: str) -> Table:
-    """One row per image of gallery and queries, for W&B's projector: what it is, and its coordinates."""
+    """One row per image of gallery and queries, for W&B's projector: what it is, and its
+    coordinates."""
     stored, material = read_arrays(run.folder / phase / "embeddings.safetensors"), Material(run)
     parts = ["query"] if run.neighbours[phase].leaves_one_out else ["gallery", "query"]
     images = np.concatenate([stored[f"{part}_images"] for part in parts])
     part = np.repeat(parts, [len(stored[name]) for name in parts])
     vectors = np.concatenate([stored[name] for name in parts])
-    chosen = np.unique(np.linspace(0, len(images) - 1, min(len(images), MOST_EMBEDDINGS)).round().astype(int))
-    unseen = run.held_out.get(phase, np.array([], int)) if phase != "disjoint" else np.unique(material.labels)
+    chosen = np.unique(
+        np.linspace(0, len(images) - 1, min(len(images), MOST_EMBEDDINGS)).round().astype(int)
+    )
+    unseen = (
+        run.held_out.get(phase, np.array([], int))
+        if phase != "disjoint"
+        else np.unique(material.labels)
+    )
     rows = [
         (
             material.paths[images[row]],
@@ -105,4 +127,7 @@ def embeddings_table(run: FinishedRun, phase: str) -> Table:
         )
         for row in chosen
     ]
-    return Table(("image", "class", "part", "unseen", *(f"d{number}" for number in range(vectors.shape[1]))), tuple(rows))
+    return Table(
+        ("image", "class", "part", "unseen", *(f"d{number}" for number in range(vectors.shape[1]))),
+        tuple(rows),
+    )

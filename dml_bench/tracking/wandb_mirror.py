@@ -1,7 +1,8 @@
 """A mirror of a run in Weights & Biases, which may be absent, failing, hanging or down.
 
-The run folder's own `metrics.jsonl` is the record. Every wandb call is made on one daemon thread fed by a queue, so
-that nothing here stops or slows a run: the worst that comes back is a single warning.
+The run folder's own `metrics.jsonl` is the record. Every wandb call is made on one daemon thread
+fed by a queue, so that nothing here stops or slows a run: the worst that comes back is a single
+warning.
 """
 
 import copy
@@ -43,13 +44,17 @@ class Table:
 
 
 class Mirror:
-    """One run as W&B sees it. No method raises, and only `finish` waits; after a failure, all of them do nothing.
+    """One run as W&B sees it. No method raises, and only `finish` waits; after a failure, all of
+    them do nothing.
 
     `warn` is called at most once, from whichever thread met the failure.
     """
 
-    def __init__(self, connect: Callable[[], Any] | None, *, directory: Path, warn: Callable[[str], None]) -> None:
-        """`connect` opens the wandb run, on the mirror's own thread; None makes a mirror that does nothing."""
+    def __init__(
+        self, connect: Callable[[], Any] | None, *, directory: Path, warn: Callable[[str], None]
+    ) -> None:
+        """`connect` opens the wandb run, on the mirror's own thread; None makes a mirror that does
+        nothing."""
         self._directory = directory
         self._warn = warn
         self._jobs: SimpleQueue[Callable[[Any], object] | None] = SimpleQueue()
@@ -57,7 +62,9 @@ class Mirror:
         self._warned = False
         self._closed = connect is None
         if connect is not None:
-            self._thread = threading.Thread(target=self._work, args=(connect,), name="wandb-mirror", daemon=True)
+            self._thread = threading.Thread(
+                target=self._work, args=(connect,), name="wandb-mirror", daemon=True
+            )
             self._thread.start()
 
     def log(self, record: dict[str, Scalar]) -> None:
@@ -85,7 +92,8 @@ class Mirror:
         self._put(lambda run: run.summary.update(numbers))
 
     def finish(self, timeout_seconds: float = 30, *, failed: bool = False) -> None:
-        """Wait until all is handed over, `timeout_seconds` at most; then warn and go on. Later calls do nothing.
+        """Wait until all is handed over, `timeout_seconds` at most; then warn and go on. Later
+        calls do nothing.
 
         `failed` marks the run in W&B as ended by an error.
         """
@@ -96,7 +104,9 @@ class Mirror:
         self._closed = True
         self._thread.join(timeout_seconds)
         if self._thread.is_alive():
-            self._give_up(f"not done after {timeout_seconds:g} s (`wandb sync` can send later what is in {self._directory / 'wandb'})")
+            self._give_up(
+                f"not done after {timeout_seconds:g} s (`wandb sync` can send later what is in {self._directory / 'wandb'})"
+            )
 
     def _put(self, job: Callable[[Any], object]) -> None:
         if self.listening:
@@ -135,15 +145,24 @@ def start(
     notes: str = "",
     project: str = "dml_bench",
 ) -> Mirror:
-    """The mirror of a run, at once; `mode` holds whatever the environment says. Files go to `directory`/wandb.
+    """The mirror of a run, at once; `mode` holds whatever the environment says. Files go to
+    `directory`/wandb.
 
-    `notes` stand on the run's page. `warn` may be called from another thread. With mode `disabled` wandb is not imported. A resumed run passes its old
-    `run_id`: online, it goes on where W&B stands; offline, wandb can't resume and begins a new folder with the same id
-    at step 0, so the caller logs all earlier records again.
+    `notes` stand on the run's page. `warn` may be called from another thread. With mode `disabled`
+    wandb is not imported. A resumed run passes its old `run_id`: online, it goes on where W&B
+    stands; offline, wandb can't resume and begins a new folder with the same id at step 0, so the
+    caller logs all earlier records again.
     """
     if mode == "disabled":
         return Mirror(None, directory=directory, warn=warn)
-    run = {"id": run_id, "name": name, "group": group, "project": project, "notes": notes or None, "config": copy.deepcopy(config)}
+    run = {
+        "id": run_id,
+        "name": name,
+        "group": group,
+        "project": project,
+        "notes": notes or None,
+        "config": copy.deepcopy(config),
+    }
     return Mirror(functools.partial(connect, mode, directory, run), directory=directory, warn=warn)
 
 
@@ -153,7 +172,8 @@ def connect(mode: Mode, directory: Path, run: dict[str, Any]) -> Any:
     import wandb
 
     let_go_at_exit()
-    # wandb puts its own functions here, which print the traceback of a crash a second time under a CLI's own hook.
+    # wandb puts its own functions here, which print the traceback of a crash a second time under a
+    # CLI's own hook.
     hooks = {name: getattr(sys, name) for name in ("exit", "excepthook")}
     wandb.setup(quiet_settings(wandb, mode))
     for name, hook in hooks.items():
@@ -168,7 +188,8 @@ def connect(mode: Mode, directory: Path, run: dict[str, Any]) -> Any:
 
 
 def quiet_settings(wandb: Any, mode: Mode) -> Any:
-    """Settings under which wandb prints nothing, watches nothing but what it is given, and never interrupts the run."""
+    """Settings under which wandb prints nothing, watches nothing but what it is given, and never
+    interrupts the run."""
     return wandb.Settings(
         mode=mode,
         silent=True,
@@ -188,7 +209,9 @@ def do_nothing() -> None:
 def wandb_table(table: Table) -> Any:
     import wandb
 
-    return wandb.Table(columns=list(table.columns), data=[list(row) for row in table.rows], allow_mixed_types=True)
+    return wandb.Table(
+        columns=list(table.columns), data=[list(row) for row in table.rows], allow_mixed_types=True
+    )
 
 
 def wandb_image(picture: "Image") -> Any:
@@ -209,7 +232,8 @@ def describe(error: BaseException) -> str:
 
 @functools.cache
 def let_go_at_exit() -> None:
-    """See to it that this process ends: wandb's exit hook waits without limit for its service, which may be stuck."""
+    """See to it that this process ends: wandb's exit hook waits without limit for its service,
+    which may be stuck."""
     import psutil
 
     def end_service() -> None:
@@ -230,7 +254,8 @@ class NotSent(ValueError):
 def sync(directory: Path, timeout_seconds: float = 600) -> list[Path]:
     """Send what a run logged offline, in the order in which it was logged, and return its folders.
 
-    Raises NotSent, in one line, where there is nothing to send, no API key, or the server is out of reach.
+    Raises NotSent, in one line, where there is nothing to send, no API key, or the server is out of
+    reach.
     """
     folders = sorted((directory / "wandb").glob("offline-run-*"))
     if not folders:
@@ -242,12 +267,18 @@ def sync(directory: Path, timeout_seconds: float = 600) -> list[Path]:
     for folder in folders:
         command = [sys.executable, "-m", "wandb", "sync", "--yes", str(folder)]
         try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=timeout_seconds, check=False)
+            done = subprocess.run(
+                command, capture_output=True, text=True, timeout=timeout_seconds, check=False
+            )
         except subprocess.TimeoutExpired:
-            raise NotSent(f"{folder} was not sent within {timeout_seconds:g} s: is the network there? Nothing is lost; try again") from None
+            raise NotSent(
+                f"{folder} was not sent within {timeout_seconds:g} s: is the network there? Nothing is lost; try again"
+            ) from None
         if done.returncode:
             said = (done.stderr or done.stdout).strip().splitlines() or ["no message"]
-            raise NotSent(f"{folder} was not sent ({said[-1].removeprefix('wandb: ')}); nothing is lost: try again")
+            raise NotSent(
+                f"{folder} was not sent ({said[-1].removeprefix('wandb: ')}); nothing is lost: try again"
+            )
     return folders
 
 

@@ -1,4 +1,5 @@
-"""What the loop is fed with at each step: inputs as the sources, augmentations and mixing make them, and what they are labelled as."""
+"""What the loop is fed with at each step: inputs as the sources, augmentations and mixing make
+them, and what they are labelled as."""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
@@ -40,17 +41,25 @@ def epoch_batches(run: "Run", epoch: int) -> list[np.ndarray]:
     return sampled(run.experiment, run.phase, run.images, run.labels.given[run.images], epoch)
 
 
-def sampled(experiment: Experiment, phase: Phase, images: np.ndarray, labels: np.ndarray, epoch: int = 1) -> list[np.ndarray]:
-    """(images) indices and labels -> their batches in an epoch; as many, of the same sizes, in every epoch."""
+def sampled(
+    experiment: Experiment, phase: Phase, images: np.ndarray, labels: np.ndarray, epoch: int = 1
+) -> list[np.ndarray]:
+    """(images) indices and labels -> their batches in an epoch; as many, of the same sizes, in
+    every epoch."""
     sampler, key = experiment.sampler, (experiment.seed, phase.name, epoch)
-    return samplers[sampler.name].build(images, labels, experiment.train.batch_size, key, **sampler.options)
+    return samplers[sampler.name].build(
+        images, labels, experiment.train.batch_size, key, **sampler.options
+    )
 
 
 def training_batch(run: "Run", images: np.ndarray, epoch: int, step: int) -> Batch:
-    """(batch) image indices -> what is trained on; a pure function of its arguments and of the labels so far. Of several processes each
-    gets the inputs of its own part, and the labels of all."""
+    """(batch) image indices -> what is trained on; a pure function of its arguments and of the
+    labels so far. Of several processes each gets the inputs of its own part, and the labels of all.
+    """
     mixing, own = run.experiment.mixing, distributed.part(len(images))
-    views = [source_view(run, images[own], epoch, view) for view in range(run.experiment.train.views)]
+    views = [
+        source_view(run, images[own], epoch, view) for view in range(run.experiment.train.views)
+    ]
     inputs = views[0] if len(views) == 1 else torch.cat(views)
     if run.mixer is None or not mixing.active(epoch):
         return Batch(inputs, readings(run, images), interpolate=mixing.active(epoch))
@@ -58,7 +67,11 @@ def training_batch(run: "Run", images: np.ndarray, epoch: int, step: int) -> Bat
     mix = run.mixer.mix(chance, run.images, inputs.shape[1])
     mixed = Batch(inputs, readings(run, images, mix))
     layer, kept = mixing_layer(run.mixer.layers, chance), mix.kept[own]
-    rows = torch.from_numpy(mix.rows).to(inputs.device) if mix.rows is not None and len(inputs) == len(images) else None
+    rows = (
+        torch.from_numpy(mix.rows).to(inputs.device)
+        if mix.rows is not None and len(inputs) == len(images)
+        else None
+    )
     if layer != "input":
         assert rows is not None, "values inside the network can't be had from other processes"
         return mixed._replace(layer=layer, inside=lambda values: blend(values, values[rows], kept))
@@ -85,30 +98,44 @@ def readings(run: "Run", images: np.ndarray, mix: Mix | None = None) -> tuple[Re
     else:
         found = run.labels.readings(images)
     if mix is not None and not (mix.share == 1).all():
-        own, others = shared(found, mix.share), shared(run.labels.readings(mix.others), 1 - mix.share)
+        own, others = (
+            shared(found, mix.share),
+            shared(run.labels.readings(mix.others), 1 - mix.share),
+        )
         found = own + others
     return tuple(reading(run, labels, weights) for labels, weights in found)
 
 
-def shared(found: list[tuple[np.ndarray, np.ndarray | None]], share: np.ndarray) -> list[tuple[np.ndarray, np.ndarray | None]]:
+def shared(
+    found: list[tuple[np.ndarray, np.ndarray | None]], share: np.ndarray
+) -> list[tuple[np.ndarray, np.ndarray | None]]:
     return [(labels, share if weights is None else weights * share) for labels, weights in found]
 
 
 def reading(run: "Run", labels: np.ndarray, weights: np.ndarray | None) -> Reading:
-    """On the device. Weights that are all the same become one number, which any loss can be multiplied by."""
+    """On the device. Weights that are all the same become one number, which any loss can be
+    multiplied by."""
     views = run.experiment.train.views
     on_device = None
     if weights is not None:
         alike = np.ptp(weights) == 0
-        on_device = torch.from_numpy(weights[:1] if alike else np.tile(weights, views)).float().to(run.device)
+        on_device = (
+            torch.from_numpy(weights[:1] if alike else np.tile(weights, views))
+            .float()
+            .to(run.device)
+        )
         on_device = on_device[0] if alike else on_device
     return Reading(torch.from_numpy(labels).repeat(views).to(run.device), on_device)
 
 
 def blend(values: Tensor, others: Tensor, kept: np.ndarray) -> Tensor:
     """(batch, ...) -> kept * values + (1 - kept) * others; integers become float32."""
-    values, others = (part if part.is_floating_point() else part.float() for part in (values, others))
-    weights = torch.from_numpy(kept).to(values.device, values.dtype).view(-1, *[1] * (values.dim() - 1))
+    values, others = (
+        part if part.is_floating_point() else part.float() for part in (values, others)
+    )
+    weights = (
+        torch.from_numpy(kept).to(values.device, values.dtype).view(-1, *[1] * (values.dim() - 1))
+    )
     return torch.lerp(others, values, weights)
 
 
@@ -116,6 +143,9 @@ def paste(pixels: Tensor, others: Tensor, boxes: Boxes) -> Tensor:
     """(batch, height, width, 3) with the box of each image taken from the other."""
     top, left, height, width = (torch.from_numpy(side).to(pixels.device)[:, None] for side in boxes)
     place = torch.arange(max(pixels.shape[1:3]), device=pixels.device)
-    vertical, horizontal = (place >= top) & (place < top + height), (place >= left) & (place < left + width)
+    vertical, horizontal = (
+        (place >= top) & (place < top + height),
+        (place >= left) & (place < left + width),
+    )
     inside = vertical[:, : pixels.shape[1], None] & horizontal[:, None, : pixels.shape[2]]
     return torch.where(inside[..., None], others, pixels)

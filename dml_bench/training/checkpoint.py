@@ -17,7 +17,8 @@ FIRST_LINE = f"{UNSEALED}\n".encode()
 
 @distributed.only_first
 def save(run: Run, path: Path) -> None:
-    """Write the state after a finished epoch, which all processes share. No generator state: each epoch seeds itself."""
+    """Write the state after a finished epoch, which all processes share. No generator state: each
+    epoch seeds itself."""
     state = {
         "embedder": run.embedder.state_dict(),
         "objective": run.objective.state_dict(),
@@ -33,7 +34,8 @@ def save(run: Run, path: Path) -> None:
 
 
 def load(run: Run, path: Path) -> None:
-    """Continue from the state at `path`. Raises Damaged, before the run is touched, if it is not what was saved."""
+    """Continue from the state at `path`. Raises Damaged, before the run is touched, if it is not
+    what was saved."""
     check(path)
     content = io.BytesIO(path.read_bytes()[len(FIRST_LINE) :])
     state = torch.load(content, map_location=run.device, weights_only=True)

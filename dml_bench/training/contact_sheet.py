@@ -1,4 +1,5 @@
-"""Training batches as one picture: every image as the network sees it, and below it what it is labelled as."""
+"""Training batches as one picture: every image as the network sees it, and below it what it is
+labelled as."""
 
 from itertools import cycle
 from typing import TYPE_CHECKING
@@ -18,7 +19,8 @@ __all__ = ["contact_sheet"]
 
 COLUMNS, GAP = 8, 8
 SMALLEST = 128
-"""Pixels: smaller images are magnified by a whole number, so that each pixel stays a square and names fit below."""
+"""Pixels: smaller images are magnified by a whole number, so that each pixel stays a square and
+names fit below."""
 TEXT, LINE = 11, 15
 """Height of the letters and of a line in pixels."""
 LINES_PER_LABEL = 3
@@ -29,7 +31,8 @@ INKS = ("black", "#0b5394")
 
 
 def contact_sheet(run: Run, *, epoch: int = 1, batches: int = 1, images: int = 32) -> "Image":
-    """The first `images` of each of the first `batches` of an epoch, as the loop would be fed with them now; views side by side."""
+    """The first `images` of each of the first `batches` of an epoch, as the loop would be fed with
+    them now; views side by side."""
     from PIL import Image
 
     parts, everything = [], epoch_batches(run, epoch)
@@ -39,9 +42,15 @@ def contact_sheet(run: Run, *, epoch: int = 1, batches: int = 1, images: int = 3
         rows = [view * len(indices) + image for image in range(shown) for view in range(views)]
         title = f"{run.experiment.name}, seed {run.experiment.seed}, phase {run.phase.name}: batch {step + 1} of {len(everything)} in epoch {epoch}"
         parts.append(
-            batch_sheet(f"{title}, {facts(batch, shown, len(indices))}", as_pixels(batch.inputs)[rows], captions(run, batch, rows))
+            batch_sheet(
+                f"{title}, {facts(batch, shown, len(indices))}",
+                as_pixels(batch.inputs)[rows],
+                captions(run, batch, rows),
+            )
         )
-    sheet = Image.new("RGB", (max(part.width for part in parts), sum(part.height for part in parts)), "white")
+    sheet = Image.new(
+        "RGB", (max(part.width for part in parts), sum(part.height for part in parts)), "white"
+    )
     top = 0
     for part in parts:
         sheet.paste(part, (0, top))
@@ -51,7 +60,10 @@ def contact_sheet(run: Run, *, epoch: int = 1, batches: int = 1, images: int = 3
 
 def facts(batch: Batch, shown: int, size: int) -> str:
     """What the pixels alone don't show."""
-    told = [f"{shown} of {size} images" if shown < size else f"{size} images", f"{batch.inputs.shape[1]} px"]
+    told = [
+        f"{shown} of {size} images" if shown < size else f"{size} images",
+        f"{batch.inputs.shape[1]} px",
+    ]
     if batch.inside is not None:
         told.append(f"mixed at the output of {batch.layer}")
     if batch.interpolate:
@@ -65,21 +77,32 @@ def as_pixels(inputs: Tensor) -> np.ndarray:
 
 
 def captions(run: Run, batch: Batch, rows: list[int]) -> list[list[str]]:
-    """What each of these inputs is labelled as, the labels with their weights where those are not 1."""
+    """What each of these inputs is labelled as, the labels with their weights where those are not
+    1."""
     found = []
     for row in rows:
         weights: dict[str, float] = {}
         for reading in batch.readings:
             name = label_name(run, int(reading.labels[row]))
-            weight = 1.0 if reading.weights is None else float(reading.weights.expand(len(batch.inputs))[row])
+            weight = (
+                1.0
+                if reading.weights is None
+                else float(reading.weights.expand(len(batch.inputs))[row])
+            )
             weights[name] = weights.get(name, 0.0) + weight
         present = {name: weight for name, weight in weights.items() if weight >= ROUNDS_TO_0}
-        found.append([name if abs(weight - 1) <= ROUNDS_TO_0 else f"{weight:.2f} {name}" for name, weight in present.items()])
+        found.append(
+            [
+                name if abs(weight - 1) <= ROUNDS_TO_0 else f"{weight:.2f} {name}"
+                for name, weight in present.items()
+            ]
+        )
     return found
 
 
 def label_name(run: Run, label: int) -> str:
-    """The class, with spaces at which the name can be broken; or which image it is, where each is a class of its own."""
+    """The class, with spaces at which the name can be broken; or which image it is, where each is a
+    class of its own."""
     if run.experiment.train.labels == "image":
         return f"image {label + 1}"
     return run.dataset.class_names[run.trained[label]].replace("_", " ")
@@ -91,11 +114,16 @@ def batch_sheet(title: str, pixels: np.ndarray, labels: list[list[str]]) -> "Ima
 
     pen = Pen(TEXT)
     side = pixels.shape[1] * -(-SMALLEST // pixels.shape[1])
-    lines = [[(line, ink) for label, ink in zip(each, cycle(INKS)) for line in wrapped(label, side, pen)] for each in labels]
+    lines = [
+        [(line, ink) for label, ink in zip(each, cycle(INKS)) for line in wrapped(label, side, pen)]
+        for each in labels
+    ]
     width, height = side + GAP, side + LINE * max(map(len, lines)) + GAP
     heading = wrapped(title, COLUMNS * width - GAP, pen, most=4)
     top = LINE * len(heading) + 2 * GAP
-    sheet = Image.new("RGB", (COLUMNS * width + GAP, top + height * -(-len(pixels) // COLUMNS)), "white")
+    sheet = Image.new(
+        "RGB", (COLUMNS * width + GAP, top + height * -(-len(pixels) // COLUMNS)), "white"
+    )
     for number, line in enumerate(heading):
         pen.write(sheet, (GAP, GAP + LINE * number), line, "black")
     for place, (image, text) in enumerate(zip(pixels, lines, strict=True)):
@@ -107,7 +135,8 @@ def batch_sheet(title: str, pixels: np.ndarray, labels: list[list[str]]) -> "Ima
 
 
 def wrapped(text: str, width: int, pen: Pen, most: int = LINES_PER_LABEL) -> list[str]:
-    """The text in lines of at most `width` pixels, broken at spaces; what does not fit into `most` lines ends with an ellipsis."""
+    """The text in lines of at most `width` pixels, broken at spaces; what does not fit into `most`
+    lines ends with an ellipsis."""
     lines = [""]
     for word in text.split():
         longer = f"{lines[-1]} {word}".strip()

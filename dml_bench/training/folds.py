@@ -1,4 +1,5 @@
-"""The trainings that make up a phase: one as a rule; one for each fold; and before it, those whose models judge the labels."""
+"""The trainings that make up a phase: one as a rule; one for each fold; and before it, those whose
+models judge the labels."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,25 +27,39 @@ class Member:
     """Whether it only says what the images are that it did not train on."""
 
 
-def members_of(experiment: Experiment, phase: Phase, dataset: Dataset, split: Split, folder: Path) -> tuple[Member, ...]:
-    """In the order in which they are trained. The last ones answer the queries, together where there are several."""
+def members_of(
+    experiment: Experiment, phase: Phase, dataset: Dataset, split: Split, folder: Path
+) -> tuple[Member, ...]:
+    """In the order in which they are trained. The last ones answer the queries, together where
+    there are several."""
     folds, seed = experiment.train.folds, experiment.seed
     given = given_labels(experiment, Phase("all"), dataset, split)
     if folds:
         parts = fold_phases(phase, dataset, split, given, folds, seed)
-        return tuple(Member(part, experiment, folder / f"fold-{number}") for number, part in enumerate(parts, start=1))
+        return tuple(
+            Member(part, experiment, folder / f"fold-{number}")
+            for number, part in enumerate(parts, start=1)
+        )
     judges: tuple[Member, ...] = ()
     labelling = labellings[experiment.labelling.name].build(**experiment.labelling.options)
     if isinstance(labelling, Soft):
-        plain = replace(experiment, labelling=Component("given"), train=replace(experiment.train, checkpoint="last"))
+        plain = replace(
+            experiment,
+            labelling=Component("given"),
+            train=replace(experiment.train, checkpoint="last"),
+        )
         parts = fold_phases(phase, dataset, split, given, labelling.folds, seed, name="judge")
-        judges = tuple(Member(part, plain, folder / f"judge-{number}", judges=True) for number, part in enumerate(parts, start=1))
+        judges = tuple(
+            Member(part, plain, folder / f"judge-{number}", judges=True)
+            for number, part in enumerate(parts, start=1)
+        )
     return (*judges, Member(phase, experiment, folder))
 
 
 def judge(run: Run) -> dict[str, np.ndarray]:
-    """The training images that this model did not train on, and what it holds them to be: by its logits where the loss has some, else by
-    the nearest image that it trained on, under the label that was trained on."""
+    """The training images that this model did not train on, and what it holds them to be: by its
+    logits where the loss has some, else by the nearest image that it trained on, under the label
+    that was trained on."""
     images = np.array(run.phase.withheld, np.int64)
     outputs = run.outputs(images)
     if run.objective.classifies:

@@ -25,15 +25,26 @@ class Opened:
     phases: tuple[Phase, ...]
 
 
-def opened(experiment: Experiment, data_dir: Path | None, cache_dir: Path, device: torch.device, watch: Watch) -> Opened:
-    """Raises ValueError in words for people where the images can't be had, read or divided as asked."""
+def opened(
+    experiment: Experiment,
+    data_dir: Path | None,
+    cache_dir: Path,
+    device: torch.device,
+    watch: Watch,
+) -> Opened:
+    """Raises ValueError in words for people where the images can't be had, read or divided as
+    asked."""
     dataset = open_dataset(experiment.data.dataset, data_dir, cache_dir, watch.progress)
     for note in dataset.notes:
         watch.note(note)
-    phases_of(experiment, dataset, split_of(experiment, dataset))  # what can't be divided is met before the images are decoded
+    phases_of(
+        experiment, dataset, split_of(experiment, dataset)
+    )  # what can't be divided is met before the images are decoded
     pixels, dataset = open_readable_pixels(experiment, dataset, cache_dir, device, watch)
     split = split_of(experiment, dataset)
-    return Opened(dataset=dataset, pixels=pixels, split=split, phases=phases_of(experiment, dataset, split))
+    return Opened(
+        dataset=dataset, pixels=pixels, split=split, phases=phases_of(experiment, dataset, split)
+    )
 
 
 def phases_of(experiment: Experiment, dataset: Dataset, split: Split) -> tuple[Phase, ...]:
@@ -46,12 +57,17 @@ def phases_of(experiment: Experiment, dataset: Dataset, split: Split) -> tuple[P
 def open_readable_pixels(
     experiment: Experiment, dataset: Dataset, cache_dir: Path, device: torch.device, watch: Watch
 ) -> tuple[Pixels, Dataset]:
-    """The image caches and the data set they hold, which leaves out what can't be decoded if the experiment allows that."""
+    """The image caches and the data set they hold, which leaves out what can't be decoded if the
+    experiment allows that."""
     try:
-        return open_pixels(experiment, dataset, cache_dir, device, watch.progress, watch.warn), dataset
+        return open_pixels(
+            experiment, dataset, cache_dir, device, watch.progress, watch.warn
+        ), dataset
     except UnreadableImages as problem:
         if not experiment.data.skip_unreadable:
             raise
         watch.warn(f"left out: {problem}")
         dataset = replace(dataset.without(problem.images), opened_fingerprint=dataset.fingerprint)
-        return open_pixels(experiment, dataset, cache_dir, device, watch.progress, watch.warn), dataset
+        return open_pixels(
+            experiment, dataset, cache_dir, device, watch.progress, watch.warn
+        ), dataset

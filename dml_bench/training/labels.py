@@ -1,4 +1,5 @@
-"""The labels that a phase trains on: given, corrupted on purpose, softened or corrected. Of training images and trained classes only."""
+"""The labels that a phase trains on: given, corrupted on purpose, softened or corrected. Of
+training images and trained classes only."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -29,14 +30,16 @@ class Correction:
 
 @dataclass(kw_only=True)
 class TrainingLabels:
-    """(images) arrays over the whole data set; what they hold for images that the phase does not train on is never read."""
+    """(images) arrays over the whole data set; what they hold for images that the phase does not
+    train on is never read."""
 
     trained: np.ndarray
     """(trained classes) ascending class ids: label i of the objective is class trained[i]."""
     true: np.ndarray
     """(images) class ids of the data set."""
     given: np.ndarray
-    """(images) class ids that are trained on at first, sampled by and validated with: those of `given_labels`."""
+    """(images) class ids that are trained on at first, sampled by and validated with: those of
+    `given_labels`."""
     second: np.ndarray | None = None
     """(images) class ids that count too, where they differ; see `a`."""
     a: float = 1.0
@@ -54,7 +57,8 @@ class TrainingLabels:
         self.now = self.given.copy()
 
     def readings(self, images: np.ndarray) -> list[tuple[np.ndarray, np.ndarray | None]]:
-        """What the images are: (batch) labels 0 .. trained classes - 1, each with (batch) weights or None for 1."""
+        """What the images are: (batch) labels 0 .. trained classes - 1, each with (batch) weights
+        or None for 1."""
         first = self.now[images]
         weights = None if self.class_weights is None else self.class_weights[first]
         if self.second is None:
@@ -62,13 +66,17 @@ class TrainingLabels:
         other = self.second[images]
         share = np.where(other != first, self.a, 1.0)
         of_class = 1.0 if weights is None else weights
-        return [(self._label(first), of_class * share), (self._label(other), of_class * (1 - share))]
+        return [
+            (self._label(first), of_class * share),
+            (self._label(other), of_class * (1 - share)),
+        ]
 
     def _label(self, classes: np.ndarray) -> np.ndarray:
         return np.searchsorted(self.trained, classes)
 
     def observe(self, images: np.ndarray, logits: Tensor) -> None:
-        """Remember what the model holds a batch to be, (batch, trained classes) logits; nothing leaves the device."""
+        """Remember what the model holds a batch to be, (batch, trained classes) logits; nothing
+        leaves the device."""
         if self._likeliest is None or self._margin is None:
             self._likeliest = torch.zeros(len(self.now), dtype=torch.long, device=logits.device)
             self._margin = torch.zeros(len(self.now), device=logits.device)
@@ -80,13 +88,19 @@ class TrainingLabels:
         self._margin[place] = most - probability.gather(1, own[:, None])[:, 0]
 
     def correct(self, images: np.ndarray, epoch: int, epochs: int) -> None:
-        """At the end of an epoch: replace the labels that the model contradicts. What was observed is forgotten."""
+        """At the end of an epoch: replace the labels that the model contradicts. What was observed
+        is forgotten."""
         threshold = self.corrected.threshold(epoch, epochs) if self.corrected else None
         if threshold is not None and self._likeliest is not None and self._margin is not None:
-            classes, margins = self.trained[self._likeliest.cpu().numpy()[images]], self._margin.cpu().numpy()[images]
+            classes, margins = (
+                self.trained[self._likeliest.cpu().numpy()[images]],
+                self._margin.cpu().numpy()[images],
+            )
             for image, new, margin in zip(images, classes, margins, strict=True):
                 if margin > threshold and new != self.now[image]:
-                    self.corrections.append(Correction(int(image), int(self.now[image]), int(new), epoch, float(margin)))
+                    self.corrections.append(
+                        Correction(int(image), int(self.now[image]), int(new), epoch, float(margin))
+                    )
                     self.now[image] = new
         self._likeliest = self._margin = None
 
@@ -103,7 +117,10 @@ class TrainingLabels:
     def summary(self, images: np.ndarray) -> dict[str, Any]:
         """How many of these training images' labels were wrong and replaced, and how often rightly."""
         final = self.now if self.second is None else self.second
-        changed, wrong = final[images] != self.given[images], self.given[images] != self.true[images]
+        changed, wrong = (
+            final[images] != self.given[images],
+            self.given[images] != self.true[images],
+        )
         right = final[images] == self.true[images]
         return {
             "training_images": len(images),
@@ -114,9 +131,12 @@ class TrainingLabels:
         }
 
 
-def given_labels(experiment: Experiment, phase: Phase, dataset: Dataset, split: Split) -> np.ndarray:
-    """(images) the class ids that a phase is told. With `data.label_noise`, a part of its training images and of its validation images are
-    told under a wrong class; gallery and queries are always evaluated under the true one."""
+def given_labels(
+    experiment: Experiment, phase: Phase, dataset: Dataset, split: Split
+) -> np.ndarray:
+    """(images) the class ids that a phase is told. With `data.label_noise`, a part of its training
+    images and of its validation images are told under a wrong class; gallery and queries are always
+    evaluated under the true one."""
     noise, seed = experiment.data.label_noise, experiment.seed
     if not noise:
         return dataset.labels
@@ -126,10 +146,14 @@ def given_labels(experiment: Experiment, phase: Phase, dataset: Dataset, split: 
     return corrupted(told, split.valid, watching, noise, seed)
 
 
-def corrupted(labels: np.ndarray, images: np.ndarray, trained: np.ndarray, fraction: float, seed: int) -> np.ndarray:
-    """(images) class ids with round(fraction * images) of these images under another of the trained classes, each as likely.
+def corrupted(
+    labels: np.ndarray, images: np.ndarray, trained: np.ndarray, fraction: float, seed: int
+) -> np.ndarray:
+    """(images) class ids with round(fraction * images) of these images under another of the trained
+    classes, each as likely.
 
-    Which images are wrong is the same in all phases and folds; those of classes that are not trained on stay as they are.
+    Which images are wrong is the same in all phases and folds; those of classes that are not
+    trained on stay as they are.
     """
     chance, which = draws(seed, "label_noise", rows=len(labels), columns=2).T
     wrong = images[np.argsort(chance[images], kind="stable")[: round(fraction * len(images))]]
@@ -141,6 +165,9 @@ def corrupted(labels: np.ndarray, images: np.ndarray, trained: np.ndarray, fract
 
 
 def balanced(labels: np.ndarray, num_classes: int) -> np.ndarray:
-    """(classes) weights in inverse proportion to the number of these labels, whose mean over the labels is 1; 0 for absent classes."""
+    """(classes) weights in inverse proportion to the number of these labels, whose mean over the
+    labels is 1; 0 for absent classes."""
     counts = np.bincount(labels, minlength=num_classes)
-    return np.where(counts > 0, len(labels) / (np.count_nonzero(counts) * np.maximum(counts, 1)), 0.0)
+    return np.where(
+        counts > 0, len(labels) / (np.count_nonzero(counts) * np.maximum(counts, 1)), 0.0
+    )

@@ -10,11 +10,13 @@ __all__ = ["Lookahead"]
 
 
 class Lookahead(Optimizer):
-    """Every `k` steps the slow weights move the part `alpha` of the way to the fast optimiser's, which then goes on from there.
+    """Every `k` steps the slow weights move the part `alpha` of the way to the fast optimiser's,
+    which then goes on from there.
 
-    Zhang et al. 2019, "Lookahead Optimizer: k steps forward, 1 step back". As there, the slow weights begin as the first
-    weights (timm's begin as those after k steps, so its first look back does nothing) and the fast optimiser keeps its moments.
-    Unlike there, a model is evaluated with the weights that it has, which between two looks back are the fast ones.
+    Zhang et al. 2019, "Lookahead Optimizer: k steps forward, 1 step back". As there, the slow
+    weights begin as the first weights (timm's begin as those after k steps, so its first look back
+    does nothing) and the fast optimiser keeps its moments. Unlike there, a model is evaluated with
+    the weights that it has, which between two looks back are the fast ones.
     """
 
     def __init__(self, fast: Optimizer, *, k: int, alpha: float) -> None:

@@ -24,10 +24,11 @@ class NonFiniteLoss(ValueError):
 
 
 def fit(run: Run, keep: Callable[[Run], None]) -> None:
-    """Train to the last epoch from where `run.records` end; `keep` is called after each epoch to save all state.
+    """Train to the last epoch from where `run.records` end; `keep` is called after each epoch to
+    save all state.
 
-    The run ends with the weights of the epoch that `train.checkpoint` chooses. Raises AssertionError if a layer that has to stay as it
-    was loaded has changed.
+    The run ends with the weights of the epoch that `train.checkpoint` chooses. Raises
+    AssertionError if a layer that has to stay as it was loaded has changed.
     """
     evaluate = run.experiment.evaluate
     for epoch in range(len(run.records) + 1, run.experiment.train.epochs + 1):
@@ -43,7 +44,8 @@ def fit(run: Run, keep: Callable[[Run], None]) -> None:
 
 
 def train_epoch(run: Run, epoch: int) -> dict[str, Any]:
-    """One pass over the training images. Raises NonFiniteLoss, naming phase and epoch, before any state is kept."""
+    """One pass over the training images. Raises NonFiniteLoss, naming phase and epoch, before any
+    state is kept."""
     seed_everything(run.experiment.seed, run.phase.name, epoch)
     run.embedder.train()
     run.objective.train()
@@ -74,23 +76,34 @@ def train_epoch(run: Run, epoch: int) -> dict[str, Any]:
 
 
 def check_finite(run: Run, epoch: int, losses: np.ndarray) -> None:
-    """Raises NonFiniteLoss where the (steps) losses of an epoch, or the weights after it, are not finite."""
+    """Raises NonFiniteLoss where the (steps) losses of an epoch, or the weights after it, are not
+    finite."""
     place = f"in phase {run.phase.name}, epoch {epoch}"
     if not np.isfinite(losses).all():
         step = int(np.flatnonzero(~np.isfinite(losses))[0]) + 1
-        raise NonFiniteLoss(f"the loss is {losses[step - 1]} {place}, step {step}: try a smaller optimizer.lr")
+        raise NonFiniteLoss(
+            f"the loss is {losses[step - 1]} {place}, step {step}: try a smaller optimizer.lr"
+        )
     for name, tensor in run.embedder.state_dict().items():
         if not tensor.isfinite().all():
-            raise NonFiniteLoss(f"the weights {name} are not finite {place}: try a smaller optimizer.lr")
+            raise NonFiniteLoss(
+                f"the weights {name} are not finite {place}: try a smaller optimizer.lr"
+            )
 
 
 def train_step(run: Run, images: np.ndarray, epoch: int, step: int) -> tuple[Tensor, Tensor]:
-    """One step on a batch of image indices. Returns the loss and the (views * batch, dim) embeddings from before it.
+    """One step on a batch of image indices. Returns the loss and the (views * batch, dim)
+    embeddings from before it.
 
     Of several processes each embeds its part of the batch, and all compute the loss of the whole.
     """
     batch = training_batch(run, images, epoch, step)
-    with run.autocast(), distributed.own_draws(run.device, len(images), run.experiment.seed, run.phase.name, epoch, step):
+    with (
+        run.autocast(),
+        distributed.own_draws(
+            run.device, len(images), run.experiment.seed, run.phase.name, epoch, step
+        ),
+    ):
         embeddings = run.forward(batch.inputs, batch.layer, batch.inside)
     embeddings = distributed.gather(embeddings, len(images), run.experiment.train.views)
     loss = run.objective.over(embeddings, batch.readings, interpolate=batch.interpolate)
@@ -103,8 +116,9 @@ def train_step(run: Run, images: np.ndarray, epoch: int, step: int) -> tuple[Ten
 
 
 def measure(run: Run) -> dict[str, Any]:
-    """P@1 of the images that the phase watches; the accuracy of the objective's logits on them, if it has any; of validation images of the
-    trained classes also the loss. Validation knows the labels that are given, wrong ones among them; the test is by the true ones."""
+    """P@1 of the images that the phase watches; the accuracy of the objective's logits on them, if
+    it has any; of validation images of the trained classes also the loss. Validation knows the
+    labels that are given, wrong ones among them; the test is by the true ones."""
     if not run.watched.queries:
         return {}
     start = time.perf_counter()
@@ -118,9 +132,18 @@ def measure(run: Run) -> dict[str, Any]:
         else:
             found = search(gallery, unit(outputs), known[run.watched.gallery], labels, k=1)
         correct, suffix = precision_at_1(found), run.phase.suffix
-        record |= {f"{name}_accuracy{suffix}": micro(correct), f"{name}_accuracy{suffix}_macro": macro(correct, labels)}
+        record |= {
+            f"{name}_accuracy{suffix}": micro(correct),
+            f"{name}_accuracy{suffix}_macro": macro(correct, labels),
+        }
         if run.objective.classifies and gallery is not None:
-            record[f"{name}_logits_accuracy{suffix}"] = micro((run.classify(outputs) == labels).astype(float))
+            record[f"{name}_logits_accuracy{suffix}"] = micro(
+                (run.classify(outputs) == labels).astype(float)
+            )
         if name == "valid" and gallery is not None:
             record[f"valid_loss{suffix}"] = selection.valid_loss(run, images, outputs)
-    return {**record, "evaluate_images": run.watched.num_images, "evaluate_seconds": time.perf_counter() - start}
+    return {
+        **record,
+        "evaluate_images": run.watched.num_images,
+        "evaluate_seconds": time.perf_counter() - start,
+    }

@@ -1,6 +1,7 @@
 """A learning rate that trains: a sweep over all rates, on training images alone.
 
-Smith 2017, "Cyclical Learning Rates for Training Neural Networks", with rates that grow exponentially instead of by as much at each step.
+Smith 2017, "Cyclical Learning Rates for Training Neural Networks", with rates that grow
+exponentially instead of by as much at each step.
 """
 
 from dataclasses import dataclass, replace
@@ -58,12 +59,18 @@ class Sweep:
         """The step before the lowest at which the smoothed loss falls most per power of the rate."""
         if self.lowest is None:
             return None
-        slopes = np.gradient(smoothed(self.losses[: self.finite]), np.log(self.rates[: self.finite]))
+        slopes = np.gradient(
+            smoothed(self.losses[: self.finite]), np.log(self.rates[: self.finite])
+        )
         return int(smoothed(slopes)[: self.lowest + 1].argmin())
 
     def suggestion(self) -> str:
         """In words: the two rates that people take from such a curve."""
-        ended = f"the loss exploded at {self.rates[-1]:.2g}" if self.exploded else f"up to {self.rates[-1]:.2g} the loss did not explode"
+        ended = (
+            f"the loss exploded at {self.rates[-1]:.2g}"
+            if self.exploded
+            else f"up to {self.rates[-1]:.2g} the loss did not explode"
+        )
         if self.lowest is None or self.steepest is None:
             return f"no suggestion: the loss never fell between {self.rates[0]:.2g} and {self.rates[-1]:.2g}"
         return (
@@ -83,24 +90,31 @@ def sweep(
     steps: int = 100,
     watch: Watch,
 ) -> Sweep:
-    """Train at rates from `low` to `high`, one a step, until the loss explodes; nothing of it is kept.
+    """Train at rates from `low` to `high`, one a step, until the loss explodes; nothing of it is
+    kept.
 
-    It is the phase of the experiment that holds classes out, where there is one: a rate must not be chosen by what is never seen.
+    It is the phase of the experiment that holds classes out, where there is one: a rate must not be
+    chosen by what is never seen.
 
-    Begins as a run would, with the weights of its start. One rate for all parameters of the model; those of the loss keep their
-    multiple of it. Labels are those that are given, and there is no schedule. Raises ValueError on a range that is none.
+    Begins as a run would, with the weights of its start. One rate for all parameters of the model;
+    those of the loss keep their multiple of it. Labels are those that are given, and there is no
+    schedule. Raises ValueError on a range that is none.
     """
     if not 0 < low < high:
-        raise ValueError(f"--low {low:g} --high {high:g}: positive rates are wanted, the lower one first")
+        raise ValueError(
+            f"--low {low:g} --high {high:g}: positive rates are wanted, the lower one first"
+        )
     if steps < WIDTH:
         raise ValueError(f"--steps {steps}: at least {WIDTH} are wanted")
     run = begun(experiment, data_dir, cache_dir, device, watch)
     return Sweep(experiment.name, *swept(run, np.geomspace(low, high, steps)))
 
 
-def begun(experiment: Experiment, data_dir: Path | None, cache_dir: Path, device_name: str, watch: Watch) -> Run:
-    """The run of the first phase that holds classes out, or of the only one: what is chosen by it must not know them. Without what changes
-    its rates or labels as it goes on."""
+def begun(
+    experiment: Experiment, data_dir: Path | None, cache_dir: Path, device_name: str, watch: Watch
+) -> Run:
+    """The run of the first phase that holds classes out, or of the only one: what is chosen by it
+    must not know them. Without what changes its rates or labels as it goes on."""
     plain = replace(
         experiment,
         schedule=Component("constant", {"warmup": 0.0}),
@@ -114,14 +128,28 @@ def begun(experiment: Experiment, data_dir: Path | None, cache_dir: Path, device
     found = opened(plain, data_dir, cache_dir, device, watch)
     phase = next((phase for phase in found.phases if phase.excluded), found.phases[0])
     first = members_of(plain, phase, found.dataset, found.split, Path())[0].phase
-    stage = stages(plain, (first,), found.dataset, found.split, cache_dir, device, precision, watch)[first.name]
+    stage = stages(
+        plain, (first,), found.dataset, found.split, cache_dir, device, precision, watch
+    )[first.name]
     start = stage.weights(watch) if stage else None
-    return build(plain, first, found.dataset, found.split, found.pixels, device=device, precision=precision, watch=watch, start=start)
+    return build(
+        plain,
+        first,
+        found.dataset,
+        found.split,
+        found.pixels,
+        device=device,
+        precision=precision,
+        watch=watch,
+        start=start,
+    )
 
 
 def swept(run: Run, rates: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(steps) the rates that were reached, and the loss at each, before its step was made."""
-    base = [group["lr"] / run.experiment.optimizer.options["lr"] for group in run.optimizer.param_groups]
+    base = [
+        group["lr"] / run.experiment.optimizer.options["lr"] for group in run.optimizer.param_groups
+    ]
     run.embedder.train()
     run.objective.train()
     losses: list[float] = []
@@ -140,7 +168,8 @@ def swept(run: Run, rates: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def explodes(losses: np.ndarray) -> bool:
-    """Whether the last of these losses is not finite, or the mean of the last few far above the lowest such mean before."""
+    """Whether the last of these losses is not finite, or the mean of the last few far above the
+    lowest such mean before."""
     if len(losses) and not np.isfinite(losses[-1]):
         return True
     few = WIDTH // 2 + 1
@@ -151,6 +180,11 @@ def explodes(losses: np.ndarray) -> bool:
 
 
 def smoothed(losses: np.ndarray) -> np.ndarray:
-    """(steps) means over WIDTH steps around each, fewer at the ends: what falls is not seen later than it fell."""
+    """(steps) means over WIDTH steps around each, fewer at the ends: what falls is not seen later
+    than it fell."""
     window = np.ones(min(WIDTH, len(losses)))
-    return np.convolve(losses, window, "same") / np.convolve(np.ones(len(losses)), window, "same") if len(losses) else losses
+    return (
+        np.convolve(losses, window, "same") / np.convolve(np.ones(len(losses)), window, "same")
+        if len(losses)
+        else losses
+    )

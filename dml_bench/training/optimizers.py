@@ -1,4 +1,5 @@
-"""Optimisers: a registered function takes groups of parameters and options, `lr` among them, and returns a torch optimiser."""
+"""Optimisers: a registered function takes groups of parameters and options, `lr` among them, and
+returns a torch optimiser."""
 
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,28 +12,50 @@ if TYPE_CHECKING:
 
 
 @optimizers.register("sgd", summary="stochastic gradient descent", source="Robbins and Monro 1951")
-def sgd(parameters: "ParamsT", *, lr: NotNegative = 1e-3, momentum: LessThanOne = 0.0, weight_decay: NotNegative = 0.0) -> "Optimizer":
+def sgd(
+    parameters: "ParamsT",
+    *,
+    lr: NotNegative = 1e-3,
+    momentum: LessThanOne = 0.0,
+    weight_decay: NotNegative = 0.0,
+) -> "Optimizer":
     from torch.optim import SGD
 
     return SGD(parameters, lr=lr, momentum=momentum, weight_decay=weight_decay)
 
 
 @optimizers.register("adam", summary="adaptive moments", source="Kingma and Ba 2015")
-def adam(parameters: "ParamsT", *, lr: NotNegative = 1e-3, weight_decay: NotNegative = 0.0, eps: Positive = 1e-8) -> "Optimizer":
+def adam(
+    parameters: "ParamsT",
+    *,
+    lr: NotNegative = 1e-3,
+    weight_decay: NotNegative = 0.0,
+    eps: Positive = 1e-8,
+) -> "Optimizer":
     from torch.optim import Adam
 
     return Adam(parameters, lr=lr, weight_decay=weight_decay, eps=eps)
 
 
-@optimizers.register("adamw", summary="Adam with decoupled weight decay", source="Loshchilov and Hutter 2019")
-def adamw(parameters: "ParamsT", *, lr: NotNegative = 1e-3, weight_decay: NotNegative = 0.01, eps: Positive = 1e-8) -> "Optimizer":
+@optimizers.register(
+    "adamw", summary="Adam with decoupled weight decay", source="Loshchilov and Hutter 2019"
+)
+def adamw(
+    parameters: "ParamsT",
+    *,
+    lr: NotNegative = 1e-3,
+    weight_decay: NotNegative = 0.01,
+    eps: Positive = 1e-8,
+) -> "Optimizer":
     from torch.optim import AdamW
 
     return AdamW(parameters, lr=lr, weight_decay=weight_decay, eps=eps)
 
 
 @optimizers.register(
-    "ranger", summary="rectified Adam, with slow weights that look ahead", source="Liu et al. 2020 (RAdam), Zhang et al. 2019 (Lookahead)"
+    "ranger",
+    summary="rectified Adam, with slow weights that look ahead",
+    source="Liu et al. 2020 (RAdam), Zhang et al. 2019 (Lookahead)",
 )
 def ranger(
     parameters: "ParamsT",
@@ -43,9 +66,14 @@ def ranger(
     k: Count = 6,
     alpha: Annotated[float, above(0, 1)] = 0.5,
 ) -> "Optimizer":
-    """Every k steps the slow weights move the part alpha of the way. Betas are (0.95, 0.999), as in the Ranger of Wright 2019."""
+    """Every k steps the slow weights move the part alpha of the way. Betas are (0.95, 0.999), as in
+    the Ranger of Wright 2019."""
     from torch.optim import RAdam
 
     from dml_bench.training.lookahead import Lookahead
 
-    return Lookahead(RAdam(parameters, lr=lr, betas=(0.95, 0.999), eps=eps, weight_decay=weight_decay), k=k, alpha=alpha)
+    return Lookahead(
+        RAdam(parameters, lr=lr, betas=(0.95, 0.999), eps=eps, weight_decay=weight_decay),
+        k=k,
+        alpha=alpha,
+    )

@@ -1,7 +1,8 @@
 """The weights that a backbone begins a phase with, where they have to be trained first.
 
-A stage is an experiment like any other, trained by the same loop: on other drawn species (`model.weights = "source"`), or on
-the training images of the phase itself (`start`). What was trained is kept and shared by all experiments that need the same.
+A stage is an experiment like any other, trained by the same loop: on other drawn species
+(`model.weights = "source"`), or on the training images of the phase itself (`start`). What was
+trained is kept and shared by all experiments that need the same.
 """
 
 import hashlib
@@ -34,7 +35,8 @@ FORMAT = 5
 
 @dataclass(frozen=True, kw_only=True)
 class Stage:
-    """A training that gives a backbone its first weights. Its place in `cache_dir` is a digest of all that decides its bits."""
+    """A training that gives a backbone its first weights. Its place in `cache_dir` is a digest of
+    all that decides its bits."""
 
     experiment: Experiment
     phase: Phase
@@ -60,7 +62,11 @@ class Stage:
     @property
     def path(self) -> Path:
         backbone = self.experiment.model.backbone.name.replace(":", "_")
-        return self.cache_dir / "pretrained" / f"{self.experiment.name}-{backbone}-{self.key}.safetensors"
+        return (
+            self.cache_dir
+            / "pretrained"
+            / f"{self.experiment.name}-{backbone}-{self.key}.safetensors"
+        )
 
     def work(self) -> dict[Path, int]:
         """Units of work (see `Watch.work`) that are left at most, by the file that they make."""
@@ -72,8 +78,9 @@ class Stage:
         return {self.path: own} | (self.before.work() if self.before else {})
 
     def weights(self, watch: Watch) -> dict[str, Tensor]:
-        """The backbone's state dict, statistics included: read, or trained now; an interrupted training goes on. Of several processes the
-        first trains it, so that it is the same however many there are."""
+        """The backbone's state dict, statistics included: read, or trained now; an interrupted
+        training goes on. Of several processes the first trains it, so that it is the same however
+        many there are."""
         from filelock import FileLock
         from safetensors.torch import load_file
 
@@ -92,7 +99,10 @@ class Stage:
         if self._is_there:  # by the process that had the lock before
             return
         run = self._train(watch)
-        weights = {name: tensor.cpu().contiguous() for name, tensor in run.embedder.backbone.state_dict().items()}
+        weights = {
+            name: tensor.cpu().contiguous()
+            for name, tensor in run.embedder.backbone.state_dict().items()
+        }
         write_json(self._told, {"experiment": as_table(self.experiment), "records": run.records})
         write_tensors(self.path, save(weights))
 
@@ -105,7 +115,8 @@ class Stage:
 
     @property
     def _is_there(self) -> bool:
-        """Whether it was trained, and is on the disk as it was written: else it is trained anew, to the same bits."""
+        """Whether it was trained, and is on the disk as it was written: else it is trained anew, to
+        the same bits."""
         return is_whole(self._told) and is_whole(self.path)
 
     @property
@@ -118,9 +129,16 @@ class Stage:
 
     def _train(self, watch: Watch) -> Run:
         before = self.before.weights(watch) if self.before else None
-        watch.note(f"training once, kept in {self.path.parent}: {self.experiment.name} weights for phase {self.phase.name}")
-        epochs, images = self.experiment.train.epochs, len(self.phase.trains_on(self.dataset, self.split))
-        pixels = open_pixels(self.experiment, self.dataset, self.cache_dir, self.device, watch.progress, watch.warn)
+        watch.note(
+            f"training once, kept in {self.path.parent}: {self.experiment.name} weights for phase {self.phase.name}"
+        )
+        epochs, images = (
+            self.experiment.train.epochs,
+            len(self.phase.trains_on(self.dataset, self.split)),
+        )
+        pixels = open_pixels(
+            self.experiment, self.dataset, self.cache_dir, self.device, watch.progress, watch.warn
+        )
         run = build(
             self.experiment, self.phase, self.dataset, self.split, pixels,
             device=self.device, precision=self.precision, watch=watch, start=before,
@@ -128,7 +146,11 @@ class Stage:
         if self._unfinished.exists():
             with suppress(Damaged):  # it begins anew, and ends with the same bits
                 checkpoint.load(run, self._unfinished)
-        name = self.phase.name if self.phase.name == self.experiment.name else f"{self.phase.name}, {self.experiment.name} start"
+        name = (
+            self.phase.name
+            if self.phase.name == self.experiment.name
+            else f"{self.phase.name}, {self.experiment.name} start"
+        )
         watch.phase(name, epochs, images * self.experiment.train.views)
         loop.fit(run, lambda run: checkpoint.save(run, self._unfinished))
         return run
@@ -144,8 +166,13 @@ def stages(
     precision: str,
     watch: Watch,
 ) -> dict[str, Stage | None]:
-    """By phase, the stage whose weights it begins with; None where the configured weights are there to be loaded."""
-    before = _source(experiment, cache_dir, device, precision, watch) if experiment.model.weights == "source" else None
+    """By phase, the stage whose weights it begins with; None where the configured weights are there
+    to be loaded."""
+    before = (
+        _source(experiment, cache_dir, device, precision, watch)
+        if experiment.model.weights == "source"
+        else None
+    )
     start = experiment.start
     stage = starts[start.name].build(experiment, **start.options)
     if stage is None:
@@ -162,7 +189,8 @@ def stages(
 def source_experiment(experiment: Experiment) -> Experiment:
     """The classifier that makes the `source` weights for this experiment's backbone and image size.
 
-    It stands in for ImageNet where no weights can be downloaded: real transfer learning, from drawn species that no benchmark uses.
+    It stands in for ImageNet where no weights can be downloaded: real transfer learning, from drawn
+    species that no benchmark uses.
     """
     recipe, size = experiment.pretrain or Pretrain(), experiment.images.size
     species = {
@@ -172,7 +200,10 @@ def source_experiment(experiment: Experiment) -> Experiment:
         "size": size * 9 // 8,
         "seed": recipe.seed,
     }
-    backbone, pooling = (component_table(component) for component in (experiment.model.backbone, experiment.model.pooling))
+    backbone, pooling = (
+        component_table(component)
+        for component in (experiment.model.backbone, experiment.model.pooling)
+    )
     return load(
         {
             "name": "source",
@@ -180,10 +211,19 @@ def source_experiment(experiment: Experiment) -> Experiment:
             "data": {"dataset": species},
             "images": {"size": size},
             "augment": {"random_crop_from": size * 9 // 8, "horizontal_flip": 0.5},
-            "model": {"backbone": backbone, "pooling": pooling, "weights": "none", "head": "identity"},
+            "model": {
+                "backbone": backbone,
+                "pooling": pooling,
+                "weights": "none",
+                "head": "identity",
+            },
             "loss": "crossentropy",
             "optimizer": {"name": "sgd", "lr": recipe.lr, "momentum": 0.9, "weight_decay": 5e-4},
-            "train": {"epochs": recipe.epochs, "batch_size": recipe.batch_size, "precision": experiment.train.precision},
+            "train": {
+                "epochs": recipe.epochs,
+                "batch_size": recipe.batch_size,
+                "precision": experiment.train.precision,
+            },
             "evaluate": {"every": recipe.epochs},
         }
     )
@@ -193,11 +233,15 @@ def component_table(component: Component) -> dict[str, object]:
     return {"name": component.name, **component.options}
 
 
-def _source(experiment: Experiment, cache_dir: Path, device: torch.device, precision: str, watch: Watch) -> Stage:
+def _source(
+    experiment: Experiment, cache_dir: Path, device: torch.device, precision: str, watch: Watch
+) -> Stage:
     source = source_experiment(experiment)
     with distributed.in_turn():
         dataset = open_dataset(source.data.dataset, None, cache_dir, watch.progress)
-    split = make_split(dataset, method="stratified", test_fraction=source.data.test_fraction, seed=source.seed)
+    split = make_split(
+        dataset, method="stratified", test_fraction=source.data.test_fraction, seed=source.seed
+    )
     return Stage(
         experiment=source, phase=Phase("source"), dataset=dataset, split=split, before=None,
         cache_dir=cache_dir, device=device, precision=precision,

@@ -1,25 +1,38 @@
-"""Starts: stages that train the backbone of a phase, on that phase's own training images, before the phase begins.
+"""Starts: stages that train the backbone of a phase, on that phase's own training images, before
+the phase begins.
 
-A registered function takes the experiment that the stage serves and returns the stage as an experiment of its own, on the same
-data. Nothing of the experiment's objective is in it, so all experiments that need the same stage share it.
+A registered function takes the experiment that the stage serves and returns the stage as an
+experiment of its own, on the same data. Nothing of the experiment's objective is in it, so all
+experiments that need the same stage share it.
 """
 
 from typing import Annotated, Any
 
 from dml_bench.config import Experiment, as_table, load
 from dml_bench.registry import starts
-from dml_bench.registry.option_checks import Count, Fraction, LessThanOne, NotNegative, Positive, at_least
+from dml_bench.registry.option_checks import (
+    Count,
+    Fraction,
+    LessThanOne,
+    NotNegative,
+    Positive,
+    at_least,
+)
 
 __all__ = ["stage_of"]
 
 
-@starts.register("none", summary="no stage: the phase begins with the configured weights", source="")
+@starts.register(
+    "none", summary="no stage: the phase begins with the configured weights", source=""
+)
 def none(experiment: Experiment) -> None:
     return None
 
 
 @starts.register(
-    "classifier", summary="a softmax classifier of the phase's classes, trained first; its backbone goes on", source="Zhai and Wu 2019"
+    "classifier",
+    summary="a softmax classifier of the phase's classes, trained first; its backbone goes on",
+    source="Zhai and Wu 2019",
 )
 def classifier(
     experiment: Experiment,
@@ -41,7 +54,9 @@ def classifier(
 
 
 @starts.register(
-    "simclr", summary="two augmented views of each image are each other's positives; no class is looked at", source="Chen et al. 2020"
+    "simclr",
+    summary="two augmented views of each image are each other's positives; no class is looked at",
+    source="Chen et al. 2020",
 )
 def simclr(
     experiment: Experiment,
@@ -57,9 +72,12 @@ def simclr(
     color_jitter: Fraction = 0.5,
     gaussian_blur: Fraction = 0.5,
 ) -> Experiment:
-    """Adam on NT-Xent of a two-layer projection head, which is then thrown away. Strengths as for small images in the paper's appendix B."""
+    """Adam on NT-Xent of a two-layer projection head, which is then thrown away. Strengths as for
+    small images in the paper's appendix B."""
     if resized_crop and experiment.images.fit == "squash":
-        raise ValueError("it crops images at random, which images.fit = squash forbids; --set start.resized_crop=0, or images.fit=crop")
+        raise ValueError(
+            "it crops images at random, which images.fit = squash forbids; --set start.resized_crop=0, or images.fit=crop"
+        )
     return stage_of(
         experiment,
         "simclr",
@@ -87,9 +105,14 @@ def stage_of(
     optimizer: dict[str, Any],
     augment: dict[str, Any] | None = None,
 ) -> Experiment:
-    """The experiment's data, images (all of one size) and first weights under another objective; measured once, after the last epoch."""
+    """The experiment's data, images (all of one size) and first weights under another objective;
+    measured once, after the last epoch."""
     table = as_table(experiment)
-    kept = {key: table[key] for key in ("seed", "protocol", "data", "images", "pretrain") if key in table}
+    kept = {
+        key: table[key]
+        for key in ("seed", "protocol", "data", "images", "pretrain")
+        if key in table
+    }
     kept["images"]["progressive"] = []
     if train.get("labels") == "image":  # no label is looked at, so none is wrong
         kept["data"]["label_noise"] = 0.0

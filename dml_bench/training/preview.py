@@ -20,28 +20,57 @@ __all__ = ["first_run", "preview"]
 
 
 def preview(
-    experiment: Experiment, *, data_dir: Path | None, cache_dir: Path, epoch: int, batches: int, images: int, watch: Watch
+    experiment: Experiment,
+    *,
+    data_dir: Path | None,
+    cache_dir: Path,
+    epoch: int,
+    batches: int,
+    images: int,
+    watch: Watch,
 ) -> "Image":
-    """A contact sheet of the first training of the experiment; where labels are corrected, with those of the first epoch.
+    """A contact sheet of the first training of the experiment; where labels are corrected, with
+    those of the first epoch.
 
     Raises ValueError where no images are trained on, or where there is no such epoch.
     """
     if experiment.model.trainable == "head":
-        raise ValueError(f"{experiment.name} has no batches of images: model.trainable = head trains on features computed once")
+        raise ValueError(
+            f"{experiment.name} has no batches of images: model.trainable = head trains on features computed once"
+        )
     if not 1 <= epoch <= experiment.train.epochs:
-        raise ValueError(f"--epoch {epoch}: {experiment.name} has epochs 1 to {experiment.train.epochs}")
+        raise ValueError(
+            f"--epoch {epoch}: {experiment.name} has epochs 1 to {experiment.train.epochs}"
+        )
     run = first_run(experiment, data_dir, cache_dir, watch)
     return contact_sheet(run, epoch=epoch, batches=batches, images=images)
 
 
 def first_run(experiment: Experiment, data_dir: Path | None, cache_dir: Path, watch: Watch) -> Run:
-    """The first of the experiment's trainings, on the CPU, with random weights, on which no batch depends."""
-    untrained = replace(experiment, model=replace(experiment.model, weights="none"), pretrain=None, start=Component("none"))
+    """The first of the experiment's trainings, on the CPU, with random weights, on which no batch
+    depends."""
+    untrained = replace(
+        experiment,
+        model=replace(experiment.model, weights="none"),
+        pretrain=None,
+        start=Component("none"),
+    )
     device = choose_device("cpu")
     dataset = open_dataset(untrained.data.dataset, data_dir, cache_dir, watch.progress)
     pixels, dataset = open_readable_pixels(untrained, dataset, cache_dir, device, watch)
     split = split_of(untrained, dataset)
     disjoint = untrained.protocol == "class_disjoint"
-    phase = (disjoint_phases(dataset, split) if disjoint else phases(holdouts(untrained.unseen, dataset)))[0]
+    phase = (
+        disjoint_phases(dataset, split) if disjoint else phases(holdouts(untrained.unseen, dataset))
+    )[0]
     first = members_of(untrained, phase, dataset, split, Path())[0]
-    return build(first.experiment, first.phase, dataset, split, pixels, device=device, precision="float32", watch=watch)
+    return build(
+        first.experiment,
+        first.phase,
+        dataset,
+        split,
+        pixels,
+        device=device,
+        precision="float32",
+        watch=watch,
+    )

@@ -1,8 +1,8 @@
 """Schedules: how the learning rate changes from step to step.
 
-A registered function takes options and returns what makes torch's scheduler for an optimiser and a number of steps.
-All parts are parts of the whole training, so that they hold for any number of epochs. Each group of parameters keeps its own base
-rate, which is the highest that it gets.
+A registered function takes options and returns what makes torch's scheduler for an optimiser and a
+number of steps. All parts are parts of the whole training, so that they hold for any number of
+epochs. Each group of parameters keeps its own base rate, which is the highest that it gets.
 """
 
 from collections.abc import Callable
@@ -33,7 +33,9 @@ def constant(*, warmup: LessThanOne = 0.0) -> "Maker":
 
 
 @schedules.register(
-    "cosine", summary="falls from the start to 0 along half a cosine", source="Loshchilov and Hutter 2017, without restarts"
+    "cosine",
+    summary="falls from the start to 0 along half a cosine",
+    source="Loshchilov and Hutter 2017, without restarts",
 )
 def cosine(*, warmup: LessThanOne = 0.0) -> "Maker":
 
@@ -45,9 +47,13 @@ def cosine(*, warmup: LessThanOne = 0.0) -> "Maker":
 
 
 @schedules.register(
-    "flat_cosine", summary="one rate for a part, then falls to 0 along half a cosine", source="Wright 2019 (Ranger), fastai"
+    "flat_cosine",
+    summary="one rate for a part, then falls to 0 along half a cosine",
+    source="Wright 2019 (Ranger), fastai",
 )
-def flat_cosine(*, flat_part: LessThanOne = 0.72, warmup: Annotated[float, between(0, "flat_part")] = 0.0) -> "Maker":
+def flat_cosine(
+    *, flat_part: LessThanOne = 0.72, warmup: Annotated[float, between(0, "flat_part")] = 0.0
+) -> "Maker":
     """`flat_part` counts from the start of the training, warm-up included."""
 
     def make(optimizer: "Optimizer", steps: int) -> "LRScheduler":
@@ -58,15 +64,28 @@ def flat_cosine(*, flat_part: LessThanOne = 0.72, warmup: Annotated[float, betwe
 
 
 def check_milestones(*, milestones: tuple[float, ...], gamma: float, warmup: float) -> None:
-    if not milestones or list(milestones) != sorted(set(milestones)) or not warmup < milestones[0] or not milestones[-1] < 1:
+    if (
+        not milestones
+        or list(milestones) != sorted(set(milestones))
+        or not warmup < milestones[0]
+        or not milestones[-1] < 1
+    ):
         raise ValueError(
             f"schedule.milestones is {list(milestones)}; ascending parts of the training are wanted, after warmup ({warmup}) and below 1"
         )
 
 
-@schedules.register("steps", summary="multiplied by gamma at each milestone", source="He et al. 2016", check=check_milestones)
+@schedules.register(
+    "steps",
+    summary="multiplied by gamma at each milestone",
+    source="He et al. 2016",
+    check=check_milestones,
+)
 def steps(
-    *, milestones: tuple[float, ...] = (0.5, 0.75), gamma: Annotated[float, between_open(0, 1)] = 0.1, warmup: LessThanOne = 0.0
+    *,
+    milestones: tuple[float, ...] = (0.5, 0.75),
+    gamma: Annotated[float, between_open(0, 1)] = 0.1,
+    warmup: LessThanOne = 0.0,
 ) -> "Maker":
     """Milestones are parts of the training."""
 
@@ -75,13 +94,19 @@ def steps(
 
         rise = round(warmup * steps)
         at = [round(milestone * steps) - rise for milestone in milestones]
-        return in_turn(optimizer, rising(rise), (steps - rise, lambda optimizer: MultiStepLR(optimizer, at, gamma)))
+        return in_turn(
+            optimizer,
+            rising(rise),
+            (steps - rise, lambda optimizer: MultiStepLR(optimizer, at, gamma)),
+        )
 
     return make
 
 
 @schedules.register(
-    "one_cycle", summary="rises to its height, then falls to nearly 0, while momentum falls and rises", source="Smith and Topin 2019"
+    "one_cycle",
+    summary="rises to its height, then falls to nearly 0, while momentum falls and rises",
+    source="Smith and Topin 2019",
 )
 def one_cycle(
     *,
@@ -93,15 +118,18 @@ def one_cycle(
 ) -> "Maker":
     """From 1 / start_divisor of the rate up to it, then down to 1 / (start_divisor * end_divisor).
 
-    The optimiser's momentum (Adam's first beta) meanwhile falls by momentum_dip and rises again; an optimiser without momentum stays
-    without.
+    The optimiser's momentum (Adam's first beta) meanwhile falls by momentum_dip and rises again; an
+    optimiser without momentum stays without.
     """
 
     def make(optimizer: "Optimizer", steps: int) -> "LRScheduler":
         from torch.optim.lr_scheduler import OneCycleLR
 
         total = max(steps, 3)  # torch divides by zero where a single step rises or falls
-        highest = [group["betas"][0] if "betas" in group else group["momentum"] for group in optimizer.param_groups]
+        highest = [
+            group["betas"][0] if "betas" in group else group["momentum"]
+            for group in optimizer.param_groups
+        ]
         return OneCycleLR(
             optimizer,
             max_lr=[group["lr"] for group in optimizer.param_groups],

@@ -60,14 +60,21 @@ class Run:
     records: list[dict[str, Any]] = field(default_factory=list)
 
     def autocast(self) -> AbstractContextManager[Any]:
-        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.precision == "bfloat16")
+        return torch.autocast(
+            self.device.type, dtype=torch.bfloat16, enabled=self.precision == "bfloat16"
+        )
 
-    def forward(self, inputs: Tensor, layer: str = "", inside: Callable[[Tensor], Tensor] | None = None) -> Tensor:
-        """Inputs of the source -> (batch, dim), before normalisation. `inside` changes what comes out of a layer of the backbone."""
+    def forward(
+        self, inputs: Tensor, layer: str = "", inside: Callable[[Tensor], Tensor] | None = None
+    ) -> Tensor:
+        """Inputs of the source -> (batch, dim), before normalisation. `inside` changes what comes
+        out of a layer of the backbone."""
         model = self.replica or self.trained_part
         if inside is None:
             return model(inputs)
-        hook = self.embedder.backbone.get_submodule(layer).register_forward_hook(lambda module, args, output: inside(output))
+        hook = self.embedder.backbone.get_submodule(layer).register_forward_hook(
+            lambda module, args, output: inside(output)
+        )
         try:
             return model(inputs)
         finally:
@@ -85,8 +92,9 @@ class Run:
 
     @torch.no_grad()
     def outputs(self, images: np.ndarray, variant: Variant = PLAIN) -> Tensor:
-        """(images) indices -> (images, dim) float32 on the CPU, before normalisation, under a deterministic view. Of several processes,
-        which must all ask, each computes a part and has all."""
+        """(images) indices -> (images, dim) float32 on the CPU, before normalisation, under a
+        deterministic view. Of several processes, which must all ask, each computes a part and has
+        all."""
         self.embedder.eval()
         outputs, own = [], images[distributed.part(len(images))]
         for start in range(0, len(own), self.experiment.train.batch_size):
@@ -108,21 +116,27 @@ class Run:
         return unit(self.outputs(images))
 
     def classify(self, outputs: Tensor) -> np.ndarray:
-        """(images, dim) before normalisation -> (images) the class id that the objective's own logits choose."""
+        """(images, dim) before normalisation -> (images) the class id that the objective's own
+        logits choose."""
         self.objective.eval()
         return self.trained[self.objective.classify(outputs.to(self.device)).cpu().numpy()]
 
     @torch.no_grad()
     def probabilities(self, outputs: Tensor) -> np.ndarray:
-        """(images, dim) before normalisation -> (images, trained classes) float32 softmax of the objective's own logits."""
+        """(images, dim) before normalisation -> (images, trained classes) float32 softmax of the
+        objective's own logits."""
         self.objective.eval()
         return self.objective.logits(outputs.to(self.device)).float().softmax(dim=1).cpu().numpy()
 
     def check_frozen(self) -> None:
         """Raises AssertionError if a frozen tensor is not bit-equal to what was loaded."""
         now = self.embedder.state_dict()
-        changed = [name for name, tensor in self.frozen.items() if not torch.equal(now[name], tensor)]
-        assert not changed, f"{len(changed)} frozen tensors were changed by training, e.g. {changed[0]}"
+        changed = [
+            name for name, tensor in self.frozen.items() if not torch.equal(now[name], tensor)
+        ]
+        assert not changed, (
+            f"{len(changed)} frozen tensors were changed by training, e.g. {changed[0]}"
+        )
 
 
 def unit(outputs: Tensor) -> np.ndarray:
@@ -131,21 +145,27 @@ def unit(outputs: Tensor) -> np.ndarray:
 
 
 def choose_device(name: str) -> torch.device:
-    """`auto` is cuda where there is one; each process that torchrun starts on a machine has its own. Raises ValueError for a device that
-    is not there."""
+    """`auto` is cuda where there is one; each process that torchrun starts on a machine has its
+    own. Raises ValueError for a device that is not there."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if name.split(":")[0] not in ("cpu", "cuda"):
         raise ValueError(f"unknown device {name!r}; choose auto, cpu or cuda")
     if name.startswith("cuda") and not torch.cuda.is_available():
-        raise ValueError("no CUDA device is visible to torch; --device cpu, or see `dml-bench doctor`")
+        raise ValueError(
+            "no CUDA device is visible to torch; --device cpu, or see `dml-bench doctor`"
+        )
     place = distributed.launched()
     if place.size == 1 or name == "cpu":
         return torch.device(name)
     if name != "cuda":
-        raise ValueError(f"--device {name}: torchrun gives each process a GPU of its own; leave --device out")
+        raise ValueError(
+            f"--device {name}: torchrun gives each process a GPU of its own; leave --device out"
+        )
     if place.local_rank >= torch.cuda.device_count():
-        raise ValueError(f"there are more processes than GPUs; --nproc-per-node {torch.cuda.device_count()}, or --device cpu")
+        raise ValueError(
+            f"there are more processes than GPUs; --nproc-per-node {torch.cuda.device_count()}, or --device cpu"
+        )
     return torch.device("cuda", place.local_rank)
 
 
@@ -154,7 +174,9 @@ def check_together(experiment: Experiment, device: torch.device) -> None:
     if distributed.size() == 1:
         return
     technique = experiment.mixing.technique
-    if mixings[technique.name].facts["where"] == "layer" and technique.options["layers"] != ("input",):
+    if mixings[technique.name].facts["where"] == "layer" and technique.options["layers"] != (
+        "input",
+    ):
         raise ValueError(
             f"{technique.name} mixes images inside the network, and other processes hold some of them; "
             "start one process, or --set mixing.technique=mixup"
@@ -166,10 +188,15 @@ def check_together(experiment: Experiment, device: torch.device) -> None:
 
 
 def choose_precision(wanted: str, device: torch.device) -> str:
-    """`auto` is bfloat16 where the device computes in it faster than in float32: CUDA with bf16, CPUs with AMX tiles."""
+    """`auto` is bfloat16 where the device computes in it faster than in float32: CUDA with bf16,
+    CPUs with AMX tiles."""
     if wanted != "auto":
         return wanted
-    fast = torch.cuda.is_bf16_supported() if device.type == "cuda" else torch.cpu._is_amx_tile_supported()
+    fast = (
+        torch.cuda.is_bf16_supported()
+        if device.type == "cuda"
+        else torch.cpu._is_amx_tile_supported()
+    )
     return "bfloat16" if fast else "float32"
 
 
@@ -186,8 +213,9 @@ def build(
     start: dict[str, Tensor] | None = None,
     predicted: np.ndarray | None = None,
 ) -> Run:
-    """The run of one phase, at its first epoch. `start` are backbone weights that replace the configured ones; `predicted` are (images) the
-    class ids that labelling `softlabels` weighs against those that are given."""
+    """The run of one phase, at its first epoch. `start` are backbone weights that replace the
+    configured ones; `predicted` are (images) the class ids that labelling `softlabels` weighs
+    against those that are given."""
     images = phase.trains_on(dataset, split)
     labels = build_labels(experiment, phase, dataset, split, images, predicted)
     statistics = pixels.statistics(images) if experiment.images.normalization == "train" else None
@@ -197,7 +225,9 @@ def build(
     if experiment.train.sync_bn:
         embedder = synchronised(embedder, experiment)
     embedder.to(device)
-    objective = build_objective(experiment, dataset.num_classes - len(phase.excluded), embedder.dim).to(device)
+    objective = build_objective(
+        experiment, dataset.num_classes - len(phase.excluded), embedder.dim
+    ).to(device)
     optimizer = build_optimizer(experiment, embedder, objective)
     run = Run(
         experiment=experiment,
@@ -227,24 +257,35 @@ def build(
 
 
 def synchronised(embedder: Embedder, experiment: Experiment) -> Embedder:
-    """The embedder with BatchNorm statistics of the joint batch, which one process has anyway. Raises ValueError where it has none."""
+    """The embedder with BatchNorm statistics of the joint batch, which one process has anyway.
+    Raises ValueError where it has none."""
     from timm.layers import convert_sync_batchnorm
     from torch.nn.modules.batchnorm import _BatchNorm
 
     if not any(isinstance(layer, _BatchNorm) for layer in embedder.modules()):
-        raise ValueError(f"train.sync_bn has no effect: {experiment.model.backbone.name} has no BatchNorm; leave train.sync_bn out")
+        raise ValueError(
+            f"train.sync_bn has no effect: {experiment.model.backbone.name} has no BatchNorm; leave train.sync_bn out"
+        )
     return embedder if distributed.size() == 1 else convert_sync_batchnorm(embedder)
 
 
 def build_labels(
-    experiment: Experiment, phase: Phase, dataset: Dataset, split: Split, images: np.ndarray, predicted: np.ndarray | None
+    experiment: Experiment,
+    phase: Phase,
+    dataset: Dataset,
+    split: Split,
+    images: np.ndarray,
+    predicted: np.ndarray | None,
 ) -> TrainingLabels:
-    """The labels of the training images. Raises ValueError where labelling `softlabels` lacks its predictions."""
+    """The labels of the training images. Raises ValueError where labelling `softlabels` lacks its
+    predictions."""
     trained = np.setdiff1d(np.arange(dataset.num_classes), phase.excluded)
     given = given_labels(experiment, phase, dataset, split)
     balance = experiment.train.class_weights == "balanced"
     labelling = labellings[experiment.labelling.name].build(**experiment.labelling.options)
-    assert (predicted is not None) == isinstance(labelling, Soft), "softlabels needs predictions, and nothing else does"
+    assert (predicted is not None) == isinstance(labelling, Soft), (
+        "softlabels needs predictions, and nothing else does"
+    )
     return TrainingLabels(
         trained=trained,
         true=dataset.labels,
@@ -265,32 +306,54 @@ def build_mixer(experiment: Experiment, embedder: Embedder) -> Mixer | None:
     known = ("input", *stage_names(embedder.backbone))
     for layer in mixer.layers:
         if layer not in known:
-            raise UnknownName(f"mixing.technique.layers names {layer!r}{near_miss(layer, list(known))}; there are: {', '.join(known)}")
+            raise UnknownName(
+                f"mixing.technique.layers names {layer!r}{near_miss(layer, list(known))}; there are: {', '.join(known)}"
+            )
     return replace(mixer, layers=mixer.layers or known)
 
 
-def build_optimizer(experiment: Experiment, embedder: Embedder, objective: Objective) -> torch.optim.Optimizer:
+def build_optimizer(
+    experiment: Experiment, embedder: Embedder, objective: Objective
+) -> torch.optim.Optimizer:
     """The optimiser of all that learns; the objective's own parameters have their own rate."""
     config = experiment.optimizer
-    groups: list[dict[str, Any]] = [{"params": [p for p in embedder.parameters() if p.requires_grad]}]
+    groups: list[dict[str, Any]] = [
+        {"params": [p for p in embedder.parameters() if p.requires_grad]}
+    ]
     if proxies := [p for p in objective.parameters() if p.requires_grad]:
-        groups.append({"params": proxies, "lr": config.options["lr"] * experiment.train.proxy_lr_factor})
+        groups.append(
+            {"params": proxies, "lr": config.options["lr"] * experiment.train.proxy_lr_factor}
+        )
     return optimizers[config.name].build(groups, **config.options)
 
 
 def build_schedule(
-    experiment: Experiment, phase: Phase, optimizer: torch.optim.Optimizer, images: np.ndarray, labels: np.ndarray
+    experiment: Experiment,
+    phase: Phase,
+    optimizer: torch.optim.Optimizer,
+    images: np.ndarray,
+    labels: np.ndarray,
 ) -> torch.optim.lr_scheduler.LRScheduler:
     """The schedule over all steps of the phase."""
-    schedule, steps = experiment.schedule, len(sampled(experiment, phase, images, labels)) * experiment.train.epochs
+    schedule, steps = (
+        experiment.schedule,
+        len(sampled(experiment, phase, images, labels)) * experiment.train.epochs,
+    )
     return schedules[schedule.name].build(**schedule.options)(optimizer, steps)
 
 
 def frozen_features(run: Run, pixels: Pixels) -> Tensor:
-    """(images, num_features) of the frozen backbone for every image of the data set; computed once and kept beside the image cache,
-    under a digest of the weights, the way of computing and the images' cache. Of several processes the first computes them."""
-    state = hashlib.sha256(f"{run.device.type} {torch.get_num_threads()} {run.precision} {pixels.view_cache.folder.name}".encode())
-    for name, tensor in {**run.embedder.backbone.state_dict(), "mean": run.embedder.mean, "std": run.embedder.std}.items():
+    """(images, num_features) of the frozen backbone for every image of the data set; computed once
+    and kept beside the image cache, under a digest of the weights, the way of computing and the
+    images' cache. Of several processes the first computes them."""
+    state = hashlib.sha256(
+        f"{run.device.type} {torch.get_num_threads()} {run.precision} {pixels.view_cache.folder.name}".encode()
+    )
+    for name, tensor in {
+        **run.embedder.backbone.state_dict(),
+        "mean": run.embedder.mean,
+        "std": run.embedder.std,
+    }.items():
         state.update(name.encode() + tensor.cpu().contiguous().numpy().tobytes())
     path = (
         pixels.view_cache.folder.parents[1]
@@ -314,6 +377,10 @@ def compute_features(run: Run, pixels: Pixels) -> Tensor:
     size = run.experiment.train.batch_size
     for start in range(0, len(everything), size):
         with run.autocast():
-            table.append(run.embedder.features(pixels.view(everything[start : start + size])).float())
-        run.watch.progress("features of the frozen backbone", min(start + size, len(everything)), len(everything))
+            table.append(
+                run.embedder.features(pixels.view(everything[start : start + size])).float()
+            )
+        run.watch.progress(
+            "features of the frozen backbone", min(start + size, len(everything)), len(everything)
+        )
     return torch.cat(table)

@@ -4,4 +4,12 @@ from dml_bench.data.datasets import cars196, drawn, inshop, own_images, sop  # n
 from dml_bench.data.datasets.cub import cub_folder, read_cub_layout
 from dml_bench.data.datasets.dataset import Dataset, Progress, Row, assemble, open_dataset
 
-__all__ = ["Dataset", "Progress", "Row", "assemble", "cub_folder", "open_dataset", "read_cub_layout"]
+__all__ = [
+    "Dataset",
+    "Progress",
+    "Row",
+    "assemble",
+    "cub_folder",
+    "open_dataset",
+    "read_cub_layout",
+]

@@ -18,7 +18,8 @@ CORNERS = ("bbox_x1", "bbox_y1", "bbox_x2", "bbox_y2")
 
 @dataclass(frozen=True, slots=True)
 class Annotation:
-    """What is written about one image. Each method raises ValueError where its fields make no sense."""
+    """What is written about one image. Each method raises ValueError where its fields make no
+    sense."""
 
     place: str
     """The file, and the number of the annotation in it."""
@@ -34,23 +35,32 @@ class Annotation:
         """Class ids count from 1."""
         class_id = self.fields["class"]
         if not isinstance(class_id, int) or not 1 <= class_id <= num_classes:
-            raise ValueError(f"{self.place} has the class {class_id!r}; an id from 1 to {num_classes} is wanted: restore the file")
+            raise ValueError(
+                f"{self.place} has the class {class_id!r}; an id from 1 to {num_classes} is wanted: restore the file"
+            )
         return class_id - 1
 
     def part(self) -> str:
         test = self.fields["test"]
         if test not in (0, 1):
-            raise ValueError(f"{self.place} has test = {test!r}; 0 or 1 is wanted: restore the file")
+            raise ValueError(
+                f"{self.place} has test = {test!r}; 0 or 1 is wanted: restore the file"
+            )
         return "test" if test else "train"
 
     def box(self) -> tuple[float, ...]:
-        """x, y, width and height; the corners are pixels that count from 1 and belong to the box themselves."""
+        """x, y, width and height; the corners are pixels that count from 1 and belong to the box
+        themselves."""
         corners = [self.fields[corner] for corner in CORNERS]
         if not all(isinstance(corner, int | float) and math.isfinite(corner) for corner in corners):
-            raise ValueError(f"{self.place} has a box of {corners}; four numbers are wanted: restore the file")
+            raise ValueError(
+                f"{self.place} has a box of {corners}; four numbers are wanted: restore the file"
+            )
         x1, y1, x2, y2 = map(float, corners)
         if x2 < x1 or y2 < y1:
-            raise ValueError(f"{self.place} has a box from {x1:g}, {y1:g} to {x2:g}, {y2:g}, which is empty: restore the file")
+            raise ValueError(
+                f"{self.place} has a box from {x1:g}, {y1:g} to {x2:g}, {y2:g}, which is empty: restore the file"
+            )
         return x1 - 1, y1 - 1, x2 - x1 + 1, y2 - y1 + 1
 
 
@@ -61,16 +71,22 @@ class Annotation:
     obtain="its page at Stanford is gone, https://github.com/pytorch/vision/issues/7545 says where there are copies",
 )
 def cars196(where: Where, *, crop_to_box: bool = False) -> Dataset:
-    """`data_dir` is the folder of the unpacked archives, or the folder that it is in; `crop_to_box` cuts each car out.
+    """`data_dir` is the folder of the unpacked archives, or the folder that it is in; `crop_to_box`
+    cuts each car out.
 
-    Either car_ims/ with cars_annos.mat, or cars_train/ and cars_test/ with cars_meta.mat, cars_train_annos.mat and
-    cars_test_annos_withlabels.mat, these beside them or in devkit/. Both hold the same images under other names, so splits
-    drawn from them differ. Classes are numbered in the order of their ids. Raises ValueError on a file that is missing or
-    damaged, on annotations that make no sense, and on images that don't exist.
+    Either car_ims/ with cars_annos.mat, or cars_train/ and cars_test/ with cars_meta.mat,
+    cars_train_annos.mat and cars_test_annos_withlabels.mat, these beside them or in devkit/. Both
+    hold the same images under other names, so splits drawn from them differ. Classes are numbered
+    in the order of their ids. Raises ValueError on a file that is missing or damaged, on
+    annotations that make no sense, and on images that don't exist.
     """
     root = home("cars196", where.data_dir, holds, "car_ims or cars_train")
-    in_one_folder = has(root, "car_ims") and (has(root, "cars_annos.mat") or not has(root, "cars_train"))
-    names, listed = one_folder(root, crop_to_box) if in_one_folder else two_folders(root, crop_to_box)
+    in_one_folder = has(root, "car_ims") and (
+        has(root, "cars_annos.mat") or not has(root, "cars_train")
+    )
+    names, listed = (
+        one_folder(root, crop_to_box) if in_one_folder else two_folders(root, crop_to_box)
+    )
     remedy = "restore them; they lie directly in car_ims, or in cars_train and cars_test"
     rows, faults = Disk(root).present(listed, "its .mat files", remedy)
     return assemble("cars196", root, names, rows, faults)
@@ -85,7 +101,12 @@ def one_folder(root: Path, crop_to_box: bool) -> tuple[list[str], list[Row]]:
     file = mat_file(root, "cars_annos.mat")
     names = class_names(file)
     rows = [
-        Row(image.path("relative_im_path"), image.label(len(names)), image.part(), image.box() if crop_to_box else None)
+        Row(
+            image.path("relative_im_path"),
+            image.label(len(names)),
+            image.part(),
+            image.box() if crop_to_box else None,
+        )
         for image in annotations(file, ("relative_im_path", "test"), crop_to_box)
     ]
     return names, rows
@@ -94,9 +115,17 @@ def one_folder(root: Path, crop_to_box: bool) -> tuple[list[str], list[Row]]:
 def two_folders(root: Path, crop_to_box: bool) -> tuple[list[str], list[Row]]:
     """Class names and images of the layout with cars_train/ and cars_test/."""
     names = class_names(mat_file(root, "cars_meta.mat"))
-    files = {"train": mat_file(root, "cars_train_annos.mat"), "test": mat_file(root, "cars_test_annos_withlabels.mat")}
+    files = {
+        "train": mat_file(root, "cars_train_annos.mat"),
+        "test": mat_file(root, "cars_test_annos_withlabels.mat"),
+    }
     rows = [
-        Row(image.path("fname", f"cars_{part}"), image.label(len(names)), part, image.box() if crop_to_box else None)
+        Row(
+            image.path("fname", f"cars_{part}"),
+            image.label(len(names)),
+            part,
+            image.box() if crop_to_box else None,
+        )
         for part, file in files.items()
         for image in annotations(file, ("fname",), crop_to_box)
     ]
@@ -107,19 +136,24 @@ def mat_file(root: Path, name: str) -> Path:
     """The file called `name` in `root` or devkit/. Raises ValueError where there is none."""
     found = [folder / name for folder in (root, root / "devkit") if (folder / name).is_file()]
     if not found:
-        raise ValueError(f"{root} lacks {name}, also in devkit: restore it; {datasets['cars196'].facts['obtain']}")
+        raise ValueError(
+            f"{root} lacks {name}, also in devkit: restore it; {datasets['cars196'].facts['obtain']}"
+        )
     return found[0]
 
 
 def variable(file: Path, name: str) -> np.ndarray:
-    """The variable called `name` of a MATLAB file, with at least one dimension. Raises ValueError where it can't be read."""
+    """The variable called `name` of a MATLAB file, with at least one dimension. Raises ValueError
+    where it can't be read."""
     from scipy.io import loadmat
 
     try:
         content = loadmat(file, squeeze_me=True, variable_names=[name])
     # Damaged files raise almost anything.
     except Exception as error:
-        raise ValueError(f"{file} can't be read as a MATLAB file ({' '.join(str(error).split())}): restore it") from error
+        raise ValueError(
+            f"{file} can't be read as a MATLAB file ({' '.join(str(error).split())}): restore it"
+        ) from error
     if name not in content:
         raise ValueError(f"{file} has no variable {name}: restore it")
     return np.atleast_1d(content[name])
@@ -128,16 +162,27 @@ def variable(file: Path, name: str) -> np.ndarray:
 def class_names(file: Path) -> list[str]:
     """The names in the order of the class ids, which count from 1."""
     names = variable(file, "class_names").tolist()
-    nameless = [f"class id {class_id}" for class_id, name in enumerate(names, 1) if not isinstance(name, str) or not name.strip()]
+    nameless = [
+        f"class id {class_id}"
+        for class_id, name in enumerate(names, 1)
+        if not isinstance(name, str) or not name.strip()
+    ]
     require_none(nameless, f"classes of {file} without a name", "restore it")
     return [name.strip() for name in names]
 
 
 def annotations(file: Path, fields: tuple[str, ...], with_box: bool) -> Iterator[Annotation]:
-    """The annotations of a MATLAB file with these fields, the class and perhaps the box. Raises ValueError where one is lacking."""
+    """The annotations of a MATLAB file with these fields, the class and perhaps the box. Raises
+    ValueError where one is lacking."""
     table = variable(file, "annotations")
     wanted = (*fields, "class", *(CORNERS if with_box else ()))
     lacking = [field for field in wanted if field not in (table.dtype.names or ())]
-    require_none(lacking, f"fields that annotations of {file} lack", "restore it (cars_test_annos.mat, without classes, is another file)")
-    for number, values in enumerate(zip(*(table[field].tolist() for field in wanted), strict=True), 1):
+    require_none(
+        lacking,
+        f"fields that annotations of {file} lack",
+        "restore it (cars_test_annos.mat, without classes, is another file)",
+    )
+    for number, values in enumerate(
+        zip(*(table[field].tolist() for field in wanted), strict=True), 1
+    ):
         yield Annotation(f"{file} annotation {number}", dict(zip(wanted, values, strict=True)))

@@ -20,7 +20,8 @@ __all__ = ["cub_folder", "read_cub_layout"]
     obtain="dml-bench data fetch cub --data-dir DIR downloads it, --demo uses drawn birds instead",
 )
 def cub(where: Where, *, crop_to_box: bool = False) -> Dataset:
-    """`data_dir` is the folder CUB_200_2011, its parent or the parent of that; `crop_to_box` cuts each bird out by bounding_boxes.txt."""
+    """`data_dir` is the folder CUB_200_2011, its parent or the parent of that; `crop_to_box` cuts
+    each bird out by bounding_boxes.txt."""
     # Other data sets have an images.txt too, so the folder's own name decides among several.
     named = where.data_dir / "CUB_200_2011"
     start = named if holds(named) and not holds(where.data_dir) else where.data_dir
@@ -32,29 +33,50 @@ def holds(folder: Path) -> bool:
 
 
 def cub_folder(data_dir: Path) -> Path | None:
-    """The first folder that holds images.txt: `data_dir` itself, CUB_200_2011 in it, or another up to two levels down."""
+    """The first folder that holds images.txt: `data_dir` itself, CUB_200_2011 in it, or another up
+    to two levels down."""
     usual = [data_dir, data_dir / "CUB_200_2011"]
-    return next((folder for folder in (*usual, *(place for places in levels(data_dir) for place in places)) if holds(folder)), None)
+    return next(
+        (
+            folder
+            for folder in (*usual, *(place for places in levels(data_dir) for place in places))
+            if holds(folder)
+        ),
+        None,
+    )
 
 
 def read_cub_layout(root: Path, name: str, *, crop_to_box: bool = False) -> Dataset:
-    """Read images.txt, classes.txt, image_class_labels.txt and, where there is one, train_test_split.txt of `root`.
+    """Read images.txt, classes.txt, image_class_labels.txt and, where there is one,
+    train_test_split.txt of `root`.
 
-    Classes are numbered in the order of their ids in classes.txt. Raises ValueError on a list that is missing, malformed
-    or at odds with another, and on images that don't exist.
+    Classes are numbered in the order of their ids in classes.txt. Raises ValueError on a list that
+    is missing, malformed or at odds with another, and on images that don't exist.
     """
     classes, images = numbered(root / "classes.txt", str), numbered(root / "images.txt", str)
     class_ids = numbered(root / "image_class_labels.txt", int)
-    splits = numbered(root / "train_test_split.txt", is_train) if (root / "train_test_split.txt").exists() else None
+    splits = (
+        numbered(root / "train_test_split.txt", is_train)
+        if (root / "train_test_split.txt").exists()
+        else None
+    )
     boxes = numbered(root / "bounding_boxes.txt", box) if crop_to_box else None
     require_values(images, class_ids, root / "image_class_labels.txt", "class")
     require_values(images, splits, root / "train_test_split.txt", "part")
     require_values(images, boxes, root / "bounding_boxes.txt", "box")
     label_of = {class_id: label for label, class_id in enumerate(sorted(classes))}
-    lost = [f"image {image}: {class_ids[image]}" for image in images if class_ids[image] not in label_of]
-    require_none(lost, f"class ids in {root / 'image_class_labels.txt'} that classes.txt lacks", "correct them")
+    lost = [
+        f"image {image}: {class_ids[image]}" for image in images if class_ids[image] not in label_of
+    ]
     require_none(
-        [path for path in images.values() if not inside(path)], f"paths in images.txt that lead out of {root / 'images'}", "correct them"
+        lost,
+        f"class ids in {root / 'image_class_labels.txt'} that classes.txt lacks",
+        "correct them",
+    )
+    require_none(
+        [path for path in images.values() if not inside(path)],
+        f"paths in images.txt that lead out of {root / 'images'}",
+        "correct them",
     )
     listed = [
         Row(
@@ -65,7 +87,9 @@ def read_cub_layout(root: Path, name: str, *, crop_to_box: bool = False) -> Data
         )
         for image, path in images.items()
     ]
-    rows, faults = Disk(root).present(listed, "images.txt", "restore them, or remove their lines from images.txt")
+    rows, faults = Disk(root).present(
+        listed, "images.txt", "restore them, or remove their lines from images.txt"
+    )
     return assemble(name, root, [classes[class_id] for class_id in sorted(classes)], rows, faults)
 
 
@@ -73,22 +97,33 @@ Value = TypeVar("Value")
 
 
 def numbered(file: Path, parse: Callable[[str], Value]) -> dict[int, Value]:
-    """The values of lines `id value` by id. Raises ValueError on a missing file, a malformed line or an id used twice."""
+    """The values of lines `id value` by id. Raises ValueError on a missing file, a malformed line
+    or an id used twice."""
     values: dict[int, Value] = {}
-    for number, line in lines_of(file, "restore it, or get the whole data set with dml-bench data fetch cub --data-dir DIR"):
+    for number, line in lines_of(
+        file, "restore it, or get the whole data set with dml-bench data fetch cub --data-dir DIR"
+    ):
         try:
             identity, text = line.split(maxsplit=1)
             key, value = int(identity), parse(text)
         except ValueError:
-            raise ValueError(f"{file} line {number} is {line!r}; a number and its value are wanted: correct the line") from None
+            raise ValueError(
+                f"{file} line {number} is {line!r}; a number and its value are wanted: correct the line"
+            ) from None
         if key in values:
-            raise ValueError(f"{file} line {number} uses the id {key} again: give each line its own id")
+            raise ValueError(
+                f"{file} line {number} uses the id {key} again: give each line its own id"
+            )
         values[key] = value
     return values
 
 
-def require_values(images: dict[int, str], values: dict[int, Value] | None, file: Path, what: str) -> None:
-    lacking = [] if values is None else [path for image, path in images.items() if image not in values]
+def require_values(
+    images: dict[int, str], values: dict[int, Value] | None, file: Path, what: str
+) -> None:
+    lacking = (
+        [] if values is None else [path for image, path in images.items() if image not in values]
+    )
     require_none(lacking, f"images without a {what} in {file}", "add their lines")
 
 

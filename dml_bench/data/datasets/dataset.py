@@ -1,4 +1,5 @@
-"""The value that every reader of images returns, the checks that all readers share, and the way to one by its name."""
+"""The value that every reader of images returns, the checks that all readers share, and the way to
+one by its name."""
 
 import hashlib
 import os
@@ -16,7 +17,17 @@ from dml_bench.registry import datasets
 from dml_bench.registry.names import composed
 from dml_bench.system.drafts import sweep
 
-__all__ = ["Dataset", "Disk", "NotThere", "Progress", "Row", "Where", "assemble", "names_in", "open_dataset"]
+__all__ = [
+    "Dataset",
+    "Disk",
+    "NotThere",
+    "Progress",
+    "Row",
+    "Where",
+    "assemble",
+    "names_in",
+    "open_dataset",
+]
 
 Progress = Callable[[str, int, int], None]
 """Called with what is being done, how much of it is done, and how much there is."""
@@ -35,10 +46,12 @@ class Dataset:
     class_names: tuple[str, ...]
     """(classes) in class-id order."""
     boxes: np.ndarray | None = None
-    """(images, 4) float x, y, width, height in pixels: cut out before anything else; None uses whole images."""
+    """(images, 4) float x, y, width, height in pixels: cut out before anything else; None uses
+    whole images."""
     parts: tuple[str, ...] | None = None
-    """(images) the part that the data set itself assigns: `train`, `valid`, `test`, `query` or `gallery`; None where it has none.
-    `test` images are looked up among each other (each is query and gallery at once), `query` images among those of `gallery`."""
+    """(images) the part that the data set itself assigns: `train`, `valid`, `test`, `query` or
+    `gallery`; None where it has none. `test` images are looked up among each other (each is query
+    and gallery at once), `query` images among those of `gallery`."""
     left_out: tuple[str, ...] = ()
     """Paths that were skipped because they can't be decoded."""
     opened_fingerprint: str = ""
@@ -48,7 +61,8 @@ class Dataset:
     notes: tuple[str, ...] = ()
     """Sentences about what was chosen or left out while reading."""
     faults: tuple[str, ...] = ()
-    """Sentences about what is wrong, each with its remedy. The images that they are about are left out."""
+    """Sentences about what is wrong, each with its remedy. The images that they are about are left
+    out."""
 
     @property
     def num_classes(self) -> int:
@@ -59,7 +73,8 @@ class Dataset:
 
     @cached_property
     def digests(self) -> tuple[str, ...]:
-        """(images) SHA-256 of each file's bytes. A file that can't be read has one like no other: decoding it reports the problem."""
+        """(images) SHA-256 of each file's bytes. A file that can't be read has one like no other:
+        decoding it reports the problem."""
         return digests_of(self.root, self.paths, self.cache_dir)
 
     @cached_property
@@ -75,7 +90,11 @@ class Dataset:
     def sound(self) -> "Dataset":
         """The data set itself. Raises ValueError with the first fault where it has one."""
         if self.faults:
-            more = f" ({len(self.faults) - 1} more: dml-bench data check lists them)" if len(self.faults) > 1 else ""
+            more = (
+                f" ({len(self.faults) - 1} more: dml-bench data check lists them)"
+                if len(self.faults) > 1
+                else ""
+            )
             raise ValueError(f"{self.faults[0]}{more}")
         return self
 
@@ -94,7 +113,8 @@ class Dataset:
 
 @dataclass(frozen=True, slots=True)
 class Where:
-    """What a reader is given: the folder of images, the folder for what is drawn, and whom to tell how far drawing is."""
+    """What a reader is given: the folder of images, the folder for what is drawn, and whom to tell
+    how far drawing is."""
 
     data_dir: Path
     cache_dir: Path
@@ -102,7 +122,8 @@ class Where:
 
 
 class NotThere(ValueError):
-    """A folder does not hold the data set that is looked for: what is missing, and the advice of its reader."""
+    """A folder does not hold the data set that is looked for: what is missing, and the advice of
+    its reader."""
 
     def __init__(self, missing: str, advice: str):
         super().__init__(f"{missing}: {advice}")
@@ -110,35 +131,52 @@ class NotThere(ValueError):
 
 
 def open_dataset(
-    component: Component, data_dir: Path | None, cache_dir: Path, progress: Progress | None = None, *, tolerant: bool = False
+    component: Component,
+    data_dir: Path | None,
+    cache_dir: Path,
+    progress: Progress | None = None,
+    *,
+    tolerant: bool = False,
 ) -> Dataset:
-    """Read the data set that `component` names. Raises ValueError where a folder of images is needed and missing, or given in vain, and
-    where something is wrong with the images and labels; if `tolerant`, faults that leave some images are only listed in the data set.
+    """Read the data set that `component` names. Raises ValueError where a folder of images is
+    needed and missing, or given in vain, and where something is wrong with the images and labels;
+    if `tolerant`, faults that leave some images are only listed in the data set.
 
-    Whatever uses `cache_dir` begins with this, so it is here that all that dead processes left in there is removed."""
+    Whatever uses `cache_dir` begins with this, so it is here that all that dead processes left in
+    there is removed."""
     sweep(cache_dir, *cache_dir.glob("*/"))
     entry = datasets[component.name]
     tell = progress or (lambda stage, done, total: None)
     if not entry.facts["needs_data_dir"]:
         if data_dir is not None:
-            raise ValueError(f"dataset {entry.name} draws its own images, so --data-dir has no effect: leave it out")
-        return replace(entry.build(Where(cache_dir, cache_dir, tell), **component.options), cache_dir=cache_dir)
+            raise ValueError(
+                f"dataset {entry.name} draws its own images, so --data-dir has no effect: leave it out"
+            )
+        return replace(
+            entry.build(Where(cache_dir, cache_dir, tell), **component.options), cache_dir=cache_dir
+        )
     if data_dir is None:
         obtain = f"; {entry.facts['obtain']}" if entry.facts["obtain"] else ""
-        raise ValueError(f"dataset {entry.name} needs a folder of images: give it with --data-dir DIR{obtain}")
+        raise ValueError(
+            f"dataset {entry.name} needs a folder of images: give it with --data-dir DIR{obtain}"
+        )
     if not data_dir.is_dir():
         raise ValueError(
             f"{data_dir} {'is not a folder' if data_dir.exists() else 'does not exist'}: give the folder of images with --data-dir DIR"
         )
     try:
-        dataset: Dataset = replace(entry.build(Where(data_dir, cache_dir, tell), **component.options), cache_dir=cache_dir)
+        dataset: Dataset = replace(
+            entry.build(Where(data_dir, cache_dir, tell), **component.options), cache_dir=cache_dir
+        )
     except NotThere as problem:
         from dml_bench.data.datasets.layouts import layout_of
 
         other = layout_of(data_dir)
         if not other or other[0] == entry.name:
             raise
-        raise ValueError(f"{problem.missing}: {data_dir} holds {other[1]}, so give --dataset {other[0]}") from None
+        raise ValueError(
+            f"{problem.missing}: {data_dir} holds {other[1]}, so give --dataset {other[0]}"
+        ) from None
     return dataset if tolerant else dataset.sound()
 
 
@@ -161,8 +199,9 @@ def assemble(
     notes: Iterable[str] = (),
     remedy_of_empty: str = "add images to them or remove them",
 ) -> Dataset:
-    """The rows as a Dataset, sorted by path. Faults are added for a path or class given twice, an empty class, under 2 classes, and names
-    that can't be written. Raises ValueError where there is no image at all."""
+    """The rows as a Dataset, sorted by path. Faults are added for a path or class given twice, an
+    empty class, under 2 classes, and names that can't be written. Raises ValueError where there is
+    no image at all."""
     names, rows = tuple(class_names), sorted(rows, key=lambda row: row.path)
     found = [*faults]
     if len(names) < 2:
@@ -170,9 +209,15 @@ def assemble(
             f"{root} has {len(names)} {'class' if len(names) == 1 else 'classes'}; at least 2 are wanted: add images of another class"
         )
     unspeakable = [text for text in (*names, *(row.path for row in rows)) if not speakable(text)]
-    found += fault(unspeakable, f"names in {root} that are not Unicode text on one line", "rename them")
-    found += fault(twice(names), f"class names used twice in {root}", "give each class its own name")
-    found += fault(twice(row.path for row in rows), f"images listed twice in {root}", "list each of them once")
+    found += fault(
+        unspeakable, f"names in {root} that are not Unicode text on one line", "rename them"
+    )
+    found += fault(
+        twice(names), f"class names used twice in {root}", "give each class its own name"
+    )
+    found += fault(
+        twice(row.path for row in rows), f"images listed twice in {root}", "list each of them once"
+    )
     filled = {row.label for row in rows}
     empty = [name for label, name in enumerate(names) if label not in filled]
     found += fault(empty, f"classes without images in {root}", remedy_of_empty)
@@ -180,14 +225,20 @@ def assemble(
         raise ValueError(found[0])
     if found:
         rows = [row for row in {row.path: row for row in rows}.values() if speakable(row.path)]
-    also = fault(alike(names), "class names that differ only in case or in zeros", "if they are meant as one, write them in one way")
+    also = fault(
+        alike(names),
+        "class names that differ only in case or in zeros",
+        "if they are meant as one, write them in one way",
+    )
     return Dataset(
         name=name,
         root=root,
         paths=tuple(row.path for row in rows),
         labels=np.array([row.label for row in rows], dtype=np.int64),
         class_names=names,
-        boxes=None if rows[0].box is None else np.array([row.box for row in rows], dtype=np.float64),
+        boxes=None
+        if rows[0].box is None
+        else np.array([row.box for row in rows], dtype=np.float64),
         parts=None if rows[0].part is None else tuple(str(row.part) for row in rows),
         notes=(*notes, *also),
         faults=tuple(found),
@@ -208,7 +259,8 @@ class Disk:
 
     def spelled(self, path: str) -> str:
         """`path`, relative to the folder, as the disk has it; '' where there is no such file."""
-        # With 120,053 images of Stanford Online Products, joining and asking by Path takes 1.5 s, by text .5 s.
+        # With 120,053 images of Stanford Online Products, joining and asking by Path takes 1.5 s,
+        # by text .5 s.
         if os.path.isfile(f"{self.root}{os.sep}{path}"):  # noqa: PTH113
             return path
         place = ""
@@ -225,8 +277,11 @@ class Disk:
             self._names[folder] = {composed(name): name for name in names_in(self.root / folder)}
         return self._names[folder]
 
-    def present(self, rows: Iterable[Row], listing: str, remedy: str) -> tuple[list[Row], list[str]]:
-        """Those of the rows whose files are there, and faults about paths that lead out of the folder or to no file."""
+    def present(
+        self, rows: Iterable[Row], listing: str, remedy: str
+    ) -> tuple[list[Row], list[str]]:
+        """Those of the rows whose files are there, and faults about paths that lead out of the
+        folder or to no file."""
         outside, missing, there = [], [], []
         for row in rows:
             if not inside(row.path):
@@ -236,4 +291,6 @@ class Disk:
             else:
                 missing.append(row.path)
         faults = fault(outside, f"paths in {listing} that lead out of {self.root}", "correct them")
-        return there, faults + fault(sorted(missing), f"images that do not exist in {self.root}", remedy)
+        return there, faults + fault(
+            sorted(missing), f"images that do not exist in {self.root}", remedy
+        )

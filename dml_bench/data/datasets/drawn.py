@@ -12,10 +12,29 @@ SeveralOf = Annotated[int, at_least(2)]
 Pixels = Annotated[int, at_least(16)]
 
 
-@datasets.register("demo", summary="drawn birds, a small set that needs no download", source="drawn by this package", needs_data_dir=False)
-def demo(where: Where, *, classes: SeveralOf = 40, per_class: SeveralOf = 30, size: Pixels = 96, seed: int = 7) -> Dataset:
+@datasets.register(
+    "demo",
+    summary="drawn birds, a small set that needs no download",
+    source="drawn by this package",
+    needs_data_dir=False,
+)
+def demo(
+    where: Where,
+    *,
+    classes: SeveralOf = 40,
+    per_class: SeveralOf = 30,
+    size: Pixels = 96,
+    seed: int = 7,
+) -> Dataset:
     """Drawn once into `cache_dir`, in the layout of CUB-200-2011."""
-    return drawn(where, f"demo-{classes}x{per_class}-{size}px-seed{seed}", "demo", [per_class] * classes, size, seed)
+    return drawn(
+        where,
+        f"demo-{classes}x{per_class}-{size}px-seed{seed}",
+        "demo",
+        [per_class] * classes,
+        size,
+        seed,
+    )
 
 
 @datasets.register(
@@ -28,7 +47,14 @@ def cub_shape(where: Where, *, size: Pixels = 256, seed: int = 7) -> Dataset:
     """Drawn once into `cache_dir`, with CUB's number of images in each class."""
     from dml_bench.data.synthetic import cub_counts
 
-    return drawn(where, f"cub-shape-{size}px-seed{seed}", "cub_shape", list(cub_counts().values()), size, seed)
+    return drawn(
+        where,
+        f"cub-shape-{size}px-seed{seed}",
+        "cub_shape",
+        list(cub_counts().values()),
+        size,
+        seed,
+    )
 
 
 @datasets.register(
@@ -37,15 +63,37 @@ def cub_shape(where: Where, *, size: Pixels = 256, seed: int = 7) -> Dataset:
     source="drawn by this package",
     needs_data_dir=False,
 )
-def source_species(where: Where, *, classes: SeveralOf = 48, per_class: SeveralOf = 24, size: Pixels = 72, seed: int = 1) -> Dataset:
+def source_species(
+    where: Where,
+    *,
+    classes: SeveralOf = 48,
+    per_class: SeveralOf = 24,
+    size: Pixels = 72,
+    seed: int = 1,
+) -> Dataset:
     """Drawn once into `cache_dir`; no species is also in `demo` or `cub_shape`."""
-    return drawn(where, f"source-{classes}x{per_class}-{size}px-seed{seed}", "source_species", [per_class] * classes, size, seed, "source")
+    return drawn(
+        where,
+        f"source-{classes}x{per_class}-{size}px-seed{seed}",
+        "source_species",
+        [per_class] * classes,
+        size,
+        seed,
+        "source",
+    )
 
 
 def drawn(
-    where: Where, folder: str, name: str, counts: list[int], size: int, seed: int, domain: Literal["benchmark", "source"] = "benchmark"
+    where: Where,
+    folder: str,
+    name: str,
+    counts: list[int],
+    size: int,
+    seed: int,
+    domain: Literal["benchmark", "source"] = "benchmark",
 ) -> Dataset:
-    """The birds in `folder` of the cache, drawn if they are not there yet, and drawn anew if one bit of them was changed."""
+    """The birds in `folder` of the cache, drawn if they are not there yet, and drawn anew if one
+    bit of them was changed."""
     from filelock import FileLock
 
     from dml_bench.data.synthetic import EDITION, is_as_drawn, write
@@ -60,7 +108,9 @@ def drawn(
 
     if not is_as_drawn(root):
         where.cache_dir.mkdir(parents=True, exist_ok=True)
-        with FileLock(where.cache_dir / f".{root.name}.lock"):  # of two processes one draws and the other waits
+        with FileLock(
+            where.cache_dir / f".{root.name}.lock"
+        ):  # of two processes one draws and the other waits
             if not is_as_drawn(root):
                 remove(root)
                 write(root, counts=counts, size=size, seed=seed, domain=domain, progress=tell)

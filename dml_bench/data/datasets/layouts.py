@@ -9,7 +9,12 @@ from dml_bench.data.image_files import is_image
 
 __all__ = ["layout_of", "published_in"]
 
-PUBLISHED = (("cub", cub.holds), ("sop", sop.holds), ("cars196", cars196.holds), ("inshop", inshop.lists_items))
+PUBLISHED = (
+    ("cub", cub.holds),
+    ("sop", sop.holds),
+    ("cars196", cars196.holds),
+    ("inshop", inshop.lists_items),
+)
 
 
 def published_in(places: Iterable[Path]) -> str:
@@ -19,7 +24,8 @@ def published_in(places: Iterable[Path]) -> str:
 
 
 def layout_of(data_dir: Path) -> tuple[str, str] | None:
-    """The data set that would be found in a folder, and in words what is there; None where none would."""
+    """The data set that would be found in a folder, and in words what is there; None where none
+    would."""
     if name := published_in(below(data_dir)):
         return name, f"the layout of {name}"
     entries = seen_in(data_dir)
@@ -28,7 +34,10 @@ def layout_of(data_dir: Path) -> tuple[str, str] | None:
     if tables:
         return f"csv --set data.dataset.table={tables[0]}", "a table"
     if len(folders) > 1:
-        return "folder", f"folders of images ({', '.join(folder.name for folder in folders[:3])}{', ...' * (len(folders) > 3)})"
+        return (
+            "folder",
+            f"folders of images ({', '.join(folder.name for folder in folders[:3])}{', ...' * (len(folders) > 3)})",
+        )
     return None
 
 
@@ -38,4 +47,6 @@ def holds_images(folder: Path, depth: int = 2) -> bool:
     files = [entry for entry in entries if not entry.is_dir()][:20]
     if any(is_image(file) for file in files):
         return True
-    return depth > 0 and any(holds_images(entry, depth - 1) for entry in entries[:20] if entry.is_dir())
+    return depth > 0 and any(
+        holds_images(entry, depth - 1) for entry in entries[:20] if entry.is_dir()
+    )

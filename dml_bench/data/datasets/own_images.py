@@ -5,7 +5,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from dml_bench.data.csv_table import IMAGE_SUFFIXES, PARTS, Roles, Table, fault, inside, read_table, visible
+from dml_bench.data.csv_table import (
+    IMAGE_SUFFIXES,
+    PARTS,
+    Roles,
+    Table,
+    fault,
+    inside,
+    read_table,
+    visible,
+)
 from dml_bench.data.datasets.dataset import Dataset, Disk, NotThere, Row, Where, assemble, names_in
 from dml_bench.data.image_files import files_below, left_out_words, sorted_out, unread_faults
 from dml_bench.registry import datasets, near_miss
@@ -14,13 +23,19 @@ from dml_bench.registry.names import composed, one_spelling
 __all__ = ["class_folders_in"]
 
 
-@datasets.register("folder", summary="one folder of images per class, also inside train/, valid/ and test/", source="your own images")
+@datasets.register(
+    "folder",
+    summary="one folder of images per class, also inside train/, valid/ and test/",
+    source="your own images",
+)
 def folder(where: Where, *, parts: str = "") -> Dataset:
-    """Classes are the folders of `data_dir`, or of its folders train, valid and test (also training, val, query, gallery, ...), which then
-    give the parts. `parts` says so where it is unclear: `none`, or the part of each folder, e.g. `one:train,two:test`.
+    """Classes are the folders of `data_dir`, or of its folders train, valid and test (also
+    training, val, query, gallery, ...), which then give the parts. `parts` says so where it is
+    unclear: `none`, or the part of each folder, e.g. `one:train,two:test`.
 
-    Images may lie deeper. What is an image is decided by the endings of photographs, else by a file's first bytes; other files are
-    counted and named. Faults are images outside of a class folder, formats that can't be read, empty classes and links that lead nowhere.
+    Images may lie deeper. What is an image is decided by the endings of photographs, else by a
+    file's first bytes; other files are counted and named. Faults are images outside of a class
+    folder, formats that can't be read, empty classes and links that lead nowhere.
     """
     data_dir = where.data_dir
     tops = top_folders(data_dir, parts)
@@ -39,48 +54,72 @@ def folder(where: Where, *, parts: str = "") -> Dataset:
     others: list[Path] = []
     for place, part in class_folders.items():
         found = sorted_out(files_below(place))
-        listed += [Row(file.relative_to(data_dir).as_posix(), label_of[shown[place.name]], part) for file in found.images]
+        listed += [
+            Row(file.relative_to(data_dir).as_posix(), label_of[shown[place.name]], part)
+            for file in found.images
+        ]
         unread += found.unread
         others += found.others
-    rows, missing = Disk(data_dir).present(listed, str(data_dir), "remove the links that lead nowhere")
-    notes = [*left_out_words(others, data_dir), *unnamed_words(data_dir, tops), *inner_words(class_folders), *published_words(data_dir)]
+    rows, missing = Disk(data_dir).present(
+        listed, str(data_dir), "remove the links that lead nowhere"
+    )
+    notes = [
+        *left_out_words(others, data_dir),
+        *unnamed_words(data_dir, tops),
+        *inner_words(class_folders),
+        *published_words(data_dir),
+    ]
     remedy = "; ".join(["add images to them or remove them", *left_out_words(others, data_dir)])
     faults += unread_faults(unread, data_dir) + missing
     filled = {row.label for row in rows}
     empty = [name for label, name in enumerate(class_names) if label not in filled]
     if len(class_names) - len(empty) < 2 and not faults:
-        raise NotThere(*fault(empty, f"classes without images in {data_dir}", remedy)[0].split("; ", 1))
+        raise NotThere(
+            *fault(empty, f"classes without images in {data_dir}", remedy)[0].split("; ", 1)
+        )
     return assemble(folder_name(data_dir), data_dir, class_names, rows, faults, notes, remedy)
 
 
-def require_classes(data_dir: Path, class_folders: dict[Path, str | None], faults: Sequence[str]) -> None:
-    """Raises NotThere where there are fewer than two classes, ValueError where images lie about instead."""
+def require_classes(
+    data_dir: Path, class_folders: dict[Path, str | None], faults: Sequence[str]
+) -> None:
+    """Raises NotThere where there are fewer than two classes, ValueError where images lie about
+    instead."""
     names = {composed(place.name) for place in class_folders}
     if len(names) > 1:
         return
     if not names and faults:
         raise NotThere(*faults[0].rsplit("; ", 1))
     if not names:
-        raise NotThere(f"{data_dir} has no class folders", "put the images of each class into a folder of its own")
+        raise NotThere(
+            f"{data_dir} has no class folders",
+            "put the images of each class into a folder of its own",
+        )
     only = next(iter(class_folders))
     raise NotThere(
-        f"{data_dir} has one class folder ({only.name}); at least 2 are wanted", f"add another, or give --data-dir {only} for those in it"
+        f"{data_dir} has one class folder ({only.name}); at least 2 are wanted",
+        f"add another, or give --data-dir {only} for those in it",
     )
 
 
 def top_folders(data_dir: Path, parts: str) -> dict[Path, str | None]:
-    """The folders whose folders are classes, each with its part of the data set: `data_dir` itself, without a part, or folders in it.
+    """The folders whose folders are classes, each with its part of the data set: `data_dir` itself,
+    without a part, or folders in it.
 
-    Raises ValueError where it is unclear which, and where `parts` names a folder or a part that is not there.
+    Raises ValueError where it is unclear which, and where `parts` names a folder or a part that is
+    not there.
     """
     folders = [entry for entry in visible(data_dir) if entry.is_dir()]
     if parts and parts != "none":
         return named_parts(folders, parts)
-    known: dict[Path, str | None] = {entry: PARTS[entry.name.lower()] for entry in folders if entry.name.lower() in PARTS}
+    known: dict[Path, str | None] = {
+        entry: PARTS[entry.name.lower()] for entry in folders if entry.name.lower() in PARTS
+    }
     if parts == "none" or len(folders) < 2:
         return {data_dir: None}
     first = folders_in(folders[0])
-    # The others are looked into only where that can tell: it takes as long as reading the whole data set.
+    # The others are looked into only where that can tell: it takes as long as reading the whole
+    # data set.
     if not known and len(first) < 2:
         return {data_dir: None}
     inner = {entry: folders_in(entry) for entry in folders}
@@ -88,15 +127,25 @@ def top_folders(data_dir: Path, parts: str) -> dict[Path, str | None]:
     if len(known) == len(folders):
         lone = [entry for entry in deep if is_lone(entry, known, inner)]
         if lone:
-            raise ValueError(f"{unclear(folders)}: is the only folder of {lone[0].name} ({inner[lone[0]][0]}) a class? {ways_out(known)}")
+            raise ValueError(
+                f"{unclear(folders)}: is the only folder of {lone[0].name} ({inner[lone[0]][0]}) a class? {ways_out(known)}"
+            )
         return known
     if deep:
         others = [str(entry) for entry in folders if entry not in known]
         names = ", ".join(entry.name for entry in known)
         raise ValueError(
-            *fault(others, f"folders beside the parts {names} of {data_dir}", f"move them elsewhere, or {ways_out(known, folders)}")
+            *fault(
+                others,
+                f"folders beside the parts {names} of {data_dir}",
+                f"move them elsewhere, or {ways_out(known, folders)}",
+            )
         )
-    if len(first) > 1 and all(names == first for names in inner.values()) and not set(map(str.lower, first)) <= set(PARTS):
+    if (
+        len(first) > 1
+        and all(names == first for names in inner.values())
+        and not set(map(str.lower, first)) <= set(PARTS)
+    ):
         raise ValueError(
             f"{unclear(folders)}: each holds the folders {shortened(first)}: are they classes or parts? {ways_out(known, folders)}"
         )
@@ -109,7 +158,8 @@ def folders_in(place: Path) -> list[str]:
 
 
 def is_lone(entry: Path, known: dict[Path, str | None], inner: dict[Path, list[str]]) -> bool:
-    """Whether a part holds a single folder that no training image lies in: `images` rather than a class."""
+    """Whether a part holds a single folder that no training image lies in: `images` rather than a
+    class."""
     trained = {name for place, part in known.items() if part == "train" for name in inner[place]}
     return len(inner[entry]) == 1 and len(trained) > 1 and inner[entry][0] not in trained
 
@@ -148,8 +198,18 @@ def named_parts(folders: Sequence[Path], parts: str) -> dict[Path, str | None]:
 
 def unnamed_words(data_dir: Path, tops: dict[Path, str | None]) -> list[str]:
     """A sentence about folders beside the parts that were named."""
-    left = [] if data_dir in tops else [entry.name for entry in visible(data_dir) if entry.is_dir() and entry not in tops]
-    return [f"{data_dir}: data.dataset.parts does not name {shortened(left)}, so the images in there are left out"] if left else []
+    left = (
+        []
+        if data_dir in tops
+        else [entry.name for entry in visible(data_dir) if entry.is_dir() and entry not in tops]
+    )
+    return (
+        [
+            f"{data_dir}: data.dataset.parts does not name {shortened(left)}, so the images in there are left out"
+        ]
+        if left
+        else []
+    )
 
 
 def inner_words(class_folders: dict[Path, str | None]) -> list[str]:
@@ -159,15 +219,24 @@ def inner_words(class_folders: dict[Path, str | None]) -> list[str]:
         names = folders_in(place)
         if len(names) < 2 or not set(map(str.lower, names)) <= set(PARTS):
             return []
-    return [f"the folders {shortened(names)} in each class are not taken as parts: put the classes into the parts for data.split=given"]
+    return [
+        f"the folders {shortened(names)} in each class are not taken as parts: put the classes into the parts for data.split=given"
+    ]
 
 
 def published_words(data_dir: Path) -> list[str]:
-    """A sentence where the folders are those of a published data set, whose classes are written elsewhere."""
+    """A sentence where the folders are those of a published data set, whose classes are written
+    elsewhere."""
     from dml_bench.data.datasets.layouts import published_in
 
     name = published_in([data_dir])
-    return [f"{data_dir} has the layout of {name}, whose classes are not its folders: --dataset {name} reads them"] if name else []
+    return (
+        [
+            f"{data_dir} has the layout of {name}, whose classes are not its folders: --dataset {name} reads them"
+        ]
+        if name
+        else []
+    )
 
 
 def class_folders_in(top: Path) -> tuple[list[Path], list[str]]:
@@ -176,10 +245,18 @@ def class_folders_in(top: Path) -> tuple[list[Path], list[str]]:
     found = [entry for entry in entries if entry.is_dir()]
     beside = sorted_out(entry for entry in entries if not entry.is_dir())
     stray = [str(file) for file in (*beside.images, *beside.unread)]
-    return found, fault(stray, f"images in {top} outside of any class folder", "move each into the folder of its class")
+    return found, fault(
+        stray,
+        f"images in {top} outside of any class folder",
+        "move each into the folder of its class",
+    )
 
 
-@datasets.register("csv", summary="images listed in a table, with a class column or one-hot columns", source="your own images")
+@datasets.register(
+    "csv",
+    summary="images listed in a table, with a class column or one-hot columns",
+    source="your own images",
+)
 def csv_table(
     where: Where,
     *,
@@ -191,30 +268,41 @@ def csv_table(
     suffix: str = "",
     encoding: str = "",
 ) -> Dataset:
-    """A table with a header, under `data_dir`, with commas, semicolons, tabs or bars between its values, in UTF-8 or in `encoding`.
+    """A table with a header, under `data_dir`, with commas, semicolons, tabs or bars between its
+    values, in UTF-8 or in `encoding`.
 
-    Unnamed columns are known by their names (path, label, split, ...); else the first is the file, the next the class, unless all
-    others are one-hot (two or more columns of 0 and 1). Files lie in `folder`, or are named relative to `data_dir`; `suffix` is appended
-    to file names without an image's extension. Raises ValueError on anything that contradicts this.
+    Unnamed columns are known by their names (path, label, split, ...); else the first is the file,
+    the next the class, unless all others are one-hot (two or more columns of 0 and 1). Files lie in
+    `folder`, or are named relative to `data_dir`; `suffix` is appended to file names without an
+    image's extension. Raises ValueError on anything that contradicts this.
     """
     data_dir = where.data_dir
     if not inside(folder):
         raise ValueError(f"option folder is {folder!r}; a folder under {data_dir} is wanted")
-    if not (data_dir / table).is_file() and not any(entry.suffix.lower() in (".csv", ".tsv") for entry in visible(data_dir)):
-        raise NotThere(f"{data_dir / table} does not exist; there is no .csv file", "set the option table")
+    if not (data_dir / table).is_file() and not any(
+        entry.suffix.lower() in (".csv", ".tsv") for entry in visible(data_dir)
+    ):
+        raise NotThere(
+            f"{data_dir / table} does not exist; there is no .csv file", "set the option table"
+        )
     listing = read_table(data_dir, table, encoding)
     files = Files(Disk(data_dir), folder, suffix)
     roles = listing.roles(file_column, label_column, split_column)
     require_header(listing, roles.file, files)
     one_hot = len(roles.classes) > 1
     if one_hot:
-        class_names, labels = [listing.header[at] for at in roles.classes], listing.one_hot_labels(roles.classes)
+        class_names, labels = (
+            [listing.header[at] for at in roles.classes],
+            listing.one_hot_labels(roles.classes),
+        )
         faults = [*listing.faults, *listing.not_one_hot(labels)]
     else:
         class_names, labels = listing.named_classes(roles.classes[0])
         faults = [*listing.faults, *listing.nameless(roles.classes[0], labels)]
     rows, unfound = files.rows(listing, roles, labels)
-    return assemble(folder_name(data_dir), data_dir, class_names, rows, [*faults, *unfound], roles.notes)
+    return assemble(
+        folder_name(data_dir), data_dir, class_names, rows, [*faults, *unfound], roles.notes
+    )
 
 
 def require_header(listing: Table, file_at: int, files: "Files") -> None:
@@ -240,20 +328,26 @@ class Files:
         return name + ending * (PurePosixPath(name).suffix.lower() not in IMAGE_SUFFIXES)
 
     def find(self, name: str) -> str:
-        """The path of a listed file relative to `data_dir`: in the folder, else in `data_dir` itself; '' where there is none."""
+        """The path of a listed file relative to `data_dir`: in the folder, else in `data_dir`
+        itself; '' where there is none."""
         named = self.named(name)
         if not named or not inside(named):
             return ""
-        return self.disk.spelled(str(PurePosixPath(self.folder, named))) or self.disk.spelled(str(PurePosixPath(named)))
+        return self.disk.spelled(str(PurePosixPath(self.folder, named))) or self.disk.spelled(
+            str(PurePosixPath(named))
+        )
 
     def relative(self, cell: str) -> str:
-        """A file name as it stands in a table, with slashes; an absolute one below `data_dir` is made relative to that."""
+        """A file name as it stands in a table, with slashes; an absolute one below `data_dir` is
+        made relative to that."""
         name = cell.strip().replace("\\", "/")
         for root in (self.disk.root.absolute(), self.disk.root.resolve()):
             name = name.removeprefix(f"{root.as_posix().rstrip('/')}/")
         return name
 
-    def rows(self, listing: Table, roles: Roles, labels: Sequence[int | None]) -> tuple[list[Row], list[str]]:
+    def rows(
+        self, listing: Table, roles: Roles, labels: Sequence[int | None]
+    ) -> tuple[list[Row], list[str]]:
         """The rows that have a class and a file, and faults about files of others."""
         parts = listing.parts(roles)
         rows, outside, missing = [], [], []
@@ -278,10 +372,16 @@ class Files:
             return []
         place = self.disk.root / self.folder
         if not place.is_dir():
-            near = near_miss(self.folder, [entry.name for entry in visible(self.disk.root) if entry.is_dir()])
-            return [f"{place} is not a folder{near}: set the option folder to where the files of {listing.file.name} lie"]
+            near = near_miss(
+                self.folder, [entry.name for entry in visible(self.disk.root) if entry.is_dir()]
+            )
+            return [
+                f"{place} is not a folder{near}: set the option folder to where the files of {listing.file.name} lie"
+            ]
         paths = [str(PurePosixPath(self.folder, self.named(name))) for name in missing]
-        remedy = f"restore them, remove their lines from {listing.file.name}, or {self.remedy(paths[0])}"
+        remedy = (
+            f"restore them, remove their lines from {listing.file.name}, or {self.remedy(paths[0])}"
+        )
         return fault(paths, f"images that do not exist in {self.disk.root}", remedy)
 
     def remedy(self, path: str) -> str:
@@ -289,7 +389,14 @@ class Files:
         wanted = self.disk.root / path
         beside = names_in(wanted.parent)
         near = next((name for name in beside if key(name) == key(wanted.name)), "")
-        bare = next((name for name in beside if Path(name).stem == wanted.name and Path(name).suffix.lower() in IMAGE_SUFFIXES), "")
+        bare = next(
+            (
+                name
+                for name in beside
+                if Path(name).stem == wanted.name and Path(name).suffix.lower() in IMAGE_SUFFIXES
+            ),
+            "",
+        )
         if bare or not (wanted.suffix or near):
             return f"--set data.dataset.suffix={Path(bare).suffix or '.jpg'}"
         if near.casefold() == wanted.name.casefold():
@@ -306,5 +413,6 @@ def key(name: str) -> str:
 
 
 def folder_name(folder: Path) -> str:
-    """The folder's own name with only letters, digits, `.`, `_` and `-`: safe as one component of another path."""
+    """The folder's own name with only letters, digits, `.`, `_` and `-`: safe as one component of
+    another path."""
     return re.sub(r"[^\w.-]+", "-", folder.resolve().name).strip("-.") or "images"

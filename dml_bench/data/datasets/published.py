@@ -1,4 +1,5 @@
-"""What the readers of published data sets share: looking for the folder, and lists of one image a line."""
+"""What the readers of published data sets share: looking for the folder, and lists of one image a
+line."""
 
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -12,26 +13,32 @@ __all__ = ["after_header", "below", "has", "home", "lines_of", "seen_in"]
 
 
 def home(name: str, data_dir: Path, holds: Callable[[Path], bool], lacking: str) -> Path:
-    """`data_dir` if it holds the data set called `name`, else the one folder in it that does, else the one folder in those.
+    """`data_dir` if it holds the data set called `name`, else the one folder in it that does, else
+    the one folder in those.
 
-    Raises ValueError where several do, and where the folder above does; NotThere, with what is `lacking` and the way to get the data set,
-    where none does.
+    Raises ValueError where several do, and where the folder above does; NotThere, with what is
+    `lacking` and the way to get the data set, where none does.
     """
     for places in levels(data_dir):
         found = [place for place in places if holds(place)]
         if len(found) > 1:
             names = ", ".join(place.relative_to(data_dir).as_posix() for place in found)
-            raise ValueError(f"{data_dir} holds {name} {len(found)} times ({names}): give the one that is meant with --data-dir")
+            raise ValueError(
+                f"{data_dir} holds {name} {len(found)} times ({names}): give the one that is meant with --data-dir"
+            )
         if found:
             return found[0]
     above = data_dir.absolute().parent
     if holds(above):
         raise ValueError(f"{data_dir} is a part of {name}: give --data-dir {above}")
-    raise NotThere(f"no {name} in {data_dir} ({lacking} is missing)", datasets[name].facts["obtain"])
+    raise NotThere(
+        f"no {name} in {data_dir} ({lacking} is missing)", datasets[name].facts["obtain"]
+    )
 
 
 def levels(data_dir: Path) -> Iterator[list[Path]]:
-    """The folder itself, the folders in it, and the folders in those, which unpackers and Kaggle add."""
+    """The folder itself, the folders in it, and the folders in those, which unpackers and Kaggle
+    add."""
     places = [data_dir]
     yield places
     for _ in range(2):
@@ -57,17 +64,25 @@ def has(folder: Path, *names: str) -> bool:
 
 
 def lines_of(file: Path, remedy: str) -> list[tuple[int, str]]:
-    """The lines of a list that are not blank, stripped, each with its number. Raises ValueError on a missing file."""
+    """The lines of a list that are not blank, stripped, each with its number. Raises ValueError on
+    a missing file."""
     if not file.is_file():
         raise ValueError(f"{file} is missing: {remedy}")
     # Names that are not UTF-8 must still lead to their files, to be reported as such.
     text = file.read_text(encoding="utf-8-sig", errors="surrogateescape")
-    return [(number, line.strip()) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
+    return [
+        (number, line.strip()) for number, line in enumerate(text.split("\n"), 1) if line.strip()
+    ]
 
 
-def after_header(file: Path, lines: Sequence[tuple[int, str]], header: str) -> Sequence[tuple[int, str]]:
-    """The lines but for the first. Raises ValueError where that does not name the columns of `header`."""
+def after_header(
+    file: Path, lines: Sequence[tuple[int, str]], header: str
+) -> Sequence[tuple[int, str]]:
+    """The lines but for the first. Raises ValueError where that does not name the columns of
+    `header`."""
     first = lines[0][1] if lines else ""
     if first.split() != header.split():
-        raise ValueError(f"{file} has {first!r} where the header {header!r} is wanted: restore the list")
+        raise ValueError(
+            f"{file} has {first!r} where the header {header!r} is wanted: restore the list"
+        )
     return lines[1:]

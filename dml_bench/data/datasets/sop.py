@@ -31,21 +31,31 @@ class Photo:
 def sop(where: Where) -> Dataset:
     """`data_dir` is the folder Stanford_Online_Products, or the folder that it is in.
 
-    Classes are numbered in the order of their ids and called by id and kind, e.g. `00001.bicycle`. Raises ValueError on a list
-    that is missing or malformed, on an image id used twice, on a class in both lists, and on images that don't exist.
+    Classes are numbered in the order of their ids and called by id and kind, e.g. `00001.bicycle`.
+    Raises ValueError on a list that is missing or malformed, on an image id used twice, on a class
+    in both lists, and on images that don't exist.
     """
     root = home("sop", where.data_dir, holds, "Ebay_train.txt")
     photos = [photo for part, name in LISTS.items() for photo in read_list(root / name, part)]
     train, test = ({photo.class_id for photo in photos if photo.part == part} for part in LISTS)
-    require_none([str(class_id) for class_id in sorted(train & test)], f"classes in both lists of {root}", "restore the lists")
+    require_none(
+        [str(class_id) for class_id in sorted(train & test)],
+        f"classes in both lists of {root}",
+        "restore the lists",
+    )
     paths: dict[int, list[str]] = defaultdict(list)
     for photo in photos:
         paths[photo.class_id].append(photo.path)
     label_of = {class_id: label for label, class_id in enumerate(sorted(paths))}
     names = [class_name(class_id, min(paths[class_id])) for class_id in label_of]
-    listed = [Row(str(PurePosixPath(photo.path)), label_of[photo.class_id], photo.part) for photo in photos]
+    listed = [
+        Row(str(PurePosixPath(photo.path)), label_of[photo.class_id], photo.part)
+        for photo in photos
+    ]
     lists = " and ".join(LISTS.values())
-    rows, faults = Disk(root).present(listed, lists, f"restore them, or remove their lines from {lists}")
+    rows, faults = Disk(root).present(
+        listed, lists, f"restore them, or remove their lines from {lists}"
+    )
     return assemble("sop", root, names, rows, faults)
 
 
@@ -62,14 +72,20 @@ def class_name(class_id: int, path: str) -> str:
 def read_list(file: Path, part: str) -> list[Photo]:
     """Raises ValueError on a missing list, a malformed line or an image id used twice."""
     photos: dict[int, Photo] = {}
-    for number, line in after_header(file, lines_of(file, f"restore it, or {datasets['sop'].facts['obtain']}"), HEADER):
+    for number, line in after_header(
+        file, lines_of(file, f"restore it, or {datasets['sop'].facts['obtain']}"), HEADER
+    ):
         try:
             image_id, class_id, super_class_id, path = line.split(maxsplit=3)
             key, photo = int(image_id), Photo(path, int(class_id), part)
             int(super_class_id)
         except ValueError:
-            raise ValueError(f"{file} line {number} is {line!r}; {HEADER!r} is wanted: correct the line") from None
+            raise ValueError(
+                f"{file} line {number} is {line!r}; {HEADER!r} is wanted: correct the line"
+            ) from None
         if key in photos:
-            raise ValueError(f"{file} line {number} uses the image id {key} again: give each image its own id")
+            raise ValueError(
+                f"{file} line {number} uses the image id {key} again: give each image its own id"
+            )
         photos[key] = photo
     return list(photos.values())

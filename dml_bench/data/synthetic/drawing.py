@@ -14,7 +14,19 @@ from dml_bench.data.synthetic.shapes import Bounds, Box, Canvas, blurred
 
 __all__ = ["PARTS", "Drawing", "draw"]
 
-PARTS = ("back", "bill", "belly", "breast", "crest", "crown", "eye", "legs", "tail", "throat", "wing")
+PARTS = (
+    "back",
+    "bill",
+    "belly",
+    "breast",
+    "crest",
+    "crown",
+    "eye",
+    "legs",
+    "tail",
+    "throat",
+    "wing",
+)
 """Names of the parts that have a box, in the order of their ids (from 1)."""
 
 
@@ -49,7 +61,12 @@ def draw(bird: Species, *, index: int, seed: int, size: int) -> Drawing:
     paint_perch(Canvas(scene, unit=side), perch, place.of(figure.foot), dice)
     left, top, right, bottom = bounds = place.bounds(side)
     layer = Image.new("RGBA", (right - left, bottom - top))
-    canvas = Canvas(layer, unit=place.unit * side, origin=place.origin * side - complex(left, top), mirrored=mirrored)
+    canvas = Canvas(
+        layer,
+        unit=place.unit * side,
+        origin=place.origin * side - complex(left, top),
+        mirrored=mirrored,
+    )
     portrait = Portrait(bird, figure, canvas, dice)
     portrait.paint()
     portrait.shade()
@@ -75,7 +92,12 @@ class Place:
     def bounds(self, side: int) -> Bounds:
         """The figure's pixels with a little room, inside the image."""
         left, top, width, height = (value * side for value in self.box)
-        return max(0, round(left) - 3), max(0, round(top) - 3), min(side, round(left + width) + 3), min(side, round(top + height) + 3)
+        return (
+            max(0, round(left) - 3),
+            max(0, round(top) - 3),
+            min(side, round(left + width) + 3),
+            min(side, round(top + height) + 3),
+        )
 
 
 def _placed(extent: Box, mirrored: bool, dice: Dice) -> Place:
@@ -86,31 +108,52 @@ def _placed(extent: Box, mirrored: bool, dice: Dice) -> Place:
     width, height = right - left, bottom - top
     unit = dice.uniform(*NUISANCE.size_fraction) / max(width, height)
     x, y = (0.015 + dice.uniform(0, 1) * (0.97 - unit * length) for length in (width, height))
-    return Place(origin=complex(x - left * unit, y - top * unit), unit=unit, mirrored=mirrored, box=(x, y, width * unit, height * unit))
+    return Place(
+        origin=complex(x - left * unit, y - top * unit),
+        unit=unit,
+        mirrored=mirrored,
+        box=(x, y, width * unit, height * unit),
+    )
 
 
 def _behind(occluder: Image.Image | None, layer: Image.Image, bounds: Bounds) -> Image.Image:
     """What of the bird's layer can be seen behind the occluder's opacity."""
     visible = layer.getchannel("A")
-    return visible if occluder is None else ImageChops.subtract(visible, occluder.crop(bounds).point(_HIDES))
+    return (
+        visible
+        if occluder is None
+        else ImageChops.subtract(visible, occluder.crop(bounds).point(_HIDES))
+    )
 
 
 _HIDES = [0] * 160 + [255] * 96
 
 
-def _boxes(visible: Image.Image, areas: dict[str, Bounds], corner: tuple[int, int], fine: int) -> tuple[Box, dict[str, Box]]:
+def _boxes(
+    visible: Image.Image, areas: dict[str, Bounds], corner: tuple[int, int], fine: int
+) -> tuple[Box, dict[str, Box]]:
     """The visible bird's box and those of its visible parts, in pixels of the finished image."""
     whole = visible.getbbox()
     assert whole is not None, "nothing covers a whole bird"
 
     def finished(left: int, top: int, right: int, bottom: int) -> Box:
-        return (left + corner[0]) / fine, (top + corner[1]) / fine, (right - left) / fine, (bottom - top) / fine
+        return (
+            (left + corner[0]) / fine,
+            (top + corner[1]) / fine,
+            (right - left) / fine,
+            (bottom - top) / fine,
+        )
 
     parts = {}
     for part in PARTS:
         if part in areas:
             left, top, right, bottom = areas[part]
-            inside = max(left, whole[0]), max(top, whole[1]), min(right, whole[2]), min(bottom, whole[3])
+            inside = (
+                max(left, whole[0]),
+                max(top, whole[1]),
+                min(right, whole[2]),
+                min(bottom, whole[3]),
+            )
             if inside[0] < inside[2] and inside[1] < inside[3] and visible.crop(inside).getbbox():
                 parts[part] = finished(*inside)
     return finished(*whole), parts
@@ -122,8 +165,14 @@ def _exposed(scene: Image.Image, fine: int, dice: Dice) -> Image.Image:
         scene = blurred(scene, round(scene.width * dice.uniform(0.003, 0.010)), times=1)
     small = np.asarray(scene.reduce(fine))
     warmth = dice.around(NUISANCE.light_spread)
-    level = dice.uniform(0.6, 0.8) if dice.chance(NUISANCE.dim_fraction) else dice.uniform(0.92, 1.08)
-    lit = np.rint(small * (level * np.array([1 + warmth, 1 + warmth / 5, 1 - warmth]))).astype(np.int32)
+    level = (
+        dice.uniform(0.6, 0.8) if dice.chance(NUISANCE.dim_fraction) else dice.uniform(0.92, 1.08)
+    )
+    lit = np.rint(small * (level * np.array([1 + warmth, 1 + warmth / 5, 1 - warmth]))).astype(
+        np.int32
+    )
     amplitude = round(dice.uniform(0, NUISANCE.noise_levels) * 16)
     bits = dice.bytes(2 * small.size).reshape(2, *small.shape).astype(np.int32)
-    return Image.fromarray((lit + ((bits[0] - bits[1]) * amplitude >> 12)).clip(0, 255).astype(np.uint8))
+    return Image.fromarray(
+        (lit + ((bits[0] - bits[1]) * amplitude >> 12)).clip(0, 255).astype(np.uint8)
+    )

@@ -7,7 +7,8 @@ __all__ = ["NUISANCE", "Nuisance"]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Nuisance:
-    """How strongly images of one species vary; every field is a range or a probability, and 0 switches it off."""
+    """How strongly images of one species vary; every field is a range or a probability, and 0
+    switches it off."""
 
     tilt_degrees: float = 8.0
     """Most that the body leans from its family's posture."""
@@ -17,7 +18,8 @@ class Nuisance:
     size_fraction: tuple[float, float] = (0.72, 0.96)
     """Longer side of the bird as a fraction of the image's."""
     plumage_spread: float = 0.05
-    """Most that one individual's colours differ from its species', as a fraction of the full range."""
+    """Most that one individual's colours differ from its species', as a fraction of the full range.
+    """
     light_spread: float = 0.08
     """Most that warm or cold light raises or lowers a channel."""
     dim_fraction: float = 0.12
@@ -28,4 +30,5 @@ class Nuisance:
 
 
 NUISANCE = Nuisance()
-"""The strength that `draw` uses. Changing it changes every image, and with them what a model can reach."""
+"""The strength that `draw` uses. Changing it changes every image, and with them what a model can
+reach."""

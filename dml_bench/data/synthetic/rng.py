@@ -14,7 +14,8 @@ Item = TypeVar("Item")
 
 
 class Dice:
-    """Random numbers that are the same everywhere: NumPy promises a bit generator's raw stream, not what is made of it."""
+    """Random numbers that are the same everywhere: NumPy promises a bit generator's raw stream, not
+    what is made of it."""
 
     def __init__(self, *key: object) -> None:
         digest = hashlib.sha256("/".join(map(str, key)).encode()).digest()

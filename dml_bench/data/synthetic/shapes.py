@@ -36,7 +36,8 @@ Box = tuple[float, float, float, float]
 Bounds = tuple[int, int, int, int]
 """Left, top, right, bottom in whole pixels; the last two are outside."""
 Points = NDArray[np.complex128]
-"""Points of the plane as complex numbers, x to the right and y down: turning is a multiplication, moving an addition."""
+"""Points of the plane as complex numbers, x to the right and y down: turning is a multiplication,
+moving an addition."""
 
 
 def turn(degrees: float) -> complex:
@@ -45,9 +46,13 @@ def turn(degrees: float) -> complex:
 
 
 def _spline_weights(steps: int) -> NDArray[np.float64]:
-    """(steps, 4) weights of four neighbouring corners in a Catmull-Rom spline between the middle two."""
+    """(steps, 4) weights of four neighbouring corners in a Catmull-Rom spline between the middle
+    two."""
     t = np.arange(steps) / steps
-    return 0.5 * np.stack([-t + 2 * t**2 - t**3, 2 - 5 * t**2 + 3 * t**3, t + 4 * t**2 - 3 * t**3, t**3 - t**2], axis=1)
+    return 0.5 * np.stack(
+        [-t + 2 * t**2 - t**3, 2 - 5 * t**2 + 3 * t**3, t + 4 * t**2 - 3 * t**3, t**3 - t**2],
+        axis=1,
+    )
 
 
 @cache
@@ -55,7 +60,9 @@ def _closed_spline(corners: int, steps: int) -> NDArray[np.float64]:
     """(corners * steps, corners) matrix from corners to points of the curve."""
     spline = np.zeros((corners, steps, corners))
     for corner, neighbour in product(range(corners), range(4)):
-        spline[corner, :, (corner + neighbour - 1) % corners] += _spline_weights(steps)[:, neighbour]
+        spline[corner, :, (corner + neighbour - 1) % corners] += _spline_weights(steps)[
+            :, neighbour
+        ]
     return spline.reshape(-1, corners)
 
 
@@ -64,7 +71,9 @@ def _open_spline(corners: int, steps: int) -> NDArray[np.float64]:
     """((corners - 1) * steps + 1, corners) matrix; the end corners count twice."""
     spline = np.zeros((corners - 1, steps, corners))
     for corner, neighbour in product(range(corners - 1), range(4)):
-        spline[corner, :, min(max(corner + neighbour - 1, 0), corners - 1)] += _spline_weights(steps)[:, neighbour]
+        spline[corner, :, min(max(corner + neighbour - 1, 0), corners - 1)] += _spline_weights(
+            steps
+        )[:, neighbour]
     return np.concatenate([spline.reshape(-1, corners), np.eye(corners)[-1:]])
 
 
@@ -86,7 +95,8 @@ def _pen_widths(points: int, widths: tuple[float, ...]) -> NDArray[np.float64]:
 
 
 def stroke(line: Sequence[complex] | Points, *widths: float) -> Points:
-    """The outline of a pen along `line`, its width changing evenly from the first to the last of `widths`."""
+    """The outline of a pen along `line`, its width changing evenly from the first to the last of
+    `widths`."""
     centre = np.asarray(line, complex)
     steps = centre[1:] - centre[:-1]
     along = np.concatenate([steps[:1], steps[:-1] + steps[1:], steps[-1:]])
@@ -105,7 +115,8 @@ def ellipse(centre: complex, width: float, height: float, degrees: float = 0) ->
 
 
 def blade(start: complex, end: complex, width: float, *, widest: float = 0.65) -> Points:
-    """A feather or leaf from `start` to a rounded `end`; `widest` says where along it, `width` how wide."""
+    """A feather or leaf from `start` to a rounded `end`; `widest` says where along it, `width` how
+    wide."""
     along = end - start
     side = 1j * along / max(abs(along), 1e-9) * width / 2
     return smooth(
@@ -133,7 +144,8 @@ LIGHT: Colour = (255, 252, 244)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Area:
-    """A soft-edged piece of an image: how much of each pixel is in it (0..255), and where its corner lies."""
+    """A soft-edged piece of an image: how much of each pixel is in it (0..255), and where its
+    corner lies."""
 
     mask: Image.Image
     left: int
@@ -143,13 +155,21 @@ class Area:
     def bounds(self) -> Bounds | None:
         """What it really covers; None if nothing."""
         inner = self.mask.getbbox()
-        return inner and (inner[0] + self.left, inner[1] + self.top, inner[2] + self.left, inner[3] + self.top)
+        return inner and (
+            inner[0] + self.left,
+            inner[1] + self.top,
+            inner[2] + self.left,
+            inner[3] + self.top,
+        )
 
 
 class Canvas:
-    """An image with a coordinate system of its own: `unit` pixels per length, `origin` in pixels, maybe mirrored."""
+    """An image with a coordinate system of its own: `unit` pixels per length, `origin` in pixels,
+    maybe mirrored."""
 
-    def __init__(self, image: Image.Image, *, unit: float, origin: complex = 0, mirrored: bool = False) -> None:
+    def __init__(
+        self, image: Image.Image, *, unit: float, origin: complex = 0, mirrored: bool = False
+    ) -> None:
         self.image = image
         self.unit = unit
         self._scale = np.array((-unit if mirrored else unit, unit))
@@ -157,7 +177,8 @@ class Canvas:
         self._pen = ImageDraw.Draw(image)
 
     def corners(self, points: Points) -> NDArray[np.float64]:
-        """(points, 2) pixels: whole numbers, so that a last bit that differs between machines can't reach the image."""
+        """(points, 2) pixels: whole numbers, so that a last bit that differs between machines can't
+        reach the image."""
         scaled: NDArray[np.float64] = points.view(np.float64).reshape(-1, 2) * self._scale
         corners: NDArray[np.float64] = np.rint(scaled + self._origin)
         return corners
@@ -172,28 +193,43 @@ class Canvas:
         """What the polygons cover, its edge blurred over `soft` lengths, cut to `within`."""
         corners = self.corners(np.concatenate(shapes))
         radius = round(soft * self.unit)
-        low, size = ((within.left, within.top), within.mask.size) if within else ((0, 0), self.image.size)
-        left, top = (max(int(first) - radius, edge) for first, edge in zip(corners.min(axis=0), low, strict=True))
+        low, size = (
+            ((within.left, within.top), within.mask.size) if within else ((0, 0), self.image.size)
+        )
+        left, top = (
+            max(int(first) - radius, edge)
+            for first, edge in zip(corners.min(axis=0), low, strict=True)
+        )
         right, bottom = (
-            min(int(last) + radius + 1, edge + length) for last, edge, length in zip(corners.max(axis=0), low, size, strict=True)
+            min(int(last) + radius + 1, edge + length)
+            for last, edge, length in zip(corners.max(axis=0), low, size, strict=True)
         )
         mask = Image.new("L", (max(right - left, 1), max(bottom - top, 1)))
         pen = ImageDraw.Draw(mask)
-        for outline in np.split(corners - (left, top), np.cumsum([len(shape) for shape in shapes[:-1]])):
+        for outline in np.split(
+            corners - (left, top), np.cumsum([len(shape) for shape in shapes[:-1]])
+        ):
             pen.polygon(outline.ravel().tolist(), fill=255)
         mask = blurred(mask, radius, times=1)
         if within:
             place = left - within.left, top - within.top
-            mask = ImageChops.multiply(mask, within.mask.crop((*place, place[0] + mask.width, place[1] + mask.height)))
+            mask = ImageChops.multiply(
+                mask, within.mask.crop((*place, place[0] + mask.width, place[1] + mask.height))
+            )
         return Area(mask=mask, left=left, top=top)
 
     def tint(self, area: Area, colour: Colour) -> None:
         opaque = (*colour, 255) if self.image.mode == "RGBA" else colour
-        self.image.paste(opaque, (area.left, area.top, area.left + area.mask.width, area.top + area.mask.height), area.mask)
+        self.image.paste(
+            opaque,
+            (area.left, area.top, area.left + area.mask.width, area.top + area.mask.height),
+            area.mask,
+        )
 
 
 def blurred(image: Image.Image, radius: int, *, times: int = 2) -> Image.Image:
-    """Box blurs of a whole number of pixels: integer arithmetic throughout, unlike Pillow's Gaussian."""
+    """Box blurs of a whole number of pixels: integer arithmetic throughout, unlike Pillow's
+    Gaussian."""
     if radius:
         for _ in range(times):
             image = image.filter(ImageFilter.BoxBlur(radius))

@@ -21,7 +21,8 @@ from dml_bench.system.files import Damaged, digest_of, read_json, write_json
 __all__ = ["EDITION", "cub_counts", "is_as_drawn", "write"]
 
 EDITION = 1
-"""To be raised with every change of a drawn pixel, so that birds that were drawn before are not taken for today's."""
+"""To be raised with every change of a drawn pixel, so that birds that were drawn before are not
+taken for today's."""
 
 DIGESTS = "drawn.json"
 FEW_IMAGES = 200
@@ -54,22 +55,31 @@ def write(
     class_names: Sequence[str] | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> Path:
-    """Draws a data set in CUB-200-2011's layout at `root`, with `counts[i]` images of class i, and returns `root`.
+    """Draws a data set in CUB-200-2011's layout at `root`, with `counts[i]` images of class i, and
+    returns `root`.
 
-    Besides CUB's files there are `parts/part_boxes.txt` ("image part x y width height"), where each visible part is, and `drawn.json`, the
-    digests of all other files.
-    `class_names` replaces the species' own; "001." is put before names that have no number. The folder appears only when
-    it is complete. Raises FileExistsError if `root` exists, ValueError if names and counts don't match.
+    Besides CUB's files there are `parts/part_boxes.txt` ("image part x y width height"), where each
+    visible part is, and `drawn.json`, the digests of all other files. `class_names` replaces the
+    species' own; "001." is put before names that have no number. The folder appears only when it is
+    complete. Raises FileExistsError if `root` exists, ValueError if names and counts don't match.
     """
     if root.exists():
         raise FileExistsError(f"{root} exists already; remove it or choose another folder")
     birds = species(len(counts), seed=seed, domain=domain)
-    names = [_numbered(i, name) for i, name in enumerate(class_names or [bird.name for bird in birds])]
+    names = [
+        _numbered(i, name) for i, name in enumerate(class_names or [bird.name for bird in birds])
+    ]
     if len(names) != len(counts) or len(set(names)) != len(names):
-        raise ValueError(f"{len(set(names))} different class names for {len(counts)} classes; one for each is wanted")
+        raise ValueError(
+            f"{len(set(names))} different class names for {len(counts)} classes; one for each is wanted"
+        )
     root.parent.mkdir(parents=True, exist_ok=True)
     with drafted(root) as draft:
-        files = [f"{name}/{name.split('.', 1)[1]}_{k + 1:04d}.jpg" for name, count in zip(names, counts, strict=True) for k in range(count)]
+        files = [
+            f"{name}/{name.split('.', 1)[1]}_{k + 1:04d}.jpg"
+            for name, count in zip(names, counts, strict=True)
+            for k in range(count)
+        ]
         for name in names:
             (draft / "images" / name).mkdir(parents=True)
         pairs = [(bird, k) for bird, count in zip(birds, counts, strict=True) for k in range(count)]
@@ -85,7 +95,9 @@ def write(
                     progress(1)
         _write_tables(draft, names, counts, files, truth)
         drawn = [path for path in sorted(draft.rglob("*")) if path.is_file()]
-        write_json(draft / DIGESTS, {path.relative_to(draft).as_posix(): digest_of(path) for path in drawn})
+        write_json(
+            draft / DIGESTS, {path.relative_to(draft).as_posix(): digest_of(path) for path in drawn}
+        )
     return root
 
 
@@ -118,11 +130,17 @@ def _all_drawn(tasks: Sequence[_Task]) -> Generator[tuple[Box, dict[str, Box]], 
 
 
 def _write_tables(
-    root: Path, names: Sequence[str], counts: Sequence[int], files: Sequence[str], truth: Sequence[tuple[Box, dict[str, Box]]]
+    root: Path,
+    names: Sequence[str],
+    counts: Sequence[int],
+    files: Sequence[str],
+    truth: Sequence[tuple[Box, dict[str, Box]]],
 ) -> None:
     labels = [label for label, count in enumerate(counts, 1) for _ in range(count)]
     part_boxes = [
-        f"{image} {PARTS.index(part) + 1} {_written(box)}" for image, (_, parts) in enumerate(truth, 1) for part, box in parts.items()
+        f"{image} {PARTS.index(part) + 1} {_written(box)}"
+        for image, (_, parts) in enumerate(truth, 1)
+        for part, box in parts.items()
     ]
     tables = {
         "images.txt": [f"{i} {file}" for i, file in enumerate(files, 1)],
@@ -143,6 +161,9 @@ def _written(box: Box) -> str:
 
 
 def cub_counts() -> dict[str, int]:
-    """CUB-200-2011's 200 class names ("001.Black_footed_Albatross") and how many images each has, in id order."""
-    counts: dict[str, int] = json.loads(resources.files("dml_bench.data.synthetic").joinpath("cub_counts.json").read_text("utf-8"))
+    """CUB-200-2011's 200 class names ("001.Black_footed_Albatross") and how many images each has,
+    in id order."""
+    counts: dict[str, int] = json.loads(
+        resources.files("dml_bench.data.synthetic").joinpath("cub_counts.json").read_text("utf-8")
+    )
     return counts
