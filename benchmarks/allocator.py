@@ -89,7 +89,10 @@ def main() -> None:
     lines = [
         *(
             "",
-            f"ResNet-18 in bfloat16, {batch} images of {size} px, medians (least-most) of {options.rounds} rounds in turns.",
+            (
+                f"ResNet-18 in bfloat16, {batch} images of {size} px, medians (least-most) of"
+                f" {options.rounds} rounds in turns."
+            ),
             "",
         ),
         *table(

@@ -40,7 +40,8 @@ def options_of(doc: str | None, **defaults: Any) -> argparse.Namespace:
     takes several, an empty one texts."""
     if LOAD > 0.5:
         print(
-            f"warning: the load average is {LOAD:.2f}: something else runs here, so trust the ratios more than the times"
+            f"warning: the load average is {LOAD:.2f}: something else runs here, so trust the"
+            " ratios more than the times"
         )
     parser = argparse.ArgumentParser(description=(doc or "").splitlines()[0])
     parser.add_argument("--out", type=Path, default=REPORTS)
@@ -83,9 +84,15 @@ def heading(title: str, result: dict[str, Any]) -> list[str]:
     return [
         f"# {title}",
         "",
-        f"Made by `{made['command']}` on {made['date']}; never edited by hand. How to read it: benchmarks/README.md.",
+        (
+            f"Made by `{made['command']}` on {made['date']}; never edited by hand. How to read it:"
+            " benchmarks/README.md."
+        ),
         "",
-        f"- {machine['processor']}, {machine['cores']} cores, {result['threads']} threads; Python {machine['python']}, {versions}, {commit}",
+        (
+            f"- {machine['processor']}, {machine['cores']} cores, {result['threads']} threads;"
+            f" Python {machine['python']}, {versions}, {commit}"
+        ),
         f"- load average of the last minute {result['load_average_start']:.2f} at the start",
     ]
 
@@ -98,7 +105,10 @@ def table(head: Sequence[str], body: Sequence[Sequence[str]]) -> list[str]:
 
 def median_spread(values: Sequence[float], digits: int = 3) -> str:
     """`median (least-most)`"""
-    return f"{statistics.median(values):.{digits}g} ({min(values):.{digits}g}-{max(values):.{digits}g})"
+    return (
+        f"{statistics.median(values):.{digits}g}"
+        f" ({min(values):.{digits}g}-{max(values):.{digits}g})"
+    )
 
 
 def write(name: str, title: str, result: dict[str, Any], lines: Sequence[str], out: Path) -> None:

@@ -241,8 +241,11 @@ def page(result: dict[str, Any]) -> str:
     lines = [
         *heading("Kills and flipped bits", result),
         "",
-        f"Seed {result['seed']}. {total['kills']} kills ({signals}) of commands that were then carried out again; of {total['cases']} cases "
-        f"{total['differences']} ended in other bits.",
+        (
+            f"Seed {result['seed']}. {total['kills']} kills ({signals}) of commands that were then"
+            f" carried out again; of {total['cases']} cases {total['differences']} ended in other"
+            " bits."
+        ),
         "",
         *table(
             ["what is killed", *COLUMNS],
@@ -260,7 +263,10 @@ def page(result: dict[str, Any]) -> str:
         silent = [row for row in result["flips"] if row["result"] not in ("healed", "refused")]
         lines += [
             "",
-            f"A flipped bit in a file of each of {len(result['flips'])} kinds that are read back: {len(silent)} silent.",
+            (
+                f"A flipped bit in a file of each of {len(result['flips'])} kinds that are read"
+                f" back: {len(silent)} silent."
+            ),
             "",
         ]
         lines += table(

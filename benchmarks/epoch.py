@@ -100,9 +100,10 @@ def prepare(options: argparse.Namespace, pixels_dir: Path) -> tuple[Setting, flo
     device = choose_device(options.device)
     start = time.perf_counter()
     pixels = open_pixels(experiment, dataset, pixels_dir, device)
-    return Setting(
-        experiment, dataset, split, pixels, device, options.workers
-    ), time.perf_counter() - start
+    return (
+        Setting(experiment, dataset, split, pixels, device, options.workers),
+        time.perf_counter() - start,
+    )
 
 
 def timed(work: Callable[[], Any]) -> tuple[float, float]:
@@ -149,7 +150,8 @@ def race(
             for what, value in took.items():
                 seconds[contestant.name][what].append(value)
             console.print(
-                f"round {number + 1}/{rounds}  {contestant.name:<14} {train:7.2f} s training {evaluate:7.2f} s evaluation"
+                f"round {number + 1}/{rounds}  {contestant.name:<14} {train:7.2f} s training"
+                f" {evaluate:7.2f} s evaluation"
             )
     return seconds
 
@@ -275,7 +277,8 @@ def contestants_of(options: argparse.Namespace, setting: Setting) -> list[Contes
 def measure(options: argparse.Namespace, console: Console, pixels_dir: Path) -> dict[str, Any]:
     """Everything that is timed, and what it was timed on."""
     console.print(
-        f"drawing {options.classes} x {options.per_class} images unless they are there, decoding them, comparing the loops"
+        f"drawing {options.classes} x {options.per_class} images unless they are there, decoding"
+        " them, comparing the loops"
     )
     setting, cache_seconds = prepare(options, pixels_dir)
     same = check_same(setting) if options.only == "all" else None
@@ -291,8 +294,10 @@ def measure(options: argparse.Namespace, console: Console, pixels_dir: Path) -> 
     ours = [contestant for contestant in contestants if isinstance(contestant, Ours)]
     return {
         **about(options, setting),
-        "precision": {"usual": "float32", "floor": choose_precision("auto", setting.device)}
-        | {contestant.name: contestant.run.precision for contestant in ours},
+        "precision": (
+            {"usual": "float32", "floor": choose_precision("auto", setting.device)}
+            | {contestant.name: contestant.run.precision for contestant in ours}
+        ),
         "load_average_end": os.getloadavg()[0],
         "values": seconds,
         "cache_seconds": cache_seconds,
@@ -307,9 +312,9 @@ def about(options: argparse.Namespace, setting: Setting) -> dict[str, Any]:
     files = [setting.dataset.root / path for path in setting.dataset.paths]
     return {
         **facts(),
-        "device": torch.cuda.get_device_name(setting.device)
-        if setting.device.type == "cuda"
-        else "cpu",
+        "device": (
+            torch.cuda.get_device_name(setting.device) if setting.device.type == "cuda" else "cpu"
+        ),
         "workers": options.workers,
         "experiment": EXPERIMENT,
         "size": options.size,

@@ -174,7 +174,10 @@ def section(images: int, options: Any, found: dict[str, list[dict[str, float]]])
                 f"{runs[0]['precision_at_1']:.4f}",
             ]
         )
-    title = f"## {images:,} x {options.dim}, medians (least-most) of {options.rounds} rounds in turns, each in a fresh process"
+    title = (
+        f"## {images:,} x {options.dim}, medians (least-most) of {options.rounds} rounds in turns,"
+        " each in a fresh process"
+    )
     head = ["", "seconds", "over one FAISS search", "peak GB above the embeddings", "P@1"]
     left = (
         []

@@ -149,7 +149,10 @@ def times(kind: str, found: dict[str, list[Any]]) -> list[str]:
             for key in ("milliseconds", "milliseconds_batched")
         ]
     return [
-        f"`{kind}` {', '.join(f'{key}={value}' for key, value in found['built'][0]['parameters'].items())}",
+        (
+            f"`{kind}`"
+            f" {', '.join(f'{key}={value}' for key, value in found['built'][0]['parameters'].items())}"
+        ),
         *cells,
     ]
 
@@ -194,9 +197,12 @@ COSTS = (
 def page(result: dict[str, Any]) -> list[str]:
     lines = [
         "",
-        f"Unit vectors of {DIM} dimensions around class centres, {PER_CLASS} images each; {QUERIES:,} queries of the same classes, ten nearest, one "
-        f"thread. Medians (least-most) of {result['rounds']} rounds in turns. Recall@k: share of the k images found that are as near as the k exactly "
-        "nearest, with a 95% interval.",
+        (
+            f"Unit vectors of {DIM} dimensions around class centres, {PER_CLASS} images each;"
+            f" {QUERIES:,} queries of the same classes, ten nearest, one thread. Medians"
+            f" (least-most) of {result['rounds']} rounds in turns. Recall@k: share of the k images"
+            " found that are as near as the k exactly nearest, with a 95% interval."
+        ),
     ]
     for size, found in result["sizes"].items():
         asked = [run["measured"] for each in found.values() for run in each["mapped"]]

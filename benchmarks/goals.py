@@ -234,7 +234,10 @@ def main() -> None:
     lines = [
         "# Speed and size",
         "",
-        "Made by `dml-bench bench`, from the JSON files beside it; never edited by hand. How to read it: benchmarks/README.md.",
+        (
+            "Made by `dml-bench bench`, from the JSON files beside it; never edited by hand. How to"
+            " read it: benchmarks/README.md."
+        ),
         "",
         *table(["goal", "wanted", "measured", ""], [goal.row(options.out) for goal in GOALS]),
         "",

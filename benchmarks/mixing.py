@@ -35,8 +35,12 @@ def markdown(result: dict[str, Any]) -> str:
     lines = [
         f"# A training epoch with mixing, {result['size']} px, batches of {result['batch_size']}",
         "",
-        f"{result['train_images']} images, {result['rounds']} rounds in turns, {result['threads']} threads, {result['machine']['processor']}, "
-        f"{result['made_by']['date']}, `{result['made_by']['command']}`. Time over that of the same round without mixing.",
+        (
+            f"{result['train_images']} images, {result['rounds']} rounds in turns,"
+            f" {result['threads']} threads, {result['machine']['processor']},"
+            f" {result['made_by']['date']}, `{result['made_by']['command']}`. Time over that of the"
+            " same round without mixing."
+        ),
         "",
     ]
     rows = []

@@ -56,14 +56,18 @@ def decoding(result: dict[str, Any]) -> str:
     """The price of the cache, and the epochs after which the input pipelines alone have paid it
     back."""
     evaluated = result["train_images"] + result["test_images"]
-    price = f"Decoding once into the cache (both views): {1e3 * result['cache_seconds'] / evaluated:.1f} s per 1,000 images"
+    price = (
+        "Decoding once into the cache (both views):"
+        f" {1e3 * result['cache_seconds'] / evaluated:.1f} s per 1,000 images"
+    )
     if not {"ours", "usual"} <= set(result["values"]):
         return price + "."
     ours, usual = (statistics.median(result["values"][name]["input"]) for name in ("ours", "usual"))
     saved = (evaluated + result["train_images"]) * (1 / usual - 1 / ours)
     return (
         price
-        + f"; by the input pipelines alone it has paid after {result['cache_seconds'] / saved:.1f} epochs."
+        + f"; by the input pipelines alone it has paid after {result['cache_seconds'] / saved:.1f}"
+        " epochs."
     )
 
 
@@ -74,21 +78,26 @@ def notes_of(result: dict[str, Any]) -> list[str]:
     }
     notes = [
         decoding(result),
-        f"Scoring embeddings that are there: ours {score['ours_precision_at_1']:.1f} ms (search and P@1), "
-        f"AccuracyCalculator {score['usual_precision_at_1']:.1f} ms (P@1 only, in the times above), "
-        f"{score['usual_default_metrics']:.1f} ms (its default metrics, not in the times above).",
+        (
+            f"Scoring embeddings that are there: ours {score['ours_precision_at_1']:.1f} ms (search"
+            f" and P@1), AccuracyCalculator {score['usual_precision_at_1']:.1f} ms (P@1 only, in"
+            f" the times above), {score['usual_default_metrics']:.1f} ms (its default metrics, not"
+            " in the times above)."
+        ),
     ]
     if result["save_state_seconds"]:
         notes.append(
-            f"Writing the resumable state: {statistics.median(result['save_state_seconds']):.2f} s an epoch, not in the times above."
+            f"Writing the resumable state: {statistics.median(result['save_state_seconds']):.2f} s"
+            " an epoch, not in the times above."
         )
     if same := result["same"]:
         notes.append(
-            "Same computation, asserted before timing, in float32 without augmentation: from equal weights one training step has inputs "
-            f"within {same['inputs']:.0e}, losses within {same['loss']:.0e} and changes of the weights within {same['update']:.0e} "
-            f"(relative); from equal weights embeddings are within {same['embeddings']:.0e} and P@1 is "
-            f"{same['ours_precision_at_1']:.4f} and {same['usual_precision_at_1']:.4f} on {same['queries']} queries, "
-            f"{same['undecided']} of which are too close to call."
+            "Same computation, asserted before timing, in float32 without augmentation: from equal"
+            f" weights one training step has inputs within {same['inputs']:.0e}, losses within"
+            f" {same['loss']:.0e} and changes of the weights within {same['update']:.0e}"
+            f" (relative); from equal weights embeddings are within {same['embeddings']:.0e} and"
+            f" P@1 is {same['ours_precision_at_1']:.4f} and {same['usual_precision_at_1']:.4f} on"
+            f" {same['queries']} queries, {same['undecided']} of which are too close to call."
         )
     return notes
 
@@ -103,8 +112,14 @@ def markdown(result: dict[str, Any]) -> str:
         if name in result["values"]
     )
     used = ("torch", "torchvision", "pytorch-metric-learning", "faiss-cpu", "pillow")
-    seen = f"seen at {result['size']} px, batches of {result['batch_size']}; ResNet-18, {result['experiment']}"
-    files = f"{result['image_pixels'][0]} x {result['image_pixels'][1]} px ({result['mean_file_kilobytes']:.0f} kB a file)"
+    seen = (
+        f"seen at {result['size']} px, batches of {result['batch_size']}; ResNet-18,"
+        f" {result['experiment']}"
+    )
+    files = (
+        f"{result['image_pixels'][0]} x {result['image_pixels'][1]} px"
+        f" ({result['mean_file_kilobytes']:.0f} kB a file)"
+    )
     threads = (
         f"{machine['cores']} cores, {result['threads']} threads, {result['workers']} loader workers"
     )
@@ -112,13 +127,28 @@ def markdown(result: dict[str, Any]) -> str:
     lines = [
         "# One epoch: dml-bench and the usual loop",
         "",
-        f"Made by `{made['command']}` on {made['date']}; never edited by hand. How to read it: benchmarks/README.md.",
+        (
+            f"Made by `{made['command']}` on {made['date']}; never edited by hand. How to read it:"
+            " benchmarks/README.md."
+        ),
         "",
-        f"- {result['train_images']} training and {result['test_images']} test images of {files}, {seen}",
+        (
+            f"- {result['train_images']} training and {result['test_images']} test images of"
+            f" {files}, {seen}"
+        ),
         f"- {machine['processor']}, {threads}, {result['device']}; {precisions}",
-        f"- {', '.join(f'{name} {packages[name]}' for name in used)}, Python {machine['python']}, {commit}",
-        f"- load average of the last minute {result['load_average_start']:.2f} at the start, {result['load_average_end']:.2f} at the end",
-        f"- medians (least-most) of {result['rounds']} rounds in turns; the ratio is how many times as fast as the usual loop",
+        (
+            f"- {', '.join(f'{name} {packages[name]}' for name in used)}, Python"
+            f" {machine['python']}, {commit}"
+        ),
+        (
+            f"- load average of the last minute {result['load_average_start']:.2f} at the start,"
+            f" {result['load_average_end']:.2f} at the end"
+        ),
+        (
+            f"- medians (least-most) of {result['rounds']} rounds in turns; the ratio is how many"
+            " times as fast as the usual loop"
+        ),
         "",
         *("| " + " | ".join(row) + " |" for row in table),
         "",

@@ -132,15 +132,24 @@ def main() -> None:
     lines = [
         *(
             "",
-            f"P@1 of phase `all` after {epochs} epochs on the drawn birds, seeds {', '.join(map(str, seeds))}, {len(seeds)} runs each way.",
+            (
+                f"P@1 of phase `all` after {epochs} epochs on the drawn birds, seeds"
+                f" {', '.join(map(str, seeds))}, {len(seeds)} runs each way."
+            ),
             "",
         ),
         *table(["", "P@1 by seed", "mean difference", "embeddings bit-equal"], rows),
         *(
             "",
-            f"Between the seeds P@1 spreads over {spread:.4f}. Ours and pytorch-metric-learning's P@1 and MAP@R of the same embeddings",
+            (
+                f"Between the seeds P@1 spreads over {spread:.4f}. Ours and"
+                " pytorch-metric-learning's P@1 and MAP@R of the same embeddings"
+            ),
         ),
-        f"differ by {apart:.1e} at most. That cached pixels are those of the usual loop is asserted before each race (epoch-224.md).",
+        (
+            f"differ by {apart:.1e} at most. That cached pixels are those of the usual loop is"
+            " asserted before each race (epoch-224.md)."
+        ),
     ]
     result = {
         **facts(),

@@ -211,7 +211,7 @@ def main() -> None:
             )
             for way in ways.values():
                 way()
-            timed = {str(size): (lambda way=way: seconds(way)) for size, way in ways.items()}
+            timed = {str(size): lambda way=way: seconds(way) for size, way in ways.items()}
             raw[name] = each_in_turn(timed, options.rounds)
             found[name] = {int(size): statistics.median(taken) for size, taken in raw[name].items()}
     options.out.mkdir(parents=True, exist_ok=True)
@@ -226,7 +226,10 @@ def main() -> None:
     lines = [
         *(
             "",
-            f"Medians of {options.rounds} rounds in turns. An exponent of 1 is proportional, 2 is quadratic; the last one is that between the two",
+            (
+                f"Medians of {options.rounds} rounds in turns. An exponent of 1 is proportional, 2"
+                " is quadratic; the last one is that between the two"
+            ),
         ),
         *("largest sizes, where constant costs weigh least.", "", "![](scaling.png)", ""),
         *table(["", "exponent", "last", "seconds"], rows),

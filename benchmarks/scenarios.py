@@ -19,34 +19,75 @@ from dml_bench.system.drafts import SCRATCH, whole_files
 __all__ = ["Scenario", "bits_of", "leftovers", "scenarios"]
 
 SETTINGS = (
-    "unseen=last:2", "images.size=32", "augment.random_crop_from=36", "train.epochs=2", "train.batch_size=16",
-    "model.backbone=timm:test_resnet", "model.weights=none", "optimizer.lr=0.05",
-)  # fmt: skip
+    "unseen=last:2",
+    "images.size=32",
+    "augment.random_crop_from=36",
+    "train.epochs=2",
+    "train.batch_size=16",
+    "model.backbone=timm:test_resnet",
+    "model.weights=none",
+    "optimizer.lr=0.05",
+)
 EASY, SOFTMAX = "EPSHN_cosine_resnet18_sgd_aug", "crossentropy_resnet18_sgd_aug"
 ARCFACE, SIMILARITY = "ArcFace_cosine_resnet18_sgd_aug", "MultiSimilarity_cosine_resnet18_sgd_aug"
 TRAININGS: dict[str, tuple[str, tuple[str, ...]]] = {
     "plain": (EASY, ()),
     "corrected": (
         SOFTMAX,
-        ("labelling=plc", "data.label_noise=0.2", "data.valid_fraction=0.2", "train.checkpoint=valid_loss", "train.epochs=3"),
+        (
+            "labelling=plc",
+            "data.label_noise=0.2",
+            "data.valid_fraction=0.2",
+            "train.checkpoint=valid_loss",
+            "train.epochs=3",
+        ),
     ),
-    "softlabels": (SOFTMAX, ("labelling=softlabels", "labelling.folds=2", "data.label_noise=0.2", "mixing.technique=none")),
+    "softlabels": (
+        SOFTMAX,
+        (
+            "labelling=softlabels",
+            "labelling.folds=2",
+            "data.label_noise=0.2",
+            "mixing.technique=none",
+        ),
+    ),
     "folds": (EASY, ("train.folds=2", "evaluate.tta=mirror")),
-    "start": (ARCFACE, ("start=classifier", "start.epochs=2", "start.batch_size=16", "train.epochs=1")),
+    "start": (
+        ARCFACE,
+        ("start=classifier", "start.epochs=2", "start.batch_size=16", "train.epochs=1"),
+    ),
     "disjoint": (SIMILARITY, ("protocol=class_disjoint", "data.split=half", "evaluate.nmi=true")),
     "holdouts": (
         EASY,
-        ("unseen=random:2:1 x 2", "mixing.technique=mixup", "optimizer=ranger", "schedule=flat_cosine", "images.progressive=[24,32]"),
+        (
+            "unseen=random:2:1 x 2",
+            "mixing.technique=mixup",
+            "optimizer=ranger",
+            "schedule=flat_cosine",
+            "images.progressive=[24,32]",
+        ),
     ),
     "source": (
         EASY,
         (
-            "model.weights=source", "pretrain.classes=4", "pretrain.per_class=6", "pretrain.epochs=2", "pretrain.batch_size=8",
+            "model.weights=source",
+            "pretrain.classes=4",
+            "pretrain.per_class=6",
+            "pretrain.epochs=2",
+            "pretrain.batch_size=8",
             "train.epochs=1",
         ),
     ),
-    "features": (EASY, ("model.trainable=head", "augment.random_crop_from=0", "augment.horizontal_flip=0", "images.size=32")),
-}  # fmt: skip
+    "features": (
+        EASY,
+        (
+            "model.trainable=head",
+            "augment.random_crop_from=0",
+            "augment.horizontal_flip=0",
+            "images.size=32",
+        ),
+    ),
+}
 INDEXES = ("ivf:nlist=3", "hnsw", "sq8")
 VOLATILE = (
     "second",
@@ -99,7 +140,8 @@ class Scenario:
 
 
 def scenarios(world: Path) -> dict[str, Scenario]:
-    """By name; `world` holds the birds and photos that all of them look at, which are drawn here."""
+    """By name; `world` holds the birds and photos that all of them look at, which are drawn
+    here."""
     birds, photos = (
         drawn(world / "birds", [6] * 6, 3),
         drawn(world / "photos", [3] * 2, 77) / "images",
@@ -153,9 +195,14 @@ def training(birds: Path, name: str, place: Path, *more: str, force: bool = Fals
     execute(
         Request(
             experiment=resolve(experiment, overrides=[*SETTINGS, *overrides, *more]),
-            data_dir=birds, out=place / "runs", cache_dir=place / "cache", device="cpu", wandb="disabled", force=force,
+            data_dir=birds,
+            out=place / "runs",
+            cache_dir=place / "cache",
+            device="cpu",
+            wandb="disabled",
+            force=force,
         )
-    )  # fmt: skip
+    )
 
 
 def other_run(train: Callable[..., None]) -> Callable[[Path], object]:

@@ -94,7 +94,10 @@ def main() -> None:
         )
     lines = [
         "",
-        f"Backward pass in milliseconds, batch of {batch}, medians (least-most) of {options.rounds} rounds in turns.",
+        (
+            f"Backward pass in milliseconds, batch of {batch}, medians (least-most) of"
+            f" {options.rounds} rounds in turns."
+        ),
         "",
     ]
     lines += table(["", "oneDNN", "weight gradient as a product", "oneDNN : product"], rows)

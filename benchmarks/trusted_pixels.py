@@ -227,14 +227,20 @@ def page(result: dict[str, Any]) -> list[str]:
     ]
     return [
         "",
-        f"{result['images']:,} images, {opening[0]['gigabytes']:.2f} GB for random crops; built in {result['build_seconds']:.0f} s.",
+        (
+            f"{result['images']:,} images, {opening[0]['gigabytes']:.2f} GB for random crops; built"
+            f" in {result['build_seconds']:.0f} s."
+        ),
         f"The epoch is one of {int(epoch[0]['compared'])} images.",
         "",
         *table(["", "median (least-most)"], rows),
         "",
-        f"{damage['bits']:,} flipped bits and {damage['pages']:,} zeroed pages, each in another image: {damage['found']:,} of "
-        f"{damage['bits'] + damage['pages']:,} found and decoded again in {damage['seconds']:.0f} s. Every byte is "
-        f"{'as before' if damage['whole_again'] else '**not** as before'}.",
+        (
+            f"{damage['bits']:,} flipped bits and {damage['pages']:,} zeroed pages, each in another"
+            f" image: {damage['found']:,} of {damage['bits'] + damage['pages']:,} found and decoded"
+            f" again in {damage['seconds']:.0f} s. Every byte is"
+            f" {'as before' if damage['whole_again'] else '**not** as before'}."
+        ),
     ]
 
 

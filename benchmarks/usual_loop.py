@@ -25,7 +25,8 @@ NORMALIZE = transforms.Normalize(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 
 
 
 class UsualLoop:
-    """ResNet-18 with a linear head, NT-Xent on easy positives and semi-hard negatives, plain SGD."""
+    """ResNet-18 with a linear head, NT-Xent on easy positives and semi-hard negatives, plain
+    SGD."""
 
     def __init__(
         self,

@@ -1,4 +1,5 @@
-"""The program `dml-bench`. Before anything else is imported, Ctrl-C and closed streams are seen to."""
+"""The program `dml-bench`. Before anything else is imported, Ctrl-C and closed streams are seen
+to."""
 
 import os
 import signal

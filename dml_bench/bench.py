@@ -30,7 +30,8 @@ def found(folder: Path = BENCHMARKS) -> list[Benchmark]:
     there is no such folder."""
     if not folder.is_dir():
         raise ValueError(
-            "the benchmarks are in the source tree only: clone the repository and run `dml-bench bench` in it"
+            "the benchmarks are in the source tree only: clone the repository and run `dml-bench"
+            " bench` in it"
         )
     runnable = [
         path
@@ -52,7 +53,8 @@ def chosen(names: Sequence[str], folder: Path = BENCHMARKS) -> list[Benchmark]:
     for name in names:
         if name not in every:
             raise UnknownName(
-                f"unknown benchmark {name!r}{near_miss(name, list(every))}; there are: {', '.join(every)}"
+                f"unknown benchmark {name!r}{near_miss(name, list(every))}; there are:"
+                f" {', '.join(every)}"
             )
     return [
         benchmark

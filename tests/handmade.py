@@ -34,7 +34,8 @@ def experiment(
 
 
 def answered(right: np.ndarray, labels: np.ndarray) -> Neighbours:
-    """A search whose nearest image is of the query's class where `right`, else of the next class."""
+    """A search whose nearest image is of the query's class where `right`, else of the next
+    class."""
     gallery = np.unique(labels)
     nearest = np.where(right, labels, (labels + 1) % len(gallery))
     other = (nearest + 1) % len(gallery)

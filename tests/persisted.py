@@ -108,10 +108,17 @@ def read_back(place: Path, birds: Path) -> Bits:
 HALF = [
     Kind(half_finished, trained("train.epochs=2"), f"runs/{ROW}/{name}")
     for name in (
-        "experiment.json", "environment.json", "metrics.jsonl", "limited/state.pt",
-        "all/complete.json", "all/cost.json", "all/weights.safetensors", "all/embeddings.safetensors", "all/neighbours.safetensors",
+        "experiment.json",
+        "environment.json",
+        "metrics.jsonl",
+        "limited/state.pt",
+        "all/complete.json",
+        "all/cost.json",
+        "all/weights.safetensors",
+        "all/embeddings.safetensors",
+        "all/neighbours.safetensors",
     )
-]  # fmt: skip
+]
 PARTS = [
     Kind(half_folded, trained(*FOLDS), f"runs/{ROW}/all/fold-1/complete.json"),
     Kind(half_folded, trained(*FOLDS), f"runs/{ROW}/all/fold-1/embeddings.safetensors"),
@@ -120,10 +127,19 @@ PARTS = [
 FINISHED = [
     Kind(finished, read_back, f"runs/{ROW}/{name}")
     for name in (
-        "summary.json", "experiment.json", "environment.json", "metrics.jsonl", "split.csv", "predictions.csv", "all_classes_metrics.csv",
-        "limited/complete.json", "limited/cost.json", "limited/weights.safetensors", "limited/neighbours.safetensors",
+        "summary.json",
+        "experiment.json",
+        "environment.json",
+        "metrics.jsonl",
+        "split.csv",
+        "predictions.csv",
+        "all_classes_metrics.csv",
+        "limited/complete.json",
+        "limited/cost.json",
+        "limited/weights.safetensors",
+        "limited/neighbours.safetensors",
     )
-]  # fmt: skip
+]
 
 
 # Caches

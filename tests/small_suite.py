@@ -20,8 +20,8 @@ def write_files(folder: Path) -> Path:
     """An experiment that trains, one whose loss is soon not finite, and one that takes longer."""
     claim = '[[expects]]\nmetric = "test_accuracy"\nsource = "a guess"\n'
     (folder / "fine.toml").write_text(
-        f'extends = "{BASELINE}"\noptimizer = {{ name = "sgd", lr = 0.05 }}\ntrain = {{ epochs = 1 }}\n'
-        f'{claim}value = 0.5\n{claim}change = 0.1\nversus = "diverges"\n'
+        f'extends = "{BASELINE}"\noptimizer = {{ name = "sgd", lr = 0.05 }}\ntrain = {{ epochs = 1'
+        f' }}\n{claim}value = 0.5\n{claim}change = 0.1\nversus = "diverges"\n'
     )
     (folder / "diverges.toml").write_text(
         'extends = "fine.toml"\noptimizer = { name = "sgd", lr = 1e38 }\n'

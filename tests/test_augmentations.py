@@ -24,7 +24,7 @@ from dml_bench.data.augmentations import (
     symmetries,
     tilts,
     zooms,
-)  # fmt: skip
+)
 
 UNCHANGED = [0.0, 0.5, 0.5, 0.5, 0.5, 0.0]
 """Draws that distort an image by factors of 1 and no turn of the hue."""

@@ -160,7 +160,10 @@ def test_looking_whether_an_image_fits_changes_nothing_in_the_network():
         ("timm:resnet10", r"timm has no model 'resnet10' \(did you mean resnet10t\?\)"),
         (
             "timm:test_vit.r161_in1k",
-            r"timm has no weights 'test_vit.r161_in1k' \(did you mean test_vit.r160_in1k\?\); there are: test_vit.r160_in1k",
+            (
+                r"timm has no weights 'test_vit.r161_in1k' \(did you mean test_vit.r160_in1k\?\);"
+                r" there are: test_vit.r160_in1k"
+            ),
         ),
     ],
 )
@@ -206,7 +209,10 @@ def test_weights_of_one_depth_are_refused_by_a_network_of_another(tmp_path):
     torch.save(torchvision.models.resnet18(weights=None).state_dict(), tmp_path / "resnet18.pth")
     with pytest.raises(
         ValueError,
-        match=r"resnet18\.pth for resnet34 do not fit the network: \d+ tensors missing, e\.g\. layer1\.2\.",
+        match=(
+            r"resnet18\.pth for resnet34 do not fit the network: \d+ tensors missing, e\.g\."
+            r" layer1\.2\."
+        ),
     ):
         load_backbone(
             backbones["resnet34"].build("resnet34"),
@@ -264,7 +270,10 @@ def test_a_download_that_breaks_off_is_an_error_with_the_ways_out(monkeypatch, t
     monkeypatch.setattr("torch.hub.urlopen", broken)
     with pytest.raises(
         ValueError,
-        match=r"ImageNet weights resnet34-b627a593\.pth of resnet34 can't be had .* --set model.weights=none",
+        match=(
+            r"ImageNet weights resnet34-b627a593\.pth of resnet34 can't be had .* --set"
+            r" model.weights=none"
+        ),
     ):
         load_backbone(torch.nn.Identity(), "resnet34", backbones["resnet34"], "imagenet")
 

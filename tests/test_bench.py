@@ -56,7 +56,8 @@ def test_one_that_fails_is_named_and_stops_no_other(tmp_path):
     ending = 'if __name__ == "__main__":\n    '
     (folder / "a.py").write_text(f'"""Fails."""\n{ending}raise SystemExit(3)\n')
     (folder / "b.py").write_text(
-        f'"""Works."""\nimport pathlib, sys\n{ending}pathlib.Path(sys.argv[2], "b").write_text(" ".join(sys.argv))\n'
+        f'"""Works."""\nimport pathlib, sys\n{ending}pathlib.Path(sys.argv[2], "b").write_text("'
+        ' ".join(sys.argv))\n'
     )
     said: list[str] = []
     assert bench.run(bench.found(folder), tmp_path, True, said.append) == ["a"]

@@ -169,7 +169,10 @@ def test_images_that_were_moved_are_looked_for_where_they_are_now(run, tmp_path)
     )
     with pytest.raises(
         ValueError,
-        match=r"the images of .* are not in /nowhere nor in /nowhere/photos: say where with --data-dir DIR",
+        match=(
+            r"the images of .* are not in /nowhere nor in /nowhere/photos: say where with"
+            r" --data-dir DIR"
+        ),
     ):
         read_images(replace(run, data_dir=Path("/nowhere")))
 

@@ -190,8 +190,10 @@ def truncate(path: Path) -> None:
 DAMAGES = {
     "no manifest": lambda folder: (folder / "manifest.json").unlink(),
     "half a manifest": lambda folder: truncate(folder / "manifest.json"),
-    "manifest of another key": lambda folder: (folder / "manifest.json").write_text(
-        (folder / "manifest.json").read_text().replace('"fit": "crop"', '"fit": "squash"')
+    "manifest of another key": (
+        lambda folder: (folder / "manifest.json").write_text(
+            (folder / "manifest.json").read_text().replace('"fit": "crop"', '"fit": "squash"')
+        )
     ),
     "truncated pixels": lambda folder: truncate(folder / "pixels.u8"),
     "no pixels": lambda folder: (folder / "pixels.u8").unlink(),
@@ -274,7 +276,10 @@ def changed_since(dataset: Dataset) -> Dataset:
 def test_a_file_that_changed_after_its_fingerprint_is_not_decoded(dataset, cache_dir):
     with pytest.raises(
         ValueError,
-        match=r"square\.png changed after its fingerprint was taken: put it back, or `touch` it and start again",
+        match=(
+            r"square\.png changed after its fingerprint was taken: put it back, or `touch` it and"
+            r" start again"
+        ),
     ) as raised:
         opened(changed_since(dataset), VIEW, cache_dir)
     assert not isinstance(raised.value, UnreadableImages)

@@ -120,7 +120,10 @@ def test_a_backbone_without_a_map_is_refused():
 def test_a_pooling_that_would_have_no_effect_is_refused():
     with pytest.raises(
         ValueError,
-        match=r"^model\.pooling has no effect: head cam takes the whole map; --set model\.pooling=own$",
+        match=(
+            r"^model\.pooling has no effect: head cam takes the whole map; --set"
+            r" model\.pooling=own$"
+        ),
     ):
         embedder("model.pooling=GeM")
 

@@ -167,7 +167,10 @@ def test_a_folder_is_read_with_all_of_its_seeds_and_several_experiments_are_refu
     assert (read.name, [run.seed for run in read.runs]) == ("first", [42, 43])
     with pytest.raises(
         ValueError,
-        match=r"holds runs of several experiments or data sets \(first, second\): name the folder of one",
+        match=(
+            r"holds runs of several experiments or data sets \(first, second\): name the folder"
+            r" of one"
+        ),
     ):
         read_sides([tmp_path])
     with pytest.raises(ValueError, match="nowhere holds no run: name a run folder"):
@@ -222,7 +225,9 @@ def test_other_images_are_refused_and_told_apart_by_their_fingerprints(tmp_path)
     second.runs[0].summary["dataset"]["fingerprint"] = "e" * 64
     with pytest.raises(
         ValueError,
-        match="they ran on other images, cub with fingerprint dddddd and cub with fingerprint eeeeee",
+        match=(
+            "they ran on other images, cub with fingerprint dddddd and cub with fingerprint eeeeee"
+        ),
     ):
         compare([first, second])
 

@@ -57,7 +57,10 @@ def test_what_has_no_default_is_required(missing):
         ),
         (
             {"train": {"epoch": 3}},
-            r"unknown key train\.epoch \(did you mean epochs\?\); train has: epochs, batch_size, precision",
+            (
+                r"unknown key train\.epoch \(did you mean epochs\?\); train has: epochs,"
+                r" batch_size, precision"
+            ),
         ),
         (
             {"model": {"head": {"name": "linear", "dmi": 3}}},
@@ -180,7 +183,10 @@ def test_a_probability_may_be_anything_from_0_to_1(probability):
         ),
         (
             {"images": {"progressive": [112, 256]}},
-            r"images\.progressive is \[112, 256\]; growing sizes that end with images\.size \(224\)",
+            (
+                r"images\.progressive is \[112, 256\]; growing sizes that end with images\.size"
+                r" \(224\)"
+            ),
         ),
         (
             {"images": {"progressive": [112, 168]}},

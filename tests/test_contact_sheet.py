@@ -29,7 +29,8 @@ def run_of(birds: Path, cache_dir: Path):
 
 
 def tile(sheet: Image.Image, place: int) -> np.ndarray:
-    """(32, 32, 3) the image at a place of a sheet whose title takes one line, as small as it was."""
+    """(32, 32, 3) the image at a place of a sheet whose title takes one line, as small as it
+    was."""
     left, top = GAP + place * (SIDE + GAP), LINE + 2 * GAP
     return np.asarray(
         sheet.crop((left, top, left + SIDE, top + SIDE)).resize((32, 32), Image.Resampling.NEAREST)

@@ -24,7 +24,8 @@ NOBODY = 65534
 
 
 def in_fork(work: Callable[[], object]) -> int:
-    """Exit code of a forked process, or minus the signal that ended it: 0 where the work went well."""
+    """Exit code of a forked process, or minus the signal that ended it: 0 where the work went
+    well."""
     if not (child := os.fork()):
         try:
             work()

@@ -243,7 +243,10 @@ def test_a_class_may_be_called_train(tmp_path):
         (["a/1.png", "b/notes.txt"], r"classes without images in .*: 1 \(first: b\)"),
         (
             ["a/1.png", "b/1.png", "0.png"],
-            r"outside of any class folder: 1 \(first: .*0.png\); move each into the folder of its class",
+            (
+                r"outside of any class folder: 1 \(first: .*0.png\); move each into the folder of"
+                r" its class"
+            ),
         ),
         (
             ["a/1.png", "b/1.png", "b/2.heic"],
@@ -531,7 +534,9 @@ def test_an_image_above_the_limit_is_unreadable_and_told_how_to_raise_it(
             continue
         with pytest.raises(
             Unreadable,
-            match="e-05 megapixels: scale it down, or raise the limit with DML_BENCH_MAX_MEGAPIXELS",
+            match=(
+                "e-05 megapixels: scale it down, or raise the limit with DML_BENCH_MAX_MEGAPIXELS"
+            ),
         ):
             read(path)
 

@@ -81,7 +81,10 @@ def test_a_data_set_s_own_query_and_gallery_parts_are_kept_apart():
 def test_parts_that_share_classes_are_refused():
     with pytest.raises(
         ValueError,
-        match=r"2 classes of made have both training and test images \(c0, ...\); --set data.split=half",
+        match=(
+            r"2 classes of made have both training and test images \(c0, ...\); --set"
+            r" data.split=half"
+        ),
     ):
         make_disjoint_split(
             dataset_of([2, 2], ("train", "test") * 2), method="given", valid_fraction=0.0

@@ -259,8 +259,10 @@ def test_a_run_that_two_processes_began_goes_on_in_one_after_ctrl_c(
 
 def test_a_batch_is_shared_out_in_order_and_whole_where_it_is_too_small(two):
     assert told(two)[0]["parts"] == [
-        "[slice(0, 3, None), slice(0, 3, None)]", "[slice(0, 2, None), slice(2, 4, None)]", "[slice(0, 3, None), slice(3, 7, None)]",
-    ]  # fmt: skip
+        "[slice(0, 3, None), slice(0, 3, None)]",
+        "[slice(0, 2, None), slice(2, 4, None)]",
+        "[slice(0, 3, None), slice(3, 7, None)]",
+    ]
 
 
 def test_gathered_values_are_the_joint_ones_and_gradients_are_those_of_the_own_part_times_two(two):
@@ -339,7 +341,8 @@ def test_only_run_is_started_by_torchrun():
     assert done.returncode == 2
     assert (
         done.stderr
-        == "error: torchrun starts several processes, which only `run` can use; start dml-bench list without it\n"
+        == "error: torchrun starts several processes, which only `run` can use; start dml-bench"
+        " list without it\n"
     )
 
 

@@ -213,7 +213,9 @@ def test_an_experiment_without_runs_is_not_tested():
 def test_a_metric_that_does_not_exist_is_refused_with_those_that_do():
     with pytest.raises(
         UnknownName,
-        match=r"no metric 'test_acuracy' \(did you mean test_accuracy\?\); there are: test_accuracy, ",
+        match=(
+            r"no metric 'test_acuracy' \(did you mean test_accuracy\?\); there are: test_accuracy, "
+        ),
     ):
         claim_in_words(experiment(), value(0.5, "test_acuracy"))
     with pytest.raises(UnknownName, match="no metric 'logits_accuracy'"):

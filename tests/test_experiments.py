@@ -545,7 +545,9 @@ def test_experiments_that_extend_each_other_in_a_circle_are_refused(tmp_path):
 def test_an_experiment_that_extends_an_unknown_one_is_answered_with_the_near_miss(tmp_path):
     with pytest.raises(
         UnknownName,
-        match=r"unknown experiment 'EPSHN_cosine_resnet81' \(did you mean EPSHN_cosine_resnet18\?\)",
+        match=(
+            r"unknown experiment 'EPSHN_cosine_resnet81' \(did you mean EPSHN_cosine_resnet18\?\)"
+        ),
     ):
         resolve(own(tmp_path, 'extends = "EPSHN_cosine_resnet81"\n'))
 

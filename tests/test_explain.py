@@ -1,4 +1,5 @@
-"""`dml-bench explain`: from a run folder to panels and scores, for the images that were asked for."""
+"""`dml-bench explain`: from a run folder to panels and scores, for the images that were asked
+for."""
 
 import csv
 import json
@@ -361,7 +362,10 @@ def test_a_transformer_is_explained_by_its_attention(birds, cache_dir, tmp_path)
     }
     with pytest.raises(
         ValueError,
-        match=r"^method gradcam needs stages that make maps, which timm:test_vit does not have; it allows: attention, ",
+        match=(
+            r"^method gradcam needs stages that make maps, which timm:test_vit does not have; it"
+            r" allows: attention, "
+        ),
     ):
         explained(folder, tmp_path / "out", chosen=("gradcam",))
 
@@ -389,7 +393,10 @@ def test_folds_that_answer_together_are_refused(birds, cache_dir, tmp_path):
     folder = train(birds, cache_dir, tmp_path / "runs", "train.folds=2", "train.epochs=1").folder
     with pytest.raises(
         ValueError,
-        match=r"seed-42 answers with several networks in each phase, and a map explains one: explain a run without ",
+        match=(
+            r"seed-42 answers with several networks in each phase, and a map explains one: explain"
+            r" a run without "
+        ),
     ):
         explained(folder, tmp_path / "out")
 
@@ -426,11 +433,17 @@ def test_a_run_of_the_class_disjoint_protocol_is_explained_by_its_one_phase(
         ),
         (
             {"chosen": ("rollout",)},
-            "method rollout needs attention among patches, which timm:test_resnet does not have; it allows: cam, ",
+            (
+                "method rollout needs attention among patches, which timm:test_resnet does not"
+                " have; it allows: cam, "
+            ),
         ),
         (
             {"target": "logit"},
-            "--target logit needs the softmax classifier of loss crossentropy, and this run has NTXent: leave --target out",
+            (
+                "--target logit needs the softmax classifier of loss crossentropy, and this run has"
+                " NTXent: leave --target out"
+            ),
         ),
         ({"layer": "layer9"}, r"timm:test_resnet has no layer 'layer9' \(did you mean layer"),
     ],

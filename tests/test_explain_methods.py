@@ -130,7 +130,10 @@ def test_a_layer_of_ones_own_is_taken_and_one_that_does_not_exist_is_answered_wi
         lens(layer="layr1")
     with pytest.raises(
         ValueError,
-        match=r"^layer fc of timm:test_resnet makes no map of channels by height and width: choose another --layer$",
+        match=(
+            r"^layer fc of timm:test_resnet makes no map of channels by height and width: choose"
+            r" another --layer$"
+        ),
     ):
         lens(layer="fc")
 

@@ -105,8 +105,18 @@ def test_boxes_are_read_by_the_path_of_the_image(birds):
     assert truth.objects[f"images/{first}"] == tuple(numbers)
     assert len(truth.objects) == 64
     assert set(truth.parts[f"images/{first}"]) <= {
-        "back", "bill", "belly", "breast", "crest", "crown", "eye", "legs", "tail", "throat", "wing",
-    }  # fmt: skip
+        "back",
+        "bill",
+        "belly",
+        "breast",
+        "crest",
+        "crown",
+        "eye",
+        "legs",
+        "tail",
+        "throat",
+        "wing",
+    }
 
 
 def test_without_boxes_there_is_nothing_to_score_against(tmp_path):

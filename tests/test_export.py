@@ -222,11 +222,17 @@ def test_a_card_s_thresholds_are_held_against_the_queries_where_they_were_chosen
         LookUps(np.array([0.85, 0.82, 0.75, 0.1]), np.array([True, False, False, True])),
     )
     assert unknown_words(chosen_on_them).split(". ")[1:3] == [
-        "The thresholds below were chosen on 3 validation images of the run and 0 enrolled images, all of classes in the gallery and none trained on",
+        (
+            "The thresholds below were chosen on 3 validation images of the run and 0 enrolled"
+            " images, all of classes in the gallery and none trained on"
+        ),
         "What they do on the 4 queries of the run, on which they were not chosen, stands beside it",
     ]
     assert threshold_table(chosen_on_them).splitlines()[::2] == [
-        "| wanted precision | threshold | precision | answered | precision on the queries | queries answered |",
+        (
+            "| wanted precision | threshold | precision | answered | precision on the queries |"
+            " queries answered |"
+        ),
         "| 80% | 0.8000 | 100% | 67% | 50% | 50% |",
         "| 95% | 0.8000 | 100% | 67% | 50% | 50% |",
     ]

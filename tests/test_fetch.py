@@ -149,7 +149,10 @@ def test_a_download_that_broke_off_is_continued_where_it_stopped(tmp_path, serve
     server.stop_after = len(ARCHIVE) // 2
     with pytest.raises(
         ValueError,
-        match=rf"the connection ended after {len(ARCHIVE) // 2} of {len(ARCHIVE)} bytes.*fetch again to continue",
+        match=(
+            rf"the connection ended after {len(ARCHIVE) // 2} of {len(ARCHIVE)} bytes.*fetch again"
+            r" to continue"
+        ),
     ):
         fetched(tmp_path, server)
     assert names(tmp_path) == ["CUB_200_2011.tgz.part"]
@@ -259,7 +262,10 @@ def test_an_archive_that_lacks_images_becomes_no_data_set(tmp_path):
     (tmp_path / "CUB_200_2011.tgz").write_bytes(content)
     with pytest.raises(
         ValueError,
-        match=rf"not the whole data set: CUB_200_2011 1 of its images are missing \(first: {IMAGES[2]}\)",
+        match=(
+            r"not the whole data set: CUB_200_2011 1 of its images are missing \(first:"
+            rf" {IMAGES[2]}\)"
+        ),
     ):
         fetched(tmp_path, md5=md5(content))
     with pytest.raises(ValueError, match="lists 3 images instead of 11788"):

@@ -620,9 +620,13 @@ def test_the_page_shows_each_image_and_its_answers_where_it_is_pointed_at(run, t
         errors: list[str] = []
         page.on("pageerror", lambda error: errors.append(str(error)))
         page.wait_for_function(
-            "panels.every(p => p.ink.getImageData(0, 0, p.canvas.width, p.canvas.height).data.some(value => value > 0))"
+            "panels.every(p => p.ink.getImageData(0, 0, p.canvas.width,"
+            " p.canvas.height).data.some(value => value > 0))"
         )
-        where = "(() => { const b = panels[1].canvas.getBoundingClientRect(), [x, y] = place(panels[1], 60); return [b.left + x, b.top + y]; })()"
+        where = (
+            "(() => { const b = panels[1].canvas.getBoundingClientRect(), [x, y] = place(panels[1],"
+            " 60); return [b.left + x, b.top + y]; })()"
+        )
         page.mouse.move(*page.evaluate(where))
         page.locator("#tip .thumb").first.wait_for()
         shown = page.evaluate("pointed")

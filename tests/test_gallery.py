@@ -1,4 +1,5 @@
-"""A finished run's gallery: enlarged, changed and asked, while what the run sealed stays as it is."""
+"""A finished run's gallery: enlarged, changed and asked, while what the run sealed stays as it
+is."""
 
 import json
 import shutil
@@ -311,10 +312,12 @@ def test_of_a_run_with_validation_images_the_threshold_is_chosen_on_these_and_he
 
 def test_what_it_was_chosen_on_is_said(tmp_path):
     found = evidence(*with_phase(by_hand(tmp_path, query=QUERY, valid=VALID)))
-    assert threshold_words(found.threshold(1.0), found) == (
-        "threshold 0.9744: of 5 validation images of the run, it answers 80% and 100% of the answers are right; of 4 query images, on which it "
-        "was not chosen, it answers 100% and 75% of the answers are right. None of them was trained on; all are of classes in the gallery, so "
-        "expect more wrong answers where photos are not"
+    assert (
+        threshold_words(found.threshold(1.0), found)
+        == "threshold 0.9744: of 5 validation images of the run, it answers 80% and 100% of the"
+        " answers are right; of 4 query images, on which it was not chosen, it answers 100% and"
+        " 75% of the answers are right. None of them was trained on; all are of classes in the"
+        " gallery, so expect more wrong answers where photos are not"
     )
     told = as_json(Answers((), (), 1.0, 1.0), Bar(0.9744, found.threshold(1.0), found))["threshold"]
     assert told["chosen_on"] == {"validation": 5, "queries": 0, "enrolled": 0}
@@ -509,7 +512,10 @@ def test_a_gallery_of_other_weights_or_a_damaged_one_is_refused(
     )
     with pytest.raises(
         ValueError,
-        match=r"is of a run on other data \(fingerprint [0-9a-f]{12}; .* has eeeeeeeeeeee\): remove it",
+        match=(
+            r"is of a run on other data \(fingerprint [0-9a-f]{12}; .* has eeeeeeeeeeee\):"
+            r" remove it"
+        ),
     ):
         replace(place, run=others).read()
     place.path.write_bytes(place.path.read_bytes()[:1000])

@@ -116,7 +116,10 @@ def test_a_finished_run_is_no_answer_for_other_images_labels_classes_or_parts(
     change(data)
     with pytest.raises(
         OtherData,
-        match=rf"seed-42 holds a run on {words} \(fingerprint [0-9a-f]{{12}}; .*CUB_200_2011 has [0-9a-f]{{12}}\)",
+        match=(
+            rf"seed-42 holds a run on {words} \(fingerprint [0-9a-f]{{12}}; .*CUB_200_2011 has"
+            r" [0-9a-f]{12}\)"
+        ),
     ):
         train(data, cache_dir, runs, *GIVEN)
 
@@ -197,7 +200,8 @@ def test_a_second_suite_that_would_write_the_same_page_is_refused_and_the_first_
     (line,) = capsys.readouterr().err.splitlines()
     assert (
         line
-        == f"error: another suite is writing {page}: wait for it, or choose another folder with --report DIR"
+        == f"error: another suite is writing {page}: wait for it, or choose another folder with"
+        " --report DIR"
     )
     assert not (page / "suite.json").exists()
     assert call(monkeypatch, arguments) == 0
@@ -430,7 +434,10 @@ def test_a_name_that_is_more_than_one_folder_s_name_is_refused(name):
     table = as_table(resolve(BASELINE))
     with pytest.raises(
         ValueError,
-        match=r"^name is '.*'; a letter or digit, then letters, digits, spaces and \. _ \+ - are wanted",
+        match=(
+            r"^name is '.*'; a letter or digit, then letters, digits, spaces and \. _ \+ - are"
+            r" wanted"
+        ),
     ):
         load(table | {"name": name})
 

@@ -157,7 +157,10 @@ def test_no_module_has_a_name_that_says_nothing():
 
 
 def test_the_command_line_is_imported_without_anything_heavy():
-    listing = "import sys, dml_bench.cli.app; print(*sorted({name.partition('.')[0] for name in sys.modules}))"
+    listing = (
+        "import sys, dml_bench.cli.app; print(*sorted({name.partition('.')[0] for name in"
+        " sys.modules}))"
+    )
     found = subprocess.run(
         [sys.executable, "-c", listing], capture_output=True, text=True, check=True, timeout=60
     ).stdout.split()

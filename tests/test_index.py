@@ -494,11 +494,17 @@ def test_a_kill_between_gallery_and_index_gives_the_index_of_an_uninterrupted_ch
     [
         (
             "hnws",
-            r"unknown index 'hnws' \(did you mean hnsw\?\); there are: auto, flat, hnsw, ivf, ivfpq, sq8",
+            (
+                r"unknown index 'hnws' \(did you mean hnsw\?\); there are: auto, flat, hnsw, ivf,"
+                r" ivfpq, sq8"
+            ),
         ),
         (
             "ivf:nporbe=3",
-            r"index.nporbe: ivf has no such option \(did you mean nprobe\?\); its options: nlist, nprobe",
+            (
+                r"index.nporbe: ivf has no such option \(did you mean nprobe\?\); its options:"
+                r" nlist, nprobe"
+            ),
         ),
         ("flat:nprobe=3", "index.nprobe: flat has no such option; it has no options"),
         ("ivf:nprobe", "write NAME or NAME:key=value,key=value with whole numbers"),
@@ -514,11 +520,17 @@ def test_a_kill_between_gallery_and_index_gives_the_index_of_an_uninterrupted_ch
         ),
         (
             "ivfpq:m=5",
-            "index ivfpq: m is 5, which does not divide 32 dimensions: choose one of 1, 2, 4, 8, 16, 32",
+            (
+                "index ivfpq: m is 5, which does not divide 32 dimensions: choose one of 1, 2, 4,"
+                " 8, 16, 32"
+            ),
         ),
         (
             "ivfpq:bits=11",
-            "index ivfpq: codes of 11 bits are trained on 2,048 images or more, and the gallery has 1,200: take fewer bits",
+            (
+                "index ivfpq: codes of 11 bits are trained on 2,048 images or more, and the gallery"
+                " has 1,200: take fewer bits"
+            ),
         ),
         ("ivfpq:bits=13", "index ivfpq: bits is 13: choose 1 to 12"),
         ("hnsw:M=1", "index hnsw: M is 1: choose 2 or more"),
@@ -534,7 +546,10 @@ def test_a_gallery_of_a_few_images_is_not_approximated():
     assert parse("flat").plan(3, 8).factory == "Flat"
     with pytest.raises(
         ValueError,
-        match="index hnsw: the gallery has 3 images, and an approximate one needs 16 or more: leave it out",
+        match=(
+            "index hnsw: the gallery has 3 images, and an approximate one needs 16 or more: leave"
+            " it out"
+        ),
     ):
         parse("hnsw").plan(3, 8)
 
@@ -557,9 +572,11 @@ def test_parameters_that_are_not_given_follow_from_the_size_of_the_gallery(kind,
 def test_auto_is_exact_whatever_the_size_and_says_from_which_on_another_is_worth_a_try():
     assert parse("auto").plan(10_000_000, 128).factory == "Flat"
     assert not advice(100_000, 128)
-    assert advice(1_000_000, 128) == (
-        "an exact look-up compares with all 1,000,000 images (512 MB); from 195,312 images of 128 dimensions on, --index hnsw (fast, larger) "
-        "or ivf is worth a try: it may miss some, and says how many"
+    assert (
+        advice(1_000_000, 128)
+        == "an exact look-up compares with all 1,000,000 images (512 MB); from 195,312 images of"
+        " 128 dimensions on, --index hnsw (fast, larger) or ivf is worth a try: it may miss"
+        " some, and says how many"
     )
 
 
@@ -651,7 +668,8 @@ def test_an_index_that_can_not_be_is_refused_in_a_line_and_nothing_is_kept(
     line = refusal(monkeypatch, capsys, "predict", run, photo, "--index", "ivf:nprobe=40")
     assert (
         line
-        == "error: index ivf: nprobe is 40, but there are 1 cells (nlist): choose 1 to 1, or more cells"
+        == "error: index ivf: nprobe is 40, but there are 1 cells (nlist): choose 1 to 1, or more"
+        " cells"
     )
     assert "unknown index 'hsnw'" in refusal(
         monkeypatch, capsys, "export", run, "--out", run / "out", "--index", "hsnw"

@@ -14,10 +14,28 @@ from dml_bench.system.markdown import (
 )
 
 NAMES = [
-    "Shirt [XL]", "[/red] offer", "$5 to $10 bag", "AC/DC tee", 'a|b, "quoted"', "<b>bold</b> & co", "=1+1", "C:\\new", "50% off %s {0}",
-    "_under^score\\frac", "*star*", "`tick`", "~~gone~~", "[a](b)", "![a](b)", "[a]: b",
-    "[x] y", "&lt;", "a_b_c", "<script>alert(1)</script>", "حقيبة 👜",
-]  # fmt: skip
+    "Shirt [XL]",
+    "[/red] offer",
+    "$5 to $10 bag",
+    "AC/DC tee",
+    'a|b, "quoted"',
+    "<b>bold</b> & co",
+    "=1+1",
+    "C:\\new",
+    "50% off %s {0}",
+    "_under^score\\frac",
+    "*star*",
+    "`tick`",
+    "~~gone~~",
+    "[a](b)",
+    "![a](b)",
+    "[a]: b",
+    "[x] y",
+    "&lt;",
+    "a_b_c",
+    "<script>alert(1)</script>",
+    "حقيبة 👜",
+]
 GITHUB = MarkdownIt("gfm-like", {"linkify": False})
 
 
@@ -38,9 +56,20 @@ def texts(source: str) -> list[str]:
 def test_a_name_is_shown_as_it_is_written_in_a_cell_and_in_a_sentence(name):
     assert texts(f"class: {markdown(name)}") == [f"class: {name}"]
     assert texts(f"- {markdown(name)}") == [name]
-    assert texts("\n".join([markdown_row(["class", "P@1"]), markdown_row(["---", "--:"]), markdown_row([name, ".5"])])) == [
-        "class", "P@1", name, ".5",
-    ]  # fmt: skip
+    assert texts(
+        "\n".join(
+            [
+                markdown_row(["class", "P@1"]),
+                markdown_row(["---", "--:"]),
+                markdown_row([name, ".5"]),
+            ]
+        )
+    ) == [
+        "class",
+        "P@1",
+        name,
+        ".5",
+    ]
 
 
 def test_dollars_are_no_formula_on_github():

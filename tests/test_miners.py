@@ -30,9 +30,11 @@ def closeness(embeddings: Tensor, distance: str) -> list[list[float]]:
     """Distances as the options of miners mean them: Euclidean, or 1 - cosine."""
     return [
         [
-            math.dist(x, y)
-            if distance == "euclidean"
-            else 1 - sum(a * b for a, b in zip(x, y, strict=True))
+            (
+                math.dist(x, y)
+                if distance == "euclidean"
+                else 1 - sum(a * b for a, b in zip(x, y, strict=True))
+            )
             for y in embeddings.tolist()
         ]
         for x in embeddings.tolist()

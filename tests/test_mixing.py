@@ -171,7 +171,10 @@ def test_samplepairing_of_the_study_is_off_ten_epochs_then_eight_on_and_two_off_
         ),
         (
             ("mixing.technique=metrix",),
-            "metrix is not defined for loss NTXent, only for Contrastive, MultiSimilarity, ProxyAnchor",
+            (
+                "metrix is not defined for loss NTXent, only for Contrastive, MultiSimilarity,"
+                " ProxyAnchor"
+            ),
         ),
         (
             ("mixing.technique=mixup", "train.views=2"),
@@ -200,7 +203,10 @@ def test_a_layer_that_the_backbone_has_not_is_refused(birds, cache_dir, tmp_path
 
     with pytest.raises(
         UnknownName,
-        match=r"mixing.technique.layers names 'layer9' .*; there are: input, layer1, layer2, layer3, layer4",
+        match=(
+            r"mixing.technique.layers names 'layer9' .*; there are: input, layer1, layer2, layer3,"
+            r" layer4"
+        ),
     ):
         train(
             birds,

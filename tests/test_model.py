@@ -245,7 +245,9 @@ def test_weights_that_are_no_numbers_are_refused_with_their_tensor(tmp_path, res
     torch.save(state, tmp_path / "own.pth")
     with pytest.raises(
         ValueError,
-        match=r"own\.pth for resnet18: tensor conv1\.weight holds NaN or infinity in 1 of 9408 values",
+        match=(
+            r"own\.pth for resnet18: tensor conv1\.weight holds NaN or infinity in 1 of 9408 values"
+        ),
     ):
         load(tmp_path / "own.pth")
 
@@ -366,7 +368,9 @@ def test_a_torch_file_with_something_else_than_a_state_dict_is_refused_by_its_na
 def test_a_path_that_leads_nowhere_is_refused_with_what_is_wanted(tmp_path):
     with pytest.raises(
         ValueError,
-        match=r"gone\.pth': no such file; wanted imagenet, none, source, or the path of a state dict",
+        match=(
+            r"gone\.pth': no such file; wanted imagenet, none, source, or the path of a state dict"
+        ),
     ):
         load(tmp_path / "gone.pth")
     with pytest.raises(ValueError, match="no such file"):

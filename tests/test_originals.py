@@ -71,7 +71,10 @@ def test_images_that_are_gone_are_said_to_be_and_found_where_a_person_says(proje
     originals = Originals(run.folder, run.experiment, lost(project, run.summary))
     with pytest.raises(
         ValueError,
-        match=rf"the images of {run.folder} are not in /gone/birds nor in {run.folder}/gone: say where with --data-dir",
+        match=(
+            rf"the images of {run.folder} are not in /gone/birds nor in {run.folder}/gone: say"
+            r" where with --data-dir"
+        ),
     ):
         originals.require()
     assert replace(originals, data_dir=project / "birds").root == project / "birds"
@@ -108,7 +111,8 @@ def test_every_verb_that_opens_images_takes_their_folder_and_refuses_other_image
     )
     assert (
         line
-        == f"error: {project / 'birds'} holds other images than {run_in(project)} is of: give their own folder with --data-dir DIR"
+        == f"error: {project / 'birds'} holds other images than {run_in(project)} is of: give their"
+        " own folder with --data-dir DIR"
     )
     assert not (tmp_path / "out").exists()
 
@@ -121,7 +125,10 @@ def test_an_image_that_was_changed_is_named_and_the_others_are_shown(project, tm
     assert material.pixels(second).shape == (32, 32, 3)
     with pytest.raises(
         ValueError,
-        match=f"{first.file} was changed after .* was run: put it back, or give the folder .* with --data-dir DIR",
+        match=(
+            f"{first.file} was changed after .* was run: put it back, or give the folder .* with"
+            " --data-dir DIR"
+        ),
     ):
         material.pixels(first)
     second.file.unlink()
@@ -148,7 +155,10 @@ def test_a_run_from_before_images_had_digests_checks_the_whole_folder_that_is_na
     repaint(project / "birds")
     with pytest.raises(
         ValueError,
-        match=r"is of other images or labels \(fingerprint .*: give their own folder with --data-dir DIR",
+        match=(
+            r"is of other images or labels \(fingerprint .*: give their own folder with"
+            r" --data-dir DIR"
+        ),
     ):
         replace(old).require()
 

@@ -56,7 +56,8 @@ def forked(
     look: Callable[[], object] = nothing,
     program: Callable[[], object] = app.main,
 ) -> Ended:
-    """A command in a fork, whose world `change` has changed, and which takes a look at it at last."""
+    """A command in a fork, whose world `change` has changed, and which takes a look at it at
+    last."""
     child = os.fork()
     if not child:
         code = 1
@@ -243,7 +244,10 @@ CASES: dict[str, Case] = {
     "a full disk at a checkpoint": lambda w: (
         w.training(out="disk/runs"),
         lambda: disk(w.here / "disk", "300k"),
-        f"{w.here}/disk/runs/{EXPERIMENT}/cub/seed-42/all/state.pt: no space is left on this disk: make room, or choose another place",
+        (
+            f"{w.here}/disk/runs/{EXPERIMENT}/cub/seed-42/all/state.pt: no space is left on this"
+            " disk: make room, or choose another place"
+        ),
     ),
     "a full disk at the image cache": lambda w: (
         w.training(cache=w.here / "disk"),
@@ -278,7 +282,10 @@ CASES: dict[str, Case] = {
     "a folder of somebody else for the run": lambda w: (
         w.training(out=f"{w.folder(mode=0o555).name}/runs"),
         without_privileges,
-        f"{w.here}/folder/runs: permission denied: ask its owner for access, or choose another place with --out",
+        (
+            f"{w.here}/folder/runs: permission denied: ask its owner for access, or choose another"
+            " place with --out"
+        ),
     ),
     "a folder of somebody else for the cache": lambda w: (
         w.training(cache=w.folder(mode=0o555)),
@@ -308,7 +315,10 @@ CASES: dict[str, Case] = {
     "a limit on the size of files": lambda w: (
         w.training(),
         lambda: at_most(resource.RLIMIT_FSIZE, 100_000),
-        f"{w.here}/runs/{EXPERIMENT}/cub/seed-42/all/state.pt: the file became larger than is allowed here: raise the limit (ulimit -f)",
+        (
+            f"{w.here}/runs/{EXPERIMENT}/cub/seed-42/all/state.pt: the file became larger than is"
+            " allowed here: raise the limit (ulimit -f)"
+        ),
     ),
     "a limit on open files": lambda w: (
         w.training(),

@@ -253,8 +253,8 @@ def test_statistics_are_those_of_the_training_images_of_each_phase(
     }
     said = capsys.readouterr().out
     assert (
-        "--set 'images.mean=[0.5, 0.5, 0.0]' --set 'images.std=[0.5, 0.5, 0.0]' in all phases: no held-out class is in them"
-        in said
+        "--set 'images.mean=[0.5, 0.5, 0.0]' --set 'images.std=[0.5, 0.5, 0.0]' in all phases: no"
+        " held-out class is in them" in said
     )
 
 

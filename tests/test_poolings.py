@@ -306,7 +306,10 @@ def test_frozen_state_is_a_copy_that_training_can_not_reach():
 def test_a_backbone_without_batchnorm_can_not_freeze_it():
     with pytest.raises(
         ValueError,
-        match=r"^model\.batch_norm is 'frozen', but timm:test_vit has no BatchNorm: leave model\.batch_norm out$",
+        match=(
+            r"^model\.batch_norm is 'frozen', but timm:test_vit has no BatchNorm: leave"
+            r" model\.batch_norm out$"
+        ),
     ):
         embedder("model.backbone=timm:test_vit", "model.batch_norm=frozen")
 
@@ -314,6 +317,9 @@ def test_a_backbone_without_batchnorm_can_not_freeze_it():
 def test_a_frozen_backbone_without_a_head_has_nothing_to_train():
     with pytest.raises(
         ValueError,
-        match=r"^model\.trainable is 'head', but head identity has nothing to train: --set model\.head=linear",
+        match=(
+            r"^model\.trainable is 'head', but head identity has nothing to train: --set"
+            r" model\.head=linear"
+        ),
     ):
         embedder("model.trainable=head", "model.head=identity")

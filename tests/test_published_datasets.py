@@ -401,7 +401,10 @@ def test_the_order_line_ends_and_blanks_of_the_lists_of_products_do_not_matter(s
             "Ebay_test.txt",
             1,
             "5 2 1 ../secret.JPG",
-            "paths in Ebay_train.txt and Ebay_test.txt that lead out of HERE: 1 (first: ../secret.JPG)",
+            (
+                "paths in Ebay_train.txt and Ebay_test.txt that lead out of HERE: 1 (first:"
+                " ../secret.JPG)"
+            ),
         ),
         (
             "Ebay_test.txt",
@@ -459,12 +462,30 @@ def test_a_missing_or_empty_list_of_products_is_refused(sop, file):
 INSHOP = [
     "6",
     "image_name item_id evaluation_status",
-    "img/WOMEN/Dresses/id_00000002/02_1_front.jpg                           id_00000002 train      ",
-    "img/WOMEN/Dresses/id_00000002/02_2_side.jpg                            id_00000002 train      ",
-    "img/MEN/Denim/id_00000080/01_1_front.jpg                               id_00000080 gallery    ",
-    "img/MEN/Denim/id_00000080/01_2_side.jpg                                id_00000080 query      ",
-    "img/WOMEN/Tees_Tanks/id_00000001/02_1_front.jpg                        id_00000001 query      ",
-    "img/WOMEN/Tees_Tanks/id_00000001/02_4_full.jpg                         id_00000001 gallery    ",
+    (
+        "img/WOMEN/Dresses/id_00000002/02_1_front.jpg                           id_00000002 train "
+        "     "
+    ),
+    (
+        "img/WOMEN/Dresses/id_00000002/02_2_side.jpg                            id_00000002 train "
+        "     "
+    ),
+    (
+        "img/MEN/Denim/id_00000080/01_1_front.jpg                               id_00000080"
+        " gallery    "
+    ),
+    (
+        "img/MEN/Denim/id_00000080/01_2_side.jpg                                id_00000080 query "
+        "     "
+    ),
+    (
+        "img/WOMEN/Tees_Tanks/id_00000001/02_1_front.jpg                        id_00000001 query "
+        "     "
+    ),
+    (
+        "img/WOMEN/Tees_Tanks/id_00000001/02_4_full.jpg                         id_00000001"
+        " gallery    "
+    ),
 ]
 EVAL = "Eval/list_eval_partition.txt"
 
@@ -540,7 +561,10 @@ def test_the_lists_of_other_benchmarks_are_not_taken_for_that_of_in_shop_clothes
         (
             1,
             "image_name item_id",
-            "list_eval_partition.txt has 'image_name item_id' where the header 'image_name item_id evaluation_status'",
+            (
+                "list_eval_partition.txt has 'image_name item_id' where the header 'image_name"
+                " item_id evaluation_status'"
+            ),
         ),
         (
             3,
@@ -550,7 +574,10 @@ def test_the_lists_of_other_benchmarks_are_not_taken_for_that_of_in_shop_clothes
         (
             3,
             "img/a.jpg id_00000002 galery",
-            "line 4 has the status 'galery' (did you mean gallery?); train, query, gallery are known",
+            (
+                "line 4 has the status 'galery' (did you mean gallery?); train, query, gallery are"
+                " known"
+            ),
         ),
         (3, "img/a.jpg id_00000002 val", "list_eval_partition.txt line 4 has the status 'val'"),
         (
@@ -561,12 +588,18 @@ def test_the_lists_of_other_benchmarks_are_not_taken_for_that_of_in_shop_clothes
         (
             3,
             "img/a.jpg id_00000002 train",
-            "images that do not exist in HERE/Img: 1 (first: img/a.jpg); unpack img.zip in HERE/Img",
+            (
+                "images that do not exist in HERE/Img: 1 (first: img/a.jpg); unpack img.zip in"
+                " HERE/Img"
+            ),
         ),
         (
             3,
             INSHOP[2],
-            "images listed twice in HERE/Img: 1 (first: img/WOMEN/Dresses/id_00000002/02_1_front.jpg)",
+            (
+                "images listed twice in HERE/Img: 1 (first:"
+                " img/WOMEN/Dresses/id_00000002/02_1_front.jpg)"
+            ),
         ),
         (
             3,
@@ -633,7 +666,8 @@ def test_a_parent_folder_with_two_copies_is_refused_with_both_names(name, fixtur
     shutil.copytree(root, root.parent / "a copy")
     assert (
         refusal(name, root.parent)
-        == f"HERE holds {name} 2 times ({', '.join(sorted([root.name, 'a copy']))}): give the one that is meant with --data-dir"
+        == f"HERE holds {name} 2 times ({', '.join(sorted([root.name, 'a copy']))}): give the one"
+        " that is meant with --data-dir"
     )
 
 

@@ -36,9 +36,12 @@ def test_as_many_runs_are_at_work_as_the_machines_have_room_for(monkeypatch):
         return slots.jobs, slots.threads, slots.devices[0], slots.where
 
     assert of([small]) == (2, 2, "cpu", "a Ray cluster of 1 machine")
-    assert of([small, large]) == (6, 2, "cpu", "a Ray cluster of 2 machines"), (
-        "all runs have the threads of those on the smallest"
-    )
+    assert of([small, large]) == (
+        6,
+        2,
+        "cpu",
+        "a Ray cluster of 2 machines",
+    ), "all runs have the threads of those on the smallest"
     assert of([small], jobs=1)[:2] == (1, 4)
     assert of([small, large, gpus]) == (4, 4, "cuda", "a Ray cluster of 1 machine")
     assert of([gpus], part=0.5)[:2] == (8, 2)
@@ -108,7 +111,10 @@ def test_a_cluster_that_does_not_answer_is_said_at_once(
     with (
         pytest.raises(
             ValueError,
-            match=rf"^--ray {address.format(port=port)}: no Ray cluster answers \(.+\); give the HOST:PORT",
+            match=(
+                rf"^--ray {address.format(port=port)}: no Ray cluster answers \(.+\); give the"
+                r" HOST:PORT"
+            ),
         ),
         on_ray(address.format(port=port), 0, "auto", 1.0, print),
     ):
@@ -241,7 +247,8 @@ def test_a_suite_on_ray_gives_the_same_bits_as_one_without_and_tells_of_a_run_th
     said = capsys.readouterr().out
     assert "2 runs; 2 at a time on cpu, 1 thread each, on a Ray cluster of 1 machine" in said
     assert re.search(
-        r"diverges seed 42: failed: the loss is nan in phase all, epoch 1, step \d+: try a smaller optimizer.lr",
+        r"diverges seed 42: failed: the loss is nan in phase all, epoch 1, step \d+: try a smaller"
+        r" optimizer.lr",
         said,
     )
     assert "fine seed 42: P@1 all " in said
@@ -323,9 +330,9 @@ def test_ctrl_c_stops_the_runs_on_ray_and_the_same_command_goes_on(
     assert ended.returncode == 0, (said, errors)
     records = [
         json.loads(line)
-        for line in (tmp_path / "longer" / "cub" / "seed-42" / "metrics.jsonl")
-        .read_text()
-        .splitlines()
+        for line in (
+            (tmp_path / "longer" / "cub" / "seed-42" / "metrics.jsonl").read_text().splitlines()
+        )
     ]
     assert 2 <= done < len(records) == 24
     assert (

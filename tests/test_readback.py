@@ -36,7 +36,10 @@ FOREIGN = {
     "null": b"null\n",
     "a number": b"3\n",
     "no keys": b"{}\n",
-    "other types": b'{"name": 3, "sessions": {}, "files": [], "dataset": null, "phase": [], "schema_version": 1, "format": 2}\n',
+    "other types": (
+        b'{"name": 3, "sessions": {}, "files": [], "dataset": null, "phase": [], "schema_version":'
+        b' 1, "format": 2}\n'
+    ),
     "cut off": b'{"name": "a',
     "binary": bytes(range(256)),
     "zeros, as a power cut leaves": bytes(300),
@@ -118,7 +121,10 @@ def test_a_state_of_an_earlier_version_is_refused_and_without_it_its_phase_is_tr
     place = Path(shutil.copytree(source, tmp_path / "place"))
     path = kind.path(place)
     path.write_bytes(path.read_bytes().partition(b"\n")[2])
-    words = f"{path} can't be read: it has no digest, so it is damaged or of an earlier version; delete it to train phase limited anew"
+    words = (
+        f"{path} can't be read: it has no digest, so it is damaged or of an earlier version; delete"
+        " it to train phase limited anew"
+    )
     with pytest.raises(ValueError, match=f"^{words}$"):
         kind.use(place, birds)
     path.unlink()

@@ -69,7 +69,10 @@ def test_an_empty_class_is_named_with_what_its_folder_holds(tmp_path):
     (tmp_path / "c" / "1.mp4").write_bytes(b"moving")
     with pytest.raises(
         ValueError,
-        match=r"classes without images .* \(first: c\); .*1 file is no image and is left out \(first: c/1.mp4\)$",
+        match=(
+            r"classes without images .* \(first: c\); .*1 file is no image and is left out \(first:"
+            r" c/1.mp4\)$"
+        ),
     ):
         read("folder", tmp_path)
 
@@ -387,7 +390,10 @@ def test_folders_of_a_published_data_set_are_pointed_out(tmp_path):
     pictures(tmp_path, "bicycle_final/1.jpg", "chair_final/1.jpg")
     (tmp_path / "Ebay_train.txt").touch()
     assert read("folder", tmp_path).notes == (
-        f"{tmp_path} has the layout of sop, whose classes are not its folders: --dataset sop reads them",
+        (
+            f"{tmp_path} has the layout of sop, whose classes are not its folders: --dataset sop"
+            " reads them"
+        ),
     )
 
 

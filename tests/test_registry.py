@@ -96,7 +96,10 @@ def test_options_are_filled_in_and_a_whole_number_widens_to_a_number():
     [
         (
             {"color": "red"},
-            r"fruit.color: Apple has no such option \(did you mean colour\?\); its options: colour, weight, seeds",
+            (
+                r"fruit.color: Apple has no such option \(did you mean colour\?\); its options:"
+                r" colour, weight, seeds"
+            ),
         ),
         (
             {"colour": "gren"},

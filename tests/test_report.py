@@ -101,7 +101,10 @@ def test_without_any_run_the_error_says_what_was_looked_at_and_how_to_make_one(t
     (tmp_path / "empty").mkdir()
     with pytest.raises(
         ValueError,
-        match=r"nothing to report on: .*empty holds no run; .*gone is not a folder\. `dml-bench run EXPERIMENT --demo`",
+        match=(
+            r"nothing to report on: .*empty holds no run; .*gone is not a folder\. `dml-bench run"
+            r" EXPERIMENT --demo`"
+        ),
     ):
         gather([tmp_path / "empty", tmp_path / "gone"])
 
@@ -117,8 +120,10 @@ def test_a_half_finished_run_is_named_and_the_others_are_reported(tmp_path):
     found = gather([tmp_path])
     assert [run.seed for run in found.runs] == [42]
     [line] = found.problems
-    assert line == (
-        f"{half.folder} is not finished (stopped in phase limited after epoch 7 of 100): the command that began it goes on with it"
+    assert (
+        line
+        == f"{half.folder} is not finished (stopped in phase limited after epoch 7 of 100): the"
+        " command that began it goes on with it"
     )
     [section] = sections_of(found)
     assert section.group.lines[0].failures == (
@@ -208,7 +213,8 @@ def test_other_profiles_get_sections_of_their_own_and_a_line_says_so(tmp_path):
     sections = sections_of(found)
     assert [[line.name for line in section.group.lines] for section in sections] == [["a"], ["b"]]
     assert found.problems == [
-        "these runs can't all be compared: there is one section for each of Precision drop on cub; Precision drop on cub, profile demo"
+        "these runs can't all be compared: there is one section for each of Precision drop on cub;"
+        " Precision drop on cub, profile demo"
     ]
 
 
@@ -266,7 +272,10 @@ def test_a_difference_that_may_be_for_picking_the_best_is_not_called_beyond_nois
         (
             1,
             0,
-            "For known classes, where accuracy is gained, yes; unseen classes are found no more often",
+            (
+                "For known classes, where accuracy is gained, yes; unseen classes are found no more"
+                " often"
+            ),
         ),
         (
             1,
@@ -371,12 +380,12 @@ def test_a_drop_that_differs_from_the_baseline_s_is_named(tmp_path):
         )
     second = told(only_section(tmp_path))[1]
     assert (
-        f"Query by query against the baseline `{BASELINE}`, `EPSHN_cosine_resnet50_sgd_aug` drops more; the other 0 can't be told"
-        in second
+        f"Query by query against the baseline `{BASELINE}`, `EPSHN_cosine_resnet50_sgd_aug` drops"
+        " more; the other 0 can't be told" in second
     )
     assert (
-        "Taken one by one, 1 of 2 experiments loses precision on the unseen classes beyond noise (intervals widened for 2"
-        in second
+        "Taken one by one, 1 of 2 experiments loses precision on the unseen classes beyond noise"
+        " (intervals widened for 2" in second
     )
 
 
@@ -421,8 +430,8 @@ def test_of_rotated_hold_outs_the_drop_of_each_and_what_they_differ_by_is_told(t
     assert section.holdout_drops(section.group.lines[0])[:, 0].tolist() == [0.5, 0.5, 0.125]
     second = told(section)[1]
     assert (
-        "The drops are means over 3 rotated hold-outs: of `a` they lie from 12.5 to 50.0 points, with a standard deviation of 21.7"
-        in second
+        "The drops are means over 3 rotated hold-outs: of `a` they lie from 12.5 to 50.0 points,"
+        " with a standard deviation of 21.7" in second
     )
     assert "All this is for one choice" not in second
     unseen = section.measure(section.group.lines[0], "unseen_limited")
@@ -481,13 +490,14 @@ def test_the_threshold_is_chosen_on_validation_images_of_known_classes_and_held_
     look = look_closer(section, section.group.lines[0], draws=2)
     [found] = look.open_set
     assert found.validation_images == 4
-    assert (found.precision, found.coverage) == (0.5, 0.5), (
-        "cos 5 accepts the queries at 3 degrees, right, and at 2, unknown"
-    )
+    assert (found.precision, found.coverage) == (
+        0.5,
+        0.5,
+    ), "cos 5 accepts the queries at 3 degrees, right, and at 2, unknown"
     fourth = " ".join(answers(section, {"a": look})[3].sentences)
     assert (
-        "A threshold chosen for 90.0% precision on validation images of the known classes answers 50.0% of all queries and is"
-        in fourth
+        "A threshold chosen for 90.0% precision on validation images of the known classes answers"
+        " 50.0% of all queries and is" in fourth
     )
 
 
@@ -521,7 +531,10 @@ def test_page_and_markdown_say_what_the_threshold_was_chosen_on(tmp_path, monkey
     monkeypatch.setattr(figures, "FIGURES", ())
     with_embeddings(tmp_path / "runs", valid=VALID)
     report([tmp_path / "runs"], tmp_path / "out", ["dml-bench", "report"])
-    sentence = "the threshold is chosen on validation images of the known classes, and held against the queries."
+    sentence = (
+        "the threshold is chosen on validation images of the known classes, and held against the"
+        " queries."
+    )
     for name in ("index.html", "report.md"):
         assert sentence in (tmp_path / "out" / name).read_text(encoding="utf-8")
     with open(tmp_path / "out" / "closer.csv", newline="") as file:
@@ -571,10 +584,14 @@ def test_an_image_that_is_not_there_any_more_is_counted(tmp_path):
 
 
 def test_the_ink_of_a_figure_in_the_page_is_the_page_s_and_its_ids_are_its_own():
-    svg = '<?xml?><svg width="10pt" height="5pt"><g id="axes_1"><path id="m1" style="stroke: #010203"/><use href="#m1"/></g></svg>'
-    assert figures.inline(svg, "drop", "A title") == (
-        '<svg role="img" aria-label="A title" style="width:10pt"><g><path id="drop-m1" style="stroke: currentColor"/>'
-        '<use href="#drop-m1"/></g></svg>'
+    svg = (
+        '<?xml?><svg width="10pt" height="5pt"><g id="axes_1"><path id="m1" style="stroke:'
+        ' #010203"/><use href="#m1"/></g></svg>'
+    )
+    assert (
+        figures.inline(svg, "drop", "A title")
+        == '<svg role="img" aria-label="A title" style="width:10pt"><g><path id="drop-m1"'
+        ' style="stroke: currentColor"/><use href="#drop-m1"/></g></svg>'
     )
 
 
@@ -775,7 +792,8 @@ def test_example_images_that_are_gone_are_named(runs, tmp_path):
     report([tmp_path / "runs"], tmp_path / "out", ["dml-bench", "report"])
     text = (tmp_path / "out" / "report.md").read_text(encoding="utf-8")
     assert re.search(
-        rf"- (\d+) of \1 example images: they are not in {tmp_path}/moved any more, or can't be read",
+        rf"- (\d+) of \1 example images: they are not in {tmp_path}/moved any more, or can't be"
+        r" read",
         text,
     )
     assert list((tmp_path / "out" / "images").iterdir()) == []
@@ -903,7 +921,10 @@ def test_nothing_is_wider_than_the_screen_of_a_phone_or_a_desktop(page, tmp_path
         "parent.document.body.dataset.told = JSON.stringify(document.documentElement.scrollWidth)"
     )
     inside = html.escape(page[0].replace("</body>", f"<script>{measure}</script></body>"))
-    outside = f'<!doctype html><body><iframe style="width: {width}px; height: 800px; border: 0" srcdoc="{inside}"></iframe></body>'
+    outside = (
+        f'<!doctype html><body><iframe style="width: {width}px; height: 800px; border: 0"'
+        f' srcdoc="{inside}"></iframe></body>'
+    )
     assert told_by_chromium(tmp_path / "page.html", outside) <= width
 
 

@@ -1,4 +1,5 @@
-"""The rows of the study's table, each built and run: both phases, with the loss that its name says."""
+"""The rows of the study's table, each built and run: both phases, with the loss that its name
+says."""
 
 import json
 from pathlib import Path

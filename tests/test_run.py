@@ -99,11 +99,18 @@ def test_the_summary_has_every_promised_number(outcome: Outcome):
 def test_the_run_folder_holds_the_study_s_tables_by_name(outcome: Outcome):
     names = {path.name for path in outcome.folder.iterdir()}
     assert names >= {
-        "experiment.json", "environment.json", "metrics.jsonl", "summary.json", "predictions.csv",
-        "all_classes_metrics.csv", "limited_classes_metrics.csv",
-        "all_classes_classification_report.csv", "limited_classes_classification_report.csv",
-        "comparison_unseen_classes_metrics.csv", "comparison_seen_classes_metrics.csv",
-    }  # fmt: skip
+        "experiment.json",
+        "environment.json",
+        "metrics.jsonl",
+        "summary.json",
+        "predictions.csv",
+        "all_classes_metrics.csv",
+        "limited_classes_metrics.csv",
+        "all_classes_classification_report.csv",
+        "limited_classes_classification_report.csv",
+        "comparison_unseen_classes_metrics.csv",
+        "comparison_seen_classes_metrics.csv",
+    }
     assert not (outcome.folder / "all" / "state.pt").exists(), (
         "a finished phase needs no state to resume from"
     )
@@ -270,7 +277,10 @@ def test_a_run_folder_of_another_configuration_is_refused(
 ):
     with pytest.raises(
         ValueError,
-        match=r"another configuration \(differs in optimizer\.lr\); --force replaces it, --out DIR keeps both",
+        match=(
+            r"another configuration \(differs in optimizer\.lr\); --force replaces it, --out DIR"
+            r" keeps both"
+        ),
     ):
         train(birds, cache_dir, outcome.folder.parents[2], "optimizer.lr=0.07")
 

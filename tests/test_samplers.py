@@ -157,9 +157,12 @@ def test_m_per_class_uses_all_classes_where_there_are_fewer_than_a_batch_holds()
 
 def test_m_per_class_mixes_classes_with_all_others():
     met = {
-        (some, other) for epoch in range(40) for batch in sampled("m_per_class", m=2, batch_size=4, epoch=epoch)
-        for some in (LABEL_OF[batch[0]],) for other in (LABEL_OF[batch[2]],)
-    }  # fmt: skip
+        (some, other)
+        for epoch in range(40)
+        for batch in sampled("m_per_class", m=2, batch_size=4, epoch=epoch)
+        for some in (LABEL_OF[batch[0]],)
+        for other in (LABEL_OF[batch[2]],)
+    }
     assert len(met) == 8 * 7
 
 
@@ -170,7 +173,10 @@ def test_m_per_class_mixes_classes_with_all_others():
         (
             7,
             4,
-            "train.batch_size is 7, too small for 4 images (sampler.m) of two classes; at least 8 is wanted",
+            (
+                "train.batch_size is 7, too small for 4 images (sampler.m) of two classes; at least"
+                " 8 is wanted"
+            ),
         ),
     ],
 )

@@ -49,7 +49,10 @@ def test_a_class_too_small_to_be_watched_is_refused():
 
     with pytest.raises(
         ValueError,
-        match=r"1 classes have fewer than 2 images left \(c1\): one that watches and one for the gallery",
+        match=(
+            r"1 classes have fewer than 2 images left \(c1\): one that watches and one for the"
+            r" gallery"
+        ),
     ):
         make_split(
             dataset_of([10, 2]), method="stratified", test_fraction=0.2, valid_fraction=0.2, seed=3
@@ -135,7 +138,9 @@ def test_the_earlier_of_equally_good_epochs_is_kept(birds, cache_dir, tmp_path):
 def test_a_checkpoint_to_be_chosen_without_validation_images_is_refused():
     with pytest.raises(
         ValueError,
-        match=r"train.checkpoint = valid_loss needs validation images; --set data.valid_fraction=0.1",
+        match=(
+            r"train.checkpoint = valid_loss needs validation images; --set data.valid_fraction=0.1"
+        ),
     ):
         tiny("train.checkpoint=valid_loss")
     with pytest.raises(
@@ -166,5 +171,8 @@ def test_the_best_epoch_is_said_to_be_looked_for_among_those_that_are_measured()
     )
     assert selection.epochs_seen(tiny("evaluate.every=2")) == ""
     seldom = tiny("data.valid_fraction=0.2", "train.checkpoint=valid_loss", "evaluate.every=2")
-    line = "train.checkpoint = valid_loss chooses among epochs 2, 3, which evaluate.every = 2 measures; --set evaluate.every=1 for all"
+    line = (
+        "train.checkpoint = valid_loss chooses among epochs 2, 3, which evaluate.every = 2"
+        " measures; --set evaluate.every=1 for all"
+    )
     assert selection.epochs_seen(seldom) == line

@@ -79,14 +79,20 @@ def test_the_table_of_embeddings_says_which_classes_the_phase_never_saw(run: Pat
 def test_what_was_not_logged_offline_can_t_be_sent(run: Path, tmp_path: Path):
     with pytest.raises(
         NotSent,
-        match="has nothing logged offline: it ran with --wandb online or disabled; `dml-bench wandb log` adds",
+        match=(
+            "has nothing logged offline: it ran with --wandb online or disabled; `dml-bench wandb"
+            " log` adds"
+        ),
     ):
         wandb_mirror.sync(tmp_path)
 
 
 def test_without_a_key_the_next_step_is_one_line(run: Path, tmp_path: Path):
     (tmp_path / "copy" / "wandb" / "offline-run-20260101_000000-abc").mkdir(parents=True)
-    script = f"from pathlib import Path; from dml_bench.tracking.wandb_mirror import sync; sync(Path({str(tmp_path / 'copy')!r}))"
+    script = (
+        "from pathlib import Path; from dml_bench.tracking.wandb_mirror import sync;"
+        f" sync(Path({str(tmp_path / 'copy')!r}))"
+    )
     environment = {"HOME": str(tmp_path), "PATH": "/usr/bin:/bin"}
     said = subprocess.run(
         [sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=False

@@ -175,8 +175,11 @@ def test_every_start_is_an_experiment_of_its_own_or_none(name):
         return
     assert stage.start.name == "none"
     assert (stage.data, stage.images, stage.seed, stage.model.backbone) == (
-        experiment.data, experiment.images, experiment.seed, experiment.model.backbone,
-    )  # fmt: skip
+        experiment.data,
+        experiment.images,
+        experiment.seed,
+        experiment.model.backbone,
+    )
     assert load(as_table(stage)) == stage
     baseline = resolve(
         "EPSHN_cosine_resnet18_sgd",

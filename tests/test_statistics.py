@@ -232,7 +232,7 @@ def test_seeds_with_other_classes_are_not_averaged():
 def test_the_classes_of_a_group_can_be_picked_out():
     assert interval([UNEVEN.of_classes([0, 2, 4])]) == interval(
         [scores([1, 0, 1, 1], [-1, 1, 0, 1, 1], [0, 0, -1, 1, 0, 0, 1])]
-    )  # fmt: skip
+    )
 
 
 def test_ten_thousand_resamples_of_the_study_s_2400_queries_take_seconds():

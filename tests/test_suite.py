@@ -72,7 +72,10 @@ def test_only_the_rows_that_match_are_chosen_in_the_table_s_order():
 def test_a_pattern_that_matches_nothing_is_refused_with_the_near_miss():
     with pytest.raises(
         UnknownName,
-        match=r"--only Arkface\*: no row .* called so \(did you mean ArcFace\?\); its rows: ArcFace, B",
+        match=(
+            r"--only Arkface\*: no row .* called so \(did you mean ArcFace\?\); its rows:"
+            r" ArcFace, B"
+        ),
     ):
         choose(Table("t", "", ("ArcFace", "B")), ["B", "Arkface*"])
     with pytest.raises(UnknownName, match=r"did you mean ProxyNCA_cosine_resnet18_sgd_aug\?"):
@@ -207,8 +210,8 @@ def test_a_run_that_fails_is_told_with_its_reason_and_the_others_go_on(places: P
         == f"TypeError: unsupported operand (traceback in {places.logs}/broken/cub-seed-42.log)"
     )
     assert (
-        reasons["silent"]
-        == f"ended with exit code 3 before it was finished (see {places.logs}/silent/cub-seed-42.log)"
+        reasons["silent"] == "ended with exit code 3 before it was finished (see"
+        f" {places.logs}/silent/cub-seed-42.log)"
     )
     assert reasons["killed"] == "killed by signal 9 (out of memory?)"
     assert reasons["aborted"] == "killed by signal 6 (SIGABRT)"
@@ -447,8 +450,8 @@ def test_numbers_that_say_nothing_are_doubted_beside_them_in_every_table(tmp_pat
         [row], {("a", 42): replace(run, summary=run.summary | {"phases": phases})}, {}
     )
     doubt = (
-        "seed 42: phase all: all embeddings are nearly one point, within 0.5 degrees of their mean; its P@1 is no result: "
-        "try a smaller optimizer.lr"
+        "seed 42: phase all: all embeddings are nearly one point, within 0.5 degrees of their mean;"
+        " its P@1 is no result: try a smaller optimizer.lr"
     )
     assert (group.lines[0].failures, group.lines[0].doubts) == ((), (doubt,))
     assert doubt in "\n".join(page.markdown_table(group))
@@ -655,9 +658,9 @@ def test_a_run_that_is_killed_is_a_failed_row_and_goes_on_the_next_time(
     assert "1 run, 1 are finished already" in ended.stdout
     records = [
         json.loads(line)
-        for line in (tmp_path / "longer" / "cub" / "seed-42" / "metrics.jsonl")
-        .read_text()
-        .splitlines()
+        for line in (
+            (tmp_path / "longer" / "cub" / "seed-42" / "metrics.jsonl").read_text().splitlines()
+        )
     ]
     assert [record["epoch"] for record in records] == [*range(1, 31)] * 2
     assert (

@@ -110,7 +110,8 @@ class Mirrored(NamedTuple):
 
 @pytest.fixture(scope="module")
 def mirrored(tmp_path_factory: pytest.TempPathFactory) -> Mirrored:
-    """A run and its resumption, mirrored offline under an environment that asks for something else."""
+    """A run and its resumption, mirrored offline under an environment that asks for something
+    else."""
     home = tmp_path_factory.mktemp("home")
     ended = run_script(
         MIRROR_ONE_RUN_TWICE,

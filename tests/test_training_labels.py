@@ -288,11 +288,17 @@ def test_a_run_writes_what_it_corrected_and_never_corrects_towards_a_held_out_cl
         ),
         (
             ("labelling=plc", "loss=ProxyNCA", "miner=none"),
-            "labelling.theta_end is 0.1, and loss ProxyNCA never contradicts a label by more than 0.035 among 200 classes",
+            (
+                "labelling.theta_end is 0.1, and loss ProxyNCA never contradicts a label by more"
+                " than 0.035 among 200 classes"
+            ),
         ),
         (
             ("labelling=plc", "loss=P2SGrad", "miner=none"),
-            "labelling.theta_end is 0.1, and loss P2SGrad never contradicts a label by more than 0.012 among 200 classes",
+            (
+                "labelling.theta_end is 0.1, and loss P2SGrad never contradicts a label by more"
+                " than 0.012 among 200 classes"
+            ),
         ),
         (
             ("labelling=plc", "loss={name='CosFace', scale=1}", "miner=none"),
@@ -300,7 +306,10 @@ def test_a_run_writes_what_it_corrected_and_never_corrects_towards_a_held_out_cl
         ),
         (
             ("sampler=class_balanced", "train.class_weights=balanced"),
-            "sampler class_balanced draws all classes equally often, and train.class_weights = balanced would correct for their sizes again",
+            (
+                "sampler class_balanced draws all classes equally often, and train.class_weights ="
+                " balanced would correct for their sizes again"
+            ),
         ),
         (
             ("sampler=m_per_class", "train.class_weights=balanced"),

@@ -31,16 +31,46 @@ PLC = ("labelling=plc", "labelling.warm_up=0", "labelling.theta=0", "labelling.t
 RUNS: dict[str, tuple[str, ...]] = {
     "pairs": (*EXACT, "miner=none", "train.epochs=4"),
     "mined": (*EXACT, *SPREAD),
-    "proxies": (*EXACT, "loss=ProxyNCA", "miner=none", "train.proxy_lr_factor=10", "mixing.technique=mixup"),
-    "views": (*EXACT, "miner=none", "train.epochs=1", "train.views=2", "train.labels=image", "evaluate.tta=mirror"),
+    "proxies": (
+        *EXACT,
+        "loss=ProxyNCA",
+        "miner=none",
+        "train.proxy_lr_factor=10",
+        "mixing.technique=mixup",
+    ),
+    "views": (
+        *EXACT,
+        "miner=none",
+        "train.epochs=1",
+        "train.views=2",
+        "train.labels=image",
+        "evaluate.tta=mirror",
+    ),
     "labels": (
-        *EXACT, "loss=crossentropy", "miner=none", "data.label_noise=0.3", *PLC, "data.valid_fraction=0.2", "train.checkpoint=valid_loss"
+        *EXACT,
+        "loss=crossentropy",
+        "miner=none",
+        "data.label_noise=0.3",
+        *PLC,
+        "data.valid_fraction=0.2",
+        "train.checkpoint=valid_loss",
     ),
     "head": (
-        "train.precision=float32", "train.epochs=2", "model.trainable=head", "augment.random_crop_from=0", "augment.horizontal_flip=0"
+        "train.precision=float32",
+        "train.epochs=2",
+        "model.trainable=head",
+        "augment.random_crop_from=0",
+        "augment.horizontal_flip=0",
     ),
-    "start": (*EXACT, "miner=none", "start=classifier", "start.epochs=1", "start.batch_size=16", "mixing.technique=cutmix"),
-}  # fmt: skip
+    "start": (
+        *EXACT,
+        "miner=none",
+        "start=classifier",
+        "start.epochs=1",
+        "start.batch_size=16",
+        "mixing.technique=cutmix",
+    ),
+}
 OWN_STATISTICS = (
     "train.precision=float32",
     "train.epochs=1",

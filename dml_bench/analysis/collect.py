@@ -106,13 +106,17 @@ def add_unfinished(found: Gathered, path: Path) -> None:
 
 
 def why_not_beside(run: FinishedRun, others: Sequence[FinishedRun]) -> str:
-    """Why `run` can't stand in one row with a run of the same name that came before it, or nothing."""
+    """Why `run` can't stand in one row with a run of the same name that came before it, or
+    nothing."""
     for other in others:
         if other.experiment.name != run.experiment.name or key_of_run(other) != key_of_run(run):
             continue
         theirs, mine = (decisive(as_table(each.experiment)) for each in (other, run))
         if changed := [key for key in differing(theirs, mine) if key != "seed"]:
-            return f"{other.folder} has an experiment of the same name with other settings ({', '.join(changed[:3])})"
+            return (
+                f"{other.folder} has an experiment of the same name with other settings"
+                f" ({', '.join(changed[:3])})"
+            )
         if run.experiment.data.split == "given" and other.split != run.split:
             return f"{other.folder} has the same experiment on other parts of the images"
         if other.seed == run.seed:

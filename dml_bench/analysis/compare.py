@@ -99,18 +99,21 @@ def read_sides(paths: Sequence[Path]) -> list[Side]:
         folders = run_folders(path)
         if not folders:
             raise ValueError(
-                f"{path} holds no run: name a run folder (.../seed-42) or the folder of an experiment's runs"
+                f"{path} holds no run: name a run folder (.../seed-42) or the folder of an"
+                " experiment's runs"
             )
         runs = sorted((read_folder(folder) for folder in folders), key=lambda run: run.seed)
         kinds = {(run.experiment.name, run.summary["dataset"]["fingerprint"]) for run in runs}
         if len(kinds) > 1:
             several = ", ".join(sorted({name for name, _ in kinds}))
             raise ValueError(
-                f"{path} holds runs of several experiments or data sets ({several}): name the folder of one"
+                f"{path} holds runs of several experiments or data sets ({several}): name the"
+                " folder of one"
             )
         if twice := [run for run, before in pairwise(runs) if run.seed == before.seed]:
             raise ValueError(
-                f"{path} holds several runs of {twice[0].experiment.name} with seed {twice[0].seed}: name the folder of one"
+                f"{path} holds several runs of {twice[0].experiment.name} with seed"
+                f" {twice[0].seed}: name the folder of one"
             )
         sides.append(Side(runs[0].experiment.name, tuple(runs)))
     names = [side.name for side in sides]
@@ -150,7 +153,8 @@ def in_common(first: Side, second: Side) -> tuple[Side, Side]:
         )
     if one.summary["dataset"]["fingerprint"] != other.summary["dataset"]["fingerprint"]:
         theirs = " and ".join(
-            f"{run.summary['dataset']['name']} with fingerprint {run.summary['dataset']['fingerprint'][:6]}"
+            f"{run.summary['dataset']['name']} with fingerprint"
+            f" {run.summary['dataset']['fingerprint'][:6]}"
             for run in (one, other)
         )
         raise ValueError(f"{what}: they ran on other images, {theirs}")

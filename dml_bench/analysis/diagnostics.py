@@ -137,7 +137,8 @@ def look_closer(section: Section, line: Line, draws: int) -> Closer:
         ]
         if without:
             section.missing.append(
-                f"enrolment and open-set numbers of {line.name}: {without[0].folder} has no stored embeddings"
+                f"enrolment and open-set numbers of {line.name}: {without[0].folder} has no stored"
+                " embeddings"
             )
         else:
             enrolment = {by: enrolled(line, by, draws) for by in ("images", "centroids")}
@@ -332,8 +333,12 @@ class Album:
         unseen = np.isin(self.found.query_labels, self.unseen)
         elected, _ = vote(self.found, min(VOTERS, self.found.k))
         kinds = {
-            "Saved by the vote: the nearest image is of a wrong class, most of the ten nearest are right": changed.saved,
-            "Broken by the vote: the nearest image is right, most of the ten nearest are not": changed.broken,
+            "Saved by the vote: the nearest image is of a wrong class, most of the ten nearest are right": (
+                changed.saved
+            ),
+            "Broken by the vote: the nearest image is right, most of the ten nearest are not": (
+                changed.broken
+            ),
             "Right by both": right & (elected == self.found.query_labels),
             "Wrong by both": ~right & (elected != self.found.query_labels),
         }

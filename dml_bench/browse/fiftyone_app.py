@@ -64,7 +64,8 @@ def connected(uri: str) -> Iterator[None]:
             client.admin.command("ping")
     except PyMongoError as error:
         raise ValueError(
-            f"the database {uri} does not answer ({str(error)[:200]}): start it, or unset {URI} for one of our own"
+            f"the database {uri} does not answer ({str(error)[:200]}): start it, or unset {URI} for"
+            " one of our own"
         ) from None
     os.environ |= {
         URI: uri,

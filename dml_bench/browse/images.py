@@ -204,7 +204,8 @@ def read_images(run: FinishedRun) -> Images:
 def answered(
     found: Neighbours, stored: dict[str, np.ndarray], enrolled: Sequence[np.ndarray | None]
 ) -> Answered:
-    """`enrolled` holds the embedding of each enrolled image, None where another phase enrolled it."""
+    """`enrolled` holds the embedding of each enrolled image, None where another phase enrolled
+    it."""
     first_query = 0 if found.leaves_one_out else len(found.gallery_labels)
     own = first_query + len(found.query_labels)
     queries = np.arange(first_query, own)

@@ -10,10 +10,20 @@ __all__ = ["NAMED", "distinct", "traces"]
 MOST = 20
 """Values that have a trace and a place in the legend of their own."""
 NAMED = {
-    "unseen": "#d9662b", "seen": "#2f7fc1", "train": "#7a8794", "gallery": "#7a8794", "test": "#2f7fc1", "enrolled": "#1f9e77",
-    "True": "#1f9e77", "False": "#d9662b", "right in both": "#1f9e77", "lost": "#d9662b", "won": "#5aa9dd", "wrong in both": "#b8860b",
+    "unseen": "#d9662b",
+    "seen": "#2f7fc1",
+    "train": "#7a8794",
+    "gallery": "#7a8794",
+    "test": "#2f7fc1",
+    "enrolled": "#1f9e77",
+    "True": "#1f9e77",
+    "False": "#d9662b",
+    "right in both": "#1f9e77",
+    "lost": "#d9662b",
+    "won": "#5aa9dd",
+    "wrong in both": "#b8860b",
     "None": "#9aa3ad",
-}  # fmt: skip
+}
 """Of values that mean the same in every run."""
 SYMBOLS = {"test": "diamond", "enrolled": "star"}
 

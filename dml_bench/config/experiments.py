@@ -24,7 +24,8 @@ def names() -> list[str]:
 
 
 def find(name: str) -> Path:
-    """The file of a named experiment, or `name` itself if it is the path of a .toml or .json file."""
+    """The file of a named experiment, or `name` itself if it is the path of a .toml or .json
+    file."""
     if name.endswith((".toml", ".json")):
         path = Path(name)
         if not path.is_file():
@@ -32,7 +33,8 @@ def find(name: str) -> Path:
         return path
     if name not in names():
         raise UnknownName(
-            f"unknown experiment {name!r}{near_miss(name, names())}; `dml-bench list experiments` lists them"
+            f"unknown experiment {name!r}{near_miss(name, names())}; `dml-bench list experiments`"
+            " lists them"
         )
     return EXPERIMENTS / f"{name}.toml"
 
@@ -75,7 +77,8 @@ def read(path: Path, chain: tuple[Path, ...] = ()) -> dict[str, Any]:
     path = path.resolve()
     if path in chain:
         raise ValueError(
-            f"experiments extend each other in a circle: {' -> '.join(p.stem for p in (*chain, path))}"
+            "experiments extend each other in a circle:"
+            f" {' -> '.join(p.stem for p in (*chain, path))}"
         )
     try:
         text = path.read_text(encoding="utf-8")

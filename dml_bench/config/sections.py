@@ -10,8 +10,20 @@ from dml_bench import registry
 from dml_bench.registry import UnknownName, checked, near_miss
 
 __all__ = [
-    "Augment", "Component", "Data", "Evaluate", "Expectation", "Experiment", "Images", "Mixing", "Model", "Pretrain", "Train", "as_table", "load",
-]  # fmt: skip
+    "Augment",
+    "Component",
+    "Data",
+    "Evaluate",
+    "Expectation",
+    "Experiment",
+    "Images",
+    "Mixing",
+    "Model",
+    "Pretrain",
+    "Train",
+    "as_table",
+    "load",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +66,8 @@ def require_name(text: str, key: str) -> None:
     ):
         shown = repr(text if len(text) <= 60 else f"{text[:60]}...")
         raise ValueError(
-            f"{key} is {shown}; a letter or digit, then letters, digits, spaces and . _ + - are wanted, at most {LONGEST_NAME} bytes"
+            f"{key} is {shown}; a letter or digit, then letters, digits, spaces and . _ + - are"
+            f" wanted, at most {LONGEST_NAME} bytes"
         )
 
 
@@ -122,7 +135,8 @@ class Images:
             require(min(sizes) >= 8, f"images.progressive is {sizes}; at least 8 pixels are wanted")
             require(
                 sizes == sorted(set(sizes)) and sizes[-1] == self.size,
-                f"images.progressive is {sizes}; growing sizes that end with images.size ({self.size}) are wanted",
+                f"images.progressive is {sizes}; growing sizes that end with images.size"
+                f" ({self.size}) are wanted",
             )
 
     def _check_statistics(self) -> None:
@@ -131,7 +145,8 @@ class Images:
             return
         require(
             len(mean) == len(std) == 3,
-            f"images.mean is {list(mean)} and images.std {list(std)}; three numbers each, 0-1, are wanted",
+            f"images.mean is {list(mean)} and images.std {list(std)}; three numbers each, 0-1, are"
+            " wanted",
         )
         require(
             min(mean) >= 0 and max(mean) <= 1,
@@ -202,7 +217,8 @@ class Augment:
         moves = self.rotate or self.warp or self.zoom > 1
         require(
             bool(moves) or self.geometry_probability == 0.75,
-            "augment.geometry_probability has no effect without augment.rotate, augment.zoom or augment.warp",
+            "augment.geometry_probability has no effect without augment.rotate, augment.zoom or"
+            " augment.warp",
         )
         require(
             bool(self.lighting) or self.lighting_probability == 0.75,
@@ -459,7 +475,8 @@ class Experiment:
         wanted = ("half", "given") if self.protocol == "class_disjoint" else ("stratified", "given")
         require(
             self.data.split in wanted,
-            f"data.split is {self.data.split}; protocol {self.protocol} takes {' or '.join(wanted)}",
+            f"data.split is {self.data.split}; protocol {self.protocol} takes"
+            f" {' or '.join(wanted)}",
         )
         check_objective(self)
         check_images(self)
@@ -474,7 +491,8 @@ def check_objective(experiment: Experiment) -> None:
     loss, train = registry.losses[experiment.loss.name], experiment.train
     if experiment.miner.name != "none" and not loss.facts["takes_miner"]:
         raise ValueError(
-            f"miner {experiment.miner.name} has no effect: loss {loss.name} takes no miner; --set miner=none"
+            f"miner {experiment.miner.name} has no effect: loss {loss.name} takes no miner; --set"
+            " miner=none"
         )
     if train.proxy_lr_factor != 1 and not loss.facts["trains_proxies"]:
         raise ValueError(
@@ -482,7 +500,8 @@ def check_objective(experiment: Experiment) -> None:
         )
     if train.labels == "image" and loss.facts["trains_proxies"]:
         raise ValueError(
-            f"train.labels = image gives each image a class of its own: loss {loss.name} can't have parameters for each"
+            f"train.labels = image gives each image a class of its own: loss {loss.name} can't have"
+            " parameters for each"
         )
 
 
@@ -493,33 +512,38 @@ def check_mixing(experiment: Experiment) -> None:
     if name == "none":
         require(
             mixing == Mixing(),
-            "mixing has a schedule and no technique; --set mixing.technique=mixup, or leave the schedule out",
+            "mixing has a schedule and no technique; --set mixing.technique=mixup, or leave the"
+            " schedule out",
         )
         return
     entry = registry.mixings[name]
     epochs = experiment.train.epochs
     if not any(mixing.active(epoch) for epoch in range(1, epochs + 1)):
         raise ValueError(
-            f"mixing.start_from is {mixing.start_from}, but there are {epochs} epochs: {name} would never be on"
+            f"mixing.start_from is {mixing.start_from}, but there are {epochs} epochs: {name} would"
+            " never be on"
         )
     if experiment.model.trainable == "head":
         raise ValueError(
-            f"{name} mixes images, and model.trainable = head trains on features computed once; --set model.trainable=all"
+            f"{name} mixes images, and model.trainable = head trains on features computed once;"
+            " --set model.trainable=all"
         )
     if experiment.train.views > 1:
         raise ValueError(
-            f"{name} mixes images of a batch, and train.views = {experiment.train.views} has several views of each; choose one"
+            f"{name} mixes images of a batch, and train.views = {experiment.train.views} has"
+            " several views of each; choose one"
         )
     if entry.facts["where"] == "embeddings":
         if not loss.facts["interpolates"]:
             able = ", ".join(each.name for each in registry.losses if each.facts["interpolates"])
             raise ValueError(
-                f"{name} is not defined for loss {loss.name}, only for {able}; mixup works with all losses"
+                f"{name} is not defined for loss {loss.name}, only for {able}; mixup works with all"
+                " losses"
             )
     elif entry.facts["two_labels"] and loss.facts["one_number"] and options["share"] == "image":
         raise ValueError(
-            f"loss {loss.name} is one number for a whole batch, so images can't have a lambda of their own in it; "
-            "--set mixing.technique.share=batch"
+            f"loss {loss.name} is one number for a whole batch, so images can't have a lambda of"
+            " their own in it; --set mixing.technique.share=batch"
         )
 
 
@@ -533,7 +557,8 @@ def check_labels(experiment: Experiment) -> None:
     )
     if labelling.facts["classifies"] and not loss.facts["classifies"]:
         raise ValueError(
-            f"labelling {labelling.name} asks the loss for the class of an image, and {loss.name} can't say it"
+            f"labelling {labelling.name} asks the loss for the class of an image, and {loss.name}"
+            " can't say it"
         )
     weighted = (
         "train.class_weights"
@@ -544,25 +569,28 @@ def check_labels(experiment: Experiment) -> None:
     )
     if weighted and loss.facts["one_number"]:
         raise ValueError(
-            f"{weighted} has no effect: loss {loss.name} is one number for a whole batch, in which all images count the same"
+            f"{weighted} has no effect: loss {loss.name} is one number for a whole batch, in which"
+            " all images count the same"
         )
     by_image = train.labels == "image"
     if by_image and (weighted or labelling.name != "given" or experiment.data.label_noise):
         raise ValueError(
-            "train.labels = image looks at no class: leave out labelling, train.class_weights and data.label_noise"
+            "train.labels = image looks at no class: leave out labelling, train.class_weights and"
+            " data.label_noise"
         )
     if labelling.facts["classifies"]:
         check_correctable(experiment)
     sampler = registry.samplers[experiment.sampler.name]
     if train.class_weights == "balanced" and sampler.facts["balances_classes"]:
         raise ValueError(
-            f"sampler {sampler.name} draws all classes equally often, and train.class_weights = balanced would correct for their sizes "
-            "again; choose one"
+            f"sampler {sampler.name} draws all classes equally often, and train.class_weights ="
+            " balanced would correct for their sizes again; choose one"
         )
     if labelling.facts["classifies"] and experiment.mixing.technique.name not in ("none", "metrix"):
         mixed = experiment.mixing.technique.name
         raise ValueError(
-            f"labelling {labelling.name} asks what an image is, and {mixed} mixes it with others; choose one"
+            f"labelling {labelling.name} asks what an image is, and {mixed} mixes it with others;"
+            " choose one"
         )
     require(
         not (labelling.name == "softlabels" and train.folds),
@@ -581,7 +609,8 @@ def check_labels(experiment: Experiment) -> None:
     watching = experiment.data.valid_fraction or train.folds or experiment.data.split == "given"
     if train.checkpoint != "last" and not watching:
         raise ValueError(
-            f"train.checkpoint = {train.checkpoint} needs validation images; --set data.valid_fraction=0.1"
+            f"train.checkpoint = {train.checkpoint} needs validation images; --set"
+            " data.valid_fraction=0.1"
         )
 
 
@@ -606,8 +635,9 @@ def check_correctable(experiment: Experiment) -> None:
     )
     if largest < theta:
         raise ValueError(
-            f"labelling.theta_end is {theta}, and loss {loss.name} never contradicts a label by more than {largest:.2g} among "
-            f"{MANY_CLASSES} classes: choose another loss, or sharper logits"
+            f"labelling.theta_end is {theta}, and loss {loss.name} never contradicts a label by"
+            f" more than {largest:.2g} among {MANY_CLASSES} classes: choose another loss, or"
+            " sharper logits"
         )
 
 
@@ -628,7 +658,8 @@ def check_images(experiment: Experiment) -> None:
     crop = augment.random_crop_from
     if images.fit == "squash" and (crop or augment.resized_crop):
         raise ValueError(
-            f"augment.{'random_crop_from' if crop else 'resized_crop'} needs images.fit = crop: a squashed image has nothing left to crop"
+            f"augment.{'random_crop_from' if crop else 'resized_crop'} needs images.fit = crop: a"
+            " squashed image has nothing left to crop"
         )
     require(
         crop == 0 or crop >= images.size,
@@ -636,7 +667,8 @@ def check_images(experiment: Experiment) -> None:
     )
     if experiment.evaluate.tta == "crops" and crop <= images.size:
         raise ValueError(
-            f"evaluate.tta = crops needs augment.random_crop_from above images.size ({images.size}): there is nothing to crop"
+            "evaluate.tta = crops needs augment.random_crop_from above images.size"
+            f" ({images.size}): there is nothing to crop"
         )
     require(
         experiment.train.views == 1 or augment.active,
@@ -645,7 +677,8 @@ def check_images(experiment: Experiment) -> None:
     sizes, epochs = len(images.progressive), experiment.train.epochs
     require(
         sizes <= epochs,
-        f"images.progressive has {sizes} sizes for train.epochs = {epochs}; at most one size an epoch is wanted",
+        f"images.progressive has {sizes} sizes for train.epochs = {epochs}; at most one size an"
+        " epoch is wanted",
     )
 
 
@@ -654,11 +687,13 @@ def check_model(experiment: Experiment) -> None:
     model = experiment.model
     if experiment.pretrain is not None and model.weights != "source":
         raise ValueError(
-            f"pretrain has no effect with model.weights = {model.weights}; it belongs to model.weights = source"
+            f"pretrain has no effect with model.weights = {model.weights}; it belongs to"
+            " model.weights = source"
         )
     if model.pooling.name != "own" and registry.heads[model.head.name].facts["takes_map"]:
         raise ValueError(
-            f"model.pooling has no effect: head {model.head.name} takes the whole map; --set model.pooling=own"
+            f"model.pooling has no effect: head {model.head.name} takes the whole map; --set"
+            " model.pooling=own"
         )
     if experiment.train.sync_bn and (model.batch_norm == "frozen" or model.trainable == "head"):
         frozen = (
@@ -667,13 +702,15 @@ def check_model(experiment: Experiment) -> None:
             else "model.trainable = head"
         )
         raise ValueError(
-            f"train.sync_bn has no effect with {frozen}, whose statistics stay as they are; leave it out"
+            f"train.sync_bn has no effect with {frozen}, whose statistics stay as they are; leave"
+            " it out"
         )
     if model.trainable != "head":
         return
     if experiment.augment.active:
         raise ValueError(
-            "model.trainable = head trains on features computed once, so augmentation has no effect: "
+            "model.trainable = head trains on features computed once, so augmentation has no"
+            " effect: "
             + " ".join(
                 f"--set augment.{name}={default:g}"
                 for name, default in experiment.augment.changed()
@@ -681,19 +718,23 @@ def check_model(experiment: Experiment) -> None:
         )
     if experiment.evaluate.tta != "none":
         raise ValueError(
-            "model.trainable = head has the features of one view of each image: --set evaluate.tta=none"
+            "model.trainable = head has the features of one view of each image: --set"
+            " evaluate.tta=none"
         )
     if experiment.images.progressive:
         raise ValueError(
-            "model.trainable = head trains on features computed once, so images.progressive has no effect: --set images.progressive=[]"
+            "model.trainable = head trains on features computed once, so images.progressive has no"
+            " effect: --set images.progressive=[]"
         )
     if experiment.images.normalization == "train":
         raise ValueError(
-            "images.normalization = train would give each phase other frozen features: use backbone with model.trainable = head"
+            "images.normalization = train would give each phase other frozen features: use backbone"
+            " with model.trainable = head"
         )
     require(
         model.batch_norm == "train",
-        "model.batch_norm = frozen has no effect with model.trainable = head, which freezes the whole backbone",
+        "model.batch_norm = frozen has no effect with model.trainable = head, which freezes the"
+        " whole backbone",
     )
 
 
@@ -707,7 +748,8 @@ def read_component(
         table = {"name": default, **table}
     if not isinstance(table, dict) or not isinstance(table.get("name"), str):
         raise ValueError(
-            f"{where} is {value!r}; a {kind.kind}'s name, or a table with a name and options, is wanted"
+            f"{where} is {value!r}; a {kind.kind}'s name, or a table with a name and options, is"
+            " wanted"
         )
     name = table["name"]
     given = {key: option for key, option in table.items() if key != "name"}
@@ -724,7 +766,8 @@ def load(table: dict[str, Any], wanted: type[Any] = Experiment, where: str = "")
         path = f"{where}{key}"
         if key not in known:
             raise UnknownName(
-                f"unknown key {path}{near_miss(key, list(known))}; {where.rstrip('.') or 'an experiment'} has: {', '.join(known)}"
+                f"unknown key {path}{near_miss(key, list(known))};"
+                f" {where.rstrip('.') or 'an experiment'} has: {', '.join(known)}"
             )
         if "registry" in known[key].metadata:
             values[key] = read_component(

@@ -29,9 +29,23 @@ from torch.nn.functional import grid_sample
 from dml_bench.config import Augment
 
 __all__ = [
-    "Boxes", "Drawn", "augmented", "blur", "distort_colors", "project", "relight", "remove_colors", "resized", "resized_batch",
-    "resized_crop_boxes", "resized_crops", "rotations", "symmetries", "tilts", "zooms",
-]  # fmt: skip
+    "Boxes",
+    "Drawn",
+    "augmented",
+    "blur",
+    "distort_colors",
+    "project",
+    "relight",
+    "remove_colors",
+    "resized",
+    "resized_batch",
+    "resized_crop_boxes",
+    "resized_crops",
+    "rotations",
+    "symmetries",
+    "tilts",
+    "zooms",
+]
 
 Drawn = Callable[[str, int], np.ndarray]
 """(purpose, columns) -> (batch, columns) uniform numbers in [0, 1), a row for each image of a

@@ -46,7 +46,8 @@ class UnreadableImages(ValueError):
         first = "; ".join(str(problems[image]) for image in sorted(problems)[:3])
         more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
         super().__init__(
-            f"{len(problems)} of {len(dataset)} images can't be read: {first}{more}. Repair or remove them, or add --skip-unreadable"
+            f"{len(problems)} of {len(dataset)} images can't be read: {first}{more}. Repair or"
+            " remove them, or add --skip-unreadable"
         )
         self.images = set(problems)
 
@@ -175,7 +176,8 @@ class Guard:
             self.mend(image)
             if digest_of(pixels) != self.digests[image].tobytes():
                 raise ValueError(
-                    f"{self.file} does not keep what is written into it: choose another disk with --cache-dir"
+                    f"{self.file} does not keep what is written into it: choose another disk with"
+                    " --cache-dir"
                 )
         self.unread[image] = False
 
@@ -191,7 +193,8 @@ class Guard:
             raise ValueError(f"{self.file} is damaged and can't be mended: {problem}") from problem
         if digest_of(pixels) != self.digests[image].tobytes():
             raise ValueError(
-                f"{self.file} is damaged, and {path} is decoded otherwise here: delete {self.place.folder} and start again"
+                f"{self.file} is damaged, and {path} is decoded otherwise here: delete"
+                f" {self.place.folder} and start again"
             )
         try:
             with open(self.file, "r+b") as file:
@@ -199,7 +202,8 @@ class Guard:
                 file.write(pixels.tobytes())
         except OSError as problem:
             raise ValueError(
-                f"{self.file} is damaged and can't be mended ({problem.strerror}): have it deleted, or choose another --cache-dir"
+                f"{self.file} is damaged and can't be mended ({problem.strerror}): have it deleted,"
+                " or choose another --cache-dir"
             ) from problem
         self.warn(f"{self.file} was damaged; {path} was decoded into it again")
 
@@ -248,7 +252,8 @@ def open_caches(
     whole = [cache for cache in caches if cache is not None]
     if len(whole) < len(places):
         raise ValueError(
-            f"the image cache in {cache_dir} vanished as soon as it was built: start again, or choose another --cache-dir"
+            f"the image cache in {cache_dir} vanished as soon as it was built: start again, or"
+            " choose another --cache-dir"
         )
     return tuple(whole)
 
@@ -426,6 +431,6 @@ def _reserve(path: Path, num_bytes: int, folder: Path) -> None:
             raise
         free = shutil.disk_usage(path.parent).free
         raise ValueError(
-            f"the image cache needs {megabytes(num_bytes)} in {folder.parent}, where {megabytes(free)} are free; "
-            "make room, or choose another disk with --cache-dir"
+            f"the image cache needs {megabytes(num_bytes)} in {folder.parent}, where"
+            f" {megabytes(free)} are free; make room, or choose another disk with --cache-dir"
         ) from None

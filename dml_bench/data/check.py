@@ -240,7 +240,8 @@ def render(report: Report) -> "RenderableType":
     per_class = f"{report.fewest} to {report.most} in a class, median {report.median:g}"
     heads = [
         Text(
-            f"{report.name}: {report.num_images:,} images, {report.num_classes:,} classes, {per_class}",
+            f"{report.name}: {report.num_images:,} images, {report.num_classes:,} classes,"
+            f" {per_class}",
             style="bold",
         )
     ]

@@ -1,4 +1,5 @@
-"""Tables that list images with their classes, and what every list of files and names has to fulfil."""
+"""Tables that list images with their classes, and what every list of files and names has to
+fulfil."""
 
 import codecs
 import csv
@@ -13,17 +14,55 @@ from dml_bench.registry import near_miss
 from dml_bench.registry.names import composed, one_spelling
 
 __all__ = [
-    "IMAGE_SUFFIXES", "PARTS", "Roles", "Table", "alike", "fault", "inside", "read_table", "require_none", "speakable", "twice", "visible",
-]  # fmt: skip
+    "IMAGE_SUFFIXES",
+    "PARTS",
+    "Roles",
+    "Table",
+    "alike",
+    "fault",
+    "inside",
+    "read_table",
+    "require_none",
+    "speakable",
+    "twice",
+    "visible",
+]
 
 IMAGE_SUFFIXES = {
-    ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".bmp", ".dib", ".webp", ".tif", ".tiff", ".gif", ".avif", ".jp2",
-    ".ppm", ".pgm", ".pbm", ".pnm", ".tga", ".psd",
-}  # fmt: skip
+    ".jpg",
+    ".jpeg",
+    ".jpe",
+    ".jfif",
+    ".png",
+    ".apng",
+    ".bmp",
+    ".dib",
+    ".webp",
+    ".tif",
+    ".tiff",
+    ".gif",
+    ".avif",
+    ".jp2",
+    ".ppm",
+    ".pgm",
+    ".pbm",
+    ".pnm",
+    ".tga",
+    ".psd",
+}
 PARTS = {
-    "train": "train", "training": "train", "valid": "valid", "val": "valid", "validation": "valid", "dev": "valid", "test": "test", "testing": "test",
-    "query": "query", "queries": "query", "gallery": "gallery",
-}  # fmt: skip
+    "train": "train",
+    "training": "train",
+    "valid": "valid",
+    "val": "valid",
+    "validation": "valid",
+    "dev": "valid",
+    "test": "test",
+    "testing": "test",
+    "query": "query",
+    "queries": "query",
+    "gallery": "gallery",
+}
 """What people call the parts of a data set, in lower case, and the part that is meant."""
 FILE_COLUMNS = {
     "file",
@@ -98,11 +137,13 @@ class Table:
         for name in named:
             if name not in self.header:
                 raise ValueError(
-                    f"{self.file} has no column {name!r}{near_miss(name, self.header)}; its columns: {', '.join(self.header)}"
+                    f"{self.file} has no column {name!r}{near_miss(name, self.header)}; its"
+                    f" columns: {', '.join(self.header)}"
                 )
         if twice(named):
             raise ValueError(
-                f"file_column, label_column and split_column of {self.file} are both {twice(named)[0]!r}: name columns of {', '.join(self.header)}"
+                f"file_column, label_column and split_column of {self.file} are both"
+                f" {twice(named)[0]!r}: name columns of {', '.join(self.header)}"
             )
         free = [at for at, name in enumerate(self.header) if name not in named]
         known_file = self._first(free, FILE_COLUMNS)
@@ -118,7 +159,8 @@ class Table:
         notes = []
         if split_at is not None and not split_column and (strange := self._no_part(split_at)):
             notes.append(
-                f"column {self.header[split_at]} of {self.file.name} is not used: {strange!r} is no part ({', '.join(PARTS)})"
+                f"column {self.header[split_at]} of {self.file.name} is not used: {strange!r} is no"
+                f" part ({', '.join(PARTS)})"
             )
             split_at = None
         query, gallery = (self._first(free, {name}) for name in ROLE_MARKS)
@@ -127,7 +169,8 @@ class Table:
         unused = [self.header[at] for at in free if at not in classes]
         if unused and not label_column:
             notes.append(
-                f"the classes are column {self.header[classes[0]]} of {self.file.name}; not used: {', '.join(unused)}"
+                f"the classes are column {self.header[classes[0]]} of {self.file.name}; not used:"
+                f" {', '.join(unused)}"
             )
         return Roles(file_at, classes, split_at, query, gallery, tuple(notes))
 
@@ -136,7 +179,8 @@ class Table:
             return (self.header.index(label_column),)
         if not free:
             raise ValueError(
-                f"{self.file} has no column for the class beside {', '.join(self.header)}: add one, or set the option label_column"
+                f"{self.file} has no column for the class beside {', '.join(self.header)}: add one,"
+                " or set the option label_column"
             )
         known = self._first(free, CLASS_COLUMNS)
         if known is None and len(free) > 1 and self.mostly_one_hot(free):
@@ -210,7 +254,8 @@ class Table:
         if strange := self._no_part(roles.split):
             known = ", ".join(PARTS)
             raise ValueError(
-                f"column {self.header[roles.split]} of {self.file} has the value {strange!r}; parts are {known}: correct it"
+                f"column {self.header[roles.split]} of {self.file} has the value {strange!r}; parts"
+                f" are {known}: correct it"
             )
         parts = [PARTS[row[roles.split].strip().lower()] for row in self.rows]
         if roles.query is None or roles.gallery is None:
@@ -270,7 +315,8 @@ def read_table(data_dir: Path, table: str, encoding: str) -> Table:
     header = [name.strip() for name in lines[0][1]] if lines else []
     if len(header) < 2 or len(lines) < 2:
         raise ValueError(
-            f"{file} has {len(header)} columns and {max(len(lines) - 1, 0)} rows; a header of 2 columns, commas between, and rows are wanted"
+            f"{file} has {len(header)} columns and {max(len(lines) - 1, 0)} rows; a header of 2"
+            " columns, commas between, and rows are wanted"
         )
     fits = [len(row) == len(header) for _, row in lines[1:]]
     ragged = [f"line {number}" for (number, _), fit in zip(lines[1:], fits, strict=True) if not fit]
@@ -282,7 +328,8 @@ def read_table(data_dir: Path, table: str, encoding: str) -> Table:
     require_none(twice(found.header), f"columns of {file} with the same name", "rename them")
     if len(found.header) < 2:
         raise ValueError(
-            f"{file} has 1 column with a name ({found.header[0]}); one for the file and one for the class are wanted: name them"
+            f"{file} has 1 column with a name ({found.header[0]}); one for the file and one for the"
+            " class are wanted: name them"
         )
     return found
 
@@ -317,7 +364,8 @@ def text_of(file: Path, encoding: str) -> str:
     except UnicodeDecodeError as error:
         line = content[: error.start].count(b"\n") + 1
         raise ValueError(
-            f"{file} line {line} is not {known} text: save the table as UTF-8, or set the option encoding, e.g. --set data.dataset.encoding=cp1252"
+            f"{file} line {line} is not {known} text: save the table as UTF-8, or set the option"
+            " encoding, e.g. --set data.dataset.encoding=cp1252"
         ) from None
 
 
@@ -347,7 +395,8 @@ def twice(values: Iterable[str]) -> list[str]:
 
 
 def alike(class_names: Iterable[str]) -> list[str]:
-    """Names that may be meant as one: they differ in case, or are one number written in two ways."""
+    """Names that may be meant as one: they differ in case, or are one number written in two
+    ways."""
     groups: dict[str, list[str]] = defaultdict(list)
     for name in class_names:
         groups[re.sub(r"^0+(?=\d+$)", "", composed(name).casefold())].append(name)

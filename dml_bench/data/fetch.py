@@ -50,7 +50,8 @@ def fetch_cub(
         shortcoming = lacks(present, num_images)
         if shortcoming:
             raise ValueError(
-                f"{present} is there already but {shortcoming}: move it away or delete it, then fetch again"
+                f"{present} is there already but {shortcoming}: move it away or delete it, then"
+                " fetch again"
             )
         report("already there and complete", num_images, num_images)
         return present
@@ -64,7 +65,8 @@ def fetch_cub(
         return unpack(source, data_dir, num_images, report)
     except OSError as error:
         raise ValueError(
-            f"fetching into {data_dir} failed ({error}): make room or choose another --data-dir, then fetch again"
+            f"fetching into {data_dir} failed ({error}): make room or choose another --data-dir,"
+            " then fetch again"
         ) from error
 
 
@@ -85,12 +87,14 @@ def lacks(folder: Path, num_images: int) -> str:
 def verify(archive: Path, url: str, md5: str, report: Progress) -> None:
     if not archive.is_file():
         raise ValueError(
-            f"{archive} does not exist: give the downloaded {FOLDER}.tgz with --archive FILE, or leave --archive out to download it"
+            f"{archive} does not exist: give the downloaded {FOLDER}.tgz with --archive FILE, or"
+            " leave --archive out to download it"
         )
     found = md5_of(archive, report)
     if found != md5:
         raise ValueError(
-            f"{archive} has the MD5 {found} instead of {md5}, so it is damaged or another file: delete it and download {url} again"
+            f"{archive} has the MD5 {found} instead of {md5}, so it is damaged or another file:"
+            f" delete it and download {url} again"
         )
 
 
@@ -122,14 +126,16 @@ def download(archive: Path, url: str, md5: str, report: Progress) -> None:
             else str(getattr(error, "reason", "") or error)
         )
         raise ValueError(
-            f"can't download {url} ({reason or type(error).__name__}): fetch again to continue, or download it by hand (MD5 {md5}) "
-            f"and put it at {archive} or give it with --archive FILE"
+            f"can't download {url} ({reason or type(error).__name__}): fetch again to continue, or"
+            f" download it by hand (MD5 {md5}) and put it at {archive} or give it with --archive"
+            " FILE"
         ) from error
     found = md5_of(part, report)
     if found != md5:
         part.unlink()
         raise ValueError(
-            f"the download of {url} had the MD5 {found} instead of {md5} and was removed: fetch again, or use --archive FILE"
+            f"the download of {url} had the MD5 {found} instead of {md5} and was removed: fetch"
+            " again, or use --archive FILE"
         )
     os.replace(part, archive)
 
@@ -196,7 +202,8 @@ def unpack(archive: Path, data_dir: Path, num_images: int, report: Progress) -> 
         shortcoming = lacks(unpacked / FOLDER, num_images)
         if shortcoming:
             raise ValueError(
-                f"{archive} is not the whole data set: {FOLDER} {shortcoming}; use the published archive"
+                f"{archive} is not the whole data set: {FOLDER} {shortcoming}; use the published"
+                " archive"
             )
         # The published archive has attributes.txt beside the folder.
         for entry in unpacked.iterdir():
@@ -235,10 +242,12 @@ def admitted(member: tarfile.TarInfo, archive: Path) -> str:
     """The member's path, if it is a file or a folder inside of the archive's own."""
     if not inside(member.name):
         raise ValueError(
-            f"{archive} holds {member.name!r}, which leads out of its folder: don't use this archive"
+            f"{archive} holds {member.name!r}, which leads out of its folder: don't use this"
+            " archive"
         )
     if not (member.isfile() or member.isdir()):
         raise ValueError(
-            f"{archive} holds {member.name!r}, which is neither a file nor a folder: don't use this archive"
+            f"{archive} holds {member.name!r}, which is neither a file nor a folder: don't use this"
+            " archive"
         )
     return member.name

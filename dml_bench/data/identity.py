@@ -53,11 +53,17 @@ def differing_data(told: dict[str, Any], experiment: Experiment, dataset: Datase
     kept = dataset.without(left_out) if left_out else dataset
     here = (dataset if "opened_fingerprint" in before else kept).fingerprint
     if here not in (before["fingerprint"], before.get("opened_fingerprint")):
-        return f"other images or labels (fingerprint {before['fingerprint'][:12]}; {dataset.root} has {here[:12]})"
+        return (
+            f"other images or labels (fingerprint {before['fingerprint'][:12]}; {dataset.root} has"
+            f" {here[:12]})"
+        )
     if experiment.data.split == "given":  # else it follows from images, labels and experiment
         mine = split_of(experiment, kept).fingerprint
         if mine != told["split"]["fingerprint"]:
-            return f"other parts of the images (fingerprint {told['split']['fingerprint'][:12]}; {dataset.root} has {mine[:12]})"
+            return (
+                f"other parts of the images (fingerprint {told['split']['fingerprint'][:12]};"
+                f" {dataset.root} has {mine[:12]})"
+            )
     return ""
 
 
@@ -85,6 +91,7 @@ def copies_in_words(copies: dict[str, Any]) -> str:
         return ""
     query, other = copies["example"]
     return (
-        f"{copies['queries']} of {copies['of']} queries have the same pixels as a gallery image, e.g. {query} and {other}: "
-        "they are found whatever was learnt; `dml-bench data check` lists them"
+        f"{copies['queries']} of {copies['of']} queries have the same pixels as a gallery image,"
+        f" e.g. {query} and {other}: they are found whatever was learnt; `dml-bench data check`"
+        " lists them"
     )

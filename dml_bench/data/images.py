@@ -102,7 +102,8 @@ def bytes_of(path: Path, sha256: str) -> bytes:
         data = path.read_bytes()
     if sha256 and hashlib.sha256(data).hexdigest() != sha256:
         raise ValueError(
-            f"{path} changed after its fingerprint was taken: put it back, or `touch` it and start again"
+            f"{path} changed after its fingerprint was taken: put it back, or `touch` it and start"
+            " again"
         )
     return data
 
@@ -130,7 +131,8 @@ def most_megapixels() -> float:
         megapixels = 0.0
     if not 0 < megapixels < math.inf:
         raise ValueError(
-            f"{LIMIT} must be a number above 0, got {text}: set it to what your memory holds, or unset it"
+            f"{LIMIT} must be a number above 0, got {text}: set it to what your memory holds, or"
+            " unset it"
         )
     return megapixels
 
@@ -147,7 +149,8 @@ def blaming(path: Path) -> Iterator[None]:
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise Unreadable(
             path,
-            f"more than {most_megapixels():g} megapixels: scale it down, or raise the limit with {LIMIT}",
+            f"more than {most_megapixels():g} megapixels: scale it down, or raise the limit with"
+            f" {LIMIT}",
         ) from error
     except Exception as error:
         # Trouble of this process says nothing about the image; damaged files raise almost anything
@@ -200,7 +203,8 @@ def clipped(
     if left >= right or top >= bottom:
         raise Unreadable(
             path,
-            f"its box {x:g}, {y:g}, {box_width:g}, {box_height:g} is outside of the image of {width} x {height} pixels",
+            f"its box {x:g}, {y:g}, {box_width:g}, {box_height:g} is outside of the image of"
+            f" {width} x {height} pixels",
         )
     return left, top, right, bottom
 

@@ -138,7 +138,8 @@ class Pixels:
         )
 
     def statistics(self, images: np.ndarray) -> tuple[Tensor, Tensor]:
-        """Channel means and standard deviations (3), 0-1, over every pixel of these images' views."""
+        """Channel means and standard deviations (3), 0-1, over every pixel of these images'
+        views."""
         sums, squares, pixels = np.zeros(3), np.zeros(3), 0
         for image in images:
             values = self.view_cache[image].reshape(-1, 3) / 255
@@ -212,7 +213,8 @@ def open_pixels(
     if cut := caches[1].cut:
         named = ", ".join(cut[:3]) + (f" and {len(cut) - 3} more" if len(cut) > 3 else "")
         warn(
-            f"{len(cut)} of {len(dataset)} images are longer than {LONGEST}:1; training crops see their middle: {named}"
+            f"{len(cut)} of {len(dataset)} images are longer than {LONGEST}:1; training crops see"
+            f" their middle: {named}"
         )
     return Pixels(experiment, len(dataset), caches[1], caches[0], device, caches[2])
 

@@ -53,7 +53,10 @@ def softlabels(*, a: Fraction = 0.7, folds: Annotated[int, at_least(2)] = 5) -> 
 
 @labellings.register(
     "plc",
-    summary="progressive label correction: labels that the model contradicts with enough margin are replaced while it trains",
+    summary=(
+        "progressive label correction: labels that the model contradicts with enough margin are"
+        " replaced while it trains"
+    ),
     source="Zhang et al. 2021, Learning with feature-dependent label noise: a progressive approach",
     classifies=True,
 )

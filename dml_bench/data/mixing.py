@@ -138,7 +138,9 @@ def mixup(*, alpha: Positive = 0.4, share: Share = "image") -> Mixer:
 @mixings.register(
     "manifoldmixup",
     summary="mixup at a layer drawn at random for each batch",
-    source="Verma et al. 2019, Manifold mixup: better representations by interpolating hidden states",
+    source=(
+        "Verma et al. 2019, Manifold mixup: better representations by interpolating hidden states"
+    ),
     where="layer",
 )
 def manifoldmixup(
@@ -152,7 +154,10 @@ def manifoldmixup(
 @mixings.register(
     "cutmix",
     summary="a box of another image of the batch pasted in; labels by the area that is there",
-    source="Yun et al. 2019, CutMix: regularization strategy to train strong classifiers with localizable features",
+    source=(
+        "Yun et al. 2019, CutMix: regularization strategy to train strong classifiers with"
+        " localizable features"
+    ),
 )
 def cutmix(*, alpha: Positive = 1.0, p: Fraction = 1.0, share: Share = "image") -> Mixer:
     """The box has part 1 - lambda of the area, lambda ~ Beta(alpha, alpha), before it is cut at the

@@ -32,7 +32,8 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """Image indices, ascending. `train` and `test` are disjoint, and neither holds a `valid` image."""
+    """Image indices, ascending. `train` and `test` are disjoint, and neither holds a `valid`
+    image."""
 
     train: np.ndarray
     test: np.ndarray
@@ -147,7 +148,8 @@ def fold_phases(
     if sizes.min() < count:
         few = dataset.class_names[classes[sizes.argmin()]]
         raise ValueError(
-            f"{count} folds, but class {few} has {sizes.min()} training images: at most {sizes.min()} folds are possible"
+            f"{count} folds, but class {few} has {sizes.min()} training images: at most"
+            f" {sizes.min()} folds are possible"
         )
     order = np.lexsort(
         [draws(seed, "folds", rows=len(dataset), columns=1)[images, 0], labels[images]]
@@ -195,7 +197,8 @@ def make_split(
     if method == "given":
         if dataset.parts is None or "test" not in dataset.parts or "train" not in dataset.parts:
             raise ValueError(
-                f"data.split = given, but {dataset.name} has no train and test parts of its own; --set data.split=stratified"
+                f"data.split = given, but {dataset.name} has no train and test parts of its own;"
+                " --set data.split=stratified"
             )
         parts = np.array(dataset.parts)
         test, train, valid = parts == "test", parts == "train", parts == "valid"
@@ -212,7 +215,8 @@ def make_split(
         if len(empty):
             names = ", ".join(dataset.class_names[i] for i in empty[:5])
             raise ValueError(
-                f"{len(empty)} classes have no {what} image ({names}); add images or remove these classes"
+                f"{len(empty)} classes have no {what} image ({names}); add images or remove these"
+                " classes"
             )
     training = np.flatnonzero(train)
     return Split(
@@ -256,13 +260,14 @@ def make_disjoint_split(dataset: Dataset, *, method: str, valid_fraction: float)
     shared = np.intersect1d(classes, dataset.labels[test | gallery])
     if len(shared):
         raise ValueError(
-            f"{len(shared)} classes of {dataset.name} have both training and test images ({dataset.class_names[shared[0]]}, ...); "
-            "--set data.split=half divides by class"
+            f"{len(shared)} classes of {dataset.name} have both training and test images"
+            f" ({dataset.class_names[shared[0]]}, ...); --set data.split=half divides by class"
         )
     watching = max(2, math.ceil(valid_fraction * len(classes))) if valid_fraction else 0
     if len(classes) - watching < 2 or not test.any():
         raise ValueError(
-            f"{dataset.name} has {len(classes)} training classes, of which {watching} only watch; at least 2 must train and 1 be asked"
+            f"{dataset.name} has {len(classes)} training classes, of which {watching} only watch;"
+            " at least 2 must train and 1 be asked"
         )
     valid = train & np.isin(dataset.labels, classes[len(classes) - watching :])
     train = train & ~valid
@@ -292,8 +297,9 @@ def _stratified(dataset: Dataset, among: np.ndarray, fraction: float, seed: int)
             else "one that watches and one for the gallery, besides the queries,"
         )
         raise ValueError(
-            f"{len(few)} classes have fewer than 2 images {'' if among.all() else 'left '}({', '.join(few[:5])}): {purpose} are the least; "
-            "add images or remove these classes"
+            f"{len(few)} classes have fewer than 2 images"
+            f" {'' if among.all() else 'left '}({', '.join(few[:5])}): {purpose} are the least; add"
+            " images or remove these classes"
         )
     wanted = counts * fraction
     take = np.clip(np.floor(wanted).astype(int), 1, counts - 1)
@@ -330,7 +336,8 @@ def holdouts(rule: str, dataset: Dataset) -> tuple[tuple[int, ...], ...]:
         return (unseen_classes(rule, dataset),)
     if not base.startswith("random:") or not count.isdecimal() or int(count) < 2:
         raise ValueError(
-            f"unseen is {rule!r}; hold-outs are rotated by random:N:SEED x R with R of at least 2, e.g. random:20 x 5"
+            f"unseen is {rule!r}; hold-outs are rotated by random:N:SEED x R with R of at least 2,"
+            " e.g. random:20 x 5"
         )
     size, seed = len(unseen_classes(base, dataset)), [*base.split(":"), "0"][2]
     per_order = dataset.num_classes // size
@@ -357,13 +364,15 @@ def unseen_classes(rule: str, dataset: Dataset) -> tuple[int, ...]:
         numbers = rest.split(":")
         if not all(n.isdecimal() for n in numbers) or len(numbers) > (1 if kind == "last" else 2):
             raise ValueError(
-                f"unseen is {rule!r}; write last:N, random:N, random:N:SEED, or class names joined by commas"
+                f"unseen is {rule!r}; write last:N, random:N, random:N:SEED, or class names joined"
+                " by commas"
             )
         count = int(numbers[0])
         if not 1 <= count <= dataset.num_classes - 2:
             raise ValueError(
-                f"unseen is {rule!r}, but {dataset.name} has {dataset.num_classes} classes: hold out 1 to {dataset.num_classes - 2}, "
-                f"e.g. --set unseen=last:{max(1, dataset.num_classes // 10)}"
+                f"unseen is {rule!r}, but {dataset.name} has {dataset.num_classes} classes: hold"
+                f" out 1 to {dataset.num_classes - 2}, e.g. --set"
+                f" unseen=last:{max(1, dataset.num_classes // 10)}"
             )
         if kind == "last":
             return tuple(range(dataset.num_classes - count, dataset.num_classes))
@@ -377,7 +386,8 @@ def unseen_classes(rule: str, dataset: Dataset) -> tuple[int, ...]:
     chosen = tuple(sorted({ids[name] for name in named_classes(composed(rule), ids, dataset.name)}))
     if len(chosen) > dataset.num_classes - 2:
         raise ValueError(
-            f"unseen names {len(chosen)} of {dataset.num_classes} classes: at least 2 must stay to train on"
+            f"unseen names {len(chosen)} of {dataset.num_classes} classes: at least 2 must stay to"
+            " train on"
         )
     return chosen
 
@@ -393,14 +403,16 @@ def named_classes(rule: str, known: Collection[str], dataset: str) -> list[str]:
     if len(ways) > 1:
         one, other = (" and ".join(map(repr, names)) for names in ways)
         raise ValueError(
-            f"unseen is {rule!r}, which may mean {one}, or {other}: put each name between double quotes"
+            f"unseen is {rule!r}, which may mean {one}, or {other}: put each name between double"
+            " quotes"
         )
     if ways:
         return ways[0]
     quoted = next(csv.reader([rule]))
     if unknown := [name for name in quoted if name not in known]:
         raise UnknownName(
-            f"unseen names the class {unknown[0]!r}, which {dataset} has not{near_miss(unknown[0], list(known))}"
+            f"unseen names the class {unknown[0]!r}, which {dataset} has"
+            f" not{near_miss(unknown[0], list(known))}"
         )
     return quoted
 

@@ -54,11 +54,12 @@ def in_words(summary: dict[str, Any]) -> Iterator[str]:
 def lines(phase: str, found: dict[str, float]) -> Iterator[str]:
     if "widest_angle_degrees" in found:
         yield (
-            f"phase {phase}: all embeddings are nearly one point, within {found['widest_angle_degrees']:.2g} degrees of their mean; its P@1 is no "
-            "result: try a smaller optimizer.lr"
+            f"phase {phase}: all embeddings are nearly one point, within"
+            f" {found['widest_angle_degrees']:.2g} degrees of their mean; its P@1 is no result: try"
+            " a smaller optimizer.lr"
         )
     if "queries_decided_by_order" in found:
         yield (
-            f"phase {phase}: for {found['queries_decided_by_order']:.1%} of the queries, images of several classes are equally near; the order of "
-            "the gallery decides their P@1"
+            f"phase {phase}: for {found['queries_decided_by_order']:.1%} of the queries, images of"
+            " several classes are equally near; the order of the gallery decides their P@1"
         )

@@ -50,7 +50,8 @@ def precision_drop(
     ):
         if not np.array_equal(ours, theirs):
             raise ValueError(
-                "the two phases were evaluated on different images: their precision can't be compared"
+                "the two phases were evaluated on different images: their precision can't be"
+                " compared"
             )
     first, second = (
         by_class(precision_at_1(n), n.query_labels, num_classes)

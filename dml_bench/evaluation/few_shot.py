@@ -95,11 +95,13 @@ def enrolment_curve(
     is_new = np.isin(gallery_labels, unseen)
     if is_new.all() or not is_new.any():
         raise ValueError(
-            "an enrolment curve needs gallery images both of unseen classes and of others; check which classes are unseen"
+            "an enrolment curve needs gallery images both of unseen classes and of others; check"
+            " which classes are unseen"
         )
     if min(ks, default=1) < 1 or draws < 1:
         raise ValueError(
-            f"an enrolment curve needs at least one image per class and one draw, got ks {tuple(ks)} and {draws} draws"
+            "an enrolment curve needs at least one image per class and one draw, got ks"
+            f" {tuple(ks)} and {draws} draws"
         )
     images = Images(
         gallery,
@@ -215,5 +217,6 @@ def sums(vectors: np.ndarray, cells: np.ndarray, num_cells: int) -> np.ndarray:
 
 
 def unit(vectors: np.ndarray) -> np.ndarray:
-    """To length 1; what has none, as the sum of opposite images, stays 0 and is similar to nothing."""
+    """To length 1; what has none, as the sum of opposite images, stays 0 and is similar to
+    nothing."""
     return vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-12)

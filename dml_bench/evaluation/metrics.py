@@ -25,7 +25,8 @@ __all__ = [
 
 
 def precision_at_1(neighbours: Neighbours) -> np.ndarray:
-    """(query) 1 where the nearest gallery image is relevant, else 0. Equals R@1 and 1-NN accuracy."""
+    """(query) 1 where the nearest gallery image is relevant, else 0. Equals R@1 and 1-NN
+    accuracy."""
     return (neighbours.labels[:, 0] == neighbours.query_labels).astype(float)
 
 
@@ -89,7 +90,8 @@ def _relevance(neighbours: Neighbours) -> tuple[np.ndarray, np.ndarray, np.ndarr
     r = counts[neighbours.query_labels] - neighbours.leaves_one_out
     if r.max(initial=0) > neighbours.k:
         raise ValueError(
-            f"a class has {r.max()} gallery images, but only {neighbours.k} neighbours were searched"
+            f"a class has {r.max()} gallery images, but only {neighbours.k} neighbours were"
+            " searched"
         )
     return (
         neighbours.labels == neighbours.query_labels[:, None],

@@ -78,7 +78,8 @@ class Threshold:
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """How far a stated confidence is from the accuracy that comes with it, by bins of confidence."""
+    """How far a stated confidence is from the accuracy that comes with it, by bins of
+    confidence."""
 
     ece: float
     """Expected calibration error: mean over queries of |accuracy - confidence| of their bin (Guo et

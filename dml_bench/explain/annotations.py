@@ -88,9 +88,20 @@ def inside(boxes: list[Box], size: int) -> np.ndarray:
 
 
 TRAITS = {
-    "crown": "crown", "throat": "throat", "back": "back", "breast": "breast", "belly": "belly", "wing": "wing", "bill": "bill",
-    "eye_marking": "eye", "eye_ring": "eye", "breast_marking": "breast", "crest": "crest", "wing_bars": "wing", "wing_patch": "wing",
-}  # fmt: skip
+    "crown": "crown",
+    "throat": "throat",
+    "back": "back",
+    "breast": "breast",
+    "belly": "belly",
+    "wing": "wing",
+    "bill": "bill",
+    "eye_marking": "eye",
+    "eye_ring": "eye",
+    "breast_marking": "breast",
+    "crest": "crest",
+    "wing_bars": "wing",
+    "wing_patch": "wing",
+}
 """The part that shows each trait which a family's members vary; for a cheek there is no box."""
 PROPORTIONS = {"bill_length": "bill", "tail_length": "tail"}
 

@@ -105,12 +105,14 @@ class Drawing:
         return {row["query"]: row for row in read_csv(self.material.run.folder / "predictions.csv")}
 
     def _check(self, model: Model, subject: Subject, found: int) -> None:
-        """Raises ValueError where a panel would say something else than the run's predictions.csv."""
+        """Raises ValueError where a panel would say something else than the run's
+        predictions.csv."""
         told = self._predictions.get(subject.path, {}).get(f"{model.name}_predicted")
         says = self.material.run.class_names[found]
         if told is not None and told != says:
             raise ValueError(
-                f"{subject.path} is {says} here, and {told} in {self.material.run.folder / 'predictions.csv'}: run it again with --force"
+                f"{subject.path} is {says} here, and {told} in"
+                f" {self.material.run.folder / 'predictions.csv'}: run it again with --force"
             )
 
     def _counterpart(
@@ -136,7 +138,10 @@ class Drawing:
 
     def _title(self, subject: Subject) -> str:
         name = "A photo" if subject.label < 0 else self._called(subject.label)
-        return f"{name}: {'what is like the other image' if self.other is not None else WORDS[self.target]}"
+        return (
+            f"{name}:"
+            f" {'what is like the other image' if self.other is not None else WORDS[self.target]}"
+        )
 
 
 def tile_of(name: str, pixels: np.ndarray, heat: np.ndarray) -> Tile:

@@ -37,7 +37,8 @@ class Lens:
         sides = self._sides(stages_of(embedder.backbone, name, layer), size)
         if layer and not sides:
             raise ValueError(
-                f"layer {layer} of {name} makes no map of channels by height and width: choose another --layer"
+                f"layer {layer} of {name} makes no map of channels by height and width: choose"
+                " another --layer"
             )
         wide = [stage for stage, side in sides.items() if side >= LEAST_SIDE] or list(sides)[:1]
         self.layer = wide[-1] if wide else ""
@@ -105,7 +106,8 @@ class Lens:
 
     @torch.no_grad()
     def outputs(self, pixels: Tensor, batch_size: int = 64) -> Tensor:
-        """(images, size, size, 3) values 0-255 -> (images, dim) before normalisation, on the CPU."""
+        """(images, size, size, 3) values 0-255 -> (images, dim) before normalisation, on the
+        CPU."""
         return torch.cat(
             [self.embedder(part.to(self.device)).float().cpu() for part in pixels.split(batch_size)]
         )

@@ -22,9 +22,20 @@ __all__ = ["applicable", "methods"]
 methods = Registry("method", "dml_bench.explain.methods", {"needs": "", "title": ""})
 
 ACTIVATIONS = (
-    nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.ELU, nn.GELU, nn.SiLU, nn.Mish, nn.Hardswish,
-    *(kind for name in ("Swish", "Mish", "HardSwish", "HardMish", "GELU", "GELUTanh", "QuickGELU") if (kind := getattr(activations, name, None))),
-)  # fmt: skip
+    nn.ReLU,
+    nn.ReLU6,
+    nn.LeakyReLU,
+    nn.ELU,
+    nn.GELU,
+    nn.SiLU,
+    nn.Mish,
+    nn.Hardswish,
+    *(
+        kind
+        for name in ("Swish", "Mish", "HardSwish", "HardMish", "GELU", "GELUTanh", "QuickGELU")
+        if (kind := getattr(activations, name, None))
+    ),
+)
 
 
 def applicable(lens: Lens) -> list[str]:
@@ -38,7 +49,10 @@ def applicable(lens: Lens) -> list[str]:
 
 @methods.register(
     "cam",
-    summary="the similarity shared out among the positions of the last map: what each adds to it, negative parts included",
+    summary=(
+        "the similarity shared out among the positions of the last map: what each adds to it,"
+        " negative parts included"
+    ),
     source="Zhou et al. 2016, CAM; Zhang et al. 2018, ACoL; Stylianou et al. 2019, for embeddings",
     needs="map",
     title="class activation map",
@@ -73,7 +87,9 @@ def shares_of_own_map(lens: Lens, pixels: Tensor, question: Question) -> Tensor:
 
 @methods.register(
     "gradcam",
-    summary="maps of a stage, each weighted by the average gradient of the answer there; positive part",
+    summary=(
+        "maps of a stage, each weighted by the average gradient of the answer there; positive part"
+    ),
     source="Selvaraju et al. 2017, Grad-CAM; Chen et al. 2020, for embeddings",
     needs="stage",
     title="Grad-CAM",
@@ -100,7 +116,10 @@ def vanilla(lens: Lens, pixels: Tensor, question: Question) -> Tensor:
 
 @methods.register(
     "guided",
-    summary="the same, where each activation passes back only positive gradients; largest positive one over the colours",
+    summary=(
+        "the same, where each activation passes back only positive gradients; largest positive one"
+        " over the colours"
+    ),
     source="Springenberg et al. 2015",
     needs="stage",
     title="guided backpropagation",
@@ -125,7 +144,10 @@ def guided_gradcam(lens: Lens, pixels: Tensor, question: Question) -> Tensor:
 
 @methods.register(
     "attention",
-    summary="attention weighted by its gradient, positive part, summed up through the layers of a transformer",
+    summary=(
+        "attention weighted by its gradient, positive part, summed up through the layers of a"
+        " transformer"
+    ),
     source="Chefer et al. 2021, generic attention explainability",
     needs="tokens",
     title="gradient-weighted attention",
@@ -142,7 +164,10 @@ def attention(lens: Lens, pixels: Tensor, question: Question) -> Tensor:
 
 @methods.register(
     "rollout",
-    summary="attention of all layers multiplied, half of each layer being the shortcut; whatever is asked",
+    summary=(
+        "attention of all layers multiplied, half of each layer being the shortcut; whatever is"
+        " asked"
+    ),
     source="Abnar and Zuidema 2020",
     needs="tokens",
     title="attention roll-out",

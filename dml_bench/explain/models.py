@@ -121,7 +121,8 @@ class Model:
         away = closest_rows(embedding, self.gallery, there & (self.labels != label))
         if not len(toward):
             raise ValueError(
-                f"the gallery has no other image of the class of {subject.file}: --target nearest asks about the closest one"
+                f"the gallery has no other image of the class of {subject.file}: --target nearest"
+                " asks about the closest one"
             )
         return replace(
             plain,
@@ -237,5 +238,6 @@ def check_target(run: FinishedRun, target: Target) -> None:
     loss = run.experiment.loss.name
     if target == "logit" and loss != "crossentropy":
         raise ValueError(
-            f"--target logit needs the softmax classifier of loss crossentropy, and this run has {loss}: leave --target out"
+            "--target logit needs the softmax classifier of loss crossentropy, and this run has"
+            f" {loss}: leave --target out"
         )

@@ -19,8 +19,19 @@ __all__ = ["Answered", "answered", "evidence", "panel_of"]
 CLOSEST = 10
 """Neighbours that are shown, and vote."""
 HEADS = (
-    "image", "class", "unseen", "phase", "rank", "neighbour", "neighbour class", "similarity", "right", "elected", "votes", "elected right",
-)  # fmt: skip
+    "image",
+    "class",
+    "unseen",
+    "phase",
+    "rank",
+    "neighbour",
+    "neighbour class",
+    "similarity",
+    "right",
+    "elected",
+    "votes",
+    "elected right",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +101,8 @@ def answered(material: Material, subject: Subject, phase: str) -> Answered:
     places = np.flatnonzero(material.queries == subject.image)
     if not len(places):
         raise ValueError(
-            f"{subject.file} is no query of {material.run.folder}: `dml-bench predict` asks for new photos"
+            f"{subject.file} is no query of {material.run.folder}: `dml-bench predict` asks for new"
+            " photos"
         )
     k = min(CLOSEST, found.k)
     elected, share = vote(found.of(places), k)
@@ -128,7 +140,10 @@ def panel_of(material: Material, subject: Subject, found: Sequence[Answered]) ->
             )
             for neighbour, similarity in zip(each.neighbours, each.similarities, strict=True)
         ]
-        verdict = f"nearest {'right' if each.right else 'wrong'}, vote {'right' if each.elected_right else 'wrong'}"
+        verdict = (
+            f"nearest {'right' if each.right else 'wrong'}, vote"
+            f" {'right' if each.elected_right else 'wrong'}"
+        )
         label = f"{each.phase}: {verdict}; {each.votes} of {len(tiles)} elect {names[each.elected]}"
         rows.append(Row(label, (query, *tiles)))
     columns = ["query", "closest", *(f"{place}." for place in range(2, len(rows[0].tiles)))]

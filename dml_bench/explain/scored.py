@@ -112,12 +112,14 @@ class OnTheBird:
     def scores(self, heats: np.ndarray) -> dict[str, np.ndarray]:
         """(images) by name of the score; nan where there is no box to score against."""
         rows = [
-            (np.nan,) * 3
-            if whole is None
-            else (
-                pointing(heat, whole),
-                energy(heat, whole),
-                np.nan if parts is None else energy(heat, parts, whole),
+            (
+                (np.nan,) * 3
+                if whole is None
+                else (
+                    pointing(heat, whole),
+                    energy(heat, whole),
+                    np.nan if parts is None else energy(heat, parts, whole),
+                )
             )
             for heat, whole, parts in zip(heats, self.objects, self.parts, strict=True)
         ]

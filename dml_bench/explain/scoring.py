@@ -11,13 +11,31 @@ from torch import Tensor
 __all__ = ["SCORES", "blurred", "curves", "energy", "pointing", "rank_correlation"]
 
 SCORES = {
-    "pointing": "part of the images in which the map's highest pixel lies in the object's box (Zhang et al. 2018, without their tolerance)",
+    "pointing": (
+        "part of the images in which the map's highest pixel lies in the object's box (Zhang et al."
+        " 2018, without their tolerance)"
+    ),
     "energy": "share of the map's positive sum that lies in the object's box (Wang et al. 2020)",
-    "telling": "of what lies in the object's box, the share in boxes of parts that tell the species from all others of its family",
-    "empty": "part of the maps that are nowhere positive: they say where nothing speaks for the answer, and have none of the scores above",
-    "insertion": "mean answer while pixels of a blurred image become sharp, most important first; higher is better (Petsiuk et al. 2018)",
-    "deletion": "mean answer while pixels become blurred, most important first; lower is better (Petsiuk et al. 2018)",
-    "sanity": "rank correlation with the map of the same network with random weights; near 0 is better (Adebayo et al. 2018)",
+    "telling": (
+        "of what lies in the object's box, the share in boxes of parts that tell the species from"
+        " all others of its family"
+    ),
+    "empty": (
+        "part of the maps that are nowhere positive: they say where nothing speaks for the answer,"
+        " and have none of the scores above"
+    ),
+    "insertion": (
+        "mean answer while pixels of a blurred image become sharp, most important first; higher is"
+        " better (Petsiuk et al. 2018)"
+    ),
+    "deletion": (
+        "mean answer while pixels become blurred, most important first; lower is better (Petsiuk et"
+        " al. 2018)"
+    ),
+    "sanity": (
+        "rank correlation with the map of the same network with random weights; near 0 is better"
+        " (Adebayo et al. 2018)"
+    ),
 }
 """What each score is, in the order of the table."""
 STEPS = 8

@@ -79,7 +79,8 @@ def explain(request: Request) -> Explained:
     run = open_run(request.run, request.data_dir)
     if any(len(weight_files(run, phase)) > 1 for phase in run.neighbours):
         raise ValueError(
-            f"{run.folder} answers with several networks in each phase, and a map explains one: explain a run without --folds"
+            f"{run.folder} answers with several networks in each phase, and a map explains one:"
+            " explain a run without --folds"
         )
     check_target(run, request.target)
     material = Material(run)
@@ -130,7 +131,8 @@ def chosen_methods(model: Model, chosen: Sequence[str]) -> list[str]:
         if name not in there:
             backbone = model.run.experiment.model.backbone.name
             raise ValueError(
-                f"method {name} needs {NEEDS[needs]}, which {backbone} does not have; it allows: {', '.join(there)}"
+                f"method {name} needs {NEEDS[needs]}, which {backbone} does not have; it allows:"
+                f" {', '.join(there)}"
             )
     return [name for name in there if name in chosen] if chosen else there
 
@@ -179,11 +181,20 @@ def heading(record: dict[str, Any]) -> list[str]:
     return [
         f"# Where {as_markdown(record['experiment'])} looks",
         "",
-        f"{record['scored']} queries of {as_markdown(record['dataset'])}, spread over its classes, seed {record['seed']}.{layer} "
-        "`random` is the same network with random weights, `chance` a map of noise.",
-        "95% intervals over the classes and queries of this one run; a difference is of the queries for which both networks have the score.",
+        (
+            f"{record['scored']} queries of {as_markdown(record['dataset'])}, spread over its"
+            f" classes, seed {record['seed']}.{layer} `random` is the same network with random"
+            " weights, `chance` a map of noise."
+        ),
+        (
+            "95% intervals over the classes and queries of this one run; a difference is of the"
+            " queries for which both networks have the score."
+        ),
         "",
-        f"Made by {code(' '.join(record['command']))} in {record['seconds']} s at {record['made_at']}: {environment['processor']}, "
-        f"torch {environment['packages']['torch']}, commit {environment['commit'] or 'unknown'}.",
+        (
+            f"Made by {code(' '.join(record['command']))} in {record['seconds']} s at"
+            f" {record['made_at']}: {environment['processor']}, torch"
+            f" {environment['packages']['torch']}, commit {environment['commit'] or 'unknown'}."
+        ),
         "",
     ]

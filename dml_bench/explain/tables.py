@@ -44,7 +44,8 @@ class Measured:
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One number of the table: a model's mean, or the mean difference of two on the same queries."""
+    """One number of the table: a model's mean, or the mean difference of two on the same
+    queries."""
 
     score: str
     method: str

@@ -117,7 +117,8 @@ def precision_of(run: FinishedRun) -> str:
 
 
 class Mirrored(nn.Module):
-    """An embedder that looks at each image and its mirror image, as `evaluate.tta = mirror` does."""
+    """An embedder that looks at each image and its mirror image, as `evaluate.tta = mirror`
+    does."""
 
     def __init__(self, embedder: Embedder):
         super().__init__()
@@ -154,8 +155,9 @@ def check_views(run: FinishedRun) -> None:
     evaluate = run.experiment.evaluate
     if evaluate.tta == "crops" or evaluate.tta_by == "max":
         raise ValueError(
-            f"{run.folder} was evaluated with evaluate.tta = {evaluate.tta} by {evaluate.tta_by}, in which new photos are not embedded; "
-            "run it with --set evaluate.tta=mirror --set evaluate.tta_by=mean, or without"
+            f"{run.folder} was evaluated with evaluate.tta = {evaluate.tta} by {evaluate.tta_by},"
+            " in which new photos are not embedded; run it with --set evaluate.tta=mirror --set"
+            " evaluate.tta_by=mean, or without"
         )
 
 
@@ -178,7 +180,8 @@ def trained_embedder(run: FinishedRun, phase: str) -> Embedder:
     if not file.is_file():
         folds = ", ".join(str(Path(each).parent) for each in weight_files(run, phase))
         raise ValueError(
-            f"{run.folder}: phase {phase} is answered by several models together; name one of them: {folds}"
+            f"{run.folder}: phase {phase} is answered by several models together; name one of them:"
+            f" {folds}"
         )
     embedder = build_embedder(without_first_weights(run.experiment))
     embedder.load_state_dict(load_file(file))

@@ -125,7 +125,8 @@ def renamings(texts: Sequence[str], class_names: Sequence[str]) -> tuple[tuple[s
             )
         if len(ways) > 1:
             raise ValueError(
-                f"--rename {text} may rename {' or '.join(repr(old) for old, _ in ways)}: rename one to a name without = first"
+                f"--rename {text} may rename {' or '.join(repr(old) for old, _ in ways)}: rename"
+                " one to a name without = first"
             )
         found += ways
         names = names - {composed(ways[0][0])} | {composed(ways[0][1])}
@@ -147,8 +148,9 @@ def unknown_files(gallery: Gallery, photos: Sequence[tuple[Path, str]]) -> list[
         same = known.get(entry.sha256)
         if same is not None and same.class_name != name:
             raise ValueError(
-                f"{path} (class {name}) has the same bytes as {same.path} of class {same.class_name}, and an image has one class: "
-                "take it out of the folder, or rename or remove that class first"
+                f"{path} (class {name}) has the same bytes as {same.path} of class"
+                f" {same.class_name}, and an image has one class: take it out of the folder, or"
+                " rename or remove that class first"
             )
         if same is None:
             fresh.append(entry)
@@ -164,7 +166,8 @@ def photos_by_class(
     ValueError where it holds none, or some that can't be read."""
     if not folder.is_dir():
         raise ValueError(
-            f"{folder} {'is not a folder' if folder.exists() else 'does not exist'}: give a folder of class folders with --images DIR"
+            f"{folder} {'is not a folder' if folder.exists() else 'does not exist'}: give a folder"
+            " of class folders with --images DIR"
         )
     places, stray = class_folders_in(folder)
     for sentence in stray:

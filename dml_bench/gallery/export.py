@@ -140,8 +140,9 @@ def readable_images(run: FinishedRun, gallery: Gallery) -> tuple[list[int], np.n
         rows.append(there[place])
     if not rows:
         raise ValueError(
-            f"none of the gallery's images can be read (the run's were in {run.originals.recorded_root}), and without any the exported network "
-            "can't be checked: say where they lie now with --data-dir DIR, or enrol some photos"
+            "none of the gallery's images can be read (the run's were in"
+            f" {run.originals.recorded_root}), and without any the exported network can't be"
+            " checked: say where they lie now with --data-dir DIR, or enrol some photos"
         )
     return rows, np.stack(pixels)
 
@@ -175,8 +176,9 @@ def compare(
     assert agreement.network_max_difference < LARGEST_DIFFERENCE, agreement
     if agreement.gallery_min_cosine < SMALLEST_COSINE:
         raise ValueError(
-            f"the exported network does not agree with the gallery (smallest cosine {agreement.gallery_min_cosine:.3f} over {len(pixels)} images): "
-            "were image files changed after they were embedded? Put them back, or run and enrol anew"
+            "the exported network does not agree with the gallery (smallest cosine"
+            f" {agreement.gallery_min_cosine:.3f} over {len(pixels)} images): were image files"
+            " changed after they were embedded? Put them back, or run and enrol anew"
         )
     return agreement
 

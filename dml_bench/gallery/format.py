@@ -39,7 +39,8 @@ def enrolment_words(run: FinishedRun, done: Enrolment) -> str:
     parts += [f"{count(done.already_there, 'image')} there already"] if done.already_there else []
     if done.not_compared:
         parts.append(
-            f"{count(done.not_compared, 'image')} of the run no longer on the disk, so that copies of them are not recognised"
+            f"{count(done.not_compared, 'image')} of the run no longer on the disk, so that copies"
+            " of them are not recognised"
         )
     parts += (
         [f"added to the kept {count(len(done.indexes), 'index')} {', '.join(done.indexes)}"]
@@ -48,7 +49,8 @@ def enrolment_words(run: FinishedRun, done: Enrolment) -> str:
     )
     parts += [BOXES] if done.enrolled and cuts_to_boxes(run) else []
     parts.append(
-        f"the gallery has {count(len(done.gallery.class_names), 'class')}, {count(len(done.gallery.entries), 'image')}"
+        f"the gallery has {count(len(done.gallery.class_names), 'class')},"
+        f" {count(len(done.gallery.entries), 'image')}"
     )
     return "; ".join(parts)
 
@@ -77,13 +79,15 @@ def threshold_words(threshold: Threshold, evidence: Evidence) -> str:
     if math.isnan(threshold.value):
         right = correct.mean()
         return (
-            f"no threshold reaches a precision of {threshold.wanted_precision:.0%}, so all is unknown: of {asked}, {right:.0%} are answered right, "
-            "and not even the closest often enough; ask for less with --precision, or give --threshold"
+            f"no threshold reaches a precision of {threshold.wanted_precision:.0%}, so all is"
+            f" unknown: of {asked}, {right:.0%} are answered right, and not even the closest often"
+            " enough; ask for less with --precision, or give --threshold"
         )
     return (
-        f"threshold {threshold.value:.4f}: of {asked}, it answers {threshold.coverage:.0%} and {threshold.precision:.0%} of the answers are right"
-        f"{realised_words(threshold, evidence)}. None of them was trained on; all are of classes in the gallery, so expect more wrong answers "
-        "where photos are not"
+        f"threshold {threshold.value:.4f}: of {asked}, it answers {threshold.coverage:.0%} and"
+        f" {threshold.precision:.0%} of the answers are right{realised_words(threshold, evidence)}."
+        " None of them was trained on; all are of classes in the gallery, so expect more wrong"
+        " answers where photos are not"
     )
 
 
@@ -98,7 +102,10 @@ def realised_words(threshold: Threshold, evidence: Evidence) -> str:
         if math.isnan(precision)
         else f"it answers {coverage:.0%} and {precision:.0%} of the answers are right"
     )
-    return f"; of {count(len(evidence.queries.correct), OWN['query'])}, on which it was not chosen, {told}"
+    return (
+        f"; of {count(len(evidence.queries.correct), OWN['query'])}, on which it was not chosen,"
+        f" {told}"
+    )
 
 
 def as_table(run: FinishedRun, answers: Answers) -> Table:
@@ -115,7 +122,10 @@ def as_table(run: FinishedRun, answers: Answers) -> Table:
     for found in answers.answers:
         style = "bold green" if found.known else "bold yellow"
         elected = "" if found.vote_class == found.class_name else f" for {found.vote_class}"
-        vote = f"{found.path}\n(vote: {found.vote_share:.0%} of {len(found.closest)}{elected}{tie_words(found)})"
+        vote = (
+            f"{found.path}\n(vote: {found.vote_share:.0%} of"
+            f" {len(found.closest)}{elected}{tie_words(found)})"
+        )
         answer, name = ("class", found.class_name) if found.known else ("unknown", "")
         table.add_row(
             f"{found.similarity:.4f}", *(Text(text, style=style) for text in (answer, name, vote))
@@ -135,7 +145,10 @@ def as_table(run: FinishedRun, answers: Answers) -> Table:
 def tie_words(found: Answer) -> str:
     """That the closest image is not the only one as close."""
     if found.all_as_close:
-        return f"; all {len(found.closest)} are exactly as close, and perhaps more: the order of the gallery decided"
+        return (
+            f"; all {len(found.closest)} are exactly as close, and perhaps more: the order of the"
+            " gallery decided"
+        )
     if found.as_close:
         return f"; exactly as close: {listed(found.as_close)}"
     return ""

@@ -1,4 +1,5 @@
-"""What an approximate index misses, and what it costs, beside the exact search of the same gallery."""
+"""What an approximate index misses, and what it costs, beside the exact search of the same
+gallery."""
 
 import math
 import statistics
@@ -101,10 +102,11 @@ class Measured:
             else ""
         )
         return (
-            f"recall@1 {self.recall_at_1.words()}, recall@10 {self.recall_at_10.words()} on {self.queries:,} {self.asked}; "
-            f"{self.milliseconds:.2f} ms a look-up, {self.milliseconds_batched:.2f} in batches of {BATCH} (exact: "
-            f"{self.exact_milliseconds:.2f}, {self.exact_milliseconds_batched:.2f}); {self.bytes / 1e6:,.2f} MB (exact: "
-            f"{self.exact_bytes / 1e6:,.2f} MB){error}"
+            f"recall@1 {self.recall_at_1.words()}, recall@10 {self.recall_at_10.words()} on"
+            f" {self.queries:,} {self.asked}; {self.milliseconds:.2f} ms a look-up,"
+            f" {self.milliseconds_batched:.2f} in batches of {BATCH} (exact:"
+            f" {self.exact_milliseconds:.2f}, {self.exact_milliseconds_batched:.2f});"
+            f" {self.bytes / 1e6:,.2f} MB (exact: {self.exact_bytes / 1e6:,.2f} MB){error}"
         )
 
 

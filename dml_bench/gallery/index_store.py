@@ -192,7 +192,8 @@ def opened(
     if record is None or wrong:
         plan = choice.plan(*gallery.embeddings.shape)
         say(
-            f"building index {choice.name} of {len(gallery.entries):,} images{f', because {wrong}' if wrong else ''}"
+            f"building index {choice.name} of {len(gallery.entries):,}"
+            f" images{f', because {wrong}' if wrong else ''}"
         )
         record = keep(path, gallery, choice, plan)
     else:

@@ -98,7 +98,8 @@ def parse(text: str) -> Choice:
         key, _, value = part.partition("=")
         if not key or not value.isdecimal() or key in options:
             raise ValueError(
-                f"index {text}: write NAME or NAME:key=value,key=value with whole numbers, each key once, e.g. ivf:nprobe=16"
+                f"index {text}: write NAME or NAME:key=value,key=value with whole numbers, each key"
+                " once, e.g. ivf:nprobe=16"
             )
         options[key] = int(value)
     indexes[name].resolve(options, "index")
@@ -111,8 +112,9 @@ def advice(images: int, dim: int) -> str:
     if images * size < SLOW_BYTES:
         return ""
     return (
-        f"an exact look-up compares with all {images:,} images ({images * size / 1e6:,.0f} MB); from {SLOW_BYTES // size:,} images of {dim} "
-        "dimensions on, --index hnsw (fast, larger) or ivf is worth a try: it may miss some, and says how many"
+        f"an exact look-up compares with all {images:,} images ({images * size / 1e6:,.0f} MB);"
+        f" from {SLOW_BYTES // size:,} images of {dim} dimensions on, --index hnsw (fast, larger)"
+        " or ivf is worth a try: it may miss some, and says how many"
     )
 
 
@@ -148,12 +150,18 @@ def sq8(images: int, dim: int) -> Plan:
 
 @indexes.register(
     "hnsw",
-    summary="walks a graph of near images; M edges each, efConstruction and efSearch candidates while building and looking up",
-    source="Malkov and Yashunin 2020, Efficient and robust approximate nearest neighbor search using hierarchical navigable small world graphs",
+    summary=(
+        "walks a graph of near images; M edges each, efConstruction and efSearch candidates while"
+        " building and looking up"
+    ),
+    source=(
+        "Malkov and Yashunin 2020, Efficient and robust approximate nearest neighbor search using"
+        " hierarchical navigable small world graphs"
+    ),
 )
 def hnsw(
     images: int, dim: int, *, M: int = 0, efConstruction: int = 100, efSearch: int = 64
-) -> Plan:  # noqa: N803 - the field's names
+) -> Plan:
     edges = M or (16 if images < LARGE else 32)
     require(edges >= 2, "hnsw", f"M is {edges}", "choose 2 or more, e.g. M=32")
     require(
@@ -181,7 +189,10 @@ def ivf(images: int, dim: int, *, nlist: int = 0, nprobe: int = 0) -> Plan:
 
 @indexes.register(
     "ivfpq",
-    summary="as ivf, with images in m codes of so many bits; k_factor times as many are looked at again uncompressed, 0: none is",
+    summary=(
+        "as ivf, with images in m codes of so many bits; k_factor times as many are looked at again"
+        " uncompressed, 0: none is"
+    ),
     source="Jegou, Douze and Schmid 2011, Product quantization for nearest neighbor search",
     compresses=True,
 )
@@ -209,7 +220,8 @@ def ivfpq(
     require(
         2**bits <= images,
         "ivfpq",
-        f"codes of {bits} bits are trained on {2**bits:,} images or more, and the gallery has {images:,}",
+        f"codes of {bits} bits are trained on {2**bits:,} images or more, and the gallery has"
+        f" {images:,}",
         "take fewer bits, or another index",
     )
     refined = ",RFlat" if k_factor else ""

@@ -40,9 +40,11 @@ class Agreement:
 
     def words(self) -> str:
         return (
-            f"on {self.images} images of the gallery, embedder.pt2 differs from the run's network by at most {self.network_max_difference:.1e} "
-            f"in any component (both float32), and from the gallery, which was embedded in {self.gallery_precision}, by at most "
-            f"{self.gallery_max_difference:.1e}; the smallest cosine is {self.gallery_min_cosine:.5f}"
+            f"on {self.images} images of the gallery, embedder.pt2 differs from the run's network"
+            f" by at most {self.network_max_difference:.1e} in any component (both float32), and"
+            f" from the gallery, which was embedded in {self.gallery_precision}, by at most"
+            f" {self.gallery_max_difference:.1e}; the smallest cosine is"
+            f" {self.gallery_min_cosine:.5f}"
         )
 
 
@@ -59,7 +61,9 @@ def card(
     sections = {
         "Model": table(("", ""), model_rows(run, phase)),
         "Data": data_words(run, phase),
-        "Results": f"{table(('what', 'value', '95% interval'), result_rows(run))}\n\n{result_words(run, gallery)}",
+        "Results": (
+            f"{table(('what', 'value', '95% interval'), result_rows(run))}\n\n{result_words(run, gallery)}"
+        ),
         "Gallery index": index_words(look, gallery),
         "Unknown or not": f"{unknown_words(evidence)}\n\n{threshold_table(evidence)}",
         "Intended use": use_words(run, gallery),
@@ -94,12 +98,18 @@ def model_rows(run: FinishedRun, phase: str) -> Iterator[tuple[str, str]]:
     yield "miner", f"{experiment.miner.name}{options(experiment.miner.options)}"
     yield (
         "training",
-        f"{train.epochs} epochs, batches of {train.batch_size}, {experiment.optimizer.name}, seed {experiment.seed}",
+        (
+            f"{train.epochs} epochs, batches of {train.batch_size}, {experiment.optimizer.name},"
+            f" seed {experiment.seed}"
+        ),
     )
     yield "phase", f"{phase}: {phase_words(run, phase)}"
     yield (
         "made with",
-        f"dml-bench {session['dml_bench']}, torch {session['packages']['torch']}, {session['device']}, {session['precision']}",
+        (
+            f"dml-bench {session['dml_bench']}, torch {session['packages']['torch']},"
+            f" {session['device']}, {session['precision']}"
+        ),
     )
     yield "made on", f"{session['started_at'][:10]}; exported with dml-bench {__version__}"
 
@@ -131,10 +141,12 @@ def data_words(run: FinishedRun, phase: str) -> str:
     )
     drawn = " It is drawn by a program: no photo was seen in training." if is_drawn(run) else ""
     return (
-        f"{markdown(data['name'])}: {data['num_images']:,} images of {data['num_classes']} classes (fingerprint `{data['fingerprint'][:16]}`).{drawn} "
-        f"{split['train_images']:,} train, {split['valid_images']:,} validate, {split['test_images']:,} are queries."
+        f"{markdown(data['name'])}: {data['num_images']:,} images of {data['num_classes']} classes"
+        f" (fingerprint `{data['fingerprint'][:16]}`).{drawn} {split['train_images']:,} train,"
+        f" {split['valid_images']:,} validate, {split['test_images']:,} are queries."
         + (
-            f" The {len(left_out)} classes that it was not trained on: {', '.join(map(markdown, left_out))}."
+            f" The {len(left_out)} classes that it was not trained on:"
+            f" {', '.join(map(markdown, left_out))}."
             if left_out
             else ""
         )
@@ -158,39 +170,48 @@ def result_rows(run: FinishedRun) -> Iterator[tuple[str, str, str]]:
 
 def result_words(run: FinishedRun, gallery: Gallery) -> str:
     words = (
-        f"Measured once, with seed {run.seed}, on queries that were not trained on; the intervals are bootstrapped over classes and queries "
-        "and say nothing about other seeds."
+        f"Measured once, with seed {run.seed}, on queries that were not trained on; the intervals"
+        " are bootstrapped over classes and queries and say nothing about other seeds."
     )
     enrolled = sum(entry.origin == "enrolled" for entry in gallery.entries)
     own = len(gallery.entries) - enrolled
     changed = enrolled or own != len(run.neighbours[next(iter(run.neighbours))].gallery_labels)
     if not changed:
         return words
-    return f"{words} They hold for the run's own gallery. It has been changed since: {enrolled:,} images were enrolled, and {own:,} are the run's."
+    return (
+        f"{words} They hold for the run's own gallery. It has been changed since: {enrolled:,}"
+        f" images were enrolled, and {own:,} are the run's."
+    )
 
 
 def index_words(look: Look, gallery: Gallery) -> str:
     """What gallery.faiss is, what it misses, and how much there is of it."""
-    words = f"`gallery.faiss` holds {len(gallery.entries):,} images of {gallery.embeddings.shape[1]} dimensions, opened memory-mapped. {look.words()}."
+    words = (
+        f"`gallery.faiss` holds {len(gallery.entries):,} images of {gallery.embeddings.shape[1]}"
+        f" dimensions, opened memory-mapped. {look.words()}."
+    )
     if look.measured is None:
         return words
     return (
-        f"{words} Recall@k is the share of the k images it finds that are as near as the k exactly nearest, with a 95% interval (Wilson); times "
-        "are of one thread. The thresholds below were chosen on look-ups in it."
+        f"{words} Recall@k is the share of the k images it finds that are as near as the k exactly"
+        " nearest, with a 95% interval (Wilson); times are of one thread. The thresholds below"
+        " were chosen on look-ups in it."
     )
 
 
 def unknown_words(evidence: Evidence) -> str:
     enrolled = len(evidence.look_ups.correct) - evidence.own
     held = (
-        f" What they do on the {len(evidence.queries.correct):,} queries of the run, on which they were not chosen, stands beside it."
+        f" What they do on the {len(evidence.queries.correct):,} queries of the run, on which they"
+        " were not chosen, stands beside it."
         if evidence.queries is not None
         else ""
     )
     return (
-        "A photo whose closest gallery image is less similar than the threshold is best called unknown. The thresholds below were chosen on "
-        f"{evidence.own:,} {OWN[evidence.part]} of the run and {enrolled:,} enrolled images, all of classes in the gallery and none trained "
-        f"on.{held} Photos of other classes lower the precision."
+        "A photo whose closest gallery image is less similar than the threshold is best called"
+        f" unknown. The thresholds below were chosen on {evidence.own:,} {OWN[evidence.part]} of"
+        f" the run and {enrolled:,} enrolled images, all of classes in the gallery and none trained"
+        f" on.{held} Photos of other classes lower the precision."
     )
 
 
@@ -222,9 +243,10 @@ def use_words(run: FinishedRun, gallery: Gallery) -> str:
         else f"images like those of {markdown(run.summary['dataset']['name'])}"
     )
     return (
-        f"Looking up which of {len(gallery.class_names)} classes an image belongs to, by its closest gallery images, on {domain}. "
-        "A class is added by embedding a few images of it and adding them to the gallery; nothing is trained. "
-        "It is not meant for telling people apart or for decisions about them."
+        f"Looking up which of {len(gallery.class_names)} classes an image belongs to, by its"
+        f" closest gallery images, on {domain}. A class is added by embedding a few images of it"
+        " and adding them to the gallery; nothing is trained. It is not meant for telling people"
+        " apart or for decisions about them."
     )
 
 
@@ -233,9 +255,18 @@ def limits(run: FinishedRun, evidence: Evidence) -> str:
     wrong = f"{1 - correct.mean():.0%}" if len(correct) else "an unknown part"
     lines = [
         f"Of the images asked above, {wrong} have a closest image of another class.",
-        "A similarity is no probability, and similarities of two different models can't be compared.",
-        "Images unlike the training data (other cameras, drawings, several objects in one image) have not been measured.",
-        "Copies of a test image in the gallery would be found as what they are: look for them before measuring anything.",
+        (
+            "A similarity is no probability, and similarities of two different models can't be"
+            " compared."
+        ),
+        (
+            "Images unlike the training data (other cameras, drawings, several objects in one"
+            " image) have not been measured."
+        ),
+        (
+            "Copies of a test image in the gallery would be found as what they are: look for them"
+            " before measuring anything."
+        ),
     ]
     if cuts_to_boxes(run):
         lines.append("The run saw each object cut out by its bounding box: cut yours out as well.")

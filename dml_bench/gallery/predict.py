@@ -289,7 +289,8 @@ def findable(gallery: Gallery, asked: Asked) -> Asked:
 
 
 def names_now(run: FinishedRun, gallery: Gallery, images: np.ndarray) -> dict[str, str]:
-    """What the run's classes are called by now, read off the images that the gallery has of them."""
+    """What the run's classes are called by now, read off the images that the gallery has of
+    them."""
     then = dict(part_of_split(run, images))
     return {
         then[entry.path]: entry.class_name for entry in gallery.entries if entry.origin == "run"

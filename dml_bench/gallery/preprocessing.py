@@ -42,7 +42,8 @@ def source(view: cache.View) -> str:
 
 
 def with_constants(module: ModuleType, thing: object) -> str:
-    """The source of a class or a function, after that of the constants of its module that it uses."""
+    """The source of a class or a function, after that of the constants of its module that it
+    uses."""
     text = inspect.getsource(thing)  # type: ignore[arg-type]
     found = {
         name: value

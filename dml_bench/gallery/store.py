@@ -96,7 +96,8 @@ class Gallery:
         old = self._known(old)
         if spelling(new, self.class_names) in self.class_names and composed(new) != composed(old):
             raise ValueError(
-                f"the gallery has a class {new} already: choose another name for {old}, or remove {new} first"
+                f"the gallery has a class {new} already: choose another name for {old}, or remove"
+                f" {new} first"
             )
         entries = (
             replace(entry, class_name=new) if entry.class_name == old else entry
@@ -124,7 +125,8 @@ class Gallery:
         known = spelling(name, self.class_names)
         if known not in self.class_names:
             raise UnknownName(
-                f"the gallery has no class {name!r}{near_miss(name, list(self.class_names))}; it has {len(self.class_names)} classes"
+                f"the gallery has no class {name!r}{near_miss(name, list(self.class_names))}; it"
+                f" has {len(self.class_names)} classes"
             )
         return known
 
@@ -171,7 +173,8 @@ class Place:
                 yield
         except Timeout:
             raise ValueError(
-                f"another process is changing {self.path}: wait for it, or choose another gallery with --gallery DIR"
+                f"another process is changing {self.path}: wait for it, or choose another gallery"
+                " with --gallery DIR"
             ) from None
 
     def read(self, *, new: bool = False) -> Gallery:
@@ -182,7 +185,8 @@ class Place:
             return self._read()
         if self.folder is not None and not new:
             raise ValueError(
-                f"{self.folder} holds no gallery of phase {self.phase}: make it with `dml-bench enrol`, or leave --gallery out"
+                f"{self.folder} holds no gallery of phase {self.phase}: make it with `dml-bench"
+                " enrol`, or leave --gallery out"
             )
         return run_gallery(self.run, self.phase)
 
@@ -213,14 +217,14 @@ class Place:
             ) from None
         if facts.get("weights") != weights_digest(self.run, self.phase):
             raise ValueError(
-                f"{self.path} was made with other weights than those of {self.run.folder}, phase {self.phase}: "
-                "remove it and enrol anew, or name another with --gallery DIR"
+                f"{self.path} was made with other weights than those of {self.run.folder}, phase"
+                f" {self.phase}: remove it and enrol anew, or name another with --gallery DIR"
             )
         then, now = facts.get("dataset", self.data), self.data
         if then != now:
             raise ValueError(
-                f"{self.path} is of a run on other data (fingerprint {then[:12]}; {self.run.folder} has {now[:12]}): "
-                "remove it and enrol anew, or name another with --gallery DIR"
+                f"{self.path} is of a run on other data (fingerprint {then[:12]}; {self.run.folder}"
+                f" has {now[:12]}): remove it and enrol anew, or name another with --gallery DIR"
             )
         assert len(entries) == len(embeddings)
         return Gallery(entries, embeddings)
@@ -268,7 +272,8 @@ def open_run(path: Path, data_dir: Path | None = None) -> FinishedRun:
     """
     if not path.is_dir():
         raise ValueError(
-            f"{path} {'is not a folder' if path.exists() else 'does not exist'}: give the folder of a finished run"
+            f"{path} {'is not a folder' if path.exists() else 'does not exist'}: give the folder of"
+            " a finished run"
         )
     found = (
         [path]
@@ -277,7 +282,8 @@ def open_run(path: Path, data_dir: Path | None = None) -> FinishedRun:
     )
     if not found:
         raise ValueError(
-            f"{path} holds no run: give the folder that `dml-bench run` named, e.g. runs/EXPERIMENT/DATASET/seed-42"
+            f"{path} holds no run: give the folder that `dml-bench run` named, e.g."
+            " runs/EXPERIMENT/DATASET/seed-42"
         )
     if len(found) > 1:
         raise ValueError(f"{path} holds {len(found)} runs: name one of them, e.g. {found[0]}")
@@ -303,7 +309,8 @@ def chosen_phase(run: FinishedRun, wanted: str) -> str:
     phase = wanted or ("all" if "all" in names else names[0])
     if phase not in names:
         raise UnknownName(
-            f"{run.folder} has no phase {phase!r}{near_miss(phase, names)}; there are: {', '.join(names)}"
+            f"{run.folder} has no phase {phase!r}{near_miss(phase, names)}; there are:"
+            f" {', '.join(names)}"
         )
     return phase
 

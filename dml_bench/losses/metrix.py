@@ -23,7 +23,8 @@ scalar."""
 
 
 class Metrix(nn.Module):
-    """The term of the mixtures, times its weight; 0 where the batch has no positive or no negative."""
+    """The term of the mixtures, times its weight; 0 where the batch has no positive or no
+    negative."""
 
     def __init__(self, form: Form, alpha: float, weight: float):
         super().__init__()

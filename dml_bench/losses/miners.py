@@ -61,7 +61,8 @@ def check_strategies(
         pos_strategy == neg_strategy or "all" in (pos_strategy, neg_strategy)
     ):
         raise ValueError(
-            f"miner.pos_strategy is {pos_strategy!r} and neg_strategy {neg_strategy!r}; beside semihard, easy or hard is wanted"
+            f"miner.pos_strategy is {pos_strategy!r} and neg_strategy {neg_strategy!r}; beside"
+            " semihard, easy or hard is wanted"
         )
     for name, distances in (
         ("allowed_pos_range", allowed_pos_range),
@@ -69,7 +70,8 @@ def check_strategies(
     ):
         if distances and (len(distances) != 2 or not 0 <= distances[0] <= distances[1] <= 2):
             raise ValueError(
-                f"miner.{name} is {list(distances)}; two ascending distances from 0 to 2 are wanted, or none"
+                f"miner.{name} is {list(distances)}; two ascending distances from 0 to 2 are"
+                " wanted, or none"
             )
 
 
@@ -132,7 +134,10 @@ def triplet_margin(
 
 @miners.register(
     "MultiSimilarity",
-    summary="negatives nearer than the farthest positive and positives farther than the nearest negative, give or take",
+    summary=(
+        "negatives nearer than the farthest positive and positives farther than the nearest"
+        " negative, give or take"
+    ),
     source="Wang et al. 2019, Multi-similarity loss with general pair weighting",
 )
 def multi_similarity(
@@ -160,7 +165,9 @@ def distance_weighted(
 @miners.register(
     "PairMargin",
     summary="positive pairs farther than one margin and negative pairs nearer than another",
-    source="Hadsell, Chopra and LeCun 2006, Dimensionality reduction by learning an invariant mapping",
+    source=(
+        "Hadsell, Chopra and LeCun 2006, Dimensionality reduction by learning an invariant mapping"
+    ),
 )
 def pair_margin(
     *,

@@ -46,7 +46,8 @@ class Objective(nn.Module):
         self.batches_without_tuples = 0
 
     def forward(self, embeddings: Tensor, labels: Tensor, weights: Tensor | None = None) -> Tensor:
-        """(batch, dim) and a reading -> scalar, float32 whatever the embeddings were computed in."""
+        """(batch, dim) and a reading -> scalar, float32 whatever the embeddings were computed
+        in."""
         with torch.autocast(embeddings.device.type, enabled=False):
             embeddings = self._as_wanted(embeddings)
             if weights is not None and weights.dim() == 0:

@@ -13,7 +13,9 @@ if TYPE_CHECKING:
 
 @losses.register(
     "NTXent",
-    summary="normalised temperature-scaled cross-entropy of each positive pair against its negatives",
+    summary=(
+        "normalised temperature-scaled cross-entropy of each positive pair against its negatives"
+    ),
     source="Sohn 2016; Chen et al. 2020, SimCLR",
     takes_miner=True,
 )
@@ -44,7 +46,9 @@ def sup_con(num_classes: int, dim: int, *, temperature: Positive = 0.1) -> "nn.M
 @losses.register(
     "Contrastive",
     summary="positive pairs closer than one margin, negative pairs farther than another",
-    source="Hadsell, Chopra and LeCun 2006, Dimensionality reduction by learning an invariant mapping",
+    source=(
+        "Hadsell, Chopra and LeCun 2006, Dimensionality reduction by learning an invariant mapping"
+    ),
     takes_miner=True,
     interpolates=True,
 )
@@ -69,7 +73,9 @@ def contrastive(
 
 @losses.register(
     "SignalToNoiseRatio",
-    summary="contrastive loss on the variance of a pair's difference over the variance of the anchor",
+    summary=(
+        "contrastive loss on the variance of a pair's difference over the variance of the anchor"
+    ),
     source="Yuan et al. 2019, Signal-to-noise ratio: a robust distance metric",
     takes_miner=True,
 )
@@ -149,8 +155,13 @@ def triplet_margin(
 
 @losses.register(
     "CentroidTriplet",
-    summary="each embedding closer to the centroid of its class than to those of other classes, by a margin",
-    source="Wieczorek et al. 2021, On the unreasonable effectiveness of centroids in image retrieval",
+    summary=(
+        "each embedding closer to the centroid of its class than to those of other classes, by a"
+        " margin"
+    ),
+    source=(
+        "Wieczorek et al. 2021, On the unreasonable effectiveness of centroids in image retrieval"
+    ),
     one_number=True,
 )
 def centroid_triplet(num_classes: int, dim: int, *, margin: NotNegative = 0.5) -> "nn.Module":
@@ -181,7 +192,10 @@ def tuplet_margin(
 
 @losses.register(
     "Angular",
-    summary="angle at the negative of the triangle with each positive pair below a bound, over all negatives",
+    summary=(
+        "angle at the negative of the triangle with each positive pair below a bound, over all"
+        " negatives"
+    ),
     source="Wang et al. 2017, Deep metric learning with angular loss",
 )
 def angular(
@@ -218,7 +232,10 @@ def multi_similarity(
 
 @losses.register(
     "LiftedStructure",
-    summary="smooth maximum of an anchor's positive distances against the smooth minimum of its negative ones",
+    summary=(
+        "smooth maximum of an anchor's positive distances against the smooth minimum of its"
+        " negative ones"
+    ),
     source="Song et al. 2016; generalised by Hermans et al. 2017, In defense of the triplet loss",
     takes_miner=True,
 )
@@ -246,7 +263,10 @@ def circle(num_classes: int, dim: int, *, m: Fraction = 0.4, gamma: Positive = 8
 
 @losses.register(
     "NPairs",
-    summary="softmax of a positive pair's dot product against the positives of all other classes in the batch",
+    summary=(
+        "softmax of a positive pair's dot product against the positives of all other classes in the"
+        " batch"
+    ),
     source="Sohn 2016, Improved deep metric learning with multi-class N-pair loss objective",
     unit_vectors=False,
     one_number=True,
@@ -267,7 +287,10 @@ def n_pairs(num_classes: int, dim: int, *, l2_weight: NotNegative = 0.002) -> "n
 
 @losses.register(
     "RankedList",
-    summary="positives within one ball around each anchor, negatives beyond a wider one, the nearer the heavier",
+    summary=(
+        "positives within one ball around each anchor, negatives beyond a wider one, the nearer the"
+        " heavier"
+    ),
     source="Wang et al. 2019, Ranked list loss for deep metric learning (RLL-Simpler)",
 )
 def ranked_list(

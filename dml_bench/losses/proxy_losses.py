@@ -44,7 +44,9 @@ def normalized_softmax(
 
 @losses.register(
     "CosFace",
-    summary="softmax over scaled cosines with class weights, a margin taken off the true class's cosine",
+    summary=(
+        "softmax over scaled cosines with class weights, a margin taken off the true class's cosine"
+    ),
     source="Wang et al. 2018, CosFace: large margin cosine loss",
     trains_proxies=True,
     classifies=True,
@@ -65,7 +67,9 @@ def cos_face(
 
 @losses.register(
     "ArcFace",
-    summary="softmax over scaled cosines with class weights, a margin added to the true class's angle",
+    summary=(
+        "softmax over scaled cosines with class weights, a margin added to the true class's angle"
+    ),
     source="Deng et al. 2019, ArcFace: additive angular margin loss",
     trains_proxies=True,
     classifies=True,
@@ -117,7 +121,10 @@ def sub_center_arc_face(
 
 @losses.register(
     "P2SGrad",
-    summary="half the squared distance of the cosines with class weights from 1 for the true class and 0 for others",
+    summary=(
+        "half the squared distance of the cosines with class weights from 1 for the true class and"
+        " 0 for others"
+    ),
     source="Zhang et al. 2019, P2SGrad: refined gradients for optimizing deep face models",
     trains_proxies=True,
     classifies=True,
@@ -191,7 +198,9 @@ def proxy_anchor(
 
 @losses.register(
     "SoftTriple",
-    summary="softmax over similarities to classes of several centres each, which are drawn together",
+    summary=(
+        "softmax over similarities to classes of several centres each, which are drawn together"
+    ),
     source="Qian et al. 2019, SoftTriple loss: deep metric learning without triplet sampling",
     trains_proxies=True,
     classifies=True,

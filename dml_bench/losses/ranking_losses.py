@@ -36,7 +36,9 @@ def smooth_ap(num_classes: int, dim: int, *, temperature: Positive = 0.01) -> "n
 
 @losses.register(
     "PNP",
-    summary="number of negatives ranked before each positive, from sigmoids of similarity differences",
+    summary=(
+        "number of negatives ranked before each positive, from sigmoids of similarity differences"
+    ),
     source="Li et al. 2022, Rethinking the optimization of average precision",
     one_number=True,
 )
@@ -55,7 +57,9 @@ def pnp(
 
 @losses.register(
     "Histogram",
-    summary="probability that a negative pair is more similar than a positive one, from soft histograms",
+    summary=(
+        "probability that a negative pair is more similar than a positive one, from soft histograms"
+    ),
     source="Ustinova and Lempitsky 2016, Learning deep embeddings with histogram loss",
     one_number=True,
 )

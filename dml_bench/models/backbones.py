@@ -49,8 +49,13 @@ for _layers in (18, 50):
 
     @backbones.register(
         f"xresnet{_layers}",
-        summary=f"{_layers}-layer residual network with the bag of tricks; Mish, blurred max pooling and self-attention at choice",
-        source="He et al. 2019; Misra 2020, Mish; Zhang 2019, MaxBlurPool; Zhang et al. 2019, SAGAN",
+        summary=(
+            f"{_layers}-layer residual network with the bag of tricks; Mish, blurred max pooling"
+            " and self-attention at choice"
+        ),
+        source=(
+            "He et al. 2019; Misra 2020, Mish; Zhang 2019, MaxBlurPool; Zhang et al. 2019, SAGAN"
+        ),
         weights=f"timm:resnet{_layers}d.ra2_in1k",
     )
     def xresnet(
@@ -125,7 +130,8 @@ def timm_model(name: str) -> "nn.Module":
         )
     if tag and name not in (tagged := timm.list_pretrained(f"{architecture}.*")):
         raise UnknownName(
-            f"timm has no weights {name!r}{near_miss(name, tagged)}; there are: {', '.join(tagged) or 'none'}"
+            f"timm has no weights {name!r}{near_miss(name, tagged)}; there are:"
+            f" {', '.join(tagged) or 'none'}"
         )
     try:
         network = timm.create_model(name, num_classes=0, dynamic_img_size=True)
@@ -153,7 +159,10 @@ for _size in range(3):
 
 @backbones.register(
     "vit_s16",
-    summary="small vision transformer, 16-pixel patches; ImageNet-21k weights fine-tuned on ImageNet (augreg_in21k_ft_in1k)",
+    summary=(
+        "small vision transformer, 16-pixel patches; ImageNet-21k weights fine-tuned on ImageNet"
+        " (augreg_in21k_ft_in1k)"
+    ),
     source="Dosovitskiy et al. 2021; Steiner et al. 2022",
     weights="timm:vit_small_patch16_224.augreg_in21k_ft_in1k",
     mean=(0.5, 0.5, 0.5),
@@ -165,7 +174,10 @@ def vit_s16(name: str) -> "nn.Module":
 
 @backbones.register(
     "dinov2_s14",
-    summary="small vision transformer, 14-pixel patches; self-supervised weights from 142 million images (lvd142m)",
+    summary=(
+        "small vision transformer, 14-pixel patches; self-supervised weights from 142 million"
+        " images (lvd142m)"
+    ),
     source="Oquab et al. 2024, DINOv2",
     weights="timm:vit_small_patch14_dinov2.lvd142m",
 )
@@ -187,13 +199,15 @@ def check_image_size(
     except (AssertionError, RuntimeError, ValueError) as error:
         reason = str(error).splitlines()[0].rstrip(".")
         raise ValueError(
-            f"{where} is {size}, and {name} can't take it ({reason}): {fitting_sizes(backbone, size)}"
+            f"{where} is {size}, and {name} can't take it ({reason}):"
+            f" {fitting_sizes(backbone, size)}"
         ) from None
     finally:
         backbone.train(training)
     if shape != (1, backbone.num_features):
         raise ValueError(
-            f"{name} makes {shape} of one image, not one vector of features: choose another model.backbone"
+            f"{name} makes {shape} of one image, not one vector of features: choose another"
+            " model.backbone"
         )
 
 
@@ -201,7 +215,10 @@ def fitting_sizes(backbone: "nn.Module", size: int) -> str:
     patches = getattr(backbone, "patch_embed", None)
     if patches is not None and not getattr(patches, "strict_img_size", True):
         patch = patches.patch_size[0]
-        return f"a multiple of {patch} is wanted, e.g. --set images.size={max(1, round(size / patch)) * patch}"
+        return (
+            f"a multiple of {patch} is wanted, e.g. --set"
+            f" images.size={max(1, round(size / patch)) * patch}"
+        )
     made_for = getattr(backbone, "pretrained_cfg", {"input_size": (3, 224, 224)})["input_size"][-1]
     return f"it was made for --set images.size={made_for}"
 

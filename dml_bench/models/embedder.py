@@ -142,7 +142,8 @@ def freeze(embedder: Embedder, experiment: Experiment) -> None:
         embedder.freeze_batch_norm()
         if not embedder.frozen:
             raise ValueError(
-                f"model.batch_norm is 'frozen', but {config.backbone.name} has no BatchNorm: leave model.batch_norm out"
+                f"model.batch_norm is 'frozen', but {config.backbone.name} has no BatchNorm: leave"
+                " model.batch_norm out"
             )
     if config.trainable == "head":
         embedder.backbone.requires_grad_(False)

@@ -103,7 +103,10 @@ def identity(num_features: int) -> "nn.Module":
 
 @heads.register(
     "cam",
-    summary="1x1 convolution of the last map, then its average: each dimension has a class activation map",
+    summary=(
+        "1x1 convolution of the last map, then its average: each dimension has a class"
+        " activation map"
+    ),
     source="Zhang et al. 2018, ACoL; Zhou et al. 2016, CAM",
     takes_map=True,
 )

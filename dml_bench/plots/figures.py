@@ -260,8 +260,9 @@ def holdout_dots(section: Section, closer: dict[str, Closer]) -> Drawn | None:
     ]
     figure.legend(handles=handles, loc="outside upper left", ncols=2)
     caption = (
-        f"Each of the {len(section.holdouts)} hold-outs, mean over seeds, and all together with their 95% interval. In brackets the standard "
-        "deviation between hold-outs in points, which holds the noise of the queries too."
+        f"Each of the {len(section.holdouts)} hold-outs, mean over seeds, and all together with"
+        " their 95% interval. In brackets the standard deviation between hold-outs in points,"
+        " which holds the noise of the queries too."
     )
     return saved(figure, f"{section.slug}-holdouts", "Precision drop per hold-out", caption)
 
@@ -315,7 +316,8 @@ def recorded(record: dict[str, Any], names: tuple[str, ...]) -> float | None:
 def curves(
     section: Section, name: str, label: str, title: str, names: tuple[str, ...], *, shared: bool
 ) -> Drawn | None:
-    """A small panel for each experiment; where all share an axis, the others lie behind it in grey."""
+    """A small panel for each experiment; where all share an axis, the others lie behind it in
+    grey."""
     from matplotlib.ticker import MaxNLocator
 
     try:
@@ -483,8 +485,9 @@ def enrolment(section: Section, closer: dict[str, Closer]) -> Drawn | None:
         ncols=4,
     )
     caption = (
-        "What the model trained without the unseen classes makes of them as their images are put into the gallery, without training. "
-        "Bands hold 95% of the random choices of images, over all seeds."
+        "What the model trained without the unseen classes makes of them as their images are put"
+        " into the gallery, without training. Bands hold 95% of the random choices of images, over"
+        " all seeds."
     )
     return saved(figure, f"{section.slug}-enrolment", "Enrolment curves", caption)
 
@@ -531,7 +534,10 @@ def open_set(section: Section, closer: dict[str, Closer]) -> Drawn | None:
         key_line(name, colour) for name, colour in zip(names, (ORANGE, BLUE, GREEN), strict=False)
     ]
     figure.legend(handles=handles, loc="outside upper left")
-    caption = "Queries of the unseen classes while these are not in the gallery, told from known ones by the nearest similarity. "
+    caption = (
+        "Queries of the unseen classes while these are not in the gallery, told from known ones by"
+        " the nearest similarity. "
+    )
     caption += one_line(section)
     return saved(
         figure, f"{section.slug}-open-set", "Telling unknown classes from known ones", caption
@@ -564,7 +570,8 @@ def votes(section: Section, closer: dict[str, Closer]) -> Drawn | None:
 
 
 def reliability(section: Section, closer: dict[str, Closer]) -> Drawn | None:
-    """Accuracy against the share of votes, which would be its confidence if it were a probability."""
+    """Accuracy against the share of votes, which would be its confidence if it were a
+    probability."""
     if not closer:
         return None
     figure, grid = canvas(4.0, len(closer), sharex=True, sharey=True)
@@ -588,8 +595,9 @@ def reliability(section: Section, closer: dict[str, Closer]) -> Drawn | None:
     ]
     figure.legend(handles=handles, loc="outside upper left", ncols=3)
     caption = (
-        "Points below the dotted line promise too much, points above it too little. ECE: expected calibration error, the mean length of the gap "
-        "over queries (Guo et al. 2017), mean over seeds; the points are of all seeds together. Trained on all classes it may."
+        "Points below the dotted line promise too much, points above it too little. ECE: expected"
+        " calibration error, the mean length of the gap over queries (Guo et al. 2017), mean over"
+        " seeds; the points are of all seeds together. Trained on all classes it may."
     )
     return saved(figure, f"{section.slug}-reliability", "Calibration of the vote", caption)
 
@@ -631,8 +639,9 @@ def effect_dots(section: Section, closer: dict[str, Closer]) -> Drawn | None:
     keys = [key_line(name, colour, marker="o", linewidth=1) for name, colour, *_ in groups]
     figure.legend(handles=keys, loc="outside upper left", ncols=2)
     caption = (
-        "By the model that never saw the unseen classes; mean over classes and seeds, with 95% intervals, which may go on beyond the edge. "
-        "Filled: beyond doubt after the correction for all that is compared."
+        "By the model that never saw the unseen classes; mean over classes and seeds, with 95%"
+        " intervals, which may go on beyond the edge. Filled: beyond doubt after the correction for"
+        " all that is compared."
     )
     return saved(
         figure,
@@ -688,7 +697,10 @@ def cost_scatter(section: Section, closer: dict[str, Closer]) -> Drawn | None:
     axes.xaxis.set_major_formatter(plain_number)
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set(xlabel="seconds of training, all phases (log scale)", ylabel="P@1, mean over classes")
-    caption = "95% intervals; green: softmax classifiers, by their features. Times are of runs that may have shared a machine."
+    caption = (
+        "95% intervals; green: softmax classifiers, by their features. Times are of runs that may"
+        " have shared a machine."
+    )
     return saved(figure, f"{section.slug}-cost", "Accuracy against cost", caption)
 
 
@@ -735,7 +747,10 @@ def learning_rates(found: "Sweep") -> Drawn:
             min(curve.max(), 1.5 * curve[0]) + 2 * room,
         )
         figure.legend(loc="outside upper left", ncols=5)
-        caption = "One step at each rate, from the lowest to the highest; smoothed over neighbouring steps."
+        caption = (
+            "One step at each rate, from the lowest to the highest; smoothed over neighbouring"
+            " steps."
+        )
         return saved(figure, "learning-rates", f"Learning rates of {found.experiment}", caption)
 
 
@@ -790,14 +805,18 @@ def embedding_maps(images: "Images", maps: dict[str, np.ndarray], chosen: Sequen
             ncols=3 if coloured else 4,
             fontsize=7,
         )
-        caption = "UMAP; each map is turned to lie like the first. Alike: mean cosine similarity of a class's images."
+        caption = (
+            "UMAP; each map is turned to lie like the first. Alike: mean cosine similarity of a"
+            " class's images."
+        )
         return saved(figure, "map", f"Embeddings of {images.run.experiment.name}", caption)
 
 
 def draw_map(
     axes: Axes, images: "Images", points: np.ndarray, groups: Sequence[tuple[str, np.ndarray, str]]
 ) -> None:
-    """(name, rows, colour) groups of images; one without a name is drawn as ground for the others."""
+    """(name, rows, colour) groups of images; one without a name is drawn as ground for the
+    others."""
     area = float(np.clip(6000 / len(points), 2, 16))
     there, many = np.isfinite(points).all(1), len(points) > MOST_MARKS
     for is_asked in (False, True):

@@ -44,6 +44,7 @@ def label_named(wanted: str, class_names: Mapping[int, str]) -> int:
     label = ids.get(composed(wanted), short.get(composed(wanted)))
     if label is None:
         raise UnknownName(
-            f"the run has no class {wanted!r}{near_miss(wanted, list(class_names.values()))}; it has {len(ids)} classes"
+            f"the run has no class {wanted!r}{near_miss(wanted, list(class_names.values()))}; it"
+            f" has {len(ids)} classes"
         )
     return label

@@ -17,9 +17,25 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 from dml_bench.registry.option_checks import Range
 
 __all__ = [
-    "Entry", "Option", "Registry", "UnknownName", "backbones", "datasets", "heads", "indexes", "labellings", "losses", "miners", "mixings", "near_miss",
-    "optimizers", "poolings", "samplers", "schedules", "starts",
-]  # fmt: skip
+    "Entry",
+    "Option",
+    "Registry",
+    "UnknownName",
+    "backbones",
+    "datasets",
+    "heads",
+    "indexes",
+    "labellings",
+    "losses",
+    "miners",
+    "mixings",
+    "near_miss",
+    "optimizers",
+    "poolings",
+    "samplers",
+    "schedules",
+    "starts",
+]
 
 
 class UnknownName(ValueError):
@@ -41,7 +57,8 @@ def checked(value: Any, wanted: Any, where: str) -> Any:
         if value in choices:
             return value
         raise ValueError(
-            f"{where} is {value!r}; choose one of {', '.join(map(repr, choices))}{near_miss(str(value), [str(c) for c in choices])}"
+            f"{where} is {value!r}; choose one of"
+            f" {', '.join(map(repr, choices))}{near_miss(str(value), [str(c) for c in choices])}"
         )
     if get_origin(wanted) is tuple:
         if not isinstance(value, list | tuple):
@@ -101,7 +118,8 @@ class Entry:
             if key not in options:
                 takes = f"its options: {', '.join(options)}" if options else "it has no options"
                 raise UnknownName(
-                    f"{where}.{key}: {self.name} has no such option{near_miss(key, list(options))}; {takes}"
+                    f"{where}.{key}: {self.name} has no such option{near_miss(key, list(options))};"
+                    f" {takes}"
                 )
         values = {key: given.get(key, option.default) for key, option in options.items()}
         for key, value in values.items():
@@ -152,7 +170,8 @@ class Registry:
         for fact in facts:
             if fact not in self.defaults:
                 raise ValueError(
-                    f"{self.kind} {name!r}: unknown fact {fact!r}; facts: {', '.join(self.defaults)}"
+                    f"{self.kind} {name!r}: unknown fact {fact!r}; facts:"
+                    f" {', '.join(self.defaults)}"
                 )
 
         def enter(build: Callable[..., Any]) -> Callable[..., Any]:
@@ -176,7 +195,8 @@ class Registry:
             return self._entries[prefix[0] + "*"]
         if name not in self._entries or name.endswith("*"):
             raise UnknownName(
-                f"unknown {self.kind} {name!r}{near_miss(name, names)}; there are: {', '.join(names)}"
+                f"unknown {self.kind} {name!r}{near_miss(name, names)}; there are:"
+                f" {', '.join(names)}"
             )
         return self._entries[name]
 

@@ -51,16 +51,19 @@ def words(effects: Sequence[Effect]) -> list[str]:
     ]
     if hurt:
         told.append(
-            f"Hurt, and help nobody: {', '.join(f'{effect.changed} ({effect.without}, {effect.verdict})' for effect in hurt)}."
+            "Hurt, and help nobody:"
+            f" {', '.join(f'{effect.changed} ({effect.without}, {effect.verdict})' for effect in hurt)}."
         )
     open_ = sum(effect.verdict == "can't be told" for effect in effects)
     if open_ == len(effects):
         told.append(
-            f"What any of the {open_} changes does to P@1 can't be told beyond doubt from these runs."
+            f"What any of the {open_} changes does to P@1 can't be told beyond doubt from these"
+            " runs."
         )
     elif open_:
         told.append(
-            f"Of {open_} of {len(effects)} changes it can't be told from these runs whether they do anything to P@1."
+            f"Of {open_} of {len(effects)} changes it can't be told from these runs whether they do"
+            " anything to P@1."
         )
     hinted = [
         hints("known", [(effect, effect.seen) for effect in effects]),
@@ -69,9 +72,10 @@ def words(effects: Sequence[Effect]) -> list[str]:
     return [
         *told,
         *filter(None, hinted),
-        "Each experiment minus the one that it extends, query by query over the seeds that both have, with 95% intervals. P@1 of the model "
-        "that never saw the unseen classes, mean over classes; of the drop, less is better. Beyond doubt: p < .05 after Holm's correction "
-        f"for all {len(METRICS) * len(effects)} differences."
+        "Each experiment minus the one that it extends, query by query over the seeds that both"
+        " have, with 95% intervals. P@1 of the model that never saw the unseen classes, mean over"
+        " classes; of the drop, less is better. Beyond doubt: p < .05 after Holm's correction for"
+        f" all {len(METRICS) * len(effects)} differences."
         + (
             " A change made to several experiments has a row for their mean too."
             if any(len(effect.to) > 1 for effect in effects)
@@ -89,12 +93,14 @@ def hints(which: str, parts: Sequence[tuple[Effect, Difference]]) -> str:
         "worse": [effect for effect, at in open_ if at.high < 0],
     }
     told = [
-        f"{word} with {', '.join(f'{effect.changed} ({effect.without_in_short})' for effect in named)}"
+        f"{word} with"
+        f" {', '.join(f'{effect.changed} ({effect.without_in_short})' for effect in named)}"
         for word, named in found.items()
         if named
     ]
     return (
-        f"Hints on {which} classes, each beyond its own 95% interval but not beyond the correction: {'; '.join(told)}."
+        f"Hints on {which} classes, each beyond its own 95% interval but not beyond the correction:"
+        f" {'; '.join(told)}."
         if told
         else ""
     )
@@ -116,10 +122,18 @@ def changes_csv(effects: Sequence[Effect]) -> tuple[list[str], list[list[Any]]]:
     ]
     rows = [
         [
-            effect.name, effect.without, part.metric, len(effect.seeds), part.difference.estimate, part.difference.low,
-            part.difference.high, part.p, part.p_holm, effect.verdict,
+            effect.name,
+            effect.without,
+            part.metric,
+            len(effect.seeds),
+            part.difference.estimate,
+            part.difference.low,
+            part.difference.high,
+            part.p,
+            part.p_holm,
+            effect.verdict,
         ]
         for effect in effects
         for part in (effect.seen, effect.unseen, effect.drop)
-    ]  # fmt: skip
+    ]
     return heads, rows

@@ -87,7 +87,8 @@ def report(
     whole = Report(f"Report: {out.name}", shlex.join(command), made, found.problems, chapters)
     write(out, whole)
     say(
-        f"{out / 'index.html'}: {sum(len(c.section.group.runs) for c in chapters)} runs in {time.perf_counter() - begun:.0f} s"
+        f"{out / 'index.html'}: {sum(len(c.section.group.runs) for c in chapters)} runs in"
+        f" {time.perf_counter() - begun:.0f} s"
     )
     return whole
 
@@ -135,8 +136,8 @@ def images_of(section: Section) -> tuple[Pictures, list[Mistake], dict[str, list
         pictures.get(case.nearest)
     if pictures.gone:
         section.missing.append(
-            f"{len(pictures.gone)} of {len(pictures.gone) + len(pictures.copies)} example images: they are not in {root} any more, "
-            "or can't be read"
+            f"{len(pictures.gone)} of {len(pictures.gone) + len(pictures.copies)} example images:"
+            f" they are not in {root} any more, or can't be read"
         )
     return pictures, mistakes, evidence, f"{line.name}, seed {run.seed}"
 

@@ -80,8 +80,8 @@ def classification(section: Section, best: Line, looks: Looks) -> Iterable[str]:
     measured, rival = percent(section.measure(best, "known")), section.rival
     if rival is None:
         yield (
-            f"The best here is right for {measured} of the test images. Whether a softmax classifier does better can't be told from "
-            "these runs."
+            f"The best here is right for {measured} of the test images. Whether a softmax"
+            " classifier does better can't be told from these runs."
         )
         yield from accuracy_of_methods(section, best)
         yield f"There is no softmax classifier among these runs to compare with; {CLASSIFIER}."
@@ -93,15 +93,19 @@ def classification(section: Section, best: Line, looks: Looks) -> Iterable[str]:
     lead = {1: "Better than a", 0: "No difference can be told from a", -1: "Worse than a"}[
         sign or 0
     ]
-    yield f"{lead} softmax classifier: the best is right for {measured} of the test images, the classifier for {theirs}."
+    yield (
+        f"{lead} softmax classifier: the best is right for {measured} of the test images, the"
+        f" classifier for {theirs}."
+    )
     yield from accuracy_of_methods(section, best)
     yield (
-        f"The classifier `{rival.name}` names the right class for {theirs} by its own logits: `{best.name}` "
-        f"{against(section, 'known', rival, 'logits')}."
+        f"The classifier `{rival.name}` names the right class for {theirs} by its own logits:"
+        f" `{best.name}` {against(section, 'known', rival, 'logits')}."
     )
     features = against(section, "known", rival)
     yield (
-        f"Looked up in the same gallery, the classifier's features reach {percent(section.measure(rival, 'known'))}: `{best.name}` {features}."
+        "Looked up in the same gallery, the classifier's features reach"
+        f" {percent(section.measure(rival, 'known'))}: `{best.name}` {features}."
     )
     yield from against_logits(section, rival)
 
@@ -118,18 +122,23 @@ def accuracy_of_methods(section: Section, best: Line) -> Iterable[str]:
     methods, worst, baseline = section.methods, section.worst, section.baseline
     assert worst is not None
     told = (
-        f"for {percent(section.measure(best, 'known'))} of the test images the nearest gallery image is of the right class "
-        f"(P@1, mean over {counted(num_classes(section), 'class')}, {seeds_of(best)})"
+        f"for {percent(section.measure(best, 'known'))} of the test images the nearest gallery"
+        f" image is of the right class (P@1, mean over {counted(num_classes(section), 'class')},"
+        f" {seeds_of(best)})"
     )
     if len(methods) == 1:
         yield f"The one metric-learning experiment is `{best.name}`: {told}."
         return
     last = f"`{worst.name}` is last with {percent(section.measure(worst, 'known'))}"
-    yield f"Of {len(methods)} metric-learning experiments, `{best.name}` classifies best: {told}. {last}."
+    yield (
+        f"Of {len(methods)} metric-learning experiments, `{best.name}` classifies best: {told}."
+        f" {last}."
+    )
     if baseline is not None and baseline is not best:
         yield (
-            f"Being picked as the best of {len(methods)} flatters it a little. The baseline `{baseline.name}` reaches "
-            f"{percent(section.measure(baseline, 'known'))}: `{best.name}` {compared(section.difference(best, 'known', baseline), 'that')}."
+            f"Being picked as the best of {len(methods)} flatters it a little. The baseline"
+            f" `{baseline.name}` reaches {percent(section.measure(baseline, 'known'))}:"
+            f" `{best.name}` {compared(section.difference(best, 'known', baseline), 'that')}."
         )
 
 
@@ -143,8 +152,8 @@ def against_logits(section: Section, rival: Line) -> Iterable[str]:
         for line in section.methods
     ]
     yield (
-        f"Of all {count}: {signs.count(1)} above the classifier's logits, {signs.count(-1)} below, and {signs.count(0)} that can't be told "
-        f"from them {widened(count)}."
+        f"Of all {count}: {signs.count(1)} above the classifier's logits, {signs.count(-1)} below,"
+        f" and {signs.count(0)} that can't be told from them {widened(count)}."
     )
 
 
@@ -176,17 +185,29 @@ def held_or_not(section: Section, best: Line) -> str:
     together = section.pooled("drop_unseen") if len(section.methods) > 1 else None
     loss = together or section.measure(best, "drop_unseen")
     assert found is not None and loss is not None
-    finds = f"the best finds {percent(found)} of the unseen classes' test images, where chance finds {percent(chance)}"
+    finds = (
+        f"the best finds {percent(found)} of the unseen classes' test images, where chance finds"
+        f" {percent(chance)}"
+    )
     average = (
         f"on average over {len(section.methods)} metric-learning experiments " if together else ""
     )
     if math.isnan(found.low) or found.low <= chance:
         return f"Not that it could be told: {finds}."
     if beyond(loss) > 0:
-        return f"In part: {finds}; but {average or 'it '}{'they lose' if average else 'loses'} {points(loss)} there against training on them."
+        return (
+            f"In part: {finds}; but {average or 'it '}{'they lose' if average else 'loses'}"
+            f" {points(loss)} there against training on them."
+        )
     if not math.isnan(loss.high) and loss.high <= LITTLE:
-        return f"Yes: {finds}, and the loss against training on them is small: {average}{points(loss)}."
-    return f"They are of use there, for {finds}; but whether precision is lost can't be told: {average}{points(loss)}."
+        return (
+            f"Yes: {finds}, and the loss against training on them is small:"
+            f" {average}{points(loss)}."
+        )
+    return (
+        f"They are of use there, for {finds}; but whether precision is lost can't be told:"
+        f" {average}{points(loss)}."
+    )
 
 
 CERTAIN = {1: "a loss beyond noise", 0: "which can't be told from none", -1: "a gain beyond noise"}
@@ -198,14 +219,16 @@ def drop_of(section: Section, line: Line) -> str:
         percent(section.measure(line, quantity)) for quantity in ("unseen_all", "unseen_limited")
     )
     also = (
-        ", so part of the loss comes from training on fewer images, or from the gallery's confusing more"
+        ", so part of the loss comes from training on fewer images, or from the gallery's confusing"
+        " more"
         if beyond(seen) > 0
         else ""
     )
     return (
-        f"`{line.name}` finds {before} of the unseen classes' test images if it trained on these classes, and {after} if it did not (their "
-        f"images are in the gallery either way): a drop of {points(loss)}, {CERTAIN[beyond(loss)]}. On the classes that both models "
-        f"trained on, the drop is {points(seen)}{also}."
+        f"`{line.name}` finds {before} of the unseen classes' test images if it trained on these"
+        f" classes, and {after} if it did not (their images are in the gallery either way): a drop"
+        f" of {points(loss)}, {CERTAIN[beyond(loss)]}. On the classes that both models trained on,"
+        f" the drop is {points(seen)}{also}."
     )
 
 
@@ -215,8 +238,8 @@ def between_holdouts(section: Section, lines: Sequence[Line]) -> str:
     for line in lines:
         each = section.holdout_drops(line).mean(1)
         told.append(
-            f"of `{line.name}` they lie from {hundred(min(each))} to {hundred(max(each))} points, with a standard deviation of "
-            f"{hundred(each.std(ddof=1))} points"
+            f"of `{line.name}` they lie from {hundred(min(each))} to {hundred(max(each))} points,"
+            f" with a standard deviation of {hundred(each.std(ddof=1))} points"
         )
     return f"The drops are means over {len(section.holdouts)} rotated hold-outs: {'; '.join(told)}."
 
@@ -230,8 +253,9 @@ def drops_of_all(section: Section) -> Iterable[str]:
     signs = [section.loses(line, len(lines)) for line in lines]
     lose = str(signs.count(1)) if any(signs) else "none"
     yield (
-        f"Taken one by one, {lose} of {len(lines)} experiments lose{'s' if lose in ('1', 'none') else ''} precision on the unseen classes "
-        f"beyond noise {widened(len(lines))}."
+        f"Taken one by one, {lose} of {len(lines)} experiments"
+        f" lose{'s' if lose in ('1', 'none') else ''} precision on the unseen classes beyond noise"
+        f" {widened(len(lines))}."
     )
     order = sorted(
         lines, key=lambda line: drop.estimate if (drop := drops[line.name]) else math.nan
@@ -254,8 +278,9 @@ def drops_against_baseline(section: Section) -> Iterable[str]:
     more, less = ([line for line in others if signs[line.name] == sign] for sign in (1, -1))
     if not more and not less:
         yield (
-            f"Query by query, none of the {counted(count, 'other drop')} can be told from that of the baseline `{baseline.name}` "
-            f"{widened(count)}: these runs don't decide which method drops least."
+            f"Query by query, none of the {counted(count, 'other drop')} can be told from that of"
+            f" the baseline `{baseline.name}` {widened(count)}: these runs don't decide which"
+            " method drops least."
         )
         return
     told = [
@@ -264,8 +289,8 @@ def drops_against_baseline(section: Section) -> Iterable[str]:
         if lines
     ]
     yield (
-        f"Query by query against the baseline `{baseline.name}`, {' and '.join(told)}; the other {count - len(more) - len(less)} can't be "
-        f"told from it {widened(count)}."
+        f"Query by query against the baseline `{baseline.name}`, {' and '.join(told)}; the other"
+        f" {count - len(more) - len(less)} can't be told from it {widened(count)}."
     )
 
 
@@ -275,26 +300,39 @@ def drops_against_baseline(section: Section) -> Iterable[str]:
 def rarity(section: Section, best: Line, looks: Looks) -> Iterable[str]:
     rival = section.rival
     yield (
-        "Numbers give only part of an answer: habits, tools, and what the data of other fields look like were not measured. What these "
-        "runs can say is what it costs and what it brings."
+        "Numbers give only part of an answer: habits, tools, and what the data of other fields look"
+        " like were not measured. What these runs can say is what it costs and what it brings."
     )
     if rival is None:
         yield (
-            f"{UNTOLD.replace('This', 'Whether it pays')}: without a softmax classifier among them there is nothing to hold its cost and "
-            f"gain against; {CLASSIFIER}."
+            f"{UNTOLD.replace('This', 'Whether it pays')}: without a softmax classifier among them"
+            f" there is nothing to hold its cost and gain against; {CLASSIFIER}."
         )
-        yield f"`{best.name}` took {duration(training_seconds(best))} of training (all phases, mean over seeds) and {memory(best)} of memory."
+        yield (
+            f"`{best.name}` took {duration(training_seconds(best))} of training (all phases, mean"
+            f" over seeds) and {memory(best)} of memory."
+        )
     else:
         if section.has_drop:
             told = against(section, "known", rival, "logits", "the logits of the classifier")
-            yield f"Where the classes are fixed: {BRINGS[section.best_against('known', rival, 'logits')[1] or 0]} `{best.name}` {told}."
+            yield (
+                "Where the classes are fixed:"
+                f" {BRINGS[section.best_against('known', rival, 'logits')[1] or 0]} `{best.name}`"
+                f" {told}."
+            )
         yield from cost_against(best, rival)
     yield from gallery_cost(best)
     if len(section.methods) > 2 and section.worst is not None:
         width = hundred(section.accuracy(best) - section.accuracy(section.worst))
-        yield f"The recipe decides much: between the best and the worst of {len(section.methods)} experiments lie {width} points of P@1."
+        yield (
+            f"The recipe decides much: between the best and the worst of {len(section.methods)}"
+            f" experiments lie {width} points of P@1."
+        )
     if section.has_drop:
-        yield f"Its own promise, new classes without training, is kept at a discount: {points(section.measure(best, 'drop_unseen'))} for `{best.name}`."
+        yield (
+            "Its own promise, new classes without training, is kept at a discount:"
+            f" {points(section.measure(best, 'drop_unseen'))} for `{best.name}`."
+        )
 
 
 BRINGS = {
@@ -329,9 +367,10 @@ def memory(line: Line) -> str:
 def cost_against(best: Line, rival: Line) -> Iterable[str]:
     mine, theirs = training_seconds(best), training_seconds(rival)
     yield (
-        f"Training `{best.name}` took {duration(mine)} and the classifier {duration(theirs)}, {mine / theirs:.2f} times as long (all "
-        "phases, mean over seeds; wall-clock time of runs that may have shared a machine), with at most "
-        f"{memory(best)} against {memory(rival)} of memory."
+        f"Training `{best.name}` took {duration(mine)} and the classifier {duration(theirs)},"
+        f" {mine / theirs:.2f} times as long (all phases, mean over seeds; wall-clock time of runs"
+        f" that may have shared a machine), with at most {memory(best)} against {memory(rival)} of"
+        " memory."
     )
 
 
@@ -352,8 +391,10 @@ def gallery_cost(line: Line) -> Iterable[str]:
     found = run.neighbours[phase]
     per_query = 1000 * sum(seconds) / len(seconds) / len(found.query_labels)
     yield (
-        f"It has to keep a gallery: {images:,} embeddings of {dim} numbers, {images * dim * 4 / 1024:,.0f} KiB, where a classifier keeps one "
-        f"vector for each of {len(set(found.gallery_labels.tolist()))} classes. The exact look-up of a query took {per_query:.3f} ms."
+        f"It has to keep a gallery: {images:,} embeddings of {dim} numbers,"
+        f" {images * dim * 4 / 1024:,.0f} KiB, where a classifier keeps one vector for each of"
+        f" {len(set(found.gallery_labels.tolist()))} classes. The exact look-up of a query took"
+        f" {per_query:.3f} ms."
     )
 
 
@@ -369,14 +410,20 @@ def trade_offs(section: Section, best: Line, looks: Looks) -> Iterable[str]:
             section.best_against("known", rival, "logits")[1],
             section.best_against("unseen_limited", rival)[1],
         )
-        yield f"Known classes: `{best.name}` {against(section, 'known', rival, 'logits', 'the logits of the classifier')}."
         yield (
-            "Unseen classes: a classifier's logits can't name a class that it was not trained on, so they are right for 0%. "
-            f"`{best.name}` finds {percent(section.measure(best, 'unseen_limited'))} of their test images in the gallery."
+            f"Known classes: `{best.name}`"
+            f" {against(section, 'known', rival, 'logits', 'the logits of the classifier')}."
         )
         yield (
-            f"But the classifier has features too. Looked up in the same way, they find {percent(section.measure(rival, 'unseen_limited'))}: "
-            f"`{best.name}` {against(section, 'unseen_limited', rival)}."
+            "Unseen classes: a classifier's logits can't name a class that it was not trained on,"
+            f" so they are right for 0%. `{best.name}` finds"
+            f" {percent(section.measure(best, 'unseen_limited'))} of their test images in the"
+            " gallery."
+        )
+        yield (
+            "But the classifier has features too. Looked up in the same way, they find"
+            f" {percent(section.measure(rival, 'unseen_limited'))}: `{best.name}`"
+            f" {against(section, 'unseen_limited', rival)}."
         )
         yield from cost_of_a_class(best, rival)
     if best.name in looks:
@@ -391,27 +438,35 @@ def verdict(on_known: int | None, on_unseen: int | None) -> str:
         return f"{UNTOLD}: the best method and the classifier have no seed and split in common."
     if on_unseen > 0 and on_known >= 0:
         return (
-            "Worth it by these numbers: no loss of accuracy on known classes can be told, and unseen classes are found more often than by "
-            "the classifier's own features."
+            "Worth it by these numbers: no loss of accuracy on known classes can be told, and"
+            " unseen classes are found more often than by the classifier's own features."
         )
     if on_unseen > 0:
         return (
-            "It depends: unseen classes are found more often than by the classifier's own features, at the price of accuracy on known "
-            "classes. Worth it where classes keep arriving, not where they are fixed."
+            "It depends: unseen classes are found more often than by the classifier's own features,"
+            " at the price of accuracy on known classes. Worth it where classes keep arriving, not"
+            " where they are fixed."
         )
     rather = "less often than" if on_unseen < 0 else "no more often, as far as can be told, than"
     if on_known > 0:
-        return f"For known classes, where accuracy is gained, yes; unseen classes are found {rather} by the classifier's own features."
+        return (
+            f"For known classes, where accuracy is gained, yes; unseen classes are found {rather}"
+            " by the classifier's own features."
+        )
     if on_known < 0 or on_unseen < 0:
         lost = (
             "accuracy on known classes is lost"
             if on_known < 0
             else "no accuracy is gained on known classes"
         )
-        return f"Not by these numbers: {lost}, and unseen classes are found {rather} by looking up the classifier's own features."
+        return (
+            f"Not by these numbers: {lost}, and unseen classes are found {rather} by looking up the"
+            " classifier's own features."
+        )
     return (
-        "Not decided by these numbers: neither on known nor on unseen classes can the best method be told from a classifier and its "
-        "features. What it offers, adding a class without training, those features offer as well."
+        "Not decided by these numbers: neither on known nor on unseen classes can the best method"
+        " be told from a classifier and its features. What it offers, adding a class without"
+        " training, those features offer as well."
     )
 
 
@@ -424,14 +479,21 @@ def cost_of_a_class(best: Line, rival: Line) -> Iterable[str]:
     rates = [photo_rate(run) for run in best.runs]
     gallery = best.runs[0].neighbours["all"].gallery_labels
     images = len(gallery) / len(set(gallery.tolist()))
-    anew = f"Adding a class: training the classifier anew takes {duration(retrain)} (measured, with all classes)."
+    anew = (
+        f"Adding a class: training the classifier anew takes {duration(retrain)} (measured, with"
+        " all classes)."
+    )
     if not all(rates):
-        yield f"{anew} How fast photos are embedded was not measured by these runs, which trained a head on features computed once."
+        yield (
+            f"{anew} How fast photos are embedded was not measured by these runs, which trained a"
+            " head on features computed once."
+        )
         return
     rate = sum(filter(None, rates)) / len(rates)
     yield (
-        f"{anew} Enrolling the {images:.0f} images of an average class takes {images / rate:.2f} s at the {rate:.0f} photos/s, from the file to "
-        f"the embedding, that were measured: {retrain * rate / images:,.0f} times less."
+        f"{anew} Enrolling the {images:.0f} images of an average class takes {images / rate:.2f} s"
+        f" at the {rate:.0f} photos/s, from the file to the embedding, that were measured:"
+        f" {retrain * rate / images:,.0f} times less."
     )
 
 
@@ -452,13 +514,15 @@ def enrolment_in_words(look: Closer) -> Iterable[str]:
     last = len(curve.ks) - 1
     five = next((i for i, k in enumerate(curve.ks) if k >= 5), last)
     told = [
-        f"{percent(float(mean[i]))}{band(low[i], high[i]) if i < last else ''} with {enrolled_images(curve.ks, i)}"
+        f"{percent(float(mean[i]))}{band(low[i], high[i]) if i < last else ''} with"
+        f" {enrolled_images(curve.ks, i)}"
         for i in sorted({1, five, last})
     ]
     old = curve.band("seen")[0]
     yield (
-        f"How many images a new class needs: `{look.line.name}`, not trained on them, finds {', '.join(told)} (in brackets, 95% of the random "
-        f"choices of images). The old classes go from {percent(float(old[0]))} to {percent(float(old[-1]))} meanwhile."
+        f"How many images a new class needs: `{look.line.name}`, not trained on them, finds"
+        f" {', '.join(told)} (in brackets, 95% of the random choices of images). The old classes go"
+        f" from {percent(float(old[0]))} to {percent(float(old[-1]))} meanwhile."
     )
 
 
@@ -479,11 +543,15 @@ def unknowns_in_words(look: Closer) -> Iterable[str]:
     if math.isnan(precision):
         answered = "answers none of the queries"
     else:
-        answered = f"answers {percent(coverage)} of all queries and is right for {percent(precision)} of those"
+        answered = (
+            f"answers {percent(coverage)} of all queries and is right for {percent(precision)} of"
+            " those"
+        )
     yield (
-        f"While the new classes are not enrolled, the nearest similarity of `{look.line.name}` ranks a known query above an unknown one with "
-        f"probability {look.mean('auroc'):.2f} (AUROC; .5 is chance). A threshold chosen for {percent(WANTED_PRECISION)} precision on "
-        f"{look.chosen_on} {answered}."
+        f"While the new classes are not enrolled, the nearest similarity of `{look.line.name}`"
+        f" ranks a known query above an unknown one with probability {look.mean('auroc'):.2f}"
+        f" (AUROC; .5 is chance). A threshold chosen for {percent(WANTED_PRECISION)} precision on"
+        f" {look.chosen_on} {answered}."
     )
 
 
@@ -491,17 +559,21 @@ def unknowns_in_words(look: Closer) -> Iterable[str]:
 
 
 def retrieval(section: Section, best: Line, looks: Looks) -> Iterable[str]:
-    yield f"{UNTOLD}: in this protocol no class of the test images is trained on, so there are no known classes to classify."
+    yield (
+        f"{UNTOLD}: in this protocol no class of the test images is trained on, so there are no"
+        " known classes to classify."
+    )
 
 
 def disjoint_unseen(section: Section, best: Line, looks: Looks) -> Iterable[str]:
     yield (
-        f"The best, `{best.name}`, finds an image of the right class first for {percent(section.measure(best, 'known'))} of the queries, all of "
-        f"classes never trained on (P@1, mean over classes, {seeds_of(best)})."
+        f"The best, `{best.name}`, finds an image of the right class first for"
+        f" {percent(section.measure(best, 'known'))} of the queries, all of classes never trained"
+        f" on (P@1, mean over classes, {seeds_of(best)})."
     )
     yield (
-        "How much less that is than with training on them can't be told from these runs: no model here saw these classes. Experiments "
-        "with protocol `precision_drop` tell."
+        "How much less that is than with training on them can't be told from these runs: no model"
+        " here saw these classes. Experiments with protocol `precision_drop` tell."
     )
 
 
@@ -513,7 +585,10 @@ def disjoint_trade(section: Section, best: Line, looks: Looks) -> Iterable[str]:
         section, "known", rival, what=f"the features of the classifier `{rival.name}`"
     )
     yield f"On classes never trained on, `{best.name}` {difference}."
-    yield "What it costs on known classes can't be told from these runs: the protocol asks about none."
+    yield (
+        "What it costs on known classes can't be told from these runs: the protocol asks about"
+        " none."
+    )
 
 
 DROP = (classification, unseen_classes, rarity, trade_offs)

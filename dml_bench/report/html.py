@@ -1,4 +1,5 @@
-"""The report as one HTML file that needs no network: styles, script, figures and images are inside."""
+"""The report as one HTML file that needs no network: styles, script, figures and images are
+inside."""
 
 import math
 import re
@@ -47,7 +48,8 @@ def write(path: Path, whole: "Report") -> None:
 
 
 def spoken(text: str) -> Markup:
-    """A sentence, with what stands between backticks as code that may be broken at its underscores."""
+    """A sentence, with what stands between backticks as code that may be broken at its
+    underscores."""
     parts = re.split(r"`([^`]*)`", text)
     return Markup("").join(
         Markup("<code>{}</code>").format(breakable(part)) if i % 2 else escape(part)

@@ -54,7 +54,10 @@ def write(path: Path, whole: "Report") -> None:
 def lines(whole: "Report") -> Iterable[str]:
     yield f"# {markdown(whole.title)}"
     yield ""
-    yield f"Made by {code(whole.command)}, {whole.made}; never edited by hand. The same with sortable tables: [index.html](index.html)."
+    yield (
+        f"Made by {code(whole.command)}, {whole.made}; never edited by hand. The same with sortable"
+        " tables: [index.html](index.html)."
+    )
     yield ""
     if whole.problems:
         yield from (
@@ -151,8 +154,9 @@ def closer_words(chapter: "Chapter") -> str:
     if not chosen_on:
         return told
     return (
-        f"{told} The first six with the model trained without the unseen classes, which are left out of the gallery, too; the threshold is "
-        f"chosen on {chosen_on}, and held against the queries."
+        f"{told} The first six with the model trained without the unseen classes, which are left"
+        f" out of the gallery, too; the threshold is chosen on {chosen_on}, and held against the"
+        " queries."
     )
 
 

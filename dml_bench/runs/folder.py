@@ -74,7 +74,8 @@ class RunFolder:
             lock.acquire(timeout=0)
         except Timeout:
             raise Occupied(
-                f"another process is working in {self.path}; wait for it, or choose another folder with --out"
+                f"another process is working in {self.path}; wait for it, or choose another folder"
+                " with --out"
             ) from None
         sweep(self.path.parent)
         for folder, _, _ in os.walk(self.path):
@@ -87,7 +88,8 @@ class RunFolder:
         keys, other = self.other_settings(), self.other_data(dataset)
         if self.has_trained and keys:
             raise ValueError(
-                f"{self.path} holds a run of another configuration (differs in {', '.join(keys[:4])}); --force replaces it, --out DIR keeps both"
+                f"{self.path} holds a run of another configuration (differs in"
+                f" {', '.join(keys[:4])}); --force replaces it, --out DIR keeps both"
             )
         self.require_data(dataset)
         if keys or other:
@@ -113,10 +115,12 @@ class RunFolder:
         return differing_data(told, self.experiment, dataset) if told else ""
 
     def require_data(self, dataset: Dataset) -> None:
-        """Raises OtherData where the folder holds a run that has trained, on other data than these."""
+        """Raises OtherData where the folder holds a run that has trained, on other data than
+        these."""
         if self.has_trained and (other := self.other_data(dataset)):
             raise OtherData(
-                f"{self.path} holds a run on {other}: give its own folder with --data-dir; `run --force` replaces it, --out DIR keeps both"
+                f"{self.path} holds a run on {other}: give its own folder with --data-dir; `run"
+                " --force` replaces it, --out DIR keeps both"
             )
 
     @property
@@ -170,7 +174,8 @@ class RunFolder:
         version = read_json(path).get("schema_version")
         if version != SCHEMA_VERSION:
             raise ValueError(
-                f"{path} has schema version {version}, this program reads {SCHEMA_VERSION}; {REMEDY}"
+                f"{path} has schema version {version}, this program reads {SCHEMA_VERSION};"
+                f" {REMEDY}"
             )
         summary: dict[str, Any] = read_json(path, SUMMARY)
         check_digests(self.path, summary["files"])
@@ -281,7 +286,8 @@ def seal_phase(folder: Path) -> None:
 
 
 def is_sealed(folder: Path) -> bool:
-    """Whether the phase is complete. Raises ValueError if it was, and its files have changed since."""
+    """Whether the phase is complete. Raises ValueError if it was, and its files have changed
+    since."""
     if not (folder / "complete.json").exists():
         return False
     wanted = read_json(folder / "complete.json", {...: str})

@@ -65,14 +65,17 @@ class Originals:
         ]
         if changed:
             raise ValueError(
-                f"{changed[0]} holds other images than {self.folder} is of: give their own folder with --data-dir DIR"
+                f"{changed[0]} holds other images than {self.folder} is of: give their own folder"
+                " with --data-dir DIR"
             )
         raise ValueError(
-            f"the images of {self.folder} are not in {' nor in '.join(map(str, places))}: say where with --data-dir DIR"
+            f"the images of {self.folder} are not in {' nor in '.join(map(str, places))}: say where"
+            " with --data-dir DIR"
         )
 
     def require(self) -> None:
-        """Raises ValueError where they are not to be found; what would take long is then not begun."""
+        """Raises ValueError where they are not to be found; what would take long is then not
+        begun."""
         assert self.root
 
     def places(self) -> list[Path]:
@@ -158,7 +161,8 @@ class Originals:
         if not self.unchanged(image):
             what = "was changed after" if file.is_file() else "is gone since"
             raise ValueError(
-                f"{file} {what} {self.folder} was run: put it back, or give the folder of its images with --data-dir DIR"
+                f"{file} {what} {self.folder} was run: put it back, or give the folder of its"
+                " images with --data-dir DIR"
             )
         return file
 

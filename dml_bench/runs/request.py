@@ -12,7 +12,8 @@ __all__ = ["Outcome", "Request"]
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """What to run and where; nothing here changes the numbers, except the device and its precision."""
+    """What to run and where; nothing here changes the numbers, except the device and its
+    precision."""
 
     experiment: Experiment
     data_dir: Path | None = None

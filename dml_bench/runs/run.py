@@ -22,9 +22,19 @@ from dml_bench.system.drafts import whole_files
 from dml_bench.system.files import read_csv
 
 __all__ = [
-    "FinishedRun", "Metric", "NotFinished", "described", "difference", "measure", "metric_of", "metrics_of", "progress", "read_finished",
-    "read_folder", "run_folders",
-]  # fmt: skip
+    "FinishedRun",
+    "Metric",
+    "NotFinished",
+    "described",
+    "difference",
+    "measure",
+    "metric_of",
+    "metrics_of",
+    "progress",
+    "read_finished",
+    "read_folder",
+    "run_folders",
+]
 
 
 @dataclass(frozen=True)
@@ -125,7 +135,8 @@ def read_folder(path: Path) -> FinishedRun:
     summary = folder.summary()
     if summary is None:
         raise NotFinished(
-            f"{path} is not finished ({progress(folder)}): the command that began it goes on with it"
+            f"{path} is not finished ({progress(folder)}): the command that began it goes on"
+            " with it"
         )
     return FinishedRun(path, experiment, summary)
 
@@ -147,7 +158,10 @@ def progress(folder: RunFolder) -> str:
     records = folder.records()
     if not records:
         return "stopped before its first epoch ended"
-    return f"stopped in phase {records[-1]['phase']} after epoch {records[-1]['epoch']} of {folder.experiment.train.epochs}"
+    return (
+        f"stopped in phase {records[-1]['phase']} after epoch {records[-1]['epoch']} of"
+        f" {folder.experiment.train.epochs}"
+    )
 
 
 def run_folders(path: Path) -> list[Path]:
@@ -258,9 +272,11 @@ def drop_metrics(experiment: Experiment) -> dict[str, Metric]:
     for group in ("unseen", "seen", "all"):
         found[f"precision_drop_{group}_classes"] = Metric(
             head=f"drop {group}",
-            words=f"precision drop of the {group} classes"
-            if group != "all"
-            else "precision drop of all classes",
+            words=(
+                f"precision drop of the {group} classes"
+                if group != "all"
+                else "precision drop of all classes"
+            ),
             average="macro",
             within=(-1.0, 1.0),
             scores=partial(drop_scores, group),
@@ -310,7 +326,8 @@ def metric_of(experiment: Experiment, name: str) -> Metric:
     known = metrics_of(experiment)
     if name not in known:
         raise UnknownName(
-            f"{experiment.name} has no metric {name!r}{near_miss(name, list(known))}; there are: {', '.join(known)}"
+            f"{experiment.name} has no metric {name!r}{near_miss(name, list(known))}; there are:"
+            f" {', '.join(known)}"
         )
     return known[name]
 

@@ -89,9 +89,9 @@ class Session:
         and say the plan."""
         here: dict[str, Any] = {
             **provenance.describe(),
-            "device": torch.cuda.get_device_name(self.device)
-            if self.device.type == "cuda"
-            else "cpu",
+            "device": (
+                torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "cpu"
+            ),
             "threads": torch.get_num_threads(),
             "processes": distributed.size(),
             "precision": self.precision,
@@ -108,14 +108,15 @@ class Session:
                 then, now = (each[what]["fingerprint"][:12] for each in (before, facts))
                 if then != now:
                     raise OtherData(
-                        f"{self.folder.path} was begun on other images ({what} fingerprint {then}, now {now}); "
-                        "--force starts anew, --out DIR keeps both"
+                        f"{self.folder.path} was begun on other images ({what} fingerprint {then},"
+                        f" now {now}); --force starts anew, --out DIR keeps both"
                     )
             last = {"processes": 1} | before["sessions"][-1]
             changed = [key for key in here if last.get(key) != here[key]]
             if changed:
                 self.watch.warn(
-                    f"this run was begun with another {', '.join(changed)}: it goes on, but its numbers may differ from an uninterrupted run's"
+                    f"this run was begun with another {', '.join(changed)}: it goes on, but its"
+                    " numbers may differ from an uninterrupted run's"
                 )
         session = {
             "started_at": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -139,7 +140,8 @@ class Session:
             self.dataset.parts or ()
         ):
             self.watch.note(
-                f"{self.dataset.name} has train and test images of its own; --set data.split=given keeps them apart"
+                f"{self.dataset.name} has train and test images of its own; --set data.split=given"
+                " keeps them apart"
             )
         if blind := selection.epochs_seen(self.experiment):
             self.watch.note(blind)
@@ -224,11 +226,13 @@ class Session:
             "images": len(images),
             "epochs": train.epochs,
             "epochs_done": done,
-            "work": 0
-            if sealed
-            else 3 * train.views * drawn * left
-            + watched * -(-left // member.experiment.evaluate.every)
-            + asked,
+            "work": (
+                0
+                if sealed
+                else 3 * train.views * drawn * left
+                + watched * -(-left // member.experiment.evaluate.every)
+                + asked
+            ),
         }
 
     @distributed.only_first
@@ -294,9 +298,9 @@ class Session:
             precision=self.precision,
             watch=self.watch,
             start=self._start(self.stages[member.phase.name], member.folder),
-            predicted=None
-            if member.judges
-            else distributed.told(lambda: self._judged(phase_folder)),
+            predicted=(
+                None if member.judges else distributed.told(lambda: self._judged(phase_folder))
+            ),
         )
         unfinished = member.folder / "state.pt"
         if distributed.told(unfinished.exists):
@@ -461,7 +465,8 @@ def what_is_logged(phases: Sequence[Phase]) -> str:
         lines.append(f"train_loss{phase.suffix}: the loss of phase {phase.name}")
         if phase.leaves_one_out:
             lines.append(
-                f"valid_accuracy{phase.suffix}: P@1 of phase {phase.name} among the validation classes, mean over images"
+                f"valid_accuracy{phase.suffix}: P@1 of phase {phase.name} among the validation"
+                " classes, mean over images"
             )
         else:
             asked = (
@@ -470,6 +475,7 @@ def what_is_logged(phases: Sequence[Phase]) -> str:
                 else "all test images"
             )
             lines.append(
-                f"test_accuracy{phase.suffix}: P@1 of phase {phase.name} on {asked}, mean over images"
+                f"test_accuracy{phase.suffix}: P@1 of phase {phase.name} on {asked}, mean over"
+                " images"
             )
     return "\n".join(lines)

@@ -23,21 +23,32 @@ __all__ = ["Report", "show", "write"]
 
 EXPLAINED = {
     "precision_drop": (
-        "P@1: precision at 1, the share of test images of all classes whose nearest image in a gallery of all classes is of their class; "
-        "mean over classes. *All*: trained on all classes; *limited*: trained without the unseen, with the same gallery and queries.",
+        (
+            "P@1: precision at 1, the share of test images of all classes whose nearest image in a"
+            " gallery of all classes is of their class; mean over classes. *All*: trained on all"
+            " classes; *limited*: trained without the unseen, with the same gallery and queries."
+        ),
         "Drop: P@1 all minus P@1 limited, mean over the unseen, the seen or all classes.",
-        "Logits top-1: the classifier's own answer without a gallery, trained on all classes; mean over classes.",
+        (
+            "Logits top-1: the classifier's own answer without a gallery, trained on all classes;"
+            " mean over classes."
+        ),
     ),
     "class_disjoint": (
-        "Retrieval among classes that were never trained on, each query left out of its own search; means over queries, P@1 macro over "
-        "classes.",
+        (
+            "Retrieval among classes that were never trained on, each query left out of its own"
+            " search; means over queries, P@1 macro over classes."
+        ),
     ),
 }
 INTERVALS = (
-    "Means over seeds, in brackets with the 95% interval of a bootstrap over classes and their queries; of a single seed it says nothing "
-    "about other seeds."
+    "Means over seeds, in brackets with the 95% interval of a bootstrap over classes and their"
+    " queries; of a single seed it says nothing about other seeds."
 )
-COSTS = "Training: time of all phases of a run and of their starts, without preparation and evaluation. Memory: the most that any run's process took."
+COSTS = (
+    "Training: time of all phases of a run and of their starts, without preparation and evaluation."
+    " Memory: the most that any run's process took."
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -140,9 +151,15 @@ def count_verdicts(verdicts: Sequence[Judgement]) -> str:
     """`46 expectations: 3 hold, 1 do not, 2 within noise, 40 not tested (30 other data; ...)`"""
     counts = Counter(judged.verdict for judged in verdicts)
     reasons = Counter(judged.reason for judged in verdicts if judged.verdict is Verdict.not_tested)
-    told = f"{counts[Verdict.holds]} hold, {counts[Verdict.does_not]} do not, {counts[Verdict.within_noise]} within noise"
+    told = (
+        f"{counts[Verdict.holds]} hold, {counts[Verdict.does_not]} do not,"
+        f" {counts[Verdict.within_noise]} within noise"
+    )
     why = "; ".join(f"{count} {reason}" for reason, count in reasons.most_common())
-    return f"{len(verdicts)} expectations: {told}, {counts[Verdict.not_tested]} not tested{why and f' ({why})'}"
+    return (
+        f"{len(verdicts)} expectations: {told}, {counts[Verdict.not_tested]} not"
+        f" tested{why and f' ({why})'}"
+    )
 
 
 def seeds(line: Line) -> str:
@@ -176,7 +193,10 @@ def interval_cell(interval: Interval | None, *, signed: bool) -> str:
         return "-"
     if math.isnan(interval.low):
         return number(interval.estimate, signed)
-    return f"{number(interval.estimate, signed)} [{number(interval.low, signed)}, {number(interval.high, signed)}]"
+    return (
+        f"{number(interval.estimate, signed)} [{number(interval.low, signed)},"
+        f" {number(interval.high, signed)}]"
+    )
 
 
 def signed(judged: Judgement) -> bool:
@@ -275,9 +295,11 @@ def expectations_page(report: Report) -> Iterable[str]:
     yield f"{count_verdicts(report.verdicts)}."
     yield ""
     yield (
-        "A claimed value *holds* if it lies within the 95% interval of what was measured; it is only tested on the data, protocol and "
-        "settings that it was claimed for. A claimed change *holds* if the interval of the difference, query by query, lies wholly on "
-        "the claimed side of zero, *does not* if on the other, and is *within noise* otherwise; no change holds within 0.02 of zero."
+        "A claimed value *holds* if it lies within the 95% interval of what was measured; it is"
+        " only tested on the data, protocol and settings that it was claimed for. A claimed change"
+        " *holds* if the interval of the difference, query by query, lies wholly on the claimed"
+        " side of zero, *does not* if on the other, and is *within noise* otherwise; no change"
+        " holds within 0.02 of zero."
     )
     yield ""
     yield markdown_row(["experiment", "claim", "source", "claimed", "measured", "verdict"])

@@ -64,7 +64,8 @@ def read_table(name: str) -> Table:
     path = EXPERIMENTS / "tables" / f"{name}.toml"
     if name not in table_names():
         raise UnknownName(
-            f"unknown table {name!r}{near_miss(name, table_names())}; there are: {', '.join(table_names())}"
+            f"unknown table {name!r}{near_miss(name, table_names())}; there are:"
+            f" {', '.join(table_names())}"
         )
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -81,8 +82,9 @@ def choose(table: Table, patterns: list[str]) -> Table:
     for pattern in patterns:
         if not any(fnmatchcase(row, pattern) for row in table.rows):
             raise UnknownName(
-                f"--only {pattern}: no row of the table {table.name} is called so{near_miss(pattern.strip('*'), list(table.rows))}; "
-                f"its rows: {', '.join(table.rows)}"
+                f"--only {pattern}: no row of the table {table.name} is called"
+                f" so{near_miss(pattern.strip('*'), list(table.rows))}; its rows:"
+                f" {', '.join(table.rows)}"
             )
     chosen = tuple(
         row

@@ -151,7 +151,10 @@ class SuiteListener(Listener):
         """Say how the run came out that ended last; `numbers` are its results in a few words."""
         left = f"; {self.words()}" if self.count < self.total else ""
         result = f"failed: {ended.reason}" if ended.status == "failed" else numbers
-        line = f"[{self.count}/{self.total}] {ended.job}: {result}; {self.duration(ended.seconds)}{left}"
+        line = (
+            f"[{self.count}/{self.total}] {ended.job}: {result};"
+            f" {self.duration(ended.seconds)}{left}"
+        )
         self.display.say(line, "red" if ended.status == "failed" else "")
 
     def tick(self) -> None:
@@ -178,4 +181,7 @@ class SuiteListener(Listener):
         )
         if not guessed:
             return f"{self.duration(left)} left"
-        return f"about {self.duration(left)} left ({guessed} run{'s' if guessed > 1 else ''} of it estimated)"
+        return (
+            f"about {self.duration(left)} left ({guessed} run{'s' if guessed > 1 else ''} of it"
+            " estimated)"
+        )

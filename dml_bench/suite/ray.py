@@ -81,7 +81,8 @@ def on_ray(
         )
     if not 0 < gpus <= 1:
         raise ValueError(
-            f"--gpus-per-run {gpus:g}: more than 0 and at most 1 is wanted, e.g. 0.5 for two runs on each GPU"
+            f"--gpus-per-run {gpus:g}: more than 0 and at most 1 is wanted, e.g. 0.5 for two runs"
+            " on each GPU"
         )
     if find_spec("ray") is None:
         raise ValueError("--ray needs the package ray: pip install 'dml-bench[ray]'")
@@ -137,7 +138,8 @@ def begin_here(num_cpus: int, stack: ExitStack) -> None:
                 raise
             if not left:
                 raise ValueError(
-                    "--ray local: Ray did not start in time: try again when this machine is less busy"
+                    "--ray local: Ray did not start in time: try again when this machine is less"
+                    " busy"
                 ) from None
 
 
@@ -156,8 +158,8 @@ def join(address: str, stack: ExitStack) -> None:
         ray.init(address=address, log_to_driver=False, logging_level="error")
     except (OSError, ValueError, OverflowError) as error:
         raise ValueError(
-            f"--ray {address}: no Ray cluster answers ({error}); give the HOST:PORT that `ray start --head` showed, set RAY_AUTH_MODE=token "
-            "if it asks for a token, or --ray local"
+            f"--ray {address}: no Ray cluster answers ({error}); give the HOST:PORT that `ray start"
+            " --head` showed, set RAY_AUTH_MODE=token if it asks for a token, or --ray local"
         ) from None
 
 
@@ -180,7 +182,8 @@ def room(machines: Sequence[dict[str, float]], jobs: int, device: str, gpus: flo
     fit = [machine for machine in machines if machine.get("CPU", 0) >= 1 and by_gpu(machine)]
     if not fit:
         raise ValueError(
-            f"no machine of the Ray cluster has {'a GPU and ' if device == 'cuda' else ''}a core to give"
+            f"no machine of the Ray cluster has {'a GPU and ' if device == 'cuda' else ''}a core to"
+            " give"
         )
     usual = -(-jobs // len(fit)) or (math.inf if device == "cuda" else 2)
     threads = min(

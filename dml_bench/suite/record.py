@@ -104,7 +104,8 @@ def read(path: Path) -> list[dict[str, Any]]:
         if content["schema_version"] != SCHEMA_VERSION:
             raise Damaged(
                 path,
-                f"it has schema version {content['schema_version']}, this program reads {SCHEMA_VERSION}",
+                f"it has schema version {content['schema_version']}, this program reads"
+                f" {SCHEMA_VERSION}",
             )
         return list(content["sessions"])
     except Damaged as problem:
@@ -113,7 +114,8 @@ def read(path: Path) -> list[dict[str, Any]]:
         ) from None
     except OSError as problem:
         raise ValueError(
-            f"{path} can't be read: {problem.strerror}; move it away, or choose another folder with --report DIR"
+            f"{path} can't be read: {problem.strerror}; move it away, or choose another folder with"
+            " --report DIR"
         ) from None
 
 
@@ -140,7 +142,8 @@ def dates(runs: Sequence[FinishedRun]) -> list[str]:
 def made_with(runs: Sequence[FinishedRun], sessions: Sequence[dict[str, Any]]) -> list[str]:
     """Lines for people: data, hardware, versions, dates and time."""
     lines = [
-        f"{dataset['name']}: {dataset['num_images']:,} images of {dataset['num_classes']} classes (fingerprint {fingerprint[:12]})"
+        f"{dataset['name']}: {dataset['num_images']:,} images of {dataset['num_classes']} classes"
+        f" (fingerprint {fingerprint[:12]})"
         for fingerprint, dataset in {
             run.summary["dataset"]["fingerprint"]: run.summary["dataset"] for run in runs
         }.items()
@@ -164,9 +167,10 @@ def place_in_words(place: dict[str, Any]) -> str:
         for name in ("torch", "torchvision", "timm", "faiss-cpu", "numpy")
     )
     return (
-        f"{counted(place['runs'], 'run')} on {place['processor']}, {counted(place['cores'], 'core')}, "
-        f"{counted(place['threads'], 'thread')} a run, {place['device']}, {place['precision']}; Python {place['python']}, {packages}, "
-        f"dml-bench {place['dml_bench']} (commit {place['commit']})"
+        f"{counted(place['runs'], 'run')} on {place['processor']},"
+        f" {counted(place['cores'], 'core')}, {counted(place['threads'], 'thread')} a run,"
+        f" {place['device']}, {place['precision']}; Python {place['python']}, {packages}, dml-bench"
+        f" {place['dml_bench']} (commit {place['commit']})"
     )
 
 

@@ -69,7 +69,8 @@ def commands(suite: Suite, device: str, display: SuiteProgress) -> list[str]:
     broken = next((line for line in lines if len(line.splitlines()) > 1), "")
     if broken:
         raise ValueError(
-            f"--print-jobs writes a command a line, and this one has a line break in a name: {broken!r}; rename it"
+            "--print-jobs writes a command a line, and this one has a line break in a name:"
+            f" {broken!r}; rename it"
         )
     return lines
 
@@ -155,7 +156,8 @@ class Session:
             held = FileLock(self.report / ".lock").acquire(timeout=0)
         except Timeout:
             raise ValueError(
-                f"another suite is writing {self.report}: wait for it, or choose another folder with --report DIR"
+                f"another suite is writing {self.report}: wait for it, or choose another folder"
+                " with --report DIR"
             ) from None
         with held:
             self.record = record.Record(self.report / "suite.json", self.suite.command)

@@ -29,8 +29,21 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 __all__ = [
-    "agree", "alone", "first", "gather", "in_turn", "join", "launched", "one_voice", "only_first", "own_draws", "part", "replicated", "size", "told",
-]  # fmt: skip
+    "agree",
+    "alone",
+    "first",
+    "gather",
+    "in_turn",
+    "join",
+    "launched",
+    "one_voice",
+    "only_first",
+    "own_draws",
+    "part",
+    "replicated",
+    "size",
+    "told",
+]
 
 T = TypeVar("T")
 P = ParamSpec("P")

@@ -25,18 +25,25 @@ ELSEWHERE = "choose another place with --out or --cache-dir"
 SENTENCES = {
     errno.ENOSPC: f"no space is left on this disk: make room, or {ELSEWHERE}",
     errno.EDQUOT: f"your quota on this disk is used up: make room, or {ELSEWHERE}",
-    errno.EFBIG: f"the file became larger than is allowed here: raise the limit (ulimit -f), or {ELSEWHERE}",
+    errno.EFBIG: (
+        f"the file became larger than is allowed here: raise the limit (ulimit -f), or {ELSEWHERE}"
+    ),
     errno.EROFS: f"this disk can only be read: {ELSEWHERE}",
     errno.EACCES: f"permission denied: ask its owner for access, or {ELSEWHERE}",
     errno.EPERM: f"this is not permitted: ask its owner for access, or {ELSEWHERE}",
-    errno.ENOENT: "there is no such file or folder: check the name, and whether something removed it",
+    errno.ENOENT: (
+        "there is no such file or folder: check the name, and whether something removed it"
+    ),
     errno.ENOTDIR: "a file is where a folder is wanted: move it away, or name another folder",
     errno.EEXIST: "this exists already: move it away, or name another place",
     errno.EISDIR: "a folder is where a file is wanted: move it away, or name a file",
     errno.ENOTEMPTY: "something else writes into this folder: end it, or name another folder",
     errno.ENAMETOOLONG: "the name is too long for this disk: choose a shorter one",
     errno.ELOOP: "symbolic links lead in a circle: correct them",
-    errno.EIO: "the disk could not be read or written (input/output error): check it, then run the same command again",
+    errno.EIO: (
+        "the disk could not be read or written (input/output error): check it, then run the same"
+        " command again"
+    ),
     errno.ESTALE: "the network disk has lost this: mount it again, then run the same command again",
     errno.ENODEV: "the disk is gone: mount it again, then run the same command again",
     errno.ENXIO: "the device is gone: mount it again, then run the same command again",
@@ -46,8 +53,13 @@ SENTENCES = {
     errno.ENOTSUP: f"this disk can't do what is asked of it: {ELSEWHERE}",
     errno.EXDEV: f"this would have to move from one disk to another: {ELSEWHERE}",
     errno.EMFILE: "too many files are open: raise the limit (ulimit -n), or run fewer at a time",
-    errno.ENFILE: "this machine has too many open files: end other programs, or run fewer at a time",
-    errno.EAGAIN: "this machine can start no more processes: raise the limit (ulimit -u), or run fewer at a time",
+    errno.ENFILE: (
+        "this machine has too many open files: end other programs, or run fewer at a time"
+    ),
+    errno.EAGAIN: (
+        "this machine can start no more processes: raise the limit (ulimit -u), or run fewer at a"
+        " time"
+    ),
     errno.ENOMEM: "this machine has no memory left: end other programs, or run fewer at a time",
 }
 CWD_GONE = (
@@ -90,7 +102,8 @@ def of_the_system(error: OSError) -> str:
 
 
 def out_of_torch_memory(error: BaseException) -> bool:
-    """Whether torch could get no memory, of a GPU or of the machine: it says so by a RuntimeError."""
+    """Whether torch could get no memory, of a GPU or of the machine: it says so by a
+    RuntimeError."""
     return type(error).__name__ == "OutOfMemoryError" or (
         isinstance(error, RuntimeError) and "alloc_cpu" in str(error)
     )

@@ -79,14 +79,29 @@ class TerminalWatch(Watch):
         processes = f", {session['processes']} processes" if session["processes"] > 1 else ""
         rows = {
             "experiment": f"{experiment.name}, seed {experiment.seed}\n{experiment.summary}",
-            "model": f"{named(model.backbone)} ({weights}, {model.trainable} trained), head {named(model.head)}",
-            "objective": f"loss {named(experiment.loss)}; miner {named(experiment.miner)}; batches {named(experiment.sampler)}",
-            "optimizer": f"{named(experiment.optimizer)}; {experiment.train.epochs} epochs, batches of {experiment.train.batch_size}",
-            "dataset": f"{dataset['name']}: {dataset['num_images']:,} images, {dataset['num_classes']} classes at {experiment.images.size} px"
-            f" (fingerprint {dataset['fingerprint'][:12]})",
+            "model": (
+                f"{named(model.backbone)} ({weights}, {model.trainable} trained), head"
+                f" {named(model.head)}"
+            ),
+            "objective": (
+                f"loss {named(experiment.loss)}; miner {named(experiment.miner)}; batches"
+                f" {named(experiment.sampler)}"
+            ),
+            "optimizer": (
+                f"{named(experiment.optimizer)}; {experiment.train.epochs} epochs, batches of"
+                f" {experiment.train.batch_size}"
+            ),
+            "dataset": (
+                f"{dataset['name']}: {dataset['num_images']:,} images, {dataset['num_classes']}"
+                f" classes at {experiment.images.size} px (fingerprint"
+                f" {dataset['fingerprint'][:12]})"
+            ),
             "split": split_words(experiment, split),
             "unseen": unseen_words(experiment, unseen),
-            "device": f"{session['device']}, {session['precision']}, {session['threads']} threads ({session['processor']}){processes}",
+            "device": (
+                f"{session['device']}, {session['precision']}, {session['threads']} threads"
+                f" ({session['processor']}){processes}"
+            ),
             "results": str(plan["folder"]),
         }
         if experiment.schedule.name != "constant" or experiment.schedule.options["warmup"]:
@@ -139,7 +154,10 @@ class TerminalWatch(Watch):
         self._epoch_done += images
         if time.perf_counter() - self._last_shown > 0.25:
             rate = self._epoch_done / (time.perf_counter() - self._epoch_start)
-            detail = f"{self._epoch_done:,}/{self._images:,}  {rate:.0f} images/s  loss {float(loss):.3f}{self._accuracy}  {self._time_left()} left"
+            detail = (
+                f"{self._epoch_done:,}/{self._images:,}  {rate:.0f} images/s  loss"
+                f" {float(loss):.3f}{self._accuracy}  {self._time_left()} left"
+            )
             self._show(f"{self._name}: training", self._epoch_done, self._images, detail)
 
     def embedded(self, images: int) -> None:
@@ -238,16 +256,22 @@ def mixing_words(mixing: Any) -> str:
 def split_words(experiment: Any, split: dict[str, Any]) -> str:
     if experiment.protocol == "class_disjoint":
         return (
-            f"{split['train_images']:,} images train, {split['valid_images']:,} of other classes watch, "
-            f"{split['test_images']:,} of yet others are queries ({experiment.data.split})"
+            f"{split['train_images']:,} images train, {split['valid_images']:,} of other classes"
+            f" watch, {split['test_images']:,} of yet others are queries ({experiment.data.split})"
         )
     watching = f"{split['valid_images']:,} watch, " if split["valid_images"] else ""
-    return f"{split['train_images']:,} images train and are the gallery, {watching}{split['test_images']:,} are queries ({experiment.data.split})"
+    return (
+        f"{split['train_images']:,} images train and are the gallery,"
+        f" {watching}{split['test_images']:,} are queries ({experiment.data.split})"
+    )
 
 
 def unseen_words(experiment: Any, unseen: list[str]) -> str:
     names = ", ".join([*unseen[:3], *(["..."] if len(unseen) > 3 else [])])
-    return f"{len(unseen)} class{'es' if len(unseen) != 1 else ''} ({unseen_rule(experiment)}): {names}"
+    return (
+        f"{len(unseen)} class{'es' if len(unseen) != 1 else ''} ({unseen_rule(experiment)}):"
+        f" {names}"
+    )
 
 
 def unseen_rule(experiment: Any) -> str:
@@ -282,7 +306,10 @@ def number(value: float | None, form: str = ".3f") -> str:
 
 def retrieval_tables(summary: dict[str, Any]) -> Iterator[Table]:
     found = summary["retrieval"]
-    title = f"Retrieval among unseen classes: {summary['experiment']} on {summary['dataset']['name']}, seed {summary['seed']}"
+    title = (
+        f"Retrieval among unseen classes: {summary['experiment']} on {summary['dataset']['name']},"
+        f" seed {summary['seed']}"
+    )
     table = Table(title=title, title_justify="left")
     names = {
         name.replace("recall_at_", "R@"): name for name in found if name.startswith("recall_at_")
@@ -296,7 +323,10 @@ def retrieval_tables(summary: dict[str, Any]) -> Iterator[Table]:
     for column in columns:
         table.add_column(column, justify="right")
     table.add_row(*(number(found[name]) for name in columns.values()))
-    table.caption = f"{found['queries']:,} queries of {len(summary['unseen_classes'])} classes that were never trained on; means over queries"
+    table.caption = (
+        f"{found['queries']:,} queries of {len(summary['unseen_classes'])} classes that were never"
+        " trained on; means over queries"
+    )
     table.caption_justify = "left"
     yield table
 
@@ -333,7 +363,10 @@ def one_holdout(summary: dict[str, Any], title: str) -> Table:
         for mean in ("macro", "micro"):
             table.add_column(f"{name}\n{mean}", justify="right")
     table.add_column("precision drop\nmacro", justify="right")
-    table.caption = f"all: trained on all classes; {HELD_OUT}: trained without the unseen; both asked the same, gallery of all classes"
+    table.caption = (
+        f"all: trained on all classes; {HELD_OUT}: trained without the unseen; both asked the same,"
+        " gallery of all classes"
+    )
     table.caption_justify = "left"
     for group, count in (("seen", seen), ("unseen", unseen), ("all", seen + unseen)):
         suffix = "" if group == "all" else f"_{group}"
@@ -371,7 +404,10 @@ def many_holdouts(summary: dict[str, Any], title: str) -> Table:
     table.add_section()
     table.add_row("mean", "", *(number(summary[name], "+.3f") for name in names))
     table.add_row("deviation", "", *(number(summary[f"{name}_between_holdouts"]) for name in names))
-    table.caption = f"P@1 macro of the model trained on all classes: {number(summary['phases']['all']['precision_at_1_macro'])}"
+    table.caption = (
+        "P@1 macro of the model trained on all classes:"
+        f" {number(summary['phases']['all']['precision_at_1_macro'])}"
+    )
     table.caption_justify = "left"
     return table
 
@@ -382,14 +418,20 @@ def training_words(summary: dict[str, Any]) -> Iterator[str]:
         if folds := told.get("folds"):
             each = ", ".join(f"{value:.3f}" for value in folds["precision_at_1_macro"])
             mean = f"{folds['mean']:.3f} [{folds['low']:.3f}, {folds['high']:.3f}]"
-            yield f"folds    {phase}: P@1 macro {each}; mean {mean}; together {told['precision_at_1_macro']:.3f}"
+            yield (
+                f"folds    {phase}: P@1 macro {each}; mean {mean}; together"
+                f" {told['precision_at_1_macro']:.3f}"
+            )
         if labels := told.get("labels"):
             rates = [
                 f"{word} {labels[key]:.2f}"
                 for word, key in RATES.items()
                 if labels[key] is not None
             ]
-            counts = f"{labels['replaced']:,} of {labels['training_images']:,} replaced, {labels['wrong_labels']:,} were wrong"
+            counts = (
+                f"{labels['replaced']:,} of {labels['training_images']:,} replaced,"
+                f" {labels['wrong_labels']:,} were wrong"
+            )
             yield f"labels   {phase}: {'; '.join([counts, *rates])}"
         if chosen := told.get("chosen"):
             by, value = next((key, value) for key, value in chosen.items() if key != "epoch")
@@ -403,14 +445,16 @@ def show_cost(console: Console, summary: dict[str, Any]) -> None:
     cost = summary["cost"]
     trained = {name: part for name, part in cost.items() if isinstance(part, dict)}
     phases = " ".join(
-        f"{name}: {duration(part['train_seconds'])} training at {part['train_images_per_second']:.0f} images/s,"
-        f" embedding at {part['embed_images_per_second']:.0f};"
+        f"{name}: {duration(part['train_seconds'])} training at"
+        f" {part['train_images_per_second']:.0f} images/s, embedding at"
+        f" {part['embed_images_per_second']:.0f};"
         for name, part in trained.items()
     )
     memory = max(part["peak_memory_bytes"] for part in trained.values()) / 2**30
     console.print(
         Text(
-            f"cost     {phases} {duration(cost['total_seconds'])} in all, peak memory {memory:.1f} GiB, {cost['device']}"
+            f"cost     {phases} {duration(cost['total_seconds'])} in all, peak memory {memory:.1f}"
+            f" GiB, {cost['device']}"
         )
     )
 
@@ -419,7 +463,10 @@ def show_comparison(console: Console, found: Any) -> None:
     """A `Comparison`: a sentence, the overall differences, and the classes that differ most."""
     console.print()
     table = Table(
-        title=f"first: {found.first}\nsecond: {found.second}\nseeds {', '.join(map(str, found.seeds))}",
+        title=(
+            f"first: {found.first}\nsecond: {found.second}\nseeds"
+            f" {', '.join(map(str, found.seeds))}"
+        ),
         title_justify="left",
     )
     table.add_column("")
@@ -442,7 +489,8 @@ def show_comparison(console: Console, found: Any) -> None:
     sure = [row for row in found.classes if row.p_holm < 0.05]
     console.print(
         Text(
-            f"{len(sure)} of {len(found.classes)} classes differ beyond doubt (exact sign test, 5% after Holm's correction)"
+            f"{len(sure)} of {len(found.classes)} classes differ beyond doubt (exact sign test, 5%"
+            " after Holm's correction)"
         )
     )
     classes = Table(title="The classes that differ most", title_justify="left")

@@ -68,7 +68,8 @@ class Mirror:
             self._thread.start()
 
     def log(self, record: dict[str, Scalar]) -> None:
-        """Add the scalars of one epoch, which `record["epoch"]` numbers; they are plotted over it."""
+        """Add the scalars of one epoch, which `record["epoch"]` numbers; they are plotted over
+        it."""
         row = dict(record)
         self._put(lambda run: run.log(row))
 
@@ -105,7 +106,8 @@ class Mirror:
         self._thread.join(timeout_seconds)
         if self._thread.is_alive():
             self._give_up(
-                f"not done after {timeout_seconds:g} s (`wandb sync` can send later what is in {self._directory / 'wandb'})"
+                f"not done after {timeout_seconds:g} s (`wandb sync` can send later what is in"
+                f" {self._directory / 'wandb'})"
             )
 
     def _put(self, job: Callable[[Any], object]) -> None:
@@ -260,7 +262,8 @@ def sync(directory: Path, timeout_seconds: float = 600) -> list[Path]:
     folders = sorted((directory / "wandb").glob("offline-run-*"))
     if not folders:
         raise NotSent(
-            f"{directory} has nothing logged offline: it ran with --wandb online or disabled; `dml-bench wandb log` adds pictures"
+            f"{directory} has nothing logged offline: it ran with --wandb online or disabled;"
+            " `dml-bench wandb log` adds pictures"
         )
     if not (os.environ.get("WANDB_API_KEY") or has_key()):
         raise NotSent("no W&B API key: run `wandb login`, or set WANDB_API_KEY")
@@ -272,12 +275,14 @@ def sync(directory: Path, timeout_seconds: float = 600) -> list[Path]:
             )
         except subprocess.TimeoutExpired:
             raise NotSent(
-                f"{folder} was not sent within {timeout_seconds:g} s: is the network there? Nothing is lost; try again"
+                f"{folder} was not sent within {timeout_seconds:g} s: is the network there? Nothing"
+                " is lost; try again"
             ) from None
         if done.returncode:
             said = (done.stderr or done.stdout).strip().splitlines() or ["no message"]
             raise NotSent(
-                f"{folder} was not sent ({said[-1].removeprefix('wandb: ')}); nothing is lost: try again"
+                f"{folder} was not sent ({said[-1].removeprefix('wandb: ')}); nothing is lost: try"
+                " again"
             )
     return folders
 

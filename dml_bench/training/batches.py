@@ -92,7 +92,8 @@ def mixing_layer(layers: tuple[str, ...] | None, chance: Chance) -> str:
 
 
 def readings(run: "Run", images: np.ndarray, mix: Mix | None = None) -> tuple[Reading, ...]:
-    """What the images are labelled as; of mixed images also what the others are, each by its share."""
+    """What the images are labelled as; of mixed images also what the others are, each by its
+    share."""
     if run.experiment.train.labels == "image":
         found: list[tuple[np.ndarray, np.ndarray | None]] = [(np.arange(len(images)), None)]
     else:

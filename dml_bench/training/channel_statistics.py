@@ -58,7 +58,8 @@ def advice(found: dict[str, Any]) -> str:
     known = [each for each in phases.values() if each["unseen"] or len(phases) == 1]
     if len(known) == 1:
         lines.append(
-            f"--set 'images.mean={known[0]['mean']}' --set 'images.std={known[0]['std']}' in all phases: no held-out class is in them"
+            f"--set 'images.mean={known[0]['mean']}' --set 'images.std={known[0]['std']}' in all"
+            " phases: no held-out class is in them"
         )
     lines.append("--set images.normalization=train gives each phase its own")
     return "\n".join(lines)

@@ -40,7 +40,10 @@ def contact_sheet(run: Run, *, epoch: int = 1, batches: int = 1, images: int = 3
         batch = training_batch(run, indices, epoch, step)
         shown, views = min(images, len(indices)), run.experiment.train.views
         rows = [view * len(indices) + image for image in range(shown) for view in range(views)]
-        title = f"{run.experiment.name}, seed {run.experiment.seed}, phase {run.phase.name}: batch {step + 1} of {len(everything)} in epoch {epoch}"
+        title = (
+            f"{run.experiment.name}, seed {run.experiment.seed}, phase {run.phase.name}: batch"
+            f" {step + 1} of {len(everything)} in epoch {epoch}"
+        )
         parts.append(
             batch_sheet(
                 f"{title}, {facts(batch, shown, len(indices))}",

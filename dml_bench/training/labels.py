@@ -115,7 +115,8 @@ class TrainingLabels:
             self.now[correction.image] = correction.after
 
     def summary(self, images: np.ndarray) -> dict[str, Any]:
-        """How many of these training images' labels were wrong and replaced, and how often rightly."""
+        """How many of these training images' labels were wrong and replaced, and how often
+        rightly."""
         final = self.now if self.second is None else self.second
         changed, wrong = (
             final[images] != self.given[images],

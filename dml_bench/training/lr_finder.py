@@ -56,7 +56,8 @@ class Sweep:
 
     @property
     def steepest(self) -> int | None:
-        """The step before the lowest at which the smoothed loss falls most per power of the rate."""
+        """The step before the lowest at which the smoothed loss falls most per power of the
+        rate."""
         if self.lowest is None:
             return None
         slopes = np.gradient(
@@ -72,10 +73,14 @@ class Sweep:
             else f"up to {self.rates[-1]:.2g} the loss did not explode"
         )
         if self.lowest is None or self.steepest is None:
-            return f"no suggestion: the loss never fell between {self.rates[0]:.2g} and {self.rates[-1]:.2g}"
+            return (
+                f"no suggestion: the loss never fell between {self.rates[0]:.2g} and"
+                f" {self.rates[-1]:.2g}"
+            )
         return (
-            f"optimizer.lr = {self.rates[self.steepest]:.2g}, where the loss falls fastest, or {self.rates[self.lowest] / 10:.2g}, a tenth of "
-            f"the rate at which it is lowest ({self.rates[self.lowest]:.2g}); {ended}"
+            f"optimizer.lr = {self.rates[self.steepest]:.2g}, where the loss falls fastest, or"
+            f" {self.rates[self.lowest] / 10:.2g}, a tenth of the rate at which it is lowest"
+            f" ({self.rates[self.lowest]:.2g}); {ended}"
         )
 
 

@@ -53,10 +53,19 @@ class Stage:
         table = as_table(self.experiment)
         file = Path(self.experiment.model.weights).expanduser()
         facts = [
-            FORMAT, self.precision, self.device.type, torch.get_num_threads(), table, self.phase.name, self.phase.excluded,
-            self.phase.withheld, self.dataset.fingerprint, self.split.fingerprint, self.before.key if self.before else "",
+            FORMAT,
+            self.precision,
+            self.device.type,
+            torch.get_num_threads(),
+            table,
+            self.phase.name,
+            self.phase.excluded,
+            self.phase.withheld,
+            self.dataset.fingerprint,
+            self.split.fingerprint,
+            self.before.key if self.before else "",
             hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() else "",
-        ]  # fmt: skip
+        ]
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
 
     @property
@@ -107,7 +116,8 @@ class Stage:
         write_tensors(self.path, save(weights))
 
     def record(self) -> dict[str, Any]:
-        """What was trained and how it went, with the digest of the weights. Only after `weights`."""
+        """What was trained and how it went, with the digest of the weights. Only after
+        `weights`."""
         told = read_json(self._told, sealed=True)
         with open(self.path, "rb") as file:
             told["weights_sha256"] = hashlib.file_digest(file, "sha256").hexdigest()
@@ -130,7 +140,8 @@ class Stage:
     def _train(self, watch: Watch) -> Run:
         before = self.before.weights(watch) if self.before else None
         watch.note(
-            f"training once, kept in {self.path.parent}: {self.experiment.name} weights for phase {self.phase.name}"
+            f"training once, kept in {self.path.parent}: {self.experiment.name} weights for phase"
+            f" {self.phase.name}"
         )
         epochs, images = (
             self.experiment.train.epochs,
@@ -140,9 +151,16 @@ class Stage:
             self.experiment, self.dataset, self.cache_dir, self.device, watch.progress, watch.warn
         )
         run = build(
-            self.experiment, self.phase, self.dataset, self.split, pixels,
-            device=self.device, precision=self.precision, watch=watch, start=before,
-        )  # fmt: skip
+            self.experiment,
+            self.phase,
+            self.dataset,
+            self.split,
+            pixels,
+            device=self.device,
+            precision=self.precision,
+            watch=watch,
+            start=before,
+        )
         if self._unfinished.exists():
             with suppress(Damaged):  # it begins anew, and ends with the same bits
                 checkpoint.load(run, self._unfinished)
@@ -179,11 +197,17 @@ def stages(
         return {phase.name: before for phase in phases}
     return {
         phase.name: Stage(
-            experiment=stage, phase=phase, dataset=dataset, split=split, before=before,
-            cache_dir=cache_dir, device=device, precision=precision,
+            experiment=stage,
+            phase=phase,
+            dataset=dataset,
+            split=split,
+            before=before,
+            cache_dir=cache_dir,
+            device=device,
+            precision=precision,
         )
         for phase in phases
-    }  # fmt: skip
+    }
 
 
 def source_experiment(experiment: Experiment) -> Experiment:
@@ -243,6 +267,12 @@ def _source(
         dataset, method="stratified", test_fraction=source.data.test_fraction, seed=source.seed
     )
     return Stage(
-        experiment=source, phase=Phase("source"), dataset=dataset, split=split, before=None,
-        cache_dir=cache_dir, device=device, precision=precision,
-    )  # fmt: skip
+        experiment=source,
+        phase=Phase("source"),
+        dataset=dataset,
+        split=split,
+        before=None,
+        cache_dir=cache_dir,
+        device=device,
+        precision=precision,
+    )

@@ -76,7 +76,8 @@ def simclr(
     small images in the paper's appendix B."""
     if resized_crop and experiment.images.fit == "squash":
         raise ValueError(
-            "it crops images at random, which images.fit = squash forbids; --set start.resized_crop=0, or images.fit=crop"
+            "it crops images at random, which images.fit = squash forbids; --set"
+            " start.resized_crop=0, or images.fit=crop"
         )
     return stage_of(
         experiment,

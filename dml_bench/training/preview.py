@@ -36,7 +36,8 @@ def preview(
     """
     if experiment.model.trainable == "head":
         raise ValueError(
-            f"{experiment.name} has no batches of images: model.trainable = head trains on features computed once"
+            f"{experiment.name} has no batches of images: model.trainable = head trains on features"
+            " computed once"
         )
     if not 1 <= epoch <= experiment.train.epochs:
         raise ValueError(

@@ -71,7 +71,8 @@ def check_milestones(*, milestones: tuple[float, ...], gamma: float, warmup: flo
         or not milestones[-1] < 1
     ):
         raise ValueError(
-            f"schedule.milestones is {list(milestones)}; ascending parts of the training are wanted, after warmup ({warmup}) and below 1"
+            f"schedule.milestones is {list(milestones)}; ascending parts of the training are"
+            f" wanted, after warmup ({warmup}) and below 1"
         )
 
 

@@ -27,7 +27,10 @@ def epochs_seen(experiment: Experiment) -> str:
         if len(measured) <= 10
         else f"{measured[0]}, {measured[1]}, ..., {measured[-1]}"
     )
-    return f"train.checkpoint = {wanted} chooses among epochs {few}, which evaluate.every = {every} measures; --set evaluate.every=1 for all"
+    return (
+        f"train.checkpoint = {wanted} chooses among epochs {few}, which evaluate.every = {every}"
+        " measures; --set evaluate.every=1 for all"
+    )
 
 
 def consider(run: "Run", record: dict[str, Any]) -> None:
@@ -55,7 +58,8 @@ def choose(run: "Run") -> None:
         return
     if run.best is None:
         raise ValueError(
-            f"train.checkpoint = {wanted}, but {run.dataset.name} has no validation images; --set data.valid_fraction=0.1"
+            f"train.checkpoint = {wanted}, but {run.dataset.name} has no validation images; --set"
+            " data.valid_fraction=0.1"
         )
     run.embedder.load_state_dict(run.best["embedder"])
     run.objective.load_state_dict(run.best["objective"])

@@ -107,7 +107,8 @@ class Run:
         length = functional.normalize(found, dim=1).norm(dim=1)
         if not ((length > 0.5) & found.isfinite().all(dim=1)).all():
             raise ValueError(
-                f"embeddings of phase {self.phase.name} are not finite, or all 0: the training diverged; try a smaller optimizer.lr"
+                f"embeddings of phase {self.phase.name} are not finite, or all 0: the training"
+                " diverged; try a smaller optimizer.lr"
             )
         return found
 
@@ -164,7 +165,8 @@ def choose_device(name: str) -> torch.device:
         )
     if place.local_rank >= torch.cuda.device_count():
         raise ValueError(
-            f"there are more processes than GPUs; --nproc-per-node {torch.cuda.device_count()}, or --device cpu"
+            f"there are more processes than GPUs; --nproc-per-node {torch.cuda.device_count()}, or"
+            " --device cpu"
         )
     return torch.device("cuda", place.local_rank)
 
@@ -178,12 +180,13 @@ def check_together(experiment: Experiment, device: torch.device) -> None:
         "input",
     ):
         raise ValueError(
-            f"{technique.name} mixes images inside the network, and other processes hold some of them; "
-            "start one process, or --set mixing.technique=mixup"
+            f"{technique.name} mixes images inside the network, and other processes hold some of"
+            " them; start one process, or --set mixing.technique=mixup"
         )
     if experiment.train.sync_bn and device.type == "cpu":
         raise ValueError(
-            "train.sync_bn needs GPUs: torch's SyncBatchNorm has no form for CPUs; start one process, or --set train.sync_bn=false"
+            "train.sync_bn needs GPUs: torch's SyncBatchNorm has no form for CPUs; start one"
+            " process, or --set train.sync_bn=false"
         )
 
 
@@ -264,7 +267,8 @@ def synchronised(embedder: Embedder, experiment: Experiment) -> Embedder:
 
     if not any(isinstance(layer, _BatchNorm) for layer in embedder.modules()):
         raise ValueError(
-            f"train.sync_bn has no effect: {experiment.model.backbone.name} has no BatchNorm; leave train.sync_bn out"
+            f"train.sync_bn has no effect: {experiment.model.backbone.name} has no BatchNorm; leave"
+            " train.sync_bn out"
         )
     return embedder if distributed.size() == 1 else convert_sync_batchnorm(embedder)
 
@@ -307,7 +311,8 @@ def build_mixer(experiment: Experiment, embedder: Embedder) -> Mixer | None:
     for layer in mixer.layers:
         if layer not in known:
             raise UnknownName(
-                f"mixing.technique.layers names {layer!r}{near_miss(layer, list(known))}; there are: {', '.join(known)}"
+                f"mixing.technique.layers names {layer!r}{near_miss(layer, list(known))}; there"
+                f" are: {', '.join(known)}"
             )
     return replace(mixer, layers=mixer.layers or known)
 
@@ -347,7 +352,8 @@ def frozen_features(run: Run, pixels: Pixels) -> Tensor:
     and kept beside the image cache, under a digest of the weights, the way of computing and the
     images' cache. Of several processes the first computes them."""
     state = hashlib.sha256(
-        f"{run.device.type} {torch.get_num_threads()} {run.precision} {pixels.view_cache.folder.name}".encode()
+        f"{run.device.type} {torch.get_num_threads()} {run.precision}"
+        f" {pixels.view_cache.folder.name}".encode()
     )
     for name, tensor in {
         **run.embedder.backbone.state_dict(),

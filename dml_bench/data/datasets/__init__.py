@@ -1,6 +1,12 @@
 """Readers of image data sets: each turns a folder on disk into one `Dataset` value."""
 
-from dml_bench.data.datasets import cars196, drawn, inshop, own_images, sop  # noqa: F401 (each enters its readers into the registry)
+from dml_bench.data.datasets import (
+    cars196,
+    drawn,
+    inshop,
+    own_images,
+    sop,
+)
 from dml_bench.data.datasets.cub import cub_folder, read_cub_layout
 from dml_bench.data.datasets.dataset import Dataset, Progress, Row, assemble, open_dataset
 

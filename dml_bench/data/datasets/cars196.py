@@ -36,7 +36,8 @@ class Annotation:
         class_id = self.fields["class"]
         if not isinstance(class_id, int) or not 1 <= class_id <= num_classes:
             raise ValueError(
-                f"{self.place} has the class {class_id!r}; an id from 1 to {num_classes} is wanted: restore the file"
+                f"{self.place} has the class {class_id!r}; an id from 1 to {num_classes} is wanted:"
+                " restore the file"
             )
         return class_id - 1
 
@@ -59,7 +60,8 @@ class Annotation:
         x1, y1, x2, y2 = map(float, corners)
         if x2 < x1 or y2 < y1:
             raise ValueError(
-                f"{self.place} has a box from {x1:g}, {y1:g} to {x2:g}, {y2:g}, which is empty: restore the file"
+                f"{self.place} has a box from {x1:g}, {y1:g} to {x2:g}, {y2:g}, which is empty:"
+                " restore the file"
             )
         return x1 - 1, y1 - 1, x2 - x1 + 1, y2 - y1 + 1
 
@@ -68,7 +70,10 @@ class Annotation:
     "cars196",
     summary="Stanford Cars: 196 models of cars, 16,185 images",
     source="Krause et al. 2013, 3D Representation and Recognition workshop at ICCV",
-    obtain="its page at Stanford is gone, https://github.com/pytorch/vision/issues/7545 says where there are copies",
+    obtain=(
+        "its page at Stanford is gone, https://github.com/pytorch/vision/issues/7545 says where"
+        " there are copies"
+    ),
 )
 def cars196(where: Where, *, crop_to_box: bool = False) -> Dataset:
     """`data_dir` is the folder of the unpacked archives, or the folder that it is in; `crop_to_box`
@@ -137,7 +142,8 @@ def mat_file(root: Path, name: str) -> Path:
     found = [folder / name for folder in (root, root / "devkit") if (folder / name).is_file()]
     if not found:
         raise ValueError(
-            f"{root} lacks {name}, also in devkit: restore it; {datasets['cars196'].facts['obtain']}"
+            f"{root} lacks {name}, also in devkit: restore it;"
+            f" {datasets['cars196'].facts['obtain']}"
         )
     return found[0]
 

@@ -108,7 +108,8 @@ def numbered(file: Path, parse: Callable[[str], Value]) -> dict[int, Value]:
             key, value = int(identity), parse(text)
         except ValueError:
             raise ValueError(
-                f"{file} line {number} is {line!r}; a number and its value are wanted: correct the line"
+                f"{file} line {number} is {line!r}; a number and its value are wanted: correct the"
+                " line"
             ) from None
         if key in values:
             raise ValueError(

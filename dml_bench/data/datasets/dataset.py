@@ -150,7 +150,8 @@ def open_dataset(
     if not entry.facts["needs_data_dir"]:
         if data_dir is not None:
             raise ValueError(
-                f"dataset {entry.name} draws its own images, so --data-dir has no effect: leave it out"
+                f"dataset {entry.name} draws its own images, so --data-dir has no effect: leave"
+                " it out"
             )
         return replace(
             entry.build(Where(cache_dir, cache_dir, tell), **component.options), cache_dir=cache_dir
@@ -162,7 +163,8 @@ def open_dataset(
         )
     if not data_dir.is_dir():
         raise ValueError(
-            f"{data_dir} {'is not a folder' if data_dir.exists() else 'does not exist'}: give the folder of images with --data-dir DIR"
+            f"{data_dir} {'is not a folder' if data_dir.exists() else 'does not exist'}: give the"
+            " folder of images with --data-dir DIR"
         )
     try:
         dataset: Dataset = replace(
@@ -206,7 +208,8 @@ def assemble(
     found = [*faults]
     if len(names) < 2:
         found.append(
-            f"{root} has {len(names)} {'class' if len(names) == 1 else 'classes'}; at least 2 are wanted: add images of another class"
+            f"{root} has {len(names)} {'class' if len(names) == 1 else 'classes'}; at least 2 are"
+            " wanted: add images of another class"
         )
     unspeakable = [text for text in (*names, *(row.path for row in rows)) if not speakable(text)]
     found += fault(
@@ -236,9 +239,9 @@ def assemble(
         paths=tuple(row.path for row in rows),
         labels=np.array([row.label for row in rows], dtype=np.int64),
         class_names=names,
-        boxes=None
-        if rows[0].box is None
-        else np.array([row.box for row in rows], dtype=np.float64),
+        boxes=(
+            None if rows[0].box is None else np.array([row.box for row in rows], dtype=np.float64)
+        ),
         parts=None if rows[0].part is None else tuple(str(row.part) for row in rows),
         notes=(*notes, *also),
         faults=tuple(found),

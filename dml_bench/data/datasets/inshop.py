@@ -15,9 +15,15 @@ PARTS = ("train", "query", "gallery")
 
 @datasets.register(
     "inshop",
-    summary="DeepFashion In-Shop Clothes Retrieval: 7,982 garments, 52,712 images; train, query and gallery as published",
+    summary=(
+        "DeepFashion In-Shop Clothes Retrieval: 7,982 garments, 52,712 images; train, query and"
+        " gallery as published"
+    ),
     source="Liu et al. 2016, DeepFashion, CVPR",
-    obtain="ask for it at https://mmlab.ie.cuhk.edu.hk/projects/DeepFashion/InShopRetrieval.html, and unpack Img/img.zip",
+    obtain=(
+        "ask for it at https://mmlab.ie.cuhk.edu.hk/projects/DeepFashion/InShopRetrieval.html, and"
+        " unpack Img/img.zip"
+    ),
 )
 def inshop(where: Where) -> Dataset:
     """`data_dir` is the folder of the benchmark, or the folder that it is in; images lie in
@@ -85,11 +91,13 @@ def read_list(file: Path) -> list[tuple[str, str, str]]:
         path, item, part = values
         if part not in PARTS:
             raise ValueError(
-                f"{file} line {number} has the status {part!r}{near_miss(part, list(PARTS))}; {', '.join(PARTS)} are known: correct the line"
+                f"{file} line {number} has the status {part!r}{near_miss(part, list(PARTS))};"
+                f" {', '.join(PARTS)} are known: correct the line"
             )
         images.append((path, item, part))
     if len(images) != int(count):
         raise ValueError(
-            f"{file} promises {count} images in its first line and lists {len(images)}: restore the list"
+            f"{file} promises {count} images in its first line and lists {len(images)}: restore the"
+            " list"
         )
     return images

@@ -36,7 +36,10 @@ def layout_of(data_dir: Path) -> tuple[str, str] | None:
     if len(folders) > 1:
         return (
             "folder",
-            f"folders of images ({', '.join(folder.name for folder in folders[:3])}{', ...' * (len(folders) > 3)})",
+            (
+                "folders of images"
+                f" ({', '.join(folder.name for folder in folders[:3])}{', ...' * (len(folders) > 3)})"
+            ),
         )
     return None
 

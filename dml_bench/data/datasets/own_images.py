@@ -128,7 +128,8 @@ def top_folders(data_dir: Path, parts: str) -> dict[Path, str | None]:
         lone = [entry for entry in deep if is_lone(entry, known, inner)]
         if lone:
             raise ValueError(
-                f"{unclear(folders)}: is the only folder of {lone[0].name} ({inner[lone[0]][0]}) a class? {ways_out(known)}"
+                f"{unclear(folders)}: is the only folder of {lone[0].name} ({inner[lone[0]][0]}) a"
+                f" class? {ways_out(known)}"
             )
         return known
     if deep:
@@ -147,7 +148,8 @@ def top_folders(data_dir: Path, parts: str) -> dict[Path, str | None]:
         and not set(map(str.lower, first)) <= set(PARTS)
     ):
         raise ValueError(
-            f"{unclear(folders)}: each holds the folders {shortened(first)}: are they classes or parts? {ways_out(known, folders)}"
+            f"{unclear(folders)}: each holds the folders {shortened(first)}: are they classes or"
+            f" parts? {ways_out(known, folders)}"
         )
     return {data_dir: None}
 
@@ -171,7 +173,10 @@ def unclear(folders: Sequence[Path]) -> str:
 def ways_out(known: dict[Path, str | None], folders: Sequence[Path] = ()) -> str:
     """The two settings that say what folders are."""
     named = ",".join(f"{entry.name}:{known.get(entry) or 'train'}" for entry in folders or known)
-    return f"--set data.dataset.parts={named} says the part of each, --set data.dataset.parts=none that they are classes"
+    return (
+        f"--set data.dataset.parts={named} says the part of each, --set data.dataset.parts=none"
+        " that they are classes"
+    )
 
 
 def shortened(names: Sequence[str]) -> str:
@@ -186,11 +191,13 @@ def named_parts(folders: Sequence[Path], parts: str) -> dict[Path, str | None]:
         name, _, part = text.rpartition(":")
         if part.lower() not in PARTS or not name:
             raise ValueError(
-                f"data.dataset.parts has {text!r}; FOLDER:PART is wanted, or none; parts are {', '.join(sorted(set(PARTS.values())))}"
+                f"data.dataset.parts has {text!r}; FOLDER:PART is wanted, or none; parts are"
+                f" {', '.join(sorted(set(PARTS.values())))}"
             )
         if composed(name) not in by_name:
             raise ValueError(
-                f"data.dataset.parts names the folder {name!r}, which is not there{near_miss(name, list(by_name))}: correct it"
+                f"data.dataset.parts names the folder {name!r}, which is not"
+                f" there{near_miss(name, list(by_name))}: correct it"
             )
         chosen[by_name[composed(name)]] = PARTS[part.lower()]
     return chosen
@@ -205,7 +212,8 @@ def unnamed_words(data_dir: Path, tops: dict[Path, str | None]) -> list[str]:
     )
     return (
         [
-            f"{data_dir}: data.dataset.parts does not name {shortened(left)}, so the images in there are left out"
+            f"{data_dir}: data.dataset.parts does not name {shortened(left)}, so the images in"
+            " there are left out"
         ]
         if left
         else []
@@ -220,7 +228,8 @@ def inner_words(class_folders: dict[Path, str | None]) -> list[str]:
         if len(names) < 2 or not set(map(str.lower, names)) <= set(PARTS):
             return []
     return [
-        f"the folders {shortened(names)} in each class are not taken as parts: put the classes into the parts for data.split=given"
+        f"the folders {shortened(names)} in each class are not taken as parts: put the classes into"
+        " the parts for data.split=given"
     ]
 
 
@@ -232,7 +241,8 @@ def published_words(data_dir: Path) -> list[str]:
     name = published_in([data_dir])
     return (
         [
-            f"{data_dir} has the layout of {name}, whose classes are not its folders: --dataset {name} reads them"
+            f"{data_dir} has the layout of {name}, whose classes are not its folders: --dataset"
+            f" {name} reads them"
         ]
         if name
         else []
@@ -310,7 +320,8 @@ def require_header(listing: Table, file_at: int, files: "Files") -> None:
     name = listing.header[file_at]
     if PurePosixPath(name).suffix.lower() in IMAGE_SUFFIXES or files.find(name):
         raise ValueError(
-            f"{listing.file} begins with an image ({name}) and not with the names of its columns: add a first line, e.g. path,label"
+            f"{listing.file} begins with an image ({name}) and not with the names of its columns:"
+            " add a first line, e.g. path,label"
         )
 
 
@@ -376,7 +387,8 @@ class Files:
                 self.folder, [entry.name for entry in visible(self.disk.root) if entry.is_dir()]
             )
             return [
-                f"{place} is not a folder{near}: set the option folder to where the files of {listing.file.name} lie"
+                f"{place} is not a folder{near}: set the option folder to where the files of"
+                f" {listing.file.name} lie"
             ]
         paths = [str(PurePosixPath(self.folder, self.named(name))) for name in missing]
         remedy = (
@@ -402,7 +414,10 @@ class Files:
         if near.casefold() == wanted.name.casefold():
             return f"write {near} as the disk has it"
         if near:
-            return f"write {near} with its zeros, which programs cut off where they take names for numbers"
+            return (
+                f"write {near} with its zeros, which programs cut off where they take names for"
+                " numbers"
+            )
         return "set the option folder"
 
 

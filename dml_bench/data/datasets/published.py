@@ -24,7 +24,8 @@ def home(name: str, data_dir: Path, holds: Callable[[Path], bool], lacking: str)
         if len(found) > 1:
             names = ", ".join(place.relative_to(data_dir).as_posix() for place in found)
             raise ValueError(
-                f"{data_dir} holds {name} {len(found)} times ({names}): give the one that is meant with --data-dir"
+                f"{data_dir} holds {name} {len(found)} times ({names}): give the one that is meant"
+                " with --data-dir"
             )
         if found:
             return found[0]

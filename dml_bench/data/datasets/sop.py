@@ -24,9 +24,15 @@ class Photo:
 
 @datasets.register(
     "sop",
-    summary="Stanford Online Products: 22,634 products, 120,053 images; no product is in both train and test",
+    summary=(
+        "Stanford Online Products: 22,634 products, 120,053 images; no product is in both train and"
+        " test"
+    ),
     source="Song et al. 2016, arXiv:1511.06452",
-    obtain="download Stanford_Online_Products.zip from https://cvgl.stanford.edu/projects/lifted_struct and unpack it",
+    obtain=(
+        "download Stanford_Online_Products.zip from"
+        " https://cvgl.stanford.edu/projects/lifted_struct and unpack it"
+    ),
 )
 def sop(where: Where) -> Dataset:
     """`data_dir` is the folder Stanford_Online_Products, or the folder that it is in.

@@ -57,7 +57,8 @@ class Figure:
         self.feet = self.foot - 0.08 * grip, self.foot + 0.06 * grip
 
     def trunk(self, *points: complex) -> Points:
-        """From the trunk's frame: x along its axis in trunk lengths, y across in half thicknesses."""
+        """From the trunk's frame: x along its axis in trunk lengths, y across in half
+        thicknesses."""
         frame = np.asarray(points, complex)
         return (frame.real + 1j * frame.imag * self.body.depth) * self._upright
 

@@ -413,7 +413,8 @@ def _ancestor(
         if all(_unlike(bird, other) for other in others):
             return bird
     raise ValueError(
-        f"only {family} families have colours of their own; ask for at most {family * MEMBERS_PER_FAMILY} species"
+        f"only {family} families have colours of their own; ask for at most"
+        f" {family * MEMBERS_PER_FAMILY} species"
     )
 
 
@@ -483,7 +484,8 @@ def _epithet(colour: str, mark: str) -> str:
 
 
 def _changes(dice: Dice, bird: Species) -> list[tuple[str, dict[str, Any]]]:
-    """For every trait that can change visibly, one change and the epithet that a bird gets for it."""
+    """For every trait that can change visibly, one change and the epithet that a bird gets for
+    it."""
     changes: list[tuple[str, dict[str, Any]]] = []
     for area, epithet in AREAS.items():
         other = dice.pick(

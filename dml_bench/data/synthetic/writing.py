@@ -71,7 +71,8 @@ def write(
     ]
     if len(names) != len(counts) or len(set(names)) != len(names):
         raise ValueError(
-            f"{len(set(names))} different class names for {len(counts)} classes; one for each is wanted"
+            f"{len(set(names))} different class names for {len(counts)} classes; one for each is"
+            " wanted"
         )
     root.parent.mkdir(parents=True, exist_ok=True)
     with drafted(root) as draft:
