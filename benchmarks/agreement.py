@@ -8,7 +8,7 @@ from contestants import Ours, Setting, Usual
 from torch import Tensor
 
 from dml_bench.data.split import Split
-from dml_bench.training.batches import readings
+from dml_bench.training.batches import targets_of
 
 __all__ = ["TOLERANCES", "check_same"]
 
@@ -73,7 +73,7 @@ def same_step(setting: Setting, ours: Ours, usual: Usual) -> dict[str, float]:
     other = torch.stack([usual.loop.gallery_set[2 * row][0] for row in range(len(images))]).to(
         setting.device
     )
-    labels = readings(ours.run, images)[0].labels
+    labels = targets_of(ours.run, images)[0].labels
     losses = ours.step(pixels, labels), usual.loop.step(other, labels)
     own, others = (weights_of(module) - before for module in (ours.run.embedder, usual.loop.model))
     assert losses[0] > 0 and own.norm() > 0, "a step that changes nothing shows nothing"

@@ -22,7 +22,7 @@ from PIL import Image
 
 from dml_bench.config.experiments import resolve
 from dml_bench.runs.execute import execute
-from dml_bench.runs.request import Request
+from dml_bench.runs.request import RunRequest
 
 SIDE, CLASSES = 40, 200
 
@@ -56,7 +56,7 @@ def trained(folder: Path, root: Path) -> Path:
         "evaluate.vote_k=[1, 10]",
     ]
     experiment = resolve("EPSHN_cosine_resnet18_sgd_aug", overrides=overrides)
-    request = Request(
+    request = RunRequest(
         experiment=experiment,
         data_dir=folder,
         out=root / "runs",

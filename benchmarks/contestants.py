@@ -14,13 +14,13 @@ from usual_loop import UsualLoop
 
 from dml_bench.config import Experiment
 from dml_bench.data.datasets import Dataset
-from dml_bench.data.inputs import Pixels
-from dml_bench.data.split import Phase, Split, Watched
-from dml_bench.system.callbacks import Watch
+from dml_bench.data.inputs import ImageInputs
+from dml_bench.data.split import Monitored, Phase, Split
+from dml_bench.system.callbacks import Callback
 from dml_bench.system.memory import keep_freed_memory, set_thresholds
 from dml_bench.system.seeding import deterministic
 from dml_bench.training import loop
-from dml_bench.training.batches import epoch_batches, readings
+from dml_bench.training.batches import epoch_batches, targets_of
 from dml_bench.training.training_state import build
 
 __all__ = ["Bare", "Contestant", "Ours", "Setting", "Usual"]
@@ -33,7 +33,7 @@ class Setting:
     experiment: Experiment
     dataset: Dataset
     split: Split
-    pixels: Pixels
+    pixels: ImageInputs
     device: torch.device
     workers: int
 
@@ -69,7 +69,7 @@ class Ours:
             setting.pixels,
             device=setting.device,
             precision=precision,
-            watch=Watch(),
+            callback=Callback(),
         )
         self.epoch = 0
 
@@ -83,16 +83,16 @@ class Ours:
             return loop.measure(self.run)["test_accuracy"]
 
     def shorten(self, batches: int) -> Callable[[], None]:
-        whole = self.run.images, self.run.watched
+        whole = self.run.images, self.run.monitored
         few = batches * self.run.experiment.train.batch_size
-        queries = {name: images[:few] for name, images in self.run.watched.queries.items()}
-        self.run.images, self.run.watched = (
+        queries = {name: images[:few] for name, images in self.run.monitored.queries.items()}
+        self.run.images, self.run.monitored = (
             self.run.images[:few],
-            Watched(self.run.watched.gallery[:few], queries),
+            Monitored(self.run.monitored.gallery[:few], queries),
         )
 
         def restore() -> None:
-            self.run.images, self.run.watched = whole
+            self.run.images, self.run.monitored = whole
 
         return restore
 
@@ -108,7 +108,7 @@ class Ours:
         images = epoch_batches(run, 1)[0]
         inputs, targets = (
             run.source.train(images, phase="all", epoch=1).clone(),
-            readings(run, images)[0].labels,
+            targets_of(run, images)[0].labels,
         )
 
         def work() -> None:

@@ -34,7 +34,7 @@ from rich.console import Console
 from dml_bench.config.experiments import resolve
 from dml_bench.data import synthetic
 from dml_bench.data.datasets import open_dataset
-from dml_bench.data.inputs import open_pixels
+from dml_bench.data.inputs import open_image_inputs
 from dml_bench.data.split import make_split
 from dml_bench.evaluation.metrics import micro, precision_at_1
 from dml_bench.evaluation.search import search
@@ -99,7 +99,7 @@ def prepare(options: argparse.Namespace, pixels_dir: Path) -> tuple[Setting, flo
     assert dataset.fingerprint  # reads every file, so that both loops find them in memory
     device = choose_device(options.device)
     start = time.perf_counter()
-    pixels = open_pixels(experiment, dataset, pixels_dir, device)
+    pixels = open_image_inputs(experiment, dataset, pixels_dir, device)
     return (
         Setting(experiment, dataset, split, pixels, device, options.workers),
         time.perf_counter() - start,

@@ -31,7 +31,7 @@ from common import (
     write,
 )
 
-from dml_bench.gallery.index_recall import Asked, Measured, measure
+from dml_bench.gallery.index_recall import IndexRecall, RecallQueries, measure
 from dml_bench.gallery.indexes import build, one_thread, open_mapped, parse, tune
 
 DIM = 128
@@ -109,7 +109,7 @@ def look_up_one(kind: str, vectors: Path, index: Path, mapped: bool) -> dict[str
     with one_thread():
         opened.search(query, 10)
     after_queries = memory_of_this()
-    asked = Asked(query, np.full(len(query), -1), "queries")
+    asked = RecallQueries(query, np.full(len(query), -1), "queries")
     found = measure(opened.search, embeddings, asked, index.stat().st_size)
     grown = {
         name: {part: at[part] - before[part] for part in before}
@@ -158,7 +158,7 @@ def times(kind: str, found: dict[str, list[Any]]) -> list[str]:
 
 
 def costs(kind: str, found: dict[str, list[Any]]) -> list[str]:
-    told = Measured.from_dict(found["mapped"][0]["measured"])
+    told = IndexRecall.from_dict(found["mapped"][0]["measured"])
 
     def megabytes(part: str, *keys: str) -> str:
         return (

@@ -49,7 +49,7 @@ class Sampler(threading.Thread):
 def measured(folder: str, epochs: str, cache: str) -> dict[str, float]:
     from dml_bench.config.experiments import resolve
     from dml_bench.runs.execute import execute
-    from dml_bench.runs.request import Request
+    from dml_bench.runs.request import RunRequest
 
     overrides = [
         *(
@@ -65,7 +65,7 @@ def measured(folder: str, epochs: str, cache: str) -> dict[str, float]:
     sampler.start()
     with tempfile.TemporaryDirectory() as out:
         execute(
-            Request(
+            RunRequest(
                 experiment=resolve(EXPERIMENT, overrides=overrides),
                 data_dir=Path(folder),
                 out=Path(out),

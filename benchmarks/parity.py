@@ -22,10 +22,10 @@ from dml_bench.config.experiments import resolve
 from dml_bench.evaluation.metrics import map_at_r, micro, precision_at_1
 from dml_bench.evaluation.search import search
 from dml_bench.models import convolutions
-from dml_bench.system.callbacks import Watch
+from dml_bench.system.callbacks import Callback
 from dml_bench.system.seeding import deterministic
 from dml_bench.training import loop
-from dml_bench.training.inputs import opened
+from dml_bench.training.inputs import open_inputs
 from dml_bench.training.training_state import build, choose_precision
 
 EXPERIMENT = "EPSHN_cosine_resnet18_scratch_sgd_aug"
@@ -56,14 +56,14 @@ def trained(way: dict[str, Any], seed: int, cache: Path, epochs: int) -> dict[st
         overrides=[f"seed={seed}", f"train.epochs={epochs}", f"evaluate.every={epochs}"],
     )
     device = torch.device("cpu")
-    images = opened(experiment, None, cache, device, Watch())
+    images = open_inputs(experiment, None, cache, device, Callback())
     precision = way.get("precision") or choose_precision("auto", device)
     with largest(way.get("largest", convolutions.LARGEST)):
         run = build(
             *(experiment, images.phases[0], images.dataset, images.split, images.pixels),
             device=device,
             precision=precision,
-            watch=Watch(),
+            callback=Callback(),
         )
         loop.fit(run, lambda run: None)
     gallery, query = run.embed(images.split.gallery), run.embed(images.split.test)

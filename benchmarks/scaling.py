@@ -21,7 +21,7 @@ from epoch import photographs
 
 from dml_bench.config.experiments import resolve
 from dml_bench.data.datasets import open_dataset
-from dml_bench.data.inputs import open_pixels
+from dml_bench.data.inputs import open_image_inputs
 from dml_bench.data.split import make_split
 from dml_bench.evaluation import metrics
 from dml_bench.evaluation.search import flat_index, search_leaving_one_out
@@ -59,7 +59,12 @@ def setting(images: int, batch: int, cache: Path, pixels: Path) -> Setting:
         split.train[:images], split.test, split.fingerprint, split.train[:images], split.valid
     )
     return Setting(
-        experiment, dataset, split, open_pixels(experiment, dataset, pixels, device), device, 0
+        experiment,
+        dataset,
+        split,
+        open_image_inputs(experiment, dataset, pixels, device),
+        device,
+        0,
     )
 
 

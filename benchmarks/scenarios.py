@@ -13,7 +13,7 @@ from typing import Any
 from dml_bench.config.experiments import resolve
 from dml_bench.registry import UnknownName
 from dml_bench.runs.execute import execute
-from dml_bench.runs.request import Request
+from dml_bench.runs.request import RunRequest
 from dml_bench.system.drafts import SCRATCH, whole_files
 
 __all__ = ["Scenario", "bits_of", "leftovers", "scenarios"]
@@ -193,7 +193,7 @@ def drawn(root: Path, counts: list[int], seed: int) -> Path:
 def training(birds: Path, name: str, place: Path, *more: str, force: bool = False) -> None:
     experiment, overrides = TRAININGS[name]
     execute(
-        Request(
+        RunRequest(
             experiment=resolve(experiment, overrides=[*SETTINGS, *overrides, *more]),
             data_dir=birds,
             out=place / "runs",
@@ -275,9 +275,9 @@ def index(place: Path) -> None:
     from dml_bench.gallery.index_store import opened
     from dml_bench.gallery.indexes import parse
     from dml_bench.gallery.predict import recall_queries
-    from dml_bench.gallery.store import open_place
+    from dml_bench.gallery.store import open_gallery_file
 
-    there = open_place(run_folder(place), "all", None)
+    there = open_gallery_file(run_folder(place), "all", None)
     gallery = there.read()
     for name in INDEXES:
         opened(
@@ -287,11 +287,11 @@ def index(place: Path) -> None:
 
 def enrol(photos: Path, place: Path) -> None:
     """A class less and two more, and what the indexes then are."""
-    from dml_bench.gallery.embedder import Network
+    from dml_bench.gallery.embedder import GalleryEmbedder
     from dml_bench.gallery.enrol import Changes, change, photos_by_class
-    from dml_bench.gallery.store import open_place
+    from dml_bench.gallery.store import open_gallery_file
 
-    there = open_place(run_folder(place), "all", None)
+    there = open_gallery_file(run_folder(place), "all", None)
     removed = sorted(
         path.name for path in (Path(there.run.summary["dataset"]["root"]) / "images").iterdir()
     )[0]
@@ -299,16 +299,16 @@ def enrol(photos: Path, place: Path) -> None:
         change(
             there,
             Changes(remove=(removed,), photos=photos_by_class(photos)),
-            lambda: Network(there.run, "all", "cpu"),
+            lambda: GalleryEmbedder(there.run, "all", "cpu"),
         )
     index(place)
 
 
 def maps(place: Path) -> None:
-    from dml_bench.browse.images import read_images
+    from dml_bench.browse.images import read_browse_table
     from dml_bench.runs.run import read_folder
 
-    read_images(read_folder(run_folder(place))).maps()
+    read_browse_table(read_folder(run_folder(place))).maps()
 
 
 def browse(place: Path) -> None:
@@ -316,7 +316,7 @@ def browse(place: Path) -> None:
     from dml_bench.browse import fiftyone_app, session
     from dml_bench.browse.database import served
 
-    request = session.Request(run=run_folder(place), cache_dir=place / "cache")
+    request = session.BrowseRequest(run=run_folder(place), cache_dir=place / "cache")
     opened = session.open_run(request.run)
     there, name = session.place_of(opened, request.cache_dir), session.dataset_name(opened)
     with there.lock(), served(there) as uri, fiftyone_app.connected(uri):

@@ -53,22 +53,22 @@ def run_to_first_step(cache: str) -> None:
     import dml_bench.cli.app  # noqa: F401 - the command line's own imports
     from dml_bench.config.experiments import resolve
     from dml_bench.runs.execute import execute
-    from dml_bench.runs.request import Request
-    from dml_bench.system.callbacks import Watch
+    from dml_bench.runs.request import RunRequest
+    from dml_bench.system.callbacks import Callback
 
-    class FirstStep(Watch):
-        def step(self, images: int, loss: Any) -> None:
+    class FirstStep(Callback):
+        def on_step(self, images: int, loss: Any) -> None:
             print("first step", flush=True)
             os._exit(0)
 
     with tempfile.TemporaryDirectory() as out:
         execute(
-            Request(
+            RunRequest(
                 experiment=resolve(EXPERIMENT, profile="demo"),
                 out=Path(out),
                 cache_dir=Path(cache),
                 wandb="disabled",
-                watch=FirstStep(),
+                callback=FirstStep(),
             )
         )
 

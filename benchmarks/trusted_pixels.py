@@ -68,12 +68,12 @@ def caches(root: Path, cache_dir: Path, warn: Callable[[str], None] = print) -> 
     being known."""
     import torch
 
-    from dml_bench.data.inputs import open_pixels
+    from dml_bench.data.inputs import open_image_inputs
 
     experiment, dataset = setting(root, cache_dir)
     assert dataset.fingerprint
     start = time.perf_counter()
-    pixels = open_pixels(experiment, dataset, cache_dir, torch.device("cpu"), warn=warn)
+    pixels = open_image_inputs(experiment, dataset, cache_dir, torch.device("cpu"), warn=warn)
     return pixels, time.perf_counter() - start
 
 

@@ -13,7 +13,7 @@ from dml_bench.config.experiments import resolve
 from dml_bench.data.datasets import Dataset
 from dml_bench.evaluation.search import Neighbours
 from dml_bench.runs.folder import RunFolder, write_arrays, write_neighbours
-from dml_bench.runs.run import FinishedRun
+from dml_bench.runs.run import Run
 from dml_bench.system.files import write_csv, write_json
 
 BASELINE = "EPSHN_cosine_resnet18_sgd_aug"
@@ -51,7 +51,7 @@ def finish(
     unseen: int = 2,
     split: str = "",
     holdouts: dict[str, list[int]] | None = None,
-) -> FinishedRun:
+) -> Run:
     """Write the run folder of `run`: for each phase and class, which of the class's queries were
     answered right (1) or wrong (0).
 
@@ -102,7 +102,7 @@ def finish(
         "cost": {**cost, "total_seconds": 130.0, "device": "cpu"},
     }
     folder.write_summary(summary)
-    return FinishedRun(folder.path, run, summary)
+    return Run(folder.path, run, summary)
 
 
 def photographed(fingerprint: str = "d" * 64) -> Dataset:
@@ -122,7 +122,7 @@ Vectors = dict[str, list[float]]
 """By class, the images of a part as unit vectors in the plane, in degrees."""
 
 
-def store(run: FinishedRun, phase: str, **parts: Vectors) -> None:
+def store(run: Run, phase: str, **parts: Vectors) -> None:
     """Embeddings of a phase, and the list of images that belongs to them, each of which holds its
     own path. `gallery` and `query` have to go with what `finish` was told: one gallery image of
     each class, and each class's queries."""

@@ -22,7 +22,7 @@ from dml_bench.data.datasets import open_dataset
 from dml_bench.gallery import index_store
 from dml_bench.gallery.index_recall import asked_of_itself
 from dml_bench.gallery.indexes import parse
-from dml_bench.gallery.store import Place, open_place
+from dml_bench.gallery.store import GalleryFile, open_gallery_file
 from dml_bench.runs.folder import last_session
 from dml_bench.runs.run import read_folder
 from dml_bench.suite import record
@@ -58,9 +58,9 @@ class Kind:
 
 def go(place: Path, birds: Path, *overrides: str, epochs: int = 0) -> None:
     """Train in a place, until so many epochs are done where that is given."""
-    watch = {"watch": StopsAfter(epochs)} if epochs else {}
+    callback = {"watch": StopsAfter(epochs)} if epochs else {}
     with suppress(KeyboardInterrupt):
-        train(birds, place / "cache", place / "runs", *overrides, **watch)
+        train(birds, place / "cache", place / "runs", *overrides, **callback)
 
 
 def bits(place: Path) -> Bits:
@@ -210,8 +210,8 @@ CACHES = [
 # Beside runs
 
 
-def place_of(place: Path) -> Place:
-    return open_place(place / "runs" / ROW, "all", place / "mine")
+def place_of(place: Path) -> GalleryFile:
+    return open_gallery_file(place / "runs" / ROW, "all", place / "mine")
 
 
 def enrolled(place: Path, birds: Path) -> None:
@@ -269,7 +269,7 @@ def look_at_map(place: Path, birds: Path) -> Bits:
 
 
 def recorded(place: Path, birds: Path) -> None:
-    session = record.Record(place / "suite.json", ["dml-bench", "suite"])
+    session = record.SuiteRecord(place / "suite.json", ["dml-bench", "suite"])
     session.session |= {"jobs": 1, "devices": ["cpu"], "threads": 1}
     session.write({"title": "a suite"}, 1.5, "finished")
 

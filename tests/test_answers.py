@@ -12,7 +12,7 @@ from dml_bench.config import Experiment, load
 from dml_bench.data.datasets import Dataset
 from dml_bench.data.split import Split, phases
 from dml_bench.evaluation.search import Neighbours
-from dml_bench.protocols.class_holdout import Answers
+from dml_bench.protocols.class_holdout import HoldoutResult
 
 CLASSES = ("auk", "jay", "owl", "wren")
 LABELS = np.array([0, 0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3])
@@ -68,11 +68,11 @@ def split_of(train: np.ndarray, test: np.ndarray) -> Split:
 
 
 @pytest.fixture
-def answers() -> Answers:
+def answers() -> HoldoutResult:
     dataset = Dataset(
         name="birds", root=Path("nowhere"), paths=PATHS, labels=LABELS, class_names=CLASSES
     )
-    return Answers(
+    return HoldoutResult(
         experiment(),
         dataset,
         split_of(TRAIN, TEST),
@@ -236,7 +236,7 @@ def test_the_vote_of_the_predictions_is_of_ten():
         class_names=("auk", "jay"),
     )
     split = split_of(order, np.array([16]))
-    table = Answers(
+    table = HoldoutResult(
         experiment(), dataset, split, phases(((1,),))[:1], {"all": one_query}, {}
     ).predictions()
     row = dict(zip(table.columns, table.rows[0], strict=True))

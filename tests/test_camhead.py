@@ -148,7 +148,7 @@ def test_a_stopped_run_of_every_option_of_the_backbone_with_maps_that_grow_ends_
         "train.epochs=2",
     )
     with pytest.raises(KeyboardInterrupt):
-        train(birds, cache_dir, tmp_path / "stopped", *settings, watch=StopsAfter(1))
+        train(birds, cache_dir, tmp_path / "stopped", *settings, callback=StopsAfter(1))
     stopped, whole = (
         train(birds, cache_dir, tmp_path / name, *settings).folder for name in ("stopped", "whole")
     )

@@ -11,7 +11,7 @@ from PIL import Image
 from rich.console import Console
 
 from dml_bench.config import Component, Data
-from dml_bench.data.check import Damage, Report, check, render
+from dml_bench.data.check import Damage, DataReport, check, render
 from dml_bench.data.check import sides as split_sides
 from dml_bench.data.datasets import Dataset, open_dataset
 
@@ -47,7 +47,7 @@ def sides(*test: int) -> Sides:
     return Sides(train=np.array([i for i in range(5) if i not in test]), test=np.array(test))
 
 
-def printed(report: Report) -> str:
+def printed(report: DataReport) -> str:
     console = Console(file=io.StringIO(), width=200)
     console.print(render(report))
     assert isinstance(console.file, io.StringIO)
@@ -56,7 +56,7 @@ def printed(report: Report) -> str:
 
 def test_a_sound_data_set_has_no_problems_and_its_sizes_are_told(dataset):
     report = check(dataset, split=sides(2, 4))
-    assert report == Report(
+    assert report == DataReport(
         name="birds",
         num_images=5,
         num_classes=2,
@@ -141,7 +141,7 @@ def test_without_a_split_any_copies_are_a_problem_and_it_is_said_that_none_was_g
 
 def test_a_long_list_is_shortened_and_its_length_told():
     damage = tuple(Damage(f"[bold]{i}.png", "truncated") for i in range(25))
-    report = Report(
+    report = DataReport(
         name="birds",
         num_images=25,
         num_classes=2,

@@ -11,13 +11,13 @@ from PIL import Image
 from tiny import tiny
 
 from dml_bench.cli.app import main
-from dml_bench.losses.objective import Reading
-from dml_bench.system.callbacks import Watch
+from dml_bench.losses.objective import Targets
+from dml_bench.system.callbacks import Callback
 from dml_bench.system.lettering import Pen
 from dml_bench.training.batches import Batch, epoch_batches, training_batch
 from dml_bench.training.contact_sheet import GAP, LINE, captions, contact_sheet, facts, wrapped
 from dml_bench.training.preview import first_run, preview
-from dml_bench.training.training_state import Run
+from dml_bench.training.training_state import TrainingState
 
 SIDE = 128
 """Of a tile: 32 px, four times as large."""
@@ -25,7 +25,7 @@ SIDE = 128
 
 @pytest.fixture
 def run_of(birds: Path, cache_dir: Path):
-    return lambda *overrides: first_run(tiny(*overrides), birds, cache_dir, Watch())
+    return lambda *overrides: first_run(tiny(*overrides), birds, cache_dir, Callback())
 
 
 def tile(sheet: Image.Image, place: int) -> np.ndarray:
@@ -37,7 +37,7 @@ def tile(sheet: Image.Image, place: int) -> np.ndarray:
     )
 
 
-def fed(run: Run, epoch: int, step: int = 0) -> Batch:
+def fed(run: TrainingState, epoch: int, step: int = 0) -> Batch:
     return training_batch(run, epoch_batches(run, epoch)[step], epoch, step)
 
 
@@ -87,8 +87,8 @@ def test_each_image_is_labelled_with_its_class(run_of):
 def test_of_several_labels_each_is_named_with_its_weight(run_of):
     run = run_of()
     one, two, three = (name.replace("_", " ") for name in run.dataset.class_names[:3])
-    first = Reading(torch.tensor([0, 1, 2, 0, 1]), torch.tensor([0.7, 1.0, 0.25, 1.5, 0.998]))
-    second = Reading(torch.tensor([1, 0, 2, 0, 0]), torch.tensor([0.3, 0.0, 0.75, 0.0, 0.002]))
+    first = Targets(torch.tensor([0, 1, 2, 0, 1]), torch.tensor([0.7, 1.0, 0.25, 1.5, 0.998]))
+    second = Targets(torch.tensor([1, 0, 2, 0, 0]), torch.tensor([0.3, 0.0, 0.75, 0.0, 0.002]))
     found = captions(run, Batch(torch.zeros(5, 32, 32, 3), (first, second)), [0, 1, 2, 3, 4])
     assert found == [[f"0.70 {one}", f"0.30 {two}"], [two], [three], [f"1.50 {one}"], [two]]
 
@@ -97,8 +97,8 @@ def test_a_weight_may_be_that_of_the_whole_batch(run_of):
     run = run_of()
     one, two = (name.replace("_", " ") for name in run.dataset.class_names[:2])
     halves = (
-        Reading(torch.tensor([0, 1]), torch.tensor(0.6)),
-        Reading(torch.tensor([1, 0]), torch.tensor(0.4)),
+        Targets(torch.tensor([0, 1]), torch.tensor(0.6)),
+        Targets(torch.tensor([1, 0]), torch.tensor(0.4)),
     )
     assert captions(run, Batch(torch.zeros(2, 32, 32, 3), halves), [1]) == [
         [f"0.60 {two}", f"0.40 {one}"]
@@ -154,7 +154,7 @@ def previewed(birds: Path, cache_dir: Path, *overrides: str, epoch: int = 1) -> 
         epoch=epoch,
         batches=1,
         images=4,
-        watch=Watch(),
+        callback=Callback(),
     )
 
 
@@ -166,8 +166,8 @@ def test_a_preview_needs_no_weights_and_trains_no_start(birds, cache_dir):
 
 @pytest.mark.parametrize("settings", [("train.folds=2",), ("labelling=softlabels",)], ids=str)
 def test_a_preview_is_of_the_first_training_where_there_are_several(birds, cache_dir, settings):
-    run = first_run(tiny(*settings), birds, cache_dir, Watch())
-    assert len(run.images) < len(first_run(tiny(), birds, cache_dir, Watch()).images)
+    run = first_run(tiny(*settings), birds, cache_dir, Callback())
+    assert len(run.images) < len(first_run(tiny(), birds, cache_dir, Callback()).images)
     contact_sheet(run)
 
 

@@ -13,7 +13,7 @@ from sklearn.metrics import normalized_mutual_info_score
 from tiny import tiny, train
 
 from dml_bench.data.datasets import Dataset
-from dml_bench.data.inputs import Pixels
+from dml_bench.data.inputs import ImageInputs
 from dml_bench.data.split import disjoint_phases, make_disjoint_split
 from dml_bench.evaluation import clustering
 from dml_bench.evaluation.clustering import normalized_mutual_information
@@ -56,9 +56,9 @@ def test_the_first_half_trains_its_last_classes_watch_and_the_second_half_is_ask
     }
     assert split.leaves_one_out
     (phase,) = disjoint_phases(dataset, split)
-    assert phase.excluded == tuple(range(3, 11))
+    assert phase.held_out_classes == tuple(range(3, 11))
     assert phase.trains_on(dataset, split).tolist() == list(range(9))
-    watched = phase.watched(dataset, split)
+    watched = phase.monitored(dataset, split)
     assert watched.gallery.tolist() == list(range(9, 15))
     assert watched.queries["valid"] is watched.gallery
     assert watched.num_images == 6
@@ -251,13 +251,13 @@ def test_training_is_watched_on_validation_classes_alone(outcome):
 
 def test_only_training_classes_are_trained_on(birds, cache_dir, tmp_path, monkeypatch):
     fed: set[int] = set()
-    original = Pixels.train
+    original = ImageInputs.train
 
     def spy(self, images, **key):
         fed.update(images.tolist())
         return original(self, images, **key)
 
-    monkeypatch.setattr(Pixels, "train", spy)
+    monkeypatch.setattr(ImageInputs, "train", spy)
     train(birds, cache_dir, tmp_path, *DISJOINT, "train.epochs=1")
     assert fed == set(range(16)), "8 classes of 8 images: two train, two watch, four are asked"
 

@@ -18,11 +18,11 @@ from tiny import command, tiny, train
 from two_processes import OWN_STATISTICS, RUNS
 
 from dml_bench.data.datasets import open_dataset
-from dml_bench.data.inputs import open_pixels
+from dml_bench.data.inputs import open_image_inputs
 from dml_bench.models.embedder import build_embedder
 from dml_bench.runs.folder import read_arrays, read_neighbours
 from dml_bench.system import distributed
-from dml_bench.system.callbacks import Watch
+from dml_bench.system.callbacks import Callback
 from dml_bench.system.files import read_json_lines
 
 CLOSE = 1e-2
@@ -61,10 +61,10 @@ def start(*arguments: str) -> subprocess.Popen[str]:
     )
 
 
-class Stops(Watch):
+class Stops(Callback):
     """Ctrl-C after the first epoch."""
 
-    def epoch(self, record: dict[str, Any]) -> None:
+    def on_epoch(self, record: dict[str, Any]) -> None:
         raise KeyboardInterrupt
 
 
@@ -73,7 +73,7 @@ def two(birds: Path, cache_dir: Path, tmp_path_factory: pytest.TempPathFactory) 
     """What `compute` of two_processes.py left."""
     out = tmp_path_factory.mktemp("two")
     with pytest.raises(KeyboardInterrupt):
-        train(birds, cache_dir, out / "begun", *RUNS["pairs"], watch=Stops())
+        train(birds, cache_dir, out / "begun", *RUNS["pairs"], callback=Stops())
     script = Path(__file__).with_name("two_processes.py")
     done = subprocess.run(
         torchrun(str(script), "compute", str(birds), str(cache_dir), str(out)),
@@ -218,7 +218,7 @@ def test_each_process_has_its_own_batch_statistics_and_the_first_one_s_are_kept_
     embedder = build_embedder(experiment).eval()
     embedder.load_state_dict(load_file(folder / "all" / "weights.safetensors"))
     dataset = open_dataset(experiment.data.dataset, birds, cache_dir)
-    pixels = open_pixels(experiment, dataset, cache_dir, torch.device("cpu"))
+    pixels = open_image_inputs(experiment, dataset, cache_dir, torch.device("cpu"))
     arrays = read_arrays(folder / "all" / "embeddings.safetensors")
     assert np.allclose(
         arrays["gallery"], embedder.embed(pixels.view(arrays["gallery_images"])).numpy(), atol=1e-5
@@ -320,7 +320,7 @@ def test_a_process_that_fails_alone_ends_all_and_is_heard(tmp_path):
 def test_stray_variables_of_a_cluster_start_nothing(stray, monkeypatch):
     for name, value in stray.items():
         monkeypatch.setenv(name, value)
-    assert distributed.launched() == distributed.Place(rank=0, local_rank=0, size=1)
+    assert distributed.torchrun_rank() == distributed.Rank(rank=0, local_rank=0, size=1)
 
 
 def test_only_run_is_started_by_torchrun():

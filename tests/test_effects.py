@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from handmade import BASELINE, experiment, finish
 
-from dml_bench.analysis.ablation import changed, effects
+from dml_bench.analysis.ablation import ablations, changed
 from dml_bench.config import experiments
 
 MIXUP = f"{BASELINE}+mixup"
@@ -36,7 +36,7 @@ def test_an_effect_is_the_difference_from_the_experiment_that_is_extended(tmp_pa
         name: [run(tmp_path, name, *shares, seed=seed) for seed in (42, 43)]
         for name, shares in {BASELINE: (0.5, 0.9), MIXUP: (0.8, 0.3)}.items()
     }
-    [effect] = effects(runs)
+    [effect] = ablations(runs)
     assert (effect.name, effect.without, effect.changed, effect.seeds) == (
         MIXUP,
         BASELINE,
@@ -60,7 +60,7 @@ def test_a_change_to_several_experiments_is_averaged_over_them_query_by_query(tm
         name: [run(tmp_path, name, *of, seed=seed) for seed in (42, 43)]
         for name, of in shares.items()
     }
-    *_, last = found = effects(runs)
+    *_, last = found = ablations(runs)
     assert [effect.name for effect in found] == [
         MIXUP,
         "ArcFace_cosine_resnet18_sgd_aug",
@@ -82,21 +82,21 @@ def test_a_mean_is_taken_over_the_same_queries_only(tmp_path):
     arc = "ArcFace_cosine_resnet18_sgd_aug"
     runs = {name: [run(tmp_path, name, 0.5, 0.5, seed=42)] for name in (BASELINE, MIXUP)}
     runs |= {name: [run(tmp_path, name, 0.5, 0.5, seed=43)] for name in (arc, f"{arc}+mixup")}
-    assert [effect.name for effect in effects(runs)] == [MIXUP, f"{arc}+mixup"]
+    assert [effect.name for effect in ablations(runs)] == [MIXUP, f"{arc}+mixup"]
 
 
 def test_a_change_of_nothing_can_t_be_told(tmp_path):
-    [effect] = effects({name: [run(tmp_path, name, 0.5, 0.5)] for name in (BASELINE, MIXUP)})
+    [effect] = ablations({name: [run(tmp_path, name, 0.5, 0.5)] for name in (BASELINE, MIXUP)})
     assert effect.verdict == "can't be told"
 
 
 def test_a_change_for_the_better_everywhere_helps_both(tmp_path):
     runs = {BASELINE: [run(tmp_path, BASELINE, 0.2, 0.2)], MIXUP: [run(tmp_path, MIXUP, 0.9, 0.9)]}
-    assert [effect.verdict for effect in effects(runs)] == ["helps both"]
+    assert [effect.verdict for effect in ablations(runs)] == ["helps both"]
 
 
 def test_an_experiment_whose_parent_has_no_run_here_has_no_effect(tmp_path):
-    assert effects({MIXUP: [run(tmp_path, MIXUP, 0.5, 0.5)]}) == ()
+    assert ablations({MIXUP: [run(tmp_path, MIXUP, 0.5, 0.5)]}) == ()
 
 
 def test_the_parent_of_an_experiment_is_what_its_file_extends():
@@ -122,7 +122,7 @@ def test_what_changed_is_what_one_name_has_and_the_other_has_not():
 def test_what_is_beyond_its_own_interval_only_is_a_hint_and_what_is_beyond_doubt_is_none(tmp_path):
     from dml_bench.report.changes import hints
 
-    [effect] = effects(
+    [effect] = ablations(
         {BASELINE: [run(tmp_path, BASELINE, 0.2, 0.2)], MIXUP: [run(tmp_path, MIXUP, 0.9, 0.9)]}
     )
     assert effect.seen.better == 0 and hints("known", [(effect, effect.seen)]) == ""

@@ -7,7 +7,7 @@ import pytest
 from test_metrics import random_problem
 
 from dml_bench.evaluation import few_shot
-from dml_bench.evaluation.few_shot import EnrolmentCurve, enrolment_curve
+from dml_bench.evaluation.few_shot import FewShotCurve, few_shot_curve
 from dml_bench.evaluation.metrics import macro, precision_at_1
 from dml_bench.evaluation.search import search
 from dml_bench.system import seeding
@@ -45,7 +45,7 @@ BY_HAND = (at(30, 80, -10), at(90, -20), np.array([0, 1, 1]), np.array([1, 0]))
 
 
 def test_enrolment_by_hand():
-    curve = enrolment_curve(*BY_HAND, [1], ks=(1,), draws=400)
+    curve = few_shot_curve(*BY_HAND, [1], ks=(1,), draws=400)
     assert curve.ks == (0, 1, 2)
     assert curve.unseen[[0, 2]].mean(1).tolist() == [0, 1]
     assert curve.seen[[0, 2]].mean(1).tolist() == [1, 0]
@@ -60,7 +60,7 @@ def test_enrolment_by_hand():
 def test_enrolment_of_centroids_by_hand():
     """With both images the mean of class 1 lies at 35 degrees, and the query at -20 is nearer to
     class 0 at 30."""
-    curve = enrolment_curve(*BY_HAND, [1], ks=(1,), draws=50, by="centroids")
+    curve = few_shot_curve(*BY_HAND, [1], ks=(1,), draws=50, by="centroids")
     assert curve.unseen[2].tolist() == [1] * 50
     assert curve.seen[2].tolist() == [1] * 50
     assert curve.unseen[1].tolist() == curve.seen[1].tolist()
@@ -69,7 +69,7 @@ def test_enrolment_of_centroids_by_hand():
 
 def slow(gallery, query, gallery_labels, query_labels, unseen, k, draw, by, seed=0):
     """P@1 of the unseen and of the seen classes: shuffle each class, take its first k, search."""
-    chance = seeding.draws(seed, "enrolment", draw, rows=len(gallery), columns=1)[:, 0]
+    chance = seeding.uniform(seed, "enrolment", draw, rows=len(gallery), columns=1)[:, 0]
     kept = []
     for label in np.unique(gallery_labels):
         images = np.flatnonzero(gallery_labels == label)
@@ -97,7 +97,7 @@ def slow(gallery, query, gallery_labels, query_labels, unseen, k, draw, by, seed
 @pytest.mark.parametrize("unseen", [(0, 3, 4), (5,), (1, 2, 3, 4, 5)])
 def test_the_curve_equals_a_slow_loop_from_its_definition(by, seed, unseen):
     problem = overlapping(seed)
-    curve = enrolment_curve(*problem, unseen, ks=(2, 1, 4, 10), draws=4, by=by, seed=seed)
+    curve = few_shot_curve(*problem, unseen, ks=(2, 1, 4, 10), draws=4, by=by, seed=seed)
     assert curve.ks[:5] == (0, 1, 2, 4, 10)
     for row, k in enumerate(curve.ks):
         for draw in range(4):
@@ -110,7 +110,7 @@ def test_the_curve_equals_a_slow_loop_from_its_definition(by, seed, unseen):
 
 def test_equally_near_images_are_taken_in_gallery_order_as_the_search_does():
     problem = full_of_ties()
-    curve = enrolment_curve(*problem, [1, 3], ks=(1, 3), draws=20)
+    curve = few_shot_curve(*problem, [1, 3], ks=(1, 3), draws=20)
     for row, k in enumerate(curve.ks):
         for draw in range(20):
             assert [curve.unseen[row, draw], curve.seen[row, draw]] == pytest.approx(
@@ -120,7 +120,7 @@ def test_equally_near_images_are_taken_in_gallery_order_as_the_search_does():
 
 def test_an_old_class_as_near_as_a_new_one_keeps_the_query_of_centroids():
     gallery, labels = at(0, 0), np.array([4, 2])
-    curve = enrolment_curve(gallery, gallery, labels, labels, [2], draws=1, by="centroids")
+    curve = few_shot_curve(gallery, gallery, labels, labels, [2], draws=1, by="centroids")
     assert (curve.ks, curve.unseen.tolist(), curve.seen.tolist()) == (
         (0, 1),
         [[0], [0]],
@@ -130,7 +130,7 @@ def test_an_old_class_as_near_as_a_new_one_keeps_the_query_of_centroids():
 
 def test_a_class_mean_of_opposite_images_is_similar_to_nothing():
     gallery, labels = np.array([[0.6, 0.8], [1, 0], [-1, 0]], np.float32), np.array([0, 1, 1])
-    curve = enrolment_curve(
+    curve = few_shot_curve(
         gallery, at(90, 10), labels, np.array([0, 1]), [1], ks=(), draws=1, by="centroids"
     )
     assert (curve.ks, curve.unseen.tolist(), curve.seen.tolist()) == (
@@ -142,7 +142,7 @@ def test_a_class_mean_of_opposite_images_is_similar_to_nothing():
 
 def test_all_images_enrolled_are_the_whole_gallery_and_none_are_the_old_one():
     gallery, query, gallery_labels, query_labels = overlapping()
-    curve = enrolment_curve(gallery, query, gallery_labels, query_labels, [2, 4], draws=3)
+    curve = few_shot_curve(gallery, query, gallery_labels, query_labels, [2, 4], draws=3)
     whole = precision_at_1(search(gallery, query, gallery_labels, query_labels, 1))
     new, asked = np.isin(gallery_labels, [2, 4]), np.isin(query_labels, [2, 4])
     without = precision_at_1(search(gallery[~new], query, gallery_labels[~new], query_labels, 1))
@@ -155,14 +155,14 @@ def test_all_images_enrolled_are_the_whole_gallery_and_none_are_the_old_one():
 
 
 def test_a_k_that_reaches_every_class_is_all():
-    assert enrolment_curve(*overlapping(), [0, 1], ks=(1, 5, 20), draws=1).ks == (0, 1, 5)
-    assert enrolment_curve(*overlapping(), [0], ks=(20,), draws=1).ks == (0, 3)
+    assert few_shot_curve(*overlapping(), [0, 1], ks=(1, 5, 20), draws=1).ks == (0, 1, 5)
+    assert few_shot_curve(*overlapping(), [0], ks=(20,), draws=1).ks == (0, 3)
 
 
 @BOTH
 def test_a_draw_depends_on_the_seed_and_its_number_alone(by):
     few, many, other = (
-        enrolment_curve(*overlapping(), [3, 4, 5], draws=draws, seed=seed, by=by)
+        few_shot_curve(*overlapping(), [3, 4, 5], draws=draws, seed=seed, by=by)
         for draws, seed in ((3, 0), (8, 0), (8, 1))
     )
     assert few.unseen.tolist() == many.unseen[:, :3].tolist()
@@ -173,9 +173,9 @@ def test_a_draw_depends_on_the_seed_and_its_number_alone(by):
 @BOTH
 def test_neither_names_of_classes_nor_the_order_of_queries_matter(by):
     gallery, query, gallery_labels, query_labels = overlapping()
-    curve = enrolment_curve(gallery, query, gallery_labels, query_labels, [0, 4], draws=5, by=by)
+    curve = few_shot_curve(gallery, query, gallery_labels, query_labels, [0, 4], draws=5, by=by)
     names, order = np.array([11, 7, 9, 0, 3, 5]), np.random.default_rng(0).permutation(len(query))
-    other = enrolment_curve(
+    other = few_shot_curve(
         gallery,
         query[order],
         names[gallery_labels],
@@ -189,9 +189,9 @@ def test_neither_names_of_classes_nor_the_order_of_queries_matter(by):
 
 
 def test_queries_are_answered_in_chunks_as_at_once(monkeypatch):
-    whole = enrolment_curve(*overlapping(), [1, 4], draws=5)
+    whole = few_shot_curve(*overlapping(), [1, 4], draws=5)
     monkeypatch.setattr(few_shot, "CHUNK", 7)
-    parts = enrolment_curve(*overlapping(), [1, 4], draws=5)
+    parts = few_shot_curve(*overlapping(), [1, 4], draws=5)
     assert (parts.unseen.tolist(), parts.seen.tolist()) == (
         whole.unseen.tolist(),
         whole.seen.tolist(),
@@ -200,7 +200,7 @@ def test_queries_are_answered_in_chunks_as_at_once(monkeypatch):
 
 def test_the_band_is_the_mean_and_the_middle_of_the_draws():
     draws = np.linspace(0, 1, 101)
-    curve = EnrolmentCurve(
+    curve = FewShotCurve(
         (0, 1), np.stack([np.zeros(101), draws]), np.stack([1 - draws / 2, np.ones(101)]), "images"
     )
     for band, expected in (
@@ -214,7 +214,7 @@ def test_the_band_is_the_mean_and_the_middle_of_the_draws():
 def test_a_group_without_queries_is_undefined(by):
     gallery, query, gallery_labels, query_labels = overlapping()
     only = query_labels == 1
-    curve = enrolment_curve(
+    curve = few_shot_curve(
         gallery, query[only], gallery_labels, query_labels[only], [1], draws=2, by=by
     )
     assert np.isnan(curve.seen).all()
@@ -225,13 +225,13 @@ def test_a_group_without_queries_is_undefined(by):
 @pytest.mark.parametrize("unseen", [(), (9,), range(6)], ids=["none", "unknown class", "all"])
 def test_without_unseen_or_without_other_classes_there_is_no_curve(unseen):
     with pytest.raises(ValueError, match="both of unseen classes and of others"):
-        enrolment_curve(*overlapping(), unseen)
+        few_shot_curve(*overlapping(), unseen)
 
 
 @pytest.mark.parametrize("settings", [{"ks": (0, 1)}, {"ks": (-1,)}, {"draws": 0}], ids=str)
 def test_counts_that_are_not_positive_are_refused(settings):
     with pytest.raises(ValueError, match="at least one image per class and one draw"):
-        enrolment_curve(*overlapping(), [1], **settings)
+        few_shot_curve(*overlapping(), [1], **settings)
 
 
 @BOTH
@@ -244,7 +244,7 @@ def test_a_hundred_draws_of_the_whole_of_cub_take_seconds(by):
         vectors / np.linalg.norm(vectors, axis=1, keepdims=True) for vectors in (gallery, query)
     )
     start = time.process_time()
-    curve = enrolment_curve(
+    curve = few_shot_curve(
         gallery, query, np.arange(9_400) % 200, np.arange(2_400) % 200, range(180, 200), by=by
     )
     assert time.process_time() - start < 10

@@ -10,7 +10,7 @@ from PIL import Image
 from tiny import train
 
 from dml_bench.cli.app import main
-from dml_bench.explain.images import Material
+from dml_bench.explain.images import RunImages
 from dml_bench.explain.neighbour_panels import answered, evidence
 from dml_bench.runs.run import read_folder
 
@@ -26,7 +26,7 @@ def rows(path: Path) -> list[dict[str, str]]:
 
 
 def test_a_query_is_shown_with_the_ten_closest_gallery_images_that_the_run_found(run):
-    material = Material(read_folder(run))
+    material = RunImages(read_folder(run))
     predicted = {row["query"]: row for row in rows(run / "predictions.csv")}
     for phase in ("all", "limited"):
         found = answered(material, material.subject(material.queries[3]), phase)
@@ -90,7 +90,7 @@ def test_what_can_t_be_shown_is_one_line(options, words, run, tmp_path, monkeypa
 
 
 def test_a_gallery_image_is_no_query(run, tmp_path):
-    material = Material(read_folder(run))
+    material = RunImages(read_folder(run))
     enrolled = material.subject(material.gallery("all")[0])
     with pytest.raises(
         ValueError, match="is no query of .*: `dml-bench predict` asks for new photos"

@@ -10,19 +10,19 @@ from handmade import experiment, finish, photographed
 from tiny import train
 
 from dml_bench.analysis.claims import (
-    Judgement,
+    ClaimResult,
     Verdict,
+    check_change,
+    check_claims,
+    check_value,
     claim_in_words,
-    judge,
-    judge_change,
-    judge_value,
 )
 from dml_bench.analysis.table import value_at
 from dml_bench.config import Expectation, Train
 from dml_bench.config.experiments import names, resolve
 from dml_bench.evaluation.statistics import Interval
 from dml_bench.registry import UnknownName
-from dml_bench.runs.run import FinishedRun, measure, metrics_of, read_finished, read_folder
+from dml_bench.runs.run import Run, find_run, measure, metrics_of, read_folder
 from dml_bench.system.files import read_json_lines
 
 MIXED = [[1, 1, 1, 0], [1, 0, 1, 0], [1, 1, 0, 0], [1, 1, 1, 1], [0, 1, 1, 0], [1, 0, 1, 1]]
@@ -54,7 +54,7 @@ def around(low: float, high: float) -> Interval:
 def test_a_claimed_change_is_judged_by_where_the_interval_of_the_difference_lies(
     claimed, low, high, verdict
 ):
-    assert judge_change(claimed, around(low, high)) == verdict
+    assert check_change(claimed, around(low, high)) == verdict
 
 
 @pytest.mark.parametrize(
@@ -67,7 +67,7 @@ def test_a_claimed_change_is_judged_by_where_the_interval_of_the_difference_lies
     ],
 )
 def test_a_claimed_value_holds_where_the_interval_contains_it(claimed, low, high, verdict):
-    assert judge_value(claimed, around(low, high)) == verdict
+    assert check_value(claimed, around(low, high)) == verdict
 
 
 def value(claimed: float, metric: str = "test_accuracy", note: str = "") -> Expectation:
@@ -85,7 +85,7 @@ def judged(
     others: dict[int, list[list[int]]] | None = None,
     split: str = "",
     **run: object,
-) -> Judgement:
+) -> ClaimResult:
     """The verdict on a claim of the experiment `mine`, run with seeds 42 and 43, and of `other`'s
     runs by seed."""
     written = experiment("mine", expects=(claim,))
@@ -97,7 +97,7 @@ def judged(
         finish(out, experiment("other", seed=seed), {"all": right, "limited": WRONG}, split=split)
         for seed, right in (others or {}).items()
     ]
-    (tested,) = judge(written, mine, {"other": versus, "mine": mine}.__getitem__)
+    (tested,) = check_claims(written, mine, {"other": versus, "mine": mine}.__getitem__)
     return tested
 
 
@@ -165,7 +165,7 @@ def test_experiments_that_held_out_other_classes_are_not_compared_on_them(tmp_pa
         finish(tmp_path, experiment("mine"), right),
         finish(tmp_path, experiment("other"), right, unseen=3),
     )
-    (tested,) = judge(experiment("mine", expects=(claim,)), [mine], lambda name: [theirs])
+    (tested,) = check_claims(experiment("mine", expects=(claim,)), [mine], lambda name: [theirs])
     assert (tested.verdict, tested.reason.partition(":")[0]) == (
         "not tested",
         "the two were evaluated on different queries",
@@ -206,7 +206,7 @@ def test_of_several_hold_outs_each_class_counts_where_it_was_held_out(tmp_path):
 
 
 def test_an_experiment_without_runs_is_not_tested():
-    (tested,) = judge(experiment("mine", expects=(value(0.5),)), [], lambda name: [])
+    (tested,) = check_claims(experiment("mine", expects=(value(0.5),)), [], lambda name: [])
     assert (tested.verdict, tested.reason) == ("not tested", "mine has no finished run")
 
 
@@ -251,27 +251,27 @@ def test_whatever_a_shipped_experiment_expects_can_be_tested(name):
 
 def test_a_run_of_another_configuration_or_an_unfinished_one_is_none(tmp_path):
     run = finish(tmp_path, experiment("mine"), {"all": MIXED, "limited": WRONG})
-    found = read_finished(tmp_path, experiment("mine"), photographed())
+    found = find_run(tmp_path, experiment("mine"), photographed())
     assert found and (found.folder, found.seed, found.summary["protocol"]) == (
         run.folder,
         42,
         "precision_drop",
     )
-    assert read_finished(tmp_path, experiment("mine", summary="said otherwise"), photographed())
-    assert read_finished(tmp_path, experiment("mine", unseen="last:3"), photographed()) is None
-    assert read_finished(tmp_path, experiment("mine", seed=43), photographed()) is None
+    assert find_run(tmp_path, experiment("mine", summary="said otherwise"), photographed())
+    assert find_run(tmp_path, experiment("mine", unseen="last:3"), photographed()) is None
+    assert find_run(tmp_path, experiment("mine", seed=43), photographed()) is None
     (run.folder / "summary.json").unlink()
-    assert read_finished(tmp_path, experiment("mine"), photographed()) is None
+    assert find_run(tmp_path, experiment("mine"), photographed()) is None
 
 
 @pytest.fixture(scope="module")
-def drops(birds: Path, cache_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> FinishedRun:
+def drops(birds: Path, cache_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
     settings = ("train.epochs=1", "loss=crossentropy", "miner=none")
     outcome = train(birds, cache_dir, tmp_path_factory.mktemp("drops"), *settings)
     return read_folder(outcome.folder)
 
 
-def test_what_is_measured_per_query_averages_to_what_a_real_run_says(drops: FinishedRun):
+def test_what_is_measured_per_query_averages_to_what_a_real_run_says(drops: Run):
     summary = json.loads((drops.folder / "summary.json").read_text())
     phases = summary["phases"]
     assert {
@@ -291,7 +291,7 @@ def test_what_is_measured_per_query_averages_to_what_a_real_run_says(drops: Fini
     )
 
 
-def test_the_last_recorded_test_accuracy_is_the_measured_one(drops: FinishedRun):
+def test_the_last_recorded_test_accuracy_is_the_measured_one(drops: Run):
     records = read_json_lines(drops.folder / "metrics.jsonl")
     (last,) = [record for record in records if record["phase"] == "all"]
     assert measure([drops], "test_accuracy").estimate == pytest.approx(last["test_accuracy"])

@@ -14,11 +14,11 @@ from PIL import Image
 from tiny import train
 
 from dml_bench.cli.app import main
-from dml_bench.explain.annotations import Truth
+from dml_bench.explain.annotations import Annotations
 from dml_bench.explain.drawing import Drawing
-from dml_bench.explain.images import Material, mistaken, of_class, own_photos, spread_out
+from dml_bench.explain.images import RunImages, mistaken, of_class, own_photos, spread_out
 from dml_bench.explain.models import model_of_phase, random_model
-from dml_bench.explain.session import Explained, Request, explain
+from dml_bench.explain.session import Explained, ExplainRequest, explain
 from dml_bench.registry import UnknownName
 from dml_bench.runs.folder import read_arrays
 from dml_bench.runs.run import read_folder
@@ -31,12 +31,14 @@ def run(birds: Path, cache_dir: Path, tmp_path_factory: pytest.TempPathFactory) 
 
 
 @pytest.fixture(scope="module")
-def material(run: Path) -> Material:
-    return Material(read_folder(run))
+def material(run: Path) -> RunImages:
+    return RunImages(read_folder(run))
 
 
 def explained(run: Path, out: Path, **request: object) -> Explained:
-    return explain(Request(**{"run": run, "out": out, "scored": 0, "device": "cpu"} | request))
+    return explain(
+        ExplainRequest(**{"run": run, "out": out, "scored": 0, "device": "cpu"} | request)
+    )
 
 
 def pixels_of(picture: Path) -> np.ndarray:
@@ -241,8 +243,10 @@ def test_the_embeddings_of_a_phase_are_those_that_the_run_keeps(material, run):
 
 
 @pytest.fixture(scope="module")
-def in_bfloat16(birds: Path, cache_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Material:
-    return Material(
+def in_bfloat16(
+    birds: Path, cache_dir: Path, tmp_path_factory: pytest.TempPathFactory
+) -> RunImages:
+    return RunImages(
         read_folder(
             train(
                 birds, cache_dir, tmp_path_factory.mktemp("bfloat16"), "train.precision=bfloat16"
@@ -278,7 +282,7 @@ def test_a_panel_that_would_say_something_else_than_the_run_wrote_down_is_refuse
         material=in_bfloat16,
         models=[model],
         names=["gradcam"],
-        truth=Truth(),
+        truth=Annotations(),
         target="nearest",
         other=None,
     )
@@ -331,7 +335,7 @@ def test_a_classifier_is_asked_about_its_logit_and_the_phase_that_does_not_know_
 ):
     overrides = ["loss=crossentropy", "miner=none", "model.head={name='cam', dim=32}"]
     folder = train(birds, cache_dir, tmp_path / "runs", *overrides).folder
-    material = Material(read_folder(folder))
+    material = RunImages(read_folder(folder))
     everything, limited = (
         model_of_phase(material, phase, "cpu", "") for phase in ("all", "limited")
     )
@@ -376,7 +380,7 @@ def test_images_that_were_cut_to_their_boxes_are_explained_as_the_run_saw_them_w
     folder = train(
         birds, cache_dir, tmp_path / "runs", "data.dataset.crop_to_box=true", "train.epochs=1"
     ).folder
-    material = Material(read_folder(folder))
+    material = RunImages(read_folder(folder))
     kept = read_arrays(folder / "all" / "embeddings.safetensors")
     pixels = np.stack(
         [material.pixels(material.subject(int(image))) for image in kept["query_images"]]

@@ -8,9 +8,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from dml_bench.config import experiments
-from dml_bench.explain.hooks import Lens, attention_weights
+from dml_bench.explain.hooks import HookedEmbedder, attention_weights
 from dml_bench.explain.methods import applicable, methods, only_positive_gradients
-from dml_bench.explain.targets import Question, closest_rows, toward_class
+from dml_bench.explain.targets import ScoreDirection, closest_rows, toward_class
 from dml_bench.models.embedder import build_embedder
 from dml_bench.registry import UnknownName
 
@@ -18,7 +18,7 @@ CONVOLUTIONAL = ["cam", "gradcam", "vanilla", "guided", "guided_gradcam"]
 TRANSFORMER = ["attention", "rollout", "vanilla"]
 
 
-def lens(*overrides: str, size: int = 64, layer: str = "") -> Lens:
+def lens(*overrides: str, size: int = 64, layer: str = "") -> HookedEmbedder:
     settings = [
         "model.backbone=timm:test_resnet",
         "model.weights=none",
@@ -35,7 +35,7 @@ def lens(*overrides: str, size: int = 64, layer: str = "") -> Lens:
             module.momentum = None
     with torch.no_grad():
         embedder.train()(pixels(16, size))
-    return Lens(embedder, experiment.model.backbone.name, size, layer)
+    return HookedEmbedder(embedder, experiment.model.backbone.name, size, layer)
 
 
 def pixels(batch: int = 3, size: int = 64) -> Tensor:
@@ -50,7 +50,9 @@ def directions(batch: int = 3, dim: int = 128) -> Tensor:
     )
 
 
-def explained(name: str, looking: Lens, images: Tensor, question: Question) -> Tensor:
+def explained(
+    name: str, looking: HookedEmbedder, images: Tensor, question: ScoreDirection
+) -> Tensor:
     return methods[name].build(looking, images, question)
 
 
@@ -68,7 +70,7 @@ def test_the_direction_of_a_class_is_the_mean_over_all_triplets():
         for positive in positives
         for negative in negatives
     ]
-    question = Question(toward_class(positives, negatives)[None])
+    question = ScoreDirection(toward_class(positives, negatives)[None])
     assert question.score(7 * torch.from_numpy(embedding)[None]).item() == pytest.approx(
         np.mean(triplets), abs=1e-6
     )
@@ -78,7 +80,7 @@ def test_the_direction_of_a_class_is_the_mean_over_all_triplets():
 
 
 def test_a_logit_takes_the_embedding_as_it_is():
-    question = Question(torch.tensor([[1.0, 2.0]]), unit=False)
+    question = ScoreDirection(torch.tensor([[1.0, 2.0]]), unit=False)
     assert question.score(torch.tensor([[3.0, 4.0]])).item() == 11.0
     assert question.linear(torch.tensor([[3.0, 4.0]])).item() == 11.0
 
@@ -118,7 +120,7 @@ def test_a_network_is_looked_into_at_its_deepest_stage_with_a_map_of_at_least_fo
             "augment={}",
         ],
     )
-    looking = Lens(build_embedder(experiment), name, size)
+    looking = HookedEmbedder(build_embedder(experiment), name, size)
     assert (looking.layer, applicable(looking)) == (layer, names)
 
 
@@ -162,13 +164,13 @@ def test_every_method_makes_a_map_of_each_image_by_itself_and_leaves_the_network
     before = {key: tensor.clone() for key, tensor in embedder.state_dict().items()}
     with torch.no_grad():
         outputs = embedder(pixels())
-    question = Question(directions(dim=embedder.dim))
+    question = ScoreDirection(directions(dim=embedder.dim))
     for name in applicable(looking):
         maps = explained(name, looking, pixels(), question)
         assert maps.shape == (3, 64, 64)
         assert torch.isfinite(maps).all() and not maps.requires_grad
         assert maps.abs().sum() > 0
-        alone = explained(name, looking, pixels()[1:2], Question(question.directions[1:2]))
+        alone = explained(name, looking, pixels()[1:2], ScoreDirection(question.directions[1:2]))
         assert torch.allclose(maps[1], alone[0], rtol=1e-3, atol=1e-4 * float(maps.abs().max()))
         if name != "cam":
             assert maps.min() >= 0
@@ -185,7 +187,7 @@ def test_every_method_makes_a_map_of_each_image_by_itself_and_leaves_the_network
 # Formulas
 
 
-def last_map(looking: Lens, images: Tensor) -> Tensor:
+def last_map(looking: HookedEmbedder, images: Tensor) -> Tensor:
     """(batch, channels, 2, 2) of timm's test_resnet."""
     with torch.no_grad():
         normalised = (images.float() - looking.embedder.mean) / looking.embedder.std
@@ -199,7 +201,7 @@ def quadrants(maps: Tensor) -> Tensor:
 
 
 def test_the_activation_map_of_a_linear_head_is_what_each_position_adds_to_the_similarity():
-    looking, question = lens(), Question(directions())
+    looking, question = lens(), ScoreDirection(directions())
     features, head = last_map(looking, pixels()), looking.embedder.head
     with torch.no_grad():
         outputs = looking.embedder(pixels())
@@ -217,7 +219,7 @@ def test_the_activation_map_of_a_linear_head_is_what_each_position_adds_to_the_s
 
 
 def test_the_cam_head_gives_the_same_map_without_a_gradient_and_with_its_bias():
-    looking, question = lens("model.head={name='cam', dim=128}"), Question(directions())
+    looking, question = lens("model.head={name='cam', dim=128}"), ScoreDirection(directions())
     maps = explained("cam", looking, pixels(), question)
     with torch.no_grad():
         outputs = looking.embedder(pixels())
@@ -229,14 +231,14 @@ def test_the_cam_head_gives_the_same_map_without_a_gradient_and_with_its_bias():
 
 
 def test_a_logit_is_shared_out_as_the_classifiers_weights_say():
-    looking, question = lens("model.head=identity"), Question(directions(dim=96), unit=False)
+    looking, question = lens("model.head=identity"), ScoreDirection(directions(dim=96), unit=False)
     maps = explained("cam", looking, pixels(), question)
     classic = (last_map(looking, pixels()) * question.directions[:, :, None, None]).sum(dim=1)
     assert torch.allclose(quadrants(maps), classic.flatten(1) / 4, atol=1e-4)
 
 
 def test_gradcam_weighs_the_channels_of_its_stage_by_their_mean_gradient_and_keeps_the_positive_part():
-    looking, question = lens(), Question(directions())
+    looking, question = lens(), ScoreDirection(directions())
     network = looking.embedder.backbone
     with torch.no_grad():
         x = ((pixels().float() - looking.embedder.mean) / looking.embedder.std).permute(0, 3, 1, 2)
@@ -263,9 +265,9 @@ def test_gradcam_weighs_the_channels_of_its_stage_by_their_mean_gradient_and_kee
 
 
 def test_vanilla_backpropagation_is_how_fast_the_answer_changes_with_a_pixel():
-    looking, question = lens(), Question(directions())
+    looking, question = lens(), ScoreDirection(directions())
     looking.embedder.double()
-    double = Question(question.directions.double())
+    double = ScoreDirection(question.directions.double())
     images = pixels().double()
     found = explained("vanilla", looking, pixels(), double)
     for image, row, column in ((0, 10, 20), (1, 33, 40), (2, 5, 60)):
@@ -284,7 +286,7 @@ def test_vanilla_backpropagation_is_how_fast_the_answer_changes_with_a_pixel():
         assert found[image, row, column].item() == pytest.approx(np.abs(slopes).max(), rel=0.02)
 
 
-def forward_double(looking: Lens, images: Tensor) -> Tensor:
+def forward_double(looking: HookedEmbedder, images: Tensor) -> Tensor:
     return looking.embedder.backbone(
         ((images - looking.embedder.mean) / looking.embedder.std).permute(0, 3, 1, 2)
     )
@@ -315,7 +317,7 @@ def test_guided_backpropagation_lets_only_positive_gradients_through_active_unit
 
 
 def test_guided_gradcam_is_the_product_of_both():
-    looking, question = lens(), Question(directions())
+    looking, question = lens(), ScoreDirection(directions())
     product = explained("gradcam", looking, pixels(), question) * explained(
         "guided", looking, pixels(), question
     )
@@ -347,7 +349,7 @@ def test_the_attention_that_is_read_off_is_the_softmax_of_queries_and_keys_and_t
         assert torch.allclose(looking.embedder(pixels()), slow, atol=1e-4)
 
 
-def kept_attention(looking: Lens) -> list[Tensor]:
+def kept_attention(looking: HookedEmbedder) -> list[Tensor]:
     with torch.no_grad(), attention_weights(looking.attentions) as kept:
         looking.embedder(pixels())
     return kept
@@ -358,7 +360,7 @@ def test_rollout_follows_attention_and_shortcuts_from_the_class_token_back_to_th
     flow = np.eye(17)[None].repeat(3, axis=0)
     for weights in kept_attention(looking):
         flow = (weights.mean(dim=1).double().numpy() + np.eye(17)) / 2 @ flow
-    maps = explained("rollout", looking, pixels(), Question(directions()))
+    maps = explained("rollout", looking, pixels(), ScoreDirection(directions()))
     expected = flow[:, 0, 1:].reshape(3, 4, 4)
     assert np.allclose(maps[:, 0, 0], expected[:, 0, 0], atol=1e-5)
     assert np.allclose(maps[:, -1, 0], expected[:, -1, 0], atol=1e-5)
@@ -368,7 +370,7 @@ def test_rollout_follows_attention_and_shortcuts_from_the_class_token_back_to_th
 
 
 def test_gradient_weighted_attention_keeps_heads_that_raise_the_answer():
-    looking, question = lens("model.backbone=timm:test_vit"), Question(directions())
+    looking, question = lens("model.backbone=timm:test_vit"), ScoreDirection(directions())
     images = pixels().float().requires_grad_()
     with attention_weights(looking.attentions) as kept:
         score = question.score(looking.embedder(images)).sum()

@@ -10,11 +10,18 @@ from scipy.stats import spearmanr
 from dml_bench.config import Component
 from dml_bench.data.cache import View
 from dml_bench.data.synthetic.families import species
-from dml_bench.explain.annotations import Truth, inside, own_parts, read_truth, seen, telling_parts
+from dml_bench.explain.annotations import (
+    Annotations,
+    inside,
+    own_parts,
+    read_annotations,
+    seen,
+    telling_parts,
+)
 from dml_bench.explain.drawing import tile_of
-from dml_bench.explain.panels import Row, Tile, coloured, overlaid, panel
+from dml_bench.explain.panels import PanelRow, Tile, coloured, overlaid, panel
 from dml_bench.explain.scoring import curves, energy, pointing, rank_correlation
-from dml_bench.explain.tables import Measured, lines, markdown
+from dml_bench.explain.tables import MapScores, lines, markdown
 
 HEAT = np.array([[0.0, 1.0, 2.0], [-5.0, 3.0, 0.0], [3.0, 0.0, 1.0]])
 
@@ -96,7 +103,7 @@ def test_a_painted_box_is_found_where_the_view_puts_it(tmp_path):
 
 
 def test_boxes_are_read_by_the_path_of_the_image(birds):
-    truth = read_truth(birds)
+    truth = read_annotations(birds)
     first = (birds / "images.txt").read_text().splitlines()[0].split()[1]
     numbers = [
         float(value)
@@ -120,7 +127,7 @@ def test_boxes_are_read_by_the_path_of_the_image(birds):
 
 
 def test_without_boxes_there_is_nothing_to_score_against(tmp_path):
-    assert read_truth(tmp_path) == Truth()
+    assert read_annotations(tmp_path) == Annotations()
 
 
 # Parts that tell species apart
@@ -206,14 +213,14 @@ def test_the_rank_correlation_is_spearmans():
 # Tables
 
 
-def measured() -> Measured:
+def measured() -> MapScores:
     labels = np.repeat(np.arange(6), 4)
     values = {
         ("energy", "gradcam", "all"): np.tile([0.6, 0.7, 0.8, np.nan], 6) + 0.01 * labels,
         ("energy", "gradcam", "limited"): np.tile([0.5, 0.6, 0.7, 0.8], 6) + 0.01 * labels,
         ("energy", "gradcam", "random"): np.tile([0.4, 0.3, 0.5, 0.4], 6) + 0.01 * labels,
     }
-    return Measured(labels, np.array([4, 5]), values)
+    return MapScores(labels, np.array([4, 5]), values)
 
 
 def test_the_table_has_each_models_mean_and_paired_differences_by_group_of_classes():
@@ -280,9 +287,14 @@ def test_a_panel_has_a_tile_for_each_column_of_each_row_and_a_box_on_the_first()
         "a caption that is far too long for the width of a single tile\nsecond",
         True,
     )
-    plain = panel("title", ["a", "b", "c"], [Row("one", (tile,) * 3), Row("two", (tile,) * 3)])
+    plain = panel(
+        "title", ["a", "b", "c"], [PanelRow("one", (tile,) * 3), PanelRow("two", (tile,) * 3)]
+    )
     boxed = panel(
-        "title", ["a", "b", "c"], [Row("one", (tile,) * 3), Row("two", (tile,) * 3)], [(2, 2, 4, 4)]
+        "title",
+        ["a", "b", "c"],
+        [PanelRow("one", (tile,) * 3), PanelRow("two", (tile,) * 3)],
+        [(2, 2, 4, 4)],
     )
     assert plain.size == boxed.size
     changed = np.argwhere((np.asarray(plain) != np.asarray(boxed)).any(axis=2))

@@ -18,12 +18,12 @@ from tiny import tiny, train
 
 import dml_bench
 from dml_bench.cli.app import main
-from dml_bench.gallery.embedder import Network
+from dml_bench.gallery.embedder import GalleryEmbedder
 from dml_bench.gallery.enrol import Changes, change, photos_by_class
 from dml_bench.gallery.export import export, save
 from dml_bench.gallery.model_card import threshold_table, unknown_words
-from dml_bench.gallery.predict import Evidence, LookUps
-from dml_bench.gallery.store import Gallery, Place, open_place
+from dml_bench.gallery.predict import CalibrationSet, SearchOutcomes
+from dml_bench.gallery.store import Gallery, GalleryFile, open_gallery_file
 from dml_bench.models.embedder import build_embedder
 from dml_bench.runs.folder import read_arrays, read_neighbours
 
@@ -53,8 +53,8 @@ def folder(birds, cache_dir, tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def place(folder) -> Place:
-    return open_place(folder, "limited", None)
+def place(folder) -> GalleryFile:
+    return open_gallery_file(folder, "limited", None)
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +79,7 @@ def alone(folder: Path, *images: str) -> list[list[str]]:
 
 def test_the_network_gives_the_embeddings_of_the_run_from_pixels(place, exported):
     gallery = place.read()
-    network = Network(place.run, place.phase, "cpu")
+    network = GalleryEmbedder(place.run, place.phase, "cpu")
     embedder = torch.export.load(str(exported / "embedder.pt2")).module()
     for entry, stored in zip(gallery.entries[:5], gallery.embeddings, strict=False):
         pixels = torch.from_numpy(np.array(network.view.apply(Image.open(entry.path)))[None])
@@ -115,14 +115,14 @@ def test_the_python_in_the_card_finds_photos_without_this_package(
 ):
     squash = ("train.precision=float32", "images.fit=squash", "augment.random_crop_from=0")
     run = folder if fit == "crop" else train(birds, cache_dir, tmp_path, *squash).folder
-    place = open_place(run, "all", tmp_path / "gallery")
+    place = open_gallery_file(run, "all", tmp_path / "gallery")
     (tmp_path / "new" / "Long").mkdir(parents=True)
     bird = Image.open(next(birds.rglob("*.jpg")))
     for name, size in (("wide", (97, 50)), ("tall", (41, 90))):
         bird.resize(size).save(tmp_path / "new" / "Long" / f"{name}.jpg", exif=orientation(6))
     photos = photos_by_class(tmp_path / "new")
     gallery = change(
-        place, Changes(photos=photos), lambda: Network(place.run, "all", "cpu")
+        place, Changes(photos=photos), lambda: GalleryEmbedder(place.run, "all", "cpu")
     ).gallery
     export(place.run, "all", gallery, tmp_path / "exported")
     asked = [str(path) for path, _ in photos]
@@ -140,7 +140,7 @@ def test_the_card_s_python_answers_as_predict_does_in_all_43_forms_of_an_image(
     picture = Image.open(sorted(birds.rglob("*.jpg"))[9]).resize((57, 41))
     paths = image_forms.written(tmp_path, picture)
     assert len(paths) == 43
-    gallery, network = place.read(), Network(place.run, place.phase, "cpu")
+    gallery, network = place.read(), GalleryEmbedder(place.run, place.phase, "cpu")
     embedded = network.embed(paths)
     assert embedded.unreadable == ()
     similarities = embedded.embeddings @ gallery.embeddings.T
@@ -214,12 +214,12 @@ def test_the_card_has_the_numbers_of_the_run_with_intervals(place, exported):
 
 
 def test_a_card_s_thresholds_are_held_against_the_queries_where_they_were_chosen_on_validation_images():
-    valid = LookUps(np.array([0.9, 0.8, 0.7]), np.array([True, True, False]))
-    chosen_on_them = Evidence(
+    valid = SearchOutcomes(np.array([0.9, 0.8, 0.7]), np.array([True, True, False]))
+    chosen_on_them = CalibrationSet(
         valid,
         "valid",
         3,
-        LookUps(np.array([0.85, 0.82, 0.75, 0.1]), np.array([True, False, False, True])),
+        SearchOutcomes(np.array([0.85, 0.82, 0.75, 0.1]), np.array([True, False, False, True])),
     )
     assert unknown_words(chosen_on_them).split(". ")[1:3] == [
         (
@@ -236,9 +236,9 @@ def test_a_card_s_thresholds_are_held_against_the_queries_where_they_were_chosen
         "| 80% | 0.8000 | 100% | 67% | 50% | 50% |",
         "| 95% | 0.8000 | 100% | 67% | 50% | 50% |",
     ]
-    never = Evidence(LookUps(np.array([0.9]), np.array([False])), "valid", 1, valid)
+    never = CalibrationSet(SearchOutcomes(np.array([0.9]), np.array([False])), "valid", 1, valid)
     assert threshold_table(never).splitlines()[2] == "| 80% | none reaches it |  |  |  |  |"
-    on_queries = Evidence(valid, "query", 3)
+    on_queries = CalibrationSet(valid, "query", 3)
     assert "chosen on 3 queries of the run" in unknown_words(on_queries)
     assert threshold_table(on_queries).splitlines()[2] == "| 80% | 0.8000 | 100% | 67% |"
 

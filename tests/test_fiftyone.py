@@ -24,14 +24,14 @@ from handmade import experiment, finish, store
 from tiny import train
 
 from dml_bench.browse import fiftyone_app, projection
-from dml_bench.browse.database import URI, Place, served
+from dml_bench.browse.database import URI, DatabaseFolder, served
 from dml_bench.browse.html_map import write_page
-from dml_bench.browse.images import Images, read_images
+from dml_bench.browse.images import BrowseTable, read_browse_table
 from dml_bench.browse.server import Guard
 from dml_bench.browse.session import dataset_name
 from dml_bench.cli.doctor import find_mongod
-from dml_bench.gallery.store import Entry, run_gallery
-from dml_bench.gallery.store import Place as GalleryPlace
+from dml_bench.gallery.store import GalleryFile as GalleryPlace
+from dml_bench.gallery.store import GalleryImage, run_gallery
 from dml_bench.runs.folder import read_arrays
 from dml_bench.runs.run import read_folder
 
@@ -65,7 +65,7 @@ def fiftyone(tmp_path_factory) -> Iterator[Any]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         with (
-            served(Place(tmp_path_factory.mktemp("database") / "db")) as uri,
+            served(DatabaseFolder(tmp_path_factory.mktemp("database") / "db")) as uri,
             fiftyone_app.connected(uri),
         ):
             import fiftyone
@@ -76,12 +76,12 @@ def fiftyone(tmp_path_factory) -> Iterator[Any]:
 
 
 @pytest.fixture
-def images(tmp_path) -> Images:
+def images(tmp_path) -> BrowseTable:
     """Three classes, the last held out of `limited`; one gallery image each, then four queries."""
     made = finish(tmp_path / "runs", experiment(), RIGHT, unseen=1)
     for phase in RIGHT:
         store(made, phase, gallery=GALLERY, query=QUERY)
-    return read_images(read_folder(made.folder))
+    return read_browse_table(read_folder(made.folder))
 
 
 @pytest.fixture
@@ -144,7 +144,9 @@ def test_a_query_that_only_the_model_without_its_class_gets_wrong_is_lost_when_u
     )
     for phase in RIGHT:
         store(made, phase, gallery=GALLERY, query=QUERY)
-    fiftyone_app.update("lost", read_images(read_folder(made.folder)), MAPS, [], state="first")
+    fiftyone_app.update(
+        "lost", read_browse_table(read_folder(made.folder)), MAPS, [], state="first"
+    )
     dataset = fiftyone.load_dataset("lost")
     assert files(dataset.load_saved_view("lost when unseen")) == ["query/class 2/0.jpg"]
     assert files(dataset.load_saved_view("near-duplicates between train and test")) == []
@@ -221,10 +223,10 @@ def test_opening_again_updates_and_never_duplicates_and_keeps_what_a_person_adde
     place.path.parent.mkdir()
     place.write(
         gallery.joined(
-            (Entry("newcomer", "/mine/new.jpg", "", "enrolled"),), gallery.embeddings[:1]
+            (GalleryImage("newcomer", "/mine/new.jpg", "", "enrolled"),), gallery.embeddings[:1]
         )
     )
-    more = read_images(images.run)
+    more = read_browse_table(images.run)
     maps = {"all": np.vstack([MAP, [[50, 51]]]), "limited": np.vstack([-MAP, [[np.nan, np.nan]]])}
     fiftyone_app.update("made", more, maps, [], state="second")
     dataset = fiftyone.load_dataset("made")
@@ -408,7 +410,7 @@ def asked(
 def test_the_app_gives_the_run_s_images_to_whoever_has_the_token_and_nothing_else_and_ends_at_ctrl_c(
     run, tmp_path
 ):
-    image = read_images(read_folder(run)).paths[0]
+    image = read_browse_table(read_folder(run)).paths[0]
     with browsing(run, tmp_path) as app_:
         port, token = app_.port, app_.url.partition("?token=")[2]
         assert app_.url == f"http://127.0.0.1:{port}/?token={token}"
@@ -614,7 +616,7 @@ def test_the_app_shows_samples_beside_the_map_with_every_image_follows_a_lasso_a
 @pytest.mark.slow
 @needs_chromium
 def test_the_page_shows_each_image_and_its_answers_where_it_is_pointed_at(run, tmp_path):
-    images = read_images(read_folder(run))
+    images = read_browse_table(read_folder(run))
     write_page(tmp_path / "map.html", images, images.maps(), [], lambda *at: None)
     with chromium_page((tmp_path / "map.html").as_uri()) as page:
         errors: list[str] = []

@@ -34,19 +34,21 @@ def test_folds_divide_the_training_images_evenly_within_each_class_and_alike_in_
         fold_phases(phase, dataset, split, dataset.labels, 3, 1)
         for phase in (Phase("all"), Phase("limited", (3,)))
     )
-    parts = [np.array(phase.withheld) for phase in whole]
+    parts = [np.array(phase.fold_images) for phase in whole]
     assert np.sort(np.concatenate(parts)).tolist() == split.train.tolist()
     sizes = np.array([np.bincount(dataset.labels[part], minlength=4) for part in parts])
     assert (np.ptp(sizes, axis=0) <= 1).all() and np.ptp(sizes.sum(axis=1)) <= 1
     for phase, other in zip(whole, limited, strict=True):
-        assert set(phase.trains_on(dataset, split)) | set(phase.withheld) == set(
+        assert set(phase.trains_on(dataset, split)) | set(phase.fold_images) == set(
             split.train.tolist()
         )
-        assert set(other.withheld) == {
-            image for image in phase.withheld if dataset.labels[image] != 3
+        assert set(other.fold_images) == {
+            image for image in phase.fold_images if dataset.labels[image] != 3
         }
         assert not set(other.trains_on(dataset, split)) & set(np.flatnonzero(dataset.labels == 3))
-        assert phase.watched(dataset, split).queries["valid"].tolist() == sorted(phase.withheld)
+        assert phase.monitored(dataset, split).queries["valid"].tolist() == sorted(
+            phase.fold_images
+        )
 
 
 def test_more_folds_than_a_class_has_images_are_refused():

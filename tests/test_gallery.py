@@ -12,7 +12,7 @@ from handmade import Vectors, experiment, finish, store
 from PIL import Image
 from tiny import dml_bench, refusal, train
 
-from dml_bench.gallery.embedder import Network
+from dml_bench.gallery.embedder import GalleryEmbedder
 from dml_bench.gallery.enrol import (
     Changes,
     Enrolment,
@@ -22,10 +22,16 @@ from dml_bench.gallery.enrol import (
     renamings,
 )
 from dml_bench.gallery.format import as_json, threshold_words
-from dml_bench.gallery.predict import Answers, Bar, answer, evidence
-from dml_bench.gallery.store import Entry, Gallery, Place, open_place, run_gallery
+from dml_bench.gallery.predict import AppliedThreshold, Predictions, calibration_set, predict
+from dml_bench.gallery.store import (
+    Gallery,
+    GalleryFile,
+    GalleryImage,
+    open_gallery_file,
+    run_gallery,
+)
 from dml_bench.runs.folder import read_arrays, read_neighbours
-from dml_bench.runs.run import FinishedRun
+from dml_bench.runs.run import Run
 
 NEW = "009.Newcomer"
 SQUASH = ("images.fit=squash", "augment.random_crop_from=0")
@@ -55,18 +61,22 @@ def photos(tmp_path) -> Path:
     return drawn
 
 
-def enrol(place: Place, photos: Path | None = None, **changes: object) -> Enrolment:
+def enrol(place: GalleryFile, photos: Path | None = None, **changes: object) -> Enrolment:
     chosen = photos_by_class(photos) if photos else ()
     return change(
-        place, Changes(photos=chosen, **changes), lambda: Network(place.run, place.phase, "cpu")
+        place,
+        Changes(photos=chosen, **changes),
+        lambda: GalleryEmbedder(place.run, place.phase, "cpu"),
     )
 
 
 @pytest.mark.parametrize("phase", ["all", "limited"])
 def test_an_image_of_the_run_embedded_again_has_its_stored_embedding(run, phase):
-    place = open_place(run, phase, None)
+    place = open_gallery_file(run, phase, None)
     gallery = place.read()
-    again = Network(place.run, phase, "cpu").embed([Path(entry.path) for entry in gallery.entries])
+    again = GalleryEmbedder(place.run, phase, "cpu").embed(
+        [Path(entry.path) for entry in gallery.entries]
+    )
     np.testing.assert_allclose(again.embeddings, gallery.embeddings, atol=1e-6)
 
 
@@ -81,8 +91,8 @@ def test_that_holds_in_bfloat16_and_with_statistics_of_the_training_images(
         "images.normalization=train",
         *SQUASH,
     )
-    place = open_place(outcome.folder, "limited", None)
-    network = Network(place.run, "limited", "cpu")
+    place = open_gallery_file(outcome.folder, "limited", None)
+    network = GalleryEmbedder(place.run, "limited", "cpu")
     gallery = place.read()
     assert network.precision == "bfloat16"
     again = network.embed([Path(entry.path) for entry in gallery.entries])
@@ -90,7 +100,7 @@ def test_that_holds_in_bfloat16_and_with_statistics_of_the_training_images(
 
 
 def test_the_gallery_has_the_images_and_classes_that_the_run_searched(run):
-    place = open_place(run, "all", None)
+    place = open_gallery_file(run, "all", None)
     gallery = place.read()
     stored = read_neighbours(run / "all" / "neighbours.safetensors")
     assert [Path(entry.path).parent.name for entry in gallery.entries] == [
@@ -100,13 +110,13 @@ def test_the_gallery_has_the_images_and_classes_that_the_run_searched(run):
 
 
 def test_an_enrolled_class_is_found_though_nothing_was_trained_on_it(run, photos):
-    place = open_place(run, "limited", None)
+    place = open_gallery_file(run, "limited", None)
     done = enrol(place, photos)
     assert (done.new_classes, len(done.enrolled), done.already_there) == ((NEW, "010.Other"), 6, 0)
     turned = photos.parent / "turned.jpg"
     Image.open(next((photos / NEW).iterdir())).rotate(2).save(turned, quality=90)
-    (found,) = answer(
-        place.read(), Network(place.run, "limited", "cpu"), [turned], k=5, threshold=0.0
+    (found,) = predict(
+        place.read(), GalleryEmbedder(place.run, "limited", "cpu"), [turned], k=5, threshold=0.0
     ).answers
     assert found.class_name == NEW
     assert len(found.closest) == 5
@@ -114,10 +124,10 @@ def test_an_enrolled_class_is_found_though_nothing_was_trained_on_it(run, photos
 
 
 def test_the_sealed_result_is_accepted_and_unchanged_after_enrolment(run, photos):
-    place = open_place(run, "all", None)
+    place = open_gallery_file(run, "all", None)
     before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
     enrol(place, photos)
-    assert open_place(run, "all", None).run.summary == place.run.summary
+    assert open_gallery_file(run, "all", None).run.summary == place.run.summary
     assert {path: path.read_bytes() for path in before} == before
     assert {path.parent for path in run.rglob("*") if path.is_file() and path not in before} == {
         run / "gallery"
@@ -125,7 +135,7 @@ def test_the_sealed_result_is_accepted_and_unchanged_after_enrolment(run, photos
 
 
 def test_the_same_file_is_enrolled_once_by_whatever_name(run, photos):
-    place = open_place(run, "all", None)
+    place = open_gallery_file(run, "all", None)
     enrol(place, photos)
     first = next((photos / NEW).iterdir())
     shutil.copy(first, photos / NEW / "copy.jpg")
@@ -140,11 +150,11 @@ def test_the_same_file_is_enrolled_once_by_whatever_name(run, photos):
 def test_a_photo_that_changes_while_it_is_enrolled_is_not_embedded_under_its_old_digest(
     run, photos
 ):
-    place, first = open_place(run, "all", None), next((photos / NEW).iterdir())
+    place, first = open_gallery_file(run, "all", None), next((photos / NEW).iterdir())
 
-    def changing() -> Network:  # is asked for when the photos have their digests
+    def changing() -> GalleryEmbedder:  # is asked for when the photos have their digests
         Image.new("RGB", (48, 48)).save(first)
-        return Network(place.run, place.phase, "cpu")
+        return GalleryEmbedder(place.run, place.phase, "cpu")
 
     with pytest.raises(ValueError, match=rf"{first.name} changed after its fingerprint was taken"):
         change(place, Changes(photos=photos_by_class(photos)), changing)
@@ -152,7 +162,7 @@ def test_a_photo_that_changes_while_it_is_enrolled_is_not_embedded_under_its_old
 
 
 def test_a_copy_of_an_image_of_the_run_is_known_and_can_not_get_another_class(run, tmp_path):
-    place = open_place(run, "all", None)
+    place = open_gallery_file(run, "all", None)
     own = place.read().entries[0]
     same, other = tmp_path / "same" / own.class_name, tmp_path / "other" / NEW
     for folder in (same, other):
@@ -164,7 +174,7 @@ def test_a_copy_of_an_image_of_the_run_is_known_and_can_not_get_another_class(ru
 
 
 def test_more_photos_of_a_known_class_join_it(run, photos):
-    place = open_place(run, "all", None)
+    place = open_gallery_file(run, "all", None)
     known = place.read().class_names[0]
     (photos / NEW).rename(photos / known)
     done = enrol(place, photos)
@@ -175,13 +185,13 @@ def test_more_photos_of_a_known_class_join_it(run, photos):
 def test_a_removed_class_is_no_longer_an_answer_and_a_renamed_one_answers_by_its_new_name(
     run, photos
 ):
-    place = open_place(run, "all", None)
+    place = open_gallery_file(run, "all", None)
     enrol(place, photos)
     photo = next((photos / NEW).iterdir())
-    network = Network(place.run, "all", "cpu")
+    network = GalleryEmbedder(place.run, "all", "cpu")
 
     def nearest() -> str:
-        return answer(place.read(), network, [photo], k=3, threshold=0.0).answers[0].class_name
+        return predict(place.read(), network, [photo], k=3, threshold=0.0).answers[0].class_name
 
     assert nearest() == NEW
     enrol(place, rename=((NEW, "Shrike"),))
@@ -193,7 +203,7 @@ def test_a_removed_class_is_no_longer_an_answer_and_a_renamed_one_answers_by_its
 
 
 def test_a_change_that_is_refused_leaves_the_gallery_as_it_was(run, photos):
-    place = open_place(run, "all", None)
+    place = open_gallery_file(run, "all", None)
     enrol(place, photos)
     before = place.path.read_bytes()
     with pytest.raises(ValueError, match="has a class 010.Other already"):
@@ -202,21 +212,21 @@ def test_a_change_that_is_refused_leaves_the_gallery_as_it_was(run, photos):
 
 
 def test_the_only_class_can_not_be_removed():
-    one = Gallery((Entry("A", "a.jpg", "", "enrolled"),), np.eye(1, 2, dtype=np.float32))
+    one = Gallery((GalleryImage("A", "a.jpg", "", "enrolled"),), np.eye(1, 2, dtype=np.float32))
     with pytest.raises(ValueError, match="the only class"):
         one.removed("A")
 
 
 def test_two_processes_do_not_change_a_gallery_at_once(run, photos):
-    place = open_place(run, "all", None)
+    place = open_gallery_file(run, "all", None)
     with place.lock(), pytest.raises(ValueError, match="another process is changing"):
-        enrol(open_place(run, "all", None), photos)
+        enrol(open_gallery_file(run, "all", None), photos)
 
 
 def test_the_threshold_is_chosen_on_the_queries_of_the_run(run):
-    place = open_place(run, "limited", None)
+    place = open_gallery_file(run, "limited", None)
     stored = read_neighbours(run / "limited" / "neighbours.safetensors")
-    found = evidence(place.run, "limited", place.read())
+    found = calibration_set(place.run, "limited", place.read())
     np.testing.assert_allclose(found.look_ups.similarity, stored.similarities[:, 0], atol=1e-6)
     assert found.look_ups.correct.tolist() == (stored.labels[:, 0] == stored.query_labels).tolist()
     assert (found.part, found.own, found.queries) == ("query", len(stored.query_labels), None)
@@ -235,7 +245,7 @@ def test_names_may_hold_the_equals_sign_that_stands_between_the_old_and_the_new_
 def test_queries_of_a_removed_class_are_not_asked_and_those_of_a_renamed_class_are_right_by_its_new_name(
     run,
 ):
-    place = open_place(run, "all", None)
+    place = open_gallery_file(run, "all", None)
     names = place.read().class_names
     stored = read_neighbours(run / "all" / "neighbours.safetensors")
     enrol(place, remove=(names[0],), rename=((names[1], "zzz"),))
@@ -246,14 +256,14 @@ def test_queries_of_a_removed_class_are_not_asked_and_those_of_a_renamed_class_a
         similarity[stored.gallery_labels == 0] = -2
         if label != 0:
             right.append(stored.gallery_labels[similarity.argmax()] == label)
-    assert evidence(place.run, "all", place.read()).look_ups.correct.tolist() == right
+    assert calibration_set(place.run, "all", place.read()).look_ups.correct.tolist() == right
 
 
 def test_an_enrolled_image_is_evidence_by_its_nearest_other_image(run, photos):
-    place = open_place(run, "all", None)
+    place = open_gallery_file(run, "all", None)
     shutil.rmtree(photos / "010.Other")
     gallery = enrol(place, photos).gallery
-    found = evidence(place.run, "all", gallery)
+    found = calibration_set(place.run, "all", gallery)
     look_ups = found.look_ups
     rows = [row for row, entry in enumerate(gallery.entries) if entry.origin == "enrolled"]
     expected = []
@@ -271,18 +281,18 @@ def test_an_enrolled_image_is_evidence_by_its_nearest_other_image(run, photos):
 
 
 def test_the_only_photo_of_a_class_is_no_evidence(run, photos):
-    place = open_place(run, "all", None)
+    place = open_gallery_file(run, "all", None)
     for file in sorted((photos / NEW).iterdir())[1:]:
         file.unlink()
     shutil.rmtree(photos / "010.Other")
-    found = evidence(place.run, "all", enrol(place, photos).gallery)
+    found = calibration_set(place.run, "all", enrol(place, photos).gallery)
     assert len(found.look_ups.correct) == found.own
 
 
 # Validation images, in a run written by hand: class 0 at 0 degrees, class 1 at 40, class 2 at 80
 
 
-def by_hand(out: Path, **parts: Vectors) -> tuple[FinishedRun, Gallery]:
+def by_hand(out: Path, **parts: Vectors) -> tuple[Run, Gallery]:
     run = finish(
         out, experiment(), {phase: [[1], [1], [1]] for phase in ("all", "limited")}, unseen=1
     )
@@ -301,7 +311,7 @@ QUERY = {"class 0": [3, 35], "class 1": [50], "class 2": [71]}
 def test_of_a_run_with_validation_images_the_threshold_is_chosen_on_these_and_held_against_the_queries(
     tmp_path,
 ):
-    found = evidence(*with_phase(by_hand(tmp_path, query=QUERY, valid=VALID)))
+    found = calibration_set(*with_phase(by_hand(tmp_path, query=QUERY, valid=VALID)))
     assert (found.part, found.own) == ("valid", 5)
     assert found.look_ups.correct.tolist() == [True, False, True, True, True]
     chosen = found.threshold(1.0)
@@ -311,7 +321,7 @@ def test_of_a_run_with_validation_images_the_threshold_is_chosen_on_these_and_he
 
 
 def test_what_it_was_chosen_on_is_said(tmp_path):
-    found = evidence(*with_phase(by_hand(tmp_path, query=QUERY, valid=VALID)))
+    found = calibration_set(*with_phase(by_hand(tmp_path, query=QUERY, valid=VALID)))
     assert (
         threshold_words(found.threshold(1.0), found)
         == "threshold 0.9744: of 5 validation images of the run, it answers 80% and 100% of the"
@@ -319,7 +329,9 @@ def test_what_it_was_chosen_on_is_said(tmp_path):
         " 75% of the answers are right. None of them was trained on; all are of classes in the"
         " gallery, so expect more wrong answers where photos are not"
     )
-    told = as_json(Answers((), (), 1.0, 1.0), Bar(0.9744, found.threshold(1.0), found))["threshold"]
+    told = as_json(
+        Predictions((), (), 1.0, 1.0), AppliedThreshold(0.9744, found.threshold(1.0), found)
+    )["threshold"]
     assert told["chosen_on"] == {"validation": 5, "queries": 0, "enrolled": 0}
     assert told["on_queries"] == {"queries": 4, "precision": 0.75, "coverage": 1.0}
 
@@ -327,12 +339,12 @@ def test_what_it_was_chosen_on_is_said(tmp_path):
 def test_validation_images_of_classes_that_the_gallery_lacks_choose_nothing(tmp_path):
     """As those of protocol class_disjoint, whose validation classes are not those that are looked
     up."""
-    found = evidence(*with_phase(by_hand(tmp_path, query=QUERY, valid={"class 7": [0, 40]})))
+    found = calibration_set(*with_phase(by_hand(tmp_path, query=QUERY, valid={"class 7": [0, 40]})))
     assert (found.part, found.own, found.queries) == ("query", 4, None)
     assert found.realised(found.threshold(0.5)) is None
 
 
-def with_phase(made: tuple[FinishedRun, Gallery]) -> tuple[FinishedRun, str, Gallery]:
+def with_phase(made: tuple[Run, Gallery]) -> tuple[Run, str, Gallery]:
     return made[0], "all", made[1]
 
 
@@ -359,7 +371,7 @@ def test_photos_of_any_ending_are_found_in_a_folder_and_other_files_are_counted(
 def test_a_class_is_enrolled_renamed_and_removed_by_its_name_in_whatever_form(run, photos):
     stored, typed = "Cafe\u0301", "Caf\u00e9"
     (photos / NEW).rename(photos / stored)
-    place = open_place(run, "all", None)
+    place = open_gallery_file(run, "all", None)
     assert enrol(place, photos).new_classes == ("010.Other", stored)
     (photos / stored).rename(photos / typed)
     again = enrol(place, photos)
@@ -499,7 +511,7 @@ def test_a_run_that_is_unfinished_changed_or_one_of_several_is_refused(
 def test_a_gallery_of_other_weights_or_a_damaged_one_is_refused(
     run, photos, tmp_path, monkeypatch, capsys
 ):
-    place = open_place(run, "all", tmp_path / "mine")
+    place = open_gallery_file(run, "all", tmp_path / "mine")
     enrol(place, photos)
     shutil.copy(place.path, place.path.with_name("limited.safetensors"))
     asked = ("predict", run, photos, "--gallery", tmp_path / "mine")

@@ -16,11 +16,11 @@ from torch._subclasses.fake_tensor import (
 
 from dml_bench.data import inputs
 from dml_bench.data.datasets import open_dataset
-from dml_bench.data.inputs import open_pixels, variants
+from dml_bench.data.inputs import open_image_inputs, tta_views
 from dml_bench.data.split import make_split, phases
-from dml_bench.system.callbacks import Watch
+from dml_bench.system.callbacks import Callback
 from dml_bench.training.batches import epoch_batches, training_batch
-from dml_bench.training.training_state import Run, build
+from dml_bench.training.training_state import TrainingState, build
 
 CUDA = torch.device("cuda")
 PLC = (
@@ -61,13 +61,13 @@ def on_gpu(
     cache_dir: Path,
     monkeypatch: pytest.MonkeyPatch,
     *overrides: str,
-) -> Run:
+) -> TrainingState:
     """A run with its model and its images on a GPU that is not there."""
     experiment = tiny("loss=crossentropy", "miner=none", *overrides)
     dataset = open_dataset(experiment.data.dataset, birds, cache_dir)
     split = make_split(dataset, method="stratified", test_fraction=0.2, seed=1)
     pixels, (phase, *_) = (
-        open_pixels(experiment, dataset, cache_dir, torch.device("cpu")),
+        open_image_inputs(experiment, dataset, cache_dir, torch.device("cpu")),
         phases(((6, 7),)),
     )
     run = build(
@@ -78,7 +78,7 @@ def on_gpu(
         pixels,
         device=torch.device("cpu"),
         precision="bfloat16",
-        watch=Watch(),
+        callback=Callback(),
     )
     to_gpu(run.embedder, mode)
     to_gpu(run.objective, mode)
@@ -116,8 +116,8 @@ def test_a_batch_stays_on_its_gpu_which_is_not_waited_for(birds, cache_dir, monk
         batch = training_batch(run, images, epoch=1, step=0)
         with run.autocast():
             embeddings = run.forward(batch.inputs, batch.layer, batch.inside)
-        loss = run.objective.over(embeddings, batch.readings, interpolate=batch.interpolate)
-        views = [run.source.view(images, look) for look in variants("mirror")]
+        loss = run.objective.over(embeddings, batch.targets, interpolate=batch.interpolate)
+        views = [run.source.view(images, look) for look in tta_views("mirror")]
     assert (loss.device.type, loss.shape, loss.dtype) == ("cuda", (), torch.float32)
     assert {part.device.type for part in (batch.inputs, embeddings, *views)} == {"cuda"}
 

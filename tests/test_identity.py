@@ -28,15 +28,15 @@ from dml_bench.data.identity import OtherData, copies_in_gallery, data_facts, di
 from dml_bench.data.split import make_split
 from dml_bench.registry import UnknownName
 from dml_bench.runs.folder import RunFolder
-from dml_bench.runs.run import read_finished
+from dml_bench.runs.run import find_run
 from dml_bench.suite.plan import read_table
-from dml_bench.system.callbacks import Watch
+from dml_bench.system.callbacks import Callback
 from dml_bench.training import loop
 
 GIVEN = ("data.split=given", "train.epochs=1")
 
 
-class Listening(Watch):
+class Listening(Callback):
     def __init__(self) -> None:
         self.warnings: list[str] = []
 
@@ -215,7 +215,7 @@ def test_a_run_from_before_there_was_a_setting_is_found_by_a_suite(tmp_path):
     del table["schedule"], table["digest"]
     (run.folder / "experiment.json").write_text(json.dumps(table))
     RunFolder(tmp_path, mine, "cub").write_summary(run.summary)
-    assert read_finished(tmp_path, mine, photographed())
+    assert find_run(tmp_path, mine, photographed())
 
 
 # Images that were left out
@@ -366,10 +366,10 @@ def test_a_run_says_that_queries_are_copies_though_they_were_saved_again_and_say
         "they are found whatever was learnt; `dml-bench data check` lists them"
     )
     for already in (False, True):
-        watch = Listening()
-        outcome = train(data, cache_dir, tmp_path / "runs", *GIVEN, watch=watch)
+        callback = Listening()
+        outcome = train(data, cache_dir, tmp_path / "runs", *GIVEN, callback=callback)
         assert outcome.already_finished is already
-        assert line in watch.warnings
+        assert line in callback.warnings
         assert outcome.summary["copies"] == {"queries": 2, "of": 16, "example": paths}
 
 

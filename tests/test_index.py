@@ -18,19 +18,25 @@ from handmade import experiment, finish
 from tiny import dml_bench, refusal, train
 
 from dml_bench.evaluation.search import search
-from dml_bench.gallery.index_recall import Asked, asked_of_itself, recalls, wilson
+from dml_bench.gallery.index_recall import RecallQueries, asked_of_itself, recalls, wilson
 from dml_bench.gallery.index_store import (
-    Look,
+    OpenIndex,
+    build_index,
     catch_up,
     digest,
     file_of,
-    follow,
-    made,
     opened,
     step_between,
+    update_indexes,
 )
 from dml_bench.gallery.indexes import advice, build, open_mapped, parse
-from dml_bench.gallery.store import Entry, Gallery, Place, open_place, weights_digest
+from dml_bench.gallery.store import (
+    Gallery,
+    GalleryFile,
+    GalleryImage,
+    open_gallery_file,
+    weights_digest,
+)
 from dml_bench.runs.run import read_folder
 from dml_bench.system.files import read_json
 
@@ -61,7 +67,7 @@ def gallery_of(embeddings: np.ndarray, classes: int = CLASSES) -> Gallery:
     names = np.repeat(np.arange(classes), len(embeddings) // classes)
     return Gallery(
         tuple(
-            Entry(f"class {name:02}", f"{row}.jpg", "", "enrolled")
+            GalleryImage(f"class {name:02}", f"{row}.jpg", "", "enrolled")
             for row, name in enumerate(names)
         ),
         embeddings,
@@ -72,13 +78,13 @@ GALLERY = gallery_of(clustered(IMAGES, seed=1))
 QUERY = clustered(2, seed=2)
 
 
-def queries() -> Asked:
-    return Asked(QUERY, np.full(len(QUERY), -1), "queries of this test")
+def queries() -> RecallQueries:
+    return RecallQueries(QUERY, np.full(len(QUERY), -1), "queries of this test")
 
 
 @pytest.fixture
-def place(tmp_path) -> Place:
-    return Place(
+def place(tmp_path) -> GalleryFile:
+    return GalleryFile(
         finish(
             tmp_path,
             experiment(),
@@ -92,11 +98,11 @@ def place(tmp_path) -> Place:
 class Opener:
     """Opens kept indexes, and remembers what was said."""
 
-    def __init__(self, place: Place):
+    def __init__(self, place: GalleryFile):
         self.place = place
         self.said: list[str] = []
 
-    def __call__(self, kind: str, gallery: Gallery = GALLERY) -> Look:
+    def __call__(self, kind: str, gallery: Gallery = GALLERY) -> OpenIndex:
         return opened(self.place, gallery, parse(kind), queries, self.said.append)
 
 
@@ -120,7 +126,7 @@ def test_flat_answers_as_the_exact_search_also_where_images_are_copies(look_into
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_mapped_index_answers_as_one_in_memory(tmp_path, kind):
-    look = made(tmp_path / "a.faiss", GALLERY, parse(kind), queries)
+    look = build_index(tmp_path / "a.faiss", GALLERY, parse(kind), queries)
     in_memory = faiss.read_index(str(tmp_path / "a.faiss"))
     similarities, rows = look.index.search(QUERY, 10)
     assert (similarities.tolist(), rows.tolist()) == tuple(
@@ -180,10 +186,10 @@ def test_all_kinds_stay_in_the_file_when_they_are_opened(tmp_path):
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_same_vectors_give_the_same_file_whatever_the_threads(tmp_path, kind):
     threads = faiss.omp_get_max_threads()
-    made(tmp_path / "a.faiss", GALLERY, parse(kind), queries)
+    build_index(tmp_path / "a.faiss", GALLERY, parse(kind), queries)
     faiss.omp_set_num_threads(threads + 1)
     try:
-        made(tmp_path / "b.faiss", GALLERY, parse(kind), queries)
+        build_index(tmp_path / "b.faiss", GALLERY, parse(kind), queries)
         assert faiss.omp_get_max_threads() == threads + 1
     finally:
         faiss.omp_set_num_threads(threads)
@@ -243,7 +249,7 @@ def test_a_copy_of_the_nearest_image_is_as_good_as_itself():
 
 
 def test_images_of_the_gallery_that_are_asked_are_left_out_of_their_own_look_ups(tmp_path):
-    look = made(
+    look = build_index(
         tmp_path / "a.faiss",
         GALLERY,
         parse("ivf:nlist=16,nprobe=1"),
@@ -267,7 +273,7 @@ def test_images_of_the_gallery_that_are_asked_are_left_out_of_their_own_look_ups
 
 def test_bytes_and_errors_of_compressed_images_are_told(tmp_path):
     whole, refined, codes = (
-        made(tmp_path / "a.faiss", GALLERY, parse(kind), queries)
+        build_index(tmp_path / "a.faiss", GALLERY, parse(kind), queries)
         for kind in ("hnsw", "ivfpq:nlist=8,m=8", "ivfpq:nlist=8,m=8,k_factor=0")
     )
     assert whole.measured.exact_bytes == 1200 * 32 * 4
@@ -335,10 +341,12 @@ def test_an_index_of_other_embeddings_is_built_anew_and_that_is_said_in_a_line(l
     assert rows[:, 0].tolist() == list(range(1200))
 
 
-def followed_by(place: Place, before: Gallery, kept: np.ndarray, after: Gallery) -> tuple[str, ...]:
+def followed_by(
+    place: GalleryFile, before: Gallery, kept: np.ndarray, after: Gallery
+) -> tuple[str, ...]:
     """The names of the indexes that went along when the gallery changed."""
     step = step_between(place, before, kept, after)
-    return follow(place, step, after) if step else ()
+    return update_indexes(place, step, after) if step else ()
 
 
 def enlarged(gallery: Gallery, images: int) -> tuple[Gallery, np.ndarray]:
@@ -349,7 +357,7 @@ def enlarged(gallery: Gallery, images: int) -> tuple[Gallery, np.ndarray]:
     changed = gallery.removed("class 03").removed("class 07").renamed("class 04", "class 99")
     for label in (3, 5, 60, 61):
         entries = tuple(
-            Entry(f"class {label:02}", f"new {label} {row}.jpg", "", "enrolled")
+            GalleryImage(f"class {label:02}", f"new {label} {row}.jpg", "", "enrolled")
             for row in range(images)
         )
         changed = changed.joined(entries, new[label])
@@ -363,7 +371,7 @@ def test_an_index_that_was_added_to_answers_as_one_built_anew(look_into, tmp_pat
     assert len(followed_by(look_into.place, GALLERY, kept, gallery)) == 1
     followed, anew = (
         look_into(kind, gallery),
-        made(tmp_path / "anew.faiss", gallery, parse(kind), queries),
+        build_index(tmp_path / "anew.faiss", gallery, parse(kind), queries),
     )
     assert len(look_into.said) == 1
     asked = np.concatenate([QUERY, gallery.embeddings[-40:]])
@@ -400,7 +408,7 @@ def test_a_class_removed_enrolled_again_and_renamed_many_times_is_found(look_int
         kept = np.array([entry.class_name != name for entry in gallery.entries])
         rows = np.flatnonzero(~kept)
         entries = tuple(
-            Entry(f"turn {turn}", gallery.entries[row].path, "", "enrolled") for row in rows
+            GalleryImage(f"turn {turn}", gallery.entries[row].path, "", "enrolled") for row in rows
         )
         after = gallery.removed(name).joined(entries, gallery.embeddings[rows])
         assert followed_by(look_into.place, gallery, kept, after) == ("hnsw",)
@@ -446,7 +454,7 @@ def test_a_kill_between_gallery_and_index_gives_the_index_of_an_uninterrupted_ch
     place, kind, next_is, killed_at
 ):
     gallery, kept = enlarged(GALLERY, 10)
-    place = Place(read_folder(place.run.folder), "all")
+    place = GalleryFile(read_folder(place.run.folder), "all")
     path = file_of(place, parse(kind))
 
     def changed(moments: int | None) -> None:
@@ -470,7 +478,7 @@ def test_a_kill_between_gallery_and_index_gives_the_index_of_an_uninterrupted_ch
         if not (child := os.fork()):
             os.replace = replace_or_die
             place.write(gallery, step)
-            follow(place, step, gallery)
+            update_indexes(place, step, gallery)
             os._exit(0)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == (0 if moments is None else 9)
 
@@ -703,7 +711,7 @@ def test_an_export_holds_the_index_that_was_asked_for_and_its_card_says_what_it_
         f"index ivf (nlist=3, nprobe=2): recall@1 {facts['measured']['recall_at_1']['value']:.3f} ("
         in card
     )
-    place = open_place(run, "all", None)
+    place = open_gallery_file(run, "all", None)
     rows = index.search(place.read().embeddings, 1)[1][:, 0]
     assert rows.tolist() == list(range(51))
 
@@ -711,7 +719,7 @@ def test_an_export_holds_the_index_that_was_asked_for_and_its_card_says_what_it_
 def test_a_gallery_of_the_former_format_is_read_and_embeddings_stay_in_the_file(run):
     from safetensors.numpy import save_file
 
-    place = open_place(run, "all", None)
+    place = open_gallery_file(run, "all", None)
     gallery = place.read()
     place.path.parent.mkdir()
     place.write(gallery)

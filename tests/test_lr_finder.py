@@ -11,9 +11,9 @@ import torch
 from tiny import SETTINGS, tiny
 
 from dml_bench.cli import app
-from dml_bench.data.inputs import Pixels
-from dml_bench.system.callbacks import Watch
-from dml_bench.training.lr_finder import Sweep, begun, explodes, smoothed, sweep, swept
+from dml_bench.data.inputs import ImageInputs
+from dml_bench.system.callbacks import Callback
+from dml_bench.training.lr_finder import RateSweep, begun, explodes, smoothed, sweep, swept
 
 RATES = np.geomspace(1e-6, 1.0, 61)
 """Ten steps for each power of ten."""
@@ -26,7 +26,7 @@ def valley() -> np.ndarray:
 
 
 def test_the_suggestion_is_where_the_loss_falls_fastest_and_a_tenth_of_where_it_is_lowest():
-    found = Sweep("mine", RATES, valley() + 0.01 * np.sin(np.arange(61)))
+    found = RateSweep("mine", RATES, valley() + 0.01 * np.sin(np.arange(61)))
     assert found.lowest is not None and found.steepest is not None
     assert 1e-2 < RATES[found.lowest] < 1e-1
     assert 10**-3.5 < RATES[found.steepest] < 10**-2.5
@@ -38,7 +38,7 @@ def test_the_suggestion_is_where_the_loss_falls_fastest_and_a_tenth_of_where_it_
 
 
 def test_there_is_no_suggestion_where_the_loss_never_fell():
-    found = Sweep("mine", RATES, np.linspace(1, 2, 61))
+    found = RateSweep("mine", RATES, np.linspace(1, 2, 61))
     assert (found.lowest, found.steepest) == (None, None)
     assert found.suggestion() == "no suggestion: the loss never fell between 1e-06 and 1"
 
@@ -74,18 +74,18 @@ def test_losses_are_smoothed_over_nine_steps_around_each():
 def fed(monkeypatch: pytest.MonkeyPatch) -> dict[str, set[int]]:
     """Indices of the images that were looked at, by what for."""
     seen: dict[str, set[int]] = {"train": set(), "view": set()}
-    train, view = Pixels.train, Pixels.view
+    train, view = ImageInputs.train, ImageInputs.view
 
-    def spied_train(self: Pixels, images: np.ndarray, **how: object) -> torch.Tensor:
+    def spied_train(self: ImageInputs, images: np.ndarray, **how: object) -> torch.Tensor:
         seen["train"].update(images.tolist())
         return train(self, images, **how)
 
-    def spied_view(self: Pixels, images: np.ndarray) -> torch.Tensor:
+    def spied_view(self: ImageInputs, images: np.ndarray) -> torch.Tensor:
         seen["view"].update(images.tolist())
         return view(self, images)
 
-    monkeypatch.setattr(Pixels, "train", spied_train)
-    monkeypatch.setattr(Pixels, "view", spied_view)
+    monkeypatch.setattr(ImageInputs, "train", spied_train)
+    monkeypatch.setattr(ImageInputs, "view", spied_view)
     return seen
 
 
@@ -141,7 +141,7 @@ def test_a_sweep_is_the_same_each_time_and_starts_at_the_lowest_rate(birds: Path
         "data_dir": birds,
         "cache_dir": cache_dir,
         "device": "cpu",
-        "watch": Watch(),
+        "watch": Callback(),
         "steps": 9,
     }
     one, other = (sweep(tiny(), low=1e-3, high=1e-1, **where) for _ in range(2))
@@ -155,7 +155,7 @@ def test_the_proxies_keep_their_multiple_of_the_rate(birds: Path, cache_dir: Pat
     experiment = tiny(
         "loss=ProxyNCA", "miner=none", "train.proxy_lr_factor=50.0", "schedule=one_cycle"
     )
-    run = begun(experiment, birds, cache_dir, "cpu", Watch())
+    run = begun(experiment, birds, cache_dir, "cpu", Callback())
     steps: list[list[float]] = []
     run.optimizer.register_step_pre_hook(
         lambda learner, *_: steps.append([group["lr"] for group in learner.param_groups])

@@ -10,19 +10,19 @@ from tiny import tiny
 from dml_bench.config import Mixing
 from dml_bench.config.experiments import resolve
 from dml_bench.data.augmentations import Boxes
-from dml_bench.data.mixing import Chance, beta
+from dml_bench.data.mixing import BatchRng, beta
 from dml_bench.registry import UnknownName, mixings
 from dml_bench.training import loop
 from dml_bench.training.batches import Batch, blend, paste, training_batch
-from dml_bench.training.training_state import Run
+from dml_bench.training.training_state import TrainingState
 
 POOL = np.arange(100, 400)
 
 
 def chance(
     images: list[int] | np.ndarray, step: int = 0, key: tuple[object, ...] = (42, "all", 1)
-) -> Chance:
-    return Chance(np.asarray(images), 1000, key, step)
+) -> BatchRng:
+    return BatchRng(np.asarray(images), 1000, key, step)
 
 
 def technique(name: str, **options: object):
@@ -222,12 +222,12 @@ def test_a_layer_that_the_backbone_has_not_is_refused(birds, cache_dir, tmp_path
 
 def fed(
     monkeypatch: pytest.MonkeyPatch, birds, cache_dir, tmp_path, *settings: str
-) -> list[tuple[Run, np.ndarray, int, Batch]]:
+) -> list[tuple[TrainingState, np.ndarray, int, Batch]]:
     from tiny import train
 
     seen = []
 
-    def spy(run: Run, images: np.ndarray, epoch: int, step: int) -> Batch:
+    def spy(run: TrainingState, images: np.ndarray, epoch: int, step: int) -> Batch:
         batch = training_batch(run, images, epoch, step)
         seen.append((run, images, epoch, batch))
         return batch
@@ -252,9 +252,9 @@ def test_a_mixed_batch_has_the_labels_of_both_images_by_their_shares(
     mixed = 0
     for run, images, epoch, batch in seen:
         if epoch == 1:
-            assert len(batch.readings) == 1 and batch.inputs.dtype == torch.uint8
+            assert len(batch.targets) == 1 and batch.inputs.dtype == torch.uint8
             continue
-        (own, share), (other, rest) = batch.readings
+        (own, share), (other, rest) = batch.targets
         assert run.trained[own].tolist() == run.dataset.labels[images].tolist()
         assert torch.allclose(share + rest, torch.ones(len(images)))
         assert sorted(other.tolist()) == sorted(own.tolist())  # a permutation of the batch
@@ -271,22 +271,22 @@ def test_neither_a_held_out_class_nor_a_test_image_is_ever_mixed_in(
     name, monkeypatch, birds, cache_dir, tmp_path
 ):
     loaded: dict[str, set[int]] = {"all": set(), "limited": set()}
-    from dml_bench.data.inputs import Pixels
+    from dml_bench.data.inputs import ImageInputs
 
-    original = Pixels.train
+    original = ImageInputs.train
 
     def spy(
-        self: Pixels, images: np.ndarray, *, phase: str, epoch: int, view: int = 0
+        self: ImageInputs, images: np.ndarray, *, phase: str, epoch: int, view: int = 0
     ) -> torch.Tensor:
         loaded[phase] |= set(images.tolist())
         return original(self, images, phase=phase, epoch=epoch, view=view)
 
-    monkeypatch.setattr(Pixels, "train", spy)
+    monkeypatch.setattr(ImageInputs, "train", spy)
     seen = fed(monkeypatch, birds, cache_dir, tmp_path, f"mixing.technique={name}")
     assert {run.phase.name for run, *_ in seen} == {"all", "limited"}
     for run, _, _, batch in seen:
         assert loaded[run.phase.name] == set(run.images.tolist())
-        assert all(int(labels.max()) < len(run.trained) for labels, _ in batch.readings)
+        assert all(int(labels.max()) < len(run.trained) for labels, _ in batch.targets)
     limited = next(run for run, *_ in seen if run.phase.name == "limited")
     assert len(limited.trained) == 6
 
@@ -301,7 +301,7 @@ def test_manifold_mixup_mixes_inside_the_network_at_layers_drawn_for_each_batch(
     assert layers <= {"input", "layer1", "layer2", "layer3", "layer4"}
     assert len(layers) >= 3
     _run, _, _, batch = next(row for row in seen if row[-1].layer)
-    values = torch.arange(len(batch.readings[0].labels), dtype=torch.float32)[:, None]
+    values = torch.arange(len(batch.targets[0].labels), dtype=torch.float32)[:, None]
     assert batch.inside is not None
     mixed = batch.inside(values)
     assert mixed.sum().item() == pytest.approx(

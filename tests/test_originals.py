@@ -10,10 +10,10 @@ from handmade import experiment
 from tiny import refusal, train
 
 from dml_bench.browse.html_map import thumbnails
-from dml_bench.browse.images import read_images
-from dml_bench.explain.images import Material
+from dml_bench.browse.images import read_browse_table
+from dml_bench.explain.images import RunImages
 from dml_bench.gallery.store import open_run, run_gallery
-from dml_bench.runs.images import Originals
+from dml_bench.runs.images import ImageFiles
 from dml_bench.system.files import write_csv
 
 
@@ -42,7 +42,7 @@ def run_in(project: Path) -> Path:
 def test_what_was_named_relatively_is_found_from_any_folder(trained, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     run = open_run(run_in(trained))
-    assert run.originals.root == trained / "birds"
+    assert run.images.root == trained / "birds"
     assert run.summary["dataset"]["root"] == str(trained / "birds")
 
 
@@ -50,11 +50,11 @@ def test_images_and_runs_that_were_moved_together_find_each_other(
     trained, project, tmp_path, monkeypatch
 ):
     run = open_run(run_in(project))
-    assert run.originals.root == trained / "birds", "the recorded folder comes first"
+    assert run.images.root == trained / "birds", "the recorded folder comes first"
     hidden = trained.with_name("hidden")
     trained.rename(hidden)
     try:
-        assert replace(run).originals.root == project / "birds"
+        assert replace(run).images.root == project / "birds"
     finally:
         hidden.rename(trained)
 
@@ -68,7 +68,7 @@ def lost(project: Path, summary: dict) -> dict:
 
 def test_images_that_are_gone_are_said_to_be_and_found_where_a_person_says(project):
     run = open_run(run_in(project))
-    originals = Originals(run.folder, run.experiment, lost(project, run.summary))
+    originals = ImageFiles(run.folder, run.experiment, lost(project, run.summary))
     with pytest.raises(
         ValueError,
         match=(
@@ -119,7 +119,7 @@ def test_every_verb_that_opens_images_takes_their_folder_and_refuses_other_image
 
 def test_an_image_that_was_changed_is_named_and_the_others_are_shown(project, tmp_path):
     run = open_run(run_in(project), project / "birds")
-    material = Material(run)
+    material = RunImages(run)
     first, second = (material.subject(image) for image in (0, 1))
     first.file.write_bytes(second.file.read_bytes())
     assert material.pixels(second).shape == (32, 32, 3)
@@ -134,10 +134,10 @@ def test_an_image_that_was_changed_is_named_and_the_others_are_shown(project, tm
     second.file.unlink()
     with pytest.raises(ValueError, match=f"{second.file} is gone since"):
         material.pixels(second)
-    images = read_images(run)
+    images = read_browse_table(run)
     _, grey = thumbnails(list(zip(images.paths, images.digests, strict=True)), 8, lambda *at: None)
     assert grey == 2, "on the page of maps they stay grey"
-    assert run.originals.changed(tmp_path / "cache") == [first.path, second.path]
+    assert run.images.changed(tmp_path / "cache") == [first.path, second.path]
 
 
 def test_the_gallery_of_a_run_knows_its_files_by_content_though_they_are_gone(project):
@@ -148,9 +148,9 @@ def test_the_gallery_of_a_run_knows_its_files_by_content_though_they_are_gone(pr
 
 def test_a_run_from_before_images_had_digests_checks_the_whole_folder_that_is_named(project):
     run = open_run(run_in(project), project / "birds")
-    rows = [[row[column] for column in ("path", "class", "part")] for row in run.originals.rows]
+    rows = [[row[column] for column in ("path", "class", "part")] for row in run.images.rows]
     write_csv(run.folder / "split.csv", ("path", "class", "part"), rows)
-    old = Originals(run.folder, run.experiment, run.summary, project / "birds")
+    old = ImageFiles(run.folder, run.experiment, run.summary, project / "birds")
     assert old.root == project / "birds"
     repaint(project / "birds")
     with pytest.raises(

@@ -15,8 +15,8 @@ from tiny import SETTINGS, tiny
 
 from dml_bench.cli import app
 from dml_bench.runs.execute import execute
-from dml_bench.runs.request import Outcome, Request
-from dml_bench.system.callbacks import Watch
+from dml_bench.runs.request import Outcome, RunRequest
+from dml_bench.system.callbacks import Callback
 
 PEOPLE = {
     "Angela": "peru",
@@ -70,17 +70,17 @@ def leaves(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def small(
-    root: Path, cache_dir: Path, out: Path, *more: str, watch: Watch | None = None
+    root: Path, cache_dir: Path, out: Path, *more: str, callback: Callback | None = None
 ) -> Outcome:
     settings = ("unseen=last:1", "train.epochs=2", *more)
-    request = Request(
+    request = RunRequest(
         experiment=tiny(*settings),
         data_dir=root,
         cache_dir=cache_dir,
         out=out,
         device="cpu",
         wandb="disabled",
-        watch=watch or Watch(),
+        callback=callback or Callback(),
     )
     return execute(request)
 
@@ -116,7 +116,7 @@ def test_the_parts_of_a_folder_of_faces_are_kept_and_valid_images_only_watch(
 def test_parts_of_its_own_that_are_not_used_are_pointed_out(
     faces: Path, leaves: Path, cache_dir: Path, tmp_path: Path
 ):
-    class Listening(Watch):
+    class Listening(Callback):
         def __init__(self) -> None:
             self.notes: list[str] = []
 
@@ -128,17 +128,17 @@ def test_parts_of_its_own_that_are_not_used_are_pointed_out(
         (faces, ["data.dataset=folder"], 1),
         (leaves, ["data.dataset=csv", "data.dataset.suffix=.jpg"], 0),
     ):
-        watch = Listening()
-        small(root, cache_dir, tmp_path, *dataset, watch=watch)
+        callback = Listening()
+        small(root, cache_dir, tmp_path, *dataset, callback=callback)
         hints = [
             note
-            for note in watch.notes
+            for note in callback.notes
             if "has train and test images of its own; --set data.split=given keeps them apart"
             in note
         ]
         assert len(hints) == said
         left_out = f"{faces}: 1 file is no image and is left out (first: train/Angela/notes.txt)"
-        assert (left_out in watch.notes) == (root == faces)
+        assert (left_out in callback.notes) == (root == faces)
 
 
 def test_a_table_of_leaves_is_read_by_its_one_hot_columns(

@@ -7,7 +7,7 @@ import pytest
 import torch
 from tiny import StopsAfter, tiny, train
 
-from dml_bench.data.inputs import Pixels
+from dml_bench.data.inputs import ImageInputs
 from dml_bench.models.embedder import Embedder, build_embedder
 
 GROWING = ("images.progressive=[16, 24, 32]",)
@@ -30,7 +30,7 @@ def test_a_run_that_was_stopped_again_and_again_ends_as_one_that_never_was(
 ):
     for epochs in (1, 2, 2):
         with pytest.raises(KeyboardInterrupt):
-            train(birds, cache_dir, tmp_path / "stopped", *settings, watch=StopsAfter(epochs))
+            train(birds, cache_dir, tmp_path / "stopped", *settings, callback=StopsAfter(epochs))
     stopped = train(birds, cache_dir, tmp_path / "stopped", *settings)
     assert weights(stopped.folder) == weights(
         train(birds, cache_dir, tmp_path / "whole", *settings).folder
@@ -62,15 +62,15 @@ def test_a_start_is_trained_at_full_size_whatever_follows(
     birds, cache_dir, tmp_path, monkeypatch: pytest.MonkeyPatch
 ):
     sides: list[int] = []
-    original = Pixels.train
+    original = ImageInputs.train
 
-    def spy(self: Pixels, images, *, phase: str, epoch: int, view: int = 0) -> torch.Tensor:
+    def spy(self: ImageInputs, images, *, phase: str, epoch: int, view: int = 0) -> torch.Tensor:
         batch = original(self, images, phase=phase, epoch=epoch, view=view)
         if self.experiment.name == "classifier":
             sides.append(batch.shape[1])
         return batch
 
-    monkeypatch.setattr(Pixels, "train", spy)
+    monkeypatch.setattr(ImageInputs, "train", spy)
     train(
         birds,
         cache_dir,

@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from dml_bench import registry
 from dml_bench.data.datasets.dataset import Where
-from dml_bench.data.mixing import Chance
+from dml_bench.data.mixing import BatchRng
 from dml_bench.losses.objective import Objective
 from dml_bench.registry import Entry
 
@@ -89,7 +89,7 @@ def try_sampler(entry: Entry, options: dict[str, Any]) -> None:
 def try_mixing(entry: Entry, options: dict[str, Any]) -> None:
     mixer = entry.build(**options)
     if mixer is not None:
-        mix = mixer.mix(Chance(np.arange(8), 20, (1,), 0), np.arange(20), 32)
+        mix = mixer.mix(BatchRng(np.arange(8), 20, (1,), 0), np.arange(20), 32)
         assert np.isfinite(mix.kept).all() and np.isfinite(mix.share).all()
 
 

@@ -18,9 +18,9 @@ import pytest
 from handmade import Vectors, experiment, finish, store
 from tiny import train
 
-from dml_bench.analysis.collect import gather, sections_of
-from dml_bench.analysis.diagnostics import class_drop, look_closer, spread
-from dml_bench.analysis.study import Section
+from dml_bench.analysis.collect import collect, studies_of
+from dml_bench.analysis.diagnostics import class_drop, diagnose, spread
+from dml_bench.analysis.study import Study
 from dml_bench.cli import app
 from dml_bench.config import Component
 from dml_bench.config.experiments import resolve
@@ -29,10 +29,10 @@ from dml_bench.evaluation.statistics import Interval, Scores, interval
 from dml_bench.plots import figures
 from dml_bench.report import format
 from dml_bench.report.compose import Report, report
-from dml_bench.report.findings import QUESTIONS, answers, photo_rate, verdict
+from dml_bench.report.findings import QUESTIONS, findings, photo_rate, verdict
 from dml_bench.report.thumbnails import Pictures
 from dml_bench.runs.folder import write_arrays
-from dml_bench.runs.run import FinishedRun, NotFinished, read_folder
+from dml_bench.runs.run import NotFinished, Run, read_folder
 from dml_bench.system.files import read_json, write_json
 
 RIVAL = ("name=rival", "loss=crossentropy", "miner=none", "model.head=identity")
@@ -48,7 +48,7 @@ def queries(*right: int, of: int = 4) -> list[list[int]]:
 
 def made(
     out: Path, name: str, all_: list[list[int]], limited: list[list[int]], seed: int = 42
-) -> FinishedRun:
+) -> Run:
     return finish(out, experiment(name, seed=seed), {"all": all_, "limited": limited})
 
 
@@ -58,7 +58,7 @@ def made_rival(
     limited: list[list[int]],
     logits: list[list[int]],
     unseen: int = 2,
-) -> FinishedRun:
+) -> Run:
     crossentropy = replace(
         experiment("rival"),
         loss=Component("crossentropy", {"label_smoothing": 0.0}),
@@ -74,14 +74,14 @@ def made_rival(
     return run
 
 
-def only_section(*paths: Path) -> Section:
-    [section] = sections_of(gather(paths))
+def only_section(*paths: Path) -> Study:
+    [section] = studies_of(collect(paths))
     return section
 
 
-def told(section: Section) -> list[str]:
+def told(section: Study) -> list[str]:
     """Each answer as one text."""
-    return [" ".join((answer.short, *answer.sentences)) for answer in answers(section, {})]
+    return [" ".join((answer.short, *answer.sentences)) for answer in findings(section, {})]
 
 
 # Which runs
@@ -106,7 +106,7 @@ def test_without_any_run_the_error_says_what_was_looked_at_and_how_to_make_one(t
             r" EXPERIMENT --demo`"
         ),
     ):
-        gather([tmp_path / "empty", tmp_path / "gone"])
+        collect([tmp_path / "empty", tmp_path / "gone"])
 
 
 def test_a_half_finished_run_is_named_and_the_others_are_reported(tmp_path):
@@ -117,7 +117,7 @@ def test_a_half_finished_run_is_named_and_the_others_are_reported(tmp_path):
     environment = read_json(half.folder / "environment.json")
     dataset = {"name": "cub", "fingerprint": "d" * 64}
     write_json(half.folder / "environment.json", environment | {"dataset": dataset})
-    found = gather([tmp_path])
+    found = collect([tmp_path])
     assert [run.seed for run in found.runs] == [42]
     [line] = found.problems
     assert (
@@ -125,7 +125,7 @@ def test_a_half_finished_run_is_named_and_the_others_are_reported(tmp_path):
         == f"{half.folder} is not finished (stopped in phase limited after epoch 7 of 100): the"
         " command that began it goes on with it"
     )
-    [section] = sections_of(found)
+    [section] = studies_of(found)
     assert section.group.lines[0].failures == (
         "seed 43: not finished (stopped in phase limited after epoch 7 of 100)",
     )
@@ -141,7 +141,7 @@ def test_a_file_that_was_changed_after_the_run_is_named_in_one_line(tmp_path):
         file.write(b"\0\0")
     torn = made(tmp_path, "c", queries(4, 3, 2, 4), queries(4, 3, 0, 1))
     (torn.folder / "experiment.json").write_text('{"name": ')
-    found = gather([tmp_path])
+    found = collect([tmp_path])
     assert [run.experiment.name for run in found.runs] == ["a"]
     changed, unreadable = found.problems
     assert changed.startswith(
@@ -165,7 +165,7 @@ def test_the_same_experiment_is_not_counted_twice_nor_mixed_with_other_settings(
         )
         for folder, seed in (("3", 42), ("4", 43))
     ]
-    found = gather([tmp_path])
+    found = collect([tmp_path])
     assert [run.folder.parts[-4] for run in found.runs] == ["1"]
     assert [line.partition(" is left out: ")[0] for line in found.problems] == [
         str(run.folder) for run in (again, *others)
@@ -194,14 +194,14 @@ def test_other_classes_held_out_or_other_images_are_other_sections_whose_titles_
             experiment("a", unseen=unseen),
             {"all": queries(4, 3, 2, 4), "limited": queries(4, 3, 0, 1)},
         )
-    found = gather([tmp_path])
-    sections = sections_of(found)
+    found = collect([tmp_path])
+    sections = studies_of(found)
     assert [section.title for section in sections] == [
         "Precision drop on cub, unseen last:2",
         "Precision drop on cub, unseen random:2:0 x 2",
     ]
     assert len({section.slug for section in sections}) == 2
-    [alone] = sections_of(gather([tmp_path / "1"]))
+    [alone] = studies_of(collect([tmp_path / "1"]))
     assert (alone.title, alone.slug) == ("Precision drop on cub", "precision_drop-cub-dddddd")
 
 
@@ -209,8 +209,8 @@ def test_other_profiles_get_sections_of_their_own_and_a_line_says_so(tmp_path):
     made(tmp_path, "a", queries(4, 3, 2, 4), queries(4, 3, 0, 1))
     demo = experiment("b", profile="demo")
     finish(tmp_path, demo, {"all": queries(4, 3, 2, 4), "limited": queries(4, 3, 0, 1)})
-    found = gather([tmp_path])
-    sections = sections_of(found)
+    found = collect([tmp_path])
+    sections = studies_of(found)
     assert [[line.name for line in section.group.lines] for section in sections] == [["a"], ["b"]]
     assert found.problems == [
         "these runs can't all be compared: there is one section for each of Precision drop on cub;"
@@ -346,7 +346,7 @@ def test_without_a_classifier_what_needs_one_can_t_be_told(tmp_path):
 
 def test_with_a_classifier_alone_nothing_is_said_of_metric_learning(tmp_path):
     made_rival(tmp_path, uniform(1), uniform(1), uniform(2))
-    found = answers(only_section(tmp_path), {})
+    found = findings(only_section(tmp_path), {})
     assert [answer.question for answer in found] == list(QUESTIONS)
     assert {answer.short for answer in found} == {
         "This can't be told from these runs: none of them is a metric-learning experiment."
@@ -407,7 +407,7 @@ def test_unseen_classes_are_asked_of_the_classifier_s_features_too(tmp_path):
     assert f"`{BASELINE}` finds 87.5%" in fourth
 
 
-def three_holdouts(out: Path, name: str, *limited: list[list[int]], seed: int = 42) -> FinishedRun:
+def three_holdouts(out: Path, name: str, *limited: list[list[int]], seed: int = 42) -> Run:
     """Seven classes; of the last six, two are held out of each of three phases."""
     right = {"all": queries(4, 4, 4, 4, 4, 4, 4)} | {
         f"limited-{i}": each for i, each in enumerate(limited, start=1)
@@ -477,7 +477,7 @@ VALID = {"class 0": [5, 22], "class 1": [45, 10], "class 2": [41], "class 3": [1
 image of another class."""
 
 
-def with_embeddings(out: Path, **parts: Vectors) -> Section:
+def with_embeddings(out: Path, **parts: Vectors) -> Study:
     run = made(out, "a", queries(1, 1, 1, 1, of=1), queries(1, 1, 1, 1, of=1))
     store(run, "limited", gallery=ANGLES, query=ASKED, **parts)
     return only_section(out)
@@ -487,14 +487,14 @@ def test_the_threshold_is_chosen_on_validation_images_of_known_classes_and_held_
     tmp_path,
 ):
     section = with_embeddings(tmp_path, valid=VALID)
-    look = look_closer(section, section.group.lines[0], draws=2)
+    look = diagnose(section, section.group.lines[0], draws=2)
     [found] = look.open_set
     assert found.validation_images == 4
     assert (found.precision, found.coverage) == (
         0.5,
         0.5,
     ), "cos 5 accepts the queries at 3 degrees, right, and at 2, unknown"
-    fourth = " ".join(answers(section, {"a": look})[3].sentences)
+    fourth = " ".join(findings(section, {"a": look})[3].sentences)
     assert (
         "A threshold chosen for 90.0% precision on validation images of the known classes answers"
         " 50.0% of all queries and is" in fourth
@@ -503,7 +503,7 @@ def test_the_threshold_is_chosen_on_validation_images_of_known_classes_and_held_
 
 def test_of_a_run_without_validation_images_it_is_chosen_on_the_gallery_and_that_is_said(tmp_path):
     section = with_embeddings(tmp_path)
-    look = look_closer(section, section.group.lines[0], draws=2)
+    look = diagnose(section, section.group.lines[0], draws=2)
     [found] = look.open_set
     assert found.validation_images == 0
     assert np.isnan(found.precision), (
@@ -514,7 +514,7 @@ def test_of_a_run_without_validation_images_it_is_chosen_on_the_gallery_and_that
 
 def test_the_calibration_of_several_seeds_is_drawn_of_all_their_queries_together(tmp_path):
     section = with_embeddings(tmp_path)
-    look = look_closer(section, section.group.lines[0], draws=2)
+    look = diagnose(section, section.group.lines[0], draws=2)
     first = calibration(np.array([0.5, 0.5, 1.0]), np.array([1, 0, 1]), bins=2)
     second = calibration(np.array([0.5]), np.array([1]), bins=2)
     both = replace(look, calibration=(first, second))
@@ -961,4 +961,4 @@ def test_enrolling_is_timed_by_photos_and_never_by_features_that_were_computed_b
         "all": "EPSHN_cosine_resnet18_sgd_aug",
         "head": "EPSHN_cosine_efficientnet_lite0_head_sgd",
     }[trainable]
-    assert photo_rate(FinishedRun(Path(), resolve(name), {"cost": {"all": cost}})) == rate
+    assert photo_rate(Run(Path(), resolve(name), {"cost": {"all": cost}})) == rate

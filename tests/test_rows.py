@@ -11,7 +11,7 @@ from dml_bench.config.experiments import resolve
 from dml_bench.losses.objective import build_objective
 from dml_bench.models.embedder import build_embedder
 from dml_bench.runs.execute import execute
-from dml_bench.runs.request import Request
+from dml_bench.runs.request import RunRequest
 from dml_bench.suite.plan import read_table
 
 ROWS = read_table("study").rows
@@ -62,7 +62,7 @@ def test_every_row_runs_both_phases_to_a_result_that_can_be_traced(
 ):
     experiment = small(name)
     outcome = execute(
-        Request(
+        RunRequest(
             experiment=experiment,
             data_dir=birds,
             cache_dir=cache_dir,

@@ -15,14 +15,14 @@ from safetensors.torch import load_file
 from tiny import command, start, tiny, train
 
 from dml_bench.data.cache import UnreadableImages
-from dml_bench.data.inputs import Pixels
+from dml_bench.data.inputs import ImageInputs
 from dml_bench.runs.folder import read_json, read_neighbours
 from dml_bench.runs.request import Outcome
-from dml_bench.system.callbacks import Watch
+from dml_bench.system.callbacks import Callback
 from dml_bench.training import loop
 from dml_bench.training import training_state as run_module
 from dml_bench.training.loop import NonFiniteLoss
-from dml_bench.training.training_state import Run
+from dml_bench.training.training_state import TrainingState
 
 RESULT_FILES = [
     f"{phase}/{name}.safetensors"
@@ -31,7 +31,7 @@ RESULT_FILES = [
 ]
 
 
-class Listening(Watch):
+class Listening(Callback):
     def __init__(self) -> None:
         self.warnings: list[str] = []
 
@@ -161,13 +161,15 @@ def test_both_phases_answer_the_same_queries_and_only_known_classes_were_trained
 def spied(monkeypatch: pytest.MonkeyPatch) -> dict[str, set[int]]:
     """Indices of the images that were fed to training, by phase."""
     fed: dict[str, set[int]] = {}
-    original = Pixels.train
+    original = ImageInputs.train
 
-    def spy(self: Pixels, images: np.ndarray, *, phase: str, epoch: int, view: int) -> torch.Tensor:
+    def spy(
+        self: ImageInputs, images: np.ndarray, *, phase: str, epoch: int, view: int
+    ) -> torch.Tensor:
         fed.setdefault(phase, set()).update(images.tolist())
         return original(self, images, phase=phase, epoch=epoch, view=view)
 
-    monkeypatch.setattr(Pixels, "train", spy)
+    monkeypatch.setattr(ImageInputs, "train", spy)
     return fed
 
 
@@ -187,15 +189,15 @@ def test_what_is_watched_during_phase_limited_never_touches_a_held_out_class(
     birds: Path, cache_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     embedded: dict[str, set[int]] = {"all": set(), "limited": set()}
-    original, measure = Run.embed, loop.measure
+    original, measure = TrainingState.embed, loop.measure
 
-    def spy(self: Run, images: np.ndarray) -> np.ndarray:
+    def spy(self: TrainingState, images: np.ndarray) -> np.ndarray:
         embedded[self.phase.name].update(self.dataset.labels[images].tolist())
         return original(self, images)
 
-    def spied_measure(run: Run) -> dict[str, object]:
+    def spied_measure(run: TrainingState) -> dict[str, object]:
         with monkeypatch.context() as patched:
-            patched.setattr(Run, "embed", spy)
+            patched.setattr(TrainingState, "embed", spy)
             return measure(run)
 
     monkeypatch.setattr(loop, "measure", spied_measure)
@@ -231,9 +233,9 @@ def test_normalisation_by_training_statistics_differs_by_phase_and_ignores_the_r
 def test_embedding_does_not_change_the_model_and_is_done_in_evaluation_mode(
     birds: Path, cache_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    original = Run.embed
+    original = TrainingState.embed
 
-    def checked(self: Run, images: np.ndarray) -> np.ndarray:
+    def checked(self: TrainingState, images: np.ndarray) -> np.ndarray:
         before = {name: tensor.clone() for name, tensor in self.embedder.state_dict().items()}
         first, second = original(self, images), original(self, images)
         assert np.array_equal(first, second)
@@ -243,7 +245,7 @@ def test_embedding_does_not_change_the_model_and_is_done_in_evaluation_mode(
         )
         return first
 
-    monkeypatch.setattr(Run, "embed", checked)
+    monkeypatch.setattr(TrainingState, "embed", checked)
     train(birds, cache_dir, tmp_path, "train.epochs=1")
 
 
@@ -429,19 +431,19 @@ def test_an_unreadable_image_stops_the_run_before_training_unless_it_may_be_skip
     victim.write_bytes(victim.read_bytes()[:400])
     with pytest.raises(UnreadableImages, match=f"{victim.name}.*--skip-unreadable"):
         train(broken, cache_dir, tmp_path / "runs", "train.epochs=1")
-    watch = Listening()
+    callback = Listening()
     folder = train(
         broken,
         cache_dir,
         tmp_path / "runs2",
         "train.epochs=1",
         "data.skip_unreadable=true",
-        watch=watch,
+        callback=callback,
     ).folder
     dataset = json.loads((folder / "summary.json").read_text())["dataset"]
     assert dataset["num_images"] == 63
     assert [Path(path).name for path in dataset["left_out"]] == [victim.name]
-    assert any(victim.name in warning for warning in watch.warnings)
+    assert any(victim.name in warning for warning in callback.warnings)
 
 
 FROZEN = (

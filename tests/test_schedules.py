@@ -14,7 +14,7 @@ from dml_bench.registry import optimizers, samplers, schedules
 from dml_bench.runs.folder import RunFolder
 from dml_bench.system.files import read_json, read_json_lines, write_json
 from dml_bench.training import checkpoint, loop
-from dml_bench.training.training_state import Run
+from dml_bench.training.training_state import TrainingState
 
 
 def optimizer(name: str = "sgd", **options: object) -> torch.optim.Optimizer:
@@ -282,7 +282,7 @@ def test_a_run_that_stops_after_each_epoch_and_is_resumed_has_the_bits_of_one_th
     whole = train(birds, cache_dir, tmp_path / "whole", *settings).folder
     save, loads = checkpoint.save, []
 
-    def stopping(run: Run, path: Path) -> None:
+    def stopping(run: TrainingState, path: Path) -> None:
         save(run, path)
         raise KeyboardInterrupt
 
@@ -319,7 +319,7 @@ def test_a_schedule_of_one_rate_without_warm_up_changes_no_bit(
     scheduled = train(birds, cache_dir, tmp_path / "scheduled").folder
     original = loop.train_epoch
 
-    def without(run: Run, epoch: int) -> dict[str, object]:
+    def without(run: TrainingState, epoch: int) -> dict[str, object]:
         with monkeypatch.context() as patched:
             patched.setattr(torch.optim.lr_scheduler.LRScheduler, "step", lambda _: None)
             return original(run, epoch)

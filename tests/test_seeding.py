@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from dml_bench.system.seeding import draws, permutation, seed_everything
+from dml_bench.system.seeding import permutation, seed_everything, uniform
 
 
 @pytest.fixture(autouse=True)
@@ -19,7 +19,7 @@ def keep_global_generators():
 
 
 def test_draws_are_these_numbers_on_every_platform():
-    assert draws(42, "all", 3, "augment", rows=3, columns=2).tolist() == [
+    assert uniform(42, "all", 3, "augment", rows=3, columns=2).tolist() == [
         [0.7802131026092254, 0.5325547958852224],
         [0.5334594475619414, 0.7386169953373862],
         [0.5388766991947981, 0.9868546582167567],
@@ -27,31 +27,31 @@ def test_draws_are_these_numbers_on_every_platform():
 
 
 def test_a_row_does_not_depend_on_the_number_of_rows():
-    many = draws(1, "all", 2, rows=1000, columns=3)
+    many = uniform(1, "all", 2, rows=1000, columns=3)
     for rows in (1, 2, 7, 999):
-        assert np.array_equal(draws(1, "all", 2, rows=rows, columns=3), many[:rows])
+        assert np.array_equal(uniform(1, "all", 2, rows=rows, columns=3), many[:rows])
 
 
 def test_draws_depend_on_each_part_of_their_purpose():
-    reference = draws(1, "all", 2, "augment", rows=4, columns=2)
+    reference = uniform(1, "all", 2, "augment", rows=4, columns=2)
     for what in (
         (2, "all", 2, "augment"),
         (1, "limited", 2, "augment"),
         (1, "all", 3, "augment"),
         (1, "all", 2, "order"),
     ):
-        assert not np.any(draws(*what, rows=4, columns=2) == reference)
+        assert not np.any(uniform(*what, rows=4, columns=2) == reference)
 
 
 def test_draws_do_not_depend_on_what_was_drawn_before():
-    first = draws(5, "x", rows=3, columns=1)
-    draws(6, "y", rows=100, columns=9)
+    first = uniform(5, "x", rows=3, columns=1)
+    uniform(6, "y", rows=100, columns=9)
     np.random.default_rng().random(10)
-    assert np.array_equal(draws(5, "x", rows=3, columns=1), first)
+    assert np.array_equal(uniform(5, "x", rows=3, columns=1), first)
 
 
 def test_draws_are_uniform_from_0_to_1():
-    values = draws(0, "uniform", rows=20000, columns=2)
+    values = uniform(0, "uniform", rows=20000, columns=2)
     assert values.min() >= 0 and values.max() < 1
     assert np.histogram(values, bins=10, range=(0, 1))[0] == pytest.approx([4000] * 10, abs=300)
     assert abs(np.corrcoef(values.T)[0, 1]) < 0.03

@@ -159,8 +159,8 @@ def test_a_phase_that_withholds_images_watches_them_together_with_the_validation
 
     dataset = dataset_of([10, 10])
     split = make_split(dataset, method="stratified", test_fraction=0.2, valid_fraction=0.2, seed=3)
-    phase = Phase("all-fold-1", withheld=tuple(split.train[:3].tolist()))
-    assert phase.watched(dataset, split).queries["valid"].tolist() == sorted(
+    phase = Phase("all-fold-1", fold_images=tuple(split.train[:3].tolist()))
+    assert phase.monitored(dataset, split).queries["valid"].tolist() == sorted(
         [*split.train[:3].tolist(), *split.valid.tolist()]
     )
 

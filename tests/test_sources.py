@@ -14,9 +14,9 @@ from dml_bench.data import crops, inputs
 from dml_bench.data.augmentations import project, relight, rotations, symmetries, tilts, zooms
 from dml_bench.data.cache import ImageCache, View, open_caches
 from dml_bench.data.datasets import Dataset
-from dml_bench.data.inputs import Features, Pixels, open_pixels, variants
+from dml_bench.data.inputs import FeatureInputs, ImageInputs, open_image_inputs, tta_views
 from dml_bench.data.split import make_split, phases
-from dml_bench.system.seeding import draws as seeded
+from dml_bench.system.seeding import uniform as seeded
 
 SIZE, CROP_FROM = 8, 12
 CPU = torch.device("cpu")
@@ -67,7 +67,7 @@ def cache_of(shapes: list[tuple[int, int]], seed: int = 0) -> ImageCache:
 SHAPES = [(12, 18), (17, 12), (12, 12), (12, 30)] * 3
 
 
-def pixels_with(**changes) -> Pixels:
+def pixels_with(**changes) -> ImageInputs:
     experiment = experiment_with(**changes)
     view, crop_from = (
         cache_of([(experiment.images.size,) * 2] * 12),
@@ -79,7 +79,7 @@ def pixels_with(**changes) -> Pixels:
             for height, width in SHAPES
         ]
     )
-    return Pixels(experiment, 12, larger if crop_from else view, view, CPU)
+    return ImageInputs(experiment, 12, larger if crop_from else view, view, CPU)
 
 
 ALL = np.arange(12)
@@ -123,7 +123,7 @@ def test_augmentation_depends_on_seed_phase_and_epoch():
         assert not torch.equal(other, first)
 
 
-def corners(source: Pixels, epochs: int) -> np.ndarray:
+def corners(source: ImageInputs, epochs: int) -> np.ndarray:
     """(epochs, images, 3): top, left and whether mirrored, read back from the pixels."""
     found = np.empty((epochs, 12, 3), int)
     for epoch in range(epochs):
@@ -192,7 +192,7 @@ def test_without_augmentation_training_sees_the_view():
         assert torch.equal(source.train(ALL, phase="all", epoch=epoch), source.view(ALL))
 
 
-def trained(source: Pixels, images: np.ndarray = ALL, **which) -> torch.Tensor:
+def trained(source: ImageInputs, images: np.ndarray = ALL, **which) -> torch.Tensor:
     return source.train(images, **{"phase": "all", "epoch": 0, **which})
 
 
@@ -234,7 +234,7 @@ class TestViews:
         assert torch.equal(source.view(ALL), pixels_with(crop_from=0, flip=0).view(ALL))
 
 
-def noise_with(**changes) -> Pixels:
+def noise_with(**changes) -> ImageInputs:
     """A source whose images are noise, so that every change of colour shows."""
     source = pixels_with(**changes)
     shape = source.train_cache
@@ -341,7 +341,9 @@ def test_resized_crops_are_cut_anywhere_from_the_image_at_the_larger_size():
     assert (min(rows), max(rows), min(columns), max(columns)) == (0, height - 1, 0, width - 1)
 
 
-def resident(source: Pixels, monkeypatch: pytest.MonkeyPatch, room: int = 10**9) -> Pixels:
+def resident(
+    source: ImageInputs, monkeypatch: pytest.MonkeyPatch, room: int = 10**9
+) -> ImageInputs:
     """As on a GPU with this room, but in the memory of the CPU."""
     monkeypatch.setattr(inputs, "room_for_images", lambda device: room)
     source.keep_on_device()
@@ -359,15 +361,17 @@ def test_a_device_that_holds_the_images_cuts_the_same_pixels(
         experiment_with(**changes),
         np.random.default_rng(0).permutation(np.tile(np.arange(20), 2)),
     )
-    looks = variants("mirror") + (variants("crops") if experiment.augment.random_crop_from else ())
+    looks = tta_views("mirror") + (
+        tta_views("crops") if experiment.augment.random_crop_from else ()
+    )
 
-    def batches(source: Pixels) -> list[torch.Tensor]:
+    def batches(source: ImageInputs) -> list[torch.Tensor]:
         return [
             *(source.train(images, phase="all", epoch=epoch) for epoch in (1, 4)),
             *(source.view(images, look) for look in looks),
         ]
 
-    mapped, held = (open_pixels(experiment, dataset, tmp_path, CPU) for _ in range(2))
+    mapped, held = (open_image_inputs(experiment, dataset, tmp_path, CPU) for _ in range(2))
     expected = batches(mapped)
     resident(held, monkeypatch)
     monkeypatch.delattr(ImageCache, "__getitem__")  # the file is not looked at again
@@ -386,7 +390,9 @@ def test_a_device_holds_what_it_has_room_for_the_training_images_first(
         (smaller, False, True),
         (0, False, False),
     ):
-        source = resident(open_pixels(experiment_with(), dataset, tmp_path, CPU), monkeypatch, room)
+        source = resident(
+            open_image_inputs(experiment_with(), dataset, tmp_path, CPU), monkeypatch, room
+        )
         assert (
             source.train_cache.folder in source.resident,
             source.view_cache.folder in source.resident,
@@ -396,7 +402,9 @@ def test_a_device_holds_what_it_has_room_for_the_training_images_first(
 
 @pytest.mark.parametrize("crop_from", [0, CROP_FROM])
 def test_resized_crops_are_cut_from_the_whole_file_in_its_own_detail(dataset, tmp_path, crop_from):
-    source = open_pixels(experiment_with(crop_from=crop_from, **SIMCLR), dataset, tmp_path, CPU)
+    source = open_image_inputs(
+        experiment_with(crop_from=crop_from, **SIMCLR), dataset, tmp_path, CPU
+    )
     assert np.array_equal(source.train_cache[3], Image.open(dataset.root / "03.png"))
     batch = trained(source, np.arange(20))
     assert (batch.shape, batch.dtype) == ((20, SIZE, SIZE, 3), torch.uint8)
@@ -412,9 +420,9 @@ def test_the_smallest_resized_crop_has_the_networks_size_down_to_a_sixteenth(siz
 
 
 def test_the_corners_of_tta_are_cut_as_far_out_as_without_resized_crops(dataset, tmp_path):
-    looks = variants("crops")
+    looks = tta_views("crops")
     plain, resizing = (
-        open_pixels(
+        open_image_inputs(
             replace(
                 experiment_with(**augment),
                 evaluate=replace(experiment_with().evaluate, tta="crops"),
@@ -433,7 +441,7 @@ def test_images_longer_than_four_to_one_are_counted_and_named_once(dataset, tmp_
     for name, size in (("03.png", (200, 20)), ("07.png", (4, 90))):
         Image.new("RGB", size).save(dataset.root / name)
     said = []
-    source = open_pixels(experiment_with(), dataset, tmp_path, CPU, warn=said.append)
+    source = open_image_inputs(experiment_with(), dataset, tmp_path, CPU, warn=said.append)
     assert said == [
         "2 of 20 images are longer than 4:1; training crops see their middle: 03.png, 07.png"
     ]
@@ -443,7 +451,7 @@ def test_images_longer_than_four_to_one_are_counted_and_named_once(dataset, tmp_
 @pytest.mark.parametrize("how", ["mapped", "resident", "statistics"])
 def test_whoever_reads_the_pixels_first_finds_damage(dataset, tmp_path, monkeypatch, how):
     def seen() -> list[torch.Tensor]:
-        source = open_pixels(experiment_with(), dataset, tmp_path, CPU)
+        source = open_image_inputs(experiment_with(), dataset, tmp_path, CPU)
         if how == "resident":
             resident(source, monkeypatch)
         if how == "statistics":
@@ -483,7 +491,7 @@ def dataset(tmp_path: Path) -> Dataset:
 
 
 def test_gallery_and_query_get_the_same_view_whatever_was_trained_before(dataset, tmp_path):
-    source = open_pixels(experiment_with(), dataset, tmp_path, CPU)
+    source = open_image_inputs(experiment_with(), dataset, tmp_path, CPU)
     everything = np.arange(20)
     expected = np.stack(
         [opened(dataset, View("crop", SIZE), tmp_path)[image] for image in everything]
@@ -498,13 +506,13 @@ def test_gallery_and_query_get_the_same_view_whatever_was_trained_before(dataset
 
 
 def test_the_view_is_that_of_the_experiment_without_augmentation(dataset, tmp_path):
-    augmented = open_pixels(experiment_with(), dataset, tmp_path, CPU)
-    plain = open_pixels(experiment_with(crop_from=0, flip=0), dataset, tmp_path, CPU)
+    augmented = open_image_inputs(experiment_with(), dataset, tmp_path, CPU)
+    plain = open_image_inputs(experiment_with(crop_from=0, flip=0), dataset, tmp_path, CPU)
     assert torch.equal(augmented.view(np.arange(20)), plain.view(np.arange(20)))
 
 
 def test_random_crops_are_cut_from_the_image_at_the_larger_size(dataset, tmp_path):
-    source = open_pixels(experiment_with(flip=0), dataset, tmp_path, CPU)
+    source = open_image_inputs(experiment_with(flip=0), dataset, tmp_path, CPU)
     assert (source.train_cache.heights[0], source.train_cache.widths[0]) == (12, 15)
     crop = source.train(np.array([0]), phase="all", epoch=0)[0].numpy()
     larger = opened(dataset, View("shorter", CROP_FROM), tmp_path)[0]
@@ -519,7 +527,7 @@ def test_random_crops_are_cut_from_the_image_at_the_larger_size(dataset, tmp_pat
 
 
 def test_statistics_are_those_of_numpy_over_the_given_images_only(dataset, tmp_path):
-    source = open_pixels(experiment_with(), dataset, tmp_path, CPU)
+    source = open_image_inputs(experiment_with(), dataset, tmp_path, CPU)
     images = np.array([1, 4, 13])
     values = source.view(images).numpy().astype(np.float64) / 255
     mean, std = source.statistics(images)
@@ -558,7 +566,7 @@ def test_statistics_do_not_change_with_the_pixels_of_held_out_classes_or_test_im
             labels=dataset.labels,
             class_names=dataset.class_names,
         )
-        mean, std = open_pixels(experiment_with(), here, tmp_path / "cache", CPU).statistics(
+        mean, std = open_image_inputs(experiment_with(), here, tmp_path / "cache", CPU).statistics(
             trained
         )
         return mean.tolist(), std.tolist()
@@ -576,7 +584,7 @@ def test_statistics_do_not_change_with_the_pixels_of_held_out_classes_or_test_im
 
 
 def test_features_are_rows_of_the_table_in_training_and_evaluation():
-    source = Features(torch.arange(12.0).reshape(6, 2))
+    source = FeatureInputs(torch.arange(12.0).reshape(6, 2))
     images = np.array([4, 0, 4])
     assert source.view(images).tolist() == [[8, 9], [0, 1], [8, 9]]
     for view in (0, 1):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from dml_bench.config.experiments import resolve
-from dml_bench.data.datasets import Dataset, Row, assemble
+from dml_bench.data.datasets import Dataset, ImageRow, assemble
 from dml_bench.data.split import Phase, Split, holdouts, make_split, phases, unseen_classes
 from dml_bench.data.synthetic import cub_counts
 from dml_bench.registry import UnknownName
@@ -94,7 +94,7 @@ def test_the_split_of_a_small_set_is_this_one_on_every_platform():
 def test_the_order_in_which_files_are_found_changes_nothing():
     sorted_set = dataset_of({"auk": 9, "jay": 12, "wren": 8})
     rows = [
-        Row(path, int(label))
+        ImageRow(path, int(label))
         for path, label in zip(sorted_set.paths, sorted_set.labels, strict=True)
     ]
     random.Random(0).shuffle(rows)
@@ -180,8 +180,8 @@ def test_both_phases_share_the_one_split_and_limited_only_lacks_the_excluded_cla
     split = split_of(dataset)
     everything, limited = phases(((1, 3),))
     trained, without = everything.trains_on(dataset, split), limited.trains_on(dataset, split)
-    assert (everything.name, everything.excluded) == ("all", ())
-    assert (limited.name, limited.excluded) == ("limited", (1, 3))
+    assert (everything.name, everything.held_out_classes) == ("all", ())
+    assert (limited.name, limited.held_out_classes) == ("limited", (1, 3))
     assert trained.tolist() == split.train.tolist()
     assert without.tolist() == [image for image in trained if dataset.labels[image] in (0, 2)]
 
@@ -353,7 +353,7 @@ def test_what_can_not_be_rotated_is_refused(rule):
 
 def test_each_hold_out_is_a_phase_with_names_of_its_own():
     named = phases(((1, 2), (3, 4), (5, 6)))
-    assert [(phase.name, phase.excluded, phase.suffix) for phase in named] == [
+    assert [(phase.name, phase.held_out_classes, phase.suffix) for phase in named] == [
         ("all", (), ""),
         ("limited-1", (1, 2), "2"),
         ("limited-2", (3, 4), "3"),

@@ -12,12 +12,12 @@ from tiny import tiny, train
 
 from dml_bench.config import as_table, load
 from dml_bench.config.experiments import resolve
-from dml_bench.data.inputs import Pixels
+from dml_bench.data.inputs import ImageInputs
 from dml_bench.registry import starts
 from dml_bench.training import checkpoint, loop, pretraining
 from dml_bench.training.batches import Batch, training_batch
 from dml_bench.training.pretraining import Stage
-from dml_bench.training.training_state import Run
+from dml_bench.training.training_state import TrainingState
 
 CLASSIFIER = "start={name='classifier', epochs=2, batch_size=16, lr=0.05}"
 SIMCLR = "start={name='simclr', epochs=2, batch_size=16}"
@@ -34,15 +34,15 @@ def test_no_start_ever_sees_a_held_out_class_or_a_test_image(
     birds, cache_dir, tmp_path, monkeypatch, start
 ):
     fed: dict[tuple[str, str], set[int]] = {}
-    original = Pixels.train
+    original = ImageInputs.train
 
     def spy(
-        self: Pixels, images: np.ndarray, *, phase: str, epoch: int, view: int = 0
+        self: ImageInputs, images: np.ndarray, *, phase: str, epoch: int, view: int = 0
     ) -> torch.Tensor:
         fed.setdefault((self.experiment.name, phase), set()).update(images.tolist())
         return original(self, images, phase=phase, epoch=epoch, view=view)
 
-    monkeypatch.setattr(Pixels, "train", spy)
+    monkeypatch.setattr(ImageInputs, "train", spy)
     folder = train(birds, tmp_path / "cache", tmp_path / "runs", start, SHORT).folder
     split = rows(folder)
     unseen = set(sorted({name for name, _ in split})[-2:])
@@ -62,7 +62,7 @@ def test_a_phase_begins_with_the_weights_and_the_statistics_of_its_own_start(
     ended: dict[tuple[str, str], dict[str, torch.Tensor]] = {}
     fit = loop.fit
 
-    def watched(run: Run, keep: object) -> None:
+    def watched(run: TrainingState, keep: object) -> None:
         key = run.experiment.name, run.phase.name
         begun[key] = {
             name: tensor.clone() for name, tensor in run.embedder.backbone.state_dict().items()
@@ -94,9 +94,9 @@ def test_experiments_that_need_the_same_start_share_one(birds, tmp_path, monkeyp
     trained: list[str] = []
     original = Stage._train
 
-    def counted(self: Stage, watch: object) -> Run:
+    def counted(self: Stage, callback: object) -> TrainingState:
         trained.append(self.phase.name)
-        return original(self, watch)
+        return original(self, callback)
 
     monkeypatch.setattr(Stage, "_train", counted)
     train(birds, tmp_path / "cache", tmp_path / "one", CLASSIFIER, SHORT)
@@ -124,7 +124,7 @@ def test_a_start_that_was_interrupted_goes_on_and_ends_with_the_same_bits(
     saves = 0
     original = checkpoint.save
 
-    def stopping(run: Run, path: Path) -> None:
+    def stopping(run: TrainingState, path: Path) -> None:
         nonlocal saves
         original(run, path)
         saves += 1
@@ -150,10 +150,10 @@ def test_simclr_makes_two_views_of_an_image_each_other_s_only_positives(
 ):
     seen: list[torch.Tensor] = []
 
-    def spy(run: Run, images: np.ndarray, epoch: int, step: int) -> Batch:
+    def spy(run: TrainingState, images: np.ndarray, epoch: int, step: int) -> Batch:
         batch = training_batch(run, images, epoch, step)
         if run.experiment.name == "simclr":
-            [(labels, weights)] = batch.readings
+            [(labels, weights)] = batch.targets
             assert weights is None and len(labels) == len(batch.inputs) == 2 * len(images)
             seen.append(labels)
         return batch

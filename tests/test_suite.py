@@ -24,9 +24,17 @@ from dml_bench.config import Data, Experiment
 from dml_bench.config.experiments import resolve
 from dml_bench.registry import UnknownName
 from dml_bench.suite import local, page, worker_process
-from dml_bench.suite.executor import Ended, Listener, Places, Slots
+from dml_bench.suite.executor import JobResult, Listener, Slots, SuitePaths
 from dml_bench.suite.local import run_jobs, slots_of, threads_of
-from dml_bench.suite.plan import Job, Row, Table, choose, chosen_rows, in_order, read_table
+from dml_bench.suite.plan import (
+    ExperimentTable,
+    Job,
+    PlannedRow,
+    choose,
+    chosen_rows,
+    in_order,
+    read_table,
+)
 from dml_bench.suite.progress import SuiteListener, TimeLeft
 
 # Which rows
@@ -77,7 +85,7 @@ def test_a_pattern_that_matches_nothing_is_refused_with_the_near_miss():
             r" ArcFace, B"
         ),
     ):
-        choose(Table("t", "", ("ArcFace", "B")), ["B", "Arkface*"])
+        choose(ExperimentTable("t", "", ("ArcFace", "B")), ["B", "Arkface*"])
     with pytest.raises(UnknownName, match=r"did you mean ProxyNCA_cosine_resnet18_sgd_aug\?"):
         choose(read_table("study"), ["ProxiNCA_cosine_resnet18_sgd*"])
 
@@ -96,9 +104,9 @@ def test_a_setting_that_one_row_can_t_have_names_the_row():
         )
 
 
-def rows_of(*names: str, seeds: tuple[int, ...] = (42,)) -> list[Row]:
+def rows_of(*names: str, seeds: tuple[int, ...] = (42,)) -> list[PlannedRow]:
     return [
-        Row(experiment(name), tuple(experiment(name, seed=seed) for seed in seeds))
+        PlannedRow(experiment(name), tuple(experiment(name, seed=seed) for seed in seeds))
         for name in names
     ]
 
@@ -182,22 +190,22 @@ class Heard(Listener):
     def heard(self, job: Job, event: dict[str, Any]) -> None:
         self.log.append((event["event"], job.experiment.name))
 
-    def ended(self, ended: Ended) -> None:
+    def ended(self, ended: JobResult) -> None:
         self.at_work -= 1
         self.log.append((ended.status, ended.job.experiment.name))
 
 
 @pytest.fixture
-def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Places:
+def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SuitePaths:
     monkeypatch.setattr(worker_process, "PROGRAM", (sys.executable, "-c", STAND_IN))
-    return Places(None, tmp_path, tmp_path, tmp_path / "logs", "disabled")
+    return SuitePaths(None, tmp_path, tmp_path, tmp_path / "logs", "disabled")
 
 
 def jobs_of(*names: str, **changes: Any) -> list[Job]:
     return [Job(experiment(name, **changes)) for name in names]
 
 
-def test_a_run_that_fails_is_told_with_its_reason_and_the_others_go_on(places: Places):
+def test_a_run_that_fails_is_told_with_its_reason_and_the_others_go_on(places: SuitePaths):
     names = ("fine", "wrong", "broken", "silent", "killed", "aborted", "fine too")
     ended = list(run_jobs(jobs_of(*names), places, Slots(2, ("cpu",), 1), Listener()))
     assert {e.job.experiment.name: e.status for e in ended} == {
@@ -217,7 +225,7 @@ def test_a_run_that_fails_is_told_with_its_reason_and_the_others_go_on(places: P
     assert reasons["aborted"] == "killed by signal 6 (SIGABRT)"
 
 
-def test_as_many_runs_as_asked_for_are_at_work_at_once_on_the_devices_in_turn(places: Places):
+def test_as_many_runs_as_asked_for_are_at_work_at_once_on_the_devices_in_turn(places: SuitePaths):
     heard = Heard()
     names = ["is prepared", *"abcdef"]
     list(run_jobs(jobs_of(*names), places, Slots(3, ("cuda:0", "cuda:1"), 5), heard))
@@ -230,14 +238,14 @@ def test_as_many_runs_as_asked_for_are_at_work_at_once_on_the_devices_in_turn(pl
     ]
 
 
-def test_no_two_runs_prepare_images_at_the_same_time(places: Places):
+def test_no_two_runs_prepare_images_at_the_same_time(places: SuitePaths):
     heard = Heard()
     list(run_jobs(jobs_of("slow to prepare", "a", "b"), places, Slots(3, ("cpu",), 1), heard))
     assert heard.log.index(("plan", "slow to prepare")) < heard.log.index(("started", "a"))
     assert heard.most_at_once >= 2, "once they are prepared, others join"
 
 
-def test_whoever_stops_listening_leaves_no_process_behind(places: Places):
+def test_whoever_stops_listening_leaves_no_process_behind(places: SuitePaths):
     outcomes = run_jobs(jobs_of("fine", "waits"), places, Slots(2, ("cpu",), 1), Listener())
     assert next(outcomes).status == "finished"
     start = time.monotonic()
@@ -247,7 +255,7 @@ def test_whoever_stops_listening_leaves_no_process_behind(places: Places):
 
 
 def test_a_process_that_does_not_stop_when_asked_is_made_to(
-    places: Places, monkeypatch: pytest.MonkeyPatch
+    places: SuitePaths, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(worker_process, "STOP_SECONDS", 0.5)
     outcomes = run_jobs(jobs_of("fine", "deaf"), places, Slots(2, ("cpu",), 1), Listener())
@@ -310,7 +318,7 @@ def test_runs_not_begun_are_taken_to_last_as_those_at_work_until_one_has_ended()
     wait(10)
     left.at(a, 50, 50)
     assert left.of_suite([b, c]) == pytest.approx(10 + 20 + 20)
-    left.ended(Ended(job=a, status="finished", seconds=20))
+    left.ended(JobResult(job=a, status="finished", seconds=20))
     left.seconds[b] = 40
     assert left.of_waiting(c) == pytest.approx(30), "the mean of those that ended"
     assert left.of_waiting(a2) == pytest.approx(20), (
@@ -334,7 +342,7 @@ def test_two_at_a_time_take_half_as_long_but_never_less_than_the_longest_at_work
 def test_a_failed_run_tells_nothing_about_how_long_others_take():
     left, (a, b, *_), _ = measured()
     left.started(a)
-    left.ended(Ended(job=a, status="failed", seconds=1, reason="nan"))
+    left.ended(JobResult(job=a, status="failed", seconds=1, reason="nan"))
     assert left.of_waiting(b) is None
 
 
@@ -382,7 +390,7 @@ def test_the_screen_shows_runs_done_the_runs_at_work_and_which_part_of_the_time_
     )
     listener.tick()
     assert screen.shown[3][0][2].startswith("all evaluation  ")
-    listener.ended(ended := Ended(job=jobs[0], status="finished", seconds=20))
+    listener.ended(ended := JobResult(job=jobs[0], status="finished", seconds=20))
     listener.tell(ended, "P@1 .5")
     assert screen.lines == [
         "warning: a seed 42: no space",
@@ -426,8 +434,8 @@ def test_a_line_is_the_mean_over_seeds_with_intervals_and_the_cost(tmp_path):
 def test_what_must_not_be_compared_is_never_in_one_table(tmp_path):
     rows = [
         *rows_of("a", "b"),
-        Row(experiment("c"), (experiment("c", profile="demo"),)),
-        Row(resolve(BASELINE), (disjoint("d"),)),
+        PlannedRow(experiment("c"), (experiment("c", profile="demo"),)),
+        PlannedRow(resolve(BASELINE), (disjoint("d"),)),
     ]
     run = finish(tmp_path, rows[0].seeds[0], {"all": MIXED, "limited": WORSE})
     groups = grouped(rows, {("a", 42): run}, {("b", 42): "no memory"})

@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from dml_bench.tracking import wandb_mirror
-from dml_bench.tracking.wandb_mirror import Mirror, Table
+from dml_bench.tracking.wandb_mirror import Table, WandbMirror
 
 BEGIN = """
 import json, os, sys, time
@@ -259,7 +259,7 @@ def test_a_failure_after_the_wait_was_given_up_is_not_a_second_warning(tmp_path:
         raise RuntimeError("too late")
 
     warnings: list[str] = []
-    mirror = Mirror(connect, directory=tmp_path, warn=warnings.append)
+    mirror = WandbMirror(connect, directory=tmp_path, warn=warnings.append)
     mirror.finish(timeout_seconds=0.01)
     go_on.set()
     mirror._thread.join()
@@ -268,7 +268,7 @@ def test_a_failure_after_the_wait_was_given_up_is_not_a_second_warning(tmp_path:
 
 def test_even_an_attempt_to_exit_is_a_warning(tmp_path: Path) -> None:
     warnings: list[str] = []
-    Mirror(lambda: sys.exit(3), directory=tmp_path, warn=warnings.append).finish()
+    WandbMirror(lambda: sys.exit(3), directory=tmp_path, warn=warnings.append).finish()
     assert warnings == [f"W&B: SystemExit: 3; the run goes on, results are in {tmp_path}"]
 
 
@@ -280,13 +280,13 @@ def test_a_mirror_listens_until_it_fails_or_ends(tmp_path: Path) -> None:
         def finish(self, exit_code: int) -> None:
             pass
 
-    assert not Mirror(None, directory=tmp_path, warn=print).listening
-    mirror = Mirror(Broken, directory=tmp_path, warn=lambda text: None)
+    assert not WandbMirror(None, directory=tmp_path, warn=print).listening
+    mirror = WandbMirror(Broken, directory=tmp_path, warn=lambda text: None)
     assert mirror.listening
     mirror.log({"epoch": 1})
     mirror._thread.join()
     assert not mirror.listening
-    ended = Mirror(Broken, directory=tmp_path, warn=lambda text: None)
+    ended = WandbMirror(Broken, directory=tmp_path, warn=lambda text: None)
     ended.finish()
     assert not ended.listening
 

@@ -12,19 +12,19 @@ from tiny import tiny, train
 from dml_bench.config import Experiment
 from dml_bench.data.label_strategies import Corrected
 from dml_bench.evaluation.search import search
-from dml_bench.system.callbacks import Watch
+from dml_bench.system.callbacks import Callback
 from dml_bench.training import loop
 from dml_bench.training.batches import epoch_batches
-from dml_bench.training.folds import members_of
-from dml_bench.training.inputs import opened
+from dml_bench.training.folds import training_jobs
+from dml_bench.training.inputs import open_inputs
 from dml_bench.training.labels import TrainingLabels, balanced, corrupted, given_labels
-from dml_bench.training.training_state import Run, build
+from dml_bench.training.training_state import TrainingState, build
 
 
 def labels(given: list[int], true: list[int] | None = None, **more: object) -> TrainingLabels:
     first = np.array(given)
     return TrainingLabels(
-        trained=np.unique(first), true=np.array(true or given), given=first, **more
+        trained=np.unique(first), clean=np.array(true or given), initial=first, **more
     )
 
 
@@ -52,9 +52,9 @@ def test_a_phase_that_holds_classes_out_has_the_same_wrong_images_but_theirs_and
     assert limited[classes < 8].max() == 7
 
 
-def phase_of(name: str, experiment: Experiment, birds: Path, cache_dir: Path) -> Run:
+def phase_of(name: str, experiment: Experiment, birds: Path, cache_dir: Path) -> TrainingState:
     """An untrained run of a phase of an experiment."""
-    opening = opened(experiment, birds, cache_dir, torch.device("cpu"), Watch())
+    opening = open_inputs(experiment, birds, cache_dir, torch.device("cpu"), Callback())
     phase = next(phase for phase in opening.phases if phase.name == name)
     return build(
         experiment,
@@ -64,7 +64,7 @@ def phase_of(name: str, experiment: Experiment, birds: Path, cache_dir: Path) ->
         opening.pixels,
         device=torch.device("cpu"),
         precision="float32",
-        watch=Watch(),
+        callback=Callback(),
     )
 
 
@@ -78,7 +78,7 @@ def test_samplers_see_the_labels_that_are_given_and_not_the_true_ones(birds, cac
     groups = [batch.reshape(-1, 4) for epoch in range(1, 9) for batch in epoch_batches(run, epoch)]
     given, true = (
         np.mean([np.ptp(labels[group], axis=1) == 0 for group in groups])
-        for labels in (run.labels.given, run.dataset.labels)
+        for labels in (run.labels.initial, run.dataset.labels)
     )
     assert given == 1.0
     assert true < 0.5
@@ -97,15 +97,15 @@ def test_validation_images_are_as_wrong_as_training_images_and_what_is_evaluated
 ):
     name = "disjoint" if "protocol=class_disjoint" in settings else "all"
     run = phase_of(name, tiny(*settings, "data.label_noise=0.5"), birds, cache_dir)
-    valid = run.watched.queries["valid"]
-    changed = run.labels.given[valid] != run.dataset.labels[valid]
+    valid = run.monitored.queries["valid"]
+    changed = run.labels.initial[valid] != run.dataset.labels[valid]
     assert (int(changed.sum()), len(valid)) == (wrong, 2 * wrong + (name == "all"))
-    assert set(run.labels.given[valid]) <= set(run.dataset.labels[valid]), (
+    assert set(run.labels.initial[valid]) <= set(run.dataset.labels[valid]), (
         "no class that is not validated with"
     )
     if name == "all":
-        test = run.watched.queries["test"]
-        assert (run.labels.given[test] == run.dataset.labels[test]).all()
+        test = run.monitored.queries["test"]
+        assert (run.labels.initial[test] == run.dataset.labels[test]).all()
 
 
 def test_an_epoch_is_chosen_by_labels_that_are_given(birds, cache_dir, monkeypatch):
@@ -122,20 +122,20 @@ def test_an_epoch_is_chosen_by_labels_that_are_given(birds, cache_dir, monkeypat
         ),
     )
     loop.measure(run)
-    for name, images in run.watched.queries.items():
+    for name, images in run.monitored.queries.items():
         known, labels = asked[len(images)]
-        truth = run.labels.given if name == "valid" else run.dataset.labels
+        truth = run.labels.initial if name == "valid" else run.dataset.labels
         assert labels.tolist() == truth[images].tolist()
-        assert known.tolist() == truth[run.watched.gallery].tolist()
+        assert known.tolist() == truth[run.monitored.gallery].tolist()
 
 
 def test_folds_are_stratified_by_the_labels_that_are_given(birds, cache_dir):
     experiment = tiny("train.folds=2", "data.label_noise=0.5")
-    opening = opened(experiment, birds, cache_dir, torch.device("cpu"), Watch())
-    members = members_of(experiment, opening.phases[0], opening.dataset, opening.split, Path())
+    opening = open_inputs(experiment, birds, cache_dir, torch.device("cpu"), Callback())
+    members = training_jobs(experiment, opening.phases[0], opening.dataset, opening.split, Path())
     given = given_labels(experiment, opening.phases[0], opening.dataset, opening.split)
     sizes = np.array(
-        [np.bincount(given[list(member.phase.withheld)], minlength=8) for member in members]
+        [np.bincount(given[list(member.phase.fold_images)], minlength=8) for member in members]
     )
     assert (np.ptp(sizes, axis=0) <= 1).all()
 
@@ -150,7 +150,7 @@ def test_balanced_weights_are_in_inverse_proportion_to_the_class_and_their_mean_
 
 
 def test_class_weights_reach_the_loss():
-    found = labels([0, 0, 1], class_weights=np.array([0.75, 1.5])).readings(np.array([2, 0]))
+    found = labels([0, 0, 1], class_weights=np.array([0.75, 1.5])).targets(np.array([2, 0]))
     assert [(part[0].tolist(), part[1].tolist()) for part in found] == [([1, 0], [1.5, 0.75])]
 
 
@@ -158,8 +158,8 @@ def test_class_weights_reach_the_loss():
 
 
 def test_soft_labels_weigh_the_given_against_another_prediction_and_leave_agreement_alone():
-    soft = labels([0, 1, 1], second=np.array([0, 0, 1]), a=0.7)
-    (given, own), (predicted, other) = soft.readings(np.array([0, 1, 2]))
+    soft = labels([0, 1, 1], out_of_fold=np.array([0, 0, 1]), a=0.7)
+    (given, own), (predicted, other) = soft.targets(np.array([0, 1, 2]))
     assert (given.tolist(), predicted.tolist()) == ([0, 1, 1], [0, 0, 1])
     assert own.tolist() == pytest.approx([1.0, 0.7, 1.0])
     assert other.tolist() == pytest.approx([0.0, 0.3, 0.0])
@@ -213,15 +213,17 @@ def test_a_label_is_replaced_where_another_class_is_likelier_by_more_than_the_th
     [found] = plc.corrections
     assert (found.image, found.before, found.after, found.epoch) == (0, 0, 1, 1)
     assert found.margin == pytest.approx((np.exp(5) - 1) / (np.exp(5) + 2))
-    assert plc.readings(np.array([0, 1, 2, 3]))[0][0].tolist() == [1, 0, 1, 2]
+    assert plc.targets(np.array([0, 1, 2, 3]))[0][0].tolist() == [1, 0, 1, 2]
     again = labels([0, 0, 1, 2], corrected=plc.corrected)
     again.restore(plc.state())
-    assert again.now.tolist() == plc.now.tolist() and again.corrections == plc.corrections
+    assert again.current.tolist() == plc.current.tolist() and again.corrections == plc.corrections
 
 
 def test_precision_and_recall_of_the_corrections_are_counted_against_the_true_classes():
-    noisy = labels([1, 1, 0, 0, 1], true=[0, 1, 0, 1, 1])
-    noisy.now = np.array([0, 0, 0, 0, 1])  # one rightly, one wrongly replaced, one wrong label left
+    noisy = labels([1, 1, 0, 0, 1], clean=[0, 1, 0, 1, 1])
+    noisy.current = np.array(
+        [0, 0, 0, 0, 1]
+    )  # one rightly, one wrongly replaced, one wrong label left
     assert noisy.summary(np.arange(5)) == {
         "training_images": 5,
         "wrong_labels": 2,

@@ -12,13 +12,13 @@ from tiny import tiny, train
 
 from dml_bench.cli.app import main
 from dml_bench.data.datasets import open_dataset
-from dml_bench.data.inputs import PLAIN, Pixels, Variant, open_pixels, variants
+from dml_bench.data.inputs import PLAIN, ImageInputs, TTAView, open_image_inputs, tta_views
 from dml_bench.evaluation.search import Neighbours, search_views, without_itself
-from dml_bench.gallery.embedder import Mirrored, Network
+from dml_bench.gallery.embedder import GalleryEmbedder, MirrorTTA
 from dml_bench.gallery.export import export
-from dml_bench.gallery.store import open_place
+from dml_bench.gallery.store import open_gallery_file
 from dml_bench.models.embedder import build_embedder
-from dml_bench.runs.embed_and_search import together
+from dml_bench.runs.embed_and_search import mean_of_views
 from dml_bench.runs.folder import read_arrays, read_neighbours
 
 MIRROR = ("evaluate.tta=mirror", "train.epochs=1")
@@ -35,13 +35,13 @@ def unit_rows(shape: tuple[int, ...], seed: int) -> np.ndarray:
 
 def test_the_mean_of_views_is_that_of_their_directions_at_unit_length():
     views = [torch.tensor([[5.0, 0.0], [0.0, 2.0]]), torch.tensor([[0.0, 1.0], [0.0, 3.0]])]
-    assert together(views) == pytest.approx(np.array([[0.5**0.5, 0.5**0.5], [0.0, 1.0]]))
+    assert mean_of_views(views) == pytest.approx(np.array([[0.5**0.5, 0.5**0.5], [0.0, 1.0]]))
 
 
 def test_one_view_is_left_as_it_is_to_the_last_bit():
     outputs = torch.randn(7, 16, generator=torch.Generator().manual_seed(0))
     assert np.array_equal(
-        together([outputs]), torch.nn.functional.normalize(outputs, dim=1).numpy()
+        mean_of_views([outputs]), torch.nn.functional.normalize(outputs, dim=1).numpy()
     )
 
 
@@ -80,22 +80,22 @@ def test_an_image_of_several_views_does_not_find_itself():
 
 
 @pytest.fixture(scope="module")
-def pixels(birds: Path, cache_dir: Path) -> Pixels:
+def pixels(birds: Path, cache_dir: Path) -> ImageInputs:
     """Birds at 40 px, seen at 32 px, cropped from 36."""
     experiment = tiny("evaluate.tta=crops")
     dataset = open_dataset(experiment.data.dataset, birds, cache_dir)
-    return open_pixels(experiment, dataset, cache_dir, torch.device("cpu"))
+    return open_image_inputs(experiment, dataset, cache_dir, torch.device("cpu"))
 
 
-def test_mirror_is_the_usual_view_and_its_mirror_image(pixels: Pixels):
+def test_mirror_is_the_usual_view_and_its_mirror_image(pixels: ImageInputs):
     images = np.array([3, 11])
-    plain, mirrored = (pixels.view(images, variant) for variant in variants("mirror"))
+    plain, mirrored = (pixels.view(images, variant) for variant in tta_views("mirror"))
     assert torch.equal(plain, pixels.view(images))
     assert torch.equal(mirrored, plain.flip(2))
 
 
-def test_crops_are_four_corners_and_the_centre_and_the_mirror_images_of_each(pixels: Pixels):
-    views = [pixels.view(np.array([5]), variant)[0].numpy() for variant in variants("crops")]
+def test_crops_are_four_corners_and_the_centre_and_the_mirror_images_of_each(pixels: ImageInputs):
+    views = [pixels.view(np.array([5]), variant)[0].numpy() for variant in tta_views("crops")]
     whole = pixels.train_cache[5]
     height, width = whole.shape[:2]
     assert min(height, width) == 36
@@ -114,7 +114,7 @@ def test_crops_are_four_corners_and_the_centre_and_the_mirror_images_of_each(pix
 
 
 def test_without_tta_there_is_one_view():
-    assert variants("none") == (PLAIN,) == (Variant(None, None, False),)
+    assert tta_views("none") == (PLAIN,) == (TTAView(None, None, False),)
 
 
 # In a run
@@ -232,7 +232,7 @@ def test_an_image_and_its_mirror_image_are_embedded_alike():
     )
     with torch.no_grad():
         assert torch.allclose(
-            Mirrored(embedder)(photos), Mirrored(embedder)(photos.flip(2)), atol=1e-6
+            MirrorTTA(embedder)(photos), MirrorTTA(embedder)(photos.flip(2)), atol=1e-6
         )
         assert not torch.allclose(embedder(photos), embedder(photos.flip(2)), atol=1e-3)
 
@@ -246,16 +246,16 @@ def command(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
 
 @pytest.mark.parametrize("phase", ["all", "limited"])
 def test_a_new_photo_is_looked_at_as_the_run_looked_at_its_own(mirrored: Path, phase: str):
-    place = open_place(mirrored, phase, None)
+    place = open_gallery_file(mirrored, phase, None)
     gallery = place.read()
     paths = [Path(entry.path) for entry in gallery.entries[:7]]
-    assert Network(place.run, phase, "cpu").embed(paths).embeddings == pytest.approx(
+    assert GalleryEmbedder(place.run, phase, "cpu").embed(paths).embeddings == pytest.approx(
         gallery.embeddings[:7], abs=1e-5
     )
 
 
 def test_the_exported_network_looks_at_mirror_images_too(mirrored: Path, tmp_path: Path):
-    place = open_place(mirrored, "all", None)
+    place = open_gallery_file(mirrored, "all", None)
     exported = export(place.run, "all", place.read(), tmp_path / "model")
     assert exported.agreement.gallery_max_difference < 1e-4
 

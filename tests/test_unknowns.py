@@ -10,13 +10,13 @@ from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 from test_metrics import random_problem
 
 from dml_bench.evaluation.open_set import (
-    Unknowns,
+    OpenSetResult,
     apply_threshold,
     calibration,
     leave_one_out_gallery,
+    open_set_result,
+    search_without_classes,
     threshold_for_precision,
-    unknowns,
-    without_classes,
 )
 
 
@@ -44,7 +44,7 @@ PROBLEMS = pytest.mark.parametrize(
 def test_unknowns_by_hand():
     """Known .9 right, .7 wrong, .5 right; unknown .8, .4. Of the 6 pairs known are ahead in 4,
     known and right in 3."""
-    found = unknowns(
+    found = open_set_result(
         np.array([0.5, 0.8, 0.9, 0.4, 0.7]), np.array([1, 0, 1, 0, 0]), np.array([0, 1, 0, 1, 0])
     )
     assert found.true_positive_rate.tolist() == pytest.approx([0, 1 / 3, 1 / 3, 2 / 3, 1, 1])
@@ -60,7 +60,7 @@ def test_unknowns_by_hand():
 @PROBLEMS
 def test_the_roc_curve_its_area_and_average_precision_are_those_of_scikit_learn(problem):
     similarity, correct, is_unknown = problem
-    found = unknowns(similarity, correct, is_unknown)
+    found = open_set_result(similarity, correct, is_unknown)
     false_positive, true_positive, _ = roc_curve(~is_unknown, similarity, drop_intermediate=False)
     assert found.false_positive_rate == pytest.approx(false_positive)
     assert found.true_positive_rate == pytest.approx(true_positive)
@@ -71,15 +71,15 @@ def test_the_roc_curve_its_area_and_average_precision_are_those_of_scikit_learn(
 
 def test_19_of_20_known_queries_are_95_percent():
     similarity, is_unknown = np.append(np.arange(20, 0, -1), [1.5, 0.5]), np.arange(22) >= 20
-    assert unknowns(similarity, ~is_unknown, is_unknown).fpr_at_95_tpr == 0
+    assert open_set_result(similarity, ~is_unknown, is_unknown).fpr_at_95_tpr == 0
     similarity[:2] = 0.1
-    assert unknowns(similarity, ~is_unknown, is_unknown).fpr_at_95_tpr == 1
+    assert open_set_result(similarity, ~is_unknown, is_unknown).fpr_at_95_tpr == 1
 
 
 @PROBLEMS
 def test_oscr_equals_slow_loops_from_its_definition(problem):
     similarity, correct, is_unknown = problem
-    found = unknowns(similarity, correct, is_unknown)
+    found = open_set_result(similarity, correct, is_unknown)
     points = [(0.0, 0.0)]
     for threshold in sorted(set(similarity), reverse=True):
         accepted = [i for i in range(len(similarity)) if similarity[i] >= threshold]
@@ -103,7 +103,7 @@ def test_oscr_equals_slow_loops_from_its_definition(problem):
     assert found.oscr < found.correct_rate[-1] == correct[known].mean()
 
 
-def numbers(found: Unknowns) -> list[float]:
+def numbers(found: OpenSetResult) -> list[float]:
     return [found.auroc, found.aupr, found.fpr_at_95_tpr, found.oscr]
 
 
@@ -111,20 +111,24 @@ def numbers(found: Unknowns) -> list[float]:
 def test_only_the_order_of_the_similarities_matters(problem):
     similarity, correct, is_unknown = problem
     order = np.random.default_rng(9).permutation(len(similarity))
-    other = unknowns(np.exp(similarity[order].astype(float)), correct[order], is_unknown[order])
-    assert numbers(other) == pytest.approx(numbers(unknowns(similarity, correct, is_unknown)))
+    other = open_set_result(
+        np.exp(similarity[order].astype(float)), correct[order], is_unknown[order]
+    )
+    assert numbers(other) == pytest.approx(
+        numbers(open_set_result(similarity, correct, is_unknown))
+    )
 
 
 def test_where_every_known_query_is_right_oscr_is_auroc():
     similarity, _, is_unknown = drawn(5)
-    found = unknowns(similarity, ~is_unknown, is_unknown)
+    found = open_set_result(similarity, ~is_unknown, is_unknown)
     assert found.oscr == found.auroc < 1
 
 
 def test_an_unknown_query_is_never_right():
     similarity, correct, is_unknown = drawn(6)
-    assert numbers(unknowns(similarity, correct | is_unknown, is_unknown)) == numbers(
-        unknowns(similarity, correct, is_unknown)
+    assert numbers(open_set_result(similarity, correct | is_unknown, is_unknown)) == numbers(
+        open_set_result(similarity, correct, is_unknown)
     )
 
 
@@ -132,7 +136,7 @@ def test_an_unknown_query_is_never_right():
     "is_unknown", [[False, False], [True, True]], ids=["all known", "all unknown"]
 )
 def test_without_both_kinds_nothing_is_defined(is_unknown):
-    found = unknowns(np.array([0.1, 0.2]), np.array([True, False]), np.array(is_unknown))
+    found = open_set_result(np.array([0.1, 0.2]), np.array([True, False]), np.array(is_unknown))
     assert np.isnan(numbers(found)).all()
     assert (
         len(found.false_positive_rate)
@@ -145,7 +149,9 @@ def test_without_both_kinds_nothing_is_defined(is_unknown):
 
 def test_without_their_classes_unknown_queries_find_the_nearest_of_the_others():
     gallery, query, whole = random_problem(0)
-    found = without_classes(gallery, query, whole.gallery_labels, whole.query_labels, [1, 4], k=3)
+    found = search_without_classes(
+        gallery, query, whole.gallery_labels, whole.query_labels, [1, 4], k=3
+    )
     kept = ~np.isin(whole.gallery_labels, [1, 4])
     for row, vector in enumerate(query):
         allowed = [(-float(vector @ other), i) for i, other in enumerate(gallery) if kept[i]]
@@ -159,7 +165,7 @@ def test_without_their_classes_unknown_queries_find_the_nearest_of_the_others():
 def test_something_must_be_left_in_the_gallery():
     gallery, query, whole = random_problem(0)
     with pytest.raises(ValueError, match="no class is left"):
-        without_classes(gallery, query, whole.gallery_labels, whole.query_labels, range(6))
+        search_without_classes(gallery, query, whole.gallery_labels, whole.query_labels, range(6))
 
 
 # Precision from the top: 1, 1/2, 2/3, 3/4, 3/5. It falls below 70% and comes back.

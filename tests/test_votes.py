@@ -10,7 +10,13 @@ from sklearn.metrics import confusion_matrix, precision_score, recall_score
 from sklearn.neighbors import KNeighborsClassifier
 from test_metrics import neighbours_of, random_problem
 
-from dml_bench.evaluation.knn_vote import Confusion, confusions, recall_and_precision, sweep, turned
+from dml_bench.evaluation.knn_vote import (
+    Confusion,
+    accuracy_by_k,
+    confusions,
+    recall_and_precision,
+    vote_changes,
+)
 from dml_bench.evaluation.metrics import macro, precision_at_1
 from dml_bench.evaluation.search import Neighbours, search
 
@@ -19,7 +25,7 @@ BY_HAND = neighbours_of([[2, 1, 1], [1, 1, 2], [2, 1, 1], [1, 2, 1]], [1, 1, 2, 
 
 
 def test_the_vote_saves_and_breaks_by_hand():
-    found = turned(BY_HAND, 3)
+    found = vote_changes(BY_HAND, 3)
     assert found.saved.tolist() == [True, False, False, False]
     assert found.broken.tolist() == [False, False, True, False]
 
@@ -27,15 +33,15 @@ def test_the_vote_saves_and_breaks_by_hand():
 def test_a_near_enough_nearest_is_not_outvoted_by_distance():
     labels, similarities = [[2, 1, 1]], [[0.99, 0.2, 0.2]]
     found = neighbours_of(labels, [2], {1: 2, 2: 1}, similarities)
-    assert turned(found, 3).broken.tolist() == [True]
-    assert turned(found, 3, "distance").broken.tolist() == [False]
+    assert vote_changes(found, 3).broken.tolist() == [True]
+    assert vote_changes(found, 3, "distance").broken.tolist() == [False]
 
 
 @pytest.mark.parametrize("weights", ["majority", "distance"])
 def test_saved_less_broken_is_what_the_vote_gains(weights):
     _, _, found = random_problem(5)
-    change = turned(found, 5, weights)
-    curve = sweep(found, (1, 5))
+    change = vote_changes(found, 5, weights)
+    curve = accuracy_by_k(found, (1, 5))
     gain = {"majority": curve.majority, "distance": curve.distance}[weights]
     assert change.saved.any()
     assert change.broken.any()
@@ -46,20 +52,20 @@ def test_saved_less_broken_is_what_the_vote_gains(weights):
 
 def test_the_vote_of_the_nearest_turns_nothing():
     _, _, found = random_problem(1)
-    assert not (turned(found, 1).saved | turned(found, 1).broken).any()
+    assert not (vote_changes(found, 1).saved | vote_changes(found, 1).broken).any()
 
 
 def test_a_k_beyond_the_search_is_cut_to_it():
     _, _, found = random_problem(1, k=4)
-    curve = sweep(found, (10, 3, 1, 20))
+    curve = accuracy_by_k(found, (10, 3, 1, 20))
     assert curve.ks == (1, 3, 4)
-    assert turned(found, 10).saved.tolist() == turned(found, 4).saved.tolist()
+    assert vote_changes(found, 10).saved.tolist() == vote_changes(found, 4).saved.tolist()
 
 
 @pytest.mark.parametrize("weights", ["majority", "distance"])
 def test_the_sweep_averages_scikit_learn_s_votes_over_classes(weights):
     gallery, query, found = random_problem(2)
-    curve = sweep(found)
+    curve = accuracy_by_k(found)
     assert curve.ks == (1, 3, 5, 10, 20)
     scores = {"majority": curve.majority, "distance": curve.distance}[weights]
     for k, score in zip(curve.ks, scores, strict=True):
@@ -73,7 +79,7 @@ def test_the_sweep_averages_scikit_learn_s_votes_over_classes(weights):
         expected = theirs.predict(query) == found.query_labels
         part = found.of(decided)
         assert decided.mean() > 0.6
-        assert getattr(sweep(part, (k,)), weights)[0] == pytest.approx(
+        assert getattr(accuracy_by_k(part, (k,)), weights)[0] == pytest.approx(
             macro(expected[decided].astype(float), part.query_labels)
         )
         if decided.all():
@@ -82,15 +88,15 @@ def test_the_sweep_averages_scikit_learn_s_votes_over_classes(weights):
 
 def test_the_sweep_by_hand_is_a_mean_over_classes():
     uneven = neighbours_of([[1, 1], [1, 1], [2, 1], [1, 2]], [1, 1, 1, 2], {1: 2, 2: 1})
-    curve = sweep(uneven, (1, 2))
+    curve = accuracy_by_k(uneven, (1, 2))
     assert curve.majority.tolist() == pytest.approx([(2 / 3 + 0) / 2, (2 / 3 + 0) / 2])
     assert curve.distance.tolist() == pytest.approx([(2 / 3 + 0) / 2, (2 / 3 + 0) / 2])
-    assert sweep(BY_HAND, (1, 3)).majority.tolist() == [0.5, 0.5]
+    assert accuracy_by_k(BY_HAND, (1, 3)).majority.tolist() == [0.5, 0.5]
 
 
 def test_a_vote_of_none_is_refused():
     with pytest.raises(ValueError, match="at least one neighbour"):
-        sweep(BY_HAND, (0, 1))
+        accuracy_by_k(BY_HAND, (0, 1))
 
 
 def nearest(classes: list[int], query_labels: list[int]) -> Neighbours:
@@ -167,8 +173,8 @@ def test_the_order_of_the_gallery_changes_nothing():
         gallery[order], query, found.gallery_labels[order], found.query_labels, len(gallery)
     )
     assert confusions(other) == confusions(found)
-    assert sweep(other).distance.tolist() == sweep(found).distance.tolist()
-    assert turned(other).saved.tolist() == turned(found).saved.tolist()
+    assert accuracy_by_k(other).distance.tolist() == accuracy_by_k(found).distance.tolist()
+    assert vote_changes(other).saved.tolist() == vote_changes(found).saved.tolist()
 
 
 def test_names_of_classes_change_nothing_but_the_names():
@@ -184,4 +190,4 @@ def test_names_of_classes_change_nothing_but_the_names():
         recall_and_precision(found, 6), recall_and_precision(other, 6), strict=True
     ):
         assert theirs[names] == pytest.approx(ours, nan_ok=True)
-    assert sweep(other).majority == pytest.approx(sweep(found).majority)
+    assert accuracy_by_k(other).majority == pytest.approx(accuracy_by_k(found).majority)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from dml_bench.losses.objective import Objective, Reading
+from dml_bench.losses.objective import Objective, Targets
 from dml_bench.losses.reimplemented import SoftmaxClassifier
 from dml_bench.losses.sample_weights import weigh, weighing
 from dml_bench.registry import Entry, losses, miners
@@ -110,7 +110,7 @@ def test_two_readings_are_the_weighted_sum_of_their_losses_each_mined_by_itself(
         weigh(losses["NTXent"].build(3, 6)), miners["EPSHN"].build(), unit_vectors=True
     )
     share = torch.full((10,), 0.7)
-    found = objective.over(embeddings, (Reading(first, share), Reading(second, 1 - share)))
+    found = objective.over(embeddings, (Targets(first, share), Targets(second, 1 - share)))
     assert found.item() == pytest.approx(
         0.7 * objective(embeddings, first).item() + 0.3 * objective(embeddings, second).item(),
         rel=1e-5,

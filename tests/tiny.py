@@ -11,8 +11,8 @@ from dml_bench.cli.app import main
 from dml_bench.config import Experiment
 from dml_bench.config.experiments import resolve
 from dml_bench.runs.execute import execute
-from dml_bench.runs.request import Outcome, Request
-from dml_bench.system.callbacks import Watch
+from dml_bench.runs.request import Outcome, RunRequest
+from dml_bench.system.callbacks import Callback
 
 SETTINGS = (  # about a second on two cores
     "unseen=last:2",
@@ -32,7 +32,7 @@ def tiny(*overrides: str) -> Experiment:
 
 def train(birds: Path, cache_dir: Path, out: Path, *overrides: str, **request: object) -> Outcome:
     options = {"wandb": "disabled", "data_dir": birds, "device": "cpu"} | request
-    return execute(Request(experiment=tiny(*overrides), cache_dir=cache_dir, out=out, **options))
+    return execute(RunRequest(experiment=tiny(*overrides), cache_dir=cache_dir, out=out, **options))
 
 
 def command(birds: Path, cache_dir: Path, out: Path, *more: str) -> list[str]:
@@ -70,13 +70,13 @@ def start(birds: Path, cache_dir: Path, out: Path, *more: str) -> subprocess.Pop
     )
 
 
-class StopsAfter(Watch):
+class StopsAfter(Callback):
     """Someone who interrupts the run after so many epochs."""
 
     def __init__(self, epochs: int) -> None:
         self.left = epochs
 
-    def epoch(self, record: dict[str, object]) -> None:
+    def on_epoch(self, record: dict[str, object]) -> None:
         self.left -= 1
         if not self.left:
             raise KeyboardInterrupt

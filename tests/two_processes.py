@@ -98,17 +98,17 @@ def compute(birds: Path, cache: Path, out: Path) -> None:
         "refused": refused,
         "gathered": gathered(),
         "drawn": drawn(),
-        "parts": [str(distributed.parts(n)) for n in (3, 4, 7)],
+        "parts": [str(distributed.slices(n)) for n in (3, 4, 7)],
     }
-    (out / f"told by {distributed.launched().rank}.json").write_text(json.dumps(told))
+    (out / f"told by {distributed.torchrun_rank().rank}.json").write_text(json.dumps(told))
 
 
 def gathered() -> dict[str, list[float]]:
     """Two views of five numbers, shared out; and the gradient of the sum of place times squared
     number, at the own ones."""
     numbers = torch.arange(10.0, requires_grad=True)
-    own = numbers.view(2, 5)[:, distributed.part(5)].flatten()[:, None]
-    joint = distributed.gather(own, 5, views=2)
+    own = numbers.view(2, 5)[:, distributed.local_slice(5)].flatten()[:, None]
+    joint = distributed.all_gather_with_grad(own, 5, views=2)
     (joint[:, 0] ** 2 * torch.arange(10)).sum().backward()
     assert numbers.grad is not None
     return {"joint": joint[:, 0].tolist(), "gradient": numbers.grad.tolist()}
@@ -116,20 +116,20 @@ def gathered() -> dict[str, list[float]]:
 
 def drawn() -> dict[str, float]:
     torch.manual_seed(1)
-    with distributed.own_draws(torch.device("cpu"), 15, "a purpose"):
+    with distributed.per_rank_rng(torch.device("cpu"), 15, "a purpose"):
         own = float(torch.rand(()))
     return {"own": own, "common": float(torch.rand(()))}
 
 
 def fail(birds: Path, cache: Path, out: Path) -> None:
     """The second process fails while the first waits for it."""
-    distributed.join(torch.device("cpu"))
-    distributed.told(lambda: None)
-    if distributed.launched().rank == 1:
+    distributed.init(torch.device("cpu"))
+    distributed.broadcast_object(lambda: None)
+    if distributed.torchrun_rank().rank == 1:
         raise MemoryError("no room in the second process")
     torch.distributed.barrier()
 
 
 if __name__ == "__main__":
-    with distributed.one_voice():
+    with distributed.main_process_output():
         globals()[sys.argv[1]](*map(Path, sys.argv[2:]))

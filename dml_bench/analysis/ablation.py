@@ -16,9 +16,9 @@ import numpy as np
 from dml_bench.analysis.compare import Difference, Side, difference_of, holm, in_common
 from dml_bench.config import experiments
 from dml_bench.evaluation.statistics import Scores
-from dml_bench.runs.run import FinishedRun, metric_of
+from dml_bench.runs.run import Run, metric_of
 
-__all__ = ["METRICS", "Effect", "effects"]
+__all__ = ["METRICS", "Ablation", "ablations"]
 
 METRICS = (
     "precision_at_1_macro_seen_limited",
@@ -30,7 +30,7 @@ latter."""
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class Pair:
     """An experiment and the one that it extends, with the seeds that both have."""
 
     mine: Side
@@ -43,11 +43,11 @@ class Change:
     @property
     def asked(self) -> dict[int, str]:
         """By seed, which images were asked."""
-        return {run.seed: run.asked for run in self.mine.runs}
+        return {run.seed: run.queries_digest for run in self.mine.runs}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Effect:
+class Ablation:
     name: str
     """The experiment; of a mean over several, what was changed in each."""
     to: tuple[str, ...]
@@ -84,11 +84,11 @@ class Effect:
         )
 
 
-def effects(runs: Mapping[str, Sequence[FinishedRun]]) -> tuple[Effect, ...]:
+def ablations(runs: Mapping[str, Sequence[Run]]) -> tuple[Ablation, ...]:
     """One for each experiment whose parent has finished runs too, with the same seeds and queries,
     in the order that is given; then the means."""
-    changes = list(changes_in(runs))
-    alike: dict[str, list[Change]] = {}
+    changes = list(pairs_in(runs))
+    alike: dict[str, list[Pair]] = {}
     for change in changes:
         alike.setdefault(change.name, []).append(change)
     several = [
@@ -96,7 +96,7 @@ def effects(runs: Mapping[str, Sequence[FinishedRun]]) -> tuple[Effect, ...]:
         for group in alike.values()
         if len(group) > 1 and all(change.asked == group[0].asked for change in group)
     ]
-    found = [effect_of(group) for group in ([[change] for change in changes] + several)]
+    found = [ablation_of(group) for group in ([[change] for change in changes] + several)]
     tests = [
         difference.p for effect in found for difference in (effect.seen, effect.unseen, effect.drop)
     ]
@@ -113,7 +113,7 @@ def effects(runs: Mapping[str, Sequence[FinishedRun]]) -> tuple[Effect, ...]:
     )
 
 
-def changes_in(runs: Mapping[str, Sequence[FinishedRun]]) -> Iterator[Change]:
+def pairs_in(runs: Mapping[str, Sequence[Run]]) -> Iterator[Pair]:
     for name, mine in runs.items():
         without = experiments.parent(name)
         theirs = runs.get(without, ()) if without is not None else ()
@@ -122,12 +122,12 @@ def changes_in(runs: Mapping[str, Sequence[FinishedRun]]) -> Iterator[Change]:
         if any(run.experiment.protocol != "precision_drop" for run in (*mine, *theirs)):
             continue
         try:
-            yield Change(*in_common(Side(name, tuple(mine)), Side(without, tuple(theirs))))
+            yield Pair(*in_common(Side(name, tuple(mine)), Side(without, tuple(theirs))))
         except ValueError:
             continue
 
 
-def effect_of(changes: Sequence[Change]) -> Effect:
+def ablation_of(changes: Sequence[Pair]) -> Ablation:
     """Of one change, or the mean of several with the same seeds and queries."""
 
     def difference(name: str) -> Difference:
@@ -148,7 +148,7 @@ def effect_of(changes: Sequence[Change]) -> Effect:
 
     seen, unseen, drop = map(difference, METRICS)
     first = changes[0]
-    return Effect(
+    return Ablation(
         name=first.mine.name if len(changes) == 1 else first.name,
         to=tuple(change.theirs.name for change in changes),
         changed=first.name,

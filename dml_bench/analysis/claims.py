@@ -14,9 +14,16 @@ from enum import StrEnum
 from dml_bench.config import Expectation, Experiment, as_table
 from dml_bench.evaluation.statistics import Interval
 from dml_bench.runs.folder import decisive, differing
-from dml_bench.runs.run import FinishedRun, difference, measure, metric_of, metrics_of
+from dml_bench.runs.run import Run, difference, measure, metric_of, metrics_of
 
-__all__ = ["Judgement", "Verdict", "claim_in_words", "judge", "judge_change", "judge_value"]
+__all__ = [
+    "ClaimResult",
+    "Verdict",
+    "check_change",
+    "check_claims",
+    "check_value",
+    "claim_in_words",
+]
 
 NO_CHANGE = 0.02
 """A difference within this of zero is none."""
@@ -24,7 +31,7 @@ NO_CHANGE = 0.02
 NO_SETTING = ("name", "seed")
 """Parts of what decides the numbers that may differ between a claim and its test."""
 
-RunsOf = Callable[[str], Sequence[FinishedRun]]
+RunsOf = Callable[[str], Sequence[Run]]
 """The finished runs of a named experiment, with the same data, profile and settings; none where
 there are none."""
 
@@ -37,7 +44,7 @@ class Verdict(StrEnum):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Judgement:
+class ClaimResult:
     """One expectation and what became of it."""
 
     experiment: str
@@ -52,7 +59,7 @@ class Judgement:
     """Why it was not tested."""
 
 
-def judge(written: Experiment, runs: Sequence[FinishedRun], runs_of: RunsOf) -> list[Judgement]:
+def check_claims(written: Experiment, runs: Sequence[Run], runs_of: RunsOf) -> list[ClaimResult]:
     """Test everything that an experiment expects.
 
     Args: written: the experiment as its file has it, without profile and overrides: what the claims
@@ -60,16 +67,16 @@ def judge(written: Experiment, runs: Sequence[FinishedRun], runs_of: RunsOf) -> 
 
     Raises ValueError where a metric is claimed that runs of this experiment don't have.
     """
-    return [_judge_one(written, expectation, runs, runs_of) for expectation in written.expects]
+    return [_check_claim(written, expectation, runs, runs_of) for expectation in written.expects]
 
 
 Found = tuple[Verdict, Interval | None, str]
 """Verdict, what was measured, and why it was not tested."""
 
 
-def _judge_one(
-    written: Experiment, expectation: Expectation, runs: Sequence[FinishedRun], runs_of: RunsOf
-) -> Judgement:
+def _check_claim(
+    written: Experiment, expectation: Expectation, runs: Sequence[Run], runs_of: RunsOf
+) -> ClaimResult:
     words = claim_in_words(written, expectation)
     found: Found
     if not runs:
@@ -84,7 +91,7 @@ def _judge_one(
     if verdict is Verdict.not_tested and not reason:
         reason = "no interval: a single class, or queries that are all alike"
     head = metric_of(written, expectation.metric).head
-    return Judgement(
+    return ClaimResult(
         experiment=written.name,
         expectation=expectation,
         head=head,
@@ -95,19 +102,15 @@ def _judge_one(
     )
 
 
-def _hold_value(
-    written: Experiment, expectation: Expectation, runs: Sequence[FinishedRun]
-) -> Found:
+def _hold_value(written: Experiment, expectation: Expectation, runs: Sequence[Run]) -> Found:
     assert expectation.value is not None
     measured = measure(runs, expectation.metric)
     if reason := why_not_comparable(written, expectation, runs[0].experiment):
         return Verdict.not_tested, measured, reason
-    return judge_value(expectation.value, measured), measured, ""
+    return check_value(expectation.value, measured), measured, ""
 
 
-def _hold_change(
-    expectation: Expectation, runs: Sequence[FinishedRun], others: Sequence[FinishedRun]
-) -> Found:
+def _hold_change(expectation: Expectation, runs: Sequence[Run], others: Sequence[Run]) -> Found:
     assert expectation.change is not None
     mine, theirs, reason = in_pairs(expectation, runs, others)
     if reason:
@@ -116,7 +119,7 @@ def _hold_change(
         measured = difference(mine, theirs, expectation.metric)
     except ValueError as error:
         return Verdict.not_tested, None, str(error)
-    return judge_change(expectation.change, measured), measured, ""
+    return check_change(expectation.change, measured), measured, ""
 
 
 def why_not_comparable(written: Experiment, expectation: Expectation, run: Experiment) -> str:
@@ -135,8 +138,8 @@ def why_not_comparable(written: Experiment, expectation: Expectation, run: Exper
 
 
 def in_pairs(
-    expectation: Expectation, runs: Sequence[FinishedRun], others: Sequence[FinishedRun]
-) -> tuple[list[FinishedRun], list[FinishedRun], str]:
+    expectation: Expectation, runs: Sequence[Run], others: Sequence[Run]
+) -> tuple[list[Run], list[Run], str]:
     """The runs of both with the same seeds, and why there are none."""
     name = expectation.versus
     if not others:
@@ -147,19 +150,19 @@ def in_pairs(
     pairs = [(run, by_seed[run.seed]) for run in runs if run.seed in by_seed]
     if not pairs:
         return [], [], f"no seed in common with {name}"
-    if any(mine.asked != theirs.asked for mine, theirs in pairs):
+    if any(mine.queries_digest != theirs.queries_digest for mine, theirs in pairs):
         return [], [], f"{name} was evaluated on another split"
     return [mine for mine, _ in pairs], [theirs for _, theirs in pairs], ""
 
 
-def judge_value(claimed: float, measured: Interval) -> Verdict:
+def check_value(claimed: float, measured: Interval) -> Verdict:
     """`holds` if the claimed value lies within the interval, else `does not`."""
     if math.isnan(measured.low):
         return Verdict.not_tested
     return Verdict.holds if measured.low <= claimed <= measured.high else Verdict.does_not
 
 
-def judge_change(claimed: float, measured: Interval) -> Verdict:
+def check_change(claimed: float, measured: Interval) -> Verdict:
     """`holds` or `does not` where the interval leaves no doubt, else `within noise`."""
     low, high = measured.low, measured.high
     if math.isnan(low):

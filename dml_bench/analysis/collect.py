@@ -5,23 +5,23 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from dml_bench.analysis.claims import judge
-from dml_bench.analysis.study import Section
+from dml_bench.analysis.claims import check_claims
+from dml_bench.analysis.study import Study
 from dml_bench.analysis.table import grouped
 from dml_bench.config import Expectation, Experiment, as_table, experiments
 from dml_bench.runs.folder import decisive, differing
 from dml_bench.runs.run import (
-    FinishedRun,
     NotFinished,
-    described,
+    Run,
     metrics_of,
     progress,
+    read_experiment,
     read_folder,
     run_folders,
 )
-from dml_bench.suite.plan import Row, read_table, table_names
+from dml_bench.suite.plan import PlannedRow, read_table, table_names
 
-__all__ = ["Gathered", "gather", "sections_of"]
+__all__ = ["Collection", "collect", "studies_of"]
 
 
 class Key(NamedTuple):
@@ -44,21 +44,21 @@ class Unfinished:
 
 
 @dataclass(slots=True)
-class Gathered:
+class Collection:
     """What was found, and a line on each thing that can't be used."""
 
-    runs: list[FinishedRun] = field(default_factory=list)
+    runs: list[Run] = field(default_factory=list)
     unfinished: list[Unfinished] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
 
 
-def gather(paths: Sequence[Path], data_dir: Path | None = None) -> Gathered:
+def collect(paths: Sequence[Path], data_dir: Path | None = None) -> Collection:
     """Read the run folders `paths`, and all that lie below them; `data_dir` is where their images
     lie now, if they were moved.
 
     Raises ValueError where none of them holds a finished run.
     """
-    found = Gathered()
+    found = Collection()
     folders: dict[Path, Path] = {}
     for path in paths:
         below = run_folders(path)
@@ -77,7 +77,7 @@ def gather(paths: Sequence[Path], data_dir: Path | None = None) -> Gathered:
     return found
 
 
-def add(found: Gathered, path: Path, data_dir: Path | None) -> None:
+def add(found: Collection, path: Path, data_dir: Path | None) -> None:
     """Read one folder into `found`. What can't be used is said in one line, never raised."""
     try:
         try:
@@ -95,8 +95,8 @@ def add(found: Gathered, path: Path, data_dir: Path | None) -> None:
         found.runs.append(run)
 
 
-def add_unfinished(found: Gathered, path: Path) -> None:
-    experiment, folder = described(path)
+def add_unfinished(found: Collection, path: Path) -> None:
+    experiment, folder = read_experiment(path)
     if (dataset := folder.environment.get("dataset")) is not None:
         found.unfinished.append(
             Unfinished(
@@ -105,7 +105,7 @@ def add_unfinished(found: Gathered, path: Path) -> None:
         )
 
 
-def why_not_beside(run: FinishedRun, others: Sequence[FinishedRun]) -> str:
+def why_not_beside(run: Run, others: Sequence[Run]) -> str:
     """Why `run` can't stand in one row with a run of the same name that came before it, or
     nothing."""
     for other in others:
@@ -131,15 +131,15 @@ def key_of(experiment: Experiment, dataset: dict[str, Any]) -> Key:
     )
 
 
-def key_of_run(run: FinishedRun) -> Key:
+def key_of_run(run: Run) -> Key:
     return key_of(run.experiment, run.summary["dataset"])
 
 
-def sections_of(found: Gathered) -> list[Section]:
+def studies_of(found: Collection) -> list[Study]:
     """One section for each protocol, data set, profile and way of holding classes out; they never
     share a table."""
     keys = list(dict.fromkeys(key_of_run(run) for run in found.runs))
-    sections = [section_of(key, told_apart(key, keys), found) for key in keys]
+    sections = [study_of(key, told_apart(key, keys), found) for key in keys]
     if len(sections) > 1:
         titles = "; ".join(section.title for section in sections)
         found.problems.append(
@@ -159,7 +159,7 @@ def told_apart(key: Key, keys: Sequence[Key]) -> str:
     return ", ".join(filter(None, (unseen, images)))
 
 
-def section_of(key: Key, apart: str, found: Gathered) -> Section:
+def study_of(key: Key, apart: str, found: Collection) -> Study:
     runs = {(run.experiment.name, run.seed): run for run in found.runs if key_of_run(run) == key}
     unfinished = {
         (u.experiment.name, u.experiment.seed): u for u in found.unfinished if u.key == key
@@ -171,7 +171,7 @@ def section_of(key: Key, apart: str, found: Gathered) -> Section:
     rows = []
     for name in in_table_order({name for name, _ in everything}):
         seeds = tuple(everything[each] for each in sorted(everything) if each[0] == name)
-        rows.append(Row(written(seeds[0]), seeds))
+        rows.append(PlannedRow(written(seeds[0]), seeds))
     [group] = grouped(
         rows, runs, {each: u.reason for each, u in unfinished.items() if each not in runs}
     )
@@ -179,14 +179,14 @@ def section_of(key: Key, apart: str, found: Gathered) -> Section:
     verdicts = [
         tested
         for row in rows
-        for tested in judge(row.written, of_row[row.name], lambda name: of_row.get(name, ()))
+        for tested in check_claims(row.written, of_row[row.name], lambda name: of_row.get(name, ()))
     ]
     untold = [
         f"{row.name}, a claim on {claim.metric}: its runs have none"
         for row in rows
         for claim in unmeasured(row.seeds[0], row.written)
     ]
-    return Section(
+    return Study(
         group, tuple(verdicts), key.fingerprint, apart, absent=absent(set(of_row)), missing=untold
     )
 

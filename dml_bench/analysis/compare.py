@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from dml_bench.evaluation.statistics import Interval, Scores, Spread, interval, spread
-from dml_bench.runs.run import FinishedRun, Metric, metric_of, metrics_of, read_folder, run_folders
+from dml_bench.runs.run import Metric, Run, metric_of, metrics_of, read_folder, run_folders
 
 __all__ = [
     "ClassDifference",
@@ -39,7 +39,7 @@ class Side:
     """One experiment: its finished runs, one per seed, ascending."""
 
     name: str
-    runs: tuple[FinishedRun, ...]
+    runs: tuple[Run, ...]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -165,7 +165,10 @@ def in_common(first: Side, second: Side) -> tuple[Side, Side]:
         Side(side.name, tuple(run for run in side.runs if run.seed in seeds))
         for side in (first, second)
     ]
-    if any(a.asked != b.asked for a, b in zip(kept[0].runs, kept[1].runs, strict=True)):
+    if any(
+        a.queries_digest != b.queries_digest
+        for a, b in zip(kept[0].runs, kept[1].runs, strict=True)
+    ):
         raise ValueError(f"{what}: the same seed divided their images differently")
     return kept[0], kept[1]
 
@@ -196,7 +199,7 @@ def are_equal(first: Side, second: Side, names: Sequence[str]) -> bool:
     return True
 
 
-def held_out(run: FinishedRun) -> tuple[tuple[int, ...], ...]:
+def held_out(run: Run) -> tuple[tuple[int, ...], ...]:
     """The ids of the classes of each hold-out."""
     return tuple(tuple(classes.tolist()) for classes in run.held_out.values())
 

@@ -8,27 +8,35 @@ from typing import Literal
 
 import numpy as np
 
-from dml_bench.analysis.study import Section, held_out
-from dml_bench.analysis.table import Line
-from dml_bench.evaluation.few_shot import EnrolmentCurve, enrolment_curve
-from dml_bench.evaluation.knn_vote import Sweep, confusions, sweep, turned
+from dml_bench.analysis.study import Study, held_out
+from dml_bench.analysis.table import TableRow
+from dml_bench.evaluation.few_shot import FewShotCurve, few_shot_curve
+from dml_bench.evaluation.knn_vote import AccuracyByK, accuracy_by_k, confusions, vote_changes
 from dml_bench.evaluation.metrics import precision_at_1, vote
 from dml_bench.evaluation.open_set import (
     Calibration,
-    Unknowns,
+    OpenSetResult,
     apply_threshold,
     calibration,
     leave_one_out_gallery,
+    open_set_result,
+    search_without_classes,
     threshold_for_precision,
-    unknowns,
-    without_classes,
 )
 from dml_bench.evaluation.search import Neighbours
 from dml_bench.gallery.store import part_of_split
 from dml_bench.runs.folder import read_arrays
-from dml_bench.runs.run import FinishedRun
+from dml_bench.runs.run import Run
 
-__all__ = ["Album", "Case", "ClassDrop", "Closer", "Mistake", "class_drop", "look_closer"]
+__all__ = [
+    "ClassDrop",
+    "Diagnostics",
+    "Example",
+    "ExampleImages",
+    "Mistake",
+    "class_drop",
+    "diagnose",
+]
 
 By = Literal["images", "centroids"]
 WANTED_PRECISION = 0.9
@@ -43,7 +51,7 @@ CHOSEN_ON = {
 class OpenSet:
     """Unseen classes that are not enrolled, for one seed and one hold-out."""
 
-    curves: Unknowns
+    curves: OpenSetResult
     precision: float
     """Realised on the queries by the threshold that promised WANTED_PRECISION; nan where it gives
     no answer."""
@@ -66,14 +74,14 @@ class ClassDrop:
 
 
 @dataclass(frozen=True)
-class Closer:
+class Diagnostics:
     """One experiment over all its seeds."""
 
-    line: Line
-    enrolment: dict[By, EnrolmentCurve]
+    line: TableRow
+    enrolment: dict[By, FewShotCurve]
     """Draws of all seeds and hold-outs together; empty without embeddings or unseen classes."""
     open_set: tuple[OpenSet, ...]
-    votes: Sweep
+    votes: AccuracyByK
     """Mean over seeds, by the model of all classes it may train on."""
     calibration: tuple[Calibration, ...]
     """Of the share of ten votes, one per seed."""
@@ -122,11 +130,11 @@ class Closer:
         )
 
 
-def look_closer(section: Section, line: Line, draws: int) -> Closer:
+def diagnose(section: Study, line: TableRow, draws: int) -> Diagnostics:
     main = [
         run.neighbours["disjoint" if "disjoint" in run.neighbours else "all"] for run in line.runs
     ]
-    enrolment: dict[By, EnrolmentCurve] = {}
+    enrolment: dict[By, FewShotCurve] = {}
     open_set: tuple[OpenSet, ...] = ()
     if section.has_drop:
         without = [
@@ -145,10 +153,10 @@ def look_closer(section: Section, line: Line, draws: int) -> Closer:
             open_set = tuple(
                 not_enrolled(run, phase) for run in line.runs for phase in held_out(run)
             )
-    return Closer(line, enrolment, open_set, mean_sweep(main), tuple(map(calibrated, main)))
+    return Diagnostics(line, enrolment, open_set, mean_sweep(main), tuple(map(calibrated, main)))
 
 
-def enrolled(line: Line, by: By, draws: int) -> EnrolmentCurve:
+def enrolled(line: TableRow, by: By, draws: int) -> FewShotCurve:
     curves = []
     for run in line.runs:
         for phase, unseen in held_out(run).items():
@@ -157,7 +165,7 @@ def enrolled(line: Line, by: By, draws: int) -> EnrolmentCurve:
                 run.neighbours[phase],
             )
             curves.append(
-                enrolment_curve(
+                few_shot_curve(
                     stored["gallery"],
                     stored["query"],
                     found.gallery_labels,
@@ -173,14 +181,14 @@ def enrolled(line: Line, by: By, draws: int) -> EnrolmentCurve:
         np.concatenate([np.delete(c, slice(len(least.ks) - 1, -1), 0) for c in parts], 1)
         for parts in both(curves)
     )
-    return EnrolmentCurve(least.ks, unseen, seen, by)
+    return FewShotCurve(least.ks, unseen, seen, by)
 
 
-def both(curves: Sequence[EnrolmentCurve]) -> tuple[list[np.ndarray], list[np.ndarray]]:
+def both(curves: Sequence[FewShotCurve]) -> tuple[list[np.ndarray], list[np.ndarray]]:
     return [curve.unseen for curve in curves], [curve.seen for curve in curves]
 
 
-def not_enrolled(run: FinishedRun, phase: str) -> OpenSet:
+def not_enrolled(run: Run, phase: str) -> OpenSet:
     """The queries looked up in the gallery without the unseen classes. Validation images of the
     other classes choose the threshold, or, where the run has none, the gallery's own images."""
     stored, unseen = (
@@ -188,7 +196,7 @@ def not_enrolled(run: FinishedRun, phase: str) -> OpenSet:
         held_out(run)[phase],
     )
     labels = run.neighbours[phase].gallery_labels
-    found = without_classes(
+    found = search_without_classes(
         stored["gallery"], stored["query"], labels, run.neighbours[phase].query_labels, unseen
     )
     right, similarity = precision_at_1(found).astype(bool), found.similarities[:, 0]
@@ -196,7 +204,7 @@ def not_enrolled(run: FinishedRun, phase: str) -> OpenSet:
     kept = ~np.isin(labels, unseen)
     evidence = known or leave_one_out_gallery(stored["gallery"][kept], labels[kept])
     chosen = threshold_for_precision(*evidence, WANTED_PRECISION)
-    curves = unknowns(similarity, right, np.isin(found.query_labels, unseen))
+    curves = open_set_result(similarity, right, np.isin(found.query_labels, unseen))
     return OpenSet(
         curves,
         *apply_threshold(chosen.value, similarity, right),
@@ -205,7 +213,7 @@ def not_enrolled(run: FinishedRun, phase: str) -> OpenSet:
 
 
 def validation_look_ups(
-    run: FinishedRun, stored: dict[str, np.ndarray], gallery_labels: np.ndarray, unseen: np.ndarray
+    run: Run, stored: dict[str, np.ndarray], gallery_labels: np.ndarray, unseen: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray] | None:
     """Of the validation images of known classes in the gallery without the unseen: (images)
     similarity of the nearest, (images) whether it is of the image's class. None where there are
@@ -219,16 +227,16 @@ def validation_look_ups(
     known = ~np.isin(labels, unseen)
     if not known.any():
         return None
-    found = without_classes(
+    found = search_without_classes(
         stored["gallery"], stored["valid"][known], gallery_labels, labels[known], unseen
     )
     return found.similarities[:, 0], precision_at_1(found).astype(bool)
 
 
-def mean_sweep(found: Sequence[Neighbours]) -> Sweep:
-    sweeps = [sweep(each) for each in found]
+def mean_sweep(found: Sequence[Neighbours]) -> AccuracyByK:
+    sweeps = [accuracy_by_k(each) for each in found]
     length = min(len(each.ks) for each in sweeps)
-    return Sweep(
+    return AccuracyByK(
         sweeps[0].ks[:length],
         np.mean([each.majority[:length] for each in sweeps], axis=0),
         np.mean([each.distance[:length] for each in sweeps], axis=0),
@@ -240,7 +248,7 @@ def calibrated(found: Neighbours) -> Calibration:
     return calibration(share, elected == found.query_labels)
 
 
-def class_drop(line: Line) -> ClassDrop:
+def class_drop(line: TableRow) -> ClassDrop:
     labels, drops, unseen = [], [], []
     for run in line.runs:
         right = {phase: precision_at_1(found) for phase, found in run.neighbours.items()}
@@ -260,7 +268,7 @@ def class_drop(line: Line) -> ClassDrop:
 
 
 @dataclass(frozen=True, slots=True)
-class Case:
+class Example:
     """A query beside its nearest image."""
 
     query: str
@@ -283,31 +291,31 @@ class Mistake:
     as_: str
     count: int
     asked: int
-    example: Case
+    example: Example
 
 
-class Album:
+class ExampleImages:
     """The images behind the answers of one run's model. Raises OSError or ValueError where the run
     folder does not say which they are."""
 
-    def __init__(self, run: FinishedRun, phase: str = ""):
+    def __init__(self, run: Run, phase: str = ""):
         self.run = run
         self.phase = phase or ("disjoint" if "disjoint" in run.neighbours else "all")
         self.found = run.neighbours[self.phase]
-        rows = run.originals.rows
+        rows = run.images.rows
         self.paths, self.classes = [row["path"] for row in rows], [row["class"] for row in rows]
         stored = read_arrays(run.folder / self.phase / "embeddings.safetensors")
         self.gallery_images, self.query_images = stored["gallery_images"], stored["query_images"]
         self.unseen = held_out(run).get(self.phase, np.array([], int))
 
-    def case(self, query: int) -> Case:
+    def case(self, query: int) -> Example:
         found, image = self.found, self.query_images[query]
         neighbours = [self.classes[self.gallery_images[i]] for i in found.indices[query, :VOTERS]]
         counts = {name: neighbours.count(name) for name in neighbours}
         nearest = self.gallery_images[found.indices[query, 0]]
         elected, _ = vote(found.of(np.array([query])), min(VOTERS, found.k))
         of_class = dict(zip(found.labels[query, :VOTERS].tolist(), neighbours, strict=True))
-        return Case(
+        return Example(
             self.paths[image],
             self.paths[nearest],
             self.classes[image],
@@ -327,9 +335,9 @@ class Album:
             for c, case in zip(chosen, cases, strict=True)
         ]
 
-    def evidence(self, each: int) -> dict[str, list[Case]]:
+    def evidence(self, each: int) -> dict[str, list[Example]]:
         """Queries by what became of them, the unseen classes' first; at most `each` of a kind."""
-        right, changed = precision_at_1(self.found).astype(bool), turned(self.found, VOTERS)
+        right, changed = precision_at_1(self.found).astype(bool), vote_changes(self.found, VOTERS)
         unseen = np.isin(self.found.query_labels, self.unseen)
         elected, _ = vote(self.found, min(VOTERS, self.found.k))
         kinds = {

@@ -8,40 +8,40 @@ from functools import cached_property
 
 import numpy as np
 
-from dml_bench.analysis.ablation import Effect, effects
-from dml_bench.analysis.claims import Judgement
-from dml_bench.analysis.table import Group, Line
+from dml_bench.analysis.ablation import Ablation, ablations
+from dml_bench.analysis.claims import ClaimResult
+from dml_bench.analysis.table import Group, TableRow
 from dml_bench.evaluation.metrics import precision_at_1
 from dml_bench.evaluation.statistics import Interval, Scores, estimate, interval
 from dml_bench.registry import losses
 from dml_bench.report.format import beyond
-from dml_bench.runs.run import FinishedRun, metric_of, metrics_of
+from dml_bench.runs.run import Run, metric_of, metrics_of
 
-__all__ = ["Section", "held_out"]
+__all__ = ["Study", "held_out"]
 
 LEVEL = 0.95
 
 
-def held_out(run: FinishedRun) -> dict[str, np.ndarray]:
+def held_out(run: Run) -> dict[str, np.ndarray]:
     """By the phase that did not train on them: the class ids of the unseen classes."""
     return {phase: classes for phase, classes in run.held_out.items() if phase in run.neighbours}
 
 
-def main_phase(run: FinishedRun) -> str:
+def main_phase(run: Run) -> str:
     return "disjoint" if run.experiment.protocol == "class_disjoint" else "all"
 
 
-def known(run: FinishedRun) -> Scores:
+def known(run: Run) -> Scores:
     """P@1 of the model that trained on all it may."""
     found = run.neighbours[main_phase(run)]
     return Scores(precision_at_1(found), found.query_labels)
 
 
-def logits(run: FinishedRun) -> Scores:
+def logits(run: Run) -> Scores:
     return metric_of(run.experiment, "logits_accuracy").scores(run)
 
 
-def of_unseen(run: FinishedRun, phase_of: Callable[[str], str]) -> Scores:
+def of_unseen(run: Run, phase_of: Callable[[str], str]) -> Scores:
     """Of several hold-outs, the mean over those in which the query's class is unseen."""
     labels, held = run.neighbours["all"].query_labels, held_out(run)
     right = np.stack([precision_at_1(run.neighbours[phase_of(phase)]) for phase in held])
@@ -50,17 +50,17 @@ def of_unseen(run: FinishedRun, phase_of: Callable[[str], str]) -> Scores:
     return Scores((right * unseen).sum(0)[asked] / unseen.sum(0)[asked], labels[asked])
 
 
-def unseen_limited(run: FinishedRun) -> Scores:
+def unseen_limited(run: Run) -> Scores:
     """P@1 on the unseen classes, by the model that never trained on them."""
     return of_unseen(run, lambda phase: phase)
 
 
-def unseen_all(run: FinishedRun) -> Scores:
+def unseen_all(run: Run) -> Scores:
     """P@1 on the same classes, by the model that did."""
     return of_unseen(run, lambda phase: "all")
 
 
-def drop_of_holdout(run: FinishedRun, phase: str) -> Scores:
+def drop_of_holdout(run: Run, phase: str) -> Scores:
     """The drop on the classes that one phase held out."""
     trained, without = (
         Scores(precision_at_1(found), found.query_labels)
@@ -69,11 +69,11 @@ def drop_of_holdout(run: FinishedRun, phase: str) -> Scores:
     return trained.minus(without).of_classes(held_out(run)[phase])
 
 
-def drop(group: str) -> Callable[[FinishedRun], Scores]:
+def drop(group: str) -> Callable[[Run], Scores]:
     return lambda run: metric_of(run.experiment, f"precision_drop_{group}_classes").scores(run)
 
 
-QUANTITIES: dict[str, tuple[Callable[[FinishedRun], Scores], tuple[float, float]]] = {
+QUANTITIES: dict[str, tuple[Callable[[Run], Scores], tuple[float, float]]] = {
     "known": (known, (0, 1)),
     "logits": (logits, (0, 1)),
     "unseen_limited": (unseen_limited, (0, 1)),
@@ -86,9 +86,9 @@ QUANTITIES: dict[str, tuple[Callable[[FinishedRun], Scores], tuple[float, float]
 
 
 @dataclass
-class Section:
+class Study:
     group: Group
-    verdicts: tuple[Judgement, ...]
+    verdicts: tuple[ClaimResult, ...]
     fingerprint: str
     """Of the data set."""
     apart: str = ""
@@ -126,20 +126,20 @@ class Section:
         return self.group.protocol == "precision_drop"
 
     @cached_property
-    def finished(self) -> tuple[Line, ...]:
+    def finished(self) -> tuple[TableRow, ...]:
         return tuple(line for line in self.group.lines if line.runs)
 
     @cached_property
-    def first(self) -> FinishedRun:
+    def first(self) -> Run:
         return self.finished[0].runs[0]
 
     @cached_property
-    def effects(self) -> tuple[Effect, ...]:
+    def effects(self) -> tuple[Ablation, ...]:
         """What each experiment changes beside the one that it extends, where that is here too."""
-        return effects({line.name: line.runs for line in self.finished}) if self.has_drop else ()
+        return ablations({line.name: line.runs for line in self.finished}) if self.has_drop else ()
 
     @cached_property
-    def rivals(self) -> tuple[Line, ...]:
+    def rivals(self) -> tuple[TableRow, ...]:
         """Softmax classifiers: their loss has logits and does not work on unit vectors."""
         facts = {
             line.name: losses[line.runs[0].experiment.loss.name].facts for line in self.finished
@@ -151,24 +151,24 @@ class Section:
         )
 
     @property
-    def rival(self) -> Line | None:
+    def rival(self) -> TableRow | None:
         return max(self.rivals, key=self.accuracy, default=None)
 
     @cached_property
-    def methods(self) -> tuple[Line, ...]:
+    def methods(self) -> tuple[TableRow, ...]:
         """Metric learning: all others."""
         return tuple(line for line in self.finished if line not in self.rivals)
 
     @cached_property
-    def best(self) -> Line | None:
+    def best(self) -> TableRow | None:
         return max(self.methods, key=self.accuracy, default=None)
 
     @cached_property
-    def worst(self) -> Line | None:
+    def worst(self) -> TableRow | None:
         return min(self.methods, key=self.accuracy, default=None)
 
     @cached_property
-    def baseline(self) -> Line | None:
+    def baseline(self) -> TableRow | None:
         """The experiment that the claims of the others are most often about, if it is here."""
         named = [judged.expectation.versus for judged in self.verdicts]
         return max(
@@ -178,16 +178,16 @@ class Section:
         )
 
     @cached_property
-    def chosen(self) -> tuple[Line, ...]:
+    def chosen(self) -> tuple[TableRow, ...]:
         """Those that are looked at more closely: best, baseline, and the classifier."""
         lines = [line for line in (self.best, self.baseline, self.rival) if line is not None]
         return tuple({line.name: line for line in lines}.values())
 
-    def accuracy(self, line: Line) -> float:
+    def accuracy(self, line: TableRow) -> float:
         measured = self.measure(line, "known")
         return measured.estimate if measured else float("nan")
 
-    def measure(self, line: Line, quantity: str, level: float = LEVEL) -> Interval | None:
+    def measure(self, line: TableRow, quantity: str, level: float = LEVEL) -> Interval | None:
         """None where the runs of this line don't have it."""
         key = (line.name, quantity, level)
         if key not in self._known:
@@ -204,7 +204,7 @@ class Section:
         """The phases that held classes out, the same in all runs."""
         return tuple(held_out(self.first))
 
-    def holdout_drops(self, line: Line) -> np.ndarray:
+    def holdout_drops(self, line: TableRow) -> np.ndarray:
         """(holdout, seed) the drop on the unseen classes of each hold-out."""
         return np.array(
             [
@@ -217,13 +217,15 @@ class Section:
         """The mean over all metric-learning experiments, which has less noise than any of them;
         over the seeds that all have on the same splits, None where there are none."""
         scores, within = QUANTITIES[quantity]
-        by_seed = [{(run.seed, run.asked): run for run in line.runs} for line in self.methods]
+        by_seed = [
+            {(run.seed, run.queries_digest): run for run in line.runs} for line in self.methods
+        ]
         shared = sorted(set.intersection(*(set(runs) for runs in by_seed)))
         pools = [pool([scores(runs[seed]) for runs in by_seed]) for seed in shared]
         return interval(pools, within=within) if pools else None
 
     def best_against(
-        self, quantity: str, other: Line, of_other: str = ""
+        self, quantity: str, other: TableRow, of_other: str = ""
     ) -> tuple[Interval | None, int | None]:
         """The best minus another, and the sign of that: 0 where it can't be told even though the
         best was picked from among many, which its own interval does not know of; None where there
@@ -236,7 +238,7 @@ class Section:
             self.difference(self.best, quantity, other, of_other, comparisons=len(self.methods))
         )
 
-    def loses(self, line: Line, comparisons: int) -> int:
+    def loses(self, line: TableRow, comparisons: int) -> int:
         """The sign of a line's drop on the unseen classes, by an interval widened for so many
         comparisons; a wider one tells no more."""
         return beyond(self.measure(line, "drop_unseen")) and beyond(
@@ -244,7 +246,12 @@ class Section:
         )
 
     def difference(
-        self, line: Line, quantity: str, other: Line, of_other: str = "", comparisons: int = 1
+        self,
+        line: TableRow,
+        quantity: str,
+        other: TableRow,
+        of_other: str = "",
+        comparisons: int = 1,
     ) -> Interval | None:
         """`quantity` of a line minus that of another, on the same queries with the same seeds, with
         an interval widened so that all of `comparisons` hold together (Bonferroni); None where
@@ -257,7 +264,7 @@ class Section:
         return self._known[key]
 
     def _difference(
-        self, line: Line, quantity: str, other: Line, of_other: str, level: float
+        self, line: TableRow, quantity: str, other: TableRow, of_other: str, level: float
     ) -> Interval | None:
         if lacks(line, quantity) or lacks(other, of_other):
             return None
@@ -267,7 +274,7 @@ class Section:
         pairs = [
             (run, by_seed[run.seed])
             for run in line.runs
-            if run.seed in by_seed and by_seed[run.seed].asked == run.asked
+            if run.seed in by_seed and by_seed[run.seed].queries_digest == run.queries_digest
         ]
         scores = [first(mine).minus(second(theirs)) for mine, theirs in pairs]
         return interval(scores, within=(-width, width), level=level) if scores else None
@@ -278,7 +285,7 @@ def pool(parts: list[Scores]) -> Scores:
     return Scores(np.mean([part.values for part in parts], axis=0), parts[0].labels)
 
 
-def lacks(line: Line, quantity: str) -> bool:
+def lacks(line: TableRow, quantity: str) -> bool:
     have = metrics_of(line.runs[0].experiment)
     if quantity == "known":
         return False

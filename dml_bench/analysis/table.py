@@ -8,10 +8,10 @@ from typing import Any
 
 from dml_bench.evaluation import collapse
 from dml_bench.evaluation.statistics import Interval
-from dml_bench.runs.run import FinishedRun, measure
-from dml_bench.suite.plan import Row
+from dml_bench.runs.run import Run, measure
+from dml_bench.suite.plan import PlannedRow
 
-__all__ = ["COST", "Column", "Group", "Line", "columns_of", "grouped", "value_at"]
+__all__ = ["COST", "Column", "Group", "TableRow", "columns_of", "grouped", "value_at"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +75,7 @@ COST = (
 )
 
 
-def columns_of(runs: Sequence[FinishedRun]) -> tuple[Column, ...]:
+def columns_of(runs: Sequence[Run]) -> tuple[Column, ...]:
     """What is shown of runs that share a protocol."""
     if runs[0].experiment.protocol != "class_disjoint":
         return DROP
@@ -107,11 +107,11 @@ def value_at(summary: dict[str, Any], place: str) -> float | None:
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class TableRow:
     """One row of the table with its numbers, or why there are none."""
 
     name: str
-    runs: tuple[FinishedRun, ...]
+    runs: tuple[Run, ...]
     wanted: int
     """Number of seeds."""
     failures: tuple[str, ...]
@@ -137,7 +137,7 @@ class Group:
     dataset: str
     profile: str
     columns: tuple[Column, ...]
-    lines: tuple[Line, ...]
+    lines: tuple[TableRow, ...]
 
     @property
     def title(self) -> str:
@@ -149,13 +149,13 @@ class Group:
         return "-".join(part for part in (self.protocol, self.dataset, self.profile) if part)
 
     @property
-    def runs(self) -> list[FinishedRun]:
+    def runs(self) -> list[Run]:
         return [run for line in self.lines for run in line.runs]
 
 
 def grouped(
-    rows: Sequence[Row],
-    runs: dict[tuple[str, int], FinishedRun],
+    rows: Sequence[PlannedRow],
+    runs: dict[tuple[str, int], Run],
     failures: dict[tuple[str, int], str],
 ) -> list[Group]:
     """The table, or one for each protocol, data set and profile that the rows mix.
@@ -164,7 +164,7 @@ def grouped(
         runs: finished runs by experiment and seed.
         failures: reasons of those that failed.
     """
-    members: dict[tuple[str, str, str], list[Row]] = {}
+    members: dict[tuple[str, str, str], list[PlannedRow]] = {}
     for row in rows:
         first = row.seeds[0]
         found = [runs[e.name, e.seed] for e in row.seeds if (e.name, e.seed) in runs]
@@ -175,8 +175,8 @@ def grouped(
 
 def _group(
     key: tuple[str, str, str],
-    rows: list[Row],
-    runs: dict[tuple[str, int], FinishedRun],
+    rows: list[PlannedRow],
+    runs: dict[tuple[str, int], Run],
     failures: dict[tuple[str, int], str],
 ) -> Group:
     everything = [
@@ -187,11 +187,11 @@ def _group(
 
 
 def _line(
-    row: Row,
+    row: PlannedRow,
     columns: tuple[Column, ...],
-    runs: dict[tuple[str, int], FinishedRun],
+    runs: dict[tuple[str, int], Run],
     failures: dict[tuple[str, int], str],
-) -> Line:
+) -> TableRow:
     found = tuple(runs[e.name, e.seed] for e in row.seeds if (e.name, e.seed) in runs)
     failed = tuple(
         f"seed {e.seed}: {failures[e.name, e.seed]}"
@@ -202,7 +202,7 @@ def _line(
     doubted = tuple(
         f"seed {run.seed}: {doubt}" for run in found for doubt in collapse.in_words(run.summary)
     )
-    return Line(
+    return TableRow(
         row.name,
         found,
         len(row.seeds),
@@ -213,7 +213,7 @@ def _line(
     )
 
 
-def _value(column: Column, runs: Sequence[FinishedRun]) -> Interval | float | None:
+def _value(column: Column, runs: Sequence[Run]) -> Interval | float | None:
     if not runs:
         return None
     if column.interval:
@@ -223,7 +223,7 @@ def _value(column: Column, runs: Sequence[FinishedRun]) -> Interval | float | No
     return sum(known) / len(known) if len(known) == len(values) else None
 
 
-def _cost(cost: Cost, runs: Sequence[FinishedRun]) -> float | None:
+def _cost(cost: Cost, runs: Sequence[Run]) -> float | None:
     parts = [
         [part for part in run.summary["cost"].values() if isinstance(part, dict)] for run in runs
     ]

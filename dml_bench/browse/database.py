@@ -24,7 +24,7 @@ from filelock import FileLock, Timeout
 from dml_bench.cli.doctor import find_mongod
 from dml_bench.system.drafts import remove
 
-__all__ = ["URI", "Place", "served"]
+__all__ = ["URI", "DatabaseFolder", "served"]
 
 URI = "FIFTYONE_DATABASE_URI"
 WAIT_SECONDS = 60
@@ -41,7 +41,7 @@ MISSING = (
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class DatabaseFolder:
     """The folder of one run's database."""
 
     folder: Path
@@ -67,7 +67,7 @@ class Place:
 
 
 @contextmanager
-def served(place: Place) -> Iterator[str]:
+def served(place: DatabaseFolder) -> Iterator[str]:
     """The URI of a database that answers. Raises ValueError where none can run."""
     named = os.environ.get(URI)
     if named:

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from dml_bench.browse.images import ENROLLED, GALLERY, QUERY, Images
+from dml_bench.browse.images import ENROLLED, GALLERY, QUERY, BrowseTable
 from dml_bench.evaluation.knn_vote import confusions
 
 __all__ = ["NEAR_DUPLICATE", "Label", "columns", "confused"]
@@ -21,7 +21,7 @@ class Label:
     confidence: float | None = None
 
 
-def columns(images: Images, twins: list[tuple[int, int]]) -> dict[str, list[Any]]:
+def columns(images: BrowseTable, twins: list[tuple[int, int]]) -> dict[str, list[Any]]:
     """By name of the field, a value for each image; None where it has none. `twins` are pairs of
     rows that show the same picture.
 
@@ -74,7 +74,7 @@ def numbers(values: np.ndarray) -> list[float | None]:
     return [None if np.isnan(value) else float(value) for value in values]
 
 
-def confused(images: Images, phase: str, most: int = 5) -> list[tuple[str, str]]:
+def confused(images: BrowseTable, phase: str, most: int = 5) -> list[tuple[str, str]]:
     """The classes that are taken for another most often, and for which."""
     return [
         (images.class_names[each.of], images.class_names[each.as_])

@@ -18,7 +18,7 @@ import numpy as np
 
 from dml_bench.browse.database import URI
 from dml_bench.browse.fields import NEAR_DUPLICATE, Label, columns, confused
-from dml_bench.browse.images import LOST, Images
+from dml_bench.browse.images import LOST, BrowseTable
 from dml_bench.browse.plotly_traces import traces
 
 __all__ = ["connected", "is_current", "register", "remove", "require_installed", "serve", "update"]
@@ -102,7 +102,11 @@ def remove(name: str) -> bool:
 
 
 def update(
-    name: str, images: Images, maps: dict[str, np.ndarray], twins: list[tuple[int, int]], state: str
+    name: str,
+    images: BrowseTable,
+    maps: dict[str, np.ndarray],
+    twins: list[tuple[int, int]],
+    state: str,
 ) -> None:
     """Make the dataset, or bring it to what the run says now. One that was interrupted is not
     `is_current`."""
@@ -132,7 +136,9 @@ def update(
     dataset.save()
 
 
-def write_samples(dataset: Dataset, images: Images, fields: dict[str, list[Any]]) -> np.ndarray:
+def write_samples(
+    dataset: Dataset, images: BrowseTable, fields: dict[str, list[Any]]
+) -> np.ndarray:
     """(images) the ids of their samples. Samples of images that the run has no more are deleted."""
     import fiftyone as fo
     from fiftyone.core.storage import normalize_path
@@ -173,7 +179,7 @@ def write_samples(dataset: Dataset, images: Images, fields: dict[str, list[Any]]
 
 
 def write_embeddings(
-    dataset: Dataset, images: Images, maps: dict[str, np.ndarray], ids: np.ndarray
+    dataset: Dataset, images: BrowseTable, maps: dict[str, np.ndarray], ids: np.ndarray
 ) -> None:
     """A map and a search by similarity for each phase; and a map of the unseen classes alone,
     because of more than a hundred classes FiftyOne gives each its own colour no more."""
@@ -208,7 +214,7 @@ def renewed(dataset: Dataset, key: str) -> None:
         dataset.delete_brain_run(key)
 
 
-def views(dataset: Dataset, images: Images) -> dict[str, Any]:
+def views(dataset: Dataset, images: BrowseTable) -> dict[str, Any]:
     """Ours, by name."""
     from fiftyone import ViewField as F
 
@@ -236,7 +242,7 @@ def views(dataset: Dataset, images: Images) -> dict[str, Any]:
     return found
 
 
-def write_views(dataset: Dataset, images: Images) -> None:
+def write_views(dataset: Dataset, images: BrowseTable) -> None:
     wanted = views(dataset, images)
     for name in set(dataset.info.get(VIEWS, [])) - wanted.keys():
         if dataset.has_saved_view(name):
@@ -246,7 +252,7 @@ def write_views(dataset: Dataset, images: Images) -> None:
     dataset.info[VIEWS] = list(wanted)
 
 
-def write_layout(dataset: Dataset, images: Images) -> None:
+def write_layout(dataset: Dataset, images: BrowseTable) -> None:
     """The sidebar by phase, and a workspace with the images beside their map."""
     import fiftyone as fo
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from dml_bench.browse.images import ENROLLED, GALLERY, QUERY, Images
+from dml_bench.browse.images import ENROLLED, GALLERY, QUERY, BrowseTable
 from dml_bench.browse.plotly_traces import distinct
 from dml_bench.data.digests import digest_of
 from dml_bench.data.images import Unreadable, decode
@@ -29,7 +29,7 @@ small JPEGs."""
 
 def write_page(
     path: Path,
-    images: Images,
+    images: BrowseTable,
     maps: dict[str, np.ndarray],
     chosen: Sequence[int],
     progress: Callable[[int, int], None],
@@ -65,12 +65,12 @@ def write_page(
     return unreadable
 
 
-def title(images: Images) -> str:
+def title(images: BrowseTable) -> str:
     run = images.run
     return f"{run.experiment.name} on {run.summary['dataset']['name']}, seed {run.seed}"
 
 
-def phase_words(images: Images, phase: str) -> str:
+def phase_words(images: BrowseTable, phase: str) -> str:
     """Which classes the model of a phase was trained on."""
     words = {"all": "trained on all classes", "disjoint": "trained on other classes"}
     several = len([name for name in images.phases if name not in words]) > 1
@@ -79,7 +79,7 @@ def phase_words(images: Images, phase: str) -> str:
     )
 
 
-def facts(images: Images, maps: dict[str, np.ndarray]) -> dict[str, Any]:
+def facts(images: BrowseTable, maps: dict[str, np.ndarray]) -> dict[str, Any]:
     """What the page says of each image. Classes are numbered in the order of their ids."""
     names = [images.class_names[label] for label in sorted(images.class_names)]
     return {
@@ -94,7 +94,7 @@ def facts(images: Images, maps: dict[str, np.ndarray]) -> dict[str, Any]:
     }
 
 
-def phase_facts(images: Images, phase: str, points: np.ndarray) -> dict[str, Any]:
+def phase_facts(images: BrowseTable, phase: str, points: np.ndarray) -> dict[str, Any]:
     answered = images.phases[phase]
     return {
         "words": phase_words(images, phase),
@@ -108,7 +108,7 @@ def phase_facts(images: Images, phase: str, points: np.ndarray) -> dict[str, Any
     }
 
 
-def places(images: Images, labels: np.ndarray) -> list[int]:
+def places(images: BrowseTable, labels: np.ndarray) -> list[int]:
     """Numbers of class ids on the page, -1 for -1."""
     order = np.array(sorted(images.class_names))
     return np.where(labels >= 0, np.searchsorted(order, labels), -1).tolist()

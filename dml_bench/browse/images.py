@@ -14,10 +14,10 @@ import numpy as np
 from dml_bench.browse.projection import aligned, project
 from dml_bench.evaluation.metrics import vote
 from dml_bench.evaluation.search import Neighbours, search_leaving_one_out
-from dml_bench.gallery.store import Place, part_of_split
+from dml_bench.gallery.store import GalleryFile, part_of_split
 from dml_bench.registry.names import label_named
 from dml_bench.runs.folder import read_arrays
-from dml_bench.runs.run import FinishedRun, metrics_of
+from dml_bench.runs.run import Run, metrics_of
 
 __all__ = [
     "ENROLLED",
@@ -25,10 +25,10 @@ __all__ = [
     "LOST",
     "QUERY",
     "VOTERS",
-    "Answered",
-    "Images",
+    "BrowseTable",
+    "PhaseColumns",
     "chosen_classes",
-    "read_images",
+    "read_browse_table",
 ]
 
 VOTERS = 10
@@ -45,7 +45,7 @@ OUTCOMES = {
 
 
 @dataclass(frozen=True, slots=True)
-class Answered:
+class PhaseColumns:
     """What the model of one phase makes of the images. All arrays are (images); -1 or nan where an
     image was not asked."""
 
@@ -69,10 +69,10 @@ class Answered:
 
 
 @dataclass(frozen=True)
-class Images:
+class BrowseTable:
     """A run's images in a fixed order: the gallery, the queries, what was enrolled."""
 
-    run: FinishedRun
+    run: Run
     paths: tuple[str, ...]
     """Where they lie now, if they can be found."""
     digests: tuple[str, ...]
@@ -86,7 +86,7 @@ class Images:
     """(images) whether a model without this class was trained, or none ever was trained with it."""
     drop: np.ndarray
     """(images) precision drop of the image's class, nan where there is none."""
-    phases: dict[str, Answered]
+    phases: dict[str, PhaseColumns]
 
     @property
     def asked(self) -> np.ndarray:
@@ -152,7 +152,7 @@ class Images:
         return np.array(among), np.array(between)
 
 
-def read_images(run: FinishedRun) -> Images:
+def read_browse_table(run: Run) -> BrowseTable:
     """Everything that a finished run says of its images."""
     stored = {
         phase: read_arrays(run.folder / phase / "embeddings.safetensors")
@@ -170,7 +170,7 @@ def read_images(run: FinishedRun) -> Images:
     )
     part = np.repeat([GALLERY, QUERY], [len(images) - len(query), len(query)]).astype(object)
     recorded = [path for path, _ in part_of_split(run, images)]
-    paths = [str(run.originals.located(path)) for path in recorded]
+    paths = [str(run.images.located(path)) for path in recorded]
     names = dict(run.class_names)
     enrolled = read_enrolled(run, list(run.neighbours), {*recorded, *paths})
     ids = {name: label for label, name in names.items()}
@@ -180,11 +180,11 @@ def read_images(run: FinishedRun) -> Images:
         [labels, np.array([ids[name] for name, _ in enrolled.values()], np.int64)]
     )
     drops = class_drops(run)
-    return Images(
+    return BrowseTable(
         run=run,
         paths=(*paths, *enrolled),
         digests=(
-            *(run.originals.rows[image].get("sha256", "") for image in images),
+            *(run.images.rows[image].get("sha256", "") for image in images),
             *("" for _ in enrolled),
         ),
         labels=labels,
@@ -193,7 +193,7 @@ def read_images(run: FinishedRun) -> Images:
         unseen=np.isin(labels, never_trained(run)) | ~np.isin(labels, list(names)),
         drop=np.array([drops.get(label, np.nan) for label in labels.tolist()]),
         phases={
-            phase: answered(
+            phase: phase_columns(
                 found, stored[phase], [vectors.get(phase) for _, vectors in enrolled.values()]
             )
             for phase, found in run.neighbours.items()
@@ -201,9 +201,9 @@ def read_images(run: FinishedRun) -> Images:
     )
 
 
-def answered(
+def phase_columns(
     found: Neighbours, stored: dict[str, np.ndarray], enrolled: Sequence[np.ndarray | None]
-) -> Answered:
+) -> PhaseColumns:
     """`enrolled` holds the embedding of each enrolled image, None where another phase enrolled
     it."""
     first_query = 0 if found.leaves_one_out else len(found.gallery_labels)
@@ -227,7 +227,7 @@ def answered(
     embeddings = np.concatenate(
         [*parts, *(vector[None] for vector in enrolled if vector is not None)]
     )
-    return Answered(
+    return PhaseColumns(
         nearest, similarity, elected, share, mistaken, embeddings, np.array([*range(own), *added])
     )
 
@@ -240,11 +240,11 @@ Enrolled = dict[str, tuple[str, dict[str, np.ndarray]]]
 """By path: the class, and by phase the embedding."""
 
 
-def read_enrolled(run: FinishedRun, phases: Sequence[str], known: set[str]) -> Enrolled:
+def read_enrolled(run: Run, phases: Sequence[str], known: set[str]) -> Enrolled:
     """What was put into the galleries beside the run, but for images that are the run's own."""
     found: Enrolled = {}
     for phase in phases:
-        place = Place(run, phase)
+        place = GalleryFile(run, phase)
         if not place.path.exists():
             continue
         gallery = place.read()
@@ -254,7 +254,7 @@ def read_enrolled(run: FinishedRun, phases: Sequence[str], known: set[str]) -> E
     return found
 
 
-def class_drops(run: FinishedRun) -> dict[int, float]:
+def class_drops(run: Run) -> dict[int, float]:
     """By class id: P@1 trained on all classes minus P@1 trained without some; of several hold-outs,
     the mean over those that held the class out, or over all where none did. Empty for the protocol
     without a second model."""
@@ -271,7 +271,7 @@ def class_drops(run: FinishedRun) -> dict[int, float]:
     return found
 
 
-def never_trained(run: FinishedRun) -> np.ndarray:
+def never_trained(run: Run) -> np.ndarray:
     """Ids of the classes that some phase never saw; in protocol `class_disjoint` all that are
     asked."""
     return (
@@ -281,6 +281,6 @@ def never_trained(run: FinishedRun) -> np.ndarray:
     )
 
 
-def chosen_classes(images: Images, wanted: Sequence[str]) -> list[int]:
+def chosen_classes(images: BrowseTable, wanted: Sequence[str]) -> list[int]:
     """Class ids of names, which may be given without their number. Raises UnknownName."""
     return [label_named(name, images.class_names) for name in wanted]

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dml_bench.browse.images import Images
+from dml_bench.browse.images import BrowseTable
 from dml_bench.data.images import Unreadable, decode
 
 __all__ = ["near_duplicates"]
@@ -25,7 +25,7 @@ picture."""
 
 
 def near_duplicates(
-    images: Images, progress: Callable[[str, int, int], None]
+    images: BrowseTable, progress: Callable[[str, int, int], None]
 ) -> list[tuple[int, int]]:
     """(query, gallery image) rows of pairs that show the same picture, the most alike first, a
     query once. Where each image is asked among all others, a pair is listed once."""

@@ -14,15 +14,15 @@ from pathlib import Path
 from typing import Any
 
 from dml_bench.browse import fiftyone_app
-from dml_bench.browse.database import URI, Place, served
-from dml_bench.browse.images import read_images
+from dml_bench.browse.database import URI, DatabaseFolder, served
+from dml_bench.browse.images import read_browse_table
 from dml_bench.browse.near_duplicates import near_duplicates
 from dml_bench.browse.server import Guard, is_loopback, listener
 from dml_bench.gallery.store import open_run
 from dml_bench.runs.folder import digests
-from dml_bench.runs.run import FinishedRun
+from dml_bench.runs.run import Run
 
-__all__ = ["Request", "browse", "dataset_name", "forget", "place_of"]
+__all__ = ["BrowseRequest", "browse", "dataset_name", "forget", "place_of"]
 
 PORT = 5151
 """Where FiftyOne is usually found."""
@@ -31,7 +31,7 @@ FORMAT = 1
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Request:
+class BrowseRequest:
     """What a person asks for."""
 
     run: Path
@@ -46,14 +46,14 @@ class Request:
     progress: Callable[[str, int, int], None] = lambda stage, done, total: None
 
 
-def browse(request: Request) -> None:
+def browse(request: BrowseRequest) -> None:
     """Open the app and wait for Ctrl-C. Raises ValueError where FiftyOne, a database, the images or
     the port are missing."""
     fiftyone_app.require_installed()
     for ended in (signal.SIGTERM, signal.SIGHUP):  # as an ssh session that breaks off does
         signal.signal(ended, signal.default_int_handler)
     run = open_run(request.run, request.data_dir)
-    if changed := run.originals.changed(request.cache_dir):
+    if changed := run.images.changed(request.cache_dir):
         request.say(
             f"{len(changed):,} of the run's images are gone or were changed since, and are not what"
             f" it saw, e.g. {changed[0]}"
@@ -85,13 +85,13 @@ def browse(request: Request) -> None:
         fiftyone_app.serve(name, listening, guarded, ready)
 
 
-def prepare(run: FinishedRun, name: str, request: Request) -> None:
+def prepare(run: Run, name: str, request: BrowseRequest) -> None:
     """Make or update the dataset, unless it is already of exactly this run."""
     state = state_of(run)
     if fiftyone_app.is_current(name, state):
         return
     start = time.monotonic()
-    images = read_images(run)
+    images = read_browse_table(run)
     request.say(f"{len(images.paths):,} images; the first time takes a while")
     twins = near_duplicates(images, request.progress)
     request.progress("drawing maps", 0, 1)
@@ -115,24 +115,24 @@ def forget(path: Path, cache_dir: Path) -> bool:
             return fiftyone_app.remove(name)
 
 
-def place_of(run: FinishedRun, cache_dir: Path) -> Place:
-    return Place(cache_dir / "browse" / dataset_name(run))
+def place_of(run: Run, cache_dir: Path) -> DatabaseFolder:
+    return DatabaseFolder(cache_dir / "browse" / dataset_name(run))
 
 
-def dataset_name(run: FinishedRun) -> str:
+def dataset_name(run: Run) -> str:
     """The experiment, the data set and the seed, told apart from those of other folders."""
     place = hashlib.sha256(str(run.folder.resolve()).encode()).hexdigest()[:6]
     return f"{run.experiment.name}-{run.summary['dataset']['name']}-seed-{run.seed}-{place}"
 
 
-def state_of(run: FinishedRun) -> str:
+def state_of(run: Run) -> str:
     """A digest of all that the dataset is made of."""
     changed = digests(run.folder, sorted(run.folder.glob("gallery/*.safetensors")))
-    facts = [FORMAT, run.summary["files"], changed, str(run.originals.known_root)]
+    facts = [FORMAT, run.summary["files"], changed, str(run.images.known_root)]
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
-def chosen_listener(request: Request) -> socket.socket:
+def chosen_listener(request: BrowseRequest) -> socket.socket:
     """At the port that is asked for, else at FiftyOne's own or any free one. Raises ValueError
     where the one asked for is taken."""
     if request.port:
@@ -143,7 +143,7 @@ def chosen_listener(request: Request) -> socket.socket:
         return listener(0, request.address)
 
 
-def welcome(request: Request, port: int, token: str) -> str:
+def welcome(request: BrowseRequest, port: int, token: str) -> str:
     if not is_loopback(request.address):
         return (
             "Anyone who has this address sees the images and can change tags and views; it travels"

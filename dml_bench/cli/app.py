@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from dml_bench.data.images import Unreadable
-    from dml_bench.suite.executor import Engine
+    from dml_bench.suite.executor import ExecutorSetup
     from dml_bench.suite.run import Suite
-    from dml_bench.system.terminal import SuiteProgress, TerminalWatch
+    from dml_bench.system.terminal import SuiteProgress, TerminalCallback
 
 __all__ = ["app", "main"]
 
@@ -164,7 +164,7 @@ def root(
     if version:
         typer.echo(f"dml-bench {__version__}")
         raise typer.Exit
-    if distributed.launched().size > 1 and context.invoked_subcommand != "run":
+    if distributed.torchrun_rank().size > 1 and context.invoked_subcommand != "run":
         raise ValueError(
             "torchrun starts several processes, which only `run` can use; start dml-bench"
             f" {context.invoked_subcommand} without it"
@@ -204,13 +204,13 @@ def run(
         for seed in each_seed
     ]
     from dml_bench.runs.execute import execute as run_experiment
-    from dml_bench.runs.request import Request
+    from dml_bench.runs.request import RunRequest
     from dml_bench.system.terminal import show_outcome
 
     for experiment in resolved:
         try:
-            with terminal_watch() as watch:
-                request = Request(
+            with terminal_watch() as callback:
+                request = RunRequest(
                     experiment=experiment,
                     data_dir=data_dir,
                     out=out,
@@ -218,7 +218,7 @@ def run(
                     device=device,
                     wandb=wandb.value,
                     force=force,
-                    watch=watch,
+                    callback=callback,
                 )
                 outcome = run_experiment(request)
         except KeyboardInterrupt:
@@ -228,7 +228,7 @@ def run(
             raise typer.Exit(130) from None
         if outcome.already_finished:
             typer.echo("this run is finished already; --force redoes it")
-        show_outcome(watch.console, outcome.folder, outcome.summary)
+        show_outcome(callback.console, outcome.folder, outcome.summary)
 
 
 Names = Annotated[
@@ -359,7 +359,7 @@ def suite(  # noqa: PLR0913, PLR0917 - its parameters are its options
 
 
 def carry_out(
-    asked: "Suite", engine: "AbstractContextManager[Engine]", display: "SuiteProgress"
+    asked: "Suite", engine: "AbstractContextManager[ExecutorSetup]", display: "SuiteProgress"
 ) -> None:
     """Run a suite; exit with 130 after Ctrl-C and with 1 if a run failed."""
     from dml_bench.suite.run import run_suite
@@ -378,10 +378,10 @@ def carry_out(
 
 def engine_of(
     ray: str, jobs: int, device: str, devices: str, gpus_per_run: float, display: "SuiteProgress"
-) -> "AbstractContextManager[Engine]":
+) -> "AbstractContextManager[ExecutorSetup]":
     """What carries out the runs of a suite. Raises ValueError for options that don't go
     together."""
-    from dml_bench.suite.executor import Engine
+    from dml_bench.suite.executor import ExecutorSetup
     from dml_bench.suite.local import Processes, slots_of
 
     if not ray:
@@ -389,7 +389,7 @@ def engine_of(
             raise ValueError(
                 "--gpus-per-run is for --ray: here, --jobs says how many runs share the --devices"
             )
-        return nullcontext(Engine(slots_of(jobs, device, devices), Processes))
+        return nullcontext(ExecutorSetup(slots_of(jobs, device, devices), Processes))
     if devices:
         raise ValueError(
             f"--devices {devices}: Ray gives out the GPUs; leave it out, or see --gpus-per-run"
@@ -541,7 +541,7 @@ def lr_find(
     from dml_bench.system.files import write_atomically, write_csv
     from dml_bench.training.lr_finder import smoothed, sweep
 
-    with terminal_watch() as watch:
+    with terminal_watch() as callback:
         found = sweep(
             experiment,
             data_dir=data_dir,
@@ -550,7 +550,7 @@ def lr_find(
             low=low,
             high=high,
             steps=steps,
-            watch=watch,
+            callback=callback,
         )
     drawn = learning_rates(found)
     picture = drawn.png if out.suffix.lower() == ".png" else standalone(drawn.svg).encode()
@@ -592,7 +592,7 @@ def show_batch(
     from dml_bench.system.files import write_atomically
     from dml_bench.training.preview import preview
 
-    with terminal_watch() as watch:
+    with terminal_watch() as callback:
         sheet = preview(
             experiment,
             data_dir=data_dir,
@@ -600,7 +600,7 @@ def show_batch(
             epoch=epoch,
             batches=batches,
             images=images,
-            watch=watch,
+            callback=callback,
         )
     out.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(
@@ -658,8 +658,8 @@ def data_fetch(
         raise ValueError(f"{dataset!r} can't be fetched; only cub can")
     from dml_bench.data.fetch import fetch_cub
 
-    with terminal_watch() as watch:
-        typer.echo(fetch_cub(data_dir, archive=archive, progress=watch.progress))
+    with terminal_watch() as callback:
+        typer.echo(fetch_cub(data_dir, archive=archive, progress=callback.progress))
 
 
 @data_app.command("check")
@@ -684,10 +684,10 @@ def data_check(
     config = experiments.resolve(
         "EPSHN_cosine_resnet18_sgd_aug", overrides=[f"data.dataset={dataset}", *set_]
     ).data
-    with terminal_watch() as watch:
-        images = open_dataset(config.dataset, data_dir, cache_dir, watch.progress, tolerant=True)
+    with terminal_watch() as callback:
+        images = open_dataset(config.dataset, data_dir, cache_dir, callback.progress, tolerant=True)
         split, refused = sides(images, config, seed)
-        report = check(images, split=split, refused=refused, progress=watch.progress)
+        report = check(images, split=split, refused=refused, progress=callback.progress)
     terminal().print(render(report))
     if report.problems:
         raise typer.Exit(1)
@@ -719,8 +719,10 @@ def data_statistics(
     from dml_bench.system.files import write_json
     from dml_bench.training.channel_statistics import advice, channel_statistics
 
-    with terminal_watch() as watch:
-        found = channel_statistics(experiment, data_dir=data_dir, cache_dir=cache_dir, watch=watch)
+    with terminal_watch() as callback:
+        found = channel_statistics(
+            experiment, data_dir=data_dir, cache_dir=cache_dir, callback=callback
+        )
     if out is not None:
         out.parent.mkdir(parents=True, exist_ok=True)
         write_json(out, found)
@@ -755,12 +757,12 @@ def data_draw(
     counts = list(cub_counts().values()) if cub_shape else [per_class] * classes
     names = list(cub_counts()) if cub_shape else None
     done = 0
-    with terminal_watch() as watch:
+    with terminal_watch() as callback:
 
         def tell(images: int) -> None:
             nonlocal done
             done += images
-            watch.progress(f"drawing {sum(counts):,} birds", done, sum(counts))
+            callback.progress(f"drawing {sum(counts):,} birds", done, sum(counts))
 
         typer.echo(
             write(out, counts=counts, size=size, seed=seed, class_names=names, progress=tell)
@@ -777,10 +779,10 @@ def terminal(stderr: bool = False) -> "Console":
     )
 
 
-def terminal_watch() -> "TerminalWatch":
-    from dml_bench.system.terminal import TerminalWatch
+def terminal_watch() -> "TerminalCallback":
+    from dml_bench.system.terminal import TerminalCallback
 
-    return TerminalWatch(terminal())
+    return TerminalCallback(terminal())
 
 
 RunFolderPath = Annotated[
@@ -838,21 +840,21 @@ def enrol(
     """
     if not (images or remove or rename):
         raise ValueError("nothing to do: give --images DIR, --remove CLASS or --rename OLD=NEW")
-    from dml_bench.gallery.embedder import Network
+    from dml_bench.gallery.embedder import GalleryEmbedder
     from dml_bench.gallery.enrol import Changes, change, photos_by_class, renamings
     from dml_bench.gallery.format import enrolment_words
-    from dml_bench.gallery.store import open_place
+    from dml_bench.gallery.store import open_gallery_file
 
     photos = photos_by_class(images, say_aside) if images else ()
-    place = open_place(run, phase, gallery)
+    place = open_gallery_file(run, phase, gallery)
     renamed = renamings(rename, place.read(new=True).class_names) if rename else ()
     changes = Changes(remove=tuple(remove), rename=renamed, photos=photos)
-    with terminal_watch() as watch:
+    with terminal_watch() as callback:
         done = change(
             place,
             changes,
-            lambda: Network(place.run, place.phase, device),
-            lambda *at: watch.progress("embedding", *at),
+            lambda: GalleryEmbedder(place.run, place.phase, device),
+            lambda *at: callback.progress("embedding", *at),
         )
     typer.echo(f"{enrolment_words(place.run, done)} ({place.path})")
     name_unreadable(done.unreadable)
@@ -895,18 +897,18 @@ def predict(
     \b
     Example: dml-bench predict runs/EPSHN_cosine_resnet18_sgd_aug photo.jpg --precision 0.9
     """
-    from dml_bench.gallery.embedder import Network
+    from dml_bench.gallery.embedder import GalleryEmbedder
     from dml_bench.gallery.enrol import named_images
     from dml_bench.gallery.format import as_json as answers_as_json
     from dml_bench.gallery.format import as_table, notes
     from dml_bench.gallery.index_store import opened, search_all
     from dml_bench.gallery.indexes import parse
-    from dml_bench.gallery.predict import answer, recall_queries, threshold_of
-    from dml_bench.gallery.store import open_place
+    from dml_bench.gallery.predict import predict, recall_queries, threshold_of
+    from dml_bench.gallery.store import open_gallery_file
 
     files = named_images(images, say_aside)
     choice = parse(index) if index else None
-    place = open_place(run, phase, gallery)
+    place = open_gallery_file(run, phase, gallery)
     entries = place.read()
     look = None
     if choice is not None:
@@ -914,9 +916,9 @@ def predict(
         look = opened(place, entries, choice, asked, lambda text: typer.echo(text, err=True))
     search = look.search if look else search_all
     bar = threshold_of(place, entries, threshold, precision, search)
-    answers = answer(
+    answers = predict(
         entries,
-        Network(place.run, place.phase, device),
+        GalleryEmbedder(place.run, place.phase, device),
         files,
         k=k,
         threshold=bar.value,
@@ -964,10 +966,10 @@ def export_(
         raise ValueError(f"{out} exists already; name a folder that does not")
     from dml_bench.gallery.export import export
     from dml_bench.gallery.indexes import parse
-    from dml_bench.gallery.store import open_place
+    from dml_bench.gallery.store import open_gallery_file
 
     choice = parse(index)
-    place = open_place(run, phase, gallery, data_dir)
+    place = open_gallery_file(run, phase, gallery, data_dir)
     exported = export(place.run, place.phase, place.read(), out, choice)
     typer.echo(f"{out}: {exported.agreement.words()}; {exported.index}")
 
@@ -1053,10 +1055,10 @@ def explain_(
     \b
     Example: dml-bench explain runs/EPSHN_cosine_resnet18_sgd_aug --mistakes 8 --out mistakes
     """
-    from dml_bench.explain.session import Request, explain
+    from dml_bench.explain.session import ExplainRequest, explain
 
-    with terminal_watch() as watch:
-        request = Request(
+    with terminal_watch() as callback:
+        request = ExplainRequest(
             run=run,
             out=out,
             images=tuple(images),
@@ -1070,7 +1072,7 @@ def explain_(
             device=device,
             data_dir=data_dir,
             command=("dml-bench", *sys.argv[1:]),
-            progress=watch.progress,
+            progress=callback.progress,
         )
         done = explain(request)
     typer.echo(
@@ -1201,9 +1203,9 @@ def browse_(
         typer.echo("forgotten" if session.forget(run, cache_dir) else "there was nothing to forget")
         return
     try:
-        with terminal_watch() as watch:
+        with terminal_watch() as callback:
             session.browse(
-                session.Request(
+                session.BrowseRequest(
                     run=run,
                     cache_dir=cache_dir,
                     data_dir=data_dir,
@@ -1211,7 +1213,7 @@ def browse_(
                     address=address,
                     opens_browser=not no_open,
                     say=typer.echo,
-                    progress=watch.progress,
+                    progress=callback.progress,
                 )
             )
     except KeyboardInterrupt:
@@ -1248,24 +1250,24 @@ def umap_(
             " .svg"
         )
     from dml_bench.browse.html_map import write_page
-    from dml_bench.browse.images import chosen_classes, read_images
+    from dml_bench.browse.images import chosen_classes, read_browse_table
     from dml_bench.gallery.store import open_run
     from dml_bench.plots.figures import embedding_maps, standalone
     from dml_bench.system.files import write_atomically
 
     opened = open_run(run, data_dir)
     if kind == ".html":
-        opened.originals.require()
-    images = read_images(opened)
+        opened.images.require()
+    images = read_browse_table(opened)
     chosen, unreadable = chosen_classes(images, class_name), 0
-    with terminal_watch() as watch:
-        watch.progress("drawing maps", 0, 1)
+    with terminal_watch() as callback:
+        callback.progress("drawing maps", 0, 1)
         maps = images.maps()
-        watch.progress("drawing maps", 1, 1)
+        callback.progress("drawing maps", 1, 1)
         out.parent.mkdir(parents=True, exist_ok=True)
         if kind == ".html":
             unreadable = write_page(
-                out, images, maps, chosen, lambda *at: watch.progress("thumbnails", *at)
+                out, images, maps, chosen, lambda *at: callback.progress("thumbnails", *at)
             )
         else:
             drawn = embedding_maps(images, maps, chosen)
@@ -1329,5 +1331,5 @@ def doctor(cache_dir: CacheDir = DEFAULT_CACHE, data_dir: DataDir = None) -> Non
 
 def main() -> None:
     """Entry point: what people can mend is one line and exit code 2."""
-    with distributed.one_voice():
+    with distributed.main_process_output():
         failures.carry_out(app)

@@ -18,7 +18,7 @@ from dml_bench.data.split import Split, make_disjoint_split, make_split
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-__all__ = ["Damage", "Report", "Sides", "check", "render", "sides"]
+__all__ = ["Damage", "DataReport", "Sides", "check", "render", "sides"]
 
 SHOWN = 10
 """Most lines that `render` spends on one kind of finding."""
@@ -53,7 +53,7 @@ class Damage:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Report:
+class DataReport:
     """What `check` found; paths are those of the data set."""
 
     name: str
@@ -115,7 +115,7 @@ def check(
     split: TrainTest | None = None,
     refused: str = "",
     progress: Progress | None = None,
-) -> Report:
+) -> DataReport:
     """Decode every image; compare all files by SHA-256, and all images by the XXH3 of their pixels.
     `refused` says why there is no split of the whole data set."""
     counts = np.bincount(dataset.labels, minlength=dataset.num_classes)
@@ -125,7 +125,7 @@ def check(
     resaved = tuple(group for group in equal(pixels) if len({file_of[path] for path in group}) > 1)
     both = united(duplicates, resaved)
     label_of = dict(zip(dataset.paths, dataset.labels.tolist(), strict=True))
-    return Report(
+    return DataReport(
         name=dataset.name,
         num_images=len(dataset),
         num_classes=dataset.num_classes,
@@ -232,7 +232,7 @@ def across(dataset: Dataset, groups: Copies, split: TrainTest) -> Copies:
     )
 
 
-def render(report: Report) -> "RenderableType":
+def render(report: DataReport) -> "RenderableType":
     """The report for a terminal: sizes, then each kind of finding with its first cases."""
     from rich.console import Group
     from rich.text import Text
@@ -277,7 +277,7 @@ def joined(groups: Copies) -> list[str]:
     ]
 
 
-def single_finding(report: Report) -> list[str]:
+def single_finding(report: DataReport) -> list[str]:
     """A class of one image can be looked up or ask, not both."""
     if not report.single:
         return []
@@ -288,7 +288,7 @@ def single_finding(report: Report) -> list[str]:
     ]
 
 
-def split_finding(report: Report) -> list[str]:
+def split_finding(report: DataReport) -> list[str]:
     refused = [f"a run refuses this split: {report.refused}"] * bool(report.refused)
     if report.across_split is None:
         return [*refused, "of these on both sides of the split: not checked, no split given"]

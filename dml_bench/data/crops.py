@@ -8,7 +8,7 @@ from torch import Tensor
 from dml_bench.data.augmentations import Boxes, resized, resized_crops
 from dml_bench.data.cache import ImageCache
 
-__all__ = ["Mapped", "Resident", "room_for_images"]
+__all__ = ["DeviceCrops", "HostCrops", "room_for_images"]
 
 SHARE = 1 / 3
 """Of a GPU's free memory, what images may take: the rest is the network's."""
@@ -16,7 +16,7 @@ PART = 2**28
 """Bytes that are copied to a device at a time."""
 
 
-class Mapped:
+class HostCrops:
     """Pixels stay on the disk until they are touched; each batch is uploaded."""
 
     def __init__(self, cache: ImageCache, device: torch.device):
@@ -39,7 +39,7 @@ class Mapped:
         )
 
 
-class Resident(Mapped):
+class DeviceCrops(HostCrops):
     """All pixels are in the device's memory, and a batch is one look-up there; only the places
     travel."""
 

@@ -16,8 +16,8 @@ from dml_bench.registry.names import composed, one_spelling
 __all__ = [
     "IMAGE_SUFFIXES",
     "PARTS",
+    "CsvTable",
     "Roles",
-    "Table",
     "alike",
     "fault",
     "inside",
@@ -120,7 +120,7 @@ class Roles:
 
 
 @dataclass(frozen=True, slots=True)
-class Table:
+class CsvTable:
     """A table of text, and the line of the file on which each of its rows ends."""
 
     file: Path
@@ -292,7 +292,7 @@ def one_number(shown: dict[str, str]) -> dict[str, str]:
     }
 
 
-def read_table(data_dir: Path, table: str, encoding: str) -> Table:
+def read_table(data_dir: Path, table: str, encoding: str) -> CsvTable:
     """Raises ValueError on a table that is missing, empty, of another encoding, or without a
     header."""
     file = data_dir / table
@@ -323,7 +323,9 @@ def read_table(data_dir: Path, table: str, encoding: str) -> Table:
     faults = fault(ragged, f"rows of {file} that have not {len(header)} values", "correct them")
     kept = [line for line, fit in zip(lines[1:], fits, strict=True) if fit]
     found = without_index(
-        Table(file, header, [row for _, row in kept], [number for number, _ in kept], tuple(faults))
+        CsvTable(
+            file, header, [row for _, row in kept], [number for number, _ in kept], tuple(faults)
+        )
     )
     require_none(twice(found.header), f"columns of {file} with the same name", "rename them")
     if len(found.header) < 2:
@@ -334,7 +336,7 @@ def read_table(data_dir: Path, table: str, encoding: str) -> Table:
     return found
 
 
-def without_index(table: Table) -> Table:
+def without_index(table: CsvTable) -> CsvTable:
     """The table without columns that have no name and hold row numbers, as pandas writes, or
     nothing, as spreadsheets do."""
 
@@ -345,7 +347,7 @@ def without_index(table: Table) -> Table:
 
     kept = [at for at, name in enumerate(table.header) if not is_index(at, name)]
     rows = [[row[at] for at in kept] for row in table.rows]
-    return Table(
+    return CsvTable(
         table.file, [table.header[at] for at in kept], rows, table.line_numbers, table.faults
     )
 

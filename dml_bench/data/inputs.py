@@ -13,14 +13,22 @@ from torch import Tensor
 from dml_bench.config import Experiment
 from dml_bench.data.augmentations import Boxes, Drawn, augmented, resized_batch, resized_crop_boxes
 from dml_bench.data.cache import LONGEST, ImageCache, View, open_caches
-from dml_bench.data.crops import Mapped, Resident, room_for_images
+from dml_bench.data.crops import DeviceCrops, HostCrops, room_for_images
 from dml_bench.data.datasets import Dataset, Progress
-from dml_bench.system.seeding import draws
+from dml_bench.system.seeding import uniform
 
-__all__ = ["PLAIN", "Features", "Pixels", "Source", "Variant", "open_pixels", "variants"]
+__all__ = [
+    "PLAIN",
+    "FeatureInputs",
+    "ImageInputs",
+    "InputSource",
+    "TTAView",
+    "open_image_inputs",
+    "tta_views",
+]
 
 
-class Variant(NamedTuple):
+class TTAView(NamedTuple):
     """One way to look at an image in an evaluation."""
 
     down: float | None
@@ -31,34 +39,34 @@ class Variant(NamedTuple):
     mirrored: bool
 
 
-PLAIN = Variant(None, None, False)
+PLAIN = TTAView(None, None, False)
 
 
-def variants(tta: str) -> tuple[Variant, ...]:
+def tta_views(tta: str) -> tuple[TTAView, ...]:
     """The views that `evaluate.tta` takes together; the ten of `crops` are those of Krizhevsky et
     al. 2012."""
     if tta == "crops":
         places = ((0.0, 0.0), (0.0, 1.0), (1.0, 0.0), (1.0, 1.0), (0.5, 0.5))
         return tuple(
-            Variant(down, right, mirrored) for mirrored in (False, True) for down, right in places
+            TTAView(down, right, mirrored) for mirrored in (False, True) for down, right in places
         )
     return (PLAIN, PLAIN._replace(mirrored=True)) if tta == "mirror" else (PLAIN,)
 
 
-class Source(Protocol):
+class InputSource(Protocol):
     """Inputs by image index. What `train` returns is a pure function of its arguments."""
 
     def train(self, images: np.ndarray, *, phase: str, epoch: int, view: int = 0) -> Tensor:
         """(batch, ...) inputs for training; an image's views differ where it is augmented."""
         ...
 
-    def view(self, images: np.ndarray, variant: Variant = PLAIN) -> Tensor:
+    def view(self, images: np.ndarray, variant: TTAView = PLAIN) -> Tensor:
         """(batch, ...) inputs for evaluation: the same for gallery and query, in every phase and
         epoch."""
         ...
 
 
-class Pixels:
+class ImageInputs:
     """Batches (batch, size, size, 3) of uint8 pixels from the image cache, each image changed as
     its own draws say."""
 
@@ -78,7 +86,7 @@ class Pixels:
         self.corner_cache = corner_cache or train_cache
         """Where the views of `evaluate.tta = crops` are cut from."""
         self.device = device
-        self.resident: dict[Path, Resident] = {}
+        self.resident: dict[Path, DeviceCrops] = {}
         """What the device's memory holds, by the folder of its cache."""
         self._drawn_for: tuple[str, int] | None = None
         self._drawn: dict[tuple[str, int], np.ndarray] = {}
@@ -90,7 +98,7 @@ class Pixels:
         for cache in (self.train_cache, self.view_cache, self.corner_cache):
             if cache.folder not in self.resident and len(cache.pixels) <= room:
                 room -= len(cache.pixels)
-                self.resident[cache.folder] = Resident(cache, self.device)
+                self.resident[cache.folder] = DeviceCrops(cache, self.device)
 
     def train(self, images: np.ndarray, *, phase: str, epoch: int, view: int = 0) -> Tensor:
         def drawn(purpose: str, columns: int) -> np.ndarray:
@@ -121,7 +129,7 @@ class Pixels:
                 boxes = boxes._replace(tops=tops.astype(int), lefts=lefts.astype(int))
         return self._cut(self.train_cache, images, boxes, mirror < augment.horizontal_flip)
 
-    def view(self, images: np.ndarray, variant: Variant = PLAIN) -> Tensor:
+    def view(self, images: np.ndarray, variant: TTAView = PLAIN) -> Tensor:
         boxes, mirrored = self._squares(len(images)), np.full(len(images), variant.mirrored)
         if variant.down is None or variant.right is None:
             return self._cut(self.view_cache, images, boxes, mirrored)
@@ -160,7 +168,7 @@ class Pixels:
             self._drawn_for, self._drawn = (phase, epoch), {}
         if (purpose, view) not in self._drawn:
             key = (self.experiment.seed, phase, epoch, purpose, *([view] if view else []))
-            self._drawn[purpose, view] = draws(*key, rows=self.num_images, columns=columns)
+            self._drawn[purpose, view] = uniform(*key, rows=self.num_images, columns=columns)
         return self._drawn[purpose, view]
 
     def _squares(self, count: int) -> Boxes:
@@ -171,11 +179,11 @@ class Pixels:
     def _cut(
         self, cache: ImageCache, images: np.ndarray, boxes: Boxes, mirrored: np.ndarray
     ) -> Tensor:
-        cutter = self.resident.get(cache.folder) or Mapped(cache, self.device)
+        cutter = self.resident.get(cache.folder) or HostCrops(cache, self.device)
         return cutter.cut(images, boxes, mirrored, self.experiment.images.size)
 
 
-class Features:
+class FeatureInputs:
     """Rows of a frozen backbone's features, computed once: (batch, features) float32."""
 
     def __init__(self, table: Tensor):
@@ -184,19 +192,19 @@ class Features:
     def train(self, images: np.ndarray, *, phase: str, epoch: int, view: int = 0) -> Tensor:
         return self.view(images)
 
-    def view(self, images: np.ndarray, variant: Variant = PLAIN) -> Tensor:
+    def view(self, images: np.ndarray, variant: TTAView = PLAIN) -> Tensor:
         assert variant == PLAIN, "there are features of one view"
         return self.table[torch.from_numpy(images).to(self.table.device)]
 
 
-def open_pixels(
+def open_image_inputs(
     experiment: Experiment,
     dataset: Dataset,
     cache_dir: Path,
     device: torch.device,
     progress: Progress | None = None,
     warn: Callable[[str], None] = lambda text: None,
-) -> Pixels:
+) -> ImageInputs:
     """The pixel source of an experiment; builds the image caches where they are missing. `warn`
     hears of images of which training sees only the middle, and of damage that was mended."""
     augment, size = experiment.augment, experiment.images.size
@@ -216,7 +224,7 @@ def open_pixels(
             f"{len(cut)} of {len(dataset)} images are longer than {LONGEST}:1; training crops see"
             f" their middle: {named}"
         )
-    return Pixels(experiment, len(dataset), caches[1], caches[0], device, caches[2])
+    return ImageInputs(experiment, len(dataset), caches[1], caches[0], device, caches[2])
 
 
 def detailed(size: int, min_area: float) -> int:

@@ -17,19 +17,19 @@ import numpy as np
 
 from dml_bench.registry import mixings
 from dml_bench.registry.option_checks import Fraction, Positive
-from dml_bench.system.seeding import draws, permutation
+from dml_bench.system.seeding import permutation, uniform
 
 if TYPE_CHECKING:
     from dml_bench.data.augmentations import Boxes
 
-__all__ = ["Chance", "Mix", "Mixer"]
+__all__ = ["BatchRng", "Mix", "Mixer"]
 
 Share = Literal["image", "batch"]
 """Whose lambda it is."""
 
 
 @dataclass(frozen=True, slots=True)
-class Chance:
+class BatchRng:
     """Random numbers of one batch."""
 
     images: np.ndarray
@@ -42,14 +42,14 @@ class Chance:
 
     def per_image(self, purpose: str, columns: int = 1) -> np.ndarray:
         """(batch, columns) uniform in [0, 1); an image's own, whatever batch it is in."""
-        return draws(*self.key, "mixing", purpose, rows=self.num_images, columns=columns)[
+        return uniform(*self.key, "mixing", purpose, rows=self.num_images, columns=columns)[
             self.images
         ]
 
     def per_batch(self, purpose: str, columns: int = 1) -> np.ndarray:
         """(batch, columns) uniform in [0, 1), the same in every row."""
         return np.repeat(
-            draws(*self.key, "mixing", purpose, self.step, rows=1, columns=columns),
+            uniform(*self.key, "mixing", purpose, self.step, rows=1, columns=columns),
             len(self.images),
             axis=0,
         )
@@ -86,7 +86,7 @@ class Mix:
 class Mixer:
     """A technique with its options."""
 
-    mix: Callable[[Chance, np.ndarray, int], Mix]
+    mix: Callable[[BatchRng, np.ndarray, int], Mix]
     """(chance of the batch, (images) the training images, side of an image in pixels) -> Mix."""
     layers: tuple[str, ...] | None = None
     """Layers of the backbone that may be mixed, `input` among them; empty for all. None where it is
@@ -116,7 +116,7 @@ def none() -> None:
 def samplepairing(*, p: Fraction = 1.0) -> Mixer:
     """`p` is the probability per image of being mixed; .5 is "random sample pairing"."""
 
-    def mix(chance: Chance, pool: np.ndarray, side: int) -> Mix:
+    def mix(chance: BatchRng, pool: np.ndarray, side: int) -> Mix:
         other, mixed = chance.per_image("other", 2).T
         kept = np.where(mixed < p, 0.5, 1.0)
         return Mix(pool[(other * len(pool)).astype(int)], None, kept, np.ones(len(kept)))
@@ -164,7 +164,7 @@ def cutmix(*, alpha: Positive = 1.0, p: Fraction = 1.0, share: Share = "image") 
     border. `p` is the probability of pasting at all; with `share` = batch one box serves the whole
     batch, as in the paper."""
 
-    def mix(chance: Chance, pool: np.ndarray, side: int) -> Mix:
+    def mix(chance: BatchRng, pool: np.ndarray, side: int) -> Mix:
         from dml_bench.data.augmentations import Boxes  # brings torch
 
         rows, (size, y, x, pasted) = chance.rows(), chance.of(share, "box", 4).T
@@ -193,7 +193,7 @@ def metrix(*, alpha: Positive = 2.0, weight: Positive = 0.4) -> None:
     term."""
 
 
-def in_batch(chance: Chance, alpha: float, share: Share) -> Mix:
+def in_batch(chance: BatchRng, alpha: float, share: Share) -> Mix:
     rows = chance.rows()
     kept = beta(alpha, chance.of(share, "lambda")[:, 0])
     kept = np.maximum(kept, 1 - kept)

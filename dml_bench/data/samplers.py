@@ -11,7 +11,7 @@ import numpy as np
 
 from dml_bench.registry import samplers
 from dml_bench.registry.option_checks import at_least
-from dml_bench.system.seeding import draws, permutation
+from dml_bench.system.seeding import permutation, uniform
 
 
 @samplers.register(
@@ -113,7 +113,7 @@ def class_visits(
     before any comes again."""
     rounds = -(-num_batches * in_batch // num_classes)
     visits = np.argsort(
-        draws(*key, "classes", rows=rounds, columns=num_classes), axis=1, kind="stable"
+        uniform(*key, "classes", rows=rounds, columns=num_classes), axis=1, kind="stable"
     )
     for previous in range(rounds - 1):
         # The batch that begins in one round and ends in the next would meet some classes twice:

@@ -13,12 +13,12 @@ from dml_bench.config import Experiment
 from dml_bench.data.datasets import Dataset
 from dml_bench.registry import UnknownName, near_miss
 from dml_bench.registry.names import composed
-from dml_bench.system.seeding import draws
+from dml_bench.system.seeding import uniform
 
 __all__ = [
+    "Monitored",
     "Phase",
     "Split",
-    "Watched",
     "disjoint_phases",
     "fold_phases",
     "holdouts",
@@ -53,7 +53,7 @@ class Split:
 
 
 @dataclass(frozen=True, slots=True)
-class Watched:
+class Monitored:
     """What is measured while a phase trains, image indices."""
 
     gallery: np.ndarray
@@ -73,36 +73,36 @@ class Phase:
     """One training: its name and the class ids that it never sees."""
 
     name: str
-    excluded: tuple[int, ...] = ()
+    held_out_classes: tuple[int, ...] = ()
     suffix: str = ""
     """What the study appends to the names of this phase: train_loss2, test_accuracy2."""
     leaves_one_out: bool = False
     """Whether training is watched on validation images alone, each of which is looked up among the
     others."""
-    withheld: tuple[int, ...] = ()
+    fold_images: tuple[int, ...] = ()
     """Training images that this phase does not train on either, but is watched on: a fold."""
 
     def trains_on(self, dataset: Dataset, split: Split) -> np.ndarray:
         """(images) indices of the training images of this phase: the one split, less the excluded
         classes and the withheld images."""
-        images = self.known(dataset, split.train)
-        return images[~np.isin(images, self.withheld)] if self.withheld else images
+        images = self.of_trained_classes(dataset, split.train)
+        return images[~np.isin(images, self.fold_images)] if self.fold_images else images
 
-    def known(self, dataset: Dataset, images: np.ndarray) -> np.ndarray:
+    def of_trained_classes(self, dataset: Dataset, images: np.ndarray) -> np.ndarray:
         """Those of `images` whose class this phase trains on."""
-        return images[~np.isin(dataset.labels[images], self.excluded)]
+        return images[~np.isin(dataset.labels[images], self.held_out_classes)]
 
-    def watched(self, dataset: Dataset, split: Split) -> Watched:
+    def monitored(self, dataset: Dataset, split: Split) -> Monitored:
         """The images on which training is watched: of the classes that this phase trains on, or of
         validation classes."""
         if self.leaves_one_out:
-            return Watched(split.valid, {"valid": split.valid} if len(split.valid) else {})
-        withheld = np.array(self.withheld, np.int64)
+            return Monitored(split.valid, {"valid": split.valid} if len(split.valid) else {})
+        withheld = np.array(self.fold_images, np.int64)
         queries = {
-            "test": self.known(dataset, split.test),
-            "valid": np.union1d(self.known(dataset, split.valid), withheld),
+            "test": self.of_trained_classes(dataset, split.test),
+            "valid": np.union1d(self.of_trained_classes(dataset, split.valid), withheld),
         }
-        return Watched(
+        return Monitored(
             self.trains_on(dataset, split),
             {name: images for name, images in queries.items() if len(images)},
         )
@@ -152,17 +152,17 @@ def fold_phases(
             f" {sizes.min()} folds are possible"
         )
     order = np.lexsort(
-        [draws(seed, "folds", rows=len(dataset), columns=1)[images, 0], labels[images]]
+        [uniform(seed, "folds", rows=len(dataset), columns=1)[images, 0], labels[images]]
     )
     part = np.empty(len(images), int)
     part[order] = np.arange(len(images)) % count
-    known = ~np.isin(dataset.labels[images], phase.excluded)
+    known = ~np.isin(dataset.labels[images], phase.held_out_classes)
     return tuple(
         replace(
             phase,
             name=f"{phase.name}-{name}-{number + 1}",
             suffix=f"{phase.suffix}_{name}_{number + 1}",
-            withheld=tuple(images[(part == number) & known].tolist()),
+            fold_images=tuple(images[(part == number) & known].tolist()),
         )
         for number in range(count)
     )
@@ -350,7 +350,7 @@ def holdouts(rule: str, dataset: Dataset) -> tuple[tuple[int, ...], ...]:
 
 
 def random_order(num_classes: int, *key: object) -> np.ndarray:
-    return np.argsort(draws("unseen", *key, rows=num_classes, columns=1)[:, 0], kind="stable")
+    return np.argsort(uniform("unseen", *key, rows=num_classes, columns=1)[:, 0], kind="stable")
 
 
 def unseen_classes(rule: str, dataset: Dataset) -> tuple[int, ...]:

@@ -16,14 +16,14 @@ import numpy as np
 
 from dml_bench.system import seeding
 
-__all__ = ["EnrolmentCurve", "enrolment_curve"]
+__all__ = ["FewShotCurve", "few_shot_curve"]
 
 CHUNK = 1024
 """Queries whose similarities are held at a time."""
 
 
 @dataclass(frozen=True, slots=True)
-class EnrolmentCurve:
+class FewShotCurve:
     """P@1, averaged over the classes of each group, against the number of images that each unseen
     class has in the gallery."""
 
@@ -54,7 +54,7 @@ class EnrolmentCurve:
 
 
 @dataclass(frozen=True, slots=True)
-class Images:
+class FewShotImages:
     """Embeddings, divided into the old classes' gallery images and those that get enrolled."""
 
     gallery: np.ndarray
@@ -67,7 +67,7 @@ class Images:
     """(new) positions of the unseen classes' images, rising."""
 
 
-def enrolment_curve(
+def few_shot_curve(
     gallery: np.ndarray,
     query: np.ndarray,
     gallery_labels: np.ndarray,
@@ -78,7 +78,7 @@ def enrolment_curve(
     draws: int = 100,
     seed: int = 0,
     by: Literal["images", "centroids"] = "images",
-) -> EnrolmentCurve:
+) -> FewShotCurve:
     """What k images per unseen class are worth, for every k of `ks` below the largest class's
     count, for none and for all.
 
@@ -103,7 +103,7 @@ def enrolment_curve(
             "an enrolment curve needs at least one image per class and one draw, got ks"
             f" {tuple(ks)} and {draws} draws"
         )
-    images = Images(
+    images = FewShotImages(
         gallery,
         gallery_labels,
         query,
@@ -117,12 +117,12 @@ def enrolment_curve(
     right = {"images": right_by_images, "centroids": right_by_centroids}[by](images, places, steps)
     of_unseen = np.isin(query_labels, unseen)
     first, second = (macro_of(right, query_labels, group) for group in (of_unseen, ~of_unseen))
-    return EnrolmentCurve(steps, first, second, by)
+    return FewShotCurve(steps, first, second, by)
 
 
-def places_in_class(images: Images, seed: int, draw: int) -> np.ndarray:
+def places_in_class(images: FewShotImages, seed: int, draw: int) -> np.ndarray:
     """(new) the place of each image in a random order of its class's images, from 0."""
-    chance = seeding.draws(seed, "enrolment", draw, rows=len(images.gallery), columns=1)[
+    chance = seeding.uniform(seed, "enrolment", draw, rows=len(images.gallery), columns=1)[
         images.new, 0
     ]
     labels = images.gallery_labels[images.new]
@@ -142,7 +142,7 @@ def macro_of(right: np.ndarray, labels: np.ndarray, group: np.ndarray) -> np.nda
     return (np.add.reduceat(right[:, :, order], starts, axis=2, dtype=np.int64) / counts).mean(2)
 
 
-def right_by_images(images: Images, places: np.ndarray, ks: tuple[int, ...]) -> np.ndarray:
+def right_by_images(images: FewShotImages, places: np.ndarray, ks: tuple[int, ...]) -> np.ndarray:
     """(k, draws, query) whether the nearest image is of the query's class.
 
     The new images are ranked once for each query. Sorted by their places, those that a larger k
@@ -165,7 +165,7 @@ def right_by_images(images: Images, places: np.ndarray, ks: tuple[int, ...]) -> 
     return right
 
 
-def ranked(images: Images, part: slice) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def ranked(images: FewShotImages, part: slice) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(new, query) rank of each new image among the new ones, 0 the nearest; (new, query) whether
     the query is answered right if the nearest enrolled image has this rank; and (query) whether it
     is if none is enrolled."""
@@ -185,7 +185,9 @@ def ranked(images: Images, part: slice) -> tuple[np.ndarray, np.ndarray, np.ndar
     return ranks, right_at, right_without
 
 
-def right_by_centroids(images: Images, places: np.ndarray, ks: tuple[int, ...]) -> np.ndarray:
+def right_by_centroids(
+    images: FewShotImages, places: np.ndarray, ks: tuple[int, ...]
+) -> np.ndarray:
     """(k, draws, query) whether the nearest class mean is that of the query's class."""
     labels = images.query_labels
     old_classes, rows = np.unique(images.gallery_labels[images.old], return_inverse=True)

@@ -10,11 +10,19 @@ import numpy as np
 from dml_bench.evaluation.metrics import by_class, macro, precision_at_1, vote
 from dml_bench.evaluation.search import Neighbours
 
-__all__ = ["Confusion", "Sweep", "Turned", "confusions", "recall_and_precision", "sweep", "turned"]
+__all__ = [
+    "AccuracyByK",
+    "Confusion",
+    "VoteChanges",
+    "accuracy_by_k",
+    "confusions",
+    "recall_and_precision",
+    "vote_changes",
+]
 
 
 @dataclass(frozen=True, slots=True)
-class Sweep:
+class AccuracyByK:
     """Accuracy of the vote of the k nearest, averaged over classes, against k."""
 
     ks: tuple[int, ...]
@@ -26,7 +34,7 @@ class Sweep:
 
 
 @dataclass(frozen=True, slots=True)
-class Turned:
+class VoteChanges:
     """Where the vote of k changes the answer of the nearest for better or worse."""
 
     saved: np.ndarray
@@ -51,7 +59,7 @@ class Confusion:
     """Their positions among the queries, rising."""
 
 
-def sweep(neighbours: Neighbours, ks: Sequence[int] = (1, 3, 5, 10, 20)) -> Sweep:
+def accuracy_by_k(neighbours: Neighbours, ks: Sequence[int] = (1, 3, 5, 10, 20)) -> AccuracyByK:
     """Both votes for every k. A k beyond the neighbours that were searched is cut to them. Raises
     ValueError where a k is not positive."""
     if min(ks, default=1) < 1:
@@ -66,18 +74,18 @@ def sweep(neighbours: Neighbours, ks: Sequence[int] = (1, 3, 5, 10, 20)) -> Swee
         )
         for weights in ("majority", "distance")
     )
-    return Sweep(searched, majority, distance)
+    return AccuracyByK(searched, majority, distance)
 
 
-def turned(
+def vote_changes(
     neighbours: Neighbours, k: int = 10, weights: Literal["majority", "distance"] = "majority"
-) -> Turned:
+) -> VoteChanges:
     """Queries that the vote of k (cut to the neighbours that were searched) saves and breaks."""
     by_nearest, by_vote = (
         precision_at_1(neighbours).astype(bool),
         right(neighbours, min(k, neighbours.k), weights),
     )
-    return Turned(by_vote & ~by_nearest, by_nearest & ~by_vote)
+    return VoteChanges(by_vote & ~by_nearest, by_nearest & ~by_vote)
 
 
 def right(neighbours: Neighbours, k: int, weights: str) -> np.ndarray:

@@ -21,19 +21,19 @@ from dml_bench.evaluation.search import Neighbours, search, search_leaving_one_o
 
 __all__ = [
     "Calibration",
+    "OpenSetResult",
     "Threshold",
-    "Unknowns",
     "apply_threshold",
     "calibration",
     "leave_one_out_gallery",
+    "open_set_result",
+    "search_without_classes",
     "threshold_for_precision",
-    "unknowns",
-    "without_classes",
 ]
 
 
 @dataclass(frozen=True, slots=True)
-class Unknowns:
+class OpenSetResult:
     """How well the nearest similarity tells known queries from unknown ones. All nan, with empty
     curves, where either are missing."""
 
@@ -92,7 +92,7 @@ class Calibration:
     """(bins) queries."""
 
 
-def without_classes(
+def search_without_classes(
     gallery: np.ndarray,
     query: np.ndarray,
     gallery_labels: np.ndarray,
@@ -113,21 +113,25 @@ def without_classes(
     return search(gallery[kept], query, gallery_labels[kept], query_labels, k)
 
 
-def unknowns(similarity: np.ndarray, correct: np.ndarray, is_unknown: np.ndarray) -> Unknowns:
+def open_set_result(
+    similarity: np.ndarray, correct: np.ndarray, is_unknown: np.ndarray
+) -> OpenSetResult:
     """From (query) nearest similarity, (query) whether the nearest image is of the query's class,
     (query) whether the gallery lacks it."""
     is_unknown = np.asarray(is_unknown, bool)
     known, unknown = int((~is_unknown).sum()), int(is_unknown.sum())
     if not known or not unknown:
         nothing = np.empty(0)
-        return Unknowns(np.nan, np.nan, np.nan, np.nan, nothing, nothing, nothing, known, unknown)
+        return OpenSetResult(
+            np.nan, np.nan, np.nan, np.nan, nothing, nothing, nothing, known, unknown
+        )
     right = np.asarray(correct, bool) & ~is_unknown
     _, accepted, (accepted_known, accepted_right) = accept(similarity, ~is_unknown, right)
     positive, correct_rate = (
         np.concatenate([[0], counts]) / known for counts in (accepted_known, accepted_right)
     )
     false_positive = np.concatenate([[0], accepted - accepted_known]) / unknown
-    return Unknowns(
+    return OpenSetResult(
         auroc=area_under(positive, false_positive),
         aupr=float((np.diff(positive) * accepted_known / accepted).sum()),
         fpr_at_95_tpr=float(false_positive[np.argmax(positive >= 0.95)]),

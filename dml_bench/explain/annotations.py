@@ -12,14 +12,14 @@ from dml_bench.data.datasets.cub import box, numbered
 from dml_bench.data.images import size_of
 from dml_bench.data.synthetic.families import MEMBERS_PER_FAMILY, Species, species
 
-__all__ = ["Box", "Truth", "inside", "read_truth", "seen", "telling_parts"]
+__all__ = ["Annotations", "Box", "inside", "read_annotations", "seen", "telling_parts"]
 
 Box = tuple[float, float, float, float]
 """x, y, width, height in pixels."""
 
 
 @dataclass(frozen=True)
-class Truth:
+class Annotations:
     """Boxes in pixels of the files, by path relative to the data set's root; empty where the data
     set has none."""
 
@@ -28,18 +28,18 @@ class Truth:
     """By path, then by name of the part; only parts that can be seen."""
 
 
-def read_truth(root: Path) -> Truth:
+def read_annotations(root: Path) -> Annotations:
     """bounding_boxes.txt and parts/part_boxes.txt of a data set in CUB's layout; what is not there
     is left out."""
     if not (root / "images.txt").is_file() or not (root / "bounding_boxes.txt").is_file():
-        return Truth()
+        return Annotations()
     paths = {image: f"images/{path}" for image, path in numbered(root / "images.txt", str).items()}
     objects = {
         paths[image]: as_box(found)
         for image, found in numbered(root / "bounding_boxes.txt", box).items()
         if image in paths
     }
-    return Truth(objects, read_parts(root, paths))
+    return Annotations(objects, read_parts(root, paths))
 
 
 def read_parts(root: Path, paths: dict[int, str]) -> dict[str, dict[str, Box]]:

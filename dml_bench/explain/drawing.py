@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from PIL import Image
 
-from dml_bench.explain.annotations import Truth, seen
-from dml_bench.explain.images import Material, Subject
+from dml_bench.explain.annotations import Annotations, seen
+from dml_bench.explain.images import ExplainedImage, RunImages
 from dml_bench.explain.methods import methods
-from dml_bench.explain.models import Asked, Model, Target
-from dml_bench.explain.panels import Row, Tile, coloured, overlaid, panel
+from dml_bench.explain.models import ImageTarget, Model, Target
+from dml_bench.explain.panels import PanelRow, Tile, coloured, overlaid, panel
 from dml_bench.system.files import read_csv, short_name, write_atomically
 
 __all__ = ["Drawing"]
@@ -32,11 +32,11 @@ WORDS = {
 
 @dataclass(frozen=True, kw_only=True)
 class Drawing:
-    material: Material
+    material: RunImages
     models: Sequence[Model]
     names: Sequence[str]
     """Of methods."""
-    truth: Truth
+    truth: Annotations
     target: Target
     other: np.ndarray | None
     """(size, size, 3) uint8 pixels of the image that is the target instead."""
@@ -47,7 +47,7 @@ class Drawing:
         like the subject."""
         return self.other is not None or self.target == "nearest"
 
-    def write(self, subjects: Sequence[Subject], folder: Path) -> list[Path]:
+    def write(self, subjects: Sequence[ExplainedImage], folder: Path) -> list[Path]:
         written = []
         for place, (subject, sheet) in enumerate(
             zip(subjects, self.panels(subjects), strict=True), start=1
@@ -57,7 +57,7 @@ class Drawing:
             written.append(path)
         return written
 
-    def panels(self, subjects: Sequence[Subject]) -> list[Image.Image]:
+    def panels(self, subjects: Sequence[ExplainedImage]) -> list[Image.Image]:
         """One for each subject."""
         pixels = np.stack([self.material.pixels(subject) for subject in subjects])
         rows = [self._rows(model, subjects, pixels) for model in self.models]
@@ -74,7 +74,9 @@ class Drawing:
             sheets.append(panel(self._title(subject), columns, [row[place] for row in rows], boxes))
         return sheets
 
-    def _rows(self, model: Model, subjects: Sequence[Subject], pixels: np.ndarray) -> list[Row]:
+    def _rows(
+        self, model: Model, subjects: Sequence[ExplainedImage], pixels: np.ndarray
+    ) -> list[PanelRow]:
         """What one model makes of each subject."""
         embeddings = model.embed(pixels)
         target = None if self.other is None else model.embed(self.other[None])[0]
@@ -92,7 +94,7 @@ class Drawing:
             answer = Tile(pixels[place], f"says\n{self._called(found)}", good)
             tiles = [tile_of(name, pixels[place], heat) for name, heat in heats.items()]
             rows.append(
-                Row(
+                PanelRow(
                     label_of(model, subject),
                     (answer, *tiles, self._counterpart(model, each, embeddings[place], good)),
                 )
@@ -104,7 +106,7 @@ class Drawing:
         """What the run wrote down of each query, by the path of its image."""
         return {row["query"]: row for row in read_csv(self.material.run.folder / "predictions.csv")}
 
-    def _check(self, model: Model, subject: Subject, found: int) -> None:
+    def _check(self, model: Model, subject: ExplainedImage, found: int) -> None:
         """Raises ValueError where a panel would say something else than the run's
         predictions.csv."""
         told = self._predictions.get(subject.path, {}).get(f"{model.name}_predicted")
@@ -116,7 +118,7 @@ class Drawing:
             )
 
     def _counterpart(
-        self, model: Model, asked: Asked, embedding: np.ndarray, good: bool | None
+        self, model: Model, asked: ImageTarget, embedding: np.ndarray, good: bool | None
     ) -> Tile:
         """The gallery's closest image, or the other one; with its own map of what is like the
         subject where it is the target."""
@@ -136,7 +138,7 @@ class Drawing:
     def _called(self, label: int) -> str:
         return self.material.run.class_names[label]
 
-    def _title(self, subject: Subject) -> str:
+    def _title(self, subject: ExplainedImage) -> str:
         name = "A photo" if subject.label < 0 else self._called(subject.label)
         return (
             f"{name}:"
@@ -153,6 +155,6 @@ def tile_of(name: str, pixels: np.ndarray, heat: np.ndarray) -> Tile:
     )
 
 
-def label_of(model: Model, subject: Subject) -> str:
+def label_of(model: Model, subject: ExplainedImage) -> str:
     held_out = subject.label in model.run.held_out.get(model.name, ())
     return f"phase {model.name}{', which never saw this class' if held_out else ''}"

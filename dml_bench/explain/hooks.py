@@ -11,14 +11,14 @@ from dml_bench.models.backbones import POOLING_PLACES, stage_names
 from dml_bench.models.embedder import Embedder
 from dml_bench.registry import UnknownName, near_miss
 
-__all__ = ["LEAST_SIDE", "Lens", "attention_weights", "kept_input", "kept_output"]
+__all__ = ["LEAST_SIDE", "HookedEmbedder", "attention_weights", "kept_input", "kept_output"]
 
 LEAST_SIDE = 4
 """A map is explained by the deepest stage with at least this many positions a side: at 224 px the
 last one, at 64 px the one before."""
 
 
-class Lens:
+class HookedEmbedder:
     """An embedder in evaluation mode, in float32, and its layers. `offers` says what it has: `map`,
     the map that its pooling takes; `stage`, a stage of a convolutional network; `tokens`, attention
     among the patches of a transformer."""

@@ -11,13 +11,21 @@ import numpy as np
 from dml_bench.data.cache import View
 from dml_bench.data.images import decode
 from dml_bench.registry.names import label_named
-from dml_bench.runs.run import FinishedRun
+from dml_bench.runs.run import Run
 
-__all__ = ["Material", "Subject", "chosen", "mistaken", "of_class", "own_photos", "spread_out"]
+__all__ = [
+    "ExplainedImage",
+    "RunImages",
+    "chosen",
+    "mistaken",
+    "of_class",
+    "own_photos",
+    "spread_out",
+]
 
 
 @dataclass(frozen=True, slots=True)
-class Subject:
+class ExplainedImage:
     """An image to be explained."""
 
     file: Path
@@ -29,13 +37,13 @@ class Subject:
     """Index in the run's data set, -1 for other photos."""
 
 
-class Material:
+class RunImages:
     """A run's images as files, and as pixels that its network sees."""
 
-    def __init__(self, run: FinishedRun):
+    def __init__(self, run: Run):
         self.run = run
         self.view = View(run.experiment.images.fit, run.experiment.images.size)
-        rows = run.originals.rows
+        rows = run.images.rows
         self.paths = [row["path"] for row in rows]
         ids = {name: label for label, name in run.class_names.items()}
         self.labels = np.array([ids.get(row["class"], -1) for row in rows], np.int64)
@@ -43,19 +51,19 @@ class Material:
     @property
     def root(self) -> Path:
         """The folder of the images. Raises ValueError where they are not to be found."""
-        return self.run.originals.root
+        return self.run.images.root
 
-    def subject(self, image: int) -> Subject:
-        return Subject(
+    def subject(self, image: int) -> ExplainedImage:
+        return ExplainedImage(
             self.root / self.paths[image], self.paths[image], int(self.labels[image]), image
         )
 
-    def pixels(self, subject: Subject) -> np.ndarray:
+    def pixels(self, subject: ExplainedImage) -> np.ndarray:
         """(size, size, 3) uint8. Raises Unreadable, and ValueError where the image is another than
         the run saw."""
         of_the_run = subject.image >= 0
-        file = self.run.originals.file(subject.image) if of_the_run else subject.file
-        cut = self.run.originals.boxes.get(subject.path) if of_the_run else None
+        file = self.run.images.file(subject.image) if of_the_run else subject.file
+        cut = self.run.images.boxes.get(subject.path) if of_the_run else None
         return self.view.apply(
             decode(file, cut)
         ).copy()  # what Pillow made is read-only, which torch warns of
@@ -76,8 +84,8 @@ class Material:
 
 
 def chosen(
-    material: Material, *, images: Sequence[Path] = (), class_name: str = "", mistakes: int = 0
-) -> list[Subject]:
+    material: RunImages, *, images: Sequence[Path] = (), class_name: str = "", mistakes: int = 0
+) -> list[ExplainedImage]:
     """By files, by class or by mistake; empty where none of these is given. Raises ValueError where
     more than one is."""
     ways = {"--images": images, "--class": class_name, "--mistakes": mistakes}
@@ -91,7 +99,7 @@ def chosen(
     return mistaken(material, mistakes) if mistakes else []
 
 
-def of_class(material: Material, name: str) -> list[Subject]:
+def of_class(material: RunImages, name: str) -> list[ExplainedImage]:
     """The queries of a class, which may be named without its number. Raises UnknownName."""
     label = label_named(name, material.run.class_names)
     return [
@@ -100,7 +108,7 @@ def of_class(material: Material, name: str) -> list[Subject]:
     ]
 
 
-def mistaken(material: Material, count: int) -> list[Subject]:
+def mistaken(material: RunImages, count: int) -> list[ExplainedImage]:
     """The first `count` queries whose nearest image is of another class: first those that only the
     phase without their class gets wrong, then the surest mistakes. Raises ValueError where there is
     none."""
@@ -115,7 +123,7 @@ def mistaken(material: Material, count: int) -> list[Subject]:
     return [material.subject(material.queries[row]) for row in chosen]
 
 
-def spread_out(material: Material, count: int) -> list[Subject]:
+def spread_out(material: RunImages, count: int) -> list[ExplainedImage]:
     """Queries of as many classes as possible: one of each, then a second one of each, and so on; of
     too many classes, evenly spaced ones."""
     labels = material.labels[material.queries]
@@ -130,7 +138,7 @@ def spread_out(material: Material, count: int) -> list[Subject]:
     return [material.subject(int(image)) for image in material.queries[chosen]]
 
 
-def own_photos(material: Material, files: Sequence[Path]) -> list[Subject]:
+def own_photos(material: RunImages, files: Sequence[Path]) -> list[ExplainedImage]:
     """Image files; those of the run's data set are known by their place. Raises ValueError for one
     that does not exist."""
     known = {(material.root / path).resolve(): image for image, path in enumerate(material.paths)}
@@ -144,5 +152,7 @@ def own_photos(material: Material, files: Sequence[Path]) -> list[Subject]:
                 f"{file} is not a file: give the path of an image, also relative to {material.root}"
             )
         image = known.get(inside.resolve(), -1)
-        subjects.append(material.subject(image) if image >= 0 else Subject(inside, "", -1, -1))
+        subjects.append(
+            material.subject(image) if image >= 0 else ExplainedImage(inside, "", -1, -1)
+        )
     return subjects

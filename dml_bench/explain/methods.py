@@ -13,8 +13,8 @@ from timm.layers import activations
 from torch import Tensor, nn
 from torch.nn import functional
 
-from dml_bench.explain.hooks import Lens, attention_weights, kept_input, kept_output
-from dml_bench.explain.targets import Question
+from dml_bench.explain.hooks import HookedEmbedder, attention_weights, kept_input, kept_output
+from dml_bench.explain.targets import ScoreDirection
 from dml_bench.registry import Registry
 
 __all__ = ["applicable", "methods"]
@@ -38,7 +38,7 @@ ACTIVATIONS = (
 )
 
 
-def applicable(lens: Lens) -> list[str]:
+def applicable(lens: HookedEmbedder) -> list[str]:
     """Names of the methods that the network allows, in the order of a panel."""
     return [
         name
@@ -57,7 +57,7 @@ def applicable(lens: Lens) -> list[str]:
     needs="map",
     title="class activation map",
 )
-def cam(lens: Lens, pixels: Tensor, question: Question) -> Tensor:
+def cam(lens: HookedEmbedder, pixels: Tensor, question: ScoreDirection) -> Tensor:
     """With the CAM head the embedding's own map, no gradient needed. Elsewhere the last map times
     the gradient there, which is the same for a linear head on an average, and linearises other
     heads and poolings at the image. A bias, alike everywhere, is left out."""
@@ -72,7 +72,7 @@ def cam(lens: Lens, pixels: Tensor, question: Question) -> Tensor:
 
 
 @torch.no_grad()
-def shares_of_own_map(lens: Lens, pixels: Tensor, question: Question) -> Tensor:
+def shares_of_own_map(lens: HookedEmbedder, pixels: Tensor, question: ScoreDirection) -> Tensor:
     """(batch, side, side) what each position of the head's own map adds to the answer, the
     embedding being the map's average."""
     maps = lens.embedder.head.maps(lens.embedder.features(pixels.to(lens.device)))  # type: ignore[operator]
@@ -94,7 +94,7 @@ def shares_of_own_map(lens: Lens, pixels: Tensor, question: Question) -> Tensor:
     needs="stage",
     title="Grad-CAM",
 )
-def gradcam(lens: Lens, pixels: Tensor, question: Question) -> Tensor:
+def gradcam(lens: HookedEmbedder, pixels: Tensor, question: ScoreDirection) -> Tensor:
     assert lens.stage is not None
     kept: list[Tensor] = []
     with kept_output(lens.stage, kept):
@@ -110,7 +110,7 @@ def gradcam(lens: Lens, pixels: Tensor, question: Question) -> Tensor:
     source="Simonyan et al. 2014",
     title="vanilla backpropagation",
 )
-def vanilla(lens: Lens, pixels: Tensor, question: Question) -> Tensor:
+def vanilla(lens: HookedEmbedder, pixels: Tensor, question: ScoreDirection) -> Tensor:
     return pixel_gradient(lens, pixels, question).abs().amax(dim=3)
 
 
@@ -124,7 +124,7 @@ def vanilla(lens: Lens, pixels: Tensor, question: Question) -> Tensor:
     needs="stage",
     title="guided backpropagation",
 )
-def guided(lens: Lens, pixels: Tensor, question: Question) -> Tensor:
+def guided(lens: HookedEmbedder, pixels: Tensor, question: ScoreDirection) -> Tensor:
     """The paper has ReLU. Other activations pass back the positive part of what arrives, times
     their own derivative."""
     with only_positive_gradients(lens.embedder.backbone):
@@ -138,7 +138,7 @@ def guided(lens: Lens, pixels: Tensor, question: Question) -> Tensor:
     needs="stage",
     title="guided Grad-CAM",
 )
-def guided_gradcam(lens: Lens, pixels: Tensor, question: Question) -> Tensor:
+def guided_gradcam(lens: HookedEmbedder, pixels: Tensor, question: ScoreDirection) -> Tensor:
     return gradcam(lens, pixels, question) * guided(lens, pixels, question)
 
 
@@ -152,7 +152,7 @@ def guided_gradcam(lens: Lens, pixels: Tensor, question: Question) -> Tensor:
     needs="tokens",
     title="gradient-weighted attention",
 )
-def attention(lens: Lens, pixels: Tensor, question: Question) -> Tensor:
+def attention(lens: HookedEmbedder, pixels: Tensor, question: ScoreDirection) -> Tensor:
     with attention_weights(lens.attentions) as kept:
         outputs = lens.embedder(with_gradient(pixels, lens))
     gradients = torch.autograd.grad(question.score(outputs).sum(), kept)
@@ -172,7 +172,7 @@ def attention(lens: Lens, pixels: Tensor, question: Question) -> Tensor:
     needs="tokens",
     title="attention roll-out",
 )
-def rollout(lens: Lens, pixels: Tensor, question: Question) -> Tensor:
+def rollout(lens: HookedEmbedder, pixels: Tensor, question: ScoreDirection) -> Tensor:
     with torch.no_grad(), attention_weights(lens.attentions) as kept:
         lens.embedder(pixels.to(lens.device))
     identity = torch.eye(kept[0].shape[-1], device=kept[0].device)[None]
@@ -185,12 +185,12 @@ def rollout(lens: Lens, pixels: Tensor, question: Question) -> Tensor:
 ORDER = ("cam", "gradcam", "attention", "rollout", "vanilla", "guided", "guided_gradcam")
 
 
-def with_gradient(pixels: Tensor, lens: Lens) -> Tensor:
+def with_gradient(pixels: Tensor, lens: HookedEmbedder) -> Tensor:
     """A copy on the network's device that a gradient can be taken with respect to."""
     return pixels.to(lens.device, torch.float32, copy=True).requires_grad_()
 
 
-def pixel_gradient(lens: Lens, pixels: Tensor, question: Question) -> Tensor:
+def pixel_gradient(lens: HookedEmbedder, pixels: Tensor, question: ScoreDirection) -> Tensor:
     """(batch, size, size, 3) derivative of each image's answer."""
     images = with_gradient(pixels, lens)
     (gradient,) = torch.autograd.grad(question.score(lens.embedder(images)).sum(), images)
@@ -204,7 +204,7 @@ def enlarged(maps: Tensor, pixels: Tensor) -> Tensor:
     )[:, 0]
 
 
-def of_patches(lens: Lens, relevance: Tensor) -> Tensor:
+def of_patches(lens: HookedEmbedder, relevance: Tensor) -> Tensor:
     """(batch, tokens, tokens) what each token got from each -> (batch, side, side) what the pooled
     ones got from each patch."""
     backbone = lens.embedder.backbone
@@ -221,12 +221,12 @@ def of_patches(lens: Lens, relevance: Tensor) -> Tensor:
 
 @contextmanager
 def only_positive_gradients(network: nn.Module) -> Iterator[None]:
-    def watch(_: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+    def callback(_: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         if output.requires_grad:
             output.register_hook(lambda gradient: gradient.clamp(min=0))
 
     hooks = [
-        module.register_forward_hook(watch)
+        module.register_forward_hook(callback)
         for module in network.modules()
         if isinstance(module, ACTIVATIONS)
     ]

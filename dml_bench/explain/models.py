@@ -10,17 +10,17 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from dml_bench.explain.hooks import Lens
-from dml_bench.explain.images import Material, Subject
+from dml_bench.explain.hooks import HookedEmbedder
+from dml_bench.explain.images import ExplainedImage, RunImages
 from dml_bench.explain.methods import methods
-from dml_bench.explain.targets import Question, closest_rows, toward_class
+from dml_bench.explain.targets import ScoreDirection, closest_rows, toward_class
 from dml_bench.gallery.embedder import precision_of, trained_embedder, without_first_weights
 from dml_bench.models.embedder import build_embedder
 from dml_bench.runs.folder import read_arrays
-from dml_bench.runs.run import FinishedRun
+from dml_bench.runs.run import Run
 from dml_bench.training.training_state import choose_device, unit
 
-__all__ = ["Asked", "Model", "Target", "check_target", "model_of_phase", "random_model"]
+__all__ = ["ImageTarget", "Model", "Target", "check_target", "model_of_phase", "random_model"]
 
 Target = Literal["class", "predicted", "nearest", "logit"]
 """`class`: the image's own class; `predicted`: that of its closest gallery image; `nearest`: that
@@ -31,7 +31,7 @@ AT_ONCE = 16
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class ImageTarget:
     """An image as one network is asked about it."""
 
     direction: Tensor
@@ -53,8 +53,8 @@ class Model:
     def __init__(
         self,
         name: str,
-        lens: Lens,
-        run: FinishedRun,
+        lens: HookedEmbedder,
+        run: Run,
         gallery_images: np.ndarray,
         gallery: np.ndarray,
         labels: np.ndarray,
@@ -80,7 +80,7 @@ class Model:
         ):
             return unit(self.lens.outputs(torch.from_numpy(pixels)))
 
-    def nearest(self, subject: Subject, embedding: np.ndarray) -> tuple[int, float]:
+    def nearest(self, subject: ExplainedImage, embedding: np.ndarray) -> tuple[int, float]:
         """Row of the gallery image that is closest to a subject, and its similarity: what the run
         answered, if it was asked."""
         if (row := self.asked_before.get(subject.image)) is not None:
@@ -92,18 +92,18 @@ class Model:
 
     def asked(
         self,
-        subject: Subject,
+        subject: ExplainedImage,
         embedding: np.ndarray,
         target: Target,
         other: np.ndarray | None = None,
-    ) -> Asked:
+    ) -> ImageTarget:
         """What a subject is asked. `other` is the embedding of a chosen image, which then is the
         target; a subject without a class is asked about the one that is predicted. Raises
         ValueError where the gallery has no other image of its class."""
         there = self.gallery_images != subject.image
         nearest, similarity = self.nearest(subject, embedding)
         none = np.empty(0, np.int64)
-        plain = Asked(
+        plain = ImageTarget(
             torch.from_numpy(self.gallery[nearest]), nearest, similarity, np.array([nearest]), none
         )
         if other is not None:
@@ -146,7 +146,7 @@ class Model:
         )
 
     def maps(
-        self, names: Sequence[str], pixels: np.ndarray, asked: Sequence[Asked]
+        self, names: Sequence[str], pixels: np.ndarray, asked: Sequence[ImageTarget]
     ) -> dict[str, np.ndarray]:
         """(images, size, size) maps by method, of (images, size, size, 3) uint8."""
         parts: dict[str, list[np.ndarray]] = {name: [] for name in names}
@@ -159,7 +159,7 @@ class Model:
                 )
         return {name: np.concatenate(each) for name, each in parts.items()}
 
-    def answers(self, asked: Asked, pixels: Tensor) -> np.ndarray:
+    def answers(self, asked: ImageTarget, pixels: Tensor) -> np.ndarray:
         """(images, size, size, 3) variants of one image -> (images) the numbers that its maps
         explain."""
         return (
@@ -169,12 +169,12 @@ class Model:
             .numpy()
         )
 
-    def question(self, asked: Sequence[Asked]) -> Question:
-        return Question(
+    def question(self, asked: Sequence[ImageTarget]) -> ScoreDirection:
+        return ScoreDirection(
             torch.stack([each.direction for each in asked]).to(self.lens.device), unit=asked[0].unit
         )
 
-    def asked_alike(self, asked: Sequence[Asked], material: Material) -> list[Asked]:
+    def asked_alike(self, asked: Sequence[ImageTarget], material: RunImages) -> list[ImageTarget]:
         """Another model's questions, put to this one, which may have no gallery: it embeds the
         images that they name itself. The direction of a classifier's weights stays."""
         rows = np.unique(
@@ -198,12 +198,14 @@ class Model:
         return alike
 
 
-def model_of_phase(material: Material, phase: str, device: str, layer: str) -> Model:
+def model_of_phase(material: RunImages, phase: str, device: str, layer: str) -> Model:
     run = material.run
     embedder = trained_embedder(run, phase).to(choose_device(device))
     arrays = read_arrays(run.folder / phase / "embeddings.safetensors")
     images = arrays["gallery_images"]
-    lens = Lens(embedder, run.experiment.model.backbone.name, run.experiment.images.size, layer)
+    lens = HookedEmbedder(
+        embedder, run.experiment.model.backbone.name, run.experiment.images.size, layer
+    )
     return Model(
         phase, lens, run, images, arrays["gallery"], material.labels[images], arrays["query_images"]
     )
@@ -216,7 +218,7 @@ def random_model(like: Model) -> Model:
     embedder = build_embedder(without_first_weights(experiment))
     embedder.mean.copy_(like.lens.embedder.mean)
     embedder.std.copy_(like.lens.embedder.std)
-    lens = Lens(
+    lens = HookedEmbedder(
         embedder.to(like.lens.device),
         experiment.model.backbone.name,
         experiment.images.size,
@@ -233,7 +235,7 @@ def random_model(like: Model) -> Model:
     )
 
 
-def check_target(run: FinishedRun, target: Target) -> None:
+def check_target(run: Run, target: Target) -> None:
     """Raises ValueError for a target that the run's loss does not have."""
     loss = run.experiment.loss.name
     if target == "logit" and loss != "crossentropy":

@@ -9,12 +9,12 @@ import numpy as np
 from PIL import Image
 
 from dml_bench.evaluation.metrics import vote
-from dml_bench.explain.images import Material, Subject, chosen, mistaken
-from dml_bench.explain.panels import Row, Tile, panel
+from dml_bench.explain.images import ExplainedImage, RunImages, chosen, mistaken
+from dml_bench.explain.panels import PanelRow, Tile, panel
 from dml_bench.gallery.store import open_run
 from dml_bench.system.files import short_name, write_atomically, write_csv
 
-__all__ = ["Answered", "answered", "evidence", "panel_of"]
+__all__ = ["QueryNeighbours", "answered", "evidence", "panel_of"]
 
 CLOSEST = 10
 """Neighbours that are shown, and vote."""
@@ -35,14 +35,14 @@ HEADS = (
 
 
 @dataclass(frozen=True, slots=True)
-class Answered:
+class QueryNeighbours:
     """The closest gallery images of one query in one phase."""
 
     phase: str
-    subject: Subject
+    subject: ExplainedImage
     unseen: bool
     """Whether the phase never trained on the query's class."""
-    neighbours: tuple[Subject, ...]
+    neighbours: tuple[ExplainedImage, ...]
     """Nearest first."""
     similarities: tuple[float, ...]
     elected: int
@@ -75,7 +75,7 @@ def evidence(
         not out.is_dir() or (any(out.iterdir()) and not (out / "evidence.csv").exists())
     ):
         raise ValueError(f"{out} holds something else: name a new folder with --out")
-    material = Material(open_run(run, data_dir))
+    material = RunImages(open_run(run, data_dir))
     subjects = chosen(
         material, images=images, class_name=class_name, mistakes=mistakes
     ) or mistaken(material, len(material.queries))
@@ -95,7 +95,7 @@ def evidence(
     return written
 
 
-def answered(material: Material, subject: Subject, phase: str) -> Answered:
+def answered(material: RunImages, subject: ExplainedImage, phase: str) -> QueryNeighbours:
     """Raises ValueError for an image that the run never looked up."""
     found = material.run.neighbours[phase]
     places = np.flatnonzero(material.queries == subject.image)
@@ -112,7 +112,7 @@ def answered(material: Material, subject: Subject, phase: str) -> Answered:
         if phase != "disjoint"
         else found.query_labels
     )
-    return Answered(
+    return QueryNeighbours(
         phase=phase,
         subject=subject,
         unseen=bool(np.isin(subject.label, unseen)),
@@ -123,7 +123,9 @@ def answered(material: Material, subject: Subject, phase: str) -> Answered:
     )
 
 
-def panel_of(material: Material, subject: Subject, found: Sequence[Answered]) -> Image.Image:
+def panel_of(
+    material: RunImages, subject: ExplainedImage, found: Sequence[QueryNeighbours]
+) -> Image.Image:
     """The query and its closest images, a row for each phase."""
     names = material.run.class_names
     rows = []
@@ -145,13 +147,13 @@ def panel_of(material: Material, subject: Subject, found: Sequence[Answered]) ->
             f" {'right' if each.elected_right else 'wrong'}"
         )
         label = f"{each.phase}: {verdict}; {each.votes} of {len(tiles)} elect {names[each.elected]}"
-        rows.append(Row(label, (query, *tiles)))
+        rows.append(PanelRow(label, (query, *tiles)))
     columns = ["query", "closest", *(f"{place}." for place in range(2, len(rows[0].tiles)))]
     run = material.run
     return panel(f"{run.experiment.name}, seed {run.seed}: {subject.path}", columns, rows)
 
 
-def rows_of(material: Material, each: Answered) -> list[list[object]]:
+def rows_of(material: RunImages, each: QueryNeighbours) -> list[list[object]]:
     names = material.run.class_names
     about = [each.subject.path, names[each.subject.label], each.unseen, each.phase]
     outcome = [names[each.elected], each.votes, each.elected_right]

@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw
 from dml_bench.explain.annotations import Box
 from dml_bench.system.lettering import Pen
 
-__all__ = ["Row", "Tile", "coloured", "overlaid", "panel"]
+__all__ = ["PanelRow", "Tile", "coloured", "overlaid", "panel"]
 
 SIDE = 168
 """Of a tile in pixels."""
@@ -40,7 +40,7 @@ class Tile:
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class PanelRow:
     label: str
     tiles: tuple[Tile, ...]
 
@@ -65,7 +65,7 @@ def overlaid(pixels: np.ndarray, heat: np.ndarray) -> np.ndarray:
 
 
 def panel(
-    title: str, columns: Sequence[str], rows: Sequence[Row], boxes: Sequence[Box] = ()
+    title: str, columns: Sequence[str], rows: Sequence[PanelRow], boxes: Sequence[Box] = ()
 ) -> Image.Image:
     """Tiles under the names of their columns. `boxes`, in pixels of the images, are drawn on the
     first tile of each row."""

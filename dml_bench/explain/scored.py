@@ -5,12 +5,12 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from dml_bench.explain.annotations import Truth, inside, seen, telling_parts
-from dml_bench.explain.images import Material, Subject
-from dml_bench.explain.models import Asked, Model, Target, random_model
+from dml_bench.explain.annotations import Annotations, inside, seen, telling_parts
+from dml_bench.explain.images import ExplainedImage, RunImages
+from dml_bench.explain.models import ImageTarget, Model, Target, random_model
 from dml_bench.explain.scoring import SCORES, curves, energy, pointing, rank_correlation
-from dml_bench.explain.tables import Measured
-from dml_bench.system.seeding import draws
+from dml_bench.explain.tables import MapScores
+from dml_bench.system.seeding import uniform
 
 __all__ = ["score"]
 
@@ -21,14 +21,14 @@ Progress = Callable[[str, int, int], None]
 
 
 def score(
-    material: Material,
+    material: RunImages,
     models: Sequence[Model],
     names: Sequence[str],
-    truth: Truth,
+    truth: Annotations,
     target: Target,
-    subjects: Sequence[Subject],
+    subjects: Sequence[ExplainedImage],
     progress: Progress,
-) -> Measured:
+) -> MapScores:
     """The scores of each method's maps by each model, and by one with random weights, which is
     asked as the first one is."""
     pixels = np.stack([material.pixels(subject) for subject in subjects])
@@ -38,7 +38,7 @@ def score(
     untrained = random.maps(names, pixels, asked[random.name])
     noise = np.stack(
         [
-            draws(
+            uniform(
                 material.run.seed,
                 "explain",
                 each.image,
@@ -64,12 +64,14 @@ def score(
     progress("scoring maps", len(models) + 1, len(models) + 1)
     order = list(SCORES)
     ordered = dict(sorted(values.items(), key=lambda item: order.index(item[0][0])))
-    return Measured(np.array([subject.label for subject in subjects]), material.run.unseen, ordered)
+    return MapScores(
+        np.array([subject.label for subject in subjects]), material.run.unseen, ordered
+    )
 
 
 def asked_of(
-    model: Model, subjects: Sequence[Subject], pixels: np.ndarray, target: Target
-) -> list[Asked]:
+    model: Model, subjects: Sequence[ExplainedImage], pixels: np.ndarray, target: Target
+) -> list[ImageTarget]:
     return [
         model.asked(subject, embedding, target)
         for subject, embedding in zip(subjects, model.embed(pixels), strict=True)
@@ -77,7 +79,7 @@ def asked_of(
 
 
 def change_curves(
-    model: Model, asked: Sequence[Asked], pixels: np.ndarray, heats: np.ndarray
+    model: Model, asked: Sequence[ImageTarget], pixels: np.ndarray, heats: np.ndarray
 ) -> dict[str, np.ndarray]:
     """(images) insertion and deletion."""
     found = []
@@ -89,7 +91,7 @@ def change_curves(
 class OnTheBird:
     """Scores against the boxes of the data set, as the network sees them."""
 
-    def __init__(self, material: Material, truth: Truth, subjects: Sequence[Subject]):
+    def __init__(self, material: RunImages, truth: Annotations, subjects: Sequence[ExplainedImage]):
         size = material.view.size
         told = telling_parts(material.run.experiment.data.dataset)
         self.objects: list[np.ndarray | None] = []

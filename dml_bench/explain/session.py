@@ -7,13 +7,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from dml_bench.explain.annotations import Truth, read_truth
+from dml_bench.explain.annotations import Annotations, read_annotations
 from dml_bench.explain.drawing import Drawing
-from dml_bench.explain.images import Material, chosen, own_photos, spread_out
+from dml_bench.explain.images import RunImages, chosen, own_photos, spread_out
 from dml_bench.explain.methods import applicable, methods
 from dml_bench.explain.models import Model, Target, check_target, model_of_phase
 from dml_bench.explain.scored import score
-from dml_bench.explain.tables import Line, lines, markdown, write_lines
+from dml_bench.explain.tables import ScoreRow, lines, markdown, write_lines
 from dml_bench.gallery.predict import cuts_to_boxes
 from dml_bench.gallery.store import open_run, weight_files, weights_digest
 from dml_bench.system.files import write_atomically, write_json
@@ -21,7 +21,7 @@ from dml_bench.system.markdown import code
 from dml_bench.system.markdown import markdown as as_markdown
 from dml_bench.system.provenance import describe
 
-__all__ = ["Explained", "Request", "explain"]
+__all__ = ["ExplainRequest", "Explained", "explain"]
 
 DRAWN = 6
 """Queries that are drawn where none are chosen."""
@@ -32,7 +32,7 @@ def quiet(what: str, done: int, total: int) -> None:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Request:
+class ExplainRequest:
     """What is to be explained, as the command line has it."""
 
     run: Path
@@ -60,10 +60,10 @@ class Request:
 @dataclass(frozen=True, slots=True)
 class Explained:
     panels: tuple[Path, ...]
-    lines: tuple[Line, ...]
+    lines: tuple[ScoreRow, ...]
 
 
-def explain(request: Request) -> Explained:
+def explain(request: ExplainRequest) -> Explained:
     """Write the folder `out`: panels/, scores.csv and scores.md unless nothing is scored, and
     explain.json, which says what they are.
 
@@ -83,7 +83,7 @@ def explain(request: Request) -> Explained:
             " explain a run without --folds"
         )
     check_target(run, request.target)
-    material = Material(run)
+    material = RunImages(run)
     subjects = chosen(
         material, images=request.images, class_name=request.class_name, mistakes=request.mistakes
     )
@@ -93,7 +93,7 @@ def explain(request: Request) -> Explained:
         model_of_phase(material, phase, request.device, request.layer) for phase in run.neighbours
     ]
     names = chosen_methods(models[0], request.chosen)
-    truth = Truth() if cuts_to_boxes(run) else read_truth(material.root)
+    truth = Annotations() if cuts_to_boxes(run) else read_annotations(material.root)
     begin(request)
     drawing = Drawing(
         material=material,
@@ -104,7 +104,7 @@ def explain(request: Request) -> Explained:
         other=other,
     )
     panels = tuple(drawing.write(subjects, request.out / "panels"))
-    found: list[Line] = []
+    found: list[ScoreRow] = []
     if request.scored:
         sample = spread_out(material, request.scored)
         measured = score(material, models, names, truth, request.target, sample, request.progress)
@@ -113,7 +113,7 @@ def explain(request: Request) -> Explained:
     return Explained(panels, tuple(found))
 
 
-def begin(request: Request) -> None:
+def begin(request: ExplainRequest) -> None:
     """A folder that says whose it is, and nothing of panels and scores until all are there."""
     request.out.mkdir(parents=True, exist_ok=True)
     write_json(request.out / "explain.json", {"command": list(request.command), "panels": []})
@@ -145,11 +145,11 @@ NEEDS = {
 
 
 def write_record(
-    request: Request,
+    request: ExplainRequest,
     models: Sequence[Model],
     names: Sequence[str],
     panels: Sequence[Path],
-    found: Sequence[Line],
+    found: Sequence[ScoreRow],
     seconds: float,
 ) -> None:
     run = models[0].run

@@ -11,7 +11,7 @@ from dml_bench.explain.scoring import SCORES
 from dml_bench.system.files import write_csv
 from dml_bench.system.markdown import markdown_row
 
-__all__ = ["Line", "Measured", "lines", "markdown", "write_lines"]
+__all__ = ["MapScores", "ScoreRow", "lines", "markdown", "write_lines"]
 
 RANGES = {"insertion": (-np.inf, np.inf), "deletion": (-np.inf, np.inf), "sanity": (-1.0, 1.0)}
 LIMITS = (0.0, 1.0)
@@ -19,7 +19,7 @@ LIMITS = (0.0, 1.0)
 
 
 @dataclass(frozen=True)
-class Measured:
+class MapScores:
     """Scores of the maps of some queries."""
 
     labels: np.ndarray
@@ -43,7 +43,7 @@ class Measured:
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class ScoreRow:
     """One number of the table: a model's mean, or the mean difference of two on the same
     queries."""
 
@@ -56,7 +56,7 @@ class Line:
     queries: int
 
 
-def lines(measured: Measured, models: Sequence[str]) -> list[Line]:
+def lines(measured: MapScores, models: Sequence[str]) -> list[ScoreRow]:
     """Means of each model, and differences of each trained one from the one with random weights and
     of the first from the others."""
     keys = dict.fromkeys((score, method) for score, method, _ in measured.values)
@@ -66,7 +66,7 @@ def lines(measured: Measured, models: Sequence[str]) -> list[Line]:
         for other in models
         if one != other and (other == "random" or one == models[0])
     ]
-    found: list[Line] = []
+    found: list[ScoreRow] = []
     for score, method in keys:
         for classes in ("all", "seen", "unseen"):
             by_model = {model: measured.of(score, method, model, classes) for model in models}
@@ -87,10 +87,10 @@ def lines(measured: Measured, models: Sequence[str]) -> list[Line]:
     return found
 
 
-def line(score: str, method: str, model: str, classes: str, scores: Scores) -> Line:
+def line(score: str, method: str, model: str, classes: str, scores: Scores) -> ScoreRow:
     low, high = RANGES.get(score, LIMITS)
     within = (low - high, high - low) if " - " in model else (low, high)
-    return Line(
+    return ScoreRow(
         score,
         method,
         model,
@@ -100,7 +100,7 @@ def line(score: str, method: str, model: str, classes: str, scores: Scores) -> L
     )
 
 
-def write_lines(path: Path, found: Sequence[Line]) -> None:
+def write_lines(path: Path, found: Sequence[ScoreRow]) -> None:
     columns = ("score", "method", "model", "classes", "mean", "low", "high", "level", "queries")
     rows = [
         (
@@ -121,7 +121,7 @@ def numbers(mean: Interval) -> tuple[float, float, float]:
     return mean.estimate, mean.low, mean.high
 
 
-def markdown(found: Sequence[Line]) -> list[str]:
+def markdown(found: Sequence[ScoreRow]) -> list[str]:
     """A table for each score, over all classes: methods by models."""
     text: list[str] = []
     for score, meaning in SCORES.items():
@@ -140,7 +140,7 @@ def markdown(found: Sequence[Line]) -> list[str]:
     return text
 
 
-def cell(each: Line) -> str:
+def cell(each: ScoreRow) -> str:
     sign = "+" if " - " in each.model else ""
     mean, low, high = (f"{value:{sign}.3f}" for value in numbers(each.mean))
     return mean if np.isnan(each.mean.low) else f"{mean} ({low} to {high})"

@@ -15,14 +15,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-__all__ = ["CLOSEST", "Question", "closest_rows", "toward_class"]
+__all__ = ["CLOSEST", "ScoreDirection", "closest_rows", "toward_class"]
 
 CLOSEST = 10
 """Gallery images of the class, and of the others, that make the triplets of an image."""
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class ScoreDirection:
     """One direction in the space of embeddings per image: the number is the embedding's extent
     along it."""
 

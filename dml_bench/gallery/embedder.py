@@ -20,14 +20,14 @@ from dml_bench.data.images import Unreadable, bytes_of, decode
 from dml_bench.gallery.store import weight_files
 from dml_bench.models.embedder import Embedder, build_embedder
 from dml_bench.runs.folder import last_session
-from dml_bench.runs.run import FinishedRun
+from dml_bench.runs.run import Run
 from dml_bench.training.training_state import choose_device, unit
 
 __all__ = [
     "Embedded",
-    "Mirrored",
-    "Network",
-    "Together",
+    "FoldEnsemble",
+    "GalleryEmbedder",
+    "MirrorTTA",
     "precision_of",
     "trained_embedder",
     "trained_network",
@@ -46,10 +46,10 @@ class Embedded:
     seconds: float
 
 
-class Network:
+class GalleryEmbedder:
     """Image files to embeddings, as the run embedded its own."""
 
-    def __init__(self, run: FinishedRun, phase: str, device: str = "auto"):
+    def __init__(self, run: Run, phase: str, device: str = "auto"):
         experiment = run.experiment
         check_views(run)
         self.view = View(experiment.images.fit, experiment.images.size)
@@ -111,12 +111,12 @@ class Network:
         return unit(outputs.float().cpu())
 
 
-def precision_of(run: FinishedRun) -> str:
+def precision_of(run: Run) -> str:
     """In which it embedded its images."""
     return str(last_session(run.folder, "precision")["precision"])
 
 
-class Mirrored(nn.Module):
+class MirrorTTA(nn.Module):
     """An embedder that looks at each image and its mirror image, as `evaluate.tta = mirror`
     does."""
 
@@ -132,11 +132,11 @@ class Mirrored(nn.Module):
         return first + second
 
 
-class Together(nn.Module):
+class FoldEnsemble(nn.Module):
     """The models of several folds as one: unit vectors side by side, so that an inner product is
     the sum of theirs."""
 
-    def __init__(self, embedders: Sequence[Embedder | Mirrored]):
+    def __init__(self, embedders: Sequence[Embedder | MirrorTTA]):
         super().__init__()
         self.embedders = nn.ModuleList(embedders)
         self.dim = sum(embedder.dim for embedder in embedders)
@@ -149,7 +149,7 @@ class Together(nn.Module):
         )
 
 
-def check_views(run: FinishedRun) -> None:
+def check_views(run: Run) -> None:
     """Raises ValueError where the run looks at its queries in a way in which a new photo is not
     looked at."""
     evaluate = run.experiment.evaluate
@@ -161,18 +161,18 @@ def check_views(run: FinishedRun) -> None:
         )
 
 
-def trained_network(run: FinishedRun, phase: str) -> Embedder | Mirrored | Together:
+def trained_network(run: Run, phase: str) -> Embedder | MirrorTTA | FoldEnsemble:
     """What answers in a phase: its embedder, or those of its folds together; each looks at an image
     as in the run's evaluation."""
     trained = [trained_embedder(run, str(Path(file).parent)) for file in weight_files(run, phase)]
     embedders = [
-        Mirrored(embedder) if run.experiment.evaluate.tta == "mirror" else embedder
+        MirrorTTA(embedder) if run.experiment.evaluate.tta == "mirror" else embedder
         for embedder in trained
     ]
-    return embedders[0] if len(embedders) == 1 else Together(embedders)
+    return embedders[0] if len(embedders) == 1 else FoldEnsemble(embedders)
 
 
-def trained_embedder(run: FinishedRun, phase: str) -> Embedder:
+def trained_embedder(run: Run, phase: str) -> Embedder:
     """The embedder of a phase, or of a fold (`all/fold-1`), in evaluation mode. It is built without
     first weights, which may be out of reach here, and filled. Raises ValueError where the folds of
     a phase answer together."""

@@ -10,9 +10,9 @@ from dml_bench.data.csv_table import require_none, speakable
 from dml_bench.data.datasets.own_images import class_folders_in
 from dml_bench.data.image_files import files_below, left_out_words, sorted_out, unread_faults
 from dml_bench.data.images import Unreadable
-from dml_bench.gallery.embedder import Network
-from dml_bench.gallery.index_store import catch_up, follow, step_between
-from dml_bench.gallery.store import Entry, Gallery, Place, digest_of
+from dml_bench.gallery.embedder import GalleryEmbedder
+from dml_bench.gallery.index_store import catch_up, step_between, update_indexes
+from dml_bench.gallery.store import Gallery, GalleryFile, GalleryImage, digest_of
 from dml_bench.registry import UnknownName, near_miss
 from dml_bench.registry.names import composed, one_spelling, spelling
 
@@ -42,7 +42,7 @@ class Enrolment:
     """What became of a change."""
 
     gallery: Gallery
-    enrolled: tuple[Entry, ...]
+    enrolled: tuple[GalleryImage, ...]
     new_classes: tuple[str, ...]
     already_there: int
     """Files whose bytes the gallery, or an earlier file, has already."""
@@ -55,9 +55,9 @@ class Enrolment:
 
 
 def change(
-    place: Place,
+    place: GalleryFile,
     changes: Changes,
-    network: Callable[[], Network],
+    network: Callable[[], GalleryEmbedder],
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Enrolment:
     """Read the gallery, change it, write it whole. Raises ValueError, with nothing changed, on a
@@ -74,7 +74,7 @@ def change(
         gallery = gallery.hashed() if changes.photos else gallery
         fresh = unknown_files(gallery, changes.photos)
         unreadable: tuple[Unreadable, ...] = ()
-        enrolled: tuple[Entry, ...] = ()
+        enrolled: tuple[GalleryImage, ...] = ()
         if fresh:
             paths = [Path(entry.path) for entry in fresh]
             digests = {Path(entry.path): entry.sha256 for entry in fresh}
@@ -90,7 +90,7 @@ def change(
         step = step_between(place, read, stays, gallery)
         if gallery.entries != read.entries or not place.path.exists():
             place.write(gallery, step)
-        indexes = follow(place, step, gallery) if step else ()
+        indexes = update_indexes(place, step, gallery) if step else ()
     return Enrolment(
         gallery=gallery,
         enrolled=enrolled,
@@ -133,7 +133,7 @@ def renamings(texts: Sequence[str], class_names: Sequence[str]) -> tuple[tuple[s
     return tuple(found)
 
 
-def unknown_files(gallery: Gallery, photos: Sequence[tuple[Path, str]]) -> list[Entry]:
+def unknown_files(gallery: Gallery, photos: Sequence[tuple[Path, str]]) -> list[GalleryImage]:
     """Entries for the photos whose bytes are not in the gallery, each once. Raises ValueError where
     one is there under another class."""
     shown = {
@@ -144,7 +144,7 @@ def unknown_files(gallery: Gallery, photos: Sequence[tuple[Path, str]]) -> list[
     known = {entry.sha256: entry for entry in gallery.entries if entry.sha256}
     fresh = []
     for path, name in photos:
-        entry = Entry(name, str(path.absolute()), digest_of(path), "enrolled")
+        entry = GalleryImage(name, str(path.absolute()), digest_of(path), "enrolled")
         same = known.get(entry.sha256)
         if same is not None and same.class_name != name:
             raise ValueError(

@@ -18,21 +18,21 @@ from torch.nn import functional
 from dml_bench import __version__
 from dml_bench.data.cache import View
 from dml_bench.data.images import Unreadable, decode
-from dml_bench.gallery.embedder import Mirrored, Network, Together
-from dml_bench.gallery.index_store import made
-from dml_bench.gallery.indexes import Choice
+from dml_bench.gallery.embedder import FoldEnsemble, GalleryEmbedder, MirrorTTA
+from dml_bench.gallery.index_store import build_index
+from dml_bench.gallery.indexes import IndexSpec
 from dml_bench.gallery.model_card import Agreement, card
-from dml_bench.gallery.predict import evidence, recall_queries
+from dml_bench.gallery.predict import calibration_set, recall_queries
 from dml_bench.gallery.preprocessing import source
 from dml_bench.gallery.store import Gallery, weights_digest
 from dml_bench.models.embedder import Embedder
-from dml_bench.runs.run import FinishedRun
+from dml_bench.runs.run import Run
 from dml_bench.system.drafts import drafted
 from dml_bench.system.files import write_atomically, write_csv, write_json
 
 __all__ = ["Exported", "export"]
 
-FLAT = Choice("flat", {})
+FLAT = IndexSpec("flat", {})
 CHECKED = 32
 """Gallery images on which the exported network is compared."""
 LARGEST_DIFFERENCE = 1e-4
@@ -45,7 +45,7 @@ GPU."""
 class PixelsToUnitVectors(nn.Module):
     """(batch, height, width, 3) uint8 -> (batch, dim) float32 unit vectors."""
 
-    def __init__(self, embedder: Embedder | Mirrored | Together):
+    def __init__(self, embedder: Embedder | MirrorTTA | FoldEnsemble):
         super().__init__()
         self.embedder = embedder
 
@@ -62,9 +62,7 @@ class Exported:
     """In words: its kind, and of an approximate one what it misses."""
 
 
-def export(
-    run: FinishedRun, phase: str, gallery: Gallery, out: Path, index: Choice = FLAT
-) -> Exported:
+def export(run: Run, phase: str, gallery: Gallery, out: Path, index: IndexSpec = FLAT) -> Exported:
     """Make the folder `out`, whole or not at all. Raises ValueError where it exists, where no image
     of the gallery can be read to check the network with, where that check fails, or where the index
     and the gallery do not go together."""
@@ -75,11 +73,11 @@ def export(
     out.parent.mkdir(parents=True, exist_ok=True)
     with drafted(out) as draft:
         draft.mkdir()
-        network = Network(run, phase, "cpu")
+        network = GalleryEmbedder(run, phase, "cpu")
         save(network.embedder, network.view.size, draft / "embedder.pt2")
         exported = torch.export.load(str(draft / "embedder.pt2")).module()
         agreement = compare(exported, network, pixels, gallery.embeddings[rows])
-        look = made(
+        look = build_index(
             draft / "gallery.faiss", gallery, index, lambda: recall_queries(run, phase, gallery)
         )
         write_table(draft, gallery, Path(run.summary["dataset"]["root"]))
@@ -93,14 +91,14 @@ def export(
             draft / "export.json", facts(run, phase, gallery, agreement) | {"index": look.as_dict()}
         )
         text = card(
-            run, phase, gallery, agreement, evidence(run, phase, gallery, look.search), look
+            run, phase, gallery, agreement, calibration_set(run, phase, gallery, look.search), look
         )
         write_atomically(draft / "README.md", lambda file: file.write(text.encode()))
     return Exported(agreement, look.words())
 
 
 @torch.no_grad()
-def save(embedder: Embedder | Mirrored | Together, size: int, path: Path) -> None:
+def save(embedder: Embedder | MirrorTTA | FoldEnsemble, size: int, path: Path) -> None:
     """As a graph of torch.export for batches of any size; `compare` sees to it that one image goes
     through it as well."""
     example = torch.zeros(2, size, size, 3, dtype=torch.uint8)
@@ -118,12 +116,12 @@ def save(embedder: Embedder | Mirrored | Together, size: int, path: Path) -> Non
         write_atomically(path, lambda file: torch.export.save(graph, file))
 
 
-def readable_images(run: FinishedRun, gallery: Gallery) -> tuple[list[int], np.ndarray]:
+def readable_images(run: Run, gallery: Gallery) -> tuple[list[int], np.ndarray]:
     """(images) rows of the gallery, evenly spaced, and (images, size, size, 3) uint8 what the
     network sees of them."""
     view = View(run.experiment.images.fit, run.experiment.images.size)
     files = [
-        run.originals.located(entry.path) if entry.origin == "run" else Path(entry.path)
+        run.images.located(entry.path) if entry.origin == "run" else Path(entry.path)
         for entry in gallery.entries
     ]
     boxes = boxes_of(run) if any(entry.origin == "run" for entry in gallery.entries) else {}
@@ -141,22 +139,22 @@ def readable_images(run: FinishedRun, gallery: Gallery) -> tuple[list[int], np.n
     if not rows:
         raise ValueError(
             "none of the gallery's images can be read (the run's were in"
-            f" {run.originals.recorded_root}), and without any the exported network can't be"
+            f" {run.images.recorded_root}), and without any the exported network can't be"
             " checked: say where they lie now with --data-dir DIR, or enrol some photos"
         )
     return rows, np.stack(pixels)
 
 
-def boxes_of(run: FinishedRun) -> dict[Path, np.ndarray]:
+def boxes_of(run: Run) -> dict[Path, np.ndarray]:
     """The boxes that the run cut its images to, by file; empty where it took whole images, or they
     are no longer there."""
-    root = run.originals.known_root
-    return {root / path: box for path, box in run.originals.boxes.items()} if root.is_dir() else {}
+    root = run.images.known_root
+    return {root / path: box for path, box in run.images.boxes.items()} if root.is_dir() else {}
 
 
 @torch.no_grad()
 def compare(
-    exported: nn.Module, network: Network, pixels: np.ndarray, stored: np.ndarray
+    exported: nn.Module, network: GalleryEmbedder, pixels: np.ndarray, stored: np.ndarray
 ) -> Agreement:
     """In one batch, and one image alone. Raises ValueError where the exported network is another
     than the run's, or the images are."""
@@ -229,7 +227,7 @@ def preprocessing(view: View, dim: int) -> dict[str, Any]:
     }
 
 
-def facts(run: FinishedRun, phase: str, gallery: Gallery, agreement: Agreement) -> dict[str, Any]:
+def facts(run: Run, phase: str, gallery: Gallery, agreement: Agreement) -> dict[str, Any]:
     return {
         "experiment": run.experiment.name,
         "seed": run.seed,

@@ -10,11 +10,17 @@ from rich.text import Text
 
 from dml_bench.evaluation.open_set import Threshold
 from dml_bench.gallery.enrol import Enrolment
-from dml_bench.gallery.index_store import Look
+from dml_bench.gallery.index_store import OpenIndex
 from dml_bench.gallery.indexes import advice
-from dml_bench.gallery.predict import Answer, Answers, Bar, Evidence, cuts_to_boxes
+from dml_bench.gallery.predict import (
+    AppliedThreshold,
+    CalibrationSet,
+    Prediction,
+    Predictions,
+    cuts_to_boxes,
+)
 from dml_bench.gallery.store import Gallery
-from dml_bench.runs.run import FinishedRun
+from dml_bench.runs.run import Run
 
 __all__ = ["as_json", "as_table", "enrolment_words", "notes", "threshold_words"]
 
@@ -28,7 +34,7 @@ BOXES = (
 )
 
 
-def enrolment_words(run: FinishedRun, done: Enrolment) -> str:
+def enrolment_words(run: Run, done: Enrolment) -> str:
     new = f" ({len(done.new_classes)} new: {listed(done.new_classes)})" if done.new_classes else ""
     classes = len({entry.class_name for entry in done.enrolled})
     parts = (
@@ -64,7 +70,7 @@ def count(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else plural}"
 
 
-def threshold_words(threshold: Threshold, evidence: Evidence) -> str:
+def threshold_words(threshold: Threshold, evidence: CalibrationSet) -> str:
     """What the threshold was chosen on, and what it does there."""
     correct = evidence.look_ups.correct
     enrolled = len(correct) - evidence.own
@@ -91,7 +97,7 @@ def threshold_words(threshold: Threshold, evidence: Evidence) -> str:
     )
 
 
-def realised_words(threshold: Threshold, evidence: Evidence) -> str:
+def realised_words(threshold: Threshold, evidence: CalibrationSet) -> str:
     """What it does on the queries, if it was not chosen on them."""
     found = evidence.realised(threshold)
     if found is None or evidence.queries is None:
@@ -108,7 +114,7 @@ def realised_words(threshold: Threshold, evidence: Evidence) -> str:
     )
 
 
-def as_table(run: FinishedRun, answers: Answers) -> Table:
+def as_table(run: Run, answers: Predictions) -> Table:
     """Each photo with its answer, and below it the closest images; those of the run relative to its
     folder of images."""
     root = Path(run.summary["dataset"]["root"])
@@ -142,7 +148,7 @@ def as_table(run: FinishedRun, answers: Answers) -> Table:
     return table
 
 
-def tie_words(found: Answer) -> str:
+def tie_words(found: Prediction) -> str:
     """That the closest image is not the only one as close."""
     if found.all_as_close:
         return (
@@ -154,7 +160,9 @@ def tie_words(found: Answer) -> str:
     return ""
 
 
-def notes(run: FinishedRun, gallery: Gallery, bar: Bar, look: Look | None) -> Iterator[str]:
+def notes(
+    run: Run, gallery: Gallery, bar: AppliedThreshold, look: OpenIndex | None
+) -> Iterator[str]:
     """What has to be said below the table."""
     if look is not None:
         yield look.words()
@@ -166,7 +174,9 @@ def notes(run: FinishedRun, gallery: Gallery, bar: Bar, look: Look | None) -> It
         yield BOXES
 
 
-def as_json(answers: Answers, bar: Bar, look: Look | None = None) -> dict[str, Any]:
+def as_json(
+    answers: Predictions, bar: AppliedThreshold, look: OpenIndex | None = None
+) -> dict[str, Any]:
     """`class` is null where the answer is unknown; `threshold.value` is null where none reaches the
     wanted precision; `index` is there where one was asked for."""
     threshold: dict[str, Any] = {"value": number(bar.value)}

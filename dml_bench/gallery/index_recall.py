@@ -14,9 +14,9 @@ from dml_bench.gallery.indexes import one_thread
 from dml_bench.system.seeding import permutation
 
 __all__ = [
-    "Asked",
-    "Measured",
-    "Share",
+    "IndexRecall",
+    "Proportion",
+    "RecallQueries",
     "asked_of_itself",
     "exactly",
     "measure",
@@ -38,7 +38,7 @@ Find = Callable[[np.ndarray, int], tuple[np.ndarray, np.ndarray]]
 
 
 @dataclass(frozen=True, slots=True)
-class Share:
+class Proportion:
     value: float
     low: float
     high: float
@@ -48,7 +48,7 @@ class Share:
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class RecallQueries:
     """Queries that recall is measured on."""
 
     embeddings: np.ndarray
@@ -58,24 +58,24 @@ class Asked:
     not in it."""
     words: str
 
-    def some(self) -> "Asked":
+    def some(self) -> "RecallQueries":
         chosen = np.unique(
             np.linspace(0, max(len(self.own_rows) - 1, 0), min(len(self.own_rows), MOST))
             .round()
             .astype(int)
         )
-        return Asked(self.embeddings[chosen], self.own_rows[chosen], self.words)
+        return RecallQueries(self.embeddings[chosen], self.own_rows[chosen], self.words)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Measured:
+class IndexRecall:
     """An index held against the exact search, on one thread."""
 
     queries: int
     asked: str
     """Whose they are."""
-    recall_at_1: Share
-    recall_at_10: Share
+    recall_at_1: Proportion
+    recall_at_10: Proportion
     similarity_max_error: float
     """Of what it says of an image from its inner product with the query."""
     milliseconds: float
@@ -91,8 +91,8 @@ class Measured:
         return asdict(self)
 
     @classmethod
-    def from_dict(cls, stored: dict[str, Any]) -> "Measured":
-        shares = {name: Share(**stored[name]) for name in ("recall_at_1", "recall_at_10")}
+    def from_dict(cls, stored: dict[str, Any]) -> "IndexRecall":
+        shares = {name: Proportion(**stored[name]) for name in ("recall_at_1", "recall_at_10")}
         return cls(**{**stored, **shares})
 
     def words(self) -> str:
@@ -110,22 +110,24 @@ class Measured:
         )
 
 
-def wilson(share: float, trials: int) -> Share:
+def wilson(share: float, trials: int) -> Proportion:
     """95% score interval of a proportion (Wilson 1927, J. Am. Stat. Assoc. 22). Of a mean of
     shares, one per query, it is at least as wide as it need be: such a mean varies no more than one
     of zeros and ones."""
     if not trials:
-        return Share(math.nan, math.nan, math.nan)
+        return Proportion(math.nan, math.nan, math.nan)
     middle, scale = share + Z**2 / (2 * trials), 1 + Z**2 / trials
     half = Z * math.sqrt(share * (1 - share) / trials + Z**2 / (4 * trials**2))
-    return Share(share, max(0.0, (middle - half) / scale), min(1.0, (middle + half) / scale))
+    return Proportion(share, max(0.0, (middle - half) / scale), min(1.0, (middle + half) / scale))
 
 
-def asked_of_itself(embeddings: np.ndarray) -> Asked:
+def asked_of_itself(embeddings: np.ndarray) -> RecallQueries:
     """A sample of a gallery's own images, each left out of its own look-up; drawn by the gallery's
     size alone."""
     rows = np.sort(permutation("recall", len(embeddings), items=np.arange(len(embeddings)))[:MOST])
-    return Asked(embeddings[rows], rows, "images of the gallery, each left out of its own look-up")
+    return RecallQueries(
+        embeddings[rows], rows, "images of the gallery, each left out of its own look-up"
+    )
 
 
 def exactly(embeddings: np.ndarray) -> Find:
@@ -169,7 +171,7 @@ def others(find: Find, query: np.ndarray, own: np.ndarray, k: int) -> tuple[np.n
     return similarities[~itself].reshape(-1, k), rows[~itself].reshape(-1, k)
 
 
-def measure(find: Find, embeddings: np.ndarray, asked: Asked, size: int) -> Measured:
+def measure(find: Find, embeddings: np.ndarray, asked: RecallQueries, size: int) -> IndexRecall:
     """Hold `find` against the exact search of `embeddings` (images, dim). `size` is the bytes of
     its file."""
     asked = asked.some()
@@ -182,7 +184,7 @@ def measure(find: Find, embeddings: np.ndarray, asked: Asked, size: int) -> Meas
     at_1, at_10 = (
         float(recalls(embeddings, query, truth[1], found[1], depth).mean()) for depth in (1, k)
     )
-    return Measured(
+    return IndexRecall(
         queries=len(query),
         asked=asked.words,
         recall_at_1=wilson(at_1, len(query)),

@@ -16,11 +16,11 @@ from typing import Any
 import numpy as np
 
 from dml_bench.evaluation.search import Neighbours, ask, nearest, search
-from dml_bench.gallery.index_recall import Asked, Measured, measure
+from dml_bench.gallery.index_recall import IndexRecall, RecallQueries, measure
 from dml_bench.gallery.indexes import (
     CHUNK,
-    Choice,
-    Plan,
+    IndexPlan,
+    IndexSpec,
     build,
     library,
     narrowed,
@@ -28,11 +28,20 @@ from dml_bench.gallery.indexes import (
     open_mapped,
     tune,
 )
-from dml_bench.gallery.store import Gallery, Place, Step, digest_of
+from dml_bench.gallery.store import Gallery, GalleryFile, Step, digest_of
 from dml_bench.system.drafts import drafted, sweep
 from dml_bench.system.files import Damaged, Shape, read_json, write_atomically, write_json
 
-__all__ = ["Look", "Search", "catch_up", "follow", "made", "opened", "search_all", "step_between"]
+__all__ = [
+    "OpenIndex",
+    "Search",
+    "build_index",
+    "catch_up",
+    "opened",
+    "search_all",
+    "step_between",
+    "update_indexes",
+]
 
 FORMAT = "2"
 SHAPE: Shape = {
@@ -62,7 +71,7 @@ def search_all(gallery: Gallery, query: np.ndarray, labels: np.ndarray, k: int) 
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Record:
+class IndexRecord:
     """What is written beside an index."""
 
     name: str
@@ -89,17 +98,17 @@ class Record:
 
 
 @dataclass(frozen=True)
-class Look:
+class OpenIndex:
     """An opened index of a gallery."""
 
-    choice: Choice
-    plan: Plan
+    choice: IndexSpec
+    plan: IndexPlan
     index: Any
     live: np.ndarray
     """(vectors) bool, those that are in the gallery."""
     embeddings: np.ndarray
     """(images, dim) of the gallery."""
-    measured: Measured | None = None
+    measured: IndexRecall | None = None
     """None of an exact one."""
 
     @cached_property
@@ -155,11 +164,11 @@ def digest(embeddings: np.ndarray) -> str:
     return found.hexdigest()
 
 
-def folder_of(place: Place) -> Path:
+def folder_of(place: GalleryFile) -> Path:
     return place.path.with_suffix(".index")
 
 
-def file_of(place: Place, choice: Choice) -> Path:
+def file_of(place: GalleryFile, choice: IndexSpec) -> Path:
     """Its name has the parameters that were asked for and that the file depends on."""
     given = [
         f"{key}={value}"
@@ -170,12 +179,12 @@ def file_of(place: Place, choice: Choice) -> Path:
 
 
 def opened(
-    place: Place,
+    place: GalleryFile,
     gallery: Gallery,
-    choice: Choice,
-    asked: Callable[[], Asked],
+    choice: IndexSpec,
+    asked: Callable[[], RecallQueries],
     say: Callable[[str], None],
-) -> Look:
+) -> OpenIndex:
     """The kept index of a gallery. One that is not there, damaged, or of another gallery is built,
     and `say` is told why.
 
@@ -200,7 +209,7 @@ def opened(
         plan = choice.plan(record.images, gallery.embeddings.shape[1], **record.built)
     index = open_mapped(path)
     tune(index, plan)
-    look = Look(choice, plan, index, record.live, gallery.embeddings)
+    look = OpenIndex(choice, plan, index, record.live, gallery.embeddings)
     if choice.exact:
         return look
     key = ",".join(f"{name}={value}" for name, value in plan.asked.items())
@@ -208,15 +217,17 @@ def opened(
         found = measure(look.find, gallery.embeddings, asked(), path.stat().st_size)
         record = replace(record, measured={**record.measured, key: found.as_dict()})
         write_record(path, record)
-    return replace(look, measured=Measured.from_dict(record.measured[key]))
+    return replace(look, measured=IndexRecall.from_dict(record.measured[key]))
 
 
-def made(path: Path, gallery: Gallery, choice: Choice, asked: Callable[[], Asked]) -> Look:
+def build_index(
+    path: Path, gallery: Gallery, choice: IndexSpec, asked: Callable[[], RecallQueries]
+) -> OpenIndex:
     """An index of a gallery in a file of its own, and what it misses. Raises ValueError where the
     choice and the gallery do not go together."""
     plan = choice.plan(*gallery.embeddings.shape)
     write_index(path, build(plan, gallery.embeddings))
-    look = Look(
+    look = OpenIndex(
         choice, plan, open_mapped(path), np.ones(len(gallery.embeddings), bool), gallery.embeddings
     )
     return (
@@ -228,7 +239,7 @@ def made(path: Path, gallery: Gallery, choice: Choice, asked: Callable[[], Asked
     )
 
 
-def misfit(path: Path, record: Record, gallery: Gallery) -> str:
+def misfit(path: Path, record: IndexRecord, gallery: Gallery) -> str:
     """Why a kept index can't be used, empty where it can."""
     if record.embeddings != digest(gallery.embeddings):
         return f"{path.name} is of another gallery"
@@ -237,11 +248,11 @@ def misfit(path: Path, record: Record, gallery: Gallery) -> str:
     return ""
 
 
-def keep(path: Path, gallery: Gallery, choice: Choice, plan: Plan) -> Record:
+def keep(path: Path, gallery: Gallery, choice: IndexSpec, plan: IndexPlan) -> IndexRecord:
     path.parent.mkdir(parents=True, exist_ok=True)
     images = len(gallery.embeddings)
     sha256 = write_index(path, build(plan, gallery.embeddings))
-    record = Record(
+    record = IndexRecord(
         name=choice.name,
         built=plan.built,
         images=images,
@@ -265,7 +276,7 @@ def write_index(path: Path, index: Any, before: Callable[[str], None] = lambda s
     return sha256
 
 
-def read_record(path: Path) -> Record | None:
+def read_record(path: Path) -> IndexRecord | None:
     """None where there is none that can be read. After a crash between two writings it is that of
     the two that the file is of."""
     try:
@@ -277,23 +288,25 @@ def read_record(path: Path) -> Record | None:
     coming = stored.pop("coming", None)
     if coming is not None and coming["sha256"] == digest_of(path):
         stored = coming
-    return Record(**{**stored, "removed": tuple(stored["removed"])})
+    return IndexRecord(**{**stored, "removed": tuple(stored["removed"])})
 
 
-def write_record(path: Path, record: Record, coming: Record | None = None) -> None:
+def write_record(path: Path, record: IndexRecord, coming: IndexRecord | None = None) -> None:
     """`coming` is what holds from when the file is replaced."""
     values = asdict(record) | ({"coming": asdict(coming)} if coming else {})
     write_json(path.with_suffix(".json"), {"format": FORMAT, **values})
 
 
-def is_behind(place: Place, path: Path) -> bool:
+def is_behind(place: GalleryFile, path: Path) -> bool:
     """Whether an index waits to be taken along to the gallery as it is now."""
     record = read_record(path)
     step = None if record is None else place.step()
     return step is not None and record is not None and record.embeddings == step.embeddings
 
 
-def step_between(place: Place, before: Gallery, kept: np.ndarray, after: Gallery) -> Step | None:
+def step_between(
+    place: GalleryFile, before: Gallery, kept: np.ndarray, after: Gallery
+) -> Step | None:
     """Of `before`, the rows that are `kept` (entries) bool come first in `after`, and the rest of
     that is new. None where no index has to follow."""
     if not list(records(place)) or (kept.all() and len(after.embeddings) == len(before.embeddings)):
@@ -303,7 +316,7 @@ def step_between(place: Place, before: Gallery, kept: np.ndarray, after: Gallery
     )
 
 
-def follow(place: Place, step: Step, after: Gallery) -> tuple[str, ...]:
+def update_indexes(place: GalleryFile, step: Step, after: Gallery) -> tuple[str, ...]:
     """Take the indexes that are kept of a gallery along to the next one. What does not fit is left,
     and built anew when it is next asked for. The names of those that went along."""
     found = list(records(place))
@@ -314,21 +327,21 @@ def follow(place: Place, step: Step, after: Gallery) -> tuple[str, ...]:
     )
 
 
-def catch_up(place: Place, gallery: Gallery) -> None:
+def catch_up(place: GalleryFile, gallery: Gallery) -> None:
     """Do what a process that was stopped between a gallery and its indexes left to do, from the
     step that is written with the gallery: an index depends on all that its galleries have been, so
     that one that is built anew would be another."""
     if (step := place.step()) is not None:
-        follow(place, step, gallery)
+        update_indexes(place, step, gallery)
 
 
-def records(place: Place) -> Iterator[tuple[Path, Record]]:
+def records(place: GalleryFile) -> Iterator[tuple[Path, IndexRecord]]:
     for path in sorted(folder_of(place).glob("*.faiss")):
         if (record := read_record(path)) is not None:
             yield path, record
 
 
-def changed(path: Path, record: Record, kept: np.ndarray, after: Gallery) -> bool:
+def changed(path: Path, record: IndexRecord, kept: np.ndarray, after: Gallery) -> bool:
     """Whether the index went along."""
     import faiss
 

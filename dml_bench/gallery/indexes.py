@@ -21,8 +21,8 @@ import numpy as np
 from dml_bench.registry import indexes
 
 __all__ = [
-    "Choice",
-    "Plan",
+    "IndexPlan",
+    "IndexSpec",
     "advice",
     "build",
     "library",
@@ -48,7 +48,7 @@ SAMPLED = 64
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Plan:
+class IndexPlan:
     """An index of a certain size, with all values filled in."""
 
     factory: str
@@ -64,7 +64,7 @@ class Plan:
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class IndexSpec:
     """An index as a person names it, whatever the gallery."""
 
     name: str
@@ -79,17 +79,17 @@ class Choice:
     def compresses(self) -> bool:
         return bool(indexes[self.name].facts["compresses"])
 
-    def plan(self, images: int, dim: int, **built: int) -> Plan:
+    def plan(self, images: int, dim: int, **built: int) -> IndexPlan:
         """For a gallery of (images, dim), or as it was `built` for another size. Raises ValueError
         on values that do not go together."""
         entry = indexes[self.name]
         small = f"the gallery has {images} images, and an approximate one needs {SMALLEST} or more"
         require(self.exact or images >= SMALLEST, self.name, small, "leave it out")
-        plan: Plan = entry.build(images, dim, **entry.resolve(self.options | built, "index"))
+        plan: IndexPlan = entry.build(images, dim, **entry.resolve(self.options | built, "index"))
         return plan
 
 
-def parse(text: str) -> Choice:
+def parse(text: str) -> IndexSpec:
     """The choice of NAME[:key=value,...]; `auto` is `flat`, see `advice`. Raises ValueError on what
     is not written so, UnknownName."""
     name, colon, rest = text.partition(":")
@@ -103,7 +103,7 @@ def parse(text: str) -> Choice:
             )
         options[key] = int(value)
     indexes[name].resolve(options, "index")
-    return Choice("flat" if name == "auto" else name, options)
+    return IndexSpec("flat" if name == "auto" else name, options)
 
 
 def advice(images: int, dim: int) -> str:
@@ -124,8 +124,8 @@ def advice(images: int, dim: int) -> str:
     source="Johnson, Douze and Jegou 2021, Billion-scale similarity search with GPUs",
     exact=True,
 )
-def flat(images: int, dim: int) -> Plan:
-    return Plan(factory="Flat", built={}, asked={})
+def flat(images: int, dim: int) -> IndexPlan:
+    return IndexPlan(factory="Flat", built={}, asked={})
 
 
 @indexes.register(
@@ -134,7 +134,7 @@ def flat(images: int, dim: int) -> Plan:
     source="this package",
     exact=True,
 )
-def auto(images: int, dim: int) -> Plan:
+def auto(images: int, dim: int) -> IndexPlan:
     return flat(images, dim)
 
 
@@ -144,8 +144,8 @@ def auto(images: int, dim: int) -> Plan:
     source="Douze et al. 2024, The Faiss library",
     compresses=True,
 )
-def sq8(images: int, dim: int) -> Plan:
-    return Plan(factory="SQ8", built={}, asked={})
+def sq8(images: int, dim: int) -> IndexPlan:
+    return IndexPlan(factory="SQ8", built={}, asked={})
 
 
 @indexes.register(
@@ -161,7 +161,7 @@ def sq8(images: int, dim: int) -> Plan:
 )
 def hnsw(
     images: int, dim: int, *, M: int = 0, efConstruction: int = 100, efSearch: int = 64
-) -> Plan:
+) -> IndexPlan:
     edges = M or (16 if images < LARGE else 32)
     require(edges >= 2, "hnsw", f"M is {edges}", "choose 2 or more, e.g. M=32")
     require(
@@ -170,7 +170,7 @@ def hnsw(
         "efConstruction or efSearch is 0",
         "choose 1 or more, e.g. efSearch=64",
     )
-    return Plan(
+    return IndexPlan(
         factory=f"HNSW{edges},Flat",
         built={"M": edges, "efConstruction": efConstruction},
         asked={"efSearch": efSearch},
@@ -182,9 +182,9 @@ def hnsw(
     summary="compares with the images of the nprobe nearest of nlist cells, found by k-means",
     source="Sivic and Zisserman 2003, Video Google",
 )
-def ivf(images: int, dim: int, *, nlist: int = 0, nprobe: int = 0) -> Plan:
+def ivf(images: int, dim: int, *, nlist: int = 0, nprobe: int = 0) -> IndexPlan:
     nlist, nprobe = cells("ivf", images, nlist, nprobe)
-    return Plan(factory=f"IVF{nlist},Flat", built={"nlist": nlist}, asked={"nprobe": nprobe})
+    return IndexPlan(factory=f"IVF{nlist},Flat", built={"nlist": nlist}, asked={"nprobe": nprobe})
 
 
 @indexes.register(
@@ -205,7 +205,7 @@ def ivfpq(
     m: int = 0,
     bits: int = 0,
     k_factor: int = 4,
-) -> Plan:
+) -> IndexPlan:
     nlist, nprobe = cells("ivfpq", images, nlist, nprobe)
     fitting = [parts for parts in range(1, dim + 1) if dim % parts == 0]
     m = m or max(parts for parts in fitting if parts <= max(dim // 4, 1))
@@ -228,7 +228,7 @@ def ivfpq(
     built = {"nlist": nlist, "m": m, "bits": bits} | ({} if k_factor else {"k_factor": 0})
     # np: without FAISS's reordering of codes for Hamming distances, which takes minutes and is not
     # used
-    return Plan(
+    return IndexPlan(
         factory=f"IVF{nlist},PQ{m}x{bits}np{refined}",
         built=built,
         asked={"nprobe": nprobe} | ({"k_factor": k_factor} if k_factor else {}),
@@ -280,7 +280,7 @@ def one_thread() -> Iterator[None]:
         faiss.omp_set_num_threads(threads)
 
 
-def build(plan: Plan, embeddings: np.ndarray) -> Any:
+def build(plan: IndexPlan, embeddings: np.ndarray) -> Any:
     """The FAISS index of (images, dim) float32 unit vectors; position i is image i. The same bit
     for bit for the same vectors."""
     import faiss
@@ -295,7 +295,7 @@ def build(plan: Plan, embeddings: np.ndarray) -> Any:
     return index
 
 
-def prepare(index: Any, plan: Plan) -> None:
+def prepare(index: Any, plan: IndexPlan) -> None:
     """Seeds and sizes of trainings, here and in what is within."""
     faiss = library()
 
@@ -311,7 +311,7 @@ def prepare(index: Any, plan: Plan) -> None:
             )
 
 
-def tune(index: Any, plan: Plan) -> None:
+def tune(index: Any, plan: IndexPlan) -> None:
     """Set the parameters of its look-ups."""
     import faiss
 

@@ -7,12 +7,12 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from dml_bench import __version__
-from dml_bench.gallery.index_store import Look
-from dml_bench.gallery.predict import Evidence, cuts_to_boxes
+from dml_bench.gallery.index_store import OpenIndex
+from dml_bench.gallery.predict import CalibrationSet, cuts_to_boxes
 from dml_bench.gallery.store import Gallery
 from dml_bench.registry import datasets
 from dml_bench.runs.folder import last_session
-from dml_bench.runs.run import FinishedRun, measure, metrics_of
+from dml_bench.runs.run import Run, measure, metrics_of
 from dml_bench.system.markdown import fenced, markdown, markdown_row
 
 __all__ = ["Agreement", "card"]
@@ -49,12 +49,12 @@ class Agreement:
 
 
 def card(
-    run: FinishedRun,
+    run: Run,
     phase: str,
     gallery: Gallery,
     agreement: Agreement,
-    evidence: Evidence,
-    look: Look,
+    evidence: CalibrationSet,
+    look: OpenIndex,
 ) -> str:
     """Markdown. The Python in it runs in the exported folder."""
     experiment = run.experiment
@@ -81,7 +81,7 @@ def table(header: tuple[str, ...], rows: Iterator[tuple[str, ...]]) -> str:
     return "\n".join(map(markdown_row, [header, ("---",) * len(header), *rows]))
 
 
-def model_rows(run: FinishedRun, phase: str) -> Iterator[tuple[str, str]]:
+def model_rows(run: Run, phase: str) -> Iterator[tuple[str, str]]:
     experiment = run.experiment
     model, train = experiment.model, experiment.train
     start = {"none": "random", "source": "pretrained on drawn species"}.get(
@@ -118,14 +118,14 @@ def options(given: dict[str, Any]) -> str:
     return f" ({', '.join(f'{key}={value}' for key, value in given.items())})" if given else ""
 
 
-def phase_words(run: FinishedRun, phase: str) -> str:
+def phase_words(run: Run, phase: str) -> str:
     left_out = len(never_trained_on(run, phase))
     if not left_out:
         return "trained on images of all classes"
     return f"trained without {left_out} of the classes, which only the gallery holds"
 
 
-def never_trained_on(run: FinishedRun, phase: str) -> list[str]:
+def never_trained_on(run: Run, phase: str) -> list[str]:
     """The classes that the model of a phase did not see."""
     if phase == "all":
         return []
@@ -133,7 +133,7 @@ def never_trained_on(run: FinishedRun, phase: str) -> list[str]:
     return list(by_phase.get(phase, run.summary["unseen_classes"]))
 
 
-def data_words(run: FinishedRun, phase: str) -> str:
+def data_words(run: Run, phase: str) -> str:
     data, split, left_out = (
         run.summary["dataset"],
         run.summary["split"],
@@ -153,11 +153,11 @@ def data_words(run: FinishedRun, phase: str) -> str:
     )
 
 
-def is_drawn(run: FinishedRun) -> bool:
+def is_drawn(run: Run) -> bool:
     return not datasets[run.experiment.data.dataset.name].facts["needs_data_dir"]
 
 
-def result_rows(run: FinishedRun) -> Iterator[tuple[str, str, str]]:
+def result_rows(run: Run) -> Iterator[tuple[str, str, str]]:
     for name, metric in metrics_of(run.experiment).items():
         found = measure([run], name)
         told = not math.isnan(found.low)
@@ -168,7 +168,7 @@ def result_rows(run: FinishedRun) -> Iterator[tuple[str, str, str]]:
         )
 
 
-def result_words(run: FinishedRun, gallery: Gallery) -> str:
+def result_words(run: Run, gallery: Gallery) -> str:
     words = (
         f"Measured once, with seed {run.seed}, on queries that were not trained on; the intervals"
         " are bootstrapped over classes and queries and say nothing about other seeds."
@@ -184,7 +184,7 @@ def result_words(run: FinishedRun, gallery: Gallery) -> str:
     )
 
 
-def index_words(look: Look, gallery: Gallery) -> str:
+def index_words(look: OpenIndex, gallery: Gallery) -> str:
     """What gallery.faiss is, what it misses, and how much there is of it."""
     words = (
         f"`gallery.faiss` holds {len(gallery.entries):,} images of {gallery.embeddings.shape[1]}"
@@ -199,7 +199,7 @@ def index_words(look: Look, gallery: Gallery) -> str:
     )
 
 
-def unknown_words(evidence: Evidence) -> str:
+def unknown_words(evidence: CalibrationSet) -> str:
     enrolled = len(evidence.look_ups.correct) - evidence.own
     held = (
         f" What they do on the {len(evidence.queries.correct):,} queries of the run, on which they"
@@ -215,14 +215,14 @@ def unknown_words(evidence: Evidence) -> str:
     )
 
 
-def threshold_table(evidence: Evidence) -> str:
+def threshold_table(evidence: CalibrationSet) -> str:
     header = THRESHOLDS if evidence.queries is None else (*THRESHOLDS, *ON_QUERIES)
     return table(
         header, ((*row, *[""] * (len(header) - len(row))) for row in threshold_rows(evidence))
     )
 
 
-def threshold_rows(evidence: Evidence) -> Iterator[tuple[str, ...]]:
+def threshold_rows(evidence: CalibrationSet) -> Iterator[tuple[str, ...]]:
     for wanted in PRECISIONS:
         found = evidence.threshold(wanted)
         if math.isnan(found.value):
@@ -236,7 +236,7 @@ def threshold_rows(evidence: Evidence) -> Iterator[tuple[str, ...]]:
         yield f"{wanted:.0%}", f"{found.value:.4f}", *told
 
 
-def use_words(run: FinishedRun, gallery: Gallery) -> str:
+def use_words(run: Run, gallery: Gallery) -> str:
     domain = (
         "drawn birds, to try the benchmark out; it knows no real ones"
         if is_drawn(run)
@@ -250,7 +250,7 @@ def use_words(run: FinishedRun, gallery: Gallery) -> str:
     )
 
 
-def limits(run: FinishedRun, evidence: Evidence) -> str:
+def limits(run: Run, evidence: CalibrationSet) -> str:
     correct = evidence.look_ups.correct
     wrong = f"{1 - correct.mean():.0%}" if len(correct) else "an unknown part"
     lines = [

@@ -20,21 +20,21 @@ from dml_bench.data.images import Unreadable
 from dml_bench.evaluation.metrics import vote
 from dml_bench.evaluation.open_set import Threshold, apply_threshold, threshold_for_precision
 from dml_bench.gallery import index_recall
-from dml_bench.gallery.embedder import Network
+from dml_bench.gallery.embedder import GalleryEmbedder
 from dml_bench.gallery.index_store import Search, search_all
-from dml_bench.gallery.store import Entry, Gallery, Place, part_of_split
+from dml_bench.gallery.store import Gallery, GalleryFile, GalleryImage, part_of_split
 from dml_bench.runs.folder import read_arrays
-from dml_bench.runs.run import FinishedRun
+from dml_bench.runs.run import Run
 
 __all__ = [
-    "Answer",
-    "Answers",
-    "Bar",
-    "Evidence",
-    "LookUps",
-    "answer",
+    "AppliedThreshold",
+    "CalibrationSet",
+    "Prediction",
+    "Predictions",
+    "SearchOutcomes",
+    "calibration_set",
     "cuts_to_boxes",
-    "evidence",
+    "predict",
     "recall_queries",
     "threshold_of",
 ]
@@ -47,7 +47,7 @@ MOST = 5000
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class Prediction:
     """What the gallery says of one photo."""
 
     path: Path
@@ -60,7 +60,7 @@ class Answer:
     vote_class: str
     """What the k closest images elect, and its share of their votes."""
     vote_share: float
-    closest: tuple[tuple[Entry, float], ...]
+    closest: tuple[tuple[GalleryImage, float], ...]
     """(k) images and their similarities, closest first."""
 
     @property
@@ -85,8 +85,8 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
-class Answers:
-    answers: tuple[Answer, ...]
+class Predictions:
+    answers: tuple[Prediction, ...]
     unreadable: tuple[Unreadable, ...]
     embed_milliseconds: float
     """Per image, with reading and decoding it; the first batch warms up."""
@@ -94,7 +94,7 @@ class Answers:
 
 
 @dataclass(frozen=True, slots=True)
-class LookUps:
+class SearchOutcomes:
     """Of images that the network was not trained on, and whose classes are known."""
 
     similarity: np.ndarray
@@ -104,15 +104,15 @@ class LookUps:
 
 
 @dataclass(frozen=True, slots=True)
-class Evidence:
+class CalibrationSet:
     """What a threshold is chosen on, and what it can be held against."""
 
-    look_ups: LookUps
+    look_ups: SearchOutcomes
     part: Part
     """Which of the run's own images are among them."""
     own: int
     """How many of them are the run's own; the others are enrolled images."""
-    queries: LookUps | None = None
+    queries: SearchOutcomes | None = None
     """Of the run's queries, where the threshold is not chosen on them."""
 
     def threshold(self, precision: float) -> Threshold:
@@ -127,40 +127,40 @@ class Evidence:
 
 
 @dataclass(frozen=True, slots=True)
-class Bar:
+class AppliedThreshold:
     """The similarity from which on an answer is believed, and where it comes from, unless a person
     gave it."""
 
     value: float
     """nan where no threshold reaches the wanted precision: nothing is believed."""
     chosen: Threshold | None = None
-    evidence: Evidence | None = None
+    evidence: CalibrationSet | None = None
 
 
 def threshold_of(
-    place: Place,
+    place: GalleryFile,
     gallery: Gallery,
     given: float | None,
     precision: float,
     search: Search = search_all,
-) -> Bar:
+) -> AppliedThreshold:
     """The given threshold, or the lowest at which look-ups are right with the wanted precision."""
     if given is not None:
-        return Bar(given)
-    found = evidence(place.run, place.phase, gallery, search)
+        return AppliedThreshold(given)
+    found = calibration_set(place.run, place.phase, gallery, search)
     chosen = found.threshold(precision)
-    return Bar(chosen.value, chosen, found)
+    return AppliedThreshold(chosen.value, chosen, found)
 
 
-def answer(
+def predict(
     gallery: Gallery,
-    network: Network,
+    network: GalleryEmbedder,
     images: Sequence[Path],
     *,
     k: int,
     threshold: float,
     search: Search = search_all,
-) -> Answers:
+) -> Predictions:
     """Look up image files; answers in the order of those that can be read."""
     import faiss  # noqa: F401 - else the look-up's time would be that of the import
 
@@ -174,7 +174,7 @@ def answer(
         entries = [gallery.entries[index] for index in neighbours.indices[row]]
         similarities = neighbours.similarities[row].tolist()
         answers.append(
-            Answer(
+            Prediction(
                 path=path,
                 class_name=entries[0].class_name,
                 similarity=similarities[0],
@@ -184,7 +184,7 @@ def answer(
                 closest=tuple(zip(entries, similarities, strict=True)),
             )
         )
-    return Answers(
+    return Predictions(
         tuple(answers),
         found.unreadable,
         1000 * found.seconds / len(images),
@@ -193,7 +193,7 @@ def answer(
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class HeldOutQueries:
     """Images to look up, of classes that the gallery still has, and where another image of the
     class can be found."""
 
@@ -204,27 +204,27 @@ class Asked:
     own_rows: np.ndarray
     """(images) each one's own row in the gallery, -1 where it is not in it."""
 
-    def and_also(self, other: "Asked") -> "Asked":
-        return Asked(
+    def and_also(self, other: "HeldOutQueries") -> "HeldOutQueries":
+        return HeldOutQueries(
             *(
                 np.concatenate([getattr(each, field.name) for each in (self, other)])
                 for field in fields(self)
             )
         )
 
-    def some(self) -> "Asked":
+    def some(self) -> "HeldOutQueries":
         """Evenly spaced ones where there are very many."""
         chosen = np.unique(
             np.linspace(0, max(len(self.labels) - 1, 0), min(len(self.labels), MOST))
             .round()
             .astype(int)
         )
-        return Asked(self.embeddings[chosen], self.labels[chosen], self.own_rows[chosen])
+        return HeldOutQueries(self.embeddings[chosen], self.labels[chosen], self.own_rows[chosen])
 
 
-def evidence(
-    run: FinishedRun, phase: str, gallery: Gallery, search: Search = search_all
-) -> Evidence:
+def calibration_set(
+    run: Run, phase: str, gallery: Gallery, search: Search = search_all
+) -> CalibrationSet:
     """Look-ups in the gallery, as photos are looked up, of the run's validation images, or else its
     queries, and of enrolled images."""
     stored = read_arrays(run.folder / phase / "embeddings.safetensors")
@@ -233,10 +233,10 @@ def evidence(
     asked = parts[part].and_also(of_enrolled(gallery)).some()
     own = int(np.sum(~enrolled_rows(gallery)[asked.own_rows] | (asked.own_rows < 0)))
     queries = look_up(gallery, parts["query"].some(), search) if part == "valid" else None
-    return Evidence(look_up(gallery, asked, search), part, own, queries)
+    return CalibrationSet(look_up(gallery, asked, search), part, own, queries)
 
 
-def recall_queries(run: FinishedRun, phase: str, gallery: Gallery) -> index_recall.Asked:
+def recall_queries(run: Run, phase: str, gallery: Gallery) -> index_recall.RecallQueries:
     """Held-out images to measure an index with: the run's queries, or a sample of the gallery where
     most of it is not of the run."""
     if 2 * enrolled_rows(gallery).sum() > len(gallery.entries):
@@ -245,24 +245,24 @@ def recall_queries(run: FinishedRun, phase: str, gallery: Gallery) -> index_reca
     asked = of_the_run(run, stored, "query", gallery)
     if not len(asked.labels):
         return index_recall.asked_of_itself(gallery.embeddings)
-    return index_recall.Asked(asked.embeddings, asked.own_rows, "query images of the run")
+    return index_recall.RecallQueries(asked.embeddings, asked.own_rows, "query images of the run")
 
 
-def look_up(gallery: Gallery, asked: Asked, search: Search) -> LookUps:
+def look_up(gallery: Gallery, asked: HeldOutQueries, search: Search) -> SearchOutcomes:
     if not len(asked.labels):
-        return LookUps(np.empty(0, np.float32), np.empty(0, bool))
+        return SearchOutcomes(np.empty(0, np.float32), np.empty(0, bool))
     neighbours = search(gallery, asked.embeddings, asked.labels, 2)
     nearest = (neighbours.indices[:, 0] == asked.own_rows).astype(int)[:, None]
     similarity, found = (
         np.take_along_axis(of, nearest, 1)[:, 0]
         for of in (neighbours.similarities, neighbours.labels)
     )
-    return LookUps(similarity, found == asked.labels)
+    return SearchOutcomes(similarity, found == asked.labels)
 
 
 def of_the_run(
-    run: FinishedRun, stored: dict[str, np.ndarray], part: Part, gallery: Gallery
-) -> Asked:
+    run: Run, stored: dict[str, np.ndarray], part: Part, gallery: Gallery
+) -> HeldOutQueries:
     names = names_now(run, gallery, stored["gallery_images"])
     ids = {name: label for label, name in enumerate(gallery.class_names)}
     rows = {entry.path: row for row, entry in enumerate(gallery.entries) if entry.origin == "run"}
@@ -270,25 +270,27 @@ def of_the_run(
     labels = np.array([ids.get(names.get(name, name), -1) for _, name in images], np.int64)
     return findable(
         gallery,
-        Asked(stored[part], labels, np.array([rows.get(path, -1) for path, _ in images], np.int64)),
+        HeldOutQueries(
+            stored[part], labels, np.array([rows.get(path, -1) for path, _ in images], np.int64)
+        ),
     )
 
 
-def of_enrolled(gallery: Gallery) -> Asked:
+def of_enrolled(gallery: Gallery) -> HeldOutQueries:
     rows = np.flatnonzero(enrolled_rows(gallery))
-    return findable(gallery, Asked(gallery.embeddings[rows], gallery.labels[rows], rows))
+    return findable(gallery, HeldOutQueries(gallery.embeddings[rows], gallery.labels[rows], rows))
 
 
-def findable(gallery: Gallery, asked: Asked) -> Asked:
+def findable(gallery: Gallery, asked: HeldOutQueries) -> HeldOutQueries:
     """Those with another image of their class in the gallery."""
     others = np.bincount(gallery.labels, minlength=len(gallery.class_names))[asked.labels] - (
         asked.own_rows >= 0
     )
     kept = (asked.labels >= 0) & (others > 0)
-    return Asked(asked.embeddings[kept], asked.labels[kept], asked.own_rows[kept])
+    return HeldOutQueries(asked.embeddings[kept], asked.labels[kept], asked.own_rows[kept])
 
 
-def names_now(run: FinishedRun, gallery: Gallery, images: np.ndarray) -> dict[str, str]:
+def names_now(run: Run, gallery: Gallery, images: np.ndarray) -> dict[str, str]:
     """What the run's classes are called by now, read off the images that the gallery has of
     them."""
     then = dict(part_of_split(run, images))
@@ -302,6 +304,6 @@ def enrolled_rows(gallery: Gallery) -> np.ndarray:
     return np.array([entry.origin == "enrolled" for entry in gallery.entries])
 
 
-def cuts_to_boxes(run: FinishedRun) -> bool:
+def cuts_to_boxes(run: Run) -> bool:
     """Whether the run saw its images cut to bounding boxes, which new ones have not."""
     return bool(run.experiment.data.dataset.options.get("crop_to_box", False))

@@ -23,17 +23,17 @@ from filelock import FileLock, Timeout
 from dml_bench.data.digests import digest_of
 from dml_bench.registry import UnknownName, near_miss
 from dml_bench.registry.names import composed, spelling
-from dml_bench.runs.run import FinishedRun, read_folder
+from dml_bench.runs.run import Run, read_folder
 from dml_bench.system.files import Damaged, from_json, is_sealed, write_tensors
 
 __all__ = [
-    "Entry",
     "Gallery",
-    "Place",
+    "GalleryFile",
+    "GalleryImage",
     "Step",
     "chosen_phase",
     "digest_of",
-    "open_place",
+    "open_gallery_file",
     "open_run",
     "part_of_split",
     "run_gallery",
@@ -48,7 +48,7 @@ some 600,000 images."""
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class GalleryImage:
     """One image of a gallery."""
 
     class_name: str
@@ -64,7 +64,7 @@ class Entry:
 class Gallery:
     """Embedded images with their classes, in a fixed order. Changes give a new value."""
 
-    entries: tuple[Entry, ...]
+    entries: tuple[GalleryImage, ...]
     embeddings: np.ndarray
     """(entries, dim) float32 unit vectors."""
 
@@ -105,7 +105,7 @@ class Gallery:
         )
         return Gallery(tuple(entries), self.embeddings)
 
-    def joined(self, entries: tuple[Entry, ...], embeddings: np.ndarray) -> "Gallery":
+    def joined(self, entries: tuple[GalleryImage, ...], embeddings: np.ndarray) -> "Gallery":
         return Gallery(self.entries + entries, np.concatenate([self.embeddings, embeddings]))
 
     def hashed(self) -> "Gallery":
@@ -152,10 +152,10 @@ class Step:
 
 
 @dataclass(frozen=True)
-class Place:
+class GalleryFile:
     """Where the gallery of a phase is kept when it was changed."""
 
-    run: FinishedRun
+    run: Run
     phase: str
     folder: Path | None = None
     """None is the run's own folder for galleries."""
@@ -208,7 +208,7 @@ class Place:
                     self.path, f"it has format {facts['format']} instead of {' or '.join(formats)}"
                 )
             embeddings = mapped(self.path, "embeddings")
-            entries = tuple(Entry(*row) for row in from_json(self.path, rows))
+            entries = tuple(GalleryImage(*row) for row in from_json(self.path, rows))
         except Damaged as problem:
             raise ValueError(f"{problem}; remove it and enrol anew") from None
         except (OSError, SafetensorError, KeyError, TypeError) as error:
@@ -263,7 +263,7 @@ class Place:
         write_tensors(self.path, save(tensors), **facts)
 
 
-def open_run(path: Path, data_dir: Path | None = None) -> FinishedRun:
+def open_run(path: Path, data_dir: Path | None = None) -> Run:
     """The finished run in a folder, or the only one below an experiment's folder; `data_dir` is
     where its images lie now.
 
@@ -290,14 +290,16 @@ def open_run(path: Path, data_dir: Path | None = None) -> FinishedRun:
     return replace(read_folder(found[0]), data_dir=data_dir)
 
 
-def open_place(path: Path, phase: str, folder: Path | None, data_dir: Path | None = None) -> Place:
+def open_gallery_file(
+    path: Path, phase: str, folder: Path | None, data_dir: Path | None = None
+) -> GalleryFile:
     """The place of a gallery, as a person names it. Raises ValueError as `open_run` and
     `chosen_phase` do."""
     run = open_run(path, data_dir)
-    return Place(run, chosen_phase(run, phase), folder)
+    return GalleryFile(run, chosen_phase(run, phase), folder)
 
 
-def chosen_phase(run: FinishedRun, wanted: str) -> str:
+def chosen_phase(run: Run, wanted: str) -> str:
     """The phase of that name; '' means `all`, or the only one. Raises UnknownName."""
     names = sorted(
         {
@@ -315,7 +317,7 @@ def chosen_phase(run: FinishedRun, wanted: str) -> str:
     return phase
 
 
-def weight_files(run: FinishedRun, phase: str) -> list[str]:
+def weight_files(run: Run, phase: str) -> list[str]:
     """The weights of the models that answer in a phase, relative to the run folder: its own, or
     those of its folds."""
     files, own = run.summary["files"], f"{phase}/weights.safetensors"
@@ -327,7 +329,7 @@ def weight_files(run: FinishedRun, phase: str) -> list[str]:
     return [own] if own in files else sorted(folds, key=lambda name: int(folds[name][1]))
 
 
-def weights_digest(run: FinishedRun, phase: str) -> str:
+def weights_digest(run: Run, phase: str) -> str:
     """SHA-256 of a phase's weights; of several models, over theirs."""
     digests = [str(run.summary["files"][name]) for name in weight_files(run, phase)]
     return (
@@ -335,22 +337,22 @@ def weights_digest(run: FinishedRun, phase: str) -> str:
     )
 
 
-def part_of_split(run: FinishedRun, images: np.ndarray) -> list[tuple[str, str]]:
+def part_of_split(run: Run, images: np.ndarray) -> list[tuple[str, str]]:
     """The recorded path and the class of images of the run's data set, by their indices."""
-    originals = run.originals
+    originals = run.images
     return [(originals.recorded(image), originals.rows[image]["class"]) for image in images]
 
 
-def run_gallery(run: FinishedRun, phase: str) -> Gallery:
+def run_gallery(run: Run, phase: str) -> Gallery:
     """The gallery as the run left it."""
     from safetensors import safe_open
 
     path = run.folder / phase / "embeddings.safetensors"
     with safe_open(path, "numpy") as file:
         images = file.get_tensor("gallery_images")
-    rows = (run.originals.rows[image] for image in images)
+    rows = (run.images.rows[image] for image in images)
     entries = (
-        Entry(row["class"], run.originals.recorded(image), row.get("sha256", ""), "run")
+        GalleryImage(row["class"], run.images.recorded(image), row.get("sha256", ""), "run")
         for image, row in zip(images, rows, strict=True)
     )
     return Gallery(tuple(entries), mapped(path, "gallery"))

@@ -12,10 +12,10 @@ from dml_bench.losses.sample_weights import weigh, weighing
 from dml_bench.registry import losses, miners
 from dml_bench.system.seeding import seed_everything
 
-__all__ = ["Objective", "Reading", "build_objective"]
+__all__ = ["Objective", "Targets", "build_objective"]
 
 
-class Reading(NamedTuple):
+class Targets(NamedTuple):
     """One way to label a batch."""
 
     labels: Tensor
@@ -64,19 +64,17 @@ class Objective(nn.Module):
             return embeddings.sum() * 0
         return self.loss(embeddings, labels, mined)
 
-    def over(
-        self, embeddings: Tensor, readings: tuple[Reading, ...], *, interpolate: bool = False
+    def weighted_loss(
+        self, embeddings: Tensor, targets: tuple[Targets, ...], *, interpolate: bool = False
     ) -> Tensor:
-        """The sum over several readings of a batch; each is mined by itself. `interpolate` adds the
+        """The sum over several targets of a batch; each is mined by itself. `interpolate` adds the
         term of mixed embeddings."""
-        loss = self(embeddings, *readings[0])
-        for reading in readings[1:]:
-            loss = loss + self(embeddings, *reading)
+        loss = self(embeddings, *targets[0])
+        for further in targets[1:]:
+            loss = loss + self(embeddings, *further)
         if interpolate and self.metrix is not None:
             with torch.autocast(embeddings.device.type, enabled=False):
-                loss = loss + self.metrix(
-                    self._as_wanted(embeddings), readings[0].labels, self.loss
-                )
+                loss = loss + self.metrix(self._as_wanted(embeddings), targets[0].labels, self.loss)
         return loss
 
     def logits(self, embeddings: Tensor) -> Tensor:

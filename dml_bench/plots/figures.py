@@ -15,20 +15,20 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from dml_bench.analysis.ablation import Effect
-from dml_bench.analysis.diagnostics import Closer, class_drop
-from dml_bench.analysis.study import Section
-from dml_bench.analysis.table import COST, Line
+from dml_bench.analysis.ablation import Ablation
+from dml_bench.analysis.diagnostics import Diagnostics, class_drop
+from dml_bench.analysis.study import Study
+from dml_bench.analysis.table import COST, TableRow
 from dml_bench.evaluation.statistics import Interval
-from dml_bench.runs.run import described
+from dml_bench.runs.run import read_experiment
 from dml_bench.system.failures import named
 from dml_bench.system.lettering import literal, shortened, text_style
 
 if TYPE_CHECKING:
-    from dml_bench.browse.images import Images
-    from dml_bench.training.lr_finder import Sweep
+    from dml_bench.browse.images import BrowseTable
+    from dml_bench.training.lr_finder import RateSweep
 
-__all__ = ["Drawn", "draw", "embedding_maps", "learning_rates"]
+__all__ = ["ReportFigure", "draw", "embedding_maps", "learning_rates"]
 
 Axes: TypeAlias = Any  # matplotlib's, which is not imported for types either
 Figure: TypeAlias = Any
@@ -73,7 +73,7 @@ STYLE: Any = {
 
 
 @dataclass(frozen=True, slots=True)
-class Drawn:
+class ReportFigure:
     """One figure."""
 
     name: str
@@ -84,7 +84,7 @@ class Drawn:
     png: bytes
 
 
-def draw(section: Section, closer: dict[str, Closer]) -> list[Drawn]:
+def draw(section: Study, closer: dict[str, Diagnostics]) -> list[ReportFigure]:
     """All figures for which there are numbers; what there are none for is added to
     `section.missing`."""
     import matplotlib as mpl
@@ -93,12 +93,12 @@ def draw(section: Section, closer: dict[str, Closer]) -> list[Drawn]:
         return [drawn for drawn in (each(section, closer) for each in FIGURES) if drawn is not None]
 
 
-def saved(figure: Figure, name: str, title: str, caption: str) -> Drawn:
+def saved(figure: Figure, name: str, title: str, caption: str) -> ReportFigure:
     svg, png = io.StringIO(), io.BytesIO()
     figure.savefig(svg, format="svg", transparent=True, metadata={"Date": None})
     figure.set_layout_engine("none")  # it stays as it was laid out
     figure.savefig(png, format="png", dpi=130, facecolor="white")
-    return Drawn(name, title, caption, inline(svg.getvalue(), name, title), png.getvalue())
+    return ReportFigure(name, title, caption, inline(svg.getvalue(), name, title), png.getvalue())
 
 
 def inline(svg: str, name: str, title: str) -> str:
@@ -135,7 +135,7 @@ def standalone(svg: str) -> str:
     return f'<?xml version="1.0" encoding="utf-8"?>\n{head}{found}{style}{rest}'
 
 
-def write(folder: Path, drawn: Iterable[Drawn]) -> None:
+def write(folder: Path, drawn: Iterable[ReportFigure]) -> None:
     for each in drawn:
         for ending, picture in (("svg", standalone(each.svg).encode()), ("png", each.png)):
             with named(path := folder / f"{each.name}.{ending}"):
@@ -163,7 +163,7 @@ def as_error(intervals: Sequence[Interval | None]) -> np.ndarray:
 # Precision drop
 
 
-def drop_bars(section: Section, closer: dict[str, Closer]) -> Drawn | None:
+def drop_bars(section: Study, closer: dict[str, Diagnostics]) -> ReportFigure | None:
     if not section.has_drop:
         section.missing.append("precision-drop figures: this protocol has no second model")
         return None
@@ -217,7 +217,7 @@ def finish_rows(axes: Axes, names: Sequence[str], label: str) -> None:
     axes.set_xlabel(label)
 
 
-def holdout_dots(section: Section, closer: dict[str, Closer]) -> Drawn | None:
+def holdout_dots(section: Study, closer: dict[str, Diagnostics]) -> ReportFigure | None:
     """What the drop on the unseen classes owes to which classes are held out, where there are
     several hold-outs."""
     if len(section.holdouts) < 2:
@@ -270,7 +270,7 @@ def holdout_dots(section: Section, closer: dict[str, Closer]) -> Drawn | None:
 # Curves
 
 
-def accuracy_curves(section: Section, closer: dict[str, Closer]) -> Drawn | None:
+def accuracy_curves(section: Study, closer: dict[str, Diagnostics]) -> ReportFigure | None:
     return curves(
         section,
         "test_accuracy",
@@ -281,7 +281,7 @@ def accuracy_curves(section: Section, closer: dict[str, Closer]) -> Drawn | None
     )
 
 
-def loss_curves(section: Section, closer: dict[str, Closer]) -> Drawn | None:
+def loss_curves(section: Study, closer: dict[str, Diagnostics]) -> ReportFigure | None:
     return curves(
         section, "loss", "training loss", "Training loss per epoch", ("train_loss",), shared=False
     )
@@ -291,10 +291,10 @@ Curves = dict[str, list[tuple[list[int], list[float]]]]
 """By phase, one curve per seed."""
 
 
-def curves_of(line: Line, names: tuple[str, ...]) -> Curves:
+def curves_of(line: TableRow, names: tuple[str, ...]) -> Curves:
     found: Curves = {}
     for run in line.runs:
-        records = described(run.folder)[1].records()
+        records = read_experiment(run.folder)[1].records()
         for phase in dict.fromkeys(str(record["phase"]) for record in records):
             of_phase = [record for record in records if record["phase"] == phase]
             at = [(int(record["epoch"]), recorded(record, names)) for record in of_phase]
@@ -314,8 +314,8 @@ def recorded(record: dict[str, Any], names: tuple[str, ...]) -> float | None:
 
 
 def curves(
-    section: Section, name: str, label: str, title: str, names: tuple[str, ...], *, shared: bool
-) -> Drawn | None:
+    section: Study, name: str, label: str, title: str, names: tuple[str, ...], *, shared: bool
+) -> ReportFigure | None:
     """A small panel for each experiment; where all share an axis, the others lie behind it in
     grey."""
     from matplotlib.ticker import MaxNLocator
@@ -374,7 +374,7 @@ def curves(
     return saved(figure, f"{section.slug}-{name}", title, said)
 
 
-def one_line(section: Section, folds: bool = False) -> str:
+def one_line(section: Study, folds: bool = False) -> str:
     parts = ["seed", *["hold-out"] * (len(section.holdouts) > 1), *["fold"] * folds]
     return f"One line per {' and '.join(parts)}."
 
@@ -397,7 +397,7 @@ def key_line(label: str, colour: str, **how: Any) -> Any:
 MOST_NAMES = 60
 
 
-def class_bars(section: Section, closer: dict[str, Closer]) -> Drawn | None:
+def class_bars(section: Study, closer: dict[str, Diagnostics]) -> ReportFigure | None:
     """The drop of every class of the best and of the baseline."""
     lines = [line for line in (section.best, section.baseline) if line is not None]
     lines = list({line.name: line for line in lines}.values())
@@ -455,7 +455,7 @@ def wrapped(name: str, width: int = 36) -> str:
 # Closer looks
 
 
-def enrolment(section: Section, closer: dict[str, Closer]) -> Drawn | None:
+def enrolment(section: Study, closer: dict[str, Diagnostics]) -> ReportFigure | None:
     looks = [look for look in closer.values() if look.enrolment]
     if not looks:
         return None
@@ -492,7 +492,7 @@ def enrolment(section: Section, closer: dict[str, Closer]) -> Drawn | None:
     return saved(figure, f"{section.slug}-enrolment", "Enrolment curves", caption)
 
 
-def open_set(section: Section, closer: dict[str, Closer]) -> Drawn | None:
+def open_set(section: Study, closer: dict[str, Diagnostics]) -> ReportFigure | None:
     looks = [look for look in closer.values() if look.open_set]
     if not looks:
         return None
@@ -544,7 +544,7 @@ def open_set(section: Section, closer: dict[str, Closer]) -> Drawn | None:
     )
 
 
-def votes(section: Section, closer: dict[str, Closer]) -> Drawn | None:
+def votes(section: Study, closer: dict[str, Diagnostics]) -> ReportFigure | None:
     if not closer:
         return None
     figure, grid = canvas(3.0, len(closer), sharey=True)
@@ -569,7 +569,7 @@ def votes(section: Section, closer: dict[str, Closer]) -> Drawn | None:
     )
 
 
-def reliability(section: Section, closer: dict[str, Closer]) -> Drawn | None:
+def reliability(section: Study, closer: dict[str, Diagnostics]) -> ReportFigure | None:
     """Accuracy against the share of votes, which would be its confidence if it were a
     probability."""
     if not closer:
@@ -605,7 +605,7 @@ def reliability(section: Section, closer: dict[str, Closer]) -> Drawn | None:
 # Cost
 
 
-def effect_dots(section: Section, closer: dict[str, Closer]) -> Drawn | None:
+def effect_dots(section: Study, closer: dict[str, Diagnostics]) -> ReportFigure | None:
     """Differences from the experiment that is extended, the best for unseen classes on top."""
     if not section.effects:
         return None
@@ -651,11 +651,11 @@ def effect_dots(section: Section, closer: dict[str, Closer]) -> Drawn | None:
     )
 
 
-def effect_name(effect: Effect) -> str:
+def effect_name(effect: Ablation) -> str:
     return f"{effect.changed}  {'to ' if len(effect.to) == 1 else ''}{effect.without_in_short}"
 
 
-def cost_scatter(section: Section, closer: dict[str, Closer]) -> Drawn | None:
+def cost_scatter(section: Study, closer: dict[str, Diagnostics]) -> ReportFigure | None:
     lines = section.finished
     figure, [[axes, legend]] = canvas(max(3.6, 0.8 + 0.2 * len(lines)), 2, width_ratios=(3, 2))
     at = [line.cost[0] for line in lines]
@@ -712,7 +712,7 @@ def plain_number(value: float, _: int) -> str:
 # Learning rates
 
 
-def learning_rates(found: "Sweep") -> Drawn:
+def learning_rates(found: "RateSweep") -> ReportFigure:
     """The losses of a sweep over learning rates, and the two rates that it suggests."""
     import matplotlib as mpl
 
@@ -762,7 +762,9 @@ MOST_MARKS = 4000
 """Beyond it a picture of dots is smaller than their coordinates."""
 
 
-def embedding_maps(images: "Images", maps: dict[str, np.ndarray], chosen: Sequence[int]) -> Drawn:
+def embedding_maps(
+    images: "BrowseTable", maps: dict[str, np.ndarray], chosen: Sequence[int]
+) -> ReportFigure:
     """A map for each phase: dots are gallery images, triangles queries. The chosen classes, or all
     of them where they are few, have colours of their own; else classes are told apart by whether a
     model was trained without them."""
@@ -813,7 +815,10 @@ def embedding_maps(images: "Images", maps: dict[str, np.ndarray], chosen: Sequen
 
 
 def draw_map(
-    axes: Axes, images: "Images", points: np.ndarray, groups: Sequence[tuple[str, np.ndarray, str]]
+    axes: Axes,
+    images: "BrowseTable",
+    points: np.ndarray,
+    groups: Sequence[tuple[str, np.ndarray, str]],
 ) -> None:
     """(name, rows, colour) groups of images; one without a name is drawn as ground for the
     others."""
@@ -836,7 +841,7 @@ def draw_map(
     axes.set_aspect("equal", "datalim")
 
 
-def map_title(images: "Images", phase: str) -> str:
+def map_title(images: "BrowseTable", phase: str) -> str:
     """What the model knew, and how near test images stay to their class's gallery images, which
     training has pulled together."""
     from dml_bench.browse.html_map import phase_words
@@ -853,7 +858,7 @@ def map_title(images: "Images", phase: str) -> str:
     return "\n".join(lines)
 
 
-FIGURES: tuple[Callable[[Section, dict[str, Closer]], Drawn | None], ...] = (
+FIGURES: tuple[Callable[[Study, dict[str, Diagnostics]], ReportFigure | None], ...] = (
     effect_dots,
     drop_bars,
     holdout_dots,

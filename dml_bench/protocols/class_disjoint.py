@@ -25,10 +25,10 @@ from dml_bench.protocols.class_holdout import predictions
 from dml_bench.system.files import write_csv
 from dml_bench.tracking.wandb_mirror import Table
 
-__all__ = ["Retrieval"]
+__all__ = ["RetrievalResult"]
 
 
-class Retrieval:
+class RetrievalResult:
     """R@k, R-precision and MAP@R over the test images. All are means over queries, as published;
     P@1 also over classes; NMI if asked for."""
 

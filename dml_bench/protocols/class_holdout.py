@@ -24,12 +24,12 @@ from dml_bench.evaluation.search import Neighbours
 from dml_bench.system.files import write_csv
 from dml_bench.tracking.wandb_mirror import Table
 
-__all__ = ["Answers", "predictions"]
+__all__ = ["HoldoutResult", "predictions"]
 
 GROUPS = ("unseen", "seen", "all")
 
 
-class Answers:
+class HoldoutResult:
     """What an experiment found out. All names are those of the study."""
 
     def __init__(
@@ -46,7 +46,9 @@ class Answers:
         self.experiment = experiment
         self.dataset = dataset
         self.split = split
-        self.held_out = {phase.name: phase.excluded for phase in phases if phase.excluded}
+        self.held_out = {
+            phase.name: phase.held_out_classes for phase in phases if phase.held_out_classes
+        }
         self.found = found
         self.classified = classified
 

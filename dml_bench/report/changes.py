@@ -4,7 +4,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from dml_bench.analysis.ablation import METRICS, Effect
+from dml_bench.analysis.ablation import METRICS, Ablation
 from dml_bench.analysis.compare import Difference
 
 __all__ = ["HEADS", "cells", "changes_csv", "words"]
@@ -12,7 +12,7 @@ __all__ = ["HEADS", "cells", "changes_csv", "words"]
 HEADS = ("change", "to", "P@1 known", "P@1 unseen", "drop unseen", "beyond doubt")
 
 
-def cells(effect: Effect) -> list[str]:
+def cells(effect: Ablation) -> list[str]:
     changed = (difference_cell(part) for part in (effect.seen, effect.unseen, effect.drop))
     return [effect.changed, effect.without, *changed, effect.verdict]
 
@@ -22,7 +22,7 @@ def difference_cell(part: Difference) -> str:
     return f"{at.estimate:+.3f} [{at.low:+.3f}, {at.high:+.3f}]"
 
 
-def words(effects: Sequence[Effect]) -> list[str]:
+def words(effects: Sequence[Ablation]) -> list[str]:
     """Which changes do what, and how that was tested."""
     helps = (
         "helps both",
@@ -84,7 +84,7 @@ def words(effects: Sequence[Effect]) -> list[str]:
     ]
 
 
-def hints(which: str, parts: Sequence[tuple[Effect, Difference]]) -> str:
+def hints(which: str, parts: Sequence[tuple[Ablation, Difference]]) -> str:
     """The differences whose own interval leaves zero out though the correction does not; empty
     without any."""
     open_ = [(effect, part.difference) for effect, part in parts if part.better == -1]
@@ -106,7 +106,7 @@ def hints(which: str, parts: Sequence[tuple[Effect, Difference]]) -> str:
     )
 
 
-def changes_csv(effects: Sequence[Effect]) -> tuple[list[str], list[list[Any]]]:
+def changes_csv(effects: Sequence[Ablation]) -> tuple[list[str], list[list[Any]]]:
     """Long form: one difference a row."""
     heads = [
         "experiment",

@@ -9,22 +9,22 @@ from pathlib import Path
 from typing import Any
 
 from dml_bench import __version__
-from dml_bench.analysis.collect import gather, sections_of
-from dml_bench.analysis.diagnostics import Album, Case, Closer, Mistake, look_closer
-from dml_bench.analysis.study import Section
-from dml_bench.analysis.table import Line
+from dml_bench.analysis.collect import collect, studies_of
+from dml_bench.analysis.diagnostics import Diagnostics, Example, ExampleImages, Mistake, diagnose
+from dml_bench.analysis.study import Study
+from dml_bench.analysis.table import TableRow
 from dml_bench.config import as_table
 from dml_bench.plots import figures
 from dml_bench.report import html, markdown
 from dml_bench.report.changes import changes_csv
-from dml_bench.report.findings import Answer, answers
+from dml_bench.report.findings import Finding, findings
 from dml_bench.report.thumbnails import Pictures
 from dml_bench.suite.page import expectations_csv, table_csv
 from dml_bench.suite.record import made_with
 from dml_bench.system.files import write_csv
 from dml_bench.system.provenance import commit
 
-__all__ = ["Chapter", "Report", "report"]
+__all__ = ["Report", "Section", "report"]
 
 DRAWS = 30
 MISTAKES = 8
@@ -34,22 +34,22 @@ PAGES = ("index.html", "report.md")
 
 
 @dataclass(frozen=True, slots=True)
-class Chapter:
+class Section:
     """A section with all that is shown of it."""
 
-    section: Section
-    answers: list[Answer]
-    closer: dict[str, Closer]
-    figures: list[figures.Drawn]
+    section: Study
+    answers: list[Finding]
+    closer: dict[str, Diagnostics]
+    figures: list[figures.ReportFigure]
     pictures: Pictures
     mistakes: list[Mistake]
-    evidence: dict[str, list[Case]]
+    evidence: dict[str, list[Example]]
     shown: str
     """Whose images: experiment, seed and phase, or why there are none."""
     made_with: list[str]
 
     @property
-    def configurations(self) -> list[tuple[Line, dict[str, Any]]]:
+    def configurations(self) -> list[tuple[TableRow, dict[str, Any]]]:
         """Each experiment as it ran, with its seeds."""
         return [(line, as_table(line.runs[0].experiment)) for line in self.section.finished]
 
@@ -60,7 +60,7 @@ class Report:
     command: str
     made: str
     problems: list[str]
-    chapters: list[Chapter]
+    chapters: list[Section]
 
 
 def report(
@@ -76,8 +76,8 @@ def report(
     `say` is told of each thing that was found and can't be used.
     """
     begun = time.perf_counter()
-    found = gather(runs, data_dir)
-    sections = sections_of(found)
+    found = collect(runs, data_dir)
+    sections = studies_of(found)
     for problem in found.problems:
         say(problem)
     chapters = [chapter(section) for section in sections]
@@ -93,17 +93,17 @@ def report(
     return whole
 
 
-def chapter(section: Section) -> Chapter:
+def chapter(section: Study) -> Section:
     if section.rival is None:
         section.missing.append("a softmax classifier to compare with: none of these runs is one")
     for line in section.group.lines:
         section.missing += [f"{line.name}, {remark}" for remark in line.remarks]
-    closer = {line.name: look_closer(section, line, DRAWS) for line in section.chosen}
+    closer = {line.name: diagnose(section, line, DRAWS) for line in section.chosen}
     pictures, mistakes, evidence, shown = images_of(section)
     drawn = figures.draw(section, closer)
-    return Chapter(
+    return Section(
         section,
-        answers(section, closer),
+        findings(section, closer),
         closer,
         drawn,
         pictures,
@@ -114,19 +114,19 @@ def chapter(section: Section) -> Chapter:
     )
 
 
-def images_of(section: Section) -> tuple[Pictures, list[Mistake], dict[str, list[Case]], str]:
+def images_of(section: Study) -> tuple[Pictures, list[Mistake], dict[str, list[Example]], str]:
     """The images behind the best experiment's answers, of its first seed."""
     line = section.best or section.finished[0]
     run = line.runs[0]
     phase = next((name for name in run.neighbours if name.startswith("limited")), "")
     try:
-        known, without = Album(run), Album(run, phase)
+        known, without = ExampleImages(run), ExampleImages(run, phase)
         mistakes, evidence = known.mistakes(MISTAKES), without.evidence(CASES)
-        root = run.originals.known_root
+        root = run.images.known_root
     except (OSError, KeyError, ValueError) as error:
         section.missing.append(f"example images: {' '.join(str(error).split())}")
         return Pictures(None), [], {}, ""
-    pictures = Pictures(root, {row["path"]: row.get("sha256", "") for row in run.originals.rows})
+    pictures = Pictures(root, {row["path"]: row.get("sha256", "") for row in run.images.rows})
     shown = [
         *(mistake.example for mistake in mistakes),
         *(case for cases in evidence.values() for case in cases),
@@ -170,7 +170,7 @@ def write(out: Path, whole: Report) -> None:
     markdown.write(out / "report.md", whole)
 
 
-def holdouts_csv(section: Section) -> tuple[list[str], list[list[Any]]]:
+def holdouts_csv(section: Study) -> tuple[list[str], list[list[Any]]]:
     """The drop on the unseen classes of each hold-out, a row for each seed."""
     rows: list[list[Any]] = []
     for line in section.finished:
@@ -182,7 +182,7 @@ def holdouts_csv(section: Section) -> tuple[list[str], list[list[Any]]]:
     return ["experiment", "seed", "phase", "precision_drop_unseen_classes"], rows
 
 
-def closer_csv(chapter: Chapter) -> tuple[list[str], list[list[Any]]]:
+def closer_csv(chapter: Section) -> tuple[list[str], list[list[Any]]]:
     """Long form: one number a row."""
     rows: list[list[Any]] = []
     for name, look in chapter.closer.items():

@@ -9,9 +9,9 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from dml_bench.analysis.diagnostics import WANTED_PRECISION, Closer
-from dml_bench.analysis.study import Section
-from dml_bench.analysis.table import Line
+from dml_bench.analysis.diagnostics import WANTED_PRECISION, Diagnostics
+from dml_bench.analysis.study import Study
+from dml_bench.analysis.table import TableRow
 from dml_bench.report.format import (
     beyond,
     compared,
@@ -23,10 +23,10 @@ from dml_bench.report.format import (
     seeds_of,
 )
 from dml_bench.runs.folder import read_arrays
-from dml_bench.runs.run import FinishedRun
+from dml_bench.runs.run import Run
 from dml_bench.system.terminal import duration
 
-__all__ = ["QUESTIONS", "Answer", "answers", "verdict"]
+__all__ = ["QUESTIONS", "Finding", "findings", "verdict"]
 
 QUESTIONS = (
     "How well do metric-learning methods classify?",
@@ -39,12 +39,12 @@ CLASSIFIER = "`dml-bench run crossentropy_resnet18_sgd_aug` makes one"
 LITTLE = 0.05
 """A loss that lies wholly below this is a small one."""
 
-Looks = dict[str, Closer]
+Looks = dict[str, Diagnostics]
 """By the name of the experiment."""
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class Finding:
     question: str
     short: str
     """The answer in a sentence."""
@@ -52,19 +52,19 @@ class Answer:
     """What it rests on."""
 
 
-def answers(section: Section, looks: Looks) -> list[Answer]:
+def findings(section: Study, looks: Looks) -> list[Finding]:
     """One for each question. Where metric learning, or a classifier, is not among the runs, it says
     so."""
     best = section.best
     if best is None:
         return [
-            Answer(question, f"{UNTOLD}: none of them is a metric-learning experiment.", ())
+            Finding(question, f"{UNTOLD}: none of them is a metric-learning experiment.", ())
             for question in QUESTIONS
         ]
     parts = DROP if section.has_drop else DISJOINT
     told = [list(part(section, best, looks)) for part in parts]
     return [
-        Answer(question, short, tuple(rest))
+        Finding(question, short, tuple(rest))
         for question, (short, *rest) in zip(QUESTIONS, told, strict=True)
     ]
 
@@ -76,7 +76,7 @@ def widened(count: int) -> str:
 # 1. How well do they classify?
 
 
-def classification(section: Section, best: Line, looks: Looks) -> Iterable[str]:
+def classification(section: Study, best: TableRow, looks: Looks) -> Iterable[str]:
     measured, rival = percent(section.measure(best, "known")), section.rival
     if rival is None:
         yield (
@@ -111,14 +111,14 @@ def classification(section: Section, best: Line, looks: Looks) -> Iterable[str]:
 
 
 def against(
-    section: Section, quantity: str, rival: Line, of_rival: str = "", what: str = "that"
+    section: Study, quantity: str, rival: TableRow, of_rival: str = "", what: str = "that"
 ) -> str:
     """The best compared with the rival."""
     value, sign = section.best_against(quantity, rival, of_rival)
     return compared(value, what, len(section.methods), sign)
 
 
-def accuracy_of_methods(section: Section, best: Line) -> Iterable[str]:
+def accuracy_of_methods(section: Study, best: TableRow) -> Iterable[str]:
     methods, worst, baseline = section.methods, section.worst, section.baseline
     assert worst is not None
     told = (
@@ -142,7 +142,7 @@ def accuracy_of_methods(section: Section, best: Line) -> Iterable[str]:
         )
 
 
-def against_logits(section: Section, rival: Line) -> Iterable[str]:
+def against_logits(section: Study, rival: TableRow) -> Iterable[str]:
     """How many of the methods differ from the classifier's logits."""
     count = len(section.methods)
     if count < 2:
@@ -157,14 +157,14 @@ def against_logits(section: Section, rival: Line) -> Iterable[str]:
     )
 
 
-def num_classes(section: Section) -> int:
+def num_classes(section: Study) -> int:
     return int(section.first.summary["dataset"]["num_classes"])
 
 
 # 2. Do they hold for classes never trained on?
 
 
-def unseen_classes(section: Section, best: Line, looks: Looks) -> Iterable[str]:
+def unseen_classes(section: Study, best: TableRow, looks: Looks) -> Iterable[str]:
     yield held_or_not(section, best)
     closer = {line.name: line for line in (best, section.baseline) if line is not None}
     for line in closer.values():
@@ -178,7 +178,7 @@ def unseen_classes(section: Section, best: Line, looks: Looks) -> Iterable[str]:
         yield f"All this is for one choice of {unseen}; others may be easier or harder."
 
 
-def held_or_not(section: Section, best: Line) -> str:
+def held_or_not(section: Study, best: TableRow) -> str:
     """The answer in a sentence: of all experiments together where there are several, since one
     alone has few unseen classes."""
     found, chance = section.measure(best, "unseen_limited"), 1 / num_classes(section)
@@ -213,7 +213,7 @@ def held_or_not(section: Section, best: Line) -> str:
 CERTAIN = {1: "a loss beyond noise", 0: "which can't be told from none", -1: "a gain beyond noise"}
 
 
-def drop_of(section: Section, line: Line) -> str:
+def drop_of(section: Study, line: TableRow) -> str:
     loss, seen = section.measure(line, "drop_unseen"), section.measure(line, "drop_seen")
     before, after = (
         percent(section.measure(line, quantity)) for quantity in ("unseen_all", "unseen_limited")
@@ -232,7 +232,7 @@ def drop_of(section: Section, line: Line) -> str:
     )
 
 
-def between_holdouts(section: Section, lines: Sequence[Line]) -> str:
+def between_holdouts(section: Study, lines: Sequence[TableRow]) -> str:
     """What the drop owes to the choice of the classes held out."""
     told = []
     for line in lines:
@@ -244,7 +244,7 @@ def between_holdouts(section: Section, lines: Sequence[Line]) -> str:
     return f"The drops are means over {len(section.holdouts)} rotated hold-outs: {'; '.join(told)}."
 
 
-def drops_of_all(section: Section) -> Iterable[str]:
+def drops_of_all(section: Study) -> Iterable[str]:
     """How many lose, and the smallest and largest drop."""
     lines = section.finished
     if len(lines) < 2:
@@ -264,7 +264,7 @@ def drops_of_all(section: Section) -> Iterable[str]:
     yield f"The smallest drop is that of {low}; the largest that of {high}."
 
 
-def drops_against_baseline(section: Section) -> Iterable[str]:
+def drops_against_baseline(section: Study) -> Iterable[str]:
     """Which drops differ from the baseline's."""
     baseline = section.baseline
     others = [line for line in section.finished if line is not baseline]
@@ -297,7 +297,7 @@ def drops_against_baseline(section: Section) -> Iterable[str]:
 # 3. Why so rare?
 
 
-def rarity(section: Section, best: Line, looks: Looks) -> Iterable[str]:
+def rarity(section: Study, best: TableRow, looks: Looks) -> Iterable[str]:
     rival = section.rival
     yield (
         "Numbers give only part of an answer: habits, tools, and what the data of other fields look"
@@ -342,7 +342,7 @@ BRINGS = {
 }
 
 
-def parts_of_cost(line: Line) -> list[list[dict[str, float]]]:
+def parts_of_cost(line: TableRow) -> list[list[dict[str, float]]]:
     """By seed, the cost of each phase."""
     return [
         [part for part in run.summary["cost"].values() if isinstance(part, dict)]
@@ -350,7 +350,7 @@ def parts_of_cost(line: Line) -> list[list[dict[str, float]]]:
     ]
 
 
-def training_seconds(line: Line) -> float:
+def training_seconds(line: TableRow) -> float:
     """Of all phases with what their own starts took, mean over seeds."""
     sums = [
         sum(part["train_seconds"] + part.get("start_seconds", 0.0) for part in parts)
@@ -359,12 +359,12 @@ def training_seconds(line: Line) -> float:
     return sum(sums) / len(sums)
 
 
-def memory(line: Line) -> str:
+def memory(line: TableRow) -> str:
     """The most of all seeds."""
     return f"{max(part['peak_memory_bytes'] for parts in parts_of_cost(line) for part in parts) / 2**30:.1f} GiB"
 
 
-def cost_against(best: Line, rival: Line) -> Iterable[str]:
+def cost_against(best: TableRow, rival: TableRow) -> Iterable[str]:
     mine, theirs = training_seconds(best), training_seconds(rival)
     yield (
         f"Training `{best.name}` took {duration(mine)} and the classifier {duration(theirs)},"
@@ -374,7 +374,7 @@ def cost_against(best: Line, rival: Line) -> Iterable[str]:
     )
 
 
-def gallery_cost(line: Line) -> Iterable[str]:
+def gallery_cost(line: TableRow) -> Iterable[str]:
     """What has to be kept and searched."""
     run = line.runs[0]
     phase = "disjoint" if "disjoint" in run.neighbours else "all"
@@ -401,7 +401,7 @@ def gallery_cost(line: Line) -> Iterable[str]:
 # 4. Trade-offs
 
 
-def trade_offs(section: Section, best: Line, looks: Looks) -> Iterable[str]:
+def trade_offs(section: Study, best: TableRow, looks: Looks) -> Iterable[str]:
     rival = section.rival
     if rival is None:
         yield f"{UNTOLD}: no softmax classifier is among them; {CLASSIFIER}."
@@ -470,7 +470,7 @@ def verdict(on_known: int | None, on_unseen: int | None) -> str:
     )
 
 
-def cost_of_a_class(best: Line, rival: Line) -> Iterable[str]:
+def cost_of_a_class(best: TableRow, rival: TableRow) -> Iterable[str]:
     """Training anew against enrolling, both measured."""
     theirs = [run.summary["cost"].get("all", {}) for run in rival.runs]
     retrain = sum(part["train_seconds"] + part.get("start_seconds", 0.0) for part in theirs) / len(
@@ -497,7 +497,7 @@ def cost_of_a_class(best: Line, rival: Line) -> Iterable[str]:
     )
 
 
-def photo_rate(run: FinishedRun) -> float | None:
+def photo_rate(run: Run) -> float | None:
     """Photos a second. Earlier runs measured images that were decoded already, or, of a head alone,
     features, which says nothing."""
     cost = run.summary["cost"].get("all", {})
@@ -506,7 +506,7 @@ def photo_rate(run: FinishedRun) -> float | None:
     return cost.get("embed_images_per_second")
 
 
-def enrolment_in_words(look: Closer) -> Iterable[str]:
+def enrolment_in_words(look: Diagnostics) -> Iterable[str]:
     if not look.enrolment:
         return
     curve = look.enrolment["images"]
@@ -536,7 +536,7 @@ def band(low: float, high: float) -> str:
     return "" if high - low < 0.0005 else f" [{hundred(low)}, {hundred(high)}]"
 
 
-def unknowns_in_words(look: Closer) -> Iterable[str]:
+def unknowns_in_words(look: Diagnostics) -> Iterable[str]:
     if not look.open_set:
         return
     precision, coverage = look.answered
@@ -558,14 +558,14 @@ def unknowns_in_words(look: Closer) -> Iterable[str]:
 # Where no class of the test images is trained on
 
 
-def retrieval(section: Section, best: Line, looks: Looks) -> Iterable[str]:
+def retrieval(section: Study, best: TableRow, looks: Looks) -> Iterable[str]:
     yield (
         f"{UNTOLD}: in this protocol no class of the test images is trained on, so there are no"
         " known classes to classify."
     )
 
 
-def disjoint_unseen(section: Section, best: Line, looks: Looks) -> Iterable[str]:
+def disjoint_unseen(section: Study, best: TableRow, looks: Looks) -> Iterable[str]:
     yield (
         f"The best, `{best.name}`, finds an image of the right class first for"
         f" {percent(section.measure(best, 'known'))} of the queries, all of classes never trained"
@@ -577,7 +577,7 @@ def disjoint_unseen(section: Section, best: Line, looks: Looks) -> Iterable[str]
     )
 
 
-def disjoint_trade(section: Section, best: Line, looks: Looks) -> Iterable[str]:
+def disjoint_trade(section: Study, best: TableRow, looks: Looks) -> Iterable[str]:
     if (rival := section.rival) is None:
         yield f"{UNTOLD}: no softmax classifier is among them."
         return

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 
-from dml_bench.analysis.table import Line
+from dml_bench.analysis.table import TableRow
 from dml_bench.evaluation.statistics import Interval
 
 __all__ = ["beyond", "compared", "counted", "named", "percent", "points", "seeds_of"]
@@ -69,7 +69,7 @@ def compared(
     return f"can't be told from {what} ({hundred(value.estimate, '+')} points{bounds(value, '+')})"
 
 
-def named(lines: Sequence[Line], most: int = 4) -> str:
+def named(lines: Sequence[TableRow], most: int = 4) -> str:
     """`A`, `B` and `C`; those after `most` are counted."""
     names = [f"`{line.name}`" for line in lines[:most]]
     if len(lines) > most:
@@ -83,5 +83,5 @@ def counted(count: int, noun: str) -> str:
     return f"{count:,} {noun}{'' if count == 1 else ending}"
 
 
-def seeds_of(line: Line) -> str:
+def seeds_of(line: TableRow) -> str:
     return counted(len(line.runs), "seed")

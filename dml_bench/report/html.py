@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import tomli_w
 from markupsafe import Markup, escape
 
-from dml_bench.analysis.ablation import Effect
-from dml_bench.analysis.claims import Judgement, Verdict
-from dml_bench.analysis.table import COST, Line
+from dml_bench.analysis.ablation import Ablation
+from dml_bench.analysis.claims import ClaimResult, Verdict
+from dml_bench.analysis.table import COST, TableRow
 from dml_bench.evaluation.statistics import Interval
 from dml_bench.report import changes
 from dml_bench.report.markdown import NUMBERS, closer_cells, closer_words, missing
@@ -19,7 +19,7 @@ from dml_bench.suite import page as table_page
 from dml_bench.system.files import write_atomically
 
 if TYPE_CHECKING:
-    from dml_bench.report.compose import Chapter, Report
+    from dml_bench.report.compose import Report, Section
 
 __all__ = ["write"]
 
@@ -61,7 +61,7 @@ def breakable(name: str) -> Markup:
     return Markup("<wbr>").join(escape(part) for part in re.split(r"(?<=[_+])", name))
 
 
-def shown(chapter: "Chapter") -> dict[str, Any]:
+def shown(chapter: "Section") -> dict[str, Any]:
     """What the template asks of a chapter."""
     group = chapter.section.group
     kept = table_page.shown_cost([group])
@@ -96,7 +96,7 @@ def shown(chapter: "Chapter") -> dict[str, Any]:
     }
 
 
-def sortable(effect: Effect) -> list[str]:
+def sortable(effect: Ablation) -> list[str]:
     """What each cell of a change is sorted by."""
     estimates = (part.difference.estimate for part in (effect.seen, effect.unseen, effect.drop))
     return [
@@ -113,7 +113,7 @@ def toml(table: dict[str, Any]) -> str:
     ).strip()
 
 
-def row_of(chapter: "Chapter", line: Line, kept: list[int]) -> dict[str, Any]:
+def row_of(chapter: "Section", line: TableRow, kept: list[int]) -> dict[str, Any]:
     group = chapter.section.group
     cells: list[tuple[str, float | None]] = [(table_page.seeds(line), float(len(line.runs)))]
     cells += [
@@ -134,7 +134,7 @@ def row_of(chapter: "Chapter", line: Line, kept: list[int]) -> dict[str, Any]:
     }
 
 
-def claim(judged: Judgement) -> dict[str, str]:
+def claim(judged: ClaimResult) -> dict[str, str]:
     """A claim in few words, with the whole of it for those who ask."""
     versus = f" against {judged.expectation.versus}" if judged.expectation.versus else ""
     measured = table_page.interval_cell(judged.measured, signed=table_page.signed(judged))

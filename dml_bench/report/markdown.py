@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import tomli_w
 
-from dml_bench.analysis.diagnostics import WANTED_PRECISION, Case, Closer
+from dml_bench.analysis.diagnostics import WANTED_PRECISION, Diagnostics, Example
 from dml_bench.report import changes
 from dml_bench.report.thumbnails import Pictures
 from dml_bench.suite.page import (
@@ -22,7 +22,7 @@ from dml_bench.suite.page import (
 from dml_bench.system.markdown import code, fenced, markdown, markdown_row, picture, sentence
 
 if TYPE_CHECKING:
-    from dml_bench.report.compose import Chapter, Report
+    from dml_bench.report.compose import Report, Section
 
 __all__ = ["NUMBERS", "closer_cells", "closer_words", "write"]
 
@@ -38,7 +38,7 @@ NUMBERS = (
 """What is told of each experiment that is looked at more closely."""
 
 
-def closer_cells(look: Closer) -> list[str]:
+def closer_cells(look: Diagnostics) -> list[str]:
     values = [look.mean(name) for name in ("auroc", "aupr", "fpr_at_95_tpr", "oscr")]
     values += [
         *(look.answered if look.open_set else (float("nan"), float("nan"))),
@@ -70,7 +70,7 @@ def lines(whole: "Report") -> Iterable[str]:
         yield from of_chapter(chapter)
 
 
-def of_chapter(chapter: "Chapter") -> Iterable[str]:
+def of_chapter(chapter: "Section") -> Iterable[str]:
     section = chapter.section
     yield from (f"## {markdown(section.title)}", "")
     for number, answer in enumerate(chapter.answers, start=1):
@@ -100,13 +100,13 @@ def of_chapter(chapter: "Chapter") -> Iterable[str]:
     yield from how(chapter)
 
 
-def missing(chapter: "Chapter") -> Iterable[str]:
+def missing(chapter: "Section") -> Iterable[str]:
     yield from dict.fromkeys(chapter.section.missing)
     if absent := chapter.section.absent:
         yield f"{len(absent)} experiments of the study have no run here: {', '.join(absent)}"
 
 
-def expectations(chapter: "Chapter") -> Iterable[str]:
+def expectations(chapter: "Section") -> Iterable[str]:
     if not chapter.section.verdicts:
         return
     yield from (
@@ -126,7 +126,7 @@ def expectations(chapter: "Chapter") -> Iterable[str]:
     yield ""
 
 
-def changes_made(chapter: "Chapter") -> Iterable[str]:
+def changes_made(chapter: "Section") -> Iterable[str]:
     effects = chapter.section.effects
     if not effects:
         return
@@ -145,7 +145,7 @@ def changes_made(chapter: "Chapter") -> Iterable[str]:
     yield ""
 
 
-def closer_words(chapter: "Chapter") -> str:
+def closer_words(chapter: "Section") -> str:
     """What stands above the numbers of the closer looks."""
     told = "Of the experiments looked at more closely, means over seeds."
     chosen_on = "; ".join(
@@ -160,7 +160,7 @@ def closer_words(chapter: "Chapter") -> str:
     )
 
 
-def closer_looks(chapter: "Chapter") -> Iterable[str]:
+def closer_looks(chapter: "Section") -> Iterable[str]:
     if not chapter.closer:
         return
     yield from (
@@ -176,7 +176,7 @@ def closer_looks(chapter: "Chapter") -> Iterable[str]:
     yield ""
 
 
-def examples(chapter: "Chapter") -> Iterable[str]:
+def examples(chapter: "Section") -> Iterable[str]:
     if not chapter.shown:
         return
     yield from (f"### Taken for another ({markdown(chapter.shown)}, trained on all classes)", "")
@@ -205,7 +205,7 @@ def examples(chapter: "Chapter") -> Iterable[str]:
         yield ""
 
 
-def case_cells(pictures: Pictures, case: Case) -> list[str]:
+def case_cells(pictures: Pictures, case: Example) -> list[str]:
     votes = ", ".join(f"{count} {name}" for name, count in case.votes)
     unseen = " (unseen)" if case.unseen else ""
     return [
@@ -221,7 +221,7 @@ def example(pictures: Pictures, path: str) -> str:
     return picture(f"images/{pictures.name(path)}") if pictures.get(path) else f"{path} (not there)"
 
 
-def how(chapter: "Chapter") -> Iterable[str]:
+def how(chapter: "Section") -> Iterable[str]:
     yield from (
         "### How it was made",
         "",

@@ -16,7 +16,7 @@ from dml_bench.config import Experiment
 from dml_bench.data.cache import View
 from dml_bench.data.datasets import Dataset
 from dml_bench.data.images import Unreadable, decode
-from dml_bench.data.inputs import variants
+from dml_bench.data.inputs import tta_views
 from dml_bench.data.split import Split
 from dml_bench.evaluation.metrics import shortened
 from dml_bench.evaluation.search import (
@@ -31,9 +31,9 @@ from dml_bench.evaluation.search import (
 from dml_bench.runs import folder as run_folder
 from dml_bench.system import distributed, provenance
 from dml_bench.system.files import write_atomically, write_csv
-from dml_bench.training.training_state import Run, unit
+from dml_bench.training.training_state import TrainingState, unit
 
-__all__ = ["answer", "answer_together"]
+__all__ = ["evaluate_ensemble", "evaluate_phase"]
 
 SHALLOWEST = 10
 """Neighbours that a report shows and lets vote."""
@@ -44,23 +44,25 @@ PHOTOS = 32
 """Image files that are decoded and embedded together to measure what enrolling takes."""
 
 
-def answer(run: Run, split: Split, folder: Path) -> None:
+def evaluate_phase(run: TrainingState, split: Split, folder: Path) -> None:
     """Gallery, queries and validation images embedded once, searched once with the most neighbours
     that any metric needs. Of several processes, which must all call it, the first has the answers
     and writes them."""
     start = time.perf_counter()
-    views = views_of(run, split.test)
-    embeddings = {"query": together(views)}
+    views = embed_views(run, split.test)
+    embeddings = {"query": mean_of_views(views)}
     embeddings["gallery"] = (
-        embeddings["query"] if split.leaves_one_out else together(views_of(run, split.gallery))
+        embeddings["query"]
+        if split.leaves_one_out
+        else mean_of_views(embed_views(run, split.gallery))
     )
     if run.experiment.evaluate.tta_by == "max":
         embeddings["query_views"] = np.stack([unit(view) for view in views])
     embed_seconds = time.perf_counter() - start
     embedded = len(split.test) + len(split.gallery) * (not split.leaves_one_out)
     if len(split.valid):
-        embeddings |= {"valid": together(views_of(run, split.valid))}
-    if not distributed.first():
+        embeddings |= {"valid": mean_of_views(embed_views(run, split.valid))}
+    if not distributed.is_main_process():
         return
     start = time.perf_counter()
     neighbours = look_up(run.experiment, run.dataset, split, embeddings)
@@ -91,13 +93,13 @@ def answer(run: Run, split: Split, folder: Path) -> None:
     write_answers(folder, split, embeddings, neighbours, cost)
 
 
-def views_of(run: Run, images: np.ndarray) -> list[Tensor]:
+def embed_views(run: TrainingState, images: np.ndarray) -> list[Tensor]:
     """(images) indices -> for each view that the experiment looks at, (images, dim) before
     normalisation."""
-    return [run.outputs(images, variant) for variant in variants(run.experiment.evaluate.tta)]
+    return [run.outputs(images, variant) for variant in tta_views(run.experiment.evaluate.tta)]
 
 
-def together(views: Sequence[Tensor]) -> np.ndarray:
+def mean_of_views(views: Sequence[Tensor]) -> np.ndarray:
     """(images, dim) of each view, before normalisation -> (images, dim) the mean of their unit
     vectors, at unit length."""
     if len(views) == 1:
@@ -105,7 +107,7 @@ def together(views: Sequence[Tensor]) -> np.ndarray:
     return unit(torch.stack([functional.normalize(view, dim=1) for view in views]).mean(0))
 
 
-def probabilities(run: Run, views: Sequence[Tensor]) -> np.ndarray:
+def probabilities(run: TrainingState, views: Sequence[Tensor]) -> np.ndarray:
     """(images, dim) of each view, before normalisation -> (images, trained classes), which sum to
     1."""
     found = np.stack([run.probabilities(view) for view in views])
@@ -115,7 +117,7 @@ def probabilities(run: Run, views: Sequence[Tensor]) -> np.ndarray:
     return found.mean(axis=0)
 
 
-def answer_together(
+def evaluate_ensemble(
     folders: Sequence[Path], experiment: Experiment, dataset: Dataset, split: Split, folder: Path
 ) -> None:
     """The mean of the models' similarities, and of their probabilities.
@@ -201,7 +203,7 @@ def write_logits(folder: Path, classes: np.ndarray, probabilities: np.ndarray) -
     )
 
 
-def write_training(run: Run, folder: Path) -> None:
+def write_training(run: TrainingState, folder: Path) -> None:
     """Which epoch was kept, and what became of the labels, where the experiment asks for either."""
     if run.best is not None:
         run_folder.write_json(
@@ -218,7 +220,7 @@ def write_training(run: Run, folder: Path) -> None:
                 names[c.after],
                 c.epoch,
                 round(c.margin, 6),
-                names[run.labels.true[c.image]],
+                names[run.labels.clean[c.image]],
             )
             for c in run.labels.corrections
         )
@@ -263,7 +265,7 @@ def total(costs: Sequence[dict[str, Any]]) -> dict[str, Any]:
     return summed
 
 
-def photo_rate(run: Run, images: np.ndarray) -> dict[str, float]:
+def photo_rate(run: TrainingState, images: np.ndarray) -> dict[str, float]:
     """Photos a second from the file to the embedding, backbone included, as enrolling them takes;
     empty where the files are gone."""
     view = View(run.experiment.images.fit, run.experiment.images.size)
@@ -285,13 +287,13 @@ def photo_rate(run: Run, images: np.ndarray) -> dict[str, float]:
     return {"photos_per_second": len(chosen) / (time.perf_counter() - start)}
 
 
-def latency(run: Run, gallery: np.ndarray, query: np.ndarray) -> dict[str, float]:
+def latency(run: TrainingState, gallery: np.ndarray, query: np.ndarray) -> dict[str, float]:
     """Milliseconds that one image alone takes in this process, decoded already: through the
     network, and in the look-up of its 10 nearest."""
     index, taken = flat_index(gallery), []
     for image in query[: WARM_UP + LATENCIES]:
         start = time.perf_counter()
-        embedding = together(views_of(run, np.array([image])))
+        embedding = mean_of_views(embed_views(run, np.array([image])))
         embedded = time.perf_counter()
         index.search(embedding, min(10, len(gallery)))
         taken.append((embedded - start, time.perf_counter() - embedded))

@@ -10,72 +10,72 @@ from dml_bench.data.split import split_of
 from dml_bench.evaluation.collapse import in_words
 from dml_bench.models.embedder import build_embedder
 from dml_bench.runs.folder import RunFolder
-from dml_bench.runs.request import Outcome, Request
-from dml_bench.runs.session import Session
+from dml_bench.runs.request import Outcome, RunRequest
+from dml_bench.runs.session import RunSession
 from dml_bench.system import distributed
-from dml_bench.system.callbacks import Watch
+from dml_bench.system.callbacks import Callback
 from dml_bench.system.memory import keep_freed_memory
 from dml_bench.system.seeding import deterministic
-from dml_bench.training.inputs import open_readable_pixels, phases_of
+from dml_bench.training.inputs import open_readable_images, phases_of
 from dml_bench.training.training_state import check_together, choose_device, choose_precision
 
 __all__ = ["execute"]
 
 
-def execute(request: Request) -> Outcome:
+def execute(request: RunRequest) -> Outcome:
     """Train and evaluate both phases, or go on where an earlier process stopped. Raises ValueError
     in words for people.
 
     Of the processes that torchrun started, each has to call it; the first writes and tells.
     """
     device = choose_device(request.device)
-    distributed.join(device)
-    if not distributed.first():
-        request = replace(request, watch=Watch(), wandb="disabled")
-    experiment, watch = request.experiment, request.watch
+    distributed.init(device)
+    if not distributed.is_main_process():
+        request = replace(request, callback=Callback(), wandb="disabled")
+    experiment, callback = request.experiment, request.callback
     check_together(experiment, device)
     precision = choose_precision(experiment.train.precision, device)
     deterministic()
     keep_freed_memory()
-    with distributed.in_turn():
+    with distributed.main_process_first():
         dataset = open_dataset(
-            experiment.data.dataset, request.data_dir, request.cache_dir, watch.progress
+            experiment.data.dataset, request.data_dir, request.cache_dir, callback.progress
         )
     phases_of(
         experiment, dataset, split_of(experiment, dataset)
     )  # what can't be divided as asked leaves no folder behind
     folder = RunFolder(request.out, experiment, dataset.name)
-    with folder.lock() if distributed.first() else nullcontext():
+    with folder.lock() if distributed.is_main_process() else nullcontext():
         if (
-            summary := distributed.told(lambda: claimed(folder, dataset, request.force))
+            summary := distributed.broadcast_object(lambda: claimed(folder, dataset, request.force))
         ) is not None:
             if told := copies_in_words(summary.get("copies", {})):
-                watch.warn(told)
-            warn_of_doubts(summary, watch)
+                callback.warn(told)
+            warn_of_doubts(summary, callback)
             return Outcome(folder.path, summary, already_finished=True)
-        with distributed.in_turn():
+        with distributed.main_process_first():
             # Weights that can't be had are met here, before the images are decoded.
             if unwrapped := build_embedder(experiment).unwrapped:
-                watch.note(unwrapped)
-            pixels, dataset = open_readable_pixels(
-                experiment, dataset, request.cache_dir, device, watch
+                callback.note(unwrapped)
+            pixels, dataset = open_readable_images(
+                experiment, dataset, request.cache_dir, device, callback
             )
         split = split_of(experiment, dataset)
-        session = Session(request, folder, dataset, split, pixels, device, precision)
+        session = RunSession(request, folder, dataset, split, pixels, device, precision)
         session.begin()
         try:
             for phase in session.phases:
                 session.finish_phase(phase)
-            summary = distributed.told(session.conclude)
+            summary = distributed.broadcast_object(session.conclude)
         finally:
             session.mirror.finish()
-        warn_of_doubts(summary, watch)
+        warn_of_doubts(summary, callback)
         return Outcome(folder.path, summary, already_finished=False)
 
 
-def warn_of_doubts(summary: dict[str, Any], watch: Watch) -> None:
+def warn_of_doubts(summary: dict[str, Any], callback: Callback) -> None:
     for line in in_words(summary):
-        watch.warn(line)
+        callback.warn(line)
 
 
 def claimed(folder: RunFolder, dataset: Dataset, force: bool) -> dict[str, Any] | None:

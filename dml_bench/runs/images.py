@@ -15,7 +15,7 @@ from dml_bench.data.identity import differing_data
 from dml_bench.registry import datasets
 from dml_bench.system.files import read_csv
 
-__all__ = ["Originals"]
+__all__ = ["ImageFiles"]
 
 LOOKED_AT = 8
 """Images, evenly spaced, by which a folder is known for the run's own; each one that is used is
@@ -23,7 +23,7 @@ looked at then."""
 
 
 @dataclass(frozen=True)
-class Originals:
+class ImageFiles:
     """The images of one run, by their index in its data set."""
 
     folder: Path

@@ -5,13 +5,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 from dml_bench.config import Experiment
-from dml_bench.system.callbacks import Watch
+from dml_bench.system.callbacks import Callback
 
-__all__ = ["Outcome", "Request"]
+__all__ = ["Outcome", "RunRequest"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Request:
+class RunRequest:
     """What to run and where; nothing here changes the numbers, except the device and its
     precision."""
 
@@ -22,7 +22,7 @@ class Request:
     device: str = "auto"
     wandb: Literal["offline", "online", "disabled"] = "offline"
     force: bool = False
-    watch: Watch = field(default_factory=Watch)
+    callback: Callback = field(default_factory=Callback)
 
 
 @dataclass(frozen=True)

@@ -17,28 +17,28 @@ from dml_bench.evaluation.search import Neighbours
 from dml_bench.evaluation.statistics import Average, Interval, Scores, interval
 from dml_bench.registry import UnknownName, losses, near_miss
 from dml_bench.runs.folder import RunFolder, read_arrays, read_json, read_neighbours
-from dml_bench.runs.images import Originals
+from dml_bench.runs.images import ImageFiles
 from dml_bench.system.drafts import whole_files
 from dml_bench.system.files import read_csv
 
 __all__ = [
-    "FinishedRun",
     "Metric",
     "NotFinished",
-    "described",
+    "Run",
     "difference",
+    "find_run",
     "measure",
     "metric_of",
     "metrics_of",
     "progress",
-    "read_finished",
+    "read_experiment",
     "read_folder",
     "run_folders",
 ]
 
 
 @dataclass(frozen=True)
-class FinishedRun:
+class Run:
     """One seed of one experiment, read from its sealed folder."""
 
     folder: Path
@@ -48,9 +48,9 @@ class FinishedRun:
     """Where its images lie now, where a person says so."""
 
     @cached_property
-    def originals(self) -> Originals:
+    def images(self) -> ImageFiles:
         """Its image files."""
-        return Originals(self.folder, self.experiment, self.summary, self.data_dir)
+        return ImageFiles(self.folder, self.experiment, self.summary, self.data_dir)
 
     @property
     def seed(self) -> int:
@@ -61,7 +61,7 @@ class FinishedRun:
         return str(self.summary["split"]["fingerprint"])
 
     @cached_property
-    def asked(self) -> str:
+    def queries_digest(self) -> str:
         """A digest of the queries: runs are compared query by query only where it is the same."""
         path = self.folder / "split.csv"
         if not path.exists():
@@ -110,7 +110,7 @@ class FinishedRun:
         return np.unique(np.concatenate(list(self.held_out.values())))
 
 
-def read_finished(out: Path, experiment: Experiment, dataset: Dataset) -> FinishedRun | None:
+def find_run(out: Path, experiment: Experiment, dataset: Dataset) -> Run | None:
     """The run of exactly this experiment in `out`, or None if there is none or it has not ended.
 
     Raises OtherData if it is there, finished or begun, and of other data than these, and ValueError
@@ -121,27 +121,27 @@ def read_finished(out: Path, experiment: Experiment, dataset: Dataset) -> Finish
         return None
     folder.require_data(dataset)
     summary = folder.summary()
-    return None if summary is None else FinishedRun(folder.path, experiment, summary)
+    return None if summary is None else Run(folder.path, experiment, summary)
 
 
 class NotFinished(ValueError):
     """A run that was begun and has not ended."""
 
 
-def read_folder(path: Path) -> FinishedRun:
+def read_folder(path: Path) -> Run:
     """The finished run in a run folder. Raises NotFinished if it has not ended, ValueError where
     files of it are missing or were changed."""
-    experiment, folder = described(path)
+    experiment, folder = read_experiment(path)
     summary = folder.summary()
     if summary is None:
         raise NotFinished(
             f"{path} is not finished ({progress(folder)}): the command that began it goes on"
             " with it"
         )
-    return FinishedRun(path, experiment, summary)
+    return Run(path, experiment, summary)
 
 
-def described(path: Path) -> tuple[Experiment, RunFolder]:
+def read_experiment(path: Path) -> tuple[Experiment, RunFolder]:
     description = path / "experiment.json"
     table = read_json(description)
     try:
@@ -181,7 +181,7 @@ class Metric:
     average: Average
     within: tuple[float, float]
     """The range of the mean."""
-    scores: Callable[[FinishedRun], Scores]
+    scores: Callable[[Run], Scores]
 
     @property
     def of_differences(self) -> tuple[float, float]:
@@ -190,22 +190,22 @@ class Metric:
         return -width, width
 
 
-def scores_of(values: Callable[[Neighbours], np.ndarray], phase: str, run: FinishedRun) -> Scores:
+def scores_of(values: Callable[[Neighbours], np.ndarray], phase: str, run: Run) -> Scores:
     found = run.neighbours[phase]
     return Scores(values(found), found.query_labels)
 
 
-def recall_scores(k: int, run: FinishedRun) -> Scores:
+def recall_scores(k: int, run: Run) -> Scores:
     return scores_of(lambda found: metrics.recall_at(found, min(k, found.k)), "disjoint", run)
 
 
-def logits_scores(run: FinishedRun) -> Scores:
+def logits_scores(run: Run) -> Scores:
     labels = run.neighbours["all"].query_labels
     predicted = read_arrays(run.folder / "all" / "logits.safetensors")["predicted"]
     return Scores((predicted == labels).astype(float), labels)
 
 
-def limited_scores(group: str, run: FinishedRun) -> Scores:
+def limited_scores(group: str, run: Run) -> Scores:
     """Per query: right by the model without the unseen classes; of several hold-outs, the share of
     those for which the query's class belongs to the group."""
     everything = scores_of(metrics.precision_at_1, "all", run)
@@ -215,7 +215,7 @@ def limited_scores(group: str, run: FinishedRun) -> Scores:
     return of_group(group, run, right, everything.labels)
 
 
-def drop_scores(group: str, run: FinishedRun) -> Scores:
+def drop_scores(group: str, run: Run) -> Scores:
     """Per query: right by the model of all classes minus right by the one without the unseen; of
     several hold-outs, the mean over those for which the query's class belongs to the group."""
     everything = scores_of(metrics.precision_at_1, "all", run)
@@ -228,7 +228,7 @@ def drop_scores(group: str, run: FinishedRun) -> Scores:
     return of_group(group, run, lost, everything.labels)
 
 
-def of_group(group: str, run: FinishedRun, values: np.ndarray, labels: np.ndarray) -> Scores:
+def of_group(group: str, run: Run, values: np.ndarray, labels: np.ndarray) -> Scores:
     """(hold-outs, query) -> one value per query whose class belongs to the group in some hold-out:
     the mean over those."""
     unseen = np.stack([np.isin(labels, classes) for classes in run.held_out.values()])
@@ -315,7 +315,7 @@ def retrieval_metrics(experiment: Experiment) -> dict[str, Metric]:
 
 
 def share(
-    head: str, words: str, scores: Callable[[FinishedRun], Scores], average: Average = "macro"
+    head: str, words: str, scores: Callable[[Run], Scores], average: Average = "macro"
 ) -> Metric:
     """A metric from 0 to 1."""
     return Metric(head=head, words=words, average=average, within=(0.0, 1.0), scores=scores)
@@ -332,7 +332,7 @@ def metric_of(experiment: Experiment, name: str) -> Metric:
     return known[name]
 
 
-def measure(runs: Sequence[FinishedRun], name: str) -> Interval:
+def measure(runs: Sequence[Run], name: str) -> Interval:
     """A metric of one experiment over its seeds."""
     metric = metric_of(runs[0].experiment, name)
     return interval(
@@ -340,7 +340,7 @@ def measure(runs: Sequence[FinishedRun], name: str) -> Interval:
     )
 
 
-def difference(runs: Sequence[FinishedRun], others: Sequence[FinishedRun], name: str) -> Interval:
+def difference(runs: Sequence[Run], others: Sequence[Run], name: str) -> Interval:
     """A metric of one experiment minus that of another, query by query. Both in the same order of
     seeds, on the same splits.
 

@@ -15,49 +15,49 @@ from torch import Tensor
 from dml_bench.config import as_table
 from dml_bench.data.datasets import Dataset
 from dml_bench.data.identity import OtherData, copies_in_gallery, copies_in_words, data_facts
-from dml_bench.data.inputs import Pixels, variants
+from dml_bench.data.inputs import ImageInputs, tta_views
 from dml_bench.data.split import Phase, Split
 from dml_bench.evaluation.collapse import doubts
 from dml_bench.evaluation.metrics import precision_at_1
 from dml_bench.evaluation.statistics import Scores, interval
-from dml_bench.protocols.class_disjoint import Retrieval
-from dml_bench.protocols.class_holdout import Answers
+from dml_bench.protocols.class_disjoint import RetrievalResult
+from dml_bench.protocols.class_holdout import HoldoutResult
 from dml_bench.runs import folder as run_folder
-from dml_bench.runs.embed_and_search import answer, answer_together
+from dml_bench.runs.embed_and_search import evaluate_ensemble, evaluate_phase
 from dml_bench.runs.folder import RunFolder
-from dml_bench.runs.request import Request
+from dml_bench.runs.request import RunRequest
 from dml_bench.system import distributed, provenance
 from dml_bench.system.files import Damaged, write_csv
 from dml_bench.tracking import wandb_mirror
 from dml_bench.training import checkpoint, loop, selection
 from dml_bench.training.batches import epoch_batches, sampled
 from dml_bench.training.contact_sheet import contact_sheet
-from dml_bench.training.folds import Member, judge, members_of
+from dml_bench.training.folds import TrainingJob, out_of_fold_labels, training_jobs
 from dml_bench.training.inputs import phases_of
 from dml_bench.training.labels import given_labels
 from dml_bench.training.pretraining import Stage, stages
-from dml_bench.training.training_state import Run, build
+from dml_bench.training.training_state import TrainingState, build
 
-__all__ = ["Session"]
+__all__ = ["RunSession"]
 
 
-class Session:
+class RunSession:
     """One process's work on one run folder. Of several that train together, the first writes, and
     decides by what is written."""
 
     def __init__(
         self,
-        request: Request,
+        request: RunRequest,
         folder: RunFolder,
         dataset: Dataset,
         split: Split,
-        pixels: Pixels,
+        pixels: ImageInputs,
         device: torch.device,
         precision: str,
     ):
         self.request = request
         self.experiment = request.experiment
-        self.watch = request.watch
+        self.callback = request.callback
         self.folder = folder
         self.dataset = dataset
         self.split = split
@@ -66,12 +66,14 @@ class Session:
         self.precision = precision
         self.phases = phases_of(self.experiment, dataset, split)
         self.members = {
-            phase.name: members_of(self.experiment, phase, dataset, split, folder.phase(phase.name))
+            phase.name: training_jobs(
+                self.experiment, phase, dataset, split, folder.phase(phase.name)
+            )
             for phase in self.phases
         }
         self.records = folder.records()
-        trained = [member.phase for members in self.members.values() for member in members]
-        self.mirror = wandb_mirror.Mirror(None, directory=folder.path, warn=self.watch.warn)
+        trained = [job.phase for jobs in self.members.values() for job in jobs]
+        self.mirror = wandb_mirror.WandbMirror(None, directory=folder.path, warn=self.callback.warn)
         self.stages = stages(
             self.experiment,
             trained,
@@ -80,10 +82,10 @@ class Session:
             request.cache_dir,
             device,
             precision,
-            self.watch,
+            self.callback,
         )
 
-    @distributed.only_first
+    @distributed.main_process_only
     def begin(self) -> None:
         """Record where and on what this happens; refuse to go on with other data; start the mirror
         and say the plan."""
@@ -93,7 +95,7 @@ class Session:
                 torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "cpu"
             ),
             "threads": torch.get_num_threads(),
-            "processes": distributed.size(),
+            "processes": distributed.world_size(),
             "precision": self.precision,
         }
         facts: dict[str, Any] = {
@@ -114,7 +116,7 @@ class Session:
             last = {"processes": 1} | before["sessions"][-1]
             changed = [key for key in here if last.get(key) != here[key]]
             if changed:
-                self.watch.warn(
+                self.callback.warn(
                     f"this run was begun with another {', '.join(changed)}: it goes on, but its"
                     " numbers may differ from an uninterrupted run's"
                 )
@@ -133,22 +135,22 @@ class Session:
         self._start_mirror()
         self._say_plan()
         if told := copies_in_words(facts["copies"]):
-            self.watch.warn(told)
+            self.callback.warn(told)
         for note in self.dataset.notes:
-            self.watch.note(note)
+            self.callback.note(note)
         if self.experiment.data.split == "stratified" and {"train", "test"} <= set(
             self.dataset.parts or ()
         ):
-            self.watch.note(
+            self.callback.note(
                 f"{self.dataset.name} has train and test images of its own; --set data.split=given"
                 " keeps them apart"
             )
         if blind := selection.epochs_seen(self.experiment):
-            self.watch.note(blind)
+            self.callback.note(blind)
 
     def _unseen(self) -> list[int]:
         """Ids of all classes that are looked up and were not trained on in some phase."""
-        never = {label for phase in self.phases for label in phase.excluded}
+        never = {label for phase in self.phases for label in phase.held_out_classes}
         return sorted(never & set(self.dataset.labels[self.split.test].tolist()))
 
     def _write_split(self) -> None:
@@ -176,7 +178,7 @@ class Session:
             name=f"{self.experiment.name} seed {self.experiment.seed}",
             group=self.experiment.name,
             config=as_table(self.experiment),
-            warn=self.watch.warn,
+            warn=self.callback.warn,
             notes=what_is_logged(self.phases),
         )
         if (
@@ -187,12 +189,10 @@ class Session:
 
     def _say_plan(self) -> None:
         plan = [
-            self._planned(phase, member)
-            for phase in self.phases
-            for member in self.members[phase.name]
+            self._planned(phase, job) for phase in self.phases for job in self.members[phase.name]
         ]
-        self.work = {member["name"]: member["work"] for member in plan}
-        self.watch.plan(
+        self.work = {job["name"]: job["work"] for job in plan}
+        self.callback.on_plan(
             {
                 "experiment": self.experiment,
                 "folder": self.folder.path,
@@ -201,28 +201,28 @@ class Session:
             }
         )
 
-    def _planned(self, phase: Phase, member: Member) -> dict[str, Any]:
+    def _planned(self, phase: Phase, job: TrainingJob) -> dict[str, Any]:
         """One training of a phase: its size, and the units of work that are left of it (see
         `Watch.work`)."""
-        train, split = member.experiment.train, self.split
-        images = member.phase.trains_on(self.dataset, split)
-        labels = given_labels(member.experiment, member.phase, self.dataset, split)
-        drawn = sum(map(len, sampled(member.experiment, member.phase, images, labels[images])))
-        done = sum(record["phase"] == member.phase.name for record in self.records)
+        train, split = job.experiment.train, self.split
+        images = job.phase.trains_on(self.dataset, split)
+        labels = given_labels(job.experiment, job.phase, self.dataset, split)
+        drawn = sum(map(len, sampled(job.experiment, job.phase, images, labels[images])))
+        done = sum(record["phase"] == job.phase.name for record in self.records)
         left = train.epochs - done
-        watched = member.phase.watched(self.dataset, split).num_images
-        views = len(variants(member.experiment.evaluate.tta))
+        watched = job.phase.monitored(self.dataset, split).num_images
+        views = len(tta_views(job.experiment.evaluate.tta))
         asked = (
-            len(member.phase.withheld)
-            if member.judges
+            len(job.phase.fold_images)
+            if job.judges
             else views * (len(split.gallery) + len(split.test) + len(split.valid))
         )
         sealed = run_folder.is_sealed(self.folder.phase(phase.name)) or (
-            member.folder.exists() and run_folder.is_sealed(member.folder)
+            job.folder.exists() and run_folder.is_sealed(job.folder)
         )
         return {
-            "name": member.phase.name,
-            "classes": self.dataset.num_classes - len(phase.excluded),
+            "name": job.phase.name,
+            "classes": self.dataset.num_classes - len(phase.held_out_classes),
             "images": len(images),
             "epochs": train.epochs,
             "epochs_done": done,
@@ -230,33 +230,33 @@ class Session:
                 0
                 if sealed
                 else 3 * train.views * drawn * left
-                + watched * -(-left // member.experiment.evaluate.every)
+                + watched * -(-left // job.experiment.evaluate.every)
                 + asked
             ),
         }
 
-    @distributed.only_first
+    @distributed.main_process_only
     def _say_work_left(self) -> None:
         begun = [stage.work() for phase, stage in self.stages.items() if stage and self.work[phase]]
-        self.watch.work(
+        self.callback.on_work(
             sum(self.work.values())
             + sum({path: units for work in begun for path, units in work.items()}.values())
         )
 
     def finish_phase(self, phase: Phase) -> None:
         """Train what is left of a phase, evaluate it, seal it; a sealed phase is left as it is."""
-        folder, members = self.folder.phase(phase.name), self.members[phase.name]
-        if not distributed.told(lambda: run_folder.is_sealed(folder)):
-            for member in members:
-                self._finish(member, folder)
-            self._seal(folder, members)
-        self._end(folder, members)
+        folder, jobs = self.folder.phase(phase.name), self.members[phase.name]
+        if not distributed.broadcast_object(lambda: run_folder.is_sealed(folder)):
+            for job in jobs:
+                self._finish(job, folder)
+            self._seal(folder, jobs)
+        self._end(folder, jobs)
 
-    @distributed.only_first
-    def _seal(self, phase_folder: Path, members: tuple[Member, ...]) -> None:
+    @distributed.main_process_only
+    def _seal(self, phase_folder: Path, jobs: tuple[TrainingJob, ...]) -> None:
         if self.experiment.train.folds:
-            answer_together(
-                [member.folder for member in members],
+            evaluate_ensemble(
+                [job.folder for job in jobs],
                 self.experiment,
                 self.dataset,
                 self.split,
@@ -264,58 +264,62 @@ class Session:
             )
         run_folder.seal_phase(phase_folder)
 
-    @distributed.only_first
-    def _end(self, folder: Path, members: tuple[Member, ...]) -> None:
+    @distributed.main_process_only
+    def _end(self, folder: Path, jobs: tuple[TrainingJob, ...]) -> None:
         """Of a phase or a part of it that is sealed: what it still had to do, and what it would
         have gone on from."""
-        self.work |= {member.phase.name: 0 for member in members}
+        self.work |= {job.phase.name: 0 for job in jobs}
         (folder / "state.pt").unlink(missing_ok=True)
 
-    def _finish(self, member: Member, phase_folder: Path) -> None:
+    def _finish(self, job: TrainingJob, phase_folder: Path) -> None:
         """Train what is left of one model, and let it answer. A fold or a judge is sealed by
         itself."""
-        member.folder.mkdir(exist_ok=True)
-        own_folder = member.folder != phase_folder
-        if not (own_folder and distributed.told(lambda: run_folder.is_sealed(member.folder))):
-            run = self._trained(member, phase_folder)
-            if not member.judges:
-                answer(run, self.split, member.folder)
-            elif (judged := judge(run)) and distributed.first():
-                run_folder.write_arrays(member.folder / "judged.safetensors", judged)
-            if own_folder and distributed.first():
-                run_folder.seal_phase(member.folder)
+        job.folder.mkdir(exist_ok=True)
+        own_folder = job.folder != phase_folder
+        if not (
+            own_folder and distributed.broadcast_object(lambda: run_folder.is_sealed(job.folder))
+        ):
+            run = self._trained(job, phase_folder)
+            if not job.judges:
+                evaluate_phase(run, self.split, job.folder)
+            elif (judged := out_of_fold_labels(run)) and distributed.is_main_process():
+                run_folder.write_arrays(job.folder / "judged.safetensors", judged)
+            if own_folder and distributed.is_main_process():
+                run_folder.seal_phase(job.folder)
         if own_folder:
-            self._end(member.folder, (member,))
+            self._end(job.folder, (job,))
 
-    def _trained(self, member: Member, phase_folder: Path) -> Run:
+    def _trained(self, job: TrainingJob, phase_folder: Path) -> TrainingState:
         run = build(
-            member.experiment,
-            member.phase,
+            job.experiment,
+            job.phase,
             self.dataset,
             self.split,
             self.pixels,
             device=self.device,
             precision=self.precision,
-            watch=self.watch,
-            start=self._start(self.stages[member.phase.name], member.folder),
+            callback=self.callback,
+            start=self._start(self.stages[job.phase.name], job.folder),
             predicted=(
-                None if member.judges else distributed.told(lambda: self._judged(phase_folder))
+                None
+                if job.judges
+                else distributed.broadcast_object(lambda: self._judged(phase_folder))
             ),
         )
-        unfinished = member.folder / "state.pt"
-        if distributed.told(unfinished.exists):
+        unfinished = job.folder / "state.pt"
+        if distributed.broadcast_object(unfinished.exists):
             self._resume(run, unfinished)
         if not self.records and self.mirror.listening and self.experiment.model.trainable == "all":
-            with distributed.alone():
+            with distributed.as_single_process():
                 self.mirror.picture("training_batch", contact_sheet(run))
         self._say_work_left()
-        self.watch.phase(
-            member.phase.name, member.experiment.train.epochs, sum(map(len, epoch_batches(run, 1)))
+        self.callback.on_phase(
+            job.phase.name, job.experiment.train.epochs, sum(map(len, epoch_batches(run, 1)))
         )
         loop.fit(run, lambda run: self._keep(run, unfinished))
         return run
 
-    def _resume(self, run: Run, unfinished: Path) -> None:
+    def _resume(self, run: TrainingState, unfinished: Path) -> None:
         try:
             checkpoint.load(run, unfinished)
         except Damaged as problem:
@@ -342,27 +346,27 @@ class Session:
         if stage is None:
             return None
         self._say_work_left()
-        weights = stage.weights(self.watch)
-        if distributed.first():
+        weights = stage.weights(self.callback)
+        if distributed.is_main_process():
             run_folder.write_json(
                 folder / "start.json", stage.record()
             )  # with what trained it and how that went
         return weights
 
-    def _keep(self, run: Run, path: Path) -> None:
+    def _keep(self, run: TrainingState, path: Path) -> None:
         """State first, then the record of it: what a crash loses in between is written again from
         the state."""
         checkpoint.save(run, path)
         self._record(run)
         self.mirror.log(run.records[-1])
 
-    @distributed.only_first
-    def _record(self, run: Run) -> None:
+    @distributed.main_process_only
+    def _record(self, run: TrainingState) -> None:
         others = [record for record in self.records if record["phase"] != run.phase.name]
         self.records = others + run.records
         self.folder.write_records(self.records)
 
-    def _answers(self) -> Answers | Retrieval:
+    def _answers(self) -> HoldoutResult | RetrievalResult:
         folders = {phase.name: self.folder.phase(phase.name) for phase in self.phases}
         found = {
             name: run_folder.read_neighbours(folder / "neighbours.safetensors")
@@ -375,14 +379,18 @@ class Session:
                 if self.experiment.evaluate.nmi
                 else None
             )
-            return Retrieval(self.experiment, self.dataset, self.split, found["disjoint"], query)
+            return RetrievalResult(
+                self.experiment, self.dataset, self.split, found["disjoint"], query
+            )
         paths = {name: folder / "logits.safetensors" for name, folder in folders.items()}
         classified = {
             name: run_folder.read_arrays(path)["predicted"]
             for name, path in paths.items()
             if path.exists()
         }
-        return Answers(self.experiment, self.dataset, self.split, self.phases, found, classified)
+        return HoldoutResult(
+            self.experiment, self.dataset, self.split, self.phases, found, classified
+        )
 
     def _of_training(self, folder: Path) -> dict[str, Any]:
         """Which epoch was kept, what became of the labels, why its P@1 is to be doubted, and the
@@ -471,7 +479,7 @@ def what_is_logged(phases: Sequence[Phase]) -> str:
         else:
             asked = (
                 "the test images of the classes that it trained on"
-                if phase.excluded
+                if phase.held_out_classes
                 else "all test images"
             )
             lines.append(

@@ -12,14 +12,23 @@ from typing import Any, Literal
 from dml_bench.config import as_table
 from dml_bench.suite.plan import Job
 
-__all__ = ["Crew", "Ended", "Engine", "Event", "Listener", "Places", "Slots", "Worker"]
+__all__ = [
+    "Event",
+    "Executor",
+    "ExecutorSetup",
+    "JobResult",
+    "Listener",
+    "Slots",
+    "SuitePaths",
+    "Worker",
+]
 
 Event = dict[str, Any]
 Status = Literal["finished", "finished earlier", "failed", "stopped"]
 
 
 @dataclass(frozen=True, slots=True)
-class Places:
+class SuitePaths:
     """Where all runs of a suite read and write."""
 
     data_dir: Path | None
@@ -35,7 +44,7 @@ class Places:
             / f"{job.experiment.data.dataset.name}-seed-{job.experiment.seed}.log"
         )
 
-    def order(self, job: Job, device: str) -> dict[str, Any]:
+    def job_spec(self, job: Job, device: str) -> dict[str, Any]:
         """What the process of a run is told (`child.py`)."""
         return {
             "title": str(job),
@@ -63,7 +72,7 @@ class Slots:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Ended:
+class JobResult:
     """How a run came out."""
 
     job: Job
@@ -79,7 +88,7 @@ class Listener:
 
     def heard(self, job: Job, event: Event) -> None: ...
 
-    def ended(self, ended: Ended) -> None: ...
+    def ended(self, ended: JobResult) -> None: ...
 
     def tick(self) -> None:
         """Some time has passed."""
@@ -94,17 +103,17 @@ class Worker:
     """Whether the images lie decoded on the disk."""
 
 
-class Crew(ABC):
+class Executor(ABC):
     """Carries out runs, some at a time: one that fails, hangs up or is killed takes no other with
     it."""
 
-    def __init__(self, places: Places, slots: Slots, listener: Listener):
+    def __init__(self, places: SuitePaths, slots: Slots, listener: Listener):
         self.places = places
         self.slots = slots
         self.listener = listener
         self.prepared: set[str] = set()
 
-    def run(self, jobs: list[Job]) -> Generator[Ended, None, None]:
+    def run(self, jobs: list[Job]) -> Generator[JobResult, None, None]:
         """Run all jobs in their order and yield how each ended. On the way out, however that comes,
         nobody is left at work."""
         waiting = list(jobs)
@@ -142,7 +151,7 @@ class Crew(ABC):
     def start(self, job: Job) -> None: ...
 
     @abstractmethod
-    def hear(self) -> Iterator[Ended]:
+    def hear(self) -> Iterator[JobResult]:
         """Wait a moment for what happens, pass it on, and yield the runs that ended."""
 
     @abstractmethod
@@ -151,11 +160,11 @@ class Crew(ABC):
 
 
 @dataclass(frozen=True, slots=True)
-class Engine:
+class ExecutorSetup:
     """Ready to carry out runs."""
 
     slots: Slots
-    crew: Callable[[Places, Slots, Listener], Crew]
+    crew: Callable[[SuitePaths, Slots, Listener], Executor]
 
 
 def preparation(job: Job) -> str:

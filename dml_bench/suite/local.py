@@ -7,7 +7,7 @@ import time
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 
-from dml_bench.suite.executor import Crew, Ended, Event, Listener, Places, Slots, Worker
+from dml_bench.suite.executor import Event, Executor, JobResult, Listener, Slots, SuitePaths, Worker
 from dml_bench.suite.plan import Job
 from dml_bench.suite.worker_process import RunProcess, stop_all
 
@@ -50,8 +50,8 @@ def threads_of(cores: int, jobs: int) -> int:
 
 
 def run_jobs(
-    jobs: list[Job], places: Places, slots: Slots, listener: Listener
-) -> Generator[Ended, None, None]:
+    jobs: list[Job], places: SuitePaths, slots: Slots, listener: Listener
+) -> Generator[JobResult, None, None]:
     """Run all jobs in their order and yield how each ended. On the way out, however that comes, no
     process is left behind."""
     return Processes(places, slots, listener).run(jobs)
@@ -65,10 +65,10 @@ class Child(Worker):
     started_at: float
 
 
-class Processes(Crew):
+class Processes(Executor):
     """One process a run, on this machine."""
 
-    def __init__(self, places: Places, slots: Slots, listener: Listener):
+    def __init__(self, places: SuitePaths, slots: Slots, listener: Listener):
         super().__init__(places, slots, listener)
         self.events: queue.Queue[tuple[int, Event | None]] = queue.Queue()
         self.children: dict[int, Child] = {}
@@ -79,7 +79,7 @@ class Processes(Crew):
 
     def start(self, job: Job) -> None:
         slot = min(set(range(self.slots.jobs)) - self.children.keys())
-        order = self.places.order(job, self.slots.devices[slot % len(self.slots.devices)])
+        order = self.places.job_spec(job, self.slots.devices[slot % len(self.slots.devices)])
         started = RunProcess(order, self.places.log(job), self.slots.threads)
         self.children[slot] = Child(job=job, process=started, started_at=time.monotonic())
         self.listener.started(job)
@@ -90,7 +90,7 @@ class Processes(Crew):
             self.events.put((slot, event))
         self.events.put((slot, None))
 
-    def hear(self) -> Iterator[Ended]:
+    def hear(self) -> Iterator[JobResult]:
         try:
             slot, event = self.events.get(timeout=TICK_SECONDS)
         except queue.Empty:
@@ -105,9 +105,9 @@ class Processes(Crew):
         stop_all([child.process for child in self.children.values()])
 
 
-def ending(child: Child) -> Ended:
+def ending(child: Child) -> JobResult:
     reason = child.process.wait()
     seconds = time.monotonic() - child.started_at
-    return Ended(
+    return JobResult(
         job=child.job, status="failed" if reason else "finished", seconds=seconds, reason=reason
     )

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dml_bench.analysis.claims import Judgement, Verdict
-from dml_bench.analysis.table import COST, Column, Group, Line
+from dml_bench.analysis.claims import ClaimResult, Verdict
+from dml_bench.analysis.table import COST, Column, Group, TableRow
 from dml_bench.evaluation.statistics import Interval
 from dml_bench.system.files import write_atomically, write_csv
 from dml_bench.system.markdown import code, markdown, markdown_row, sentence
@@ -19,7 +19,7 @@ from dml_bench.system.terminal import duration
 if TYPE_CHECKING:
     from rich.console import Console
 
-__all__ = ["Report", "show", "write"]
+__all__ = ["SuiteReport", "show", "write"]
 
 EXPLAINED = {
     "precision_drop": (
@@ -52,20 +52,20 @@ COSTS = (
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Report:
+class SuiteReport:
     """Everything that is shown and written at the end."""
 
     title: str
     command: Sequence[str]
     groups: Sequence[Group]
-    verdicts: Sequence[Judgement]
+    verdicts: Sequence[ClaimResult]
     runs: Sequence[dict[str, Any]]
     """One record per run: experiment, seed, status, reason, and every scalar of its summary."""
     made_with: Sequence[str]
     """Lines on versions, hardware, dates and time."""
 
 
-def show(console: "Console", report: Report) -> None:
+def show(console: "Console", report: SuiteReport) -> None:
     """The tables in the terminal."""
     from rich.text import Text
 
@@ -110,7 +110,7 @@ def cost_table(group: Group) -> Any:
 STYLES = {Verdict.holds: "green", Verdict.does_not: "red", Verdict.within_noise: "yellow"}
 
 
-def show_verdicts(console: "Console", verdicts: Sequence[Judgement]) -> None:
+def show_verdicts(console: "Console", verdicts: Sequence[ClaimResult]) -> None:
     """Those that were tested, by experiment; others are only counted."""
     from rich.text import Text
 
@@ -147,7 +147,7 @@ def plain_table(title: str) -> Any:
     )
 
 
-def count_verdicts(verdicts: Sequence[Judgement]) -> str:
+def count_verdicts(verdicts: Sequence[ClaimResult]) -> str:
     """`46 expectations: 3 hold, 1 do not, 2 within noise, 40 not tested (30 other data; ...)`"""
     counts = Counter(judged.verdict for judged in verdicts)
     reasons = Counter(judged.reason for judged in verdicts if judged.verdict is Verdict.not_tested)
@@ -162,7 +162,7 @@ def count_verdicts(verdicts: Sequence[Judgement]) -> str:
     )
 
 
-def seeds(line: Line) -> str:
+def seeds(line: TableRow) -> str:
     return (
         str(len(line.runs))
         if len(line.runs) == line.wanted
@@ -170,7 +170,7 @@ def seeds(line: Line) -> str:
     )
 
 
-def cells(group: Group, line: Line) -> list[str]:
+def cells(group: Group, line: TableRow) -> list[str]:
     return [cell(column, value) for column, value in zip(group.columns, line.values, strict=True)]
 
 
@@ -199,7 +199,7 @@ def interval_cell(interval: Interval | None, *, signed: bool) -> str:
     )
 
 
-def signed(judged: Judgement) -> bool:
+def signed(judged: ClaimResult) -> bool:
     return judged.expectation.change is not None or judged.expectation.metric.startswith(
         "precision_drop"
     )
@@ -222,7 +222,7 @@ def shown_cost(groups: Sequence[Group]) -> list[int]:
     ]
 
 
-def write(folder: Path, report: Report) -> None:
+def write(folder: Path, report: SuiteReport) -> None:
     """All files but suite.json, each whole or not there."""
     folder.mkdir(parents=True, exist_ok=True)
     write_text(folder / "table.md", table_page(report))
@@ -244,14 +244,14 @@ def write_text(path: Path, lines: Iterable[str]) -> None:
     write_atomically(path, lambda file: file.write(text.encode()))
 
 
-def made_by(report: Report) -> Iterable[str]:
+def made_by(report: SuiteReport) -> Iterable[str]:
     yield f"Made by {code(shlex.join(report.command))}; never edited by hand."
     yield ""
     yield from (f"- {sentence(line)}" for line in report.made_with)
     yield ""
 
 
-def table_page(report: Report) -> Iterable[str]:
+def table_page(report: SuiteReport) -> Iterable[str]:
     yield f"# {markdown(report.title)}"
     yield ""
     yield from made_by(report)
@@ -288,7 +288,7 @@ def markdown_table(group: Group) -> Iterable[str]:
         )
 
 
-def expectations_page(report: Report) -> Iterable[str]:
+def expectations_page(report: SuiteReport) -> Iterable[str]:
     yield f"# {markdown(report.title)}: what was expected"
     yield ""
     yield from made_by(report)
@@ -319,7 +319,7 @@ def expectations_page(report: Report) -> Iterable[str]:
         )
 
 
-def claimed(judged: Judgement) -> str:
+def claimed(judged: ClaimResult) -> str:
     value, change = judged.expectation.value, judged.expectation.change
     return number(value, signed(judged)) if value is not None else number(change or 0.0, True)
 
@@ -358,7 +358,7 @@ def plain(value: Interval | float | None, has_interval: bool) -> list[Any]:
     return ["" if value is None else value, *(["", ""] if has_interval else [])]
 
 
-def expectations_csv(verdicts: Sequence[Judgement]) -> tuple[list[str], list[list[Any]]]:
+def expectations_csv(verdicts: Sequence[ClaimResult]) -> tuple[list[str], list[list[Any]]]:
     heads = [
         "experiment",
         "metric",

@@ -9,11 +9,20 @@ from dml_bench.config import Experiment, experiments
 from dml_bench.config.experiments import EXPERIMENTS
 from dml_bench.registry import UnknownName, near_miss
 
-__all__ = ["Job", "Row", "Table", "choose", "chosen_rows", "in_order", "read_table", "table_names"]
+__all__ = [
+    "ExperimentTable",
+    "Job",
+    "PlannedRow",
+    "choose",
+    "chosen_rows",
+    "in_order",
+    "read_table",
+    "table_names",
+]
 
 
 @dataclass(frozen=True, slots=True)
-class Table:
+class ExperimentTable:
     """A list of experiments that belong side by side: `experiments/tables/NAME.toml`, or what a
     person named."""
 
@@ -24,7 +33,7 @@ class Table:
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class PlannedRow:
     """One experiment of the table."""
 
     written: Experiment
@@ -59,7 +68,7 @@ def table_names() -> list[str]:
     return sorted(path.stem for path in (EXPERIMENTS / "tables").glob("*.toml"))
 
 
-def read_table(name: str) -> Table:
+def read_table(name: str) -> ExperimentTable:
     """Raises UnknownName for a table that is not there, and ValueError for a file that is none."""
     path = EXPERIMENTS / "tables" / f"{name}.toml"
     if name not in table_names():
@@ -69,14 +78,14 @@ def read_table(name: str) -> Table:
         )
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
-        return Table(name, str(content["title"]), tuple(map(str, content["rows"])))
+        return ExperimentTable(name, str(content["title"]), tuple(map(str, content["rows"])))
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(
             f"{path} can't be read ({error}); a table has a title and a list of rows"
         ) from None
 
 
-def choose(table: Table, patterns: list[str]) -> Table:
+def choose(table: ExperimentTable, patterns: list[str]) -> ExperimentTable:
     """The rows that match one of the patterns (`*`, `?`), in the table's order. Raises UnknownName
     for a pattern that matches none."""
     for pattern in patterns:
@@ -91,7 +100,7 @@ def choose(table: Table, patterns: list[str]) -> Table:
         for row in table.rows
         if not patterns or any(fnmatchcase(row, pattern) for pattern in patterns)
     )
-    return Table(table.name, table.title, chosen)
+    return ExperimentTable(table.name, table.title, chosen)
 
 
 def chosen_rows(
@@ -102,14 +111,18 @@ def chosen_rows(
     profile: str,
     overrides: list[str],
     seeds: list[int],
-) -> tuple[str, str, tuple[Row, ...]]:
+) -> tuple[str, str, tuple[PlannedRow, ...]]:
     """Name and title of the table, and its rows: those of `table` (`study` where nothing is named),
     or the experiments `names`."""
     if names and table:
         raise ValueError(
             f"--table {table} brings its own rows: leave it out, or name no experiments"
         )
-    every = Table("own", "Own experiments", tuple(names)) if names else read_table(table or "study")
+    every = (
+        ExperimentTable("own", "Own experiments", tuple(names))
+        if names
+        else read_table(table or "study")
+    )
     chosen = choose(every, only)
     rows = tuple(
         resolve_row(name, profile=profile, overrides=overrides, seeds=seeds) for name in chosen.rows
@@ -117,14 +130,14 @@ def chosen_rows(
     return chosen.name, chosen.title, rows
 
 
-def resolve_row(name: str, *, profile: str, overrides: list[str], seeds: list[int]) -> Row:
+def resolve_row(name: str, *, profile: str, overrides: list[str], seeds: list[int]) -> PlannedRow:
     """The experiment called `name` once per seed; its own seed where none is given. Raises
     ValueError, naming the row."""
     each = [[f"seed={seed}"] for seed in dict.fromkeys(seeds)] or [[]]
     experiments.find(name)
     try:
         written = experiments.resolve(name)
-        return Row(
+        return PlannedRow(
             written,
             tuple(
                 experiments.resolve(name, profile=profile, overrides=[*overrides, *seed])
@@ -136,7 +149,7 @@ def resolve_row(name: str, *, profile: str, overrides: list[str], seeds: list[in
         raise ValueError(f"{name}: {error}") from None
 
 
-def in_order(rows: list[Row]) -> list[Job]:
+def in_order(rows: list[PlannedRow]) -> list[Job]:
     """All runs, seed by seed, so that a suite that is stopped leaves whole tables. Raises
     ValueError where two would share a folder."""
     jobs = [

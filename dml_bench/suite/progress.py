@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from dml_bench.suite.executor import Ended, Event, Listener
+from dml_bench.suite.executor import Event, JobResult, Listener
 from dml_bench.suite.plan import Job
 
 __all__ = ["Display", "SuiteListener", "TimeLeft"]
@@ -49,7 +49,7 @@ class TimeLeft:
             pace.measured_from = self.clock()
         pace.done, pace.left = done, left
 
-    def ended(self, ended: Ended) -> None:
+    def ended(self, ended: JobResult) -> None:
         self.working.pop(ended.job)
         if ended.status == "finished":
             self.seconds[ended.job] = ended.seconds
@@ -143,11 +143,11 @@ class SuiteListener(Listener):
         elif event["event"] == "warning":
             self.display.say(f"warning: {job}: {event['text']}", "yellow")
 
-    def ended(self, ended: Ended) -> None:
+    def ended(self, ended: JobResult) -> None:
         self.time_left.ended(ended)
         self.count += 1
 
-    def tell(self, ended: Ended, numbers: str) -> None:
+    def tell(self, ended: JobResult, numbers: str) -> None:
         """Say how the run came out that ended last; `numbers` are its results in a few words."""
         left = f"; {self.words()}" if self.count < self.total else ""
         result = f"failed: {ended.reason}" if ended.status == "failed" else numbers

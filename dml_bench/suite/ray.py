@@ -20,7 +20,16 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from dml_bench.suite.executor import Crew, Ended, Engine, Event, Listener, Places, Slots, Worker
+from dml_bench.suite.executor import (
+    Event,
+    Executor,
+    ExecutorSetup,
+    JobResult,
+    Listener,
+    Slots,
+    SuitePaths,
+    Worker,
+)
 from dml_bench.suite.local import cores, threads_of
 from dml_bench.suite.plan import Job
 from dml_bench.suite.record import counted
@@ -63,7 +72,7 @@ class Mailbox:
 
 def on_ray(
     address: str, jobs: int, device: str, gpus: float, say: Callable[[str], None]
-) -> AbstractContextManager[Engine]:
+) -> AbstractContextManager[ExecutorSetup]:
     """A cluster that carries out runs, connected to when the context is entered: `auto`, `local` or
     HOST:PORT.
 
@@ -92,7 +101,7 @@ def on_ray(
 @contextmanager
 def connected(
     address: str, jobs: int, device: str, gpus: float, say: Callable[[str], None]
-) -> Iterator[Engine]:
+) -> Iterator[ExecutorSetup]:
     os.environ.update(RAY_USAGE_STATS_ENABLED="0", RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO="0")
     with ExitStack() as stack:
         if address == "local":
@@ -105,7 +114,7 @@ def connected(
         slots = room(
             [node["Resources"] for node in ray.nodes() if node["Alive"]], jobs, device, gpus
         )
-        yield Engine(slots, partial(Tasks, gpus=gpus if slots.devices == ("cuda",) else 0))
+        yield ExecutorSetup(slots, partial(Tasks, gpus=gpus if slots.devices == ("cuda",) else 0))
 
 
 def begin_here(num_cpus: int, stack: ExitStack) -> None:
@@ -205,10 +214,10 @@ class Task(Worker):
     """When it was first heard of; 0 while it waits for a machine."""
 
 
-class Tasks(Crew):
+class Tasks(Executor):
     """One task a run; Ray finds the machines."""
 
-    def __init__(self, places: Places, slots: Slots, listener: Listener, *, gpus: float):
+    def __init__(self, places: SuitePaths, slots: Slots, listener: Listener, *, gpus: float):
         super().__init__(places, slots, listener)
         import ray
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -233,7 +242,7 @@ class Tasks(Crew):
         return list(self.tasks.values())
 
     def start(self, job: Job) -> None:
-        number, order = next(self.numbers), self.places.order(job, self.slots.devices[0])
+        number, order = next(self.numbers), self.places.job_spec(job, self.slots.devices[0])
         order["patience_seconds"] = LOCK_SECONDS
         task = self.perform.options(name=str(job))
         result = task.remote(
@@ -241,7 +250,7 @@ class Tasks(Crew):
         )
         self.tasks[number] = Task(job=job, result=result)
 
-    def hear(self) -> Iterator[Ended]:
+    def hear(self) -> Iterator[JobResult]:
         import ray
 
         known = {task.result: number for number, task in self.tasks.items()}
@@ -289,7 +298,7 @@ class Tasks(Crew):
                 ray.cancel(result, force=True)
 
 
-def ending(task: Task) -> Ended:
+def ending(task: Task) -> JobResult:
     """How a task came out that has ended."""
     import ray
 
@@ -305,7 +314,7 @@ def ending(task: Task) -> Ended:
     except ray.exceptions.RayError as error:
         reason = f"Ray gave it up: {str(error).strip().partition(chr(10))[0]}"
     seconds = time.monotonic() - task.begun_at
-    return Ended(
+    return JobResult(
         job=task.job, status="failed" if reason else "finished", seconds=seconds, reason=reason
     )
 

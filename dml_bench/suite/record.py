@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from dml_bench.runs.folder import last_session
-from dml_bench.runs.run import FinishedRun
-from dml_bench.suite.executor import Ended, Slots
+from dml_bench.runs.run import Run
+from dml_bench.suite.executor import JobResult, Slots
 from dml_bench.system.files import Damaged, Shape, read_json, write_json
 from dml_bench.system.terminal import duration
 
-__all__ = ["Record", "scalars"]
+__all__ = ["SuiteRecord", "scalars"]
 
 SCHEMA_VERSION = 1
 RUN: Shape = {"experiment": str, "seconds": int | float}
@@ -33,7 +33,7 @@ PLACE = (
 )
 
 
-class Record:
+class SuiteRecord:
     """The sessions of a suite: each call that ran something. A call that found everything finished
     leaves no trace."""
 
@@ -58,7 +58,7 @@ class Record:
         if slots.where:
             self.session["where"] = slots.where
 
-    def add(self, ended: Ended) -> None:
+    def add(self, ended: JobResult) -> None:
         experiment = ended.job.experiment
         run = {
             "experiment": experiment.name,
@@ -119,7 +119,7 @@ def read(path: Path) -> list[dict[str, Any]]:
         ) from None
 
 
-def environments(runs: Sequence[FinishedRun]) -> list[dict[str, Any]]:
+def environments(runs: Sequence[Run]) -> list[dict[str, Any]]:
     """The distinct places, versions and settings that the last session of each run had, with the
     number of runs of each."""
     found: dict[str, dict[str, Any]] = {}
@@ -134,12 +134,12 @@ def environments(runs: Sequence[FinishedRun]) -> list[dict[str, Any]]:
     return list(found.values())
 
 
-def dates(runs: Sequence[FinishedRun]) -> list[str]:
+def dates(runs: Sequence[Run]) -> list[str]:
     """The day on which each run's last session began, ascending, once each."""
     return sorted({last_session(run.folder, "started_at")["started_at"][:10] for run in runs})
 
 
-def made_with(runs: Sequence[FinishedRun], sessions: Sequence[dict[str, Any]]) -> list[str]:
+def made_with(runs: Sequence[Run], sessions: Sequence[dict[str, Any]]) -> list[str]:
     """Lines for people: data, hardware, versions, dates and time."""
     lines = [
         f"{dataset['name']}: {dataset['num_images']:,} images of {dataset['num_classes']} classes"

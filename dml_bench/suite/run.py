@@ -10,15 +10,15 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from dml_bench.analysis.claims import Judgement, claim_in_words, judge
+from dml_bench.analysis.claims import ClaimResult, check_claims, claim_in_words
 from dml_bench.analysis.table import Group, grouped, value_at
 from dml_bench.config import experiments
 from dml_bench.data.datasets import Dataset, open_dataset
 from dml_bench.data.identity import OtherData
-from dml_bench.runs.run import FinishedRun, read_finished
+from dml_bench.runs.run import Run, find_run
 from dml_bench.suite import page, record
-from dml_bench.suite.executor import Ended, Engine, Places, Slots
-from dml_bench.suite.plan import Job, Row, in_order
+from dml_bench.suite.executor import ExecutorSetup, JobResult, Slots, SuitePaths
+from dml_bench.suite.plan import Job, PlannedRow, in_order
 from dml_bench.suite.progress import SuiteListener
 from dml_bench.system.terminal import SuiteProgress, duration, number
 
@@ -33,7 +33,7 @@ class Suite:
 
     name: str
     title: str
-    rows: tuple[Row, ...]
+    rows: tuple[PlannedRow, ...]
     profile: str
     overrides: tuple[str, ...]
     data_dir: Path | None
@@ -46,8 +46,8 @@ class Suite:
 
 
 def run_suite(
-    suite: Suite, engine: AbstractContextManager[Engine], display: SuiteProgress
-) -> list[Ended]:
+    suite: Suite, engine: AbstractContextManager[ExecutorSetup], display: SuiteProgress
+) -> list[JobResult]:
     """Run what is not finished, show and write the table, and return how each run ended. `engine`
     is entered only where there is something to run. Raises ValueError before anything is run where
     an experiment claims what can't be measured, the data can't be opened, or another suite writes
@@ -104,7 +104,7 @@ def command(job: Job, suite: Suite, device: str) -> list[str]:
     ]
 
 
-def opened(suite: Suite, display: SuiteProgress) -> "Session":
+def opened(suite: Suite, display: SuiteProgress) -> "SuiteSession":
     """The session of a suite that is checked, its data opened and its finished runs found."""
     jobs = in_order(list(suite.rows))
     for row in suite.rows:
@@ -112,7 +112,7 @@ def opened(suite: Suite, display: SuiteProgress) -> "Session":
             claim_in_words(row.written, expectation)
     with display:
         datasets = open_datasets(jobs, suite, display)
-    session = Session(suite, jobs, datasets)
+    session = SuiteSession(suite, jobs, datasets)
     session.look()
     return session
 
@@ -130,7 +130,7 @@ def open_datasets(jobs: Sequence[Job], suite: Suite, display: SuiteProgress) -> 
     return found
 
 
-class Session:
+class SuiteSession:
     """One call of a suite."""
 
     def __init__(self, suite: Suite, jobs: Sequence[Job], datasets: dict[str, Dataset]):
@@ -143,9 +143,9 @@ class Session:
             / "suite"
             / f"{suite.name}-{'+'.join(dict.fromkeys(each.name for each in datasets.values()))}"
         )
-        self.runs: dict[Key, FinishedRun] = {}
+        self.runs: dict[Key, Run] = {}
         self.failures: dict[Key, str] = {}
-        self.ended: list[Ended] = []
+        self.ended: list[JobResult] = []
 
     @contextmanager
     def alone(self) -> Iterator[None]:
@@ -160,7 +160,7 @@ class Session:
                 " with --report DIR"
             ) from None
         with held:
-            self.record = record.Record(self.report / "suite.json", self.suite.command)
+            self.record = record.SuiteRecord(self.report / "suite.json", self.suite.command)
             yield
 
     @property
@@ -175,18 +175,18 @@ class Session:
             try:
                 if run := self.read(job):
                     self.runs[job.key] = run
-                    self.ended.append(Ended(job=job, status="finished earlier"))
+                    self.ended.append(JobResult(job=job, status="finished earlier"))
             except OtherData:
                 raise
             except ValueError:
                 continue
 
-    def read(self, job: Job) -> FinishedRun | None:
-        return read_finished(
+    def read(self, job: Job) -> Run | None:
+        return find_run(
             self.suite.out, job.experiment, self.datasets[repr(job.experiment.data.dataset)]
         )
 
-    def run(self, engine: Engine, display: SuiteProgress) -> None:
+    def run(self, engine: ExecutorSetup, display: SuiteProgress) -> None:
         """Run what is not finished, some at a time. On Ctrl-C what is known is kept, and
         KeyboardInterrupt goes on."""
         suite, jobs, slots, start, how = (
@@ -196,7 +196,7 @@ class Session:
             time.perf_counter(),
             "stopped",
         )
-        places = Places(
+        places = SuitePaths(
             suite.data_dir, suite.out, suite.cache_dir, suite.out / "suite" / "logs", suite.wandb
         )
         listener = SuiteListener(display, jobs, len(self.runs), slots.jobs, duration)
@@ -210,7 +210,7 @@ class Session:
         finally:
             self.record.write(self.facts(), time.perf_counter() - start, how)
 
-    def keep(self, ended: Ended, listener: SuiteListener) -> None:
+    def keep(self, ended: JobResult, listener: SuiteListener) -> None:
         told = ""
         if ended.status == "finished":
             try:
@@ -247,7 +247,7 @@ class Session:
         """Show the tables and write the page."""
         groups = grouped(self.suite.rows, self.runs, self.failures)
         runs = list(self.runs.values())
-        report = page.Report(
+        report = page.SuiteReport(
             title=self.suite.title,
             command=self.suite.command,
             groups=groups,
@@ -273,11 +273,11 @@ class Session:
         }
         return row | (record.scalars(self.runs[job.key].summary) if job.key in self.runs else {})
 
-    def verdicts(self, groups: Sequence[Group]) -> list[Judgement]:
+    def verdicts(self, groups: Sequence[Group]) -> list[ClaimResult]:
         of_row = {line.name: line.runs for group in groups for line in group.lines}
-        elsewhere: dict[str, list[FinishedRun]] = {}
+        elsewhere: dict[str, list[Run]] = {}
 
-        def runs_of(name: str) -> Sequence[FinishedRun]:
+        def runs_of(name: str) -> Sequence[Run]:
             if name not in of_row and name not in elsewhere:
                 elsewhere[name] = self.runs_outside(name)
             return of_row[name] if name in of_row else elsewhere[name]
@@ -285,10 +285,10 @@ class Session:
         return [
             tested
             for row in self.suite.rows
-            for tested in judge(row.written, of_row[row.name], runs_of)
+            for tested in check_claims(row.written, of_row[row.name], runs_of)
         ]
 
-    def runs_outside(self, name: str) -> list[FinishedRun]:
+    def runs_outside(self, name: str) -> list[Run]:
         """Finished runs of an experiment that is no row of this suite, by the same settings."""
         seeds = sorted({experiment.seed for row in self.suite.rows for experiment in row.seeds})
         found = []
@@ -300,7 +300,7 @@ class Session:
                     overrides=[*self.suite.overrides, f"seed={seed}"],
                 )
                 found.append(
-                    read_finished(self.suite.out, other, self.datasets[repr(other.data.dataset)])
+                    find_run(self.suite.out, other, self.datasets[repr(other.data.dataset)])
                 )
             except (ValueError, KeyError):
                 continue

@@ -17,7 +17,7 @@ import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-from dml_bench.system.callbacks import Watch
+from dml_bench.system.callbacks import Callback
 from dml_bench.system.failures import in_words
 from dml_bench.system.files import json_line
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from dml_bench.runs.request import Outcome
 
-__all__ = ["ChildWatch", "main"]
+__all__ = ["WorkerCallback", "main"]
 
 GRACE_SECONDS = 10
 """From the end of the suite to the end of the process, whatever it does."""
@@ -34,7 +34,7 @@ TELL_SECONDS = 0.5
 PAUSE_SECONDS = 1
 
 
-class ChildWatch(Watch):
+class WorkerCallback(Callback):
     """Sends what happens to the suite, and keeps the lines of a log."""
 
     def __init__(self, channel: TextIO):
@@ -59,24 +59,24 @@ class ChildWatch(Watch):
         if self._may_tell() or done == total:
             self.send("progress", text=message, done=done, total=total)
 
-    def plan(self, plan: dict[str, Any]) -> None:
+    def on_plan(self, plan: dict[str, Any]) -> None:
         self.send("plan")
 
-    def work(self, units: float) -> None:
+    def on_work(self, units: float) -> None:
         self._left = units
         self._tell()
 
-    def phase(self, name: str, epochs: int, images: int) -> None:
+    def on_phase(self, name: str, epochs: int, images: int) -> None:
         self._phase = {"phase": name, "epoch": 1, "epochs": epochs}
         self._tell()
 
-    def step(self, images: int, loss: Any) -> None:
+    def on_step(self, images: int, loss: Any) -> None:
         self._count(3 * images)
 
-    def embedded(self, images: int) -> None:
+    def on_embedded(self, images: int) -> None:
         self._count(images)
 
-    def epoch(self, record: dict[str, Any]) -> None:
+    def on_epoch(self, record: dict[str, Any]) -> None:
         print(json_line(record), end="", flush=True)  # noqa: T201
         self._phase["epoch"] = record["epoch"] + 1
         self._tell()
@@ -124,22 +124,22 @@ def end_with(orders: TextIO) -> None:
     threading.Thread(target=wait, daemon=True).start()
 
 
-def work(order: dict[str, Any], watch: ChildWatch) -> None:
+def work(order: dict[str, Any], callback: WorkerCallback) -> None:
     from dml_bench.config import load
     from dml_bench.runs.execute import execute
-    from dml_bench.runs.request import Request
+    from dml_bench.runs.request import RunRequest
 
-    request = Request(
+    request = RunRequest(
         experiment=load(order["experiment"]),
         data_dir=Path(order["data_dir"]) if order["data_dir"] else None,
         out=Path(order["out"]),
         cache_dir=Path(order["cache_dir"]),
         device=order["device"],
         wandb=order["wandb"],
-        watch=watch,
+        callback=callback,
     )
     outcome = patiently(lambda: execute(request), order.get("patience_seconds", 0.0))
-    watch.send("finished", folder=str(outcome.folder))
+    callback.send("finished", folder=str(outcome.folder))
 
 
 def patiently(begin: "Callable[[], Outcome]", seconds: float) -> "Outcome":
@@ -162,17 +162,17 @@ def main() -> int:
     orders, channel = take_streams()
     order = json.loads(orders.readline())
     sys.argv = order["command"]
-    watch = ChildWatch(channel)
+    callback = WorkerCallback(channel)
     try:
         end_with(orders)
-        work(order, watch)
+        work(order, callback)
     except KeyboardInterrupt:
         return 130
     except Exception as error:
         traceback.print_exc()
         words = in_words(error)
         text = str(error).partition("\n")[0].strip() if words is None else words
-        watch.send("failed", kind=type(error).__name__, expected=words is not None, text=text)
+        callback.send("failed", kind=type(error).__name__, expected=words is not None, text=text)
         return 1
     return 0
 

@@ -29,20 +29,20 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 __all__ = [
-    "agree",
-    "alone",
-    "first",
-    "gather",
-    "in_turn",
-    "join",
-    "launched",
-    "one_voice",
-    "only_first",
-    "own_draws",
-    "part",
-    "replicated",
-    "size",
-    "told",
+    "all_gather_with_grad",
+    "as_single_process",
+    "broadcast_object",
+    "broadcast_tensors_",
+    "init",
+    "is_main_process",
+    "local_slice",
+    "main_process_first",
+    "main_process_only",
+    "main_process_output",
+    "per_rank_rng",
+    "torchrun_rank",
+    "world_size",
+    "wrap_ddp",
 ]
 
 T = TypeVar("T")
@@ -58,7 +58,7 @@ SECONDS_TO_BE_ENDED = 3
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class Rank:
     """This process among `size`, and among those on its machine."""
 
     rank: int = 0
@@ -66,25 +66,25 @@ class Place:
     size: int = 1
 
 
-ALONE = Place()
+ALONE = Rank()
 _here = ContextVar("here", default=ALONE)
 
 
-def launched() -> Place:
+def torchrun_rank() -> Rank:
     """As torchrun's environment has it; one process where any of its variables is missing."""
     found = [
         os.environ.get(name)
         for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
     ]
-    return Place(*(int(value) for value in found[:3] if value)) if all(found) else ALONE
+    return Rank(*(int(value) for value in found[:3] if value)) if all(found) else ALONE
 
 
-def join(device: "torch.device") -> None:
+def init(device: "torch.device") -> None:
     """Meet the other processes, if there are any; once, however often it is called. Decisions
     travel by gloo, embeddings and gradients by what suits the device."""
     from torch import distributed
 
-    place = launched()
+    place = torchrun_rank()
     if place.size == 1:
         return
     if device.type == "cuda":
@@ -98,9 +98,9 @@ def join(device: "torch.device") -> None:
     _here.set(place)
 
 
-def leave() -> None:
+def destroy() -> None:
     """Part, when all have come so far."""
-    if size() > 1:
+    if world_size() > 1:
         import torch
         from torch import distributed
 
@@ -109,17 +109,17 @@ def leave() -> None:
         _here.set(ALONE)
 
 
-def size() -> int:
+def world_size() -> int:
     """How many processes work together here and now."""
     return _here.get().size
 
 
-def first() -> bool:
+def is_main_process() -> bool:
     return _here.get().rank == 0
 
 
 @contextlib.contextmanager
-def alone() -> Iterator[None]:
+def as_single_process() -> Iterator[None]:
     """Here this process works as if there were no others."""
     token = _here.set(ALONE)
     try:
@@ -129,43 +129,43 @@ def alone() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def in_turn() -> Iterator[None]:
+def main_process_first() -> Iterator[None]:
     """The first process does this alone, and then each other one does, which finds in its place
     what the first has made."""
-    if not first():
-        told(lambda: None)
-    with alone():
+    if not is_main_process():
+        broadcast_object(lambda: None)
+    with as_single_process():
         yield
-    if first():
-        told(lambda: None)
+    if is_main_process():
+        broadcast_object(lambda: None)
 
 
-def told(find: Callable[[], T]) -> T:
+def broadcast_object(find: Callable[[], T]) -> T:
     """What the first process finds, in all of them; the others wait for it."""
-    if size() == 1:
+    if world_size() == 1:
         return find()
     import torch
     from torch import distributed
 
-    box = [find() if first() else None]
+    box = [find() if is_main_process() else None]
     distributed.broadcast_object_list(box, src=0, device=torch.device("cpu"))
     return box[0]  # type: ignore[return-value]
 
 
-def only_first(method: Callable[P, None]) -> Callable[P, None]:
+def main_process_only(method: Callable[P, None]) -> Callable[P, None]:
     """What only the first process does."""
 
     @functools.wraps(method)
     def called(*args: P.args, **kwargs: P.kwargs) -> None:
-        if first():
+        if is_main_process():
             method(*args, **kwargs)
 
     return called
 
 
-def agree(tensors: "Iterable[Tensor | None]") -> None:
+def broadcast_tensors_(tensors: "Iterable[Tensor | None]") -> None:
     """Give all processes the first one's values, in place."""
-    if size() == 1:
+    if world_size() == 1:
         return
     from torch import distributed
 
@@ -176,28 +176,28 @@ def agree(tensors: "Iterable[Tensor | None]") -> None:
             tensor.copy_(whole)
 
 
-def parts(count: int) -> list[slice]:
+def slices(count: int) -> list[slice]:
     """Rows 0 .. count - 1 shared out in order, as evenly as can be. Each has all of them where
     there are fewer than two for each."""
-    if count < 2 * size():
-        return [slice(0, count)] * size()
-    ends = [count * rank // size() for rank in range(size() + 1)]
+    if count < 2 * world_size():
+        return [slice(0, count)] * world_size()
+    ends = [count * rank // world_size() for rank in range(world_size() + 1)]
     return [slice(*rows) for rows in itertools.pairwise(ends)]
 
 
-def part(count: int) -> slice:
+def local_slice(count: int) -> slice:
     """This process's rows of so many, at least two of them."""
-    return parts(count)[_here.get().rank]
+    return slices(count)[_here.get().rank]
 
 
-def gather(own: "Tensor", count: int, views: int = 1) -> "Tensor":
+def all_gather_with_grad(own: "Tensor", count: int, views: int = 1) -> "Tensor":
     """(views * rows of this part, ...) -> (views * count, ...) of all parts, view after view, the
     same in all processes; float32 if shared.
 
     Gradients flow back into the own rows alone, times the number of processes: `replicated` takes
     the mean over these where the joint gradient is the sum.
     """
-    rows = parts(count)
+    rows = slices(count)
     if rows[0] == slice(0, count):
         return own
     import torch
@@ -213,19 +213,19 @@ def gather(own: "Tensor", count: int, views: int = 1) -> "Tensor":
     distributed.all_gather(found, padded)
     pieces = [piece[:, : each.stop - each.start] for piece, each in zip(found, rows, strict=True)]
     if mine.requires_grad:
-        times = size()
+        times = world_size()
         mine.register_hook(lambda gradient: gradient * times)
     pieces[_here.get().rank] = mine
     return torch.cat(pieces, dim=1).flatten(0, 1)
 
 
-def replicated(module: "nn.Module") -> "nn.Module":
+def wrap_ddp(module: "nn.Module") -> "nn.Module":
     """The module, whose gradients are from now on the mean over the processes.
 
     Its buffers stay each process's own; `agree` on them before they are used. Parameters that get
     no gradient are no problem.
     """
-    if size() == 1:
+    if world_size() == 1:
         return module
     import inspect
 
@@ -237,33 +237,33 @@ def replicated(module: "nn.Module") -> "nn.Module":
 
 
 @contextlib.contextmanager
-def own_draws(device: "torch.device", count: int, *what: object) -> Iterator[None]:
+def per_rank_rng(device: "torch.device", count: int, *what: object) -> Iterator[None]:
     """What torch draws here for this process's part of `count` images (dropout) is its own; the
     common generators go on as if nothing had been drawn, so that the processes draw the same
     afterwards."""
-    if part(count) == slice(0, count):
+    if local_slice(count) == slice(0, count):
         yield
         return
     import torch
 
-    from dml_bench.system.seeding import draws  # brings NumPy
+    from dml_bench.system.seeding import uniform  # brings NumPy
 
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         torch.manual_seed(
-            int(draws(*what, "process", _here.get().rank, rows=1, columns=1)[0, 0] * 2**53)
+            int(uniform(*what, "process", _here.get().rank, rows=1, columns=1)[0, 0] * 2**53)
         )
         yield
 
 
 @contextlib.contextmanager
-def one_voice() -> Iterator[None]:
+def main_process_output() -> Iterator[None]:
     """Around a whole program: the first process speaks for all.
 
     Others say nothing, unless one of them ends by a failure of its own: that ends the program, and
     it is told. It is known by surviving some seconds, as torchrun ends the rest when one has
     failed.
     """
-    place = launched()
+    place = torchrun_rank()
     if place.size == 1:
         yield
         return
@@ -277,10 +277,10 @@ def one_voice() -> Iterator[None]:
     except BaseException as error:
         if not (isinstance(error, SystemExit) and not error.code):
             _fail(error, place, said.getvalue())
-    leave()
+    destroy()
 
 
-def _fail(error: BaseException, place: Place, said: str) -> None:
+def _fail(error: BaseException, place: Rank, said: str) -> None:
     """End this process, with its say if it is to have one. Without the interpreter's own end, in
     which NCCL waits for the others."""
     ending = error.code if isinstance(error, SystemExit) else None

@@ -5,14 +5,14 @@ import random
 
 import numpy as np
 
-__all__ = ["deterministic", "draws", "permutation", "seed_everything"]
+__all__ = ["deterministic", "permutation", "seed_everything", "uniform"]
 
 
 def _key(*what: object) -> int:
     return int.from_bytes(hashlib.sha256("|".join(map(str, what)).encode()).digest()[:16], "little")
 
 
-def draws(*what: object, rows: int, columns: int) -> np.ndarray:
+def uniform(*what: object, rows: int, columns: int) -> np.ndarray:
     """(rows, columns) uniform numbers in [0, 1), a pure function of `what` (e.g. seed, phase,
     epoch, purpose).
 
@@ -26,7 +26,7 @@ def draws(*what: object, rows: int, columns: int) -> np.ndarray:
 def permutation(*what: object, items: np.ndarray) -> np.ndarray:
     """The items in an order that is a pure function of `what` and of the order in which they are
     given."""
-    return items[np.argsort(draws(*what, rows=len(items), columns=1)[:, 0], kind="stable")]
+    return items[np.argsort(uniform(*what, rows=len(items), columns=1)[:, 0], kind="stable")]
 
 
 def seed_everything(*what: object) -> None:

@@ -11,9 +11,9 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.table import Table
 from rich.text import Text
 
-from dml_bench.system.callbacks import Watch
+from dml_bench.system.callbacks import Callback
 
-__all__ = ["SuiteProgress", "TerminalWatch", "duration", "show_comparison", "show_outcome"]
+__all__ = ["SuiteProgress", "TerminalCallback", "duration", "show_comparison", "show_outcome"]
 
 HELD_OUT = "limited"
 
@@ -41,7 +41,7 @@ def live_bars(console: Console) -> Progress:
     )
 
 
-class TerminalWatch(Watch):
+class TerminalCallback(Callback):
     """Prints the plan, a line per epoch, and below it a live bar of the running epoch with the time
     left for everything."""
 
@@ -53,7 +53,7 @@ class TerminalWatch(Watch):
         self._units = self._done = 0.0
         self._last_shown = 0.0
 
-    def __enter__(self) -> "TerminalWatch":
+    def __enter__(self) -> "TerminalCallback":
         self.progress_bar.start()
         return self
 
@@ -66,7 +66,7 @@ class TerminalWatch(Watch):
     def warn(self, text: str) -> None:
         self.console.print(Text(f"warning: {text}", style="yellow"))
 
-    def plan(self, plan: dict[str, Any]) -> None:
+    def on_plan(self, plan: dict[str, Any]) -> None:
         experiment, environment = plan["experiment"], plan["environment"]
         session, dataset, split = (
             environment["sessions"][-1],
@@ -137,11 +137,11 @@ class TerminalWatch(Watch):
             self._hide()
             self.console.print(Text(f"{message}: done"))
 
-    def work(self, units: float) -> None:
+    def on_work(self, units: float) -> None:
         """What is left is known anew; the pace so far is kept."""
         self._units = self._done + units
 
-    def phase(self, name: str, epochs: int, images: int) -> None:
+    def on_phase(self, name: str, epochs: int, images: int) -> None:
         self._name, self._epochs, self._images = name, epochs, images
         self._accuracy = ""
         self._epoch_done = 0
@@ -149,7 +149,7 @@ class TerminalWatch(Watch):
         if not self._done:
             self._start = self._epoch_start
 
-    def step(self, images: int, loss: Any) -> None:
+    def on_step(self, images: int, loss: Any) -> None:
         self._done += 3 * images
         self._epoch_done += images
         if time.perf_counter() - self._last_shown > 0.25:
@@ -160,11 +160,11 @@ class TerminalWatch(Watch):
             )
             self._show(f"{self._name}: training", self._epoch_done, self._images, detail)
 
-    def embedded(self, images: int) -> None:
+    def on_embedded(self, images: int) -> None:
         self._done += images
         self._show(f"{self._name}: embedding", 1, 1, f"{self._time_left()} left")
 
-    def epoch(self, record: dict[str, Any]) -> None:
+    def on_epoch(self, record: dict[str, Any]) -> None:
         loss = next(value for key, value in record.items() if key.startswith("train_loss"))
         parts = [f"{self._name:<8}{record['epoch']:>4}/{self._epochs}", f"loss {loss:.4f}"]
         if accuracy := [

@@ -9,18 +9,18 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
-from dml_bench.analysis.collect import gather, sections_of
+from dml_bench.analysis.collect import collect, studies_of
 from dml_bench.config import as_table
-from dml_bench.explain.annotations import Truth
+from dml_bench.explain.annotations import Annotations
 from dml_bench.explain.drawing import Drawing
-from dml_bench.explain.images import Material, mistaken
+from dml_bench.explain.images import RunImages, mistaken
 from dml_bench.explain.methods import applicable
 from dml_bench.explain.models import model_of_phase
 from dml_bench.explain.neighbour_panels import answered, panel_of
 from dml_bench.gallery.store import open_run, weight_files
 from dml_bench.report.compose import chapter
 from dml_bench.runs.folder import read_arrays, read_json
-from dml_bench.runs.run import FinishedRun
+from dml_bench.runs.run import Run
 from dml_bench.tracking import wandb_mirror
 from dml_bench.tracking.wandb_mirror import Table
 
@@ -46,7 +46,7 @@ def show(
     folder keeps the record."""
     run = open_run(path, data_dir)
     if evidence or explained:
-        run.originals.require()
+        run.images.require()
     mirror = wandb_mirror.start(
         mode,
         directory=run.folder,
@@ -70,14 +70,14 @@ def show(
     return names
 
 
-def pictures(run: FinishedRun, evidence: int, explained: int) -> Iterator[tuple[str, Image.Image]]:
-    [section] = sections_of(gather([run.folder], run.data_dir))
+def pictures(run: Run, evidence: int, explained: int) -> Iterator[tuple[str, Image.Image]]:
+    [section] = studies_of(collect([run.folder], run.data_dir))
     for drawn in chapter(section).figures:
         yield (
             f"figures/{drawn.name.removeprefix(f'{section.slug}-')}",
             Image.open(io.BytesIO(drawn.png)),
         )
-    material = Material(run)
+    material = RunImages(run)
     try:
         subjects = mistaken(material, max(evidence, explained, 1))
     except ValueError:  # no query is mistaken
@@ -93,7 +93,12 @@ def pictures(run: FinishedRun, evidence: int, explained: int) -> Iterator[tuple[
         models = [model_of_phase(material, phase, "cpu", "") for phase in run.neighbours]
         names = applicable(models[0].lens)
         drawing = Drawing(
-            material=material, models=models, names=names, truth=Truth(), target="class", other=None
+            material=material,
+            models=models,
+            names=names,
+            truth=Annotations(),
+            target="class",
+            other=None,
         )
         yield from (
             (f"explained/{number}", sheet)
@@ -101,10 +106,10 @@ def pictures(run: FinishedRun, evidence: int, explained: int) -> Iterator[tuple[
         )
 
 
-def embeddings_table(run: FinishedRun, phase: str) -> Table:
+def embeddings_table(run: Run, phase: str) -> Table:
     """One row per image of gallery and queries, for W&B's projector: what it is, and its
     coordinates."""
-    stored, material = read_arrays(run.folder / phase / "embeddings.safetensors"), Material(run)
+    stored, material = read_arrays(run.folder / phase / "embeddings.safetensors"), RunImages(run)
     parts = ["query"] if run.neighbours[phase].leaves_one_out else ["gallery", "query"]
     images = np.concatenate([stored[f"{part}_images"] for part in parts])
     part = np.repeat(parts, [len(stored[name]) for name in parts])

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Literal
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["Mirror", "Mode", "NotSent", "Table", "start", "sync"]
+__all__ = ["Mode", "NotSent", "Table", "WandbMirror", "start", "sync"]
 
 Mode = Literal["offline", "online", "disabled"]
 Scalar = float | int | str
@@ -43,7 +43,7 @@ class Table:
     rows: tuple[tuple[Any, ...], ...]
 
 
-class Mirror:
+class WandbMirror:
     """One run as W&B sees it. No method raises, and only `finish` waits; after a failure, all of
     them do nothing.
 
@@ -146,7 +146,7 @@ def start(
     warn: Callable[[str], None],
     notes: str = "",
     project: str = "dml_bench",
-) -> Mirror:
+) -> WandbMirror:
     """The mirror of a run, at once; `mode` holds whatever the environment says. Files go to
     `directory`/wandb.
 
@@ -156,7 +156,7 @@ def start(
     caller logs all earlier records again.
     """
     if mode == "disabled":
-        return Mirror(None, directory=directory, warn=warn)
+        return WandbMirror(None, directory=directory, warn=warn)
     run = {
         "id": run_id,
         "name": name,
@@ -165,7 +165,9 @@ def start(
         "notes": notes or None,
         "config": copy.deepcopy(config),
     }
-    return Mirror(functools.partial(connect, mode, directory, run), directory=directory, warn=warn)
+    return WandbMirror(
+        functools.partial(connect, mode, directory, run), directory=directory, warn=warn
+    )
 
 
 def connect(mode: Mode, directory: Path, run: dict[str, Any]) -> Any:

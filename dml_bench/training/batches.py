@@ -10,16 +10,16 @@ from torch import Tensor
 
 from dml_bench.config import Experiment
 from dml_bench.data.augmentations import Boxes
-from dml_bench.data.mixing import Chance, Mix
+from dml_bench.data.mixing import BatchRng, Mix
 from dml_bench.data.split import Phase
-from dml_bench.losses.objective import Reading
+from dml_bench.losses.objective import Targets
 from dml_bench.registry import samplers
 from dml_bench.system import distributed
 
 if TYPE_CHECKING:
-    from dml_bench.training.training_state import Run
+    from dml_bench.training.training_state import TrainingState
 
-__all__ = ["Batch", "blend", "epoch_batches", "paste", "readings", "sampled", "training_batch"]
+__all__ = ["Batch", "blend", "epoch_batches", "paste", "sampled", "targets_of", "training_batch"]
 
 
 class Batch(NamedTuple):
@@ -27,7 +27,7 @@ class Batch(NamedTuple):
 
     inputs: Tensor
     """(views * own part of the batch, ...) of the source, view after view."""
-    readings: tuple[Reading, ...]
+    targets: tuple[Targets, ...]
     """What each image of the joint batch is: one label, or several with their weights."""
     layer: str = ""
     """The backbone's layer whose output is mixed, by"""
@@ -36,9 +36,9 @@ class Batch(NamedTuple):
     """Whether the loss has its term of mixed embeddings."""
 
 
-def epoch_batches(run: "Run", epoch: int) -> list[np.ndarray]:
+def epoch_batches(run: "TrainingState", epoch: int) -> list[np.ndarray]:
     """The training images of this epoch, as the sampler cuts them into batches."""
-    return sampled(run.experiment, run.phase, run.images, run.labels.given[run.images], epoch)
+    return sampled(run.experiment, run.phase, run.images, run.labels.initial[run.images], epoch)
 
 
 def sampled(
@@ -52,20 +52,20 @@ def sampled(
     )
 
 
-def training_batch(run: "Run", images: np.ndarray, epoch: int, step: int) -> Batch:
+def training_batch(run: "TrainingState", images: np.ndarray, epoch: int, step: int) -> Batch:
     """(batch) image indices -> what is trained on; a pure function of its arguments and of the
     labels so far. Of several processes each gets the inputs of its own part, and the labels of all.
     """
-    mixing, own = run.experiment.mixing, distributed.part(len(images))
+    mixing, own = run.experiment.mixing, distributed.local_slice(len(images))
     views = [
         source_view(run, images[own], epoch, view) for view in range(run.experiment.train.views)
     ]
     inputs = views[0] if len(views) == 1 else torch.cat(views)
     if run.mixer is None or not mixing.active(epoch):
-        return Batch(inputs, readings(run, images), interpolate=mixing.active(epoch))
-    chance = Chance(images, len(run.dataset), (run.experiment.seed, run.phase.name, epoch), step)
+        return Batch(inputs, targets_of(run, images), interpolate=mixing.active(epoch))
+    chance = BatchRng(images, len(run.dataset), (run.experiment.seed, run.phase.name, epoch), step)
     mix = run.mixer.mix(chance, run.images, inputs.shape[1])
-    mixed = Batch(inputs, readings(run, images, mix))
+    mixed = Batch(inputs, targets_of(run, images, mix))
     layer, kept = mixing_layer(run.mixer.layers, chance), mix.kept[own]
     rows = (
         torch.from_numpy(mix.rows).to(inputs.device)
@@ -81,30 +81,32 @@ def training_batch(run: "Run", images: np.ndarray, epoch: int, step: int) -> Bat
     return mixed._replace(inputs=paste(inputs, others, Boxes(*(side[own] for side in mix.boxes))))
 
 
-def source_view(run: "Run", images: np.ndarray, epoch: int, view: int) -> Tensor:
+def source_view(run: "TrainingState", images: np.ndarray, epoch: int, view: int) -> Tensor:
     return run.source.train(images, phase=run.phase.name, epoch=epoch, view=view)
 
 
-def mixing_layer(layers: tuple[str, ...] | None, chance: Chance) -> str:
+def mixing_layer(layers: tuple[str, ...] | None, chance: BatchRng) -> str:
     if layers is None:
         return "input"
     return layers[int(chance.per_batch("layer")[0, 0] * len(layers))]
 
 
-def readings(run: "Run", images: np.ndarray, mix: Mix | None = None) -> tuple[Reading, ...]:
+def targets_of(
+    run: "TrainingState", images: np.ndarray, mix: Mix | None = None
+) -> tuple[Targets, ...]:
     """What the images are labelled as; of mixed images also what the others are, each by its
     share."""
     if run.experiment.train.labels == "image":
         found: list[tuple[np.ndarray, np.ndarray | None]] = [(np.arange(len(images)), None)]
     else:
-        found = run.labels.readings(images)
+        found = run.labels.targets(images)
     if mix is not None and not (mix.share == 1).all():
         own, others = (
             shared(found, mix.share),
-            shared(run.labels.readings(mix.others), 1 - mix.share),
+            shared(run.labels.targets(mix.others), 1 - mix.share),
         )
         found = own + others
-    return tuple(reading(run, labels, weights) for labels, weights in found)
+    return tuple(targets(run, labels, weights) for labels, weights in found)
 
 
 def shared(
@@ -113,7 +115,7 @@ def shared(
     return [(labels, share if weights is None else weights * share) for labels, weights in found]
 
 
-def reading(run: "Run", labels: np.ndarray, weights: np.ndarray | None) -> Reading:
+def targets(run: "TrainingState", labels: np.ndarray, weights: np.ndarray | None) -> Targets:
     """On the device. Weights that are all the same become one number, which any loss can be
     multiplied by."""
     views = run.experiment.train.views
@@ -126,7 +128,7 @@ def reading(run: "Run", labels: np.ndarray, weights: np.ndarray | None) -> Readi
             .to(run.device)
         )
         on_device = on_device[0] if alike else on_device
-    return Reading(torch.from_numpy(labels).repeat(views).to(run.device), on_device)
+    return Targets(torch.from_numpy(labels).repeat(views).to(run.device), on_device)
 
 
 def blend(values: Tensor, others: Tensor, kept: np.ndarray) -> Tensor:

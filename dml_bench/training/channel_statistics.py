@@ -4,8 +4,8 @@ from pathlib import Path
 from typing import Any
 
 from dml_bench.config import Experiment
-from dml_bench.system.callbacks import Watch
-from dml_bench.training.inputs import opened
+from dml_bench.system.callbacks import Callback
+from dml_bench.training.inputs import open_inputs
 from dml_bench.training.training_state import choose_device
 
 __all__ = ["advice", "channel_statistics"]
@@ -14,15 +14,15 @@ DIGITS = 4
 
 
 def channel_statistics(
-    experiment: Experiment, *, data_dir: Path | None, cache_dir: Path, watch: Watch
+    experiment: Experiment, *, data_dir: Path | None, cache_dir: Path, callback: Callback
 ) -> dict[str, Any]:
     """Plain values: of which images, and per phase `mean` and `std` of red, green and blue, 0-1,
     over every pixel of its training images as the network sees them in an evaluation. No other
     image is looked at."""
-    found = opened(experiment, data_dir, cache_dir, choose_device("cpu"), watch)
+    found = open_inputs(experiment, data_dir, cache_dir, choose_device("cpu"), callback)
     phases = {}
     for number, phase in enumerate(found.phases):
-        watch.progress("statistics", number, len(found.phases))
+        callback.progress("statistics", number, len(found.phases))
         images = phase.trains_on(found.dataset, found.split)
         mean, std = (
             [round(float(value), DIGITS) for value in channel]
@@ -32,9 +32,9 @@ def channel_statistics(
             "mean": mean,
             "std": std,
             "images": len(images),
-            "unseen": len(phase.excluded),
+            "unseen": len(phase.held_out_classes),
         }
-    watch.progress("statistics", len(found.phases), len(found.phases))
+    callback.progress("statistics", len(found.phases), len(found.phases))
     return {
         "experiment": experiment.name,
         "dataset": {"name": found.dataset.name, "fingerprint": found.dataset.fingerprint},

@@ -7,7 +7,7 @@ import torch
 
 from dml_bench.system import distributed
 from dml_bench.system.files import UNSEALED, check, write_sealed
-from dml_bench.training.training_state import Run
+from dml_bench.training.training_state import TrainingState
 
 __all__ = ["load", "save"]
 
@@ -15,8 +15,8 @@ FIRST_LINE = f"{UNSEALED}\n".encode()
 """A seal, before what torch writes."""
 
 
-@distributed.only_first
-def save(run: Run, path: Path) -> None:
+@distributed.main_process_only
+def save(run: TrainingState, path: Path) -> None:
     """Write the state after a finished epoch, which all processes share. No generator state: each
     epoch seeds itself."""
     state = {
@@ -33,7 +33,7 @@ def save(run: Run, path: Path) -> None:
     write_sealed(path, lambda file: file.writelines((FIRST_LINE, content.getbuffer())))
 
 
-def load(run: Run, path: Path) -> None:
+def load(run: TrainingState, path: Path) -> None:
     """Continue from the state at `path`. Raises Damaged, before the run is touched, if it is not
     what was saved."""
     check(path)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from dml_bench.system.lettering import Pen
 from dml_bench.training.batches import Batch, epoch_batches, training_batch
-from dml_bench.training.training_state import Run
+from dml_bench.training.training_state import TrainingState
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -30,7 +30,9 @@ INKS = ("black", "#0b5394")
 """Of an image's labels, in turn."""
 
 
-def contact_sheet(run: Run, *, epoch: int = 1, batches: int = 1, images: int = 32) -> "Image":
+def contact_sheet(
+    run: TrainingState, *, epoch: int = 1, batches: int = 1, images: int = 32
+) -> "Image":
     """The first `images` of each of the first `batches` of an epoch, as the loop would be fed with
     them now; views side by side."""
     from PIL import Image
@@ -79,18 +81,18 @@ def as_pixels(inputs: Tensor) -> np.ndarray:
     return inputs.float().round().clamp(0, 255).to(torch.uint8).cpu().numpy()
 
 
-def captions(run: Run, batch: Batch, rows: list[int]) -> list[list[str]]:
+def captions(run: TrainingState, batch: Batch, rows: list[int]) -> list[list[str]]:
     """What each of these inputs is labelled as, the labels with their weights where those are not
     1."""
     found = []
     for row in rows:
         weights: dict[str, float] = {}
-        for reading in batch.readings:
-            name = label_name(run, int(reading.labels[row]))
+        for targets in batch.targets:
+            name = label_name(run, int(targets.labels[row]))
             weight = (
                 1.0
-                if reading.weights is None
-                else float(reading.weights.expand(len(batch.inputs))[row])
+                if targets.weights is None
+                else float(targets.weights.expand(len(batch.inputs))[row])
             )
             weights[name] = weights.get(name, 0.0) + weight
         present = {name: weight for name, weight in weights.items() if weight >= ROUNDS_TO_0}
@@ -103,7 +105,7 @@ def captions(run: Run, batch: Batch, rows: list[int]) -> list[list[str]]:
     return found
 
 
-def label_name(run: Run, label: int) -> str:
+def label_name(run: TrainingState, label: int) -> str:
     """The class, with spaces at which the name can be broken; or which image it is, where each is a
     class of its own."""
     if run.experiment.train.labels == "image":

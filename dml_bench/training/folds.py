@@ -13,13 +13,13 @@ from dml_bench.data.split import Phase, Split, fold_phases
 from dml_bench.evaluation.search import search
 from dml_bench.registry import labellings
 from dml_bench.training.labels import given_labels
-from dml_bench.training.training_state import Run, unit
+from dml_bench.training.training_state import TrainingState, unit
 
-__all__ = ["Member", "judge", "members_of"]
+__all__ = ["TrainingJob", "out_of_fold_labels", "training_jobs"]
 
 
 @dataclass(frozen=True, slots=True)
-class Member:
+class TrainingJob:
     phase: Phase
     experiment: Experiment
     folder: Path
@@ -27,9 +27,9 @@ class Member:
     """Whether it only says what the images are that it did not train on."""
 
 
-def members_of(
+def training_jobs(
     experiment: Experiment, phase: Phase, dataset: Dataset, split: Split, folder: Path
-) -> tuple[Member, ...]:
+) -> tuple[TrainingJob, ...]:
     """In the order in which they are trained. The last ones answer the queries, together where
     there are several."""
     folds, seed = experiment.train.folds, experiment.seed
@@ -37,10 +37,10 @@ def members_of(
     if folds:
         parts = fold_phases(phase, dataset, split, given, folds, seed)
         return tuple(
-            Member(part, experiment, folder / f"fold-{number}")
+            TrainingJob(part, experiment, folder / f"fold-{number}")
             for number, part in enumerate(parts, start=1)
         )
-    judges: tuple[Member, ...] = ()
+    judges: tuple[TrainingJob, ...] = ()
     labelling = labellings[experiment.labelling.name].build(**experiment.labelling.options)
     if isinstance(labelling, Soft):
         plain = replace(
@@ -50,20 +50,20 @@ def members_of(
         )
         parts = fold_phases(phase, dataset, split, given, labelling.folds, seed, name="judge")
         judges = tuple(
-            Member(part, plain, folder / f"judge-{number}", judges=True)
+            TrainingJob(part, plain, folder / f"judge-{number}", judges=True)
             for number, part in enumerate(parts, start=1)
         )
-    return (*judges, Member(phase, experiment, folder))
+    return (*judges, TrainingJob(phase, experiment, folder))
 
 
-def judge(run: Run) -> dict[str, np.ndarray]:
+def out_of_fold_labels(run: TrainingState) -> dict[str, np.ndarray]:
     """The training images that this model did not train on, and what it holds them to be: by its
     logits where the loss has some, else by the nearest image that it trained on, under the label
     that was trained on."""
-    images = np.array(run.phase.withheld, np.int64)
+    images = np.array(run.phase.fold_images, np.int64)
     outputs = run.outputs(images)
     if run.objective.classifies:
         return {"images": images, "predicted": run.classify(outputs)}
-    known = run.labels.now
+    known = run.labels.current
     found = search(run.embed(run.images), unit(outputs), known[run.images], known[images], k=1)
     return {"images": images, "predicted": found.labels[:, 0]}

@@ -8,41 +8,41 @@ import torch
 from dml_bench.config import Experiment
 from dml_bench.data.cache import UnreadableImages
 from dml_bench.data.datasets import Dataset, open_dataset
-from dml_bench.data.inputs import Pixels, open_pixels
+from dml_bench.data.inputs import ImageInputs, open_image_inputs
 from dml_bench.data.split import Phase, Split, disjoint_phases, holdouts, phases, split_of
-from dml_bench.system.callbacks import Watch
+from dml_bench.system.callbacks import Callback
 
-__all__ = ["Opened", "open_readable_pixels", "opened", "phases_of"]
+__all__ = ["TrainingInputs", "open_inputs", "open_readable_images", "phases_of"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Opened:
+class TrainingInputs:
     """All that a training of an experiment needs, but no run folder."""
 
     dataset: Dataset
-    pixels: Pixels
+    pixels: ImageInputs
     split: Split
     phases: tuple[Phase, ...]
 
 
-def opened(
+def open_inputs(
     experiment: Experiment,
     data_dir: Path | None,
     cache_dir: Path,
     device: torch.device,
-    watch: Watch,
-) -> Opened:
+    callback: Callback,
+) -> TrainingInputs:
     """Raises ValueError in words for people where the images can't be had, read or divided as
     asked."""
-    dataset = open_dataset(experiment.data.dataset, data_dir, cache_dir, watch.progress)
+    dataset = open_dataset(experiment.data.dataset, data_dir, cache_dir, callback.progress)
     for note in dataset.notes:
-        watch.note(note)
+        callback.note(note)
     phases_of(
         experiment, dataset, split_of(experiment, dataset)
     )  # what can't be divided is met before the images are decoded
-    pixels, dataset = open_readable_pixels(experiment, dataset, cache_dir, device, watch)
+    pixels, dataset = open_readable_images(experiment, dataset, cache_dir, device, callback)
     split = split_of(experiment, dataset)
-    return Opened(
+    return TrainingInputs(
         dataset=dataset, pixels=pixels, split=split, phases=phases_of(experiment, dataset, split)
     )
 
@@ -54,20 +54,24 @@ def phases_of(experiment: Experiment, dataset: Dataset, split: Split) -> tuple[P
     return phases(holdouts(experiment.unseen, dataset))
 
 
-def open_readable_pixels(
-    experiment: Experiment, dataset: Dataset, cache_dir: Path, device: torch.device, watch: Watch
-) -> tuple[Pixels, Dataset]:
+def open_readable_images(
+    experiment: Experiment,
+    dataset: Dataset,
+    cache_dir: Path,
+    device: torch.device,
+    callback: Callback,
+) -> tuple[ImageInputs, Dataset]:
     """The image caches and the data set they hold, which leaves out what can't be decoded if the
     experiment allows that."""
     try:
-        return open_pixels(
-            experiment, dataset, cache_dir, device, watch.progress, watch.warn
+        return open_image_inputs(
+            experiment, dataset, cache_dir, device, callback.progress, callback.warn
         ), dataset
     except UnreadableImages as problem:
         if not experiment.data.skip_unreadable:
             raise
-        watch.warn(f"left out: {problem}")
+        callback.warn(f"left out: {problem}")
         dataset = replace(dataset.without(problem.images), opened_fingerprint=dataset.fingerprint)
-        return open_pixels(
-            experiment, dataset, cache_dir, device, watch.progress, watch.warn
+        return open_image_inputs(
+            experiment, dataset, cache_dir, device, callback.progress, callback.warn
         ), dataset

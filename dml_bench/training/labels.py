@@ -12,7 +12,7 @@ from dml_bench.config import Experiment
 from dml_bench.data.datasets import Dataset
 from dml_bench.data.label_strategies import Corrected
 from dml_bench.data.split import Phase, Split
-from dml_bench.system.seeding import draws
+from dml_bench.system.seeding import uniform
 
 __all__ = ["Correction", "TrainingLabels", "balanced", "corrupted", "given_labels"]
 
@@ -35,35 +35,35 @@ class TrainingLabels:
 
     trained: np.ndarray
     """(trained classes) ascending class ids: label i of the objective is class trained[i]."""
-    true: np.ndarray
+    clean: np.ndarray
     """(images) class ids of the data set."""
-    given: np.ndarray
+    initial: np.ndarray
     """(images) class ids that are trained on at first, sampled by and validated with: those of
     `given_labels`."""
-    second: np.ndarray | None = None
+    out_of_fold: np.ndarray | None = None
     """(images) class ids that count too, where they differ; see `a`."""
     a: float = 1.0
     """Weight of the given label beside a second one."""
     class_weights: np.ndarray | None = None
     """(classes) how much an image of each class counts."""
     corrected: Corrected | None = None
-    now: np.ndarray = field(init=False)
+    current: np.ndarray = field(init=False)
     """(images) class ids after the corrections."""
     corrections: list[Correction] = field(default_factory=list)
     _likeliest: Tensor | None = None
     _margin: Tensor | None = None
 
     def __post_init__(self) -> None:
-        self.now = self.given.copy()
+        self.current = self.initial.copy()
 
-    def readings(self, images: np.ndarray) -> list[tuple[np.ndarray, np.ndarray | None]]:
+    def targets(self, images: np.ndarray) -> list[tuple[np.ndarray, np.ndarray | None]]:
         """What the images are: (batch) labels 0 .. trained classes - 1, each with (batch) weights
         or None for 1."""
-        first = self.now[images]
+        first = self.current[images]
         weights = None if self.class_weights is None else self.class_weights[first]
-        if self.second is None:
+        if self.out_of_fold is None:
             return [(self._label(first), weights)]
-        other = self.second[images]
+        other = self.out_of_fold[images]
         share = np.where(other != first, self.a, 1.0)
         of_class = 1.0 if weights is None else weights
         return [
@@ -78,11 +78,11 @@ class TrainingLabels:
         """Remember what the model holds a batch to be, (batch, trained classes) logits; nothing
         leaves the device."""
         if self._likeliest is None or self._margin is None:
-            self._likeliest = torch.zeros(len(self.now), dtype=torch.long, device=logits.device)
-            self._margin = torch.zeros(len(self.now), device=logits.device)
+            self._likeliest = torch.zeros(len(self.current), dtype=torch.long, device=logits.device)
+            self._margin = torch.zeros(len(self.current), device=logits.device)
         probability = logits.detach().float().softmax(dim=1)
         most, likeliest = probability.max(dim=1)
-        own = torch.from_numpy(self._label(self.now[images])).to(logits.device)
+        own = torch.from_numpy(self._label(self.current[images])).to(logits.device)
         place = torch.from_numpy(images).to(logits.device)
         self._likeliest[place] = likeliest
         self._margin[place] = most - probability.gather(1, own[:, None])[:, 0]
@@ -97,11 +97,13 @@ class TrainingLabels:
                 self._margin.cpu().numpy()[images],
             )
             for image, new, margin in zip(images, classes, margins, strict=True):
-                if margin > threshold and new != self.now[image]:
+                if margin > threshold and new != self.current[image]:
                     self.corrections.append(
-                        Correction(int(image), int(self.now[image]), int(new), epoch, float(margin))
+                        Correction(
+                            int(image), int(self.current[image]), int(new), epoch, float(margin)
+                        )
                     )
-                    self.now[image] = new
+                    self.current[image] = new
         self._likeliest = self._margin = None
 
     def state(self) -> dict[str, Any]:
@@ -110,19 +112,19 @@ class TrainingLabels:
 
     def restore(self, state: dict[str, Any]) -> None:
         self.corrections = [Correction(*row) for row in state["corrections"]]
-        self.now = self.given.copy()
+        self.current = self.initial.copy()
         for correction in self.corrections:
-            self.now[correction.image] = correction.after
+            self.current[correction.image] = correction.after
 
     def summary(self, images: np.ndarray) -> dict[str, Any]:
         """How many of these training images' labels were wrong and replaced, and how often
         rightly."""
-        final = self.now if self.second is None else self.second
+        final = self.current if self.out_of_fold is None else self.out_of_fold
         changed, wrong = (
-            final[images] != self.given[images],
-            self.given[images] != self.true[images],
+            final[images] != self.initial[images],
+            self.initial[images] != self.clean[images],
         )
-        right = final[images] == self.true[images]
+        right = final[images] == self.clean[images]
         return {
             "training_images": len(images),
             "wrong_labels": int(wrong.sum()),
@@ -141,7 +143,7 @@ def given_labels(
     noise, seed = experiment.data.label_noise, experiment.seed
     if not noise:
         return dataset.labels
-    trained = np.setdiff1d(dataset.labels[split.train], phase.excluded)
+    trained = np.setdiff1d(dataset.labels[split.train], phase.held_out_classes)
     told = corrupted(dataset.labels, split.train, trained, noise, seed)
     watching = np.unique(dataset.labels[split.valid]) if phase.leaves_one_out else trained
     return corrupted(told, split.valid, watching, noise, seed)
@@ -156,7 +158,7 @@ def corrupted(
     Which images are wrong is the same in all phases and folds; those of classes that are not
     trained on stay as they are.
     """
-    chance, which = draws(seed, "label_noise", rows=len(labels), columns=2).T
+    chance, which = uniform(seed, "label_noise", rows=len(labels), columns=2).T
     wrong = images[np.argsort(chance[images], kind="stable")[: round(fraction * len(images))]]
     wrong = wrong[np.isin(labels[wrong], trained)]
     step = 1 + (which[wrong] * (len(trained) - 1)).astype(int)

@@ -14,7 +14,7 @@ from dml_bench.system import distributed
 from dml_bench.system.seeding import seed_everything
 from dml_bench.training import selection
 from dml_bench.training.batches import epoch_batches, training_batch
-from dml_bench.training.training_state import Run, unit
+from dml_bench.training.training_state import TrainingState, unit
 
 __all__ = ["NonFiniteLoss", "fit"]
 
@@ -23,7 +23,7 @@ class NonFiniteLoss(ValueError):
     """Training diverged."""
 
 
-def fit(run: Run, keep: Callable[[Run], None]) -> None:
+def fit(run: TrainingState, keep: Callable[[TrainingState], None]) -> None:
     """Train to the last epoch from where `run.records` end; `keep` is called after each epoch to
     save all state.
 
@@ -35,15 +35,15 @@ def fit(run: Run, keep: Callable[[Run], None]) -> None:
         record = train_epoch(run, epoch)
         if epoch % evaluate.every == 0 or epoch == run.experiment.train.epochs:
             record |= measure(run)
-        run.records.append(distributed.told(record.copy))
-        selection.consider(run, run.records[-1])
+        run.records.append(distributed.broadcast_object(record.copy))
+        selection.keep_if_best(run, run.records[-1])
         keep(run)
-        run.watch.epoch(run.records[-1])
-    selection.choose(run)
+        run.callback.on_epoch(run.records[-1])
+    selection.restore_best(run)
     run.check_frozen()
 
 
-def train_epoch(run: Run, epoch: int) -> dict[str, Any]:
+def train_epoch(run: TrainingState, epoch: int) -> dict[str, Any]:
     """One pass over the training images. Raises NonFiniteLoss, naming phase and epoch, before any
     state is kept."""
     seed_everything(run.experiment.seed, run.phase.name, epoch)
@@ -58,8 +58,8 @@ def train_epoch(run: Run, epoch: int) -> dict[str, Any]:
         losses[step], embeddings = train_step(run, images, epoch, step)
         if run.labels.corrected:
             run.labels.observe(images, run.objective.logits(embeddings[: len(images)]))
-        run.watch.step(len(images), losses[step])
-    distributed.agree(run.embedder.buffers())
+        run.callback.on_step(len(images), losses[step])
+    distributed.broadcast_tensors_(run.embedder.buffers())
     run.labels.correct(run.images, epoch, run.experiment.train.epochs)
     values = losses.cpu().numpy()
     seconds = time.perf_counter() - start
@@ -75,7 +75,7 @@ def train_epoch(run: Run, epoch: int) -> dict[str, Any]:
     }
 
 
-def check_finite(run: Run, epoch: int, losses: np.ndarray) -> None:
+def check_finite(run: TrainingState, epoch: int, losses: np.ndarray) -> None:
     """Raises NonFiniteLoss where the (steps) losses of an epoch, or the weights after it, are not
     finite."""
     place = f"in phase {run.phase.name}, epoch {epoch}"
@@ -91,7 +91,9 @@ def check_finite(run: Run, epoch: int, losses: np.ndarray) -> None:
             )
 
 
-def train_step(run: Run, images: np.ndarray, epoch: int, step: int) -> tuple[Tensor, Tensor]:
+def train_step(
+    run: TrainingState, images: np.ndarray, epoch: int, step: int
+) -> tuple[Tensor, Tensor]:
     """One step on a batch of image indices. Returns the loss and the (views * batch, dim)
     embeddings from before it.
 
@@ -100,37 +102,39 @@ def train_step(run: Run, images: np.ndarray, epoch: int, step: int) -> tuple[Ten
     batch = training_batch(run, images, epoch, step)
     with (
         run.autocast(),
-        distributed.own_draws(
+        distributed.per_rank_rng(
             run.device, len(images), run.experiment.seed, run.phase.name, epoch, step
         ),
     ):
         embeddings = run.forward(batch.inputs, batch.layer, batch.inside)
-    embeddings = distributed.gather(embeddings, len(images), run.experiment.train.views)
-    loss = run.objective.over(embeddings, batch.readings, interpolate=batch.interpolate)
+    embeddings = distributed.all_gather_with_grad(
+        embeddings, len(images), run.experiment.train.views
+    )
+    loss = run.objective.weighted_loss(embeddings, batch.targets, interpolate=batch.interpolate)
     run.optimizer.zero_grad(set_to_none=True)
     loss.backward()
-    distributed.agree(parameter.grad for parameter in run.objective.parameters())
+    distributed.broadcast_tensors_(parameter.grad for parameter in run.objective.parameters())
     run.optimizer.step()
     run.schedule.step()
     return loss.detach(), embeddings.detach()
 
 
-def measure(run: Run) -> dict[str, Any]:
+def measure(run: TrainingState) -> dict[str, Any]:
     """P@1 of the images that the phase watches; the accuracy of the objective's logits on them, if
     it has any; of validation images of the trained classes also the loss. Validation knows the
     labels that are given, wrong ones among them; the test is by the true ones."""
-    if not run.watched.queries:
+    if not run.monitored.queries:
         return {}
     start = time.perf_counter()
     record: dict[str, Any] = {}
-    gallery = None if run.phase.leaves_one_out else run.embed(run.watched.gallery)
-    for name, images in run.watched.queries.items():
-        known = run.labels.given if name == "valid" else run.dataset.labels
+    gallery = None if run.phase.leaves_one_out else run.embed(run.monitored.gallery)
+    for name, images in run.monitored.queries.items():
+        known = run.labels.initial if name == "valid" else run.dataset.labels
         labels, outputs = known[images], run.outputs(images)
         if gallery is None:
             found = search_leaving_one_out(unit(outputs), labels, k=1)
         else:
-            found = search(gallery, unit(outputs), known[run.watched.gallery], labels, k=1)
+            found = search(gallery, unit(outputs), known[run.monitored.gallery], labels, k=1)
         correct, suffix = precision_at_1(found), run.phase.suffix
         record |= {
             f"{name}_accuracy{suffix}": micro(correct),
@@ -144,6 +148,6 @@ def measure(run: Run) -> dict[str, Any]:
             record[f"valid_loss{suffix}"] = selection.valid_loss(run, images, outputs)
     return {
         **record,
-        "evaluate_images": run.watched.num_images,
+        "evaluate_images": run.monitored.num_images,
         "evaluate_seconds": time.perf_counter() - start,
     }

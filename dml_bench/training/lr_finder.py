@@ -10,17 +10,17 @@ from pathlib import Path
 import numpy as np
 
 from dml_bench.config import Component, Experiment
-from dml_bench.system.callbacks import Watch
+from dml_bench.system.callbacks import Callback
 from dml_bench.system.memory import keep_freed_memory
 from dml_bench.system.seeding import deterministic, seed_everything
 from dml_bench.training.batches import epoch_batches
-from dml_bench.training.folds import members_of
-from dml_bench.training.inputs import opened
+from dml_bench.training.folds import training_jobs
+from dml_bench.training.inputs import open_inputs
 from dml_bench.training.loop import train_step
 from dml_bench.training.pretraining import stages
-from dml_bench.training.training_state import Run, build, choose_device, choose_precision
+from dml_bench.training.training_state import TrainingState, build, choose_device, choose_precision
 
-__all__ = ["Sweep", "smoothed", "sweep"]
+__all__ = ["RateSweep", "smoothed", "sweep"]
 
 EXPLODED = 4.0
 """A loss this many times as large as the lowest so far, both smoothed, ends the sweep."""
@@ -29,7 +29,7 @@ WIDTH = 9
 
 
 @dataclass(frozen=True, eq=False)
-class Sweep:
+class RateSweep:
     """The loss at each rate, of a network that learned at all the lower ones before."""
 
     experiment: str
@@ -93,8 +93,8 @@ def sweep(
     low: float = 1e-6,
     high: float = 10.0,
     steps: int = 100,
-    watch: Watch,
-) -> Sweep:
+    callback: Callback,
+) -> RateSweep:
     """Train at rates from `low` to `high`, one a step, until the loss explodes; nothing of it is
     kept.
 
@@ -111,13 +111,17 @@ def sweep(
         )
     if steps < WIDTH:
         raise ValueError(f"--steps {steps}: at least {WIDTH} are wanted")
-    run = begun(experiment, data_dir, cache_dir, device, watch)
-    return Sweep(experiment.name, *swept(run, np.geomspace(low, high, steps)))
+    run = begun(experiment, data_dir, cache_dir, device, callback)
+    return RateSweep(experiment.name, *swept(run, np.geomspace(low, high, steps)))
 
 
 def begun(
-    experiment: Experiment, data_dir: Path | None, cache_dir: Path, device_name: str, watch: Watch
-) -> Run:
+    experiment: Experiment,
+    data_dir: Path | None,
+    cache_dir: Path,
+    device_name: str,
+    callback: Callback,
+) -> TrainingState:
     """The run of the first phase that holds classes out, or of the only one: what is chosen by it
     must not know them. Without what changes its rates or labels as it goes on."""
     plain = replace(
@@ -130,13 +134,13 @@ def begun(
     precision = choose_precision(plain.train.precision, device)
     deterministic()
     keep_freed_memory()
-    found = opened(plain, data_dir, cache_dir, device, watch)
-    phase = next((phase for phase in found.phases if phase.excluded), found.phases[0])
-    first = members_of(plain, phase, found.dataset, found.split, Path())[0].phase
+    found = open_inputs(plain, data_dir, cache_dir, device, callback)
+    phase = next((phase for phase in found.phases if phase.held_out_classes), found.phases[0])
+    first = training_jobs(plain, phase, found.dataset, found.split, Path())[0].phase
     stage = stages(
-        plain, (first,), found.dataset, found.split, cache_dir, device, precision, watch
+        plain, (first,), found.dataset, found.split, cache_dir, device, precision, callback
     )[first.name]
-    start = stage.weights(watch) if stage else None
+    start = stage.weights(callback) if stage else None
     return build(
         plain,
         first,
@@ -145,12 +149,12 @@ def begun(
         found.pixels,
         device=device,
         precision=precision,
-        watch=watch,
+        callback=callback,
         start=start,
     )
 
 
-def swept(run: Run, rates: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def swept(run: TrainingState, rates: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(steps) the rates that were reached, and the loss at each, before its step was made."""
     base = [
         group["lr"] / run.experiment.optimizer.options["lr"] for group in run.optimizer.param_groups
@@ -166,7 +170,7 @@ def swept(run: Run, rates: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
             for group, factor in zip(run.optimizer.param_groups, base, strict=True):
                 group["lr"] = rates[len(losses)] * factor
             losses.append(float(train_step(run, images, epoch, step)[0]))
-            run.watch.progress("learning rates", len(losses), len(rates))
+            run.callback.progress("learning rates", len(losses), len(rates))
             if explodes(np.array(losses)):
                 break
     return rates[: len(losses)], np.array(losses)

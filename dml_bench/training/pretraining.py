@@ -18,14 +18,14 @@ from torch import Tensor
 
 from dml_bench.config import Component, Experiment, Pretrain, as_table, load
 from dml_bench.data.datasets import Dataset, open_dataset
-from dml_bench.data.inputs import open_pixels
+from dml_bench.data.inputs import open_image_inputs
 from dml_bench.data.split import Phase, Split, make_split
 from dml_bench.registry import starts
 from dml_bench.system import distributed
-from dml_bench.system.callbacks import Watch
+from dml_bench.system.callbacks import Callback
 from dml_bench.system.files import Damaged, is_whole, read_json, write_json, write_tensors
 from dml_bench.training import checkpoint, loop
-from dml_bench.training.training_state import Run, build
+from dml_bench.training.training_state import TrainingState, build
 
 __all__ = ["Stage", "source_experiment", "stages"]
 
@@ -59,8 +59,8 @@ class Stage:
             torch.get_num_threads(),
             table,
             self.phase.name,
-            self.phase.excluded,
-            self.phase.withheld,
+            self.phase.held_out_classes,
+            self.phase.fold_images,
             self.dataset.fingerprint,
             self.split.fingerprint,
             self.before.key if self.before else "",
@@ -78,36 +78,36 @@ class Stage:
         )
 
     def work(self) -> dict[Path, int]:
-        """Units of work (see `Watch.work`) that are left at most, by the file that they make."""
+        """Units of work (see `Callback.on_work`) that are left at most, by the file that they make."""
         if self._is_there:
             return {}
         images = len(self.phase.trains_on(self.dataset, self.split))
-        watched = self.phase.watched(self.dataset, self.split).num_images
+        watched = self.phase.monitored(self.dataset, self.split).num_images
         own = 3 * self.experiment.train.views * images * self.experiment.train.epochs + watched
         return {self.path: own} | (self.before.work() if self.before else {})
 
-    def weights(self, watch: Watch) -> dict[str, Tensor]:
+    def weights(self, callback: Callback) -> dict[str, Tensor]:
         """The backbone's state dict, statistics included: read, or trained now; an interrupted
         training goes on. Of several processes the first trains it, so that it is the same however
         many there are."""
         from filelock import FileLock
         from safetensors.torch import load_file
 
-        with distributed.in_turn():
+        with distributed.main_process_first():
             if not self._is_there:
                 self.path.parent.mkdir(parents=True, exist_ok=True)
                 with FileLock(self.path.with_name(f".{self.path.stem}.lock")):
-                    self._make(watch)
+                    self._make(callback)
             with suppress(OSError):  # it is not there, or in a cache that can't be written to
                 self._unfinished.unlink()
             return load_file(self.path)
 
-    def _make(self, watch: Watch) -> None:
+    def _make(self, callback: Callback) -> None:
         from safetensors.torch import save
 
         if self._is_there:  # by the process that had the lock before
             return
-        run = self._train(watch)
+        run = self._train(callback)
         weights = {
             name: tensor.cpu().contiguous()
             for name, tensor in run.embedder.backbone.state_dict().items()
@@ -137,9 +137,9 @@ class Stage:
     def _unfinished(self) -> Path:
         return self.path.with_suffix(".state.pt")
 
-    def _train(self, watch: Watch) -> Run:
-        before = self.before.weights(watch) if self.before else None
-        watch.note(
+    def _train(self, callback: Callback) -> TrainingState:
+        before = self.before.weights(callback) if self.before else None
+        callback.note(
             f"training once, kept in {self.path.parent}: {self.experiment.name} weights for phase"
             f" {self.phase.name}"
         )
@@ -147,8 +147,13 @@ class Stage:
             self.experiment.train.epochs,
             len(self.phase.trains_on(self.dataset, self.split)),
         )
-        pixels = open_pixels(
-            self.experiment, self.dataset, self.cache_dir, self.device, watch.progress, watch.warn
+        pixels = open_image_inputs(
+            self.experiment,
+            self.dataset,
+            self.cache_dir,
+            self.device,
+            callback.progress,
+            callback.warn,
         )
         run = build(
             self.experiment,
@@ -158,7 +163,7 @@ class Stage:
             pixels,
             device=self.device,
             precision=self.precision,
-            watch=watch,
+            callback=callback,
             start=before,
         )
         if self._unfinished.exists():
@@ -169,7 +174,7 @@ class Stage:
             if self.phase.name == self.experiment.name
             else f"{self.phase.name}, {self.experiment.name} start"
         )
-        watch.phase(name, epochs, images * self.experiment.train.views)
+        callback.on_phase(name, epochs, images * self.experiment.train.views)
         loop.fit(run, lambda run: checkpoint.save(run, self._unfinished))
         return run
 
@@ -182,12 +187,12 @@ def stages(
     cache_dir: Path,
     device: torch.device,
     precision: str,
-    watch: Watch,
+    callback: Callback,
 ) -> dict[str, Stage | None]:
     """By phase, the stage whose weights it begins with; None where the configured weights are there
     to be loaded."""
     before = (
-        _source(experiment, cache_dir, device, precision, watch)
+        _source(experiment, cache_dir, device, precision, callback)
         if experiment.model.weights == "source"
         else None
     )
@@ -258,11 +263,15 @@ def component_table(component: Component) -> dict[str, object]:
 
 
 def _source(
-    experiment: Experiment, cache_dir: Path, device: torch.device, precision: str, watch: Watch
+    experiment: Experiment,
+    cache_dir: Path,
+    device: torch.device,
+    precision: str,
+    callback: Callback,
 ) -> Stage:
     source = source_experiment(experiment)
-    with distributed.in_turn():
-        dataset = open_dataset(source.data.dataset, None, cache_dir, watch.progress)
+    with distributed.main_process_first():
+        dataset = open_dataset(source.data.dataset, None, cache_dir, callback.progress)
     split = make_split(
         dataset, method="stratified", test_fraction=source.data.test_fraction, seed=source.seed
     )

@@ -19,7 +19,7 @@ from dml_bench.registry.option_checks import (
     at_least,
 )
 
-__all__ = ["stage_of"]
+__all__ = ["pretraining_experiment"]
 
 
 @starts.register(
@@ -43,7 +43,7 @@ def classifier(
     momentum: LessThanOne = 0.0,
     weight_decay: NotNegative = 0.0,
 ) -> Experiment:
-    return stage_of(
+    return pretraining_experiment(
         experiment,
         "classifier",
         train={"epochs": epochs, "batch_size": batch_size},
@@ -79,7 +79,7 @@ def simclr(
             "it crops images at random, which images.fit = squash forbids; --set"
             " start.resized_crop=0, or images.fit=crop"
         )
-    return stage_of(
+    return pretraining_experiment(
         experiment,
         "simclr",
         train={"epochs": epochs, "batch_size": batch_size, "views": 2, "labels": "image"},
@@ -96,7 +96,7 @@ def simclr(
     )
 
 
-def stage_of(
+def pretraining_experiment(
     experiment: Experiment,
     name: str,
     *,

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 from dml_bench.config import Component, Experiment
 from dml_bench.data.datasets import open_dataset
 from dml_bench.data.split import disjoint_phases, holdouts, phases, split_of
-from dml_bench.system.callbacks import Watch
+from dml_bench.system.callbacks import Callback
 from dml_bench.training.contact_sheet import contact_sheet
-from dml_bench.training.folds import members_of
-from dml_bench.training.inputs import open_readable_pixels
-from dml_bench.training.training_state import Run, build, choose_device
+from dml_bench.training.folds import training_jobs
+from dml_bench.training.inputs import open_readable_images
+from dml_bench.training.training_state import TrainingState, build, choose_device
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -27,7 +27,7 @@ def preview(
     epoch: int,
     batches: int,
     images: int,
-    watch: Watch,
+    callback: Callback,
 ) -> "Image":
     """A contact sheet of the first training of the experiment; where labels are corrected, with
     those of the first epoch.
@@ -43,11 +43,13 @@ def preview(
         raise ValueError(
             f"--epoch {epoch}: {experiment.name} has epochs 1 to {experiment.train.epochs}"
         )
-    run = first_run(experiment, data_dir, cache_dir, watch)
+    run = first_run(experiment, data_dir, cache_dir, callback)
     return contact_sheet(run, epoch=epoch, batches=batches, images=images)
 
 
-def first_run(experiment: Experiment, data_dir: Path | None, cache_dir: Path, watch: Watch) -> Run:
+def first_run(
+    experiment: Experiment, data_dir: Path | None, cache_dir: Path, callback: Callback
+) -> TrainingState:
     """The first of the experiment's trainings, on the CPU, with random weights, on which no batch
     depends."""
     untrained = replace(
@@ -57,14 +59,14 @@ def first_run(experiment: Experiment, data_dir: Path | None, cache_dir: Path, wa
         start=Component("none"),
     )
     device = choose_device("cpu")
-    dataset = open_dataset(untrained.data.dataset, data_dir, cache_dir, watch.progress)
-    pixels, dataset = open_readable_pixels(untrained, dataset, cache_dir, device, watch)
+    dataset = open_dataset(untrained.data.dataset, data_dir, cache_dir, callback.progress)
+    pixels, dataset = open_readable_images(untrained, dataset, cache_dir, device, callback)
     split = split_of(untrained, dataset)
     disjoint = untrained.protocol == "class_disjoint"
     phase = (
         disjoint_phases(dataset, split) if disjoint else phases(holdouts(untrained.unseen, dataset))
     )[0]
-    first = members_of(untrained, phase, dataset, split, Path())[0]
+    first = training_jobs(untrained, phase, dataset, split, Path())[0]
     return build(
         first.experiment,
         first.phase,
@@ -73,5 +75,5 @@ def first_run(experiment: Experiment, data_dir: Path | None, cache_dir: Path, wa
         pixels,
         device=device,
         precision="float32",
-        watch=watch,
+        callback=callback,
     )

@@ -10,9 +10,9 @@ from dml_bench.config import Experiment
 from dml_bench.system.seeding import permutation
 
 if TYPE_CHECKING:
-    from dml_bench.training.training_state import Run
+    from dml_bench.training.training_state import TrainingState
 
-__all__ = ["choose", "consider", "epochs_seen", "valid_loss"]
+__all__ = ["epochs_seen", "keep_if_best", "restore_best", "valid_loss"]
 
 
 def epochs_seen(experiment: Experiment) -> str:
@@ -33,7 +33,7 @@ def epochs_seen(experiment: Experiment) -> str:
     )
 
 
-def consider(run: "Run", record: dict[str, Any]) -> None:
+def keep_if_best(run: "TrainingState", record: dict[str, Any]) -> None:
     """After an epoch: remember its weights if they are the best so far. The earlier of equals
     stays."""
     wanted = run.experiment.train.checkpoint
@@ -50,7 +50,7 @@ def consider(run: "Run", record: dict[str, Any]) -> None:
         run.best = {"epoch": record["epoch"], "value": value, "rank": rank, **copies}
 
 
-def choose(run: "Run") -> None:
+def restore_best(run: "TrainingState") -> None:
     """After the last epoch: go back to the best one's weights. Raises ValueError where there was
     nothing to choose by."""
     wanted = run.experiment.train.checkpoint
@@ -66,12 +66,12 @@ def choose(run: "Run") -> None:
 
 
 @torch.no_grad()
-def valid_loss(run: "Run", images: np.ndarray, outputs: Tensor) -> float:
+def valid_loss(run: "TrainingState", images: np.ndarray, outputs: Tensor) -> float:
     """Mean loss over batches of validation images, always the same ones, by the labels that are
     given. (images, dim) outputs before normalisation."""
     run.objective.eval()
     order = permutation(run.experiment.seed, run.phase.name, "valid", items=np.arange(len(images)))
-    labels = torch.from_numpy(np.searchsorted(run.trained, run.labels.given[images]))
+    labels = torch.from_numpy(np.searchsorted(run.trained, run.labels.initial[images]))
     values = []
     for start in range(0, len(order), run.experiment.train.batch_size):
         rows = torch.from_numpy(order[start : start + run.experiment.train.batch_size])

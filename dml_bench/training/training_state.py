@@ -14,25 +14,25 @@ from torch.nn import functional
 
 from dml_bench.config import Experiment
 from dml_bench.data.datasets import Dataset
-from dml_bench.data.inputs import PLAIN, Features, Pixels, Source, Variant
+from dml_bench.data.inputs import PLAIN, FeatureInputs, ImageInputs, InputSource, TTAView
 from dml_bench.data.label_strategies import Corrected, Soft
 from dml_bench.data.mixing import Mixer
-from dml_bench.data.split import Phase, Split, Watched
+from dml_bench.data.split import Monitored, Phase, Split
 from dml_bench.losses.objective import Objective, build_objective
 from dml_bench.models.backbones import stage_names
 from dml_bench.models.embedder import Embedder, build_embedder
 from dml_bench.registry import UnknownName, labellings, mixings, near_miss, optimizers, schedules
 from dml_bench.system import distributed
-from dml_bench.system.callbacks import Watch
+from dml_bench.system.callbacks import Callback
 from dml_bench.system.files import is_whole, write_tensors
 from dml_bench.training.batches import sampled
 from dml_bench.training.labels import TrainingLabels, balanced, given_labels
 
-__all__ = ["Run", "build", "check_together", "choose_device", "choose_precision", "unit"]
+__all__ = ["TrainingState", "build", "check_together", "choose_device", "choose_precision", "unit"]
 
 
 @dataclass(kw_only=True)
-class Run:
+class TrainingState:
     """A phase of an experiment. `records` holds one row per finished epoch."""
 
     experiment: Experiment
@@ -41,16 +41,16 @@ class Run:
     images: np.ndarray
     """Indices of the training images."""
     labels: TrainingLabels
-    watched: Watched
+    monitored: Monitored
     mixer: Mixer | None
-    source: Source
+    source: InputSource
     embedder: Embedder
     objective: Objective
     optimizer: torch.optim.Optimizer
     schedule: torch.optim.lr_scheduler.LRScheduler
     device: torch.device
     precision: str
-    watch: Watch
+    callback: Callback
     replica: nn.Module | None = None
     """What inputs go through, where several processes train it together."""
     frozen: dict[str, Tensor] = field(default_factory=dict)
@@ -83,7 +83,7 @@ class Run:
     @property
     def trained_part(self) -> nn.Module:
         """Of the embedder, what inputs of the source go through."""
-        return self.embedder.head if isinstance(self.source, Features) else self.embedder
+        return self.embedder.head if isinstance(self.source, FeatureInputs) else self.embedder
 
     @property
     def trained(self) -> np.ndarray:
@@ -91,19 +91,19 @@ class Run:
         return self.labels.trained
 
     @torch.no_grad()
-    def outputs(self, images: np.ndarray, variant: Variant = PLAIN) -> Tensor:
+    def outputs(self, images: np.ndarray, variant: TTAView = PLAIN) -> Tensor:
         """(images) indices -> (images, dim) float32 on the CPU, before normalisation, under a
         deterministic view. Of several processes, which must all ask, each computes a part and has
         all."""
         self.embedder.eval()
-        outputs, own = [], images[distributed.part(len(images))]
+        outputs, own = [], images[distributed.local_slice(len(images))]
         for start in range(0, len(own), self.experiment.train.batch_size):
             batch = own[start : start + self.experiment.train.batch_size]
             with self.autocast():
                 embeddings = self.forward(self.source.view(batch, variant))
             outputs.append(embeddings.float().cpu())
-            self.watch.embedded(len(batch) * len(images) // len(own))
-        found = distributed.gather(torch.cat(outputs), len(images))
+            self.callback.on_embedded(len(batch) * len(images) // len(own))
+        found = distributed.all_gather_with_grad(torch.cat(outputs), len(images))
         length = functional.normalize(found, dim=1).norm(dim=1)
         if not ((length > 0.5) & found.isfinite().all(dim=1)).all():
             raise ValueError(
@@ -156,7 +156,7 @@ def choose_device(name: str) -> torch.device:
         raise ValueError(
             "no CUDA device is visible to torch; --device cpu, or see `dml-bench doctor`"
         )
-    place = distributed.launched()
+    place = distributed.torchrun_rank()
     if place.size == 1 or name == "cpu":
         return torch.device(name)
     if name != "cuda":
@@ -173,7 +173,7 @@ def choose_device(name: str) -> torch.device:
 
 def check_together(experiment: Experiment, device: torch.device) -> None:
     """Raises ValueError for what several processes can't do together."""
-    if distributed.size() == 1:
+    if distributed.world_size() == 1:
         return
     technique = experiment.mixing.technique
     if mixings[technique.name].facts["where"] == "layer" and technique.options["layers"] != (
@@ -208,14 +208,14 @@ def build(
     phase: Phase,
     dataset: Dataset,
     split: Split,
-    pixels: Pixels,
+    pixels: ImageInputs,
     *,
     device: torch.device,
     precision: str,
-    watch: Watch,
+    callback: Callback,
     start: dict[str, Tensor] | None = None,
     predicted: np.ndarray | None = None,
-) -> Run:
+) -> TrainingState:
     """The run of one phase, at its first epoch. `start` are backbone weights that replace the
     configured ones; `predicted` are (images) the class ids that labelling `softlabels` weighs
     against those that are given."""
@@ -229,33 +229,33 @@ def build(
         embedder = synchronised(embedder, experiment)
     embedder.to(device)
     objective = build_objective(
-        experiment, dataset.num_classes - len(phase.excluded), embedder.dim
+        experiment, dataset.num_classes - len(phase.held_out_classes), embedder.dim
     ).to(device)
     optimizer = build_optimizer(experiment, embedder, objective)
-    run = Run(
+    run = TrainingState(
         experiment=experiment,
         phase=phase,
         dataset=dataset,
         images=images,
         labels=labels,
-        watched=phase.watched(dataset, split),
+        monitored=phase.monitored(dataset, split),
         mixer=build_mixer(experiment, embedder),
         source=pixels,
         embedder=embedder,
         objective=objective,
         optimizer=optimizer,
-        schedule=build_schedule(experiment, phase, optimizer, images, labels.given[images]),
+        schedule=build_schedule(experiment, phase, optimizer, images, labels.initial[images]),
         device=device,
         precision=precision,
-        watch=watch,
+        callback=callback,
         frozen=embedder.frozen_state(),
     )
     if experiment.model.trainable == "head":
-        run.source = Features(frozen_features(run, pixels))
+        run.source = FeatureInputs(frozen_features(run, pixels))
     else:
         pixels.keep_on_device()
-    if distributed.size() > 1:
-        run.replica = distributed.replicated(run.trained_part)
+    if distributed.world_size() > 1:
+        run.replica = distributed.wrap_ddp(run.trained_part)
     return run
 
 
@@ -270,7 +270,7 @@ def synchronised(embedder: Embedder, experiment: Experiment) -> Embedder:
             f"train.sync_bn has no effect: {experiment.model.backbone.name} has no BatchNorm; leave"
             " train.sync_bn out"
         )
-    return embedder if distributed.size() == 1 else convert_sync_batchnorm(embedder)
+    return embedder if distributed.world_size() == 1 else convert_sync_batchnorm(embedder)
 
 
 def build_labels(
@@ -283,7 +283,7 @@ def build_labels(
 ) -> TrainingLabels:
     """The labels of the training images. Raises ValueError where labelling `softlabels` lacks its
     predictions."""
-    trained = np.setdiff1d(np.arange(dataset.num_classes), phase.excluded)
+    trained = np.setdiff1d(np.arange(dataset.num_classes), phase.held_out_classes)
     given = given_labels(experiment, phase, dataset, split)
     balance = experiment.train.class_weights == "balanced"
     labelling = labellings[experiment.labelling.name].build(**experiment.labelling.options)
@@ -292,9 +292,9 @@ def build_labels(
     )
     return TrainingLabels(
         trained=trained,
-        true=dataset.labels,
-        given=given,
-        second=predicted,
+        clean=dataset.labels,
+        initial=given,
+        out_of_fold=predicted,
         a=labelling.a if isinstance(labelling, Soft) else 1.0,
         class_weights=balanced(given[images], dataset.num_classes) if balance else None,
         corrected=labelling if isinstance(labelling, Corrected) else None,
@@ -347,7 +347,7 @@ def build_schedule(
     return schedules[schedule.name].build(**schedule.options)(optimizer, steps)
 
 
-def frozen_features(run: Run, pixels: Pixels) -> Tensor:
+def frozen_features(run: TrainingState, pixels: ImageInputs) -> Tensor:
     """(images, num_features) of the frozen backbone for every image of the data set; computed once
     and kept beside the image cache, under a digest of the weights, the way of computing and the
     images' cache. Of several processes the first computes them."""
@@ -366,7 +366,7 @@ def frozen_features(run: Run, pixels: Pixels) -> Tensor:
         / "features"
         / f"{run.experiment.model.backbone.name.replace(':', '_')}-{state.hexdigest()[:16]}.safetensors"
     )
-    with distributed.in_turn():
+    with distributed.main_process_first():
         if is_whole(path):
             return load_file(path)["features"].to(run.device)
         features = compute_features(run, pixels)
@@ -376,7 +376,7 @@ def frozen_features(run: Run, pixels: Pixels) -> Tensor:
 
 
 @torch.no_grad()
-def compute_features(run: Run, pixels: Pixels) -> Tensor:
+def compute_features(run: TrainingState, pixels: ImageInputs) -> Tensor:
     run.embedder.eval()
     table = []
     everything = np.arange(len(run.dataset))
@@ -386,7 +386,7 @@ def compute_features(run: Run, pixels: Pixels) -> Tensor:
             table.append(
                 run.embedder.features(pixels.view(everything[start : start + size])).float()
             )
-        run.watch.progress(
+        run.callback.progress(
             "features of the frozen backbone", min(start + size, len(everything)), len(everything)
         )
     return torch.cat(table)

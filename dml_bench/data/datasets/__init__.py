@@ -8,12 +8,12 @@ from dml_bench.data.datasets import (
     sop,
 )
 from dml_bench.data.datasets.cub import cub_folder, read_cub_layout
-from dml_bench.data.datasets.dataset import Dataset, Progress, Row, assemble, open_dataset
+from dml_bench.data.datasets.dataset import Dataset, ImageRow, Progress, assemble, open_dataset
 
 __all__ = [
     "Dataset",
+    "ImageRow",
     "Progress",
-    "Row",
     "assemble",
     "cub_folder",
     "open_dataset",

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from dml_bench.data.csv_table import require_none
-from dml_bench.data.datasets.dataset import Dataset, Disk, Row, Where, assemble
+from dml_bench.data.datasets.dataset import Dataset, Disk, ImageRow, Where, assemble
 from dml_bench.data.datasets.published import has, home
 from dml_bench.registry import datasets
 
@@ -101,12 +101,12 @@ def holds(folder: Path) -> bool:
     return has(folder, "car_ims", "cars_train", "cars_test")
 
 
-def one_folder(root: Path, crop_to_box: bool) -> tuple[list[str], list[Row]]:
+def one_folder(root: Path, crop_to_box: bool) -> tuple[list[str], list[ImageRow]]:
     """Class names and images of the layout with car_ims/."""
     file = mat_file(root, "cars_annos.mat")
     names = class_names(file)
     rows = [
-        Row(
+        ImageRow(
             image.path("relative_im_path"),
             image.label(len(names)),
             image.part(),
@@ -117,7 +117,7 @@ def one_folder(root: Path, crop_to_box: bool) -> tuple[list[str], list[Row]]:
     return names, rows
 
 
-def two_folders(root: Path, crop_to_box: bool) -> tuple[list[str], list[Row]]:
+def two_folders(root: Path, crop_to_box: bool) -> tuple[list[str], list[ImageRow]]:
     """Class names and images of the layout with cars_train/ and cars_test/."""
     names = class_names(mat_file(root, "cars_meta.mat"))
     files = {
@@ -125,7 +125,7 @@ def two_folders(root: Path, crop_to_box: bool) -> tuple[list[str], list[Row]]:
         "test": mat_file(root, "cars_test_annos_withlabels.mat"),
     }
     rows = [
-        Row(
+        ImageRow(
             image.path("fname", f"cars_{part}"),
             image.label(len(names)),
             part,

@@ -6,7 +6,7 @@ from pathlib import Path, PurePosixPath
 from typing import TypeVar
 
 from dml_bench.data.csv_table import inside, require_none
-from dml_bench.data.datasets.dataset import Dataset, Disk, Row, Where, assemble
+from dml_bench.data.datasets.dataset import Dataset, Disk, ImageRow, Where, assemble
 from dml_bench.data.datasets.published import has, home, levels, lines_of
 from dml_bench.registry import datasets
 
@@ -79,7 +79,7 @@ def read_cub_layout(root: Path, name: str, *, crop_to_box: bool = False) -> Data
         "correct them",
     )
     listed = [
-        Row(
+        ImageRow(
             path=str(PurePosixPath("images", path)),
             label=label_of[class_ids[image]],
             part=None if splits is None else ("train" if splits[image] else "test"),

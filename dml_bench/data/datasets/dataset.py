@@ -20,9 +20,9 @@ from dml_bench.system.drafts import sweep
 __all__ = [
     "Dataset",
     "Disk",
+    "ImageRow",
     "NotThere",
     "Progress",
-    "Row",
     "Where",
     "assemble",
     "names_in",
@@ -183,7 +183,7 @@ def open_dataset(
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class ImageRow:
     """One image as a reader found it, in whatever order."""
 
     path: str
@@ -196,7 +196,7 @@ def assemble(
     name: str,
     root: Path,
     class_names: Iterable[str],
-    rows: Iterable[Row],
+    rows: Iterable[ImageRow],
     faults: Iterable[str] = (),
     notes: Iterable[str] = (),
     remedy_of_empty: str = "add images to them or remove them",
@@ -281,8 +281,8 @@ class Disk:
         return self._names[folder]
 
     def present(
-        self, rows: Iterable[Row], listing: str, remedy: str
-    ) -> tuple[list[Row], list[str]]:
+        self, rows: Iterable[ImageRow], listing: str, remedy: str
+    ) -> tuple[list[ImageRow], list[str]]:
         """Those of the rows whose files are there, and faults about paths that lead out of the
         folder or to no file."""
         outside, missing, there = [], [], []

@@ -4,7 +4,7 @@ garment."""
 from pathlib import Path, PurePosixPath
 
 from dml_bench.data.csv_table import require_none
-from dml_bench.data.datasets.dataset import Dataset, Disk, Row, Where, assemble
+from dml_bench.data.datasets.dataset import Dataset, Disk, ImageRow, Where, assemble
 from dml_bench.data.datasets.published import after_header, has, home, lines_of
 from dml_bench.registry import datasets, near_miss
 
@@ -52,7 +52,9 @@ def inshop(where: Where) -> Dataset:
         "restore the list",
     )
     label_of = {item: label for label, item in enumerate(sorted(trained | asked))}
-    listed = [Row(str(PurePosixPath(path)), label_of[item], part) for path, item, part in images]
+    listed = [
+        ImageRow(str(PurePosixPath(path)), label_of[item], part) for path, item, part in images
+    ]
     # Img first: where case doesn't count, it would be taken for img.
     folder = root / "Img" if has(root, "Img/img") else root
     rows, faults = Disk(folder).present(

@@ -8,14 +8,22 @@ from pathlib import Path, PurePosixPath
 from dml_bench.data.csv_table import (
     IMAGE_SUFFIXES,
     PARTS,
+    CsvTable,
     Roles,
-    Table,
     fault,
     inside,
     read_table,
     visible,
 )
-from dml_bench.data.datasets.dataset import Dataset, Disk, NotThere, Row, Where, assemble, names_in
+from dml_bench.data.datasets.dataset import (
+    Dataset,
+    Disk,
+    ImageRow,
+    NotThere,
+    Where,
+    assemble,
+    names_in,
+)
 from dml_bench.data.image_files import files_below, left_out_words, sorted_out, unread_faults
 from dml_bench.registry import datasets, near_miss
 from dml_bench.registry.names import composed, one_spelling
@@ -49,13 +57,13 @@ def folder(where: Where, *, parts: str = "") -> Dataset:
     shown = one_spelling(place.name for place in class_folders)
     class_names = sorted(set(shown.values()))
     label_of = {name: label for label, name in enumerate(class_names)}
-    listed: list[Row] = []
+    listed: list[ImageRow] = []
     unread: list[Path] = []
     others: list[Path] = []
     for place, part in class_folders.items():
         found = sorted_out(files_below(place))
         listed += [
-            Row(file.relative_to(data_dir).as_posix(), label_of[shown[place.name]], part)
+            ImageRow(file.relative_to(data_dir).as_posix(), label_of[shown[place.name]], part)
             for file in found.images
         ]
         unread += found.unread
@@ -315,7 +323,7 @@ def csv_table(
     )
 
 
-def require_header(listing: Table, file_at: int, files: "Files") -> None:
+def require_header(listing: CsvTable, file_at: int, files: "Files") -> None:
     """Raises ValueError where the first line already lists an image."""
     name = listing.header[file_at]
     if PurePosixPath(name).suffix.lower() in IMAGE_SUFFIXES or files.find(name):
@@ -357,8 +365,8 @@ class Files:
         return name
 
     def rows(
-        self, listing: Table, roles: Roles, labels: Sequence[int | None]
-    ) -> tuple[list[Row], list[str]]:
+        self, listing: CsvTable, roles: Roles, labels: Sequence[int | None]
+    ) -> tuple[list[ImageRow], list[str]]:
         """The rows that have a class and a file, and faults about files of others."""
         parts = listing.parts(roles)
         rows, outside, missing = [], [], []
@@ -369,7 +377,7 @@ class Files:
             elif not (path := self.find(name)):
                 missing.append(name)
             elif label is not None:
-                rows.append(Row(path, label, part))
+                rows.append(ImageRow(path, label, part))
         faults = fault(
             outside,
             f"file names in {listing.file} that are empty or lead out of {self.folder!r}",
@@ -377,7 +385,7 @@ class Files:
         )
         return rows, faults + self.unfound(listing, missing)
 
-    def unfound(self, listing: Table, missing: Sequence[str]) -> list[str]:
+    def unfound(self, listing: CsvTable, missing: Sequence[str]) -> list[str]:
         """A fault about files that are not there, with what is there instead."""
         if not missing:
             return []

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from dml_bench.data.csv_table import require_none
-from dml_bench.data.datasets.dataset import Dataset, Disk, Row, Where, assemble
+from dml_bench.data.datasets.dataset import Dataset, Disk, ImageRow, Where, assemble
 from dml_bench.data.datasets.published import after_header, has, home, lines_of
 from dml_bench.registry import datasets
 
@@ -55,7 +55,7 @@ def sop(where: Where) -> Dataset:
     label_of = {class_id: label for label, class_id in enumerate(sorted(paths))}
     names = [class_name(class_id, min(paths[class_id])) for class_id in label_of]
     listed = [
-        Row(str(PurePosixPath(photo.path)), label_of[photo.class_id], photo.part)
+        ImageRow(str(PurePosixPath(photo.path)), label_of[photo.class_id], photo.part)
         for photo in photos
     ]
     lists = " and ".join(LISTS.values())
