@@ -22,7 +22,8 @@ from dml_bench.config import Expectation, Train
 from dml_bench.config.experiments import names, resolve
 from dml_bench.evaluation.statistics import Interval
 from dml_bench.registry import UnknownName
-from dml_bench.runs.run import Run, find_run, measure, metrics_of, read_folder
+from dml_bench.runs.metrics import measure, metrics_of
+from dml_bench.runs.run import Run, find_run, read_folder
 from dml_bench.system.files import read_json_lines
 
 MIXED = [[1, 1, 1, 0], [1, 0, 1, 0], [1, 1, 0, 0], [1, 1, 1, 1], [0, 1, 1, 0], [1, 0, 1, 1]]

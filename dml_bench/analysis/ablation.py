@@ -16,7 +16,8 @@ import numpy as np
 from dml_bench.analysis.compare import Difference, Side, difference_of, holm, in_common
 from dml_bench.config import experiments
 from dml_bench.evaluation.statistics import Scores
-from dml_bench.runs.run import Run, metric_of
+from dml_bench.runs.metrics import metric_of
+from dml_bench.runs.run import Run
 
 __all__ = ["METRICS", "Ablation", "ablations"]
 

@@ -14,7 +14,8 @@ from enum import StrEnum
 from dml_bench.config import Expectation, Experiment, as_table
 from dml_bench.evaluation.statistics import Interval
 from dml_bench.runs.folder import decisive, differing
-from dml_bench.runs.run import Run, difference, measure, metric_of, metrics_of
+from dml_bench.runs.metrics import difference, measure, metric_of, metrics_of
+from dml_bench.runs.run import Run
 
 __all__ = [
     "ClaimResult",

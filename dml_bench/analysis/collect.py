@@ -10,15 +10,8 @@ from dml_bench.analysis.study import Study
 from dml_bench.analysis.table import grouped
 from dml_bench.config import Expectation, Experiment, as_table, experiments
 from dml_bench.runs.folder import decisive, differing
-from dml_bench.runs.run import (
-    NotFinished,
-    Run,
-    metrics_of,
-    progress,
-    read_experiment,
-    read_folder,
-    run_folders,
-)
+from dml_bench.runs.metrics import metrics_of
+from dml_bench.runs.run import NotFinished, Run, progress, read_experiment, read_folder, run_folders
 from dml_bench.suite.plan import PlannedRow, read_table, table_names
 
 __all__ = ["Collection", "collect", "studies_of"]

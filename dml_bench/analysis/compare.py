@@ -16,7 +16,8 @@ from pathlib import Path
 import numpy as np
 
 from dml_bench.evaluation.statistics import Interval, Scores, Spread, interval, spread
-from dml_bench.runs.run import Metric, Run, metric_of, metrics_of, read_folder, run_folders
+from dml_bench.runs.metrics import Metric, metric_of, metrics_of
+from dml_bench.runs.run import Run, read_folder, run_folders
 
 __all__ = [
     "ClassDifference",

@@ -15,7 +15,8 @@ from dml_bench.evaluation.metrics import precision_at_1
 from dml_bench.evaluation.statistics import Interval, Scores, estimate, interval
 from dml_bench.registry import losses
 from dml_bench.report.format import beyond
-from dml_bench.runs.run import Run, metric_of, metrics_of
+from dml_bench.runs.metrics import metric_of, metrics_of
+from dml_bench.runs.run import Run
 
 __all__ = ["Study", "held_out"]
 

@@ -8,7 +8,8 @@ from typing import Any
 
 from dml_bench.evaluation import collapse
 from dml_bench.evaluation.statistics import Interval
-from dml_bench.runs.run import Run, measure
+from dml_bench.runs.metrics import measure
+from dml_bench.runs.run import Run
 from dml_bench.suite.plan import PlannedRow
 
 __all__ = ["COST", "Column", "Group", "TableRow", "columns_of", "grouped", "value_at"]

@@ -17,7 +17,8 @@ from dml_bench.evaluation.search import Neighbours, search_leaving_one_out
 from dml_bench.gallery.store import GalleryFile, part_of_split
 from dml_bench.registry.names import label_named
 from dml_bench.runs.folder import read_arrays
-from dml_bench.runs.run import Run, metrics_of
+from dml_bench.runs.metrics import metrics_of
+from dml_bench.runs.run import Run
 
 __all__ = [
     "ENROLLED",

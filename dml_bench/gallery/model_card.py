@@ -12,7 +12,8 @@ from dml_bench.gallery.predict import CalibrationSet, cuts_to_boxes
 from dml_bench.gallery.store import Gallery
 from dml_bench.registry import datasets
 from dml_bench.runs.folder import last_session
-from dml_bench.runs.run import Run, measure, metrics_of
+from dml_bench.runs.metrics import measure, metrics_of
+from dml_bench.runs.run import Run
 from dml_bench.system.markdown import fenced, markdown, markdown_row
 
 __all__ = ["Agreement", "card"]
