@@ -1,0 +1,146 @@
+"""What README.md, docs/ and reports/ promise: links that lead somewhere, commands that exist, numbers that
+were measured, and a repository that stays small."""
+
+import re
+import shlex
+import subprocess
+import tomllib
+from pathlib import Path
+
+import pytest
+import typer
+
+import dml_bench
+from dml_bench.cli.app import app
+
+ROOT = Path(__file__).parent.parent
+LINK = re.compile(r"\]\(([^)\s]+)\)")
+
+
+def tracked(*patterns: str) -> list[Path]:
+    """The files that git tracks and that exist, as paths relative to the repository."""
+    command = ["git", "ls-files", "-z", "--", *patterns]
+    names = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    paths = [Path(name) for name in names.split("\0") if name]
+    return [path for path in paths if (ROOT / path).exists()]
+
+
+def anchors(page: Path) -> set[str]:
+    """The anchors that GitHub gives to the headings of a page."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    plain = [re.sub(r"[^\w\- ]", "", heading.lower()) for heading in headings]
+    return {heading.strip().replace(" ", "-") for heading in plain}
+
+
+def commands(page: Path) -> list[list[str]]:
+    """The `dml-bench` lines of a page's blocks of code, as words after the program's name."""
+    blocks = re.findall(
+        r"^```\w*\n(.*?)^```", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL
+    )
+    lines = [line for block in blocks for line in block.splitlines()]
+    shown = [line for line in lines if re.match(r"dml-bench [a-z]", line)]
+    return [shlex.split(re.split(r" [>|] ", line)[0], comments=True)[1:] for line in shown]
+
+
+PAGES = tracked("*.md")
+GUIDES = [path for path in PAGES if path == Path("README.md") or path.parent == Path("docs")]
+COMMANDS = [(page, words) for page in GUIDES for words in commands(ROOT / page)]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=str)
+def test_every_relative_link_and_picture_of_a_page_leads_to_a_tracked_file(page):
+    paths = tracked()
+    folders = {folder for path in paths for folder in path.parents}
+    for link in LINK.findall((ROOT / page).read_text(encoding="utf-8")):
+        if re.match(r"[a-z]+:", link):
+            continue
+        target, _, anchor = link.partition("#")
+        place = (ROOT / page.parent / target).resolve() if target else ROOT / page
+        assert place.relative_to(ROOT) in {*paths, *folders}, f"{page} links to {link}"
+        if anchor and place.suffix == ".md":
+            assert anchor in anchors(place), f"{page} links to {link}"
+
+
+def test_the_readme_has_at_most_900_words():
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").split()) <= 900
+
+
+def test_the_readme_spells_epshn_out_where_the_word_first_stands_outside_of_a_name():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    first = re.search(r"\bEPSHN\b(?!_)", text)
+    assert first is not None
+    assert "Easy Positive Semi-Hard Negative" in text[first.start() - 60 : first.start()]
+
+
+def test_contributing_has_at_most_80_lines():
+    assert len((ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8").splitlines()) <= 80
+
+
+def test_the_numbers_of_the_readme_are_those_of_the_report():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    section = readme[readme.index("## Numbers") : readme.index("## Documentation")]
+    rows = [line.split("|")[2:5] for line in section.splitlines() if re.search(r"\| -?\.\d", line)]
+    table = (ROOT / "reports/demo/table.md").read_text(encoding="utf-8").replace("+", "")
+    measured = [[cell.strip() for cell in line.split("|")] for line in table.splitlines()]
+    assert len(rows) == 6
+    for row in rows:
+        cells = [cell.strip() for cell in row]
+        assert any(cells == line[3:6] for line in measured), cells
+
+
+@pytest.mark.parametrize(
+    ("page", "words"),
+    COMMANDS,
+    ids=lambda value: " ".join(value) if isinstance(value, list) else None,
+)
+def test_every_command_of_the_guides_exists_with_its_options(page, words):
+    command = typer.main.get_command(app)
+    while hasattr(command, "commands"):
+        assert words[0] in command.commands, f"{page}: {words}"
+        command, words = command.commands[words[0]], words[1:]
+    options = {name for parameter in command.params for name in parameter.opts}
+    named = [word.split("=")[0] for word in words if word.startswith("--")]
+    assert set(named) <= options, f"{page}: {words}"
+
+
+@pytest.mark.parametrize("page", GUIDES, ids=str)
+def test_every_experiment_of_the_guides_has_a_file(page):
+    text = (ROOT / page).read_text(encoding="utf-8")
+    names = re.findall(
+        r"\b(?:EPSHN|ArcFace|ProxyNCA|ProxyAnchor|crossentropy|MultiSimilarity)_[\w+]*\w", text
+    )
+    files = {path.stem for path in (ROOT / "experiments").glob("*.toml")}
+    shortened = {"ArcFace_"}
+    assert {name for name in names if name not in shortened} <= files
+
+
+def test_reports_are_numbers_and_weigh_less_than_3_mb():
+    paths = [path for path in tracked("reports") if path.name != ".gitignore"]
+    assert {path.suffix for path in paths} == {".md", ".csv", ".json", ".png"}
+    assert sum((ROOT / path).stat().st_size for path in paths) < 3_000_000
+
+
+def test_every_picture_of_the_repository_is_shown_by_a_page():
+    shown = set()
+    for page in PAGES:
+        for link in LINK.findall((ROOT / page).read_text(encoding="utf-8")):
+            shown.add((ROOT / page.parent / link).resolve())
+    pictures = [
+        path for path in tracked("reports", "docs") if path.suffix in {".png", ".jpg", ".svg"}
+    ]
+    assert {path for path in pictures if ROOT / path not in shown} == set()
+
+
+def test_the_citation_names_the_version_and_the_licence_of_the_package():
+    citation = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    licence = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"][
+        "license"
+    ]
+    assert re.findall(r"^version: (.+)$", citation, re.MULTILINE) == [dml_bench.__version__]
+    assert re.findall(r"^license: (.+)$", citation, re.MULTILINE) == [licence]
+
+
+def test_the_changelog_has_the_version_of_the_package_and_sorts_its_changes():
+    text = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    assert f"\n## {dml_bench.__version__}" in text
+    assert set(re.findall(r"^### (.+)$", text, re.MULTILINE)) == {"Added", "Changed", "Fixed"}
