@@ -1,5 +1,5 @@
 """Finished runs written by hand in the format of real ones: which queries each phase's model got
-right, and nothing trained."""
+right, and nothing trained; and data sets that are lists of paths."""
 
 import hashlib
 from dataclasses import replace
@@ -30,6 +30,23 @@ def experiment(
 ) -> Experiment:
     return replace(
         resolve(BASELINE, profile=profile, overrides=[f"seed={seed}"]), name=name, **changes
+    )
+
+
+def dataset_of(counts: dict[str, int], *, parts: tuple[str, ...] | None = None) -> Dataset:
+    """A data set whose files need not exist: NAME/00.jpg and so on, for each class."""
+    rows = sorted(
+        (f"{name}/{image:02}.jpg", label)
+        for label, (name, count) in enumerate(counts.items())
+        for image in range(count)
+    )
+    return Dataset(
+        name="birds",
+        root=Path("nowhere"),
+        paths=tuple(path for path, _ in rows),
+        labels=np.array([label for _, label in rows], dtype=np.int64),
+        class_names=tuple(counts),
+        parts=parts,
     )
 
 

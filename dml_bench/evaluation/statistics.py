@@ -129,7 +129,7 @@ def interval(
 
     Args:
         seeds: the same quantity, measured once per seed; the classes must be the same in each.
-        level: wanted coverage. Measured in simulations: tests/test_statistics.py.
+        level: wanted coverage. Measured in simulations: tests/evaluation/test_statistics.py.
 
     The same scores always give the same interval. Raises ValueError without scores, or where seeds
     have other classes.

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import two_processes
 from safetensors.torch import load_file
 from tiny import command, tiny, train
 from two_processes import OWN_STATISTICS, RUNS
@@ -74,7 +75,7 @@ def two(birds: Path, cache_dir: Path, tmp_path_factory: pytest.TempPathFactory) 
     out = tmp_path_factory.mktemp("two")
     with pytest.raises(KeyboardInterrupt):
         train(birds, cache_dir, out / "begun", *RUNS["pairs"], callback=Stops())
-    script = Path(__file__).with_name("two_processes.py")
+    script = Path(two_processes.__file__)
     done = subprocess.run(
         torchrun(str(script), "compute", str(birds), str(cache_dir), str(out)),
         capture_output=True,
@@ -301,7 +302,7 @@ def test_what_is_wrong_is_said_once(tmp_path):
 
 
 def test_a_process_that_fails_alone_ends_all_and_is_heard(tmp_path):
-    running = start(str(Path(__file__).with_name("two_processes.py")), "fail", *[str(tmp_path)] * 3)
+    running = start(str(Path(two_processes.__file__)), "fail", *[str(tmp_path)] * 3)
     _, errors = running.communicate(timeout=120)
     assert running.returncode != 0
     assert errors.count("MemoryError: no room in the second process") == 1

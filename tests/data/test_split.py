@@ -5,29 +5,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from handmade import dataset_of
 
 from dml_bench.config.experiments import resolve
 from dml_bench.data.datasets import Dataset, ImageRow, assemble
 from dml_bench.data.split import Phase, Split, holdouts, make_split, phases, unseen_classes
 from dml_bench.data.synthetic import cub_counts
 from dml_bench.registry import UnknownName
-
-
-def dataset_of(counts: dict[str, int], *, parts: tuple[str, ...] | None = None) -> Dataset:
-    """Files that need not exist: NAME/00.jpg and so on, for each class."""
-    rows = sorted(
-        (f"{name}/{image:02}.jpg", label)
-        for label, (name, count) in enumerate(counts.items())
-        for image in range(count)
-    )
-    return Dataset(
-        name="birds",
-        root=Path("nowhere"),
-        paths=tuple(path for path, _ in rows),
-        labels=np.array([label for _, label in rows], dtype=np.int64),
-        class_names=tuple(counts),
-        parts=parts,
-    )
 
 
 def split_of(

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from test_tracking import of_type, read_back
+from test_wandb_mirror import of_type, read_back
 from tiny import train
 
 from dml_bench.runs.folder import read_arrays

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_split import dataset_of
+from handmade import dataset_of
 
 from dml_bench.config import Experiment, as_table, experiments
 from dml_bench.config.experiments import EXPERIMENTS, names, read, resolve
