@@ -20,7 +20,6 @@ STILL_BACKWARDS = {
     ("analysis", "suite"),
     ("analysis", "report"),
     ("protocols", "tracking"),
-    ("browse", "cli"),
 }
 """Imports of one room by another that close a circle of rooms. May only shrink; the move is done
 when it is empty."""

@@ -8,7 +8,9 @@ It ends with the process that started it, however that ends: a shell between the
 end of its input.
 """
 
+import importlib.util
 import os
+import shutil
 import socket
 import subprocess
 import tempfile
@@ -21,10 +23,9 @@ from urllib.parse import quote
 
 from filelock import FileLock, Timeout
 
-from dml_bench.cli.doctor import find_mongod
 from dml_bench.system.drafts import remove
 
-__all__ = ["URI", "DatabaseFolder", "served"]
+__all__ = ["URI", "DatabaseFolder", "find_mongod", "served"]
 
 URI = "FIFTYONE_DATABASE_URI"
 WAIT_SECONDS = 60
@@ -64,6 +65,30 @@ class DatabaseFolder:
         there = self.folder.exists()
         remove(self.folder)
         return there
+
+
+def find_mongod() -> Path | None:
+    """The mongod that FiftyOne's wheels carry, or the one on the PATH; None if neither runs."""
+    spec = importlib.util.find_spec("fiftyone")
+    carried = (
+        [Path(place) / "db" / "bin" / "mongod" for place in spec.submodule_search_locations or ()]
+        if spec
+        else []
+    )
+    on_path = shutil.which("mongod")
+    for path in [*carried, *([Path(on_path)] if on_path else [])]:
+        try:
+            if (
+                path.is_file()
+                and subprocess.run(
+                    [path, "--version"], capture_output=True, timeout=20, check=False
+                ).returncode
+                == 0
+            ):
+                return path
+        except (OSError, subprocess.SubprocessError):
+            continue
+    return None
 
 
 @contextmanager

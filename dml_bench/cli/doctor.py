@@ -4,7 +4,6 @@ nothing."""
 import importlib.util
 import shutil
 import socket
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,7 +15,7 @@ from dml_bench.system import provenance
 if TYPE_CHECKING:
     from rich.table import Table
 
-__all__ = ["examine", "find_mongod"]
+__all__ = ["examine"]
 
 
 def examine(cache_dir: Path, data_dir: Path | None) -> "Table":
@@ -124,31 +123,9 @@ def data(data_dir: Path | None) -> Iterator[tuple[str, str]]:
         yield "CUB-200-2011", str(error)
 
 
-def find_mongod() -> Path | None:
-    """The mongod that FiftyOne's wheels carry, or the one on the PATH; None if neither runs."""
-    spec = importlib.util.find_spec("fiftyone")
-    carried = (
-        [Path(place) / "db" / "bin" / "mongod" for place in spec.submodule_search_locations or ()]
-        if spec
-        else []
-    )
-    on_path = shutil.which("mongod")
-    for path in [*carried, *([Path(on_path)] if on_path else [])]:
-        try:
-            if (
-                path.is_file()
-                and subprocess.run(
-                    [path, "--version"], capture_output=True, timeout=20, check=False
-                ).returncode
-                == 0
-            ):
-                return path
-        except (OSError, subprocess.SubprocessError):
-            continue
-    return None
-
-
 def database() -> Iterator[tuple[str, str]]:
+    from dml_bench.browse.database import find_mongod
+
     mongod = find_mongod()
     if mongod:
         yield "mongod", str(mongod)

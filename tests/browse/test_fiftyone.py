@@ -24,12 +24,11 @@ from handmade import experiment, finish, store
 from tiny import train
 
 from dml_bench.browse import fiftyone_app, projection
-from dml_bench.browse.database import URI, DatabaseFolder, served
+from dml_bench.browse.database import URI, DatabaseFolder, find_mongod, served
 from dml_bench.browse.html_map import write_page
 from dml_bench.browse.images import BrowseTable, read_browse_table
 from dml_bench.browse.server import Guard
 from dml_bench.browse.session import dataset_name
-from dml_bench.cli.doctor import find_mongod
 from dml_bench.gallery.store import GalleryFile as GalleryPlace
 from dml_bench.gallery.store import GalleryImage, run_gallery
 from dml_bench.runs.folder import read_arrays
