@@ -26,8 +26,8 @@ install: .venv/installed
 	$(UV) pip install --python $(BIN)/python --no-deps --editable .
 	touch $@
 
-# In place of `install` on Linux without a GPU: 1.3 GB less. The other CUDA packages must stay, because PyTorch's
-# libraries link theirs.
+# In place of `install` on Linux without a GPU: 1.3 GB less. The other CUDA packages must stay,
+# because PyTorch's libraries link theirs.
 GPU_ONLY := ^(triton|nvidia-(cusolver|cuda-cccl|nvtx)|cuda-(bindings|pathfinder|toolkit))==
 install-cpu: .venv/bin/python
 	test -x "$(UV)" || $(BIN)/python -m pip install --quiet uv

@@ -1,5 +1,5 @@
-"""What README.md, docs/ and reports/ promise: links that lead somewhere, commands that exist, numbers that
-were measured, and a repository that stays small."""
+"""What README.md, docs/ and reports/ promise: links that lead somewhere, commands that exist,
+numbers that were measured, and a repository that stays small."""
 
 import re
 import shlex

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import zipfile
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 
 import faiss
@@ -70,10 +71,11 @@ def alone(folder: Path, *images: str) -> list[list[str]]:
     finished = subprocess.run(
         command, cwd=folder, capture_output=True, text=True, timeout=240, check=False
     )
-    assert (finished.returncode, finished.stderr) == (
-        0,
-        "",
-    )  # no warning either, which people would copy
+    warnings = finished.stderr.splitlines()
+    if find_spec("triton") is None:  # after `make install-cpu` PyTorch itself says so
+        warnings = [line for line in warnings if "triton not found" not in line]
+    # no warning either, which people would copy
+    assert (finished.returncode, warnings) == (0, [])
     return [line.split("\t") for line in finished.stdout.splitlines()]
 
 
