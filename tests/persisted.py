@@ -58,7 +58,7 @@ class Kind:
 
 def go(place: Path, birds: Path, *overrides: str, epochs: int = 0) -> None:
     """Train in a place, until so many epochs are done where that is given."""
-    callback = {"watch": StopsAfter(epochs)} if epochs else {}
+    callback = {"callback": StopsAfter(epochs)} if epochs else {}
     with suppress(KeyboardInterrupt):
         train(birds, place / "cache", place / "runs", *overrides, **callback)
 

@@ -141,7 +141,7 @@ def test_a_sweep_is_the_same_each_time_and_starts_at_the_lowest_rate(birds: Path
         "data_dir": birds,
         "cache_dir": cache_dir,
         "device": "cpu",
-        "watch": Callback(),
+        "callback": Callback(),
         "steps": 9,
     }
     one, other = (sweep(tiny(), low=1e-3, high=1e-1, **where) for _ in range(2))
