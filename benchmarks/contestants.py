@@ -19,9 +19,9 @@ from dml_bench.data.split import Monitored, Phase, Split
 from dml_bench.system.callbacks import Callback
 from dml_bench.system.memory import keep_freed_memory, set_thresholds
 from dml_bench.system.seeding import deterministic
-from dml_bench.training import loop
+from dml_bench.training import loop, validation
 from dml_bench.training.batches import epoch_batches, targets_of
-from dml_bench.training.training_state import build
+from dml_bench.training.build import build
 
 __all__ = ["Bare", "Contestant", "Ours", "Setting", "Usual"]
 
@@ -80,7 +80,7 @@ class Ours:
 
     def evaluate(self) -> float:
         with determinism(), kept_memory():
-            return loop.measure(self.run)["test_accuracy"]
+            return validation.validate(self.run)["test_accuracy"]
 
     def shorten(self, batches: int) -> Callable[[], None]:
         whole = self.run.images, self.run.monitored

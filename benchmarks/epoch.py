@@ -38,8 +38,8 @@ from dml_bench.data.inputs import open_image_inputs
 from dml_bench.data.split import make_split
 from dml_bench.evaluation.metrics import micro, precision_at_1
 from dml_bench.evaluation.search import search
+from dml_bench.system.devices import choose_device, choose_precision
 from dml_bench.training import checkpoint
-from dml_bench.training.training_state import choose_device, choose_precision
 
 EXPERIMENT = "EPSHN_cosine_resnet18_sgd_aug"
 WIDTH, HEIGHT = 500, 375

@@ -16,7 +16,7 @@ from contestants import Ours, Setting
 from epoch import about, arguments, prepare, timed, warm_up
 
 from dml_bench.config.experiments import resolve
-from dml_bench.training.training_state import choose_precision
+from dml_bench.system.devices import choose_precision
 
 TECHNIQUES = ("none", "samplepairing", "mixup", "cutmix", "manifoldmixup")
 

@@ -23,10 +23,11 @@ from dml_bench.evaluation.metrics import map_at_r, micro, precision_at_1
 from dml_bench.evaluation.search import search
 from dml_bench.models import convolutions
 from dml_bench.system.callbacks import Callback
+from dml_bench.system.devices import choose_precision
 from dml_bench.system.seeding import deterministic
 from dml_bench.training import loop
+from dml_bench.training.build import build
 from dml_bench.training.inputs import open_inputs
-from dml_bench.training.training_state import build, choose_precision
 
 EXPERIMENT = "EPSHN_cosine_resnet18_scratch_sgd_aug"
 WAYS = {

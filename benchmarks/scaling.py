@@ -27,7 +27,7 @@ from dml_bench.evaluation import metrics
 from dml_bench.evaluation.search import flat_index, search_leaving_one_out
 from dml_bench.evaluation.statistics import Scores, interval
 from dml_bench.registry import losses
-from dml_bench.training.training_state import choose_precision
+from dml_bench.system.devices import choose_precision
 
 Ways = dict[int, Callable[[], Any]]
 SIZE, DIM, PER_CLASS = 64, 128, 60

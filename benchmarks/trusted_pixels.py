@@ -103,7 +103,7 @@ def first_epoch(root: str, cache_dir: str, images: str) -> dict[str, float]:
 
     from dml_bench.data.cache import Guard
     from dml_bench.data.split import make_split
-    from dml_bench.training.training_state import choose_precision
+    from dml_bench.system.devices import choose_precision
 
     experiment, dataset = setting(Path(root), Path(cache_dir))
     pixels, _ = caches(Path(root), Path(cache_dir))

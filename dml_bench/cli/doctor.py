@@ -45,7 +45,7 @@ def versions() -> Iterator[tuple[str, str]]:
 def devices() -> Iterator[tuple[str, str]]:
     import torch
 
-    from dml_bench.training.training_state import choose_device, choose_precision
+    from dml_bench.system.devices import choose_device, choose_precision
 
     yield (
         "processor",

@@ -18,7 +18,8 @@ from dml_bench.gallery.embedder import precision_of, trained_embedder, without_f
 from dml_bench.models.embedder import build_embedder
 from dml_bench.runs.folder import read_arrays
 from dml_bench.runs.run import Run
-from dml_bench.training.training_state import choose_device, unit
+from dml_bench.system.devices import choose_device
+from dml_bench.training.training_state import unit
 
 __all__ = ["ImageTarget", "Model", "Target", "check_target", "model_of_phase", "random_model"]
 

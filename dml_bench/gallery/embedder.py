@@ -21,7 +21,8 @@ from dml_bench.gallery.store import weight_files
 from dml_bench.models.embedder import Embedder, build_embedder
 from dml_bench.runs.folder import last_session
 from dml_bench.runs.run import Run
-from dml_bench.training.training_state import choose_device, unit
+from dml_bench.system.devices import choose_device
+from dml_bench.training.training_state import unit
 
 __all__ = [
     "Embedded",

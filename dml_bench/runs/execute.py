@@ -14,10 +14,11 @@ from dml_bench.runs.request import Outcome, RunRequest
 from dml_bench.runs.session import RunSession
 from dml_bench.system import distributed
 from dml_bench.system.callbacks import Callback
+from dml_bench.system.devices import choose_device, choose_precision
 from dml_bench.system.memory import keep_freed_memory
 from dml_bench.system.seeding import deterministic
+from dml_bench.training.build import check_distributed
 from dml_bench.training.inputs import open_readable_images, phases_of
-from dml_bench.training.training_state import check_together, choose_device, choose_precision
 
 __all__ = ["execute"]
 
@@ -33,7 +34,7 @@ def execute(request: RunRequest) -> Outcome:
     if not distributed.is_main_process():
         request = replace(request, callback=Callback(), wandb="disabled")
     experiment, callback = request.experiment, request.callback
-    check_together(experiment, device)
+    check_distributed(experiment, device)
     precision = choose_precision(experiment.train.precision, device)
     deterministic()
     keep_freed_memory()

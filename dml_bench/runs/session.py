@@ -29,14 +29,15 @@ from dml_bench.runs.request import RunRequest
 from dml_bench.system import distributed, provenance
 from dml_bench.system.files import Damaged, write_csv
 from dml_bench.tracking import wandb_mirror
-from dml_bench.training import checkpoint, loop, selection
+from dml_bench.training import checkpoint, loop
 from dml_bench.training.batches import epoch_batches, sampled
+from dml_bench.training.build import build
 from dml_bench.training.contact_sheet import contact_sheet
 from dml_bench.training.folds import TrainingJob, out_of_fold_labels, training_jobs
 from dml_bench.training.inputs import phases_of
 from dml_bench.training.labels import given_labels
 from dml_bench.training.pretraining import Stage, stages
-from dml_bench.training.training_state import TrainingState, build
+from dml_bench.training.training_state import TrainingState
 
 __all__ = ["RunSession"]
 
@@ -145,7 +146,7 @@ class RunSession:
                 f"{self.dataset.name} has train and test images of its own; --set data.split=given"
                 " keeps them apart"
             )
-        if blind := selection.epochs_seen(self.experiment):
+        if blind := checkpoint.epochs_seen(self.experiment):
             self.callback.note(blind)
 
     def _unseen(self) -> list[int]:

@@ -32,9 +32,9 @@ def slots_of(jobs: int, device: str, devices: str) -> Slots:
     chosen = tuple(part.strip() for part in devices.split(",")) if devices else (device,)
     on_cpu = all(name == "cpu" for name in chosen)
     if not on_cpu:
-        from dml_bench.training.training_state import (
-            choose_device,
-        )  # brings torch, which a suite on a CPU does without
+        from dml_bench.system.devices import (
+            choose_device,  # brings torch, which a suite on a CPU does without
+        )
 
         on_cpu = [choose_device(name).type for name in chosen] == ["cpu"]
     count = jobs or (min(2, cores()) if on_cpu else len(chosen))

@@ -2,7 +2,7 @@
 them, and what they are labelled as."""
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -15,9 +15,7 @@ from dml_bench.data.split import Phase
 from dml_bench.losses.objective import Targets
 from dml_bench.registry import samplers
 from dml_bench.system import distributed
-
-if TYPE_CHECKING:
-    from dml_bench.training.training_state import TrainingState
+from dml_bench.training.training_state import TrainingState
 
 __all__ = ["Batch", "blend", "epoch_batches", "paste", "sampled", "targets_of", "training_batch"]
 
@@ -36,7 +34,7 @@ class Batch(NamedTuple):
     """Whether the loss has its term of mixed embeddings."""
 
 
-def epoch_batches(run: "TrainingState", epoch: int) -> list[np.ndarray]:
+def epoch_batches(run: TrainingState, epoch: int) -> list[np.ndarray]:
     """The training images of this epoch, as the sampler cuts them into batches."""
     return sampled(run.experiment, run.phase, run.images, run.labels.initial[run.images], epoch)
 
@@ -52,7 +50,7 @@ def sampled(
     )
 
 
-def training_batch(run: "TrainingState", images: np.ndarray, epoch: int, step: int) -> Batch:
+def training_batch(run: TrainingState, images: np.ndarray, epoch: int, step: int) -> Batch:
     """(batch) image indices -> what is trained on; a pure function of its arguments and of the
     labels so far. Of several processes each gets the inputs of its own part, and the labels of all.
     """
@@ -81,7 +79,7 @@ def training_batch(run: "TrainingState", images: np.ndarray, epoch: int, step: i
     return mixed._replace(inputs=paste(inputs, others, Boxes(*(side[own] for side in mix.boxes))))
 
 
-def source_view(run: "TrainingState", images: np.ndarray, epoch: int, view: int) -> Tensor:
+def source_view(run: TrainingState, images: np.ndarray, epoch: int, view: int) -> Tensor:
     return run.source.train(images, phase=run.phase.name, epoch=epoch, view=view)
 
 
@@ -92,7 +90,7 @@ def mixing_layer(layers: tuple[str, ...] | None, chance: BatchRng) -> str:
 
 
 def targets_of(
-    run: "TrainingState", images: np.ndarray, mix: Mix | None = None
+    run: TrainingState, images: np.ndarray, mix: Mix | None = None
 ) -> tuple[Targets, ...]:
     """What the images are labelled as; of mixed images also what the others are, each by its
     share."""
@@ -115,7 +113,7 @@ def shared(
     return [(labels, share if weights is None else weights * share) for labels, weights in found]
 
 
-def targets(run: "TrainingState", labels: np.ndarray, weights: np.ndarray | None) -> Targets:
+def targets(run: TrainingState, labels: np.ndarray, weights: np.ndarray | None) -> Targets:
     """On the device. Weights that are all the same become one number, which any loss can be
     multiplied by."""
     views = run.experiment.train.views

@@ -5,8 +5,8 @@ from typing import Any
 
 from dml_bench.config import Experiment
 from dml_bench.system.callbacks import Callback
+from dml_bench.system.devices import choose_device
 from dml_bench.training.inputs import open_inputs
-from dml_bench.training.training_state import choose_device
 
 __all__ = ["advice", "channel_statistics"]
 

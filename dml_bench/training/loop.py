@@ -8,13 +8,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dml_bench.evaluation.metrics import macro, micro, precision_at_1
-from dml_bench.evaluation.search import search, search_leaving_one_out
 from dml_bench.system import distributed
 from dml_bench.system.seeding import seed_everything
-from dml_bench.training import selection
+from dml_bench.training import checkpoint
 from dml_bench.training.batches import epoch_batches, training_batch
-from dml_bench.training.training_state import TrainingState, unit
+from dml_bench.training.training_state import TrainingState
+from dml_bench.training.validation import validate
 
 __all__ = ["NonFiniteLoss", "fit"]
 
@@ -34,12 +33,12 @@ def fit(run: TrainingState, keep: Callable[[TrainingState], None]) -> None:
     for epoch in range(len(run.records) + 1, run.experiment.train.epochs + 1):
         record = train_epoch(run, epoch)
         if epoch % evaluate.every == 0 or epoch == run.experiment.train.epochs:
-            record |= measure(run)
+            record |= validate(run)
         run.records.append(distributed.broadcast_object(record.copy))
-        selection.keep_if_best(run, run.records[-1])
+        checkpoint.keep_if_best(run, run.records[-1])
         keep(run)
         run.callback.on_epoch(run.records[-1])
-    selection.restore_best(run)
+    checkpoint.restore_best(run)
     run.check_frozen()
 
 
@@ -117,37 +116,3 @@ def train_step(
     run.optimizer.step()
     run.schedule.step()
     return loss.detach(), embeddings.detach()
-
-
-def measure(run: TrainingState) -> dict[str, Any]:
-    """P@1 of the images that the phase watches; the accuracy of the objective's logits on them, if
-    it has any; of validation images of the trained classes also the loss. Validation knows the
-    labels that are given, wrong ones among them; the test is by the true ones."""
-    if not run.monitored.queries:
-        return {}
-    start = time.perf_counter()
-    record: dict[str, Any] = {}
-    gallery = None if run.phase.leaves_one_out else run.embed(run.monitored.gallery)
-    for name, images in run.monitored.queries.items():
-        known = run.labels.initial if name == "valid" else run.dataset.labels
-        labels, outputs = known[images], run.outputs(images)
-        if gallery is None:
-            found = search_leaving_one_out(unit(outputs), labels, k=1)
-        else:
-            found = search(gallery, unit(outputs), known[run.monitored.gallery], labels, k=1)
-        correct, suffix = precision_at_1(found), run.phase.suffix
-        record |= {
-            f"{name}_accuracy{suffix}": micro(correct),
-            f"{name}_accuracy{suffix}_macro": macro(correct, labels),
-        }
-        if run.objective.classifies and gallery is not None:
-            record[f"{name}_logits_accuracy{suffix}"] = micro(
-                (run.classify(outputs) == labels).astype(float)
-            )
-        if name == "valid" and gallery is not None:
-            record[f"valid_loss{suffix}"] = selection.valid_loss(run, images, outputs)
-    return {
-        **record,
-        "evaluate_images": run.monitored.num_images,
-        "evaluate_seconds": time.perf_counter() - start,
-    }

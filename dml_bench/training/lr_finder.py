@@ -11,14 +11,16 @@ import numpy as np
 
 from dml_bench.config import Component, Experiment
 from dml_bench.system.callbacks import Callback
+from dml_bench.system.devices import choose_device, choose_precision
 from dml_bench.system.memory import keep_freed_memory
 from dml_bench.system.seeding import deterministic, seed_everything
 from dml_bench.training.batches import epoch_batches
+from dml_bench.training.build import build
 from dml_bench.training.folds import training_jobs
 from dml_bench.training.inputs import open_inputs
 from dml_bench.training.loop import train_step
 from dml_bench.training.pretraining import stages
-from dml_bench.training.training_state import TrainingState, build, choose_device, choose_precision
+from dml_bench.training.training_state import TrainingState
 
 __all__ = ["RateSweep", "smoothed", "sweep"]
 

@@ -25,7 +25,8 @@ from dml_bench.system import distributed
 from dml_bench.system.callbacks import Callback
 from dml_bench.system.files import Damaged, is_whole, read_json, write_json, write_tensors
 from dml_bench.training import checkpoint, loop
-from dml_bench.training.training_state import TrainingState, build
+from dml_bench.training.build import build
+from dml_bench.training.training_state import TrainingState
 
 __all__ = ["Stage", "source_experiment", "stages"]
 

@@ -8,10 +8,12 @@ from dml_bench.config import Component, Experiment
 from dml_bench.data.datasets import open_dataset
 from dml_bench.data.split import disjoint_phases, holdouts, phases, split_of
 from dml_bench.system.callbacks import Callback
+from dml_bench.system.devices import choose_device
+from dml_bench.training.build import build
 from dml_bench.training.contact_sheet import contact_sheet
 from dml_bench.training.folds import training_jobs
 from dml_bench.training.inputs import open_readable_images
-from dml_bench.training.training_state import TrainingState, build, choose_device
+from dml_bench.training.training_state import TrainingState
 
 if TYPE_CHECKING:
     from PIL.Image import Image

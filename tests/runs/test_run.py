@@ -19,8 +19,7 @@ from dml_bench.data.inputs import ImageInputs
 from dml_bench.runs.folder import read_json, read_neighbours
 from dml_bench.runs.request import Outcome
 from dml_bench.system.callbacks import Callback
-from dml_bench.training import loop
-from dml_bench.training import training_state as run_module
+from dml_bench.training import frozen_features, loop
 from dml_bench.training.loop import NonFiniteLoss
 from dml_bench.training.training_state import TrainingState
 
@@ -189,18 +188,18 @@ def test_what_is_watched_during_phase_limited_never_touches_a_held_out_class(
     birds: Path, cache_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     embedded: dict[str, set[int]] = {"all": set(), "limited": set()}
-    original, measure = TrainingState.embed, loop.measure
+    original, validate = TrainingState.embed, loop.validate
 
     def spy(self: TrainingState, images: np.ndarray) -> np.ndarray:
         embedded[self.phase.name].update(self.dataset.labels[images].tolist())
         return original(self, images)
 
-    def spied_measure(run: TrainingState) -> dict[str, object]:
+    def spied_validate(run: TrainingState) -> dict[str, object]:
         with monkeypatch.context() as patched:
             patched.setattr(TrainingState, "embed", spy)
-            return measure(run)
+            return validate(run)
 
-    monkeypatch.setattr(loop, "measure", spied_measure)
+    monkeypatch.setattr(loop, "validate", spied_validate)
     train(birds, cache_dir, tmp_path, "train.epochs=1")
     assert embedded == {"all": set(range(8)), "limited": set(range(6))}
 
@@ -498,9 +497,9 @@ def test_a_frozen_pretrained_backbone_trains_its_head_on_features_computed_once(
     monkeypatch: pytest.MonkeyPatch,
 ):
     computed = []
-    original = run_module.compute_features
+    original = frozen_features.compute_features
     monkeypatch.setattr(
-        run_module, "compute_features", lambda *args: computed.append(args) or original(*args)
+        frozen_features, "compute_features", lambda *args: computed.append(args) or original(*args)
     )
     outcome = train(birds, cache_dir, tmp_path, *FROZEN, "images.size=64")
     assert len(computed) == 1, "both phases share the frozen features"

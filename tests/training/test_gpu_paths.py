@@ -20,7 +20,8 @@ from dml_bench.data.inputs import open_image_inputs, tta_views
 from dml_bench.data.split import make_split, phases
 from dml_bench.system.callbacks import Callback
 from dml_bench.training.batches import epoch_batches, training_batch
-from dml_bench.training.training_state import TrainingState, build
+from dml_bench.training.build import build
+from dml_bench.training.training_state import TrainingState
 
 CUDA = torch.device("cuda")
 PLC = (

@@ -12,7 +12,7 @@ from dml_bench.data.split import Phase, make_split
 from dml_bench.runs.folder import read_arrays
 from dml_bench.runs.request import Outcome
 from dml_bench.system.files import read_json_lines
-from dml_bench.training import loop, selection
+from dml_bench.training import checkpoint, validation
 
 
 @pytest.fixture(scope="module")
@@ -101,20 +101,20 @@ def test_validation_images_are_embedded_for_thresholds_and_never_looked_up(outco
     assert not set(arrays["gallery_images"]) & set(arrays["valid_images"])
 
 
-@pytest.mark.parametrize("checkpoint", ["valid_loss", "valid_accuracy"])
+@pytest.mark.parametrize("chosen_by", ["valid_loss", "valid_accuracy"])
 def test_neither_queries_nor_held_out_classes_choose_the_epoch(
-    checkpoint, birds, cache_dir, tmp_path, monkeypatch
+    chosen_by, birds, cache_dir, tmp_path, monkeypatch
 ):
     seen: dict[str, set[int]] = {}
-    original = selection.valid_loss
+    original = validation.valid_loss
 
     def spy(run, images, outputs):
         seen.setdefault(run.phase.name, set()).update(images.tolist())
         return original(run, images, outputs)
 
-    monkeypatch.setattr(loop.selection, "valid_loss", spy)
+    monkeypatch.setattr(validation, "valid_loss", spy)
     folder = train(
-        birds, cache_dir, tmp_path, "data.valid_fraction=0.2", f"train.checkpoint={checkpoint}"
+        birds, cache_dir, tmp_path, "data.valid_fraction=0.2", f"train.checkpoint={chosen_by}"
     ).folder
     with open(folder / "split.csv", newline="") as file:
         parts = np.array([row["part"] for row in csv.DictReader(file)])
@@ -167,12 +167,12 @@ def test_a_phase_that_withholds_images_watches_them_together_with_the_validation
 
 def test_the_best_epoch_is_said_to_be_looked_for_among_those_that_are_measured():
     assert (
-        selection.epochs_seen(tiny("data.valid_fraction=0.2", "train.checkpoint=valid_loss")) == ""
+        checkpoint.epochs_seen(tiny("data.valid_fraction=0.2", "train.checkpoint=valid_loss")) == ""
     )
-    assert selection.epochs_seen(tiny("evaluate.every=2")) == ""
+    assert checkpoint.epochs_seen(tiny("evaluate.every=2")) == ""
     seldom = tiny("data.valid_fraction=0.2", "train.checkpoint=valid_loss", "evaluate.every=2")
     line = (
         "train.checkpoint = valid_loss chooses among epochs 2, 3, which evaluate.every = 2"
         " measures; --set evaluate.every=1 for all"
     )
-    assert selection.epochs_seen(seldom) == line
+    assert checkpoint.epochs_seen(seldom) == line

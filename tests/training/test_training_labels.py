@@ -13,12 +13,13 @@ from dml_bench.config import Experiment
 from dml_bench.data.label_strategies import Corrected
 from dml_bench.evaluation.search import search
 from dml_bench.system.callbacks import Callback
-from dml_bench.training import loop
+from dml_bench.training import loop, validation
 from dml_bench.training.batches import epoch_batches
+from dml_bench.training.build import build
 from dml_bench.training.folds import training_jobs
 from dml_bench.training.inputs import open_inputs
 from dml_bench.training.labels import TrainingLabels, balanced, corrupted, given_labels
-from dml_bench.training.training_state import TrainingState, build
+from dml_bench.training.training_state import TrainingState
 
 
 def labels(given: list[int], true: list[int] | None = None, **more: object) -> TrainingLabels:
@@ -121,7 +122,7 @@ def test_an_epoch_is_chosen_by_labels_that_are_given(birds, cache_dir, monkeypat
             asked.update({len(labels): (known, labels)}) or search(gallery, query, known, labels, k)
         ),
     )
-    loop.measure(run)
+    validation.validate(run)
     for name, images in run.monitored.queries.items():
         known, labels = asked[len(images)]
         truth = run.labels.initial if name == "valid" else run.dataset.labels

@@ -7,8 +7,9 @@ from dml_bench.data.datasets import (
     own_images,
     sop,
 )
+from dml_bench.data.datasets.by_name import open_dataset
 from dml_bench.data.datasets.cub import cub_folder, read_cub_layout
-from dml_bench.data.datasets.dataset import Dataset, ImageRow, Progress, assemble, open_dataset
+from dml_bench.data.datasets.dataset import Dataset, ImageRow, Progress, assemble
 
 __all__ = [
     "Dataset",

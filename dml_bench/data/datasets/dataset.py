@@ -1,5 +1,4 @@
-"""The value that every reader of images returns, the checks that all readers share, and the way to
-one by its name."""
+"""The value that every reader of images returns, and the checks that all readers share."""
 
 import hashlib
 import os
@@ -10,12 +9,9 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from dml_bench.config import Component
 from dml_bench.data.csv_table import alike, fault, inside, speakable, twice
 from dml_bench.data.digests import digests_of
-from dml_bench.registry import datasets
 from dml_bench.registry.names import composed
-from dml_bench.system.drafts import sweep
 
 __all__ = [
     "Dataset",
@@ -26,7 +22,6 @@ __all__ = [
     "Where",
     "assemble",
     "names_in",
-    "open_dataset",
 ]
 
 Progress = Callable[[str, int, int], None]
@@ -128,58 +123,6 @@ class NotThere(ValueError):
     def __init__(self, missing: str, advice: str):
         super().__init__(f"{missing}: {advice}")
         self.missing = missing
-
-
-def open_dataset(
-    component: Component,
-    data_dir: Path | None,
-    cache_dir: Path,
-    progress: Progress | None = None,
-    *,
-    tolerant: bool = False,
-) -> Dataset:
-    """Read the data set that `component` names. Raises ValueError where a folder of images is
-    needed and missing, or given in vain, and where something is wrong with the images and labels;
-    if `tolerant`, faults that leave some images are only listed in the data set.
-
-    Whatever uses `cache_dir` begins with this, so it is here that all that dead processes left in
-    there is removed."""
-    sweep(cache_dir, *cache_dir.glob("*/"))
-    entry = datasets[component.name]
-    tell = progress or (lambda stage, done, total: None)
-    if not entry.facts["needs_data_dir"]:
-        if data_dir is not None:
-            raise ValueError(
-                f"dataset {entry.name} draws its own images, so --data-dir has no effect: leave"
-                " it out"
-            )
-        return replace(
-            entry.build(Where(cache_dir, cache_dir, tell), **component.options), cache_dir=cache_dir
-        )
-    if data_dir is None:
-        obtain = f"; {entry.facts['obtain']}" if entry.facts["obtain"] else ""
-        raise ValueError(
-            f"dataset {entry.name} needs a folder of images: give it with --data-dir DIR{obtain}"
-        )
-    if not data_dir.is_dir():
-        raise ValueError(
-            f"{data_dir} {'is not a folder' if data_dir.exists() else 'does not exist'}: give the"
-            " folder of images with --data-dir DIR"
-        )
-    try:
-        dataset: Dataset = replace(
-            entry.build(Where(data_dir, cache_dir, tell), **component.options), cache_dir=cache_dir
-        )
-    except NotThere as problem:
-        from dml_bench.data.datasets.layouts import layout_of
-
-        other = layout_of(data_dir)
-        if not other or other[0] == entry.name:
-            raise
-        raise ValueError(
-            f"{problem.missing}: {data_dir} holds {other[1]}, so give --dataset {other[0]}"
-        ) from None
-    return dataset if tolerant else dataset.sound()
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,7 @@ from dml_bench.data.datasets.dataset import (
     assemble,
     names_in,
 )
+from dml_bench.data.datasets.layouts import published_in
 from dml_bench.data.image_files import files_below, left_out_words, sorted_out, unread_faults
 from dml_bench.registry import datasets, near_miss
 from dml_bench.registry.names import composed, one_spelling
@@ -244,8 +245,6 @@ def inner_words(class_folders: dict[Path, str | None]) -> list[str]:
 def published_words(data_dir: Path) -> list[str]:
     """A sentence where the folders are those of a published data set, whose classes are written
     elsewhere."""
-    from dml_bench.data.datasets.layouts import published_in
-
     name = published_in([data_dir])
     return (
         [

@@ -1,0 +1,46 @@
+"""On which device a run computes, and in which precision."""
+
+import torch
+
+from dml_bench.system import distributed
+
+__all__ = ["choose_device", "choose_precision"]
+
+
+def choose_device(name: str) -> torch.device:
+    """`auto` is cuda where there is one; each process that torchrun starts on a machine has its
+    own. Raises ValueError for a device that is not there."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name.split(":")[0] not in ("cpu", "cuda"):
+        raise ValueError(f"unknown device {name!r}; choose auto, cpu or cuda")
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise ValueError(
+            "no CUDA device is visible to torch; --device cpu, or see `dml-bench doctor`"
+        )
+    place = distributed.torchrun_rank()
+    if place.size == 1 or name == "cpu":
+        return torch.device(name)
+    if name != "cuda":
+        raise ValueError(
+            f"--device {name}: torchrun gives each process a GPU of its own; leave --device out"
+        )
+    if place.local_rank >= torch.cuda.device_count():
+        raise ValueError(
+            f"there are more processes than GPUs; --nproc-per-node {torch.cuda.device_count()}, or"
+            " --device cpu"
+        )
+    return torch.device("cuda", place.local_rank)
+
+
+def choose_precision(wanted: str, device: torch.device) -> str:
+    """`auto` is bfloat16 where the device computes in it faster than in float32: CUDA with bf16,
+    CPUs with AMX tiles."""
+    if wanted != "auto":
+        return wanted
+    fast = (
+        torch.cuda.is_bf16_supported()
+        if device.type == "cuda"
+        else torch.cpu._is_amx_tile_supported()
+    )
+    return "bfloat16" if fast else "float32"

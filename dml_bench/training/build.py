@@ -1,0 +1,190 @@
+"""One phase, ready to train: everything that the loop touches, made by one function."""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dml_bench.config import Experiment
+from dml_bench.data.datasets import Dataset
+from dml_bench.data.inputs import FeatureInputs, ImageInputs
+from dml_bench.data.label_strategies import Corrected, Soft
+from dml_bench.data.mixing import Mixer
+from dml_bench.data.split import Phase, Split
+from dml_bench.losses.objective import Objective, build_objective
+from dml_bench.models.backbones import stage_names
+from dml_bench.models.embedder import Embedder, build_embedder
+from dml_bench.registry import UnknownName, labellings, mixings, near_miss, optimizers, schedules
+from dml_bench.system import distributed
+from dml_bench.system.callbacks import Callback
+from dml_bench.training.batches import sampled
+from dml_bench.training.frozen_features import frozen_features
+from dml_bench.training.labels import TrainingLabels, balanced, given_labels
+from dml_bench.training.training_state import TrainingState
+
+__all__ = ["build", "check_distributed"]
+
+
+def build(
+    experiment: Experiment,
+    phase: Phase,
+    dataset: Dataset,
+    split: Split,
+    pixels: ImageInputs,
+    *,
+    device: torch.device,
+    precision: str,
+    callback: Callback,
+    start: dict[str, Tensor] | None = None,
+    predicted: np.ndarray | None = None,
+) -> TrainingState:
+    """The run of one phase, at its first epoch. `start` are backbone weights that replace the
+    configured ones; `predicted` are (images) the class ids that labelling `softlabels` weighs
+    against those that are given."""
+    images = phase.trains_on(dataset, split)
+    labels = build_labels(experiment, phase, dataset, split, images, predicted)
+    statistics = pixels.statistics(images) if experiment.images.normalization == "train" else None
+    embedder = build_embedder(experiment, statistics)
+    if start is not None:
+        embedder.backbone.load_state_dict(start)
+    if experiment.train.sync_bn:
+        embedder = synchronised(embedder, experiment)
+    embedder.to(device)
+    objective = build_objective(
+        experiment, dataset.num_classes - len(phase.held_out_classes), embedder.dim
+    ).to(device)
+    optimizer = build_optimizer(experiment, embedder, objective)
+    run = TrainingState(
+        experiment=experiment,
+        phase=phase,
+        dataset=dataset,
+        images=images,
+        labels=labels,
+        monitored=phase.monitored(dataset, split),
+        mixer=build_mixer(experiment, embedder),
+        source=pixels,
+        embedder=embedder,
+        objective=objective,
+        optimizer=optimizer,
+        schedule=build_schedule(experiment, phase, optimizer, images, labels.initial[images]),
+        device=device,
+        precision=precision,
+        callback=callback,
+        frozen=embedder.frozen_state(),
+    )
+    if experiment.model.trainable == "head":
+        run.source = FeatureInputs(frozen_features(run, pixels))
+    else:
+        pixels.keep_on_device()
+    if distributed.world_size() > 1:
+        run.replica = distributed.wrap_ddp(run.trained_part)
+    return run
+
+
+def synchronised(embedder: Embedder, experiment: Experiment) -> Embedder:
+    """The embedder with BatchNorm statistics of the joint batch, which one process has anyway.
+    Raises ValueError where it has none."""
+    from timm.layers import convert_sync_batchnorm
+    from torch.nn.modules.batchnorm import _BatchNorm
+
+    if not any(isinstance(layer, _BatchNorm) for layer in embedder.modules()):
+        raise ValueError(
+            f"train.sync_bn has no effect: {experiment.model.backbone.name} has no BatchNorm; leave"
+            " train.sync_bn out"
+        )
+    return embedder if distributed.world_size() == 1 else convert_sync_batchnorm(embedder)
+
+
+def build_labels(
+    experiment: Experiment,
+    phase: Phase,
+    dataset: Dataset,
+    split: Split,
+    images: np.ndarray,
+    predicted: np.ndarray | None,
+) -> TrainingLabels:
+    """The labels of the training images. Raises ValueError where labelling `softlabels` lacks its
+    predictions."""
+    trained = np.setdiff1d(np.arange(dataset.num_classes), phase.held_out_classes)
+    given = given_labels(experiment, phase, dataset, split)
+    balance = experiment.train.class_weights == "balanced"
+    labelling = labellings[experiment.labelling.name].build(**experiment.labelling.options)
+    assert (predicted is not None) == isinstance(labelling, Soft), (
+        "softlabels needs predictions, and nothing else does"
+    )
+    return TrainingLabels(
+        trained=trained,
+        clean=dataset.labels,
+        initial=given,
+        out_of_fold=predicted,
+        a=labelling.a if isinstance(labelling, Soft) else 1.0,
+        class_weights=balanced(given[images], dataset.num_classes) if balance else None,
+        corrected=labelling if isinstance(labelling, Corrected) else None,
+    )
+
+
+def build_mixer(experiment: Experiment, embedder: Embedder) -> Mixer | None:
+    """Raises ValueError where a layer that is to be mixed is not there."""
+    technique = experiment.mixing.technique
+    mixer = mixings[technique.name].build(**technique.options)
+    if mixer is None or mixer.layers is None:
+        return mixer
+    known = ("input", *stage_names(embedder.backbone))
+    for layer in mixer.layers:
+        if layer not in known:
+            raise UnknownName(
+                f"mixing.technique.layers names {layer!r}{near_miss(layer, list(known))}; there"
+                f" are: {', '.join(known)}"
+            )
+    return replace(mixer, layers=mixer.layers or known)
+
+
+def build_optimizer(
+    experiment: Experiment, embedder: Embedder, objective: Objective
+) -> torch.optim.Optimizer:
+    """The optimiser of all that learns; the objective's own parameters have their own rate."""
+    config = experiment.optimizer
+    groups: list[dict[str, Any]] = [
+        {"params": [p for p in embedder.parameters() if p.requires_grad]}
+    ]
+    if proxies := [p for p in objective.parameters() if p.requires_grad]:
+        groups.append(
+            {"params": proxies, "lr": config.options["lr"] * experiment.train.proxy_lr_factor}
+        )
+    return optimizers[config.name].build(groups, **config.options)
+
+
+def build_schedule(
+    experiment: Experiment,
+    phase: Phase,
+    optimizer: torch.optim.Optimizer,
+    images: np.ndarray,
+    labels: np.ndarray,
+) -> torch.optim.lr_scheduler.LRScheduler:
+    """The schedule over all steps of the phase."""
+    schedule, steps = (
+        experiment.schedule,
+        len(sampled(experiment, phase, images, labels)) * experiment.train.epochs,
+    )
+    return schedules[schedule.name].build(**schedule.options)(optimizer, steps)
+
+
+def check_distributed(experiment: Experiment, device: torch.device) -> None:
+    """Raises ValueError for what several processes can't do together."""
+    if distributed.world_size() == 1:
+        return
+    technique = experiment.mixing.technique
+    if mixings[technique.name].facts["where"] == "layer" and technique.options["layers"] != (
+        "input",
+    ):
+        raise ValueError(
+            f"{technique.name} mixes images inside the network, and other processes hold some of"
+            " them; start one process, or --set mixing.technique=mixup"
+        )
+    if experiment.train.sync_bn and device.type == "cpu":
+        raise ValueError(
+            "train.sync_bn needs GPUs: torch's SyncBatchNorm has no form for CPUs; start one"
+            " process, or --set train.sync_bn=false"
+        )
