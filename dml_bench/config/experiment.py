@@ -1,0 +1,353 @@
+"""A whole experiment, and which of its values contradict each other."""
+
+import math
+import unicodedata
+from dataclasses import dataclass, field
+from typing import Literal
+
+from dml_bench import registry
+from dml_bench.config.component import Component, component
+from dml_bench.config.sections import (
+    Augment,
+    Data,
+    Evaluate,
+    Expectation,
+    Images,
+    Mixing,
+    Model,
+    Pretrain,
+    Train,
+    require,
+)
+
+__all__ = ["Experiment"]
+
+LONGEST_NAME = 150
+"""Bytes: with what is appended to a name, file systems take 255."""
+
+
+def require_name(text: str, key: str) -> None:
+    """Raises ValueError unless `text` is one component of a path on any system, not hidden and no
+    option of a command."""
+    plain = all(
+        unicodedata.category(character)[0] in "LMN" or character in "._+- " for character in text
+    )
+    if (
+        not (plain and text[:1].isalnum() and text == text.strip())
+        or len(text.encode()) > LONGEST_NAME
+    ):
+        shown = repr(text if len(text) <= 60 else f"{text[:60]}...")
+        raise ValueError(
+            f"{key} is {shown}; a letter or digit, then letters, digits, spaces and . _ + - are"
+            f" wanted, at most {LONGEST_NAME} bytes"
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Experiment:
+    """One row of the table, resolved: everything that decides its numbers, and what is expected of
+    them."""
+
+    name: str
+    """Also the name of its folder: letters, digits, spaces and . _ + -."""
+    summary: str = ""
+    profile: str = ""
+    """Name of the profile that changed the experiment (`demo`), or empty."""
+    seed: int = 42
+    protocol: Literal["precision_drop", "class_disjoint"] = "precision_drop"
+    """`precision_drop`: a model of all classes and one without the unseen. `class_disjoint`: train
+    on the first half of the classes, leave-one-out retrieval among the second half, as most papers
+    do."""
+    unseen: str = "last:20"
+    """Classes that phase `limited` never sees: `last:N`, `random:N:SEED`, or class names joined by
+    commas; `random:N:SEED x R` is R rotated hold-outs, each with a phase of its own."""
+    data: Data = field(default_factory=Data)
+    images: Images = field(default_factory=Images)
+    augment: Augment = field(default_factory=Augment)
+    mixing: Mixing = field(default_factory=Mixing)
+    model: Model = field(default_factory=Model)
+    pretrain: Pretrain | None = None
+    loss: Component = component(registry.losses)
+    miner: Component = component(registry.miners, "none")
+    sampler: Component = component(registry.samplers, "shuffled")
+    labelling: Component = component(registry.labellings, "given")
+    """Whose labels are trained on."""
+    start: Component = component(registry.starts, "none")
+    """A stage of each phase that trains the backbone before the phase itself begins."""
+    optimizer: Component = component(registry.optimizers)
+    schedule: Component = component(registry.schedules, "constant")
+    """How the rates change from step to step, below `optimizer.lr`."""
+    train: Train = field(default_factory=Train)
+    evaluate: Evaluate = field(default_factory=Evaluate)
+    expects: tuple[Expectation, ...] = ()
+
+    def __post_init__(self) -> None:
+        require_name(self.name, "name")
+        if self.profile:
+            require_name(self.profile, "profile")
+        if self.model.weights == "source" and self.pretrain is None:
+            object.__setattr__(self, "pretrain", Pretrain())
+        wanted = ("half", "given") if self.protocol == "class_disjoint" else ("stratified", "given")
+        require(
+            self.data.split in wanted,
+            f"data.split is {self.data.split}; protocol {self.protocol} takes"
+            f" {' or '.join(wanted)}",
+        )
+        check_objective(self)
+        check_images(self)
+        check_model(self)
+        check_mixing(self)
+        check_labels(self)
+        check_start(self)
+
+
+def check_objective(experiment: Experiment) -> None:
+    """Raises ValueError where loss, miner, sampler and labels contradict each other."""
+    loss, train = registry.losses[experiment.loss.name], experiment.train
+    if experiment.miner.name != "none" and not loss.facts["takes_miner"]:
+        raise ValueError(
+            f"miner {experiment.miner.name} has no effect: loss {loss.name} takes no miner; --set"
+            " miner=none"
+        )
+    if train.proxy_lr_factor != 1 and not loss.facts["trains_proxies"]:
+        raise ValueError(
+            f"train.proxy_lr_factor has no effect: loss {loss.name} has no parameters of its own"
+        )
+    if train.labels == "image" and loss.facts["trains_proxies"]:
+        raise ValueError(
+            f"train.labels = image gives each image a class of its own: loss {loss.name} can't have"
+            " parameters for each"
+        )
+
+
+def check_mixing(experiment: Experiment) -> None:
+    """Raises ValueError where images can't be mixed as asked, or never would be."""
+    mixing, loss = experiment.mixing, registry.losses[experiment.loss.name]
+    name, options = mixing.technique.name, mixing.technique.options
+    if name == "none":
+        require(
+            mixing == Mixing(),
+            "mixing has a schedule and no technique; --set mixing.technique=mixup, or leave the"
+            " schedule out",
+        )
+        return
+    entry = registry.mixings[name]
+    epochs = experiment.train.epochs
+    if not any(mixing.active(epoch) for epoch in range(1, epochs + 1)):
+        raise ValueError(
+            f"mixing.start_from is {mixing.start_from}, but there are {epochs} epochs: {name} would"
+            " never be on"
+        )
+    if experiment.model.trainable == "head":
+        raise ValueError(
+            f"{name} mixes images, and model.trainable = head trains on features computed once;"
+            " --set model.trainable=all"
+        )
+    if experiment.train.views > 1:
+        raise ValueError(
+            f"{name} mixes images of a batch, and train.views = {experiment.train.views} has"
+            " several views of each; choose one"
+        )
+    if entry.facts["where"] == "embeddings":
+        if not loss.facts["interpolates"]:
+            able = ", ".join(each.name for each in registry.losses if each.facts["interpolates"])
+            raise ValueError(
+                f"{name} is not defined for loss {loss.name}, only for {able}; mixup works with all"
+                " losses"
+            )
+    elif entry.facts["two_labels"] and loss.facts["one_number"] and options["share"] == "image":
+        raise ValueError(
+            f"loss {loss.name} is one number for a whole batch, so images can't have a lambda of"
+            " their own in it; --set mixing.technique.share=batch"
+        )
+
+
+def check_labels(experiment: Experiment) -> None:
+    """Raises ValueError where the labels, their weights or the validation images don't fit the
+    rest."""
+    labelling, train, loss = (
+        registry.labellings[experiment.labelling.name],
+        experiment.train,
+        registry.losses[experiment.loss.name],
+    )
+    if labelling.facts["classifies"] and not loss.facts["classifies"]:
+        raise ValueError(
+            f"labelling {labelling.name} asks the loss for the class of an image, and {loss.name}"
+            " can't say it"
+        )
+    weighted = (
+        "train.class_weights"
+        if train.class_weights != "none"
+        else "labelling softlabels"
+        if labelling.name == "softlabels"
+        else ""
+    )
+    if weighted and loss.facts["one_number"]:
+        raise ValueError(
+            f"{weighted} has no effect: loss {loss.name} is one number for a whole batch, in which"
+            " all images count the same"
+        )
+    by_image = train.labels == "image"
+    if by_image and (weighted or labelling.name != "given" or experiment.data.label_noise):
+        raise ValueError(
+            "train.labels = image looks at no class: leave out labelling, train.class_weights and"
+            " data.label_noise"
+        )
+    if labelling.facts["classifies"]:
+        check_correctable(experiment)
+    sampler = registry.samplers[experiment.sampler.name]
+    if train.class_weights == "balanced" and sampler.facts["balances_classes"]:
+        raise ValueError(
+            f"sampler {sampler.name} draws all classes equally often, and train.class_weights ="
+            " balanced would correct for their sizes again; choose one"
+        )
+    if labelling.facts["classifies"] and experiment.mixing.technique.name not in ("none", "metrix"):
+        mixed = experiment.mixing.technique.name
+        raise ValueError(
+            f"labelling {labelling.name} asks what an image is, and {mixed} mixes it with others;"
+            " choose one"
+        )
+    require(
+        not (labelling.name == "softlabels" and train.folds),
+        "labelling softlabels trains folds of its own; --set train.folds=0",
+    )
+    disjoint = experiment.protocol == "class_disjoint"
+    require(not (disjoint and train.folds), "train.folds needs the protocol precision_drop")
+    require(
+        disjoint or not experiment.evaluate.nmi,
+        "evaluate.nmi needs the protocol class_disjoint; leave it out",
+    )
+    require(
+        not (disjoint and train.checkpoint == "valid_loss"),
+        "validation classes have no loss; --set train.checkpoint=valid_accuracy",
+    )
+    watching = experiment.data.valid_fraction or train.folds or experiment.data.split == "given"
+    if train.checkpoint != "last" and not watching:
+        raise ValueError(
+            f"train.checkpoint = {train.checkpoint} needs validation images; --set"
+            " data.valid_fraction=0.1"
+        )
+
+
+MANY_CLASSES = 200
+"""As CUB-200-2011 has."""
+
+
+def check_correctable(experiment: Experiment) -> None:
+    """Raises ValueError where the logits are so close together that their softmax never contradicts
+    a label by `labelling.theta_end`.
+
+    Of classes at right angles, the likeliest and the label at the ends of the logits' range L: (1 -
+    e^-L) / (1 + (C - 2) e^(-L/2) + e^-L).
+    """
+    loss, theta = experiment.loss, experiment.labelling.options["theta_end"]
+    logit_range = registry.losses[loss.name].facts["logit_range"]
+    if logit_range is None:
+        return
+    apart = logit_range(**loss.options)
+    largest = (1 - math.exp(-apart)) / (
+        1 + (MANY_CLASSES - 2) * math.exp(-apart / 2) + math.exp(-apart)
+    )
+    if largest < theta:
+        raise ValueError(
+            f"labelling.theta_end is {theta}, and loss {loss.name} never contradicts a label by"
+            f" more than {largest:.2g} among {MANY_CLASSES} classes: choose another loss, or"
+            " sharper logits"
+        )
+
+
+def check_start(experiment: Experiment) -> None:
+    """Raises ValueError where the stage that the backbone is trained in first can't be made."""
+    start = experiment.start
+    try:
+        registry.starts[start.name].build(experiment, **start.options)
+    except ValueError as problem:
+        raise ValueError(
+            f"start {start.name} can't train on this experiment's data: {problem}"
+        ) from None
+
+
+def check_images(experiment: Experiment) -> None:
+    """Raises ValueError where the views of an image can't be made."""
+    augment, images = experiment.augment, experiment.images
+    crop = augment.random_crop_from
+    if images.fit == "squash" and (crop or augment.resized_crop):
+        raise ValueError(
+            f"augment.{'random_crop_from' if crop else 'resized_crop'} needs images.fit = crop: a"
+            " squashed image has nothing left to crop"
+        )
+    require(
+        crop == 0 or crop >= images.size,
+        f"augment.random_crop_from is {crop}, smaller than images.size ({images.size})",
+    )
+    if experiment.evaluate.tta == "crops" and crop <= images.size:
+        raise ValueError(
+            "evaluate.tta = crops needs augment.random_crop_from above images.size"
+            f" ({images.size}): there is nothing to crop"
+        )
+    require(
+        experiment.train.views == 1 or augment.active,
+        "train.views of more than 1 are all the same without augment",
+    )
+    sizes, epochs = len(images.progressive), experiment.train.epochs
+    require(
+        sizes <= epochs,
+        f"images.progressive has {sizes} sizes for train.epochs = {epochs}; at most one size an"
+        " epoch is wanted",
+    )
+
+
+def check_model(experiment: Experiment) -> None:
+    """Raises ValueError where a setting of the model has no effect or would leak."""
+    model = experiment.model
+    if experiment.pretrain is not None and model.weights != "source":
+        raise ValueError(
+            f"pretrain has no effect with model.weights = {model.weights}; it belongs to"
+            " model.weights = source"
+        )
+    if model.pooling.name != "own" and registry.heads[model.head.name].facts["takes_map"]:
+        raise ValueError(
+            f"model.pooling has no effect: head {model.head.name} takes the whole map; --set"
+            " model.pooling=own"
+        )
+    if experiment.train.sync_bn and (model.batch_norm == "frozen" or model.trainable == "head"):
+        frozen = (
+            "model.batch_norm = frozen"
+            if model.batch_norm == "frozen"
+            else "model.trainable = head"
+        )
+        raise ValueError(
+            f"train.sync_bn has no effect with {frozen}, whose statistics stay as they are; leave"
+            " it out"
+        )
+    if model.trainable != "head":
+        return
+    if experiment.augment.active:
+        raise ValueError(
+            "model.trainable = head trains on features computed once, so augmentation has no"
+            " effect: "
+            + " ".join(
+                f"--set augment.{name}={default:g}"
+                for name, default in experiment.augment.changed()
+            )
+        )
+    if experiment.evaluate.tta != "none":
+        raise ValueError(
+            "model.trainable = head has the features of one view of each image: --set"
+            " evaluate.tta=none"
+        )
+    if experiment.images.progressive:
+        raise ValueError(
+            "model.trainable = head trains on features computed once, so images.progressive has no"
+            " effect: --set images.progressive=[]"
+        )
+    if experiment.images.normalization == "train":
+        raise ValueError(
+            "images.normalization = train would give each phase other frozen features: use backbone"
+            " with model.trainable = head"
+        )
+    require(
+        model.batch_norm == "train",
+        "model.batch_norm = frozen has no effect with model.trainable = head, which freezes the"
+        " whole backbone",
+    )
