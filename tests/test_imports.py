@@ -18,7 +18,6 @@ pictures."""
 STILL_BACKWARDS = {
     ("runs", "tracking"),
     ("analysis", "suite"),
-    ("analysis", "report"),
     ("protocols", "tracking"),
 }
 """Imports of one room by another that close a circle of rooms. May only shrink; the move is done

@@ -2,6 +2,7 @@
 sentences and figures need of them."""
 
 import hashlib
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -14,13 +15,19 @@ from dml_bench.analysis.table import Group, TableRow
 from dml_bench.evaluation.metrics import precision_at_1
 from dml_bench.evaluation.statistics import Interval, Scores, estimate, interval
 from dml_bench.registry import losses
-from dml_bench.report.format import beyond
 from dml_bench.runs.metrics import metric_of, metrics_of
 from dml_bench.runs.run import Run
 
-__all__ = ["Study", "held_out"]
+__all__ = ["Study", "certain_sign", "held_out"]
 
 LEVEL = 0.95
+
+
+def certain_sign(value: Interval | None) -> int:
+    """1 or -1 where the interval lies wholly above or below zero, else 0."""
+    if value is None or math.isnan(value.low):
+        return 0
+    return int(value.low > 0) - int(value.high < 0)
 
 
 def held_out(run: Run) -> dict[str, np.ndarray]:
@@ -233,16 +240,16 @@ class Study:
         is nothing in common."""
         assert self.best is not None
         plain = self.difference(self.best, quantity, other, of_other)
-        if not beyond(plain):
+        if not certain_sign(plain):
             return plain, None if plain is None else 0
-        return plain, beyond(
+        return plain, certain_sign(
             self.difference(self.best, quantity, other, of_other, comparisons=len(self.methods))
         )
 
     def loses(self, line: TableRow, comparisons: int) -> int:
         """The sign of a line's drop on the unseen classes, by an interval widened for so many
         comparisons; a wider one tells no more."""
-        return beyond(self.measure(line, "drop_unseen")) and beyond(
+        return certain_sign(self.measure(line, "drop_unseen")) and certain_sign(
             self.measure(line, "drop_unseen", 1 - (1 - LEVEL) / comparisons)
         )
 

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 
 from dml_bench.browse.images import ENROLLED, GALLERY, QUERY, BrowseTable
-from dml_bench.browse.plotly_traces import distinct
 from dml_bench.data.digests import digest_of
 from dml_bench.data.images import Unreadable, decode
+from dml_bench.plots.colours import distinct
 from dml_bench.system.files import write_atomically
 
 __all__ = ["phase_words", "write_page"]

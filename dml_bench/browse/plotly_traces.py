@@ -1,11 +1,12 @@
 """Points of a map in colours, as Plotly has them."""
 
-import colorsys
 from collections.abc import Sequence
 from html import escape
 from typing import Any
 
-__all__ = ["NAMED", "distinct", "traces"]
+from dml_bench.plots.colours import distinct
+
+__all__ = ["NAMED", "traces"]
 
 MOST = 20
 """Values that have a trace and a place in the legend of their own."""
@@ -26,16 +27,6 @@ NAMED = {
 }
 """Of values that mean the same in every run."""
 SYMBOLS = {"test": "diamond", "enrolled": "star"}
-
-
-def distinct(count: int) -> list[str]:
-    """Colours that lie far apart however many are taken: each hue a golden section of the circle
-    from the last, in three shades."""
-    shades = (0.47, 0.36, 0.60)
-    rgb = [
-        colorsys.hls_to_rgb((0.58 + 0.618034 * i) % 1, shades[i % 3], 0.62) for i in range(count)
-    ]
-    return ["#" + "".join(f"{round(255 * part):02x}" for part in each) for each in rgb]
 
 
 def traces(

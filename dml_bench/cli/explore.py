@@ -243,8 +243,9 @@ def umap_(
         )
     from dml_bench.browse.html_map import write_page
     from dml_bench.browse.images import chosen_classes, read_browse_table
+    from dml_bench.browse.map_figure import map_figure
     from dml_bench.gallery.store import open_run
-    from dml_bench.plots.figures import embedding_maps, standalone
+    from dml_bench.plots.canvas import standalone
     from dml_bench.system.files import write_atomically
 
     opened = open_run(run, data_dir)
@@ -262,7 +263,7 @@ def umap_(
                 out, images, maps, chosen, lambda *at: callback.progress("thumbnails", *at)
             )
         else:
-            drawn = embedding_maps(images, maps, chosen)
+            drawn = map_figure(images, maps, chosen)
             picture = drawn.png if kind == ".png" else standalone(drawn.svg).encode()
             write_atomically(out, lambda file: file.write(picture))
     typer.echo(

@@ -243,7 +243,8 @@ def lr_find(
         )
     overrides = options.overrides_of(demo, dataset, skip_unreadable, "", set_)
     experiment = experiments.resolve(name, profile="demo" if demo else "", overrides=overrides)
-    from dml_bench.plots.figures import learning_rates, standalone
+    from dml_bench.plots.canvas import standalone
+    from dml_bench.plots.learning_rates import learning_rates
     from dml_bench.system.files import write_atomically, write_csv
     from dml_bench.training.lr_finder import smoothed, sweep
 

@@ -15,12 +15,14 @@ from dml_bench.analysis.study import Study
 from dml_bench.analysis.table import TableRow
 from dml_bench.config import as_table
 from dml_bench.plots import figures
+from dml_bench.plots.canvas import ReportFigure, standalone
 from dml_bench.report import html, markdown
 from dml_bench.report.changes import changes_csv
 from dml_bench.report.findings import Finding, findings
 from dml_bench.report.thumbnails import Pictures
 from dml_bench.suite.page import expectations_csv, table_csv
 from dml_bench.suite.record import made_with
+from dml_bench.system.failures import named
 from dml_bench.system.files import write_csv
 from dml_bench.system.provenance import commit
 
@@ -40,7 +42,7 @@ class Section:
     section: Study
     answers: list[Finding]
     closer: dict[str, Diagnostics]
-    figures: list[figures.ReportFigure]
+    figures: list[ReportFigure]
     pictures: Pictures
     mistakes: list[Mistake]
     evidence: dict[str, list[Example]]
@@ -164,10 +166,17 @@ def write(out: Path, whole: Report) -> None:
             write_csv(out / f"holdouts{slug}.csv", *holdouts_csv(each.section))
         if each.section.effects:
             write_csv(out / f"changes{slug}.csv", *changes_csv(each.section.effects))
-        figures.write(out / "figures", each.figures)
+        write_figures(out / "figures", each.figures)
         each.pictures.write(out / "images")
     html.write(out / "index.html", whole)
     markdown.write(out / "report.md", whole)
+
+
+def write_figures(folder: Path, figures: Sequence[ReportFigure]) -> None:
+    for figure in figures:
+        for ending, picture in (("svg", standalone(figure.svg).encode()), ("png", figure.png)):
+            with named(path := folder / f"{figure.name}.{ending}"):
+                path.write_bytes(picture)
 
 
 def holdouts_csv(section: Study) -> tuple[list[str], list[list[Any]]]:

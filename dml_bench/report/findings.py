@@ -10,10 +10,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from dml_bench.analysis.diagnostics import WANTED_PRECISION, Diagnostics
-from dml_bench.analysis.study import Study
+from dml_bench.analysis.study import Study, certain_sign
 from dml_bench.analysis.table import TableRow
 from dml_bench.report.format import (
-    beyond,
     compared,
     counted,
     hundred,
@@ -148,7 +147,7 @@ def against_logits(section: Study, rival: TableRow) -> Iterable[str]:
     if count < 2:
         return
     signs = [
-        beyond(section.difference(line, "known", rival, "logits", count))
+        certain_sign(section.difference(line, "known", rival, "logits", count))
         for line in section.methods
     ]
     yield (
@@ -194,7 +193,7 @@ def held_or_not(section: Study, best: TableRow) -> str:
     )
     if math.isnan(found.low) or found.low <= chance:
         return f"Not that it could be told: {finds}."
-    if beyond(loss) > 0:
+    if certain_sign(loss) > 0:
         return (
             f"In part: {finds}; but {average or 'it '}{'they lose' if average else 'loses'}"
             f" {points(loss)} there against training on them."
@@ -221,14 +220,14 @@ def drop_of(section: Study, line: TableRow) -> str:
     also = (
         ", so part of the loss comes from training on fewer images, or from the gallery's confusing"
         " more"
-        if beyond(seen) > 0
+        if certain_sign(seen) > 0
         else ""
     )
     return (
         f"`{line.name}` finds {before} of the unseen classes' test images if it trained on these"
         f" classes, and {after} if it did not (their images are in the gallery either way): a drop"
-        f" of {points(loss)}, {CERTAIN[beyond(loss)]}. On the classes that both models trained on,"
-        f" the drop is {points(seen)}{also}."
+        f" of {points(loss)}, {CERTAIN[certain_sign(loss)]}. On the classes that both models"
+        f" trained on, the drop is {points(seen)}{also}."
     )
 
 
@@ -272,7 +271,9 @@ def drops_against_baseline(section: Study) -> Iterable[str]:
         return
     count = len(others)
     signs = {
-        line.name: beyond(section.difference(line, "drop_unseen", baseline, comparisons=count))
+        line.name: certain_sign(
+            section.difference(line, "drop_unseen", baseline, comparisons=count)
+        )
         for line in others
     }
     more, less = ([line for line in others if signs[line.name] == sign] for sign in (1, -1))

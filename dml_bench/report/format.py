@@ -3,10 +3,11 @@
 import math
 from collections.abc import Sequence
 
+from dml_bench.analysis.study import certain_sign
 from dml_bench.analysis.table import TableRow
 from dml_bench.evaluation.statistics import Interval
 
-__all__ = ["beyond", "compared", "counted", "named", "percent", "points", "seeds_of"]
+__all__ = ["compared", "counted", "named", "percent", "points", "seeds_of"]
 
 
 def percent(value: Interval | float | None) -> str:
@@ -40,13 +41,6 @@ def points(value: Interval | None) -> str:
     )
 
 
-def beyond(value: Interval | None) -> int:
-    """1 or -1 where the interval lies wholly above or below zero, else 0."""
-    if value is None or math.isnan(value.low):
-        return 0
-    return int(value.low > 0) - int(value.high < 0)
-
-
 def compared(
     value: Interval | None, what: str, picked_from: int = 1, sign: int | None = None
 ) -> str:
@@ -61,9 +55,9 @@ def compared(
         certain = f"which may be for being picked as the best of {picked_from}"
     if value is None:
         return f"can't be compared with {what} (no seed and split in common)"
-    if beyond(value) > 0:
+    if certain_sign(value) > 0:
         return f"is {points(value)} above {what}, {certain}"
-    if beyond(value) < 0:
+    if certain_sign(value) < 0:
         turned = Interval(-value.estimate, -value.high, -value.low, value.level, value.resamples)
         return f"is {points(turned)} below {what}, {certain}"
     return f"can't be told from {what} ({hundred(value.estimate, '+')} points{bounds(value, '+')})"

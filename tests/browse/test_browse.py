@@ -30,6 +30,7 @@ from dml_bench.browse.images import (
     mistakenness,
     read_browse_table,
 )
+from dml_bench.browse.map_figure import map_figure
 from dml_bench.browse.near_duplicates import near_duplicates
 from dml_bench.browse.plotly_traces import distinct, traces
 from dml_bench.browse.server import Guard, listener
@@ -37,7 +38,6 @@ from dml_bench.browse.session import dataset_name, forget, state_of
 from dml_bench.evaluation.search import Neighbours
 from dml_bench.gallery.store import GalleryFile as GalleryPlace
 from dml_bench.gallery.store import GalleryImage, run_gallery
-from dml_bench.plots.figures import embedding_maps
 from dml_bench.registry import UnknownName
 from dml_bench.runs.run import Run, read_folder
 
@@ -385,7 +385,7 @@ def test_thumbnails_lie_in_sheets_of_sixteen_by_sixteen(tmp_path):
 
 @pytest.mark.parametrize("chosen", [[], [1]])
 def test_the_picture_has_a_map_for_each_phase_that_says_what_was_trained_on(images, chosen):
-    drawn = embedding_maps(images, MAPS, chosen)
+    drawn = map_figure(images, MAPS, chosen)
     assert drawn.png.startswith(b"\x89PNG")
     words = re.sub(r"<[^>]*>", " ", drawn.svg)
     assert "trained on all classes" in words
@@ -394,7 +394,7 @@ def test_the_picture_has_a_map_for_each_phase_that_says_what_was_trained_on(imag
 
 
 def test_beyond_twenty_classes_the_picture_tells_seen_from_unseen_classes(images):
-    drawn = embedding_maps(
+    drawn = map_figure(
         replace(images, class_names={label: f"class {label}" for label in range(21)}), MAPS, []
     )
     words = re.sub(r"<[^>]*>", " ", drawn.svg)

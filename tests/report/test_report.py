@@ -26,8 +26,8 @@ from dml_bench.config import Component
 from dml_bench.config.experiments import resolve
 from dml_bench.evaluation.open_set import calibration
 from dml_bench.evaluation.statistics import Interval, Scores, interval
-from dml_bench.plots import figures
-from dml_bench.report import format
+from dml_bench.plots import canvas, curves, figures
+from dml_bench.report import compose, format
 from dml_bench.report.compose import Report, report
 from dml_bench.report.findings import QUESTIONS, findings, photo_rate, verdict
 from dml_bench.report.thumbnails import Pictures
@@ -545,15 +545,15 @@ def test_page_and_markdown_say_what_the_threshold_was_chosen_on(tmp_path, monkey
 def test_the_curve_of_test_images_is_shown_though_validation_images_are_watched_too():
     names = ("test_accuracy", "valid_accuracy")
     assert (
-        figures.recorded(
+        curves.recorded(
             {"valid_accuracy2": 0.25, "test_accuracy2": 0.5, "test_accuracy2_macro": 0.75}, names
         )
         == 0.5
     )
-    assert figures.recorded({"valid_accuracy": 0.25, "train_loss": 1.0}, names) == 0.25
-    assert figures.recorded({"train_loss": 1.0}, names) is None
+    assert curves.recorded({"valid_accuracy": 0.25, "train_loss": 1.0}, names) == 0.25
+    assert curves.recorded({"train_loss": 1.0}, names) is None
     assert (
-        figures.recorded({"valid_accuracy2_fold_1": 0.25, "test_accuracy2_fold_1": 0.5}, names)
+        curves.recorded({"valid_accuracy2_fold_1": 0.25, "test_accuracy2_fold_1": 0.5}, names)
         == 0.5
     )
 
@@ -589,7 +589,7 @@ def test_the_ink_of_a_figure_in_the_page_is_the_page_s_and_its_ids_are_its_own()
         ' #010203"/><use href="#m1"/></g></svg>'
     )
     assert (
-        figures.inline(svg, "drop", "A title")
+        canvas.inline(svg, "drop", "A title")
         == '<svg role="img" aria-label="A title" style="width:10pt"><g><path id="drop-m1"'
         ' style="stroke: currentColor"/><use href="#drop-m1"/></g></svg>'
     )
@@ -695,7 +695,7 @@ def test_all_figures_are_there_in_both_formats_and_in_the_page(made_report, page
     for drawn in chapter.figures:
         assert drawn.svg in page[0]
         assert drawn.svg.count("currentColor") > 10
-        assert figures.INK not in drawn.svg
+        assert canvas.INK not in drawn.svg
         assert (out / "figures" / f"{drawn.name}.png").read_bytes().startswith(b"\x89PNG")
         assert "prefers-color-scheme" in (out / "figures" / f"{drawn.name}.svg").read_text()
 
@@ -835,7 +835,7 @@ def test_a_report_that_is_stopped_leaves_no_page_beside_figures_and_tables_of_an
     def stopped(*arguments: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(figures, "write", stopped)
+    monkeypatch.setattr(compose, "write_figures", stopped)
     with pytest.raises(KeyboardInterrupt):
         report([tmp_path / "runs"], out, ["dml-bench", "report"])
     assert sorted(path.name for path in out.iterdir() if path.is_file()) == [

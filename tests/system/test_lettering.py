@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dml_bench.plots.figures import STYLE, canvas, finish_rows, key_line, saved
+from dml_bench.plots.canvas import STYLE, canvas, finish_rows, key_line, saved
 from dml_bench.system.lettering import Pen, family_of, literal, shortened, text_style
 
 NAMES = [

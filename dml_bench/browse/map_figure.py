@@ -1,0 +1,55 @@
+"""The maps of a run's images as a picture."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from dml_bench.browse.html_map import phase_words
+from dml_bench.browse.images import QUERY, BrowseTable
+from dml_bench.plots.canvas import ReportFigure
+from dml_bench.plots.colours import BLUE, ORANGE, distinct
+from dml_bench.plots.maps import EmbeddingMap, MapGroup, embedding_maps
+from dml_bench.system.lettering import literal
+
+__all__ = ["map_figure"]
+
+MOST_COLOURS = 20
+"""Of more classes only the chosen ones have colours of their own."""
+
+
+def map_figure(
+    images: BrowseTable, maps: dict[str, np.ndarray], chosen: Sequence[int]
+) -> ReportFigure:
+    """A map for each phase. The chosen classes, or all of them where they are few, have colours of
+    their own; else seen and unseen classes have one each."""
+    drawn_maps = [EmbeddingMap(map_title(images, phase), points) for phase, points in maps.items()]
+    coloured = list(chosen)
+    if not coloured and len(images.class_names) <= MOST_COLOURS:
+        coloured = sorted(images.class_names)
+    groups = []
+    for label, colour in zip(coloured, distinct(len(coloured)), strict=True):
+        groups.append(MapGroup(images.class_names[label], images.labels == label, colour))
+    if not groups:
+        groups = [
+            MapGroup("seen classes", ~images.unseen, BLUE),
+            MapGroup("unseen classes", images.unseen, ORANGE),
+        ]
+    title = f"Embeddings of {images.run.experiment.name}"
+    return embedding_maps(title, drawn_maps, images.part == QUERY, groups, 3 if coloured else 4)
+
+
+def map_title(images: BrowseTable, phase: str) -> str:
+    """Which classes the model was trained on, and how near test images stay to their class's
+    gallery images, which training has pulled together."""
+    among, between = images.closeness(phase)
+    unseen = np.isin(sorted(images.class_names), images.labels[images.unseen])
+    lines = [literal(phase_words(images, phase))]
+    for name, classes in (("seen", ~unseen), ("unseen", unseen)):
+        if np.isfinite(among[classes]).any() and np.isfinite(between[classes]).any():
+            in_gallery = np.nanmean(among[classes])
+            to_queries = np.nanmean(between[classes])
+            lines.append(
+                f"{name} classes: gallery images {in_gallery:.2f} alike, queries"
+                f" {to_queries:.2f} like them"
+            )
+    return "\n".join(lines)

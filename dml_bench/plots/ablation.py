@@ -1,0 +1,61 @@
+"""What each change does to seen and to unseen classes."""
+
+from typing import Any
+
+from dml_bench.analysis.ablation import Ablation
+from dml_bench.analysis.diagnostics import Diagnostics
+from dml_bench.analysis.study import Study
+from dml_bench.plots.canvas import INK, ReportFigure, as_error, canvas, finish_rows, key_line, saved
+from dml_bench.plots.colours import BLUE, ORANGE
+
+__all__ = ["effect_dots"]
+
+
+def effect_dots(study: Study, diagnostics: dict[str, Diagnostics]) -> ReportFigure | None:
+    """Differences from the experiment that is extended, the best for unseen classes on top."""
+    if not study.effects:
+        return None
+    found = sorted(study.effects, key=lambda effect: -effect.unseen.difference.estimate)
+    figure, [[axes]] = canvas(1.2 + 0.34 * len(found))
+    groups = (
+        ("known classes", BLUE, -0.17, [effect.seen for effect in found]),
+        ("classes never trained on", ORANGE, 0.17, [effect.unseen for effect in found]),
+    )
+    for _, colour, shift, parts in groups:
+        for row, part in enumerate(parts):
+            face = colour if part.better != -1 else "none"
+            how: Any = {
+                "fmt": "o",
+                "markersize": 4,
+                "color": colour,
+                "markerfacecolor": face,
+                "elinewidth": 1,
+            }
+            axes.errorbar(
+                [part.difference.estimate], [row + shift], xerr=as_error([part.difference]), **how
+            )
+    finish_rows(
+        axes, [effect_name(effect) for effect in found], "P@1 with the change minus P@1 without"
+    )
+    axes.axvline(0, color=INK, linewidth=0.8)
+    largest = max(abs(part.difference.estimate) for *_, parts in groups for part in parts)
+    low, high = axes.get_xlim()
+    limit = max(0.2, 1.6 * largest)
+    axes.set_xlim(max(low, -limit), min(high, limit))
+    keys = [key_line(name, colour, marker="o", linewidth=1) for name, colour, *_ in groups]
+    figure.legend(handles=keys, loc="outside upper left", ncols=2)
+    caption = (
+        "By the model that never saw the unseen classes; mean over classes and seeds, with 95%"
+        " intervals, which may go on beyond the edge. Filled: beyond doubt after the correction for"
+        " all that is compared."
+    )
+    return saved(
+        figure,
+        f"changes-{study.slug}",
+        "What each change does to known and to unseen classes",
+        caption,
+    )
+
+
+def effect_name(effect: Ablation) -> str:
+    return f"{effect.changed}  {'to ' if len(effect.to) == 1 else ''}{effect.without_in_short}"

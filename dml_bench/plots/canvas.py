@@ -1,0 +1,197 @@
+"""What all figures share: style, colours, canvas, axes, and how a figure is saved.
+
+Only this module and `system.lettering` import matplotlib, and inside functions, so that nothing
+else waits for it. Each figure is drawn once. Ink that is neither data nor a colour is written as
+INK: the inline SVG of a page turns it into the text colour of the page, light or dark, and the PNG
+has a white ground.
+"""
+
+import io
+import re
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from html import escape
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from dml_bench.evaluation.statistics import Interval
+from dml_bench.system.lettering import literal, shortened, text_style
+
+__all__ = [
+    "INK",
+    "Axes",
+    "ReportFigure",
+    "as_error",
+    "canvas",
+    "finish_rows",
+    "inline",
+    "integer_ticks",
+    "key_line",
+    "log_ticks",
+    "plain_number",
+    "saved",
+    "standalone",
+    "style",
+    "wrapped",
+]
+
+
+Axes: TypeAlias = Any  # matplotlib's, which is not imported for types either
+Figure: TypeAlias = Any
+
+
+INK = "#010203"
+WIDTH = 9.0
+STYLE: Any = {
+    "font.size": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.titlesize": 9,
+    "axes.titlelocation": "left",
+    "axes.axisbelow": True,
+    "axes.grid": True,
+    "grid.alpha": 0.18,
+    "grid.linewidth": 0.8,
+    "legend.frameon": False,
+    "lines.linewidth": 1.6,
+    "svg.fonttype": "none",
+    "svg.hashsalt": "dml-bench",
+    **dict.fromkeys(
+        (
+            "text.color",
+            "axes.edgecolor",
+            "axes.labelcolor",
+            "xtick.color",
+            "ytick.color",
+            "grid.color",
+        ),
+        INK,
+    ),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ReportFigure:
+    """One figure."""
+
+    name: str
+    title: str
+    caption: str
+    svg: str
+    """For the page: its neutral ink is the colour of the text around it."""
+    png: bytes
+
+
+def style() -> AbstractContextManager[None]:
+    """matplotlib draws in the style of these figures within it."""
+    import matplotlib as mpl
+
+    return mpl.rc_context(STYLE | text_style())
+
+
+def saved(figure: Figure, name: str, title: str, caption: str) -> ReportFigure:
+    svg, png = io.StringIO(), io.BytesIO()
+    figure.savefig(svg, format="svg", transparent=True, metadata={"Date": None})
+    figure.set_layout_engine("none")  # it stays as it was laid out
+    figure.savefig(png, format="png", dpi=130, facecolor="white")
+    return ReportFigure(name, title, caption, inline(svg.getvalue(), name, title), png.getvalue())
+
+
+def inline(svg: str, name: str, title: str) -> str:
+    """The <svg> element alone, in the page's colour; its ids carry the figure's name, so that many
+    fit into one page."""
+    text = re.sub(r'style="[^"]*"', lambda found: of_page(found[0]), svg[svg.index("<svg") :])
+    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
+    text = re.sub(r'<g id="[^"]*">', "<g>", text)
+    for known in set(re.findall(r' id="([^"]+)"', text)):
+        text = text.replace(f'id="{known}"', f'id="{name}-{known}"').replace(
+            f"#{known}", f"#{name}-{known}"
+        )
+    text = re.sub(
+        r'(<svg[^>]*?) width="([\d.]+)pt" height="[\d.]+pt"', r'\1 style="width:\2pt"', text
+    )
+    return text.replace("<svg", f'<svg role="img" aria-label="{escape(title)}"', 1)
+
+
+def of_page(style: str) -> str:
+    """A style attribute with the page's colour for ink, and without the fonts of the PNG, which a
+    browser finds itself."""
+    return re.sub(
+        r"font-family: [^;\"]*",
+        "font-family: 'DejaVu Sans', Verdana, sans-serif",
+        style.replace(INK, "currentColor"),
+    )
+
+
+def standalone(svg: str) -> str:
+    """The same as a file of its own: it needs a colour, and follows the viewer's light or dark
+    mode."""
+    style = "<style>svg{color:#222;background:#fff}@media(prefers-color-scheme:dark){svg{color:#ddd;background:#16181c}}</style>"
+    head, found, rest = svg.partition(">")
+    return f'<?xml version="1.0" encoding="utf-8"?>\n{head}{found}{style}{rest}'
+
+
+def canvas(height: float, columns: int = 1, rows: int = 1, **how: Any) -> tuple[Figure, np.ndarray]:
+    """A figure and its (rows, columns) axes."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(WIDTH, height))
+    figure.set_layout_engine(
+        "constrained", w_pad=0.12
+    )  # room for fonts that are wider than matplotlib's
+    return figure, figure.subplots(rows, columns, squeeze=False, **how)
+
+
+def as_error(intervals: Sequence[Interval | None]) -> np.ndarray:
+    """(2, n) lengths of the error bars; 0 where there is no interval."""
+    low = [i.estimate - i.low if i else 0.0 for i in intervals]
+    high = [i.high - i.estimate if i else 0.0 for i in intervals]
+    return np.maximum(np.nan_to_num(np.array([low, high])), 0)
+
+
+def finish_rows(axes: Axes, names: Sequence[str], label: str) -> None:
+    axes.set_yticks(range(len(names)), [shortened(name) for name in names])
+    axes.set_ylim(len(names) - 0.45, -0.55)
+    axes.tick_params(axis="y", length=0)
+    axes.grid(visible=False, axis="y")
+    axes.set_xlabel(label)
+
+
+def key_line(label: str, colour: str, **how: Any) -> Any:
+    from matplotlib.lines import Line2D
+
+    return Line2D([], [], color=colour, label=shortened(label), **how)
+
+
+def wrapped(name: str, width: int = 36) -> str:
+    """A long name in several lines, broken after underscores."""
+    lines = [""]
+    for part in re.findall(r"[^_]*_|[^_]+$", literal(name)):
+        if lines[-1] and len(lines[-1]) + len(part) > width:
+            lines.append("")
+        lines[-1] += part
+    return "\n".join(lines)
+
+
+def integer_ticks(axes: Axes) -> None:
+    """A few whole numbers along the x axis."""
+    from matplotlib.ticker import MaxNLocator
+
+    axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+
+
+def log_ticks(axes: Axes) -> None:
+    """A logarithmic x axis with plain numbers at 1, 2 and 5 of each power of ten."""
+    from matplotlib.ticker import LogLocator, NullFormatter
+
+    axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=12))
+    axes.xaxis.set_major_formatter(plain_number)
+    axes.xaxis.set_minor_formatter(NullFormatter())
+
+
+def plain_number(value: float, _: int) -> str:
+    """For a logarithmic axis, whose own labels are formulas."""
+    return f"{value:g}"

@@ -1,0 +1,158 @@
+"""Enrolment, unknown classes, votes and their calibration, of a few experiments."""
+
+import numpy as np
+
+from dml_bench.analysis.diagnostics import Diagnostics
+from dml_bench.analysis.study import Study
+from dml_bench.plots.canvas import INK, ReportFigure, canvas, key_line, saved, wrapped
+from dml_bench.plots.colours import BLUE, GREEN, ORANGE
+from dml_bench.plots.curves import one_line
+
+__all__ = ["enrolment", "open_set", "reliability", "votes"]
+
+
+def enrolment(study: Study, diagnostics: dict[str, Diagnostics]) -> ReportFigure | None:
+    looks = [look for look in diagnostics.values() if look.enrolment]
+    if not looks:
+        return None
+    figure, grid = canvas(3.3, len(looks), sharey=True)
+    for axes, look in zip(grid[0], looks, strict=True):
+        for group, colour in (("unseen", ORANGE), ("seen", BLUE)):
+            for by, style in (("images", "-"), ("centroids", "--")):
+                curve = look.enrolment[by]  # type: ignore[index]
+                mean, low, high = curve.band(group)  # type: ignore[arg-type]
+                places = np.arange(len(curve.ks))
+                axes.plot(places, mean, style, color=colour, marker="." if by == "images" else None)
+                if by == "images":
+                    axes.fill_between(places, low, high, color=colour, alpha=0.22, linewidth=0)
+        axes.set_xticks(places, [*map(str, curve.ks[:-1]), "all"])
+        axes.set_title(wrapped(look.line.name, 30))
+    figure.supxlabel("images enrolled per unseen class", fontsize=9)
+    grid[0, 0].set_ylabel("P@1, mean over classes")
+    names = [
+        ("unseen classes", ORANGE, "-"),
+        ("old classes", BLUE, "-"),
+        ("by images", INK, "-"),
+        ("by class centroids", INK, "--"),
+    ]
+    figure.legend(
+        handles=[key_line(text, colour, linestyle=style) for text, colour, style in names],
+        loc="outside upper left",
+        ncols=4,
+    )
+    caption = (
+        "What the model trained without the unseen classes makes of them as their images are put"
+        " into the gallery, without training. Bands hold 95% of the random choices of images, over"
+        " all seeds."
+    )
+    return saved(figure, f"{study.slug}-enrolment", "Enrolment curves", caption)
+
+
+def open_set(study: Study, diagnostics: dict[str, Diagnostics]) -> ReportFigure | None:
+    looks = [look for look in diagnostics.values() if look.open_set]
+    if not looks:
+        return None
+    figure, [[roc, oscr]] = canvas(4.2, 2)
+    for look, colour in zip(looks, (ORANGE, BLUE, GREEN), strict=False):
+        for each in look.open_set:
+            roc.plot(
+                each.curves.false_positive_rate,
+                each.curves.true_positive_rate,
+                color=colour,
+                linewidth=1,
+                alpha=0.8,
+            )
+            oscr.plot(
+                each.curves.false_positive_rate,
+                each.curves.correct_rate,
+                color=colour,
+                linewidth=1,
+                alpha=0.8,
+            )
+    roc.plot([0, 1], [0, 1], ":", color=INK, linewidth=1)
+    for axes, title, label in (
+        (roc, "ROC", "known queries accepted"),
+        (oscr, "OSCR", "known queries accepted and right"),
+    ):
+        axes.set(
+            title=title,
+            ylabel=label,
+            xlabel="unknown queries accepted",
+            xlim=(-0.02, 1.02),
+            ylim=(-0.02, 1.02),
+            aspect="equal",
+        )
+    names = [
+        f"{look.line.name}: AUROC {look.mean('auroc'):.3f}, OSCR {look.mean('oscr'):.3f}"
+        for look in looks
+    ]
+    handles = [
+        key_line(name, colour) for name, colour in zip(names, (ORANGE, BLUE, GREEN), strict=False)
+    ]
+    figure.legend(handles=handles, loc="outside upper left")
+    caption = (
+        "Queries of the unseen classes while these are not in the gallery, told from known ones by"
+        " the nearest similarity. "
+    )
+    caption += one_line(study)
+    return saved(
+        figure, f"{study.slug}-open-set", "Telling unknown classes from known ones", caption
+    )
+
+
+def votes(study: Study, diagnostics: dict[str, Diagnostics]) -> ReportFigure | None:
+    if not diagnostics:
+        return None
+    figure, grid = canvas(3.0, len(diagnostics), sharey=True)
+    for axes, look in zip(grid[0], diagnostics.values(), strict=True):
+        places = np.arange(len(look.votes.ks))
+        axes.plot(places, look.votes.majority, color=BLUE, marker=".")
+        axes.plot(places, look.votes.distance, "--", color=ORANGE, marker=".")
+        axes.set_xticks(places, list(map(str, look.votes.ks)))
+        axes.set_title(wrapped(look.line.name, 30))
+    figure.supxlabel("neighbours that vote", fontsize=9)
+    grid[0, 0].set_ylabel("accuracy, mean over classes")
+    handles = [
+        key_line("one vote each", BLUE),
+        key_line("votes weighted by nearness", ORANGE, linestyle="--"),
+    ]
+    figure.legend(handles=handles, loc="outside upper left", ncols=2)
+    return saved(
+        figure,
+        f"{study.slug}-votes",
+        "The vote of the nearest",
+        "Trained on all classes it may; mean over seeds.",
+    )
+
+
+def reliability(study: Study, diagnostics: dict[str, Diagnostics]) -> ReportFigure | None:
+    """Accuracy against the share of votes, which would be its confidence if it were a
+    probability."""
+    if not diagnostics:
+        return None
+    figure, grid = canvas(4.0, len(diagnostics), sharex=True, sharey=True)
+    for axes, look in zip(grid[0], diagnostics.values(), strict=True):
+        share, accuracy, part = look.reliability
+        axes.plot([0, 1], [0, 1], ":", color=INK, linewidth=1)
+        axes.vlines(share, share, accuracy, color=ORANGE, linewidth=1.2)
+        axes.plot(share, accuracy, color=BLUE, linewidth=1, alpha=0.6)
+        axes.scatter(share, accuracy, 12 + 300 * part, color=BLUE, zorder=3)
+        axes.set(
+            title=f"{wrapped(look.line.name, 30)}\nECE {look.calibration_error:.3f}",
+            xlim=(-0.04, 1.06),
+            ylim=(-0.04, 1.06),
+        )
+    figure.supxlabel("share of the ten nearest that vote for the elected class", fontsize=9)
+    grid[0, 0].set_ylabel("share of the queries that are right")
+    handles = [
+        key_line("queries with that share; area: how many", BLUE, marker="o"),
+        key_line("gap", ORANGE),
+        key_line("a share that is a probability", INK, linestyle=":"),
+    ]
+    figure.legend(handles=handles, loc="outside upper left", ncols=3)
+    caption = (
+        "Points below the dotted line promise too much, points above it too little. ECE: expected"
+        " calibration error, the mean length of the gap over queries (Guo et al. 2017), mean over"
+        " seeds; the points are of all seeds together. Trained on all classes it may."
+    )
+    return saved(figure, f"{study.slug}-reliability", "Calibration of the vote", caption)

@@ -1,0 +1,165 @@
+"""The precision drop: per experiment, per hold-out, per class."""
+
+import numpy as np
+
+from dml_bench.analysis.diagnostics import Diagnostics, class_drop
+from dml_bench.analysis.study import Study
+from dml_bench.plots.canvas import (
+    INK,
+    Axes,
+    ReportFigure,
+    as_error,
+    canvas,
+    finish_rows,
+    key_line,
+    saved,
+    wrapped,
+)
+from dml_bench.plots.colours import BLUE, GREEN, ORANGE
+from dml_bench.system.lettering import shortened
+
+__all__ = ["class_bars", "drop_bars", "holdout_dots"]
+
+
+def drop_bars(study: Study, diagnostics: dict[str, Diagnostics]) -> ReportFigure | None:
+    if not study.has_drop:
+        study.missing.append("precision-drop figures: this protocol has no second model")
+        return None
+    lines = study.finished
+    figure, [[axes]] = canvas(1.1 + 0.5 * len(lines))
+    rows = np.arange(len(lines))
+    for shift, group, colour in (
+        (-0.27, "unseen", ORANGE),
+        (0.0, "seen", BLUE),
+        (0.27, "all", GREEN),
+    ):
+        values = [study.measure(line, f"drop_{group}") for line in lines]
+        estimates = [value.estimate if value else np.nan for value in values]
+        error = {
+            "xerr": as_error(values),
+            "error_kw": {"elinewidth": 1, "ecolor": INK, "capsize": 2},
+        }
+        axes.barh(rows + shift, estimates, 0.25, color=colour, label=f"{group} classes", **error)
+    finish_rows(
+        axes,
+        [line.name for line in lines],
+        "precision drop: P@1 trained on all classes minus P@1 trained without the unseen",
+    )
+    axes.axvline(0, color=INK, linewidth=0.8)
+    cut = cut_to_estimates(axes)
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside upper left", ncols=3)
+    caption = (
+        "Mean over classes and seeds, with 95% intervals. To the right of zero precision is lost."
+        + cut
+    )
+    return saved(figure, f"{study.slug}-drop", "Precision drop per experiment", caption)
+
+
+def cut_to_estimates(axes: Axes) -> str:
+    """Keep intervals that say next to nothing from pressing the bars together; returns what the
+    caption has to say of it."""
+    low, high = axes.get_xlim()
+    limit = max(
+        0.2,
+        2.5 * max(abs(bar.get_width()) for bar in axes.patches if not np.isnan(bar.get_width())),
+    )
+    axes.set_xlim(max(low, -limit), min(high, limit))
+    return " Intervals that reach the edge go on beyond it." if low < -limit or high > limit else ""
+
+
+def holdout_dots(study: Study, diagnostics: dict[str, Diagnostics]) -> ReportFigure | None:
+    """What the drop on the unseen classes owes to which classes are held out, where there are
+    several hold-outs."""
+    if len(study.holdouts) < 2:
+        return None
+    lines = study.finished
+    figure, [[axes]] = canvas(1.1 + 0.32 * len(lines))
+    rows = np.arange(len(lines))
+    drops = [study.holdout_drops(line).mean(1) for line in lines]
+    for row, each in zip(rows, drops, strict=True):
+        axes.plot(
+            each,
+            np.full(len(each), row),
+            "o",
+            color=ORANGE,
+            markersize=5,
+            alpha=0.75,
+            markeredgewidth=0,
+        )
+    means = [study.measure(line, "drop_unseen") for line in lines]
+    centres = [mean.estimate if mean else np.nan for mean in means]
+    axes.errorbar(
+        centres,
+        rows,
+        xerr=as_error(means),
+        fmt="|",
+        color=INK,
+        markersize=11,
+        elinewidth=1,
+        capsize=2,
+    )
+    names = [
+        f"{line.name} (± {100 * each.std(ddof=1):.1f})"
+        for line, each in zip(lines, drops, strict=True)
+    ]
+    finish_rows(axes, names, "precision drop of the unseen classes")
+    axes.axvline(0, color=INK, linewidth=0.8)
+    handles = [
+        key_line("one hold-out", ORANGE, marker="o", linestyle=""),
+        key_line("all together", INK, marker="|", linestyle="", markersize=11),
+    ]
+    figure.legend(handles=handles, loc="outside upper left", ncols=2)
+    caption = (
+        f"Each of the {len(study.holdouts)} hold-outs, mean over seeds, and all together with"
+        " their 95% interval. In brackets the standard deviation between hold-outs in points,"
+        " which holds the noise of the queries too."
+    )
+    return saved(figure, f"{study.slug}-holdouts", "Precision drop per hold-out", caption)
+
+
+MOST_NAMES = 60
+
+
+def class_bars(study: Study, diagnostics: dict[str, Diagnostics]) -> ReportFigure | None:
+    """The drop of every class of the best and of the baseline."""
+    lines = [line for line in (study.best, study.baseline) if line is not None]
+    lines = list({line.name: line for line in lines}.values())
+    if not study.has_drop or not lines:
+        return None
+    drops = [class_drop(line) for line in lines]
+    count = max(len(each.drop) for each in drops)
+    is_named = count <= MOST_NAMES
+    figure, grid = canvas(
+        0.9 + 0.155 * count if is_named else 6.0,
+        *((len(lines), 1) if is_named else (1, len(lines))),
+    )
+    for axes, line, each in zip(grid.flat, lines, drops, strict=True):
+        order = np.argsort(-each.drop, kind="stable")
+        colours = np.where(each.unseen[order], ORANGE, BLUE)
+        places = np.arange(len(order))
+        if is_named:
+            axes.barh(places, each.drop[order], 0.75, color=colours)
+            axes.set_yticks(places, [shortened(each.names[i], 40) for i in order], fontsize=6)
+            for label, colour in zip(axes.get_yticklabels(), colours, strict=True):
+                label.set_color(colour if colour == ORANGE else INK)
+            axes.set_ylim(len(order) - 0.4, -0.6)
+            axes.grid(visible=False, axis="y")
+            axes.tick_params(axis="y", length=0)
+            axes.axvline(0, color=INK, linewidth=0.8)
+        else:
+            axes.bar(places, each.drop[order], 1.0, color=colours)
+            axes.set_xlabel("classes, largest drop first")
+            axes.axhline(0, color=INK, linewidth=0.8)
+        axes.set_title(wrapped(line.name))
+    for axes in grid[-1] if is_named else grid[:, 0]:
+        (axes.set_xlabel if is_named else axes.set_ylabel)("precision drop")
+    handles = [
+        key_line("unseen classes", ORANGE, linewidth=6),
+        key_line("seen classes", BLUE, linewidth=6),
+    ]
+    figure.legend(handles=handles, loc="outside upper left", ncols=2)
+    several = (
+        ", and over the hold-outs in which a class is unseen" if len(study.holdouts) > 1 else ""
+    )
+    caption = f"Mean over seeds{several}; largest drop first."
+    return saved(figure, f"{study.slug}-classes", "Precision drop per class", caption)

@@ -1,0 +1,93 @@
+"""Maps of embeddings in the plane."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from dml_bench.plots.canvas import INK, Axes, ReportFigure, canvas, key_line, saved, style
+
+__all__ = ["EmbeddingMap", "MapGroup", "embedding_maps"]
+
+MOST_MARKS = 4000
+"""Beyond it a picture of dots is smaller than their coordinates."""
+GROUND = {"alpha": 0.12, "edgecolors": "none"}
+"""How images of no group are drawn, behind the others."""
+GALLERY_MARK, QUERY_MARK = ".", "^"
+CAPTION = (
+    "UMAP; each map is turned to lie like the first. Alike: mean cosine similarity of a class's"
+    " images."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class MapGroup:
+    """Images that share a colour."""
+
+    name: str
+    rows: np.ndarray
+    """(images) bool"""
+    colour: str
+
+
+@dataclass(frozen=True, slots=True)
+class EmbeddingMap:
+    """The embeddings of one phase."""
+
+    title: str
+    points: np.ndarray
+    """(images, 2); nan where an image is not on the map."""
+
+
+def embedding_maps(
+    title: str,
+    maps: Sequence[EmbeddingMap],
+    is_query: np.ndarray,
+    groups: Sequence[MapGroup],
+    legend_columns: int,
+) -> ReportFigure:
+    """The maps side by side: dots are gallery images, triangles are queries."""
+    in_no_group = ~np.any([group.rows for group in groups], axis=0)
+    drawn_groups = [MapGroup("", in_no_group, INK), *groups]
+    columns = min(2, len(maps))
+    rows = -(-len(maps) // columns)
+    with style():
+        figure, grid = canvas(0.9 + 4.1 * rows, columns, rows)
+        for axes in grid.flat:
+            axes.set_axis_off()
+        for axes, embedding_map in zip(grid.flat, maps, strict=False):
+            draw_map(axes, embedding_map.points, is_query, drawn_groups)
+            axes.set_title(embedding_map.title, fontsize=8)
+        handles = [
+            key_line("gallery image", INK, marker=GALLERY_MARK, linestyle="", markersize=4),
+            key_line("query", INK, marker=QUERY_MARK, linestyle="", markersize=4),
+        ]
+        handles += [
+            key_line(group.name, group.colour, marker="o", linestyle="", markersize=4)
+            for group in groups
+            if group.rows.any()
+        ]
+        figure.legend(handles=handles, loc="outside lower left", ncols=legend_columns, fontsize=7)
+        return saved(figure, "map", title, CAPTION)
+
+
+def draw_map(
+    axes: Axes, points: np.ndarray, is_query: np.ndarray, groups: Sequence[MapGroup]
+) -> None:
+    """A group without a name is drawn as ground for the others."""
+    area = float(np.clip(6000 / len(points), 2, 16))
+    on_map = np.isfinite(points).all(1)
+    plain: dict[str, Any] = {
+        "alpha": 0.85,
+        "linewidths": 0,
+        "rasterized": len(points) > MOST_MARKS,
+    }
+    gallery_marks = {"marker": "o", "s": area}
+    query_marks = {"marker": QUERY_MARK, "s": 1.8 * area, "edgecolors": INK, "linewidths": 0.3}
+    for of_queries, marks in ((False, gallery_marks), (True, query_marks)):
+        for group in groups:
+            x, y = points[on_map & group.rows & (is_query == of_queries)].T
+            ground = {} if group.name else GROUND
+            axes.scatter(x, y, color=group.colour, **(plain | marks | ground))
+    axes.set_aspect("equal", "datalim")
