@@ -1,17 +1,36 @@
-# Two commands: `make demo` runs the main job, `make test` the tests. Both install exactly requirements.txt into .venv first.
+# Two commands: `make demo` runs the main job, `make test` the tests. Both install exactly
+# requirements.txt into .venv first.
 PYTHON ?= python3
 BIN := .venv/bin
 UV := $(shell command -v uv || echo $(BIN)/uv)
 export UV_COMPILE_BYTECODE := 1
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test check install install-cpu pins docs clean
+.PHONY: demo test test-all wheel check install install-cpu pins docs clean
 
 demo: install
 	$(BIN)/dml-bench run EPSHN_cosine_resnet18_sgd_aug --demo
 
 test: install
 	$(BIN)/python -m pytest --numprocesses=auto
+
+# Also what takes minutes, with the lines that no test ran, and each skipped test with its reason.
+# `make test-all FLAGS=--require-all` fails where a test was skipped.
+test-all: wheel
+	$(BIN)/python -m pytest --numprocesses=auto --all -rs --cov=dml_bench --cov-report=term $(FLAGS)
+
+# The wheel as people install it: in an environment of its own with the pinned packages, used
+# outside this folder.
+WHEEL := build/wheel
+wheel: export UV_COMPILE_BYTECODE := 0
+wheel: install
+	rm -rf $(WHEEL)
+	$(UV) build --quiet --wheel --out-dir $(WHEEL) .
+	$(UV) venv --quiet --python $(BIN)/python $(WHEEL)/venv
+	$(UV) pip install --quiet --python $(WHEEL)/venv/bin/python --requirements requirements.txt
+	$(UV) pip install --quiet --python $(WHEEL)/venv/bin/python --no-deps $(WHEEL)/*.whl
+	cd / && "$(CURDIR)/$(WHEEL)/venv/bin/dml-bench" --help
+	cd / && "$(CURDIR)/$(WHEEL)/venv/bin/dml-bench" list experiments
 
 check: install
 	$(BIN)/ruff check .

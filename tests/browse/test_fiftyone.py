@@ -567,7 +567,6 @@ def test_without_the_token_nothing_is_answered(guarded):
     assert guarded.post("/events?token=secret", json={}).status_code == 403
 
 
-@pytest.mark.slow
 @needs_chromium
 def test_the_app_shows_samples_beside_the_map_with_every_image_follows_a_lasso_and_leaves_nothing_behind(
     run, tmp_path
@@ -612,7 +611,6 @@ def test_the_app_shows_samples_beside_the_map_with_every_image_follows_a_lasso_a
     assert not (tmp_path / "cache" / "browse" / name).exists()
 
 
-@pytest.mark.slow
 @needs_chromium
 def test_the_page_shows_each_image_and_its_answers_where_it_is_pointed_at(run, tmp_path):
     images = read_browse_table(read_folder(run))

@@ -109,7 +109,6 @@ def test_images_that_one_of_two_maps_lacks_do_not_count_when_they_are_laid_alike
     )
 
 
-@pytest.mark.slow  # numba compiles for a minute
 @pytest.mark.timeout(1200)
 def test_umap_gives_the_same_bits_twice_keeps_classes_apart_and_puts_new_images_beside_their_like(
     tmp_path: Path,

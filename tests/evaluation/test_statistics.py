@@ -290,7 +290,6 @@ def coverage(
     return float(np.mean([one.low <= truth <= one.high for one in found]))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("classes", "experiments"), [(200, 600), (20, 1000)], ids=["200 classes", "20 classes"]
 )

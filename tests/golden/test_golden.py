@@ -1,11 +1,14 @@
-"""The small runs of runs.toml end in the bits that were recorded before the code was changed."""
+"""The runs of runs.toml end in the bits that were recorded before the code was changed."""
 
 import numpy as np
 import pytest
 import record
 from safetensors.numpy import save_file
 
-SMALL = [name for name in record.run_arguments() if name != "demo"]
+RUNS = [
+    pytest.param(name, marks=[pytest.mark.slow] if name == "demo" else [])
+    for name in record.run_arguments()
+]
 
 
 @pytest.fixture(scope="module")
@@ -13,7 +16,7 @@ def scratch(tmp_path_factory):
     return tmp_path_factory.mktemp("golden")
 
 
-@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize("name", RUNS)
 def test_a_run_ends_in_the_recorded_bits(name, scratch):
     if reason := record.reason_not_comparable():
         pytest.skip(reason)

@@ -137,7 +137,6 @@ def test_it_trains_both_phases_also_on_the_maps_of_a_frozen_backbone(
     assert set(outcome.summary["phases"]) == {"all", "limited"}
 
 
-@pytest.mark.slow
 def test_a_stopped_run_of_every_option_of_the_backbone_with_maps_that_grow_ends_as_one_that_never_was(
     birds, cache_dir, tmp_path
 ):

@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tiny import tiny, train
@@ -152,21 +153,29 @@ def test_a_cache_that_only_another_user_may_write_is_used_where_all_is_there(bir
     assert {path: path.stat().st_mtime_ns for path in (shared / "cache").rglob("*")} == kept
 
 
+def campaign(out: Path, *options: str) -> dict[str, Any]:
+    """What benchmarks/crash.py wrote; it fails where a command ended in other bits."""
+    command = [sys.executable, str(BENCHMARKS / "crash.py"), *options, "--out", str(out)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    report: dict[str, Any] = json.loads((out / "crash" / "crash.json").read_text())
+    return report
+
+
 def test_twenty_kills_end_in_the_bits_of_undisturbed_runs(tmp_path):
     """The quick form of benchmarks/crash.py, whose report is in reports/crash."""
-    command = [sys.executable, str(BENCHMARKS / "crash.py"), "--quick", "--out", str(tmp_path)]
-    done = subprocess.run(
-        command,
-        capture_output=True,
-        text=True,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    result = json.loads((tmp_path / "crash" / "crash.json").read_text())
-    assert sum(each["kills"] for each in result["scenarios"].values()) >= 20
-    assert {name for name, each in result["scenarios"].items() if each["cases"]} == {
+    scenarios = campaign(tmp_path, "--quick")["scenarios"]
+    assert sum(scenario["kills"] for scenario in scenarios.values()) >= 20
+    assert {name for name, scenario in scenarios.items() if scenario["cases"]} == {
         "force",
         "enrol",
         "draw",
     }
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_kills_in_every_scenario_and_flipped_bits_end_in_the_bits_of_undisturbed_runs(tmp_path):
+    scenarios = campaign(tmp_path, "--seconds", "120", "--seed", "14")["scenarios"]
+    assert all(scenario["cases"] for scenario in scenarios.values())

@@ -347,7 +347,6 @@ def wait_for(out: Path, *, epochs: int, process: subprocess.Popen[str]) -> None:
         time.sleep(0.005)
 
 
-@pytest.mark.slow
 def test_killed_and_resumed_equals_never_stopped(birds: Path, cache_dir: Path, tmp_path: Path):
     chance, out, more = random.Random(0), tmp_path / "interrupted", ("--set", "train.epochs=12")
     for kill in (signal.SIGKILL, signal.SIGINT, signal.SIGKILL):
@@ -537,7 +536,6 @@ def test_source_weights_are_trained_once_shared_and_transferred(birds: Path, tmp
     assert path.stat().st_mtime_ns == before
 
 
-@pytest.mark.slow
 def test_what_w_and_b_logged_offline_is_what_the_run_folder_holds(
     birds: Path, cache_dir: Path, tmp_path: Path
 ):

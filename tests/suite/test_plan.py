@@ -55,7 +55,6 @@ def test_every_row_builds_the_model_and_the_objective_of_its_full_size(name):
     build_objective(experiment, 180, embedder.dim)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", ROWS)
 def test_every_row_runs_both_phases_to_a_result_that_can_be_traced(
     name: str, birds: Path, cache_dir: Path, tmp_path: Path

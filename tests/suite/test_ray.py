@@ -220,7 +220,6 @@ def same_bits(one: Path, other: Path) -> None:
     assert different == []
 
 
-@pytest.mark.slow
 def test_a_suite_on_ray_gives_the_same_bits_as_one_without_and_tells_of_a_run_that_fails(
     files: Path,
     birds: Path,
@@ -285,7 +284,6 @@ def writes_to(process: psutil.Process, out: Path) -> bool:
         return False
 
 
-@pytest.mark.slow
 def test_a_run_whose_process_is_killed_goes_on_and_ends_as_if_it_had_not_been(
     cluster: str, files: Path, birds: Path, cache_dir: Path, undisturbed: Path, tmp_path: Path
 ):
@@ -308,7 +306,6 @@ def test_a_run_whose_process_is_killed_goes_on_and_ends_as_if_it_had_not_been(
     assert len(json.loads((folder / "environment.json").read_text())["sessions"]) == 3
 
 
-@pytest.mark.slow
 def test_ctrl_c_stops_the_runs_on_ray_and_the_same_command_goes_on(
     cluster: str, files: Path, birds: Path, cache_dir: Path, tmp_path: Path
 ):
@@ -345,7 +342,6 @@ def test_ctrl_c_stops_the_runs_on_ray_and_the_same_command_goes_on(
     )
 
 
-@pytest.mark.slow
 def test_a_cluster_begun_here_listens_on_this_machine_only(cluster: str):
     port = int(cluster.rpartition(":")[2])
     (server,) = {

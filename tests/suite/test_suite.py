@@ -586,7 +586,6 @@ def check_page(report: Path, summary: dict[str, Any]) -> None:
     assert made["command"][:2] == ["dml-bench", "suite"]
 
 
-@pytest.mark.slow
 def test_printed_jobs_are_commands_that_leave_the_runs_that_the_suite_then_finds(
     birds: Path,
     cache_dir: Path,
@@ -640,7 +639,6 @@ def runs_at_work(suite: subprocess.Popen[str]) -> list[psutil.Process]:
     ]
 
 
-@pytest.mark.slow
 def test_a_run_that_is_killed_is_a_failed_row_and_goes_on_the_next_time(
     files: Path, birds: Path, cache_dir: Path, tmp_path: Path
 ):
@@ -684,7 +682,6 @@ def test_a_run_that_is_killed_is_a_failed_row_and_goes_on_the_next_time(
     assert made["failures"] == []
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     "end", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL], ids=lambda end: end.name
 )

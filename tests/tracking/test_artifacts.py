@@ -33,7 +33,6 @@ def logged(folder: Path, home: Path) -> dict[str, Any]:
     return found | {"": mirrored}
 
 
-@pytest.mark.slow
 def test_figures_evidence_explanations_and_embeddings_reach_wandb_as_they_are(
     run: Path, tmp_path: Path
 ):
@@ -104,7 +103,6 @@ def test_without_a_key_the_next_step_is_one_line(run: Path, tmp_path: Path):
     )
 
 
-@pytest.mark.slow
 def test_a_server_out_of_reach_is_one_line_and_loses_nothing(
     birds, cache_dir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):

@@ -57,7 +57,6 @@ def bits(folder: Path) -> dict[str, bytes]:
     }
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", TECHNIQUES)
 def test_killed_and_resumed_equals_never_stopped(name, birds, cache_dir, tmp_path, monkeypatch):
     """Killed after the second epoch that is saved, after the state and before its record, and again
@@ -83,7 +82,6 @@ def test_killed_and_resumed_equals_never_stopped(name, birds, cache_dir, tmp_pat
     assert len(bits(straight)) >= 5
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", sorted(set(TECHNIQUES) - {"class weights", "oversampling", "cam head"})
 )
