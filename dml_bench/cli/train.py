@@ -191,14 +191,14 @@ def engine_of(
     """What carries out the runs of a suite. Raises ValueError for options that don't go
     together."""
     from dml_bench.suite.executor import ExecutorSetup
-    from dml_bench.suite.local import Processes, slots_of
+    from dml_bench.suite.local import LocalExecutor, slots_of
 
     if not ray:
         if gpus_per_run != 1:
             raise ValueError(
                 "--gpus-per-run is for --ray: here, --jobs says how many runs share the --devices"
             )
-        return nullcontext(ExecutorSetup(slots_of(jobs, device, devices), Processes))
+        return nullcontext(ExecutorSetup(slots_of(jobs, device, devices), LocalExecutor))
     if devices:
         raise ValueError(
             f"--devices {devices}: Ray gives out the GPUs; leave it out, or see --gpus-per-run"

@@ -1,5 +1,5 @@
-"""What a suite asks of whatever carries out its runs: here in processes (`scheduler.py`), or on a
-Ray cluster (`cluster.py`)."""
+"""What a suite asks of whatever carries out its runs: processes of this machine (`local.py`), or a
+Ray cluster (`ray.py`)."""
 
 import json
 import sys
@@ -19,6 +19,7 @@ __all__ = [
     "JobResult",
     "Listener",
     "Slots",
+    "Status",
     "SuitePaths",
     "Worker",
 ]
@@ -32,20 +33,20 @@ class SuitePaths:
     """Where all runs of a suite read and write."""
 
     data_dir: Path | None
+    """The folder of the images; None where the data set is drawn."""
     out: Path
     cache_dir: Path
     logs: Path
     wandb: str
 
     def log(self, job: Job) -> Path:
-        return (
-            self.logs
-            / job.experiment.name
-            / f"{job.experiment.data.dataset.name}-seed-{job.experiment.seed}.log"
-        )
+        """The file that takes what the process of a run prints."""
+        experiment = job.experiment
+        name = f"{experiment.data.dataset.name}-seed-{experiment.seed}.log"
+        return self.logs / experiment.name / name
 
     def job_spec(self, job: Job, device: str) -> dict[str, Any]:
-        """What the process of a run is told (`child.py`)."""
+        """What the process of a run needs to know, as JSON (`worker.py`)."""
         return {
             "title": str(job),
             "experiment": as_table(job.experiment),
@@ -60,15 +61,15 @@ class SuitePaths:
 
 @dataclass(frozen=True, slots=True)
 class Slots:
-    """How many runs at a time, and on what."""
+    """How many runs are carried out at a time, and on what."""
 
     jobs: int
     devices: tuple[str, ...]
-    """Shared round robin."""
+    """The runs take them in turn."""
     threads: int
-    """Of each process."""
+    """Each process has so many."""
     where: str = ""
-    """In words, where it is not this machine alone."""
+    """A description of the machines; empty for this machine alone."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -82,13 +83,16 @@ class JobResult:
 
 
 class Listener:
-    """Hears how the suite goes on; a terminal overrides what it wants to show."""
+    """Called as the suite goes on; a terminal overrides what it wants to show."""
 
-    def started(self, job: Job) -> None: ...
+    def on_start(self, job: Job) -> None:
+        """A run has begun."""
 
-    def heard(self, job: Job, event: Event) -> None: ...
+    def on_event(self, job: Job, event: Event) -> None:
+        """The process of a run has sent an event."""
 
-    def ended(self, ended: JobResult) -> None: ...
+    def on_end(self, result: JobResult) -> None:
+        """A run has ended."""
 
     def tick(self) -> None:
         """Some time has passed."""
@@ -96,59 +100,62 @@ class Listener:
 
 @dataclass(kw_only=True)
 class Worker:
-    """Whoever is at work on one run."""
+    """What carries out one run."""
 
     job: Job
     prepared: bool = False
-    """Whether the images lie decoded on the disk."""
+    """Whether the decoded images are on the disk."""
 
 
 class Executor(ABC):
-    """Carries out runs, some at a time: one that fails, hangs up or is killed takes no other with
-    it."""
+    """Carries out runs, some at a time. A run that fails, hangs or is killed doesn't disturb the
+    others."""
 
-    def __init__(self, places: SuitePaths, slots: Slots, listener: Listener):
-        self.places = places
+    def __init__(self, paths: SuitePaths, slots: Slots, listener: Listener):
+        self.paths = paths
         self.slots = slots
         self.listener = listener
         self.prepared: set[str] = set()
 
     def run(self, jobs: list[Job]) -> Generator[JobResult, None, None]:
-        """Run all jobs in their order and yield how each ended. On the way out, however that comes,
-        nobody is left at work."""
+        """Run all jobs in their order and yield how each ended. When it ends, even by an error, no
+        worker is left running."""
         waiting = list(jobs)
         try:
             while waiting or self.working():
                 while waiting and self.may_start(waiting[0]):
                     self.start(waiting.pop(0))
-                for ended in self.hear():
-                    self.listener.ended(ended)
-                    yield ended
+                for result in self.hear():
+                    self.listener.on_end(result)
+                    yield result
         finally:
             if self.working():
                 self.stop()
 
     def may_start(self, job: Job) -> bool:
-        """Whether a slot is free, and no other run might be decoding the very images that this one
-        would decode."""
+        """Whether a slot is free, and no other run may be decoding the images that this run needs
+        decoded."""
         if len(self.working()) >= self.slots.jobs:
             return False
-        return preparation(job) in self.prepared or all(
+        return preparation_key(job) in self.prepared or all(
             worker.prepared for worker in self.working()
         )
 
     def pass_on(self, worker: Worker, event: Event) -> None:
+        """Tell the listener of an event."""
         if event["event"] == "plan":
             worker.prepared = True
-            self.prepared.add(preparation(worker.job))
-        self.listener.heard(worker.job, event)
+            self.prepared.add(preparation_key(worker.job))
+        self.listener.on_event(worker.job, event)
         self.listener.tick()
 
     @abstractmethod
-    def working(self) -> list[Worker]: ...
+    def working(self) -> list[Worker]:
+        """The workers that carry out a run now."""
 
     @abstractmethod
-    def start(self, job: Job) -> None: ...
+    def start(self, job: Job) -> None:
+        """Begin a run."""
 
     @abstractmethod
     def hear(self) -> Iterator[JobResult]:
@@ -156,18 +163,19 @@ class Executor(ABC):
 
     @abstractmethod
     def stop(self) -> None:
-        """Ask everyone at work to end, then make them; a second Ctrl-C makes them at once."""
+        """Ask all workers to end, then kill those that don't; a second Ctrl-C kills them at
+        once."""
 
 
 @dataclass(frozen=True, slots=True)
 class ExecutorSetup:
-    """Ready to carry out runs."""
+    """What is needed to make an executor."""
 
     slots: Slots
-    crew: Callable[[SuitePaths, Slots, Listener], Executor]
+    make_executor: Callable[[SuitePaths, Slots, Listener], Executor]
 
 
-def preparation(job: Job) -> str:
-    """Equal for runs that need the same decoded images."""
+def preparation_key(job: Job) -> str:
+    """A text that is equal for runs that need the same decoded images."""
     table = as_table(job.experiment)
     return json.dumps([table[part] for part in ("data", "images", "augment")], sort_keys=True)

@@ -40,7 +40,7 @@ class PlannedRow:
     """As its file has it, without profile and overrides."""
     seeds: tuple[Experiment, ...]
     """As it is run, once per seed."""
-    asked: str = ""
+    named_as: str = ""
     """What a command calls it, where that is not its name: the path of its file."""
 
     @property
@@ -53,7 +53,7 @@ class Job:
     """One run: a row with one seed. Equal only to itself."""
 
     experiment: Experiment
-    asked: str = ""
+    named_as: str = ""
     """What a command calls the row, where that is not its name."""
 
     def __str__(self) -> str:
@@ -153,7 +153,7 @@ def in_order(rows: list[PlannedRow]) -> list[Job]:
     """All runs, seed by seed, so that a suite that is stopped leaves whole tables. Raises
     ValueError where two would share a folder."""
     jobs = [
-        Job(row.seeds[i], row.asked)
+        Job(row.seeds[i], row.named_as)
         for i in range(max(len(row.seeds) for row in rows))
         for row in rows
     ]

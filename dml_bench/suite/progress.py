@@ -1,4 +1,4 @@
-"""How far a suite is and how long it still takes, from what its processes say."""
+"""How far a suite is and how long it still takes, from the events of its processes."""
 
 import time
 from collections.abc import Callable
@@ -13,46 +13,53 @@ __all__ = ["Display", "SuiteListener", "TimeLeft"]
 
 @dataclass
 class Pace:
-    """One run at work: units of work done and left, and since when."""
+    """How fast a run works."""
 
     begun: float
+    """The time at which the run began, in seconds of the clock."""
     measured_from: float = 0.0
-    """When work was first heard of."""
+    """The time of the first event that says how much work is left; 0 before it."""
     done: float = 0.0
+    """Units of work that are done."""
     left: float = 0.0
+    """Units of work that are left."""
     detail: str = "starting"
+    """What the run does now."""
 
     @property
     def fraction(self) -> float:
+        """The part of the work that is done, 0 to 1."""
         return self.done / (self.done + self.left) if self.done + self.left else 0.0
 
 
 @dataclass
 class TimeLeft:
-    """Estimates the time left of a suite: runs at work by their own measured pace, others by those
-    that ended."""
+    """Estimates how long a suite still takes: runs at work by their own measured pace, the others
+    by the runs that ended."""
 
     jobs: int
     clock: Callable[[], float] = time.monotonic
     working: dict[Job, Pace] = field(default_factory=dict)
     seconds: dict[Job, float] = field(default_factory=dict)
-    """What runs took that were finished in this suite."""
+    """How long each run took that was finished in this suite."""
 
-    def started(self, job: Job) -> None:
+    def on_start(self, job: Job) -> None:
+        """A run has begun."""
         self.working[job] = Pace(self.clock())
 
     def at(self, job: Job, done: float, left: float) -> None:
+        """A run says how many units of work are done and left."""
         pace = self.working[job]
-        if (
-            not pace.measured_from or done < pace.done
-        ):  # a run that was lost and begun again has a new pace
+        begun_again = done < pace.done  # its process was lost, and the new one has a new pace
+        if not pace.measured_from or begun_again:
             pace.measured_from = self.clock()
         pace.done, pace.left = done, left
 
-    def ended(self, ended: JobResult) -> None:
-        self.working.pop(ended.job)
-        if ended.status == "finished":
-            self.seconds[ended.job] = ended.seconds
+    def on_end(self, result: JobResult) -> None:
+        """A run has ended."""
+        self.working.pop(result.job)
+        if result.status == "finished":
+            self.seconds[result.job] = result.seconds
 
     def of_run(self, job: Job) -> float | None:
         """Seconds left of a run at work; None before any of its work is measured."""
@@ -62,8 +69,8 @@ class TimeLeft:
         return (self.clock() - pace.measured_from) / pace.done * pace.left
 
     def of_waiting(self, job: Job) -> float | None:
-        """Seconds that a run not begun may take: as the same experiment with other seeds took, else
-        as the mean run, else as those at work will have taken; None where nothing is measured."""
+        """Seconds that a run not begun may take: the mean of the same experiment with other seeds,
+        else of all runs, else of those at work; None where nothing is measured."""
         same = [
             seconds
             for other, seconds in self.seconds.items()
@@ -73,35 +80,45 @@ class TimeLeft:
         return sum(known) / len(known) if known else None
 
     def _projected(self) -> list[float]:
-        return [
-            self.clock() - pace.begun + left
-            for job, pace in self.working.items()
-            if (left := self.of_run(job)) is not None
-        ]
+        """Seconds that the runs at work will have taken."""
+        totals = []
+        for job, pace in self.working.items():
+            left = self.of_run(job)
+            if left is not None:
+                totals.append(self.clock() - pace.begun + left)
+        return totals
 
     def of_suite(self, waiting: list[Job]) -> float | None:
-        """Seconds left of everything, if nothing fails; None where nothing is measured."""
-        mean = [left for job in waiting if (left := self.of_waiting(job)) is not None]
-        running = [
-            left if (left := self.of_run(job)) is not None else self.of_waiting(job)
-            for job in self.working
-        ]
-        known = [left for left in running if left is not None]
-        if len(mean) < len(waiting) or len(known) < len(running):
+        """Seconds until all runs have ended, if none fails; None where nothing is measured."""
+        not_begun = [self.of_waiting(job) for job in waiting]
+        at_work = []
+        for job in self.working:
+            left = self.of_run(job)
+            at_work.append(self.of_waiting(job) if left is None else left)
+        waiting_seconds = [left for left in not_begun if left is not None]
+        working_seconds = [left for left in at_work if left is not None]
+        if len(waiting_seconds) < len(not_begun) or len(working_seconds) < len(at_work):
             return None
-        return max([(sum(mean) + sum(known)) / self.jobs, *known], default=0.0)
+        shared = (sum(waiting_seconds) + sum(working_seconds)) / self.jobs
+        return max([shared, *working_seconds])
 
 
 class Display(Protocol):
-    def say(self, text: str, style: str = "") -> None: ...
+    """Where the progress of a suite is shown."""
+
+    def say(self, text: str, style: str = "") -> None:
+        """Print a line that stays."""
 
     def show(
         self, done: float, total: int, detail: str, working: list[tuple[str, float, str]]
-    ) -> None: ...
+    ) -> None:
+        """Show `done` of `total` runs, and of each run at work its name, its finished part and what
+        it does."""
 
 
 class SuiteListener(Listener):
-    """Turns events into one bar, a line per run at work, and a lasting line per run that ended."""
+    """Turns events into one bar, a line for each run at work, and a line that stays for each run
+    that ended."""
 
     def __init__(
         self,
@@ -120,22 +137,21 @@ class SuiteListener(Listener):
         self.duration = duration
         self.time_left = TimeLeft(slots)
 
-    def started(self, job: Job) -> None:
+    def on_start(self, job: Job) -> None:
+        """A run has begun."""
         self.waiting.remove(job)
-        self.time_left.started(job)
+        self.time_left.on_start(job)
         self.tick()
 
-    def heard(self, job: Job, event: Event) -> None:
+    def on_event(self, job: Job, event: Event) -> None:
+        """The process of a run has sent an event."""
         pace = self.time_left.working[job]
         if event["event"] == "at":
             self.time_left.at(job, event["done"], event["left"])
             if "phase" in event:
                 epoch, epochs = event["epoch"], event["epochs"]
-                pace.detail = (
-                    f"{event['phase']} epoch {epoch}/{epochs}"
-                    if epoch <= epochs
-                    else f"{event['phase']} evaluation"
-                )
+                stage = f"epoch {epoch}/{epochs}" if epoch <= epochs else "evaluation"
+                pace.detail = f"{event['phase']} {stage}"
         elif event["event"] == "progress":
             pace.detail = event["text"].partition(" (")[0]
         elif event["event"] == "note":
@@ -143,45 +159,43 @@ class SuiteListener(Listener):
         elif event["event"] == "warning":
             self.display.say(f"warning: {job}: {event['text']}", "yellow")
 
-    def ended(self, ended: JobResult) -> None:
-        self.time_left.ended(ended)
+    def on_end(self, result: JobResult) -> None:
+        """A run has ended."""
+        self.time_left.on_end(result)
         self.count += 1
 
-    def tell(self, ended: JobResult, numbers: str) -> None:
-        """Say how the run came out that ended last; `numbers` are its results in a few words."""
-        left = f"; {self.words()}" if self.count < self.total else ""
-        result = f"failed: {ended.reason}" if ended.status == "failed" else numbers
-        line = (
-            f"[{self.count}/{self.total}] {ended.job}: {result};"
-            f" {self.duration(ended.seconds)}{left}"
-        )
-        self.display.say(line, "red" if ended.status == "failed" else "")
+    def report(self, result: JobResult, numbers: str) -> None:
+        """Say how the run came out that ended last; `numbers` describes its results."""
+        failed = result.status == "failed"
+        outcome = f"failed: {result.reason}" if failed else numbers
+        line = f"[{self.count}/{self.total}] {result.job}: {outcome};"
+        line += f" {self.duration(result.seconds)}"
+        if self.count < self.total:
+            line += f"; {self.describe_time_left()}"
+        self.display.say(line, "red" if failed else "")
 
     def tick(self) -> None:
-        working = [
-            (str(job), pace.fraction, self._detail(job, pace))
-            for job, pace in self.time_left.working.items()
-        ]
-        done = self.count + sum(fraction for _, fraction, _ in working)
-        self.display.show(
-            done, self.total, f"{self.count}/{self.total} runs  {self.words()}", working
-        )
+        """Show how far all runs are."""
+        working = []
+        done = float(self.count)
+        for job, pace in self.time_left.working.items():
+            working.append((str(job), pace.fraction, self._detail(job, pace)))
+            done += pace.fraction
+        detail = f"{self.count}/{self.total} runs  {self.describe_time_left()}"
+        self.display.show(done, self.total, detail, working)
 
     def _detail(self, job: Job, pace: Pace) -> str:
         left = self.time_left.of_run(job)
         return pace.detail if left is None else f"{pace.detail}  {self.duration(left)} left"
 
-    def words(self) -> str:
-        """The time left, and what it rests on."""
+    def describe_time_left(self) -> str:
+        """The time left, and whether it is measured or partly estimated."""
         left = self.time_left.of_suite(self.waiting)
         if left is None:
             return "time left not known yet"
-        guessed = len(self.waiting) + sum(
-            self.time_left.of_run(job) is None for job in self.time_left.working
-        )
-        if not guessed:
+        unmeasured = [job for job in self.time_left.working if not self.time_left.working[job].done]
+        estimated = len(self.waiting) + len(unmeasured)
+        if not estimated:
             return f"{self.duration(left)} left"
-        return (
-            f"about {self.duration(left)} left ({guessed} run{'s' if guessed > 1 else ''} of it"
-            " estimated)"
-        )
+        runs = "1 run" if estimated == 1 else f"{estimated} runs"
+        return f"about {self.duration(left)} left ({runs} of it estimated)"

@@ -1,6 +1,6 @@
 """Runs as tasks of a Ray cluster, each in the process that it has without Ray as well.
 
-A task starts the process of its run (`process.py`), passes on what it says and returns how it
+A task starts the process of its run (`worker_process.py`), passes on its events and returns how it
 ended. A run that fails by itself is a result like any other; one whose process was killed, or whose
 machine was lost, is begun again by Ray and goes on from its last epoch. All machines need the same
 file system, the same packages and the images.
@@ -27,6 +27,7 @@ from dml_bench.suite.executor import (
     JobResult,
     Listener,
     Slots,
+    Status,
     SuitePaths,
     Worker,
 )
@@ -44,54 +45,57 @@ CONNECT_SECONDS = 10
 RETRIES = 3
 """How often a run that was lost is begun again in one suite."""
 STARTS = 3
-"""How often it is tried to start Ray here."""
+"""How many times a start of Ray on this machine is tried."""
 LOCK_SECONDS = 60.0
-"""How long a run waits for the lock of its folder: a process that lost its machine may still be
-dying."""
+"""How long a run waits for the lock of its folder: the process that was lost may still be
+ending."""
 STORE_BYTES = 80 * 2**20
-"""Ray's memory for values that tasks share, of which there are hardly any: its smallest."""
+"""The smallest memory that Ray takes for values that tasks share: there are hardly any here."""
 
 
-class Lost(Exception):
-    """Somebody ended the process of a run."""
+class ProcessLost(Exception):
+    """Somebody else ended the process of a run."""
 
 
 class Mailbox:
-    """What runs say until the suite takes it: an actor on the suite's own machine."""
+    """Keeps the events of runs until the suite takes them: an actor on the suite's own machine."""
 
     def __init__(self) -> None:
-        self.letters: list[tuple[int, Event]] = []
+        self.events: list[tuple[int, Event]] = []
 
     def put(self, number: int, event: Event) -> None:
-        self.letters.append((number, event))
+        """Keep an event of the task with that number."""
+        self.events.append((number, event))
 
     def take(self) -> list[tuple[int, Event]]:
-        letters, self.letters = self.letters, []
-        return letters
+        """All events since the last call."""
+        events, self.events = self.events, []
+        return events
 
 
 def on_ray(
     address: str, jobs: int, device: str, gpus: float, say: Callable[[str], None]
 ) -> AbstractContextManager[ExecutorSetup]:
-    """A cluster that carries out runs, connected to when the context is entered: `auto`, `local` or
-    HOST:PORT.
+    """A Ray cluster that carries out runs; it is connected to when the context is entered.
 
     Args:
-        jobs: runs at a time; 0: as many as there is room for.
+        address: `auto`, `local` or HOST:PORT.
+        jobs: how many runs are carried out at a time; 0 means as many as there is room for.
         device: auto, cpu or cuda.
-        gpus: part of a GPU for each run, above 0 and at most 1.
-        say: is told what takes its time.
+        gpus: the part of a GPU that each run gets, above 0 and at most 1.
+        say: called with a sentence before something that takes long.
 
-    Raises ValueError, now or on entering, in words for people.
+    Raises ValueError, now or on entering, with a message for people.
     """
     if device not in ("auto", "cpu", "cuda"):
         raise ValueError(
-            f"--device {device}: Ray says which GPU a run gets; --device cuda, cpu or auto"
+            f"--device must be cuda, cpu or auto with --ray, got {device}: Ray chooses the GPU of"
+            " each run"
         )
     if not 0 < gpus <= 1:
         raise ValueError(
-            f"--gpus-per-run {gpus:g}: more than 0 and at most 1 is wanted, e.g. 0.5 for two runs"
-            " on each GPU"
+            f"--gpus-per-run must be more than 0 and at most 1, got {gpus:g}: give e.g. 0.5 for two"
+            " runs on each GPU"
         )
     if find_spec("ray") is None:
         raise ValueError("--ray needs the package ray: pip install 'dml-bench[ray]'")
@@ -106,20 +110,22 @@ def connected(
     with ExitStack() as stack:
         if address == "local":
             say("starting Ray on this machine")
-            begin_here(max(cores(), jobs), stack)
+            start_local_cluster(max(cores(), jobs), stack)
         else:
-            join(address, stack)
+            connect_to_cluster(address, stack)
         import ray
 
-        slots = room(
+        slots = slots_of_cluster(
             [node["Resources"] for node in ray.nodes() if node["Alive"]], jobs, device, gpus
         )
-        yield ExecutorSetup(slots, partial(Tasks, gpus=gpus if slots.devices == ("cuda",) else 0))
+        yield ExecutorSetup(
+            slots, partial(RayExecutor, gpus=gpus if slots.devices == ("cuda",) else 0)
+        )
 
 
-def begin_here(num_cpus: int, stack: ExitStack) -> None:
-    """A cluster of this machine, which listens on 127.0.0.1 only and leaves no files; it ends with
-    `stack`."""
+def start_local_cluster(num_cpus: int, stack: ExitStack) -> None:
+    """Start a cluster on this machine, which listens on 127.0.0.1 only and leaves no files. It ends
+    with `stack`."""
     # Where machines may join, Ray takes an outward address in place of 127.0.0.1.
     os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
     import ray
@@ -132,37 +138,34 @@ def begin_here(num_cpus: int, stack: ExitStack) -> None:
         "object_store_memory": STORE_BYTES,
         "_node_ip_address": "127.0.0.1",
         "_temp_dir": str(folder),
-        "_system_config": {
-            "memory_monitor_refresh_ms": 0
-        },  # would kill runs where other programs fill the memory
+        # Ray's memory monitor would kill runs where other programs fill the memory.
+        "_system_config": {"memory_monitor_refresh_ms": 0},
     }
-    for left in reversed(range(STARTS)):
+    for tries_left in reversed(range(STARTS)):
         try:
             ray.init(address="local", log_to_driver=False, logging_level="error", **options)
             return
-        except (
-            Exception
-        ) as error:  # Ray has no other for its 30 seconds, which a busy machine may take
+        # Ray waits 30 seconds, which a busy machine may need, and then raises a plain Exception.
+        except Exception as error:
             if "timed out" not in str(error):
                 raise
-            if not left:
+            if not tries_left:
                 raise ValueError(
                     "--ray local: Ray did not start in time: try again when this machine is less"
                     " busy"
                 ) from None
 
 
-def join(address: str, stack: ExitStack) -> None:
-    """Raises ValueError where no cluster answers."""
+def connect_to_cluster(address: str, stack: ExitStack) -> None:
+    """Connect to a cluster that runs already. Raises ValueError where none answers."""
     import ray
 
-    place = os.environ.get("RAY_ADDRESS", "") if address == "auto" else address
+    host_and_port = os.environ.get("RAY_ADDRESS", "") if address == "auto" else address
     try:
-        if place:
-            host, _, port = place.rpartition(":")
-            socket.create_connection(
-                (host, int(port)), timeout=CONNECT_SECONDS
-            ).close()  # Ray tries for minutes, then ends the process
+        if host_and_port:
+            # Ray itself would try for minutes and then end this process.
+            host, _, port = host_and_port.rpartition(":")
+            socket.create_connection((host, int(port)), timeout=CONNECT_SECONDS).close()
         stack.callback(ray.shutdown)
         ray.init(address=address, log_to_driver=False, logging_level="error")
     except (OSError, ValueError, OverflowError) as error:
@@ -172,69 +175,76 @@ def join(address: str, stack: ExitStack) -> None:
         ) from None
 
 
-def room(machines: Sequence[dict[str, float]], jobs: int, device: str, gpus: float) -> Slots:
-    """How many runs at a time, and with how many threads; 0 `jobs`: as many as there is room for.
+def slots_of_cluster(
+    machines: Sequence[dict[str, float]], jobs: int, device: str, gpus: float
+) -> Slots:
+    """How many runs at a time, and with how many threads; 0 `jobs` means as many as there is room
+    for.
 
-    All runs get the same device and number of threads, so that they can be compared: what each has
-    where most share a machine. Unless `jobs` says more, two share a machine without GPUs. Raises
+    All runs get the same device and number of threads, so that they can be compared: those of a run
+    on the fullest machine. Unless `jobs` says more, two runs share a machine without GPUs. Raises
     ValueError where no machine has the device.
 
     Args:
-        machines: `CPU` and `GPU` of each.
+        machines: the number of `CPU` and `GPU` of each.
     """
     if device == "auto":
         device = "cuda" if any(machine.get("GPU") for machine in machines) else "cpu"
 
-    def by_gpu(machine: dict[str, float]) -> float:
-        return int(machine.get("GPU", 0) / gpus + 1e-6) if device == "cuda" else math.inf
+    def most_by_gpu(machine: dict[str, float]) -> float:
+        """How many runs the GPUs of a machine can take."""
+        if device != "cuda":
+            return math.inf
+        return int(machine.get("GPU", 0) / gpus + 1e-6)
 
-    fit = [machine for machine in machines if machine.get("CPU", 0) >= 1 and by_gpu(machine)]
-    if not fit:
-        raise ValueError(
-            f"no machine of the Ray cluster has {'a GPU and ' if device == 'cuda' else ''}a core to"
-            " give"
-        )
-    usual = -(-jobs // len(fit)) or (math.inf if device == "cuda" else 2)
-    threads = min(
-        threads_of(int(each["CPU"]), int(min(usual, by_gpu(each), each["CPU"]))) for each in fit
-    )
-    places = sum(min(each["CPU"] // threads, by_gpu(each)) for each in fit)
-    return Slots(
-        jobs or int(places), (device,), threads, f"a Ray cluster of {counted(len(fit), 'machine')}"
-    )
+    usable = [
+        machine for machine in machines if machine.get("CPU", 0) >= 1 and most_by_gpu(machine)
+    ]
+    if not usable:
+        needed = "a GPU and a core" if device == "cuda" else "a core"
+        raise ValueError(f"no machine of the Ray cluster has {needed} to give")
+    usual = -(-jobs // len(usable)) or (math.inf if device == "cuda" else 2)
+    shares = []
+    for machine in usable:
+        runs = int(min(usual, most_by_gpu(machine), machine["CPU"]))
+        shares.append(threads_of(int(machine["CPU"]), runs))
+    threads = min(shares)
+    room = sum(min(machine["CPU"] // threads, most_by_gpu(machine)) for machine in usable)
+    where = f"a Ray cluster of {counted(len(usable), 'machine')}"
+    return Slots(jobs or int(room), (device,), threads, where)
 
 
 @dataclass(kw_only=True)
-class Task(Worker):
-    """One run given to Ray."""
+class RayWorker(Worker):
+    """A task of Ray, which carries out one run."""
 
     result: Any
-    """The reference of its last event."""
+    """Ray's reference to what the task returns."""
     begun_at: float = 0.0
-    """When it was first heard of; 0 while it waits for a machine."""
+    """The time of its first event; 0 while it waits for a machine."""
 
 
-class Tasks(Executor):
-    """One task a run; Ray finds the machines."""
+class RayExecutor(Executor):
+    """Carries out each run in a task; Ray chooses the machines."""
 
-    def __init__(self, places: SuitePaths, slots: Slots, listener: Listener, *, gpus: float):
-        super().__init__(places, slots, listener)
+    def __init__(self, paths: SuitePaths, slots: Slots, listener: Listener, *, gpus: float):
+        super().__init__(paths, slots, listener)
         import ray
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
         self.numbers = count()
-        self.tasks: dict[int, Task] = {}
+        self.tasks: dict[int, RayWorker] = {}
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
         self.mailbox = (
             ray.remote(Mailbox)
             .options(num_cpus=0, max_restarts=-1, max_task_retries=-1, scheduling_strategy=here)
             .remote()
         )
-        self.perform = ray.remote(
+        self.run_task = ray.remote(
             num_cpus=slots.threads,
             num_gpus=gpus,
             max_retries=RETRIES,
-            retry_exceptions=[Lost],
+            retry_exceptions=[ProcessLost],
             scheduling_strategy="SPREAD",
         )(perform)
 
@@ -242,44 +252,41 @@ class Tasks(Executor):
         return list(self.tasks.values())
 
     def start(self, job: Job) -> None:
-        number, order = next(self.numbers), self.places.job_spec(job, self.slots.devices[0])
-        order["patience_seconds"] = LOCK_SECONDS
-        task = self.perform.options(name=str(job))
+        number, job_spec = next(self.numbers), self.paths.job_spec(job, self.slots.devices[0])
+        job_spec["patience_seconds"] = LOCK_SECONDS
+        task = self.run_task.options(name=str(job))
         result = task.remote(
-            number, order, self.places.log(job), self.slots.threads, Path.cwd(), self.mailbox
+            number, job_spec, self.paths.log(job), self.slots.threads, Path.cwd(), self.mailbox
         )
-        self.tasks[number] = Task(job=job, result=result)
+        self.tasks[number] = RayWorker(job=job, result=result)
 
     def hear(self) -> Iterator[JobResult]:
         import ray
 
         known = {task.result: number for number, task in self.tasks.items()}
         ended, _ = ray.wait(list(known), num_returns=len(known), timeout=TICK_SECONDS)
-        for number, event in ray.get(
-            self.mailbox.take.remote()
-        ):  # after the wait: whoever ended has told everything
+        # After the wait: a task that has ended has put all its events into the mailbox.
+        for number, event in ray.get(self.mailbox.take.remote()):
             if number in self.tasks:
                 self._take(self.tasks[number], event)
         for result in ended:
-            yield ending(self._begun(self.tasks.pop(known[result])))
+            yield result_of(self._begun(self.tasks.pop(known[result])))
         self.listener.tick()
 
-    def _take(self, task: Task, event: Event) -> None:
+    def _take(self, task: RayWorker, event: Event) -> None:
         if event["event"] != "begun":
             self.pass_on(self._begun(task), event)
         elif task.begun_at:
             task.prepared = False
-            self.pass_on(
-                task,
-                {"event": "note", "text": f"its process was lost; it goes on, on {event['host']}"},
-            )
+            text = f"its process was lost; the run goes on, on {event['host']}"
+            self.pass_on(task, {"event": "note", "text": text})
         else:
             self._begun(task)
 
-    def _begun(self, task: Task) -> Task:
+    def _begun(self, task: RayWorker) -> RayWorker:
         if not task.begun_at:
             task.begun_at = time.monotonic()
-            self.listener.started(task.job)
+            self.listener.on_start(task.job)
         return task
 
     def stop(self) -> None:
@@ -293,34 +300,31 @@ class Tasks(Executor):
         except KeyboardInterrupt:
             pass
         finally:
-            # not those that have ended: cancelling them once more can make Ray abort this process
+            # Not those that have ended: cancelling them once more can make Ray abort this process.
             for result in left:
                 ray.cancel(result, force=True)
 
 
-def ending(task: Task) -> JobResult:
+def result_of(task: RayWorker) -> JobResult:
     """How a task came out that has ended."""
     import ray
 
     try:
         reason = ray.get(task.result)
-    except Lost as lost:
+    except ProcessLost as lost:
         reason = f"lost {RETRIES + 1} times, at last {lost.args[0]}"
     except ray.exceptions.RayTaskError as error:
-        reason = (
-            in_words(error.cause)
-            or f"{type(error.cause).__name__}: {error.cause}".partition("\n")[0]
-        )
+        cause = error.cause
+        reason = in_words(cause) or f"{type(cause).__name__}: {cause}".partition("\n")[0]
     except ray.exceptions.RayError as error:
         reason = f"Ray gave it up: {str(error).strip().partition(chr(10))[0]}"
     seconds = time.monotonic() - task.begun_at
-    return JobResult(
-        job=task.job, status="failed" if reason else "finished", seconds=seconds, reason=reason
-    )
+    status: Status = "failed" if reason else "finished"
+    return JobResult(job=task.job, status=status, seconds=seconds, reason=reason)
 
 
 def perform(
-    number: int, order: dict[str, Any], log: Path, threads: int, folder: Path, mailbox: Any
+    number: int, job_spec: dict[str, Any], log: Path, threads: int, folder: Path, mailbox: Any
 ) -> str:
     """The task: a run in a process of its own. Returns why it failed, and nothing where it
     finished. Raises Lost where it was ended."""
@@ -330,7 +334,7 @@ def perform(
     if not folder.is_dir():
         return f"{host} has no folder {folder}: on Ray, all machines need the suite's file system"
     os.chdir(folder)
-    process = RunProcess(order, log, threads)
+    process = RunProcess(job_spec, log, threads)
     posted = [mailbox.put.remote(number, {"event": "begun", "host": host})]
 
     def pass_on() -> None:
@@ -347,5 +351,5 @@ def perform(
     finally:
         stop_all([process])
     if process.lost:
-        raise Lost(reason)
+        raise ProcessLost(reason)
     return reason

@@ -15,12 +15,12 @@ from dml_bench.system.terminal import duration
 __all__ = ["SuiteRecord", "scalars"]
 
 SCHEMA_VERSION = 1
-RUN: Shape = {"experiment": str, "seconds": int | float}
+RUN_SHAPE: Shape = {"experiment": str, "seconds": int | float}
 SHAPE: Shape = {
     "schema_version": int,
-    "sessions": [{"wall_seconds": int | float, "jobs": int, "runs": [RUN]}],
+    "sessions": [{"wall_seconds": int | float, "jobs": int, "runs": [RUN_SHAPE]}],
 }
-PLACE = (
+ENVIRONMENT_KEYS = (
     "packages",
     "processor",
     "cores",
@@ -34,8 +34,8 @@ PLACE = (
 
 
 class SuiteRecord:
-    """The sessions of a suite: each call that ran something. A call that found everything finished
-    leaves no trace."""
+    """The sessions of a suite: each call that ran something. A call for which everything was
+    finished leaves no trace."""
 
     def __init__(self, path: Path, command: Sequence[str]):
         self.path = path
@@ -49,7 +49,7 @@ class SuiteRecord:
         }
 
     def begin(self, slots: Slots) -> None:
-        """Say what the runs of this session are carried out on."""
+        """Record what the runs of this session are carried out on."""
         self.session |= {
             "jobs": slots.jobs,
             "devices": list(slots.devices),
@@ -58,30 +58,34 @@ class SuiteRecord:
         if slots.where:
             self.session["where"] = slots.where
 
-    def add(self, ended: JobResult) -> None:
-        experiment = ended.job.experiment
+    def add(self, result: JobResult) -> None:
+        """Record how a run ended."""
+        experiment = result.job.experiment
         run = {
             "experiment": experiment.name,
             "seed": experiment.seed,
-            "status": ended.status,
-            "seconds": round(ended.seconds, 3),
+            "status": result.status,
+            "seconds": round(result.seconds, 3),
         }
-        self.session["runs"].append(run | ({"reason": ended.reason} if ended.reason else {}))
+        if result.reason:
+            run["reason"] = result.reason
+        self.session["runs"].append(run)
 
     @property
     def sessions(self) -> list[dict[str, Any]]:
-        return [*self.before, *([self.session] if self.session["wall_seconds"] else [])]
+        """All sessions that ran something, this one last."""
+        if self.session["wall_seconds"]:
+            return [*self.before, self.session]
+        return list(self.before)
 
     def write(self, facts: dict[str, Any], seconds: float, ended: str) -> None:
-        """Keep what is known of the suite; `seconds` is this session's time, 0 where it had nothing
-        to run."""
+        """Write suite.json; `seconds` is this session's time, 0 where it had nothing to run."""
         self.session |= {"wall_seconds": round(seconds, 3), "ended": ended}
-        taken: dict[str, float] = {}
+        seconds_per_row: dict[str, float] = {}
         for session in self.sessions:
             for run in session["runs"]:
-                taken[run["experiment"]] = round(
-                    taken.get(run["experiment"], 0.0) + run["seconds"], 3
-                )
+                name = run["experiment"]
+                seconds_per_row[name] = round(seconds_per_row.get(name, 0.0) + run["seconds"], 3)
         self.path.parent.mkdir(parents=True, exist_ok=True)
         wall = round(sum(session["wall_seconds"] for session in self.sessions), 3)
         write_json(
@@ -90,7 +94,7 @@ class SuiteRecord:
                 "schema_version": SCHEMA_VERSION,
                 **facts,
                 "wall_seconds": wall,
-                "seconds_per_row": taken,
+                "seconds_per_row": seconds_per_row,
                 "sessions": self.sessions,
             },
         )
@@ -120,18 +124,18 @@ def read(path: Path) -> list[dict[str, Any]]:
 
 
 def environments(runs: Sequence[Run]) -> list[dict[str, Any]]:
-    """The distinct places, versions and settings that the last session of each run had, with the
+    """The distinct machines, versions and settings of the last sessions of all runs, with the
     number of runs of each."""
-    found: dict[str, dict[str, Any]] = {}
+    distinct: dict[str, dict[str, Any]] = {}
     for run in runs:
         here = {
             key: value
-            for key, value in last_session(run.folder, *PLACE).items()
+            for key, value in last_session(run.folder, *ENVIRONMENT_KEYS).items()
             if key not in ("started_at", "command")
         }
-        entry = found.setdefault(json.dumps(here, sort_keys=True), {**here, "runs": 0})
+        entry = distinct.setdefault(json.dumps(here, sort_keys=True), {**here, "runs": 0})
         entry["runs"] += 1
-    return list(found.values())
+    return list(distinct.values())
 
 
 def dates(runs: Sequence[Run]) -> list[str]:
@@ -141,16 +145,17 @@ def dates(runs: Sequence[Run]) -> list[str]:
 
 def made_with(runs: Sequence[Run], sessions: Sequence[dict[str, Any]]) -> list[str]:
     """Lines for people: data, hardware, versions, dates and time."""
-    lines = [
-        f"{dataset['name']}: {dataset['num_images']:,} images of {dataset['num_classes']} classes"
-        f" (fingerprint {fingerprint[:12]})"
-        for fingerprint, dataset in {
-            run.summary["dataset"]["fingerprint"]: run.summary["dataset"] for run in runs
-        }.items()
-    ]
-    lines += [place_in_words(place) for place in environments(runs)]
+    datasets = {run.summary["dataset"]["fingerprint"]: run.summary["dataset"] for run in runs}
+    lines = []
+    for fingerprint, dataset in datasets.items():
+        lines.append(
+            f"{dataset['name']}: {dataset['num_images']:,} images of {dataset['num_classes']}"
+            f" classes (fingerprint {fingerprint[:12]})"
+        )
+    lines += [describe_environment(place) for place in environments(runs)]
     if days := dates(runs):
-        lines.append(f"runs made {days[0]}" + (f" to {days[-1]}" if len(days) > 1 else ""))
+        last = f" to {days[-1]}" if len(days) > 1 else ""
+        lines.append(f"runs made {days[0]}{last}")
     if sessions:
         wall = sum(session["wall_seconds"] for session in sessions)
         jobs = sorted({session["jobs"] for session in sessions})
@@ -161,7 +166,7 @@ def made_with(runs: Sequence[Run], sessions: Sequence[dict[str, Any]]) -> list[s
     return lines
 
 
-def place_in_words(place: dict[str, Any]) -> str:
+def describe_environment(place: dict[str, Any]) -> str:
     packages = ", ".join(
         f"{name} {place['packages'][name]}"
         for name in ("torch", "torchvision", "timm", "faiss-cpu", "numpy")
@@ -175,16 +180,17 @@ def place_in_words(place: dict[str, Any]) -> str:
 
 
 def counted(number: int, noun: str) -> str:
+    """1 run, 2 runs"""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def scalars(value: Any, prefix: str = "") -> dict[str, Any]:
     """All numbers and texts of a nested summary by their dotted names; lists, file digests and
-    places on this machine are left out."""
-    found: dict[str, Any] = {}
+    folders of this machine are left out."""
+    flat: dict[str, Any] = {}
     for key, inner in value.items():
         if isinstance(inner, dict) and key != "files":
-            found |= scalars(inner, f"{prefix}{key}.")
+            flat |= scalars(inner, f"{prefix}{key}.")
         elif isinstance(inner, str | int | float) and key != "root":
-            found[f"{prefix}{key}"] = inner
-    return found
+            flat[f"{prefix}{key}"] = inner
+    return flat

@@ -1,4 +1,4 @@
-"""A suite from its rows to its page."""
+"""A suite: its runs are carried out, and its page is written."""
 
 import shlex
 import time
@@ -40,32 +40,33 @@ class Suite:
     out: Path
     cache_dir: Path
     report: Path | None
-    """None: a folder in `out`, named for table and data."""
+    """The folder of the page; None means a folder in `out`, named for table and data."""
     wandb: str
     command: tuple[str, ...]
 
 
 def run_suite(
-    suite: Suite, engine: AbstractContextManager[ExecutorSetup], display: SuiteProgress
+    suite: Suite, executor_setup: AbstractContextManager[ExecutorSetup], display: SuiteProgress
 ) -> list[JobResult]:
-    """Run what is not finished, show and write the table, and return how each run ended. `engine`
-    is entered only where there is something to run. Raises ValueError before anything is run where
-    an experiment claims what can't be measured, the data can't be opened, or another suite writes
-    the same page."""
-    session = opened(suite, display)
-    with session.alone():
+    """Run what is not finished, show and write the table, and return how each run ended.
+    `executor_setup` is entered only where there is something to run. Raises ValueError before
+    anything is run where an experiment claims what can't be measured, the data can't be opened, or
+    another suite writes the same page."""
+    session = open_session(suite, display)
+    with session.locked():
         if session.unfinished:
-            with engine as ready:
+            with executor_setup as ready:
                 session.run(ready, display)
         session.conclude(display)
-    return session.ended
+    return session.results
 
 
 def commands(suite: Suite, device: str, display: SuiteProgress) -> list[str]:
-    """A line for a shell for each run that is not finished, which does what the suite would do.
-    Raises ValueError as `run_suite` does, and where a name has a line break, which xargs and SLURM
-    would take for the end of a command."""
-    lines = [shlex.join(command(job, suite, device)) for job in opened(suite, display).unfinished]
+    """A shell command for each run that is not finished, which does what the suite would do. Raises
+    ValueError as `run_suite` does, and where a name has a line break, which xargs and SLURM would
+    take for the end of a command."""
+    jobs = open_session(suite, display).unfinished
+    lines = [shlex.join(command_of(job, suite, device)) for job in jobs]
     broken = next((line for line in lines if len(line.splitlines()) > 1), "")
     if broken:
         raise ValueError(
@@ -75,36 +76,28 @@ def commands(suite: Suite, device: str, display: SuiteProgress) -> list[str]:
     return lines
 
 
-def command(job: Job, suite: Suite, device: str) -> list[str]:
-    told = [
-        *(["--demo"] if suite.profile == "demo" else []),
-        *(part for value in suite.overrides for part in ("--set", value)),
-    ]
-    places = {
+def command_of(job: Job, suite: Suite, device: str) -> list[str]:
+    """The arguments of `dml-bench run` for one run of a suite."""
+    words = ["dml-bench", "run", job.named_as or job.experiment.name]
+    if suite.profile == "demo":
+        words.append("--demo")
+    for value in suite.overrides:
+        words += ["--set", value]
+    words += ["--seeds", str(job.experiment.seed)]
+    options = {
         "--data-dir": suite.data_dir,
         "--out": suite.out,
         "--cache-dir": suite.cache_dir,
         "--wandb": suite.wandb,
         "--device": device,
     }
-    where = [
-        part
-        for option, value in places.items()
-        if value is not None
-        for part in (option, str(value))
-    ]
-    return [
-        "dml-bench",
-        "run",
-        job.asked or job.experiment.name,
-        *told,
-        "--seeds",
-        str(job.experiment.seed),
-        *where,
-    ]
+    for option, setting in options.items():
+        if setting is not None:
+            words += [option, str(setting)]
+    return words
 
 
-def opened(suite: Suite, display: SuiteProgress) -> "SuiteSession":
+def open_session(suite: Suite, display: SuiteProgress) -> "SuiteSession":
     """The session of a suite that is checked, its data opened and its finished runs found."""
     jobs = in_order(list(suite.rows))
     for row in suite.rows:
@@ -113,21 +106,21 @@ def opened(suite: Suite, display: SuiteProgress) -> "SuiteSession":
     with display:
         datasets = open_datasets(jobs, suite, display)
     session = SuiteSession(suite, jobs, datasets)
-    session.look()
+    session.find_finished()
     return session
 
 
 def open_datasets(jobs: Sequence[Job], suite: Suite, display: SuiteProgress) -> dict[str, Dataset]:
-    """The data sets by the configuration that opens them; what they draw is drawn once, before the
-    runs."""
-    found: dict[str, Dataset] = {}
+    """The data sets by the configuration that opens them. A drawn data set is drawn once, before
+    the runs."""
+    datasets: dict[str, Dataset] = {}
     for job in jobs:
         component = job.experiment.data.dataset
-        if repr(component) not in found:
-            found[repr(component)] = open_dataset(
+        if repr(component) not in datasets:
+            datasets[repr(component)] = open_dataset(
                 component, suite.data_dir, suite.cache_dir, display.progress
             )
-    return found
+    return datasets
 
 
 class SuiteSession:
@@ -137,20 +130,18 @@ class SuiteSession:
         self.suite = suite
         self.jobs = jobs
         self.datasets = datasets
-        self.report = (
-            suite.report
-            or suite.out
-            / "suite"
-            / f"{suite.name}-{'+'.join(dict.fromkeys(each.name for each in datasets.values()))}"
-        )
+        names = dict.fromkeys(dataset.name for dataset in datasets.values())
+        self.report = suite.report or suite.out / "suite" / f"{suite.name}-{'+'.join(names)}"
         self.runs: dict[Key, Run] = {}
+        """The finished runs, by experiment and seed."""
         self.failures: dict[Key, str] = {}
-        self.ended: list[JobResult] = []
+        """The reasons of failed runs."""
+        self.results: list[JobResult] = []
 
     @contextmanager
-    def alone(self) -> Iterator[None]:
-        """Held from before the record is read until the page is written. Raises ValueError where
-        another suite holds it."""
+    def locked(self) -> Iterator[None]:
+        """Holds the report's lock from before the record is read until the page is written. Raises
+        ValueError where another suite holds it."""
         self.report.mkdir(parents=True, exist_ok=True)
         try:
             held = FileLock(self.report / ".lock").acquire(timeout=0)
@@ -165,69 +156,74 @@ class SuiteSession:
 
     @property
     def unfinished(self) -> list[Job]:
+        """The jobs whose runs are not finished."""
         return [job for job in self.jobs if job.key not in self.runs]
 
-    def look(self) -> None:
-        """Find the runs that are finished already. One that can't be read is left to its process to
-        complain about. Raises OtherData where one, finished or begun, is of other data: no table
-        may mix them."""
+    def find_finished(self) -> None:
+        """Find the runs that are finished already. Raises OtherData where one, finished or begun,
+        is of other data: no table may mix them."""
         for job in self.jobs:
             try:
-                if run := self.read(job):
-                    self.runs[job.key] = run
-                    self.ended.append(JobResult(job=job, status="finished earlier"))
+                run = self.read(job)
             except OtherData:
                 raise
             except ValueError:
-                continue
+                continue  # the process of the run reports a folder that can't be read
+            if run is not None:
+                self.runs[job.key] = run
+                self.results.append(JobResult(job=job, status="finished earlier"))
 
     def read(self, job: Job) -> Run | None:
+        """The finished run of a job; None where there is none."""
         return find_run(
             self.suite.out, job.experiment, self.datasets[repr(job.experiment.data.dataset)]
         )
 
-    def run(self, engine: ExecutorSetup, display: SuiteProgress) -> None:
-        """Run what is not finished, some at a time. On Ctrl-C what is known is kept, and
-        KeyboardInterrupt goes on."""
-        suite, jobs, slots, start, how = (
-            self.suite,
-            self.unfinished,
-            engine.slots,
-            time.perf_counter(),
-            "stopped",
-        )
-        places = SuitePaths(
-            suite.data_dir, suite.out, suite.cache_dir, suite.out / "suite" / "logs", suite.wandb
-        )
+    def run(self, executor_setup: ExecutorSetup, display: SuiteProgress) -> None:
+        """Run what is not finished, some at a time. On Ctrl-C what is known is written, and
+        KeyboardInterrupt is raised again."""
+        suite, jobs, slots = self.suite, self.unfinished, executor_setup.slots
+        start = time.perf_counter()
+        how = "stopped"
+        logs = suite.out / "suite" / "logs"
+        paths = SuitePaths(suite.data_dir, suite.out, suite.cache_dir, logs, suite.wandb)
         listener = SuiteListener(display, jobs, len(self.runs), slots.jobs, duration)
         self.record.begin(slots)
-        display.say(describe(jobs, len(self.runs), slots))
+        display.say(describe_plan(jobs, len(self.runs), slots))
         try:
-            with display, closing(engine.crew(places, slots, listener).run(jobs)) as outcomes:
-                for ended in outcomes:
-                    self.keep(ended, listener)
+            executor = executor_setup.make_executor(paths, slots, listener)
+            with display, closing(executor.run(jobs)) as results:
+                for result in results:
+                    self.record_result(result, listener)
             how = "complete"
         finally:
             self.record.write(self.facts(), time.perf_counter() - start, how)
 
-    def keep(self, ended: JobResult, listener: SuiteListener) -> None:
-        told = ""
-        if ended.status == "finished":
+    def record_result(self, result: JobResult, listener: SuiteListener) -> None:
+        """Record how a run ended; one whose folder can't be read counts as failed."""
+        results_line = ""
+        if result.status == "finished":
             try:
-                run = self.read(ended.job)
+                run = self.read(result.job)
                 assert run, "a run that says it is finished left no summary"
-                self.runs[ended.job.key], told = run, numbers(run.summary)
+                self.runs[result.job.key] = run
+                results_line = describe_results(run.summary)
             except ValueError as error:
-                ended = replace(ended, status="failed", reason=str(error))
-        if ended.status == "failed":
-            self.failures[ended.job.key] = ended.reason
-        self.ended.append(ended)
-        self.record.add(ended)
-        listener.tell(ended, told)
+                result = replace(result, status="failed", reason=str(error))
+        if result.status == "failed":
+            self.failures[result.job.key] = result.reason
+        self.results.append(result)
+        self.record.add(result)
+        listener.report(result, results_line)
 
     def facts(self) -> dict[str, Any]:
+        """What suite.json says of the whole suite."""
         suite = self.suite
         runs = list(self.runs.values())
+        failures = [
+            {"experiment": name, "seed": seed, "reason": reason}
+            for (name, seed), reason in self.failures.items()
+        ]
         return {
             "table": suite.name,
             "title": suite.title,
@@ -237,10 +233,7 @@ class SuiteSession:
             "profile": suite.profile,
             "overrides": list(suite.overrides),
             "made_with": record.environments(runs),
-            "failures": [
-                {"experiment": name, "seed": seed, "reason": reason}
-                for (name, seed), reason in self.failures.items()
-            ],
+            "failures": failures,
         }
 
     def conclude(self, display: SuiteProgress) -> None:
@@ -256,59 +249,59 @@ class SuiteSession:
             made_with=record.made_with(runs, self.record.sessions),
         )
         page.write(self.report, report)
-        self.record.write(
-            self.facts(), self.record.session["wall_seconds"], self.record.session["ended"]
-        )
+        session = self.record.session
+        self.record.write(self.facts(), session["wall_seconds"], session["ended"])
         page.show(display.console, report)
         display.say(f"results  {self.report}")
 
     def scalars(self, job: Job) -> dict[str, Any]:
+        """One row of runs.csv: how the run came out, and all numbers of its summary."""
         name, seed = job.key
-        status = "finished" if job.key in self.runs else "failed"
+        run = self.runs.get(job.key)
         row = {
             "experiment": name,
             "seed": seed,
-            "status": status,
+            "status": "failed" if run is None else "finished",
             "reason": self.failures.get(job.key, ""),
         }
-        return row | (record.scalars(self.runs[job.key].summary) if job.key in self.runs else {})
+        return row if run is None else row | record.scalars(run.summary)
 
     def verdicts(self, groups: Sequence[Group]) -> list[ClaimResult]:
+        """What the finished runs say of each claim of the suite's experiments."""
         of_row = {line.name: line.runs for group in groups for line in group.lines}
         elsewhere: dict[str, list[Run]] = {}
 
         def runs_of(name: str) -> Sequence[Run]:
-            if name not in of_row and name not in elsewhere:
+            if name in of_row:
+                return of_row[name]
+            if name not in elsewhere:
                 elsewhere[name] = self.runs_outside(name)
-            return of_row[name] if name in of_row else elsewhere[name]
+            return elsewhere[name]
 
-        return [
-            tested
-            for row in self.suite.rows
-            for tested in check_claims(row.written, of_row[row.name], runs_of)
-        ]
+        claims = []
+        for row in self.suite.rows:
+            claims += check_claims(row.written, of_row[row.name], runs_of)
+        return claims
 
     def runs_outside(self, name: str) -> list[Run]:
         """Finished runs of an experiment that is no row of this suite, by the same settings."""
         seeds = sorted({experiment.seed for row in self.suite.rows for experiment in row.seeds})
-        found = []
+        runs = []
         for seed in seeds:
+            overrides = [*self.suite.overrides, f"seed={seed}"]
             try:
-                other = experiments.resolve(
-                    name,
-                    profile=self.suite.profile,
-                    overrides=[*self.suite.overrides, f"seed={seed}"],
-                )
-                found.append(
-                    find_run(self.suite.out, other, self.datasets[repr(other.data.dataset)])
-                )
+                other = experiments.resolve(name, profile=self.suite.profile, overrides=overrides)
+                dataset = self.datasets[repr(other.data.dataset)]
+                run = find_run(self.suite.out, other, dataset)
             except (ValueError, KeyError):
                 continue
-        return [run for run in found if run]
+            if run is not None:
+                runs.append(run)
+        return runs
 
 
-def describe(jobs: Sequence[Job], finished: int, slots: Slots) -> str:
-    """What is about to happen."""
+def describe_plan(jobs: Sequence[Job], finished: int, slots: Slots) -> str:
+    """What the suite is about to run, in a line."""
     earlier = f", {finished} are finished already" if finished else ""
     devices = "" if slots.devices == ("auto",) else f" on {', '.join(slots.devices)}"
     runs, threads = record.counted(len(jobs), "run"), record.counted(slots.threads, "thread")
@@ -316,13 +309,14 @@ def describe(jobs: Sequence[Job], finished: int, slots: Slots) -> str:
     return f"{runs}{earlier}; {slots.jobs} at a time{devices}, {threads} each{where}"
 
 
-def numbers(summary: dict[str, Any]) -> str:
+def describe_results(summary: dict[str, Any]) -> str:
     """The most telling numbers of a run, in a few words."""
     if summary["protocol"] == "class_disjoint":
-        found = summary["retrieval"]
-        return f"P@1 {number(found['precision_at_1_macro'])}, MAP@R {number(found['map_at_r'])}"
-    both = " ".join(
-        f"{phase} {number(value_at(summary, f'phases.{phase}.precision_at_1_macro'))}"
-        for phase in ("all", "limited")
-    )
-    return f"P@1 {both}, drop unseen {number(summary['precision_drop_unseen_classes'], '+.3f')}"
+        scores = summary["retrieval"]
+        return f"P@1 {number(scores['precision_at_1_macro'])}, MAP@R {number(scores['map_at_r'])}"
+    precisions = []
+    for phase in ("all", "limited"):
+        precision = value_at(summary, f"phases.{phase}.precision_at_1_macro")
+        precisions.append(f"{phase} {number(precision)}")
+    drop = number(summary["precision_drop_unseen_classes"], "+.3f")
+    return f"P@1 {' '.join(precisions)}, drop unseen {drop}"

@@ -1,9 +1,9 @@
-"""The process of one run: `python -m dml_bench.suite.worker`, started by `process.py` and by nobody
-else.
+"""The process of one run: `python -m dml_bench.suite.worker`, which only `worker_process.py`
+starts.
 
-Standard input brings the order, one line of JSON, and then only its end: the suite was stopped, or
-is no more, however it ended. Standard output carries what happens, one line of JSON each; all that
-is printed goes where standard error goes, to the log.
+Standard input brings the job, one line of JSON. When it ends, the suite was stopped or has died.
+Standard output carries the events, one line of JSON each; whatever is printed goes to standard
+error, which is the log.
 """
 
 import _thread
@@ -29,17 +29,19 @@ if TYPE_CHECKING:
 __all__ = ["WorkerCallback", "main"]
 
 GRACE_SECONDS = 10
-"""From the end of the suite to the end of the process, whatever it does."""
-TELL_SECONDS = 0.5
+"""How long the process may go on after the end of the suite."""
+SEND_SECONDS = 0.5
+"""The shortest time between two events of progress."""
 PAUSE_SECONDS = 1
+"""The time between two tries to lock the run's folder."""
 
 
 class WorkerCallback(Callback):
-    """Sends what happens to the suite, and keeps the lines of a log."""
+    """Sends events to the suite, and prints the lines of the log."""
 
     def __init__(self, channel: TextIO):
         self.channel = channel
-        self._last_told = 0.0
+        self._last_sent = 0.0
         self._done = self._left = 0.0
         self._phase: dict[str, Any] = {}
 
@@ -56,7 +58,7 @@ class WorkerCallback(Callback):
         self.send("warning", text=text)
 
     def progress(self, message: str, done: int, total: int) -> None:
-        if self._may_tell() or done == total:
+        if self._may_send() or done == total:
             self.send("progress", text=message, done=done, total=total)
 
     def on_plan(self, plan: dict[str, Any]) -> None:
@@ -64,11 +66,11 @@ class WorkerCallback(Callback):
 
     def on_work(self, units: float) -> None:
         self._left = units
-        self._tell()
+        self._send_work()
 
     def on_phase(self, name: str, epochs: int, images: int) -> None:
         self._phase = {"phase": name, "epoch": 1, "epochs": epochs}
-        self._tell()
+        self._send_work()
 
     def on_step(self, images: int, loss: Any) -> None:
         self._count(3 * images)
@@ -79,43 +81,43 @@ class WorkerCallback(Callback):
     def on_epoch(self, record: dict[str, Any]) -> None:
         print(json_line(record), end="", flush=True)  # noqa: T201
         self._phase["epoch"] = record["epoch"] + 1
-        self._tell()
+        self._send_work()
 
     def _count(self, units: float) -> None:
         self._done += units
         self._left -= units
-        if self._may_tell():
-            self._tell()
+        if self._may_send():
+            self._send_work()
 
-    def _tell(self) -> None:
-        self._last_told = time.monotonic()
+    def _send_work(self) -> None:
+        self._last_sent = time.monotonic()
         self.send("at", done=self._done, left=max(self._left, 0.0), **self._phase)
 
-    def _may_tell(self) -> bool:
-        return time.monotonic() - self._last_told > TELL_SECONDS
+    def _may_send(self) -> bool:
+        return time.monotonic() - self._last_sent > SEND_SECONDS
 
 
-def take_streams() -> tuple[TextIO, TextIO]:
-    """The suite's two pipes for this process alone; whatever else it starts or prints gets the log
-    and an empty input."""
-    orders = os.fdopen(os.dup(0), encoding="utf-8")
+def take_pipes() -> tuple[TextIO, TextIO]:
+    """The suite's two pipes, for this process alone. What it prints or starts gets the log and an
+    empty input instead."""
+    suite_input = os.fdopen(os.dup(0), encoding="utf-8")
     channel = os.fdopen(os.dup(1), "w", encoding="utf-8")
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0)
     os.close(nothing)
     os.dup2(2, 1)
-    return orders, channel
+    return suite_input, channel
 
 
-def end_with(orders: TextIO) -> None:
-    """Stop this process as Ctrl-C would when the suite closes its pipe or dies, and for certain
-    some seconds later."""
+def stop_with(suite_input: TextIO) -> None:
+    """Stop this process as Ctrl-C would when the suite closes its pipe or dies, and kill it some
+    seconds later."""
 
     def stop(*_: object) -> None:
         raise KeyboardInterrupt
 
     def wait() -> None:
-        orders.read()
+        suite_input.read()
         _thread.interrupt_main(signal.SIGTERM)
         time.sleep(GRACE_SECONDS)
         os._exit(130)
@@ -124,55 +126,61 @@ def end_with(orders: TextIO) -> None:
     threading.Thread(target=wait, daemon=True).start()
 
 
-def work(order: dict[str, Any], callback: WorkerCallback) -> None:
+def run_job(job_spec: dict[str, Any], callback: WorkerCallback) -> None:
+    """Carry out the run that the suite asks for."""
     from dml_bench.config import load
     from dml_bench.runs.execute import execute
     from dml_bench.runs.request import RunRequest
 
     request = RunRequest(
-        experiment=load(order["experiment"]),
-        data_dir=Path(order["data_dir"]) if order["data_dir"] else None,
-        out=Path(order["out"]),
-        cache_dir=Path(order["cache_dir"]),
-        device=order["device"],
-        wandb=order["wandb"],
+        experiment=load(job_spec["experiment"]),
+        data_dir=Path(job_spec["data_dir"]) if job_spec["data_dir"] else None,
+        out=Path(job_spec["out"]),
+        cache_dir=Path(job_spec["cache_dir"]),
+        device=job_spec["device"],
+        wandb=job_spec["wandb"],
         callback=callback,
     )
-    outcome = patiently(lambda: execute(request), order.get("patience_seconds", 0.0))
+    outcome = retry_while_occupied(lambda: execute(request), job_spec.get("patience_seconds", 0.0))
     callback.send("finished", folder=str(outcome.folder))
 
 
-def patiently(begin: "Callable[[], Outcome]", seconds: float) -> "Outcome":
-    """Wait so long for another process to leave the run's folder: one that was lost may still be
-    ending."""
+def retry_while_occupied(begin: "Callable[[], Outcome]", seconds: float) -> "Outcome":
+    """Call `begin`, and for some seconds again while another process has the run's folder: one that
+    was lost may still be ending."""
     from dml_bench.runs.folder import Occupied
 
-    until = time.monotonic() + seconds
+    deadline = time.monotonic() + seconds
     while True:
         try:
             return begin()
         except Occupied:
-            if time.monotonic() >= until:
+            if time.monotonic() >= deadline:
                 raise
             time.sleep(PAUSE_SECONDS)
 
 
 def main() -> int:
     """0 finished, 1 failed, 130 stopped."""
-    orders, channel = take_streams()
-    order = json.loads(orders.readline())
-    sys.argv = order["command"]
+    suite_input, channel = take_pipes()
+    job_spec = json.loads(suite_input.readline())
+    sys.argv = job_spec["command"]
     callback = WorkerCallback(channel)
     try:
-        end_with(orders)
-        work(order, callback)
+        stop_with(suite_input)
+        run_job(job_spec, callback)
     except KeyboardInterrupt:
         return 130
     except Exception as error:
         traceback.print_exc()
-        words = in_words(error)
-        text = str(error).partition("\n")[0].strip() if words is None else words
-        callback.send("failed", kind=type(error).__name__, expected=words is not None, text=text)
+        description = in_words(error)
+        first_line = str(error).partition("\n")[0].strip()
+        callback.send(
+            "failed",
+            kind=type(error).__name__,
+            expected=description is not None,
+            text=first_line if description is None else description,
+        )
         return 1
     return 0
 

@@ -1,4 +1,4 @@
-"""The process of one run (`child.py`), as whoever started it sees it."""
+"""The process of one run (`worker.py`), as seen by the suite that started it."""
 
 import json
 import os
@@ -20,25 +20,23 @@ __all__ = ["STOP_SECONDS", "RunProcess", "stop_all"]
 
 PROGRAM = (sys.executable, "-m", "dml_bench.suite.worker")
 STOP_SECONDS = 15
-"""From asking processes to stop to killing them."""
+"""The time from asking processes to stop to killing them."""
 
 
 class RunProcess:
-    """Started on construction; it stops when its standard input ends."""
+    """The process of one run, started on construction; it stops when its standard input ends."""
 
-    def __init__(self, order: dict[str, Any], log: Path, threads: int):
-        """What it prints is added to `log`."""
+    def __init__(self, job_spec: dict[str, Any], log: Path, threads: int):
+        """What the process prints is appended to `log`."""
         self.log = log
         self.last: Event = {}
-        """What it said at the end, if it did."""
+        """Its last event, `finished` or `failed`; empty before it has come."""
         log.parent.mkdir(parents=True, exist_ok=True)
-        environment = os.environ | dict.fromkeys(
-            ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(threads)
-        )
+        names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+        environment = os.environ | dict.fromkeys(names, str(threads))
+        begun = datetime.now(UTC).isoformat(timespec="seconds")
         with named(log), deaf_to_ctrl_c(), open(log, "a", encoding="utf-8") as file:
-            file.write(
-                f"{order['title']}, begun {datetime.now(UTC).isoformat(timespec='seconds')}\n"
-            )
+            file.write(f"{job_spec['title']}, begun {begun}\n")
             file.flush()
             self.process = subprocess.Popen(
                 PROGRAM,
@@ -50,35 +48,39 @@ class RunProcess:
                 env=environment,
             )
         assert self.process.stdin
-        with suppress(BrokenPipeError):  # it is dead already, which its end will tell
-            self.process.stdin.write(json_line(order))
+        with suppress(BrokenPipeError):  # a process that has died already is reported by `wait`
+            self.process.stdin.write(json_line(job_spec))
             self.process.stdin.flush()
 
     def events(self) -> Iterator[Event]:
-        """What it says until it ends; its last word is kept for `wait`."""
+        """Its events until it ends; the last one is kept for `wait`."""
         assert self.process.stdout
         for line in self.process.stdout:
             try:
                 event = json.loads(line)
             except ValueError:
-                continue  # half a line of a process that was killed
+                continue  # half a line, of a process that was killed
             if event["event"] in ("finished", "failed"):
                 self.last = event
             else:
                 yield event
 
     def wait(self) -> str:
-        """Wait for its end; the reason of its failure in one line, empty where it finished."""
+        """Wait for its end. Returns the reason of its failure in one line, or an empty text where
+        it finished."""
         code = self.process.wait()
         self.close()
-        return "" if self.last.get("event") == "finished" else why(code, self.last, self.log)
+        if self.last.get("event") == "finished":
+            return ""
+        return reason_of(code, self.last, self.log)
 
     @property
     def lost(self) -> bool:
-        """Whether somebody else ended it, as a system out of memory does."""
+        """Whether somebody else ended it, as the system does when memory runs out."""
         return not self.last and self.process.returncode in (-signal.SIGKILL, -signal.SIGTERM, 130)
 
     def close(self) -> None:
+        """Close its pipes."""
         for pipe in (self.process.stdin, self.process.stdout):
             assert pipe
             with suppress(BrokenPipeError):
@@ -86,24 +88,24 @@ class RunProcess:
 
 
 def stop_all(processes: Sequence[RunProcess]) -> None:
-    """Ask all to end, then make them; Ctrl-C makes them at once."""
+    """Ask all processes to end, and kill those that don't in time; Ctrl-C kills them at once."""
     try:
-        for each in processes:
-            assert each.process.stdin
-            each.process.stdin.close()
+        for process in processes:
+            assert process.process.stdin
+            process.process.stdin.close()
         deadline = time.monotonic() + STOP_SECONDS
-        for each in processes:
-            each.process.wait(timeout=max(0.0, deadline - time.monotonic()))
+        for process in processes:
+            process.process.wait(timeout=max(0.0, deadline - time.monotonic()))
     except (subprocess.TimeoutExpired, KeyboardInterrupt):
         pass
     finally:
-        for each in processes:
-            each.process.kill()
-            each.process.wait()
-            each.close()
+        for process in processes:
+            process.process.kill()
+            process.process.wait()
+            process.close()
 
 
-def why(code: int, last: Event, log: Path) -> str:
+def reason_of(code: int, last: Event, log: Path) -> str:
     """The reason of a failure in one line."""
     if last.get("expected"):
         return str(last["text"])

@@ -20,7 +20,7 @@ from small_suite import call, command, start, wait_for_epochs, write_files
 
 from dml_bench.runs.folder import Occupied, RunFolder
 from dml_bench.suite import worker
-from dml_bench.suite.ray import on_ray, room
+from dml_bench.suite.ray import on_ray, slots_of_cluster
 
 pytest.importorskip("ray")
 
@@ -32,7 +32,7 @@ def test_as_many_runs_are_at_work_as_the_machines_have_room_for(monkeypatch):
     small, large, gpus = {"CPU": 4.0}, {"CPU": 9.0}, {"CPU": 16.0, "GPU": 4.0}
 
     def of(machines, jobs=0, device="auto", part=1.0):
-        slots = room(machines, jobs, device, part)
+        slots = slots_of_cluster(machines, jobs, device, part)
         return slots.jobs, slots.threads, slots.devices[0], slots.where
 
     assert of([small]) == (2, 2, "cpu", "a Ray cluster of 1 machine")
@@ -56,9 +56,9 @@ def test_a_device_that_no_machine_has_is_refused():
     with pytest.raises(
         ValueError, match="^no machine of the Ray cluster has a GPU and a core to give$"
     ):
-        room([{"CPU": 4.0}, {"GPU": 1.0}], 0, "cuda", 1.0)
+        slots_of_cluster([{"CPU": 4.0}, {"GPU": 1.0}], 0, "cuda", 1.0)
     with pytest.raises(ValueError, match="^no machine of the Ray cluster has a core to give$"):
-        room([{"memory": 1.0}], 0, "auto", 1.0)
+        slots_of_cluster([{"memory": 1.0}], 0, "auto", 1.0)
 
 
 # What is refused
@@ -73,11 +73,11 @@ def test_a_device_that_no_machine_has_is_refused():
         ),
         (
             ["--ray", "local", "--device", "cuda:0"],
-            "error: --device cuda:0: Ray says which GPU a run gets",
+            "error: --device must be cuda, cpu or auto with --ray, got cuda:0: Ray chooses",
         ),
         (
             ["--ray", "local", "--gpus-per-run", "2"],
-            "error: --gpus-per-run 2: more than 0 and at most 1 is wanted",
+            "error: --gpus-per-run must be more than 0 and at most 1, got 2: give e.g. 0.5",
         ),
         (["--gpus-per-run", "0.5"], "error: --gpus-per-run is for --ray"),
         (
@@ -145,9 +145,9 @@ def test_a_run_that_is_begun_again_waits_until_the_lost_process_has_left_its_fol
     other.start()
     held.wait(30)
     with pytest.raises(Occupied, match="another process is working in"):
-        worker.patiently(begin, 0.2)
+        worker.retry_while_occupied(begin, 0.2)
     threading.Timer(0.5, leave.set).start()
-    assert worker.patiently(begin, 30) == "done"
+    assert worker.retry_while_occupied(begin, 30) == "done"
     other.join()
 
 

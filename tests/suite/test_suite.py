@@ -177,26 +177,26 @@ say(event="finished", folder="somewhere")
 """
 
 
-class Heard(Listener):
+class EventLog(Listener):
     def __init__(self) -> None:
         self.log: list[tuple[str, str]] = []
         self.most_at_once = self.at_work = 0
 
-    def started(self, job: Job) -> None:
+    def on_start(self, job: Job) -> None:
         self.at_work += 1
         self.most_at_once = max(self.most_at_once, self.at_work)
         self.log.append(("started", job.experiment.name))
 
-    def heard(self, job: Job, event: dict[str, Any]) -> None:
+    def on_event(self, job: Job, event: dict[str, Any]) -> None:
         self.log.append((event["event"], job.experiment.name))
 
-    def ended(self, ended: JobResult) -> None:
+    def on_end(self, result: JobResult) -> None:
         self.at_work -= 1
-        self.log.append((ended.status, ended.job.experiment.name))
+        self.log.append((result.status, result.job.experiment.name))
 
 
 @pytest.fixture
-def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SuitePaths:
+def paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SuitePaths:
     monkeypatch.setattr(worker_process, "PROGRAM", (sys.executable, "-c", STAND_IN))
     return SuitePaths(None, tmp_path, tmp_path, tmp_path / "logs", "disabled")
 
@@ -205,9 +205,9 @@ def jobs_of(*names: str, **changes: Any) -> list[Job]:
     return [Job(experiment(name, **changes)) for name in names]
 
 
-def test_a_run_that_fails_is_told_with_its_reason_and_the_others_go_on(places: SuitePaths):
+def test_a_run_that_fails_is_told_with_its_reason_and_the_others_go_on(paths: SuitePaths):
     names = ("fine", "wrong", "broken", "silent", "killed", "aborted", "fine too")
-    ended = list(run_jobs(jobs_of(*names), places, Slots(2, ("cpu",), 1), Listener()))
+    ended = list(run_jobs(jobs_of(*names), paths, Slots(2, ("cpu",), 1), Listener()))
     assert {e.job.experiment.name: e.status for e in ended} == {
         name: "finished" if name.startswith("fine") else "failed" for name in names
     }
@@ -215,38 +215,38 @@ def test_a_run_that_fails_is_told_with_its_reason_and_the_others_go_on(places: S
     assert reasons["wrong"] == "the loss is nan"
     assert (
         reasons["broken"]
-        == f"TypeError: unsupported operand (traceback in {places.logs}/broken/cub-seed-42.log)"
+        == f"TypeError: unsupported operand (traceback in {paths.logs}/broken/cub-seed-42.log)"
     )
     assert (
         reasons["silent"] == "ended with exit code 3 before it was finished (see"
-        f" {places.logs}/silent/cub-seed-42.log)"
+        f" {paths.logs}/silent/cub-seed-42.log)"
     )
     assert reasons["killed"] == "killed by signal 9 (out of memory?)"
     assert reasons["aborted"] == "killed by signal 6 (SIGABRT)"
 
 
-def test_as_many_runs_as_asked_for_are_at_work_at_once_on_the_devices_in_turn(places: SuitePaths):
-    heard = Heard()
+def test_as_many_runs_as_asked_for_are_at_work_at_once_on_the_devices_in_turn(paths: SuitePaths):
+    events = EventLog()
     names = ["is prepared", *"abcdef"]
-    list(run_jobs(jobs_of(*names), places, Slots(3, ("cuda:0", "cuda:1"), 5), heard))
-    assert heard.most_at_once == 3
-    assert [name for event, name in heard.log if event == "started"] == names
-    logs = [(places.logs / name / "cub-seed-42.log").read_text().splitlines()[-1] for name in names]
+    list(run_jobs(jobs_of(*names), paths, Slots(3, ("cuda:0", "cuda:1"), 5), events))
+    assert events.most_at_once == 3
+    assert [name for event, name in events.log if event == "started"] == names
+    logs = [(paths.logs / name / "cub-seed-42.log").read_text().splitlines()[-1] for name in names]
     assert logs[:3] == [
         f"{name} {device} 5 {sys.argv}"
         for name, device in zip(names, ("cuda:0", "cuda:1", "cuda:0"), strict=False)
     ]
 
 
-def test_no_two_runs_prepare_images_at_the_same_time(places: SuitePaths):
-    heard = Heard()
-    list(run_jobs(jobs_of("slow to prepare", "a", "b"), places, Slots(3, ("cpu",), 1), heard))
-    assert heard.log.index(("plan", "slow to prepare")) < heard.log.index(("started", "a"))
-    assert heard.most_at_once >= 2, "once they are prepared, others join"
+def test_no_two_runs_prepare_images_at_the_same_time(paths: SuitePaths):
+    events = EventLog()
+    list(run_jobs(jobs_of("slow to prepare", "a", "b"), paths, Slots(3, ("cpu",), 1), events))
+    assert events.log.index(("plan", "slow to prepare")) < events.log.index(("started", "a"))
+    assert events.most_at_once >= 2, "once they are prepared, others join"
 
 
-def test_whoever_stops_listening_leaves_no_process_behind(places: SuitePaths):
-    outcomes = run_jobs(jobs_of("fine", "waits"), places, Slots(2, ("cpu",), 1), Listener())
+def test_whoever_stops_listening_leaves_no_process_behind(paths: SuitePaths):
+    outcomes = run_jobs(jobs_of("fine", "waits"), paths, Slots(2, ("cpu",), 1), Listener())
     assert next(outcomes).status == "finished"
     start = time.monotonic()
     outcomes.close()
@@ -255,10 +255,10 @@ def test_whoever_stops_listening_leaves_no_process_behind(places: SuitePaths):
 
 
 def test_a_process_that_does_not_stop_when_asked_is_made_to(
-    places: SuitePaths, monkeypatch: pytest.MonkeyPatch
+    paths: SuitePaths, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(worker_process, "STOP_SECONDS", 0.5)
-    outcomes = run_jobs(jobs_of("fine", "deaf"), places, Slots(2, ("cpu",), 1), Listener())
+    outcomes = run_jobs(jobs_of("fine", "deaf"), paths, Slots(2, ("cpu",), 1), Listener())
     next(outcomes)
     start = time.monotonic()
     outcomes.close()
@@ -293,7 +293,7 @@ def measured(jobs: int = 1) -> tuple[TimeLeft, list[Job], Callable[[float], None
 
 def test_nothing_is_promised_before_anything_is_measured():
     left, (a, b, *_), wait = measured()
-    left.started(a)
+    left.on_start(a)
     wait(5)
     assert left.of_suite([b]) is None
     left.at(a, 0, 1000)
@@ -302,7 +302,7 @@ def test_nothing_is_promised_before_anything_is_measured():
 
 def test_a_run_at_work_is_timed_by_its_own_pace():
     left, (a, *_), wait = measured()
-    left.started(a)
+    left.on_start(a)
     wait(5)
     left.at(a, 0, 1000)
     wait(10)
@@ -313,12 +313,12 @@ def test_a_run_at_work_is_timed_by_its_own_pace():
 
 def test_runs_not_begun_are_taken_to_last_as_those_at_work_until_one_has_ended():
     left, (a, b, c, a2, *_), wait = measured()
-    left.started(a)
+    left.on_start(a)
     left.at(a, 0, 100)
     wait(10)
     left.at(a, 50, 50)
     assert left.of_suite([b, c]) == pytest.approx(10 + 20 + 20)
-    left.ended(JobResult(job=a, status="finished", seconds=20))
+    left.on_end(JobResult(job=a, status="finished", seconds=20))
     left.seconds[b] = 40
     assert left.of_waiting(c) == pytest.approx(30), "the mean of those that ended"
     assert left.of_waiting(a2) == pytest.approx(20), (
@@ -329,7 +329,7 @@ def test_runs_not_begun_are_taken_to_last_as_those_at_work_until_one_has_ended()
 def test_two_at_a_time_take_half_as_long_but_never_less_than_the_longest_at_work():
     left, (a, b, c, *_), wait = measured(jobs=2)
     for job in (a, b):
-        left.started(job)
+        left.on_start(job)
         left.at(job, 0, 100)
     wait(9)
     left.at(a, 50, 50)
@@ -341,8 +341,8 @@ def test_two_at_a_time_take_half_as_long_but_never_less_than_the_longest_at_work
 
 def test_a_failed_run_tells_nothing_about_how_long_others_take():
     left, (a, b, *_), _ = measured()
-    left.started(a)
-    left.ended(JobResult(job=a, status="failed", seconds=1, reason="nan"))
+    left.on_start(a)
+    left.on_end(JobResult(job=a, status="failed", seconds=1, reason="nan"))
     assert left.of_waiting(b) is None
 
 
@@ -363,8 +363,8 @@ class Screen:
 def test_the_screen_shows_runs_done_the_runs_at_work_and_which_part_of_the_time_is_a_guess():
     screen, jobs = Screen(), jobs_of("a", "b", "c")
     listener = SuiteListener(screen, jobs, 5, 1, lambda seconds: f"{seconds:.0f} s")
-    listener.started(jobs[0])
-    listener.heard(
+    listener.on_start(jobs[0])
+    listener.on_event(
         jobs[0],
         {"event": "progress", "text": "decoding 64 images (/cache)", "done": 1, "total": 64},
     )
@@ -375,8 +375,8 @@ def test_the_screen_shows_runs_done_the_runs_at_work_and_which_part_of_the_time_
         "5/8 runs  time left not known yet",
         [("a seed 42", 0.0, "decoding 64 images")],
     )
-    listener.heard(jobs[0], {"event": "warning", "text": "no space"})
-    listener.heard(
+    listener.on_event(jobs[0], {"event": "warning", "text": "no space"})
+    listener.on_event(
         jobs[0],
         {"event": "at", "done": 30.0, "left": 10.0, "phase": "all", "epoch": 2, "epochs": 3},
     )
@@ -385,13 +385,14 @@ def test_the_screen_shows_runs_done_the_runs_at_work_and_which_part_of_the_time_
     assert (done, fraction) == (5.75, 0.75)
     assert detail.startswith("5/8 runs  about ") and detail.endswith("(2 runs of it estimated)")
     assert at.startswith("all epoch 2/3  ")
-    listener.heard(
+    listener.on_event(
         jobs[0], {"event": "at", "done": 38.0, "left": 2.0, "phase": "all", "epoch": 4, "epochs": 3}
     )
     listener.tick()
     assert screen.shown[3][0][2].startswith("all evaluation  ")
-    listener.ended(ended := JobResult(job=jobs[0], status="finished", seconds=20))
-    listener.tell(ended, "P@1 .5")
+    result = JobResult(job=jobs[0], status="finished", seconds=20)
+    listener.on_end(result)
+    listener.report(result, "P@1 .5")
     assert screen.lines == [
         "warning: a seed 42: no space",
         "[6/8] a seed 42: P@1 .5; 20 s; about 40 s left (2 runs of it estimated)",
