@@ -12,7 +12,8 @@ from dml_bench.config import Experiment, as_table
 from dml_bench.config.experiments import resolve
 from dml_bench.data.datasets import Dataset
 from dml_bench.evaluation.search import Neighbours
-from dml_bench.runs.folder import RunFolder, write_arrays, write_neighbours
+from dml_bench.runs.arrays import write_arrays, write_neighbours
+from dml_bench.runs.folder import RunFolder
 from dml_bench.runs.run import Run
 from dml_bench.system.files import write_csv, write_json
 

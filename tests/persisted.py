@@ -23,7 +23,6 @@ from dml_bench.gallery import index_store
 from dml_bench.gallery.index_recall import asked_of_itself
 from dml_bench.gallery.indexes import parse
 from dml_bench.gallery.store import GalleryFile, open_gallery_file
-from dml_bench.runs.folder import last_session
 from dml_bench.runs.run import read_folder
 from dml_bench.suite import record
 
@@ -102,7 +101,7 @@ def finished(place: Path, birds: Path) -> None:
 
 def read_back(place: Path, birds: Path) -> Bits:
     run = read_folder(place / "runs" / ROW)
-    return {"precision": last_session(run.folder, "precision")["precision"].encode(), **bits(place)}
+    return {"precision": run.last_session("precision")["precision"].encode(), **bits(place)}
 
 
 HALF = [

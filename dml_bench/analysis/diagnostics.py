@@ -24,8 +24,7 @@ from dml_bench.evaluation.open_set import (
     threshold_for_precision,
 )
 from dml_bench.evaluation.search import Neighbours
-from dml_bench.gallery.store import part_of_split
-from dml_bench.runs.folder import read_arrays
+from dml_bench.runs.arrays import Embeddings
 from dml_bench.runs.run import Run
 
 __all__ = [
@@ -138,10 +137,7 @@ def diagnose(section: Study, line: TableRow, draws: int) -> Diagnostics:
     open_set: tuple[OpenSet, ...] = ()
     if section.has_drop:
         without = [
-            run
-            for run in line.runs
-            for phase in held_out(run)
-            if not (run.folder / phase / "embeddings.safetensors").is_file()
+            run for run in line.runs for phase in held_out(run) if not run.has_embeddings(phase)
         ]
         if without:
             section.missing.append(
@@ -160,14 +156,11 @@ def enrolled(line: TableRow, by: By, draws: int) -> FewShotCurve:
     curves = []
     for run in line.runs:
         for phase, unseen in held_out(run).items():
-            stored, found = (
-                read_arrays(run.folder / phase / "embeddings.safetensors"),
-                run.neighbours[phase],
-            )
+            stored, found = run.embeddings(phase), run.neighbours[phase]
             curves.append(
                 few_shot_curve(
-                    stored["gallery"],
-                    stored["query"],
+                    stored.gallery,
+                    stored.query,
                     found.gallery_labels,
                     found.query_labels,
                     unseen,
@@ -191,18 +184,15 @@ def both(curves: Sequence[FewShotCurve]) -> tuple[list[np.ndarray], list[np.ndar
 def not_enrolled(run: Run, phase: str) -> OpenSet:
     """The queries looked up in the gallery without the unseen classes. Validation images of the
     other classes choose the threshold, or, where the run has none, the gallery's own images."""
-    stored, unseen = (
-        read_arrays(run.folder / phase / "embeddings.safetensors"),
-        held_out(run)[phase],
-    )
+    stored, unseen = run.embeddings(phase), held_out(run)[phase]
     labels = run.neighbours[phase].gallery_labels
     found = search_without_classes(
-        stored["gallery"], stored["query"], labels, run.neighbours[phase].query_labels, unseen
+        stored.gallery, stored.query, labels, run.neighbours[phase].query_labels, unseen
     )
     right, similarity = precision_at_1(found).astype(bool), found.similarities[:, 0]
     known = validation_look_ups(run, stored, labels, unseen)
     kept = ~np.isin(labels, unseen)
-    evidence = known or leave_one_out_gallery(stored["gallery"][kept], labels[kept])
+    evidence = known or leave_one_out_gallery(stored.gallery[kept], labels[kept])
     chosen = threshold_for_precision(*evidence, WANTED_PRECISION)
     curves = open_set_result(similarity, right, np.isin(found.query_labels, unseen))
     return OpenSet(
@@ -213,22 +203,19 @@ def not_enrolled(run: Run, phase: str) -> OpenSet:
 
 
 def validation_look_ups(
-    run: Run, stored: dict[str, np.ndarray], gallery_labels: np.ndarray, unseen: np.ndarray
+    run: Run, stored: Embeddings, gallery_labels: np.ndarray, unseen: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray] | None:
     """Of the validation images of known classes in the gallery without the unseen: (images)
     similarity of the nearest, (images) whether it is of the image's class. None where there are
     none."""
-    if "valid" not in stored:
+    if "valid" not in stored.parts:
         return None
-    ids = {name: label for label, name in run.class_names.items()}
-    labels = np.array(
-        [ids[name] for _, name in part_of_split(run, stored["valid_images"])], np.int64
-    )
+    labels = run.images.labels[stored.images("valid")]
     known = ~np.isin(labels, unseen)
     if not known.any():
         return None
     found = search_without_classes(
-        stored["gallery"], stored["valid"][known], gallery_labels, labels[known], unseen
+        stored.gallery, stored.vectors("valid")[known], gallery_labels, labels[known], unseen
     )
     return found.similarities[:, 0], precision_at_1(found).astype(bool)
 
@@ -302,10 +289,10 @@ class ExampleImages:
         self.run = run
         self.phase = phase or ("disjoint" if "disjoint" in run.neighbours else "all")
         self.found = run.neighbours[self.phase]
-        rows = run.images.rows
-        self.paths, self.classes = [row["path"] for row in rows], [row["class"] for row in rows]
-        stored = read_arrays(run.folder / self.phase / "embeddings.safetensors")
-        self.gallery_images, self.query_images = stored["gallery_images"], stored["query_images"]
+        self.paths = run.images.paths
+        self.classes = [image.class_name for image in run.split]
+        stored = run.embeddings(self.phase)
+        self.gallery_images, self.query_images = stored.gallery_images, stored.query_images
         self.unseen = held_out(run).get(self.phase, np.array([], int))
 
     def case(self, query: int) -> Example:

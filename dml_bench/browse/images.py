@@ -14,9 +14,10 @@ import numpy as np
 from dml_bench.browse.projection import aligned, project
 from dml_bench.evaluation.metrics import vote
 from dml_bench.evaluation.search import Neighbours, search_leaving_one_out
-from dml_bench.gallery.store import GalleryFile, part_of_split
+from dml_bench.gallery.store import GalleryFile
 from dml_bench.registry.names import label_named
-from dml_bench.runs.folder import read_arrays
+from dml_bench.runs import layout
+from dml_bench.runs.arrays import Embeddings
 from dml_bench.runs.metrics import metrics_of
 from dml_bench.runs.run import Run
 
@@ -125,7 +126,7 @@ class BrowseTable:
         found: dict[str, np.ndarray] = {}
         for phase, answered in self.phases.items():
             own = int(np.sum(self.part[answered.rows] != ENROLLED))
-            cache = self.run.folder / "projection" / f"{phase}.safetensors"
+            cache = layout.projection(self.run.folder, phase)
             points = np.full((len(self.paths), 2), np.nan, np.float32)
             points[answered.rows] = project(
                 answered.embeddings[:own], answered.embeddings[own:], cache
@@ -155,12 +156,9 @@ class BrowseTable:
 
 def read_browse_table(run: Run) -> BrowseTable:
     """Everything that a finished run says of its images."""
-    stored = {
-        phase: read_arrays(run.folder / phase / "embeddings.safetensors")
-        for phase in run.neighbours
-    }
+    stored = {phase: run.embeddings(phase) for phase in run.neighbours}
     first = next(iter(run.neighbours))
-    gallery, query = stored[first]["gallery_images"], stored[first]["query_images"]
+    gallery, query = stored[first].gallery_images, stored[first].query_images
     found = run.neighbours[first]
     asks_gallery = found.leaves_one_out
     images = query if asks_gallery else np.concatenate([gallery, query])
@@ -170,7 +168,7 @@ def read_browse_table(run: Run) -> BrowseTable:
         else np.concatenate([found.gallery_labels, found.query_labels])
     )
     part = np.repeat([GALLERY, QUERY], [len(images) - len(query), len(query)]).astype(object)
-    recorded = [path for path, _ in part_of_split(run, images)]
+    recorded = [run.images.recorded(image) for image in images]
     paths = [str(run.images.located(path)) for path in recorded]
     names = dict(run.class_names)
     enrolled = read_enrolled(run, list(run.neighbours), {*recorded, *paths})
@@ -185,7 +183,7 @@ def read_browse_table(run: Run) -> BrowseTable:
         run=run,
         paths=(*paths, *enrolled),
         digests=(
-            *(run.images.rows[image].get("sha256", "") for image in images),
+            *(run.split[image].sha256 for image in images),
             *("" for _ in enrolled),
         ),
         labels=labels,
@@ -203,7 +201,7 @@ def read_browse_table(run: Run) -> BrowseTable:
 
 
 def phase_columns(
-    found: Neighbours, stored: dict[str, np.ndarray], enrolled: Sequence[np.ndarray | None]
+    found: Neighbours, stored: Embeddings, enrolled: Sequence[np.ndarray | None]
 ) -> PhaseColumns:
     """`enrolled` holds the embedding of each enrolled image, None where another phase enrolled
     it."""
@@ -215,7 +213,7 @@ def phase_columns(
     elected[queries], share[queries] = vote(found, min(VOTERS, found.k))
     mistaken[queries] = mistakenness(elected[queries], share[queries], found.query_labels)
     if first_query:
-        others = search_leaving_one_out(stored["gallery"], found.gallery_labels, VOTERS)
+        others = search_leaving_one_out(stored.gallery, found.gallery_labels, VOTERS)
         several = np.bincount(found.gallery_labels)[found.gallery_labels] > 1
         if others.k:
             mistaken[:first_query] = np.where(
@@ -223,7 +221,7 @@ def phase_columns(
             )
     nearest, similarity = np.full(count, -1), np.full(count, np.nan)
     nearest[queries], similarity[queries] = found.indices[:, 0], found.similarities[:, 0]
-    parts = [stored["query"]] if found.leaves_one_out else [stored["gallery"], stored["query"]]
+    parts = [stored.query] if found.leaves_one_out else [stored.gallery, stored.query]
     added = [row for row, vector in enumerate(enrolled, start=own) if vector is not None]
     embeddings = np.concatenate(
         [*parts, *(vector[None] for vector in enrolled if vector is not None)]

@@ -19,6 +19,7 @@ from dml_bench.browse.images import read_browse_table
 from dml_bench.browse.near_duplicates import near_duplicates
 from dml_bench.browse.server import Guard, is_loopback, listener
 from dml_bench.gallery.store import open_run
+from dml_bench.runs import layout
 from dml_bench.runs.folder import digests
 from dml_bench.runs.run import Run
 
@@ -127,7 +128,7 @@ def dataset_name(run: Run) -> str:
 
 def state_of(run: Run) -> str:
     """A digest of all that the dataset is made of."""
-    changed = digests(run.folder, sorted(run.folder.glob("gallery/*.safetensors")))
+    changed = digests(run.folder, sorted(layout.gallery(run.folder).glob("*.safetensors")))
     facts = [FORMAT, run.summary["files"], changed, str(run.images.known_root)]
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 

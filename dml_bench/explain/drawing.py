@@ -14,7 +14,8 @@ from dml_bench.explain.images import ExplainedImage, RunImages
 from dml_bench.explain.methods import methods
 from dml_bench.explain.models import ImageTarget, Model, Target
 from dml_bench.explain.panels import PanelRow, Tile, coloured, overlaid, panel
-from dml_bench.system.files import read_csv, short_name, write_atomically
+from dml_bench.runs import layout
+from dml_bench.system.files import short_name, write_atomically
 
 __all__ = ["Drawing"]
 
@@ -104,17 +105,17 @@ class Drawing:
     @cached_property
     def _predictions(self) -> dict[str, dict[str, str]]:
         """What the run wrote down of each query, by the path of its image."""
-        return {row["query"]: row for row in read_csv(self.material.run.folder / "predictions.csv")}
+        return {row["query"]: row for row in self.material.run.predictions}
 
     def _check(self, model: Model, subject: ExplainedImage, found: int) -> None:
-        """Raises ValueError where a panel would say something else than the run's
-        predictions.csv."""
+        """Raises ValueError where a panel would say something else than the run's own
+        predictions."""
         told = self._predictions.get(subject.path, {}).get(f"{model.name}_predicted")
         says = self.material.run.class_names[found]
         if told is not None and told != says:
             raise ValueError(
                 f"{subject.path} is {says} here, and {told} in"
-                f" {self.material.run.folder / 'predictions.csv'}: run it again with --force"
+                f" {self.material.run.folder / layout.PREDICTIONS}: run it again with --force"
             )
 
     def _counterpart(

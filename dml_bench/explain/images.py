@@ -43,10 +43,8 @@ class RunImages:
     def __init__(self, run: Run):
         self.run = run
         self.view = View(run.experiment.images.fit, run.experiment.images.size)
-        rows = run.images.rows
-        self.paths = [row["path"] for row in rows]
-        ids = {name: label for label, name in run.class_names.items()}
-        self.labels = np.array([ids.get(row["class"], -1) for row in rows], np.int64)
+        self.paths = run.images.paths
+        self.labels = run.images.labels
 
     @property
     def root(self) -> Path:
@@ -71,16 +69,12 @@ class RunImages:
     @cached_property
     def queries(self) -> np.ndarray:
         """Indices of the images that the run looked up."""
-        from dml_bench.runs.folder import read_arrays
-
         phase = next(iter(self.run.neighbours))
-        return read_arrays(self.run.folder / phase / "embeddings.safetensors")["query_images"]
+        return self.run.embeddings(phase).query_images
 
     def gallery(self, phase: str) -> np.ndarray:
         """Indices of the images among which they were looked up."""
-        from dml_bench.runs.folder import read_arrays
-
-        return read_arrays(self.run.folder / phase / "embeddings.safetensors")["gallery_images"]
+        return self.run.embeddings(phase).gallery_images
 
 
 def chosen(

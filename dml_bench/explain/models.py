@@ -7,7 +7,6 @@ from typing import Literal
 
 import numpy as np
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 
 from dml_bench.explain.hooks import HookedEmbedder
@@ -16,7 +15,6 @@ from dml_bench.explain.methods import methods
 from dml_bench.explain.targets import ScoreDirection, closest_rows, toward_class
 from dml_bench.gallery.embedder import precision_of, trained_embedder, without_first_weights
 from dml_bench.models.embedder import build_embedder
-from dml_bench.runs.folder import read_arrays
 from dml_bench.runs.run import Run
 from dml_bench.system.devices import choose_device
 from dml_bench.training.training_state import unit
@@ -135,9 +133,7 @@ class Model:
     def class_weight(self, label: int) -> Tensor:
         """(dim) the softmax classifier's weights of a class; zeros for one that it was not trained
         on."""
-        weights = load_file(self.run.folder / self.name / "objective.safetensors")[
-            "loss.classifier.weight"
-        ].float()
+        weights = self.run.objective_weights(self.name)["loss.classifier.weight"].float()
         held_out = self.run.held_out.get(self.name, np.empty(0, np.int64))
         trained = np.setdiff1d(np.arange(len(weights) + len(held_out)), held_out)
         return (
@@ -202,13 +198,19 @@ class Model:
 def model_of_phase(material: RunImages, phase: str, device: str, layer: str) -> Model:
     run = material.run
     embedder = trained_embedder(run, phase).to(choose_device(device))
-    arrays = read_arrays(run.folder / phase / "embeddings.safetensors")
-    images = arrays["gallery_images"]
+    embeddings = run.embeddings(phase)
+    images = embeddings.gallery_images
     lens = HookedEmbedder(
         embedder, run.experiment.model.backbone.name, run.experiment.images.size, layer
     )
     return Model(
-        phase, lens, run, images, arrays["gallery"], material.labels[images], arrays["query_images"]
+        phase,
+        lens,
+        run,
+        images,
+        embeddings.gallery,
+        material.labels[images],
+        embeddings.query_images,
     )
 
 

@@ -15,7 +15,7 @@ from dml_bench.explain.models import Model, Target, check_target, model_of_phase
 from dml_bench.explain.scored import score
 from dml_bench.explain.tables import ScoreRow, lines, markdown, write_lines
 from dml_bench.gallery.predict import cuts_to_boxes
-from dml_bench.gallery.store import open_run, weight_files, weights_digest
+from dml_bench.gallery.store import open_run
 from dml_bench.system.files import write_atomically, write_json
 from dml_bench.system.markdown import code
 from dml_bench.system.markdown import markdown as as_markdown
@@ -77,7 +77,7 @@ def explain(request: ExplainRequest) -> Explained:
     ):
         raise ValueError(f"{request.out} holds something else: name a new folder with --out")
     run = open_run(request.run, request.data_dir)
-    if any(len(weight_files(run, phase)) > 1 for phase in run.neighbours):
+    if any(len(run.models(phase)) > 1 for phase in run.neighbours):
         raise ValueError(
             f"{run.folder} answers with several networks in each phase, and a map explains one:"
             " explain a run without --folds"
@@ -158,7 +158,7 @@ def write_record(
         "experiment": run.experiment.name,
         "dataset": run.experiment.data.dataset.name,
         "seed": run.seed,
-        "weights": {model.name: weights_digest(run, model.name) for model in models},
+        "weights": {model.name: run.weights_digest(model.name) for model in models},
         "layer": models[0].lens.layer,
         "target": request.target,
         "methods": {name: methods[name].source for name in names},

@@ -10,16 +10,13 @@ from types import MappingProxyType
 
 import numpy as np
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional
 
 from dml_bench.config import Experiment
 from dml_bench.data.cache import View
 from dml_bench.data.images import Unreadable, bytes_of, decode
-from dml_bench.gallery.store import weight_files
 from dml_bench.models.embedder import Embedder, build_embedder
-from dml_bench.runs.folder import last_session
 from dml_bench.runs.run import Run
 from dml_bench.system.devices import choose_device
 from dml_bench.training.training_state import unit
@@ -114,7 +111,7 @@ class GalleryEmbedder:
 
 def precision_of(run: Run) -> str:
     """In which it embedded its images."""
-    return str(last_session(run.folder, "precision")["precision"])
+    return str(run.last_session("precision")["precision"])
 
 
 class MirrorTTA(nn.Module):
@@ -165,7 +162,7 @@ def check_views(run: Run) -> None:
 def trained_network(run: Run, phase: str) -> Embedder | MirrorTTA | FoldEnsemble:
     """What answers in a phase: its embedder, or those of its folds together; each looks at an image
     as in the run's evaluation."""
-    trained = [trained_embedder(run, str(Path(file).parent)) for file in weight_files(run, phase)]
+    trained = [trained_embedder(run, model) for model in run.models(phase)]
     embedders = [
         MirrorTTA(embedder) if run.experiment.evaluate.tta == "mirror" else embedder
         for embedder in trained
@@ -177,15 +174,14 @@ def trained_embedder(run: Run, phase: str) -> Embedder:
     """The embedder of a phase, or of a fold (`all/fold-1`), in evaluation mode. It is built without
     first weights, which may be out of reach here, and filled. Raises ValueError where the folds of
     a phase answer together."""
-    file = run.folder / phase / "weights.safetensors"
-    if not file.is_file():
-        folds = ", ".join(str(Path(each).parent) for each in weight_files(run, phase))
+    if run.models(phase) != [phase]:
+        folds = ", ".join(run.models(phase))
         raise ValueError(
             f"{run.folder}: phase {phase} is answered by several models together; name one of them:"
             f" {folds}"
         )
     embedder = build_embedder(without_first_weights(run.experiment))
-    embedder.load_state_dict(load_file(file))
+    embedder.load_state_dict(run.weights(phase))
     return embedder.eval()
 
 

@@ -24,7 +24,7 @@ from dml_bench.gallery.indexes import IndexSpec
 from dml_bench.gallery.model_card import Agreement, card
 from dml_bench.gallery.predict import calibration_set, recall_queries
 from dml_bench.gallery.preprocessing import source
-from dml_bench.gallery.store import Gallery, weights_digest
+from dml_bench.gallery.store import Gallery
 from dml_bench.models.embedder import Embedder
 from dml_bench.runs.run import Run
 from dml_bench.system.drafts import drafted
@@ -236,7 +236,7 @@ def facts(run: Run, phase: str, gallery: Gallery, agreement: Agreement) -> dict[
             key: run.summary["dataset"][key]
             for key in ("name", "fingerprint", "num_images", "num_classes")
         },
-        "weights_sha256": weights_digest(run, phase),
+        "weights_sha256": run.weights_digest(phase),
         "gallery": {"images": len(gallery.entries), "classes": len(gallery.class_names)},
         "agreement": agreement.as_dict(),
         "dml_bench": __version__,

@@ -11,7 +11,6 @@ from dml_bench.gallery.index_store import OpenIndex
 from dml_bench.gallery.predict import CalibrationSet, cuts_to_boxes
 from dml_bench.gallery.store import Gallery
 from dml_bench.registry import datasets
-from dml_bench.runs.folder import last_session
 from dml_bench.runs.metrics import measure, metrics_of
 from dml_bench.runs.run import Run
 from dml_bench.system.markdown import fenced, markdown, markdown_row
@@ -88,7 +87,7 @@ def model_rows(run: Run, phase: str) -> Iterator[tuple[str, str]]:
     start = {"none": "random", "source": "pretrained on drawn species"}.get(
         model.weights, model.weights
     )
-    session = last_session(run.folder, "dml_bench", "packages", "device", "precision", "started_at")
+    session = run.last_session("dml_bench", "packages", "device", "precision", "started_at")
     yield "backbone", f"{model.backbone.name}, first weights: {start}, trained: {model.trainable}"
     yield "head", f"{model.head.name}{options(model.head.options)}"
     yield (

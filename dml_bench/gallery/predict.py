@@ -23,7 +23,7 @@ from dml_bench.gallery import index_recall
 from dml_bench.gallery.embedder import GalleryEmbedder
 from dml_bench.gallery.index_store import Search, search_all
 from dml_bench.gallery.store import Gallery, GalleryFile, GalleryImage, part_of_split
-from dml_bench.runs.folder import read_arrays
+from dml_bench.runs.arrays import Embeddings
 from dml_bench.runs.run import Run
 
 __all__ = [
@@ -227,8 +227,8 @@ def calibration_set(
 ) -> CalibrationSet:
     """Look-ups in the gallery, as photos are looked up, of the run's validation images, or else its
     queries, and of enrolled images."""
-    stored = read_arrays(run.folder / phase / "embeddings.safetensors")
-    parts = {part: of_the_run(run, stored, part, gallery) for part in PARTS if part in stored}
+    stored = run.embeddings(phase)
+    parts = {part: of_the_run(run, stored, part, gallery) for part in PARTS if part in stored.parts}
     part = next((part for part in PARTS if part in parts and len(parts[part].labels)), PARTS[-1])
     asked = parts[part].and_also(of_enrolled(gallery)).some()
     own = int(np.sum(~enrolled_rows(gallery)[asked.own_rows] | (asked.own_rows < 0)))
@@ -241,7 +241,7 @@ def recall_queries(run: Run, phase: str, gallery: Gallery) -> index_recall.Recal
     most of it is not of the run."""
     if 2 * enrolled_rows(gallery).sum() > len(gallery.entries):
         return index_recall.asked_of_itself(gallery.embeddings)
-    stored = read_arrays(run.folder / phase / "embeddings.safetensors")
+    stored = run.embeddings(phase)
     asked = of_the_run(run, stored, "query", gallery)
     if not len(asked.labels):
         return index_recall.asked_of_itself(gallery.embeddings)
@@ -260,18 +260,18 @@ def look_up(gallery: Gallery, asked: HeldOutQueries, search: Search) -> SearchOu
     return SearchOutcomes(similarity, found == asked.labels)
 
 
-def of_the_run(
-    run: Run, stored: dict[str, np.ndarray], part: Part, gallery: Gallery
-) -> HeldOutQueries:
-    names = names_now(run, gallery, stored["gallery_images"])
+def of_the_run(run: Run, stored: Embeddings, part: Part, gallery: Gallery) -> HeldOutQueries:
+    names = names_now(run, gallery, stored.gallery_images)
     ids = {name: label for label, name in enumerate(gallery.class_names)}
     rows = {entry.path: row for row, entry in enumerate(gallery.entries) if entry.origin == "run"}
-    images = part_of_split(run, stored[f"{part}_images"])
+    images = part_of_split(run, stored.images(part))
     labels = np.array([ids.get(names.get(name, name), -1) for _, name in images], np.int64)
     return findable(
         gallery,
         HeldOutQueries(
-            stored[part], labels, np.array([rows.get(path, -1) for path, _ in images], np.int64)
+            stored.vectors(part),
+            labels,
+            np.array([rows.get(path, -1) for path, _ in images], np.int64),
         ),
     )
 

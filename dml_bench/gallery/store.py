@@ -6,9 +6,7 @@ metadata the SHA-256 of the weights that made them. It is one file so that a cra
 old gallery or the new one. Embeddings are mapped, not read.
 """
 
-import hashlib
 import json
-import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -23,6 +21,8 @@ from filelock import FileLock, Timeout
 from dml_bench.data.digests import digest_of
 from dml_bench.registry import UnknownName, near_miss
 from dml_bench.registry.names import composed, spelling
+from dml_bench.runs import layout
+from dml_bench.runs.arrays import mapped
 from dml_bench.runs.run import Run, read_folder
 from dml_bench.system.files import Damaged, from_json, is_sealed, write_tensors
 
@@ -37,8 +37,6 @@ __all__ = [
     "open_run",
     "part_of_split",
     "run_gallery",
-    "weight_files",
-    "weights_digest",
 ]
 
 FORMAT = "3"
@@ -162,7 +160,7 @@ class GalleryFile:
 
     @property
     def path(self) -> Path:
-        return (self.folder or self.run.folder / "gallery") / f"{self.phase}.safetensors"
+        return (self.folder or layout.gallery(self.run.folder)) / f"{self.phase}.safetensors"
 
     @contextmanager
     def lock(self) -> Iterator[None]:
@@ -215,7 +213,7 @@ class GalleryFile:
             raise ValueError(
                 f"{self.path} can't be read as a gallery ({error}): remove it and enrol anew"
             ) from None
-        if facts.get("weights") != weights_digest(self.run, self.phase):
+        if facts.get("weights") != self.run.weights_digest(self.phase):
             raise ValueError(
                 f"{self.path} was made with other weights than those of {self.run.folder}, phase"
                 f" {self.phase}: remove it and enrol anew, or name another with --gallery DIR"
@@ -252,7 +250,7 @@ class GalleryFile:
         rows = json.dumps([tuple(asdict(entry).values()) for entry in gallery.entries])
         facts = {
             "format": FORMAT,
-            "weights": weights_digest(self.run, self.phase),
+            "weights": self.run.weights_digest(self.phase),
             "dataset": self.data,
         }
         facts |= {"step": json.dumps(asdict(step))} if step else {}
@@ -275,11 +273,8 @@ def open_run(path: Path, data_dir: Path | None = None) -> Run:
             f"{path} {'is not a folder' if path.exists() else 'does not exist'}: give the folder of"
             " a finished run"
         )
-    found = (
-        [path]
-        if (path / "experiment.json").exists()
-        else sorted(file.parent for file in path.glob("*/seed-*/experiment.json"))
-    )
+    is_run = (path / layout.EXPERIMENT).exists()
+    found = [path] if is_run else layout.runs_below(path)
     if not found:
         raise ValueError(
             f"{path} holds no run: give the folder that `dml-bench run` named, e.g."
@@ -301,13 +296,7 @@ def open_gallery_file(
 
 def chosen_phase(run: Run, wanted: str) -> str:
     """The phase of that name; '' means `all`, or the only one. Raises UnknownName."""
-    names = sorted(
-        {
-            name.partition("/")[0]
-            for name in run.summary["files"]
-            if name.endswith("/embeddings.safetensors")
-        }
-    )
+    names = list(run.phases)
     phase = wanted or ("all" if "all" in names else names[0])
     if phase not in names:
         raise UnknownName(
@@ -317,57 +306,18 @@ def chosen_phase(run: Run, wanted: str) -> str:
     return phase
 
 
-def weight_files(run: Run, phase: str) -> list[str]:
-    """The weights of the models that answer in a phase, relative to the run folder: its own, or
-    those of its folds."""
-    files, own = run.summary["files"], f"{phase}/weights.safetensors"
-    folds = {
-        name: found
-        for name in files
-        if (found := re.fullmatch(rf"{re.escape(phase)}/fold-(\d+)/weights\.safetensors", name))
-    }
-    return [own] if own in files else sorted(folds, key=lambda name: int(folds[name][1]))
-
-
-def weights_digest(run: Run, phase: str) -> str:
-    """SHA-256 of a phase's weights; of several models, over theirs."""
-    digests = [str(run.summary["files"][name]) for name in weight_files(run, phase)]
-    return (
-        digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
-    )
-
-
 def part_of_split(run: Run, images: np.ndarray) -> list[tuple[str, str]]:
     """The recorded path and the class of images of the run's data set, by their indices."""
-    originals = run.images
-    return [(originals.recorded(image), originals.rows[image]["class"]) for image in images]
+    return [(run.images.recorded(image), run.split[image].class_name) for image in images]
 
 
 def run_gallery(run: Run, phase: str) -> Gallery:
     """The gallery as the run left it."""
-    from safetensors import safe_open
-
-    path = run.folder / phase / "embeddings.safetensors"
-    with safe_open(path, "numpy") as file:
-        images = file.get_tensor("gallery_images")
-    rows = (run.images.rows[image] for image in images)
-    entries = (
-        GalleryImage(row["class"], run.images.recorded(image), row.get("sha256", ""), "run")
-        for image, row in zip(images, rows, strict=True)
-    )
-    return Gallery(tuple(entries), mapped(path, "gallery"))
-
-
-def mapped(path: Path, name: str) -> np.ndarray:
-    """A float32 array of a safetensors file, read only, which stays in the file until it is looked
-    at."""
-    with open(path, "rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        about = json.loads(file.read(length))[name]
-    assert about["dtype"] == "F32"
-    shape, start = tuple(about["shape"]), 8 + length + about["data_offsets"][0]
-    return (
-        np.asarray(np.memmap(path, np.float32, "r", start, shape))
-        if all(shape)
-        else np.empty(shape, np.float32)
-    )
+    embeddings = run.embeddings(phase)
+    entries = []
+    for image in embeddings.gallery_images:
+        kept = run.split[image]
+        entries.append(
+            GalleryImage(kept.class_name, run.images.recorded(image), kept.sha256, "run")
+        )
+    return Gallery(tuple(entries), embeddings.mapped_gallery())

@@ -17,7 +17,6 @@ from dml_bench.plots.canvas import (
     wrapped,
 )
 from dml_bench.plots.colours import BLUE, ORANGE
-from dml_bench.runs.run import read_experiment
 
 __all__ = ["accuracy_curves", "loss_curves", "one_line"]
 
@@ -46,7 +45,7 @@ Curves = dict[str, list[tuple[list[int], list[float]]]]
 def curves_of(line: TableRow, names: tuple[str, ...]) -> Curves:
     found: Curves = {}
     for run in line.runs:
-        records = read_experiment(run.folder)[1].records()
+        records = run.records
         for phase in dict.fromkeys(str(record["phase"]) for record in records):
             of_phase = [record for record in records if record["phase"] == phase]
             at = [(int(record["epoch"]), recorded(record, names)) for record in of_phase]

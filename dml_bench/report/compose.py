@@ -128,7 +128,7 @@ def images_of(section: Study) -> tuple[Pictures, list[Mistake], dict[str, list[E
     except (OSError, KeyError, ValueError) as error:
         section.missing.append(f"example images: {' '.join(str(error).split())}")
         return Pictures(None), [], {}, ""
-    pictures = Pictures(root, {row["path"]: row.get("sha256", "") for row in run.images.rows})
+    pictures = Pictures(root, {image.path: image.sha256 for image in run.split})
     shown = [
         *(mistake.example for mistake in mistakes),
         *(case for cases in evidence.values() for case in cases),

@@ -21,7 +21,6 @@ from dml_bench.report.format import (
     points,
     seeds_of,
 )
-from dml_bench.runs.folder import read_arrays
 from dml_bench.runs.run import Run
 from dml_bench.system.terminal import duration
 
@@ -379,16 +378,15 @@ def gallery_cost(line: TableRow) -> Iterable[str]:
     """What has to be kept and searched."""
     run = line.runs[0]
     phase = "disjoint" if "disjoint" in run.neighbours else "all"
-    stored = run.folder / phase / "embeddings.safetensors"
     seconds = [
         part["search_seconds"]
         for parts in parts_of_cost(line)
         for part in parts
         if "search_seconds" in part
     ]
-    if not stored.is_file() or not seconds:
+    if not run.has_embeddings(phase) or not seconds:
         return
-    images, dim = read_arrays(stored)["gallery"].shape
+    images, dim = run.embeddings(phase).gallery.shape
     found = run.neighbours[phase]
     per_query = 1000 * sum(seconds) / len(seconds) / len(found.query_labels)
     yield (

@@ -28,6 +28,7 @@ from dml_bench.evaluation.search import (
     search_views,
     without_itself,
 )
+from dml_bench.runs import arrays, layout
 from dml_bench.runs import folder as run_folder
 from dml_bench.system import distributed, provenance
 from dml_bench.system.files import write_atomically, write_csv
@@ -85,10 +86,10 @@ def evaluate_phase(run: TrainingState, split: Split, folder: Path) -> None:
     }
     if run.device.type == "cuda":
         cost["peak_gpu_memory_bytes"] = torch.cuda.max_memory_allocated(run.device)
-    write_state(folder / "weights.safetensors", run.embedder)
-    write_state(folder / "objective.safetensors", run.objective)
+    write_state(folder / layout.WEIGHTS, run.embedder)
+    write_state(folder / layout.OBJECTIVE, run.objective)
     if run.objective.classifies and not split.leaves_one_out:
-        write_logits(folder, run.trained, probabilities(run, views))
+        arrays.write_logits(folder / layout.LOGITS, run.trained, probabilities(run, views))
     write_training(run, folder)
     write_answers(folder, split, embeddings, neighbours, cost)
 
@@ -125,27 +126,24 @@ def evaluate_ensemble(
     The mean of inner products of unit vectors is one inner product, that of all embeddings side by
     side over the square root of their number; so the ensemble is an embedding like any other.
     """
-    stored = [run_folder.read_arrays(each / "embeddings.safetensors") for each in folders]
+    stored = [arrays.read_arrays(model / layout.EMBEDDINGS) for model in folders]
     scale = np.float32(len(stored) ** -0.5)
     parts: list[str] = [
         name for name in ("query", "query_views", "gallery", "valid") if name in stored[0]
     ]
     embeddings = {
-        part: np.concatenate([arrays[part] for arrays in stored], axis=-1) * scale for part in parts
+        part: np.concatenate([model[part] for model in stored], axis=-1) * scale for part in parts
     }
     start = time.perf_counter()
     neighbours = look_up(experiment, dataset, split, embeddings)
     seconds = time.perf_counter() - start
-    costs = [run_folder.read_json(each / "cost.json") for each in folders]
+    costs = [run_folder.read_json(model / layout.COST) for model in folders]
     cost = total(costs) | {"search_seconds": seconds, "gallery_bytes": embeddings["gallery"].nbytes}
-    logits = [
-        run_folder.read_arrays(path)
-        for each in folders
-        if (path := each / "logits.safetensors").exists()
-    ]
+    paths = [model / layout.LOGITS for model in folders]
+    logits = [arrays.Logits(path) for path in paths if path.exists()]
     if logits:
-        probabilities = np.mean([arrays["probabilities"] for arrays in logits], axis=0)
-        write_logits(folder, logits[0]["classes"], probabilities)
+        probabilities = np.mean([model.probabilities for model in logits], axis=0)
+        arrays.write_logits(folder / layout.LOGITS, logits[0].classes, probabilities)
     write_answers(folder, split, embeddings, neighbours, cost)
 
 
@@ -183,35 +181,23 @@ def write_answers(
     neighbours: Neighbours,
     cost: dict[str, Any],
 ) -> None:
-    images = {
-        "gallery_images": split.gallery,
-        "query_images": split.test,
-        **({"valid_images": split.valid} if len(split.valid) else {}),
-    }
-    run_folder.write_arrays(folder / "embeddings.safetensors", {**embeddings, **images})
-    run_folder.write_neighbours(folder / "neighbours.safetensors", neighbours)
-    run_folder.write_json(folder / "cost.json", cost)
-
-
-def write_logits(folder: Path, classes: np.ndarray, probabilities: np.ndarray) -> None:
-    """(trained classes) class ids, (query, trained classes) their probabilities, and (query) the
-    likeliest class id."""
-    predicted = classes[probabilities.argmax(axis=1)]
-    run_folder.write_arrays(
-        folder / "logits.safetensors",
-        {"predicted": predicted, "probabilities": probabilities, "classes": classes},
-    )
+    images: dict[arrays.Part, np.ndarray] = {"gallery": split.gallery, "query": split.test}
+    if len(split.valid):
+        images["valid"] = split.valid
+    arrays.write_embeddings(folder / layout.EMBEDDINGS, embeddings, images)
+    arrays.write_neighbours(folder / layout.NEIGHBOURS, neighbours)
+    run_folder.write_json(folder / layout.COST, cost)
 
 
 def write_training(run: TrainingState, folder: Path) -> None:
     """Which epoch was kept, and what became of the labels, where the experiment asks for either."""
     if run.best is not None:
         run_folder.write_json(
-            folder / "chosen.json",
+            folder / layout.CHOSEN_EPOCH,
             {"epoch": run.best["epoch"], run.experiment.train.checkpoint: run.best["value"]},
         )
     if run.experiment.data.label_noise or run.experiment.labelling.name != "given":
-        run_folder.write_json(folder / "labels.json", run.labels.summary(run.images))
+        run_folder.write_json(folder / layout.LABELS, run.labels.summary(run.images))
         paths, names = run.dataset.paths, run.dataset.class_names
         rows = (
             (
@@ -225,7 +211,7 @@ def write_training(run: TrainingState, folder: Path) -> None:
             for c in run.labels.corrections
         )
         write_csv(
-            folder / "corrections.csv",
+            folder / layout.CORRECTIONS,
             ("image", "from", "to", "epoch", "margin", "class in the data set"),
             rows,
         )
@@ -237,7 +223,7 @@ def start_seconds(experiment: Experiment, folder: Path) -> float:
     if experiment.start.name == "none":
         return 0.0
     return sum(
-        record["train_seconds"] for record in run_folder.read_json(folder / "start.json")["records"]
+        record["train_seconds"] for record in run_folder.read_json(folder / layout.START)["records"]
     )
 
 

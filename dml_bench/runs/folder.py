@@ -1,33 +1,26 @@
 """The run folder: what is written, read back and checked. Everything else only reads it.
 
-runs/<experiment>/<dataset>/seed-<n>/
-  experiment.json  environment.json  metrics.jsonl  split.csv
-  all/ limited/    state.pt (while training), then weights, embeddings, neighbours, complete.json
-  *_metrics.csv  *_classification_report.csv  predictions.csv
-  summary.json     written last: a folder without it is not a result
+`layout` names its files. summary.json is written last: a folder without it is not a result.
 """
 
 import hashlib
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from filelock import FileLock, Timeout
 
 from dml_bench.config import Experiment, as_table, load
 from dml_bench.data.datasets import Dataset
 from dml_bench.data.identity import OtherData, differing_data
-from dml_bench.evaluation.search import Neighbours
+from dml_bench.runs import layout
 from dml_bench.system.drafts import remove, sweep, whole_files
 from dml_bench.system.files import (
     Damaged,
     Shape,
     defined,
-    write_atomically,
     write_json,
     write_json_lines,
 )
@@ -61,7 +54,7 @@ class RunFolder:
     """The record of one experiment on one data set with one seed."""
 
     def __init__(self, out: Path, experiment: Experiment, dataset: str):
-        self.path = out / experiment.name / dataset / f"seed-{experiment.seed}"
+        self.path = layout.run_folder(out, experiment.name, dataset, experiment.seed)
         self.experiment = experiment
 
     def lock(self) -> FileLock:
@@ -94,13 +87,13 @@ class RunFolder:
         self.require_data(dataset)
         if keys or other:
             self.clear()
-        if not (self.path / "experiment.json").exists():
-            write_json(self.path / "experiment.json", as_table(self.experiment))
+        if not (self.path / layout.EXPERIMENT).exists():
+            write_json(self.path / layout.EXPERIMENT, as_table(self.experiment))
 
     def other_settings(self) -> list[str]:
         """Dotted keys in which the folder's experiment differs from this one; empty where it holds
         none."""
-        path = self.path / "experiment.json"
+        path = self.path / layout.EXPERIMENT
         return (
             differing(decisive(completed(read_json(path))), decisive(as_table(self.experiment)))
             if path.exists()
@@ -110,7 +103,7 @@ class RunFolder:
     def other_data(self, dataset: Dataset) -> str:
         """How the data of the folder's run differ from these, in words; empty where they don't, or
         it has got to no data yet."""
-        path = self.path / "summary.json"
+        path = self.path / layout.SUMMARY
         told = read_json(path, SUMMARY) if path.exists() else self.begun
         return differing_data(told, self.experiment, dataset) if told else ""
 
@@ -127,7 +120,7 @@ class RunFolder:
     def has_trained(self) -> bool:
         """Whether anything would be lost with the folder."""
         names = {path.name for path in whole_files(self.path)}
-        return bool(self.records()) or not names.isdisjoint(("state.pt", "summary.json"))
+        return bool(self.records()) or not names.isdisjoint((layout.CHECKPOINT, layout.SUMMARY))
 
     def clear(self) -> None:
         """Empty the folder in one step: no phase of an old run is ever beside a new one's."""
@@ -145,20 +138,18 @@ class RunFolder:
         return self._environment(BEGUN)
 
     def _environment(self, shape: Shape) -> dict[str, Any]:
-        path = self.path / "environment.json"
+        path = self.path / layout.ENVIRONMENT
         return read_json(path, shape) if path.exists() else {}
 
     def write_environment(self, environment: dict[str, Any]) -> None:
-        write_json(self.path / "environment.json", environment)
+        write_json(self.path / layout.ENVIRONMENT, environment)
 
     def write_records(self, records: Sequence[dict[str, Any]]) -> None:
         """metrics.jsonl anew: one line per epoch of each phase, in the order they happened."""
-        write_json_lines(self.path / "metrics.jsonl", records)
+        write_json_lines(self.path / layout.RECORDS, records)
 
     def records(self) -> list[dict[str, Any]]:
-        path = self.path / "metrics.jsonl"
-        with remedied(path):
-            return read_whole_lines(path, RECORD) if path.exists() else []
+        return read_records(self.path)
 
     def phase(self, name: str) -> Path:
         path = self.path / name
@@ -168,7 +159,7 @@ class RunFolder:
     def summary(self) -> dict[str, Any] | None:
         """The result, or None if the run has not ended. Raises ValueError if files of it are
         missing or were changed."""
-        path = self.path / "summary.json"
+        path = self.path / layout.SUMMARY
         if not path.exists():
             return None
         version = read_json(path).get("schema_version")
@@ -185,14 +176,16 @@ class RunFolder:
         """Seal the run: the summary with the SHA-256 of every file that belongs to it, which is
         returned as it is read back."""
         kept = [
-            path for path in visible(self.path) if "wandb" not in path.relative_to(self.path).parts
+            path
+            for path in visible(self.path)
+            if layout.WANDB not in path.relative_to(self.path).parts
         ]
         files = digests(
             self.path,
-            [path for path in kept if path.name not in ("summary.json", "environment.json")],
+            [path for path in kept if path.name not in (layout.SUMMARY, layout.ENVIRONMENT)],
         )
         whole: dict[str, Any] = defined({**summary, "files": files})
-        write_json(self.path / "summary.json", whole)
+        write_json(self.path / layout.SUMMARY, whole)
         return whole
 
 
@@ -241,10 +234,17 @@ def read_json(path: Path, shape: Shape = dict) -> Any:
         return read_whole(path, shape)
 
 
+def read_records(folder: Path) -> list[dict[str, Any]]:
+    """One for each epoch of each phase, in the order in which they happened."""
+    path = folder / layout.RECORDS
+    with remedied(path):
+        return read_whole_lines(path, RECORD) if path.exists() else []
+
+
 def last_session(folder: Path, *keys: str) -> dict[str, Any]:
     """What the last process that worked on a run said of itself: these keys at least. Raises
     ValueError where it did not."""
-    path = folder / "environment.json"
+    path = folder / layout.ENVIRONMENT
     sessions: list[dict[str, Any]] = read_json(path, {"sessions": [dict.fromkeys(keys, object)]})[
         "sessions"
     ]
@@ -278,9 +278,9 @@ def visible(folder: Path) -> list[Path]:
 def seal_phase(folder: Path) -> None:
     """Mark a phase as complete: its files with their SHA-256, written last; without the training's
     state, which is thrown away."""
-    passing = (folder / "complete.json", folder / "state.pt")
+    passing = (folder / layout.SEAL, folder / layout.CHECKPOINT)
     write_json(
-        folder / "complete.json",
+        folder / layout.SEAL,
         digests(folder, [path for path in visible(folder) if path not in passing]),
     )
 
@@ -288,36 +288,10 @@ def seal_phase(folder: Path) -> None:
 def is_sealed(folder: Path) -> bool:
     """Whether the phase is complete. Raises ValueError if it was, and its files have changed
     since."""
-    if not (folder / "complete.json").exists():
+    if not (folder / layout.SEAL).exists():
         return False
-    wanted = read_json(folder / "complete.json", {...: str})
+    wanted = read_json(folder / layout.SEAL, {...: str})
     if not wanted:
-        raise ValueError(f"{folder / 'complete.json'} names no file; {REMEDY}")
+        raise ValueError(f"{folder / layout.SEAL} names no file; {REMEDY}")
     check_digests(folder, wanted)
     return True
-
-
-def write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
-    from safetensors.numpy import save
-
-    data = save({name: np.ascontiguousarray(array) for name, array in arrays.items()})
-    write_atomically(path, lambda file: file.write(data))
-
-
-def read_arrays(path: Path) -> dict[str, np.ndarray]:
-    from safetensors.numpy import load_file
-
-    return load_file(path)
-
-
-def write_neighbours(path: Path, neighbours: Neighbours) -> None:
-    arrays = {field.name: getattr(neighbours, field.name) for field in fields(neighbours)}
-    write_arrays(
-        path, {name: np.asarray(array) for name, array in arrays.items() if array is not None}
-    )
-
-
-def read_neighbours(path: Path) -> Neighbours:
-    arrays = read_arrays(path)
-    leaves_one_out = bool(arrays.pop("leaves_one_out"))
-    return Neighbours(**arrays, leaves_one_out=leaves_one_out)

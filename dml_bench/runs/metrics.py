@@ -12,7 +12,6 @@ from dml_bench.evaluation import metrics
 from dml_bench.evaluation.search import Neighbours
 from dml_bench.evaluation.statistics import Average, Interval, Scores, interval
 from dml_bench.registry import UnknownName, losses, near_miss
-from dml_bench.runs.folder import read_arrays
 from dml_bench.runs.run import Run
 
 __all__ = ["Metric", "difference", "measure", "metric_of", "metrics_of"]
@@ -48,7 +47,7 @@ def recall_scores(k: int, run: Run) -> Scores:
 
 def logits_scores(run: Run) -> Scores:
     labels = run.neighbours["all"].query_labels
-    predicted = read_arrays(run.folder / "all" / "logits.safetensors")["predicted"]
+    predicted = run.logits("all").predicted
     return Scores((predicted == labels).astype(float), labels)
 
 

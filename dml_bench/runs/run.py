@@ -1,24 +1,33 @@
 """One finished run, read from its sealed folder."""
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from dml_bench.config import Experiment, load
-from dml_bench.data.datasets import Dataset
+from dml_bench.data.datasets import Dataset, open_dataset
+from dml_bench.data.digests import digest_of, digests_of
+from dml_bench.data.identity import differing_data
 from dml_bench.evaluation.search import Neighbours
-from dml_bench.runs.folder import RunFolder, read_json, read_neighbours
-from dml_bench.runs.images import ImageFiles
+from dml_bench.registry import datasets
+from dml_bench.runs import layout
+from dml_bench.runs.arrays import Embeddings, Logits, read_neighbours
+from dml_bench.runs.folder import RunFolder, last_session, read_json, read_records
 from dml_bench.system.drafts import whole_files
 from dml_bench.system.files import read_csv
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 __all__ = [
+    "ImageFiles",
     "NotFinished",
     "Run",
+    "SplitImage",
     "find_run",
     "progress",
     "read_experiment",
@@ -26,10 +35,28 @@ __all__ = [
     "run_folders",
 ]
 
+LOOKED_AT = 8
+"""Images, evenly spaced, by which a folder is known for the run's own; each one that is used is
+looked at then."""
+
+
+@dataclass(frozen=True, slots=True)
+class SplitImage:
+    """One image of a run's data set."""
+
+    path: str
+    """Relative to the data set's folder."""
+    class_name: str
+    part: str
+    """`train`, `valid`, `test`, or `gallery` for what is only looked up in."""
+    sha256: str
+    """Of the file's bytes; empty in runs of versions that kept none."""
+
 
 @dataclass(frozen=True)
 class Run:
-    """One seed of one experiment, read from its sealed folder."""
+    """One seed of one experiment, read from its sealed folder. What is read once and is small is
+    kept; embeddings are read each time."""
 
     folder: Path
     experiment: Experiment
@@ -37,45 +64,115 @@ class Run:
     data_dir: Path | None = None
     """Where its images lie now, where a person says so."""
 
-    @cached_property
-    def images(self) -> ImageFiles:
-        """Its image files."""
-        return ImageFiles(self.folder, self.experiment, self.summary, self.data_dir)
-
     @property
     def seed(self) -> int:
         return self.experiment.seed
 
+    @cached_property
+    def environment(self) -> dict[str, Any]:
+        """Where, by what versions and on which images it was made."""
+        environment: dict[str, Any] = read_json(self.folder / layout.ENVIRONMENT)
+        return environment
+
     @property
-    def split(self) -> str:
+    def wandb_id(self) -> str:
+        """Under which W&B knows it. Raises ValueError where it was not recorded."""
+        return str(read_json(self.folder / layout.ENVIRONMENT, {"wandb_id": str})["wandb_id"])
+
+    def last_session(self, *keys: str) -> dict[str, Any]:
+        """What the last process that worked on it said of itself: these keys at least. Raises
+        ValueError where it did not."""
+        return last_session(self.folder, *keys)
+
+    @cached_property
+    def records(self) -> list[dict[str, Any]]:
+        """One for each epoch of each phase, in the order in which they happened."""
+        return read_records(self.folder)
+
+    @cached_property
+    def predictions(self) -> list[dict[str, str]]:
+        """One row for each query, by column."""
+        return read_csv(self.folder / layout.PREDICTIONS)
+
+    @cached_property
+    def split(self) -> tuple[SplitImage, ...]:
+        """The images of its data set, in the data set's order."""
+        return tuple(
+            SplitImage(row["path"], row["class"], row["part"], row.get("sha256", ""))
+            for row in read_csv(self.folder / layout.SPLIT)
+        )
+
+    @property
+    def split_fingerprint(self) -> str:
         return str(self.summary["split"]["fingerprint"])
 
     @cached_property
     def queries_digest(self) -> str:
         """A digest of the queries: runs are compared query by query only where it is the same."""
-        path = self.folder / "split.csv"
-        if not path.exists():
-            return self.split
-        queries = [row["path"] for row in read_csv(path) if row["part"] == "test"]
+        if not (self.folder / layout.SPLIT).exists():
+            return self.split_fingerprint
+        queries = [image.path for image in self.split if image.part == "test"]
         return hashlib.sha256("\n".join(queries).encode()).hexdigest()
 
     @cached_property
+    def images(self) -> "ImageFiles":
+        """Its image files."""
+        return ImageFiles(self)
+
+    @cached_property
     def neighbours(self) -> dict[str, Neighbours]:
-        """By phase."""
+        """By phase, the images that each query is closest to."""
         return {
             path.parent.name: read_neighbours(path)
-            for path in sorted(self.folder.glob("*/neighbours.safetensors"))
+            for path in sorted(self.folder.glob(f"*/{layout.NEIGHBOURS}"))
         }
+
+    @property
+    def phases(self) -> tuple[str, ...]:
+        """The phases whose embeddings it kept, by name."""
+        suffix = f"/{layout.EMBEDDINGS}"
+        names = [name for name in self.summary["files"] if name.endswith(suffix)]
+        return tuple(sorted({name.partition("/")[0] for name in names}))
+
+    def embeddings(self, phase: str) -> Embeddings:
+        """Of a phase: unit vectors and the images that they are of."""
+        return Embeddings(self.folder / phase / layout.EMBEDDINGS)
+
+    def has_embeddings(self, phase: str) -> bool:
+        return self.embeddings(phase).path.is_file()
+
+    def logits(self, phase: str) -> Logits:
+        """What the loss's own logits say of the queries, where the loss has logits."""
+        return Logits(self.folder / phase / layout.LOGITS)
+
+    def models(self, phase: str) -> list[str]:
+        """The models that answer in a phase: the phase itself, or its folds (`all/fold-1`)."""
+        files = list(self.summary["files"])
+        return [phase] if f"{phase}/{layout.WEIGHTS}" in files else layout.folds_of(phase, files)
+
+    def weights(self, model: str) -> "dict[str, Tensor]":
+        """Of one of `models`."""
+        return read_weights(self.folder / model / layout.WEIGHTS)
+
+    def objective_weights(self, model: str) -> "dict[str, Tensor]":
+        """Of the loss that one of `models` was trained with."""
+        return read_weights(self.folder / model / layout.OBJECTIVE)
+
+    def weights_digest(self, phase: str) -> str:
+        """SHA-256 of a phase's weights; of several models, over theirs."""
+        files = self.summary["files"]
+        digests = [str(files[f"{model}/{layout.WEIGHTS}"]) for model in self.models(phase)]
+        if len(digests) == 1:
+            return digests[0]
+        return hashlib.sha256("".join(digests).encode()).hexdigest()
 
     @cached_property
     def class_names(self) -> dict[int, str]:
         """By class id, of the classes that were asked: all of them, or the test classes of protocol
         `class_disjoint`."""
         disjoint = self.experiment.protocol == "class_disjoint"
-        table = self.folder / (
-            "test_classes_metrics.csv" if disjoint else "all_classes_metrics.csv"
-        )
-        names = [row["class name"] for row in read_csv(table)]
+        table = "test_classes_metrics" if disjoint else "all_classes_metrics"
+        names = [row["class name"] for row in read_csv(layout.table(self.folder, table))]
         labels = (
             np.unique(self.neighbours["disjoint"].query_labels).tolist()
             if disjoint
@@ -100,6 +197,165 @@ class Run:
         return np.unique(np.concatenate(list(self.held_out.values())))
 
 
+class ImageFiles:
+    """The images of one run, by their index in its data set: where they lie now, and whether they
+    are still those that it saw."""
+
+    def __init__(self, run: Run):
+        self.run = run
+
+    @cached_property
+    def paths(self) -> tuple[str, ...]:
+        """(images) relative to the data set's folder."""
+        return tuple(image.path for image in self.run.split)
+
+    @cached_property
+    def labels(self) -> np.ndarray:
+        """(images) class ids, -1 for a class that was never asked about."""
+        ids = {name: label for label, name in self.run.class_names.items()}
+        return np.array([ids.get(image.class_name, -1) for image in self.run.split], np.int64)
+
+    @property
+    def recorded_root(self) -> Path:
+        """Where the run found them, by which its galleries name them; not necessarily where they
+        lie."""
+        return Path(self.run.summary["dataset"]["root"])
+
+    def recorded(self, image: int) -> str:
+        return str(self.recorded_root / self.paths[image])
+
+    @cached_property
+    def root(self) -> Path:
+        """The folder in which they lie: the one that a person names, or the recorded one, or what
+        lies at its place as seen from the run folder, if both were moved together. Raises
+        ValueError where none of these holds the run's images."""
+        places = self.places()
+        found = [place for place in places if self.is_here(place)]
+        if found:
+            self.require_old_data(found[0])
+            return found[0]
+        changed = [
+            place
+            for place in places
+            if any((place / self.paths[image]).is_file() for image in self.sample())
+        ]
+        if changed:
+            raise ValueError(
+                f"{changed[0]} holds other images than {self.run.folder} is of: give their own folder"
+                " with --data-dir DIR"
+            )
+        raise ValueError(
+            f"the images of {self.run.folder} are not in {' nor in '.join(map(str, places))}: say where"
+            " with --data-dir DIR"
+        )
+
+    def require(self) -> None:
+        """Raises ValueError where they are not to be found; what would take long is then not
+        begun."""
+        assert self.root
+
+    def places(self) -> list[Path]:
+        """Where they may lie, each once."""
+        if self.run.data_dir is not None:
+            return [
+                self.run.data_dir,
+                self.run.data_dir / self.recorded_root.name,
+            ]  # as CUB is found in the folder above its own
+        from_run = self.run.summary["dataset"].get("root_from_run")
+        return list(
+            dict.fromkeys(
+                [
+                    self.recorded_root,
+                    *([(self.run.folder.resolve() / from_run).resolve()] if from_run else []),
+                ]
+            )
+        )
+
+    def sample(self) -> list[int]:
+        count = len(self.paths)
+        return np.unique(
+            np.linspace(0, count - 1, min(LOOKED_AT, count)).round().astype(int)
+        ).tolist()
+
+    def is_here(self, root: Path) -> bool:
+        return any(self.unchanged(image, root) for image in self.sample())
+
+    def require_old_data(self, root: Path) -> None:
+        """Raises ValueError where a person names other data than those of a run that kept no digest
+        of each image."""
+        if (
+            self.run.data_dir is None
+            or self.run.split[0].sha256
+            or not datasets[self.run.experiment.data.dataset.name].facts["needs_data_dir"]
+        ):
+            return
+        dataset = replace(
+            open_dataset(self.run.experiment.data.dataset, root, root), cache_dir=None
+        )
+        if other := differing_data(self.run.summary, self.run.experiment, dataset):
+            raise ValueError(
+                f"{self.run.folder} is of {other}: give their own folder with --data-dir DIR"
+            )
+
+    def unchanged(self, image: int, root: Path | None = None) -> bool:
+        """Whether the image is there with the bytes that the run saw; of a run that kept no
+        digests, whether it is there."""
+        file = (root or self.root) / self.paths[image]
+        wanted = self.run.split[image].sha256
+        return digest_of(file) == wanted if wanted else file.is_file()
+
+    @cached_property
+    def known_root(self) -> Path:
+        """Where they lie, or, if none is to be found, where they lay. Raises ValueError where a
+        person names a folder that is not theirs."""
+        try:
+            return self.root
+        except ValueError:
+            if self.run.data_dir is not None:
+                raise
+            return self.recorded_root
+
+    def located(self, recorded: str) -> Path:
+        """Where an image lies, by the path that galleries have of it."""
+        file = Path(recorded)
+        return (
+            self.known_root / file.relative_to(self.recorded_root)
+            if file.is_relative_to(self.recorded_root)
+            else file
+        )
+
+    @cached_property
+    def boxes(self) -> dict[str, np.ndarray]:
+        """What the run cut its images to, by path; empty where it took whole images."""
+        if not self.run.experiment.data.dataset.options.get("crop_to_box", False):
+            return {}
+        dataset = open_dataset(self.run.experiment.data.dataset, self.root, self.root)
+        assert dataset.boxes is not None
+        return dict(zip(dataset.paths, dataset.boxes, strict=True))
+
+    def file(self, image: int) -> Path:
+        """The file of an image. Raises ValueError where it is gone, or another than the run saw."""
+        file = self.root / self.paths[image]
+        if not self.unchanged(image):
+            what = "was changed after" if file.is_file() else "is gone since"
+            raise ValueError(
+                f"{file} {what} {self.run.folder} was run: put it back, or give the folder of its"
+                " images with --data-dir DIR"
+            )
+        return file
+
+    def changed(self, cache_dir: Path) -> list[str]:
+        """Paths of images that are gone or are others than the run saw; digests are remembered in
+        `cache_dir`."""
+        there = [path for path in self.paths if (self.root / path).is_file()]
+        now = dict(zip(there, digests_of(self.root, there, cache_dir), strict=True))
+        return [
+            image.path
+            for image in self.run.split
+            if image.path not in now or now[image.path] != (image.sha256 or now[image.path])
+        ]
+
+
 def find_run(out: Path, experiment: Experiment, dataset: Dataset) -> Run | None:
     """The run of exactly this experiment in `out`, or None if there is none or it has not ended.
 
@@ -107,7 +363,7 @@ def find_run(out: Path, experiment: Experiment, dataset: Dataset) -> Run | None:
     if its files are missing or were changed.
     """
     folder = RunFolder(out, experiment, dataset.name)
-    if not (folder.path / "experiment.json").exists() or folder.other_settings():
+    if not (folder.path / layout.EXPERIMENT).exists() or folder.other_settings():
         return None
     folder.require_data(dataset)
     summary = folder.summary()
@@ -132,7 +388,7 @@ def read_folder(path: Path) -> Run:
 
 
 def read_experiment(path: Path) -> tuple[Experiment, RunFolder]:
-    description = path / "experiment.json"
+    description = path / layout.EXPERIMENT
     table = read_json(description)
     try:
         experiment = load(table)
@@ -156,6 +412,12 @@ def progress(folder: RunFolder) -> str:
 
 def run_folders(path: Path) -> list[Path]:
     """`path` itself if it is a run folder, else those below it, by name."""
-    if (path / "experiment.json").is_file():
+    if (path / layout.EXPERIMENT).is_file():
         return [path]
-    return [file.parent for file in whole_files(path) if file.name == "experiment.json"]
+    return [file.parent for file in whole_files(path) if file.name == layout.EXPERIMENT]
+
+
+def read_weights(path: Path) -> "dict[str, Tensor]":
+    from safetensors.torch import load_file
+
+    return load_file(path)

@@ -22,6 +22,7 @@ from dml_bench.evaluation.metrics import precision_at_1
 from dml_bench.evaluation.statistics import Scores, interval
 from dml_bench.protocols.class_disjoint import RetrievalResult
 from dml_bench.protocols.class_holdout import HoldoutResult
+from dml_bench.runs import arrays, layout
 from dml_bench.runs import folder as run_folder
 from dml_bench.runs.embed_and_search import evaluate_ensemble, evaluate_phase
 from dml_bench.runs.folder import RunFolder
@@ -169,7 +170,7 @@ class RunSession:
             self.dataset.digests,
             strict=True,
         )
-        write_csv(self.folder.path / "split.csv", ("path", "class", "part", "sha256"), rows)
+        write_csv(self.folder.path / layout.SPLIT, ("path", "class", "part", "sha256"), rows)
 
     def _start_mirror(self) -> None:
         self.mirror = wandb_mirror.start(
@@ -270,7 +271,7 @@ class RunSession:
         """Of a phase or a part of it that is sealed: what it still had to do, and what it would
         have gone on from."""
         self.work |= {job.phase.name: 0 for job in jobs}
-        (folder / "state.pt").unlink(missing_ok=True)
+        (folder / layout.CHECKPOINT).unlink(missing_ok=True)
 
     def _finish(self, job: TrainingJob, phase_folder: Path) -> None:
         """Train what is left of one model, and let it answer. A fold or a judge is sealed by
@@ -284,7 +285,7 @@ class RunSession:
             if not job.judges:
                 evaluate_phase(run, self.split, job.folder)
             elif (judged := out_of_fold_labels(run)) and distributed.is_main_process():
-                run_folder.write_arrays(job.folder / "judged.safetensors", judged)
+                arrays.write_arrays(job.folder / layout.JUDGED, judged)
             if own_folder and distributed.is_main_process():
                 run_folder.seal_phase(job.folder)
         if own_folder:
@@ -307,7 +308,7 @@ class RunSession:
                 else distributed.broadcast_object(lambda: self._judged(phase_folder))
             ),
         )
-        unfinished = job.folder / "state.pt"
+        unfinished = job.folder / layout.CHECKPOINT
         if distributed.broadcast_object(unfinished.exists):
             self._resume(run, unfinished)
         if not self.records and self.mirror.listening and self.experiment.model.trainable == "all":
@@ -330,10 +331,7 @@ class RunSession:
     def _judged(self, phase_folder: Path) -> np.ndarray | None:
         """(images) what the judges of a phase hold its training images to be; None where it has
         none."""
-        parts = [
-            run_folder.read_arrays(path)
-            for path in sorted(phase_folder.glob("judge-*/judged.safetensors"))
-        ]
+        parts = [arrays.read_arrays(path) for path in layout.judged_files(phase_folder)]
         if not parts:
             return None
         predicted = self.dataset.labels.copy()
@@ -350,7 +348,7 @@ class RunSession:
         weights = stage.weights(self.callback)
         if distributed.is_main_process():
             run_folder.write_json(
-                folder / "start.json", stage.record()
+                folder / layout.START, stage.record()
             )  # with what trained it and how that went
         return weights
 
@@ -370,24 +368,18 @@ class RunSession:
     def _answers(self) -> HoldoutResult | RetrievalResult:
         folders = {phase.name: self.folder.phase(phase.name) for phase in self.phases}
         found = {
-            name: run_folder.read_neighbours(folder / "neighbours.safetensors")
+            name: arrays.read_neighbours(folder / layout.NEIGHBOURS)
             for name, folder in folders.items()
         }
         if self.experiment.protocol == "class_disjoint":
-            embeddings = folders["disjoint"] / "embeddings.safetensors"
-            query = (
-                run_folder.read_arrays(embeddings)["query"]
-                if self.experiment.evaluate.nmi
-                else None
-            )
+            embeddings = arrays.Embeddings(folders["disjoint"] / layout.EMBEDDINGS)
+            query = embeddings.query if self.experiment.evaluate.nmi else None
             return RetrievalResult(
                 self.experiment, self.dataset, self.split, found["disjoint"], query
             )
-        paths = {name: folder / "logits.safetensors" for name, folder in folders.items()}
+        paths = {name: folder / layout.LOGITS for name, folder in folders.items()}
         classified = {
-            name: run_folder.read_arrays(path)["predicted"]
-            for name, path in paths.items()
-            if path.exists()
+            name: arrays.Logits(path).predicted for name, path in paths.items() if path.exists()
         }
         return HoldoutResult(
             self.experiment, self.dataset, self.split, self.phases, found, classified
@@ -397,16 +389,13 @@ class RunSession:
         """Which epoch was kept, what became of the labels, why its P@1 is to be doubted, and the
         P@1 of each fold with its mean, where a phase has these."""
         told = {
-            name: run_folder.read_json(path)
-            for name in ("chosen", "labels")
-            if (path := folder / f"{name}.json").exists()
+            path.stem: run_folder.read_json(path)
+            for path in (folder / layout.CHOSEN_EPOCH, folder / layout.LABELS)
+            if path.exists()
         }
-        gallery = run_folder.read_arrays(folder / "embeddings.safetensors")["gallery"]
-        told |= doubts(gallery, run_folder.read_neighbours(folder / "neighbours.safetensors"))
-        found = [
-            run_folder.read_neighbours(path)
-            for path in sorted(folder.glob("fold-*/neighbours.safetensors"))
-        ]
+        gallery = arrays.Embeddings(folder / layout.EMBEDDINGS).gallery
+        told |= doubts(gallery, arrays.read_neighbours(folder / layout.NEIGHBOURS))
+        found = [arrays.read_neighbours(path) for path in layout.neighbours_of_folds(folder)]
         if found:
             folds = [Scores(precision_at_1(each), each.query_labels) for each in found]
             mean = interval(folds, within=(0.0, 1.0))
@@ -423,7 +412,7 @@ class RunSession:
     def conclude(self) -> dict[str, Any]:
         """Metrics, tables and the summary from what both phases found; seals the run."""
         cost = {
-            phase.name: run_folder.read_json(self.folder.phase(phase.name) / "cost.json")
+            phase.name: run_folder.read_json(self.folder.phase(phase.name) / layout.COST)
             for phase in self.phases
         }
         answers = self._answers()

@@ -6,7 +6,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from dml_bench.runs.folder import last_session
 from dml_bench.runs.run import Run
 from dml_bench.suite.executor import JobResult, Slots
 from dml_bench.system.files import Damaged, Shape, read_json, write_json
@@ -130,7 +129,7 @@ def environments(runs: Sequence[Run]) -> list[dict[str, Any]]:
     for run in runs:
         here = {
             key: value
-            for key, value in last_session(run.folder, *ENVIRONMENT_KEYS).items()
+            for key, value in run.last_session(*ENVIRONMENT_KEYS).items()
             if key not in ("started_at", "command")
         }
         entry = distinct.setdefault(json.dumps(here, sort_keys=True), {**here, "runs": 0})
@@ -140,7 +139,7 @@ def environments(runs: Sequence[Run]) -> list[dict[str, Any]]:
 
 def dates(runs: Sequence[Run]) -> list[str]:
     """The day on which each run's last session began, ascending, once each."""
-    return sorted({last_session(run.folder, "started_at")["started_at"][:10] for run in runs})
+    return sorted({run.last_session("started_at")["started_at"][:10] for run in runs})
 
 
 def made_with(runs: Sequence[Run], sessions: Sequence[dict[str, Any]]) -> list[str]:

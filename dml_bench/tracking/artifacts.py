@@ -17,9 +17,9 @@ from dml_bench.explain.images import RunImages, mistaken
 from dml_bench.explain.methods import applicable
 from dml_bench.explain.models import model_of_phase
 from dml_bench.explain.neighbour_panels import answered, panel_of
-from dml_bench.gallery.store import open_run, weight_files
+from dml_bench.gallery.store import open_run
 from dml_bench.report.compose import chapter
-from dml_bench.runs.folder import read_arrays, read_json
+from dml_bench.runs.arrays import Part
 from dml_bench.runs.run import Run
 from dml_bench.tracking import wandb_mirror
 from dml_bench.tracking.wandb_mirror import Table
@@ -50,7 +50,7 @@ def show(
     mirror = wandb_mirror.start(
         mode,
         directory=run.folder,
-        run_id=read_json(run.folder / "environment.json", {"wandb_id": str})["wandb_id"],
+        run_id=run.wandb_id,
         name=f"{run.experiment.name} seed {run.seed}",
         group=run.experiment.name,
         config=as_table(run.experiment),
@@ -89,7 +89,7 @@ def pictures(run: Run, evidence: int, explained: int) -> Iterator[tuple[str, Ima
                 material, subject, [answered(material, subject, phase) for phase in run.neighbours]
             ),
         )
-    if explained and all(len(weight_files(run, phase)) == 1 for phase in run.neighbours):
+    if explained and all(len(run.models(phase)) == 1 for phase in run.neighbours):
         models = [model_of_phase(material, phase, "cpu", "") for phase in run.neighbours]
         names = applicable(models[0].lens)
         drawing = Drawing(
@@ -109,11 +109,12 @@ def pictures(run: Run, evidence: int, explained: int) -> Iterator[tuple[str, Ima
 def embeddings_table(run: Run, phase: str) -> Table:
     """One row per image of gallery and queries, for W&B's projector: what it is, and its
     coordinates."""
-    stored, material = read_arrays(run.folder / phase / "embeddings.safetensors"), RunImages(run)
-    parts = ["query"] if run.neighbours[phase].leaves_one_out else ["gallery", "query"]
-    images = np.concatenate([stored[f"{part}_images"] for part in parts])
-    part = np.repeat(parts, [len(stored[name]) for name in parts])
-    vectors = np.concatenate([stored[name] for name in parts])
+    stored, material = run.embeddings(phase), RunImages(run)
+    leaves_one_out = run.neighbours[phase].leaves_one_out
+    parts: list[Part] = ["query"] if leaves_one_out else ["gallery", "query"]
+    images = np.concatenate([stored.images(part) for part in parts])
+    part = np.repeat(parts, [len(stored.images(part)) for part in parts])
+    vectors = np.concatenate([stored.vectors(part) for part in parts])
     chosen = np.unique(
         np.linspace(0, len(images) - 1, min(len(images), MOST_EMBEDDINGS)).round().astype(int)
     )

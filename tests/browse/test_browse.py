@@ -168,9 +168,9 @@ def test_images_that_were_enrolled_follow_with_a_new_class_and_a_place_in_their_
 
 def test_images_that_were_moved_are_looked_for_where_they_are_now(run, tmp_path):
     elsewhere = tmp_path / "elsewhere"
-    for row in run.images.rows:
-        (elsewhere / row["path"]).parent.mkdir(parents=True, exist_ok=True)
-        (elsewhere / row["path"]).write_text(row["path"])
+    for path in run.images.paths:
+        (elsewhere / path).parent.mkdir(parents=True, exist_ok=True)
+        (elsewhere / path).write_text(path)
     assert (
         read_browse_table(replace(run, data_dir=elsewhere)).paths[0]
         == f"{elsewhere}/gallery/class 0/0.jpg"

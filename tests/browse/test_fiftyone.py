@@ -31,7 +31,7 @@ from dml_bench.browse.server import Guard
 from dml_bench.browse.session import dataset_name
 from dml_bench.gallery.store import GalleryFile as GalleryPlace
 from dml_bench.gallery.store import GalleryImage, run_gallery
-from dml_bench.runs.folder import read_arrays
+from dml_bench.runs.arrays import read_arrays
 from dml_bench.runs.run import read_folder
 
 pytestmark = [

@@ -15,7 +15,7 @@ from dml_bench.evaluation.collapse import doubts, in_words, widest_angle
 from dml_bench.evaluation.metrics import decided_by_order, map_at_r, r_precision, shortened
 from dml_bench.evaluation.search import Neighbours, in_parts, search, without_itself
 from dml_bench.runs import embed_and_search
-from dml_bench.runs.folder import read_neighbours, write_neighbours
+from dml_bench.runs.arrays import read_neighbours, write_neighbours
 from dml_bench.training import loop
 
 DEGREES = np.radians([0.0, 1.0, 3.0, 90.0])

@@ -20,7 +20,7 @@ from dml_bench.explain.images import RunImages, mistaken, of_class, own_photos, 
 from dml_bench.explain.models import model_of_phase, random_model
 from dml_bench.explain.session import Explained, ExplainRequest, explain
 from dml_bench.registry import UnknownName
-from dml_bench.runs.folder import read_arrays
+from dml_bench.runs.arrays import read_arrays
 from dml_bench.runs.run import read_folder
 from dml_bench.system.files import read_csv
 

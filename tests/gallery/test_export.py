@@ -26,7 +26,7 @@ from dml_bench.gallery.model_card import threshold_table, unknown_words
 from dml_bench.gallery.predict import CalibrationSet, SearchOutcomes
 from dml_bench.gallery.store import Gallery, GalleryFile, open_gallery_file
 from dml_bench.models.embedder import build_embedder
-from dml_bench.runs.folder import read_arrays, read_neighbours
+from dml_bench.runs.arrays import read_arrays, read_neighbours
 
 FILES = [
     "README.md",

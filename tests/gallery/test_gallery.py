@@ -30,7 +30,7 @@ from dml_bench.gallery.store import (
     open_gallery_file,
     run_gallery,
 )
-from dml_bench.runs.folder import read_arrays, read_neighbours
+from dml_bench.runs.arrays import read_arrays, read_neighbours
 from dml_bench.runs.run import Run
 
 NEW = "009.Newcomer"

@@ -35,7 +35,6 @@ from dml_bench.gallery.store import (
     GalleryFile,
     GalleryImage,
     open_gallery_file,
-    weights_digest,
 )
 from dml_bench.runs.run import read_folder
 from dml_bench.system.files import read_json
@@ -733,7 +732,7 @@ def test_a_gallery_of_the_former_format_is_read_and_embeddings_stay_in_the_file(
     rows = json.dumps(
         [[entry.class_name, entry.path, entry.sha256, entry.origin] for entry in gallery.entries]
     )
-    facts = {"format": "1", "weights": weights_digest(place.run, "all"), "entries": rows}
+    facts = {"format": "1", "weights": place.run.weights_digest("all"), "entries": rows}
     save_file({"embeddings": np.ascontiguousarray(gallery.embeddings)}, place.path, metadata=facts)
     former = place.read()
     assert (former.entries, former.embeddings.tolist()) == (

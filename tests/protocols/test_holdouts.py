@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from tiny import train
 
-from dml_bench.runs.folder import read_neighbours
+from dml_bench.runs.arrays import read_neighbours
 
 RULE = "unseen=random:2:5 x 3"
 

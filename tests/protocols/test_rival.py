@@ -10,7 +10,7 @@ import pytest
 from safetensors.numpy import load_file
 from tiny import train
 
-from dml_bench.runs.folder import read_neighbours
+from dml_bench.runs.arrays import read_neighbours
 
 RIVAL = ("loss=crossentropy", "miner=none", "model.head=identity", "train.epochs=2")
 

@@ -31,7 +31,7 @@ from dml_bench.report import compose, format
 from dml_bench.report.compose import Report, report
 from dml_bench.report.findings import QUESTIONS, findings, photo_rate, verdict
 from dml_bench.report.thumbnails import Pictures
-from dml_bench.runs.folder import write_arrays
+from dml_bench.runs.arrays import write_arrays
 from dml_bench.runs.run import NotFinished, Run, read_folder
 from dml_bench.system.files import read_json, write_json
 

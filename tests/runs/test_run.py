@@ -16,7 +16,8 @@ from tiny import command, start, tiny, train
 
 from dml_bench.data.cache import UnreadableImages
 from dml_bench.data.inputs import ImageInputs
-from dml_bench.runs.folder import read_json, read_neighbours
+from dml_bench.runs.arrays import read_neighbours
+from dml_bench.runs.folder import read_json
 from dml_bench.runs.request import Outcome
 from dml_bench.system.callbacks import Callback
 from dml_bench.training import frozen_features, loop

@@ -13,7 +13,6 @@ from dml_bench.browse.html_map import thumbnails
 from dml_bench.browse.images import read_browse_table
 from dml_bench.explain.images import RunImages
 from dml_bench.gallery.store import open_run, run_gallery
-from dml_bench.runs.images import ImageFiles
 from dml_bench.system.files import write_csv
 
 
@@ -68,7 +67,7 @@ def lost(project: Path, summary: dict) -> dict:
 
 def test_images_that_are_gone_are_said_to_be_and_found_where_a_person_says(project):
     run = open_run(run_in(project))
-    originals = ImageFiles(run.folder, run.experiment, lost(project, run.summary))
+    originals = replace(run, summary=lost(project, run.summary))
     with pytest.raises(
         ValueError,
         match=(
@@ -76,15 +75,15 @@ def test_images_that_are_gone_are_said_to_be_and_found_where_a_person_says(proje
             r" where with --data-dir"
         ),
     ):
-        originals.require()
-    assert replace(originals, data_dir=project / "birds").root == project / "birds"
-    assert replace(originals, data_dir=project).root == project / "birds", (
+        originals.images.require()
+    assert replace(originals, data_dir=project / "birds").images.root == project / "birds"
+    assert replace(originals, data_dir=project).images.root == project / "birds", (
         "as `run` finds it in the folder above"
     )
     with pytest.raises(
         ValueError, match="are not in /elsewhere nor in /elsewhere/birds: say where"
     ):
-        replace(originals, data_dir=Path("/elsewhere")).require()
+        replace(originals, data_dir=Path("/elsewhere")).images.require()
 
 
 def repaint(folder: Path) -> None:
@@ -148,10 +147,10 @@ def test_the_gallery_of_a_run_knows_its_files_by_content_though_they_are_gone(pr
 
 def test_a_run_from_before_images_had_digests_checks_the_whole_folder_that_is_named(project):
     run = open_run(run_in(project), project / "birds")
-    rows = [[row[column] for column in ("path", "class", "part")] for row in run.images.rows]
+    rows = [(image.path, image.class_name, image.part) for image in run.split]
     write_csv(run.folder / "split.csv", ("path", "class", "part"), rows)
-    old = ImageFiles(run.folder, run.experiment, run.summary, project / "birds")
-    assert old.root == project / "birds"
+    old = replace(run, data_dir=project / "birds")
+    assert old.images.root == project / "birds"
     repaint(project / "birds")
     with pytest.raises(
         ValueError,
@@ -160,7 +159,7 @@ def test_a_run_from_before_images_had_digests_checks_the_whole_folder_that_is_na
             r" --data-dir DIR"
         ),
     ):
-        replace(old).require()
+        replace(old).images.require()
 
 
 def test_where_the_images_lie_is_no_part_of_an_experiment(trained, birds, cache_dir, monkeypatch):

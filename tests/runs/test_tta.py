@@ -18,8 +18,8 @@ from dml_bench.gallery.embedder import GalleryEmbedder, MirrorTTA
 from dml_bench.gallery.export import export
 from dml_bench.gallery.store import open_gallery_file
 from dml_bench.models.embedder import build_embedder
+from dml_bench.runs.arrays import read_arrays, read_neighbours
 from dml_bench.runs.embed_and_search import mean_of_views
-from dml_bench.runs.folder import read_arrays, read_neighbours
 
 MIRROR = ("evaluate.tta=mirror", "train.epochs=1")
 LARGEST = ("evaluate.tta=mirror", "evaluate.tta_by=max", "train.epochs=1")

@@ -13,7 +13,7 @@ from PIL import Image
 from test_wandb_mirror import of_type, read_back
 from tiny import train
 
-from dml_bench.runs.folder import read_arrays
+from dml_bench.runs.arrays import read_arrays
 from dml_bench.runs.run import read_folder
 from dml_bench.tracking import artifacts, wandb_mirror
 from dml_bench.tracking.wandb_mirror import NotSent

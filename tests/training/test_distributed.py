@@ -21,7 +21,7 @@ from two_processes import OWN_STATISTICS, RUNS
 from dml_bench.data.datasets import open_dataset
 from dml_bench.data.inputs import open_image_inputs
 from dml_bench.models.embedder import build_embedder
-from dml_bench.runs.folder import read_arrays, read_neighbours
+from dml_bench.runs.arrays import read_arrays, read_neighbours
 from dml_bench.system import distributed
 from dml_bench.system.callbacks import Callback
 from dml_bench.system.files import read_json_lines

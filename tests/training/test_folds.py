@@ -9,7 +9,7 @@ from tiny import tiny, train
 
 from dml_bench.data.datasets import Dataset
 from dml_bench.data.split import Phase, fold_phases, make_split
-from dml_bench.runs.folder import read_arrays, read_neighbours
+from dml_bench.runs.arrays import read_arrays, read_neighbours
 from dml_bench.runs.request import Outcome
 
 CLASSIFIER = ("loss=crossentropy", "miner=none", "model.head=identity")

@@ -9,7 +9,7 @@ import pytest
 from tiny import tiny, train
 
 from dml_bench.data.split import Phase, make_split
-from dml_bench.runs.folder import read_arrays
+from dml_bench.runs.arrays import read_arrays
 from dml_bench.runs.request import Outcome
 from dml_bench.system.files import read_json_lines
 from dml_bench.training import checkpoint, validation

@@ -174,7 +174,7 @@ def test_soft_labels_weigh_the_given_against_another_prediction_and_leave_agreem
 def test_every_training_image_is_judged_once_by_a_model_that_did_not_train_on_it(
     objective, birds, cache_dir, tmp_path
 ):
-    from dml_bench.runs.folder import read_arrays
+    from dml_bench.runs.arrays import read_arrays
 
     folder = train(
         birds, cache_dir, tmp_path, "labelling=softlabels", "labelling.folds=3", *objective
