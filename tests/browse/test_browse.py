@@ -39,6 +39,7 @@ from dml_bench.evaluation.search import Neighbours
 from dml_bench.gallery.store import GalleryFile as GalleryPlace
 from dml_bench.gallery.store import GalleryImage, run_gallery
 from dml_bench.registry import UnknownName
+from dml_bench.runs.arrays import Embeddings, write_embeddings
 from dml_bench.runs.run import Run, read_folder
 
 GALLERY = {"class 0": [0.0], "class 1": [60.0], "class 2": [90.0]}
@@ -130,10 +131,13 @@ def test_a_label_that_a_sure_vote_contradicts_is_to_be_doubted_most():
 
 
 def test_gallery_images_are_doubted_by_the_other_gallery_images(tmp_path):
-    stored = {
+    vectors = {
         "gallery": np.array([[1, 0], [1, 0], [0, 1]], np.float32),
         "query": np.array([[1, 0]], np.float32),
     }
+    images = {"gallery": np.arange(3), "query": np.array([3])}
+    write_embeddings(tmp_path / "embeddings.safetensors", vectors, images)
+    stored = Embeddings(tmp_path / "embeddings.safetensors")
     found = Neighbours(
         np.array([[0, 1]]), np.ones((1, 2), np.float32), np.array([0, 1, 1]), np.array([0])
     )
