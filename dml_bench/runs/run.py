@@ -241,12 +241,12 @@ class ImageFiles:
         ]
         if changed:
             raise ValueError(
-                f"{changed[0]} holds other images than {self.run.folder} is of: give their own folder"
-                " with --data-dir DIR"
+                f"{changed[0]} holds other images than {self.run.folder} is of: give their own"
+                " folder with --data-dir DIR"
             )
         raise ValueError(
-            f"the images of {self.run.folder} are not in {' nor in '.join(map(str, places))}: say where"
-            " with --data-dir DIR"
+            f"the images of {self.run.folder} are not in {' nor in '.join(map(str, places))}: say"
+            " where with --data-dir DIR"
         )
 
     def require(self) -> None:
