@@ -245,7 +245,7 @@ def render(report: DataReport) -> "RenderableType":
             style="bold",
         )
     ]
-    found = [
+    lines = [
         *report.notes,
         *finding("faults, for which a run stops", report.faults, shown=len(report.faults))
         * bool(report.faults),
@@ -266,7 +266,7 @@ def render(report: DataReport) -> "RenderableType":
         if report.problems
         else Text("No problems.", style="green")
     )
-    return Group(*heads, *(Text(line) for line in found), verdict)
+    return Group(*heads, *(Text(line) for line in lines), verdict)
 
 
 def joined(groups: Copies) -> list[str]:

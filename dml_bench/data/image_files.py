@@ -44,16 +44,16 @@ class Found:
 
 
 def sorted_out(files: Iterable[Path]) -> Found:
-    found = Found([], [], [])
+    by_kind = Found([], [], [])
     for file in files:
         suffix = file.suffix.lower()
         if suffix in UNREAD_SUFFIXES:
-            found.unread.append(file)
+            by_kind.unread.append(file)
         elif suffix in IMAGE_SUFFIXES or is_image(file):
-            found.images.append(file)
+            by_kind.images.append(file)
         else:
-            found.others.append(file)
-    return found
+            by_kind.others.append(file)
+    return by_kind
 
 
 def is_image(file: Path) -> bool:

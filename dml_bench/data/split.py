@@ -97,10 +97,10 @@ class Phase:
         validation classes."""
         if self.leaves_one_out:
             return Monitored(split.valid, {"valid": split.valid} if len(split.valid) else {})
-        withheld = np.array(self.fold_images, np.int64)
+        of_fold = np.array(self.fold_images, np.int64)
         queries = {
             "test": self.of_trained_classes(dataset, split.test),
-            "valid": np.union1d(self.of_trained_classes(dataset, split.valid), withheld),
+            "valid": np.union1d(self.of_trained_classes(dataset, split.valid), of_fold),
         }
         return Monitored(
             self.trains_on(dataset, split),
@@ -422,11 +422,11 @@ def ways_to_read(parts: Sequence[str], known: Collection[str]) -> list[list[str]
     that are known; two at most."""
     ways: list[list[list[str]]] = [[[]]]
     for end in range(1, len(parts) + 1):
-        found = [
+        readings = [
             [*before, name]
             for start in range(end)
             if (name := ",".join(parts[start:end])) in known
             for before in ways[start]
         ]
-        ways.append(found[:2])
+        ways.append(readings[:2])
     return ways[-1]

@@ -107,13 +107,13 @@ def confusions(neighbours: Neighbours, most: int = 20) -> list[Confusion]:
         return_inverse=True,
         return_counts=True,
     )
-    asked = np.bincount(labels)
+    queries_of = np.bincount(labels)
     return [
         Confusion(
             of=int(pairs[row, 0]),
             as_=int(pairs[row, 1]),
             count=int(counts[row]),
-            share=float(counts[row] / asked[pairs[row, 0]]),
+            share=float(counts[row] / queries_of[pairs[row, 0]]),
             queries=tuple(wrong[which.ravel() == row].tolist()),
         )
         for row in np.argsort(-counts, kind="stable")[:most]

@@ -87,9 +87,9 @@ def load_backbone(
             f"model.weights is {weights!r}: no such file; wanted imagenet, none, source, or the"
             " path of a state dict (.pth or .safetensors)"
         )
-    found = _found(list(_states(path, _content(path))), backbone.state_dict())
-    _fill(backbone, found.state, what, may_lack)
-    return found.words(path)
+    matched = _found(list(_states(path, _content(path))), backbone.state_dict())
+    _fill(backbone, matched.state, what, may_lack)
+    return matched.words(path)
 
 
 def read_state(path: Path) -> dict[str, Tensor]:
@@ -334,8 +334,8 @@ def _timm_file(config: dict[str, Any]) -> str:
         if config.get("hf_hub_filename")
         else ["model.safetensors", "pytorch_model.bin"]
     )
-    found = (try_to_load_from_cache(repository, name, revision=revision or None) for name in names)
-    return next((path for path in found if isinstance(path, str)), "")
+    cached = (try_to_load_from_cache(repository, name, revision=revision or None) for name in names)
+    return next((path for path in cached if isinstance(path, str)), "")
 
 
 def _require_host(config: dict[str, Any]) -> None:

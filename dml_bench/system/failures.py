@@ -127,7 +127,8 @@ def named(path: Path | str, draft: str = "") -> Iterator[None]:
         yield
     except (OSError, RuntimeError) as error:
         refused = next(
-            (each for each in chain(error) if isinstance(each, OSError) and each.errno), None
+            (problem for problem in chain(error) if isinstance(problem, OSError) and problem.errno),
+            None,
         )
         if refused is None:
             raise
@@ -179,15 +180,15 @@ def carry_out(program: Callable[[], None]) -> NoReturn:
                 sys.stdout.flush()
             raise
     except BaseException as error:
-        if any(isinstance(each, KeyboardInterrupt) for each in chain(error)):
+        if any(isinstance(problem, KeyboardInterrupt) for problem in chain(error)):
             say("stopped")
             raise SystemExit(STOPPED) from error
-        if any(isinstance(each, BrokenPipeError) for each in chain(error)):
+        if any(isinstance(problem, BrokenPipeError) for problem in chain(error)):
             raise SystemExit(NOBODY_LISTENS) from error
-        words = None if isinstance(error, SystemExit) else in_words(error)
-        if words is None:
+        description = None if isinstance(error, SystemExit) else in_words(error)
+        if description is None:
             raise
-        say(f"error: {words}")
+        say(f"error: {description}")
         raise SystemExit(WRONG) from error
     raise SystemExit(0)
 

@@ -95,22 +95,22 @@ def targets_of(
     """What the images are labelled as; of mixed images also what the others are, each by its
     share."""
     if run.experiment.train.labels == "image":
-        found: list[tuple[np.ndarray, np.ndarray | None]] = [(np.arange(len(images)), None)]
+        labelled: list[tuple[np.ndarray, np.ndarray | None]] = [(np.arange(len(images)), None)]
     else:
-        found = run.labels.targets(images)
+        labelled = run.labels.targets(images)
     if mix is not None and not (mix.share == 1).all():
         own, others = (
-            shared(found, mix.share),
+            shared(labelled, mix.share),
             shared(run.labels.targets(mix.others), 1 - mix.share),
         )
-        found = own + others
-    return tuple(targets(run, labels, weights) for labels, weights in found)
+        labelled = own + others
+    return tuple(targets(run, labels, weights) for labels, weights in labelled)
 
 
 def shared(
-    found: list[tuple[np.ndarray, np.ndarray | None]], share: np.ndarray
+    labelled: list[tuple[np.ndarray, np.ndarray | None]], share: np.ndarray
 ) -> list[tuple[np.ndarray, np.ndarray | None]]:
-    return [(labels, share if weights is None else weights * share) for labels, weights in found]
+    return [(labels, share if weights is None else weights * share) for labels, weights in labelled]
 
 
 def targets(run: TrainingState, labels: np.ndarray, weights: np.ndarray | None) -> Targets:

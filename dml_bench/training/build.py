@@ -108,7 +108,7 @@ def build_labels(
     """The labels of the training images. Raises ValueError where labelling `softlabels` lacks its
     predictions."""
     trained = np.setdiff1d(np.arange(dataset.num_classes), phase.held_out_classes)
-    given = given_labels(experiment, phase, dataset, split)
+    initial = given_labels(experiment, phase, dataset, split)
     balance = experiment.train.class_weights == "balanced"
     labelling = labellings[experiment.labelling.name].build(**experiment.labelling.options)
     assert (predicted is not None) == isinstance(labelling, Soft), (
@@ -117,10 +117,10 @@ def build_labels(
     return TrainingLabels(
         trained=trained,
         clean=dataset.labels,
-        initial=given,
+        initial=initial,
         out_of_fold=predicted,
         a=labelling.a if isinstance(labelling, Soft) else 1.0,
-        class_weights=balanced(given[images], dataset.num_classes) if balance else None,
+        class_weights=balanced(initial[images], dataset.num_classes) if balance else None,
         corrected=labelling if isinstance(labelling, Corrected) else None,
     )
 

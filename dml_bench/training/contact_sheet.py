@@ -65,15 +65,15 @@ def contact_sheet(
 
 def facts(batch: Batch, shown: int, size: int) -> str:
     """What the pixels alone don't show."""
-    told = [
+    parts = [
         f"{shown} of {size} images" if shown < size else f"{size} images",
         f"{batch.inputs.shape[1]} px",
     ]
     if batch.inside is not None:
-        told.append(f"mixed at the output of {batch.layer}")
+        parts.append(f"mixed at the output of {batch.layer}")
     if batch.interpolate:
-        told.append("embeddings mixed in the loss")
-    return ", ".join(told)
+        parts.append("embeddings mixed in the loss")
+    return ", ".join(parts)
 
 
 def as_pixels(inputs: Tensor) -> np.ndarray:
@@ -84,7 +84,7 @@ def as_pixels(inputs: Tensor) -> np.ndarray:
 def captions(run: TrainingState, batch: Batch, rows: list[int]) -> list[list[str]]:
     """What each of these inputs is labelled as, the labels with their weights where those are not
     1."""
-    found = []
+    captions_of_images = []
     for row in rows:
         weights: dict[str, float] = {}
         for targets in batch.targets:
@@ -96,13 +96,13 @@ def captions(run: TrainingState, batch: Batch, rows: list[int]) -> list[list[str
             )
             weights[name] = weights.get(name, 0.0) + weight
         present = {name: weight for name, weight in weights.items() if weight >= ROUNDS_TO_0}
-        found.append(
+        captions_of_images.append(
             [
                 name if abs(weight - 1) <= ROUNDS_TO_0 else f"{weight:.2f} {name}"
                 for name, weight in present.items()
             ]
         )
-    return found
+    return captions_of_images
 
 
 def label_name(run: TrainingState, label: int) -> str:
@@ -120,8 +120,12 @@ def batch_sheet(title: str, pixels: np.ndarray, labels: list[list[str]]) -> "Ima
     pen = Pen(TEXT)
     side = pixels.shape[1] * -(-SMALLEST // pixels.shape[1])
     lines = [
-        [(line, ink) for label, ink in zip(each, cycle(INKS)) for line in wrapped(label, side, pen)]
-        for each in labels
+        [
+            (line, ink)
+            for label, ink in zip(of_image, cycle(INKS))
+            for line in wrapped(label, side, pen)
+        ]
+        for of_image in labels
     ]
     width, height = side + GAP, side + LINE * max(map(len, lines)) + GAP
     heading = wrapped(title, COLUMNS * width - GAP, pen, most=4)

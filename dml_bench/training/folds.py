@@ -33,9 +33,9 @@ def training_jobs(
     """In the order in which they are trained. The last ones answer the queries, together where
     there are several."""
     folds, seed = experiment.train.folds, experiment.seed
-    given = given_labels(experiment, Phase("all"), dataset, split)
+    labels = given_labels(experiment, Phase("all"), dataset, split)
     if folds:
-        parts = fold_phases(phase, dataset, split, given, folds, seed)
+        parts = fold_phases(phase, dataset, split, labels, folds, seed)
         return tuple(
             TrainingJob(part, experiment, folder / f"fold-{number}")
             for number, part in enumerate(parts, start=1)
@@ -48,7 +48,7 @@ def training_jobs(
             labelling=Component("given"),
             train=replace(experiment.train, checkpoint="last"),
         )
-        parts = fold_phases(phase, dataset, split, given, labelling.folds, seed, name="judge")
+        parts = fold_phases(phase, dataset, split, labels, labelling.folds, seed, name="judge")
         judges = tuple(
             TrainingJob(part, plain, folder / f"judge-{number}", judges=True)
             for number, part in enumerate(parts, start=1)
@@ -65,5 +65,5 @@ def out_of_fold_labels(run: TrainingState) -> dict[str, np.ndarray]:
     if run.objective.classifies:
         return {"images": images, "predicted": run.classify(outputs)}
     known = run.labels.current
-    found = search(run.embed(run.images), unit(outputs), known[run.images], known[images], k=1)
-    return {"images": images, "predicted": found.labels[:, 0]}
+    neighbours = search(run.embed(run.images), unit(outputs), known[run.images], known[images], k=1)
+    return {"images": images, "predicted": neighbours.labels[:, 0]}

@@ -144,9 +144,9 @@ def given_labels(
     if not noise:
         return dataset.labels
     trained = np.setdiff1d(dataset.labels[split.train], phase.held_out_classes)
-    told = corrupted(dataset.labels, split.train, trained, noise, seed)
+    labels = corrupted(dataset.labels, split.train, trained, noise, seed)
     watching = np.unique(dataset.labels[split.valid]) if phase.leaves_one_out else trained
-    return corrupted(told, split.valid, watching, noise, seed)
+    return corrupted(labels, split.valid, watching, noise, seed)
 
 
 def corrupted(

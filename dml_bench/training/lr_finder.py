@@ -136,19 +136,19 @@ def begun(
     precision = choose_precision(plain.train.precision, device)
     deterministic()
     keep_freed_memory()
-    found = open_inputs(plain, data_dir, cache_dir, device, callback)
-    phase = next((phase for phase in found.phases if phase.held_out_classes), found.phases[0])
-    first = training_jobs(plain, phase, found.dataset, found.split, Path())[0].phase
+    inputs = open_inputs(plain, data_dir, cache_dir, device, callback)
+    phase = next((phase for phase in inputs.phases if phase.held_out_classes), inputs.phases[0])
+    first = training_jobs(plain, phase, inputs.dataset, inputs.split, Path())[0].phase
     stage = stages(
-        plain, (first,), found.dataset, found.split, cache_dir, device, precision, callback
+        plain, (first,), inputs.dataset, inputs.split, cache_dir, device, precision, callback
     )[first.name]
     start = stage.weights(callback) if stage else None
     return build(
         plain,
         first,
-        found.dataset,
-        found.split,
-        found.pixels,
+        inputs.dataset,
+        inputs.split,
+        inputs.pixels,
         device=device,
         precision=precision,
         callback=callback,

@@ -83,8 +83,8 @@ class Stage:
         if self._is_there:
             return {}
         images = len(self.phase.trains_on(self.dataset, self.split))
-        watched = self.phase.monitored(self.dataset, self.split).num_images
-        own = 3 * self.experiment.train.views * images * self.experiment.train.epochs + watched
+        monitored = self.phase.monitored(self.dataset, self.split).num_images
+        own = 3 * self.experiment.train.views * images * self.experiment.train.epochs + monitored
         return {self.path: own} | (self.before.work() if self.before else {})
 
     def weights(self, callback: Callback) -> dict[str, Tensor]:
@@ -119,10 +119,10 @@ class Stage:
     def record(self) -> dict[str, Any]:
         """What was trained and how it went, with the digest of the weights. Only after
         `weights`."""
-        told = read_json(self._told, sealed=True)
+        record = read_json(self._told, sealed=True)
         with open(self.path, "rb") as file:
-            told["weights_sha256"] = hashlib.file_digest(file, "sha256").hexdigest()
-        return told | ({"before": self.before.record()} if self.before else {})
+            record["weights_sha256"] = hashlib.file_digest(file, "sha256").hexdigest()
+        return record | ({"before": self.before.record()} if self.before else {})
 
     @property
     def _is_there(self) -> bool:

@@ -28,10 +28,10 @@ def validate(run: TrainingState) -> dict[str, Any]:
         known = run.labels.initial if name == "valid" else run.dataset.labels
         labels, outputs = known[images], run.outputs(images)
         if gallery is None:
-            found = search_leaving_one_out(unit(outputs), labels, k=1)
+            neighbours = search_leaving_one_out(unit(outputs), labels, k=1)
         else:
-            found = search(gallery, unit(outputs), known[run.monitored.gallery], labels, k=1)
-        correct, suffix = precision_at_1(found), run.phase.suffix
+            neighbours = search(gallery, unit(outputs), known[run.monitored.gallery], labels, k=1)
+        correct, suffix = precision_at_1(neighbours), run.phase.suffix
         record |= {
             f"{name}_accuracy{suffix}": micro(correct),
             f"{name}_accuracy{suffix}_macro": macro(correct, labels),

@@ -62,13 +62,13 @@ def folder(where: Where, *, parts: str = "") -> Dataset:
     unread: list[Path] = []
     others: list[Path] = []
     for place, part in class_folders.items():
-        found = sorted_out(files_below(place))
+        files = sorted_out(files_below(place))
         listed += [
             ImageRow(file.relative_to(data_dir).as_posix(), label_of[shown[place.name]], part)
-            for file in found.images
+            for file in files.images
         ]
-        unread += found.unread
-        others += found.others
+        unread += files.unread
+        others += files.others
     rows, missing = Disk(data_dir).present(
         listed, str(data_dir), "remove the links that lead nowhere"
     )
@@ -259,10 +259,10 @@ def published_words(data_dir: Path) -> list[str]:
 def class_folders_in(top: Path) -> tuple[list[Path], list[str]]:
     """The visible folders of `top`, and a fault where there are images beside them."""
     entries = visible(top)
-    found = [entry for entry in entries if entry.is_dir()]
+    folders = [entry for entry in entries if entry.is_dir()]
     beside = sorted_out(entry for entry in entries if not entry.is_dir())
     stray = [str(file) for file in (*beside.images, *beside.unread)]
-    return found, fault(
+    return folders, fault(
         stray,
         f"images in {top} outside of any class folder",
         "move each into the folder of its class",

@@ -20,15 +20,15 @@ def home(name: str, data_dir: Path, holds: Callable[[Path], bool], lacking: str)
     `lacking` and the way to get the data set, where none does.
     """
     for places in levels(data_dir):
-        found = [place for place in places if holds(place)]
-        if len(found) > 1:
-            names = ", ".join(place.relative_to(data_dir).as_posix() for place in found)
+        homes = [place for place in places if holds(place)]
+        if len(homes) > 1:
+            names = ", ".join(place.relative_to(data_dir).as_posix() for place in homes)
             raise ValueError(
-                f"{data_dir} holds {name} {len(found)} times ({names}): give the one that is meant"
+                f"{data_dir} holds {name} {len(homes)} times ({names}): give the one that is meant"
                 " with --data-dir"
             )
-        if found:
-            return found[0]
+        if homes:
+            return homes[0]
     above = data_dir.absolute().parent
     if holds(above):
         raise ValueError(f"{data_dir} is a part of {name}: give --data-dir {above}")

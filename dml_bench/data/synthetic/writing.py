@@ -90,8 +90,8 @@ def write(
         ]
         truth = []
         with closing(_all_drawn(tasks)) as drawings:
-            for found in drawings:
-                truth.append(found)
+            for drawing in drawings:
+                truth.append(drawing)
                 if progress:
                     progress(1)
         _write_tables(draft, names, counts, files, truth)
