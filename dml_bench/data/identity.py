@@ -10,7 +10,7 @@ from dml_bench.config import Experiment
 from dml_bench.data.datasets import Dataset
 from dml_bench.data.split import Split, split_of
 
-__all__ = ["OtherData", "copies_in_gallery", "copies_in_words", "data_facts", "differing_data"]
+__all__ = ["OtherData", "copies_in_gallery", "data_facts", "describe_copies", "differing_data"]
 
 
 class OtherData(ValueError):
@@ -85,7 +85,7 @@ def copies_in_gallery(dataset: Dataset, split: Split, digests: Sequence[str]) ->
     return {"queries": len(queries), "of": len(split.test), "example": example}
 
 
-def copies_in_words(copies: dict[str, Any]) -> str:
+def describe_copies(copies: dict[str, Any]) -> str:
     """Empty where there are none."""
     if not copies.get("queries"):
         return ""

@@ -9,7 +9,7 @@ import numpy as np
 from dml_bench.evaluation.metrics import decided_by_order
 from dml_bench.evaluation.search import Neighbours
 
-__all__ = ["doubts", "in_words", "widest_angle"]
+__all__ = ["describe_doubts", "doubts", "widest_angle"]
 
 ONE_POINT_DEGREES = 2.0
 """Embeddings all this near their mean are nearly one point; those of trained networks are tens of
@@ -45,13 +45,13 @@ def doubts(gallery: np.ndarray, neighbours: Neighbours) -> dict[str, dict[str, f
     return {"doubts": reasons} if reasons else {}
 
 
-def in_words(summary: dict[str, Any]) -> Iterator[str]:
+def describe_doubts(summary: dict[str, Any]) -> Iterator[str]:
     """A line for each doubt in the summary of a run."""
     for phase, of_phase in summary.get("phases", {}).items():
-        yield from lines(phase, of_phase.get("doubts", {}))
+        yield from describe_phase(phase, of_phase.get("doubts", {}))
 
 
-def lines(phase: str, reasons: dict[str, float]) -> Iterator[str]:
+def describe_phase(phase: str, reasons: dict[str, float]) -> Iterator[str]:
     if "widest_angle_degrees" in reasons:
         yield (
             f"phase {phase}: all embeddings are nearly one point, within"

@@ -22,7 +22,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
-from dml_bench.system.failures import in_words
+from dml_bench.system.failures import describe_error
 
 if TYPE_CHECKING:
     import torch
@@ -297,7 +297,9 @@ def _fail(error: BaseException, place: Rank, said: str) -> None:
             traceback.print_exception(error)
         elif isinstance(ending, str):
             sys.stderr.write(f"{ending}\n")
-        _tell_torchrun(in_words(error.__context__ or error) or str(error.__context__ or error))
+        _tell_torchrun(
+            describe_error(error.__context__ or error) or str(error.__context__ or error)
+        )
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)

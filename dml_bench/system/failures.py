@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NoReturn
 
-__all__ = ["carry_out", "deaf_to_ctrl_c", "in_words", "named"]
+__all__ = ["carry_out", "deaf_to_ctrl_c", "describe_error", "named"]
 
 STOPPED = 130
 """Exit code after Ctrl-C."""
@@ -71,7 +71,7 @@ NO_MEMORY = (
 TOO_DEEP = "something is nested too deeply: make the file or the value that was given flatter"
 
 
-def in_words(error: BaseException) -> str | None:
+def describe_error(error: BaseException) -> str | None:
     """One line for a failure that people can mend; None for our own mistakes, whose traceback is
     wanted."""
     text = " ".join(str(error).split())
@@ -185,7 +185,7 @@ def carry_out(program: Callable[[], None]) -> NoReturn:
             raise SystemExit(STOPPED) from error
         if any(isinstance(problem, BrokenPipeError) for problem in chain(error)):
             raise SystemExit(NOBODY_LISTENS) from error
-        description = None if isinstance(error, SystemExit) else in_words(error)
+        description = None if isinstance(error, SystemExit) else describe_error(error)
         if description is None:
             raise
         say(f"error: {description}")
