@@ -307,7 +307,7 @@ def read_table(data_dir: Path, table: str, encoding: str) -> CsvTable:
     text = text_of(file, encoding)
     try:
         reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter_of(text))
-        lines = [(reader.line_num, row) for row in reader if any(cell.strip() for cell in row)]
+        lines = [(reader.line_num, row) for row in reader if any(map(str.strip, row))]
     except csv.Error as error:
         raise ValueError(
             f"{file} is not a table of text ({error}): save it as comma-separated text"
@@ -330,8 +330,8 @@ def read_table(data_dir: Path, table: str, encoding: str) -> CsvTable:
     require_none(twice(parsed.header), f"columns of {file} with the same name", "rename them")
     if len(parsed.header) < 2:
         raise ValueError(
-            f"{file} has 1 column with a name ({parsed.header[0]}); one for the file and one for the"
-            " class are wanted: name them"
+            f"{file} must have at least 2 columns with names, got {parsed.header[0]} alone: name the"
+            " column of the file and that of the class"
         )
     return parsed
 
@@ -346,10 +346,12 @@ def without_index(table: CsvTable) -> CsvTable:
         )
 
     kept = [at for at, name in enumerate(table.header) if not is_index(at, name)]
-    rows = [[row[at] for at in kept] for row in table.rows]
-    return CsvTable(
-        table.file, [table.header[at] for at in kept], rows, table.line_numbers, table.faults
-    )
+
+    def chosen(cells: list[str]) -> list[str]:
+        return [cells[at] for at in kept]
+
+    rows = list(map(chosen, table.rows))
+    return CsvTable(table.file, chosen(table.header), rows, table.line_numbers, table.faults)
 
 
 def text_of(file: Path, encoding: str) -> str:

@@ -78,7 +78,8 @@ def digests_of(root: Path, paths: Sequence[str], cache_dir: Path | None = None) 
 
 
 def stamp_of(root: Path, path: str) -> Stamp:
-    about = os.stat(f"{root}{os.sep}{path}")  # noqa: PTH116 - twice as fast as by Path, for 120,053 images
+    # Twice as fast as by Path, for 120,053 images.
+    about = os.stat(f"{root}{os.sep}{path}")  # noqa: PTH116
     return [about.st_size, about.st_mtime_ns, about.st_ctime_ns, about.st_ino]
 
 

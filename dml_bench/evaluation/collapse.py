@@ -52,14 +52,15 @@ def describe_doubts(summary: dict[str, Any]) -> Iterator[str]:
 
 
 def describe_phase(phase: str, reasons: dict[str, float]) -> Iterator[str]:
-    if "widest_angle_degrees" in reasons:
+    """A line for each reason to doubt the P@1 of one phase."""
+    # An angle of 0 is the surest reason of all, so what counts is whether there is one.
+    if (angle := reasons.get("widest_angle_degrees")) is not None:
         yield (
-            f"phase {phase}: all embeddings are nearly one point, within"
-            f" {reasons['widest_angle_degrees']:.2g} degrees of their mean; its P@1 is no result: try"
-            " a smaller optimizer.lr"
+            f"phase {phase}: all embeddings are nearly one point, within {angle:.2g} degrees of"
+            " their mean; its P@1 is no result: try a smaller optimizer.lr"
         )
-    if "queries_decided_by_order" in reasons:
+    if (tied := reasons.get("queries_decided_by_order")) is not None:
         yield (
-            f"phase {phase}: for {reasons['queries_decided_by_order']:.1%} of the queries, images of"
-            " several classes are equally near; the order of the gallery decides their P@1"
+            f"phase {phase}: for {tied:.1%} of the queries, images of several classes are equally"
+            " near; the order of the gallery decides their P@1"
         )

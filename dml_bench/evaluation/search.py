@@ -87,17 +87,13 @@ def in_parts(num_queries: int, k: int, searched: Callable[[slice], Neighbours]) 
     ]
     if len(parts) == 1:
         return parts[0]
-    indices, similarities, labels = (
-        np.concatenate([getattr(part, name) for part in parts])
-        for name in ("indices", "similarities", "query_labels")
-    )
-    at_r = (
-        None
-        if parts[0].at_r is None
-        else np.concatenate([part.at_r for part in parts if part.at_r is not None])
-    )
+    of_relevant = [part.at_r for part in parts if part.at_r is not None]
     return replace(
-        parts[0], indices=indices, similarities=similarities, query_labels=labels, at_r=at_r
+        parts[0],
+        indices=np.concatenate([part.indices for part in parts]),
+        similarities=np.concatenate([part.similarities for part in parts]),
+        query_labels=np.concatenate([part.query_labels for part in parts]),
+        at_r=np.concatenate(of_relevant) if of_relevant else None,
     )
 
 

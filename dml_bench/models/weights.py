@@ -180,20 +180,16 @@ def _match(
     if not places:
         return MatchedWeights(states[0][1])
     most = max(number for number, *_ in places)
-    best, *others = [
-        MatchedWeights(
-            {
+    matches = []
+    for number, wrapper, prefix, tensors in places:
+        if number == most:
+            state = {
                 key.removeprefix(prefix): value
                 for key, value in tensors.items()
                 if key.startswith(prefix)
-            },
-            wrapper,
-            prefix,
-        )
-        for number, wrapper, prefix, tensors in places
-        if number == most
-    ]
-    return replace(best, also=tuple(other.place for other in others))
+            }
+            matches.append(MatchedWeights(state, wrapper, prefix))
+    return replace(matches[0], also=tuple(other.place for other in matches[1:]))
 
 
 def _fill(backbone: nn.Module, state: dict[str, Tensor], what: str, may_lack: str) -> None:

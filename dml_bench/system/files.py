@@ -281,7 +281,7 @@ def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[Any]])
         text = io.TextIOWrapper(file, encoding="utf-8", newline="", write_through=True)
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(columns)
-        writer.writerows([as_text(cell) for cell in row] for row in rows)
+        writer.writerows(map(as_text, row) for row in rows)
         text.detach()
 
     write_atomically(path, write)
@@ -295,10 +295,8 @@ def read_csv(path: Path) -> list[dict[str, str]]:
     """The rows of a table that `write_csv` wrote, by column."""
     with open(path, newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
-    return [
-        {
-            column: cell[1:] if cell and cell[0] == "'" and FORMULA.match(cell) else cell
-            for column, cell in row.items()
-        }
-        for row in rows
-    ]
+    for row in rows:
+        for column, cell in row.items():
+            if cell and cell[0] == "'" and FORMULA.match(cell):
+                row[column] = cell[1:]
+    return rows

@@ -1,5 +1,6 @@
 """Means and deviations of the colour channels of training images, to normalise by."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +25,7 @@ def channel_statistics(
     for number, phase in enumerate(inputs.phases):
         callback.progress("statistics", number, len(inputs.phases))
         images = phase.trains_on(inputs.dataset, inputs.split)
-        mean, std = (
-            [round(float(value), DIGITS) for value in channel]
-            for channel in inputs.pixels.statistics(images)
-        )
+        mean, std = map(rounded, inputs.pixels.statistics(images))
         phases[phase.name] = {
             "mean": mean,
             "std": std,
@@ -48,11 +46,17 @@ def channel_statistics(
     }
 
 
+def rounded(channels: Iterable[float]) -> list[float]:
+    """(channels) as they are written into a configuration."""
+    return [round(float(value), DIGITS) for value in channels]
+
+
 def advice(statistics: dict[str, Any]) -> str:
     """A line for each phase, and how to use them without a held-out class having a say."""
     phases = statistics["phases"]
     lines = [
-        f"{name}: mean {of_phase['mean']}, std {of_phase['std']} of {of_phase['images']:,} training images"
+        f"{name}: mean {of_phase['mean']}, std {of_phase['std']}"
+        f" of {of_phase['images']:,} training images"
         for name, of_phase in phases.items()
     ]
     known = [of_phase for of_phase in phases.values() if of_phase["unseen"] or len(phases) == 1]

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from dml_bench.config import Experiment
 from dml_bench.system import distributed
@@ -62,15 +63,18 @@ def keep_if_best(state: TrainingState, record: dict[str, Any]) -> None:
         return
     rank = value if wanted == "valid_accuracy" else -value
     if state.best is None or rank > state.best["rank"]:
-        states = {
-            "embedder": state.embedder.state_dict(),
-            "objective": state.objective.state_dict(),
+        state.best = {
+            "epoch": record["epoch"],
+            "value": value,
+            "rank": rank,
+            "embedder": copied(state.embedder.state_dict()),
+            "objective": copied(state.objective.state_dict()),
         }
-        copies = {
-            name: {key: tensor.detach().clone() for key, tensor in module_state.items()}
-            for name, module_state in states.items()
-        }
-        state.best = {"epoch": record["epoch"], "value": value, "rank": rank, **copies}
+
+
+def copied(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors as they are now, whatever training does to them."""
+    return {name: tensor.detach().clone() for name, tensor in tensors.items()}
 
 
 def restore_best(state: TrainingState) -> None:

@@ -43,8 +43,8 @@ def contact_sheet(
         shown, views = min(images, len(indices)), state.experiment.train.views
         rows = [view * len(indices) + image for image in range(shown) for view in range(views)]
         title = (
-            f"{state.experiment.name}, seed {state.experiment.seed}, phase {state.phase.name}: batch"
-            f" {step + 1} of {len(everything)} in epoch {epoch}"
+            f"{state.experiment.name}, seed {state.experiment.seed}, phase {state.phase.name}:"
+            f" batch {step + 1} of {len(everything)} in epoch {epoch}"
         )
         parts.append(
             batch_sheet(
@@ -119,14 +119,10 @@ def batch_sheet(title: str, pixels: np.ndarray, labels: list[list[str]]) -> "Ima
 
     pen = Pen(TEXT)
     side = pixels.shape[1] * -(-SMALLEST // pixels.shape[1])
-    lines = [
-        [
-            (line, ink)
-            for label, ink in zip(of_image, cycle(INKS))
-            for line in wrapped(label, side, pen)
-        ]
-        for of_image in labels
-    ]
+    lines = []
+    for of_image in labels:
+        coloured = zip(of_image, cycle(INKS))
+        lines.append([(line, ink) for label, ink in coloured for line in wrapped(label, side, pen)])
     width, height = side + GAP, side + LINE * max(map(len, lines)) + GAP
     heading = wrapped(title, COLUMNS * width - GAP, pen, most=4)
     top = LINE * len(heading) + 2 * GAP

@@ -29,11 +29,9 @@ def frozen_features(state: TrainingState, pixels: ImageInputs) -> Tensor:
         "std": state.embedder.std,
     }.items():
         digest.update(name.encode() + tensor.cpu().contiguous().numpy().tobytes())
-    path = (
-        pixels.view_cache.folder.parents[1]
-        / "features"
-        / f"{state.experiment.model.backbone.name.replace(':', '_')}-{digest.hexdigest()[:16]}.safetensors"
-    )
+    backbone = state.experiment.model.backbone.name.replace(":", "_")
+    folder = pixels.view_cache.folder.parents[1] / "features"
+    path = folder / f"{backbone}-{digest.hexdigest()[:16]}.safetensors"
     with distributed.main_process_first():
         if is_whole(path):
             return load_file(path)["features"].to(state.device)

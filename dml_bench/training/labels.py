@@ -137,9 +137,9 @@ class TrainingLabels:
 def given_labels(
     experiment: Experiment, phase: Phase, dataset: Dataset, split: Split
 ) -> np.ndarray:
-    """(images) the class ids that a phase trains and validates with. With `data.label_noise`, a part
-    of its training images and of its validation images have a wrong class; gallery and queries are
-    always evaluated under the true one."""
+    """(images) the class ids that a phase trains and validates with. With `data.label_noise`, a
+    part of its training images and of its validation images have a wrong class; gallery and queries
+    are always evaluated under the true one."""
     noise, seed = experiment.data.label_noise, experiment.seed
     if not noise:
         return dataset.labels

@@ -79,7 +79,8 @@ class Stage:
         )
 
     def work(self) -> dict[Path, int]:
-        """Units of work (see `Callback.on_work`) that are left at most, by the file that they make."""
+        """Units of work (see `Callback.on_work`) that are left at most, by the file that they
+        make."""
         if self._is_there:
             return {}
         images = len(self.phase.trains_on(self.dataset, self.split))

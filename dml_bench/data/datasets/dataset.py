@@ -154,7 +154,8 @@ def assemble(
             f"{root} has {len(names)} {'class' if len(names) == 1 else 'classes'}; at least 2 are"
             " wanted: add images of another class"
         )
-    unspeakable = [text for text in (*names, *(row.path for row in rows)) if not speakable(text)]
+    paths = [row.path for row in rows]
+    unspeakable = [text for text in (*names, *paths) if not speakable(text)]
     problems += fault(
         unspeakable, f"names in {root} that are not Unicode text on one line", "rename them"
     )
@@ -170,7 +171,8 @@ def assemble(
     if not rows:
         raise ValueError(problems[0])
     if problems:
-        rows = [row for row in {row.path: row for row in rows}.values() if speakable(row.path)]
+        by_path = {row.path: row for row in rows}
+        rows = [row for row in by_path.values() if speakable(row.path)]
     also = fault(
         alike(names),
         "class names that differ only in case or in zeros",

@@ -42,10 +42,8 @@ def inshop(where: Where) -> Dataset:
     )
     file = list_of(root)
     images = read_list(file)
-    trained, tested = (
-        {item for _, item, part in images if (part == "train") == training}
-        for training in (True, False)
-    )
+    trained = {item for _, item, part in images if part == "train"}
+    tested = {item for _, item, part in images if part != "train"}
     require_none(
         sorted(trained & tested),
         f"items of {file} that are both in train and in query or gallery",

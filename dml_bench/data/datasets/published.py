@@ -43,7 +43,8 @@ def levels(data_dir: Path) -> Iterator[list[Path]]:
     places = [data_dir]
     yield places
     for _ in range(2):
-        places = [entry for place in places for entry in seen_in(place) if os.path.isdir(entry)]  # noqa: PTH112
+        entries = [entry for place in places for entry in seen_in(place)]
+        places = [entry for entry in entries if os.path.isdir(entry)]  # noqa: PTH112
         yield places
 
 
@@ -61,7 +62,8 @@ def below(data_dir: Path) -> list[Path]:
 
 def has(folder: Path, *names: str) -> bool:
     """Whether any of these paths exists in `folder`; not where it may not be looked into."""
-    return any(os.path.exists(folder / name) for name in names)  # noqa: PTH110 (Path.exists raises where it may not look)
+    # Path.exists raises where it may not look.
+    return any(os.path.exists(folder / name) for name in names)  # noqa: PTH110
 
 
 def lines_of(file: Path, remedy: str) -> list[tuple[int, str]]:
