@@ -17,8 +17,6 @@ LEAVES = {"wandb": 1, "fiftyone": 1, "umap": 1, "matplotlib": 2, "ray": 1}
 pictures."""
 STILL_BACKWARDS = {
     ("runs", "tracking"),
-    ("analysis", "suite"),
-    ("protocols", "tracking"),
 }
 """Imports of one room by another that close a circle of rooms. May only shrink; the move is done
 when it is empty."""

@@ -120,7 +120,7 @@ def pairs_in(runs: Mapping[str, Sequence[Run]]) -> Iterator[Pair]:
         theirs = runs.get(without, ()) if without is not None else ()
         if without is None or not mine or not theirs:
             continue
-        if any(run.experiment.protocol != "precision_drop" for run in (*mine, *theirs)):
+        if not all(run.protocol.has_drop for run in (*mine, *theirs)):
             continue
         try:
             yield Pair(*in_common(Side(name, tuple(mine)), Side(without, tuple(theirs))))

@@ -52,6 +52,8 @@ class ClaimResult:
     expectation: Expectation
     head: str
     """The metric's short name."""
+    signed: bool
+    """Whether what is claimed is a difference, and is shown with its sign."""
     words: str
     """The claim as a sentence."""
     verdict: Verdict
@@ -91,11 +93,12 @@ def _check_claim(
     verdict, measured, reason = found
     if verdict is Verdict.not_tested and not reason:
         reason = "no interval: a single class, or queries that are all alike"
-    head = metric_of(written, expectation.metric).head
+    metric = metric_of(written, expectation.metric)
     return ClaimResult(
         experiment=written.name,
         expectation=expectation,
-        head=head,
+        head=metric.head,
+        signed=metric.signed or expectation.change is not None,
         words=words,
         verdict=verdict,
         measured=measured,
@@ -182,7 +185,7 @@ def check_change(claimed: float, measured: Interval) -> Verdict:
 def claim_in_words(written: Experiment, expectation: Expectation) -> str:
     """The claim as a sentence. Raises ValueError where runs of this experiment don't have the
     metric."""
-    metric = metric_of(written, expectation.metric).words
+    metric = metric_of(written, expectation.metric).description
     if expectation.value is not None:
         return f"{metric} is {expectation.value:.3f}"
     assert expectation.change is not None

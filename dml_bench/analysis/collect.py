@@ -9,10 +9,11 @@ from dml_bench.analysis.claims import check_claims
 from dml_bench.analysis.study import Study
 from dml_bench.analysis.table import grouped
 from dml_bench.config import Expectation, Experiment, as_table, experiments
+from dml_bench.config.tables import PlannedRow, read_table, table_names
+from dml_bench.protocols import protocol_of
 from dml_bench.runs.folder import decisive, differing
 from dml_bench.runs.metrics import metrics_of
 from dml_bench.runs.run import NotFinished, Run, progress, read_experiment, read_folder, run_folders
-from dml_bench.suite.plan import PlannedRow, read_table, table_names
 
 __all__ = ["Collection", "collect", "studies_of"]
 
@@ -121,7 +122,7 @@ def why_not_beside(run: Run, others: Sequence[Run]) -> str:
 
 
 def key_of(experiment: Experiment, dataset: dict[str, Any]) -> Key:
-    unseen = experiment.unseen if experiment.protocol == "precision_drop" else ""
+    unseen = experiment.unseen if protocol_of(experiment).takes_unseen else ""
     return Key(
         experiment.protocol, dataset["name"], experiment.profile, dataset["fingerprint"], unseen
     )

@@ -30,10 +30,6 @@ __all__ = [
     "read_sides",
 ]
 
-HIDDEN = ("test_accuracy", "precision_drop_all_classes", "precision_at_1_macro_limited")
-"""They say little beside the macro mean and what is said of the seen and the unseen."""
-LOWER_IS_BETTER = "precision_drop"
-
 
 @dataclass(frozen=True, slots=True)
 class Side:
@@ -49,6 +45,9 @@ class Difference:
 
     metric: str
     words: str
+    signed: bool
+    """Whether the metric itself is a difference, and is shown with its sign."""
+    lower_is_better: bool
     first: Interval
     second: Interval
     difference: Interval
@@ -63,7 +62,7 @@ class Difference:
         can't be told."""
         if not self.p_holm < 0.05:
             return -1
-        return int((self.difference.estimate > 0) == self.metric.startswith(LOWER_IS_BETTER))
+        return int((self.difference.estimate > 0) == self.lower_is_better)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -177,14 +176,11 @@ def in_common(first: Side, second: Side) -> tuple[Side, Side]:
 def differences(first: Side, second: Side) -> list[Difference]:
     """Of the metrics that both have; what depends on the classes held out only where those are the
     same."""
-    one, other = first.runs[0], second.runs[0]
-    names = [
-        name
-        for name in metrics_of(one.experiment)
-        if name in metrics_of(other.experiment) and name not in HIDDEN
-    ]
+    mine, theirs = (metrics_of(side.runs[0].experiment) for side in (first, second))
+    compared = [metric for name, metric in mine.items() if name in theirs and metric.compared]
     if len({held_out(run) for run in (*first.runs, *second.runs)}) > 1:
-        names = [name for name in names if "drop" not in name and "limited" not in name]
+        compared = [metric for metric in compared if not metric.depends_on_holdouts]
+    names = [metric.name for metric in compared]
     return [one_difference(first, second, name) for name in names]
 
 
@@ -221,6 +217,8 @@ def difference_of(
     return Difference(
         metric=name,
         words=metric.head,
+        signed=metric.signed,
+        lower_is_better=metric.lower_is_better,
         first=interval(first, average=metric.average, within=metric.within),
         second=interval(second, average=metric.average, within=metric.within),
         difference=found,

@@ -130,9 +130,7 @@ class Diagnostics:
 
 
 def diagnose(section: Study, line: TableRow, draws: int) -> Diagnostics:
-    main = [
-        run.neighbours["disjoint" if "disjoint" in run.neighbours else "all"] for run in line.runs
-    ]
+    main = [run.neighbours[run.protocol.main_phase] for run in line.runs]
     enrolment: dict[By, FewShotCurve] = {}
     open_set: tuple[OpenSet, ...] = ()
     if section.has_drop:
@@ -287,7 +285,7 @@ class ExampleImages:
 
     def __init__(self, run: Run, phase: str = ""):
         self.run = run
-        self.phase = phase or ("disjoint" if "disjoint" in run.neighbours else "all")
+        self.phase = phase or run.protocol.main_phase
         self.found = run.neighbours[self.phase]
         self.paths = run.images.paths
         self.classes = [image.class_name for image in run.split]

@@ -14,6 +14,7 @@ from dml_bench.analysis.claims import ClaimResult
 from dml_bench.analysis.table import Group, TableRow
 from dml_bench.evaluation.metrics import precision_at_1
 from dml_bench.evaluation.statistics import Interval, Scores, estimate, interval
+from dml_bench.protocols import protocol_named
 from dml_bench.registry import losses
 from dml_bench.runs.metrics import metric_of, metrics_of
 from dml_bench.runs.run import Run
@@ -31,17 +32,16 @@ def certain_sign(value: Interval | None) -> int:
 
 
 def held_out(run: Run) -> dict[str, np.ndarray]:
-    """By the phase that did not train on them: the class ids of the unseen classes."""
+    """By the phase that did not train on them: the class ids of the unseen classes. Empty where no
+    other model trained on them."""
+    if not run.protocol.has_drop:
+        return {}
     return {phase: classes for phase, classes in run.held_out.items() if phase in run.neighbours}
-
-
-def main_phase(run: Run) -> str:
-    return "disjoint" if run.experiment.protocol == "class_disjoint" else "all"
 
 
 def known(run: Run) -> Scores:
     """P@1 of the model that trained on all it may."""
-    found = run.neighbours[main_phase(run)]
+    found = run.neighbours[run.protocol.main_phase]
     return Scores(precision_at_1(found), found.query_labels)
 
 
@@ -131,7 +131,7 @@ class Study:
 
     @property
     def has_drop(self) -> bool:
-        return self.group.protocol == "precision_drop"
+        return protocol_named(self.group.protocol).has_drop
 
     @cached_property
     def finished(self) -> tuple[TableRow, ...]:

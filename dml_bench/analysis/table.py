@@ -1,110 +1,18 @@
-"""The experiments side by side: which columns a protocol has, and the numbers in them over all
+"""The experiments side by side: the columns of their protocol, and the numbers in them over all
 seeds."""
 
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
+from dml_bench.config.tables import PlannedRow
 from dml_bench.evaluation import collapse
 from dml_bench.evaluation.statistics import Interval
-from dml_bench.runs.metrics import measure
+from dml_bench.protocols import protocol_named
+from dml_bench.protocols.metric import Column, value_at
+from dml_bench.runs.metrics import COST, Cost, measure
 from dml_bench.runs.run import Run
-from dml_bench.suite.plan import PlannedRow
 
-__all__ = ["COST", "Column", "Group", "TableRow", "columns_of", "grouped", "value_at"]
-
-
-@dataclass(frozen=True, slots=True)
-class Column:
-    """One number of a run."""
-
-    head: str
-    key: str
-    """The name in CSV files, and of the metric where an interval is wanted."""
-    place: str
-    """Where the summary has it."""
-    interval: bool = False
-    signed: bool = False
-
-
-DROP = (
-    Column("P@1 all", "precision_at_1_macro", "phases.all.precision_at_1_macro", interval=True),
-    Column("P@1 limited", "precision_at_1_macro_limited", "phases.limited.precision_at_1_macro"),
-    Column(
-        "drop unseen",
-        "precision_drop_unseen_classes",
-        "precision_drop_unseen_classes",
-        interval=True,
-        signed=True,
-    ),
-    Column("drop seen", "precision_drop_seen_classes", "precision_drop_seen_classes", signed=True),
-    Column("drop all", "precision_drop_all_classes", "precision_drop_all_classes", signed=True),
-    Column("logits top-1", "logits_accuracy_macro", "phases.all.logits_accuracy_macro_known"),
-)
-
-
-@dataclass(frozen=True, slots=True)
-class Cost:
-    """What a run took; `of` reads it from the parts of the summary's cost, one per phase."""
-
-    head: str
-    key: str
-    of: Callable[[list[dict[str, Any]]], float | None]
-    worst: bool = False
-    """The most of all seeds, instead of the mean."""
-
-
-def images_per_second(parts: list[dict[str, Any]]) -> float:
-    seconds = sum(part["train_seconds"] for part in parts)
-    return sum(part["train_images_per_second"] * part["train_seconds"] for part in parts) / seconds
-
-
-def most(key: str) -> Callable[[list[dict[str, Any]]], float | None]:
-    return lambda parts: max((part[key] for part in parts if key in part), default=None)
-
-
-COST = (
-    Cost(
-        "training",
-        "train_seconds",
-        lambda parts: sum(part["train_seconds"] + part.get("start_seconds", 0.0) for part in parts),
-    ),
-    Cost("images/s", "train_images_per_second", images_per_second),
-    Cost("memory", "peak_memory_bytes", most("peak_memory_bytes"), worst=True),
-    Cost("GPU memory", "peak_gpu_memory_bytes", most("peak_gpu_memory_bytes"), worst=True),
-)
-
-
-def columns_of(runs: Sequence[Run]) -> tuple[Column, ...]:
-    """What is shown of runs that share a protocol."""
-    if runs[0].experiment.protocol != "class_disjoint":
-        return DROP
-    recalls = sorted({k for run in runs for k in run.experiment.evaluate.recall_k})
-    shown = [(f"R@{k}", f"recall_at_{k}", k == recalls[0]) for k in recalls]
-    shown += [
-        ("R-precision", "r_precision", False),
-        ("MAP@R", "map_at_r", True),
-        ("P@1 macro", "precision_at_1_macro", False),
-    ]
-    return tuple(Column(head, key, f"retrieval.{key}", interval) for head, key, interval in shown)
-
-
-def value_at(summary: dict[str, Any], place: str) -> float | None:
-    """The number at `a.b.c`; None where there is none. That of phase `limited` is the mean over all
-    hold-outs."""
-    if place.startswith("phases.limited."):
-        phases = [name for name in summary["phases"] if name.partition("-")[0] == "limited"]
-        each = [
-            value_at(summary["phases"][name], place.removeprefix("phases.limited."))
-            for name in phases
-        ]
-        known = [number for number in each if number is not None]
-        return sum(known) / len(known) if known and len(known) == len(phases) else None
-    value: Any = summary
-    for part in place.split("."):
-        value = value.get(part) if isinstance(value, dict) else None
-    return None if value is None or math.isnan(value) else float(value)
+__all__ = ["Group", "TableRow", "grouped"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +54,11 @@ class Group:
         return f"{self.protocol.replace('_', ' ')} on {self.dataset}{profile}"
 
     @property
+    def explanation(self) -> tuple[str, ...]:
+        """Sentences below the table."""
+        return protocol_named(self.protocol).explanation
+
+    @property
     def slug(self) -> str:
         return "-".join(part for part in (self.protocol, self.dataset, self.profile) if part)
 
@@ -183,7 +96,8 @@ def _group(
     everything = [
         runs[e.name, e.seed] for row in rows for e in row.seeds if (e.name, e.seed) in runs
     ]
-    columns = columns_of(everything) if everything else ()
+    experiments = [run.experiment for run in everything]
+    columns = protocol_named(key[0]).columns(experiments) if everything else ()
     return Group(*key, columns, tuple(_line(row, columns, runs, failures) for row in rows))
 
 
@@ -201,9 +115,7 @@ def _line(
     )
     values = tuple(_value(column, found) for column in columns)
     doubted = tuple(
-        f"seed {run.seed}: {doubt}"
-        for run in found
-        for doubt in collapse.describe_doubts(run.summary)
+        f"seed {run.seed}: {doubt}" for run in found for doubt in collapse.in_words(run.summary)
     )
     return TableRow(
         row.name,

@@ -29,8 +29,8 @@ def columns(images: BrowseTable, twins: list[tuple[int, int]]) -> dict[str, list
     none is worth knowing.
     """
     names, rows = images.class_names, range(len(images.paths))
-    disjoint = images.run.experiment.protocol == "class_disjoint"
-    shown = {GALLERY: "gallery" if disjoint else "train", QUERY: "test", ENROLLED: "enrolled"}
+    gallery = "train" if images.run.protocol.gallery_is_trained_on else "gallery"
+    shown = {GALLERY: gallery, QUERY: "test", ENROLLED: "enrolled"}
     groups: dict[int, int] = {}
     for query, other in twins:
         groups[query] = groups.setdefault(other, len(set(groups.values())) + 1)

@@ -17,7 +17,7 @@ from dml_bench.data.images import Unreadable, decode
 from dml_bench.plots.colours import distinct
 from dml_bench.system.files import write_atomically
 
-__all__ = ["phase_words", "write_page"]
+__all__ = ["write_page"]
 
 PARTS = (GALLERY, QUERY, ENROLLED)
 SMALL, LARGE, MANY = 64, 96, 2000
@@ -70,15 +70,6 @@ def title(images: BrowseTable) -> str:
     return f"{run.experiment.name} on {run.summary['dataset']['name']}, seed {run.seed}"
 
 
-def phase_words(images: BrowseTable, phase: str) -> str:
-    """Which classes the model of a phase was trained on."""
-    words = {"all": "trained on all classes", "disjoint": "trained on other classes"}
-    several = len([name for name in images.phases if name not in words]) > 1
-    return words.get(
-        phase, "trained without the unseen classes" + (f" ({phase})" if several else "")
-    )
-
-
 def facts(images: BrowseTable, maps: dict[str, np.ndarray]) -> dict[str, Any]:
     """What the page says of each image. Classes are numbered in the order of their ids."""
     names = [images.class_names[label] for label in sorted(images.class_names)]
@@ -97,7 +88,7 @@ def facts(images: BrowseTable, maps: dict[str, np.ndarray]) -> dict[str, Any]:
 def phase_facts(images: BrowseTable, phase: str, points: np.ndarray) -> dict[str, Any]:
     answered = images.phases[phase]
     return {
-        "words": phase_words(images, phase),
+        "words": images.run.protocol.describe_phase(phase, list(images.phases)),
         "x": numbers(points[:, 0], 3),
         "y": numbers(points[:, 1], 3),
         "nearest": answered.nearest.tolist(),

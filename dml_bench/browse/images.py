@@ -189,7 +189,7 @@ def read_browse_table(run: Run) -> BrowseTable:
         labels=labels,
         class_names={label: name for name, label in ids.items()},
         part=np.concatenate([part, np.full(len(enrolled), ENROLLED, object)]),
-        unseen=np.isin(labels, never_trained(run)) | ~np.isin(labels, list(names)),
+        unseen=np.isin(labels, run.unseen) | ~np.isin(labels, list(names)),
         drop=np.array([drops.get(label, np.nan) for label in labels.tolist()]),
         phases={
             phase: phase_columns(
@@ -268,16 +268,6 @@ def class_drops(run: Run) -> dict[int, float]:
                 for label in np.unique(scores.labels)
             }
     return found
-
-
-def never_trained(run: Run) -> np.ndarray:
-    """Ids of the classes that some phase never saw; in protocol `class_disjoint` all that are
-    asked."""
-    return (
-        np.array(list(run.class_names))
-        if run.experiment.protocol == "class_disjoint"
-        else run.unseen
-    )
 
 
 def chosen_classes(images: BrowseTable, wanted: Sequence[str]) -> list[int]:

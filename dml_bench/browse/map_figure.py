@@ -4,7 +4,6 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from dml_bench.browse.html_map import phase_words
 from dml_bench.browse.images import QUERY, BrowseTable
 from dml_bench.plots.canvas import ReportFigure
 from dml_bench.plots.colours import BLUE, ORANGE, distinct
@@ -43,7 +42,7 @@ def map_title(images: BrowseTable, phase: str) -> str:
     gallery images, which training has pulled together."""
     among, between = images.closeness(phase)
     unseen = np.isin(sorted(images.class_names), images.labels[images.unseen])
-    lines = [literal(phase_words(images, phase))]
+    lines = [literal(images.run.protocol.describe_phase(phase, list(images.phases)))]
     for name, classes in (("seen", ~unseen), ("unseen", unseen)):
         if np.isfinite(among[classes]).any() and np.isfinite(between[classes]).any():
             in_gallery = np.nanmean(among[classes])

@@ -52,6 +52,7 @@ def run(
         experiments.resolve(name, profile="demo" if demo else "", overrides=[*overrides, *seed])
         for seed in each_seed
     ]
+    from dml_bench.protocols import protocol_of
     from dml_bench.runs.execute import execute as run_experiment
     from dml_bench.runs.request import RunRequest
     from dml_bench.system.terminal import show_outcome
@@ -77,7 +78,8 @@ def run(
             raise typer.Exit(130) from None
         if outcome.already_finished:
             typer.echo("this run is finished already; --force redoes it")
-        show_outcome(callback.console, outcome.folder, outcome.summary)
+        tables = protocol_of(experiment).outcome(outcome.summary)
+        show_outcome(callback.console, outcome.folder, outcome.summary, tables)
 
 
 @app.command()

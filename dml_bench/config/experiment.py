@@ -3,7 +3,6 @@
 import math
 import unicodedata
 from dataclasses import dataclass, field
-from typing import Literal
 
 from dml_bench import registry
 from dml_bench.config.component import Component, component
@@ -54,10 +53,9 @@ class Experiment:
     profile: str = ""
     """Name of the profile that changed the experiment (`demo`), or empty."""
     seed: int = 42
-    protocol: Literal["precision_drop", "class_disjoint"] = "precision_drop"
-    """`precision_drop`: a model of all classes and one without the unseen. `class_disjoint`: train
-    on the first half of the classes, leave-one-out retrieval among the second half, as most papers
-    do."""
+    protocol: str = "precision_drop"
+    """What is trained on and what is asked: a name of `registry.protocols`. By default a model of
+    all classes is compared with one without the unseen."""
     unseen: str = "last:20"
     """Classes that phase `limited` never sees: `last:N`, `random:N:SEED`, or class names joined by
     commas; `random:N:SEED x R` is R rotated hold-outs, each with a phase of its own."""
@@ -87,18 +85,37 @@ class Experiment:
             require_name(self.profile, "profile")
         if self.model.weights == "source" and self.pretrain is None:
             object.__setattr__(self, "pretrain", Pretrain())
-        wanted = ("half", "given") if self.protocol == "class_disjoint" else ("stratified", "given")
-        require(
-            self.data.split in wanted,
-            f"data.split is {self.data.split}; protocol {self.protocol} takes"
-            f" {' or '.join(wanted)}",
-        )
+        check_protocol(self)
         check_objective(self)
         check_images(self)
         check_model(self)
         check_mixing(self)
         check_labels(self)
         check_start(self)
+
+
+def check_protocol(experiment: Experiment) -> None:
+    """Raises ValueError where a setting asks for what the protocol does not do. Raises UnknownName
+    where there is no such protocol."""
+    protocol, train = registry.protocols[experiment.protocol], experiment.train
+    splits = protocol.facts["splits"]
+    require(
+        experiment.data.split in splits,
+        f"data.split is {experiment.data.split}; protocol {protocol.name} takes"
+        f" {' or '.join(splits)}",
+    )
+    if train.folds and not protocol.facts["takes_folds"]:
+        raise ValueError(f"train.folds needs the protocol {protocols_with('takes_folds')}")
+    if experiment.evaluate.nmi and not protocol.facts["clusters"]:
+        able = protocols_with("clusters")
+        raise ValueError(f"evaluate.nmi needs the protocol {able}; leave it out")
+    if train.checkpoint == "valid_loss" and protocol.facts["validates_by_class"]:
+        raise ValueError("validation classes have no loss; --set train.checkpoint=valid_accuracy")
+
+
+def protocols_with(fact: str) -> str:
+    """The names of the protocols of which a fact holds."""
+    return " or ".join(entry.name for entry in registry.protocols if entry.facts[fact])
 
 
 def check_objective(experiment: Experiment) -> None:
@@ -210,16 +227,6 @@ def check_labels(experiment: Experiment) -> None:
     require(
         not (labelling.name == "softlabels" and train.folds),
         "labelling softlabels trains folds of its own; --set train.folds=0",
-    )
-    disjoint = experiment.protocol == "class_disjoint"
-    require(not (disjoint and train.folds), "train.folds needs the protocol precision_drop")
-    require(
-        disjoint or not experiment.evaluate.nmi,
-        "evaluate.nmi needs the protocol class_disjoint; leave it out",
-    )
-    require(
-        not (disjoint and train.checkpoint == "valid_loss"),
-        "validation classes have no loss; --set train.checkpoint=valid_accuracy",
     )
     watching = experiment.data.valid_fraction or train.folds or experiment.data.split == "given"
     if train.checkpoint != "last" and not watching:

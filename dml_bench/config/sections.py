@@ -37,8 +37,8 @@ class Data:
     """Part of each class's images that become queries (only for the stratified split)."""
     valid_fraction: float = 0.0
     """Part of the training images of each class that only watch: they choose the epoch
-    (`train.checkpoint`) and thresholds, and neither train nor are looked up. Under the protocol
-    `class_disjoint`, part of the training classes; a `given` split has its own."""
+    (`train.checkpoint`) and thresholds, and neither train nor are looked up. Where the
+    protocol divides by class, part of the training classes; a `given` split has its own."""
     label_noise: float = 0.0
     """Part of the training and of the validation images of each phase that training, samplers and
     validation are told under a wrong class, drawn once from the seed; queries and gallery are
@@ -328,9 +328,9 @@ class Evaluate:
     vote_k: tuple[int, ...] = (1, 3, 5, 10)
     """Numbers of neighbours that vote on the class of a query."""
     recall_k: tuple[int, ...] = (1, 2, 4, 8)
-    """The k of R@k (only for the protocol `class_disjoint`)."""
+    """The k of R@k (only for protocols that report it)."""
     nmi: bool = False
-    """Also cluster the test images and report NMI (only for the protocol `class_disjoint`), as
+    """Also cluster the test images and report NMI (only for protocols that divide by class), as
     papers before 2020 do."""
     tta: Literal["none", "mirror", "crops"] = "none"
     """Test-time augmentation of the final evaluation, gallery and queries alike. `mirror`: each

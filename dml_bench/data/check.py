@@ -2,7 +2,7 @@
 can't be decoded, copies of one image."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
@@ -14,6 +14,7 @@ from dml_bench.config import Data
 from dml_bench.data.datasets import Dataset, Progress
 from dml_bench.data.images import Unreadable, decode
 from dml_bench.data.split import Split, make_disjoint_split, make_split
+from dml_bench.registry import protocols
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -122,7 +123,7 @@ def check(
     unreadable, pixels = decoded(dataset, progress or (lambda stage, done, total: None))
     file_of = dict(zip(dataset.paths, dataset.digests, strict=True))
     duplicates = equal(file_of)
-    resaved = tuple(group for group in equal(pixels) if differ(file_of, group))
+    resaved = tuple(group for group in equal(pixels) if len({file_of[path] for path in group}) > 1)
     both = united(duplicates, resaved)
     label_of = dict(zip(dataset.paths, dataset.labels.tolist(), strict=True))
     return DataReport(
@@ -135,7 +136,7 @@ def check(
         unreadable=tuple(Damage(path, reason) for path, reason in unreadable.items()),
         duplicates=duplicates,
         resaved=resaved,
-        conflicting=tuple(group for group in both if differ(label_of, group)),
+        conflicting=tuple(group for group in both if len({label_of[path] for path in group}) > 1),
         across_split=None if split is None else across(dataset, both, split),
         single=tuple(dataset.class_names[label] for label in np.flatnonzero(counts == 1)),
         faults=dataset.faults,
@@ -225,15 +226,8 @@ def united(duplicates: Copies, resaved: Copies) -> Copies:
     return tuple(sorted((*alone, *resaved)))
 
 
-def differ(values: Mapping[str, object], group: Sequence[str]) -> bool:
-    """Whether the values of the paths in a group are not all the same."""
-    return len({values[path] for path in group}) > 1
-
-
 def across(dataset: Dataset, groups: Copies, split: TrainTest) -> Copies:
-    """The groups with images of the training part and of the test part."""
-    train = {dataset.paths[image] for image in split.train}
-    test = {dataset.paths[image] for image in split.test}
+    train, test = ({dataset.paths[image] for image in side} for side in (split.train, split.test))
     return tuple(
         group for group in groups if not train.isdisjoint(group) and not test.isdisjoint(group)
     )
@@ -252,7 +246,7 @@ def render(report: DataReport) -> "RenderableType":
             style="bold",
         )
     ]
-    lines = [
+    found = [
         *report.notes,
         *finding("faults, for which a run stops", report.faults, shown=len(report.faults))
         * bool(report.faults),
@@ -273,7 +267,7 @@ def render(report: DataReport) -> "RenderableType":
         if report.problems
         else Text("No problems.", style="green")
     )
-    return Group(*heads, *(Text(line) for line in lines), verdict)
+    return Group(*heads, *(Text(line) for line in found), verdict)
 
 
 def joined(groups: Copies) -> list[str]:
@@ -289,9 +283,10 @@ def single_finding(report: DataReport) -> list[str]:
     if not report.single:
         return []
     what = "classes of one image, which is either looked up or asks"
+    by_class = [entry.name for entry in protocols if "half" in entry.facts["splits"]]
     return [
         *finding(what, report.single),
-        "  add images to them, or divide by class (protocol class_disjoint)",
+        f"  add images to them, or divide by class (protocol {' or '.join(by_class)})",
     ]
 
 

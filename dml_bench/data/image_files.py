@@ -10,14 +10,7 @@ from PIL import Image, ImageFile
 
 from dml_bench.data.csv_table import IMAGE_SUFFIXES, fault, visible
 
-__all__ = [
-    "FilesByKind",
-    "describe_left_out",
-    "files_below",
-    "is_image",
-    "sorted_out",
-    "unread_faults",
-]
+__all__ = ["Found", "files_below", "is_image", "left_out_words", "sorted_out", "unread_faults"]
 
 UNREAD_SUFFIXES = {
     ".heic",
@@ -40,7 +33,7 @@ NOT_DECODED = {"EPS", "MPEG"}
 
 
 @dataclass(frozen=True, slots=True)
-class FilesByKind:
+class Found:
     """Files, sorted out. Each list is in the order in which the files were met."""
 
     images: list[Path]
@@ -50,17 +43,17 @@ class FilesByKind:
     """What is no image."""
 
 
-def sorted_out(files: Iterable[Path]) -> FilesByKind:
-    by_kind = FilesByKind([], [], [])
+def sorted_out(files: Iterable[Path]) -> Found:
+    found = Found([], [], [])
     for file in files:
         suffix = file.suffix.lower()
         if suffix in UNREAD_SUFFIXES:
-            by_kind.unread.append(file)
+            found.unread.append(file)
         elif suffix in IMAGE_SUFFIXES or is_image(file):
-            by_kind.images.append(file)
+            found.images.append(file)
         else:
-            by_kind.others.append(file)
-    return by_kind
+            found.others.append(file)
+    return found
 
 
 def is_image(file: Path) -> bool:
@@ -119,7 +112,7 @@ def unread_faults(files: Sequence[Path], folder: Path) -> list[str]:
     )
 
 
-def describe_left_out(files: Sequence[Path], folder: Path) -> list[str]:
+def left_out_words(files: Sequence[Path], folder: Path) -> list[str]:
     """A sentence about files of `folder` that are no images; none where there are none."""
     if not files:
         return []

@@ -8,7 +8,7 @@ import numpy as np
 from dml_bench.evaluation.metrics import by_class, precision_at_1
 from dml_bench.evaluation.search import Neighbours
 
-__all__ = ["Drop", "precision_drop"]
+__all__ = ["Drop", "drop_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,7 @@ class Drop:
         return float(np.nanmean(self.per_class[chosen]))
 
 
-def precision_drop(
+def drop_of(
     trained_on_all: Neighbours,
     trained_without: Neighbours,
     unseen: tuple[int, ...],

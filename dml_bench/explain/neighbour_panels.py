@@ -107,11 +107,7 @@ def answered(material: RunImages, subject: ExplainedImage, phase: str) -> QueryN
     k = min(CLOSEST, found.k)
     elected, share = vote(found.of(places), k)
     gallery = material.gallery(phase)
-    unseen = (
-        material.run.held_out.get(phase, np.array([], int))
-        if phase != "disjoint"
-        else found.query_labels
-    )
+    unseen = material.run.held_out.get(phase, np.array([], int))
     return QueryNeighbours(
         phase=phase,
         subject=subject,

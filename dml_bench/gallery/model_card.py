@@ -162,7 +162,7 @@ def result_rows(run: Run) -> Iterator[tuple[str, str, str]]:
         found = measure([run], name)
         told = not math.isnan(found.low)
         yield (
-            metric.words,
+            metric.description,
             f"{found.estimate:.3f}",
             f"{found.low:.3f} to {found.high:.3f}" if told else "can't be told",
         )

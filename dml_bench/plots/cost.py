@@ -2,9 +2,9 @@
 
 from dml_bench.analysis.diagnostics import Diagnostics
 from dml_bench.analysis.study import Study
-from dml_bench.analysis.table import COST
 from dml_bench.plots.canvas import ReportFigure, as_error, canvas, log_ticks, saved
 from dml_bench.plots.colours import BLUE, GREEN
+from dml_bench.runs.metrics import COST
 from dml_bench.system.lettering import shortened
 
 __all__ = ["cost_scatter"]

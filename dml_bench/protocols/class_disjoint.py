@@ -1,15 +1,15 @@
-"""What the protocol `class_disjoint` reports: retrieval among classes that were never trained on,
-as papers on metric learning do."""
+"""The protocol `class_disjoint`: retrieval among classes that were never trained on, as papers on
+metric learning do."""
 
-from functools import cached_property
-from pathlib import Path
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
 
-from dml_bench.config import Experiment
+from dml_bench.config import Evaluate, Experiment
 from dml_bench.data.datasets import Dataset
-from dml_bench.data.split import Split
+from dml_bench.data.split import Phase, Split, disjoint_phases, make_disjoint_split
 from dml_bench.evaluation.clustering import normalized_mutual_information
 from dml_bench.evaluation.metrics import (
     by_class,
@@ -21,76 +21,97 @@ from dml_bench.evaluation.metrics import (
     recall_at,
 )
 from dml_bench.evaluation.search import Neighbours
-from dml_bench.protocols.class_holdout import predictions
-from dml_bench.system.files import write_csv
-from dml_bench.tracking.wandb_mirror import Table
+from dml_bench.protocols.base import (
+    PhaseOutput,
+    Protocol,
+    Result,
+    predictions,
+    register,
+)
+from dml_bench.protocols.metric import (
+    Column,
+    Metric,
+    by_name,
+    columns_of,
+    scores_of_phase,
+)
+from dml_bench.system.tables import OutcomeTable, ResultTable, number
 
-__all__ = ["RetrievalResult"]
+__all__ = ["ClassDisjoint", "RetrievalResult"]
+
+DISJOINT = "disjoint"
+"""The one phase."""
 
 
-class RetrievalResult:
+class RetrievalResult(Result):
     """R@k, R-precision and MAP@R over the test images. All are means over queries, as published;
-    P@1 also over classes; NMI if asked for."""
+    P@1 also over classes; NMI where the experiment wants it."""
 
     def __init__(
         self,
         experiment: Experiment,
         dataset: Dataset,
         split: Split,
-        found: Neighbours,
+        neighbours: Neighbours,
         query: np.ndarray | None,
     ):
-        """`query` are the (query, dim) unit vectors whose neighbours were found, where NMI is asked
-        for."""
+        """`query` are the (query, dim) unit vectors of the queries, where NMI is wanted."""
         self.experiment = experiment
         self.dataset = dataset
         self.split = split
-        self.found = found
+        self.neighbours = neighbours
         self.query = query
 
     @cached_property
     def nmi(self) -> dict[str, float]:
-        """Empty where it is not asked for."""
+        """Empty where it is not wanted."""
         if self.query is None:
             return {}
         return {
             "nmi": normalized_mutual_information(
-                self.query, self.found.query_labels, self.experiment.seed
+                self.query, self.neighbours.query_labels, self.experiment.seed
             )
         }
 
     @cached_property
     def per_query(self) -> dict[str, np.ndarray]:
         recalls = {
-            f"recall_at_{k}": recall_at(self.found, min(k, self.found.k))
+            f"recall_at_{k}": recall_of_most(k, self.neighbours)
             for k in self.experiment.evaluate.recall_k
         }
-        return recalls | {"r_precision": r_precision(self.found), "map_at_r": map_at_r(self.found)}
+        return recalls | {
+            "r_precision": r_precision(self.neighbours),
+            "map_at_r": map_at_r(self.neighbours),
+        }
 
     def summary(self) -> dict[str, Any]:
         undefined = int(np.isnan(self.per_query["map_at_r"]).sum())
         return {
             "retrieval": self.scalars()
             | {
-                "queries": len(self.found.query_labels),
+                "queries": len(self.neighbours.query_labels),
                 "queries_without_relevant_images": undefined,
             }
         }
 
     def scalars(self) -> dict[str, float]:
-        at_1 = {"precision_at_1_macro": macro(precision_at_1(self.found), self.found.query_labels)}
+        at_1 = {
+            "precision_at_1_macro": macro(
+                precision_at_1(self.neighbours), self.neighbours.query_labels
+            )
+        }
         return {name: micro(values) for name, values in self.per_query.items()} | at_1 | self.nmi
 
     def highlights(self) -> dict[str, float]:
         """What stands for the whole run."""
         return self.scalars()
 
-    def tables(self) -> dict[str, Table]:
-        """P@1 and MAP@R of each class that was asked."""
-        labels, classes = self.found.query_labels, np.unique(self.found.query_labels)
+    def tables(self) -> dict[str, ResultTable]:
+        """P@1 and MAP@R of each class of the queries."""
+        labels, classes = self.neighbours.query_labels, np.unique(self.neighbours.query_labels)
         precision, average = (
             by_class(values, labels, self.dataset.num_classes)[classes]
-            for values in (precision_at_1(self.found), self.per_query["map_at_r"])
+            for values in (precision_at_1(self.neighbours), self.per_query["map_at_r"])
         )
         names = [self.dataset.class_names[label] for label in classes]
         rows = zip(
@@ -101,16 +122,149 @@ class RetrievalResult:
             strict=True,
         )
         return {
-            "test_classes_metrics": Table(
+            "test_classes_metrics": ResultTable(
                 ("class name", "test samples", "precision@1", "MAP@R"), tuple(rows)
             )
         }
 
-    def write(self, folder: Path) -> None:
+    def predictions(self) -> ResultTable:
         unseen = np.ones(len(self.split.test), bool)
-        told = {
-            **self.tables(),
-            "predictions": predictions(self.dataset, self.split, unseen, {"disjoint": self.found}),
-        }
-        for name, table in told.items():
-            write_csv(folder / f"{name}.csv", table.columns, table.rows)
+        return predictions(self.dataset, self.split, unseen, {DISJOINT: self.neighbours}, {})
+
+
+@register
+class ClassDisjoint(Protocol):
+    """One model, asked only about classes that it never trained on."""
+
+    name = "class_disjoint"
+    summary = (
+        "retrieval among classes that were never trained on, each query left out of its search"
+    )
+    source = "Song et al. 2016, Deep metric learning via lifted structured feature embedding"
+    splits = ("half", "given")
+    clusters = True
+    validates_by_class = True
+    takes_unseen = False
+    gallery_is_trained_on = False
+    main_phase = DISJOINT
+    class_table = "test_classes_metrics"
+    explanation = (
+        (
+            "Retrieval among classes that were never trained on, each query left out of its own"
+            " search; means over queries, P@1 macro over classes."
+        ),
+    )
+
+    def split(self, experiment: Experiment, dataset: Dataset) -> Split:
+        data = experiment.data
+        return make_disjoint_split(dataset, method=data.split, valid_fraction=data.valid_fraction)
+
+    def phases(self, experiment: Experiment, dataset: Dataset, split: Split) -> tuple[Phase, ...]:
+        return disjoint_phases(dataset, split)
+
+    def num_neighbours(self, evaluate: Evaluate, split: Split) -> int:
+        votes = () if split.leaves_one_out else evaluate.vote_k
+        return max(*votes, *evaluate.recall_k)
+
+    def evaluate(
+        self,
+        experiment: Experiment,
+        dataset: Dataset,
+        split: Split,
+        phases: tuple[Phase, ...],
+        outputs: dict[str, PhaseOutput],
+    ) -> RetrievalResult:
+        output = outputs[DISJOINT]
+        query = output.query_embeddings() if experiment.evaluate.nmi else None
+        return RetrievalResult(experiment, dataset, split, output.neighbours, query)
+
+    def metrics(self, experiment: Experiment) -> dict[str, Metric]:
+        return by_name(*retrieval_metrics(experiment.evaluate.recall_k))
+
+    def columns(self, experiments: Sequence[Experiment]) -> tuple[Column, ...]:
+        recall_k = {k for experiment in experiments for k in experiment.evaluate.recall_k}
+        return columns_of(by_name(*retrieval_metrics(sorted(recall_k))))
+
+    def describe_phase(self, phase: str, phases: Sequence[str]) -> str:
+        return "trained on other classes"
+
+    def describe_split(self, experiment: Experiment, split: Mapping[str, Any]) -> str:
+        return (
+            f"{split['train_images']:,} images train, {split['valid_images']:,} of other classes"
+            f" watch, {split['test_images']:,} of yet others are queries ({experiment.data.split})"
+        )
+
+    def describe_unseen(self, experiment: Experiment) -> str:
+        return "never trained on"
+
+    def headline(self, summary: Mapping[str, Any]) -> str:
+        retrieval = summary["retrieval"]
+        precision, average = retrieval["precision_at_1_macro"], retrieval["map_at_r"]
+        return f"P@1 {number(precision)}, MAP@R {number(average)}"
+
+    def outcome(self, summary: Mapping[str, Any]) -> list[OutcomeTable]:
+        retrieval = summary["retrieval"]
+        recall_k = [
+            int(name.removeprefix("recall_at_"))
+            for name in retrieval
+            if name.startswith("recall_at_")
+        ]
+        shown = {metric.head: metric.name for metric in retrieval_metrics(recall_k)}
+        if "nmi" in retrieval:
+            shown["NMI"] = "nmi"
+        title = (
+            f"Retrieval among unseen classes: {summary['experiment']} on"
+            f" {summary['dataset']['name']}, seed {summary['seed']}"
+        )
+        caption = (
+            f"{retrieval['queries']:,} queries of {len(summary['unseen_classes'])} classes that"
+            " were never trained on; means over queries"
+        )
+        row = tuple(number(retrieval[name]) for name in shown.values())
+        return [OutcomeTable(title=title, heads=tuple(shown), rows=(row,), caption=caption)]
+
+
+def retrieval_metrics(recall_k: Iterable[int]) -> Iterator[Metric]:
+    """Only the R@k of the smallest k and MAP@R have intervals in tables."""
+    recall_k = list(recall_k)
+    for k in recall_k:
+        name = f"recall_at_{k}"
+        yield Metric(
+            name=name,
+            head=f"R@{k}",
+            description=f"R@{k}",
+            average="micro",
+            scores=partial(scores_of_phase, partial(recall_of_most, k), DISJOINT),
+            column=f"R@{k}",
+            place="" if k == min(recall_k) else f"retrieval.{name}",
+        )
+    yield Metric(
+        name="r_precision",
+        head="R-precision",
+        description="R-precision",
+        average="micro",
+        scores=partial(scores_of_phase, r_precision, DISJOINT),
+        column="R-precision",
+        place="retrieval.r_precision",
+    )
+    yield Metric(
+        name="map_at_r",
+        head="MAP@R",
+        description="MAP@R",
+        average="micro",
+        scores=partial(scores_of_phase, map_at_r, DISJOINT),
+        column="MAP@R",
+    )
+    yield Metric(
+        name="precision_at_1_macro",
+        head="P@1 macro",
+        description="P@1 (mean over classes)",
+        scores=partial(scores_of_phase, precision_at_1, DISJOINT),
+        column="P@1 macro",
+        place="retrieval.precision_at_1_macro",
+    )
+
+
+def recall_of_most(k: int, neighbours: Neighbours) -> np.ndarray:
+    """(query) R@k; of a gallery of fewer images, of all of these."""
+    return recall_at(neighbours, min(k, neighbours.k))

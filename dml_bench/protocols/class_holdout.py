@@ -1,16 +1,17 @@
-"""From the neighbours of both phases to everything that is reported: numbers, tables and per-query
-predictions."""
+"""The protocol `precision_drop`: a model of all classes against one that never trained on some of
+them, both asked about the same images. From the neighbours of both phases to all that is reported:
+numbers, tables and predictions."""
 
-from functools import cached_property
-from pathlib import Path
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
 
-from dml_bench.config import Experiment
+from dml_bench.config import Evaluate, Experiment
 from dml_bench.data.datasets import Dataset
-from dml_bench.data.split import Phase, Split
-from dml_bench.evaluation.drop import Drop, precision_drop
+from dml_bench.data.split import Phase, Split, holdouts, make_split, phases
+from dml_bench.evaluation.drop import Drop, drop_of
 from dml_bench.evaluation.metrics import (
     by_class,
     macro,
@@ -21,16 +22,36 @@ from dml_bench.evaluation.metrics import (
     vote,
 )
 from dml_bench.evaluation.search import Neighbours
-from dml_bench.system.files import write_csv
-from dml_bench.tracking.wandb_mirror import Table
+from dml_bench.evaluation.statistics import Scores
+from dml_bench.protocols.base import (
+    PhaseOutput,
+    Protocol,
+    Result,
+    predictions,
+    register,
+)
+from dml_bench.protocols.metric import (
+    Column,
+    MeasuredRun,
+    Metric,
+    by_name,
+    columns_of,
+    scores_of_phase,
+    value_at,
+)
+from dml_bench.registry import losses
+from dml_bench.system.tables import OutcomeTable, ResultTable, number
 
-__all__ = ["HoldoutResult", "predictions"]
+__all__ = ["ClassHoldout", "HoldoutResult"]
 
+ALL, LIMITED = "all", "limited"
+"""The phase that trains on all classes; the one that does not train on the unseen, or the first
+part of the name of each where several hold-outs are rotated."""
 GROUPS = ("unseen", "seen", "all")
 
 
-class HoldoutResult:
-    """What an experiment found out. All names are those of the study."""
+class HoldoutResult(Result):
+    """All names are those of the study."""
 
     def __init__(
         self,
@@ -38,10 +59,10 @@ class HoldoutResult:
         dataset: Dataset,
         split: Split,
         phases: tuple[Phase, ...],
-        found: dict[str, Neighbours],
-        classified: dict[str, np.ndarray],
+        neighbours: dict[str, Neighbours],
+        predicted: dict[str, np.ndarray],
     ):
-        """`classified` holds, by phase, the class ids that the loss's own logits choose for the
+        """`predicted` holds, by phase, the class ids that the loss's own logits choose for the
         queries, where it has logits."""
         self.experiment = experiment
         self.dataset = dataset
@@ -49,15 +70,15 @@ class HoldoutResult:
         self.held_out = {
             phase.name: phase.held_out_classes for phase in phases if phase.held_out_classes
         }
-        self.found = found
-        self.classified = classified
+        self.neighbours = neighbours
+        self.predicted = predicted
 
     @cached_property
     def drops(self) -> dict[str, Drop]:
         """By the phase that held classes out."""
-        everything = self.found["all"]
+        everything = self.neighbours[ALL]
         return {
-            name: precision_drop(everything, self.found[name], unseen, self.dataset.num_classes)
+            name: drop_of(everything, self.neighbours[name], unseen, self.dataset.num_classes)
             for name, unseen in self.held_out.items()
         }
 
@@ -73,7 +94,7 @@ class HoldoutResult:
     def summary(self) -> dict[str, Any]:
         return {
             "phases": {
-                name: self._phase(name) | self._logits_accuracy(name) for name in self.found
+                name: self._phase(name) | self._logits_accuracy(name) for name in self.neighbours
             },
             **self.scalars(),
             "holdouts": [self._holdout(name) for name in self.held_out],
@@ -107,32 +128,27 @@ class HoldoutResult:
     def scalars(self) -> dict[str, float]:
         """The drops, means over the hold-outs; of several, also what they differ by (standard
         deviation)."""
-        found = {}
+        numbers = {}
         for group in GROUPS:
-            name, means = (
-                f"precision_drop_{group}_classes",
-                [drop.mean(group) for drop in self.drops.values()],
-            )
-            found[name] = float(np.mean(means))
+            name = f"precision_drop_{group}_classes"
+            means = [drop.mean(group) for drop in self.drops.values()]
+            numbers[name] = float(np.mean(means))
             if len(means) > 1:
-                found[f"{name}_between_holdouts"] = float(np.std(means, ddof=1))
-        return found
+                numbers[f"{name}_between_holdouts"] = float(np.std(means, ddof=1))
+        return numbers
 
     def highlights(self) -> dict[str, float]:
         """What stands for the whole run: the drops, and P@1 of each phase on the unseen, the seen
         and all classes."""
-        told = self.scalars()
-        for phase in self.found:
-            numbers = self._phase(phase)
-            told |= {
-                f"{phase}_{name}": value
-                for name, value in numbers.items()
-                if name.startswith("precision_at_1")
-            }
-        return told
+        highlights = self.scalars()
+        for phase in self.neighbours:
+            for name, value in self._phase(phase).items():
+                if name.startswith("precision_at_1"):
+                    highlights[f"{phase}_{name}"] = value
+        return highlights
 
     def _phase(self, phase: str) -> dict[str, Any]:
-        neighbours = self.found[phase]
+        neighbours = self.neighbours[phase]
         is_unseen = np.isin(neighbours.query_labels, self.unseen_by(phase))
         numbers: dict[str, Any] = {}
         for suffix, queries in (
@@ -160,11 +176,11 @@ class HoldoutResult:
 
     def _logits_accuracy(self, phase: str) -> dict[str, float]:
         """Top-1 of the loss's own logits on the queries of the classes that it knows."""
-        if phase not in self.classified:
+        if phase not in self.predicted:
             return {}
-        labels = self.found[phase].query_labels
+        labels = self.neighbours[phase].query_labels
         known = ~np.isin(labels, self.held_out.get(phase, ()))
-        correct = (self.classified[phase] == labels)[known].astype(float)
+        correct = (self.predicted[phase] == labels)[known].astype(float)
         return {
             "logits_accuracy_macro_known": macro(correct, labels[known]),
             "logits_accuracy_micro_known": micro(correct),
@@ -175,10 +191,10 @@ class HoldoutResult:
         elected, _ = vote(neighbours, min(k, neighbours.k), weights=weights)
         return micro((elected == neighbours.query_labels).astype(float))
 
-    def tables(self) -> dict[str, Table]:
+    def tables(self) -> dict[str, ResultTable]:
         """The per-class tables by the study's names, for the run folder and for W&B."""
         tables = {}
-        for phase, neighbours in self.found.items():
+        for phase, neighbours in self.neighbours.items():
             tables[f"{phase}_classes_metrics"] = self._class_metrics(phase, neighbours)
             tables[f"{phase}_classes_classification_report"] = self._classification_report(
                 neighbours
@@ -187,7 +203,7 @@ class HoldoutResult:
             tables[f"comparison_{group}_classes_metrics"] = self._comparison(group)
         return tables
 
-    def _comparison(self, group: str) -> Table:
+    def _comparison(self, group: str) -> ResultTable:
         """Both phases side by side for the classes of a group; of several hold-outs, the mean over
         those in which the class is in it."""
         drops = list(self.drops.values())
@@ -201,12 +217,12 @@ class HoldoutResult:
             )
             for i in np.flatnonzero(chosen.any(0))
         )
-        return Table(
+        return ResultTable(
             ("class name", "P@1 trained on all classes", "P@1 trained without the unseen classes"),
             tuple(rows),
         )
 
-    def _class_metrics(self, phase: str, neighbours: Neighbours) -> Table:
+    def _class_metrics(self, phase: str, neighbours: Neighbours) -> ResultTable:
         def count(images: np.ndarray) -> np.ndarray:
             return np.bincount(self.dataset.labels[images], minlength=self.dataset.num_classes)
 
@@ -222,9 +238,11 @@ class HoldoutResult:
             precision.tolist(),
             strict=True,
         )
-        return Table(("class name", "test samples", "training samples", "precision@1"), tuple(rows))
+        return ResultTable(
+            ("class name", "test samples", "training samples", "precision@1"), tuple(rows)
+        )
 
-    def _classification_report(self, neighbours: Neighbours) -> Table:
+    def _classification_report(self, neighbours: Neighbours) -> ResultTable:
         """scikit-learn's report with the nearest neighbour's class as the prediction."""
         from sklearn.metrics import classification_report
 
@@ -242,44 +260,290 @@ class HoldoutResult:
             (name, report[name]) for name in means
         ]
         rows = [(name, *(float(row[measure]) for measure in measures)) for name, row in named]
-        return Table(("class name", *measures), tuple(rows))
+        return ResultTable(("class name", *measures), tuple(rows))
 
-    def predictions(self) -> Table:
-        labels = self.found["all"].query_labels
+    def predictions(self) -> ResultTable:
+        labels = self.neighbours[ALL].query_labels
         return predictions(
-            self.dataset, self.split, np.isin(labels, self.ever_unseen), self.found, self.classified
+            self.dataset,
+            self.split,
+            np.isin(labels, self.ever_unseen),
+            self.neighbours,
+            self.predicted,
         )
 
-    def write(self, folder: Path) -> None:
-        for name, table in {**self.tables(), "predictions": self.predictions()}.items():
-            write_csv(folder / f"{name}.csv", table.columns, table.rows)
+
+LOGITS_COLUMN = Column(
+    "logits top-1", "logits_accuracy_macro", "phases.all.logits_accuracy_macro_known"
+)
+"""Of the classes that the model trained on, which is no metric: it has no value for each query."""
 
 
-def predictions(
-    dataset: Dataset,
-    split: Split,
-    unseen: np.ndarray,
-    found: dict[str, Neighbours],
-    classified: dict[str, np.ndarray] | None = None,
-) -> Table:
-    """One row per query: the nearest image, its class and similarity, the vote of 10, and what the
-    logits say, by each phase's model."""
-    names, paths = np.array(dataset.class_names, object), np.array(dataset.paths, object)
-    labels = dataset.labels[split.test]
-    columns: dict[str, Any] = {"query": paths[split.test], "class": names[labels], "unseen": unseen}
-    for phase, neighbours in found.items():
-        nearest = neighbours.indices[:, 0]
-        elected, share = vote(neighbours, min(10, neighbours.k))
-        columns |= {
-            f"{phase}_nearest": paths[split.gallery[nearest]],
-            f"{phase}_predicted": names[neighbours.labels[:, 0]],
-            f"{phase}_similarity": neighbours.similarities[:, 0].astype(float).round(6),
-            f"{phase}_correct": neighbours.labels[:, 0] == labels,
-            f"{phase}_vote": names[elected],
-            f"{phase}_vote_share": share.round(6),
+@register
+class ClassHoldout(Protocol):
+    """A model of all classes, and one for each set of classes that are held out."""
+
+    name = "precision_drop"
+    summary = "a model of all classes against one without the unseen classes, on the same queries"
+    source = "this study"
+    splits = ("stratified", "given")
+    takes_folds = True
+    has_drop = True
+    main_phase = ALL
+    class_table = "all_classes_metrics"
+    explanation = (
+        (
+            "P@1: precision at 1, the share of test images of all classes whose nearest image in a"
+            " gallery of all classes is of their class; mean over classes. *All*: trained on all"
+            " classes; *limited*: trained without the unseen, with the same gallery and queries."
+        ),
+        "Drop: P@1 all minus P@1 limited, mean over the unseen, the seen or all classes.",
+        (
+            "Logits top-1: the classifier's own answer without a gallery, trained on all classes;"
+            " mean over classes."
+        ),
+    )
+
+    def split(self, experiment: Experiment, dataset: Dataset) -> Split:
+        data = experiment.data
+        return make_split(
+            dataset,
+            method=data.split,
+            test_fraction=data.test_fraction,
+            valid_fraction=data.valid_fraction,
+            seed=experiment.seed,
+        )
+
+    def phases(self, experiment: Experiment, dataset: Dataset, split: Split) -> tuple[Phase, ...]:
+        return phases(holdouts(experiment.unseen, dataset))
+
+    def num_neighbours(self, evaluate: Evaluate, split: Split) -> int:
+        return max(evaluate.vote_k)
+
+    def evaluate(
+        self,
+        experiment: Experiment,
+        dataset: Dataset,
+        split: Split,
+        phases: tuple[Phase, ...],
+        outputs: dict[str, PhaseOutput],
+    ) -> HoldoutResult:
+        neighbours = {phase: output.neighbours for phase, output in outputs.items()}
+        predicted = {
+            phase: output.predicted
+            for phase, output in outputs.items()
+            if output.predicted is not None
         }
-        if classified and phase in classified:
-            columns[f"{phase}_logits_predicted"] = names[classified[phase]]
-    return Table(
-        tuple(columns), tuple(zip(*(column.tolist() for column in columns.values()), strict=True))
+        return HoldoutResult(experiment, dataset, split, phases, neighbours, predicted)
+
+    def metrics(self, experiment: Experiment) -> dict[str, Metric]:
+        named = by_name(*p_at_1_metrics(), *drop_metrics())
+        if losses[experiment.loss.name].facts["classifies"]:
+            named |= by_name(
+                Metric(
+                    name="logits_accuracy",
+                    head="logits micro",
+                    description="top-1 of the loss's own logits (mean over images)",
+                    average="micro",
+                    scores=logits_scores,
+                )
+            )
+        return named
+
+    def columns(self, experiments: Sequence[Experiment]) -> tuple[Column, ...]:
+        named: dict[str, Metric] = {}
+        for experiment in experiments:
+            named |= self.metrics(experiment)
+        return (*columns_of(named), LOGITS_COLUMN)
+
+    def held_out(self, summary: Mapping[str, Any]) -> dict[str, list[str]]:
+        # Runs of versions that knew no rotated hold-outs have no such list.
+        if "holdouts" not in summary:
+            return {LIMITED: summary["unseen_classes"]}
+        return {holdout["phase"]: holdout["unseen_classes"] for holdout in summary["holdouts"]}
+
+    def describe_phase(self, phase: str, phases: Sequence[str]) -> str:
+        if phase == ALL:
+            return "trained on all classes"
+        several = len(phases) > 2
+        return "trained without the unseen classes" + (f" ({phase})" if several else "")
+
+    def describe_split(self, experiment: Experiment, split: Mapping[str, Any]) -> str:
+        watching = f"{split['valid_images']:,} watch, " if split["valid_images"] else ""
+        return (
+            f"{split['train_images']:,} images train and are the gallery,"
+            f" {watching}{split['test_images']:,} are queries ({experiment.data.split})"
+        )
+
+    def headline(self, summary: Mapping[str, Any]) -> str:
+        both = " ".join(
+            f"{phase} {number(value_at(summary, f'phases.{phase}.precision_at_1_macro'))}"
+            for phase in (ALL, LIMITED)
+        )
+        drop = number(summary["precision_drop_unseen_classes"], "+.3f")
+        return f"P@1 {both}, drop unseen {drop}"
+
+    def outcome(self, summary: Mapping[str, Any]) -> list[OutcomeTable]:
+        first = one_holdout if len(summary["holdouts"]) == 1 else rotated_holdouts
+        return [first(summary), largest_drops(summary)]
+
+
+def p_at_1_metrics() -> Iterator[Metric]:
+    of_all = partial(scores_of_phase, precision_at_1, ALL)
+    yield Metric(
+        name="test_accuracy",
+        head="P@1 micro",
+        description="P@1 on all classes (mean over images)",
+        average="micro",
+        scores=of_all,
+        compared=False,
+    )
+    yield Metric(
+        name="precision_at_1_macro",
+        head="P@1",
+        description="P@1 on all classes (mean over classes)",
+        scores=of_all,
+        column="P@1 all",
+    )
+    yield Metric(
+        name="precision_at_1_macro_limited",
+        head="P@1 limited",
+        description="P@1 on all classes, trained without the unseen (mean over classes)",
+        scores=partial(limited_scores, "all"),
+        column="P@1 limited",
+        place="phases.limited.precision_at_1_macro",
+        compared=False,
+        depends_on_holdouts=True,
+    )
+    for group, classes in (
+        ("seen", "the classes trained on"),
+        ("unseen", "classes never trained on"),
+    ):
+        yield Metric(
+            name=f"precision_at_1_macro_{group}_limited",
+            head=f"P@1 {group}",
+            description=f"P@1 on {classes}, trained without the unseen (mean over classes)",
+            scores=partial(limited_scores, group),
+            depends_on_holdouts=True,
+        )
+
+
+def drop_metrics() -> Iterator[Metric]:
+    for group in GROUPS:
+        name = f"precision_drop_{group}_classes"
+        classes = "all classes" if group == "all" else f"the {group} classes"
+        yield Metric(
+            name=name,
+            head=f"drop {group}",
+            description=f"precision drop of {classes}",
+            within=(-1.0, 1.0),
+            lower_is_better=True,
+            scores=partial(drop_scores, group),
+            column=f"drop {group}",
+            place="" if group == "unseen" else name,
+            compared=group != "all",
+            depends_on_holdouts=True,
+        )
+
+
+def logits_scores(run: MeasuredRun) -> Scores:
+    labels = run.neighbours[ALL].query_labels
+    return Scores((run.logits(ALL).predicted == labels).astype(float), labels)
+
+
+def limited_scores(group: str, run: MeasuredRun) -> Scores:
+    """Per query: right by the model without the unseen classes; of several hold-outs, the share of
+    those for which the query's class belongs to the group."""
+    right = [scores_of_phase(precision_at_1, phase, run).values for phase in run.held_out]
+    return of_group(group, run, np.stack(right), run.neighbours[ALL].query_labels)
+
+
+def drop_scores(group: str, run: MeasuredRun) -> Scores:
+    """Per query: right by the model of all classes minus right by the one without the unseen; of
+    several hold-outs, the mean over those for which the query's class belongs to the group."""
+    of_all = scores_of_phase(precision_at_1, ALL, run)
+    lost = [
+        of_all.minus(scores_of_phase(precision_at_1, phase, run)).values for phase in run.held_out
+    ]
+    return of_group(group, run, np.stack(lost), of_all.labels)
+
+
+def of_group(group: str, run: MeasuredRun, values: np.ndarray, labels: np.ndarray) -> Scores:
+    """(hold-outs, query) -> one value per query whose class belongs to the group in some hold-out:
+    the mean over those."""
+    unseen = np.stack([np.isin(labels, classes) for classes in run.held_out.values()])
+    belongs = {"unseen": unseen, "seen": ~unseen, "all": np.ones_like(unseen)}[group]
+    chosen = belongs.any(0)
+    return Scores((values * belongs).sum(0)[chosen] / belongs.sum(0)[chosen], labels[chosen])
+
+
+def outcome_title(summary: Mapping[str, Any]) -> str:
+    return f"P@1 of {summary['experiment']} on {summary['dataset']['name']}, seed {summary['seed']}"
+
+
+def one_holdout(summary: Mapping[str, Any]) -> OutcomeTable:
+    means, phases = ("macro", "micro"), [summary["phases"][name] for name in (ALL, LIMITED)]
+    unseen = len(summary["unseen_classes"])
+    seen = summary["dataset"]["num_classes"] - unseen
+    rows = []
+    for group, count in (("seen", seen), ("unseen", unseen), ("all", seen + unseen)):
+        suffix = "" if group == "all" else f"_{group}"
+        precision = [
+            number(phase[f"precision_at_1_{mean}{suffix}"]) for phase in phases for mean in means
+        ]
+        drop = number(summary[f"precision_drop_{group}_classes"], "+.3f")
+        rows.append((f"{count} {group}", *precision, drop))
+    if all("logits_accuracy_macro_known" in phase for phase in phases):
+        accuracy = [
+            number(phase[f"logits_accuracy_{mean}_known"]) for phase in phases for mean in means
+        ]
+        rows.append(("known, by logits", *accuracy, ""))
+    return OutcomeTable(
+        title=outcome_title(summary),
+        heads=(
+            "classes",
+            *(f"{phase}\n{mean}" for phase in (ALL, LIMITED) for mean in means),
+            "precision drop\nmacro",
+        ),
+        rows=tuple(rows),
+        caption=(
+            f"all: trained on all classes; {LIMITED}: trained without the unseen; both asked the"
+            " same, gallery of all classes"
+        ),
+        num_text_columns=1,
+    )
+
+
+def rotated_holdouts(summary: Mapping[str, Any]) -> OutcomeTable:
+    names = [f"precision_drop_{group}_classes" for group in GROUPS]
+    rows = []
+    for holdout in summary["holdouts"]:
+        drops = [number(holdout[name], "+.3f") for name in names]
+        rows.append((holdout["phase"], str(len(holdout["unseen_classes"])), *drops))
+    means = [number(summary[name], "+.3f") for name in names]
+    deviations = [number(summary[f"{name}_between_holdouts"]) for name in names]
+    of_all = number(summary["phases"][ALL]["precision_at_1_macro"])
+    return OutcomeTable(
+        title=outcome_title(summary),
+        heads=("held out", "classes", *(f"precision drop\n{group}" for group in GROUPS)),
+        rows=tuple(rows),
+        totals=(("mean", "", *means), ("deviation", "", *deviations)),
+        caption=f"P@1 macro of the model trained on all classes: {of_all}",
+        num_text_columns=1,
+    )
+
+
+def largest_drops(summary: Mapping[str, Any]) -> OutcomeTable:
+    if not summary["largest_drops"]:
+        return OutcomeTable(title="No class loses precision.")
+    rows = []
+    for loss in summary["largest_drops"]:
+        group = "unseen" if loss["unseen"] else "seen"
+        precision = [number(loss[phase]) for phase in (ALL, LIMITED)]
+        rows.append((loss["class"], group, *precision, number(loss["drop"], "+.3f")))
+    return OutcomeTable(
+        title="The five classes that lose most",
+        heads=("class", "", ALL, LIMITED, "drop"),
+        rows=tuple(rows),
+        num_text_columns=2,
     )

@@ -32,6 +32,7 @@ __all__ = [
     "near_miss",
     "optimizers",
     "poolings",
+    "protocols",
     "samplers",
     "schedules",
     "starts",
@@ -236,5 +237,16 @@ schedules = Registry("schedule", "dml_bench.training.schedules")
 mixings = Registry("mixing", "dml_bench.data.mixing", {"where": "pixels", "two_labels": True})
 labellings = Registry("labelling", "dml_bench.data.label_strategies", {"classifies": False})
 samplers = Registry("sampler", "dml_bench.data.samplers", {"balances_classes": False})
+protocols = Registry(
+    "protocol",
+    "dml_bench.protocols",
+    {
+        "splits": (),
+        "takes_folds": False,
+        "clusters": False,
+        "validates_by_class": False,
+        "has_drop": False,
+    },
+)
 starts = Registry("start", "dml_bench.training.pretraining_tasks")
 indexes = Registry("index", "dml_bench.gallery.indexes", {"exact": False, "compresses": False})

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from dml_bench.analysis.diagnostics import WANTED_PRECISION, Diagnostics
 from dml_bench.analysis.study import Study, certain_sign
 from dml_bench.analysis.table import TableRow
+from dml_bench.registry import protocols
 from dml_bench.report.format import (
     compared,
     counted,
@@ -377,7 +378,7 @@ def cost_against(best: TableRow, rival: TableRow) -> Iterable[str]:
 def gallery_cost(line: TableRow) -> Iterable[str]:
     """What has to be kept and searched."""
     run = line.runs[0]
-    phase = "disjoint" if "disjoint" in run.neighbours else "all"
+    phase = run.protocol.main_phase
     seconds = [
         part["search_seconds"]
         for parts in parts_of_cost(line)
@@ -570,9 +571,10 @@ def disjoint_unseen(section: Study, best: TableRow, looks: Looks) -> Iterable[st
         f" {percent(section.measure(best, 'known'))} of the queries, all of classes never trained"
         f" on (P@1, mean over classes, {seeds_of(best)})."
     )
+    with_drop = " or ".join(f"`{entry.name}`" for entry in protocols if entry.facts["has_drop"])
     yield (
         "How much less that is than with training on them can't be told from these runs: no model"
-        " here saw these classes. Experiments with protocol `precision_drop` tell."
+        f" here saw these classes. Experiments with protocol {with_drop} tell."
     )
 
 

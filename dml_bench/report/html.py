@@ -11,10 +11,11 @@ from markupsafe import Markup, escape
 
 from dml_bench.analysis.ablation import Ablation
 from dml_bench.analysis.claims import ClaimResult, Verdict
-from dml_bench.analysis.table import COST, TableRow
+from dml_bench.analysis.table import TableRow
 from dml_bench.evaluation.statistics import Interval
 from dml_bench.report import changes
 from dml_bench.report.markdown import NUMBERS, closer_cells, closer_words, missing
+from dml_bench.runs.metrics import COST
 from dml_bench.suite import page as table_page
 from dml_bench.system.files import write_atomically
 
@@ -77,7 +78,7 @@ def shown(chapter: "Section") -> dict[str, Any]:
         "heads": heads,
         "rows": [row_of(chapter, line, kept) for line in group.lines],
         "explained": (
-            *table_page.EXPLAINED[group.protocol],
+            *group.explanation,
             table_page.INTERVALS,
             table_page.COSTS,
         ),
@@ -137,7 +138,7 @@ def row_of(chapter: "Section", line: TableRow, kept: list[int]) -> dict[str, Any
 def claim(judged: ClaimResult) -> dict[str, str]:
     """A claim in few words, with the whole of it for those who ask."""
     versus = f" against {judged.expectation.versus}" if judged.expectation.versus else ""
-    measured = table_page.interval_cell(judged.measured, signed=table_page.signed(judged))
+    measured = table_page.interval_cell(judged.measured, signed=judged.signed)
     return {
         "mark": MARKS[judged.verdict],
         "verdict": judged.verdict.value,

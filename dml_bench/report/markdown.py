@@ -11,12 +11,10 @@ from dml_bench.analysis.diagnostics import WANTED_PRECISION, Diagnostics, Exampl
 from dml_bench.report import changes
 from dml_bench.report.thumbnails import Pictures
 from dml_bench.suite.page import (
-    EXPLAINED,
     INTERVALS,
     claimed,
     interval_cell,
     markdown_table,
-    signed,
     write_text,
 )
 from dml_bench.system.markdown import code, fenced, markdown, markdown_row, picture, sentence
@@ -77,7 +75,7 @@ def of_chapter(chapter: "Section") -> Iterable[str]:
         yield from (f"### {number}. {answer.question}", "", f"**{sentence(answer.short)}**", "")
         yield from (*(f"- {sentence(told)}" for told in answer.sentences), "")
     yield from ("### The experiments", "", *markdown_table(section.group), "")
-    yield from (*(f"- {line}" for line in (*EXPLAINED[section.group.protocol], INTERVALS)), "")
+    yield from (*(f"- {line}" for line in (*section.group.explanation, INTERVALS)), "")
     yield from expectations(chapter)
     yield from changes_made(chapter)
     yield from ("### Figures", "")
@@ -122,7 +120,7 @@ def expectations(chapter: "Section") -> Iterable[str]:
             f"{judged.words} ({judged.expectation.source})",
             claimed(judged),
         ]
-        yield markdown_row([*cells, interval_cell(judged.measured, signed=signed(judged)), verdict])
+        yield markdown_row([*cells, interval_cell(judged.measured, signed=judged.signed), verdict])
     yield ""
 
 

@@ -28,6 +28,7 @@ from dml_bench.evaluation.search import (
     search_views,
     without_itself,
 )
+from dml_bench.protocols import protocol_of
 from dml_bench.runs import arrays, layout
 from dml_bench.runs import folder as run_folder
 from dml_bench.system import distributed, provenance
@@ -150,15 +151,10 @@ def evaluate_ensemble(
 def look_up(
     experiment: Experiment, dataset: Dataset, split: Split, embeddings: dict[str, np.ndarray]
 ) -> Neighbours:
-    labels, evaluate = dataset.labels, experiment.evaluate
+    labels = dataset.labels
     deepest = int(np.bincount(labels[split.gallery]).max())
     asked, known, views = labels[split.test], labels[split.gallery], embeddings.get("query_views")
-    disjoint = experiment.protocol == "class_disjoint"
-    shallow = max(
-        *(() if split.leaves_one_out else evaluate.vote_k),
-        *(evaluate.recall_k if disjoint else ()),
-        SHALLOWEST,
-    )
+    shallow = max(protocol_of(experiment).num_neighbours(experiment.evaluate, split), SHALLOWEST)
     needed = max(shallow, deepest) + split.leaves_one_out
     kept = max(shallow, ENTRIES // len(asked))
 

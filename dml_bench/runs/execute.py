@@ -5,10 +5,11 @@ from dataclasses import replace
 from typing import Any
 
 from dml_bench.data.datasets import Dataset, open_dataset
-from dml_bench.data.identity import describe_copies
+from dml_bench.data.identity import copies_in_words
 from dml_bench.data.split import split_of
-from dml_bench.evaluation.collapse import describe_doubts
+from dml_bench.evaluation.collapse import in_words
 from dml_bench.models.embedder import build_embedder
+from dml_bench.protocols import phases_of
 from dml_bench.runs.folder import RunFolder
 from dml_bench.runs.request import Outcome, RunRequest
 from dml_bench.runs.session import RunSession
@@ -18,7 +19,7 @@ from dml_bench.system.devices import choose_device, choose_precision
 from dml_bench.system.memory import keep_freed_memory
 from dml_bench.system.seeding import deterministic
 from dml_bench.training.build import check_distributed
-from dml_bench.training.inputs import open_readable_images, phases_of
+from dml_bench.training.inputs import open_readable_images
 
 __all__ = ["execute"]
 
@@ -50,7 +51,7 @@ def execute(request: RunRequest) -> Outcome:
         if (
             summary := distributed.broadcast_object(lambda: claimed(folder, dataset, request.force))
         ) is not None:
-            if told := describe_copies(summary.get("copies", {})):
+            if told := copies_in_words(summary.get("copies", {})):
                 callback.warn(told)
             warn_of_doubts(summary, callback)
             return Outcome(folder.path, summary, already_finished=True)
@@ -75,7 +76,7 @@ def execute(request: RunRequest) -> Outcome:
 
 
 def warn_of_doubts(summary: dict[str, Any], callback: Callback) -> None:
-    for line in describe_doubts(summary):
+    for line in in_words(summary):
         callback.warn(line)
 
 

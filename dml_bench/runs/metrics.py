@@ -1,170 +1,26 @@
 """What finished runs measured: any metric by its name, per query, so that it can be averaged,
-compared and given an interval."""
+compared and given an interval; and what they took.
+
+What a metric is stands in its protocol (`protocols.metric.Metric`).
+"""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
-
-import numpy as np
+from typing import Any
 
 from dml_bench.config import Experiment
-from dml_bench.evaluation import metrics
-from dml_bench.evaluation.search import Neighbours
-from dml_bench.evaluation.statistics import Average, Interval, Scores, interval
-from dml_bench.registry import UnknownName, losses, near_miss
+from dml_bench.evaluation.statistics import Interval, interval
+from dml_bench.protocols import protocol_of
+from dml_bench.protocols.metric import Metric
+from dml_bench.registry import UnknownName, near_miss
 from dml_bench.runs.run import Run
 
-__all__ = ["Metric", "difference", "measure", "metric_of", "metrics_of"]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Metric:
-    """How a number is read from a run."""
-
-    head: str
-    """A short name for tables."""
-    words: str
-    average: Average
-    within: tuple[float, float]
-    """The range of the mean."""
-    scores: Callable[[Run], Scores]
-
-    @property
-    def of_differences(self) -> tuple[float, float]:
-        """The range of the difference of two means."""
-        width = self.within[1] - self.within[0]
-        return -width, width
-
-
-def scores_of(values: Callable[[Neighbours], np.ndarray], phase: str, run: Run) -> Scores:
-    found = run.neighbours[phase]
-    return Scores(values(found), found.query_labels)
-
-
-def recall_scores(k: int, run: Run) -> Scores:
-    return scores_of(lambda found: metrics.recall_at(found, min(k, found.k)), "disjoint", run)
-
-
-def logits_scores(run: Run) -> Scores:
-    labels = run.neighbours["all"].query_labels
-    predicted = run.logits("all").predicted
-    return Scores((predicted == labels).astype(float), labels)
-
-
-def limited_scores(group: str, run: Run) -> Scores:
-    """Per query: right by the model without the unseen classes; of several hold-outs, the share of
-    those for which the query's class belongs to the group."""
-    everything = scores_of(metrics.precision_at_1, "all", run)
-    right = np.stack(
-        [scores_of(metrics.precision_at_1, phase, run).values for phase in run.held_out]
-    )
-    return of_group(group, run, right, everything.labels)
-
-
-def drop_scores(group: str, run: Run) -> Scores:
-    """Per query: right by the model of all classes minus right by the one without the unseen; of
-    several hold-outs, the mean over those for which the query's class belongs to the group."""
-    everything = scores_of(metrics.precision_at_1, "all", run)
-    lost = np.stack(
-        [
-            everything.minus(scores_of(metrics.precision_at_1, phase, run)).values
-            for phase in run.held_out
-        ]
-    )
-    return of_group(group, run, lost, everything.labels)
-
-
-def of_group(group: str, run: Run, values: np.ndarray, labels: np.ndarray) -> Scores:
-    """(hold-outs, query) -> one value per query whose class belongs to the group in some hold-out:
-    the mean over those."""
-    unseen = np.stack([np.isin(labels, classes) for classes in run.held_out.values()])
-    belongs = {"unseen": unseen, "seen": ~unseen, "all": np.ones_like(unseen)}[group]
-    asked = belongs.any(0)
-    return Scores((values * belongs).sum(0)[asked] / belongs.sum(0)[asked], labels[asked])
+__all__ = ["COST", "Cost", "Metric", "difference", "measure", "metric_of", "metrics_of"]
 
 
 def metrics_of(experiment: Experiment) -> dict[str, Metric]:
     """By name, what can be measured of a finished run of this experiment with an interval."""
-    return (
-        retrieval_metrics(experiment)
-        if experiment.protocol == "class_disjoint"
-        else drop_metrics(experiment)
-    )
-
-
-def drop_metrics(experiment: Experiment) -> dict[str, Metric]:
-    p_at_1 = metrics.precision_at_1
-    found = {
-        "test_accuracy": share(
-            "P@1 micro",
-            "P@1 on all classes (mean over images)",
-            partial(scores_of, p_at_1, "all"),
-            "micro",
-        ),
-        "precision_at_1_macro": share(
-            "P@1", "P@1 on all classes (mean over classes)", partial(scores_of, p_at_1, "all")
-        ),
-        "precision_at_1_macro_limited": share(
-            "P@1 limited",
-            "P@1 on all classes, trained without the unseen (mean over classes)",
-            partial(limited_scores, "all"),
-        ),
-    }
-    for group, of in (("seen", "the classes trained on"), ("unseen", "classes never trained on")):
-        words = f"P@1 on {of}, trained without the unseen (mean over classes)"
-        found[f"precision_at_1_macro_{group}_limited"] = share(
-            f"P@1 {group}", words, partial(limited_scores, group)
-        )
-    for group in ("unseen", "seen", "all"):
-        found[f"precision_drop_{group}_classes"] = Metric(
-            head=f"drop {group}",
-            words=(
-                f"precision drop of the {group} classes"
-                if group != "all"
-                else "precision drop of all classes"
-            ),
-            average="macro",
-            within=(-1.0, 1.0),
-            scores=partial(drop_scores, group),
-        )
-    if losses[experiment.loss.name].facts["classifies"]:
-        found["logits_accuracy"] = share(
-            "logits micro",
-            "top-1 of the loss's own logits (mean over images)",
-            logits_scores,
-            "micro",
-        )
-    return found
-
-
-def retrieval_metrics(experiment: Experiment) -> dict[str, Metric]:
-    found = {
-        f"recall_at_{k}": share(f"R@{k}", f"R@{k}", partial(recall_scores, k), "micro")
-        for k in experiment.evaluate.recall_k
-    }
-    return found | {
-        "r_precision": share(
-            "R-precision",
-            "R-precision",
-            partial(scores_of, metrics.r_precision, "disjoint"),
-            "micro",
-        ),
-        "map_at_r": share(
-            "MAP@R", "MAP@R", partial(scores_of, metrics.map_at_r, "disjoint"), "micro"
-        ),
-        "precision_at_1_macro": share(
-            "P@1 macro",
-            "P@1 (mean over classes)",
-            partial(scores_of, metrics.precision_at_1, "disjoint"),
-        ),
-    }
-
-
-def share(
-    head: str, words: str, scores: Callable[[Run], Scores], average: Average = "macro"
-) -> Metric:
-    """A metric from 0 to 1."""
-    return Metric(head=head, words=words, average=average, within=(0.0, 1.0), scores=scores)
+    return protocol_of(experiment).metrics(experiment)
 
 
 def metric_of(experiment: Experiment, name: str) -> Metric:
@@ -199,3 +55,35 @@ def difference(runs: Sequence[Run], others: Sequence[Run], name: str) -> Interva
         average=first.average,
         within=first.of_differences,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What a run took; `of` reads it from the parts of the summary's cost, one per phase."""
+
+    head: str
+    key: str
+    of: Callable[[list[dict[str, Any]]], float | None]
+    worst: bool = False
+    """The most of all seeds, instead of the mean."""
+
+
+def images_per_second(parts: list[dict[str, Any]]) -> float:
+    seconds = sum(part["train_seconds"] for part in parts)
+    return sum(part["train_images_per_second"] * part["train_seconds"] for part in parts) / seconds
+
+
+def most(key: str) -> Callable[[list[dict[str, Any]]], float | None]:
+    return lambda parts: max((part[key] for part in parts if key in part), default=None)
+
+
+COST = (
+    Cost(
+        "training",
+        "train_seconds",
+        lambda parts: sum(part["train_seconds"] + part.get("start_seconds", 0.0) for part in parts),
+    ),
+    Cost("images/s", "train_images_per_second", images_per_second),
+    Cost("memory", "peak_memory_bytes", most("peak_memory_bytes"), worst=True),
+    Cost("GPU memory", "peak_gpu_memory_bytes", most("peak_gpu_memory_bytes"), worst=True),
+)

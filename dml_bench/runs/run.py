@@ -13,6 +13,7 @@ from dml_bench.data.datasets import Dataset, open_dataset
 from dml_bench.data.digests import digest_of, digests_of
 from dml_bench.data.identity import differing_data
 from dml_bench.evaluation.search import Neighbours
+from dml_bench.protocols import Protocol, protocol_of
 from dml_bench.registry import datasets
 from dml_bench.runs import layout
 from dml_bench.runs.arrays import Embeddings, Logits, read_neighbours
@@ -166,29 +167,26 @@ class Run:
             return digests[0]
         return hashlib.sha256("".join(digests).encode()).hexdigest()
 
+    @property
+    def protocol(self) -> Protocol:
+        return protocol_of(self.experiment)
+
     @cached_property
     def class_names(self) -> dict[int, str]:
-        """By class id, of the classes that were asked: all of them, or the test classes of protocol
-        `class_disjoint`."""
-        disjoint = self.experiment.protocol == "class_disjoint"
-        table = "test_classes_metrics" if disjoint else "all_classes_metrics"
-        names = [row["class name"] for row in read_csv(layout.table(self.folder, table))]
-        labels = (
-            np.unique(self.neighbours["disjoint"].query_labels).tolist()
-            if disjoint
-            else range(len(names))
-        )
-        return dict(zip(labels, names, strict=True))
+        """By class id, of the classes of the queries."""
+        table = layout.table(self.folder, self.protocol.class_table)
+        names = [row["class name"] for row in read_csv(table)]
+        labels = np.unique(self.neighbours[self.protocol.main_phase].query_labels)
+        return dict(zip(labels.tolist(), names, strict=True))
 
     @cached_property
     def held_out(self) -> dict[str, np.ndarray]:
-        """Ids of the classes that each phase but `all` never saw."""
+        """By phase, the ids of the classes of the queries that it did not train on."""
+        labels = np.array(list(self.class_names))
         names = np.array(list(self.class_names.values()), object)
-        one = [{"phase": "limited", "unseen_classes": self.summary["unseen_classes"]}]
-        holdouts = self.summary.get("holdouts", one)
         return {
-            held["phase"]: np.flatnonzero(np.isin(names, held["unseen_classes"]))
-            for held in holdouts
+            phase: labels[np.isin(names, unseen)]
+            for phase, unseen in self.protocol.held_out(self.summary).items()
         }
 
     @property

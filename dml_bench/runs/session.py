@@ -14,14 +14,14 @@ from torch import Tensor
 
 from dml_bench.config import as_table
 from dml_bench.data.datasets import Dataset
-from dml_bench.data.identity import OtherData, copies_in_gallery, data_facts, describe_copies
+from dml_bench.data.identity import OtherData, copies_in_gallery, copies_in_words, data_facts
 from dml_bench.data.inputs import ImageInputs, tta_views
 from dml_bench.data.split import Phase, Split
 from dml_bench.evaluation.collapse import doubts
 from dml_bench.evaluation.metrics import precision_at_1
 from dml_bench.evaluation.statistics import Scores, interval
-from dml_bench.protocols.class_disjoint import RetrievalResult
-from dml_bench.protocols.class_holdout import HoldoutResult
+from dml_bench.protocols import protocol_of
+from dml_bench.protocols.base import PhaseOutput
 from dml_bench.runs import arrays, layout
 from dml_bench.runs import folder as run_folder
 from dml_bench.runs.embed_and_search import evaluate_ensemble, evaluate_phase
@@ -35,7 +35,6 @@ from dml_bench.training.batches import epoch_batches, sampled
 from dml_bench.training.build import build
 from dml_bench.training.contact_sheet import contact_sheet
 from dml_bench.training.folds import TrainingJob, out_of_fold_labels, training_jobs
-from dml_bench.training.inputs import phases_of
 from dml_bench.training.labels import given_labels
 from dml_bench.training.pretraining import Stage, stages
 from dml_bench.training.training_state import TrainingState
@@ -66,7 +65,8 @@ class RunSession:
         self.pixels = pixels
         self.device = device
         self.precision = precision
-        self.phases = phases_of(self.experiment, dataset, split)
+        self.protocol = protocol_of(self.experiment)
+        self.phases = self.protocol.phases(self.experiment, dataset, split)
         self.members = {
             phase.name: training_jobs(
                 self.experiment, phase, dataset, split, folder.phase(phase.name)
@@ -136,7 +136,7 @@ class RunSession:
         self._write_split()
         self._start_mirror()
         self._say_plan()
-        if told := describe_copies(facts["copies"]):
+        if told := copies_in_words(facts["copies"]):
             self.callback.warn(told)
         for note in self.dataset.notes:
             self.callback.note(note)
@@ -199,6 +199,8 @@ class RunSession:
                 "experiment": self.experiment,
                 "folder": self.folder.path,
                 "environment": self.environment,
+                "split": self.protocol.describe_split(self.experiment, self.environment["split"]),
+                "unseen": self.protocol.describe_unseen(self.experiment),
                 "phases": plan,
             }
         )
@@ -212,11 +214,11 @@ class RunSession:
         drawn = sum(map(len, sampled(job.experiment, job.phase, images, labels[images])))
         done = sum(record["phase"] == job.phase.name for record in self.records)
         left = train.epochs - done
-        watched = job.phase.monitored_images(self.dataset, split).num_images
+        watched = job.phase.monitored(self.dataset, split).num_images
         views = len(tta_views(job.experiment.evaluate.tta))
         asked = (
             len(job.phase.fold_images)
-            if job.labels_only
+            if job.judges
             else views * (len(split.gallery) + len(split.test) + len(split.valid))
         )
         sealed = run_folder.is_sealed(self.folder.phase(phase.name)) or (
@@ -282,7 +284,7 @@ class RunSession:
             own_folder and distributed.broadcast_object(lambda: run_folder.is_sealed(job.folder))
         ):
             run = self._trained(job, phase_folder)
-            if not job.labels_only:
+            if not job.judges:
                 evaluate_phase(run, self.split, job.folder)
             elif (judged := out_of_fold_labels(run)) and distributed.is_main_process():
                 arrays.write_arrays(job.folder / layout.JUDGED, judged)
@@ -304,7 +306,7 @@ class RunSession:
             start=self._start(self.stages[job.phase.name], job.folder),
             predicted=(
                 None
-                if job.labels_only
+                if job.judges
                 else distributed.broadcast_object(lambda: self._judged(phase_folder))
             ),
         )
@@ -365,24 +367,15 @@ class RunSession:
         self.records = others + run.records
         self.folder.write_records(self.records)
 
-    def _answers(self) -> HoldoutResult | RetrievalResult:
-        folders = {phase.name: self.folder.phase(phase.name) for phase in self.phases}
-        found = {
-            name: arrays.read_neighbours(folder / layout.NEIGHBOURS)
-            for name, folder in folders.items()
-        }
-        if self.experiment.protocol == "class_disjoint":
-            embeddings = arrays.Embeddings(folders["disjoint"] / layout.EMBEDDINGS)
-            query = embeddings.query if self.experiment.evaluate.nmi else None
-            return RetrievalResult(
-                self.experiment, self.dataset, self.split, found["disjoint"], query
-            )
-        paths = {name: folder / layout.LOGITS for name, folder in folders.items()}
-        classified = {
-            name: arrays.Logits(path).predicted for name, path in paths.items() if path.exists()
-        }
-        return HoldoutResult(
-            self.experiment, self.dataset, self.split, self.phases, found, classified
+    def _output(self, phase: Phase) -> PhaseOutput:
+        """What the model of a sealed phase gave."""
+        folder = self.folder.phase(phase.name)
+        logits = arrays.Logits(folder / layout.LOGITS)
+        embeddings = arrays.Embeddings(folder / layout.EMBEDDINGS)
+        return PhaseOutput(
+            neighbours=arrays.read_neighbours(folder / layout.NEIGHBOURS),
+            predicted=logits.predicted if logits.path.exists() else None,
+            query_embeddings=lambda: embeddings.query,
         )
 
     def _of_training(self, folder: Path) -> dict[str, Any]:
@@ -415,9 +408,12 @@ class RunSession:
             phase.name: run_folder.read_json(self.folder.phase(phase.name) / layout.COST)
             for phase in self.phases
         }
-        answers = self._answers()
-        answers.write(self.folder.path)
-        told = answers.summary()
+        outputs = {phase.name: self._output(phase) for phase in self.phases}
+        result = self.protocol.evaluate(
+            self.experiment, self.dataset, self.split, self.phases, outputs
+        )
+        result.write(self.folder.path)
+        told = result.summary()
         for phase in self.phases:
             if more := self._of_training(self.folder.phase(phase.name)):
                 told.setdefault("phases", {}).setdefault(phase.name, {}).update(more)
@@ -451,8 +447,8 @@ class RunSession:
                 },
             },
         }
-        self.mirror.tables(answers.tables())
-        self.mirror.summary(answers.highlights())
+        self.mirror.tables(result.tables())
+        self.mirror.summary(result.highlights())
         return self.folder.write_summary(summary)
 
 

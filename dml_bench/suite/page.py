@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dml_bench.analysis.claims import ClaimResult, Verdict
-from dml_bench.analysis.table import COST, Column, Group, TableRow
+from dml_bench.analysis.table import Group, TableRow
 from dml_bench.evaluation.statistics import Interval
+from dml_bench.protocols.metric import Column
+from dml_bench.runs.metrics import COST
 from dml_bench.system.files import write_atomically, write_csv
 from dml_bench.system.markdown import code, markdown, markdown_row, sentence
 from dml_bench.system.terminal import duration
@@ -21,26 +23,6 @@ if TYPE_CHECKING:
 
 __all__ = ["SuiteReport", "show", "write"]
 
-EXPLAINED = {
-    "precision_drop": (
-        (
-            "P@1: precision at 1, the share of test images of all classes whose nearest image in a"
-            " gallery of all classes is of their class; mean over classes. *All*: trained on all"
-            " classes; *limited*: trained without the unseen, with the same gallery and queries."
-        ),
-        "Drop: P@1 all minus P@1 limited, mean over the unseen, the seen or all classes.",
-        (
-            "Logits top-1: the classifier's own answer without a gallery, trained on all classes;"
-            " mean over classes."
-        ),
-    ),
-    "class_disjoint": (
-        (
-            "Retrieval among classes that were never trained on, each query left out of its own"
-            " search; means over queries, P@1 macro over classes."
-        ),
-    ),
-}
 INTERVALS = (
     "Means over seeds, in brackets with the 95% interval of a bootstrap over classes and their"
     " queries; of a single seed it says nothing about other seeds."
@@ -123,7 +105,7 @@ def show_verdicts(console: "Console", verdicts: Sequence[ClaimResult]) -> None:
             experiment = judged.experiment
             console.print(Text(experiment))
         versus = f" against {judged.expectation.versus}" if judged.expectation.versus else ""
-        found = interval_cell(judged.measured, signed=signed(judged))
+        found = interval_cell(judged.measured, signed=judged.signed)
         line = Text(f"  {judged.verdict.value:<13} ", style=STYLES[judged.verdict])
         console.print(
             line.append(
@@ -199,12 +181,6 @@ def interval_cell(interval: Interval | None, *, signed: bool) -> str:
     )
 
 
-def signed(judged: ClaimResult) -> bool:
-    return judged.expectation.change is not None or judged.expectation.metric.startswith(
-        "precision_drop"
-    )
-
-
 def cost_cell(key: str, value: float | None) -> str:
     if value is None:
         return "-"
@@ -260,7 +236,7 @@ def table_page(report: SuiteReport) -> Iterable[str]:
         yield ""
         yield from markdown_table(group)
         yield ""
-        yield from (f"- {line}" for line in (*EXPLAINED[group.protocol], INTERVALS, COSTS))
+        yield from (f"- {line}" for line in (*group.explanation, INTERVALS, COSTS))
         yield ""
 
 
@@ -306,7 +282,7 @@ def expectations_page(report: SuiteReport) -> Iterable[str]:
     yield markdown_row(["---", "---", "---", "--:", "--:", "---"])
     for judged in report.verdicts:
         verdict = judged.verdict.value + (f": {judged.reason}" if judged.reason else "")
-        measured = interval_cell(judged.measured, signed=signed(judged))
+        measured = interval_cell(judged.measured, signed=judged.signed)
         yield markdown_row(
             [
                 judged.experiment,
@@ -321,7 +297,7 @@ def expectations_page(report: SuiteReport) -> Iterable[str]:
 
 def claimed(judged: ClaimResult) -> str:
     value, change = judged.expectation.value, judged.expectation.change
-    return number(value, signed(judged)) if value is not None else number(change or 0.0, True)
+    return number(value, judged.signed) if value is not None else number(change or 0.0, True)
 
 
 def table_csv(group: Group) -> tuple[list[str], list[list[Any]]]:

@@ -11,16 +11,17 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from dml_bench.analysis.claims import ClaimResult, check_claims, claim_in_words
-from dml_bench.analysis.table import Group, grouped, value_at
+from dml_bench.analysis.table import Group, grouped
 from dml_bench.config import experiments
+from dml_bench.config.tables import PlannedRow
 from dml_bench.data.datasets import Dataset, open_dataset
 from dml_bench.data.identity import OtherData
 from dml_bench.runs.run import Run, find_run
 from dml_bench.suite import page, record
 from dml_bench.suite.executor import ExecutorSetup, JobResult, Slots, SuitePaths
-from dml_bench.suite.plan import Job, PlannedRow, in_order
+from dml_bench.suite.plan import Job, in_order
 from dml_bench.suite.progress import SuiteListener
-from dml_bench.system.terminal import SuiteProgress, duration, number
+from dml_bench.system.terminal import SuiteProgress, duration
 
 __all__ = ["Suite", "commands", "run_suite"]
 
@@ -207,7 +208,7 @@ class SuiteSession:
                 run = self.read(result.job)
                 assert run, "a run that says it is finished left no summary"
                 self.runs[result.job.key] = run
-                results_line = describe_results(run.summary)
+                results_line = run.protocol.headline(run.summary)
             except ValueError as error:
                 result = replace(result, status="failed", reason=str(error))
         if result.status == "failed":
@@ -307,16 +308,3 @@ def describe_plan(jobs: Sequence[Job], finished: int, slots: Slots) -> str:
     runs, threads = record.counted(len(jobs), "run"), record.counted(slots.threads, "thread")
     where = f", on {slots.where}" if slots.where else ""
     return f"{runs}{earlier}; {slots.jobs} at a time{devices}, {threads} each{where}"
-
-
-def describe_results(summary: dict[str, Any]) -> str:
-    """The most telling numbers of a run, in a few words."""
-    if summary["protocol"] == "class_disjoint":
-        scores = summary["retrieval"]
-        return f"P@1 {number(scores['precision_at_1_macro'])}, MAP@R {number(scores['map_at_r'])}"
-    precisions = []
-    for phase in ("all", "limited"):
-        precision = value_at(summary, f"phases.{phase}.precision_at_1_macro")
-        precisions.append(f"{phase} {number(precision)}")
-    drop = number(summary["precision_drop_unseen_classes"], "+.3f")
-    return f"P@1 {' '.join(precisions)}, drop unseen {drop}"

@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NoReturn
 
-__all__ = ["carry_out", "deaf_to_ctrl_c", "describe_error", "named"]
+__all__ = ["carry_out", "deaf_to_ctrl_c", "in_words", "named"]
 
 STOPPED = 130
 """Exit code after Ctrl-C."""
@@ -71,7 +71,7 @@ NO_MEMORY = (
 TOO_DEEP = "something is nested too deeply: make the file or the value that was given flatter"
 
 
-def describe_error(error: BaseException) -> str | None:
+def in_words(error: BaseException) -> str | None:
     """One line for a failure that people can mend; None for our own mistakes, whose traceback is
     wanted."""
     text = " ".join(str(error).split())
@@ -127,8 +127,7 @@ def named(path: Path | str, draft: str = "") -> Iterator[None]:
         yield
     except (OSError, RuntimeError) as error:
         refused = next(
-            (problem for problem in chain(error) if isinstance(problem, OSError) and problem.errno),
-            None,
+            (each for each in chain(error) if isinstance(each, OSError) and each.errno), None
         )
         if refused is None:
             raise
@@ -180,15 +179,15 @@ def carry_out(program: Callable[[], None]) -> NoReturn:
                 sys.stdout.flush()
             raise
     except BaseException as error:
-        if any(isinstance(problem, KeyboardInterrupt) for problem in chain(error)):
+        if any(isinstance(each, KeyboardInterrupt) for each in chain(error)):
             say("stopped")
             raise SystemExit(STOPPED) from error
-        if any(isinstance(problem, BrokenPipeError) for problem in chain(error)):
+        if any(isinstance(each, BrokenPipeError) for each in chain(error)):
             raise SystemExit(NOBODY_LISTENS) from error
-        description = None if isinstance(error, SystemExit) else describe_error(error)
-        if description is None:
+        words = None if isinstance(error, SystemExit) else in_words(error)
+        if words is None:
             raise
-        say(f"error: {description}")
+        say(f"error: {words}")
         raise SystemExit(WRONG) from error
     raise SystemExit(0)
 

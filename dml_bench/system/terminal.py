@@ -1,8 +1,7 @@
 """What a person at a terminal sees of a run."""
 
-import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +11,9 @@ from rich.table import Table
 from rich.text import Text
 
 from dml_bench.system.callbacks import Callback
+from dml_bench.system.tables import OutcomeTable, number
 
 __all__ = ["SuiteProgress", "TerminalCallback", "duration", "show_comparison", "show_outcome"]
-
-HELD_OUT = "limited"
 
 
 def duration(seconds: float) -> str:
@@ -68,11 +66,7 @@ class TerminalCallback(Callback):
 
     def on_plan(self, plan: dict[str, Any]) -> None:
         experiment, environment = plan["experiment"], plan["environment"]
-        session, dataset, split = (
-            environment["sessions"][-1],
-            environment["dataset"],
-            environment["split"],
-        )
+        session, dataset = environment["sessions"][-1], environment["dataset"]
         unseen = environment["unseen_classes"]
         model = experiment.model
         weights = "random start" if model.weights == "none" else f"{model.weights} weights"
@@ -96,8 +90,8 @@ class TerminalCallback(Callback):
                 f" classes at {experiment.images.size} px (fingerprint"
                 f" {dataset['fingerprint'][:12]})"
             ),
-            "split": split_words(experiment, split),
-            "unseen": unseen_words(experiment, unseen),
+            "split": plan["split"],
+            "unseen": unseen_words(plan["unseen"], unseen),
             "device": (
                 f"{session['device']}, {session['precision']}, {session['threads']} threads"
                 f" ({session['processor']}){processes}"
@@ -253,29 +247,9 @@ def mixing_words(mixing: Any) -> str:
     return named(mixing.technique) + start + periods + end
 
 
-def split_words(experiment: Any, split: dict[str, Any]) -> str:
-    if experiment.protocol == "class_disjoint":
-        return (
-            f"{split['train_images']:,} images train, {split['valid_images']:,} of other classes"
-            f" watch, {split['test_images']:,} of yet others are queries ({experiment.data.split})"
-        )
-    watching = f"{split['valid_images']:,} watch, " if split["valid_images"] else ""
-    return (
-        f"{split['train_images']:,} images train and are the gallery,"
-        f" {watching}{split['test_images']:,} are queries ({experiment.data.split})"
-    )
-
-
-def unseen_words(experiment: Any, unseen: list[str]) -> str:
+def unseen_words(rule: str, unseen: list[str]) -> str:
     names = ", ".join([*unseen[:3], *(["..."] if len(unseen) > 3 else [])])
-    return (
-        f"{len(unseen)} class{'es' if len(unseen) != 1 else ''} ({unseen_rule(experiment)}):"
-        f" {names}"
-    )
-
-
-def unseen_rule(experiment: Any) -> str:
-    return "never trained on" if experiment.protocol == "class_disjoint" else str(experiment.unseen)
+    return f"{len(unseen)} class{'es' if len(unseen) != 1 else ''} ({rule}): {names}"
 
 
 def profile_summary(name: str) -> str:
@@ -284,131 +258,32 @@ def profile_summary(name: str) -> str:
     return str(read_profile(name)["summary"])
 
 
-def show_outcome(console: Console, folder: Path, summary: dict[str, Any]) -> None:
-    """The tables that end a run."""
+def show_outcome(
+    console: Console, folder: Path, summary: dict[str, Any], tables: Iterable[OutcomeTable]
+) -> None:
+    """What ends a run: the tables of its protocol, then training and cost."""
     console.print()
-    for table in (
-        retrieval_tables(summary)
-        if summary["protocol"] == "class_disjoint"
-        else drop_tables(summary)
-    ):
-        console.print(table)
+    for table in tables:
+        console.print(rich_table(table))
     for line in training_words(summary):
         console.print(Text(line))
     show_cost(console, summary)
     console.print(Text(f"results  {folder}"), soft_wrap=True)
 
 
-def number(value: float | None, form: str = ".3f") -> str:
-    """With three digits; a dash where it is undefined."""
-    return "-" if value is None or math.isnan(value) else format(value, form)
-
-
-def retrieval_tables(summary: dict[str, Any]) -> Iterator[Table]:
-    found = summary["retrieval"]
-    title = (
-        f"Retrieval among unseen classes: {summary['experiment']} on {summary['dataset']['name']},"
-        f" seed {summary['seed']}"
-    )
-    table = Table(title=title, title_justify="left")
-    names = {
-        name.replace("recall_at_", "R@"): name for name in found if name.startswith("recall_at_")
-    }
-    columns = names | {
-        "R-precision": "r_precision",
-        "MAP@R": "map_at_r",
-        "P@1 macro": "precision_at_1_macro",
-    }
-    columns |= {"NMI": "nmi"} if "nmi" in found else {}
-    for column in columns:
-        table.add_column(column, justify="right")
-    table.add_row(*(number(found[name]) for name in columns.values()))
-    table.caption = (
-        f"{found['queries']:,} queries of {len(summary['unseen_classes'])} classes that were never"
-        " trained on; means over queries"
-    )
-    table.caption_justify = "left"
-    yield table
-
-
-def drop_tables(summary: dict[str, Any]) -> Iterator[Table]:
-    title = (
-        f"P@1 of {summary['experiment']} on {summary['dataset']['name']}, seed {summary['seed']}"
-    )
-    yield (
-        one_holdout(summary, title)
-        if len(summary["holdouts"]) == 1
-        else many_holdouts(summary, title)
-    )
-    worst = Table(title="The five classes that lose most", title_justify="left")
-    for column in ("class", "", "all", HELD_OUT, "drop"):
-        worst.add_column(column, justify="left" if column in ("class", "") else "right")
-    for row in summary["largest_drops"]:
-        worst.add_row(
-            row["class"],
-            "unseen" if row["unseen"] else "seen",
-            *(number(row[c]) for c in ("all", HELD_OUT)),
-            number(row["drop"], "+.3f"),
-        )
-    yield worst if worst.rows else Table(title="No class loses precision.", title_justify="left")
-
-
-def one_holdout(summary: dict[str, Any], title: str) -> Table:
-    phases = [summary["phases"][name] for name in ("all", HELD_OUT)]
-    unseen = len(summary["unseen_classes"])
-    seen = summary["dataset"]["num_classes"] - unseen
-    table = Table(title=title, title_justify="left")
-    table.add_column("classes")
-    for name in ("all", HELD_OUT):
-        for mean in ("macro", "micro"):
-            table.add_column(f"{name}\n{mean}", justify="right")
-    table.add_column("precision drop\nmacro", justify="right")
-    table.caption = (
-        f"all: trained on all classes; {HELD_OUT}: trained without the unseen; both asked the same,"
-        " gallery of all classes"
-    )
-    table.caption_justify = "left"
-    for group, count in (("seen", seen), ("unseen", unseen), ("all", seen + unseen)):
-        suffix = "" if group == "all" else f"_{group}"
-        cells = [
-            number(phase[f"precision_at_1_{mean}{suffix}"])
-            for phase in phases
-            for mean in ("macro", "micro")
-        ]
-        table.add_row(
-            f"{count} {group}", *cells, number(summary[f"precision_drop_{group}_classes"], "+.3f")
-        )
-    if all("logits_accuracy_macro_known" in phase for phase in phases):
-        cells = [
-            number(phase[f"logits_accuracy_{mean}_known"])
-            for phase in phases
-            for mean in ("macro", "micro")
-        ]
-        table.add_row("known, by logits", *cells, "")
-    return table
-
-
-def many_holdouts(summary: dict[str, Any], title: str) -> Table:
-    table = Table(title=title, title_justify="left")
-    table.add_column("held out")
-    table.add_column("classes", justify="right")
-    for group in ("unseen", "seen", "all"):
-        table.add_column(f"precision drop\n{group}", justify="right")
-    names = [f"precision_drop_{group}_classes" for group in ("unseen", "seen", "all")]
-    for held in summary["holdouts"]:
-        table.add_row(
-            held["phase"],
-            str(len(held["unseen_classes"])),
-            *(number(held[name], "+.3f") for name in names),
-        )
-    table.add_section()
-    table.add_row("mean", "", *(number(summary[name], "+.3f") for name in names))
-    table.add_row("deviation", "", *(number(summary[f"{name}_between_holdouts"]) for name in names))
-    table.caption = (
-        "P@1 macro of the model trained on all classes:"
-        f" {number(summary['phases']['all']['precision_at_1_macro'])}"
-    )
-    table.caption_justify = "left"
+def rich_table(outcome: OutcomeTable) -> Table:
+    table = Table(title=outcome.title, title_justify="left")
+    for place, head in enumerate(outcome.heads):
+        table.add_column(head, justify="left" if place < outcome.num_text_columns else "right")
+    for row in outcome.rows:
+        table.add_row(*row)
+    if outcome.totals:
+        table.add_section()
+    for row in outcome.totals:
+        table.add_row(*row)
+    if outcome.caption:
+        table.caption = outcome.caption
+        table.caption_justify = "left"
     return table
 
 
@@ -478,7 +353,7 @@ def show_comparison(console: Console, found: Any) -> None:
         interval = f"{at.estimate:+.3f} [{at.low:+.3f}, {at.high:+.3f}]"
         better = ("can't be told", "first", "second")[row.better + 1]
         values = (
-            f"{side.estimate:+.3f}" if "drop" in row.metric else f"{side.estimate:.3f}"
+            f"{side.estimate:+.3f}" if row.signed else f"{side.estimate:.3f}"
             for side in (row.first, row.second)
         )
         table.add_row(row.words, *values, interval, number(row.p), number(row.p_holm), better)

@@ -21,8 +21,8 @@ from dml_bench.gallery.store import open_run
 from dml_bench.report.compose import chapter
 from dml_bench.runs.arrays import Part
 from dml_bench.runs.run import Run
+from dml_bench.system.tables import ResultTable
 from dml_bench.tracking import wandb_mirror
-from dml_bench.tracking.wandb_mirror import Table
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -106,7 +106,7 @@ def pictures(run: Run, evidence: int, explained: int) -> Iterator[tuple[str, Ima
         )
 
 
-def embeddings_table(run: Run, phase: str) -> Table:
+def embeddings_table(run: Run, phase: str) -> ResultTable:
     """One row per image of gallery and queries, for W&B's projector: what it is, and its
     coordinates."""
     stored, material = run.embeddings(phase), RunImages(run)
@@ -118,11 +118,7 @@ def embeddings_table(run: Run, phase: str) -> Table:
     chosen = np.unique(
         np.linspace(0, len(images) - 1, min(len(images), MOST_EMBEDDINGS)).round().astype(int)
     )
-    unseen = (
-        run.held_out.get(phase, np.array([], int))
-        if phase != "disjoint"
-        else np.unique(material.labels)
-    )
+    unseen = run.held_out.get(phase, np.array([], int))
     rows = [
         (
             material.paths[images[row]],
@@ -133,7 +129,7 @@ def embeddings_table(run: Run, phase: str) -> Table:
         )
         for row in chosen
     ]
-    return Table(
+    return ResultTable(
         ("image", "class", "part", "unseen", *(f"d{number}" for number in range(vectors.shape[1]))),
         tuple(rows),
     )

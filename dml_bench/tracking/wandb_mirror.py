@@ -14,15 +14,16 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, Literal
 
+from dml_bench.system.tables import ResultTable
+
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["Mode", "NotSent", "Table", "WandbMirror", "start", "sync"]
+__all__ = ["Mode", "NotSent", "WandbMirror", "start", "sync"]
 
 Mode = Literal["offline", "online", "disabled"]
 Scalar = float | int | str
@@ -33,14 +34,6 @@ EXIT_GRACE_SECONDS = 5.0
 
 class NotLoggedIn(Exception):
     """Online mode without an API key."""
-
-
-@dataclass(frozen=True, slots=True)
-class Table:
-    """A small table for people to read: each row has one cell per column."""
-
-    columns: tuple[str, ...]
-    rows: tuple[tuple[Any, ...], ...]
 
 
 class WandbMirror:
@@ -73,7 +66,7 @@ class WandbMirror:
         row = dict(record)
         self._put(lambda run: run.log(row))
 
-    def tables(self, tables: dict[str, Table]) -> None:
+    def tables(self, tables: dict[str, ResultTable]) -> None:
         """Add each table under its name."""
         named = dict(tables)
         self._put(lambda run: run.log({name: wandb_table(table) for name, table in named.items()}))
@@ -210,7 +203,7 @@ def do_nothing() -> None:
     pass
 
 
-def wandb_table(table: Table) -> Any:
+def wandb_table(table: ResultTable) -> Any:
     import wandb
 
     return wandb.Table(

@@ -9,10 +9,11 @@ from dml_bench.config import Experiment
 from dml_bench.data.cache import UnreadableImages
 from dml_bench.data.datasets import Dataset, open_dataset
 from dml_bench.data.inputs import ImageInputs, open_image_inputs
-from dml_bench.data.split import Phase, Split, disjoint_phases, holdouts, phases, split_of
+from dml_bench.data.split import Phase, Split, split_of
+from dml_bench.protocols import phases_of
 from dml_bench.system.callbacks import Callback
 
-__all__ = ["TrainingInputs", "open_inputs", "open_readable_images", "phases_of"]
+__all__ = ["TrainingInputs", "open_inputs", "open_readable_images"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,13 +46,6 @@ def open_inputs(
     return TrainingInputs(
         dataset=dataset, pixels=pixels, split=split, phases=phases_of(experiment, dataset, split)
     )
-
-
-def phases_of(experiment: Experiment, dataset: Dataset, split: Split) -> tuple[Phase, ...]:
-    """The trainings that the experiment's protocol asks for."""
-    if experiment.protocol == "class_disjoint":
-        return disjoint_phases(dataset, split)
-    return phases(holdouts(experiment.unseen, dataset))
 
 
 def open_readable_images(

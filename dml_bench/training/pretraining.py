@@ -79,13 +79,12 @@ class Stage:
         )
 
     def work(self) -> dict[Path, int]:
-        """Units of work (see `Callback.on_work`) that are left at most, by the file that they
-        make."""
+        """Units of work (see `Callback.on_work`) that are left at most, by the file that they make."""
         if self._is_there:
             return {}
         images = len(self.phase.trains_on(self.dataset, self.split))
-        monitored = self.phase.monitored_images(self.dataset, self.split).num_images
-        own = 3 * self.experiment.train.views * images * self.experiment.train.epochs + monitored
+        watched = self.phase.monitored(self.dataset, self.split).num_images
+        own = 3 * self.experiment.train.views * images * self.experiment.train.epochs + watched
         return {self.path: own} | (self.before.work() if self.before else {})
 
     def weights(self, callback: Callback) -> dict[str, Tensor]:
@@ -109,31 +108,30 @@ class Stage:
 
         if self._is_there:  # by the process that had the lock before
             return
-        state = self._train(callback)
+        run = self._train(callback)
         weights = {
             name: tensor.cpu().contiguous()
-            for name, tensor in state.embedder.backbone.state_dict().items()
+            for name, tensor in run.embedder.backbone.state_dict().items()
         }
-        record = {"experiment": as_table(self.experiment), "records": state.records}
-        write_json(self._record_path, record)
+        write_json(self._told, {"experiment": as_table(self.experiment), "records": run.records})
         write_tensors(self.path, save(weights))
 
     def record(self) -> dict[str, Any]:
         """What was trained and how it went, with the digest of the weights. Only after
         `weights`."""
-        record = read_json(self._record_path, sealed=True)
+        told = read_json(self._told, sealed=True)
         with open(self.path, "rb") as file:
-            record["weights_sha256"] = hashlib.file_digest(file, "sha256").hexdigest()
-        return record | ({"before": self.before.record()} if self.before else {})
+            told["weights_sha256"] = hashlib.file_digest(file, "sha256").hexdigest()
+        return told | ({"before": self.before.record()} if self.before else {})
 
     @property
     def _is_there(self) -> bool:
         """Whether it was trained, and is on the disk as it was written: else it is trained anew, to
         the same bits."""
-        return is_whole(self._record_path) and is_whole(self.path)
+        return is_whole(self._told) and is_whole(self.path)
 
     @property
-    def _record_path(self) -> Path:
+    def _told(self) -> Path:
         return self.path.with_suffix(".json")
 
     @property
@@ -158,7 +156,7 @@ class Stage:
             callback.progress,
             callback.warn,
         )
-        state = build(
+        run = build(
             self.experiment,
             self.phase,
             self.dataset,
@@ -171,15 +169,15 @@ class Stage:
         )
         if self._unfinished.exists():
             with suppress(Damaged):  # it begins anew, and ends with the same bits
-                checkpoint.load(state, self._unfinished)
+                checkpoint.load(run, self._unfinished)
         name = (
             self.phase.name
             if self.phase.name == self.experiment.name
             else f"{self.phase.name}, {self.experiment.name} start"
         )
         callback.on_phase(name, epochs, images * self.experiment.train.views)
-        loop.fit(state, lambda state: checkpoint.save(state, self._unfinished))
-        return state
+        loop.fit(run, lambda run: checkpoint.save(run, self._unfinished))
+        return run
 
 
 def stages(

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 from dml_bench.config import Component, Experiment
 from dml_bench.data.datasets import open_dataset
-from dml_bench.data.split import disjoint_phases, holdouts, phases, split_of
+from dml_bench.data.split import split_of
+from dml_bench.protocols import phases_of
 from dml_bench.system.callbacks import Callback
 from dml_bench.system.devices import choose_device
 from dml_bench.training.build import build
@@ -45,8 +46,8 @@ def preview(
         raise ValueError(
             f"--epoch {epoch}: {experiment.name} has epochs 1 to {experiment.train.epochs}"
         )
-    state = first_run(experiment, data_dir, cache_dir, callback)
-    return contact_sheet(state, epoch=epoch, batches=batches, images=images)
+    run = first_run(experiment, data_dir, cache_dir, callback)
+    return contact_sheet(run, epoch=epoch, batches=batches, images=images)
 
 
 def first_run(
@@ -64,10 +65,7 @@ def first_run(
     dataset = open_dataset(untrained.data.dataset, data_dir, cache_dir, callback.progress)
     pixels, dataset = open_readable_images(untrained, dataset, cache_dir, device, callback)
     split = split_of(untrained, dataset)
-    disjoint = untrained.protocol == "class_disjoint"
-    phase = (
-        disjoint_phases(dataset, split) if disjoint else phases(holdouts(untrained.unseen, dataset))
-    )[0]
+    phase = phases_of(untrained, dataset, split)[0]
     first = training_jobs(untrained, phase, dataset, split, Path())[0]
     return build(
         first.experiment,

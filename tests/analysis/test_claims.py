@@ -17,10 +17,10 @@ from dml_bench.analysis.claims import (
     check_value,
     claim_in_words,
 )
-from dml_bench.analysis.table import value_at
 from dml_bench.config import Expectation, Train
 from dml_bench.config.experiments import names, resolve
 from dml_bench.evaluation.statistics import Interval
+from dml_bench.protocols.metric import value_at
 from dml_bench.registry import UnknownName
 from dml_bench.runs.metrics import measure, metrics_of
 from dml_bench.runs.run import Run, find_run, read_folder

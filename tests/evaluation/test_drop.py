@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from dml_bench.evaluation.drop import precision_drop
+from dml_bench.evaluation.drop import drop_of
 from dml_bench.evaluation.search import Neighbours
 
 GALLERY = np.array([0, 1, 2, 3])
@@ -25,7 +25,7 @@ LIMITED = nearest([0, 0, 1, 0, 1, 1, 3, 1])
 
 
 def test_the_drop_by_hand():
-    drop = precision_drop(ALL, LIMITED, (2, 3), 4)
+    drop = drop_of(ALL, LIMITED, (2, 3), 4)
     assert drop.trained_on_all.tolist() == [1, 1, 1, 0.5]
     assert drop.trained_without.tolist() == [1, 0.5, 0, 0.5]
     assert drop.per_class.tolist() == [0, 0.5, 1, 0]
@@ -34,29 +34,29 @@ def test_the_drop_by_hand():
 
 @pytest.mark.parametrize(("group", "expected"), [("unseen", 0.5), ("seen", 0.25), ("all", 0.375)])
 def test_the_mean_drop_of_unseen_seen_and_all_classes(group, expected):
-    assert precision_drop(ALL, LIMITED, (2, 3), 4).mean(group) == expected
+    assert drop_of(ALL, LIMITED, (2, 3), 4).mean(group) == expected
 
 
 def test_the_drop_is_negative_where_precision_is_gained():
-    assert precision_drop(LIMITED, ALL, (2, 3), 4).mean("unseen") == -0.5
+    assert drop_of(LIMITED, ALL, (2, 3), 4).mean("unseen") == -0.5
 
 
 def test_the_drop_is_a_mean_over_classes_not_over_images():
     queries = np.array([0, 0, 0, 1])
-    drop = precision_drop(nearest([0, 0, 0, 1], queries), nearest([0, 0, 0, 0], queries), (1,), 2)
+    drop = drop_of(nearest([0, 0, 0, 1], queries), nearest([0, 0, 0, 0], queries), (1,), 2)
     assert (drop.mean("all"), drop.mean("seen"), drop.mean("unseen")) == (0.5, 0, 1)
 
 
 def test_a_class_without_queries_is_left_out_of_the_mean():
     queries = np.array([0, 1])
-    drop = precision_drop(nearest([0, 1], queries), nearest([0, 0], queries), (1,), 3)
+    drop = drop_of(nearest([0, 1], queries), nearest([0, 0], queries), (1,), 3)
     assert np.isnan(drop.per_class[2])
     assert (drop.mean("all"), drop.mean("seen")) == (0.5, 0)
 
 
 def test_an_unknown_group_is_refused():
     with pytest.raises(KeyError):
-        precision_drop(ALL, LIMITED, (2, 3), 4).mean("known")
+        drop_of(ALL, LIMITED, (2, 3), 4).mean("known")
 
 
 @pytest.mark.parametrize(
@@ -70,4 +70,4 @@ def test_an_unknown_group_is_refused():
 )
 def test_only_answers_to_the_same_questions_are_compared(other):
     with pytest.raises(ValueError, match="evaluated on different images"):
-        precision_drop(ALL, other, (2, 3), 4)
+        drop_of(ALL, other, (2, 3), 4)

@@ -19,6 +19,7 @@ from dml_bench.evaluation import clustering
 from dml_bench.evaluation.clustering import normalized_mutual_information
 from dml_bench.evaluation.metrics import map_at_r, precision_at_1, r_precision
 from dml_bench.evaluation.search import search_leaving_one_out
+from dml_bench.protocols.class_disjoint import ClassDisjoint
 from dml_bench.runs.request import Outcome
 from dml_bench.system.terminal import show_outcome
 
@@ -58,7 +59,7 @@ def test_the_first_half_trains_its_last_classes_watch_and_the_second_half_is_ask
     (phase,) = disjoint_phases(dataset, split)
     assert phase.held_out_classes == tuple(range(3, 11))
     assert phase.trains_on(dataset, split).tolist() == list(range(9))
-    watched = phase.monitored_images(dataset, split)
+    watched = phase.monitored(dataset, split)
     assert watched.gallery.tolist() == list(range(9, 15))
     assert watched.queries["valid"] is watched.gallery
     assert watched.num_images == 6
@@ -94,8 +95,7 @@ def test_parts_that_share_classes_are_refused():
 def test_too_few_classes_to_train_on_are_refused():
     with pytest.raises(
         ValueError,
-        match="must leave at least 2 classes to train on and 1 test class, got 3 training classes"
-        " with 2 for validation: add classes, or lower data.valid_fraction",
+        match="made has 3 training classes, of which 2 only watch; at least 2 must train",
     ):
         make_disjoint_split(dataset_of([2] * 6), method="half", valid_fraction=0.1)
 
@@ -213,7 +213,8 @@ def test_nmi_where_it_is_asked_for_is_that_of_the_run_s_embeddings_and_is_shown(
     query = load_file(outcome.folder / "disjoint" / "embeddings.safetensors")["query"]
     labels = np.repeat(np.arange(6), 4)
     assert outcome.summary["retrieval"]["nmi"] == normalized_mutual_information(query, labels, 42)
-    show_outcome(Console(width=150), outcome.folder, outcome.summary)
+    tables = ClassDisjoint().outcome(outcome.summary)
+    show_outcome(Console(width=150), outcome.folder, outcome.summary, tables)
     assert "NMI" in capsys.readouterr().out
 
 

@@ -21,6 +21,7 @@ from tiny import refusal, train
 from dml_bench.analysis.collect import why_not_beside
 from dml_bench.config import as_table, load
 from dml_bench.config.experiments import find, read_profile, resolve
+from dml_bench.config.tables import read_table
 from dml_bench.data import digests
 from dml_bench.data.datasets import Dataset
 from dml_bench.data.digests import digests_of
@@ -29,7 +30,6 @@ from dml_bench.data.split import make_split
 from dml_bench.registry import UnknownName
 from dml_bench.runs.folder import RunFolder
 from dml_bench.runs.run import find_run
-from dml_bench.suite.plan import read_table
 from dml_bench.system.callbacks import Callback
 from dml_bench.training import loop
 

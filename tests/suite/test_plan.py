@@ -8,11 +8,11 @@ import pytest
 
 from dml_bench.config import Experiment
 from dml_bench.config.experiments import resolve
+from dml_bench.config.tables import read_table
 from dml_bench.losses.objective import build_objective
 from dml_bench.models.embedder import build_embedder
 from dml_bench.runs.execute import execute
 from dml_bench.runs.request import RunRequest
-from dml_bench.suite.plan import read_table
 
 ROWS = read_table("study").rows
 SMALL = ("unseen=last:2", "images.size=32", "train.epochs=1", "train.batch_size=16")

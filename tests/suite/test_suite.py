@@ -19,22 +19,15 @@ import pytest
 from handmade import BASELINE, experiment, finish
 from small_suite import call, command, start, wait_for_epochs, write_files
 
-from dml_bench.analysis.table import columns_of, grouped
+from dml_bench.analysis.table import grouped
 from dml_bench.config import Data, Experiment
 from dml_bench.config.experiments import resolve
+from dml_bench.config.tables import ExperimentTable, PlannedRow, read_table
 from dml_bench.registry import UnknownName
 from dml_bench.suite import local, page, worker_process
 from dml_bench.suite.executor import JobResult, Listener, Slots, SuitePaths
 from dml_bench.suite.local import run_jobs, slots_of, threads_of
-from dml_bench.suite.plan import (
-    ExperimentTable,
-    Job,
-    PlannedRow,
-    choose,
-    chosen_rows,
-    in_order,
-    read_table,
-)
+from dml_bench.suite.plan import Job, choose, chosen_rows, in_order
 from dml_bench.suite.progress import SuiteListener, TimeLeft
 
 # Which rows
@@ -470,7 +463,7 @@ def test_numbers_that_say_nothing_are_doubted_beside_them_in_every_table(tmp_pat
 
 def test_retrieval_has_columns_of_its_own(tmp_path):
     run = finish(tmp_path, disjoint("a"), {"all": MIXED, "limited": WORSE})
-    heads = [column.head for column in columns_of([run])]
+    heads = [column.head for column in run.protocol.columns([run.experiment])]
     assert heads == ["R@1", "R@2", "R@4", "R@8", "R-precision", "MAP@R", "P@1 macro"]
 
 

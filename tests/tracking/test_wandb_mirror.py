@@ -14,13 +14,15 @@ from typing import Any, NamedTuple
 import pytest
 from PIL import Image
 
+from dml_bench.system.tables import ResultTable
 from dml_bench.tracking import wandb_mirror
-from dml_bench.tracking.wandb_mirror import Table, WandbMirror
+from dml_bench.tracking.wandb_mirror import WandbMirror
 
 BEGIN = """
 import json, os, sys, time
 from pathlib import Path
-from dml_bench import tracking
+from dml_bench.system.tables import ResultTable
+from dml_bench.tracking import wandb_mirror as tracking
 
 directory, warnings = Path(sys.argv[1]), []
 
@@ -39,7 +41,7 @@ for epoch in (1, 2):
     mirror.log({"epoch": epoch, "phase": "head", "train_loss": 1 / epoch})
 from PIL import Image
 mirror.picture("training_batch", Image.new("RGB", (20, 10), "red"))
-mirror.tables({"per_class": tracking.Table(("class", "accuracy"), (("wren", 0.5), ("crow", "undefined")))})
+mirror.tables({"per_class": ResultTable(("class", "accuracy"), (("wren", 0.5), ("crow", "undefined")))})
 mirror.log({"epoch": 3, "phase": "all", "train_loss": 0.125, "test_accuracy": 0.75})
 mirror.summary({"precision_drop": 0.0625})
 mirror.finish()
@@ -230,7 +232,7 @@ def test_without_wandb_there_is_one_warning_that_says_how_to_get_it(
         warn=warnings.append,
     )
     mirror.log({"epoch": 1})
-    mirror.tables({"empty": Table((), ())})
+    mirror.tables({"empty": ResultTable((), ())})
     mirror.finish()
     mirror.finish()
     (warning,) = warnings

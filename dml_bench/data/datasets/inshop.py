@@ -42,14 +42,16 @@ def inshop(where: Where) -> Dataset:
     )
     file = list_of(root)
     images = read_list(file)
-    trained = {item for _, item, part in images if part == "train"}
-    tested = {item for _, item, part in images if part != "train"}
+    trained, asked = (
+        {item for _, item, part in images if (part == "train") == training}
+        for training in (True, False)
+    )
     require_none(
-        sorted(trained & tested),
+        sorted(trained & asked),
         f"items of {file} that are both in train and in query or gallery",
         "restore the list",
     )
-    label_of = {item: label for label, item in enumerate(sorted(trained | tested))}
+    label_of = {item: label for label, item in enumerate(sorted(trained | asked))}
     listed = [
         ImageRow(str(PurePosixPath(path)), label_of[item], part) for path, item, part in images
     ]

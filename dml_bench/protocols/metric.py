@@ -1,0 +1,135 @@
+"""A metric by its name: all that tables, comparisons, claims and reports have to know of it, in one
+declaration."""
+
+import math
+import typing
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from dml_bench.evaluation.search import Neighbours
+from dml_bench.evaluation.statistics import Average, Scores
+
+__all__ = [
+    "Column",
+    "MeasuredRun",
+    "Metric",
+    "by_name",
+    "columns_of",
+    "scores_of_phase",
+    "value_at",
+]
+
+
+class LogitsOutput(typing.Protocol):
+    @property
+    def predicted(self) -> np.ndarray:
+        """(query) the likeliest class id."""
+
+
+class MeasuredRun(typing.Protocol):
+    """What a metric reads of a finished run."""
+
+    @property
+    def neighbours(self) -> Mapping[str, Neighbours]:
+        """By phase, the images that each query is closest to."""
+
+    @property
+    def held_out(self) -> Mapping[str, np.ndarray]:
+        """By phase, the ids of the classes that it never saw."""
+
+    def logits(self, phase: str) -> LogitsOutput:
+        """What the loss's own logits say of the queries, where the loss has logits."""
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One number of a run in the tables."""
+
+    head: str
+    key: str
+    """The name in CSV files, and of the metric where an interval is shown."""
+    place: str = ""
+    """Where the summary has the number. Without a place it is measured, with an interval."""
+    signed: bool = False
+
+    @property
+    def interval(self) -> bool:
+        return not self.place
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Metric:
+    """A number that is measured of a finished run, one value for each query."""
+
+    name: str
+    """As claims, CSV files and W&B have it."""
+    head: str
+    """A short name for tables."""
+    description: str
+    """What it is, as the subject of a sentence."""
+    scores: Callable[[MeasuredRun], Scores]
+    average: Average = "macro"
+    within: tuple[float, float] = (0.0, 1.0)
+    """The range of the mean."""
+    lower_is_better: bool = False
+    column: str = ""
+    """The head of its column in the tables of a suite; a metric without a head has no column."""
+    place: str = ""
+    """Where the summary has the mean, for a column that shows no interval."""
+    compared: bool = True
+    """Whether `dml-bench compare` shows it."""
+    depends_on_holdouts: bool = False
+    """Whether it can only be compared where both runs held out the same classes."""
+
+    @property
+    def signed(self) -> bool:
+        """Whether it is shown with its sign, as a difference is."""
+        return self.within[0] < 0
+
+    @property
+    def of_differences(self) -> tuple[float, float]:
+        """The range of the difference of two means."""
+        width = self.within[1] - self.within[0]
+        return -width, width
+
+
+def by_name(*metrics: Metric) -> dict[str, Metric]:
+    """In the order in which they are shown."""
+    return {metric.name: metric for metric in metrics}
+
+
+def columns_of(metrics: Mapping[str, Metric]) -> tuple[Column, ...]:
+    """The columns of those that have one."""
+    return tuple(
+        Column(metric.column, metric.name, metric.place, metric.signed)
+        for metric in metrics.values()
+        if metric.column
+    )
+
+
+def scores_of_phase(
+    values: Callable[[Neighbours], np.ndarray], phase: str, run: MeasuredRun
+) -> Scores:
+    """`values` are one for each query, as the functions of `evaluation.metrics` return them."""
+    neighbours = run.neighbours[phase]
+    return Scores(values(neighbours), neighbours.query_labels)
+
+
+def value_at(summary: Mapping[str, Any], place: str) -> float | None:
+    """The number at `a.b.c` of a summary; None where there is none. That of phase `limited` is the
+    mean over all hold-outs."""
+    if place.startswith("phases.limited."):
+        phases = [name for name in summary["phases"] if name.partition("-")[0] == "limited"]
+        numbers = [
+            value_at(summary["phases"][name], place.removeprefix("phases.limited."))
+            for name in phases
+        ]
+        known = [number for number in numbers if number is not None]
+        return sum(known) / len(known) if known and len(known) == len(phases) else None
+    value: Any = summary
+    for part in place.split("."):
+        value = value.get(part) if isinstance(value, Mapping) else None
+    return None if value is None or math.isnan(value) else float(value)

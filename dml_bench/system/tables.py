@@ -1,0 +1,34 @@
+"""Tables as values, which some modules make and others print, write or send to W&B."""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+__all__ = ["OutcomeTable", "ResultTable", "number"]
+
+
+@dataclass(frozen=True, slots=True)
+class ResultTable:
+    """A small table for people to read: each row has one cell per column."""
+
+    columns: tuple[str, ...]
+    rows: tuple[tuple[Any, ...], ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class OutcomeTable:
+    """A table that ends a run in the terminal."""
+
+    title: str
+    heads: tuple[str, ...] = ()
+    rows: tuple[tuple[str, ...], ...] = ()
+    totals: tuple[tuple[str, ...], ...] = ()
+    """Rows below a line."""
+    caption: str = ""
+    num_text_columns: int = 0
+    """The first so many columns hold words; all others hold numbers."""
+
+
+def number(value: float | None, form: str = ".3f") -> str:
+    """With three digits; a dash where it is undefined."""
+    return "-" if value is None or math.isnan(value) else format(value, form)
