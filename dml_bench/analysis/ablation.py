@@ -13,10 +13,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from dml_bench.analysis.compare import Difference, Side, difference_of, holm, in_common
+from dml_bench.analysis.compare import Difference, difference_of, holm
 from dml_bench.config import experiments
 from dml_bench.evaluation.statistics import Scores
 from dml_bench.runs.metrics import metric_of
+from dml_bench.runs.pairing import NotPaired, PairingKey, RunPair, Side, pair_runs, pairing_key
 from dml_bench.runs.run import Run
 
 __all__ = ["METRICS", "Ablation", "ablations"]
@@ -31,20 +32,22 @@ latter."""
 
 
 @dataclass(frozen=True, slots=True)
-class Pair:
-    """An experiment and the one that it extends, with the seeds that both have."""
+class Change:
+    """An experiment beside the one that it extends, on the seeds that both have."""
 
-    mine: Side
-    theirs: Side
+    experiment: str
+    extended: str
+    pairs: tuple[RunPair, ...]
+    """The first of each is of the experiment."""
 
     @property
     def name(self) -> str:
-        return changed(self.mine.name, self.theirs.name)
+        return changed(self.experiment, self.extended)
 
     @property
-    def asked(self) -> dict[int, str]:
-        """By seed, which images were asked."""
-        return {run.seed: run.queries_digest for run in self.mine.runs}
+    def queries(self) -> set[PairingKey]:
+        """The seeds, and which images were looked up with each."""
+        return {pairing_key(pair.first) for pair in self.pairs}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -88,14 +91,14 @@ class Ablation:
 def ablations(runs: Mapping[str, Sequence[Run]]) -> tuple[Ablation, ...]:
     """One for each experiment whose parent has finished runs too, with the same seeds and queries,
     in the order that is given; then the means."""
-    changes = list(pairs_in(runs))
-    alike: dict[str, list[Pair]] = {}
+    changes = list(changes_in(runs))
+    alike: dict[str, list[Change]] = {}
     for change in changes:
         alike.setdefault(change.name, []).append(change)
     several = [
         group
         for group in alike.values()
-        if len(group) > 1 and all(change.asked == group[0].asked for change in group)
+        if len(group) > 1 and all(change.queries == group[0].queries for change in group)
     ]
     found = [ablation_of(group) for group in ([[change] for change in changes] + several)]
     tests = [
@@ -114,7 +117,7 @@ def ablations(runs: Mapping[str, Sequence[Run]]) -> tuple[Ablation, ...]:
     )
 
 
-def pairs_in(runs: Mapping[str, Sequence[Run]]) -> Iterator[Pair]:
+def changes_in(runs: Mapping[str, Sequence[Run]]) -> Iterator[Change]:
     for name, mine in runs.items():
         without = experiments.parent(name)
         theirs = runs.get(without, ()) if without is not None else ()
@@ -123,37 +126,31 @@ def pairs_in(runs: Mapping[str, Sequence[Run]]) -> Iterator[Pair]:
         if not all(run.protocol.has_drop for run in (*mine, *theirs)):
             continue
         try:
-            yield Pair(*in_common(Side(name, tuple(mine)), Side(without, tuple(theirs))))
-        except ValueError:
+            pairs = pair_runs(Side(name, tuple(mine)), Side(without, tuple(theirs)))
+        except NotPaired:
             continue
+        yield Change(name, without, pairs)
 
 
-def ablation_of(changes: Sequence[Pair]) -> Ablation:
+def ablation_of(changes: Sequence[Change]) -> Ablation:
     """Of one change, or the mean of several with the same seeds and queries."""
 
     def difference(name: str) -> Difference:
-        metric = metric_of(changes[0].mine.runs[0].experiment, name)
-
-        def scores(sides: Sequence[Side]) -> list[Scores]:
-            return [
-                Scores.mean([metric.scores(run) for run in of_seed])
-                for of_seed in zip(*(side.runs for side in sides), strict=True)
-            ]
-
-        return difference_of(
-            name,
-            metric,
-            scores([change.mine for change in changes]),
-            scores([change.theirs for change in changes]),
-        )
+        metric = metric_of(changes[0].pairs[0].first.experiment, name)
+        with_change: list[Scores] = []
+        without: list[Scores] = []
+        for pairs in zip(*(change.pairs for change in changes), strict=True):
+            with_change.append(Scores.mean([metric.scores(pair.first) for pair in pairs]))
+            without.append(Scores.mean([metric.scores(pair.second) for pair in pairs]))
+        return difference_of(name, metric, with_change, without)
 
     seen, unseen, drop = map(difference, METRICS)
     first = changes[0]
     return Ablation(
-        name=first.mine.name if len(changes) == 1 else first.name,
-        to=tuple(change.theirs.name for change in changes),
+        name=first.experiment if len(changes) == 1 else first.name,
+        to=tuple(change.extended for change in changes),
         changed=first.name,
-        seeds=tuple(run.seed for run in first.mine.runs),
+        seeds=tuple(pair.first.seed for pair in first.pairs),
         seen=seen,
         unseen=unseen,
         drop=drop,

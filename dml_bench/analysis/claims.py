@@ -15,6 +15,7 @@ from dml_bench.config import Expectation, Experiment, as_table
 from dml_bench.evaluation.statistics import Interval
 from dml_bench.runs.folder import decisive, differing
 from dml_bench.runs.metrics import difference, measure, metric_of, metrics_of
+from dml_bench.runs.pairing import Side, pair_runs
 from dml_bench.runs.run import Run
 
 __all__ = [
@@ -116,11 +117,16 @@ def _hold_value(written: Experiment, expectation: Expectation, runs: Sequence[Ru
 
 def _hold_change(expectation: Expectation, runs: Sequence[Run], others: Sequence[Run]) -> Found:
     assert expectation.change is not None
-    mine, theirs, reason = in_pairs(expectation, runs, others)
-    if reason:
-        return Verdict.not_tested, None, reason
+    name = expectation.versus
+    if not others:
+        return Verdict.not_tested, None, f"{name} has no finished run"
+    if expectation.metric not in metrics_of(others[0].experiment):
+        return Verdict.not_tested, None, f"{name} has no {expectation.metric}"
+    mine, theirs = Side(runs[0].experiment.name, tuple(runs)), Side(name, tuple(others))
     try:
-        measured = difference(mine, theirs, expectation.metric)
+        pairs = pair_runs(mine, theirs)
+        first, second = [pair.first for pair in pairs], [pair.second for pair in pairs]
+        measured = difference(first, second, expectation.metric)
     except ValueError as error:
         return Verdict.not_tested, None, str(error)
     return check_change(expectation.change, measured), measured, ""
@@ -139,24 +145,6 @@ def why_not_comparable(written: Experiment, expectation: Expectation, run: Exper
     ]:
         return f"other settings ({', '.join(changed[:3])}{', ...' if len(changed) > 3 else ''})"
     return ""
-
-
-def in_pairs(
-    expectation: Expectation, runs: Sequence[Run], others: Sequence[Run]
-) -> tuple[list[Run], list[Run], str]:
-    """The runs of both with the same seeds, and why there are none."""
-    name = expectation.versus
-    if not others:
-        return [], [], f"{name} has no finished run"
-    if expectation.metric not in metrics_of(others[0].experiment):
-        return [], [], f"{name} has no {expectation.metric}"
-    by_seed = {run.seed: run for run in others}
-    pairs = [(run, by_seed[run.seed]) for run in runs if run.seed in by_seed]
-    if not pairs:
-        return [], [], f"no seed in common with {name}"
-    if any(mine.queries_digest != theirs.queries_digest for mine, theirs in pairs):
-        return [], [], f"{name} was evaluated on another split"
-    return [mine for mine, _ in pairs], [theirs for _, theirs in pairs], ""
 
 
 def check_value(claimed: float, measured: Interval) -> Verdict:

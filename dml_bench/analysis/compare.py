@@ -17,26 +17,18 @@ import numpy as np
 
 from dml_bench.evaluation.statistics import Interval, Scores, Spread, interval, spread
 from dml_bench.runs.metrics import Metric, metric_of, metrics_of
+from dml_bench.runs.pairing import RunPair, Side, pair_runs
 from dml_bench.runs.run import Run, read_folder, run_folders
 
 __all__ = [
     "ClassDifference",
     "Comparison",
     "Difference",
-    "Side",
     "compare",
     "difference_of",
     "holm",
     "read_sides",
 ]
-
-
-@dataclass(frozen=True, slots=True)
-class Side:
-    """One experiment: its finished runs, one per seed, ascending."""
-
-    name: str
-    runs: tuple[Run, ...]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -103,7 +95,7 @@ def read_sides(paths: Sequence[Path]) -> list[Side]:
                 " experiment's runs"
             )
         runs = sorted((read_folder(folder) for folder in folders), key=lambda run: run.seed)
-        kinds = {(run.experiment.name, run.summary["dataset"]["fingerprint"]) for run in runs}
+        kinds = {(run.experiment.name, run.dataset_fingerprint) for run in runs}
         if len(kinds) > 1:
             several = ", ".join(sorted({name for name, _ in kinds}))
             raise ValueError(
@@ -126,72 +118,44 @@ def read_sides(paths: Sequence[Path]) -> list[Side]:
 def compare(sides: Sequence[Side]) -> list[Comparison]:
     """Each pair of sides on the seeds and metrics that both have. Raises ValueError where a pair
     can't be compared."""
-    pairs = [in_common(first, second) for first, second in combinations(sides, 2)]
-    overall = [differences(first, second) for first, second in pairs]
+    names = [(first.name, second.name) for first, second in combinations(sides, 2)]
+    paired = [pair_runs(first, second) for first, second in combinations(sides, 2)]
+    overall = [differences(pairs) for pairs in paired]
     corrected = iter(holm(np.array([row.p for rows in overall for row in rows])))
-    return [
-        Comparison(
-            first=first.name,
-            second=second.name,
-            seeds=tuple(run.seed for run in first.runs),
-            equal=are_equal(first, second, [row.metric for row in rows]),
-            overall=tuple(replace(row, p_holm=float(next(corrected))) for row in rows),
-            classes=class_differences(first, second),
+    comparisons = []
+    for (first, second), pairs, rows in zip(names, paired, overall, strict=True):
+        comparisons.append(
+            Comparison(
+                first=first,
+                second=second,
+                seeds=tuple(pair.first.seed for pair in pairs),
+                equal=are_equal(pairs, [row.metric for row in rows]),
+                overall=tuple(replace(row, p_holm=float(next(corrected))) for row in rows),
+                classes=class_differences(pairs),
+            )
         )
-        for (first, second), rows in zip(pairs, overall, strict=True)
-    ]
+    return comparisons
 
 
-def in_common(first: Side, second: Side) -> tuple[Side, Side]:
-    """Both with the seeds that both have. Raises ValueError without any, or where their queries
-    differ."""
-    what = f"{first.name} and {second.name} can't be compared"
-    one, other = first.runs[0], second.runs[0]
-    if one.experiment.protocol != other.experiment.protocol:
-        raise ValueError(
-            f"{what}: their protocols are {one.experiment.protocol} and {other.experiment.protocol}"
-        )
-    if one.summary["dataset"]["fingerprint"] != other.summary["dataset"]["fingerprint"]:
-        theirs = " and ".join(
-            f"{run.summary['dataset']['name']} with fingerprint"
-            f" {run.summary['dataset']['fingerprint'][:6]}"
-            for run in (one, other)
-        )
-        raise ValueError(f"{what}: they ran on other images, {theirs}")
-    seeds = sorted({run.seed for run in first.runs} & {run.seed for run in second.runs})
-    if not seeds:
-        raise ValueError(f"{what}: they have no seed in common")
-    kept = [
-        Side(side.name, tuple(run for run in side.runs if run.seed in seeds))
-        for side in (first, second)
-    ]
-    if any(
-        a.queries_digest != b.queries_digest
-        for a, b in zip(kept[0].runs, kept[1].runs, strict=True)
-    ):
-        raise ValueError(f"{what}: the same seed divided their images differently")
-    return kept[0], kept[1]
-
-
-def differences(first: Side, second: Side) -> list[Difference]:
+def differences(pairs: Sequence[RunPair]) -> list[Difference]:
     """Of the metrics that both have; what depends on the classes held out only where those are the
     same."""
-    mine, theirs = (metrics_of(side.runs[0].experiment) for side in (first, second))
+    mine = metrics_of(pairs[0].first.experiment)
+    theirs = metrics_of(pairs[0].second.experiment)
     compared = [metric for name, metric in mine.items() if name in theirs and metric.compared]
-    if len({held_out(run) for run in (*first.runs, *second.runs)}) > 1:
+    runs = [run for pair in pairs for run in (pair.first, pair.second)]
+    if len({held_out(run) for run in runs}) > 1:
         compared = [metric for metric in compared if not metric.depends_on_holdouts]
-    names = [metric.name for metric in compared]
-    return [one_difference(first, second, name) for name in names]
+    return [one_difference(pairs, metric.name) for metric in compared]
 
 
-def are_equal(first: Side, second: Side, names: Sequence[str]) -> bool:
+def are_equal(pairs: Sequence[RunPair], names: Sequence[str]) -> bool:
     """Whether the metrics of these names have the same value on every query of every seed."""
     for name in names:
-        metric = metric_of(first.runs[0].experiment, name)
-        for one, other in zip(first.runs, second.runs, strict=True):
-            if not np.array_equal(
-                metric.scores(one).values, metric.scores(other).values, equal_nan=True
-            ):
+        metric = metric_of(pairs[0].first.experiment, name)
+        for pair in pairs:
+            first, second = metric.scores(pair.first).values, metric.scores(pair.second).values
+            if not np.array_equal(first, second, equal_nan=True):
                 return False
     return True
 
@@ -201,11 +165,11 @@ def held_out(run: Run) -> tuple[tuple[int, ...], ...]:
     return tuple(tuple(classes.tolist()) for classes in run.held_out.values())
 
 
-def one_difference(first: Side, second: Side, name: str) -> Difference:
-    metric = metric_of(first.runs[0].experiment, name)
-    return difference_of(
-        name, metric, *([metric.scores(run) for run in side.runs] for side in (first, second))
-    )
+def one_difference(pairs: Sequence[RunPair], name: str) -> Difference:
+    metric = metric_of(pairs[0].first.experiment, name)
+    first = [metric.scores(pair.first) for pair in pairs]
+    second = [metric.scores(pair.second) for pair in pairs]
+    return difference_of(name, metric, first, second)
 
 
 def difference_of(
@@ -236,13 +200,16 @@ def p_value(estimate: float, error: Spread) -> float:
     return float(2 * stdtr(error.degrees_of_freedom, -abs(estimate) / error.standard_error))
 
 
-def class_differences(first: Side, second: Side) -> tuple[ClassDifference, ...]:
+def class_differences(pairs: Sequence[RunPair]) -> tuple[ClassDifference, ...]:
     from scipy.stats import binomtest
 
-    metric = metric_of(first.runs[0].experiment, "precision_at_1_macro")
-    right = [[metric.scores(run) for run in side.runs] for side in (first, second)]
+    metric = metric_of(pairs[0].first.experiment, "precision_at_1_macro")
+    right = [
+        [metric.scores(pair.first) for pair in pairs],
+        [metric.scores(pair.second) for pair in pairs],
+    ]
     rows = []
-    for label, name in first.runs[0].class_names.items():
+    for label, name in pairs[0].first.class_names.items():
         one, other = (np.concatenate([s.values[s.labels == label] for s in side]) for side in right)
         won, lost = int(((one == 1) & (other == 0)).sum()), int(((one == 0) & (other == 1)).sum())
         p = float(binomtest(won, won + lost).pvalue) if won + lost else 1.0

@@ -17,6 +17,7 @@ from dml_bench.evaluation.statistics import Interval, Scores, estimate, interval
 from dml_bench.protocols import protocol_named
 from dml_bench.registry import losses
 from dml_bench.runs.metrics import metric_of, metrics_of
+from dml_bench.runs.pairing import runs_in_common
 from dml_bench.runs.run import Run
 
 __all__ = ["Study", "certain_sign", "held_out"]
@@ -225,11 +226,8 @@ class Study:
         """The mean over all metric-learning experiments, which has less noise than any of them;
         over the seeds that all have on the same splits, None where there are none."""
         scores, within = QUANTITIES[quantity]
-        by_seed = [
-            {(run.seed, run.queries_digest): run for run in line.runs} for line in self.methods
-        ]
-        shared = sorted(set.intersection(*(set(runs) for runs in by_seed)))
-        pools = [pool([scores(runs[seed]) for runs in by_seed]) for seed in shared]
+        shared = runs_in_common(*(line.runs for line in self.methods))
+        pools = [pool(list(map(scores, runs))) for runs in shared]
         return interval(pools, within=within) if pools else None
 
     def best_against(
@@ -278,12 +276,7 @@ class Study:
             return None
         (first, within), (second, _) = QUANTITIES[quantity], QUANTITIES[of_other]
         width = within[1] - within[0]
-        by_seed = {run.seed: run for run in other.runs}
-        pairs = [
-            (run, by_seed[run.seed])
-            for run in line.runs
-            if run.seed in by_seed and by_seed[run.seed].queries_digest == run.queries_digest
-        ]
+        pairs = runs_in_common(line.runs, other.runs)
         scores = [first(mine).minus(second(theirs)) for mine, theirs in pairs]
         return interval(scores, within=(-width, width), level=level) if scores else None
 

@@ -104,6 +104,15 @@ class Run:
         )
 
     @property
+    def dataset_name(self) -> str:
+        return str(self.summary["dataset"]["name"])
+
+    @property
+    def dataset_fingerprint(self) -> str:
+        """Of its images and their labels."""
+        return str(self.summary["dataset"]["fingerprint"])
+
+    @property
     def split_fingerprint(self) -> str:
         return str(self.summary["split"]["fingerprint"])
 
@@ -228,18 +237,16 @@ class ImageFiles:
         lies at its place as seen from the run folder, if both were moved together. Raises
         ValueError where none of these holds the run's images."""
         places = self.places()
-        found = [place for place in places if self.is_here(place)]
-        if found:
-            self.require_old_data(found[0])
-            return found[0]
-        changed = [
-            place
-            for place in places
-            if any((place / self.paths[image]).is_file() for image in self.sample())
-        ]
-        if changed:
+        for place in places:
+            if self.is_here(place):
+                self.require_old_data(place)
+                return place
+        sample = [self.paths[image] for image in self.sample()]
+        for place in places:
+            if not any((place / path).is_file() for path in sample):
+                continue
             raise ValueError(
-                f"{changed[0]} holds other images than {self.run.folder} is of: give their own"
+                f"{place} holds other images than {self.run.folder} is of: give their own"
                 " folder with --data-dir DIR"
             )
         raise ValueError(

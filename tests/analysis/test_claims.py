@@ -149,8 +149,12 @@ def test_the_change_of_a_drop_compares_the_drops(tmp_path):
     ("others", "split", "reason"),
     [
         ({}, "", "other has no finished run"),
-        ({44: MIXED}, "", "no seed in common with other"),
-        ({42: MIXED}, "elsewhere", "other was evaluated on another split"),
+        ({44: MIXED}, "", "mine and other can't be compared: they have no seed in common"),
+        (
+            {42: MIXED},
+            "elsewhere",
+            "mine and other can't be compared: the same seed divided their images differently",
+        ),
         ({42: MIXED}, "", "no interval: a single class, or queries that are all alike"),
     ],
 )

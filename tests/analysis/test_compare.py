@@ -8,7 +8,8 @@ from handmade import experiment, finish
 from rich.console import Console
 from tiny import dml_bench
 
-from dml_bench.analysis.compare import Side, compare, holm, read_sides
+from dml_bench.analysis.compare import compare, holm, read_sides
+from dml_bench.runs.pairing import Side
 from dml_bench.system.terminal import show_comparison
 
 RIGHT, WRONG = [1] * 8, [0] * 8

@@ -1,0 +1,97 @@
+"""Which runs may be compared query by query: those with the same seed that looked up the same
+images.
+
+A seed draws the split, so runs of two experiments with the same seed normally have the same
+queries. They have not where the experiments divide the images by other rules.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from dml_bench.runs.run import Run
+
+__all__ = [
+    "NotPaired",
+    "PairingKey",
+    "RunPair",
+    "Side",
+    "pair_runs",
+    "pairing_key",
+    "runs_in_common",
+]
+
+PairingKey = tuple[int, str]
+"""The seed of a run and the digest of its queries."""
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """One experiment: its finished runs, one for each seed."""
+
+    name: str
+    runs: tuple[Run, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RunPair:
+    """Two runs with the same seed and the same queries."""
+
+    first: Run
+    second: Run
+
+
+class NotPaired(ValueError):
+    """Two experiments have no runs that can be compared query by query."""
+
+
+def pairing_key(run: Run) -> PairingKey:
+    """Runs of different experiments are compared query by query where this is the same."""
+    return run.seed, run.queries_digest
+
+
+def runs_in_common(*experiments: Sequence[Run]) -> list[tuple[Run, ...]]:
+    """The runs of several experiments, one for each seed, that can be compared query by query.
+
+    There is one tuple for each seed with which all experiments have the same queries, in the order
+    of the first experiment. Each tuple has one run of each experiment.
+    """
+    by_key = [runs_by_key(runs) for runs in experiments]
+    shared = set(by_key[0]).intersection(*by_key[1:])
+    keys = [key for key in by_key[0] if key in shared]
+    columns = [list(map(runs.__getitem__, keys)) for runs in by_key]
+    return list(zip(*columns, strict=True))
+
+
+def runs_by_key(runs: Sequence[Run]) -> dict[PairingKey, Run]:
+    return {pairing_key(run): run for run in runs}
+
+
+def pair_runs(first: Side, second: Side) -> tuple[RunPair, ...]:
+    """The runs of two experiments, one pair for each seed that both have, in the first's order.
+
+    Raises NotPaired where they follow different protocols, ran on different images, have no seed in
+    common, or where a seed that both have divided the images in two ways.
+    """
+    problem = why_not_paired(first, second)
+    if problem:
+        raise NotPaired(f"{first.name} and {second.name} can't be compared: {problem}")
+    return tuple(RunPair(*runs) for runs in runs_in_common(first.runs, second.runs))
+
+
+def why_not_paired(first: Side, second: Side) -> str:
+    """The reason in words; empty where there is none."""
+    one, other = first.runs[0], second.runs[0]
+    if one.experiment.protocol != other.experiment.protocol:
+        return f"their protocols are {one.experiment.protocol} and {other.experiment.protocol}"
+    if one.dataset_fingerprint != other.dataset_fingerprint:
+        images = [
+            f"{run.dataset_name} with fingerprint {run.dataset_fingerprint[:6]}"
+            for run in (one, other)
+        ]
+        return f"they ran on other images, {' and '.join(images)}"
+    seeds = {run.seed for run in first.runs} & {run.seed for run in second.runs}
+    if not seeds:
+        return "they have no seed in common"
+    if len(runs_in_common(first.runs, second.runs)) < len(seeds):
+        return "the same seed divided their images differently"
+    return ""
