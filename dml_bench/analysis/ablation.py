@@ -20,7 +20,10 @@ from dml_bench.runs.metrics import metric_of
 from dml_bench.runs.pairing import NotPaired, PairingKey, RunPair, Side, pair_runs, pairing_key
 from dml_bench.runs.run import Run
 
-__all__ = ["METRICS", "Ablation", "ablations"]
+__all__ = ["METRICS", "UNDETECTED", "Ablation", "ablations"]
+
+UNDETECTED = "no detectable difference"
+"""The verdict on a change that does nothing beyond doubt."""
 
 METRICS = (
     "precision_at_1_macro_seen_limited",
@@ -84,7 +87,7 @@ class Ablation:
         return (
             f"{words[gains[0]]} both"
             if gains[0] == gains[1] != -1
-            else " and ".join(told) or "can't be told"
+            else " and ".join(told) or UNDETECTED
         )
 
 

@@ -35,11 +35,14 @@ __all__ = [
     "Mistake",
     "class_drop",
     "diagnose",
+    "diagnose_chosen",
 ]
 
 By = Literal["images", "centroids"]
 WANTED_PRECISION = 0.9
 VOTERS = 10
+DRAWS = 30
+"""Random choices of images for each point of an enrolment curve."""
 CHOSEN_ON = {
     True: "validation images of the known classes",
     False: "the gallery's own images, each left out of its own search",
@@ -148,6 +151,11 @@ def diagnose(section: Study, line: TableRow, draws: int) -> Diagnostics:
                 not_enrolled(run, phase) for run in line.runs for phase in held_out(run)
             )
     return Diagnostics(line, enrolment, open_set, mean_sweep(main), tuple(map(calibrated, main)))
+
+
+def diagnose_chosen(study: Study) -> dict[str, Diagnostics]:
+    """By the name of the experiment: the best, the baseline and the classifier."""
+    return {line.name: diagnose(study, line, DRAWS) for line in study.chosen}
 
 
 def enrolled(line: TableRow, by: By, draws: int) -> FewShotCurve:
@@ -275,7 +283,8 @@ class Mistake:
     of: str
     as_: str
     count: int
-    asked: int
+    queries: int
+    """Of the class, right ones too."""
     example: Example
 
 
@@ -326,14 +335,18 @@ class ExampleImages:
         unseen = np.isin(self.found.query_labels, self.unseen)
         elected, _ = vote(self.found, min(VOTERS, self.found.k))
         kinds = {
-            "Saved by the vote: the nearest image is of a wrong class, most of the ten nearest are right": (
-                changed.saved
-            ),
-            "Broken by the vote: the nearest image is right, most of the ten nearest are not": (
-                changed.broken
-            ),
-            "Right by both": right & (elected == self.found.query_labels),
-            "Wrong by both": ~right & (elected != self.found.query_labels),
+            (
+                "Corrected by the vote: the nearest image is of a wrong class, but the ten nearest"
+                " elect the right one"
+            ): changed.saved,
+            (
+                "Spoiled by the vote: the nearest image is of the right class, but the ten nearest"
+                " elect a wrong one"
+            ): changed.broken,
+            "Right by the nearest image and by the vote": right
+            & (elected == self.found.query_labels),
+            "Wrong by the nearest image and by the vote": ~right
+            & (elected != self.found.query_labels),
         }
         return {
             kind: [self.case(query) for query in spread(chosen, unseen, each)]

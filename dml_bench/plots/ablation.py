@@ -45,9 +45,9 @@ def effect_dots(study: Study, diagnostics: dict[str, Diagnostics]) -> ReportFigu
     keys = [key_line(name, colour, marker="o", linewidth=1) for name, colour, *_ in groups]
     figure.legend(handles=keys, loc="outside upper left", ncols=2)
     caption = (
-        "By the model that never saw the unseen classes; mean over classes and seeds, with 95%"
-        " intervals, which may go on beyond the edge. Filled: beyond doubt after the correction for"
-        " all that is compared."
+        "P@1 of the model trained without the unseen classes, mean over classes and seeds. Lines"
+        " are 95% intervals and may go on beyond the edge. Filled dots: significant after the"
+        " correction for all comparisons."
     )
     return saved(
         figure,

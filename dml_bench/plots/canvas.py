@@ -128,7 +128,10 @@ def of_page(style: str) -> str:
 def standalone(svg: str) -> str:
     """The same as a file of its own: it needs a colour, and follows the viewer's light or dark
     mode."""
-    style = "<style>svg{color:#222;background:#fff}@media(prefers-color-scheme:dark){svg{color:#ddd;background:#16181c}}</style>"
+    style = (
+        "<style>svg{color:#222;background:#fff}@media(prefers-color-scheme:dark)"
+        "{svg{color:#ddd;background:#16181c}}</style>"
+    )
     head, found, rest = svg.partition(">")
     return f'<?xml version="1.0" encoding="utf-8"?>\n{head}{found}{style}{rest}'
 

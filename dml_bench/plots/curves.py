@@ -116,7 +116,7 @@ def curves(
     )
     if shared and study.has_drop:
         said += (
-            " The model trained without the unseen classes is watched on the classes that it knows."
+            " The model trained without the unseen classes is tested on the classes that it knows."
         )
     if not shared:
         said += " Losses of different kinds have different scales: each panel has its own."

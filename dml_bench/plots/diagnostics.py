@@ -41,9 +41,9 @@ def enrolment(study: Study, diagnostics: dict[str, Diagnostics]) -> ReportFigure
         ncols=4,
     )
     caption = (
-        "What the model trained without the unseen classes makes of them as their images are put"
-        " into the gallery, without training. Bands hold 95% of the random choices of images, over"
-        " all seeds."
+        "P@1 of the model trained without the unseen classes, as their images are added to the"
+        " gallery, without training. Bands hold 95% of the random choices of images, over all"
+        " seeds."
     )
     return saved(figure, f"{study.slug}-enrolment", "Enrolment curves", caption)
 
@@ -91,13 +91,11 @@ def open_set(study: Study, diagnostics: dict[str, Diagnostics]) -> ReportFigure 
     ]
     figure.legend(handles=handles, loc="outside upper left")
     caption = (
-        "Queries of the unseen classes while these are not in the gallery, told from known ones by"
-        " the nearest similarity. "
+        "The unseen classes are not in the gallery. The similarity of the nearest image separates"
+        " their queries from known ones. "
     )
     caption += one_line(study)
-    return saved(
-        figure, f"{study.slug}-open-set", "Telling unknown classes from known ones", caption
-    )
+    return saved(figure, f"{study.slug}-open-set", "Separating unknown from known classes", caption)
 
 
 def votes(study: Study, diagnostics: dict[str, Diagnostics]) -> ReportFigure | None:
@@ -121,7 +119,7 @@ def votes(study: Study, diagnostics: dict[str, Diagnostics]) -> ReportFigure | N
         figure,
         f"{study.slug}-votes",
         "The vote of the nearest",
-        "Trained on all classes it may; mean over seeds.",
+        "By the model trained on all training classes; mean over seeds.",
     )
 
 
@@ -145,14 +143,14 @@ def reliability(study: Study, diagnostics: dict[str, Diagnostics]) -> ReportFigu
     figure.supxlabel("share of the ten nearest that vote for the elected class", fontsize=9)
     grid[0, 0].set_ylabel("share of the queries that are right")
     handles = [
-        key_line("queries with that share; area: how many", BLUE, marker="o"),
+        key_line("queries with that share (area: how many)", BLUE, marker="o"),
         key_line("gap", ORANGE),
-        key_line("a share that is a probability", INK, linestyle=":"),
+        key_line("perfect calibration", INK, linestyle=":"),
     ]
     figure.legend(handles=handles, loc="outside upper left", ncols=3)
     caption = (
-        "Points below the dotted line promise too much, points above it too little. ECE: expected"
-        " calibration error, the mean length of the gap over queries (Guo et al. 2017), mean over"
-        " seeds; the points are of all seeds together. Trained on all classes it may."
+        "Points below the dotted line are overconfident, points above it underconfident. ECE:"
+        " expected calibration error, the mean gap over queries (Guo et al. 2017), mean over seeds."
+        " The points are of all seeds together, by the model trained on all training classes."
     )
     return saved(figure, f"{study.slug}-reliability", "Calibration of the vote", caption)

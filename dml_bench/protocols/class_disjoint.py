@@ -150,8 +150,8 @@ class ClassDisjoint(Protocol):
     class_table = "test_classes_metrics"
     explanation = (
         (
-            "Retrieval among classes that were never trained on, each query left out of its own"
-            " search; means over queries, P@1 macro over classes."
+            "Retrieval among classes that were never trained on. Each query is left out of its own"
+            " search. Means over queries, P@1 macro over classes."
         ),
     )
 

@@ -293,14 +293,17 @@ class ClassHoldout(Protocol):
     class_table = "all_classes_metrics"
     explanation = (
         (
-            "P@1: precision at 1, the share of test images of all classes whose nearest image in a"
-            " gallery of all classes is of their class; mean over classes. *All*: trained on all"
-            " classes; *limited*: trained without the unseen, with the same gallery and queries."
+            "P@1 is precision at 1: the share of test images whose nearest gallery image is of"
+            " their class; mean over classes. Queries and gallery hold all classes."
+        ),
+        (
+            "All: trained on all classes. Limited: trained without the unseen classes, with the"
+            " same gallery and queries."
         ),
         "Drop: P@1 all minus P@1 limited, mean over the unseen, the seen or all classes.",
         (
-            "Logits top-1: the classifier's own answer without a gallery, trained on all classes;"
-            " mean over classes."
+            "Logits top-1: the classifier's own prediction without a gallery, trained on all"
+            " classes; mean over classes."
         ),
     )
 

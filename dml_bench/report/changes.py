@@ -1,112 +1,130 @@
-"""What each change does to known and to unseen classes, in words and cells; the numbers are
-`dml_bench.analysis.ablation`'."""
+"""What each change does to known and to unseen classes, as sentences, table and numbers; they are
+measured by `dml_bench.analysis.ablation`."""
 
+import math
 from collections.abc import Sequence
-from typing import Any
 
-from dml_bench.analysis.ablation import METRICS, Ablation
+from dml_bench.analysis.ablation import METRICS, UNDETECTED, Ablation
 from dml_bench.analysis.compare import Difference
+from dml_bench.report.document import Cell, Column, Data, Row, Table, Tone
+from dml_bench.report.format import interval_cell
 
-__all__ = ["HEADS", "cells", "changes_csv", "words"]
+__all__ = ["changes_data", "changes_table", "describe"]
 
-HEADS = ("change", "to", "P@1 known", "P@1 unseen", "drop unseen", "beyond doubt")
-
-
-def cells(effect: Ablation) -> list[str]:
-    changed = (difference_cell(part) for part in (effect.seen, effect.unseen, effect.drop))
-    return [effect.changed, effect.without, *changed, effect.verdict]
-
-
-def difference_cell(part: Difference) -> str:
-    at = part.difference
-    return f"{at.estimate:+.3f} [{at.low:+.3f}, {at.high:+.3f}]"
+HELPING = (
+    "helps both",
+    "helps unseen",
+    "helps known",
+    "helps unseen and hurts known",
+    "helps known and hurts unseen",
+)
+HURTING = ("hurts both", "hurts known", "hurts unseen")
 
 
-def words(effects: Sequence[Ablation]) -> list[str]:
-    """Which changes do what, and how that was tested."""
-    helps = (
-        "helps both",
-        "helps unseen",
-        "helps known",
-        "helps unseen and hurts known",
-        "helps known and hurts unseen",
+def changes_table(changes: Sequence[Ablation]) -> Table:
+    """A row for each change."""
+    columns = (
+        Column("change", numeric=False),
+        Column("to", numeric=False),
+        Column("P@1 known"),
+        Column("P@1 unseen"),
+        Column("drop unseen"),
+        Column("verdict", numeric=False),
     )
-    by_verdict = {
-        verdict: [
-            f"{effect.changed} ({effect.without})"
-            for effect in effects
-            if effect.verdict == verdict
-        ]
-        for verdict in helps
-    }
-    told = [
-        f"{verdict.capitalize()} classes: {', '.join(names)}."
-        for verdict, names in by_verdict.items()
-        if names
-    ]
-    hurt = [
-        effect
-        for effect in effects
-        if effect.verdict in ("hurts both", "hurts known", "hurts unseen")
-    ]
-    if hurt:
-        told.append(
-            "Hurt, and help nobody:"
-            f" {', '.join(f'{effect.changed} ({effect.without}, {effect.verdict})' for effect in hurt)}."
+    return Table("What each change does", columns, tuple(map(change_row, changes)))
+
+
+def change_row(change: Ablation) -> Row:
+    cells = [Cell(change.changed, change.changed), Cell(change.without, change.without)]
+    cells += map(difference_cell, (change.seen, change.unseen, change.drop))
+    return Row((*cells, Cell(change.verdict, change.verdict, tone_of(change.verdict))))
+
+
+def tone_of(verdict: str) -> Tone:
+    if verdict == UNDETECTED:
+        return "soft"
+    if "hurts" in verdict:
+        return "unsure" if "helps" in verdict else "bad"
+    return "good"
+
+
+def difference_cell(part: Difference) -> Cell:
+    difference = part.difference
+    if math.isnan(difference.estimate):
+        return Cell("-")
+    return Cell(interval_cell(difference, is_signed=True), difference.estimate)
+
+
+def describe(changes: Sequence[Ablation]) -> list[str]:
+    """Which changes do what, and how that was tested."""
+    sentences = []
+    for verdict in HELPING:
+        names = [named(change) for change in changes if change.verdict == verdict]
+        if names:
+            sentences.append(f"{verdict.capitalize()} classes: {', '.join(names)}.")
+    hurting = [named(change, change.verdict) for change in changes if change.verdict in HURTING]
+    if hurting:
+        sentences.append(f"Hurts and helps nowhere: {', '.join(hurting)}.")
+    undetected = sum(change.verdict == UNDETECTED for change in changes)
+    if undetected == len(changes):
+        sentences.append(f"None of the {undetected} changes makes a detectable difference to P@1.")
+    elif undetected:
+        sentences.append(
+            f"{undetected} of {len(changes)} changes make no detectable difference to P@1."
         )
-    open_ = sum(effect.verdict == "can't be told" for effect in effects)
-    if open_ == len(effects):
-        told.append(
-            f"What any of the {open_} changes does to P@1 can't be told beyond doubt from these"
-            " runs."
-        )
-    elif open_:
-        told.append(
-            f"Of {open_} of {len(effects)} changes it can't be told from these runs whether they do"
-            " anything to P@1."
-        )
-    hinted = [
-        hints("known", [(effect, effect.seen) for effect in effects]),
-        hints("unseen", [(effect, effect.unseen) for effect in effects]),
-    ]
-    return [
-        *told,
-        *filter(None, hinted),
-        "Each experiment minus the one that it extends, query by query over the seeds that both"
-        " have, with 95% intervals. P@1 of the model that never saw the unseen classes, mean over"
-        " classes; of the drop, less is better. Beyond doubt: p < .05 after Holm's correction for"
-        f" all {len(METRICS) * len(effects)} differences."
-        + (
-            " A change made to several experiments has a row for their mean too."
-            if any(len(effect.to) > 1 for effect in effects)
-            else ""
+    sentences += hints("known", [(change, change.seen) for change in changes])
+    sentences += hints("unseen", [(change, change.unseen) for change in changes])
+    return [*sentences, *how_tested(changes)]
+
+
+def named(change: Ablation, verdict: str = "") -> str:
+    return f"{change.changed} ({change.without}{verdict and f', {verdict}'})"
+
+
+def how_tested(changes: Sequence[Ablation]) -> list[str]:
+    sentences = [
+        (
+            "Each row compares an experiment with the one that it extends, query by query, over"
+            " the seeds that both have. Brackets hold 95% intervals."
+        ),
+        (
+            "P@1 is that of the model trained without the unseen classes, mean over classes. Of the"
+            " drop, less is better."
+        ),
+        (
+            "A verdict needs p < .05 after Holm's correction for all"
+            f" {len(METRICS) * len(changes)} differences."
         ),
     ]
+    if any(len(change.to) > 1 for change in changes):
+        sentences.append("A change made to several experiments has a row for their mean too.")
+    return sentences
 
 
-def hints(which: str, parts: Sequence[tuple[Ablation, Difference]]) -> str:
-    """The differences whose own interval leaves zero out though the correction does not; empty
-    without any."""
-    open_ = [(effect, part.difference) for effect, part in parts if part.better == -1]
-    found = {
-        "better": [effect for effect, at in open_ if at.low > 0],
-        "worse": [effect for effect, at in open_ if at.high < 0],
-    }
-    told = [
-        f"{word} with"
-        f" {', '.join(f'{effect.changed} ({effect.without_in_short})' for effect in named)}"
-        for word, named in found.items()
-        if named
+def hints(group: str, parts: Sequence[tuple[Ablation, Difference]]) -> list[str]:
+    """A sentence on the differences whose own interval leaves zero out though the correction does
+    not; none without any."""
+    better, worse = [], []
+    for change, part in parts:
+        name = f"{change.changed} ({change.without_in_short})"
+        if part.better == -1 and part.difference.low > 0:
+            better.append(name)
+        if part.better == -1 and part.difference.high < 0:
+            worse.append(name)
+    directions = []
+    if better:
+        directions.append(f"better with {', '.join(better)}")
+    if worse:
+        directions.append(f"worse with {', '.join(worse)}")
+    if not directions:
+        return []
+    return [
+        f"Possible effects on {group} classes: {'; '.join(directions)}. Their own 95% intervals"
+        " exclude zero, but the correction for all comparisons does not confirm them."
     ]
-    return (
-        f"Hints on {which} classes, each beyond its own 95% interval but not beyond the correction:"
-        f" {'; '.join(told)}."
-        if told
-        else ""
-    )
 
 
-def changes_csv(effects: Sequence[Ablation]) -> tuple[list[str], list[list[Any]]]:
+def changes_data(changes: Sequence[Ablation]) -> Data:
     """Long form: one difference a row."""
     heads = [
         "experiment",
@@ -120,20 +138,22 @@ def changes_csv(effects: Sequence[Ablation]) -> tuple[list[str], list[list[Any]]
         "p_holm",
         "verdict",
     ]
-    rows = [
-        [
-            effect.name,
-            effect.without,
-            part.metric,
-            len(effect.seeds),
-            part.difference.estimate,
-            part.difference.low,
-            part.difference.high,
-            part.p,
-            part.p_holm,
-            effect.verdict,
-        ]
-        for effect in effects
-        for part in (effect.seen, effect.unseen, effect.drop)
-    ]
-    return heads, rows
+    rows = []
+    for change in changes:
+        for part in (change.seen, change.unseen, change.drop):
+            difference = part.difference
+            rows.append(
+                [
+                    change.name,
+                    change.without,
+                    part.metric,
+                    len(change.seeds),
+                    difference.estimate,
+                    difference.low,
+                    difference.high,
+                    part.p,
+                    part.p_holm,
+                    change.verdict,
+                ]
+            )
+    return Data("changes", heads, rows)

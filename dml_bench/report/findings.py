@@ -1,13 +1,14 @@
-"""The study's four questions in plain sentences, made from the numbers and their intervals, or said
-to be beyond them.
+"""The study's four questions in plain sentences, made from the numbers and their intervals. Where
+the numbers do not decide, the sentences say so.
 
-Names of experiments and commands stand between backticks, which the page and the Markdown set as
-code.
+Names of experiments and commands stand between backticks, which writers set as code.
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+
+import numpy as np
 
 from dml_bench.analysis.diagnostics import WANTED_PRECISION, Diagnostics
 from dml_bench.analysis.study import Study, certain_sign
@@ -16,8 +17,8 @@ from dml_bench.registry import protocols
 from dml_bench.report.format import (
     compared,
     counted,
+    enumerated,
     hundred,
-    named,
     percent,
     points,
     seeds_of,
@@ -29,471 +30,457 @@ __all__ = ["QUESTIONS", "Finding", "findings", "verdict"]
 
 QUESTIONS = (
     "How well do metric-learning methods classify?",
-    "Do their embeddings hold for classes never trained on?",
-    "Why is a method that rules face recognition so rare elsewhere?",
+    "Do their embeddings work for classes never trained on?",
+    "Why is a method that dominates face recognition so rare elsewhere?",
     "What are the trade-offs against a softmax classifier, and are they worth it?",
 )
-UNTOLD = "This can't be told from these runs"
-CLASSIFIER = "`dml-bench run crossentropy_resnet18_sgd_aug` makes one"
+UNDECIDED = "These runs cannot answer this"
+NO_CLASSIFIER = (
+    "These runs have no softmax classifier to compare with."
+    " `dml-bench run crossentropy_resnet18_sgd_aug` adds one."
+)
 LITTLE = 0.05
 """A loss that lies wholly below this is a small one."""
 
-Looks = dict[str, Diagnostics]
+Measured = dict[str, Diagnostics]
 """By the name of the experiment."""
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
+    """The answer to one question."""
+
     question: str
     short: str
-    """The answer in a sentence."""
+    """The answer in a sentence or two."""
     sentences: tuple[str, ...]
     """What it rests on."""
 
 
-def findings(section: Study, looks: Looks) -> list[Finding]:
+def findings(study: Study, diagnostics: Measured) -> list[Finding]:
     """One for each question. Where metric learning, or a classifier, is not among the runs, it says
     so."""
-    best = section.best
+    best = study.best
     if best is None:
-        return [
-            Finding(question, f"{UNTOLD}: none of them is a metric-learning experiment.", ())
-            for question in QUESTIONS
-        ]
-    parts = DROP if section.has_drop else DISJOINT
-    told = [list(part(section, best, looks)) for part in parts]
-    return [
-        Finding(question, short, tuple(rest))
-        for question, (short, *rest) in zip(QUESTIONS, told, strict=True)
-    ]
+        reason = f"{UNDECIDED}: none of them is a metric-learning experiment."
+        return [Finding(question, reason, ()) for question in QUESTIONS]
+    answers = HOLDOUT_ANSWERS if study.has_drop else DISJOINT_ANSWERS
+    results = []
+    for question, answer in zip(QUESTIONS, answers, strict=True):
+        short, *sentences = answer(study, best, diagnostics)
+        results.append(Finding(question, short, tuple(sentences)))
+    return results
 
 
 def widened(count: int) -> str:
     return f"(intervals widened for {count} comparisons)"
 
 
+def against(study: Study, quantity: str, rival: TableRow, other: str, of_rival: str = "") -> str:
+    """The best method compared with the rival, which is called `other`."""
+    value, sign = study.best_against(quantity, rival, of_rival)
+    return compared(value, other, len(study.methods), sign)
+
+
 # 1. How well do they classify?
 
+LEADS = {
+    1: "Better than a softmax classifier",
+    0: "No detectable difference from a softmax classifier",
+    -1: "Worse than a softmax classifier",
+}
 
-def classification(section: Study, best: TableRow, looks: Looks) -> Iterable[str]:
-    measured, rival = percent(section.measure(best, "known")), section.rival
+
+def classification(study: Study, best: TableRow, diagnostics: Measured) -> Iterator[str]:
+    measured, rival = percent(study.measure(best, "known")), study.rival
     if rival is None:
-        yield (
-            f"The best here is right for {measured} of the test images. Whether a softmax"
-            " classifier does better can't be told from these runs."
-        )
-        yield from accuracy_of_methods(section, best)
-        yield f"There is no softmax classifier among these runs to compare with; {CLASSIFIER}."
+        yield f"The best method is right for {measured} of the test images."
+        yield from accuracy_of_methods(study, best)
+        yield NO_CLASSIFIER
         return
-    theirs, (_, sign) = (
-        percent(section.measure(rival, "logits")),
-        section.best_against("known", rival, "logits"),
-    )
-    lead = {1: "Better than a", 0: "No difference can be told from a", -1: "Worse than a"}[
-        sign or 0
-    ]
+    of_logits = percent(study.measure(rival, "logits"))
+    _, sign = study.best_against("known", rival, "logits")
     yield (
-        f"{lead} softmax classifier: the best is right for {measured} of the test images, the"
-        f" classifier for {theirs}."
+        f"{LEADS[sign or 0]}: the best method is right for {measured} of the test images, the"
+        f" classifier for {of_logits}."
     )
-    yield from accuracy_of_methods(section, best)
+    yield from accuracy_of_methods(study, best)
     yield (
-        f"The classifier `{rival.name}` names the right class for {theirs} by its own logits:"
-        f" `{best.name}` {against(section, 'known', rival, 'logits')}."
+        f"By its own logits, the classifier `{rival.name}` is right for {of_logits}. `{best.name}`"
+        f" {against(study, 'known', rival, 'these logits', 'logits')}."
     )
-    features = against(section, "known", rival)
     yield (
-        "Looked up in the same gallery, the classifier's features reach"
-        f" {percent(section.measure(rival, 'known'))}: `{best.name}` {features}."
+        "Searched in the same gallery, the classifier's features are right for"
+        f" {percent(study.measure(rival, 'known'))}. `{best.name}`"
+        f" {against(study, 'known', rival, 'these features')}."
     )
-    yield from against_logits(section, rival)
+    yield from against_logits(study, rival)
 
 
-def against(
-    section: Study, quantity: str, rival: TableRow, of_rival: str = "", what: str = "that"
-) -> str:
-    """The best compared with the rival."""
-    value, sign = section.best_against(quantity, rival, of_rival)
-    return compared(value, what, len(section.methods), sign)
-
-
-def accuracy_of_methods(section: Study, best: TableRow) -> Iterable[str]:
-    methods, worst, baseline = section.methods, section.worst, section.baseline
+def accuracy_of_methods(study: Study, best: TableRow) -> Iterator[str]:
+    methods, worst, baseline = study.methods, study.worst, study.baseline
     assert worst is not None
-    told = (
-        f"for {percent(section.measure(best, 'known'))} of the test images the nearest gallery"
-        f" image is of the right class (P@1, mean over {counted(num_classes(section), 'class')},"
-        f" {seeds_of(best)})"
+    accuracy = (
+        f"{percent(study.measure(best, 'known'))} P@1 (mean over"
+        f" {counted(num_classes(study), 'class')}, {seeds_of(best)})"
     )
     if len(methods) == 1:
-        yield f"The one metric-learning experiment is `{best.name}`: {told}."
-        return
-    last = f"`{worst.name}` is last with {percent(section.measure(worst, 'known'))}"
-    yield (
-        f"Of {len(methods)} metric-learning experiments, `{best.name}` classifies best: {told}."
-        f" {last}."
-    )
-    if baseline is not None and baseline is not best:
+        yield f"The only metric-learning experiment is `{best.name}`, with {accuracy}."
+    else:
         yield (
-            f"Being picked as the best of {len(methods)} flatters it a little. The baseline"
-            f" `{baseline.name}` reaches {percent(section.measure(baseline, 'known'))}:"
-            f" `{best.name}` {compared(section.difference(best, 'known', baseline), 'that')}."
+            f"Of {len(methods)} metric-learning experiments, `{best.name}` has the highest"
+            f" accuracy: {accuracy}. `{worst.name}` has the lowest:"
+            f" {percent(study.measure(worst, 'known'))}."
+        )
+    yield "P@1 is the share of test images whose nearest gallery image is of the right class."
+    if baseline is not None and baseline is not best:
+        difference = study.difference(best, "known", baseline)
+        yield (
+            f"The best of {len(methods)} was picked by its result, which makes it look slightly"
+            f" better than it is. The baseline `{baseline.name}` reaches"
+            f" {percent(study.measure(baseline, 'known'))}. `{best.name}`"
+            f" {compared(difference, 'the baseline')}."
         )
 
 
-def against_logits(section: Study, rival: TableRow) -> Iterable[str]:
+def against_logits(study: Study, rival: TableRow) -> Iterator[str]:
     """How many of the methods differ from the classifier's logits."""
-    count = len(section.methods)
+    count = len(study.methods)
     if count < 2:
         return
-    signs = [
-        certain_sign(section.difference(line, "known", rival, "logits", count))
-        for line in section.methods
+    differences = [
+        study.difference(line, "known", rival, "logits", count) for line in study.methods
     ]
+    signs = list(map(certain_sign, differences))
     yield (
-        f"Of all {count}: {signs.count(1)} above the classifier's logits, {signs.count(-1)} below,"
-        f" and {signs.count(0)} that can't be told from them {widened(count)}."
+        f"Of all {count} methods, {signs.count(1)} are above the classifier's logits,"
+        f" {signs.count(-1)} are below, and {signs.count(0)} show no detectable difference"
+        f" {widened(count)}."
     )
 
 
-def num_classes(section: Study) -> int:
-    return int(section.first.summary["dataset"]["num_classes"])
+def num_classes(study: Study) -> int:
+    return int(study.first.summary["dataset"]["num_classes"])
 
 
-# 2. Do they hold for classes never trained on?
+# 2. Do they work for classes never trained on?
 
 
-def unseen_classes(section: Study, best: TableRow, looks: Looks) -> Iterable[str]:
-    yield held_or_not(section, best)
-    closer = {line.name: line for line in (best, section.baseline) if line is not None}
-    for line in closer.values():
-        yield drop_of(section, line)
-    yield from drops_of_all(section)
-    yield from drops_against_baseline(section)
-    if len(section.holdouts) > 1:
-        yield between_holdouts(section, list(closer.values()))
+def unseen_classes(study: Study, best: TableRow, diagnostics: Measured) -> Iterator[str]:
+    yield held_or_not(study, best)
+    lines = {line.name: line for line in (best, study.baseline) if line is not None}
+    for line in lines.values():
+        yield drop_of(study, line)
+    yield from drops_of_all(study)
+    yield from drops_against_baseline(study)
+    if len(study.holdouts) > 1:
+        yield between_holdouts(study, list(lines.values()))
     else:
-        unseen = counted(len(section.first.summary["unseen_classes"]), "unseen class")
-        yield f"All this is for one choice of {unseen}; others may be easier or harder."
+        unseen = counted(len(study.first.summary["unseen_classes"]), "unseen class")
+        yield f"All this is for one choice of {unseen}. Other classes may be easier or harder."
 
 
-def held_or_not(section: Study, best: TableRow) -> str:
-    """The answer in a sentence: of all experiments together where there are several, since one
-    alone has few unseen classes."""
-    found, chance = section.measure(best, "unseen_limited"), 1 / num_classes(section)
-    together = section.pooled("drop_unseen") if len(section.methods) > 1 else None
-    loss = together or section.measure(best, "drop_unseen")
-    assert found is not None and loss is not None
-    finds = (
-        f"the best finds {percent(found)} of the unseen classes' test images, where chance finds"
-        f" {percent(chance)}"
+def held_or_not(study: Study, best: TableRow) -> str:
+    """The answer in short: of all experiments together where there are several, since one alone has
+    few unseen classes."""
+    accuracy, chance = study.measure(best, "unseen_limited"), 1 / num_classes(study)
+    pooled = study.pooled("drop_unseen") if len(study.methods) > 1 else None
+    loss = pooled or study.measure(best, "drop_unseen")
+    assert accuracy is not None and loss is not None
+    accuracies = (
+        f"the best method is right for {percent(accuracy)} of the unseen classes' test images;"
+        f" chance is {percent(chance)}"
     )
-    average = (
-        f"on average over {len(section.methods)} metric-learning experiments " if together else ""
-    )
-    if math.isnan(found.low) or found.low <= chance:
-        return f"Not that it could be told: {finds}."
+    average = ""
+    if pooled:
+        average = f", on average over {len(study.methods)} metric-learning experiments"
+    if math.isnan(accuracy.low) or accuracy.low <= chance:
+        return f"Not detectably: {accuracies}."
     if certain_sign(loss) > 0:
         return (
-            f"In part: {finds}; but {average or 'it '}{'they lose' if average else 'loses'}"
-            f" {points(loss)} there against training on them."
+            f"In part: {accuracies}. Training without these classes costs {points(loss)}{average}."
         )
     if not math.isnan(loss.high) and loss.high <= LITTLE:
         return (
-            f"Yes: {finds}, and the loss against training on them is small:"
-            f" {average}{points(loss)}."
+            f"Yes: {accuracies}. Training without these classes costs little:"
+            f" {points(loss)}{average}."
         )
     return (
-        f"They are of use there, for {finds}; but whether precision is lost can't be told:"
-        f" {average}{points(loss)}."
+        f"They are useful there: {accuracies}. No loss of precision is detectable:"
+        f" {points(loss)}{average}."
     )
 
 
-CERTAIN = {1: "a loss beyond noise", 0: "which can't be told from none", -1: "a gain beyond noise"}
+CERTAIN = {1: "a loss beyond noise", 0: "within noise", -1: "a gain beyond noise"}
 
 
-def drop_of(section: Study, line: TableRow) -> str:
-    loss, seen = section.measure(line, "drop_unseen"), section.measure(line, "drop_seen")
-    before, after = (
-        percent(section.measure(line, quantity)) for quantity in ("unseen_all", "unseen_limited")
+def drop_of(study: Study, line: TableRow) -> str:
+    loss, seen = study.measure(line, "drop_unseen"), study.measure(line, "drop_seen")
+    before = percent(study.measure(line, "unseen_all"))
+    after = percent(study.measure(line, "unseen_limited"))
+    sentences = (
+        f"On the unseen classes, `{line.name}` is right for {before} if it trained on them and for"
+        f" {after} if not: a drop of {points(loss)}, {CERTAIN[certain_sign(loss)]}. Their images"
+        f" are in the gallery both times. On the seen classes the drop is {points(seen)}."
     )
-    also = (
-        ", so part of the loss comes from training on fewer images, or from the gallery's confusing"
-        " more"
-        if certain_sign(seen) > 0
-        else ""
-    )
-    return (
-        f"`{line.name}` finds {before} of the unseen classes' test images if it trained on these"
-        f" classes, and {after} if it did not (their images are in the gallery either way): a drop"
-        f" of {points(loss)}, {CERTAIN[certain_sign(loss)]}. On the classes that both models"
-        f" trained on, the drop is {points(seen)}{also}."
-    )
+    if certain_sign(seen) > 0:
+        sentences += (
+            " So fewer training images, or more confusion in the gallery, explain part of the loss."
+        )
+    return sentences
 
 
-def between_holdouts(section: Study, lines: Sequence[TableRow]) -> str:
+def between_holdouts(study: Study, lines: Sequence[TableRow]) -> str:
     """What the drop owes to the choice of the classes held out."""
-    told = []
+    ranges = []
     for line in lines:
-        each = section.holdout_drops(line).mean(1)
-        told.append(
-            f"of `{line.name}` they lie from {hundred(min(each))} to {hundred(max(each))} points,"
-            f" with a standard deviation of {hundred(each.std(ddof=1))} points"
+        drops = study.holdout_drops(line).mean(1)
+        ranges.append(
+            f"For `{line.name}` they range from {hundred(min(drops))} to {hundred(max(drops))}"
+            f" points, with a standard deviation of {hundred(drops.std(ddof=1))} points."
         )
-    return f"The drops are means over {len(section.holdouts)} rotated hold-outs: {'; '.join(told)}."
+    return f"The drops are means over {len(study.holdouts)} rotated hold-outs. {' '.join(ranges)}"
 
 
-def drops_of_all(section: Study) -> Iterable[str]:
+def drops_of_all(study: Study) -> Iterator[str]:
     """How many lose, and the smallest and largest drop."""
-    lines = section.finished
+    lines = study.finished
     if len(lines) < 2:
         return
-    drops = {line.name: section.measure(line, "drop_unseen") for line in lines}
-    signs = [section.loses(line, len(lines)) for line in lines]
-    lose = str(signs.count(1)) if any(signs) else "none"
+    losing = [study.loses(line, len(lines)) for line in lines].count(1)
+    verb = "loses" if losing <= 1 else "lose"
     yield (
-        f"Taken one by one, {lose} of {len(lines)} experiments"
-        f" lose{'s' if lose in ('1', 'none') else ''} precision on the unseen classes beyond noise"
-        f" {widened(len(lines))}."
+        f"Tested one by one, {losing or 'none'} of {len(lines)} experiments {verb} precision on the"
+        f" unseen classes beyond noise {widened(len(lines))}."
     )
-    order = sorted(
-        lines, key=lambda line: drop.estimate if (drop := drops[line.name]) else math.nan
+
+    def size(line: TableRow) -> float:
+        drop = study.measure(line, "drop_unseen")
+        return drop.estimate if drop else math.nan
+
+    smallest, *_, largest = sorted(lines, key=size)
+    yield (
+        f"`{smallest.name}` has the smallest drop,"
+        f" {points(study.measure(smallest, 'drop_unseen'))}. `{largest.name}` has the largest,"
+        f" {points(study.measure(largest, 'drop_unseen'))}."
     )
-    low, high = (f"`{line.name}`, {points(drops[line.name])}" for line in (order[0], order[-1]))
-    yield f"The smallest drop is that of {low}; the largest that of {high}."
 
 
-def drops_against_baseline(section: Study) -> Iterable[str]:
+def drops_against_baseline(study: Study) -> Iterator[str]:
     """Which drops differ from the baseline's."""
-    baseline = section.baseline
-    others = [line for line in section.finished if line is not baseline]
+    baseline = study.baseline
+    others = [line for line in study.finished if line is not baseline]
     if baseline is None or not others:
         return
     count = len(others)
-    signs = {
-        line.name: certain_sign(
-            section.difference(line, "drop_unseen", baseline, comparisons=count)
-        )
-        for line in others
-    }
-    more, less = ([line for line in others if signs[line.name] == sign] for sign in (1, -1))
+    more, less = [], []
+    for line in others:
+        difference = study.difference(line, "drop_unseen", baseline, comparisons=count)
+        if certain_sign(difference) > 0:
+            more.append(line)
+        if certain_sign(difference) < 0:
+            less.append(line)
     if not more and not less:
         yield (
-            f"Query by query, none of the {counted(count, 'other drop')} can be told from that of"
-            f" the baseline `{baseline.name}` {widened(count)}: these runs don't decide which"
-            " method drops least."
+            f"Compared query by query, none of the {counted(count, 'other drop')} differs"
+            f" detectably from that of the baseline `{baseline.name}` {widened(count)}. These runs"
+            " do not show which method drops least."
         )
         return
-    told = [
-        f"{named(lines)} drop{'s' if len(lines) == 1 else ''} {how}"
-        for lines, how in ((more, "more"), (less, "less"))
-        if lines
-    ]
+    directions = []
+    for lines, direction in ((more, "more"), (less, "less")):
+        if lines:
+            verb = "drops" if len(lines) == 1 else "drop"
+            directions.append(f"{enumerated(lines)} {verb} {direction}")
+    undetected = count - len(more) - len(less)
+    rest = f" The other {undetected} show no detectable difference." if undetected else ""
     yield (
-        f"Query by query against the baseline `{baseline.name}`, {' and '.join(told)}; the other"
-        f" {count - len(more) - len(less)} can't be told from it {widened(count)}."
+        f"Compared query by query with the baseline `{baseline.name}`, {' and '.join(directions)}"
+        f" {widened(count)}.{rest}"
     )
 
 
 # 3. Why so rare?
 
 
-def rarity(section: Study, best: TableRow, looks: Looks) -> Iterable[str]:
-    rival = section.rival
+def rarity(study: Study, best: TableRow, diagnostics: Measured) -> Iterator[str]:
+    rival = study.rival
     yield (
-        "Numbers give only part of an answer: habits, tools, and what the data of other fields look"
-        " like were not measured. What these runs can say is what it costs and what it brings."
+        "These numbers answer only part of this: what metric learning costs and what it brings."
+        " Habits, tools and the data of other fields were not measured."
     )
     if rival is None:
-        yield (
-            f"{UNTOLD.replace('This', 'Whether it pays')}: without a softmax classifier among them"
-            f" there is nothing to hold its cost and gain against; {CLASSIFIER}."
-        )
         yield (
             f"`{best.name}` took {duration(training_seconds(best))} of training (all phases, mean"
             f" over seeds) and {memory(best)} of memory."
         )
+        yield NO_CLASSIFIER
     else:
-        if section.has_drop:
-            told = against(section, "known", rival, "logits", "the logits of the classifier")
-            yield (
-                "Where the classes are fixed:"
-                f" {BRINGS[section.best_against('known', rival, 'logits')[1] or 0]} `{best.name}`"
-                f" {told}."
-            )
+        if study.has_drop:
+            yield brings(study, best, rival)
         yield from cost_against(best, rival)
     yield from gallery_cost(best)
-    if len(section.methods) > 2 and section.worst is not None:
-        width = hundred(section.accuracy(best) - section.accuracy(section.worst))
+    if len(study.methods) > 2 and study.worst is not None:
+        width = hundred(study.accuracy(best) - study.accuracy(study.worst))
         yield (
-            f"The recipe decides much: between the best and the worst of {len(section.methods)}"
-            f" experiments lie {width} points of P@1."
+            f"The recipe matters: the best and the worst of {len(study.methods)} experiments"
+            f" differ by {width} points of P@1."
         )
-    if section.has_drop:
+    if study.has_drop:
         yield (
-            "Its own promise, new classes without training, is kept at a discount:"
-            f" {points(section.measure(best, 'drop_unseen'))} for `{best.name}`."
+            "Its promise is new classes without training. Not training on them costs"
+            f" `{best.name}` {points(study.measure(best, 'drop_unseen'))}."
         )
 
 
-BRINGS = {
-    1: "it brings accuracy.",
-    0: "it brings no accuracy that could be told from noise.",
-    -1: "it costs accuracy.",
-}
+BRINGS = {1: "it brings accuracy", 0: "it brings no detectable accuracy", -1: "it costs accuracy"}
+
+
+def brings(study: Study, best: TableRow, rival: TableRow) -> str:
+    _, sign = study.best_against("known", rival, "logits")
+    comparison = against(study, "known", rival, "the classifier's logits", "logits")
+    return f"Where the classes are fixed, {BRINGS[sign or 0]}. `{best.name}` {comparison}."
 
 
 def parts_of_cost(line: TableRow) -> list[list[dict[str, float]]]:
     """By seed, the cost of each phase."""
-    return [
-        [part for part in run.summary["cost"].values() if isinstance(part, dict)]
-        for run in line.runs
-    ]
+    return [phases_of_cost(run) for run in line.runs]
+
+
+def phases_of_cost(run: Run) -> list[dict[str, float]]:
+    return [part for part in run.summary["cost"].values() if isinstance(part, dict)]
+
+
+def seconds_of(part: dict[str, float]) -> float:
+    """Of a phase's training, with what its pretraining took."""
+    return part["train_seconds"] + part.get("start_seconds", 0.0)
 
 
 def training_seconds(line: TableRow) -> float:
-    """Of all phases with what their own starts took, mean over seeds."""
-    sums = [
-        sum(part["train_seconds"] + part.get("start_seconds", 0.0) for part in parts)
-        for parts in parts_of_cost(line)
-    ]
-    return sum(sums) / len(sums)
+    """Of all phases, mean over seeds."""
+    seconds = [sum(map(seconds_of, parts)) for parts in parts_of_cost(line)]
+    return sum(seconds) / len(seconds)
 
 
 def memory(line: TableRow) -> str:
     """The most of all seeds."""
-    return f"{max(part['peak_memory_bytes'] for parts in parts_of_cost(line) for part in parts) / 2**30:.1f} GiB"
+    peaks = [part["peak_memory_bytes"] for parts in parts_of_cost(line) for part in parts]
+    return f"{max(peaks) / 2**30:.1f} GiB"
 
 
-def cost_against(best: TableRow, rival: TableRow) -> Iterable[str]:
-    mine, theirs = training_seconds(best), training_seconds(rival)
+def cost_against(best: TableRow, rival: TableRow) -> Iterator[str]:
+    of_best, of_rival = training_seconds(best), training_seconds(rival)
     yield (
-        f"Training `{best.name}` took {duration(mine)} and the classifier {duration(theirs)},"
-        f" {mine / theirs:.2f} times as long (all phases, mean over seeds; wall-clock time of runs"
-        f" that may have shared a machine), with at most {memory(best)} against {memory(rival)} of"
-        " memory."
+        f"Training `{best.name}` took {duration(of_best)} and the classifier {duration(of_rival)},"
+        f" {of_best / of_rival:.2f} times as long (all phases, mean over seeds). Runs may have"
+        f" shared a machine. Peak memory was {memory(best)} and {memory(rival)}."
     )
 
 
-def gallery_cost(line: TableRow) -> Iterable[str]:
+def gallery_cost(line: TableRow) -> Iterator[str]:
     """What has to be kept and searched."""
     run = line.runs[0]
     phase = run.protocol.main_phase
-    seconds = [
-        part["search_seconds"]
-        for parts in parts_of_cost(line)
-        for part in parts
-        if "search_seconds" in part
-    ]
+    parts = [part for seed in parts_of_cost(line) for part in seed]
+    seconds = [part["search_seconds"] for part in parts if "search_seconds" in part]
     if not run.has_embeddings(phase) or not seconds:
         return
     images, dim = run.embeddings(phase).gallery.shape
-    found = run.neighbours[phase]
-    per_query = 1000 * sum(seconds) / len(seconds) / len(found.query_labels)
+    neighbours = run.neighbours[phase]
+    per_query = 1000 * sum(seconds) / len(seconds) / len(neighbours.query_labels)
     yield (
-        f"It has to keep a gallery: {images:,} embeddings of {dim} numbers,"
-        f" {images * dim * 4 / 1024:,.0f} KiB, where a classifier keeps one vector for each of"
-        f" {len(set(found.gallery_labels.tolist()))} classes. The exact look-up of a query took"
-        f" {per_query:.3f} ms."
+        f"It needs a gallery: {images:,} embeddings of {dim} numbers,"
+        f" {images * dim * 4 / 1024:,.0f} KiB. A classifier keeps one vector for each of"
+        f" {len(np.unique(neighbours.gallery_labels))} classes. Exact search took"
+        f" {per_query:.3f} ms for a query."
     )
 
 
 # 4. Trade-offs
 
 
-def trade_offs(section: Study, best: TableRow, looks: Looks) -> Iterable[str]:
-    rival = section.rival
+def trade_offs(study: Study, best: TableRow, diagnostics: Measured) -> Iterator[str]:
+    rival = study.rival
     if rival is None:
-        yield f"{UNTOLD}: no softmax classifier is among them; {CLASSIFIER}."
+        yield f"{UNDECIDED}: no softmax classifier is among them."
+        yield NO_CLASSIFIER
     else:
-        yield verdict(
-            section.best_against("known", rival, "logits")[1],
-            section.best_against("unseen_limited", rival)[1],
+        _, on_known = study.best_against("known", rival, "logits")
+        _, on_unseen = study.best_against("unseen_limited", rival)
+        yield verdict(on_known, on_unseen)
+        comparison = against(study, "known", rival, "the classifier's logits", "logits")
+        yield f"Known classes: `{best.name}` {comparison}."
+        yield (
+            "Unseen classes: a classifier's logits cannot name a class that it was not trained on,"
+            f" so they are right for 0%. `{best.name}` is right for"
+            f" {percent(study.measure(best, 'unseen_limited'))}, by its gallery."
         )
         yield (
-            f"Known classes: `{best.name}`"
-            f" {against(section, 'known', rival, 'logits', 'the logits of the classifier')}."
-        )
-        yield (
-            "Unseen classes: a classifier's logits can't name a class that it was not trained on,"
-            f" so they are right for 0%. `{best.name}` finds"
-            f" {percent(section.measure(best, 'unseen_limited'))} of their test images in the"
-            " gallery."
-        )
-        yield (
-            "But the classifier has features too. Looked up in the same way, they find"
-            f" {percent(section.measure(rival, 'unseen_limited'))}: `{best.name}`"
-            f" {against(section, 'unseen_limited', rival)}."
+            "The classifier has features too. Searched in the same gallery, they are right for"
+            f" {percent(study.measure(rival, 'unseen_limited'))}. `{best.name}`"
+            f" {against(study, 'unseen_limited', rival, 'these features')}."
         )
         yield from cost_of_a_class(best, rival)
-    if best.name in looks:
-        yield from enrolment_in_words(looks[best.name])
-        yield from unknowns_in_words(looks[best.name])
+    if best.name in diagnostics:
+        yield from describe_enrolment(diagnostics[best.name])
+        yield from describe_unknowns(diagnostics[best.name])
+
+
+RATHER = {1: "more often than", 0: "not detectably more often than", -1: "less often than"}
 
 
 def verdict(on_known: int | None, on_unseen: int | None) -> str:
-    """In a sentence, from the signs of the differences to the classifier's logits on known and to
-    its features on unseen classes."""
+    """In short, from the signs of the differences to the classifier's logits on known and to its
+    features on unseen classes."""
     if on_known is None or on_unseen is None:
-        return f"{UNTOLD}: the best method and the classifier have no seed and split in common."
+        return f"{UNDECIDED}: the best method and the classifier have no seed and split in common."
+    of_unseen = (
+        f"Unseen classes are found {RATHER[on_unseen]} by searching with the classifier's own"
+        " features."
+    )
     if on_unseen > 0 and on_known >= 0:
-        return (
-            "Worth it by these numbers: no loss of accuracy on known classes can be told, and"
-            " unseen classes are found more often than by the classifier's own features."
-        )
+        return f"Worth it by these numbers. {of_unseen} Known classes show no detectable loss."
     if on_unseen > 0:
         return (
-            "It depends: unseen classes are found more often than by the classifier's own features,"
-            " at the price of accuracy on known classes. Worth it where classes keep arriving, not"
-            " where they are fixed."
+            f"It depends. {of_unseen} But accuracy on known classes is lost. It is worth it where"
+            " new classes keep arriving, not where they are fixed."
         )
-    rather = "less often than" if on_unseen < 0 else "no more often, as far as can be told, than"
     if on_known > 0:
-        return (
-            f"For known classes, where accuracy is gained, yes; unseen classes are found {rather}"
-            " by the classifier's own features."
-        )
+        return f"Yes for known classes, where accuracy is gained. {of_unseen}"
     if on_known < 0 or on_unseen < 0:
-        lost = (
-            "accuracy on known classes is lost"
-            if on_known < 0
-            else "no accuracy is gained on known classes"
-        )
-        return (
-            f"Not by these numbers: {lost}, and unseen classes are found {rather} by looking up the"
-            " classifier's own features."
-        )
+        known = "accuracy on known classes is lost"
+        if on_known == 0:
+            known = "no accuracy is gained on known classes"
+        return f"Not by these numbers: {known}. {of_unseen}"
     return (
-        "Not decided by these numbers: neither on known nor on unseen classes can the best method"
-        " be told from a classifier and its features. What it offers, adding a class without"
-        " training, those features offer as well."
+        "Not decided by these numbers: on known and on unseen classes, the best method shows no"
+        " detectable difference from the classifier. The classifier's features can also add a class"
+        " without training."
     )
 
 
-def cost_of_a_class(best: TableRow, rival: TableRow) -> Iterable[str]:
+def cost_of_a_class(best: TableRow, rival: TableRow) -> Iterator[str]:
     """Training anew against enrolling, both measured."""
-    theirs = [run.summary["cost"].get("all", {}) for run in rival.runs]
-    retrain = sum(part["train_seconds"] + part.get("start_seconds", 0.0) for part in theirs) / len(
-        theirs
-    )
+    seconds = [seconds_of(run.summary["cost"].get("all", {})) for run in rival.runs]
+    retrain = sum(seconds) / len(seconds)
     rates = [photo_rate(run) for run in best.runs]
     gallery = best.runs[0].neighbours["all"].gallery_labels
-    images = len(gallery) / len(set(gallery.tolist()))
-    anew = (
-        f"Adding a class: training the classifier anew takes {duration(retrain)} (measured, with"
+    images = len(gallery) / len(np.unique(gallery))
+    sentence = (
+        f"Adding a class by training the classifier again takes {duration(retrain)} (measured, with"
         " all classes)."
     )
     if not all(rates):
         yield (
-            f"{anew} How fast photos are embedded was not measured by these runs, which trained a"
-            " head on features computed once."
+            f"{sentence} These runs trained a head on stored features, so the time to embed a photo"
+            " was not measured."
         )
         return
     rate = sum(filter(None, rates)) / len(rates)
     yield (
-        f"{anew} Enrolling the {images:.0f} images of an average class takes {images / rate:.2f} s"
-        f" at the {rate:.0f} photos/s, from the file to the embedding, that were measured:"
-        f" {retrain * rate / images:,.0f} times less."
+        f"{sentence} Enrolling the {images:.0f} images of an average class takes"
+        f" {images / rate:.2f} s, {retrain * rate / images:,.0f} times less. This uses the measured"
+        f" rate of {rate:.0f} photos/s, from file to embedding."
     )
 
 
@@ -506,91 +493,99 @@ def photo_rate(run: Run) -> float | None:
     return cost.get("embed_images_per_second")
 
 
-def enrolment_in_words(look: Diagnostics) -> Iterable[str]:
-    if not look.enrolment:
+def describe_enrolment(measured: Diagnostics) -> Iterator[str]:
+    """Accuracy by the number of images that are enrolled."""
+    if not measured.enrolment:
         return
-    curve = look.enrolment["images"]
+    curve = measured.enrolment["images"]
     mean, low, high = curve.band("unseen")
     last = len(curve.ks) - 1
-    five = next((i for i, k in enumerate(curve.ks) if k >= 5), last)
-    told = [
-        f"{percent(float(mean[i]))}{band(low[i], high[i]) if i < last else ''} with"
-        f" {enrolled_images(curve.ks, i)}"
-        for i in sorted({1, five, last})
-    ]
+    five = next((place for place, k in enumerate(curve.ks) if k >= 5), last)
+    accuracies = []
+    for place in sorted({1, five, last}):
+        interval = band(low[place], high[place]) if place < last else ""
+        accuracies.append(
+            f"{percent(float(mean[place]))}{interval} with {enrolled_images(curve.ks, place)}"
+        )
     old = curve.band("seen")[0]
     yield (
-        f"How many images a new class needs: `{look.line.name}`, not trained on them, finds"
-        f" {', '.join(told)} (in brackets, 95% of the random choices of images). The old classes go"
-        f" from {percent(float(old[0]))} to {percent(float(old[-1]))} meanwhile."
+        f"How many images a new class needs: `{measured.line.name}`, not trained on the new"
+        f" classes, is right for {', '.join(accuracies)}. Brackets hold 95% of the random choices"
+        f" of images. On the old classes it goes from {percent(float(old[0]))} to"
+        f" {percent(float(old[-1]))}."
     )
 
 
-def enrolled_images(ks: Sequence[int], i: int) -> str:
-    if i == len(ks) - 1:
-        return f"all (up to {ks[i]})"
-    return "one image of each class" if ks[i] == 1 else str(ks[i])
+def enrolled_images(ks: Sequence[int], place: int) -> str:
+    if place == len(ks) - 1:
+        return f"all (up to {ks[place]})"
+    return "one image of each class" if ks[place] == 1 else str(ks[place])
 
 
 def band(low: float, high: float) -> str:
     return "" if high - low < 0.0005 else f" [{hundred(low)}, {hundred(high)}]"
 
 
-def unknowns_in_words(look: Diagnostics) -> Iterable[str]:
-    if not look.open_set:
+def describe_unknowns(measured: Diagnostics) -> Iterator[str]:
+    """How well similarity separates unknown from known queries, and what a threshold does."""
+    if not measured.open_set:
         return
-    precision, coverage = look.answered
+    precision, coverage = measured.answered
     if math.isnan(precision):
-        answered = "answers none of the queries"
+        outcome = "accepts none of the queries"
     else:
-        answered = (
-            f"answers {percent(coverage)} of all queries and is right for {percent(precision)} of"
-            " those"
+        outcome = (
+            f"accepts {percent(coverage)} of all queries and is right for {percent(precision)} of"
+            " these"
         )
     yield (
-        f"While the new classes are not enrolled, the nearest similarity of `{look.line.name}`"
-        f" ranks a known query above an unknown one with probability {look.mean('auroc'):.2f}"
-        f" (AUROC; .5 is chance). A threshold chosen for {percent(WANTED_PRECISION)} precision on"
-        f" {look.chosen_on} {answered}."
+        f"While the new classes are not enrolled, `{measured.line.name}` ranks a known query above"
+        f" an unknown one with probability {measured.mean('auroc'):.2f}, by the nearest similarity"
+        f" (AUROC; .5 is chance). A threshold with {percent(WANTED_PRECISION)} target precision on"
+        f" {measured.chosen_on} {outcome}."
     )
 
 
 # Where no class of the test images is trained on
 
 
-def retrieval(section: Study, best: TableRow, looks: Looks) -> Iterable[str]:
+def disjoint_classification(study: Study, best: TableRow, diagnostics: Measured) -> Iterator[str]:
     yield (
-        f"{UNTOLD}: in this protocol no class of the test images is trained on, so there are no"
+        f"{UNDECIDED}: in this protocol no class of the test images is trained on, so there are no"
         " known classes to classify."
     )
 
 
-def disjoint_unseen(section: Study, best: TableRow, looks: Looks) -> Iterable[str]:
+def disjoint_unseen(study: Study, best: TableRow, diagnostics: Measured) -> Iterator[str]:
     yield (
-        f"The best, `{best.name}`, finds an image of the right class first for"
-        f" {percent(section.measure(best, 'known'))} of the queries, all of classes never trained"
-        f" on (P@1, mean over classes, {seeds_of(best)})."
+        f"The best method, `{best.name}`, has {percent(study.measure(best, 'known'))} P@1 on"
+        f" classes never trained on (mean over classes, {seeds_of(best)})."
     )
     with_drop = " or ".join(f"`{entry.name}`" for entry in protocols if entry.facts["has_drop"])
     yield (
-        "How much less that is than with training on them can't be told from these runs: no model"
-        f" here saw these classes. Experiments with protocol {with_drop} tell."
+        "These runs cannot show the cost of not training on these classes: no model here saw these"
+        f" classes. Experiments with protocol {with_drop} measure it."
     )
 
 
-def disjoint_trade(section: Study, best: TableRow, looks: Looks) -> Iterable[str]:
-    if (rival := section.rival) is None:
-        yield f"{UNTOLD}: no softmax classifier is among them."
+def disjoint_trade_offs(study: Study, best: TableRow, diagnostics: Measured) -> Iterator[str]:
+    rival = study.rival
+    if rival is None:
+        yield f"{UNDECIDED}: no softmax classifier is among them."
         return
-    difference = against(
-        section, "known", rival, what=f"the features of the classifier `{rival.name}`"
-    )
-    yield f"On classes never trained on, `{best.name}` {difference}."
+    features = f"the features of the classifier `{rival.name}`"
     yield (
-        "What it costs on known classes can't be told from these runs: the protocol asks about"
-        " none."
+        f"On classes never trained on, `{best.name}` {against(study, 'known', rival, features)}."
     )
+    yield "The cost on known classes is not measured: this protocol has no known classes."
 
 
-DROP = (classification, unseen_classes, rarity, trade_offs)
-DISJOINT = (retrieval, disjoint_unseen, rarity, disjoint_trade)
+Answer = Callable[[Study, TableRow, Measured], Iterator[str]]
+
+HOLDOUT_ANSWERS: tuple[Answer, ...] = (classification, unseen_classes, rarity, trade_offs)
+DISJOINT_ANSWERS: tuple[Answer, ...] = (
+    disjoint_classification,
+    disjoint_unseen,
+    rarity,
+    disjoint_trade_offs,
+)

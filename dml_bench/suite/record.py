@@ -1,11 +1,11 @@
 """suite.json: how a suite was made, over all the sessions that it took."""
 
-import json
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from dml_bench.analysis.origin import describe_origin
 from dml_bench.runs.run import Run
 from dml_bench.suite.executor import JobResult, Slots
 from dml_bench.system.files import Damaged, Shape, read_json, write_json
@@ -19,17 +19,6 @@ SHAPE: Shape = {
     "schema_version": int,
     "sessions": [{"wall_seconds": int | float, "jobs": int, "runs": [RUN_SHAPE]}],
 }
-ENVIRONMENT_KEYS = (
-    "packages",
-    "processor",
-    "cores",
-    "threads",
-    "device",
-    "precision",
-    "python",
-    "dml_bench",
-    "commit",
-)
 
 
 class SuiteRecord:
@@ -122,39 +111,9 @@ def read(path: Path) -> list[dict[str, Any]]:
         ) from None
 
 
-def environments(runs: Sequence[Run]) -> list[dict[str, Any]]:
-    """The distinct machines, versions and settings of the last sessions of all runs, with the
-    number of runs of each."""
-    distinct: dict[str, dict[str, Any]] = {}
-    for run in runs:
-        here = {
-            key: value
-            for key, value in run.last_session(*ENVIRONMENT_KEYS).items()
-            if key not in ("started_at", "command")
-        }
-        entry = distinct.setdefault(json.dumps(here, sort_keys=True), {**here, "runs": 0})
-        entry["runs"] += 1
-    return list(distinct.values())
-
-
-def dates(runs: Sequence[Run]) -> list[str]:
-    """The day on which each run's last session began, ascending, once each."""
-    return sorted({run.last_session("started_at")["started_at"][:10] for run in runs})
-
-
 def made_with(runs: Sequence[Run], sessions: Sequence[dict[str, Any]]) -> list[str]:
     """Lines for people: data, hardware, versions, dates and time."""
-    datasets = {run.summary["dataset"]["fingerprint"]: run.summary["dataset"] for run in runs}
-    lines = []
-    for fingerprint, dataset in datasets.items():
-        lines.append(
-            f"{dataset['name']}: {dataset['num_images']:,} images of {dataset['num_classes']}"
-            f" classes (fingerprint {fingerprint[:12]})"
-        )
-    lines += [describe_environment(place) for place in environments(runs)]
-    if days := dates(runs):
-        last = f" to {days[-1]}" if len(days) > 1 else ""
-        lines.append(f"runs made {days[0]}{last}")
+    lines = describe_origin(runs)
     if sessions:
         wall = sum(session["wall_seconds"] for session in sessions)
         jobs = sorted({session["jobs"] for session in sessions})
@@ -163,19 +122,6 @@ def made_with(runs: Sequence[Run], sessions: Sequence[dict[str, Any]]) -> list[s
             f"{duration(wall)} in {counted(len(sessions), 'session')}, {at_a_time} at a time"
         )
     return lines
-
-
-def describe_environment(place: dict[str, Any]) -> str:
-    packages = ", ".join(
-        f"{name} {place['packages'][name]}"
-        for name in ("torch", "torchvision", "timm", "faiss-cpu", "numpy")
-    )
-    return (
-        f"{counted(place['runs'], 'run')} on {place['processor']},"
-        f" {counted(place['cores'], 'core')}, {counted(place['threads'], 'thread')} a run,"
-        f" {place['device']}, {place['precision']}; Python {place['python']}, {packages}, dml-bench"
-        f" {place['dml_bench']} (commit {place['commit']})"
-    )
 
 
 def counted(number: int, noun: str) -> str:

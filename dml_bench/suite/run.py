@@ -11,6 +11,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from dml_bench.analysis.claims import ClaimResult, check_claims, claim_in_words
+from dml_bench.analysis.origin import environments
 from dml_bench.analysis.table import Group, grouped
 from dml_bench.config import experiments
 from dml_bench.config.tables import PlannedRow
@@ -233,7 +234,7 @@ class SuiteSession:
             "seeds": sorted({experiment.seed for row in suite.rows for experiment in row.seeds}),
             "profile": suite.profile,
             "overrides": list(suite.overrides),
-            "made_with": record.environments(runs),
+            "made_with": environments(runs),
             "failures": failures,
         }
 

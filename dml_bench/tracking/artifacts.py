@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image
 
 from dml_bench.analysis.collect import collect, studies_of
+from dml_bench.analysis.diagnostics import diagnose_chosen
 from dml_bench.config import as_table
 from dml_bench.explain.annotations import Annotations
 from dml_bench.explain.drawing import Drawing
@@ -18,7 +19,7 @@ from dml_bench.explain.methods import applicable
 from dml_bench.explain.models import model_of_phase
 from dml_bench.explain.neighbour_panels import answered, panel_of
 from dml_bench.gallery.store import open_run
-from dml_bench.report.compose import chapter
+from dml_bench.plots.figures import draw
 from dml_bench.runs.arrays import Part
 from dml_bench.runs.run import Run
 from dml_bench.system.tables import ResultTable
@@ -71,10 +72,10 @@ def show(
 
 
 def pictures(run: Run, evidence: int, explained: int) -> Iterator[tuple[str, Image.Image]]:
-    [section] = studies_of(collect([run.folder], run.data_dir))
-    for drawn in chapter(section).figures:
+    [study] = studies_of(collect([run.folder], run.data_dir))
+    for drawn in draw(study, diagnose_chosen(study)):
         yield (
-            f"figures/{drawn.name.removeprefix(f'{section.slug}-')}",
+            f"figures/{drawn.name.removeprefix(f'{study.slug}-')}",
             Image.open(io.BytesIO(drawn.png)),
         )
     material = RunImages(run)

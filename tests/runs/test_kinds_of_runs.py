@@ -108,7 +108,7 @@ def test_they_are_reported(kind, runs, tmp_path, monkeypatch, capsys):
         chosen = {"validated": "validation images of the known classes"}.get(
             kind, "the gallery's own images, each left out of its own search"
         )
-        assert f"the threshold is chosen on {chosen}, and held against the queries." in text
+        assert f"The threshold is chosen on {chosen}, and tested on the queries." in text
     if kind == "rotated":
         assert sorted(
             path.name.rpartition("-")[2] for path in (tmp_path / "out" / "figures").glob("*.png")
@@ -130,7 +130,7 @@ def test_they_are_reported(kind, runs, tmp_path, monkeypatch, capsys):
         assert deviation == pytest.approx(
             100 * summary["precision_drop_unseen_classes_between_holdouts"]
         )
-        assert "The drops are means over 3 rotated hold-outs: of `" in text
+        assert "The drops are means over 3 rotated hold-outs. For `" in text
 
 
 @pytest.mark.parametrize("phases", [MAIN, LIMITED], ids=["main", "limited"])

@@ -24,7 +24,10 @@ from dml_bench.config import Data, Experiment
 from dml_bench.config.experiments import resolve
 from dml_bench.config.tables import ExperimentTable, PlannedRow, read_table
 from dml_bench.registry import UnknownName
-from dml_bench.suite import local, page, worker_process
+from dml_bench.report import markdown
+from dml_bench.report.format import number
+from dml_bench.report.tables import results_data, results_table
+from dml_bench.suite import local, worker_process
 from dml_bench.suite.executor import JobResult, Listener, Slots, SuitePaths
 from dml_bench.suite.local import run_jobs, slots_of, threads_of
 from dml_bench.suite.plan import Job, choose, chosen_rows, in_order
@@ -456,9 +459,10 @@ def test_numbers_that_say_nothing_are_doubted_beside_them_in_every_table(tmp_pat
         " its P@1 is no result: try a smaller optimizer.lr"
     )
     assert (group.lines[0].failures, group.lines[0].doubts) == ((), (doubt,))
-    assert doubt in "\n".join(page.markdown_table(group))
-    heads, (cells,) = page.table_csv(group)
-    assert dict(zip(heads, cells, strict=True))["doubts"] == doubt
+    assert doubt in (markdown.of_table(results_table(group)))
+    numbers = results_data(group)
+    [cells] = numbers.rows
+    assert dict(zip(numbers.heads, cells, strict=True))["doubts"] == doubt
 
 
 def test_retrieval_has_columns_of_its_own(tmp_path):
@@ -478,7 +482,7 @@ def test_retrieval_has_columns_of_its_own(tmp_path):
     ],
 )
 def test_numbers_are_written_with_three_digits_and_differences_with_their_sign(value, signed, text):
-    assert page.number(value, signed) == text
+    assert number(value, signed) == text
 
 
 # Real runs
