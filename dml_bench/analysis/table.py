@@ -115,7 +115,9 @@ def _line(
     )
     values = tuple(_value(column, found) for column in columns)
     doubted = tuple(
-        f"seed {run.seed}: {doubt}" for run in found for doubt in collapse.in_words(run.summary)
+        f"seed {run.seed}: {doubt}"
+        for run in found
+        for doubt in collapse.describe_doubts(run.summary)
     )
     return TableRow(
         row.name,

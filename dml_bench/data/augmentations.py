@@ -284,8 +284,11 @@ def project(pixels: Tensor, matrices: np.ndarray) -> Tensor:
     x = ((2 * torch.arange(size) + 1) / size - 1).to(pixels.device)
 
     def change(some: Tensor, rows: np.ndarray) -> Tensor:
-        m = [[_column(matrices[rows, i, j], some) for j in range(3)] for i in range(3)]
-        across, down, depth = (x * by_x + (x[:, None] * by_y + shift) for by_x, by_y, shift in m)
+        def coordinate(row: int) -> Tensor:
+            by_x, by_y, shift = (_column(matrices[rows, row, j], some) for j in range(3))
+            return x * by_x + (x[:, None] * by_y + shift)
+
+        across, down, depth = coordinate(0), coordinate(1), coordinate(2)
         places = torch.empty(*depth.shape, 2, device=some.device)
         torch.div(across, depth, out=places[..., 0])
         torch.div(down, depth, out=places[..., 1])

@@ -88,11 +88,15 @@ class View:
         from PIL.Image import Resampling
 
         scaled, kept = self.scaled(*image.size), self.kept(*image.size)
-        left, top = (round((whole - part) / 2) for whole, part in zip(scaled, kept, strict=True))
+        left, top = (
+            round((resized - part) / 2) for resized, part in zip(scaled, kept, strict=True)
+        )
         right, bottom = left + kept[0], top + kept[1]
         if max(scaled) <= LONGEST * min(scaled):
-            whole = image.resize(scaled, Resampling.BILINEAR)
-            return np.asarray(whole if scaled == kept else whole.crop((left, top, right, bottom)))
+            resized = image.resize(scaled, Resampling.BILINEAR)
+            return np.asarray(
+                resized if scaled == kept else resized.crop((left, top, right, bottom))
+            )
         across, down = image.width / scaled[0], image.height / scaled[1]
         box = (
             left * across,
@@ -249,13 +253,13 @@ def open_caches(
             if missing := [place for place in dict.fromkeys(places) if not place.is_whole()]:
                 _build(dataset, missing, progress or (lambda message, done, total: None))
         caches = [place.read(warn) for place in places]
-    whole = [cache for cache in caches if cache is not None]
-    if len(whole) < len(places):
+    complete = [cache for cache in caches if cache is not None]
+    if len(complete) < len(places):
         raise ValueError(
             f"the image cache in {cache_dir} vanished as soon as it was built: start again, or"
             " choose another --cache-dir"
         )
-    return tuple(whole)
+    return tuple(complete)
 
 
 @dataclass(frozen=True)

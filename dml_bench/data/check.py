@@ -2,7 +2,7 @@
 can't be decoded, copies of one image."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
@@ -123,7 +123,7 @@ def check(
     unreadable, pixels = decoded(dataset, progress or (lambda stage, done, total: None))
     file_of = dict(zip(dataset.paths, dataset.digests, strict=True))
     duplicates = equal(file_of)
-    resaved = tuple(group for group in equal(pixels) if len({file_of[path] for path in group}) > 1)
+    resaved = tuple(group for group in equal(pixels) if differ(file_of, group))
     both = united(duplicates, resaved)
     label_of = dict(zip(dataset.paths, dataset.labels.tolist(), strict=True))
     return DataReport(
@@ -136,7 +136,7 @@ def check(
         unreadable=tuple(Damage(path, reason) for path, reason in unreadable.items()),
         duplicates=duplicates,
         resaved=resaved,
-        conflicting=tuple(group for group in both if len({label_of[path] for path in group}) > 1),
+        conflicting=tuple(group for group in both if differ(label_of, group)),
         across_split=None if split is None else across(dataset, both, split),
         single=tuple(dataset.class_names[label] for label in np.flatnonzero(counts == 1)),
         faults=dataset.faults,
@@ -226,8 +226,15 @@ def united(duplicates: Copies, resaved: Copies) -> Copies:
     return tuple(sorted((*alone, *resaved)))
 
 
+def differ(values: Mapping[str, object], group: Sequence[str]) -> bool:
+    """Whether the values of the paths in a group are not all the same."""
+    return len({values[path] for path in group}) > 1
+
+
 def across(dataset: Dataset, groups: Copies, split: TrainTest) -> Copies:
-    train, test = ({dataset.paths[image] for image in side} for side in (split.train, split.test))
+    """The groups with images of the training part and of the test part."""
+    train = {dataset.paths[image] for image in split.train}
+    test = {dataset.paths[image] for image in split.test}
     return tuple(
         group for group in groups if not train.isdisjoint(group) and not test.isdisjoint(group)
     )
@@ -246,7 +253,7 @@ def render(report: DataReport) -> "RenderableType":
             style="bold",
         )
     ]
-    found = [
+    lines = [
         *report.notes,
         *finding("faults, for which a run stops", report.faults, shown=len(report.faults))
         * bool(report.faults),
@@ -267,7 +274,7 @@ def render(report: DataReport) -> "RenderableType":
         if report.problems
         else Text("No problems.", style="green")
     )
-    return Group(*heads, *(Text(line) for line in found), verdict)
+    return Group(*heads, *(Text(line) for line in lines), verdict)
 
 
 def joined(groups: Copies) -> list[str]:

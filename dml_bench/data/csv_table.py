@@ -260,11 +260,11 @@ class CsvTable:
         parts = [PARTS[row[roles.split].strip().lower()] for row in self.rows]
         if roles.query is None or roles.gallery is None:
             return parts
-        asked = [(truth(row[roles.query]), truth(row[roles.gallery])) for row in self.rows]
+        marks_of_rows = [(truth(row[roles.query]), truth(row[roles.gallery])) for row in self.rows]
         used = {(True, True): "test", (True, False): "query", (False, True): "gallery"}
         return [
             part if part == "train" else used.get(marks, part)
-            for part, marks in zip(parts, asked, strict=True)
+            for part, marks in zip(parts, marks_of_rows, strict=True)
         ]
 
 
@@ -282,12 +282,12 @@ def hot(row: list[str], columns: Sequence[int]) -> int | None:
 def one_number(shown: dict[str, str]) -> dict[str, str]:
     """The same spellings, but 1.0 is 1 where there is a 1: pandas writes whole numbers so in a
     column that lacks some."""
-    whole = {
+    plain = {
         name: re.sub(r"\.0+$", "", name) if re.fullmatch(r"-?\d+\.0+", name) else name
         for name in shown.values()
     }
     return {
-        name: whole[spelled] if whole[spelled] in whole else spelled
+        name: plain[spelled] if plain[spelled] in plain else spelled
         for name, spelled in shown.items()
     }
 
@@ -307,7 +307,7 @@ def read_table(data_dir: Path, table: str, encoding: str) -> CsvTable:
     text = text_of(file, encoding)
     try:
         reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter_of(text))
-        lines = [(reader.line_num, row) for row in reader if any(cell.strip() for cell in row)]
+        lines = [(reader.line_num, row) for row in reader if any(map(str.strip, row))]
     except csv.Error as error:
         raise ValueError(
             f"{file} is not a table of text ({error}): save it as comma-separated text"
@@ -322,18 +322,18 @@ def read_table(data_dir: Path, table: str, encoding: str) -> CsvTable:
     ragged = [f"line {number}" for (number, _), fit in zip(lines[1:], fits, strict=True) if not fit]
     faults = fault(ragged, f"rows of {file} that have not {len(header)} values", "correct them")
     kept = [line for line, fit in zip(lines[1:], fits, strict=True) if fit]
-    found = without_index(
+    parsed = without_index(
         CsvTable(
             file, header, [row for _, row in kept], [number for number, _ in kept], tuple(faults)
         )
     )
-    require_none(twice(found.header), f"columns of {file} with the same name", "rename them")
-    if len(found.header) < 2:
+    require_none(twice(parsed.header), f"columns of {file} with the same name", "rename them")
+    if len(parsed.header) < 2:
         raise ValueError(
-            f"{file} has 1 column with a name ({found.header[0]}); one for the file and one for the"
-            " class are wanted: name them"
+            f"{file} must have at least 2 columns with names, got {parsed.header[0]} alone: name the"
+            " column of the file and that of the class"
         )
-    return found
+    return parsed
 
 
 def without_index(table: CsvTable) -> CsvTable:
@@ -346,10 +346,12 @@ def without_index(table: CsvTable) -> CsvTable:
         )
 
     kept = [at for at, name in enumerate(table.header) if not is_index(at, name)]
-    rows = [[row[at] for at in kept] for row in table.rows]
-    return CsvTable(
-        table.file, [table.header[at] for at in kept], rows, table.line_numbers, table.faults
-    )
+
+    def chosen(cells: list[str]) -> list[str]:
+        return [cells[at] for at in kept]
+
+    rows = list(map(chosen, table.rows))
+    return CsvTable(table.file, chosen(table.header), rows, table.line_numbers, table.faults)
 
 
 def text_of(file: Path, encoding: str) -> str:

@@ -65,20 +65,21 @@ def digests_of(root: Path, paths: Sequence[str], cache_dir: Path | None = None) 
             return before, known[path][1]
         begun = time.time_ns()
         with open(root / path, "rb") as file:
-            found = hashlib.file_digest(file, "sha256").hexdigest()
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
         settled = before == stamp_of(root, path) and max(before[1:3]) < begun - SETTLED_NANOSECONDS
-        return before if settled else [], found
+        return before if settled else [], digest
 
     with ThreadPoolExecutor() as pool:
-        found = dict(zip(paths, pool.map(digest, paths), strict=True))
-    fresh = {path: [stamp, digest] for path, (stamp, digest) in found.items() if stamp}
+        digests = dict(zip(paths, pool.map(digest, paths), strict=True))
+    fresh = {path: [stamp, digest] for path, (stamp, digest) in digests.items() if stamp}
     if place and any(known.get(path) != entry for path, entry in fresh.items()):
         write(place, known | fresh)
-    return tuple(digest for _, digest in found.values())
+    return tuple(digest for _, digest in digests.values())
 
 
 def stamp_of(root: Path, path: str) -> Stamp:
-    about = os.stat(f"{root}{os.sep}{path}")  # noqa: PTH116 - twice as fast as by Path, for 120,053 images
+    # Twice as fast as by Path, for 120,053 images.
+    about = os.stat(f"{root}{os.sep}{path}")  # noqa: PTH116
     return [about.st_size, about.st_mtime_ns, about.st_ctime_ns, about.st_ino]
 
 

@@ -47,7 +47,7 @@ def fetch_cub(
     report = progress or (lambda stage, done, total: None)
     present = cub_folder(data_dir) or data_dir / FOLDER
     if present.exists():
-        shortcoming = lacks(present, num_images)
+        shortcoming = shortcoming_of(present, num_images)
         if shortcoming:
             raise ValueError(
                 f"{present} is there already but {shortcoming}: move it away or delete it, then"
@@ -70,7 +70,7 @@ def fetch_cub(
         ) from error
 
 
-def lacks(folder: Path, num_images: int) -> str:
+def shortcoming_of(folder: Path, num_images: int) -> str:
     """What keeps `folder` from being the whole data set; empty if nothing does."""
     if not (folder / "images.txt").is_file():
         return "has no images.txt"
@@ -90,10 +90,10 @@ def verify(archive: Path, url: str, md5: str, report: Progress) -> None:
             f"{archive} does not exist: give the downloaded {FOLDER}.tgz with --archive FILE, or"
             " leave --archive out to download it"
         )
-    found = md5_of(archive, report)
-    if found != md5:
+    actual = md5_of(archive, report)
+    if actual != md5:
         raise ValueError(
-            f"{archive} has the MD5 {found} instead of {md5}, so it is damaged or another file:"
+            f"{archive} has the MD5 {actual} instead of {md5}, so it is damaged or another file:"
             f" delete it and download {url} again"
         )
 
@@ -130,11 +130,11 @@ def download(archive: Path, url: str, md5: str, report: Progress) -> None:
             f" download it by hand (MD5 {md5}) and put it at {archive} or give it with --archive"
             " FILE"
         ) from error
-    found = md5_of(part, report)
-    if found != md5:
+    actual = md5_of(part, report)
+    if actual != md5:
         part.unlink()
         raise ValueError(
-            f"the download of {url} had the MD5 {found} instead of {md5} and was removed: fetch"
+            f"the download of {url} had the MD5 {actual} instead of {md5} and was removed: fetch"
             " again, or use --archive FILE"
         )
     os.replace(part, archive)
@@ -199,7 +199,7 @@ def unpack(archive: Path, data_dir: Path, num_images: int, report: Progress) -> 
         unpacked = folder / "unpacked"
         unpacked.mkdir()
         extract(archive, unpacked, report)
-        shortcoming = lacks(unpacked / FOLDER, num_images)
+        shortcoming = shortcoming_of(unpacked / FOLDER, num_images)
         if shortcoming:
             raise ValueError(
                 f"{archive} is not the whole data set: {FOLDER} {shortcoming}; use the published"

@@ -10,7 +10,7 @@ from dml_bench.config import Experiment
 from dml_bench.data.datasets import Dataset
 from dml_bench.data.split import Split, split_of
 
-__all__ = ["OtherData", "copies_in_gallery", "copies_in_words", "data_facts", "differing_data"]
+__all__ = ["OtherData", "copies_in_gallery", "data_facts", "describe_copies", "differing_data"]
 
 
 class OtherData(ValueError):
@@ -40,13 +40,13 @@ def data_facts(dataset: Dataset, split: Split, folder: Path) -> dict[str, Any]:
     }
 
 
-def differing_data(told: dict[str, Any], experiment: Experiment, dataset: Dataset) -> str:
+def differing_data(recorded: dict[str, Any], experiment: Experiment, dataset: Dataset) -> str:
     """How the data that `told` (as `data_facts`) is of differs from `dataset`, in words; empty
     where it is the same.
 
     Images that were left out as unreadable may still lie there, unreadable, or be gone.
     """
-    before = told["dataset"]
+    before = recorded["dataset"]
     left_out = {
         image for image, path in enumerate(dataset.paths) if path in set(before.get("left_out", ()))
     }
@@ -59,9 +59,9 @@ def differing_data(told: dict[str, Any], experiment: Experiment, dataset: Datase
         )
     if experiment.data.split == "given":  # else it follows from images, labels and experiment
         mine = split_of(experiment, kept).fingerprint
-        if mine != told["split"]["fingerprint"]:
+        if mine != recorded["split"]["fingerprint"]:
             return (
-                f"other parts of the images (fingerprint {told['split']['fingerprint'][:12]};"
+                f"other parts of the images (fingerprint {recorded['split']['fingerprint'][:12]};"
                 f" {dataset.root} has {mine[:12]})"
             )
     return ""
@@ -85,7 +85,7 @@ def copies_in_gallery(dataset: Dataset, split: Split, digests: Sequence[str]) ->
     return {"queries": len(queries), "of": len(split.test), "example": example}
 
 
-def copies_in_words(copies: dict[str, Any]) -> str:
+def describe_copies(copies: dict[str, Any]) -> str:
     """Empty where there are none."""
     if not copies.get("queries"):
         return ""

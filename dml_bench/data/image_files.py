@@ -10,7 +10,14 @@ from PIL import Image, ImageFile
 
 from dml_bench.data.csv_table import IMAGE_SUFFIXES, fault, visible
 
-__all__ = ["Found", "files_below", "is_image", "left_out_words", "sorted_out", "unread_faults"]
+__all__ = [
+    "FilesByKind",
+    "describe_left_out",
+    "files_below",
+    "is_image",
+    "sorted_out",
+    "unread_faults",
+]
 
 UNREAD_SUFFIXES = {
     ".heic",
@@ -33,7 +40,7 @@ NOT_DECODED = {"EPS", "MPEG"}
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class FilesByKind:
     """Files, sorted out. Each list is in the order in which the files were met."""
 
     images: list[Path]
@@ -43,17 +50,17 @@ class Found:
     """What is no image."""
 
 
-def sorted_out(files: Iterable[Path]) -> Found:
-    found = Found([], [], [])
+def sorted_out(files: Iterable[Path]) -> FilesByKind:
+    by_kind = FilesByKind([], [], [])
     for file in files:
         suffix = file.suffix.lower()
         if suffix in UNREAD_SUFFIXES:
-            found.unread.append(file)
+            by_kind.unread.append(file)
         elif suffix in IMAGE_SUFFIXES or is_image(file):
-            found.images.append(file)
+            by_kind.images.append(file)
         else:
-            found.others.append(file)
-    return found
+            by_kind.others.append(file)
+    return by_kind
 
 
 def is_image(file: Path) -> bool:
@@ -112,7 +119,7 @@ def unread_faults(files: Sequence[Path], folder: Path) -> list[str]:
     )
 
 
-def left_out_words(files: Sequence[Path], folder: Path) -> list[str]:
+def describe_left_out(files: Sequence[Path], folder: Path) -> list[str]:
     """A sentence about files of `folder` that are no images; none where there are none."""
     if not files:
         return []

@@ -68,7 +68,7 @@ class InputSource(Protocol):
 
 class ImageInputs:
     """Batches (batch, size, size, 3) of uint8 pixels from the image cache, each image changed as
-    its own draws say."""
+    its own random numbers say."""
 
     def __init__(
         self,

@@ -1,6 +1,6 @@
-"""Labellings: whose labels are trained on, where those that are given may be wrong.
+"""Label strategies: which labels are trained on, where those of the data set may be wrong.
 
-A registered function returns its options as a value that `training.labels` follows. No labelling
+A registered function returns its options as a value that `training.labels` follows. No strategy
 ever sees a test image or a class that the phase holds out. Fact `classifies`: the loss has to say
 the class of an image by itself.
 """
@@ -46,7 +46,7 @@ def given() -> None:
 )
 def softlabels(*, a: Fraction = 0.7, folds: Annotated[int, at_least(2)] = 5) -> Soft:
     """`a` is the weight of the given label, 1 - a that of the predicted one. `folds` models are
-    trained for each phase, each without the images that it then judges: by the logits where the
+    trained for each phase, each without the images that it then labels: by the logits where the
     loss has some, else by the nearest image that it trained on."""
     return Soft(a, folds)
 

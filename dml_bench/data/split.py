@@ -45,7 +45,7 @@ class Split:
     """`train` itself; where classes are disjoint, `test` itself (each query is then left out of its
     own search) or other images."""
     valid: np.ndarray
-    """Images that only watch, perhaps none: of all classes, or, where classes are disjoint, of
+    """The validation images, perhaps none: of all classes, or, where classes are disjoint, of
     training classes of their own."""
 
     @property
@@ -78,14 +78,13 @@ class Phase:
     suffix: str = ""
     """What the study appends to the names of this phase: train_loss2, test_accuracy2."""
     leaves_one_out: bool = False
-    """Whether training is watched on validation images alone, each of which is looked up among the
-    others."""
+    """Whether only validation images are monitored, each of which is looked up among the others."""
     fold_images: tuple[int, ...] = ()
-    """Training images that this phase does not train on either, but is watched on: a fold."""
+    """Training images that this phase does not train on, but validates on: a fold."""
 
     def trains_on(self, dataset: Dataset, split: Split) -> np.ndarray:
-        """(images) indices of the training images of this phase: the one split, less the excluded
-        classes and the withheld images."""
+        """(images) indices of the training images of this phase: the one split, less the held-out
+        classes and the images of the fold."""
         images = self.of_trained_classes(dataset, split.train)
         return images[~np.isin(images, self.fold_images)] if self.fold_images else images
 
@@ -93,15 +92,15 @@ class Phase:
         """Those of `images` whose class this phase trains on."""
         return images[~np.isin(dataset.labels[images], self.held_out_classes)]
 
-    def monitored(self, dataset: Dataset, split: Split) -> Monitored:
-        """The images on which training is watched: of the classes that this phase trains on, or of
+    def monitored_images(self, dataset: Dataset, split: Split) -> Monitored:
+        """The images that are measured while this phase trains: of its own classes, or of
         validation classes."""
         if self.leaves_one_out:
             return Monitored(split.valid, {"valid": split.valid} if len(split.valid) else {})
-        withheld = np.array(self.fold_images, np.int64)
+        of_fold = np.array(self.fold_images, np.int64)
         queries = {
             "test": self.of_trained_classes(dataset, split.test),
-            "valid": np.union1d(self.of_trained_classes(dataset, split.valid), withheld),
+            "valid": np.union1d(self.of_trained_classes(dataset, split.valid), of_fold),
         }
         return Monitored(
             self.trains_on(dataset, split),
@@ -127,8 +126,8 @@ def phases(holdouts: tuple[tuple[int, ...], ...]) -> tuple[Phase, ...]:
 def disjoint_phases(dataset: Dataset, split: Split) -> tuple[Phase, ...]:
     """The one phase where classes are divided, which sees neither the classes of the test nor those
     of the validation images."""
-    excluded = np.setdiff1d(np.arange(dataset.num_classes), dataset.labels[split.train])
-    return (Phase("disjoint", tuple(excluded.tolist()), leaves_one_out=True),)
+    held_out = np.setdiff1d(np.arange(dataset.num_classes), dataset.labels[split.train])
+    return (Phase("disjoint", tuple(held_out.tolist()), leaves_one_out=True),)
 
 
 def fold_phases(
@@ -185,8 +184,8 @@ def make_split(
 
     ceil(test_fraction * images) queries in all, shared among the classes in proportion (largest
     remainders first), but at least one query and one gallery image in each, which can make more
-    where classes are tiny. Of the rest, `valid_fraction` only watches, in the same way; the queries
-    are the same whatever it is. Raises ValueError where a class has too few images.
+    where classes are tiny. Of the rest, `valid_fraction` become validation images in the same way;
+    the queries are the same whatever it is. Raises ValueError where a class has too few images.
     """
     if method == "given":
         if dataset.parts is None or "test" not in dataset.parts or "train" not in dataset.parts:
@@ -240,8 +239,8 @@ def make_disjoint_split(dataset: Dataset, *, method: str, valid_fraction: float)
 
     `half`: the first half of the class ids (rounded down) trains, the second half is asked, each
     image among all others; `given`: the parts of the data set say so. The last `valid_fraction` of
-    the training classes (at least 2, unless it is 0) only watch. Raises ValueError where the data
-    set's own parts share classes, or too few are left.
+    the training classes (at least 2, unless it is 0) are validation classes. Raises ValueError
+    where the data set's own parts share classes, or too few are left.
     """
     if method == "half":
         train = dataset.labels < dataset.num_classes // 2
@@ -257,13 +256,14 @@ def make_disjoint_split(dataset: Dataset, *, method: str, valid_fraction: float)
             f"{len(shared)} classes of {dataset.name} have both training and test images"
             f" ({dataset.class_names[shared[0]]}, ...); --set data.split=half divides by class"
         )
-    watching = max(2, math.ceil(valid_fraction * len(classes))) if valid_fraction else 0
-    if len(classes) - watching < 2 or not test.any():
+    num_valid = max(2, math.ceil(valid_fraction * len(classes))) if valid_fraction else 0
+    if len(classes) - num_valid < 2 or not test.any():
         raise ValueError(
-            f"{dataset.name} has {len(classes)} training classes, of which {watching} only watch;"
-            " at least 2 must train and 1 be asked"
+            f"{dataset.name} must leave at least 2 classes to train on and 1 test class, got"
+            f" {len(classes)} training classes with {num_valid} for validation: add classes, or"
+            " lower data.valid_fraction"
         )
-    valid = train & np.isin(dataset.labels, classes[len(classes) - watching :])
+    valid = train & np.isin(dataset.labels, classes[len(classes) - num_valid :])
     train = train & ~valid
     queries = np.flatnonzero(test)
     enrolled = queries if np.array_equal(test, gallery) else np.flatnonzero(gallery)
@@ -288,7 +288,7 @@ def _stratified(dataset: Dataset, among: np.ndarray, fraction: float, seed: int)
         purpose = (
             "one for the gallery and one query"
             if among.all()
-            else "one that watches and one for the gallery, besides the queries,"
+            else "one for validation and one for the gallery, besides the queries,"
         )
         raise ValueError(
             f"{len(few)} classes have fewer than 2 images"
@@ -416,11 +416,11 @@ def ways_to_read(parts: Sequence[str], known: Collection[str]) -> list[list[str]
     that are known; two at most."""
     ways: list[list[list[str]]] = [[[]]]
     for end in range(1, len(parts) + 1):
-        found = [
+        readings = [
             [*before, name]
             for start in range(end)
             if (name := ",".join(parts[start:end])) in known
             for before in ways[start]
         ]
-        ways.append(found[:2])
+        ways.append(readings[:2])
     return ways[-1]

@@ -9,7 +9,7 @@ import numpy as np
 from dml_bench.evaluation.metrics import decided_by_order
 from dml_bench.evaluation.search import Neighbours
 
-__all__ = ["doubts", "in_words", "widest_angle"]
+__all__ = ["describe_doubts", "doubts", "widest_angle"]
 
 ONE_POINT_DEGREES = 2.0
 """Embeddings all this near their mean are nearly one point; those of trained networks are tens of
@@ -37,29 +37,30 @@ def doubts(gallery: np.ndarray, neighbours: Neighbours) -> dict[str, dict[str, f
     part of the queries whose nearest images are of several classes and exactly as near, where it is
     more than a thousandth.
     """
-    found = {}
+    reasons = {}
     if (angle := widest_angle(gallery)) < ONE_POINT_DEGREES:
-        found["widest_angle_degrees"] = angle
+        reasons["widest_angle_degrees"] = angle
     if (tied := float(decided_by_order(neighbours).mean())) > FEW_TIES:
-        found["queries_decided_by_order"] = tied
-    return {"doubts": found} if found else {}
+        reasons["queries_decided_by_order"] = tied
+    return {"doubts": reasons} if reasons else {}
 
 
-def in_words(summary: dict[str, Any]) -> Iterator[str]:
+def describe_doubts(summary: dict[str, Any]) -> Iterator[str]:
     """A line for each doubt in the summary of a run."""
-    for phase, told in summary.get("phases", {}).items():
-        yield from lines(phase, told.get("doubts", {}))
+    for phase, of_phase in summary.get("phases", {}).items():
+        yield from describe_phase(phase, of_phase.get("doubts", {}))
 
 
-def lines(phase: str, found: dict[str, float]) -> Iterator[str]:
-    if "widest_angle_degrees" in found:
+def describe_phase(phase: str, reasons: dict[str, float]) -> Iterator[str]:
+    """A line for each reason to doubt the P@1 of one phase."""
+    # An angle of 0 is the surest reason of all, so what counts is whether there is one.
+    if (angle := reasons.get("widest_angle_degrees")) is not None:
         yield (
-            f"phase {phase}: all embeddings are nearly one point, within"
-            f" {found['widest_angle_degrees']:.2g} degrees of their mean; its P@1 is no result: try"
-            " a smaller optimizer.lr"
+            f"phase {phase}: all embeddings are nearly one point, within {angle:.2g} degrees of"
+            " their mean; its P@1 is no result: try a smaller optimizer.lr"
         )
-    if "queries_decided_by_order" in found:
+    if (tied := reasons.get("queries_decided_by_order")) is not None:
         yield (
-            f"phase {phase}: for {found['queries_decided_by_order']:.1%} of the queries, images of"
-            " several classes are equally near; the order of the gallery decides their P@1"
+            f"phase {phase}: for {tied:.1%} of the queries, images of several classes are equally"
+            " near; the order of the gallery decides their P@1"
         )

@@ -65,16 +65,14 @@ def accuracy_by_k(neighbours: Neighbours, ks: Sequence[int] = (1, 3, 5, 10, 20))
     if min(ks, default=1) < 1:
         raise ValueError(f"a vote needs at least one neighbour, got ks {tuple(ks)}")
     searched = tuple(sorted({min(int(k), neighbours.k) for k in ks}))
-    majority, distance = (
-        np.array(
-            [
-                macro(right(neighbours, k, weights).astype(float), neighbours.query_labels)
-                for k in searched
-            ]
+
+    def accuracies(weights: Literal["majority", "distance"]) -> np.ndarray:
+        labels = neighbours.query_labels
+        return np.array(
+            [macro(right(neighbours, k, weights).astype(float), labels) for k in searched]
         )
-        for weights in ("majority", "distance")
-    )
-    return AccuracyByK(searched, majority, distance)
+
+    return AccuracyByK(searched, accuracies("majority"), accuracies("distance"))
 
 
 def vote_changes(
@@ -88,7 +86,7 @@ def vote_changes(
     return VoteChanges(by_vote & ~by_nearest, by_nearest & ~by_vote)
 
 
-def right(neighbours: Neighbours, k: int, weights: str) -> np.ndarray:
+def right(neighbours: Neighbours, k: int, weights: Literal["majority", "distance"]) -> np.ndarray:
     """(query) whether the vote elects the query's class."""
     return vote(neighbours, k, weights=weights)[0] == neighbours.query_labels
 
@@ -107,13 +105,13 @@ def confusions(neighbours: Neighbours, most: int = 20) -> list[Confusion]:
         return_inverse=True,
         return_counts=True,
     )
-    asked = np.bincount(labels)
+    queries_of = np.bincount(labels)
     return [
         Confusion(
             of=int(pairs[row, 0]),
             as_=int(pairs[row, 1]),
             count=int(counts[row]),
-            share=float(counts[row] / asked[pairs[row, 0]]),
+            share=float(counts[row] / queries_of[pairs[row, 0]]),
             queries=tuple(wrong[which.ravel() == row].tolist()),
         )
         for row in np.argsort(-counts, kind="stable")[:most]

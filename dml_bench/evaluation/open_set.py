@@ -210,8 +210,8 @@ def leave_one_out_gallery(
     right. Images that the model trained on are nearer to their own class than new ones are, so on
     those the chosen threshold promises too much.
     """
-    found = search_leaving_one_out(gallery, gallery_labels, 1)
-    return found.similarities[:, 0], precision_at_1(found).astype(bool)
+    neighbours = search_leaving_one_out(gallery, gallery_labels, 1)
+    return neighbours.similarities[:, 0], precision_at_1(neighbours).astype(bool)
 
 
 def calibration(share: np.ndarray, correct: np.ndarray, bins: int = 10) -> Calibration:

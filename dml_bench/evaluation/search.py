@@ -87,17 +87,13 @@ def in_parts(num_queries: int, k: int, searched: Callable[[slice], Neighbours]) 
     ]
     if len(parts) == 1:
         return parts[0]
-    indices, similarities, labels = (
-        np.concatenate([getattr(part, name) for part in parts])
-        for name in ("indices", "similarities", "query_labels")
-    )
-    at_r = (
-        None
-        if parts[0].at_r is None
-        else np.concatenate([part.at_r for part in parts if part.at_r is not None])
-    )
+    of_relevant = [part.at_r for part in parts if part.at_r is not None]
     return replace(
-        parts[0], indices=indices, similarities=similarities, query_labels=labels, at_r=at_r
+        parts[0],
+        indices=np.concatenate([part.indices for part in parts]),
+        similarities=np.concatenate([part.similarities for part in parts]),
+        query_labels=np.concatenate([part.query_labels for part in parts]),
+        at_r=np.concatenate(of_relevant) if of_relevant else None,
     )
 
 
@@ -164,10 +160,10 @@ def first_of_ties(
 def ask(index: Any, query: np.ndarray, k: int, params: Any = None) -> tuple[np.ndarray, np.ndarray]:
     """(query, k) similarities and positions by FAISS's own search: `faiss.contrib.torch_utils`,
     which pytorch-metric-learning imports, puts one in its place that knows no parameters."""
-    found: tuple[np.ndarray, np.ndarray] = getattr(index, "search_numpy", index.search)(
+    nearest: tuple[np.ndarray, np.ndarray] = getattr(index, "search_numpy", index.search)(
         query, k, params=params
     )
-    return found
+    return nearest
 
 
 def flat_index(gallery: np.ndarray) -> Any:
@@ -185,17 +181,17 @@ def search_leaving_one_out(embeddings: np.ndarray, labels: np.ndarray, k: int) -
     return without_itself(search(embeddings, embeddings, labels, labels, k + 1))
 
 
-def without_itself(found: Neighbours, first: int = 0) -> Neighbours:
+def without_itself(neighbours: Neighbours, first: int = 0) -> Neighbours:
     """The neighbours of the gallery's own images from the `first` on, less each image itself, or
     the last of k + 1 where it is not among them."""
-    itself = found.indices == np.arange(first, first + len(found.indices))[:, None]
+    itself = neighbours.indices == np.arange(first, first + len(neighbours.indices))[:, None]
     itself[~itself.any(1), -1] = True  # more than k copies stand before it
-    shape = (len(found.indices), found.k - 1)
+    shape = (len(neighbours.indices), neighbours.k - 1)
     indices, similarities = (
-        found.indices[~itself].reshape(shape),
-        found.similarities[~itself].reshape(shape),
+        neighbours.indices[~itself].reshape(shape),
+        neighbours.similarities[~itself].reshape(shape),
     )
-    return replace(found, indices=indices, similarities=similarities, leaves_one_out=True)
+    return replace(neighbours, indices=indices, similarities=similarities, leaves_one_out=True)
 
 
 def search_views(
@@ -211,9 +207,9 @@ def search_views(
     Exact: what is among the k most similar by that is among the k most similar to the view by which
     it is.
     """
-    found = [search(gallery, view, gallery_labels, query_labels, k) for view in views]
-    similarities = np.concatenate([each.similarities for each in found], axis=1)
-    indices = np.concatenate([each.indices for each in found], axis=1)
+    by_view = [search(gallery, view, gallery_labels, query_labels, k) for view in views]
+    similarities = np.concatenate([neighbours.similarities for neighbours in by_view], axis=1)
+    indices = np.concatenate([neighbours.indices for neighbours in by_view], axis=1)
     order = np.lexsort(
         (-similarities, indices), axis=1
     )  # by gallery image, the most similar view first
@@ -223,7 +219,7 @@ def search_views(
     )
     similarities[:, 1:][indices[:, 1:] == indices[:, :-1]] = -np.inf
     similarities, indices = _ordered(similarities, indices)
-    k = found[0].k
+    k = by_view[0].k
     return Neighbours(
         np.ascontiguousarray(indices[:, :k]),
         np.ascontiguousarray(similarities[:, :k]),

@@ -8,7 +8,7 @@ import numpy as np
 
 from dml_bench.data.csv_table import require_none, speakable
 from dml_bench.data.datasets.own_images import class_folders_in
-from dml_bench.data.image_files import files_below, left_out_words, sorted_out, unread_faults
+from dml_bench.data.image_files import describe_left_out, files_below, sorted_out, unread_faults
 from dml_bench.data.images import Unreadable
 from dml_bench.gallery.embedder import GalleryEmbedder
 from dml_bench.gallery.index_store import catch_up, step_between, update_indexes
@@ -191,7 +191,7 @@ def images_below(folder: Path, say: Callable[[str], None] = lambda text: None) -
     found = sorted_out(files_below(folder))
     for sentence in unread_faults(found.unread, folder):
         raise ValueError(sentence)
-    left_out = left_out_words(found.others, folder)
+    left_out = describe_left_out(found.others, folder)
     if not found.images:
         raise ValueError(
             "; ".join([f"{folder} holds no images: put some into it, or take it away", *left_out])

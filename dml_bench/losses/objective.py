@@ -46,7 +46,7 @@ class Objective(nn.Module):
         self.batches_without_tuples = 0
 
     def forward(self, embeddings: Tensor, labels: Tensor, weights: Tensor | None = None) -> Tensor:
-        """(batch, dim) and a reading -> scalar, float32 whatever the embeddings were computed
+        """(batch, dim) and targets -> scalar, float32 whatever the embeddings were computed
         in."""
         with torch.autocast(embeddings.device.type, enabled=False):
             embeddings = self._as_wanted(embeddings)

@@ -72,12 +72,12 @@ def counted(part: dict[str, Any], low: float | None, high: float | None) -> dict
     losses, indices = part["losses"], part["indices"]
     if part["reduction_type"] == "already_reduced":
         return part
-    each = losses.view(len(losses))
-    between = torch.ones_like(each, dtype=torch.bool)
+    per_tuple = losses.view(len(losses))
+    between = torch.ones_like(per_tuple, dtype=torch.bool)
     if low is not None:
-        between &= each > low
+        between &= per_tuple > low
     if high is not None:
-        between &= each < high
+        between &= per_tuple < high
     if not between.any():
         return {**part, "losses": 0, "indices": None, "reduction_type": "already_reduced"}
     kept = (

@@ -31,7 +31,7 @@ WAYS_OUT = (
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class MatchedWeights:
     """The tensors of a network in a file, and where they were."""
 
     state: dict[str, Tensor]
@@ -52,7 +52,7 @@ class Found:
             or "the top"
         )
 
-    def words(self, path: Path) -> str:
+    def describe(self, path: Path) -> str:
         """What was unwrapped; '' where nothing was."""
         removed = [f"the wrapper {self.wrapper}"] * bool(self.wrapper) + [
             f"the prefix {self.prefix}"
@@ -87,9 +87,9 @@ def load_backbone(
             f"model.weights is {weights!r}: no such file; wanted imagenet, none, source, or the"
             " path of a state dict (.pth or .safetensors)"
         )
-    found = _found(list(_states(path, _content(path))), backbone.state_dict())
-    _fill(backbone, found.state, what, may_lack)
-    return found.words(path)
+    matched = _match(list(_states(path, _content(path))), backbone.state_dict())
+    _fill(backbone, matched.state, what, may_lack)
+    return matched.describe(path)
 
 
 def read_state(path: Path) -> dict[str, Tensor]:
@@ -165,7 +165,9 @@ def _states(path: Path, content: Any) -> Iterator[tuple[str, dict[str, Tensor]]]
         raise ValueError(f"{path} can't be read as a state dict: it holds no named tensors")
 
 
-def _found(states: list[tuple[str, dict[str, Tensor]]], own: Mapping[str, Tensor]) -> Found:
+def _match(
+    states: list[tuple[str, dict[str, Tensor]]], own: Mapping[str, Tensor]
+) -> MatchedWeights:
     """Where most of a network's tensors are, by their names and whatever stands before those; of
     equal places, the first."""
     places = []
@@ -176,22 +178,18 @@ def _found(states: list[tuple[str, dict[str, Tensor]]], own: Mapping[str, Tensor
             count.update(key[:end] for end in ends if key[end:] in own)
         places += [(number, wrapper, prefix, tensors) for prefix, number in count.items()]
     if not places:
-        return Found(states[0][1])
+        return MatchedWeights(states[0][1])
     most = max(number for number, *_ in places)
-    best, *others = [
-        Found(
-            {
+    matches = []
+    for number, wrapper, prefix, tensors in places:
+        if number == most:
+            state = {
                 key.removeprefix(prefix): value
                 for key, value in tensors.items()
                 if key.startswith(prefix)
-            },
-            wrapper,
-            prefix,
-        )
-        for number, wrapper, prefix, tensors in places
-        if number == most
-    ]
-    return replace(best, also=tuple(other.place for other in others))
+            }
+            matches.append(MatchedWeights(state, wrapper, prefix))
+    return replace(matches[0], also=tuple(other.place for other in matches[1:]))
 
 
 def _fill(backbone: nn.Module, state: dict[str, Tensor], what: str, may_lack: str) -> None:
@@ -334,8 +332,8 @@ def _timm_file(config: dict[str, Any]) -> str:
         if config.get("hf_hub_filename")
         else ["model.safetensors", "pytorch_model.bin"]
     )
-    found = (try_to_load_from_cache(repository, name, revision=revision or None) for name in names)
-    return next((path for path in found if isinstance(path, str)), "")
+    cached = (try_to_load_from_cache(repository, name, revision=revision or None) for name in names)
+    return next((path for path in cached if isinstance(path, str)), "")
 
 
 def _require_host(config: dict[str, Any]) -> None:

@@ -5,9 +5,9 @@ from dataclasses import replace
 from typing import Any
 
 from dml_bench.data.datasets import Dataset, open_dataset
-from dml_bench.data.identity import copies_in_words
+from dml_bench.data.identity import describe_copies
 from dml_bench.data.split import split_of
-from dml_bench.evaluation.collapse import in_words
+from dml_bench.evaluation.collapse import describe_doubts
 from dml_bench.models.embedder import build_embedder
 from dml_bench.protocols import phases_of
 from dml_bench.runs.folder import RunFolder
@@ -51,7 +51,7 @@ def execute(request: RunRequest) -> Outcome:
         if (
             summary := distributed.broadcast_object(lambda: claimed(folder, dataset, request.force))
         ) is not None:
-            if told := copies_in_words(summary.get("copies", {})):
+            if told := describe_copies(summary.get("copies", {})):
                 callback.warn(told)
             warn_of_doubts(summary, callback)
             return Outcome(folder.path, summary, already_finished=True)
@@ -76,7 +76,7 @@ def execute(request: RunRequest) -> Outcome:
 
 
 def warn_of_doubts(summary: dict[str, Any], callback: Callback) -> None:
-    for line in in_words(summary):
+    for line in describe_doubts(summary):
         callback.warn(line)
 
 

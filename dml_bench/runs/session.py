@@ -14,7 +14,7 @@ from torch import Tensor
 
 from dml_bench.config import as_table
 from dml_bench.data.datasets import Dataset
-from dml_bench.data.identity import OtherData, copies_in_gallery, copies_in_words, data_facts
+from dml_bench.data.identity import OtherData, copies_in_gallery, data_facts, describe_copies
 from dml_bench.data.inputs import ImageInputs, tta_views
 from dml_bench.data.split import Phase, Split
 from dml_bench.evaluation.collapse import doubts
@@ -136,7 +136,7 @@ class RunSession:
         self._write_split()
         self._start_mirror()
         self._say_plan()
-        if told := copies_in_words(facts["copies"]):
+        if told := describe_copies(facts["copies"]):
             self.callback.warn(told)
         for note in self.dataset.notes:
             self.callback.note(note)
@@ -214,11 +214,11 @@ class RunSession:
         drawn = sum(map(len, sampled(job.experiment, job.phase, images, labels[images])))
         done = sum(record["phase"] == job.phase.name for record in self.records)
         left = train.epochs - done
-        watched = job.phase.monitored(self.dataset, split).num_images
+        watched = job.phase.monitored_images(self.dataset, split).num_images
         views = len(tta_views(job.experiment.evaluate.tta))
         asked = (
             len(job.phase.fold_images)
-            if job.judges
+            if job.labels_only
             else views * (len(split.gallery) + len(split.test) + len(split.valid))
         )
         sealed = run_folder.is_sealed(self.folder.phase(phase.name)) or (
@@ -284,7 +284,7 @@ class RunSession:
             own_folder and distributed.broadcast_object(lambda: run_folder.is_sealed(job.folder))
         ):
             run = self._trained(job, phase_folder)
-            if not job.judges:
+            if not job.labels_only:
                 evaluate_phase(run, self.split, job.folder)
             elif (judged := out_of_fold_labels(run)) and distributed.is_main_process():
                 arrays.write_arrays(job.folder / layout.JUDGED, judged)
@@ -306,7 +306,7 @@ class RunSession:
             start=self._start(self.stages[job.phase.name], job.folder),
             predicted=(
                 None
-                if job.judges
+                if job.labels_only
                 else distributed.broadcast_object(lambda: self._judged(phase_folder))
             ),
         )

@@ -36,7 +36,7 @@ from dml_bench.suite.plan import Job
 from dml_bench.suite.record import counted
 from dml_bench.suite.worker_process import STOP_SECONDS, RunProcess, stop_all
 from dml_bench.system.drafts import scratch
-from dml_bench.system.failures import in_words
+from dml_bench.system.failures import describe_error
 
 __all__ = ["on_ray"]
 
@@ -315,7 +315,7 @@ def result_of(task: RayWorker) -> JobResult:
         reason = f"lost {RETRIES + 1} times, at last {lost.args[0]}"
     except ray.exceptions.RayTaskError as error:
         cause = error.cause
-        reason = in_words(cause) or f"{type(cause).__name__}: {cause}".partition("\n")[0]
+        reason = describe_error(cause) or f"{type(cause).__name__}: {cause}".partition("\n")[0]
     except ray.exceptions.RayError as error:
         reason = f"Ray gave it up: {str(error).strip().partition(chr(10))[0]}"
     seconds = time.monotonic() - task.begun_at

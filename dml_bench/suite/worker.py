@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from dml_bench.system.callbacks import Callback
-from dml_bench.system.failures import in_words
+from dml_bench.system.failures import describe_error
 from dml_bench.system.files import json_line
 
 if TYPE_CHECKING:
@@ -173,7 +173,7 @@ def main() -> int:
         return 130
     except Exception as error:
         traceback.print_exc()
-        description = in_words(error)
+        description = describe_error(error)
         first_line = str(error).partition("\n")[0].strip()
         callback.send(
             "failed",

@@ -22,7 +22,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
-from dml_bench.system.failures import in_words
+from dml_bench.system.failures import describe_error
 
 if TYPE_CHECKING:
     import torch
@@ -72,11 +72,11 @@ _here = ContextVar("here", default=ALONE)
 
 def torchrun_rank() -> Rank:
     """As torchrun's environment has it; one process where any of its variables is missing."""
-    found = [
+    values = [
         os.environ.get(name)
         for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
     ]
-    return Rank(*(int(value) for value in found[:3] if value)) if all(found) else ALONE
+    return Rank(*(int(value) for value in values[:3] if value)) if all(values) else ALONE
 
 
 def init(device: "torch.device") -> None:
@@ -171,9 +171,9 @@ def broadcast_tensors_(tensors: "Iterable[Tensor | None]") -> None:
 
     for tensor in tensors:
         if tensor is not None:
-            whole = tensor.contiguous()
-            distributed.broadcast(whole, src=0)
-            tensor.copy_(whole)
+            contiguous = tensor.contiguous()
+            distributed.broadcast(contiguous, src=0)
+            tensor.copy_(contiguous)
 
 
 def slices(count: int) -> list[slice]:
@@ -204,14 +204,17 @@ def all_gather_with_grad(own: "Tensor", count: int, views: int = 1) -> "Tensor":
     from torch import distributed
     from torch.nn import functional
 
-    most = max(each.stop - each.start for each in rows)
+    most = max(rows_of_rank.stop - rows_of_rank.start for rows_of_rank in rows)
     mine = own.float().unflatten(0, (views, -1))
     padded = functional.pad(
         mine.detach(), (*(0,) * (2 * mine.dim() - 3), most - mine.shape[1])
     ).contiguous()
-    found = [torch.empty_like(padded) for _ in rows]
-    distributed.all_gather(found, padded)
-    pieces = [piece[:, : each.stop - each.start] for piece, each in zip(found, rows, strict=True)]
+    gathered = [torch.empty_like(padded) for _ in rows]
+    distributed.all_gather(gathered, padded)
+    pieces = [
+        piece[:, : rows_of_rank.stop - rows_of_rank.start]
+        for piece, rows_of_rank in zip(gathered, rows, strict=True)
+    ]
     if mine.requires_grad:
         times = world_size()
         mine.register_hook(lambda gradient: gradient * times)
@@ -294,7 +297,9 @@ def _fail(error: BaseException, place: Rank, said: str) -> None:
             traceback.print_exception(error)
         elif isinstance(ending, str):
             sys.stderr.write(f"{ending}\n")
-        _tell_torchrun(in_words(error.__context__ or error) or str(error.__context__ or error))
+        _tell_torchrun(
+            describe_error(error.__context__ or error) or str(error.__context__ or error)
+        )
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)

@@ -67,11 +67,11 @@ def scratch(parent: Path) -> Iterator[Path]:
 
 def whole_files(root: Path) -> list[Path]:
     """All files below `root` but those that are being made or removed, sorted."""
-    found = []
+    paths = []
     for folder, folders, files in os.walk(root):
         folders[:] = [name for name in folders if not SCRATCH.fullmatch(name)]
-        found += [Path(folder, name) for name in files]
-    return sorted(found)
+        paths += [Path(folder, name) for name in files]
+    return sorted(paths)
 
 
 def sweep(*folders: Path) -> None:

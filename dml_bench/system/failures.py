@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NoReturn
 
-__all__ = ["carry_out", "deaf_to_ctrl_c", "in_words", "named"]
+__all__ = ["carry_out", "deaf_to_ctrl_c", "describe_error", "named"]
 
 STOPPED = 130
 """Exit code after Ctrl-C."""
@@ -71,7 +71,7 @@ NO_MEMORY = (
 TOO_DEEP = "something is nested too deeply: make the file or the value that was given flatter"
 
 
-def in_words(error: BaseException) -> str | None:
+def describe_error(error: BaseException) -> str | None:
     """One line for a failure that people can mend; None for our own mistakes, whose traceback is
     wanted."""
     text = " ".join(str(error).split())
@@ -127,7 +127,8 @@ def named(path: Path | str, draft: str = "") -> Iterator[None]:
         yield
     except (OSError, RuntimeError) as error:
         refused = next(
-            (each for each in chain(error) if isinstance(each, OSError) and each.errno), None
+            (problem for problem in chain(error) if isinstance(problem, OSError) and problem.errno),
+            None,
         )
         if refused is None:
             raise
@@ -179,15 +180,15 @@ def carry_out(program: Callable[[], None]) -> NoReturn:
                 sys.stdout.flush()
             raise
     except BaseException as error:
-        if any(isinstance(each, KeyboardInterrupt) for each in chain(error)):
+        if any(isinstance(problem, KeyboardInterrupt) for problem in chain(error)):
             say("stopped")
             raise SystemExit(STOPPED) from error
-        if any(isinstance(each, BrokenPipeError) for each in chain(error)):
+        if any(isinstance(problem, BrokenPipeError) for problem in chain(error)):
             raise SystemExit(NOBODY_LISTENS) from error
-        words = None if isinstance(error, SystemExit) else in_words(error)
-        if words is None:
+        description = None if isinstance(error, SystemExit) else describe_error(error)
+        if description is None:
             raise
-        say(f"error: {words}")
+        say(f"error: {description}")
         raise SystemExit(WRONG) from error
     raise SystemExit(0)
 

@@ -238,19 +238,19 @@ def misfit(value: Any, shape: Any, place: str = "it") -> str:
         return f"{place} is {named(type(value))} where {named(kind)} is wanted"
     inner: list[tuple[Any, Any, str]] = []
     if isinstance(shape, list):
-        inner = [(each, shape[0], f"a value in {place}") for each in value]
+        inner = [(part, shape[0], f"a value in {place}") for part in value]
     if isinstance(shape, dict):
         lacking = [key for key in shape if key is not ... and key not in value]
         if lacking:
             return f"{place} has no {lacking[0]!r}"
         wanted = {**(dict.fromkeys(value, shape[...]) if ... in shape else {}), **shape}
         inner = [(value[key], wanted[key], repr(key)) for key in wanted if key is not ...]
-    return next(filter(None, (misfit(*each) for each in inner)), "")
+    return next(filter(None, (misfit(*part) for part in inner)), "")
 
 
 def named(kind: Any) -> str:
     """A type in words."""
-    words = {
+    nouns = {
         dict: "a table",
         list: "a list",
         str: "text",
@@ -259,7 +259,7 @@ def named(kind: Any) -> str:
         float: "a number",
         type(None): "null",
     }
-    return words.get(kind, "a number")
+    return nouns.get(kind, "a number")
 
 
 def write_tensors(path: Path, data: bytes, **facts: str) -> None:
@@ -281,7 +281,7 @@ def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[Any]])
         text = io.TextIOWrapper(file, encoding="utf-8", newline="", write_through=True)
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(columns)
-        writer.writerows([as_text(cell) for cell in row] for row in rows)
+        writer.writerows(map(as_text, row) for row in rows)
         text.detach()
 
     write_atomically(path, write)
@@ -295,10 +295,8 @@ def read_csv(path: Path) -> list[dict[str, str]]:
     """The rows of a table that `write_csv` wrote, by column."""
     with open(path, newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
-    return [
-        {
-            column: cell[1:] if cell and cell[0] == "'" and FORMULA.match(cell) else cell
-            for column, cell in row.items()
-        }
-        for row in rows
-    ]
+    for row in rows:
+        for column, cell in row.items():
+            if cell and cell[0] == "'" and FORMULA.match(cell):
+                row[column] = cell[1:]
+    return rows

@@ -37,8 +37,8 @@ def families() -> tuple[str, ...]:
 
     names = [FIRST]
     for package in PACKAGES:
-        found = find_spec(package)
-        folders = found.submodule_search_locations if found else None
+        spec = find_spec(package)
+        folders = spec.submodule_search_locations if spec else None
         for file in sorted(
             path for folder in folders or () for path in Path(folder).glob("*.tt[fc]")
         ):
@@ -123,10 +123,10 @@ class Pen:
     def fitted(self, line: str, width: float) -> str:
         """The line, its end left out where it is wider than so many pixels."""
         line = literal(line)
-        whole = self.width(line)
-        if whole <= width:
+        full_width = self.width(line)
+        if full_width <= width:
             return line
-        kept = int(len(line) * width / whole)  # about
+        kept = int(len(line) * width / full_width)  # about
         while kept and self.width(f"{line[:kept]}…") > width:
             kept -= 1
         return f"{line[:kept]}…"

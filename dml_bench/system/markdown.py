@@ -42,11 +42,11 @@ def sentence(text: str) -> Markdown:
     )
 
 
-def picture(path: str, words: str = "") -> Markdown:
+def picture(path: str, description: str = "") -> Markdown:
     """A picture, with words for those who can't see it; `path` is relative to the page."""
     from urllib.parse import quote
 
-    return Markdown(f"![{markdown(words)}]({quote(path)})")
+    return Markdown(f"![{markdown(description)}]({quote(path)})")
 
 
 def fenced(text: str, language: str) -> Markdown:

@@ -34,9 +34,11 @@ class Batch(NamedTuple):
     """Whether the loss has its term of mixed embeddings."""
 
 
-def epoch_batches(run: TrainingState, epoch: int) -> list[np.ndarray]:
+def epoch_batches(state: TrainingState, epoch: int) -> list[np.ndarray]:
     """The training images of this epoch, as the sampler cuts them into batches."""
-    return sampled(run.experiment, run.phase, run.images, run.labels.initial[run.images], epoch)
+    return sampled(
+        state.experiment, state.phase, state.images, state.labels.initial[state.images], epoch
+    )
 
 
 def sampled(
@@ -50,21 +52,23 @@ def sampled(
     )
 
 
-def training_batch(run: TrainingState, images: np.ndarray, epoch: int, step: int) -> Batch:
+def training_batch(state: TrainingState, images: np.ndarray, epoch: int, step: int) -> Batch:
     """(batch) image indices -> what is trained on; a pure function of its arguments and of the
     labels so far. Of several processes each gets the inputs of its own part, and the labels of all.
     """
-    mixing, own = run.experiment.mixing, distributed.local_slice(len(images))
+    mixing, own = state.experiment.mixing, distributed.local_slice(len(images))
     views = [
-        source_view(run, images[own], epoch, view) for view in range(run.experiment.train.views)
+        source_view(state, images[own], epoch, view) for view in range(state.experiment.train.views)
     ]
     inputs = views[0] if len(views) == 1 else torch.cat(views)
-    if run.mixer is None or not mixing.active(epoch):
-        return Batch(inputs, targets_of(run, images), interpolate=mixing.active(epoch))
-    chance = BatchRng(images, len(run.dataset), (run.experiment.seed, run.phase.name, epoch), step)
-    mix = run.mixer.mix(chance, run.images, inputs.shape[1])
-    mixed = Batch(inputs, targets_of(run, images, mix))
-    layer, kept = mixing_layer(run.mixer.layers, chance), mix.kept[own]
+    if state.mixer is None or not mixing.active(epoch):
+        return Batch(inputs, targets_of(state, images), interpolate=mixing.active(epoch))
+    chance = BatchRng(
+        images, len(state.dataset), (state.experiment.seed, state.phase.name, epoch), step
+    )
+    mix = state.mixer.mix(chance, state.images, inputs.shape[1])
+    mixed = Batch(inputs, targets_of(state, images, mix))
+    layer, kept = mixing_layer(state.mixer.layers, chance), mix.kept[own]
     rows = (
         torch.from_numpy(mix.rows).to(inputs.device)
         if mix.rows is not None and len(inputs) == len(images)
@@ -73,14 +77,14 @@ def training_batch(run: TrainingState, images: np.ndarray, epoch: int, step: int
     if layer != "input":
         assert rows is not None, "values inside the network can't be had from other processes"
         return mixed._replace(layer=layer, inside=lambda values: blend(values, values[rows], kept))
-    others = source_view(run, mix.others[own], epoch, 0) if rows is None else inputs[rows]
+    others = source_view(state, mix.others[own], epoch, 0) if rows is None else inputs[rows]
     if mix.boxes is None:
         return mixed._replace(inputs=blend(inputs, others, kept))
     return mixed._replace(inputs=paste(inputs, others, Boxes(*(side[own] for side in mix.boxes))))
 
 
-def source_view(run: TrainingState, images: np.ndarray, epoch: int, view: int) -> Tensor:
-    return run.source.train(images, phase=run.phase.name, epoch=epoch, view=view)
+def source_view(state: TrainingState, images: np.ndarray, epoch: int, view: int) -> Tensor:
+    return state.source.train(images, phase=state.phase.name, epoch=epoch, view=view)
 
 
 def mixing_layer(layers: tuple[str, ...] | None, chance: BatchRng) -> str:
@@ -90,43 +94,43 @@ def mixing_layer(layers: tuple[str, ...] | None, chance: BatchRng) -> str:
 
 
 def targets_of(
-    run: TrainingState, images: np.ndarray, mix: Mix | None = None
+    state: TrainingState, images: np.ndarray, mix: Mix | None = None
 ) -> tuple[Targets, ...]:
     """What the images are labelled as; of mixed images also what the others are, each by its
     share."""
-    if run.experiment.train.labels == "image":
-        found: list[tuple[np.ndarray, np.ndarray | None]] = [(np.arange(len(images)), None)]
+    if state.experiment.train.labels == "image":
+        labelled: list[tuple[np.ndarray, np.ndarray | None]] = [(np.arange(len(images)), None)]
     else:
-        found = run.labels.targets(images)
+        labelled = state.labels.targets(images)
     if mix is not None and not (mix.share == 1).all():
         own, others = (
-            shared(found, mix.share),
-            shared(run.labels.targets(mix.others), 1 - mix.share),
+            shared(labelled, mix.share),
+            shared(state.labels.targets(mix.others), 1 - mix.share),
         )
-        found = own + others
-    return tuple(targets(run, labels, weights) for labels, weights in found)
+        labelled = own + others
+    return tuple(targets(state, labels, weights) for labels, weights in labelled)
 
 
 def shared(
-    found: list[tuple[np.ndarray, np.ndarray | None]], share: np.ndarray
+    labelled: list[tuple[np.ndarray, np.ndarray | None]], share: np.ndarray
 ) -> list[tuple[np.ndarray, np.ndarray | None]]:
-    return [(labels, share if weights is None else weights * share) for labels, weights in found]
+    return [(labels, share if weights is None else weights * share) for labels, weights in labelled]
 
 
-def targets(run: TrainingState, labels: np.ndarray, weights: np.ndarray | None) -> Targets:
+def targets(state: TrainingState, labels: np.ndarray, weights: np.ndarray | None) -> Targets:
     """On the device. Weights that are all the same become one number, which any loss can be
     multiplied by."""
-    views = run.experiment.train.views
+    views = state.experiment.train.views
     on_device = None
     if weights is not None:
         alike = np.ptp(weights) == 0
         on_device = (
             torch.from_numpy(weights[:1] if alike else np.tile(weights, views))
             .float()
-            .to(run.device)
+            .to(state.device)
         )
         on_device = on_device[0] if alike else on_device
-    return Targets(torch.from_numpy(labels).repeat(views).to(run.device), on_device)
+    return Targets(torch.from_numpy(labels).repeat(views).to(state.device), on_device)
 
 
 def blend(values: Tensor, others: Tensor, kept: np.ndarray) -> Tensor:

@@ -40,7 +40,7 @@ def build(
     start: dict[str, Tensor] | None = None,
     predicted: np.ndarray | None = None,
 ) -> TrainingState:
-    """The run of one phase, at its first epoch. `start` are backbone weights that replace the
+    """The state of one phase before its first epoch. `start` are backbone weights that replace the
     configured ones; `predicted` are (images) the class ids that labelling `softlabels` weighs
     against those that are given."""
     images = phase.trains_on(dataset, split)
@@ -56,13 +56,13 @@ def build(
         experiment, dataset.num_classes - len(phase.held_out_classes), embedder.dim
     ).to(device)
     optimizer = build_optimizer(experiment, embedder, objective)
-    run = TrainingState(
+    state = TrainingState(
         experiment=experiment,
         phase=phase,
         dataset=dataset,
         images=images,
         labels=labels,
-        monitored=phase.monitored(dataset, split),
+        monitored=phase.monitored_images(dataset, split),
         mixer=build_mixer(experiment, embedder),
         source=pixels,
         embedder=embedder,
@@ -75,12 +75,12 @@ def build(
         frozen=embedder.frozen_state(),
     )
     if experiment.model.trainable == "head":
-        run.source = FeatureInputs(frozen_features(run, pixels))
+        state.source = FeatureInputs(frozen_features(state, pixels))
     else:
         pixels.keep_on_device()
     if distributed.world_size() > 1:
-        run.replica = distributed.wrap_ddp(run.trained_part)
-    return run
+        state.replica = distributed.wrap_ddp(state.trained_part)
+    return state
 
 
 def synchronised(embedder: Embedder, experiment: Experiment) -> Embedder:
@@ -108,7 +108,7 @@ def build_labels(
     """The labels of the training images. Raises ValueError where labelling `softlabels` lacks its
     predictions."""
     trained = np.setdiff1d(np.arange(dataset.num_classes), phase.held_out_classes)
-    given = given_labels(experiment, phase, dataset, split)
+    initial = given_labels(experiment, phase, dataset, split)
     balance = experiment.train.class_weights == "balanced"
     labelling = labellings[experiment.labelling.name].build(**experiment.labelling.options)
     assert (predicted is not None) == isinstance(labelling, Soft), (
@@ -117,10 +117,10 @@ def build_labels(
     return TrainingLabels(
         trained=trained,
         clean=dataset.labels,
-        initial=given,
+        initial=initial,
         out_of_fold=predicted,
         a=labelling.a if isinstance(labelling, Soft) else 1.0,
-        class_weights=balanced(given[images], dataset.num_classes) if balance else None,
+        class_weights=balanced(initial[images], dataset.num_classes) if balance else None,
         corrected=labelling if isinstance(labelling, Corrected) else None,
     )
 

@@ -1,5 +1,6 @@
 """Means and deviations of the colour channels of training images, to normalise by."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -19,43 +20,46 @@ def channel_statistics(
     """Plain values: of which images, and per phase `mean` and `std` of red, green and blue, 0-1,
     over every pixel of its training images as the network sees them in an evaluation. No other
     image is looked at."""
-    found = open_inputs(experiment, data_dir, cache_dir, choose_device("cpu"), callback)
+    inputs = open_inputs(experiment, data_dir, cache_dir, choose_device("cpu"), callback)
     phases = {}
-    for number, phase in enumerate(found.phases):
-        callback.progress("statistics", number, len(found.phases))
-        images = phase.trains_on(found.dataset, found.split)
-        mean, std = (
-            [round(float(value), DIGITS) for value in channel]
-            for channel in found.pixels.statistics(images)
-        )
+    for number, phase in enumerate(inputs.phases):
+        callback.progress("statistics", number, len(inputs.phases))
+        images = phase.trains_on(inputs.dataset, inputs.split)
+        mean, std = map(rounded, inputs.pixels.statistics(images))
         phases[phase.name] = {
             "mean": mean,
             "std": std,
             "images": len(images),
             "unseen": len(phase.held_out_classes),
         }
-    callback.progress("statistics", len(found.phases), len(found.phases))
+    callback.progress("statistics", len(inputs.phases), len(inputs.phases))
     return {
         "experiment": experiment.name,
-        "dataset": {"name": found.dataset.name, "fingerprint": found.dataset.fingerprint},
+        "dataset": {"name": inputs.dataset.name, "fingerprint": inputs.dataset.fingerprint},
         "split": {
             "method": experiment.data.split,
             "seed": experiment.seed,
-            "fingerprint": found.split.fingerprint,
+            "fingerprint": inputs.split.fingerprint,
         },
         "images": {"size": experiment.images.size, "fit": experiment.images.fit},
         "phases": phases,
     }
 
 
-def advice(found: dict[str, Any]) -> str:
+def rounded(channels: Iterable[float]) -> list[float]:
+    """(channels) as they are written into a configuration."""
+    return [round(float(value), DIGITS) for value in channels]
+
+
+def advice(statistics: dict[str, Any]) -> str:
     """A line for each phase, and how to use them without a held-out class having a say."""
-    phases = found["phases"]
+    phases = statistics["phases"]
     lines = [
-        f"{name}: mean {each['mean']}, std {each['std']} of {each['images']:,} training images"
-        for name, each in phases.items()
+        f"{name}: mean {of_phase['mean']}, std {of_phase['std']}"
+        f" of {of_phase['images']:,} training images"
+        for name, of_phase in phases.items()
     ]
-    known = [each for each in phases.values() if each["unseen"] or len(phases) == 1]
+    known = [of_phase for of_phase in phases.values() if of_phase["unseen"] or len(phases) == 1]
     if len(known) == 1:
         lines.append(
             f"--set 'images.mean={known[0]['mean']}' --set 'images.std={known[0]['std']}' in all"

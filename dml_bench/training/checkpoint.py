@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from dml_bench.config import Experiment
 from dml_bench.system import distributed
@@ -21,68 +22,74 @@ FIRST_LINE = f"{UNSEALED}\n".encode()
 
 
 @distributed.main_process_only
-def save(run: TrainingState, path: Path) -> None:
+def save(state: TrainingState, path: Path) -> None:
     """Write the state after a finished epoch, which all processes share. No generator state: each
     epoch seeds itself."""
-    state = {
-        "embedder": run.embedder.state_dict(),
-        "objective": run.objective.state_dict(),
-        "optimizer": run.optimizer.state_dict(),
-        "schedule": run.schedule.state_dict(),
-        "labels": run.labels.state(),
-        "best": run.best,
-        "records": run.records,
+    saved = {
+        "embedder": state.embedder.state_dict(),
+        "objective": state.objective.state_dict(),
+        "optimizer": state.optimizer.state_dict(),
+        "schedule": state.schedule.state_dict(),
+        "labels": state.labels.state(),
+        "best": state.best,
+        "records": state.records,
     }
     content = io.BytesIO()
-    torch.save(state, content)  # not into the file: torch says nothing of a disk that is full
+    torch.save(saved, content)  # not into the file: torch says nothing of a disk that is full
     write_sealed(path, lambda file: file.writelines((FIRST_LINE, content.getbuffer())))
 
 
-def load(run: TrainingState, path: Path) -> None:
-    """Continue from the state at `path`. Raises Damaged, before the run is touched, if it is not
-    what was saved."""
+def load(state: TrainingState, path: Path) -> None:
+    """Continue from the checkpoint at `path`. Raises Damaged, before `state` is touched, if it is
+    not what was saved."""
     check(path)
     content = io.BytesIO(path.read_bytes()[len(FIRST_LINE) :])
-    state = torch.load(content, map_location=run.device, weights_only=True)
-    run.embedder.load_state_dict(state["embedder"])
-    run.objective.load_state_dict(state["objective"])
-    run.optimizer.load_state_dict(state["optimizer"])
-    run.schedule.load_state_dict(state["schedule"])
-    run.labels.restore(state["labels"])
-    run.best = state["best"]
-    run.records = state["records"]
+    saved = torch.load(content, map_location=state.device, weights_only=True)
+    state.embedder.load_state_dict(saved["embedder"])
+    state.objective.load_state_dict(saved["objective"])
+    state.optimizer.load_state_dict(saved["optimizer"])
+    state.schedule.load_state_dict(saved["schedule"])
+    state.labels.restore(saved["labels"])
+    state.best = saved["best"]
+    state.records = saved["records"]
 
 
-def keep_if_best(run: TrainingState, record: dict[str, Any]) -> None:
+def keep_if_best(state: TrainingState, record: dict[str, Any]) -> None:
     """After an epoch: remember its weights if they are the best so far. The earlier of equals
     stays."""
-    wanted = run.experiment.train.checkpoint
-    value = record.get(f"{wanted}{run.phase.suffix}")
+    wanted = state.experiment.train.checkpoint
+    value = record.get(f"{wanted}{state.phase.suffix}")
     if wanted == "last" or value is None:
         return
     rank = value if wanted == "valid_accuracy" else -value
-    if run.best is None or rank > run.best["rank"]:
-        states = {"embedder": run.embedder.state_dict(), "objective": run.objective.state_dict()}
-        copies = {
-            name: {key: tensor.detach().clone() for key, tensor in state.items()}
-            for name, state in states.items()
+    if state.best is None or rank > state.best["rank"]:
+        state.best = {
+            "epoch": record["epoch"],
+            "value": value,
+            "rank": rank,
+            "embedder": copied(state.embedder.state_dict()),
+            "objective": copied(state.objective.state_dict()),
         }
-        run.best = {"epoch": record["epoch"], "value": value, "rank": rank, **copies}
 
 
-def restore_best(run: TrainingState) -> None:
+def copied(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors as they are now, whatever training does to them."""
+    return {name: tensor.detach().clone() for name, tensor in tensors.items()}
+
+
+def restore_best(state: TrainingState) -> None:
     """After the last epoch: go back to the best one's weights. Raises ValueError where there was
     nothing to choose by."""
-    wanted = run.experiment.train.checkpoint
+    wanted = state.experiment.train.checkpoint
     if wanted == "last":
         return
-    if run.best is None:
+    if state.best is None:
         raise ValueError(
-            f"train.checkpoint = {wanted}, but {run.dataset.name} has no validation images; --set"
+            f"train.checkpoint = {wanted}, but {state.dataset.name} has no validation images; --set"
             " data.valid_fraction=0.1"
         )
-    run.embedder.load_state_dict(run.best["embedder"])
-    run.objective.load_state_dict(run.best["objective"])
+    state.embedder.load_state_dict(state.best["embedder"])
+    state.objective.load_state_dict(state.best["objective"])
 
 
 def epochs_seen(experiment: Experiment) -> str:

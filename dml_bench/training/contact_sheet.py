@@ -31,26 +31,26 @@ INKS = ("black", "#0b5394")
 
 
 def contact_sheet(
-    run: TrainingState, *, epoch: int = 1, batches: int = 1, images: int = 32
+    state: TrainingState, *, epoch: int = 1, batches: int = 1, images: int = 32
 ) -> "Image":
     """The first `images` of each of the first `batches` of an epoch, as the loop would be fed with
     them now; views side by side."""
     from PIL import Image
 
-    parts, everything = [], epoch_batches(run, epoch)
+    parts, everything = [], epoch_batches(state, epoch)
     for step, indices in enumerate(everything[:batches]):
-        batch = training_batch(run, indices, epoch, step)
-        shown, views = min(images, len(indices)), run.experiment.train.views
+        batch = training_batch(state, indices, epoch, step)
+        shown, views = min(images, len(indices)), state.experiment.train.views
         rows = [view * len(indices) + image for image in range(shown) for view in range(views)]
         title = (
-            f"{run.experiment.name}, seed {run.experiment.seed}, phase {run.phase.name}: batch"
-            f" {step + 1} of {len(everything)} in epoch {epoch}"
+            f"{state.experiment.name}, seed {state.experiment.seed}, phase {state.phase.name}:"
+            f" batch {step + 1} of {len(everything)} in epoch {epoch}"
         )
         parts.append(
             batch_sheet(
                 f"{title}, {facts(batch, shown, len(indices))}",
                 as_pixels(batch.inputs)[rows],
-                captions(run, batch, rows),
+                captions(state, batch, rows),
             )
         )
     sheet = Image.new(
@@ -65,15 +65,15 @@ def contact_sheet(
 
 def facts(batch: Batch, shown: int, size: int) -> str:
     """What the pixels alone don't show."""
-    told = [
+    parts = [
         f"{shown} of {size} images" if shown < size else f"{size} images",
         f"{batch.inputs.shape[1]} px",
     ]
     if batch.inside is not None:
-        told.append(f"mixed at the output of {batch.layer}")
+        parts.append(f"mixed at the output of {batch.layer}")
     if batch.interpolate:
-        told.append("embeddings mixed in the loss")
-    return ", ".join(told)
+        parts.append("embeddings mixed in the loss")
+    return ", ".join(parts)
 
 
 def as_pixels(inputs: Tensor) -> np.ndarray:
@@ -81,14 +81,14 @@ def as_pixels(inputs: Tensor) -> np.ndarray:
     return inputs.float().round().clamp(0, 255).to(torch.uint8).cpu().numpy()
 
 
-def captions(run: TrainingState, batch: Batch, rows: list[int]) -> list[list[str]]:
+def captions(state: TrainingState, batch: Batch, rows: list[int]) -> list[list[str]]:
     """What each of these inputs is labelled as, the labels with their weights where those are not
     1."""
-    found = []
+    captions_of_images = []
     for row in rows:
         weights: dict[str, float] = {}
         for targets in batch.targets:
-            name = label_name(run, int(targets.labels[row]))
+            name = label_name(state, int(targets.labels[row]))
             weight = (
                 1.0
                 if targets.weights is None
@@ -96,21 +96,21 @@ def captions(run: TrainingState, batch: Batch, rows: list[int]) -> list[list[str
             )
             weights[name] = weights.get(name, 0.0) + weight
         present = {name: weight for name, weight in weights.items() if weight >= ROUNDS_TO_0}
-        found.append(
+        captions_of_images.append(
             [
                 name if abs(weight - 1) <= ROUNDS_TO_0 else f"{weight:.2f} {name}"
                 for name, weight in present.items()
             ]
         )
-    return found
+    return captions_of_images
 
 
-def label_name(run: TrainingState, label: int) -> str:
+def label_name(state: TrainingState, label: int) -> str:
     """The class, with spaces at which the name can be broken; or which image it is, where each is a
     class of its own."""
-    if run.experiment.train.labels == "image":
+    if state.experiment.train.labels == "image":
         return f"image {label + 1}"
-    return run.dataset.class_names[run.trained[label]].replace("_", " ")
+    return state.dataset.class_names[state.trained[label]].replace("_", " ")
 
 
 def batch_sheet(title: str, pixels: np.ndarray, labels: list[list[str]]) -> "Image":
@@ -119,10 +119,10 @@ def batch_sheet(title: str, pixels: np.ndarray, labels: list[list[str]]) -> "Ima
 
     pen = Pen(TEXT)
     side = pixels.shape[1] * -(-SMALLEST // pixels.shape[1])
-    lines = [
-        [(line, ink) for label, ink in zip(each, cycle(INKS)) for line in wrapped(label, side, pen)]
-        for each in labels
-    ]
+    lines = []
+    for of_image in labels:
+        coloured = zip(of_image, cycle(INKS))
+        lines.append([(line, ink) for label, ink in coloured for line in wrapped(label, side, pen)])
     width, height = side + GAP, side + LINE * max(map(len, lines)) + GAP
     heading = wrapped(title, COLUMNS * width - GAP, pen, most=4)
     top = LINE * len(heading) + 2 * GAP

@@ -1,5 +1,5 @@
 """The trainings that make up a phase: one as a rule; one for each fold; and before it, those whose
-models judge the labels."""
+models label the images that they did not train on."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,24 +23,24 @@ class TrainingJob:
     phase: Phase
     experiment: Experiment
     folder: Path
-    judges: bool = False
-    """Whether it only says what the images are that it did not train on."""
+    labels_only: bool = False
+    """Whether it only labels the images that it did not train on."""
 
 
 def training_jobs(
     experiment: Experiment, phase: Phase, dataset: Dataset, split: Split, folder: Path
 ) -> tuple[TrainingJob, ...]:
-    """In the order in which they are trained. The last ones answer the queries, together where
-    there are several."""
+    """In the order in which they are trained. The last ones answer the queries; several are an
+    ensemble."""
     folds, seed = experiment.train.folds, experiment.seed
-    given = given_labels(experiment, Phase("all"), dataset, split)
+    labels = given_labels(experiment, Phase("all"), dataset, split)
     if folds:
-        parts = fold_phases(phase, dataset, split, given, folds, seed)
+        parts = fold_phases(phase, dataset, split, labels, folds, seed)
         return tuple(
             TrainingJob(part, experiment, folder / f"fold-{number}")
             for number, part in enumerate(parts, start=1)
         )
-    judges: tuple[TrainingJob, ...] = ()
+    labelling_jobs: tuple[TrainingJob, ...] = ()
     labelling = labellings[experiment.labelling.name].build(**experiment.labelling.options)
     if isinstance(labelling, Soft):
         plain = replace(
@@ -48,22 +48,24 @@ def training_jobs(
             labelling=Component("given"),
             train=replace(experiment.train, checkpoint="last"),
         )
-        parts = fold_phases(phase, dataset, split, given, labelling.folds, seed, name="judge")
-        judges = tuple(
-            TrainingJob(part, plain, folder / f"judge-{number}", judges=True)
+        parts = fold_phases(phase, dataset, split, labels, labelling.folds, seed, name="judge")
+        labelling_jobs = tuple(
+            TrainingJob(part, plain, folder / f"judge-{number}", labels_only=True)
             for number, part in enumerate(parts, start=1)
         )
-    return (*judges, TrainingJob(phase, experiment, folder))
+    return (*labelling_jobs, TrainingJob(phase, experiment, folder))
 
 
-def out_of_fold_labels(run: TrainingState) -> dict[str, np.ndarray]:
+def out_of_fold_labels(state: TrainingState) -> dict[str, np.ndarray]:
     """The training images that this model did not train on, and what it holds them to be: by its
     logits where the loss has some, else by the nearest image that it trained on, under the label
     that was trained on."""
-    images = np.array(run.phase.fold_images, np.int64)
-    outputs = run.outputs(images)
-    if run.objective.classifies:
-        return {"images": images, "predicted": run.classify(outputs)}
-    known = run.labels.current
-    found = search(run.embed(run.images), unit(outputs), known[run.images], known[images], k=1)
-    return {"images": images, "predicted": found.labels[:, 0]}
+    images = np.array(state.phase.fold_images, np.int64)
+    outputs = state.outputs(images)
+    if state.objective.classifies:
+        return {"images": images, "predicted": state.classify(outputs)}
+    known = state.labels.current
+    neighbours = search(
+        state.embed(state.images), unit(outputs), known[state.images], known[images], k=1
+    )
+    return {"images": images, "predicted": neighbours.labels[:, 0]}

@@ -137,16 +137,16 @@ class TrainingLabels:
 def given_labels(
     experiment: Experiment, phase: Phase, dataset: Dataset, split: Split
 ) -> np.ndarray:
-    """(images) the class ids that a phase is told. With `data.label_noise`, a part of its training
-    images and of its validation images are told under a wrong class; gallery and queries are always
-    evaluated under the true one."""
+    """(images) the class ids that a phase trains and validates with. With `data.label_noise`, a
+    part of its training images and of its validation images have a wrong class; gallery and queries
+    are always evaluated under the true one."""
     noise, seed = experiment.data.label_noise, experiment.seed
     if not noise:
         return dataset.labels
     trained = np.setdiff1d(dataset.labels[split.train], phase.held_out_classes)
-    told = corrupted(dataset.labels, split.train, trained, noise, seed)
-    watching = np.unique(dataset.labels[split.valid]) if phase.leaves_one_out else trained
-    return corrupted(told, split.valid, watching, noise, seed)
+    labels = corrupted(dataset.labels, split.train, trained, noise, seed)
+    validated = np.unique(dataset.labels[split.valid]) if phase.leaves_one_out else trained
+    return corrupted(labels, split.valid, validated, noise, seed)
 
 
 def corrupted(

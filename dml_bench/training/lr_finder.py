@@ -113,8 +113,8 @@ def sweep(
         )
     if steps < WIDTH:
         raise ValueError(f"--steps {steps}: at least {WIDTH} are wanted")
-    run = begun(experiment, data_dir, cache_dir, device, callback)
-    return RateSweep(experiment.name, *swept(run, np.geomspace(low, high, steps)))
+    state = begun(experiment, data_dir, cache_dir, device, callback)
+    return RateSweep(experiment.name, *swept(state, np.geomspace(low, high, steps)))
 
 
 def begun(
@@ -124,7 +124,7 @@ def begun(
     device_name: str,
     callback: Callback,
 ) -> TrainingState:
-    """The run of the first phase that holds classes out, or of the only one: what is chosen by it
+    """The state of the first phase that holds classes out, or of the only one: what is chosen by it
     must not know them. Without what changes its rates or labels as it goes on."""
     plain = replace(
         experiment,
@@ -136,19 +136,19 @@ def begun(
     precision = choose_precision(plain.train.precision, device)
     deterministic()
     keep_freed_memory()
-    found = open_inputs(plain, data_dir, cache_dir, device, callback)
-    phase = next((phase for phase in found.phases if phase.held_out_classes), found.phases[0])
-    first = training_jobs(plain, phase, found.dataset, found.split, Path())[0].phase
+    inputs = open_inputs(plain, data_dir, cache_dir, device, callback)
+    phase = next((phase for phase in inputs.phases if phase.held_out_classes), inputs.phases[0])
+    first = training_jobs(plain, phase, inputs.dataset, inputs.split, Path())[0].phase
     stage = stages(
-        plain, (first,), found.dataset, found.split, cache_dir, device, precision, callback
+        plain, (first,), inputs.dataset, inputs.split, cache_dir, device, precision, callback
     )[first.name]
     start = stage.weights(callback) if stage else None
     return build(
         plain,
         first,
-        found.dataset,
-        found.split,
-        found.pixels,
+        inputs.dataset,
+        inputs.split,
+        inputs.pixels,
         device=device,
         precision=precision,
         callback=callback,
@@ -156,23 +156,24 @@ def begun(
     )
 
 
-def swept(run: TrainingState, rates: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def swept(state: TrainingState, rates: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(steps) the rates that were reached, and the loss at each, before its step was made."""
     base = [
-        group["lr"] / run.experiment.optimizer.options["lr"] for group in run.optimizer.param_groups
+        group["lr"] / state.experiment.optimizer.options["lr"]
+        for group in state.optimizer.param_groups
     ]
-    run.embedder.train()
-    run.objective.train()
+    state.embedder.train()
+    state.objective.train()
     losses: list[float] = []
     epoch = 0
     while len(losses) < len(rates) and not explodes(np.array(losses)):
         epoch += 1
-        seed_everything(run.experiment.seed, run.phase.name, epoch)
-        for step, images in enumerate(epoch_batches(run, epoch)[: len(rates) - len(losses)]):
-            for group, factor in zip(run.optimizer.param_groups, base, strict=True):
+        seed_everything(state.experiment.seed, state.phase.name, epoch)
+        for step, images in enumerate(epoch_batches(state, epoch)[: len(rates) - len(losses)]):
+            for group, factor in zip(state.optimizer.param_groups, base, strict=True):
                 group["lr"] = rates[len(losses)] * factor
-            losses.append(float(train_step(run, images, epoch, step)[0]))
-            run.callback.progress("learning rates", len(losses), len(rates))
+            losses.append(float(train_step(state, images, epoch, step)[0]))
+            state.callback.progress("learning rates", len(losses), len(rates))
             if explodes(np.array(losses)):
                 break
     return rates[: len(losses)], np.array(losses)

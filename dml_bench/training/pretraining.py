@@ -79,12 +79,13 @@ class Stage:
         )
 
     def work(self) -> dict[Path, int]:
-        """Units of work (see `Callback.on_work`) that are left at most, by the file that they make."""
+        """Units of work (see `Callback.on_work`) that are left at most, by the file that they
+        make."""
         if self._is_there:
             return {}
         images = len(self.phase.trains_on(self.dataset, self.split))
-        watched = self.phase.monitored(self.dataset, self.split).num_images
-        own = 3 * self.experiment.train.views * images * self.experiment.train.epochs + watched
+        monitored = self.phase.monitored_images(self.dataset, self.split).num_images
+        own = 3 * self.experiment.train.views * images * self.experiment.train.epochs + monitored
         return {self.path: own} | (self.before.work() if self.before else {})
 
     def weights(self, callback: Callback) -> dict[str, Tensor]:
@@ -108,30 +109,31 @@ class Stage:
 
         if self._is_there:  # by the process that had the lock before
             return
-        run = self._train(callback)
+        state = self._train(callback)
         weights = {
             name: tensor.cpu().contiguous()
-            for name, tensor in run.embedder.backbone.state_dict().items()
+            for name, tensor in state.embedder.backbone.state_dict().items()
         }
-        write_json(self._told, {"experiment": as_table(self.experiment), "records": run.records})
+        record = {"experiment": as_table(self.experiment), "records": state.records}
+        write_json(self._record_path, record)
         write_tensors(self.path, save(weights))
 
     def record(self) -> dict[str, Any]:
         """What was trained and how it went, with the digest of the weights. Only after
         `weights`."""
-        told = read_json(self._told, sealed=True)
+        record = read_json(self._record_path, sealed=True)
         with open(self.path, "rb") as file:
-            told["weights_sha256"] = hashlib.file_digest(file, "sha256").hexdigest()
-        return told | ({"before": self.before.record()} if self.before else {})
+            record["weights_sha256"] = hashlib.file_digest(file, "sha256").hexdigest()
+        return record | ({"before": self.before.record()} if self.before else {})
 
     @property
     def _is_there(self) -> bool:
         """Whether it was trained, and is on the disk as it was written: else it is trained anew, to
         the same bits."""
-        return is_whole(self._told) and is_whole(self.path)
+        return is_whole(self._record_path) and is_whole(self.path)
 
     @property
-    def _told(self) -> Path:
+    def _record_path(self) -> Path:
         return self.path.with_suffix(".json")
 
     @property
@@ -156,7 +158,7 @@ class Stage:
             callback.progress,
             callback.warn,
         )
-        run = build(
+        state = build(
             self.experiment,
             self.phase,
             self.dataset,
@@ -169,15 +171,15 @@ class Stage:
         )
         if self._unfinished.exists():
             with suppress(Damaged):  # it begins anew, and ends with the same bits
-                checkpoint.load(run, self._unfinished)
+                checkpoint.load(state, self._unfinished)
         name = (
             self.phase.name
             if self.phase.name == self.experiment.name
             else f"{self.phase.name}, {self.experiment.name} start"
         )
         callback.on_phase(name, epochs, images * self.experiment.train.views)
-        loop.fit(run, lambda run: checkpoint.save(run, self._unfinished))
-        return run
+        loop.fit(state, lambda state: checkpoint.save(state, self._unfinished))
+        return state
 
 
 def stages(

@@ -46,8 +46,8 @@ def preview(
         raise ValueError(
             f"--epoch {epoch}: {experiment.name} has epochs 1 to {experiment.train.epochs}"
         )
-    run = first_run(experiment, data_dir, cache_dir, callback)
-    return contact_sheet(run, epoch=epoch, batches=batches, images=images)
+    state = first_run(experiment, data_dir, cache_dir, callback)
+    return contact_sheet(state, epoch=epoch, batches=batches, images=images)
 
 
 def first_run(

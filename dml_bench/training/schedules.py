@@ -6,6 +6,7 @@ epochs. Each group of parameters keeps its own base rate, which is the highest t
 """
 
 from collections.abc import Callable
+from itertools import accumulate
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from dml_bench.registry import schedules
@@ -179,5 +180,5 @@ def in_turn(optimizer: "Optimizer", *parts: "Part") -> "LRScheduler":
     there = [(steps, make) for steps, make in parts if steps]
     if len(there) == 1:
         return there[0][1](optimizer)
-    ends = [sum(steps for steps, _ in there[:count]) for count in range(1, len(there))]
-    return SequentialLR(optimizer, [make(optimizer) for _, make in there], ends)
+    ends = list(accumulate(steps for steps, _ in there))
+    return SequentialLR(optimizer, [make(optimizer) for _, make in there], ends[:-1])

@@ -96,14 +96,14 @@ class TrainingState:
                 embeddings = self.forward(self.source.view(batch, variant))
             outputs.append(embeddings.float().cpu())
             self.callback.on_embedded(len(batch) * len(images) // len(own))
-        found = distributed.all_gather_with_grad(torch.cat(outputs), len(images))
-        length = functional.normalize(found, dim=1).norm(dim=1)
-        if not ((length > 0.5) & found.isfinite().all(dim=1)).all():
+        joint = distributed.all_gather_with_grad(torch.cat(outputs), len(images))
+        length = functional.normalize(joint, dim=1).norm(dim=1)
+        if not ((length > 0.5) & joint.isfinite().all(dim=1)).all():
             raise ValueError(
                 f"embeddings of phase {self.phase.name} are not finite, or all 0: the training"
                 " diverged; try a smaller optimizer.lr"
             )
-        return found
+        return joint
 
     def embed(self, images: np.ndarray) -> np.ndarray:
         """(images) indices -> (images, dim) float32 unit vectors, under the deterministic view."""

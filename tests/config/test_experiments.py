@@ -819,7 +819,7 @@ def test_the_study_s_table_on_cub_trains_on_34_million_images_and_embeds_36_mill
         for phase in phases(holdouts(row.unseen, dataset)):
             images, watched = (
                 len(phase.trains_on(dataset, split)),
-                phase.monitored(dataset, split).num_images,
+                phase.monitored_images(dataset, split).num_images,
             )
             trained += images * row.train.epochs
             embedded += (

@@ -184,11 +184,11 @@ def test_an_excluded_class_never_enters_training():
     assert set(labels) == set(range(200)) - set(unseen)
 
 
-def test_known_images_are_those_of_classes_that_the_phase_trains_on():
+def test_images_of_trained_classes_are_those_of_classes_that_the_phase_trains_on():
     dataset = dataset_of({"auk": 2, "jay": 2, "wren": 2})
     images = np.array([5, 0, 3, 2])
-    assert Phase("limited", (1,)).known(dataset, images).tolist() == [5, 0]
-    assert Phase("all").known(dataset, images).tolist() == [5, 0, 3, 2]
+    assert Phase("limited", (1,)).of_trained_classes(dataset, images).tolist() == [5, 0]
+    assert Phase("all").of_trained_classes(dataset, images).tolist() == [5, 0, 3, 2]
 
 
 TEN = {f"c{label}": 2 for label in range(10)}

@@ -11,7 +11,7 @@ from tiny import dml_bench, train
 
 from dml_bench.browse.projection import project
 from dml_bench.evaluation import search as searching
-from dml_bench.evaluation.collapse import doubts, in_words, widest_angle
+from dml_bench.evaluation.collapse import describe_doubts, doubts, widest_angle
 from dml_bench.evaluation.metrics import decided_by_order, map_at_r, r_precision, shortened
 from dml_bench.evaluation.search import Neighbours, in_parts, search, without_itself
 from dml_bench.runs import embed_and_search
@@ -43,9 +43,9 @@ def test_one_point_and_ties_are_doubts_and_a_line_each():
             "queries_decided_by_order": 1.0,
         }
     }
-    assert len(list(in_words({"phases": {"all": found}}))) == 2
+    assert len(list(describe_doubts({"phases": {"all": found}}))) == 2
     assert doubts(PLANE, search(PLANE, PLANE[:2], labels, np.array([0, 1]), 4)) == {}
-    assert list(in_words({"phases": {"all": {}}})) == []
+    assert list(describe_doubts({"phases": {"all": {}}})) == []
 
 
 def test_a_tie_within_a_class_decides_nothing():

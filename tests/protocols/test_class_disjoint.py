@@ -59,7 +59,7 @@ def test_the_first_half_trains_its_last_classes_watch_and_the_second_half_is_ask
     (phase,) = disjoint_phases(dataset, split)
     assert phase.held_out_classes == tuple(range(3, 11))
     assert phase.trains_on(dataset, split).tolist() == list(range(9))
-    watched = phase.monitored(dataset, split)
+    watched = phase.monitored_images(dataset, split)
     assert watched.gallery.tolist() == list(range(9, 15))
     assert watched.queries["valid"] is watched.gallery
     assert watched.num_images == 6
@@ -95,7 +95,8 @@ def test_parts_that_share_classes_are_refused():
 def test_too_few_classes_to_train_on_are_refused():
     with pytest.raises(
         ValueError,
-        match="made has 3 training classes, of which 2 only watch; at least 2 must train",
+        match="must leave at least 2 classes to train on and 1 test class, got 3 training classes"
+        " with 2 for validation: add classes, or lower data.valid_fraction",
     ):
         make_disjoint_split(dataset_of([2] * 6), method="half", valid_fraction=0.1)
 

@@ -46,7 +46,7 @@ def test_folds_divide_the_training_images_evenly_within_each_class_and_alike_in_
             image for image in phase.fold_images if dataset.labels[image] != 3
         }
         assert not set(other.trains_on(dataset, split)) & set(np.flatnonzero(dataset.labels == 3))
-        assert phase.monitored(dataset, split).queries["valid"].tolist() == sorted(
+        assert phase.monitored_images(dataset, split).queries["valid"].tolist() == sorted(
             phase.fold_images
         )
 

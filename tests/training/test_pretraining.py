@@ -132,7 +132,7 @@ def test_a_start_that_was_interrupted_goes_on_and_ends_with_the_same_bits(
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(pretraining.state, "save", stopping)
+        patched.setattr(pretraining.checkpoint, "save", stopping)
         with pytest.raises(KeyboardInterrupt):
             train(birds, tmp_path / "cache", tmp_path / "runs", SIMCLR, SHORT)
     assert list((tmp_path / "cache" / "pretrained").glob("*.state.pt"))

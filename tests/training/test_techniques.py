@@ -62,7 +62,7 @@ def test_killed_and_resumed_equals_never_stopped(name, birds, cache_dir, tmp_pat
     """Killed after the second epoch that is saved, after the state and before its record, and again
     three epochs later."""
     saves = {"left": 0}
-    original = session.state.save
+    original = session.checkpoint.save
 
     def dying(run, path):
         original(run, path)
@@ -70,7 +70,7 @@ def test_killed_and_resumed_equals_never_stopped(name, birds, cache_dir, tmp_pat
         if saves["left"] == 0:
             raise Killed
 
-    monkeypatch.setattr(session.state, "save", dying)
+    monkeypatch.setattr(session.checkpoint, "save", dying)
     for epochs in (2, 3):
         saves["left"] = epochs
         with pytest.raises(Killed):

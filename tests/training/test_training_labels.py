@@ -13,7 +13,7 @@ from dml_bench.config import Experiment
 from dml_bench.data.label_strategies import Corrected
 from dml_bench.evaluation.search import search
 from dml_bench.system.callbacks import Callback
-from dml_bench.training import loop, validation
+from dml_bench.training import validation
 from dml_bench.training.batches import epoch_batches
 from dml_bench.training.build import build
 from dml_bench.training.folds import training_jobs
@@ -22,10 +22,12 @@ from dml_bench.training.labels import TrainingLabels, balanced, corrupted, given
 from dml_bench.training.training_state import TrainingState
 
 
-def labels(given: list[int], true: list[int] | None = None, **more: object) -> TrainingLabels:
-    first = np.array(given)
+def labels(initial: list[int], clean: list[int] | None = None, **more: object) -> TrainingLabels:
     return TrainingLabels(
-        trained=np.unique(first), clean=np.array(true or given), initial=first, **more
+        trained=np.unique(initial),
+        clean=np.array(clean or initial),
+        initial=np.array(initial),
+        **more,
     )
 
 
@@ -116,7 +118,7 @@ def test_an_epoch_is_chosen_by_labels_that_are_given(birds, cache_dir, monkeypat
         "all", tiny("data.valid_fraction=0.4", "data.label_noise=0.99"), birds, cache_dir
     )
     monkeypatch.setattr(
-        loop,
+        validation,
         "search",
         lambda gallery, query, known, labels, k: (
             asked.update({len(labels): (known, labels)}) or search(gallery, query, known, labels, k)

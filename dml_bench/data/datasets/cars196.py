@@ -139,13 +139,13 @@ def two_folders(root: Path, crop_to_box: bool) -> tuple[list[str], list[ImageRow
 
 def mat_file(root: Path, name: str) -> Path:
     """The file called `name` in `root` or devkit/. Raises ValueError where there is none."""
-    found = [folder / name for folder in (root, root / "devkit") if (folder / name).is_file()]
-    if not found:
+    files = [folder / name for folder in (root, root / "devkit") if (folder / name).is_file()]
+    if not files:
         raise ValueError(
             f"{root} lacks {name}, also in devkit: restore it;"
             f" {datasets['cars196'].facts['obtain']}"
         )
-    return found[0]
+    return files[0]
 
 
 def variable(file: Path, name: str) -> np.ndarray:

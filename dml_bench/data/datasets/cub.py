@@ -1,5 +1,6 @@
 """CUB-200-2011, and the layout that other sets share with it."""
 
+import itertools
 import math
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
@@ -36,14 +37,11 @@ def cub_folder(data_dir: Path) -> Path | None:
     """The first folder that holds images.txt: `data_dir` itself, CUB_200_2011 in it, or another up
     to two levels down."""
     usual = [data_dir, data_dir / "CUB_200_2011"]
-    return next(
-        (
-            folder
-            for folder in (*usual, *(place for places in levels(data_dir) for place in places))
-            if holds(folder)
-        ),
-        None,
-    )
+    for folders in itertools.chain([usual], levels(data_dir)):
+        for folder in folders:
+            if holds(folder):
+                return folder
+    return None
 
 
 def read_cub_layout(root: Path, name: str, *, crop_to_box: bool = False) -> Dataset:

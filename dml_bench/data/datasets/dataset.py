@@ -148,29 +148,31 @@ def assemble(
     empty class, under 2 classes, and names that can't be written. Raises ValueError where there is
     no image at all."""
     names, rows = tuple(class_names), sorted(rows, key=lambda row: row.path)
-    found = [*faults]
+    problems = [*faults]
     if len(names) < 2:
-        found.append(
+        problems.append(
             f"{root} has {len(names)} {'class' if len(names) == 1 else 'classes'}; at least 2 are"
             " wanted: add images of another class"
         )
-    unspeakable = [text for text in (*names, *(row.path for row in rows)) if not speakable(text)]
-    found += fault(
+    paths = [row.path for row in rows]
+    unspeakable = [text for text in (*names, *paths) if not speakable(text)]
+    problems += fault(
         unspeakable, f"names in {root} that are not Unicode text on one line", "rename them"
     )
-    found += fault(
+    problems += fault(
         twice(names), f"class names used twice in {root}", "give each class its own name"
     )
-    found += fault(
+    problems += fault(
         twice(row.path for row in rows), f"images listed twice in {root}", "list each of them once"
     )
     filled = {row.label for row in rows}
     empty = [name for label, name in enumerate(names) if label not in filled]
-    found += fault(empty, f"classes without images in {root}", remedy_of_empty)
+    problems += fault(empty, f"classes without images in {root}", remedy_of_empty)
     if not rows:
-        raise ValueError(found[0])
-    if found:
-        rows = [row for row in {row.path: row for row in rows}.values() if speakable(row.path)]
+        raise ValueError(problems[0])
+    if problems:
+        by_path = {row.path: row for row in rows}
+        rows = [row for row in by_path.values() if speakable(row.path)]
     also = fault(
         alike(names),
         "class names that differ only in case or in zeros",
@@ -187,7 +189,7 @@ def assemble(
         ),
         parts=None if rows[0].part is None else tuple(str(row.part) for row in rows),
         notes=(*notes, *also),
-        faults=tuple(found),
+        faults=tuple(problems),
     )
 
 

@@ -42,16 +42,14 @@ def inshop(where: Where) -> Dataset:
     )
     file = list_of(root)
     images = read_list(file)
-    trained, asked = (
-        {item for _, item, part in images if (part == "train") == training}
-        for training in (True, False)
-    )
+    trained = {item for _, item, part in images if part == "train"}
+    tested = {item for _, item, part in images if part != "train"}
     require_none(
-        sorted(trained & asked),
+        sorted(trained & tested),
         f"items of {file} that are both in train and in query or gallery",
         "restore the list",
     )
-    label_of = {item: label for label, item in enumerate(sorted(trained | asked))}
+    label_of = {item: label for label, item in enumerate(sorted(trained | tested))}
     listed = [
         ImageRow(str(PurePosixPath(path)), label_of[item], part) for path, item, part in images
     ]

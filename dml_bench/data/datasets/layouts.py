@@ -34,13 +34,10 @@ def layout_of(data_dir: Path) -> tuple[str, str] | None:
     if tables:
         return f"csv --set data.dataset.table={tables[0]}", "a table"
     if len(folders) > 1:
-        return (
-            "folder",
-            (
-                "folders of images"
-                f" ({', '.join(folder.name for folder in folders[:3])}{', ...' * (len(folders) > 3)})"
-            ),
-        )
+        names = [folder.name for folder in folders[:3]]
+        if len(folders) > 3:
+            names.append("...")
+        return "folder", f"folders of images ({', '.join(names)})"
     return None
 
 

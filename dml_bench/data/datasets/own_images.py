@@ -25,7 +25,7 @@ from dml_bench.data.datasets.dataset import (
     names_in,
 )
 from dml_bench.data.datasets.layouts import published_in
-from dml_bench.data.image_files import files_below, left_out_words, sorted_out, unread_faults
+from dml_bench.data.image_files import describe_left_out, files_below, sorted_out, unread_faults
 from dml_bench.registry import datasets, near_miss
 from dml_bench.registry.names import composed, one_spelling
 
@@ -62,23 +62,23 @@ def folder(where: Where, *, parts: str = "") -> Dataset:
     unread: list[Path] = []
     others: list[Path] = []
     for place, part in class_folders.items():
-        found = sorted_out(files_below(place))
+        files = sorted_out(files_below(place))
         listed += [
             ImageRow(file.relative_to(data_dir).as_posix(), label_of[shown[place.name]], part)
-            for file in found.images
+            for file in files.images
         ]
-        unread += found.unread
-        others += found.others
+        unread += files.unread
+        others += files.others
     rows, missing = Disk(data_dir).present(
         listed, str(data_dir), "remove the links that lead nowhere"
     )
     notes = [
-        *left_out_words(others, data_dir),
-        *unnamed_words(data_dir, tops),
-        *inner_words(class_folders),
-        *published_words(data_dir),
+        *describe_left_out(others, data_dir),
+        *describe_unnamed(data_dir, tops),
+        *describe_inner(class_folders),
+        *describe_published(data_dir),
     ]
-    remedy = "; ".join(["add images to them or remove them", *left_out_words(others, data_dir)])
+    remedy = "; ".join(["add images to them or remove them", *describe_left_out(others, data_dir)])
     faults += unread_faults(unread, data_dir) + missing
     filled = {row.label for row in rows}
     empty = [name for label, name in enumerate(class_names) if label not in filled]
@@ -212,7 +212,7 @@ def named_parts(folders: Sequence[Path], parts: str) -> dict[Path, str | None]:
     return chosen
 
 
-def unnamed_words(data_dir: Path, tops: dict[Path, str | None]) -> list[str]:
+def describe_unnamed(data_dir: Path, tops: dict[Path, str | None]) -> list[str]:
     """A sentence about folders beside the parts that were named."""
     left = (
         []
@@ -229,7 +229,7 @@ def unnamed_words(data_dir: Path, tops: dict[Path, str | None]) -> list[str]:
     )
 
 
-def inner_words(class_folders: dict[Path, str | None]) -> list[str]:
+def describe_inner(class_folders: dict[Path, str | None]) -> list[str]:
     """A sentence where each class holds the parts, in place of each part the classes."""
     names: list[str] = []
     for place in class_folders:
@@ -242,7 +242,7 @@ def inner_words(class_folders: dict[Path, str | None]) -> list[str]:
     ]
 
 
-def published_words(data_dir: Path) -> list[str]:
+def describe_published(data_dir: Path) -> list[str]:
     """A sentence where the folders are those of a published data set, whose classes are written
     elsewhere."""
     name = published_in([data_dir])
@@ -259,10 +259,10 @@ def published_words(data_dir: Path) -> list[str]:
 def class_folders_in(top: Path) -> tuple[list[Path], list[str]]:
     """The visible folders of `top`, and a fault where there are images beside them."""
     entries = visible(top)
-    found = [entry for entry in entries if entry.is_dir()]
+    folders = [entry for entry in entries if entry.is_dir()]
     beside = sorted_out(entry for entry in entries if not entry.is_dir())
     stray = [str(file) for file in (*beside.images, *beside.unread)]
-    return found, fault(
+    return folders, fault(
         stray,
         f"images in {top} outside of any class folder",
         "move each into the folder of its class",

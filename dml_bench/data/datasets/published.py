@@ -20,15 +20,15 @@ def home(name: str, data_dir: Path, holds: Callable[[Path], bool], lacking: str)
     `lacking` and the way to get the data set, where none does.
     """
     for places in levels(data_dir):
-        found = [place for place in places if holds(place)]
-        if len(found) > 1:
-            names = ", ".join(place.relative_to(data_dir).as_posix() for place in found)
+        homes = [place for place in places if holds(place)]
+        if len(homes) > 1:
+            names = ", ".join(place.relative_to(data_dir).as_posix() for place in homes)
             raise ValueError(
-                f"{data_dir} holds {name} {len(found)} times ({names}): give the one that is meant"
+                f"{data_dir} holds {name} {len(homes)} times ({names}): give the one that is meant"
                 " with --data-dir"
             )
-        if found:
-            return found[0]
+        if homes:
+            return homes[0]
     above = data_dir.absolute().parent
     if holds(above):
         raise ValueError(f"{data_dir} is a part of {name}: give --data-dir {above}")
@@ -43,7 +43,8 @@ def levels(data_dir: Path) -> Iterator[list[Path]]:
     places = [data_dir]
     yield places
     for _ in range(2):
-        places = [entry for place in places for entry in seen_in(place) if os.path.isdir(entry)]  # noqa: PTH112
+        entries = [entry for place in places for entry in seen_in(place)]
+        places = [entry for entry in entries if os.path.isdir(entry)]  # noqa: PTH112
         yield places
 
 
@@ -61,7 +62,8 @@ def below(data_dir: Path) -> list[Path]:
 
 def has(folder: Path, *names: str) -> bool:
     """Whether any of these paths exists in `folder`; not where it may not be looked into."""
-    return any(os.path.exists(folder / name) for name in names)  # noqa: PTH110 (Path.exists raises where it may not look)
+    # Path.exists raises where it may not look.
+    return any(os.path.exists(folder / name) for name in names)  # noqa: PTH110
 
 
 def lines_of(file: Path, remedy: str) -> list[tuple[int, str]]:

@@ -42,8 +42,13 @@ def sop(where: Where) -> Dataset:
     in both lists, and on images that don't exist.
     """
     root = home("sop", where.data_dir, holds, "Ebay_train.txt")
-    photos = [photo for part, name in LISTS.items() for photo in read_list(root / name, part)]
-    train, test = ({photo.class_id for photo in photos if photo.part == part} for part in LISTS)
+    photos: list[Photo] = []
+    classes: dict[str, set[int]] = {}
+    for part, name in LISTS.items():
+        of_part = read_list(root / name, part)
+        classes[part] = {photo.class_id for photo in of_part}
+        photos += of_part
+    train, test = classes.values()
     require_none(
         [str(class_id) for class_id in sorted(train & test)],
         f"classes in both lists of {root}",

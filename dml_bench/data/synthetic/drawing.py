@@ -133,8 +133,8 @@ def _boxes(
     visible: Image.Image, areas: dict[str, Bounds], corner: tuple[int, int], fine: int
 ) -> tuple[Box, dict[str, Box]]:
     """The visible bird's box and those of its visible parts, in pixels of the finished image."""
-    whole = visible.getbbox()
-    assert whole is not None, "nothing covers a whole bird"
+    bird = visible.getbbox()
+    assert bird is not None, "nothing covers a whole bird"
 
     def finished(left: int, top: int, right: int, bottom: int) -> Box:
         return (
@@ -149,14 +149,14 @@ def _boxes(
         if part in areas:
             left, top, right, bottom = areas[part]
             inside = (
-                max(left, whole[0]),
-                max(top, whole[1]),
-                min(right, whole[2]),
-                min(bottom, whole[3]),
+                max(left, bird[0]),
+                max(top, bird[1]),
+                min(right, bird[2]),
+                min(bottom, bird[3]),
             )
             if inside[0] < inside[2] and inside[1] < inside[3] and visible.crop(inside).getbbox():
                 parts[part] = finished(*inside)
-    return finished(*whole), parts
+    return finished(*bird), parts
 
 
 def _exposed(scene: Image.Image, fine: int, dice: Dice) -> Image.Image:

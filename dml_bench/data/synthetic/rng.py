@@ -30,12 +30,12 @@ class Dice:
     def chance(self, probability: float) -> bool:
         return self.uniform(0, 1) < probability
 
-    def whole(self, low: int, high: int) -> int:
+    def integer(self, low: int, high: int) -> int:
         """An integer of low .. high, both included."""
         return low + int(self.uniform(0, 1) * (high - low + 1))
 
     def pick(self, options: Sequence[Item]) -> Item:
-        return options[self.whole(0, len(options) - 1)]
+        return options[self.integer(0, len(options) - 1)]
 
     def shuffled(self, items: Sequence[Item]) -> list[Item]:
         keys = [self.uniform(0, 1) for _ in items]

@@ -121,7 +121,7 @@ def backdrop(dice: Dice, side: int) -> Image.Image:
             habitat.horizon,
         )
     blobs = Canvas(image.copy(), unit=_BACKDROP)
-    for _ in range(dice.whole(9, 22)):
+    for _ in range(dice.integer(9, 22)):
         centre, size = (
             complex(dice.uniform(-0.1, 1.1), dice.uniform(-0.1, 1.1)),
             dice.uniform(0.03, 0.16),
@@ -132,7 +132,7 @@ def backdrop(dice: Dice, side: int) -> Image.Image:
             else ellipse(centre, size, size)
         )
         blobs.fill(shape, dice.pick(habitat.blobs))
-    return blurred(Image.blend(image, blobs.image, 0.625), dice.whole(1, 4)).resize(
+    return blurred(Image.blend(image, blobs.image, 0.625), dice.integer(1, 4)).resize(
         (side, side), Image.Resampling.BILINEAR
     )
 
@@ -184,7 +184,7 @@ def _branch(canvas: Canvas, perch: Perch, foot: complex, dice: Dice) -> None:
         ],
         8,
     )
-    for _ in range(dice.whole(0, 3)):
+    for _ in range(dice.integer(0, 3)):
         start = complex(dice.pick(line[8:-4].tolist()))
         end = start + perch.along * turn(dice.pick((-1, 1)) * dice.uniform(25, 70)) * dice.uniform(
             0.12, 0.3
@@ -197,7 +197,7 @@ def _branch(canvas: Canvas, perch: Perch, foot: complex, dice: Dice) -> None:
         stroke(line - 0.28j * thick, thick * 0.3, thick * 0.25, thick * 0.15),
         mixed(bark, LIGHT, 0.25),
     )
-    for _ in range(dice.whole(2, 6)):
+    for _ in range(dice.integer(2, 6)):
         start = complex(dice.pick(line[4:-4].tolist()))
         canvas.fill(
             stroke([start, start + perch.along * dice.uniform(0.03, 0.09)], 0.008, 0.004),
@@ -207,7 +207,7 @@ def _branch(canvas: Canvas, perch: Perch, foot: complex, dice: Dice) -> None:
 
 def _reeds(canvas: Canvas, perch: Perch, foot: complex, dice: Dice) -> None:
     colour = dice.pick(((150, 156, 82), (186, 164, 104), (112, 138, 74)))
-    for _ in range(dice.whole(1, 4)):
+    for _ in range(dice.integer(1, 4)):
         root = complex(dice.uniform(0, 1), 1.1)
         line = path(
             [
@@ -240,7 +240,7 @@ def _ground(canvas: Canvas, foot: complex, dice: Dice) -> None:
     )
     canvas.fill(np.concatenate([top, [1.1 + 1.2j, -0.1 + 1.2j]]), soil)
     canvas.fill(np.concatenate([top + 0.06j, [1.1 + 1.2j, -0.1 + 1.2j]]), mixed(soil, DARK, 0.1))
-    for _ in range(dice.whole(6, 14)):
+    for _ in range(dice.integer(6, 14)):
         stone = complex(dice.uniform(0, 1), dice.uniform(level + 0.03, 1))
         size = dice.uniform(0.006, 0.022)
         canvas.fill(
@@ -249,12 +249,12 @@ def _ground(canvas: Canvas, foot: complex, dice: Dice) -> None:
         )
     canvas.fill(ellipse(foot + 0.012j, 0.2, 0.016), mixed(soil, DARK, 0.35))
     green = dice.pick(LEAF[:4])
-    for _ in range(dice.whole(0, 5)):
+    for _ in range(dice.integer(0, 5)):
         _tuft(canvas, complex(dice.uniform(0, 1), level + dice.uniform(0.005, 0.1)), green, dice)
 
 
 def _tuft(canvas: Canvas, root: complex, green: Colour, dice: Dice) -> None:
-    for _ in range(dice.whole(3, 6)):
+    for _ in range(dice.integer(3, 6)):
         tip = root + complex(dice.around(0.07), -dice.uniform(0.05, 0.14))
         canvas.fill(
             stroke(path([root, (root + tip) / 2 + dice.around(0.01), tip], 3), 0.014, 0.010, 0.002),
@@ -290,7 +290,7 @@ def occluded(scene: Image.Image, bird: Box, dice: Dice) -> Image.Image | None:
         )
         goal -= away * 0.1
     away = turn(dice.uniform(0, 360))
-    for _ in range(dice.whole(1, 2)):
+    for _ in range(dice.integer(1, 2)):
         _leaf(
             canvas,
             goal + away * 0.06,

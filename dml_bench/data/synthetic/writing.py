@@ -66,9 +66,8 @@ def write(
     if root.exists():
         raise FileExistsError(f"{root} exists already; remove it or choose another folder")
     birds = species(len(counts), seed=seed, domain=domain)
-    names = [
-        _numbered(i, name) for i, name in enumerate(class_names or [bird.name for bird in birds])
-    ]
+    plain_names = class_names or [bird.name for bird in birds]
+    names = [_numbered(i, name) for i, name in enumerate(plain_names)]
     if len(names) != len(counts) or len(set(names)) != len(names):
         raise ValueError(
             f"{len(set(names))} different class names for {len(counts)} classes; one for each is"
@@ -90,8 +89,8 @@ def write(
         ]
         truth = []
         with closing(_all_drawn(tasks)) as drawings:
-            for found in drawings:
-                truth.append(found)
+            for drawing in drawings:
+                truth.append(drawing)
                 if progress:
                     progress(1)
         _write_tables(draft, names, counts, files, truth)

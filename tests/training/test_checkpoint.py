@@ -50,7 +50,7 @@ def test_a_class_too_small_to_be_watched_is_refused():
     with pytest.raises(
         ValueError,
         match=(
-            r"1 classes have fewer than 2 images left \(c1\): one that watches and one for the"
+            r"1 classes have fewer than 2 images left \(c1\): one for validation and one for the"
             r" gallery"
         ),
     ):
@@ -154,13 +154,13 @@ def test_a_checkpoint_to_be_chosen_without_validation_images_is_refused():
         )
 
 
-def test_a_phase_that_withholds_images_watches_them_together_with_the_validation_images():
+def test_a_phase_validates_on_its_fold_together_with_the_validation_images():
     from test_folds import dataset_of
 
     dataset = dataset_of([10, 10])
     split = make_split(dataset, method="stratified", test_fraction=0.2, valid_fraction=0.2, seed=3)
     phase = Phase("all-fold-1", fold_images=tuple(split.train[:3].tolist()))
-    assert phase.monitored(dataset, split).queries["valid"].tolist() == sorted(
+    assert phase.monitored_images(dataset, split).queries["valid"].tolist() == sorted(
         [*split.train[:3].tolist(), *split.valid.tolist()]
     )
 
