@@ -6,7 +6,7 @@ UV := $(shell command -v uv || echo $(BIN)/uv)
 export UV_COMPILE_BYTECODE := 1
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test test-all wheel check install install-cpu pins docs clean
+.PHONY: demo test test-all bench wheel check install install-cpu pins docs clean
 
 demo: install
 	$(BIN)/dml-bench run EPSHN_cosine_resnet18_sgd_aug --demo
@@ -36,6 +36,10 @@ check: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# Some: make bench ARGS="epoch evaluation"; what there is: make bench ARGS=--list
+bench: install
+	$(BIN)/python benchmarks $(ARGS)
 
 install: .venv/installed
 

@@ -235,7 +235,7 @@ def main() -> None:
         "# Speed and size",
         "",
         (
-            "Made by `dml-bench bench`, from the JSON files beside it; never edited by hand. How to"
+            "Made by `make bench`, from the JSON files beside it; never edited by hand. How to"
             " read it: benchmarks/README.md."
         ),
         "",

@@ -1,1 +1,74 @@
+"""Deep metric learning benchmark: what an embedding and a nearest-neighbour look-up can do, and
+what they lose on classes that they were not trained on.
+
+>>> import dml_bench as db
+
+The functions below do what the command line does. Their modules import what is heavy inside the
+functions, so that the package itself is imported at once.
+"""
+
+from dml_bench.api.analyse import (
+    Comparisons,
+    compare,
+    load_run,
+    load_runs,
+    log_to_wandb,
+    sync_to_wandb,
+    write_report,
+)
+from dml_bench.api.cache import CacheEntry, cached, clear_cache
+from dml_bench.api.data import channel_statistics, check_data, draw_birds, fetch_data
+from dml_bench.api.explore import (
+    DrawnMap,
+    browse_run,
+    draw_map,
+    explain_run,
+    forget_browsed,
+    write_evidence,
+)
+from dml_bench.api.gallery import Gallery, PhotoPredictions
+from dml_bench.api.train import (
+    draw_batches,
+    find_learning_rate,
+    plan_suite,
+    resolve,
+    run,
+    run_suite,
+    suite_commands,
+)
+from dml_bench.system.callbacks import Callback, LoggingCallback
+
 __version__ = "0.1.0"
+__all__ = [
+    "CacheEntry",
+    "Callback",
+    "Comparisons",
+    "DrawnMap",
+    "Gallery",
+    "LoggingCallback",
+    "PhotoPredictions",
+    "browse_run",
+    "cached",
+    "channel_statistics",
+    "check_data",
+    "clear_cache",
+    "compare",
+    "draw_batches",
+    "draw_birds",
+    "draw_map",
+    "explain_run",
+    "fetch_data",
+    "find_learning_rate",
+    "forget_browsed",
+    "load_run",
+    "load_runs",
+    "log_to_wandb",
+    "plan_suite",
+    "resolve",
+    "run",
+    "run_suite",
+    "suite_commands",
+    "sync_to_wandb",
+    "write_evidence",
+    "write_report",
+]

@@ -143,7 +143,7 @@ def test_rooms_are_few():
     folders = {path.parent.name for path in PACKAGE.glob("*/__init__.py")}
     assert folders
     assert len(folders) <= 22
-    assert {path.stem for path in PACKAGE.glob("*.py")} == {"__init__", "__main__", "bench"}
+    assert {path.stem for path in PACKAGE.glob("*.py")} == {"__init__", "__main__"}
 
 
 def test_no_module_has_a_name_that_says_nothing():

@@ -1,5 +1,5 @@
-"""The command line: thin verbs over the library, a module for each family. Heavy imports stay inside
-the verbs, so that --help is instant."""
+"""The command line: thin verbs over the library, a module for each family. Heavy imports stay
+inside the verbs, so that --help is instant."""
 
 from typing import Annotated
 

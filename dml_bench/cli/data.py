@@ -5,13 +5,12 @@ from typing import Annotated
 
 import typer
 
+import dml_bench as db
 from dml_bench.cli import options
-from dml_bench.config import experiments
 
 __all__ = ["app"]
 app = typer.Typer()
 data_app = typer.Typer(help="Get, check and draw data sets.", no_args_is_help=True)
-
 app.add_typer(data_app, name="data")
 
 
@@ -25,17 +24,13 @@ def data_fetch(
         Path | None, typer.Option(help="A .tgz that was downloaded by hand.", show_default=False)
     ] = None,
 ) -> None:
-    """Download, check and unpack a data set; goes on where an earlier download stopped.
+    """Download, check and unpack a data set. The same command continues an interrupted download.
 
     \b
     Example: dml-bench data fetch cub --data-dir /data
     """
-    if dataset != "cub":
-        raise ValueError(f"{dataset!r} can't be fetched; only cub can")
-    from dml_bench.data.fetch import fetch_cub
-
     with options.terminal_callback() as callback:
-        typer.echo(fetch_cub(data_dir, archive=archive, progress=callback.progress))
+        typer.echo(db.fetch_data(dataset, data_dir, archive=archive, callback=callback))
 
 
 @data_app.command("check")
@@ -43,27 +38,23 @@ def data_check(
     dataset: Annotated[str, typer.Argument(help="cub, folder, csv, demo, ...", show_default=False)],
     data_dir: options.DataDir = None,
     cache_dir: options.CacheDir = options.DEFAULT_CACHE,
-    set_: options.Set = [],  # noqa: B006
+    set_: options.Set = [],
     seed: Annotated[
         int, typer.Option(help="Seed of the split in which copies are looked for.")
     ] = 42,
 ) -> None:
-    """Count images and classes, decode every image, and look for copies, also saved again, between
-    train and test. Reports all that it finds. Exit code 1 on problems.
+    """Count images and classes, decode every image, and look for copies between train and test.
+    Copies are found even if they were saved again. Exit code 1 on problems.
 
     \b
     Example: dml-bench data check cub --data-dir /data/CUB_200_2011
     """
-    from dml_bench.data.check import check, render, sides
-    from dml_bench.data.datasets import open_dataset
+    from dml_bench.data.check import render
 
-    config = experiments.resolve(
-        "EPSHN_cosine_resnet18_sgd_aug", overrides=[f"data.dataset={dataset}", *set_]
-    ).data
     with options.terminal_callback() as callback:
-        images = open_dataset(config.dataset, data_dir, cache_dir, callback.progress, tolerant=True)
-        split, refused = sides(images, config, seed)
-        report = check(images, split=split, refused=refused, progress=callback.progress)
+        report = db.check_data(
+            dataset, data_dir, overrides=set_, seed=seed, cache_dir=cache_dir, callback=callback
+        )
     options.terminal().print(render(report))
     if report.problems:
         raise typer.Exit(1)
@@ -78,7 +69,7 @@ def data_statistics(
     demo: options.Demo = False,
     data_dir: options.DataDir = None,
     dataset: options.DatasetName = "",
-    set_: options.Set = [],  # noqa: B006
+    set_: options.Set = [],
     cache_dir: options.CacheDir = options.DEFAULT_CACHE,
     skip_unreadable: options.SkipUnreadable = False,
 ) -> None:
@@ -88,21 +79,19 @@ def data_statistics(
     \b
     Example: dml-bench data statistics EPSHN_cosine_resnet18_sgd_aug --demo --out statistics.json
     """
-    if out is not None and out.suffix.lower() != ".json":
-        raise ValueError(f"--out {out}: the name of a .json file is wanted")
-    overrides = options.overrides_of(demo, dataset, skip_unreadable, "", set_)
-    experiment = experiments.resolve(name, profile="demo" if demo else "", overrides=overrides)
-    from dml_bench.system.files import write_json
-    from dml_bench.training.channel_statistics import advice, channel_statistics
-
     with options.terminal_callback() as callback:
-        found = channel_statistics(
-            experiment, data_dir=data_dir, cache_dir=cache_dir, callback=callback
+        statistics = db.channel_statistics(
+            name,
+            demo=demo,
+            data_dir=data_dir,
+            overrides=options.overrides_of(demo, dataset, skip_unreadable, "", set_),
+            out=out,
+            cache_dir=cache_dir,
+            callback=callback,
         )
-    if out is not None:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        write_json(out, found)
-    typer.echo(advice(found))
+    from dml_bench.training.channel_statistics import advice
+
+    typer.echo(advice(statistics))
 
 
 @data_app.command("draw")
@@ -113,7 +102,7 @@ def data_draw(
     classes: Annotated[int, typer.Option(help="Number of species.")] = 40,
     per_class: Annotated[int, typer.Option(help="Images of each species.")] = 24,
     size: Annotated[int, typer.Option(help="Side of an image in pixels.")] = 256,
-    seed: Annotated[int, typer.Option(help="Other seeds draw other species and other images.")] = 7,
+    seed: Annotated[int, typer.Option(help="Another seed draws other species and images.")] = 7,
     cub_shape: Annotated[
         bool,
         typer.Option(
@@ -121,25 +110,19 @@ def data_draw(
         ),
     ] = False,
 ) -> None:
-    """Write drawn birds with bounding boxes and part boxes.
+    """Draw birds with bounding boxes and part boxes.
 
     \b
     Example: dml-bench data draw --out birds --classes 10 --per-class 20
     """
-    from dml_bench.data.synthetic import cub_counts, write
-
-    if out.exists():
-        raise ValueError(f"{out} exists already; name a folder that does not")
-    counts = list(cub_counts().values()) if cub_shape else [per_class] * classes
-    names = list(cub_counts()) if cub_shape else None
-    done = 0
     with options.terminal_callback() as callback:
-
-        def tell(images: int) -> None:
-            nonlocal done
-            done += images
-            callback.progress(f"drawing {sum(counts):,} birds", done, sum(counts))
-
-        typer.echo(
-            write(out, counts=counts, size=size, seed=seed, class_names=names, progress=tell)
+        folder = db.draw_birds(
+            out,
+            classes=classes,
+            per_class=per_class,
+            size=size,
+            seed=seed,
+            cub_shape=cub_shape,
+            callback=callback,
         )
+        typer.echo(folder)

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+import dml_bench as db
 from dml_bench.cli import options
 
 __all__ = ["app"]
@@ -21,7 +22,7 @@ class ExplainedTarget(StrEnum):
 
 
 @app.command("explain")
-def explain_(
+def explain(
     run: options.RunFolderPath,
     out: Annotated[
         Path,
@@ -36,7 +37,7 @@ def explain_(
             help="Explain this image, of the run or your own; repeatable.",
             metavar="FILE",
         ),
-    ] = [],  # noqa: B006
+    ] = [],
     class_name: Annotated[
         str,
         typer.Option(
@@ -47,8 +48,8 @@ def explain_(
         int,
         typer.Option(
             help=(
-                "Explain mistaken queries, those first that only the phase without some classes"
-                " gets wrong."
+                "Explain this many mistaken queries. Those come first that only the phase without"
+                " some classes gets wrong."
             ),
             min=0,
             show_default=False,
@@ -57,7 +58,7 @@ def explain_(
     other: Annotated[
         Path | None,
         typer.Option(
-            help="Explain what is like this image, in place of --target.",
+            help="Explain the similarity to this image, in place of --target.",
             metavar="FILE",
             show_default=False,
         ),
@@ -66,8 +67,8 @@ def explain_(
         ExplainedTarget,
         typer.Option(
             help=(
-                "Explain what speaks for the own class, for the predicted one, for the nearest"
-                " image, or raises the logit."
+                "Explain the similarity to the own class, the predicted class or the nearest image,"
+                " or explain the logit."
             )
         ),
     ] = ExplainedTarget.own,
@@ -78,51 +79,47 @@ def explain_(
             help="cam, gradcam, attention, rollout, vanilla, guided or guided_gradcam; repeatable.",
             metavar="NAME",
         ),
-    ] = [],  # noqa: B006
+    ] = [],
     layer: Annotated[
-        str, typer.Option(help="Whose map Grad-CAM weighs, e.g. layer3.", show_default=False)
+        str, typer.Option(help="Layer whose map Grad-CAM weighs, e.g. layer3.", show_default=False)
     ] = "",
     scored: Annotated[
-        int, typer.Option(help="How many queries' maps are scored; 0 for none.", min=0)
+        int, typer.Option(help="Number of queries whose maps are scored; 0 for none.", min=0)
     ] = 40,
     data_dir: options.ImagesDir = None,
     device: options.Device = "auto",
 ) -> None:
-    """Draw where a run's network looks, both phases side by side, and score such maps: on the bird
-    or beside it, carrying the answer or not, against the same network with random weights.
+    """Draw where a run's network looks, both phases side by side, and score these maps. The scores
+    say whether a map lies on the bird, whether the prediction depends on it, and whether random
+    weights would give the same.
 
     \b
     Example: dml-bench explain runs/EPSHN_cosine_resnet18_sgd_aug --mistakes 8 --out mistakes
     """
-    from dml_bench.explain.session import ExplainRequest, explain
-
     with options.terminal_callback() as callback:
-        request = ExplainRequest(
-            run=run,
-            out=out,
-            images=tuple(images),
+        explained = db.explain_run(
+            run,
+            out,
+            images=images,
             class_name=class_name,
             mistakes=mistakes,
             other=other,
             target=target.value,
-            chosen=tuple(method),
+            methods=method,
             layer=layer,
             scored=scored,
             device=device,
             data_dir=data_dir,
             command=("dml-bench", *sys.argv[1:]),
-            progress=callback.progress,
+            callback=callback,
         )
-        done = explain(request)
-    typer.echo(
-        f"{len(done.panels)} {'panel' if len(done.panels) == 1 else 'panels'} in {out / 'panels'}"
-    )
-    if done.lines:
+    typer.echo(f"{options.count(explained.panels, 'panel')} in {out / 'panels'}")
+    if explained.lines:
         typer.echo(f"scores in {out / 'scores.md'}")
 
 
 @app.command("evidence")
-def evidence_(
+def evidence(
     run: options.RunFolderPath,
     out: Annotated[
         Path,
@@ -131,7 +128,7 @@ def evidence_(
     images: Annotated[
         list[Path],
         typer.Option("--images", help="Show this query of the run; repeatable.", metavar="FILE"),
-    ] = [],  # noqa: B006
+    ] = [],
     class_name: Annotated[
         str,
         typer.Option(
@@ -139,33 +136,29 @@ def evidence_(
         ),
     ] = "",
     mistakes: Annotated[
-        int, typer.Option(help="Show only so many mistaken queries.", min=0, show_default=False)
+        int, typer.Option(help="Show only this many mistaken queries.", min=0, show_default=False)
     ] = 0,
     data_dir: options.ImagesDir = None,
 ) -> None:
-    """Show why queries were answered as they were: the closest images with classes and
-    similarities, and their vote, by each phase. All mistaken queries, unless others are chosen.
+    """Show why queries got their predictions: the closest images with classes and similarities, and
+    their vote, for each phase. By default all mistaken queries are shown.
 
     \b
     Example: dml-bench evidence runs/EPSHN_cosine_resnet18_sgd_aug --mistakes 20 --out evidence
     """
-    from dml_bench.explain.neighbour_panels import evidence
-
-    written = evidence(
+    panels = db.write_evidence(
         run, out, data_dir=data_dir, images=images, class_name=class_name, mistakes=mistakes
     )
-    typer.echo(
-        f"{len(written)} {'panel' if len(written) == 1 else 'panels'} and evidence.csv in {out}"
-    )
+    typer.echo(f"{options.count(panels, 'panel')} and evidence.csv in {out}")
 
 
 @app.command("browse")
-def browse_(
+def browse(
     run: options.RunFolderPath,
     port: Annotated[
         int,
         typer.Option(
-            help="Where the app listens; by default 5151 or another free one.",
+            help="Port of the app; by default 5151 or another free port.",
             show_default=False,
             min=0,
         ),
@@ -189,84 +182,43 @@ def browse_(
     \b
     Example: dml-bench browse runs/EPSHN_cosine_resnet18_sgd_aug --no-open --port 5151
     """
-    from dml_bench.browse import session
-
     if forget:
-        typer.echo("forgotten" if session.forget(run, cache_dir) else "there was nothing to forget")
+        removed = db.forget_browsed(run, cache_dir=cache_dir)
+        typer.echo("forgotten" if removed else "there was nothing to forget")
         return
-    try:
-        with options.terminal_callback() as callback:
-            session.browse(
-                session.BrowseRequest(
-                    run=run,
-                    cache_dir=cache_dir,
-                    data_dir=data_dir,
-                    port=port,
-                    address=address,
-                    opens_browser=not no_open,
-                    say=typer.echo,
-                    progress=callback.progress,
-                )
-            )
-    except KeyboardInterrupt:
-        typer.echo("stopped", err=True)
-        raise typer.Exit(130) from None
+    with options.stopped_by_ctrl_c(), options.terminal_callback() as callback:
+        db.browse_run(
+            run,
+            port=port,
+            address=address,
+            opens_browser=not no_open,
+            data_dir=data_dir,
+            cache_dir=cache_dir,
+            callback=callback,
+        )
 
 
 @app.command("umap")
-def umap_(
+def umap(
     run: options.RunFolderPath,
     out: Annotated[
         Path,
         typer.Option(
-            help=(
-                "A picture, .png or .svg, or a page to point at images in, .html; needs no network."
-            ),
+            help="File to write: a picture, .png or .svg, or an interactive page, .html.",
             show_default=False,
         ),
     ],
     class_name: Annotated[
         list[str], typer.Option("--class", help="Highlight a class; repeatable.", metavar="NAME")
-    ] = [],  # noqa: B006
+    ] = [],
     data_dir: options.ImagesDir = None,
 ) -> None:
-    """Draw the embeddings of a run's gallery and queries in the plane, a map for each phase.
+    """Draw the embeddings of a run's gallery and queries in the plane, one map for each phase.
 
     \b
     Example: dml-bench umap runs/EPSHN_cosine_resnet18_sgd_aug --out map.html
     """
-    kind = out.suffix.lower()
-    if kind not in (".png", ".svg", ".html"):
-        raise ValueError(
-            f"--out {out}: name a picture or a page, e.g. --out {out.stem or 'map'}.html, .png or"
-            " .svg"
-        )
-    from dml_bench.browse.html_map import write_page
-    from dml_bench.browse.images import chosen_classes, read_browse_table
-    from dml_bench.browse.map_figure import map_figure
-    from dml_bench.gallery.store import open_run
-    from dml_bench.plots.canvas import standalone
-    from dml_bench.system.files import write_atomically
-
-    opened = open_run(run, data_dir)
-    if kind == ".html":
-        opened.images.require()
-    images = read_browse_table(opened)
-    chosen, unreadable = chosen_classes(images, class_name), 0
     with options.terminal_callback() as callback:
-        callback.progress("drawing maps", 0, 1)
-        maps = images.maps()
-        callback.progress("drawing maps", 1, 1)
-        out.parent.mkdir(parents=True, exist_ok=True)
-        if kind == ".html":
-            unreadable = write_page(
-                out, images, maps, chosen, lambda *at: callback.progress("thumbnails", *at)
-            )
-        else:
-            drawn = map_figure(images, maps, chosen)
-            picture = drawn.png if kind == ".png" else standalone(drawn.svg).encode()
-            write_atomically(out, lambda file: file.write(picture))
-    typer.echo(
-        f"{out}: {len(images.paths):,}"
-        f" images{f', {unreadable} of them unreadable or changed since' if unreadable else ''}"
-    )
+        drawn = db.draw_map(run, out, classes=class_name, data_dir=data_dir, callback=callback)
+    note = f", {drawn.unreadable} of them unreadable or changed since" if drawn.unreadable else ""
+    typer.echo(f"{out}: {drawn.images:,} images{note}")

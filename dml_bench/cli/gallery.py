@@ -1,11 +1,11 @@
 """Verbs over the gallery of a finished run: enrol, predict, export."""
 
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+import dml_bench as db
 from dml_bench.cli import options
 from dml_bench.system.files import json_text
 
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from dml_bench.data.images import Unreadable
+
 __all__ = ["app"]
 app = typer.Typer()
 
@@ -23,46 +24,35 @@ def enrol(
     images: Annotated[
         Path | None,
         typer.Option(
-            help="Photos: one folder per class, new or known. Photos of known classes join them.",
+            help="Photos: one folder per class. Photos of a known class are added to it.",
             metavar="DIR",
         ),
     ] = None,
     remove: Annotated[
         list[str], typer.Option(help="Remove a class; repeatable.", metavar="CLASS")
-    ] = [],  # noqa: B006
+    ] = [],
     rename: Annotated[
         list[str], typer.Option(help="Rename a class; repeatable.", metavar="OLD=NEW")
-    ] = [],  # noqa: B006
+    ] = [],
     phase: options.PhaseName = "",
     gallery: options.GalleryDir = None,
     device: options.Device = "auto",
 ) -> None:
-    """Add classes to a run's gallery without training, or remove or rename some. The run's own
-    result stays as it is. Exit code 1 if an image can't be read; the others are enrolled.
+    """Add classes to a run's gallery without training, or remove or rename classes. The run's own
+    result stays as it is. Exit code 1 if an image can't be read; all others are added.
 
     \b
     Example: dml-bench enrol runs/EPSHN_cosine_resnet18_sgd_aug --images my_birds
     """
     if not (images or remove or rename):
         raise ValueError("nothing to do: give --images DIR, --remove CLASS or --rename OLD=NEW")
-    from dml_bench.gallery.embedder import GalleryEmbedder
-    from dml_bench.gallery.enrol import Changes, change, photos_by_class, renamings
     from dml_bench.gallery.format import enrolment_words
-    from dml_bench.gallery.store import open_gallery_file
 
-    photos = photos_by_class(images, options.say_aside) if images else ()
-    place = open_gallery_file(run, phase, gallery)
-    renamed = renamings(rename, place.read(new=True).class_names) if rename else ()
-    changes = Changes(remove=tuple(remove), rename=renamed, photos=photos)
-    with options.terminal_callback() as callback:
-        done = change(
-            place,
-            changes,
-            lambda: GalleryEmbedder(place.run, place.phase, device),
-            lambda *at: callback.progress("embedding", *at),
-        )
-    typer.echo(f"{enrolment_words(place.run, done)} ({place.path})")
-    name_unreadable(done.unreadable)
+    with options.terminal_callback(notes_aside=True) as callback:
+        opened = db.Gallery(run, phase=phase, folder=gallery, device=device, callback=callback)
+        enrolment = opened.change(photos=images, remove=remove, rename=rename)
+    typer.echo(f"{enrolment_words(opened.run, enrolment)} ({opened.file.path})")
+    name_unreadable(enrolment.unreadable)
 
 
 @app.command()
@@ -73,19 +63,19 @@ def predict(
         typer.Argument(metavar="IMAGE...", help="Photos, or folders of them.", show_default=False),
     ],
     k: Annotated[
-        int, typer.Option("--k", help="How many of the closest images vote and are named.", min=1)
+        int, typer.Option("--k", help="Number of closest images that vote and are listed.", min=1)
     ] = 10,
     threshold: Annotated[
         float | None,
         typer.Option(
-            help="Similarity of the closest image below which the answer is unknown.",
+            help="Similarity of the closest image below which a photo is unknown.",
             min=-1,
             max=1,
             show_default=False,
         ),
     ] = None,
     precision: Annotated[
-        float, typer.Option(help="Choose the threshold at which this part of the answers is right.")
+        float, typer.Option(help="Target precision, for which the threshold is chosen.")
     ] = 0.95,
     as_json: Annotated[
         bool,
@@ -96,46 +86,46 @@ def predict(
     gallery: options.GalleryDir = None,
     device: options.Device = "auto",
 ) -> None:
-    """Look photos up in a run's gallery: class, vote, similarity, the closest images, or unknown.
-    Exit code 1 if an image can't be read; the others are answered.
+    """Look photos up in a run's gallery: class, vote, similarity and closest images, or unknown.
+    Exit code 1 if an image can't be read; all others are looked up.
 
     \b
     Example: dml-bench predict runs/EPSHN_cosine_resnet18_sgd_aug photo.jpg --precision 0.9
     """
-    from dml_bench.gallery.embedder import GalleryEmbedder
-    from dml_bench.gallery.enrol import named_images
-    from dml_bench.gallery.format import as_json as answers_as_json
-    from dml_bench.gallery.format import as_table, notes
-    from dml_bench.gallery.index_store import opened, search_all
-    from dml_bench.gallery.indexes import parse
-    from dml_bench.gallery.predict import predict, recall_queries, threshold_of
-    from dml_bench.gallery.store import open_gallery_file
-
-    files = named_images(images, options.say_aside)
-    choice = parse(index) if index else None
-    place = open_gallery_file(run, phase, gallery)
-    entries = place.read()
-    look = None
-    if choice is not None:
-        asked = partial(recall_queries, place.run, place.phase, entries)
-        look = opened(place, entries, choice, asked, lambda text: typer.echo(text, err=True))
-    search = look.search if look else search_all
-    bar = threshold_of(place, entries, threshold, precision, search)
-    answers = predict(
-        entries,
-        GalleryEmbedder(place.run, place.phase, device),
-        files,
-        k=k,
-        threshold=bar.value,
-        search=search,
+    opened = db.Gallery(
+        run, phase=phase, folder=gallery, device=device, callback=options.AsideCallback()
     )
+    predictions = opened.predict(images, k=k, threshold=threshold, precision=precision, index=index)
     if as_json:
-        typer.echo(json_text(answers_as_json(answers, bar, look)))
+        typer.echo(json_text(predictions.as_dict()))
     else:
-        options.terminal().print(as_table(place.run, answers))
-        for note in notes(place.run, entries, bar, look):
+        options.terminal().print(predictions.table())
+        for note in predictions.notes():
             typer.echo(note)
-    name_unreadable(answers.unreadable)
+    name_unreadable(predictions.unreadable)
+
+
+@app.command("export")
+def export(
+    run: options.RunFolderPath,
+    out: Annotated[Path, typer.Option(help="Folder to make.", show_default=False)],
+    index: options.IndexName = "flat",
+    phase: options.PhaseName = "",
+    gallery: options.GalleryDir = None,
+    data_dir: options.ImagesDir = None,
+) -> None:
+    """Write a run's network, preprocessing, gallery and model card into a folder that needs none of
+    this package. The exported network is checked against the run.
+
+    The network is of torch.export, pixels to unit vectors. The gallery is a FAISS index and a
+    table.
+
+    \b
+    Example: dml-bench export runs/EPSHN_cosine_resnet18_sgd_aug --out bird_finder
+    """
+    opened = db.Gallery(run, phase=phase, folder=gallery, data_dir=data_dir)
+    exported = opened.export(out, index=index)
+    typer.echo(f"{out}: {exported.agreement.words()}; {exported.index}")
 
 
 def name_unreadable(problems: "Sequence[Unreadable]") -> None:
@@ -144,31 +134,3 @@ def name_unreadable(problems: "Sequence[Unreadable]") -> None:
         typer.echo(f"unreadable: {problem}", err=True)
     if problems:
         raise typer.Exit(1)
-
-
-@app.command("export")
-def export_(
-    run: options.RunFolderPath,
-    out: Annotated[Path, typer.Option(help="Folder to make.", show_default=False)],
-    index: options.IndexName = "flat",
-    phase: options.PhaseName = "",
-    gallery: options.GalleryDir = None,
-    data_dir: options.ImagesDir = None,
-) -> None:
-    """Write a run's network (of torch.export, pixels to unit vectors), its preprocessing, gallery
-    (FAISS index and table) and model card into a folder that needs none of this package. The
-    network is checked to agree with the run.
-
-    \b
-    Example: dml-bench export runs/EPSHN_cosine_resnet18_sgd_aug --out bird_finder
-    """
-    if out.exists():
-        raise ValueError(f"{out} exists already; name a folder that does not")
-    from dml_bench.gallery.export import export
-    from dml_bench.gallery.indexes import parse
-    from dml_bench.gallery.store import open_gallery_file
-
-    choice = parse(index)
-    place = open_gallery_file(run, phase, gallery, data_dir)
-    exported = export(place.run, place.phase, place.read(), out, choice)
-    typer.echo(f"{out}: {exported.agreement.words()}; {exported.index}")

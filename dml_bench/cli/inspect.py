@@ -1,13 +1,14 @@
-"""Verbs that show what there is: list, show, doctor."""
+"""Verbs that show what there is: list, show, doctor, cache."""
 
+from dataclasses import asdict
 from enum import StrEnum
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
+import dml_bench as db
+from dml_bench.api.cache import CACHE_KINDS
 from dml_bench.cli import catalogue, options
-from dml_bench.config import experiments
 from dml_bench.system.files import json_text
 
 __all__ = ["app"]
@@ -46,7 +47,7 @@ def list_(
 def show(
     name: options.Name,
     demo: options.Demo = False,
-    set_: options.Set = [],  # noqa: B006
+    set_: options.Set = [],
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of TOML.")] = False,
 ) -> None:
     """Print an experiment as it will run, with every value; the output is itself a file that `run`
@@ -59,46 +60,8 @@ def show(
 
     from dml_bench.config import as_table
 
-    table = as_table(experiments.resolve(name, profile="demo" if demo else "", overrides=set_))
+    table = as_table(db.resolve(name, set_, demo=demo))
     typer.echo(json_text(table) if as_json else tomli_w.dumps(table), nl=as_json)
-
-
-@app.command("bench")
-def bench_(
-    names: Annotated[
-        list[str],
-        typer.Argument(metavar="[NAME]...", help="Which benchmarks; all where none is named."),
-    ] = [],  # noqa: B006
-    show_list: Annotated[
-        bool, typer.Option("--list", help="Say what there is, and run nothing.")
-    ] = False,
-    quick: Annotated[
-        bool, typer.Option("--quick", help="Small sizes: shows that they work, not how fast it is.")
-    ] = False,
-    out: Annotated[Path, typer.Option(help="Folder for the tables.")] = Path("reports/speed"),
-) -> None:
-    """Time this program against named baselines on this machine, in a clone of its repository, and
-    hold the goals against the results.
-
-    \b
-    Example: dml-bench bench epoch evaluation
-    """
-    from dml_bench import bench
-
-    benchmarks = bench.chosen(names)
-    if show_list:
-        width = max(len(benchmark.name) for benchmark in benchmarks)
-        typer.echo(
-            "\n".join(f"{benchmark.name:<{width}}  {benchmark.summary}" for benchmark in benchmarks)
-        )
-        return
-    try:
-        failed = bench.run(benchmarks, out, quick, typer.echo)
-    except KeyboardInterrupt:
-        typer.echo("stopped; the benchmarks that ended have written their tables", err=True)
-        raise typer.Exit(130) from None
-    if failed:
-        raise ValueError(f"these benchmarks failed (see above): {', '.join(failed)}")
 
 
 @app.command()
@@ -113,3 +76,44 @@ def doctor(
     from dml_bench.cli.doctor import examine
 
     options.terminal().print(examine(cache_dir, data_dir))
+
+
+CacheKind = StrEnum("CacheKind", {kind: kind for kind in CACHE_KINDS})  # type: ignore[misc]
+
+
+@app.command()
+def cache(
+    kinds: Annotated[
+        list[CacheKind],
+        typer.Argument(
+            metavar="[KIND]...", help=f"Any of {', '.join(CACHE_KINDS)}; by default all."
+        ),
+    ] = [],
+    clear: Annotated[
+        bool, typer.Option("--clear", help="Remove what is listed. Run folders always stay.")
+    ] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print JSON, with sizes in bytes.")
+    ] = False,
+    cache_dir: options.CacheDir = options.DEFAULT_CACHE,
+) -> None:
+    """Show what is kept between commands, with paths and sizes, or remove it. What is removed is
+    made anew when it is needed.
+
+    \b
+    Example: dml-bench cache images --clear
+    """
+    names = [kind.value for kind in kinds]
+    entries = (
+        db.clear_cache(names, cache_dir=cache_dir)
+        if clear
+        else db.cached(names, cache_dir=cache_dir)
+    )
+    if as_json:
+        typer.echo(json_text([asdict(entry) | {"path": str(entry.path)} for entry in entries]))
+        return
+    for entry in entries:
+        typer.echo(f"{CACHE_KINDS[entry.kind]}  {entry.num_bytes / 1e6:,.1f} MB  {entry.path}")
+    total = sum(entry.num_bytes for entry in entries) / 1e6
+    verb = "removed" if clear else "kept"
+    typer.echo(f"{verb}: {options.count(entries, 'entry')}, {total:,.1f} MB in {cache_dir}")

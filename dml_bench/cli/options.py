@@ -1,12 +1,17 @@
 """What several verbs take and say in the same way: options, the terminal, notes beside a result."""
 
-import os
 import sys
+from collections.abc import Iterator, Sized
+from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from dml_bench.api.arguments import DEFAULT_CACHE, cache_folder
+from dml_bench.cli.completion import complete_experiment, complete_override
+from dml_bench.system.callbacks import Callback
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -14,6 +19,7 @@ if TYPE_CHECKING:
     from dml_bench.system.terminal import TerminalCallback
 __all__ = [
     "DEFAULT_CACHE",
+    "AsideCallback",
     "CacheDir",
     "DataDir",
     "DatasetName",
@@ -38,10 +44,13 @@ __all__ = [
     "TableFolder",
     "Wandb",
     "WandbMode",
-    "in_home",
+    "count",
+    "each_seed",
     "overrides_of",
+    "refuse_beside_print_jobs",
     "say_aside",
     "split_seeds",
+    "stopped_by_ctrl_c",
     "terminal",
     "terminal_callback",
 ]
@@ -53,24 +62,12 @@ class WandbMode(StrEnum):
     disabled = "disabled"
 
 
-DEFAULT_CACHE = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "dml-bench"
-
-
-def in_home(folder: Path) -> Path:
-    """A folder whose ~ is the home folder. Raises ValueError where there is none."""
-    try:
-        return folder.expanduser()
-    except RuntimeError:
-        raise ValueError(
-            f"{folder}: there is no home folder here: set HOME, or name a folder with"
-            " --cache-dir DIR"
-        ) from None
-
-
 Name = Annotated[
     str,
     typer.Argument(
-        metavar="EXPERIMENT", help="A named experiment, or the path of a .toml or .json file."
+        metavar="EXPERIMENT",
+        help="A named experiment, or the path of a .toml or .json file.",
+        autocompletion=complete_experiment,
     ),
 ]
 
@@ -81,6 +78,7 @@ Set = Annotated[
         "--set",
         help="Change one value, e.g. optimizer.lr=0.01 or unseen=last:5; repeatable.",
         metavar="KEY=VALUE",
+        autocompletion=complete_override,
     ),
 ]
 
@@ -97,7 +95,7 @@ CacheDir = Annotated[
     Path,
     typer.Option(
         envvar="DML_BENCH_CACHE",
-        callback=in_home,
+        callback=cache_folder,
         help="Where decoded images, drawn birds and pretrained backbones are kept.",
     ),
 ]
@@ -183,6 +181,7 @@ Names = Annotated[
         metavar="[EXPERIMENT]...",
         help="Experiments or .toml files, in place of a table.",
         show_default=False,
+        autocompletion=complete_experiment,
     ),
 ]
 
@@ -190,7 +189,10 @@ Names = Annotated[
 Only = Annotated[
     list[str],
     typer.Option(
-        "--only", help="Only rows whose name matches, e.g. 'EPSHN*'; repeatable.", metavar="GLOB"
+        "--only",
+        help="Only rows whose name matches, e.g. 'EPSHN*'; repeatable.",
+        metavar="GLOB",
+        autocompletion=complete_experiment,
     ),
 ]
 
@@ -259,18 +261,32 @@ IndexName = Annotated[
 
 
 def overrides_of(
-    demo: bool, dataset: str, skip_unreadable: bool, holdouts: str, set_: list[str]
+    demo: bool,
+    dataset: str,
+    skip_unreadable: bool,
+    holdouts: str,
+    set_: list[str],
+    *,
+    folds: int = 0,
 ) -> list[str]:
-    """The options that change values of an experiment, as --set has them."""
+    """The options that change values of an experiment, as --set has them; --folds is the last."""
     if demo and dataset:
         raise ValueError(f"--demo brings its own data set; drop it, or drop --dataset {dataset}")
-    chosen = [f"data.dataset={dataset}"] if dataset else []
-    chosen += ["data.skip_unreadable=true"] if skip_unreadable else []
-    chosen += [f"unseen={holdouts}"] if holdouts else []
-    return [*chosen, *set_]
+    overrides = []
+    if dataset:
+        overrides.append(f"data.dataset={dataset}")
+    if skip_unreadable:
+        overrides.append("data.skip_unreadable=true")
+    if holdouts:
+        overrides.append(f"unseen={holdouts}")
+    overrides += set_
+    if folds:
+        overrides.append(f"train.folds={folds}")
+    return overrides
 
 
 def split_seeds(text: str) -> list[int]:
+    """The seeds of `42,43`. Raises ValueError where the text is none."""
     if not text:
         return []
     parts = text.split(",")
@@ -279,6 +295,19 @@ def split_seeds(text: str) -> list[int]:
             f"--seeds {text}: write whole numbers joined by commas, e.g. --seeds 42,43,44"
         )
     return [int(part) for part in parts]
+
+
+def each_seed(text: str) -> list[list[str]]:
+    """One list of overrides for each seed; without seeds, the experiment's own."""
+    return [[f"seed={seed}"] for seed in split_seeds(text)] or [[]]
+
+
+def refuse_beside_print_jobs(ray: str, jobs: int, devices: str) -> None:
+    """Raises ValueError where --print-jobs comes with options that say how to run."""
+    values = {"--ray": ray, "--jobs": jobs, "--devices": devices}
+    useless = [name for name, value in values.items() if value]
+    if useless:
+        raise ValueError(f"--print-jobs runs nothing: leave out {' and '.join(useless)}")
 
 
 def terminal(stderr: bool = False) -> "Console":
@@ -291,12 +320,42 @@ def terminal(stderr: bool = False) -> "Console":
     )
 
 
-def terminal_callback() -> "TerminalCallback":
+def terminal_callback(*, notes_aside: bool = False) -> "TerminalCallback":
+    """Shows progress on the terminal; its notes go to stderr if they are no part of the result."""
     from dml_bench.system.terminal import TerminalCallback
 
-    return TerminalCallback(terminal())
+    return TerminalCallback(terminal(), say_aside if notes_aside else None)
+
+
+class AsideCallback(Callback):
+    """Shows no progress; notes and warnings go to stderr, as the result may be JSON."""
+
+    def note(self, text: str) -> None:
+        """Something worth knowing."""
+        say_aside(text)
+
+    def warn(self, text: str) -> None:
+        """Something that went wrong without stopping the command."""
+        say_aside(f"warning: {text}")
 
 
 def say_aside(text: str) -> None:
     """A line that is no part of the result, which may be JSON."""
     typer.echo(text, err=True)
+
+
+@contextmanager
+def stopped_by_ctrl_c(kept: str = "") -> Iterator[None]:
+    """Ends a command at Ctrl-C with exit code 130 and a line that says what is kept."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        consequence = f"; {kept} are kept: the same command goes on from there" if kept else ""
+        typer.echo(f"stopped{consequence}", err=True)
+        raise typer.Exit(130) from None
+
+
+def count(things: Sized, noun: str) -> str:
+    """`1 panel`, `2 panels`, `2 entries`."""
+    plural = f"{noun.removesuffix('y')}ies" if noun.endswith("y") else f"{noun}s"
+    return f"{len(things):,} {noun if len(things) == 1 else plural}"

@@ -1,21 +1,14 @@
 """Verbs that train: run, suite, lr-find, and show-batch, which draws what training would see."""
 
 import sys
-from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
+import dml_bench as db
 from dml_bench.cli import options
-from dml_bench.config import experiments
 
-if TYPE_CHECKING:
-    from contextlib import AbstractContextManager
-
-    from dml_bench.suite.executor import ExecutorSetup
-    from dml_bench.suite.run import Suite
-    from dml_bench.system.terminal import SuiteProgress
 __all__ = ["app"]
 app = typer.Typer()
 
@@ -26,7 +19,7 @@ def run(
     demo: options.Demo = False,
     data_dir: options.DataDir = None,
     dataset: options.DatasetName = "",
-    set_: options.Set = [],  # noqa: B006 - typer copies it
+    set_: options.Set = [],
     seeds: options.Seeds = "",
     holdouts: options.Holdouts = "",
     folds: options.Folds = 0,
@@ -35,64 +28,50 @@ def run(
     cache_dir: options.CacheDir = options.DEFAULT_CACHE,
     wandb: options.Wandb = options.WandbMode.offline,
     force: Annotated[
-        bool, typer.Option("--force", help="Start anew, replacing what the run folder holds.")
+        bool, typer.Option("--force", help="Discard what the run folder holds, and start anew.")
     ] = False,
     skip_unreadable: options.SkipUnreadable = False,
 ) -> None:
-    """Train and evaluate both phases of an experiment. Run it again to go on after an interruption.
+    """Train and evaluate both phases of an experiment. The same command continues a run that was
+    interrupted.
 
     \b
     Example: dml-bench run EPSHN_cosine_resnet18_sgd_aug --data-dir CUB_200_2011 --seeds 42,43
     """
-    overrides = options.overrides_of(demo, dataset, skip_unreadable, holdouts, set_) + (
-        [f"train.folds={folds}"] if folds else []
-    )
-    each_seed = [[f"seed={seed}"] for seed in options.split_seeds(seeds)] or [[]]
-    resolved = [
-        experiments.resolve(name, profile="demo" if demo else "", overrides=[*overrides, *seed])
-        for seed in each_seed
+    overrides = options.overrides_of(demo, dataset, skip_unreadable, holdouts, set_, folds=folds)
+    experiments = [
+        db.resolve(name, [*overrides, *seed], demo=demo) for seed in options.each_seed(seeds)
     ]
     from dml_bench.protocols import protocol_of
-    from dml_bench.runs.execute import execute as run_experiment
-    from dml_bench.runs.request import RunRequest
     from dml_bench.system.terminal import show_outcome
 
-    for experiment in resolved:
-        try:
-            with options.terminal_callback() as callback:
-                request = RunRequest(
-                    experiment=experiment,
-                    data_dir=data_dir,
-                    out=out,
-                    cache_dir=cache_dir,
-                    device=device,
-                    wandb=wandb.value,
-                    force=force,
-                    callback=callback,
-                )
-                outcome = run_experiment(request)
-        except KeyboardInterrupt:
-            typer.echo(
-                "stopped; finished epochs are kept: the same command goes on from there", err=True
+    for experiment in experiments:
+        with options.stopped_by_ctrl_c("finished epochs"), options.terminal_callback() as callback:
+            finished = db.run(
+                experiment,
+                data_dir=data_dir,
+                out=out,
+                cache_dir=cache_dir,
+                device=device,
+                wandb=wandb.value,
+                force=force,
+                callback=callback,
             )
-            raise typer.Exit(130) from None
-        if outcome.already_finished:
-            typer.echo("this run is finished already; --force redoes it")
-        tables = protocol_of(experiment).outcome(outcome.summary)
-        show_outcome(callback.console, outcome.folder, outcome.summary, tables)
+        tables = protocol_of(experiment).outcome(finished.summary)
+        show_outcome(callback.console, finished.folder, finished.summary, tables)
 
 
 @app.command()
 def suite(  # noqa: PLR0913, PLR0917 - its parameters are its options
-    names: options.Names = [],  # noqa: B006
+    names: options.Names = [],
     table: Annotated[
         str, typer.Option(help="Which table of experiments.", show_default="study")
     ] = "",
-    only: options.Only = [],  # noqa: B006
+    only: options.Only = [],
     demo: options.Demo = False,
     data_dir: options.DataDir = None,
     dataset: options.DatasetName = "",
-    set_: options.Set = [],  # noqa: B006
+    set_: options.Set = [],
     seeds: options.Seeds = "",
     holdouts: options.Holdouts = "",
     jobs: Annotated[
@@ -115,99 +94,47 @@ def suite(  # noqa: PLR0913, PLR0917 - its parameters are its options
     skip_unreadable: options.SkipUnreadable = False,
     ray: options.Ray = "",
     gpus_per_run: Annotated[
-        float, typer.Option(help="With --ray: the part of a GPU that each run takes.")
+        float, typer.Option(help="With --ray: the fraction of a GPU that each run takes.")
     ] = 1.0,
     print_jobs: options.PrintJobs = False,
 ) -> None:
-    """Run a table of experiments, each in a process of its own, and set them side by side. Finished
-    runs are kept; the same command goes on where an earlier one stopped. Exit code 1 if a run
-    failed.
+    """Run a table of experiments, each in a process of its own, and compare them in one table.
+    Finished runs are kept, and the same command continues. Exit code 1 if a run failed.
 
     \b
     Example: dml-bench suite --demo --only 'EPSHN*' --seeds 42,43,44 --report reports/demo
     """
-    if print_jobs and (
-        given := [
-            name
-            for name, value in (("--ray", ray), ("--jobs", jobs), ("--devices", devices))
-            if value
-        ]
-    ):
-        raise ValueError(f"--print-jobs runs nothing: leave out {' and '.join(given)}")
-    overrides = options.overrides_of(demo, dataset, skip_unreadable, holdouts, set_)
-    from dml_bench.suite.plan import chosen_rows
-
-    name, title, rows = chosen_rows(
+    if print_jobs:
+        options.refuse_beside_print_jobs(ray, jobs, devices)
+    planned = db.plan_suite(
         names,
-        table,
-        only,
-        profile="demo" if demo else "",
-        overrides=overrides,
-        seeds=options.split_seeds(seeds),
-    )
-    from dml_bench.suite.run import Suite, commands
-    from dml_bench.system.terminal import SuiteProgress
-
-    asked = Suite(
-        name=name,
-        title=title,
-        rows=rows,
-        profile="demo" if demo else "",
-        overrides=tuple(overrides),
+        table=table,
+        only=only,
+        demo=demo,
         data_dir=data_dir,
+        overrides=options.overrides_of(demo, dataset, skip_unreadable, holdouts, set_),
+        seeds=options.split_seeds(seeds),
         out=out,
-        cache_dir=cache_dir,
         report=report,
+        cache_dir=cache_dir,
         wandb=wandb.value,
         command=("dml-bench", *sys.argv[1:]),
     )
     if print_jobs:
-        for line in commands(asked, device, SuiteProgress(options.terminal(stderr=True))):
-            typer.echo(line)
+        typer.echo("".join(f"{line}\n" for line in db.suite_commands(planned, device)), nl=False)
         return
-    display = SuiteProgress(options.terminal())
-    carry_out(asked, engine_of(ray, jobs, device, devices, gpus_per_run, display), display)
-
-
-def carry_out(
-    asked: "Suite", engine: "AbstractContextManager[ExecutorSetup]", display: "SuiteProgress"
-) -> None:
-    """Run a suite; exit with 130 after Ctrl-C and with 1 if a run failed."""
-    from dml_bench.suite.run import run_suite
-
-    try:
-        ended = run_suite(asked, engine, display)
-    except KeyboardInterrupt:
-        typer.echo(
-            "stopped; finished runs and epochs are kept: the same command goes on from there",
-            err=True,
+    with options.stopped_by_ctrl_c("finished runs and epochs"):
+        results = db.run_suite(
+            planned,
+            jobs=jobs,
+            device=device,
+            devices=devices,
+            ray=ray,
+            gpus_per_run=gpus_per_run,
+            console=options.terminal(),
         )
-        raise typer.Exit(130) from None
-    if any(run.status == "failed" for run in ended):
+    if any(result.status == "failed" for result in results):
         raise typer.Exit(1)
-
-
-def engine_of(
-    ray: str, jobs: int, device: str, devices: str, gpus_per_run: float, display: "SuiteProgress"
-) -> "AbstractContextManager[ExecutorSetup]":
-    """What carries out the runs of a suite. Raises ValueError for options that don't go
-    together."""
-    from dml_bench.suite.executor import ExecutorSetup
-    from dml_bench.suite.local import LocalExecutor, slots_of
-
-    if not ray:
-        if gpus_per_run != 1:
-            raise ValueError(
-                "--gpus-per-run is for --ray: here, --jobs says how many runs share the --devices"
-            )
-        return nullcontext(ExecutorSetup(slots_of(jobs, device, devices), LocalExecutor))
-    if devices:
-        raise ValueError(
-            f"--devices {devices}: Ray gives out the GPUs; leave it out, or see --gpus-per-run"
-        )
-    from dml_bench.suite.ray import on_ray
-
-    return on_ray(ray, jobs, device, gpus_per_run, display.say)
 
 
 @app.command("lr-find")
@@ -223,53 +150,37 @@ def lr_find(
     demo: options.Demo = False,
     data_dir: options.DataDir = None,
     dataset: options.DatasetName = "",
-    set_: options.Set = [],  # noqa: B006
-    low: Annotated[float, typer.Option(help="The first learning rate.")] = 1e-6,
+    set_: options.Set = [],
+    low: Annotated[float, typer.Option(help="Lowest learning rate.")] = 1e-6,
     high: Annotated[
-        float, typer.Option(help="The last one, if the loss does not explode before.")
+        float, typer.Option(help="Highest learning rate, if the loss does not explode before.")
     ] = 10.0,
-    steps: Annotated[int, typer.Option(help="How many rates, one a batch.")] = 100,
+    steps: Annotated[int, typer.Option(help="Number of rates; each trains one batch.")] = 100,
     device: options.Device = "auto",
     cache_dir: options.CacheDir = options.DEFAULT_CACHE,
     skip_unreadable: options.SkipUnreadable = False,
 ) -> None:
-    """Train at ever higher learning rates until the loss explodes, draw its curve and suggest a
-    rate. No run folder is made and no test image looked at.
+    """Train at ever higher learning rates until the loss explodes, draw the curve and suggest a
+    rate. This makes no run folder and looks at no test image.
 
     \b
     Example: dml-bench lr-find crossentropy_resnet18_sgd_aug --demo --out lr.png
     """
-    if out.suffix.lower() not in (".png", ".svg"):
-        raise ValueError(
-            f"--out {out}: a picture's name is wanted, e.g. --out {out.stem or 'lr'}.png"
-        )
-    overrides = options.overrides_of(demo, dataset, skip_unreadable, "", set_)
-    experiment = experiments.resolve(name, profile="demo" if demo else "", overrides=overrides)
-    from dml_bench.plots.canvas import standalone
-    from dml_bench.plots.learning_rates import learning_rates
-    from dml_bench.system.files import write_atomically, write_csv
-    from dml_bench.training.lr_finder import smoothed, sweep
-
     with options.terminal_callback() as callback:
-        found = sweep(
-            experiment,
+        sweep = db.find_learning_rate(
+            name,
+            demo=demo,
             data_dir=data_dir,
-            cache_dir=cache_dir,
-            device=device,
+            overrides=options.overrides_of(demo, dataset, skip_unreadable, "", set_),
+            out=out,
             low=low,
             high=high,
             steps=steps,
+            device=device,
+            cache_dir=cache_dir,
             callback=callback,
         )
-    drawn = learning_rates(found)
-    picture = drawn.png if out.suffix.lower() == ".png" else standalone(drawn.svg).encode()
-    out.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(out, lambda file: file.write(picture))
-    rows = zip(
-        found.rates.tolist(), found.losses.tolist(), smoothed(found.losses).tolist(), strict=True
-    )
-    write_csv(out.with_suffix(".csv"), ("learning_rate", "loss", "smoothed_loss"), rows)
-    typer.echo(f"{out}: {found.suggestion()}")
+    typer.echo(f"{out}: {sweep.suggestion()}")
 
 
 @app.command("show-batch")
@@ -279,40 +190,30 @@ def show_batch(
     demo: options.Demo = False,
     data_dir: options.DataDir = None,
     dataset: options.DatasetName = "",
-    set_: options.Set = [],  # noqa: B006
+    set_: options.Set = [],
     epoch: Annotated[int, typer.Option(help="Epoch whose batches are drawn.", min=1)] = 1,
-    batches: Annotated[int, typer.Option(help="How many batches.", min=1)] = 1,
-    images: Annotated[int, typer.Option(help="How many images of each batch.", min=1)] = 32,
+    batches: Annotated[int, typer.Option(help="Number of batches.", min=1)] = 1,
+    images: Annotated[int, typer.Option(help="Number of images of each batch.", min=1)] = 32,
     cache_dir: options.CacheDir = options.DEFAULT_CACHE,
     skip_unreadable: options.SkipUnreadable = False,
 ) -> None:
-    """Draw training batches as the network would be fed with them: augmented, resized and mixed,
-    with labels and their weights.
+    """Draw training batches as the network sees them: augmented, resized and mixed, with labels and
+    label weights.
 
     \b
     Example: dml-bench show-batch EPSHN_cosine_resnet18_sgd_aug --demo --out sheet.png
     """
-    if out.suffix.lower() not in (".png", ".jpg", ".jpeg"):
-        raise ValueError(
-            f"--out {out}: a picture's name is wanted, e.g. --out {out.stem or 'sheet'}.png"
-        )
-    overrides = options.overrides_of(demo, dataset, skip_unreadable, "", set_)
-    experiment = experiments.resolve(name, profile="demo" if demo else "", overrides=overrides)
-    from dml_bench.system.files import write_atomically
-    from dml_bench.training.preview import preview
-
     with options.terminal_callback() as callback:
-        sheet = preview(
-            experiment,
+        sheet = db.draw_batches(
+            name,
+            demo=demo,
             data_dir=data_dir,
-            cache_dir=cache_dir,
+            overrides=options.overrides_of(demo, dataset, skip_unreadable, "", set_),
+            out=out,
             epoch=epoch,
             batches=batches,
             images=images,
+            cache_dir=cache_dir,
             callback=callback,
         )
-    out.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(
-        out, lambda file: sheet.save(file, "PNG" if out.suffix.lower() == ".png" else "JPEG")
-    )
     typer.echo(f"{out}: {sheet.width} x {sheet.height} pixels")

@@ -69,6 +69,17 @@ class Run:
     def seed(self) -> int:
         return self.experiment.seed
 
+    @property
+    def metrics(self) -> dict[str, float]:
+        """Each number of the summary by its name, proportions from 0 to 1; the name of a phase but
+        `all` is appended (`precision_at_1_macro_limited`)."""
+        metrics = {name: self.summary[name] for name in self.summary}
+        metrics |= self.summary.get("retrieval", {})
+        for phase, values in self.summary.get("phases", {}).items():
+            suffix = "" if phase == "all" else f"_{phase}"
+            metrics |= {f"{name}{suffix}": value for name, value in values.items()}
+        return {name: value for name, value in metrics.items() if isinstance(value, float)}
+
     @cached_property
     def environment(self) -> dict[str, Any]:
         """Where, by what versions and on which images it was made."""

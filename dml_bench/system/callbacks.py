@@ -1,12 +1,22 @@
 """What a run reports while it goes on. The run only reports; a callback decides what to show."""
 
+import logging
 from typing import Any
 
-__all__ = ["Callback"]
+__all__ = ["Callback", "LoggingCallback"]
+
+LOGGER = logging.getLogger("dml_bench")
 
 
 class Callback:
-    """Hears everything and shows nothing; a terminal overrides what it wants to show."""
+    """Hears everything and shows nothing; a subclass overrides what it wants to show.
+
+    >>> class Losses(db.Callback):
+    ...     def on_epoch(self, record):
+    ...         print(record["phase"], record["epoch"])
+    >>> Losses().on_epoch({"phase": "all", "epoch": 1})
+    all 1
+    """
 
     def note(self, text: str) -> None:
         """Something worth knowing."""
@@ -36,3 +46,26 @@ class Callback:
 
     def on_epoch(self, record: dict[str, Any]) -> None:
         """An epoch ended."""
+
+
+class LoggingCallback(Callback):
+    """Writes what happens to the logger `dml_bench`. Python shows its warnings on stderr; progress
+    is of level INFO and seen where logging is set up so.
+
+    >>> import logging
+    >>> logging.getLogger("dml_bench").setLevel(logging.ERROR)
+    >>> db.LoggingCallback().warn("not shown, as the level is ERROR")
+    >>> logging.getLogger("dml_bench").setLevel(logging.NOTSET)
+    """
+
+    def note(self, text: str) -> None:
+        """Worth knowing: level INFO."""
+        LOGGER.info("%s", text)
+
+    def warn(self, text: str) -> None:
+        """Wrong without stopping the run: level WARNING."""
+        LOGGER.warning("%s", text)
+
+    def on_epoch(self, record: dict[str, Any]) -> None:
+        """An epoch ended: level INFO."""
+        LOGGER.info("phase %s, epoch %d ended", record["phase"], record["epoch"])

@@ -1,7 +1,7 @@
 """What a person at a terminal sees of a run."""
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -43,8 +43,10 @@ class TerminalCallback(Callback):
     """Prints the plan, a line per epoch, and below it a live bar of the running epoch with the time
     left for everything."""
 
-    def __init__(self, console: Console):
+    def __init__(self, console: Console, say: Callable[[str], None] | None = None):
         self.console = console
+        self.say = say
+        """Where notes go that are no part of the result; None is the console."""
         self.progress_bar = live_bars(console)
         self._task: TaskID | None = None
         self._label = ""
@@ -59,7 +61,10 @@ class TerminalCallback(Callback):
         self.progress_bar.stop()
 
     def note(self, text: str) -> None:
-        self.console.print(Text(text))
+        if self.say is not None:
+            self.say(text)
+        else:
+            self.console.print(Text(text), soft_wrap=True)
 
     def warn(self, text: str) -> None:
         self.console.print(Text(f"warning: {text}", style="yellow"))

@@ -9,19 +9,27 @@ from types import ModuleType
 
 import pytest
 
-from dml_bench import bench
 from dml_bench.registry import UnknownName
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+
+
+def module_of(name: str, path: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+bench = module_of("benchmarks_main", BENCHMARKS / "__main__.py")
 
 
 @pytest.fixture
 def goals(monkeypatch) -> ModuleType:
-    monkeypatch.syspath_prepend(str(bench.BENCHMARKS))
-    spec = importlib.util.spec_from_file_location("goals", bench.BENCHMARKS / "goals.py")
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, "goals", module)
-    spec.loader.exec_module(module)
-    return module
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    return module_of("goals", BENCHMARKS / "goals.py")
 
 
 def row(goals: ModuleType, folder: Path, what: str) -> list[str]:
@@ -29,7 +37,7 @@ def row(goals: ModuleType, folder: Path, what: str) -> list[str]:
 
 
 def test_every_benchmark_has_a_summary_and_the_goals_come_last():
-    benchmarks = bench.found()
+    benchmarks = bench.available()
     assert {"epoch", "evaluation", "memory", "mixing", "scaling", "small_maps", "startup"} < {
         each.name for each in benchmarks
     }
@@ -45,9 +53,22 @@ def test_a_benchmark_that_is_not_there_is_refused_with_the_nearest_name():
         bench.chosen(["epok"])
 
 
-def test_where_there_is_no_source_tree_one_line_says_where_to_find_it(tmp_path):
-    with pytest.raises(ValueError, match="clone the repository"):
-        bench.found(tmp_path / "benchmarks")
+def test_the_command_names_what_is_not_there_in_its_last_line_and_ends_with_exit_code_2(capsys):
+    with pytest.raises(SystemExit) as ended:
+        bench.main(["epok"])
+    assert ended.value.code == 2
+    assert "unknown benchmark 'epok'" in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_the_command_lists_every_benchmark_with_its_summary(capsys):
+    bench.main(["--list"])
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == len(bench.available())
+    assert any(line.startswith("epoch ") for line in lines)
+
+
+def test_the_wheel_has_no_benchmarks():
+    assert importlib.util.find_spec("dml_bench.bench") is None
 
 
 def test_one_that_fails_is_named_and_stops_no_other(tmp_path):
@@ -60,7 +81,7 @@ def test_one_that_fails_is_named_and_stops_no_other(tmp_path):
         ' ".join(sys.argv))\n'
     )
     said: list[str] = []
-    assert bench.run(bench.found(folder), tmp_path, True, said.append) == ["a"]
+    assert bench.run(bench.available(folder), tmp_path, True, said.append) == ["a"]
     assert said == ["[1/2] a: Fails.", "[2/2] b: Works."]
     assert (tmp_path / "b").read_text().endswith(f"--out {tmp_path} --quick")
 

@@ -409,7 +409,7 @@ def test_beyond_twenty_classes_the_picture_tells_seen_from_unseen_classes(images
 def test_a_file_that_is_neither_picture_nor_page_and_an_unknown_class_are_refused(
     run, monkeypatch, capsys
 ):
-    assert "--out map.pdf: name a picture or a page" in refusal(
+    assert "--out map.pdf: the name must end in .html" in refusal(
         monkeypatch, capsys, "umap", run.folder, "--out", "map.pdf"
     )
     line = refusal(

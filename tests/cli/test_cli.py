@@ -33,6 +33,7 @@ VERBS = [
     "show-batch",
     "lr-find",
     "doctor",
+    "cache",
     "data fetch",
     "data check",
     "data statistics",

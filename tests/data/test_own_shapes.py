@@ -301,7 +301,4 @@ def test_a_file_that_is_no_json_is_refused(
     faces: Path, cache_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
 ):
     assert told(monkeypatch, *command(faces, cache_dir, "--out", str(tmp_path / "s.txt"))) == 2
-    assert (
-        capsys.readouterr().err
-        == f"error: --out {tmp_path}/s.txt: the name of a .json file is wanted\n"
-    )
+    assert capsys.readouterr().err == f"error: --out {tmp_path}/s.txt: the name must end in .json\n"

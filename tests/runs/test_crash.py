@@ -16,11 +16,11 @@ from typing import Any
 import pytest
 from tiny import tiny, train
 
-from dml_bench.bench import BENCHMARKS
 from dml_bench.data.datasets import open_dataset
 from dml_bench.runs.folder import RunFolder
 from dml_bench.system.drafts import scratch
 
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 NOBODY = 65534
 
 

@@ -173,7 +173,7 @@ def test_the_proxies_keep_their_multiple_of_the_rate(birds: Path, cache_dir: Pat
         ),
         (["--low", "0"], "--low 0 --high 10: positive rates are wanted, the lower one first"),
         (["--steps", "5"], "--steps 5: at least 9 are wanted"),
-        (["--out", "lr.pdf"], "--out lr.pdf: a picture's name is wanted, e.g. --out lr.png"),
+        (["--out", "lr.pdf"], "--out lr.pdf: the name must end in .png or .svg, e.g. --out lr.png"),
     ],
 )
 def test_a_sweep_that_can_t_be_is_refused_in_one_line(

@@ -1,0 +1,260 @@
+"""Public functions over finished runs: read them, compare them, report on them."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dml_bench.api.arguments import (
+    PathLike,
+    WandbMode,
+    callback_or_log,
+    folder_and_images,
+    optional_path,
+    run_of,
+)
+from dml_bench.system.callbacks import Callback
+
+if TYPE_CHECKING:
+    import pandas
+    from rich.console import Console
+
+    from dml_bench.analysis.compare import Comparison
+    from dml_bench.runs.run import Run
+
+__all__ = [
+    "Comparisons",
+    "compare",
+    "load_run",
+    "load_runs",
+    "log_to_wandb",
+    "sync_to_wandb",
+    "write_report",
+]
+
+
+def load_run(folder: PathLike, *, data_dir: PathLike | None = None) -> "Run":
+    """The finished run in a folder, or the only one below an experiment's folder.
+
+    `data_dir` is where its images lie now, if they were moved. Every file is checked against the
+    digests that the run recorded.
+
+    Raises ValueError where there is no run, several, or one that has not ended or was changed.
+    Source: docs/protocols.md says what a run folder holds.
+
+    >>> run = db.load_run("runs/EPSHN_cosine_resnet18_sgd_aug/cub/seed-42")
+    >>> run.seed, run.experiment.name
+    (42, 'EPSHN_cosine_resnet18_sgd_aug')
+    >>> -1 <= run.metrics["precision_drop_unseen_classes"] <= 1
+    True
+    """
+    return run_of(folder, data_dir)
+
+
+def load_runs(folder: PathLike, *, callback: Callback | None = None) -> "pandas.DataFrame":
+    """A table of the finished runs below a folder: one row a run, ordered by folder.
+
+    Columns are `experiment`, `dataset`, `seed`, `folder`, each value of the configuration under
+    its dotted key (`train.epochs`, `loss`, `loss.temperature`), and each metric under its name
+    (`precision_drop_unseen_classes`). A cell is missing where a run has no such value. Of runs that
+    are not finished or can't be read, `callback` is warned.
+
+    Raises ValueError where there is no finished run.
+    Source: experiment.json and summary.json of each run folder.
+
+    >>> runs = db.load_runs("runs").sort_values("precision_drop_unseen_classes")
+    >>> sorted(runs["seed"])
+    [42, 43]
+    >>> set(runs["train.epochs"])
+    {3}
+    """
+    import pandas
+
+    from dml_bench.runs.run import read_folder, run_folders
+
+    warn = callback_or_log(callback).warn
+    rows = []
+    for path in run_folders(Path(folder)):
+        try:
+            rows.append(row_of(read_folder(path)))
+        except ValueError as problem:
+            warn(str(problem))
+    if not rows:
+        raise ValueError(f"{folder} holds no finished run: name a folder of run folders")
+    return pandas.DataFrame(rows)
+
+
+def row_of(run: "Run") -> dict[str, Any]:
+    """What `load_runs` says of one run."""
+    from dml_bench.config import as_table
+
+    table = as_table(run.experiment)
+    name = table.pop("name")
+    return {
+        "experiment": name,
+        "dataset": run.summary["dataset"]["name"],
+        "seed": table.pop("seed"),
+        "folder": str(run.folder),
+        **settings(table),
+        **run.metrics,
+    }
+
+
+def settings(table: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested tables as dotted keys; a component stands under its own key, its options below it."""
+    flat: dict[str, Any] = {}
+    for key, value in table.items():
+        if key == "expects":
+            continue
+        if not isinstance(value, dict):
+            flat[prefix + key] = value
+            continue
+        options = dict(value)
+        if "name" in options:
+            flat[prefix + key] = options.pop("name")
+        flat |= settings(options, f"{prefix}{key}.")
+    return flat
+
+
+@dataclass(frozen=True)
+class Comparisons:
+    """Each pair of the compared experiments, in order. Printed, it is the tables that
+    `dml-bench compare` shows.
+
+    >>> runs = "runs/EPSHN_cosine_resnet18_sgd_aug/cub"
+    >>> comparisons = db.compare(f"{runs}/seed-42", f"{runs}/seed-42")
+    >>> len(comparisons), {row.difference.estimate for row in comparisons[0].overall}
+    (1, {0.0})
+    """
+
+    pairs: "tuple[Comparison, ...]"
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def __iter__(self) -> "Iterator[Comparison]":
+        return iter(self.pairs)
+
+    def __getitem__(self, place: int) -> "Comparison":
+        return self.pairs[place]
+
+    def show(self, console: "Console") -> None:
+        """Print the tables on a terminal."""
+        from dml_bench.system.terminal import show_comparison
+
+        for pair in self.pairs:
+            show_comparison(console, pair)
+
+    def as_json(self) -> str:
+        """The same as JSON, with every class."""
+        from dml_bench.system.files import json_text
+
+        return json_text([asdict(pair) for pair in self.pairs])
+
+    def __str__(self) -> str:
+        from rich.console import Console
+
+        console = Console(width=120, markup=False, emoji=False, color_system=None)
+        with console.capture() as capture:
+            self.show(console)
+        return capture.get()
+
+    __repr__ = __str__
+
+
+def compare(
+    first: "Run | str | Path", second: "Run | str | Path", *others: "Run | str | Path"
+) -> Comparisons:
+    """Which of several experiments is better, by how much and how sure that is.
+
+    Each is a run, a run folder, or a folder with the runs of one experiment, one per seed. Every
+    difference is paired query by query, and has a 95% interval and p-values (Holm's correction).
+    Values are proportions from 0 to 1.
+
+    Raises ValueError where two did not answer the same queries.
+    Source: Holm, "A simple sequentially rejective multiple test procedure" (1979).
+
+    >>> runs = "runs/EPSHN_cosine_resnet18_sgd_aug/cub"
+    >>> comparisons = db.compare(f"{runs}/seed-42", f"{runs}/seed-42")
+    >>> comparisons[0].equal
+    True
+    >>> "the two are equal on every query" in str(comparisons)
+    True
+    """
+    from dml_bench.analysis.compare import compare as compare_sides
+    from dml_bench.analysis.compare import read_sides
+
+    folders = [folder_and_images(run, None)[0] for run in (first, second, *others)]
+    return Comparisons(tuple(compare_sides(read_sides(folders))))
+
+
+def write_report(
+    runs: "Run | str | Path | Sequence[Run | str | Path]" = "runs",
+    out: PathLike = "reports/report",
+    *,
+    data_dir: PathLike | None = None,
+    callback: Callback | None = None,
+    command: Sequence[str] = (),
+) -> Path:
+    """Answer the study's four questions from finished runs, on a page that needs no network.
+
+    `runs` are runs, run folders, or folders that hold some. Writes index.html, report.md, figures
+    and tables into `out`, and returns the page. `command` is what the page names as its maker.
+
+    Raises ValueError where there is no finished run.
+    Source: docs/study.md.
+
+    >>> db.write_report("runs", "my_report")
+    PosixPath('my_report/index.html')
+    """
+    from dml_bench.report.compose import report
+
+    several = [runs] if isinstance(runs, str | Path) or not isinstance(runs, Sequence) else runs
+    folders = [folder_and_images(run, None)[0] for run in several]
+    made_by = tuple(command) or ("dml_bench.write_report", *map(str, folders))
+    note = callback_or_log(callback).note
+    report(folders, Path(out), made_by, say=note, data_dir=optional_path(data_dir))
+    return Path(out) / "index.html"
+
+
+def log_to_wandb(
+    run: "Run | str | Path",
+    *,
+    mode: WandbMode = "offline",
+    evidence: int = 8,
+    explained: int = 4,
+    data_dir: PathLike | None = None,
+    callback: Callback | None = None,
+) -> list[str]:
+    """Add figures, neighbour panels, explanation panels and embeddings to a run's W&B mirror, and
+    return their names.
+
+    `mode` is offline (no account, no network) or online; `evidence` and `explained` count mistaken
+    queries that are shown. The run folder stays the record.
+
+    Raises ValueError where the run or its images can't be read, or no login is known.
+    Source: https://docs.wandb.ai
+
+    >>> db.log_to_wandb("runs/EPSHN_cosine_resnet18_sgd_aug/cub/seed-42", mode="disabled")[-1]
+    'limited_embeddings'
+    """
+    from dml_bench.tracking.artifacts import show
+
+    folder, images = folder_and_images(run, data_dir)
+    warn = callback_or_log(callback).warn
+    return show(folder, mode, data_dir=images, evidence=evidence, explained=explained, warn=warn)
+
+
+def sync_to_wandb(run: "Run | str | Path") -> list[Path]:
+    """Send what a run logged offline to the W&B server, and return the folders that were sent.
+
+    Raises ValueError where nothing was logged, no login is known, or the server can't be reached.
+    Source: https://docs.wandb.ai
+
+    >>> db.sync_to_wandb("runs/EPSHN_cosine_resnet18_sgd_aug/cub/seed-43")
+    Traceback (most recent call last):
+    NotSent: ...
+    """
+    from dml_bench.tracking.wandb_mirror import sync
+
+    return sync(run_of(run).folder)

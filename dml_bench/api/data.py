@@ -1,0 +1,164 @@
+"""Public functions over data sets: get, check, measure and draw them."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dml_bench.api.arguments import (
+    Overrides,
+    PathLike,
+    cache_folder,
+    callback_or_log,
+    experiment_of,
+    optional_path,
+    override_texts,
+)
+from dml_bench.system.callbacks import Callback
+
+if TYPE_CHECKING:
+    from dml_bench.config import Experiment
+    from dml_bench.data.check import DataReport
+
+__all__ = ["channel_statistics", "check_data", "draw_birds", "fetch_data"]
+
+
+def fetch_data(
+    dataset: str,
+    data_dir: PathLike,
+    *,
+    archive: PathLike | None = None,
+    callback: Callback | None = None,
+) -> Path:
+    """Download, check and unpack a data set into `data_dir`, and return its folder.
+
+    `dataset` is cub, CUB-200-2011 (1.1 GB). A download that was interrupted goes on where it
+    stopped; `archive` is a .tgz that was downloaded by hand.
+
+    Raises ValueError where the data set can't be fetched, or the archive is not the published one.
+    Source: Wah et al., "The Caltech-UCSD Birds-200-2011 dataset" (2011).
+
+    >>> db.fetch_data("cars196", "data")
+    Traceback (most recent call last):
+    ValueError: 'cars196' can't be fetched; only cub can
+    """
+    if dataset != "cub":
+        raise ValueError(f"{dataset!r} can't be fetched; only cub can")
+    from dml_bench.data.fetch import fetch_cub
+
+    progress = callback_or_log(callback).progress
+    return fetch_cub(Path(data_dir), archive=optional_path(archive), progress=progress)
+
+
+def check_data(
+    dataset: str,
+    data_dir: PathLike | None = None,
+    *,
+    overrides: Overrides = (),
+    seed: int = 42,
+    callback: Callback | None = None,
+    cache_dir: PathLike | None = None,
+) -> "DataReport":
+    """Count images and classes, decode every image, and look for copies between train and test.
+
+    `dataset` is a name of `dml-bench list datasets`; `seed` is that of the split in which copies
+    are looked for. The report's `problems` says whether anything must be mended before training.
+
+    Raises ValueError where the data set can't be opened.
+    Source: docs/your-photos.md.
+
+    >>> report = db.check_data("cub", "CUB_200_2011")
+    >>> report.problems
+    False
+    """
+    from dml_bench.data.check import check, sides
+    from dml_bench.data.datasets import open_dataset
+
+    texts = [f"data.dataset={dataset}", *override_texts(overrides)]
+    config = experiment_of("EPSHN_cosine_resnet18_sgd_aug", texts).data
+    progress = callback_or_log(callback).progress
+    images = open_dataset(
+        config.dataset, optional_path(data_dir), cache_folder(cache_dir), progress, tolerant=True
+    )
+    split, refused = sides(images, config, seed)
+    return check(images, split=split, refused=refused, progress=progress)
+
+
+def channel_statistics(
+    experiment: "Experiment | str | Path",
+    *,
+    demo: bool = False,
+    data_dir: PathLike | None = None,
+    overrides: Overrides = (),
+    out: PathLike | None = None,
+    callback: Callback | None = None,
+    cache_dir: PathLike | None = None,
+) -> dict[str, Any]:
+    """Means and deviations of the colour channels (red, green, blue; 0 to 1) of the images that
+    each phase trains on, for `images.mean` and `images.std`.
+
+    The result is of plain values, by phase under `phases`; `out` writes it as .json. Images of
+    classes that a phase holds out have no part in its numbers.
+
+    Raises ValueError where `out` is no .json, or the data can't be opened.
+    Source: every pixel of the training images, as an evaluation sees them.
+
+    >>> statistics = db.channel_statistics(
+    ...     "EPSHN_cosine_resnet18_sgd_aug", data_dir="CUB_200_2011", overrides=trained_with
+    ... )
+    >>> len(statistics["phases"]["limited"]["mean"])
+    3
+    """
+    if out is not None and Path(out).suffix.lower() != ".json":
+        raise ValueError(f"--out {out}: the name must end in .json")
+    resolved = experiment_of(experiment, overrides, demo=demo)
+    from dml_bench.system.files import write_json
+    from dml_bench.training.channel_statistics import channel_statistics as measure
+
+    statistics = measure(
+        resolved,
+        data_dir=optional_path(data_dir),
+        cache_dir=cache_folder(cache_dir),
+        callback=callback_or_log(callback),
+    )
+    if out is not None:
+        Path(out).parent.mkdir(parents=True, exist_ok=True)
+        write_json(Path(out), statistics)
+    return statistics
+
+
+def draw_birds(
+    out: PathLike,
+    *,
+    classes: int = 40,
+    per_class: int = 24,
+    size: int = 256,
+    seed: int = 7,
+    cub_shape: bool = False,
+    callback: Callback | None = None,
+) -> Path:
+    """Draw birds into a new folder in the layout of CUB-200-2011, with boxes of birds and parts.
+
+    `classes` species have `per_class` images each, of `size` by `size` pixels; `cub_shape` draws
+    the 200 classes and 11,788 images of CUB-200-2011 instead. The same seed draws the same images.
+
+    Raises ValueError where `out` exists already.
+    Source: our own drawings, free to use.
+
+    >>> db.draw_birds("few_birds", classes=2, per_class=2, size=32)
+    PosixPath('few_birds')
+    """
+    folder = Path(out)
+    if folder.exists():
+        raise ValueError(f"{folder} exists already; name a folder that does not")
+    from dml_bench.data.synthetic import cub_counts, write
+
+    counts = list(cub_counts().values()) if cub_shape else [per_class] * classes
+    names = list(cub_counts()) if cub_shape else None
+    progress = callback_or_log(callback).progress
+    drawn = 0
+
+    def count(images: int) -> None:
+        nonlocal drawn
+        drawn += images
+        progress(f"drawing {sum(counts):,} birds", drawn, sum(counts))
+
+    return write(folder, counts=counts, size=size, seed=seed, class_names=names, progress=count)

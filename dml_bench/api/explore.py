@@ -1,0 +1,237 @@
+"""Public functions that show a finished run: explanations, neighbours, maps, FiftyOne."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from dml_bench.api.arguments import (
+    PathLike,
+    cache_folder,
+    callback_or_log,
+    folder_and_images,
+    optional_path,
+    picture_file,
+    run_of,
+)
+from dml_bench.system.callbacks import Callback
+
+if TYPE_CHECKING:
+    from dml_bench.explain.session import Explained
+    from dml_bench.runs.run import Run
+
+__all__ = ["DrawnMap", "browse_run", "draw_map", "explain_run", "forget_browsed", "write_evidence"]
+
+Target = Literal["class", "predicted", "nearest", "logit"]
+
+
+def explain_run(
+    run: "Run | str | Path",
+    out: PathLike,
+    *,
+    images: Sequence[PathLike] = (),
+    class_name: str = "",
+    mistakes: int = 0,
+    other: PathLike | None = None,
+    target: Target = "class",
+    methods: Sequence[str] = (),
+    layer: str = "",
+    scored: int = 40,
+    device: str = "auto",
+    data_dir: PathLike | None = None,
+    callback: Callback | None = None,
+    command: Sequence[str] = (),
+) -> "Explained":
+    """Draw where a run's network looks, both phases side by side, and score such maps.
+
+    `images`, `class_name` or a number of `mistakes` choose the queries, by default six; `other` is
+    an image in whose place of `target` the maps are about. `methods` are cam, gradcam, attention,
+    rollout, vanilla, guided and guided_gradcam, by default all that the network allows; `layer` is
+    whose map Grad-CAM weighs; `scored` is how many queries' maps are scored (0: none). Writes
+    panels/, scores.csv, scores.md and explain.json into `out`; the result lists the panels.
+
+    Raises ValueError where an image or class is unknown, the run has folds, or `out` holds
+    something else.
+    Source: Selvaraju et al., "Grad-CAM" (2017); docs/explore.md.
+
+    >>> explained = db.explain_run(
+    ...     "runs/EPSHN_cosine_resnet18_sgd_aug/cub/seed-42",
+    ...     "panels", mistakes=1, methods=["gradcam"], scored=0, device="cpu",
+    ... )
+    >>> len(explained.panels)
+    1
+    """
+    from dml_bench.explain.session import ExplainRequest, explain
+
+    folder, images_folder = folder_and_images(run, data_dir)
+    request = ExplainRequest(
+        run=folder,
+        out=Path(out),
+        images=tuple(Path(image) for image in images),
+        class_name=class_name,
+        mistakes=mistakes,
+        other=optional_path(other),
+        target=target,
+        chosen=tuple(methods),
+        layer=layer,
+        scored=scored,
+        device=device,
+        data_dir=images_folder,
+        command=tuple(command) or ("dml_bench.explain_run", str(folder)),
+        progress=callback_or_log(callback).progress,
+    )
+    return explain(request)
+
+
+def write_evidence(
+    run: "Run | str | Path",
+    out: PathLike,
+    *,
+    images: Sequence[PathLike] = (),
+    class_name: str = "",
+    mistakes: int = 0,
+    data_dir: PathLike | None = None,
+) -> list[Path]:
+    """Draw the closest gallery images of queries with classes and similarities, for each phase.
+
+    `images`, `class_name` or a number of `mistakes` choose the queries, by default all that are
+    mistaken. Writes a panel for each and evidence.csv into `out`, and returns the panels.
+
+    Raises ValueError where an image was no query, or `out` holds something else.
+    Source: neighbours.safetensors of the run folder.
+
+    >>> run = "runs/EPSHN_cosine_resnet18_sgd_aug/cub/seed-42"
+    >>> len(db.write_evidence(run, "evidence", mistakes=2))
+    2
+    """
+    from dml_bench.explain.neighbour_panels import evidence
+
+    folder, images_folder = folder_and_images(run, data_dir)
+    return evidence(
+        folder,
+        Path(out),
+        data_dir=images_folder,
+        images=[Path(image) for image in images],
+        class_name=class_name,
+        mistakes=mistakes,
+    )
+
+
+@dataclass(frozen=True)
+class DrawnMap:
+    """A map that was drawn: its file, how many images are on it, and how many of these could not
+    be read or were changed since the run.
+
+    >>> drawn = db.draw_map("runs/EPSHN_cosine_resnet18_sgd_aug/cub/seed-42", "map.png")
+    >>> drawn.path, drawn.unreadable
+    (PosixPath('map.png'), 0)
+    """
+
+    path: Path
+    images: int
+    unreadable: int
+
+
+def draw_map(
+    run: "Run | str | Path",
+    out: PathLike,
+    *,
+    classes: Sequence[str] = (),
+    data_dir: PathLike | None = None,
+    callback: Callback | None = None,
+) -> DrawnMap:
+    """Draw the embeddings of a run's gallery and queries in the plane (UMAP), a map for each phase.
+
+    `out` is a picture, .png or .svg, or a page to point at images in, .html; `classes` are
+    highlighted.
+
+    Raises ValueError on another kind of file, an unknown class, or, for a page, where the run's
+    images are not found.
+    Source: McInnes et al., "UMAP" (2018).
+
+    >>> run = "runs/EPSHN_cosine_resnet18_sgd_aug/cub/seed-42"
+    >>> db.draw_map(run, "map.svg").images
+    64
+    """
+    picture = picture_file(out, (".html", ".png", ".svg"), "map")
+    from dml_bench.browse.html_map import write_page
+    from dml_bench.browse.images import chosen_classes, read_browse_table
+    from dml_bench.browse.map_figure import map_figure
+    from dml_bench.plots.canvas import standalone
+    from dml_bench.system.files import write_atomically
+
+    opened, heard = run_of(run, data_dir), callback_or_log(callback)
+    kind = picture.suffix.lower()
+    if kind == ".html":
+        opened.images.require()
+    images = read_browse_table(opened)
+    highlighted = chosen_classes(images, classes)
+    heard.progress("drawing maps", 0, 1)
+    maps = images.maps()
+    heard.progress("drawing maps", 1, 1)
+    picture.parent.mkdir(parents=True, exist_ok=True)
+    unreadable = 0
+    if kind == ".html":
+        unreadable = write_page(
+            picture, images, maps, highlighted, lambda *at: heard.progress("thumbnails", *at)
+        )
+    else:
+        drawn = map_figure(images, maps, highlighted)
+        content = drawn.png if kind == ".png" else standalone(drawn.svg).encode()
+        write_atomically(picture, lambda file: file.write(content))
+    return DrawnMap(picture, len(images.paths), unreadable)
+
+
+def browse_run(
+    run: "Run | str | Path",
+    *,
+    port: int = 0,
+    address: str = "127.0.0.1",
+    opens_browser: bool = True,
+    data_dir: PathLike | None = None,
+    callback: Callback | None = None,
+    cache_dir: PathLike | None = None,
+) -> None:
+    """Open a run's images in FiftyOne and wait for Ctrl-C.
+
+    `port` 0 is 5151 or another free one; `address` 127.0.0.1 serves this machine only.
+
+    Raises ValueError where FiftyOne, a database, the images or the port are missing, and
+    KeyboardInterrupt at Ctrl-C.
+    Source: https://docs.voxel51.com; docs/explore.md.
+
+    >>> db.browse_run("runs/nothing")
+    Traceback (most recent call last):
+    ValueError: runs/nothing does not exist: give the folder of a finished run
+    """
+    from dml_bench.browse.session import BrowseRequest, browse
+
+    folder, images_folder = folder_and_images(run, data_dir)
+    heard = callback_or_log(callback)
+    browse(
+        BrowseRequest(
+            run=folder,
+            cache_dir=cache_folder(cache_dir),
+            data_dir=images_folder,
+            port=port,
+            address=address,
+            opens_browser=opens_browser,
+            say=heard.note,
+            progress=heard.progress,
+        )
+    )
+
+
+def forget_browsed(run: "Run | str | Path", *, cache_dir: PathLike | None = None) -> bool:
+    """Remove what `browse_run` keeps of a run, and return whether there was anything. The run
+    folder stays.
+
+    Raises ValueError where the run can't be read or is being browsed.
+    Source: docs/explore.md.
+
+    >>> db.forget_browsed("runs/EPSHN_cosine_resnet18_sgd_aug/cub/seed-42")
+    False
+    """
+    from dml_bench.browse.session import forget
+
+    return forget(folder_and_images(run, None)[0], cache_folder(cache_dir))

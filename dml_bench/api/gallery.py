@@ -1,0 +1,235 @@
+"""The gallery of a finished run as one object: enrol classes, look photos up, export."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dml_bench.api.arguments import PathLike, callback_or_log, optional_path, run_of
+from dml_bench.system.callbacks import Callback
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from dml_bench.data.images import Unreadable
+    from dml_bench.gallery.enrol import Enrolment
+    from dml_bench.gallery.export import Exported
+    from dml_bench.gallery.index_store import OpenIndex
+    from dml_bench.gallery.predict import AppliedThreshold, Prediction, Predictions
+    from dml_bench.gallery.store import Gallery as EmbeddedImages
+    from dml_bench.runs.run import Run
+
+__all__ = ["Gallery", "PhotoPredictions"]
+
+
+@dataclass(frozen=True)
+class PhotoPredictions:
+    """What a gallery says of photos, in their order. Iterating gives one `Prediction` a photo;
+    printed, it is the table that `dml-bench predict` shows.
+
+    >>> gallery = db.Gallery("runs/EPSHN_cosine_resnet18_sgd_aug/cub/seed-42", device="cpu")
+    >>> predictions = gallery.predict("photo.jpg", k=3)
+    >>> [len(prediction.closest) for prediction in predictions], predictions.unreadable
+    ([3], ())
+    """
+
+    run: "Run"
+    gallery: "EmbeddedImages"
+    predictions: "Predictions"
+    threshold: "AppliedThreshold"
+    """The similarity below which an answer is `unknown`, and what it was chosen on."""
+    index: "OpenIndex | None" = None
+    """None where all images were compared."""
+
+    def __len__(self) -> int:
+        return len(self.predictions.answers)
+
+    def __iter__(self) -> "Iterator[Prediction]":
+        return iter(self.predictions.answers)
+
+    def __getitem__(self, place: int) -> "Prediction":
+        return self.predictions.answers[place]
+
+    @property
+    def unreadable(self) -> "tuple[Unreadable, ...]":
+        """Files that could not be read as images, with the reason."""
+        return self.predictions.unreadable
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, as `dml-bench predict --json` prints them."""
+        from dml_bench.gallery.format import as_json
+
+        return as_json(self.predictions, self.threshold, self.index)
+
+    def table(self) -> "Table":
+        """A rich table of each photo and the images closest to it."""
+        from dml_bench.gallery.format import as_table
+
+        return as_table(self.run, self.predictions)
+
+    def notes(self) -> list[str]:
+        """Sentences on the threshold and the index."""
+        from dml_bench.gallery.format import notes
+
+        return list(notes(self.run, self.gallery, self.threshold, self.index))
+
+    def __str__(self) -> str:
+        from rich.console import Console
+
+        console = Console(width=120, markup=False, emoji=False, color_system=None)
+        with console.capture() as capture:
+            console.print(self.table())
+            for note in self.notes():
+                console.print(note, soft_wrap=True)
+        return capture.get()
+
+    __repr__ = __str__
+
+
+class Gallery:
+    """The images, with their classes, among which a run's network looks photos up.
+
+    `run` is a finished run or its folder; `phase` whose network and gallery it is, by default
+    `all`; `folder` keeps a changed gallery elsewhere than in the run folder; `device` is auto, cpu
+    or cuda. `callback` hears of progress and of files that are left out. Changes are kept on disk
+    and the run's own result stays as it is.
+
+    Raises ValueError where the run or its gallery can't be read, or there is no such phase.
+    Source: docs/your-photos.md.
+
+    >>> gallery = db.Gallery("runs/EPSHN_cosine_resnet18_sgd_aug/cub/seed-42", device="cpu")
+    >>> gallery.enrol("new_classes").new_classes
+    ('pigeon',)
+    >>> predictions = gallery.predict("photo.jpg", threshold=0.5)
+    >>> predictions[0].class_name in gallery.class_names
+    True
+    >>> gallery.remove("pigeon").gallery.class_names == gallery.class_names
+    True
+    """
+
+    def __init__(
+        self,
+        run: "Run | str | Path",
+        *,
+        phase: str = "",
+        folder: PathLike | None = None,
+        data_dir: PathLike | None = None,
+        device: str = "auto",
+        callback: Callback | None = None,
+    ):
+        from dml_bench.gallery.store import GalleryFile, chosen_phase
+
+        opened = run_of(run, data_dir)
+        self.run = opened
+        self.device = device
+        self.callback = callback_or_log(callback)
+        self.file = GalleryFile(opened, chosen_phase(opened, phase), optional_path(folder))
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The classes that it has now, sorted."""
+        return self.file.read(new=True).class_names
+
+    def __len__(self) -> int:
+        """How many images it has now."""
+        return len(self.file.read(new=True).entries)
+
+    def change(
+        self,
+        *,
+        photos: PathLike | None = None,
+        remove: Sequence[str] = (),
+        rename: Sequence[str] | Mapping[str, str] = (),
+    ) -> "Enrolment":
+        """Remove classes, rename others (`{"old": "new"}` or texts OLD=NEW) and enrol a folder of
+        class folders, in this order and all or nothing.
+
+        Raises ValueError, with nothing changed, on a class that is not there, a name that is taken,
+        and a photo that the gallery has under another class.
+        """
+        from dml_bench.gallery.embedder import GalleryEmbedder
+        from dml_bench.gallery.enrol import Changes, change, photos_by_class, renamings
+
+        images = photos_by_class(Path(photos), self.callback.note) if photos else ()
+        texts = (
+            [f"{old}={new}" for old, new in rename.items()]
+            if isinstance(rename, Mapping)
+            else rename
+        )
+        names = renamings(texts, self.class_names) if texts else ()
+        return change(
+            self.file,
+            Changes(remove=tuple(remove), rename=names, photos=images),
+            lambda: GalleryEmbedder(self.run, self.file.phase, self.device),
+            partial(self.callback.progress, "embedding"),
+        )
+
+    def enrol(self, folder: PathLike) -> "Enrolment":
+        """Add the photos of a folder with one folder per class, without training. Photos of known
+        classes join theirs; a photo that is there already is not added again.
+
+        The result's `unreadable` names files that could not be read.
+        """
+        return self.change(photos=folder)
+
+    def remove(self, *class_names: str) -> "Enrolment":
+        """Take classes out. Raises UnknownName on one that is not there."""
+        return self.change(remove=class_names)
+
+    def rename(self, old: str, new: str) -> "Enrolment":
+        """Give a class another name. Raises ValueError where the name is taken."""
+        return self.change(rename={old: new})
+
+    def predict(
+        self,
+        images: PathLike | Sequence[PathLike],
+        *,
+        k: int = 10,
+        threshold: float | None = None,
+        precision: float = 0.95,
+        index: str = "",
+    ) -> PhotoPredictions:
+        """Look up photos, or all in a folder: class, vote of the `k` closest images, similarity.
+
+        Similarities are cosines, -1 to 1. An answer is `known` where the closest image reaches the
+        `threshold`; without one, the lowest is chosen that reaches the target `precision` on images
+        that the network was not trained on. `index` names a FAISS index (flat, hnsw, ivf, ivfpq,
+        sq8); by default all images are compared.
+
+        Raises ValueError where a file does not exist, a folder has no images, or the index does not
+        fit the gallery.
+        """
+        from dml_bench.gallery.embedder import GalleryEmbedder
+        from dml_bench.gallery.enrol import named_images
+        from dml_bench.gallery.index_store import opened, search_all
+        from dml_bench.gallery.indexes import parse
+        from dml_bench.gallery.predict import predict, recall_queries, threshold_of
+
+        paths = [images] if isinstance(images, str | Path) else images
+        files = named_images([Path(path) for path in paths], self.callback.note)
+        spec = parse(index) if index else None
+        gallery = self.file.read()
+        open_index = None
+        if spec is not None:
+            queries = partial(recall_queries, self.run, self.file.phase, gallery)
+            open_index = opened(self.file, gallery, spec, queries, self.callback.note)
+        search = open_index.search if open_index else search_all
+        applied = threshold_of(self.file, gallery, threshold, precision, search)
+        network = GalleryEmbedder(self.run, self.file.phase, self.device)
+        predictions = predict(gallery, network, files, k=k, threshold=applied.value, search=search)
+        return PhotoPredictions(self.run, gallery, predictions, applied, open_index)
+
+    def export(self, out: PathLike, *, index: str = "flat") -> "Exported":
+        """Write network (torch.export, pixels to unit vectors), preprocessing, FAISS index, table
+        and model card into a new folder that needs none of this package.
+
+        Raises ValueError where the folder exists, or the exported network disagrees with the run.
+        """
+        if Path(out).exists():
+            raise ValueError(f"{out} exists already; name a folder that does not")
+        from dml_bench.gallery.export import export
+        from dml_bench.gallery.indexes import parse
+
+        spec = parse(index)
+        return export(self.run, self.file.phase, self.file.read(), Path(out), spec)

@@ -1,0 +1,162 @@
+"""The public functions: each is written down, says what it does, and its example runs."""
+
+import doctest
+import importlib
+import inspect
+import pkgutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from tiny import SETTINGS, dml_bench, train
+
+import dml_bench as db
+
+ROOMS = {module.name for module in pkgutil.iter_modules(db.__path__)}
+FUNCTIONS = [name for name in db.__all__ if inspect.isfunction(getattr(db, name))]
+
+
+@pytest.fixture(scope="module")
+def desk(birds, cache_dir, tmp_path_factory) -> Path:
+    """A folder as a user has it: runs of two seeds, their data set, a photo, a new class."""
+    folder = tmp_path_factory.mktemp("desk")
+    for seed in (42, 43):
+        train(birds, cache_dir, folder / "runs", f"seed={seed}")
+    (folder / "CUB_200_2011").symlink_to(birds)
+    images = sorted((birds / "images").glob("*/*.jpg"))
+    (folder / "photo.jpg").write_bytes(images[0].read_bytes())
+    (folder / "new_classes" / "pigeon").mkdir(parents=True)
+    for number in (1, 2):
+        turned = Image.open(images[-number]).transpose(Image.Transpose.FLIP_TOP_BOTTOM)
+        turned.save(folder / "new_classes" / "pigeon" / f"{number}.png")
+    return folder
+
+
+@pytest.fixture
+def at_desk(desk, cache_dir, monkeypatch) -> Path:
+    monkeypatch.chdir(desk)
+    monkeypatch.setenv("DML_BENCH_CACHE", str(cache_dir))
+    return desk
+
+
+def test_the_package_is_imported_without_anything_heavy():
+    listing = "import dml_bench, sys; print(*sorted({name.split('.')[0] for name in sys.modules}))"
+    modules = subprocess.run(
+        [sys.executable, "-c", listing], capture_output=True, text=True, check=True, timeout=60
+    ).stdout.split()
+    assert "dml_bench" in modules
+    assert set(modules).isdisjoint({"torch", "numpy", "pandas", "rich", "typer", "faiss", "PIL"})
+
+
+def test_no_public_name_is_the_name_of_a_room():
+    assert ROOMS.isdisjoint(db.__all__)
+
+
+def test_public_names_stay_what_they_are_when_every_module_is_imported():
+    before = {name: getattr(db, name) for name in db.__all__}
+    for module in pkgutil.walk_packages(db.__path__, "dml_bench."):
+        importlib.import_module(module.name)
+    assert {name: getattr(db, name) for name in db.__all__} == before
+    assert all(callable(value) for value in before.values())
+
+
+def test_every_public_function_of_the_api_is_in_all():
+    homes = [importlib.import_module(f"dml_bench.api.{room.name}") for room in api_modules()]
+    public = {name for home in homes for name in home.__all__}
+    assert public == {
+        name for name in db.__all__ if getattr(db, name).__module__.startswith("dml_bench.api.")
+    }
+
+
+def api_modules() -> list[pkgutil.ModuleInfo]:
+    api = importlib.import_module("dml_bench.api")
+    return [module for module in pkgutil.iter_modules(api.__path__) if module.name != "arguments"]
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_a_public_function_says_what_it_raises_and_where_it_comes_from(name):
+    text = inspect.getdoc(getattr(db, name)) or ""
+    assert "\nRaises " in text
+    assert "\nSource: " in text
+
+
+@pytest.mark.parametrize("name", db.__all__)
+def test_the_example_of_a_public_name_runs(name, at_desk):
+    names = {"db": db, "trained_with": list(SETTINGS)}
+    text = inspect.getdoc(getattr(db, name)) or ""
+    example = doctest.DocTestParser().get_doctest(text, names, name, None, 0)
+    assert example.examples, f"{name} has no example"
+    said: list[str] = []
+    runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS | doctest.IGNORE_EXCEPTION_DETAIL)
+    runner.run(example, out=said.append)
+    assert not said, "".join(said)
+
+
+def test_a_run_that_is_finished_is_read_and_not_trained_again(at_desk):
+    heard = []
+
+    class Listener(db.Callback):
+        def note(self, text):
+            heard.append(text)
+
+        def on_epoch(self, record):
+            raise AssertionError("nothing is trained")
+
+    run = db.run(
+        "EPSHN_cosine_resnet18_sgd_aug",
+        data_dir="CUB_200_2011",
+        overrides=SETTINGS,
+        device="cpu",
+        callback=Listener(),
+    )
+    assert run.summary == db.load_run("runs/EPSHN_cosine_resnet18_sgd_aug/cub/seed-42").summary
+    assert heard == ["this run is finished already; --force redoes it"]
+
+
+def test_overrides_are_values_by_key_as_well_as_texts():
+    values = {"train.epochs": 3, "optimizer.lr": 0.5, "unseen": "last:5", "train.precision": "auto"}
+    texts = ["train.epochs=3", "optimizer.lr=0.5", "unseen=last:5", "train.precision=auto"]
+    name = "EPSHN_cosine_resnet18_sgd_aug"
+    assert db.resolve(name, values) == db.resolve(name, texts)
+
+
+def test_an_override_that_is_no_value_of_an_experiment_is_refused():
+    with pytest.raises(ValueError, match=r"train must be a text.*train\.PART"):
+        db.resolve("EPSHN_cosine_resnet18_sgd_aug", {"train": {"epochs": 3}})
+
+
+def test_a_resolved_experiment_takes_no_overrides():
+    experiment = db.resolve("EPSHN_cosine_resnet18_sgd_aug")
+    with pytest.raises(ValueError, match="is resolved already"):
+        db.run(experiment, overrides={"train.epochs": 3})
+
+
+def test_the_table_of_runs_has_configuration_and_metrics_as_columns(at_desk):
+    table = db.load_runs("runs")
+    assert list(table["seed"]) == [42, 43]
+    assert set(table["loss"]) == {"NTXent"}
+    assert set(table["images.size"]) == {32}
+    summaries = [db.load_run(folder).summary for folder in table["folder"]]
+    for name in ("precision_drop_unseen_classes", "precision_drop_all_classes"):
+        assert list(table[name]) == [summary[name] for summary in summaries]
+    limited = [summary["phases"]["limited"]["precision_at_1_macro"] for summary in summaries]
+    assert list(table["precision_at_1_macro_limited"]) == limited
+
+
+def test_the_table_of_runs_warns_of_what_it_leaves_out(at_desk, tmp_path, caplog):
+    folder = Path("runs/EPSHN_cosine_resnet18_sgd_aug/cub/seed-42")
+    broken = tmp_path / "runs" / "a" / "cub" / "seed-42"
+    broken.mkdir(parents=True)
+    for file in ("experiment.json", "environment.json"):
+        (broken / file).write_bytes((folder / file).read_bytes())
+    with pytest.raises(ValueError, match="holds no finished run"):
+        db.load_runs(tmp_path)
+    assert "is not finished" in caplog.text
+
+
+def test_a_comparison_prints_as_the_command_shows_it(at_desk, monkeypatch, capsys):
+    folders = [f"runs/EPSHN_cosine_resnet18_sgd_aug/cub/seed-{seed}" for seed in (42, 42)]
+    assert dml_bench(monkeypatch, "compare", *folders) == 0
+    assert str(db.compare(*folders)) == capsys.readouterr().out
