@@ -546,8 +546,8 @@ def test_forgetting_removes_the_run_s_database_and_nothing_else(run, tmp_path, m
 KILLED = """
 import sys, time
 from pathlib import Path
-from dml_bench.browse.database import Place, served
-with served(Place(Path(sys.argv[1]))) as uri:
+from dml_bench.browse.database import DatabaseFolder, served
+with served(DatabaseFolder(Path(sys.argv[1]))) as uri:
     print(uri, flush=True)
     time.sleep(600)
 """

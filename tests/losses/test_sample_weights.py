@@ -110,7 +110,7 @@ def test_two_readings_are_the_weighted_sum_of_their_losses_each_mined_by_itself(
         weigh(losses["NTXent"].build(3, 6)), miners["EPSHN"].build(), unit_vectors=True
     )
     share = torch.full((10,), 0.7)
-    found = objective.over(embeddings, (Targets(first, share), Targets(second, 1 - share)))
+    found = objective.weighted_loss(embeddings, (Targets(first, share), Targets(second, 1 - share)))
     assert found.item() == pytest.approx(
         0.7 * objective(embeddings, first).item() + 0.3 * objective(embeddings, second).item(),
         rel=1e-5,
