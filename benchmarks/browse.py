@@ -61,7 +61,6 @@ def trained(folder: Path, root: Path) -> Path:
         data_dir=folder,
         out=root / "runs",
         cache_dir=root / "cache",
-        wandb="disabled",
     )
     return execute(request).folder
 

@@ -70,7 +70,6 @@ def measured(folder: str, epochs: str, cache: str) -> dict[str, float]:
                 data_dir=Path(folder),
                 out=Path(out),
                 cache_dir=Path(cache),
-                wandb="disabled",
             )
         )
     return {"own_megabytes": sampler.peak["RssAnon"], "resident_megabytes": sampler.peak["VmRSS"]}

@@ -199,7 +199,6 @@ def training(birds: Path, name: str, place: Path, *more: str, force: bool = Fals
             out=place / "runs",
             cache_dir=place / "cache",
             device="cpu",
-            wandb="disabled",
             force=force,
         )
     )

@@ -67,7 +67,6 @@ def run_to_first_step(cache: str) -> None:
                 experiment=resolve(EXPERIMENT, profile="demo"),
                 out=Path(out),
                 cache_dir=Path(cache),
-                wandb="disabled",
                 callback=FirstStep(),
             )
         )

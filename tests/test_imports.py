@@ -15,9 +15,7 @@ PACKAGE = Path(dml_bench.__file__).parent
 LEAVES = {"wandb": 1, "fiftyone": 1, "umap": 1, "matplotlib": 2, "ray": 1}
 """In how many modules each may be imported: matplotlib draws figures, and sets the text of
 pictures."""
-STILL_BACKWARDS = {
-    ("runs", "tracking"),
-}
+STILL_BACKWARDS: set[tuple[str, str]] = set()
 """Imports of one room by another that close a circle of rooms. May only shrink; the move is done
 when it is empty."""
 STILL_CIRCLES: set[str] = set()

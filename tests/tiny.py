@@ -31,7 +31,7 @@ def tiny(*overrides: str) -> Experiment:
 
 
 def train(birds: Path, cache_dir: Path, out: Path, *overrides: str, **request: object) -> Outcome:
-    options = {"wandb": "disabled", "data_dir": birds, "device": "cpu"} | request
+    options = {"data_dir": birds, "device": "cpu"} | request
     return execute(RunRequest(experiment=tiny(*overrides), cache_dir=cache_dir, out=out, **options))
 
 

@@ -98,6 +98,7 @@ def run(
     from dml_bench.runs.execute import execute
     from dml_bench.runs.request import RunRequest
     from dml_bench.runs.run import read_folder
+    from dml_bench.tracking.wandb_mirror import mirror_in_wandb
 
     heard = callback_or_log(callback)
     request = RunRequest(
@@ -106,7 +107,7 @@ def run(
         out=Path(out),
         cache_dir=cache_folder(cache_dir),
         device=device,
-        wandb=wandb,
+        mirror=mirror_in_wandb(wandb),
         force=force,
         callback=heard,
     )

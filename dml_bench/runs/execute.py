@@ -11,6 +11,7 @@ from dml_bench.evaluation.collapse import describe_doubts
 from dml_bench.models.embedder import build_embedder
 from dml_bench.protocols import phases_of
 from dml_bench.runs.folder import RunFolder
+from dml_bench.runs.mirror import no_mirror
 from dml_bench.runs.request import Outcome, RunRequest
 from dml_bench.runs.session import RunSession
 from dml_bench.system import distributed
@@ -33,7 +34,7 @@ def execute(request: RunRequest) -> Outcome:
     device = choose_device(request.device)
     distributed.init(device)
     if not distributed.is_main_process():
-        request = replace(request, callback=Callback(), wandb="disabled")
+        request = replace(request, callback=Callback(), mirror=no_mirror)
     experiment, callback = request.experiment, request.callback
     check_distributed(experiment, device)
     precision = choose_precision(experiment.train.precision, device)

@@ -2,9 +2,10 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from dml_bench.config import Experiment
+from dml_bench.runs.mirror import StartMirror, no_mirror
 from dml_bench.system.callbacks import Callback
 
 __all__ = ["Outcome", "RunRequest"]
@@ -20,7 +21,8 @@ class RunRequest:
     out: Path = Path("runs")
     cache_dir: Path
     device: str = "auto"
-    wandb: Literal["offline", "online", "disabled"] = "offline"
+    mirror: StartMirror = no_mirror
+    """Starts what shows the run elsewhere, as in W&B."""
     force: bool = False
     callback: Callback = field(default_factory=Callback)
 

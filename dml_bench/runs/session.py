@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dml_bench.config import as_table
 from dml_bench.data.datasets import Dataset
 from dml_bench.data.identity import OtherData, copies_in_gallery, data_facts, describe_copies
 from dml_bench.data.inputs import ImageInputs, tta_views
@@ -26,10 +25,10 @@ from dml_bench.runs import arrays, layout
 from dml_bench.runs import folder as run_folder
 from dml_bench.runs.embed_and_search import evaluate_ensemble, evaluate_phase
 from dml_bench.runs.folder import RunFolder
+from dml_bench.runs.mirror import Mirror, MirroredRun
 from dml_bench.runs.request import RunRequest
 from dml_bench.system import distributed, provenance
 from dml_bench.system.files import Damaged, write_csv
-from dml_bench.tracking import wandb_mirror
 from dml_bench.training import checkpoint, loop
 from dml_bench.training.batches import epoch_batches, sampled
 from dml_bench.training.build import build
@@ -75,7 +74,7 @@ class RunSession:
         }
         self.records = folder.records()
         trained = [job.phase for jobs in self.members.values() for job in jobs]
-        self.mirror = wandb_mirror.WandbMirror(None, directory=folder.path, warn=self.callback.warn)
+        self.mirror = Mirror()
         self.stages = stages(
             self.experiment,
             trained,
@@ -173,19 +172,16 @@ class RunSession:
         write_csv(self.folder.path / layout.SPLIT, ("path", "class", "part", "sha256"), rows)
 
     def _start_mirror(self) -> None:
-        self.mirror = wandb_mirror.start(
-            self.request.wandb,
-            directory=self.folder.path,
-            run_id=self.environment["wandb_id"],
-            name=f"{self.experiment.name} seed {self.experiment.seed}",
-            group=self.experiment.name,
-            config=as_table(self.experiment),
-            warn=self.callback.warn,
-            notes=what_is_logged(self.phases),
+        self.mirror = self.request.mirror(
+            MirroredRun(
+                experiment=self.experiment,
+                folder=self.folder.path,
+                run_id=self.environment["wandb_id"],
+                notes=what_is_logged(self.phases),
+                warn=self.callback.warn,
+            )
         )
-        if (
-            self.request.wandb == "offline"
-        ):  # each offline process makes a folder of its own: repeat what earlier ones logged
+        if self.mirror.forgets:
             for record in self.records:
                 self.mirror.log(record)
 

@@ -131,6 +131,7 @@ def run_job(job_spec: dict[str, Any], callback: WorkerCallback) -> None:
     from dml_bench.config import load
     from dml_bench.runs.execute import execute
     from dml_bench.runs.request import RunRequest
+    from dml_bench.tracking.wandb_mirror import mirror_in_wandb
 
     request = RunRequest(
         experiment=load(job_spec["experiment"]),
@@ -138,7 +139,7 @@ def run_job(job_spec: dict[str, Any], callback: WorkerCallback) -> None:
         out=Path(job_spec["out"]),
         cache_dir=Path(job_spec["cache_dir"]),
         device=job_spec["device"],
-        wandb=job_spec["wandb"],
+        mirror=mirror_in_wandb(job_spec["wandb"]),
         callback=callback,
     )
     outcome = retry_while_occupied(lambda: execute(request), job_spec.get("patience_seconds", 0.0))

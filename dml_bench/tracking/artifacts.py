@@ -11,7 +11,6 @@ from PIL import Image
 
 from dml_bench.analysis.collect import collect, studies_of
 from dml_bench.analysis.diagnostics import diagnose_chosen
-from dml_bench.config import as_table
 from dml_bench.explain.annotations import Annotations
 from dml_bench.explain.drawing import Drawing
 from dml_bench.explain.images import RunImages, mistaken
@@ -21,9 +20,10 @@ from dml_bench.explain.neighbour_panels import answered, panel_of
 from dml_bench.gallery.store import open_run
 from dml_bench.plots.figures import draw
 from dml_bench.runs.arrays import Part
+from dml_bench.runs.mirror import MirroredRun
 from dml_bench.runs.run import Run
 from dml_bench.system.tables import ResultTable
-from dml_bench.tracking import wandb_mirror
+from dml_bench.tracking.wandb_mirror import Mode, mirror_in_wandb
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -36,7 +36,7 @@ MOST_EMBEDDINGS = 2000
 
 def show(
     path: Path,
-    mode: wandb_mirror.Mode,
+    mode: Mode,
     *,
     data_dir: Path | None = None,
     evidence: int = 8,
@@ -48,15 +48,10 @@ def show(
     run = open_run(path, data_dir)
     if evidence or explained:
         run.images.require()
-    mirror = wandb_mirror.start(
-        mode,
-        directory=run.folder,
-        run_id=run.wandb_id,
-        name=f"{run.experiment.name} seed {run.seed}",
-        group=run.experiment.name,
-        config=as_table(run.experiment),
-        warn=warn,
+    mirrored = MirroredRun(
+        experiment=run.experiment, folder=run.folder, run_id=run.wandb_id, warn=warn
     )
+    mirror = mirror_in_wandb(mode)(mirrored)
     names = []
     try:
         for name, picture in pictures(run, evidence, explained):

@@ -12,18 +12,20 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, Literal
 
+from dml_bench.config import as_table
+from dml_bench.runs.mirror import Mirror, MirroredRun, StartMirror
 from dml_bench.system.tables import ResultTable
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["Mode", "NotSent", "WandbMirror", "start", "sync"]
+__all__ = ["Mode", "NotSent", "WandbMirror", "mirror_in_wandb", "start", "sync"]
 
 Mode = Literal["offline", "online", "disabled"]
 Scalar = float | int | str
@@ -36,7 +38,7 @@ class NotLoggedIn(Exception):
     """Online mode without an API key."""
 
 
-class WandbMirror:
+class WandbMirror(Mirror):
     """One run as W&B sees it. No method raises, and only `finish` waits; after a failure, all of
     them do nothing.
 
@@ -44,10 +46,16 @@ class WandbMirror:
     """
 
     def __init__(
-        self, connect: Callable[[], Any] | None, *, directory: Path, warn: Callable[[str], None]
+        self,
+        connect: Callable[[], Any] | None,
+        *,
+        directory: Path,
+        warn: Callable[[str], None],
+        forgets: bool = False,
     ) -> None:
         """`connect` opens the wandb run, on the mirror's own thread; None makes a mirror that does
         nothing."""
+        self.forgets = forgets
         self._directory = directory
         self._warn = warn
         self._jobs: SimpleQueue[Callable[[Any], object] | None] = SimpleQueue()
@@ -60,13 +68,13 @@ class WandbMirror:
             )
             self._thread.start()
 
-    def log(self, record: dict[str, Scalar]) -> None:
+    def log(self, record: Mapping[str, Scalar]) -> None:
         """Add the scalars of one epoch, which `record["epoch"]` numbers; they are plotted over
         it."""
         row = dict(record)
         self._put(lambda run: run.log(row))
 
-    def tables(self, tables: dict[str, ResultTable]) -> None:
+    def tables(self, tables: Mapping[str, ResultTable]) -> None:
         """Add each table under its name."""
         named = dict(tables)
         self._put(lambda run: run.log({name: wandb_table(table) for name, table in named.items()}))
@@ -80,7 +88,7 @@ class WandbMirror:
         """Add a picture under its name."""
         self._put(lambda run: run.log({name: wandb_image(picture)}))
 
-    def summary(self, values: dict[str, float]) -> None:
+    def summary(self, values: Mapping[str, float]) -> None:
         """Set the numbers that stand for the whole run."""
         numbers = dict(values)
         self._put(lambda run: run.summary.update(numbers))
@@ -159,8 +167,29 @@ def start(
         "config": copy.deepcopy(config),
     }
     return WandbMirror(
-        functools.partial(connect, mode, directory, run), directory=directory, warn=warn
+        functools.partial(connect, mode, directory, run),
+        directory=directory,
+        warn=warn,
+        forgets=mode == "offline",
     )
+
+
+def mirror_in_wandb(mode: Mode) -> StartMirror:
+    """What a run is handed so that it is mirrored in W&B."""
+
+    def start_run(run: MirroredRun) -> Mirror:
+        return start(
+            mode,
+            directory=run.folder,
+            run_id=run.run_id,
+            name=f"{run.experiment.name} seed {run.experiment.seed}",
+            group=run.experiment.name,
+            config=as_table(run.experiment),
+            warn=run.warn,
+            notes=run.notes,
+        )
+
+    return start_run
 
 
 def connect(mode: Mode, directory: Path, run: dict[str, Any]) -> Any:

@@ -79,7 +79,6 @@ def small(
         cache_dir=cache_dir,
         out=out,
         device="cpu",
-        wandb="disabled",
         callback=callback or Callback(),
     )
     return execute(request)

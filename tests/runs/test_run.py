@@ -20,6 +20,7 @@ from dml_bench.runs.arrays import read_neighbours
 from dml_bench.runs.folder import read_json
 from dml_bench.runs.request import Outcome
 from dml_bench.system.callbacks import Callback
+from dml_bench.tracking.wandb_mirror import mirror_in_wandb
 from dml_bench.training import frozen_features, loop
 from dml_bench.training.loop import NonFiniteLoss
 from dml_bench.training.training_state import TrainingState
@@ -540,7 +541,7 @@ def test_source_weights_are_trained_once_shared_and_transferred(birds: Path, tmp
 def test_what_w_and_b_logged_offline_is_what_the_run_folder_holds(
     birds: Path, cache_dir: Path, tmp_path: Path
 ):
-    folder = train(birds, cache_dir, tmp_path, wandb="offline").folder
+    folder = train(birds, cache_dir, tmp_path, mirror=mirror_in_wandb("offline")).folder
     (mirrored,) = (folder / "wandb").glob("offline-run-*")
     assert mirrored.name.endswith(json.loads((folder / "environment.json").read_text())["wandb_id"])
     tool = Path(sys.executable).with_name("wandb")

@@ -67,7 +67,6 @@ def test_every_row_runs_both_phases_to_a_result_that_can_be_traced(
             cache_dir=cache_dir,
             out=tmp_path,
             device="cpu",
-            wandb="disabled",
         )
     )
     summary = outcome.summary

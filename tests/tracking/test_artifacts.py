@@ -16,7 +16,7 @@ from tiny import train
 from dml_bench.runs.arrays import read_arrays
 from dml_bench.runs.run import read_folder
 from dml_bench.tracking import artifacts, wandb_mirror
-from dml_bench.tracking.wandb_mirror import NotSent
+from dml_bench.tracking.wandb_mirror import NotSent, mirror_in_wandb
 
 
 @pytest.fixture(scope="module")
@@ -106,7 +106,9 @@ def test_without_a_key_the_next_step_is_one_line(run: Path, tmp_path: Path):
 def test_a_server_out_of_reach_is_one_line_and_loses_nothing(
     birds, cache_dir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    folder = train(birds, cache_dir, tmp_path, "train.epochs=1", wandb="offline").folder
+    folder = train(
+        birds, cache_dir, tmp_path, "train.epochs=1", mirror=mirror_in_wandb("offline")
+    ).folder
     monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
     monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
     (logged,) = folder.rglob("*.wandb")
