@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dml_bench.api.arguments import PathLike, cache_folder
+from dml_bench.runs import layout
 
 __all__ = ["CacheEntry", "cached", "clear_cache"]
 
@@ -95,4 +96,4 @@ def clear_cache(
 
 
 def holds_a_run(path: Path) -> bool:
-    return path.is_dir() and any(path.rglob("experiment.json"))
+    return path.is_dir() and any(path.rglob(layout.EXPERIMENT))
