@@ -10,14 +10,13 @@ import numpy as np
 
 from dml_bench.analysis.study import Study, held_out
 from dml_bench.analysis.table import TableRow
+from dml_bench.evaluation.calibration import Calibration, calibration_of
 from dml_bench.evaluation.few_shot import FewShotCurve, few_shot_curve
 from dml_bench.evaluation.knn_vote import AccuracyByK, accuracy_by_k, confusions, vote_changes
 from dml_bench.evaluation.metrics import precision_at_1, vote
 from dml_bench.evaluation.open_set import (
-    Calibration,
     OpenSetResult,
     apply_threshold,
-    calibration,
     leave_one_out_gallery,
     open_set_result,
     search_without_classes,
@@ -238,7 +237,7 @@ def mean_sweep(found: Sequence[Neighbours]) -> AccuracyByK:
 
 def calibrated(found: Neighbours) -> Calibration:
     elected, share = vote(found, min(VOTERS, found.k))
-    return calibration(share, elected == found.query_labels)
+    return calibration_of(share, elected == found.query_labels)
 
 
 def class_drop(line: TableRow) -> ClassDrop:

@@ -3,7 +3,6 @@ sentences and figures need of them."""
 
 import hashlib
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -16,7 +15,7 @@ from dml_bench.evaluation.metrics import precision_at_1
 from dml_bench.evaluation.statistics import Interval, Scores, estimate, interval
 from dml_bench.protocols import protocol_named
 from dml_bench.registry import losses
-from dml_bench.runs.metrics import metric_of, metrics_of
+from dml_bench.runs.metrics import Metric, metrics_of
 from dml_bench.runs.pairing import runs_in_common
 from dml_bench.runs.run import Run
 
@@ -40,35 +39,6 @@ def held_out(run: Run) -> dict[str, np.ndarray]:
     return {phase: classes for phase, classes in run.held_out.items() if phase in run.neighbours}
 
 
-def known(run: Run) -> Scores:
-    """P@1 of the model that trained on all it may."""
-    found = run.neighbours[run.protocol.main_phase]
-    return Scores(precision_at_1(found), found.query_labels)
-
-
-def logits(run: Run) -> Scores:
-    return metric_of(run.experiment, "logits_accuracy").scores(run)
-
-
-def of_unseen(run: Run, phase_of: Callable[[str], str]) -> Scores:
-    """Of several hold-outs, the mean over those in which the query's class is unseen."""
-    labels, held = run.neighbours["all"].query_labels, held_out(run)
-    right = np.stack([precision_at_1(run.neighbours[phase_of(phase)]) for phase in held])
-    unseen = np.stack([np.isin(labels, classes) for classes in held.values()])
-    asked = unseen.any(0)
-    return Scores((right * unseen).sum(0)[asked] / unseen.sum(0)[asked], labels[asked])
-
-
-def unseen_limited(run: Run) -> Scores:
-    """P@1 on the unseen classes, by the model that never trained on them."""
-    return of_unseen(run, lambda phase: phase)
-
-
-def unseen_all(run: Run) -> Scores:
-    """P@1 on the same classes, by the model that did."""
-    return of_unseen(run, lambda phase: "all")
-
-
 def drop_of_holdout(run: Run, phase: str) -> Scores:
     """The drop on the classes that one phase held out."""
     trained, without = (
@@ -78,20 +48,21 @@ def drop_of_holdout(run: Run, phase: str) -> Scores:
     return trained.minus(without).of_classes(held_out(run)[phase])
 
 
-def drop(group: str) -> Callable[[Run], Scores]:
-    return lambda run: metric_of(run.experiment, f"precision_drop_{group}_classes").scores(run)
-
-
-QUANTITIES: dict[str, tuple[Callable[[Run], Scores], tuple[float, float]]] = {
-    "known": (known, (0, 1)),
-    "logits": (logits, (0, 1)),
-    "unseen_limited": (unseen_limited, (0, 1)),
-    "unseen_all": (unseen_all, (0, 1)),
-    "drop_unseen": (drop("unseen"), (-1, 1)),
-    "drop_seen": (drop("seen"), (-1, 1)),
-    "drop_all": (drop("all"), (-1, 1)),
+QUANTITIES = {
+    "known": "precision_at_1_macro",
+    "logits": "logits_accuracy",
+    "unseen_limited": "precision_at_1_macro_unseen_limited",
+    "unseen_all": "precision_at_1_macro_unseen",
+    "drop_unseen": "precision_drop_unseen_classes",
+    "drop_seen": "precision_drop_seen_classes",
+    "drop_all": "precision_drop_all_classes",
 }
-"""One value per query by a short name, all averaged over classes, and the range of the mean."""
+"""Metrics by a short name. A study averages all of them over classes."""
+
+
+def metric_for(line: TableRow, quantity: str) -> Metric | None:
+    """None where the runs of this line don't have it."""
+    return metrics_of(line.runs[0].experiment).get(QUANTITIES[quantity])
 
 
 @dataclass
@@ -200,12 +171,11 @@ class Study:
         """None where the runs of this line don't have it."""
         key = (line.name, quantity, level)
         if key not in self._known:
-            scores, within = QUANTITIES[quantity]
-            self._known[key] = (
-                None
-                if lacks(line, quantity)
-                else interval([scores(run) for run in line.runs], within=within, level=level)
-            )
+            metric = metric_for(line, quantity)
+            self._known[key] = None
+            if metric is not None:
+                scores = [metric.scores(run) for run in line.runs]
+                self._known[key] = interval(scores, within=metric.within, level=level)
         return self._known[key]
 
     @property
@@ -225,10 +195,11 @@ class Study:
     def pooled(self, quantity: str) -> Interval | None:
         """The mean over all metric-learning experiments, which has less noise than any of them;
         over the seeds that all have on the same splits, None where there are none."""
-        scores, within = QUANTITIES[quantity]
+        metric = metric_for(self.methods[0], quantity)
+        assert metric is not None
         shared = runs_in_common(*(line.runs for line in self.methods))
-        pools = [pool(list(map(scores, runs))) for runs in shared]
-        return interval(pools, within=within) if pools else None
+        pools = [pool(list(map(metric.scores, runs))) for runs in shared]
+        return interval(pools, within=metric.within) if pools else None
 
     def best_against(
         self, quantity: str, other: TableRow, of_other: str = ""
@@ -272,24 +243,14 @@ class Study:
     def _difference(
         self, line: TableRow, quantity: str, other: TableRow, of_other: str, level: float
     ) -> Interval | None:
-        if lacks(line, quantity) or lacks(other, of_other):
+        first, second = metric_for(line, quantity), metric_for(other, of_other)
+        if first is None or second is None:
             return None
-        (first, within), (second, _) = QUANTITIES[quantity], QUANTITIES[of_other]
-        width = within[1] - within[0]
         pairs = runs_in_common(line.runs, other.runs)
-        scores = [first(mine).minus(second(theirs)) for mine, theirs in pairs]
-        return interval(scores, within=(-width, width), level=level) if scores else None
+        scores = [first.scores(mine).minus(second.scores(theirs)) for mine, theirs in pairs]
+        return interval(scores, within=first.of_differences, level=level) if scores else None
 
 
 def pool(parts: list[Scores]) -> Scores:
     """The mean of several on the same queries."""
     return Scores(np.mean([part.values for part in parts], axis=0), parts[0].labels)
-
-
-def lacks(line: TableRow, quantity: str) -> bool:
-    have = metrics_of(line.runs[0].experiment)
-    if quantity == "known":
-        return False
-    if quantity == "logits":
-        return "logits_accuracy" not in have
-    return "precision_drop_unseen_classes" not in have

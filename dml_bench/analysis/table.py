@@ -9,7 +9,7 @@ from dml_bench.evaluation import collapse
 from dml_bench.evaluation.statistics import Interval
 from dml_bench.protocols import protocol_named
 from dml_bench.protocols.metric import Column, value_at
-from dml_bench.runs.metrics import COST, Cost, measure
+from dml_bench.runs.metrics import COST, CostColumn, measure
 from dml_bench.runs.run import Run
 
 __all__ = ["Group", "TableRow", "grouped"]
@@ -140,7 +140,7 @@ def _value(column: Column, runs: Sequence[Run]) -> Interval | float | None:
     return sum(known) / len(known) if len(known) == len(values) else None
 
 
-def _cost(cost: Cost, runs: Sequence[Run]) -> float | None:
+def _cost(cost: CostColumn, runs: Sequence[Run]) -> float | None:
     parts = [
         [part for part in run.summary["cost"].values() if isinstance(part, dict)] for run in runs
     ]

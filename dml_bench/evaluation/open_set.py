@@ -20,11 +20,9 @@ from dml_bench.evaluation.metrics import precision_at_1
 from dml_bench.evaluation.search import Neighbours, search, search_leaving_one_out
 
 __all__ = [
-    "Calibration",
     "OpenSetResult",
     "Threshold",
     "apply_threshold",
-    "calibration",
     "leave_one_out_gallery",
     "open_set_result",
     "search_without_classes",
@@ -74,22 +72,6 @@ class Threshold:
     """Right answers / answers given; nan where none is given."""
     coverage: float
     """Answers given / images."""
-
-
-@dataclass(frozen=True, slots=True)
-class Calibration:
-    """How far a stated confidence is from the accuracy that comes with it, by bins of
-    confidence."""
-
-    ece: float
-    """Expected calibration error: mean over queries of |accuracy - confidence| of their bin (Guo et
-    al. 2017); nan without queries."""
-    confidence: np.ndarray
-    """(bins) mean; nan in an empty bin."""
-    accuracy: np.ndarray
-    """(bins) mean; nan in an empty bin."""
-    count: np.ndarray
-    """(bins) queries."""
 
 
 def search_without_classes(
@@ -212,29 +194,3 @@ def leave_one_out_gallery(
     """
     neighbours = search_leaving_one_out(gallery, gallery_labels, 1)
     return neighbours.similarities[:, 0], precision_at_1(neighbours).astype(bool)
-
-
-def calibration(share: np.ndarray, correct: np.ndarray, bins: int = 10) -> Calibration:
-    """Of (query) the elected class's share of the votes, 0 to 1, as its confidence, and (query)
-    whether it is right.
-
-    Bins have equal width and hold their upper edge, the first one also 0 (Guo et al. 2017, "On
-    calibration of modern neural networks"). Raises ValueError without bins.
-    """
-    if bins < 1:
-        raise ValueError(f"a calibration needs at least one bin, got {bins}")
-    share, correct = np.asarray(share, float), np.asarray(correct, float)
-    place = np.searchsorted(np.arange(1, bins) / bins, share, side="left")
-    count = np.bincount(place, minlength=bins)
-    confidence, accuracy = (
-        np.where(
-            count > 0,
-            np.bincount(place, weights=values, minlength=bins) / np.maximum(count, 1),
-            np.nan,
-        )
-        for values in (share, correct)
-    )
-    gap = np.nansum(np.abs(accuracy - confidence) * count)
-    return Calibration(
-        float(gap / len(share)) if len(share) else np.nan, confidence, accuracy, count
-    )

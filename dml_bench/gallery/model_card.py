@@ -127,10 +127,7 @@ def phase_words(run: Run, phase: str) -> str:
 
 def never_trained_on(run: Run, phase: str) -> list[str]:
     """The classes that the model of a phase did not see."""
-    if phase == "all":
-        return []
-    by_phase = {held["phase"]: held["unseen_classes"] for held in run.summary.get("holdouts", ())}
-    return list(by_phase.get(phase, run.summary["unseen_classes"]))
+    return run.protocol.held_out(run.summary).get(phase, [])
 
 
 def data_words(run: Run, phase: str) -> str:

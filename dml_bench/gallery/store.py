@@ -297,7 +297,8 @@ def open_gallery_file(
 def chosen_phase(run: Run, wanted: str) -> str:
     """The phase of that name; '' means `all`, or the only one. Raises UnknownName."""
     names = list(run.phases)
-    phase = wanted or ("all" if "all" in names else names[0])
+    main_phase = run.protocol.main_phase
+    phase = wanted or (main_phase if main_phase in names else names[0])
     if phase not in names:
         raise UnknownName(
             f"{run.folder} has no phase {phase!r}{near_miss(phase, names)}; there are:"

@@ -418,6 +418,14 @@ def p_at_1_metrics() -> Iterator[Metric]:
         compared=False,
         depends_on_holdouts=True,
     )
+    yield Metric(
+        name="precision_at_1_macro_unseen",
+        head="P@1 unseen, trained",
+        description="P@1 on the unseen classes, trained on all classes (mean over classes)",
+        scores=unseen_scores_of_all,
+        compared=False,
+        depends_on_holdouts=True,
+    )
     for group, classes in (
         ("seen", "the classes trained on"),
         ("unseen", "classes never trained on"),
@@ -459,6 +467,12 @@ def limited_scores(group: str, run: MeasuredRun) -> Scores:
     those for which the query's class belongs to the group."""
     right = [scores_of_phase(precision_at_1, phase, run).values for phase in run.held_out]
     return of_group(group, run, np.stack(right), run.neighbours[ALL].query_labels)
+
+
+def unseen_scores_of_all(run: MeasuredRun) -> Scores:
+    """Per query of a class that some hold-out does not train on: right by the model that did."""
+    of_all = scores_of_phase(precision_at_1, ALL, run)
+    return of_group("unseen", run, np.stack([of_all.values for _ in run.held_out]), of_all.labels)
 
 
 def drop_scores(group: str, run: MeasuredRun) -> Scores:

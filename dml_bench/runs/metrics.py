@@ -15,7 +15,7 @@ from dml_bench.protocols.metric import Metric
 from dml_bench.registry import UnknownName, near_miss
 from dml_bench.runs.run import Run
 
-__all__ = ["COST", "Cost", "Metric", "difference", "measure", "metric_of", "metrics_of"]
+__all__ = ["COST", "CostColumn", "Metric", "difference", "measure", "metric_of", "metrics_of"]
 
 
 def metrics_of(experiment: Experiment) -> dict[str, Metric]:
@@ -58,19 +58,22 @@ def difference(runs: Sequence[Run], others: Sequence[Run], name: str) -> Interva
 
 
 @dataclass(frozen=True, slots=True)
-class Cost:
-    """What a run took; `of` reads it from the parts of the summary's cost, one per phase."""
+class CostColumn:
+    """What a run took."""
 
     head: str
     key: str
+    """The name in CSV files."""
     of: Callable[[list[dict[str, Any]]], float | None]
+    """Reads it from the parts of the summary's cost, one for each phase."""
     worst: bool = False
     """The most of all seeds, instead of the mean."""
 
 
 def images_per_second(parts: list[dict[str, Any]]) -> float:
-    seconds = sum(part["train_seconds"] for part in parts)
-    return sum(part["train_images_per_second"] * part["train_seconds"] for part in parts) / seconds
+    seconds: float = sum(part["train_seconds"] for part in parts)
+    images: float = sum(part["train_images_per_second"] * part["train_seconds"] for part in parts)
+    return images / seconds
 
 
 def most(key: str) -> Callable[[list[dict[str, Any]]], float | None]:
@@ -78,12 +81,12 @@ def most(key: str) -> Callable[[list[dict[str, Any]]], float | None]:
 
 
 COST = (
-    Cost(
+    CostColumn(
         "training",
         "train_seconds",
         lambda parts: sum(part["train_seconds"] + part.get("start_seconds", 0.0) for part in parts),
     ),
-    Cost("images/s", "train_images_per_second", images_per_second),
-    Cost("memory", "peak_memory_bytes", most("peak_memory_bytes"), worst=True),
-    Cost("GPU memory", "peak_gpu_memory_bytes", most("peak_gpu_memory_bytes"), worst=True),
+    CostColumn("images/s", "train_images_per_second", images_per_second),
+    CostColumn("memory", "peak_memory_bytes", most("peak_memory_bytes"), worst=True),
+    CostColumn("GPU memory", "peak_gpu_memory_bytes", most("peak_gpu_memory_bytes"), worst=True),
 )

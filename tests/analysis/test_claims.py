@@ -286,6 +286,7 @@ def test_what_is_measured_per_query_averages_to_what_a_real_run_says(drops: Run)
             "test_accuracy": phases["all"]["precision_at_1_micro"],
             "precision_at_1_macro": phases["all"]["precision_at_1_macro"],
             "precision_at_1_macro_limited": phases["limited"]["precision_at_1_macro"],
+            "precision_at_1_macro_unseen": phases["all"]["precision_at_1_macro_unseen"],
             "precision_at_1_macro_seen_limited": phases["limited"]["precision_at_1_macro_seen"],
             "precision_at_1_macro_unseen_limited": phases["limited"]["precision_at_1_macro_unseen"],
             "precision_drop_unseen_classes": summary["precision_drop_unseen_classes"],

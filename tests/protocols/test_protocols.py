@@ -10,18 +10,18 @@ from typing import Any
 
 import numpy as np
 import pytest
-from handmade import BASELINE
+from handmade import BASELINE, experiment, finish
 from tiny import SETTINGS, dml_bench, refusal, tiny
 
 import dml_bench as package
 from dml_bench import registry
 from dml_bench.analysis.compare import compare, read_sides
-from dml_bench.config import Evaluate, Experiment
+from dml_bench.config import Evaluate, Expectation, Experiment
 from dml_bench.data.datasets import Dataset
 from dml_bench.data.split import Phase, Split, fingerprint, make_split, unseen_classes
 from dml_bench.evaluation.metrics import by_class, macro, precision_at_1, r_precision
 from dml_bench.evaluation.search import Neighbours
-from dml_bench.protocols import protocol_named, protocol_of
+from dml_bench.protocols import class_holdout, protocol_named, protocol_of
 from dml_bench.protocols.base import (
     PhaseOutput,
     Protocol,
@@ -81,15 +81,15 @@ def test_few_modules_spell_the_name_of_a_protocol():
 @pytest.mark.parametrize("name", registry.protocols.names())
 def test_a_protocol_is_complete(name):
     protocol = protocol_named(name)
-    experiment = tiny(f"protocol={name}", f"data.split={protocol.splits[0]}")
-    metrics = protocol.metrics(experiment)
+    resolved = tiny(f"protocol={name}", f"data.split={protocol.splits[0]}")
+    metrics = protocol.metrics(resolved)
     assert metrics
     assert "precision_at_1_macro" in metrics, "reports and comparisons of classes rest on it"
     assert all(metric.name == key for key, metric in metrics.items())
-    columns = protocol.columns([experiment])
+    columns = protocol.columns([resolved])
     assert {column.key for column in columns if column.interval} <= set(metrics)
     assert protocol.explanation
-    assert protocol_of(experiment).name == name
+    assert protocol_of(resolved).name == name
 
 
 def test_an_unknown_protocol_is_refused_with_those_that_there_are(monkeypatch, capsys):
@@ -283,3 +283,47 @@ def test_a_third_protocol_has_a_section_of_the_report_with_its_columns_and_claim
     assert claim["metric"] == "r_precision_macro"
     assert claim["claim"] == "R-precision on the unseen classes is 0.500"
     assert float(claim["measured"]) == pytest.approx(fast.estimate)
+
+
+# A metric that is added
+
+
+def mean_similarity(neighbours: Neighbours) -> np.ndarray:
+    """(query) similarity of the nearest image: a function as `evaluation.metrics` has them."""
+    return neighbours.similarities[:, 0].astype(float)
+
+
+@pytest.fixture
+def added(monkeypatch) -> None:
+    """One more line in the list of a protocol's metrics."""
+    metric = Metric(
+        name="nearest_similarity",
+        head="similarity",
+        description="similarity of the nearest image",
+        scores=partial(scores_of_phase, mean_similarity, "all"),
+        column="similarity",
+    )
+    before = class_holdout.p_at_1_metrics
+    monkeypatch.setattr(class_holdout, "p_at_1_metrics", lambda: (*before(), metric))
+
+
+def test_an_added_metric_is_in_tables_comparisons_claims_and_the_report(
+    added, tmp_path, monkeypatch
+):
+    answers = {"all": [[1, 0], [1, 1], [1, 1]], "limited": [[1, 0], [1, 1], [0, 0]]}
+    claim = Expectation(metric="nearest_similarity", source="a guess", value=1.0)
+    for name in ("a", "b"):
+        finish(tmp_path / "runs", experiment(name, expects=(claim,)), answers, unseen=1)
+
+    [comparison] = compare(read_sides([tmp_path / "runs" / name for name in ("a", "b")]))
+    assert "nearest_similarity" in [row.metric for row in comparison.overall]
+
+    assert dml_bench(monkeypatch, "report", tmp_path / "runs", "--out", tmp_path / "report") == 0
+    [table] = (tmp_path / "report").rglob("table*.csv")
+    [first, _] = read_csv(table)
+    assert float(first["nearest_similarity"]) == 1.0
+    assert {"nearest_similarity_low", "nearest_similarity_high"} <= set(first)
+    assert "| similarity |" in (tmp_path / "report" / "report.md").read_text(encoding="utf-8")
+    [claims] = (tmp_path / "report").rglob("expectations*.csv")
+    verdicts = {row["claim"]: row["measured"] for row in read_csv(claims)}
+    assert verdicts == {"similarity of the nearest image is 1.000": "1.0"}

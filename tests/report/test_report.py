@@ -24,7 +24,7 @@ from dml_bench.analysis.study import Study
 from dml_bench.cli import app
 from dml_bench.config import Component
 from dml_bench.config.experiments import resolve
-from dml_bench.evaluation.open_set import calibration
+from dml_bench.evaluation.calibration import calibration_of
 from dml_bench.evaluation.statistics import Interval, Scores, interval
 from dml_bench.plots import canvas, curves, figures
 from dml_bench.report import assets, format
@@ -508,8 +508,8 @@ def test_of_a_run_without_validation_images_it_is_chosen_on_the_gallery_and_that
 def test_the_calibration_of_several_seeds_is_drawn_of_all_their_queries_together(tmp_path):
     section = with_embeddings(tmp_path)
     look = diagnose(section, section.group.lines[0], draws=2)
-    first = calibration(np.array([0.5, 0.5, 1.0]), np.array([1, 0, 1]), bins=2)
-    second = calibration(np.array([0.5]), np.array([1]), bins=2)
+    first = calibration_of(np.array([0.5, 0.5, 1.0]), np.array([1, 0, 1]), bins=2)
+    second = calibration_of(np.array([0.5]), np.array([1]), bins=2)
     both = replace(look, calibration=(first, second))
     share, accuracy, part = both.reliability
     assert (share.tolist(), accuracy.tolist(), part.tolist()) == (
