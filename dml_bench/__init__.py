@@ -36,6 +36,17 @@ from dml_bench.api.train import (
     run_suite,
     suite_commands,
 )
+from dml_bench.registry.plugins import (
+    allow_plugin,
+    register_backbone,
+    register_dataset,
+    register_head,
+    register_loss,
+    register_miner,
+    register_optimizer,
+    register_sampler,
+    register_schedule,
+)
 from dml_bench.system.callbacks import Callback, LoggingCallback
 
 __version__ = "0.1.0"
@@ -47,6 +58,7 @@ __all__ = [
     "Gallery",
     "LoggingCallback",
     "PhotoPredictions",
+    "allow_plugin",
     "browse_run",
     "cached",
     "channel_statistics",
@@ -64,6 +76,14 @@ __all__ = [
     "load_runs",
     "log_to_wandb",
     "plan_suite",
+    "register_backbone",
+    "register_dataset",
+    "register_head",
+    "register_loss",
+    "register_miner",
+    "register_optimizer",
+    "register_sampler",
+    "register_schedule",
     "resolve",
     "run",
     "run_suite",

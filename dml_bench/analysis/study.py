@@ -121,9 +121,7 @@ class Study:
     @cached_property
     def rivals(self) -> tuple[TableRow, ...]:
         """Softmax classifiers: their loss has logits and does not work on unit vectors."""
-        facts = {
-            line.name: losses[line.runs[0].experiment.loss.name].facts for line in self.finished
-        }
+        facts = {line.name: losses.of(line.runs[0].experiment.loss).facts for line in self.finished}
         return tuple(
             line
             for line in self.finished

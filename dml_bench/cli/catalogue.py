@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
-from dml_bench import registry
+from dml_bench import __version__, registry
 from dml_bench.config import experiments
 
 if TYPE_CHECKING:
@@ -41,11 +41,15 @@ def entries(kind: str) -> list[dict[str, Any]]:
             }
             for e in found
         ]
+    registered = getattr(registry, kind)
+    for name in registered.plug_in_names():
+        registered.import_component(name)
     return [
         {
             "name": entry.name,
             "summary": entry.summary,
             "source": entry.source,
+            "from": entry.origin.describe() if entry.origin else f"dml-bench {__version__}",
             "options": {name: option.default for name, option in entry.options.items()},
             **{
                 name: fact
@@ -53,7 +57,7 @@ def entries(kind: str) -> list[dict[str, Any]]:
                 if not callable(fact) and fact is not None
             },
         }
-        for entry in getattr(registry, kind)
+        for entry in registered
     ]
 
 
@@ -70,16 +74,26 @@ def cells(kind: str, record: dict[str, Any]) -> dict[str, str]:
         "facts": facts,
         "source": record["source"],
     }
-    return (
-        shown if kind == "losses" else {key: text for key, text in shown.items() if key != "facts"}
-    )
+    if kind != "losses":
+        del shown["facts"]
+    return shown
+
+
+def rows_of(kind: str, records: list[dict[str, Any]]) -> list[dict[str, str]]:
+    """The rows of a table. Where some record is a plug-in's, a column says where each is from."""
+    rows = [cells(kind, record) for record in records]
+    origins = [record.get("from", "") for record in records]
+    if len(set(origins)) > 1:
+        for row, origin in zip(rows, origins, strict=True):
+            row["from"] = origin
+    return rows
 
 
 def as_rich(kind: str, records: list[dict[str, Any]]) -> "Table":
     from rich.table import Table
 
     table = Table(title=f"{len(records)} {kind}", title_justify="left")
-    rows = [cells(kind, record) for record in records]
+    rows = rows_of(kind, records)
     for column in rows[0]:
         table.add_column(column, overflow="fold")
     for row in rows:
@@ -99,7 +113,7 @@ def as_page(found: dict[str, list[dict[str, Any]]]) -> str:
 
 
 def section(kind: str, records: list[dict[str, Any]]) -> list[str]:
-    rows = [cells(kind, record) for record in records]
+    rows = rows_of(kind, records)
     lines = [
         f"| {' | '.join(text.replace('|', chr(92) + '|') for text in row.values())} |"
         for row in rows

@@ -88,6 +88,7 @@ def explain(
     ] = 40,
     data_dir: options.ImagesDir = None,
     device: options.Device = "auto",
+    allow_plugin: options.AllowPlugin = [],
 ) -> None:
     """Draw where a run's network looks, both phases side by side, and score these maps. The scores
     say whether a map lies on the bird, whether the prediction depends on it, and whether random

@@ -37,6 +37,7 @@ def enrol(
     phase: options.PhaseName = "",
     gallery: options.GalleryDir = None,
     device: options.Device = "auto",
+    allow_plugin: options.AllowPlugin = [],
 ) -> None:
     """Add classes to a run's gallery without training, or remove or rename classes. The run's own
     result stays as it is. Exit code 1 if an image can't be read; all others are added.
@@ -85,6 +86,7 @@ def predict(
     phase: options.PhaseName = "",
     gallery: options.GalleryDir = None,
     device: options.Device = "auto",
+    allow_plugin: options.AllowPlugin = [],
 ) -> None:
     """Look photos up in a run's gallery: class, vote, similarity and closest images, or unknown.
     Exit code 1 if an image can't be read; all others are looked up.
@@ -113,6 +115,7 @@ def export(
     phase: options.PhaseName = "",
     gallery: options.GalleryDir = None,
     data_dir: options.ImagesDir = None,
+    allow_plugin: options.AllowPlugin = [],
 ) -> None:
     """Write a run's network, preprocessing, gallery and model card into a folder that needs none of
     this package. The exported network is checked against the run.

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from dml_bench.system.terminal import TerminalCallback
 __all__ = [
     "DEFAULT_CACHE",
+    "AllowPlugin",
     "AsideCallback",
     "CacheDir",
     "DataDir",
@@ -256,6 +257,29 @@ IndexName = Annotated[
         ),
         metavar="NAME[:KEY=VALUE,...]",
         show_default=False,
+    ),
+]
+
+
+def allow(names: list[str]) -> list[str]:
+    """Let the plug-ins that a run recorded be imported."""
+    from dml_bench.registry.plugins import allow_plugin
+
+    for name in names:
+        allow_plugin(name)
+    return names
+
+
+AllowPlugin = Annotated[
+    list[str],
+    typer.Option(
+        "--allow-plugin",
+        help=(
+            "Import this plug-in of a run from another machine, whose code you have read;"
+            " repeatable."
+        ),
+        metavar="NAME[=FILE]",
+        callback=allow,
     ),
 ]
 

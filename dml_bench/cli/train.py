@@ -14,7 +14,7 @@ app = typer.Typer()
 
 
 @app.command()
-def run(
+def run(  # noqa: PLR0913, PLR0917 - its parameters are its options
     name: options.Name,
     demo: options.Demo = False,
     data_dir: options.DataDir = None,
@@ -31,6 +31,7 @@ def run(
         bool, typer.Option("--force", help="Discard what the run folder holds, and start anew.")
     ] = False,
     skip_unreadable: options.SkipUnreadable = False,
+    allow_plugin: options.AllowPlugin = [],
 ) -> None:
     """Train and evaluate both phases of an experiment. The same command continues a run that was
     interrupted.

@@ -12,6 +12,7 @@ from dml_bench.config.sections import (
     Images,
     Mixing,
     Model,
+    Plugins,
     Pretrain,
     Train,
 )
@@ -26,6 +27,7 @@ __all__ = [
     "Images",
     "Mixing",
     "Model",
+    "Plugins",
     "Pretrain",
     "Train",
     "as_table",

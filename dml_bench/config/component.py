@@ -4,6 +4,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from dml_bench import registry
+from dml_bench.registry.plugins import PluginRecord, stand_in
+from dml_bench.registry.registries import Entry
 
 __all__ = ["Component", "component", "read_component"]
 
@@ -14,6 +16,8 @@ class Component:
 
     name: str
     options: dict[str, Any] = field(default_factory=dict)
+    stand_in: Entry | None = field(default=None, compare=False, repr=False)
+    """What a run recorded of a plug-in that is not imported; the options are then unchecked."""
 
 
 def component(kind: registry.Registry, default: str | None = None) -> Any:
@@ -28,10 +32,14 @@ def component(kind: registry.Registry, default: str | None = None) -> Any:
 
 
 def read_component(
-    value: Any, kind: registry.Registry, where: str, default: str | None = None
+    value: Any,
+    kind: registry.Registry,
+    where: str,
+    default: str | None = None,
+    recorded: tuple[PluginRecord, ...] = (),
 ) -> Component:
     """A Component from a name or a table with `name` and options; all options filled in and
-    checked."""
+    checked, unless it is one of the plug-ins `recorded` and not imported."""
     table = {"name": value} if isinstance(value, str) else value
     if isinstance(table, dict) and "name" not in table and default is not None:
         table = {"name": default, **table}
@@ -41,5 +49,17 @@ def read_component(
             " wanted"
         )
     name = table["name"]
-    given = {key: option for key, option in table.items() if key != "name"}
-    return Component(name, kind[name].resolve(given, where))
+    options = {key: option for key, option in table.items() if key != "name"}
+    record = next((one for one in recorded if (one.kind, one.name) == (kind.kind, name)), None)
+    if record is not None and not is_here(kind, record):
+        return Component(name, options, stand_in(record))
+    return Component(name, kind[name].resolve(options, where))
+
+
+def is_here(kind: registry.Registry, record: PluginRecord) -> bool:
+    """Whether the name is this program's own, or that very plug-in is imported."""
+    kind.names()  # fills the registry
+    if kind.is_own(record.name):
+        return True
+    entry = kind.registered(record.name)
+    return entry is not None and entry.origin is not None and entry.origin.sha256 == record.sha256

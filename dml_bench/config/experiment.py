@@ -2,7 +2,9 @@
 
 import math
 import unicodedata
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass, field, fields, is_dataclass
+from typing import Any
 
 from dml_bench import registry
 from dml_bench.config.component import Component, component
@@ -14,12 +16,14 @@ from dml_bench.config.sections import (
     Images,
     Mixing,
     Model,
+    Plugins,
     Pretrain,
     Train,
     require,
 )
+from dml_bench.registry.plugins import record_of
 
-__all__ = ["Experiment"]
+__all__ = ["Experiment", "components_of"]
 
 LONGEST_NAME = 150
 """Bytes: with what is appended to a name, file systems take 255."""
@@ -78,8 +82,10 @@ class Experiment:
     train: Train = field(default_factory=Train)
     evaluate: Evaluate = field(default_factory=Evaluate)
     expects: tuple[Expectation, ...] = ()
+    plugins: Plugins | None = None
 
     def __post_init__(self) -> None:
+        self._record_plugins()
         require_name(self.name, "name")
         if self.profile:
             require_name(self.profile, "profile")
@@ -92,6 +98,27 @@ class Experiment:
         check_mixing(self)
         check_labels(self)
         check_start(self)
+
+    def _record_plugins(self) -> None:
+        """Fill in the plug-ins that are used, whoever made this value."""
+        records = []
+        for kind, used in components_of(self):
+            entry = used.stand_in or kind.registered(used.name)
+            if entry is not None and entry.origin is not None:
+                records.append(record_of(kind, entry))
+        imports = self.plugins.imports if self.plugins else ()
+        plugins = Plugins(imports=imports, components=tuple(records))
+        object.__setattr__(self, "plugins", plugins if records or imports else None)
+
+
+def components_of(section: Any) -> Iterator[tuple[registry.Registry, Component]]:
+    """The components of an experiment, those of its sections included, each with its registry."""
+    for part in fields(section):
+        value = getattr(section, part.name)
+        if isinstance(value, Component):
+            yield part.metadata["registry"], value
+        elif is_dataclass(value):
+            yield from components_of(value)
 
 
 def check_protocol(experiment: Experiment) -> None:
@@ -120,7 +147,7 @@ def protocols_with(fact: str) -> str:
 
 def check_objective(experiment: Experiment) -> None:
     """Raises ValueError where loss, miner, sampler and labels contradict each other."""
-    loss, train = registry.losses[experiment.loss.name], experiment.train
+    loss, train = registry.losses.of(experiment.loss), experiment.train
     if experiment.miner.name != "none" and not loss.facts["takes_miner"]:
         raise ValueError(
             f"miner {experiment.miner.name} has no effect: loss {loss.name} takes no miner; --set"
@@ -139,7 +166,7 @@ def check_objective(experiment: Experiment) -> None:
 
 def check_mixing(experiment: Experiment) -> None:
     """Raises ValueError where images can't be mixed as asked, or never would be."""
-    mixing, loss = experiment.mixing, registry.losses[experiment.loss.name]
+    mixing, loss = experiment.mixing, registry.losses.of(experiment.loss)
     name, options = mixing.technique.name, mixing.technique.options
     if name == "none":
         require(
@@ -185,7 +212,7 @@ def check_labels(experiment: Experiment) -> None:
     labelling, train, loss = (
         registry.labellings[experiment.labelling.name],
         experiment.train,
-        registry.losses[experiment.loss.name],
+        registry.losses.of(experiment.loss),
     )
     if labelling.facts["classifies"] and not loss.facts["classifies"]:
         raise ValueError(
@@ -212,7 +239,7 @@ def check_labels(experiment: Experiment) -> None:
         )
     if labelling.facts["classifies"]:
         check_correctable(experiment)
-    sampler = registry.samplers[experiment.sampler.name]
+    sampler = registry.samplers.of(experiment.sampler)
     if train.class_weights == "balanced" and sampler.facts["balances_classes"]:
         raise ValueError(
             f"sampler {sampler.name} draws all classes equally often, and train.class_weights ="
@@ -248,7 +275,7 @@ def check_correctable(experiment: Experiment) -> None:
     e^-L) / (1 + (C - 2) e^(-L/2) + e^-L).
     """
     loss, theta = experiment.loss, experiment.labelling.options["theta_end"]
-    logit_range = registry.losses[loss.name].facts["logit_range"]
+    logit_range = registry.losses.of(loss).facts["logit_range"]
     if logit_range is None:
         return
     apart = logit_range(**loss.options)
@@ -312,7 +339,7 @@ def check_model(experiment: Experiment) -> None:
             f"pretrain has no effect with model.weights = {model.weights}; it belongs to"
             " model.weights = source"
         )
-    if model.pooling.name != "own" and registry.heads[model.head.name].facts["takes_map"]:
+    if model.pooling.name != "own" and registry.heads.of(model.head).facts["takes_map"]:
         raise ValueError(
             f"model.pooling has no effect: head {model.head.name} takes the whole map; --set"
             " model.pooling=own"

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from dml_bench.config import Component, Experiment, load
+from dml_bench.config.loader import import_components
 from dml_bench.registry import UnknownName, near_miss
 
 __all__ = ["EXPERIMENTS", "find", "names", "parent", "resolve"]
@@ -54,9 +55,15 @@ def resolve(
     """The experiment called `name` (or in the file `name`): its chain of `extends`, then `profile`,
     then `key=value` overrides.
 
-    Raises ValueError, in words for the person who wrote the file or the command.
+    Plug-ins that it names are imported, unless a .json file is among those it was read from: a
+    run folder's record says what ran, and causes no import. Raises ValueError, in words for the
+    person who wrote the file or the command.
     """
-    table = read(find(name))
+    files: list[Path] = []
+    table = read(find(name), files)
+    is_record = any(path.suffix == ".json" for path in files)
+    if not is_record:
+        import_components(table)
     if profile:
         apply_profile(table, profile)
     for override in overrides:
@@ -68,18 +75,23 @@ def resolve(
         assign(table, key.strip(), parse_value(value.strip(), is_text=key.strip() == "unseen"))
         if key.strip() == "model.weights" and parse_value(value.strip()) != "source":
             table.pop("pretrain", None)
+    if not is_record:
+        with_absolute_imports(table, Path.cwd())
+        import_components(table)
     return load(table)
 
 
-def read(path: Path, chain: tuple[Path, ...] = ()) -> dict[str, Any]:
-    """The tables of a file merged over those of the experiment that it extends. Raises ValueError
-    on a circle or bad syntax."""
+def read(path: Path, files: list[Path] | None = None) -> dict[str, Any]:
+    """The tables of a file merged over those of the experiment that it extends; the files that
+    were read are added to `files`. Raises ValueError on a circle or bad syntax."""
+    files = [] if files is None else files
     path = path.resolve()
-    if path in chain:
+    if path in files:
         raise ValueError(
             "experiments extend each other in a circle:"
-            f" {' -> '.join(p.stem for p in (*chain, path))}"
+            f" {' -> '.join(p.stem for p in (*files, path))}"
         )
+    files.append(path)
     try:
         text = path.read_text(encoding="utf-8")
         table = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
@@ -90,6 +102,7 @@ def read(path: Path, chain: tuple[Path, ...] = ()) -> dict[str, Any]:
     if not isinstance(table, dict):
         raise ValueError(f"{path} can't be read: a table of keys and values is wanted")
     table.pop("digest", None)  # of a run's experiment.json, which people may change
+    with_absolute_imports(table, path.parent)
     parent = table.pop("extends", None)
     if parent is None:
         table.setdefault("name", path.stem)
@@ -100,11 +113,32 @@ def read(path: Path, chain: tuple[Path, ...] = ()) -> dict[str, Any]:
         )
     beside = path.parent / (parent if parent.endswith((".toml", ".json")) else f"{parent}.toml")
     inherited: dict[str, Any] = read(
-        beside if beside.is_file() and beside != path else find(parent), (*chain, path)
+        beside if beside.is_file() and beside != path else find(parent), files
     )
     for key in ("name", "summary", "expects"):
         inherited.pop(key, None)
-    return merge(inherited, {"name": path.stem, **table})
+    imports = [*imports_of(inherited), *imports_of(table)]
+    merged = merge(inherited, {"name": path.stem, **table})
+    if imports:
+        merged["plugins"]["imports"] = list(dict.fromkeys(imports))
+    return merged
+
+
+def imports_of(table: dict[str, Any]) -> list[str]:
+    """What `[plugins] imports` lists; nothing where it is no list, which the loader refuses."""
+    plugins = table.get("plugins")
+    imports = plugins.get("imports") if isinstance(plugins, dict) else None
+    return [str(name) for name in imports] if isinstance(imports, list) else []
+
+
+def with_absolute_imports(table: dict[str, Any], folder: Path) -> None:
+    """Change the paths of .py files among the imports, which are relative to `folder`."""
+    imports = imports_of(table)
+    if imports:
+        absolute = [
+            str((folder / name).resolve()) if name.endswith(".py") else name for name in imports
+        ]
+        table["plugins"] = {**table["plugins"], "imports": absolute}
 
 
 def merge(base: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:

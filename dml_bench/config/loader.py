@@ -1,18 +1,64 @@
 """The strict way from nested tables to an experiment, and back."""
 
+from collections.abc import Iterator
 from dataclasses import MISSING, fields, is_dataclass
 from typing import Any, get_args, get_origin, get_type_hints
 
 from dml_bench.config.component import Component, read_component
 from dml_bench.config.experiment import Experiment
+from dml_bench.config.sections import Plugins
 from dml_bench.registry import UnknownName, checked, near_miss
+from dml_bench.registry.plugins import PLUGGABLE, PluginRecord, import_plugins, require_unchanged
 
-__all__ = ["as_table", "load"]
+__all__ = ["as_table", "import_components", "load"]
 
 
 def load(table: dict[str, Any], wanted: type[Any] = Experiment, where: str = "") -> Any:
-    """Build `wanted` from nested tables. Raises ValueError on an unknown key, a wrong type or a
-    wrong combination."""
+    """Build `wanted` from nested tables; no plug-in is imported. Raises ValueError on an unknown
+    key, a wrong type or a wrong combination."""
+    return _read_section(table, wanted, where, recorded_plugins(table))
+
+
+def recorded_plugins(table: dict[str, Any]) -> tuple[PluginRecord, ...]:
+    """The plug-ins that a run recorded in its experiment."""
+    plugins = table.get("plugins")
+    return () if plugins is None else _read(plugins, Plugins, "plugins", ()).components
+
+
+def import_components(table: dict[str, Any]) -> None:
+    """Import the plug-ins that an experiment's tables name: for tables that a person wrote. Raises
+    ValueError where one can't be imported, or is another than the tables have recorded."""
+    plugins = table.get("plugins")
+    if plugins is not None:
+        import_plugins(_read(plugins, Plugins, "plugins", ()).imports)
+    recorded = {(record.kind, record.name): record for record in recorded_plugins(table)}
+    for kind, name in _named(table, Experiment):
+        registry = PLUGGABLE.get(kind)
+        if registry is None:
+            continue
+        record = recorded.get((kind, name))
+        if record is None or not record.file or record.module:
+            registry.import_component(name)
+        if record is not None:
+            require_unchanged(record)
+
+
+def _named(table: dict[str, Any], wanted: type[Any]) -> Iterator[tuple[str, str]]:
+    """Kind and name of each component in nested tables, whatever else may be wrong with them."""
+    hints = get_type_hints(wanted)
+    for part in fields(wanted):
+        value = table.get(part.name)
+        if "registry" in part.metadata:
+            name = value.get("name") if isinstance(value, dict) else value
+            if isinstance(name, str):
+                yield part.metadata["registry"].kind, name
+        elif is_dataclass(hints[part.name]) and isinstance(value, dict):
+            yield from _named(value, hints[part.name])
+
+
+def _read_section(
+    table: dict[str, Any], wanted: type[Any], where: str, recorded: tuple[PluginRecord, ...]
+) -> Any:
     hints = get_type_hints(wanted)
     known = {f.name: f for f in fields(wanted)}
     values: dict[str, Any] = {}
@@ -24,31 +70,32 @@ def load(table: dict[str, Any], wanted: type[Any] = Experiment, where: str = "")
                 f" {where.rstrip('.') or 'an experiment'} has: {', '.join(known)}"
             )
         if "registry" in known[key].metadata:
+            metadata = known[key].metadata
             values[key] = read_component(
-                value, known[key].metadata["registry"], path, known[key].metadata["default"]
+                value, metadata["registry"], path, metadata["default"], recorded
             )
         else:
-            values[key] = _read(value, hints[key], path)
+            values[key] = _read(value, hints[key], path, recorded)
     for name, f in known.items():
         if name not in values and f.default is MISSING and f.default_factory is MISSING:
             raise ValueError(f"{where}{name} is missing")
     return wanted(**values)
 
 
-def _read(value: Any, hint: Any, path: str) -> Any:
+def _read(value: Any, hint: Any, path: str, recorded: tuple[PluginRecord, ...]) -> Any:
     options = (
         [h for h in get_args(hint) if h is not type(None)] if type(None) in get_args(hint) else []
     )
     if options:
-        return None if value is None else _read(value, options[0], path)
+        return None if value is None else _read(value, options[0], path, recorded)
     if is_dataclass(hint):
         if not isinstance(value, dict):
             raise ValueError(f"{path} is {value!r}; a table is wanted")
-        return load(value, hint, f"{path}.")  # type: ignore[arg-type]
+        return _read_section(value, hint, f"{path}.", recorded)  # type: ignore[arg-type]
     if get_origin(hint) is tuple and is_dataclass(get_args(hint)[0]):
         if not isinstance(value, list | tuple):
             raise ValueError(f"{path} is {value!r}; a list of tables is wanted")
-        return tuple(_read(item, get_args(hint)[0], path) for item in value)
+        return tuple(_read(item, get_args(hint)[0], path, recorded) for item in value)
     return checked(value, hint, path)
 
 

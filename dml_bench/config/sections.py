@@ -5,6 +5,7 @@ from typing import Literal
 
 from dml_bench import registry
 from dml_bench.config.component import Component, component
+from dml_bench.registry.plugins import PLUGGABLE, PluginRecord
 
 __all__ = [
     "Augment",
@@ -14,6 +15,7 @@ __all__ = [
     "Images",
     "Mixing",
     "Model",
+    "Plugins",
     "Pretrain",
     "Train",
     "require",
@@ -380,3 +382,22 @@ class Expectation:
             (self.change is None) == (not self.versus),
             f"an expectation of {self.metric}: change and versus go together",
         )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Plugins:
+    """Components that this program does not bring."""
+
+    imports: tuple[str, ...] = ()
+    """Modules that register some, or paths of .py files, which are relative to the experiment's
+    file."""
+    components: tuple[PluginRecord, ...] = ()
+    """The plug-ins that the experiment uses, filled in as it is resolved: a run's record."""
+
+    def __post_init__(self) -> None:
+        for record in self.components:
+            require(
+                record.kind in PLUGGABLE,
+                f"plugins.components: kind is {record.kind!r}; choose one of"
+                f" {', '.join(PLUGGABLE)}",
+            )

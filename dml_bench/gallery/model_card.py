@@ -151,7 +151,7 @@ def data_words(run: Run, phase: str) -> str:
 
 
 def is_drawn(run: Run) -> bool:
-    return not datasets[run.experiment.data.dataset.name].facts["needs_data_dir"]
+    return not datasets.of(run.experiment.data.dataset).facts["needs_data_dir"]
 
 
 def result_rows(run: Run) -> Iterator[tuple[str, str, str]]:

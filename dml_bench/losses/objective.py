@@ -100,9 +100,9 @@ class Objective(nn.Module):
 def build_objective(experiment: Experiment, num_classes: int, dim: int) -> Objective:
     """The objective of an experiment for a phase that trains on `num_classes` classes."""
     seed_everything(experiment.seed, "objective")
-    entry = losses[experiment.loss.name]
+    entry = losses.of(experiment.loss)
     loss = weigh(entry.build(num_classes, dim, **experiment.loss.options))
-    miner = miners[experiment.miner.name].build(**experiment.miner.options)
+    miner = miners.of(experiment.miner).build(**experiment.miner.options)
     technique = experiment.mixing.technique
     metrix = (
         build_metrix(experiment.loss, **technique.options) if technique.name == "metrix" else None

@@ -112,6 +112,11 @@ def weighing(loss: nn.Module, weights: Tensor | None) -> Iterator[None]:
     """While this holds, image i of the batch counts weights[i] times. (batch) weights, 0 or more;
     None is 1 for all."""
     means = [module for module in loss.modules() if isinstance(module, ByImage | ImageMean)]
+    if weights is not None and not means:
+        raise ValueError(
+            f"images can't be weighed in loss {type(loss).__name__}: register it with"
+            " one_number=True, or let dml_bench.losses.sample_weights.ImageMean average it"
+        )
     for mean in means:
         mean.weights = weights
     try:

@@ -103,7 +103,7 @@ def build_embedder(
     weights were made with. Raises ValueError where parts of the model don't fit together.
     """
     config, name = experiment.model, experiment.model.backbone.name
-    entry = backbones[name]
+    entry = backbones.of(config.backbone)
     seed_everything(experiment.seed, "weights")
     backbone = entry.build(name, **config.backbone.options)
     pooling = poolings[config.pooling.name].build(**config.pooling.options)
@@ -119,9 +119,9 @@ def build_embedder(
         may_lack=place,
     )
     speed_up_small_maps(backbone)
-    if heads[config.head.name].facts["takes_map"]:
+    if heads.of(config.head).facts["takes_map"]:
         drop_pooling(backbone, name, config.head.name)
-    head = heads[config.head.name].build(backbone.num_features, **config.head.options)
+    head = heads.of(config.head).build(backbone.num_features, **config.head.options)
     made_with = getattr(backbone, "pretrained_cfg", entry.facts)
     images = experiment.images
     mean, std = statistics or (

@@ -341,7 +341,7 @@ class ClassHoldout(Protocol):
 
     def metrics(self, experiment: Experiment) -> dict[str, Metric]:
         named = by_name(*p_at_1_metrics(), *drop_metrics())
-        if losses[experiment.loss.name].facts["classifies"]:
+        if losses.of(experiment.loss).facts["classifies"]:
             named |= by_name(
                 Metric(
                     name="logits_accuracy",

@@ -11,10 +11,18 @@ import inspect
 import re
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Annotated, Any, Literal, get_args, get_origin
+from dataclasses import dataclass, replace
+from functools import wraps
+from typing import Annotated, Any, Literal, Protocol, get_args, get_origin
 
 from dml_bench.registry.option_checks import Range
+from dml_bench.registry.origins import (
+    REFERENCE,
+    Origin,
+    entry_points_of,
+    origin_of,
+    referenced,
+)
 
 __all__ = [
     "Entry",
@@ -105,6 +113,10 @@ class Entry:
     registry."""
     check: Callable[..., None] | None = None
     """Raises ValueError for options, each within its range, that don't go together."""
+    origin: Origin | None = None
+    """Where a plug-in comes from; None for what this program brings."""
+    is_stand_in: bool = False
+    """Made from what a run recorded about a plug-in that is not imported: options are unchecked."""
 
     @property
     def options(self) -> dict[str, Option]:
@@ -138,21 +150,43 @@ class Entry:
         return found
 
 
+class Named(Protocol):
+    """A component of a configuration."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def stand_in(self) -> Entry | None: ...
+
+
 class Registry:
     """A dict with manners. The module that fills it is imported at the first look-up, so `--help`
-    stays instant."""
+    stays instant. A look-up imports no plug-in; only `import_component` does."""
 
     def __init__(
         self,
         kind: str,
         module: str,
         defaults: dict[str, Any] | None = None,
+        *,
         prefixes: tuple[str, ...] = (),
+        passes: tuple[str, ...] = (),
+        group: str = "",
     ):
+        """
+        Args:
+            defaults: the facts of its entries, with their defaults.
+            prefixes: of names that stand for a family, e.g. `timm:`.
+            passes: what this program itself hands to a builder, before the options.
+            group: of the entry points with which packages bring plug-ins; empty: it has none.
+        """
         self.kind = kind
         self.module = module
         self.defaults = defaults or {}
         self.prefixes = prefixes
+        self.passes = passes
+        self.group = group
         self._entries: dict[str, Entry] = {}
 
     def register(
@@ -166,7 +200,7 @@ class Registry:
     ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
         """Decorator: enter a function under `name`. Raises ValueError on a second use of a name or
         an unknown fact."""
-        if name in self._entries:
+        if self.is_own(name):
             raise ValueError(f"{self.kind} {name!r} is registered already")
         for fact in facts:
             if fact not in self.defaults:
@@ -176,25 +210,95 @@ class Registry:
                 )
 
         def enter(build: Callable[..., Any]) -> Callable[..., Any]:
-            known = {**self.defaults, **facts}
+            origin = origin_of(build) if self.group else None
+            self._require_free(name, origin)
             self._entries[name] = Entry(
-                name=name, build=build, summary=summary, source=source, facts=known, check=check
+                name=name,
+                build=build if origin is None else adapted(build, self.passes),
+                summary=summary,
+                source=source,
+                facts={**self.defaults, **facts},
+                check=check,
+                origin=origin,
             )
             return build
 
         return enter
 
+    def _require_free(self, name: str, origin: Origin | None) -> None:
+        """Raises ValueError on a second use of a name. A plug-in may be defined again, as a cell
+        of a notebook or a reloaded module does."""
+        if name not in self._entries:
+            return
+        other = self._entries[name].origin
+        again = (
+            origin is not None
+            and other is not None
+            and (origin.module, origin.attribute) == (other.module, other.attribute)
+        )
+        if not again:
+            raise ValueError(f"{self.kind} {name!r} is registered already")
+
     def remove(self, name: str) -> None:
         del self._entries[name]
+
+    def of(self, component: Named) -> Entry:
+        """The entry of a component. Where a run was read whose plug-in is not imported, what the
+        run recorded of it. Raises UnknownName."""
+        return component.stand_in or self[component.name]
+
+    def registered(self, name: str) -> Entry | None:
+        """The entry that is called so at this moment; nothing is imported."""
+        return self._entries.get(name)
+
+    def is_own(self, name: str) -> bool:
+        """Whether this program itself brings what is called so."""
+        entry = self._entries.get(self._family(name) or name)
+        return entry is not None and entry.origin is None
+
+    def import_component(self, name: str) -> None:
+        """Import the plug-in that a person named: `package.module:function`, or the entry point of
+        an installed package. Other names change nothing. Raises ValueError where it fails."""
+        if not self.group or self._family(name):
+            return
+        importlib.import_module(self.module)
+        point = entry_points_of(self.group).get(name)
+        if point is not None and self.is_own(name):
+            raise ValueError(
+                f"{self.kind} {name} is also a plug-in of {point.dist.name if point.dist else '?'}:"
+                " uninstall that package, or rename its entry point"
+            )
+        if self.is_own(name) or name in self._entries:
+            return
+        reference = point.value if point is not None else name
+        if REFERENCE.fullmatch(reference):
+            build = referenced(reference)
+            if name not in self._entries:
+                self.adopt(name, build)
+
+    def adopt(self, name: str, build: Callable[..., Any]) -> None:
+        """Enter a function under `name`: with the facts with which it is registered already, or,
+        where it is not, with its docstring and the usual facts."""
+        for entry in self._entries.values():
+            if inspect.unwrap(entry.build) is inspect.unwrap(build):
+                self._entries[name] = replace(entry, name=name)
+                return
+        summary = (inspect.getdoc(build) or "").partition("\n")[0]
+        self.register(name, summary=summary, source="")(build)
+
+    def _family(self, name: str) -> str:
+        """The entry of a family that a name belongs to, e.g. `timm:*`; empty where it is none."""
+        prefix = re.match(r"[^:]+:", name)
+        return f"{prefix[0]}*" if prefix and prefix[0] in self.prefixes else ""
 
     def __getitem__(self, name: str) -> Entry:
         """The entry called `name`, or the entry of its prefix for `prefix:anything`. Raises
         UnknownName."""
         names = self.names()
-        prefix = re.match(r"[^:]+:", name)
-        if prefix and prefix[0] in self.prefixes:
-            return self._entries[prefix[0] + "*"]
+        if family := self._family(name):
+            return self._entries[family]
         if name not in self._entries or name.endswith("*"):
+            names = [*names, *self.plug_in_names()]
             raise UnknownName(
                 f"unknown {self.kind} {name!r}{near_miss(name, names)}; there are:"
                 f" {', '.join(names)}"
@@ -205,18 +309,78 @@ class Registry:
         importlib.import_module(self.module)
         return sorted(self._entries, key=str.lower)
 
+    def plug_in_names(self) -> list[str]:
+        """The plug-ins of installed packages that are not imported so far."""
+        return sorted(set(entry_points_of(self.group)) - set(self._entries)) if self.group else []
+
     def __iter__(self) -> Iterator[Entry]:
         return iter([self._entries[name] for name in self.names()])
 
 
-datasets = Registry("dataset", "dml_bench.data.datasets", {"needs_data_dir": True, "obtain": ""})
+def adapted(build: Callable[..., Any], passes: tuple[str, ...]) -> Callable[..., Any]:
+    """A plug-in's function as those of this program are called: `passes` by position, then options
+    by keyword. It may take those of `passes` by name that it wants; all else are its options.
+
+    Raises ValueError for a parameter whose type can't be known.
+    """
+    signature = inspect.signature(build)
+    options = [
+        as_option(parameter, build)
+        for parameter in signature.parameters.values()
+        if parameter.name not in passes
+    ]
+    wanted = [name for name in passes if name in signature.parameters]
+
+    @wraps(build)
+    def call(*values: Any, **chosen: Any) -> Any:
+        passed = dict(zip(passes, values, strict=True))
+        return build(**{name: passed[name] for name in wanted}, **chosen)
+
+    call.__signature__ = signature.replace(parameters=options)  # type: ignore[attr-defined]
+    return call
+
+
+def as_option(parameter: inspect.Parameter, build: Callable[..., Any]) -> inspect.Parameter:
+    """A parameter as a keyword-only one with a type: its annotation, or that of its default."""
+    owner, annotation, default = build.__qualname__, parameter.annotation, parameter.default
+    if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+        raise ValueError(
+            f"{owner} takes *{parameter.name}, which can't be checked: write its options one by one"
+        )
+    if isinstance(annotation, str):  # of a module with `from __future__ import annotations`
+        annotation = eval(annotation, vars(sys.modules[build.__module__]))
+    if annotation is parameter.empty:
+        if default is parameter.empty or default is None:
+            raise ValueError(
+                f"{owner}: option {parameter.name} has no type; write it as"
+                f" {parameter.name}: float = 1.0"
+            )
+        annotation = type(default)
+    return parameter.replace(kind=parameter.KEYWORD_ONLY, annotation=annotation)
+
+
+datasets = Registry(
+    "dataset",
+    "dml_bench.data.datasets",
+    {"needs_data_dir": True, "obtain": ""},
+    passes=("where",),
+    group="dml_bench.datasets",
+)
 backbones = Registry(
     "backbone",
     "dml_bench.models.backbones",
     {"weights": "", "mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)},
     prefixes=("timm:",),
+    passes=("name",),
+    group="dml_bench.backbones",
 )
-heads = Registry("head", "dml_bench.models.heads", {"takes_map": False})
+heads = Registry(
+    "head",
+    "dml_bench.models.heads",
+    {"takes_map": False},
+    passes=("num_features",),
+    group="dml_bench.heads",
+)
 poolings = Registry("pooling", "dml_bench.models.poolings")
 losses = Registry(
     "loss",
@@ -230,13 +394,26 @@ losses = Registry(
         "unit_vectors": True,
         "logit_range": None,
     },
+    passes=("num_classes", "dim"),
+    group="dml_bench.losses",
 )
-miners = Registry("miner", "dml_bench.losses.miners")
-optimizers = Registry("optimizer", "dml_bench.training.optimizers")
-schedules = Registry("schedule", "dml_bench.training.schedules")
+miners = Registry("miner", "dml_bench.losses.miners", group="dml_bench.miners")
+optimizers = Registry(
+    "optimizer",
+    "dml_bench.training.optimizers",
+    passes=("parameters",),
+    group="dml_bench.optimizers",
+)
+schedules = Registry("schedule", "dml_bench.training.schedules", group="dml_bench.schedules")
 mixings = Registry("mixing", "dml_bench.data.mixing", {"where": "pixels", "two_labels": True})
 labellings = Registry("labelling", "dml_bench.data.label_strategies", {"classifies": False})
-samplers = Registry("sampler", "dml_bench.data.samplers", {"balances_classes": False})
+samplers = Registry(
+    "sampler",
+    "dml_bench.data.samplers",
+    {"balances_classes": False},
+    passes=("images", "labels", "batch_size", "key"),
+    group="dml_bench.samplers",
+)
 protocols = Registry(
     "protocol",
     "dml_bench.protocols",

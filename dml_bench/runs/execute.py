@@ -4,12 +4,15 @@ from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
+from dml_bench.config import Experiment, as_table, load
+from dml_bench.config.experiment import components_of
 from dml_bench.data.datasets import Dataset, open_dataset
 from dml_bench.data.identity import describe_copies
 from dml_bench.data.split import split_of
 from dml_bench.evaluation.collapse import describe_doubts
 from dml_bench.models.embedder import build_embedder
 from dml_bench.protocols import phases_of
+from dml_bench.registry.plugins import PluginRecord, import_recorded, remember
 from dml_bench.runs.folder import RunFolder
 from dml_bench.runs.mirror import no_mirror
 from dml_bench.runs.request import Outcome, RunRequest
@@ -35,7 +38,9 @@ def execute(request: RunRequest) -> Outcome:
     distributed.init(device)
     if not distributed.is_main_process():
         request = replace(request, callback=Callback(), mirror=no_mirror)
-    experiment, callback = request.experiment, request.callback
+    experiment, callback = with_plugins(request.experiment), request.callback
+    request = replace(request, experiment=experiment)
+    remember_plugins(experiment, callback)
     check_distributed(experiment, device)
     precision = choose_precision(experiment.train.precision, device)
     deterministic()
@@ -74,6 +79,32 @@ def execute(request: RunRequest) -> Outcome:
             session.mirror.finish()
         warn_of_doubts(summary, callback)
         return Outcome(folder.path, summary, already_finished=False)
+
+
+def with_plugins(experiment: Experiment) -> Experiment:
+    """The experiment itself, with the plug-ins imported that a run folder's record names, and
+    their options checked. Raises ValueError where the user has not allowed them."""
+    for _, used in components_of(experiment):
+        if used.stand_in is not None:
+            import_recorded(next(r for r in records_of(experiment) if r.name == used.name))
+    return load(as_table(experiment)) if records_of(experiment) else experiment
+
+
+def records_of(experiment: Experiment) -> tuple[PluginRecord, ...]:
+    return experiment.plugins.components if experiment.plugins else ()
+
+
+def remember_plugins(experiment: Experiment, callback: Callback) -> None:
+    """What is run here by its user may be imported again for this run without asking."""
+    if not distributed.is_main_process():
+        return
+    try:
+        remember(records_of(experiment))
+    except OSError as problem:
+        callback.warn(
+            f"it can't be kept that you run these plug-ins ({problem}): predict and other commands"
+            " will ask for --allow-plugin"
+        )
 
 
 def warn_of_doubts(summary: dict[str, Any], callback: Callback) -> None:

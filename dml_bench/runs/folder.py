@@ -79,6 +79,12 @@ class RunFolder:
         """Make the folder this experiment's on these data. Raises ValueError if it holds a run of
         another configuration, OtherData if of other data, that has trained at all."""
         keys, other = self.other_settings(), self.other_data(dataset)
+        changed = [key.removeprefix("plugins.") for key in keys if key.startswith("plugins.")]
+        if self.has_trained and changed and len(changed) == len(keys):
+            raise ValueError(
+                f"{self.path} holds a run with {changed[0]} as it was before its file was changed:"
+                " restore the file; --force replaces the run, --out DIR keeps both"
+            )
         if self.has_trained and keys:
             raise ValueError(
                 f"{self.path} holds a run of another configuration (differs in"
@@ -192,7 +198,12 @@ class RunFolder:
 def decisive(table: dict[str, Any]) -> dict[str, Any]:
     """The part of a saved experiment that decides its numbers: without what people say about it and
     expect of it."""
-    return {key: value for key, value in table.items() if key not in ("summary", "expects")}
+    kept = {
+        key: value for key, value in table.items() if key not in ("summary", "expects", "plugins")
+    }
+    for record in table.get("plugins", {}).get("components", []):
+        kept.setdefault("plugins", {})[f"{record['kind']} {record['name']}"] = record["sha256"]
+    return kept
 
 
 def completed(table: dict[str, Any]) -> dict[str, Any]:

@@ -302,7 +302,7 @@ class ImageFiles:
         if (
             self.run.data_dir is None
             or self.run.split[0].sha256
-            or not datasets[self.run.experiment.data.dataset.name].facts["needs_data_dir"]
+            or not datasets.of(self.run.experiment.data.dataset).facts["needs_data_dir"]
         ):
             return
         dataset = replace(

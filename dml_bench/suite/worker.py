@@ -129,10 +129,13 @@ def stop_with(suite_input: TextIO) -> None:
 def run_job(job_spec: dict[str, Any], callback: WorkerCallback) -> None:
     """Carry out the run that the suite asks for."""
     from dml_bench.config import load
+    from dml_bench.registry.plugins import allow_plugin
     from dml_bench.runs.execute import execute
     from dml_bench.runs.request import RunRequest
     from dml_bench.tracking.wandb_mirror import mirror_in_wandb
 
+    for record in job_spec["experiment"].get("plugins", {}).get("components", []):
+        allow_plugin(record["name"])  # the suite itself has imported it
     request = RunRequest(
         experiment=load(job_spec["experiment"]),
         data_dir=Path(job_spec["data_dir"]) if job_spec["data_dir"] else None,

@@ -47,7 +47,7 @@ def sampled(
     """(images) indices and labels -> their batches in an epoch; as many, of the same sizes, in
     every epoch."""
     sampler, key = experiment.sampler, (experiment.seed, phase.name, epoch)
-    return samplers[sampler.name].build(
+    return samplers.of(sampler).build(
         images, labels, experiment.train.batch_size, key, **sampler.options
     )
 

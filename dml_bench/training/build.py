@@ -153,7 +153,7 @@ def build_optimizer(
         groups.append(
             {"params": proxies, "lr": config.options["lr"] * experiment.train.proxy_lr_factor}
         )
-    return optimizers[config.name].build(groups, **config.options)
+    return optimizers.of(config).build(groups, **config.options)
 
 
 def build_schedule(
@@ -168,7 +168,7 @@ def build_schedule(
         experiment.schedule,
         len(sampled(experiment, phase, images, labels)) * experiment.train.epochs,
     )
-    return schedules[schedule.name].build(**schedule.options)(optimizer, steps)
+    return schedules.of(schedule).build(**schedule.options)(optimizer, steps)
 
 
 def check_distributed(experiment: Experiment, device: torch.device) -> None:

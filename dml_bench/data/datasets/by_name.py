@@ -27,7 +27,7 @@ def open_dataset(
     Whatever uses `cache_dir` begins with this, so it is here that all that dead processes left in
     there is removed."""
     sweep(cache_dir, *cache_dir.glob("*/"))
-    entry = datasets[component.name]
+    entry = datasets.of(component)
     tell = progress or (lambda stage, done, total: None)
     if not entry.facts["needs_data_dir"]:
         if data_dir is not None:

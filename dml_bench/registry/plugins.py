@@ -1,0 +1,360 @@
+"""Plug-ins: components that a person brings, and the consent without which none is imported.
+
+A name that a person wrote, in an experiment's TOML file or after `--set`, is imported at once. What
+a run folder names is only read: it becomes an entry that stands in for the plug-in, with the facts
+that the run recorded. Building from such an entry imports the plug-in, if it is the very file that
+this user has run on this machine, or that the user allowed by name.
+"""
+
+import json
+import os
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from dml_bench.registry.origins import (
+    Origin,
+    digest_of_module,
+    import_file,
+    import_module,
+)
+from dml_bench.registry.registries import (
+    Entry,
+    Registry,
+    backbones,
+    datasets,
+    heads,
+    losses,
+    miners,
+    optimizers,
+    samplers,
+    schedules,
+)
+
+__all__ = [
+    "PLUGGABLE",
+    "PluginRecord",
+    "allow_plugin",
+    "import_plugins",
+    "import_recorded",
+    "record_of",
+    "register_backbone",
+    "register_dataset",
+    "register_head",
+    "register_loss",
+    "register_miner",
+    "register_optimizer",
+    "register_sampler",
+    "register_schedule",
+    "remember",
+    "require_unchanged",
+    "stand_in",
+]
+
+Builder = Callable[..., Any]
+Decorator = Callable[[Builder], Builder]
+
+PLUGGABLE: dict[str, Registry] = {
+    registry.kind: registry
+    for registry in (
+        datasets,
+        backbones,
+        heads,
+        losses,
+        miners,
+        samplers,
+        optimizers,
+        schedules,
+    )
+}
+"""The registries that take plug-ins, by the kind of their entries."""
+
+_allowed: dict[str, Path | None] = {}
+"""Names that the user allowed to be imported, with the place of their file where it was moved."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PluginRecord:
+    """What a run keeps of a plug-in: enough to show the run without it, and to find it again."""
+
+    kind: str
+    """`loss`, `miner` and so on."""
+    name: str
+    """As the experiment names it."""
+    module: str = ""
+    """Its importable module; empty where its file is imported by its path."""
+    attribute: str = ""
+    """The function's name in the module."""
+    file: str = ""
+    """Path of the file that defines it; empty for a cell of a notebook."""
+    sha256: str
+    """Of that file; of the function's source where there is no file."""
+    distribution: str = ""
+    """The installed package that brings it, if one does."""
+    version: str = ""
+    """The version of that package."""
+    summary: str = ""
+    source: str = ""
+    facts: dict = field(default_factory=dict)
+    """What reports and checks need to know of it."""
+
+    @property
+    def place(self) -> str:
+        return self.file or self.module
+
+
+def register_loss(name: str = "", *, summary: str, source: str = "", **facts: Any) -> Decorator:
+    """Decorator: make a function, or an nn.Module class, known as a loss.
+
+    It returns a module `(embeddings (batch, dim) float32, labels (batch) int64 in
+    0 .. num_classes - 1, mined indices or None) -> scalar`. It may take `num_classes` and `dim` by
+    name; its other parameters, with types and defaults, are its options.
+
+    Args:
+        name: how experiments name it; by default as the function is called.
+        summary: what it does, in one sentence.
+        source: paper or project, and year.
+        **facts: `takes_miner`, `trains_proxies`, `classifies`, `one_number`, `interpolates`,
+            `unit_vectors` (True by default); see `dml_bench.losses`.
+
+    Raises ValueError where the name is taken, a fact is unknown or an option has no type.
+
+    Example:
+        >>> import dml_bench
+        >>> @dml_bench.register_loss(summary="mean squared length", source="nobody 2026")
+        ... def SquaredLength(*, scale: float = 1.0):
+        ...     import torch
+        ...     class Loss(torch.nn.Module):
+        ...         def forward(self, embeddings, labels, mined=None):
+        ...             return scale * embeddings.square().sum(dim=1).mean()
+        ...     return Loss()
+    """
+    return registering(losses, name, summary, source, facts)
+
+
+def register_miner(name: str = "", *, summary: str, source: str = "") -> Decorator:
+    """Decorator: make a function known as a miner. It returns a module `(embeddings (batch, dim),
+    labels (batch)) -> tuple of index tensors`, see `dml_bench.losses.miners`. Arguments and errors
+    are those of `register_loss`."""
+    return registering(miners, name, summary, source, {})
+
+
+def register_backbone(name: str = "", *, summary: str, source: str = "", **facts: Any) -> Decorator:
+    """Decorator: make a function known as a backbone. It returns a module `(batch, 3, size, size)
+    -> (batch, num_features)` with random weights and an attribute `num_features`; facts are
+    `weights`, `mean` and `std`, see `dml_bench.models.backbones`. Arguments and errors are those of
+    `register_loss`."""
+    return registering(backbones, name, summary, source, facts)
+
+
+def register_head(name: str = "", *, summary: str, source: str = "", **facts: Any) -> Decorator:
+    """Decorator: make a function known as a head. It may take `num_features` by name and returns a
+    module `(batch, num_features) -> (batch, dim)` with an attribute `dim`. With the fact
+    `takes_map` it is given the backbone's map, see `dml_bench.models.heads`. Arguments and errors
+    are those of `register_loss`."""
+    return registering(heads, name, summary, source, facts)
+
+
+def register_sampler(name: str = "", *, summary: str, source: str = "", **facts: Any) -> Decorator:
+    """Decorator: make a function known as a sampler: of `images`, `labels`, `batch_size` and `key`,
+    which it may take by name, it returns the batches of an epoch as arrays of image indices. It has
+    to be a pure function. Arguments and errors are those of `register_loss`."""
+    return registering(samplers, name, summary, source, facts)
+
+
+def register_dataset(name: str = "", *, summary: str, source: str = "", **facts: Any) -> Decorator:
+    """Decorator: make a function known as a reader of a data set. It takes `where`, with the
+    folders to read from, and returns a `dml_bench.data.datasets.Dataset`; facts are
+    `needs_data_dir` and `obtain`. Arguments and errors are those of `register_loss`."""
+    return registering(datasets, name, summary, source, facts)
+
+
+def register_optimizer(name: str = "", *, summary: str, source: str = "") -> Decorator:
+    """Decorator: make a function known as an optimizer. It takes `parameters`, as those of torch
+    do, and options, `lr` among them. Arguments and errors are those of `register_loss`."""
+    return registering(optimizers, name, summary, source, {})
+
+
+def register_schedule(name: str = "", *, summary: str, source: str = "") -> Decorator:
+    """Decorator: make a function known as a schedule. Its result takes an optimizer and the number
+    of steps, and returns a scheduler of torch. Arguments and errors are those of
+    `register_loss`."""
+    return registering(schedules, name, summary, source, {})
+
+
+def registering(
+    registry: Registry, name: str, summary: str, source: str, facts: dict[str, Any]
+) -> Decorator:
+    def enter(build: Builder) -> Builder:
+        named = name or build.__name__
+        return registry.register(named, summary=summary, source=source, **facts)(build)
+
+    return enter
+
+
+def import_plugins(imports: Iterable[str]) -> None:
+    """Import what an experiment names under `[plugins]`: modules, or paths of .py files. Raises
+    ValueError, in one line, for one that can't be."""
+    for name in imports:
+        if name.endswith(".py"):
+            import_file(Path(name))
+        else:
+            import_module(name)
+
+
+def record_of(registry: Registry, entry: Entry) -> PluginRecord:
+    """What a run keeps of a plug-in."""
+    origin = entry.origin
+    assert origin is not None
+    facts = {
+        name: list(fact) if isinstance(fact, tuple) else fact
+        for name, fact in entry.facts.items()
+        if isinstance(fact, bool | str | tuple)
+    }
+    return PluginRecord(
+        kind=registry.kind,
+        name=entry.name,
+        module=origin.module,
+        attribute=origin.attribute,
+        file=origin.file,
+        sha256=origin.sha256,
+        distribution=origin.distribution,
+        version=origin.version,
+        summary=entry.summary,
+        source=entry.source,
+        facts=facts,
+    )
+
+
+def stand_in(record: PluginRecord) -> Entry:
+    """The entry of a plug-in that a run recorded. It is imported when something is built of it,
+    and only with consent. Raises ValueError for a record that no run wrote."""
+    registry = PLUGGABLE[record.kind]
+
+    def build(*values: Any, **options: Any) -> Any:
+        entry = import_recorded(record)
+        return entry.build(*values, **entry.resolve(options, record.kind))
+
+    return Entry(
+        name=record.name,
+        build=build,
+        summary=record.summary,
+        source=record.source,
+        facts={
+            name: recorded_fact(record, name, default)
+            for name, default in registry.defaults.items()
+        },
+        origin=Origin(
+            module=record.module,
+            attribute=record.attribute,
+            file=record.file,
+            sha256=record.sha256,
+            distribution=record.distribution,
+            version=record.version,
+        ),
+        is_stand_in=True,
+    )
+
+
+def recorded_fact(record: PluginRecord, name: str, default: Any) -> Any:
+    """Raises ValueError where it is not of the type that such a fact has."""
+    fact = record.facts.get(name, default)
+    if isinstance(default, tuple) and isinstance(fact, list):
+        fact = tuple(fact)
+    if default is not None and type(fact) is not type(default):
+        raise ValueError(f"plug-in {record.name}: fact {name} is {fact!r}, unlike {default!r}")
+    return fact
+
+
+def import_recorded(record: PluginRecord) -> Entry:
+    """The plug-in that a run was made with. Raises ValueError where the user has not allowed it,
+    or where it is not the same file any more."""
+    registry = PLUGGABLE[record.kind]
+    entry = registry.registered(record.name)
+    if entry is None or entry.origin is None:
+        require_consent(record)
+        entry = imported(registry, record)
+    require_unchanged(record)
+    return entry
+
+
+def imported(registry: Registry, record: PluginRecord) -> Entry:
+    moved = _allowed.get(record.name)
+    file = moved or (Path(record.file) if record.file and not record.module else None)
+    if file is not None:
+        module = import_file(file, record.sha256)
+    elif record.module in ("", "__main__"):
+        raise ValueError(
+            f"{record.kind} {record.name} was defined in a notebook, which another process can't"
+            " import: put it into a file and name that in [plugins] imports"
+        )
+    else:
+        digest = digest_of_module(record.module)
+        if digest != record.sha256:
+            raise changed(record, digest)
+        module = import_module(record.module)
+    if registry.registered(record.name) is None:
+        build = getattr(module, record.attribute, None)
+        if not callable(build):
+            raise ValueError(f"{record.place} has no function {record.attribute}: restore it")
+        registry.adopt(record.name, build)
+    return registry[record.name]
+
+
+def require_unchanged(record: PluginRecord) -> None:
+    """Raises ValueError where another plug-in is imported under the name of the recorded one."""
+    entry = PLUGGABLE[record.kind].registered(record.name)
+    if entry is not None and entry.origin is not None and entry.origin.sha256 != record.sha256:
+        raise changed(record, entry.origin.sha256)
+
+
+def changed(record: PluginRecord, digest: str) -> ValueError:
+    brought = f" of {record.distribution} {record.version}" if record.distribution else ""
+    return ValueError(
+        f"{record.kind} {record.name}: {record.place}{brought} has SHA-256 {digest[:12]}, not"
+        f" {record.sha256[:12]} as when the run was made: restore it, or train again with --force"
+    )
+
+
+def allow_plugin(name: str) -> None:
+    """Let the plug-in `name` of a run from another machine be imported by this process.
+
+    Args:
+        name: as the run's experiment names it; `NAME=FILE` where its file lies elsewhere now. The
+            file has to be the same, byte for byte.
+
+    Example:
+        >>> import dml_bench
+        >>> dml_bench.allow_plugin("MyLoss=losses/my_loss.py")
+    """
+    plugin, equals, file = name.partition("=")
+    _allowed[plugin] = Path(file) if equals else None
+
+
+def require_consent(record: PluginRecord) -> None:
+    if record.name in _allowed or consent_file(record).exists():
+        return
+    raise ValueError(
+        f"{record.kind} {record.name} is a plug-in ({record.place}) of a run from another machine:"
+        f" read its code, then give --allow-plugin {record.name}"
+    )
+
+
+def remember(records: Iterable[PluginRecord]) -> None:
+    """Keep on this machine, outside of any run folder, that its user has run these plug-ins: one
+    file each, named by the digest of module, file and SHA-256. Raises OSError."""
+    for record in records:
+        path = consent_file(record)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        kept = {"name": record.name, "place": record.place, "sha256": record.sha256}
+        path.write_text(json.dumps(kept), encoding="utf-8")  # that it is there is what counts
+
+
+def consent_file(record: PluginRecord) -> Path:
+    cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    folder = os.environ.get("DML_BENCH_CACHE") or f"{cache}/dml-bench"
+    what = json.dumps([record.module, record.file, record.sha256])
+    digest = sha256(what.encode()).hexdigest()
+    return Path(folder).expanduser() / "plugins" / f"{digest}.json"

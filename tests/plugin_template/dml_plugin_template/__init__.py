@@ -1,0 +1,1 @@
+"""A package that brings a loss and a miner to dml-bench."""

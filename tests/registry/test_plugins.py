@@ -1,0 +1,370 @@
+"""Components that a person brings: found by name, recorded, found again, and never imported on the
+word of a run folder."""
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from tiny import SETTINGS, refusal, train
+from tiny import dml_bench as call_here
+
+import dml_bench
+from dml_bench.analysis.compare import compare, read_sides
+from dml_bench.config import Experiment, as_table, load
+from dml_bench.config.experiments import resolve
+from dml_bench.registry import losses
+from dml_bench.registry.plugins import PluginRecord, consent_file, import_recorded, remember
+from dml_bench.runs.run import read_experiment, read_folder
+
+TEMPLATE = Path(__file__).parents[1] / "plugin_template"
+REPOSITORY = Path(dml_bench.__file__).parents[1]
+NAMED = ["plugin.toml", *(part for value in SETTINGS for part in ("--set", value))]
+LOSS = """
+import dml_bench as db
+import torch
+
+
+@db.register_loss(summary="pulls images of a class together", source="a test")
+def {name}(*, num_classes: int, dim: int, scale: float = 16.0):
+    class Loss(torch.nn.Module):
+        def forward(self, embeddings, labels, mined=None):
+            same = labels[:, None] == labels
+            return torch.nn.functional.cross_entropy(
+                scale * embeddings @ embeddings.T, same / same.sum(dim=1, keepdim=True)
+            )
+
+    return Loss()
+"""
+
+
+def write_experiment(folder: Path, loss: str, imports: str = "") -> Path:
+    path = folder / "plugin.toml"
+    path.write_text(
+        f'extends = "EPSHN_cosine_resnet18_sgd_aug"\nloss = "{loss}"\nminer = "none"\n'
+        + (f'[plugins]\nimports = ["{imports}"]\n' if imports else "")
+    )
+    return path
+
+
+def write_plugin(folder: Path, name: str) -> Path:
+    """A file with a loss and an experiment that uses it."""
+    (folder / "my_losses.py").write_text(LOSS.format(name=name))
+    return write_experiment(folder, name, "my_losses.py")
+
+
+def call(
+    folder: Path, *arguments: str, path: tuple[Path, ...] = (), rc: int = 0
+) -> subprocess.CompletedProcess[str]:
+    """A dml-bench command as a process of its own, with `path` on the path of imports."""
+    environment = os.environ | {
+        "DML_BENCH_CACHE": str(folder / "cache"),
+        "PYTHONPATH": os.pathsep.join(map(str, [*path, REPOSITORY])),
+        "COLUMNS": "200",
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", "from dml_bench.__main__ import main; main()", *arguments],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert done.returncode == rc, done.stdout + done.stderr
+    return done
+
+
+def error_of(done: subprocess.CompletedProcess[str]) -> str:
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    return line
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where pip installed the template package, without any network."""
+    folder = tmp_path_factory.mktemp("installed")
+    source = shutil.copytree(TEMPLATE, tmp_path_factory.mktemp("source") / "template")
+    options = ["--no-deps", "--no-build-isolation", "--no-index", "--disable-pip-version-check"]
+    subprocess.run(
+        [sys.executable, "-m", "pip", "install", "-q", *options, "--target", folder, source],
+        check=True,
+        timeout=240,
+    )
+    return folder
+
+
+@pytest.fixture(scope="module")
+def template_runs(installed: Path, birds: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with runs of the template's loss: one of `run`, two more of a suite's workers."""
+    folder = tmp_path_factory.mktemp("template_runs")
+    write_experiment(folder, "MarginPairs")
+    arguments = [
+        *NAMED,
+        "--set",
+        "miner=NearestStrangers",
+        "--data-dir",
+        str(birds),
+        "--device",
+        "cpu",
+    ]
+    arguments += ["--wandb", "disabled"]
+    call(folder, "run", *arguments, path=(installed,))
+    seeds = ["--seeds", "42,43,44", "--jobs", "2", "--report", "suite"]
+    call(folder, "suite", *arguments, *seeds, path=(installed,))
+    return folder
+
+
+def runs_of(folder: Path) -> list[Path]:
+    return sorted((folder / "runs" / "plugin" / "cub").glob("seed-*"))
+
+
+def test_an_installed_package_is_listed_with_where_it_comes_from(tmp_path, installed):
+    listing = call(tmp_path, "list", "losses", "--json", path=(installed,)).stdout
+    records = {record["name"]: record["from"] for record in json.loads(listing)}
+    assert records["MarginPairs"] == "dml-plugin-template 0.3.0 (dml_plugin_template.losses)"
+    assert records["ArcFace"] == f"dml-bench {dml_bench.__version__}"
+
+
+def test_the_template_runs_and_two_workers_of_a_suite_find_it(template_runs):
+    runs = [read_folder(path) for path in runs_of(template_runs)]
+    assert [run.seed for run in runs] == [42, 43, 44]
+    (loss, miner) = runs[1].experiment.plugins.components
+    assert (loss.kind, loss.name, loss.module) == (
+        "loss",
+        "MarginPairs",
+        "dml_plugin_template.losses",
+    )
+    assert (loss.distribution, loss.version) == ("dml-plugin-template", "0.3.0")
+    assert (miner.kind, miner.name) == ("miner", "NearestStrangers")
+    assert len(loss.sha256) == 64
+    assert "plugin" in (template_runs / "suite" / "table.md").read_text()
+
+
+def test_reports_and_comparisons_of_a_plug_in_do_without_it(template_runs):
+    first, second, _ = map(str, runs_of(template_runs))
+    call(template_runs, "report", "runs", "--out", "report")
+    assert "plugin" in (template_runs / "report" / "report.md").read_text()
+    call(template_runs, "compare", first, str(Path(second).parent))
+
+
+def test_predict_and_export_of_a_plug_in_loss_work(template_runs, installed, birds):
+    run, photo = str(runs_of(template_runs)[0]), str(next(birds.rglob("*.jpg")))
+    assert json.loads(call(template_runs, "predict", run, photo, "--json").stdout)
+    call(template_runs, "export", run, "--out", "exported", path=(installed,))
+    assert (template_runs / "exported" / "embedder.pt2").exists()
+
+
+def test_a_file_of_ones_own_is_imported_by_its_path_beside_the_experiment(tmp_path, monkeypatch):
+    (tmp_path / "lab").mkdir()
+    path = write_plugin(tmp_path / "lab", "FromFile")
+    monkeypatch.chdir(tmp_path)
+    experiment = resolve(str(path), overrides=["loss.scale=3"])
+    assert experiment.loss.options == {"scale": 3.0}
+    (record,) = experiment.plugins.components
+    assert (record.module, record.file) == ("", str(tmp_path / "lab" / "my_losses.py"))
+    with pytest.raises(ValueError, match=r"loss.scale is 'wide'; a number is wanted"):
+        resolve(str(path), overrides=["loss.scale=wide"])
+
+
+def test_a_function_is_named_by_its_module(tmp_path, monkeypatch):
+    (tmp_path / "losses_of_mine.py").write_text(
+        "import torch\ndef plain(num_classes: int, width=2.0):\n    '''A plain loss.'''\n"
+        "    return torch.nn.Linear(num_classes, 1)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    experiment = resolve(
+        "EPSHN_cosine_resnet18_sgd_aug",
+        overrides=["loss.name=losses_of_mine:plain", "miner=none"],
+    )
+    assert experiment.loss.options == {"width": 2.0}
+    entry = losses["losses_of_mine:plain"]
+    assert entry.summary == "A plain loss."
+    assert entry.build(5, 8, width=1.0).in_features == 5
+    assert load(json.loads(json.dumps(as_table(experiment)))) == experiment
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("no_such_package.losses:Loss", "can't be imported"),
+        ("json:no_such_function", "module json has no function no_such_function"),
+        ("os:system", "is not written in Python"),
+        ("../evil:boom", "unknown loss"),
+        ("ArcFce", r"did you mean ArcFace\?"),
+    ],
+)
+def test_a_name_that_leads_nowhere_is_refused_in_a_line(name, message):
+    with pytest.raises(ValueError, match=message) as problem:
+        resolve("EPSHN_cosine_resnet18_sgd_aug", overrides=[f"loss.name={name}"])
+    assert "\n" not in str(problem.value)
+
+
+def test_a_cell_of_a_notebook_may_be_run_again(tmp_path):
+    for scale in (1.0, 2.0):
+
+        @dml_bench.register_loss(summary="again and again")
+        def Again(*, scale: float = scale):
+            return None
+
+    assert losses["Again"].options["scale"].default == 2.0
+    with pytest.raises(ValueError, match="loss 'ArcFace' is registered already"):
+        dml_bench.register_loss("ArcFace", summary="another")(Again)
+    losses.remove("Again")
+
+
+def sha256_of(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def with_evil_plugin(run: Path, target: Path, kind: str, name: str, marker: Path) -> Path:
+    """A copy of a run folder that says that it was made with a plug-in, which lies beside it and
+    writes a file when it is imported."""
+    shutil.copytree(run, target)
+    evil = target / "evil.py"
+    evil.write_text(
+        f"open({str(marker)!r}, 'w').close()\nfrom torch import nn\n"
+        "def boom(num_features=4, dim: int = 128):\n"
+        "    head = nn.Linear(num_features, dim)\n    head.dim = dim\n    return head\n"
+    )
+    path = target / "experiment.json"
+    table = json.loads(path.read_text())
+    record = {
+        "kind": kind,
+        "name": name,
+        "module": "evil" if ":" in name else "",
+        "attribute": "boom",
+        "file": str(evil),
+        "sha256": sha256_of(evil),
+        "facts": {"takes_miner": True},
+    }
+    table["plugins"] = {"imports": [str(evil), "evil"], "components": [record]}
+    section = table["model"] if kind == "head" else table
+    section[kind] = {"name": name} | ({"dim": 128} if kind == "head" else {})
+    table.pop("digest", None)
+    path.write_text(json.dumps(table))
+    summary = json.loads((target / "summary.json").read_text())
+    summary.pop("digest", None)
+    summary["files"]["experiment.json"] = sha256_of(path)
+    (target / "summary.json").write_text(json.dumps(summary))
+    return target
+
+
+@pytest.fixture(scope="module")
+def honest_run(birds: Path, cache_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return train(birds, cache_dir, tmp_path_factory.mktemp("honest")).folder
+
+
+NAMES = ["evil:boom", "Evil", "os:system", "../evil", "evil.py", "/etc/passwd:x", "..:evil"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_reading_a_hostile_run_imports_nothing(tmp_path, honest_run, monkeypatch, name):
+    marker = tmp_path / "marker"
+    run = with_evil_plugin(honest_run, tmp_path / "demo" / "seed-42", "loss", name, marker)
+    monkeypatch.syspath_prepend(run)
+    monkeypatch.chdir(run)
+    experiment, _ = read_experiment(run)
+    assert experiment.loss.name == name
+    assert experiment.loss.stand_in.is_stand_in
+    assert read_folder(run).summary
+    compare(read_sides([run, honest_run]))
+    resolve(str(run / "experiment.json"))
+    assert not marker.exists()
+    assert "evil" not in sys.modules
+
+
+def test_no_command_imports_what_a_hostile_run_names(
+    tmp_path, honest_run, birds, monkeypatch, capsys
+):
+    marker, photo = tmp_path / "marker", next(birds.rglob("*.jpg"))
+    run = with_evil_plugin(honest_run, tmp_path / "runs" / "x", "head", "evil:boom", marker)
+    monkeypatch.syspath_prepend(run)
+    monkeypatch.chdir(run)
+    monkeypatch.setenv("DML_BENCH_CACHE", str(tmp_path / "cache"))
+    assert call_here(monkeypatch, "report", tmp_path / "runs", "--out", tmp_path / "report") == 0
+    assert call_here(monkeypatch, "compare", run, honest_run) == 0
+    assert call_here(monkeypatch, "show", run / "experiment.json") == 0
+    capsys.readouterr()
+    for command in (
+        ("predict", run, photo),
+        ("export", run, "--out", tmp_path / "exported"),
+        ("run", run / "experiment.json", "--data-dir", birds, "--device", "cpu"),
+    ):
+        message = refusal(monkeypatch, capsys, *command)
+        assert "head evil:boom is a plug-in" in message
+        assert "--allow-plugin evil:boom" in message
+    assert not marker.exists()
+    assert call_here(monkeypatch, "predict", run, photo, "--allow-plugin", "evil:boom") == 0
+    assert marker.exists(), "with consent it is imported, so this test can fail"
+
+
+def test_a_run_of_this_machine_needs_no_consent(tmp_path, birds):
+    write_plugin(tmp_path, "OnDisk")
+    plugin = tmp_path / "my_losses.py"
+    plugin.write_text(
+        LOSS.format(name="OnDisk")
+        + "\n@db.register_head(summary='plain')\ndef MyHead(num_features: int, dim: int = 8):\n"
+        "    head = torch.nn.Linear(num_features, dim)\n    head.dim = dim\n    return head\n"
+    )
+    arguments = [*NAMED, "--set", "model.head=MyHead", "--data-dir", str(birds), "--device", "cpu"]
+    arguments += ["--wandb", "disabled"]
+    call(tmp_path, "run", *arguments)
+    call(tmp_path, "predict", str(runs_of(tmp_path)[0]), str(next(birds.rglob("*.jpg"))))
+    plugin.write_text(plugin.read_text() + "# changed\n")
+    refused = error_of(call(tmp_path, "run", *arguments, rc=2))
+    assert "as it was before its file was changed: restore the file; --force" in refused
+
+
+def recorded(path: Path, name: str) -> PluginRecord:
+    return PluginRecord(
+        kind="loss", name=name, attribute=name, file=str(path), sha256=sha256_of(path)
+    )
+
+
+def test_a_recorded_file_is_imported_only_with_consent_and_as_it_was(tmp_path, monkeypatch):
+    monkeypatch.setenv("DML_BENCH_CACHE", str(tmp_path / "cache"))
+    path = tmp_path / "recorded.py"
+    path.write_text(LOSS.format(name="Recorded"))
+    record = recorded(path, "Recorded")
+    with pytest.raises(ValueError, match="loss Recorded is a plug-in .*: read its code, then give"):
+        import_recorded(record)
+    remember([record])
+    path.write_text(LOSS.format(name="Recorded") + "# changed\n")
+    with pytest.raises(ValueError, match="restore the file, or train again with --force"):
+        import_recorded(record)
+    path.rename(tmp_path / "moved.py")
+    with pytest.raises(ValueError, match="can't be read: No such file or directory"):
+        import_recorded(record)
+    path.write_text(LOSS.format(name="Recorded"))
+    assert import_recorded(record).summary == "pulls images of a class together"
+
+
+def test_a_moved_file_is_found_where_the_user_says(tmp_path):
+    path = tmp_path / "moved.py"
+    path.write_text(LOSS.format(name="Moved"))
+    record = recorded(path, "Moved")
+    path.rename(tmp_path / "elsewhere.py")
+    dml_bench.allow_plugin(f"Moved={tmp_path / 'elsewhere.py'}")
+    assert import_recorded(record).origin.file == str(tmp_path / "elsewhere.py")
+
+
+def test_consent_is_for_one_file_with_one_content(tmp_path, monkeypatch):
+    monkeypatch.setenv("DML_BENCH_CACHE", str(tmp_path))
+    record = PluginRecord(kind="loss", name="A", file="/lab/a.py", sha256="1" * 64)
+    others = [
+        PluginRecord(kind="loss", name="A", file="/lab/a.py", sha256="2" * 64),
+        PluginRecord(kind="loss", name="A", file="/other/a.py", sha256="1" * 64),
+        PluginRecord(kind="loss", name="A", module="a", file="/lab/a.py", sha256="1" * 64),
+    ]
+    assert len({consent_file(one) for one in (record, *others)}) == 4
+
+
+def test_an_experiment_without_plug_ins_is_saved_as_ever():
+    experiment = resolve("EPSHN_cosine_resnet18_sgd_aug")
+    assert isinstance(experiment, Experiment)
+    assert "plugins" not in as_table(experiment)
