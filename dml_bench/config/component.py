@@ -45,8 +45,8 @@ def read_component(
         table = {"name": default, **table}
     if not isinstance(table, dict) or not isinstance(table.get("name"), str):
         raise ValueError(
-            f"{where} is {value!r}; a {kind.kind}'s name, or a table with a name and options, is"
-            " wanted"
+            f"{where} must be a {kind.kind}'s name, or a table with a name and options, got"
+            f" {value!r}"
         )
     name = table["name"]
     options = {key: option for key, option in table.items() if key != "name"}

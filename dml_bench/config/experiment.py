@@ -41,8 +41,8 @@ def require_name(text: str, key: str) -> None:
     ):
         shown = repr(text if len(text) <= 60 else f"{text[:60]}...")
         raise ValueError(
-            f"{key} is {shown}; a letter or digit, then letters, digits, spaces and . _ + - are"
-            f" wanted, at most {LONGEST_NAME} bytes"
+            f"{key} must be a letter or digit, then letters, digits, spaces and . _ + -, at most"
+            f" {LONGEST_NAME} bytes, got {shown}"
         )
 
 
@@ -128,8 +128,8 @@ def check_protocol(experiment: Experiment) -> None:
     splits = protocol.facts["splits"]
     require(
         experiment.data.split in splits,
-        f"data.split is {experiment.data.split}; protocol {protocol.name} takes"
-        f" {' or '.join(splits)}",
+        f"data.split must be {' or '.join(splits)} with protocol {protocol.name}, got"
+        f" {experiment.data.split}",
     )
     if train.folds and not protocol.facts["takes_folds"]:
         raise ValueError(f"train.folds needs the protocol {protocols_with('takes_folds')}")
@@ -326,8 +326,8 @@ def check_images(experiment: Experiment) -> None:
     sizes, epochs = len(images.progressive), experiment.train.epochs
     require(
         sizes <= epochs,
-        f"images.progressive has {sizes} sizes for train.epochs = {epochs}; at most one size an"
-        " epoch is wanted",
+        f"images.progressive must have at most one size an epoch, got {sizes} sizes for"
+        f" train.epochs = {epochs}",
     )
 
 

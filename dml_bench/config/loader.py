@@ -90,11 +90,11 @@ def _read(value: Any, hint: Any, path: str, recorded: tuple[PluginRecord, ...]) 
         return None if value is None else _read(value, options[0], path, recorded)
     if is_dataclass(hint):
         if not isinstance(value, dict):
-            raise ValueError(f"{path} is {value!r}; a table is wanted")
+            raise ValueError(f"{path} must be a table, got {value!r}")
         return _read_section(value, hint, f"{path}.", recorded)  # type: ignore[arg-type]
     if get_origin(hint) is tuple and is_dataclass(get_args(hint)[0]):
         if not isinstance(value, list | tuple):
-            raise ValueError(f"{path} is {value!r}; a list of tables is wanted")
+            raise ValueError(f"{path} must be a list of tables, got {value!r}")
         return tuple(_read(item, get_args(hint)[0], path, recorded) for item in value)
     return checked(value, hint, path)
 

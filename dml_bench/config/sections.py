@@ -51,15 +51,15 @@ class Data:
     def __post_init__(self) -> None:
         require(
             0 < self.test_fraction < 1,
-            f"data.test_fraction is {self.test_fraction}; wanted between 0 and 1",
+            f"data.test_fraction must be between 0 and 1, got {self.test_fraction}",
         )
         require(
             0 <= self.valid_fraction < 1,
-            f"data.valid_fraction is {self.valid_fraction}; wanted from 0 to less than 1",
+            f"data.valid_fraction must be from 0 to less than 1, got {self.valid_fraction}",
         )
         require(
             0 <= self.label_noise < 1,
-            f"data.label_noise is {self.label_noise}; wanted from 0 to less than 1",
+            f"data.label_noise must be from 0 to less than 1, got {self.label_noise}",
         )
 
 
@@ -76,23 +76,24 @@ class Images:
     """Channel means and deviations: those of the backbone's weights, or of the phase's training
     images."""
     mean: tuple[float, ...] = ()
-    """Means of red, green and blue, 0-1, in place of the backbone's; together with"""
+    """Means of red, green and blue, 0-1, in place of the backbone's. `dml-bench data statistics`
+    computes them."""
     std: tuple[float, ...] = ()
-    """their deviations. `dml-bench data statistics` computes both."""
+    """Standard deviations of red, green and blue. They are given together with the means."""
     progressive: tuple[int, ...] = ()
     """Sides of the training images as the epochs go by, an equal share of the epochs each, e.g.
     [112, 168, 224]; empty: always `size`. Gallery and query are always seen at `size`."""
 
     def __post_init__(self) -> None:
-        require(self.size >= 8, f"images.size is {self.size}; at least 8 pixels are wanted")
+        require(self.size >= 8, f"images.size must be at least 8 pixels, got {self.size}")
         self._check_statistics()
         sizes = list(self.progressive)
         if sizes:
-            require(min(sizes) >= 8, f"images.progressive is {sizes}; at least 8 pixels are wanted")
+            require(min(sizes) >= 8, f"images.progressive must be at least 8 pixels, got {sizes}")
             require(
                 sizes == sorted(set(sizes)) and sizes[-1] == self.size,
-                f"images.progressive is {sizes}; growing sizes that end with images.size"
-                f" ({self.size}) are wanted",
+                "images.progressive must be growing sizes that end with images.size"
+                f" ({self.size}), got {sizes}",
             )
 
     def _check_statistics(self) -> None:
@@ -101,16 +102,16 @@ class Images:
             return
         require(
             len(mean) == len(std) == 3,
-            f"images.mean is {list(mean)} and images.std {list(std)}; three numbers each, 0-1, are"
-            " wanted",
+            "images.mean and images.std must be three numbers each, 0-1, got"
+            f" {list(mean)} and {list(std)}",
         )
         require(
             min(mean) >= 0 and max(mean) <= 1,
-            f"images.mean is {list(mean)}; three numbers from 0 to 1 are wanted",
+            f"images.mean must be three numbers from 0 to 1, got {list(mean)}",
         )
         require(
             min(std) > 0 and max(std) <= 1,
-            f"images.std is {list(std)}; three numbers above 0 and up to 1 are wanted",
+            f"images.std must be three numbers above 0 and up to 1, got {list(std)}",
         )
         require(
             self.normalization == "backbone",
@@ -168,7 +169,7 @@ class Augment:
             low, high = limits.get(name, (0, 1))
             require(
                 low <= getattr(self, name) <= high,
-                f"augment.{name} is {getattr(self, name)}; a number from {low} to {high} is wanted",
+                f"augment.{name} must be a number from {low} to {high}, got {getattr(self, name)}",
             )
         moves = self.rotate or self.warp or self.zoom > 1
         require(
@@ -213,7 +214,7 @@ class Mixing:
         for name, least in (("start_from", 0), ("on", 1), ("off", 0), ("finetuning_epoch", 0)):
             require(
                 getattr(self, name) >= least,
-                f"mixing.{name} is {getattr(self, name)}; at least {least} is wanted",
+                f"mixing.{name} must be at least {least}, got {getattr(self, name)}",
             )
         end = self.finetuning_epoch
         require(
@@ -267,7 +268,7 @@ class Pretrain:
         for name in ("classes", "per_class", "batch_size"):
             require(
                 getattr(self, name) >= 2,
-                f"pretrain.{name} is {getattr(self, name)}; at least 2 is wanted",
+                f"pretrain.{name} must be at least 2, got {getattr(self, name)}",
             )
         require(
             self.epochs >= 1 and self.lr > 0,
@@ -304,22 +305,20 @@ class Train:
     and they answer together. 0 is one model of all."""
 
     def __post_init__(self) -> None:
-        require(self.epochs >= 1, f"train.epochs is {self.epochs}; at least 1 is wanted")
-        require(
-            self.batch_size >= 2, f"train.batch_size is {self.batch_size}; at least 2 is wanted"
-        )
+        require(self.epochs >= 1, f"train.epochs must be at least 1, got {self.epochs}")
+        require(self.batch_size >= 2, f"train.batch_size must be at least 2, got {self.batch_size}")
         require(
             self.proxy_lr_factor > 0,
-            f"train.proxy_lr_factor is {self.proxy_lr_factor}; a positive number is wanted",
+            f"train.proxy_lr_factor must be a positive number, got {self.proxy_lr_factor}",
         )
-        require(self.views >= 1, f"train.views is {self.views}; at least 1 is wanted")
+        require(self.views >= 1, f"train.views must be at least 1, got {self.views}")
         require(
             self.labels == "class" or self.views > 1,
             "train.labels = image needs train.views of at least 2",
         )
         require(
             self.folds == 0 or self.folds >= 2,
-            f"train.folds is {self.folds}; 0 (off) or at least 2 is wanted",
+            f"train.folds must be 0 (off) or at least 2, got {self.folds}",
         )
 
 
@@ -344,10 +343,10 @@ class Evaluate:
     stays the mean of its views) as the most similar of its views is."""
 
     def __post_init__(self) -> None:
-        require(self.every >= 1, f"evaluate.every is {self.every}; at least 1 is wanted")
+        require(self.every >= 1, f"evaluate.every must be at least 1, got {self.every}")
         require(
             bool(self.vote_k) and min(self.vote_k) >= 1,
-            f"evaluate.vote_k is {list(self.vote_k)}; positive numbers are wanted",
+            f"evaluate.vote_k must be positive numbers, got {list(self.vote_k)}",
         )
         require(
             self.tta_by == "mean" or self.tta != "none",
@@ -355,7 +354,7 @@ class Evaluate:
         )
         require(
             bool(self.recall_k) and min(self.recall_k) >= 1,
-            f"evaluate.recall_k is {list(self.recall_k)}; positive numbers are wanted",
+            f"evaluate.recall_k must be positive numbers, got {list(self.recall_k)}",
         )
 
 

@@ -315,8 +315,8 @@ def read_table(data_dir: Path, table: str, encoding: str) -> CsvTable:
     header = [name.strip() for name in lines[0][1]] if lines else []
     if len(header) < 2 or len(lines) < 2:
         raise ValueError(
-            f"{file} has {len(header)} columns and {max(len(lines) - 1, 0)} rows; a header of 2"
-            " columns, commas between, and rows are wanted"
+            f"{file} must have a header of at least 2 columns, with commas between, and rows, got"
+            f" {len(header)} columns and {max(len(lines) - 1, 0)} rows: write them"
         )
     fits = [len(row) == len(header) for _, row in lines[1:]]
     ragged = [f"line {number}" for (number, _), fit in zip(lines[1:], fits, strict=True) if not fit]

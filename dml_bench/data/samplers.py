@@ -50,8 +50,8 @@ def m_per_class(
     """
     if batch_size < 2 * m:
         raise ValueError(
-            f"train.batch_size is {batch_size}, too small for {m} images (sampler.m) of two"
-            f" classes; at least {2 * m} is wanted"
+            f"train.batch_size must be at least {2 * m}, {m} images (sampler.m) of two classes,"
+            f" got {batch_size}"
         )
     num_classes = len(np.unique(labels))
     in_batch = min(num_classes, batch_size // m)

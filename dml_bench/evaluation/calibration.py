@@ -31,7 +31,7 @@ def calibration_of(share: np.ndarray, correct: np.ndarray, bins: int = 10) -> Ca
     calibration of modern neural networks"). Raises ValueError without bins.
     """
     if bins < 1:
-        raise ValueError(f"a calibration needs at least one bin, got {bins}")
+        raise ValueError(f"a calibration must have at least one bin, got {bins}")
     share, correct = np.asarray(share, float), np.asarray(correct, float)
     bin_of = np.searchsorted(np.arange(1, bins) / bins, share, side="left")
     count = np.bincount(bin_of, minlength=bins)

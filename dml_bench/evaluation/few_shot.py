@@ -100,7 +100,7 @@ def few_shot_curve(
         )
     if min(ks, default=1) < 1 or draws < 1:
         raise ValueError(
-            "an enrolment curve needs at least one image per class and one draw, got ks"
+            "a few-shot curve must have at least one image per class and one draw, got ks"
             f" {tuple(ks)} and {draws} draws"
         )
     images = FewShotImages(

@@ -63,7 +63,7 @@ def accuracy_by_k(neighbours: Neighbours, ks: Sequence[int] = (1, 3, 5, 10, 20))
     """Both votes for every k. A k beyond the neighbours that were searched is cut to them. Raises
     ValueError where a k is not positive."""
     if min(ks, default=1) < 1:
-        raise ValueError(f"a vote needs at least one neighbour, got ks {tuple(ks)}")
+        raise ValueError(f"a vote must have at least one neighbour, got ks {tuple(ks)}")
     searched = tuple(sorted({min(int(k), neighbours.k) for k in ks}))
 
     def accuracies(weights: Literal["majority", "distance"]) -> np.ndarray:

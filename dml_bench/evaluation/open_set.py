@@ -141,7 +141,7 @@ def threshold_for_precision(
     ValueError unless 0 < wanted <= 1.
     """
     if not 0 < wanted <= 1:
-        raise ValueError(f"a wanted precision is above 0 and at most 1, got {wanted}")
+        raise ValueError(f"a wanted precision must be above 0 and at most 1, got {wanted}")
     values, accepted, (right,) = accept(similarity, correct)
     reached = np.flatnonzero(right / accepted >= wanted)
     value = float(values[reached[-1]]) if len(reached) else np.nan

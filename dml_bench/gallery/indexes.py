@@ -163,12 +163,12 @@ def hnsw(
     images: int, dim: int, *, M: int = 0, efConstruction: int = 100, efSearch: int = 64
 ) -> IndexPlan:
     edges = M or (16 if images < LARGE else 32)
-    require(edges >= 2, "hnsw", f"M is {edges}", "choose 2 or more, e.g. M=32")
+    require(edges >= 2, "hnsw", f"M must be at least 2, got {edges}", "give e.g. M=32")
     require(
         efConstruction > 0 < efSearch,
         "hnsw",
-        "efConstruction or efSearch is 0",
-        "choose 1 or more, e.g. efSearch=64",
+        f"efConstruction and efSearch must be at least 1, got {efConstruction} and {efSearch}",
+        "give e.g. efSearch=64",
     )
     return IndexPlan(
         factory=f"HNSW{edges},Flat",
@@ -242,15 +242,15 @@ def cells(name: str, images: int, nlist: int, nprobe: int) -> tuple[int, int]:
     require(
         nlist <= images,
         name,
-        f"nlist is {nlist:,}, but the gallery has {images:,} images",
+        f"nlist must be at most the gallery's {images:,} images, got {nlist:,}",
         "choose fewer cells, or leave it out",
     )
     nprobe = nprobe or min(nlist, max(8, nlist // 64))
     require(
         nprobe <= nlist,
         name,
-        f"nprobe is {nprobe:,}, but there are {nlist:,} cells (nlist)",
-        f"choose 1 to {nlist}, or more cells",
+        f"nprobe must be at most the {nlist:,} cells (nlist), got {nprobe:,}",
+        "probe fewer, or build more cells",
     )
     return nlist, nprobe
 

@@ -61,8 +61,8 @@ def check_strategies(
         pos_strategy == neg_strategy or "all" in (pos_strategy, neg_strategy)
     ):
         raise ValueError(
-            f"miner.pos_strategy is {pos_strategy!r} and neg_strategy {neg_strategy!r}; beside"
-            " semihard, easy or hard is wanted"
+            "miner.pos_strategy and neg_strategy must be easy or hard beside semihard, got"
+            f" {pos_strategy!r} and {neg_strategy!r}"
         )
     for name, distances in (
         ("allowed_pos_range", allowed_pos_range),
@@ -70,8 +70,8 @@ def check_strategies(
     ):
         if distances and (len(distances) != 2 or not 0 <= distances[0] <= distances[1] <= 2):
             raise ValueError(
-                f"miner.{name} is {list(distances)}; two ascending distances from 0 to 2 are"
-                " wanted, or none"
+                f"miner.{name} must be two ascending distances from 0 to 2, or none, got"
+                f" {list(distances)}"
             )
 
 

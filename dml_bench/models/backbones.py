@@ -216,7 +216,7 @@ def fitting_sizes(backbone: "nn.Module", size: int) -> str:
     if patches is not None and not getattr(patches, "strict_img_size", True):
         patch = patches.patch_size[0]
         return (
-            f"a multiple of {patch} is wanted, e.g. --set"
+            f"choose a multiple of {patch}, e.g. --set"
             f" images.size={max(1, round(size / patch)) * patch}"
         )
     made_for = getattr(backbone, "pretrained_cfg", {"input_size": (3, 224, 224)})["input_size"][-1]

@@ -84,8 +84,8 @@ def load_backbone(
     path = Path(weights).expanduser()
     if not path.is_file():
         raise ValueError(
-            f"model.weights is {weights!r}: no such file; wanted imagenet, none, source, or the"
-            " path of a state dict (.pth or .safetensors)"
+            "model.weights must be imagenet, none, source or the path of a state dict (.pth or"
+            f" .safetensors), got {weights!r}: there is no such file"
         )
     matched = _match(list(_states(path, _content(path))), backbone.state_dict())
     _fill(backbone, matched.state, what, may_lack)

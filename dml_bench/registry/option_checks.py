@@ -42,7 +42,7 @@ class Range:
         big_enough = value > low if self.without_low else value >= low
         small_enough = value < high if self.without_high else value <= high
         if not (big_enough and small_enough):
-            raise ValueError(f"{where}.{name} is {value}; {self._wanted(where, options)} is wanted")
+            raise ValueError(f"{where}.{name} must be {self._wanted(where, options)}, got {value}")
 
     def _wanted(self, where: str, options: Mapping[str, Any]) -> str:
         low, high = (

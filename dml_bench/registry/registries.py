@@ -66,19 +66,19 @@ def checked(value: Any, wanted: Any, where: str) -> Any:
         if value in choices:
             return value
         raise ValueError(
-            f"{where} is {value!r}; choose one of"
-            f" {', '.join(map(repr, choices))}{near_miss(str(value), [str(c) for c in choices])}"
+            f"{where} must be one of {', '.join(map(repr, choices))}, got"
+            f" {value!r}{near_miss(str(value), [str(choice) for choice in choices])}"
         )
     if get_origin(wanted) is tuple:
         if not isinstance(value, list | tuple):
-            raise ValueError(f"{where} is {value!r}; a list is wanted")
+            raise ValueError(f"{where} must be a list, got {value!r}")
         return tuple(checked(item, get_args(wanted)[0], where) for item in value)
     kinds = (int, float) if wanted is float else wanted
     if not isinstance(value, kinds) or (isinstance(value, bool) and wanted is not bool):
         words = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}
-        raise ValueError(f"{where} is {value!r}; {words.get(wanted, wanted.__name__)} is wanted")
+        raise ValueError(f"{where} must be {words.get(wanted, wanted.__name__)}, got {value!r}")
     if wanted is float and not abs(value) <= sys.float_info.max:
-        raise ValueError(f"{where} is {value}; a finite number is wanted")
+        raise ValueError(f"{where} must be a finite number, got {value}")
     return float(value) if wanted is float else value
 
 

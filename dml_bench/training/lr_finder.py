@@ -109,10 +109,11 @@ def sweep(
     """
     if not 0 < low < high:
         raise ValueError(
-            f"--low {low:g} --high {high:g}: positive rates are wanted, the lower one first"
+            f"--low and --high must be positive rates, the lower one first, got {low:g} and"
+            f" {high:g}"
         )
     if steps < WIDTH:
-        raise ValueError(f"--steps {steps}: at least {WIDTH} are wanted")
+        raise ValueError(f"--steps must be at least {WIDTH}, got {steps}")
     state = begun(experiment, data_dir, cache_dir, device, callback)
     return RateSweep(experiment.name, *swept(state, np.geomspace(low, high, steps)))
 

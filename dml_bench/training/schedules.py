@@ -72,8 +72,8 @@ def check_milestones(*, milestones: tuple[float, ...], gamma: float, warmup: flo
         or not milestones[-1] < 1
     ):
         raise ValueError(
-            f"schedule.milestones is {list(milestones)}; ascending parts of the training are"
-            f" wanted, after warmup ({warmup}) and below 1"
+            "schedule.milestones must be ascending parts of the training, after warmup"
+            f" ({warmup}) and below 1, got {list(milestones)}"
         )
 
 

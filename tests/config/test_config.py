@@ -83,29 +83,29 @@ def test_an_unknown_key_or_name_is_answered_with_the_near_miss(changes, words):
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"seed": "x"}, "seed is 'x'; a whole number is wanted"),
-        ({"seed": 1.5}, "seed is 1.5; a whole number is wanted"),
-        ({"seed": True}, "seed is True; a whole number is wanted"),
-        ({"name": 3}, "name is 3; text is wanted"),
-        ({"unseen": 20}, "unseen is 20; text is wanted"),
-        ({"train": {"epochs": "many"}}, r"train\.epochs is 'many'; a whole number is wanted"),
-        ({"train": 3}, "train is 3; a table is wanted"),
+        ({"seed": "x"}, "seed must be a whole number, got 'x'"),
+        ({"seed": 1.5}, "seed must be a whole number, got 1.5"),
+        ({"seed": True}, "seed must be a whole number, got True"),
+        ({"name": 3}, "name must be text, got 3"),
+        ({"unseen": 20}, "unseen must be text, got 20"),
+        ({"train": {"epochs": "many"}}, r"train\.epochs must be a whole number, got 'many'"),
+        ({"train": 3}, "train must be a table, got 3"),
         (
             {"train": {"precision": "bfloat"}},
-            r"train\.precision is 'bfloat'; choose one of .*\(did you mean bfloat16\?\)",
+            r"train\.precision must be one of .*, got 'bfloat' \(did you mean bfloat16\?\)",
         ),
-        ({"data": {"skip_unreadable": 1}}, r"data\.skip_unreadable is 1; true or false is wanted"),
-        ({"evaluate": {"vote_k": 3}}, r"evaluate\.vote_k is 3; a list is wanted"),
-        ({"evaluate": {"vote_k": [1, "x"]}}, r"evaluate\.vote_k is 'x'; a whole number is wanted"),
-        ({"loss": 3}, "loss is 3; a loss's name, or a table with a name and options, is wanted"),
-        ({"loss": {"temperature": 1.0}}, "loss is .*; a loss's name, or a table"),
+        ({"data": {"skip_unreadable": 1}}, r"data\.skip_unreadable must be true or false, got 1"),
+        ({"evaluate": {"vote_k": 3}}, r"evaluate\.vote_k must be a list, got 3"),
+        ({"evaluate": {"vote_k": [1, "x"]}}, r"evaluate\.vote_k must be a whole number, got 'x'"),
+        ({"loss": 3}, "loss must be a loss's name, or a table with a name and options, got 3"),
+        ({"loss": {"temperature": 1.0}}, "loss must be a loss's name, or a table .*, got \\{"),
         (
             {"loss": {"name": "NTXent", "temperature": "hot"}},
-            r"loss\.temperature is 'hot'; a number is wanted",
+            r"loss\.temperature must be a number, got 'hot'",
         ),
-        ({"expects": 3}, "expects is 3"),
-        ({"expects": [3]}, "expects.* is 3; a table is wanted"),
-        ({"pretrain": 3}, "pretrain is 3; a table is wanted"),
+        ({"expects": 3}, "expects must be a list of tables, got 3"),
+        ({"expects": [3]}, "expects.* must be a table, got 3"),
+        ({"pretrain": 3}, "pretrain must be a table, got 3"),
     ],
 )
 def test_a_value_of_the_wrong_type_is_refused_with_what_was_wanted(changes, words):
@@ -118,31 +118,49 @@ def test_a_value_of_the_wrong_type_is_refused_with_what_was_wanted(changes, word
     [
         (
             {"augment": {"horizontal_flip": 1.5}},
-            r"augment\.horizontal_flip is 1\.5; a number from 0 to 1",
+            r"augment\.horizontal_flip must be a number from 0 to 1, got 1\.5",
         ),
         (
             {"augment": {"horizontal_flip": -0.1}},
-            r"augment\.horizontal_flip is -0\.1; a number from 0 to 1",
+            r"augment\.horizontal_flip must be a number from 0 to 1, got -0\.1",
         ),
-        ({"augment": {"horizontal_flip": float("nan")}}, r"augment\.horizontal_flip is nan"),
-        ({"augment": {"dihedral": 1.1}}, r"augment\.dihedral is 1\.1; a number from 0 to 1"),
-        ({"augment": {"rotate": 200}}, r"augment\.rotate is 200\.0; a number from 0 to 180"),
-        ({"augment": {"zoom": 0.9}}, r"augment\.zoom is 0\.9; a number from 1 to 10"),
-        ({"augment": {"warp": 0.6}}, r"augment\.warp is 0\.6; a number from 0 to 0\.5"),
-        ({"augment": {"lighting": 1}}, r"augment\.lighting is 1\.0; a number from 0 to 0\.99"),
+        (
+            {"augment": {"horizontal_flip": float("nan")}},
+            r"augment\.horizontal_flip must be a finite number, got nan",
+        ),
+        (
+            {"augment": {"dihedral": 1.1}},
+            r"augment\.dihedral must be a number from 0 to 1, got 1\.1",
+        ),
+        (
+            {"augment": {"rotate": 200}},
+            r"augment\.rotate must be a number from 0 to 180, got 200\.0",
+        ),
+        ({"augment": {"zoom": 0.9}}, r"augment\.zoom must be a number from 1 to 10, got 0\.9"),
+        ({"augment": {"warp": 0.6}}, r"augment\.warp must be a number from 0 to 0\.5, got 0\.6"),
+        (
+            {"augment": {"lighting": 1}},
+            r"augment\.lighting must be a number from 0 to 0\.99, got 1\.0",
+        ),
         (
             {"augment": {"rotate": 9, "geometry_probability": 2}},
-            r"augment\.geometry_probability is 2\.0; a number from 0 to 1",
+            r"augment\.geometry_probability must be a number from 0 to 1, got 2\.0",
         ),
-        ({"images": {"progressive": [4, 224]}}, r"images\.progressive is \[4, 224\]; at least 8"),
-        ({"data": {"test_fraction": 0}}, r"data\.test_fraction is 0\.0; wanted between 0 and 1"),
-        ({"data": {"test_fraction": 1}}, r"data\.test_fraction is 1\.0"),
-        ({"images": {"size": 7}}, r"images\.size is 7; at least 8"),
-        ({"train": {"epochs": 0}}, r"train\.epochs is 0; at least 1"),
-        ({"train": {"batch_size": 1}}, r"train\.batch_size is 1; at least 2"),
-        ({"evaluate": {"every": 0}}, r"evaluate\.every is 0; at least 1"),
-        ({"evaluate": {"vote_k": []}}, r"evaluate\.vote_k is \[\]; positive numbers"),
-        ({"evaluate": {"vote_k": [0, 1]}}, r"evaluate\.vote_k is \[0, 1\]; positive numbers"),
+        (
+            {"images": {"progressive": [4, 224]}},
+            r"images\.progressive must be at least 8 pixels, got \[4, 224\]",
+        ),
+        ({"data": {"test_fraction": 0}}, r"data\.test_fraction must be between 0 and 1, got 0\.0"),
+        ({"data": {"test_fraction": 1}}, r"data\.test_fraction must be between 0 and 1, got 1\.0"),
+        ({"images": {"size": 7}}, r"images\.size must be at least 8 pixels, got 7"),
+        ({"train": {"epochs": 0}}, r"train\.epochs must be at least 1, got 0"),
+        ({"train": {"batch_size": 1}}, r"train\.batch_size must be at least 2, got 1"),
+        ({"evaluate": {"every": 0}}, r"evaluate\.every must be at least 1, got 0"),
+        ({"evaluate": {"vote_k": []}}, r"evaluate\.vote_k must be positive numbers, got \[\]"),
+        (
+            {"evaluate": {"vote_k": [0, 1]}},
+            r"evaluate\.vote_k must be positive numbers, got \[0, 1\]",
+        ),
     ],
 )
 def test_a_number_out_of_its_range_is_refused(changes, words):
@@ -184,19 +202,19 @@ def test_a_probability_may_be_anything_from_0_to_1(probability):
         (
             {"images": {"progressive": [112, 256]}},
             (
-                r"images\.progressive is \[112, 256\]; growing sizes that end with images\.size"
-                r" \(224\)"
+                r"images\.progressive must be growing sizes that end with images\.size \(224\),"
+                r" got \[112, 256\]"
             ),
         ),
         (
             {"images": {"progressive": [112, 168]}},
-            r"growing sizes that end with images\.size \(224\) are wanted",
+            r"growing sizes that end with images\.size \(224\), got \[112, 168\]",
         ),
         ({"images": {"progressive": [168, 112, 224]}}, "growing sizes"),
         ({"images": {"progressive": [224, 224]}}, "growing sizes"),
         (
             {"images": {"progressive": [112, 224]}, "train": {"epochs": 1}},
-            r"progressive has 2 sizes for train\.epochs = 1; at most one size",
+            r"progressive must have at most one size an epoch, got 2 sizes for train\.epochs = 1",
         ),
         (
             {"model": {"trainable": "head"}, "images": {"progressive": [112, 224]}},

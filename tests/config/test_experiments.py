@@ -668,9 +668,9 @@ def test_options_of_a_component_are_set_after_its_name():
         ("sead=3", r"unknown key sead \(did you mean seed\?\)"),
         ("optimizer.lrate=3", r"optimizer\.lrate: sgd has no such option \(did you mean lr\?\)"),
         ("optimizer=sdg", r"unknown optimizer 'sdg' \(did you mean sgd\?\)"),
-        ("optimizer.lr=fast", r"optimizer\.lr is 'fast'; a number is wanted"),
+        ("optimizer.lr=fast", r"optimizer\.lr must be a number, got 'fast'"),
         ("seed.x=3", "--set seed.x: seed is 42, not a table"),
-        ("train=3", "train is 3; a table is wanted"),
+        ("train=3", "train must be a table, got 3"),
         (
             "loss=crossentropy",
             "miner EPSHN has no effect: loss crossentropy takes no miner; --set miner=none",

@@ -114,7 +114,11 @@ def test_without_train_test_split_txt_there_are_no_parts(cub):
             ["1 2", "2 1", "3 2", "4 11"],
             r"class ids in .* that classes.txt lacks: 1 \(first: image 4: 11\)",
         ),
-        ("image_class_labels.txt", ["1 2", "2 1", "3 2", "4 two"], "line 4 is '4 two'"),
+        (
+            "image_class_labels.txt",
+            ["1 2", "2 1", "3 2", "4 two"],
+            "line 4 must be a number and its value, got '4 two'",
+        ),
         (
             "image_class_labels.txt",
             ["1 2", "2 1", "3 2", "4 10", "4 2"],
@@ -138,7 +142,11 @@ def test_without_train_test_split_txt_there_are_no_parts(cub):
         ("images.txt", [*CUB["images.txt"][:3], "4 ../../secret.jpg"], "that lead out of"),
         ("classes.txt", ["10 001.Auk", "2 002.Wren", "1 001.Auk"], "class names used twice"),
         ("train_test_split.txt", ["1 1", "2 0", "3 0"], "images without a part"),
-        ("train_test_split.txt", ["1 1", "2 0", "3 0", "4 2"], "line 4 is '4 2'"),
+        (
+            "train_test_split.txt",
+            ["1 1", "2 0", "3 0", "4 2"],
+            "line 4 must be a number and its value, got '4 2'",
+        ),
     ],
 )
 def test_lists_of_cub_that_contradict_each_other_are_refused_in_one_line(
@@ -239,7 +247,7 @@ def test_a_class_may_be_called_train(tmp_path):
     ("files", "problem"),
     [
         ([], "has no class folders"),
-        (["a/1.png"], r"has one class folder \(a\)"),
+        (["a/1.png"], r"must have at least 2 class folders, got a alone"),
         (["a/1.png", "b/notes.txt"], r"classes without images in .*: 1 \(first: b\)"),
         (
             ["a/1.png", "b/1.png", "0.png"],
@@ -370,7 +378,7 @@ def test_a_named_class_column_of_zeros_and_ones_is_not_one_hot(listed):
             {"table": "trian.csv"},
             r"\(did you mean train.csv\?\); there are: train.csv",
         ),
-        (["f,l", "x.jpg,a", "z.jpg,a"], {}, "has 1 class; at least 2"),
+        (["f,l", "x.jpg,a", "z.jpg,a"], {}, "must have at least 2 classes, got 1"),
         (["f", "x.jpg"], {}, "commas between"),
         (["f,l,l", "x.jpg,a,a"], {}, "columns of .* with the same name"),
     ],

@@ -146,13 +146,13 @@ def test_samplepairing_of_the_study_is_off_ten_epochs_then_eight_on_and_two_off_
     [
         (
             ("mixing.technique=mixup", "mixing.technique.alpha=0"),
-            "mixing.technique.alpha is 0.0; a number above 0 is wanted",
+            "mixing.technique.alpha must be a number above 0, got 0.0",
         ),
         (
             ("mixing.technique=samplepairing", "mixing.technique.p=1.5"),
-            "mixing.technique.p is 1.5; a number from 0 to 1 is wanted",
+            "mixing.technique.p must be a number from 0 to 1, got 1.5",
         ),
-        (("mixing.technique=mixup", "mixing.on=0"), "mixing.on is 0; at least 1 is wanted"),
+        (("mixing.technique=mixup", "mixing.on=0"), "mixing.on must be at least 1, got 0"),
         (
             ("mixing.technique=mixup", "mixing.start_from=3"),
             "mixing.start_from is 3, but there are 3 epochs: mixup would never be on",

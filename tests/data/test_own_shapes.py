@@ -167,7 +167,9 @@ def test_what_is_refused_before_training_leaves_no_folder_and_can_be_corrected_i
     ):
         small(faces, cache_dir, tmp_path, "data.dataset=folder", "unseen=last:4")
     assert list(tmp_path.iterdir()) == []
-    with pytest.raises(ValueError, match=r"optimizer\.alpha is 2\.0"):
+    with pytest.raises(
+        ValueError, match=r"optimizer\.alpha must be a number above 0, up to 1, got 2\.0"
+    ):
         small(
             faces,
             cache_dir,
@@ -271,15 +273,15 @@ def test_statistics_are_taken_by_the_config_and_by_the_network(
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        (["images.mean=[0.5, 0.4, 0.3]"], r"images.std \[\]; three numbers each, 0-1, are wanted"),
-        (["images.mean=[0.5]", "images.std=[0.5]"], "three numbers each, 0-1, are wanted"),
+        (["images.mean=[0.5, 0.4, 0.3]"], r"must be three numbers each, 0-1, got \[.*\] and \[\]"),
+        (["images.mean=[0.5]", "images.std=[0.5]"], "must be three numbers each, 0-1, got"),
         (
             ["images.mean=[123.0, 0.4, 0.3]", "images.std=[0.2, 0.2, 0.2]"],
-            "images.mean is .*; three numbers from 0 to 1",
+            "images.mean must be three numbers from 0 to 1, got",
         ),
         (
             ["images.mean=[0.5, 0.4, 0.3]", "images.std=[0.2, 0.0, 0.2]"],
-            "images.std is .*; three numbers above 0",
+            "images.std must be three numbers above 0 and up to 1, got",
         ),
         (
             [

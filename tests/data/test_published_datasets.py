@@ -213,18 +213,22 @@ def changed(at: int, **fields) -> list[tuple]:
         (
             changed(2, **{"class": 4}),
             CAR_NAMES,
-            "cars_annos.mat annotation 3 has the class 4; an id from 1 to 3 is wanted",
+            "cars_annos.mat annotation 3: class must be an id from 1 to 3, got 4",
         ),
         (
             changed(0, **{"class": 0}),
             CAR_NAMES,
-            "cars_annos.mat annotation 1 has the class 0; an id from 1 to 3 is wanted",
+            "cars_annos.mat annotation 1: class must be an id from 1 to 3, got 0",
         ),
-        (changed(0, **{"class": 1.5}), CAR_NAMES, "cars_annos.mat annotation 1 has the class 1.5;"),
+        (
+            changed(0, **{"class": 1.5}),
+            CAR_NAMES,
+            "cars_annos.mat annotation 1: class must be an id from 1 to 3, got 1.5:",
+        ),
         (
             changed(1, test=2),
             CAR_NAMES,
-            "cars_annos.mat annotation 2 has test = 2; 0 or 1 is wanted",
+            "cars_annos.mat annotation 2: test must be 0 or 1, got 2",
         ),
         (changed(3, relative_im_path=""), CAR_NAMES, "cars_annos.mat annotation 4 names no image"),
         (
@@ -250,12 +254,12 @@ def changed(at: int, **fields) -> list[tuple]:
         (
             changed(0, bbox_x2="wide"),
             CAR_NAMES,
-            "cars_annos.mat annotation 1 has a box of [9, 9, 'wide', 16]; four numbers are wanted",
+            "cars_annos.mat annotation 1: the box must be four numbers, got [9, 9, 'wide', 16]",
         ),
         (
             changed(0, bbox_y1=float("nan")),
             CAR_NAMES,
-            "cars_annos.mat annotation 1 has a box of [9, nan, 16, 16]; four numbers are wanted",
+            "cars_annos.mat annotation 1: the box must be four numbers, got [9, nan, 16, 16]",
         ),
         (CARS, [*CAR_NAMES, "Yugo"], "classes without images in HERE: 1 (first: Yugo)"),
         (CARS, [*CAR_NAMES[:2], CAR_NAMES[0]], "class names used twice in HERE: 1"),
@@ -377,19 +381,19 @@ def test_the_order_line_ends_and_blanks_of_the_lists_of_products_do_not_matter(s
             "Ebay_train.txt",
             2,
             "3 ten 4 coffee_maker_final/221111_0.JPG",
-            "HERE/Ebay_train.txt line 3 is '3 ten 4 coffee_maker",
+            "HERE/Ebay_train.txt line 3 must be 'image_id class_id super_class_id path', got '3 ten 4 coffee_maker",
         ),
         (
             "Ebay_train.txt",
             2,
             "3 10 coffee_maker_final/221111_0.JPG",
-            "HERE/Ebay_train.txt line 3 is '3 10 coffee_maker",
+            "HERE/Ebay_train.txt line 3 must be 'image_id class_id super_class_id path', got '3 10 coffee_maker",
         ),
         (
             "Ebay_train.txt",
             2,
             "3 10 coffee maker/221111_0.JPG",
-            "HERE/Ebay_train.txt line 3 is '3 10 coffee maker",
+            "HERE/Ebay_train.txt line 3 must be 'image_id class_id super_class_id path', got '3 10 coffee maker",
         ),
         (
             "Ebay_train.txt",
@@ -428,7 +432,7 @@ def test_the_order_line_ends_and_blanks_of_the_lists_of_products_do_not_matter(s
             "Ebay_test.txt",
             0,
             "5 2 1 bicycle_final/251952414262_0.JPG",
-            "HERE/Ebay_test.txt has '5 2 1 bicycle_final/251952414262_0.JPG' where",
+            "HERE/Ebay_test.txt must have the header 'image_id class_id super_class_id path', got '5 2 1 bicycle_final/251952414262_0.JPG'",
         ),
     ],
 )
@@ -450,7 +454,7 @@ def test_image_ids_of_products_may_start_anew_in_the_other_list(sop):
 def test_a_missing_or_empty_list_of_products_is_refused(sop, file):
     lines(sop / file, [])
     assert (
-        f"HERE/{file} has '' where the header 'image_id class_id super_class_id path' is wanted"
+        f"HERE/{file} must have the header 'image_id class_id super_class_id path', got ''"
         in refusal("sop", sop)
     )
     (sop / file).unlink()
@@ -540,8 +544,9 @@ def test_the_lists_of_other_benchmarks_are_not_taken_for_that_of_in_shop_clothes
     lines(inshop.parent / "CelebA" / EVAL, ["000001.jpg 0", "000002.jpg 0"])
     lines(inshop.parent / "empty" / EVAL, [])
     assert len(read("inshop", inshop.parent)) == 6
-    assert "Eval/list_eval_partition.txt starts with '000001.jpg 0' where" in refusal(
-        "inshop", inshop.parent / "CelebA"
+    assert (
+        "Eval/list_eval_partition.txt must start with the number of images, got '000001.jpg 0'"
+        in refusal("inshop", inshop.parent / "CelebA")
     )
     shutil.rmtree(inshop)
     assert refusal("inshop", inshop.parent).startswith(
@@ -556,20 +561,20 @@ def test_the_lists_of_other_benchmarks_are_not_taken_for_that_of_in_shop_clothes
         (
             0,
             "six",
-            "list_eval_partition.txt starts with 'six' where the number of images is wanted",
+            "list_eval_partition.txt must start with the number of images, got 'six'",
         ),
         (
             1,
             "image_name item_id",
             (
-                "list_eval_partition.txt has 'image_name item_id' where the header 'image_name"
-                " item_id evaluation_status'"
+                "list_eval_partition.txt must have the header 'image_name item_id"
+                " evaluation_status', got 'image_name item_id'"
             ),
         ),
         (
             3,
             "img/WOMEN/Dresses/id_00000002/02_2_side.jpg train",
-            "list_eval_partition.txt line 4 is 'img/WOMEN",
+            "list_eval_partition.txt line 4 must be 'image_name item_id evaluation_status', got 'img/WOMEN",
         ),
         (
             3,
@@ -638,7 +643,7 @@ def test_clothes_that_were_not_unpacked_are_refused_with_the_next_step(inshop):
 
 def test_an_empty_list_of_clothes_is_refused(inshop):
     lines(inshop / EVAL, [])
-    assert "list_eval_partition.txt starts with '' where the number of images is wanted" in refusal(
+    assert "list_eval_partition.txt must start with the number of images, got ''" in refusal(
         "inshop", inshop
     )
 

@@ -138,7 +138,7 @@ def test_images_beside_the_parts_that_were_named_are_left_out_and_said(tmp_path)
         ValueError, match=r"names the folder 'tow', which is not there \(did you mean two\?\)"
     ):
         read("folder", tmp_path, parts="one:train,tow:test")
-    with pytest.raises(ValueError, match="has 'two:rest'; FOLDER:PART is wanted"):
+    with pytest.raises(ValueError, match="must be none or FOLDER:PART,FOLDER:PART, got 'two:rest'"):
         read("folder", tmp_path, parts="one:train,two:rest")
 
 

@@ -169,14 +169,11 @@ def test_m_per_class_mixes_classes_with_all_others():
 @pytest.mark.parametrize(
     ("batch_size", "m", "message"),
     [
-        (16, 1, "sampler.m is 1; at least 2 is wanted"),
+        (16, 1, "sampler.m must be at least 2, got 1"),
         (
             7,
             4,
-            (
-                "train.batch_size is 7, too small for 4 images (sampler.m) of two classes; at least"
-                " 8 is wanted"
-            ),
+            ("train.batch_size must be at least 8, 4 images (sampler.m) of two classes, got 7"),
         ),
     ],
 )
@@ -266,6 +263,6 @@ def test_oversampling_misses_no_image_and_undersampling_repeats_none():
 def test_another_balance_is_refused():
     with pytest.raises(
         ValueError,
-        match=r"sampler.balance is 'over'; choose one of 'both', 'oversample', 'undersample'",
+        match=r"sampler.balance must be one of 'both', 'oversample', 'undersample', got 'over'",
     ):
         samplers["class_balanced"].resolve({"balance": "over"}, "sampler")

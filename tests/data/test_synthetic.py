@@ -275,7 +275,7 @@ def test_given_class_names_are_kept_and_numbered_once(tmp_path):
     assert (root / "images.txt").read_text() == (
         "1 001.Sooty_Albatross/Sooty_Albatross_0001.jpg\n2 002.Least_Auklet/Least_Auklet_0001.jpg\n"
     )
-    with pytest.raises(ValueError, match="1 different class names for 2 classes"):
+    with pytest.raises(ValueError, match="2 classes must have as many different names, got 1"):
         synthetic.write(
             tmp_path / "others", counts=[1, 1], size=32, seed=5, class_names=["Sooty_Albatross"]
         )

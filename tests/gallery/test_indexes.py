@@ -519,11 +519,11 @@ def test_a_kill_between_gallery_and_index_gives_the_index_of_an_uninterrupted_ch
         ("ivf:nprobe=1,nprobe=2", "each key once"),
         (
             "ivf:nlist=8,nprobe=9",
-            "index ivf: nprobe is 9, but there are 8 cells .nlist.: choose 1 to 8, or more cells",
+            "index ivf: nprobe must be at most the 8 cells .nlist., got 9: probe fewer, or build more",
         ),
         (
             "ivf:nlist=2000",
-            "index ivf: nlist is 2,000, but the gallery has 1,200 images: choose fewer cells",
+            "index ivf: nlist must be at most the gallery's 1,200 images, got 2,000: choose fewer cells",
         ),
         (
             "ivfpq:m=5",
@@ -540,8 +540,11 @@ def test_a_kill_between_gallery_and_index_gives_the_index_of_an_uninterrupted_ch
             ),
         ),
         ("ivfpq:bits=13", "index ivfpq: bits is 13: choose 1 to 12"),
-        ("hnsw:M=1", "index hnsw: M is 1: choose 2 or more"),
-        ("hnsw:efSearch=0", "index hnsw: efConstruction or efSearch is 0: choose 1 or more"),
+        ("hnsw:M=1", "index hnsw: M must be at least 2, got 1: give e.g. M=32"),
+        (
+            "hnsw:efSearch=0",
+            "index hnsw: efConstruction and efSearch must be at least 1, got 100 and 0: give e.g.",
+        ),
     ],
 )
 def test_what_can_not_be_is_said_in_words(kind, words):
@@ -675,8 +678,8 @@ def test_an_index_that_can_not_be_is_refused_in_a_line_and_nothing_is_kept(
     line = refusal(monkeypatch, capsys, "predict", run, photo, "--index", "ivf:nprobe=40")
     assert (
         line
-        == "error: index ivf: nprobe is 40, but there are 1 cells (nlist): choose 1 to 1, or more"
-        " cells"
+        == "error: index ivf: nprobe must be at most the 1 cells (nlist), got 40: probe fewer, or"
+        " build more cells"
     )
     assert "unknown index 'hsnw'" in refusal(
         monkeypatch, capsys, "export", run, "--out", run / "out", "--index", "hsnw"

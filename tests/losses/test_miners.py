@@ -126,43 +126,43 @@ def test_none_mines_nothing():
 @pytest.mark.parametrize(
     ("name", "options", "problem"),
     [
-        ("TripletMargin", {"margin": -0.1}, "margin is -0.1; at least 0 is wanted"),
-        ("DistanceWeighted", {"cutoff": 0.0}, "cutoff is 0.0; a number above 0 is wanted"),
+        ("TripletMargin", {"margin": -0.1}, "margin must be at least 0, got -0.1"),
+        ("DistanceWeighted", {"cutoff": 0.0}, "cutoff must be a number above 0, got 0.0"),
         (
             "DistanceWeighted",
             {"nonzero_loss_cutoff": 0.4},
-            "nonzero_loss_cutoff is 0.4; a number from miner.cutoff \\(0.5\\) to 1.99 is wanted",
+            "nonzero_loss_cutoff must be a number from miner.cutoff \\(0.5\\) to 1.99, got 0.4",
         ),
-        ("UniformHistogram", {"num_bins": 0}, "num_bins is 0; at least 1 is wanted"),
+        ("UniformHistogram", {"num_bins": 0}, "num_bins must be at least 1, got 0"),
         (
             "HDC",
             {"filter_percentage": 50.0},
-            "filter_percentage is 50.0; a number from 0 to 1 is wanted",
+            "filter_percentage must be a number from 0 to 1, got 50.0",
         ),
         (
             "BatchEasyHard",
             {"pos_strategy": "semihard"},
-            "pos_strategy is 'semihard' and neg_strategy 'semihard'; .* easy or hard is wanted",
+            "neg_strategy must be easy or hard beside semihard, got 'semihard' and 'semihard'",
         ),
         (
             "BatchEasyHard",
             {"pos_strategy": "all"},
-            "pos_strategy is 'all' and neg_strategy 'semihard'; .* easy or hard is wanted",
+            "neg_strategy must be easy or hard beside semihard, got 'all' and 'semihard'",
         ),
         (
             "BatchEasyHard",
             {"allowed_pos_range": [0.3]},
-            r"allowed_pos_range is \[0.3\]; two ascending distances from 0 to 2 are wanted",
+            r"allowed_pos_range must be two ascending distances from 0 to 2, or none, got \[0.3\]",
         ),
         (
             "BatchEasyHard",
             {"allowed_neg_range": [0.5, 0.3]},
-            r"allowed_neg_range is \[0.5, 0.3\]; two ascending distances",
+            r"allowed_neg_range must be two ascending distances .*, got \[0.5, 0.3\]",
         ),
         (
             "BatchEasyHard",
             {"pos_strategy": "eazy"},
-            r"pos_strategy is 'eazy'; .* \(did you mean easy\?\)",
+            r"pos_strategy must be one of .*, got 'eazy' \(did you mean easy\?\)",
         ),
     ],
 )

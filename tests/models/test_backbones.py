@@ -119,9 +119,9 @@ def test_the_embedder_normalises_as_the_weights_of_that_model_want_it(name, mean
 @pytest.mark.parametrize(
     ("name", "size", "words"),
     [
-        ("vit_s16", 40, "a multiple of 16 is wanted, e.g. --set images.size=32"),
-        ("dinov2_s14", 96, "a multiple of 14 is wanted, e.g. --set images.size=98"),
-        ("timm:test_vit", 8, "a multiple of 16 is wanted, e.g. --set images.size=16"),
+        ("vit_s16", 40, "choose a multiple of 16, e.g. --set images.size=32"),
+        ("dinov2_s14", 96, "choose a multiple of 14, e.g. --set images.size=98"),
+        ("timm:test_vit", 8, "choose a multiple of 16, e.g. --set images.size=16"),
         ("convnext_tiny", 16, "it was made for --set images.size=224"),
         ("timm:mixer_s16_224", 64, "it was made for --set images.size=224"),
     ],

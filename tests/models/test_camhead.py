@@ -71,7 +71,7 @@ def test_hidden_convolutions_see_the_neighbours_of_a_position_and_without_them_a
 
 
 def test_options_that_can_not_be_are_refused():
-    with pytest.raises(ValueError, match=r"^model\.head\.hidden is -1; at least 0 is wanted$"):
+    with pytest.raises(ValueError, match=r"^model\.head\.hidden must be at least 0, got -1$"):
         head(hidden=-1)
 
 

@@ -369,7 +369,8 @@ def test_a_path_that_leads_nowhere_is_refused_with_what_is_wanted(tmp_path):
     with pytest.raises(
         ValueError,
         match=(
-            r"gone\.pth': no such file; wanted imagenet, none, source, or the path of a state dict"
+            r"must be imagenet, none, source or the path of a state dict .*, got"
+            r" '.*gone\.pth': there is no such file"
         ),
     ):
         load(tmp_path / "gone.pth")

@@ -54,7 +54,7 @@ def test_every_head_that_projects_has_the_dimension_it_is_told(name):
     network = head(name, dim=7)
     assert network.dim == 7
     assert network(features()).shape == (6, 7)
-    with pytest.raises(ValueError, match=r"^model\.head\.dim is 0; at least 1 is wanted$"):
+    with pytest.raises(ValueError, match=r"^model\.head\.dim must be at least 1, got 0$"):
         head(name, dim=0)
 
 
@@ -121,7 +121,7 @@ def test_the_skip_head_drops_a_part_of_the_projection_in_training_only_before_it
 def test_a_dropout_that_is_no_part_of_the_whole_is_refused(dropout):
     with pytest.raises(
         ValueError,
-        match=rf"^model\.head\.dropout is {dropout}; a number from 0 to less than 1 is wanted$",
+        match=rf"^model\.head\.dropout must be a number from 0 to less than 1, got {dropout}$",
     ):
         head("skip", dropout=dropout)
 
@@ -148,7 +148,7 @@ def test_the_mlp_has_as_many_linear_layers_as_it_is_told():
 )
 def test_an_mlp_that_can_not_be_is_refused(option, value, least):
     with pytest.raises(
-        ValueError, match=rf"^model\.head\.{option} is {value}; at least {least} is wanted$"
+        ValueError, match=rf"^model\.head\.{option} must be at least {least}, got {value}$"
     ):
         head("mlp", **{option: value})
 

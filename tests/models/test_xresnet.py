@@ -178,12 +178,12 @@ def test_bfloat16_makes_nearly_the_same_features(options):
     [
         (
             {"activation": "swish"},
-            r"model\.backbone\.activation is 'swish'; choose one of 'relu', 'mish'",
+            r"model\.backbone\.activation must be one of 'relu', 'mish', got 'swish'",
         ),
-        ({"pool": "blur"}, r"model\.backbone\.pool is 'blur'; choose one of 'max', 'maxblur'"),
+        ({"pool": "blur"}, r"model\.backbone\.pool must be one of 'max', 'maxblur', got 'blur'"),
         (
             {"self_attention": "yes"},
-            r"model\.backbone\.self_attention is 'yes'; true or false is wanted",
+            r"model\.backbone\.self_attention must be true or false, got 'yes'",
         ),
     ],
 )

@@ -274,7 +274,8 @@ def test_the_same_seed_gives_the_same_bits(outcome, cache_dir, tmp_path):
 
 def test_a_protocol_and_a_split_that_do_not_go_together_are_refused(birds, cache_dir, tmp_path):
     with pytest.raises(
-        ValueError, match="data.split is stratified; protocol class_disjoint takes half or given"
+        ValueError,
+        match="data.split must be half or given with protocol class_disjoint, got stratified",
     ):
         train(birds, cache_dir, tmp_path, "protocol=class_disjoint")
     assert not list(tmp_path.iterdir())

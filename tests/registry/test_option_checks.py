@@ -163,7 +163,7 @@ def test_a_bound_may_be_another_option():
     assert resolve({"pos_margin": 0.5, "neg_margin": 0.5}, "loss")["neg_margin"] == 0.5
     with pytest.raises(
         ValueError,
-        match=r"^loss\.neg_margin is 0\.4; a number from loss\.pos_margin \(0\.5\) to 2 is wanted$",
+        match=r"^loss\.neg_margin must be a number from loss\.pos_margin \(0\.5\) to 2, got 0\.4$",
     ):
         resolve({"pos_margin": 0.5, "neg_margin": 0.4}, "loss")
 
@@ -171,16 +171,16 @@ def test_a_bound_may_be_another_option():
 @pytest.mark.parametrize(
     ("setting", "line"),
     [
-        ("optimizer.lr=-1", "error: optimizer.lr is -1.0; at least 0 is wanted"),
-        ("optimizer.lr=nan", "error: optimizer.lr is nan; a finite number is wanted"),
-        ("loss.temperature=0", "error: loss.temperature is 0.0; a number above 0 is wanted"),
-        ("model.head.dim=0", "error: model.head.dim is 0; at least 1 is wanted"),
-        ("data.test_fraction=nan", "error: data.test_fraction is nan; a finite number is wanted"),
+        ("optimizer.lr=-1", "error: optimizer.lr must be at least 0, got -1.0"),
+        ("optimizer.lr=nan", "error: optimizer.lr must be a finite number, got nan"),
+        ("loss.temperature=0", "error: loss.temperature must be a number above 0, got 0.0"),
+        ("model.head.dim=0", "error: model.head.dim must be at least 1, got 0"),
+        ("data.test_fraction=nan", "error: data.test_fraction must be a finite number, got nan"),
         (
             "train.proxy_lr_factor=inf",
-            "error: train.proxy_lr_factor is inf; a finite number is wanted",
+            "error: train.proxy_lr_factor must be a finite number, got inf",
         ),
-        ("optimizer.lr=1" + "0" * 400, "a finite number is wanted"),
+        ("optimizer.lr=1" + "0" * 400, "optimizer.lr must be a finite number, got 10000"),
     ],
 )
 def test_show_refuses_a_number_out_of_range(setting, line, monkeypatch, capsys):

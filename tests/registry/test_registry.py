@@ -103,11 +103,11 @@ def test_options_are_filled_in_and_a_whole_number_widens_to_a_number():
         ),
         (
             {"colour": "gren"},
-            r"fruit.colour is 'gren'; choose one of 'red', 'green' \(did you mean green\?\)",
+            r"fruit.colour must be one of 'red', 'green', got 'gren' \(did you mean green\?\)",
         ),
-        ({"weight": "heavy"}, "fruit.weight is 'heavy'; a number is wanted"),
-        ({"weight": True}, "fruit.weight is True; a number is wanted"),
-        ({"seeds": 2.5}, "fruit.seeds is 2.5; a whole number is wanted"),
+        ({"weight": "heavy"}, "fruit.weight must be a number, got 'heavy'"),
+        ({"weight": True}, "fruit.weight must be a number, got True"),
+        ({"seeds": 2.5}, "fruit.seeds must be a whole number, got 2.5"),
     ],
 )
 def test_a_wrong_option_is_refused_in_words(given, words):

@@ -435,8 +435,8 @@ def test_a_name_that_is_more_than_one_folder_s_name_is_refused(name):
     with pytest.raises(
         ValueError,
         match=(
-            r"^name is '.*'; a letter or digit, then letters, digits, spaces and \. _ \+ - are"
-            r" wanted"
+            r"^name must be a letter or digit, then letters, digits, spaces and \. _ \+ -, at most"
+            r" \d+ bytes, got '.*'$"
         ),
     ):
         load(table | {"name": name})
@@ -461,7 +461,7 @@ def test_force_empties_no_folder_that_a_name_leads_to(
         "--out",
         tmp_path / "runs",
     )
-    assert "name is '../victim'; a letter or digit" in refusal(monkeypatch, capsys, *arguments)
+    assert "bytes, got '../victim'" in refusal(monkeypatch, capsys, *arguments)
     assert victim.read_text() == "mine"
 
 

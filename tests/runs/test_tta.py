@@ -289,7 +289,10 @@ def test_a_run_by_the_most_similar_view_refuses_new_photos_in_one_line(
     ("settings", "words"),
     [
         (["evaluate.tta_by=max"], "evaluate.tta_by has no effect without evaluate.tta"),
-        (["evaluate.tta=flip"], "evaluate.tta is 'flip'; choose one of 'none', 'mirror', 'crops'"),
+        (
+            ["evaluate.tta=flip"],
+            "evaluate.tta must be one of 'none', 'mirror', 'crops', got 'flip'",
+        ),
         (
             ["evaluate.tta=crops", "augment.random_crop_from=0"],
             r"needs augment.random_crop_from above images.size \(32\)",

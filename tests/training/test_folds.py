@@ -64,7 +64,7 @@ def test_more_folds_than_a_class_has_images_are_refused():
 @pytest.mark.parametrize("folds", [1, -2])
 def test_one_fold_is_none(folds):
     with pytest.raises(
-        ValueError, match=f"train.folds is {folds}; 0 \\(off\\) or at least 2 is wanted"
+        ValueError, match=f"train.folds must be 0 \\(off\\) or at least 2, got {folds}"
     ):
         tiny(f"train.folds={folds}")
 

@@ -169,10 +169,13 @@ def test_the_proxies_keep_their_multiple_of_the_rate(birds: Path, cache_dir: Pat
     [
         (
             ["--low", "1", "--high", "0.1"],
-            "--low 1 --high 0.1: positive rates are wanted, the lower one first",
+            "--low and --high must be positive rates, the lower one first, got 1 and 0.1",
         ),
-        (["--low", "0"], "--low 0 --high 10: positive rates are wanted, the lower one first"),
-        (["--steps", "5"], "--steps 5: at least 9 are wanted"),
+        (
+            ["--low", "0"],
+            "--low and --high must be positive rates, the lower one first, got 0 and 10",
+        ),
+        (["--steps", "5"], "--steps must be at least 9, got 5"),
         (["--out", "lr.pdf"], "--out lr.pdf: the name must end in .png or .svg, e.g. --out lr.png"),
     ],
 )

@@ -152,30 +152,36 @@ def test_one_cycle_lowers_momentum_where_there_is_some():
         ("schedule=cosin", r"unknown schedule 'cosin' \(did you mean cosine\?\)"),
         (
             "schedule={name='cosine', warmup=1.0}",
-            "schedule.warmup is 1.0; a number from 0 to less than 1 is wanted",
+            "schedule.warmup must be a number from 0 to less than 1, got 1.0",
         ),
-        ("schedule={name='constant', warmup=-0.1}", "schedule.warmup is -0.1"),
+        (
+            "schedule={name='constant', warmup=-0.1}",
+            "schedule.warmup must be a number from 0 to less than 1, got -0.1",
+        ),
         (
             "schedule={name='flat_cosine', warmup=0.8}",
-            r"schedule.warmup is 0.8; a number from 0 to schedule.flat_part \(0.72\)",
+            r"schedule.warmup must be a number from 0 to schedule.flat_part \(0.72\), got 0.8",
         ),
         (
             "schedule={name='steps', milestones=[0.7, 0.5]}",
-            r"schedule.milestones is \[0.7, 0.5\]; ascending parts of the training",
+            r"schedule.milestones must be ascending parts of the training, .*, got \[0.7, 0.5\]",
         ),
-        ("schedule={name='steps', milestones=[1]}", r"schedule.milestones is \[1.0\]"),
-        ("schedule={name='steps', milestones=[]}", r"schedule.milestones is \[\]"),
+        (
+            "schedule={name='steps', milestones=[1]}",
+            r"schedule.milestones must be .* below 1, got \[1.0\]",
+        ),
+        ("schedule={name='steps', milestones=[]}", r"schedule.milestones must be .*, got \[\]"),
         (
             "schedule={name='steps', gamma=1.5}",
-            "schedule.gamma is 1.5; a number between 0 and 1 is wanted",
+            "schedule.gamma must be a number between 0 and 1, got 1.5",
         ),
         (
             "schedule={name='one_cycle', rise=0}",
-            "schedule.rise is 0.0; a number between 0 and 1 is wanted",
+            "schedule.rise must be a number between 0 and 1, got 0.0",
         ),
         (
             "schedule={name='one_cycle', end_divisor=0.5}",
-            "schedule.end_divisor is 0.5; at least 1 is wanted",
+            "schedule.end_divisor must be at least 1, got 0.5",
         ),
     ],
 )
@@ -230,8 +236,8 @@ def test_ranger_with_an_alpha_of_one_is_radam():
 @pytest.mark.parametrize(
     ("option", "words"),
     [
-        ("k=0", "optimizer.k is 0; at least 1 is wanted"),
-        ("alpha=0", "optimizer.alpha is 0.0; a number above 0, up to 1"),
+        ("k=0", "optimizer.k must be at least 1, got 0"),
+        ("alpha=0", "optimizer.alpha must be a number above 0, up to 1, got 0.0"),
     ],
 )
 def test_a_ranger_that_can_t_be_is_refused(option, words):

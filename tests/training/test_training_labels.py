@@ -276,11 +276,11 @@ def test_a_run_writes_what_it_corrected_and_never_corrects_towards_a_held_out_cl
         ),
         (
             ("labelling=softlabels", "labelling.a=1.2"),
-            "labelling.a is 1.2; a number from 0 to 1 is wanted",
+            "labelling.a must be a number from 0 to 1, got 1.2",
         ),
         (
             ("labelling=softlabels", "labelling.folds=1"),
-            "labelling.folds is 1; at least 2 is wanted",
+            "labelling.folds must be at least 2, got 1",
         ),
         (("labelling=softlabels", "train.folds=2"), "labelling softlabels trains folds of its own"),
         (
@@ -320,7 +320,7 @@ def test_a_run_writes_what_it_corrected_and_never_corrects_towards_a_held_out_cl
             ("sampler=m_per_class", "train.class_weights=balanced"),
             "sampler m_per_class draws all classes equally often",
         ),
-        (("data.label_noise=1.0",), "data.label_noise is 1.0; wanted from 0 to less than 1"),
+        (("data.label_noise=1.0",), "data.label_noise must be from 0 to less than 1, got 1.0"),
         (
             ("labelling=plc", "mixing.technique=mixup", "loss=crossentropy", "miner=none"),
             "labelling plc asks what an image is, and mixup mixes it with others",

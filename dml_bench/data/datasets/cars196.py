@@ -36,7 +36,7 @@ class Annotation:
         class_id = self.fields["class"]
         if not isinstance(class_id, int) or not 1 <= class_id <= num_classes:
             raise ValueError(
-                f"{self.place} has the class {class_id!r}; an id from 1 to {num_classes} is wanted:"
+                f"{self.place}: class must be an id from 1 to {num_classes}, got {class_id!r}:"
                 " restore the file"
             )
         return class_id - 1
@@ -44,9 +44,7 @@ class Annotation:
     def part(self) -> str:
         test = self.fields["test"]
         if test not in (0, 1):
-            raise ValueError(
-                f"{self.place} has test = {test!r}; 0 or 1 is wanted: restore the file"
-            )
+            raise ValueError(f"{self.place}: test must be 0 or 1, got {test!r}: restore the file")
         return "test" if test else "train"
 
     def box(self) -> tuple[float, ...]:
@@ -55,7 +53,7 @@ class Annotation:
         corners = [self.fields[corner] for corner in CORNERS]
         if not all(isinstance(corner, int | float) and math.isfinite(corner) for corner in corners):
             raise ValueError(
-                f"{self.place} has a box of {corners}; four numbers are wanted: restore the file"
+                f"{self.place}: the box must be four numbers, got {corners}: restore the file"
             )
         x1, y1, x2, y2 = map(float, corners)
         if x2 < x1 or y2 < y1:

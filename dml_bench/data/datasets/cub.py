@@ -106,7 +106,7 @@ def numbered(file: Path, parse: Callable[[str], Value]) -> dict[int, Value]:
             key, value = int(identity), parse(text)
         except ValueError:
             raise ValueError(
-                f"{file} line {number} is {line!r}; a number and its value are wanted: correct the"
+                f"{file} line {number} must be a number and its value, got {line!r}: correct the"
                 " line"
             ) from None
         if key in values:

@@ -151,8 +151,7 @@ def assemble(
     problems = [*faults]
     if len(names) < 2:
         problems.append(
-            f"{root} has {len(names)} {'class' if len(names) == 1 else 'classes'}; at least 2 are"
-            " wanted: add images of another class"
+            f"{root} must have at least 2 classes, got {len(names)}: add images of another class"
         )
     paths = [row.path for row in rows]
     unspeakable = [text for text in (*names, *paths) if not speakable(text)]

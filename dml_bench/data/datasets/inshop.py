@@ -79,14 +79,14 @@ def read_list(file: Path) -> list[tuple[str, str, str]]:
     count = lines[0][1] if lines else ""
     if not count.isdecimal():
         raise ValueError(
-            f"{file} starts with {count!r} where the number of images is wanted: restore the list"
+            f"{file} must start with the number of images, got {count!r}: restore the list"
         )
     images = []
     for number, line in after_header(file, lines[1:], HEADER):
         values = line.rsplit(maxsplit=2)
         if len(values) != 3:
             raise ValueError(
-                f"{file} line {number} is {line!r}; {HEADER!r} is wanted: correct the line"
+                f"{file} line {number} must be {HEADER!r}, got {line!r}: correct the line"
             )
         path, item, part = values
         if part not in PARTS:

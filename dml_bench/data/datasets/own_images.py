@@ -106,7 +106,7 @@ def require_classes(
         )
     only = next(iter(class_folders))
     raise NotThere(
-        f"{data_dir} has one class folder ({only.name}); at least 2 are wanted",
+        f"{data_dir} must have at least 2 class folders, got {only.name} alone",
         f"add another, or give --data-dir {only} for those in it",
     )
 
@@ -200,8 +200,8 @@ def named_parts(folders: Sequence[Path], parts: str) -> dict[Path, str | None]:
         name, _, part = text.rpartition(":")
         if part.lower() not in PARTS or not name:
             raise ValueError(
-                f"data.dataset.parts has {text!r}; FOLDER:PART is wanted, or none; parts are"
-                f" {', '.join(sorted(set(PARTS.values())))}"
+                f"data.dataset.parts must be none or FOLDER:PART,FOLDER:PART, got {text!r}: choose"
+                f" parts from {', '.join(sorted(set(PARTS.values())))}"
             )
         if composed(name) not in by_name:
             raise ValueError(
@@ -295,7 +295,7 @@ def csv_table(
     """
     data_dir = where.data_dir
     if not inside(folder):
-        raise ValueError(f"option folder is {folder!r}; a folder under {data_dir} is wanted")
+        raise ValueError(f"option folder must be a folder under {data_dir}, got {folder!r}")
     if not (data_dir / table).is_file() and not any(
         entry.suffix.lower() in (".csv", ".tsv") for entry in visible(data_dir)
     ):

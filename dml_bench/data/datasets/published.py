@@ -85,7 +85,5 @@ def after_header(
     `header`."""
     first = lines[0][1] if lines else ""
     if first.split() != header.split():
-        raise ValueError(
-            f"{file} has {first!r} where the header {header!r} is wanted: restore the list"
-        )
+        raise ValueError(f"{file} must have the header {header!r}, got {first!r}: restore the list")
     return lines[1:]

@@ -92,7 +92,7 @@ def read_list(file: Path, part: str) -> list[Photo]:
             int(super_class_id)
         except ValueError:
             raise ValueError(
-                f"{file} line {number} is {line!r}; {HEADER!r} is wanted: correct the line"
+                f"{file} line {number} must be {HEADER!r}, got {line!r}: correct the line"
             ) from None
         if key in photos:
             raise ValueError(

@@ -48,7 +48,7 @@ def draw(bird: Species, *, index: int, seed: int, size: int) -> Drawing:
     Raises ValueError if `size` is under 16.
     """
     if size < 16:
-        raise ValueError(f"size is {size}; a bird needs at least 16 pixels")
+        raise ValueError(f"size must be at least 16 pixels for a bird, got {size}")
     dice = Dice("drawing", seed, bird.name, index)
     fine = 3 if size <= 160 else 2
     side = size * fine

@@ -376,9 +376,9 @@ def species(count: int, *, seed: int, domain: Domain = "benchmark") -> tuple[Spe
     Raises ValueError if `count` is not positive or `domain` is unknown.
     """
     if count < 1:
-        raise ValueError(f"count is {count}; at least one species is wanted")
+        raise ValueError(f"count must be at least one species, got {count}")
     if domain not in PLANS:
-        raise ValueError(f"domain is {domain!r}; choose one of {', '.join(map(repr, PLANS))}")
+        raise ValueError(f"domain must be one of {', '.join(map(repr, PLANS))}, got {domain!r}")
     num_families = ceil(count / MEMBERS_PER_FAMILY)
     ancestors: list[Species] = []
     families = []

@@ -70,8 +70,7 @@ def write(
     names = [_numbered(i, name) for i, name in enumerate(plain_names)]
     if len(names) != len(counts) or len(set(names)) != len(names):
         raise ValueError(
-            f"{len(set(names))} different class names for {len(counts)} classes; one for each is"
-            " wanted"
+            f"{len(counts)} classes must have as many different names, got {len(set(names))}"
         )
     root.parent.mkdir(parents=True, exist_ok=True)
     with drafted(root) as draft:
