@@ -235,7 +235,7 @@ def misfit(value: Any, shape: Any, place: str = "it") -> str:
     kind = shape if isinstance(shape, type | UnionType) else type(shape)
     fits = isinstance(value, kind)
     if not fits:
-        return f"{place} is {named(type(value))} where {named(kind)} is wanted"
+        return f"{place} must be {named(kind)}, got {named(type(value))}"
     inner: list[tuple[Any, Any, str]] = []
     if isinstance(shape, list):
         inner = [(part, shape[0], f"a value in {place}") for part in value]

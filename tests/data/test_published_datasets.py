@@ -381,19 +381,28 @@ def test_the_order_line_ends_and_blanks_of_the_lists_of_products_do_not_matter(s
             "Ebay_train.txt",
             2,
             "3 ten 4 coffee_maker_final/221111_0.JPG",
-            "HERE/Ebay_train.txt line 3 must be 'image_id class_id super_class_id path', got '3 ten 4 coffee_maker",
+            (
+                "HERE/Ebay_train.txt line 3 must be 'image_id class_id super_class_id path',"
+                " got '3 ten 4 coffee_maker"
+            ),
         ),
         (
             "Ebay_train.txt",
             2,
             "3 10 coffee_maker_final/221111_0.JPG",
-            "HERE/Ebay_train.txt line 3 must be 'image_id class_id super_class_id path', got '3 10 coffee_maker",
+            (
+                "HERE/Ebay_train.txt line 3 must be 'image_id class_id super_class_id path',"
+                " got '3 10 coffee_maker"
+            ),
         ),
         (
             "Ebay_train.txt",
             2,
             "3 10 coffee maker/221111_0.JPG",
-            "HERE/Ebay_train.txt line 3 must be 'image_id class_id super_class_id path', got '3 10 coffee maker",
+            (
+                "HERE/Ebay_train.txt line 3 must be 'image_id class_id super_class_id path',"
+                " got '3 10 coffee maker"
+            ),
         ),
         (
             "Ebay_train.txt",
@@ -432,7 +441,10 @@ def test_the_order_line_ends_and_blanks_of_the_lists_of_products_do_not_matter(s
             "Ebay_test.txt",
             0,
             "5 2 1 bicycle_final/251952414262_0.JPG",
-            "HERE/Ebay_test.txt must have the header 'image_id class_id super_class_id path', got '5 2 1 bicycle_final/251952414262_0.JPG'",
+            (
+                "HERE/Ebay_test.txt must have the header 'image_id class_id super_class_id path',"
+                " got '5 2 1 bicycle_final/251952414262_0.JPG'"
+            ),
         ),
     ],
 )
@@ -574,7 +586,10 @@ def test_the_lists_of_other_benchmarks_are_not_taken_for_that_of_in_shop_clothes
         (
             3,
             "img/WOMEN/Dresses/id_00000002/02_2_side.jpg train",
-            "list_eval_partition.txt line 4 must be 'image_name item_id evaluation_status', got 'img/WOMEN",
+            (
+                "list_eval_partition.txt line 4 must be 'image_name item_id evaluation_status',"
+                " got 'img/WOMEN"
+            ),
         ),
         (
             3,

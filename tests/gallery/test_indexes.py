@@ -519,11 +519,17 @@ def test_a_kill_between_gallery_and_index_gives_the_index_of_an_uninterrupted_ch
         ("ivf:nprobe=1,nprobe=2", "each key once"),
         (
             "ivf:nlist=8,nprobe=9",
-            "index ivf: nprobe must be at most the 8 cells .nlist., got 9: probe fewer, or build more",
+            (
+                "index ivf: nprobe must be at most the 8 cells .nlist.,"
+                " got 9: probe fewer, or build more"
+            ),
         ),
         (
             "ivf:nlist=2000",
-            "index ivf: nlist must be at most the gallery's 1,200 images, got 2,000: choose fewer cells",
+            (
+                "index ivf: nlist must be at most the gallery's 1,200 images,"
+                " got 2,000: choose fewer cells"
+            ),
         ),
         (
             "ivfpq:m=5",

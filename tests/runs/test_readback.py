@@ -218,12 +218,12 @@ def test_files_of_earlier_versions_are_read_without_a_seal_unless_it_is_asked_fo
         ("", dict, "it is empty"),
         ("[", dict, r"it is not JSON \(line 1, column 2\)"),
         ("[" * 100_000, dict, "it is nested too deeply"),
-        ("[]", dict, "it is a list where a table is wanted"),
-        ("null", {"a": str}, "it is null where a table is wanted"),
+        ("[]", dict, "it must be a table, got a list"),
+        ("null", {"a": str}, "it must be a table, got null"),
         ('{"b": 1}', {"a": str}, "it has no 'a'"),
-        ('{"a": {"b": "x"}}', {"a": {"b": int}}, "'b' is text where a number is wanted"),
-        ('{"a": [1, "x"]}', {"a": [int]}, "a value in 'a' is text where a number is wanted"),
-        ('{"a": "x", "b": 1}', {...: str}, "'b' is a number where text is wanted"),
+        ('{"a": {"b": "x"}}', {"a": {"b": int}}, "'b' must be a number, got text"),
+        ('{"a": [1, "x"]}', {"a": [int]}, "a value in 'a' must be a number, got text"),
+        ('{"a": "x", "b": 1}', {...: str}, "'b' must be text, got a number"),
     ],
 )
 def test_what_is_wrong_with_a_file_of_json_is_said_in_plain_words(tmp_path, content, shape, words):
