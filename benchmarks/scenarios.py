@@ -358,7 +358,7 @@ def report(place: Path) -> None:
 
 
 def evidence(place: Path) -> None:
-    from dml_bench.explain.neighbour_panels import evidence as write
+    from dml_bench.explain.neighbour_panels import write_neighbour_panels as write
 
     write(run_folder(place), place / "evidence", mistakes=3)
 

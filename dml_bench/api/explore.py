@@ -17,7 +17,7 @@ from dml_bench.api.arguments import (
 from dml_bench.system.callbacks import Callback
 
 if TYPE_CHECKING:
-    from dml_bench.explain.session import Explained
+    from dml_bench.explain.session import ExplainResult
     from dml_bench.runs.run import Run
 
 __all__ = ["DrawnMap", "browse_run", "draw_map", "explain_run", "forget_browsed", "write_evidence"]
@@ -41,7 +41,7 @@ def explain_run(
     data_dir: PathLike | None = None,
     callback: Callback | None = None,
     command: Sequence[str] = (),
-) -> "Explained":
+) -> "ExplainResult":
     """Draw where a run's network looks, both phases side by side, and score such maps.
 
     `images`, `class_name` or a number of `mistakes` choose the queries, by default six; `other` is
@@ -72,7 +72,7 @@ def explain_run(
         mistakes=mistakes,
         other=optional_path(other),
         target=target,
-        chosen=tuple(methods),
+        methods=tuple(methods),
         layer=layer,
         scored=scored,
         device=device,
@@ -104,10 +104,10 @@ def write_evidence(
     >>> len(db.write_evidence(run, "evidence", mistakes=2))
     2
     """
-    from dml_bench.explain.neighbour_panels import evidence
+    from dml_bench.explain.neighbour_panels import write_neighbour_panels
 
     folder, images_folder = folder_and_images(run, data_dir)
-    return evidence(
+    return write_neighbour_panels(
         folder,
         Path(out),
         data_dir=images_folder,

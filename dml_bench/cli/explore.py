@@ -115,7 +115,7 @@ def explain(
             callback=callback,
         )
     typer.echo(f"{options.count(explained.panels, 'panel')} in {out / 'panels'}")
-    if explained.lines:
+    if explained.rows:
         typer.echo(f"scores in {out / 'scores.md'}")
 
 
@@ -124,7 +124,9 @@ def evidence(
     run: options.RunFolderPath,
     out: Annotated[
         Path,
-        typer.Option(help="Folder for a panel per query and evidence.csv.", show_default=False),
+        typer.Option(
+            help="Folder for a panel per query and write_neighbour_panels.csv.", show_default=False
+        ),
     ],
     images: Annotated[
         list[Path],

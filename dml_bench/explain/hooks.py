@@ -1,4 +1,4 @@
-"""A trained network with the places at which it can be looked into."""
+"""A trained network, and the layers whose maps, gradients and attention can be recorded."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -11,17 +11,23 @@ from dml_bench.models.backbones import POOLING_PLACES, stage_names
 from dml_bench.models.embedder import Embedder
 from dml_bench.registry import UnknownName, near_miss
 
-__all__ = ["LEAST_SIDE", "HookedEmbedder", "attention_weights", "kept_input", "kept_output"]
+__all__ = [
+    "SMALLEST_SIDE",
+    "HookedEmbedder",
+    "attention_weights",
+    "record_inputs",
+    "record_outputs",
+]
 
-LEAST_SIDE = 4
-"""A map is explained by the deepest stage with at least this many positions a side: at 224 px the
-last one, at 64 px the one before."""
+SMALLEST_SIDE = 4
+"""Grad-CAM takes the deepest stage with at least this many positions a side: at 224 px the last
+stage, at 64 px the one before."""
 
 
 class HookedEmbedder:
-    """An embedder in evaluation mode, in float32, and its layers. `offers` says what it has: `map`,
-    the map that its pooling takes; `stage`, a stage of a convolutional network; `tokens`, attention
-    among the patches of a transformer."""
+    """An embedder in evaluation mode, in float32, and its layers. `offers` names what it has: `map`
+    is the map that its pooling takes, `stage` a stage of a convolutional network, `tokens` the
+    attention among the patches of a transformer."""
 
     def __init__(self, embedder: Embedder, name: str, size: int, layer: str = ""):
         """`name` is the backbone's, `size` the side of its images. Raises UnknownName for a layer
@@ -40,69 +46,62 @@ class HookedEmbedder:
                 f"layer {layer} of {name} makes no map of channels by height and width: choose"
                 " another --layer"
             )
-        wide = [stage for stage, side in sides.items() if side >= LEAST_SIDE] or list(sides)[:1]
-        self.layer = wide[-1] if wide else ""
+        large = [stage for stage, side in sides.items() if side >= SMALLEST_SIDE]
+        candidates = large or list(sides)[:1]
+        self.layer = candidates[-1] if candidates else ""
         """The stage whose map Grad-CAM weighs; empty where there is none."""
         self.stage = modules.get(self.layer) if self.layer else None
-        self.offers = {
-            name
-            for name, there in (
-                ("map", self._pools_a_map(size)),
-                ("stage", sides),
-                ("tokens", self._attends(size)),
-            )
-            if there
-        }
+        self.offers = set()
+        if self._pools_a_map(size):
+            self.offers.add("map")
+        if sides:
+            self.offers.add("stage")
+        if self._attends(size):
+            self.offers.add("tokens")
 
     @property
     def device(self) -> torch.device:
+        """The device on which the network runs."""
         return self.embedder.mean.device
 
     def _blank(self, size: int) -> Tensor:
         return torch.zeros(1, size, size, 3, device=self.device)
 
     def _sides(self, names: list[str], size: int) -> dict[str, int]:
-        """The side of the map that each stage makes of an image; only stages that make a square map
-        of channels by height and width."""
-        found: dict[str, list[Tensor]] = {name: [] for name in names}
+        """The side of the map that each stage makes of an image. Stages that make no square map of
+        channels by height and width are left out."""
+        recorded: dict[str, list[Tensor]] = {name: [] for name in names}
         with torch.no_grad(), ExitStack() as stack:
-            for name, outputs in found.items():
-                stack.enter_context(
-                    kept_output(self.embedder.backbone.get_submodule(name), outputs)
-                )
+            for name, outputs in recorded.items():
+                module = self.embedder.backbone.get_submodule(name)
+                stack.enter_context(record_outputs(module, outputs))
             self.embedder(self._blank(size))
-        shapes = {
-            name: outputs[0].shape
-            for name, outputs in found.items()
-            if outputs and isinstance(outputs[0], Tensor)
-        }
-        return {
-            name: shape[2]
-            for name, shape in shapes.items()
-            if len(shape) == 4 and shape[2] == shape[3]
-        }
+        return {name: outputs[0].shape[2] for name, outputs in recorded.items() if is_map(outputs)}
 
     def _pools_a_map(self, size: int) -> bool:
         if self.pooling is None:
             return False
-        found: list[Tensor] = []
-        with torch.no_grad(), kept_input(self.pooling, found):
+        inputs: list[Tensor] = []
+        with torch.no_grad(), record_inputs(self.pooling, inputs):
             self.embedder(self._blank(size))
-        return bool(found) and found[0].dim() == 4 and found[0].shape[2] == found[0].shape[3]
+        return is_map(inputs)
 
     def _attends(self, size: int) -> bool:
         """Whether each layer's attention is among all patches of the image, and a few tokens before
         them."""
         if not self.attentions:
             return False
-        with torch.no_grad(), attention_weights(self.attentions) as kept:
+        with torch.no_grad(), attention_weights(self.attentions) as layers:
             self.embedder(self._blank(size))
+        # Attention within windows has a batch of several windows for one image.
+        if len(layers) != len(self.attentions) or any(len(weights) != 1 for weights in layers):
+            return False
         prefix = int(getattr(self.embedder.backbone, "num_prefix_tokens", 0))
-        among_all = len(kept) == len(self.attentions) and all(
-            len(weights) == 1 for weights in kept
-        )  # of windows there are more
-        patches = {weights.shape[axis] - prefix for weights in kept for axis in (2, 3)}
-        return among_all and len(patches) == 1 and math.isqrt(count := patches.pop()) ** 2 == count
+        patches = {side - prefix for weights in layers for side in weights.shape[2:]}
+        if len(patches) != 1:
+            return False
+        count = patches.pop()
+        return math.isqrt(count) ** 2 == count
 
     @torch.no_grad()
     def outputs(self, pixels: Tensor, batch_size: int = 64) -> Tensor:
@@ -113,16 +112,26 @@ class HookedEmbedder:
         )
 
 
+def is_map(tensors: list[Tensor]) -> bool:
+    """Whether the first of recorded tensors is a square map of channels by height and width."""
+    if not tensors or not isinstance(tensors[0], Tensor):
+        return False
+    shape = tensors[0].shape
+    return len(shape) == 4 and shape[2] == shape[3]
+
+
 def stages_of(backbone: nn.Module, name: str, layer: str) -> list[str]:
     """Names of the stages of a backbone, shallow to deep, or the layer that was asked for."""
     modules = [module for module, _ in backbone.named_modules() if module]
     if layer and layer not in modules:
         raise UnknownName(f"{name} has no layer {layer!r}{near_miss(layer, modules)}")
-    return [layer] if layer else [stage for stage in stage_names(backbone) if stage in modules]
+    if layer:
+        return [layer]
+    return [stage for stage in stage_names(backbone) if stage in modules]
 
 
 @contextmanager
-def kept_output(module: nn.Module, outputs: list[Tensor]) -> Iterator[None]:
+def record_outputs(module: nn.Module, outputs: list[Tensor]) -> Iterator[None]:
     """Each output of the module is appended to `outputs`."""
     hook = module.register_forward_hook(lambda _, inputs, output: outputs.append(output))
     try:
@@ -132,8 +141,9 @@ def kept_output(module: nn.Module, outputs: list[Tensor]) -> Iterator[None]:
 
 
 @contextmanager
-def kept_input(module: nn.Module, inputs: list[Tensor]) -> Iterator[None]:
-    hook = module.register_forward_pre_hook(lambda _, given: inputs.append(given[0]))
+def record_inputs(module: nn.Module, inputs: list[Tensor]) -> Iterator[None]:
+    """The first argument of each call of the module is appended to `inputs`."""
+    hook = module.register_forward_pre_hook(lambda _, arguments: inputs.append(arguments[0]))
     try:
         yield
     finally:
@@ -143,15 +153,15 @@ def kept_input(module: nn.Module, inputs: list[Tensor]) -> Iterator[None]:
 @contextmanager
 def attention_weights(attentions: Sequence[nn.Module]) -> Iterator[list[Tensor]]:
     """The attention (batch, heads, tokens, tokens) of each of timm's layers is appended to the
-    list; they make it a tensor for the time."""
-    kept: list[Tensor] = []
+    list. Their fused kernels, which never hold it as a tensor, are switched off meanwhile."""
+    weights: list[Tensor] = []
     fused = [module.fused_attn for module in attentions]
     with ExitStack() as stack:
         for module in attentions:
-            stack.enter_context(kept_output(module.attn_drop, kept))  # type: ignore[arg-type]
+            stack.enter_context(record_outputs(module.attn_drop, weights))  # type: ignore[arg-type]
             module.fused_attn = False  # type: ignore[assignment]
         try:
-            yield kept
+            yield weights
         finally:
             for module, before in zip(attentions, fused, strict=True):
                 module.fused_attn = before

@@ -1,5 +1,5 @@
-"""The images whose maps are made: queries of the run by class, by mistake or spread over all, or
-photos of one's own."""
+"""The images whose maps are made: queries of the run by class, by mistake or spread over the
+classes, or a person's own photos."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,11 +16,11 @@ from dml_bench.runs.run import Run
 __all__ = [
     "ExplainedImage",
     "RunImages",
-    "chosen",
-    "mistaken",
-    "of_class",
+    "choose_images",
+    "mistaken_queries",
     "own_photos",
-    "spread_out",
+    "queries_of_class",
+    "spread_over_classes",
 ]
 
 
@@ -30,11 +30,11 @@ class ExplainedImage:
 
     file: Path
     path: str
-    """Relative to the data set's root; empty for a photo that is not of the data set."""
+    """The path relative to the data set's root; empty for a photo that is not of the data set."""
     label: int
-    """Class id, -1 where it is not known."""
-    image: int
-    """Index in the run's data set, -1 for other photos."""
+    """The class id, or -1 where it is not known."""
+    index: int
+    """The index in the run's data set, or -1 for other photos."""
 
 
 class RunImages:
@@ -51,102 +51,103 @@ class RunImages:
         """The folder of the images. Raises ValueError where they are not to be found."""
         return self.run.images.root
 
-    def subject(self, image: int) -> ExplainedImage:
-        return ExplainedImage(
-            self.root / self.paths[image], self.paths[image], int(self.labels[image]), image
-        )
+    def image(self, index: int) -> ExplainedImage:
+        """The image with an index in the run's data set."""
+        path = self.paths[index]
+        return ExplainedImage(self.root / path, path, int(self.labels[index]), index)
 
-    def pixels(self, subject: ExplainedImage) -> np.ndarray:
+    def pixels(self, image: ExplainedImage) -> np.ndarray:
         """(size, size, 3) uint8. Raises Unreadable, and ValueError where the image is another than
         the run saw."""
-        of_the_run = subject.image >= 0
-        file = self.run.images.file(subject.image) if of_the_run else subject.file
-        cut = self.run.images.boxes.get(subject.path) if of_the_run else None
-        return self.view.apply(
-            decode(file, cut)
-        ).copy()  # what Pillow made is read-only, which torch warns of
+        if image.index >= 0:
+            file = self.run.images.file(image.index)
+            decoded = decode(file, self.run.images.boxes.get(image.path))
+        else:
+            decoded = decode(image.file)
+        # A copy, because an array that Pillow made is read-only, of which torch warns.
+        return self.view.apply(decoded).copy()
 
     @cached_property
     def queries(self) -> np.ndarray:
-        """Indices of the images that the run looked up."""
+        """(queries) indices of the images that the run searched for."""
         phase = next(iter(self.run.neighbours))
         return self.run.embeddings(phase).query_images
 
     def gallery(self, phase: str) -> np.ndarray:
-        """Indices of the images among which they were looked up."""
+        """(gallery) indices of the images that it searched in a phase."""
         return self.run.embeddings(phase).gallery_images
 
 
-def chosen(
-    material: RunImages, *, images: Sequence[Path] = (), class_name: str = "", mistakes: int = 0
+def choose_images(
+    run_images: RunImages, *, images: Sequence[Path] = (), class_name: str = "", mistakes: int = 0
 ) -> list[ExplainedImage]:
-    """By files, by class or by mistake; empty where none of these is given. Raises ValueError where
-    more than one is."""
+    """Images by file, by class or by mistake; none where none of these is set. Raises ValueError
+    where more than one is."""
     ways = {"--images": images, "--class": class_name, "--mistakes": mistakes}
-    given = [option for option, value in ways.items() if value]
-    if len(given) > 1:
-        raise ValueError(f"{' and '.join(given)} choose images in different ways: give one of them")
+    options = [option for option, value in ways.items() if value]
+    if len(options) > 1:
+        raise ValueError(
+            f"{' and '.join(options)} choose images in different ways: give one of them"
+        )
     if images:
-        return own_photos(material, images)
+        return own_photos(run_images, images)
     if class_name:
-        return of_class(material, class_name)
-    return mistaken(material, mistakes) if mistakes else []
+        return queries_of_class(run_images, class_name)
+    return mistaken_queries(run_images, mistakes) if mistakes else []
 
 
-def of_class(material: RunImages, name: str) -> list[ExplainedImage]:
+def queries_of_class(run_images: RunImages, name: str) -> list[ExplainedImage]:
     """The queries of a class, which may be named without its number. Raises UnknownName."""
-    label = label_named(name, material.run.class_names)
-    return [
-        material.subject(image)
-        for image in material.queries[material.labels[material.queries] == label]
-    ]
+    label = label_named(name, run_images.run.class_names)
+    queries = run_images.queries
+    return [run_images.image(index) for index in queries[run_images.labels[queries] == label]]
 
 
-def mistaken(material: RunImages, count: int) -> list[ExplainedImage]:
-    """The first `count` queries whose nearest image is of another class: first those that only the
-    phase without their class gets wrong, then the surest mistakes. Raises ValueError where there is
-    none."""
-    found = material.run.neighbours
-    wrong = np.stack([each.labels[:, 0] != each.query_labels for each in found.values()])
-    sure = np.stack([each.similarities[:, 0] for each in found.values()]) * wrong
-    lost = ~wrong[list(found).index("all")] if "all" in found else np.zeros(wrong.shape[1], bool)
-    order = np.lexsort((-sure.max(axis=0), ~lost))
-    chosen = [row for row in order if wrong[:, row].any()][:count]
-    if not chosen:
-        raise ValueError(f"{material.run.folder} has no mistaken query: leave --mistakes out")
-    return [material.subject(material.queries[row]) for row in chosen]
+def mistaken_queries(run_images: RunImages, count: int) -> list[ExplainedImage]:
+    """At most `count` queries whose nearest image is of another class: those that only a phase
+    without their class gets wrong come first, then the most similar mistakes. Raises ValueError
+    where there is none."""
+    by_phase = run_images.run.neighbours
+    wrong = np.stack([phase.labels[:, 0] != phase.query_labels for phase in by_phase.values()])
+    similarity = np.stack([phase.similarities[:, 0] for phase in by_phase.values()])
+    lost = np.zeros(wrong.shape[1], bool)
+    if "all" in by_phase:
+        lost = ~wrong[list(by_phase).index("all")]
+    order = np.lexsort((-(similarity * wrong).max(axis=0), ~lost))
+    rows = [row for row in order if wrong[:, row].any()][:count]
+    if not rows:
+        raise ValueError(f"{run_images.run.folder} has no mistaken query: leave --mistakes out")
+    return [run_images.image(run_images.queries[row]) for row in rows]
 
 
-def spread_out(material: RunImages, count: int) -> list[ExplainedImage]:
-    """Queries of as many classes as possible: one of each, then a second one of each, and so on; of
-    too many classes, evenly spaced ones."""
-    labels = material.labels[material.queries]
+def spread_over_classes(run_images: RunImages, count: int) -> list[ExplainedImage]:
+    """Queries of as many classes as possible: one of each class, then a second one of each, and so
+    on. Of more than `count` classes, evenly spaced ones are taken."""
+    labels = run_images.labels[run_images.queries]
     turn = np.array([np.sum(labels[:row] == label) for row, label in enumerate(labels)])
     order = np.lexsort((labels, turn))
     classes = int((turn == 0).sum())
-    chosen = (
-        order[:count]
-        if count >= classes
-        else order[np.linspace(0, classes - 1, count).round().astype(int)]
-    )
-    return [material.subject(int(image)) for image in material.queries[chosen]]
+    rows = order[:count]
+    if count < classes:
+        rows = order[np.linspace(0, classes - 1, count).round().astype(int)]
+    return [run_images.image(int(index)) for index in run_images.queries[rows]]
 
 
-def own_photos(material: RunImages, files: Sequence[Path]) -> list[ExplainedImage]:
-    """Image files; those of the run's data set are known by their place. Raises ValueError for one
-    that does not exist."""
-    known = {(material.root / path).resolve(): image for image, path in enumerate(material.paths)}
-    subjects = []
+def own_photos(run_images: RunImages, files: Sequence[Path]) -> list[ExplainedImage]:
+    """Image files. Those of the run's data set are recognised by their path. Raises ValueError for
+    a file that does not exist."""
+    root = run_images.root
+    indices = {(root / path).resolve(): index for index, path in enumerate(run_images.paths)}
+    images = []
     for file in files:
-        inside = next(
-            (candidate for candidate in (file, material.root / file) if candidate.is_file()), None
-        )
-        if inside is None:
+        existing = file if file.is_file() else root / file
+        if not existing.is_file():
             raise ValueError(
-                f"{file} is not a file: give the path of an image, also relative to {material.root}"
+                f"{file} is not a file: give the path of an image, also relative to {root}"
             )
-        image = known.get(inside.resolve(), -1)
-        subjects.append(
-            material.subject(image) if image >= 0 else ExplainedImage(inside, "", -1, -1)
-        )
-    return subjects
+        index = indices.get(existing.resolve(), -1)
+        if index >= 0:
+            images.append(run_images.image(index))
+        else:
+            images.append(ExplainedImage(existing, "", -1, -1))
+    return images

@@ -1,8 +1,8 @@
-"""Ways to share out among the pixels of an image what the network makes of it.
+"""Ways to attribute the score of an image to its pixels.
 
-A registered function takes a lens, pixels (batch, size, size, 3) of values 0-255, and a question,
-and returns maps (batch, size, size), higher where more of the answer comes from. The fact `needs`
-names what the lens must offer, see `Lens`. Nothing in them is random.
+A registered function takes a network, pixels (batch, size, size, 3) of values 0-255, and the
+direction of the score. It returns maps (batch, size, size), higher where more of the score comes
+from. The fact `needs` names what the network must offer, see `HookedEmbedder`. Nothing is random.
 """
 
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ from timm.layers import activations
 from torch import Tensor, nn
 from torch.nn import functional
 
-from dml_bench.explain.hooks import HookedEmbedder, attention_weights, kept_input, kept_output
+from dml_bench.explain.hooks import HookedEmbedder, attention_weights, record_inputs, record_outputs
 from dml_bench.explain.targets import ScoreDirection
 from dml_bench.registry import Registry
 
@@ -21,6 +21,7 @@ __all__ = ["applicable", "methods"]
 
 methods = Registry("method", "dml_bench.explain.methods", {"needs": "", "title": ""})
 
+TIMM_ACTIVATIONS = ("Swish", "Mish", "HardSwish", "HardMish", "GELU", "GELUTanh", "QuickGELU")
 ACTIVATIONS = (
     nn.ReLU,
     nn.ReLU6,
@@ -30,76 +31,70 @@ ACTIVATIONS = (
     nn.SiLU,
     nn.Mish,
     nn.Hardswish,
-    *(
-        kind
-        for name in ("Swish", "Mish", "HardSwish", "HardMish", "GELU", "GELUTanh", "QuickGELU")
-        if (kind := getattr(activations, name, None))
-    ),
+    # timm's own classes, of which older versions lack some
+    *(getattr(activations, name) for name in TIMM_ACTIVATIONS if hasattr(activations, name)),
 )
 
 
-def applicable(lens: HookedEmbedder) -> list[str]:
+def applicable(network: HookedEmbedder) -> list[str]:
     """Names of the methods that the network allows, in the order of a panel."""
-    return [
-        name
-        for name in ORDER
-        if not methods[name].facts["needs"] or methods[name].facts["needs"] in lens.offers
-    ]
+    names = []
+    for name in PANEL_ORDER:
+        needs = methods[name].facts["needs"]
+        if not needs or needs in network.offers:
+            names.append(name)
+    return names
 
 
 @methods.register(
     "cam",
-    summary=(
-        "the similarity shared out among the positions of the last map: what each adds to it,"
-        " negative parts included"
-    ),
+    summary=("what each position of the last map adds to the similarity, negative parts included"),
     source="Zhou et al. 2016, CAM; Zhang et al. 2018, ACoL; Stylianou et al. 2019, for embeddings",
     needs="map",
     title="class activation map",
 )
-def cam(lens: HookedEmbedder, pixels: Tensor, question: ScoreDirection) -> Tensor:
-    """With the CAM head the embedding's own map, no gradient needed. Elsewhere the last map times
-    the gradient there, which is the same for a linear head on an average, and linearises other
-    heads and poolings at the image. A bias, alike everywhere, is left out."""
-    if hasattr(lens.embedder.head, "maps"):
-        return enlarged(shares_of_own_map(lens, pixels, question), pixels)
-    assert lens.pooling is not None
-    kept: list[Tensor] = []
-    with kept_input(lens.pooling, kept):
-        outputs = lens.embedder(with_gradient(pixels, lens))
-    (gradient,) = torch.autograd.grad(question.linear(outputs).sum(), kept[0])
-    return enlarged((kept[0] * gradient).sum(dim=1).detach(), pixels)
+def cam(network: HookedEmbedder, pixels: Tensor, direction: ScoreDirection) -> Tensor:
+    """With the CAM head the embedding's own map, which needs no gradient. Elsewhere the last map
+    times its gradient: for a linear head on an average this is the same, and other heads and
+    poolings are linearised at the image. A bias, which is the same everywhere, is left out."""
+    if hasattr(network.embedder.head, "maps"):
+        return enlarged(shares_of_head_map(network, pixels, direction), pixels)
+    assert network.pooling is not None
+    maps: list[Tensor] = []
+    with record_inputs(network.pooling, maps):
+        outputs = network.embedder(with_gradient(pixels, network))
+    (gradient,) = torch.autograd.grad(direction.linear(outputs).sum(), maps[0])
+    return enlarged((maps[0] * gradient).sum(dim=1).detach(), pixels)
 
 
 @torch.no_grad()
-def shares_of_own_map(lens: HookedEmbedder, pixels: Tensor, question: ScoreDirection) -> Tensor:
-    """(batch, side, side) what each position of the head's own map adds to the answer, the
-    embedding being the map's average."""
-    maps = lens.embedder.head.maps(lens.embedder.features(pixels.to(lens.device)))  # type: ignore[operator]
-    length = (
-        maps.mean(dim=(2, 3)).norm(dim=1)
-        if question.unit
-        else torch.ones(len(maps), device=lens.device)
-    )
-    at_each = torch.einsum("bdhw,bd->bhw", maps, question.directions)
-    return at_each / length[:, None, None] / (maps.shape[2] * maps.shape[3])
+def shares_of_head_map(
+    network: HookedEmbedder, pixels: Tensor, direction: ScoreDirection
+) -> Tensor:
+    """(batch, side, side) what each position of the head's own map adds to the score: the embedding
+    is the map's average."""
+    features = network.embedder.features(pixels.to(network.device))
+    maps = network.embedder.head.maps(features)  # type: ignore[operator]
+    length = torch.ones(len(maps), device=network.device)
+    if direction.unit:
+        length = maps.mean(dim=(2, 3)).norm(dim=1)
+    scores = torch.einsum("bdhw,bd->bhw", maps, direction.directions)
+    return scores / length[:, None, None] / (maps.shape[2] * maps.shape[3])
 
 
 @methods.register(
     "gradcam",
-    summary=(
-        "maps of a stage, each weighted by the average gradient of the answer there; positive part"
-    ),
+    summary=("maps of a stage, each weighted by its average gradient of the score; positive part"),
     source="Selvaraju et al. 2017, Grad-CAM; Chen et al. 2020, for embeddings",
     needs="stage",
     title="Grad-CAM",
 )
-def gradcam(lens: HookedEmbedder, pixels: Tensor, question: ScoreDirection) -> Tensor:
-    assert lens.stage is not None
+def gradcam(network: HookedEmbedder, pixels: Tensor, direction: ScoreDirection) -> Tensor:
+    assert network.stage is not None
     kept: list[Tensor] = []
-    with kept_output(lens.stage, kept):
-        outputs = lens.embedder(with_gradient(pixels, lens))
-    (gradient,) = torch.autograd.grad(question.score(outputs).sum(), kept[0])
+    with record_outputs(network.stage, kept):
+        outputs = network.embedder(with_gradient(pixels, network))
+    (gradient,) = torch.autograd.grad(direction.score(outputs).sum(), kept[0])
     weights = gradient.mean(dim=(2, 3), keepdim=True)
     return enlarged((weights * kept[0]).sum(dim=1).relu().detach(), pixels)
 
@@ -110,25 +105,25 @@ def gradcam(lens: HookedEmbedder, pixels: Tensor, question: ScoreDirection) -> T
     source="Simonyan et al. 2014",
     title="vanilla backpropagation",
 )
-def vanilla(lens: HookedEmbedder, pixels: Tensor, question: ScoreDirection) -> Tensor:
-    return pixel_gradient(lens, pixels, question).abs().amax(dim=3)
+def vanilla(network: HookedEmbedder, pixels: Tensor, direction: ScoreDirection) -> Tensor:
+    return pixel_gradient(network, pixels, direction).abs().amax(dim=3)
 
 
 @methods.register(
     "guided",
     summary=(
-        "the same, where each activation passes back only positive gradients; largest positive one"
+        "vanilla backpropagation whose activations pass back only positive gradients; the largest"
         " over the colours"
     ),
     source="Springenberg et al. 2015",
     needs="stage",
     title="guided backpropagation",
 )
-def guided(lens: HookedEmbedder, pixels: Tensor, question: ScoreDirection) -> Tensor:
-    """The paper has ReLU. Other activations pass back the positive part of what arrives, times
-    their own derivative."""
-    with only_positive_gradients(lens.embedder.backbone):
-        return pixel_gradient(lens, pixels, question).relu().amax(dim=3)
+def guided(network: HookedEmbedder, pixels: Tensor, direction: ScoreDirection) -> Tensor:
+    """The paper has ReLU. Here other activations pass back the positive part of the gradient that
+    arrives, times their own derivative."""
+    with only_positive_gradients(network.embedder.backbone):
+        return pixel_gradient(network, pixels, direction).relu().amax(dim=3)
 
 
 @methods.register(
@@ -138,8 +133,8 @@ def guided(lens: HookedEmbedder, pixels: Tensor, question: ScoreDirection) -> Te
     needs="stage",
     title="guided Grad-CAM",
 )
-def guided_gradcam(lens: HookedEmbedder, pixels: Tensor, question: ScoreDirection) -> Tensor:
-    return gradcam(lens, pixels, question) * guided(lens, pixels, question)
+def guided_gradcam(network: HookedEmbedder, pixels: Tensor, direction: ScoreDirection) -> Tensor:
+    return gradcam(network, pixels, direction) * guided(network, pixels, direction)
 
 
 @methods.register(
@@ -152,48 +147,48 @@ def guided_gradcam(lens: HookedEmbedder, pixels: Tensor, question: ScoreDirectio
     needs="tokens",
     title="gradient-weighted attention",
 )
-def attention(lens: HookedEmbedder, pixels: Tensor, question: ScoreDirection) -> Tensor:
-    with attention_weights(lens.attentions) as kept:
-        outputs = lens.embedder(with_gradient(pixels, lens))
-    gradients = torch.autograd.grad(question.score(outputs).sum(), kept)
+def attention(network: HookedEmbedder, pixels: Tensor, direction: ScoreDirection) -> Tensor:
+    with attention_weights(network.attentions) as kept:
+        outputs = network.embedder(with_gradient(pixels, network))
+    gradients = torch.autograd.grad(direction.score(outputs).sum(), kept)
     relevance = torch.eye(kept[0].shape[-1], device=kept[0].device)[None]
     for weights, gradient in zip(kept, gradients, strict=True):
         relevance = relevance + (weights.detach() * gradient).relu().mean(dim=1) @ relevance
-    return enlarged(of_patches(lens, relevance), pixels)
+    return enlarged(patch_maps(network, relevance), pixels)
 
 
 @methods.register(
     "rollout",
     summary=(
-        "attention of all layers multiplied, half of each layer being the shortcut; whatever is"
-        " asked"
+        "attention of all layers multiplied, half of each layer being the shortcut; it ignores the"
+        " target"
     ),
     source="Abnar and Zuidema 2020",
     needs="tokens",
     title="attention roll-out",
 )
-def rollout(lens: HookedEmbedder, pixels: Tensor, question: ScoreDirection) -> Tensor:
-    with torch.no_grad(), attention_weights(lens.attentions) as kept:
-        lens.embedder(pixels.to(lens.device))
+def rollout(network: HookedEmbedder, pixels: Tensor, direction: ScoreDirection) -> Tensor:
+    with torch.no_grad(), attention_weights(network.attentions) as kept:
+        network.embedder(pixels.to(network.device))
     identity = torch.eye(kept[0].shape[-1], device=kept[0].device)[None]
     flow = identity
     for weights in kept:
         flow = (weights.mean(dim=1) + identity) / 2 @ flow
-    return enlarged(of_patches(lens, flow), pixels)
+    return enlarged(patch_maps(network, flow), pixels)
 
 
-ORDER = ("cam", "gradcam", "attention", "rollout", "vanilla", "guided", "guided_gradcam")
+PANEL_ORDER = ("cam", "gradcam", "attention", "rollout", "vanilla", "guided", "guided_gradcam")
 
 
-def with_gradient(pixels: Tensor, lens: HookedEmbedder) -> Tensor:
+def with_gradient(pixels: Tensor, network: HookedEmbedder) -> Tensor:
     """A copy on the network's device that a gradient can be taken with respect to."""
-    return pixels.to(lens.device, torch.float32, copy=True).requires_grad_()
+    return pixels.to(network.device, torch.float32, copy=True).requires_grad_()
 
 
-def pixel_gradient(lens: HookedEmbedder, pixels: Tensor, question: ScoreDirection) -> Tensor:
-    """(batch, size, size, 3) derivative of each image's answer."""
-    images = with_gradient(pixels, lens)
-    (gradient,) = torch.autograd.grad(question.score(lens.embedder(images)).sum(), images)
+def pixel_gradient(network: HookedEmbedder, pixels: Tensor, direction: ScoreDirection) -> Tensor:
+    """(batch, size, size, 3) derivative of each image's score."""
+    images = with_gradient(pixels, network)
+    (gradient,) = torch.autograd.grad(direction.score(network.embedder(images)).sum(), images)
     return gradient
 
 
@@ -204,16 +199,13 @@ def enlarged(maps: Tensor, pixels: Tensor) -> Tensor:
     )[:, 0]
 
 
-def of_patches(lens: HookedEmbedder, relevance: Tensor) -> Tensor:
-    """(batch, tokens, tokens) what each token got from each -> (batch, side, side) what the pooled
-    ones got from each patch."""
-    backbone = lens.embedder.backbone
+def patch_maps(network: HookedEmbedder, relevance: Tensor) -> Tensor:
+    """(batch, tokens, tokens) how much each token depends on each other -> (batch, side, side) how
+    much the pooled tokens depend on each patch."""
+    backbone = network.embedder.backbone
     prefix = int(getattr(backbone, "num_prefix_tokens", 1))
-    pooled = (
-        relevance[:, :1]
-        if getattr(backbone, "global_pool", "token") == "token"
-        else relevance[:, prefix:]
-    )
+    pools_class_token = getattr(backbone, "global_pool", "token") == "token"
+    pooled = relevance[:, :1] if pools_class_token else relevance[:, prefix:]
     patches = pooled[:, :, prefix:].mean(dim=1)
     side = round(patches.shape[1] ** 0.5)
     return patches.reshape(-1, side, side)
@@ -221,6 +213,8 @@ def of_patches(lens: HookedEmbedder, relevance: Tensor) -> Tensor:
 
 @contextmanager
 def only_positive_gradients(network: nn.Module) -> Iterator[None]:
+    """Activations of the network pass back only positive gradients."""
+
     def callback(_: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         if output.requires_grad:
             output.register_hook(lambda gradient: gradient.clamp(min=0))

@@ -1,5 +1,5 @@
-"""The networks that are asked: one for each phase of a run, and one with random weights to compare
-with."""
+"""The networks that are explained: one for each phase of a run, and one with random weights to
+compare with."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -25,25 +25,26 @@ Target = Literal["class", "predicted", "nearest", "logit"]
 """`class`: the image's own class; `predicted`: that of its closest gallery image; `nearest`: that
 image alone; `logit`: the softmax classifier's score of the image's own class."""
 
-AT_ONCE = 16
-"""Images that go through a network together."""
+BATCH_SIZE = 16
+"""How many images go through a network together."""
 
 
 @dataclass(frozen=True, slots=True)
 class ImageTarget:
-    """An image as one network is asked about it."""
+    """What the maps of one image explain in one network."""
 
     direction: Tensor
-    """(dim)"""
+    """(dim) the direction of the embedding space along which the image is scored."""
     nearest: int
-    """Row of the gallery that is closest to the image; -1 where it was not looked up."""
+    """The row of the gallery that is closest to the image; -1 where it was not searched."""
     similarity: float
+    """The similarity of that row, -1 to 1."""
     toward: np.ndarray
-    """Rows of the gallery that the direction points to,"""
+    """(rows) the rows of the gallery that the direction points to."""
     away: np.ndarray
-    """and away from."""
+    """(rows) the rows of the gallery that the direction points away from."""
     unit: bool = True
-    """See `Question`."""
+    """Whether embeddings are brought to unit length first, see `ScoreDirection`."""
 
 
 class Model:
@@ -52,7 +53,7 @@ class Model:
     def __init__(
         self,
         name: str,
-        lens: HookedEmbedder,
+        network: HookedEmbedder,
         run: Run,
         gallery_images: np.ndarray,
         gallery: np.ndarray,
@@ -60,75 +61,70 @@ class Model:
         query_images: np.ndarray,
     ):
         self.name = name
-        self.lens = lens
+        self.network = network
         self.run = run
         self.gallery_images = gallery_images
         self.gallery = gallery
         """(gallery, dim) unit vectors."""
         self.labels = labels
         """(gallery) class ids."""
-        self.asked_before = {int(image): row for row, image in enumerate(query_images)}
-        """By image, the row of the run's own search that answered it."""
+        self.query_rows = {int(image): row for row, image in enumerate(query_images)}
+        """By index of an image, its row in the run's own search."""
         self.precision = precision_of(run)
 
     def embed(self, pixels: np.ndarray) -> np.ndarray:
         """(images, size, size, 3) uint8 -> (images, dim) unit vectors, in the precision in which
-        the run answered."""
-        with torch.autocast(
-            self.lens.device.type, dtype=torch.bfloat16, enabled=self.precision == "bfloat16"
-        ):
-            return unit(self.lens.outputs(torch.from_numpy(pixels)))
+        the run embedded its images."""
+        enabled = self.precision == "bfloat16"
+        with torch.autocast(self.network.device.type, dtype=torch.bfloat16, enabled=enabled):
+            return unit(self.network.outputs(torch.from_numpy(pixels)))
 
-    def nearest(self, subject: ExplainedImage, embedding: np.ndarray) -> tuple[int, float]:
-        """Row of the gallery image that is closest to a subject, and its similarity: what the run
-        answered, if it was asked."""
-        if (row := self.asked_before.get(subject.image)) is not None:
-            found = self.run.neighbours[self.name]
-            return int(found.indices[row, 0]), float(found.similarities[row, 0])
-        there = self.gallery_images != subject.image
-        closest = int(closest_rows(embedding, self.gallery, there, 1)[0])
+    def nearest(self, image: ExplainedImage, embedding: np.ndarray) -> tuple[int, float]:
+        """The row of the gallery image that is closest to an image, and its similarity: of a query,
+        what the run found."""
+        row = self.query_rows.get(image.index)
+        if row is not None:
+            neighbours = self.run.neighbours[self.name]
+            return int(neighbours.indices[row, 0]), float(neighbours.similarities[row, 0])
+        other_images = self.gallery_images != image.index
+        closest = int(closest_rows(embedding, self.gallery, other_images, 1)[0])
         return closest, float(self.gallery[closest] @ embedding)
 
-    def asked(
+    def target_of(
         self,
-        subject: ExplainedImage,
+        image: ExplainedImage,
         embedding: np.ndarray,
         target: Target,
         other: np.ndarray | None = None,
     ) -> ImageTarget:
-        """What a subject is asked. `other` is the embedding of a chosen image, which then is the
-        target; a subject without a class is asked about the one that is predicted. Raises
-        ValueError where the gallery has no other image of its class."""
-        there = self.gallery_images != subject.image
-        nearest, similarity = self.nearest(subject, embedding)
+        """What the maps of an image explain. `other` is the embedding of a chosen image, which then
+        is the target. An image without a class takes the class that is predicted. Raises ValueError
+        where the gallery has no other image of its class."""
+        nearest, similarity = self.nearest(image, embedding)
         none = np.empty(0, np.int64)
-        plain = ImageTarget(
+        to_nearest = ImageTarget(
             torch.from_numpy(self.gallery[nearest]), nearest, similarity, np.array([nearest]), none
         )
         if other is not None:
-            return replace(plain, direction=torch.from_numpy(other), toward=none)
+            return replace(to_nearest, direction=torch.from_numpy(other), toward=none)
         if target == "nearest":
-            return plain
-        label = (
-            int(self.labels[nearest])
-            if target == "predicted" or subject.label < 0
-            else subject.label
-        )
+            return to_nearest
+        label = image.label
+        if target == "predicted" or image.label < 0:
+            label = int(self.labels[nearest])
         if target == "logit":
-            return replace(plain, direction=self.class_weight(label), toward=none, unit=False)
-        toward = closest_rows(embedding, self.gallery, there & (self.labels == label))
-        away = closest_rows(embedding, self.gallery, there & (self.labels != label))
+            direction = self.class_weight(label)
+            return replace(to_nearest, direction=direction, toward=none, unit=False)
+        other_images = self.gallery_images != image.index
+        toward = closest_rows(embedding, self.gallery, other_images & (self.labels == label))
+        away = closest_rows(embedding, self.gallery, other_images & (self.labels != label))
         if not len(toward):
             raise ValueError(
-                f"the gallery has no other image of the class of {subject.file}: --target nearest"
-                " asks about the closest one"
+                f"the gallery has no other image of the class of {image.file}: --target nearest"
+                " explains the similarity to the closest one"
             )
-        return replace(
-            plain,
-            direction=toward_class(self.gallery[toward], self.gallery[away]),
-            toward=toward,
-            away=away,
-        )
+        direction = toward_class(self.gallery[toward], self.gallery[away])
+        return replace(to_nearest, direction=direction, toward=toward, away=away)
 
     def class_weight(self, label: int) -> Tensor:
         """(dim) the softmax classifier's weights of a class; zeros for one that it was not trained
@@ -136,80 +132,71 @@ class Model:
         weights = self.run.objective_weights(self.name)["loss.classifier.weight"].float()
         held_out = self.run.held_out.get(self.name, np.empty(0, np.int64))
         trained = np.setdiff1d(np.arange(len(weights) + len(held_out)), held_out)
-        return (
-            weights[np.searchsorted(trained, label)]
-            if label in trained
-            else torch.zeros(weights.shape[1])
-        )
+        if label not in trained:
+            return torch.zeros(weights.shape[1])
+        return weights[np.searchsorted(trained, label)]
 
     def maps(
-        self, names: Sequence[str], pixels: np.ndarray, asked: Sequence[ImageTarget]
+        self, names: Sequence[str], pixels: np.ndarray, targets: Sequence[ImageTarget]
     ) -> dict[str, np.ndarray]:
         """(images, size, size) maps by method, of (images, size, size, 3) uint8."""
-        parts: dict[str, list[np.ndarray]] = {name: [] for name in names}
-        for first in range(0, len(pixels), AT_ONCE):
-            batch = torch.from_numpy(pixels[first : first + AT_ONCE])
-            question = self.question(asked[first : first + AT_ONCE])
+        batches: dict[str, list[np.ndarray]] = {name: [] for name in names}
+        for first in range(0, len(pixels), BATCH_SIZE):
+            batch = torch.from_numpy(pixels[first : first + BATCH_SIZE])
+            direction = self.direction_of(targets[first : first + BATCH_SIZE])
             for name in names:
-                parts[name].append(
-                    methods[name].build(self.lens, batch, question).float().cpu().numpy()
-                )
-        return {name: np.concatenate(each) for name, each in parts.items()}
+                maps = methods[name].build(self.network, batch, direction)
+                batches[name].append(maps.float().cpu().numpy())
+        return {name: np.concatenate(maps) for name, maps in batches.items()}
 
-    def answers(self, asked: ImageTarget, pixels: Tensor) -> np.ndarray:
+    def scores(self, target: ImageTarget, pixels: Tensor) -> np.ndarray:
         """(images, size, size, 3) variants of one image -> (images) the numbers that its maps
         explain."""
-        return (
-            self.question([asked])
-            .score(self.lens.outputs(pixels).to(self.lens.device))
-            .cpu()
-            .numpy()
-        )
+        outputs = self.network.outputs(pixels).to(self.network.device)
+        return self.direction_of([target]).score(outputs).cpu().numpy()
 
-    def question(self, asked: Sequence[ImageTarget]) -> ScoreDirection:
-        return ScoreDirection(
-            torch.stack([each.direction for each in asked]).to(self.lens.device), unit=asked[0].unit
-        )
+    def direction_of(self, targets: Sequence[ImageTarget]) -> ScoreDirection:
+        """The directions of a batch of images."""
+        directions = torch.stack([target.direction for target in targets])
+        return ScoreDirection(directions.to(self.network.device), unit=targets[0].unit)
 
-    def asked_alike(self, asked: Sequence[ImageTarget], material: RunImages) -> list[ImageTarget]:
-        """Another model's questions, put to this one, which may have no gallery: it embeds the
+    def same_targets(
+        self, targets: Sequence[ImageTarget], run_images: RunImages
+    ) -> list[ImageTarget]:
+        """Another model's targets for this one, which may have no gallery: it embeds the gallery
         images that they name itself. The direction of a classifier's weights stays."""
         rows = np.unique(
-            np.concatenate([np.concatenate([each.toward, each.away]) for each in asked])
+            np.concatenate([np.append(target.toward, target.away) for target in targets])
         )
         if not len(rows):
-            return list(asked)
-        pixels = np.stack(
-            [material.pixels(material.subject(int(self.gallery_images[row]))) for row in rows]
-        )
-        made = dict(zip(rows.tolist(), self.embed(pixels), strict=True))
-        alike = []
-        for each in asked:
-            toward, away = (
-                np.stack([made[row] for row in part]) if len(part) else None
-                for part in (each.toward.tolist(), each.away.tolist())
-            )
-            assert toward is not None
-            direction = torch.from_numpy(toward[0]) if away is None else toward_class(toward, away)
-            alike.append(replace(each, direction=direction, nearest=-1, similarity=np.nan))
-        return alike
+            return list(targets)
+        images = [run_images.image(int(self.gallery_images[row])) for row in rows]
+        embeddings = self.embed(np.stack([run_images.pixels(image) for image in images]))
+        targets_here = []
+        for target in targets:
+            toward = embeddings[np.searchsorted(rows, target.toward)]
+            away = embeddings[np.searchsorted(rows, target.away)]
+            direction = toward_class(toward, away) if len(away) else torch.from_numpy(toward[0])
+            targets_here.append(replace(target, direction=direction, nearest=-1, similarity=np.nan))
+        return targets_here
 
 
-def model_of_phase(material: RunImages, phase: str, device: str, layer: str) -> Model:
-    run = material.run
+def model_of_phase(run_images: RunImages, phase: str, device: str, layer: str) -> Model:
+    """The trained network of a phase, with the gallery that the run embedded."""
+    run = run_images.run
     embedder = trained_embedder(run, phase).to(choose_device(device))
     embeddings = run.embeddings(phase)
     images = embeddings.gallery_images
-    lens = HookedEmbedder(
+    network = HookedEmbedder(
         embedder, run.experiment.model.backbone.name, run.experiment.images.size, layer
     )
     return Model(
         phase,
-        lens,
+        network,
         run,
         images,
         embeddings.gallery,
-        material.labels[images],
+        run_images.labels[images],
         embeddings.query_images,
     )
 
@@ -219,17 +206,17 @@ def random_model(like: Model) -> Model:
     that one does. It has no gallery."""
     experiment = like.run.experiment
     embedder = build_embedder(without_first_weights(experiment))
-    embedder.mean.copy_(like.lens.embedder.mean)
-    embedder.std.copy_(like.lens.embedder.std)
-    lens = HookedEmbedder(
-        embedder.to(like.lens.device),
+    embedder.mean.copy_(like.network.embedder.mean)
+    embedder.std.copy_(like.network.embedder.std)
+    network = HookedEmbedder(
+        embedder.to(like.network.device),
         experiment.model.backbone.name,
         experiment.images.size,
-        like.lens.layer,
+        like.network.layer,
     )
     return Model(
         "random",
-        lens,
+        network,
         like.run,
         like.gallery_images,
         np.empty((0, embedder.dim), np.float32),
@@ -243,6 +230,5 @@ def check_target(run: Run, target: Target) -> None:
     loss = run.experiment.loss.name
     if target == "logit" and loss != "crossentropy":
         raise ValueError(
-            "--target logit needs the softmax classifier of loss crossentropy, and this run has"
-            f" {loss}: leave --target out"
+            f"the loss must be crossentropy for --target logit, got {loss}: leave --target out"
         )

@@ -1,24 +1,25 @@
-"""Why a query was answered as it was: its closest gallery images, their classes and their vote, for
+"""Why a query was predicted as it was: its closest gallery images, their classes and their vote, in
 each phase."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from dml_bench.evaluation.metrics import vote
-from dml_bench.explain.images import ExplainedImage, RunImages, chosen, mistaken
-from dml_bench.explain.panels import PanelRow, Tile, panel
+from dml_bench.explain.images import ExplainedImage, RunImages, choose_images, mistaken_queries
+from dml_bench.explain.tiles import PanelRow, Tile, tile_sheet
 from dml_bench.gallery.store import open_run
 from dml_bench.system.files import short_name, write_atomically, write_csv
 
-__all__ = ["QueryNeighbours", "answered", "evidence", "panel_of"]
+__all__ = ["QueryNeighbours", "neighbour_panel", "query_neighbours", "write_neighbour_panels"]
 
 CLOSEST = 10
-"""Neighbours that are shown, and vote."""
-HEADS = (
+"""How many neighbours are shown and vote."""
+COLUMNS = (
     "image",
     "class",
     "unseen",
@@ -39,27 +40,29 @@ class QueryNeighbours:
     """The closest gallery images of one query in one phase."""
 
     phase: str
-    subject: ExplainedImage
+    image: ExplainedImage
     unseen: bool
     """Whether the phase never trained on the query's class."""
     neighbours: tuple[ExplainedImage, ...]
-    """Nearest first."""
+    """The gallery images, the nearest first."""
     similarities: tuple[float, ...]
     elected: int
-    """Class id that the neighbours elect by majority, ties to the nearer."""
+    """The class id that most neighbours have; the nearer one decides a tie."""
     votes: int
-    """How many of them are of that class."""
+    """How many neighbours are of that class."""
 
     @property
     def right(self) -> bool:
-        return self.neighbours[0].label == self.subject.label
+        """Whether the nearest image is of the query's class."""
+        return self.neighbours[0].label == self.image.label
 
     @property
     def elected_right(self) -> bool:
-        return self.elected == self.subject.label
+        """Whether the neighbours elect the query's class."""
+        return self.elected == self.image.label
 
 
-def evidence(
+def write_neighbour_panels(
     run: Path,
     out: Path,
     *,
@@ -68,102 +71,97 @@ def evidence(
     class_name: str = "",
     mistakes: int = 0,
 ) -> list[Path]:
-    """A panel for each query chosen and evidence.csv, in a new folder or one that this has written.
-    All mistaken queries, unless others are chosen. Raises ValueError where an image was not asked,
-    or the folder holds something else."""
-    if out.exists() and (
-        not out.is_dir() or (any(out.iterdir()) and not (out / "evidence.csv").exists())
-    ):
+    """Write a panel for each chosen query and evidence.csv, into a new folder or one that this has
+    written. All mistaken queries are taken unless others are chosen. Raises ValueError where an
+    image is no query, or the folder holds something else."""
+    table = out / "evidence.csv"
+    if out.exists() and not is_ours(out, table):
         raise ValueError(f"{out} holds something else: name a new folder with --out")
-    material = RunImages(open_run(run, data_dir))
-    subjects = chosen(
-        material, images=images, class_name=class_name, mistakes=mistakes
-    ) or mistaken(material, len(material.queries))
+    run_images = RunImages(open_run(run, data_dir))
+    queries = choose_images(run_images, images=images, class_name=class_name, mistakes=mistakes)
+    queries = queries or mistaken_queries(run_images, len(run_images.queries))
     out.mkdir(parents=True, exist_ok=True)
-    write_csv(
-        out / "evidence.csv", HEADS, []
-    )  # says whose folder this is, and nothing of panels until all are there
+    # An empty table marks the folder as ours, and promises no panel before all are written.
+    write_csv(table, COLUMNS, [])
     rows, written = [], []
-    for number, subject in enumerate(subjects, start=1):
-        found = [answered(material, subject, phase) for phase in material.run.neighbours]
-        name = f"{number:03d}-{short_name(Path(subject.path).stem)}.png"
-        picture = panel_of(material, subject, found)
-        write_atomically(out / name, lambda file, picture=picture: picture.save(file, "PNG"))  # type: ignore[misc]
-        written.append(out / name)
-        rows += [row for each in found for row in rows_of(material, each)]
-    write_csv(out / "evidence.csv", HEADS, rows)
+    for number, query in enumerate(queries, start=1):
+        by_phase = [
+            query_neighbours(run_images, query, phase) for phase in run_images.run.neighbours
+        ]
+        path = out / f"{number:03d}-{short_name(Path(query.path).stem)}.png"
+        picture = neighbour_panel(run_images, query, by_phase)
+        write_atomically(path, partial(picture.save, format="PNG"))
+        written.append(path)
+        for neighbours in by_phase:
+            rows += csv_rows(run_images, neighbours)
+    write_csv(table, COLUMNS, rows)
     return written
 
 
-def answered(material: RunImages, subject: ExplainedImage, phase: str) -> QueryNeighbours:
-    """Raises ValueError for an image that the run never looked up."""
-    found = material.run.neighbours[phase]
-    places = np.flatnonzero(material.queries == subject.image)
-    if not len(places):
+def is_ours(folder: Path, table: Path) -> bool:
+    """Whether a folder is empty, or has been written here."""
+    return folder.is_dir() and (table.exists() or not any(folder.iterdir()))
+
+
+def query_neighbours(run_images: RunImages, image: ExplainedImage, phase: str) -> QueryNeighbours:
+    """The closest gallery images of a query. Raises ValueError for an image that is none."""
+    neighbours = run_images.run.neighbours[phase]
+    rows = np.flatnonzero(run_images.queries == image.index)
+    if not len(rows):
         raise ValueError(
-            f"{subject.file} is no query of {material.run.folder}: `dml-bench predict` asks for new"
+            f"{image.file} is no query of {run_images.run.folder}: `dml-bench predict` takes new"
             " photos"
         )
-    k = min(CLOSEST, found.k)
-    elected, share = vote(found.of(places), k)
-    gallery = material.gallery(phase)
-    unseen = material.run.held_out.get(phase, np.array([], int))
+    k = min(CLOSEST, neighbours.k)
+    elected, share = vote(neighbours.of(rows), k)
+    gallery = run_images.gallery(phase)
+    unseen = run_images.run.held_out.get(phase, np.array([], int))
     return QueryNeighbours(
         phase=phase,
-        subject=subject,
-        unseen=bool(np.isin(subject.label, unseen)),
-        neighbours=tuple(material.subject(gallery[row]) for row in found.indices[places[0], :k]),
-        similarities=tuple(found.similarities[places[0], :k].tolist()),
+        image=image,
+        unseen=bool(np.isin(image.label, unseen)),
+        neighbours=tuple(run_images.image(gallery[row]) for row in neighbours.indices[rows[0], :k]),
+        similarities=tuple(neighbours.similarities[rows[0], :k].tolist()),
         elected=int(elected[0]),
         votes=round(float(share[0]) * k),
     )
 
 
-def panel_of(
-    material: RunImages, subject: ExplainedImage, found: Sequence[QueryNeighbours]
+def neighbour_panel(
+    run_images: RunImages, image: ExplainedImage, by_phase: Sequence[QueryNeighbours]
 ) -> Image.Image:
     """The query and its closest images, a row for each phase."""
-    names = material.run.class_names
+    names = run_images.run.class_names
     rows = []
-    for each in found:
-        query = Tile(
-            material.pixels(subject),
-            f"{names[subject.label]}\n{'never trained on' if each.unseen else 'trained on'}",
+    for result in by_phase:
+        trained = "never trained on" if result.unseen else "trained on"
+        tiles = [Tile(run_images.pixels(image), f"{names[image.label]}\n{trained}")]
+        for neighbour, similarity in zip(result.neighbours, result.similarities, strict=True):
+            caption = f"{names[neighbour.label]}\n{similarity:.3f}"
+            good = neighbour.label == image.label
+            tiles.append(Tile(run_images.pixels(neighbour), caption, good))
+        nearest = "right" if result.right else "wrong"
+        elected = "right" if result.elected_right else "wrong"
+        label = (
+            f"{result.phase}: nearest {nearest}, vote {elected}; {result.votes} of"
+            f" {len(result.neighbours)} elect {names[result.elected]}"
         )
-        tiles = [
-            Tile(
-                material.pixels(neighbour),
-                f"{names[neighbour.label]}\n{similarity:.3f}",
-                neighbour.label == subject.label,
-            )
-            for neighbour, similarity in zip(each.neighbours, each.similarities, strict=True)
-        ]
-        verdict = (
-            f"nearest {'right' if each.right else 'wrong'}, vote"
-            f" {'right' if each.elected_right else 'wrong'}"
-        )
-        label = f"{each.phase}: {verdict}; {each.votes} of {len(tiles)} elect {names[each.elected]}"
-        rows.append(PanelRow(label, (query, *tiles)))
+        rows.append(PanelRow(label, tuple(tiles)))
     columns = ["query", "closest", *(f"{place}." for place in range(2, len(rows[0].tiles)))]
-    run = material.run
-    return panel(f"{run.experiment.name}, seed {run.seed}: {subject.path}", columns, rows)
+    run = run_images.run
+    return tile_sheet(f"{run.experiment.name}, seed {run.seed}: {image.path}", columns, rows)
 
 
-def rows_of(material: RunImages, each: QueryNeighbours) -> list[list[object]]:
-    names = material.run.class_names
-    about = [each.subject.path, names[each.subject.label], each.unseen, each.phase]
-    outcome = [names[each.elected], each.votes, each.elected_right]
-    return [
-        [
-            *about,
-            rank,
-            neighbour.path,
-            names[neighbour.label],
-            round(similarity, 6),
-            neighbour.label == each.subject.label,
-            *outcome,
-        ]
-        for rank, (neighbour, similarity) in enumerate(
-            zip(each.neighbours, each.similarities, strict=True), start=1
-        )
-    ]
+def csv_rows(run_images: RunImages, result: QueryNeighbours) -> list[list[object]]:
+    """A row of evidence.csv for each neighbour."""
+    names = run_images.run.class_names
+    query = [result.image.path, names[result.image.label], result.unseen, result.phase]
+    outcome = [names[result.elected], result.votes, result.elected_right]
+    rows = []
+    for rank, (image, similarity) in enumerate(
+        zip(result.neighbours, result.similarities, strict=True), start=1
+    ):
+        right = image.label == result.image.label
+        neighbour = [rank, image.path, names[image.label], round(similarity, 6), right]
+        rows.append([*query, *neighbour, *outcome])
+    return rows

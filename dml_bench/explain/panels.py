@@ -1,115 +1,161 @@
-"""One picture per image: a row for each phase, a column for each method."""
+"""A panel for each explained image: what each phase predicts, its maps, and the closest gallery
+image."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
+from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageDraw
+import torch
+from PIL import Image
 
-from dml_bench.explain.annotations import Box
-from dml_bench.system.lettering import Pen
+from dml_bench.explain.annotations import Annotations, box_in_view
+from dml_bench.explain.images import ExplainedImage, RunImages
+from dml_bench.explain.methods import methods
+from dml_bench.explain.models import ImageTarget, Model, Target
+from dml_bench.explain.tiles import PanelRow, Tile, heat_colours, heat_overlay, tile_sheet
+from dml_bench.runs import layout
+from dml_bench.system.files import short_name, write_atomically
 
-__all__ = ["PanelRow", "Tile", "coloured", "overlaid", "panel"]
+__all__ = ["MapPanels"]
 
-SIDE = 168
-"""Of a tile in pixels."""
-GAP = 6
-LINE = 16
-INK, GREY, PAPER, GREEN, RED = (
-    (20, 20, 24),
-    (110, 110, 118),
-    (255, 255, 255),
-    (30, 130, 60),
-    (190, 40, 40),
-)
-RAMP = np.array(
-    [[0, 0, 4], [66, 10, 104], [147, 38, 103], [221, 81, 58], [252, 165, 10], [252, 255, 164]],
-    float,
-)
-"""Colours from nothing to the highest, dark to light, so that the order is seen in grey too."""
-
-
-@dataclass(frozen=True, slots=True)
-class Tile:
-    picture: np.ndarray
-    """(size, size, 3) uint8"""
-    caption: str = ""
-    """Below it; a line break begins a second line."""
-    good: bool | None = None
-    """Colours the caption green or red."""
+PER_PIXEL = ("vanilla", "guided", "guided_gradcam")
+"""Methods that have a value for each pixel; a picture below would hide it."""
+COARSE = ("gradcam", "attention", "cam")
+"""The other methods, the clearest one first."""
+TITLES = {
+    "class": "evidence for its class, against others",
+    "predicted": "evidence for the predicted class, against others",
+    "nearest": "similarity to the closest image",
+    "logit": "evidence for its class in the classifier's score",
+}
 
 
-@dataclass(frozen=True, slots=True)
-class PanelRow:
-    label: str
-    tiles: tuple[Tile, ...]
+@dataclass(frozen=True, kw_only=True)
+class MapPanels:
+    """Draws the maps of images: a row for each model, a column for each method."""
+
+    run_images: RunImages
+    models: Sequence[Model]
+    names: Sequence[str]
+    """The names of the methods."""
+    annotations: Annotations
+    target: Target
+    other: np.ndarray | None
+    """(size, size, 3) uint8 pixels of another image that is the target instead."""
+
+    @property
+    def pairs(self) -> bool:
+        """Whether one other image is the target. It then has a map of its own: what in it is
+        similar to the explained image."""
+        return self.other is not None or self.target == "nearest"
+
+    def write(self, images: Sequence[ExplainedImage], folder: Path) -> list[Path]:
+        """Write a PNG file for each image. Returns the files."""
+        written = []
+        sheets = self.panels(images)
+        for number, (image, sheet) in enumerate(zip(images, sheets, strict=True), start=1):
+            path = folder / f"{number:03d}-{short_name(image.file.stem)}.png"
+            write_atomically(path, partial(sheet.save, format="PNG"))
+            written.append(path)
+        return written
+
+    def panels(self, images: Sequence[ExplainedImage]) -> list[Image.Image]:
+        """A picture for each image."""
+        pixels = np.stack([self.run_images.pixels(image) for image in images])
+        rows = [self._rows(model, images, pixels) for model in self.models]
+        titles = [methods[name].facts["title"] for name in self.names]
+        last = "closest in the gallery" if self.other is None else "the other image"
+        columns = ["image", *titles, last]
+        sheets = []
+        for number, image in enumerate(images):
+            boxes = []
+            box = self.annotations.objects.get(image.path)
+            if box is not None:
+                boxes.append(box_in_view(box, self.run_images.view, image.file))
+            rows_of_image = [row[number] for row in rows]
+            sheets.append(tile_sheet(self._title(image), columns, rows_of_image, boxes))
+        return sheets
+
+    def _rows(
+        self, model: Model, images: Sequence[ExplainedImage], pixels: np.ndarray
+    ) -> list[PanelRow]:
+        """The row of one model for each image."""
+        embeddings = model.embed(pixels)
+        other = None if self.other is None else model.embed(self.other[None])[0]
+        targets = [
+            model.target_of(image, embedding, self.target, other)
+            for image, embedding in zip(images, embeddings, strict=True)
+        ]
+        maps = model.maps(self.names, pixels, targets)
+        rows = []
+        for number, (image, target) in enumerate(zip(images, targets, strict=True)):
+            predicted = int(model.labels[target.nearest])
+            self._check(model, image, predicted)
+            good = None if image.label < 0 else predicted == image.label
+            tiles = [Tile(pixels[number], f"predicted\n{self._class_name(predicted)}", good)]
+            tiles += [map_tile(name, pixels[number], maps[name][number]) for name in maps]
+            tiles.append(self._counterpart(model, target, embeddings[number], good))
+            rows.append(PanelRow(row_label(model, image), tuple(tiles)))
+        return rows
+
+    @cached_property
+    def _predictions(self) -> dict[str, dict[str, str]]:
+        """The run's own prediction of each query, by the path of its image."""
+        return {row["query"]: row for row in self.run_images.run.predictions}
+
+    def _check(self, model: Model, image: ExplainedImage, label: int) -> None:
+        """Raises ValueError where a panel would contradict the run's own predictions."""
+        recorded = self._predictions.get(image.path, {}).get(f"{model.name}_predicted")
+        predicted = self._class_name(label)
+        if recorded is not None and recorded != predicted:
+            raise ValueError(
+                f"{image.path} is {predicted} here, and {recorded} in"
+                f" {self.run_images.run.folder / layout.PREDICTIONS}: run it again with --force"
+            )
+
+    def _counterpart(
+        self, model: Model, target: ImageTarget, embedding: np.ndarray, good: bool | None
+    ) -> Tile:
+        """The gallery's closest image, or the other one. Where it is the target, it has its own map
+        of what is similar to the explained image."""
+        if self.other is None:
+            closest = self.run_images.image(int(model.gallery_images[target.nearest]))
+            pixels = self.run_images.pixels(closest)
+            caption = f"similarity {target.similarity:.3f}\n{self._class_name(closest.label)}"
+        else:
+            pixels = self.other
+            caption = f"similarity {float(target.direction.numpy() @ embedding):.3f}"
+            good = None
+        coarse = [name for name in COARSE if name in self.names]
+        if self.pairs and coarse:
+            toward_image = replace(target, direction=torch.from_numpy(embedding))
+            maps = model.maps(coarse[:1], pixels[None], [toward_image])
+            pixels = heat_overlay(pixels, maps[coarse[0]][0])
+        return Tile(pixels, caption, good)
+
+    def _class_name(self, label: int) -> str:
+        return self.run_images.run.class_names[label]
+
+    def _title(self, image: ExplainedImage) -> str:
+        name = "A photo" if image.label < 0 else self._class_name(image.label)
+        if self.other is not None:
+            return f"{name}: similarity to the other image"
+        return f"{name}: {TITLES[self.target]}"
 
 
-def coloured(heat: np.ndarray) -> np.ndarray:
-    """(size, size) any values -> (size, size, 3) uint8: nothing up to 0, then in proportion to the
-    99.5th percentile."""
-    top = np.quantile(heat, 0.995)
-    scaled = (heat / (top if top > 0 else max(heat.max(), 1e-12))).clip(0, 1)
-    at = np.linspace(0, 1, len(RAMP))
-    return (
-        np.stack([np.interp(scaled, at, RAMP[:, channel]) for channel in range(3)], axis=-1)
-        .round()
-        .astype(np.uint8)
-    )
+def map_tile(name: str, pixels: np.ndarray, heat: np.ndarray) -> Tile:
+    """The map of one method: in colours of its own, or laid over the image."""
+    if name == "rollout":
+        # Every patch gets some attention, so only what exceeds the least is drawn.
+        heat = heat - heat.min()
+    picture = heat_colours(heat) if name in PER_PIXEL else heat_overlay(pixels, heat)
+    return Tile(picture, "" if heat.max() > 0 else "no evidence for it")
 
 
-def overlaid(pixels: np.ndarray, heat: np.ndarray) -> np.ndarray:
-    """The heat over the image in grey."""
-    grey = np.asarray(Image.fromarray(pixels).convert("L").convert("RGB"), float)
-    return (0.45 * grey + 0.55 * coloured(heat)).round().astype(np.uint8)
-
-
-def panel(
-    title: str, columns: Sequence[str], rows: Sequence[PanelRow], boxes: Sequence[Box] = ()
-) -> Image.Image:
-    """Tiles under the names of their columns. `boxes`, in pixels of the images, are drawn on the
-    first tile of each row."""
-    large, small = Pen(12), Pen(10)
-    height_of_row = SIDE + 4 * LINE
-    sheet = Image.new(
-        "RGB",
-        (GAP + len(columns) * (SIDE + GAP), 2 * LINE + 3 * GAP + len(rows) * height_of_row),
-        PAPER,
-    )
-    width = sheet.width - 2 * GAP
-    large.write(sheet, (GAP, GAP), large.fitted(title, width), INK)
-    for place, name in enumerate(columns):
-        small.write(sheet, (left_of(place), GAP + LINE + GAP), small.fitted(name, SIDE), GREY)
-    for number, row in enumerate(rows):
-        top = 2 * LINE + 3 * GAP + number * height_of_row
-        small.write(sheet, (GAP, top), small.fitted(row.label, width), INK)
-        for place, tile in enumerate(row.tiles):
-            put(sheet, tile, (left_of(place), top + LINE), small, boxes if place == 0 else ())
-    return sheet
-
-
-def left_of(place: int) -> int:
-    return GAP + place * (SIDE + GAP)
-
-
-def put(
-    sheet: Image.Image, tile: Tile, corner: tuple[int, int], pen: Pen, boxes: Sequence[Box]
-) -> None:
-    draw = ImageDraw.Draw(sheet)
-    sheet.paste(
-        Image.fromarray(tile.picture).resize((SIDE, SIDE), Image.Resampling.BICUBIC), corner
-    )
-    scale = SIDE / len(tile.picture)
-    for left, top, width, height in boxes:
-        ends = (left, top, left + width, top + height)
-        placed = [value * scale + corner[axis % 2] for axis, value in enumerate(ends)]
-        draw.rectangle(
-            (placed[0], placed[1], max(placed[0], placed[2] - 1), max(placed[1], placed[3] - 1)),
-            outline=(40, 160, 255),
-            width=1,
-        )
-    ink = GREY if tile.good is None else GREEN if tile.good else RED
-    for line, text in enumerate(tile.caption.split("\n")[:2]):
-        pen.write(
-            sheet, (corner[0], corner[1] + SIDE + 2 + line * LINE), pen.fitted(text, SIDE), ink
-        )
+def row_label(model: Model, image: ExplainedImage) -> str:
+    """The phase, and whether its model was trained without the class."""
+    if image.label in model.run.held_out.get(model.name, ()):
+        return f"phase {model.name}, trained without this class"
+    return f"phase {model.name}"

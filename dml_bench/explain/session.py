@@ -1,4 +1,4 @@
-"""From a run folder to panels and a table of scores."""
+"""A run explained: panels of maps and a table of their scores."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from dml_bench.explain.annotations import Annotations, read_annotations
-from dml_bench.explain.drawing import Drawing
-from dml_bench.explain.images import RunImages, chosen, own_photos, spread_out
+from dml_bench.explain.images import RunImages, choose_images, own_photos, spread_over_classes
 from dml_bench.explain.methods import applicable, methods
 from dml_bench.explain.models import Model, Target, check_target, model_of_phase
-from dml_bench.explain.scored import score
-from dml_bench.explain.tables import ScoreRow, lines, markdown, write_lines
+from dml_bench.explain.panels import MapPanels
+from dml_bench.explain.score_table import ScoreRow, score_rows, score_tables, write_scores
+from dml_bench.explain.scoring import score_maps
 from dml_bench.gallery.predict import cuts_to_boxes
 from dml_bench.gallery.store import open_run
 from dml_bench.system.files import write_atomically, write_json
@@ -21,10 +21,10 @@ from dml_bench.system.markdown import code
 from dml_bench.system.markdown import markdown as as_markdown
 from dml_bench.system.provenance import describe
 
-__all__ = ["ExplainRequest", "Explained", "explain"]
+__all__ = ["ExplainRequest", "ExplainResult", "explain"]
 
 DRAWN = 6
-"""Queries that are drawn where none are chosen."""
+"""How many queries are drawn where none are chosen."""
 
 
 def quiet(what: str, done: int, total: int) -> None:
@@ -33,88 +33,109 @@ def quiet(what: str, done: int, total: int) -> None:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ExplainRequest:
-    """What is to be explained, as the command line has it."""
+    """What a person wants explained."""
 
     run: Path
+    """The folder of the run."""
     out: Path
+    """The folder to write."""
     images: tuple[Path, ...] = ()
+    """The files of the images to explain."""
     class_name: str = ""
+    """The class whose queries are explained."""
     mistakes: int = 0
+    """How many mistaken queries are explained."""
     other: Path | None = None
-    """Another image, which the maps then are about."""
+    """Another image, which is the target of the maps instead."""
     target: Target = "class"
-    chosen: tuple[str, ...] = ()
-    """Names of methods; empty for all that the network allows."""
+    """What the maps explain."""
+    methods: tuple[str, ...] = ()
+    """The names of the methods; empty for all that the network allows."""
     layer: str = ""
-    """Whose map Grad-CAM weighs; empty for the one that the backbone's entry and the size of its
-    images choose."""
+    """The layer whose map Grad-CAM weighs; empty for the deepest stage that is large enough."""
     scored: int = 40
-    """Queries whose maps are scored; 0 for none."""
+    """The number of queries whose maps are scored; 0 for none."""
     device: str = "auto"
+    """The device on which the network runs."""
     data_dir: Path | None = None
-    """Where the run's images lie now, where they were moved."""
+    """The folder of the run's images, where they were moved."""
     command: tuple[str, ...] = ()
+    """The command line, which is recorded."""
     progress: Callable[[str, int, int], None] = quiet
+    """Called with what is done, and how much of it."""
 
 
 @dataclass(frozen=True, slots=True)
-class Explained:
+class ExplainResult:
+    """What has been written."""
+
     panels: tuple[Path, ...]
-    lines: tuple[ScoreRow, ...]
+    """The files of the panels."""
+    rows: tuple[ScoreRow, ...]
+    """The rows of scores.csv; none where nothing is scored."""
 
 
-def explain(request: ExplainRequest) -> Explained:
+def explain(request: ExplainRequest) -> ExplainResult:
     """Write the folder `out`: panels/, scores.csv and scores.md unless nothing is scored, and
     explain.json, which says what they are.
 
-    Raises ValueError where something that was asked for is not there, or the folder holds something
+    Raises ValueError where the run lacks what the request names, or the folder holds something
     else.
     """
     start = time.perf_counter()
-    if request.out.exists() and (
-        not request.out.is_dir()
-        or (any(request.out.iterdir()) and not (request.out / "explain.json").exists())
-    ):
-        raise ValueError(f"{request.out} holds something else: name a new folder with --out")
+    check_folder(request.out)
     run = open_run(request.run, request.data_dir)
     if any(len(run.models(phase)) > 1 for phase in run.neighbours):
         raise ValueError(
-            f"{run.folder} answers with several networks in each phase, and a map explains one:"
-            " explain a run without --folds"
+            f"{run.folder} has an ensemble of several networks in each phase, and a map explains"
+            " one: explain a run without --folds"
         )
     check_target(run, request.target)
-    material = RunImages(run)
-    subjects = chosen(
-        material, images=request.images, class_name=request.class_name, mistakes=request.mistakes
+    run_images = RunImages(run)
+    images = choose_images(
+        run_images, images=request.images, class_name=request.class_name, mistakes=request.mistakes
     )
-    subjects = subjects or spread_out(material, DRAWN)
-    other = material.pixels(own_photos(material, [request.other])[0]) if request.other else None
+    images = images or spread_over_classes(run_images, DRAWN)
+    other = None
+    if request.other is not None:
+        other = run_images.pixels(own_photos(run_images, [request.other])[0])
     models = [
-        model_of_phase(material, phase, request.device, request.layer) for phase in run.neighbours
+        model_of_phase(run_images, phase, request.device, request.layer) for phase in run.neighbours
     ]
-    names = chosen_methods(models[0], request.chosen)
-    truth = Annotations() if cuts_to_boxes(run) else read_annotations(material.root)
-    begin(request)
-    drawing = Drawing(
-        material=material,
+    names = chosen_methods(models[0], request.methods)
+    annotations = Annotations() if cuts_to_boxes(run) else read_annotations(run_images.root)
+    begin_folder(request)
+    map_panels = MapPanels(
+        run_images=run_images,
         models=models,
         names=names,
-        truth=truth,
+        annotations=annotations,
         target=request.target,
         other=other,
     )
-    panels = tuple(drawing.write(subjects, request.out / "panels"))
-    found: list[ScoreRow] = []
+    panels = tuple(map_panels.write(images, request.out / "panels"))
+    rows: list[ScoreRow] = []
     if request.scored:
-        sample = spread_out(material, request.scored)
-        measured = score(material, models, names, truth, request.target, sample, request.progress)
-        found = lines(measured, [*(model.name for model in models), "random"])
-    write_record(request, models, names, panels, found, time.perf_counter() - start)
-    return Explained(panels, tuple(found))
+        queries = spread_over_classes(run_images, request.scored)
+        scores = score_maps(
+            run_images, models, names, annotations, request.target, queries, request.progress
+        )
+        rows = score_rows(scores, [model.name for model in models] + ["random"])
+    write_record(request, models, names, panels, rows, time.perf_counter() - start)
+    return ExplainResult(panels, tuple(rows))
 
 
-def begin(request: ExplainRequest) -> None:
-    """A folder that says whose it is, and nothing of panels and scores until all are there."""
+def check_folder(folder: Path) -> None:
+    """Raises ValueError where a folder holds something that was not written here."""
+    if not folder.exists():
+        return
+    ours = folder.is_dir() and ((folder / "explain.json").exists() or not any(folder.iterdir()))
+    if not ours:
+        raise ValueError(f"{folder} holds something else: name a new folder with --out")
+
+
+def begin_folder(request: ExplainRequest) -> None:
+    """Make the folder, with an explain.json that marks it as ours and promises no panel yet."""
     request.out.mkdir(parents=True, exist_ok=True)
     write_json(request.out / "explain.json", {"command": list(request.command), "panels": []})
     for name in ("scores.csv", "scores.md"):
@@ -123,21 +144,23 @@ def begin(request: ExplainRequest) -> None:
 
 
 def chosen_methods(model: Model, chosen: Sequence[str]) -> list[str]:
-    """Raises UnknownName for a method that does not exist, ValueError for one that the network does
-    not allow."""
-    there = applicable(model.lens)
+    """The methods to draw, in the order of a panel. Raises UnknownName for a method that does not
+    exist, ValueError for one that the network does not allow."""
+    allowed = applicable(model.network)
     for name in chosen:
         needs = methods[name].facts["needs"]
-        if name not in there:
+        if name not in allowed:
             backbone = model.run.experiment.model.backbone.name
             raise ValueError(
-                f"method {name} needs {NEEDS[needs]}, which {backbone} does not have; it allows:"
-                f" {', '.join(there)}"
+                f"method {name} needs {NEED_DESCRIPTIONS[needs]}, which {backbone} does not have;"
+                f" it allows: {', '.join(allowed)}"
             )
-    return [name for name in there if name in chosen] if chosen else there
+    if not chosen:
+        return allowed
+    return [name for name in allowed if name in chosen]
 
 
-NEEDS = {
+NEED_DESCRIPTIONS = {
     "map": "a map that is pooled",
     "stage": "stages that make maps",
     "tokens": "attention among patches",
@@ -149,9 +172,10 @@ def write_record(
     models: Sequence[Model],
     names: Sequence[str],
     panels: Sequence[Path],
-    found: Sequence[ScoreRow],
+    rows: Sequence[ScoreRow],
     seconds: float,
 ) -> None:
+    """Write the scores, and explain.json last."""
     run = models[0].run
     record: dict[str, Any] = {
         "command": list(request.command),
@@ -159,23 +183,24 @@ def write_record(
         "dataset": run.experiment.data.dataset.name,
         "seed": run.seed,
         "weights": {model.name: run.weights_digest(model.name) for model in models},
-        "layer": models[0].lens.layer,
+        "layer": models[0].network.layer,
         "target": request.target,
         "methods": {name: methods[name].source for name in names},
         "panels": [path.name for path in panels],
-        "scored": max((line.queries for line in found), default=0),
+        "scored": max((row.queries for row in rows), default=0),
         "made_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "seconds": round(seconds, 1),
         "environment": describe(),
     }
-    if found:
-        write_lines(request.out / "scores.csv", found)
-        text = "\n".join([*heading(record), *markdown(found)])
+    if rows:
+        write_scores(request.out / "scores.csv", rows)
+        text = "\n".join(heading(record) + score_tables(rows))
         write_atomically(request.out / "scores.md", lambda file: file.write(text.encode()))
     write_json(request.out / "explain.json", record)
 
 
 def heading(record: dict[str, Any]) -> list[str]:
+    """The first lines of scores.md."""
     environment = record["environment"]
     layer = f" Grad-CAM weighs the maps of {record['layer']}." if record["layer"] else ""
     return [
@@ -187,8 +212,8 @@ def heading(record: dict[str, Any]) -> list[str]:
             " weights, `chance` a map of noise."
         ),
         (
-            "95% intervals over the classes and queries of this one run; a difference is of the"
-            " queries for which both networks have the score."
+            "Intervals are 95%, over the classes and queries of this one run. A difference is over"
+            " the queries for which both networks have the score."
         ),
         "",
         (

@@ -1,4 +1,4 @@
-"""What W&B gets of a finished run besides its numbers: figures, evidence, explanation panels and
+"""What W&B gets of a finished run besides its numbers: figures, panels of neighbours and maps, and
 embeddings."""
 
 import io
@@ -12,11 +12,11 @@ from PIL import Image
 from dml_bench.analysis.collect import collect, studies_of
 from dml_bench.analysis.diagnostics import diagnose_chosen
 from dml_bench.explain.annotations import Annotations
-from dml_bench.explain.drawing import Drawing
-from dml_bench.explain.images import RunImages, mistaken
+from dml_bench.explain.images import RunImages, mistaken_queries
 from dml_bench.explain.methods import applicable
 from dml_bench.explain.models import model_of_phase
-from dml_bench.explain.neighbour_panels import answered, panel_of
+from dml_bench.explain.neighbour_panels import neighbour_panel, query_neighbours
+from dml_bench.explain.panels import MapPanels
 from dml_bench.gallery.store import open_run
 from dml_bench.plots.figures import draw
 from dml_bench.runs.arrays import Part
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 __all__ = ["MOST_EMBEDDINGS", "embeddings_table", "show"]
 
 MOST_EMBEDDINGS = 2000
-"""Rows of the table of embeddings; of more, evenly spaced ones are taken."""
+"""The number of rows of the table of embeddings; of more images, evenly spaced ones are taken."""
 
 
 def show(
@@ -43,8 +43,8 @@ def show(
     explained: int = 4,
     warn: "Callable[[str], None]",
 ) -> list[str]:
-    """Hand over everything, and return the names of it. The run goes on under its W&B id; its own
-    folder keeps the record."""
+    """Send everything to W&B, and return its names there. The run keeps its W&B id, and its own folder
+    stays the record."""
     run = open_run(path, data_dir)
     if evidence or explained:
         run.images.require()
@@ -67,65 +67,61 @@ def show(
 
 
 def pictures(run: Run, evidence: int, explained: int) -> Iterator[tuple[str, Image.Image]]:
+    """The figures of the report, and panels of some mistaken queries, with their names in W&B."""
     [study] = studies_of(collect([run.folder], run.data_dir))
-    for drawn in draw(study, diagnose_chosen(study)):
-        yield (
-            f"figures/{drawn.name.removeprefix(f'{study.slug}-')}",
-            Image.open(io.BytesIO(drawn.png)),
-        )
-    material = RunImages(run)
+    for figure in draw(study, diagnose_chosen(study)):
+        name = figure.name.removeprefix(f"{study.slug}-")
+        yield f"figures/{name}", Image.open(io.BytesIO(figure.png))
+    run_images = RunImages(run)
     try:
-        subjects = mistaken(material, max(evidence, explained, 1))
+        images = mistaken_queries(run_images, max(evidence, explained, 1))
     except ValueError:  # no query is mistaken
         return
-    for number, subject in enumerate(subjects[:evidence], start=1):
-        yield (
-            f"evidence/{number}",
-            panel_of(
-                material, subject, [answered(material, subject, phase) for phase in run.neighbours]
-            ),
-        )
-    if explained and all(len(run.models(phase)) == 1 for phase in run.neighbours):
-        models = [model_of_phase(material, phase, "cpu", "") for phase in run.neighbours]
-        names = applicable(models[0].lens)
-        drawing = Drawing(
-            material=material,
-            models=models,
-            names=names,
-            truth=Annotations(),
-            target="class",
-            other=None,
-        )
-        yield from (
-            (f"explained/{number}", sheet)
-            for number, sheet in enumerate(drawing.panels(subjects[:explained]), start=1)
-        )
+    for number, image in enumerate(images[:evidence], start=1):
+        by_phase = [query_neighbours(run_images, image, phase) for phase in run.neighbours]
+        yield f"evidence/{number}", neighbour_panel(run_images, image, by_phase)
+    is_ensemble = any(len(run.models(phase)) > 1 for phase in run.neighbours)
+    if explained and not is_ensemble:
+        sheets = map_panels(run_images).panels(images[:explained])
+        for number, sheet in enumerate(sheets, start=1):
+            yield f"explained/{number}", sheet
+
+
+def map_panels(run_images: RunImages) -> MapPanels:
+    """What draws the maps of a run's images, by all methods that its network allows."""
+    phases = run_images.run.neighbours
+    models = [model_of_phase(run_images, phase, "cpu", "") for phase in phases]
+    return MapPanels(
+        run_images=run_images,
+        models=models,
+        names=applicable(models[0].network),
+        annotations=Annotations(),
+        target="class",
+        other=None,
+    )
 
 
 def embeddings_table(run: Run, phase: str) -> ResultTable:
     """One row per image of gallery and queries, for W&B's projector: what it is, and its
     coordinates."""
-    stored, material = run.embeddings(phase), RunImages(run)
+    embeddings, run_images = run.embeddings(phase), RunImages(run)
     leaves_one_out = run.neighbours[phase].leaves_one_out
     parts: list[Part] = ["query"] if leaves_one_out else ["gallery", "query"]
-    images = np.concatenate([stored.images(part) for part in parts])
-    part = np.repeat(parts, [len(stored.images(part)) for part in parts])
-    vectors = np.concatenate([stored.vectors(part) for part in parts])
-    chosen = np.unique(
-        np.linspace(0, len(images) - 1, min(len(images), MOST_EMBEDDINGS)).round().astype(int)
-    )
+    images = np.concatenate([embeddings.images(part) for part in parts])
+    vectors = np.concatenate([embeddings.vectors(part) for part in parts])
+    part_of = np.repeat(parts, [len(embeddings.images(part)) for part in parts])
     unseen = run.held_out.get(phase, np.array([], int))
-    rows = [
-        (
-            material.paths[images[row]],
-            run.class_names[int(material.labels[images[row]])],
-            str(part[row]),
-            bool(np.isin(material.labels[images[row]], unseen)),
-            *vectors[row].astype(float).round(6).tolist(),
-        )
-        for row in chosen
-    ]
-    return ResultTable(
-        ("image", "class", "part", "unseen", *(f"d{number}" for number in range(vectors.shape[1]))),
-        tuple(rows),
-    )
+    rows = []
+    for row in evenly_spaced(len(images), MOST_EMBEDDINGS):
+        index = images[row]
+        label = int(run_images.labels[index])
+        about = (run_images.paths[index], run.class_names[label], str(part_of[row]))
+        coordinates = vectors[row].astype(float).round(6).tolist()
+        rows.append((*about, bool(np.isin(label, unseen)), *coordinates))
+    names = [f"d{number}" for number in range(vectors.shape[1])]
+    return ResultTable(("image", "class", "part", "unseen", *names), tuple(rows))
+
+
+def evenly_spaced(count: int, most: int) -> np.ndarray:
+    """At most `most` of the numbers 0 to `count` - 1, evenly spaced."""
+    return np.unique(np.linspace(0, count - 1, min(count, most)).round().astype(int))

@@ -15,10 +15,16 @@ from tiny import train
 
 from dml_bench.cli.app import main
 from dml_bench.explain.annotations import Annotations
-from dml_bench.explain.drawing import Drawing
-from dml_bench.explain.images import RunImages, mistaken, of_class, own_photos, spread_out
+from dml_bench.explain.images import (
+    RunImages,
+    mistaken_queries,
+    own_photos,
+    queries_of_class,
+    spread_over_classes,
+)
 from dml_bench.explain.models import model_of_phase, random_model
-from dml_bench.explain.session import Explained, ExplainRequest, explain
+from dml_bench.explain.panels import MapPanels
+from dml_bench.explain.session import ExplainRequest, ExplainResult, explain
 from dml_bench.registry import UnknownName
 from dml_bench.runs.arrays import read_arrays
 from dml_bench.runs.run import read_folder
@@ -31,11 +37,11 @@ def run(birds: Path, cache_dir: Path, tmp_path_factory: pytest.TempPathFactory) 
 
 
 @pytest.fixture(scope="module")
-def material(run: Path) -> RunImages:
+def run_images(run: Path) -> RunImages:
     return RunImages(read_folder(run))
 
 
-def explained(run: Path, out: Path, **request: object) -> Explained:
+def explained(run: Path, out: Path, **request: object) -> ExplainResult:
     return explain(
         ExplainRequest(**{"run": run, "out": out, "scored": 0, "device": "cpu"} | request)
     )
@@ -120,12 +126,12 @@ def test_the_same_request_writes_the_same_panels_and_numbers(run, tmp_path):
     assert (tmp_path / "a" / "scores.csv").read_bytes() == (
         tmp_path / "b" / "scores.csv"
     ).read_bytes()
-    assert first.lines == second.lines or str(first.lines) == str(second.lines)
+    assert first.rows == second.rows or str(first.rows) == str(second.rows)
 
 
 def test_a_folder_is_written_again_but_never_over_something_else(run, tmp_path):
-    explained(run, tmp_path / "out", chosen=("vanilla",))
-    explained(run, tmp_path / "out", chosen=("vanilla",))
+    explained(run, tmp_path / "out", methods=("vanilla",))
+    explained(run, tmp_path / "out", methods=("vanilla",))
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("years of work")
     with pytest.raises(
@@ -144,28 +150,28 @@ def test_the_run_itself_stays_as_it_was_sealed(run, tmp_path):
 # Which images
 
 
-def test_the_images_of_a_class_are_its_queries(run, material):
-    name = material.run.class_names[3]
-    subjects = of_class(material, name)
-    assert [subject.label for subject in subjects] == [3] * len(subjects)
-    assert {subject.image for subject in subjects} == {
-        image for image in material.queries if material.labels[image] == 3
+def test_the_images_of_a_class_are_its_queries(run, run_images):
+    name = run_images.run.class_names[3]
+    images = queries_of_class(run_images, name)
+    assert [image.label for image in images] == [3] * len(images)
+    assert {image.index for image in images} == {
+        image for image in run_images.queries if run_images.labels[image] == 3
     }
-    assert of_class(material, name.partition(".")[2]) == subjects
+    assert queries_of_class(run_images, name.partition(".")[2]) == images
     with pytest.raises(
         UnknownName,
         match=rf"^the run has no class '{name}s' \(did you mean {name}\?\); it has 8 classes$",
     ):
-        of_class(material, f"{name}s")
+        queries_of_class(run_images, f"{name}s")
 
 
 def test_mistakes_are_wrong_and_those_that_only_the_phase_without_the_class_makes_come_first(
-    material,
+    run_images,
 ):
-    found = material.run.neighbours
+    found = run_images.run.neighbours
     right = {phase: each.labels[:, 0] == each.query_labels for phase, each in found.items()}
-    rows = {int(image): row for row, image in enumerate(material.queries)}
-    chosen = [rows[subject.image] for subject in mistaken(material, 99)]
+    rows = {int(image): row for row, image in enumerate(run_images.queries)}
+    chosen = [rows[image.index] for image in mistaken_queries(run_images, 99)]
     assert len(chosen) == int((~(right["all"] & right["limited"])).sum()) > 3
     lost = [bool(right["all"][row]) for row in chosen]
     assert lost == sorted(lost, reverse=True)
@@ -175,67 +181,67 @@ def test_mistakes_are_wrong_and_those_that_only_the_phase_without_the_class_make
         for row in wrong
     ]
     assert sure == sorted(sure, reverse=True)
-    assert [rows[subject.image] for subject in mistaken(material, 2)] == chosen[:2]
+    assert [rows[image.index] for image in mistaken_queries(run_images, 2)] == chosen[:2]
 
 
-def test_queries_are_spread_over_the_classes(material):
-    assert [subject.label for subject in spread_out(material, 8)] == list(range(8))
-    assert [subject.label for subject in spread_out(material, 10)] == [*range(8), 0, 1]
-    assert [subject.label for subject in spread_out(material, 3)] == [0, 4, 7]
-    assert len({subject.image for subject in spread_out(material, 10)}) == 10
-    assert len(spread_out(material, 10_000)) == len(material.queries)
+def test_queries_are_spread_over_the_classes(run_images):
+    assert [image.label for image in spread_over_classes(run_images, 8)] == list(range(8))
+    assert [image.label for image in spread_over_classes(run_images, 10)] == [*range(8), 0, 1]
+    assert [image.label for image in spread_over_classes(run_images, 3)] == [0, 4, 7]
+    assert len({image.index for image in spread_over_classes(run_images, 10)}) == 10
+    assert len(spread_over_classes(run_images, 10_000)) == len(run_images.queries)
 
 
-def test_a_photo_of_the_run_is_known_by_its_place_and_another_one_is_asked_about_what_it_is_taken_for(
-    run, material, tmp_path
+def test_a_photo_of_the_run_is_known_by_its_path_and_another_is_explained_by_its_predicted_class(
+    run, run_images, tmp_path
 ):
-    inside = material.subject(int(material.queries[0]))
+    inside = run_images.image(int(run_images.queries[0]))
     shutil.copy(inside.file, tmp_path / "mine.jpg")
-    assert own_photos(material, [inside.file, Path(inside.path)]) == [inside, inside]
-    (mine,) = own_photos(material, [tmp_path / "mine.jpg"])
-    assert (mine.label, mine.image) == (-1, -1)
+    assert own_photos(run_images, [inside.file, Path(inside.path)]) == [inside, inside]
+    (mine,) = own_photos(run_images, [tmp_path / "mine.jpg"])
+    assert (mine.label, mine.index) == (-1, -1)
     done = explained(
-        run, tmp_path / "out", images=(tmp_path / "mine.jpg", inside.file), chosen=("gradcam",)
+        run, tmp_path / "out", images=(tmp_path / "mine.jpg", inside.file), methods=("gradcam",)
     )
     assert [panel.name for panel in done.panels] == ["001-mine.png", f"002-{inside.file.stem}.png"]
     with pytest.raises(ValueError, match=r"gone\.jpg is not a file: give the path of an image"):
-        own_photos(material, [tmp_path / "gone.jpg"])
+        own_photos(run_images, [tmp_path / "gone.jpg"])
 
 
 # What is asked
 
 
 def test_an_image_is_asked_about_its_class_against_the_closest_of_others_and_never_about_itself(
-    material,
+    run_images,
 ):
-    model = model_of_phase(material, "all", "cpu", "")
+    model = model_of_phase(run_images, "all", "cpu", "")
     image = int(model.gallery_images[5])
-    subject = material.subject(image)
+    image = run_images.image(image)
     embedding = model.gallery[5]
-    asked = model.asked(subject, embedding, "class")
+    asked = model.target_of(image, embedding, "class")
     assert 5 not in asked.toward and asked.nearest != 5
-    assert {int(model.labels[row]) for row in asked.toward} == {subject.label}
-    assert subject.label not in {int(model.labels[row]) for row in asked.away}
+    assert {int(model.labels[row]) for row in asked.toward} == {image.label}
+    assert image.label not in {int(model.labels[row]) for row in asked.away}
     expected = model.gallery[asked.toward].mean(axis=0) - model.gallery[asked.away].mean(axis=0)
     assert np.allclose(asked.direction.numpy(), expected, atol=1e-6)
-    others = np.setdiff1d(np.flatnonzero(model.labels != subject.label), asked.away)
+    others = np.setdiff1d(np.flatnonzero(model.labels != image.label), asked.away)
     similarity = model.gallery @ embedding
     assert similarity[asked.away].min() >= similarity[others].max()
-    nearest = model.asked(subject, embedding, "nearest")
+    nearest = model.target_of(image, embedding, "nearest")
     assert np.array_equal(nearest.direction.numpy(), model.gallery[nearest.nearest])
-    predicted = model.asked(subject, embedding, "predicted")
+    predicted = model.target_of(image, embedding, "predicted")
     assert {int(model.labels[row]) for row in predicted.toward} == {
         int(model.labels[predicted.nearest])
     }
-    other = model.asked(subject, embedding, "class", other=model.gallery[7])
+    other = model.target_of(image, embedding, "class", other=model.gallery[7])
     assert np.array_equal(other.direction.numpy(), model.gallery[7])
 
 
-def test_the_embeddings_of_a_phase_are_those_that_the_run_keeps(material, run):
-    model = model_of_phase(material, "limited", "cpu", "")
+def test_the_embeddings_of_a_phase_are_those_that_the_run_keeps(run_images, run):
+    model = model_of_phase(run_images, "limited", "cpu", "")
     kept = read_arrays(run / "limited" / "embeddings.safetensors")
     pixels = np.stack(
-        [material.pixels(material.subject(int(image))) for image in kept["query_images"]]
+        [run_images.pixels(run_images.image(int(image))) for image in kept["query_images"]]
     )
     assert ((model.embed(pixels) * kept["query"]).sum(axis=1) > 0.99).all(), (
         "up to the precision that the run embedded in"
@@ -257,20 +263,21 @@ def in_bfloat16(
 
 @pytest.mark.parametrize("phase", ["all", "limited"])
 def test_a_run_in_bfloat16_is_explained_with_the_answers_that_it_gave(in_bfloat16, phase):
-    model, material = model_of_phase(in_bfloat16, phase, "cpu", ""), in_bfloat16
-    kept = read_arrays(material.run.folder / phase / "embeddings.safetensors")
-    subjects = [material.subject(int(image)) for image in material.queries]
-    embeddings = model.embed(np.stack([material.pixels(subject) for subject in subjects]))
-    in_float32 = model.lens.outputs(
-        torch.from_numpy(np.stack([material.pixels(subject) for subject in subjects]))
+    model, run_images = model_of_phase(in_bfloat16, phase, "cpu", ""), in_bfloat16
+    kept = read_arrays(run_images.run.folder / phase / "embeddings.safetensors")
+    images = [run_images.image(int(image)) for image in run_images.queries]
+    embeddings = model.embed(np.stack([run_images.pixels(image) for image in images]))
+    in_float32 = model.network.outputs(
+        torch.from_numpy(np.stack([run_images.pixels(image) for image in images]))
     )
     in_float32 = torch.nn.functional.normalize(in_float32, dim=1).numpy()
     assert np.abs(embeddings - kept["query"]).max() < np.abs(in_float32 - kept["query"]).max() / 2
-    predictions = read_csv(material.run.folder / "predictions.csv")
-    for subject, embedding, row in zip(subjects, embeddings, predictions, strict=True):
-        asked = model.asked(subject, embedding, "class")
+    predictions = read_csv(run_images.run.folder / "predictions.csv")
+    for image, embedding, row in zip(images, embeddings, predictions, strict=True):
+        asked = model.target_of(image, embedding, "class")
         assert (
-            material.run.class_names[int(model.labels[asked.nearest])] == row[f"{phase}_predicted"]
+            run_images.run.class_names[int(model.labels[asked.nearest])]
+            == row[f"{phase}_predicted"]
         )
         assert asked.similarity == pytest.approx(float(row[f"{phase}_similarity"]), abs=1e-6)
 
@@ -278,34 +285,34 @@ def test_a_run_in_bfloat16_is_explained_with_the_answers_that_it_gave(in_bfloat1
 def test_a_panel_that_would_say_something_else_than_the_run_wrote_down_is_refused(in_bfloat16):
     model = model_of_phase(in_bfloat16, "all", "cpu", "")
     model.labels = (model.labels + 1) % len(in_bfloat16.run.class_names)
-    drawing = Drawing(
-        material=in_bfloat16,
+    drawing = MapPanels(
+        run_images=in_bfloat16,
         models=[model],
         names=["gradcam"],
-        truth=Annotations(),
+        annotations=Annotations(),
         target="nearest",
         other=None,
     )
     with pytest.raises(
         ValueError, match=r"is .* here, and .* in .*predictions.csv: run it again with --force"
     ):
-        drawing.panels([in_bfloat16.subject(int(in_bfloat16.queries[0]))])
+        drawing.panels([in_bfloat16.image(int(in_bfloat16.queries[0]))])
 
 
 def test_the_network_with_random_weights_is_asked_alike_by_what_it_makes_of_the_same_images(
-    material,
+    run_images,
 ):
-    model = model_of_phase(material, "all", "cpu", "")
+    model = model_of_phase(run_images, "all", "cpu", "")
     random = random_model(model)
-    assert not torch.equal(random.lens.embedder.head.weight, model.lens.embedder.head.weight)
-    subject = material.subject(int(material.queries[0]))
-    asked = model.asked(subject, model.embed(material.pixels(subject)[None])[0], "class")
-    (alike,) = random.asked_alike([asked], material)
+    assert not torch.equal(random.network.embedder.head.weight, model.network.embedder.head.weight)
+    image = run_images.image(int(run_images.queries[0]))
+    asked = model.target_of(image, model.embed(run_images.pixels(image)[None])[0], "class")
+    (alike,) = random.same_targets([asked], run_images)
     made = {
         part: random.embed(
             np.stack(
                 [
-                    material.pixels(material.subject(int(model.gallery_images[row])))
+                    run_images.pixels(run_images.image(int(model.gallery_images[row])))
                     for row in getattr(asked, part)
                 ]
             )
@@ -317,11 +324,11 @@ def test_the_network_with_random_weights_is_asked_alike_by_what_it_makes_of_the_
     )
 
 
-def test_another_image_gets_a_map_of_its_own(run, material, tmp_path):
-    first, second = (material.subject(int(image)) for image in material.queries[:2])
-    plain = explained(run, tmp_path / "plain", images=(first.file,), chosen=("gradcam",))
+def test_another_image_gets_a_map_of_its_own(run, run_images, tmp_path):
+    first, second = (run_images.image(int(image)) for image in run_images.queries[:2])
+    plain = explained(run, tmp_path / "plain", images=(first.file,), methods=("gradcam",))
     pair = explained(
-        run, tmp_path / "pair", images=(first.file,), other=second.file, chosen=("gradcam",)
+        run, tmp_path / "pair", images=(first.file,), other=second.file, methods=("gradcam",)
     )
     shown, unexplained = (
         pixels_of(done.panels[0])[66:234, 6 + 2 * 174 : 6 + 2 * 174 + 168] for done in (pair, plain)
@@ -335,24 +342,24 @@ def test_a_classifier_is_asked_about_its_logit_and_the_phase_that_does_not_know_
 ):
     overrides = ["loss=crossentropy", "miner=none", "model.head={name='cam', dim=32}"]
     folder = train(birds, cache_dir, tmp_path / "runs", *overrides).folder
-    material = RunImages(read_folder(folder))
+    run_images = RunImages(read_folder(folder))
     everything, limited = (
-        model_of_phase(material, phase, "cpu", "") for phase in ("all", "limited")
+        model_of_phase(run_images, phase, "cpu", "") for phase in ("all", "limited")
     )
-    unseen = int(material.run.unseen[0])
+    unseen = int(run_images.run.unseen[0])
     assert everything.class_weight(unseen).abs().sum() > 0
     assert limited.class_weight(unseen).abs().sum() == 0
-    subject = next(subject for subject in spread_out(material, 16) if subject.label == 1)
-    pixels = material.pixels(subject)[None]
-    asked = everything.asked(subject, everything.embed(pixels)[0], "logit")
+    image = next(image for image in spread_over_classes(run_images, 16) if image.label == 1)
+    pixels = run_images.pixels(image)[None]
+    asked = everything.target_of(image, everything.embed(pixels)[0], "logit")
     with torch.no_grad():
-        outputs = everything.lens.embedder(torch.from_numpy(pixels))
+        outputs = everything.network.embedder(torch.from_numpy(pixels))
     maps = everything.maps(["cam"], pixels, [asked])["cam"]
     assert maps.mean() == pytest.approx(float(outputs[0] @ everything.class_weight(1)), rel=1e-3), (
         "one position: the map is the logit"
     )
     done = explained(folder, tmp_path / "out", target="logit", scored=8)
-    assert {row.model for row in done.lines} >= {"all", "limited", "random"}
+    assert {row.model for row in done.rows} >= {"all", "limited", "random"}
 
 
 def test_a_transformer_is_explained_by_its_attention(birds, cache_dir, tmp_path):
@@ -371,7 +378,7 @@ def test_a_transformer_is_explained_by_its_attention(birds, cache_dir, tmp_path)
             r" allows: attention, "
         ),
     ):
-        explained(folder, tmp_path / "out", chosen=("gradcam",))
+        explained(folder, tmp_path / "out", methods=("gradcam",))
 
 
 def test_images_that_were_cut_to_their_boxes_are_explained_as_the_run_saw_them_without_a_box(
@@ -380,25 +387,26 @@ def test_images_that_were_cut_to_their_boxes_are_explained_as_the_run_saw_them_w
     folder = train(
         birds, cache_dir, tmp_path / "runs", "data.dataset.crop_to_box=true", "train.epochs=1"
     ).folder
-    material = RunImages(read_folder(folder))
+    run_images = RunImages(read_folder(folder))
     kept = read_arrays(folder / "all" / "embeddings.safetensors")
     pixels = np.stack(
-        [material.pixels(material.subject(int(image))) for image in kept["query_images"]]
+        [run_images.pixels(run_images.image(int(image))) for image in kept["query_images"]]
     )
     assert (
-        (model_of_phase(material, "all", "cpu", "").embed(pixels) * kept["query"]).sum(axis=1)
+        (model_of_phase(run_images, "all", "cpu", "").embed(pixels) * kept["query"]).sum(axis=1)
         > 0.99
     ).all()
-    done = explained(folder, tmp_path / "out", scored=8, chosen=("vanilla",))
-    assert {line.score for line in done.lines} == {"empty", "insertion", "deletion", "sanity"}
+    done = explained(folder, tmp_path / "out", scored=8, methods=("vanilla",))
+    assert {line.score for line in done.rows} == {"empty", "insertion", "deletion", "sanity"}
 
 
-def test_folds_that_answer_together_are_refused(birds, cache_dir, tmp_path):
+def test_an_ensemble_of_folds_is_refused(birds, cache_dir, tmp_path):
     folder = train(birds, cache_dir, tmp_path / "runs", "train.folds=2", "train.epochs=1").folder
     with pytest.raises(
         ValueError,
         match=(
-            r"seed-42 answers with several networks in each phase, and a map explains one: explain"
+            r"seed-42 has an ensemble of several networks in each phase, and a map explains one:"
+            r" explain"
             r" a run without "
         ),
     ):
@@ -417,8 +425,8 @@ def test_a_run_of_the_class_disjoint_protocol_is_explained_by_its_one_phase(
         "unseen=last:20",
         "train.epochs=1",
     ).folder
-    done = explained(folder, tmp_path / "out", scored=8, chosen=("gradcam",))
-    assert {line.model for line in done.lines} == {"disjoint", "random", "disjoint - random"}
+    done = explained(folder, tmp_path / "out", scored=8, methods=("gradcam",))
+    assert {line.model for line in done.rows} == {"disjoint", "random", "disjoint - random"}
 
 
 # Refusals and the command line
@@ -432,11 +440,11 @@ def test_a_run_of_the_class_disjoint_protocol_is_explained_by_its_one_phase(
             "--class and --mistakes choose images in different ways: give one of them",
         ),
         (
-            {"chosen": ("gradcan",)},
+            {"methods": ("gradcan",)},
             r"unknown method 'gradcan' \(did you mean gradcam\?\); there are: attention, cam, ",
         ),
         (
-            {"chosen": ("rollout",)},
+            {"methods": ("rollout",)},
             (
                 "method rollout needs attention among patches, which timm:test_resnet does not"
                 " have; it allows: cam, "
@@ -444,10 +452,7 @@ def test_a_run_of_the_class_disjoint_protocol_is_explained_by_its_one_phase(
         ),
         (
             {"target": "logit"},
-            (
-                "--target logit needs the softmax classifier of loss crossentropy, and this run has"
-                " NTXent: leave --target out"
-            ),
+            ("the loss must be crossentropy for --target logit, got NTXent: leave --target out"),
         ),
         ({"layer": "layer9"}, r"timm:test_resnet has no layer 'layer9' \(did you mean layer"),
     ],

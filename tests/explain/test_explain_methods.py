@@ -18,7 +18,7 @@ CONVOLUTIONAL = ["cam", "gradcam", "vanilla", "guided", "guided_gradcam"]
 TRANSFORMER = ["attention", "rollout", "vanilla"]
 
 
-def lens(*overrides: str, size: int = 64, layer: str = "") -> HookedEmbedder:
+def network(*overrides: str, size: int = 64, layer: str = "") -> HookedEmbedder:
     settings = [
         "model.backbone=timm:test_resnet",
         "model.weights=none",
@@ -125,11 +125,11 @@ def test_a_network_is_looked_into_at_its_deepest_stage_with_a_map_of_at_least_fo
 
 
 def test_a_layer_of_ones_own_is_taken_and_one_that_does_not_exist_is_answered_with_the_near_miss():
-    assert lens(layer="layer1").layer == "layer1"
+    assert network(layer="layer1").layer == "layer1"
     with pytest.raises(
         UnknownName, match=r"^timm:test_resnet has no layer 'layr1' \(did you mean layer1\?\)$"
     ):
-        lens(layer="layr1")
+        network(layer="layr1")
     with pytest.raises(
         ValueError,
         match=(
@@ -137,7 +137,7 @@ def test_a_layer_of_ones_own_is_taken_and_one_that_does_not_exist_is_answered_wi
             r" another --layer$"
         ),
     ):
-        lens(layer="fc")
+        network(layer="fc")
 
 
 # Conformance
@@ -159,7 +159,7 @@ def test_a_layer_of_ones_own_is_taken_and_one_that_does_not_exist_is_answered_wi
 def test_every_method_makes_a_map_of_each_image_by_itself_and_leaves_the_network_as_it_was(
     backbone, head
 ):
-    looking = lens(f"model.backbone={backbone}", f"model.head={{name='{head}'}}")
+    looking = network(f"model.backbone={backbone}", f"model.head={{name='{head}'}}")
     embedder = looking.embedder
     before = {key: tensor.clone() for key, tensor in embedder.state_dict().items()}
     with torch.no_grad():
@@ -201,7 +201,7 @@ def quadrants(maps: Tensor) -> Tensor:
 
 
 def test_the_activation_map_of_a_linear_head_is_what_each_position_adds_to_the_similarity():
-    looking, question = lens(), ScoreDirection(directions())
+    looking, question = network(), ScoreDirection(directions())
     features, head = last_map(looking, pixels()), looking.embedder.head
     with torch.no_grad():
         outputs = looking.embedder(pixels())
@@ -219,36 +219,39 @@ def test_the_activation_map_of_a_linear_head_is_what_each_position_adds_to_the_s
 
 
 def test_the_cam_head_gives_the_same_map_without_a_gradient_and_with_its_bias():
-    looking, question = lens("model.head={name='cam', dim=128}"), ScoreDirection(directions())
+    looking, question = network("model.head={name='cam', dim=128}"), ScoreDirection(directions())
     maps = explained("cam", looking, pixels(), question)
     with torch.no_grad():
         outputs = looking.embedder(pixels())
         similarity = (functional.normalize(outputs) * question.directions).sum(dim=1)
         bias = question.directions @ looking.embedder.head.projection.bias / outputs.norm(dim=1) / 4
     assert torch.allclose(4 * maps.mean(dim=(1, 2)), similarity, atol=1e-5)
-    by_gradient = explained("cam", lens(), pixels(), question)
+    by_gradient = explained("cam", network(), pixels(), question)
     assert torch.allclose(maps - bias[:, None, None], by_gradient, atol=1e-4)
 
 
 def test_a_logit_is_shared_out_as_the_classifiers_weights_say():
-    looking, question = lens("model.head=identity"), ScoreDirection(directions(dim=96), unit=False)
+    looking, question = (
+        network("model.head=identity"),
+        ScoreDirection(directions(dim=96), unit=False),
+    )
     maps = explained("cam", looking, pixels(), question)
     classic = (last_map(looking, pixels()) * question.directions[:, :, None, None]).sum(dim=1)
     assert torch.allclose(quadrants(maps), classic.flatten(1) / 4, atol=1e-4)
 
 
-def test_gradcam_weighs_the_channels_of_its_stage_by_their_mean_gradient_and_keeps_the_positive_part():
-    looking, question = lens(), ScoreDirection(directions())
-    network = looking.embedder.backbone
+def test_gradcam_weighs_channels_by_their_mean_gradient_and_keeps_the_positive_part():
+    looking, question = network(), ScoreDirection(directions())
+    backbone = looking.embedder.backbone
     with torch.no_grad():
         x = ((pixels().float() - looking.embedder.mean) / looking.embedder.std).permute(0, 3, 1, 2)
-        stage = network.layer3(
-            network.layer2(
-                network.layer1(network.maxpool(network.act1(network.bn1(network.conv1(x)))))
+        stage = backbone.layer3(
+            backbone.layer2(
+                backbone.layer1(backbone.maxpool(backbone.act1(backbone.bn1(backbone.conv1(x)))))
             )
         )
     stage.requires_grad_()
-    outputs = looking.embedder.head(network.global_pool(network.layer4(stage)))
+    outputs = looking.embedder.head(backbone.global_pool(backbone.layer4(stage)))
     (gradient,) = torch.autograd.grad(
         (functional.normalize(outputs) * question.directions).sum(), stage
     )
@@ -265,7 +268,7 @@ def test_gradcam_weighs_the_channels_of_its_stage_by_their_mean_gradient_and_kee
 
 
 def test_vanilla_backpropagation_is_how_fast_the_answer_changes_with_a_pixel():
-    looking, question = lens(), ScoreDirection(directions())
+    looking, question = network(), ScoreDirection(directions())
     looking.embedder.double()
     double = ScoreDirection(question.directions.double())
     images = pixels().double()
@@ -317,7 +320,7 @@ def test_guided_backpropagation_lets_only_positive_gradients_through_active_unit
 
 
 def test_guided_gradcam_is_the_product_of_both():
-    looking, question = lens(), ScoreDirection(directions())
+    looking, question = network(), ScoreDirection(directions())
     product = explained("gradcam", looking, pixels(), question) * explained(
         "guided", looking, pixels(), question
     )
@@ -327,8 +330,8 @@ def test_guided_gradcam_is_the_product_of_both():
 # Transformers
 
 
-def test_the_attention_that_is_read_off_is_the_softmax_of_queries_and_keys_and_the_fast_way_is_put_back():
-    looking = lens("model.backbone=timm:test_vit")
+def test_recorded_attention_is_the_softmax_of_queries_and_keys_and_the_fused_kernel_is_put_back():
+    looking = network("model.backbone=timm:test_vit")
     block = looking.embedder.backbone.blocks[0]
     given: list[Tensor] = []
     hook = block.attn.register_forward_pre_hook(lambda _, inputs: given.append(inputs[0]))
@@ -356,7 +359,7 @@ def kept_attention(looking: HookedEmbedder) -> list[Tensor]:
 
 
 def test_rollout_follows_attention_and_shortcuts_from_the_class_token_back_to_the_patches():
-    looking = lens("model.backbone=timm:test_vit")
+    looking = network("model.backbone=timm:test_vit")
     flow = np.eye(17)[None].repeat(3, axis=0)
     for weights in kept_attention(looking):
         flow = (weights.mean(dim=1).double().numpy() + np.eye(17)) / 2 @ flow
@@ -370,7 +373,7 @@ def test_rollout_follows_attention_and_shortcuts_from_the_class_token_back_to_th
 
 
 def test_gradient_weighted_attention_keeps_heads_that_raise_the_answer():
-    looking, question = lens("model.backbone=timm:test_vit"), ScoreDirection(directions())
+    looking, question = network("model.backbone=timm:test_vit"), ScoreDirection(directions())
     images = pixels().float().requires_grad_()
     with attention_weights(looking.attentions) as kept:
         score = question.score(looking.embedder(images)).sum()

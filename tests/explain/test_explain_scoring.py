@@ -12,16 +12,22 @@ from dml_bench.data.cache import View
 from dml_bench.data.synthetic.families import species
 from dml_bench.explain.annotations import (
     Annotations,
-    inside,
-    own_parts,
+    box_in_view,
+    box_mask,
+    distinguishing_parts,
     read_annotations,
-    seen,
-    telling_parts,
+    unique_parts,
 )
-from dml_bench.explain.drawing import tile_of
-from dml_bench.explain.panels import PanelRow, Tile, coloured, overlaid, panel
-from dml_bench.explain.scoring import curves, energy, pointing, rank_correlation
-from dml_bench.explain.tables import MapScores, lines, markdown
+from dml_bench.explain.panels import map_tile
+from dml_bench.explain.score_table import score_rows, score_tables
+from dml_bench.explain.scoring import (
+    MapScores,
+    areas_under_curves,
+    energy,
+    pointing,
+    rank_correlation,
+)
+from dml_bench.explain.tiles import PanelRow, Tile, heat_colours, heat_overlay, tile_sheet
 
 HEAT = np.array([[0.0, 1.0, 2.0], [-5.0, 3.0, 0.0], [3.0, 0.0, 1.0]])
 
@@ -66,8 +72,8 @@ def test_energy_in_a_part_is_taken_of_what_lies_in_the_object():
 
 
 def test_a_pixel_is_in_a_box_where_its_centre_is():
-    assert np.array_equal(inside([(0.6, 0.4, 1.0, 2.0)], 3), mask(".x.", ".x.", "..."))
-    assert np.array_equal(inside([(0, 0, 1, 1), (2, 2, 1, 1)], 3), mask("x..", "...", "..x"))
+    assert np.array_equal(box_mask([(0.6, 0.4, 1.0, 2.0)], 3), mask(".x.", ".x.", "..."))
+    assert np.array_equal(box_mask([(0, 0, 1, 1), (2, 2, 1, 1)], 3), mask("x..", "...", "..x"))
 
 
 @pytest.mark.parametrize(
@@ -81,12 +87,14 @@ def test_a_pixel_is_in_a_box_where_its_centre_is():
 )
 def test_a_box_is_where_the_network_sees_it(tmp_path, fit, expected):
     Image.new("RGB", (80, 40)).save(tmp_path / "wide.png")
-    assert seen((20, 10, 40, 10), View(fit, 20), tmp_path / "wide.png") == pytest.approx(expected)
+    assert box_in_view((20, 10, 40, 10), View(fit, 20), tmp_path / "wide.png") == pytest.approx(
+        expected
+    )
 
 
 def test_what_a_crop_cuts_off_is_not_in_the_box(tmp_path):
     Image.new("RGB", (80, 40)).save(tmp_path / "wide.png")
-    assert seen((0, 0, 40, 40), View("crop", 20), tmp_path / "wide.png") == pytest.approx(
+    assert box_in_view((0, 0, 40, 40), View("crop", 20), tmp_path / "wide.png") == pytest.approx(
         (0.0, 0.0, 10.0, 20.0)
     )
 
@@ -98,7 +106,7 @@ def test_a_painted_box_is_found_where_the_view_puts_it(tmp_path):
     view = View("crop", 20)
     bright = view.apply(Image.open(tmp_path / "painted.png"))[:, :, 0] > 127
     assert np.array_equal(
-        inside([seen((30, 12, 16, 16), view, tmp_path / "painted.png")], 20), bright
+        box_mask([box_in_view((30, 12, 16, 16), view, tmp_path / "painted.png")], 20), bright
     )
 
 
@@ -135,7 +143,7 @@ def test_without_boxes_there_is_nothing_to_score_against(tmp_path):
 
 def test_the_telling_parts_of_a_drawn_species_are_those_that_its_name_says():
     dataset = Component("demo", {"classes": 40, "per_class": 24, "size": 72, "seed": 7})
-    told = telling_parts(dataset)
+    told = distinguishing_parts(dataset)
     names = {bird.name: label for label, bird in enumerate(species(40, seed=7))}
     assert told[names["Chestnut_winged_scarlet_billed_Jay"]] == {"wing", "bill"}
     assert told[names["Azure_throated_spotted_Tit"]] == {"throat", "breast"}
@@ -147,13 +155,13 @@ def test_the_telling_parts_of_a_drawn_species_are_those_that_its_name_says():
 
 
 def test_data_sets_that_are_not_drawn_tell_nothing():
-    assert telling_parts(Component("cub", {"crop_to_box": False})) == {}
+    assert distinguishing_parts(Component("cub", {"crop_to_box": False})) == {}
 
 
 def test_a_part_tells_only_if_no_sibling_shares_its_trait():
     one, *others = species(40, seed=7)[0::8]
-    assert own_parts(one, [one, *others]) == frozenset()
-    assert own_parts(one, []) == frozenset()
+    assert unique_parts(one, [one, *others]) == frozenset()
+    assert unique_parts(one, []) == frozenset()
 
 
 # Curves
@@ -173,8 +181,8 @@ def test_the_right_pixels_first_raise_the_answer_early_and_lower_it_early():
     def answer(images: torch.Tensor) -> np.ndarray:
         return images.float()[:, :8, :8].mean(dim=(1, 2, 3)).numpy() / 255
 
-    insertion, deletion = curves(answer, pixels, bright)
-    reverse_insertion, reverse_deletion = curves(answer, pixels, -bright)
+    insertion, deletion = areas_under_curves(answer, pixels, bright)
+    reverse_insertion, reverse_deletion = areas_under_curves(answer, pixels, -bright)
     assert insertion > reverse_insertion + 0.1
     assert deletion < reverse_deletion - 0.1
 
@@ -187,7 +195,7 @@ def test_the_area_under_a_curve_is_the_trapezoid_of_nine_images():
         return np.arange(len(images), dtype=float)
 
     pixels = checkered()
-    insertion, deletion = curves(answer, pixels, np.arange(256.0).reshape(16, 16))
+    insertion, deletion = areas_under_curves(answer, pixels, np.arange(256.0).reshape(16, 16))
     (images,) = seen_images
     assert len(images) == 16
     assert insertion == pytest.approx((0 / 2 + 1 + 2 + 3 + 4 + 5 + 6 + 7 + 8 / 2) / 8)
@@ -225,7 +233,8 @@ def measured() -> MapScores:
 
 def test_the_table_has_each_models_mean_and_paired_differences_by_group_of_classes():
     found = {
-        (line.model, line.classes): line for line in lines(measured(), ["all", "limited", "random"])
+        (line.model, line.classes): line
+        for line in score_rows(measured(), ["all", "limited", "random"])
     }
     assert set(found) == {
         (model, classes)
@@ -249,7 +258,7 @@ def test_the_table_has_each_models_mean_and_paired_differences_by_group_of_class
 
 
 def test_the_markdown_says_what_a_score_is_and_leaves_out_those_without_a_value():
-    text = "\n".join(markdown(lines(measured(), ["all", "limited", "random"])))
+    text = "\n".join(score_tables(score_rows(measured(), ["all", "limited", "random"])))
     assert "## Energy" in text and "## Pointing" not in text
     assert (
         "| method | all | limited | random | all - limited | all - random | limited - random |"
@@ -262,23 +271,23 @@ def test_the_markdown_says_what_a_score_is_and_leaves_out_those_without_a_value(
 
 
 def test_colours_rise_with_the_heat_and_what_is_not_positive_is_dark():
-    picture = coloured(np.array([[-3.0, 0.0], [0.5, 1.0]])).astype(int).sum(axis=2)
+    picture = heat_colours(np.array([[-3.0, 0.0], [0.5, 1.0]])).astype(int).sum(axis=2)
     assert picture[0, 0] == picture[0, 1] < picture[1, 0] < picture[1, 1]
-    assert coloured(np.zeros((4, 4))).max() == 4
+    assert heat_colours(np.zeros((4, 4))).max() == 4
 
 
 def test_the_heat_lies_over_the_image_in_grey():
     pixels = np.full((2, 2, 3), [200, 0, 0], np.uint8)
-    picture = overlaid(pixels, np.array([[0.0, 0.0], [0.0, 1.0]]))
+    picture = heat_overlay(pixels, np.array([[0.0, 0.0], [0.0, 1.0]]))
     assert picture[0, 0].max() - picture[0, 0].min() <= 2
     assert picture[1, 1].sum() > picture[0, 0].sum()
 
 
 def test_a_map_without_anything_positive_says_so():
     pixels, heat = np.full((4, 4, 3), 200, np.uint8), np.zeros((4, 4))
-    assert tile_of("gradcam", pixels, heat).caption == "nothing speaks for it"
+    assert map_tile("gradcam", pixels, heat).caption == "no evidence for it"
     heat[1, 2] = 1e-9
-    assert tile_of("gradcam", pixels, heat).caption == ""
+    assert map_tile("gradcam", pixels, heat).caption == ""
 
 
 def test_a_panel_has_a_tile_for_each_column_of_each_row_and_a_box_on_the_first():
@@ -287,10 +296,10 @@ def test_a_panel_has_a_tile_for_each_column_of_each_row_and_a_box_on_the_first()
         "a caption that is far too long for the width of a single tile\nsecond",
         True,
     )
-    plain = panel(
+    plain = tile_sheet(
         "title", ["a", "b", "c"], [PanelRow("one", (tile,) * 3), PanelRow("two", (tile,) * 3)]
     )
-    boxed = panel(
+    boxed = tile_sheet(
         "title",
         ["a", "b", "c"],
         [PanelRow("one", (tile,) * 3), PanelRow("two", (tile,) * 3)],

@@ -11,7 +11,7 @@ from tiny import train
 
 from dml_bench.cli.app import main
 from dml_bench.explain.images import RunImages
-from dml_bench.explain.neighbour_panels import answered, evidence
+from dml_bench.explain.neighbour_panels import query_neighbours, write_neighbour_panels
 from dml_bench.runs.run import read_folder
 
 
@@ -26,14 +26,14 @@ def rows(path: Path) -> list[dict[str, str]]:
 
 
 def test_a_query_is_shown_with_the_ten_closest_gallery_images_that_the_run_found(run):
-    material = RunImages(read_folder(run))
+    run_images = RunImages(read_folder(run))
     predicted = {row["query"]: row for row in rows(run / "predictions.csv")}
     for phase in ("all", "limited"):
-        found = answered(material, material.subject(material.queries[3]), phase)
-        row = predicted[found.subject.path]
+        found = query_neighbours(run_images, run_images.image(run_images.queries[3]), phase)
+        row = predicted[found.image.path]
         assert found.neighbours[0].path == row[f"{phase}_nearest"]
-        assert material.run.class_names[found.neighbours[0].label] == row[f"{phase}_predicted"]
-        assert material.run.class_names[found.elected] == row[f"{phase}_vote"]
+        assert run_images.run.class_names[found.neighbours[0].label] == row[f"{phase}_predicted"]
+        assert run_images.run.class_names[found.elected] == row[f"{phase}_vote"]
         assert found.votes / 10 == pytest.approx(float(row[f"{phase}_vote_share"]))
         assert found.unseen == (phase == "limited" and row["unseen"] == "True")
         assert list(found.similarities) == sorted(found.similarities, reverse=True)
@@ -41,7 +41,7 @@ def test_a_query_is_shown_with_the_ten_closest_gallery_images_that_the_run_found
 
 
 def test_every_mistaken_query_gets_a_panel_and_rows_for_both_phases(run, tmp_path):
-    written = evidence(run, tmp_path / "out")
+    written = write_neighbour_panels(run, tmp_path / "out")
     predicted = rows(run / "predictions.csv")
     wrong = {
         row["query"]
@@ -59,9 +59,9 @@ def test_every_mistaken_query_gets_a_panel_and_rows_for_both_phases(run, tmp_pat
 
 def test_queries_are_chosen_by_class_or_by_file(run, tmp_path):
     names = [row["query"] for row in rows(run / "predictions.csv")]
-    assert len(evidence(run, tmp_path / "one", images=[Path(names[0])])) == 1
+    assert len(write_neighbour_panels(run, tmp_path / "one", images=[Path(names[0])])) == 1
     label = names[0].split("/")[-2]
-    assert len(evidence(run, tmp_path / "class", class_name=label)) == sum(
+    assert len(write_neighbour_panels(run, tmp_path / "class", class_name=label)) == sum(
         f"/{label}/" in f"/{name}" for name in names
     )
 
@@ -90,24 +90,22 @@ def test_what_can_t_be_shown_is_one_line(options, words, run, tmp_path, monkeypa
 
 
 def test_a_gallery_image_is_no_query(run, tmp_path):
-    material = RunImages(read_folder(run))
-    enrolled = material.subject(material.gallery("all")[0])
-    with pytest.raises(
-        ValueError, match="is no query of .*: `dml-bench predict` asks for new photos"
-    ):
-        evidence(run, tmp_path / "out", images=[Path(enrolled.path)])
+    run_images = RunImages(read_folder(run))
+    enrolled = run_images.image(run_images.gallery("all")[0])
+    with pytest.raises(ValueError, match="is no query of .*: `dml-bench predict` takes new photos"):
+        write_neighbour_panels(run, tmp_path / "out", images=[Path(enrolled.path)])
 
 
 def test_a_folder_that_holds_something_else_is_left_alone(run, tmp_path):
     (tmp_path / "letters.txt").write_text("dear")
     with pytest.raises(ValueError, match="holds something else: name a new folder with --out"):
-        evidence(run, tmp_path, mistakes=1)
+        write_neighbour_panels(run, tmp_path, mistakes=1)
 
 
 def test_panels_that_were_stopped_half_way_can_be_made_again(run, tmp_path, monkeypatch):
     import dml_bench.explain.neighbour_panels as module
 
-    made, panel = [], module.panel_of
+    made, panel = [], module.neighbour_panel
 
     def stopped(*arguments):
         made.append(panel(*arguments))
@@ -116,9 +114,9 @@ def test_panels_that_were_stopped_half_way_can_be_made_again(run, tmp_path, monk
         return made[-1]
 
     with monkeypatch.context() as patched:
-        patched.setattr(module, "panel_of", stopped)
+        patched.setattr(module, "neighbour_panel", stopped)
         with pytest.raises(KeyboardInterrupt):
-            evidence(run, tmp_path / "out", mistakes=2)
+            write_neighbour_panels(run, tmp_path / "out", mistakes=2)
     assert rows(tmp_path / "out" / "evidence.csv") == []
-    assert len(evidence(run, tmp_path / "out", mistakes=2)) == 2
+    assert len(write_neighbour_panels(run, tmp_path / "out", mistakes=2)) == 2
     assert len(rows(tmp_path / "out" / "evidence.csv")) > 0
