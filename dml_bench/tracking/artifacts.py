@@ -43,8 +43,8 @@ def show(
     explained: int = 4,
     warn: "Callable[[str], None]",
 ) -> list[str]:
-    """Send everything to W&B, and return its names there. The run keeps its W&B id, and its own folder
-    stays the record."""
+    """Send everything to W&B, and return its names there. The run keeps its W&B id, and its own
+    folder stays the record."""
     run = open_run(path, data_dir)
     if evidence or explained:
         run.images.require()
