@@ -1,4 +1,4 @@
-"""From paths to finished runs, and from those to sections: runs that may stand in one table."""
+"""From paths to finished runs, and from those to studies: runs that may stand in one table."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -19,7 +19,7 @@ __all__ = ["Collection", "collect", "studies_of"]
 
 
 class Key(NamedTuple):
-    """What runs of one section have in common."""
+    """What runs of one study have in common."""
 
     protocol: str
     dataset: str
@@ -32,6 +32,8 @@ class Key(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Unfinished:
+    """A run that was begun and has not ended."""
+
     experiment: Experiment
     key: Key
     reason: str
@@ -52,51 +54,55 @@ def collect(paths: Sequence[Path], data_dir: Path | None = None) -> Collection:
 
     Raises ValueError where none of them holds a finished run.
     """
-    found = Collection()
+    collection = Collection()
     folders: dict[Path, Path] = {}
     for path in paths:
         below = run_folders(path)
         if not below:
-            found.problems.append(
-                f"{path} {'holds no run' if path.is_dir() else 'is not a folder'}"
-            )
+            problem = "holds no run" if path.is_dir() else "is not a folder"
+            collection.problems.append(f"{path} {problem}")
         folders |= {folder.resolve(): folder for folder in below}
     for folder in folders.values():
-        add(found, folder, data_dir)
-    if not found.runs:
-        told = "; ".join(found.problems) or "no folder was named"
+        add(collection, folder, data_dir)
+    if not collection.runs:
+        problems = "; ".join(collection.problems) or "no folder was named"
         raise ValueError(
-            f"there is nothing to report on: {told}. `dml-bench run EXPERIMENT --demo` makes a run"
+            f"there is nothing to report on: {problems}. `dml-bench run EXPERIMENT --demo` makes a"
+            " run"
         )
-    return found
+    return collection
 
 
-def add(found: Collection, path: Path, data_dir: Path | None) -> None:
-    """Read one folder into `found`. What can't be used is said in one line, never raised."""
+def add(collection: Collection, path: Path, data_dir: Path | None) -> None:
+    """Read one folder. What can't be used is said in one line, never raised."""
     try:
-        try:
-            run = replace(read_folder(path), data_dir=data_dir)
-        except NotFinished as reason:
-            found.problems.append(str(reason))
-            add_unfinished(found, path)
-            return
-    except ValueError as reason:
-        found.problems.append(" ".join(str(reason).split()))
+        run = replace(read_folder(path), data_dir=data_dir)
+    except NotFinished as reason:
+        collection.problems.append(str(reason))
+        add_unfinished(collection, path)
         return
-    if why := why_not_beside(run, found.runs):
-        found.problems.append(f"{path} is left out: {why}")
+    except ValueError as reason:
+        collection.problems.append(" ".join(str(reason).split()))
+        return
+    why = why_not_beside(run, collection.runs)
+    if why:
+        collection.problems.append(f"{path} is left out: {why}")
     else:
-        found.runs.append(run)
+        collection.runs.append(run)
 
 
-def add_unfinished(found: Collection, path: Path) -> None:
-    experiment, folder = read_experiment(path)
-    if (dataset := folder.environment.get("dataset")) is not None:
-        found.unfinished.append(
-            Unfinished(
-                experiment, key_of(experiment, dataset), f"not finished ({progress(folder)})"
+def add_unfinished(collection: Collection, path: Path) -> None:
+    """A run that has not ended, for the table's remark on it."""
+    try:
+        experiment, folder = read_experiment(path)
+        dataset = folder.environment.get("dataset")
+        if dataset is not None:
+            reason = f"not finished ({progress(folder)})"
+            collection.unfinished.append(
+                Unfinished(experiment, key_of(experiment, dataset), reason)
             )
-        )
+    except ValueError as reason:
+        collection.problems.append(" ".join(str(reason).split()))
 
 
 def why_not_beside(run: Run, others: Sequence[Run]) -> str:
@@ -105,7 +111,7 @@ def why_not_beside(run: Run, others: Sequence[Run]) -> str:
     for other in others:
         if other.experiment.name != run.experiment.name or key_of_run(other) != key_of_run(run):
             continue
-        theirs, mine = (decisive(as_table(each.experiment)) for each in (other, run))
+        theirs, mine = decisive(as_table(other.experiment)), decisive(as_table(run.experiment))
         if changed := [key for key in differing(theirs, mine) if key != "seed"]:
             return (
                 f"{other.folder} has an experiment of the same name with other settings"
@@ -132,60 +138,77 @@ def key_of_run(run: Run) -> Key:
     return key_of(run.experiment, run.summary["dataset"])
 
 
-def studies_of(found: Collection) -> list[Study]:
-    """One section for each protocol, data set, profile and way of holding classes out; they never
+def studies_of(collection: Collection) -> list[Study]:
+    """One study for each protocol, data set, profile and way of holding classes out; they never
     share a table."""
-    keys = list(dict.fromkeys(key_of_run(run) for run in found.runs))
-    sections = [study_of(key, told_apart(key, keys), found) for key in keys]
-    if len(sections) > 1:
-        titles = "; ".join(section.title for section in sections)
-        found.problems.append(
+    keys = list(dict.fromkeys(key_of_run(run) for run in collection.runs))
+    studies = [study_of(key, distinction_of(key, keys), collection) for key in keys]
+    if len(studies) > 1:
+        titles = "; ".join(study.title for study in studies)
+        collection.problems.append(
             f"these runs can't all be compared: there is one section for each of {titles}"
         )
-    return sections
+    return studies
 
 
-def told_apart(key: Key, keys: Sequence[Key]) -> str:
-    """What tells a section from the others of the same protocol, data set and profile; nothing
-    where it is the only one."""
-    like = [other for other in keys if other[:3] == key[:3]]
-    images = (
-        f"images {key.fingerprint[:6]}" if len({other.fingerprint for other in like}) > 1 else ""
-    )
-    unseen = f"unseen {key.unseen}" if len({other.unseen for other in like}) > 1 else ""
-    return ", ".join(filter(None, (unseen, images)))
+def distinction_of(key: Key, keys: Sequence[Key]) -> str:
+    """What distinguishes a study from the others of the same protocol, data set and profile;
+    nothing where it is the only one."""
+    alike = [other for other in keys if other[:3] == key[:3]]
+    parts = []
+    if len({other.unseen for other in alike}) > 1:
+        parts.append(f"unseen {key.unseen}")
+    if len({other.fingerprint for other in alike}) > 1:
+        parts.append(f"images {key.fingerprint[:6]}")
+    return ", ".join(parts)
 
 
-def study_of(key: Key, apart: str, found: Collection) -> Study:
-    runs = {(run.experiment.name, run.seed): run for run in found.runs if key_of_run(run) == key}
-    unfinished = {
-        (u.experiment.name, u.experiment.seed): u for u in found.unfinished if u.key == key
-    }
-    everything = {
-        **{name: u.experiment for name, u in unfinished.items()},
-        **{name: run.experiment for name, run in runs.items()},
-    }
-    rows = []
-    for name in in_table_order({name for name, _ in everything}):
-        seeds = tuple(everything[each] for each in sorted(everything) if each[0] == name)
-        rows.append(PlannedRow(written(seeds[0]), seeds))
-    [group] = grouped(
-        rows, runs, {each: u.reason for each, u in unfinished.items() if each not in runs}
-    )
+def study_of(key: Key, distinction: str, collection: Collection) -> Study:
+    """The runs of one key in one table, with their claims tested."""
+    runs, unfinished = {}, {}
+    for run in collection.runs:
+        if key_of_run(run) == key:
+            runs[run.experiment.name, run.seed] = run
+    for started in collection.unfinished:
+        experiment = started.experiment
+        if started.key == key and (experiment.name, experiment.seed) not in runs:
+            unfinished[experiment.name, experiment.seed] = started
+    rows = rows_of(runs, unfinished)
+    failures = {name_and_seed: started.reason for name_and_seed, started in unfinished.items()}
+    [group] = grouped(rows, runs, failures)
     of_row = {line.name: line.runs for line in group.lines}
-    verdicts = [
-        tested
-        for row in rows
-        for tested in check_claims(row.written, of_row[row.name], lambda name: of_row.get(name, ()))
-    ]
-    untold = [
-        f"{row.name}, a claim on {claim.metric}: its runs have none"
-        for row in rows
-        for claim in unmeasured(row.seeds[0], row.written)
-    ]
+    verdicts, not_measured = [], []
+    for row in rows:
+        verdicts += check_claims(row.written, of_row[row.name], lambda name: of_row.get(name, ()))
+        not_measured += [
+            f"{row.name}, a claim on {claim.metric}: its runs have none"
+            for claim in unmeasured(row.seeds[0], row.written)
+        ]
     return Study(
-        group, tuple(verdicts), key.fingerprint, apart, absent=absent(set(of_row)), missing=untold
+        group,
+        tuple(verdicts),
+        key.fingerprint,
+        distinction,
+        absent=absent(set(of_row)),
+        missing=not_measured,
     )
+
+
+def rows_of(
+    runs: dict[tuple[str, int], Run], unfinished: dict[tuple[str, int], Unfinished]
+) -> list[PlannedRow]:
+    """One row for each experiment with its seeds, in the order of the tables."""
+    experiments_by_name: dict[str, dict[int, Experiment]] = {}
+    for (name, seed), started in unfinished.items():
+        experiments_by_name.setdefault(name, {})[seed] = started.experiment
+    for (name, seed), run in runs.items():
+        experiments_by_name.setdefault(name, {})[seed] = run.experiment
+    rows = []
+    for name in in_table_order(set(experiments_by_name)):
+        by_seed = experiments_by_name[name]
+        seeds = tuple(by_seed[seed] for seed in sorted(by_seed))
+        rows.append(PlannedRow(written(seeds[0]), seeds))
+    return rows
 
 
 def written(experiment: Experiment) -> Experiment:
@@ -209,12 +232,11 @@ def unmeasured(run: Experiment, written: Experiment) -> list[Expectation]:
 
 
 def in_table_order(names: set[str]) -> list[str]:
-    order = [
-        row
-        for table in sorted(table_names(), key=lambda name: name != "study")
-        for row in read_table(table).rows
-    ]
-    return [*(name for name in dict.fromkeys(order) if name in names), *sorted(names - set(order))]
+    """The study's rows first, then those of other tables, then all others by name."""
+    order: dict[str, None] = {}
+    for table in sorted(table_names(), key=lambda name: name != "study"):
+        order |= dict.fromkeys(read_table(table).rows)
+    return [name for name in order if name in names] + sorted(names - set(order))
 
 
 def absent(names: set[str]) -> tuple[str, ...]:

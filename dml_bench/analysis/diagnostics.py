@@ -1,6 +1,7 @@
-"""The experiments that are looked at more closely: enrolment, unknowns, votes, and the images
-behind some answers."""
+"""Diagnostics of a few experiments: enrolment, unknown classes, votes, and the images behind some
+predictions."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -90,124 +91,124 @@ class Diagnostics:
     @property
     def calibration_error(self) -> float:
         """Expected calibration error, mean over seeds."""
-        return float(np.mean([each.ece for each in self.calibration]))
+        return float(np.mean([of_seed.ece for of_seed in self.calibration]))
 
     @property
     def reliability(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Of all seeds together, in each bin that has queries: mean share of votes, accuracy, and
         the part of all queries."""
-        count = np.sum([each.count for each in self.calibration], axis=0)
-        share, accuracy = (
-            np.nansum([getattr(each, what) * each.count for each in self.calibration], axis=0)[
-                count > 0
-            ]
-            / count[count > 0]
-            for what in ("confidence", "accuracy")
-        )
-        return share, accuracy, count[count > 0] / count.sum()
+        counts = np.array([of_seed.count for of_seed in self.calibration])
+        shares = np.array([of_seed.confidence for of_seed in self.calibration])
+        accuracies = np.array([of_seed.accuracy for of_seed in self.calibration])
+        count = counts.sum(0)
+        filled = count > 0
+        share = np.nansum(shares * counts, axis=0)[filled] / count[filled]
+        accuracy = np.nansum(accuracies * counts, axis=0)[filled] / count[filled]
+        return share, accuracy, count[filled] / count.sum()
 
     @property
     def chosen_on(self) -> str:
-        """What the threshold was chosen on, in words; empty where there is none."""
-        kinds = {each.validation_images > 0 for each in self.open_set}
+        """A description of what the threshold was chosen on; empty where there is none."""
+        kinds = {part.validation_images > 0 for part in self.open_set}
         return " or ".join(CHOSEN_ON[kind] for kind in (True, False) if kind in kinds)
 
     def mean(self, name: str) -> float:
         """`auroc`, `aupr`, `fpr_at_95_tpr` or `oscr`, over seeds and hold-outs."""
-        return (
-            float(np.mean([getattr(each.curves, name) for each in self.open_set]))
-            if self.open_set
-            else float("nan")
-        )
+        if not self.open_set:
+            return math.nan
+        return float(np.mean([getattr(part.curves, name) for part in self.open_set]))
 
     @cached_property
-    def answered(self) -> tuple[float, float]:
-        """Realised precision and coverage of the threshold, means."""
-        given = [each for each in self.open_set if not np.isnan(each.precision)]
-        if not given:
-            return float("nan"), 0.0
-        return float(np.mean([each.precision for each in given])), float(
-            np.mean([each.coverage for each in self.open_set])
-        )
-
-
-def diagnose(section: Study, line: TableRow, draws: int) -> Diagnostics:
-    main = [run.neighbours[run.protocol.main_phase] for run in line.runs]
-    enrolment: dict[By, FewShotCurve] = {}
-    open_set: tuple[OpenSet, ...] = ()
-    if section.has_drop:
-        without = [
-            run for run in line.runs for phase in held_out(run) if not run.has_embeddings(phase)
-        ]
-        if without:
-            section.missing.append(
-                f"enrolment and open-set numbers of {line.name}: {without[0].folder} has no stored"
-                " embeddings"
-            )
-        else:
-            enrolment = {by: enrolled(line, by, draws) for by in ("images", "centroids")}
-            open_set = tuple(
-                not_enrolled(run, phase) for run in line.runs for phase in held_out(run)
-            )
-    return Diagnostics(line, enrolment, open_set, mean_sweep(main), tuple(map(calibrated, main)))
+    def at_threshold(self) -> tuple[float, float]:
+        """Realised precision and coverage of the threshold, means. Precision is the mean over those
+        that accept any query, nan without any."""
+        precisions = [part.precision for part in self.open_set if not np.isnan(part.precision)]
+        if not precisions:
+            return math.nan, 0.0
+        coverages = [part.coverage for part in self.open_set]
+        return float(np.mean(precisions)), float(np.mean(coverages))
 
 
 def diagnose_chosen(study: Study) -> dict[str, Diagnostics]:
     """By the name of the experiment: the best, the baseline and the classifier."""
-    return {line.name: diagnose(study, line, DRAWS) for line in study.chosen}
+    return {line.name: diagnose(study, line, DRAWS) for line in study.diagnosed}
 
 
-def enrolled(line: TableRow, by: By, draws: int) -> FewShotCurve:
-    curves = []
-    for run in line.runs:
-        for phase, unseen in held_out(run).items():
-            stored, found = run.embeddings(phase), run.neighbours[phase]
-            curves.append(
-                few_shot_curve(
-                    stored.gallery,
-                    stored.query,
-                    found.gallery_labels,
-                    found.query_labels,
-                    unseen,
-                    draws=draws,
-                    seed=run.seed,
-                    by=by,
-                )
-            )
-    least = min(curves, key=lambda curve: len(curve.ks))
-    unseen, seen = (
-        np.concatenate([np.delete(c, slice(len(least.ks) - 1, -1), 0) for c in parts], 1)
-        for parts in both(curves)
+def diagnose(study: Study, line: TableRow, draws: int) -> Diagnostics:
+    """Everything of one experiment; `draws` is how many random choices of images each point of an
+    enrolment curve has. What can't be measured is added to `study.missing`."""
+    main = [run.neighbours[run.protocol.main_phase] for run in line.runs]
+    enrolment: dict[By, FewShotCurve] = {}
+    open_set: list[OpenSet] = []
+    limited = [(run, phase) for run in line.runs for phase in held_out(run)]
+    without = [run for run, phase in limited if not run.has_embeddings(phase)]
+    if study.has_drop and without:
+        study.missing.append(
+            f"enrolment and open-set numbers of {line.name}: {without[0].folder} has no stored"
+            " embeddings"
+        )
+    elif study.has_drop:
+        enrolment = {by: enrolment_curve(limited, by, draws) for by in ("images", "centroids")}
+        open_set = [not_enrolled(run, phase) for run, phase in limited]
+    calibrations = tuple(map(calibration_of_vote, main))
+    return Diagnostics(line, enrolment, tuple(open_set), mean_votes(main), calibrations)
+
+
+def enrolment_curve(limited: Sequence[tuple[Run, str]], by: By, draws: int) -> FewShotCurve:
+    """Of the draws of all seeds and hold-outs together."""
+    curves = [curve_of_phase(run, phase, by, draws) for run, phase in limited]
+    shortest = min(curves, key=lambda curve: len(curve.ks))
+    length = len(shortest.ks)
+    return FewShotCurve(
+        shortest.ks,
+        np.concatenate([shortened(curve.unseen, length) for curve in curves], 1),
+        np.concatenate([shortened(curve.seen, length) for curve in curves], 1),
+        by,
     )
-    return FewShotCurve(least.ks, unseen, seen, by)
 
 
-def both(curves: Sequence[FewShotCurve]) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    return [curve.unseen for curve in curves], [curve.seen for curve in curves]
+def curve_of_phase(run: Run, phase: str, by: By, draws: int) -> FewShotCurve:
+    stored, neighbours = run.embeddings(phase), run.neighbours[phase]
+    return few_shot_curve(
+        stored.gallery,
+        stored.query,
+        neighbours.gallery_labels,
+        neighbours.query_labels,
+        held_out(run)[phase],
+        draws=draws,
+        seed=run.seed,
+        by=by,
+    )
+
+
+def shortened(values: np.ndarray, length: int) -> np.ndarray:
+    """(k, draws) without those before the last k that are too many."""
+    return np.delete(values, slice(length - 1, -1), 0)
 
 
 def not_enrolled(run: Run, phase: str) -> OpenSet:
-    """The queries looked up in the gallery without the unseen classes. Validation images of the
+    """The queries searched in the gallery without the unseen classes. Validation images of the
     other classes choose the threshold, or, where the run has none, the gallery's own images."""
     stored, unseen = run.embeddings(phase), held_out(run)[phase]
     labels = run.neighbours[phase].gallery_labels
-    found = search_without_classes(
+    neighbours = search_without_classes(
         stored.gallery, stored.query, labels, run.neighbours[phase].query_labels, unseen
     )
-    right, similarity = precision_at_1(found).astype(bool), found.similarities[:, 0]
-    known = validation_look_ups(run, stored, labels, unseen)
+    right, similarity = precision_at_1(neighbours).astype(bool), neighbours.similarities[:, 0]
+    validation = validation_search(run, stored, labels, unseen)
     kept = ~np.isin(labels, unseen)
-    evidence = known or leave_one_out_gallery(stored.gallery[kept], labels[kept])
-    chosen = threshold_for_precision(*evidence, WANTED_PRECISION)
-    curves = open_set_result(similarity, right, np.isin(found.query_labels, unseen))
+    evidence = validation or leave_one_out_gallery(stored.gallery[kept], labels[kept])
+    threshold = threshold_for_precision(*evidence, WANTED_PRECISION)
+    precision, coverage = apply_threshold(threshold.value, similarity, right)
     return OpenSet(
-        curves,
-        *apply_threshold(chosen.value, similarity, right),
-        validation_images=len(known[0]) if known else 0,
+        open_set_result(similarity, right, np.isin(neighbours.query_labels, unseen)),
+        precision,
+        coverage,
+        validation_images=len(validation[0]) if validation else 0,
     )
 
 
-def validation_look_ups(
+def validation_search(
     run: Run, stored: Embeddings, gallery_labels: np.ndarray, unseen: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray] | None:
     """Of the validation images of known classes in the gallery without the unseen: (images)
@@ -219,43 +220,46 @@ def validation_look_ups(
     known = ~np.isin(labels, unseen)
     if not known.any():
         return None
-    found = search_without_classes(
+    neighbours = search_without_classes(
         stored.gallery, stored.vectors("valid")[known], gallery_labels, labels[known], unseen
     )
-    return found.similarities[:, 0], precision_at_1(found).astype(bool)
+    return neighbours.similarities[:, 0], precision_at_1(neighbours).astype(bool)
 
 
-def mean_sweep(found: Sequence[Neighbours]) -> AccuracyByK:
-    sweeps = [accuracy_by_k(each) for each in found]
-    length = min(len(each.ks) for each in sweeps)
+def mean_votes(neighbours_of_seeds: Sequence[Neighbours]) -> AccuracyByK:
+    """Over the seeds, for the numbers of voters that all have."""
+    votes = [accuracy_by_k(neighbours) for neighbours in neighbours_of_seeds]
+    length = min(len(of_seed.ks) for of_seed in votes)
     return AccuracyByK(
-        sweeps[0].ks[:length],
-        np.mean([each.majority[:length] for each in sweeps], axis=0),
-        np.mean([each.distance[:length] for each in sweeps], axis=0),
+        votes[0].ks[:length],
+        np.mean([of_seed.majority[:length] for of_seed in votes], axis=0),
+        np.mean([of_seed.distance[:length] for of_seed in votes], axis=0),
     )
 
 
-def calibrated(found: Neighbours) -> Calibration:
-    elected, share = vote(found, min(VOTERS, found.k))
-    return calibration_of(share, elected == found.query_labels)
+def calibration_of_vote(neighbours: Neighbours) -> Calibration:
+    """Of the share of ten votes that the elected class has."""
+    elected, share = vote(neighbours, min(VOTERS, neighbours.k))
+    return calibration_of(share, elected == neighbours.query_labels)
 
 
 def class_drop(line: TableRow) -> ClassDrop:
+    """The precision drop of every class."""
     labels, drops, unseen = [], [], []
     for run in line.runs:
-        right = {phase: precision_at_1(found) for phase, found in run.neighbours.items()}
-        for phase, held in held_out(run).items():
-            asked = run.neighbours[phase].query_labels
-            labels.append(asked)
-            drops.append(right["all"] - right[phase])
-            unseen.append(np.isin(asked, held))
-    every, drop, held_any = np.concatenate(labels), np.concatenate(drops), np.concatenate(unseen)
-    counted = held_any | ~np.isin(every, every[held_any])
-    classes = np.unique(every)
-    means = np.array([drop[counted & (every == label)].mean() for label in classes])
+        right_by_all = precision_at_1(run.neighbours["all"])
+        for phase, classes in held_out(run).items():
+            neighbours = run.neighbours[phase]
+            labels.append(neighbours.query_labels)
+            drops.append(right_by_all - precision_at_1(neighbours))
+            unseen.append(np.isin(neighbours.query_labels, classes))
+    label, drop, is_unseen = np.concatenate(labels), np.concatenate(drops), np.concatenate(unseen)
+    counted = is_unseen | ~np.isin(label, label[is_unseen])
+    classes = np.unique(label)
+    means = np.array([drop[counted & (label == of_class)].mean() for of_class in classes])
     names = line.runs[0].class_names
     return ClassDrop(
-        tuple(names[label] for label in classes), means, np.isin(classes, every[held_any])
+        tuple(names[of_class] for of_class in classes), means, np.isin(classes, label[is_unseen])
     )
 
 
@@ -279,60 +283,61 @@ class Example:
 class Mistake:
     """A class that is taken for another, with one such query."""
 
-    of: str
-    as_: str
     count: int
+    """Queries of the one class whose nearest image is of the other."""
     queries: int
-    """Of the class, right ones too."""
+    """All queries of the class."""
     example: Example
 
 
 class ExampleImages:
-    """The images behind the answers of one run's model. Raises OSError or ValueError where the run
-    folder does not say which they are."""
+    """The images behind the predictions of one run's model. Raises OSError or ValueError where the
+    run folder does not say which they are."""
 
     def __init__(self, run: Run, phase: str = ""):
         self.run = run
         self.phase = phase or run.protocol.main_phase
-        self.found = run.neighbours[self.phase]
+        self.neighbours = run.neighbours[self.phase]
         self.paths = run.images.paths
         self.classes = [image.class_name for image in run.split]
         stored = run.embeddings(self.phase)
         self.gallery_images, self.query_images = stored.gallery_images, stored.query_images
         self.unseen = held_out(run).get(self.phase, np.array([], int))
+        self.elected, _ = vote(self.neighbours, min(VOTERS, self.neighbours.k))
 
-    def case(self, query: int) -> Example:
-        found, image = self.found, self.query_images[query]
-        neighbours = [self.classes[self.gallery_images[i]] for i in found.indices[query, :VOTERS]]
-        counts = {name: neighbours.count(name) for name in neighbours}
-        nearest = self.gallery_images[found.indices[query, 0]]
-        elected, _ = vote(found.of(np.array([query])), min(VOTERS, found.k))
-        of_class = dict(zip(found.labels[query, :VOTERS].tolist(), neighbours, strict=True))
+    def example(self, query: int) -> Example:
+        """One query beside its nearest image."""
+        neighbours, image = self.neighbours, self.query_images[query]
+        places = self.gallery_images[neighbours.indices[query, :VOTERS]]
+        classes = [self.classes[place] for place in places]
+        votes = {name: classes.count(name) for name in classes}
+        class_names = dict(zip(neighbours.labels[query, :VOTERS].tolist(), classes, strict=True))
         return Example(
-            self.paths[image],
-            self.paths[nearest],
-            self.classes[image],
-            self.classes[nearest],
-            float(found.similarities[query, 0]),
-            bool(np.isin(found.query_labels[query], self.unseen)),
-            tuple(sorted(counts.items(), key=lambda pair: -pair[1])),
-            of_class[int(elected[0])],
+            query=self.paths[image],
+            nearest=self.paths[places[0]],
+            query_class=self.classes[image],
+            nearest_class=classes[0],
+            similarity=float(neighbours.similarities[query, 0]),
+            unseen=bool(np.isin(neighbours.query_labels[query], self.unseen)),
+            votes=tuple(sorted(votes.items(), key=lambda pair: -pair[1])),
+            elected=class_names[int(self.elected[query])],
         )
 
     def mistakes(self, most: int) -> list[Mistake]:
-        asked = np.bincount(self.found.query_labels)
-        chosen = confusions(self.found, most)
-        cases = [self.case(confusion.queries[0]) for confusion in chosen]
-        return [
-            Mistake(case.query_class, case.nearest_class, c.count, int(asked[c.of]), case)
-            for c, case in zip(chosen, cases, strict=True)
-        ]
+        """The most frequent confusions of two classes."""
+        queries = np.bincount(self.neighbours.query_labels)
+        mistakes = []
+        for confusion in confusions(self.neighbours, most):
+            example = self.example(confusion.queries[0])
+            mistakes.append(Mistake(confusion.count, int(queries[confusion.of]), example))
+        return mistakes
 
-    def evidence(self, each: int) -> dict[str, list[Example]]:
-        """Queries by what became of them, the unseen classes' first; at most `each` of a kind."""
-        right, changed = precision_at_1(self.found).astype(bool), vote_changes(self.found, VOTERS)
-        unseen = np.isin(self.found.query_labels, self.unseen)
-        elected, _ = vote(self.found, min(VOTERS, self.found.k))
+    def by_outcome(self, most: int) -> dict[str, list[Example]]:
+        """Queries by what became of them, the unseen classes' first; at most so many of a kind."""
+        labels = self.neighbours.query_labels
+        nearest_right = precision_at_1(self.neighbours).astype(bool)
+        vote_right = self.elected == labels
+        changed = vote_changes(self.neighbours, VOTERS)
         kinds = {
             (
                 "Corrected by the vote: the nearest image is of a wrong class, but the ten nearest"
@@ -342,24 +347,26 @@ class ExampleImages:
                 "Spoiled by the vote: the nearest image is of the right class, but the ten nearest"
                 " elect a wrong one"
             ): changed.broken,
-            "Right by the nearest image and by the vote": right
-            & (elected == self.found.query_labels),
-            "Wrong by the nearest image and by the vote": ~right
-            & (elected != self.found.query_labels),
+            "Right by the nearest image and by the vote": nearest_right & vote_right,
+            "Wrong by the nearest image and by the vote": ~nearest_right & ~vote_right,
         }
-        return {
-            kind: [self.case(query) for query in spread(chosen, unseen, each)]
-            for kind, chosen in kinds.items()
-        }
+        unseen = np.isin(labels, self.unseen)
+        examples = {}
+        for kind, chosen in kinds.items():
+            examples[kind] = list(map(self.example, spread(chosen, unseen, most)))
+        return examples
 
 
 def spread(chosen: np.ndarray, unseen: np.ndarray, most: int) -> list[int]:
     """Some of the chosen queries: half of them of unseen classes, as far as there are, and evenly
     over the others of their kind."""
-    first, then = np.flatnonzero(chosen & unseen), np.flatnonzero(chosen & ~unseen)
-    of_first = min(len(first), max(most // 2, most - len(then)))
-    picked = [
-        group[np.linspace(0, len(group) - 1, count).astype(int)]
-        for group, count in ((first, of_first), (then, min(len(then), most - of_first)))
-    ]
-    return [int(query) for query in np.concatenate(picked)]
+    of_unseen, of_seen = np.flatnonzero(chosen & unseen), np.flatnonzero(chosen & ~unseen)
+    num_unseen = min(len(of_unseen), max(most // 2, most - len(of_seen)))
+    num_seen = min(len(of_seen), most - num_unseen)
+    return [*evenly(of_unseen, num_unseen), *evenly(of_seen, num_seen)]
+
+
+def evenly(queries: np.ndarray, count: int) -> list[int]:
+    """So many of them, the first and the last among them."""
+    places = np.linspace(0, len(queries) - 1, count).astype(int)
+    return [int(queries[place]) for place in places]

@@ -1,5 +1,5 @@
-"""A section of the report: experiments of one protocol, data set and profile, and every number that
-sentences and figures need of them."""
+"""A study: the experiments of one protocol, data set and profile, and every number that sentences
+and figures need of them."""
 
 import hashlib
 import math
@@ -41,11 +41,10 @@ def held_out(run: Run) -> dict[str, np.ndarray]:
 
 def drop_of_holdout(run: Run, phase: str) -> Scores:
     """The drop on the classes that one phase held out."""
-    trained, without = (
-        Scores(precision_at_1(found), found.query_labels)
-        for found in (run.neighbours["all"], run.neighbours[phase])
-    )
-    return trained.minus(without).of_classes(held_out(run)[phase])
+    labels = run.neighbours["all"].query_labels
+    with_them = Scores(precision_at_1(run.neighbours["all"]), labels)
+    without = Scores(precision_at_1(run.neighbours[phase]), run.neighbours[phase].query_labels)
+    return with_them.minus(without).of_classes(held_out(run)[phase])
 
 
 QUANTITIES = {
@@ -67,17 +66,19 @@ def metric_for(line: TableRow, quantity: str) -> Metric | None:
 
 @dataclass
 class Study:
+    """Experiments that may be compared, with what was claimed of them."""
+
     group: Group
     verdicts: tuple[ClaimResult, ...]
     fingerprint: str
     """Of the data set."""
-    apart: str = ""
-    """What tells it from other sections of the same protocol, data set and profile."""
+    distinction: str = ""
+    """What distinguishes it from other studies of the same protocol, data set and profile."""
     absent: tuple[str, ...] = ()
-    """Rows of the study that have no run here."""
+    """Rows of the original study that have no run here."""
     missing: list[str] = field(default_factory=list)
     """What could not be shown, and why."""
-    _known: dict[tuple[object, ...], Interval | None] = field(default_factory=dict, repr=False)
+    _intervals: dict[tuple[object, ...], Interval | None] = field(default_factory=dict, repr=False)
     """Every interval by what it is of."""
 
     def __post_init__(self) -> None:
@@ -86,50 +87,57 @@ class Study:
         for line in self.group.lines:
             for column, value in zip(self.group.columns, line.values, strict=True):
                 if column.key in same and isinstance(value, Interval):
-                    self._known[line.name, same[column.key], LEVEL] = value
+                    self._intervals[line.name, same[column.key], LEVEL] = value
 
     @property
     def title(self) -> str:
-        return (
-            self.group.title[:1].upper()
-            + self.group.title[1:]
-            + (f", {self.apart}" if self.apart else "")
-        )
+        """`Precision drop on cub, profile demo`"""
+        title = self.group.title[:1].upper() + self.group.title[1:]
+        return f"{title}, {self.distinction}" if self.distinction else title
 
     @cached_property
     def slug(self) -> str:
-        digest = f"-{hashlib.sha256(self.apart.encode()).hexdigest()[:4]}" if self.apart else ""
-        return f"{self.group.slug}-{self.fingerprint[:6]}{digest}"
+        """The same for names of files."""
+        slug = f"{self.group.slug}-{self.fingerprint[:6]}"
+        if not self.distinction:
+            return slug
+        return f"{slug}-{hashlib.sha256(self.distinction.encode()).hexdigest()[:4]}"
 
     @property
     def has_drop(self) -> bool:
+        """Whether a second model was trained without the unseen classes."""
         return protocol_named(self.group.protocol).has_drop
 
     @cached_property
     def finished(self) -> tuple[TableRow, ...]:
+        """The experiments with at least one finished run."""
         return tuple(line for line in self.group.lines if line.runs)
 
     @cached_property
     def first(self) -> Run:
+        """Some run, for what all have in common."""
         return self.finished[0].runs[0]
 
     @cached_property
-    def effects(self) -> tuple[Ablation, ...]:
-        """What each experiment changes beside the one that it extends, where that is here too."""
-        return ablations({line.name: line.runs for line in self.finished}) if self.has_drop else ()
+    def changes(self) -> tuple[Ablation, ...]:
+        """Each experiment beside the one that it extends, where that is here too."""
+        if not self.has_drop:
+            return ()
+        return ablations({line.name: line.runs for line in self.finished})
 
     @cached_property
     def rivals(self) -> tuple[TableRow, ...]:
         """Softmax classifiers: their loss has logits and does not work on unit vectors."""
-        facts = {line.name: losses.of(line.runs[0].experiment.loss).facts for line in self.finished}
-        return tuple(
-            line
-            for line in self.finished
-            if facts[line.name]["classifies"] and not facts[line.name]["unit_vectors"]
-        )
+        rivals = []
+        for line in self.finished:
+            facts = losses.of(line.runs[0].experiment.loss).facts
+            if facts["classifies"] and not facts["unit_vectors"]:
+                rivals.append(line)
+        return tuple(rivals)
 
     @property
     def rival(self) -> TableRow | None:
+        """The softmax classifier with the highest P@1."""
         return max(self.rivals, key=self.accuracy, default=None)
 
     @cached_property
@@ -139,16 +147,18 @@ class Study:
 
     @cached_property
     def best(self) -> TableRow | None:
+        """The method with the highest P@1."""
         return max(self.methods, key=self.accuracy, default=None)
 
     @cached_property
     def worst(self) -> TableRow | None:
+        """The method with the lowest P@1."""
         return min(self.methods, key=self.accuracy, default=None)
 
     @cached_property
     def baseline(self) -> TableRow | None:
         """The experiment that the claims of the others are most often about, if it is here."""
-        named = [judged.expectation.versus for judged in self.verdicts]
+        named = [result.expectation.versus for result in self.verdicts]
         return max(
             (line for line in self.methods if line.name in named),
             key=lambda line: named.count(line.name),
@@ -156,25 +166,22 @@ class Study:
         )
 
     @cached_property
-    def chosen(self) -> tuple[TableRow, ...]:
-        """Those that are looked at more closely: best, baseline, and the classifier."""
+    def diagnosed(self) -> tuple[TableRow, ...]:
+        """The experiments that get diagnostics: best, baseline, and the classifier."""
         lines = [line for line in (self.best, self.baseline, self.rival) if line is not None]
         return tuple({line.name: line for line in lines}.values())
 
     def accuracy(self, line: TableRow) -> float:
+        """P@1; nan where it was not measured."""
         measured = self.measure(line, "known")
-        return measured.estimate if measured else float("nan")
+        return measured.estimate if measured else math.nan
 
     def measure(self, line: TableRow, quantity: str, level: float = LEVEL) -> Interval | None:
-        """None where the runs of this line don't have it."""
+        """One of QUANTITIES over the seeds; None where the runs of this line don't have it."""
         key = (line.name, quantity, level)
-        if key not in self._known:
-            metric = metric_for(line, quantity)
-            self._known[key] = None
-            if metric is not None:
-                scores = [metric.scores(run) for run in line.runs]
-                self._known[key] = interval(scores, within=metric.within, level=level)
-        return self._known[key]
+        if key not in self._intervals:
+            self._intervals[key] = measured_interval(line, quantity, level)
+        return self._intervals[key]
 
     @property
     def holdouts(self) -> tuple[str, ...]:
@@ -183,12 +190,10 @@ class Study:
 
     def holdout_drops(self, line: TableRow) -> np.ndarray:
         """(holdout, seed) the drop on the unseen classes of each hold-out."""
-        return np.array(
-            [
-                [estimate([drop_of_holdout(run, phase)]) for run in line.runs]
-                for phase in self.holdouts
-            ]
-        )
+        drops = np.empty((len(self.holdouts), len(line.runs)))
+        for row, phase in enumerate(self.holdouts):
+            drops[row] = [estimate([drop_of_holdout(run, phase)]) for run in line.runs]
+        return drops
 
     def pooled(self, quantity: str) -> Interval | None:
         """The mean over all metric-learning experiments, which has less noise than any of them;
@@ -202,23 +207,24 @@ class Study:
     def best_against(
         self, quantity: str, other: TableRow, of_other: str = ""
     ) -> tuple[Interval | None, int | None]:
-        """The best minus another, and the sign of that: 0 where it can't be told even though the
-        best was picked from among many, which its own interval does not know of; None where there
-        is nothing in common."""
+        """The best minus another, and the sign of that. The sign is 0 where no difference is
+        detectable after allowing for that the best was picked from among many, which its own
+        interval does not know of; it is None where there is nothing in common."""
         assert self.best is not None
         plain = self.difference(self.best, quantity, other, of_other)
         if not certain_sign(plain):
             return plain, None if plain is None else 0
-        return plain, certain_sign(
-            self.difference(self.best, quantity, other, of_other, comparisons=len(self.methods))
-        )
+        comparisons = len(self.methods)
+        widened = self.difference(self.best, quantity, other, of_other, comparisons=comparisons)
+        return plain, certain_sign(widened)
 
     def loses(self, line: TableRow, comparisons: int) -> int:
         """The sign of a line's drop on the unseen classes, by an interval widened for so many
-        comparisons; a wider one tells no more."""
-        return certain_sign(self.measure(line, "drop_unseen")) and certain_sign(
-            self.measure(line, "drop_unseen", 1 - (1 - LEVEL) / comparisons)
-        )
+        comparisons; 0 where the plain interval has none."""
+        plain = self.measure(line, "drop_unseen")
+        if not certain_sign(plain):
+            return 0
+        return certain_sign(self.measure(line, "drop_unseen", widened_level(comparisons)))
 
     def difference(
         self,
@@ -231,22 +237,40 @@ class Study:
         """`quantity` of a line minus that of another, on the same queries with the same seeds, with
         an interval widened so that all of `comparisons` hold together (Bonferroni); None where
         there is nothing in common."""
+        of_other = of_other or quantity
         key = (line.name, quantity, other.name, of_other, comparisons)
-        if key not in self._known:
-            self._known[key] = self._difference(
-                line, quantity, other, of_other or quantity, 1 - (1 - LEVEL) / comparisons
+        if key not in self._intervals:
+            self._intervals[key] = difference_interval(
+                (line, quantity), (other, of_other), widened_level(comparisons)
             )
-        return self._known[key]
+        return self._intervals[key]
 
-    def _difference(
-        self, line: TableRow, quantity: str, other: TableRow, of_other: str, level: float
-    ) -> Interval | None:
-        first, second = metric_for(line, quantity), metric_for(other, of_other)
-        if first is None or second is None:
-            return None
-        pairs = runs_in_common(line.runs, other.runs)
-        scores = [first.scores(mine).minus(second.scores(theirs)) for mine, theirs in pairs]
-        return interval(scores, within=first.of_differences, level=level) if scores else None
+
+def widened_level(comparisons: int) -> float:
+    """Of an interval that holds together with so many others (Bonferroni)."""
+    return 1 - (1 - LEVEL) / comparisons
+
+
+def measured_interval(line: TableRow, quantity: str, level: float) -> Interval | None:
+    """Over the seeds; None where the runs of this line don't have it."""
+    metric = metric_for(line, quantity)
+    if metric is None:
+        return None
+    return interval([metric.scores(run) for run in line.runs], within=metric.within, level=level)
+
+
+def difference_interval(
+    first: tuple[TableRow, str], second: tuple[TableRow, str], level: float
+) -> Interval | None:
+    """Of two experiments, each with its quantity; None where they have no queries in common, or one
+    of them does not have its quantity."""
+    metric, other_metric = metric_for(*first), metric_for(*second)
+    if metric is None or other_metric is None:
+        return None
+    scores = []
+    for run, other_run in runs_in_common(first[0].runs, second[0].runs):
+        scores.append(metric.scores(run).minus(other_metric.scores(other_run)))
+    return interval(scores, within=metric.of_differences, level=level) if scores else None
 
 
 def pool(parts: list[Scores]) -> Scores:

@@ -13,9 +13,9 @@ __all__ = ["effect_dots"]
 
 def effect_dots(study: Study, diagnostics: dict[str, Diagnostics]) -> ReportFigure | None:
     """Differences from the experiment that is extended, the best for unseen classes on top."""
-    if not study.effects:
+    if not study.changes:
         return None
-    found = sorted(study.effects, key=lambda effect: -effect.unseen.difference.estimate)
+    found = sorted(study.changes, key=lambda effect: -effect.unseen.difference.estimate)
     figure, [[axes]] = canvas(1.2 + 0.34 * len(found))
     groups = (
         ("known classes", BLUE, -0.17, [effect.seen for effect in found]),

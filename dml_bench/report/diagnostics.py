@@ -53,7 +53,7 @@ def diagnostics_table(diagnostics: Mapping[str, Diagnostics]) -> Table:
 
 
 def numbers_of(measured: Diagnostics) -> list[float]:
-    precision, coverage = measured.answered if measured.open_set else (math.nan, math.nan)
+    precision, coverage = measured.at_threshold if measured.open_set else (math.nan, math.nan)
     open_set = [measured.mean(name) for name in OPEN_SET]
     return [*open_set, precision, coverage, measured.calibration_error]
 
@@ -85,7 +85,7 @@ def open_set_rows(measured: Diagnostics) -> Iterator[list[Any]]:
         return
     for name in OPEN_SET:
         yield [name, "", measured.mean(name), "", ""]
-    precision, coverage = measured.answered
+    precision, coverage = measured.at_threshold
     yield ["threshold_precision", "", precision, "", ""]
     yield ["threshold_coverage", "", coverage, "", ""]
     images = [part.validation_images for part in measured.open_set]

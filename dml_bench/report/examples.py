@@ -24,7 +24,7 @@ def example_blocks(study: Study) -> Iterator[Block]:
     trained = ", trained on all classes" if study.has_drop else ""
     try:
         mistakes = ExampleImages(run).mistakes(MISTAKES)
-        examples = ExampleImages(run, limited_phase(run)).evidence(EXAMPLES)
+        examples = ExampleImages(run, limited_phase(run)).by_outcome(EXAMPLES)
         root = run.images.known_root
     except (OSError, KeyError, ValueError) as error:
         study.missing.append(f"example images: {' '.join(str(error).split())}")

@@ -530,7 +530,7 @@ def describe_unknowns(measured: Diagnostics) -> Iterator[str]:
     """How well similarity separates unknown from known queries, and what a threshold does."""
     if not measured.open_set:
         return
-    precision, coverage = measured.answered
+    precision, coverage = measured.at_threshold
     if math.isnan(precision):
         outcome = "accepts none of the queries"
     else:

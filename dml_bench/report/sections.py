@@ -80,12 +80,12 @@ def claims(study: Study, diagnostics: Mapping[str, Diagnostics]) -> Iterator[Blo
 
 def changes(study: Study, diagnostics: Mapping[str, Diagnostics]) -> Iterator[Block]:
     """Each experiment beside the one that it extends."""
-    if not study.effects:
+    if not study.changes:
         return
     yield Heading("What each change does")
-    yield Items(tuple(change_text.describe(study.effects)))
-    yield change_text.changes_table(study.effects)
-    yield change_text.changes_data(study.effects)
+    yield Items(tuple(change_text.describe(study.changes)))
+    yield change_text.changes_table(study.changes)
+    yield change_text.changes_data(study.changes)
 
 
 def figures(study: Study, diagnostics: Mapping[str, Diagnostics]) -> Iterator[Block]:

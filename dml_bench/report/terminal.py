@@ -87,11 +87,13 @@ def of_table(table: Table, width: int) -> Iterator["RenderableType"]:
     text, a list."""
     yield ""
     if widths_of(table, range(len(table.columns))) <= width:
-        yield rich_table(table, range(len(table.columns)))
+        yield rich_table(table, range(len(table.columns)), table.title)
     elif all(column.numeric for column in table.columns[1:]):
-        for number, columns in enumerate(split_columns(table, width)):
-            yield from ([""] if number else [])
-            yield rich_table(table, columns)
+        title: str | None = table.title
+        for columns in split_columns(table, width):
+            yield from ([] if title else [""])
+            yield rich_table(table, columns, title)
+            title = None
     else:
         yield from as_list(table)
     for row in table.rows:
@@ -119,12 +121,12 @@ def split_columns(table: Table, width: int) -> list[list[int]]:
     return groups
 
 
-def rich_table(table: Table, columns: Sequence[int]) -> Any:
+def rich_table(table: Table, columns: Sequence[int], title: str | None) -> Any:
     from rich.box import SIMPLE_HEAD
     from rich.table import Table as RichTable
 
     shown = RichTable(
-        title=table.title,
+        title=title,
         title_justify="left",
         title_style="bold",
         box=SIMPLE_HEAD,
@@ -151,15 +153,17 @@ def of_cell(cell: Cell) -> "RichText":
 
 def as_list(table: Table) -> Iterator["RenderableType"]:
     """Rows of the same name under it: the second cell, then the others with their heads."""
+    from rich.padding import Padding
+
     yield styled(table.title, "bold")
     for name, rows in groupby(table.rows, key=lambda row: row.cells[0].text):
         yield styled(name, "")
         for row in rows:
-            yield list_line(table, row)
+            yield Padding(list_line(table, row), (0, 0, 0, 2))
 
 
 def list_line(table: Table, row: Row) -> "RichText":
-    line = styled(f"  {row.cells[1].text}: ", TONES[row.cells[1].tone])
+    line = styled(f"{row.cells[1].text}: ", TONES[row.cells[1].tone])
     others = zip(table.columns[2:], row.cells[2:], strict=True)
     parts = [f"{column.head} {cell.text}" for column, cell in others if cell.text]
     return line.append("; ".join(parts), style="default")
