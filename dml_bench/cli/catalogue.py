@@ -12,6 +12,7 @@ __all__ = ["KINDS", "as_page", "as_rich", "entries"]
 
 KINDS = (
     "experiments",
+    "protocols",
     "datasets",
     "backbones",
     "poolings",

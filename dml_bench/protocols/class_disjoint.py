@@ -191,7 +191,8 @@ class ClassDisjoint(Protocol):
     def describe_split(self, experiment: Experiment, split: Mapping[str, Any]) -> str:
         return (
             f"{split['train_images']:,} images train, {split['valid_images']:,} of other classes"
-            f" watch, {split['test_images']:,} of yet others are queries ({experiment.data.split})"
+            f" validate, {split['test_images']:,} of yet others are queries"
+            f" ({experiment.data.split})"
         )
 
     def describe_unseen(self, experiment: Experiment) -> str:

@@ -372,10 +372,10 @@ class ClassHoldout(Protocol):
         return "trained without the unseen classes" + (f" ({phase})" if several else "")
 
     def describe_split(self, experiment: Experiment, split: Mapping[str, Any]) -> str:
-        watching = f"{split['valid_images']:,} watch, " if split["valid_images"] else ""
+        validation = f"{split['valid_images']:,} validate, " if split["valid_images"] else ""
         return (
             f"{split['train_images']:,} images train and are the gallery,"
-            f" {watching}{split['test_images']:,} are queries ({experiment.data.split})"
+            f" {validation}{split['test_images']:,} are queries ({experiment.data.split})"
         )
 
     def headline(self, summary: Mapping[str, Any]) -> str:
