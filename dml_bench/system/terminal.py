@@ -1,7 +1,7 @@
 """What a person at a terminal sees of a run."""
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -96,7 +96,7 @@ class TerminalCallback(Callback):
                 f" {dataset['fingerprint'][:12]})"
             ),
             "split": plan["split"],
-            "unseen": unseen_words(plan["unseen"], unseen),
+            "unseen": describe_unseen(plan["unseen"], unseen),
             "device": (
                 f"{session['device']}, {session['precision']}, {session['threads']} threads"
                 f" ({session['processor']}){processes}"
@@ -108,7 +108,7 @@ class TerminalCallback(Callback):
         if experiment.start.name != "none":
             rows["start"] = named(experiment.start)
         if experiment.mixing.technique.name != "none":
-            rows["mixing"] = mixing_words(experiment.mixing)
+            rows["mixing"] = describe_mixing(experiment.mixing)
         if experiment.labelling.name != "given":
             rows["labels"] = named(experiment.labelling)
         if experiment.profile:
@@ -245,14 +245,14 @@ def named(component: Any) -> str:
     return f"{component.name}({options})" if options else component.name
 
 
-def mixing_words(mixing: Any) -> str:
+def describe_mixing(mixing: Any) -> str:
     start = f", from epoch {mixing.start_from + 1}" if mixing.start_from else ""
     periods = f", {mixing.on} epochs on and {mixing.off} off" if mixing.off else ""
     end = f", until epoch {mixing.finetuning_epoch}" if mixing.finetuning_epoch else ""
     return named(mixing.technique) + start + periods + end
 
 
-def unseen_words(rule: str, unseen: list[str]) -> str:
+def describe_unseen(rule: str, unseen: list[str]) -> str:
     names = ", ".join([*unseen[:3], *(["..."] if len(unseen) > 3 else [])])
     return f"{len(unseen)} class{'es' if len(unseen) != 1 else ''} ({rule}): {names}"
 
@@ -270,7 +270,7 @@ def show_outcome(
     console.print()
     for table in tables:
         console.print(rich_table(table))
-    for line in training_words(summary):
+    for line in describe_training(summary):
         console.print(Text(line))
     show_cost(console, summary)
     console.print(Text(f"results  {folder}"), soft_wrap=True)
@@ -292,30 +292,32 @@ def rich_table(outcome: OutcomeTable) -> Table:
     return table
 
 
-def training_words(summary: dict[str, Any]) -> Iterator[str]:
-    """What folds, labels and the choice of an epoch came to, where a run has them."""
-    for phase, told in summary.get("phases", {}).items():
-        if folds := told.get("folds"):
-            each = ", ".join(f"{value:.3f}" for value in folds["precision_at_1_macro"])
-            mean = f"{folds['mean']:.3f} [{folds['low']:.3f}, {folds['high']:.3f}]"
-            yield (
-                f"folds    {phase}: P@1 macro {each}; mean {mean}; together"
-                f" {told['precision_at_1_macro']:.3f}"
-            )
-        if labels := told.get("labels"):
-            rates = [
-                f"{word} {labels[key]:.2f}"
-                for word, key in RATES.items()
-                if labels[key] is not None
-            ]
-            counts = (
-                f"{labels['replaced']:,} of {labels['training_images']:,} replaced,"
-                f" {labels['wrong_labels']:,} were wrong"
-            )
-            yield f"labels   {phase}: {'; '.join([counts, *rates])}"
-        if chosen := told.get("chosen"):
-            by, value = next((key, value) for key, value in chosen.items() if key != "epoch")
-            yield f"kept     {phase}: epoch {chosen['epoch']}, {by.replace('_', ' ')} {value:.4f}"
+def describe_training(summary: dict[str, Any]) -> Iterator[str]:
+    """What folds, label correction and the choice of an epoch came to, where a run has them."""
+    for phase, results in summary.get("phases", {}).items():
+        if folds := results.get("folds"):
+            yield f"folds    {phase}: {describe_folds(folds, results['precision_at_1_macro'])}"
+        if labels := results.get("labels"):
+            yield f"labels   {phase}: {describe_labels(labels)}"
+        if chosen := results.get("chosen"):
+            metric, value = next((key, value) for key, value in chosen.items() if key != "epoch")
+            name = metric.replace("_", " ")
+            yield f"kept     {phase}: epoch {chosen['epoch']}, {name} {value:.4f}"
+
+
+def describe_folds(folds: dict[str, Any], ensemble: float) -> str:
+    values = ", ".join(f"{value:.3f}" for value in folds["precision_at_1_macro"])
+    mean = f"{folds['mean']:.3f} [{folds['low']:.3f}, {folds['high']:.3f}]"
+    return f"P@1 macro {values}; mean {mean}; ensemble {ensemble:.3f}"
+
+
+def describe_labels(labels: dict[str, Any]) -> str:
+    counts = (
+        f"{labels['replaced']:,} of {labels['training_images']:,} replaced,"
+        f" {labels['wrong_labels']:,} were wrong"
+    )
+    rates = [f"{name} {labels[key]:.2f}" for name, key in RATES.items() if labels[key] is not None]
+    return "; ".join([counts, *rates])
 
 
 RATES = {"precision": "replaced_precision", "recall": "replaced_recall"}
@@ -339,52 +341,65 @@ def show_cost(console: Console, summary: dict[str, Any]) -> None:
     )
 
 
-def show_comparison(console: Console, found: Any) -> None:
-    """A `Comparison`: a sentence, the overall differences, and the classes that differ most."""
+VERDICTS = ("no detectable difference", "first", "second")
+"""Of `Difference.better`, which is -1, 0 or 1."""
+
+
+def show_comparison(console: Console, comparison: Any) -> None:
+    """A `Comparison`: the overall differences, and the classes that differ most."""
     console.print()
+    console.print(differences_table(comparison))
+    if comparison.equal:
+        console.print(Text("the two are equal on every query"))
+        return
+    different = [row for row in comparison.classes if row.p_holm < 0.05]
+    console.print(
+        Text(
+            f"{len(different)} of {len(comparison.classes)} classes differ (exact sign test, 5%"
+            " level after Holm's correction)"
+        )
+    )
+    console.print(classes_table([row for row in comparison.classes if row.p < 1][:10]))
+
+
+def differences_table(comparison: Any) -> Table:
+    seeds = ", ".join(map(str, comparison.seeds))
     table = Table(
-        title=(
-            f"first: {found.first}\nsecond: {found.second}\nseeds"
-            f" {', '.join(map(str, found.seeds))}"
-        ),
+        title=f"first: {comparison.first}\nsecond: {comparison.second}\nseeds {seeds}",
         title_justify="left",
     )
     table.add_column("")
-    for column in ("first", "second", "first - second [95%]", "p", "p (Holm)"):
-        table.add_column(column, justify="right")
+    for head in ("first", "second", "first - second [95%]", "p", "p (Holm)"):
+        table.add_column(head, justify="right")
     table.add_column("better")
-    for row in found.overall:
-        at = row.difference
-        interval = f"{at.estimate:+.3f} [{at.low:+.3f}, {at.high:+.3f}]"
-        better = ("can't be told", "first", "second")[row.better + 1]
-        values = (
-            f"{side.estimate:+.3f}" if row.signed else f"{side.estimate:.3f}"
-            for side in (row.first, row.second)
+    for row in comparison.overall:
+        form = "+.3f" if row.signed else ".3f"
+        difference = row.difference
+        table.add_row(
+            row.words,
+            format(row.first.estimate, form),
+            format(row.second.estimate, form),
+            f"{difference.estimate:+.3f} [{difference.low:+.3f}, {difference.high:+.3f}]",
+            number(row.p),
+            number(row.p_holm),
+            VERDICTS[row.better + 1],
         )
-        table.add_row(row.words, *values, interval, number(row.p), number(row.p_holm), better)
-    console.print(table)
-    if found.equal:
-        console.print(Text("the two are equal on every query"))
-        return
-    sure = [row for row in found.classes if row.p_holm < 0.05]
-    console.print(
-        Text(
-            f"{len(sure)} of {len(found.classes)} classes differ beyond doubt (exact sign test, 5%"
-            " after Holm's correction)"
-        )
-    )
-    classes = Table(title="The classes that differ most", title_justify="left")
-    classes.add_column("class", overflow="fold")
-    for column in ("first", "second", "only first right", "only second right", "p", "p (Holm)"):
-        classes.add_column(column, justify="right")
-    for row in [row for row in found.classes if row.p < 1][:10]:
-        counts = (str(row.won), str(row.lost))
-        classes.add_row(
+    return table
+
+
+def classes_table(rows: Sequence[Any]) -> Table:
+    table = Table(title="The classes that differ most", title_justify="left")
+    table.add_column("class", overflow="fold")
+    for head in ("first", "second", "only first right", "only second right", "p", "p (Holm)"):
+        table.add_column(head, justify="right")
+    for row in rows:
+        table.add_row(
             row.name,
             f"{row.first:.3f}",
             f"{row.second:.3f}",
-            *counts,
+            str(row.won),
+            str(row.lost),
             f"{row.p:.3f}",
             f"{row.p_holm:.3f}",
         )
-    console.print(classes)
+    return table
