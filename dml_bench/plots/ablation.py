@@ -8,18 +8,18 @@ from dml_bench.analysis.study import Study
 from dml_bench.plots.canvas import INK, ReportFigure, as_error, canvas, finish_rows, key_line, saved
 from dml_bench.plots.colours import BLUE, ORANGE
 
-__all__ = ["effect_dots"]
+__all__ = ["change_dots"]
 
 
-def effect_dots(study: Study, diagnostics: dict[str, Diagnostics]) -> ReportFigure | None:
+def change_dots(study: Study, diagnostics: dict[str, Diagnostics]) -> ReportFigure | None:
     """Differences from the experiment that is extended, the best for unseen classes on top."""
     if not study.changes:
         return None
-    found = sorted(study.changes, key=lambda effect: -effect.unseen.difference.estimate)
-    figure, [[axes]] = canvas(1.2 + 0.34 * len(found))
+    changes = sorted(study.changes, key=lambda change: -change.unseen.difference.estimate)
+    figure, [[axes]] = canvas(1.2 + 0.34 * len(changes))
     groups = (
-        ("known classes", BLUE, -0.17, [effect.seen for effect in found]),
-        ("classes never trained on", ORANGE, 0.17, [effect.unseen for effect in found]),
+        ("known classes", BLUE, -0.17, [change.seen for change in changes]),
+        ("classes never trained on", ORANGE, 0.17, [change.unseen for change in changes]),
     )
     for _, colour, shift, parts in groups:
         for row, part in enumerate(parts):
@@ -35,7 +35,7 @@ def effect_dots(study: Study, diagnostics: dict[str, Diagnostics]) -> ReportFigu
                 [part.difference.estimate], [row + shift], xerr=as_error([part.difference]), **how
             )
     finish_rows(
-        axes, [effect_name(effect) for effect in found], "P@1 with the change minus P@1 without"
+        axes, [change_name(change) for change in changes], "P@1 with the change minus P@1 without"
     )
     axes.axvline(0, color=INK, linewidth=0.8)
     largest = max(abs(part.difference.estimate) for *_, parts in groups for part in parts)
@@ -57,5 +57,7 @@ def effect_dots(study: Study, diagnostics: dict[str, Diagnostics]) -> ReportFigu
     )
 
 
-def effect_name(effect: Ablation) -> str:
-    return f"{effect.changed}  {'to ' if len(effect.to) == 1 else ''}{effect.without_in_short}"
+def change_name(change: Ablation) -> str:
+    if len(change.to) == 1:
+        return f"{change.changed}  to {change.without_in_short}"
+    return f"{change.changed}  {change.without_in_short}"

@@ -92,6 +92,7 @@ def style() -> AbstractContextManager[None]:
 
 
 def saved(figure: Figure, name: str, title: str, caption: str) -> ReportFigure:
+    """The figure as SVG for a page and as PNG."""
     svg, png = io.StringIO(), io.BytesIO()
     figure.savefig(svg, format="svg", transparent=True, metadata={"Date": None})
     figure.set_layout_engine("none")  # it stays as it was laid out
@@ -102,7 +103,7 @@ def saved(figure: Figure, name: str, title: str, caption: str) -> ReportFigure:
 def inline(svg: str, name: str, title: str) -> str:
     """The <svg> element alone, in the page's colour; its ids carry the figure's name, so that many
     fit into one page."""
-    text = re.sub(r'style="[^"]*"', lambda found: of_page(found[0]), svg[svg.index("<svg") :])
+    text = re.sub(r'style="[^"]*"', lambda style: of_page(style[0]), svg[svg.index("<svg") :])
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
     text = re.sub(r'<g id="[^"]*">', "<g>", text)
     for known in set(re.findall(r' id="([^"]+)"', text)):
@@ -132,8 +133,8 @@ def standalone(svg: str) -> str:
         "<style>svg{color:#222;background:#fff}@media(prefers-color-scheme:dark)"
         "{svg{color:#ddd;background:#16181c}}</style>"
     )
-    head, found, rest = svg.partition(">")
-    return f'<?xml version="1.0" encoding="utf-8"?>\n{head}{found}{style}{rest}'
+    head, end, rest = svg.partition(">")
+    return f'<?xml version="1.0" encoding="utf-8"?>\n{head}{end}{style}{rest}'
 
 
 def canvas(height: float, columns: int = 1, rows: int = 1, **how: Any) -> tuple[Figure, np.ndarray]:
@@ -155,6 +156,7 @@ def as_error(intervals: Sequence[Interval | None]) -> np.ndarray:
 
 
 def finish_rows(axes: Axes, names: Sequence[str], label: str) -> None:
+    """Axes with a row for each name, the first on top; `label` is that of the x axis."""
     axes.set_yticks(range(len(names)), [shortened(name) for name in names])
     axes.set_ylim(len(names) - 0.45, -0.55)
     axes.tick_params(axis="y", length=0)
@@ -163,6 +165,7 @@ def finish_rows(axes: Axes, names: Sequence[str], label: str) -> None:
 
 
 def key_line(label: str, colour: str, **how: Any) -> Any:
+    """An entry of a legend."""
     from matplotlib.lines import Line2D
 
     return Line2D([], [], color=colour, label=shortened(label), **how)

@@ -11,15 +11,18 @@ __all__ = ["cost_scatter"]
 
 
 def cost_scatter(study: Study, diagnostics: dict[str, Diagnostics]) -> ReportFigure | None:
+    """P@1 against training seconds, a numbered dot for each experiment."""
     lines = study.finished
     figure, [[axes, legend]] = canvas(max(3.6, 0.8 + 0.2 * len(lines)), 2, width_ratios=(3, 2))
-    at = [line.cost[0] for line in lines]
+    times = [line.cost[0] for line in lines]
     assert COST[0].key == "train_seconds"
-    if not all(at):
+    if not all(times):
         study.missing.append("accuracy against cost: training seconds were not recorded")
         return None
     values = [study.measure(line, "known") for line in lines]
-    for i, (line, seconds, value) in enumerate(zip(lines, at, values, strict=True), start=1):
+    for number, (line, seconds, value) in enumerate(
+        zip(lines, times, values, strict=True), start=1
+    ):
         assert value is not None and seconds is not None
         colour = GREEN if line in study.rivals else BLUE
         axes.errorbar(
@@ -33,12 +36,16 @@ def cost_scatter(study: Study, diagnostics: dict[str, Diagnostics]) -> ReportFig
             alpha=0.85,
         )
         axes.annotate(
-            str(i), (seconds, value.estimate), xytext=(5, 4), textcoords="offset points", fontsize=8
+            str(number),
+            (seconds, value.estimate),
+            xytext=(5, 4),
+            textcoords="offset points",
+            fontsize=8,
         )
         legend.text(
             0,
-            1 - (i - 0.5) / len(lines),
-            f"{i}  {shortened(line.name)}",
+            1 - (number - 0.5) / len(lines),
+            f"{number}  {shortened(line.name)}",
             fontsize=8,
             color=colour,
             va="center",

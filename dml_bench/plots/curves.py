@@ -1,6 +1,7 @@
 """Test accuracy and training loss, epoch by epoch."""
 
 import re
+from collections.abc import Sequence
 from typing import Any
 
 from dml_bench.analysis.diagnostics import Diagnostics
@@ -21,40 +22,68 @@ from dml_bench.plots.colours import BLUE, ORANGE
 __all__ = ["accuracy_curves", "loss_curves", "one_line"]
 
 
+Curve = tuple[list[int], list[float]]
+"""Epochs, and what was recorded after them."""
+Curves = dict[str, list[Curve]]
+"""By phase, one curve for each seed."""
+
+
 def accuracy_curves(study: Study, diagnostics: dict[str, Diagnostics]) -> ReportFigure | None:
-    return curves(
-        study,
-        "test_accuracy",
-        "P@1",
-        "Test accuracy per epoch",
-        ("test_accuracy", "valid_accuracy"),
-        shared=True,
-    )
+    """The accuracy on test or validation images, epoch by epoch."""
+    title = "Test accuracy per epoch"
+    curves = all_curves(study, ("test_accuracy", "valid_accuracy"), title)
+    if curves is None:
+        return None
+    caption = one_line(study, has_folds(curves))
+    if len(curves) > 1:
+        caption += " Grey: the other experiments, trained on all classes."
+    if study.has_drop:
+        caption += (
+            " The model trained without the unseen classes is tested on the classes that it knows."
+        )
+    figure = draw_panels(study, curves, "P@1", shared=True)
+    return saved(figure, f"{study.slug}-test_accuracy", title, caption)
 
 
 def loss_curves(study: Study, diagnostics: dict[str, Diagnostics]) -> ReportFigure | None:
-    return curves(
-        study, "loss", "training loss", "Training loss per epoch", ("train_loss",), shared=False
-    )
+    """The training loss, epoch by epoch."""
+    title = "Training loss per epoch"
+    curves = all_curves(study, ("train_loss",), title)
+    if curves is None:
+        return None
+    caption = one_line(study, has_folds(curves))
+    caption += " Losses of different kinds have different scales: each panel has its own."
+    figure = draw_panels(study, curves, "training loss", shared=False)
+    return saved(figure, f"{study.slug}-loss", title, caption)
 
 
-Curves = dict[str, list[tuple[list[int], list[float]]]]
-"""By phase, one curve per seed."""
+def all_curves(study: Study, names: tuple[str, ...], title: str) -> dict[str, Curves] | None:
+    """By experiment; None where none was recorded, which is added to `study.missing`."""
+    try:
+        curves = {line.name: curves_of(line, names) for line in study.finished}
+    except (OSError, ValueError) as error:
+        study.missing.append(f"{title.lower()}: {error}")
+        return None
+    if not any(curves.values()):
+        study.missing.append(f"{title.lower()}: none was recorded")
+        return None
+    return curves
 
 
 def curves_of(line: TableRow, names: tuple[str, ...]) -> Curves:
-    found: Curves = {}
+    """What the runs of an experiment recorded under the first of `names` that they have."""
+    curves: Curves = {}
     for run in line.runs:
-        records = run.records
-        for phase in dict.fromkeys(str(record["phase"]) for record in records):
-            of_phase = [record for record in records if record["phase"] == phase]
-            at = [(int(record["epoch"]), recorded(record, names)) for record in of_phase]
-            pairs = [(epoch, value) for epoch, value in at if value is not None]
-            if pairs:
-                found.setdefault(phase, []).append(
-                    ([epoch for epoch, _ in pairs], [value for _, value in pairs])
-                )
-    return found
+        by_phase: dict[str, Curve] = {}
+        for record in run.records:
+            value = recorded(record, names)
+            if value is not None:
+                epochs, values = by_phase.setdefault(str(record["phase"]), ([], []))
+                epochs.append(int(record["epoch"]))
+                values.append(value)
+        for phase, curve in by_phase.items():
+            curves.setdefault(phase, []).append(curve)
+    return curves
 
 
 def recorded(record: dict[str, Any], names: tuple[str, ...]) -> float | None:
@@ -64,71 +93,62 @@ def recorded(record: dict[str, Any], names: tuple[str, ...]) -> float | None:
     return next((float(by_name[name]) for name in names if by_name.get(name) is not None), None)
 
 
-def curves(
-    study: Study, name: str, label: str, title: str, names: tuple[str, ...], *, shared: bool
-) -> ReportFigure | None:
+def draw_panels(study: Study, curves: dict[str, Curves], label: str, *, shared: bool) -> Any:
     """A small panel for each experiment; where all share an axis, the others lie behind it in
     grey."""
-    try:
-        found = {line.name: curves_of(line, names) for line in study.finished}
-    except (OSError, ValueError) as error:
-        study.missing.append(f"{title.lower()}: {error}")
-        return None
-    if not any(found.values()):
-        study.missing.append(f"{title.lower()}: none was recorded")
-        return None
-    columns = min(4, len(found))
-    rows = -(-len(found) // columns)
+    columns = min(4, len(curves))
+    rows = -(-len(curves) // columns)
     figure, grid = canvas(0.5 + 1.75 * rows, columns, rows, sharex=True, sharey=shared)
-    for axes, (experiment, curve) in zip(grid.flat, found.items(), strict=False):
+    panels = list(grid.flat)
+    for axes, (experiment, own_curves) in zip(panels, curves.items(), strict=False):
         if shared:
-            for other in found.values():
-                draw_curves(
-                    axes,
-                    other,
-                    {phase: INK for phase in other if not phase.startswith("limited")},
-                    alpha=0.15,
-                    linewidth=0.8,
-                )
-        colours = {phase: ORANGE if phase.startswith("limited") else BLUE for phase in curve}
-        draw_curves(axes, curve, colours, marker="." if shared else None)
+            draw_behind(axes, list(curves.values()))
+        colours = {phase: ORANGE if phase.startswith("limited") else BLUE for phase in own_curves}
+        draw_curves(axes, own_curves, colours, marker="." if shared else None)
         axes.set_title(wrapped(experiment, 30), fontsize=7)
-    for axes in list(grid.flat)[len(found) :]:
+    for axes in panels[len(curves) :]:
         axes.set_axis_off()
-    for axes in list(grid.flat)[max(0, len(found) - columns) : len(found)]:
+    for axes in panels[max(0, len(curves) - columns) : len(curves)]:
         axes.tick_params(labelbottom=True)
         integer_ticks(axes)
     figure.supxlabel("epoch", fontsize=9)
     figure.supylabel(label, fontsize=9)
-    keys = (
-        [("trained on all classes", BLUE), ("trained without the unseen", ORANGE)]
-        if study.has_drop
-        else [("validation classes", BLUE)]
-    )
-    figure.legend(
-        handles=[key_line(text, colour) for text, colour in keys], loc="outside upper left", ncols=2
-    )
-    said = one_line(
-        study, folds=any("-fold-" in phase for curve in found.values() for phase in curve)
-    )
-    said += (
-        " Grey: the other experiments, trained on all classes." if shared and len(found) > 1 else ""
-    )
-    if shared and study.has_drop:
-        said += (
-            " The model trained without the unseen classes is tested on the classes that it knows."
-        )
-    if not shared:
-        said += " Losses of different kinds have different scales: each panel has its own."
-    return saved(figure, f"{study.slug}-{name}", title, said)
+    if study.has_drop:
+        handles = [
+            key_line("trained on all classes", BLUE),
+            key_line("trained without the unseen", ORANGE),
+        ]
+    else:
+        handles = [key_line("validation classes", BLUE)]
+    figure.legend(handles=handles, loc="outside upper left", ncols=2)
+    return figure
+
+
+def has_folds(curves: dict[str, Curves]) -> bool:
+    """Whether some phase was trained in folds."""
+    return any("-fold-" in phase for of_line in curves.values() for phase in of_line)
 
 
 def one_line(study: Study, folds: bool = False) -> str:
-    parts = ["seed", *["hold-out"] * (len(study.holdouts) > 1), *["fold"] * folds]
+    """What each line of a figure is of."""
+    parts = ["seed"]
+    if len(study.holdouts) > 1:
+        parts.append("hold-out")
+    if folds:
+        parts.append("fold")
     return f"One line per {' and '.join(parts)}."
 
 
-def draw_curves(axes: Axes, found: Curves, colours: dict[str, str], **how: Any) -> None:
+def draw_behind(axes: Axes, all_experiments: Sequence[Curves]) -> None:
+    """The models that trained on all classes, in grey."""
+    for curves in all_experiments:
+        colours = {phase: INK for phase in curves if not phase.startswith("limited")}
+        draw_curves(axes, curves, colours, alpha=0.15, linewidth=0.8)
+
+
+def draw_curves(axes: Axes, curves: Curves, colours: dict[str, str], **options: Any) -> None:
+    """Those of the phases that have a colour."""
     for phase, colour in colours.items():
-        for epochs, values in found.get(phase, []):
-            axes.plot(epochs, values, color=colour, **({"linewidth": 1.2, "markersize": 4} | how))
+        for epochs, values in curves.get(phase, []):
+            plain = {"linewidth": 1.2, "markersize": 4}
+            axes.plot(epochs, values, color=colour, **(plain | options))

@@ -12,21 +12,22 @@ __all__ = ["enrolment", "open_set", "reliability", "votes"]
 
 
 def enrolment(study: Study, diagnostics: dict[str, Diagnostics]) -> ReportFigure | None:
-    looks = [look for look in diagnostics.values() if look.enrolment]
-    if not looks:
+    """P@1 against the number of images that are enrolled."""
+    shown = [measured for measured in diagnostics.values() if measured.enrolment]
+    if not shown:
         return None
-    figure, grid = canvas(3.3, len(looks), sharey=True)
-    for axes, look in zip(grid[0], looks, strict=True):
+    figure, grid = canvas(3.3, len(shown), sharey=True)
+    for axes, measured in zip(grid[0], shown, strict=True):
         for group, colour in (("unseen", ORANGE), ("seen", BLUE)):
             for by, style in (("images", "-"), ("centroids", "--")):
-                curve = look.enrolment[by]  # type: ignore[index]
+                curve = measured.enrolment[by]  # type: ignore[index]
                 mean, low, high = curve.band(group)  # type: ignore[arg-type]
                 places = np.arange(len(curve.ks))
                 axes.plot(places, mean, style, color=colour, marker="." if by == "images" else None)
                 if by == "images":
                     axes.fill_between(places, low, high, color=colour, alpha=0.22, linewidth=0)
         axes.set_xticks(places, [*map(str, curve.ks[:-1]), "all"])
-        axes.set_title(wrapped(look.line.name, 30))
+        axes.set_title(wrapped(measured.line.name, 30))
     figure.supxlabel("images enrolled per unseen class", fontsize=9)
     grid[0, 0].set_ylabel("P@1, mean over classes")
     names = [
@@ -49,26 +50,17 @@ def enrolment(study: Study, diagnostics: dict[str, Diagnostics]) -> ReportFigure
 
 
 def open_set(study: Study, diagnostics: dict[str, Diagnostics]) -> ReportFigure | None:
-    looks = [look for look in diagnostics.values() if look.open_set]
-    if not looks:
+    """ROC and OSCR curves (Dhamija et al. 2018) of unknown against known queries."""
+    shown = [measured for measured in diagnostics.values() if measured.open_set]
+    if not shown:
         return None
     figure, [[roc, oscr]] = canvas(4.2, 2)
-    for look, colour in zip(looks, (ORANGE, BLUE, GREEN), strict=False):
-        for each in look.open_set:
-            roc.plot(
-                each.curves.false_positive_rate,
-                each.curves.true_positive_rate,
-                color=colour,
-                linewidth=1,
-                alpha=0.8,
-            )
-            oscr.plot(
-                each.curves.false_positive_rate,
-                each.curves.correct_rate,
-                color=colour,
-                linewidth=1,
-                alpha=0.8,
-            )
+    for measured, colour in zip(shown, (ORANGE, BLUE, GREEN), strict=False):
+        style = {"color": colour, "linewidth": 1, "alpha": 0.8}
+        for part in measured.open_set:
+            curves = part.curves
+            roc.plot(curves.false_positive_rate, curves.true_positive_rate, **style)
+            oscr.plot(curves.false_positive_rate, curves.correct_rate, **style)
     roc.plot([0, 1], [0, 1], ":", color=INK, linewidth=1)
     for axes, title, label in (
         (roc, "ROC", "known queries accepted"),
@@ -83,8 +75,9 @@ def open_set(study: Study, diagnostics: dict[str, Diagnostics]) -> ReportFigure 
             aspect="equal",
         )
     names = [
-        f"{look.line.name}: AUROC {look.mean('auroc'):.3f}, OSCR {look.mean('oscr'):.3f}"
-        for look in looks
+        f"{measured.line.name}: AUROC {measured.mean('auroc'):.3f}, OSCR"
+        f" {measured.mean('oscr'):.3f}"
+        for measured in shown
     ]
     handles = [
         key_line(name, colour) for name, colour in zip(names, (ORANGE, BLUE, GREEN), strict=False)
@@ -99,15 +92,16 @@ def open_set(study: Study, diagnostics: dict[str, Diagnostics]) -> ReportFigure 
 
 
 def votes(study: Study, diagnostics: dict[str, Diagnostics]) -> ReportFigure | None:
+    """Accuracy against the number of neighbours that vote."""
     if not diagnostics:
         return None
     figure, grid = canvas(3.0, len(diagnostics), sharey=True)
-    for axes, look in zip(grid[0], diagnostics.values(), strict=True):
-        places = np.arange(len(look.votes.ks))
-        axes.plot(places, look.votes.majority, color=BLUE, marker=".")
-        axes.plot(places, look.votes.distance, "--", color=ORANGE, marker=".")
-        axes.set_xticks(places, list(map(str, look.votes.ks)))
-        axes.set_title(wrapped(look.line.name, 30))
+    for axes, measured in zip(grid[0], diagnostics.values(), strict=True):
+        places = np.arange(len(measured.votes.ks))
+        axes.plot(places, measured.votes.majority, color=BLUE, marker=".")
+        axes.plot(places, measured.votes.distance, "--", color=ORANGE, marker=".")
+        axes.set_xticks(places, list(map(str, measured.votes.ks)))
+        axes.set_title(wrapped(measured.line.name, 30))
     figure.supxlabel("neighbours that vote", fontsize=9)
     grid[0, 0].set_ylabel("accuracy, mean over classes")
     handles = [
@@ -129,14 +123,14 @@ def reliability(study: Study, diagnostics: dict[str, Diagnostics]) -> ReportFigu
     if not diagnostics:
         return None
     figure, grid = canvas(4.0, len(diagnostics), sharex=True, sharey=True)
-    for axes, look in zip(grid[0], diagnostics.values(), strict=True):
-        share, accuracy, part = look.reliability
+    for axes, measured in zip(grid[0], diagnostics.values(), strict=True):
+        share, accuracy, part = measured.reliability
         axes.plot([0, 1], [0, 1], ":", color=INK, linewidth=1)
         axes.vlines(share, share, accuracy, color=ORANGE, linewidth=1.2)
         axes.plot(share, accuracy, color=BLUE, linewidth=1, alpha=0.6)
         axes.scatter(share, accuracy, 12 + 300 * part, color=BLUE, zorder=3)
         axes.set(
-            title=f"{wrapped(look.line.name, 30)}\nECE {look.calibration_error:.3f}",
+            title=f"{wrapped(measured.line.name, 30)}\nECE {measured.calibration_error:.3f}",
             xlim=(-0.04, 1.06),
             ylim=(-0.04, 1.06),
         )

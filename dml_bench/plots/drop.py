@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from dml_bench.analysis.diagnostics import Diagnostics, class_drop
+from dml_bench.analysis.diagnostics import ClassDrop, Diagnostics, class_drop
 from dml_bench.analysis.study import Study
 from dml_bench.plots.canvas import (
     INK,
@@ -22,6 +22,7 @@ __all__ = ["class_bars", "drop_bars", "holdout_dots"]
 
 
 def drop_bars(study: Study, diagnostics: dict[str, Diagnostics]) -> ReportFigure | None:
+    """The drop of every experiment on the unseen, the seen and all classes."""
     if not study.has_drop:
         study.missing.append("precision-drop figures: this protocol has no second model")
         return None
@@ -75,11 +76,13 @@ def holdout_dots(study: Study, diagnostics: dict[str, Diagnostics]) -> ReportFig
     lines = study.finished
     figure, [[axes]] = canvas(1.1 + 0.32 * len(lines))
     rows = np.arange(len(lines))
-    drops = [study.holdout_drops(line).mean(1) for line in lines]
-    for row, each in zip(rows, drops, strict=True):
+    names = []
+    for row, line in enumerate(lines):
+        drops = study.holdout_drops(line).mean(1)
+        names.append(f"{line.name} (± {100 * drops.std(ddof=1):.1f})")
         axes.plot(
-            each,
-            np.full(len(each), row),
+            drops,
+            np.full(len(drops), row),
             "o",
             color=ORANGE,
             markersize=5,
@@ -98,10 +101,6 @@ def holdout_dots(study: Study, diagnostics: dict[str, Diagnostics]) -> ReportFig
         elinewidth=1,
         capsize=2,
     )
-    names = [
-        f"{line.name} (± {100 * each.std(ddof=1):.1f})"
-        for line, each in zip(lines, drops, strict=True)
-    ]
     finish_rows(axes, names, "precision drop of the unseen classes")
     axes.axvline(0, color=INK, linewidth=0.8)
     handles = [
@@ -118,41 +117,27 @@ def holdout_dots(study: Study, diagnostics: dict[str, Diagnostics]) -> ReportFig
 
 
 MOST_NAMES = 60
+"""Of more classes the bars have no names."""
 
 
 def class_bars(study: Study, diagnostics: dict[str, Diagnostics]) -> ReportFigure | None:
     """The drop of every class of the best and of the baseline."""
-    lines = [line for line in (study.best, study.baseline) if line is not None]
-    lines = list({line.name: line for line in lines}.values())
+    lines = {line.name: line for line in (study.best, study.baseline) if line is not None}
     if not study.has_drop or not lines:
         return None
-    drops = [class_drop(line) for line in lines]
-    count = max(len(each.drop) for each in drops)
-    is_named = count <= MOST_NAMES
-    figure, grid = canvas(
-        0.9 + 0.155 * count if is_named else 6.0,
-        *((len(lines), 1) if is_named else (1, len(lines))),
-    )
-    for axes, line, each in zip(grid.flat, lines, drops, strict=True):
-        order = np.argsort(-each.drop, kind="stable")
-        colours = np.where(each.unseen[order], ORANGE, BLUE)
-        places = np.arange(len(order))
-        if is_named:
-            axes.barh(places, each.drop[order], 0.75, color=colours)
-            axes.set_yticks(places, [shortened(each.names[i], 40) for i in order], fontsize=6)
-            for label, colour in zip(axes.get_yticklabels(), colours, strict=True):
-                label.set_color(colour if colour == ORANGE else INK)
-            axes.set_ylim(len(order) - 0.4, -0.6)
-            axes.grid(visible=False, axis="y")
-            axes.tick_params(axis="y", length=0)
-            axes.axvline(0, color=INK, linewidth=0.8)
-        else:
-            axes.bar(places, each.drop[order], 1.0, color=colours)
-            axes.set_xlabel("classes, largest drop first")
-            axes.axhline(0, color=INK, linewidth=0.8)
-        axes.set_title(wrapped(line.name))
-    for axes in grid[-1] if is_named else grid[:, 0]:
-        (axes.set_xlabel if is_named else axes.set_ylabel)("precision drop")
+    drops = {name: class_drop(line) for name, line in lines.items()}
+    count = max(len(drop.drop) for drop in drops.values())
+    if count <= MOST_NAMES:
+        figure, grid = canvas(0.9 + 0.155 * count, len(drops))
+        draw_classes, described = named_classes, grid[-1]
+    else:
+        figure, grid = canvas(6.0, rows=len(drops))
+        draw_classes, described = nameless_classes, grid[:, 0]
+    for axes, (name, drop) in zip(grid.flat, drops.items(), strict=True):
+        draw_classes(axes, drop)
+        axes.set_title(wrapped(name))
+    for axes in described:
+        (axes.set_xlabel if count <= MOST_NAMES else axes.set_ylabel)("precision drop")
     handles = [
         key_line("unseen classes", ORANGE, linewidth=6),
         key_line("seen classes", BLUE, linewidth=6),
@@ -163,3 +148,27 @@ def class_bars(study: Study, diagnostics: dict[str, Diagnostics]) -> ReportFigur
     )
     caption = f"Mean over seeds{several}; largest drop first."
     return saved(figure, f"{study.slug}-classes", "Precision drop per class", caption)
+
+
+def named_classes(axes: Axes, drop: ClassDrop) -> None:
+    """A bar beside the name of each class, largest drop first."""
+    order = np.argsort(-drop.drop, kind="stable")
+    colours = np.where(drop.unseen[order], ORANGE, BLUE)
+    places = np.arange(len(order))
+    axes.barh(places, drop.drop[order], 0.75, color=colours)
+    axes.set_yticks(places, [shortened(drop.names[label], 40) for label in order], fontsize=6)
+    for text, colour in zip(axes.get_yticklabels(), colours, strict=True):
+        text.set_color(colour if colour == ORANGE else INK)
+    axes.set_ylim(len(order) - 0.4, -0.6)
+    axes.grid(visible=False, axis="y")
+    axes.tick_params(axis="y", length=0)
+    axes.axvline(0, color=INK, linewidth=0.8)
+
+
+def nameless_classes(axes: Axes, drop: ClassDrop) -> None:
+    """Many narrow bars, largest drop first."""
+    order = np.argsort(-drop.drop, kind="stable")
+    colours = np.where(drop.unseen[order], ORANGE, BLUE)
+    axes.bar(np.arange(len(order)), drop.drop[order], 1.0, color=colours)
+    axes.set_xlabel("classes, largest drop first")
+    axes.axhline(0, color=INK, linewidth=0.8)

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from dml_bench.analysis.diagnostics import Diagnostics
 from dml_bench.analysis.study import Study
-from dml_bench.plots.ablation import effect_dots
+from dml_bench.plots.ablation import change_dots
 from dml_bench.plots.canvas import ReportFigure, style
 from dml_bench.plots.cost import cost_scatter
 from dml_bench.plots.curves import accuracy_curves, loss_curves
@@ -23,7 +23,7 @@ def draw(study: Study, diagnostics: dict[str, Diagnostics]) -> list[ReportFigure
 
 
 FIGURES: tuple[Callable[[Study, dict[str, Diagnostics]], ReportFigure | None], ...] = (
-    effect_dots,
+    change_dots,
     drop_bars,
     holdout_dots,
     accuracy_curves,
