@@ -7,7 +7,6 @@ which `dml_bench.protocols` imports, and the experiments that name it.
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, ClassVar, cast
 
 import numpy as np
@@ -19,7 +18,6 @@ from dml_bench.data.split import Phase, Split
 from dml_bench.evaluation.metrics import vote
 from dml_bench.evaluation.search import Neighbours
 from dml_bench.protocols.metric import Column, Metric
-from dml_bench.system.files import write_csv
 from dml_bench.system.tables import OutcomeTable, ResultTable
 
 __all__ = [
@@ -63,10 +61,6 @@ class Result(ABC):
     @abstractmethod
     def predictions(self) -> ResultTable:
         """One row for each query."""
-
-    def write(self, folder: Path) -> None:
-        for name, table in {**self.tables(), "predictions": self.predictions()}.items():
-            write_csv(folder / f"{name}.csv", table.columns, table.rows)
 
 
 class Protocol(ABC):

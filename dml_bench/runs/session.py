@@ -20,7 +20,7 @@ from dml_bench.evaluation.collapse import doubts
 from dml_bench.evaluation.metrics import precision_at_1
 from dml_bench.evaluation.statistics import Scores, interval
 from dml_bench.protocols import protocol_of
-from dml_bench.protocols.base import PhaseOutput
+from dml_bench.protocols.base import PhaseOutput, Result
 from dml_bench.runs import arrays, layout
 from dml_bench.runs import folder as run_folder
 from dml_bench.runs.embed_and_search import evaluate_ensemble, evaluate_phase
@@ -38,7 +38,7 @@ from dml_bench.training.labels import given_labels
 from dml_bench.training.pretraining import Stage, stages
 from dml_bench.training.training_state import TrainingState
 
-__all__ = ["RunSession"]
+__all__ = ["RunSession", "write_tables"]
 
 
 class RunSession:
@@ -408,7 +408,7 @@ class RunSession:
         result = self.protocol.evaluate(
             self.experiment, self.dataset, self.split, self.phases, outputs
         )
-        result.write(self.folder.path)
+        write_tables(result, self.folder.path)
         told = result.summary()
         for phase in self.phases:
             if more := self._of_training(self.folder.phase(phase.name)):
@@ -446,6 +446,14 @@ class RunSession:
         self.mirror.tables(result.tables())
         self.mirror.summary(result.highlights())
         return self.folder.write_summary(summary)
+
+
+def write_tables(result: Result, folder: Path) -> None:
+    """Write all tables of a result, and its predictions, into the run folder."""
+    for name, table in result.tables().items():
+        write_csv(layout.table(folder, name), table.columns, table.rows)
+    predictions = result.predictions()
+    write_csv(folder / layout.PREDICTIONS, predictions.columns, predictions.rows)
 
 
 def what_is_logged(phases: Sequence[Phase]) -> str:

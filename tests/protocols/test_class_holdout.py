@@ -13,6 +13,7 @@ from dml_bench.data.datasets import Dataset
 from dml_bench.data.split import Split, phases
 from dml_bench.evaluation.search import Neighbours
 from dml_bench.protocols.class_holdout import HoldoutResult
+from dml_bench.runs.session import write_tables
 
 CLASSES = ("auk", "jay", "owl", "wren")
 LABELS = np.array([0, 0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3])
@@ -299,7 +300,7 @@ def test_the_summary_has_the_drops_and_the_classes_that_lost_most(answers):
 
 
 def test_every_table_is_written_as_it_is(answers, tmp_path):
-    answers.write(tmp_path)
+    write_tables(answers, tmp_path)
     tables = {**answers.tables(), "predictions": answers.predictions()}
     assert {path.name for path in tmp_path.iterdir()} == {f"{name}.csv" for name in tables}
     for name, table in tables.items():
