@@ -1,8 +1,18 @@
+import hashlib
 import os
+import shutil
 import signal
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+from filelock import FileLock
+
+if TYPE_CHECKING:
+    from dml_bench.runs.request import Outcome
+
+MadeOnce = Callable[[str, Callable[[Path], object]], Path]
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault(
@@ -41,13 +51,84 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 
 @pytest.fixture(scope="session")
-def birds(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def of_all_workers(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that all processes of one session of tests share."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "shared"
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def made_once(of_all_workers: Path) -> MadeOnce:
+    """`made_once(name, make)` is the folder of that name, which `make` filled once a session."""
+
+    def folder_of(name: str, make: Callable[[Path], object]) -> Path:
+        folder, done = of_all_workers / name, of_all_workers / f"{name}.done"
+        with FileLock(of_all_workers / f"{name}.lock"):
+            if not done.exists():
+                folder.mkdir()
+                make(folder)
+                done.touch()
+        return folder
+
+    return folder_of
+
+
+@pytest.fixture(scope="session")
+def birds(made_once: MadeOnce) -> Path:
     """Eight drawn species with 8 images each at 40 px, in CUB's layout."""
     from dml_bench.data.synthetic import write
 
-    return write(tmp_path_factory.mktemp("birds") / "CUB_200_2011", counts=[8] * 8, size=40, seed=3)
+    def draw(folder: Path) -> None:
+        write(folder / "CUB_200_2011", counts=[8] * 8, size=40, seed=3)
+
+    return made_once("birds", draw) / "CUB_200_2011"
 
 
 @pytest.fixture(scope="session")
 def cache_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="session")
+def trained(
+    of_all_workers: Path, birds: Path, cache_dir: Path
+) -> Iterator["Callable[..., Outcome]"]:
+    """`trained(*overrides)` is a finished tiny run of the birds. Each is trained once a session,
+    whichever process asks first, so nobody may change it: who has to change one makes a copy."""
+    from tiny import train
+
+    sealed: dict[Path, dict[Path, int]] = {}
+
+    def run_of(*overrides: str) -> "Outcome":
+        name = hashlib.sha256("\n".join(overrides).encode()).hexdigest()[:16]
+        out = of_all_workers / "runs" / name
+        out.parent.mkdir(exist_ok=True)
+        with FileLock(out.with_suffix(".lock")):
+            outcome = train(birds, cache_dir, out, *overrides)
+        sealed.setdefault(outcome.folder, times_of(outcome.folder))
+        return outcome
+
+    yield run_of
+    for folder, times in sealed.items():
+        assert times_of(folder) == times, f"a test changed the shared run {folder}: copy it first"
+
+
+@pytest.fixture(scope="session")
+def copy_of_trained(
+    trained: "Callable[..., Outcome]", tmp_path_factory: pytest.TempPathFactory
+) -> Callable[..., Path]:
+    """`copy_of_trained(*overrides)` is the folder of such a run that may be changed."""
+
+    def copy_of(*overrides: str) -> Path:
+        run = trained(*overrides).folder
+        place = tmp_path_factory.mktemp("runs").joinpath(*run.parts[-3:])
+        return Path(shutil.copytree(run, place))
+
+    return copy_of
+
+
+def times_of(folder: Path) -> dict[Path, int]:
+    """When each file of a folder was changed last."""
+    return {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}

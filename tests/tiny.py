@@ -1,11 +1,11 @@
 """An experiment that trains in about a second, its run as a process of its own or interrupted, and
 commands typed in this process."""
 
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from forked import ForkedCommand
 
 from dml_bench.cli.app import main
 from dml_bench.config import Experiment
@@ -61,13 +61,8 @@ def command(birds: Path, cache_dir: Path, out: Path, *more: str) -> list[str]:
     ]
 
 
-def start(birds: Path, cache_dir: Path, out: Path, *more: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        command(birds, cache_dir, out, *more),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+def start(birds: Path, cache_dir: Path, out: Path, *more: str) -> ForkedCommand:
+    return ForkedCommand(command(birds, cache_dir, out, *more)[3:])
 
 
 class StopsAfter(Callback):

@@ -270,10 +270,9 @@ def test_a_run_of_another_configuration_or_an_unfinished_one_is_none(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def drops(birds: Path, cache_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+def drops(trained) -> Run:
     settings = ("train.epochs=1", "loss=crossentropy", "miner=none")
-    outcome = train(birds, cache_dir, tmp_path_factory.mktemp("drops"), *settings)
-    return read_folder(outcome.folder)
+    return read_folder(trained(*settings).folder)
 
 
 def test_what_is_measured_per_query_averages_to_what_a_real_run_says(drops: Run):

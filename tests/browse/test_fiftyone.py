@@ -21,7 +21,6 @@ from urllib.parse import urlencode
 import numpy as np
 import pytest
 from handmade import experiment, finish, store
-from tiny import train
 
 from dml_bench.browse import fiftyone_app, projection
 from dml_bench.browse.database import URI, DatabaseFolder, find_mongod, served
@@ -286,9 +285,9 @@ def test_on_a_server_that_the_user_names_forgetting_removes_the_run_s_dataset_al
 
 
 @pytest.fixture(scope="module")
-def run(birds, cache_dir, tmp_path_factory) -> Path:
+def run(copy_of_trained) -> Path:
     """A trained run of 64 birds whose maps are kept already, so that nothing waits for UMAP."""
-    folder = train(birds, cache_dir, tmp_path_factory.mktemp("runs")).folder
+    folder = copy_of_trained()
     for phase in ("all", "limited"):
         stored = read_arrays(folder / phase / "embeddings.safetensors")
         embeddings = np.concatenate([stored["gallery"], stored["query"]])

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from tiny import SETTINGS, tiny, train
+from tiny import SETTINGS, tiny
 
 from dml_bench.cli import app
 from dml_bench.config import as_table
@@ -109,9 +109,9 @@ def at_most(limit: int, amount: int) -> None:
 
 
 @pytest.fixture(scope="module")
-def run(birds, cache_dir, tmp_path_factory) -> Path:
+def run(copy_of_trained) -> Path:
     """A finished run of the tiny experiment."""
-    return train(birds, cache_dir, tmp_path_factory.mktemp("runs"), "train.epochs=1").folder
+    return copy_of_trained("train.epochs=1")
 
 
 @dataclass

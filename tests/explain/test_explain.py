@@ -32,8 +32,8 @@ from dml_bench.system.files import read_csv
 
 
 @pytest.fixture(scope="module")
-def run(birds: Path, cache_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return train(birds, cache_dir, tmp_path_factory.mktemp("runs")).folder
+def run(trained) -> Path:
+    return trained().folder
 
 
 @pytest.fixture(scope="module")
@@ -118,8 +118,11 @@ def test_a_panel_for_each_image_and_scores_of_each_method_model_and_group_are_wr
     )
 
 
-def test_the_same_request_writes_the_same_panels_and_numbers(run, tmp_path):
-    first, second = (explained(run, tmp_path / name, scored=8) for name in ("a", "b"))
+def test_the_same_request_writes_the_same_panels_and_numbers_and_the_run_stays_as_it_was_sealed(
+    run, tmp_path
+):
+    sealed = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    first, second = (explained(run, tmp_path / name, scored=4) for name in ("a", "b"))
     assert [panel.read_bytes() for panel in first.panels] == [
         panel.read_bytes() for panel in second.panels
     ]
@@ -127,6 +130,7 @@ def test_the_same_request_writes_the_same_panels_and_numbers(run, tmp_path):
         tmp_path / "b" / "scores.csv"
     ).read_bytes()
     assert first.rows == second.rows or str(first.rows) == str(second.rows)
+    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == sealed
 
 
 def test_a_folder_is_written_again_but_never_over_something_else(run, tmp_path):
@@ -139,12 +143,6 @@ def test_a_folder_is_written_again_but_never_over_something_else(run, tmp_path):
     ):
         explained(run, tmp_path / "mine")
     assert [path.name for path in (tmp_path / "mine").iterdir()] == ["thesis.txt"]
-
-
-def test_the_run_itself_stays_as_it_was_sealed(run, tmp_path):
-    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
-    explained(run, tmp_path / "out", scored=4)
-    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
 
 
 # Which images
@@ -249,16 +247,8 @@ def test_the_embeddings_of_a_phase_are_those_that_the_run_keeps(run_images, run)
 
 
 @pytest.fixture(scope="module")
-def in_bfloat16(
-    birds: Path, cache_dir: Path, tmp_path_factory: pytest.TempPathFactory
-) -> RunImages:
-    return RunImages(
-        read_folder(
-            train(
-                birds, cache_dir, tmp_path_factory.mktemp("bfloat16"), "train.precision=bfloat16"
-            ).folder
-        )
-    )
+def in_bfloat16(trained) -> RunImages:
+    return RunImages(read_folder(trained("train.precision=bfloat16").folder))
 
 
 @pytest.mark.parametrize("phase", ["all", "limited"])
@@ -358,7 +348,7 @@ def test_a_classifier_is_asked_about_its_logit_and_the_phase_that_does_not_know_
     assert maps.mean() == pytest.approx(float(outputs[0] @ everything.class_weight(1)), rel=1e-3), (
         "one position: the map is the logit"
     )
-    done = explained(folder, tmp_path / "out", target="logit", scored=8)
+    done = explained(folder, tmp_path / "out", target="logit", scored=4)
     assert {row.model for row in done.rows} >= {"all", "limited", "random"}
 
 
@@ -382,11 +372,9 @@ def test_a_transformer_is_explained_by_its_attention(birds, cache_dir, tmp_path)
 
 
 def test_images_that_were_cut_to_their_boxes_are_explained_as_the_run_saw_them_without_a_box(
-    birds, cache_dir, tmp_path
+    trained, tmp_path
 ):
-    folder = train(
-        birds, cache_dir, tmp_path / "runs", "data.dataset.crop_to_box=true", "train.epochs=1"
-    ).folder
+    folder = trained("train.epochs=1", "data.dataset.crop_to_box=true").folder
     run_images = RunImages(read_folder(folder))
     kept = read_arrays(folder / "all" / "embeddings.safetensors")
     pixels = np.stack(
@@ -400,8 +388,8 @@ def test_images_that_were_cut_to_their_boxes_are_explained_as_the_run_saw_them_w
     assert {line.score for line in done.rows} == {"empty", "insertion", "deletion", "sanity"}
 
 
-def test_an_ensemble_of_folds_is_refused(birds, cache_dir, tmp_path):
-    folder = train(birds, cache_dir, tmp_path / "runs", "train.folds=2", "train.epochs=1").folder
+def test_an_ensemble_of_folds_is_refused(trained, tmp_path):
+    folder = trained("train.epochs=1", "train.folds=2").folder
     with pytest.raises(
         ValueError,
         match=(

@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from tiny import train
 
 from dml_bench.cli.app import main
 from dml_bench.explain.images import RunImages
@@ -16,8 +15,8 @@ from dml_bench.runs.run import read_folder
 
 
 @pytest.fixture(scope="module")
-def run(birds: Path, cache_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return train(birds, cache_dir, tmp_path_factory.mktemp("runs"), "train.epochs=1").folder
+def run(trained) -> Path:
+    return trained("train.epochs=1").folder
 
 
 def rows(path: Path) -> list[dict[str, str]]:

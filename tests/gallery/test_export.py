@@ -47,10 +47,8 @@ exec(card.split("```python\\n")[1].split("```")[0])
 
 
 @pytest.fixture(scope="module")
-def folder(birds, cache_dir, tmp_path_factory) -> Path:
-    return train(
-        birds, cache_dir, tmp_path_factory.mktemp("runs"), "train.precision=float32"
-    ).folder
+def folder(trained) -> Path:
+    return trained("train.precision=float32").folder
 
 
 @pytest.fixture(scope="module")

@@ -38,15 +38,13 @@ SQUASH = ("images.fit=squash", "augment.random_crop_from=0")
 
 
 @pytest.fixture(scope="module")
-def trained(birds, cache_dir, tmp_path_factory) -> Path:
-    return train(
-        birds, cache_dir, tmp_path_factory.mktemp("runs"), "train.precision=float32"
-    ).folder
+def finished(trained) -> Path:
+    return trained("train.precision=float32").folder
 
 
 @pytest.fixture
-def run(trained, tmp_path) -> Path:
-    return Path(shutil.copytree(trained, tmp_path / "runs" / "experiment" / "birds" / "seed-42"))
+def run(finished, tmp_path) -> Path:
+    return Path(shutil.copytree(finished, tmp_path / "runs" / "experiment" / "birds" / "seed-42"))
 
 
 @pytest.fixture

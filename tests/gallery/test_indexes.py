@@ -15,7 +15,7 @@ import faiss.contrib.torch_utils
 import numpy as np
 import pytest
 from handmade import experiment, finish
-from tiny import dml_bench, refusal, train
+from tiny import dml_bench, refusal
 
 from dml_bench.evaluation.search import search
 from dml_bench.gallery.index_recall import RecallQueries, asked_of_itself, recalls, wilson
@@ -600,15 +600,13 @@ def test_auto_is_exact_whatever_the_size_and_says_from_which_on_another_is_worth
 
 
 @pytest.fixture(scope="module")
-def trained(birds, cache_dir, tmp_path_factory) -> Path:
-    return train(
-        birds, cache_dir, tmp_path_factory.mktemp("runs"), "train.precision=float32"
-    ).folder
+def finished(trained) -> Path:
+    return trained("train.precision=float32").folder
 
 
 @pytest.fixture
-def run(trained, tmp_path) -> Path:
-    return Path(shutil.copytree(trained, tmp_path / "runs" / "experiment" / "birds" / "seed-42"))
+def run(finished, tmp_path) -> Path:
+    return Path(shutil.copytree(finished, tmp_path / "runs" / "experiment" / "birds" / "seed-42"))
 
 
 def answers(

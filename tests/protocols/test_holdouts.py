@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tiny import train
 
 from dml_bench.runs.arrays import read_neighbours
 
@@ -15,8 +14,8 @@ RULE = "unseen=random:2:5 x 3"
 
 
 @pytest.fixture(scope="module")
-def folder(birds, cache_dir, tmp_path_factory) -> Path:
-    return train(birds, cache_dir, tmp_path_factory.mktemp("runs"), RULE, "train.epochs=1").folder
+def folder(trained) -> Path:
+    return trained("train.epochs=1", RULE).folder
 
 
 @pytest.fixture(scope="module")

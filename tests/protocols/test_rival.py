@@ -16,8 +16,8 @@ RIVAL = ("loss=crossentropy", "miner=none", "model.head=identity", "train.epochs
 
 
 @pytest.fixture(scope="module")
-def folder(birds, cache_dir, tmp_path_factory) -> Path:
-    return train(birds, cache_dir, tmp_path_factory.mktemp("runs"), *RIVAL).folder
+def folder(trained) -> Path:
+    return trained(*RIVAL).folder
 
 
 def test_both_phases_report_the_accuracy_of_the_logits_on_the_classes_that_they_know(folder):

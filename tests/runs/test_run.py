@@ -11,8 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from forked import ForkedCommand
 from safetensors.torch import load_file
-from tiny import command, start, tiny, train
+from tiny import start, tiny, train
 
 from dml_bench.data.cache import UnreadableImages
 from dml_bench.data.inputs import ImageInputs
@@ -41,8 +42,8 @@ class Listening(Callback):
 
 
 @pytest.fixture(scope="module")
-def outcome(birds: Path, cache_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Outcome:
-    return train(birds, cache_dir, tmp_path_factory.mktemp("runs"))
+def outcome(birds: Path, cache_dir: Path, copy_of_trained) -> Outcome:
+    return train(birds, cache_dir, copy_of_trained().parents[2])
 
 
 def bits(folder: Path) -> dict[str, bytes]:
@@ -339,7 +340,7 @@ def recorded(out: Path) -> int:
     return sum(len(path.read_text().splitlines()) for path in out.glob("*/*/seed-*/metrics.jsonl"))
 
 
-def wait_for(out: Path, *, epochs: int, process: subprocess.Popen[str]) -> None:
+def wait_for(out: Path, *, epochs: int, process: ForkedCommand) -> None:
     """Until that many epochs are recorded."""
     deadline = time.monotonic() + 120
     while recorded(out) < epochs:
@@ -364,14 +365,12 @@ def test_killed_and_resumed_equals_never_stopped(birds: Path, cache_dir: Path, t
                 == "stopped; finished epochs are kept: the same command goes on from there"
             )
         assert 0 < recorded(out) < 24
-    finished = subprocess.run(
-        command(birds, cache_dir, out, *more), capture_output=True, text=True, check=True
-    )
+    finished, _ = start(birds, cache_dir, out, *more).communicate()
     uninterrupted = train(birds, cache_dir, tmp_path / "uninterrupted", "train.epochs=12").folder
     folder = next(out.rglob("summary.json")).parent
     assert bits(folder) == bits(uninterrupted)
     assert len(json.loads((folder / "environment.json").read_text())["sessions"]) == 4
-    assert "P@1 of EPSHN_cosine_resnet18_sgd_aug on cub, seed 42" in finished.stdout
+    assert "P@1 of EPSHN_cosine_resnet18_sgd_aug on cub, seed 42" in finished
 
 
 def test_a_crash_between_the_state_and_its_record_loses_no_record(

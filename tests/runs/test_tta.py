@@ -121,25 +121,17 @@ def test_without_tta_there_is_one_view():
 
 
 @pytest.fixture(scope="module")
-def plain(birds: Path, cache_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return train(
-        birds,
-        cache_dir,
-        tmp_path_factory.mktemp("plain"),
-        "train.epochs=1",
-        "train.precision=float32",
-    ).folder
+def plain(trained) -> Path:
+    return trained("train.epochs=1", "train.precision=float32").folder
 
 
 @pytest.fixture(scope="module")
-def mirrored(birds: Path, cache_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return train(
-        birds, cache_dir, tmp_path_factory.mktemp("mirrored"), *MIRROR, "train.precision=float32"
-    ).folder
+def mirrored(trained) -> Path:
+    return trained(*MIRROR, "train.precision=float32").folder
 
 
 @pytest.fixture(scope="module")
-def largest(birds: Path, cache_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def largest(trained) -> Path:
     settings = (
         *LARGEST,
         "loss=crossentropy",
@@ -147,7 +139,7 @@ def largest(birds: Path, cache_dir: Path, tmp_path_factory: pytest.TempPathFacto
         "model.head=identity",
         "data.valid_fraction=0.2",
     )
-    return train(birds, cache_dir, tmp_path_factory.mktemp("largest"), *settings).folder
+    return trained(*settings).folder
 
 
 def test_tta_changes_the_evaluation_of_both_phases_and_nothing_of_the_training(

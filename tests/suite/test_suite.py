@@ -638,7 +638,7 @@ def runs_at_work(suite: subprocess.Popen[str]) -> list[psutil.Process]:
 
 
 def test_a_run_that_is_killed_is_a_failed_row_and_goes_on_the_next_time(
-    files: Path, birds: Path, cache_dir: Path, tmp_path: Path
+    files: Path, birds: Path, cache_dir: Path, tmp_path: Path, monkeypatch, capsys
 ):
     arguments = command(
         files, birds, cache_dir, tmp_path, "longer.toml", "fine.toml", "--jobs", "1"
@@ -651,15 +651,8 @@ def test_a_run_that_is_killed_is_a_failed_row_and_goes_on_the_next_time(
     assert suite.returncode == 1
     assert "longer seed 42: failed: killed by signal 9 (out of memory?)" in said
     assert "fine seed 42: P@1 all" in said
-    ended = subprocess.run(
-        [sys.executable, "-m", "dml_bench", *arguments],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert ended.returncode == 0
-    assert "1 run, 1 are finished already" in ended.stdout
+    assert call(monkeypatch, arguments) == 0
+    assert "1 run, 1 are finished already" in capsys.readouterr().out
     records = [
         json.loads(line)
         for line in (

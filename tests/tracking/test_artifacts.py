@@ -20,8 +20,8 @@ from dml_bench.tracking.wandb_mirror import NotSent, mirror_in_wandb
 
 
 @pytest.fixture(scope="module")
-def run(birds: Path, cache_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return train(birds, cache_dir, tmp_path_factory.mktemp("runs"), "train.epochs=1").folder
+def run(copy_of_trained) -> Path:
+    return copy_of_trained("train.epochs=1")
 
 
 def logged(folder: Path, home: Path) -> dict[str, Any]:

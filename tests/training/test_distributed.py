@@ -70,36 +70,33 @@ class Stops(Callback):
 
 
 @pytest.fixture(scope="module")
-def two(birds: Path, cache_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def two(birds: Path, cache_dir: Path, made_once) -> Path:
     """What `compute` of two_processes.py left."""
-    out = tmp_path_factory.mktemp("two")
-    with pytest.raises(KeyboardInterrupt):
-        train(birds, cache_dir, out / "begun", *RUNS["pairs"], callback=Stops())
-    script = Path(two_processes.__file__)
-    done = subprocess.run(
-        torchrun(str(script), "compute", str(birds), str(cache_dir), str(out)),
-        capture_output=True,
-        text=True,
-        env=one_thread(),
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    return out
+
+    def compute(out: Path) -> None:
+        with pytest.raises(KeyboardInterrupt):
+            train(birds, cache_dir, out / "begun", *RUNS["pairs"], callback=Stops())
+        script = Path(two_processes.__file__)
+        done = subprocess.run(
+            torchrun(str(script), "compute", str(birds), str(cache_dir), str(out)),
+            capture_output=True,
+            text=True,
+            env=one_thread(),
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr[-3000:]
+
+    return made_once("two processes", compute)
 
 
 @pytest.fixture(scope="module")
-def single(
-    birds: Path, cache_dir: Path, tmp_path_factory: pytest.TempPathFactory
-) -> dict[str, Path]:
+def single(trained) -> dict[str, Path]:
     """The folders of the same runs by one process, with as many threads as each of the two: weights
     to start from are made for a number."""
-    out, threads = tmp_path_factory.mktemp("one"), torch.get_num_threads()
+    threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        return {
-            name: train(birds, cache_dir, out / name, *settings).folder
-            for name, settings in RUNS.items()
-        }
+        return {name: trained(*settings).folder for name, settings in RUNS.items()}
     finally:
         torch.set_num_threads(threads)
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tiny import tiny, train
+from tiny import tiny
 
 from dml_bench.data.datasets import Dataset
 from dml_bench.data.split import Phase, fold_phases, make_split
@@ -70,8 +70,8 @@ def test_one_fold_is_none(folds):
 
 
 @pytest.fixture(scope="module")
-def outcome(birds: Path, cache_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Outcome:
-    return train(birds, cache_dir, tmp_path_factory.mktemp("runs"), "train.folds=3", *CLASSIFIER)
+def outcome(trained) -> Outcome:
+    return trained("train.folds=3", *CLASSIFIER)
 
 
 @pytest.mark.parametrize("phase", ["all", "limited"])

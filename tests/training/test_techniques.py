@@ -58,7 +58,9 @@ def bits(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("name", TECHNIQUES)
-def test_killed_and_resumed_equals_never_stopped(name, birds, cache_dir, tmp_path, monkeypatch):
+def test_killed_and_resumed_equals_never_stopped(
+    name, birds, cache_dir, tmp_path, monkeypatch, trained
+):
     """Killed after the second epoch that is saved, after the state and before its record, and again
     three epochs later."""
     saves = {"left": 0}
@@ -77,7 +79,7 @@ def test_killed_and_resumed_equals_never_stopped(name, birds, cache_dir, tmp_pat
             train(birds, cache_dir, tmp_path / "interrupted", *TECHNIQUES[name])
     saves["left"] = -1
     resumed = train(birds, cache_dir, tmp_path / "interrupted", *TECHNIQUES[name]).folder
-    straight = train(birds, cache_dir, tmp_path / "straight", *TECHNIQUES[name]).folder
+    straight = trained(*TECHNIQUES[name]).folder
     assert bits(resumed) == bits(straight)
     assert len(bits(straight)) >= 5
 
@@ -85,13 +87,10 @@ def test_killed_and_resumed_equals_never_stopped(name, birds, cache_dir, tmp_pat
 @pytest.mark.parametrize(
     "name", sorted(set(TECHNIQUES) - {"class weights", "oversampling", "cam head"})
 )
-def test_every_technique_changes_the_result(name, birds, cache_dir, tmp_path):
+def test_every_technique_changes_the_result(name, trained):
     """All but those that have nothing to do where classes are of one size, and a linear head that
     is averaged after it instead of before."""
     parts = TECHNIQUES[name]
     without = [part for part in parts if part in (*CLASSIFIER, "loss=MultiSimilarity")]
-    plain, technique = (
-        train(birds, cache_dir, tmp_path / place, *settings).folder
-        for place, settings in (("p", without), ("t", parts))
-    )
+    plain, technique = trained(*without).folder, trained(*parts).folder
     assert bits(plain)["limited/embeddings"] != bits(technique)["limited/embeddings"]
