@@ -167,7 +167,7 @@ def test_a_file_of_ones_own_is_imported_by_its_path_beside_the_experiment(tmp_pa
     assert experiment.loss.options == {"scale": 3.0}
     (record,) = experiment.plugins.components
     assert (record.module, record.file) == ("", str(tmp_path / "lab" / "my_losses.py"))
-    with pytest.raises(ValueError, match=r"loss.scale is 'wide'; a number is wanted"):
+    with pytest.raises(ValueError, match=r"loss.scale must be a number, got 'wide'"):
         resolve(str(path), overrides=["loss.scale=wide"])
 
 
