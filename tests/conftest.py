@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 MadeOnce = Callable[[str, Callable[[Path], object]], Path]
 
 os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["DML_BENCH_CHECK_SHAPES"] = "1"  # of arrays and tensors, at every `shaped` function
 os.environ.setdefault(
     "OMP_NUM_THREADS", "1"
 )  # one process per core, one thread each: two threads that share a core wait for each other

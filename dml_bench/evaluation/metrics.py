@@ -5,10 +5,12 @@ All take a `Neighbours` value. Relevant means: of the query's class.
 """
 
 from dataclasses import replace
+from typing import Annotated
 
 import numpy as np
 
 from dml_bench.evaluation.search import Neighbours
+from dml_bench.system.shapes import Bool, Float, Int, shaped
 
 __all__ = [
     "by_class",
@@ -24,27 +26,31 @@ __all__ = [
 ]
 
 
-def precision_at_1(neighbours: Neighbours) -> np.ndarray:
+@shaped
+def precision_at_1(neighbours: Neighbours) -> Annotated[np.ndarray, Float("query")]:
     """(query) 1 where the nearest gallery image is relevant, else 0. Equals R@1 and 1-NN
     accuracy."""
     return (neighbours.labels[:, 0] == neighbours.query_labels).astype(float)
 
 
-def decided_by_order(neighbours: Neighbours) -> np.ndarray:
+@shaped
+def decided_by_order(neighbours: Neighbours) -> Annotated[np.ndarray, Bool("query")]:
     """(query) bool: whether an image of another class is exactly as near as the nearest, so that
     the order of the gallery decides P@1."""
     as_near = neighbours.similarities == neighbours.similarities[:, :1]
     return (as_near & (neighbours.labels != neighbours.labels[:, :1])).any(1)
 
 
-def recall_at(neighbours: Neighbours, k: int) -> np.ndarray:
+@shaped
+def recall_at(neighbours: Neighbours, k: int) -> Annotated[np.ndarray, Float("query")]:
     """(query) 1 where at least one of the k nearest is relevant, the R@k of metric learning (Jégou
     et al. 2011)."""
     assert 1 <= k <= neighbours.k
     return (neighbours.labels[:, :k] == neighbours.query_labels[:, None]).any(1).astype(float)
 
 
-def r_precision(neighbours: Neighbours) -> np.ndarray:
+@shaped
+def r_precision(neighbours: Neighbours) -> Annotated[np.ndarray, Float("query")]:
     """(query) relevant among the R nearest / R, where the gallery holds R relevant images (Musgrave
     et al. 2020)."""
     if neighbours.at_r is not None:
@@ -53,7 +59,8 @@ def r_precision(neighbours: Neighbours) -> np.ndarray:
     return _divide((relevant & within_r).sum(1), r)
 
 
-def map_at_r(neighbours: Neighbours) -> np.ndarray:
+@shaped
+def map_at_r(neighbours: Neighbours) -> Annotated[np.ndarray, Float("query")]:
     """(query) mean over the R nearest of precision@i where the i-th is relevant, else 0 (Musgrave
     et al. 2020).
 
@@ -104,9 +111,10 @@ def _divide(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
     return np.where(denominator > 0, numerator / np.maximum(denominator, 1), np.nan)
 
 
+@shaped
 def vote(
     neighbours: Neighbours, k: int, *, weights: str = "majority"
-) -> tuple[np.ndarray, np.ndarray]:
+) -> tuple[Annotated[np.ndarray, Int("query")], Annotated[np.ndarray, Float("query")]]:
     """(query) the class that the k nearest elect, and (query) its share of the votes, 0 to 1.
 
     `majority`: one vote each. `distance`: each weighs 1 / Euclidean distance, as scikit-learn's
@@ -124,7 +132,12 @@ def vote(
     return elected, np.take_along_axis(votes, winner, 1)[:, 0] / weight.sum(1)
 
 
-def by_class(values: np.ndarray, labels: np.ndarray, num_classes: int) -> np.ndarray:
+@shaped
+def by_class(
+    values: Annotated[np.ndarray, Float("query")],
+    labels: Annotated[np.ndarray, Int("query")],
+    num_classes: int,
+) -> Annotated[np.ndarray, Float("classes")]:
     """(num_classes) mean of the values of each class's queries; nan for a class without defined
     values."""
     defined = ~np.isnan(values)
@@ -132,12 +145,16 @@ def by_class(values: np.ndarray, labels: np.ndarray, num_classes: int) -> np.nda
     return _divide(sums, np.bincount(labels[defined], minlength=num_classes))
 
 
-def macro(values: np.ndarray, labels: np.ndarray) -> float:
+@shaped
+def macro(
+    values: Annotated[np.ndarray, Float("query")], labels: Annotated[np.ndarray, Int("query")]
+) -> float:
     """Mean over classes of the mean over each class's queries."""
     return _mean(by_class(values, labels, int(labels.max(initial=0)) + 1))
 
 
-def micro(values: np.ndarray) -> float:
+@shaped
+def micro(values: Annotated[np.ndarray, Float("query")]) -> float:
     """Mean over queries."""
     return _mean(values)
 

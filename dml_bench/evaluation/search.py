@@ -3,9 +3,11 @@ is computed."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+
+from dml_bench.system.shapes import Float, Int, shaped
 
 __all__ = [
     "ENTRIES",
@@ -29,22 +31,23 @@ ROUNDING = 1e-4
 differ by."""
 
 
+@shaped
 @dataclass(frozen=True, slots=True)
 class Neighbours:
     """The k nearest gallery images of each query, nearest first; equally near ones in gallery
     order."""
 
-    indices: np.ndarray
+    indices: Annotated[np.ndarray, Int("query k")]
     """(query, k) int64 positions in the gallery."""
-    similarities: np.ndarray
+    similarities: Annotated[np.ndarray, Float("query k")]
     """(query, k) float32 inner products of unit vectors, -1 to 1, descending."""
-    gallery_labels: np.ndarray
+    gallery_labels: Annotated[np.ndarray, Int("gallery")]
     """(gallery) int64 class ids."""
-    query_labels: np.ndarray
+    query_labels: Annotated[np.ndarray, Int("query")]
     """(query) int64 class ids."""
     leaves_one_out: bool = False
     """Whether each query is itself in the gallery, and left out of its own neighbours."""
-    at_r: np.ndarray | None = None
+    at_r: Annotated[np.ndarray, Float("query 2")] | None = None
     """(query, 2) float64 R-precision and MAP@R, where they were taken of more neighbours than are
     kept here."""
 
@@ -97,11 +100,12 @@ def in_parts(num_queries: int, k: int, searched: Callable[[slice], Neighbours]) 
     )
 
 
+@shaped
 def search(
-    gallery: np.ndarray,
-    query: np.ndarray,
-    gallery_labels: np.ndarray,
-    query_labels: np.ndarray,
+    gallery: Annotated[np.ndarray, Float("gallery dim")],
+    query: Annotated[np.ndarray, Float("query dim")],
+    gallery_labels: Annotated[np.ndarray, Int("gallery")],
+    query_labels: Annotated[np.ndarray, Int("query")],
     k: int,
 ) -> Neighbours:
     """Exact inner-product search (FAISS IndexFlatIP) of (query, dim) in (gallery, dim), both
@@ -175,7 +179,12 @@ def flat_index(gallery: np.ndarray) -> Any:
     return index
 
 
-def search_leaving_one_out(embeddings: np.ndarray, labels: np.ndarray, k: int) -> Neighbours:
+@shaped
+def search_leaving_one_out(
+    embeddings: Annotated[np.ndarray, Float("images dim")],
+    labels: Annotated[np.ndarray, Int("images")],
+    k: int,
+) -> Neighbours:
     """As `search` of (images, dim) among themselves, without each image's finding itself. k is cut
     to the number of other images."""
     return without_itself(search(embeddings, embeddings, labels, labels, k + 1))
@@ -194,11 +203,12 @@ def without_itself(neighbours: Neighbours, first: int = 0) -> Neighbours:
     return replace(neighbours, indices=indices, similarities=similarities, leaves_one_out=True)
 
 
+@shaped
 def search_views(
-    views: np.ndarray,
-    gallery: np.ndarray,
-    gallery_labels: np.ndarray,
-    query_labels: np.ndarray,
+    views: Annotated[np.ndarray, Float("views query dim")],
+    gallery: Annotated[np.ndarray, Float("gallery dim")],
+    gallery_labels: Annotated[np.ndarray, Int("gallery")],
+    query_labels: Annotated[np.ndarray, Int("query")],
     k: int,
 ) -> Neighbours:
     """As `search`, for queries of several views (views, query, dim): the similarity is that of the

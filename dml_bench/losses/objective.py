@@ -1,6 +1,6 @@
 """What a phase minimises: a loss, with its miner, in float32."""
 
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +11,7 @@ from dml_bench.losses.metrix import Metrix, build_metrix
 from dml_bench.losses.sample_weights import weigh, weighing
 from dml_bench.registry import losses, miners
 from dml_bench.system.seeding import seed_everything
+from dml_bench.system.shapes import Float, Int, shaped
 
 __all__ = ["Objective", "Targets", "build_objective"]
 
@@ -45,7 +46,13 @@ class Objective(nn.Module):
         """A further term of the loss, see `over`."""
         self.batches_without_tuples = 0
 
-    def forward(self, embeddings: Tensor, labels: Tensor, weights: Tensor | None = None) -> Tensor:
+    @shaped
+    def forward(
+        self,
+        embeddings: Annotated[Tensor, Float("batch dim")],
+        labels: Annotated[Tensor, Int("batch")],
+        weights: Annotated[Tensor, Float("...")] | None = None,
+    ) -> Annotated[Tensor, Float("")]:
         """(batch, dim) and targets -> scalar, float32 whatever the embeddings were computed
         in."""
         with torch.autocast(embeddings.device.type, enabled=False):
@@ -77,13 +84,19 @@ class Objective(nn.Module):
                 loss = loss + self.metrix(self._as_wanted(embeddings), targets[0].labels, self.loss)
         return loss
 
-    def logits(self, embeddings: Tensor) -> Tensor:
+    @shaped
+    def logits(
+        self, embeddings: Annotated[Tensor, Float("batch dim")]
+    ) -> Annotated[Tensor, Float("batch classes")]:
         """(batch, dim) -> (batch, classes), higher is likelier. Only where `classifies`."""
         with torch.autocast(embeddings.device.type, enabled=False):
             return self.loss.logits(self._as_wanted(embeddings))  # type: ignore[operator]
 
     @torch.no_grad()
-    def classify(self, embeddings: Tensor) -> Tensor:
+    @shaped
+    def classify(
+        self, embeddings: Annotated[Tensor, Float("batch dim")]
+    ) -> Annotated[Tensor, Int("batch")]:
         """(batch, dim) -> (batch) the label 0 .. classes-1 with the highest logit. Only where
         `classifies`."""
         return self.logits(embeddings).argmax(dim=1)

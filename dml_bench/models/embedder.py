@@ -1,5 +1,7 @@
 """The model that is trained and kept: pixels in, embeddings out."""
 
+from typing import Annotated
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -11,6 +13,7 @@ from dml_bench.models.convolutions import speed_up_small_maps
 from dml_bench.models.weights import load_backbone
 from dml_bench.registry import backbones, heads, poolings
 from dml_bench.system.seeding import seed_everything
+from dml_bench.system.shapes import Float, shaped
 
 __all__ = ["Embedder", "build_embedder"]
 
@@ -87,7 +90,8 @@ class Embedder(nn.Module):
         return self
 
     @torch.no_grad()
-    def embed(self, pixels: Tensor) -> Tensor:
+    @shaped
+    def embed(self, pixels: Tensor) -> Annotated[Tensor, Float("batch dim")]:
         """(batch, height, width, 3) values 0-255 -> (batch, dim) float32 unit vectors."""
         return functional.normalize(self(pixels).float(), dim=1)
 

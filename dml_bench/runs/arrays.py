@@ -5,12 +5,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Annotated, Literal, get_args
 
 import numpy as np
 
 from dml_bench.evaluation.search import Neighbours
 from dml_bench.system.files import write_atomically
+from dml_bench.system.shapes import Float, Int, shaped
 
 __all__ = [
     "Embeddings",
@@ -46,11 +47,13 @@ class Embeddings:
             names = set(file.keys())
         return tuple(part for part in get_args(Part) if part in names)
 
-    def vectors(self, part: Part) -> np.ndarray:
+    @shaped
+    def vectors(self, part: Part) -> Annotated[np.ndarray, Float("images dim")]:
         """(images, dim) float32 unit vectors."""
         return self._read(part)
 
-    def images(self, part: Part) -> np.ndarray:
+    @shaped
+    def images(self, part: Part) -> Annotated[np.ndarray, Int("images")]:
         """(images) their indices in the data set."""
         return self._read(f"{part}_images")
 
@@ -74,7 +77,8 @@ class Embeddings:
         """(query) indices in the data set."""
         return self.images("query")
 
-    def mapped_gallery(self) -> np.ndarray:
+    @shaped
+    def mapped_gallery(self) -> Annotated[np.ndarray, Float("gallery dim")]:
         """(gallery, dim), read only, which stays in the file until it is looked at."""
         return mapped(self.path, "gallery")
 
@@ -90,17 +94,20 @@ class Logits:
     path: Path
 
     @cached_property
-    def predicted(self) -> np.ndarray:
+    @shaped
+    def predicted(self) -> Annotated[np.ndarray, Int("query")]:
         """(query) the likeliest class id."""
         return read_array(self.path, "predicted")
 
     @cached_property
-    def probabilities(self) -> np.ndarray:
+    @shaped
+    def probabilities(self) -> Annotated[np.ndarray, Float("query classes")]:
         """(query, trained classes), of which each row sums to 1."""
         return read_array(self.path, "probabilities")
 
     @cached_property
-    def classes(self) -> np.ndarray:
+    @shaped
+    def classes(self) -> Annotated[np.ndarray, Int("classes")]:
         """(trained classes) class ids."""
         return read_array(self.path, "classes")
 
@@ -113,7 +120,12 @@ def write_embeddings(
     write_arrays(path, {**vectors, **indices})
 
 
-def write_logits(path: Path, classes: np.ndarray, probabilities: np.ndarray) -> None:
+@shaped
+def write_logits(
+    path: Path,
+    classes: Annotated[np.ndarray, Int("classes")],
+    probabilities: Annotated[np.ndarray, Float("query classes")],
+) -> None:
     """(trained classes) class ids and (query, trained classes) their probabilities."""
     predicted = classes[probabilities.argmax(axis=1)]
     arrays = {"predicted": predicted, "probabilities": probabilities, "classes": classes}

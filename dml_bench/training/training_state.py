@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from dml_bench.losses.objective import Objective
 from dml_bench.models.embedder import Embedder
 from dml_bench.system import distributed
 from dml_bench.system.callbacks import Callback
+from dml_bench.system.shapes import Float, Int, shaped
 from dml_bench.training.labels import TrainingLabels
 
 __all__ = ["TrainingState", "unit"]
@@ -84,7 +85,10 @@ class TrainingState:
         return self.labels.trained
 
     @torch.no_grad()
-    def outputs(self, images: np.ndarray, variant: TTAView = PLAIN) -> Tensor:
+    @shaped
+    def outputs(
+        self, images: Annotated[np.ndarray, Int("images")], variant: TTAView = PLAIN
+    ) -> Annotated[Tensor, Float("images dim")]:
         """(images) indices -> (images, dim) float32 on the CPU, before normalisation, under a
         deterministic view. Of several processes, which must all ask, each computes a part and has
         all."""
@@ -105,18 +109,27 @@ class TrainingState:
             )
         return joint
 
-    def embed(self, images: np.ndarray) -> np.ndarray:
+    @shaped
+    def embed(
+        self, images: Annotated[np.ndarray, Int("images")]
+    ) -> Annotated[np.ndarray, Float("images dim")]:
         """(images) indices -> (images, dim) float32 unit vectors, under the deterministic view."""
         return unit(self.outputs(images))
 
-    def classify(self, outputs: Tensor) -> np.ndarray:
+    @shaped
+    def classify(
+        self, outputs: Annotated[Tensor, Float("images dim")]
+    ) -> Annotated[np.ndarray, Int("images")]:
         """(images, dim) before normalisation -> (images) the class id that the objective's own
         logits choose."""
         self.objective.eval()
         return self.trained[self.objective.classify(outputs.to(self.device)).cpu().numpy()]
 
     @torch.no_grad()
-    def probabilities(self, outputs: Tensor) -> np.ndarray:
+    @shaped
+    def probabilities(
+        self, outputs: Annotated[Tensor, Float("images dim")]
+    ) -> Annotated[np.ndarray, Float("images classes")]:
         """(images, dim) before normalisation -> (images, trained classes) float32 softmax of the
         objective's own logits."""
         self.objective.eval()
