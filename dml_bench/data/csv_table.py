@@ -330,8 +330,8 @@ def read_table(data_dir: Path, table: str, encoding: str) -> CsvTable:
     require_none(twice(parsed.header), f"columns of {file} with the same name", "rename them")
     if len(parsed.header) < 2:
         raise ValueError(
-            f"{file} must have at least 2 columns with names, got {parsed.header[0]} alone: name the"
-            " column of the file and that of the class"
+            f"{file} must have at least 2 columns with names, got {parsed.header[0]} alone: name"
+            " the column of the file and that of the class"
         )
     return parsed
 

@@ -1,4 +1,4 @@
-"""Shapes of arrays and tensors, written into signatures: `Annotated[np.ndarray, Float("query dim")]`.
+"""Shapes of arrays, written into signatures: `Annotated[np.ndarray, Float("query dim")]`.
 
 A word names a size, which must be the same wherever the word stands in one call: in the arguments,
 and in what is returned. A number is the size itself, and `...` stands for any sizes. Each call of a
@@ -39,15 +39,15 @@ class Shape:
         """Raises WrongShape unless `array` fits. The sizes of its words are put into `known`."""
         if self.kind not in str(array.dtype):
             raise WrongShape(f"{where} must hold {self.kind} numbers, got {array.dtype}")
-        words, shape = self.sizes.split(), tuple(array.shape)
-        if words == ["..."]:
+        axes, shape = self.sizes.split(), tuple(array.shape)
+        if axes == ["..."]:
             return
-        fits = len(words) == len(shape)
-        for word, size in zip(words, shape, strict=False):
+        fits = len(axes) == len(shape)
+        for word, size in zip(axes, shape, strict=False):
             expected = int(word) if word.isdecimal() else known.setdefault(word, size)
             fits = fits and size == expected
         if not fits:
-            raise WrongShape(f"{where} must be ({', '.join(words)}), got {shape} where {known}")
+            raise WrongShape(f"{where} must be ({', '.join(axes)}), got {shape} where {known}")
 
 
 def Float(sizes: str) -> Shape:  # noqa: N802 - it stands where jaxtyping's Float would
