@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from dml_bench.analysis.claims import check_claims
 from dml_bench.analysis.study import Study
@@ -14,6 +14,7 @@ from dml_bench.protocols import protocol_of
 from dml_bench.runs.folder import decisive, differing
 from dml_bench.runs.metrics import metrics_of
 from dml_bench.runs.run import NotFinished, Run, progress, read_experiment, read_folder, run_folders
+from dml_bench.runs.schema import DatasetFacts
 
 __all__ = ["Collection", "collect", "studies_of"]
 
@@ -127,7 +128,7 @@ def why_not_beside(run: Run, others: Sequence[Run]) -> str:
     return ""
 
 
-def key_of(experiment: Experiment, dataset: dict[str, Any]) -> Key:
+def key_of(experiment: Experiment, dataset: DatasetFacts) -> Key:
     unseen = experiment.unseen if protocol_of(experiment).takes_unseen else ""
     return Key(
         experiment.protocol, dataset["name"], experiment.profile, dataset["fingerprint"], unseen

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from dml_bench.runs.run import Run
+from dml_bench.runs.schema import DatasetFacts
 
 __all__ = ["describe_origin", "environments"]
 
@@ -50,7 +51,7 @@ def describe_origin(runs: Sequence[Run]) -> list[str]:
     return lines
 
 
-def describe_dataset(dataset: dict[str, Any]) -> str:
+def describe_dataset(dataset: DatasetFacts) -> str:
     return (
         f"{dataset['name']}: {dataset['num_images']:,} images of {dataset['num_classes']} classes"
         f" (fingerprint {dataset['fingerprint'][:12]})"

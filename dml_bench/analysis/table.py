@@ -141,9 +141,7 @@ def _value(column: Column, runs: Sequence[Run]) -> Interval | float | None:
 
 
 def _cost(cost: CostColumn, runs: Sequence[Run]) -> float | None:
-    parts = [
-        [part for part in run.summary["cost"].values() if isinstance(part, dict)] for run in runs
-    ]
+    parts = [list(run.costs.values()) for run in runs]
     values = [value for each in parts if (value := cost.of(each)) is not None]
     if not values:
         return None

@@ -4,7 +4,7 @@ again."""
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import NotRequired, TypedDict
 
 from dml_bench.config import Experiment
 from dml_bench.data.datasets import Dataset
@@ -13,36 +13,78 @@ from dml_bench.data.split import Split, split_of
 __all__ = ["OtherData", "copies_in_gallery", "data_facts", "describe_copies", "differing_data"]
 
 
+class DatasetFacts(TypedDict):
+    """The images and labels that a result is of."""
+
+    name: str
+    root: str
+    root_from_run: NotRequired[str]
+    """The folder of images as seen from the run folder, for when both are moved together."""
+    fingerprint: str
+    num_images: int
+    num_classes: int
+    left_out: NotRequired[list[str]]
+    """Images that could not be read."""
+    opened_fingerprint: NotRequired[str]
+    """Of all images, where some were left out."""
+
+
+class SplitFacts(TypedDict):
+    """How a result divided its images."""
+
+    fingerprint: str
+    train_images: int
+    valid_images: int
+    test_images: int
+
+
+class DataFacts(TypedDict):
+    """What a run keeps of its data."""
+
+    dataset: DatasetFacts
+    split: SplitFacts
+
+
+class Copies(TypedDict):
+    """Queries that are an image of the gallery other than themselves."""
+
+    queries: int
+    of: int
+    """How many queries there are."""
+    example: list[str]
+    """The paths of such a query and of the gallery image; empty where there is none."""
+
+
 class OtherData(ValueError):
     """Something that exists already is of other images, labels or parts than those at hand."""
 
 
-def data_facts(dataset: Dataset, split: Split, folder: Path) -> dict[str, Any]:
+def data_facts(dataset: Dataset, split: Split, folder: Path) -> DataFacts:
     """What a run in `folder` keeps of its data, under `dataset` and `split`."""
     root = Path(os.path.abspath(dataset.root))  # noqa: PTH100 - links stay links, and `..` goes
-    return {
-        "dataset": {
-            "name": dataset.name,
-            "root": str(root),
-            "root_from_run": os.path.relpath(root.resolve(), folder.resolve()),
-            "fingerprint": dataset.fingerprint,
-            "num_images": len(dataset),
-            "num_classes": dataset.num_classes,
-            "left_out": list(dataset.left_out),
-        }
-        | ({"opened_fingerprint": dataset.opened_fingerprint} if dataset.left_out else {}),
-        "split": {
-            "fingerprint": split.fingerprint,
-            "train_images": len(split.train),
-            "valid_images": len(split.valid),
-            "test_images": len(split.test),
-        },
+    images: DatasetFacts = {
+        "name": dataset.name,
+        "root": str(root),
+        "root_from_run": os.path.relpath(root.resolve(), folder.resolve()),
+        "fingerprint": dataset.fingerprint,
+        "num_images": len(dataset),
+        "num_classes": dataset.num_classes,
+        "left_out": list(dataset.left_out),
     }
+    if dataset.left_out:
+        images["opened_fingerprint"] = dataset.opened_fingerprint
+    division: SplitFacts = {
+        "fingerprint": split.fingerprint,
+        "train_images": len(split.train),
+        "valid_images": len(split.valid),
+        "test_images": len(split.test),
+    }
+    return {"dataset": images, "split": division}
 
 
-def differing_data(recorded: dict[str, Any], experiment: Experiment, dataset: Dataset) -> str:
-    """How the data that `told` (as `data_facts`) is of differs from `dataset`, in words; empty
-    where it is the same.
+def differing_data(recorded: DataFacts, experiment: Experiment, dataset: Dataset) -> str:
+    """How the data that were recorded differ from `dataset`, in words; empty where they are the
+    same.
 
     Images that were left out as unreadable may still lie there, unreadable, or be gone.
     """
@@ -67,7 +109,7 @@ def differing_data(recorded: dict[str, Any], experiment: Experiment, dataset: Da
     return ""
 
 
-def copies_in_gallery(dataset: Dataset, split: Split, digests: Sequence[str]) -> dict[str, Any]:
+def copies_in_gallery(dataset: Dataset, split: Split, digests: Sequence[str]) -> Copies:
     """How many queries are an image of the gallery other than themselves, with one such pair of
     paths, query first. `digests` (images) are of their bytes, or of the pixels that the network
     sees of them, which also finds what was saved again."""
@@ -85,9 +127,9 @@ def copies_in_gallery(dataset: Dataset, split: Split, digests: Sequence[str]) ->
     return {"queries": len(queries), "of": len(split.test), "example": example}
 
 
-def describe_copies(copies: dict[str, Any]) -> str:
+def describe_copies(copies: Copies | None) -> str:
     """Empty where there are none."""
-    if not copies.get("queries"):
+    if not copies or not copies["queries"]:
         return ""
     query, other = copies["example"]
     return (

@@ -1,7 +1,7 @@
 """When a P@1 says nothing: all embeddings are one point, or images of several classes are exactly
 as near."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -45,7 +45,7 @@ def doubts(gallery: np.ndarray, neighbours: Neighbours) -> dict[str, dict[str, f
     return {"doubts": reasons} if reasons else {}
 
 
-def describe_doubts(summary: dict[str, Any]) -> Iterator[str]:
+def describe_doubts(summary: Mapping[str, Any]) -> Iterator[str]:
     """A line for each doubt in the summary of a run."""
     for phase, of_phase in summary.get("phases", {}).items():
         yield from describe_phase(phase, of_phase.get("doubts", {}))

@@ -1,7 +1,7 @@
 """Test accuracy and training loss, epoch by epoch."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dml_bench.analysis.diagnostics import Diagnostics
@@ -86,7 +86,7 @@ def curves_of(line: TableRow, names: tuple[str, ...]) -> Curves:
     return curves
 
 
-def recorded(record: dict[str, Any], names: tuple[str, ...]) -> float | None:
+def recorded(record: Mapping[str, Any], names: tuple[str, ...]) -> float | None:
     """The first of `names` that a record has, perhaps with the number of its phase and of its fold
     after it."""
     by_name = {re.sub(r"\d*(_fold_\d+)?$", "", key): value for key, value in record.items()}

@@ -24,6 +24,7 @@ from dml_bench.report.format import (
     seeds_of,
 )
 from dml_bench.runs.run import Run
+from dml_bench.runs.schema import PhaseCost
 from dml_bench.system.terminal import duration
 
 __all__ = ["QUESTIONS", "Finding", "findings", "verdict"]
@@ -342,16 +343,12 @@ def brings(study: Study, best: TableRow, rival: TableRow) -> str:
     return f"Where the classes are fixed, {BRINGS[sign or 0]}. `{best.name}` {comparison}."
 
 
-def parts_of_cost(line: TableRow) -> list[list[dict[str, float]]]:
+def parts_of_cost(line: TableRow) -> list[list[PhaseCost]]:
     """By seed, the cost of each phase."""
-    return [phases_of_cost(run) for run in line.runs]
+    return [list(run.costs.values()) for run in line.runs]
 
 
-def phases_of_cost(run: Run) -> list[dict[str, float]]:
-    return [part for part in run.summary["cost"].values() if isinstance(part, dict)]
-
-
-def seconds_of(part: dict[str, float]) -> float:
+def seconds_of(part: PhaseCost) -> float:
     """Of a phase's training, with what its pretraining took."""
     return part["train_seconds"] + part.get("start_seconds", 0.0)
 
@@ -461,7 +458,7 @@ def verdict(on_known: int | None, on_unseen: int | None) -> str:
 
 def cost_of_a_class(best: TableRow, rival: TableRow) -> Iterator[str]:
     """Training anew against enrolling, both measured."""
-    seconds = [seconds_of(run.summary["cost"].get("all", {})) for run in rival.runs]
+    seconds = [seconds_of(run.costs["all"]) for run in rival.runs]
     retrain = sum(seconds) / len(seconds)
     rates = [photo_rate(run) for run in best.runs]
     gallery = best.runs[0].neighbours["all"].gallery_labels
@@ -487,7 +484,9 @@ def cost_of_a_class(best: TableRow, rival: TableRow) -> Iterator[str]:
 def photo_rate(run: Run) -> float | None:
     """Photos a second. Earlier runs measured images that were decoded already, or, of a head alone,
     features, which says nothing."""
-    cost = run.summary["cost"].get("all", {})
+    cost = run.costs.get("all")
+    if cost is None:
+        return None
     if "photos_per_second" in cost or run.experiment.model.trainable == "head":
         return cost.get("photos_per_second")
     return cost.get("embed_images_per_second")

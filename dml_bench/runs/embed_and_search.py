@@ -4,7 +4,7 @@ folder; several models answer together."""
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -31,8 +31,9 @@ from dml_bench.evaluation.search import (
 from dml_bench.protocols import protocol_of
 from dml_bench.runs import arrays, layout
 from dml_bench.runs import folder as run_folder
+from dml_bench.runs.schema import EpochRecord, PhaseCost
 from dml_bench.system import distributed, provenance
-from dml_bench.system.files import write_atomically, write_csv
+from dml_bench.system.files import write_atomically, write_csv, write_json
 from dml_bench.training.training_state import TrainingState, unit
 
 __all__ = ["evaluate_ensemble", "evaluate_phase"]
@@ -71,7 +72,7 @@ def evaluate_phase(run: TrainingState, split: Split, folder: Path) -> None:
     search_seconds = time.perf_counter() - start
     trained = sum(record["train_images"] for record in run.records)
     train_seconds = sum(record["train_seconds"] for record in run.records)
-    cost = {
+    cost: dict[str, Any] = {
         "train_seconds": train_seconds,
         "start_seconds": start_seconds(run.experiment, folder),
         "watch_seconds": sum(record.get("evaluate_seconds", 0.0) for record in run.records),
@@ -92,7 +93,7 @@ def evaluate_phase(run: TrainingState, split: Split, folder: Path) -> None:
     if run.objective.classifies and not split.leaves_one_out:
         arrays.write_logits(folder / layout.LOGITS, run.trained, probabilities(run, views))
     write_training(run, folder)
-    write_answers(folder, split, embeddings, neighbours, cost)
+    write_answers(folder, split, embeddings, neighbours, cast(PhaseCost, cost))
 
 
 def embed_views(run: TrainingState, images: np.ndarray) -> list[Tensor]:
@@ -112,11 +113,13 @@ def mean_of_views(views: Sequence[Tensor]) -> np.ndarray:
 def probabilities(run: TrainingState, views: Sequence[Tensor]) -> np.ndarray:
     """(images, dim) of each view, before normalisation -> (images, trained classes), which sum to
     1."""
-    found = np.stack([run.probabilities(view) for view in views])
+    of_views = np.stack([run.probabilities(view) for view in views])
     if run.experiment.evaluate.tta_by == "max":
-        highest = found.max(axis=0)
-        return highest / highest.sum(axis=1, keepdims=True)
-    return found.mean(axis=0)
+        highest: np.ndarray = of_views.max(axis=0)
+        of_images: np.ndarray = highest / highest.sum(axis=1, keepdims=True)
+    else:
+        of_images = of_views.mean(axis=0)
+    return of_images
 
 
 def evaluate_ensemble(
@@ -138,8 +141,10 @@ def evaluate_ensemble(
     start = time.perf_counter()
     neighbours = look_up(experiment, dataset, split, embeddings)
     seconds = time.perf_counter() - start
-    costs = [run_folder.read_json(model / layout.COST) for model in folders]
-    cost = total(costs) | {"search_seconds": seconds, "gallery_bytes": embeddings["gallery"].nbytes}
+    costs: list[PhaseCost] = [run_folder.read_json(model / layout.COST) for model in folders]
+    cost = total(costs)
+    cost["search_seconds"] = seconds
+    cost["gallery_bytes"] = embeddings["gallery"].nbytes
     paths = [model / layout.LOGITS for model in folders]
     logits = [arrays.Logits(path) for path in paths if path.exists()]
     if logits:
@@ -175,25 +180,25 @@ def write_answers(
     split: Split,
     embeddings: dict[str, np.ndarray],
     neighbours: Neighbours,
-    cost: dict[str, Any],
+    cost: PhaseCost,
 ) -> None:
     images: dict[arrays.Part, np.ndarray] = {"gallery": split.gallery, "query": split.test}
     if len(split.valid):
         images["valid"] = split.valid
     arrays.write_embeddings(folder / layout.EMBEDDINGS, embeddings, images)
     arrays.write_neighbours(folder / layout.NEIGHBOURS, neighbours)
-    run_folder.write_json(folder / layout.COST, cost)
+    write_json(folder / layout.COST, cost)
 
 
 def write_training(run: TrainingState, folder: Path) -> None:
     """Which epoch was kept, and what became of the labels, where the experiment asks for either."""
     if run.best is not None:
-        run_folder.write_json(
+        write_json(
             folder / layout.CHOSEN_EPOCH,
             {"epoch": run.best["epoch"], run.experiment.train.checkpoint: run.best["value"]},
         )
     if run.experiment.data.label_noise or run.experiment.labelling.name != "given":
-        run_folder.write_json(folder / layout.LABELS, run.labels.summary(run.images))
+        write_json(folder / layout.LABELS, run.labels.summary(run.images))
         paths, names = run.dataset.paths, run.dataset.class_names
         rows = (
             (
@@ -218,9 +223,8 @@ def start_seconds(experiment: Experiment, folder: Path) -> float:
     elsewhere, as ImageNet's, cost nothing."""
     if experiment.start.name == "none":
         return 0.0
-    return sum(
-        record["train_seconds"] for record in run_folder.read_json(folder / layout.START)["records"]
-    )
+    records: list[EpochRecord] = run_folder.read_json(folder / layout.START)["records"]
+    return sum(record["train_seconds"] for record in records)
 
 
 def write_state(path: Path, module: torch.nn.Module) -> None:
@@ -230,21 +234,23 @@ def write_state(path: Path, module: torch.nn.Module) -> None:
     write_atomically(path, lambda file: file.write(data))
 
 
-def total(costs: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def total(costs: Sequence[PhaseCost]) -> PhaseCost:
     """The cost of several models one after another; their rates are those of the whole."""
     highest = ("peak_memory_bytes", "peak_gpu_memory_bytes", "look_up_ms_median", "look_up_ms_p95")
-    summed = {
-        key: (max if key in highest else sum)(cost[key] for cost in costs)
-        for key in costs[0]
-        if key != "photos_per_second"
-    }
-    if all("photos_per_second" in cost for cost in costs):
-        summed["photos_per_second"] = 1 / sum(1 / cost["photos_per_second"] for cost in costs)
+    parts: list[dict[str, Any]] = [dict(cost) for cost in costs]
+    summed: dict[str, Any] = {}
+    for key in parts[0]:
+        if key == "photos_per_second":
+            continue
+        values = [part[key] for part in parts]
+        summed[key] = max(values) if key in highest else sum(values)
+    if all("photos_per_second" in part for part in parts):
+        summed["photos_per_second"] = 1 / sum(1 / part["photos_per_second"] for part in parts)
     for what in ("train", "embed"):
-        images = sum(cost[f"{what}_images_per_second"] * cost[f"{what}_seconds"] for cost in costs)
+        images = sum(part[f"{what}_images_per_second"] * part[f"{what}_seconds"] for part in parts)
         summed[f"{what}_images_per_second"] = images / summed[f"{what}_seconds"]
     summed["embed_images_per_second"] /= len(costs)  # each image goes through all of them
-    return summed
+    return cast(PhaseCost, summed)
 
 
 def photo_rate(run: TrainingState, images: np.ndarray) -> dict[str, float]:
@@ -280,8 +286,10 @@ def latency(run: TrainingState, gallery: np.ndarray, query: np.ndarray) -> dict[
         index.search(embedding, min(10, len(gallery)))
         taken.append((embedded - start, time.perf_counter() - embedded))
     warm = np.array(taken[WARM_UP:] or taken) * 1000
-    told = {}
-    for name, column in (("embed", 0), ("look_up", 1)):
-        told[f"{name}_ms_median"] = float(np.median(warm[:, column]))
-        told[f"{name}_ms_p95"] = float(np.quantile(warm[:, column], 0.95))
-    return told
+    embed_ms, look_up_ms = warm[:, 0], warm[:, 1]
+    return {
+        "embed_ms_median": float(np.median(embed_ms)),
+        "embed_ms_p95": float(np.quantile(embed_ms, 0.95)),
+        "look_up_ms_median": float(np.median(look_up_ms)),
+        "look_up_ms_p95": float(np.quantile(look_up_ms, 0.95)),
+    }

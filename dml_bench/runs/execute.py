@@ -2,7 +2,6 @@
 
 from contextlib import nullcontext
 from dataclasses import replace
-from typing import Any
 
 from dml_bench.config import Experiment, as_table, load
 from dml_bench.config.experiment import components_of
@@ -16,6 +15,7 @@ from dml_bench.registry.plugins import PluginRecord, import_recorded, remember
 from dml_bench.runs.folder import RunFolder
 from dml_bench.runs.mirror import no_mirror
 from dml_bench.runs.request import Outcome, RunRequest
+from dml_bench.runs.schema import Summary
 from dml_bench.runs.session import RunSession
 from dml_bench.system import distributed
 from dml_bench.system.callbacks import Callback
@@ -57,7 +57,7 @@ def execute(request: RunRequest) -> Outcome:
         if (
             summary := distributed.broadcast_object(lambda: claimed(folder, dataset, request.force))
         ) is not None:
-            if told := describe_copies(summary.get("copies", {})):
+            if told := describe_copies(summary.get("copies")):
                 callback.warn(told)
             warn_of_doubts(summary, callback)
             return Outcome(folder.path, summary, already_finished=True)
@@ -107,12 +107,12 @@ def remember_plugins(experiment: Experiment, callback: Callback) -> None:
         )
 
 
-def warn_of_doubts(summary: dict[str, Any], callback: Callback) -> None:
+def warn_of_doubts(summary: Summary, callback: Callback) -> None:
     for line in describe_doubts(summary):
         callback.warn(line)
 
 
-def claimed(folder: RunFolder, dataset: Dataset, force: bool) -> dict[str, Any] | None:
+def claimed(folder: RunFolder, dataset: Dataset, force: bool) -> Summary | None:
     """Make the folder this run's, emptied if asked for; the result if it holds that already, of
     exactly these data."""
     if force:

@@ -5,7 +5,7 @@
 
 import hashlib
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,8 +14,9 @@ from filelock import FileLock, Timeout
 
 from dml_bench.config import Experiment, as_table, load
 from dml_bench.data.datasets import Dataset
-from dml_bench.data.identity import OtherData, differing_data
+from dml_bench.data.identity import DataFacts, OtherData, differing_data
 from dml_bench.runs import layout
+from dml_bench.runs.schema import BegunEnvironment, Environment, EpochRecord, Session, Summary
 from dml_bench.system.drafts import remove, sweep, whole_files
 from dml_bench.system.files import (
     Damaged,
@@ -110,8 +111,8 @@ class RunFolder:
         """How the data of the folder's run differ from these, in words; empty where they don't, or
         it has got to no data yet."""
         path = self.path / layout.SUMMARY
-        told = read_json(path, SUMMARY) if path.exists() else self.begun
-        return differing_data(told, self.experiment, dataset) if told else ""
+        recorded: DataFacts | None = read_json(path, SUMMARY) if path.exists() else self.begun
+        return differing_data(recorded, self.experiment, dataset) if recorded else ""
 
     def require_data(self, dataset: Dataset) -> None:
         """Raises OtherData where the folder holds a run that has trained, on other data than
@@ -134,27 +135,31 @@ class RunFolder:
         self.path.mkdir()
 
     @property
-    def environment(self) -> dict[str, Any]:
-        return self._environment({"sessions": [dict]})
+    def environment(self) -> Environment:
+        """Without a session where the run has not begun."""
+        path = self.path / layout.ENVIRONMENT
+        if not path.exists():
+            return {"sessions": []}
+        return read_environment(self.path)
 
     @property
-    def begun(self) -> dict[str, Any]:
+    def begun(self) -> BegunEnvironment | None:
         """The environment of a run that is to go on: with its images, its split and its W&B id;
-        empty where it has not begun."""
-        return self._environment(BEGUN)
-
-    def _environment(self, shape: Shape) -> dict[str, Any]:
+        None where it has not begun."""
         path = self.path / layout.ENVIRONMENT
-        return read_json(path, shape) if path.exists() else {}
+        if not path.exists():
+            return None
+        environment: BegunEnvironment = read_json(path, BEGUN)
+        return environment
 
-    def write_environment(self, environment: dict[str, Any]) -> None:
+    def write_environment(self, environment: BegunEnvironment) -> None:
         write_json(self.path / layout.ENVIRONMENT, environment)
 
-    def write_records(self, records: Sequence[dict[str, Any]]) -> None:
+    def write_records(self, records: Sequence[EpochRecord]) -> None:
         """metrics.jsonl anew: one line per epoch of each phase, in the order they happened."""
         write_json_lines(self.path / layout.RECORDS, records)
 
-    def records(self) -> list[dict[str, Any]]:
+    def records(self) -> list[EpochRecord]:
         return read_records(self.path)
 
     def phase(self, name: str) -> Path:
@@ -162,7 +167,7 @@ class RunFolder:
         path.mkdir(exist_ok=True)
         return path
 
-    def summary(self) -> dict[str, Any] | None:
+    def summary(self) -> Summary | None:
         """The result, or None if the run has not ended. Raises ValueError if files of it are
         missing or were changed."""
         path = self.path / layout.SUMMARY
@@ -174,11 +179,11 @@ class RunFolder:
                 f"{path} has schema version {version}, this program reads {SCHEMA_VERSION};"
                 f" {REMEDY}"
             )
-        summary: dict[str, Any] = read_json(path, SUMMARY)
+        summary: Summary = read_json(path, SUMMARY)
         check_digests(self.path, summary["files"])
         return summary
 
-    def write_summary(self, summary: dict[str, Any]) -> dict[str, Any]:
+    def write_summary(self, summary: Mapping[str, Any]) -> Summary:
         """Seal the run: the summary with the SHA-256 of every file that belongs to it, which is
         returned as it is read back."""
         kept = [
@@ -190,12 +195,12 @@ class RunFolder:
             self.path,
             [path for path in kept if path.name not in (layout.SUMMARY, layout.ENVIRONMENT)],
         )
-        whole: dict[str, Any] = defined({**summary, "files": files})
-        write_json(self.path / layout.SUMMARY, whole)
-        return whole
+        sealed: Summary = defined({**summary, "files": files})
+        write_json(self.path / layout.SUMMARY, sealed)
+        return sealed
 
 
-def decisive(table: dict[str, Any]) -> dict[str, Any]:
+def decisive(table: Mapping[str, Any]) -> dict[str, Any]:
     """The part of a saved experiment that decides its numbers: without what people say about it and
     expect of it."""
     kept = {
@@ -245,22 +250,26 @@ def read_json(path: Path, shape: Shape = dict) -> Any:
         return read_whole(path, shape)
 
 
-def read_records(folder: Path) -> list[dict[str, Any]]:
+def read_environment(folder: Path, *keys: str) -> Environment:
+    """environment.json, each of whose sessions has these keys at least."""
+    shape: Shape = {"sessions": [dict.fromkeys(keys, object)]}
+    environment: Environment = read_json(folder / layout.ENVIRONMENT, shape)
+    return environment
+
+
+def read_records(folder: Path) -> list[EpochRecord]:
     """One for each epoch of each phase, in the order in which they happened."""
     path = folder / layout.RECORDS
     with remedied(path):
         return read_whole_lines(path, RECORD) if path.exists() else []
 
 
-def last_session(folder: Path, *keys: str) -> dict[str, Any]:
+def last_session(folder: Path, *keys: str) -> Session:
     """What the last process that worked on a run said of itself: these keys at least. Raises
     ValueError where it did not."""
-    path = folder / layout.ENVIRONMENT
-    sessions: list[dict[str, Any]] = read_json(path, {"sessions": [dict.fromkeys(keys, object)]})[
-        "sessions"
-    ]
+    sessions = read_environment(folder, *keys)["sessions"]
     if not sessions:
-        raise ValueError(f"{path} tells of no session; {REMEDY}")
+        raise ValueError(f"{folder / layout.ENVIRONMENT} tells of no session; {REMEDY}")
     return sessions[-1]
 
 

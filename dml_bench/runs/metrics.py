@@ -6,7 +6,7 @@ What a metric is stands in its protocol (`protocols.metric.Metric`).
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import cast
 
 from dml_bench.config import Experiment
 from dml_bench.evaluation.statistics import Interval, interval
@@ -14,6 +14,7 @@ from dml_bench.protocols import protocol_of
 from dml_bench.protocols.metric import Metric
 from dml_bench.registry import UnknownName, near_miss
 from dml_bench.runs.run import Run
+from dml_bench.runs.schema import PhaseCost
 
 __all__ = ["COST", "CostColumn", "Metric", "difference", "measure", "metric_of", "metrics_of"]
 
@@ -64,20 +65,24 @@ class CostColumn:
     head: str
     key: str
     """The name in CSV files."""
-    of: Callable[[list[dict[str, Any]]], float | None]
+    of: Callable[[list[PhaseCost]], float | None]
     """Reads it from the parts of the summary's cost, one for each phase."""
     worst: bool = False
     """The most of all seeds, instead of the mean."""
 
 
-def images_per_second(parts: list[dict[str, Any]]) -> float:
+def images_per_second(parts: list[PhaseCost]) -> float:
     seconds: float = sum(part["train_seconds"] for part in parts)
     images: float = sum(part["train_images_per_second"] * part["train_seconds"] for part in parts)
     return images / seconds
 
 
-def most(key: str) -> Callable[[list[dict[str, Any]]], float | None]:
-    return lambda parts: max((part[key] for part in parts if key in part), default=None)
+def most(key: str) -> Callable[[list[PhaseCost]], float | None]:
+    def most_of_phases(parts: list[PhaseCost]) -> float | None:
+        values = [dict(part)[key] for part in parts if key in part]
+        return max(cast(list[float], values), default=None)
+
+    return most_of_phases
 
 
 COST = (

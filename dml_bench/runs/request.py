@@ -2,10 +2,10 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from dml_bench.config import Experiment
 from dml_bench.runs.mirror import StartMirror, no_mirror
+from dml_bench.runs.schema import Summary
 from dml_bench.system.callbacks import Callback
 
 __all__ = ["Outcome", "RunRequest"]
@@ -30,5 +30,5 @@ class RunRequest:
 @dataclass(frozen=True)
 class Outcome:
     folder: Path
-    summary: dict[str, Any]
+    summary: Summary
     already_finished: bool

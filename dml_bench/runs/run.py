@@ -17,7 +17,8 @@ from dml_bench.protocols import Protocol, protocol_of
 from dml_bench.registry import datasets
 from dml_bench.runs import layout
 from dml_bench.runs.arrays import Embeddings, Logits, read_neighbours
-from dml_bench.runs.folder import RunFolder, last_session, read_json, read_records
+from dml_bench.runs.folder import RunFolder, last_session, read_environment, read_json, read_records
+from dml_bench.runs.schema import Environment, EpochRecord, PhaseCost, Session, Summary, costs_of
 from dml_bench.system.drafts import whole_files
 from dml_bench.system.files import read_csv
 
@@ -61,7 +62,7 @@ class Run:
 
     folder: Path
     experiment: Experiment
-    summary: dict[str, Any]
+    summary: Summary
     data_dir: Path | None = None
     """Where its images lie now, where a person says so."""
 
@@ -73,7 +74,7 @@ class Run:
     def metrics(self) -> dict[str, float]:
         """Each number of the summary by its name, proportions from 0 to 1; the name of a phase but
         `all` is appended (`precision_at_1_macro_limited`)."""
-        metrics = {name: self.summary[name] for name in self.summary}
+        metrics: dict[str, Any] = dict(self.summary)
         metrics |= self.summary.get("retrieval", {})
         for phase, values in self.summary.get("phases", {}).items():
             suffix = "" if phase == "all" else f"_{phase}"
@@ -81,23 +82,22 @@ class Run:
         return {name: value for name, value in metrics.items() if isinstance(value, float)}
 
     @cached_property
-    def environment(self) -> dict[str, Any]:
+    def environment(self) -> Environment:
         """Where, by what versions and on which images it was made."""
-        environment: dict[str, Any] = read_json(self.folder / layout.ENVIRONMENT)
-        return environment
+        return read_environment(self.folder)
 
     @property
     def wandb_id(self) -> str:
         """Under which W&B knows it. Raises ValueError where it was not recorded."""
         return str(read_json(self.folder / layout.ENVIRONMENT, {"wandb_id": str})["wandb_id"])
 
-    def last_session(self, *keys: str) -> dict[str, Any]:
+    def last_session(self, *keys: str) -> Session:
         """What the last process that worked on it said of itself: these keys at least. Raises
         ValueError where it did not."""
         return last_session(self.folder, *keys)
 
     @cached_property
-    def records(self) -> list[dict[str, Any]]:
+    def records(self) -> list[EpochRecord]:
         """One for each epoch of each phase, in the order in which they happened."""
         return read_records(self.folder)
 
@@ -113,6 +113,11 @@ class Run:
             SplitImage(row["path"], row["class"], row["part"], row.get("sha256", ""))
             for row in read_csv(self.folder / layout.SPLIT)
         )
+
+    @property
+    def costs(self) -> dict[str, PhaseCost]:
+        """By phase, what it took."""
+        return costs_of(self.summary["cost"])
 
     @property
     def dataset_name(self) -> str:
@@ -277,21 +282,17 @@ class ImageFiles:
                 self.run.data_dir,
                 self.run.data_dir / self.recorded_root.name,
             ]  # as CUB is found in the folder above its own
+        places = [self.recorded_root]
         from_run = self.run.summary["dataset"].get("root_from_run")
-        return list(
-            dict.fromkeys(
-                [
-                    self.recorded_root,
-                    *([(self.run.folder.resolve() / from_run).resolve()] if from_run else []),
-                ]
-            )
-        )
+        if from_run:
+            places.append((self.run.folder.resolve() / from_run).resolve())
+        return list(dict.fromkeys(places))
 
     def sample(self) -> list[int]:
+        """Some images, evenly spaced."""
         count = len(self.paths)
-        return np.unique(
-            np.linspace(0, count - 1, min(LOOKED_AT, count)).round().astype(int)
-        ).tolist()
+        evenly = np.linspace(0, count - 1, min(LOOKED_AT, count)).round().astype(int)
+        return [int(image) for image in np.unique(evenly)]
 
     def is_here(self, root: Path) -> bool:
         return any(self.unchanged(image, root) for image in self.sample())

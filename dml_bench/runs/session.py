@@ -3,7 +3,7 @@ together."""
 
 import secrets
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,13 @@ import torch
 from torch import Tensor
 
 from dml_bench.data.datasets import Dataset
-from dml_bench.data.identity import OtherData, copies_in_gallery, data_facts, describe_copies
+from dml_bench.data.identity import (
+    DataFacts,
+    OtherData,
+    copies_in_gallery,
+    data_facts,
+    describe_copies,
+)
 from dml_bench.data.inputs import ImageInputs, tta_views
 from dml_bench.data.split import Phase, Split
 from dml_bench.evaluation.collapse import doubts
@@ -27,8 +33,9 @@ from dml_bench.runs.embed_and_search import evaluate_ensemble, evaluate_phase
 from dml_bench.runs.folder import RunFolder
 from dml_bench.runs.mirror import Mirror, MirroredRun
 from dml_bench.runs.request import RunRequest
+from dml_bench.runs.schema import BegunEnvironment, PhaseSummary, Place, Session, Summary
 from dml_bench.system import distributed, provenance
-from dml_bench.system.files import Damaged, write_csv
+from dml_bench.system.files import Damaged, write_csv, write_json
 from dml_bench.training import checkpoint, loop
 from dml_bench.training.batches import epoch_batches, sampled
 from dml_bench.training.build import build
@@ -90,7 +97,7 @@ class RunSession:
     def begin(self) -> None:
         """Record where and on what this happens; refuse to go on with other data; start the mirror
         and say the plan."""
-        here: dict[str, Any] = {
+        here: Place = {
             **provenance.describe(),
             "device": (
                 torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "cpu"
@@ -99,44 +106,31 @@ class RunSession:
             "processes": distributed.world_size(),
             "precision": self.precision,
         }
-        facts: dict[str, Any] = {
-            **data_facts(self.dataset, self.split, self.folder.path),
-            "copies": copies_in_gallery(self.dataset, self.split, self.pixels.view_cache.digests),
-            "middle_only": list(self.pixels.train_cache.cut),
-            "unseen_classes": [self.dataset.class_names[label] for label in self._unseen()],
-        }
+        facts = data_facts(self.dataset, self.split, self.folder.path)
         before = self.folder.begun
         if before:
-            for what in ("dataset", "split"):
-                then, now = (each[what]["fingerprint"][:12] for each in (before, facts))
-                if then != now:
-                    raise OtherData(
-                        f"{self.folder.path} was begun on other images ({what} fingerprint {then},"
-                        f" now {now}); --force starts anew, --out DIR keeps both"
-                    )
-            last = {"processes": 1} | before["sessions"][-1]
-            changed = [key for key in here if last.get(key) != here[key]]
-            if changed:
-                self.callback.warn(
-                    f"this run was begun with another {', '.join(changed)}: it goes on, but its"
-                    " numbers may differ from an uninterrupted run's"
-                )
-        session = {
+            self._require_same_data(before, facts)
+            self._warn_of_another_place(before["sessions"][-1], here)
+        session: Session = {
             "started_at": datetime.now(UTC).isoformat(timespec="seconds"),
             "command": sys.argv,
             **here,
         }
-        self.environment = {
+        copies = copies_in_gallery(self.dataset, self.split, self.pixels.view_cache.digests)
+        self.environment: BegunEnvironment = {
             **facts,
-            "wandb_id": before.get("wandb_id", secrets.token_hex(4)),
-            "sessions": [*before.get("sessions", []), session],
+            "copies": copies,
+            "middle_only": list(self.pixels.train_cache.cut),
+            "unseen_classes": [self.dataset.class_names[label] for label in self._unseen()],
+            "wandb_id": before["wandb_id"] if before else secrets.token_hex(4),
+            "sessions": [*(before["sessions"] if before else ()), session],
         }
         self.folder.write_environment(self.environment)
         self._write_split()
         self._start_mirror()
         self._say_plan()
-        if told := describe_copies(facts["copies"]):
-            self.callback.warn(told)
+        if copies_line := describe_copies(copies):
+            self.callback.warn(copies_line)
         for note in self.dataset.notes:
             self.callback.note(note)
         if self.experiment.data.split == "stratified" and {"train", "test"} <= set(
@@ -148,6 +142,29 @@ class RunSession:
             )
         if blind := checkpoint.epochs_seen(self.experiment):
             self.callback.note(blind)
+
+    def _require_same_data(self, before: DataFacts, now: DataFacts) -> None:
+        """Raises OtherData where the run was begun on other images or another split."""
+        fingerprints = {
+            "dataset": (before["dataset"]["fingerprint"], now["dataset"]["fingerprint"]),
+            "split": (before["split"]["fingerprint"], now["split"]["fingerprint"]),
+        }
+        for part, (old, new) in fingerprints.items():
+            if old[:12] != new[:12]:
+                raise OtherData(
+                    f"{self.folder.path} was begun on other images ({part} fingerprint {old[:12]},"
+                    f" now {new[:12]}); --force starts anew, --out DIR keeps both"
+                )
+
+    def _warn_of_another_place(self, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+        """`before` is of the last process that worked on the run."""
+        last = {"processes": 1, **before}
+        changed = [key for key in now if last.get(key) != now[key]]
+        if changed:
+            self.callback.warn(
+                f"this run was begun with another {', '.join(changed)}: it goes on, but its"
+                " numbers may differ from an uninterrupted run's"
+            )
 
     def _unseen(self) -> list[int]:
         """Ids of all classes that are looked up and were not trained on in some phase."""
@@ -345,7 +362,7 @@ class RunSession:
         self._say_work_left()
         weights = stage.weights(self.callback)
         if distributed.is_main_process():
-            run_folder.write_json(
+            write_json(
                 folder / layout.START, stage.record()
             )  # with what trained it and how that went
         return weights
@@ -374,31 +391,33 @@ class RunSession:
             query_embeddings=lambda: embeddings.query,
         )
 
-    def _of_training(self, folder: Path) -> dict[str, Any]:
+    def _of_training(self, folder: Path) -> PhaseSummary:
         """Which epoch was kept, what became of the labels, why its P@1 is to be doubted, and the
         P@1 of each fold with its mean, where a phase has these."""
-        told = {
-            path.stem: run_folder.read_json(path)
-            for path in (folder / layout.CHOSEN_EPOCH, folder / layout.LABELS)
-            if path.exists()
-        }
+        summary: PhaseSummary = {}
+        if (folder / layout.CHOSEN_EPOCH).exists():
+            summary["chosen"] = run_folder.read_json(folder / layout.CHOSEN_EPOCH)
+        if (folder / layout.LABELS).exists():
+            summary["labels"] = run_folder.read_json(folder / layout.LABELS)
         gallery = arrays.Embeddings(folder / layout.EMBEDDINGS).gallery
-        told |= doubts(gallery, arrays.read_neighbours(folder / layout.NEIGHBOURS))
-        found = [arrays.read_neighbours(path) for path in layout.neighbours_of_folds(folder)]
-        if found:
-            folds = [Scores(precision_at_1(each), each.query_labels) for each in found]
-            mean = interval(folds, within=(0.0, 1.0))
-            told["folds"] = {
+        reasons = doubts(gallery, arrays.read_neighbours(folder / layout.NEIGHBOURS))
+        if reasons:
+            summary["doubts"] = reasons["doubts"]
+        folds = [arrays.read_neighbours(path) for path in layout.neighbours_of_folds(folder)]
+        if folds:
+            scores = [Scores(precision_at_1(fold), fold.query_labels) for fold in folds]
+            mean = interval(scores, within=(0.0, 1.0))
+            summary["folds"] = {
                 "precision_at_1_macro": [
-                    interval([fold], within=(0.0, 1.0)).estimate for fold in folds
+                    interval([fold], within=(0.0, 1.0)).estimate for fold in scores
                 ],
                 "mean": mean.estimate,
                 "low": mean.low,
                 "high": mean.high,
             }
-        return told
+        return summary
 
-    def conclude(self) -> dict[str, Any]:
+    def conclude(self) -> Summary:
         """Metrics, tables and the summary from what both phases found; seals the run."""
         cost = {
             phase.name: run_folder.read_json(self.folder.phase(phase.name) / layout.COST)

@@ -17,7 +17,7 @@ import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-from dml_bench.system.callbacks import Callback
+from dml_bench.system.callbacks import Callback, EpochRecord
 from dml_bench.system.failures import describe_error
 from dml_bench.system.files import json_line
 
@@ -78,7 +78,7 @@ class WorkerCallback(Callback):
     def on_embedded(self, images: int) -> None:
         self._count(images)
 
-    def on_epoch(self, record: dict[str, Any]) -> None:
+    def on_epoch(self, record: EpochRecord) -> None:
         print(json_line(record), end="", flush=True)  # noqa: T201
         self._phase["epoch"] = record["epoch"] + 1
         self._send_work()

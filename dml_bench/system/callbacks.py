@@ -1,11 +1,31 @@
 """What a run reports while it goes on. The run only reports; a callback decides what to show."""
 
 import logging
-from typing import Any
+from typing import Any, Required, TypedDict
 
-__all__ = ["Callback", "LoggingCallback"]
+__all__ = ["Callback", "EpochRecord", "LoggingCallback"]
 
 LOGGER = logging.getLogger("dml_bench")
+
+
+class EpochRecord(TypedDict, total=False):
+    """What is recorded of an epoch of one phase.
+
+    There are also `train_loss` and, after validation, `test_accuracy` or `valid_accuracy`, each
+    with the number of its phase at the end (`train_loss2`).
+    """
+
+    phase: Required[str]
+    epoch: Required[int]
+    """From 1."""
+    learning_rate: float
+    batches_without_tuples: int
+    """Batches in which a miner found nothing, so that nothing was learnt."""
+    train_images: int
+    train_seconds: float
+    evaluate_images: int
+    """Images that were embedded for validation; missing in epochs without validation."""
+    evaluate_seconds: float
 
 
 class Callback:
@@ -44,7 +64,7 @@ class Callback:
     def on_embedded(self, images: int) -> None:
         """A batch was embedded."""
 
-    def on_epoch(self, record: dict[str, Any]) -> None:
+    def on_epoch(self, record: EpochRecord) -> None:
         """An epoch ended."""
 
 
@@ -66,6 +86,6 @@ class LoggingCallback(Callback):
         """Wrong without stopping the run: level WARNING."""
         LOGGER.warning("%s", text)
 
-    def on_epoch(self, record: dict[str, Any]) -> None:
+    def on_epoch(self, record: EpochRecord) -> None:
         """An epoch ended: level INFO."""
         LOGGER.info("phase %s, epoch %d ended", record["phase"], record["epoch"])

@@ -12,7 +12,7 @@ import json
 import math
 import os
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import EllipsisType, UnionType
 from typing import Any, BinaryIO, TypeAlias
@@ -165,18 +165,18 @@ def digest_of(path: Path) -> str:
     return state.hexdigest()
 
 
-def write_json(path: Path, value: dict[str, Any]) -> None:
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
     text = json_text(with_seal(value)) + "\n"
     write_sealed(path, lambda file: file.write(text.encode()))
 
 
-def write_json_lines(path: Path, records: Sequence[dict[str, Any]]) -> None:
+def write_json_lines(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
     """One line for each of at least one record."""
     text = "".join(map(json_line, [with_seal(records[0]), *records[1:]]))
     write_sealed(path, lambda file: file.write(text.encode()))
 
 
-def with_seal(value: dict[str, Any]) -> dict[str, Any]:
+def with_seal(value: Mapping[str, Any]) -> dict[str, Any]:
     assert "digest" not in value
     return {"digest": UNSEALED, **value}
 

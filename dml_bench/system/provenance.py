@@ -5,9 +5,9 @@ import os
 import platform
 import subprocess
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
-__all__ = ["PACKAGES", "describe", "peak_memory_bytes"]
+__all__ = ["PACKAGES", "Provenance", "describe", "peak_memory_bytes"]
 
 PACKAGES = (
     "torch",
@@ -24,7 +24,21 @@ PACKAGES = (
 )
 
 
-def describe() -> dict[str, Any]:
+class Provenance(TypedDict):
+    """The versions and the machine that made something."""
+
+    dml_bench: str
+    commit: str | None
+    """Of the source tree; None outside a checkout."""
+    python: str
+    platform: str
+    processor: str
+    cores: int | None
+    packages: dict[str, str | None]
+    """Versions by name; None for a package that is not installed."""
+
+
+def describe() -> Provenance:
     from dml_bench import __version__
 
     return {

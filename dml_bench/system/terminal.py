@@ -1,7 +1,7 @@
 """What a person at a terminal sees of a run."""
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.table import Table
 from rich.text import Text
 
-from dml_bench.system.callbacks import Callback
+from dml_bench.system.callbacks import Callback, EpochRecord
 from dml_bench.system.tables import OutcomeTable, number
 
 __all__ = ["SuiteProgress", "TerminalCallback", "duration", "show_comparison", "show_outcome"]
@@ -163,7 +163,7 @@ class TerminalCallback(Callback):
         self._done += images
         self._show(f"{self._name}: embedding", 1, 1, f"{self._time_left()} left")
 
-    def on_epoch(self, record: dict[str, Any]) -> None:
+    def on_epoch(self, record: EpochRecord) -> None:
         loss = next(value for key, value in record.items() if key.startswith("train_loss"))
         parts = [f"{self._name:<8}{record['epoch']:>4}/{self._epochs}", f"loss {loss:.4f}"]
         if accuracy := [
@@ -264,7 +264,7 @@ def profile_summary(name: str) -> str:
 
 
 def show_outcome(
-    console: Console, folder: Path, summary: dict[str, Any], tables: Iterable[OutcomeTable]
+    console: Console, folder: Path, summary: Mapping[str, Any], tables: Iterable[OutcomeTable]
 ) -> None:
     """What ends a run: the tables of its protocol, then training and cost."""
     console.print()
@@ -292,7 +292,7 @@ def rich_table(outcome: OutcomeTable) -> Table:
     return table
 
 
-def describe_training(summary: dict[str, Any]) -> Iterator[str]:
+def describe_training(summary: Mapping[str, Any]) -> Iterator[str]:
     """What folds, label correction and the choice of an epoch came to, where a run has them."""
     for phase, results in summary.get("phases", {}).items():
         if folds := results.get("folds"):
@@ -323,7 +323,7 @@ def describe_labels(labels: dict[str, Any]) -> str:
 RATES = {"precision": "replaced_precision", "recall": "replaced_recall"}
 
 
-def show_cost(console: Console, summary: dict[str, Any]) -> None:
+def show_cost(console: Console, summary: Mapping[str, Any]) -> None:
     cost = summary["cost"]
     trained = {name: part for name, part in cost.items() if isinstance(part, dict)}
     phases = " ".join(

@@ -5,13 +5,14 @@ The best epoch is chosen on validation images, never on queries.
 
 import io
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
 from dml_bench.config import Experiment
 from dml_bench.system import distributed
+from dml_bench.system.callbacks import EpochRecord
 from dml_bench.system.files import UNSEALED, check, write_sealed
 from dml_bench.training.training_state import TrainingState
 
@@ -54,11 +55,11 @@ def load(state: TrainingState, path: Path) -> None:
     state.records = saved["records"]
 
 
-def keep_if_best(state: TrainingState, record: dict[str, Any]) -> None:
+def keep_if_best(state: TrainingState, record: EpochRecord) -> None:
     """After an epoch: remember its weights if they are the best so far. The earlier of equals
     stays."""
     wanted = state.experiment.train.checkpoint
-    value = record.get(f"{wanted}{state.phase.suffix}")
+    value = cast(dict[str, Any], record).get(f"{wanted}{state.phase.suffix}")
     if wanted == "last" or value is None:
         return
     rank = value if wanted == "valid_accuracy" else -value

@@ -2,13 +2,14 @@
 
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import cast
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from dml_bench.system import distributed
+from dml_bench.system.callbacks import EpochRecord
 from dml_bench.system.seeding import seed_everything
 from dml_bench.training import checkpoint
 from dml_bench.training.batches import epoch_batches, training_batch
@@ -33,7 +34,7 @@ def fit(state: TrainingState, keep: Callable[[TrainingState], None]) -> None:
     for epoch in range(len(state.records) + 1, state.experiment.train.epochs + 1):
         record = train_epoch(state, epoch)
         if epoch % evaluate.every == 0 or epoch == state.experiment.train.epochs:
-            record |= validate(state)
+            record |= cast(EpochRecord, validate(state))
         state.records.append(distributed.broadcast_object(record.copy))
         checkpoint.keep_if_best(state, state.records[-1])
         keep(state)
@@ -42,7 +43,7 @@ def fit(state: TrainingState, keep: Callable[[TrainingState], None]) -> None:
     state.check_frozen()
 
 
-def train_epoch(state: TrainingState, epoch: int) -> dict[str, Any]:
+def train_epoch(state: TrainingState, epoch: int) -> EpochRecord:
     """One pass over the training images. Raises NonFiniteLoss, naming phase and epoch, before any
     state is kept."""
     seed_everything(state.experiment.seed, state.phase.name, epoch)
@@ -63,7 +64,7 @@ def train_epoch(state: TrainingState, epoch: int) -> dict[str, Any]:
     values = losses.cpu().numpy()
     seconds = time.perf_counter() - start
     check_finite(state, epoch, values)
-    return {
+    record = {
         "phase": state.phase.name,
         "epoch": epoch,
         f"train_loss{state.phase.suffix}": float(values.mean()),
@@ -72,6 +73,7 @@ def train_epoch(state: TrainingState, epoch: int) -> dict[str, Any]:
         "train_images": sum(map(len, batches)),
         "train_seconds": seconds,
     }
+    return cast(EpochRecord, record)
 
 
 def check_finite(state: TrainingState, epoch: int, losses: np.ndarray) -> None:

@@ -18,7 +18,7 @@ from dml_bench.data.split import Monitored, Phase
 from dml_bench.losses.objective import Objective
 from dml_bench.models.embedder import Embedder
 from dml_bench.system import distributed
-from dml_bench.system.callbacks import Callback
+from dml_bench.system.callbacks import Callback, EpochRecord
 from dml_bench.system.shapes import Float, Int, shaped
 from dml_bench.training.labels import TrainingLabels
 
@@ -51,7 +51,7 @@ class TrainingState:
     """Tensors that training must leave as they are, by name."""
     best: dict[str, Any] | None = None
     """The weights of the best epoch so far, where one is chosen; see `checkpoint`."""
-    records: list[dict[str, Any]] = field(default_factory=list)
+    records: list[EpochRecord] = field(default_factory=list)
 
     def autocast(self) -> AbstractContextManager[Any]:
         return torch.autocast(
