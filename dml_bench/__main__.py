@@ -9,6 +9,7 @@ STOPPED = 130
 
 
 def main() -> None:
+    """Run the command line, and end with its exit code."""
     open_streams()
     if (
         signal.getsignal(signal.SIGINT) is not signal.default_int_handler

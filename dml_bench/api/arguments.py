@@ -48,6 +48,7 @@ def cache_folder(cache_dir: PathLike | None = None) -> Path:
 
 
 def optional_path(path: PathLike | None) -> Path | None:
+    """The path as a Path; None where there is none."""
     return None if path is None else Path(path)
 
 

@@ -91,6 +91,7 @@ def rows_of(kind: str, records: list[dict[str, Any]]) -> list[dict[str, str]]:
 
 
 def as_rich(kind: str, records: list[dict[str, Any]]) -> "Table":
+    """The records as a table for a terminal."""
     from rich.table import Table
 
     table = Table(title=f"{len(records)} {kind}", title_justify="left")

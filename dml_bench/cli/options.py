@@ -58,6 +58,8 @@ __all__ = [
 
 
 class WandbMode(StrEnum):
+    """Where W&B's log of a run goes."""
+
     offline = "offline"
     online = "online"
     disabled = "disabled"

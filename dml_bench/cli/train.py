@@ -14,7 +14,7 @@ app = typer.Typer()
 
 
 @app.command()
-def run(  # noqa: PLR0913, PLR0917 - its parameters are its options
+def run(
     name: options.Name,
     demo: options.Demo = False,
     data_dir: options.DataDir = None,
@@ -63,7 +63,7 @@ def run(  # noqa: PLR0913, PLR0917 - its parameters are its options
 
 
 @app.command()
-def suite(  # noqa: PLR0913, PLR0917 - its parameters are its options
+def suite(
     names: options.Names = [],
     table: Annotated[
         str, typer.Option(help="Which table of experiments.", show_default="study")

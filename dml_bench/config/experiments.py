@@ -21,6 +21,7 @@ EXPERIMENTS = _SHIPPED if _SHIPPED.is_dir() else _PACKAGE.parent / "experiments"
 
 
 def names() -> list[str]:
+    """The names of all experiments that come with the package."""
     return sorted((path.stem for path in EXPERIMENTS.glob("*.toml")), key=str.lower)
 
 

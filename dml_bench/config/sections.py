@@ -23,6 +23,7 @@ __all__ = [
 
 
 def require(condition: bool, problem: str) -> None:
+    """Raises ValueError, which says what is wrong, unless the condition holds."""
     if not condition:
         raise ValueError(problem)
 
@@ -184,6 +185,7 @@ class Augment:
 
     @property
     def active(self) -> bool:
+        """Whether any augmentation is on."""
         return self != Augment()
 
     def changed(self) -> list[tuple[str, float]]:
@@ -278,6 +280,8 @@ class Pretrain:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Train:
+    """How long, in what batches and with what weights a phase is trained."""
+
     epochs: int = 100
     batch_size: int = 128
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
@@ -324,6 +328,8 @@ class Train:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Evaluate:
+    """What is measured of a phase, and when."""
+
     every: int = 1
     """Epochs between two measurements of P@1; the last epoch is always measured."""
     vote_k: tuple[int, ...] = (1, 3, 5, 10)

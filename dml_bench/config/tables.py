@@ -34,10 +34,12 @@ class PlannedRow:
 
     @property
     def name(self) -> str:
+        """The experiment's name."""
         return self.written.name
 
 
 def table_names() -> list[str]:
+    """The names of all tables that come with the package."""
     return sorted(path.stem for path in (EXPERIMENTS / "tables").glob("*.toml"))
 
 

@@ -53,6 +53,8 @@ class DeviceCrops(HostCrops):
         self.pixels = flat.view(-1, 3)
 
     def cut(self, images: np.ndarray, boxes: Boxes, mirrored: np.ndarray, size: int) -> Tensor:
+        """(batch, size, size, 3) uint8 on the device: the boxes, resized where they are not of the
+        size."""
         widths = self.cache.widths[images]
         if (boxes.heights != size).any() or (boxes.widths != size).any():
             batch = resized_crops(self.pixels, self.cache.offsets[images] // 3, widths, boxes, size)

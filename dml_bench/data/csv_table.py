@@ -215,6 +215,7 @@ class CsvTable:
         return "" if name.lower() in ("nan", "<na>") else name
 
     def nameless(self, label_at: int, labels: Sequence[int | None]) -> list[str]:
+        """A fault where rows have no class; empty where all have one."""
         wrong = [
             f"line {number}"
             for number, label in zip(self.line_numbers, labels, strict=True)
@@ -232,9 +233,11 @@ class CsvTable:
         return 2 * sum(hot(row, columns) is not None for row in self.rows) > len(self.rows)
 
     def one_hot_labels(self, columns: Sequence[int]) -> list[int | None]:
+        """(rows) the one of these columns that holds a 1; None where not exactly one does."""
         return [hot(row, columns) for row in self.rows]
 
     def not_one_hot(self, labels: Sequence[int | None]) -> list[str]:
+        """A fault where rows have not exactly one 1; empty where all have."""
         wrong = [
             f"line {number}"
             for number, label in zip(self.line_numbers, labels, strict=True)
@@ -390,11 +393,13 @@ def fault(wrong: Sequence[str], problem: str, remedy: str) -> list[str]:
 
 
 def require_none(wrong: Sequence[str], problem: str, remedy: str) -> None:
+    """Raises ValueError with the problem and its remedy where something is wrong."""
     for sentence in fault(wrong, problem, remedy):
         raise ValueError(sentence)
 
 
 def twice(values: Iterable[str]) -> list[str]:
+    """The values that occur more than once, each named once."""
     return [value for value, count in Counter(values).items() if count > 1]
 
 

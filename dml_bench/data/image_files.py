@@ -51,6 +51,7 @@ class FilesByKind:
 
 
 def sorted_out(files: Iterable[Path]) -> FilesByKind:
+    """The files by whether they are images that are read, images that are not, or others."""
     by_kind = FilesByKind([], [], [])
     for file in files:
         suffix = file.suffix.lower()
@@ -112,6 +113,7 @@ def files_below(place: Path, above: tuple[Path, ...] = ()) -> Iterator[Path]:
 
 
 def unread_faults(files: Sequence[Path], folder: Path) -> list[str]:
+    """A fault where there are images of a format that is not read."""
     return fault(
         [str(file) for file in files],
         f"images in {folder} of a format that is not read",

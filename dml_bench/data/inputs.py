@@ -101,6 +101,8 @@ class ImageInputs:
                 self.resident[cache.folder] = DeviceCrops(cache, self.device)
 
     def train(self, images: np.ndarray, *, phase: str, epoch: int, view: int = 0) -> Tensor:
+        """(batch, side, side, 3) uint8 crops, augmented as the phase, epoch and view say."""
+
         def drawn(purpose: str, columns: int) -> np.ndarray:
             return self._draws(phase, epoch, view, purpose, columns)[images]
 
@@ -130,6 +132,7 @@ class ImageInputs:
         return self._cut(self.train_cache, images, boxes, mirror < augment.horizontal_flip)
 
     def view(self, images: np.ndarray, variant: TTAView = PLAIN) -> Tensor:
+        """(batch, size, size, 3) uint8 under the deterministic view, or a variant of it."""
         boxes, mirrored = self._squares(len(images)), np.full(len(images), variant.mirrored)
         if variant.down is None or variant.right is None:
             return self._cut(self.view_cache, images, boxes, mirrored)
@@ -190,9 +193,11 @@ class FeatureInputs:
         self.table = table
 
     def train(self, images: np.ndarray, *, phase: str, epoch: int, view: int = 0) -> Tensor:
+        """(batch, num_features), the same in every epoch."""
         return self.view(images)
 
     def view(self, images: np.ndarray, variant: TTAView = PLAIN) -> Tensor:
+        """(batch, num_features) of the one view there is."""
         assert variant == PLAIN, "there are features of one view"
         return self.table[torch.from_numpy(images).to(self.table.device)]
 

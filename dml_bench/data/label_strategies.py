@@ -16,12 +16,16 @@ __all__ = ["Corrected", "Soft"]
 
 @dataclass(frozen=True, slots=True)
 class Soft:
+    """Options of `softlabels`, which see."""
+
     a: float
     folds: int
 
 
 @dataclass(frozen=True, slots=True)
 class Corrected:
+    """Options of `plc`, which see."""
+
     warm_up: float
     theta: float
     theta_end: float

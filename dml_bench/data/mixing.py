@@ -55,6 +55,7 @@ class BatchRng:
         )
 
     def of(self, share: Share, purpose: str, columns: int = 1) -> np.ndarray:
+        """(batch, columns) uniform in [0, 1), for each image or one for the batch."""
         return (self.per_image if share == "image" else self.per_batch)(purpose, columns)
 
     def rows(self) -> np.ndarray:

@@ -50,6 +50,7 @@ class Split:
 
     @property
     def leaves_one_out(self) -> bool:
+        """Whether each query is looked up among the other queries."""
         return self.gallery is self.test
 
 
@@ -64,6 +65,7 @@ class Monitored:
 
     @property
     def num_images(self) -> int:
+        """How many images are embedded to measure a phase once."""
         return len(self.gallery) + sum(
             len(images) for images in self.queries.values() if images is not self.gallery
         )

@@ -61,6 +61,7 @@ class Neighbours:
 
     @property
     def k(self) -> int:
+        """How many neighbours each query has."""
         return self.indices.shape[1]
 
     @property

@@ -92,6 +92,8 @@ class Interval:
 
 @dataclass(frozen=True, slots=True)
 class Spread:
+    """How sure an estimate is."""
+
     standard_error: float
     degrees_of_freedom: float
 

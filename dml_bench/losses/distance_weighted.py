@@ -41,5 +41,7 @@ class DistanceWeighted(nn.Module):
         return anchors, positives, negatives
 
     def log_weights(self, distances: Tensor, dim: int) -> Tensor:
+        """The logarithm of 1 / density of distances between random points of a sphere, up to a
+        constant."""
         near = distances.clamp(self.cutoff, self.nonzero_loss_cutoff)
         return (2 - dim) * near.log() - (dim - 3) / 2 * (1 - near.square() / 4).log()

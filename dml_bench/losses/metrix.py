@@ -118,4 +118,5 @@ FORMS: dict[str, Callable[..., Form]] = {
 
 
 def build_metrix(loss: Component, *, alpha: float, weight: float) -> Metrix:
+    """The further term of a loss, by the loss's own options."""
     return Metrix(FORMS[loss.name](**loss.options), alpha, weight)

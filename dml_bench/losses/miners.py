@@ -57,6 +57,7 @@ def check_strategies(
     allowed_neg_range: tuple[float, ...],
     distance: str,
 ) -> None:
+    """Raises ValueError for strategies and ranges that contradict each other."""
     if "semihard" in (pos_strategy, neg_strategy) and (
         pos_strategy == neg_strategy or "all" in (pos_strategy, neg_strategy)
     ):

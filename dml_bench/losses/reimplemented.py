@@ -31,6 +31,7 @@ class WithLogits(nn.Module):
         self.scale = scale
 
     def forward(self, embeddings: Tensor, labels: Tensor, mined: Mined = None) -> Tensor:
+        """(batch, dim) embeddings and (batch) labels -> the loss of the batch."""
         return self.loss(embeddings, labels)
 
     def logits(self, embeddings: Tensor) -> Tensor:
@@ -52,6 +53,7 @@ class SoftmaxClassifier(nn.Module):
         return self.classifier(embeddings)
 
     def forward(self, embeddings: Tensor, labels: Tensor, mined: Mined = None) -> Tensor:
+        """(batch, dim) embeddings and (batch) labels -> the loss of the batch."""
         return self.mean(
             functional.cross_entropy(
                 self.logits(embeddings),
@@ -93,6 +95,7 @@ class ProxyNCA(nn.Module):
         return -self.scale * (2 - 2 * cosine)
 
     def forward(self, embeddings: Tensor, labels: Tensor, mined: Mined = None) -> Tensor:
+        """(batch, dim) embeddings and (batch) labels -> the loss of the batch."""
         logits = self.logits(embeddings)
         if self.positive_in_denominator:
             return self.mean(
@@ -123,6 +126,7 @@ class P2SGrad(nn.Module):
         return functional.normalize(embeddings, dim=1) @ functional.normalize(self.weight, dim=1).T
 
     def forward(self, embeddings: Tensor, labels: Tensor, mined: Mined = None) -> Tensor:
+        """(batch, dim) embeddings and (batch) labels -> the loss of the batch."""
         own = functional.one_hot(labels, len(self.weight))
         return self.mean((self.logits(embeddings) - own).square().sum(dim=1)) / 2
 
@@ -160,6 +164,7 @@ class CentroidTriplet(nn.Module):
         self.margin = margin
 
     def forward(self, embeddings: Tensor, labels: Tensor, mined: Mined = None) -> Tensor:
+        """(batch, dim) embeddings and (batch) labels -> the loss of the batch."""
         member = (labels[:, None] == labels.unique()).to(embeddings.dtype)
         sizes, sums = member.sum(dim=0), member.T @ embeddings
         others = (member @ sizes - 1)[:, None]
@@ -188,6 +193,7 @@ class SmoothAP(nn.Module):
         self.temperature = temperature
 
     def forward(self, embeddings: Tensor, labels: Tensor, mined: Mined = None) -> Tensor:
+        """(batch, dim) embeddings and (batch) labels -> the loss of the batch."""
         similarity = embeddings @ embeddings.T
         same = (labels[:, None] == labels).to(similarity.dtype)
         # beats[query, i, j]: how far j stands before i for the query, 0 .. 1.
@@ -214,6 +220,7 @@ class Histogram(nn.Module):
         self.num_bins = num_bins
 
     def forward(self, embeddings: Tensor, labels: Tensor, mined: Mined = None) -> Tensor:
+        """(batch, dim) embeddings and (batch) labels -> the loss of the batch."""
         first, second = torch.triu_indices(
             len(labels), len(labels), offset=1, device=embeddings.device
         )

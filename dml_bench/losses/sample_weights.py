@@ -37,6 +37,7 @@ class ByImage(nn.Module):
     def forward(
         self, parts: dict[str, dict[str, Any]], embeddings: Tensor, labels: Tensor
     ) -> Tensor:
+        """What the reducer makes of the parts, each weighed by its image."""
         if self.weights is None:
             return self.reducer(parts, embeddings, labels)
         from pytorch_metric_learning.reducers import MeanReducer, ThresholdReducer

@@ -39,6 +39,7 @@ class Embedder(nn.Module):
 
     @property
     def dim(self) -> int:
+        """The length of an embedding."""
         return int(self.head.dim)  # type: ignore[arg-type]
 
     def features(self, pixels: Tensor) -> Tensor:

@@ -33,6 +33,7 @@ class SelfAttention(nn.Module):
         self.gamma = nn.Parameter(torch.zeros(1))
 
     def forward(self, maps: Tensor) -> Tensor:
+        """(batch, channels, height, width) -> the same, each place with a part of all others."""
         query, key, value = (
             layer(maps).flatten(2).mT for layer in (self.query, self.key, self.value)
         )

@@ -168,6 +168,7 @@ def protocol_named(name: str) -> Protocol:
 
 
 def protocol_of(experiment: Experiment) -> Protocol:
+    """The protocol of an experiment."""
     return protocol_named(experiment.protocol)
 
 

@@ -57,6 +57,7 @@ class Column:
 
     @property
     def interval(self) -> bool:
+        """Whether it has an interval: what is read from the summary alone has none."""
         return not self.place
 
 

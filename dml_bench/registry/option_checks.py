@@ -68,6 +68,7 @@ def above(low: Bound, high: Bound = math.inf) -> Range:
 
 
 def at_least(low: Bound) -> Range:
+    """`low` is allowed, and so is anything above it."""
     return Range(low)
 
 

@@ -115,6 +115,7 @@ def distribution_of(module: str) -> tuple[str, str]:
 
 
 def digest_of_file(path: Path) -> str:
+    """SHA-256 of a file's bytes."""
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 

@@ -102,6 +102,7 @@ class PluginRecord:
 
     @property
     def place(self) -> str:
+        """Where its code is: a file, or else a module."""
         return self.file or self.module
 
 

@@ -93,6 +93,7 @@ class Option:
 
     @classmethod
     def of(cls, parameter: inspect.Parameter) -> "Option":
+        """The option that a parameter of a registered function is."""
         if get_origin(parameter.annotation) is not Annotated:
             return cls(parameter.annotation, parameter.default)
         wanted, allowed = get_args(parameter.annotation)
@@ -120,6 +121,7 @@ class Entry:
 
     @property
     def options(self) -> dict[str, Option]:
+        """The options by name, read off the function's signature."""
         parameters = inspect.signature(self.build).parameters.values()
         return {p.name: Option.of(p) for p in parameters if p.kind is p.KEYWORD_ONLY}
 
@@ -240,6 +242,7 @@ class Registry:
             raise ValueError(f"{self.kind} {name!r} is registered already")
 
     def remove(self, name: str) -> None:
+        """Take a name out again. Raises KeyError where it is not there."""
         del self._entries[name]
 
     def of(self, component: Named) -> Entry:
@@ -306,6 +309,7 @@ class Registry:
         return self._entries[name]
 
     def names(self) -> list[str]:
+        """All names, sorted whatever their case."""
         importlib.import_module(self.module)
         return sorted(self._entries, key=str.lower)
 

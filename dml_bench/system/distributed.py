@@ -115,6 +115,7 @@ def world_size() -> int:
 
 
 def is_main_process() -> bool:
+    """Whether this process is the one that writes, or the only one."""
     return _here.get().rank == 0
 
 

@@ -166,6 +166,7 @@ def digest_of(path: Path) -> str:
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
+    """Write a table as JSON that holds its own checksum."""
     text = json_text(with_seal(value)) + "\n"
     write_sealed(path, lambda file: file.write(text.encode()))
 

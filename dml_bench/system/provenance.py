@@ -39,6 +39,7 @@ class Provenance(TypedDict):
 
 
 def describe() -> Provenance:
+    """The versions, the commit and the machine that a result came from."""
     from dml_bench import __version__
 
     return {

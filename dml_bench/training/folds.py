@@ -20,6 +20,8 @@ __all__ = ["TrainingJob", "out_of_fold_labels", "training_jobs"]
 
 @dataclass(frozen=True, slots=True)
 class TrainingJob:
+    """One training of a phase: what is trained on, and where it is kept."""
+
     phase: Phase
     experiment: Experiment
     folder: Path

@@ -19,6 +19,8 @@ __all__ = ["Correction", "TrainingLabels", "balanced", "corrupted", "given_label
 
 @dataclass(frozen=True, slots=True)
 class Correction:
+    """One label that was replaced."""
+
     image: int
     before: int
     after: int
@@ -107,10 +109,12 @@ class TrainingLabels:
         self._likeliest = self._margin = None
 
     def state(self) -> dict[str, Any]:
+        """What a checkpoint keeps: the corrections, from which all else follows."""
         rows = [[c.image, c.before, c.after, c.epoch, c.margin] for c in self.corrections]
         return {"corrections": rows}
 
     def restore(self, state: dict[str, Any]) -> None:
+        """Make all corrections of a checkpoint again."""
         self.corrections = [Correction(*row) for row in state["corrections"]]
         self.current = self.initial.copy()
         for correction in self.corrections:

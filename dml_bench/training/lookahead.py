@@ -34,6 +34,7 @@ class Lookahead(Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> Any:
+        """One step of the fast optimiser; every k steps a step of the slow weights too."""
         loss = self.fast.step(closure)
         self.steps += 1
         if self.steps % self.k == 0:
@@ -43,9 +44,11 @@ class Lookahead(Optimizer):
         return loss
 
     def state_dict(self) -> dict[str, Any]:
+        """The state of both, and at which step they are."""
         return {"fast": self.fast.state_dict(), "slow": self.slow, "steps": self.steps}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from such a state."""
         self.fast.load_state_dict(state_dict["fast"])
         self._share_groups()
         torch._foreach_copy_(self.slow, state_dict["slow"])

@@ -51,6 +51,7 @@ class Stage:
 
     @property
     def key(self) -> str:
+        """The first digits of a digest of all that decides the bits of the training."""
         table = as_table(self.experiment)
         file = Path(self.experiment.model.weights).expanduser()
         facts = [
@@ -71,6 +72,7 @@ class Stage:
 
     @property
     def path(self) -> Path:
+        """Where the weights are kept."""
         backbone = self.experiment.model.backbone.name.replace(":", "_")
         return (
             self.cache_dir

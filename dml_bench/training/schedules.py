@@ -65,6 +65,7 @@ def flat_cosine(
 
 
 def check_milestones(*, milestones: tuple[float, ...], gamma: float, warmup: float) -> None:
+    """Raises ValueError for milestones that are not in order, or not within the training."""
     if (
         not milestones
         or list(milestones) != sorted(set(milestones))
@@ -148,12 +149,15 @@ def one_cycle(
 
 
 def flat(optimizer: "Optimizer") -> "LRScheduler":
+    """The rate stays as it is."""
     from torch.optim.lr_scheduler import LambdaLR
 
     return LambdaLR(optimizer, lambda _: 1.0)
 
 
 def falling(steps: int) -> "Part":
+    """The rate falls to 0 along half a cosine."""
+
     def make(optimizer: "Optimizer") -> "LRScheduler":
         from torch.optim.lr_scheduler import CosineAnnealingLR
 

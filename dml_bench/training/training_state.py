@@ -54,6 +54,7 @@ class TrainingState:
     records: list[EpochRecord] = field(default_factory=list)
 
     def autocast(self) -> AbstractContextManager[Any]:
+        """The context in which a network computes in the precision of the run."""
         return torch.autocast(
             self.device.type, dtype=torch.bfloat16, enabled=self.precision == "bfloat16"
         )

@@ -26,6 +26,7 @@ class Annotation:
     fields: dict[str, Any]
 
     def path(self, field: str, folder: str = "") -> str:
+        """The image's path, below `folder`. Raises ValueError where there is none."""
         name = self.fields[field]
         if not isinstance(name, str) or not name:
             raise ValueError(f"{self.place} names no image: restore the file")
@@ -42,6 +43,7 @@ class Annotation:
         return class_id - 1
 
     def part(self) -> str:
+        """`test` or `train`. Raises ValueError where the annotation says neither."""
         test = self.fields["test"]
         if test not in (0, 1):
             raise ValueError(f"{self.place}: test must be 0 or 1, got {test!r}: restore the file")
@@ -96,6 +98,7 @@ def cars196(where: Where, *, crop_to_box: bool = False) -> Dataset:
 
 
 def holds(folder: Path) -> bool:
+    """Whether the folder has one of the folders of images."""
     return has(folder, "car_ims", "cars_train", "cars_test")
 
 

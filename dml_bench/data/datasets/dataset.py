@@ -61,6 +61,7 @@ class Dataset:
 
     @property
     def num_classes(self) -> int:
+        """How many classes there are, those without images included."""
         return len(self.class_names)
 
     def __len__(self) -> int:

@@ -62,6 +62,7 @@ def inshop(where: Where) -> Dataset:
 
 
 def list_of(folder: Path) -> Path:
+    """The list of images and parts, at the place where it is or else should be."""
     return next((folder / name for name in LISTS if has(folder, name)), folder / LISTS[0])
 
 

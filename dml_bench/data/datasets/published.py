@@ -57,6 +57,7 @@ def seen_in(place: Path) -> list[Path]:
 
 
 def below(data_dir: Path) -> list[Path]:
+    """All folders of `levels`, the outer ones first."""
     return [place for places in levels(data_dir) for place in places]
 
 

@@ -71,6 +71,7 @@ def sop(where: Where) -> Dataset:
 
 
 def holds(folder: Path) -> bool:
+    """Whether the folder has one of the lists."""
     return has(folder, *LISTS.values())
 
 

@@ -114,6 +114,7 @@ class Figure:
         return smooth(upper, 4), smooth(lower, 4)
 
     def crest(self, kind: str) -> list[Points]:
+        """The outlines of a crest of this kind."""
         if kind == "peak":
             return [
                 smooth(
@@ -195,6 +196,7 @@ class Portrait:
         return red, green, blue
 
     def paint(self) -> None:
+        """Draw the bird, from what lies behind to what lies in front."""
         self._legs()
         self._tail()
         self._crest()

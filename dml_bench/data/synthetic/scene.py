@@ -103,6 +103,7 @@ _BACKDROP = 80
 
 
 def backdrop(dice: Dice, side: int) -> Image.Image:
+    """A blurred habitat, `side` pixels wide and high."""
     habitat = dice.pick(HABITATS)
     place = np.linspace(0, 1, _BACKDROP)[:, None, None]
     rows = (
@@ -139,15 +140,19 @@ def backdrop(dice: Dice, side: int) -> Image.Image:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Perch:
+    """What a bird sits on, and how steep it is."""
+
     kind: Literal["branch", "wire", "reed", "ground"]
     degrees: float
 
     @property
     def along(self) -> complex:
+        """The direction of the perch as a unit vector."""
         return turn(self.degrees)
 
 
 def chosen_perch(dice: Dice) -> Perch:
+    """A random perch; branches are the most frequent."""
     kind: Literal["branch", "wire", "reed", "ground"] = dice.pick(
         ("branch", "branch", "branch", "wire", "reed", "ground", "ground")
     )

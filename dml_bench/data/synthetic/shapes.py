@@ -219,6 +219,7 @@ class Canvas:
         return Area(mask=mask, left=left, top=top)
 
     def tint(self, area: Area, colour: Colour) -> None:
+        """Fill an area with a colour."""
         opaque = (*colour, 255) if self.image.mode == "RGBA" else colour
         self.image.paste(
             opaque,
