@@ -31,7 +31,7 @@ from common import (
     write,
 )
 
-from dml_bench.gallery.index_recall import IndexRecall, RecallQueries, measure
+from dml_bench.gallery.index_recall import IndexRecall, RecallQueries, measure_recall
 from dml_bench.gallery.indexes import build, one_thread, open_mapped, parse, tune
 
 DIM = 128
@@ -110,7 +110,7 @@ def look_up_one(kind: str, vectors: Path, index: Path, mapped: bool) -> dict[str
         opened.search(query, 10)
     after_queries = memory_of_this()
     asked = RecallQueries(query, np.full(len(query), -1), "queries")
-    found = measure(opened.search, embeddings, asked, index.stat().st_size)
+    found = measure_recall(opened.search, embeddings, asked, index.stat().st_size)
     grown = {
         name: {part: at[part] - before[part] for part in before}
         for name, at in (("opened", after_opening), ("asked", after_queries))

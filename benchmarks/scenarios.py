@@ -271,7 +271,7 @@ def run_folder(place: Path) -> Path:
 
 def index(place: Path) -> None:
     """What `predict --index` keeps, of each kind."""
-    from dml_bench.gallery.index_store import opened
+    from dml_bench.gallery.index_store import open_or_build
     from dml_bench.gallery.indexes import parse
     from dml_bench.gallery.predict import recall_queries
     from dml_bench.gallery.store import open_gallery_file
@@ -279,7 +279,7 @@ def index(place: Path) -> None:
     there = open_gallery_file(run_folder(place), "all", None)
     gallery = there.read()
     for name in INDEXES:
-        opened(
+        open_or_build(
             there, gallery, parse(name), partial(recall_queries, there.run, "all", gallery), print
         )
 
@@ -287,7 +287,7 @@ def index(place: Path) -> None:
 def enrol(photos: Path, place: Path) -> None:
     """A class less and two more, and what the indexes then are."""
     from dml_bench.gallery.embedder import GalleryEmbedder
-    from dml_bench.gallery.enrol import Changes, change, photos_by_class
+    from dml_bench.gallery.enrol import GalleryChanges, change_gallery, photos_by_class
     from dml_bench.gallery.store import open_gallery_file
 
     there = open_gallery_file(run_folder(place), "all", None)
@@ -295,9 +295,9 @@ def enrol(photos: Path, place: Path) -> None:
         path.name for path in (Path(there.run.summary["dataset"]["root"]) / "images").iterdir()
     )[0]
     with suppress(UnknownName):  # it was removed before the kill, and all else with it
-        change(
+        change_gallery(
             there,
-            Changes(remove=(removed,), photos=photos_by_class(photos)),
+            GalleryChanges(remove=(removed,), photos=photos_by_class(photos)),
             lambda: GalleryEmbedder(there.run, "all", "cpu"),
         )
     index(place)

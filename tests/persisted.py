@@ -20,7 +20,7 @@ from dml_bench.config import Component
 from dml_bench.data.cache import View, open_caches
 from dml_bench.data.datasets import open_dataset
 from dml_bench.gallery import index_store
-from dml_bench.gallery.index_recall import asked_of_itself
+from dml_bench.gallery.index_recall import sample_of_gallery
 from dml_bench.gallery.indexes import parse
 from dml_bench.gallery.store import GalleryFile, open_gallery_file
 from dml_bench.runs.run import read_folder
@@ -232,11 +232,11 @@ def indexed(place: Path, birds: Path) -> None:
 
 def look_up(place: Path, birds: Path) -> Bits:
     gallery = place_of(place).read(new=True)
-    look = index_store.opened(
+    look = index_store.open_or_build(
         place_of(place),
         gallery,
         parse("sq8"),
-        partial(asked_of_itself, gallery.embeddings),
+        partial(sample_of_gallery, gallery.embeddings),
         lambda text: None,
     )
     similarities, rows = look.find(gallery.embeddings, 2)

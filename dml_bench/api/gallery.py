@@ -43,13 +43,13 @@ class PhotoPredictions:
     """None where all images were compared."""
 
     def __len__(self) -> int:
-        return len(self.predictions.answers)
+        return len(self.predictions.predictions)
 
     def __iter__(self) -> "Iterator[Prediction]":
-        return iter(self.predictions.answers)
+        return iter(self.predictions.predictions)
 
     def __getitem__(self, place: int) -> "Prediction":
-        return self.predictions.answers[place]
+        return self.predictions.predictions[place]
 
     @property
     def unreadable(self) -> "tuple[Unreadable, ...]":
@@ -149,7 +149,12 @@ class Gallery:
         and a photo that the gallery has under another class.
         """
         from dml_bench.gallery.embedder import GalleryEmbedder
-        from dml_bench.gallery.enrol import Changes, change, photos_by_class, renamings
+        from dml_bench.gallery.enrol import (
+            GalleryChanges,
+            change_gallery,
+            photos_by_class,
+            parse_renamings,
+        )
 
         images = photos_by_class(Path(photos), self.callback.note) if photos else ()
         texts = (
@@ -157,10 +162,10 @@ class Gallery:
             if isinstance(rename, Mapping)
             else rename
         )
-        names = renamings(texts, self.class_names) if texts else ()
-        return change(
+        names = parse_renamings(texts, self.class_names) if texts else ()
+        return change_gallery(
             self.file,
-            Changes(remove=tuple(remove), rename=names, photos=images),
+            GalleryChanges(remove=tuple(remove), rename=names, photos=images),
             lambda: GalleryEmbedder(self.run, self.file.phase, self.device),
             partial(self.callback.progress, "embedding"),
         )
@@ -202,7 +207,7 @@ class Gallery:
         """
         from dml_bench.gallery.embedder import GalleryEmbedder
         from dml_bench.gallery.enrol import named_images
-        from dml_bench.gallery.index_store import opened, search_all
+        from dml_bench.gallery.index_store import open_or_build, exact_search
         from dml_bench.gallery.indexes import parse
         from dml_bench.gallery.predict import predict, recall_queries, threshold_of
 
@@ -213,8 +218,8 @@ class Gallery:
         open_index = None
         if spec is not None:
             queries = partial(recall_queries, self.run, self.file.phase, gallery)
-            open_index = opened(self.file, gallery, spec, queries, self.callback.note)
-        search = open_index.search if open_index else search_all
+            open_index = open_or_build(self.file, gallery, spec, queries, self.callback.note)
+        search = open_index.search if open_index else exact_search
         applied = threshold_of(self.file, gallery, threshold, precision, search)
         network = GalleryEmbedder(self.run, self.file.phase, self.device)
         predictions = predict(gallery, network, files, k=k, threshold=applied.value, search=search)

@@ -47,12 +47,12 @@ def enrol(
     """
     if not (images or remove or rename):
         raise ValueError("nothing to do: give --images DIR, --remove CLASS or --rename OLD=NEW")
-    from dml_bench.gallery.format import enrolment_words
+    from dml_bench.gallery.format import describe_enrolment
 
     with options.terminal_callback(notes_aside=True) as callback:
         opened = db.Gallery(run, phase=phase, folder=gallery, device=device, callback=callback)
         enrolment = opened.change(photos=images, remove=remove, rename=rename)
-    typer.echo(f"{enrolment_words(opened.run, enrolment)} ({opened.file.path})")
+    typer.echo(f"{describe_enrolment(opened.run, enrolment)} ({opened.file.path})")
     name_unreadable(enrolment.unreadable)
 
 
@@ -128,7 +128,7 @@ def export(
     """
     opened = db.Gallery(run, phase=phase, folder=gallery, data_dir=data_dir)
     exported = opened.export(out, index=index)
-    typer.echo(f"{out}: {exported.agreement.words()}; {exported.index}")
+    typer.echo(f"{out}: {exported.agreement.describe()}; {exported.index}")
 
 
 def name_unreadable(problems: "Sequence[Unreadable]") -> None:

@@ -34,18 +34,20 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class Embedded:
-    """What became of some image files."""
+    """The embeddings of image files."""
 
     paths: tuple[Path, ...]
-    """(images) those that could be read, in the order given."""
+    """(images) the files that could be read, in their order."""
     embeddings: np.ndarray
     """(images, dim) float32 unit vectors."""
     unreadable: tuple[Unreadable, ...]
+    """The files that could not be read as images."""
     seconds: float
+    """The time that reading and embedding took."""
 
 
 class GalleryEmbedder:
-    """Image files to embeddings, as the run embedded its own."""
+    """Embeds image files as the run embedded its own."""
 
     def __init__(self, run: Run, phase: str, device: str = "auto"):
         experiment = run.experiment
@@ -62,8 +64,8 @@ class GalleryEmbedder:
         progress: Callable[[int], None] = lambda done: None,
         digests: Mapping[Path, str] = MappingProxyType({}),
     ) -> Embedded:
-        """`progress` is called with the number of files that are done. Raises ValueError where a
-        file's SHA-256 is not that of `digests`."""
+        """Embed files. `progress` is called with the number of files that are done. Raises
+        ValueError where a file's SHA-256 is not that of `digests`."""
         start = time.perf_counter()
         readable: list[Path] = []
         problems: list[Unreadable] = []
@@ -71,22 +73,16 @@ class GalleryEmbedder:
         with ThreadPoolExecutor() as pool:
             for first in range(0, len(paths), self.batch_size):
                 batch = paths[first : first + self.batch_size]
-                viewed = dict(
-                    zip(
-                        batch,
-                        pool.map(self._view, batch, [digests.get(path, "") for path in batch]),
-                        strict=True,
-                    )
-                )
-                problems += [
-                    problem for problem in viewed.values() if isinstance(problem, Unreadable)
-                ]
-                pixels = {
-                    path: array for path, array in viewed.items() if isinstance(array, np.ndarray)
-                }
+                sha256 = [digests.get(path, "") for path in batch]
+                pixels = []
+                for path, view in zip(batch, pool.map(self._view, batch, sha256), strict=True):
+                    if isinstance(view, Unreadable):
+                        problems.append(view)
+                    else:
+                        readable.append(path)
+                        pixels.append(view)
                 if pixels:
-                    readable += pixels
-                    outputs.append(self.embed_pixels(np.stack(list(pixels.values()))))
+                    outputs.append(self.embed_pixels(np.stack(pixels)))
                 progress(first + len(batch))
         return Embedded(
             tuple(readable), np.concatenate(outputs), tuple(problems), time.perf_counter() - start
@@ -102,21 +98,19 @@ class GalleryEmbedder:
     @torch.no_grad()
     def embed_pixels(self, pixels: np.ndarray) -> np.ndarray:
         """(batch, size, size, 3) uint8 -> (batch, dim) float32 unit vectors."""
-        with torch.autocast(
-            self.device.type, dtype=torch.bfloat16, enabled=self.precision == "bfloat16"
-        ):
+        enabled = self.precision == "bfloat16"
+        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=enabled):
             outputs = self.embedder(torch.from_numpy(pixels).to(self.device))
         return unit(outputs.float().cpu())
 
 
 def precision_of(run: Run) -> str:
-    """In which it embedded its images."""
+    """The precision in which the run embedded its images."""
     return str(run.last_session("precision")["precision"])
 
 
 class MirrorTTA(nn.Module):
-    """An embedder that looks at each image and its mirror image, as `evaluate.tta = mirror`
-    does."""
+    """An embedder that sees each image and its mirror image, as `evaluate.tta = mirror` does."""
 
     def __init__(self, embedder: Embedder):
         super().__init__()
@@ -131,8 +125,8 @@ class MirrorTTA(nn.Module):
 
 
 class FoldEnsemble(nn.Module):
-    """The models of several folds as one: unit vectors side by side, so that an inner product is
-    the sum of theirs."""
+    """The models of several folds as one ensemble: unit vectors side by side, so that an inner
+    product is the sum of theirs."""
 
     def __init__(self, embedders: Sequence[Embedder | MirrorTTA]):
         super().__init__()
@@ -141,27 +135,25 @@ class FoldEnsemble(nn.Module):
 
     def forward(self, pixels: Tensor) -> Tensor:
         """(batch, height, width, 3) values 0-255 -> (batch, dim), before normalisation."""
-        return torch.cat(
-            [functional.normalize(embedder(pixels).float(), dim=1) for embedder in self.embedders],
-            1,
-        )
+        outputs = [embedder(pixels).float() for embedder in self.embedders]
+        return torch.cat([functional.normalize(output, dim=1) for output in outputs], 1)
 
 
 def check_views(run: Run) -> None:
-    """Raises ValueError where the run looks at its queries in a way in which a new photo is not
-    looked at."""
+    """Raises ValueError where the run's evaluation sees its queries as no new photo is seen
+    here."""
     evaluate = run.experiment.evaluate
     if evaluate.tta == "crops" or evaluate.tta_by == "max":
         raise ValueError(
             f"{run.folder} was evaluated with evaluate.tta = {evaluate.tta} by {evaluate.tta_by},"
-            " in which new photos are not embedded; run it with --set evaluate.tta=mirror --set"
+            " which new photos don't support: run it with --set evaluate.tta=mirror --set"
             " evaluate.tta_by=mean, or without"
         )
 
 
 def trained_network(run: Run, phase: str) -> Embedder | MirrorTTA | FoldEnsemble:
-    """What answers in a phase: its embedder, or those of its folds together; each looks at an image
-    as in the run's evaluation."""
+    """The network of a phase: its embedder, or the ensemble of its folds. Each sees an image as in
+    the run's evaluation."""
     trained = [trained_embedder(run, model) for model in run.models(phase)]
     embedders = [
         MirrorTTA(embedder) if run.experiment.evaluate.tta == "mirror" else embedder
@@ -172,12 +164,12 @@ def trained_network(run: Run, phase: str) -> Embedder | MirrorTTA | FoldEnsemble
 
 def trained_embedder(run: Run, phase: str) -> Embedder:
     """The embedder of a phase, or of a fold (`all/fold-1`), in evaluation mode. It is built without
-    first weights, which may be out of reach here, and filled. Raises ValueError where the folds of
-    a phase answer together."""
+    pretrained weights, which may be out of reach here, and filled. Raises ValueError where a phase
+    has an ensemble of folds."""
     if run.models(phase) != [phase]:
         folds = ", ".join(run.models(phase))
         raise ValueError(
-            f"{run.folder}: phase {phase} is answered by several models together; name one of them:"
+            f"{run.folder}: phase {phase} has an ensemble of several models: name one of them, of"
             f" {folds}"
         )
     embedder = build_embedder(without_first_weights(run.experiment))
@@ -186,4 +178,5 @@ def trained_embedder(run: Run, phase: str) -> Embedder:
 
 
 def without_first_weights(experiment: Experiment) -> Experiment:
+    """The experiment with a network that begins with random weights."""
     return replace(experiment, model=replace(experiment.model, weights="none"), pretrain=None)

@@ -17,55 +17,61 @@ from dml_bench.registry import UnknownName, near_miss
 from dml_bench.registry.names import composed, one_spelling, spelling
 
 __all__ = [
-    "Changes",
     "Enrolment",
-    "change",
+    "GalleryChanges",
+    "change_gallery",
     "images_below",
     "named_images",
+    "parse_renamings",
     "photos_by_class",
-    "renamings",
 ]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Changes:
-    """What is to be done to a gallery, in this order."""
+class GalleryChanges:
+    """What to do to a gallery, in this order."""
 
     remove: tuple[str, ...] = ()
+    """The classes to remove."""
     rename: tuple[tuple[str, str], ...] = ()
+    """The old and the new names of classes."""
     photos: tuple[tuple[Path, str], ...] = ()
-    """Image files and their classes."""
+    """The image files to enrol, with their classes."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Enrolment:
-    """What became of a change."""
+    """The result of a change."""
 
     gallery: Gallery
+    """The changed gallery."""
     enrolled: tuple[GalleryImage, ...]
+    """The images that were added."""
     new_classes: tuple[str, ...]
+    """The classes that the gallery did not have before."""
     already_there: int
-    """Files whose bytes the gallery, or an earlier file, has already."""
+    """The number of files whose bytes the gallery, or an earlier file, has already."""
     unreadable: tuple[Unreadable, ...]
+    """The files that could not be read as images."""
     indexes: tuple[str, ...]
-    """Kept indexes that the change was added to."""
+    """The names of the kept indexes that were updated."""
     not_compared: int
-    """Images of the run that are no longer where they were, so that copies of them can't be
+    """The number of the run's images that were moved or deleted, whose copies can't be
     recognised."""
 
 
-def change(
-    place: GalleryFile,
-    changes: Changes,
+def change_gallery(
+    gallery_file: GalleryFile,
+    changes: GalleryChanges,
     network: Callable[[], GalleryEmbedder],
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Enrolment:
-    """Read the gallery, change it, write it whole. Raises ValueError, with nothing changed, on a
-    class that is not there, a name that is taken, and an image that is in the gallery under another
-    class. The `network` is made only if there are images to embed."""
-    with place.lock():
-        gallery = read = place.read(new=True)
-        catch_up(place, read)
+    """Read the gallery, change it, and write it as a whole. Raises ValueError, with nothing
+    changed, on a class that is not there, a name that is taken, and an image that the gallery has
+    under another class. `network` is called only if there are images to embed."""
+    with gallery_file.lock():
+        gallery = read = gallery_file.read(new=True)
+        catch_up(gallery_file, read)
         for name in changes.remove:
             gallery = gallery.removed(name)
         for old, new in changes.rename:
@@ -78,19 +84,17 @@ def change(
         if fresh:
             paths = [Path(entry.path) for entry in fresh]
             digests = {Path(entry.path): entry.sha256 for entry in fresh}
-            found = network().embed(paths, lambda done: progress(done, len(paths)), digests)
-            kept = {str(path) for path in found.paths}
-            enrolled, unreadable = (
-                tuple(entry for entry in fresh if entry.path in kept),
-                found.unreadable,
-            )
-            gallery = gallery.joined(enrolled, found.embeddings)
+            embedded = network().embed(paths, lambda done: progress(done, len(paths)), digests)
+            readable = {str(path) for path in embedded.paths}
+            enrolled = tuple(entry for entry in fresh if entry.path in readable)
+            unreadable = embedded.unreadable
+            gallery = gallery.joined(enrolled, embedded.embeddings)
         removed = [spelling(name, read.class_names) for name in changes.remove]
         stays = np.array([entry.class_name not in removed for entry in read.entries], bool)
-        step = step_between(place, read, stays, gallery)
-        if gallery.entries != read.entries or not place.path.exists():
-            place.write(gallery, step)
-        indexes = update_indexes(place, step, gallery) if step else ()
+        step = step_between(gallery_file, read, stays, gallery)
+        if gallery.entries != read.entries or not gallery_file.path.exists():
+            gallery_file.write(gallery, step)
+        indexes = update_indexes(gallery_file, step, gallery) if step else ()
     return Enrolment(
         gallery=gallery,
         enrolled=enrolled,
@@ -102,48 +106,54 @@ def change(
     )
 
 
-def renamings(texts: Sequence[str], class_names: Sequence[str]) -> tuple[tuple[str, str], ...]:
-    """The two names of each OLD=NEW, one after another; names may hold = too.
+def parse_renamings(
+    texts: Sequence[str], class_names: Sequence[str]
+) -> tuple[tuple[str, str], ...]:
+    """The old and the new name of each OLD=NEW; names may hold = too. A text may rename what an
+    earlier one has named.
 
-    Raises ValueError where one is not of that form, or can be read in two ways, UnknownName where
-    no class is renamed.
+    Raises ValueError where a text is not of that form, or can be read in two ways, UnknownName
+    where no class is renamed.
     """
-    names, found = {composed(name) for name in class_names}, []
+    names = {composed(name) for name in class_names}
+    renamings = []
     for text in texts:
-        places = [place for place, letter in enumerate(text) if letter == "="]
-        splits = [
-            (text[:place], text[place + 1 :]) for place in places if 0 < place < len(text) - 1
-        ]
-        if not splits or not speakable(text):
-            raise ValueError(
-                f"--rename {text}: write the name of a class and its new one, --rename OLD=NEW"
-            )
-        ways = [(old, new) for old, new in splits if composed(old) in names]
-        if not ways:
-            raise UnknownName(
-                f"the gallery has no class {splits[0][0]!r}{near_miss(splits[0][0], sorted(names))}"
-            )
-        if len(ways) > 1:
-            raise ValueError(
-                f"--rename {text} may rename {' or '.join(repr(old) for old, _ in ways)}: rename"
-                " one to a name without = first"
-            )
-        found += ways
-        names = names - {composed(ways[0][0])} | {composed(ways[0][1])}
-    return tuple(found)
+        old, new = parse_renaming(text, names)
+        renamings.append((old, new))
+        names = names - {composed(old)} | {composed(new)}
+    return tuple(renamings)
+
+
+def parse_renaming(text: str, names: set[str]) -> tuple[str, str]:
+    """The old and the new name of one OLD=NEW."""
+    splits = []
+    for position, letter in enumerate(text):
+        if letter == "=" and 0 < position < len(text) - 1:
+            splits.append((text[:position], text[position + 1 :]))
+    if not splits or not speakable(text):
+        raise ValueError(
+            f"--rename {text}: write the name of a class and its new one, --rename OLD=NEW"
+        )
+    ways = [(old, new) for old, new in splits if composed(old) in names]
+    if not ways:
+        first = splits[0][0]
+        raise UnknownName(f"the gallery has no class {first!r}{near_miss(first, sorted(names))}")
+    if len(ways) > 1:
+        classes = " or ".join(repr(old) for old, _ in ways)
+        raise ValueError(
+            f"--rename {text} may rename {classes}: rename one to a name without = first"
+        )
+    return ways[0]
 
 
 def unknown_files(gallery: Gallery, photos: Sequence[tuple[Path, str]]) -> list[GalleryImage]:
     """Entries for the photos whose bytes are not in the gallery, each once. Raises ValueError where
-    one is there under another class."""
-    shown = {
-        name: spelling(one, gallery.class_names)
-        for name, one in one_spelling(name for _, name in photos).items()
-    }
-    photos = [(path, shown[name]) for path, name in photos]
+    the gallery has one under another class."""
+    common = one_spelling(name for _, name in photos)
     known = {entry.sha256: entry for entry in gallery.entries if entry.sha256}
     fresh = []
-    for path, name in photos:
+    for path, folder_name in photos:
+        name = spelling(common[folder_name], gallery.class_names)
         entry = GalleryImage(name, str(path.absolute()), digest_of(path), "enrolled")
         same = known.get(entry.sha256)
         if same is not None and same.class_name != name:
@@ -162,21 +172,23 @@ def unknown_files(gallery: Gallery, photos: Sequence[tuple[Path, str]]) -> list[
 def photos_by_class(
     folder: Path, say: Callable[[str], None] = lambda text: None
 ) -> tuple[tuple[Path, str], ...]:
-    """The images of a folder of class folders, with their classes; says what else is there. Raises
-    ValueError where it holds none, or some that can't be read."""
+    """The images of a folder of class folders, with their classes; `say` is called with what else
+    is there. Raises ValueError where it holds no image, or images that can't be read."""
     if not folder.is_dir():
-        raise ValueError(
-            f"{folder} {'is not a folder' if folder.exists() else 'does not exist'}: give a folder"
-            " of class folders with --images DIR"
-        )
-    places, stray = class_folders_in(folder)
+        problem = "is not a folder" if folder.exists() else "does not exist"
+        raise ValueError(f"{folder} {problem}: give a folder of class folders with --images DIR")
+    class_folders, stray = class_folders_in(folder)
     for sentence in stray:
         raise ValueError(sentence)
-    if not places:
+    if not class_folders:
         raise ValueError(
             f"{folder} has no class folders: put the images of each class into a folder of its own"
         )
-    photos = [(file, place.name) for place in places for file in images_below(place, say)]
+    photos = [
+        (file, class_folder.name)
+        for class_folder in class_folders
+        for file in images_below(class_folder, say)
+    ]
     require_none(
         [name for _, name in photos if not speakable(name)],
         f"class names in {folder} that are not on one line",
@@ -186,34 +198,30 @@ def photos_by_class(
 
 
 def images_below(folder: Path, say: Callable[[str], None] = lambda text: None) -> list[Path]:
-    """The images in a folder at any depth; says what else is there. Raises ValueError where there
-    is none, or some are of a format that is not read."""
-    found = sorted_out(files_below(folder))
-    for sentence in unread_faults(found.unread, folder):
+    """The images in a folder at any depth; `say` is called with what else is there. Raises
+    ValueError where there is no image, or some are of a format that is not read."""
+    files = sorted_out(files_below(folder))
+    for sentence in unread_faults(files.unread, folder):
         raise ValueError(sentence)
-    left_out = describe_left_out(found.others, folder)
-    if not found.images:
-        raise ValueError(
-            "; ".join([f"{folder} holds no images: put some into it, or take it away", *left_out])
-        )
+    left_out = describe_left_out(files.others, folder)
+    if not files.images:
+        problem = f"{folder} holds no images: put some into it, or take it away"
+        raise ValueError("; ".join([problem, *left_out]))
     for sentence in left_out:
         say(sentence)
-    return found.images
+    return files.images
 
 
 def named_images(
     paths: Iterable[Path], say: Callable[[str], None] = lambda text: None
 ) -> list[Path]:
-    """The files, and the images in the folders, each once; says what else is in these. Raises
-    ValueError on what does not exist, and on a folder without images."""
-    given = list(paths)
-    for path in given:
+    """The files, and the images in the folders, each once; `say` is called with what else is in the
+    folders. Raises ValueError on what does not exist, and on a folder without images."""
+    paths = list(paths)
+    for path in paths:
         if not path.exists():
             raise ValueError(f"{path} does not exist: give image files, or folders of images")
-    return list(
-        dict.fromkeys(
-            file
-            for path in given
-            for file in (images_below(path, say) if path.is_dir() else [path])
-        )
-    )
+    files: list[Path] = []
+    for path in paths:
+        files += images_below(path, say) if path.is_dir() else [path]
+    return list(dict.fromkeys(files))

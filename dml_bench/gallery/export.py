@@ -1,9 +1,9 @@
-"""Network, gallery, how images are prepared, and a card that says what it is good for.
+"""A trained network as files that need none of this package: network, gallery, preprocessing and a
+model card.
 
 The network (of torch.export) takes pixels, which preprocess.py makes of image files with the code
-of this package: embedder.pt2  gallery.faiss  gallery.csv  preprocess.py  preprocessing.json
-export.json  README.md
-"""
+of this package. Files: embedder.pt2  gallery.faiss  gallery.csv  preprocess.py  preprocessing.json
+export.json  README.md """
 
 import warnings
 from dataclasses import dataclass
@@ -34,12 +34,12 @@ __all__ = ["Exported", "export"]
 
 FLAT = IndexSpec("flat", {})
 CHECKED = 32
-"""Gallery images on which the exported network is compared."""
+"""The number of gallery images on which the exported network is checked."""
 LARGEST_DIFFERENCE = 1e-4
-"""Of a component from the network's own, both in float32."""
+"""The largest allowed difference of a component from the network's own, both in float32."""
 SMALLEST_COSINE = 0.99
-"""Of an exported embedding with the gallery's, which may have been computed in bfloat16 or on a
-GPU."""
+"""The smallest allowed cosine of an exported embedding with the gallery's, which may have been
+computed in bfloat16 or on a GPU."""
 
 
 class PixelsToUnitVectors(nn.Module):
@@ -50,22 +50,24 @@ class PixelsToUnitVectors(nn.Module):
         self.embedder = embedder
 
     def forward(self, pixels: Tensor) -> Tensor:
+        """Pixels to unit vectors."""
         return functional.normalize(self.embedder(pixels), dim=1)
 
 
 @dataclass(frozen=True, slots=True)
 class Exported:
-    """What was found out about an export."""
+    """What an export has measured."""
 
     agreement: Agreement
+    """How far the exported network is from the run's."""
     index: str
-    """In words: its kind, and of an approximate one what it misses."""
+    """A description of the index, and of what it misses."""
 
 
 def export(run: Run, phase: str, gallery: Gallery, out: Path, index: IndexSpec = FLAT) -> Exported:
-    """Make the folder `out`, whole or not at all. Raises ValueError where it exists, where no image
-    of the gallery can be read to check the network with, where that check fails, or where the index
-    and the gallery do not go together."""
+    """Make the folder `out`, completely or not at all. Raises ValueError where it exists, where no
+    image of the gallery can be read to check the network, where that check fails, or where the
+    index does not fit the gallery."""
     if out.exists():
         raise ValueError(f"{out} exists already: name a folder that does not")
     index.plan(*gallery.embeddings.shape)
@@ -77,7 +79,7 @@ def export(run: Run, phase: str, gallery: Gallery, out: Path, index: IndexSpec =
         save(network.embedder, network.view.size, draft / "embedder.pt2")
         exported = torch.export.load(str(draft / "embedder.pt2")).module()
         agreement = compare(exported, network, pixels, gallery.embeddings[rows])
-        look = build_index(
+        open_index = build_index(
             draft / "gallery.faiss", gallery, index, lambda: recall_queries(run, phase, gallery)
         )
         write_table(draft, gallery, Path(run.summary["dataset"]["root"]))
@@ -88,19 +90,25 @@ def export(run: Run, phase: str, gallery: Gallery, out: Path, index: IndexSpec =
             draft / "preprocessing.json", preprocessing(network.view, gallery.embeddings.shape[1])
         )
         write_json(
-            draft / "export.json", facts(run, phase, gallery, agreement) | {"index": look.as_dict()}
+            draft / "export.json",
+            facts(run, phase, gallery, agreement) | {"index": open_index.as_dict()},
         )
         text = card(
-            run, phase, gallery, agreement, calibration_set(run, phase, gallery, look.search), look
+            run,
+            phase,
+            gallery,
+            agreement,
+            calibration_set(run, phase, gallery, open_index.search),
+            open_index,
         )
         write_atomically(draft / "README.md", lambda file: file.write(text.encode()))
-    return Exported(agreement, look.words())
+    return Exported(agreement, open_index.describe())
 
 
 @torch.no_grad()
 def save(embedder: Embedder | MirrorTTA | FoldEnsemble, size: int, path: Path) -> None:
-    """As a graph of torch.export for batches of any size; `compare` sees to it that one image goes
-    through it as well."""
+    """Write the network as a graph of torch.export for batches of any size; `compare` checks it
+    with a single image too."""
     example = torch.zeros(2, size, size, 3, dtype=torch.uint8)
     network = PixelsToUnitVectors(embedder).eval()
     graph = torch.export.export(
@@ -110,9 +118,8 @@ def save(embedder: Embedder | MirrorTTA | FoldEnsemble, size: int, path: Path) -
         for node in module.graph.nodes if hasattr(module, "graph") else ():
             node.meta.pop("stack_trace", None)  # it names folders of this machine
     with warnings.catch_warnings():
-        warnings.filterwarnings(
-            "ignore", message="No complete tensor found in the group"
-        )  # of weights that share a file's memory
+        # about weights that share a file's memory
+        warnings.filterwarnings("ignore", message="No complete tensor found in the group")
         write_atomically(path, lambda file: torch.export.save(graph, file))
 
 
@@ -127,15 +134,15 @@ def readable_images(run: Run, gallery: Gallery) -> tuple[list[int], np.ndarray]:
     boxes = boxes_of(run) if any(entry.origin == "run" for entry in gallery.entries) else {}
     rows, pixels = [], []
     there = [row for row, file in enumerate(files) if file.is_file()]
-    for place in np.unique(
+    for gallery_file in np.unique(
         np.linspace(0, max(len(there) - 1, 0), min(CHECKED, len(there))).round().astype(int)
     ):
-        file = files[there[place]]
+        file = files[there[gallery_file]]
         try:
             pixels.append(view.apply(decode(file, boxes.get(file))))
         except Unreadable:
             continue
-        rows.append(there[place])
+        rows.append(there[gallery_file])
     if not rows:
         raise ValueError(
             "none of the gallery's images can be read (the run's were in"
@@ -146,8 +153,8 @@ def readable_images(run: Run, gallery: Gallery) -> tuple[list[int], np.ndarray]:
 
 
 def boxes_of(run: Run) -> dict[Path, np.ndarray]:
-    """The boxes that the run cut its images to, by file; empty where it took whole images, or they
-    are no longer there."""
+    """The boxes to which the run cut its images, by file; empty where it took whole images, or they
+    are gone."""
     root = run.images.known_root
     return {root / path: box for path, box in run.images.boxes.items()} if root.is_dir() else {}
 
@@ -156,8 +163,8 @@ def boxes_of(run: Run) -> dict[Path, np.ndarray]:
 def compare(
     exported: nn.Module, network: GalleryEmbedder, pixels: np.ndarray, stored: np.ndarray
 ) -> Agreement:
-    """In one batch, and one image alone. Raises ValueError where the exported network is another
-    than the run's, or the images are."""
+    """Compare the exported network with the run's, in one batch and with one image alone. Raises
+    ValueError where they differ, or the images have changed."""
     batch = torch.from_numpy(pixels)
     mine = exported(batch).numpy()
     assert np.abs(exported(batch[:1]).numpy() - mine[:1]).max() < LARGEST_DIFFERENCE, (
@@ -182,9 +189,9 @@ def compare(
 
 
 def write_table(folder: Path, gallery: Gallery, root: Path) -> None:
-    """Row i of the index is line i of the table, not counting its header. Paths are below the run's
-    folder of images, or, of enrolled photos, below the folder of their class folders: nobody else
-    has the machine on which they were."""
+    """Write gallery.csv: row i of the index is its line i, not counting the header. Paths are
+    relative to the run's folder of images, or, of enrolled photos, to the folder of their class
+    folders: other machines have other folders."""
     rows = [
         (entry.class_name, below(entry.path, root), entry.sha256, entry.origin)
         for entry in gallery.entries
@@ -193,13 +200,17 @@ def write_table(folder: Path, gallery: Gallery, root: Path) -> None:
 
 
 def below(file: str, root: Path) -> str:
+    """A path relative to `root`, or its last two parts where it is elsewhere."""
     path = Path(file)
     if path.is_relative_to(root):
         return path.relative_to(root).as_posix()
-    return Path(*path.parts[-2:]).as_posix() if len(path.parts) > 2 else path.name
+    if len(path.parts) > 2:
+        return Path(*path.parts[-2:]).as_posix()
+    return path.name
 
 
 def preprocessing(view: View, dim: int) -> dict[str, Any]:
+    """What preprocessing.json says."""
     return {
         "code": "preprocess.py",
         "decode": "first frame, turned upright by EXIF orientation, transparency over white, RGB",
@@ -228,6 +239,7 @@ def preprocessing(view: View, dim: int) -> dict[str, Any]:
 
 
 def facts(run: Run, phase: str, gallery: Gallery, agreement: Agreement) -> dict[str, Any]:
+    """What export.json says, but for the index."""
     return {
         "experiment": run.experiment.name,
         "seed": run.seed,

@@ -1,4 +1,4 @@
-"""What a person at a terminal, or a program that reads JSON, is told of a gallery."""
+"""Predictions and changes of a gallery as text, tables and JSON."""
 
 import math
 from collections.abc import Iterator
@@ -22,38 +22,39 @@ from dml_bench.gallery.predict import (
 from dml_bench.gallery.store import Gallery
 from dml_bench.runs.run import Run
 
-__all__ = ["as_json", "as_table", "enrolment_words", "notes", "threshold_words"]
+__all__ = ["as_json", "as_table", "describe_enrolment", "describe_threshold", "notes"]
 
 SHOWN = 3
-"""Closest images in the table; JSON has all."""
+"""The number of closest images in the table; JSON has all."""
 
 
 OWN = {"valid": "validation image", "query": "query image"}
 BOXES = (
-    "the run saw its images cut to bounding boxes; photos are taken whole: cut out what they show"
+    "the run saw its images cut to bounding boxes, and photos are not cut: cut out the object first"
 )
 
 
-def enrolment_words(run: Run, done: Enrolment) -> str:
-    new = f" ({len(done.new_classes)} new: {listed(done.new_classes)})" if done.new_classes else ""
-    classes = len({entry.class_name for entry in done.enrolled})
-    parts = (
-        [f"enrolled {count(len(done.enrolled), 'image')} of {count(classes, 'class')}{new}"]
-        if done.enrolled
-        else []
-    )
-    parts += [f"{count(done.already_there, 'image')} there already"] if done.already_there else []
+def describe_enrolment(run: Run, done: Enrolment) -> str:
+    """What has been enrolled, and what the gallery has now, in a sentence."""
+    parts = []
+    if done.enrolled:
+        classes = len({entry.class_name for entry in done.enrolled})
+        text = f"enrolled {count(len(done.enrolled), 'image')} of {count(classes, 'class')}"
+        if done.new_classes:
+            text += f" ({len(done.new_classes)} new: {listed(done.new_classes)})"
+        parts.append(text)
+    if done.already_there:
+        parts.append(f"{count(done.already_there, 'image')} there already")
     if done.not_compared:
         parts.append(
             f"{count(done.not_compared, 'image')} of the run no longer on the disk, so that copies"
             " of them are not recognised"
         )
-    parts += (
-        [f"added to the kept {count(len(done.indexes), 'index')} {', '.join(done.indexes)}"]
-        if done.indexes
-        else []
-    )
-    parts += [BOXES] if done.enrolled and cuts_to_boxes(run) else []
+    if done.indexes:
+        indexes = count(len(done.indexes), "index")
+        parts.append(f"added to the kept {indexes} {', '.join(done.indexes)}")
+    if done.enrolled and cuts_to_boxes(run):
+        parts.append(BOXES)
     parts.append(
         f"the gallery has {count(len(done.gallery.class_names), 'class')},"
         f" {count(len(done.gallery.entries), 'image')}"
@@ -62,178 +63,198 @@ def enrolment_words(run: Run, done: Enrolment) -> str:
 
 
 def listed(names: tuple[str, ...], shown: int = 5) -> str:
+    """The first names, and whether there are more."""
     return ", ".join(names[:shown]) + (", ..." if len(names) > shown else "")
 
 
 def count(number: int, noun: str) -> str:
+    """1 image, 2 images, 3 classes"""
+    if number == 1:
+        return f"1 {noun}"
     plural = "es" if noun.endswith(("s", "x")) else "s"
-    return f"{number:,} {noun}{'' if number == 1 else plural}"
+    return f"{number:,} {noun}{plural}"
 
 
-def threshold_words(threshold: Threshold, evidence: CalibrationSet) -> str:
-    """What the threshold was chosen on, and what it does there."""
-    correct = evidence.look_ups.correct
-    enrolled = len(correct) - evidence.own
-    asked = f"{count(evidence.own, OWN[evidence.part])} of the run"
-    asked += (
-        f" and {count(enrolled, 'enrolled image')}, each left out of its own look-up"
-        if enrolled
-        else ""
-    )
+def describe_threshold(threshold: Threshold, calibration_set: CalibrationSet) -> str:
+    """The images on which the threshold was chosen, and what it does there."""
+    correct = calibration_set.outcomes.correct
     if not len(correct):
         return "no threshold: there are no images to choose one on; give --threshold"
+    images = f"{count(calibration_set.num_run_images, OWN[calibration_set.part])} of the run"
+    enrolled = len(correct) - calibration_set.num_run_images
+    if enrolled:
+        images += f" and {count(enrolled, 'enrolled image')}, each left out of its own search"
     if math.isnan(threshold.value):
-        right = correct.mean()
         return (
-            f"no threshold reaches a precision of {threshold.wanted_precision:.0%}, so all is"
-            f" unknown: of {asked}, {right:.0%} are answered right, and not even the closest often"
-            " enough; ask for less with --precision, or give --threshold"
+            f"no threshold reaches a precision of {threshold.wanted_precision:.0%}, so all photos"
+            f" are unknown. Of {images}, {correct.mean():.0%} are predicted right, and even the"
+            " most similar ones not often enough. Lower the target with --precision, or give"
+            " --threshold"
         )
     return (
-        f"threshold {threshold.value:.4f}: of {asked}, it answers {threshold.coverage:.0%} and"
-        f" {threshold.precision:.0%} of the answers are right{realised_words(threshold, evidence)}."
-        " None of them was trained on; all are of classes in the gallery, so expect more wrong"
-        " answers where photos are not"
+        f"threshold {threshold.value:.4f}: of {images}, {threshold.coverage:.0%} are predicted and"
+        f" {threshold.precision:.0%} of these predictions are"
+        f" right{describe_on_queries(threshold, calibration_set)}. The network was not trained on"
+        " any of them. All are of classes in the gallery: expect more wrong predictions where"
+        " photos are of others"
     )
 
 
-def realised_words(threshold: Threshold, evidence: CalibrationSet) -> str:
-    """What it does on the queries, if it was not chosen on them."""
-    found = evidence.realised(threshold)
-    if found is None or evidence.queries is None:
+def describe_on_queries(threshold: Threshold, calibration_set: CalibrationSet) -> str:
+    """What a threshold does on the queries, if it was not chosen on them."""
+    realised = calibration_set.realised(threshold)
+    if realised is None or calibration_set.queries is None:
         return ""
-    precision, coverage = found
-    told = (
-        "it answers none"
-        if math.isnan(precision)
-        else f"it answers {coverage:.0%} and {precision:.0%} of the answers are right"
-    )
-    return (
-        f"; of {count(len(evidence.queries.correct), OWN['query'])}, on which it was not chosen,"
-        f" {told}"
-    )
+    precision, coverage = realised
+    queries = count(len(calibration_set.queries.correct), OWN["query"])
+    outcome = f"{coverage:.0%} are predicted and {precision:.0%} of these are right"
+    if math.isnan(precision):
+        outcome = "none is predicted"
+    return f"; of {queries}, on which it was not chosen, {outcome}"
 
 
-def as_table(run: Run, answers: Predictions) -> Table:
-    """Each photo with its answer, and below it the closest images; those of the run relative to its
-    folder of images."""
+def as_table(run: Run, predictions: Predictions) -> Table:
+    """Each photo with its class, and below it the closest images. Paths of the run's images are
+    relative to its folder of images."""
     root = Path(run.summary["dataset"]["root"])
     table = Table(
         box=None, pad_edge=False, caption=f"images of the run are in {root}", caption_justify="left"
     )
     table.add_column("similarity", justify="right")
-    table.add_column("answer")  # in a column of its own, for a class may be called "unknown"
+    table.add_column("answer")  # in a column of its own, because a class may be called "unknown"
     table.add_column("class", overflow="fold")
     table.add_column("photo, and the images closest to it", overflow="fold", ratio=1)
-    for found in answers.answers:
-        style = "bold green" if found.known else "bold yellow"
-        elected = "" if found.vote_class == found.class_name else f" for {found.vote_class}"
-        vote = (
-            f"{found.path}\n(vote: {found.vote_share:.0%} of"
-            f" {len(found.closest)}{elected}{tie_words(found)})"
-        )
-        answer, name = ("class", found.class_name) if found.known else ("unknown", "")
-        table.add_row(
-            f"{found.similarity:.4f}", *(Text(text, style=style) for text in (answer, name, vote))
-        )
-        for entry, similarity in found.closest[:SHOWN]:
-            path = Path(entry.path)
-            table.add_row(
-                f"{similarity:.4f}",
-                "",
-                Text(entry.class_name),
-                Text(str(path.relative_to(root) if entry.origin == "run" else path)),
-            )
-        table.add_row()
+    for prediction in predictions.predictions:
+        add_rows(table, prediction, root)
     return table
 
 
-def tie_words(found: Prediction) -> str:
-    """That the closest image is not the only one as close."""
-    if found.all_as_close:
+def add_rows(table: Table, prediction: Prediction, root: Path) -> None:
+    """The rows of one photo."""
+    style = "bold green" if prediction.known else "bold yellow"
+    answer, name = ("class", prediction.class_name) if prediction.known else ("unknown", "")
+    elected = ""
+    if prediction.vote_class != prediction.class_name:
+        elected = f" for {prediction.vote_class}"
+    photo = (
+        f"{prediction.path}\n(vote: {prediction.vote_share:.0%} of"
+        f" {len(prediction.closest)}{elected}{describe_tie(prediction)})"
+    )
+    texts = [Text(text, style=style) for text in (answer, name, photo)]
+    table.add_row(f"{prediction.similarity:.4f}", *texts)
+    for image, similarity in prediction.closest[:SHOWN]:
+        path = Path(image.path)
+        shown = path.relative_to(root) if image.origin == "run" else path
+        table.add_row(f"{similarity:.4f}", "", Text(image.class_name), Text(str(shown)))
+    table.add_row()
+
+
+def describe_tie(prediction: Prediction) -> str:
+    """Whether other images are exactly as close as the closest one."""
+    if prediction.all_as_close:
         return (
-            f"; all {len(found.closest)} are exactly as close, and perhaps more: the order of the"
-            " gallery decided"
+            f"; all {len(prediction.closest)} are exactly as close, and perhaps more: the order of"
+            " the gallery decided"
         )
-    if found.as_close:
-        return f"; exactly as close: {listed(found.as_close)}"
+    if prediction.as_close:
+        return f"; exactly as close: {listed(prediction.as_close)}"
     return ""
 
 
 def notes(
-    run: Run, gallery: Gallery, bar: AppliedThreshold, look: OpenIndex | None
+    run: Run, gallery: Gallery, applied: AppliedThreshold, open_index: OpenIndex | None
 ) -> Iterator[str]:
-    """What has to be said below the table."""
-    if look is not None:
-        yield look.words()
-    if (look is None or look.choice.exact) and (told := advice(*gallery.embeddings.shape)):
-        yield told
-    if bar.chosen is not None and bar.evidence is not None:
-        yield threshold_words(bar.chosen, bar.evidence)
+    """The sentences below the table."""
+    if open_index is not None:
+        yield open_index.describe()
+    if open_index is None or open_index.spec.exact:
+        slow = advice(*gallery.embeddings.shape)
+        if slow:
+            yield slow
+    if applied.chosen is not None and applied.calibration_set is not None:
+        yield describe_threshold(applied.chosen, applied.calibration_set)
     if cuts_to_boxes(run):
         yield BOXES
 
 
 def as_json(
-    answers: Predictions, bar: AppliedThreshold, look: OpenIndex | None = None
+    predictions: Predictions, applied: AppliedThreshold, open_index: OpenIndex | None = None
 ) -> dict[str, Any]:
-    """`class` is null where the answer is unknown; `threshold.value` is null where none reaches the
-    wanted precision; `index` is there where one was asked for."""
-    threshold: dict[str, Any] = {"value": number(bar.value)}
-    chosen, evidence = bar.chosen, bar.evidence
-    if chosen is not None and evidence is not None:
-        threshold |= {
-            "wanted_precision": chosen.wanted_precision,
-            "precision": number(chosen.precision),
-            "coverage": number(chosen.coverage),
-            "chosen_on": {
-                "validation": evidence.own if evidence.part == "valid" else 0,
-                "queries": evidence.own if evidence.part == "query" else 0,
-                "enrolled": len(evidence.look_ups.correct) - evidence.own,
-            },
-        }
-        if (found := evidence.realised(chosen)) is not None and evidence.queries is not None:
-            threshold["on_queries"] = {
-                "queries": len(evidence.queries.correct),
-                "precision": number(found[0]),
-                "coverage": found[1],
-            }
-    return {
-        "threshold": threshold,
-        "answers": [
-            {
-                "image": str(found.path),
-                "class": found.class_name if found.known else None,
-                "closest_class": found.class_name,
-                "similarity": found.similarity,
-                "as_close": list(found.as_close),
-                "all_as_close": found.all_as_close,
-                "vote": {
-                    "class": found.vote_class,
-                    "share": found.vote_share,
-                    "k": len(found.closest),
-                },
-                "closest": [
-                    {
-                        "path": entry.path,
-                        "class": entry.class_name,
-                        "origin": entry.origin,
-                        "similarity": similarity,
-                    }
-                    for entry, similarity in found.closest
-                ],
-            }
-            for found in answers.answers
-        ],
+    """Plain values. `class` is null where a photo is unknown; `threshold.value` is null where no
+    threshold reaches the target precision; `index` is there where one was used."""
+    values: dict[str, Any] = {
+        "threshold": threshold_json(applied),
+        "answers": [prediction_json(prediction) for prediction in predictions.predictions],
         "unreadable": [
-            {"image": str(problem.path), "reason": problem.reason} for problem in answers.unreadable
+            {"image": str(problem.path), "reason": problem.reason}
+            for problem in predictions.unreadable
         ],
         "milliseconds_per_image": {
-            "embedding": answers.embed_milliseconds,
-            "look_up": answers.look_up_milliseconds,
+            "embedding": predictions.embed_milliseconds,
+            "look_up": predictions.search_milliseconds,
         },
-    } | ({"index": look.as_dict()} if look else {})
+    }
+    if open_index is not None:
+        values["index"] = open_index.as_dict()
+    return values
+
+
+def threshold_json(applied: AppliedThreshold) -> dict[str, Any]:
+    """The threshold, and on which images it was chosen."""
+    values: dict[str, Any] = {"value": number(applied.value)}
+    chosen, calibration_set = applied.chosen, applied.calibration_set
+    if chosen is None or calibration_set is None:
+        return values
+    own = calibration_set.num_run_images
+    values |= {
+        "wanted_precision": chosen.wanted_precision,
+        "precision": number(chosen.precision),
+        "coverage": number(chosen.coverage),
+        "chosen_on": {
+            "validation": own if calibration_set.part == "valid" else 0,
+            "queries": own if calibration_set.part == "query" else 0,
+            "enrolled": len(calibration_set.outcomes.correct) - own,
+        },
+    }
+    realised = calibration_set.realised(chosen)
+    if realised is not None and calibration_set.queries is not None:
+        precision, coverage = realised
+        values["on_queries"] = {
+            "queries": len(calibration_set.queries.correct),
+            "precision": number(precision),
+            "coverage": coverage,
+        }
+    return values
+
+
+def prediction_json(prediction: Prediction) -> dict[str, Any]:
+    """One photo."""
+    closest = []
+    for image, similarity in prediction.closest:
+        closest.append(
+            {
+                "path": image.path,
+                "class": image.class_name,
+                "origin": image.origin,
+                "similarity": similarity,
+            }
+        )
+    return {
+        "image": str(prediction.path),
+        "class": prediction.class_name if prediction.known else None,
+        "closest_class": prediction.class_name,
+        "similarity": prediction.similarity,
+        "as_close": list(prediction.as_close),
+        "all_as_close": prediction.all_as_close,
+        "vote": {
+            "class": prediction.vote_class,
+            "share": prediction.vote_share,
+            "k": len(prediction.closest),
+        },
+        "closest": closest,
+    }
 
 
 def number(value: float) -> float | None:
+    """None for nan, which JSON does not have."""
     return None if math.isnan(value) else value

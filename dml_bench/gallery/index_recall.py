@@ -1,4 +1,4 @@
-"""What an approximate index misses, and what it costs, beside the exact search of the same
+"""What an approximate index misses, and what it costs, compared with the exact search of the same
 gallery."""
 
 import math
@@ -17,93 +17,112 @@ __all__ = [
     "IndexRecall",
     "Proportion",
     "RecallQueries",
-    "asked_of_itself",
-    "exactly",
-    "measure",
+    "exact_finder",
+    "measure_recall",
     "recalls",
+    "sample_of_gallery",
     "wilson",
 ]
 
 MOST = 1000
-"""Queries that recall is measured on."""
-SINGLE, BATCH, TIMES = 50, 100, 3
-"""Look-ups that are timed one by one, in one call, and how many such calls."""
+"""The number of queries on which recall is measured."""
+SINGLE = 50
+"""The number of searches that are timed one by one."""
+BATCH, TIMES = 100, 3
+"""The number of queries in one timed call, and of such calls."""
 SAME = 1e-6
 """Similarities that differ by less are of equally near images."""
 Z = 1.959964
-"""Of a 95% interval."""
+"""The quantile of the normal distribution for a 95% interval."""
 
-Find = Callable[[np.ndarray, int], tuple[np.ndarray, np.ndarray]]
+Finder = Callable[[np.ndarray, int], tuple[np.ndarray, np.ndarray]]
 """(query, dim) and k to (query, k) similarities and rows of the gallery."""
 
 
 @dataclass(frozen=True, slots=True)
 class Proportion:
+    """A share with its 95% interval."""
+
     value: float
     low: float
     high: float
 
-    def words(self) -> str:
+    def describe(self) -> str:
+        """The share and its interval as text."""
         return f"{self.value:.3f} ({self.low:.3f} to {self.high:.3f})"
 
 
 @dataclass(frozen=True, slots=True)
 class RecallQueries:
-    """Queries that recall is measured on."""
+    """The queries on which recall is measured."""
 
     embeddings: np.ndarray
     """(query, dim)"""
     own_rows: np.ndarray
-    """(query) each one's own row in the gallery, which is left out of its look-up; -1 where it is
-    not in it."""
-    words: str
+    """(query) the row of each query in the gallery, which its search leaves out; -1 where it is not
+    in the gallery."""
+    description: str
+    """Which images the queries are."""
 
-    def some(self) -> "RecallQueries":
-        chosen = np.unique(
-            np.linspace(0, max(len(self.own_rows) - 1, 0), min(len(self.own_rows), MOST))
-            .round()
-            .astype(int)
-        )
-        return RecallQueries(self.embeddings[chosen], self.own_rows[chosen], self.words)
+    def evenly_spaced(self) -> "RecallQueries":
+        """At most `MOST` of the queries, evenly spaced."""
+        count = len(self.own_rows)
+        spaced = np.linspace(0, max(count - 1, 0), min(count, MOST))
+        rows = np.unique(spaced.round().astype(int))
+        return RecallQueries(self.embeddings[rows], self.own_rows[rows], self.description)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class IndexRecall:
-    """An index held against the exact search, on one thread."""
+    """An index compared with the exact search, on one thread."""
 
     queries: int
-    asked: str
-    """Whose they are."""
+    """The number of queries."""
+    query_source: str
+    """A description of the queries."""
     recall_at_1: Proportion
+    """The share of queries whose nearest image is found."""
     recall_at_10: Proportion
+    """The share of the ten nearest images that is found."""
     similarity_max_error: float
-    """Of what it says of an image from its inner product with the query."""
+    """The largest difference of a similarity from the exact one."""
     milliseconds: float
-    """Per look-up of the ten nearest, one at a time."""
+    """The time of one search for ten images."""
     milliseconds_batched: float
-    """Per look-up, 100 in one call."""
+    """The time of one of 100 searches in one call."""
     exact_milliseconds: float
+    """The time of one exact search."""
     exact_milliseconds_batched: float
+    """The time of one of 100 exact searches in one call."""
     bytes: int
+    """The size of the index."""
     exact_bytes: int
+    """The size of the exact index."""
 
     def as_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        """Plain values, as they are kept beside the index."""
+        values = {}
+        for name, value in asdict(self).items():
+            values["asked" if name == "query_source" else name] = value
+        return values
 
     @classmethod
     def from_dict(cls, stored: dict[str, Any]) -> "IndexRecall":
-        shares = {name: Proportion(**stored[name]) for name in ("recall_at_1", "recall_at_10")}
-        return cls(**{**stored, **shares})
+        """What `as_dict` has made plain values of."""
+        values = dict(stored)
+        values["query_source"] = values.pop("asked")
+        for name in ("recall_at_1", "recall_at_10"):
+            values[name] = Proportion(**values[name])
+        return cls(**values)
 
-    def words(self) -> str:
-        error = (
-            f"; similarities are off by up to {self.similarity_max_error:.4f}"
-            if self.similarity_max_error > 10 * SAME
-            else ""
-        )
+    def describe(self) -> str:
+        """Recall, time and size in a sentence."""
+        error = ""
+        if self.similarity_max_error > 10 * SAME:
+            error = f"; similarities are off by up to {self.similarity_max_error:.4f}"
         return (
-            f"recall@1 {self.recall_at_1.words()}, recall@10 {self.recall_at_10.words()} on"
-            f" {self.queries:,} {self.asked}; {self.milliseconds:.2f} ms a look-up,"
+            f"recall@1 {self.recall_at_1.describe()}, recall@10 {self.recall_at_10.describe()} on"
+            f" {self.queries:,} {self.query_source}; {self.milliseconds:.2f} ms a search,"
             f" {self.milliseconds_batched:.2f} in batches of {BATCH} (exact:"
             f" {self.exact_milliseconds:.2f}, {self.exact_milliseconds_batched:.2f});"
             f" {self.bytes / 1e6:,.2f} MB (exact: {self.exact_bytes / 1e6:,.2f} MB){error}"
@@ -111,9 +130,9 @@ class IndexRecall:
 
 
 def wilson(share: float, trials: int) -> Proportion:
-    """95% score interval of a proportion (Wilson 1927, J. Am. Stat. Assoc. 22). Of a mean of
-    shares, one per query, it is at least as wide as it need be: such a mean varies no more than one
-    of zeros and ones."""
+    """95% score interval of a proportion (Wilson 1927, J. Am. Stat. Assoc. 22). For a mean of
+    shares, one per query, it is wide enough: such a mean varies no more than one of zeros and
+    ones."""
     if not trials:
         return Proportion(math.nan, math.nan, math.nan)
     middle, scale = share + Z**2 / (2 * trials), 1 + Z**2 / trials
@@ -121,16 +140,16 @@ def wilson(share: float, trials: int) -> Proportion:
     return Proportion(share, max(0.0, (middle - half) / scale), min(1.0, (middle + half) / scale))
 
 
-def asked_of_itself(embeddings: np.ndarray) -> RecallQueries:
-    """A sample of a gallery's own images, each left out of its own look-up; drawn by the gallery's
-    size alone."""
-    rows = np.sort(permutation("recall", len(embeddings), items=np.arange(len(embeddings)))[:MOST])
-    return RecallQueries(
-        embeddings[rows], rows, "images of the gallery, each left out of its own look-up"
-    )
+def sample_of_gallery(embeddings: np.ndarray) -> RecallQueries:
+    """A sample of a gallery's own images, each left out of its own search. It depends on the
+    gallery's size alone."""
+    order = permutation("recall", len(embeddings), items=np.arange(len(embeddings)))
+    rows = np.sort(order[:MOST])
+    description = "images of the gallery, each left out of its own search"
+    return RecallQueries(embeddings[rows], rows, description)
 
 
-def exactly(embeddings: np.ndarray) -> Find:
+def exact_finder(embeddings: np.ndarray) -> Finder:
     """The exact search of (images, dim) float32, which makes no copy of them."""
     import faiss
 
@@ -142,16 +161,16 @@ def exactly(embeddings: np.ndarray) -> Find:
 
 
 def recalls(
-    embeddings: np.ndarray, query: np.ndarray, truth: np.ndarray, found: np.ndarray, k: int
+    embeddings: np.ndarray, query: np.ndarray, exact: np.ndarray, approximate: np.ndarray, k: int
 ) -> np.ndarray:
-    """(query) the share of the k found that are as near as the k exactly nearest, so that copies of
-    an image count as each other (as in ANN-Benchmarks, Aumueller et al. 2020; the recall@k of Jegou
-    et al. 2011 asks only whether the nearest one is among them).
+    """(query) the share of the k rows that an index returns which are as near as the k exactly
+    nearest, so that copies of an image count as each other (as in ANN-Benchmarks, Aumueller et al.
+    2020; the recall@k of Jegou et al. 2011 asks only whether the nearest one is among them).
 
-    `truth` and `found` are (query, k or more) rows of the gallery, nearest first.
+    `exact` and `approximate` are (query, k or more) rows of the gallery, nearest first.
     """
-    farthest = (embeddings[truth[:, k - 1]] * query).sum(1)
-    similarity = inner(embeddings, query, found[:, :k])
+    farthest = (embeddings[exact[:, k - 1]] * query).sum(1)
+    similarity = inner(embeddings, query, approximate[:, :k])
     return (similarity >= farthest[:, None] - SAME).mean(1)
 
 
@@ -160,9 +179,11 @@ def inner(embeddings: np.ndarray, query: np.ndarray, rows: np.ndarray) -> np.nda
     return np.einsum("qkd,qd->qk", embeddings[rows], query)
 
 
-def others(find: Find, query: np.ndarray, own: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """(query, k) similarities and rows, asked as a photo is asked; of queries in the gallery one
-    more is asked for, and each itself, or else the last, is left out."""
+def search_without_self(
+    find: Finder, query: np.ndarray, own: np.ndarray, k: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """(query, k) similarities and rows. For queries that are in the gallery one more row is
+    searched for, and the query itself, or else the last row, is left out."""
     if (own < 0).all():
         return find(query, k)
     similarities, rows = find(query, k + 1)
@@ -171,43 +192,48 @@ def others(find: Find, query: np.ndarray, own: np.ndarray, k: int) -> tuple[np.n
     return similarities[~itself].reshape(-1, k), rows[~itself].reshape(-1, k)
 
 
-def measure(find: Find, embeddings: np.ndarray, asked: RecallQueries, size: int) -> IndexRecall:
-    """Hold `find` against the exact search of `embeddings` (images, dim). `size` is the bytes of
-    its file."""
-    asked = asked.some()
-    query = np.ascontiguousarray(asked.embeddings, np.float32)
-    exact = exactly(embeddings)
+def measure_recall(
+    find: Finder, embeddings: np.ndarray, queries: RecallQueries, size: int
+) -> IndexRecall:
+    """Compare `find` with the exact search of `embeddings` (images, dim). `size` is the number of
+    bytes of its file."""
+    queries = queries.evenly_spaced()
+    query = np.ascontiguousarray(queries.embeddings, np.float32)
+    find_exactly = exact_finder(embeddings)
     k = min(10, len(embeddings) - 1)
     with one_thread():
-        truth, found = (others(way, query, asked.own_rows, k) for way in (exact, find))
-        times = [milliseconds(way, query, k) for way in (find, exact)]
-    at_1, at_10 = (
-        float(recalls(embeddings, query, truth[1], found[1], depth).mean()) for depth in (1, k)
-    )
+        _, exact_rows = search_without_self(find_exactly, query, queries.own_rows, k)
+        similarities, rows = search_without_self(find, query, queries.own_rows, k)
+        single, batched = milliseconds(find, query, k)
+        exact_single, exact_batched = milliseconds(find_exactly, query, k)
+    at_1 = float(recalls(embeddings, query, exact_rows, rows, 1).mean())
+    at_k = float(recalls(embeddings, query, exact_rows, rows, k).mean())
+    errors = np.abs(similarities - inner(embeddings, query, rows))
     return IndexRecall(
         queries=len(query),
-        asked=asked.words,
+        query_source=queries.description,
         recall_at_1=wilson(at_1, len(query)),
-        recall_at_10=wilson(at_10, len(query)),
-        similarity_max_error=float(np.abs(found[0] - inner(embeddings, query, found[1])).max()),
-        milliseconds=times[0][0],
-        milliseconds_batched=times[0][1],
-        exact_milliseconds=times[1][0],
-        exact_milliseconds_batched=times[1][1],
+        recall_at_10=wilson(at_k, len(query)),
+        similarity_max_error=float(errors.max()),
+        milliseconds=single,
+        milliseconds_batched=batched,
+        exact_milliseconds=exact_single,
+        exact_milliseconds_batched=exact_batched,
         bytes=size,
         exact_bytes=embeddings.shape[0] * embeddings.shape[1] * 4,
     )
 
 
-def milliseconds(find: Find, query: np.ndarray, k: int) -> tuple[float, float]:
-    """Per look-up, medians: one at a time, and in batches."""
+def milliseconds(find: Finder, query: np.ndarray, k: int) -> tuple[float, float]:
+    """The median time of one search: one at a time, and in batches."""
     batch = np.resize(query, (BATCH, query.shape[1]))
     single = [seconds(find, batch[row : row + 1], k) for row in range(SINGLE)]
     batched = [seconds(find, batch, k) / BATCH for _ in range(TIMES)]
     return 1000 * statistics.median(single), 1000 * statistics.median(batched)
 
 
-def seconds(find: Find, query: np.ndarray, k: int) -> float:
+def seconds(find: Finder, query: np.ndarray, k: int) -> float:
+    """The time of one call."""
     start = time.perf_counter()
     find(query, k)
     return time.perf_counter() - start

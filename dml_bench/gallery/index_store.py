@@ -1,9 +1,9 @@
-"""An index kept beside a gallery: built once, opened memory-mapped, added to as images are
-enrolled, built anew where it does not fit.
+"""An index kept beside a gallery: built once, opened memory-mapped, extended as images are
+enrolled, and built anew where it does not fit.
 
 <gallery>/<phase>.index/ivf-nlist=64.faiss and .json, which holds the digests of the file and of the
-embeddings it is of, and what it misses. Images that left the gallery stay in the file and are
-passed over; their positions are in the .json.
+embeddings that it indexes, and what it misses. Images that left the gallery stay in the file and
+are skipped; their positions are in the .json.
 """
 
 import hashlib
@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from dml_bench.evaluation.search import Neighbours, ask, nearest, search
-from dml_bench.gallery.index_recall import IndexRecall, RecallQueries, measure
+from dml_bench.gallery.index_recall import IndexRecall, RecallQueries, measure_recall
 from dml_bench.gallery.indexes import (
     CHUNK,
     IndexPlan,
@@ -37,8 +37,8 @@ __all__ = [
     "Search",
     "build_index",
     "catch_up",
-    "opened",
-    "search_all",
+    "exact_search",
+    "open_or_build",
     "step_between",
     "update_indexes",
 ]
@@ -56,17 +56,17 @@ SHAPE: Shape = {
     "measured": {...: dict},
 }
 MOST_REMOVED = 0.25
-"""Of the vectors in a kept file; with more it is built anew."""
+"""The largest share of removed vectors; an index with more is built anew."""
 MOST_GROWN = 2
-"""Times the size for which cells, codes and edges were made."""
+"""How many times the size for which it was built an index may grow."""
 
 Search = Callable[[Gallery, np.ndarray, np.ndarray, int], Neighbours]
-"""A gallery, (query, dim) unit vectors, (query) class ids and k to their neighbours in that
+"""A gallery, (query, dim) unit vectors, (query) class ids and k -> their neighbours in the
 gallery."""
 
 
-def search_all(gallery: Gallery, query: np.ndarray, labels: np.ndarray, k: int) -> Neighbours:
-    """The exact search, of an index made for the moment."""
+def exact_search(gallery: Gallery, query: np.ndarray, labels: np.ndarray, k: int) -> Neighbours:
+    """The exact search, with an index that is made for this call."""
     return search(gallery.embeddings, query, gallery.labels, labels, k)
 
 
@@ -75,23 +75,26 @@ class IndexRecord:
     """What is written beside an index."""
 
     name: str
+    """The kind of index."""
     built: dict[str, int]
+    """The parameters with which it was built."""
     images: int
-    """Of the gallery that it was built for."""
+    """The number of images of the gallery for which it was built."""
     vectors: int
-    """In the file; those at the `removed` positions are no longer in the gallery, the others are
-    it, in its order."""
+    """The number of vectors in the file. Without those at `removed` positions they are the gallery,
+    in its order."""
     embeddings: str
-    """Digest of the gallery's embeddings."""
+    """The digest of the gallery's embeddings."""
     sha256: str
-    """Of the file."""
+    """The digest of the file."""
     removed: tuple[int, ...] = ()
+    """The positions of vectors that are no longer in the gallery."""
     measured: dict[str, dict[str, Any]] = field(default_factory=dict)
-    """By the parameters of a look-up, as `nprobe=8`."""
+    """What it misses, by the parameters of a search, as `nprobe=8`."""
 
     @property
     def live(self) -> np.ndarray:
-        """(vectors) bool"""
+        """(vectors) bool: those that are in the gallery."""
         live = np.ones(self.vectors, bool)
         live[list(self.removed)] = False
         return live
@@ -101,146 +104,149 @@ class IndexRecord:
 class OpenIndex:
     """An opened index of a gallery."""
 
-    choice: IndexSpec
+    spec: IndexSpec
+    """The index as a person named it."""
     plan: IndexPlan
+    """The index with all parameters."""
     index: Any
+    """FAISS's own object."""
     live: np.ndarray
-    """(vectors) bool, those that are in the gallery."""
+    """(vectors) bool: those that are in the gallery."""
     embeddings: np.ndarray
-    """(images, dim) of the gallery."""
+    """(images, dim) the gallery's embeddings."""
     measured: IndexRecall | None = None
-    """None of an exact one."""
+    """What it misses; None for an exact one."""
 
     @cached_property
     def positions(self) -> np.ndarray:
-        """(images) where each image of the gallery is in the index, ascending."""
+        """(images) the position of each image of the gallery in the index, ascending."""
         return np.flatnonzero(self.live)
 
     def find(self, query: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-        """(query, k) similarities and rows of the gallery, the nearest first. Queries for which too
-        few are found are asked exactly."""
+        """(query, k) similarities and rows of the gallery, the nearest first. Queries for which the
+        index finds too few images are searched exactly."""
         k = min(k, len(self.positions))
         params = None if self.live.all() else narrowed(self.index, self.live)
-        if self.choice.exact:
-            similarities, found = nearest(self.index, query, k, len(self.positions), params)
+        if self.spec.exact:
+            similarities, positions = nearest(self.index, query, k, len(self.positions), params)
         else:
-            similarities, found = ask(
-                self.index, np.ascontiguousarray(query, np.float32), k, params
-            )
-        short = np.flatnonzero((found < 0).any(1))
-        rows = np.searchsorted(self.positions, found)
+            contiguous = np.ascontiguousarray(query, np.float32)
+            similarities, positions = ask(self.index, contiguous, k, params)
+        short = np.flatnonzero((positions < 0).any(1))
+        rows = np.searchsorted(self.positions, positions)
         if len(short):
-            anything = np.full(len(short), -1)
-            again = search(
-                self.embeddings, query[short], np.full(len(self.positions), -1), anything, k
-            )
-            similarities[short], rows[short] = again.similarities, again.indices
-        return np.clip(similarities, -1, 1) if self.choice.compresses else similarities, rows
+            # Labels play no part in a search, so any do.
+            no_labels, no_query_labels = np.full(len(self.positions), -1), np.full(len(short), -1)
+            exact = search(self.embeddings, query[short], no_labels, no_query_labels, k)
+            similarities[short], rows[short] = exact.similarities, exact.indices
+        if self.spec.compresses:
+            similarities = np.clip(similarities, -1, 1)
+        return similarities, rows
 
     def search(self, gallery: Gallery, query: np.ndarray, labels: np.ndarray, k: int) -> Neighbours:
         """As `search_all`, of the gallery that this is the index of."""
         similarities, rows = self.find(query, k)
         return Neighbours(rows, similarities, gallery.labels, labels)
 
-    def words(self) -> str:
+    def describe(self) -> str:
+        """Its kind, its parameters and what it misses."""
         parameters = ", ".join(f"{key}={value}" for key, value in self.plan.parameters.items())
-        name = f"index {self.choice.name}{f' ({parameters})' if parameters else ''}"
-        return f"{name}: {self.measured.words() if self.measured else 'exact'}"
+        name = f"{self.spec.name} ({parameters})" if parameters else self.spec.name
+        recall = self.measured.describe() if self.measured else "exact"
+        return f"index {name}: {recall}"
 
     def as_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
         measured = self.measured.as_dict() if self.measured else None
         return {
-            "name": self.choice.name,
+            "name": self.spec.name,
             "parameters": self.plan.parameters,
-            "exact": self.choice.exact,
+            "exact": self.spec.exact,
             "measured": measured,
         }
 
 
 def digest(embeddings: np.ndarray) -> str:
-    found = hashlib.sha256(repr(embeddings.shape).encode())
+    """SHA-256 of (images, dim) float32."""
+    sha256 = hashlib.sha256(repr(embeddings.shape).encode())
     for first in range(0, len(embeddings), CHUNK):
-        found.update(np.ascontiguousarray(embeddings[first : first + CHUNK], np.float32).data)
-    return found.hexdigest()
+        sha256.update(np.ascontiguousarray(embeddings[first : first + CHUNK], np.float32).data)
+    return sha256.hexdigest()
 
 
-def folder_of(place: GalleryFile) -> Path:
-    return place.path.with_suffix(".index")
+def index_folder(gallery_file: GalleryFile) -> Path:
+    """The folder of a gallery's indexes."""
+    return gallery_file.path.with_suffix(".index")
 
 
-def file_of(place: GalleryFile, choice: IndexSpec) -> Path:
-    """Its name has the parameters that were asked for and that the file depends on."""
-    given = [
-        f"{key}={value}"
-        for key, value in sorted(choice.options.items())
-        if key not in ("nprobe", "efSearch")
-    ]
-    return folder_of(place) / f"{'-'.join([choice.name, *given])}.faiss"
+def index_file(gallery_file: GalleryFile, spec: IndexSpec) -> Path:
+    """The file of an index. Its name has the options on which the file depends."""
+    parts = [spec.name]
+    for key, value in sorted(spec.options.items()):
+        if key not in ("nprobe", "efSearch"):
+            parts.append(f"{key}={value}")
+    return index_folder(gallery_file) / f"{'-'.join(parts)}.faiss"
 
 
-def opened(
-    place: GalleryFile,
+def open_or_build(
+    gallery_file: GalleryFile,
     gallery: Gallery,
-    choice: IndexSpec,
-    asked: Callable[[], RecallQueries],
+    spec: IndexSpec,
+    queries: Callable[[], RecallQueries],
     say: Callable[[str], None],
 ) -> OpenIndex:
-    """The kept index of a gallery. One that is not there, damaged, or of another gallery is built,
-    and `say` is told why.
+    """The kept index of a gallery. An index that is missing, damaged or of another gallery is
+    built, and `say` is called with the reason.
 
-    What an approximate one misses is measured with the queries that were `asked` wherever that is
-    not known yet. Raises ValueError where the choice and the gallery do not go together.
+    What an approximate index misses is measured with `queries` unless it is known already. Raises
+    ValueError where the index does not fit the gallery.
     """
-    path = file_of(place, choice)
-    sweep(path.parent, place.path.parent)
-    if is_behind(place, path):
-        with place.lock():
-            catch_up(place, gallery)
+    path = index_file(gallery_file, spec)
+    sweep(path.parent, gallery_file.path.parent)
+    if waits_for_update(gallery_file, path):
+        with gallery_file.lock():
+            catch_up(gallery_file, gallery)
     record = read_record(path)
-    wrong = "" if record is None else misfit(path, record, gallery)
-    if record is None or wrong:
-        plan = choice.plan(*gallery.embeddings.shape)
-        say(
-            f"building index {choice.name} of {len(gallery.entries):,}"
-            f" images{f', because {wrong}' if wrong else ''}"
-        )
-        record = keep(path, gallery, choice, plan)
+    reason = "" if record is None else reason_to_rebuild(path, record, gallery)
+    if record is None or reason:
+        plan = spec.plan(*gallery.embeddings.shape)
+        because = f", because {reason}" if reason else ""
+        say(f"building index {spec.name} of {len(gallery.entries):,} images{because}")
+        record = build_and_record(path, gallery, spec, plan)
     else:
-        plan = choice.plan(record.images, gallery.embeddings.shape[1], **record.built)
+        plan = spec.plan(record.images, gallery.embeddings.shape[1], **record.built)
     index = open_mapped(path)
     tune(index, plan)
-    look = OpenIndex(choice, plan, index, record.live, gallery.embeddings)
-    if choice.exact:
-        return look
-    key = ",".join(f"{name}={value}" for name, value in plan.asked.items())
+    open_index = OpenIndex(spec, plan, index, record.live, gallery.embeddings)
+    if spec.exact:
+        return open_index
+    key = ",".join(f"{name}={value}" for name, value in plan.search_parameters.items())
     if key not in record.measured:
-        found = measure(look.find, gallery.embeddings, asked(), path.stat().st_size)
-        record = replace(record, measured={**record.measured, key: found.as_dict()})
+        size = path.stat().st_size
+        recall = measure_recall(open_index.find, gallery.embeddings, queries(), size)
+        record = replace(record, measured={**record.measured, key: recall.as_dict()})
         write_record(path, record)
-    return replace(look, measured=IndexRecall.from_dict(record.measured[key]))
+    return replace(open_index, measured=IndexRecall.from_dict(record.measured[key]))
 
 
 def build_index(
-    path: Path, gallery: Gallery, choice: IndexSpec, asked: Callable[[], RecallQueries]
+    path: Path, gallery: Gallery, spec: IndexSpec, queries: Callable[[], RecallQueries]
 ) -> OpenIndex:
-    """An index of a gallery in a file of its own, and what it misses. Raises ValueError where the
-    choice and the gallery do not go together."""
-    plan = choice.plan(*gallery.embeddings.shape)
+    """An index of a gallery in a file of its own, with what it misses. Raises ValueError where the
+    index does not fit the gallery."""
+    plan = spec.plan(*gallery.embeddings.shape)
     write_index(path, build(plan, gallery.embeddings))
-    look = OpenIndex(
-        choice, plan, open_mapped(path), np.ones(len(gallery.embeddings), bool), gallery.embeddings
-    )
-    return (
-        look
-        if choice.exact
-        else replace(
-            look, measured=measure(look.find, gallery.embeddings, asked(), path.stat().st_size)
-        )
-    )
+    live = np.ones(len(gallery.embeddings), bool)
+    open_index = OpenIndex(spec, plan, open_mapped(path), live, gallery.embeddings)
+    if spec.exact:
+        return open_index
+    size = path.stat().st_size
+    recall = measure_recall(open_index.find, gallery.embeddings, queries(), size)
+    return replace(open_index, measured=recall)
 
 
-def misfit(path: Path, record: IndexRecord, gallery: Gallery) -> str:
-    """Why a kept index can't be used, empty where it can."""
+def reason_to_rebuild(path: Path, record: IndexRecord, gallery: Gallery) -> str:
+    """Why a kept index can't be used; empty where it can."""
     if record.embeddings != digest(gallery.embeddings):
         return f"{path.name} is of another gallery"
     if record.sha256 != digest_of(path):
@@ -248,13 +254,14 @@ def misfit(path: Path, record: IndexRecord, gallery: Gallery) -> str:
     return ""
 
 
-def keep(path: Path, gallery: Gallery, choice: IndexSpec, plan: IndexPlan) -> IndexRecord:
+def build_and_record(path: Path, gallery: Gallery, spec: IndexSpec, plan: IndexPlan) -> IndexRecord:
+    """Build an index and keep it with its record."""
     path.parent.mkdir(parents=True, exist_ok=True)
     images = len(gallery.embeddings)
     sha256 = write_index(path, build(plan, gallery.embeddings))
     record = IndexRecord(
-        name=choice.name,
-        built=plan.built,
+        name=spec.name,
+        built=plan.build_parameters,
         images=images,
         vectors=images,
         embeddings=digest(gallery.embeddings),
@@ -265,7 +272,8 @@ def keep(path: Path, gallery: Gallery, choice: IndexSpec, plan: IndexPlan) -> In
 
 
 def write_index(path: Path, index: Any, before: Callable[[str], None] = lambda sha256: None) -> str:
-    """The SHA-256 of the file, which `before` is told just before the file bears its name."""
+    """Write the file and return its SHA-256. `before` is called with it just before the file gets
+    its name."""
     faiss = library()
     with drafted(path) as draft:
         write_atomically(
@@ -277,8 +285,8 @@ def write_index(path: Path, index: Any, before: Callable[[str], None] = lambda s
 
 
 def read_record(path: Path) -> IndexRecord | None:
-    """None where there is none that can be read. After a crash between two writings it is that of
-    the two that the file is of."""
+    """The record of an index; None where there is none that can be read. After a crash between two
+    writings, it is the one of the two that belongs to the file."""
     try:
         stored = read_json(path.with_suffix(".json"), SHAPE, sealed=True)
     except (OSError, Damaged):
@@ -292,67 +300,69 @@ def read_record(path: Path) -> IndexRecord | None:
 
 
 def write_record(path: Path, record: IndexRecord, coming: IndexRecord | None = None) -> None:
-    """`coming` is what holds from when the file is replaced."""
+    """Write the record of an index. `coming` is the record that holds once the file is replaced."""
     values = asdict(record) | ({"coming": asdict(coming)} if coming else {})
     write_json(path.with_suffix(".json"), {"format": FORMAT, **values})
 
 
-def is_behind(place: GalleryFile, path: Path) -> bool:
-    """Whether an index waits to be taken along to the gallery as it is now."""
+def waits_for_update(gallery_file: GalleryFile, path: Path) -> bool:
+    """Whether an index is still that of the gallery before its last change."""
     record = read_record(path)
-    step = None if record is None else place.step()
+    step = None if record is None else gallery_file.step()
     return step is not None and record is not None and record.embeddings == step.embeddings
 
 
 def step_between(
-    place: GalleryFile, before: Gallery, kept: np.ndarray, after: Gallery
+    gallery_file: GalleryFile, before: Gallery, kept: np.ndarray, after: Gallery
 ) -> Step | None:
-    """Of `before`, the rows that are `kept` (entries) bool come first in `after`, and the rest of
-    that is new. None where no index has to follow."""
-    if not list(records(place)) or (kept.all() and len(after.embeddings) == len(before.embeddings)):
+    """The step from one gallery to the next: the rows of `before` that are `kept` (entries) bool
+    come first in `after`, and what follows is new. None where no index has to follow."""
+    if not list(records(gallery_file)) or (
+        kept.all() and len(after.embeddings) == len(before.embeddings)
+    ):
         return None
     return Step(
         embeddings=digest(before.embeddings), images=len(kept), left=np.flatnonzero(~kept).tolist()
     )
 
 
-def update_indexes(place: GalleryFile, step: Step, after: Gallery) -> tuple[str, ...]:
-    """Take the indexes that are kept of a gallery along to the next one. What does not fit is left,
-    and built anew when it is next asked for. The names of those that went along."""
-    found = list(records(place))
-    return tuple(
-        path.stem
-        for path, record in found
-        if record.embeddings == step.embeddings and changed(path, record, step.kept, after)
-    )
+def update_indexes(gallery_file: GalleryFile, step: Step, after: Gallery) -> tuple[str, ...]:
+    """Bring the kept indexes of a gallery to the next one, and return their names. An index that
+    does not fit is left as it is, and built anew when it is next needed."""
+    names = []
+    for path, record in list(records(gallery_file)):
+        if record.embeddings == step.embeddings and update_index(path, record, step.kept, after):
+            names.append(path.stem)
+    return tuple(names)
 
 
-def catch_up(place: GalleryFile, gallery: Gallery) -> None:
-    """Do what a process that was stopped between a gallery and its indexes left to do, from the
-    step that is written with the gallery: an index depends on all that its galleries have been, so
-    that one that is built anew would be another."""
-    if (step := place.step()) is not None:
-        update_indexes(place, step, gallery)
+def catch_up(gallery_file: GalleryFile, gallery: Gallery) -> None:
+    """Update the indexes where a process was stopped between writing the gallery and its indexes.
+    The step is written with the gallery. An index depends on all earlier galleries, so that one
+    that is built anew would be another."""
+    step = gallery_file.step()
+    if step is not None:
+        update_indexes(gallery_file, step, gallery)
 
 
-def records(place: GalleryFile) -> Iterator[tuple[Path, IndexRecord]]:
-    for path in sorted(folder_of(place).glob("*.faiss")):
-        if (record := read_record(path)) is not None:
+def records(gallery_file: GalleryFile) -> Iterator[tuple[Path, IndexRecord]]:
+    """The files of a gallery's kept indexes, and their records."""
+    for path in sorted(index_folder(gallery_file).glob("*.faiss")):
+        record = read_record(path)
+        if record is not None:
             yield path, record
 
 
-def changed(path: Path, record: IndexRecord, kept: np.ndarray, after: Gallery) -> bool:
-    """Whether the index went along."""
+def update_index(path: Path, record: IndexRecord, kept: np.ndarray, after: Gallery) -> bool:
+    """Bring an index to the next gallery; whether it could be."""
     import faiss
 
     added = after.embeddings[int(kept.sum()) :]
     removed = record.removed + tuple(np.flatnonzero(record.live)[~kept].tolist())
     vectors = record.vectors + len(added)
-    if (
-        len(removed) > MOST_REMOVED * vectors
-        or len(after.embeddings) > MOST_GROWN * record.images
-        or record.sha256 != digest_of(path)
-    ):
+    too_sparse = len(removed) > MOST_REMOVED * vectors
+    too_large = len(after.embeddings) > MOST_GROWN * record.images
+    if too_sparse or too_large or record.sha256 != digest_of(path):
         return False
     new = replace(
         record,

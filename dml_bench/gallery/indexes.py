@@ -1,9 +1,10 @@
-"""Kinds of FAISS index by name, each planned for a gallery's size, built the same bit for bit, and
-opened memory-mapped.
+"""Kinds of FAISS index by name. Each is planned for a gallery's size, built reproducibly bit for
+bit, and opened memory-mapped.
 
-`flat` compares a query with every image and is what is used unless another is asked for: none of
-the approximate ones is ever chosen by itself. What these miss is measured on the gallery they are
-built for (`dml_bench.gallery.index_recall`).
+`flat` compares a query with every image. It is the default, and no approximate index is ever chosen
+without being named. What an approximate index misses is measured on the gallery for which it is
+built
+ (`dml_bench.gallery.index_recall`).
 
 An option of 0 takes its value from the size of the gallery. Names are those of FAISS (Douze et al.
 2024, "The Faiss library").
@@ -34,33 +35,34 @@ __all__ = [
 ]
 
 SLOW_BYTES = 100_000_000
-"""Of embeddings, all of which an exact look-up reads: about 10 ms on one thread, as long as a small
-network takes for the photo."""
+"""The size of embeddings from which on an exact search is slow: it reads them all, in about 10 ms
+on one thread, which is as long as a small network takes for the photo."""
 LARGE = 100_000
-"""Images from which on a graph gets more edges."""
+"""The number of images from which on a graph gets more edges."""
 SMALLEST = 16
-"""Images of a gallery in which something is approximated."""
+"""The smallest gallery for which an approximate index is built."""
 CHUNK = 65_536
-"""Vectors added at a time, so that what is mapped need not be in memory as a whole."""
+"""How many vectors are added at a time, so that mapped ones need not all be in memory."""
 SEED = 1234
 SAMPLED = 64
-"""Vectors that each centroid is trained on, at most."""
+"""The most vectors on which each centroid is trained."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class IndexPlan:
-    """An index of a certain size, with all values filled in."""
+    """An index for a certain size of gallery, with all its parameters."""
 
     factory: str
-    """FAISS's description of it."""
-    built: dict[str, int]
-    """Parameters that the file depends on."""
-    asked: dict[str, int]
-    """Parameters of a look-up, which an index that is there can change."""
+    """FAISS's own description of the index."""
+    build_parameters: dict[str, int]
+    """The parameters on which the file depends."""
+    search_parameters: dict[str, int]
+    """The parameters of a search, which an existing index can change."""
 
     @property
     def parameters(self) -> dict[str, int]:
-        return self.built | self.asked
+        """All parameters."""
+        return self.build_parameters | self.search_parameters
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,29 +71,36 @@ class IndexSpec:
 
     name: str
     options: dict[str, int]
-    """Those that were given."""
+    """The options that were set."""
 
     @property
     def exact(self) -> bool:
+        """Whether it misses nothing."""
         return bool(indexes[self.name].facts["exact"])
 
     @property
     def compresses(self) -> bool:
+        """Whether it stores vectors with less precision."""
         return bool(indexes[self.name].facts["compresses"])
 
     def plan(self, images: int, dim: int, **built: int) -> IndexPlan:
-        """For a gallery of (images, dim), or as it was `built` for another size. Raises ValueError
-        on values that do not go together."""
+        """The plan for a gallery of (images, dim), or with the parameters with which it was `built`
+        for another size. Raises ValueError on options that do not go together."""
         entry = indexes[self.name]
-        small = f"the gallery has {images} images, and an approximate one needs {SMALLEST} or more"
-        require(self.exact or images >= SMALLEST, self.name, small, "leave it out")
+        require(
+            self.exact or images >= SMALLEST,
+            self.name,
+            f"the gallery must have at least {SMALLEST} images for an approximate index,"
+            f" got {images}",
+            "leave --index out",
+        )
         plan: IndexPlan = entry.build(images, dim, **entry.resolve(self.options | built, "index"))
         return plan
 
 
 def parse(text: str) -> IndexSpec:
-    """The choice of NAME[:key=value,...]; `auto` is `flat`, see `advice`. Raises ValueError on what
-    is not written so, UnknownName."""
+    """The index of NAME[:key=value,...]; `auto` is `flat`, see `advice`. Raises ValueError where a
+    text is not of that form, UnknownName for an unknown name."""
     name, colon, rest = text.partition(":")
     options: dict[str, int] = {}
     for part in rest.split(",") if colon else ():
@@ -107,14 +116,14 @@ def parse(text: str) -> IndexSpec:
 
 
 def advice(images: int, dim: int) -> str:
-    """What to say of a gallery whose exact look-ups are slow; empty where they are not."""
+    """A sentence on a gallery whose exact searches are slow; empty where they are fast."""
     size = 4 * dim
     if images * size < SLOW_BYTES:
         return ""
     return (
-        f"an exact look-up compares with all {images:,} images ({images * size / 1e6:,.0f} MB);"
-        f" from {SLOW_BYTES // size:,} images of {dim} dimensions on, --index hnsw (fast, larger)"
-        " or ivf is worth a try: it may miss some, and says how many"
+        f"an exact search compares with all {images:,} images ({images * size / 1e6:,.0f} MB);"
+        f" from {SLOW_BYTES // size:,} images of {dim} dimensions on, try --index hnsw (fast,"
+        " larger) or ivf: it may miss some images, and reports how many"
     )
 
 
@@ -125,12 +134,12 @@ def advice(images: int, dim: int) -> str:
     exact=True,
 )
 def flat(images: int, dim: int) -> IndexPlan:
-    return IndexPlan(factory="Flat", built={}, asked={})
+    return IndexPlan(factory="Flat", build_parameters={}, search_parameters={})
 
 
 @indexes.register(
     "auto",
-    summary="flat, and says from which size of gallery on an approximate one is worth a try",
+    summary="flat, and a note where the gallery is large enough to try an approximate index",
     source="this package",
     exact=True,
 )
@@ -140,19 +149,19 @@ def auto(images: int, dim: int) -> IndexPlan:
 
 @indexes.register(
     "sq8",
-    summary="compares with every image, whose values are kept in 8 bits each",
+    summary="compares with every image, whose values are stored in 8 bits each",
     source="Douze et al. 2024, The Faiss library",
     compresses=True,
 )
 def sq8(images: int, dim: int) -> IndexPlan:
-    return IndexPlan(factory="SQ8", built={}, asked={})
+    return IndexPlan(factory="SQ8", build_parameters={}, search_parameters={})
 
 
 @indexes.register(
     "hnsw",
     summary=(
-        "walks a graph of near images; M edges each, efConstruction and efSearch candidates while"
-        " building and looking up"
+        "walks a graph of near images with M edges each; efConstruction and efSearch are the"
+        " numbers of candidates while building and searching"
     ),
     source=(
         "Malkov and Yashunin 2020, Efficient and robust approximate nearest neighbor search using"
@@ -172,8 +181,8 @@ def hnsw(
     )
     return IndexPlan(
         factory=f"HNSW{edges},Flat",
-        built={"M": edges, "efConstruction": efConstruction},
-        asked={"efSearch": efSearch},
+        build_parameters={"M": edges, "efConstruction": efConstruction},
+        search_parameters={"efSearch": efSearch},
     )
 
 
@@ -184,14 +193,18 @@ def hnsw(
 )
 def ivf(images: int, dim: int, *, nlist: int = 0, nprobe: int = 0) -> IndexPlan:
     nlist, nprobe = cells("ivf", images, nlist, nprobe)
-    return IndexPlan(factory=f"IVF{nlist},Flat", built={"nlist": nlist}, asked={"nprobe": nprobe})
+    return IndexPlan(
+        factory=f"IVF{nlist},Flat",
+        build_parameters={"nlist": nlist},
+        search_parameters={"nprobe": nprobe},
+    )
 
 
 @indexes.register(
     "ivfpq",
     summary=(
-        "as ivf, with images in m codes of so many bits; k_factor times as many are looked at again"
-        " uncompressed, 0: none is"
+        "the same as ivf, with each image in m codes of so many bits; k_factor times as many images"
+        " are compared again uncompressed, or none with 0"
     ),
     source="Jegou, Douze and Schmid 2011, Product quantization for nearest neighbor search",
     compresses=True,
@@ -212,17 +225,17 @@ def ivfpq(
     require(
         m in fitting,
         "ivfpq",
-        f"m is {m}, which does not divide {dim} dimensions",
+        f"m must divide {dim} dimensions, got {m}",
         f"choose one of {', '.join(map(str, fitting))}",
     )
     bits = bits or min(8, max(1, int(math.log2(max(images, 2)))))
-    require(1 <= bits <= 12, "ivfpq", f"bits is {bits}", "choose 1 to 12, e.g. bits=8")
+    require(1 <= bits <= 12, "ivfpq", f"bits must be 1 to 12, got {bits}", "choose e.g. bits=8")
     require(
         2**bits <= images,
         "ivfpq",
-        f"codes of {bits} bits are trained on {2**bits:,} images or more, and the gallery has"
-        f" {images:,}",
-        "take fewer bits, or another index",
+        f"the gallery must have at least {2**bits:,} images for codes of {bits} bits,"
+        f" got {images:,}",
+        "choose fewer bits, or another index",
     )
     refined = ",RFlat" if k_factor else ""
     built = {"nlist": nlist, "m": m, "bits": bits} | ({} if k_factor else {"k_factor": 0})
@@ -230,14 +243,14 @@ def ivfpq(
     # used
     return IndexPlan(
         factory=f"IVF{nlist},PQ{m}x{bits}np{refined}",
-        built=built,
-        asked={"nprobe": nprobe} | ({"k_factor": k_factor} if k_factor else {}),
+        build_parameters=built,
+        search_parameters={"nprobe": nprobe} | ({"k_factor": k_factor} if k_factor else {}),
     )
 
 
 def cells(name: str, images: int, nlist: int, nprobe: int) -> tuple[int, int]:
-    """How many cells there are, and how many are looked into; FAISS advises 4 to 16 sqrt(images) of
-    them and 30 images in each."""
+    """How many cells there are, and how many are searched; FAISS advises 4 to 16 sqrt(images) cells
+    and 30 images in each."""
     nlist = nlist or max(1, min(round(4 * math.sqrt(images)), images // 30))
     require(
         nlist <= images,
@@ -256,12 +269,13 @@ def cells(name: str, images: int, nlist: int, nprobe: int) -> tuple[int, int]:
 
 
 def require(holds: bool, name: str, what: str, step: str) -> None:
+    """Raises ValueError unless a condition holds."""
     if not holds:
         raise ValueError(f"index {name}: {what}: {step}")
 
 
 def library() -> Any:
-    """FAISS as its Python layer makes it, of which its type stubs know only a part."""
+    """FAISS with all names of its Python layer, of which its type stubs know only a part."""
     import faiss
 
     return faiss
@@ -269,7 +283,8 @@ def library() -> Any:
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """FAISS's graphs and sums depend on the number of threads, and times are told of one."""
+    """FAISS with one thread: its graphs and sums depend on the number of threads, and times are
+    reported for one."""
     import faiss
 
     threads = faiss.omp_get_max_threads()
@@ -296,12 +311,12 @@ def build(plan: IndexPlan, embeddings: np.ndarray) -> Any:
 
 
 def prepare(index: Any, plan: IndexPlan) -> None:
-    """Seeds and sizes of trainings, here and in what is within."""
+    """Set the seeds and sizes of the index's own trainings."""
     faiss = library()
 
     inner = faiss.downcast_index(index.base_index) if hasattr(index, "base_index") else index
     if hasattr(inner, "hnsw"):
-        inner.hnsw.efConstruction = plan.built["efConstruction"]
+        inner.hnsw.efConstruction = plan.build_parameters["efConstruction"]
     for part in (inner, getattr(inner, "pq", inner)):
         if hasattr(part, "cp"):
             part.cp.seed, part.cp.min_points_per_centroid, part.cp.max_points_per_centroid = (
@@ -312,18 +327,18 @@ def prepare(index: Any, plan: IndexPlan) -> None:
 
 
 def tune(index: Any, plan: IndexPlan) -> None:
-    """Set the parameters of its look-ups."""
+    """Set the parameters of its searches."""
     import faiss
 
-    for name, value in plan.asked.items():
+    for name, value in plan.search_parameters.items():
         faiss.ParameterSpace().set_index_parameter(
             index, {"k_factor": "k_factor_rf"}.get(name, name), value
         )
 
 
 def narrowed(index: Any, live: np.ndarray) -> Any:
-    """FAISS's parameters of a look-up among the vectors that are `live`, (vectors) bool, with the
-    index's own values of the others."""
+    """FAISS's parameters of a search among the vectors that are `live`, (vectors) bool; all others
+    are the index's own."""
     faiss = library()
 
     if hasattr(index, "base_index"):
@@ -338,9 +353,9 @@ def narrowed(index: Any, live: np.ndarray) -> Any:
 
 
 def open_mapped(path: Path) -> Any:
-    """A FAISS index whose vectors, codes and edges stay in the file and are read where a look-up
-    needs them. All kinds here can be; it can't be added to. Raises RuntimeError on a file that is
-    none."""
+    """A FAISS index whose vectors, codes and edges stay in the file and are read where a search
+    needs them. All kinds here can be opened so, and not added to. Raises RuntimeError on another
+    file."""
     import faiss
 
     return faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)

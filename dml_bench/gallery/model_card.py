@@ -18,8 +18,8 @@ from dml_bench.system.markdown import fenced, markdown, markdown_row
 __all__ = ["Agreement", "card"]
 
 PRECISIONS = (0.8, 0.9, 0.95, 0.99)
-THRESHOLDS = ("wanted precision", "threshold", "precision", "answered")
-ON_QUERIES = ("precision on the queries", "queries answered")
+THRESHOLDS = ("target precision", "threshold", "precision", "coverage")
+ON_QUERIES = ("precision on the queries", "coverage of the queries")
 OWN = {"valid": "validation images", "query": "queries"}
 
 
@@ -28,17 +28,22 @@ class Agreement:
     """How far the exported network's embeddings are from others of the same images."""
 
     images: int
+    """The number of images."""
     network_max_difference: float
-    """Of a component, from the run's network in float32."""
+    """The largest difference of a component from the run's network in float32."""
     gallery_max_difference: float
-    """Of a component, from the gallery, which was embedded in `gallery_precision`."""
+    """The largest difference of a component from the gallery."""
     gallery_min_cosine: float
+    """The smallest cosine with the gallery."""
     gallery_precision: str
+    """The precision in which the gallery was embedded."""
 
     def as_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
         return asdict(self)
 
-    def words(self) -> str:
+    def describe(self) -> str:
+        """All of it in a sentence."""
         return (
             f"on {self.images} images of the gallery, embedder.pt2 differs from the run's network"
             f" by at most {self.network_max_difference:.1e} in any component (both float32), and"
@@ -53,35 +58,38 @@ def card(
     phase: str,
     gallery: Gallery,
     agreement: Agreement,
-    evidence: CalibrationSet,
-    look: OpenIndex,
+    calibration_set: CalibrationSet,
+    open_index: OpenIndex,
 ) -> str:
     """Markdown. The Python in it runs in the exported folder."""
     experiment = run.experiment
+    results = table(("what", "value", "95% interval"), result_rows(run))
+    thresholds = describe_thresholds(calibration_set)
     sections = {
         "Model": table(("", ""), model_rows(run, phase)),
-        "Data": data_words(run, phase),
-        "Results": (
-            f"{table(('what', 'value', '95% interval'), result_rows(run))}\n\n{result_words(run, gallery)}"
-        ),
-        "Gallery index": index_words(look, gallery),
-        "Unknown or not": f"{unknown_words(evidence)}\n\n{threshold_table(evidence)}",
-        "Intended use": use_words(run, gallery),
-        "Limits": limits(run, evidence),
+        "Data": describe_data(run, phase),
+        "Results": f"{results}\n\n{describe_results(run, gallery)}",
+        "Gallery index": describe_index(open_index, gallery),
+        "Unknown or not": f"{thresholds}\n\n{threshold_table(calibration_set)}",
+        "Intended use": describe_use(run, gallery),
+        "Limits": describe_limits(run, calibration_set),
         "How to use it": fenced(SNIPPET, "python"),
-        "Checked": f"That {agreement.words()}.",
+        "Checked": f"That {agreement.describe()}.",
     }
-    title = f"# {markdown(experiment.name)}, phase {phase}" + (
-        f"\n\n{markdown(experiment.summary)}" if experiment.summary else ""
-    )
-    return "\n\n".join([title, *(f"## {name}\n\n{text}" for name, text in sections.items())]) + "\n"
+    parts = [f"# {markdown(experiment.name)}, phase {phase}"]
+    if experiment.summary:
+        parts.append(markdown(experiment.summary))
+    parts += [f"## {name}\n\n{text}" for name, text in sections.items()]
+    return "\n\n".join(parts) + "\n"
 
 
 def table(header: tuple[str, ...], rows: Iterator[tuple[str, ...]]) -> str:
+    """A table in Markdown."""
     return "\n".join(map(markdown_row, [header, ("---",) * len(header), *rows]))
 
 
 def model_rows(run: Run, phase: str) -> Iterator[tuple[str, str]]:
+    """What the network is, and how it was trained."""
     experiment = run.experiment
     model, train = experiment.model, experiment.train
     start = {"none": "random", "source": "pretrained on drawn species"}.get(
@@ -103,7 +111,7 @@ def model_rows(run: Run, phase: str) -> Iterator[tuple[str, str]]:
             f" seed {experiment.seed}"
         ),
     )
-    yield "phase", f"{phase}: {phase_words(run, phase)}"
+    yield "phase", f"{phase}: {describe_phase(run, phase)}"
     yield (
         "made with",
         (
@@ -114,11 +122,16 @@ def model_rows(run: Run, phase: str) -> Iterator[tuple[str, str]]:
     yield "made on", f"{session['started_at'][:10]}; exported with dml-bench {__version__}"
 
 
-def options(given: dict[str, Any]) -> str:
-    return f" ({', '.join(f'{key}={value}' for key, value in given.items())})" if given else ""
+def options(values: dict[str, Any]) -> str:
+    """The options of a component in brackets, with a space before them; empty where it has none."""
+    if not values:
+        return ""
+    texts = [f"{key}={value}" for key, value in values.items()]
+    return f" ({', '.join(texts)})"
 
 
-def phase_words(run: Run, phase: str) -> str:
+def describe_phase(run: Run, phase: str) -> str:
+    """Which classes the network was trained on."""
     left_out = len(never_trained_on(run, phase))
     if not left_out:
         return "trained on images of all classes"
@@ -130,43 +143,44 @@ def never_trained_on(run: Run, phase: str) -> list[str]:
     return run.protocol.held_out(run.summary).get(phase, [])
 
 
-def data_words(run: Run, phase: str) -> str:
-    data, split, left_out = (
-        run.summary["dataset"],
-        run.summary["split"],
-        never_trained_on(run, phase),
-    )
+def describe_data(run: Run, phase: str) -> str:
+    """The data set, its split, and the classes on which the network was not trained."""
+    data, split = run.summary["dataset"], run.summary["split"]
     drawn = " It is drawn by a program: no photo was seen in training." if is_drawn(run) else ""
-    return (
+    text = (
         f"{markdown(data['name'])}: {data['num_images']:,} images of {data['num_classes']} classes"
         f" (fingerprint `{data['fingerprint'][:16]}`).{drawn} {split['train_images']:,} train,"
         f" {split['valid_images']:,} validate, {split['test_images']:,} are queries."
-        + (
-            f" The {len(left_out)} classes that it was not trained on:"
-            f" {', '.join(map(markdown, left_out))}."
-            if left_out
-            else ""
-        )
     )
+    left_out = never_trained_on(run, phase)
+    if left_out:
+        names = ", ".join(map(markdown, left_out))
+        text += f" The {len(left_out)} classes that it was not trained on: {names}."
+    return text
 
 
 def is_drawn(run: Run) -> bool:
+    """Whether the run's images are drawn by a program."""
     return not datasets.of(run.experiment.data.dataset).facts["needs_data_dir"]
 
 
 def result_rows(run: Run) -> Iterator[tuple[str, str, str]]:
+    """Each metric with its value and its interval."""
     for name, metric in metrics_of(run.experiment).items():
-        found = measure([run], name)
-        told = not math.isnan(found.low)
+        value = measure([run], name)
+        interval = "unknown"
+        if not math.isnan(value.low):
+            interval = f"{value.low:.3f} to {value.high:.3f}"
         yield (
             metric.description,
-            f"{found.estimate:.3f}",
-            f"{found.low:.3f} to {found.high:.3f}" if told else "can't be told",
+            f"{value.estimate:.3f}",
+            interval,
         )
 
 
-def result_words(run: Run, gallery: Gallery) -> str:
-    words = (
+def describe_results(run: Run, gallery: Gallery) -> str:
+    """What the results hold for, and whether the gallery has been changed since."""
+    text = (
         f"Measured once, with seed {run.seed}, on queries that were not trained on; the intervals"
         " are bootstrapped over classes and queries and say nothing about other seeds."
     )
@@ -174,95 +188,94 @@ def result_words(run: Run, gallery: Gallery) -> str:
     own = len(gallery.entries) - enrolled
     changed = enrolled or own != len(run.neighbours[next(iter(run.neighbours))].gallery_labels)
     if not changed:
-        return words
+        return text
     return (
-        f"{words} They hold for the run's own gallery. It has been changed since: {enrolled:,}"
+        f"{text} They hold for the run's own gallery. It has been changed since: {enrolled:,}"
         f" images were enrolled, and {own:,} are the run's."
     )
 
 
-def index_words(look: OpenIndex, gallery: Gallery) -> str:
-    """What gallery.faiss is, what it misses, and how much there is of it."""
-    words = (
+def describe_index(open_index: OpenIndex, gallery: Gallery) -> str:
+    """What gallery.faiss is, and what it misses."""
+    text = (
         f"`gallery.faiss` holds {len(gallery.entries):,} images of {gallery.embeddings.shape[1]}"
-        f" dimensions, opened memory-mapped. {look.words()}."
+        f" dimensions, opened memory-mapped. {open_index.describe()}."
     )
-    if look.measured is None:
-        return words
+    if open_index.measured is None:
+        return text
     return (
-        f"{words} Recall@k is the share of the k images it finds that are as near as the k exactly"
-        " nearest, with a 95% interval (Wilson); times are of one thread. The thresholds below"
-        " were chosen on look-ups in it."
+        f"{text} Recall@k is the share of the k images it finds that are as near as the k exactly"
+        " nearest, with a 95% interval (Wilson). Times are of one thread. The thresholds below"
+        " were chosen on searches in it."
     )
 
 
-def unknown_words(evidence: CalibrationSet) -> str:
-    enrolled = len(evidence.look_ups.correct) - evidence.own
-    held = (
-        f" What they do on the {len(evidence.queries.correct):,} queries of the run, on which they"
-        " were not chosen, stands beside it."
-        if evidence.queries is not None
-        else ""
-    )
+def describe_thresholds(calibration_set: CalibrationSet) -> str:
+    """How the thresholds were chosen."""
+    enrolled = len(calibration_set.outcomes.correct) - calibration_set.num_run_images
+    on_queries = ""
+    if calibration_set.queries is not None:
+        on_queries = (
+            f" The last columns show the {len(calibration_set.queries.correct):,} queries of the"
+            " run, on which they were not chosen."
+        )
     return (
         "A photo whose closest gallery image is less similar than the threshold is best called"
-        f" unknown. The thresholds below were chosen on {evidence.own:,} {OWN[evidence.part]} of"
-        f" the run and {enrolled:,} enrolled images, all of classes in the gallery and none trained"
-        f" on.{held} Photos of other classes lower the precision."
+        " unknown. The thresholds below were chosen on"
+        f" {calibration_set.num_run_images:,} {OWN[calibration_set.part]} of the run and"
+        f" {enrolled:,} enrolled images, all of classes in the gallery and none trained"
+        f" on.{on_queries} Photos of other classes lower the precision."
     )
 
 
-def threshold_table(evidence: CalibrationSet) -> str:
-    header = THRESHOLDS if evidence.queries is None else (*THRESHOLDS, *ON_QUERIES)
-    return table(
-        header, ((*row, *[""] * (len(header) - len(row))) for row in threshold_rows(evidence))
-    )
+def threshold_table(calibration_set: CalibrationSet) -> str:
+    """A row for each target precision."""
+    header = THRESHOLDS if calibration_set.queries is None else (*THRESHOLDS, *ON_QUERIES)
+    rows = []
+    for precision in PRECISIONS:
+        cells = threshold_cells(calibration_set, precision)
+        rows.append((*cells, *[""] * (len(header) - len(cells))))
+    return table(header, iter(rows))
 
 
-def threshold_rows(evidence: CalibrationSet) -> Iterator[tuple[str, ...]]:
-    for wanted in PRECISIONS:
-        found = evidence.threshold(wanted)
-        if math.isnan(found.value):
-            yield f"{wanted:.0%}", "none reaches it"
-            continue
-        realised = evidence.realised(found) or ()
-        told = (
-            "-" if math.isnan(part) else f"{part:.0%}"
-            for part in (found.precision, found.coverage, *realised)
-        )
-        yield f"{wanted:.0%}", f"{found.value:.4f}", *told
+def threshold_cells(calibration_set: CalibrationSet, precision: float) -> list[str]:
+    """The threshold for a target precision, what it does, and what it does on the queries."""
+    threshold = calibration_set.threshold(precision)
+    if math.isnan(threshold.value):
+        return [f"{precision:.0%}", "none reaches it"]
+    on_queries = calibration_set.realised(threshold) or ()
+    shares = (threshold.precision, threshold.coverage, *on_queries)
+    texts = ["-" if math.isnan(share) else f"{share:.0%}" for share in shares]
+    return [f"{precision:.0%}", f"{threshold.value:.4f}", *texts]
 
 
-def use_words(run: Run, gallery: Gallery) -> str:
-    domain = (
-        "drawn birds, to try the benchmark out; it knows no real ones"
-        if is_drawn(run)
-        else f"images like those of {markdown(run.summary['dataset']['name'])}"
-    )
+def describe_use(run: Run, gallery: Gallery) -> str:
+    """What the network and the gallery are for."""
+    domain = f"images like those of {markdown(run.summary['dataset']['name'])}"
+    if is_drawn(run):
+        domain = "drawn birds, to try the benchmark out; it knows no real ones"
     return (
-        f"Looking up which of {len(gallery.class_names)} classes an image belongs to, by its"
+        f"Predicting to which of {len(gallery.class_names)} classes an image belongs, by its"
         f" closest gallery images, on {domain}. A class is added by embedding a few images of it"
         " and adding them to the gallery; nothing is trained. It is not meant for telling people"
         " apart or for decisions about them."
     )
 
 
-def limits(run: Run, evidence: CalibrationSet) -> str:
-    correct = evidence.look_ups.correct
-    wrong = f"{1 - correct.mean():.0%}" if len(correct) else "an unknown part"
+def describe_limits(run: Run, calibration_set: CalibrationSet) -> str:
+    """What one should know before relying on it."""
+    correct = calibration_set.outcomes.correct
+    wrong = f"{1 - correct.mean():.0%}" if len(correct) else "an unknown share"
     lines = [
-        f"Of the images asked above, {wrong} have a closest image of another class.",
-        (
-            "A similarity is no probability, and similarities of two different models can't be"
-            " compared."
-        ),
+        f"Of the images above, {wrong} have a closest image of another class.",
+        "A similarity is no probability, and two models' similarities can't be compared.",
         (
             "Images unlike the training data (other cameras, drawings, several objects in one"
             " image) have not been measured."
         ),
         (
-            "Copies of a test image in the gallery would be found as what they are: look for them"
-            " before measuring anything."
+            "A copy of a test image in the gallery would always be the closest image: look for"
+            " copies before measuring anything."
         ),
     ]
     if cuts_to_boxes(run):
@@ -287,4 +300,5 @@ with torch.no_grad():
     embeddings = embedder(batch)
 similarities, rows = index.search(embeddings.numpy(), 1)
 for path, similarity, row in zip(sys.argv[1:], similarities[:, 0], rows[:, 0]):
-    print(path, gallery[row]["class"], round(float(similarity), 4), gallery[row]["path"], sep="\\t")"""
+    image = gallery[row]
+    print(path, image["class"], round(float(similarity), 4), image["path"], sep="\\t")"""

@@ -1,16 +1,15 @@
-"""Photos looked up in a gallery: the class of the closest image, what the others say, and whether
-to believe it.
+"""Classes of photos, predicted by a search in a gallery: the class of the closest image, the vote
+of the others, and whether the photo is of a known class.
 
-The threshold is chosen on images that the network was not trained on: the run's validation images,
-or its queries where it has none, whose embeddings are kept, and the enrolled images, each left out
-of its own look-up. Look-ups of training images would promise too much: they have been pulled
-together. A threshold that was chosen on validation images is held against the queries, which knew
-nothing of it.
+The threshold is chosen on images on which the network was not trained: the run's validation images,
+or its queries where it has none, and the enrolled images, each left out of its own search. Training
+images would promise too much, because training has pulled them together. A threshold that was
+chosen on validation images is tried on the queries.
 """
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -21,7 +20,7 @@ from dml_bench.evaluation.metrics import vote
 from dml_bench.evaluation.open_set import Threshold, apply_threshold, threshold_for_precision
 from dml_bench.gallery import index_recall
 from dml_bench.gallery.embedder import GalleryEmbedder
-from dml_bench.gallery.index_store import Search, search_all
+from dml_bench.gallery.index_store import Search, exact_search
 from dml_bench.gallery.store import Gallery, GalleryFile, GalleryImage, part_of_split
 from dml_bench.runs.arrays import Embeddings
 from dml_bench.runs.run import Run
@@ -41,42 +40,37 @@ __all__ = [
 
 Part = Literal["valid", "query"]
 PARTS: tuple[Part, ...] = ("valid", "query")
-"""The run's own images that a threshold may be chosen on, the best first."""
+"""The run's own images on which a threshold may be chosen, the best first."""
 MOST = 5000
-"""Look-ups that a threshold is chosen on; of more, evenly spaced ones are taken."""
+"""The number of searches on which a threshold is chosen; of more, evenly spaced ones are taken."""
 
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """What the gallery says of one photo."""
+    """The class of one photo."""
 
     path: Path
     class_name: str
-    """Of the closest image: it takes a single photo to enrol a class, which no vote would elect."""
+    """The class of the closest image. A single photo enrols a class, which no vote would elect."""
     similarity: float
-    """Of the closest image, -1 to 1."""
+    """The similarity of the closest image, -1 to 1."""
     known: bool
     """Whether the similarity reaches the threshold."""
     vote_class: str
-    """What the k closest images elect, and its share of their votes."""
+    """The class that most of the k closest images have."""
     vote_share: float
+    """The share of their votes for that class, 0 to 1."""
     closest: tuple[tuple[GalleryImage, float], ...]
     """(k) images and their similarities, closest first."""
 
     @property
     def as_close(self) -> tuple[str, ...]:
-        """Other classes that have an image exactly as close as the closest; the order of the
-        gallery decided between them."""
-        return tuple(
-            sorted(
-                {
-                    entry.class_name
-                    for entry, similarity in self.closest
-                    if similarity == self.similarity
-                }
-                - {self.class_name}
-            )
-        )
+        """Other classes that have an image exactly as close as the closest. The order of the
+        gallery has decided between them."""
+        names = {
+            image.class_name for image, nearness in self.closest if nearness == self.similarity
+        }
+        return tuple(sorted(names - {self.class_name}))
 
     @property
     def all_as_close(self) -> bool:
@@ -86,37 +80,42 @@ class Prediction:
 
 @dataclass(frozen=True, slots=True)
 class Predictions:
-    answers: tuple[Prediction, ...]
+    """The classes of several photos."""
+
+    predictions: tuple[Prediction, ...]
     unreadable: tuple[Unreadable, ...]
     embed_milliseconds: float
-    """Per image, with reading and decoding it; the first batch warms up."""
-    look_up_milliseconds: float
+    """The time to read, decode and embed an image; the first batch warms up."""
+    search_milliseconds: float
+    """The time to search for an image."""
 
 
 @dataclass(frozen=True, slots=True)
 class SearchOutcomes:
-    """Of images that the network was not trained on, and whose classes are known."""
+    """Searches for images on which the network was not trained, and whose classes are known."""
 
     similarity: np.ndarray
-    """(look-ups) of the closest image."""
+    """(searches) the similarity of the closest image."""
     correct: np.ndarray
-    """(look-ups) bool"""
+    """(searches) bool: whether the closest image is of the right class."""
 
 
 @dataclass(frozen=True, slots=True)
 class CalibrationSet:
-    """What a threshold is chosen on, and what it can be held against."""
+    """The images on which a threshold is chosen, and those on which it is tried."""
 
-    look_ups: SearchOutcomes
+    outcomes: SearchOutcomes
+    """The searches on which the threshold is chosen."""
     part: Part
-    """Which of the run's own images are among them."""
-    own: int
-    """How many of them are the run's own; the others are enrolled images."""
+    """Which of the run's own images are among these."""
+    num_run_images: int
+    """How many of these are the run's own images; the others are enrolled."""
     queries: SearchOutcomes | None = None
-    """Of the run's queries, where the threshold is not chosen on them."""
+    """The searches for the run's queries, where the threshold is not chosen on them."""
 
     def threshold(self, precision: float) -> Threshold:
-        return threshold_for_precision(self.look_ups.similarity, self.look_ups.correct, precision)
+        """The lowest threshold with a precision."""
+        return threshold_for_precision(self.outcomes.similarity, self.outcomes.correct, precision)
 
     def realised(self, threshold: Threshold) -> tuple[float, float] | None:
         """Precision and coverage on the queries; None where the threshold was chosen on them, or
@@ -128,28 +127,30 @@ class CalibrationSet:
 
 @dataclass(frozen=True, slots=True)
 class AppliedThreshold:
-    """The similarity from which on an answer is believed, and where it comes from, unless a person
-    gave it."""
+    """The similarity from which on a photo is of a known class, and how it was chosen."""
 
     value: float
-    """nan where no threshold reaches the wanted precision: nothing is believed."""
+    """The threshold; nan where none reaches the target precision, so that all photos are
+    unknown."""
     chosen: Threshold | None = None
-    evidence: CalibrationSet | None = None
+    """How it was chosen; None where a person set it."""
+    calibration_set: CalibrationSet | None = None
+    """The images on which it was chosen; None where a person set it."""
 
 
 def threshold_of(
-    place: GalleryFile,
+    gallery_file: GalleryFile,
     gallery: Gallery,
-    given: float | None,
+    threshold: float | None,
     precision: float,
-    search: Search = search_all,
+    search: Search = exact_search,
 ) -> AppliedThreshold:
-    """The given threshold, or the lowest at which look-ups are right with the wanted precision."""
-    if given is not None:
-        return AppliedThreshold(given)
-    found = calibration_set(place.run, place.phase, gallery, search)
-    chosen = found.threshold(precision)
-    return AppliedThreshold(chosen.value, chosen, found)
+    """The threshold that a person has set, or the lowest one with the target precision."""
+    if threshold is not None:
+        return AppliedThreshold(threshold)
+    images = calibration_set(gallery_file.run, gallery_file.phase, gallery, search)
+    chosen = images.threshold(precision)
+    return AppliedThreshold(chosen.value, chosen, images)
 
 
 def predict(
@@ -159,21 +160,21 @@ def predict(
     *,
     k: int,
     threshold: float,
-    search: Search = search_all,
+    search: Search = exact_search,
 ) -> Predictions:
-    """Look up image files; answers in the order of those that can be read."""
-    import faiss  # noqa: F401 - else the look-up's time would be that of the import
+    """Predict the classes of image files, in the order of those that can be read."""
+    import faiss  # noqa: F401 - otherwise the first search would be timed with the import
 
-    found = network.embed(images)
+    embedded = network.embed(images)
     start = time.perf_counter()
-    neighbours = search(gallery, found.embeddings, np.full(len(found.paths), -1), k)
+    neighbours = search(gallery, embedded.embeddings, np.full(len(embedded.paths), -1), k)
     elected, share = vote(neighbours, neighbours.k)
     seconds = time.perf_counter() - start
-    answers = []
-    for row, path in enumerate(found.paths):
+    predictions = []
+    for row, path in enumerate(embedded.paths):
         entries = [gallery.entries[index] for index in neighbours.indices[row]]
         similarities = neighbours.similarities[row].tolist()
-        answers.append(
+        predictions.append(
             Prediction(
                 path=path,
                 class_name=entries[0].class_name,
@@ -185,125 +186,131 @@ def predict(
             )
         )
     return Predictions(
-        tuple(answers),
-        found.unreadable,
-        1000 * found.seconds / len(images),
-        1000 * seconds / max(len(answers), 1),
+        tuple(predictions),
+        embedded.unreadable,
+        1000 * embedded.seconds / len(images),
+        1000 * seconds / max(len(predictions), 1),
     )
 
 
 @dataclass(frozen=True, slots=True)
 class HeldOutQueries:
-    """Images to look up, of classes that the gallery still has, and where another image of the
-    class can be found."""
+    """Images on which a network was not trained, each with another image of its class in the
+    gallery."""
 
     embeddings: np.ndarray
     """(images, dim)"""
     labels: np.ndarray
     """(images) class ids."""
     own_rows: np.ndarray
-    """(images) each one's own row in the gallery, -1 where it is not in it."""
+    """(images) the row of each image in the gallery; -1 where it is not in the gallery."""
 
-    def and_also(self, other: "HeldOutQueries") -> "HeldOutQueries":
+    def concatenated(self, other: "HeldOutQueries") -> "HeldOutQueries":
+        """These images, then the others."""
         return HeldOutQueries(
-            *(
-                np.concatenate([getattr(each, field.name) for each in (self, other)])
-                for field in fields(self)
-            )
+            np.concatenate([self.embeddings, other.embeddings]),
+            np.concatenate([self.labels, other.labels]),
+            np.concatenate([self.own_rows, other.own_rows]),
         )
 
-    def some(self) -> "HeldOutQueries":
-        """Evenly spaced ones where there are very many."""
-        chosen = np.unique(
-            np.linspace(0, max(len(self.labels) - 1, 0), min(len(self.labels), MOST))
-            .round()
-            .astype(int)
-        )
+    def rows(self, chosen: np.ndarray) -> "HeldOutQueries":
+        """The images in some rows, or where a mask holds."""
         return HeldOutQueries(self.embeddings[chosen], self.labels[chosen], self.own_rows[chosen])
+
+    def evenly_spaced(self) -> "HeldOutQueries":
+        """At most `MOST` of the images, evenly spaced."""
+        count = len(self.labels)
+        spaced = np.linspace(0, max(count - 1, 0), min(count, MOST))
+        return self.rows(np.unique(spaced.round().astype(int)))
 
 
 def calibration_set(
-    run: Run, phase: str, gallery: Gallery, search: Search = search_all
+    run: Run, phase: str, gallery: Gallery, search: Search = exact_search
 ) -> CalibrationSet:
-    """Look-ups in the gallery, as photos are looked up, of the run's validation images, or else its
-    queries, and of enrolled images."""
-    stored = run.embeddings(phase)
-    parts = {part: of_the_run(run, stored, part, gallery) for part in PARTS if part in stored.parts}
-    part = next((part for part in PARTS if part in parts and len(parts[part].labels)), PARTS[-1])
-    asked = parts[part].and_also(of_enrolled(gallery)).some()
-    own = int(np.sum(~enrolled_rows(gallery)[asked.own_rows] | (asked.own_rows < 0)))
-    queries = look_up(gallery, parts["query"].some(), search) if part == "valid" else None
-    return CalibrationSet(look_up(gallery, asked, search), part, own, queries)
+    """Searches for the run's validation images, or else its queries, and for enrolled images."""
+    embeddings = run.embeddings(phase)
+    of_run = {}
+    for part in PARTS:
+        if part in embeddings.parts:
+            of_run[part] = run_queries(run, embeddings, part, gallery)
+    part = next((part for part in of_run if len(of_run[part].labels)), PARTS[-1])
+    images = of_run[part].concatenated(enrolled_queries(gallery)).evenly_spaced()
+    is_enrolled = (images.own_rows >= 0) & enrolled_rows(gallery)[images.own_rows]
+    queries = None
+    if part == "valid":
+        queries = search_outcomes(gallery, of_run["query"].evenly_spaced(), search)
+    outcomes = search_outcomes(gallery, images, search)
+    return CalibrationSet(outcomes, part, int(np.sum(~is_enrolled)), queries)
 
 
 def recall_queries(run: Run, phase: str, gallery: Gallery) -> index_recall.RecallQueries:
-    """Held-out images to measure an index with: the run's queries, or a sample of the gallery where
-    most of it is not of the run."""
+    """The images with which an index is measured: the run's queries, or a sample of the gallery
+    where most of it is not of the run."""
     if 2 * enrolled_rows(gallery).sum() > len(gallery.entries):
-        return index_recall.asked_of_itself(gallery.embeddings)
-    stored = run.embeddings(phase)
-    asked = of_the_run(run, stored, "query", gallery)
-    if not len(asked.labels):
-        return index_recall.asked_of_itself(gallery.embeddings)
-    return index_recall.RecallQueries(asked.embeddings, asked.own_rows, "query images of the run")
-
-
-def look_up(gallery: Gallery, asked: HeldOutQueries, search: Search) -> SearchOutcomes:
-    if not len(asked.labels):
-        return SearchOutcomes(np.empty(0, np.float32), np.empty(0, bool))
-    neighbours = search(gallery, asked.embeddings, asked.labels, 2)
-    nearest = (neighbours.indices[:, 0] == asked.own_rows).astype(int)[:, None]
-    similarity, found = (
-        np.take_along_axis(of, nearest, 1)[:, 0]
-        for of in (neighbours.similarities, neighbours.labels)
+        return index_recall.sample_of_gallery(gallery.embeddings)
+    queries = run_queries(run, run.embeddings(phase), "query", gallery)
+    if not len(queries.labels):
+        return index_recall.sample_of_gallery(gallery.embeddings)
+    return index_recall.RecallQueries(
+        queries.embeddings, queries.own_rows, "query images of the run"
     )
-    return SearchOutcomes(similarity, found == asked.labels)
 
 
-def of_the_run(run: Run, stored: Embeddings, part: Part, gallery: Gallery) -> HeldOutQueries:
-    names = names_now(run, gallery, stored.gallery_images)
+def search_outcomes(gallery: Gallery, queries: HeldOutQueries, search: Search) -> SearchOutcomes:
+    """The closest image to each query, other than itself."""
+    if not len(queries.labels):
+        return SearchOutcomes(np.empty(0, np.float32), np.empty(0, bool))
+    neighbours = search(gallery, queries.embeddings, queries.labels, 2)
+    # A query in the gallery finds itself first, and the second image counts.
+    place = (neighbours.indices[:, 0] == queries.own_rows).astype(int)
+    rows = np.arange(len(place))
+    similarity = neighbours.similarities[rows, place]
+    return SearchOutcomes(similarity, neighbours.labels[rows, place] == queries.labels)
+
+
+def run_queries(run: Run, embeddings: Embeddings, part: Part, gallery: Gallery) -> HeldOutQueries:
+    """Those of the run's own validation images or queries whose class the gallery has."""
+    names = current_names(run, gallery, embeddings.gallery_images)
     ids = {name: label for label, name in enumerate(gallery.class_names)}
     rows = {entry.path: row for row, entry in enumerate(gallery.entries) if entry.origin == "run"}
-    images = part_of_split(run, stored.images(part))
-    labels = np.array([ids.get(names.get(name, name), -1) for _, name in images], np.int64)
-    return findable(
-        gallery,
-        HeldOutQueries(
-            stored.vectors(part),
-            labels,
-            np.array([rows.get(path, -1) for path, _ in images], np.int64),
-        ),
+    labels, own_rows = [], []
+    for path, name in part_of_split(run, embeddings.images(part)):
+        labels.append(ids.get(names.get(name, name), -1))
+        own_rows.append(rows.get(path, -1))
+    queries = HeldOutQueries(
+        embeddings.vectors(part), np.array(labels, np.int64), np.array(own_rows, np.int64)
     )
+    return findable(gallery, queries)
 
 
-def of_enrolled(gallery: Gallery) -> HeldOutQueries:
+def enrolled_queries(gallery: Gallery) -> HeldOutQueries:
+    """The enrolled images whose class has another image."""
     rows = np.flatnonzero(enrolled_rows(gallery))
     return findable(gallery, HeldOutQueries(gallery.embeddings[rows], gallery.labels[rows], rows))
 
 
-def findable(gallery: Gallery, asked: HeldOutQueries) -> HeldOutQueries:
-    """Those with another image of their class in the gallery."""
-    others = np.bincount(gallery.labels, minlength=len(gallery.class_names))[asked.labels] - (
-        asked.own_rows >= 0
-    )
-    kept = (asked.labels >= 0) & (others > 0)
-    return HeldOutQueries(asked.embeddings[kept], asked.labels[kept], asked.own_rows[kept])
+def findable(gallery: Gallery, queries: HeldOutQueries) -> HeldOutQueries:
+    """The queries that have another image of their class in the gallery."""
+    class_sizes = np.bincount(gallery.labels, minlength=len(gallery.class_names))
+    others = class_sizes[queries.labels] - (queries.own_rows >= 0)
+    return queries.rows((queries.labels >= 0) & (others > 0))
 
 
-def names_now(run: Run, gallery: Gallery, images: np.ndarray) -> dict[str, str]:
-    """What the run's classes are called by now, read off the images that the gallery has of
-    them."""
-    then = dict(part_of_split(run, images))
-    return {
-        then[entry.path]: entry.class_name for entry in gallery.entries if entry.origin == "run"
-    }
+def current_names(run: Run, gallery: Gallery, images: np.ndarray) -> dict[str, str]:
+    """The names that the run's classes have in the gallery now, by their names in the run."""
+    name_in_run = dict(part_of_split(run, images))
+    names = {}
+    for entry in gallery.entries:
+        if entry.origin == "run":
+            names[name_in_run[entry.path]] = entry.class_name
+    return names
 
 
 def enrolled_rows(gallery: Gallery) -> np.ndarray:
-    """(entries) bool"""
+    """(entries) bool: the enrolled images."""
     return np.array([entry.origin == "enrolled" for entry in gallery.entries])
 
 
 def cuts_to_boxes(run: Run) -> bool:
-    """Whether the run saw its images cut to bounding boxes, which new ones have not."""
+    """Whether the run saw its images cut to bounding boxes, which new photos don't have."""
     return bool(run.experiment.data.dataset.options.get("crop_to_box", False))

@@ -1,5 +1,5 @@
-"""How images become a network's input, as a file that goes along with it: the very code that the
-run was measured with."""
+"""How images become a network's input, as a file to ship with it: the code with which the run was
+measured."""
 
 import inspect
 import re
@@ -11,8 +11,9 @@ from dml_bench.system import files
 
 __all__ = ["source"]
 
-HEAD = """# How image files become the input of embedder.pt2, and how gallery.csv is read. Needs Pillow and NumPy only.
-# Written by dml-bench {version} from its own code, so that photos are decoded here as they were when the network was measured.
+HEAD = """# How image files become the input of embedder.pt2, and how gallery.csv is read. Needs
+# only Pillow and NumPy. Written by dml-bench {version} from its own code, so that photos are decoded as
+# they were when the network was measured.
 """
 IMPORTS = """import csv
 import re
@@ -45,9 +46,8 @@ def with_constants(module: ModuleType, thing: object) -> str:
     """The source of a class or a function, after that of the constants of its module that it
     uses."""
     text = inspect.getsource(thing)  # type: ignore[arg-type]
-    found = {
-        name: value
-        for name, value in vars(module).items()
-        if name.isupper() and re.search(rf"\b{name}\b", text)
-    }
-    return "\n".join([*(f"{name} = {value!r}" for name, value in found.items()), "", "", text])
+    lines = []
+    for name, value in vars(module).items():
+        if name.isupper() and re.search(rf"\b{name}\b", text):
+            lines.append(f"{name} = {value!r}")
+    return "\n".join([*lines, "", "", text])

@@ -1,4 +1,4 @@
-"""The gallery of a phase of a finished run as a value, and where its changed form is kept.
+"""The gallery of a phase of a finished run as a value, and the file of a changed gallery.
 
 The run's own gallery is part of its sealed result. A changed one is a file of its own beside the
 phases, <run>/gallery/<phase>.safetensors, which holds the embeddings, the entries as JSON, and as
@@ -51,10 +51,10 @@ class GalleryImage:
 
     class_name: str
     path: str
-    """Absolute, but for old runs that were given a relative folder of images. The run's own lie
-    there if they were not moved."""
+    """The absolute path, but for old runs that were given a relative folder of images. The run's
+    own lie there if they were not moved."""
     sha256: str
-    """Of the file's bytes; empty where the file has not been looked at."""
+    """The SHA-256 of the file's bytes; empty where the file has not been read."""
     origin: Literal["run", "enrolled"]
 
 
@@ -68,7 +68,7 @@ class Gallery:
 
     @cached_property
     def class_names(self) -> tuple[str, ...]:
-        """(classes) sorted; the id of a class is its place here."""
+        """(classes) the names, sorted: the id of a class is its position here."""
         return tuple(sorted({entry.class_name for entry in self.entries}))
 
     @cached_property
@@ -78,8 +78,8 @@ class Gallery:
         return np.array([ids[entry.class_name] for entry in self.entries], np.int64)
 
     def removed(self, name: str) -> "Gallery":
-        """Without a class. Raises UnknownName where it has none of that name, ValueError where it
-        would be left empty."""
+        """The gallery without a class. Raises UnknownName where it has none of that name,
+        ValueError where it would be left empty."""
         name = self._known(name)
         if len(self.class_names) == 1:
             raise ValueError(
@@ -89,8 +89,8 @@ class Gallery:
         return Gallery(tuple(self.entries[row] for row in kept), self.embeddings[kept])
 
     def renamed(self, old: str, new: str) -> "Gallery":
-        """With another name for a class. Raises UnknownName where there is no `old`, ValueError
-        where there is a `new` already."""
+        """The gallery with another name for a class. Raises UnknownName where there is no `old`,
+        ValueError where there is a `new` already."""
         old = self._known(old)
         if spelling(new, self.class_names) in self.class_names and composed(new) != composed(old):
             raise ValueError(
@@ -104,10 +104,11 @@ class Gallery:
         return Gallery(tuple(entries), self.embeddings)
 
     def joined(self, entries: tuple[GalleryImage, ...], embeddings: np.ndarray) -> "Gallery":
+        """The gallery with more images."""
         return Gallery(self.entries + entries, np.concatenate([self.embeddings, embeddings]))
 
     def hashed(self) -> "Gallery":
-        """With the digests of all files that are still where they were."""
+        """The gallery with the digests of all files that are still in their place."""
         with ThreadPoolExecutor() as pool:
             digests = pool.map(
                 lambda entry: entry.sha256 or digest_of(Path(entry.path)), self.entries
@@ -131,19 +132,19 @@ class Gallery:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Step:
-    """From one gallery to the next, as an index has to follow it: some entries left, and what is
-    new comes last."""
+    """A change from one gallery to the next, as an index has to follow it: some images leave, and
+    new ones come last."""
 
     embeddings: str
-    """Digest of those of the gallery before."""
+    """The digest of the embeddings before."""
     images: int
-    """In the gallery before."""
+    """The number of images before."""
     left: list[int]
-    """Its rows that are in the next one no more."""
+    """The rows before that are in the next gallery no more."""
 
     @property
     def kept(self) -> np.ndarray:
-        """(images) bool"""
+        """(images) bool: the rows that stay."""
         kept = np.ones(self.images, bool)
         kept[self.left] = False
         return kept
@@ -151,12 +152,12 @@ class Step:
 
 @dataclass(frozen=True)
 class GalleryFile:
-    """Where the gallery of a phase is kept when it was changed."""
+    """The file of a changed gallery of a phase."""
 
     run: Run
     phase: str
     folder: Path | None = None
-    """None is the run's own folder for galleries."""
+    """Its folder; None is the run's own folder for galleries."""
 
     @property
     def path(self) -> Path:
@@ -241,10 +242,11 @@ class GalleryFile:
         if not self.path.exists():
             return None
         with safe_open(self.path, "numpy") as file:
-            told = (file.metadata() or {}).get("step")
-        return Step(**json.loads(told)) if told else None
+            step = (file.metadata() or {}).get("step")
+        return Step(**json.loads(step)) if step else None
 
     def write(self, gallery: Gallery, step: Step | None = None) -> None:
+        """Keep a changed gallery, and the step from the one before where there are indexes."""
         from safetensors.numpy import save
 
         rows = json.dumps([tuple(asdict(entry).values()) for entry in gallery.entries])
@@ -253,7 +255,8 @@ class GalleryFile:
             "weights": self.run.weights_digest(self.phase),
             "dataset": self.data,
         }
-        facts |= {"step": json.dumps(asdict(step))} if step else {}
+        if step is not None:
+            facts["step"] = json.dumps(asdict(step))
         tensors: dict[str, np.ndarray] = {
             "embeddings": np.ascontiguousarray(gallery.embeddings, np.float32),
             "entries": np.frombuffer(rows.encode(), np.uint8),
@@ -274,15 +277,15 @@ def open_run(path: Path, data_dir: Path | None = None) -> Run:
             " a finished run"
         )
     is_run = (path / layout.EXPERIMENT).exists()
-    found = [path] if is_run else layout.runs_below(path)
-    if not found:
+    folders = [path] if is_run else layout.runs_below(path)
+    if not folders:
         raise ValueError(
             f"{path} holds no run: give the folder that `dml-bench run` named, e.g."
             " runs/EXPERIMENT/DATASET/seed-42"
         )
-    if len(found) > 1:
-        raise ValueError(f"{path} holds {len(found)} runs: name one of them, e.g. {found[0]}")
-    return replace(read_folder(found[0]), data_dir=data_dir)
+    if len(folders) > 1:
+        raise ValueError(f"{path} holds {len(folders)} runs: name one of them, e.g. {folders[0]}")
+    return replace(read_folder(folders[0]), data_dir=data_dir)
 
 
 def open_gallery_file(

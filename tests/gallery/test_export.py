@@ -20,9 +20,9 @@ from tiny import tiny, train
 import dml_bench
 from dml_bench.cli.app import main
 from dml_bench.gallery.embedder import GalleryEmbedder
-from dml_bench.gallery.enrol import Changes, change, photos_by_class
+from dml_bench.gallery.enrol import GalleryChanges, change_gallery, photos_by_class
 from dml_bench.gallery.export import export, save
-from dml_bench.gallery.model_card import threshold_table, unknown_words
+from dml_bench.gallery.model_card import describe_thresholds, threshold_table
 from dml_bench.gallery.predict import CalibrationSet, SearchOutcomes
 from dml_bench.gallery.store import Gallery, GalleryFile, open_gallery_file
 from dml_bench.models.embedder import build_embedder
@@ -121,8 +121,8 @@ def test_the_python_in_the_card_finds_photos_without_this_package(
     for name, size in (("wide", (97, 50)), ("tall", (41, 90))):
         bird.resize(size).save(tmp_path / "new" / "Long" / f"{name}.jpg", exif=orientation(6))
     photos = photos_by_class(tmp_path / "new")
-    gallery = change(
-        place, Changes(photos=photos), lambda: GalleryEmbedder(place.run, "all", "cpu")
+    gallery = change_gallery(
+        place, GalleryChanges(photos=photos), lambda: GalleryEmbedder(place.run, "all", "cpu")
     ).gallery
     export(place.run, "all", gallery, tmp_path / "exported")
     asked = [str(path) for path, _ in photos]
@@ -213,7 +213,7 @@ def test_the_card_has_the_numbers_of_the_run_with_intervals(place, exported):
     assert "has been changed since" not in card
 
 
-def test_a_card_s_thresholds_are_held_against_the_queries_where_they_were_chosen_on_validation_images():
+def test_a_card_s_thresholds_are_tried_on_the_queries_where_validation_images_chose_them():
     valid = SearchOutcomes(np.array([0.9, 0.8, 0.7]), np.array([True, True, False]))
     chosen_on_them = CalibrationSet(
         valid,
@@ -221,17 +221,17 @@ def test_a_card_s_thresholds_are_held_against_the_queries_where_they_were_chosen
         3,
         SearchOutcomes(np.array([0.85, 0.82, 0.75, 0.1]), np.array([True, False, False, True])),
     )
-    assert unknown_words(chosen_on_them).split(". ")[1:3] == [
+    assert describe_thresholds(chosen_on_them).split(". ")[1:3] == [
         (
             "The thresholds below were chosen on 3 validation images of the run and 0 enrolled"
             " images, all of classes in the gallery and none trained on"
         ),
-        "What they do on the 4 queries of the run, on which they were not chosen, stands beside it",
+        "The last columns show the 4 queries of the run, on which they were not chosen",
     ]
     assert threshold_table(chosen_on_them).splitlines()[::2] == [
         (
-            "| wanted precision | threshold | precision | answered | precision on the queries |"
-            " queries answered |"
+            "| target precision | threshold | precision | coverage | precision on the queries |"
+            " coverage of the queries |"
         ),
         "| 80% | 0.8000 | 100% | 67% | 50% | 50% |",
         "| 95% | 0.8000 | 100% | 67% | 50% | 50% |",
@@ -239,7 +239,7 @@ def test_a_card_s_thresholds_are_held_against_the_queries_where_they_were_chosen
     never = CalibrationSet(SearchOutcomes(np.array([0.9]), np.array([False])), "valid", 1, valid)
     assert threshold_table(never).splitlines()[2] == "| 80% | none reaches it |  |  |  |  |"
     on_queries = CalibrationSet(valid, "query", 3)
-    assert "chosen on 3 queries of the run" in unknown_words(on_queries)
+    assert "chosen on 3 queries of the run" in describe_thresholds(on_queries)
     assert threshold_table(on_queries).splitlines()[2] == "| 80% | 0.8000 | 100% | 67% |"
 
 

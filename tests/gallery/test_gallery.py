@@ -14,14 +14,14 @@ from tiny import dml_bench, refusal, train
 
 from dml_bench.gallery.embedder import GalleryEmbedder
 from dml_bench.gallery.enrol import (
-    Changes,
     Enrolment,
-    change,
+    GalleryChanges,
+    change_gallery,
     named_images,
+    parse_renamings,
     photos_by_class,
-    renamings,
 )
-from dml_bench.gallery.format import as_json, threshold_words
+from dml_bench.gallery.format import as_json, describe_threshold
 from dml_bench.gallery.predict import AppliedThreshold, Predictions, calibration_set, predict
 from dml_bench.gallery.store import (
     Gallery,
@@ -61,9 +61,9 @@ def photos(tmp_path) -> Path:
 
 def enrol(place: GalleryFile, photos: Path | None = None, **changes: object) -> Enrolment:
     chosen = photos_by_class(photos) if photos else ()
-    return change(
+    return change_gallery(
         place,
-        Changes(photos=chosen, **changes),
+        GalleryChanges(photos=chosen, **changes),
         lambda: GalleryEmbedder(place.run, place.phase, "cpu"),
     )
 
@@ -115,7 +115,7 @@ def test_an_enrolled_class_is_found_though_nothing_was_trained_on_it(run, photos
     Image.open(next((photos / NEW).iterdir())).rotate(2).save(turned, quality=90)
     (found,) = predict(
         place.read(), GalleryEmbedder(place.run, "limited", "cpu"), [turned], k=5, threshold=0.0
-    ).answers
+    ).predictions
     assert found.class_name == NEW
     assert len(found.closest) == 5
     assert found.closest[0][0].origin == "enrolled"
@@ -155,7 +155,7 @@ def test_a_photo_that_changes_while_it_is_enrolled_is_not_embedded_under_its_old
         return GalleryEmbedder(place.run, place.phase, "cpu")
 
     with pytest.raises(ValueError, match=rf"{first.name} changed after its fingerprint was taken"):
-        change(place, Changes(photos=photos_by_class(photos)), changing)
+        change_gallery(place, GalleryChanges(photos=photos_by_class(photos)), changing)
     assert NEW not in place.read().class_names
 
 
@@ -189,7 +189,7 @@ def test_a_removed_class_is_no_longer_an_answer_and_a_renamed_one_answers_by_its
     network = GalleryEmbedder(place.run, "all", "cpu")
 
     def nearest() -> str:
-        return predict(place.read(), network, [photo], k=3, threshold=0.0).answers[0].class_name
+        return predict(place.read(), network, [photo], k=3, threshold=0.0).predictions[0].class_name
 
     assert nearest() == NEW
     enrol(place, rename=((NEW, "Shrike"),))
@@ -225,22 +225,26 @@ def test_the_threshold_is_chosen_on_the_queries_of_the_run(run):
     place = open_gallery_file(run, "limited", None)
     stored = read_neighbours(run / "limited" / "neighbours.safetensors")
     found = calibration_set(place.run, "limited", place.read())
-    np.testing.assert_allclose(found.look_ups.similarity, stored.similarities[:, 0], atol=1e-6)
-    assert found.look_ups.correct.tolist() == (stored.labels[:, 0] == stored.query_labels).tolist()
-    assert (found.part, found.own, found.queries) == ("query", len(stored.query_labels), None)
+    np.testing.assert_allclose(found.outcomes.similarity, stored.similarities[:, 0], atol=1e-6)
+    assert found.outcomes.correct.tolist() == (stored.labels[:, 0] == stored.query_labels).tolist()
+    assert (found.part, found.num_run_images, found.queries) == (
+        "query",
+        len(stored.query_labels),
+        None,
+    )
 
 
 def test_names_may_hold_the_equals_sign_that_stands_between_the_old_and_the_new_one():
-    assert renamings(["=1+1=sum", "sum=a=b", "a=b=total"], ["=1+1", "c"]) == (
+    assert parse_renamings(["=1+1=sum", "sum=a=b", "a=b=total"], ["=1+1", "c"]) == (
         ("=1+1", "sum"),
         ("sum", "a=b"),
         ("a=b", "total"),
     )
     with pytest.raises(ValueError, match="may rename 'a' or 'a=b'"):
-        renamings(["a=b=c"], ["a", "a=b"])
+        parse_renamings(["a=b=c"], ["a", "a=b"])
 
 
-def test_queries_of_a_removed_class_are_not_asked_and_those_of_a_renamed_class_are_right_by_its_new_name(
+def test_queries_of_a_removed_class_are_left_out_and_those_of_a_renamed_class_have_its_new_name(
     run,
 ):
     place = open_gallery_file(run, "all", None)
@@ -254,7 +258,7 @@ def test_queries_of_a_removed_class_are_not_asked_and_those_of_a_renamed_class_a
         similarity[stored.gallery_labels == 0] = -2
         if label != 0:
             right.append(stored.gallery_labels[similarity.argmax()] == label)
-    assert calibration_set(place.run, "all", place.read()).look_ups.correct.tolist() == right
+    assert calibration_set(place.run, "all", place.read()).outcomes.correct.tolist() == right
 
 
 def test_an_enrolled_image_is_evidence_by_its_nearest_other_image(run, photos):
@@ -262,7 +266,7 @@ def test_an_enrolled_image_is_evidence_by_its_nearest_other_image(run, photos):
     shutil.rmtree(photos / "010.Other")
     gallery = enrol(place, photos).gallery
     found = calibration_set(place.run, "all", gallery)
-    look_ups = found.look_ups
+    look_ups = found.outcomes
     rows = [row for row, entry in enumerate(gallery.entries) if entry.origin == "enrolled"]
     expected = []
     for row in rows:
@@ -271,7 +275,7 @@ def test_an_enrolled_image_is_evidence_by_its_nearest_other_image(run, photos):
         expected.append(
             (similarity.max(), gallery.entries[int(similarity.argmax())].class_name == NEW)
         )
-    assert len(look_ups.correct) - found.own == 3
+    assert len(look_ups.correct) - found.num_run_images == 3
     np.testing.assert_allclose(
         look_ups.similarity[-3:], [similarity for similarity, _ in expected], atol=1e-6
     )
@@ -284,7 +288,7 @@ def test_the_only_photo_of_a_class_is_no_evidence(run, photos):
         file.unlink()
     shutil.rmtree(photos / "010.Other")
     found = calibration_set(place.run, "all", enrol(place, photos).gallery)
-    assert len(found.look_ups.correct) == found.own
+    assert len(found.outcomes.correct) == found.num_run_images
 
 
 # Validation images, in a run written by hand: class 0 at 0 degrees, class 1 at 40, class 2 at 80
@@ -306,12 +310,12 @@ QUERY = {"class 0": [3, 35], "class 1": [50], "class 2": [71]}
 """Right at 3, 10 and 9 degrees; the one at 35 is wrong, 5 degrees from class 1."""
 
 
-def test_of_a_run_with_validation_images_the_threshold_is_chosen_on_these_and_held_against_the_queries(
+def test_the_threshold_is_chosen_on_validation_images_where_there_are_some_and_tried_on_queries(
     tmp_path,
 ):
     found = calibration_set(*with_phase(by_hand(tmp_path, query=QUERY, valid=VALID)))
-    assert (found.part, found.own) == ("valid", 5)
-    assert found.look_ups.correct.tolist() == [True, False, True, True, True]
+    assert (found.part, found.num_run_images) == ("valid", 5)
+    assert found.outcomes.correct.tolist() == [True, False, True, True, True]
     chosen = found.threshold(1.0)
     assert chosen.value == pytest.approx(np.cos(np.radians(13)), abs=1e-6)
     assert (chosen.precision, chosen.coverage) == (1.0, 0.8)
@@ -321,11 +325,11 @@ def test_of_a_run_with_validation_images_the_threshold_is_chosen_on_these_and_he
 def test_what_it_was_chosen_on_is_said(tmp_path):
     found = calibration_set(*with_phase(by_hand(tmp_path, query=QUERY, valid=VALID)))
     assert (
-        threshold_words(found.threshold(1.0), found)
-        == "threshold 0.9744: of 5 validation images of the run, it answers 80% and 100% of the"
-        " answers are right; of 4 query images, on which it was not chosen, it answers 100% and"
-        " 75% of the answers are right. None of them was trained on; all are of classes in the"
-        " gallery, so expect more wrong answers where photos are not"
+        describe_threshold(found.threshold(1.0), found)
+        == "threshold 0.9744: of 5 validation images of the run, 80% are predicted and 100% of"
+        " these predictions are right; of 4 query images, on which it was not chosen, 100% are predicted"
+        " and 75% of these are right. The network was not trained on any of them. All are of"
+        " classes in the gallery: expect more wrong predictions where photos are of others"
     )
     told = as_json(
         Predictions((), (), 1.0, 1.0), AppliedThreshold(0.9744, found.threshold(1.0), found)
@@ -338,7 +342,7 @@ def test_validation_images_of_classes_that_the_gallery_lacks_choose_nothing(tmp_
     """As those of protocol class_disjoint, whose validation classes are not those that are looked
     up."""
     found = calibration_set(*with_phase(by_hand(tmp_path, query=QUERY, valid={"class 7": [0, 40]})))
-    assert (found.part, found.own, found.queries) == ("query", 4, None)
+    assert (found.part, found.num_run_images, found.queries) == ("query", 4, None)
     assert found.realised(found.threshold(0.5)) is None
 
 
@@ -377,7 +381,7 @@ def test_a_class_is_enrolled_renamed_and_removed_by_its_name_in_whatever_form(ru
     with pytest.raises(ValueError, match="the gallery has a class"):
         enrol(place, rename=(("010.Other", typed),))
     assert stored in place.read().class_names
-    assert renamings([f"{typed}=tea"], place.read().class_names) == ((typed, "tea"),)
+    assert parse_renamings([f"{typed}=tea"], place.read().class_names) == ((typed, "tea"),)
     assert enrol(place, remove=(typed,)).gallery.class_names == place.read().class_names
     assert stored not in place.read().class_names
 
@@ -441,8 +445,8 @@ def test_without_a_threshold_it_is_chosen_for_a_precision_and_what_it_does_is_sa
 ):
     assert dml_bench(monkeypatch, "predict", run, photos, "--precision", 0.05) == 0
     said = " ".join(capsys.readouterr().out.split())
-    assert "of 13 query images of the run, it answers 100%" in said
-    assert "None of them was trained on" in said
+    assert "of 13 query images of the run, 100% are predicted" in said
+    assert "The network was not trained on any of them" in said
 
 
 def test_an_unreadable_photo_is_named_and_the_others_are_answered(run, photos, monkeypatch, capsys):

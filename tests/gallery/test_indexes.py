@@ -18,14 +18,14 @@ from handmade import experiment, finish
 from tiny import dml_bench, refusal
 
 from dml_bench.evaluation.search import search
-from dml_bench.gallery.index_recall import RecallQueries, asked_of_itself, recalls, wilson
+from dml_bench.gallery.index_recall import RecallQueries, recalls, sample_of_gallery, wilson
 from dml_bench.gallery.index_store import (
     OpenIndex,
     build_index,
     catch_up,
     digest,
-    file_of,
-    opened,
+    index_file,
+    open_or_build,
     step_between,
     update_indexes,
 )
@@ -102,7 +102,7 @@ class Opener:
         self.said: list[str] = []
 
     def __call__(self, kind: str, gallery: Gallery = GALLERY) -> OpenIndex:
-        return opened(self.place, gallery, parse(kind), queries, self.said.append)
+        return open_or_build(self.place, gallery, parse(kind), queries, self.said.append)
 
 
 @pytest.fixture
@@ -125,9 +125,9 @@ def test_flat_answers_as_the_exact_search_also_where_images_are_copies(look_into
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_mapped_index_answers_as_one_in_memory(tmp_path, kind):
-    look = build_index(tmp_path / "a.faiss", GALLERY, parse(kind), queries)
+    open_index = build_index(tmp_path / "a.faiss", GALLERY, parse(kind), queries)
     in_memory = faiss.read_index(str(tmp_path / "a.faiss"))
-    similarities, rows = look.index.search(QUERY, 10)
+    similarities, rows = open_index.index.search(QUERY, 10)
     assert (similarities.tolist(), rows.tolist()) == tuple(
         part.tolist() for part in in_memory.search(QUERY, 10)
     )
@@ -136,12 +136,13 @@ def test_a_mapped_index_answers_as_one_in_memory(tmp_path, kind):
 ANONYMOUS = """
 import sys
 import faiss
-import faiss.contrib.torch_utils  # as pytorch-metric-learning does, which puts other methods in place of FAISS's
+import faiss.contrib.torch_utils  # as pytorch-metric-learning does: it replaces FAISS's methods
 from pathlib import Path
 from dml_bench.gallery.indexes import open_mapped
 
 def anonymous():
-    return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("RssAnon"))
+    lines = open("/proc/self/status").read().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("RssAnon"))
 
 opened = []
 for path in sys.argv[1:]:
@@ -208,19 +209,19 @@ def test_where_the_cells_looked_into_hold_too_few_images_all_are_compared(look_i
 
 @pytest.mark.parametrize("kind", [*APPROXIMATE, ROUGH])
 def test_the_recall_told_is_the_one_computed_by_hand(look_into, kind):
-    look = look_into(kind)
-    _, rows = look.find(QUERY, 10)
+    open_index = look_into(kind)
+    _, rows = open_index.find(QUERY, 10)
     exact = np.argsort(-(QUERY @ GALLERY.embeddings.T), axis=1)
     hits = [
         len(set(found) & set(truth)) / 10
         for found, truth in zip(rows.tolist(), exact[:, :10].tolist(), strict=True)
     ]
-    assert look.measured.queries == 120
-    assert look.measured.recall_at_1.value == pytest.approx(
+    assert open_index.measured.queries == 120
+    assert open_index.measured.recall_at_1.value == pytest.approx(
         np.mean(rows[:, 0] == exact[:, 0]), abs=1e-9
     )
-    assert look.measured.recall_at_10.value == pytest.approx(np.mean(hits), abs=1e-9)
-    assert f"recall@1 {look.measured.recall_at_1.value:.3f} (" in look.words()
+    assert open_index.measured.recall_at_10.value == pytest.approx(np.mean(hits), abs=1e-9)
+    assert f"recall@1 {open_index.measured.recall_at_1.value:.3f} (" in open_index.describe()
 
 
 def test_a_rough_index_misses_some_and_more_cells_miss_fewer_without_building_anew(look_into):
@@ -230,7 +231,7 @@ def test_a_rough_index_misses_some_and_more_cells_miss_fewer_without_building_an
     assert len(look_into.said) == 1
     assert rough.measured.recall_at_10.value < 0.9
     assert fine.measured.recall_at_10.value == 1.0
-    assert len(list(file_of(look_into.place, rough.choice).parent.glob("*.faiss"))) == 1
+    assert len(list(index_file(look_into.place, rough.spec).parent.glob("*.faiss"))) == 1
 
 
 def test_the_interval_is_wilson_s():
@@ -248,26 +249,26 @@ def test_a_copy_of_the_nearest_image_is_as_good_as_itself():
 
 
 def test_images_of_the_gallery_that_are_asked_are_left_out_of_their_own_look_ups(tmp_path):
-    look = build_index(
+    open_index = build_index(
         tmp_path / "a.faiss",
         GALLERY,
         parse("ivf:nlist=16,nprobe=1"),
-        lambda: asked_of_itself(GALLERY.embeddings),
+        lambda: sample_of_gallery(GALLERY.embeddings),
     )
-    rows = asked_of_itself(GALLERY.embeddings).own_rows
+    rows = sample_of_gallery(GALLERY.embeddings).own_rows
     similarity = GALLERY.embeddings[rows] @ GALLERY.embeddings.T
     similarity[np.arange(len(rows)), rows] = -2
-    found = look.find(GALLERY.embeddings[rows], 2)[1]
+    found = open_index.find(GALLERY.embeddings[rows], 2)[1]
     others = [
         next(row for row in pair if row != own)
         for pair, own in zip(found.tolist(), rows.tolist(), strict=True)
     ]
-    assert look.measured.queries == 1000
-    assert look.measured.recall_at_1.value == pytest.approx(
+    assert open_index.measured.queries == 1000
+    assert open_index.measured.recall_at_1.value == pytest.approx(
         np.mean(similarity.argmax(1) == others), abs=1e-9
     )
-    assert look.measured.recall_at_1.value < 1
-    assert "1,000 images of the gallery, each left out of its own look-up" in look.words()
+    assert open_index.measured.recall_at_1.value < 1
+    assert "1,000 images of the gallery, each left out of its own search" in open_index.describe()
 
 
 def test_bytes_and_errors_of_compressed_images_are_told(tmp_path):
@@ -280,8 +281,8 @@ def test_bytes_and_errors_of_compressed_images_are_told(tmp_path):
     assert codes.measured.recall_at_1.value < refined.measured.recall_at_1.value
     assert refined.measured.similarity_max_error < 1e-5
     assert codes.measured.similarity_max_error > 0.01
-    assert "similarities are off by up to 0." in codes.words()
-    assert "similarities are off" not in refined.words()
+    assert "similarities are off by up to 0." in codes.describe()
+    assert "similarities are off" not in refined.describe()
 
 
 # What is kept
@@ -290,7 +291,7 @@ def test_bytes_and_errors_of_compressed_images_are_told(tmp_path):
 @pytest.mark.parametrize("kind", ["flat", "hnsw"])
 def test_an_index_is_built_once(look_into, kind):
     first = look_into(kind)
-    file = file_of(look_into.place, first.choice)
+    file = index_file(look_into.place, first.spec)
     written = file.stat().st_mtime_ns
     again = look_into(kind)
     assert file.stat().st_mtime_ns == written
@@ -314,8 +315,8 @@ def removed(file: Path) -> None:
 
 @pytest.mark.parametrize("harm", [damaged, cut_off, removed])
 def test_a_damaged_index_is_built_anew_and_that_is_said_in_a_line(look_into, harm):
-    choice = look_into("flat").choice
-    harm(file_of(look_into.place, choice))
+    choice = look_into("flat").spec
+    harm(index_file(look_into.place, choice))
     rows = look_into("flat").find(GALLERY.embeddings, 1)[1]
     assert look_into.said[1:] == [
         "building index flat of 1,200 images, because flat.faiss is damaged"
@@ -324,8 +325,8 @@ def test_a_damaged_index_is_built_anew_and_that_is_said_in_a_line(look_into, har
 
 
 def test_an_index_whose_record_can_not_be_read_is_built_anew(look_into):
-    choice = look_into("flat").choice
-    file_of(look_into.place, choice).with_suffix(".json").write_text("{")
+    choice = look_into("flat").spec
+    index_file(look_into.place, choice).with_suffix(".json").write_text("{")
     look_into("flat")
     assert look_into.said[1:] == ["building index flat of 1,200 images"]
 
@@ -439,10 +440,10 @@ def test_a_gallery_that_lost_a_quarter_or_doubled_gets_an_index_built_anew(look_
 
 
 def test_a_gallery_whose_classes_are_only_renamed_keeps_its_index_as_it_is(look_into):
-    look = look_into("hnsw")
+    open_index = look_into("hnsw")
     renamed = GALLERY.renamed("class 04", "class 99")
     assert followed_by(look_into.place, GALLERY, np.ones(1200, bool), renamed) == ()
-    assert look_into("hnsw", renamed).measured == look.measured
+    assert look_into("hnsw", renamed).measured == open_index.measured
     assert digest(renamed.embeddings) == digest(GALLERY.embeddings)
 
 
@@ -454,7 +455,7 @@ def test_a_kill_between_gallery_and_index_gives_the_index_of_an_uninterrupted_ch
 ):
     gallery, kept = enlarged(GALLERY, 10)
     place = GalleryFile(read_folder(place.run.folder), "all")
-    path = file_of(place, parse(kind))
+    path = index_file(place, parse(kind))
 
     def changed(moments: int | None) -> None:
         """Write the gallery and take its index along; the process dies after so many files."""
@@ -462,7 +463,7 @@ def test_a_kill_between_gallery_and_index_gives_the_index_of_an_uninterrupted_ch
             old.unlink(missing_ok=True)
         place.path.parent.mkdir(exist_ok=True)
         place.write(GALLERY)
-        opened(place, GALLERY, parse(kind), queries, lambda text: None)
+        open_or_build(place, GALLERY, parse(kind), queries, lambda text: None)
         step, real = step_between(place, GALLERY, kept, gallery), os.replace
 
         def replace_or_die(old: Path, new: Path) -> None:
@@ -482,7 +483,7 @@ def test_a_kill_between_gallery_and_index_gives_the_index_of_an_uninterrupted_ch
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == (0 if moments is None else 9)
 
     def bits() -> tuple[bytes, dict[str, object]]:
-        opened(place, gallery, parse(kind), queries, lambda text: None)
+        open_or_build(place, gallery, parse(kind), queries, lambda text: None)
         return path.read_bytes(), read_json(path.with_suffix(".json")) | {"measured": {}}
 
     changed(None)
@@ -533,19 +534,16 @@ def test_a_kill_between_gallery_and_index_gives_the_index_of_an_uninterrupted_ch
         ),
         (
             "ivfpq:m=5",
-            (
-                "index ivfpq: m is 5, which does not divide 32 dimensions: choose one of 1, 2, 4,"
-                " 8, 16, 32"
-            ),
+            ("index ivfpq: m must divide 32 dimensions, got 5: choose one of 1, 2, 4, 8, 16, 32"),
         ),
         (
             "ivfpq:bits=11",
             (
-                "index ivfpq: codes of 11 bits are trained on 2,048 images or more, and the gallery"
-                " has 1,200: take fewer bits"
+                "index ivfpq: the gallery must have at least 2,048 images for codes of 11 bits, got"
+                " 1,200: choose fewer bits"
             ),
         ),
-        ("ivfpq:bits=13", "index ivfpq: bits is 13: choose 1 to 12"),
+        ("ivfpq:bits=13", "index ivfpq: bits must be 1 to 12, got 13: choose e.g. bits=8"),
         ("hnsw:M=1", "index hnsw: M must be at least 2, got 1: give e.g. M=32"),
         (
             "hnsw:efSearch=0",
@@ -563,8 +561,8 @@ def test_a_gallery_of_a_few_images_is_not_approximated():
     with pytest.raises(
         ValueError,
         match=(
-            "index hnsw: the gallery has 3 images, and an approximate one needs 16 or more: leave"
-            " it out"
+            "index hnsw: the gallery must have at least 16 images for an approximate index, got 3:"
+            " leave --index out"
         ),
     ):
         parse("hnsw").plan(3, 8)
@@ -590,9 +588,9 @@ def test_auto_is_exact_whatever_the_size_and_says_from_which_on_another_is_worth
     assert not advice(100_000, 128)
     assert (
         advice(1_000_000, 128)
-        == "an exact look-up compares with all 1,000,000 images (512 MB); from 195,312 images of"
-        " 128 dimensions on, --index hnsw (fast, larger) or ivf is worth a try: it may miss"
-        " some, and says how many"
+        == "an exact search compares with all 1,000,000 images (512 MB); from 195,312 images of"
+        " 128 dimensions on, try --index hnsw (fast, larger) or ivf: it may miss some images,"
+        " and reports how many"
     )
 
 

@@ -193,6 +193,6 @@ def test_views_that_a_new_photo_is_not_given_are_refused_in_one_line(
     assert ended.value.code == 2
     said = capsys.readouterr().err
     assert (
-        "in which new photos are not embedded; run it with --set evaluate.tta=mirror" in said
+        "which new photos don't support: run it with --set evaluate.tta=mirror" in said
         and said.count("\n") == 1
     )

@@ -272,7 +272,7 @@ def test_a_run_by_the_most_similar_view_refuses_new_photos_in_one_line(
     assert command(monkeypatch, verb, largest, *more) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert (
-        "was evaluated with evaluate.tta = mirror by max, in which new photos are not embedded; run"
+        "was evaluated with evaluate.tta = mirror by max, which new photos don't support: run"
         " it with --set" in line
     )
 
