@@ -3,7 +3,7 @@ model card.
 
 The network (of torch.export) takes pixels, which preprocess.py makes of image files with the code
 of this package. Files: embedder.pt2  gallery.faiss  gallery.csv  preprocess.py  preprocessing.json
-export.json  README.md """
+export.json  README.md"""
 
 import warnings
 from dataclasses import dataclass
