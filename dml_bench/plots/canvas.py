@@ -189,11 +189,14 @@ def integer_ticks(axes: Axes) -> None:
 
 
 def log_ticks(axes: Axes) -> None:
-    """A logarithmic x axis with plain numbers at 1, 2 and 5 of each power of ten."""
+    """A logarithmic x axis with plain numbers at 1, 2 and 5 of each power of ten, or at all digits
+    where it is short."""
     from matplotlib.ticker import LogLocator, NullFormatter
 
     axes.set_xscale("log")
-    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=12))
+    low, high = axes.get_xlim()
+    digits = (1, 2, 5) if high > 5 * low else range(1, 10)
+    axes.xaxis.set_major_locator(LogLocator(subs=digits, numticks=12))
     axes.xaxis.set_major_formatter(plain_number)
     axes.xaxis.set_minor_formatter(NullFormatter())
 
