@@ -24,6 +24,8 @@ __all__ = ["METRICS", "UNDETECTED", "Ablation", "ablations"]
 
 UNDETECTED = "no detectable difference"
 """The verdict on a change that does nothing beyond doubt."""
+VERBS = {0: "helps", 1: "hurts"}
+"""By `Difference.better`: the experiment is better, or the one that it extends."""
 
 METRICS = (
     "precision_at_1_macro_seen_limited",
@@ -55,6 +57,8 @@ class Change:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Ablation:
+    """What a change does, with the model that was trained without the unseen classes."""
+
     name: str
     """The experiment; of a mean over several, what was changed in each."""
     to: tuple[str, ...]
@@ -68,27 +72,27 @@ class Ablation:
 
     @property
     def without(self) -> str:
-        return self.to[0] if len(self.to) == 1 else f"mean of {', '.join(map(in_short, self.to))}"
+        """The experiment that was extended, or `mean of` several."""
+        if len(self.to) == 1:
+            return self.to[0]
+        return f"mean of {', '.join(map(in_short, self.to))}"
 
     @property
     def without_in_short(self) -> str:
+        """The same for a figure."""
         return in_short(self.to[0]) if len(self.to) == 1 else f"mean of {len(self.to)}"
 
     @property
     def verdict(self) -> str:
         """On which classes P@1 changed beyond doubt at 5%, after the correction."""
         gains = [difference.better for difference in (self.seen, self.unseen)]
-        words = {0: "helps", 1: "hurts", -1: ""}
-        told = [
-            f"{words[gain]} {which}"
-            for gain, which in zip(gains, ("known", "unseen"), strict=True)
-            if gain != -1
-        ]
-        return (
-            f"{words[gains[0]]} both"
-            if gains[0] == gains[1] != -1
-            else " and ".join(told) or UNDETECTED
-        )
+        if gains[0] == gains[1] != -1:
+            return f"{VERBS[gains[0]]} both"
+        parts = []
+        for gain, classes in zip(gains, ("known", "unseen"), strict=True):
+            if gain != -1:
+                parts.append(f"{VERBS[gain]} {classes}")
+        return " and ".join(parts) or UNDETECTED
 
 
 def ablations(runs: Mapping[str, Sequence[Run]]) -> tuple[Ablation, ...]:
@@ -103,21 +107,27 @@ def ablations(runs: Mapping[str, Sequence[Run]]) -> tuple[Ablation, ...]:
         for group in alike.values()
         if len(group) > 1 and all(change.queries == group[0].queries for change in group)
     ]
-    found = [ablation_of(group) for group in ([[change] for change in changes] + several)]
-    tests = [
-        difference.p for effect in found for difference in (effect.seen, effect.unseen, effect.drop)
-    ]
-    corrected = iter(holm(np.array(tests, float)).tolist())
-    return tuple(
-        replace(
-            effect,
-            **{
-                part: replace(getattr(effect, part), p_holm=next(corrected))
-                for part in ("seen", "unseen", "drop")
-            },
+    groups = [[change] for change in changes] + several
+    return corrected([ablation_of(group) for group in groups])
+
+
+def corrected(measured: Sequence[Ablation]) -> tuple[Ablation, ...]:
+    """The same with the p-values of all differences corrected together."""
+    p_values = []
+    for ablation in measured:
+        p_values += [ablation.seen.p, ablation.unseen.p, ablation.drop.p]
+    p_holm = holm(np.array(p_values, float)).reshape(-1, 3).tolist()
+    results = []
+    for ablation, (of_seen, of_unseen, of_drop) in zip(measured, p_holm, strict=True):
+        results.append(
+            replace(
+                ablation,
+                seen=replace(ablation.seen, p_holm=of_seen),
+                unseen=replace(ablation.unseen, p_holm=of_unseen),
+                drop=replace(ablation.drop, p_holm=of_drop),
+            )
         )
-        for effect in found
-    )
+    return tuple(results)
 
 
 def changes_in(runs: Mapping[str, Sequence[Run]]) -> Iterator[Change]:

@@ -24,7 +24,7 @@ __all__ = [
     "check_change",
     "check_claims",
     "check_value",
-    "claim_in_words",
+    "describe_claim",
 ]
 
 NO_CHANGE = 0.02
@@ -39,6 +39,8 @@ there are none."""
 
 
 class Verdict(StrEnum):
+    """What became of a claim."""
+
     holds = "holds"
     does_not = "does not"
     within_noise = "within noise"
@@ -55,7 +57,7 @@ class ClaimResult:
     """The metric's short name."""
     signed: bool
     """Whether what is claimed is a difference, and is shown with its sign."""
-    words: str
+    statement: str
     """The claim as a sentence."""
     verdict: Verdict
     measured: Interval | None = None
@@ -74,24 +76,24 @@ def check_claims(written: Experiment, runs: Sequence[Run], runs_of: RunsOf) -> l
     return [_check_claim(written, expectation, runs, runs_of) for expectation in written.expects]
 
 
-Found = tuple[Verdict, Interval | None, str]
+Outcome = tuple[Verdict, Interval | None, str]
 """Verdict, what was measured, and why it was not tested."""
 
 
 def _check_claim(
     written: Experiment, expectation: Expectation, runs: Sequence[Run], runs_of: RunsOf
 ) -> ClaimResult:
-    words = claim_in_words(written, expectation)
-    found: Found
+    statement = describe_claim(written, expectation)
+    outcome: Outcome
     if not runs:
-        found = Verdict.not_tested, None, f"{written.name} has no finished run"
+        outcome = Verdict.not_tested, None, f"{written.name} has no finished run"
     elif expectation.metric not in metrics_of(runs[0].experiment):
-        found = Verdict.not_tested, None, "not measured under these settings"
+        outcome = Verdict.not_tested, None, "not measured under these settings"
     elif expectation.value is not None:
-        found = _hold_value(written, expectation, runs)
+        outcome = _hold_value(written, expectation, runs)
     else:
-        found = _hold_change(expectation, runs, runs_of(expectation.versus))
-    verdict, measured, reason = found
+        outcome = _hold_change(expectation, runs, runs_of(expectation.versus))
+    verdict, measured, reason = outcome
     if verdict is Verdict.not_tested and not reason:
         reason = "no interval: a single class, or queries that are all alike"
     metric = metric_of(written, expectation.metric)
@@ -100,14 +102,14 @@ def _check_claim(
         expectation=expectation,
         head=metric.head,
         signed=metric.signed or expectation.change is not None,
-        words=words,
+        statement=statement,
         verdict=verdict,
         measured=measured,
         reason=reason,
     )
 
 
-def _hold_value(written: Experiment, expectation: Expectation, runs: Sequence[Run]) -> Found:
+def _hold_value(written: Experiment, expectation: Expectation, runs: Sequence[Run]) -> Outcome:
     assert expectation.value is not None
     measured = measure(runs, expectation.metric)
     if reason := why_not_comparable(written, expectation, runs[0].experiment):
@@ -115,7 +117,7 @@ def _hold_value(written: Experiment, expectation: Expectation, runs: Sequence[Ru
     return check_value(expectation.value, measured), measured, ""
 
 
-def _hold_change(expectation: Expectation, runs: Sequence[Run], others: Sequence[Run]) -> Found:
+def _hold_change(expectation: Expectation, runs: Sequence[Run], others: Sequence[Run]) -> Outcome:
     assert expectation.change is not None
     name = expectation.versus
     if not others:
@@ -170,7 +172,7 @@ def check_change(claimed: float, measured: Interval) -> Verdict:
     return Verdict.does_not if high < 0 else Verdict.within_noise
 
 
-def claim_in_words(written: Experiment, expectation: Expectation) -> str:
+def describe_claim(written: Experiment, expectation: Expectation) -> str:
     """The claim as a sentence. Raises ValueError where runs of this experiment don't have the
     metric."""
     metric = metric_of(written, expectation.metric).description

@@ -37,6 +37,7 @@ class Difference:
 
     metric: str
     words: str
+    """The metric's short name; `compare --json` has it under this key."""
     signed: bool
     """Whether the metric itself is a difference, and is shown with its sign."""
     lower_is_better: bool
@@ -51,7 +52,7 @@ class Difference:
     @property
     def better(self) -> int:
         """0 or 1 for the side that is better beyond doubt at 5% after the correction, -1 where that
-        can't be told."""
+        there is no detectable difference."""
         if not self.p_holm < 0.05:
             return -1
         return int((self.difference.estimate > 0) == self.lower_is_better)
@@ -177,7 +178,7 @@ def difference_of(
 ) -> Difference:
     """Of what was measured on the same queries, once per seed."""
     per_query = [a.minus(b) for a, b in zip(first, second, strict=True)]
-    found = interval(per_query, average=metric.average, within=metric.of_differences)
+    difference = interval(per_query, average=metric.average, within=metric.of_differences)
     return Difference(
         metric=name,
         words=metric.head,
@@ -185,8 +186,8 @@ def difference_of(
         lower_is_better=metric.lower_is_better,
         first=interval(first, average=metric.average, within=metric.within),
         second=interval(second, average=metric.average, within=metric.within),
-        difference=found,
-        p=p_value(found.estimate, spread(per_query, average=metric.average)),
+        difference=difference,
+        p=p_value(difference.estimate, spread(per_query, average=metric.average)),
         p_holm=float("nan"),
     )
 
@@ -215,13 +216,13 @@ def class_differences(pairs: Sequence[RunPair]) -> tuple[ClassDifference, ...]:
         p = float(binomtest(won, won + lost).pvalue) if won + lost else 1.0
         rows.append((name, float(one.mean()), float(other.mean()), won, lost, p))
     corrected = holm(np.array([row[-1] for row in rows]))
-    found = [
+    differences_of_classes = [
         ClassDifference(
             name=name, first=a, second=b, won=won, lost=lost, p=p, p_holm=float(adjusted)
         )
         for (name, a, b, won, lost, p), adjusted in zip(rows, corrected, strict=True)
     ]
-    return tuple(sorted(found, key=lambda row: (row.p, row.name)))
+    return tuple(sorted(differences_of_classes, key=lambda row: (row.p, row.name)))
 
 
 def holm(p_values: np.ndarray) -> np.ndarray:

@@ -81,8 +81,8 @@ def grouped(
     members: dict[tuple[str, str, str], list[PlannedRow]] = {}
     for row in rows:
         first = row.seeds[0]
-        found = [runs[e.name, e.seed] for e in row.seeds if (e.name, e.seed) in runs]
-        dataset = found[0].summary["dataset"]["name"] if found else first.data.dataset.name
+        finished = finished_runs(row, runs)
+        dataset = finished[0].dataset_name if finished else first.data.dataset.name
         members.setdefault((first.protocol, dataset, first.profile), []).append(row)
     return [_group(key, chosen, runs, failures) for key, chosen in members.items()]
 
@@ -93,12 +93,17 @@ def _group(
     runs: dict[tuple[str, int], Run],
     failures: dict[tuple[str, int], str],
 ) -> Group:
-    everything = [
-        runs[e.name, e.seed] for row in rows for e in row.seeds if (e.name, e.seed) in runs
-    ]
-    experiments = [run.experiment for run in everything]
-    columns = protocol_named(key[0]).columns(experiments) if everything else ()
+    experiments = []
+    for row in rows:
+        experiments += [run.experiment for run in finished_runs(row, runs)]
+    columns = protocol_named(key[0]).columns(experiments) if experiments else ()
     return Group(*key, columns, tuple(_line(row, columns, runs, failures) for row in rows))
+
+
+def finished_runs(row: PlannedRow, runs: dict[tuple[str, int], Run]) -> tuple[Run, ...]:
+    """Those of a row, in the order of its seeds."""
+    keys = [(experiment.name, experiment.seed) for experiment in row.seeds]
+    return tuple(runs[key] for key in keys if key in runs)
 
 
 def _line(
@@ -107,26 +112,26 @@ def _line(
     runs: dict[tuple[str, int], Run],
     failures: dict[tuple[str, int], str],
 ) -> TableRow:
-    found = tuple(runs[e.name, e.seed] for e in row.seeds if (e.name, e.seed) in runs)
+    finished = finished_runs(row, runs)
     failed = tuple(
         f"seed {e.seed}: {failures[e.name, e.seed]}"
         for e in row.seeds
         if (e.name, e.seed) in failures
     )
-    values = tuple(_value(column, found) for column in columns)
+    values = tuple(_value(column, finished) for column in columns)
     doubted = tuple(
         f"seed {run.seed}: {doubt}"
-        for run in found
+        for run in finished
         for doubt in collapse.describe_doubts(run.summary)
     )
     return TableRow(
         row.name,
-        found,
+        finished,
         len(row.seeds),
         failed,
         doubted,
         values,
-        tuple(_cost(cost, found) for cost in COST),
+        tuple(_cost(cost, finished) for cost in COST),
     )
 
 
@@ -141,8 +146,11 @@ def _value(column: Column, runs: Sequence[Run]) -> Interval | float | None:
 
 
 def _cost(cost: CostColumn, runs: Sequence[Run]) -> float | None:
-    parts = [list(run.costs.values()) for run in runs]
-    values = [value for each in parts if (value := cost.of(each)) is not None]
+    values = []
+    for run in runs:
+        value = cost.of(list(run.costs.values()))
+        if value is not None:
+            values.append(value)
     if not values:
         return None
     return max(values) if cost.worst else sum(values) / len(values)

@@ -69,7 +69,9 @@ def confusion_blocks(
     )
     cards = []
     for mistake in mistakes:
-        text = f"{mistake.count} of {mistake.queries} queries of this class are taken for that one."
+        text = (
+            f"{mistake.count} of {mistake.queries} queries of this class are taken for the other."
+        )
         cards.append(Card(pair(mistake.example, thumbnails), text=text))
     yield Images(("query", "nearest image"), tuple(cards))
 

@@ -220,9 +220,9 @@ def drop_of(study: Study, line: TableRow) -> str:
     before = percent(study.measure(line, "unseen_all"))
     after = percent(study.measure(line, "unseen_limited"))
     sentences = (
-        f"On the unseen classes, `{line.name}` is right for {before} if it trained on them and for"
-        f" {after} if not: a drop of {points(loss)}, {CERTAIN[certain_sign(loss)]}. Their images"
-        f" are in the gallery both times. On the seen classes the drop is {points(seen)}."
+        f"On the unseen classes, `{line.name}` is right for {before} if it trained on them, and for"
+        f" {after} if not. This is a drop of {points(loss)}, {CERTAIN[certain_sign(loss)]}. Their"
+        f" images are in the gallery both times. On the seen classes the drop is {points(seen)}."
     )
     if certain_sign(seen) > 0:
         sentences += (
@@ -550,8 +550,8 @@ def describe_unknowns(measured: Diagnostics) -> Iterator[str]:
 
 def disjoint_classification(study: Study, best: TableRow, diagnostics: Measured) -> Iterator[str]:
     yield (
-        f"{UNDECIDED}: in this protocol no class of the test images is trained on, so there are no"
-        " known classes to classify."
+        f"{UNDECIDED}: in this protocol no test class is trained on, so there are no known classes"
+        " to classify."
     )
 
 

@@ -199,7 +199,7 @@ def claim_row(result: ClaimResult) -> Row:
         (
             Cell(result.experiment, result.experiment),
             Cell(verdict, verdict, TONES[result.verdict]),
-            Cell(result.words, result.words),
+            Cell(result.statement, result.statement),
             Cell(number(claimed, is_signed), claimed),
             value_cell(measured, is_signed=is_signed),
             Cell(result.expectation.source, result.expectation.source, "soft"),
@@ -236,7 +236,7 @@ def claim_numbers(result: ClaimResult) -> list[Any]:
     return [
         result.experiment,
         expectation.metric,
-        result.words,
+        result.statement,
         expectation.source,
         blank(expectation.value),
         blank(expectation.change),

@@ -10,7 +10,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from dml_bench.analysis.claims import ClaimResult, check_claims, claim_in_words
+from dml_bench.analysis.claims import ClaimResult, check_claims, describe_claim
 from dml_bench.analysis.origin import environments
 from dml_bench.analysis.table import Group, grouped
 from dml_bench.config import experiments
@@ -104,7 +104,7 @@ def open_session(suite: Suite, display: SuiteProgress) -> "SuiteSession":
     jobs = in_order(list(suite.rows))
     for row in suite.rows:
         for expectation in row.written.expects:
-            claim_in_words(row.written, expectation)
+            describe_claim(row.written, expectation)
     with display:
         datasets = open_datasets(jobs, suite, display)
     session = SuiteSession(suite, jobs, datasets)

@@ -15,7 +15,7 @@ from dml_bench.analysis.claims import (
     check_change,
     check_claims,
     check_value,
-    claim_in_words,
+    describe_claim,
 )
 from dml_bench.config import Expectation, Train
 from dml_bench.config.experiments import names, resolve
@@ -222,23 +222,23 @@ def test_a_metric_that_does_not_exist_is_refused_with_those_that_do():
             r"no metric 'test_acuracy' \(did you mean test_accuracy\?\); there are: test_accuracy, "
         ),
     ):
-        claim_in_words(experiment(), value(0.5, "test_acuracy"))
+        describe_claim(experiment(), value(0.5, "test_acuracy"))
     with pytest.raises(UnknownName, match="no metric 'logits_accuracy'"):
-        claim_in_words(experiment(), value(0.5, "logits_accuracy"))
+        describe_claim(experiment(), value(0.5, "logits_accuracy"))
 
 
 def test_a_claim_reads_as_a_sentence():
     assert (
-        claim_in_words(experiment(), value(0.677))
+        describe_claim(experiment(), value(0.677))
         == "P@1 on all classes (mean over images) is 0.677"
     )
     drop = "precision_drop_unseen_classes"
     assert (
-        claim_in_words(experiment(), change(-0.07, drop))
+        describe_claim(experiment(), change(-0.07, drop))
         == "precision drop of the unseen classes is 0.070 below that of other"
     )
     assert (
-        claim_in_words(experiment(), change(0.0, drop))
+        describe_claim(experiment(), change(0.0, drop))
         == "precision drop of the unseen classes is that of other"
     )
 
@@ -247,7 +247,7 @@ def test_a_claim_reads_as_a_sentence():
 def test_whatever_a_shipped_experiment_expects_can_be_tested(name):
     written = resolve(name)
     for expectation in written.expects:
-        assert claim_in_words(written, expectation)
+        assert describe_claim(written, expectation)
         if expectation.versus:
             assert expectation.metric in metrics_of(resolve(expectation.versus)), (
                 f"{expectation.versus} has no {expectation.metric}"
