@@ -133,3 +133,15 @@ def copy_of_trained(
 def times_of(folder: Path) -> dict[Path, int]:
     """When each file of a folder was changed last."""
     return {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.fixture
+def plugins_removed() -> Iterator[None]:
+    """What a test registers is gone after it: the registries belong to the whole process."""
+    from dml_bench.registry.plugins import PLUGGABLE
+
+    yield
+    for registry in PLUGGABLE.values():
+        for entry in list(registry):
+            if entry.origin is not None:
+                registry.remove(entry.name)

@@ -15,6 +15,7 @@ import numpy as np
 
 from dml_bench.analysis.compare import Difference, difference_of, holm
 from dml_bench.config import experiments
+from dml_bench.config.variants import base_name, suffix_of
 from dml_bench.evaluation.statistics import Scores
 from dml_bench.runs.metrics import metric_of
 from dml_bench.runs.pairing import NotPaired, PairingKey, RunPair, Side, pair_runs, pairing_key
@@ -47,7 +48,8 @@ class Change:
 
     @property
     def name(self) -> str:
-        return changed(self.experiment, self.extended)
+        own = changed(base_name(self.experiment), base_name(self.extended))
+        return f"{own}{suffix_of(self.experiment)}"
 
     @property
     def queries(self) -> set[PairingKey]:
@@ -132,7 +134,8 @@ def corrected(measured: Sequence[Ablation]) -> tuple[Ablation, ...]:
 
 def changes_in(runs: Mapping[str, Sequence[Run]]) -> Iterator[Change]:
     for name, mine in runs.items():
-        without = experiments.parent(name)
+        without = experiments.parent(base_name(name))
+        without = without and f"{without}{suffix_of(name)}"
         theirs = runs.get(without, ()) if without is not None else ()
         if without is None or not mine or not theirs:
             continue

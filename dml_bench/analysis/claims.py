@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from dml_bench.config import Expectation, Experiment, as_table
+from dml_bench.config.variants import suffix_of
 from dml_bench.evaluation.statistics import Interval
 from dml_bench.runs.folder import decisive, differing
 from dml_bench.runs.metrics import difference, measure, metric_of, metrics_of
@@ -25,6 +26,7 @@ __all__ = [
     "check_claims",
     "check_value",
     "describe_claim",
+    "of_variant",
 ]
 
 NO_CHANGE = 0.02
@@ -63,6 +65,12 @@ class ClaimResult:
     measured: Interval | None = None
     reason: str = ""
     """Why it was not tested."""
+
+
+def of_variant(name: str, runs_of: RunsOf) -> RunsOf:
+    """Where the runs are that the claims of experiment `name` are tested against: a variant is
+    compared with the same variant of another experiment."""
+    return lambda other: runs_of(f"{other}{suffix_of(name)}")
 
 
 def check_claims(written: Experiment, runs: Sequence[Run], runs_of: RunsOf) -> list[ClaimResult]:

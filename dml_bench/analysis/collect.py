@@ -5,11 +5,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
-from dml_bench.analysis.claims import check_claims
+from dml_bench.analysis.claims import check_claims, of_variant
 from dml_bench.analysis.study import Study
 from dml_bench.analysis.table import grouped
 from dml_bench.config import Expectation, Experiment, as_table, experiments
 from dml_bench.config.tables import PlannedRow, read_table, table_names
+from dml_bench.config.variants import base_name
 from dml_bench.protocols import protocol_of
 from dml_bench.runs.folder import decisive, differing
 from dml_bench.runs.metrics import metrics_of
@@ -180,7 +181,8 @@ def study_of(key: Key, distinction: str, collection: Collection) -> Study:
     of_row = {line.name: line.runs for line in group.lines}
     verdicts, not_measured = [], []
     for row in rows:
-        verdicts += check_claims(row.written, of_row[row.name], lambda name: of_row.get(name, ()))
+        runs_of = of_variant(row.name, lambda name: of_row.get(name, ()))
+        verdicts += check_claims(row.written, of_row[row.name], runs_of)
         not_measured += [
             f"{row.name}, a claim on {claim.metric}: its runs have none"
             for claim in unmeasured(row.seeds[0], row.written)
@@ -215,8 +217,11 @@ def rows_of(
 def written(experiment: Experiment) -> Experiment:
     """The experiment as its file has it, for its claims; itself where it has no file, without
     claims on what its runs don't measure."""
-    if experiment.name in experiments.names():
-        return experiments.resolve(experiment.name)
+    base = base_name(experiment.name)
+    if base in experiments.names():
+        return replace(experiments.resolve(base), name=experiment.name)
+    if base != experiment.name:  # its settings are not those that its file's claims are about
+        return replace(experiment, expects=())
     measured = metrics_of(experiment)
     return replace(
         experiment, expects=tuple(claim for claim in experiment.expects if claim.metric in measured)

@@ -3,8 +3,10 @@ seeds."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from dml_bench.config.tables import PlannedRow
+from dml_bench.config.variants import settings_in
 from dml_bench.evaluation import collapse
 from dml_bench.evaluation.statistics import Interval
 from dml_bench.protocols import protocol_named
@@ -20,6 +22,8 @@ class TableRow:
     """One row of the table with its numbers, or why there are none."""
 
     name: str
+    settings: dict[str, Any]
+    """What the name of a variant says, with its values."""
     runs: tuple[Run, ...]
     wanted: int
     """Number of seeds."""
@@ -61,6 +65,12 @@ class Group:
     @property
     def slug(self) -> str:
         return "-".join(part for part in (self.protocol, self.dataset, self.profile) if part)
+
+    @property
+    def settings(self) -> tuple[str, ...]:
+        """The settings in which variants of this table differ from their experiments."""
+        keys = [key for line in self.lines for key in line.settings]
+        return tuple(sorted(set(keys)))
 
     @property
     def runs(self) -> list[Run]:
@@ -126,6 +136,7 @@ def _line(
     )
     return TableRow(
         row.name,
+        settings_in(row.seeds[0]),
         finished,
         len(row.seeds),
         failed,

@@ -152,8 +152,8 @@ class Gallery:
         from dml_bench.gallery.enrol import (
             GalleryChanges,
             change_gallery,
-            photos_by_class,
             parse_renamings,
+            photos_by_class,
         )
 
         images = photos_by_class(Path(photos), self.callback.note) if photos else ()
@@ -207,7 +207,7 @@ class Gallery:
         """
         from dml_bench.gallery.embedder import GalleryEmbedder
         from dml_bench.gallery.enrol import named_images
-        from dml_bench.gallery.index_store import open_or_build, exact_search
+        from dml_bench.gallery.index_store import exact_search, open_or_build
         from dml_bench.gallery.indexes import parse
         from dml_bench.gallery.predict import predict, recall_queries, threshold_of
 

@@ -80,7 +80,8 @@ def run(
     `out` the folder of run folders; `device` auto, cpu or cuda. `callback` hears of progress; where
     there is none, warnings go to the logger `dml_bench`. A run that was interrupted goes on after
     its last finished epoch; one that is finished is read and not trained again, unless `force`
-    discards it.
+    discards it. Overrides other than seed, data and held-out classes give the run a name and
+    folder of its own, such as `NAME~optimizer.lr=0.1`.
 
     Raises ValueError where settings, data or the run folder do not fit together.
     Source: docs/protocols.md describes phases and measurements.
@@ -91,10 +92,11 @@ def run(
     ...     "EPSHN_cosine_resnet18_sgd_aug",
     ...     data_dir="CUB_200_2011", overrides=small, out="short_runs", device="cpu",
     ... )
-    >>> finished.folder
-    PosixPath('short_runs/EPSHN_cosine_resnet18_sgd_aug/cub/seed-42')
+    >>> finished.experiment.name.partition("~")[0], finished.folder.name
+    ('EPSHN_cosine_resnet18_sgd_aug', 'seed-42')
     """
     resolved = experiment_of(experiment, overrides, demo=demo)
+    from dml_bench.config.variants import variant_name
     from dml_bench.runs.execute import execute
     from dml_bench.runs.request import RunRequest
     from dml_bench.runs.run import read_folder
@@ -103,6 +105,7 @@ def run(
     heard = callback_or_log(callback)
     request = RunRequest(
         experiment=resolved,
+        variant=variant_name(resolved.name, override_texts(overrides)),
         data_dir=optional_path(data_dir),
         out=Path(out),
         cache_dir=cache_folder(cache_dir),
@@ -126,6 +129,7 @@ def plan_suite(
     data_dir: PathLike | None = None,
     overrides: Overrides = (),
     seeds: Sequence[int] = (),
+    sweeps: Sequence[str] = (),
     out: PathLike = "runs",
     report: PathLike | None = None,
     cache_dir: PathLike | None = None,
@@ -136,7 +140,8 @@ def plan_suite(
 
     `table` is the name of a shipped table, by default `study`; `only` are patterns of row names
     (`EPSHN*`); `report` is the folder of the suite's page, by default one in `out`; `command` is
-    what the page names as its maker. Nothing is trained or written.
+    what the page names as its maker. `sweeps` are texts `key=value,value`: each row becomes one for
+    each combination of their values, with a name of its own. Nothing is trained or written.
 
     Raises ValueError where a row can't be resolved, or experiments and a table are both named.
     Source: the files in experiments/tables.
@@ -144,13 +149,24 @@ def plan_suite(
     >>> suite = db.plan_suite(["EPSHN_cosine_resnet18_sgd_aug"], seeds=[42, 43], demo=True)
     >>> [experiment.seed for row in suite.rows for experiment in row.seeds]
     [42, 43]
+    >>> rates = ["optimizer.lr=0.01,0.1"]
+    >>> swept = db.plan_suite(["EPSHN_cosine_resnet18_sgd_aug"], sweeps=rates, demo=True)
+    >>> [row.name for row in swept.rows]  # doctest: +NORMALIZE_WHITESPACE
+    ['EPSHN_cosine_resnet18_sgd_aug~optimizer.lr=0.01',
+     'EPSHN_cosine_resnet18_sgd_aug~optimizer.lr=0.1']
     """
     from dml_bench.suite.plan import chosen_rows
 
     profile = "demo" if demo else ""
     texts = override_texts(overrides)
     name, title, rows = chosen_rows(
-        list(experiments), table, list(only), profile=profile, overrides=texts, seeds=list(seeds)
+        list(experiments),
+        table,
+        list(only),
+        profile=profile,
+        overrides=texts,
+        seeds=list(seeds),
+        sweeps=list(sweeps),
     )
     from dml_bench.suite.run import Suite
 

@@ -42,6 +42,7 @@ __all__ = [
     "Seeds",
     "Set",
     "SkipUnreadable",
+    "Sweep",
     "TableFolder",
     "Wandb",
     "WandbMode",
@@ -82,6 +83,16 @@ Set = Annotated[
         help="Change one value, e.g. optimizer.lr=0.01 or unseen=last:5; repeatable.",
         metavar="KEY=VALUE",
         autocompletion=complete_override,
+    ),
+]
+
+
+Sweep = Annotated[
+    list[str],
+    typer.Option(
+        "--sweep",
+        help="Run each row with each of these values; several are combined; repeatable.",
+        metavar="KEY=VALUE,...",
     ),
 ]
 

@@ -40,16 +40,18 @@ def run(
     Example: dml-bench run EPSHN_cosine_resnet18_sgd_aug --data-dir CUB_200_2011 --seeds 42,43
     """
     overrides = options.overrides_of(demo, dataset, skip_unreadable, holdouts, set_, folds=folds)
-    experiments = [
-        db.resolve(name, [*overrides, *seed], demo=demo) for seed in options.each_seed(seeds)
-    ]
+    each_run = [[*overrides, *seed] for seed in options.each_seed(seeds)]
+    for settings in each_run:
+        db.resolve(name, settings, demo=demo)  # what is wrong is said before anything is trained
     from dml_bench.protocols import protocol_of
     from dml_bench.system.terminal import show_outcome
 
-    for experiment in experiments:
+    for settings in each_run:
         with options.stopped_by_ctrl_c("finished epochs"), options.terminal_callback() as callback:
             finished = db.run(
-                experiment,
+                name,
+                demo=demo,
+                overrides=settings,
                 data_dir=data_dir,
                 out=out,
                 cache_dir=cache_dir,
@@ -58,7 +60,7 @@ def run(
                 force=force,
                 callback=callback,
             )
-        tables = protocol_of(experiment).outcome(finished.summary)
+        tables = protocol_of(finished.experiment).outcome(finished.summary)
         show_outcome(callback.console, finished.folder, finished.summary, tables)
 
 
@@ -73,6 +75,7 @@ def suite(
     data_dir: options.DataDir = None,
     dataset: options.DatasetName = "",
     set_: options.Set = [],
+    sweep: options.Sweep = [],
     seeds: options.Seeds = "",
     holdouts: options.Holdouts = "",
     jobs: Annotated[
@@ -115,6 +118,7 @@ def suite(
         data_dir=data_dir,
         overrides=options.overrides_of(demo, dataset, skip_unreadable, holdouts, set_),
         seeds=options.split_seeds(seeds),
+        sweeps=sweep,
         out=out,
         report=report,
         cache_dir=cache_dir,

@@ -32,8 +32,9 @@ LONGEST_NAME = 150
 def require_name(text: str, key: str) -> None:
     """Raises ValueError unless `text` is one component of a path on any system, not hidden and no
     option of a command."""
+    # A variant's name goes on with its settings, see dml_bench.config.variants.
     plain = all(
-        unicodedata.category(character)[0] in "LMN" or character in "._+- " for character in text
+        unicodedata.category(character)[0] in "LMN" or character in "._+- ~=," for character in text
     )
     if (
         not (plain and text[:1].isalnum() and text == text.strip())

@@ -31,6 +31,8 @@ class PlannedRow:
     """As it is run, once per seed."""
     named_as: str = ""
     """What a command calls it, where that is not its name: the path of its file."""
+    swept: tuple[str, ...] = ()
+    """The settings that tell it from other rows of the same experiment, its name included."""
 
     @property
     def name(self) -> str:

@@ -70,7 +70,7 @@ def origin_of(build: Callable[..., Any]) -> Origin | None:
     """None for this program's own functions. Raises ValueError for what is not written in
     Python."""
     function = inspect.unwrap(build)
-    module = function.__module__
+    module = function.__module__ or "__main__"
     if module.split(".")[0] == "dml_bench":
         return None
     attribute = function.__qualname__

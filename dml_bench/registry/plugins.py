@@ -111,77 +111,135 @@ def register_loss(name: str = "", *, summary: str, source: str = "", **facts: An
 
     It returns a module `(embeddings (batch, dim) float32, labels (batch) int64 in
     0 .. num_classes - 1, mined indices or None) -> scalar`. It may take `num_classes` and `dim` by
-    name; its other parameters, with types and defaults, are its options.
-
-    Args:
-        name: how experiments name it; by default as the function is called.
-        summary: what it does, in one sentence.
-        source: paper or project, and year.
-        **facts: `takes_miner`, `trains_proxies`, `classifies`, `one_number`, `interpolates`,
-            `unit_vectors` (True by default); see `dml_bench.losses`.
+    name; its other parameters, with types and defaults, are its options. `name` is how experiments
+    name it, by default as the function is called. `summary` says what it does, in one sentence;
+    `source` is a paper or project, and its year. `facts` are `takes_miner`, `trains_proxies`,
+    `classifies`, `one_number`, `interpolates` (all False by default) and `unit_vectors` (True), see
+    `dml_bench.losses`.
 
     Raises ValueError where the name is taken, a fact is unknown or an option has no type.
+    Source: docs/adding_things.md.
 
-    Example:
-        >>> import dml_bench
-        >>> @dml_bench.register_loss(summary="mean squared length", source="nobody 2026")
-        ... def SquaredLength(*, scale: float = 1.0):
-        ...     import torch
-        ...     class Loss(torch.nn.Module):
-        ...         def forward(self, embeddings, labels, mined=None):
-        ...             return scale * embeddings.square().sum(dim=1).mean()
-        ...     return Loss()
+    >>> @db.register_loss(summary="mean squared length", source="nobody 2026", one_number=True)
+    ... def SquaredLength(*, scale: float = 1.0):
+    ...     import torch
+    ...     class Loss(torch.nn.Module):
+    ...         def forward(self, embeddings, labels, mined=None):
+    ...             return scale * embeddings.square().sum(dim=1).mean()
+    ...     return Loss()
+    >>> own = {"loss": "SquaredLength", "loss.scale": 2.0, "miner": "none"}
+    >>> db.resolve("EPSHN_cosine_resnet18_sgd_aug", own).loss.options
+    {'scale': 2.0}
     """
     return registering(losses, name, summary, source, facts)
 
 
 def register_miner(name: str = "", *, summary: str, source: str = "") -> Decorator:
-    """Decorator: make a function known as a miner. It returns a module `(embeddings (batch, dim),
-    labels (batch)) -> tuple of index tensors`, see `dml_bench.losses.miners`. Arguments and errors
-    are those of `register_loss`."""
+    """Decorator: make a function known as a miner.
+
+    It returns a module `(embeddings (batch, dim), labels (batch)) -> tuple of index tensors`, see
+    `dml_bench.losses.miners`. The arguments are those of `register_loss`; there are no facts.
+
+    Raises ValueError where the name is taken, a fact is unknown or an option has no type.
+    Source: docs/adding_things.md.
+
+    >>> @db.register_miner(summary="hardest pairs", source="nobody 2026")
+    ... def HardestPairs(*, per_image: int = 1): ...
+    """
     return registering(miners, name, summary, source, {})
 
 
 def register_backbone(name: str = "", *, summary: str, source: str = "", **facts: Any) -> Decorator:
-    """Decorator: make a function known as a backbone. It returns a module `(batch, 3, size, size)
-    -> (batch, num_features)` with random weights and an attribute `num_features`; facts are
-    `weights`, `mean` and `std`, see `dml_bench.models.backbones`. Arguments and errors are those of
-    `register_loss`."""
+    """Decorator: make a function known as a backbone.
+
+    It returns a module `(batch, 3, size, size) -> (batch, num_features)` with random weights and an
+    attribute `num_features`. The facts are `weights`, and `mean` and `std` per channel in 0-1, see
+    `dml_bench.models.backbones`. The other arguments are those of `register_loss`.
+
+    Raises ValueError where the name is taken, a fact is unknown or an option has no type.
+    Source: docs/adding_things.md.
+
+    >>> @db.register_backbone(summary="three convolutions", source="nobody 2026")
+    ... def ThreeConvolutions(*, width: int = 64): ...
+    """
     return registering(backbones, name, summary, source, facts)
 
 
 def register_head(name: str = "", *, summary: str, source: str = "", **facts: Any) -> Decorator:
-    """Decorator: make a function known as a head. It may take `num_features` by name and returns a
-    module `(batch, num_features) -> (batch, dim)` with an attribute `dim`. With the fact
-    `takes_map` it is given the backbone's map, see `dml_bench.models.heads`. Arguments and errors
-    are those of `register_loss`."""
+    """Decorator: make a function known as a head.
+
+    It may take `num_features` by name, and returns a module `(batch, num_features) -> (batch, dim)`
+    with an attribute `dim`. With the fact `takes_map` it is given the backbone's map, see
+    `dml_bench.models.heads`. The other arguments are those of `register_loss`.
+
+    Raises ValueError where the name is taken, a fact is unknown or an option has no type.
+    Source: docs/adding_things.md.
+
+    >>> @db.register_head(summary="two layers", source="nobody 2026")
+    ... def TwoLayers(num_features: int, *, dim: int = 128): ...
+    """
     return registering(heads, name, summary, source, facts)
 
 
 def register_sampler(name: str = "", *, summary: str, source: str = "", **facts: Any) -> Decorator:
-    """Decorator: make a function known as a sampler: of `images`, `labels`, `batch_size` and `key`,
-    which it may take by name, it returns the batches of an epoch as arrays of image indices. It has
-    to be a pure function. Arguments and errors are those of `register_loss`."""
+    """Decorator: make a function known as a sampler.
+
+    Of `images` (ascending indices), `labels`, `batch_size` and `key` (seed, phase, epoch), which it
+    may take by name, it returns the batches of an epoch as arrays of indices. It has to be a pure
+    function. The fact is `balances_classes`. The other arguments are those of `register_loss`.
+
+    Raises ValueError where the name is taken, a fact is unknown or an option has no type.
+    Source: docs/adding_things.md.
+
+    >>> @db.register_sampler(summary="always the same order", source="nobody 2026")
+    ... def InOrder(images, batch_size): ...
+    """
     return registering(samplers, name, summary, source, facts)
 
 
 def register_dataset(name: str = "", *, summary: str, source: str = "", **facts: Any) -> Decorator:
-    """Decorator: make a function known as a reader of a data set. It takes `where`, with the
-    folders to read from, and returns a `dml_bench.data.datasets.Dataset`; facts are
-    `needs_data_dir` and `obtain`. Arguments and errors are those of `register_loss`."""
+    """Decorator: make a function known as a reader of a data set.
+
+    It takes `where`, with the folders to read from, and returns a
+    `dml_bench.data.datasets.Dataset`. The facts are `needs_data_dir` (True by default) and
+    `obtain`, which says where to get it. The other arguments are those of `register_loss`.
+
+    Raises ValueError where the name is taken, a fact is unknown or an option has no type.
+    Source: docs/adding_things.md.
+
+    >>> @db.register_dataset(summary="photos of moths", source="the museum's collection")
+    ... def moths(where, *, wing: str = "both"): ...
+    """
     return registering(datasets, name, summary, source, facts)
 
 
 def register_optimizer(name: str = "", *, summary: str, source: str = "") -> Decorator:
-    """Decorator: make a function known as an optimizer. It takes `parameters`, as those of torch
-    do, and options, `lr` among them. Arguments and errors are those of `register_loss`."""
+    """Decorator: make a function known as an optimizer.
+
+    It takes `parameters`, as those of torch do, and options, `lr` among them. The arguments are
+    those of `register_loss`; there are no facts.
+
+    Raises ValueError where the name is taken, a fact is unknown or an option has no type.
+    Source: docs/adding_things.md.
+
+    >>> @db.register_optimizer(summary="sign of the gradient", source="nobody 2026")
+    ... def signs(parameters, *, lr: float = 0.001): ...
+    """
     return registering(optimizers, name, summary, source, {})
 
 
 def register_schedule(name: str = "", *, summary: str, source: str = "") -> Decorator:
-    """Decorator: make a function known as a schedule. Its result takes an optimizer and the number
-    of steps, and returns a scheduler of torch. Arguments and errors are those of
-    `register_loss`."""
+    """Decorator: make a function known as a schedule.
+
+    Its result takes an optimizer and the number of steps, and returns a scheduler of torch. The
+    arguments are those of `register_loss`; there are no facts.
+
+    Raises ValueError where the name is taken, a fact is unknown or an option has no type.
+    Source: docs/adding_things.md.
+
+    >>> @db.register_schedule(summary="halved in the middle", source="nobody 2026")
+    ... def halved(*, warmup: float = 0.0): ...
+    """
     return registering(schedules, name, summary, source, {})
 
 
@@ -322,15 +380,17 @@ def changed(record: PluginRecord, digest: str) -> ValueError:
 def allow_plugin(name: str) -> None:
     """Let the plug-in `name` of a run from another machine be imported by this process.
 
-    Args:
-        name: as the run's experiment names it; `NAME=FILE` where its file lies elsewhere now. The
-            file has to be the same, byte for byte.
+    `name` is how the run's experiment names it; `NAME=FILE` says where its file lies here. A file
+    with another SHA-256 than the run recorded is refused when it is needed.
 
-    Example:
-        >>> import dml_bench
-        >>> dml_bench.allow_plugin("MyLoss=losses/my_loss.py")
+    Raises ValueError for an empty name.
+    Source: docs/adding_things.md.
+
+    >>> db.allow_plugin("MyLoss=losses/my_loss.py")
     """
     plugin, equals, file = name.partition("=")
+    if not plugin or (equals and not file):
+        raise ValueError(f"--allow-plugin must be NAME or NAME=FILE, got {name!r}")
     _allowed[plugin] = Path(file) if equals else None
 
 

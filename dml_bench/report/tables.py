@@ -73,7 +73,9 @@ def explanations(group: Group) -> Items:
 def results_table(group: Group, title: str = "The experiments") -> Table:
     """One row for each experiment: seeds, the protocol's numbers, and what a run cost."""
     costs = [place for place in range(len(COST)) if is_measured(group, place)]
-    columns = [Column("experiment", numeric=False), Column("seeds")]
+    columns = [Column("experiment", numeric=False)]
+    columns += [Column(key) for key in group.settings]
+    columns.append(Column("seeds"))
     columns += [Column(column.head) for column in group.columns]
     columns += [Column(COST[place].head) for place in costs]
     rows = [results_row(group, line, costs) for line in group.lines]
@@ -86,13 +88,23 @@ def is_measured(group: Group, place: int) -> bool:
 
 
 def results_row(group: Group, line: TableRow, costs: Sequence[int]) -> Row:
-    cells = [Cell(line.name, line.name), Cell(count_seeds(line), float(len(line.runs)))]
+    cells = [Cell(line.name, line.name)]
+    cells += [setting_cell(line.settings.get(key)) for key in group.settings]
+    cells.append(Cell(count_seeds(line), float(len(line.runs))))
     for column, value in zip(group.columns, line.values, strict=True):
         cells.append(value_cell(value, is_signed=column.signed))
     for place in costs:
         cost = line.cost[place]
         cells.append(Cell(cost_cell(COST[place].key, cost), cost))
     return Row(tuple(cells), line.remarks)
+
+
+def setting_cell(value: Any) -> Cell:
+    """The value of a setting in which a variant differs."""
+    if value is None:
+        return Cell("-")
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return Cell(str(value), float(value) if is_number else str(value))
 
 
 def value_cell(value: Interval | float | None, *, is_signed: bool) -> Cell:
@@ -115,7 +127,7 @@ def count_seeds(line: TableRow) -> str:
 
 def results_data(group: Group, name: str = "table") -> Data:
     """The same as numbers, with the bounds of the intervals."""
-    heads = ["experiment", "seeds"]
+    heads = ["experiment", *group.settings, "seeds"]
     for column in group.columns:
         heads += heads_of(column)
     heads += [cost.key for cost in COST]
@@ -130,7 +142,9 @@ def heads_of(column: TableColumn) -> list[str]:
 
 
 def results_numbers(group: Group, line: TableRow) -> list[Any]:
-    row: list[Any] = [line.name, len(line.runs)]
+    row: list[Any] = [line.name]
+    row += [blank(line.settings.get(key)) for key in group.settings]
+    row.append(len(line.runs))
     for column, value in zip(group.columns, line.values, strict=True):
         row += numbers_of(value, has_interval=bool(column.interval))
     row += [blank(cost) for cost in line.cost]

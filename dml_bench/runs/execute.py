@@ -52,6 +52,9 @@ def execute(request: RunRequest) -> Outcome:
     phases_of(
         experiment, dataset, split_of(experiment, dataset)
     )  # what can't be divided as asked leaves no folder behind
+    if name := distributed.broadcast_object(lambda: variant_of(request, dataset)):
+        experiment = replace(experiment, name=name)
+        request = replace(request, experiment=experiment)
     folder = RunFolder(request.out, experiment, dataset.name)
     with folder.lock() if distributed.is_main_process() else nullcontext():
         if (
@@ -79,6 +82,14 @@ def execute(request: RunRequest) -> Outcome:
             session.mirror.finish()
         warn_of_doubts(summary, callback)
         return Outcome(folder.path, summary, already_finished=False)
+
+
+def variant_of(request: RunRequest, dataset: Dataset) -> str:
+    """The name that the run gets instead of its experiment's own, if any. Runs of a time when
+    variants had no names are found by their settings."""
+    folder = RunFolder(request.out, request.experiment, dataset.name)
+    is_there = folder.has_trained and not folder.other_settings()
+    return "" if is_there else request.variant
 
 
 def with_plugins(experiment: Experiment) -> Experiment:

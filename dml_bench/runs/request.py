@@ -17,6 +17,9 @@ class RunRequest:
     precision."""
 
     experiment: Experiment
+    variant: str = ""
+    """The name to run under, unless the folder of the experiment's own name holds these very
+    settings; empty: its own."""
     data_dir: Path | None = None
     out: Path = Path("runs")
     cache_dir: Path

@@ -1,11 +1,13 @@
 """Which experiments a suite runs: the rows of a table, with which seeds, resolved before anything
 is run."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 
 from dml_bench.config import Experiment, experiments
 from dml_bench.config.tables import ExperimentTable, PlannedRow, read_table
+from dml_bench.config.variants import Sweep, sweep_overrides, variant_name
 from dml_bench.registry import UnknownName, near_miss
 
 __all__ = [
@@ -23,6 +25,8 @@ class Job:
     experiment: Experiment
     named_as: str = ""
     """What a command calls the row, where that is not its name."""
+    swept: tuple[str, ...] = ()
+    """What a command adds to the suite's own settings, its name included."""
 
     def __str__(self) -> str:
         return f"{self.experiment.name} seed {self.experiment.seed}"
@@ -58,6 +62,7 @@ def chosen_rows(
     profile: str,
     overrides: list[str],
     seeds: list[int],
+    sweeps: Sequence[str] = (),
 ) -> tuple[str, str, tuple[PlannedRow, ...]]:
     """Name and title of the table, and its rows: those of `table` (`study` where nothing is named),
     or the experiments `names`."""
@@ -71,27 +76,33 @@ def chosen_rows(
         else read_table(table or "study")
     )
     chosen = choose(every, only)
-    rows = tuple(
-        resolve_row(name, profile=profile, overrides=overrides, seeds=seeds) for name in chosen.rows
-    )
-    return chosen.name, chosen.title, rows
+    combinations = sweep_overrides([Sweep.parse(text) for text in sweeps], overrides)
+    rows = [
+        resolve_row(row, profile=profile, overrides=overrides, seeds=seeds, swept=swept)
+        for row in chosen.rows
+        for swept in combinations
+    ]
+    return chosen.name, chosen.title, tuple(rows)
 
 
-def resolve_row(name: str, *, profile: str, overrides: list[str], seeds: list[int]) -> PlannedRow:
-    """The experiment called `name` once per seed; its own seed where none is given. Raises
-    ValueError, naming the row."""
-    each = [[f"seed={seed}"] for seed in dict.fromkeys(seeds)] or [[]]
+def resolve_row(
+    name: str, *, profile: str, overrides: list[str], seeds: list[int], swept: Sequence[str] = ()
+) -> PlannedRow:
+    """The experiment called `name` once per seed; its own seed where none is given. With `swept`
+    settings it has a name of its own. Raises ValueError, naming the row."""
+    seed_overrides = [[f"seed={seed}"] for seed in dict.fromkeys(seeds)] or [[]]
     experiments.find(name)
     try:
         written = experiments.resolve(name)
-        return PlannedRow(
-            written,
-            tuple(
-                experiments.resolve(name, profile=profile, overrides=[*overrides, *seed])
-                for seed in each
-            ),
-            name,
-        )
+        if swept:
+            variant = variant_name(written.name, [*overrides, *swept])
+            written = replace(written, name=variant)
+            swept = (*swept, f"name={variant}")
+        resolved = [
+            experiments.resolve(name, profile=profile, overrides=[*overrides, *swept, *seed])
+            for seed in seed_overrides
+        ]
+        return PlannedRow(written, tuple(resolved), name, tuple(swept))
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from None
 
@@ -100,7 +111,7 @@ def in_order(rows: list[PlannedRow]) -> list[Job]:
     """All runs, seed by seed, so that a suite that is stopped leaves whole tables. Raises
     ValueError where two would share a folder."""
     jobs = [
-        Job(row.seeds[i], row.named_as)
+        Job(row.seeds[i], row.named_as, row.swept)
         for i in range(max(len(row.seeds) for row in rows))
         for row in rows
     ]

@@ -10,11 +10,12 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from dml_bench.analysis.claims import ClaimResult, check_claims, describe_claim
+from dml_bench.analysis.claims import ClaimResult, check_claims, describe_claim, of_variant
 from dml_bench.analysis.origin import environments
 from dml_bench.analysis.table import Group, grouped
 from dml_bench.config import experiments
 from dml_bench.config.tables import PlannedRow
+from dml_bench.config.variants import settings_in
 from dml_bench.data.datasets import Dataset, open_dataset
 from dml_bench.data.identity import OtherData
 from dml_bench.runs.run import Run, find_run
@@ -83,7 +84,7 @@ def command_of(job: Job, suite: Suite, device: str) -> list[str]:
     words = ["dml-bench", "run", job.named_as or job.experiment.name]
     if suite.profile == "demo":
         words.append("--demo")
-    for value in suite.overrides:
+    for value in (*suite.overrides, *job.swept):
         words += ["--set", value]
     words += ["--seeds", str(job.experiment.seed)]
     options = {
@@ -262,6 +263,7 @@ class SuiteSession:
         run = self.runs.get(job.key)
         row = {
             "experiment": name,
+            **settings_in(job.experiment),
             "seed": seed,
             "status": "failed" if run is None else "finished",
             "reason": self.failures.get(job.key, ""),
@@ -282,7 +284,7 @@ class SuiteSession:
 
         claims = []
         for row in self.suite.rows:
-            claims += check_claims(row.written, of_row[row.name], runs_of)
+            claims += check_claims(row.written, of_row[row.name], of_variant(row.name, runs_of))
         return claims
 
     def runs_outside(self, name: str) -> list[Run]:

@@ -83,7 +83,7 @@ def test_a_public_function_says_what_it_raises_and_where_it_comes_from(name):
 
 
 @pytest.mark.parametrize("name", db.__all__)
-def test_the_example_of_a_public_name_runs(name, at_desk):
+def test_the_example_of_a_public_name_runs(name, at_desk, plugins_removed):
     names = {"db": db, "trained_with": list(SETTINGS)}
     text = inspect.getdoc(getattr(db, name)) or ""
     example = doctest.DocTestParser().get_doctest(text, names, name, None, 0)

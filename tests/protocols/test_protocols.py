@@ -237,6 +237,7 @@ def runs(third, birds, cache_dir, tmp_path_factory) -> Path:
         (folder / f"{name}.toml").write_text(text)
         options = [*settings, *places, "--device", "cpu", "--wandb", "disabled"]
         with pytest.MonkeyPatch.context() as patch:
+            options += ["--set", f"name={name}"]
             assert dml_bench(patch, "run", folder / f"{name}.toml", *options) == 0
     return folder / "runs"
 

@@ -21,6 +21,7 @@ from dml_bench.registry import losses
 from dml_bench.registry.plugins import PluginRecord, consent_file, import_recorded, remember
 from dml_bench.runs.run import read_experiment, read_folder
 
+pytestmark = pytest.mark.usefixtures("plugins_removed")
 TEMPLATE = Path(__file__).parents[1] / "plugin_template"
 REPOSITORY = Path(dml_bench.__file__).parents[1]
 NAMED = ["plugin.toml", *(part for value in SETTINGS for part in ("--set", value))]
@@ -214,7 +215,6 @@ def test_a_cell_of_a_notebook_may_be_run_again(tmp_path):
     assert losses["Again"].options["scale"].default == 2.0
     with pytest.raises(ValueError, match="loss 'ArcFace' is registered already"):
         dml_bench.register_loss("ArcFace", summary="another")(Again)
-    losses.remove("Again")
 
 
 def sha256_of(path: Path) -> str:

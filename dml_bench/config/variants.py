@@ -1,0 +1,135 @@
+"""Names of experiments that were run with other settings than their file has:
+`NAME~optimizer.lr=0.1`. Whatever tells experiments apart by name tells these apart too."""
+
+import hashlib
+import tomllib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import product
+from typing import Any
+
+from dml_bench.config.experiment import LONGEST_NAME, Experiment
+from dml_bench.config.experiments import value_at
+
+__all__ = ["Sweep", "base_name", "settings_in", "suffix_of", "sweep_overrides", "variant_name"]
+
+SEPARATOR = "~"
+LONGEST_VARIANT = LONGEST_NAME - 30
+"""Bytes. What is appended to names, such as a log's ending, has to fit too."""
+DIGEST_LETTERS = 8
+ELSEWHERE = ("name", "summary", "profile", "seed", "unseen", "data.split", "data.skip_unreadable")
+"""Settings that the run folder's path or a report's sections show by themselves."""
+
+
+def variant_name(name: str, overrides: Sequence[str]) -> str:
+    """The name of experiment `name` when it is run with `key=value` overrides, sorted by key. It is
+    `name` itself where these only choose seed, data or the classes held out, or set the name.
+
+    Characters that file names may lack become `-`. Where that happens, or where the name gets too
+    long, a digest of all settings ends it.
+    """
+    settings: dict[str, str] = {}
+    for override in overrides:
+        key, _, value = override.partition("=")
+        settings[key.strip()] = value.strip()
+    own = {key: settings[key] for key in sorted(settings) if is_named(key)}
+    if not own or "name" in settings:
+        return name
+    exact = ",".join(f"{key}={value}" for key, value in own.items())
+    shown = ",".join(f"{key}={file_safe(value)}" for key, value in own.items())
+    variant = f"{name}{SEPARATOR}{shown}"
+    if shown == exact and len(variant.encode()) <= LONGEST_VARIANT:
+        return variant
+    digest = hashlib.sha256(exact.encode()).hexdigest()[:DIGEST_LETTERS]
+    room = max(LONGEST_VARIANT - DIGEST_LETTERS - 1, len(f"{name}{SEPARATOR}".encode()))
+    kept = variant.encode()[:room].decode(errors="ignore").rstrip(" ,")
+    return f"{kept},{digest}"
+
+
+def is_named(key: str) -> bool:
+    """Whether a setting belongs into the name."""
+    in_data_set = key == "data.dataset" or key.startswith("data.dataset.")
+    return key not in ELSEWHERE and not in_data_set
+
+
+def file_safe(value: str) -> str:
+    """A value in a file's name, without the characters that part settings from one another."""
+    return "".join(
+        character if character.isalnum() or character in "._+-" else "-" for character in value
+    )
+
+
+def base_name(name: str) -> str:
+    """The name of the experiment that a variant is of."""
+    return name.partition(SEPARATOR)[0]
+
+
+def suffix_of(name: str) -> str:
+    """What tells a variant from its experiment, `~` included; empty for no variant."""
+    return name[len(base_name(name)) :]
+
+
+def settings_in(experiment: Experiment) -> dict[str, Any]:
+    """The settings that a variant's name shows, with the values that the experiment has there."""
+    settings: dict[str, Any] = {}
+    for part in suffix_of(experiment.name).removeprefix(SEPARATOR).split(","):
+        key, equals, _ = part.partition("=")
+        try:
+            value = value_at(experiment, key) if equals else None
+        except AttributeError:  # a name that was cut short, or that a person chose
+            continue
+        if value is not None:
+            settings[key] = getattr(value, "name", value)
+    return settings
+
+
+@dataclass(frozen=True, slots=True)
+class Sweep:
+    """One setting and the values that it takes in turn."""
+
+    key: str
+    values: tuple[str, ...]
+
+    @classmethod
+    def parse(cls, text: str) -> "Sweep":
+        """`optimizer.lr=0.01,0.1`. Raises ValueError for a text without key or values."""
+        key, equals, listed = text.partition("=")
+        values = tuple(dict.fromkeys(value.strip() for value in split_values(listed)))
+        if not equals or not key.strip() or not all(values):
+            raise ValueError(
+                f"--sweep must be KEY=VALUE,VALUE,..., got {text!r}: write it as"
+                " optimizer.lr=0.01,0.1"
+            )
+        return cls(key.strip(), values)
+
+
+def split_values(text: str) -> Iterator[str]:
+    """Values joined by commas: of TOML, lists among them, or plain words."""
+    try:
+        parsed = tomllib.loads(f"values = [{text}]")["values"]
+    except tomllib.TOMLDecodeError:
+        yield from text.split(",")
+        return
+    if not any(isinstance(value, list | dict) for value in parsed):
+        yield from text.split(",")
+        return
+    for value in parsed:
+        yield str(value)
+
+
+def sweep_overrides(sweeps: Sequence[Sweep], overrides: Sequence[str]) -> list[list[str]]:
+    """The overrides of each combination of the swept values, the last setting changing first.
+    Raises ValueError where a setting is swept twice, or set as well."""
+    keys = [sweep.key for sweep in sweeps]
+    for key in keys:
+        if keys.count(key) > 1:
+            raise ValueError(f"--sweep {key} must be given once: join all its values by commas")
+        if any(override.partition("=")[0].strip() == key for override in overrides):
+            raise ValueError(f"{key} is both set and swept: leave out --set {key}")
+        if not is_named(key):
+            raise ValueError(f"--sweep {key} can't be swept: run a suite for each value instead")
+    combinations = []
+    for values in product(*(sweep.values for sweep in sweeps)):
+        pairs = zip(keys, values, strict=True)
+        combinations.append([f"{key}={value}" for key, value in pairs])
+    return combinations

@@ -1,0 +1,95 @@
+"""Runs with other settings than their experiment's file has: each has a folder and a name of its
+own, by which tables tell them apart."""
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+from tiny import SETTINGS, tiny, train
+from tiny import dml_bench as call
+
+from dml_bench.analysis.collect import collect, studies_of
+from dml_bench.analysis.compare import compare, read_sides
+from dml_bench.api import analyse
+from dml_bench.config.variants import variant_name
+from dml_bench.runs.run import read_folder
+from dml_bench.suite.plan import chosen_rows, in_order
+
+NAME = "EPSHN_cosine_resnet18_sgd_aug"
+
+
+@pytest.fixture(scope="module")
+def swept(birds: Path, cache_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a suite that swept two rates in two processes."""
+    folder = tmp_path_factory.mktemp("swept")
+    text = f'extends = "{NAME}"\n[images]\nsize = 32\n[model]\nbackbone = "timm:test_resnet"\n'
+    text += 'weights = "none"\n[augment]\nrandom_crop_from = 36\n[train]\nepochs = 1\n'
+    (folder / "small.toml").write_text(f"unseen = 'last:2'\n{text}batch_size = 16\n")
+    places = ["--data-dir", birds, "--cache-dir", cache_dir, "--out", folder / "runs"]
+    places += ["--report", folder / "page", "--device", "cpu", "--wandb", "disabled"]
+    with pytest.MonkeyPatch.context() as patch:
+        sweep = ["--sweep", "optimizer.lr=0.01,0.1", "--jobs", "2"]
+        assert call(patch, "suite", folder / "small.toml", *sweep, *places) == 0
+    return folder
+
+
+def test_a_sweep_has_a_folder_for_each_value(swept):
+    names = sorted(path.name for path in (swept / "runs").glob("small*"))
+    assert names == ["small~optimizer.lr=0.01", "small~optimizer.lr=0.1"]
+    runs = [read_folder(swept / "runs" / name / "cub" / "seed-42") for name in names]
+    assert [run.experiment.name for run in runs] == names
+    assert [run.experiment.optimizer.options["lr"] for run in runs] == [0.01, 0.1]
+
+
+def test_the_tables_of_a_sweep_have_a_column_for_what_is_swept(swept):
+    for table in ("table.csv", "runs.csv"):
+        with open(swept / "page" / table, encoding="utf-8", newline="") as file:
+            rows = list(csv.DictReader(file))
+        assert [row["optimizer.lr"] for row in rows] == ["0.01", "0.1"]
+    assert "| experiment | optimizer.lr |" in (swept / "page" / "table.md").read_text()
+
+
+def test_reports_comparisons_and_tables_of_runs_tell_a_sweep_apart(swept):
+    names = ["small~optimizer.lr=0.01", "small~optimizer.lr=0.1"]
+    [study] = studies_of(collect([swept / "runs"]))
+    assert [line.name for line in study.group.lines] == names
+    assert study.group.settings == ("optimizer.lr",)
+    [comparison] = compare(read_sides([swept / "runs" / name for name in names]))
+    assert (comparison.first, comparison.second) == tuple(names)
+    assert list(analyse.load_runs(swept / "runs")["optimizer.lr"]) == [0.01, 0.1]
+
+
+def test_the_jobs_of_a_sweep_are_printed_as_commands_with_its_names():
+    _, _, rows = chosen_rows(
+        [NAME],
+        "",
+        [],
+        profile="",
+        overrides=["unseen=last:2"],
+        seeds=[1, 2],
+        sweeps=["optimizer.lr=0.01,0.1", "loss.temperature=0.05,0.1"],
+    )
+    names = [row.name for row in rows]
+    assert names[0] == f"{NAME}~loss.temperature=0.05,optimizer.lr=0.01"
+    assert len(set(names)) == 4
+    jobs = in_order(list(rows))
+    assert len(jobs) == 8
+    assert jobs[0].swept == ("optimizer.lr=0.01", "loss.temperature=0.05", f"name={names[0]}")
+
+
+def test_other_settings_get_a_folder_of_their_own_and_old_folders_are_found(
+    birds, cache_dir, tmp_path, monkeypatch, capsys
+):
+    old = train(birds, cache_dir, tmp_path, "train.epochs=1")
+    settings = [part for value in SETTINGS for part in ("--set", value)]
+    places = ["--data-dir", birds, "--cache-dir", cache_dir, "--out", tmp_path, "--device", "cpu"]
+    options = [NAME, *settings, *places, "--wandb", "disabled"]
+    assert call(monkeypatch, "run", *options, "--set", "train.epochs=1") == 0
+    assert "finished already" in capsys.readouterr().out
+    assert list(tmp_path.glob("EPSHN*")) == [old.folder.parents[1]]
+    assert call(monkeypatch, "run", *options, "--set", "train.epochs=2") == 0
+    variant = variant_name(NAME, [*SETTINGS, "train.epochs=2"])
+    record = tmp_path / variant / "cub" / "seed-42" / "experiment.json"
+    assert json.loads(record.read_text())["name"] == variant
+    assert tiny("train.epochs=2").name == NAME
