@@ -82,9 +82,9 @@ def finish(
     labels = np.repeat(np.arange(len(names)), [len(queries) for queries in right["all"]])
     phases, cost = {}, {}
     for phase, classes in right.items():
-        found = answered(np.concatenate(classes).astype(bool), labels)
+        neighbours = answered(np.concatenate(classes).astype(bool), labels)
         (folder.path / phase).mkdir()
-        write_neighbours(folder.path / phase / "neighbours.safetensors", found)
+        write_neighbours(folder.path / phase / "neighbours.safetensors", neighbours)
         phases[phase] = {
             "precision_at_1_macro": float(np.mean([np.mean(queries) for queries in classes]))
         }

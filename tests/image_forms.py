@@ -76,9 +76,9 @@ def cut(picture: Image.Image) -> Image.Image:
     width, height = picture.size
     hole = Image.new("L", picture.size, 0)
     hole.paste(255, (width // 5, height // 5, 4 * width // 5, 4 * height // 5))
-    found = Image.new("RGBA", picture.size, (0, 0, 0, 0))
-    found.paste(picture.convert("RGBA"), mask=hole)
-    return found
+    cutout = Image.new("RGBA", picture.size, (0, 0, 0, 0))
+    cutout.paste(picture.convert("RGBA"), mask=hole)
+    return cutout
 
 
 def turned(value: int) -> Image.Exif:

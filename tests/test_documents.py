@@ -44,7 +44,7 @@ def commands(page: Path) -> list[list[str]]:
 
 PAGES = tracked("*.md")
 GUIDES = [path for path in PAGES if path == Path("README.md") or path.parent == Path("docs")]
-COMMANDS = [(page, words) for page in GUIDES for words in commands(ROOT / page)]
+COMMANDS = [(page, arguments) for page in GUIDES for arguments in commands(ROOT / page)]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=str)
@@ -89,18 +89,18 @@ def test_the_numbers_of_the_readme_are_those_of_the_report():
 
 
 @pytest.mark.parametrize(
-    ("page", "words"),
+    ("page", "arguments"),
     COMMANDS,
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )
-def test_every_command_of_the_guides_exists_with_its_options(page, words):
+def test_every_command_of_the_guides_exists_with_its_options(page, arguments):
     command = typer.main.get_command(app)
     while hasattr(command, "commands"):
-        assert words[0] in command.commands, f"{page}: {words}"
-        command, words = command.commands[words[0]], words[1:]
+        assert arguments[0] in command.commands, f"{page}: {arguments}"
+        command, arguments = command.commands[arguments[0]], arguments[1:]
     options = {name for parameter in command.params for name in parameter.opts}
-    named = [word.split("=")[0] for word in words if word.startswith("--")]
-    assert set(named) <= options, f"{page}: {words}"
+    named = [word.split("=")[0] for word in arguments if word.startswith("--")]
+    assert set(named) <= options, f"{page}: {arguments}"
 
 
 @pytest.mark.parametrize("page", GUIDES, ids=str)

@@ -98,11 +98,11 @@ def test_the_reader_of_imports_sees_early_late_and_typing_imports():
 
 @pytest.mark.parametrize("leaf", LEAVES)
 def test_a_leaf_is_imported_in_few_modules_and_inside_functions(leaf):
-    found = {
+    by_module = {
         path: [late for name, late in names if name.split(".")[0] == leaf]
         for path, names in modules().items()
     }
-    importing = {path: late for path, late in found.items() if late}
+    importing = {path: late for path, late in by_module.items() if late}
     assert len(importing) <= LEAVES[leaf], sorted(importing)
     assert all(all(late) for late in importing.values()), sorted(importing)
 
@@ -155,11 +155,11 @@ def test_the_command_line_is_imported_without_anything_heavy():
         "import sys, dml_bench.cli.app; print(*sorted({name.partition('.')[0] for name in"
         " sys.modules}))"
     )
-    found = subprocess.run(
+    imported = subprocess.run(
         [sys.executable, "-c", listing], capture_output=True, text=True, check=True, timeout=60
     ).stdout.split()
-    assert "typer" in found
-    assert set(found).isdisjoint(
+    assert "typer" in imported
+    assert set(imported).isdisjoint(
         {
             "torch",
             "numpy",

@@ -94,13 +94,13 @@ def compute(birds: Path, cache: Path, out: Path) -> None:
             train(birds, cache, out / name, *settings)
         except ValueError as error:
             refused[name] = str(error)
-    told = {
+    report = {
         "refused": refused,
         "gathered": gathered(),
         "drawn": drawn(),
         "parts": [str(distributed.slices(n)) for n in (3, 4, 7)],
     }
-    (out / f"told by {distributed.torchrun_rank().rank}.json").write_text(json.dumps(told))
+    (out / f"told by {distributed.torchrun_rank().rank}.json").write_text(json.dumps(report))
 
 
 def gathered() -> dict[str, list[float]]:

@@ -60,8 +60,8 @@ def test_a_change_to_several_experiments_is_averaged_over_them_query_by_query(tm
         name: [run(tmp_path, name, *of, seed=seed) for seed in (42, 43)]
         for name, of in shares.items()
     }
-    *_, last = found = ablations(runs)
-    assert [effect.name for effect in found] == [
+    *_, last = effects = ablations(runs)
+    assert [effect.name for effect in effects] == [
         MIXUP,
         "ArcFace_cosine_resnet18_sgd_aug",
         "ArcFace_cosine_resnet18_sgd_aug+mixup",
@@ -74,7 +74,7 @@ def test_a_change_to_several_experiments_is_averaged_over_them_query_by_query(tm
     assert last.seen.difference.estimate == pytest.approx((0.3 + 0.1) / 2)
     assert last.unseen.difference.estimate == pytest.approx((-0.2 + 0.1) / 2)
     assert last.seen.first.estimate == pytest.approx(0.75)
-    width = [effect.unseen.difference.high - effect.unseen.difference.low for effect in found]
+    width = [effect.unseen.difference.high - effect.unseen.difference.low for effect in effects]
     assert width[3] < max(width)
 
 

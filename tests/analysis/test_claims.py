@@ -256,8 +256,8 @@ def test_whatever_a_shipped_experiment_expects_can_be_tested(name):
 
 def test_a_run_of_another_configuration_or_an_unfinished_one_is_none(tmp_path):
     run = finish(tmp_path, experiment("mine"), {"all": MIXED, "limited": WRONG})
-    found = find_run(tmp_path, experiment("mine"), photographed())
-    assert found and (found.folder, found.seed, found.summary["protocol"]) == (
+    existing = find_run(tmp_path, experiment("mine"), photographed())
+    assert existing and (existing.folder, existing.seed, existing.summary["protocol"]) == (
         run.folder,
         42,
         "precision_drop",
@@ -310,7 +310,7 @@ def test_retrieval_is_measured_per_query_too(birds: Path, cache_dir: Path, tmp_p
         "data.valid_fraction=0.0",
     )
     run = read_folder(train(birds, cache_dir, tmp_path, *settings).folder)
-    found = run.summary["retrieval"]
+    retrieval = run.summary["retrieval"]
     wanted = (
         "recall_at_1",
         "recall_at_2",
@@ -321,4 +321,4 @@ def test_retrieval_is_measured_per_query_too(birds: Path, cache_dir: Path, tmp_p
         "precision_at_1_macro",
     )
     measured = {name: measure([run], name).estimate for name in metrics_of(run.experiment)}
-    assert measured == pytest.approx({name: found[name] for name in wanted})
+    assert measured == pytest.approx({name: retrieval[name] for name in wanted})

@@ -28,10 +28,12 @@ def side(
     seeds=(42,),
     split: str = "",
 ) -> Side:
-    found = {"all": all_classes, "limited": limited or all_classes}
+    by_phase = {"all": all_classes, "limited": limited or all_classes}
     return Side(
         name,
-        tuple(finish(tmp_path, experiment(name, seed=seed), found, split=split) for seed in seeds),
+        tuple(
+            finish(tmp_path, experiment(name, seed=seed), by_phase, split=split) for seed in seeds
+        ),
     )
 
 
@@ -58,8 +60,8 @@ def test_holm_agrees_with_the_definition_on_random_p_values():
 def test_a_side_that_is_right_more_often_in_every_class_is_better_beyond_doubt(tmp_path):
     strong = side(tmp_path, "strong", classes(8, 7, 8, 7, 8, 7, 8, 7, 8, 8))
     weak = side(tmp_path, "weak", classes(2, 1, 3, 2, 1, 2, 3, 2, 1, 2))
-    (found,) = compare([weak, strong])
-    at = {row.metric: row for row in found.overall}
+    (comparison,) = compare([weak, strong])
+    at = {row.metric: row for row in comparison.overall}
     assert at["precision_at_1_macro"].difference.estimate == pytest.approx((19 - 76) / 80)
     assert at["precision_at_1_macro"].better == 1
     assert at["precision_at_1_macro"].p_holm >= at["precision_at_1_macro"].p
@@ -71,8 +73,8 @@ def test_of_a_drop_the_smaller_is_better(tmp_path):
     full = classes(*[8] * 10)
     robust = side(tmp_path, "robust", full, classes(8, 8, 8, 8, 8, 7, 8, 8, 7, 8))
     fragile = side(tmp_path, "fragile", full, classes(2, 1, 3, 2, 1, 2, 3, 2, 1, 2))
-    (found,) = compare([robust, fragile])
-    drop = next(row for row in found.overall if row.metric == "precision_drop_seen_classes")
+    (comparison,) = compare([robust, fragile])
+    drop = next(row for row in comparison.overall if row.metric == "precision_drop_seen_classes")
     assert drop.difference.estimate < 0
     assert drop.better == 0
 
@@ -80,8 +82,8 @@ def test_of_a_drop_the_smaller_is_better(tmp_path):
 def test_sides_that_are_equal_on_average_can_not_be_told_apart(tmp_path):
     first = side(tmp_path, "first", classes(8, 2, 7, 3, 6, 4))
     second = side(tmp_path, "second", classes(2, 8, 3, 7, 4, 6))
-    (found,) = compare([first, second])
-    assert {row.better for row in found.overall} == {-1}
+    (comparison,) = compare([first, second])
+    assert {row.better for row in comparison.overall} == {-1}
 
 
 def test_equal_runs_are_said_to_be_equal_and_their_comparison_is_valid_json(
@@ -89,20 +91,20 @@ def test_equal_runs_are_said_to_be_equal_and_their_comparison_is_valid_json(
 ):
     right = classes(8, 7, 3, 7, 8, 7, 8, 7, 8, 8)
     first, second = side(tmp_path, "one", right), side(tmp_path, "other", right)
-    (found,) = compare([first, second])
-    assert found.equal
-    show_comparison(Console(width=120), found)
+    (comparison,) = compare([first, second])
+    assert comparison.equal
+    show_comparison(Console(width=120), comparison)
     assert "the two are equal on every query" in capsys.readouterr().out
     assert (
         dml_bench(monkeypatch, "compare", first.runs[0].folder, second.runs[0].folder, "--json")
         == 0
     )
-    [told] = json.loads(
+    [report] = json.loads(
         capsys.readouterr().out,
         parse_constant=lambda constant: pytest.fail(f"{constant} is no JSON"),
     )
-    assert told["equal"] is True
-    assert told["overall"][0]["p"] is None
+    assert report["equal"] is True
+    assert report["overall"][0]["p"] is None
 
 
 def test_runs_that_differ_on_one_query_are_not_equal(tmp_path, capsys):
@@ -110,24 +112,24 @@ def test_runs_that_differ_on_one_query_are_not_equal(tmp_path, capsys):
         side(tmp_path, "one", classes(8, 7, 3)),
         side(tmp_path, "other", classes(8, 7, 4)),
     )
-    (found,) = compare([first, second])
-    assert not found.equal
-    show_comparison(Console(width=120), found)
+    (comparison,) = compare([first, second])
+    assert not comparison.equal
+    show_comparison(Console(width=120), comparison)
     assert "equal on every query" not in capsys.readouterr().out
 
 
 def test_a_class_is_tested_by_the_queries_that_only_one_gets_right_pooled_over_seeds(tmp_path):
     first = side(tmp_path, "first", [RIGHT, RIGHT, classes(4)[0]], seeds=(42, 43))
     second = side(tmp_path, "second", [WRONG, RIGHT, classes(3)[0]], seeds=(42, 43))
-    (found,) = compare([first, second])
-    by_name = {row.name: row for row in found.classes}
-    assert found.seeds == (42, 43)
+    (comparison,) = compare([first, second])
+    by_name = {row.name: row for row in comparison.classes}
+    assert comparison.seeds == (42, 43)
     assert (by_name["class 0"].won, by_name["class 0"].lost) == (16, 0)
     assert by_name["class 0"].p == pytest.approx(2 * 0.5**16)
     assert by_name["class 0"].p_holm == pytest.approx(3 * 2 * 0.5**16)
     assert (by_name["class 1"].won, by_name["class 1"].p) == (0, 1.0)
     assert by_name["class 2"].p == pytest.approx(0.5), "two wins and no loss"
-    assert [row.name for row in found.classes] == ["class 0", "class 2", "class 1"]
+    assert [row.name for row in comparison.classes] == ["class 0", "class 2", "class 1"]
 
 
 def test_only_seeds_that_both_have_are_compared(tmp_path):
@@ -146,10 +148,14 @@ def test_three_sides_are_three_pairs_corrected_together(tmp_path):
         side(tmp_path, name, classes(*counts))
         for name, counts in (("a", (8, 7, 8, 8)), ("b", (7, 6, 8, 6)), ("c", (1, 2, 1, 3)))
     ]
-    found = compare(sides)
-    assert [(pair.first, pair.second) for pair in found] == [("a", "b"), ("a", "c"), ("b", "c")]
+    comparisons = compare(sides)
+    assert [(pair.first, pair.second) for pair in comparisons] == [
+        ("a", "b"),
+        ("a", "c"),
+        ("b", "c"),
+    ]
     alone = compare(sides[1:])[0].overall[0]
-    together = found[2].overall[0]
+    together = comparisons[2].overall[0]
     assert together.p == alone.p
     assert together.p_holm >= alone.p_holm
 

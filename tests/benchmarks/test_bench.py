@@ -39,12 +39,12 @@ def row(goals: ModuleType, folder: Path, what: str) -> list[str]:
 def test_every_benchmark_has_a_summary_and_the_goals_come_last():
     benchmarks = bench.available()
     assert {"epoch", "evaluation", "memory", "mixing", "scaling", "small_maps", "startup"} < {
-        each.name for each in benchmarks
+        benchmark.name for benchmark in benchmarks
     }
     assert benchmarks[-1].name == "goals"
-    assert all(each.summary.endswith(".") for each in benchmarks)
+    assert all(benchmark.summary.endswith(".") for benchmark in benchmarks)
     assert "contestants" not in {
-        each.name for each in benchmarks
+        benchmark.name for benchmark in benchmarks
     }  # what others import is none by itself
 
 

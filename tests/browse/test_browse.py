@@ -138,12 +138,12 @@ def test_gallery_images_are_doubted_by_the_other_gallery_images(tmp_path):
     images = {"gallery": np.arange(3), "query": np.array([3])}
     write_embeddings(tmp_path / "embeddings.safetensors", vectors, images)
     stored = Embeddings(tmp_path / "embeddings.safetensors")
-    found = Neighbours(
+    neighbours = Neighbours(
         np.array([[0, 1]]), np.ones((1, 2), np.float32), np.array([0, 1, 1]), np.array([0])
     )
     from dml_bench.browse.images import phase_columns
 
-    doubts = phase_columns(found, stored, []).mistakenness.tolist()
+    doubts = phase_columns(neighbours, stored, []).mistakenness.tolist()
     assert doubts == NEAR(
         [math.nan, 0.75, 0.75, 0.25], nan_ok=True
     )  # nobody else can speak for a class's only image
@@ -291,18 +291,18 @@ def test_images_that_are_gone_are_nobody_s_near_duplicates(images):
 
 
 def test_few_values_have_a_trace_each_in_their_colour_and_queries_are_diamonds():
-    found = traces(
+    value_traces = traces(
         [[0, 1], [2, 3], [4, 5]],
         ["a", "b", "c"],
         ["seen", "unseen", "seen"],
         ["train", "test", "test"],
     )
-    assert [(trace["name"], trace["ids"], trace["x"]) for trace in found] == [
+    assert [(trace["name"], trace["ids"], trace["x"]) for trace in value_traces] == [
         ("seen", ["a", "c"], [0, 4]),
         ("unseen", ["b"], [2]),
     ]
-    assert found[0]["marker"]["symbol"] == ["circle", "diamond"]
-    assert found[0]["marker"]["color"] == "#2f7fc1"
+    assert value_traces[0]["marker"]["symbol"] == ["circle", "diamond"]
+    assert value_traces[0]["marker"]["color"] == "#2f7fc1"
 
 
 def test_many_classes_share_a_trace_in_which_each_has_its_colour():
@@ -391,19 +391,19 @@ def test_thumbnails_lie_in_sheets_of_sixteen_by_sixteen(tmp_path):
 def test_the_picture_has_a_map_for_each_phase_that_says_what_was_trained_on(images, chosen):
     drawn = map_figure(images, MAPS, chosen)
     assert drawn.png.startswith(b"\x89PNG")
-    words = re.sub(r"<[^>]*>", " ", drawn.svg)
-    assert "trained on all classes" in words
-    assert "trained without the unseen classes" in words
-    assert ("class 0" in words, "class 1" in words) == (not chosen, True)
+    text = re.sub(r"<[^>]*>", " ", drawn.svg)
+    assert "trained on all classes" in text
+    assert "trained without the unseen classes" in text
+    assert ("class 0" in text, "class 1" in text) == (not chosen, True)
 
 
 def test_beyond_twenty_classes_the_picture_tells_seen_from_unseen_classes(images):
     drawn = map_figure(
         replace(images, class_names={label: f"class {label}" for label in range(21)}), MAPS, []
     )
-    words = re.sub(r"<[^>]*>", " ", drawn.svg)
-    assert "seen classes" in words
-    assert "class 0" not in words
+    text = re.sub(r"<[^>]*>", " ", drawn.svg)
+    assert "seen classes" in text
+    assert "class 0" not in text
 
 
 def test_a_file_that_is_neither_picture_nor_page_and_an_unknown_class_are_refused(
@@ -590,10 +590,10 @@ def listening(process: int) -> set[tuple[str, int]]:
     import psutil
 
     family = psutil.Process(process).children(recursive=True)
-    assert "mongod" in [each.name() for each in family]
+    assert "mongod" in [member.name() for member in family]
     return {
-        each.laddr
+        connection.laddr
         for one in family
-        for each in one.net_connections("inet")
-        if each.status == "LISTEN"
+        for connection in one.net_connections("inet")
+        if connection.status == "LISTEN"
     }

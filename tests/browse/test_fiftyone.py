@@ -115,20 +115,20 @@ def test_every_image_has_its_fields_with_both_phases_side_by_side(dataset):
 
 
 def test_the_saved_views_hold_what_their_names_say(dataset):
-    found = {name: files(dataset.load_saved_view(name)) for name in dataset.list_saved_views()}
-    assert found["unseen classes"] == ["gallery/class 2/0.jpg", "query/class 2/0.jpg"]
+    views = {name: files(dataset.load_saved_view(name)) for name in dataset.list_saved_views()}
+    assert views["unseen classes"] == ["gallery/class 2/0.jpg", "query/class 2/0.jpg"]
     assert (
-        found["lost when unseen"] == []
+        views["lost when unseen"] == []
     )  # class 2 is wrong in both phases, and class 0 is not unseen
-    assert found["mistakes (all)"] == ["query/class 2/0.jpg"]
-    assert sorted(found["mistakes (limited)"]) == ["query/class 0/1.jpg", "query/class 2/0.jpg"]
-    assert found["vote saves (all)"] == []
-    assert found["near-duplicates between train and test"] == [
+    assert views["mistakes (all)"] == ["query/class 2/0.jpg"]
+    assert sorted(views["mistakes (limited)"]) == ["query/class 0/1.jpg", "query/class 2/0.jpg"]
+    assert views["vote saves (all)"] == []
+    assert views["near-duplicates between train and test"] == [
         "gallery/class 0/0.jpg",
         "query/class 0/1.jpg",
     ]
-    assert found["class 0 taken for class 1 (limited)"] == ["query/class 0/1.jpg"]
-    assert found["labels to doubt"] == ["query/class 2/0.jpg"]
+    assert views["class 0 taken for class 1 (limited)"] == ["query/class 0/1.jpg"]
+    assert views["labels to doubt"] == ["query/class 2/0.jpg"]
 
 
 def test_a_query_that_only_the_model_without_its_class_gets_wrong_is_lost_when_unseen(
@@ -165,8 +165,8 @@ def test_each_phase_has_its_map_and_one_of_the_unseen_classes_and_a_search(datas
         "umap_limited",
         "umap_limited_unseen",
     ]
-    found = dataset.load_brain_results("umap_limited")
-    assert dict(zip(found.sample_ids, found.points.tolist(), strict=True)) == dict(
+    umap = dataset.load_brain_results("umap_limited")
+    assert dict(zip(umap.sample_ids, umap.points.tolist(), strict=True)) == dict(
         zip(dataset.values("id"), (-MAP).tolist(), strict=True)
     )
     assert dataset.load_brain_results("umap_all_unseen").points.tolist() == MAP[[2, 6]].tolist()
@@ -372,16 +372,16 @@ def browsing(run: Path, home: Path) -> Iterator[Browsing]:
     )
     try:
         url = next(
-            found[0]
+            match[0]
             for line in process.stdout
-            if (found := re.search(r"http://127\.0\.0\.1:\S+", line))
+            if (match := re.search(r"http://127\.0\.0\.1:\S+", line))
         )
-        found = Browsing(process, url, port)
-        yield found
+        app = Browsing(process, url, port)
+        yield app
     finally:
         os.killpg(process.pid, signal.SIGINT)
         rest, _ = process.communicate(timeout=120)
-    found.rest = rest
+    app.rest = rest
 
 
 def free_port() -> int:
@@ -389,13 +389,15 @@ def free_port() -> int:
         return taken.getsockname()[1]
 
 
-def asked(
+def fetch(
     port: int, path: str, body: Any = None, **headers: str
 ) -> tuple[int, dict[str, str], bytes]:
     """Status, headers and body of an answer; nothing is followed."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
-    told = {name.replace("_", "-"): value for name, value in headers.items()}
-    connection.request("POST" if body else "GET", path, json.dumps(body) if body else None, told)
+    request_headers = {name.replace("_", "-"): value for name, value in headers.items()}
+    connection.request(
+        "POST" if body else "GET", path, json.dumps(body) if body else None, request_headers
+    )
     answer = connection.getresponse()
     with closing(connection):
         return (
@@ -413,25 +415,25 @@ def test_the_app_gives_the_run_s_images_to_whoever_has_the_token_and_nothing_els
         port, token = app_.port, app_.url.partition("?token=")[2]
         assert app_.url == f"http://127.0.0.1:{port}/?token={token}"
         assert len(token) >= 32
-        status, headers, _ = asked(port, f"/?token={token}")
+        status, headers, _ = fetch(port, f"/?token={token}")
         assert (status, headers["location"]) == (303, "/")
         assert "HttpOnly" in headers["set-cookie"]
         cookie = headers["set-cookie"].partition(";")[0]
-        assert asked(port, "/", cookie=cookie)[0] == 200
+        assert fetch(port, "/", cookie=cookie)[0] == 200
         assert (
-            asked(port, f"/media?{urlencode({'filepath': image})}", cookie=cookie)[2]
+            fetch(port, f"/media?{urlencode({'filepath': image})}", cookie=cookie)[2]
             == Path(image).read_bytes()
         )
-        assert asked(port, "/media?filepath=/etc/passwd", cookie=cookie)[0] == 404
+        assert fetch(port, "/media?filepath=/etc/passwd", cookie=cookie)[0] == 404
         assert (
-            asked(port, "/media?filepath=/etc/passwd", cookie=cookie, host="evil.example")[0] == 403
+            fetch(port, "/media?filepath=/etc/passwd", cookie=cookie, host="evil.example")[0] == 403
         )
-        assert asked(port, "/", cookie=cookie, host=f"evil.example:{port}")[0] == 403
-        assert asked(port, f"/media?{urlencode({'filepath': image})}")[0] == 403
+        assert fetch(port, "/", cookie=cookie, host=f"evil.example:{port}")[0] == 403
+        assert fetch(port, f"/media?{urlencode({'filepath': image})}")[0] == 403
         names = {"operator_uri": "@voxel51/operators/list_files", "params": {"path": "/etc"}}
         assert (
             b"does not have permission"
-            in asked(port, "/operators/execute", names, cookie=cookie)[2]
+            in fetch(port, "/operators/execute", names, cookie=cookie)[2]
         )
         assert listening(app_.process.pid) == {("127.0.0.1", port)}
     assert app_.process.returncode == 0, app_.rest
@@ -444,10 +446,10 @@ def listening(process: int) -> set[tuple[str, int]]:
 
     family = [psutil.Process(process), *psutil.Process(process).children(recursive=True)]
     return {
-        (each.laddr.ip, each.laddr.port)
+        (connection.laddr.ip, connection.laddr.port)
         for one in family
-        for each in one.net_connections("inet")
-        if each.status == "LISTEN"
+        for connection in one.net_connections("inet")
+        if connection.status == "LISTEN"
     }
 
 
@@ -628,9 +630,9 @@ def test_the_page_shows_each_image_and_its_answers_where_it_is_pointed_at(run, t
         page.mouse.move(*page.evaluate(where))
         page.locator("#tip .thumb").first.wait_for()
         shown = page.evaluate("pointed")
-        words = page.locator("#tip").inner_text()
-        assert Path(images.paths[shown]).name in words
-        assert "trained without the unseen classes: " in words
+        tip = page.locator("#tip").inner_text()
+        assert Path(images.paths[shown]).name in tip
+        assert "trained without the unseen classes: " in tip
         assert page.locator("#tip .thumb").count() == (3 if images.asked[shown] else 1)
         page.mouse.click(*page.evaluate(where))
         assert page.evaluate("[...chosen]") == [int(images.labels[shown])]

@@ -81,12 +81,12 @@ def imported(tmp_path: Path, *arguments: str) -> tuple[list[str], set[str]]:
     return lines, set(json.loads(modules))
 
 
-def assert_refused(finished: subprocess.CompletedProcess[str], *words: str) -> None:
+def assert_refused(finished: subprocess.CompletedProcess[str], *phrases: str) -> None:
     assert finished.returncode == 2
     assert finished.stdout == ""
     (line,) = finished.stderr.splitlines()
     assert line.startswith("error: ")
-    for word in words:
+    for word in phrases:
         assert word in line
 
 
@@ -152,7 +152,7 @@ def test_what_show_prints_is_itself_a_file_that_is_resolved_to_the_same_experime
 
 
 @pytest.mark.parametrize(
-    ("arguments", "words"),
+    ("arguments", "phrases"),
     [
         (
             ["show", "EPSHN_cosine_resnet18_sgd_agu"],
@@ -186,9 +186,9 @@ def test_what_show_prints_is_itself_a_file_that_is_resolved_to_the_same_experime
     ids=" ".join,
 )
 def test_what_people_get_wrong_is_one_line_with_the_way_out_and_exit_code_2(
-    tmp_path, arguments, words
+    tmp_path, arguments, phrases
 ):
-    assert_refused(dml_bench(tmp_path, *arguments), *words)
+    assert_refused(dml_bench(tmp_path, *arguments), *phrases)
 
 
 @pytest.mark.parametrize(

@@ -39,7 +39,7 @@ libc = ctypes.CDLL(None, use_errno=True)
 
 
 @dataclass
-class Ended:
+class ProcessResult:
     code: int
     out: str
     err: str
@@ -55,7 +55,7 @@ def forked(
     change: Callable[[], object] = nothing,
     look: Callable[[], object] = nothing,
     program: Callable[[], object] = app.main,
-) -> Ended:
+) -> ProcessResult:
     """A command in a fork, whose world `change` has changed, and which takes a look at it at
     last."""
     child = os.fork()
@@ -80,7 +80,7 @@ def forked(
     code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     if code == IMPOSSIBLE:
         pytest.skip("this machine does not allow to make it")
-    return Ended(code, *((folder / name).read_text() for name in ("stdout", "stderr")))
+    return ProcessResult(code, *((folder / name).read_text() for name in ("stdout", "stderr")))
 
 
 def done(result: int) -> None:
@@ -496,8 +496,8 @@ def test_a_run_that_met_a_full_disk_goes_on_where_there_is_room(world):
     met = forked(world.here, world.training(), lambda: at_most(resource.RLIMIT_FSIZE, 100_000))
     assert met.code == 2
     assert forked(world.here, world.training()).code == 0
-    whole = forked(world.here, world.training(out="whole"))
-    assert whole.code == 0
+    uninterrupted = forked(world.here, world.training(out="whole"))
+    assert uninterrupted.code == 0
     first, second = (
         world.here / out / EXPERIMENT / "cub" / "seed-42" / "predictions.csv"
         for out in ("runs", "whole")
@@ -588,8 +588,8 @@ def test_ctrl_c_reaches_processes_that_draw_birds_and_none_of_them_says_so(tmp_p
     drawing = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
     while not any(
         "spawn_main" in part
-        for each in psutil.Process(drawing.pid).children()
-        for part in each.cmdline()
+        for child in psutil.Process(drawing.pid).children()
+        for part in child.cmdline()
     ):
         time.sleep(0.01)
     os.killpg(drawing.pid, signal.SIGINT)

@@ -49,7 +49,7 @@ def test_what_has_no_default_is_required(missing):
 
 
 @pytest.mark.parametrize(
-    ("changes", "words"),
+    ("changes", "message"),
     [
         (
             {"trian": {}},
@@ -75,13 +75,13 @@ def test_what_has_no_default_is_required(missing):
         ({"expects": [{"metrik": "x"}]}, r"unknown key expects\.metrik \(did you mean metric\?\)"),
     ],
 )
-def test_an_unknown_key_or_name_is_answered_with_the_near_miss(changes, words):
-    with pytest.raises(UnknownName, match=words):
+def test_an_unknown_key_or_name_is_answered_with_the_near_miss(changes, message):
+    with pytest.raises(UnknownName, match=message):
         load(with_(**changes))
 
 
 @pytest.mark.parametrize(
-    ("changes", "words"),
+    ("changes", "message"),
     [
         ({"seed": "x"}, "seed must be a whole number, got 'x'"),
         ({"seed": 1.5}, "seed must be a whole number, got 1.5"),
@@ -108,13 +108,13 @@ def test_an_unknown_key_or_name_is_answered_with_the_near_miss(changes, words):
         ({"pretrain": 3}, "pretrain must be a table, got 3"),
     ],
 )
-def test_a_value_of_the_wrong_type_is_refused_with_what_was_wanted(changes, words):
-    with pytest.raises(ValueError, match=words):
+def test_a_value_of_the_wrong_type_is_refused_with_what_was_wanted(changes, message):
+    with pytest.raises(ValueError, match=message):
         load(with_(**changes))
 
 
 @pytest.mark.parametrize(
-    ("changes", "words"),
+    ("changes", "message"),
     [
         (
             {"augment": {"horizontal_flip": 1.5}},
@@ -163,8 +163,8 @@ def test_a_value_of_the_wrong_type_is_refused_with_what_was_wanted(changes, word
         ),
     ],
 )
-def test_a_number_out_of_its_range_is_refused(changes, words):
-    with pytest.raises(ValueError, match=words):
+def test_a_number_out_of_its_range_is_refused(changes, message):
+    with pytest.raises(ValueError, match=message):
         load(with_(**changes))
 
 
@@ -176,7 +176,7 @@ def test_a_probability_may_be_anything_from_0_to_1(probability):
 
 
 @pytest.mark.parametrize(
-    ("changes", "words"),
+    ("changes", "message"),
     [
         (
             {"loss": "crossentropy", "miner": "EPSHN"},
@@ -243,8 +243,8 @@ def test_a_probability_may_be_anything_from_0_to_1(probability):
         ),
     ],
 )
-def test_values_that_contradict_each_other_or_have_no_effect_are_refused(changes, words):
-    with pytest.raises(ValueError, match=words):
+def test_values_that_contradict_each_other_or_have_no_effect_are_refused(changes, message):
+    with pytest.raises(ValueError, match=message):
         load(with_(**changes))
 
 

@@ -347,14 +347,14 @@ def differences(one: Experiment, other: Experiment) -> set[str]:
     """Dotted keys of the values in which two experiments differ."""
 
     def flat(table: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-        found: dict[str, Any] = {}
+        flattened: dict[str, Any] = {}
         for key, value in table.items():
-            found |= (
+            flattened |= (
                 flat(value, f"{prefix}{key}.")
                 if isinstance(value, dict)
                 else {f"{prefix}{key}": value}
             )
-        return found
+        return flattened
 
     first, second = flat(as_table(one)), flat(as_table(other))
     return {key for key in first.keys() | second.keys() if first.get(key) != second.get(key)}
@@ -661,7 +661,7 @@ def test_options_of_a_component_are_set_after_its_name():
 
 
 @pytest.mark.parametrize(
-    ("override", "words"),
+    ("override", "message"),
     [
         ("seed", "--set seed: write it as key=value, e.g. --set optimizer.lr=0.01"),
         ("=3", "--set =3: write it as key=value"),
@@ -678,8 +678,8 @@ def test_options_of_a_component_are_set_after_its_name():
         ("extends=x", "unknown key extends"),
     ],
 )
-def test_a_bad_set_is_refused(override, words):
-    with pytest.raises(ValueError, match=words):
+def test_a_bad_set_is_refused(override, message):
+    with pytest.raises(ValueError, match=message):
         resolve(BASELINE, overrides=[override])
 
 
@@ -817,18 +817,18 @@ def test_the_study_s_table_on_cub_trains_on_34_million_images_and_embeds_36_mill
             seed=row.seed,
         )
         for phase in phases(holdouts(row.unseen, dataset)):
-            images, watched = (
+            images, monitored = (
                 len(phase.trains_on(dataset, split)),
                 phase.monitored_images(dataset, split).num_images,
             )
             trained += images * row.train.epochs
             embedded += (
-                watched * (row.train.epochs // row.evaluate.every)
+                monitored * (row.train.epochs // row.evaluate.every)
                 + len(split.test)
                 + len(split.gallery)
             )
             start = starts[row.start.name].build(row, **row.start.options)
             if start is not None:
                 trained += images * start.train.views * start.train.epochs
-                embedded += watched
+                embedded += monitored
     assert (round(trained / 1e6, 1), round(embedded / 1e6, 1)) == (34.0, 36.2)

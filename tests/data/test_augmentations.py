@@ -120,8 +120,8 @@ class TestResizedCrops:
     def test_areas_and_aspect_ratios_are_uniform_where_the_image_has_room(self):
         sides = np.full(20_000, 1000)
         boxes = resized_crop_boxes(sides, sides, uniform(20_000, 4), min_area=0.08)
-        whole = (boxes.heights < 1000) & (boxes.widths < 1000)
-        small = whole & (boxes.heights * boxes.widths < 0.5e6)
+        has_room = (boxes.heights < 1000) & (boxes.widths < 1000)
+        small = has_room & (boxes.heights * boxes.widths < 0.5e6)
         areas, ratios = (
             (boxes.heights * boxes.widths)[small] / 1e6,
             np.log(boxes.widths / boxes.heights)[small],
@@ -332,9 +332,9 @@ class TestResizedBatches:
         self, threads
     ):
         pixels = photographs(20, 45)
-        whole = resized_batch(pixels, 33)
+        batch = resized_batch(pixels, 33)
         torch.set_num_threads(1)
-        assert torch.equal(torch.cat([resized_batch(image[None], 33) for image in pixels]), whole)
+        assert torch.equal(torch.cat([resized_batch(image[None], 33) for image in pixels]), batch)
 
 
 EIGHT = np.array([[0.0, (which + 0.5) / 8] for which in range(8)])
@@ -343,8 +343,8 @@ EIGHT = np.array([[0.0, (which + 0.5) / 8] for which in range(8)])
 
 def looked_up(matrix: np.ndarray, *places: tuple[float, float]) -> list[tuple[float, float]]:
     """Where the colours at these places come from."""
-    found = [matrix @ (*place, 1) for place in places]
-    return [(x / depth, y / depth) for x, y, depth in found]
+    homogeneous = [matrix @ (*place, 1) for place in places]
+    return [(x / depth, y / depth) for x, y, depth in homogeneous]
 
 
 CORNERS = [(-1, -1), (1, -1), (1, 1), (-1, 1)]
@@ -360,8 +360,8 @@ class TestGeometry:
         assert torch.equal(project(pixels, symmetries(EIGHT, 1.0)), torch.stack(expected))
 
     def test_the_eight_symmetries_are_eight_and_as_likely_as_each_other(self):
-        found = symmetries(uniform(8000, 2), 1.0)
-        kinds, counts = np.unique(found.reshape(8000, 9), axis=0, return_counts=True)
+        matrices = symmetries(uniform(8000, 2), 1.0)
+        kinds, counts = np.unique(matrices.reshape(8000, 9), axis=0, return_counts=True)
         assert len(kinds) == 8 and counts == pytest.approx([1000] * 8, abs=120)
 
     def test_a_symmetry_is_drawn_as_often_as_asked(self):
@@ -530,11 +530,11 @@ def turned_and_blended(images: slice) -> torch.Tensor:
 
 
 def test_not_even_the_last_bit_before_rounding_depends_on_the_batch_or_the_threads(threads):
-    whole = turned_and_blended(slice(0, 9))
+    batch = turned_and_blended(slice(0, 9))
     for image in range(9):
-        assert torch.equal(turned_and_blended(slice(image, image + 1))[:, 0], whole[:, image])
+        assert torch.equal(turned_and_blended(slice(image, image + 1))[:, 0], batch[:, image])
     torch.set_num_threads(1)
-    assert torch.equal(turned_and_blended(slice(0, 9)), whole)
+    assert torch.equal(turned_and_blended(slice(0, 9)), batch)
 
 
 CHANGES = {
@@ -556,13 +556,13 @@ class TestEveryChange:
     @pytest.mark.parametrize("size", [8, 37, 64])
     def test_an_image_gets_the_same_bits_alone_as_in_any_batch(self, change, size):
         pixels, draws = photographs(40, size), uniform(40, 6)
-        whole = change(pixels, draws)
+        batch = change(pixels, draws)
         for image in range(40):
             assert torch.equal(
-                change(pixels[image : image + 1], draws[image : image + 1])[0], whole[image]
+                change(pixels[image : image + 1], draws[image : image + 1])[0], batch[image]
             )
         order = np.random.default_rng(2).permutation(40)[:31]
-        assert torch.equal(change(pixels[order], draws[order]), whole[order])
+        assert torch.equal(change(pixels[order], draws[order]), batch[order])
 
     def test_the_number_of_threads_changes_no_bit(self, change, threads):
         pixels, draws = photographs(24, 70), uniform(24, 6)

@@ -80,10 +80,10 @@ def test_the_pixels_are_those_of_torchvision(dataset, cache_dir, view):
             assert np.array_equal(cache[image], expected), path
 
 
-def assert_the_middle(kept: np.ndarray, whole: np.ndarray) -> None:
+def assert_the_middle(kept: np.ndarray, original: np.ndarray) -> None:
     """To within a level, of an upright image."""
-    top = round((len(whole) - len(kept)) / 2)
-    assert np.abs(kept.astype(int) - whole[top : top + len(kept)]).max() <= 1
+    top = round((len(original) - len(kept)) / 2)
+    assert np.abs(kept.astype(int) - original[top : top + len(kept)]).max() <= 1
 
 
 @pytest.mark.parametrize("size", [(3, 2000), (2000, 3), (2, 6000), (41, 10), (500, 11)])
@@ -214,12 +214,12 @@ def flip(path: Path, byte: int) -> None:
 def test_a_damaged_cache_is_built_again(dataset, cache_dir, damage):
     cache = opened(dataset, VIEW, cache_dir)
     expected = [cache[image].copy() for image in range(5)]
-    whole = {path: path.read_bytes() for path in files_of(cache_dir)}
+    intact = {path: path.read_bytes() for path in files_of(cache_dir)}
     damage(folder_of(cache_dir))
     again = opened(dataset, VIEW, cache_dir)
     for image in range(5):
         assert np.array_equal(again[image], expected[image])
-    assert {path: path.read_bytes() for path in files_of(cache_dir)} == whole
+    assert {path: path.read_bytes() for path in files_of(cache_dir)} == intact
 
 
 def zero(path: Path, first: int, last: int) -> None:
@@ -242,12 +242,12 @@ PIXELS_DAMAGED = {
 def test_damaged_pixels_are_decoded_again_before_they_are_seen(dataset, cache_dir, damage):
     expected = [opened(dataset, VIEW, cache_dir)[image].copy() for image in range(5)]
     file = folder_of(cache_dir) / "pixels.u8"
-    whole, said = file.read_bytes(), []
+    intact, said = file.read_bytes(), []
     damage(file)
     again = opened(dataset, VIEW, cache_dir, warn=said.append)
     assert said == []
     assert all(np.array_equal(again[image], expected[image]) for image in range(5))
-    assert file.read_bytes() == whole
+    assert file.read_bytes() == intact
     assert said and all("pixels.u8 was damaged; " in line for line in said)
 
 
@@ -417,11 +417,11 @@ def test_other_boxes_mean_another_cache(dataset, cache_dir):
 
 
 def test_progress_counts_up_to_the_number_of_images(dataset, cache_dir):
-    told = []
+    calls = []
     opened(
-        dataset, VIEW, cache_dir, progress=lambda message, done, total: told.append((done, total))
+        dataset, VIEW, cache_dir, progress=lambda message, done, total: calls.append((done, total))
     )
-    assert told == [(1, 5), (2, 5), (3, 5), (4, 5), (5, 5)]
+    assert calls == [(1, 5), (2, 5), (3, 5), (4, 5), (5, 5)]
 
 
 def test_cached_pixels_can_not_be_changed(dataset, cache_dir):

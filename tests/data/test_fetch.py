@@ -28,7 +28,7 @@ def member(name: str, content: bytes = b"", **fields) -> tuple[tarfile.TarInfo, 
     return info, content
 
 
-def whole() -> list[tuple[tarfile.TarInfo, bytes]]:
+def archive_members() -> list[tuple[tarfile.TarInfo, bytes]]:
     listing = "".join(f"{i} {name}\n" for i, name in enumerate(IMAGES, 1)).encode()
     noise = b"".join(hashlib.sha256(bytes([i % 256, i // 256])).digest() for i in range(4000))
     return [
@@ -51,7 +51,7 @@ def md5(content: bytes) -> str:
     return hashlib.md5(content).hexdigest()
 
 
-ARCHIVE = packed(whole())
+ARCHIVE = packed(archive_members())
 
 
 @dataclass
@@ -63,7 +63,7 @@ class Server:
     ranges: bool = True
     stop_after: int | None = None
     status: int | None = None
-    asked: list[str | None] = field(default_factory=list)
+    requested_ranges: list[str | None] = field(default_factory=list)
 
 
 @pytest.fixture
@@ -73,7 +73,7 @@ def server() -> Iterator[Server]:
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             wanted = self.headers.get("Range")
-            state.asked.append(wanted)
+            state.requested_ranges.append(wanted)
             if state.status:
                 self.send_error(state.status)
                 return
@@ -158,26 +158,26 @@ def test_a_download_that_broke_off_is_continued_where_it_stopped(tmp_path, serve
     assert names(tmp_path) == ["CUB_200_2011.tgz.part"]
     server.stop_after = None
     assert_whole(fetched(tmp_path, server))
-    assert server.asked == [None, f"bytes={len(ARCHIVE) // 2}-"]
+    assert server.requested_ranges == [None, f"bytes={len(ARCHIVE) // 2}-"]
 
 
 def test_a_server_that_ignores_ranges_makes_the_download_start_anew(tmp_path, server):
     (tmp_path / "CUB_200_2011.tgz.part").write_bytes(ARCHIVE[:1000])
     server.ranges = False
     assert_whole(fetched(tmp_path, server))
-    assert server.asked == ["bytes=1000-"]
+    assert server.requested_ranges == ["bytes=1000-"]
 
 
 def test_a_part_that_was_whole_already_is_only_checked(tmp_path, server):
     (tmp_path / "CUB_200_2011.tgz.part").write_bytes(ARCHIVE)
     assert_whole(fetched(tmp_path, server))
-    assert server.asked == [f"bytes={len(ARCHIVE)}-"]
+    assert server.requested_ranges == [f"bytes={len(ARCHIVE)}-"]
 
 
 def test_a_part_longer_than_the_file_is_thrown_away(tmp_path, server):
     (tmp_path / "CUB_200_2011.tgz.part").write_bytes(ARCHIVE + b"x")
     assert_whole(fetched(tmp_path, server))
-    assert server.asked == [f"bytes={len(ARCHIVE) + 1}-", None]
+    assert server.requested_ranges == [f"bytes={len(ARCHIVE) + 1}-", None]
 
 
 def test_a_download_with_another_md5_is_removed(tmp_path, server):
@@ -241,7 +241,7 @@ def test_what_is_there_and_complete_is_left_as_it_is(tmp_path, server):
     assert fetched(folder, server) == folder
     assert said == [("already there and complete", 3, 3)]
     assert (folder / "mine.txt").exists()
-    assert len(server.asked) == 1
+    assert len(server.requested_ranges) == 1
 
 
 def test_what_is_there_but_incomplete_is_neither_used_nor_overwritten(tmp_path, server):
@@ -258,7 +258,7 @@ def test_what_is_there_but_incomplete_is_neither_used_nor_overwritten(tmp_path, 
 
 
 def test_an_archive_that_lacks_images_becomes_no_data_set(tmp_path):
-    content = packed(whole()[:-1])
+    content = packed(archive_members()[:-1])
     (tmp_path / "CUB_200_2011.tgz").write_bytes(content)
     with pytest.raises(
         ValueError,
@@ -319,7 +319,7 @@ def test_an_unpacking_that_is_killed_is_never_taken_for_a_data_set_and_can_be_re
 )
 def test_an_archive_that_leads_out_of_its_folder_is_refused_and_leaves_nothing(tmp_path, evil):
     data_dir = tmp_path / "a" / "b"
-    content = packed([*whole(), evil])
+    content = packed([*archive_members(), evil])
     archive = tmp_path / "evil.tgz"
     archive.write_bytes(content)
     with pytest.raises(

@@ -97,14 +97,14 @@ def test_a_batch_is_square_uint8_pixels_in_the_order_asked_for():
 
 
 def test_what_an_image_gets_does_not_depend_on_its_batch():
-    whole = pixels_with().train(ALL, phase="all", epoch=3)
+    batch = pixels_with().train(ALL, phase="all", epoch=3)
     source = pixels_with()
     source.train(ALL, phase="all", epoch=2)
     shuffled = np.array([7, 3, 11, 0, 5])
-    assert torch.equal(source.train(shuffled, phase="all", epoch=3), whole[shuffled])
+    assert torch.equal(source.train(shuffled, phase="all", epoch=3), batch[shuffled])
     source.train(ALL, phase="limited", epoch=3)
     for image in ALL:
-        assert torch.equal(source.train(np.array([image]), phase="all", epoch=3)[0], whole[image])
+        assert torch.equal(source.train(np.array([image]), phase="all", epoch=3)[0], batch[image])
 
 
 def test_an_image_twice_in_a_batch_is_twice_the_same():
@@ -125,13 +125,13 @@ def test_augmentation_depends_on_seed_phase_and_epoch():
 
 def corners(source: ImageInputs, epochs: int) -> np.ndarray:
     """(epochs, images, 3): top, left and whether mirrored, read back from the pixels."""
-    found = np.empty((epochs, 12, 3), int)
+    crops = np.empty((epochs, 12, 3), int)
     for epoch in range(epochs):
         batch = source.train(ALL, phase="all", epoch=epoch).numpy()
-        found[epoch, :, 0] = batch[:, 0, 0, 0]
-        found[epoch, :, 1] = np.minimum(batch[:, 0, 0, 1], batch[:, 0, -1, 1])
-        found[epoch, :, 2] = batch[:, 0, 0, 1] > batch[:, 0, -1, 1]
-    return found
+        crops[epoch, :, 0] = batch[:, 0, 0, 0]
+        crops[epoch, :, 1] = np.minimum(batch[:, 0, 0, 1], batch[:, 0, -1, 1])
+        crops[epoch, :, 2] = batch[:, 0, 0, 1] > batch[:, 0, -1, 1]
+    return crops
 
 
 def test_crops_and_mirroring_are_these_on_every_platform():
@@ -155,10 +155,10 @@ def test_crops_are_whole_pieces_of_the_image():
 
 
 def test_crops_lie_at_every_place_inside_the_image_and_nowhere_else():
-    found = corners(pixels_with(), 400)
+    crops = corners(pixels_with(), 400)
     for image, (height, width) in enumerate(SHAPES):
-        assert set(found[:, image, 0]) == set(range(height - SIZE + 1))
-        assert set(found[:, image, 1]) == set(range(width - SIZE + 1))
+        assert set(crops[:, image, 0]) == set(range(height - SIZE + 1))
+        assert set(crops[:, image, 1]) == set(range(width - SIZE + 1))
 
 
 def test_each_place_is_as_likely_as_any_other():
@@ -174,8 +174,8 @@ def test_images_are_mirrored_as_often_as_asked(probability):
 
 
 def test_top_left_and_mirroring_are_independent():
-    found = corners(pixels_with(), 400)[:, 2::4].reshape(-1, 3)
-    assert np.abs(np.corrcoef(found.T) - np.eye(3)).max() < 0.1
+    crops = corners(pixels_with(), 400)[:, 2::4].reshape(-1, 3)
+    assert np.abs(np.corrcoef(crops.T) - np.eye(3)).max() < 0.1
 
 
 @pytest.mark.parametrize("crop_from", [0, CROP_FROM])
@@ -208,15 +208,15 @@ class TestViews:
     def test_what_an_image_gets_depends_on_its_view_not_on_its_batch_or_what_was_asked_before(
         self, augment
     ):
-        whole = [trained(pixels_with(**augment), epoch=3, view=view) for view in (0, 1)]
+        by_view = [trained(pixels_with(**augment), epoch=3, view=view) for view in (0, 1)]
         source, some = pixels_with(**augment), np.array([7, 3, 11, 0, 5])
-        for asked in ((0, 1, 0), (1, 0)):
-            for view in asked:
-                assert torch.equal(trained(source, some, epoch=3, view=view), whole[view][some])
+        for order in ((0, 1, 0), (1, 0)):
+            for view in order:
+                assert torch.equal(trained(source, some, epoch=3, view=view), by_view[view][some])
             trained(source, phase="limited", epoch=3)
         for image in ALL:
             assert torch.equal(
-                trained(source, np.array([image]), epoch=3, view=1)[0], whole[1][image]
+                trained(source, np.array([image]), epoch=3, view=1)[0], by_view[1][image]
             )
 
     def test_every_view_depends_on_seed_phase_and_epoch(self, augment):

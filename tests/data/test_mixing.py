@@ -142,7 +142,7 @@ def test_samplepairing_of_the_study_is_off_ten_epochs_then_eight_on_and_two_off_
 
 
 @pytest.mark.parametrize(
-    ("settings", "words"),
+    ("settings", "message"),
     [
         (
             ("mixing.technique=mixup", "mixing.technique.alpha=0"),
@@ -191,10 +191,10 @@ def test_samplepairing_of_the_study_is_off_ten_epochs_then_eight_on_and_two_off_
         ),
     ],
 )
-def test_what_can_t_be_mixed_is_refused_in_one_line(settings, words):
+def test_what_can_t_be_mixed_is_refused_in_one_line(settings, message):
     with pytest.raises(ValueError) as caught:
         tiny(*settings)
-    assert words in str(caught.value)
+    assert message in str(caught.value)
     assert "\n" not in str(caught.value)
 
 

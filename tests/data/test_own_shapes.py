@@ -212,7 +212,7 @@ def command(root: Path, cache_dir: Path, *more: str) -> list[str]:
     ]
 
 
-def told(monkeypatch: pytest.MonkeyPatch, *command: str) -> int:
+def exit_code_of(monkeypatch: pytest.MonkeyPatch, *command: str) -> int:
     monkeypatch.setattr(sys, "argv", list(command))
     with pytest.raises(SystemExit) as ended:
         app.main()
@@ -231,7 +231,7 @@ def test_statistics_are_those_of_the_training_images_of_each_phase(
             for number in range(2):
                 Image.new("RGB", (40, 40), colour).save(root / part / name / f"{number}.png")
     assert (
-        told(
+        exit_code_of(
             monkeypatch,
             *command(
                 root,
@@ -262,8 +262,8 @@ def test_statistics_are_those_of_the_training_images_of_each_phase(
 def test_statistics_are_taken_by_the_config_and_by_the_network(
     faces: Path, cache_dir: Path, tmp_path: Path
 ):
-    given = ("images.mean=[0.5, 0.4, 0.3]", "images.std=[0.2, 0.25, 0.3]")
-    folder = small(faces, cache_dir, tmp_path, "data.dataset=folder", *given).folder
+    statistics = ("images.mean=[0.5, 0.4, 0.3]", "images.std=[0.2, 0.25, 0.3]")
+    folder = small(faces, cache_dir, tmp_path, "data.dataset=folder", *statistics).folder
     for phase in ("all", "limited"):
         weights = load_file(folder / phase / "weights.safetensors")
         assert torch.allclose(weights["mean"].flatten() / 255, torch.tensor([0.5, 0.4, 0.3]))
@@ -271,7 +271,7 @@ def test_statistics_are_taken_by_the_config_and_by_the_network(
 
 
 @pytest.mark.parametrize(
-    ("settings", "words"),
+    ("settings", "message"),
     [
         (["images.mean=[0.5, 0.4, 0.3]"], r"must be three numbers each, 0-1, got \[.*\] and \[\]"),
         (["images.mean=[0.5]", "images.std=[0.5]"], "must be three numbers each, 0-1, got"),
@@ -293,13 +293,15 @@ def test_statistics_are_taken_by_the_config_and_by_the_network(
         ),
     ],
 )
-def test_statistics_that_can_t_be_are_refused(settings, words):
-    with pytest.raises(ValueError, match=words):
+def test_statistics_that_can_t_be_are_refused(settings, message):
+    with pytest.raises(ValueError, match=message):
         tiny(*settings)
 
 
 def test_a_file_that_is_no_json_is_refused(
     faces: Path, cache_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
 ):
-    assert told(monkeypatch, *command(faces, cache_dir, "--out", str(tmp_path / "s.txt"))) == 2
+    assert (
+        exit_code_of(monkeypatch, *command(faces, cache_dir, "--out", str(tmp_path / "s.txt"))) == 2
+    )
     assert capsys.readouterr().err == f"error: --out {tmp_path}/s.txt: the name must end in .json\n"

@@ -306,8 +306,8 @@ def test_a_damaged_matlab_file_is_refused(car_ims, damage):
 
 
 def test_a_truncated_matlab_file_is_refused(car_ims):
-    whole = (car_ims / "cars_annos.mat").read_bytes()
-    (car_ims / "cars_annos.mat").write_bytes(whole[: len(whole) // 2])
+    content = (car_ims / "cars_annos.mat").read_bytes()
+    (car_ims / "cars_annos.mat").write_bytes(content[: len(content) // 2])
     assert "HERE/cars_annos.mat" in refusal("cars196", car_ims)
 
 

@@ -113,9 +113,9 @@ def test_where_it_is_unclear_whether_folders_are_classes_or_parts_one_line_asks_
     pictures(tmp_path, *(f"{top}/{kind}/1.jpg" for top in tops for kind in ("ant", "bee")))
     with pytest.raises(
         ValueError, match=r"--set data\.dataset\.parts=.*:train.* --set data\.dataset\.parts=none"
-    ) as asked:
+    ) as refusal:
         read("folder", tmp_path)
-    assert "\n" not in str(asked.value)
+    assert "\n" not in str(refusal.value)
     assert read("folder", tmp_path, parts="none").class_names == tuple(sorted(tops))
     answered = read(
         "folder",

@@ -83,10 +83,10 @@ def test_the_order_in_which_files_are_found_changes_nothing():
     ]
     random.Random(0).shuffle(rows)
     assert [row.path for row in rows] != list(sorted_set.paths)
-    found = assemble("birds", Path("nowhere"), sorted_set.class_names, rows)
-    assert found.paths == sorted_set.paths
-    assert split_of(found).fingerprint == split_of(sorted_set).fingerprint
-    assert split_of(found).test.tolist() == split_of(sorted_set).test.tolist()
+    dataset = assemble("birds", Path("nowhere"), sorted_set.class_names, rows)
+    assert dataset.paths == sorted_set.paths
+    assert split_of(dataset).fingerprint == split_of(sorted_set).fingerprint
+    assert split_of(dataset).test.tolist() == split_of(sorted_set).test.tolist()
 
 
 def test_the_split_depends_on_the_seed():

@@ -90,13 +90,13 @@ def test_a_scene_is_the_same_at_every_size():
 def test_every_part_lies_within_the_bird_and_the_bird_within_the_image(domain):
     for i, bird in enumerate(synthetic.species(12, seed=2, domain=domain)):
         for index in range(4):
-            found = synthetic.draw(bird, index=10 * i + index, seed=1, size=48)
-            assert inside(found.box, (0, 0, 48, 48))
-            assert found.box[2] > 8 and found.box[3] > 8
-            assert set(found.parts) <= set(synthetic.PARTS)
+            drawing = synthetic.draw(bird, index=10 * i + index, seed=1, size=48)
+            assert inside(drawing.box, (0, 0, 48, 48))
+            assert drawing.box[2] > 8 and drawing.box[3] > 8
+            assert set(drawing.parts) <= set(synthetic.PARTS)
             assert all(
-                inside(box, found.box, slack=1e-6) and box[2] > 0 and box[3] > 0
-                for box in found.parts.values()
+                inside(box, drawing.box, slack=1e-6) and box[2] > 0 and box[3] > 0
+                for box in drawing.parts.values()
             )
 
 
@@ -179,9 +179,9 @@ def test_siblings_differ_in_at_least_one_clearly_visible_trait(domain):
 @pytest.mark.parametrize("domain", ["benchmark", "source"])
 def test_a_name_says_colour_then_mark_then_genus_and_no_part_of_the_bird_twice(domain):
     for bird in synthetic.species(200, seed=7, domain=domain):
-        found = re.fullmatch(r"([A-Z][a-z]+(?:_[a-z]+)*)_(?:[A-Z][a-z]+_)?[A-Z][a-z]+", bird.name)
-        assert found, bird.name
-        parts = [word for word in found[1].split("_") if word.endswith("ed")]
+        match = re.fullmatch(r"([A-Z][a-z]+(?:_[a-z]+)*)_(?:[A-Z][a-z]+_)?[A-Z][a-z]+", bird.name)
+        assert match, bird.name
+        parts = [word for word in match[1].split("_") if word.endswith("ed")]
         assert len(parts) == len(set(parts)), bird.name
 
 
@@ -230,9 +230,11 @@ def test_the_written_boxes_are_those_of_the_drawings(written):
     truth = synthetic.draw(bird, index=2, seed=5, size=64)
     assert boxes["3"] == pytest.approx(truth.box, abs=1e-3)
     rows = [row for row in table(written, "parts/part_boxes.txt") if row[0] == "3"]
-    found = {parts[row[1]]: tuple(map(float, row[2:])) for row in rows}
-    assert found.keys() == truth.parts.keys()
-    assert all(found[part] == pytest.approx(truth.parts[part], abs=1e-3) for part in found)
+    part_boxes = {parts[row[1]]: tuple(map(float, row[2:])) for row in rows}
+    assert part_boxes.keys() == truth.parts.keys()
+    assert all(
+        part_boxes[part] == pytest.approx(truth.parts[part], abs=1e-3) for part in part_boxes
+    )
 
 
 def test_other_processes_write_the_same_files(written, tmp_path, monkeypatch):
@@ -245,9 +247,9 @@ def test_other_processes_write_the_same_files(written, tmp_path, monkeypatch):
 
 
 def test_progress_is_told_of_every_image(tmp_path):
-    told: list[int] = []
-    synthetic.write(tmp_path / "birds", counts=[2, 3], size=32, seed=5, progress=told.append)
-    assert told == [1, 1, 1, 1, 1]
+    steps: list[int] = []
+    synthetic.write(tmp_path / "birds", counts=[2, 3], size=32, seed=5, progress=steps.append)
+    assert steps == [1, 1, 1, 1, 1]
 
 
 def test_an_interrupted_write_leaves_nothing(tmp_path):

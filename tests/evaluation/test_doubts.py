@@ -36,26 +36,26 @@ def test_the_widest_angle_is_that_of_the_mean_with_the_furthest():
 def test_one_point_and_ties_are_doubts_and_a_line_each():
     labels = np.array([0, 0, 1, 1])
     same = np.tile(PLANE[:1], (4, 1))
-    found = doubts(same, search(same, same[:2], labels, np.array([0, 1]), 4))
-    assert found == {
+    measured = doubts(same, search(same, same[:2], labels, np.array([0, 1]), 4))
+    assert measured == {
         "doubts": {
             "widest_angle_degrees": pytest.approx(0, abs=1e-3),
             "queries_decided_by_order": 1.0,
         }
     }
-    assert len(list(describe_doubts({"phases": {"all": found}}))) == 2
+    assert len(list(describe_doubts({"phases": {"all": measured}}))) == 2
     assert doubts(PLANE, search(PLANE, PLANE[:2], labels, np.array([0, 1]), 4)) == {}
     assert list(describe_doubts({"phases": {"all": {}}})) == []
 
 
 def test_a_tie_within_a_class_decides_nothing():
-    twins = Neighbours(
+    ties = Neighbours(
         np.array([[0, 1, 2]] * 2),
         np.array([[0.9, 0.9, 0.1], [0.9, 0.9, 0.9]], np.float32),
         np.array([3, 3, 4]),
         np.array([3, 3]),
     )
-    assert decided_by_order(twins).tolist() == [False, True]
+    assert decided_by_order(ties).tolist() == [False, True]
 
 
 @pytest.mark.parametrize("leaves_one_out", [False, True])
@@ -63,14 +63,14 @@ def test_neighbours_in_parts_measure_the_same_as_all_at_once_and_keep_the_first(
     leaves_one_out, monkeypatch, tmp_path
 ):
     gallery, labels = unit_vectors(60, 1), np.arange(60) % 3
-    asked = labels if leaves_one_out else np.arange(23) % 3
+    query_labels = labels if leaves_one_out else np.arange(23) % 3
     query = gallery if leaves_one_out else unit_vectors(23, 2)
 
     def searched(rows: slice) -> Neighbours:
-        found = search(gallery, query[rows], labels, asked[rows], 20 + leaves_one_out)
-        return without_itself(found, rows.start) if leaves_one_out else found
+        neighbours = search(gallery, query[rows], labels, query_labels[rows], 20 + leaves_one_out)
+        return without_itself(neighbours, rows.start) if leaves_one_out else neighbours
 
-    whole = searched(slice(0, len(query)))
+    at_once = searched(slice(0, len(query)))
     monkeypatch.setattr(searching, "ENTRIES", 150)
     sizes = []
     parts = in_parts(
@@ -80,18 +80,18 @@ def test_neighbours_in_parts_measure_the_same_as_all_at_once_and_keep_the_first(
     )
     assert max(sizes) == 7
     assert (
-        np.array_equal(parts.indices, whole.indices[:, :4])
-        and parts.query_labels.tolist() == asked.tolist()
+        np.array_equal(parts.indices, at_once.indices[:, :4])
+        and parts.query_labels.tolist() == query_labels.tolist()
     )
     assert (map_at_r(parts).tolist(), r_precision(parts).tolist()) == (
-        map_at_r(whole).tolist(),
-        r_precision(whole).tolist(),
+        map_at_r(at_once).tolist(),
+        r_precision(at_once).tolist(),
     )
-    assert map_at_r(parts.of(np.array([5, 2]))).tolist() == map_at_r(whole)[[5, 2]].tolist()
+    assert map_at_r(parts.of(np.array([5, 2]))).tolist() == map_at_r(at_once)[[5, 2]].tolist()
     write_neighbours(tmp_path / "found.safetensors", parts)
     assert (
         map_at_r(read_neighbours(tmp_path / "found.safetensors")).tolist()
-        == map_at_r(whole).tolist()
+        == map_at_r(at_once).tolist()
     )
 
 
@@ -107,21 +107,21 @@ def test_a_run_that_keeps_few_neighbours_has_the_numbers_of_one_that_keeps_all(
     protocol, birds, cache_dir, tmp_path, monkeypatch
 ):
     settings = ("train.epochs=1", "evaluate.vote_k=[1, 3]", "evaluate.recall_k=[1, 2]", *protocol)
-    whole = train(birds, cache_dir, tmp_path / "whole", *settings).summary
+    unbounded = train(birds, cache_dir, tmp_path / "whole", *settings).summary
     monkeypatch.setattr(searching, "ENTRIES", 30)
     monkeypatch.setattr(embed_and_search, "ENTRIES", 30)
     monkeypatch.setattr(embed_and_search, "SHALLOWEST", 3)
     bounded = train(birds, cache_dir, tmp_path / "bounded", *settings).summary
     for part in ("phases", "retrieval"):
-        assert bounded.get(part) == whole.get(part)
+        assert bounded.get(part) == unbounded.get(part)
     phase = next(iter((tmp_path / "bounded").glob("**/neighbours.safetensors")))
     assert read_neighbours(phase).k == 3
 
 
 def test_all_queries_of_one_point_are_searched_in_gallery_order():
     same = np.tile(PLANE[:1], (50, 1))
-    found = search(same, same[:30], np.arange(50), np.arange(30), 7)
-    assert found.indices.tolist() == [list(range(7))] * 30
+    neighbours = search(same, same[:30], np.arange(50), np.arange(30), 7)
+    assert neighbours.indices.tolist() == [list(range(7))] * 30
 
 
 def test_a_map_of_one_point_is_one_point(tmp_path):
@@ -149,33 +149,35 @@ def test_a_run_and_predict_on_equal_photos_say_that_the_order_decided(
         grey, cache_dir, tmp_path, "data.dataset=folder", "unseen=last:1", "train.epochs=1"
     )
     for phase in ("all", "limited"):
-        told = outcome.summary["phases"][phase]["doubts"]
-        assert told["widest_angle_degrees"] < 0.1 and told["queries_decided_by_order"] == 1.0
+        reported = outcome.summary["phases"][phase]["doubts"]
+        assert (
+            reported["widest_angle_degrees"] < 0.1 and reported["queries_decided_by_order"] == 1.0
+        )
     places = ("--device", "cpu", "--threshold", "0.5")
     assert dml_bench(monkeypatch, "predict", outcome.folder, grey / "dog" / "0.png", *places) == 0
     assert "exactly as close" in " ".join(capsys.readouterr().out.split())
 
 
 @pytest.mark.parametrize(
-    ("poison", "words"),
+    ("poison", "message"),
     [
         ("weights", "the weights .* are not finite in phase all, epoch 1"),
         ("embeddings", "not finite"),
     ],
 )
 def test_a_run_that_is_not_finite_ends_with_a_reason_before_anything_is_sealed(
-    poison, words, birds, cache_dir, tmp_path, monkeypatch
+    poison, message, birds, cache_dir, tmp_path, monkeypatch
 ):
     original = loop.train_step
 
     def poisoned(run, *where):
-        found = original(run, *where)
+        loss = original(run, *where)
         with torch.no_grad():
             next(run.embedder.head.parameters()).fill_(torch.nan if poison == "weights" else 1e30)
-        return found
+        return loss
 
     monkeypatch.setattr(loop, "train_step", poisoned)
-    with pytest.raises(ValueError, match=words):
+    with pytest.raises(ValueError, match=message):
         train(
             birds,
             cache_dir,

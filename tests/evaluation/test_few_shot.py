@@ -23,8 +23,8 @@ def at(*degrees: float) -> np.ndarray:
 def overlapping(seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Gallery, query and their labels: classes of 3, 5, 8, 13, 21 and 34 gallery images in mixed
     order."""
-    gallery, query, found = random_problem(seed, 1)
-    return gallery, query, found.gallery_labels, found.query_labels
+    gallery, query, neighbours = random_problem(seed, 1)
+    return gallery, query, neighbours.gallery_labels, neighbours.query_labels
 
 
 def full_of_ties() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
@@ -143,13 +143,19 @@ def test_a_class_mean_of_opposite_images_is_similar_to_nothing():
 def test_all_images_enrolled_are_the_whole_gallery_and_none_are_the_old_one():
     gallery, query, gallery_labels, query_labels = overlapping()
     curve = few_shot_curve(gallery, query, gallery_labels, query_labels, [2, 4], draws=3)
-    whole = precision_at_1(search(gallery, query, gallery_labels, query_labels, 1))
-    new, asked = np.isin(gallery_labels, [2, 4]), np.isin(query_labels, [2, 4])
+    precision = precision_at_1(search(gallery, query, gallery_labels, query_labels, 1))
+    new, new_queries = np.isin(gallery_labels, [2, 4]), np.isin(query_labels, [2, 4])
     without = precision_at_1(search(gallery[~new], query, gallery_labels[~new], query_labels, 1))
     assert curve.ks == (0, 1, 2, 5, 10, 20, 21)
-    assert curve.unseen[-1] == pytest.approx(macro(whole[asked], query_labels[asked]))
-    assert curve.seen[-1] == pytest.approx(macro(whole[~asked], query_labels[~asked]))
-    assert curve.old_without == pytest.approx(macro(without[~asked], query_labels[~asked]))
+    assert curve.unseen[-1] == pytest.approx(
+        macro(precision[new_queries], query_labels[new_queries])
+    )
+    assert curve.seen[-1] == pytest.approx(
+        macro(precision[~new_queries], query_labels[~new_queries])
+    )
+    assert curve.old_without == pytest.approx(
+        macro(without[~new_queries], query_labels[~new_queries])
+    )
     assert curve.unseen[0].tolist() == [0, 0, 0]
     assert 0 < curve.unseen[1].mean() < curve.unseen[-1].mean()
 
@@ -189,12 +195,12 @@ def test_neither_names_of_classes_nor_the_order_of_queries_matter(by):
 
 
 def test_queries_are_answered_in_chunks_as_at_once(monkeypatch):
-    whole = few_shot_curve(*overlapping(), [1, 4], draws=5)
+    at_once = few_shot_curve(*overlapping(), [1, 4], draws=5)
     monkeypatch.setattr(few_shot, "CHUNK", 7)
     parts = few_shot_curve(*overlapping(), [1, 4], draws=5)
     assert (parts.unseen.tolist(), parts.seen.tolist()) == (
-        whole.unseen.tolist(),
-        whole.seen.tolist(),
+        at_once.unseen.tolist(),
+        at_once.seen.tolist(),
     )
 
 

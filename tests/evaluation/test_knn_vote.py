@@ -25,65 +25,65 @@ BY_HAND = neighbours_of([[2, 1, 1], [1, 1, 2], [2, 1, 1], [1, 2, 1]], [1, 1, 2, 
 
 
 def test_the_vote_saves_and_breaks_by_hand():
-    found = vote_changes(BY_HAND, 3)
-    assert found.saved.tolist() == [True, False, False, False]
-    assert found.broken.tolist() == [False, False, True, False]
+    changes = vote_changes(BY_HAND, 3)
+    assert changes.saved.tolist() == [True, False, False, False]
+    assert changes.broken.tolist() == [False, False, True, False]
 
 
 def test_a_near_enough_nearest_is_not_outvoted_by_distance():
     labels, similarities = [[2, 1, 1]], [[0.99, 0.2, 0.2]]
-    found = neighbours_of(labels, [2], {1: 2, 2: 1}, similarities)
-    assert vote_changes(found, 3).broken.tolist() == [True]
-    assert vote_changes(found, 3, "distance").broken.tolist() == [False]
+    neighbours = neighbours_of(labels, [2], {1: 2, 2: 1}, similarities)
+    assert vote_changes(neighbours, 3).broken.tolist() == [True]
+    assert vote_changes(neighbours, 3, "distance").broken.tolist() == [False]
 
 
 @pytest.mark.parametrize("weights", ["majority", "distance"])
 def test_saved_less_broken_is_what_the_vote_gains(weights):
-    _, _, found = random_problem(5)
-    change = vote_changes(found, 5, weights)
-    curve = accuracy_by_k(found, (1, 5))
+    _, _, neighbours = random_problem(5)
+    change = vote_changes(neighbours, 5, weights)
+    curve = accuracy_by_k(neighbours, (1, 5))
     gain = {"majority": curve.majority, "distance": curve.distance}[weights]
     assert change.saved.any()
     assert change.broken.any()
     assert not (change.saved & change.broken).any()
     net = change.saved.astype(float) - change.broken
-    assert macro(net, found.query_labels) == pytest.approx(gain[1] - gain[0])
+    assert macro(net, neighbours.query_labels) == pytest.approx(gain[1] - gain[0])
 
 
 def test_the_vote_of_the_nearest_turns_nothing():
-    _, _, found = random_problem(1)
-    assert not (vote_changes(found, 1).saved | vote_changes(found, 1).broken).any()
+    _, _, neighbours = random_problem(1)
+    assert not (vote_changes(neighbours, 1).saved | vote_changes(neighbours, 1).broken).any()
 
 
 def test_a_k_beyond_the_search_is_cut_to_it():
-    _, _, found = random_problem(1, k=4)
-    curve = accuracy_by_k(found, (10, 3, 1, 20))
+    _, _, neighbours = random_problem(1, k=4)
+    curve = accuracy_by_k(neighbours, (10, 3, 1, 20))
     assert curve.ks == (1, 3, 4)
-    assert vote_changes(found, 10).saved.tolist() == vote_changes(found, 4).saved.tolist()
+    assert vote_changes(neighbours, 10).saved.tolist() == vote_changes(neighbours, 4).saved.tolist()
 
 
 @pytest.mark.parametrize("weights", ["majority", "distance"])
 def test_the_sweep_averages_scikit_learn_s_votes_over_classes(weights):
-    gallery, query, found = random_problem(2)
-    curve = accuracy_by_k(found)
+    gallery, query, neighbours = random_problem(2)
+    curve = accuracy_by_k(neighbours)
     assert curve.ks == (1, 3, 5, 10, 20)
     scores = {"majority": curve.majority, "distance": curve.distance}[weights]
     for k, score in zip(curve.ks, scores, strict=True):
         theirs = KNeighborsClassifier(
             k, weights={"majority": "uniform", "distance": "distance"}[weights]
-        ).fit(gallery, found.gallery_labels)
+        ).fit(gallery, neighbours.gallery_labels)
         chances = theirs.predict_proba(query)
         decided = (
             np.sort(chances, axis=1)[:, -1] > np.sort(chances, axis=1)[:, -2]
         )  # on ties they take the lower class
-        expected = theirs.predict(query) == found.query_labels
-        part = found.of(decided)
+        expected = theirs.predict(query) == neighbours.query_labels
+        part = neighbours.of(decided)
         assert decided.mean() > 0.6
         assert getattr(accuracy_by_k(part, (k,)), weights)[0] == pytest.approx(
             macro(expected[decided].astype(float), part.query_labels)
         )
         if decided.all():
-            assert score == pytest.approx(macro(expected.astype(float), found.query_labels))
+            assert score == pytest.approx(macro(expected.astype(float), neighbours.query_labels))
 
 
 def test_the_sweep_by_hand_is_a_mean_over_classes():
@@ -111,8 +111,8 @@ def nearest(classes: list[int], query_labels: list[int]) -> Neighbours:
 
 def test_confusions_by_hand():
     """0 for 1 twice of 4, 3 for 2 twice of 2, 1 for 0 once of 2, 0 for 3 once of 4."""
-    found = confusions(nearest([1, 0, 3, 1, 2, 0, 1, 2], [0, 0, 0, 0, 3, 1, 1, 3]))
-    assert found == [
+    actual = confusions(nearest([1, 0, 3, 1, 2, 0, 1, 2], [0, 0, 0, 0, 3, 1, 1, 3]))
+    assert actual == [
         Confusion(of=0, as_=1, count=2, share=0.5, queries=(0, 3)),
         Confusion(of=3, as_=2, count=2, share=1.0, queries=(4, 7)),
         Confusion(of=0, as_=3, count=1, share=0.25, queries=(2,)),
@@ -130,19 +130,21 @@ def test_no_more_confusions_than_asked_for_and_none_where_all_is_right():
 
 @pytest.mark.parametrize("seed", range(3))
 def test_confusions_equal_a_count_and_scikit_learn_s_matrix(seed):
-    _, _, found = random_problem(seed)
-    pairs = zip(found.query_labels.tolist(), found.labels[:, 0].tolist(), strict=True)
+    _, _, neighbours = random_problem(seed)
+    pairs = zip(neighbours.query_labels.tolist(), neighbours.labels[:, 0].tolist(), strict=True)
     counted = Counter(pair for pair in pairs if pair[0] != pair[1])
     ordered = sorted(counted.items(), key=lambda item: (-item[1], item[0]))
     matrix = confusion_matrix(
-        found.query_labels, found.labels[:, 0], labels=range(6), normalize="true"
+        neighbours.query_labels, neighbours.labels[:, 0], labels=range(6), normalize="true"
     )
-    ours = confusions(found, most=1000)
+    ours = confusions(neighbours, most=1000)
     assert [((c.of, c.as_), c.count) for c in ours] == ordered
     assert [c.share for c in ours] == pytest.approx([matrix[c.of, c.as_] for c in ours])
     for c in ours:
         assert c.queries == tuple(
-            i for i in range(36) if found.query_labels[i] == c.of and found.labels[i, 0] == c.as_
+            i
+            for i in range(36)
+            if neighbours.query_labels[i] == c.of and neighbours.labels[i, 0] == c.as_
         )
 
 
@@ -154,40 +156,48 @@ def test_recall_and_precision_by_hand():
 
 @pytest.mark.parametrize("seed", range(3))
 def test_recall_and_precision_are_those_of_scikit_learn(seed):
-    _, _, found = random_problem(seed)
+    _, _, neighbours = random_problem(seed)
     settings = {"labels": range(7), "average": None, "zero_division": np.nan}
-    recall, precision = recall_and_precision(found, 7)
+    recall, precision = recall_and_precision(neighbours, 7)
     assert recall == pytest.approx(
-        recall_score(found.query_labels, found.labels[:, 0], **settings), nan_ok=True
+        recall_score(neighbours.query_labels, neighbours.labels[:, 0], **settings), nan_ok=True
     )
     assert precision == pytest.approx(
-        precision_score(found.query_labels, found.labels[:, 0], **settings), nan_ok=True
+        precision_score(neighbours.query_labels, neighbours.labels[:, 0], **settings), nan_ok=True
     )
-    assert np.nanmean(recall) == pytest.approx(macro(precision_at_1(found), found.query_labels))
+    assert np.nanmean(recall) == pytest.approx(
+        macro(precision_at_1(neighbours), neighbours.query_labels)
+    )
 
 
 def test_the_order_of_the_gallery_changes_nothing():
-    gallery, query, found = random_problem(4)
+    gallery, query, neighbours = random_problem(4)
     order = np.random.default_rng(0).permutation(len(gallery))
     other = search(
-        gallery[order], query, found.gallery_labels[order], found.query_labels, len(gallery)
+        gallery[order],
+        query,
+        neighbours.gallery_labels[order],
+        neighbours.query_labels,
+        len(gallery),
     )
-    assert confusions(other) == confusions(found)
-    assert accuracy_by_k(other).distance.tolist() == accuracy_by_k(found).distance.tolist()
-    assert vote_changes(other).saved.tolist() == vote_changes(found).saved.tolist()
+    assert confusions(other) == confusions(neighbours)
+    assert accuracy_by_k(other).distance.tolist() == accuracy_by_k(neighbours).distance.tolist()
+    assert vote_changes(other).saved.tolist() == vote_changes(neighbours).saved.tolist()
 
 
 def test_names_of_classes_change_nothing_but_the_names():
-    _, _, found = random_problem(4)
+    _, _, neighbours = random_problem(4)
     names = np.array([5, 3, 0, 1, 4, 2])
     other = replace(
-        found, gallery_labels=names[found.gallery_labels], query_labels=names[found.query_labels]
+        neighbours,
+        gallery_labels=names[neighbours.gallery_labels],
+        query_labels=names[neighbours.query_labels],
     )
     assert {(c.of, c.as_, c.queries) for c in confusions(other)} == {
-        (names[c.of], names[c.as_], c.queries) for c in confusions(found)
+        (names[c.of], names[c.as_], c.queries) for c in confusions(neighbours)
     }
     for ours, theirs in zip(
-        recall_and_precision(found, 6), recall_and_precision(other, 6), strict=True
+        recall_and_precision(neighbours, 6), recall_and_precision(other, 6), strict=True
     ):
         assert theirs[names] == pytest.approx(ours, nan_ok=True)
-    assert accuracy_by_k(other).majority == pytest.approx(accuracy_by_k(found).majority)
+    assert accuracy_by_k(other).majority == pytest.approx(accuracy_by_k(neighbours).majority)

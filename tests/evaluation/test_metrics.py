@@ -83,7 +83,7 @@ def test_what_lies_beyond_the_first_r_neighbours_counts_for_nothing():
 
 def slow(neighbours: Neighbours) -> dict[str, list[float]]:
     """The definitions, one query and one neighbour at a time."""
-    found: dict[str, list[float]] = {
+    values: dict[str, list[float]] = {
         "precision_at_1": [],
         "recall_at_5": [],
         "r_precision": [],
@@ -92,13 +92,13 @@ def slow(neighbours: Neighbours) -> dict[str, list[float]]:
     for indices, label in zip(neighbours.indices, neighbours.query_labels, strict=True):
         relevant = [neighbours.gallery_labels[index] == label for index in indices]
         r = sum(other == label for other in neighbours.gallery_labels)
-        found["precision_at_1"].append(float(relevant[0]))
-        found["recall_at_5"].append(float(any(relevant[:5])))
-        found["r_precision"].append(sum(relevant[:r]) / r)
-        found["map_at_r"].append(
+        values["precision_at_1"].append(float(relevant[0]))
+        values["recall_at_5"].append(float(any(relevant[:5])))
+        values["r_precision"].append(sum(relevant[:r]) / r)
+        values["map_at_r"].append(
             sum(sum(relevant[: i + 1]) / (i + 1) for i in range(r) if relevant[i]) / r
         )
-    return found
+    return values
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -42,29 +42,29 @@ PROBLEMS = pytest.mark.parametrize(
 def test_unknowns_by_hand():
     """Known .9 right, .7 wrong, .5 right; unknown .8, .4. Of the 6 pairs known are ahead in 4,
     known and right in 3."""
-    found = open_set_result(
+    result = open_set_result(
         np.array([0.5, 0.8, 0.9, 0.4, 0.7]), np.array([1, 0, 1, 0, 0]), np.array([0, 1, 0, 1, 0])
     )
-    assert found.true_positive_rate.tolist() == pytest.approx([0, 1 / 3, 1 / 3, 2 / 3, 1, 1])
-    assert found.false_positive_rate.tolist() == [0, 0, 0.5, 0.5, 0.5, 1]
-    assert found.correct_rate.tolist() == pytest.approx([0, 1 / 3, 1 / 3, 1 / 3, 2 / 3, 2 / 3])
-    assert found.auroc == pytest.approx(4 / 6)
-    assert found.oscr == pytest.approx(3 / 6)
-    assert found.aupr == pytest.approx((1 + 2 / 3 + 3 / 4) / 3)
-    assert found.fpr_at_95_tpr == 0.5
-    assert (found.known, found.unknown) == (3, 2)
+    assert result.true_positive_rate.tolist() == pytest.approx([0, 1 / 3, 1 / 3, 2 / 3, 1, 1])
+    assert result.false_positive_rate.tolist() == [0, 0, 0.5, 0.5, 0.5, 1]
+    assert result.correct_rate.tolist() == pytest.approx([0, 1 / 3, 1 / 3, 1 / 3, 2 / 3, 2 / 3])
+    assert result.auroc == pytest.approx(4 / 6)
+    assert result.oscr == pytest.approx(3 / 6)
+    assert result.aupr == pytest.approx((1 + 2 / 3 + 3 / 4) / 3)
+    assert result.fpr_at_95_tpr == 0.5
+    assert (result.known, result.unknown) == (3, 2)
 
 
 @PROBLEMS
 def test_the_roc_curve_its_area_and_average_precision_are_those_of_scikit_learn(problem):
     similarity, correct, is_unknown = problem
-    found = open_set_result(similarity, correct, is_unknown)
+    result = open_set_result(similarity, correct, is_unknown)
     false_positive, true_positive, _ = roc_curve(~is_unknown, similarity, drop_intermediate=False)
-    assert found.false_positive_rate == pytest.approx(false_positive)
-    assert found.true_positive_rate == pytest.approx(true_positive)
-    assert found.auroc == pytest.approx(roc_auc_score(~is_unknown, similarity))
-    assert found.aupr == pytest.approx(average_precision_score(~is_unknown, similarity))
-    assert found.fpr_at_95_tpr == pytest.approx(false_positive[true_positive >= 0.95].min())
+    assert result.false_positive_rate == pytest.approx(false_positive)
+    assert result.true_positive_rate == pytest.approx(true_positive)
+    assert result.auroc == pytest.approx(roc_auc_score(~is_unknown, similarity))
+    assert result.aupr == pytest.approx(average_precision_score(~is_unknown, similarity))
+    assert result.fpr_at_95_tpr == pytest.approx(false_positive[true_positive >= 0.95].min())
 
 
 def test_19_of_20_known_queries_are_95_percent():
@@ -77,7 +77,7 @@ def test_19_of_20_known_queries_are_95_percent():
 @PROBLEMS
 def test_oscr_equals_slow_loops_from_its_definition(problem):
     similarity, correct, is_unknown = problem
-    found = open_set_result(similarity, correct, is_unknown)
+    result = open_set_result(similarity, correct, is_unknown)
     points = [(0.0, 0.0)]
     for threshold in sorted(set(similarity), reverse=True):
         accepted = [i for i in range(len(similarity)) if similarity[i] >= threshold]
@@ -88,7 +88,7 @@ def test_oscr_equals_slow_loops_from_its_definition(problem):
                 sum(correct[i] and not is_unknown[i] for i in accepted) / sum(~is_unknown),
             )
         )
-    assert np.stack([found.false_positive_rate, found.correct_rate], 1) == pytest.approx(
+    assert np.stack([result.false_positive_rate, result.correct_rate], 1) == pytest.approx(
         np.array(points)
     )
     known, unknown = np.flatnonzero(~is_unknown), np.flatnonzero(is_unknown)
@@ -97,12 +97,12 @@ def test_oscr_equals_slow_loops_from_its_definition(problem):
         for i in known
         for j in unknown
     )
-    assert found.oscr == pytest.approx(pairs / (len(known) * len(unknown)))
-    assert found.oscr < found.correct_rate[-1] == correct[known].mean()
+    assert result.oscr == pytest.approx(pairs / (len(known) * len(unknown)))
+    assert result.oscr < result.correct_rate[-1] == correct[known].mean()
 
 
-def numbers(found: OpenSetResult) -> list[float]:
-    return [found.auroc, found.aupr, found.fpr_at_95_tpr, found.oscr]
+def numbers(result: OpenSetResult) -> list[float]:
+    return [result.auroc, result.aupr, result.fpr_at_95_tpr, result.oscr]
 
 
 @PROBLEMS
@@ -119,8 +119,8 @@ def test_only_the_order_of_the_similarities_matters(problem):
 
 def test_where_every_known_query_is_right_oscr_is_auroc():
     similarity, _, is_unknown = drawn(5)
-    found = open_set_result(similarity, ~is_unknown, is_unknown)
-    assert found.oscr == found.auroc < 1
+    result = open_set_result(similarity, ~is_unknown, is_unknown)
+    assert result.oscr == result.auroc < 1
 
 
 def test_an_unknown_query_is_never_right():
@@ -134,36 +134,38 @@ def test_an_unknown_query_is_never_right():
     "is_unknown", [[False, False], [True, True]], ids=["all known", "all unknown"]
 )
 def test_without_both_kinds_nothing_is_defined(is_unknown):
-    found = open_set_result(np.array([0.1, 0.2]), np.array([True, False]), np.array(is_unknown))
-    assert np.isnan(numbers(found)).all()
+    result = open_set_result(np.array([0.1, 0.2]), np.array([True, False]), np.array(is_unknown))
+    assert np.isnan(numbers(result)).all()
     assert (
-        len(found.false_positive_rate)
-        == len(found.true_positive_rate)
-        == len(found.correct_rate)
+        len(result.false_positive_rate)
+        == len(result.true_positive_rate)
+        == len(result.correct_rate)
         == 0
     )
-    assert found.known + found.unknown == 2
+    assert result.known + result.unknown == 2
 
 
 def test_without_their_classes_unknown_queries_find_the_nearest_of_the_others():
-    gallery, query, whole = random_problem(0)
-    found = search_without_classes(
-        gallery, query, whole.gallery_labels, whole.query_labels, [1, 4], k=3
+    gallery, query, full_search = random_problem(0)
+    neighbours = search_without_classes(
+        gallery, query, full_search.gallery_labels, full_search.query_labels, [1, 4], k=3
     )
-    kept = ~np.isin(whole.gallery_labels, [1, 4])
+    kept = ~np.isin(full_search.gallery_labels, [1, 4])
     for row, vector in enumerate(query):
         allowed = [(-float(vector @ other), i) for i, other in enumerate(gallery) if kept[i]]
         nearest = [np.flatnonzero(kept).tolist().index(i) for _, i in sorted(allowed)[:3]]
-        assert found.indices[row].tolist() == nearest
-        assert found.similarities[row, 0] == pytest.approx(-min(allowed)[0], abs=1e-6)
-    assert set(found.gallery_labels) == {0, 2, 3, 5}
-    assert found.query_labels.tolist() == whole.query_labels.tolist()
+        assert neighbours.indices[row].tolist() == nearest
+        assert neighbours.similarities[row, 0] == pytest.approx(-min(allowed)[0], abs=1e-6)
+    assert set(neighbours.gallery_labels) == {0, 2, 3, 5}
+    assert neighbours.query_labels.tolist() == full_search.query_labels.tolist()
 
 
 def test_something_must_be_left_in_the_gallery():
-    gallery, query, whole = random_problem(0)
+    gallery, query, neighbours = random_problem(0)
     with pytest.raises(ValueError, match="no class is left"):
-        search_without_classes(gallery, query, whole.gallery_labels, whole.query_labels, range(6))
+        search_without_classes(
+            gallery, query, neighbours.gallery_labels, neighbours.query_labels, range(6)
+        )
 
 
 # Precision from the top: 1, 1/2, 2/3, 3/4, 3/5. It falls below 70% and comes back.
@@ -186,8 +188,13 @@ def test_the_threshold_is_the_lowest_that_keeps_the_wanted_precision(
     wanted, value, precision, coverage
 ):
     order = np.array([3, 1, 4, 0, 2])
-    found = threshold_for_precision(FALLING[order], RIGHT[order], wanted)
-    assert (found.value, found.wanted_precision, found.precision, found.coverage) == (
+    threshold = threshold_for_precision(FALLING[order], RIGHT[order], wanted)
+    assert (
+        threshold.value,
+        threshold.wanted_precision,
+        threshold.precision,
+        threshold.coverage,
+    ) == (
         value,
         wanted,
         precision,
@@ -200,16 +207,16 @@ def test_the_threshold_is_the_lowest_that_keeps_the_wanted_precision(
 def test_the_threshold_equals_a_slow_loop(problem, wanted):
     similarity, correct, _ = problem
     good = [value for value in similarity.tolist() if correct[similarity >= value].mean() >= wanted]
-    found = threshold_for_precision(similarity, correct, wanted)
-    assert found.value == pytest.approx(min(good, default=math.nan), nan_ok=True)
+    threshold = threshold_for_precision(similarity, correct, wanted)
+    assert threshold.value == pytest.approx(min(good, default=math.nan), nan_ok=True)
     if good:
-        assert found.precision == correct[similarity >= min(good)].mean() >= wanted
-        assert found.coverage == np.mean(similarity >= min(good))
+        assert threshold.precision == correct[similarity >= min(good)].mean() >= wanted
+        assert threshold.coverage == np.mean(similarity >= min(good))
 
 
 def test_equally_similar_queries_are_accepted_together():
-    found = threshold_for_precision(np.array([0.9, 0.9, 0.9, 0.2]), np.array([1, 1, 0, 0]), 0.9)
-    assert math.isnan(found.value)
+    threshold = threshold_for_precision(np.array([0.9, 0.9, 0.9, 0.2]), np.array([1, 1, 0, 0]), 0.9)
+    assert math.isnan(threshold.value)
     assert (
         threshold_for_precision(
             np.array([0.9, 0.9, 0.9, 0.2]), np.array([1, 1, 0, 0]), 0.6
@@ -219,11 +226,11 @@ def test_equally_similar_queries_are_accepted_together():
 
 
 def test_where_no_threshold_reaches_the_precision_nothing_is_accepted():
-    found = threshold_for_precision(np.array([0.9, 0.8]), np.array([False, True]), 0.9)
-    assert math.isnan(found.value)
-    assert math.isnan(found.precision)
-    assert found.coverage == 0
-    precision, coverage = apply_threshold(found.value, FALLING, RIGHT)
+    threshold = threshold_for_precision(np.array([0.9, 0.8]), np.array([False, True]), 0.9)
+    assert math.isnan(threshold.value)
+    assert math.isnan(threshold.precision)
+    assert threshold.coverage == 0
+    precision, coverage = apply_threshold(threshold.value, FALLING, RIGHT)
     assert math.isnan(precision)
     assert coverage == 0
 
@@ -244,10 +251,10 @@ def test_a_precision_that_is_none_is_refused(wanted):
 
 
 def test_a_gallery_that_leaves_one_out_equals_a_slow_loop():
-    gallery, _, found = random_problem(2)
-    similarity, correct = leave_one_out_gallery(gallery, found.gallery_labels)
+    gallery, _, neighbours = random_problem(2)
+    similarity, correct = leave_one_out_gallery(gallery, neighbours.gallery_labels)
     assert 0.2 < correct.mean() < 0.95
     for i, vector in enumerate(gallery):
         nearest, j = max((float(vector @ other), j) for j, other in enumerate(gallery) if j != i)
         assert similarity[i] == pytest.approx(nearest, abs=1e-6)
-        assert correct[i] == (found.gallery_labels[i] == found.gallery_labels[j])
+        assert correct[i] == (neighbours.gallery_labels[i] == neighbours.gallery_labels[j])

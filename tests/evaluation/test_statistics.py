@@ -43,7 +43,7 @@ def slow_loop(
         [[seed.values[seed.labels == label] for label in np.unique(seed.labels)] for seed in seeds],
         average,
     )
-    found = []
+    resampled = []
     for _ in range(resamples):
         drawn = chance.integers(len(queries[0]), size=len(queries[0]))
         means = []
@@ -56,8 +56,8 @@ def slow_loop(
                 if average == "macro"
                 else np.concatenate(parts).mean()
             )
-        found.append(np.mean(means))
-    return np.array(found)
+        resampled.append(np.mean(means))
+    return np.array(resampled)
 
 
 def shrunk(queries: list[list[np.ndarray]], average: Average) -> list[list[np.ndarray]]:
@@ -136,43 +136,43 @@ def test_the_mean_over_classes_differs_from_the_mean_over_queries():
 
 
 def test_the_standard_error_of_one_seed_is_that_of_its_class_means():
-    found = spread([scores([1, 1, 0, 0], [1, 1, 1, 1], [0, 0, 0, 1])])
-    assert found.standard_error == pytest.approx(np.std([0.5, 1.0, 0.25], ddof=1) / math.sqrt(3))
-    assert found.degrees_of_freedom == 2
+    result = spread([scores([1, 1, 0, 0], [1, 1, 1, 1], [0, 0, 0, 1])])
+    assert result.standard_error == pytest.approx(np.std([0.5, 1.0, 0.25], ddof=1) / math.sqrt(3))
+    assert result.degrees_of_freedom == 2
 
 
 def test_what_seeds_differ_by_is_added_to_the_variance_and_costs_degrees_of_freedom():
     first, second = scores([0.2], [0.4], [0.9]), scores([0.4], [0.6], [1.1])
-    found = spread([first, second])
+    result = spread([first, second])
     # mean squares: classes 2 * 0.13, seeds 3 * 0.02, rest 0
-    assert found.standard_error == pytest.approx(math.sqrt((0.26 + 0.06) / 6))
-    assert found.degrees_of_freedom == pytest.approx(0.32**2 / (0.26**2 / 2 + 0.06**2 / 1))
+    assert result.standard_error == pytest.approx(math.sqrt((0.26 + 0.06) / 6))
+    assert result.degrees_of_freedom == pytest.approx(0.32**2 / (0.26**2 / 2 + 0.06**2 / 1))
 
 
 def test_seeds_that_differ_by_less_than_the_noise_within_them_add_nothing():
-    found = spread([scores([0.2], [0.4], [0.9]), scores([0.4], [0.4], [0.7])])
-    assert found.standard_error == pytest.approx(math.sqrt(0.14 / 6))
-    assert found.degrees_of_freedom == 2
+    result = spread([scores([0.2], [0.4], [0.9]), scores([0.4], [0.4], [0.7])])
+    assert result.standard_error == pytest.approx(math.sqrt(0.14 / 6))
+    assert result.degrees_of_freedom == 2
 
 
 def test_seeds_that_differ_wildly_leave_as_many_degrees_of_freedom_as_there_are_seeds_less_one():
-    found = spread([scores([0.1], [0.2], [0.1], [0.2]), scores([0.9], [0.8], [0.8], [0.9])])
-    assert found.degrees_of_freedom == 1
+    result = spread([scores([0.1], [0.2], [0.1], [0.2]), scores([0.9], [0.8], [0.8], [0.9])])
+    assert result.degrees_of_freedom == 1
 
 
 def test_equal_class_means_of_noisy_queries_are_not_taken_for_certain():
-    found = interval([scores([0, 1], [1, 0], [0, 1])])
-    assert found.estimate == 0.5
-    assert found.low < 0.3 and found.high > 0.7
+    result = interval([scores([0, 1], [1, 0], [0, 1])])
+    assert result.estimate == 0.5
+    assert result.low < 0.3 and result.high > 0.7
 
 
 @pytest.mark.parametrize(
     "alone", [scores([0, 1, 1, 0]), scores([1, 1], [1, 1, 1])], ids=["one class", "all alike"]
 )
 def test_where_nothing_can_be_said_there_is_no_interval(alone: Scores):
-    found = interval([alone])
-    assert found.estimate in (0.5, 1.0)
-    assert math.isnan(found.low) and math.isnan(found.high)
+    result = interval([alone])
+    assert result.estimate in (0.5, 1.0)
+    assert math.isnan(result.low) and math.isnan(result.high)
 
 
 def test_a_question_two_models_answer_alike_does_not_widen_their_difference():
@@ -286,8 +286,10 @@ def coverage(
     simulate: Simulate, truth: float, *, classes: int, seeds: int, experiments: int
 ) -> float:
     chance = np.random.default_rng(classes + seeds)
-    found = [interval(simulate(chance, classes, seeds), resamples=400) for _ in range(experiments)]
-    return float(np.mean([one.low <= truth <= one.high for one in found]))
+    intervals = [
+        interval(simulate(chance, classes, seeds), resamples=400) for _ in range(experiments)
+    ]
+    return float(np.mean([one.low <= truth <= one.high for one in intervals]))
 
 
 @pytest.mark.parametrize(

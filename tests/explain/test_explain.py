@@ -93,19 +93,19 @@ def test_a_panel_for_each_image_and_scores_of_each_method_model_and_group_are_wr
         "limited - random",
     }
     assert {row["classes"] for row in rows} == {"all", "seen", "unseen"}
-    found = {
+    scores = {
         (row["score"], row["method"], row["model"]): row for row in rows if row["classes"] == "all"
     }
-    assert found["energy", "vanilla", "all"]["queries"] == "12"
-    assert 0 < float(found["energy", "vanilla", "all"]["mean"]) < 1
+    assert scores["energy", "vanilla", "all"]["queries"] == "12"
+    assert 0 < float(scores["energy", "vanilla", "all"]["mean"]) < 1
     for method in ("cam", "gradcam", "vanilla"):
-        some_empty = float(found["empty", method, "all"]["mean"]) > 0
-        pointing = int(found.get(("pointing", method, "all"), {"queries": "0"})["queries"])
+        some_empty = float(scores["empty", method, "all"]["mean"]) > 0
+        pointing = int(scores.get(("pointing", method, "all"), {"queries": "0"})["queries"])
         assert (pointing < 12) == some_empty, "a map that is nowhere positive points nowhere"
-    assert float(found["energy", "chance", "all - random"]["mean"]) == 0, (
+    assert float(scores["energy", "chance", "all - random"]["mean"]) == 0, (
         "noise looks the same at every network"
     )
-    assert ("sanity", "chance", "all") not in found and ("sanity", "cam", "random") not in found
+    assert ("sanity", "chance", "all") not in scores and ("sanity", "cam", "random") not in scores
     record = json.loads((tmp_path / "out" / "explain.json").read_text())
     assert (record["layer"], record["target"], record["scored"]) == ("layer2", "class", 12)
     assert record["weights"]["all"] == read_folder(run).summary["files"]["all/weights.safetensors"]
@@ -166,8 +166,11 @@ def test_the_images_of_a_class_are_its_queries(run, run_images):
 def test_mistakes_are_wrong_and_those_that_only_the_phase_without_the_class_makes_come_first(
     run_images,
 ):
-    found = run_images.run.neighbours
-    right = {phase: each.labels[:, 0] == each.query_labels for phase, each in found.items()}
+    by_phase = run_images.run.neighbours
+    right = {
+        phase: neighbours.labels[:, 0] == neighbours.query_labels
+        for phase, neighbours in by_phase.items()
+    }
     rows = {int(image): row for row, image in enumerate(run_images.queries)}
     chosen = [rows[image.index] for image in mistaken_queries(run_images, 99)]
     assert len(chosen) == int((~(right["all"] & right["limited"])).sum()) > 3
@@ -175,7 +178,11 @@ def test_mistakes_are_wrong_and_those_that_only_the_phase_without_the_class_make
     assert lost == sorted(lost, reverse=True)
     wrong = [row for row in chosen if not right["all"][row]]
     sure = [
-        max(float(found[phase].similarities[row, 0]) for phase in found if not right[phase][row])
+        max(
+            float(by_phase[phase].similarities[row, 0])
+            for phase in by_phase
+            if not right[phase][row]
+        )
         for row in wrong
     ]
     assert sure == sorted(sure, reverse=True)
@@ -216,15 +223,15 @@ def test_an_image_is_asked_about_its_class_against_the_closest_of_others_and_nev
     image = int(model.gallery_images[5])
     image = run_images.image(image)
     embedding = model.gallery[5]
-    asked = model.target_of(image, embedding, "class")
-    assert 5 not in asked.toward and asked.nearest != 5
-    assert {int(model.labels[row]) for row in asked.toward} == {image.label}
-    assert image.label not in {int(model.labels[row]) for row in asked.away}
-    expected = model.gallery[asked.toward].mean(axis=0) - model.gallery[asked.away].mean(axis=0)
-    assert np.allclose(asked.direction.numpy(), expected, atol=1e-6)
-    others = np.setdiff1d(np.flatnonzero(model.labels != image.label), asked.away)
+    target = model.target_of(image, embedding, "class")
+    assert 5 not in target.toward and target.nearest != 5
+    assert {int(model.labels[row]) for row in target.toward} == {image.label}
+    assert image.label not in {int(model.labels[row]) for row in target.away}
+    expected = model.gallery[target.toward].mean(axis=0) - model.gallery[target.away].mean(axis=0)
+    assert np.allclose(target.direction.numpy(), expected, atol=1e-6)
+    others = np.setdiff1d(np.flatnonzero(model.labels != image.label), target.away)
     similarity = model.gallery @ embedding
-    assert similarity[asked.away].min() >= similarity[others].max()
+    assert similarity[target.away].min() >= similarity[others].max()
     nearest = model.target_of(image, embedding, "nearest")
     assert np.array_equal(nearest.direction.numpy(), model.gallery[nearest.nearest])
     predicted = model.target_of(image, embedding, "predicted")
@@ -264,12 +271,12 @@ def test_a_run_in_bfloat16_is_explained_with_the_answers_that_it_gave(in_bfloat1
     assert np.abs(embeddings - kept["query"]).max() < np.abs(in_float32 - kept["query"]).max() / 2
     predictions = read_csv(run_images.run.folder / "predictions.csv")
     for image, embedding, row in zip(images, embeddings, predictions, strict=True):
-        asked = model.target_of(image, embedding, "class")
+        target = model.target_of(image, embedding, "class")
         assert (
-            run_images.run.class_names[int(model.labels[asked.nearest])]
+            run_images.run.class_names[int(model.labels[target.nearest])]
             == row[f"{phase}_predicted"]
         )
-        assert asked.similarity == pytest.approx(float(row[f"{phase}_similarity"]), abs=1e-6)
+        assert target.similarity == pytest.approx(float(row[f"{phase}_similarity"]), abs=1e-6)
 
 
 def test_a_panel_that_would_say_something_else_than_the_run_wrote_down_is_refused(in_bfloat16):
@@ -296,14 +303,14 @@ def test_the_network_with_random_weights_is_asked_alike_by_what_it_makes_of_the_
     random = random_model(model)
     assert not torch.equal(random.network.embedder.head.weight, model.network.embedder.head.weight)
     image = run_images.image(int(run_images.queries[0]))
-    asked = model.target_of(image, model.embed(run_images.pixels(image)[None])[0], "class")
-    (alike,) = random.same_targets([asked], run_images)
+    target = model.target_of(image, model.embed(run_images.pixels(image)[None])[0], "class")
+    (alike,) = random.same_targets([target], run_images)
     made = {
         part: random.embed(
             np.stack(
                 [
                     run_images.pixels(run_images.image(int(model.gallery_images[row])))
-                    for row in getattr(asked, part)
+                    for row in getattr(target, part)
                 ]
             )
         )
@@ -341,10 +348,10 @@ def test_a_classifier_is_asked_about_its_logit_and_the_phase_that_does_not_know_
     assert limited.class_weight(unseen).abs().sum() == 0
     image = next(image for image in spread_over_classes(run_images, 16) if image.label == 1)
     pixels = run_images.pixels(image)[None]
-    asked = everything.target_of(image, everything.embed(pixels)[0], "logit")
+    target = everything.target_of(image, everything.embed(pixels)[0], "logit")
     with torch.no_grad():
         outputs = everything.network.embedder(torch.from_numpy(pixels))
-    maps = everything.maps(["cam"], pixels, [asked])["cam"]
+    maps = everything.maps(["cam"], pixels, [target])["cam"]
     assert maps.mean() == pytest.approx(float(outputs[0] @ everything.class_weight(1)), rel=1e-3), (
         "one position: the map is the logit"
     )
@@ -421,7 +428,7 @@ def test_a_run_of_the_class_disjoint_protocol_is_explained_by_its_one_phase(
 
 
 @pytest.mark.parametrize(
-    ("request_", "words"),
+    ("request_", "message"),
     [
         (
             {"class_name": "x", "mistakes": 3},
@@ -446,9 +453,9 @@ def test_a_run_of_the_class_disjoint_protocol_is_explained_by_its_one_phase(
     ],
 )
 def test_a_request_that_can_not_be_met_is_one_line_and_nothing_is_written(
-    run, tmp_path, request_, words
+    run, tmp_path, request_, message
 ):
-    with pytest.raises(ValueError, match=words):
+    with pytest.raises(ValueError, match=message):
         explained(run, tmp_path / "out", **request_)
     assert not (tmp_path / "out").exists()
 

@@ -272,7 +272,7 @@ def test_vanilla_backpropagation_is_how_fast_the_answer_changes_with_a_pixel():
     looking.embedder.double()
     double = ScoreDirection(question.directions.double())
     images = pixels().double()
-    found = explained("vanilla", looking, pixels(), double)
+    gradients = explained("vanilla", looking, pixels(), double)
     for image, row, column in ((0, 10, 20), (1, 33, 40), (2, 5, 60)):
         slopes = []
         for colour in range(3):
@@ -286,7 +286,7 @@ def test_vanilla_backpropagation_is_how_fast_the_answer_changes_with_a_pixel():
                     for sign in (1, -1)
                 )
             slopes.append(float((up - down)[image]) / 2e-2)
-        assert found[image, row, column].item() == pytest.approx(np.abs(slopes).max(), rel=0.02)
+        assert gradients[image, row, column].item() == pytest.approx(np.abs(slopes).max(), rel=0.02)
 
 
 def forward_double(looking: HookedEmbedder, images: Tensor) -> Tensor:
@@ -333,13 +333,13 @@ def test_guided_gradcam_is_the_product_of_both():
 def test_recorded_attention_is_the_softmax_of_queries_and_keys_and_the_fused_kernel_is_put_back():
     looking = network("model.backbone=timm:test_vit")
     block = looking.embedder.backbone.blocks[0]
-    given: list[Tensor] = []
-    hook = block.attn.register_forward_pre_hook(lambda _, inputs: given.append(inputs[0]))
+    received: list[Tensor] = []
+    hook = block.attn.register_forward_pre_hook(lambda _, inputs: received.append(inputs[0]))
     with torch.no_grad(), attention_weights(looking.attentions) as kept:
         slow = looking.embedder(pixels())
-        batch, tokens, _ = given[0].shape
+        batch, tokens, _ = received[0].shape
         query, key, _ = (
-            block.attn.qkv(given[0])
+            block.attn.qkv(received[0])
             .reshape(batch, tokens, 3, block.attn.num_heads, -1)
             .permute(2, 0, 3, 1, 4)
         )

@@ -143,13 +143,13 @@ def test_without_boxes_there_is_nothing_to_score_against(tmp_path):
 
 def test_the_telling_parts_of_a_drawn_species_are_those_that_its_name_says():
     dataset = Component("demo", {"classes": 40, "per_class": 24, "size": 72, "seed": 7})
-    told = distinguishing_parts(dataset)
+    parts = distinguishing_parts(dataset)
     names = {bird.name: label for label, bird in enumerate(species(40, seed=7))}
-    assert told[names["Chestnut_winged_scarlet_billed_Jay"]] == {"wing", "bill"}
-    assert told[names["Azure_throated_spotted_Tit"]] == {"throat", "breast"}
-    assert told[names["Slate_crowned_long_tailed_Tit"]] == {"crown", "tail"}
-    assert told[names["Brown_winged_spectacled_Thrush"]] == {"wing", "eye"}
-    assert names["Orange_breasted_Swallow"] not in told, (
+    assert parts[names["Chestnut_winged_scarlet_billed_Jay"]] == {"wing", "bill"}
+    assert parts[names["Azure_throated_spotted_Tit"]] == {"throat", "breast"}
+    assert parts[names["Slate_crowned_long_tailed_Tit"]] == {"crown", "tail"}
+    assert parts[names["Brown_winged_spectacled_Thrush"]] == {"wing", "eye"}
+    assert names["Orange_breasted_Swallow"] not in parts, (
         "the ancestor of its family has no trait of its own"
     )
 
@@ -232,11 +232,11 @@ def measured() -> MapScores:
 
 
 def test_the_table_has_each_models_mean_and_paired_differences_by_group_of_classes():
-    found = {
+    lines = {
         (line.model, line.classes): line
         for line in score_rows(measured(), ["all", "limited", "random"])
     }
-    assert set(found) == {
+    assert set(lines) == {
         (model, classes)
         for model in (
             "all",
@@ -248,12 +248,12 @@ def test_the_table_has_each_models_mean_and_paired_differences_by_group_of_class
         )
         for classes in ("all", "seen", "unseen")
     }
-    assert found["all", "unseen"].mean.estimate == pytest.approx(0.745)
-    assert found["all - random", "all"].mean.estimate == pytest.approx(0.3), (
+    assert lines["all", "unseen"].mean.estimate == pytest.approx(0.745)
+    assert lines["all - random", "all"].mean.estimate == pytest.approx(0.3), (
         "of the queries where both are defined"
     )
-    assert (found["all - random", "all"].queries, found["limited", "all"].queries) == (18, 24)
-    low, high = found["all - random", "all"].mean.low, found["all - random", "all"].mean.high
+    assert (lines["all - random", "all"].queries, lines["limited", "all"].queries) == (18, 24)
+    low, high = lines["all - random", "all"].mean.low, lines["all - random", "all"].mean.high
     assert 0 < low < 0.3 < high
 
 

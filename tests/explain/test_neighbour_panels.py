@@ -28,15 +28,15 @@ def test_a_query_is_shown_with_the_ten_closest_gallery_images_that_the_run_found
     run_images = RunImages(read_folder(run))
     predicted = {row["query"]: row for row in rows(run / "predictions.csv")}
     for phase in ("all", "limited"):
-        found = query_neighbours(run_images, run_images.image(run_images.queries[3]), phase)
-        row = predicted[found.image.path]
-        assert found.neighbours[0].path == row[f"{phase}_nearest"]
-        assert run_images.run.class_names[found.neighbours[0].label] == row[f"{phase}_predicted"]
-        assert run_images.run.class_names[found.elected] == row[f"{phase}_vote"]
-        assert found.votes / 10 == pytest.approx(float(row[f"{phase}_vote_share"]))
-        assert found.unseen == (phase == "limited" and row["unseen"] == "True")
-        assert list(found.similarities) == sorted(found.similarities, reverse=True)
-        assert len(found.neighbours) == 10
+        panel = query_neighbours(run_images, run_images.image(run_images.queries[3]), phase)
+        row = predicted[panel.image.path]
+        assert panel.neighbours[0].path == row[f"{phase}_nearest"]
+        assert run_images.run.class_names[panel.neighbours[0].label] == row[f"{phase}_predicted"]
+        assert run_images.run.class_names[panel.elected] == row[f"{phase}_vote"]
+        assert panel.votes / 10 == pytest.approx(float(row[f"{phase}_vote_share"]))
+        assert panel.unseen == (phase == "limited" and row["unseen"] == "True")
+        assert list(panel.similarities) == sorted(panel.similarities, reverse=True)
+        assert len(panel.neighbours) == 10
 
 
 def test_every_mistaken_query_gets_a_panel_and_rows_for_both_phases(run, tmp_path):
@@ -66,7 +66,7 @@ def test_queries_are_chosen_by_class_or_by_file(run, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("options", "words"),
+    ("options", "message"),
     [
         (["--class", "001.Nobody"], "the run has no class '001.Nobody'"),
         (
@@ -76,7 +76,7 @@ def test_queries_are_chosen_by_class_or_by_file(run, tmp_path):
         (["--images", "nowhere.jpg"], "nowhere.jpg is not a file"),
     ],
 )
-def test_what_can_t_be_shown_is_one_line(options, words, run, tmp_path, monkeypatch, capsys):
+def test_what_can_t_be_shown_is_one_line(options, message, run, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(
         sys, "argv", ["dml-bench", "evidence", str(run), "--out", str(tmp_path / "out"), *options]
     )
@@ -84,7 +84,7 @@ def test_what_can_t_be_shown_is_one_line(options, words, run, tmp_path, monkeypa
         main()
     assert ended.value.code == 2
     said = capsys.readouterr().err
-    assert words in said and said.count("\n") == 1
+    assert message in said and said.count("\n") == 1
     assert not (tmp_path / "out").exists()
 
 

@@ -125,11 +125,11 @@ def test_the_python_in_the_card_finds_photos_without_this_package(
         place, GalleryChanges(photos=photos), lambda: GalleryEmbedder(place.run, "all", "cpu")
     ).gallery
     export(place.run, "all", gallery, tmp_path / "exported")
-    asked = [str(path) for path, _ in photos]
-    answers = alone(tmp_path / "exported", *asked)
+    paths = [str(path) for path, _ in photos]
+    answers = alone(tmp_path / "exported", *paths)
     assert [(path, name, nearest) for path, name, _, nearest in answers] == [
-        (asked[0], "Long", "Long/tall.jpg"),
-        (asked[1], "Long", "Long/wide.jpg"),
+        (paths[0], "Long", "Long/tall.jpg"),
+        (paths[1], "Long", "Long/wide.jpg"),
     ]
     assert [float(similarity) for _, _, similarity, _ in answers] == pytest.approx([1, 1], abs=2e-4)
 
@@ -144,11 +144,11 @@ def test_the_card_s_python_answers_as_predict_does_in_all_43_forms_of_an_image(
     embedded = network.embed(paths)
     assert embedded.unreadable == ()
     similarities = embedded.embeddings @ gallery.embeddings.T
-    told = alone(exported, *map(str, paths))
-    for (path, name, similarity, _), row in zip(told, similarities, strict=True):
+    answers = alone(exported, *map(str, paths))
+    for (path, name, similarity, _), row in zip(answers, similarities, strict=True):
         assert name == gallery.entries[int(row.argmax())].class_name, path
         assert float(similarity) == pytest.approx(row.max(), abs=1e-3), path
-    assert len({similarity for _, _, similarity, _ in told}) > 15  # the forms do differ
+    assert len({similarity for _, _, similarity, _ in answers}) > 15  # the forms do differ
 
 
 def test_an_export_names_no_folder_of_the_machine_that_made_it(exported, birds, folder):

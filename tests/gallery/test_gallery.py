@@ -113,12 +113,12 @@ def test_an_enrolled_class_is_found_though_nothing_was_trained_on_it(run, photos
     assert (done.new_classes, len(done.enrolled), done.already_there) == ((NEW, "010.Other"), 6, 0)
     turned = photos.parent / "turned.jpg"
     Image.open(next((photos / NEW).iterdir())).rotate(2).save(turned, quality=90)
-    (found,) = predict(
+    (prediction,) = predict(
         place.read(), GalleryEmbedder(place.run, "limited", "cpu"), [turned], k=5, threshold=0.0
     ).predictions
-    assert found.class_name == NEW
-    assert len(found.closest) == 5
-    assert found.closest[0][0].origin == "enrolled"
+    assert prediction.class_name == NEW
+    assert len(prediction.closest) == 5
+    assert prediction.closest[0][0].origin == "enrolled"
 
 
 def test_the_sealed_result_is_accepted_and_unchanged_after_enrolment(run, photos):
@@ -224,10 +224,15 @@ def test_two_processes_do_not_change_a_gallery_at_once(run, photos):
 def test_the_threshold_is_chosen_on_the_queries_of_the_run(run):
     place = open_gallery_file(run, "limited", None)
     stored = read_neighbours(run / "limited" / "neighbours.safetensors")
-    found = calibration_set(place.run, "limited", place.read())
-    np.testing.assert_allclose(found.outcomes.similarity, stored.similarities[:, 0], atol=1e-6)
-    assert found.outcomes.correct.tolist() == (stored.labels[:, 0] == stored.query_labels).tolist()
-    assert (found.part, found.num_run_images, found.queries) == (
+    calibration = calibration_set(place.run, "limited", place.read())
+    np.testing.assert_allclose(
+        calibration.outcomes.similarity, stored.similarities[:, 0], atol=1e-6
+    )
+    assert (
+        calibration.outcomes.correct.tolist()
+        == (stored.labels[:, 0] == stored.query_labels).tolist()
+    )
+    assert (calibration.part, calibration.num_run_images, calibration.queries) == (
         "query",
         len(stored.query_labels),
         None,
@@ -265,8 +270,8 @@ def test_an_enrolled_image_is_evidence_by_its_nearest_other_image(run, photos):
     place = open_gallery_file(run, "all", None)
     shutil.rmtree(photos / "010.Other")
     gallery = enrol(place, photos).gallery
-    found = calibration_set(place.run, "all", gallery)
-    look_ups = found.outcomes
+    calibration = calibration_set(place.run, "all", gallery)
+    look_ups = calibration.outcomes
     rows = [row for row, entry in enumerate(gallery.entries) if entry.origin == "enrolled"]
     expected = []
     for row in rows:
@@ -275,7 +280,7 @@ def test_an_enrolled_image_is_evidence_by_its_nearest_other_image(run, photos):
         expected.append(
             (similarity.max(), gallery.entries[int(similarity.argmax())].class_name == NEW)
         )
-    assert len(look_ups.correct) - found.num_run_images == 3
+    assert len(look_ups.correct) - calibration.num_run_images == 3
     np.testing.assert_allclose(
         look_ups.similarity[-3:], [similarity for similarity, _ in expected], atol=1e-6
     )
@@ -287,8 +292,8 @@ def test_the_only_photo_of_a_class_is_no_evidence(run, photos):
     for file in sorted((photos / NEW).iterdir())[1:]:
         file.unlink()
     shutil.rmtree(photos / "010.Other")
-    found = calibration_set(place.run, "all", enrol(place, photos).gallery)
-    assert len(found.outcomes.correct) == found.num_run_images
+    calibration = calibration_set(place.run, "all", enrol(place, photos).gallery)
+    assert len(calibration.outcomes.correct) == calibration.num_run_images
 
 
 # Validation images, in a run written by hand: class 0 at 0 degrees, class 1 at 40, class 2 at 80
@@ -313,37 +318,40 @@ QUERY = {"class 0": [3, 35], "class 1": [50], "class 2": [71]}
 def test_the_threshold_is_chosen_on_validation_images_where_there_are_some_and_tried_on_queries(
     tmp_path,
 ):
-    found = calibration_set(*with_phase(by_hand(tmp_path, query=QUERY, valid=VALID)))
-    assert (found.part, found.num_run_images) == ("valid", 5)
-    assert found.outcomes.correct.tolist() == [True, False, True, True, True]
-    chosen = found.threshold(1.0)
+    calibration = calibration_set(*with_phase(by_hand(tmp_path, query=QUERY, valid=VALID)))
+    assert (calibration.part, calibration.num_run_images) == ("valid", 5)
+    assert calibration.outcomes.correct.tolist() == [True, False, True, True, True]
+    chosen = calibration.threshold(1.0)
     assert chosen.value == pytest.approx(np.cos(np.radians(13)), abs=1e-6)
     assert (chosen.precision, chosen.coverage) == (1.0, 0.8)
-    assert found.realised(chosen) == (0.75, 1.0)
+    assert calibration.realised(chosen) == (0.75, 1.0)
 
 
 def test_what_it_was_chosen_on_is_said(tmp_path):
-    found = calibration_set(*with_phase(by_hand(tmp_path, query=QUERY, valid=VALID)))
+    calibration = calibration_set(*with_phase(by_hand(tmp_path, query=QUERY, valid=VALID)))
     assert (
-        describe_threshold(found.threshold(1.0), found)
+        describe_threshold(calibration.threshold(1.0), calibration)
         == "threshold 0.9744: of 5 validation images of the run, 80% are predicted and 100% of"
         " these predictions are right; of 4 query images, on which it was not chosen, 100% are predicted"
         " and 75% of these are right. The network was not trained on any of them. All are of"
         " classes in the gallery: expect more wrong predictions where photos are of others"
     )
-    told = as_json(
-        Predictions((), (), 1.0, 1.0), AppliedThreshold(0.9744, found.threshold(1.0), found)
+    report = as_json(
+        Predictions((), (), 1.0, 1.0),
+        AppliedThreshold(0.9744, calibration.threshold(1.0), calibration),
     )["threshold"]
-    assert told["chosen_on"] == {"validation": 5, "queries": 0, "enrolled": 0}
-    assert told["on_queries"] == {"queries": 4, "precision": 0.75, "coverage": 1.0}
+    assert report["chosen_on"] == {"validation": 5, "queries": 0, "enrolled": 0}
+    assert report["on_queries"] == {"queries": 4, "precision": 0.75, "coverage": 1.0}
 
 
 def test_validation_images_of_classes_that_the_gallery_lacks_choose_nothing(tmp_path):
     """As those of protocol class_disjoint, whose validation classes are not those that are looked
     up."""
-    found = calibration_set(*with_phase(by_hand(tmp_path, query=QUERY, valid={"class 7": [0, 40]})))
-    assert (found.part, found.num_run_images, found.queries) == ("query", 4, None)
-    assert found.realised(found.threshold(0.5)) is None
+    calibration = calibration_set(
+        *with_phase(by_hand(tmp_path, query=QUERY, valid={"class 7": [0, 40]}))
+    )
+    assert (calibration.part, calibration.num_run_images, calibration.queries) == ("query", 4, None)
+    assert calibration.realised(calibration.threshold(0.5)) is None
 
 
 def with_phase(made: tuple[Run, Gallery]) -> tuple[Run, str, Gallery]:
@@ -419,13 +427,19 @@ def test_predict_prints_answers_as_json(run, photos, monkeypatch, capsys):
         )
         == 0
     )
-    told = json.loads(capsys.readouterr().out)
-    (found,) = told["answers"]
-    assert (found["class"], found["vote"]["k"], found["closest"][0]["path"]) == (NEW, 4, str(photo))
-    assert found["similarity"] == pytest.approx(1, abs=1e-5)
-    assert told["threshold"] == {"value": 0.9}
+    report = json.loads(capsys.readouterr().out)
+    (answer,) = report["answers"]
+    assert (answer["class"], answer["vote"]["k"], answer["closest"][0]["path"]) == (
+        NEW,
+        4,
+        str(photo),
+    )
+    assert answer["similarity"] == pytest.approx(1, abs=1e-5)
+    assert report["threshold"] == {"value": 0.9}
     assert (
-        told["milliseconds_per_image"]["embedding"] > 0 < told["milliseconds_per_image"]["look_up"]
+        report["milliseconds_per_image"]["embedding"]
+        > 0
+        < report["milliseconds_per_image"]["look_up"]
     )
 
 
@@ -435,9 +449,9 @@ def test_below_the_threshold_the_answer_is_unknown(run, photos, monkeypatch, cap
         assert (
             dml_bench(monkeypatch, "predict", run, photo, "--json", "--threshold", threshold) == 0
         )
-        (found,) = json.loads(capsys.readouterr().out)["answers"]
-        assert (found["class"] is not None) is known
-        assert found["closest_class"] == found["closest"][0]["class"]
+        (answer,) = json.loads(capsys.readouterr().out)["answers"]
+        assert (answer["class"] is not None) is known
+        assert answer["closest_class"] == answer["closest"][0]["class"]
 
 
 def test_without_a_threshold_it_is_chosen_for_a_precision_and_what_it_does_is_said(
@@ -454,8 +468,8 @@ def test_an_unreadable_photo_is_named_and_the_others_are_answered(run, photos, m
     broken.write_bytes(b"no picture")
     assert dml_bench(monkeypatch, "predict", run, photos, "--json", "--threshold", 0) == 1
     captured = capsys.readouterr()
-    told = json.loads(captured.out)
-    assert (len(told["answers"]), [problem["image"] for problem in told["unreadable"]]) == (
+    report = json.loads(captured.out)
+    assert (len(report["answers"]), [problem["image"] for problem in report["unreadable"]]) == (
         6,
         [str(broken)],
     )
@@ -516,9 +530,9 @@ def test_a_gallery_of_other_weights_or_a_damaged_one_is_refused(
     place = open_gallery_file(run, "all", tmp_path / "mine")
     enrol(place, photos)
     shutil.copy(place.path, place.path.with_name("limited.safetensors"))
-    asked = ("predict", run, photos, "--gallery", tmp_path / "mine")
+    command = ("predict", run, photos, "--gallery", tmp_path / "mine")
     assert "was made with other weights" in refusal(
-        monkeypatch, capsys, *asked, "--phase", "limited"
+        monkeypatch, capsys, *command, "--phase", "limited"
     )
     summary = place.run.summary
     others = replace(
@@ -534,6 +548,6 @@ def test_a_gallery_of_other_weights_or_a_damaged_one_is_refused(
         replace(place, run=others).read()
     place.path.write_bytes(place.path.read_bytes()[:1000])
     assert f"{place.path} can't be read: it was changed after it was written" in refusal(
-        monkeypatch, capsys, *asked
+        monkeypatch, capsys, *command
     )
     assert not (run / "gallery").exists()

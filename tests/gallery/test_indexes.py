@@ -118,9 +118,9 @@ def test_flat_answers_as_the_exact_search_also_where_images_are_copies(look_into
     gallery = gallery_of(copied)
     labels = np.zeros(len(QUERY), np.int64)
     exact = search(copied, QUERY, gallery.labels, labels, 3)
-    found = look_into("flat", gallery).search(gallery, QUERY, labels, 3)
-    assert found.indices.tolist() == exact.indices.tolist()
-    assert found.similarities.tolist() == exact.similarities.tolist()
+    neighbours = look_into("flat", gallery).search(gallery, QUERY, labels, 3)
+    assert neighbours.indices.tolist() == exact.indices.tolist()
+    assert neighbours.similarities.tolist() == exact.similarities.tolist()
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -169,14 +169,14 @@ def test_all_kinds_stay_in_the_file_when_they_are_opened(tmp_path):
     files = [tmp_path / f"{number}.faiss" for number in range(len(kinds))]
     for kind, file in zip(kinds, files, strict=True):
         faiss.write_index(build(parse(kind).plan(*vectors.shape), vectors), str(file))
-    found = subprocess.run(
+    finished = subprocess.run(
         [sys.executable, "-c", ANONYMOUS, *map(str, files)],
         capture_output=True,
         text=True,
         check=True,
         timeout=120,
     )
-    parts = [float(line) for line in found.stdout.split()]
+    parts = [float(line) for line in finished.stdout.split()]
     assert {
         kind: part < 0.25 for kind, part in zip(kinds, parts[::2], strict=True)
     } == dict.fromkeys(kinds, True), parts
@@ -213,8 +213,8 @@ def test_the_recall_told_is_the_one_computed_by_hand(look_into, kind):
     _, rows = open_index.find(QUERY, 10)
     exact = np.argsort(-(QUERY @ GALLERY.embeddings.T), axis=1)
     hits = [
-        len(set(found) & set(truth)) / 10
-        for found, truth in zip(rows.tolist(), exact[:, :10].tolist(), strict=True)
+        len(set(approximate) & set(truth)) / 10
+        for approximate, truth in zip(rows.tolist(), exact[:, :10].tolist(), strict=True)
     ]
     assert open_index.measured.queries == 120
     assert open_index.measured.recall_at_1.value == pytest.approx(
@@ -258,10 +258,10 @@ def test_images_of_the_gallery_that_are_asked_are_left_out_of_their_own_look_ups
     rows = sample_of_gallery(GALLERY.embeddings).own_rows
     similarity = GALLERY.embeddings[rows] @ GALLERY.embeddings.T
     similarity[np.arange(len(rows)), rows] = -2
-    found = open_index.find(GALLERY.embeddings[rows], 2)[1]
+    nearest = open_index.find(GALLERY.embeddings[rows], 2)[1]
     others = [
         next(row for row in pair if row != own)
-        for pair, own in zip(found.tolist(), rows.tolist(), strict=True)
+        for pair, own in zip(nearest.tolist(), rows.tolist(), strict=True)
     ]
     assert open_index.measured.queries == 1000
     assert open_index.measured.recall_at_1.value == pytest.approx(
@@ -272,12 +272,12 @@ def test_images_of_the_gallery_that_are_asked_are_left_out_of_their_own_look_ups
 
 
 def test_bytes_and_errors_of_compressed_images_are_told(tmp_path):
-    whole, refined, codes = (
+    uncompressed, refined, codes = (
         build_index(tmp_path / "a.faiss", GALLERY, parse(kind), queries)
         for kind in ("hnsw", "ivfpq:nlist=8,m=8", "ivfpq:nlist=8,m=8,k_factor=0")
     )
-    assert whole.measured.exact_bytes == 1200 * 32 * 4
-    assert codes.measured.bytes < whole.measured.exact_bytes < refined.measured.bytes
+    assert uncompressed.measured.exact_bytes == 1200 * 32 * 4
+    assert codes.measured.bytes < uncompressed.measured.exact_bytes < refined.measured.bytes
     assert codes.measured.recall_at_1.value < refined.measured.recall_at_1.value
     assert refined.measured.similarity_max_error < 1e-5
     assert codes.measured.similarity_max_error > 0.01
@@ -374,10 +374,10 @@ def test_an_index_that_was_added_to_answers_as_one_built_anew(look_into, tmp_pat
         build_index(tmp_path / "anew.faiss", gallery, parse(kind), queries),
     )
     assert len(look_into.said) == 1
-    asked = np.concatenate([QUERY, gallery.embeddings[-40:]])
+    query = np.concatenate([QUERY, gallery.embeddings[-40:]])
     (similarity, rows), (expected_similarity, expected_rows) = (
-        followed.find(asked, 5),
-        anew.find(asked, 5),
+        followed.find(query, 5),
+        anew.find(query, 5),
     )
     if kind == "flat":
         assert (rows.tolist(), similarity.tolist()) == (
@@ -413,8 +413,8 @@ def test_a_class_removed_enrolled_again_and_renamed_many_times_is_found(look_int
         after = gallery.removed(name).joined(entries, gallery.embeddings[rows])
         assert followed_by(look_into.place, gallery, kept, after) == ("hnsw",)
         gallery = after
-        found = look_into("hnsw", gallery).find(gallery.embeddings[-20:], 1)[1][:, 0]
-        assert found.tolist() == list(range(1180, 1200))
+        nearest = look_into("hnsw", gallery).find(gallery.embeddings[-20:], 1)[1][:, 0]
+        assert nearest.tolist() == list(range(1180, 1200))
     assert len(look_into.said) == 1
 
 
@@ -487,18 +487,18 @@ def test_a_kill_between_gallery_and_index_gives_the_index_of_an_uninterrupted_ch
         return path.read_bytes(), read_json(path.with_suffix(".json")) | {"measured": {}}
 
     changed(None)
-    whole = bits()
+    uninterrupted = bits()
     changed(killed_at)
     if next_is == "enrol":
         catch_up(place, gallery)
-    assert bits() == whole
+    assert bits() == uninterrupted
 
 
 # What is said
 
 
 @pytest.mark.parametrize(
-    ("kind", "words"),
+    ("kind", "message"),
     [
         (
             "hnws",
@@ -551,8 +551,8 @@ def test_a_kill_between_gallery_and_index_gives_the_index_of_an_uninterrupted_ch
         ),
     ],
 )
-def test_what_can_not_be_is_said_in_words(kind, words):
-    with pytest.raises(ValueError, match=words):
+def test_what_can_not_be_is_said_in_words(kind, message):
+    with pytest.raises(ValueError, match=message):
         parse(kind).plan(1200, 32)
 
 
@@ -628,10 +628,10 @@ def answers(
         == 0
     )
     captured = capsys.readouterr()
-    told = json.loads(captured.out)
+    report = json.loads(captured.out)
     return (
-        [(found["closest_class"], found["similarity"]) for found in told["answers"]],
-        told.get("index", {}),
+        [(answer["closest_class"], answer["similarity"]) for answer in report["answers"]],
+        report.get("index", {}),
         captured.err,
     )
 
@@ -647,9 +647,11 @@ def test_predict_uses_a_kept_index_that_enrolment_adds_to(
     exact, _, _ = answers(monkeypatch, capsys, run, known)
     flat, index, said = answers(monkeypatch, capsys, run, known, "--index", "flat")
     assert (flat, index["exact"], said) == (exact, True, "building index flat of 51 images\n")
-    found, index, said = answers(monkeypatch, capsys, run, known, "--index", "ivf:nlist=2,nprobe=2")
+    predictions, index, said = answers(
+        monkeypatch, capsys, run, known, "--index", "ivf:nlist=2,nprobe=2"
+    )
     assert said == "building index ivf of 51 images\n"
-    assert [name for name, _ in found] == [name for name, _ in exact]
+    assert [name for name, _ in predictions] == [name for name, _ in exact]
     assert (index["measured"]["queries"], index["measured"]["recall_at_1"]["value"]) == (13, 1.0)
 
     assert (
@@ -657,9 +659,9 @@ def test_predict_uses_a_kept_index_that_enrolment_adds_to(
     )
     assert "added to the kept 2 indexes flat, ivf-nlist=2" in capsys.readouterr().out
     for kind in ("flat", "ivf:nlist=2,nprobe=2"):
-        found, index, said = answers(monkeypatch, capsys, run, known, "--index", kind)
-        assert ({name for name, _ in found}, said) == ({"Turned"}, "")
-        assert len(found) == 8
+        predictions, index, said = answers(monkeypatch, capsys, run, known, "--index", kind)
+        assert ({name for name, _ in predictions}, said) == ({"Turned"}, "")
+        assert len(predictions) == 8
 
 
 def test_predict_says_what_an_approximate_index_misses(run, birds, monkeypatch, capsys):

@@ -175,9 +175,9 @@ def machine() -> str:
             processor = f"{facts['model name']} {facts.get('cpu family')} {facts.get('model')}"
         flags = facts.get("flags", "").split()
         instructions = [name for name in BF16_INSTRUCTIONS if name in flags]
-    words = [processor, torch.backends.cpu.get_cpu_capability(), *instructions]
-    words += ["torch", torch.__version__, "threads", str(torch.get_num_threads())]
-    return re.sub(r"[^a-z0-9._]+", "-", " ".join(words).lower())
+    parts = [processor, torch.backends.cpu.get_cpu_capability(), *instructions]
+    parts += ["torch", torch.__version__, "threads", str(torch.get_num_threads())]
+    return re.sub(r"[^a-z0-9._]+", "-", " ".join(parts).lower())
 
 
 def packages() -> dict[str, str]:

@@ -34,21 +34,21 @@ def mixtures(
         if positives[a][p] and not same[a][n]
     ]
     kept = torch.distributions.Beta(2.0, 2.0).sample((len(triples),)).tolist()
-    found = []
+    pairs = []
     for (a, p, n), share in zip(triples, kept, strict=True):
         mixed = share * embeddings[p] + (1 - share) * embeddings[n]
-        found.append((a, float(anchors[a] @ mixed / mixed.norm()), share))
-    return found
+        pairs.append((a, float(anchors[a] @ mixed / mixed.norm()), share))
+    return pairs
 
 
-def by_definition(name: str, found: list[tuple[int, float, float]]) -> float:
+def by_definition(name: str, pairs: list[tuple[int, float, float]]) -> float:
     if name == "Contrastive":  # margins 0 and 1, Euclidean
-        far = [(math.sqrt(2 - 2 * s), share) for _, s, share in found]
+        far = [(math.sqrt(2 - 2 * s), share) for _, s, share in pairs]
         return sum(share * d + (1 - share) * max(1 - d, 0) for d, share in far) / len(far)
-    anchors = sorted({a for a, _, _ in found})
+    anchors = sorted({a for a, _, _ in pairs})
     total = 0.0
     for anchor in anchors:
-        mine = [(s, share) for a, s, share in found if a == anchor]
+        mine = [(s, share) for a, s, share in pairs if a == anchor]
         if name == "MultiSimilarity":
             total += math.log(1 + sum(share * math.exp(-2 * (s - 0.5)) for s, share in mine)) / 2
             total += (

@@ -85,17 +85,17 @@ def test_positives_share_the_class_of_their_anchor_and_negatives_do_not(name, se
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_same_seed_of_torch_finds_the_same_tuples_whatever_other_generators_do(name):
-    found = []
+    mined = []
     for other in (1, 2):
         torch.manual_seed(0)
         np.random.seed(other)
         random.seed(other)
         torch.use_deterministic_algorithms(True)
         try:
-            found.append(mine(name, vectors(0), LABELS))
+            mined.append(mine(name, vectors(0), LABELS))
         finally:
             torch.use_deterministic_algorithms(False)
-    assert all(torch.equal(one, again) for one, again in zip(*found, strict=True))
+    assert all(torch.equal(one, again) for one, again in zip(*mined, strict=True))
 
 
 @pytest.mark.parametrize("name", NAMES)

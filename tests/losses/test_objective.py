@@ -43,7 +43,7 @@ def triplets_by_definition(
 ) -> list[tuple[int, int, int]]:
     """Per anchor: its most similar positive, and the most similar negative that is less similar
     than that positive."""
-    found = []
+    triplets = []
     for anchor in range(len(labels)):
         similarity = [closeness(embeddings[anchor], other, distance) for other in embeddings]
         positives = [i for i in range(len(labels)) if labels[i] == labels[anchor] and i != anchor]
@@ -56,8 +56,8 @@ def triplets_by_definition(
             if labels[i] != labels[anchor] and similarity[i] < similarity[positive]
         ]
         if negatives:
-            found.append((anchor, positive, max(negatives, key=lambda i: similarity[i])))
-    return found
+            triplets.append((anchor, positive, max(negatives, key=lambda i: similarity[i])))
+    return triplets
 
 
 def nt_xent_by_definition(

@@ -85,9 +85,9 @@ def test_weights_of_a_softmax_classifier_weigh_each_image_s_cross_entropy():
         classifier.classifier.bias.zero_()
     embeddings = torch.tensor([[2.0, 0.0], [0.0, 0.0]])
     with weighing(classifier, torch.tensor([0.25, 0.75])):
-        found = classifier(embeddings, torch.tensor([0, 1]))
+        actual = classifier(embeddings, torch.tensor([0, 1]))
     # -log(e^2 / (e^2 + 1)) = .126928, -log(1/2) = .693147; their weighted sum over two images
-    assert found.item() == pytest.approx((0.25 * 0.126928 + 0.75 * 0.693147) / 2, abs=1e-6)
+    assert actual.item() == pytest.approx((0.25 * 0.126928 + 0.75 * 0.693147) / 2, abs=1e-6)
 
 
 def test_pairs_and_triplets_are_weighed_by_their_anchor():
@@ -110,8 +110,10 @@ def test_two_readings_are_the_weighted_sum_of_their_losses_each_mined_by_itself(
         weigh(losses["NTXent"].build(3, 6)), miners["EPSHN"].build(), unit_vectors=True
     )
     share = torch.full((10,), 0.7)
-    found = objective.weighted_loss(embeddings, (Targets(first, share), Targets(second, 1 - share)))
-    assert found.item() == pytest.approx(
+    actual = objective.weighted_loss(
+        embeddings, (Targets(first, share), Targets(second, 1 - share))
+    )
+    assert actual.item() == pytest.approx(
         0.7 * objective(embeddings, first).item() + 0.3 * objective(embeddings, second).item(),
         rel=1e-5,
     )

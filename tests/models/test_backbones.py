@@ -117,7 +117,7 @@ def test_the_embedder_normalises_as_the_weights_of_that_model_want_it(name, mean
 
 
 @pytest.mark.parametrize(
-    ("name", "size", "words"),
+    ("name", "size", "message"),
     [
         ("vit_s16", 40, "choose a multiple of 16, e.g. --set images.size=32"),
         ("dinov2_s14", 96, "choose a multiple of 14, e.g. --set images.size=98"),
@@ -126,11 +126,11 @@ def test_the_embedder_normalises_as_the_weights_of_that_model_want_it(name, mean
         ("timm:mixer_s16_224", 64, "it was made for --set images.size=224"),
     ],
 )
-def test_an_image_size_that_does_not_fit_is_one_line_that_says_what_does(name, size, words):
+def test_an_image_size_that_does_not_fit_is_one_line_that_says_what_does(name, size, message):
     with pytest.raises(ValueError) as problem:
         build_embedder(experiment(f"model.backbone={name}", f"images.size={size}"))
     assert str(problem.value).startswith(f"images.size is {size}, and {name} can't take it (")
-    assert str(problem.value).endswith(words)
+    assert str(problem.value).endswith(message)
     assert "\n" not in str(problem.value)
 
 
@@ -155,7 +155,7 @@ def test_looking_whether_an_image_fits_changes_nothing_in_the_network():
 
 
 @pytest.mark.parametrize(
-    ("name", "words"),
+    ("name", "message"),
     [
         ("timm:resnet10", r"timm has no model 'resnet10' \(did you mean resnet10t\?\)"),
         (
@@ -167,8 +167,8 @@ def test_looking_whether_an_image_fits_changes_nothing_in_the_network():
         ),
     ],
 )
-def test_a_model_or_weights_that_timm_does_not_have_are_answered_with_the_near_miss(name, words):
-    with pytest.raises(UnknownName, match=words):
+def test_a_model_or_weights_that_timm_does_not_have_are_answered_with_the_near_miss(name, message):
+    with pytest.raises(UnknownName, match=message):
         backbones[name].build(name)
 
 
@@ -181,15 +181,15 @@ def test_a_file_of_torchvision_makes_the_features_that_its_own_classifier_is_giv
     network = getattr(torchvision.models, name)(weights=None).eval()
     torch.save(network.state_dict(), tmp_path / "own.pth")
     *_, classifier = (module for module in network.modules() if isinstance(module, torch.nn.Linear))
-    given: list[torch.Tensor] = []
-    classifier.register_forward_pre_hook(lambda _, inputs: given.append(inputs[0]))
+    received: list[torch.Tensor] = []
+    classifier.register_forward_pre_hook(lambda _, inputs: received.append(inputs[0]))
     backbone = backbones[name].build(name)
     load_backbone(backbone, name, backbones[name], str(tmp_path / "own.pth"))
     expected = network.state_dict()
     assert all(torch.equal(tensor, expected[key]) for key, tensor in backbone.state_dict().items())
     with torch.no_grad():
         network(images(32))
-        assert torch.equal(backbone.eval()(images(32)), given[0])
+        assert torch.equal(backbone.eval()(images(32)), received[0])
 
 
 @pytest.mark.parametrize("name", ["test_vit", "test_convnext", "test_resnet"])

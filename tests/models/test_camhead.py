@@ -148,10 +148,10 @@ def test_a_stopped_run_of_every_option_of_the_backbone_with_maps_that_grow_ends_
     )
     with pytest.raises(KeyboardInterrupt):
         train(birds, cache_dir, tmp_path / "stopped", *settings, callback=StopsAfter(1))
-    stopped, whole = (
+    stopped, uninterrupted = (
         train(birds, cache_dir, tmp_path / name, *settings).folder for name in ("stopped", "whole")
     )
     for phase in ("all", "limited"):
         assert (stopped / phase / "weights.safetensors").read_bytes() == (
-            whole / phase / "weights.safetensors"
+            uninterrupted / phase / "weights.safetensors"
         ).read_bytes()

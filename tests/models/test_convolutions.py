@@ -54,10 +54,10 @@ def test_outputs_and_gradients_are_those_of_the_convolution(side, kernel, stride
     images = torch.randn(12, 6, side, side, generator=torch.Generator().manual_seed(1)).to(
         memory_format=layout
     )
-    for expected, found in zip(gradients(plain, images), gradients(fast, images), strict=True):
-        assert found.dtype == expected.dtype == torch.float32
-        assert found.shape == expected.shape
-        assert (found - expected).norm() <= 0.01 * expected.norm()
+    for expected, actual in zip(gradients(plain, images), gradients(fast, images), strict=True):
+        assert actual.dtype == expected.dtype == torch.float32
+        assert actual.shape == expected.shape
+        assert (actual - expected).norm() <= 0.01 * expected.norm()
 
 
 def test_the_gradient_is_that_of_the_definition_in_float32():

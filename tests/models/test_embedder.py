@@ -177,7 +177,7 @@ def tiny_state() -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.parametrize(
-    ("wrapper", "prefix", "words"),
+    ("wrapper", "prefix", "message"),
     [
         ("state_dict", "", "the wrapper state_dict"),
         ("model", "_orig_mod.", "the wrapper model and the prefix _orig_mod."),
@@ -193,7 +193,7 @@ def tiny_state() -> dict[str, torch.Tensor]:
     ],
 )
 def test_what_frameworks_wrap_around_weights_is_taken_off_and_said(
-    tmp_path, tiny_state, wrapper, prefix, words
+    tmp_path, tiny_state, wrapper, prefix, message
 ):
     state = {f"{prefix}{key}": value for key, value in tiny_state.items()} | (
         {"queue": torch.zeros(3)} if prefix else {}
@@ -207,7 +207,7 @@ def test_what_frameworks_wrap_around_weights_is_taken_off_and_said(
         backbone, TINY_NAME, backbones[TINY_NAME], str(tmp_path / "checkpoint.pth")
     )
     assert_filled(backbone, tiny_state)
-    assert said == f"{tmp_path}/checkpoint.pth was read without {words}"
+    assert said == f"{tmp_path}/checkpoint.pth was read without {message}"
 
 
 def test_of_two_networks_in_a_file_the_first_is_taken_and_the_other_named(tmp_path, tiny_state):
@@ -253,7 +253,7 @@ def test_weights_that_are_no_numbers_are_refused_with_their_tensor(tmp_path, res
 
 
 @pytest.mark.parametrize(
-    ("content", "words"),
+    ("content", "message"),
     [
         (b"", "it is empty"),
         (b"<!DOCTYPE html>", "it is a web page"),
@@ -266,7 +266,7 @@ def test_weights_that_are_no_numbers_are_refused_with_their_tensor(tmp_path, res
     ],
     ids=["empty", "page", "pointer", "garbage", "network"],
 )
-def test_what_a_file_is_in_place_of_weights_is_said_in_our_words(tmp_path, content, words):
+def test_what_a_file_is_in_place_of_weights_is_said_in_our_words(tmp_path, content, message):
     for name in ("own.pth", "own.safetensors"):
         if isinstance(content, bytes):
             (tmp_path / name).write_bytes(content)
@@ -275,7 +275,7 @@ def test_what_a_file_is_in_place_of_weights_is_said_in_our_words(tmp_path, conte
         else:
             continue
         with pytest.raises(
-            ValueError, match=f"^{tmp_path}/{name} can't be read as a state dict: {words}"
+            ValueError, match=f"^{tmp_path}/{name} can't be read as a state dict: {message}"
         ) as refused:
             load(tmp_path / name)
         assert "weights_only" not in str(refused.value) and "\n" not in str(refused.value)
@@ -298,7 +298,7 @@ def test_the_weights_of_a_finished_run_are_first_weights_of_another(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("change", "words"),
+    ("change", "message"),
     [
         (
             lambda state: state.pop("layer1.0.conv1.weight"),
@@ -317,7 +317,7 @@ def test_the_weights_of_a_finished_run_are_first_weights_of_another(tmp_path):
     ids=["missing", "shape", "unknown", "no tensor"],
 )
 def test_weights_that_do_not_fit_the_network_are_refused_and_leave_it_as_it_was(
-    tmp_path, resnet18_state, change, words
+    tmp_path, resnet18_state, change, message
 ):
     state = dict(resnet18_state)
     change(state)
@@ -326,7 +326,7 @@ def test_weights_that_do_not_fit_the_network_are_refused_and_leave_it_as_it_was(
     before = backbone.conv1.weight.clone()
     with pytest.raises(ValueError) as problem:
         load_backbone(backbone, "resnet18", backbones["resnet18"], str(tmp_path / "own.pth"))
-    assert words in str(problem.value)
+    assert message in str(problem.value)
     assert str(tmp_path / "own.pth") in str(problem.value)
     assert "\n" not in str(problem.value)
     assert torch.equal(backbone.conv1.weight, before)
@@ -392,7 +392,7 @@ def test_imagenet_weights_out_of_reach_are_an_error_with_the_ways_out_and_never_
 ):
     with pytest.raises(ValueError) as problem:
         build_embedder(experiment("model.weights=imagenet"))
-    for words in (
+    for message in (
         "resnet18-f37072fd.pth",
         "no network in tests",
         str(tmp_path / "torch" / "hub" / "checkpoints"),
@@ -400,7 +400,7 @@ def test_imagenet_weights_out_of_reach_are_an_error_with_the_ways_out_and_never_
         "--demo",
         "model.backbone=efficientnet_lite0",
     ):
-        assert words in str(problem.value)
+        assert message in str(problem.value)
     assert "\n" not in str(problem.value)
 
 
@@ -439,7 +439,7 @@ def test_weights_of_timm_out_of_reach_are_an_error_with_the_ways_out(monkeypatch
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
     with pytest.raises(ValueError) as problem:
         build_embedder(experiment(TINY, "model.weights=imagenet"))
-    for words in (
+    for message in (
         "timm:test_resnet",
         "huggingface.co can't be reached",
         "no network in tests",
@@ -447,7 +447,7 @@ def test_weights_of_timm_out_of_reach_are_an_error_with_the_ways_out(monkeypatch
         "model.weights=none",
         "--demo",
     ):
-        assert words in str(problem.value)
+        assert message in str(problem.value)
     assert "\n" not in str(problem.value)
 
 

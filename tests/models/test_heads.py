@@ -27,8 +27,8 @@ def head(name: str, **options: object) -> torch.nn.Module:
 @pytest.mark.parametrize("name", NAMES)
 def test_every_head_makes_finite_embeddings_and_all_of_its_parameters_learn_from_them(name):
     network = head(name)
-    given = features().requires_grad_()
-    embeddings = network(given)
+    inputs = features().requires_grad_()
+    embeddings = network(inputs)
     (embeddings * torch.randn(embeddings.shape)).sum().backward()
     assert embeddings.shape == (6, network.dim) == (6, 32 if name == "identity" else 128)
     assert torch.isfinite(embeddings).all()
@@ -36,7 +36,7 @@ def test_every_head_makes_finite_embeddings_and_all_of_its_parameters_learn_from
         parameter.grad is not None and parameter.grad.abs().sum() > 0
         for parameter in network.parameters()
     )
-    assert torch.isfinite(given.grad).all() and given.grad.abs().sum() > 0
+    assert torch.isfinite(inputs.grad).all() and inputs.grad.abs().sum() > 0
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -174,7 +174,7 @@ def test_bfloat16_makes_nearly_the_same_features(options):
 
 
 @pytest.mark.parametrize(
-    ("options", "words"),
+    ("options", "message"),
     [
         (
             {"activation": "swish"},
@@ -187,6 +187,6 @@ def test_bfloat16_makes_nearly_the_same_features(options):
         ),
     ],
 )
-def test_an_option_that_it_does_not_have_is_refused(options, words):
-    with pytest.raises(ValueError, match=words):
+def test_an_option_that_it_does_not_have_is_refused(options, message):
+    with pytest.raises(ValueError, match=message):
         network(**options)

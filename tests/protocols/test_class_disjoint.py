@@ -59,10 +59,10 @@ def test_the_first_half_trains_its_last_classes_watch_and_the_second_half_is_ask
     (phase,) = disjoint_phases(dataset, split)
     assert phase.held_out_classes == tuple(range(3, 11))
     assert phase.trains_on(dataset, split).tolist() == list(range(9))
-    watched = phase.monitored_images(dataset, split)
-    assert watched.gallery.tolist() == list(range(9, 15))
-    assert watched.queries["valid"] is watched.gallery
-    assert watched.num_images == 6
+    monitored = phase.monitored_images(dataset, split)
+    assert monitored.gallery.tolist() == list(range(9, 15))
+    assert monitored.queries["valid"] is monitored.gallery
+    assert monitored.num_images == 6
 
 
 def test_a_data_set_s_own_query_and_gallery_parts_are_kept_apart():
@@ -122,27 +122,27 @@ def cloud() -> tuple[np.ndarray, np.ndarray]:
 
 def test_no_image_finds_itself_and_the_others_come_in_the_order_of_a_slow_search(cloud):
     embeddings, labels = cloud
-    found = search_leaving_one_out(embeddings, labels, 7)
+    neighbours = search_leaving_one_out(embeddings, labels, 7)
     for query in range(40):
         others = [i for i in range(40) if i != query]
         slow = sorted(others, key=lambda i: (-float(embeddings[query] @ embeddings[i]), i))[:7]
-        assert found.indices[query].tolist() == slow
+        assert neighbours.indices[query].tolist() == slow
 
 
 def test_a_copy_is_found_although_the_image_itself_is_not(cloud):
     embeddings, labels = cloud
     embeddings[3] = embeddings[30]
-    found = search_leaving_one_out(embeddings, labels, 3)
-    assert (found.indices[3, 0], found.indices[30, 0]) == (30, 3)
+    neighbours = search_leaving_one_out(embeddings, labels, 3)
+    assert (neighbours.indices[3, 0], neighbours.indices[30, 0]) == (30, 3)
 
 
 def test_more_copies_than_neighbours_leave_k_others(cloud):
     embeddings, labels = cloud
     embeddings[:20] = embeddings[0]
-    found = search_leaving_one_out(embeddings, labels, 4)
-    assert found.indices[0].tolist() == [1, 2, 3, 4]
-    assert found.indices[19].tolist() == [0, 1, 2, 3]
-    assert all(query not in found.indices[query] for query in range(40))
+    neighbours = search_leaving_one_out(embeddings, labels, 4)
+    assert neighbours.indices[0].tolist() == [1, 2, 3, 4]
+    assert neighbours.indices[19].tolist() == [0, 1, 2, 3]
+    assert all(query not in neighbours.indices[query] for query in range(40))
 
 
 def test_metrics_at_r_count_the_other_images_of_the_class_as_pytorch_metric_learning_does(cloud):
@@ -150,16 +150,16 @@ def test_metrics_at_r_count_the_other_images_of_the_class_as_pytorch_metric_lear
     from pytorch_metric_learning.utils.accuracy_calculator import AccuracyCalculator
 
     embeddings, labels = cloud
-    found = search_leaving_one_out(embeddings, labels, 39)
+    neighbours = search_leaving_one_out(embeddings, labels, 39)
     oracle = AccuracyCalculator(
         include=("precision_at_1", "r_precision", "mean_average_precision_at_r"),
         k="max_bin_count",
         device=torch.device("cpu"),
     )
     expected = oracle.get_accuracy(torch.from_numpy(embeddings), torch.from_numpy(labels))
-    assert precision_at_1(found).mean() == pytest.approx(expected["precision_at_1"])
-    assert r_precision(found).mean() == pytest.approx(expected["r_precision"])
-    assert map_at_r(found).mean() == pytest.approx(expected["mean_average_precision_at_r"])
+    assert precision_at_1(neighbours).mean() == pytest.approx(expected["precision_at_1"])
+    assert r_precision(neighbours).mean() == pytest.approx(expected["r_precision"])
+    assert map_at_r(neighbours).mean() == pytest.approx(expected["mean_average_precision_at_r"])
 
 
 def test_a_class_of_one_image_has_no_relevant_images_and_is_undefined(cloud):
@@ -185,12 +185,15 @@ def outcome(birds, cache_dir, tmp_path_factory) -> Outcome:
 def test_a_run_reports_retrieval_and_no_precision_drop(outcome):
     summary = outcome.summary
     assert summary["protocol"] == "class_disjoint"
-    found = summary["retrieval"]
+    retrieval = summary["retrieval"]
     assert (
-        found["recall_at_1"] <= found["recall_at_2"] <= found["recall_at_4"] <= found["recall_at_8"]
+        retrieval["recall_at_1"]
+        <= retrieval["recall_at_2"]
+        <= retrieval["recall_at_4"]
+        <= retrieval["recall_at_8"]
     )
-    assert 0 < found["map_at_r"] <= found["r_precision"] <= 1
-    assert (found["queries"], found["queries_without_relevant_images"]) == (24, 0)
+    assert 0 < retrieval["map_at_r"] <= retrieval["r_precision"] <= 1
+    assert (retrieval["queries"], retrieval["queries_without_relevant_images"]) == (24, 0)
     assert len(summary["unseen_classes"]) == 6
     assert not any("drop" in key for key in summary)
     assert {path.name for path in outcome.folder.iterdir()} >= {

@@ -35,14 +35,14 @@ def experiment() -> Experiment:
     )
 
 
-def found(order: list[list[int]], nearest: list[float]) -> Neighbours:
+def neighbours_of(order: list[list[int]], nearest: list[float]) -> Neighbours:
     similarities = np.array(nearest)[:, None] - 0.1 * np.arange(7)
     return Neighbours(np.array(order), similarities.astype(np.float32), LABELS[TRAIN], LABELS[TEST])
 
 
 # Positions in the gallery: 0 and 1 auk, 2 and 3 jay, 4 and 5 owl, 6 wren. Rows: auk, auk, jay, owl,
 # wren.
-ALL = found(
+ALL = neighbours_of(
     [
         [1, 0, 2, 3, 4, 5, 6],  # auk: right
         [2, 0, 1, 3, 4, 5, 6],  # auk: wrong, a jay; three vote for auk
@@ -52,7 +52,7 @@ ALL = found(
     ],
     [0.987654, 0.9, 0.8, 0.7, 0.6],
 )
-LIMITED = found(
+LIMITED = neighbours_of(
     [
         [0, 1, 2, 3, 4, 5, 6],  # auk: right
         [1, 0, 2, 3, 4, 5, 6],  # auk: right

@@ -47,8 +47,8 @@ def test_the_drop_is_the_mean_over_the_hold_outs_with_their_deviation(folder, su
         for name in holdout["unseen_classes"]:
             queries = everything.query_labels == names.index(name)
             right = [
-                (found.labels[queries, 0] == names.index(name)).mean()
-                for found in (everything, limited)
+                (neighbours.labels[queries, 0] == names.index(name)).mean()
+                for neighbours in (everything, limited)
             ]
             of_classes.append(right[0] - right[1])
         drops.append(np.mean(of_classes))

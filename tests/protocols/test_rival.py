@@ -44,9 +44,9 @@ def test_the_penultimate_features_are_what_the_gallery_holds(folder):
             (classes, num_features)
         ]
         assert np.allclose(np.linalg.norm(embeddings["gallery"], axis=1), 1, atol=1e-5)
-        found = read_neighbours(folder / phase / "neighbours.safetensors")
+        neighbours = read_neighbours(folder / phase / "neighbours.safetensors")
         nearest = (embeddings["query"] @ embeddings["gallery"].T).max(axis=1)
-        assert np.allclose(found.similarities[:, 0], nearest, atol=1e-5)
+        assert np.allclose(neighbours.similarities[:, 0], nearest, atol=1e-5)
 
 
 def test_each_epoch_records_the_accuracy_of_the_logits_under_a_name_of_its_own(folder):

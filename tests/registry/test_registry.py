@@ -92,7 +92,7 @@ def test_options_are_filled_in_and_a_whole_number_widens_to_a_number():
 
 
 @pytest.mark.parametrize(
-    ("given", "words"),
+    ("options", "message"),
     [
         (
             {"color": "red"},
@@ -110,9 +110,9 @@ def test_options_are_filled_in_and_a_whole_number_widens_to_a_number():
         ({"seeds": 2.5}, "fruit.seeds must be a whole number, got 2.5"),
     ],
 )
-def test_a_wrong_option_is_refused_in_words(given, words):
-    with pytest.raises(ValueError, match=words):
-        fruits()["Apple"].resolve(given, "fruit")
+def test_a_wrong_option_is_refused_in_words(options, message):
+    with pytest.raises(ValueError, match=message):
+        fruits()["Apple"].resolve(options, "fruit")
 
 
 def test_an_option_without_default_is_required():
@@ -208,5 +208,5 @@ def test_sgd_is_plain_unless_told_otherwise():
 
 def test_the_page_of_everything_that_has_a_name_is_what_the_registries_say():
     page = Path(__file__).parents[2] / "docs" / "components.md"
-    found = {kind: catalogue.entries(kind) for kind in catalogue.KINDS}
-    assert page.read_text(encoding="utf-8") == catalogue.as_page(found), "run `make docs`"
+    entries = {kind: catalogue.entries(kind) for kind in catalogue.KINDS}
+    assert page.read_text(encoding="utf-8") == catalogue.as_page(entries), "run `make docs`"

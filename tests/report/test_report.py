@@ -66,8 +66,8 @@ def made_rival(
         miner=Component("none", {}),
     )
     run = finish(out, crossentropy, {"all": all_, "limited": limited}, unseen)
-    labels = np.repeat(np.arange(len(logits)), [len(each) for each in logits])
-    right = np.concatenate([np.array(each, bool) for each in logits])
+    labels = np.repeat(np.arange(len(logits)), [len(of_class) for of_class in logits])
+    right = np.concatenate([np.array(of_class, bool) for of_class in logits])
     write_arrays(
         run.folder / "all" / "logits.safetensors",
         {"predicted": np.where(right, labels, (labels + 1) % len(logits))},
@@ -80,7 +80,7 @@ def only_section(*paths: Path) -> Study:
     return section
 
 
-def told(section: Study) -> list[str]:
+def sentences(section: Study) -> list[str]:
     """Each answer as one text."""
     return [" ".join((answer.short, *answer.sentences)) for answer in findings(section, {})]
 
@@ -91,8 +91,8 @@ def told(section: Study) -> list[str]:
 def test_a_run_folder_is_read_wherever_it_was_moved_to(tmp_path):
     run = made(tmp_path / "runs", "a", queries(4, 3, 2, 4), queries(4, 3, 0, 1))
     moved = shutil.move(run.folder, tmp_path / "elsewhere")
-    found = read_folder(Path(moved))
-    assert (found.experiment, found.summary) == (
+    moved_run = read_folder(Path(moved))
+    assert (moved_run.experiment, moved_run.summary) == (
         run.experiment,
         read_json(Path(moved) / "summary.json"),
     )
@@ -118,15 +118,15 @@ def test_a_half_finished_run_is_named_and_the_others_are_reported(tmp_path):
     environment = read_json(half.folder / "environment.json")
     dataset = {"name": "cub", "fingerprint": "d" * 64}
     write_json(half.folder / "environment.json", environment | {"dataset": dataset})
-    found = collect([tmp_path])
-    assert [run.seed for run in found.runs] == [42]
-    [line] = found.problems
+    collection = collect([tmp_path])
+    assert [run.seed for run in collection.runs] == [42]
+    [line] = collection.problems
     assert (
         line
         == f"{half.folder} is not finished (stopped in phase limited after epoch 7 of 100): the"
         " command that began it goes on with it"
     )
-    [section] = studies_of(found)
+    [section] = studies_of(collection)
     assert section.group.lines[0].failures == (
         "seed 43: not finished (stopped in phase limited after epoch 7 of 100)",
     )
@@ -142,9 +142,9 @@ def test_a_file_that_was_changed_after_the_run_is_named_in_one_line(tmp_path):
         file.write(b"\0\0")
     torn = made(tmp_path, "c", queries(4, 3, 2, 4), queries(4, 3, 0, 1))
     (torn.folder / "experiment.json").write_text('{"name": ')
-    found = collect([tmp_path])
-    assert [run.experiment.name for run in found.runs] == ["a"]
-    changed, unreadable = found.problems
+    collection = collect([tmp_path])
+    assert [run.experiment.name for run in collection.runs] == ["a"]
+    changed, unreadable = collection.problems
     assert changed.startswith(
         f"{broken.folder}/all/neighbours.safetensors is missing or was changed after the run"
     )
@@ -166,13 +166,13 @@ def test_the_same_experiment_is_not_counted_twice_nor_mixed_with_other_settings(
         )
         for folder, seed in (("3", 42), ("4", 43))
     ]
-    found = collect([tmp_path])
-    assert [run.folder.parts[-4] for run in found.runs] == ["1"]
-    assert [line.partition(" is left out: ")[0] for line in found.problems] == [
+    collection = collect([tmp_path])
+    assert [run.folder.parts[-4] for run in collection.runs] == ["1"]
+    assert [line.partition(" is left out: ")[0] for line in collection.problems] == [
         str(run.folder) for run in (again, *others)
     ]
-    assert found.problems[0].endswith("has the same experiment with the same seed")
-    for line in found.problems[1:]:
+    assert collection.problems[0].endswith("has the same experiment with the same seed")
+    for line in collection.problems[1:]:
         assert line.endswith(
             "has an experiment of the same name with other settings (train.epochs)"
         )
@@ -180,8 +180,8 @@ def test_the_same_experiment_is_not_counted_twice_nor_mixed_with_other_settings(
 
 def test_runs_that_differ_only_in_what_is_said_and_expected_of_them_stand_in_one_row(tmp_path):
     made(tmp_path, "a", queries(4, 3, 2, 4), queries(4, 3, 0, 1))
-    told = experiment("a", seed=43, summary="said otherwise", expects=())
-    finish(tmp_path, told, {"all": queries(4, 3, 2, 4), "limited": queries(4, 3, 0, 1)})
+    reworded = experiment("a", seed=43, summary="said otherwise", expects=())
+    finish(tmp_path, reworded, {"all": queries(4, 3, 2, 4), "limited": queries(4, 3, 0, 1)})
     [line] = only_section(tmp_path).group.lines
     assert [run.seed for run in line.runs] == [42, 43]
 
@@ -195,8 +195,8 @@ def test_other_classes_held_out_or_other_images_are_other_sections_whose_titles_
             experiment("a", unseen=unseen),
             {"all": queries(4, 3, 2, 4), "limited": queries(4, 3, 0, 1)},
         )
-    found = collect([tmp_path])
-    sections = studies_of(found)
+    collection = collect([tmp_path])
+    sections = studies_of(collection)
     assert [section.title for section in sections] == [
         "Precision drop on cub, unseen last:2",
         "Precision drop on cub, unseen random:2:0 x 2",
@@ -210,10 +210,10 @@ def test_other_profiles_get_sections_of_their_own_and_a_line_says_so(tmp_path):
     made(tmp_path, "a", queries(4, 3, 2, 4), queries(4, 3, 0, 1))
     demo = experiment("b", profile="demo")
     finish(tmp_path, demo, {"all": queries(4, 3, 2, 4), "limited": queries(4, 3, 0, 1)})
-    found = collect([tmp_path])
-    sections = studies_of(found)
+    collection = collect([tmp_path])
+    sections = studies_of(collection)
     assert [[line.name for line in section.group.lines] for section in sections] == [["a"], ["b"]]
-    assert found.problems == [
+    assert collection.problems == [
         "these runs can't all be compared: there is one section for each of Precision drop on cub;"
         " Precision drop on cub, profile demo"
     ]
@@ -257,8 +257,10 @@ def test_a_difference_is_above_below_or_not_to_be_told(low, high, expected):
 
 
 def test_a_difference_that_may_be_for_picking_the_best_is_not_called_beyond_noise():
-    found = format.compared(Interval(0.03, 0.01, 0.05, 0.95, 10), "that", picked_from=12, sign=0)
-    assert found == "is 3.0 points [1.0, 5.0] above that, but picking the best of 12 may explain it"
+    sentence = format.compared(Interval(0.03, 0.01, 0.05, 0.95, 10), "that", picked_from=12, sign=0)
+    assert (
+        sentence == "is 3.0 points [1.0, 5.0] above that, but picking the best of 12 may explain it"
+    )
 
 
 @pytest.mark.parametrize(
@@ -320,7 +322,7 @@ def test_how_well_they_classify_is_held_against_the_classifier_s_logits(
 ):
     made(tmp_path, BASELINE, uniform(method), uniform(method))
     made_rival(tmp_path, uniform(1), uniform(1), uniform(logits))
-    first = told(only_section(tmp_path))[0]
+    first = sentences(only_section(tmp_path))[0]
     assert first.startswith(begins)
     share = 100 * (method + 0.5) / 4
     assert f"the best method is right for {share:.1f}%" in first
@@ -332,7 +334,7 @@ def test_how_well_they_classify_is_held_against_the_classifier_s_logits(
 
 def test_without_a_classifier_what_needs_one_can_t_be_told(tmp_path):
     made(tmp_path, "a", uniform(3), uniform(2))
-    first, _, third, fourth = told(only_section(tmp_path))
+    first, _, third, fourth = sentences(only_section(tmp_path))
     without = "These runs have no softmax classifier to compare with."
     assert [without in answer for answer in (first, third, fourth)] == [True] * 3
     assert fourth.startswith("These runs cannot answer this: no softmax classifier is among them")
@@ -340,9 +342,9 @@ def test_without_a_classifier_what_needs_one_can_t_be_told(tmp_path):
 
 def test_with_a_classifier_alone_nothing_is_said_of_metric_learning(tmp_path):
     made_rival(tmp_path, uniform(1), uniform(1), uniform(2))
-    found = findings(only_section(tmp_path), {})
-    assert [answer.question for answer in found] == list(QUESTIONS)
-    assert {answer.short for answer in found} == {
+    answers = findings(only_section(tmp_path), {})
+    assert [answer.question for answer in answers] == list(QUESTIONS)
+    assert {answer.short for answer in answers} == {
         "These runs cannot answer this: none of them is a metric-learning experiment."
     }
 
@@ -353,7 +355,7 @@ def test_whether_embeddings_hold_follows_the_drop(tmp_path):
         finish(
             tmp_path / folder, experiment("a"), {"all": uniform(3), "limited": limited}, unseen=12
         )
-    drops, holds = (told(only_section(tmp_path / folder))[1] for folder in ("drops", "holds"))
+    drops, holds = (sentences(only_section(tmp_path / folder))[1] for folder in ("drops", "holds"))
     assert drops.startswith("In part: the best method is right for 37.5%")
     assert re.search(
         r"Training without these classes costs 50\.0 points \[\d\d\.\d, \d\d\.\d\]\.", drops
@@ -372,7 +374,7 @@ def test_a_drop_that_differs_from_the_baseline_s_is_named(tmp_path):
             {"all": uniform(3), "limited": seen + uniform(kept, 12)},
             unseen=12,
         )
-    second = told(only_section(tmp_path))[1]
+    second = sentences(only_section(tmp_path))[1]
     assert (
         f"Compared query by query with the baseline `{BASELINE}`,"
         " `EPSHN_cosine_resnet50_sgd_aug` drops more (intervals widened for 1" in second
@@ -392,7 +394,7 @@ def test_unseen_classes_are_asked_of_the_classifier_s_features_too(tmp_path):
         unseen=12,
     )
     made_rival(tmp_path, uniform(3), seen + uniform(0, 12), uniform(3), unseen=12)
-    fourth = told(only_section(tmp_path))[3]
+    fourth = sentences(only_section(tmp_path))[3]
     assert fourth.startswith("Worth it by these numbers. Unseen classes are found more often than")
     assert "Known classes show no detectable loss." in fourth
     assert "Searched in the same gallery, they are right for 12.5%" in fourth
@@ -403,7 +405,7 @@ def test_unseen_classes_are_asked_of_the_classifier_s_features_too(tmp_path):
 def three_holdouts(out: Path, name: str, *limited: list[list[int]], seed: int = 42) -> Run:
     """Seven classes; of the last six, two are held out of each of three phases."""
     right = {"all": queries(4, 4, 4, 4, 4, 4, 4)} | {
-        f"limited-{i}": each for i, each in enumerate(limited, start=1)
+        f"limited-{i}": correct for i, correct in enumerate(limited, start=1)
     }
     held = {f"limited-{i}": [2 * i - 1, 2 * i] for i in (1, 2, 3)}
     return finish(
@@ -421,7 +423,7 @@ def test_of_rotated_hold_outs_the_drop_of_each_and_what_they_differ_by_is_told(t
     section = only_section(tmp_path)
     assert section.holdouts == ("limited-1", "limited-2", "limited-3")
     assert section.holdout_drops(section.group.lines[0])[:, 0].tolist() == [0.5, 0.5, 0.125]
-    second = told(section)[1]
+    second = sentences(section)[1]
     assert (
         "The drops are means over 3 rotated hold-outs. For `a` they range from 12.5 to 50.0 points,"
         " with a standard deviation of 21.7" in second
@@ -481,9 +483,9 @@ def test_the_threshold_is_chosen_on_validation_images_of_known_classes_and_held_
 ):
     section = with_embeddings(tmp_path, valid=VALID)
     look = diagnose(section, section.group.lines[0], draws=2)
-    [found] = look.open_set
-    assert found.validation_images == 4
-    assert (found.precision, found.coverage) == (
+    [open_set] = look.open_set
+    assert open_set.validation_images == 4
+    assert (open_set.precision, open_set.coverage) == (
         0.5,
         0.5,
     ), "cos 5 accepts the queries at 3 degrees, right, and at 2, unknown"
@@ -497,9 +499,9 @@ def test_the_threshold_is_chosen_on_validation_images_of_known_classes_and_held_
 def test_of_a_run_without_validation_images_it_is_chosen_on_the_gallery_and_that_is_said(tmp_path):
     section = with_embeddings(tmp_path)
     look = diagnose(section, section.group.lines[0], draws=2)
-    [found] = look.open_set
-    assert found.validation_images == 0
-    assert np.isnan(found.precision), (
+    [open_set] = look.open_set
+    assert open_set.validation_images == 0
+    assert np.isnan(open_set.precision), (
         "each class has a single image in the gallery, which is never right"
     )
     assert look.chosen_on == "the gallery's own images, each left out of its own search"
@@ -531,8 +533,8 @@ def test_page_and_markdown_say_what_the_threshold_was_chosen_on(tmp_path, monkey
     for name in ("index.html", "report.md"):
         assert sentence in (tmp_path / "out" / name).read_text(encoding="utf-8")
     with open(tmp_path / "out" / "closer.csv", newline="") as file:
-        told = {row["number"]: row["value"] for row in csv.DictReader(file)}
-    assert float(told["threshold_validation_images"]) == 4
+        numbers = {row["number"]: row["value"] for row in csv.DictReader(file)}
+    assert float(numbers["threshold_validation_images"]) == 4
 
 
 def test_the_curve_of_test_images_is_shown_though_validation_images_are_watched_too():
@@ -555,10 +557,10 @@ def test_the_drop_of_a_class_is_its_mean_over_seeds(tmp_path):
     made(tmp_path, "a", queries(4, 3, 2, 4), queries(4, 3, 0, 1))
     made(tmp_path, "a", queries(4, 3, 2, 4), queries(4, 4, 2, 2), seed=43)
     [line] = only_section(tmp_path).group.lines
-    found = class_drop(line)
-    assert found.names == ("class 0", "class 1", "class 2", "class 3")
-    assert found.drop.tolist() == [0, -0.125, 0.25, 0.625]
-    assert found.unseen.tolist() == [False, False, True, True]
+    drops = class_drop(line)
+    assert drops.names == ("class 0", "class 1", "class 2", "class 3")
+    assert drops.drop.tolist() == [0, -0.125, 0.25, 0.625]
+    assert drops.unseen.tolist() == [False, False, True, True]
 
 
 def test_examples_are_half_of_unseen_classes_as_far_as_there_are_some():
@@ -873,9 +875,9 @@ def told_by_chromium(path: Path, text: str) -> Any:
     ended = subprocess.run(
         [CHROMIUM, *flags, path.as_uri()], capture_output=True, text=True, timeout=120, check=False
     )
-    found = re.search(r'<body data-told="([^"]*)"', ended.stdout)
-    assert found, f"Chromium ended with {ended.returncode} and {ended.stderr[-500:]}"
-    return json.loads(html.unescape(found[1]))
+    match = re.search(r'<body data-told="([^"]*)"', ended.stdout)
+    assert match, f"Chromium ended with {ended.returncode} and {ended.stderr[-500:]}"
+    return json.loads(html.unescape(match[1]))
 
 
 CLICKS = """<script>

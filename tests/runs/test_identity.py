@@ -111,13 +111,13 @@ CHANGES = pytest.mark.parametrize(
 
 @CHANGES
 def test_a_finished_run_is_no_answer_for_other_images_labels_classes_or_parts(
-    runs, data, cache_dir, change, words
+    runs, data, cache_dir, change, difference
 ):
     change(data)
     with pytest.raises(
         OtherData,
         match=(
-            rf"seed-42 holds a run on {words} \(fingerprint [0-9a-f]{{12}}; .*CUB_200_2011 has"
+            rf"seed-42 holds a run on {difference} \(fingerprint [0-9a-f]{{12}}; .*CUB_200_2011 has"
             r" [0-9a-f]{12}\)"
         ),
     ):
@@ -240,14 +240,14 @@ def told_of(dataset: Dataset, tmp_path: Path) -> dict[str, object]:
 def test_a_left_out_image_may_stay_or_go_and_is_missed_once_it_is_repaired(tmp_path):
     contents = {"a": b"1", "b": b"2", "c": b"3", "d": b"4", "e": b"broken"}
     opened = written(tmp_path / "photos", **contents)
-    told = told_of(replace(opened.without({4}), opened_fingerprint=opened.fingerprint), tmp_path)
+    summary = told_of(replace(opened.without({4}), opened_fingerprint=opened.fingerprint), tmp_path)
     mine = experiment("mine")
-    assert differing_data(told, mine, opened) == ""
-    assert differing_data(told, mine, opened.without({4})) == "", "it was removed"
+    assert differing_data(summary, mine, opened) == ""
+    assert differing_data(summary, mine, opened.without({4})) == "", "it was removed"
     repaired = written(tmp_path / "photos", **contents | {"e": b"5"})
-    assert "other images or labels" in differing_data(told, mine, repaired)
-    del told["dataset"]["opened_fingerprint"]  # as runs had it before that was kept
-    assert differing_data(told, mine, opened) == ""
+    assert "other images or labels" in differing_data(summary, mine, repaired)
+    del summary["dataset"]["opened_fingerprint"]  # as runs had it before that was kept
+    assert differing_data(summary, mine, opened) == ""
 
 
 # Digests that are remembered
@@ -374,17 +374,17 @@ def test_a_run_says_that_queries_are_copies_though_they_were_saved_again_and_say
 
 
 def test_runs_of_one_name_on_other_parts_share_no_row(tmp_path):
-    given = experiment("mine", data=replace(experiment().data, split="given"))
+    base = experiment("mine", data=replace(experiment().data, split="given"))
     right = {"all": [[1], [0], [1]], "limited": [[1], [0], [0]]}
     first, second = (
-        finish(tmp_path / part, replace(given, seed=seed), right, split=part * 64)
+        finish(tmp_path / part, replace(base, seed=seed), right, split=part * 64)
         for part, seed in (("a", 42), ("b", 43))
     )
     assert (
         why_not_beside(second, [first])
         == f"{first.folder} has the same experiment on other parts of the images"
     )
-    third = finish(tmp_path / "c", replace(given, seed=43), right, split="a" * 64)
+    third = finish(tmp_path / "c", replace(base, seed=43), right, split="a" * 64)
     assert why_not_beside(third, [first]) == ""
 
 

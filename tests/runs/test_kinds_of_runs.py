@@ -83,15 +83,15 @@ def summary_of(run: Path) -> dict[str, Any]:
 
 @pytest.mark.parametrize("kind", COMPARED, indirect=True)
 def test_runs_are_compared_by_what_was_measured_of_them(kind, runs, monkeypatch, capsys):
-    told = dml_bench(monkeypatch, capsys, "compare", *sorted(runs.iterdir()), "--json")
-    [found] = json.loads(told)
-    metrics = {row["metric"] for row in found["overall"]}
+    output = dml_bench(monkeypatch, capsys, "compare", *sorted(runs.iterdir()), "--json")
+    [comparison] = json.loads(output)
+    metrics = {row["metric"] for row in comparison["overall"]}
     assert metrics >= (
         {"recall_at_1", "map_at_r"}
         if kind == "apart"
         else {"precision_at_1_macro", "precision_drop_unseen_classes"}
     )
-    assert len(found["classes"]) == (4 if kind == "apart" else 8)
+    assert len(comparison["classes"]) == (4 if kind == "apart" else 8)
 
 
 def test_they_are_reported(kind, runs, tmp_path, monkeypatch, capsys):
@@ -137,11 +137,11 @@ def test_they_are_reported(kind, runs, tmp_path, monkeypatch, capsys):
 @pytest.mark.parametrize("phases", [MAIN, LIMITED], ids=["main", "limited"])
 def test_a_class_is_enrolled_and_found(kind, phases, run, photos, tmp_path, monkeypatch, capsys):
     phase = phases.get(kind, "all" if phases is MAIN else "limited")
-    told = dml_bench(monkeypatch, capsys, "enrol", run, "--images", photos, "--phase", phase)
-    assert f"1 new: {NEW}" in told
+    output = dml_bench(monkeypatch, capsys, "enrol", run, "--images", photos, "--phase", phase)
+    assert f"1 new: {NEW}" in output
     turned = tmp_path / "turned.png"
     Image.open(next((photos / NEW).iterdir())).rotate(1).save(turned)
-    told = json.loads(
+    report = json.loads(
         dml_bench(
             monkeypatch,
             capsys,
@@ -155,13 +155,13 @@ def test_a_class_is_enrolled_and_found(kind, phases, run, photos, tmp_path, monk
             "0.01",
         )
     )
-    [found] = told["answers"]
-    assert found["closest_class"] == NEW
-    chosen_on = told["threshold"]["chosen_on"]
+    [answer] = report["answers"]
+    assert answer["closest_class"] == NEW
+    chosen_on = report["threshold"]["chosen_on"]
     assert (chosen_on["validation"] > 0, chosen_on["queries"] > 0) == (
         (True, False) if kind == "validated" else (False, True)
     )
-    assert ("on_queries" in told["threshold"]) is (kind == "validated")
+    assert ("on_queries" in report["threshold"]) is (kind == "validated")
 
 
 def test_it_is_exported_with_a_card_that_says_what_its_model_did_not_see(

@@ -64,11 +64,11 @@ def world(
         return place
 
     @functools.cache
-    def told(make: Callable[[Path, Path], None], use: Callable[[Path, Path], Bits]) -> Bits:
+    def outcome_of(make: Callable[[Path, Path], None], use: Callable[[Path, Path], Bits]) -> Bits:
         place = tmp_path_factory.mktemp("undamaged") / "place"
         return use(shutil.copytree(made(make), place), birds)
 
-    return lambda kind: (made(kind.make), told(kind.make, kind.use))
+    return lambda kind: (made(kind.make), outcome_of(kind.make, kind.use))
 
 
 def flipped(content: bytes, bit: int) -> bytes:
@@ -79,14 +79,14 @@ def flipped(content: bytes, bit: int) -> bytes:
 
 def check_outcome(kind: Kind, path: Path, place: Path, birds: Path, wanted: Bits) -> None:
     try:
-        found = kind.use(place, birds)
+        actual = kind.use(place, birds)
     except ValueError as problem:
         assert path.name in str(problem) or "holds a run of another configuration" in str(problem)
         assert "\n" not in str(problem)
         assert not kind.heals, problem
     else:
         assert kind.heals, "it was read in silence"
-        assert found == wanted
+        assert actual == wanted
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=str)
@@ -101,15 +101,15 @@ def test_a_flipped_bit_in_a_file_that_is_read_back_is_never_silent(kind, world, 
         check_outcome(kind, path, place, birds, wanted)
 
 
-@pytest.mark.parametrize("words", FOREIGN)
+@pytest.mark.parametrize("message", FOREIGN)
 @pytest.mark.parametrize("kind", TEXT, ids=str)
 def test_foreign_json_where_one_of_ours_belongs_is_healed_or_one_line_with_its_name(
-    kind, words, world, birds, tmp_path
+    kind, message, world, birds, tmp_path
 ):
     source, wanted = world(kind)
     place = Path(shutil.copytree(source, tmp_path / "place"))
     path = kind.path(place)
-    path.write_bytes(FOREIGN[words])
+    path.write_bytes(FOREIGN[message])
     check_outcome(kind, path, place, birds, wanted)
 
 
@@ -121,11 +121,11 @@ def test_a_state_of_an_earlier_version_is_refused_and_without_it_its_phase_is_tr
     place = Path(shutil.copytree(source, tmp_path / "place"))
     path = kind.path(place)
     path.write_bytes(path.read_bytes().partition(b"\n")[2])
-    words = (
+    message = (
         f"{path} can't be read: it has no digest, so it is damaged or of an earlier version; delete"
         " it to train phase limited anew"
     )
-    with pytest.raises(ValueError, match=f"^{words}$"):
+    with pytest.raises(ValueError, match=f"^{message}$"):
         kind.use(place, birds)
     path.unlink()
     assert kind.use(place, birds) == wanted
@@ -213,7 +213,7 @@ def test_files_of_earlier_versions_are_read_without_a_seal_unless_it_is_asked_fo
 
 
 @pytest.mark.parametrize(
-    ("content", "shape", "words"),
+    ("content", "shape", "message"),
     [
         ("", dict, "it is empty"),
         ("[", dict, r"it is not JSON \(line 1, column 2\)"),
@@ -226,8 +226,10 @@ def test_files_of_earlier_versions_are_read_without_a_seal_unless_it_is_asked_fo
         ('{"a": "x", "b": 1}', {...: str}, "'b' must be text, got a number"),
     ],
 )
-def test_what_is_wrong_with_a_file_of_json_is_said_in_plain_words(tmp_path, content, shape, words):
+def test_what_is_wrong_with_a_file_of_json_is_said_in_plain_words(
+    tmp_path, content, shape, message
+):
     path = tmp_path / "some.json"
     path.write_text(content)
-    with pytest.raises(Damaged, match=rf"^{path} can't be read: {words}$"):
+    with pytest.raises(Damaged, match=rf"^{path} can't be read: {message}$"):
         read_json(path, shape)

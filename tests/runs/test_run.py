@@ -460,11 +460,11 @@ def test_p_at_1_is_the_same_by_the_library_s_calculator_and_by_a_plain_loop(outc
 
     for phase in ("all", "limited"):
         embedded = load_file(outcome.folder / phase / "embeddings.safetensors")
-        found = read_neighbours(outcome.folder / phase / "neighbours.safetensors")
+        neighbours = read_neighbours(outcome.folder / phase / "neighbours.safetensors")
         gallery, query = embedded["gallery"], embedded["query"]
         gallery_labels, query_labels = (
-            torch.tensor(found.gallery_labels),
-            torch.tensor(found.query_labels),
+            torch.tensor(neighbours.gallery_labels),
+            torch.tensor(neighbours.query_labels),
         )
         votes = outcome.summary["phases"][phase]["knn_vote_accuracy_distance_weighted"]
         calculator = AccuracyCalculator(
@@ -483,10 +483,10 @@ def test_p_at_1_is_the_same_by_the_library_s_calculator_and_by_a_plain_loop(outc
         assert ours == pytest.approx(theirs)
         assert ours == pytest.approx(loops)
         for k in (1, 3, 5):
-            judge = KNeighborsClassifier(k, weights="distance", algorithm="brute").fit(
+            classifier = KNeighborsClassifier(k, weights="distance", algorithm="brute").fit(
                 gallery, gallery_labels
             )
-            assert votes[str(k)] == pytest.approx(judge.score(query, query_labels))
+            assert votes[str(k)] == pytest.approx(classifier.score(query, query_labels))
 
 
 def test_a_frozen_pretrained_backbone_trains_its_head_on_features_computed_once(

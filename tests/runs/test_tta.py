@@ -53,27 +53,27 @@ def by_brute_force(views: np.ndarray, gallery: np.ndarray, k: int) -> tuple[np.n
 
 @pytest.mark.parametrize(("views", "k"), [(1, 5), (2, 1), (2, 5), (10, 7), (3, 40), (3, 99)])
 def test_the_neighbours_by_the_most_similar_view_are_exact(views, k):
-    asked, gallery = unit_rows((views, 30, 8), 1), unit_rows((40, 8), 2)
-    found = search_views(asked, gallery, np.zeros(40, int), np.zeros(30, int), k)
-    indices, similarities = by_brute_force(asked, gallery, min(k, 40))
-    assert np.array_equal(found.indices, indices)
-    assert found.similarities == pytest.approx(similarities, abs=1e-6)
+    queries, gallery = unit_rows((views, 30, 8), 1), unit_rows((40, 8), 2)
+    neighbours = search_views(queries, gallery, np.zeros(40, int), np.zeros(30, int), k)
+    indices, similarities = by_brute_force(queries, gallery, min(k, 40))
+    assert np.array_equal(neighbours.indices, indices)
+    assert neighbours.similarities == pytest.approx(similarities, abs=1e-6)
 
 
 def test_gallery_images_that_are_equally_near_to_a_query_s_views_stay_in_gallery_order():
     gallery = np.array([[0, 1], [1, 0], [0, 1], [1, 0]], np.float32)
     views = np.array([[[1, 0]], [[0, 1]]], np.float32)
-    found = search_views(views, gallery, np.arange(4), np.zeros(1, int), 3)
-    assert found.indices.tolist() == [[0, 1, 2]]
-    assert found.similarities.tolist() == [[1.0, 1.0, 1.0]]
+    neighbours = search_views(views, gallery, np.arange(4), np.zeros(1, int), 3)
+    assert neighbours.indices.tolist() == [[0, 1, 2]]
+    assert neighbours.similarities.tolist() == [[1.0, 1.0, 1.0]]
 
 
 def test_an_image_of_several_views_does_not_find_itself():
     gallery = unit_rows((12, 8), 3)
     views = np.stack([gallery, unit_rows((12, 8), 4)])
-    found = without_itself(search_views(views, gallery, np.arange(12), np.arange(12), 5 + 1))
-    assert found.leaves_one_out and found.k == 5
-    assert not (found.indices == np.arange(12)[:, None]).any()
+    neighbours = without_itself(search_views(views, gallery, np.arange(12), np.arange(12), 5 + 1))
+    assert neighbours.leaves_one_out and neighbours.k == 5
+    assert not (neighbours.indices == np.arange(12)[:, None]).any()
 
 
 # Which views
@@ -96,8 +96,8 @@ def test_mirror_is_the_usual_view_and_its_mirror_image(pixels: ImageInputs):
 
 def test_crops_are_four_corners_and_the_centre_and_the_mirror_images_of_each(pixels: ImageInputs):
     views = [pixels.view(np.array([5]), variant)[0].numpy() for variant in tta_views("crops")]
-    whole = pixels.train_cache[5]
-    height, width = whole.shape[:2]
+    image = pixels.train_cache[5]
+    height, width = image.shape[:2]
     assert min(height, width) == 36
     bottom, right = height - 32, width - 32
     for view, (top, left) in zip(
@@ -105,7 +105,7 @@ def test_crops_are_four_corners_and_the_centre_and_the_mirror_images_of_each(pix
         [(0, 0), (0, right), (bottom, 0), (bottom, right), (bottom // 2, right // 2)],
         strict=False,
     ):
-        assert np.array_equal(view, whole[top : top + 32, left : left + 32])
+        assert np.array_equal(view, image[top : top + 32, left : left + 32])
     assert len(views) == 10
     assert all(
         np.array_equal(mirrored, view[:, ::-1])
@@ -161,7 +161,7 @@ def test_the_similarity_by_max_is_that_of_the_query_s_most_similar_view_with_the
     largest: Path,
 ):
     for phase in ("all", "limited"):
-        stored, found = (
+        stored, neighbours = (
             read_arrays(largest / phase / "embeddings.safetensors"),
             read_neighbours(largest / phase / "neighbours.safetensors"),
         )
@@ -170,8 +170,8 @@ def test_the_similarity_by_max_is_that_of_the_query_s_most_similar_view_with_the
         assert stored["query"] == pytest.approx(
             mean / np.linalg.norm(mean, axis=1, keepdims=True), abs=1e-5
         )
-        _, similarities = by_brute_force(stored["query_views"], stored["gallery"], found.k)
-        assert found.similarities == pytest.approx(similarities, abs=1e-5)
+        _, similarities = by_brute_force(stored["query_views"], stored["gallery"], neighbours.k)
+        assert neighbours.similarities == pytest.approx(similarities, abs=1e-5)
 
 
 def test_class_probabilities_by_max_still_sum_to_one(largest: Path):
@@ -194,8 +194,8 @@ def test_folds_are_averaged_view_by_view_before_the_most_similar_view_is_taken(
     similarities = np.mean([part["query_views"] @ part["gallery"].T for part in parts], axis=0).max(
         axis=0
     )
-    found: Neighbours = read_neighbours(folder / "all" / "neighbours.safetensors")
-    assert found.similarities[:, 0] == pytest.approx(similarities.max(axis=1), abs=1e-5)
+    neighbours: Neighbours = read_neighbours(folder / "all" / "neighbours.safetensors")
+    assert neighbours.similarities[:, 0] == pytest.approx(similarities.max(axis=1), abs=1e-5)
 
 
 def test_crops_run_in_the_protocol_of_disjoint_classes(
@@ -209,9 +209,9 @@ def test_crops_run_in_the_protocol_of_disjoint_classes(
         "train.epochs=1",
     )
     folder = train(birds, cache_dir, tmp_path, *settings).folder
-    found = read_neighbours(folder / "disjoint" / "neighbours.safetensors")
-    assert found.leaves_one_out
-    assert not (found.indices == np.arange(len(found.indices))[:, None]).any()
+    neighbours = read_neighbours(folder / "disjoint" / "neighbours.safetensors")
+    assert neighbours.leaves_one_out
+    assert not (neighbours.indices == np.arange(len(neighbours.indices))[:, None]).any()
 
 
 # New photos
@@ -278,7 +278,7 @@ def test_a_run_by_the_most_similar_view_refuses_new_photos_in_one_line(
 
 
 @pytest.mark.parametrize(
-    ("settings", "words"),
+    ("settings", "message"),
     [
         (["evaluate.tta_by=max"], "evaluate.tta_by has no effect without evaluate.tta"),
         (
@@ -300,6 +300,6 @@ def test_a_run_by_the_most_similar_view_refuses_new_photos_in_one_line(
         ),
     ],
 )
-def test_tta_that_can_t_be_is_refused(settings, words):
-    with pytest.raises(ValueError, match=words):
+def test_tta_that_can_t_be_is_refused(settings, message):
+    with pytest.raises(ValueError, match=message):
         tiny(*settings)

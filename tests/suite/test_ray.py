@@ -270,9 +270,9 @@ def test_a_suite_on_ray_gives_the_same_bits_as_one_without_and_tells_of_a_run_th
 
 def run_at_work(out: Path) -> psutil.Process:
     """The process that writes into `out`; Ray's worker is its parent."""
-    found = [process for process in psutil.process_iter() if writes_to(process, out)]
-    assert len(found) == 1, found
-    return found[0]
+    processes = [process for process in psutil.process_iter() if writes_to(process, out)]
+    assert len(processes) == 1, processes
+    return processes[0]
 
 
 def writes_to(process: psutil.Process, out: Path) -> bool:
@@ -345,16 +345,16 @@ def test_ctrl_c_stops_the_runs_on_ray_and_the_same_command_goes_on(
 def test_a_cluster_begun_here_listens_on_this_machine_only(cluster: str):
     port = int(cluster.rpartition(":")[2])
     (server,) = {
-        each.pid
-        for each in psutil.net_connections("tcp")
-        if each.status == psutil.CONN_LISTEN and each.laddr.port == port
+        connection.pid
+        for connection in psutil.net_connections("tcp")
+        if connection.status == psutil.CONN_LISTEN and connection.laddr.port == port
     }
     holder = psutil.Process(server).parent()
     listening = [
-        each.laddr.ip
+        connection.laddr.ip
         for process in [holder, *holder.children(recursive=True)]
-        for each in process.net_connections("tcp")
-        if each.status == psutil.CONN_LISTEN
+        for connection in process.net_connections("tcp")
+        if connection.status == psutil.CONN_LISTEN
     ]
     assert len(listening) > 3
     assert {address.removeprefix("::ffff:") for address in listening} == {"127.0.0.1"}

@@ -163,6 +163,6 @@ def test_what_is_undefined_is_null_in_json(tmp_path):
     value = {"drop": float("nan"), "deep": [1.5, (float("inf"), None)], "text": "NaN"}
     write_json(tmp_path / "value.json", value)
     for text in ((tmp_path / "value.json").read_text(), json_text(value), json_line(value)):
-        found = json.loads(text, parse_constant=refuse)
-        found.pop("digest", "")
-        assert found == {"drop": None, "deep": [1.5, [None, None]], "text": "NaN"}
+        parsed = json.loads(text, parse_constant=refuse)
+        parsed.pop("digest", "")
+        assert parsed == {"drop": None, "deep": [1.5, [None, None]], "text": "NaN"}

@@ -42,14 +42,14 @@ GITHUB = MarkdownIt("gfm-like", {"linkify": False})
 def texts(source: str) -> list[str]:
     """The text of each cell or paragraph as a reader sees it; fails on anything in it that is not
     text."""
-    found = []
+    contents = []
     for token in GITHUB.parse(source):
         if token.type == "inline":
             children = token.children or []
             assert {child.type for child in children} <= {"text", "text_special"}, children
-            found.append("".join(child.content for child in children))
+            contents.append("".join(child.content for child in children))
         assert token.type != "html_block"
-    return found
+    return contents
 
 
 @pytest.mark.parametrize("name", NAMES)

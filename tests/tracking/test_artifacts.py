@@ -27,10 +27,10 @@ def run(copy_of_trained) -> Path:
 def logged(folder: Path, home: Path) -> dict[str, Any]:
     """The last value of every key in the history of the run's only W&B folder."""
     (mirrored,) = (folder / "wandb").glob("offline-run-*")
-    found: dict[str, Any] = {}
+    items: dict[str, Any] = {}
     for row in of_type(read_back(mirrored, home), "history"):
-        found |= row["item"]
-    return found | {"": mirrored}
+        items |= row["item"]
+    return items | {"": mirrored}
 
 
 def test_figures_evidence_explanations_and_embeddings_reach_wandb_as_they_are(
@@ -47,16 +47,16 @@ def test_figures_evidence_explanations_and_embeddings_reach_wandb_as_they_are(
         "limited_embeddings",
     } <= set(names)
     assert sum(name.startswith("figures/") for name in names) >= 6
-    found = logged(run, tmp_path)
-    mirrored = found.pop("")
+    items = logged(run, tmp_path)
+    mirrored = items.pop("")
     assert mirrored.name.endswith(json.loads((run / "environment.json").read_text())["wandb_id"])
     for name in names:
         kind = "table-file" if name.endswith("_embeddings") else "image-file"
-        assert found[f"{name}._type"] == kind
-        assert (mirrored / "files" / found[f"{name}.path"]).is_file()
-    with Image.open(mirrored / "files" / found["evidence/1.path"]) as picture:
+        assert items[f"{name}._type"] == kind
+        assert (mirrored / "files" / items[f"{name}.path"]).is_file()
+    with Image.open(mirrored / "files" / items["evidence/1.path"]) as picture:
         assert picture.size == (6 + 11 * 174, 50 + 2 * 232)
-    table = json.loads((mirrored / "files" / found["all_embeddings.path"]).read_text())
+    table = json.loads((mirrored / "files" / items["all_embeddings.path"]).read_text())
     stored = read_arrays(run / "all" / "embeddings.safetensors")
     vectors = np.array([row[4:] for row in table["data"]])
     assert vectors == pytest.approx(np.concatenate([stored["gallery"], stored["query"]]), abs=1e-6)

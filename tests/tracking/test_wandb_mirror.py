@@ -53,7 +53,7 @@ report(hooks_kept=hooks == (sys.exit, sys.excepthook))
 """
 
 
-class Ended(NamedTuple):
+class ProcessResult(NamedTuple):
     facts: dict[str, Any]
     returncode: int
     stderr: str
@@ -69,7 +69,9 @@ def sealed_environment(home: Path, **extra: str) -> dict[str, str]:
     return kept | {"HOME": str(home), "WANDB_ERROR_REPORTING": "false"} | extra
 
 
-def run_script(body: str, home: Path, *, stdin: int | None = None, **environment: str) -> Ended:
+def run_script(
+    body: str, home: Path, *, stdin: int | None = None, **environment: str
+) -> ProcessResult:
     started = time.monotonic()
     done = subprocess.run(
         [sys.executable, "-c", BEGIN + body, str(home / "run")],
@@ -82,7 +84,7 @@ def run_script(body: str, home: Path, *, stdin: int | None = None, **environment
         timeout=30,
     )
     facts = json.loads(done.stdout.splitlines()[-1]) if done.stdout else {}
-    return Ended(facts, done.returncode, done.stderr or "", time.monotonic() - started)
+    return ProcessResult(facts, done.returncode, done.stderr or "", time.monotonic() - started)
 
 
 def read_back(wandb_folder: Path, home: Path) -> list[dict[str, Any]]:
@@ -104,7 +106,7 @@ def of_type(records: list[dict[str, Any]], name: str) -> list[dict[str, Any]]:
 
 
 class Mirrored(NamedTuple):
-    ended: Ended
+    ended: ProcessResult
     folders: list[Path]
     first: list[dict[str, Any]]
     second: list[dict[str, Any]]

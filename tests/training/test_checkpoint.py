@@ -27,8 +27,8 @@ def outcome(birds: Path, cache_dir: Path, tmp_path_factory: pytest.TempPathFacto
 
 
 def records(folder: Path, phase: str) -> list[dict[str, float]]:
-    found = read_json_lines(folder / "metrics.jsonl")
-    return [record for record in found if record["phase"] == phase]
+    all_records = read_json_lines(folder / "metrics.jsonl")
+    return [record for record in all_records if record["phase"] == phase]
 
 
 def test_validation_images_come_from_the_training_part_of_each_class_and_the_queries_stay():

@@ -89,8 +89,8 @@ def test_of_several_labels_each_is_named_with_its_weight(run_of):
     one, two, three = (name.replace("_", " ") for name in run.dataset.class_names[:3])
     first = Targets(torch.tensor([0, 1, 2, 0, 1]), torch.tensor([0.7, 1.0, 0.25, 1.5, 0.998]))
     second = Targets(torch.tensor([1, 0, 2, 0, 0]), torch.tensor([0.3, 0.0, 0.75, 0.0, 0.002]))
-    found = captions(run, Batch(torch.zeros(5, 32, 32, 3), (first, second)), [0, 1, 2, 3, 4])
-    assert found == [[f"0.70 {one}", f"0.30 {two}"], [two], [three], [f"1.50 {one}"], [two]]
+    texts = captions(run, Batch(torch.zeros(5, 32, 32, 3), (first, second)), [0, 1, 2, 3, 4])
+    assert texts == [[f"0.70 {one}", f"0.30 {two}"], [two], [three], [f"1.50 {one}"], [two]]
 
 
 def test_a_weight_may_be_that_of_the_whole_batch(run_of):
@@ -141,9 +141,9 @@ def test_names_are_broken_at_spaces_and_never_wider_than_their_image(text):
     pen = Pen(11)
     lines = wrapped(text, 100, pen, most=2)
     assert 1 <= len(lines) <= 2 and all(0 < pen.width(line) <= 100 for line in lines)
-    whole = " ".join(lines) == text
-    assert whole or lines[-1].endswith("…")
-    assert whole == (text in ("Wren", "Blue mirror winged Tit"))
+    complete = " ".join(lines) == text
+    assert complete or lines[-1].endswith("…")
+    assert complete == (text in ("Wren", "Blue mirror winged Tit"))
 
 
 def previewed(birds: Path, cache_dir: Path, *overrides: str, epoch: int = 1) -> Image.Image:

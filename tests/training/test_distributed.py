@@ -106,7 +106,7 @@ def folder_in(place: Path) -> Path:
     return summary.parent
 
 
-def told(two: Path) -> list[dict[str, Any]]:
+def reports_of(two: Path) -> list[dict[str, Any]]:
     return [json.loads((two / f"told by {rank}.json").read_text()) for rank in (0, 1)]
 
 
@@ -130,7 +130,7 @@ def sessions(folder: Path) -> list[dict[str, Any]]:
 
 def apart(folder: Path, other: Path, phase: str) -> float:
     """How far the weights are from those of the other run, over how far training moved those."""
-    mine, theirs = (load_file(each / phase / "weights.safetensors") for each in (folder, other))
+    mine, theirs = (load_file(path / phase / "weights.safetensors") for path in (folder, other))
     untrained = build_embedder(tiny()).state_dict()
     assert mine.keys() == theirs.keys() == untrained.keys()
     return distance(mine, theirs) / distance(theirs, untrained)
@@ -153,7 +153,7 @@ def assert_same_result(folder: Path, other: Path) -> None:
         assert apart(folder, other, phase) < 0.2
         for file in ("objective", "embeddings"):
             mine, theirs = (
-                load_file(each / phase / f"{file}.safetensors") for each in (folder, other)
+                load_file(path / phase / f"{file}.safetensors") for path in (folder, other)
             )
             assert mine.keys() == theirs.keys()
             assert all(
@@ -161,7 +161,7 @@ def assert_same_result(folder: Path, other: Path) -> None:
                 for name in mine
             )
         mine, theirs = (
-            read_neighbours(each / phase / "neighbours.safetensors") for each in (folder, other)
+            read_neighbours(path / phase / "neighbours.safetensors") for path in (folder, other)
         )
         assert np.allclose(mine.similarities, theirs.similarities, atol=CLOSE)
         decided = mine.similarities[:, 0] - mine.similarities[:, 1] > 1e-5
@@ -256,7 +256,7 @@ def test_a_run_that_two_processes_began_goes_on_in_one_after_ctrl_c(
 
 
 def test_a_batch_is_shared_out_in_order_and_whole_where_it_is_too_small(two):
-    assert told(two)[0]["parts"] == [
+    assert reports_of(two)[0]["parts"] == [
         "[slice(0, 3, None), slice(0, 3, None)]",
         "[slice(0, 2, None), slice(2, 4, None)]",
         "[slice(0, 3, None), slice(3, 7, None)]",
@@ -264,14 +264,14 @@ def test_a_batch_is_shared_out_in_order_and_whole_where_it_is_too_small(two):
 
 
 def test_gathered_values_are_the_joint_ones_and_gradients_are_those_of_the_own_part_times_two(two):
-    first, second = (each["gathered"] for each in told(two))
+    first, second = (report["gathered"] for report in reports_of(two))
     assert first["joint"] == second["joint"] == [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]
     assert first["gradient"] == [0, 4, 0, 0, 0, 100, 144, 0, 0, 0]
     assert second["gradient"] == [0, 0, 16, 36, 64, 0, 0, 196, 256, 324]
 
 
 def test_dropout_draws_for_each_process_and_leaves_the_common_generator_alone(two):
-    first, second = (each["drawn"] for each in told(two))
+    first, second = (report["drawn"] for report in reports_of(two))
     assert first["own"] != second["own"]
     torch.manual_seed(1)
     assert first["common"] == second["common"] == float(torch.rand(()))
@@ -281,7 +281,7 @@ def test_dropout_draws_for_each_process_and_leaves_the_common_generator_alone(tw
 
 
 def test_what_two_processes_can_t_do_is_refused_in_one_line_that_says_the_way_out(two):
-    first, second = (each["refused"] for each in told(two))
+    first, second = (report["refused"] for report in reports_of(two))
     assert first == second
     assert first["inside"].endswith("start one process, or --set mixing.technique=mixup")
     assert first["sync_bn"].endswith("start one process, or --set train.sync_bn=false")
@@ -345,7 +345,7 @@ def test_only_run_is_started_by_torchrun():
 
 
 @pytest.mark.parametrize(
-    ("settings", "words"),
+    ("settings", "message"),
     [
         (
             ("model.batch_norm=frozen",),
@@ -354,17 +354,17 @@ def test_only_run_is_started_by_torchrun():
         (("model.trainable=head",), "train.sync_bn has no effect with model.trainable = head"),
     ],
 )
-def test_shared_statistics_of_what_stays_as_it_is_are_refused(settings, words):
-    with pytest.raises(ValueError, match=words):
+def test_shared_statistics_of_what_stays_as_it_is_are_refused(settings, message):
+    with pytest.raises(ValueError, match=message):
         tiny("train.sync_bn=true", *settings)
 
 
 def test_one_process_has_the_statistics_of_the_joint_batch_anyway(birds, cache_dir, tmp_path):
-    plain, asked = (
-        train(birds, cache_dir, tmp_path / each, "train.epochs=1", f"train.sync_bn={each}").folder
-        for each in ("false", "true")
+    plain, synced = (
+        train(birds, cache_dir, tmp_path / value, "train.epochs=1", f"train.sync_bn={value}").folder
+        for value in ("false", "true")
     )
     for phase in PHASES:
         assert (plain / phase / "weights.safetensors").read_bytes() == (
-            asked / phase / "weights.safetensors"
+            synced / phase / "weights.safetensors"
         ).read_bytes()

@@ -30,15 +30,15 @@ def dataset_of(counts: list[int]) -> Dataset:
 def test_folds_divide_the_training_images_evenly_within_each_class_and_alike_in_both_phases():
     dataset = dataset_of([10, 11, 13, 9])
     split = make_split(dataset, method="stratified", test_fraction=0.2, seed=1)
-    whole, limited = (
+    everything, limited = (
         fold_phases(phase, dataset, split, dataset.labels, 3, 1)
         for phase in (Phase("all"), Phase("limited", (3,)))
     )
-    parts = [np.array(phase.fold_images) for phase in whole]
+    parts = [np.array(phase.fold_images) for phase in everything]
     assert np.sort(np.concatenate(parts)).tolist() == split.train.tolist()
     sizes = np.array([np.bincount(dataset.labels[part], minlength=4) for part in parts])
     assert (np.ptp(sizes, axis=0) <= 1).all() and np.ptp(sizes.sum(axis=1)) <= 1
-    for phase, other in zip(whole, limited, strict=True):
+    for phase, other in zip(everything, limited, strict=True):
         assert set(phase.trains_on(dataset, split)) | set(phase.fold_images) == set(
             split.train.tolist()
         )
@@ -83,8 +83,8 @@ def test_the_models_answer_with_the_mean_of_their_similarities_and_of_their_prob
         read_arrays(folder / f"fold-{number}" / "embeddings.safetensors") for number in (1, 2, 3)
     ]
     mean = np.mean([arrays["query"] @ arrays["gallery"].T for arrays in members], axis=0)
-    found = read_neighbours(folder / "neighbours.safetensors")
-    assert found.similarities[:, 0] == pytest.approx(mean.max(axis=1), abs=1e-5)
+    neighbours = read_neighbours(folder / "neighbours.safetensors")
+    assert neighbours.similarities[:, 0] == pytest.approx(mean.max(axis=1), abs=1e-5)
     together = read_arrays(folder / "embeddings.safetensors")
     assert np.linalg.norm(together["query"], axis=1) == pytest.approx(1, abs=1e-5)
     logits = [read_arrays(folder / f"fold-{number}" / "logits.safetensors") for number in (1, 2, 3)]
@@ -101,9 +101,9 @@ def test_each_fold_is_reported_and_their_mean_with_its_interval(outcome: Outcome
         assert len(folds["precision_at_1_macro"]) == 3
         assert folds["mean"] == pytest.approx(np.mean(folds["precision_at_1_macro"]))
         assert folds["low"] <= folds["mean"] <= folds["high"]
-        found = read_neighbours(outcome.folder / phase / "fold-2" / "neighbours.safetensors")
-        right = found.labels[:, 0] == found.query_labels
-        macro = np.mean([right[found.query_labels == label].mean() for label in range(8)])
+        neighbours = read_neighbours(outcome.folder / phase / "fold-2" / "neighbours.safetensors")
+        right = neighbours.labels[:, 0] == neighbours.query_labels
+        macro = np.mean([right[neighbours.query_labels == label].mean() for label in range(8)])
         assert folds["precision_at_1_macro"][1] == pytest.approx(macro)
 
 

@@ -26,21 +26,21 @@ def valley() -> np.ndarray:
 
 
 def test_the_suggestion_is_where_the_loss_falls_fastest_and_a_tenth_of_where_it_is_lowest():
-    found = RateSweep("mine", RATES, valley() + 0.01 * np.sin(np.arange(61)))
-    assert found.lowest is not None and found.steepest is not None
-    assert 1e-2 < RATES[found.lowest] < 1e-1
-    assert 10**-3.5 < RATES[found.steepest] < 10**-2.5
-    low, fast = f"{RATES[found.lowest] / 10:.2g}", f"{RATES[found.steepest]:.2g}"
-    assert found.suggestion().startswith(
+    sweep = RateSweep("mine", RATES, valley() + 0.01 * np.sin(np.arange(61)))
+    assert sweep.lowest is not None and sweep.steepest is not None
+    assert 1e-2 < RATES[sweep.lowest] < 1e-1
+    assert 10**-3.5 < RATES[sweep.steepest] < 10**-2.5
+    low, fast = f"{RATES[sweep.lowest] / 10:.2g}", f"{RATES[sweep.steepest]:.2g}"
+    assert sweep.suggestion().startswith(
         f"optimizer.lr = {fast}, where the loss falls fastest, or {low}, a tenth of the rate"
     )
-    assert found.suggestion().endswith("the loss exploded at 1")
+    assert sweep.suggestion().endswith("the loss exploded at 1")
 
 
 def test_there_is_no_suggestion_where_the_loss_never_fell():
-    found = RateSweep("mine", RATES, np.linspace(1, 2, 61))
-    assert (found.lowest, found.steepest) == (None, None)
-    assert found.suggestion() == "no suggestion: the loss never fell between 1e-06 and 1"
+    sweep = RateSweep("mine", RATES, np.linspace(1, 2, 61))
+    assert (sweep.lowest, sweep.steepest) == (None, None)
+    assert sweep.suggestion() == "no suggestion: the loss never fell between 1e-06 and 1"
 
 
 @pytest.mark.parametrize(
@@ -165,7 +165,7 @@ def test_the_proxies_keep_their_multiple_of_the_rate(birds: Path, cache_dir: Pat
 
 
 @pytest.mark.parametrize(
-    ("more", "words"),
+    ("more", "message"),
     [
         (
             ["--low", "1", "--high", "0.1"],
@@ -186,10 +186,10 @@ def test_a_sweep_that_can_t_be_is_refused_in_one_line(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     more,
-    words,
+    message,
 ):
     monkeypatch.setattr(sys, "argv", command(birds, cache_dir, tmp_path / "lr.png", *more))
     with pytest.raises(SystemExit) as ended:
         app.main()
     assert ended.value.code == 2
-    assert capsys.readouterr().err == f"error: {words}\n"
+    assert capsys.readouterr().err == f"error: {message}\n"

@@ -62,7 +62,7 @@ def test_a_phase_begins_with_the_weights_and_the_statistics_of_its_own_start(
     ended: dict[tuple[str, str], dict[str, torch.Tensor]] = {}
     fit = loop.fit
 
-    def watched(run: TrainingState, keep: object) -> None:
+    def recorded(run: TrainingState, keep: object) -> None:
         key = run.experiment.name, run.phase.name
         begun[key] = {
             name: tensor.clone() for name, tensor in run.embedder.backbone.state_dict().items()
@@ -72,7 +72,7 @@ def test_a_phase_begins_with_the_weights_and_the_statistics_of_its_own_start(
             name: tensor.clone() for name, tensor in run.embedder.backbone.state_dict().items()
         }
 
-    monkeypatch.setattr(loop, "fit", watched)
+    monkeypatch.setattr(loop, "fit", recorded)
     folder = train(birds, tmp_path / "cache", tmp_path / "runs", start, SHORT).folder
     stage = start.partition("'")[2].partition("'")[0]
     for phase in ("all", "limited"):
@@ -80,10 +80,10 @@ def test_a_phase_begins_with_the_weights_and_the_statistics_of_its_own_start(
         assert before.keys() == after.keys()
         assert any(name.endswith("running_var") for name in after)
         assert all(torch.equal(before[name], after[name]) for name in before)
-        told = json.loads((folder / phase / "start.json").read_text())
-        assert told["experiment"]["name"] == stage
-        assert [record["epoch"] for record in told["records"]] == [1, 2]
-        assert len(told["weights_sha256"]) == 64
+        start_record = json.loads((folder / phase / "start.json").read_text())
+        assert start_record["experiment"]["name"] == stage
+        assert [record["epoch"] for record in start_record["records"]] == [1, 2]
+        assert len(start_record["weights_sha256"]) == 64
     assert not torch.equal(
         begun["EPSHN_cosine_resnet18_sgd_aug", "all"]["conv1.0.weight"],
         begun["EPSHN_cosine_resnet18_sgd_aug", "limited"]["conv1.0.weight"],

@@ -42,20 +42,20 @@ def test_the_network_trains_on_growing_images_and_is_asked_at_full_size(
     birds, cache_dir, tmp_path, monkeypatch: pytest.MonkeyPatch
 ):
     trained: list[int] = []
-    asked: set[int] = set()
+    sizes: set[int] = set()
     original = Embedder.features
 
     def spy(self: Embedder, pixels: torch.Tensor) -> torch.Tensor:
         if self.training:
             trained.append(pixels.shape[1])
         else:
-            asked.add(pixels.shape[1])
+            sizes.add(pixels.shape[1])
         return original(self, pixels)
 
     monkeypatch.setattr(Embedder, "features", spy)
     train(birds, cache_dir, tmp_path, *GROWING)
     assert trained == [side for steps in (4, 3) for side in (16, 24, 32) for _ in range(steps)]
-    assert asked == {32}
+    assert sizes == {32}
 
 
 def test_a_start_is_trained_at_full_size_whatever_follows(

@@ -147,7 +147,7 @@ def test_one_cycle_lowers_momentum_where_there_is_some():
 
 
 @pytest.mark.parametrize(
-    ("setting", "words"),
+    ("setting", "message"),
     [
         ("schedule=cosin", r"unknown schedule 'cosin' \(did you mean cosine\?\)"),
         (
@@ -185,8 +185,8 @@ def test_one_cycle_lowers_momentum_where_there_is_some():
         ),
     ],
 )
-def test_a_schedule_that_can_t_be_is_refused_when_the_experiment_is_read(setting, words):
-    with pytest.raises(ValueError, match=words):
+def test_a_schedule_that_can_t_be_is_refused_when_the_experiment_is_read(setting, message):
+    with pytest.raises(ValueError, match=message):
         tiny(setting)
 
 
@@ -234,14 +234,14 @@ def test_ranger_with_an_alpha_of_one_is_radam():
 
 
 @pytest.mark.parametrize(
-    ("option", "words"),
+    ("option", "message"),
     [
         ("k=0", "optimizer.k must be at least 1, got 0"),
         ("alpha=0", "optimizer.alpha must be a number above 0, up to 1, got 0.0"),
     ],
 )
-def test_a_ranger_that_can_t_be_is_refused(option, words):
-    with pytest.raises(ValueError, match=words):
+def test_a_ranger_that_can_t_be_is_refused(option, message):
+    with pytest.raises(ValueError, match=message):
         tiny("optimizer=ranger", f"optimizer.{option}")
 
 
@@ -285,7 +285,7 @@ def test_a_run_that_stops_after_each_epoch_and_is_resumed_has_the_bits_of_one_th
     settings: tuple[str, ...],
     monkeypatch: pytest.MonkeyPatch,
 ):
-    whole = train(birds, cache_dir, tmp_path / "whole", *settings).folder
+    uninterrupted = train(birds, cache_dir, tmp_path / "whole", *settings).folder
     save, loads = checkpoint.save, []
 
     def stopping(run: TrainingState, path: Path) -> None:
@@ -301,9 +301,9 @@ def test_a_run_that_stops_after_each_epoch_and_is_resumed_has_the_bits_of_one_th
     monkeypatch.setattr(checkpoint, "save", save)
     resumed = train(birds, cache_dir, tmp_path / "stopped", *settings).folder
     assert len(loads) >= 5
-    assert weights(resumed) == weights(whole)
+    assert weights(resumed) == weights(uninterrupted)
     assert [record["learning_rate"] for record in records(resumed)] == [
-        record["learning_rate"] for record in records(whole)
+        record["learning_rate"] for record in records(uninterrupted)
     ]
 
 
@@ -313,8 +313,8 @@ def test_the_record_of_an_epoch_has_the_rate_that_it_began_with(
     folder = train(
         birds, cache_dir, tmp_path, "schedule={name='steps', milestones=[0.4, 0.75], gamma=0.1}"
     ).folder
-    found = [record["learning_rate"] for record in records(folder)]
-    assert found == pytest.approx(
+    rates = [record["learning_rate"] for record in records(folder)]
+    assert rates == pytest.approx(
         [0.05, 0.05, 0.005] * 2
     )  # the milestones fall inside epochs 2 and 3
 

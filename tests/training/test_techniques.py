@@ -47,12 +47,12 @@ class Killed(BaseException):
 
 
 def bits(folder: Path) -> dict[str, bytes]:
-    found = {
+    files = {
         f"{phase}/{name}": (folder / phase / f"{name}.safetensors")
         for phase in ("all", "limited")
         for name in FILES
     }
-    return {name: path.read_bytes() for name, path in found.items() if path.exists()} | {
+    return {name: path.read_bytes() for name, path in files.items() if path.exists()} | {
         "predictions": (folder / "predictions.csv").read_bytes()
     }
 

@@ -47,10 +47,10 @@ def test_noise_changes_exactly_its_part_of_the_training_images_to_other_trained_
 
 def test_a_phase_that_holds_classes_out_has_the_same_wrong_images_but_theirs_and_never_takes_one_for_theirs():
     classes, images = np.arange(1000) % 10, np.arange(0, 1000, 2)
-    whole, limited = (
+    everything, limited = (
         corrupted(classes, images, trained, 0.2, 42) for trained in (np.arange(10), np.arange(8))
     )
-    wrong = np.flatnonzero(whole != classes)
+    wrong = np.flatnonzero(everything != classes)
     assert np.flatnonzero(limited != classes).tolist() == wrong[classes[wrong] < 8].tolist()
     assert limited[classes < 8].max() == 7
 
@@ -79,11 +79,11 @@ def test_samplers_see_the_labels_that_are_given_and_not_the_true_ones(birds, cac
         cache_dir,
     )
     groups = [batch.reshape(-1, 4) for epoch in range(1, 9) for batch in epoch_batches(run, epoch)]
-    given, true = (
+    initial, true = (
         np.mean([np.ptp(labels[group], axis=1) == 0 for group in groups])
         for labels in (run.labels.initial, run.dataset.labels)
     )
-    assert given == 1.0
+    assert initial == 1.0
     assert true < 0.5
 
 
@@ -113,7 +113,7 @@ def test_validation_images_are_as_wrong_as_training_images_and_what_is_evaluated
 
 def test_an_epoch_is_chosen_by_labels_that_are_given(birds, cache_dir, monkeypatch):
     """With every label wrong but one's chance, nothing that validation reads is a true label."""
-    asked: dict[str, np.ndarray] = {}
+    searches: dict[str, np.ndarray] = {}
     run = phase_of(
         "all", tiny("data.valid_fraction=0.4", "data.label_noise=0.99"), birds, cache_dir
     )
@@ -121,12 +121,13 @@ def test_an_epoch_is_chosen_by_labels_that_are_given(birds, cache_dir, monkeypat
         validation,
         "search",
         lambda gallery, query, known, labels, k: (
-            asked.update({len(labels): (known, labels)}) or search(gallery, query, known, labels, k)
+            searches.update({len(labels): (known, labels)})
+            or search(gallery, query, known, labels, k)
         ),
     )
     validation.validate(run)
     for name, images in run.monitored.queries.items():
-        known, labels = asked[len(images)]
+        known, labels = searches[len(images)]
         truth = run.labels.initial if name == "valid" else run.dataset.labels
         assert labels.tolist() == truth[images].tolist()
         assert known.tolist() == truth[run.monitored.gallery].tolist()
@@ -136,9 +137,9 @@ def test_folds_are_stratified_by_the_labels_that_are_given(birds, cache_dir):
     experiment = tiny("train.folds=2", "data.label_noise=0.5")
     opening = open_inputs(experiment, birds, cache_dir, torch.device("cpu"), Callback())
     members = training_jobs(experiment, opening.phases[0], opening.dataset, opening.split, Path())
-    given = given_labels(experiment, opening.phases[0], opening.dataset, opening.split)
+    labels = given_labels(experiment, opening.phases[0], opening.dataset, opening.split)
     sizes = np.array(
-        [np.bincount(given[list(member.phase.fold_images)], minlength=8) for member in members]
+        [np.bincount(labels[list(member.phase.fold_images)], minlength=8) for member in members]
     )
     assert (np.ptp(sizes, axis=0) <= 1).all()
 
@@ -153,8 +154,8 @@ def test_balanced_weights_are_in_inverse_proportion_to_the_class_and_their_mean_
 
 
 def test_class_weights_reach_the_loss():
-    found = labels([0, 0, 1], class_weights=np.array([0.75, 1.5])).targets(np.array([2, 0]))
-    assert [(part[0].tolist(), part[1].tolist()) for part in found] == [([1, 0], [1.5, 0.75])]
+    targets = labels([0, 0, 1], class_weights=np.array([0.75, 1.5])).targets(np.array([2, 0]))
+    assert [(part[0].tolist(), part[1].tolist()) for part in targets] == [([1, 0], [1.5, 0.75])]
 
 
 # Soft labels
@@ -162,8 +163,8 @@ def test_class_weights_reach_the_loss():
 
 def test_soft_labels_weigh_the_given_against_another_prediction_and_leave_agreement_alone():
     soft = labels([0, 1, 1], out_of_fold=np.array([0, 0, 1]), a=0.7)
-    (given, own), (predicted, other) = soft.targets(np.array([0, 1, 2]))
-    assert (given.tolist(), predicted.tolist()) == ([0, 1, 1], [0, 0, 1])
+    (initial, own), (predicted, other) = soft.targets(np.array([0, 1, 2]))
+    assert (initial.tolist(), predicted.tolist()) == ([0, 1, 1], [0, 0, 1])
     assert own.tolist() == pytest.approx([1.0, 0.7, 1.0])
     assert other.tolist() == pytest.approx([0.0, 0.3, 0.0])
 
@@ -213,9 +214,9 @@ def test_a_label_is_replaced_where_another_class_is_likelier_by_more_than_the_th
     images = np.array([0, 1, 3])
     plc.observe(images, torch.tensor([[0.0, 5.0, 0.0], [2.0, 2.2, 0.0], [0.0, 0.0, 3.0]]))
     plc.correct(np.array([0, 1, 3]), epoch=1, epochs=4)
-    [found] = plc.corrections
-    assert (found.image, found.before, found.after, found.epoch) == (0, 0, 1, 1)
-    assert found.margin == pytest.approx((np.exp(5) - 1) / (np.exp(5) + 2))
+    [correction] = plc.corrections
+    assert (correction.image, correction.before, correction.after, correction.epoch) == (0, 0, 1, 1)
+    assert correction.margin == pytest.approx((np.exp(5) - 1) / (np.exp(5) + 2))
     assert plc.targets(np.array([0, 1, 2, 3]))[0][0].tolist() == [1, 0, 1, 2]
     again = labels([0, 0, 1, 2], corrected=plc.corrected)
     again.restore(plc.state())
@@ -259,16 +260,16 @@ def test_a_run_writes_what_it_corrected_and_never_corrects_towards_a_held_out_cl
     for phase, classes in (("all", 8), ("limited", 6)):
         with open(outcome.folder / phase / "corrections.csv", newline="") as file:
             rows = list(csv.DictReader(file))
-        told = outcome.summary["phases"][phase]["labels"]
-        assert rows and told["replaced"] > 0
-        assert 0 < told["wrong_labels"] <= round(0.25 * 51)
+        reported = outcome.summary["phases"][phase]["labels"]
+        assert rows and reported["replaced"] > 0
+        assert 0 < reported["wrong_labels"] <= round(0.25 * 51)
         assert {parts[row["image"]] for row in rows} == {"train"}
         names = sorted({path.split("/")[-2] for path in parts})[:classes]
         assert {row["to"] for row in rows} | {row["from"] for row in rows} <= set(names)
 
 
 @pytest.mark.parametrize(
-    ("settings", "words"),
+    ("settings", "message"),
     [
         (
             ("labelling=plc",),
@@ -327,10 +328,10 @@ def test_a_run_writes_what_it_corrected_and_never_corrects_towards_a_held_out_cl
         ),
     ],
 )
-def test_labels_that_make_no_sense_are_refused_in_one_line(settings, words):
+def test_labels_that_make_no_sense_are_refused_in_one_line(settings, message):
     with pytest.raises(ValueError) as caught:
         tiny(*settings)
-    assert words in str(caught.value)
+    assert message in str(caught.value)
 
 
 def test_a_proxy_loss_that_is_sharp_enough_may_correct_labels():
