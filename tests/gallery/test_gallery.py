@@ -336,12 +336,12 @@ def test_what_it_was_chosen_on_is_said(tmp_path):
         " and 75% of these are right. The network was not trained on any of them. All are of"
         " classes in the gallery: expect more wrong predictions where photos are of others"
     )
-    report = as_json(
+    threshold = as_json(
         Predictions((), (), 1.0, 1.0),
         AppliedThreshold(0.9744, calibration.threshold(1.0), calibration),
     )["threshold"]
-    assert report["chosen_on"] == {"validation": 5, "queries": 0, "enrolled": 0}
-    assert report["on_queries"] == {"queries": 4, "precision": 0.75, "coverage": 1.0}
+    assert threshold["chosen_on"] == {"validation": 5, "queries": 0, "enrolled": 0}
+    assert threshold["on_queries"] == {"queries": 4, "precision": 0.75, "coverage": 1.0}
 
 
 def test_validation_images_of_classes_that_the_gallery_lacks_choose_nothing(tmp_path):

@@ -99,7 +99,7 @@ def another_part(data: Path) -> None:
 
 
 CHANGES = pytest.mark.parametrize(
-    ("change", "words"),
+    ("change", "difference"),
     [
         (other_pixels, "other images or labels"),
         (corrected_label, "other images or labels"),
