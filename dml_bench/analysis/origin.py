@@ -7,7 +7,7 @@ from typing import Any
 from dml_bench.runs.run import Run
 from dml_bench.runs.schema import DatasetFacts
 
-__all__ = ["describe_origin", "environments"]
+__all__ = ["counted", "describe_origin", "environments"]
 
 ENVIRONMENT_KEYS = (
     "packages",
@@ -69,4 +69,5 @@ def describe_place(place: dict[str, Any]) -> str:
 
 
 def counted(count: int, noun: str) -> str:
+    """`1 run`, `2 runs`"""
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

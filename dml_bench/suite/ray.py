@@ -20,6 +20,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+from dml_bench.analysis.origin import counted
 from dml_bench.suite.executor import (
     Event,
     Executor,
@@ -33,7 +34,6 @@ from dml_bench.suite.executor import (
 )
 from dml_bench.suite.local import cores, threads_of
 from dml_bench.suite.plan import Job
-from dml_bench.suite.record import counted
 from dml_bench.suite.worker_process import STOP_SECONDS, RunProcess, stop_all
 from dml_bench.system.drafts import scratch
 from dml_bench.system.failures import describe_error

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from dml_bench.analysis.origin import describe_origin
+from dml_bench.analysis.origin import counted, describe_origin
 from dml_bench.runs.run import Run
 from dml_bench.suite.executor import JobResult, Slots
 from dml_bench.system.files import Damaged, Shape, read_json, write_json
@@ -122,11 +122,6 @@ def made_with(runs: Sequence[Run], sessions: Sequence[dict[str, Any]]) -> list[s
             f"{duration(wall)} in {counted(len(sessions), 'session')}, {at_a_time} at a time"
         )
     return lines
-
-
-def counted(number: int, noun: str) -> str:
-    """1 run, 2 runs"""
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def scalars(value: Any, prefix: str = "") -> dict[str, Any]:

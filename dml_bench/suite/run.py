@@ -11,7 +11,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from dml_bench.analysis.claims import ClaimResult, check_claims, describe_claim, of_variant
-from dml_bench.analysis.origin import environments
+from dml_bench.analysis.origin import counted, environments
 from dml_bench.analysis.table import Group, grouped
 from dml_bench.config import experiments
 from dml_bench.config.tables import PlannedRow
@@ -308,6 +308,6 @@ def describe_plan(jobs: Sequence[Job], finished: int, slots: Slots) -> str:
     """What the suite is about to run, in a line."""
     earlier = f", {finished} are finished already" if finished else ""
     devices = "" if slots.devices == ("auto",) else f" on {', '.join(slots.devices)}"
-    runs, threads = record.counted(len(jobs), "run"), record.counted(slots.threads, "thread")
+    runs, threads = counted(len(jobs), "run"), counted(slots.threads, "thread")
     where = f", on {slots.where}" if slots.where else ""
     return f"{runs}{earlier}; {slots.jobs} at a time{devices}, {threads} each{where}"
