@@ -100,7 +100,7 @@ Sweep = Annotated[
 Demo = Annotated[
     bool,
     typer.Option(
-        "--demo", help="Apply the demo profile: drawn birds, 64 px, a few minutes on a CPU."
+        "--demo", help="Use the demo profile: drawn birds, 64 pixels, a few minutes on a CPU."
     ),
 ]
 
@@ -110,18 +110,18 @@ CacheDir = Annotated[
     typer.Option(
         envvar="DML_BENCH_CACHE",
         callback=cache_folder,
-        help="Where decoded images, drawn birds and pretrained backbones are kept.",
+        help="Folder of decoded images, drawn birds and pretrained backbones.",
     ),
 ]
 
 
-DataDir = Annotated[Path | None, typer.Option(help="Where the data set lies.")]
+DataDir = Annotated[Path | None, typer.Option(help="Folder of the data set.")]
 
 
 ImagesDir = Annotated[
     Path | None,
     typer.Option(
-        "--data-dir", help="Where the run's images lie now, if they were moved.", show_default=False
+        "--data-dir", help="Folder of the run's images, if they were moved.", show_default=False
     ),
 ]
 
@@ -143,8 +143,8 @@ Folds = Annotated[
     int,
     typer.Option(
         help=(
-            "Train this many models per phase, each without a part of the training images; they"
-            " answer together."
+            "Number of models per phase, each trained without a part of the training images. They"
+            " predict as an ensemble."
         ),
         show_default=False,
     ),
@@ -162,7 +162,7 @@ DatasetName = Annotated[
 Seeds = Annotated[
     str,
     typer.Option(
-        help="Seeds, joined by commas; each is a run of its own.",
+        help="Seeds, joined by commas; each seed is one run.",
         metavar="N,N,...",
         show_default=False,
     ),
@@ -172,7 +172,7 @@ Seeds = Annotated[
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 
 
-Out = Annotated[Path, typer.Option(help="Where run folders are made.")]
+Out = Annotated[Path, typer.Option(help="Folder in which run folders are made.")]
 
 
 Wandb = Annotated[
@@ -213,9 +213,7 @@ Only = Annotated[
 
 TableFolder = Annotated[
     Path | None,
-    typer.Option(
-        help="Where the table is written; by default a folder in --out.", show_default=False
-    ),
+    typer.Option(help="Folder for the table; by default a folder in --out.", show_default=False),
 ]
 
 
@@ -223,8 +221,8 @@ Ray = Annotated[
     str,
     typer.Option(
         help=(
-            "Run on Ray: the cluster that this machine belongs to (auto), the one at HOST:PORT, or"
-            " one started here (local)."
+            "Run on a Ray cluster: that of this machine (auto), one at HOST:PORT, or one started"
+            " here (local)."
         ),
         metavar="auto|HOST:PORT|local",
         show_default=False,
@@ -236,7 +234,7 @@ PrintJobs = Annotated[
     bool,
     typer.Option(
         "--print-jobs",
-        help="Run nothing; print a command for each run that is not finished, for SLURM or xargs.",
+        help="Run nothing; print one command for each unfinished run, for SLURM or xargs.",
     ),
 ]
 
@@ -244,20 +242,24 @@ PrintJobs = Annotated[
 RunFolderPath = Annotated[
     Path,
     typer.Argument(
-        metavar="RUN", help="Folder of a finished run, or of an experiment that was run once."
+        metavar="RUN", help="Folder of a finished run, or of an experiment with one run."
     ),
 ]
 
 
 PhaseName = Annotated[
     str,
-    typer.Option("--phase", help="Whose model and gallery: all, limited, ...", show_default="all"),
+    typer.Option(
+        "--phase",
+        help="Phase whose model and gallery are used: all, limited, ...",
+        show_default="all",
+    ),
 ]
 
 
 GalleryDir = Annotated[
     Path | None,
-    typer.Option("--gallery", help="Folder of a changed gallery other than RUN/gallery."),
+    typer.Option("--gallery", help="Folder of a changed gallery, if it is not RUN/gallery."),
 ]
 
 
@@ -265,8 +267,8 @@ IndexName = Annotated[
     str,
     typer.Option(
         help=(
-            "flat (exact), hnsw, ivf, ivfpq or sq8, which may miss some and say how many; e.g."
-            " ivf:nprobe=16. By default all images are compared."
+            "FAISS index, e.g. ivf:nprobe=16: flat (exact), hnsw, ivf, ivfpq or sq8. Approximate"
+            " indexes print what they miss. By default all images are compared."
         ),
         metavar="NAME[:KEY=VALUE,...]",
         show_default=False,

@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ import dml_bench as db
 from dml_bench import cli
 from dml_bench.config.experiments import names
 
+FAMILIES = ("analyse", "data", "explore", "gallery", "inspect", "train")
 MOST = 15
 """Statements in a verb, beside its docstring."""
 COMMAND = "import sys; sys.argv[0] = 'dml-bench'; from dml_bench.cli.app import main; main()"
@@ -48,15 +50,21 @@ def test_a_verb_is_thin(verb):
     assert statements(function) <= MOST
 
 
-@pytest.mark.parametrize("verb", verbs())
-def test_every_sentence_of_a_help_text_is_short(verb):
-    function = verbs()[verb]
-    described = (ast.get_docstring(function) or "").partition("Example:")[0].replace("\\b", "")
-    texts = [described]
-    for call in ast.walk(function.args):
-        if isinstance(call, ast.Call) and "help" in {option.arg for option in call.keywords}:
-            values = [option.value for option in call.keywords if option.arg == "help"]
-            texts += [value.value for value in values if isinstance(value, ast.Constant)]
+def helps(path: Path) -> Iterator[str]:
+    """The help text of each verb and of each option in a module of the command line."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.keyword) and node.arg == "help":
+            if isinstance(node.value, ast.Constant):
+                yield node.value.value
+    for name, function in verbs().items():
+        if name.partition(".")[0] == path.stem:
+            yield (ast.get_docstring(function) or "").partition("Example:")[0].replace("\\b", "")
+
+
+@pytest.mark.parametrize("family", ["options", *FAMILIES])
+def test_every_sentence_of_a_help_text_is_short(family):
+    texts = list(helps(Path(cli.__file__).with_name(f"{family}.py")))
+    assert len(texts) > 5
     sentences = [sentence for text in texts for sentence in " ".join(text.split()).split(". ")]
     assert [sentence for sentence in sentences if len(sentence.split()) >= 25] == []
 
