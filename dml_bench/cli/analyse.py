@@ -12,7 +12,7 @@ from dml_bench.cli import options
 __all__ = ["app"]
 app = typer.Typer()
 wandb_app = typer.Typer(
-    help="Show a finished run's pictures in Weights & Biases, and send what was logged offline.",
+    help="Show finished runs in Weights & Biases.",
     no_args_is_help=True,
 )
 app.add_typer(wandb_app, name="wandb")
@@ -30,7 +30,8 @@ def compare(
     ],
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, with every class.")] = False,
 ) -> None:
-    """Say which experiment is better, by how much and how sure that is, overall and for each class.
+    """Say which experiment is better, by how much, and how sure. This is said overall and for each
+    class.
 
     \b
     Example: dml-bench compare runs/ArcFace_cosine_resnet18_sgd_aug runs/EPSHN_cosine_resnet18_sgd
@@ -57,8 +58,8 @@ def report(
     ] = Path("reports/report"),
     data_dir: options.ImagesDir = None,
 ) -> None:
-    """Answer the study's four questions from finished runs, on one page with figures and tables.
-    The page needs no network.
+    """Write a report on finished runs, with figures and tables. The page answers the study's four
+    questions and needs no network.
 
     \b
     Example: dml-bench report runs --out reports/demo
@@ -87,8 +88,8 @@ def wandb_log(
     ] = 4,
     data_dir: options.ImagesDir = None,
 ) -> None:
-    """Add figures, neighbour panels, explanation panels and a table of embeddings to a finished
-    run's W&B mirror.
+    """Add pictures and embeddings to a run's W&B mirror. These are figures, neighbour panels,
+    explanation panels and a table of embeddings.
 
     \b
     Example: dml-bench wandb log runs/EPSHN_cosine_resnet18_sgd_aug

@@ -43,8 +43,9 @@ def data_check(
         int, typer.Option(help="Seed of the split in which copies are looked for.")
     ] = 42,
 ) -> None:
-    """Count images and classes, decode every image, and look for copies between train and test.
-    Copies are found even if they were saved again. Exit code 1 on problems.
+    """Check images before training. This counts images and classes, decodes every image, and looks
+    for copies between train and test. Copies are found even if they were saved again. Exit code
+    1 on problems.
 
     \b
     Example: dml-bench data check cub --data-dir /data/CUB_200_2011
@@ -73,8 +74,8 @@ def data_statistics(
     cache_dir: options.CacheDir = options.DEFAULT_CACHE,
     skip_unreadable: options.SkipUnreadable = False,
 ) -> None:
-    """Compute the channel means and deviations of the images that each phase of an experiment
-    trains on, for images.mean and images.std.
+    """Compute means and deviations of the colour channels. They are of the images that each phase
+    of an experiment trains on, for images.mean and images.std.
 
     \b
     Example: dml-bench data statistics EPSHN_cosine_resnet18_sgd_aug --demo --out statistics.json

@@ -90,9 +90,9 @@ def explain(
     device: options.Device = "auto",
     allow_plugin: options.AllowPlugin = [],
 ) -> None:
-    """Draw where a run's network looks, both phases side by side, and score these maps. The scores
-    say whether a map lies on the bird, whether the prediction depends on it, and whether random
-    weights would give the same.
+    """Draw where a run's network looks, for both phases. The scores say whether a map lies on the
+    bird and whether the prediction depends on it. They also say whether random weights would
+    give the same map.
 
     \b
     Example: dml-bench explain runs/EPSHN_cosine_resnet18_sgd_aug --mistakes 8 --out mistakes
@@ -143,8 +143,8 @@ def evidence(
     ] = 0,
     data_dir: options.ImagesDir = None,
 ) -> None:
-    """Show why queries got their predictions: the closest images with classes and similarities, and
-    their vote, for each phase. By default all mistaken queries are shown.
+    """Show the closest images of queries, for each phase. Each panel has their classes,
+    similarities and vote. By default all mistaken queries are shown.
 
     \b
     Example: dml-bench evidence runs/EPSHN_cosine_resnet18_sgd_aug --mistakes 20 --out evidence
@@ -179,8 +179,8 @@ def browse(
         typer.Option("--forget", help="Remove the run's dataset and database, and open nothing."),
     ] = False,
 ) -> None:
-    """Open a run's images in FiftyOne: predictions and votes of both phases, maps of the
-    embeddings, mistakes, search by similarity. Ctrl-C ends it.
+    """Open a run's images in FiftyOne. The app shows predictions and votes of both phases, maps of
+    the embeddings and mistakes, and searches by similarity. Ctrl-C ends it.
 
     \b
     Example: dml-bench browse runs/EPSHN_cosine_resnet18_sgd_aug --no-open --port 5151
@@ -216,7 +216,7 @@ def umap(
     ] = [],
     data_dir: options.ImagesDir = None,
 ) -> None:
-    """Draw the embeddings of a run's gallery and queries in the plane, one map for each phase.
+    """Draw a map of a run's embeddings for each phase. It shows gallery and queries in the plane.
 
     \b
     Example: dml-bench umap runs/EPSHN_cosine_resnet18_sgd_aug --out map.html

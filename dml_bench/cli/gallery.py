@@ -39,8 +39,9 @@ def enrol(
     device: options.Device = "auto",
     allow_plugin: options.AllowPlugin = [],
 ) -> None:
-    """Add classes to a run's gallery without training, or remove or rename classes. The run's own
-    result stays as it is. Exit code 1 if an image can't be read; all others are added.
+    """Add classes to a run's gallery without training. Options also remove and rename classes. The
+    run's own result stays as it is. Exit code 1 if an image can't be read; all others are
+    added.
 
     \b
     Example: dml-bench enrol runs/EPSHN_cosine_resnet18_sgd_aug --images my_birds
@@ -88,8 +89,8 @@ def predict(
     device: options.Device = "auto",
     allow_plugin: options.AllowPlugin = [],
 ) -> None:
-    """Look photos up in a run's gallery: class, vote, similarity and closest images, or unknown.
-    Exit code 1 if an image can't be read; all others are looked up.
+    """Look photos up in a run's gallery. Each gets a class, a vote, a similarity and its closest
+    images, or is unknown. Exit code 1 if an image can't be read; all others are looked up.
 
     \b
     Example: dml-bench predict runs/EPSHN_cosine_resnet18_sgd_aug photo.jpg --precision 0.9
@@ -117,11 +118,9 @@ def export(
     data_dir: options.ImagesDir = None,
     allow_plugin: options.AllowPlugin = [],
 ) -> None:
-    """Write a run's network, preprocessing, gallery and model card into a folder that needs none of
-    this package. The exported network is checked against the run.
-
-    The network is of torch.export, pixels to unit vectors. The gallery is a FAISS index and a
-    table.
+    """Export a run's network and gallery for use elsewhere. The folder needs none of this package.
+    It holds the network (torch.export, pixels to unit vectors), preprocessing, a FAISS index, a
+    table and a model card. The exported network is checked against the run.
 
     \b
     Example: dml-bench export runs/EPSHN_cosine_resnet18_sgd_aug --out bird_finder

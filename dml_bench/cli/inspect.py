@@ -27,7 +27,7 @@ def list_(
         bool, typer.Option("--markdown", help="Print the table of docs/components.md.")
     ] = False,
 ) -> None:
-    """List what can be named in an experiment, with summaries and sources.
+    """List what can be named in an experiment. Each entry has a summary and a source.
 
     \b
     Example: dml-bench list losses
@@ -50,7 +50,7 @@ def show(
     set_: options.Set = [],
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of TOML.")] = False,
 ) -> None:
-    """Print an experiment as it will run, with every value; the output is itself a file that `run`
+    """Print an experiment as it will run, with every value. The output is itself a file that `run`
     takes.
 
     \b
@@ -68,7 +68,8 @@ def show(
 def doctor(
     cache_dir: options.CacheDir = options.DEFAULT_CACHE, data_dir: options.DataDir = None
 ) -> None:
-    """Show versions, device, and which weights, data, database and disk can be reached.
+    """Show what this machine has and can reach. These are versions, devices, weights, data, the
+    database and the disk.
 
     \b
     Example: dml-bench doctor --data-dir CUB_200_2011
@@ -97,8 +98,8 @@ def cache(
     ] = False,
     cache_dir: options.CacheDir = options.DEFAULT_CACHE,
 ) -> None:
-    """Show what is kept between commands, with paths and sizes, or remove it. What is removed is
-    made anew when it is needed.
+    """Show or remove what is kept between commands. What is removed is made anew when it is
+    needed.
 
     \b
     Example: dml-bench cache images --clear

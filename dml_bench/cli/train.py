@@ -102,8 +102,8 @@ def suite(
     ] = 1.0,
     print_jobs: options.PrintJobs = False,
 ) -> None:
-    """Run a table of experiments, each in a process of its own, and compare them in one table.
-    Finished runs are kept, and the same command continues. Exit code 1 if a run failed.
+    """Run a table of experiments and compare them. Each run is a process of its own. Finished runs
+    are kept, and the same command continues. Exit code 1 if a run failed.
 
     \b
     Example: dml-bench suite --demo --only 'EPSHN*' --seeds 42,43,44 --report reports/demo
@@ -165,8 +165,8 @@ def lr_find(
     cache_dir: options.CacheDir = options.DEFAULT_CACHE,
     skip_unreadable: options.SkipUnreadable = False,
 ) -> None:
-    """Train at ever higher learning rates until the loss explodes, draw the curve and suggest a
-    rate. This makes no run folder and looks at no test image.
+    """Raise the learning rate until the loss explodes. This draws the curve and suggests a rate.
+    It makes no run folder and looks at no test image.
 
     \b
     Example: dml-bench lr-find crossentropy_resnet18_sgd_aug --demo --out lr.png
@@ -202,8 +202,8 @@ def show_batch(
     cache_dir: options.CacheDir = options.DEFAULT_CACHE,
     skip_unreadable: options.SkipUnreadable = False,
 ) -> None:
-    """Draw training batches as the network sees them: augmented, resized and mixed, with labels and
-    label weights.
+    """Draw training batches as the network sees them. Images are augmented, resized and mixed, and
+    shown with labels and label weights.
 
     \b
     Example: dml-bench show-batch EPSHN_cosine_resnet18_sgd_aug --demo --out sheet.png

@@ -53,9 +53,9 @@ def test_a_verb_is_thin(verb):
 def helps(path: Path) -> Iterator[str]:
     """The help text of each verb and of each option in a module of the command line."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.keyword) and node.arg == "help":
-            if isinstance(node.value, ast.Constant):
-                yield node.value.value
+        is_help = isinstance(node, ast.keyword) and node.arg == "help"
+        if is_help and isinstance(node.value, ast.Constant):
+            yield node.value.value
     for name, function in verbs().items():
         if name.partition(".")[0] == path.stem:
             yield (ast.get_docstring(function) or "").partition("Example:")[0].replace("\\b", "")
@@ -67,6 +67,13 @@ def test_every_sentence_of_a_help_text_is_short(family):
     assert len(texts) > 5
     sentences = [sentence for text in texts for sentence in " ".join(text.split()).split(". ")]
     assert [sentence for sentence in sentences if len(sentence.split()) >= 25] == []
+
+
+def test_the_list_of_verbs_cuts_no_sentence_at_80_columns(monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "80")
+    for group in ((), ("data",), ("wandb",)):
+        assert dml_bench(monkeypatch, *group, "--help") == 0
+        assert "..." not in capsys.readouterr().out.partition("Commands:")[2]
 
 
 @pytest.fixture
