@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from tiny import SETTINGS, refusal, train
+from tiny import SETTINGS, refusal
 from tiny import dml_bench as call_here
 
 import dml_bench
@@ -86,38 +86,34 @@ def error_of(done: subprocess.CompletedProcess[str]) -> str:
 
 
 @pytest.fixture(scope="module")
-def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def installed(made_once, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where pip installed the template package, without any network."""
-    folder = tmp_path_factory.mktemp("installed")
-    source = shutil.copytree(TEMPLATE, tmp_path_factory.mktemp("source") / "template")
-    options = ["--no-deps", "--no-build-isolation", "--no-index", "--disable-pip-version-check"]
-    subprocess.run(
-        [sys.executable, "-m", "pip", "install", "-q", *options, "--target", folder, source],
-        check=True,
-        timeout=240,
-    )
-    return folder
+
+    def install(folder: Path) -> None:
+        source = shutil.copytree(TEMPLATE, tmp_path_factory.mktemp("source") / "template")
+        options = ["--no-deps", "--no-build-isolation", "--no-index", "--disable-pip-version-check"]
+        subprocess.run(
+            [sys.executable, "-m", "pip", "install", "-q", *options, "--target", folder, source],
+            check=True,
+            timeout=240,
+        )
+
+    return made_once("installed plug-in", install)
 
 
 @pytest.fixture(scope="module")
-def template_runs(installed: Path, birds: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def template_runs(installed: Path, birds: Path, made_once) -> Path:
     """A folder with runs of the template's loss: one of `run`, two more of a suite's workers."""
-    folder = tmp_path_factory.mktemp("template_runs")
-    write_experiment(folder, "MarginPairs")
-    arguments = [
-        *NAMED,
-        "--set",
-        "miner=NearestStrangers",
-        "--data-dir",
-        str(birds),
-        "--device",
-        "cpu",
-    ]
-    arguments += ["--wandb", "disabled"]
-    call(folder, "run", *arguments, path=(installed,))
-    seeds = ["--seeds", "42,43,44", "--jobs", "2", "--report", "suite"]
-    call(folder, "suite", *arguments, *seeds, path=(installed,))
-    return folder
+
+    def train_with_template(folder: Path) -> None:
+        write_experiment(folder, "MarginPairs")
+        arguments = [*NAMED, "--set", "miner=NearestStrangers", "--data-dir", str(birds)]
+        arguments += ["--device", "cpu", "--wandb", "disabled"]
+        call(folder, "run", *arguments, path=(installed,))
+        seeds = ["--seeds", "42,43,44", "--jobs", "2", "--report", "suite"]
+        call(folder, "suite", *arguments, *seeds, path=(installed,))
+
+    return made_once("runs of a plug-in", train_with_template)
 
 
 def runs_of(folder: Path) -> list[Path]:
@@ -255,8 +251,8 @@ def with_evil_plugin(run: Path, target: Path, kind: str, name: str, marker: Path
 
 
 @pytest.fixture(scope="module")
-def honest_run(birds: Path, cache_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return train(birds, cache_dir, tmp_path_factory.mktemp("honest")).folder
+def honest_run(trained) -> Path:
+    return trained().folder
 
 
 NAMES = ["evil:boom", "Evil", "os:system", "../evil", "evil.py", "/etc/passwd:x", "..:evil"]
