@@ -6,7 +6,6 @@ kept in a file beside what the run sealed, with the SHA-256 of the embeddings th
 images are put into a map that stays as it is.
 """
 
-import hashlib
 import warnings
 from contextlib import suppress
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from dml_bench.evaluation.search import flat_index, search
+from dml_bench.runs.arrays import embeddings_digest
 from dml_bench.system.drafts import sweep
 from dml_bench.system.files import Damaged, check, write_tensors
 
@@ -44,7 +44,7 @@ def project(embeddings: np.ndarray, new: np.ndarray, cache: Path) -> np.ndarray:
     """
     if len(embeddings) < FEWEST:
         raise ValueError(f"a map needs at least {FEWEST} images, these are {len(embeddings)}")
-    facts = {"fitted": digest(embeddings), "put into it": digest(new)}
+    facts = {"fitted": embeddings_digest(embeddings), "put into it": embeddings_digest(new)}
     sweep(cache.parent)
     points, kept = read(cache)
     if kept.get("fitted") != facts["fitted"] or (len(new) and kept != facts):
@@ -118,12 +118,6 @@ def distances(similarities: np.ndarray) -> np.ndarray:
     copies are at zero."""
     found = 1 - similarities
     return np.where(found < COPY, 0, found).astype(np.float32)
-
-
-def digest(embeddings: np.ndarray) -> str:
-    return hashlib.sha256(
-        repr(embeddings.shape).encode() + np.ascontiguousarray(embeddings, np.float32).tobytes()
-    ).hexdigest()
 
 
 def read(path: Path) -> tuple[np.ndarray, dict[str, str]]:

@@ -6,7 +6,6 @@ embeddings that it indexes, and what it misses. Images that left the gallery sta
 are skipped; their positions are in the .json.
 """
 
-import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
@@ -18,7 +17,6 @@ import numpy as np
 from dml_bench.evaluation.search import Neighbours, ask, nearest, search
 from dml_bench.gallery.index_recall import IndexRecall, RecallQueries, measure_recall
 from dml_bench.gallery.indexes import (
-    CHUNK,
     IndexPlan,
     IndexSpec,
     build,
@@ -29,6 +27,7 @@ from dml_bench.gallery.indexes import (
     tune,
 )
 from dml_bench.gallery.store import Gallery, GalleryFile, Step, digest_of
+from dml_bench.runs.arrays import embeddings_digest
 from dml_bench.system.drafts import drafted, sweep
 from dml_bench.system.files import Damaged, Shape, read_json, write_atomically, write_json
 
@@ -166,14 +165,6 @@ class OpenIndex:
         }
 
 
-def digest(embeddings: np.ndarray) -> str:
-    """SHA-256 of (images, dim) float32."""
-    sha256 = hashlib.sha256(repr(embeddings.shape).encode())
-    for first in range(0, len(embeddings), CHUNK):
-        sha256.update(np.ascontiguousarray(embeddings[first : first + CHUNK], np.float32).data)
-    return sha256.hexdigest()
-
-
 def index_folder(gallery_file: GalleryFile) -> Path:
     """The folder of a gallery's indexes."""
     return gallery_file.path.with_suffix(".index")
@@ -247,7 +238,7 @@ def build_index(
 
 def reason_to_rebuild(path: Path, record: IndexRecord, gallery: Gallery) -> str:
     """Why a kept index can't be used; empty where it can."""
-    if record.embeddings != digest(gallery.embeddings):
+    if record.embeddings != embeddings_digest(gallery.embeddings):
         return f"{path.name} is of another gallery"
     if record.sha256 != digest_of(path):
         return f"{path.name} is damaged"
@@ -264,7 +255,7 @@ def build_and_record(path: Path, gallery: Gallery, spec: IndexSpec, plan: IndexP
         built=plan.build_parameters,
         images=images,
         vectors=images,
-        embeddings=digest(gallery.embeddings),
+        embeddings=embeddings_digest(gallery.embeddings),
         sha256=sha256,
     )
     write_record(path, record)
@@ -322,7 +313,9 @@ def step_between(
     ):
         return None
     return Step(
-        embeddings=digest(before.embeddings), images=len(kept), left=np.flatnonzero(~kept).tolist()
+        embeddings=embeddings_digest(before.embeddings),
+        images=len(kept),
+        left=np.flatnonzero(~kept).tolist(),
     )
 
 
@@ -367,7 +360,7 @@ def update_index(path: Path, record: IndexRecord, kept: np.ndarray, after: Galle
     new = replace(
         record,
         vectors=vectors,
-        embeddings=digest(after.embeddings),
+        embeddings=embeddings_digest(after.embeddings),
         removed=tuple(sorted(removed)),
         measured={},
     )

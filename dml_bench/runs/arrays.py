@@ -1,5 +1,6 @@
 """The arrays of a run folder: embeddings, neighbours and logits, as they are written and read."""
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -17,6 +18,7 @@ __all__ = [
     "Embeddings",
     "Logits",
     "Part",
+    "embeddings_digest",
     "mapped",
     "read_array",
     "read_arrays",
@@ -30,6 +32,10 @@ __all__ = [
 Part = Literal["gallery", "query", "valid"]
 """The images that were embedded: those that are searched, those that are looked up, and the
 validation images, where a run has them."""
+
+
+HASHED_AT_ONCE = 10_000
+"""Embeddings that are in memory together while a digest is made of a file's."""
 
 
 @dataclass(frozen=True)
@@ -165,6 +171,16 @@ def read_array(path: Path, name: str) -> np.ndarray:
     with safe_open(path, "numpy") as file:
         array: np.ndarray = file.get_tensor(name)
     return array
+
+
+def embeddings_digest(embeddings: np.ndarray) -> str:
+    """SHA-256 of (images, dim) embeddings as float32, with their shape; read in parts, as they may
+    be mapped from a file."""
+    digest = hashlib.sha256(repr(embeddings.shape).encode())
+    for first in range(0, len(embeddings), HASHED_AT_ONCE):
+        part = embeddings[first : first + HASHED_AT_ONCE]
+        digest.update(np.ascontiguousarray(part, np.float32).data)
+    return digest.hexdigest()
 
 
 def mapped(path: Path, name: str) -> np.ndarray:

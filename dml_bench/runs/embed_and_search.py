@@ -156,23 +156,26 @@ def evaluate_ensemble(
 def look_up(
     experiment: Experiment, dataset: Dataset, split: Split, embeddings: dict[str, np.ndarray]
 ) -> Neighbours:
-    labels = dataset.labels
-    deepest = int(np.bincount(labels[split.gallery]).max())
-    asked, known, views = labels[split.test], labels[split.gallery], embeddings.get("query_views")
+    """The neighbours of all queries, as many as any metric needs."""
+    gallery_labels, query_labels = dataset.labels[split.gallery], dataset.labels[split.test]
+    deepest = int(np.bincount(gallery_labels).max())
+    gallery, query = embeddings["gallery"], embeddings["query"]
+    views = embeddings.get("query_views")
     shallow = max(protocol_of(experiment).num_neighbours(experiment.evaluate, split), SHALLOWEST)
     needed = max(shallow, deepest) + split.leaves_one_out
-    kept = max(shallow, ENTRIES // len(asked))
+    kept = max(shallow, ENTRIES // len(query_labels))
 
     def searched(rows: slice) -> Neighbours:
+        labels = query_labels[rows]
         if views is None:
-            found = search(
-                embeddings["gallery"], embeddings["query"][rows], known, asked[rows], needed
-            )
+            neighbours = search(gallery, query[rows], gallery_labels, labels, needed)
         else:
-            found = search_views(views[:, rows], embeddings["gallery"], known, asked[rows], needed)
-        return shortened(without_itself(found, rows.start) if split.leaves_one_out else found, kept)
+            neighbours = search_views(views[:, rows], gallery, gallery_labels, labels, needed)
+        if split.leaves_one_out:
+            neighbours = without_itself(neighbours, rows.start)
+        return shortened(neighbours, kept)
 
-    return in_parts(len(asked), needed * (1 if views is None else len(views)), searched)
+    return in_parts(len(query_labels), needed * (1 if views is None else len(views)), searched)
 
 
 def write_answers(

@@ -60,8 +60,8 @@ def execute(request: RunRequest) -> Outcome:
         if (
             summary := distributed.broadcast_object(lambda: claimed(folder, dataset, request.force))
         ) is not None:
-            if told := describe_copies(summary.get("copies")):
-                callback.warn(told)
+            if copies := describe_copies(summary.get("copies")):
+                callback.warn(copies)
             warn_of_doubts(summary, callback)
             return Outcome(folder.path, summary, already_finished=True)
         with distributed.main_process_first():

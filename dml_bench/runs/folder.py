@@ -275,13 +275,12 @@ def last_session(folder: Path, *keys: str) -> Session:
 
 def digests(root: Path, paths: Iterable[Path]) -> dict[str, str]:
     """SHA-256 of files, by POSIX path relative to `root`."""
-    found = {}
+    by_name = {}
     for path in paths:
         with open(path, "rb") as file:
-            found[path.relative_to(root).as_posix()] = hashlib.file_digest(
-                file, "sha256"
-            ).hexdigest()
-    return found
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        by_name[path.relative_to(root).as_posix()] = digest
+    return by_name
 
 
 def check_digests(root: Path, wanted: dict[str, str]) -> None:

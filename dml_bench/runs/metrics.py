@@ -47,7 +47,7 @@ def difference(runs: Sequence[Run], others: Sequence[Run], name: str) -> Interva
     """A metric of one experiment minus that of another, query by query. Both in the same order of
     seeds, on the same splits.
 
-    Raises ValueError where they were asked different questions.
+    Raises ValueError where their queries differ.
     """
     first, second = (metric_of(some[0].experiment, name) for some in (runs, others))
     pairs = zip(runs, others, strict=True)

@@ -3,7 +3,7 @@ together."""
 
 import secrets
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,7 @@ from dml_bench.runs.embed_and_search import evaluate_ensemble, evaluate_phase
 from dml_bench.runs.folder import RunFolder
 from dml_bench.runs.mirror import Mirror, MirroredRun
 from dml_bench.runs.request import RunRequest
-from dml_bench.runs.schema import BegunEnvironment, PhaseSummary, Place, Session, Summary
+from dml_bench.runs.schema import BegunEnvironment, PhaseCost, PhaseSummary, Place, Session, Summary
 from dml_bench.system import distributed, provenance
 from dml_bench.system.files import Damaged, write_csv, write_json
 from dml_bench.training import checkpoint, loop
@@ -203,9 +203,9 @@ class RunSession:
                 self.mirror.log(record)
 
     def _say_plan(self) -> None:
-        plan = [
-            self._planned(phase, job) for phase in self.phases for job in self.members[phase.name]
-        ]
+        plan = []
+        for phase in self.phases:
+            plan += [self._planned(phase, job) for job in self.members[phase.name]]
         self.work = {job["name"]: job["work"] for job in plan}
         self.callback.on_plan(
             {
@@ -220,20 +220,21 @@ class RunSession:
 
     def _planned(self, phase: Phase, job: TrainingJob) -> dict[str, Any]:
         """One training of a phase: its size, and the units of work that are left of it (see
-        `Watch.work`)."""
+        `Callback.on_work`)."""
         train, split = job.experiment.train, self.split
         images = job.phase.trains_on(self.dataset, split)
         labels = given_labels(job.experiment, job.phase, self.dataset, split)
         drawn = sum(map(len, sampled(job.experiment, job.phase, images, labels[images])))
         done = sum(record["phase"] == job.phase.name for record in self.records)
         left = train.epochs - done
-        watched = job.phase.monitored_images(self.dataset, split).num_images
-        views = len(tta_views(job.experiment.evaluate.tta))
-        asked = (
-            len(job.phase.fold_images)
-            if job.labels_only
-            else views * (len(split.gallery) + len(split.test) + len(split.valid))
-        )
+        validated = job.phase.monitored_images(self.dataset, split).num_images
+        validations = -(-left // job.experiment.evaluate.every)  # rounded up
+        if job.labels_only:
+            embedded = len(job.phase.fold_images)
+        else:
+            views = len(tta_views(job.experiment.evaluate.tta))
+            embedded = views * (len(split.gallery) + len(split.test) + len(split.valid))
+        work = 3 * train.views * drawn * left + validated * validations + embedded
         sealed = run_folder.is_sealed(self.folder.phase(phase.name)) or (
             job.folder.exists() and run_folder.is_sealed(job.folder)
         )
@@ -243,22 +244,16 @@ class RunSession:
             "images": len(images),
             "epochs": train.epochs,
             "epochs_done": done,
-            "work": (
-                0
-                if sealed
-                else 3 * train.views * drawn * left
-                + watched * -(-left // job.experiment.evaluate.every)
-                + asked
-            ),
+            "work": 0 if sealed else work,
         }
 
     @distributed.main_process_only
     def _say_work_left(self) -> None:
-        begun = [stage.work() for phase, stage in self.stages.items() if stage and self.work[phase]]
-        self.callback.on_work(
-            sum(self.work.values())
-            + sum({path: units for work in begun for path, units in work.items()}.values())
-        )
+        of_stages = {}  # by what it makes, as phases may begin from the same weights
+        for phase, stage in self.stages.items():
+            if stage and self.work[phase]:
+                of_stages.update(stage.work())
+        self.callback.on_work(sum(self.work.values()) + sum(of_stages.values()))
 
     def finish_phase(self, phase: Phase) -> None:
         """Train what is left of a phase, evaluate it, seal it; a sealed phase is left as it is."""
@@ -419,7 +414,7 @@ class RunSession:
 
     def conclude(self) -> Summary:
         """Metrics, tables and the summary from what both phases found; seals the run."""
-        cost = {
+        costs: dict[str, PhaseCost] = {
             phase.name: run_folder.read_json(self.folder.phase(phase.name) / layout.COST)
             for phase in self.phases
         }
@@ -428,43 +423,48 @@ class RunSession:
             self.experiment, self.dataset, self.split, self.phases, outputs
         )
         write_tables(result, self.folder.path)
-        told = result.summary()
+        metrics = result.summary()
         for phase in self.phases:
-            if more := self._of_training(self.folder.phase(phase.name)):
-                told.setdefault("phases", {}).setdefault(phase.name, {}).update(more)
+            of_training = self._of_training(self.folder.phase(phase.name))
+            if of_training:
+                metrics.setdefault("phases", {}).setdefault(phase.name, {}).update(of_training)
+        session = self.environment["sessions"][-1]
         summary = {
             "schema_version": run_folder.SCHEMA_VERSION,
             "experiment": self.experiment.name,
             "protocol": self.experiment.protocol,
             "profile": self.experiment.profile,
             "seed": self.experiment.seed,
-            **{
-                key: self.environment[key]
-                for key in ("dataset", "split", "copies", "unseen_classes")
-            },
-            **told,
+            "dataset": self.environment["dataset"],
+            "split": self.environment["split"],
+            "copies": self.environment["copies"],
+            "unseen_classes": self.environment["unseen_classes"],
+            **metrics,
             "cost": {
-                **cost,
-                "total_seconds": sum(
-                    c[key]
-                    for c in cost.values()
-                    for key in (
-                        "start_seconds",
-                        "train_seconds",
-                        "watch_seconds",
-                        "embed_seconds",
-                        "search_seconds",
-                    )
-                ),
-                **{
-                    key: self.environment["sessions"][-1][key]
-                    for key in ("device", "precision", "processes", "threads", "processor")
-                },
+                **costs,
+                "total_seconds": total_seconds(costs.values()),
+                "device": session["device"],
+                "precision": session["precision"],
+                "processes": session["processes"],
+                "threads": session["threads"],
+                "processor": session["processor"],
             },
         }
         self.mirror.tables(result.tables())
         self.mirror.summary(result.highlights())
         return self.folder.write_summary(summary)
+
+
+def total_seconds(costs: Iterable[PhaseCost]) -> float:
+    """Of all that phases do one after another."""
+    seconds = 0.0
+    for cost in costs:
+        seconds += cost["start_seconds"]
+        seconds += cost["train_seconds"]
+        seconds += cost["watch_seconds"]
+        seconds += cost["embed_seconds"]
+        seconds += cost["search_seconds"]
+    return seconds
 
 
 def write_tables(result: Result, folder: Path) -> None:
@@ -486,13 +486,11 @@ def what_is_logged(phases: Sequence[Phase]) -> str:
                 " classes, mean over images"
             )
         else:
-            asked = (
-                "the test images of the classes that it trained on"
-                if phase.held_out_classes
-                else "all test images"
-            )
+            queries = "all test images"
+            if phase.held_out_classes:
+                queries = "the test images of the classes that it trained on"
             lines.append(
-                f"test_accuracy{phase.suffix}: P@1 of phase {phase.name} on {asked}, mean over"
+                f"test_accuracy{phase.suffix}: P@1 of phase {phase.name} on {queries}, mean over"
                 " images"
             )
     return "\n".join(lines)
