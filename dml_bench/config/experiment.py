@@ -220,13 +220,11 @@ def check_labels(experiment: Experiment) -> None:
             f"labelling {labelling.name} asks the loss for the class of an image, and {loss.name}"
             " can't say it"
         )
-    weighted = (
-        "train.class_weights"
-        if train.class_weights != "none"
-        else "labelling softlabels"
-        if labelling.name == "softlabels"
-        else ""
-    )
+    weighted = ""
+    if train.class_weights != "none":
+        weighted = "train.class_weights"
+    elif labelling.name == "softlabels":
+        weighted = "labelling softlabels"
     if weighted and loss.facts["one_number"]:
         raise ValueError(
             f"{weighted} has no effect: loss {loss.name} is one number for a whole batch, in which"

@@ -206,9 +206,9 @@ class Mixing:
     start_from: int = 0
     """Epochs at the beginning that go without."""
     on: int = 1
-    """Epochs with, and"""
+    """Epochs with mixing, before `off` epochs without it, in turn."""
     off: int = 0
-    """epochs without, in turn."""
+    """Epochs without mixing, before `on` epochs with it, in turn."""
     finetuning_epoch: int = 0
     """What follows this epoch goes without; 0 is never."""
 
@@ -371,9 +371,9 @@ class Expectation:
     metric: str
     source: str
     value: float | None = None
-    """The claimed value itself, or"""
+    """The claimed value itself. It is left out where `change` is claimed."""
     change: float | None = None
-    """the claimed difference from the experiment `versus`."""
+    """The claimed difference from the experiment `versus`, in place of a value."""
     versus: str = ""
     note: str = ""
     """The protocol of the claim where it is not ours."""

@@ -61,11 +61,11 @@ class DataReport:
     num_images: int
     num_classes: int
     fewest: int
-    """Images in the smallest class;"""
+    """Images in the smallest class."""
     median: float
-    """in the middle one;"""
+    """Images in the middle one of the classes by their sizes."""
     most: int
-    """in the largest."""
+    """Images in the largest class."""
     unreadable: tuple[Damage, ...]
     duplicates: Copies
     """All groups of files that are equal byte for byte."""
@@ -253,22 +253,18 @@ def render(report: DataReport) -> "RenderableType":
             style="bold",
         )
     ]
-    lines = [
-        *report.notes,
-        *finding("faults, for which a run stops", report.faults, shown=len(report.faults))
-        * bool(report.faults),
-        *single_finding(report),
-        *finding(
-            "images that can't be decoded",
-            [f"{damage.path}: {damage.reason}" for damage in report.unreadable],
-        ),
-        *finding("groups of exact copies", joined(report.duplicates)),
-        *finding("groups of the same pixels in other bytes", joined(report.resaved)),
-        *["all images have the same pixels: nothing can tell their classes apart"]
-        * report.one_picture,
-        *finding("of these with more than one class", joined(report.conflicting)),
-        *split_finding(report),
-    ]
+    lines = list(report.notes)
+    if report.faults:
+        lines += finding("faults, for which a run stops", report.faults, shown=len(report.faults))
+    lines += single_finding(report)
+    damages = [f"{damage.path}: {damage.reason}" for damage in report.unreadable]
+    lines += finding("images that can't be decoded", damages)
+    lines += finding("groups of exact copies", joined(report.duplicates))
+    lines += finding("groups of the same pixels in other bytes", joined(report.resaved))
+    if report.one_picture:
+        lines.append("all images have the same pixels: nothing can tell their classes apart")
+    lines += finding("of these with more than one class", joined(report.conflicting))
+    lines += split_finding(report)
     verdict = (
         Text("There are problems.", style="red")
         if report.problems
@@ -298,14 +294,20 @@ def single_finding(report: DataReport) -> list[str]:
 
 
 def split_finding(report: DataReport) -> list[str]:
-    refused = [f"a run refuses this split: {report.refused}"] * bool(report.refused)
+    """Whether a run refuses the split, and which copies are on both of its sides."""
+    lines = [f"a run refuses this split: {report.refused}"] if report.refused else []
     if report.across_split is None:
-        return [*refused, "of these on both sides of the split: not checked, no split given"]
-    return [*refused, *finding("of these on both sides of the split", joined(report.across_split))]
+        lines.append("of these on both sides of the split: not checked, no split given")
+    else:
+        lines += finding("of these on both sides of the split", joined(report.across_split))
+    return lines
 
 
 def finding(what: str, cases: Iterable[str], shown: int = SHOWN) -> list[str]:
     """A line with the count, then the first cases."""
-    listed: Sequence[str] = list(cases)
-    more = [f"  and {len(listed) - shown} more"] if len(listed) > shown else []
-    return [f"{what}: {len(listed)}", *(f"  {case}" for case in listed[:shown]), *more]
+    listed = list(cases)
+    lines = [f"{what}: {len(listed)}"]
+    lines += [f"  {case}" for case in listed[:shown]]
+    if len(listed) > shown:
+        lines.append(f"  and {len(listed) - shown} more")
+    return lines

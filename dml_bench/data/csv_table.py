@@ -147,11 +147,12 @@ class CsvTable:
             )
         free = [at for at, name in enumerate(self.header) if name not in named]
         known_file = self._first(free, FILE_COLUMNS)
-        file_at = (
-            self.header.index(file_column)
-            if file_column
-            else (free[0] if known_file is None else known_file)
-        )
+        if file_column:
+            file_at = self.header.index(file_column)
+        elif known_file is None:
+            file_at = free[0]
+        else:
+            file_at = known_file
         free = [at for at in free if at != file_at]
         split_at = (
             self.header.index(split_column) if split_column else self._first(free, SPLIT_COLUMNS)

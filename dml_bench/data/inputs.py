@@ -165,12 +165,15 @@ class ImageInputs:
         )
 
     def _draws(self, phase: str, epoch: int, view: int, purpose: str, columns: int) -> np.ndarray:
-        """(images, columns) numbers for one purpose, drawn once an epoch. The first view's have no
-        view in their key."""
+        """(images, columns) numbers for one purpose, drawn once an epoch."""
         if self._drawn_for != (phase, epoch):
             self._drawn_for, self._drawn = (phase, epoch), {}
         if (purpose, view) not in self._drawn:
-            key = (self.experiment.seed, phase, epoch, purpose, *([view] if view else []))
+            key: tuple[object, ...] = (self.experiment.seed, phase, epoch, purpose)
+            # The first view has no view in its key: a run with one view keeps its bits whatever
+            # was added for several.
+            if view:
+                key += (view,)
             self._drawn[purpose, view] = uniform(*key, rows=self.num_images, columns=columns)
         return self._drawn[purpose, view]
 

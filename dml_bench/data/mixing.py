@@ -37,7 +37,7 @@ class BatchRng:
     num_images: int
     """Of the data set."""
     key: tuple[object, ...]
-    """(seed, phase, epoch)"""
+    """The seed, the phase and the epoch."""
     step: int
 
     def per_image(self, purpose: str, columns: int = 1) -> np.ndarray:
@@ -88,7 +88,7 @@ class Mixer:
     """A technique with its options."""
 
     mix: Callable[[BatchRng, np.ndarray, int], Mix]
-    """(chance of the batch, (images) the training images, side of an image in pixels) -> Mix."""
+    """(random numbers of the batch, (images) the training images, side of an image in pixels) -> Mix."""
     layers: tuple[str, ...] | None = None
     """Layers of the backbone that may be mixed, `input` among them; empty for all. None where it is
     always the pixels."""
@@ -96,6 +96,8 @@ class Mixer:
 
 def beta(alpha: float, uniform: np.ndarray) -> np.ndarray:
     """Numbers of Beta(alpha, alpha) by inversion."""
+    # By inversion, because numpy's own sampler rejects: how many random numbers it takes for one
+    # image would depend on the images before it.
     from scipy.stats import beta as distribution
 
     return distribution.ppf(uniform, alpha, alpha)
@@ -117,8 +119,8 @@ def none() -> None:
 def samplepairing(*, p: Fraction = 1.0) -> Mixer:
     """`p` is the probability per image of being mixed; .5 is "random sample pairing"."""
 
-    def mix(chance: BatchRng, pool: np.ndarray, side: int) -> Mix:
-        other, mixed = chance.per_image("other", 2).T
+    def mix(rng: BatchRng, pool: np.ndarray, side: int) -> Mix:
+        other, mixed = rng.per_image("other", 2).T
         kept = np.where(mixed < p, 0.5, 1.0)
         return Mix(pool[(other * len(pool)).astype(int)], None, kept, np.ones(len(kept)))
 
@@ -133,7 +135,7 @@ def samplepairing(*, p: Fraction = 1.0) -> Mixer:
 def mixup(*, alpha: Positive = 0.4, share: Share = "image") -> Mixer:
     """lambda ~ Beta(alpha, alpha), for each image or one for the `batch` as in the paper; at least
     a half is the image's own, which only says which of two images is the first."""
-    return Mixer(lambda chance, pool, side: in_batch(chance, alpha, share))
+    return Mixer(lambda rng, pool, side: in_batch(rng, alpha, share))
 
 
 @mixings.register(
@@ -149,7 +151,7 @@ def manifoldmixup(
 ) -> Mixer:
     """`layers` are names of the backbone's layers, and `input`; by default the input and the output
     of each stage."""
-    return Mixer(lambda chance, pool, side: in_batch(chance, alpha, share), layers)
+    return Mixer(lambda rng, pool, side: in_batch(rng, alpha, share), layers)
 
 
 @mixings.register(
@@ -165,10 +167,10 @@ def cutmix(*, alpha: Positive = 1.0, p: Fraction = 1.0, share: Share = "image") 
     border. `p` is the probability of pasting at all; with `share` = batch one box serves the whole
     batch, as in the paper."""
 
-    def mix(chance: BatchRng, pool: np.ndarray, side: int) -> Mix:
+    def mix(rng: BatchRng, pool: np.ndarray, side: int) -> Mix:
         from dml_bench.data.augmentations import Boxes  # brings torch
 
-        rows, (size, y, x, pasted) = chance.rows(), chance.of(share, "box", 4).T
+        rows, (size, y, x, pasted) = rng.rows(), rng.of(share, "box", 4).T
         half = np.sqrt(1 - beta(alpha, size)) * side / 2 * (pasted < p)
         top, left = (
             np.clip(np.round(centre * side - half), 0, side).astype(int) for centre in (y, x)
@@ -178,7 +180,7 @@ def cutmix(*, alpha: Positive = 1.0, p: Fraction = 1.0, share: Share = "image") 
         )
         boxes = Boxes(top, left, bottom - top, right - left)
         own = 1 - boxes.heights * boxes.widths / side**2
-        return Mix(chance.images[rows], rows, own, own, boxes)
+        return Mix(rng.images[rows], rows, own, own, boxes)
 
     return Mixer(mix)
 
@@ -194,8 +196,8 @@ def metrix(*, alpha: Positive = 2.0, weight: Positive = 0.4) -> None:
     term."""
 
 
-def in_batch(chance: BatchRng, alpha: float, share: Share) -> Mix:
-    rows = chance.rows()
-    kept = beta(alpha, chance.of(share, "lambda")[:, 0])
+def in_batch(rng: BatchRng, alpha: float, share: Share) -> Mix:
+    rows = rng.rows()
+    kept = beta(alpha, rng.of(share, "lambda")[:, 0])
     kept = np.maximum(kept, 1 - kept)
-    return Mix(chance.images[rows], rows, kept, kept)
+    return Mix(rng.images[rows], rows, kept, kept)

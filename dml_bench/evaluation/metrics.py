@@ -124,9 +124,9 @@ def vote(
     labels = neighbours.labels[:, :k]
     distances = np.sqrt(np.maximum(2 - 2 * neighbours.similarities[:, :k].astype(float), 1e-12))
     weight = np.ones(labels.shape) if weights == "majority" else 1 / distances
-    votes = np.einsum(
-        "qij,qj->qi", labels[:, :, None] == labels[:, None, :], weight
-    )  # votes for the class of each neighbour
+    # Votes for the class of each neighbour. Sums of the same weights in another order differ in
+    # their last bits, so a tie is what is within 1e-12; argmax then takes the nearest of the tied.
+    votes = np.einsum("qij,qj->qi", labels[:, :, None] == labels[:, None, :], weight)
     winner = np.argmax(votes >= votes.max(1, keepdims=True) * (1 - 1e-12), axis=1)[:, None]
     elected = np.take_along_axis(labels, winner, 1)[:, 0]
     return elected, np.take_along_axis(votes, winner, 1)[:, 0] / weight.sum(1)

@@ -133,15 +133,14 @@ def nearest(
     k = min(k, size)
     query = np.ascontiguousarray(query, np.float32)
     similarities, indices = _ordered(*ask(index, query, min(k + 1, size), params))
-    for row in (
-        np.flatnonzero(similarities[:, k - 1] == similarities[:, -1])
-        if similarities.shape[1] > k
-        else ()
-    ):
-        furthest = float(similarities[row, -1])
-        similarities[row, :k], indices[row, :k] = first_of_ties(
-            index, query[row : row + 1], k, furthest, params
-        )
+    if similarities.shape[1] > k:
+        # One more than k was searched: where the next one is exactly as near, FAISS may have left
+        # out others as near that stand before those it kept.
+        for row in np.flatnonzero(similarities[:, k - 1] == similarities[:, -1]):
+            furthest = float(similarities[row, -1])
+            similarities[row, :k], indices[row, :k] = first_of_ties(
+                index, query[row : row + 1], k, furthest, params
+            )
     return np.ascontiguousarray(similarities[:, :k]), np.ascontiguousarray(indices[:, :k])
 
 
@@ -197,11 +196,12 @@ def without_itself(neighbours: Neighbours, first: int = 0) -> Neighbours:
     itself = neighbours.indices == np.arange(first, first + len(neighbours.indices))[:, None]
     itself[~itself.any(1), -1] = True  # more than k copies stand before it
     shape = (len(neighbours.indices), neighbours.k - 1)
-    indices, similarities = (
-        neighbours.indices[~itself].reshape(shape),
-        neighbours.similarities[~itself].reshape(shape),
+    return replace(
+        neighbours,
+        indices=neighbours.indices[~itself].reshape(shape),
+        similarities=neighbours.similarities[~itself].reshape(shape),
+        leaves_one_out=True,
     )
-    return replace(neighbours, indices=indices, similarities=similarities, leaves_one_out=True)
 
 
 @shaped
@@ -221,13 +221,10 @@ def search_views(
     by_view = [search(gallery, view, gallery_labels, query_labels, k) for view in views]
     similarities = np.concatenate([neighbours.similarities for neighbours in by_view], axis=1)
     indices = np.concatenate([neighbours.indices for neighbours in by_view], axis=1)
-    order = np.lexsort(
-        (-similarities, indices), axis=1
-    )  # by gallery image, the most similar view first
-    similarities, indices = (
-        np.take_along_axis(similarities, order, 1),
-        np.take_along_axis(indices, order, 1),
-    )
+    # By gallery image, the most similar view first; the other views of an image then go to the end.
+    order = np.lexsort((-similarities, indices), axis=1)
+    similarities = np.take_along_axis(similarities, order, 1)
+    indices = np.take_along_axis(indices, order, 1)
     similarities[:, 1:][indices[:, 1:] == indices[:, :-1]] = -np.inf
     similarities, indices = _ordered(similarities, indices)
     k = by_view[0].k
@@ -242,6 +239,8 @@ def search_views(
 def _ordered(similarities: np.ndarray, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The same, nearest first and ties by position. In place; rows that are so already are left
     alone."""
+    # Most rows have neither a tie nor anything out of order: sorting only the others is what makes
+    # a large search cheap.
     rows = np.flatnonzero((similarities[:, 1:] >= similarities[:, :-1]).any(axis=1))
     order = np.lexsort((indices[rows], -similarities[rows]), axis=1)
     similarities[rows] = np.take_along_axis(similarities[rows], order, 1)

@@ -103,9 +103,9 @@ class Cells:
     """The queries of one seed by class."""
 
     counts: np.ndarray
-    """(class) queries."""
+    """(class) how many queries a class has."""
     means: np.ndarray
-    """(class)"""
+    """(class) the mean over a class's queries."""
     values: np.ndarray
     """(class, distinct) the distinct values of a class, in its last columns; zeros before them."""
     shares: np.ndarray
@@ -207,26 +207,26 @@ def resampled_means(
     """
     table = shrunk(tabulate(seeds), average)
     num_classes = len(table[0].counts)
-    chance = np.random.Generator(
+    rng = np.random.Generator(
         np.random.Philox(key=int.from_bytes(hashlib.sha256(b"bootstrap").digest()[:16], "little"))
     )
     means = []
     for start in range(0, resamples, CHUNK):
-        drawn = chance.multinomial(
+        drawn = rng.multinomial(
             num_classes, np.full(num_classes, 1 / num_classes), size=min(CHUNK, resamples - start)
         )
         means.append(
-            np.mean([resampled_mean(chance, drawn, cells, average) for cells in table], axis=0)
+            np.mean([resampled_mean(rng, drawn, cells, average) for cells in table], axis=0)
         )
     return np.concatenate(means) if means else np.empty(0)
 
 
 def resampled_mean(
-    chance: np.random.Generator, drawn: np.ndarray, cells: Cells, average: Average
+    rng: np.random.Generator, drawn: np.ndarray, cells: Cells, average: Average
 ) -> np.ndarray:
     """(resamples) means of one seed, where (resamples, class) `drawn` says how often each class was
     drawn."""
-    occurrences = chance.multinomial(drawn * cells.counts, cells.shares)
+    occurrences = rng.multinomial(drawn * cells.counts, cells.shares)
     sums = np.einsum("bcv,cv->bc", occurrences, cells.values)
     if average == "macro":
         return (sums / cells.counts).sum(1) / drawn.sum(1)

@@ -43,7 +43,7 @@ class Objective(nn.Module):
         self.classifies = classifies
         """Whether the loss can say the class of an embedding by itself, without a gallery."""
         self.metrix = metrix
-        """A further term of the loss, see `over`."""
+        """A further term of the loss, see `weighted_loss`."""
         self.batches_without_tuples = 0
 
     @shaped
@@ -55,6 +55,8 @@ class Objective(nn.Module):
     ) -> Annotated[Tensor, Float("")]:
         """(batch, dim) and targets -> scalar, float32 whatever the embeddings were computed
         in."""
+        # bfloat16 has 8 bits of precision: similarities of unit vectors would be rounded to steps
+        # of .004, more than margins and temperatures bear.
         with torch.autocast(embeddings.device.type, enabled=False):
             embeddings = self._as_wanted(embeddings)
             if weights is not None and weights.dim() == 0:
@@ -68,6 +70,7 @@ class Objective(nn.Module):
         mined = self.miner(embeddings, labels)
         if all(part.numel() <= 1 for part in mined):
             self.batches_without_tuples += 1
+            # A zero with a graph behind it, so that the step goes on as in any other batch.
             return embeddings.sum() * 0
         return self.loss(embeddings, labels, mined)
 

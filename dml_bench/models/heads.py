@@ -81,8 +81,9 @@ def mlp(
     """`layers` counts the linear ones, at least 2; all but the last have `hidden` outputs."""
     from torch import nn
 
-    inputs = [num_features, *[hidden] * (layers - 2)]
-    blocks = [block for width in inputs for block in (nn.Linear(width, hidden), nn.ReLU())]
+    blocks: list[nn.Module] = [nn.Linear(num_features, hidden), nn.ReLU()]
+    for _ in range(layers - 2):
+        blocks += [nn.Linear(hidden, hidden), nn.ReLU()]
     head = nn.Sequential(*blocks, nn.Linear(hidden, dim))
     head.dim = dim  # type: ignore[assignment]
     return head

@@ -45,24 +45,21 @@ class MatchedWeights:
 
     @property
     def place(self) -> str:
-        return (
-            " ".join(
-                [*[self.wrapper] * bool(self.wrapper), *[f"{self.prefix}*"] * bool(self.prefix)]
-            )
-            or "the top"
-        )
+        """Where in the file the tensors are."""
+        names = f"{self.prefix}*" if self.prefix else ""
+        return f"{self.wrapper} {names}".strip() or "the top"
 
     def describe(self, path: Path) -> str:
         """What was unwrapped; '' where nothing was."""
-        removed = [f"the wrapper {self.wrapper}"] * bool(self.wrapper) + [
-            f"the prefix {self.prefix}"
-        ] * bool(self.prefix)
+        removed = []
+        if self.wrapper:
+            removed.append(f"the wrapper {self.wrapper}")
+        if self.prefix:
+            removed.append(f"the prefix {self.prefix}")
         others = f"; the same names are also in {', '.join(self.also)}" if self.also else ""
-        return (
-            f"{path} was read without {' and '.join(removed) or 'its other parts'}{others}"
-            if removed or others
-            else ""
-        )
+        if not (removed or others):
+            return ""
+        return f"{path} was read without {' and '.join(removed) or 'its other parts'}{others}"
 
 
 def load_backbone(

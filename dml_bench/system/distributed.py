@@ -195,7 +195,7 @@ def all_gather_with_grad(own: "Tensor", count: int, views: int = 1) -> "Tensor":
     """(views * rows of this part, ...) -> (views * count, ...) of all parts, view after view, the
     same in all processes; float32 if shared.
 
-    Gradients flow back into the own rows alone, times the number of processes: `replicated` takes
+    Gradients flow back into the own rows alone, times the number of processes: `wrap_ddp` takes
     the mean over these where the joint gradient is the sum.
     """
     rows = slices(count)
@@ -207,9 +207,10 @@ def all_gather_with_grad(own: "Tensor", count: int, views: int = 1) -> "Tensor":
 
     most = max(rows_of_rank.stop - rows_of_rank.start for rows_of_rank in rows)
     mine = own.float().unflatten(0, (views, -1))
-    padded = functional.pad(
-        mine.detach(), (*(0,) * (2 * mine.dim() - 3), most - mine.shape[1])
-    ).contiguous()
+    # NCCL gathers tensors of one shape, so the shorter parts are filled up at the end of their
+    # rows. `pad` counts axes from the last one, two numbers each.
+    padding = [0] * (2 * mine.dim() - 3) + [most - mine.shape[1]]
+    padded = functional.pad(mine.detach(), padding).contiguous()
     gathered = [torch.empty_like(padded) for _ in rows]
     distributed.all_gather(gathered, padded)
     pieces = [
@@ -226,8 +227,8 @@ def all_gather_with_grad(own: "Tensor", count: int, views: int = 1) -> "Tensor":
 def wrap_ddp(module: "nn.Module") -> "nn.Module":
     """The module, whose gradients are from now on the mean over the processes.
 
-    Its buffers stay each process's own; `agree` on them before they are used. Parameters that get
-    no gradient are no problem.
+    Its buffers stay each process's own: `broadcast_tensors_` them before they are used. Parameters
+    that get no gradient are no problem.
     """
     if world_size() == 1:
         return module
@@ -292,7 +293,12 @@ def _fail(error: BaseException, place: Rank, said: str) -> None:
     if isinstance(error, KeyboardInterrupt) or code == INTERRUPTED:
         os._exit(INTERRUPTED)
     with contextlib.suppress(KeyboardInterrupt):
-        time.sleep(2 * SECONDS_TO_BE_ENDED if place.rank else 0 if ending else SECONDS_TO_BE_ENDED)
+        # Torchrun ends the other processes when one has failed. The main process is to speak first,
+        # at once where it ends with a message; the others wait, and are mostly ended before.
+        if place.rank:
+            time.sleep(2 * SECONDS_TO_BE_ENDED)
+        elif not ending:
+            time.sleep(SECONDS_TO_BE_ENDED)
         sys.stderr.write(f"process {place.rank} of {place.size}: {said}" if said else "")
         if not ending:
             traceback.print_exception(error)

@@ -28,8 +28,9 @@ class Batch(NamedTuple):
     targets: tuple[Targets, ...]
     """What each image of the joint batch is: one label, or several with their weights."""
     layer: str = ""
-    """The backbone's layer whose output is mixed, by"""
+    """The backbone's layer whose output is mixed; empty where none is."""
     inside: Callable[[Tensor], Tensor] | None = None
+    """How the output of that layer is mixed."""
     interpolate: bool = False
     """Whether the loss has its term of mixed embeddings."""
 
@@ -63,12 +64,12 @@ def training_batch(state: TrainingState, images: np.ndarray, epoch: int, step: i
     inputs = views[0] if len(views) == 1 else torch.cat(views)
     if state.mixer is None or not mixing.active(epoch):
         return Batch(inputs, targets_of(state, images), interpolate=mixing.active(epoch))
-    chance = BatchRng(
+    rng = BatchRng(
         images, len(state.dataset), (state.experiment.seed, state.phase.name, epoch), step
     )
-    mix = state.mixer.mix(chance, state.images, inputs.shape[1])
+    mix = state.mixer.mix(rng, state.images, inputs.shape[1])
     mixed = Batch(inputs, targets_of(state, images, mix))
-    layer, kept = mixing_layer(state.mixer.layers, chance), mix.kept[own]
+    layer, kept = mixing_layer(state.mixer.layers, rng), mix.kept[own]
     rows = (
         torch.from_numpy(mix.rows).to(inputs.device)
         if mix.rows is not None and len(inputs) == len(images)
@@ -84,13 +85,15 @@ def training_batch(state: TrainingState, images: np.ndarray, epoch: int, step: i
 
 
 def source_view(state: TrainingState, images: np.ndarray, epoch: int, view: int) -> Tensor:
+    """(batch, ...) inputs of the source for one view of an epoch."""
     return state.source.train(images, phase=state.phase.name, epoch=epoch, view=view)
 
 
-def mixing_layer(layers: tuple[str, ...] | None, chance: BatchRng) -> str:
+def mixing_layer(layers: tuple[str, ...] | None, rng: BatchRng) -> str:
+    """The layer at which a batch is mixed: `input`, or one of the technique's, each as likely."""
     if layers is None:
         return "input"
-    return layers[int(chance.per_batch("layer")[0, 0] * len(layers))]
+    return layers[int(rng.per_batch("layer")[0, 0] * len(layers))]
 
 
 def targets_of(
@@ -103,17 +106,15 @@ def targets_of(
     else:
         labelled = state.labels.targets(images)
     if mix is not None and not (mix.share == 1).all():
-        own, others = (
-            shared(labelled, mix.share),
-            shared(state.labels.targets(mix.others), 1 - mix.share),
-        )
-        labelled = own + others
+        own = shared(labelled, mix.share)
+        labelled = own + shared(state.labels.targets(mix.others), 1 - mix.share)
     return tuple(targets(state, labels, weights) for labels, weights in labelled)
 
 
 def shared(
     labelled: list[tuple[np.ndarray, np.ndarray | None]], share: np.ndarray
 ) -> list[tuple[np.ndarray, np.ndarray | None]]:
+    """The same labels, whose weights are only a share of what they were."""
     return [(labels, share if weights is None else weights * share) for labels, weights in labelled]
 
 
@@ -123,24 +124,21 @@ def targets(state: TrainingState, labels: np.ndarray, weights: np.ndarray | None
     views = state.experiment.train.views
     on_device = None
     if weights is not None:
-        alike = np.ptp(weights) == 0
-        on_device = (
-            torch.from_numpy(weights[:1] if alike else np.tile(weights, views))
-            .float()
-            .to(state.device)
-        )
-        on_device = on_device[0] if alike else on_device
+        if np.ptp(weights) == 0:
+            on_device = torch.from_numpy(weights[:1]).float().to(state.device)[0]
+        else:
+            on_device = torch.from_numpy(np.tile(weights, views)).float().to(state.device)
     return Targets(torch.from_numpy(labels).repeat(views).to(state.device), on_device)
 
 
 def blend(values: Tensor, others: Tensor, kept: np.ndarray) -> Tensor:
     """(batch, ...) -> kept * values + (1 - kept) * others; integers become float32."""
-    values, others = (
-        part if part.is_floating_point() else part.float() for part in (values, others)
-    )
-    weights = (
-        torch.from_numpy(kept).to(values.device, values.dtype).view(-1, *[1] * (values.dim() - 1))
-    )
+    if not values.is_floating_point():
+        values, others = values.float(), others.float()
+    weights = torch.from_numpy(kept).to(values.device, values.dtype)
+    weights = weights.view([-1] + [1] * (values.dim() - 1))
+    # Where the weight is 1, lerp returns exactly `values`: images that are not mixed keep their
+    # bits.
     return torch.lerp(others, values, weights)
 
 
@@ -148,9 +146,7 @@ def paste(pixels: Tensor, others: Tensor, boxes: Boxes) -> Tensor:
     """(batch, height, width, 3) with the box of each image taken from the other."""
     top, left, height, width = (torch.from_numpy(side).to(pixels.device)[:, None] for side in boxes)
     place = torch.arange(max(pixels.shape[1:3]), device=pixels.device)
-    vertical, horizontal = (
-        (place >= top) & (place < top + height),
-        (place >= left) & (place < left + width),
-    )
+    vertical = (place >= top) & (place < top + height)
+    horizontal = (place >= left) & (place < left + width)
     inside = vertical[:, : pixels.shape[1], None] & horizontal[:, None, : pixels.shape[2]]
     return torch.where(inside[..., None], others, pixels)

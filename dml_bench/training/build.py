@@ -164,10 +164,8 @@ def build_schedule(
     labels: np.ndarray,
 ) -> torch.optim.lr_scheduler.LRScheduler:
     """The schedule over all steps of the phase."""
-    schedule, steps = (
-        experiment.schedule,
-        len(sampled(experiment, phase, images, labels)) * experiment.train.epochs,
-    )
+    schedule = experiment.schedule
+    steps = len(sampled(experiment, phase, images, labels)) * experiment.train.epochs
     return schedules.of(schedule).build(**schedule.options)(optimizer, steps)
 
 

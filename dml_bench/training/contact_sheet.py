@@ -149,5 +149,6 @@ def wrapped(text: str, width: int, pen: Pen, most: int = LINES_PER_LABEL) -> lis
             lines[-1] = longer
         else:
             lines.append(word)
-    last = " ".join(lines[most - 1 :])
-    return [pen.fitted(line, width) for line in [*lines[: most - 1], *([last] if last else [])]]
+    if len(lines) >= most:
+        lines[most - 1 :] = [" ".join(lines[most - 1 :])]
+    return [pen.fitted(line, width) for line in lines]

@@ -19,6 +19,8 @@ def frozen_features(state: TrainingState, pixels: ImageInputs) -> Tensor:
     """(images, num_features) of the frozen backbone for every image of the data set; computed once
     and kept beside the image cache, under a digest of the weights, the way of computing and the
     images' cache. Of several processes the first computes them."""
+    # The number of threads is part of the key: sums in another order have other last bits, and a
+    # run repeated with the same settings must find the same features.
     digest = hashlib.sha256(
         f"{state.device.type} {torch.get_num_threads()} {state.precision}"
         f" {pixels.view_cache.folder.name}".encode()

@@ -94,10 +94,8 @@ class TrainingLabels:
         is forgotten."""
         threshold = self.corrected.threshold(epoch, epochs) if self.corrected else None
         if threshold is not None and self._likeliest is not None and self._margin is not None:
-            classes, margins = (
-                self.trained[self._likeliest.cpu().numpy()[images]],
-                self._margin.cpu().numpy()[images],
-            )
+            classes = self.trained[self._likeliest.cpu().numpy()[images]]
+            margins = self._margin.cpu().numpy()[images]
             for image, new, margin in zip(images, classes, margins, strict=True):
                 if margin > threshold and new != self.current[image]:
                     self.corrections.append(
@@ -124,10 +122,8 @@ class TrainingLabels:
         """How many of these training images' labels were wrong and replaced, and how often
         rightly."""
         final = self.current if self.out_of_fold is None else self.out_of_fold
-        changed, wrong = (
-            final[images] != self.initial[images],
-            self.initial[images] != self.clean[images],
-        )
+        changed = final[images] != self.initial[images]
+        wrong = self.initial[images] != self.clean[images]
         right = final[images] == self.clean[images]
         return {
             "training_images": len(images),
@@ -165,6 +161,7 @@ def corrupted(
     chance, which = uniform(seed, "label_noise", rows=len(labels), columns=2).T
     wrong = images[np.argsort(chance[images], kind="stable")[: round(fraction * len(images))]]
     wrong = wrong[np.isin(labels[wrong], trained)]
+    # A step of 1 to classes - 1 round the trained classes never ends at the class itself.
     step = 1 + (which[wrong] * (len(trained) - 1)).astype(int)
     changed = labels.copy()
     changed[wrong] = trained[(np.searchsorted(trained, labels[wrong]) + step) % len(trained)]

@@ -102,6 +102,8 @@ class TrainingState:
             outputs.append(embeddings.float().cpu())
             self.callback.on_embedded(len(batch) * len(images) // len(own))
         joint = distributed.all_gather_with_grad(torch.cat(outputs), len(images))
+        # A vector of zeros stays zero when it is normalised, so its length tells; a length that is
+        # not finite compares false.
         length = functional.normalize(joint, dim=1).norm(dim=1)
         if not ((length > 0.5) & joint.isfinite().all(dim=1)).all():
             raise ValueError(

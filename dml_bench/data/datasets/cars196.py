@@ -182,7 +182,9 @@ def annotations(file: Path, fields: tuple[str, ...], with_box: bool) -> Iterator
     """The annotations of a MATLAB file with these fields, the class and perhaps the box. Raises
     ValueError where one is lacking."""
     table = variable(file, "annotations")
-    wanted = (*fields, "class", *(CORNERS if with_box else ()))
+    wanted = (*fields, "class")
+    if with_box:
+        wanted += CORNERS
     lacking = [field for field in wanted if field not in (table.dtype.names or ())]
     require_none(
         lacking,

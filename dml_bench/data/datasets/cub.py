@@ -76,15 +76,14 @@ def read_cub_layout(root: Path, name: str, *, crop_to_box: bool = False) -> Data
         f"paths in images.txt that lead out of {root / 'images'}",
         "correct them",
     )
-    listed = [
-        ImageRow(
-            path=str(PurePosixPath("images", path)),
-            label=label_of[class_ids[image]],
-            part=None if splits is None else ("train" if splits[image] else "test"),
-            box=None if boxes is None else boxes[image],
-        )
-        for image, path in images.items()
-    ]
+    listed = []
+    for image, path in images.items():
+        part = None
+        if splits is not None:
+            part = "train" if splits[image] else "test"
+        bounds = None if boxes is None else boxes[image]
+        place = str(PurePosixPath("images", path))
+        listed.append(ImageRow(place, label_of[class_ids[image]], part, bounds))
     rows, faults = Disk(root).present(
         listed, "images.txt", "restore them, or remove their lines from images.txt"
     )
