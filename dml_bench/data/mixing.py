@@ -88,7 +88,8 @@ class Mixer:
     """A technique with its options."""
 
     mix: Callable[[BatchRng, np.ndarray, int], Mix]
-    """(random numbers of the batch, (images) the training images, side of an image in pixels) -> Mix."""
+    """Takes the random numbers of the batch, (images) the training images, and the side of an image
+    in pixels."""
     layers: tuple[str, ...] | None = None
     """Layers of the backbone that may be mixed, `input` among them; empty for all. None where it is
     always the pixels."""
