@@ -97,6 +97,9 @@ def finish(
         np.mean(a) - np.mean(b)
         for a, b in zip(right["all"], right[next(iter(holdouts))], strict=True)
     ]
+    held_out = []
+    for phase, classes in holdouts.items():
+        held_out.append({"phase": phase, "unseen_classes": [names[i] for i in classes]})
     summary = {
         "schema_version": 1,
         "protocol": run.protocol,
@@ -110,10 +113,7 @@ def finish(
         "split": {"fingerprint": split or hashlib.sha256(str(run.seed).encode()).hexdigest()},
         "unseen_classes": names[-unseen:],
         "phases": phases,
-        "holdouts": [
-            {"phase": phase, "unseen_classes": [names[i] for i in classes]}
-            for phase, classes in holdouts.items()
-        ],
+        "holdouts": held_out,
         "precision_drop_unseen_classes": float(np.mean(drops[-unseen:])),
         "precision_drop_seen_classes": float(np.mean(drops[:-unseen])),
         "precision_drop_all_classes": float(np.mean(drops)),

@@ -83,7 +83,11 @@ def circles(edges: set[tuple[str, str]]) -> list[set[str]]:
         return seen
 
     reach = {node: reached(node) for node in graph}
-    groups = [{other for other in reach[node] if node in reach.get(other, set())} for node in graph]
+
+    def circle(node: str) -> set[str]:
+        return {other for other in reach[node] if node in reach.get(other, set())}
+
+    groups = [circle(node) for node in graph]
     return [group for place, group in enumerate(groups) if group and group not in groups[:place]]
 
 
@@ -98,11 +102,11 @@ def test_the_reader_of_imports_sees_early_late_and_typing_imports():
 
 @pytest.mark.parametrize("leaf", LEAVES)
 def test_a_leaf_is_imported_in_few_modules_and_inside_functions(leaf):
-    by_module = {
-        path: [late for name, late in names if name.split(".")[0] == leaf]
-        for path, names in modules().items()
-    }
-    importing = {path: late for path, late in by_module.items() if late}
+    importing = {}
+    for path, names in modules().items():
+        late = [is_late for name, is_late in names if first(name) == leaf]
+        if late:
+            importing[path] = late
     assert len(importing) <= LEAVES[leaf], sorted(importing)
     assert all(all(late) for late in importing.values()), sorted(importing)
 
@@ -178,12 +182,12 @@ def test_the_command_line_is_imported_without_anything_heavy():
 @pytest.mark.parametrize("path", [path for path, names in modules().items() if names])
 def test_a_name_in_all_exists(path):
     tree = ast.parse((PACKAGE / path).read_text(encoding="utf-8"))
-    public = [
-        ast.literal_eval(node.value)
-        for node in tree.body
-        if isinstance(node, ast.Assign)
-        and [getattr(target, "id", "") for target in node.targets] == ["__all__"]
-    ]
+    public = []
+    for node in tree.body:
+        if isinstance(node, ast.Assign):
+            targets = [getattr(target, "id", "") for target in node.targets]
+            if targets == ["__all__"]:
+                public.append(ast.literal_eval(node.value))
     bound = {node.name for node in tree.body if isinstance(node, ast.FunctionDef | ast.ClassDef)}
     for node in tree.body:
         if isinstance(node, ast.Assign | ast.AnnAssign):

@@ -31,11 +31,16 @@ def run(out: Path, name: str, seen: float, unseen: float, seed: int = 42):
     )
 
 
+def two_seeds(out: Path, shares: dict[str, tuple[float, float]]):
+    """Two runs of each experiment, from its shares of seen and of unseen queries."""
+    runs = {}
+    for name, (seen, unseen) in shares.items():
+        runs[name] = [run(out, name, seen, unseen, seed=seed) for seed in (42, 43)]
+    return runs
+
+
 def test_an_effect_is_the_difference_from_the_experiment_that_is_extended(tmp_path):
-    runs = {
-        name: [run(tmp_path, name, *shares, seed=seed) for seed in (42, 43)]
-        for name, shares in {BASELINE: (0.5, 0.9), MIXUP: (0.8, 0.3)}.items()
-    }
+    runs = two_seeds(tmp_path, {BASELINE: (0.5, 0.9), MIXUP: (0.8, 0.3)})
     [effect] = ablations(runs)
     assert (effect.name, effect.without, effect.changed, effect.seeds) == (
         MIXUP,
@@ -56,10 +61,7 @@ def test_a_change_to_several_experiments_is_averaged_over_them_query_by_query(tm
         "ArcFace_cosine_resnet18_sgd_aug": (0.6, 0.6),
         "ArcFace_cosine_resnet18_sgd_aug+mixup": (0.7, 0.7),
     }
-    runs = {
-        name: [run(tmp_path, name, *of, seed=seed) for seed in (42, 43)]
-        for name, of in shares.items()
-    }
+    runs = two_seeds(tmp_path, shares)
     *_, last = effects = ablations(runs)
     assert [effect.name for effect in effects] == [
         MIXUP,

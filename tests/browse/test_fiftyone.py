@@ -407,7 +407,7 @@ def fetch(
         )
 
 
-def test_the_app_gives_the_run_s_images_to_whoever_has_the_token_and_nothing_else_and_ends_at_ctrl_c(
+def test_the_app_gives_only_the_run_s_images_to_whoever_has_the_token_and_ends_at_ctrl_c(
     run, tmp_path
 ):
     image = read_browse_table(read_folder(run)).paths[0]
@@ -569,7 +569,7 @@ def test_without_the_token_nothing_is_answered(guarded):
 
 
 @needs_chromium
-def test_the_app_shows_samples_beside_the_map_with_every_image_follows_a_lasso_and_leaves_nothing_behind(
+def test_the_app_shows_samples_beside_the_map_follows_a_lasso_and_leaves_nothing_behind(
     run, tmp_path
 ):
     with browsing(run, tmp_path) as app_, chromium_page(app_.url) as page:

@@ -318,14 +318,16 @@ TECHNIQUES: dict[str, tuple[str, set[str]]] = {
     f"{CLASSIFIER}+labelsmoothing": (CLASSIFIER, {"loss.label_smoothing"}),
     f"{CLASSIFIER}+labelnoise": (CLASSIFIER, {"data.label_noise"}),
     **{
-        f"{base}{technique}": (
-            base,
-            {"labelling.name", *(f"labelling.{option}" for option in options)},
-        )
+        f"{base}+{technique}": (base, keys)
         for base in (CLASSIFIER, f"{CLASSIFIER}+labelnoise")
-        for technique, options in {
-            "+softlabels": ("a", "folds"),
-            "+plc": ("warm_up", "theta", "theta_end"),
+        for technique, keys in {
+            "softlabels": {"labelling.name", "labelling.a", "labelling.folds"},
+            "plc": {
+                "labelling.name",
+                "labelling.warm_up",
+                "labelling.theta",
+                "labelling.theta_end",
+            },
         }.items()
     },
     f"{MULTI_SIMILARITY}+metrix": (

@@ -201,10 +201,10 @@ def test_boxes_are_not_asked_of_annotations_that_are_not_cropped(car_ims):
 
 def changed(at: int, **fields) -> list[tuple]:
     """The annotations of the layout with one folder, with fields of one of them changed."""
-    return [
-        tuple(fields.get(f, v) for f, v in zip(ONE_FOLDER, row, strict=True)) if i == at else row
-        for i, row in enumerate(CARS)
-    ]
+    rows = list(CARS)
+    names_and_values = zip(ONE_FOLDER, rows[at], strict=True)
+    rows[at] = tuple(fields.get(name, value) for name, value in names_and_values)
+    return rows
 
 
 @pytest.mark.parametrize(

@@ -107,9 +107,7 @@ def test_parts_are_known_by_the_names_that_people_give_them(tmp_path, names, par
 @pytest.mark.parametrize(
     "tops", [("train", "extra"), ("fold1", "fold2", "fold3"), ("training", "holdout")]
 )
-def test_where_it_is_unclear_whether_folders_are_classes_or_parts_one_line_asks_and_an_option_answers(
-    tmp_path, tops
-):
+def test_where_folders_may_be_classes_or_parts_one_line_asks_and_an_option_answers(tmp_path, tops):
     pictures(tmp_path, *(f"{top}/{kind}/1.jpg" for top in tops for kind in ("ant", "bee")))
     with pytest.raises(
         ValueError, match=r"--set data\.dataset\.parts=.*:train.* --set data\.dataset\.parts=none"

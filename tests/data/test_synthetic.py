@@ -29,10 +29,10 @@ def drawing(domain="benchmark", position=0, *, index=0, seed=3, size=64):
 
 def kin(birds) -> list[list[synthetic.Species]]:
     """The birds by family."""
-    return [
-        [bird for bird in birds if bird.family == family]
-        for family in sorted({bird.family for bird in birds})
-    ]
+    families: dict[int, list[synthetic.Species]] = {}
+    for bird in birds:
+        families.setdefault(bird.family, []).append(bird)
+    return [families[family] for family in sorted(families)]
 
 
 def differences(one: synthetic.Species, other: synthetic.Species) -> set[str]:
@@ -120,15 +120,11 @@ def test_no_two_species_look_or_are_called_alike(domain):
 
 def test_siblings_can_be_told_apart_at_64_pixels():
     birds = synthetic.species(20, seed=7)
-    poses = [
-        [
-            np.asarray(
-                synthetic.draw(replace(bird, name="any"), index=k, seed=1, size=64).image, int
-            )
-            for k in range(3)
-        ]
-        for bird in birds
-    ]
+    poses = []
+    for bird in birds:
+        unnamed = replace(bird, name="any")
+        drawings = [synthetic.draw(unnamed, index=k, seed=1, size=64) for k in range(3)]
+        poses.append([np.asarray(drawing.image, int) for drawing in drawings])
     for i, one in enumerate(birds):
         for j, other in enumerate(birds[:i]):
             if one.family == other.family:
@@ -155,10 +151,11 @@ def test_source_and_benchmark_share_no_species_no_name_and_no_body():
 @pytest.mark.parametrize("domain", ["benchmark", "source"])
 def test_each_member_of_a_family_changed_a_colour_and_a_mark_of_its_ancestor(domain):
     for members in kin(synthetic.species(40, seed=7, domain=domain)):
-        changes = [
-            [differences(one, other) for other in members if other is not one] for one in members
-        ]
-        from_ancestor = [found for found in changes if all(len(traits) == 2 for traits in found)]
+        from_ancestor = []
+        for one in members:
+            changes = [differences(one, other) for other in members if other is not one]
+            if all(len(traits) == 2 for traits in changes):
+                from_ancestor.append(changes)
         assert len(from_ancestor) == 1
         colours = [traits & families.AREAS.keys() for traits in from_ancestor[0]]
         assert [len(colour) for colour in colours] == [1, 1, 1, 1]

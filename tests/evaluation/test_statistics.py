@@ -39,10 +39,11 @@ def slow_loop(
 ) -> np.ndarray:
     """The two-stage bootstrap word for word: draw classes, then in each drawn class its queries,
     average."""
-    queries = shrunk(
-        [[seed.values[seed.labels == label] for label in np.unique(seed.labels)] for seed in seeds],
-        average,
-    )
+
+    def by_class(seed: Scores) -> list[np.ndarray]:
+        return [seed.values[seed.labels == label] for label in np.unique(seed.labels)]
+
+    queries = shrunk([by_class(seed) for seed in seeds], average)
     resampled = []
     for _ in range(resamples):
         drawn = chance.integers(len(queries[0]), size=len(queries[0]))
@@ -80,15 +81,15 @@ def shrunk(queries: list[list[np.ndarray]], average: Average) -> list[list[np.nd
         means.append(mean)
     between = len(queries) * np.var(np.mean(contributions, axis=0))
     keep = math.sqrt(max(0.0, between - np.mean(noises)) / between)
-    return [
-        [
-            mean
-            + keep * (own.mean() - mean)
-            + math.sqrt(len(own) / max(len(own) - 1, 1)) * (own - own.mean())
-            for own in classes
-        ]
-        for mean, classes in zip(means, queries, strict=True)
-    ]
+
+    def corrected(own: np.ndarray, mean: float) -> np.ndarray:
+        widening = math.sqrt(len(own) / max(len(own) - 1, 1))
+        return mean + keep * (own.mean() - mean) + widening * (own - own.mean())
+
+    result = []
+    for mean, classes in zip(means, queries, strict=True):
+        result.append([corrected(own, mean) for own in classes])
+    return result
 
 
 @pytest.mark.parametrize("average", ["macro", "micro"])

@@ -177,14 +177,12 @@ def test_mistakes_are_wrong_and_those_that_only_the_phase_without_the_class_make
     lost = [bool(right["all"][row]) for row in chosen]
     assert lost == sorted(lost, reverse=True)
     wrong = [row for row in chosen if not right["all"][row]]
-    sure = [
-        max(
-            float(by_phase[phase].similarities[row, 0])
-            for phase in by_phase
-            if not right[phase][row]
-        )
-        for row in wrong
-    ]
+
+    def certainty(row: int) -> float:
+        mistaken = [phase for phase in by_phase if not right[phase][row]]
+        return max(float(by_phase[phase].similarities[row, 0]) for phase in mistaken)
+
+    sure = [certainty(row) for row in wrong]
     assert sure == sorted(sure, reverse=True)
     assert [rows[image.index] for image in mistaken_queries(run_images, 2)] == chosen[:2]
 
@@ -305,20 +303,13 @@ def test_the_network_with_random_weights_is_asked_alike_by_what_it_makes_of_the_
     image = run_images.image(int(run_images.queries[0]))
     target = model.target_of(image, model.embed(run_images.pixels(image)[None])[0], "class")
     (alike,) = random.same_targets([target], run_images)
-    made = {
-        part: random.embed(
-            np.stack(
-                [
-                    run_images.pixels(run_images.image(int(model.gallery_images[row])))
-                    for row in getattr(target, part)
-                ]
-            )
-        )
-        for part in ("toward", "away")
-    }
-    assert np.allclose(
-        alike.direction.numpy(), made["toward"].mean(axis=0) - made["away"].mean(axis=0), atol=1e-5
-    )
+
+    def mean_embedding(rows: np.ndarray) -> np.ndarray:
+        images = [run_images.image(int(model.gallery_images[row])) for row in rows]
+        return random.embed(np.stack([run_images.pixels(image) for image in images])).mean(axis=0)
+
+    expected = mean_embedding(target.toward) - mean_embedding(target.away)
+    assert np.allclose(alike.direction.numpy(), expected, atol=1e-5)
 
 
 def test_another_image_gets_a_map_of_its_own(run, run_images, tmp_path):

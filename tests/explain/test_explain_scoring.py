@@ -33,7 +33,7 @@ HEAT = np.array([[0.0, 1.0, 2.0], [-5.0, 3.0, 0.0], [3.0, 0.0, 1.0]])
 
 
 def mask(*rows: str) -> np.ndarray:
-    return np.array([[letter == "x" for letter in row] for row in rows])
+    return np.array([list(row) for row in rows]) == "x"
 
 
 # Against boxes

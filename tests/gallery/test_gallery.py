@@ -332,9 +332,9 @@ def test_what_it_was_chosen_on_is_said(tmp_path):
     assert (
         describe_threshold(calibration.threshold(1.0), calibration)
         == "threshold 0.9744: of 5 validation images of the run, 80% are predicted and 100% of"
-        " these predictions are right; of 4 query images, on which it was not chosen, 100% are predicted"
-        " and 75% of these are right. The network was not trained on any of them. All are of"
-        " classes in the gallery: expect more wrong predictions where photos are of others"
+        " these predictions are right; of 4 query images, on which it was not chosen, 100% are"
+        " predicted and 75% of these are right. The network was not trained on any of them. All are"
+        " of classes in the gallery: expect more wrong predictions where photos are of others"
     )
     threshold = as_json(
         Predictions((), (), 1.0, 1.0),

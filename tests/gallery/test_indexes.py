@@ -259,10 +259,8 @@ def test_images_of_the_gallery_that_are_asked_are_left_out_of_their_own_look_ups
     similarity = GALLERY.embeddings[rows] @ GALLERY.embeddings.T
     similarity[np.arange(len(rows)), rows] = -2
     nearest = open_index.find(GALLERY.embeddings[rows], 2)[1]
-    others = [
-        next(row for row in pair if row != own)
-        for pair, own in zip(nearest.tolist(), rows.tolist(), strict=True)
-    ]
+    first, second = nearest.T
+    others = np.where(first == rows, second, first)
     assert open_index.measured.queries == 1000
     assert open_index.measured.recall_at_1.value == pytest.approx(
         np.mean(similarity.argmax(1) == others), abs=1e-9

@@ -24,14 +24,15 @@ def mixtures(
     """(anchor, similarity, lambda) of every positive with every negative, in the order in which
     lambdas are drawn."""
     size = len(embeddings)
-    same = [
-        [bool(p) or (len(anchors) == size and a == i) for i, p in enumerate(row)]
-        for a, row in enumerate(positives)
-    ]
+
+    def is_negative(a: int, n: int) -> bool:
+        is_anchor = len(anchors) == size and a == n
+        return not positives[a][n] and not is_anchor
+
     triples = [
         (a, p, n)
         for a, p, n in product(range(len(anchors)), range(size), range(size))
-        if positives[a][p] and not same[a][n]
+        if positives[a][p] and is_negative(a, n)
     ]
     kept = torch.distributions.Beta(2.0, 2.0).sample((len(triples),)).tolist()
     pairs = []
@@ -77,10 +78,10 @@ def test_the_term_is_what_its_definition_gives(name):
     torch.manual_seed(11)
     if name == "ProxyAnchor":
         anchors = functional.normalize(loss.loss.proxies.detach(), dim=1)
-        positives = [[int(label) == a for label in labels] for a in range(3)]
+        positives = (torch.arange(3)[:, None] == labels).tolist()
     else:
         anchors = embeddings.detach()
-        positives = [[bool(labels[i] == labels[a]) and i != a for i in range(7)] for a in range(7)]
+        positives = ((labels[:, None] == labels) & ~torch.eye(7, dtype=torch.bool)).tolist()
     expected = 0.4 * by_definition(name, mixtures(anchors, positives, embeddings.detach()))
     assert value.item() == pytest.approx(expected, rel=1e-4)
 

@@ -28,11 +28,12 @@ def epshn(distance: str = "cosine", temperature: float = 0.1) -> Objective:
 
 def closeness(first: list[float], second: list[float], distance: str) -> float:
     """Higher is closer: the cosine, or the Euclidean distance of the unit vectors turned round."""
-    lengths = [math.sqrt(sum(x * x for x in vector)) for vector in (first, second)]
-    one, other = (
-        [x / length for x in vector]
-        for vector, length in zip((first, second), lengths, strict=True)
-    )
+
+    def unit(vector: list[float]) -> list[float]:
+        length = math.sqrt(sum(x * x for x in vector))
+        return [x / length for x in vector]
+
+    one, other = unit(first), unit(second)
     if distance == "cosine":
         return sum(x * y for x, y in zip(one, other, strict=True))
     return -math.sqrt(sum((x - y) ** 2 for x, y in zip(one, other, strict=True)))

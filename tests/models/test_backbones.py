@@ -71,7 +71,7 @@ def test_the_expected_numbers_of_features_cover_every_registered_name():
 
 
 @pytest.mark.parametrize("name", NUM_FEATURES)
-def test_every_backbone_makes_features_by_no_lottery_in_both_precisions_and_its_first_layer_learns_from_them(
+def test_every_backbone_repeats_its_features_in_both_precisions_and_its_first_layer_learns(
     name,
 ):
     torch.manual_seed(0)
@@ -312,7 +312,7 @@ def test_weights_of_timm_that_lie_in_the_cache_need_no_network(hub_cache):
     assert same(loaded, expected)
 
 
-def test_weights_in_the_cache_are_read_as_the_hub_writes_them_even_where_timm_also_knows_a_numpy_file(
+def test_cached_weights_are_read_as_the_hub_writes_them_even_where_timm_knows_a_numpy_file(
     hub_cache,
 ):
     torch.manual_seed(1)

@@ -55,7 +55,7 @@ def test_a_flattened_map_is_the_same_map():
     assert torch.equal(head().maps(features.flatten(1)), head().maps(features))
 
 
-def test_hidden_convolutions_see_the_neighbours_of_a_position_and_without_them_a_position_is_alone():
+def test_only_hidden_convolutions_see_the_neighbours_of_a_position():
     features, moved = torch.randn(2, 1, 6, 5, 5)
     moved = torch.where(torch.arange(25).reshape(5, 5) == 12, moved, features)
     for hidden, reach in (
@@ -137,7 +137,7 @@ def test_it_trains_both_phases_also_on_the_maps_of_a_frozen_backbone(
     assert set(outcome.summary["phases"]) == {"all", "limited"}
 
 
-def test_a_stopped_run_of_every_option_of_the_backbone_with_maps_that_grow_ends_as_one_that_never_was(
+def test_a_stopped_run_of_every_option_with_maps_that_grow_ends_as_one_that_never_was(
     birds, cache_dir, tmp_path
 ):
     settings = (

@@ -67,7 +67,7 @@ def test_every_head_embeds_an_image_in_evaluation_as_it_does_inside_a_batch(name
 # Formulas
 
 
-def test_the_linear_head_with_batchnorm_standardises_each_dimension_of_the_projection_over_the_batch():
+def test_the_linear_head_with_batchnorm_standardises_each_dimension_over_the_batch():
     network = head("linear_bn", dim=5)
     projected = features() @ next(network.parameters()).T
     expected = (projected - projected.mean(dim=0)) / (

@@ -230,7 +230,7 @@ def train(network: Embedder) -> set[str]:
 
 
 @pytest.mark.parametrize("backbone", ["timm:test_resnet", "timm:test_efficientnet", "resnet18"])
-def test_training_with_frozen_batchnorm_gem_and_skip_head_changes_all_but_the_batchnorms_of_the_backbone(
+def test_training_with_frozen_batchnorm_gem_and_skip_head_changes_all_but_batchnorms(
     backbone,
 ):
     network = embedder(

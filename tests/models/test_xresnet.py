@@ -127,7 +127,7 @@ def test_mish_takes_the_place_of_every_relu():
     )  # 1 * tanh(log(1 + e))
 
 
-def test_blurred_max_pooling_is_the_maximum_of_each_neighbourhood_then_a_binomial_filter_at_every_second_position():
+def test_blurred_max_pooling_is_a_maximum_then_a_binomial_filter_at_every_second_position():
     pool = network(pool="maxblur").maxpool
     maps = torch.zeros(1, 64, 6, 6)
     maps[0, :, 2, 3] = 16.0

@@ -307,4 +307,4 @@ def test_every_table_is_written_as_it_is(answers, tmp_path):
         with open(tmp_path / f"{name}.csv", encoding="utf-8", newline="") as file:
             header, *rows = list(csv.reader(file))
         assert header == list(table.columns)
-        assert rows == [[str(cell) for cell in row] for row in table.rows]
+        assert rows == [list(map(str, row)) for row in table.rows]

@@ -212,7 +212,9 @@ def test_other_profiles_get_sections_of_their_own_and_a_line_says_so(tmp_path):
     finish(tmp_path, demo, {"all": queries(4, 3, 2, 4), "limited": queries(4, 3, 0, 1)})
     collection = collect([tmp_path])
     sections = studies_of(collection)
-    assert [[line.name for line in section.group.lines] for section in sections] == [["a"], ["b"]]
+    first, second = sections
+    assert [line.name for line in first.group.lines] == ["a"]
+    assert [line.name for line in second.group.lines] == ["b"]
     assert collection.problems == [
         "these runs can't all be compared: there is one section for each of Precision drop on cub;"
         " Precision drop on cub, profile demo"
@@ -886,7 +888,8 @@ const names = () => [...table.tBodies[0].rows].map(row => row.cells[0].dataset.s
 const told = {};
 for (const head of ["P@1 all", "logits top-1", "experiment"]) {
   const cell = [...table.tHead.rows[0].cells].find(cell => cell.textContent === head);
-  told[head] = [0, 1].map(() => { cell.querySelector("button").click(); return [cell.getAttribute("aria-sort"), ...names()]; });
+  const sorted = () => [cell.getAttribute("aria-sort"), ...names()];
+  told[head] = [0, 1].map(() => { cell.querySelector("button").click(); return sorted(); });
 }
 document.body.dataset.told = JSON.stringify(told);
 </script></body>"""

@@ -113,7 +113,7 @@ def test_foreign_json_where_one_of_ours_belongs_is_healed_or_one_line_with_its_n
     check_outcome(kind, path, place, birds, wanted)
 
 
-def test_a_state_of_an_earlier_version_is_refused_and_without_it_its_phase_is_trained_anew_to_the_same_bits(
+def test_a_state_of_an_earlier_version_is_refused_and_without_it_training_gives_the_same_bits(
     world, birds, tmp_path
 ):
     [kind] = [kind for kind in persisted.HALF if kind.file.endswith("state.pt")]

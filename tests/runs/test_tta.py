@@ -157,7 +157,7 @@ def test_tta_changes_the_evaluation_of_both_phases_and_nothing_of_the_training(
             assert np.linalg.norm(after[part], axis=1) == pytest.approx(1, abs=1e-5)
 
 
-def test_the_similarity_by_max_is_that_of_the_query_s_most_similar_view_with_the_gallery_image_s_mean(
+def test_the_similarity_by_max_is_of_the_query_s_most_similar_view_with_the_gallery_s_mean(
     largest: Path,
 ):
     for phase in ("all", "limited"):

@@ -67,12 +67,13 @@ def test_figures_evidence_explanations_and_embeddings_reach_wandb_as_they_are(
 
 def test_the_table_of_embeddings_says_which_classes_the_phase_never_saw(run: Path):
     finished = read_folder(run)
-    unseen = {
-        phase: {row[1] for row in artifacts.embeddings_table(finished, phase).rows if row[3]}
-        for phase in ("all", "limited")
-    }
-    assert unseen["all"] == set()
-    assert unseen["limited"] == set(finished.summary["unseen_classes"])
+
+    def unseen(phase: str) -> set[str]:
+        table = artifacts.embeddings_table(finished, phase)
+        return {row[1] for row in table.rows if row[3]}
+
+    assert unseen("all") == set()
+    assert unseen("limited") == set(finished.summary["unseen_classes"])
 
 
 def test_what_was_not_logged_offline_can_t_be_sent(run: Path, tmp_path: Path):

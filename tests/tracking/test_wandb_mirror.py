@@ -27,7 +27,14 @@ from dml_bench.tracking import wandb_mirror as tracking
 directory, warnings = Path(sys.argv[1]), []
 
 def begin(mode, **changes):
-    arguments = dict(directory=directory, run_id="run1", name="first", group="cub", config={}, warn=warnings.append)
+    arguments = dict(
+        directory=directory,
+        run_id="run1",
+        name="first",
+        group="cub",
+        config={},
+        warn=warnings.append,
+    )
     return tracking.start(mode, **arguments | changes)
 
 def report(**facts):
@@ -41,7 +48,8 @@ for epoch in (1, 2):
     mirror.log({"epoch": epoch, "phase": "head", "train_loss": 1 / epoch})
 from PIL import Image
 mirror.picture("training_batch", Image.new("RGB", (20, 10), "red"))
-mirror.tables({"per_class": ResultTable(("class", "accuracy"), (("wren", 0.5), ("crow", "undefined")))})
+rows = ("wren", 0.5), ("crow", "undefined")
+mirror.tables({"per_class": ResultTable(("class", "accuracy"), rows)})
 mirror.log({"epoch": 3, "phase": "all", "train_loss": 0.125, "test_accuracy": 0.75})
 mirror.summary({"precision_drop": 0.0625})
 mirror.finish()

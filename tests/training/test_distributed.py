@@ -197,11 +197,11 @@ def test_there_is_one_run_folder_with_the_files_of_a_single_process_and_one_reco
     two, single
 ):
     folder = folder_in(two / "pairs")
-    files = [
-        sorted(path.relative_to(each).as_posix() for path in each.rglob("*") if path.is_file())
-        for each in (folder, single["pairs"])
-    ]
-    assert files[0] == files[1]
+
+    def files(run: Path) -> list[str]:
+        return sorted(path.relative_to(run).as_posix() for path in run.rglob("*") if path.is_file())
+
+    assert files(folder) == files(single["pairs"])
     assert [(record["phase"], record["epoch"]) for record in records(folder)] == [
         (phase, epoch) for phase in PHASES for epoch in (1, 2, 3, 4)
     ]

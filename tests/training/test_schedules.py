@@ -117,7 +117,7 @@ def test_the_rates_are_those_of_torch_s_own_schedulers():
 
 @pytest.mark.parametrize("entry", list(schedules), ids=lambda entry: entry.name)
 @pytest.mark.parametrize("steps", [1, 2, 3, 4, 5, 7, 60])
-def test_every_schedule_keeps_the_groups_apart_never_passes_the_base_rate_and_lasts_as_long_as_the_training(
+def test_every_schedule_keeps_groups_apart_never_passes_the_base_rate_and_lasts_all_training(
     entry, steps
 ):
     learner = optimizer()
