@@ -32,7 +32,7 @@ def check_same(setting: Setting) -> dict[str, float]:
     split = Split(train, spread(setting.split.test, few), "", train, train[:0])
     setting = replace(setting, split=split)
     ours, usual = Ours(setting, "float32"), Usual(setting)
-    found = {"queries": len(split.test)} | same_step(setting, ours, usual)
+    measured = {"queries": len(split.test)} | same_step(setting, ours, usual)
     copy_weights(ours, usual)
     gallery, query = ours.run.embed(split.train), ours.run.embed(split.test)
     pairs = ((gallery, usual.loop.gallery_set), (query, usual.loop.query_set))
@@ -44,20 +44,20 @@ def check_same(setting: Setting) -> dict[str, float]:
     margin = np.where(same_class, similar, -2).max(1) - np.where(same_class, -2, similar).max(1)
     undecided = int((np.abs(margin) <= 4 * difference).sum())
     scores = ours.evaluate(), usual.evaluate()
-    found |= {
+    measured |= {
         "embeddings": difference,
         "undecided": undecided,
         "ours_precision_at_1": scores[0],
         "usual_precision_at_1": scores[1],
     }
     for what, tolerance in TOLERANCES.items():
-        assert found[what] <= tolerance, (
-            f"the loops differ in their {what} by more than {tolerance}: {found}"
+        assert measured[what] <= tolerance, (
+            f"the loops differ in their {what} by more than {tolerance}: {measured}"
         )
     assert round(abs(scores[0] - scores[1]) * len(split.test)) <= undecided, (
-        f"the loops differ in P@1: {found}"
+        f"the loops differ in P@1: {measured}"
     )
-    return found
+    return measured
 
 
 def same_step(setting: Setting, ours: Ours, usual: Usual) -> dict[str, float]:

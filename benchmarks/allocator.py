@@ -70,22 +70,18 @@ def timed(work: Callable[[], None]) -> tuple[float, int]:
 def main() -> None:
     options = options_of(__doc__, size=224, batch_size=64)
     size, batch = (64, 8) if options.quick else (options.size, options.batch_size)
-    found = in_processes(
+    by_way = in_processes(
         __file__,
         {way: [way, str(size), str(batch)] for way in ("given back", "kept")},
         options.rounds,
     )
-    rows = [
-        [
-            way,
-            *(median_spread([run[key] for run in runs]) for key in ("step", "embed")),
-            *(
-                f"{statistics.median(run[key] for run in runs):,.0f}"
-                for key in ("faults", "megabytes")
-            ),
-        ]
-        for way, runs in found.items()
-    ]
+    rows = []
+    for way, runs in by_way.items():
+        step = median_spread([run["step"] for run in runs])
+        embed = median_spread([run["embed"] for run in runs])
+        faults = statistics.median(run["faults"] for run in runs)
+        megabytes = statistics.median(run["megabytes"] for run in runs)
+        rows.append([way, step, embed, f"{faults:,.0f}", f"{megabytes:,.0f}"])
     lines = [
         *(
             "",
@@ -109,7 +105,7 @@ def main() -> None:
     write(
         "allocator",
         "Memory that is kept",
-        {**facts(), "rounds": options.rounds, "found": found},
+        {**facts(), "rounds": options.rounds, "found": by_way},
         lines,
         options.out,
     )

@@ -85,9 +85,9 @@ def opening(folder: Path, cache: Path) -> float:
         try:
             url = next(
                 (
-                    found[0]
+                    match[0]
                     for line in app.stdout
-                    if (found := re.search(r"http://127\.0\.0\.1:\S+", line))
+                    if (match := re.search(r"http://127\.0\.0\.1:\S+", line))
                 ),
                 "",
             )
@@ -109,15 +109,15 @@ def main() -> None:
         root = Path(name)
         photographs(images, root / "images")
         folder = trained(root / "images", root)
-        found: dict[str, Any] = {"first opening": [opening(folder, root / "cache")]}
+        seconds: dict[str, Any] = {"first opening": [opening(folder, root / "cache")]}
         later = each_in_turn({"later": lambda: opening(folder, root / "cache")}, options.rounds)
-    found |= later
-    result = {**facts(), "images": images, "seconds": found}
+    seconds |= later
+    result = {**facts(), "images": images, "seconds": seconds}
     lines = [
         "",
         f"{images:,} images; seconds from the command to the page.",
         "",
-        *table(["", "seconds"], [[k, median_spread(v)] for k, v in found.items()]),
+        *table(["", "seconds"], [[k, median_spread(v)] for k, v in seconds.items()]),
     ]
     write("browse", "Opening a run in FiftyOne", result, lines, options.out)
 

@@ -141,16 +141,16 @@ def memory_of_this() -> dict[str, int]:
 
 def each_in_turn(ways: dict[str, Callable[[], Any]], rounds: int) -> dict[str, list[Any]]:
     """What each way returns, by name; who begins changes from round to round."""
-    found: dict[str, list[Any]] = {name: [] for name in ways}
+    results: dict[str, list[Any]] = {name: [] for name in ways}
     names = list(ways)
     for number in range(rounds):
         for name in names[number % len(names) :] + names[: number % len(names)]:
-            found[name].append(ways[name]())
+            results[name].append(ways[name]())
             print(
-                f"round {number + 1}/{rounds}  {name:<24} {brief(found[name][-1])[:100]}",
+                f"round {number + 1}/{rounds}  {name:<24} {brief(results[name][-1])[:100]}",
                 flush=True,
             )
-    return found
+    return results
 
 
 def brief(value: Any) -> str:

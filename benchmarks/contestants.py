@@ -83,7 +83,7 @@ class Ours:
             return validation.validate(self.run)["test_accuracy"]
 
     def shorten(self, batches: int) -> Callable[[], None]:
-        whole = self.run.images, self.run.monitored
+        originals = self.run.images, self.run.monitored
         few = batches * self.run.experiment.train.batch_size
         queries = {name: images[:few] for name, images in self.run.monitored.queries.items()}
         self.run.images, self.run.monitored = (
@@ -92,7 +92,7 @@ class Ours:
         )
 
         def restore() -> None:
-            self.run.images, self.run.monitored = whole
+            self.run.images, self.run.monitored = originals
 
         return restore
 
@@ -161,12 +161,12 @@ class Usual:
 
     def shorten(self, batches: int) -> Callable[[], None]:
         sets = self.loop.train_set, self.loop.gallery_set, self.loop.query_set
-        whole = [images.indices for images in sets]
+        originals = [images.indices for images in sets]
         for images in sets:
             images.indices = images.indices[: batches * self.loop.batch_size]
 
         def restore() -> None:
-            for images, indices in zip(sets, whole, strict=True):
+            for images, indices in zip(sets, originals, strict=True):
                 images.indices = indices
 
         return restore
@@ -212,12 +212,12 @@ class Bare:
             return self.loop.evaluate()
 
     def shorten(self, batches: int) -> Callable[[], None]:
-        whole = self.loop.train_images, self.loop.test_images
+        originals = self.loop.train_images, self.loop.test_images
         few = batches * self.loop.batch_size
-        self.loop.train_images, self.loop.test_images = whole[0][:few], whole[1][:few]
+        self.loop.train_images, self.loop.test_images = originals[0][:few], originals[1][:few]
 
         def restore() -> None:
-            self.loop.train_images, self.loop.test_images = whole
+            self.loop.train_images, self.loop.test_images = originals
 
         return restore
 

@@ -143,12 +143,12 @@ def case(tally: Tally, chance: random.Random, place: Path) -> None:
             tally.wrong.append(f"{story[-1]}: {log.read_text()[-1500:]}")
     code, _ = run_in_fork(scenario.again or scenario.act, place, log)
     tally.cases += 1
-    found = {} if code else bits_of(place)
-    if code or found != tally.bits:
+    bits = {} if code else bits_of(place)
+    if code or bits != tally.bits:
         reason = (
             f"exit code {code}: {log.read_text()[-1500:]}"
             if code
-            else f"other bits: {differing(found, tally.bits)}"
+            else f"other bits: {differing(bits, tally.bits)}"
         )
         tally.wrong.append(f"{'; '.join(story)}; then {reason}")
         print(f"{scenario.name}: {tally.wrong[-1]}", flush=True)
@@ -166,9 +166,9 @@ def named(tally: Tally, death: Death) -> str:
     return f"({event.name} {Path(event.file).name}) "
 
 
-def differing(found: dict[str, str], wanted: dict[str, str]) -> list[str]:
+def differing(actual: dict[str, str], wanted: dict[str, str]) -> list[str]:
     return sorted(
-        name for name in found.keys() | wanted.keys() if found.get(name) != wanted.get(name)
+        name for name in actual.keys() | wanted.keys() if actual.get(name) != wanted.get(name)
     )
 
 
@@ -176,9 +176,9 @@ def kill_all(tallies: Sequence[Tally], options: argparse.Namespace, world: Path)
     """Whoever had least of the time is next."""
     chance, end, number = random.Random(options.seed), time.monotonic() + options.seconds, 0
     while time.monotonic() < end and not (
-        options.quick and sum(sum(each.kills.values()) for each in tallies) >= QUICK_KILLS
+        options.quick and sum(sum(tally.kills.values()) for tally in tallies) >= QUICK_KILLS
     ):
-        tally = min(tallies, key=lambda each: each.spent / each.scenario.weight)
+        tally = min(tallies, key=lambda candidate: candidate.spent / candidate.scenario.weight)
         begun, number = time.monotonic(), number + 1
         case(tally, chance, world / f"case-{number}" / "place")
         tally.spent += time.monotonic() - begun
@@ -207,10 +207,10 @@ def flipped_bits(world: Path, seed: int) -> list[dict[str, Any]]:
         path.write_bytes(content)
         code, _ = run_in_fork(partial(use, kind, birds), place, world / "kinds.log")
         if (kind.make, kind.use) not in wanted:
-            whole = Path(shutil.copytree(made[kind.make], world / "whole"))
-            assert run_in_fork(partial(use, kind, birds), whole, world / "kinds.log")[0] == 0
-            wanted[kind.make, kind.use] = (whole / "used").read_text()
-            shutil.rmtree(whole)
+            undamaged = Path(shutil.copytree(made[kind.make], world / "whole"))
+            assert run_in_fork(partial(use, kind, birds), undamaged, world / "kinds.log")[0] == 0
+            wanted[kind.make, kind.use] = (undamaged / "used").read_text()
+            shutil.rmtree(undamaged)
         same = code == 0 and (place / "used").read_text() == wanted[kind.make, kind.use]
         result = (
             "healed"
@@ -232,11 +232,11 @@ def use(kind: Any, birds: Path, place: Path) -> None:
 
 
 def page(result: dict[str, Any]) -> str:
-    rows = [
-        [name, *(f"{each[key]:.0f}" for key in COLUMNS)]
-        for name, each in result["scenarios"].items()
-    ]
-    total = {key: sum(each[key] for each in result["scenarios"].values()) for key in COLUMNS}
+    rows, total = [], dict.fromkeys(COLUMNS, 0)
+    for name, tally in result["scenarios"].items():
+        rows.append([name, *(f"{tally[key]:.0f}" for key in COLUMNS)])
+        for key in COLUMNS:
+            total[key] += tally[key]
     signals = ", ".join(f"{number} {name}" for name, number in result["signals"].items())
     lines = [
         *heading("Kills and flipped bits", result),
@@ -254,8 +254,8 @@ def page(result: dict[str, Any]) -> str:
         "",
         *(
             f"- {name}: {line}"
-            for name, each in result["scenarios"].items()
-            for line in [*each["wrong"], *each["left"]]
+            for name, tally in result["scenarios"].items()
+            for line in [*tally["wrong"], *tally["left"]]
         ),
     ]
     lines += [f"- {line}" for line in result["failed"]]
@@ -316,8 +316,8 @@ def main() -> None:
     result = {
         **facts(),
         "seed": options.seed,
-        "signals": dict(sum((each.kills for each in tallies), Counter())),
-        "scenarios": {each.scenario.name: as_dict(each) for each in tallies},
+        "signals": dict(sum((tally.kills for tally in tallies), Counter())),
+        "scenarios": {tally.scenario.name: as_dict(tally) for tally in tallies},
         "flips": flips,
         "failed": failed,
     }
@@ -328,7 +328,7 @@ def main() -> None:
     (options.out / "crash" / "README.md").write_text(text, encoding="utf-8")
     bad = (
         len(failed)
-        + sum(len(each.wrong) + len(each.left) for each in tallies)
+        + sum(len(tally.wrong) + len(tally.left) for tally in tallies)
         + sum(row["result"] in ("SILENT", "TRACEBACK") for row in flips)
     )
     sys.exit(1 if bad else 0)

@@ -212,7 +212,10 @@ def scoring(setting: Setting, rounds: int) -> dict[str, list[float]]:
     }
     for way in ways.values():
         way()
-    return {name: [timed(way)[0] for _ in range(rounds)] for name, way in ways.items()}
+    seconds = {}
+    for name, way in ways.items():
+        seconds[name] = [timed(way)[0] for _ in range(rounds)]
+    return seconds
 
 
 def saving(ours: Ours, rounds: int) -> list[float]:
@@ -262,16 +265,16 @@ def arguments() -> argparse.Namespace:
 
 
 def contestants_of(options: argparse.Namespace, setting: Setting) -> list[Contestant]:
-    found: list[Contestant] = []
+    contestants: list[Contestant] = []
     if options.only != "usual":
-        found.append(Ours(setting, choose_precision("auto", setting.device)))
+        contestants.append(Ours(setting, choose_precision("auto", setting.device)))
         if options.float32:
-            found.append(Ours(setting, "float32", "ours, float32"))
+            contestants.append(Ours(setting, "float32", "ours, float32"))
     if options.only == "all":
-        found.append(Bare(setting, choose_precision("auto", setting.device)))
+        contestants.append(Bare(setting, choose_precision("auto", setting.device)))
     if options.only != "ours":
-        found.append(Usual(setting))
-    return found
+        contestants.append(Usual(setting))
+    return contestants
 
 
 def measure(options: argparse.Namespace, console: Console, pixels_dir: Path) -> dict[str, Any]:

@@ -59,15 +59,15 @@ def ours(embeddings: np.ndarray, labels: np.ndarray) -> float:
     from dml_bench.evaluation import metrics
     from dml_bench.evaluation.search import search_leaving_one_out
 
-    found = search_leaving_one_out(embeddings, labels, PER_CLASS)
-    correct = metrics.precision_at_1(found)
+    neighbours = search_leaving_one_out(embeddings, labels, PER_CLASS)
+    correct = metrics.precision_at_1(neighbours)
     for k in (1, 2, 4, 8):
-        metrics.micro(metrics.recall_at(found, k))
-    for values in (metrics.r_precision(found), metrics.map_at_r(found), correct):
+        metrics.micro(metrics.recall_at(neighbours, k))
+    for values in (metrics.r_precision(neighbours), metrics.map_at_r(neighbours), correct):
         metrics.by_class(values, labels, int(labels.max()) + 1)
     for k in (1, 3, 5, 10):
         for weights in ("majority", "distance"):
-            metrics.vote(found, k, weights=weights)
+            metrics.vote(neighbours, k, weights=weights)
     return metrics.micro(correct)
 
 
@@ -76,8 +76,8 @@ def faiss(embeddings: np.ndarray, labels: np.ndarray) -> float:
 
     index = faiss.IndexFlatIP(embeddings.shape[1])
     index.add(embeddings)
-    _, found = index.search(embeddings, PER_CLASS + 1)
-    return float((labels[found[:, 1]] == labels).mean())
+    _, indices = index.search(embeddings, PER_CLASS + 1)
+    return float((labels[indices[:, 1]] == labels).mean())
 
 
 def pml(embeddings: np.ndarray, labels: np.ndarray, k: str | None = None) -> float:
@@ -99,7 +99,7 @@ def oml(embeddings: np.ndarray, labels: np.ndarray) -> float:
     _, retrieved, relevant = batched_knn(
         torch.from_numpy(embeddings), ids, ids, top_n=PER_CLASS, labels_gt=torch.from_numpy(labels)
     )
-    found = calc_retrieval_metrics(
+    scores = calc_retrieval_metrics(
         retrieved,
         relevant,
         cmc_top_k=(1,),
@@ -107,7 +107,7 @@ def oml(embeddings: np.ndarray, labels: np.ndarray) -> float:
         map_top_k=(PER_CLASS,),
         verbose=False,
     )
-    return float(found["cmc"][1])
+    return float(scores["cmc"][1])
 
 
 def measured(way: str, path: str, more: list[str]) -> dict[str, float]:
@@ -153,15 +153,15 @@ def main() -> None:
             ways = {
                 name: [name, str(path), *([options.oml] if name == "oml" else [])] for name in names
             }
-            result["sizes"][str(images)] = found = in_processes(__file__, ways, options.rounds)
-            lines += section(images, options, found)
+            result["sizes"][str(images)] = measured = in_processes(__file__, ways, options.rounds)
+            lines += section(images, options, measured)
     write("evaluation", "Scoring embeddings", result, lines, options.out)
 
 
-def section(images: int, options: Any, found: dict[str, list[dict[str, float]]]) -> list[str]:
-    base = statistics.median(run["seconds"] for run in found["faiss"])
+def section(images: int, options: Any, measured: dict[str, list[dict[str, float]]]) -> list[str]:
+    base = statistics.median(run["seconds"] for run in measured["faiss"])
     rows = []
-    for name, runs in found.items():
+    for name, runs in measured.items():
         seconds = [run["seconds"] for run in runs]
         memory = max(run["gigabytes"] for run in runs)
         over = f"{statistics.median(seconds) / base:.2f}"
@@ -181,7 +181,7 @@ def section(images: int, options: Any, found: dict[str, list[dict[str, float]]])
     head = ["", "seconds", "over one FAISS search", "peak GB above the embeddings", "P@1"]
     left = (
         []
-        if "oml" in found or images > LARGEST_FOR["oml"]
+        if "oml" in measured or images > LARGEST_FOR["oml"]
         else ["", "open-metric-learning: not measured (see --oml)."]
     )
     return ["", title, "", *table(head, rows), *left]

@@ -109,12 +109,12 @@ class Floor:
 
     def embed(self, images: np.ndarray) -> Tensor:
         """(images, 128) unit vectors."""
-        found = []
+        batches = []
         for start in range(0, len(images), self.batch_size):
             with torch.autocast(
                 self.device.type, dtype=self.dtype, enabled=self.dtype != torch.float32
             ):
-                found.append(
+                batches.append(
                     self.model(self.normalised(self.views[images[start : start + self.batch_size]]))
                 )
-        return functional.normalize(torch.cat(found).float(), dim=1)
+        return functional.normalize(torch.cat(batches).float(), dim=1)

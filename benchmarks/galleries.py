@@ -58,8 +58,8 @@ def draw(path: Path, images: int) -> None:
         rows = np.arange(first, min(first + CHUNK, images))
         vectors[rows] = around(centres[rows % len(centres)], 2 + first)
     vectors.flush()
-    asked = np.random.default_rng(0).integers(0, len(centres), QUERIES)
-    np.save(queries_of(path), around(centres[asked], 1))
+    classes = np.random.default_rng(0).integers(0, len(centres), QUERIES)
+    np.save(queries_of(path), around(centres[classes], 1))
 
 
 def around(centres: np.ndarray, seed: int) -> np.ndarray:
@@ -109,13 +109,14 @@ def look_up_one(kind: str, vectors: Path, index: Path, mapped: bool) -> dict[str
     with one_thread():
         opened.search(query, 10)
     after_queries = memory_of_this()
-    asked = RecallQueries(query, np.full(len(query), -1), "queries")
-    found = measure_recall(opened.search, embeddings, asked, index.stat().st_size)
-    grown = {
-        name: {part: at[part] - before[part] for part in before}
-        for name, at in (("opened", after_opening), ("asked", after_queries))
-    }
-    return {"measured": found.as_dict(), "resident": grown}
+    recall_queries = RecallQueries(query, np.full(len(query), -1), "queries")
+    recall = measure_recall(opened.search, embeddings, recall_queries, index.stat().st_size)
+
+    def grown(after: dict[str, int]) -> dict[str, int]:
+        return {part: after[part] - before[part] for part in before}
+
+    resident = {"opened": grown(after_opening), "asked": grown(after_queries)}
+    return {"measured": recall.as_dict(), "resident": resident}
 
 
 def one(what: str, kind: str, vectors: str, index: str) -> dict[str, Any]:
@@ -132,43 +133,38 @@ def race(
     vectors = folder / f"{size}.npy"
     draw(vectors, size)
     index = {kind: str(folder / f"{kind.replace(':', '-')}.faiss") for kind in kinds}
-    found: dict[str, dict[str, list[Any]]] = {kind: {} for kind in kinds}
+    by_kind: dict[str, dict[str, list[Any]]] = {kind: {} for kind in kinds}
     for what, name in (("build", "built"), ("mapped", "mapped"), ("in_memory", "in_memory")):
         ways = {kind: [what, kind, str(vectors), index[kind]] for kind in kinds}
         for kind, results in in_processes(__file__, ways, rounds).items():
-            found[kind][name] = results
+            by_kind[kind][name] = results
     vectors.unlink()
-    return found
+    return by_kind
 
 
-def times(kind: str, found: dict[str, list[Any]]) -> list[str]:
-    cells = [median_spread([built["seconds"] for built in found["built"]])]
+def times(kind: str, results: dict[str, list[Any]]) -> list[str]:
+    cells = [median_spread([built["seconds"] for built in results["built"]])]
     for part in ("mapped", "in_memory"):
-        cells += [
-            median_spread([each["measured"][key] for each in found[part]])
-            for key in ("milliseconds", "milliseconds_batched")
-        ]
-    return [
-        (
-            f"`{kind}`"
-            f" {', '.join(f'{key}={value}' for key, value in found['built'][0]['parameters'].items())}"
-        ),
-        *cells,
-    ]
+        measured = [run["measured"] for run in results[part]]
+        cells.append(median_spread([recall["milliseconds"] for recall in measured]))
+        cells.append(median_spread([recall["milliseconds_batched"] for recall in measured]))
+    parameters = results["built"][0]["parameters"].items()
+    listed = ", ".join(f"{key}={value}" for key, value in parameters)
+    return [f"`{kind}` {listed}", *cells]
 
 
-def costs(kind: str, found: dict[str, list[Any]]) -> list[str]:
-    told = IndexRecall.from_dict(found["mapped"][0]["measured"])
+def costs(kind: str, results: dict[str, list[Any]]) -> list[str]:
+    recall = IndexRecall.from_dict(results["mapped"][0]["measured"])
 
     def megabytes(part: str, *keys: str) -> str:
         return (
-            f"{statistics.median(reduce(getitem, keys, each) for each in found[part]) / 1e6:,.1f}"
+            f"{statistics.median(reduce(getitem, keys, run) for run in results[part]) / 1e6:,.1f}"
         )
 
     return [
         f"`{kind}`",
-        told.recall_at_1.words(),
-        told.recall_at_10.words(),
+        recall.recall_at_1.describe(),
+        recall.recall_at_10.describe(),
         megabytes("built", "bytes"),
         megabytes("built", "peak_bytes_above_vectors"),
         *(megabytes(part, "resident", "opened", "RssAnon") for part in ("mapped", "in_memory")),
@@ -204,12 +200,10 @@ def page(result: dict[str, Any]) -> list[str]:
             " found that are as near as the k exactly nearest, with a 95% interval."
         ),
     ]
-    for size, found in result["sizes"].items():
-        asked = [run["measured"] for each in found.values() for run in each["mapped"]]
-        single, batched = (
-            median_spread([each[key] for each in asked])
-            for key in ("exact_milliseconds", "exact_milliseconds_batched")
-        )
+    for size, by_kind in result["sizes"].items():
+        measured = [run["measured"] for results in by_kind.values() for run in results["mapped"]]
+        single = median_spread([recall["exact_milliseconds"] for recall in measured])
+        batched = median_spread([recall["exact_milliseconds_batched"] for recall in measured])
         lines += [
             "",
             f"## {int(size):,} images",
@@ -217,8 +211,8 @@ def page(result: dict[str, Any]) -> list[str]:
             f"Exact, without an index: {single} ms a look-up, {batched} in batches of 100.",
             "",
         ]
-        lines += table(TIMES, [times(kind, each) for kind, each in found.items()])
-        lines += ["", *table(COSTS, [costs(kind, each) for kind, each in found.items()])]
+        lines += table(TIMES, [times(kind, results) for kind, results in by_kind.items()])
+        lines += ["", *table(COSTS, [costs(kind, results) for kind, results in by_kind.items()])]
     return lines
 
 
@@ -227,9 +221,9 @@ def main() -> None:
         __doc__, sizes=(10_000, 100_000, 1_000_000), kinds=(), folder=tempfile.gettempdir()
     )
     wanted = (2000,) if options.quick else options.sizes
-    of_size = {
-        size: [kind for kind in KINDS if size <= LARGEST_FOR.get(kind, size)] for size in wanted
-    }
+    of_size: dict[int, Sequence[str]] = {}
+    for size in wanted:
+        of_size[size] = [kind for kind in KINDS if size <= LARGEST_FOR.get(kind, size)]
     if options.kinds:
         of_size = dict.fromkeys(wanted, options.kinds)
     os.environ["OMP_NUM_THREADS"] = "1"  # of the processes that measure

@@ -65,18 +65,22 @@ def seconds(result: dict[str, Any], images: str, way: str) -> float:
 
 def growth(result: dict[str, Any], first: str, last: str) -> float:
     """Percent by which the own memory of one run exceeds that of another."""
-    peaks = [max(run["own_megabytes"] for run in result["peak"][name]) for name in (first, last)]
-    return 100 * (peaks[1] / peaks[0] - 1)
+
+    def peak(name: str) -> float:
+        return max(run["own_megabytes"] for run in result["peak"][name])
+
+    return 100 * (peak(last) / peak(first) - 1)
 
 
 def mixed(result: dict[str, Any]) -> float:
     """The slowest technique's epoch over the epoch without."""
     plain = result["seconds"]["none"]
-    return max(
-        statistics.median(a / b for a, b in zip(taken, plain, strict=True))
-        for name, taken in result["seconds"].items()
-        if name != "none"
-    )
+    slowdowns = []
+    for name, taken in result["seconds"].items():
+        if name != "none":
+            by_round = [a / b for a, b in zip(taken, plain, strict=True)]
+            slowdowns.append(statistics.median(by_round))
+    return max(slowdowns)
 
 
 GOALS = (
@@ -224,8 +228,8 @@ GOALS = (
 
 def names(result: dict[str, Any], part: str) -> tuple[str, str]:
     """The first and the last run whose name has that part."""
-    found = [name for name in result["peak"] if part in name]
-    return found[0], found[-1]
+    matching = [name for name in result["peak"] if part in name]
+    return matching[0], matching[-1]
 
 
 def main() -> None:

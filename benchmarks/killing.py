@@ -64,7 +64,7 @@ class Death:
         return f"{self.signal.name} {self.moment} {self.at:.3g}"
 
 
-class Watched:
+class FileOperations:
     """Counts this process's file operations and ends it at one of them."""
 
     def __init__(self, place: Path, death: Death | None):
@@ -184,9 +184,9 @@ def child(
     output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(output, 1)
     os.dup2(output, 2)
-    watched = Watched(place, death)
+    operations = FileOperations(place, death)
     if death is not None or events is not None:
-        watched.install()
+        operations.install()
     try:
         work(place)
     except KeyboardInterrupt:
@@ -203,7 +203,7 @@ def child(
         sys.stdout.flush()
         sys.stderr.flush()
     if events is not None:
-        events.write_text(json.dumps([[event.name, event.file] for event in watched.events]))
+        events.write_text(json.dumps([[event.name, event.file] for event in operations.events]))
     return 0
 
 

@@ -78,7 +78,7 @@ def measured(folder: str, epochs: str, cache: str) -> dict[str, float]:
 def main() -> None:
     options = options_of(__doc__, rounds=1, images=(1000, 4000, 16_000), epochs=(1, 4, 16))
     images, epochs = ((200, 400), (1, 2)) if options.quick else (options.images, options.epochs)
-    found: dict[str, Any] = {}
+    by_way: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as root:
         for count in images:
             noise(count, Path(root) / f"{count}")
@@ -87,18 +87,13 @@ def main() -> None:
             f"{count} images, {many} epochs": [f"{root}/{count}", str(many), f"{root}/cache"]
             for count, many in pairs
         }
-        found = in_processes(__file__, ways, options.rounds)
-    result = {**facts(), "experiment": EXPERIMENT, "rounds": options.rounds, "peak": found}
-    rows = [
-        [
-            name,
-            *(
-                f"{max(run[key] for run in runs):.0f}"
-                for key in ("own_megabytes", "resident_megabytes")
-            ),
-        ]
-        for name, runs in found.items()
-    ]
+        by_way = in_processes(__file__, ways, options.rounds)
+    result = {**facts(), "experiment": EXPERIMENT, "rounds": options.rounds, "peak": by_way}
+    rows = []
+    for name, runs in by_way.items():
+        own = max(run["own_megabytes"] for run in runs)
+        resident = max(run["resident_megabytes"] for run in runs)
+        rows.append([name, f"{own:.0f}", f"{resident:.0f}"])
     lines = [
         "",
         "Both phases of a run at 32 px, batches of 64.",

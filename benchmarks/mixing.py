@@ -62,7 +62,10 @@ def main() -> None:
             contestants = [contestant(setting, technique) for technique in TECHNIQUES]
             warm_up(contestants)
             seconds = each_in_turn(
-                {each.name: lambda each=each: timed(each.train)[0] for each in contestants},
+                {
+                    contestant.name: lambda contestant=contestant: timed(contestant.train)[0]
+                    for contestant in contestants
+                },
                 options.rounds,
             )
             result = {**about(options, setting), "seconds": seconds}

@@ -69,17 +69,20 @@ def trained(way: dict[str, Any], seed: int, cache: Path, epochs: int) -> dict[st
         loop.fit(run, lambda run: None)
     gallery, query = run.embed(images.split.gallery), run.embed(images.split.test)
     labels = images.dataset.labels
-    known, asked = labels[images.split.gallery], labels[images.split.test]
-    found = search(gallery, query, known, asked, 60)
-    ours = {"precision_at_1": micro(precision_at_1(found)), "map_at_r": micro(map_at_r(found))}
+    known, query_labels = labels[images.split.gallery], labels[images.split.test]
+    neighbours = search(gallery, query, known, query_labels, 60)
+    ours = {
+        "precision_at_1": micro(precision_at_1(neighbours)),
+        "map_at_r": micro(map_at_r(neighbours)),
+    }
     return {
         **ours,
         "digest": hashlib.sha256(query.tobytes() + gallery.tobytes()).hexdigest(),
-        "others": others(gallery, query, known, asked),
+        "others": others(gallery, query, known, query_labels),
     }
 
 
-def others(gallery: Any, query: Any, known: Any, asked: Any) -> dict[str, float]:
+def others(gallery: Any, query: Any, known: Any, query_labels: Any) -> dict[str, float]:
     """The same metrics by pytorch-metric-learning."""
     from pytorch_metric_learning.utils.accuracy_calculator import AccuracyCalculator
 
@@ -88,15 +91,15 @@ def others(gallery: Any, query: Any, known: Any, asked: Any) -> dict[str, float]
         k="max_bin_count",
         device=torch.device("cpu"),
     )
-    found = calculator.get_accuracy(
+    accuracy = calculator.get_accuracy(
         torch.from_numpy(query),
-        torch.from_numpy(asked),
+        torch.from_numpy(query_labels),
         torch.from_numpy(gallery),
         torch.from_numpy(known),
     )
     return {
-        "precision_at_1": found["precision_at_1"],
-        "map_at_r": found["mean_average_precision_at_r"],
+        "precision_at_1": accuracy["precision_at_1"],
+        "map_at_r": accuracy["mean_average_precision_at_r"],
     }
 
 
@@ -104,16 +107,16 @@ def main() -> None:
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dml-bench"
     options = options_of(__doc__, seeds=(42, 43, 44), epochs=5, cache_dir=str(cache))
     seeds, epochs = ((42,), 1) if options.quick else (options.seeds, options.epochs)
-    found: dict[str, list[dict[str, Any]]] = {name: [] for name in WAYS}
+    by_way: dict[str, list[dict[str, Any]]] = {name: [] for name in WAYS}
     for seed in seeds:
         for name, way in WAYS.items():
-            found[name].append(trained(way, seed, Path(options.cache_dir), epochs))
+            by_way[name].append(trained(way, seed, Path(options.cache_dir), epochs))
             print(
-                f"seed {seed}  {name:<42} P@1 {found[name][-1]['precision_at_1']:.4f}", flush=True
+                f"seed {seed}  {name:<42} P@1 {by_way[name][-1]['precision_at_1']:.4f}", flush=True
             )
-    base = found["all fast paths"]
+    base = by_way["all fast paths"]
     rows = []
-    for name, runs in found.items():
+    for name, runs in by_way.items():
         equal = all(run["digest"] == other["digest"] for run, other in zip(runs, base, strict=True))
         differences = [
             run["precision_at_1"] - other["precision_at_1"]
@@ -125,7 +128,7 @@ def main() -> None:
         )
     apart = max(
         abs(run[key] - run["others"][key])
-        for runs in found.values()
+        for runs in by_way.values()
         for run in runs
         for key in ("precision_at_1", "map_at_r")
     )
@@ -156,7 +159,7 @@ def main() -> None:
         **facts(),
         "experiment": EXPERIMENT,
         "epochs": epochs,
-        "found": found,
+        "found": by_way,
         "spread_of_seeds": spread,
         "largest_difference": apart,
     }

@@ -113,9 +113,9 @@ def evaluation(images: int, dim: int) -> Callable[[], Any]:
     vectors, labels = unit_vectors(images, dim), np.arange(images) // PER_CLASS
 
     def work() -> None:
-        found = search_leaving_one_out(vectors, labels, PER_CLASS)
-        metrics.map_at_r(found)
-        metrics.vote(found, 10)
+        neighbours = search_leaving_one_out(vectors, labels, PER_CLASS)
+        metrics.map_at_r(neighbours)
+        metrics.vote(neighbours, 10)
 
     return work
 
@@ -165,11 +165,11 @@ def label(axis: Any, values: list[float]) -> None:
     axis.set_minor_formatter(NullFormatter())
 
 
-def figure(found: dict[str, dict[int, float]], out: Path) -> None:
+def figure(curves: dict[str, dict[int, float]], out: Path) -> None:
     import matplotlib.pyplot as plt
 
     picture, panels = plt.subplots(2, 4, figsize=(14, 6.4), layout="constrained")
-    for panel, (name, points) in zip(panels.flat, found.items(), strict=False):
+    for panel, (name, points) in zip(panels.flat, curves.items(), strict=False):
         title, axis, _ = MEASURES[name]
         panel.loglog(list(points), list(points.values()), "o-", color="#0072b2")
         panel.set_title(title, fontsize=10)
@@ -184,7 +184,7 @@ def figure(found: dict[str, dict[int, float]], out: Path) -> None:
             "exponent {:.2f}, last {:.2f}".format(*exponent(points)),
             transform=panel.transAxes,
         )
-    for panel in panels.flat[len(found) :]:
+    for panel in panels.flat[len(curves) :]:
         panel.axis("off")
     for kind in ("svg", "png"):
         picture.savefig(out / f"scaling.{kind}", dpi=110)
@@ -206,7 +206,7 @@ def ways_of(name: str, sizes: tuple[int, ...], cache: Path, pixels: Path) -> Way
 def main() -> None:
     cache = Path.home() / ".cache" / "dml-bench" / "benchmark"
     options = options_of(__doc__, cache_dir=str(cache))
-    found: dict[str, dict[int, float]] = {}
+    curves: dict[str, dict[int, float]] = {}
     raw: dict[str, dict[str, list[float]]] = {}
     with tempfile.TemporaryDirectory() as pixels:
         for name, (title, _, sizes) in MEASURES.items():
@@ -218,11 +218,13 @@ def main() -> None:
                 way()
             timed = {str(size): lambda way=way: seconds(way) for size, way in ways.items()}
             raw[name] = each_in_turn(timed, options.rounds)
-            found[name] = {int(size): statistics.median(taken) for size, taken in raw[name].items()}
+            curves[name] = {
+                int(size): statistics.median(taken) for size, taken in raw[name].items()
+            }
     options.out.mkdir(parents=True, exist_ok=True)
-    figure(found, options.out)
+    figure(curves, options.out)
     rows = []
-    for name, points in found.items():
+    for name, points in curves.items():
         title, axis, _ = MEASURES[name]
         cost = ", ".join(f"{size:,}: {taken:.3g} s" for size, taken in points.items())
         rows.append(

@@ -376,15 +376,15 @@ def draw(place: Path) -> None:
 
 def bits_of(place: Path) -> dict[str, str]:
     """What counts of each file, by its path."""
-    found = {}
+    digests = {}
     for path in whole_files(place):
         name = path.relative_to(place).as_posix()
         if path.name.endswith(NOT_COMPARED) or name.startswith(
             ("cache/browse", "cache/digests", "before", "runs/suite")
         ):
             continue
-        found[name] = "there" if path.name in THERE else content(path)
-    return found
+        digests[name] = "there" if path.name in THERE else content(path)
+    return digests
 
 
 def content(path: Path) -> str:
@@ -401,11 +401,11 @@ def content(path: Path) -> str:
 
 def lasting(value: Any) -> Any:
     if isinstance(value, dict):
-        return {
-            key: lasting(part)
-            for key, part in value.items()
-            if not any(word in key for word in VOLATILE)
-        }
+        kept = {}
+        for key, part in value.items():
+            if not any(word in key for word in VOLATILE):
+                kept[key] = lasting(part)
+        return kept
     return [lasting(part) for part in value] if isinstance(value, list) else value
 
 

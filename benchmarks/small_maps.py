@@ -77,9 +77,9 @@ def both_ways(shape: tuple[int, ...], batch: int, rounds: int) -> dict[str, list
 def main() -> None:
     options = options_of(__doc__, rounds=15, batch_size=64)
     batch = 8 if options.quick else options.batch_size
-    found = {str(shape): both_ways(shape, batch, options.rounds) for shape in SHAPES}
+    milliseconds = {str(shape): both_ways(shape, batch, options.rounds) for shape in SHAPES}
     rows = []
-    for shape, taken in zip(SHAPES, found.values(), strict=True):
+    for shape, taken in zip(SHAPES, milliseconds.values(), strict=True):
         into, out, side, stride = shape
         after = -(-side // stride)
         fast = statistics.median(
@@ -104,7 +104,7 @@ def main() -> None:
     write(
         "small_maps",
         "Weight gradients on small maps",
-        {**facts(), "milliseconds": found, "batch_size": batch},
+        {**facts(), "milliseconds": milliseconds, "batch_size": batch},
         lines,
         options.out,
     )

@@ -187,7 +187,7 @@ def main() -> None:
             "opening": ["opened", str(root), str(cache_dir)],
             "first epoch": ["first_epoch", str(root), str(cache_dir), str(epoch_images)],
         }
-        found = in_processes(__file__, ways, options.rounds)
+        values = in_processes(__file__, ways, options.rounds)
         damage = damaged(root, cache_dir, bits, pages)
     result = {
         **facts(),
@@ -195,7 +195,7 @@ def main() -> None:
         "rounds": options.rounds,
         "images": images,
         "build_seconds": built,
-        "values": found,
+        "values": values,
         "damage": damage,
     }
     write("trusted_pixels", "Pixels compared with their digests", result, page(result), options.out)
