@@ -23,6 +23,7 @@ from dml_bench.gallery import index_store
 from dml_bench.gallery.index_recall import sample_of_gallery
 from dml_bench.gallery.indexes import parse
 from dml_bench.gallery.store import GalleryFile, open_gallery_file
+from dml_bench.runs.arrays import embeddings_digest
 from dml_bench.runs.run import read_folder
 from dml_bench.suite import record
 
@@ -252,8 +253,8 @@ def mapped(place: Path, birds: Path) -> None:
     """A map as umap would make it, which takes a minute to compile."""
     place.mkdir(parents=True, exist_ok=True)
     facts = {
-        "fitted": projection.digest(EMBEDDINGS),
-        "put into it": projection.digest(EMBEDDINGS[:0]),
+        "fitted": embeddings_digest(EMBEDDINGS),
+        "put into it": embeddings_digest(EMBEDDINGS[:0]),
     }
     projection.write(place / "map.safetensors", EMBEDDINGS[:, :2], facts)
 
@@ -261,7 +262,7 @@ def mapped(place: Path, birds: Path) -> None:
 def look_at_map(place: Path, birds: Path) -> Bits:
     """The kept map where it is taken, else one made anew."""
     points, facts = projection.read(place / "map.safetensors")
-    if facts.get("fitted") != projection.digest(EMBEDDINGS):
+    if facts.get("fitted") != embeddings_digest(EMBEDDINGS):
         mapped(place, birds)
         points, _ = projection.read(place / "map.safetensors")
     return {"points": points.tobytes()}

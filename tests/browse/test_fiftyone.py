@@ -30,7 +30,7 @@ from dml_bench.browse.server import Guard
 from dml_bench.browse.session import dataset_name
 from dml_bench.gallery.store import GalleryFile as GalleryPlace
 from dml_bench.gallery.store import GalleryImage, run_gallery
-from dml_bench.runs.arrays import read_arrays
+from dml_bench.runs.arrays import embeddings_digest, read_arrays
 from dml_bench.runs.run import read_folder
 
 pytestmark = [
@@ -292,8 +292,8 @@ def run(copy_of_trained) -> Path:
         stored = read_arrays(folder / phase / "embeddings.safetensors")
         embeddings = np.concatenate([stored["gallery"], stored["query"]])
         facts = {
-            "fitted": projection.digest(embeddings),
-            "put into it": projection.digest(embeddings[:0]),
+            "fitted": embeddings_digest(embeddings),
+            "put into it": embeddings_digest(embeddings[:0]),
         }
         projection.write(folder / "projection" / f"{phase}.safetensors", embeddings[:, :2], facts)
     return folder

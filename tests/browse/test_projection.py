@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dml_bench.browse.projection import ExactSearch, aligned, digest, distances, project, write
+from dml_bench.browse.projection import ExactSearch, aligned, distances, project, write
+from dml_bench.runs.arrays import embeddings_digest
 
 NONE = np.empty((0, 3), np.float32)
 
@@ -34,7 +35,7 @@ def test_a_kept_map_is_read_back_and_needs_no_umap(tmp_path, without_umap):
     write(
         tmp_path / "run" / "all.safetensors",
         POINTS,
-        {"fitted": digest(EMBEDDINGS), "put into it": digest(NONE)},
+        {"fitted": embeddings_digest(EMBEDDINGS), "put into it": embeddings_digest(NONE)},
     )
     np.testing.assert_array_equal(
         project(EMBEDDINGS, NONE, tmp_path / "run" / "all.safetensors"), POINTS
@@ -44,7 +45,11 @@ def test_a_kept_map_is_read_back_and_needs_no_umap(tmp_path, without_umap):
 def test_a_kept_map_with_new_images_serves_without_them_too(tmp_path, without_umap):
     new, path = directions(20), tmp_path / "all.safetensors"
     points = np.concatenate([POINTS, [[8, 9]]])
-    write(path, points, {"fitted": digest(EMBEDDINGS), "put into it": digest(new)})
+    write(
+        path,
+        points,
+        {"fitted": embeddings_digest(EMBEDDINGS), "put into it": embeddings_digest(new)},
+    )
     np.testing.assert_array_equal(project(EMBEDDINGS, new, path), points)
     np.testing.assert_array_equal(project(EMBEDDINGS, NONE, path), POINTS)
 
@@ -63,10 +68,17 @@ def test_a_map_of_anything_else_is_not_taken_and_a_missing_umap_is_named(
         write(
             path,
             POINTS,
-            {"fitted": digest(directions(0, 10, 50, 181)), "put into it": digest(NONE)},
+            {
+                "fitted": embeddings_digest(directions(0, 10, 50, 181)),
+                "put into it": embeddings_digest(NONE),
+            },
         )
     if kept == "of other new images":
-        write(path, POINTS, {"fitted": digest(EMBEDDINGS), "put into it": digest(NONE)})
+        write(
+            path,
+            POINTS,
+            {"fitted": embeddings_digest(EMBEDDINGS), "put into it": embeddings_digest(NONE)},
+        )
     if kept == "damaged":
         path.write_bytes(b"no map")
     with pytest.raises(ValueError, match=r"needs umap-learn: pip install 'dml-bench\[browse\]'"):

@@ -23,7 +23,6 @@ from dml_bench.gallery.index_store import (
     OpenIndex,
     build_index,
     catch_up,
-    digest,
     index_file,
     open_or_build,
     step_between,
@@ -36,6 +35,7 @@ from dml_bench.gallery.store import (
     GalleryImage,
     open_gallery_file,
 )
+from dml_bench.runs.arrays import embeddings_digest
 from dml_bench.runs.run import read_folder
 from dml_bench.system.files import read_json
 
@@ -442,7 +442,7 @@ def test_a_gallery_whose_classes_are_only_renamed_keeps_its_index_as_it_is(look_
     renamed = GALLERY.renamed("class 04", "class 99")
     assert followed_by(look_into.place, GALLERY, np.ones(1200, bool), renamed) == ()
     assert look_into("hnsw", renamed).measured == open_index.measured
-    assert digest(renamed.embeddings) == digest(GALLERY.embeddings)
+    assert embeddings_digest(renamed.embeddings) == embeddings_digest(GALLERY.embeddings)
 
 
 @pytest.mark.parametrize("kind", ["ivf", "hnsw"])
