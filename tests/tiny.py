@@ -36,7 +36,9 @@ def train(birds: Path, cache_dir: Path, out: Path, *overrides: str, **request: o
 
 
 def command(birds: Path, cache_dir: Path, out: Path, *more: str) -> list[str]:
-    settings = [part for setting in SETTINGS for part in ("--set", setting)]
+    """The command of the run that `train` makes, under the same name."""
+    named = (*SETTINGS, "name=EPSHN_cosine_resnet18_sgd_aug")
+    settings = [part for setting in named for part in ("--set", setting)]
     places = [
         "--data-dir",
         str(birds),

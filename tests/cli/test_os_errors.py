@@ -131,7 +131,8 @@ class World:
         data: object = "",
         more: tuple[str, ...] = (),
     ) -> list[str]:
-        settings = [part for setting in SETTINGS for part in ("--set", setting)]
+        named = (*SETTINGS, f"name={EXPERIMENT}")
+        settings = [part for setting in named for part in ("--set", setting)]
         places = [
             "--data-dir",
             data or self.birds,

@@ -24,7 +24,10 @@ from dml_bench.runs.run import read_experiment, read_folder
 pytestmark = pytest.mark.usefixtures("plugins_removed")
 TEMPLATE = Path(__file__).parents[1] / "plugin_template"
 REPOSITORY = Path(dml_bench.__file__).parents[1]
-NAMED = ["plugin.toml", *(part for value in SETTINGS for part in ("--set", value))]
+NAMED = [
+    "plugin.toml",
+    *(part for value in (*SETTINGS, "name=plugin") for part in ("--set", value)),
+]
 LOSS = """
 import dml_bench as db
 import torch
