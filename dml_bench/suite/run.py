@@ -15,9 +15,10 @@ from dml_bench.analysis.origin import counted, environments
 from dml_bench.analysis.table import Group, grouped
 from dml_bench.config import experiments
 from dml_bench.config.tables import PlannedRow
-from dml_bench.config.variants import settings_in
+from dml_bench.config.variants import settings_in, variant_name
 from dml_bench.data.datasets import Dataset, open_dataset
 from dml_bench.data.identity import OtherData
+from dml_bench.runs.folder import RunFolder
 from dml_bench.runs.run import Run, find_run
 from dml_bench.suite import page, record
 from dml_bench.suite.executor import ExecutorSetup, JobResult, Slots, SuitePaths
@@ -108,9 +109,41 @@ def open_session(suite: Suite, display: SuiteProgress) -> "SuiteSession":
             describe_claim(row.written, expectation)
     with display:
         datasets = open_datasets(jobs, suite, display)
-    session = SuiteSession(suite, jobs, datasets)
+    rows = tuple(beside_other_settings(row, suite, datasets) for row in suite.rows)
+    session = SuiteSession(replace(suite, rows=rows), in_order(list(rows)), datasets)
     session.find_finished()
     return session
+
+
+def beside_other_settings(
+    row: PlannedRow, suite: Suite, datasets: dict[str, Dataset]
+) -> PlannedRow:
+    """The row itself. Under a variant's name where the folder of its own name holds a run with
+    other settings, or where `run` has begun that variant."""
+    name = variant_name(row.name, suite.overrides)
+    if row.swept or name == row.name:
+        return row
+    runs_elsewhere = []
+    for experiment in row.seeds:
+        dataset = datasets[repr(experiment.data.dataset)].name
+        plain = RunFolder(suite.out, experiment, dataset)
+        variant = RunFolder(suite.out, replace(experiment, name=name), dataset)
+        runs_elsewhere.append(is_elsewhere(plain, variant))
+    if not any(runs_elsewhere):
+        return row
+    seeds = tuple(replace(experiment, name=name) for experiment in row.seeds)
+    written = replace(row.written, name=name)
+    return PlannedRow(written, seeds, row.named_as, (f"name={name}",))
+
+
+def is_elsewhere(plain: RunFolder, variant: RunFolder) -> bool:
+    """Whether a run belongs into the folder of its variant."""
+    try:
+        if plain.has_trained:
+            return bool(plain.other_settings())
+        return variant.has_trained
+    except ValueError:
+        return False  # the process of the run reports a folder that can't be read
 
 
 def open_datasets(jobs: Sequence[Job], suite: Suite, display: SuiteProgress) -> dict[str, Dataset]:

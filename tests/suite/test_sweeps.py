@@ -93,3 +93,17 @@ def test_other_settings_get_a_folder_of_their_own_and_old_folders_are_found(
     record = tmp_path / variant / "cub" / "seed-42" / "experiment.json"
     assert json.loads(record.read_text())["name"] == variant
     assert tiny("train.epochs=2").name == NAME
+
+
+def test_a_suite_leaves_a_run_with_other_settings_where_it_is(
+    birds, cache_dir, tmp_path, monkeypatch
+):
+    old = train(birds, cache_dir, tmp_path, "train.epochs=2")
+    settings = [*SETTINGS, "train.epochs=1"]
+    options = [part for value in settings for part in ("--set", value)]
+    options += ["--data-dir", birds, "--cache-dir", cache_dir, "--out", tmp_path]
+    options += ["--device", "cpu", "--wandb", "disabled", "--jobs", "1"]
+    assert call(monkeypatch, "suite", NAME, *options) == 0
+    variant = read_folder(tmp_path / variant_name(NAME, settings) / "cub" / "seed-42")
+    assert variant.experiment.train.epochs == 1
+    assert read_folder(old.folder).experiment.train.epochs == 2
