@@ -195,7 +195,11 @@ def check_mixing(experiment: Experiment) -> None:
         )
     if entry.facts["where"] == "embeddings":
         if not loss.facts["interpolates"]:
-            able = ", ".join(each.name for each in registry.losses if each.facts["interpolates"])
+            able = ", ".join(
+                loss_entry.name
+                for loss_entry in registry.losses
+                if loss_entry.facts["interpolates"]
+            )
             raise ValueError(
                 f"{name} is not defined for loss {loss.name}, only for {able}; mixup works with all"
                 " losses"

@@ -39,9 +39,9 @@ class Data:
     test_fraction: float = 0.2
     """Part of each class's images that become queries (only for the stratified split)."""
     valid_fraction: float = 0.0
-    """Part of the training images of each class that only watch: they choose the epoch
-    (`train.checkpoint`) and thresholds, and neither train nor are looked up. Where the
-    protocol divides by class, part of the training classes; a `given` split has its own."""
+    """Part of each class's training images that are set aside for validation. They choose the epoch
+    (`train.checkpoint`) and thresholds, and neither train nor are searched. Where the protocol
+    divides by class, it is a part of the training classes; a `given` split has its own."""
     label_noise: float = 0.0
     """Part of the training and of the validation images of each phase that training, samplers and
     validation are told under a wrong class, drawn once from the seed; queries and gallery are
@@ -305,8 +305,8 @@ class Train:
     """Where several processes train together: BatchNorm takes its statistics over the joint batch
     instead of each process's part of it."""
     folds: int = 0
-    """Stratified parts of the training images; each phase trains one model without each of them,
-    and they answer together. 0 is one model of all."""
+    """Stratified parts of the training images. Each phase trains one model without each part, and
+    the models are an ensemble. 0 trains one model on all images."""
 
     def __post_init__(self) -> None:
         require(self.epochs >= 1, f"train.epochs must be at least 1, got {self.epochs}")
@@ -342,7 +342,7 @@ class Evaluate:
     tta: Literal["none", "mirror", "crops"] = "none"
     """Test-time augmentation of the final evaluation, gallery and queries alike. `mirror`: each
     image as it is and mirrored; `crops`: four corners and the centre of the image at
-    `augment.random_crop_from`, each also mirrored. What is watched during training has one view."""
+    `augment.random_crop_from`, each also mirrored. Validation during training has one view."""
     tta_by: Literal["mean", "max"] = "mean"
     """`mean`: an image's embedding is the mean of its views' unit vectors, at unit length again;
     its class probabilities are their mean. `max`: a query is as similar to a gallery image (which

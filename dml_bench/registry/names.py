@@ -18,10 +18,10 @@ def one_spelling(names: Iterable[str]) -> dict[str, str]:
     """For each of `names` the one spelling that stands for all that look like it: the composed one
     where it is there."""
     shown: dict[str, str] = {}
-    given = sorted(set(names), key=lambda name: (name != composed(name), name))
-    for name in given:
+    sorted_names = sorted(set(names), key=lambda name: (name != composed(name), name))
+    for name in sorted_names:
         shown.setdefault(composed(name), name)
-    return {name: shown[composed(name)] for name in given}
+    return {name: shown[composed(name)] for name in sorted_names}
 
 
 def spelling(name: str, known: Iterable[str]) -> str:

@@ -75,8 +75,8 @@ def checked(value: Any, wanted: Any, where: str) -> Any:
         return tuple(checked(item, get_args(wanted)[0], where) for item in value)
     kinds = (int, float) if wanted is float else wanted
     if not isinstance(value, kinds) or (isinstance(value, bool) and wanted is not bool):
-        words = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}
-        raise ValueError(f"{where} must be {words.get(wanted, wanted.__name__)}, got {value!r}")
+        nouns = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}
+        raise ValueError(f"{where} must be {nouns.get(wanted, wanted.__name__)}, got {value!r}")
     if wanted is float and not abs(value) <= sys.float_info.max:
         raise ValueError(f"{where} must be a finite number, got {value}")
     return float(value) if wanted is float else value
@@ -125,31 +125,31 @@ class Entry:
         parameters = inspect.signature(self.build).parameters.values()
         return {p.name: Option.of(p) for p in parameters if p.kind is p.KEYWORD_ONLY}
 
-    def resolve(self, given: dict[str, Any], where: str) -> dict[str, Any]:
-        """All options with their values: `given` where given, defaults elsewhere. Raises ValueError
+    def resolve(self, chosen: dict[str, Any], where: str) -> dict[str, Any]:
+        """All options with their values: those `chosen`, defaults elsewhere. Raises ValueError
         on a wrong one."""
         options = self.options
-        for key in given:
+        for key in chosen:
             if key not in options:
                 takes = f"its options: {', '.join(options)}" if options else "it has no options"
                 raise UnknownName(
                     f"{where}.{key}: {self.name} has no such option{near_miss(key, list(options))};"
                     f" {takes}"
                 )
-        values = {key: given.get(key, option.default) for key, option in options.items()}
+        values = {key: chosen.get(key, option.default) for key, option in options.items()}
         for key, value in values.items():
             if value is inspect.Parameter.empty:
                 raise ValueError(f"{where}.{key} is required by {self.name} and has no default")
-        found = {
+        resolved = {
             key: checked(value, options[key].type, f"{where}.{key}")
             for key, value in values.items()
         }
         for key, option in options.items():
             if option.range:
-                option.range.check(found[key], found, where, key)
+                option.range.check(resolved[key], resolved, where, key)
         if self.check:
-            self.check(**found)
-        return found
+            self.check(**resolved)
+        return resolved
 
 
 class Named(Protocol):

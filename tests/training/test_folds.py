@@ -1,4 +1,4 @@
-"""Folds: who trains on what, what each model reports, and how they answer together."""
+"""Folds: who trains on what, what each model reports, and what their ensemble answers."""
 
 import csv
 from pathlib import Path
