@@ -313,12 +313,12 @@ def maps(place: Path) -> None:
 def browse(place: Path) -> None:
     """The dataset that FiftyOne gets, and beside it what that holds."""
     from dml_bench.browse import fiftyone_app, session
-    from dml_bench.browse.database import served
+    from dml_bench.browse.database import serve_database
 
     request = session.BrowseRequest(run=run_folder(place), cache_dir=place / "cache")
     opened = session.open_run(request.run)
-    there, name = session.place_of(opened, request.cache_dir), session.dataset_name(opened)
-    with there.lock(), served(there) as uri, fiftyone_app.connected(uri):
+    there, name = session.database_folder(opened, request.cache_dir), session.dataset_name(opened)
+    with there.lock(), serve_database(there) as uri, fiftyone_app.connected(uri):
         session.prepare(opened, name, request)
         import fiftyone
 

@@ -154,7 +154,7 @@ def draw_map(
     64
     """
     picture = picture_file(out, (".html", ".png", ".svg"), "map")
-    from dml_bench.browse.html_map import write_page
+    from dml_bench.browse.html_map import write_html_map
     from dml_bench.browse.images import chosen_classes, read_browse_table
     from dml_bench.browse.map_figure import map_figure
     from dml_bench.plots.canvas import standalone
@@ -172,7 +172,7 @@ def draw_map(
     picture.parent.mkdir(parents=True, exist_ok=True)
     unreadable = 0
     if kind == ".html":
-        unreadable = write_page(
+        unreadable = write_html_map(
             picture, images, maps, highlighted, lambda *at: heard.progress("thumbnails", *at)
         )
     else:

@@ -1,11 +1,10 @@
-"""The database that FiftyOne needs: a mongod of our own in a small folder, or a server that the
-user names.
+"""The database that FiftyOne needs: a mongod in a small folder, or a server that the user names.
 
-Ours has no password, so it listens to a socket in a folder that only its user may enter: a port is
-open to everyone on the machine.
+The mongod has no password. It listens to a socket in a folder that only its user may enter, because
+a port is open to everyone on the machine.
 
-It ends with the process that started it, however that ends: a shell between the two waits for the
-end of its input.
+It ends with the process that started it, even if that is killed: a shell between the two waits for
+the end of its input.
 """
 
 import importlib.util
@@ -25,7 +24,7 @@ from filelock import FileLock, Timeout
 
 from dml_bench.system.drafts import remove
 
-__all__ = ["URI", "DatabaseFolder", "find_mongod", "served"]
+__all__ = ["URI", "DatabaseFolder", "find_mongod", "serve_database"]
 
 URI = "FIFTYONE_DATABASE_URI"
 WAIT_SECONDS = 60
@@ -61,7 +60,7 @@ class DatabaseFolder:
             ) from None
 
     def remove(self) -> bool:
-        """The folder and all in it; whether there was one."""
+        """Remove the folder and all in it; whether there was one."""
         there = self.folder.exists()
         remove(self.folder)
         return there
@@ -71,7 +70,10 @@ def find_mongod() -> Path | None:
     """The mongod that FiftyOne's wheels carry, or the one on the PATH; None if neither runs."""
     spec = importlib.util.find_spec("fiftyone")
     carried = (
-        [Path(place) / "db" / "bin" / "mongod" for place in spec.submodule_search_locations or ()]
+        [
+            Path(database) / "db" / "bin" / "mongod"
+            for database in spec.submodule_search_locations or ()
+        ]
         if spec
         else []
     )
@@ -92,8 +94,8 @@ def find_mongod() -> Path | None:
 
 
 @contextmanager
-def served(place: DatabaseFolder) -> Iterator[str]:
-    """The URI of a database that answers. Raises ValueError where none can run."""
+def serve_database(database: DatabaseFolder) -> Iterator[str]:
+    """A database that answers; yields its URI. Raises ValueError where none can run."""
     named = os.environ.get(URI)
     if named:
         yield named
@@ -101,16 +103,16 @@ def served(place: DatabaseFolder) -> Iterator[str]:
     mongod = find_mongod()
     if mongod is None:
         raise ValueError(MISSING)
-    place.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    place.folder.chmod(0o700)
+    database.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    database.folder.chmod(0o700)
     private = Path(
         tempfile.mkdtemp(prefix="dml-bench-", dir="/tmp")
     )  # for its user alone; sockets need short paths
-    address, log = private / "mongod.sock", place.folder / "mongod.log"
+    address, log = private / "mongod.sock", database.folder / "mongod.log"
     log.unlink(missing_ok=True)
     options = [
         "--dbpath",
-        str(place.folder),
+        str(database.folder),
         "--bind_ip",
         str(address),
         "--nounixsocket",

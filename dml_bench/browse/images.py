@@ -1,8 +1,8 @@
 """What is shown of each image of a run, as plain arrays: gallery, queries, and images that were
 enrolled later.
 
-Only queries have been asked, so only they have a prediction. Whether a gallery image may be
-labelled wrongly is judged by its vote among the other gallery images.
+Only queries have a prediction. How surely a gallery image is labelled wrongly is judged by the vote
+of the other gallery images.
 """
 
 from collections.abc import Sequence
@@ -42,32 +42,32 @@ OUTCOMES = {
     (False, True): "won",
     (False, False): "wrong in both",
 }
-"""Of a query whose nearest image is right by the model of all classes, and by the one without some.
-"""
+"""The outcome of a query by whether it is right with the model of all classes, and with the model
+without some."""
 
 
 @dataclass(frozen=True, slots=True)
 class PhaseColumns:
-    """What the model of one phase makes of the images. All arrays are (images); -1 or nan where an
-    image was not asked."""
+    """What the model of one phase says of the images. Arrays are (images) unless they say
+    otherwise; -1 or nan stands where an image is no query."""
 
     nearest: np.ndarray
-    """Row of the nearest gallery image of a query."""
+    """The row of the nearest gallery image."""
     similarity: np.ndarray
-    """Of that image, -1 to 1."""
+    """The similarity of that image, -1 to 1."""
     elected: np.ndarray
-    """Class id that the ten nearest elect."""
+    """The class id that most of the ten nearest images have."""
     share: np.ndarray
-    """That class's share of their votes, 0 to 1."""
+    """The share of their votes for that class, 0 to 1."""
     mistakenness: np.ndarray
     """How surely the label is wrong, 0 to 1: (1 + share) / 2 where the vote elects another class,
-    else (1 - share) / 2, as FiftyOne Brain has it of confidences. Of queries by their votes, of
-    gallery images by those of the other gallery images, if some are of their class."""
+    else (1 - share) / 2, as FiftyOne Brain computes it from confidences. Gallery images have it by
+    the vote of the other gallery images, if some are of their class."""
     embeddings: np.ndarray
     """(embedded, dim) unit vectors: of all images of the run, then of those that were enrolled in
     this phase."""
     rows: np.ndarray
-    """(embedded) which images these are."""
+    """(embedded) the row of each of these images."""
 
 
 @dataclass(frozen=True)
@@ -76,12 +76,13 @@ class BrowseTable:
 
     run: Run
     paths: tuple[str, ...]
-    """Where they lie now, if they can be found."""
+    """(images) where the files are now, if they can be found."""
     digests: tuple[str, ...]
     """(images) SHA-256 of the files that the run saw; empty where it is not known."""
     labels: np.ndarray
     """(images) class ids."""
     class_names: dict[int, str]
+    """The names of the classes by their ids."""
     part: np.ndarray
     """(images) what an image is in this run: GALLERY, QUERY or, after the run, ENROLLED."""
     unseen: np.ndarray
@@ -89,187 +90,198 @@ class BrowseTable:
     drop: np.ndarray
     """(images) precision drop of the image's class, nan where there is none."""
     phases: dict[str, PhaseColumns]
+    """What the model of each phase says of the images."""
 
     @property
-    def asked(self) -> np.ndarray:
+    def is_query(self) -> np.ndarray:
         """(images) bool: the queries."""
         return self.part == QUERY
 
     def predicted(self, phase: str) -> np.ndarray:
-        """(images) class id of the nearest gallery image, -1 where not asked."""
+        """(images) class id of the nearest gallery image, -1 where an image is no query."""
         nearest = self.phases[phase].nearest
         return np.where(nearest >= 0, self.labels[nearest], -1)
 
     def right(self, phase: str) -> np.ndarray:
-        """(images) bool; means something for queries only."""
+        """(images) bool: whether a query is right; of other images it says nothing."""
         return self.predicted(phase) == self.labels
 
     @cached_property
     def outcome(self) -> np.ndarray:
-        """(images) a key's words of OUTCOMES, empty where there are no two models. Of several
-        hold-outs that one counts which held the image's class out, or else the first."""
-        words = np.full(len(self.paths), "", object)
+        """(images) a value of OUTCOMES, empty where there are no two models. Of several hold-outs,
+        the one that held the image's class out counts, or else the first."""
+        outcomes = np.full(len(self.paths), "", object)
         without = [phase for phase in self.phases if phase != "all"]
         if "all" not in self.phases or not without:
-            return words
+            return outcomes
         right = self.right(without[0])
         for phase in reversed(without):
             held = np.isin(self.labels, self.run.held_out.get(phase, []))
             right = np.where(held, self.right(phase), right)
-        for row in np.flatnonzero(self.asked):
-            words[row] = OUTCOMES[bool(self.right("all")[row]), bool(right[row])]
-        return words
+        for row in np.flatnonzero(self.is_query):
+            outcomes[row] = OUTCOMES[bool(self.right("all")[row]), bool(right[row])]
+        return outcomes
 
     def maps(self) -> dict[str, np.ndarray]:
-        """By phase: (images, 2) places on a map of its embeddings, nan for images that the phase
-        has not embedded. All are turned to lie like the first."""
-        found: dict[str, np.ndarray] = {}
-        for phase, answered in self.phases.items():
-            own = int(np.sum(self.part[answered.rows] != ENROLLED))
+        """By phase, (images, 2) points on a map of its embeddings, nan for images that the phase
+        has not embedded. All maps are turned to lie like the first."""
+        maps: dict[str, np.ndarray] = {}
+        for phase, columns in self.phases.items():
+            own = int(np.sum(self.part[columns.rows] != ENROLLED))
             cache = layout.projection(self.run.folder, phase)
             points = np.full((len(self.paths), 2), np.nan, np.float32)
-            points[answered.rows] = project(
-                answered.embeddings[:own], answered.embeddings[own:], cache
+            points[columns.rows] = project(
+                columns.embeddings[:own], columns.embeddings[own:], cache
             )
-            found[phase] = (
-                aligned(points, next(iter(found.values()))).astype(np.float32) if found else points
-            )
-        return found
+            if maps:
+                points = aligned(points, next(iter(maps.values()))).astype(np.float32)
+            maps[phase] = points
+        return maps
 
     def closeness(self, phase: str) -> tuple[np.ndarray, np.ndarray]:
         """(class ids in rising order) mean similarity of a class's gallery images to each other,
-        and of its queries to them; nan where it has none. The second below the first is what
-        training pulled together and test images do not follow."""
-        answered = self.phases[phase]
-        labels, part = self.labels[answered.rows], self.part[answered.rows]
+        and of its queries to them; nan where it has none. Where the second is below the first,
+        training has pulled the gallery images together, and test images do not follow."""
+        columns = self.phases[phase]
+        labels, part = self.labels[columns.rows], self.part[columns.rows]
         among, between = [], []
         for label in sorted(self.class_names):
-            own, asked = (
-                answered.embeddings[(labels == label) & (part == which)].astype(float)
-                for which in (GALLERY, QUERY)
-            )
-            n = len(own)
-            among.append(((own.sum(0) ** 2).sum() - n) / (n * (n - 1)) if n > 1 else np.nan)
-            between.append(own.mean(0) @ asked.mean(0) if n and len(asked) else np.nan)
+            of_class = labels == label
+            own = columns.embeddings[of_class & (part == GALLERY)].astype(float)
+            queries = columns.embeddings[of_class & (part == QUERY)].astype(float)
+            among.append(mean_similarity(own))
+            both = len(own) and len(queries)
+            between.append(own.mean(0) @ queries.mean(0) if both else np.nan)
         return np.array(among), np.array(between)
+
+
+def mean_similarity(vectors: np.ndarray) -> float:
+    """The mean similarity of unit vectors to each other; nan for fewer than two."""
+    count = len(vectors)
+    if count < 2:
+        return np.nan
+    return float(((vectors.sum(0) ** 2).sum() - count) / (count * (count - 1)))
 
 
 def read_browse_table(run: Run) -> BrowseTable:
     """Everything that a finished run says of its images."""
-    stored = {phase: run.embeddings(phase) for phase in run.neighbours}
+    embeddings = {phase: run.embeddings(phase) for phase in run.neighbours}
     first = next(iter(run.neighbours))
-    gallery, query = stored[first].gallery_images, stored[first].query_images
-    found = run.neighbours[first]
-    asks_gallery = found.leaves_one_out
-    images = query if asks_gallery else np.concatenate([gallery, query])
-    labels = (
-        found.query_labels
-        if asks_gallery
-        else np.concatenate([found.gallery_labels, found.query_labels])
-    )
-    part = np.repeat([GALLERY, QUERY], [len(images) - len(query), len(query)]).astype(object)
+    neighbours = run.neighbours[first]
+    images, labels = embeddings[first].query_images, neighbours.query_labels
+    parts = [QUERY] * len(images)
+    # Where each image is searched among all others, the queries are the gallery too.
+    if not neighbours.leaves_one_out:
+        images = np.concatenate([embeddings[first].gallery_images, images])
+        labels = np.concatenate([neighbours.gallery_labels, labels])
+        parts = [GALLERY] * (len(images) - len(parts)) + parts
     recorded = [run.images.recorded(image) for image in images]
     paths = [str(run.images.located(path)) for path in recorded]
-    names = dict(run.class_names)
     enrolled = read_enrolled(run, list(run.neighbours), {*recorded, *paths})
-    ids = {name: label for label, name in names.items()}
+    ids = {name: label for label, name in run.class_names.items()}
     for name in dict.fromkeys(name for name, _ in enrolled.values()):
         ids.setdefault(name, max(ids.values()) + 1)
-    labels = np.concatenate(
-        [labels, np.array([ids[name] for name, _ in enrolled.values()], np.int64)]
-    )
+    enrolled_labels = np.array([ids[name] for name, _ in enrolled.values()], np.int64)
+    labels = np.concatenate([labels, enrolled_labels])
     drops = class_drops(run)
+    phases = {}
+    for phase in run.neighbours:
+        vectors = [by_phase.get(phase) for _, by_phase in enrolled.values()]
+        phases[phase] = phase_columns(run.neighbours[phase], embeddings[phase], vectors)
     return BrowseTable(
         run=run,
-        paths=(*paths, *enrolled),
-        digests=(
-            *(run.split[image].sha256 for image in images),
-            *("" for _ in enrolled),
-        ),
+        paths=tuple(paths) + tuple(enrolled),
+        digests=tuple([run.split[image].sha256 for image in images] + [""] * len(enrolled)),
         labels=labels,
         class_names={label: name for name, label in ids.items()},
-        part=np.concatenate([part, np.full(len(enrolled), ENROLLED, object)]),
-        unseen=np.isin(labels, run.unseen) | ~np.isin(labels, list(names)),
+        part=np.array(parts + [ENROLLED] * len(enrolled), object),
+        unseen=np.isin(labels, run.unseen) | ~np.isin(labels, list(run.class_names)),
         drop=np.array([drops.get(label, np.nan) for label in labels.tolist()]),
-        phases={
-            phase: phase_columns(
-                found, stored[phase], [vectors.get(phase) for _, vectors in enrolled.values()]
-            )
-            for phase, found in run.neighbours.items()
-        },
+        phases=phases,
     )
 
 
 def phase_columns(
-    found: Neighbours, stored: Embeddings, enrolled: Sequence[np.ndarray | None]
+    neighbours: Neighbours, embeddings: Embeddings, enrolled: Sequence[np.ndarray | None]
 ) -> PhaseColumns:
-    """`enrolled` holds the embedding of each enrolled image, None where another phase enrolled
-    it."""
-    first_query = 0 if found.leaves_one_out else len(found.gallery_labels)
-    own = first_query + len(found.query_labels)
+    """What one phase says of the images. `enrolled` holds the embedding of each enrolled image,
+    None where another phase enrolled it."""
+    first_query = 0 if neighbours.leaves_one_out else len(neighbours.gallery_labels)
+    own = first_query + len(neighbours.query_labels)
     queries = np.arange(first_query, own)
     count = own + len(enrolled)
     elected, share, mistaken = np.full(count, -1), np.full(count, np.nan), np.full(count, np.nan)
-    elected[queries], share[queries] = vote(found, min(VOTERS, found.k))
-    mistaken[queries] = mistakenness(elected[queries], share[queries], found.query_labels)
+    elected[queries], share[queries] = vote(neighbours, min(VOTERS, neighbours.k))
+    mistaken[queries] = mistakenness(elected[queries], share[queries], neighbours.query_labels)
     if first_query:
-        others = search_leaving_one_out(stored.gallery, found.gallery_labels, VOTERS)
-        several = np.bincount(found.gallery_labels)[found.gallery_labels] > 1
-        if others.k:
-            mistaken[:first_query] = np.where(
-                several, mistakenness(*vote(others, others.k), found.gallery_labels), np.nan
-            )
+        mistaken[:first_query] = gallery_mistakenness(embeddings.gallery, neighbours.gallery_labels)
     nearest, similarity = np.full(count, -1), np.full(count, np.nan)
-    nearest[queries], similarity[queries] = found.indices[:, 0], found.similarities[:, 0]
-    parts = [stored.query] if found.leaves_one_out else [stored.gallery, stored.query]
-    added = [row for row, vector in enumerate(enrolled, start=own) if vector is not None]
-    embeddings = np.concatenate(
-        [*parts, *(vector[None] for vector in enrolled if vector is not None)]
-    )
+    nearest[queries] = neighbours.indices[:, 0]
+    similarity[queries] = neighbours.similarities[:, 0]
+    vectors = [embeddings.query]
+    if not neighbours.leaves_one_out:
+        vectors.insert(0, embeddings.gallery)
+    rows = list(range(own))
+    for row, vector in enumerate(enrolled, start=own):
+        if vector is not None:
+            rows.append(row)
+            vectors.append(vector[None])
     return PhaseColumns(
-        nearest, similarity, elected, share, mistaken, embeddings, np.array([*range(own), *added])
+        nearest, similarity, elected, share, mistaken, np.concatenate(vectors), np.array(rows)
     )
+
+
+def gallery_mistakenness(gallery: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """(gallery) how surely each label is wrong by the vote of the other images; nan where none of
+    these has it."""
+    others = search_leaving_one_out(gallery, labels, VOTERS)
+    if not others.k:
+        return np.full(len(labels), np.nan)
+    has_others = np.bincount(labels)[labels] > 1
+    elected, share = vote(others, others.k)
+    return np.where(has_others, mistakenness(elected, share, labels), np.nan)
 
 
 def mistakenness(elected: np.ndarray, share: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """How surely labels are wrong, by the class that a vote elects and its share of the votes."""
     return np.where(elected == labels, 1 - share, 1 + share) / 2
 
 
 Enrolled = dict[str, tuple[str, dict[str, np.ndarray]]]
-"""By path: the class, and by phase the embedding."""
+"""By path, the class of an image and its embedding in each phase."""
 
 
 def read_enrolled(run: Run, phases: Sequence[str], known: set[str]) -> Enrolled:
-    """What was put into the galleries beside the run, but for images that are the run's own."""
-    found: Enrolled = {}
+    """The images that were enrolled into the run's galleries, without those that are its own."""
+    enrolled: Enrolled = {}
     for phase in phases:
-        place = GalleryFile(run, phase)
-        if not place.path.exists():
+        gallery_file = GalleryFile(run, phase)
+        if not gallery_file.path.exists():
             continue
-        gallery = place.read()
+        gallery = gallery_file.read()
         for entry, vector in zip(gallery.entries, gallery.embeddings, strict=True):
             if entry.origin == "enrolled" and entry.path not in known:
-                found.setdefault(entry.path, (entry.class_name, {}))[1][phase] = vector
-    return found
+                _, by_phase = enrolled.setdefault(entry.path, (entry.class_name, {}))
+                by_phase[phase] = vector
+    return enrolled
 
 
 def class_drops(run: Run) -> dict[int, float]:
-    """By class id: P@1 trained on all classes minus P@1 trained without some; of several hold-outs,
-    the mean over those that held the class out, or over all where none did. Empty for the protocol
+    """By class id, P@1 trained on all classes minus P@1 trained without some. Of several hold-outs,
+    the mean over those that held the class out, or over all where none did. Empty for a protocol
     without a second model."""
-    known = metrics_of(run.experiment)
-    found: dict[int, float] = {}
+    metrics = metrics_of(run.experiment)
+    drops: dict[int, float] = {}
     for group in ("seen", "unseen"):
         name = f"precision_drop_{group}_classes"
-        if name in known:
-            scores = known[name].scores(run)
-            found |= {
-                int(label): float(scores.values[scores.labels == label].mean())
-                for label in np.unique(scores.labels)
-            }
-    return found
+        if name not in metrics:
+            continue
+        scores = metrics[name].scores(run)
+        for label in np.unique(scores.labels):
+            drops[int(label)] = float(scores.values[scores.labels == label].mean())
+    return drops
 
 
-def chosen_classes(images: BrowseTable, wanted: Sequence[str]) -> list[int]:
-    """Class ids of names, which may be given without their number. Raises UnknownName."""
-    return [label_named(name, images.class_names) for name in wanted]
+def chosen_classes(table: BrowseTable, names: Sequence[str]) -> list[int]:
+    """The class ids of names, which may leave out their number. Raises UnknownName."""
+    return [label_named(name, table.class_names) for name in names]

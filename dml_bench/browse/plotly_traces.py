@@ -1,4 +1,4 @@
-"""Points of a map in colours, as Plotly has them."""
+"""Points of a map in colours, as Plotly's traces."""
 
 from collections.abc import Sequence
 from html import escape
@@ -9,7 +9,7 @@ from dml_bench.plots.colours import distinct
 __all__ = ["NAMED", "traces"]
 
 MOST = 20
-"""Values that have a trace and a place in the legend of their own."""
+"""The most values that have a trace and an entry of the legend each."""
 NAMED = {
     "unseen": "#d9662b",
     "seen": "#2f7fc1",
@@ -25,7 +25,7 @@ NAMED = {
     "wrong in both": "#b8860b",
     "None": "#9aa3ad",
 }
-"""Of values that mean the same in every run."""
+"""The colours of values that mean the same in every run."""
 SYMBOLS = {"test": "diamond", "enrolled": "star"}
 
 

@@ -43,7 +43,9 @@ def project(embeddings: np.ndarray, new: np.ndarray, cache: Path) -> np.ndarray:
     was kept.
     """
     if len(embeddings) < FEWEST:
-        raise ValueError(f"a map needs at least {FEWEST} images, these are {len(embeddings)}")
+        raise ValueError(
+            f"a map must have at least {FEWEST} images, got {len(embeddings)}: use a run with more"
+        )
     facts = {"fitted": embeddings_digest(embeddings), "put into it": embeddings_digest(new)}
     sweep(cache.parent)
     points, kept = read(cache)
@@ -103,8 +105,8 @@ class ExactSearch:
         """(images, k) rows of the nearest, an image itself among them, and (images, k) cosine
         distances."""
         anything = np.zeros(len(self.embeddings), np.int64)
-        found = search(self.embeddings, self.embeddings, anything, anything, k)
-        return found.indices.astype(np.int32), distances(found.similarities)
+        neighbours = search(self.embeddings, self.embeddings, anything, anything, k)
+        return neighbours.indices.astype(np.int32), distances(neighbours.similarities)
 
     def query(self, queries: np.ndarray, k: int, epsilon: float) -> tuple[np.ndarray, np.ndarray]:
         similarities, rows = flat_index(self.embeddings).search(
@@ -116,8 +118,8 @@ class ExactSearch:
 def distances(similarities: np.ndarray) -> np.ndarray:
     """Cosine distances; UMAP takes the least one above zero for that of the nearest neighbour, so
     copies are at zero."""
-    found = 1 - similarities
-    return np.where(found < COPY, 0, found).astype(np.float32)
+    cosine = 1 - similarities
+    return np.where(cosine < COPY, 0, cosine).astype(np.float32)
 
 
 def read(path: Path) -> tuple[np.ndarray, dict[str, str]]:

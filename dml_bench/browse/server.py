@@ -1,10 +1,9 @@
-"""Who may ask FiftyOne's server for what: only who has the token, only on this machine's own names,
-only the files of the dataset.
+"""A guard for FiftyOne's server: it answers only requests with the token, to this machine's own
+names, for files of the dataset.
 
-FiftyOne's own server gives any file that its user may read to whoever reaches its port, which every
-user of the machine does, and every web page that the user visits, by a host name of its own that
-leads to 127.0.0.1 (DNS rebinding).
-"""
+FiftyOne's own server gives any file that its user may read to whoever reaches its port. Every user
+of the machine reaches it, and so does every web page that the user visits, by a host name that
+leads to 127.0.0.1 (DNS rebinding). """
 
 import hmac
 import socket
@@ -20,16 +19,16 @@ Scope: TypeAlias = dict[str, Any]
 Send: TypeAlias = Callable[[dict[str, Any]], Awaitable[None]]
 Asgi: TypeAlias = Callable[[Scope, Any, Send], Awaitable[None]]
 
-KEPT_APART = {
+ISOLATION_HEADERS = {
     b"cross-origin-resource-policy": b"same-origin",
     b"x-frame-options": b"SAMEORIGIN",
     b"referrer-policy": b"no-referrer",
 }
-"""Headers of every answer: other sites' pages can't show it, and are not told its address."""
+"""Headers of every response: other sites' pages can't show it, and don't learn its address."""
 
 
 class Guard:
-    """An ASGI application around another, which is asked nothing that is refused.
+    """An ASGI application around another, which never sees a request that is refused.
 
     Args: app: the application. files: paths, as the application is asked for them by the parameter
     `filepath`. address: where the server listens. One that other machines reach is also asked by
@@ -60,11 +59,11 @@ class Guard:
             name.decode("latin-1").lower(): value.decode("latin-1")
             for name, value in scope["headers"]
         }
-        asked = parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True)
-        if reason := self.stranger(headers):
+        parameters = parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True)
+        if reason := self.reason_to_refuse(headers):
             await refuse(send, 403, reason)
         elif (
-            any(name == "token" and self.is_token(value) for name, value in asked)
+            any(name == "token" and self.is_token(value) for name, value in parameters)
             and scope["method"] == "GET"
         ):
             kept = f"{self.cookie}={self.token}; Path=/; HttpOnly; SameSite=Lax"
@@ -74,14 +73,14 @@ class Guard:
                 send, 403, "open the address that dml-bench browse printed, with its token"
             )
         elif any(
-            name == "filepath" and value not in self.files for name, value in asked
+            name == "filepath" and value not in self.files for name, value in parameters
         ):  # whatever the route: routes have many spellings
             await refuse(send, 404, "this is no file of the dataset")
         else:
-            await self.app(scope, receive, kept_apart(send))
+            await self.app(scope, receive, with_headers(send))
 
-    def stranger(self, headers: dict[str, str]) -> str:
-        """Why a request is not answered whatever it asks for; empty where it may be."""
+    def reason_to_refuse(self, headers: dict[str, str]) -> str:
+        """Why a request is refused whatever it asks for; empty where it is not."""
         host = headers.get("host", "")
         if not self.is_ours(host):
             return (
@@ -98,7 +97,7 @@ class Guard:
         return ""
 
     def is_ours(self, host: str) -> bool:
-        """Whether a Host header has a name that nobody else can have made lead here."""
+        """Whether a Host header has a name that nobody else can have pointed here."""
         try:
             name = urlsplit(f"//{host}").hostname or ""
         except ValueError:
@@ -107,27 +106,27 @@ class Guard:
 
     def token_of(self, headers: dict[str, str]) -> str:
         try:
-            found = SimpleCookie(headers.get("cookie", "")).get(self.cookie)
+            cookie = SimpleCookie(headers.get("cookie", "")).get(self.cookie)
         except CookieError:
             return ""
-        return found.value if found else ""
+        return cookie.value if cookie else ""
 
     def is_token(self, text: str) -> bool:
         return hmac.compare_digest(text.encode(), self.token.encode())
 
 
-def kept_apart(send: Send) -> Send:
-    """Send answers that only pages of this server can use."""
+def with_headers(send: Send) -> Send:
+    """Send responses with headers that keep them from other sites' pages."""
 
     async def sent(message: dict[str, Any]) -> None:
         if message["type"] == "http.response.start":
             others = [
                 (name, value)
                 for name, value in message.get("headers", [])
-                if name.lower() not in KEPT_APART
+                if name.lower() not in ISOLATION_HEADERS
                 and not name.lower().startswith(b"access-control-")
             ]
-            message = message | {"headers": [*others, *KEPT_APART.items()]}
+            message = message | {"headers": [*others, *ISOLATION_HEADERS.items()]}
         await send(message)
 
     return sent
@@ -141,15 +140,13 @@ async def refuse(send: Send, status: int, reason: str) -> None:
 
 async def reply(send: Send, status: int, text: str, headers: dict[str, str]) -> None:
     body = text.encode()
-    told = [
-        (name.encode(), value.encode())
-        for name, value in (headers | {"content-length": str(len(body))}).items()
-    ]
+    headers = headers | {"content-length": str(len(body))}
+    encoded = [(name.encode(), value.encode()) for name, value in headers.items()]
     await send(
         {
             "type": "http.response.start",
             "status": status,
-            "headers": [*told, *KEPT_APART.items(), (b"cache-control", b"no-store")],
+            "headers": [*encoded, *ISOLATION_HEADERS.items(), (b"cache-control", b"no-store")],
         }
     )
     await send({"type": "http.response.body", "body": body})
@@ -169,8 +166,8 @@ def is_number(name: str) -> bool:
 
 
 def listener(wanted: int = 0, address: str = "127.0.0.1") -> socket.socket:
-    """A socket that listens at a port, or at any free one for 0. Raises ValueError where it is
-    taken."""
+    """A socket that listens at a port, or for 0 at any free one. Raises ValueError where the port
+    is taken."""
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     try:
         return socket.create_server((address, wanted), family=family)

@@ -1,4 +1,4 @@
-"""A run opened in FiftyOne, from its folder to the app that waits for Ctrl-C."""
+"""A run opened in FiftyOne: its dataset is written, and the app serves it until Ctrl-C."""
 
 import hashlib
 import json
@@ -14,21 +14,21 @@ from pathlib import Path
 from typing import Any
 
 from dml_bench.browse import fiftyone_app
-from dml_bench.browse.database import URI, DatabaseFolder, served
+from dml_bench.browse.database import URI, DatabaseFolder, serve_database
 from dml_bench.browse.images import read_browse_table
-from dml_bench.browse.near_duplicates import near_duplicates
+from dml_bench.browse.near_duplicates import find_near_duplicates
 from dml_bench.browse.server import Guard, is_loopback, listener
 from dml_bench.gallery.store import open_run
 from dml_bench.runs import layout
 from dml_bench.runs.folder import digests
 from dml_bench.runs.run import Run
 
-__all__ = ["BrowseRequest", "browse", "dataset_name", "forget", "place_of"]
+__all__ = ["BrowseRequest", "browse", "database_folder", "dataset_name", "forget"]
 
 PORT = 5151
-"""Where FiftyOne is usually found."""
+"""FiftyOne's usual port."""
 FORMAT = 1
-"""Of what is written into the dataset: another one makes it anew."""
+"""The version of what is written into the dataset; a dataset of another version is made anew."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -36,13 +36,17 @@ class BrowseRequest:
     """What a person asks for."""
 
     run: Path
+    """The folder of the run."""
     cache_dir: Path
+    """The folder that keeps the database."""
     data_dir: Path | None = None
-    """Where the images lie now, where they were moved."""
+    """The folder of the run's images, where they were moved."""
     port: int = 0
-    """0 is FiftyOne's own, or any free one."""
+    """The port to bind; 0 is FiftyOne's own, or any free one."""
     address: str = "127.0.0.1"
+    """The address to bind."""
     opens_browser: bool = True
+    """Whether a browser is opened."""
     say: Callable[[str], None] = lambda text: None
     progress: Callable[[str, int, int], None] = lambda stage, done, total: None
 
@@ -59,15 +63,15 @@ def browse(request: BrowseRequest) -> None:
             f"{len(changed):,} of the run's images are gone or were changed since, and are not what"
             f" it saw, e.g. {changed[0]}"
         )
-    place, name, token = (
-        place_of(run, request.cache_dir),
+    database, name, token = (
+        database_folder(run, request.cache_dir),
         dataset_name(run),
         secrets.token_urlsafe(24),
     )
     with (
         chosen_listener(request) as listening,
-        place.lock(),
-        served(place) as uri,
+        database.lock(),
+        serve_database(database) as uri,
         fiftyone_app.connected(uri),
     ):
         prepare(run, name, request)
@@ -77,7 +81,8 @@ def browse(request: BrowseRequest) -> None:
             return Guard(application, files=files, address=request.address, port=port, token=token)
 
         def ready() -> None:
-            url = f"http://{f'[{request.address}]' if ':' in request.address else request.address}:{port}/?token={token}"
+            host = f"[{request.address}]" if ":" in request.address else request.address
+            url = f"http://{host}:{port}/?token={token}"
             request.say(f"{name} at {url}")
             request.say(welcome(request, port, token))
             if request.opens_browser:
@@ -94,12 +99,12 @@ def prepare(run: Run, name: str, request: BrowseRequest) -> None:
     start = time.monotonic()
     images = read_browse_table(run)
     request.say(f"{len(images.paths):,} images; the first time takes a while")
-    twins = near_duplicates(images, request.progress)
+    near_duplicates = find_near_duplicates(images, request.progress)
     request.progress("drawing maps", 0, 1)
     maps = images.maps()
     request.progress("drawing maps", 1, 1)
     request.progress("writing the dataset", 0, 1)
-    fiftyone_app.update(name, images, maps, twins, state)
+    fiftyone_app.update(name, images, maps, near_duplicates, state)
     request.progress("writing the dataset", 1, 1)
     request.say(f"ready after {time.monotonic() - start:.0f} s")
 
@@ -107,23 +112,23 @@ def prepare(run: Run, name: str, request: BrowseRequest) -> None:
 def forget(path: Path, cache_dir: Path) -> bool:
     """Remove a run's dataset and database; the run stays. Whether there was anything."""
     run = open_run(path)
-    place, name = place_of(run, cache_dir), dataset_name(run)
-    with place.lock():
+    database, name = database_folder(run, cache_dir), dataset_name(run)
+    with database.lock():
         if URI not in os.environ:
-            return place.remove()
+            return database.remove()
         fiftyone_app.require_installed()
-        with served(place) as uri, fiftyone_app.connected(uri):
+        with serve_database(database) as uri, fiftyone_app.connected(uri):
             return fiftyone_app.remove(name)
 
 
-def place_of(run: Run, cache_dir: Path) -> DatabaseFolder:
+def database_folder(run: Run, cache_dir: Path) -> DatabaseFolder:
     return DatabaseFolder(cache_dir / "browse" / dataset_name(run))
 
 
 def dataset_name(run: Run) -> str:
     """The experiment, the data set and the seed, told apart from those of other folders."""
-    place = hashlib.sha256(str(run.folder.resolve()).encode()).hexdigest()[:6]
-    return f"{run.experiment.name}-{run.summary['dataset']['name']}-seed-{run.seed}-{place}"
+    database = hashlib.sha256(str(run.folder.resolve()).encode()).hexdigest()[:6]
+    return f"{run.experiment.name}-{run.summary['dataset']['name']}-seed-{run.seed}-{database}"
 
 
 def state_of(run: Run) -> str:

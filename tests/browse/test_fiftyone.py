@@ -23,8 +23,8 @@ import pytest
 from handmade import experiment, finish, store
 
 from dml_bench.browse import fiftyone_app, projection
-from dml_bench.browse.database import URI, DatabaseFolder, find_mongod, served
-from dml_bench.browse.html_map import write_page
+from dml_bench.browse.database import URI, DatabaseFolder, find_mongod, serve_database
+from dml_bench.browse.html_map import write_html_map
 from dml_bench.browse.images import BrowseTable, read_browse_table
 from dml_bench.browse.server import Guard
 from dml_bench.browse.session import dataset_name
@@ -63,7 +63,7 @@ def fiftyone(tmp_path_factory) -> Iterator[Any]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         with (
-            served(DatabaseFolder(tmp_path_factory.mktemp("database") / "db")) as uri,
+            serve_database(DatabaseFolder(tmp_path_factory.mktemp("database") / "db")) as uri,
             fiftyone_app.connected(uri),
         ):
             import fiftyone
@@ -615,7 +615,7 @@ def test_the_app_shows_samples_beside_the_map_follows_a_lasso_and_leaves_nothing
 @needs_chromium
 def test_the_page_shows_each_image_and_its_answers_where_it_is_pointed_at(run, tmp_path):
     images = read_browse_table(read_folder(run))
-    write_page(tmp_path / "map.html", images, images.maps(), [], lambda *at: None)
+    write_html_map(tmp_path / "map.html", images, images.maps(), [], lambda *at: None)
     with chromium_page((tmp_path / "map.html").as_uri()) as page:
         errors: list[str] = []
         page.on("pageerror", lambda error: errors.append(str(error)))
@@ -633,7 +633,7 @@ def test_the_page_shows_each_image_and_its_answers_where_it_is_pointed_at(run, t
         tip = page.locator("#tip").inner_text()
         assert Path(images.paths[shown]).name in tip
         assert "trained without the unseen classes: " in tip
-        assert page.locator("#tip .thumb").count() == (3 if images.asked[shown] else 1)
+        assert page.locator("#tip .thumb").count() == (3 if images.is_query[shown] else 1)
         page.mouse.click(*page.evaluate(where))
         assert page.evaluate("[...chosen]") == [int(images.labels[shown])]
         page.locator("#mode").select_option("right or wrong")

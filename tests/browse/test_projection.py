@@ -86,7 +86,7 @@ def test_a_map_of_anything_else_is_not_taken_and_a_missing_umap_is_named(
 
 
 def test_too_few_images_for_a_map_are_refused(tmp_path):
-    with pytest.raises(ValueError, match="at least 4 images, these are 3"):
+    with pytest.raises(ValueError, match="at least 4 images, got 3"):
         project(EMBEDDINGS[:3], NONE, tmp_path / "all.safetensors")
 
 
