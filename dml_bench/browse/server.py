@@ -3,7 +3,7 @@ names, for files of the dataset.
 
 FiftyOne's own server gives any file that its user may read to whoever reaches its port. Every user
 of the machine reaches it, and so does every web page that the user visits, by a host name that
-leads to 127.0.0.1 (DNS rebinding). """
+leads to 127.0.0.1 (DNS rebinding)."""
 
 import hmac
 import socket
