@@ -21,7 +21,7 @@ from tiny import refusal, train
 
 from dml_bench.browse import database
 from dml_bench.browse.database import URI, DatabaseFolder, serve_database
-from dml_bench.browse.fields import Label, field_values, confused_classes
+from dml_bench.browse.fields import Label, confused_classes, field_values
 from dml_bench.browse.html_map import thumbnails, write_html_map
 from dml_bench.browse.images import (
     BrowseTable,
