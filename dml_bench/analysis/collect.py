@@ -148,7 +148,7 @@ def studies_of(collection: Collection) -> list[Study]:
     if len(studies) > 1:
         titles = "; ".join(study.title for study in studies)
         collection.problems.append(
-            f"these runs can't all be compared: there is one section for each of {titles}"
+            f"these runs cannot all be compared; the report has one part for each of {titles}"
         )
     return studies
 

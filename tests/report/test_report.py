@@ -75,14 +75,14 @@ def made_rival(
     return run
 
 
-def only_section(*paths: Path) -> Study:
-    [section] = studies_of(collect(paths))
-    return section
+def only_study(*paths: Path) -> Study:
+    [study] = studies_of(collect(paths))
+    return study
 
 
-def sentences(section: Study) -> list[str]:
+def sentences(study: Study) -> list[str]:
     """Each answer as one text."""
-    return [" ".join((answer.short, *answer.sentences)) for answer in findings(section, {})]
+    return [" ".join((answer.short, *answer.sentences)) for answer in findings(study, {})]
 
 
 # Which runs
@@ -126,11 +126,11 @@ def test_a_half_finished_run_is_named_and_the_others_are_reported(tmp_path):
         == f"{half.folder} is not finished (stopped in phase limited after epoch 7 of 100): the"
         " command that began it goes on with it"
     )
-    [section] = studies_of(collection)
-    assert section.group.lines[0].failures == (
+    [study] = studies_of(collection)
+    assert study.group.lines[0].failures == (
         "seed 43: not finished (stopped in phase limited after epoch 7 of 100)",
     )
-    assert section.group.lines[0].wanted == 2
+    assert study.group.lines[0].wanted == 2
     with pytest.raises(NotFinished):
         read_folder(half.folder)
 
@@ -182,7 +182,7 @@ def test_runs_that_differ_only_in_what_is_said_and_expected_of_them_stand_in_one
     made(tmp_path, "a", queries(4, 3, 2, 4), queries(4, 3, 0, 1))
     reworded = experiment("a", seed=43, summary="said otherwise", expects=())
     finish(tmp_path, reworded, {"all": queries(4, 3, 2, 4), "limited": queries(4, 3, 0, 1)})
-    [line] = only_section(tmp_path).group.lines
+    [line] = only_study(tmp_path).group.lines
     assert [run.seed for run in line.runs] == [42, 43]
 
 
@@ -196,12 +196,12 @@ def test_other_classes_held_out_or_other_images_are_other_sections_whose_titles_
             {"all": queries(4, 3, 2, 4), "limited": queries(4, 3, 0, 1)},
         )
     collection = collect([tmp_path])
-    sections = studies_of(collection)
-    assert [section.title for section in sections] == [
+    studies = studies_of(collection)
+    assert [study.title for study in studies] == [
         "Precision drop on cub, unseen last:2",
         "Precision drop on cub, unseen random:2:0 x 2",
     ]
-    assert len({section.slug for section in sections}) == 2
+    assert len({study.slug for study in studies}) == 2
     [alone] = studies_of(collect([tmp_path / "1"]))
     assert (alone.title, alone.slug) == ("Precision drop on cub", "precision_drop-cub-dddddd")
 
@@ -211,27 +211,26 @@ def test_other_profiles_get_sections_of_their_own_and_a_line_says_so(tmp_path):
     demo = experiment("b", profile="demo")
     finish(tmp_path, demo, {"all": queries(4, 3, 2, 4), "limited": queries(4, 3, 0, 1)})
     collection = collect([tmp_path])
-    sections = studies_of(collection)
-    first, second = sections
+    first, second = studies_of(collection)
     assert [line.name for line in first.group.lines] == ["a"]
     assert [line.name for line in second.group.lines] == ["b"]
     assert collection.problems == [
-        "these runs can't all be compared: there is one section for each of Precision drop on cub;"
-        " Precision drop on cub, profile demo"
+        "these runs cannot all be compared; the report has one part for each of Precision drop on"
+        " cub; Precision drop on cub, profile demo"
     ]
 
 
 def test_rows_stand_in_the_study_s_order_and_its_absent_rows_are_known(tmp_path):
     for name in ("own", "EPSHN_cosine_resnet50_sgd_aug", BASELINE):
         made(tmp_path, name, queries(4, 3, 2, 4), queries(4, 3, 0, 1))
-    section = only_section(tmp_path)
-    assert [line.name for line in section.group.lines] == [
+    study = only_study(tmp_path)
+    assert [line.name for line in study.group.lines] == [
         BASELINE,
         "EPSHN_cosine_resnet50_sgd_aug",
         "own",
     ]
-    assert len(section.absent) == 14
-    assert "crossentropy_resnet18_sgd_aug" in section.absent
+    assert len(study.absent) == 14
+    assert "crossentropy_resnet18_sgd_aug" in study.absent
 
 
 # Numbers in words
@@ -254,7 +253,7 @@ def test_numbers_are_said_with_their_intervals():
         (-0.05, 0.11, "shows no detectable difference from that (+3.0 points [-5.0, +11.0])"),
     ],
 )
-def test_a_difference_is_above_below_or_not_to_be_told(low, high, expected):
+def test_a_difference_is_above_below_or_not_detectable(low, high, expected):
     assert format.compared(Interval((low + high) / 2, low, high, 0.95, 10), "that") == expected
 
 
@@ -296,7 +295,7 @@ def test_whether_it_is_worth_it_follows_from_both_differences_to_the_classifier(
     assert verdict(known, unseen).startswith(begins)
 
 
-def test_the_verdict_can_t_be_told_without_runs_in_common():
+def test_there_is_no_verdict_without_runs_in_common():
     assert verdict(None, 1).startswith("These runs cannot answer this")
 
 
@@ -324,7 +323,7 @@ def test_how_well_they_classify_is_held_against_the_classifier_s_logits(
 ):
     made(tmp_path, BASELINE, uniform(method), uniform(method))
     made_rival(tmp_path, uniform(1), uniform(1), uniform(logits))
-    first = sentences(only_section(tmp_path))[0]
+    first = sentences(only_study(tmp_path))[0]
     assert first.startswith(begins)
     share = 100 * (method + 0.5) / 4
     assert f"the best method is right for {share:.1f}%" in first
@@ -334,9 +333,9 @@ def test_how_well_they_classify_is_held_against_the_classifier_s_logits(
     )
 
 
-def test_without_a_classifier_what_needs_one_can_t_be_told(tmp_path):
+def test_without_a_classifier_what_needs_one_is_not_answered(tmp_path):
     made(tmp_path, "a", uniform(3), uniform(2))
-    first, _, third, fourth = sentences(only_section(tmp_path))
+    first, _, third, fourth = sentences(only_study(tmp_path))
     without = "These runs have no softmax classifier to compare with."
     assert [without in answer for answer in (first, third, fourth)] == [True] * 3
     assert fourth.startswith("These runs cannot answer this: no softmax classifier is among them")
@@ -344,7 +343,7 @@ def test_without_a_classifier_what_needs_one_can_t_be_told(tmp_path):
 
 def test_with_a_classifier_alone_nothing_is_said_of_metric_learning(tmp_path):
     made_rival(tmp_path, uniform(1), uniform(1), uniform(2))
-    answers = findings(only_section(tmp_path), {})
+    answers = findings(only_study(tmp_path), {})
     assert [answer.question for answer in answers] == list(QUESTIONS)
     assert {answer.short for answer in answers} == {
         "These runs cannot answer this: none of them is a metric-learning experiment."
@@ -357,7 +356,7 @@ def test_whether_embeddings_hold_follows_the_drop(tmp_path):
         finish(
             tmp_path / folder, experiment("a"), {"all": uniform(3), "limited": limited}, unseen=12
         )
-    drops, holds = (sentences(only_section(tmp_path / folder))[1] for folder in ("drops", "holds"))
+    drops, holds = (sentences(only_study(tmp_path / folder))[1] for folder in ("drops", "holds"))
     assert drops.startswith("In part: the best method is right for 37.5%")
     assert re.search(
         r"Training without these classes costs 50\.0 points \[\d\d\.\d, \d\d\.\d\]\.", drops
@@ -376,7 +375,7 @@ def test_a_drop_that_differs_from_the_baseline_s_is_named(tmp_path):
             {"all": uniform(3), "limited": seen + uniform(kept, 12)},
             unseen=12,
         )
-    second = sentences(only_section(tmp_path))[1]
+    second = sentences(only_study(tmp_path))[1]
     assert (
         f"Compared query by query with the baseline `{BASELINE}`,"
         " `EPSHN_cosine_resnet50_sgd_aug` drops more (intervals widened for 1" in second
@@ -396,7 +395,7 @@ def test_unseen_classes_are_asked_of_the_classifier_s_features_too(tmp_path):
         unseen=12,
     )
     made_rival(tmp_path, uniform(3), seen + uniform(0, 12), uniform(3), unseen=12)
-    fourth = sentences(only_section(tmp_path))[3]
+    fourth = sentences(only_study(tmp_path))[3]
     assert fourth.startswith("Worth it by these numbers. Unseen classes are found more often than")
     assert "Known classes show no detectable loss." in fourth
     assert "Searched in the same gallery, they are right for 12.5%" in fourth
@@ -422,16 +421,16 @@ are on classes that were seen."""
 
 def test_of_rotated_hold_outs_the_drop_of_each_and_what_they_differ_by_is_told(tmp_path):
     three_holdouts(tmp_path, "a", *HELD)
-    section = only_section(tmp_path)
-    assert section.holdouts == ("limited-1", "limited-2", "limited-3")
-    assert section.holdout_drops(section.group.lines[0])[:, 0].tolist() == [0.5, 0.5, 0.125]
-    second = sentences(section)[1]
+    study = only_study(tmp_path)
+    assert study.holdouts == ("limited-1", "limited-2", "limited-3")
+    assert study.holdout_drops(study.group.lines[0])[:, 0].tolist() == [0.5, 0.5, 0.125]
+    second = sentences(study)[1]
     assert (
         "The drops are means over 3 rotated hold-outs. For `a` they range from 12.5 to 50.0 points,"
         " with a standard deviation of 21.7" in second
     )
     assert "All this is for one choice" not in second
-    unseen = section.measure(section.group.lines[0], "unseen_limited")
+    unseen = study.measure(study.group.lines[0], "unseen_limited")
     assert unseen is not None
     assert unseen.estimate == pytest.approx(1 - (0.5 + 0.5 + 0.125) / 3)
 
@@ -445,9 +444,9 @@ def test_a_class_that_is_unseen_in_two_hold_outs_counts_once(tmp_path):
         unseen=2,
         holdouts={"limited-1": [1, 2], "limited-2": [1, 2]},
     )
-    section = only_section(tmp_path)
+    study = only_study(tmp_path)
     assert [
-        section.measure(section.group.lines[0], name).estimate
+        study.measure(study.group.lines[0], name).estimate
         for name in ("unseen_limited", "unseen_all")
     ] == [0.875, 1.0]
 
@@ -455,7 +454,7 @@ def test_a_class_that_is_unseen_in_two_hold_outs_counts_once(tmp_path):
 def test_all_experiments_together_are_the_mean_query_by_query(tmp_path):
     made(tmp_path, "a", queries(4, 3, 2, 4), queries(4, 3, 0, 1))
     made(tmp_path, "b", queries(4, 3, 2, 4), queries(4, 3, 1, 4))
-    pooled = only_section(tmp_path).pooled("drop_unseen")
+    pooled = only_study(tmp_path).pooled("drop_unseen")
     by_hand = np.array([1, 1, 0, 0, 0, 1, 1, 1]), np.array([0, 1, 0, 0, 0, 0, 0, 0])
     scores = Scores(np.mean(by_hand, axis=0), np.repeat([2, 3], 4))
     assert pooled == interval([scores], within=(-1, 1))
@@ -477,21 +476,21 @@ image of another class."""
 def with_embeddings(out: Path, **parts: Vectors) -> Study:
     run = made(out, "a", queries(1, 1, 1, 1, of=1), queries(1, 1, 1, 1, of=1))
     store(run, "limited", gallery=ANGLES, query=ASKED, **parts)
-    return only_section(out)
+    return only_study(out)
 
 
 def test_the_threshold_is_chosen_on_validation_images_of_known_classes_and_held_against_the_queries(
     tmp_path,
 ):
-    section = with_embeddings(tmp_path, valid=VALID)
-    look = diagnose(section, section.group.lines[0], draws=2)
+    study = with_embeddings(tmp_path, valid=VALID)
+    look = diagnose(study, study.group.lines[0], draws=2)
     [open_set] = look.open_set
     assert open_set.validation_images == 4
     assert (open_set.precision, open_set.coverage) == (
         0.5,
         0.5,
     ), "cos 5 accepts the queries at 3 degrees, right, and at 2, unknown"
-    fourth = " ".join(findings(section, {"a": look})[3].sentences)
+    fourth = " ".join(findings(study, {"a": look})[3].sentences)
     assert (
         "A threshold with 90.0% target precision on validation images of the known classes accepts"
         " 50.0% of all queries and is" in fourth
@@ -499,8 +498,8 @@ def test_the_threshold_is_chosen_on_validation_images_of_known_classes_and_held_
 
 
 def test_of_a_run_without_validation_images_it_is_chosen_on_the_gallery_and_that_is_said(tmp_path):
-    section = with_embeddings(tmp_path)
-    look = diagnose(section, section.group.lines[0], draws=2)
+    study = with_embeddings(tmp_path)
+    look = diagnose(study, study.group.lines[0], draws=2)
     [open_set] = look.open_set
     assert open_set.validation_images == 0
     assert np.isnan(open_set.precision), (
@@ -510,8 +509,8 @@ def test_of_a_run_without_validation_images_it_is_chosen_on_the_gallery_and_that
 
 
 def test_the_calibration_of_several_seeds_is_drawn_of_all_their_queries_together(tmp_path):
-    section = with_embeddings(tmp_path)
-    look = diagnose(section, section.group.lines[0], draws=2)
+    study = with_embeddings(tmp_path)
+    look = diagnose(study, study.group.lines[0], draws=2)
     first = calibration_of(np.array([0.5, 0.5, 1.0]), np.array([1, 0, 1]), bins=2)
     second = calibration_of(np.array([0.5]), np.array([1]), bins=2)
     both = replace(look, calibration=(first, second))
@@ -558,7 +557,7 @@ def test_the_curve_of_test_images_is_shown_though_validation_images_are_watched_
 def test_the_drop_of_a_class_is_its_mean_over_seeds(tmp_path):
     made(tmp_path, "a", queries(4, 3, 2, 4), queries(4, 3, 0, 1))
     made(tmp_path, "a", queries(4, 3, 2, 4), queries(4, 4, 2, 2), seed=43)
-    [line] = only_section(tmp_path).group.lines
+    [line] = only_study(tmp_path).group.lines
     drops = class_drop(line)
     assert drops.names == ("class 0", "class 1", "class 2", "class 3")
     assert drops.drop.tolist() == [0, -0.125, 0.25, 0.625]
@@ -574,10 +573,10 @@ def test_examples_are_half_of_unseen_classes_as_far_as_there_are_some():
 
 
 def test_an_image_that_is_not_there_any_more_is_counted(tmp_path):
-    pictures = Thumbnails(tmp_path)
+    thumbnails = Thumbnails(tmp_path)
     (tmp_path / "torn.jpg").write_bytes(b"no image")
-    assert [pictures.get(path) for path in ("gone.jpg", "torn.jpg", "gone.jpg")] == [None] * 3
-    assert pictures.gone == ["gone.jpg", "torn.jpg"]
+    assert [thumbnails.get(path) for path in ("gone.jpg", "torn.jpg", "gone.jpg")] == [None] * 3
+    assert thumbnails.gone == ["gone.jpg", "torn.jpg"]
 
 
 def test_the_ink_of_a_figure_in_the_page_is_the_page_s_and_its_ids_are_its_own():
@@ -819,7 +818,9 @@ def test_other_protocols_never_share_a_table(birds, cache_dir, tmp_path):
     )
     said: list[str] = []
     report([tmp_path / "runs"], tmp_path / "out", ["dml-bench", "report"], said.append)
-    assert said[0].startswith("these runs can't all be compared: there is one section for each of ")
+    assert said[0].startswith(
+        "these runs cannot all be compared; the report has one part for each of "
+    )
     tables = sorted(path.name for path in (tmp_path / "out").glob("table-*.csv"))
     assert [name.partition("-")[2].partition("-")[0] for name in tables] == [
         "class_disjoint",
