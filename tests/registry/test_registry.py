@@ -143,6 +143,7 @@ def test_adding_a_loss_is_one_decorated_function_which_the_catalogue_then_lists(
         "name": "hinge",
         "summary": "a loss of this test",
         "source": "this test, 2024",
+        "from": __file__,
         "options": {"margin": 0.2},
         "takes_miner": True,
         "trains_proxies": False,
