@@ -47,6 +47,7 @@ class Guard:
         self.token = token
 
     async def __call__(self, scope: Scope, receive: Any, send: Send) -> None:
+        """Answer a request, or refuse it."""
         if scope["type"] == "lifespan":
             await self.app(scope, receive, send)
         elif scope["type"] != "http":
@@ -55,6 +56,7 @@ class Guard:
             await self.answer(scope, receive, send)
 
     async def answer(self, scope: Scope, receive: Any, send: Send) -> None:
+        """Pass an HTTP request on, unless it is refused."""
         headers = {
             name.decode("latin-1").lower(): value.decode("latin-1")
             for name, value in scope["headers"]
@@ -105,6 +107,7 @@ class Guard:
         return name in self.names or is_loopback(name) or (self.numbers and is_number(name))
 
     def token_of(self, headers: dict[str, str]) -> str:
+        """The token that a request's cookie has; empty where it has none."""
         try:
             cookie = SimpleCookie(headers.get("cookie", "")).get(self.cookie)
         except CookieError:
@@ -112,6 +115,7 @@ class Guard:
         return cookie.value if cookie else ""
 
     def is_token(self, text: str) -> bool:
+        """Whether a text is the secret."""
         return hmac.compare_digest(text.encode(), self.token.encode())
 
 

@@ -122,6 +122,7 @@ def forget(path: Path, cache_dir: Path) -> bool:
 
 
 def database_folder(run: Run, cache_dir: Path) -> DatabaseFolder:
+    """The folder of a run\'s database."""
     return DatabaseFolder(cache_dir / "browse" / dataset_name(run))
 
 

@@ -161,6 +161,7 @@ class GalleryFile:
 
     @property
     def path(self) -> Path:
+        """The file, whether it exists or not."""
         return (self.folder or layout.gallery(self.run.folder)) / f"{self.phase}.safetensors"
 
     @contextmanager
