@@ -119,7 +119,7 @@ def test_every_verb_that_opens_images_takes_their_folder_and_refuses_other_image
 def test_an_image_that_was_changed_is_named_and_the_others_are_shown(project, tmp_path):
     run = open_run(run_in(project), project / "birds")
     material = RunImages(run)
-    first, second = (material.subject(image) for image in (0, 1))
+    first, second = (material.image(index) for index in (0, 1))
     first.file.write_bytes(second.file.read_bytes())
     assert material.pixels(second).shape == (32, 32, 3)
     with pytest.raises(
