@@ -33,6 +33,7 @@ class Job:
 
     @property
     def key(self) -> tuple[str, int]:
+        """The experiment's name and the seed."""
         return self.experiment.name, self.experiment.seed
 
 
