@@ -260,8 +260,10 @@ def read_environment(folder: Path, *keys: str) -> Environment:
 def read_records(folder: Path) -> list[EpochRecord]:
     """One for each epoch of each phase, in the order in which they happened."""
     path = folder / layout.RECORDS
+    if not path.exists():
+        return []
     with remedied(path):
-        return read_whole_lines(path, RECORD) if path.exists() else []
+        return read_whole_lines(path, RECORD)
 
 
 def last_session(folder: Path, *keys: str) -> Session:
