@@ -85,7 +85,11 @@ def command_of(job: Job, suite: Suite, device: str) -> list[str]:
     words = ["dml-bench", "run", job.named_as or job.experiment.name]
     if suite.profile == "demo":
         words.append("--demo")
-    for value in (*suite.overrides, *job.swept):
+    name = job.experiment.name
+    overrides = [*suite.overrides, *job.swept]
+    if variant_name(name, overrides) != name:
+        overrides.append(f"name={name}")  # the suite looks for the run under this name
+    for value in overrides:
         words += ["--set", value]
     words += ["--seeds", str(job.experiment.seed)]
     options = {
