@@ -104,12 +104,11 @@ def ablations(runs: Mapping[str, Sequence[Run]]) -> tuple[Ablation, ...]:
     alike: dict[str, list[Change]] = {}
     for change in changes:
         alike.setdefault(change.name, []).append(change)
-    several = [
-        group
-        for group in alike.values()
-        if len(group) > 1 and all(change.queries == group[0].queries for change in group)
-    ]
-    groups = [[change] for change in changes] + several
+    groups = [[change] for change in changes]
+    for group in alike.values():
+        same_queries = all(change.queries == group[0].queries for change in group)
+        if len(group) > 1 and same_queries:
+            groups.append(group)
     return corrected([ablation_of(group) for group in groups])
 
 

@@ -36,8 +36,8 @@ class Difference:
     """One metric of the first minus that of the second."""
 
     metric: str
-    words: str
-    """The metric's short name; `compare --json` has it under this key."""
+    head: str
+    """The metric's short name."""
     signed: bool
     """Whether the metric itself is a difference, and is shown with its sign."""
     lower_is_better: bool
@@ -181,7 +181,7 @@ def difference_of(
     difference = interval(per_query, average=metric.average, within=metric.of_differences)
     return Difference(
         metric=name,
-        words=metric.head,
+        head=metric.head,
         signed=metric.signed,
         lower_is_better=metric.lower_is_better,
         first=interval(first, average=metric.average, within=metric.within),
@@ -211,7 +211,8 @@ def class_differences(pairs: Sequence[RunPair]) -> tuple[ClassDifference, ...]:
     ]
     rows = []
     for label, name in pairs[0].first.class_names.items():
-        one, other = (np.concatenate([s.values[s.labels == label] for s in side]) for side in right)
+        one = np.concatenate([scores.values[scores.labels == label] for scores in right[0]])
+        other = np.concatenate([scores.values[scores.labels == label] for scores in right[1]])
         won, lost = int(((one == 1) & (other == 0)).sum()), int(((one == 0) & (other == 1)).sum())
         p = float(binomtest(won, won + lost).pvalue) if won + lost else 1.0
         rows.append((name, float(one.mean()), float(other.mean()), won, lost, p))

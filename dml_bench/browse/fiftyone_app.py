@@ -122,8 +122,8 @@ def update(
     ids = write_samples(dataset, images, field_values(images, near_duplicates))
     write_embeddings(dataset, images, maps, ids)
     for phase in images.phases:
-        asked = dataset.match(fo.ViewField("split") == "test")
-        asked.evaluate_classifications(
+        queries = dataset.match(fo.ViewField("split") == "test")
+        queries.evaluate_classifications(
             f"prediction_{phase}",
             gt_field="ground_truth",
             eval_key=f"correct_{phase}",
@@ -167,12 +167,10 @@ def write_samples(
         )
     new = [row for row, path in enumerate(paths) if path not in known]
     if new:
-        samples = [
-            fo.Sample(
-                paths[row], **{field: converted(values[row]) for field, values in fields.items()}
-            )
-            for row in new
-        ]
+        samples = []
+        for row in new:
+            of_image = {field: converted(values[row]) for field, values in fields.items()}
+            samples.append(fo.Sample(paths[row], **of_image))
         dataset.add_samples(samples, progress=False)
     known = dict(zip(*dataset.values(["filepath", "id"]), strict=True))
     return np.array([known[path] for path in paths])
@@ -258,9 +256,9 @@ def write_layout(dataset: Dataset, images: BrowseTable) -> None:
     import fiftyone as fo
 
     schema = dataset.get_field_schema()
-    by_phase = {
-        phase: [field for field in schema if field.endswith(f"_{phase}")] for phase in images.phases
-    }
+    by_phase = {}
+    for phase in images.phases:
+        by_phase[phase] = [field for field in schema if field.endswith(f"_{phase}")]
     of_a_phase = {field for fields in by_phase.values() for field in fields}
     groups = fo.DatasetAppConfig.default_sidebar_groups(dataset)
     for group in groups:

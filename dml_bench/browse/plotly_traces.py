@@ -55,7 +55,9 @@ def traces(
         kind: NAMED.get(kind, colour)
         for kind, colour in zip(kinds, distinct(len(kinds)), strict=True)
     }
-    rows = {kind: [row for row, value in enumerate(values) if str(value) == kind] for kind in kinds}
+    rows: dict[str, list[int]] = {kind: [] for kind in kinds}
+    for row, value in enumerate(values):
+        rows[str(value)].append(row)
     if len(kinds) > MOST:
         every = [row for kind in kinds for row in rows[kind]]
         names = [str(values[row]) for row in every]

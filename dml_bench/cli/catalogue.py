@@ -33,33 +33,33 @@ def entries(kind: str) -> list[dict[str, Any]]:
     """One record per experiment, or per entry of the registry called `kind`: name, summary, source,
     options, facts."""
     if kind == "experiments":
-        found = [experiments.resolve(name) for name in experiments.names()]
-        return [
-            {
-                "name": e.name,
-                "summary": e.summary,
-                "source": "; ".join(sorted({x.source for x in e.expects})),
-            }
-            for e in found
-        ]
+        return [experiment_entry(name) for name in experiments.names()]
     registered = getattr(registry, kind)
     for name in registered.plug_in_names():
         registered.import_component(name)
-    return [
-        {
-            "name": entry.name,
-            "summary": entry.summary,
-            "source": entry.source,
-            "from": entry.origin.describe() if entry.origin else f"dml-bench {__version__}",
-            "options": {name: option.default for name, option in entry.options.items()},
-            **{
-                name: fact
-                for name, fact in entry.facts.items()
-                if not callable(fact) and fact is not None
-            },
-        }
-        for entry in registered
-    ]
+    return [component_entry(entry) for entry in registered]
+
+
+def experiment_entry(name: str) -> dict[str, Any]:
+    """The record of a named experiment."""
+    experiment = experiments.resolve(name)
+    sources = {claim.source for claim in experiment.expects}
+    return {"name": name, "summary": experiment.summary, "source": "; ".join(sorted(sources))}
+
+
+def component_entry(entry: registry.Entry) -> dict[str, Any]:
+    """The record of a registered component."""
+    plain_facts = {
+        name: fact for name, fact in entry.facts.items() if not callable(fact) and fact is not None
+    }
+    return {
+        "name": entry.name,
+        "summary": entry.summary,
+        "source": entry.source,
+        "from": entry.origin.describe() if entry.origin else f"dml-bench {__version__}",
+        "options": {name: option.default for name, option in entry.options.items()},
+        **plain_facts,
+    }
 
 
 def cells(kind: str, record: dict[str, Any]) -> dict[str, str]:
@@ -103,23 +103,20 @@ def as_rich(kind: str, records: list[dict[str, Any]]) -> "Table":
     return table
 
 
-def as_page(found: dict[str, list[dict[str, Any]]]) -> str:
+def as_page(records: dict[str, list[dict[str, Any]]]) -> str:
     """Markdown: a section with a table for each kind."""
-    return "\n".join(
-        [
-            "# Everything that has a name",
-            "",
-            *(line for kind in found for line in section(kind, found[kind])),
-        ]
-    )
+    lines = ["# Everything that has a name", ""]
+    for kind, of_kind in records.items():
+        lines += section(kind, of_kind)
+    return "\n".join(lines)
 
 
 def section(kind: str, records: list[dict[str, Any]]) -> list[str]:
     rows = rows_of(kind, records)
-    lines = [
-        f"| {' | '.join(text.replace('|', chr(92) + '|') for text in row.values())} |"
-        for row in rows
-    ]
+    lines = []
+    for row in rows:
+        cells = [text.replace("|", "\\|") for text in row.values()]
+        lines.append(f"| {' | '.join(cells)} |")
     return [
         f"## {kind.capitalize()}",
         "",

@@ -39,7 +39,7 @@ class Corrected:
 
 
 @labellings.register("given", summary="the labels of the data set", source="the usual way")
-def given() -> None:
+def labels_of_the_data_set() -> None:
     return None
 
 

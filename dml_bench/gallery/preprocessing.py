@@ -12,8 +12,8 @@ from dml_bench.system import files
 __all__ = ["source"]
 
 HEAD = """# How image files become the input of embedder.pt2, and how gallery.csv is read. Needs
-# only Pillow and NumPy. Written by dml-bench {version} from its own code, so that photos are decoded
-# as they were when the network was measured.
+# only Pillow and NumPy. Written by dml-bench {version} from its own code, so that photos are
+# decoded as they were when the network was measured.
 """
 IMPORTS = """import csv
 import re

@@ -259,7 +259,10 @@ class HoldoutResult(Result):
         named = [(name, report[str(label)]) for label, name in enumerate(names)] + [
             (name, report[name]) for name in means
         ]
-        rows = [(name, *(float(row[measure]) for measure in measures)) for name, row in named]
+        rows = []
+        for name, row in named:
+            values = [float(row[measure]) for measure in measures]
+            rows.append((name, *values))
         return ResultTable(("class name", *measures), tuple(rows))
 
     def predictions(self) -> ResultTable:

@@ -135,9 +135,10 @@ def evaluate_ensemble(
     parts: list[str] = [
         name for name in ("query", "query_views", "gallery", "valid") if name in stored[0]
     ]
-    embeddings = {
-        part: np.concatenate([model[part] for model in stored], axis=-1) * scale for part in parts
-    }
+    embeddings = {}
+    for part in parts:
+        side_by_side = np.concatenate([model[part] for model in stored], axis=-1)
+        embeddings[part] = side_by_side * scale
     start = time.perf_counter()
     neighbours = look_up(experiment, dataset, split, embeddings)
     seconds = time.perf_counter() - start

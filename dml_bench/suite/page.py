@@ -83,7 +83,12 @@ def results_document(report: SuiteReport) -> Document:
 def runs_data(runs: Sequence[dict[str, Any]]) -> Data:
     """Every scalar of every run."""
     heads = list(dict.fromkeys(key for run in runs for key in run))
-    return Data("runs", heads, [[run.get(head, "") for head in heads] for run in runs])
+    return Data("runs", heads, [cells_of(run, heads) for run in runs])
+
+
+def cells_of(run: dict[str, Any], heads: Sequence[str]) -> list[Any]:
+    """One row: what a run has under each head; an empty cell where it has nothing."""
+    return [run.get(head, "") for head in heads]
 
 
 def claims_document(report: SuiteReport) -> Document:

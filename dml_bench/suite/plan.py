@@ -47,12 +47,12 @@ def choose(table: ExperimentTable, patterns: list[str]) -> ExperimentTable:
                 f" so{near_miss(pattern.strip('*'), list(table.rows))}; its rows:"
                 f" {', '.join(table.rows)}"
             )
-    chosen = tuple(
-        row
-        for row in table.rows
-        if not patterns or any(fnmatchcase(row, pattern) for pattern in patterns)
-    )
-    return ExperimentTable(table.name, table.title, chosen)
+    chosen = []
+    for row in table.rows:
+        matches = any(fnmatchcase(row, pattern) for pattern in patterns)
+        if matches or not patterns:
+            chosen.append(row)
+    return ExperimentTable(table.name, table.title, tuple(chosen))
 
 
 def chosen_rows(
@@ -111,12 +111,10 @@ def resolve_row(
 def in_order(rows: list[PlannedRow]) -> list[Job]:
     """All runs, seed by seed, so that a suite that is stopped leaves whole tables. Raises
     ValueError where two would share a folder."""
-    jobs = [
-        Job(row.seeds[i], row.named_as, row.swept)
-        for i in range(max(len(row.seeds) for row in rows))
-        for row in rows
-    ]
-    twice = [job for i, job in enumerate(jobs) if job.key in {other.key for other in jobs[:i]}]
+    most_seeds = max(len(row.seeds) for row in rows)
+    jobs = [Job(row.seeds[i], row.named_as, row.swept) for i in range(most_seeds) for row in rows]
+    keys = [job.key for job in jobs]
+    twice = [job for i, job in enumerate(jobs) if job.key in keys[:i]]
     if twice:
         raise ValueError(f"{twice[0]} is in the table twice: give each experiment its own name")
     return jobs

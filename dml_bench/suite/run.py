@@ -82,16 +82,16 @@ def commands(suite: Suite, device: str, display: SuiteProgress) -> list[str]:
 
 def command_of(job: Job, suite: Suite, device: str) -> list[str]:
     """The arguments of `dml-bench run` for one run of a suite."""
-    words = ["dml-bench", "run", job.named_as or job.experiment.name]
+    arguments = ["dml-bench", "run", job.named_as or job.experiment.name]
     if suite.profile == "demo":
-        words.append("--demo")
+        arguments.append("--demo")
     name = job.experiment.name
     overrides = [*suite.overrides, *job.swept]
     if variant_name(name, overrides) != name:
         overrides.append(f"name={name}")  # the suite looks for the run under this name
     for value in overrides:
-        words += ["--set", value]
-    words += ["--seeds", str(job.experiment.seed)]
+        arguments += ["--set", value]
+    arguments += ["--seeds", str(job.experiment.seed)]
     options = {
         "--data-dir": suite.data_dir,
         "--out": suite.out,
@@ -101,8 +101,8 @@ def command_of(job: Job, suite: Suite, device: str) -> list[str]:
     }
     for option, setting in options.items():
         if setting is not None:
-            words += [option, str(setting)]
-    return words
+            arguments += [option, str(setting)]
+    return arguments
 
 
 def open_session(suite: Suite, display: SuiteProgress) -> "SuiteSession":

@@ -376,7 +376,7 @@ def differences_table(comparison: Any) -> Table:
         form = "+.3f" if row.signed else ".3f"
         difference = row.difference
         table.add_row(
-            row.words,
+            row.head,
             format(row.first.estimate, form),
             format(row.second.estimate, form),
             f"{difference.estimate:+.3f} [{difference.low:+.3f}, {difference.high:+.3f}]",
