@@ -16,9 +16,10 @@ MadeOnce = Callable[[str, Callable[[Path], object]], Path]
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["DML_BENCH_CHECK_SHAPES"] = "1"  # of arrays and tensors, at every `shaped` function
-os.environ.setdefault(
-    "OMP_NUM_THREADS", "1"
-)  # one process per core, one thread each: two threads that share a core wait for each other
+# One process per core, one thread each: two threads that share a core wait for each other. numba
+# would else give PyTorch as many threads as itself, and a run other bits after a map than before.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("NUMBA_NUM_THREADS", "1")
 os.environ["WANDB_MODE"] = "offline"
 signal.signal(
     signal.SIGINT, signal.default_int_handler

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from filelock import FileLock
 from handmade import experiment
 from small_suite import call, command, start, wait_for_epochs, write_files
 
@@ -186,11 +187,11 @@ with ExitStack() as stack:
 
 
 @pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def cluster(of_all_workers: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of a cluster of this machine, begun in another folder; to join it, a suite has to
-    be told that it is of one machine."""
+    be told that it is of one machine. A machine has one cluster at a time."""
     elsewhere = tmp_path_factory.mktemp("elsewhere")
-    with pytest.MonkeyPatch.context() as patch:
+    with FileLock(of_all_workers / "ray.lock"), pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
         patch.setenv("RAY_AUTH_MODE", "token")  # which a cluster begun by ray.init asks for
         with subprocess.Popen(
