@@ -48,8 +48,8 @@ from dml_bench.registry.plugins import (
     register_schedule,
 )
 from dml_bench.system.callbacks import Callback, LoggingCallback
+from dml_bench.version import __version__ as __version__
 
-__version__ = "0.1.0"
 __all__ = [
     "CacheEntry",
     "Callback",

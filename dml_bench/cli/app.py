@@ -5,9 +5,9 @@ from typing import Annotated
 
 import typer
 
-from dml_bench import __version__
 from dml_bench.cli import analyse, data, explore, gallery, inspect, train
 from dml_bench.system import distributed, failures
+from dml_bench.version import __version__
 
 __all__ = ["app", "main"]
 

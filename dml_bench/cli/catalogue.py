@@ -2,8 +2,9 @@
 
 from typing import TYPE_CHECKING, Any
 
-from dml_bench import __version__, registry
+from dml_bench import registry
 from dml_bench.config import experiments
+from dml_bench.version import __version__
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -15,7 +15,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from dml_bench import __version__
 from dml_bench.data.cache import View
 from dml_bench.data.images import Unreadable, decode
 from dml_bench.gallery.embedder import FoldEnsemble, GalleryEmbedder, MirrorTTA
@@ -29,6 +28,7 @@ from dml_bench.models.embedder import Embedder
 from dml_bench.runs.run import Run
 from dml_bench.system.drafts import drafted
 from dml_bench.system.files import write_atomically, write_csv, write_json
+from dml_bench.version import __version__
 
 __all__ = ["Exported", "export"]
 

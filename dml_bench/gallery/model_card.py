@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from dml_bench import __version__
 from dml_bench.gallery.index_store import OpenIndex
 from dml_bench.gallery.predict import CalibrationSet, cuts_to_boxes
 from dml_bench.gallery.store import Gallery
@@ -14,6 +13,7 @@ from dml_bench.registry import datasets
 from dml_bench.runs.metrics import measure, metrics_of
 from dml_bench.runs.run import Run
 from dml_bench.system.markdown import fenced, markdown, markdown_row
+from dml_bench.version import __version__
 
 __all__ = ["Agreement", "card"]
 

@@ -5,9 +5,9 @@ import inspect
 import re
 from types import ModuleType
 
-from dml_bench import __version__
 from dml_bench.data import cache, images
 from dml_bench.system import files
+from dml_bench.version import __version__
 
 __all__ = ["source"]
 

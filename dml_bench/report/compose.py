@@ -7,7 +7,6 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from dml_bench import __version__
 from dml_bench.analysis.collect import collect, studies_of
 from dml_bench.analysis.diagnostics import diagnose_chosen
 from dml_bench.analysis.study import Study
@@ -15,6 +14,7 @@ from dml_bench.report import assets, csv, html, markdown
 from dml_bench.report.document import Block, Data, Document, Heading, Items, Text
 from dml_bench.report.sections import DATA_FILES, SECTIONS, Section
 from dml_bench.system.provenance import commit
+from dml_bench.version import __version__
 
 __all__ = ["compose", "report", "write"]
 

@@ -40,7 +40,7 @@ class Provenance(TypedDict):
 
 def describe() -> Provenance:
     """The versions, the commit and the machine that a result came from."""
-    from dml_bench import __version__
+    from dml_bench.version import __version__
 
     return {
         "dml_bench": __version__,
