@@ -60,7 +60,7 @@ def assert_says_what_it_promises(names: dict[str, object]) -> None:
 
 
 def test_the_page_runs_on_a_small_data_set(desk, birds, cache_dir):
-    train(birds, cache_dir, Path("runs"), "seed=43")
+    train(birds, cache_dir, Path("runs"), "name=other", "optimizer.lr=0.01")
     text = code()
     assert text.count("demo=True") == 2
     text = text.replace("demo=True", f"data_dir={str(birds)!r}, device='cpu'")

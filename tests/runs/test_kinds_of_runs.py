@@ -176,7 +176,9 @@ def test_it_is_exported_with_a_card_that_says_what_its_model_did_not_see(
         summary["unseen_classes"],
     )
     assert f"The {len(unseen)} classes that it was not trained on: {', '.join(unseen)}." in card
-    assert ("| precision on the queries | queries answered |" in card) is (kind == "validated")
+    assert ("| precision on the queries | coverage of the queries |" in card) is (
+        kind == "validated"
+    )
     assert ("cut yours out as well" in card) is (kind == "boxed")
 
 
