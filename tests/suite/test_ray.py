@@ -179,7 +179,7 @@ import sys
 from contextlib import ExitStack
 import dml_bench.suite.ray as cluster
 with ExitStack() as stack:
-    cluster.begin_here(2, stack)
+    cluster.start_local_cluster(2, stack)
     import ray
     print(ray.get_runtime_context().gcs_address, flush=True)
     sys.stdin.read()
@@ -298,7 +298,7 @@ def test_a_run_whose_process_is_killed_goes_on_and_ends_as_if_it_had_not_been(
     run_at_work(tmp_path).kill()  # and the run's process itself
     said, errors = suite.communicate(timeout=300)
     assert suite.returncode == 0, (said, errors)
-    assert said.count("longer seed 42: its process was lost; it goes on, on ") == 2
+    assert said.count("longer seed 42: its process was lost; the run goes on, on ") == 2
     folder = tmp_path / "longer" / "cub" / "seed-42"
     same_bits(folder, undisturbed / "longer" / "cub" / "seed-42")
     assert [

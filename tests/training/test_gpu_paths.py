@@ -117,7 +117,7 @@ def test_a_batch_stays_on_its_gpu_which_is_not_waited_for(birds, cache_dir, monk
         batch = training_batch(run, images, epoch=1, step=0)
         with run.autocast():
             embeddings = run.forward(batch.inputs, batch.layer, batch.inside)
-        loss = run.objective.over(embeddings, batch.targets, interpolate=batch.interpolate)
+        loss = run.objective.weighted_loss(embeddings, batch.targets, interpolate=batch.interpolate)
         views = [run.source.view(images, look) for look in tta_views("mirror")]
     assert (loss.device.type, loss.shape, loss.dtype) == ("cuda", (), torch.float32)
     assert {part.device.type for part in (batch.inputs, embeddings, *views)} == {"cuda"}
