@@ -7,7 +7,8 @@ images are put into a map that stays as it is.
 """
 
 import warnings
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -87,8 +88,25 @@ def fit(embeddings: np.ndarray, new: np.ndarray) -> np.ndarray:
         mapping = UMAP(
             n_neighbors=k, precomputed_knn=(*exact.among_themselves(k), exact), **SETTINGS
         )
-        points = mapping.fit_transform(embeddings)
-        return np.concatenate([points, mapping.transform(new)]) if len(new) else points
+        with torch_threads_kept():
+            points = mapping.fit_transform(embeddings)
+            return np.concatenate([points, mapping.transform(new)]) if len(new) else points
+
+
+@contextmanager
+def torch_threads_kept() -> Iterator[None]:
+    """PyTorch has the threads that it had, after what runs here.
+
+    numba sets the number of threads of the OpenMP library that PyTorch uses too; a run that is
+    trained after it in the same process would have other bits.
+    """
+    import torch
+
+    threads = torch.get_num_threads()
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 class ExactSearch:

@@ -1,5 +1,7 @@
 """Embeddings in the plane: fitted once, the same on every call, kept beside the run."""
 
+import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -143,3 +145,29 @@ def test_umap_gives_the_same_bits_twice_keeps_classes_apart_and_puts_new_images_
     kept = (tmp_path / "two.safetensors").stat().st_mtime_ns
     np.testing.assert_array_equal(project(embeddings, new, tmp_path / "two.safetensors"), again)
     assert (tmp_path / "two.safetensors").stat().st_mtime_ns == kept
+
+
+def test_a_map_leaves_pytorch_the_threads_that_it_had(tmp_path):
+    script = """
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from dml_bench.browse.projection import project
+
+vectors = np.random.default_rng(0).normal(size=(60, 8)).astype(np.float32)
+vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+project(vectors, vectors[:3], Path(sys.argv[1]) / "map.safetensors")
+print(torch.get_num_threads())
+"""
+    threads = subprocess.run(
+        [sys.executable, "-c", script, str(tmp_path)],
+        env=os.environ | {"NUMBA_NUM_THREADS": "2", "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
+    ).stdout
+    assert threads == "1\n"
