@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from handmade import BASELINE
-from tiny import SETTINGS
+from tiny import SETTINGS, places
 
 from dml_bench.cli import app
 
@@ -32,23 +32,11 @@ def write_files(folder: Path) -> Path:
 
 def command(files: Path, birds: Path, cache_dir: Path, out: Path, *more: str) -> list[str]:
     settings = [part for setting in TINY for part in ("--set", setting)]
-    places = [
-        "--data-dir",
-        str(birds),
-        "--cache-dir",
-        str(cache_dir),
-        "--out",
-        str(out),
-        "--device",
-        "cpu",
-        "--wandb",
-        "disabled",
-    ]
     return [
         "suite",
         *(str(files / name) if name.endswith(".toml") else name for name in more),
         *settings,
-        *places,
+        *places(birds, cache_dir, out),
     ]
 
 

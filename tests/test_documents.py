@@ -147,3 +147,9 @@ def test_the_changelog_has_the_version_of_the_package_and_sorts_its_changes():
     text = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
     assert f"\n## {dml_bench.__version__}" in text
     assert set(re.findall(r"^### (.+)$", text, re.MULTILINE)) == {"Added", "Changed", "Fixed"}
+
+
+@pytest.mark.parametrize("module", tracked("dml_bench/*.py"), ids=str)
+def test_the_pages_that_a_module_names_exist(module):
+    pages = re.findall(r"docs/[\w-]+\.md", (ROOT / module).read_text(encoding="utf-8"))
+    assert [page for page in pages if not (ROOT / page).is_file()] == []

@@ -35,22 +35,21 @@ def train(birds: Path, cache_dir: Path, out: Path, *overrides: str, **request: o
     return execute(RunRequest(experiment=tiny(*overrides), cache_dir=cache_dir, out=out, **options))
 
 
+def places(birds: Path, cache_dir: Path, out: Path) -> list[str]:
+    """The options that say what a command of the tests reads, where it writes, and on what."""
+    return [
+        *("--data-dir", str(birds)),
+        *("--cache-dir", str(cache_dir)),
+        *("--out", str(out)),
+        *("--device", "cpu"),
+        *("--wandb", "disabled"),
+    ]
+
+
 def command(birds: Path, cache_dir: Path, out: Path, *more: str) -> list[str]:
     """The command of the run that `train` makes, under the same name."""
     named = (*SETTINGS, "name=EPSHN_cosine_resnet18_sgd_aug")
     settings = [part for setting in named for part in ("--set", setting)]
-    places = [
-        "--data-dir",
-        str(birds),
-        "--cache-dir",
-        str(cache_dir),
-        "--out",
-        str(out),
-        "--device",
-        "cpu",
-        "--wandb",
-        "disabled",
-    ]
     return [
         sys.executable,
         "-m",
@@ -58,7 +57,7 @@ def command(birds: Path, cache_dir: Path, out: Path, *more: str) -> list[str]:
         "run",
         "EPSHN_cosine_resnet18_sgd_aug",
         *settings,
-        *places,
+        *places(birds, cache_dir, out),
         *more,
     ]
 

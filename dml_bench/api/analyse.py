@@ -40,7 +40,7 @@ def load_run(folder: PathLike, *, data_dir: PathLike | None = None) -> "Run":
     digests that the run recorded.
 
     Raises ValueError where there is no run, several, or one that has not ended or was changed.
-    Source: docs/protocols.md says what a run folder holds.
+    Source: docs/protocols_and_statistics.md says what a run folder holds.
 
     >>> run = db.load_run("runs/EPSHN_cosine_resnet18_sgd_aug/cub/seed-42")
     >>> run.seed, run.experiment.name
@@ -152,12 +152,9 @@ class Comparisons:
         return json_text([asdict(pair) for pair in self.pairs])
 
     def __str__(self) -> str:
-        from rich.console import Console
+        from dml_bench.system.terminal import as_text
 
-        console = Console(width=120, markup=False, emoji=False, color_system=None)
-        with console.capture() as capture:
-            self.show(console)
-        return capture.get()
+        return as_text(self.show)
 
     __repr__ = __str__
 

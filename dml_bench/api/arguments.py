@@ -1,7 +1,6 @@
 """How the public functions read what people hand them: names, paths, finished runs, overrides."""
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -13,11 +12,9 @@ if TYPE_CHECKING:
     from dml_bench.runs.run import Run
 
 __all__ = [
-    "DEFAULT_CACHE",
     "Overrides",
     "PathLike",
     "WandbMode",
-    "cache_folder",
     "callback_or_log",
     "experiment_of",
     "folder_and_images",
@@ -29,22 +26,7 @@ __all__ = [
 
 PathLike = str | Path
 WandbMode = Literal["offline", "online", "disabled"]
-DEFAULT_CACHE = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "dml-bench"
 Overrides = Mapping[str, Any] | Sequence[str]
-
-
-def cache_folder(cache_dir: PathLike | None = None) -> Path:
-    """The folder of decoded images, drawn birds and pretrained weights: the named one, or that of
-    the environment variable DML_BENCH_CACHE, or ~/.cache/dml-bench. Raises ValueError where there
-    is no home folder."""
-    folder = Path(cache_dir or os.environ.get("DML_BENCH_CACHE") or DEFAULT_CACHE)
-    try:
-        return folder.expanduser()
-    except RuntimeError:
-        raise ValueError(
-            f"{folder}: there is no home folder here: set HOME, or name a folder with"
-            " --cache-dir DIR"
-        ) from None
 
 
 def optional_path(path: PathLike | None) -> Path | None:
@@ -101,8 +83,7 @@ def run_of(run: "Run | str | Path", data_dir: PathLike | None = None) -> "Run":
     several, or one that has not ended or was changed since."""
     from dataclasses import replace
 
-    from dml_bench.gallery.store import open_run
-    from dml_bench.runs.run import Run
+    from dml_bench.runs.run import Run, open_run
 
     if isinstance(run, Run):
         return run if data_dir is None else replace(run, data_dir=Path(data_dir))

@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from dml_bench.api.arguments import PathLike, cache_folder
+from dml_bench.api.arguments import PathLike
 from dml_bench.runs import layout
+from dml_bench.system.cache_folder import cache_folder
 
 __all__ = ["CacheEntry", "cached", "clear_cache"]
 

@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Any
 from dml_bench.api.arguments import (
     Overrides,
     PathLike,
-    cache_folder,
     callback_or_log,
     experiment_of,
     optional_path,
     override_texts,
 )
+from dml_bench.system.cache_folder import cache_folder
 from dml_bench.system.callbacks import Callback
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def check_data(
     are looked for. The report's `problems` says whether anything must be mended before training.
 
     Raises ValueError where the data set can't be opened.
-    Source: docs/your-photos.md.
+    Source: docs/your_photos.md.
 
     >>> report = db.check_data("cub", "CUB_200_2011")
     >>> report.problems

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Literal
 
 from dml_bench.api.arguments import (
     PathLike,
-    cache_folder,
     callback_or_log,
     folder_and_images,
     optional_path,
     picture_file,
     run_of,
 )
+from dml_bench.system.cache_folder import cache_folder
 from dml_bench.system.callbacks import Callback
 
 if TYPE_CHECKING:

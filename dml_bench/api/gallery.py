@@ -10,6 +10,7 @@ from dml_bench.api.arguments import PathLike, callback_or_log, optional_path, ru
 from dml_bench.system.callbacks import Callback
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from rich.table import Table
 
     from dml_bench.data.images import Unreadable
@@ -74,15 +75,16 @@ class PhotoPredictions:
 
         return list(notes(self.run, self.gallery, self.threshold, self.index))
 
-    def __str__(self) -> str:
-        from rich.console import Console
+    def show(self, console: "Console") -> None:
+        """Print the table and the notes on a terminal."""
+        console.print(self.table())
+        for note in self.notes():
+            console.print(note, soft_wrap=True)
 
-        console = Console(width=120, markup=False, emoji=False, color_system=None)
-        with console.capture() as capture:
-            console.print(self.table())
-            for note in self.notes():
-                console.print(note, soft_wrap=True)
-        return capture.get()
+    def __str__(self) -> str:
+        from dml_bench.system.terminal import as_text
+
+        return as_text(self.show)
 
     __repr__ = __str__
 
@@ -96,7 +98,7 @@ class Gallery:
     and the run's own result stays as it is.
 
     Raises ValueError where the run or its gallery can't be read, or there is no such phase.
-    Source: docs/your-photos.md.
+    Source: docs/your_photos.md.
 
     >>> gallery = db.Gallery("runs/EPSHN_cosine_resnet18_sgd_aug/cub/seed-42", device="cpu")
     >>> gallery.enrol("new_classes").new_classes

@@ -11,13 +11,13 @@ from dml_bench.api.arguments import (
     Overrides,
     PathLike,
     WandbMode,
-    cache_folder,
     callback_or_log,
     experiment_of,
     optional_path,
     override_texts,
     picture_file,
 )
+from dml_bench.system.cache_folder import cache_folder
 from dml_bench.system.callbacks import Callback
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ def run(
     folder of its own, such as `NAME~optimizer.lr=0.1`.
 
     Raises ValueError where settings, data or the run folder do not fit together.
-    Source: docs/protocols.md describes phases and measurements.
+    Source: docs/protocols_and_statistics.md describes phases and measurements.
 
     >>> small = {"model.backbone": "timm:test_resnet", "model.weights": "none", "images.size": 32}
     >>> small |= {"augment.random_crop_from": 36, "unseen": "last:2", "train.epochs": 1}

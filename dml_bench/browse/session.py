@@ -18,10 +18,9 @@ from dml_bench.browse.database import URI, DatabaseFolder, serve_database
 from dml_bench.browse.images import read_browse_table
 from dml_bench.browse.near_duplicates import find_near_duplicates
 from dml_bench.browse.server import Guard, is_loopback, listener
-from dml_bench.gallery.store import open_run
 from dml_bench.runs import layout
 from dml_bench.runs.folder import digests
-from dml_bench.runs.run import Run
+from dml_bench.runs.run import Run, open_run
 
 __all__ = ["BrowseRequest", "browse", "database_folder", "dataset_name", "forget"]
 

@@ -124,9 +124,7 @@ def evidence(
     run: options.RunFolderPath,
     out: Annotated[
         Path,
-        typer.Option(
-            help="Folder for a panel per query and write_neighbour_panels.csv.", show_default=False
-        ),
+        typer.Option(help="Folder for a panel per query and evidence.csv.", show_default=False),
     ],
     images: Annotated[
         list[Path],

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dml_bench.api.arguments import DEFAULT_CACHE, cache_folder
 from dml_bench.cli.completion import complete_experiment, complete_override
+from dml_bench.system.cache_folder import DEFAULT_CACHE, cache_folder
 from dml_bench.system.callbacks import Callback
 
 if TYPE_CHECKING:

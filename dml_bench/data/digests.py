@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from dml_bench.data.images import OF_THE_PROCESS
-from dml_bench.system.files import Damaged, read_json, write_json
+from dml_bench.system.files import Damaged, read_json, sha256_of, write_json
 
 __all__ = ["digest_of", "digests_of"]
 
@@ -26,8 +26,7 @@ file."""
 def digest_of(path: Path) -> str:
     """SHA-256 of a file, empty where it can't be read."""
     try:
-        with open(path, "rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return sha256_of(path)
     except OSError:
         return ""
 
@@ -64,8 +63,7 @@ def digests_of(root: Path, paths: Sequence[str], cache_dir: Path | None = None) 
         if path in known and known[path][0] == before:
             return before, known[path][1]
         begun = time.time_ns()
-        with open(root / path, "rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        digest = sha256_of(root / path)
         settled = before == stamp_of(root, path) and max(before[1:3]) < begun - SETTLED_NANOSECONDS
         return before if settled else [], digest
 

@@ -12,7 +12,7 @@ from PIL import Image
 from dml_bench.evaluation.metrics import vote
 from dml_bench.explain.images import ExplainedImage, RunImages, choose_images, mistaken_queries
 from dml_bench.explain.tiles import PanelRow, Tile, tile_sheet
-from dml_bench.gallery.store import open_run
+from dml_bench.runs.run import open_run
 from dml_bench.system.files import short_name, write_atomically, write_csv
 
 __all__ = ["QueryNeighbours", "neighbour_panel", "query_neighbours", "write_neighbour_panels"]

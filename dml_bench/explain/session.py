@@ -15,7 +15,7 @@ from dml_bench.explain.panels import MapPanels
 from dml_bench.explain.score_table import ScoreRow, score_rows, score_tables, write_scores
 from dml_bench.explain.scoring import score_maps
 from dml_bench.gallery.predict import cuts_to_boxes
-from dml_bench.gallery.store import open_run
+from dml_bench.runs.run import open_run
 from dml_bench.system.files import write_atomically, write_json
 from dml_bench.system.markdown import code
 from dml_bench.system.markdown import markdown as as_markdown

@@ -23,7 +23,7 @@ from dml_bench.registry import UnknownName, near_miss
 from dml_bench.registry.names import composed, spelling
 from dml_bench.runs import layout
 from dml_bench.runs.arrays import mapped
-from dml_bench.runs.run import Run, read_folder
+from dml_bench.runs.run import Run, open_run
 from dml_bench.system.files import Damaged, from_json, is_sealed, write_tensors
 
 __all__ = [
@@ -34,7 +34,6 @@ __all__ = [
     "chosen_phase",
     "digest_of",
     "open_gallery_file",
-    "open_run",
     "part_of_split",
     "run_gallery",
 ]
@@ -263,30 +262,6 @@ class GalleryFile:
             "entries": np.frombuffer(rows.encode(), np.uint8),
         }
         write_tensors(self.path, save(tensors), **facts)
-
-
-def open_run(path: Path, data_dir: Path | None = None) -> Run:
-    """The finished run in a folder, or the only one below an experiment's folder; `data_dir` is
-    where its images lie now.
-
-    Raises ValueError where there is none, more than one, or one that has not ended or was changed
-    since.
-    """
-    if not path.is_dir():
-        raise ValueError(
-            f"{path} {'is not a folder' if path.exists() else 'does not exist'}: give the folder of"
-            " a finished run"
-        )
-    is_run = (path / layout.EXPERIMENT).exists()
-    folders = [path] if is_run else layout.runs_below(path)
-    if not folders:
-        raise ValueError(
-            f"{path} holds no run: give the folder that `dml-bench run` named, e.g."
-            " runs/EXPERIMENT/DATASET/seed-42"
-        )
-    if len(folders) > 1:
-        raise ValueError(f"{path} holds {len(folders)} runs: name one of them, e.g. {folders[0]}")
-    return replace(read_folder(folders[0]), data_dir=data_dir)
 
 
 def open_gallery_file(

@@ -1,7 +1,6 @@
 """Where a backbone's first weights come from. What can't be reached is an error with the ways out,
 never a random start."""
 
-import hashlib
 import importlib.util
 import re
 import urllib.request
@@ -20,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from dml_bench.registry import Entry
+from dml_bench.system.files import sha256_of
 
 __all__ = ["load_backbone", "read_state", "torchvision_file"]
 
@@ -262,8 +262,7 @@ def require_named_digest(path: Path) -> None:
     Torch and Hugging Face's hub name files so, and look at their bytes only when they download
     them."""
     named = NAMED_DIGEST.search(path.resolve().name)
-    with open(path, "rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    digest = sha256_of(path)
     if named and not digest.startswith(named["digest"]):
         raise ValueError(
             f"{path} is damaged, for its SHA-256 is not that of its name: delete it, and it is"

@@ -17,13 +17,14 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from dml_bench.system.files import sha256_of
+
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
 __all__ = [
     "REFERENCE",
     "Origin",
-    "digest_of_file",
     "digest_of_module",
     "entry_points_of",
     "import_file",
@@ -92,7 +93,7 @@ def origin_of(build: Callable[..., Any]) -> Origin | None:
         module="" if module == "__main__" else module,
         attribute=attribute,
         file=file,
-        sha256=digest_of_file(Path(file)),
+        sha256=sha256_of(Path(file)),
         distribution=distribution,
         version=version,
     )
@@ -114,11 +115,6 @@ def distribution_of(module: str) -> tuple[str, str]:
     return (packages[0], version(packages[0])) if packages else ("", "")
 
 
-def digest_of_file(path: Path) -> str:
-    """SHA-256 of a file's bytes."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
 def digest_of_module(module: str) -> str:
     """SHA-256 of a module's file, which is not imported, though the packages around it are. Raises
     ValueError where there is none."""
@@ -129,7 +125,7 @@ def digest_of_module(module: str) -> str:
         raise cannot_be_imported(module, problem) from problem
     if spec is None or not spec.origin or not Path(spec.origin).is_file():
         raise ValueError(f"there is no module {module} here: install its package")
-    return digest_of_file(Path(spec.origin))
+    return sha256_of(Path(spec.origin))
 
 
 def import_module(module: str) -> ModuleType:

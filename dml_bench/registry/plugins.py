@@ -7,9 +7,8 @@ this user has run on this machine, or that the user allowed by name.
 """
 
 import json
-import os
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -32,6 +31,7 @@ from dml_bench.registry.registries import (
     samplers,
     schedules,
 )
+from dml_bench.system.cache_folder import cache_folder
 
 __all__ = [
     "PLUGGABLE",
@@ -99,6 +99,11 @@ class PluginRecord:
     source: str = ""
     facts: dict = field(default_factory=dict)
     """What reports and checks need to know of it."""
+
+    @property
+    def origin(self) -> Origin:
+        """Where it came from when the run was made."""
+        return Origin(**{part.name: getattr(self, part.name) for part in fields(Origin)})
 
     @property
     def place(self) -> str:
@@ -275,12 +280,7 @@ def record_of(registry: Registry, entry: Entry) -> PluginRecord:
     return PluginRecord(
         kind=registry.kind,
         name=entry.name,
-        module=origin.module,
-        attribute=origin.attribute,
-        file=origin.file,
-        sha256=origin.sha256,
-        distribution=origin.distribution,
-        version=origin.version,
+        **asdict(origin),
         summary=entry.summary,
         source=entry.source,
         facts=facts,
@@ -305,14 +305,7 @@ def stand_in(record: PluginRecord) -> Entry:
             name: recorded_fact(record, name, default)
             for name, default in registry.defaults.items()
         },
-        origin=Origin(
-            module=record.module,
-            attribute=record.attribute,
-            file=record.file,
-            sha256=record.sha256,
-            distribution=record.distribution,
-            version=record.version,
-        ),
+        origin=record.origin,
         is_stand_in=True,
     )
 
@@ -414,8 +407,6 @@ def remember(records: Iterable[PluginRecord]) -> None:
 
 
 def consent_file(record: PluginRecord) -> Path:
-    cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    folder = os.environ.get("DML_BENCH_CACHE") or f"{cache}/dml-bench"
     what = json.dumps([record.module, record.file, record.sha256])
     digest = sha256(what.encode()).hexdigest()
-    return Path(folder).expanduser() / "plugins" / f"{digest}.json"
+    return cache_folder() / "plugins" / f"{digest}.json"

@@ -3,7 +3,6 @@
 `layout` names its files. summary.json is written last: a folder without it is not a result.
 """
 
-import hashlib
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -22,6 +21,7 @@ from dml_bench.system.files import (
     Damaged,
     Shape,
     defined,
+    sha256_of,
     write_json,
     write_json_lines,
 )
@@ -277,12 +277,7 @@ def last_session(folder: Path, *keys: str) -> Session:
 
 def digests(root: Path, paths: Iterable[Path]) -> dict[str, str]:
     """SHA-256 of files, by POSIX path relative to `root`."""
-    by_name = {}
-    for path in paths:
-        with open(path, "rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-        by_name[path.relative_to(root).as_posix()] = digest
-    return by_name
+    return {path.relative_to(root).as_posix(): sha256_of(path) for path in paths}
 
 
 def check_digests(root: Path, wanted: dict[str, str]) -> None:

@@ -31,6 +31,7 @@ __all__ = [
     "Run",
     "SplitImage",
     "find_run",
+    "open_run",
     "progress",
     "read_experiment",
     "read_folder",
@@ -402,6 +403,30 @@ def read_folder(path: Path) -> Run:
             " with it"
         )
     return Run(path, experiment, summary)
+
+
+def open_run(path: Path, data_dir: Path | None = None) -> Run:
+    """The finished run in a folder, or the only one below an experiment's folder; `data_dir` is
+    where its images lie now.
+
+    Raises ValueError where there is none, more than one, or one that has not ended or was changed
+    since.
+    """
+    if not path.is_dir():
+        raise ValueError(
+            f"{path} {'is not a folder' if path.exists() else 'does not exist'}: give the folder of"
+            " a finished run"
+        )
+    is_run = (path / layout.EXPERIMENT).exists()
+    folders = [path] if is_run else layout.runs_below(path)
+    if not folders:
+        raise ValueError(
+            f"{path} holds no run: give the folder that `dml-bench run` named, e.g."
+            " runs/EXPERIMENT/DATASET/seed-42"
+        )
+    if len(folders) > 1:
+        raise ValueError(f"{path} holds {len(folders)} runs: name one of them, e.g. {folders[0]}")
+    return replace(read_folder(folders[0]), data_dir=data_dir)
 
 
 def read_experiment(path: Path) -> tuple[Experiment, RunFolder]:

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dml_bench.config.experiments import read_profile
 from dml_bench.data.datasets import Dataset
 from dml_bench.data.identity import (
     DataFacts,
@@ -207,6 +208,7 @@ class RunSession:
         for phase in self.phases:
             plan += [self._planned(phase, job) for job in self.members[phase.name]]
         self.work = {job["name"]: job["work"] for job in plan}
+        profile = self.experiment.profile
         self.callback.on_plan(
             {
                 "experiment": self.experiment,
@@ -214,6 +216,7 @@ class RunSession:
                 "environment": self.environment,
                 "split": self.protocol.describe_split(self.experiment, self.environment["split"]),
                 "unseen": self.protocol.describe_unseen(self.experiment),
+                "profile": read_profile(profile)["summary"] if profile else "",
                 "phases": plan,
             }
         )

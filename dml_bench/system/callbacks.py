@@ -48,8 +48,8 @@ class Callback:
         """A preparation, e.g. decoding, has done `done` of `total` images."""
 
     def on_plan(self, plan: dict[str, Any]) -> None:
-        """What is about to happen: `experiment`, `folder`, `environment`, `split` and `unseen` in
-        words, and per phase its classes, images and epochs."""
+        """What is about to happen: `experiment`, `folder`, `environment`, `split`, `unseen` and
+        `profile` in words, and per phase its classes, images and epochs."""
 
     def on_work(self, units: float) -> None:
         """This much is left to do in all: 3 units for an image trained on, 1 for one embedded. Said

@@ -7,6 +7,7 @@ part them. What a finished run holds has SHA-256 digests besides, in its summary
 """
 
 import csv
+import hashlib
 import io
 import json
 import math
@@ -33,6 +34,7 @@ __all__ = [
     "read_csv",
     "read_json",
     "read_json_lines",
+    "sha256_of",
     "short_name",
     "write_atomically",
     "write_csv",
@@ -152,6 +154,12 @@ def examine(file: BinaryIO) -> tuple[int, bytes, bytes] | None:
     while chunk := file.read(CHUNK_BYTES):
         state.update(chunk)
     return start, digits, state.hexdigest().encode()
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file's bytes, which are not in memory together. Raises OSError."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def digest_of(path: Path) -> str:

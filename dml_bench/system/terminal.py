@@ -13,7 +13,14 @@ from rich.text import Text
 from dml_bench.system.callbacks import Callback, EpochRecord
 from dml_bench.system.tables import OutcomeTable, number
 
-__all__ = ["SuiteProgress", "TerminalCallback", "duration", "show_comparison", "show_outcome"]
+__all__ = [
+    "SuiteProgress",
+    "TerminalCallback",
+    "as_text",
+    "duration",
+    "show_comparison",
+    "show_outcome",
+]
 
 
 def duration(seconds: float) -> str:
@@ -21,6 +28,14 @@ def duration(seconds: float) -> str:
     minutes, seconds = divmod(int(seconds + 0.5), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
+
+
+def as_text(show: Callable[[Console], None]) -> str:
+    """What `show` prints on a console, as plain text of 120 columns."""
+    console = Console(width=120, markup=False, emoji=False, color_system=None)
+    with console.capture() as capture:
+        show(console)
+    return capture.get()
 
 
 def live_bars(console: Console) -> Progress:
@@ -112,9 +127,7 @@ class TerminalCallback(Callback):
         if experiment.labelling.name != "given":
             rows["labels"] = named(experiment.labelling)
         if experiment.profile:
-            rows = {
-                "profile": f"{experiment.profile}: {profile_summary(experiment.profile)}"
-            } | rows
+            rows = {"profile": f"{experiment.profile}: {plan['profile']}"} | rows
         for phase in plan["phases"]:
             done = (
                 f", {phase['epochs_done']} of {phase['epochs']} epochs done"
@@ -255,12 +268,6 @@ def describe_mixing(mixing: Any) -> str:
 def describe_unseen(rule: str, unseen: list[str]) -> str:
     names = ", ".join([*unseen[:3], *(["..."] if len(unseen) > 3 else [])])
     return f"{len(unseen)} class{'es' if len(unseen) != 1 else ''} ({rule}): {names}"
-
-
-def profile_summary(name: str) -> str:
-    from dml_bench.config.experiments import read_profile
-
-    return str(read_profile(name)["summary"])
 
 
 def show_outcome(

@@ -17,11 +17,10 @@ from dml_bench.explain.methods import applicable
 from dml_bench.explain.models import model_of_phase
 from dml_bench.explain.neighbour_panels import neighbour_panel, query_neighbours
 from dml_bench.explain.panels import MapPanels
-from dml_bench.gallery.store import open_run
 from dml_bench.plots.figures import draw
 from dml_bench.runs.arrays import Part
 from dml_bench.runs.mirror import MirroredRun
-from dml_bench.runs.run import Run
+from dml_bench.runs.run import Run, open_run
 from dml_bench.system.tables import ResultTable
 from dml_bench.tracking.wandb_mirror import Mode, mirror_in_wandb
 

@@ -23,7 +23,14 @@ from dml_bench.data.split import Phase, Split, make_split
 from dml_bench.registry import starts
 from dml_bench.system import distributed
 from dml_bench.system.callbacks import Callback
-from dml_bench.system.files import Damaged, is_whole, read_json, write_json, write_tensors
+from dml_bench.system.files import (
+    Damaged,
+    is_whole,
+    read_json,
+    sha256_of,
+    write_json,
+    write_tensors,
+)
 from dml_bench.training import checkpoint, loop
 from dml_bench.training.build import build
 from dml_bench.training.training_state import TrainingState
@@ -66,7 +73,7 @@ class Stage:
             self.dataset.fingerprint,
             self.split.fingerprint,
             self.before.key if self.before else "",
-            hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() else "",
+            sha256_of(file) if file.is_file() else "",
         ]
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
 
@@ -124,8 +131,7 @@ class Stage:
         """What was trained and how it went, with the digest of the weights. Only after
         `weights`."""
         record = read_json(self._record_path, sealed=True)
-        with open(self.path, "rb") as file:
-            record["weights_sha256"] = hashlib.file_digest(file, "sha256").hexdigest()
+        record["weights_sha256"] = sha256_of(self.path)
         return record | ({"before": self.before.record()} if self.before else {})
 
     @property
