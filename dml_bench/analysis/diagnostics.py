@@ -247,7 +247,7 @@ def class_drop(line: TableRow) -> ClassDrop:
     """The precision drop of every class."""
     labels, drops, unseen = [], [], []
     for run in line.runs:
-        right_by_all = precision_at_1(run.neighbours["all"])
+        right_by_all = precision_at_1(run.neighbours[run.protocol.main_phase])
         for phase, classes in held_out(run).items():
             neighbours = run.neighbours[phase]
             labels.append(neighbours.query_labels)

@@ -14,6 +14,7 @@ from dml_bench.analysis.table import Group, TableRow
 from dml_bench.evaluation.metrics import precision_at_1
 from dml_bench.evaluation.statistics import Interval, Scores, estimate, interval
 from dml_bench.protocols import protocol_named
+from dml_bench.protocols.metric import scores_of_phase
 from dml_bench.registry import losses
 from dml_bench.runs.metrics import Metric, metrics_of
 from dml_bench.runs.pairing import runs_in_common
@@ -41,9 +42,8 @@ def held_out(run: Run) -> dict[str, np.ndarray]:
 
 def drop_of_holdout(run: Run, phase: str) -> Scores:
     """The drop on the classes that one phase held out."""
-    labels = run.neighbours["all"].query_labels
-    with_them = Scores(precision_at_1(run.neighbours["all"]), labels)
-    without = Scores(precision_at_1(run.neighbours[phase]), run.neighbours[phase].query_labels)
+    with_them = scores_of_phase(precision_at_1, run.protocol.main_phase, run)
+    without = scores_of_phase(precision_at_1, phase, run)
     return with_them.minus(without).of_classes(held_out(run)[phase])
 
 

@@ -111,15 +111,16 @@ class BrowseTable:
         """(images) a value of OUTCOMES, empty where there are no two models. Of several hold-outs,
         the one that held the image's class out counts, or else the first."""
         outcomes = np.full(len(self.paths), "", object)
-        without = [phase for phase in self.phases if phase != "all"]
-        if "all" not in self.phases or not without:
+        main_phase = self.run.protocol.main_phase
+        without = [phase for phase in self.phases if self.run.protocol.is_limited(phase)]
+        if main_phase not in self.phases or not without:
             return outcomes
         right = self.right(without[0])
         for phase in reversed(without):
             held = np.isin(self.labels, self.run.held_out.get(phase, []))
             right = np.where(held, self.right(phase), right)
         for row in np.flatnonzero(self.is_query):
-            outcomes[row] = OUTCOMES[bool(self.right("all")[row]), bool(right[row])]
+            outcomes[row] = OUTCOMES[bool(self.right(main_phase)[row]), bool(right[row])]
         return outcomes
 
     def maps(self) -> dict[str, np.ndarray]:

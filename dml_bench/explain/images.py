@@ -110,9 +110,7 @@ def mistaken_queries(run_images: RunImages, count: int) -> list[ExplainedImage]:
     by_phase = run_images.run.neighbours
     wrong = np.stack([phase.labels[:, 0] != phase.query_labels for phase in by_phase.values()])
     similarity = np.stack([phase.similarities[:, 0] for phase in by_phase.values()])
-    lost = np.zeros(wrong.shape[1], bool)
-    if "all" in by_phase:
-        lost = ~wrong[list(by_phase).index("all")]
+    lost = ~wrong[list(by_phase).index(run_images.run.protocol.main_phase)]
     order = np.lexsort((-(similarity * wrong).max(axis=0), ~lost))
     rows = [row for row in order if wrong[:, row].any()][:count]
     if not rows:

@@ -1,7 +1,7 @@
 """Test accuracy and training loss, epoch by epoch."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from dml_bench.analysis.diagnostics import Diagnostics
@@ -100,10 +100,11 @@ def draw_panels(study: Study, curves: dict[str, Curves], label: str, *, shared: 
     rows = -(-len(curves) // columns)
     figure, grid = canvas(0.5 + 1.75 * rows, columns, rows, sharex=True, sharey=shared)
     panels = list(grid.flat)
+    is_limited = study.first.protocol.is_limited
     for axes, (experiment, own_curves) in zip(panels, curves.items(), strict=False):
         if shared:
-            draw_behind(axes, list(curves.values()))
-        colours = {phase: ORANGE if phase.startswith("limited") else BLUE for phase in own_curves}
+            draw_behind(axes, list(curves.values()), is_limited)
+        colours = {phase: ORANGE if is_limited(phase) else BLUE for phase in own_curves}
         draw_curves(axes, own_curves, colours, marker="." if shared else None)
         axes.set_title(wrapped(experiment, 30), fontsize=7)
     for axes in panels[len(curves) :]:
@@ -139,10 +140,12 @@ def one_line(study: Study, folds: bool = False) -> str:
     return f"One line per {' and '.join(parts)}."
 
 
-def draw_behind(axes: Axes, all_experiments: Sequence[Curves]) -> None:
+def draw_behind(
+    axes: Axes, all_experiments: Sequence[Curves], is_limited: Callable[[str], bool]
+) -> None:
     """The models that trained on all classes, in grey."""
     for curves in all_experiments:
-        colours = {phase: INK for phase in curves if not phase.startswith("limited")}
+        colours = {phase: INK for phase in curves if not is_limited(phase)}
         draw_curves(axes, curves, colours, alpha=0.15, linewidth=0.8)
 
 

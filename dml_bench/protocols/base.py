@@ -125,6 +125,11 @@ class Protocol(ABC):
         """By phase, the names of the classes of the queries that it never saw."""
         return {self.main_phase: summary["unseen_classes"]}
 
+    def is_limited(self, phase: str) -> bool:
+        """Whether the model of a phase, or of a fold of it, trained on fewer classes than that of
+        `main_phase`."""
+        return not phase.startswith(self.main_phase)
+
     @abstractmethod
     def describe_phase(self, phase: str, phases: Sequence[str]) -> str:
         """Which classes the model of a phase was trained on; `phases` are all of the run."""

@@ -383,7 +383,7 @@ class ClassHoldout(Protocol):
 
     def headline(self, summary: Mapping[str, Any]) -> str:
         both = " ".join(
-            f"{phase} {number(value_at(summary, f'phases.{phase}.precision_at_1_macro'))}"
+            f"{phase} {number(value_at(summary, f'phases.{phase}*.precision_at_1_macro'))}"
             for phase in (ALL, LIMITED)
         )
         drop = number(summary["precision_drop_unseen_classes"], "+.3f")
@@ -417,7 +417,7 @@ def p_at_1_metrics() -> Iterator[Metric]:
         description="P@1 on all classes, trained without the unseen (mean over classes)",
         scores=partial(limited_scores, "all"),
         column="P@1 limited",
-        place="phases.limited.precision_at_1_macro",
+        place=f"phases.{LIMITED}*.precision_at_1_macro",
         compared=False,
         depends_on_holdouts=True,
     )

@@ -120,17 +120,22 @@ def scores_of_phase(
 
 
 def value_at(summary: Mapping[str, Any], place: str) -> float | None:
-    """The number at `a.b.c` of a summary; None where there is none. That of phase `limited` is the
-    mean over all hold-outs."""
-    if place.startswith("phases.limited."):
-        phases = [name for name in summary["phases"] if name.partition("-")[0] == "limited"]
-        numbers = [
-            value_at(summary["phases"][name], place.removeprefix("phases.limited."))
-            for name in phases
-        ]
-        known = [number for number in numbers if number is not None]
-        return sum(known) / len(known) if known and len(known) == len(phases) else None
-    value: Any = summary
+    """The number at `a.b.c` of a summary; None where there is none. A part that ends in `*` means
+    all keys that begin so: `phases.limited*.x` is the mean over the phases of all hold-outs."""
+    values: list[Any] = [summary]
     for part in place.split("."):
-        value = value.get(part) if isinstance(value, Mapping) else None
-    return None if value is None or math.isnan(value) else float(value)
+        values = [inner for value in values for inner in values_of(value, part)]
+    numbers = [float(value) for value in values if value is not None]
+    if not numbers or len(numbers) < len(values) or math.isnan(sum(numbers)):
+        return None
+    return sum(numbers) / len(numbers)
+
+
+def values_of(value: Any, key: str) -> list[Any]:
+    """What a mapping holds under a key, or under all that begin like `key*`; None where it holds
+    nothing there."""
+    if not isinstance(value, Mapping):
+        return [None]
+    if not key.endswith("*"):
+        return [value.get(key)]
+    return [value[name] for name in value if name.startswith(key[:-1])] or [None]

@@ -52,7 +52,7 @@ def example_blocks(study: Study) -> Iterator[Block]:
 
 def limited_phase(run: Run) -> str:
     """The first that held classes out; empty without one."""
-    return next((phase for phase in run.neighbours if phase.startswith("limited")), "")
+    return next((phase for phase in run.neighbours if run.protocol.is_limited(phase)), "")
 
 
 def confusion_blocks(

@@ -458,10 +458,11 @@ def verdict(on_known: int | None, on_unseen: int | None) -> str:
 
 def cost_of_a_class(best: TableRow, rival: TableRow) -> Iterator[str]:
     """Training anew against enrolling, both measured."""
-    seconds = [seconds_of(run.costs["all"]) for run in rival.runs]
+    main_phase = rival.runs[0].protocol.main_phase
+    seconds = [seconds_of(run.costs[main_phase]) for run in rival.runs]
     retrain = sum(seconds) / len(seconds)
     rates = [photo_rate(run) for run in best.runs]
-    gallery = best.runs[0].neighbours["all"].gallery_labels
+    gallery = best.runs[0].neighbours[main_phase].gallery_labels
     images = len(gallery) / len(np.unique(gallery))
     sentence = (
         f"Adding a class by training the classifier again takes {duration(retrain)} (measured, with"
@@ -484,7 +485,7 @@ def cost_of_a_class(best: TableRow, rival: TableRow) -> Iterator[str]:
 def photo_rate(run: Run) -> float | None:
     """Photos a second. Earlier runs measured images that were decoded already, or, of a head alone,
     features, which says nothing."""
-    cost = run.costs.get("all")
+    cost = run.costs.get(run.protocol.main_phase)
     if cost is None:
         return None
     if "photos_per_second" in cost or run.experiment.model.trainable == "head":

@@ -74,11 +74,11 @@ class Run:
     @property
     def metrics(self) -> dict[str, float]:
         """Each number of the summary by its name, proportions from 0 to 1; the name of a phase but
-        `all` is appended (`precision_at_1_macro_limited`)."""
+        the main one is appended (`precision_at_1_macro_limited`)."""
         metrics: dict[str, Any] = dict(self.summary)
         metrics |= self.summary.get("retrieval", {})
         for phase, values in self.summary.get("phases", {}).items():
-            suffix = "" if phase == "all" else f"_{phase}"
+            suffix = "" if phase == self.protocol.main_phase else f"_{phase}"
             metrics |= {f"{name}{suffix}": value for name, value in values.items()}
         return {name: value for name, value in metrics.items() if isinstance(value, float)}
 
