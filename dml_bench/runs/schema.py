@@ -39,6 +39,8 @@ class Place(Provenance):
     processes: int
     """Of torchrun; 1 without."""
     precision: str
+    code: NotRequired[str]
+    """SHA-256 of the code that decides the answers (`system.code_digest`)."""
 
 
 class Session(Place):

@@ -36,6 +36,7 @@ from dml_bench.runs.mirror import Mirror, MirroredRun
 from dml_bench.runs.request import RunRequest
 from dml_bench.runs.schema import BegunEnvironment, PhaseCost, PhaseSummary, Place, Session, Summary
 from dml_bench.system import distributed, provenance
+from dml_bench.system.code_digest import code_digest
 from dml_bench.system.files import Damaged, write_csv, write_json
 from dml_bench.training import checkpoint, loop
 from dml_bench.training.batches import epoch_batches, sampled
@@ -106,6 +107,7 @@ class RunSession:
             "threads": torch.get_num_threads(),
             "processes": distributed.world_size(),
             "precision": self.precision,
+            "code": code_digest(),
         }
         facts = data_facts(self.dataset, self.split, self.folder.path)
         before = self.folder.begun
@@ -159,7 +161,7 @@ class RunSession:
 
     def _warn_of_another_place(self, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
         """`before` is of the last process that worked on the run."""
-        last = {"processes": 1, **before}
+        last = {"processes": 1, "code": now["code"], **before}
         changed = [key for key in now if last.get(key) != now[key]]
         if changed:
             self.callback.warn(

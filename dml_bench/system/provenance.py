@@ -23,6 +23,10 @@ PACKAGES = (
     "umap-learn",
 )
 
+ROOT = Path(__file__).parent.parent.parent
+CODE = ("dml_bench", "experiments", "pyproject.toml", "requirements.txt")
+"""What decides a result. Documents, reports and records of runs may change without being said."""
+
 
 class Provenance(TypedDict):
     """The versions and the machine that made something."""
@@ -62,10 +66,9 @@ def version(package: str) -> str | None:
         return None
 
 
-def commit() -> str | None:
-    """Commit of the source tree, with `+changes` where it has uncommitted ones; None outside a
-    checkout."""
-    root = Path(__file__).parent.parent.parent
+def commit(root: Path = ROOT) -> str | None:
+    """Commit of the source tree, with `+changes` where its code has uncommitted ones; None outside
+    a checkout."""
     if not (root / ".git").exists():
         return None
     try:
@@ -77,7 +80,7 @@ def commit() -> str | None:
                 check=True,
                 timeout=10,
             ).stdout.strip()
-            for command in (["rev-parse", "HEAD"], ["status", "--porcelain"])
+            for command in (["rev-parse", "HEAD"], ["status", "--porcelain", "--", *CODE])
         )
     except (OSError, subprocess.SubprocessError):
         return None
