@@ -39,7 +39,7 @@ MEASURES: dict[str, tuple[str, str, tuple[int, ...]]] = {
     "evaluate": ("search and metrics, 128-d", "images", (2500, 5000, 10_000, 20_000, 40_000)),
     "dimension": ("search and metrics, 10,000 images", "dimension", (32, 128, 512, 2048)),
     "look_up": ("one look-up, exact, 128-d", "gallery images", (1000, 10_000, 100_000, 1_000_000)),
-    "bootstrap": ("interval of P@1, 10,000 resamples", "queries", (500, 2000, 8000)),
+    "interval": ("interval of P@1", "queries", (500, 2000, 8000)),
 }
 """What is timed, against what, and where."""
 
@@ -198,7 +198,7 @@ def ways_of(name: str, sizes: tuple[int, ...], cache: Path, pixels: Path) -> Way
         "evaluate": lambda: {images: evaluation(images, DIM) for images in sizes},
         "dimension": lambda: {dim: evaluation(10_000, dim) for dim in sizes},
         "look_up": lambda: look_ups(sizes),
-        "bootstrap": lambda: intervals(sizes),
+        "interval": lambda: intervals(sizes),
     }
     return made[name]()
 

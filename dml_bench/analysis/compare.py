@@ -2,10 +2,10 @@
 class by class.
 
 Every test is paired: both were asked the same queries with the same seeds. Overall differences have
-the class-clustered interval of `evaluation.statistics` and the p-value of the same standard error
-and Student's t. A class has few queries: its p-value is the exact sign test of those that one of
-the two gets right and the other wrong (McNemar 1947), pooled over seeds. Several tests at a time
-are corrected by Holm's step-down method (Holm 1979), overall and over the classes of a pair.
+the interval of `evaluation.statistics` and its p-value. A class has few queries: its p-value is the
+exact sign test of those that one of the two gets right and the other wrong (McNemar 1947), pooled
+over seeds. Several tests at a time are corrected by Holm's step-down method (Holm 1979), overall
+and over the classes of a pair.
 """
 
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dml_bench.evaluation.statistics import Interval, Scores, Spread, interval, spread
+from dml_bench.evaluation.statistics import Interval, Scores, interval
 from dml_bench.runs.metrics import Metric, metric_of, metrics_of
 from dml_bench.runs.pairing import RunPair, Side, pair_runs
 from dml_bench.runs.run import Run, read_folder, run_folders
@@ -187,18 +187,9 @@ def difference_of(
         first=interval(first, average=metric.average, within=metric.within),
         second=interval(second, average=metric.average, within=metric.within),
         difference=difference,
-        p=p_value(difference.estimate, spread(per_query, average=metric.average)),
+        p=difference.p,
         p_holm=float("nan"),
     )
-
-
-def p_value(estimate: float, error: Spread) -> float:
-    """Two-sided, of no difference; nan without a standard error."""
-    from scipy.special import stdtr
-
-    if not error.standard_error > 0:
-        return float("nan")
-    return float(2 * stdtr(error.degrees_of_freedom, -abs(estimate) / error.standard_error))
 
 
 def class_differences(pairs: Sequence[RunPair]) -> tuple[ClassDifference, ...]:

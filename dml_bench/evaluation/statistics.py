@@ -1,24 +1,17 @@
-"""How sure a mean over queries is: a bootstrap clustered by class, over one seed or several.
+"""How sure a mean over queries is: Student's t on the variance of classes crossed with seeds.
 
 All that is compared is brought to one value per query first: precision@1 of a model; the difference
-of two models on the same query; the difference of two drops. The bootstrap then resamples classes
-with replacement and, in each drawn class, its queries with replacement. Taken as it is, that counts
-the noise of the queries twice, for a class's mean carries it already (Davison & Hinkley 1997,
-section 3.8). So class means are first drawn towards the grand mean, by as much as the noise of
-their queries makes them differ (the shrinkage correction of Ng, Grieve & Carpenter 2013, The Stata
-Journal 13:141). What is left, too few classes and seeds, is met by stretching the distribution
-about the estimate to the standard error of `spread`, and by Student's t in place of the normal
-quantile, as the expanded percentile interval does (Hesterberg 2015, The American Statistician
-69:371).
+of two models on the same query; the difference of two drops. Queries of a class resemble each
+other, so a class is the unit that counts. Of several seeds each has its own models, and often its
+own split. An estimate is the mean over classes and seeds, and its variance is that of a two-way
+table with random rows and columns, one cell for each class and seed. The interval is the estimate
+and Student's t with Satterthwaite's degrees of freedom (Satterthwaite 1946, Biometrics Bulletin
+2:110): nothing is resampled, and the interval and the p-value can't disagree.
 
-Of several seeds each has its own split and its own models. Classes are drawn for all seeds
-together, queries in each seed for itself, and the seeds are averaged. Two or three seeds are too
-few to resample: what they differ by beyond the noise of their queries is added to the variance
-instead (the variance components of a two-way table, classes by seeds), with Satterthwaite's degrees
-of freedom. One seed says nothing about other seeds, and its interval is about that seed alone.
+One seed says nothing about other seeds, and its interval is about that seed's models alone.
 """
 
-import hashlib
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -27,19 +20,24 @@ import numpy as np
 
 __all__ = [
     "Average",
+    "Components",
+    "GroupOfClasses",
     "Interval",
     "Scores",
     "Spread",
+    "components_of",
     "estimate",
     "interval",
-    "resampled_means",
-    "spread",
+    "seeds_to_detect",
+    "smallest_detectable",
 ]
 
 Average = Literal["macro", "micro"]
 """`macro`: mean over classes of the mean over a class's queries. `micro`: mean over queries."""
 
-CHUNK = 1000
+EVERYTHING = (-math.inf, math.inf)
+MOST_SEEDS = 10_000
+"""More are never advised."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,31 +48,127 @@ class Scores:
     """(query) float; nan where undefined."""
     labels: np.ndarray
     """(query) int64 class ids."""
+    subtracted: np.ndarray | None = None
+    """(query) whether the query's class belongs to the group whose mean is subtracted from that of
+    the other classes. None where there is one group, which has the mean."""
+
+    @staticmethod
+    def contrast(first: "Scores", second: "Scores") -> "Scores":
+        """The mean of the first minus that of the second, which are of other classes. Raises
+        ValueError where a class is in both."""
+        if common := set(first.labels.tolist()) & set(second.labels.tolist()):
+            raise ValueError(f"the two groups must have different classes, but share {min(common)}")
+        return Scores(
+            np.concatenate([first.values, second.values]),
+            np.concatenate([first.labels, second.labels]),
+            np.repeat([False, True], [len(first.labels), len(second.labels)]),
+        )
 
     def minus(self, other: "Scores") -> "Scores":
         """The differences on the same queries. Raises ValueError where the two were asked different
         questions."""
-        return Scores(self.values - self.paired(other), self.labels)
+        return replace(self, values=self.values - self.paired(other))
 
     def paired(self, other: "Scores") -> np.ndarray:
         """The other's values, query by query. Raises ValueError where the two were asked different
         questions."""
-        if not np.array_equal(self.labels, other.labels):
+        same_classes = np.array_equal(self.labels, other.labels)
+        if not same_classes or not np.array_equal(self.sides, other.sides):
             raise ValueError(
                 "the two were evaluated on different queries: they can't be compared in pairs"
             )
         return other.values
 
+    @property
+    def sides(self) -> np.ndarray:
+        """(query) `subtracted`, also where there is one group."""
+        if self.subtracted is None:
+            return np.zeros(len(self.labels), bool)
+        return self.subtracted
+
     @staticmethod
     def mean(several: Sequence["Scores"]) -> "Scores":
         """The mean on each query. Raises ValueError where they were asked different questions."""
         first = several[0]
-        return Scores(np.mean([first.paired(other) for other in several], axis=0), first.labels)
+        return replace(first, values=np.mean([first.paired(other) for other in several], axis=0))
 
     def of_classes(self, chosen: Sequence[int] | np.ndarray) -> "Scores":
         """The queries of these classes."""
-        kept = np.isin(self.labels, chosen)
-        return Scores(self.values[kept], self.labels[kept])
+        return self.where(np.isin(self.labels, chosen))
+
+    def where(self, kept: np.ndarray) -> "Scores":
+        """The queries for which (query) `kept` is true."""
+        subtracted = None if self.subtracted is None else self.subtracted[kept]
+        return Scores(self.values[kept], self.labels[kept], subtracted)
+
+
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """How sure an estimate is."""
+
+    standard_error: float
+    degrees_of_freedom: float
+
+
+@dataclass(frozen=True, slots=True)
+class GroupOfClasses:
+    """The mean squares of one group in the table of classes by seeds."""
+
+    num_classes: int
+    between: float
+    """Of the classes, times the number of seeds; at least the noise of the queries."""
+    rest: float
+    """Of what neither a class nor a seed explains; nan with a single seed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Components:
+    """The parts of an estimate's variance. A difference of two groups of classes has the classes
+    within both, and the seeds' own differences of the two."""
+
+    num_seeds: int
+    groups: tuple[GroupOfClasses, ...]
+    of_seeds: float
+    """Variance of the seeds' estimates; nan with a single seed."""
+    seed_degrees_of_freedom: float
+    """Of `of_seeds`."""
+
+    def spread(self) -> Spread:
+        """The standard error and its degrees of freedom; nan for a group of a single class.
+
+        With mean squares of a table of C classes by S seeds, variance = (classes + seeds - rest) /
+        (C x S), where seeds - rest is not let below 0.
+        """
+        least = min(group.num_classes for group in self.groups) - 1.0
+        if least < 1:
+            return Spread(math.nan, math.nan)
+        total = doubt = of_rest = doubt_of_rest = 0.0
+        for group in self.groups:
+            part = group.between / (self.num_seeds * group.num_classes)
+            total += part
+            doubt += part**2 / (group.num_classes - 1)
+            if self.num_seeds > 1:
+                part = group.rest / (self.num_seeds * group.num_classes)
+                of_rest += part
+                doubt_of_rest += part**2 / ((self.num_seeds - 1) * (group.num_classes - 1))
+        of_seeds = self.of_seeds / self.num_seeds
+        if of_seeds > of_rest:
+            total += of_seeds - of_rest
+            doubt += of_seeds**2 / self.seed_degrees_of_freedom + doubt_of_rest
+            least = min(least, self.seed_degrees_of_freedom)
+        degrees = max(total**2 / doubt, least) if doubt > 0 else least
+        return Spread(math.sqrt(total), degrees)
+
+    def with_seeds(self, num_seeds: int) -> "Components":
+        """What to expect of so many seeds, when classes and models differ by as much as here."""
+        groups = []
+        for group in self.groups:
+            of_classes = max(group.between - group.rest, 0.0) * num_seeds / self.num_seeds
+            groups.append(replace(group, between=group.rest + of_classes))
+        added = num_seeds - self.num_seeds
+        return Components(
+            num_seeds, tuple(groups), self.of_seeds, self.seed_degrees_of_freedom + added
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,15 +181,64 @@ class Interval:
     """nan where there is no telling: a single class, or queries that all have the same value."""
     high: float
     level: float
-    resamples: int
-
-
-@dataclass(frozen=True, slots=True)
-class Spread:
-    """How sure an estimate is."""
-
+    """Wanted coverage, 0.95 for a 95% interval."""
     standard_error: float
     degrees_of_freedom: float
+    within: tuple[float, float] = EVERYTHING
+    """The range that the mean can take, to which the interval is cut."""
+    components: Components | None = None
+    """What the standard error is made of."""
+
+    @classmethod
+    def around(
+        cls,
+        estimate: float,
+        standard_error: float,
+        degrees_of_freedom: float,
+        level: float = 0.95,
+        within: tuple[float, float] = EVERYTHING,
+        components: Components | None = None,
+    ) -> "Interval":
+        """Student's t; without bounds where there is no standard error."""
+        from scipy.special import stdtrit
+
+        low = high = math.nan
+        if standard_error > 0:
+            reach = float(stdtrit(degrees_of_freedom, (1 + level) / 2)) * standard_error
+            low = min(max(estimate - reach, within[0]), within[1])
+            high = min(max(estimate + reach, within[0]), within[1])
+        return cls(
+            estimate, low, high, level, standard_error, degrees_of_freedom, within, components
+        )
+
+    def at(self, level: float) -> "Interval":
+        """The same at another level: `.at(1 - 0.05 / 15)` holds together with 14 others
+        (Bonferroni)."""
+        return Interval.around(
+            self.estimate,
+            self.standard_error,
+            self.degrees_of_freedom,
+            level,
+            self.within,
+            self.components,
+        )
+
+    def negative(self) -> "Interval":
+        """Of the difference the other way round."""
+        low, high = self.within
+        return replace(
+            self, estimate=-self.estimate, low=-self.high, high=-self.low, within=(-high, -low)
+        )
+
+    @property
+    def p(self) -> float:
+        """Two-sided, of a mean of zero: below 0.05 where the 95% interval leaves zero out. nan
+        where there is no interval."""
+        from scipy.special import stdtr
+
+        if not self.standard_error > 0:
+            return math.nan
+        return float(2 * stdtr(self.degrees_of_freedom, -abs(self.estimate) / self.standard_error))
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,11 +249,6 @@ class Cells:
     """(class) how many queries a class has."""
     means: np.ndarray
     """(class) the mean over a class's queries."""
-    values: np.ndarray
-    """(class, distinct) the distinct values of a class, in its last columns; zeros before them."""
-    shares: np.ndarray
-    """(class, distinct) how often each occurs among the class's queries; zero where `values` is
-    filled up."""
     squares: float
     """Sum of squared deviations of the queries from their class's mean."""
 
@@ -124,8 +262,7 @@ def interval(
     *,
     average: Average = "macro",
     level: float = 0.95,
-    resamples: int = 10_000,
-    within: tuple[float, float] = (-np.inf, np.inf),
+    within: tuple[float, float] = EVERYTHING,
 ) -> Interval:
     """The mean of the scores with its interval, cut to the range `within` that the mean can take.
 
@@ -133,59 +270,133 @@ def interval(
         seeds: the same quantity, measured once per seed; the classes must be the same in each.
         level: wanted coverage. Measured in simulations: tests/evaluation/test_statistics.py.
 
-    The same scores always give the same interval. Raises ValueError without scores, or where seeds
-    have other classes.
+    Raises ValueError without scores, or where seeds have other classes.
     """
-    from scipy import special
-
-    mean, error = estimate(seeds, average=average), spread(seeds, average=average)
-    if not error.standard_error > 0:
-        return Interval(mean, np.nan, np.nan, level, resamples)
-    deviations = resampled_means(seeds, average=average, resamples=resamples) - mean
-    normal, student = (
-        special.ndtri((1 + level) / 2),
-        special.stdtrit(error.degrees_of_freedom, (1 + level) / 2),
+    components = components_of(seeds, average=average)
+    spread = components.spread()
+    return Interval.around(
+        estimate(seeds, average=average),
+        spread.standard_error,
+        spread.degrees_of_freedom,
+        level,
+        within,
+        components,
     )
-    stretch = error.standard_error / deviations.std() * student / normal
-    low, high = np.clip(
-        mean + stretch * np.quantile(deviations, [(1 - level) / 2, (1 + level) / 2]), *within
-    )
-    return Interval(mean, float(low), float(high), level, resamples)
 
 
 def estimate(seeds: Sequence[Scores], *, average: Average = "macro") -> float:
-    """The mean over seeds of each seed's mean."""
-    return float(
-        np.mean([(cells.weights(average) * cells.means).mean() for cells in tabulate(seeds)])
-    )
+    """The mean over seeds of each seed's mean, or of its difference of two groups of classes."""
+    return float(means_of_seeds(tabulate(seeds), average).mean())
 
 
-def spread(seeds: Sequence[Scores], *, average: Average = "macro") -> Spread:
-    """The standard error of `estimate`, with classes and seeds as random effects; nan for a single
-    class.
+def components_of(seeds: Sequence[Scores], *, average: Average = "macro") -> Components:
+    """The parts of the variance of `estimate`. Classes and seeds are random effects.
 
-    With mean squares of the classes by seeds table, variance = (classes + seeds - rest) / (classes
-    x seeds), where seeds - rest is not let below 0 nor classes below the noise of the queries, so
-    that equal class means of noisy queries aren't taken for certain.
+    The mean square of the classes is not let below the noise of the queries, so that equal class
+    means of noisy queries aren't taken for certain.
     """
-    table = tabulate(seeds)
+    tables = tabulate(seeds)
+    num_seeds = len(seeds)
+    of_seeds = math.nan
+    if num_seeds > 1:
+        of_seeds = float(means_of_seeds(tables, average).var(ddof=1))
+    groups = tuple(mean_squares(table, average) for table in tables)
+    return Components(num_seeds, groups, of_seeds, num_seeds - 1.0)
+
+
+def mean_squares(table: list[Cells], average: Average) -> GroupOfClasses:
+    """Of one group of classes."""
     y = centred(table, average)
     num_seeds, num_classes = y.shape
     if num_classes < 2:
-        return Spread(np.nan, np.nan)
-    of_classes = max(num_seeds * y.mean(0).var(ddof=1), noise_of(table, average))
-    of_seeds = rest = 0.0
+        return GroupOfClasses(num_classes, math.nan, math.nan)
+    between = max(float(num_seeds * y.mean(0).var(ddof=1)), noise_of(table, average))
+    rest = math.nan
     if num_seeds > 1:
-        of_seeds = num_classes * y.mean(1).var(ddof=1)
         residuals = y - y.mean(0) - y.mean(1)[:, None] + y.mean()
-        rest = (residuals**2).sum() / ((num_seeds - 1) * (num_classes - 1))
-    total, doubt, least = of_classes, of_classes**2 / (num_classes - 1), num_classes - 1
-    if of_seeds > rest:
-        total += of_seeds - rest
-        doubt += of_seeds**2 / (num_seeds - 1) + rest**2 / ((num_seeds - 1) * (num_classes - 1))
-        least = min(least, num_seeds - 1)
-    degrees = max(total**2 / doubt, least) if doubt > 0 else least
-    return Spread(float(np.sqrt(total / (num_seeds * num_classes))), float(degrees))
+        rest = float((residuals**2).sum() / ((num_seeds - 1) * (num_classes - 1)))
+    return GroupOfClasses(num_classes, between, rest)
+
+
+def smallest_detectable(
+    measured: Interval, *, level: float | None = None, power: float = 0.8
+) -> float:
+    """The true difference from zero that an experiment like this would find in the share `power`
+    of its repetitions: an interval of this `level`, that of `measured` if None, would leave out
+    zero. nan where there is no interval."""
+    return detectable(
+        Spread(measured.standard_error, measured.degrees_of_freedom),
+        measured.level if level is None else level,
+        power,
+    )
+
+
+def detectable(spread: Spread, level: float, power: float) -> float:
+    """By Student's noncentral t. Its other tail is left out: it holds under 0.01% at a power of
+    50% or more."""
+    from scipy.special import nctdtrinc, stdtrit
+
+    if not spread.standard_error > 0:
+        return math.nan
+    degrees = spread.degrees_of_freedom
+    critical = stdtrit(degrees, (1 + level) / 2)
+    return float(nctdtrinc(degrees, 1 - power, critical)) * spread.standard_error
+
+
+def seeds_to_detect(
+    measured: Interval,
+    difference: float = 0.02,
+    *,
+    level: float | None = None,
+    power: float = 0.8,
+) -> float:
+    """How many seeds would find a true difference of this size, as `smallest_detectable` means it.
+
+    inf where no number of seeds would: then it takes more classes. nan where it can't be known: a
+    single seed, or no interval.
+    """
+    components = measured.components
+    if components is None or components.num_seeds < 2 or not measured.standard_error > 0:
+        return math.nan
+    level = measured.level if level is None else level
+
+    def enough(num_seeds: int) -> bool:
+        expected = components.with_seeds(num_seeds).spread()
+        return not detectable(expected, level, power) > difference
+
+    if not enough(MOST_SEEDS):
+        return math.inf
+    too_few, many = 1, MOST_SEEDS
+    while many - too_few > 1:
+        middle = (too_few + many) // 2
+        if enough(middle):
+            many = middle
+        else:
+            too_few = middle
+    return float(many)
+
+
+def centred(table: list[Cells], average: Average) -> np.ndarray:
+    """(seed, class) what each class adds to its seed's mean: their mean over classes is the mean
+    itself."""
+    rows = []
+    for cells in table:
+        weights = cells.weights(average)
+        mean = (weights * cells.means).mean()
+        rows.append(mean + weights * (cells.means - mean))
+    return np.stack(rows)
+
+
+def means_of_seeds(tables: list[list[Cells]], average: Average) -> np.ndarray:
+    """(seed) the mean, or the difference of the means of two groups."""
+    first, *second = (centred(table, average).mean(1) for table in tables)
+    return first - second[0] if second else first
+
+
+def noise_of(table: list[Cells], average: Average) -> float:
+    """The variance between such classes that their queries alone explain; 0 where every class has
+    one query."""
+    return float(np.mean([query_noise(cells.weights(average), cells) for cells in table]))
 
 
 def query_noise(weights: np.ndarray, cells: Cells) -> float:
@@ -195,107 +406,33 @@ def query_noise(weights: np.ndarray, cells: Cells) -> float:
     return float(cells.squares / spare * (weights**2 / cells.counts).mean()) if spare else 0.0
 
 
-def resampled_means(
-    seeds: Sequence[Scores], *, average: Average = "macro", resamples: int = 10_000
-) -> np.ndarray:
-    """(resamples) means of the two-stage bootstrap with its shrinkage correction: classes, then
-    queries within them.
-
-    A class that was drawn m times contributes m times its number of queries, drawn with
-    replacement: how often each of its distinct values comes up is one multinomial draw, so no query
-    is ever gathered.
-    """
-    table = shrunk(tabulate(seeds), average)
-    num_classes = len(table[0].counts)
-    rng = np.random.Generator(
-        np.random.Philox(key=int.from_bytes(hashlib.sha256(b"bootstrap").digest()[:16], "little"))
-    )
-    means = []
-    for start in range(0, resamples, CHUNK):
-        drawn = rng.multinomial(
-            num_classes, np.full(num_classes, 1 / num_classes), size=min(CHUNK, resamples - start)
-        )
-        means.append(
-            np.mean([resampled_mean(rng, drawn, cells, average) for cells in table], axis=0)
-        )
-    return np.concatenate(means) if means else np.empty(0)
-
-
-def resampled_mean(
-    rng: np.random.Generator, drawn: np.ndarray, cells: Cells, average: Average
-) -> np.ndarray:
-    """(resamples) means of one seed, where (resamples, class) `drawn` says how often each class was
-    drawn."""
-    occurrences = rng.multinomial(drawn * cells.counts, cells.shares)
-    sums = np.einsum("bcv,cv->bc", occurrences, cells.values)
-    if average == "macro":
-        return (sums / cells.counts).sum(1) / drawn.sum(1)
-    return sums.sum(1) / (drawn * cells.counts).sum(1)
-
-
-def shrunk(table: list[Cells], average: Average) -> list[Cells]:
-    """The cells with class means drawn towards the grand mean, so that what is left of their
-    variance is not noise of their queries, and with deviations of queries widened by sqrt(n / (n -
-    1)), as many as a class has, so that resampling gives their variance."""
-    weighted = centred(table, average)
-    of_classes, noise = len(table) * weighted.mean(0).var(), noise_of(table, average)
-    kept = np.sqrt(max(of_classes - noise, 0.0) / of_classes) if of_classes > 0 else 0.0
-    corrected = []
-    for cells in table:
-        mean = (cells.weights(average) * cells.means).mean()
-        centres = mean + kept * (cells.means - mean)
-        widened = np.sqrt(cells.counts / np.maximum(cells.counts - 1, 1))
-        values = centres[:, None] + widened[:, None] * (cells.values - cells.means[:, None])
-        corrected.append(replace(cells, values=values))
-    return corrected
-
-
-def centred(table: list[Cells], average: Average) -> np.ndarray:
-    """(seed, class) what each class adds to its seed's mean: their mean over classes is the mean
-    itself."""
-    weights = [cells.weights(average) for cells in table]
-    means = [(w * cells.means).mean() for w, cells in zip(weights, table, strict=True)]
-    return np.stack(
-        [
-            mean + w * (cells.means - mean)
-            for mean, w, cells in zip(means, weights, table, strict=True)
-        ]
-    )
-
-
-def noise_of(table: list[Cells], average: Average) -> float:
-    """The variance between such classes that their queries alone explain; 0 where every class has
-    one query."""
-    return float(np.mean([query_noise(cells.weights(average), cells) for cells in table]))
-
-
-def tabulate(seeds: Sequence[Scores]) -> list[Cells]:
-    """Each seed's defined values by class. Raises ValueError without any, or where seeds have other
-    classes."""
-    defined = [
-        Scores(s.values[kept], s.labels[kept]) for s in seeds for kept in [~np.isnan(s.values)]
-    ]
-    if not defined or not all(len(s.values) for s in defined):
+def tabulate(seeds: Sequence[Scores]) -> list[list[Cells]]:
+    """Each seed's defined values by class, for one group of classes or for two. Raises ValueError
+    without any, or where seeds have other classes."""
+    defined = [scores.where(~np.isnan(scores.values)) for scores in seeds]
+    if not defined or not all(len(scores.values) for scores in defined):
         raise ValueError("there are no scores to average")
-    if any(not np.array_equal(np.unique(s.labels), np.unique(defined[0].labels)) for s in defined):
-        raise ValueError("the seeds were evaluated on different classes: they can't be averaged")
-    return [by_class(s) for s in defined]
+    if defined[0].subtracted is None:
+        return [by_class(defined)]
+    tables = []
+    for subtracted in (False, True):
+        group = [scores.where(scores.sides == subtracted) for scores in defined]
+        if not all(len(scores.values) for scores in group):
+            raise ValueError("one of the two groups of classes has no scores to average")
+        tables.append(by_class(group))
+    return tables
 
 
-def by_class(scores: Scores) -> Cells:
-    classes, rows = np.unique(scores.labels, return_inverse=True)
-    values, columns = np.unique(scores.values, return_inverse=True)
-    counts = np.bincount(rows)
-    means = np.bincount(rows, weights=scores.values) / counts
-    occurring, occurrences = np.unique(rows * len(values) + columns, return_counts=True)
-    row, column = np.divmod(occurring, len(values))
-    distinct = np.bincount(row, minlength=len(classes))
-    # The last column must be a real one: multinomial() gives the last what rounding left over.
-    place = distinct.max() - distinct[row] + np.arange(len(row)) - np.searchsorted(row, row)
-    padded, shares = (
-        np.zeros((len(classes), distinct.max())),
-        np.zeros((len(classes), distinct.max())),
-    )
-    padded[row, place] = values[column]
-    shares[row, place] = occurrences / counts[row]
-    return Cells(counts, means, padded, shares, float(((scores.values - means[rows]) ** 2).sum()))
+def by_class(seeds: Sequence[Scores]) -> list[Cells]:
+    table = []
+    first = np.unique(seeds[0].labels)
+    for scores in seeds:
+        classes, rows = np.unique(scores.labels, return_inverse=True)
+        if not np.array_equal(classes, first):
+            raise ValueError(
+                "the seeds were evaluated on different classes: they can't be averaged"
+            )
+        counts = np.bincount(rows)
+        means = np.bincount(rows, weights=scores.values) / counts
+        table.append(Cells(counts, means, float(((scores.values - means[rows]) ** 2).sum())))
+    return table

@@ -182,7 +182,7 @@ def describe_results(run: Run, gallery: Gallery) -> str:
     """What the results hold for, and whether the gallery has been changed since."""
     text = (
         f"Measured once, with seed {run.seed}, on queries that were not trained on; the intervals"
-        " are bootstrapped over classes and queries and say nothing about other seeds."
+        " are over classes and queries and say nothing about other seeds."
     )
     enrolled = sum(entry.origin == "enrolled" for entry in gallery.entries)
     own = len(gallery.entries) - enrolled

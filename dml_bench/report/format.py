@@ -96,8 +96,7 @@ def compared(
     if certain_sign(value) > 0:
         return f"is {points(value)} above {other}, {certain}"
     if certain_sign(value) < 0:
-        turned = Interval(-value.estimate, -value.high, -value.low, value.level, value.resamples)
-        return f"is {points(turned)} below {other}, {certain}"
+        return f"is {points(value.negative())} below {other}, {certain}"
     difference = f"{hundred(value.estimate, '+')} points{bounds(value, '+')}"
     return f"shows no detectable difference from {other} ({difference})"
 

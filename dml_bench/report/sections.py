@@ -43,7 +43,7 @@ def answers(study: Study, diagnostics: Mapping[str, Diagnostics]) -> Iterator[Bl
         panels.append(tuple(blocks))
     yield Panels(tuple(panels))
     yield Text(
-        "Brackets hold 95% intervals of a bootstrap over classes and their test images. Points are"
+        "Brackets hold 95% intervals over classes, their test images and seeds. Points are"
         " percentage points.",
         "soft",
     )

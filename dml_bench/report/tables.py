@@ -35,8 +35,8 @@ __all__ = [
 ]
 
 INTERVALS = (
-    "Numbers are means over seeds. Brackets hold the 95% interval of a bootstrap over classes and"
-    " their queries. The interval of a single seed does not cover other seeds."
+    "Numbers are means over seeds. Brackets hold the 95% interval over classes, their queries and"
+    " seeds. The interval of a single seed does not cover other seeds."
 )
 COSTS = (
     "Training: the time of all phases of a run and of their pretraining, without preparation and"

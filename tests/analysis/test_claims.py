@@ -32,7 +32,7 @@ RIGHT = [[1, 1, 1, 1]] * 6
 
 
 def around(low: float, high: float) -> Interval:
-    return Interval((low + high) / 2, low, high, 0.95, 10_000)
+    return Interval((low + high) / 2, low, high, 0.95, 0.02, 9.0)
 
 
 @pytest.mark.parametrize(

@@ -236,11 +236,15 @@ def test_rows_stand_in_the_study_s_order_and_its_absent_rows_are_known(tmp_path)
 # Numbers in words
 
 
+def between(estimate: float, low: float, high: float) -> Interval:
+    return Interval(estimate, low, high, 0.95, 0.02, 9.0)
+
+
 def test_numbers_are_said_with_their_intervals():
-    assert format.percent(Interval(0.7025, 0.621, 0.782, 0.95, 10)) == "70.3% [62.1, 78.2]"
+    assert format.percent(between(0.7025, 0.621, 0.782)) == "70.3% [62.1, 78.2]"
     assert format.percent(0.025) == "2.5%"
-    assert format.percent(Interval(1.0, np.nan, np.nan, 0.95, 10)) == "100.0%"
-    assert format.points(Interval(-0.05, -0.1, 0.01, 0.95, 10)) == "-5.0 points [-10.0, 1.0]"
+    assert format.percent(between(1.0, np.nan, np.nan)) == "100.0%"
+    assert format.points(between(-0.05, -0.1, 0.01)) == "-5.0 points [-10.0, 1.0]"
     assert format.counted(1, "class") == "1 class"
     assert format.counted(20, "class") == "20 classes"
 
@@ -254,11 +258,11 @@ def test_numbers_are_said_with_their_intervals():
     ],
 )
 def test_a_difference_is_above_below_or_not_detectable(low, high, expected):
-    assert format.compared(Interval((low + high) / 2, low, high, 0.95, 10), "that") == expected
+    assert format.compared(between((low + high) / 2, low, high), "that") == expected
 
 
 def test_a_difference_that_may_be_for_picking_the_best_is_not_called_beyond_noise():
-    sentence = format.compared(Interval(0.03, 0.01, 0.05, 0.95, 10), "that", picked_from=12, sign=0)
+    sentence = format.compared(between(0.03, 0.01, 0.05), "that", picked_from=12, sign=0)
     assert (
         sentence == "is 3.0 points [1.0, 5.0] above that, but picking the best of 12 may explain it"
     )
