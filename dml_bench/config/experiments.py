@@ -4,16 +4,16 @@ loader."""
 import json
 import tomllib
 from collections.abc import Callable
-from dataclasses import fields
 from functools import reduce
 from pathlib import Path
 from typing import Any
 
-from dml_bench.config import Component, Experiment, load
+from dml_bench.config import Experiment, load
+from dml_bench.config.experiment import components_of
 from dml_bench.config.loader import import_components
 from dml_bench.registry import UnknownName, near_miss
 
-__all__ = ["EXPERIMENTS", "find", "names", "parent", "resolve"]
+__all__ = ["EXPERIMENTS", "describe_profile", "find", "names", "parent", "resolve"]
 
 _PACKAGE = Path(__file__).parent.parent
 _SHIPPED = _PACKAGE / "_experiments"
@@ -161,7 +161,7 @@ def merge(base: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
 
 def apply_profile(table: dict[str, Any], name: str) -> None:
     """Change `table` in place by `profiles/NAME.toml`: set values, swap one value for another,
-    scale numbers, keep them small.
+    scale numbers, keep them small, and set more where the experiment has certain values.
 
     A factor or limit that is a table gives it by the name of a component of the experiment: sgd and
     adam, or losses of another scale, want different learning rates.
@@ -183,6 +183,10 @@ def apply_profile(table: dict[str, Any], name: str) -> None:
     scaled = load(table)
     for key, limits in rules["at_most"].items():
         change_numbers(table, scaled, key, limits, min)
+    for rule in rules.get("where", []):
+        if all(value_at(before, key) == value for key, value in rule["is"].items()):
+            for key, value in rule["set"].items():
+                assign(table, key, value)
     table["profile"] = name
 
 
@@ -198,8 +202,7 @@ def change_numbers(
     current = value_at(experiment, key)
     if current is None:
         return
-    parts = [getattr(experiment, field.name) for field in fields(experiment)]
-    named = {part.name for part in parts if isinstance(part, Component)}
+    named = {component.name for _, component in components_of(experiment)}
     factors = [by[name] for name in by if name in named] if isinstance(by, dict) else [by]
 
     def changed(number: float) -> float:
@@ -218,6 +221,37 @@ def read_profile(name: str) -> dict[str, Any]:
     if name not in profiles:
         raise UnknownName(f"unknown profile {name!r}; there are: {', '.join(profiles)}")
     return tomllib.loads(profiles[name].read_text(encoding="utf-8"))
+
+
+def describe_profile(name: str) -> tuple[str, ...]:
+    """What a profile changes of an experiment, one plain sentence for each key, for pages and
+    reports."""
+    rules = read_profile(name)
+    sentences = []
+    for key, value in rules["set"].items():
+        sentences.append(f"{key} is {in_words(value)}.")
+    for key, swaps in rules["swap"].items():
+        for before, after in swaps.items():
+            sentences.append(f"{key} is {after} where it was {before}.")
+    for key, factors in rules["scale"].items():
+        sentences.append(f"{key} is multiplied by {in_words(factors, 'with')}.")
+    for key, limits in rules["at_most"].items():
+        sentences.append(f"{key} is at most {in_words(limits, 'with')}.")
+    for rule in rules.get("where", []):
+        condition = " and ".join(f"{key} is {value}" for key, value in rule["is"].items())
+        values = " and ".join(f"{key} is {in_words(value)}" for key, value in rule["set"].items())
+        sentences.append(f"Where {condition}: {values}.")
+    return tuple(sentences)
+
+
+def in_words(value: Any, relation: str = "") -> str:
+    """`0.5`, `200 with sgd, 1 with adam`, or a component: `demo (classes 40, seed 7)`."""
+    if not isinstance(value, dict):
+        return str(value)
+    if relation:
+        return ", ".join(f"{number} {relation} {part}" for part, number in value.items())
+    options = [f"{option} {chosen}" for option, chosen in value.items() if option != "name"]
+    return f"{value['name']} ({', '.join(options)})"
 
 
 def value_at(experiment: Experiment, key: str) -> Any:

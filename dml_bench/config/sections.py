@@ -264,6 +264,8 @@ class Pretrain:
     batch_size: int = 32
     lr: float = 0.02
     """Of SGD with momentum 0.9 and weight decay 5e-4."""
+    schedule: Component = component(registry.schedules, "constant")
+    """How that rate changes from step to step."""
     seed: int = 1
 
     def __post_init__(self) -> None:

@@ -35,12 +35,12 @@ def choose_device(name: str) -> torch.device:
 
 def choose_precision(wanted: str, device: torch.device) -> str:
     """`auto` is bfloat16 where the device computes in it faster than in float32: CUDA with bf16,
-    CPUs with AMX tiles."""
+    CPUs with AMX tiles or with AVX-512's bf16 instructions."""
     if wanted != "auto":
         return wanted
     fast = (
         torch.cuda.is_bf16_supported()
         if device.type == "cuda"
-        else torch.cpu._is_amx_tile_supported()
+        else torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
     )
     return "bfloat16" if fast else "float32"

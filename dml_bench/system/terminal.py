@@ -319,15 +319,18 @@ def describe_folds(folds: dict[str, Any], ensemble: float) -> str:
 
 
 def describe_labels(labels: dict[str, Any]) -> str:
-    counts = (
-        f"{labels['replaced']:,} of {labels['training_images']:,} replaced,"
-        f" {labels['wrong_labels']:,} were wrong"
+    """How many labels were replaced and, where some were made wrong on purpose, how many of them
+    rightly."""
+    replaced = f"{labels['replaced']:,} of {labels['training_images']:,} replaced"
+    wrong = labels["wrong_labels"]
+    if not wrong:
+        return f"{replaced}; it is not known which of the labels were wrong"
+    if "replaced_rightly" not in labels:  # a run of a version that did not count them
+        return f"{replaced}, {wrong:,} were wrong"
+    return (
+        f"{replaced}, {labels['replaced_rightly']:,} of them rightly; {wrong:,} labels were wrong,"
+        f" now {labels['wrong_labels_after']:,} are"
     )
-    rates = [f"{name} {labels[key]:.2f}" for name, key in RATES.items() if labels[key] is not None]
-    return "; ".join([counts, *rates])
-
-
-RATES = {"precision": "replaced_precision", "recall": "replaced_recall"}
 
 
 def show_cost(console: Console, summary: Mapping[str, Any]) -> None:

@@ -129,6 +129,8 @@ class TrainingLabels:
             "training_images": len(images),
             "wrong_labels": int(wrong.sum()),
             "replaced": int(changed.sum()),
+            "replaced_rightly": int(right[changed].sum()),
+            "wrong_labels_after": int((~right).sum()),
             "replaced_precision": float(right[changed].mean()) if changed.any() else None,
             "replaced_recall": float(right[wrong].mean()) if wrong.any() else None,
         }

@@ -259,6 +259,7 @@ def source_experiment(experiment: Experiment) -> Experiment:
             },
             "loss": "crossentropy",
             "optimizer": {"name": "sgd", "lr": recipe.lr, "momentum": 0.9, "weight_decay": 5e-4},
+            "schedule": component_table(recipe.schedule),
             "train": {
                 "epochs": recipe.epochs,
                 "batch_size": recipe.batch_size,

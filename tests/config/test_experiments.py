@@ -710,6 +710,8 @@ def test_the_demo_profile_makes_the_baseline_small():
         "pretrain.epochs",
         "pretrain.batch_size",
         "pretrain.lr",
+        "pretrain.schedule.name",
+        "pretrain.schedule.warmup",
         "pretrain.seed",
     }
     assert demo.profile == "demo"
@@ -758,6 +760,51 @@ def test_the_demo_profile_scales_a_learning_rate_that_stands_in_no_file_by_its_o
 ):
     mine = own(tmp_path, f'loss = "NTXent"\noptimizer = "{optimizer}"\n')
     assert resolve(mine, profile="demo").optimizer.options["lr"] == pytest.approx(lr)
+
+
+PROFILE = """
+[set]
+"train.epochs" = 3
+[swap."schedule.name"]
+constant = "cosine"
+[scale]
+"optimizer.lr" = { sgd = 100, ArcFace = 0.1 }
+[at_most]
+"optimizer.lr" = 0.05
+[[where]]
+is = { "miner.name" = "none", "model.weights" = "imagenet" }
+set = { "train.batch_size" = 64 }
+"""
+
+
+@pytest.fixture
+def profile(monkeypatch) -> None:
+    monkeypatch.setattr(experiments, "read_profile", lambda name: tomllib.loads(PROFILE))
+
+
+@pytest.mark.parametrize(("miner", "batch_size"), [("none", 64), ("EPSHN", 128)])
+def test_a_profile_sets_more_where_the_experiment_has_certain_values(
+    tmp_path, profile, miner, batch_size
+):
+    text = f'loss = "NTXent"\noptimizer = "sgd"\nminer = "{miner}"\n'
+    assert resolve(own(tmp_path, text), profile="short").train.batch_size == batch_size
+
+
+def test_a_profile_leaves_an_experiment_its_own_schedule(tmp_path, profile):
+    text = 'loss = "NTXent"\noptimizer = "sgd"\n'
+    constant = resolve(own(tmp_path, text), profile="short")
+    own_schedule = resolve(own(tmp_path, f'{text}schedule = "one_cycle"\n'), profile="short")
+    assert (constant.schedule.name, own_schedule.schedule.name) == ("cosine", "one_cycle")
+
+
+def test_what_a_profile_changes_is_said_in_plain_sentences(profile):
+    assert experiments.describe_profile("short") == (
+        "train.epochs is 3.",
+        "schedule.name is cosine where it was constant.",
+        "optimizer.lr is multiplied by 100 with sgd, 0.1 with ArcFace.",
+        "optimizer.lr is at most 0.05.",
+        "Where miner.name is none and model.weights is imagenet: train.batch_size is 64.",
+    )
 
 
 def test_set_is_stronger_than_a_profile():

@@ -13,6 +13,7 @@ from dml_bench.config import Experiment
 from dml_bench.data.label_strategies import Corrected
 from dml_bench.evaluation.search import search
 from dml_bench.system.callbacks import Callback
+from dml_bench.system.terminal import describe_labels
 from dml_bench.training import validation
 from dml_bench.training.batches import epoch_batches
 from dml_bench.training.build import build
@@ -232,9 +233,27 @@ def test_precision_and_recall_of_the_corrections_are_counted_against_the_true_cl
         "training_images": 5,
         "wrong_labels": 2,
         "replaced": 2,
+        "replaced_rightly": 1,
+        "wrong_labels_after": 2,
         "replaced_precision": 0.5,
         "replaced_recall": 0.5,
     }
+
+
+def test_the_end_of_a_run_says_how_many_labels_were_replaced_rightly():
+    noisy = labels([1, 1, 0, 0, 1], clean=[0, 1, 0, 1, 1])
+    noisy.current = np.array([0, 0, 0, 0, 1])
+    assert describe_labels(noisy.summary(np.arange(5))) == (
+        "2 of 5 replaced, 1 of them rightly; 2 labels were wrong, now 2 are"
+    )
+
+
+def test_without_labels_that_were_made_wrong_nobody_knows_which_replacements_are_right():
+    trusted = labels([0, 1, 1])
+    trusted.current = np.array([0, 0, 1])
+    assert describe_labels(trusted.summary(np.arange(3))) == (
+        "1 of 3 replaced; it is not known which of the labels were wrong"
+    )
 
 
 def test_a_run_writes_what_it_corrected_and_never_corrects_towards_a_held_out_class(
