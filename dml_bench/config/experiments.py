@@ -229,22 +229,24 @@ def describe_profile(name: str) -> tuple[str, ...]:
     rules = read_profile(name)
     sentences = []
     for key, value in rules["set"].items():
-        sentences.append(f"{key} is {in_words(value)}.")
+        sentences.append(f"{key} is {describe_value(value)}.")
     for key, swaps in rules["swap"].items():
         for before, after in swaps.items():
             sentences.append(f"{key} is {after} where it was {before}.")
     for key, factors in rules["scale"].items():
-        sentences.append(f"{key} is multiplied by {in_words(factors, 'with')}.")
+        sentences.append(f"{key} is multiplied by {describe_value(factors, 'with')}.")
     for key, limits in rules["at_most"].items():
-        sentences.append(f"{key} is at most {in_words(limits, 'with')}.")
+        sentences.append(f"{key} is at most {describe_value(limits, 'with')}.")
     for rule in rules.get("where", []):
         condition = " and ".join(f"{key} is {value}" for key, value in rule["is"].items())
-        values = " and ".join(f"{key} is {in_words(value)}" for key, value in rule["set"].items())
+        values = " and ".join(
+            f"{key} is {describe_value(value)}" for key, value in rule["set"].items()
+        )
         sentences.append(f"Where {condition}: {values}.")
     return tuple(sentences)
 
 
-def in_words(value: Any, relation: str = "") -> str:
+def describe_value(value: Any, relation: str = "") -> str:
     """`0.5`, `200 with sgd, 1 with adam`, or a component: `demo (classes 40, seed 7)`."""
     if not isinstance(value, dict):
         return str(value)
