@@ -1,11 +1,12 @@
 """From paths to finished runs, and from those to studies: runs that may stand in one table."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
 from dml_bench.analysis.claims import check_claims, of_variant
+from dml_bench.analysis.short_names import short_names
 from dml_bench.analysis.study import Study
 from dml_bench.analysis.table import grouped
 from dml_bench.config import Expectation, Experiment, as_table, experiments
@@ -144,7 +145,9 @@ def studies_of(collection: Collection) -> list[Study]:
     """One study for each protocol, data set, profile and way of holding classes out; they never
     share a table."""
     keys = list(dict.fromkeys(key_of_run(run) for run in collection.runs))
-    studies = [study_of(key, distinction_of(key, keys), collection) for key in keys]
+    begun = [*collection.runs, *collection.unfinished]
+    names = short_names([run.experiment for run in begun])
+    studies = [study_of(key, distinction_of(key, keys), collection, names) for key in keys]
     if len(studies) > 1:
         titles = "; ".join(study.title for study in studies)
         collection.problems.append(
@@ -165,8 +168,8 @@ def distinction_of(key: Key, keys: Sequence[Key]) -> str:
     return ", ".join(parts)
 
 
-def study_of(key: Key, distinction: str, collection: Collection) -> Study:
-    """The runs of one key in one table, with their claims tested."""
+def study_of(key: Key, distinction: str, collection: Collection, names: Mapping[str, str]) -> Study:
+    """The runs of one key in one table, with their claims tested; `names` are short ones."""
     runs, unfinished = {}, {}
     for run in collection.runs:
         if key_of_run(run) == key:
@@ -177,7 +180,7 @@ def study_of(key: Key, distinction: str, collection: Collection) -> Study:
             unfinished[experiment.name, experiment.seed] = started
     rows = rows_of(runs, unfinished)
     failures = {name_and_seed: started.reason for name_and_seed, started in unfinished.items()}
-    [group] = grouped(rows, runs, failures)
+    [group] = grouped(rows, runs, failures, names)
     of_row = {line.name: line.runs for line in group.lines}
     verdicts, not_measured = [], []
     for row in rows:

@@ -1,10 +1,12 @@
 """The experiments side by side: the columns of their protocol, and the numbers in them over all
 seeds."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Any
 
+from dml_bench.analysis.short_names import short_names
 from dml_bench.config.tables import PlannedRow
 from dml_bench.config.variants import settings_in
 from dml_bench.evaluation import collapse
@@ -22,6 +24,8 @@ class TableRow:
     """One row of the table with its numbers, or why there are none."""
 
     name: str
+    short: str
+    """What it is called in tables, figures and sentences, see `dml_bench.analysis.short_names`."""
     settings: dict[str, Any]
     """What the name of a variant says, with its values."""
     runs: tuple[Run, ...]
@@ -81,20 +85,23 @@ def grouped(
     rows: Sequence[PlannedRow],
     runs: dict[tuple[str, int], Run],
     failures: dict[tuple[str, int], str],
+    names: Mapping[str, str] = MappingProxyType({}),
 ) -> list[Group]:
     """The table, or one for each protocol, data set and profile that the rows mix.
 
     Args:
         runs: finished runs by experiment and seed.
         failures: reasons of those that failed.
+        names: short names of the experiments; by default those that this table needs.
     """
+    names = names or short_names([replace(row.seeds[0], name=row.name) for row in rows])
     members: dict[tuple[str, str, str], list[PlannedRow]] = {}
     for row in rows:
         first = row.seeds[0]
         finished = finished_runs(row, runs)
         dataset = finished[0].dataset_name if finished else first.data.dataset.name
         members.setdefault((first.protocol, dataset, first.profile), []).append(row)
-    return [_group(key, chosen, runs, failures) for key, chosen in members.items()]
+    return [_group(key, chosen, runs, failures, names) for key, chosen in members.items()]
 
 
 def _group(
@@ -102,12 +109,14 @@ def _group(
     rows: list[PlannedRow],
     runs: dict[tuple[str, int], Run],
     failures: dict[tuple[str, int], str],
+    names: Mapping[str, str],
 ) -> Group:
     experiments = []
     for row in rows:
         experiments += [run.experiment for run in finished_runs(row, runs)]
     columns = protocol_named(key[0]).columns(experiments) if experiments else ()
-    return Group(*key, columns, tuple(_line(row, columns, runs, failures) for row in rows))
+    lines = tuple(_line(row, names[row.name], columns, runs, failures) for row in rows)
+    return Group(*key, columns, lines)
 
 
 def finished_runs(row: PlannedRow, runs: dict[tuple[str, int], Run]) -> tuple[Run, ...]:
@@ -118,6 +127,7 @@ def finished_runs(row: PlannedRow, runs: dict[tuple[str, int], Run]) -> tuple[Ru
 
 def _line(
     row: PlannedRow,
+    short: str,
     columns: tuple[Column, ...],
     runs: dict[tuple[str, int], Run],
     failures: dict[tuple[str, int], str],
@@ -136,6 +146,7 @@ def _line(
     )
     return TableRow(
         row.name,
+        short,
         settings_in(row.seeds[0]),
         finished,
         len(row.seeds),

@@ -1,0 +1,188 @@
+"""Short names of experiments, for tables, figures and sentences: `EPSHN, resnet50` where the
+experiment's own name is EPSHN_cosine_resnet50_sgd_aug."""
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+
+from dml_bench.config import Experiment, as_table, experiments
+from dml_bench.config.variants import base_name, suffix_of
+from dml_bench.registry import losses
+from dml_bench.runs.folder import differing
+
+__all__ = ["LONGEST", "is_classifier", "short_names"]
+
+LONGEST = 32
+"""Letters of a short name, where that is possible."""
+
+
+def short_names(rows: Sequence[Experiment]) -> dict[str, str]:
+    """By the names of experiments that stand in one table: the method, how it differs from most of
+    the others, what the name adds with `+`, and the settings of a variant. No two are the same.
+
+    An experiment that a person named keeps its name if that is short enough.
+    """
+    by_name = {experiment.name: experiment for experiment in rows}
+    usual = {of: most_frequent([of(row) for row in by_name.values()]) for of in DIFFERENCES}
+    names: dict[str, str] = {}
+    for name, experiment in by_name.items():
+        is_own = base_name(name) not in experiments.names()
+        if is_own and len(name) <= LONGEST:
+            names[name] = name
+        else:
+            names[name] = composed(experiment, differences(experiment, usual))
+    for name, experiment in by_name.items():
+        words = differences(experiment, usual)
+        while words and len(names[name]) > LONGEST and names[name] != name:
+            words.pop()
+            shorter = composed(experiment, words)
+            if shorter in names.values():
+                break
+            names[name] = shorter
+    return told_apart(names, by_name)
+
+
+def most_frequent(words: Sequence[str]) -> str:
+    """Of equally frequent ones the first."""
+    return Counter(words).most_common(1)[0][0]
+
+
+def differences(experiment: Experiment, usual: "dict[Difference, str]") -> list[str]:
+    """The words in which it differs from what is usual in its table."""
+    added = [addition.lower() for addition in additions(experiment)]
+    words = []
+    for of, word in usual.items():
+        own = of(experiment)
+        is_said = own.lower() in added or (of is head and bool(added))
+        if own and own != word and not is_said:
+            words.append(own)
+    return words
+
+
+def composed(experiment: Experiment, words: Sequence[str]) -> str:
+    """`EPSHN, resnet50 + mixup, lr=0.1`"""
+    method = ", ".join([method_of(experiment), *words])
+    return ", ".join([" + ".join([method, *additions(experiment)]), *settings_of(experiment)])
+
+
+def settings_of(experiment: Experiment) -> list[str]:
+    """`lr=0.1` for each setting of a variant."""
+    settings = []
+    for setting in filter(None, suffix_of(experiment.name)[1:].split(",")):
+        key, equals, value = setting.partition("=")
+        settings.append(f"{key.rpartition('.')[2]}{equals}{value}")
+    return settings
+
+
+def additions(experiment: Experiment) -> list[str]:
+    """What stands after each `+` of the name: of A+mixup_sgd_aug that is mixup."""
+    parts = [part.partition("_")[0] for part in base_name(experiment.name).split("+")[1:]]
+    return [part for part in parts if part]
+
+
+def is_classifier(experiment: Experiment) -> bool:
+    """Whether its loss has logits and does not work on unit vectors."""
+    facts = losses.of(experiment.loss).facts
+    return bool(facts["classifies"] and not facts["unit_vectors"])
+
+
+def method_of(experiment: Experiment) -> str:
+    """The miner where it says more than the loss."""
+    if is_classifier(experiment):
+        return "classifier"
+    has_miner = experiment.miner.name != "none"
+    return experiment.miner.name if has_miner else experiment.loss.name
+
+
+# How experiments differ. Each is a word, or nothing where there is nothing to be said.
+
+
+def distance(experiment: Experiment) -> str:
+    is_euclidean = experiment.loss.options.get("distance") == "euclidean"
+    return "Euclidean" if is_euclidean else ""
+
+
+def backbone(experiment: Experiment) -> str:
+    return experiment.model.backbone.name
+
+
+def start(experiment: Experiment) -> str:
+    words = {"none": "", "classifier": "classifier first", "simclr": "SimCLR first"}
+    return words.get(experiment.start.name, f"{experiment.start.name} first")
+
+
+def weights(experiment: Experiment) -> str:
+    """Nothing after a stage that trains the backbone, which is said by itself."""
+    if start(experiment):
+        return ""
+    value = experiment.model.weights
+    return "from scratch" if value == "none" else f"{value.rpartition('/')[2]} weights"
+
+
+def trainable(experiment: Experiment) -> str:
+    return "frozen backbone" if experiment.model.trainable == "head" else "all layers"
+
+
+def head(experiment: Experiment) -> str:
+    used = experiment.model.head
+    if used.name == "identity":
+        return ""
+    dim = used.options.get("dim", "")
+    return f"{dim}-d" if used.name == "linear" else f"{used.name} head"
+
+
+def batch_norm(experiment: Experiment) -> str:
+    return f"{experiment.model.batch_norm} BN"
+
+
+def optimizer(experiment: Experiment) -> str:
+    name = experiment.optimizer.name
+    return name.upper() if len(name) <= 3 else name.capitalize()
+
+
+def augmentation(experiment: Experiment) -> str:
+    augment = experiment.augment
+    is_plain = not (augment.random_crop_from or augment.resized_crop or augment.horizontal_flip)
+    return "no aug." if is_plain else ""
+
+
+Difference = Callable[[Experiment], str]
+DIFFERENCES: tuple[Difference, ...] = (
+    distance,
+    backbone,
+    start,
+    weights,
+    trainable,
+    head,
+    batch_norm,
+    optimizer,
+    augmentation,
+)
+
+
+def told_apart(names: dict[str, str], by_name: dict[str, Experiment]) -> dict[str, str]:
+    """The same, where two are alike with the settings that distinguish them, or else in full."""
+    counts = Counter(names.values())
+    result = {}
+    for name, short in names.items():
+        result[name] = short
+        if counts[short] > 1:
+            others = [by_name[other] for other in names if names[other] == short and other != name]
+            result[name] = f"{short}{own_settings(by_name[name], others)}"
+    counts = Counter(result.values())
+    return {name: short if counts[short] == 1 else name for name, short in result.items()}
+
+
+def own_settings(experiment: Experiment, others: Sequence[Experiment]) -> str:
+    """`, lr=0.1`: the first setting in which it differs from one of the others."""
+    for other in others:
+        for key in differing(as_table(other), as_table(experiment)):
+            value = value_in(as_table(experiment), key)
+            if key not in ("name", "summary", "seed") and not isinstance(value, dict | list):
+                return f", {key.rpartition('.')[2]}={value}"
+    return ""
+
+
+def value_in(table: object, key: str) -> object:
+    for part in key.split("."):
+        table = table.get(part) if isinstance(table, dict) else None
+    return table

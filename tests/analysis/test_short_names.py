@@ -1,0 +1,49 @@
+"""Short names of experiments: what the tables that come with the package call their rows."""
+
+from dataclasses import replace
+
+import pytest
+from handmade import experiment
+
+from dml_bench.analysis.short_names import LONGEST, short_names
+from dml_bench.config import experiments
+from dml_bench.config.tables import read_table, table_names
+
+
+@pytest.mark.parametrize("table", table_names())
+def test_the_rows_of_a_table_have_short_names_of_which_no_two_are_the_same(table):
+    rows = read_table(table).rows
+    names = short_names([experiments.resolve(row) for row in rows])
+    assert list(names) == list(rows)
+    assert len(set(names.values())) == len(rows)
+    assert max(map(len, names.values())) <= LONGEST
+
+
+def test_a_short_name_says_how_an_experiment_differs_from_most_others_of_its_table():
+    names = short_names([experiments.resolve(row) for row in read_table("study").rows])
+    assert names["EPSHN_cosine_resnet18_sgd_aug"] == "EPSHN"
+    assert names["EPSHN_cosine_resnet50_sgd_aug"] == "EPSHN, resnet50"
+    assert names["EPSHN_cosine_resnet18+1dBN_sgd_aug"] == "EPSHN + 1dBN"
+    assert names["EPSHN_euclidean_resnet18"] == "EPSHN, Euclidean, Adam, no aug."
+    assert names["crossentropy_resnet18_sgd_aug"] == "classifier"
+
+
+def test_a_profile_changes_no_short_name():
+    rows = read_table("study").rows
+    plain = short_names([experiments.resolve(row) for row in rows])
+    assert short_names([experiments.resolve(row, profile="demo") for row in rows]) == plain
+
+
+def test_an_experiment_that_a_person_named_keeps_a_short_name_and_loses_a_long_one():
+    long = "the_one_with_all_the_settings_that_worked_best_in_june"
+    assert short_names([experiment("mine"), experiment(long)]) == {"mine": "mine", long: "EPSHN"}
+
+
+def test_experiments_that_would_be_called_the_same_are_distinguished_by_a_setting():
+    first = experiment()
+    faster = replace(first.optimizer, options={**first.optimizer.options, "lr": 0.1})
+    swept = replace(first, name=f"{first.name}~optimizer.lr=0.1", optimizer=faster)
+    slower = replace(first.optimizer, options={**first.optimizer.options, "lr": 1e-4})
+    own = replace(first, name="an_experiment_with_a_name_that_is_too_long", optimizer=slower)
+    names = short_names([first, swept, own])
+    assert list(names.values()) == ["EPSHN, lr=0.001", "EPSHN, lr=0.1", "EPSHN, lr=0.0001"]
