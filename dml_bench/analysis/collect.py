@@ -145,8 +145,9 @@ def studies_of(collection: Collection) -> list[Study]:
     """One study for each protocol, data set, profile and way of holding classes out; they never
     share a table."""
     keys = list(dict.fromkeys(key_of_run(run) for run in collection.runs))
-    begun = [*collection.runs, *collection.unfinished]
-    names = short_names([run.experiment for run in begun])
+    begun = [run.experiment for run in collection.runs]
+    begun += [started.experiment for started in collection.unfinished]
+    names = short_names(begun)
     studies = [study_of(key, distinction_of(key, keys), collection, names) for key in keys]
     if len(studies) > 1:
         titles = "; ".join(study.title for study in studies)
