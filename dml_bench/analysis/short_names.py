@@ -38,7 +38,7 @@ def short_names(rows: Sequence[Experiment]) -> dict[str, str]:
             if shorter in names.values():
                 break
             names[name] = shorter
-    return told_apart(names, by_name)
+    return distinct(names, by_name)
 
 
 def most_frequent(words: Sequence[str]) -> str:
@@ -159,7 +159,7 @@ DIFFERENCES: tuple[Difference, ...] = (
 )
 
 
-def told_apart(names: dict[str, str], by_name: dict[str, Experiment]) -> dict[str, str]:
+def distinct(names: dict[str, str], by_name: dict[str, Experiment]) -> dict[str, str]:
     """The same, where two are alike with the settings that distinguish them, or else in full."""
     counts = Counter(names.values())
     result = {}
