@@ -22,7 +22,9 @@ def short_names(rows: Sequence[Experiment]) -> dict[str, str]:
     An experiment that a person named keeps its name if that is short enough.
     """
     by_name = {experiment.name: experiment for experiment in rows}
-    usual = {of: most_frequent([of(row) for row in by_name.values()]) for of in DIFFERENCES}
+    usual = {}
+    for difference in DIFFERENCES:
+        usual[difference] = most_frequent(list(map(difference, by_name.values())))
     names: dict[str, str] = {}
     for name, experiment in by_name.items():
         is_own = base_name(name) not in experiments.names()
@@ -31,36 +33,36 @@ def short_names(rows: Sequence[Experiment]) -> dict[str, str]:
         else:
             names[name] = composed(experiment, differences(experiment, usual))
     for name, experiment in by_name.items():
-        words = differences(experiment, usual)
-        while words and len(names[name]) > LONGEST and names[name] != name:
-            words.pop()
-            shorter = composed(experiment, words)
+        parts = differences(experiment, usual)
+        while parts and len(names[name]) > LONGEST and names[name] != name:
+            parts.pop()
+            shorter = composed(experiment, parts)
             if shorter in names.values():
                 break
             names[name] = shorter
     return distinct(names, by_name)
 
 
-def most_frequent(words: Sequence[str]) -> str:
+def most_frequent(values: Sequence[str]) -> str:
     """Of equally frequent ones the first."""
-    return Counter(words).most_common(1)[0][0]
+    return Counter(values).most_common(1)[0][0]
 
 
 def differences(experiment: Experiment, usual: "dict[Difference, str]") -> list[str]:
     """The words in which it differs from what is usual in its table."""
     added = [addition.lower() for addition in additions(experiment)]
-    words = []
+    parts = []
     for of, word in usual.items():
         own = of(experiment)
         is_said = own.lower() in added or (of is head and bool(added))
         if own and own != word and not is_said:
-            words.append(own)
-    return words
+            parts.append(own)
+    return parts
 
 
-def composed(experiment: Experiment, words: Sequence[str]) -> str:
+def composed(experiment: Experiment, parts: Sequence[str]) -> str:
     """`EPSHN, resnet50 + mixup, lr=0.1`"""
-    method = ", ".join([method_of(experiment), *words])
+    method = ", ".join([method_of(experiment), *parts])
     return ", ".join([" + ".join([method, *additions(experiment)]), *settings_of(experiment)])
 
 
@@ -106,8 +108,8 @@ def backbone(experiment: Experiment) -> str:
 
 
 def start(experiment: Experiment) -> str:
-    words = {"none": "", "classifier": "classifier first", "simclr": "SimCLR first"}
-    return words.get(experiment.start.name, f"{experiment.start.name} first")
+    named = {"none": "", "classifier": "classifier first", "simclr": "SimCLR first"}
+    return named.get(experiment.start.name, f"{experiment.start.name} first")
 
 
 def weights(experiment: Experiment) -> str:
