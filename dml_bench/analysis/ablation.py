@@ -4,16 +4,14 @@ knows and on those it never saw.
 All three differences are of the model that was trained without the unseen classes, except the
 precision drop, which is between the two models; each is paired query by query over the common
 seeds. A change that was made to several experiments, a technique under several losses, is also
-averaged over these, query by query. The p-values of all differences are corrected together (Holm
-1979).
+averaged over these, query by query. All of it is exploratory: plain intervals, q-values over all
+differences, and no verdicts.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
-
-from dml_bench.analysis.compare import Difference, difference_of, holm
+from dml_bench.analysis.compare import Difference, difference_of, with_q_values
 from dml_bench.config import experiments
 from dml_bench.config.variants import base_name, suffix_of
 from dml_bench.evaluation.statistics import Scores
@@ -21,12 +19,7 @@ from dml_bench.runs.metrics import metric_of
 from dml_bench.runs.pairing import NotPaired, PairingKey, RunPair, Side, pair_runs, pairing_key
 from dml_bench.runs.run import Run
 
-__all__ = ["METRICS", "UNDETECTED", "Ablation", "ablations"]
-
-UNDETECTED = "no detectable difference"
-"""The verdict on a change that does nothing beyond doubt."""
-VERBS = {0: "helps", 1: "hurts"}
-"""By `Difference.better`: the experiment is better, or the one that it extends."""
+__all__ = ["METRICS", "Ablation", "ablations"]
 
 METRICS = (
     "precision_at_1_macro_seen_limited",
@@ -84,18 +77,6 @@ class Ablation:
         """The same for a figure."""
         return in_short(self.to[0]) if len(self.to) == 1 else f"mean of {len(self.to)}"
 
-    @property
-    def verdict(self) -> str:
-        """On which classes P@1 changed beyond doubt at 5%, after the correction."""
-        gains = [difference.better for difference in (self.seen, self.unseen)]
-        if gains[0] == gains[1] != -1:
-            return f"{VERBS[gains[0]]} both"
-        parts = []
-        for gain, classes in zip(gains, ("known", "unseen"), strict=True):
-            if gain != -1:
-                parts.append(f"{VERBS[gain]} {classes}")
-        return " and ".join(parts) or UNDETECTED
-
 
 def ablations(runs: Mapping[str, Sequence[Run]]) -> tuple[Ablation, ...]:
     """One for each experiment whose parent has finished runs too, with the same seeds and queries,
@@ -109,25 +90,15 @@ def ablations(runs: Mapping[str, Sequence[Run]]) -> tuple[Ablation, ...]:
         same_queries = all(change.queries == group[0].queries for change in group)
         if len(group) > 1 and same_queries:
             groups.append(group)
-    return corrected([ablation_of(group) for group in groups])
+    return compared_together([ablation_of(group) for group in groups])
 
 
-def corrected(measured: Sequence[Ablation]) -> tuple[Ablation, ...]:
-    """The same with the p-values of all differences corrected together."""
-    p_values = []
-    for ablation in measured:
-        p_values += [ablation.seen.p, ablation.unseen.p, ablation.drop.p]
-    p_holm = holm(np.array(p_values, float)).reshape(-1, 3).tolist()
+def compared_together(measured: Sequence[Ablation]) -> tuple[Ablation, ...]:
+    """The same with q-values over all differences."""
+    parts = [(ablation.seen, ablation.unseen, ablation.drop) for ablation in measured]
     results = []
-    for ablation, (of_seen, of_unseen, of_drop) in zip(measured, p_holm, strict=True):
-        results.append(
-            replace(
-                ablation,
-                seen=replace(ablation.seen, p_holm=of_seen),
-                unseen=replace(ablation.unseen, p_holm=of_unseen),
-                drop=replace(ablation.drop, p_holm=of_drop),
-            )
-        )
+    for ablation, (seen, unseen, drop) in zip(measured, with_q_values(parts), strict=True):
+        results.append(replace(ablation, seen=seen, unseen=unseen, drop=drop))
     return tuple(results)
 
 

@@ -1,57 +1,52 @@
-"""Verdicts: what experiments expect of their results, held against what was measured.
+"""What experiments claim of their results, beside what was measured of them.
 
-A claimed value is tested only on the data, the protocol and the settings that it was claimed for:
-it holds if it lies within the 95% interval of what was measured. A claimed change from another
-experiment is tested on the same queries of both: it holds if the interval of the difference lies
-wholly on the claimed side of zero, or, where no change is claimed, within two points of zero.
+A claim is tested on the quantity that its source measured, on the queries that both experiments
+have in common. A claimed value, or a bound, is tested only on the data, the protocol and the
+settings that it was claimed for. What becomes of a claim is said by `analysis.verdicts`; the level
+of its interval by `analysis.decisions`, where all that is decided stands together.
 """
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from enum import StrEnum
+from dataclasses import dataclass, replace
 
+from dml_bench.analysis.verdicts import (
+    FEWEST_SEEDS,
+    Verdict,
+    has_room,
+    verdict_on_bound,
+    verdict_on_change,
+    verdict_on_order,
+    verdict_on_value,
+)
 from dml_bench.config import Expectation, Experiment, as_table
 from dml_bench.config.variants import suffix_of
-from dml_bench.evaluation.statistics import Interval
+from dml_bench.evaluation.statistics import Interval, estimate, smallest_detectable
 from dml_bench.runs.folder import decisive, differing
 from dml_bench.runs.metrics import difference, measure, metric_of, metrics_of
 from dml_bench.runs.pairing import Side, pair_runs
 from dml_bench.runs.run import Run
 
-__all__ = [
-    "ClaimResult",
-    "Verdict",
-    "check_change",
-    "check_claims",
-    "check_value",
-    "describe_claim",
-    "of_variant",
-]
+__all__ = ["HEADLINE", "ClaimResult", "RunsOf", "describe_claim", "measure_claims", "of_variant"]
 
-NO_CHANGE = 0.02
-"""A difference within this of zero is none."""
-
+HEADLINE = "cost_of_being_unseen"
+"""The metric that stands beside each claim."""
+PRECISION = "precision_at_1_macro"
+"""The metric that says whether a model stands at the floor or at the ceiling."""
 NO_SETTING = ("name", "seed")
 """Parts of what decides the numbers that may differ between a claim and its test."""
+NO_INTERVAL = "no interval: a single class, or queries that are all alike"
+NO_ROOM = "P@1 is near chance or near 1: no room to show it"
+FEW_SEEDS = f"fewer than {FEWEST_SEEDS} seeds: these networks only"
 
 RunsOf = Callable[[str], Sequence[Run]]
 """The finished runs of a named experiment, with the same data, profile and settings; none where
 there are none."""
 
 
-class Verdict(StrEnum):
-    """What became of a claim."""
-
-    holds = "holds"
-    does_not = "does not"
-    within_noise = "within noise"
-    not_tested = "not tested"
-
-
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ClaimResult:
-    """One expectation and what became of it."""
+    """One expectation, what was measured of it, and its verdict."""
 
     experiment: str
     expectation: Expectation
@@ -61,10 +56,57 @@ class ClaimResult:
     """Whether what is claimed is a difference, and is shown with its sign."""
     statement: str
     """The claim as a sentence."""
-    verdict: Verdict
-    measured: Interval | None = None
+    differences: tuple[Interval, ...] = ()
+    """What was measured: one interval, or one for each experiment that this one is claimed to lie
+    above. Empty where nothing was."""
+    seeds: int = 0
+    """How many the intervals are over."""
+    cost: Interval | None = None
+    """The cost of being unseen beside it: the same difference of it, or its value, at 95%. None
+    where it was not measured."""
     reason: str = ""
-    """Why it was not tested."""
+    """Why it was not tested, or is not testable."""
+    verdict: Verdict = Verdict.not_tested
+    """Not tested, until `decided` reads it from intervals of the level of all that is decided."""
+    measured: Interval | None = None
+    """The interval that the verdict is read from, at its level."""
+
+    @property
+    def is_decided(self) -> bool:
+        """Whether it is one of the comparisons whose intervals hold together."""
+        return bool(self.differences) and not self.reason
+
+    @property
+    def smallest_detectable(self) -> float:
+        """The smallest true difference that such runs would find, at the level of the verdict; nan
+        where there is no interval."""
+        return math.nan if self.measured is None else smallest_detectable(self.measured)
+
+    @property
+    def claimed(self) -> float:
+        """The size: a value, a change, or a bound; 0 for an order."""
+        sizes = (self.expectation.value, self.expectation.change, self.expectation.below)
+        return next((size for size in sizes if size is not None), 0.0)
+
+    def decided(self, level: float) -> "ClaimResult":
+        """With the verdict that the intervals of this level give."""
+        if not self.differences or self.reason not in ("", NO_ROOM):
+            return self
+        differences = [difference.at(level) for difference in self.differences]
+        verdict, measured = self._verdict_on(differences)
+        return replace(self, verdict=verdict, measured=measured)
+
+    def _verdict_on(self, differences: Sequence[Interval]) -> tuple[Verdict, Interval]:
+        claim, measured = self.expectation, differences[0]
+        if claim.above:
+            return verdict_on_order(differences)
+        if claim.below is not None:
+            return verdict_on_bound(claim.below, measured), measured
+        if claim.value is not None and not self.signed:
+            return verdict_on_value(claim.value, claim.margin, measured), measured
+        testable = self.reason != NO_ROOM
+        verdict = verdict_on_change(self.claimed, claim.margin, measured, testable=testable)
+        return verdict, measured
 
 
 def of_variant(name: str, runs_of: RunsOf) -> RunsOf:
@@ -73,73 +115,132 @@ def of_variant(name: str, runs_of: RunsOf) -> RunsOf:
     return lambda other: runs_of(f"{other}{suffix_of(name)}")
 
 
-def check_claims(written: Experiment, runs: Sequence[Run], runs_of: RunsOf) -> list[ClaimResult]:
-    """Test everything that an experiment expects.
+def measure_claims(written: Experiment, runs: Sequence[Run], runs_of: RunsOf) -> list[ClaimResult]:
+    """Measure what an experiment expects; the verdicts are not yet read.
 
-    Args: written: the experiment as its file has it, without profile and overrides: what the claims
-    are about. runs: its finished runs, one per seed.
+    Args:
+        written: the experiment as its file has it, without profile and overrides: what the claims
+            are about.
+        runs: its finished runs, one per seed.
 
     Raises ValueError where a metric is claimed that runs of this experiment don't have.
     """
-    return [_check_claim(written, expectation, runs, runs_of) for expectation in written.expects]
+    return [_measure_claim(written, claim, runs, runs_of) for claim in written.expects]
 
 
-Outcome = tuple[Verdict, Interval | None, str]
-"""Verdict, what was measured, and why it was not tested."""
-
-
-def _check_claim(
-    written: Experiment, expectation: Expectation, runs: Sequence[Run], runs_of: RunsOf
+def _measure_claim(
+    written: Experiment, claim: Expectation, runs: Sequence[Run], runs_of: RunsOf
 ) -> ClaimResult:
-    statement = describe_claim(written, expectation)
-    outcome: Outcome
-    if not runs:
-        outcome = Verdict.not_tested, None, f"{written.name} has no finished run"
-    elif expectation.metric not in metrics_of(runs[0].experiment):
-        outcome = Verdict.not_tested, None, "not measured under these settings"
-    elif expectation.value is not None:
-        outcome = _hold_value(written, expectation, runs)
-    else:
-        outcome = _hold_change(expectation, runs, runs_of(expectation.versus))
-    verdict, measured, reason = outcome
-    if verdict is Verdict.not_tested and not reason:
-        reason = "no interval: a single class, or queries that are all alike"
-    metric = metric_of(written, expectation.metric)
-    return ClaimResult(
+    metric = metric_of(written, claim.metric)
+    result = ClaimResult(
         experiment=written.name,
-        expectation=expectation,
+        expectation=claim,
         head=metric.head,
-        signed=metric.signed or expectation.change is not None,
-        statement=statement,
-        verdict=verdict,
+        signed=metric.signed or claim.change is not None or bool(claim.above),
+        statement=describe_claim(written, claim),
+    )
+    if not runs:
+        return replace(result, reason=f"{written.name} has no finished run")
+    if claim.metric not in metrics_of(runs[0].experiment):
+        return replace(result, reason="not measured under these settings")
+    others = (claim.versus,) if claim.versus else claim.above
+    if others:
+        return _with_differences(result, runs, [(name, runs_of(name)) for name in others])
+    return _with_value(result, written, runs)
+
+
+def _with_value(result: ClaimResult, written: Experiment, runs: Sequence[Run]) -> ClaimResult:
+    claim = result.expectation
+    measured = measure(runs, claim.metric)
+    is_testable = not result.signed or has_room(0, precisions(runs), chance_of(runs[0]))
+    reason = why_not_comparable(written, claim, runs[0].experiment)
+    return replace(
+        result,
+        differences=(measured,),
         measured=measured,
-        reason=reason,
+        seeds=len(runs),
+        cost=_cost(runs, ()),
+        reason=reason or why_not_decided([measured], len(runs), is_testable),
     )
 
 
-def _hold_value(written: Experiment, expectation: Expectation, runs: Sequence[Run]) -> Outcome:
-    assert expectation.value is not None
-    measured = measure(runs, expectation.metric)
-    if reason := why_not_comparable(written, expectation, runs[0].experiment):
-        return Verdict.not_tested, measured, reason
-    return check_value(expectation.value, measured), measured, ""
+def _with_differences(
+    result: ClaimResult, runs: Sequence[Run], others: Sequence[tuple[str, Sequence[Run]]]
+) -> ClaimResult:
+    """Of one other experiment, or of those of several that have runs."""
+    mine = Side(result.experiment, tuple(runs))
+    metric = result.expectation.metric
+    compared: list[tuple[list[Run], list[Run]]] = []
+    measured: list[Interval] = []
+    reasons = []
+    for name, their_runs in others:
+        try:
+            pairs = pair_runs(mine, side_of(name, their_runs, metric))
+            first, second = [pair.first for pair in pairs], [pair.second for pair in pairs]
+            measured.append(difference(first, second, metric))
+            compared.append((first, second))
+        except ValueError as error:
+            reasons.append(str(error))
+    if not compared:
+        return replace(result, reason=reasons[0])
+    seeds = min(len(first) for first, _ in compared)
+    is_testable = all(_has_room(result, first, second) for first, second in compared)
+    return replace(
+        result,
+        differences=tuple(measured),
+        measured=measured[0],
+        seeds=seeds,
+        cost=_cost(*compared[0]) if len(others) == 1 else _cost(runs, ()),
+        reason=why_not_decided(measured, seeds, is_testable),
+    )
 
 
-def _hold_change(expectation: Expectation, runs: Sequence[Run], others: Sequence[Run]) -> Outcome:
-    assert expectation.change is not None
-    name = expectation.versus
-    if not others:
-        return Verdict.not_tested, None, f"{name} has no finished run"
-    if expectation.metric not in metrics_of(others[0].experiment):
-        return Verdict.not_tested, None, f"{name} has no {expectation.metric}"
-    mine, theirs = Side(runs[0].experiment.name, tuple(runs)), Side(name, tuple(others))
-    try:
-        pairs = pair_runs(mine, theirs)
-        first, second = [pair.first for pair in pairs], [pair.second for pair in pairs]
-        measured = difference(first, second, expectation.metric)
-    except ValueError as error:
-        return Verdict.not_tested, None, str(error)
-    return check_change(expectation.change, measured), measured, ""
+def why_not_decided(differences: Sequence[Interval], seeds: int, is_testable: bool) -> str:
+    """Why there is no verdict on what was measured, or nothing."""
+    if any(math.isnan(difference.low) for difference in differences):
+        return NO_INTERVAL
+    if seeds < FEWEST_SEEDS:
+        return FEW_SEEDS
+    return "" if is_testable else NO_ROOM
+
+
+def side_of(name: str, runs: Sequence[Run], metric: str) -> Side:
+    """Raises ValueError where there is nothing to compare with."""
+    if not runs:
+        raise ValueError(f"{name} has no finished run")
+    if metric not in metrics_of(runs[0].experiment):
+        raise ValueError(f"{name} has no {metric}")
+    return Side(name, tuple(runs))
+
+
+def _has_room(result: ClaimResult, first: Sequence[Run], second: Sequence[Run]) -> bool:
+    """A difference of two drops needs room in both models; one of two accuracies, in the model that
+    it is a difference from."""
+    claimed = result.expectation.change
+    if claimed is None:
+        return True
+    chance = chance_of(second[0])
+    if metric_of(second[0].experiment, result.expectation.metric).signed:
+        return has_room(0, precisions(first) + precisions(second), chance)
+    return has_room(claimed, precisions(second), chance)
+
+
+def precisions(runs: Sequence[Run]) -> list[float]:
+    """P@1 of the experiment; nothing where its protocol doesn't measure it."""
+    metric = metrics_of(runs[0].experiment).get(PRECISION)
+    return [] if metric is None else [estimate([metric.scores(run) for run in runs])]
+
+
+def chance_of(run: Run) -> float:
+    """P@1 of a model that guesses."""
+    return 1 / len(run.class_names)
+
+
+def _cost(first: Sequence[Run], second: Sequence[Run]) -> Interval | None:
+    """The cost of being unseen of the first, minus that of the second if there is one."""
+    if any(HEADLINE not in metrics_of(run.experiment) for run in (*first, *second)):
+        return None
+    return difference(first, second, HEADLINE) if second else measure(first, HEADLINE)
 
 
 def why_not_comparable(written: Experiment, expectation: Expectation, run: Experiment) -> str:
@@ -157,37 +258,18 @@ def why_not_comparable(written: Experiment, expectation: Expectation, run: Exper
     return ""
 
 
-def check_value(claimed: float, measured: Interval) -> Verdict:
-    """`holds` if the claimed value lies within the interval, else `does not`."""
-    if math.isnan(measured.low):
-        return Verdict.not_tested
-    return Verdict.holds if measured.low <= claimed <= measured.high else Verdict.does_not
-
-
-def check_change(claimed: float, measured: Interval) -> Verdict:
-    """`holds` or `does not` where the interval leaves no doubt, else `within noise`."""
-    low, high = measured.low, measured.high
-    if math.isnan(low):
-        return Verdict.not_tested
-    if claimed == 0:
-        if max(abs(low), abs(high)) <= NO_CHANGE:
-            return Verdict.holds
-        return Verdict.does_not if high < -NO_CHANGE or low > NO_CHANGE else Verdict.within_noise
-    if claimed < 0:
-        low, high = -high, -low
-    if low > 0:
-        return Verdict.holds
-    return Verdict.does_not if high < 0 else Verdict.within_noise
-
-
-def describe_claim(written: Experiment, expectation: Expectation) -> str:
+def describe_claim(written: Experiment, claim: Expectation) -> str:
     """The claim as a sentence. Raises ValueError where runs of this experiment don't have the
     metric."""
-    metric = metric_of(written, expectation.metric).description
-    if expectation.value is not None:
-        return f"{metric} is {expectation.value:.3f}"
-    assert expectation.change is not None
-    if expectation.change == 0:
-        return f"{metric} is that of {expectation.versus}"
-    direction = "above" if expectation.change > 0 else "below"
-    return f"{metric} is {abs(expectation.change):.3f} {direction} that of {expectation.versus}"
+    metric = metric_of(written, claim.metric).description
+    if claim.value is not None:
+        return f"{metric} is {claim.value:.3f}"
+    if claim.below is not None:
+        return f"{metric} is below {claim.below:.3f}"
+    if claim.above:
+        return f"{metric} is above that of {len(claim.above)} other experiments"
+    assert claim.change is not None
+    if claim.change == 0:
+        return f"{metric} is that of {claim.versus}"
+    direction = "above" if claim.change > 0 else "below"
+    return f"{metric} is {abs(claim.change):.3f} {direction} that of {claim.versus}"

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
-from dml_bench.analysis.claims import check_claims, of_variant
+from dml_bench.analysis.decisions import decide
 from dml_bench.analysis.short_names import short_names
 from dml_bench.analysis.study import Study
 from dml_bench.analysis.table import grouped
@@ -170,7 +170,7 @@ def distinction_of(key: Key, keys: Sequence[Key]) -> str:
 
 
 def study_of(key: Key, distinction: str, collection: Collection, names: Mapping[str, str]) -> Study:
-    """The runs of one key in one table, with their claims tested; `names` are short ones."""
+    """The runs of one key in one table, with what is decided about them; `names` are short ones."""
     runs, unfinished = {}, {}
     for run in collection.runs:
         if key_of_run(run) == key:
@@ -183,17 +183,17 @@ def study_of(key: Key, distinction: str, collection: Collection, names: Mapping[
     failures = {name_and_seed: started.reason for name_and_seed, started in unfinished.items()}
     [group] = grouped(rows, runs, failures, names)
     of_row = {line.name: line.runs for line in group.lines}
-    verdicts, not_measured = [], []
+    measured = [(row.written, of_row[row.name]) for row in rows]
+    decisions = decide(measured, lambda name: of_row.get(name, ()))
+    not_measured = []
     for row in rows:
-        runs_of = of_variant(row.name, lambda name: of_row.get(name, ()))
-        verdicts += check_claims(row.written, of_row[row.name], runs_of)
         not_measured += [
             f"{row.name}, a claim on {claim.metric}: its runs have none"
             for claim in unmeasured(row.seeds[0], row.written)
         ]
     return Study(
         group,
-        tuple(verdicts),
+        decisions,
         key.fingerprint,
         distinction,
         absent=absent(set(of_row)),

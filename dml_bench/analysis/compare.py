@@ -1,21 +1,24 @@
-"""Which of several experiments is better, by how much, and how sure that is: over all classes and
-class by class.
+"""Several experiments side by side: each difference with its interval, over all classes and class
+by class.
 
-Every test is paired: both were asked the same queries with the same seeds. Overall differences have
-the interval of `evaluation.statistics` and its p-value. A class has few queries: its p-value is the
-exact sign test of those that one of the two gets right and the other wrong (McNemar 1947), pooled
-over seeds. Several tests at a time are corrected by Holm's step-down method (Holm 1979), overall
-and over the classes of a pair.
+All of it is exploratory. Both of a pair were asked the same queries with the same seeds; the
+interval is that of `evaluation.statistics`. The q-value is the share of false discoveries among the
+differences whose q is at most as large (Benjamini & Hochberg 1995), over all that are compared at a
+time. With under three common seeds an interval is about these networks only, and there is no
+q-value. What single classes gain or lose is described, not tested: the tests of so many classes
+would take the differences of seeds for effects.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import combinations, pairwise
+from itertools import chain, combinations, pairwise
 from pathlib import Path
 
 import numpy as np
 
-from dml_bench.evaluation.statistics import Interval, Scores, interval
+from dml_bench.analysis.verdicts import FEWEST_SEEDS
+from dml_bench.evaluation.statistics import Interval, Scores, interval, smallest_detectable
 from dml_bench.runs.metrics import Metric, metric_of, metrics_of
 from dml_bench.runs.pairing import RunPair, Side, pair_runs
 from dml_bench.runs.run import Run, read_folder, run_folders
@@ -26,7 +29,7 @@ __all__ = [
     "Difference",
     "compare",
     "difference_of",
-    "holm",
+    "q_values",
     "read_sides",
 ]
 
@@ -44,32 +47,28 @@ class Difference:
     first: Interval
     second: Interval
     difference: Interval
-    p: float
-    """Two-sided; nan where there is no interval."""
-    p_holm: float
-    """Corrected over all differences that are compared at a time."""
-
-    @property
-    def better(self) -> int:
-        """0 or 1 for the side that is better beyond doubt at 5% after the correction, -1 where that
-        there is no detectable difference."""
-        if not self.p_holm < 0.05:
-            return -1
-        return int((self.difference.estimate > 0) == self.lower_is_better)
+    smallest_detectable: float
+    """The smallest true difference that such runs would find; nan where there is no interval."""
+    q: float
+    """Of this difference among all that are compared at a time; nan where there is no interval, or
+    under three seeds."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ClassDifference:
-    """P@1 of one class by the models of phase `all` (or `disjoint`), mean over seeds."""
+    """P@1 of one class by the models of phase `all` (or `disjoint`)."""
 
     name: str
     first: float
+    """Mean over seeds."""
     second: float
-    won: int
-    """Queries that the first gets right and the second wrong."""
-    lost: int
-    p: float
-    p_holm: float
+    by_seed: tuple[float, ...]
+    """The first minus the second with each seed."""
+
+    @property
+    def difference(self) -> float:
+        """Mean over seeds."""
+        return self.first - self.second
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -81,7 +80,12 @@ class Comparison:
     """Whether every metric has the same value on every query."""
     overall: tuple[Difference, ...]
     classes: tuple[ClassDifference, ...]
-    """Ascending by p."""
+    """Those that gain most first."""
+
+    @property
+    def these_networks_only(self) -> bool:
+        """Whether there are too few seeds for an interval to cover other ones."""
+        return len(self.seeds) < FEWEST_SEEDS
 
 
 def read_sides(paths: Sequence[Path]) -> list[Side]:
@@ -121,8 +125,7 @@ def compare(sides: Sequence[Side]) -> list[Comparison]:
     can't be compared."""
     names = [(first.name, second.name) for first, second in combinations(sides, 2)]
     paired = [pair_runs(first, second) for first, second in combinations(sides, 2)]
-    overall = [differences(pairs) for pairs in paired]
-    corrected = iter(holm(np.array([row.p for rows in overall for row in rows])))
+    overall = with_q_values([differences(pairs) for pairs in paired])
     comparisons = []
     for (first, second), pairs, rows in zip(names, paired, overall, strict=True):
         comparisons.append(
@@ -131,7 +134,7 @@ def compare(sides: Sequence[Side]) -> list[Comparison]:
                 second=second,
                 seeds=tuple(pair.first.seed for pair in pairs),
                 equal=are_equal(pairs, [row.metric for row in rows]),
-                overall=tuple(replace(row, p_holm=float(next(corrected))) for row in rows),
+                overall=tuple(rows),
                 classes=class_differences(pairs),
             )
         )
@@ -187,42 +190,48 @@ def difference_of(
         first=interval(first, average=metric.average, within=metric.within),
         second=interval(second, average=metric.average, within=metric.within),
         difference=difference,
-        p=difference.p,
-        p_holm=float("nan"),
+        smallest_detectable=smallest_detectable(difference),
+        q=difference.p if len(per_query) >= FEWEST_SEEDS else math.nan,
     )
 
 
-def class_differences(pairs: Sequence[RunPair]) -> tuple[ClassDifference, ...]:
-    from scipy.stats import binomtest
+def with_q_values(groups: Sequence[Sequence[Difference]]) -> list[list[Difference]]:
+    """The same groups, whose differences come with p-values in place of q."""
+    q = iter(q_values([row.q for row in chain.from_iterable(groups)]))
+    results = []
+    for rows in groups:
+        results.append([replace(row, q=next(q)) for row in rows])
+    return results
 
+
+def q_values(p_values: Sequence[float]) -> list[float]:
+    """By Benjamini and Hochberg; nan where p is undefined, which doesn't count as a test."""
+    from scipy.stats import false_discovery_control
+
+    p = np.array(p_values, float)
+    q = np.full(len(p), math.nan)
+    defined = ~np.isnan(p)
+    if defined.any():
+        q[defined] = false_discovery_control(p[defined])
+    return q.tolist()
+
+
+def class_differences(pairs: Sequence[RunPair]) -> tuple[ClassDifference, ...]:
     metric = metric_of(pairs[0].first.experiment, "precision_at_1_macro")
-    right = [
-        [metric.scores(pair.first) for pair in pairs],
-        [metric.scores(pair.second) for pair in pairs],
-    ]
+    first = [metric.scores(pair.first) for pair in pairs]
+    second = [metric.scores(pair.second) for pair in pairs]
     rows = []
     for label, name in pairs[0].first.class_names.items():
-        one = np.concatenate([scores.values[scores.labels == label] for scores in right[0]])
-        other = np.concatenate([scores.values[scores.labels == label] for scores in right[1]])
-        won, lost = int(((one == 1) & (other == 0)).sum()), int(((one == 0) & (other == 1)).sum())
-        p = float(binomtest(won, won + lost).pvalue) if won + lost else 1.0
-        rows.append((name, float(one.mean()), float(other.mean()), won, lost, p))
-    corrected = holm(np.array([row[-1] for row in rows]))
-    differences_of_classes = [
-        ClassDifference(
-            name=name, first=a, second=b, won=won, lost=lost, p=p, p_holm=float(adjusted)
+        one = [mean_of_class(scores, label) for scores in first]
+        other = [mean_of_class(scores, label) for scores in second]
+        by_seed = tuple(a - b for a, b in zip(one, other, strict=True))
+        rows.append(
+            ClassDifference(
+                name=name, first=float(np.mean(one)), second=float(np.mean(other)), by_seed=by_seed
+            )
         )
-        for (name, a, b, won, lost, p), adjusted in zip(rows, corrected, strict=True)
-    ]
-    return tuple(sorted(differences_of_classes, key=lambda row: (row.p, row.name)))
+    return tuple(sorted(rows, key=lambda row: (-row.difference, row.name)))
 
 
-def holm(p_values: np.ndarray) -> np.ndarray:
-    """(tests) p-values corrected for their number by Holm's step-down method; nan where undefined,
-    which does not count."""
-    corrected = np.full(len(p_values), np.nan)
-    defined = np.flatnonzero(~np.isnan(p_values))
-    order = defined[np.argsort(p_values[defined], kind="stable")]
-    factors = np.arange(len(order), 0, -1)
-    corrected[order] = np.minimum(np.maximum.accumulate(p_values[order] * factors), 1.0)
-    return corrected
+def mean_of_class(scores: Scores, label: int) -> float:
+    return float(scores.values[scores.labels == label].mean())

@@ -9,7 +9,7 @@ from functools import cached_property
 import numpy as np
 
 from dml_bench.analysis.ablation import Ablation, ablations
-from dml_bench.analysis.claims import ClaimResult
+from dml_bench.analysis.decisions import Decisions
 from dml_bench.analysis.table import Group, TableRow
 from dml_bench.evaluation.metrics import precision_at_1
 from dml_bench.evaluation.statistics import Interval, Scores, estimate, interval
@@ -66,10 +66,11 @@ def metric_for(line: TableRow, quantity: str) -> Metric | None:
 
 @dataclass
 class Study:
-    """Experiments that may be compared, with what was claimed of them."""
+    """Experiments that may be compared, with what is decided about them."""
 
     group: Group
-    verdicts: tuple[ClaimResult, ...]
+    decisions: Decisions
+    """The claims of its experiments and the family of their table, with their verdicts."""
     fingerprint: str
     """Of the data set."""
     distinction: str = ""
@@ -158,7 +159,7 @@ class Study:
     @cached_property
     def baseline(self) -> TableRow | None:
         """The experiment that the claims of the others are most often about, if it is here."""
-        named = [result.expectation.versus for result in self.verdicts]
+        named = [result.expectation.versus for result in self.decisions.claims]
         return max(
             (line for line in self.methods if line.name in named),
             key=lambda line: named.count(line.name),

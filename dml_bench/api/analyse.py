@@ -162,14 +162,15 @@ class Comparisons:
 def compare(
     first: "Run | str | Path", second: "Run | str | Path", *others: "Run | str | Path"
 ) -> Comparisons:
-    """Which of several experiments is better, by how much and how sure that is.
+    """How much several experiments differ, and how sure that is.
 
     Each is a run, a run folder, or a folder with the runs of one experiment, one per seed. Every
-    difference is paired query by query, and has a 95% interval and p-values (Holm's correction).
-    Values are proportions from 0 to 1.
+    difference is paired query by query, and has a 95% interval. From three common seeds on it also
+    has a q-value over all differences; with fewer, it is about these networks only. Values are
+    proportions from 0 to 1.
 
     Raises ValueError where two did not answer the same queries.
-    Source: Holm, "A simple sequentially rejective multiple test procedure" (1979).
+    Source: Benjamini and Hochberg, "Controlling the false discovery rate" (1995).
 
     >>> runs = "runs/EPSHN_cosine_resnet18_sgd_aug/cub"
     >>> comparisons = db.compare(f"{runs}/seed-42", f"{runs}/seed-42")

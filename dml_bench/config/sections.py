@@ -1,5 +1,6 @@
 """The sections of an experiment: frozen values, each checked by itself as it is made."""
 
+import math
 from dataclasses import dataclass, fields
 from typing import Literal
 
@@ -368,27 +369,63 @@ class Evaluate:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Expectation:
-    """A claim about the result, with its source, for a report to test."""
+    """A claim about the result, with its source, for a report to test: a `value`, a `change` from
+    another experiment, an upper bound (`below`), or an order (`above`)."""
 
     metric: str
+    """The quantity that the source measured."""
     source: str
     value: float | None = None
-    """The claimed value itself. It is left out where `change` is claimed."""
+    """The claimed value itself."""
     change: float | None = None
-    """The claimed difference from the experiment `versus`, in place of a value."""
+    """The claimed difference from the experiment `versus`; 0 claims that nothing changes."""
     versus: str = ""
+    tolerance: float | None = None
+    """A measured size this close to the claimed one counts as the same. None is 0.02, or half of a
+    change that is below 0.04: what is near the claim is then not near zero as well."""
+    below: float | None = None
+    """The claim is that the value lies below this."""
+    above: tuple[str, ...] = ()
+    """The claim is that the value lies above those of all these experiments."""
     note: str = ""
     """The protocol of the claim where it is not ours."""
 
     def __post_init__(self) -> None:
+        claims = (self.value, self.change, self.below, self.above or None)
         require(
-            (self.value is None) != (self.change is None),
-            f"an expectation of {self.metric} needs either value or change",
+            sum(claim is not None for claim in claims) == 1,
+            f"an expectation of {self.metric} needs one of value, change, below or above",
         )
         require(
             (self.change is None) == (not self.versus),
             f"an expectation of {self.metric}: change and versus go together",
         )
+        self._check_tolerance()
+
+    def _check_tolerance(self) -> None:
+        if self.tolerance is None:
+            return
+        require(
+            self.value is not None or self.change is not None,
+            f"an expectation of {self.metric}: a tolerance goes with a value or a change",
+        )
+        require(
+            self.tolerance > 0,
+            f"an expectation of {self.metric}: tolerance must be above 0, got {self.tolerance}",
+        )
+        most = abs(self.change) / 2 if self.change else math.inf
+        require(
+            self.tolerance <= most,
+            f"an expectation of {self.metric}: tolerance must be at most {most:g}, half of the"
+            f" change, got {self.tolerance}: leave it out, or claim a change of 0",
+        )
+
+    @property
+    def margin(self) -> float:
+        """The tolerance, also where none is written."""
+        if self.tolerance is not None:
+            return self.tolerance
+        return min(0.02, abs(self.change) / 2) if self.change else 0.02
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -1,13 +1,40 @@
 """Tables of experiments that belong side by side (`experiments/tables/`), and their rows."""
 
 import tomllib
+from collections.abc import Collection
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 from dml_bench.config.experiment import Experiment
-from dml_bench.config.experiments import EXPERIMENTS
+from dml_bench.config.experiments import EXPERIMENTS, names, parent
 from dml_bench.registry import UnknownName, near_miss
 
-__all__ = ["ExperimentTable", "PlannedRow", "read_table", "table_names"]
+__all__ = ["ExperimentTable", "Family", "PlannedRow", "read_table", "table_names", "table_of"]
+
+PARENT = "parent"
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """The comparisons of a table that are meant to be decided, written down before it is run: one
+    metric of each row beside that of another experiment."""
+
+    metric: str
+    versus: str
+    """`parent`, the experiment that a row extends, or the name of an experiment."""
+
+    def __post_init__(self) -> None:
+        if self.versus != PARENT and self.versus not in names():
+            raise UnknownName(
+                f"family.versus must be 'parent' or the name of an experiment, got {self.versus!r}"
+                f"{near_miss(self.versus, names())}"
+            )
+
+    def other(self, row: str) -> str | None:
+        """The experiment beside which a row is compared; None where there is none."""
+        other = parent(row) if self.versus == PARENT else self.versus
+        return None if other == row else other
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +46,8 @@ class ExperimentTable:
     title: str
     rows: tuple[str, ...]
     """Names of experiments, or paths of files, in the order of the table."""
+    family: Family | None = None
+    """None where nothing but the claims of its rows is to be decided."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,10 +82,30 @@ def read_table(name: str) -> ExperimentTable:
             f"unknown table {name!r}{near_miss(name, table_names())}; there are:"
             f" {', '.join(table_names())}"
         )
+    return load_table(path)
+
+
+def load_table(path: Path) -> ExperimentTable:
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
-        return ExperimentTable(name, str(content["title"]), tuple(map(str, content["rows"])))
+        rows = tuple(map(str, content["rows"]))
+        return ExperimentTable(path.stem, str(content["title"]), rows, family_in(content))
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(
-            f"{path} can't be read ({error}); a table has a title and a list of rows"
+            f"{path} can't be read ({error}); a table has a title, a list of rows, and may have a"
+            " family with metric and versus"
         ) from None
+
+
+def family_in(content: dict[str, Any]) -> Family | None:
+    if "family" not in content:
+        return None
+    return Family(**content["family"])
+
+
+def table_of(experiments: Collection[str]) -> ExperimentTable | None:
+    """The table that has the most of these experiments, the study's first among equals; None where
+    no table has any."""
+    tables = [read_table(name) for name in sorted(table_names(), key=lambda name: name != "study")]
+    best = max(tables, key=lambda table: len(set(table.rows) & set(experiments)))
+    return best if set(best.rows) & set(experiments) else None

@@ -23,7 +23,7 @@ def change_dots(study: Study, diagnostics: dict[str, Diagnostics]) -> ReportFigu
     )
     for _, colour, shift, parts in groups:
         for row, part in enumerate(parts):
-            face = colour if part.better != -1 else "none"
+            face = colour if part.q < 0.05 else "none"
             how: Any = {
                 "fmt": "o",
                 "markersize": 4,
@@ -46,8 +46,8 @@ def change_dots(study: Study, diagnostics: dict[str, Diagnostics]) -> ReportFigu
     figure.legend(handles=keys, loc="outside upper left", ncols=2)
     caption = (
         "P@1 of the model trained without the unseen classes, mean over classes and seeds. Lines"
-        " are 95% intervals and may go on beyond the edge. Filled dots: significant after the"
-        " correction for all comparisons."
+        " are 95% intervals and may go on beyond the edge. Filled dots: q is below 5%."
+        " All of it is exploratory."
     )
     return saved(
         figure,

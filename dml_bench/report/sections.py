@@ -13,6 +13,7 @@ from dml_bench.analysis.table import TableRow
 from dml_bench.config import as_table
 from dml_bench.plots.figures import draw
 from dml_bench.report import changes as change_text
+from dml_bench.report import decisions as decided
 from dml_bench.report import diagnostics as diagnostics_text
 from dml_bench.report import tables
 from dml_bench.report.document import Block, Code, Data, Details, Heading, Items, Panels, Text
@@ -26,7 +27,7 @@ Section: TypeAlias = Callable[[Study, Mapping[str, Diagnostics]], Iterator[Block
 """Its blocks, from a study and the diagnostics of some of its experiments by name. What it can't
 show it adds to `study.missing`."""
 
-DATA_FILES = ("table", "holdouts", "expectations", "changes", "closer")
+DATA_FILES = ("table", "holdouts", "expectations", "family", "changes", "closer")
 """The CSV files that sections may write."""
 
 
@@ -71,11 +72,14 @@ def holdouts(study: Study, diagnostics: Mapping[str, Diagnostics]) -> Iterator[B
 
 
 def claims(study: Study, diagnostics: Mapping[str, Diagnostics]) -> Iterator[Block]:
-    """What was claimed of the experiments, and what became of it."""
-    yield tables.claims_data(study.verdicts)
-    if study.verdicts:
-        yield Heading("What was claimed")
-        yield from tables.claims_blocks(study.verdicts)
+    """What was claimed of the experiments, and what else was to be decided."""
+    decisions = study.decisions
+    yield decided.claims_data(decisions.claims)
+    if decisions.contrasts:
+        yield decided.contrasts_data(decisions.contrasts)
+    if decisions.claims or decisions.contrasts:
+        yield Heading("What was decided")
+        yield from decided.decided_blocks(decisions)
 
 
 def changes(study: Study, diagnostics: Mapping[str, Diagnostics]) -> Iterator[Block]:

@@ -1,34 +1,17 @@
-"""The table of experiments and the list of claims, for reports and suites alike."""
+"""The table of experiments, for reports and suites alike."""
 
 import math
-from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from dml_bench.analysis.claims import ClaimResult, Verdict
 from dml_bench.analysis.table import Group, TableRow
 from dml_bench.evaluation.statistics import Interval
 from dml_bench.protocols.metric import Column as TableColumn
-from dml_bench.report.document import (
-    Block,
-    Cell,
-    Column,
-    Data,
-    Details,
-    Items,
-    Row,
-    Table,
-    Text,
-    Tone,
-)
+from dml_bench.report.document import Cell, Column, Data, Items, Row, Table
 from dml_bench.report.format import cost_cell, interval_cell, number
 from dml_bench.runs.metrics import COST
 
 __all__ = [
-    "claims_blocks",
-    "claims_data",
-    "claims_table",
-    "count_verdicts",
     "explanations",
     "results_data",
     "results_table",
@@ -42,24 +25,6 @@ COSTS = (
     "Training: the time of all phases of a run and of their pretraining, without preparation and"
     " evaluation. Memory: the peak of any run's process."
 )
-HOW_CLAIMS_ARE_TESTED = (
-    (
-        "A claimed value holds if it lies within the 95% interval of the measured value. It is"
-        " tested only on the data, protocol and settings that it was claimed for."
-    ),
-    (
-        "A claimed change holds if the interval of the difference, query by query, lies wholly on"
-        " the claimed side of zero. It does not hold if the interval lies wholly on the other"
-        " side. Otherwise it is within noise."
-    ),
-    "A claim of no change holds if the interval lies within 0.02 of zero.",
-)
-TONES: dict[Verdict, Tone] = {
-    Verdict.holds: "good",
-    Verdict.does_not: "bad",
-    Verdict.within_noise: "unsure",
-    Verdict.not_tested: "soft",
-}
 
 
 def explanations(group: Group) -> Items:
@@ -161,101 +126,3 @@ def numbers_of(value: Interval | float | None, *, has_interval: bool) -> list[An
 
 def blank(value: Any) -> Any:
     return "" if value is None else value
-
-
-# The claims
-
-
-def claims_blocks(verdicts: Sequence[ClaimResult]) -> list[Block]:
-    """What was claimed and what became of it; claims that could not be tested are folded away."""
-    tested = [result for result in verdicts if result.verdict is not Verdict.not_tested]
-    untested = [result for result in verdicts if result.verdict is Verdict.not_tested]
-    blocks: list[Block] = [Text(f"{count_verdicts(verdicts)}.")]
-    blocks.append(Items(HOW_CLAIMS_ARE_TESTED, "soft"))
-    if tested:
-        blocks.append(claims_table("Claims that were tested", tested))
-    if untested:
-        table = claims_table("Claims that were not tested", untested)
-        blocks.append(Details(f"Claims that were not tested: {len(untested)}", (table,)))
-    return blocks
-
-
-def count_verdicts(verdicts: Sequence[ClaimResult]) -> str:
-    """`46 claims: 3 hold, 1 do not, 2 within noise, 40 not tested (30 other data; ...)`"""
-    counts = Counter(result.verdict for result in verdicts)
-    reasons = Counter(result.reason for result in verdicts if result.verdict is Verdict.not_tested)
-    because = "; ".join(f"{count} {reason}" for reason, count in reasons.most_common())
-    return (
-        f"{len(verdicts)} claims: {counts[Verdict.holds]} hold, {counts[Verdict.does_not]} do not,"
-        f" {counts[Verdict.within_noise]} within noise, {counts[Verdict.not_tested]} not tested"
-        + (f" ({because})" if because else "")
-    )
-
-
-def claims_table(title: str, verdicts: Sequence[ClaimResult]) -> Table:
-    """A row for each claim."""
-    columns = (
-        Column("experiment", numeric=False),
-        Column("verdict", numeric=False),
-        Column("claim", numeric=False),
-        Column("claimed"),
-        Column("measured"),
-        Column("source", numeric=False),
-    )
-    return Table(title, columns, tuple(map(claim_row, verdicts)))
-
-
-def claim_row(result: ClaimResult) -> Row:
-    verdict = result.verdict.value + (f": {result.reason}" if result.reason else "")
-    claimed, is_signed = claimed_number(result), result.signed
-    measured = result.measured
-    return Row(
-        (
-            Cell(result.experiment, result.experiment),
-            Cell(verdict, verdict, TONES[result.verdict]),
-            Cell(result.statement, result.statement),
-            Cell(number(claimed, is_signed), claimed),
-            value_cell(measured, is_signed=is_signed),
-            Cell(result.expectation.source, result.expectation.source, "soft"),
-        )
-    )
-
-
-def claimed_number(result: ClaimResult) -> float:
-    value, change = result.expectation.value, result.expectation.change
-    return value if value is not None else change or 0.0
-
-
-def claims_data(verdicts: Sequence[ClaimResult]) -> Data:
-    """The same as numbers."""
-    heads = [
-        "experiment",
-        "metric",
-        "claim",
-        "source",
-        "value",
-        "change",
-        "versus",
-        "measured",
-        "low",
-        "high",
-        "verdict",
-        "reason",
-    ]
-    return Data("expectations", heads, [claim_numbers(result) for result in verdicts])
-
-
-def claim_numbers(result: ClaimResult) -> list[Any]:
-    expectation = result.expectation
-    return [
-        result.experiment,
-        expectation.metric,
-        result.statement,
-        expectation.source,
-        blank(expectation.value),
-        blank(expectation.change),
-        expectation.versus,
-        *numbers_of(result.measured, has_interval=True),
-        result.verdict.value,
-        result.reason,
-    ]

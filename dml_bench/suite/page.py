@@ -7,17 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dml_bench.analysis.claims import ClaimResult
+from dml_bench.analysis.decisions import Decisions
 from dml_bench.analysis.table import Group
 from dml_bench.report import csv, markdown, terminal
+from dml_bench.report.decisions import claims_data, contrasts_data, decided_blocks
 from dml_bench.report.document import Block, Data, Document, Heading, Items, Text
-from dml_bench.report.tables import (
-    claims_blocks,
-    claims_data,
-    explanations,
-    results_data,
-    results_table,
-)
+from dml_bench.report.tables import explanations, results_data, results_table
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -32,7 +27,7 @@ class SuiteReport:
     title: str
     command: Sequence[str]
     groups: Sequence[Group]
-    verdicts: Sequence[ClaimResult]
+    decisions: Decisions
     runs: Sequence[dict[str, Any]]
     """One record per run: experiment, seed, status, reason, and every scalar of its summary."""
     made_with: Sequence[str]
@@ -54,8 +49,8 @@ def show(console: "Console", report: SuiteReport) -> None:
     blocks: list[Block] = [
         results_table(group, f"{report.title}: {group.title}") for group in report.groups
     ]
-    blocks.append(Heading("What was expected"))
-    blocks += claims_blocks(report.verdicts)
+    blocks.append(Heading("What was decided"))
+    blocks += decided_blocks(report.decisions)
     terminal.show(console, Document(report.title, tuple(blocks)))
 
 
@@ -92,8 +87,9 @@ def cells_of(run: dict[str, Any], heads: Sequence[str]) -> list[Any]:
 
 
 def claims_document(report: SuiteReport) -> Document:
-    """The claims of all experiments."""
-    return Document(
-        f"{report.title}: what was expected",
-        (*made_by(report), *claims_blocks(report.verdicts), claims_data(report.verdicts)),
-    )
+    """The claims of all experiments, and the family of their table."""
+    decisions = report.decisions
+    blocks = [*made_by(report), *decided_blocks(decisions), claims_data(decisions.claims)]
+    if decisions.contrasts:
+        blocks.append(contrasts_data(decisions.contrasts))
+    return Document(f"{report.title}: what was decided", tuple(blocks))

@@ -10,7 +10,8 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from dml_bench.analysis.claims import ClaimResult, check_claims, describe_claim, of_variant
+from dml_bench.analysis.claims import describe_claim
+from dml_bench.analysis.decisions import Decisions, decide
 from dml_bench.analysis.origin import counted, environments
 from dml_bench.analysis.table import Group, grouped
 from dml_bench.config import experiments
@@ -284,7 +285,7 @@ class SuiteSession:
             title=self.suite.title,
             command=self.suite.command,
             groups=groups,
-            verdicts=self.verdicts(groups),
+            decisions=self.decisions(groups),
             runs=[self.scalars(job) for job in self.jobs],
             made_with=record.made_with(runs, self.record.sessions),
         )
@@ -307,8 +308,8 @@ class SuiteSession:
         }
         return row if run is None else row | record.scalars(run.summary)
 
-    def verdicts(self, groups: Sequence[Group]) -> list[ClaimResult]:
-        """What the finished runs say of each claim of the suite's experiments."""
+    def decisions(self, groups: Sequence[Group]) -> Decisions:
+        """What the finished runs say of the claims and the family of the suite's experiments."""
         of_row = {line.name: line.runs for group in groups for line in group.lines}
         elsewhere: dict[str, list[Run]] = {}
 
@@ -319,10 +320,8 @@ class SuiteSession:
                 elsewhere[name] = self.runs_outside(name)
             return elsewhere[name]
 
-        claims = []
-        for row in self.suite.rows:
-            claims += check_claims(row.written, of_row[row.name], of_variant(row.name, runs_of))
-        return claims
+        rows = [(row.written, of_row[row.name]) for row in self.suite.rows]
+        return decide(rows, runs_of)
 
     def runs_outside(self, name: str) -> list[Run]:
         """Finished runs of an experiment that is no row of this suite, by the same settings."""

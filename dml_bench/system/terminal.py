@@ -351,8 +351,7 @@ def show_cost(console: Console, summary: Mapping[str, Any]) -> None:
     )
 
 
-VERDICTS = ("no detectable difference", "first", "second")
-"""Of `Difference.better`, which is -1, 0 or 1."""
+SHOWN_CLASSES = 10
 
 
 def show_comparison(console: Console, comparison: Any) -> None:
@@ -362,54 +361,58 @@ def show_comparison(console: Console, comparison: Any) -> None:
     if comparison.equal:
         console.print(Text("the two are equal on every query"))
         return
-    different = [row for row in comparison.classes if row.p_holm < 0.05]
-    console.print(
-        Text(
-            f"{len(different)} of {len(comparison.classes)} classes differ (exact sign test, 5%"
-            " level after Holm's correction)"
-        )
-    )
-    console.print(classes_table([row for row in comparison.classes if row.p < 1][:10]))
+    different = [row for row in comparison.classes if row.difference]
+    largest = sorted(different, key=lambda row: -abs(row.difference))[:SHOWN_CLASSES]
+    console.print(classes_table([row for row in comparison.classes if row in largest]))
 
 
 def differences_table(comparison: Any) -> Table:
+    """In points. q-values and what would be detectable only where an interval covers other seeds
+    than these."""
     seeds = ", ".join(map(str, comparison.seeds))
+    covers = ": intervals of these networks only" if comparison.these_networks_only else ""
     table = Table(
-        title=f"first: {comparison.first}\nsecond: {comparison.second}\nseeds {seeds}",
+        title=f"first: {comparison.first}\nsecond: {comparison.second}\nseeds {seeds}{covers}",
         title_justify="left",
     )
-    table.add_column("")
-    for head in ("first", "second", "first - second [95%]", "p", "p (Holm)"):
+    heads = ["first", "second", "first - second [95%]"]
+    if not comparison.these_networks_only:
+        heads += ["smallest detectable", "q"]
+    table.add_column("points")
+    for head in heads:
         table.add_column(head, justify="right")
-    table.add_column("better")
     for row in comparison.overall:
-        form = "+.3f" if row.signed else ".3f"
-        difference = row.difference
-        table.add_row(
-            row.head,
-            format(row.first.estimate, form),
-            format(row.second.estimate, form),
-            f"{difference.estimate:+.3f} [{difference.low:+.3f}, {difference.high:+.3f}]",
-            number(row.p),
-            number(row.p_holm),
-            VERDICTS[row.better + 1],
-        )
+        cells = difference_cells(row)
+        table.add_row(row.head, *cells[: len(heads)])
     return table
 
 
+def difference_cells(row: Any) -> list[str]:
+    form = "+.1f" if row.signed else ".1f"
+    estimate, low, high = (
+        100 * value for value in (row.difference.estimate, row.difference.low, row.difference.high)
+    )
+    return [
+        format(100 * row.first.estimate, form),
+        format(100 * row.second.estimate, form),
+        f"{estimate:+.1f} [{low:+.1f}, {high:+.1f}]",
+        f"{100 * row.smallest_detectable:.1f}",
+        number(row.q),
+    ]
+
+
 def classes_table(rows: Sequence[Any]) -> Table:
-    table = Table(title="The classes that differ most", title_justify="left")
+    """The classes with the largest differences, described and not tested."""
+    table = Table(title="The classes that differ most (points)", title_justify="left")
     table.add_column("class", overflow="fold")
-    for head in ("first", "second", "only first right", "only second right", "p", "p (Holm)"):
+    for head in ("first", "second", "first - second", "lowest seed", "highest seed"):
         table.add_column(head, justify="right")
     for row in rows:
+        differences = (row.difference, min(row.by_seed), max(row.by_seed))
         table.add_row(
             row.name,
-            f"{row.first:.3f}",
-            f"{row.second:.3f}",
-            str(row.won),
-            str(row.lost),
-            f"{row.p:.3f}",
-            f"{row.p_holm:.3f}",
+            f"{100 * row.first:.1f}",
+            f"{100 * row.second:.1f}",
+            *(f"{100 * difference:+.1f}" for difference in differences),
         )
     return table

@@ -2,24 +2,17 @@
 real run is what its summary says."""
 
 import json
-import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 from handmade import experiment, finish, photographed
 from tiny import train
 
-from dml_bench.analysis.claims import (
-    ClaimResult,
-    Verdict,
-    check_change,
-    check_claims,
-    check_value,
-    describe_claim,
-)
-from dml_bench.config import Expectation, Train
+from dml_bench.analysis.claims import ClaimResult, RunsOf, describe_claim
+from dml_bench.analysis.decisions import decide
+from dml_bench.config import Expectation, Experiment, Train
 from dml_bench.config.experiments import names, resolve
-from dml_bench.evaluation.statistics import Interval
 from dml_bench.protocols.metric import value_at
 from dml_bench.registry import UnknownName
 from dml_bench.runs.metrics import measure, metrics_of
@@ -31,44 +24,7 @@ WRONG = [[0, 0, 0, 0]] * 6
 RIGHT = [[1, 1, 1, 1]] * 6
 
 
-def around(low: float, high: float) -> Interval:
-    return Interval((low + high) / 2, low, high, 0.95, 0.02, 9.0)
-
-
-@pytest.mark.parametrize(
-    ("claimed", "low", "high", "verdict"),
-    [
-        (0.03, 0.001, 0.2, "holds"),
-        (0.03, -0.2, -0.001, "does not"),
-        (0.03, -0.01, 0.2, "within noise"),
-        (-0.14, -0.3, -0.1, "holds"),
-        (-0.14, 0.01, 0.02, "does not"),
-        (-0.14, -0.3, 0.0, "within noise"),
-        (0.0, -0.02, 0.019, "holds"),
-        (0.0, -0.03, 0.01, "within noise"),
-        (0.0, 0.01, 0.05, "within noise"),
-        (0.0, 0.021, 0.05, "does not"),
-        (0.0, -0.3, -0.021, "does not"),
-        (0.1, math.nan, math.nan, "not tested"),
-    ],
-)
-def test_a_claimed_change_is_judged_by_where_the_interval_of_the_difference_lies(
-    claimed, low, high, verdict
-):
-    assert check_change(claimed, around(low, high)) == verdict
-
-
-@pytest.mark.parametrize(
-    ("claimed", "low", "high", "verdict"),
-    [
-        (0.5, 0.45, 0.5, "holds"),
-        (0.5, 0.51, 0.6, "does not"),
-        (0.5, 0.2, 0.49, "does not"),
-        (0.5, math.nan, math.nan, "not tested"),
-    ],
-)
-def test_a_claimed_value_holds_where_the_interval_contains_it(claimed, low, high, verdict):
-    assert check_value(claimed, around(low, high)) == verdict
+SEEDS = (42, 43, 44)
 
 
 def value(claimed: float, metric: str = "test_accuracy", note: str = "") -> Expectation:
@@ -79,6 +35,14 @@ def change(claimed: float, metric: str = "test_accuracy", versus: str = "other")
     return Expectation(metric=metric, source="a paper", change=claimed, versus=versus)
 
 
+def only_claim(
+    written: Experiment, runs: Sequence[Run], runs_of: RunsOf = lambda name: ()
+) -> ClaimResult:
+    """The only claim of an experiment, with its verdict."""
+    [claim] = decide([(written, runs)], runs_of).claims
+    return claim
+
+
 def judged(
     out: Path,
     claim: Expectation,
@@ -87,69 +51,102 @@ def judged(
     split: str = "",
     **run: object,
 ) -> ClaimResult:
-    """The verdict on a claim of the experiment `mine`, run with seeds 42 and 43, and of `other`'s
-    runs by seed."""
+    """The verdict on a claim of the experiment `mine`, run with three seeds, and of `other`'s runs
+    by seed."""
     written = experiment("mine", expects=(claim,))
     mine = [
         finish(out, experiment("mine", seed=seed, **run), {"all": MIXED, "limited": WRONG})
-        for seed in (42, 43)
+        for seed in SEEDS
     ]
     versus = [
         finish(out, experiment("other", seed=seed), {"all": right, "limited": WRONG}, split=split)
         for seed, right in (others or {}).items()
     ]
-    (tested,) = check_claims(written, mine, {"other": versus, "mine": mine}.__getitem__)
-    return tested
+    return only_claim(written, mine, {"other": versus}.__getitem__)
 
 
 def test_a_value_is_tested_on_the_data_and_the_settings_it_was_claimed_for(tmp_path):
-    tested = judged(tmp_path, value(0.66))
-    assert (tested.verdict, tested.reason) == ("holds", "")
-    assert tested.measured and tested.measured.estimate == pytest.approx(16 / 24)
-    assert judged(tmp_path / "far", value(0.99)).verdict == "does not"
+    claim = judged(tmp_path, value(0.66))
+    assert (claim.verdict, claim.reason, claim.seeds) == ("undecided", "", 3)
+    assert claim.measured and claim.measured.estimate == pytest.approx(16 / 24)
+    assert claim.smallest_detectable > 0.02
+    assert judged(tmp_path / "far", value(0.99)).verdict == "contradicted"
 
 
 def test_a_value_is_not_tested_under_a_profile(tmp_path):
-    tested = judged(tmp_path, value(0.66), profile="demo")
-    assert (tested.verdict, tested.reason) == ("not tested", "other data")
-    assert tested.measured and tested.measured.estimate == pytest.approx(16 / 24), (
+    claim = judged(tmp_path, value(0.66), profile="demo")
+    assert (claim.verdict, claim.reason) == ("not tested", "other data")
+    assert claim.measured and claim.measured.estimate == pytest.approx(16 / 24), (
         "what was measured is told all the same"
     )
 
 
 def test_a_value_is_not_tested_under_another_protocol_or_other_settings(tmp_path):
-    tested = judged(tmp_path, value(0.66, note="200 classes, boxes cut out"))
-    assert (tested.verdict, tested.reason) == (
+    claim = judged(tmp_path, value(0.66, note="200 classes, boxes cut out"))
+    assert (claim.verdict, claim.reason) == (
         "not tested",
         "other protocol (200 classes, boxes cut out)",
     )
-    tested = judged(tmp_path / "settings", value(0.66), train=Train(epochs=3))
-    assert (tested.verdict, tested.reason) == ("not tested", "other settings (train.epochs)")
+    claim = judged(tmp_path / "settings", value(0.66), train=Train(epochs=3))
+    assert (claim.verdict, claim.reason) == ("not tested", "other settings (train.epochs)")
 
 
 def test_what_is_said_of_an_experiment_is_no_setting(tmp_path):
-    assert judged(tmp_path, value(0.66), summary="told anew, after it was run").verdict == "holds"
+    assert judged(tmp_path, value(0.66), summary="told anew, after it was run").reason == ""
+
+
+def test_a_bound_is_tested_where_a_value_is(tmp_path):
+    below = Expectation(metric="test_accuracy", source="a paper", below=0.2)
+    assert judged(tmp_path, below).verdict == "contradicted"
+    assert judged(tmp_path / "demo", below, profile="demo").reason == "other data"
 
 
 def test_a_change_is_tested_query_by_query_on_the_same_seeds(tmp_path):
-    tested = judged(tmp_path, change(-0.2), others={43: RIGHT, 44: MIXED})
-    assert tested.verdict is Verdict.holds
-    assert tested.measured and tested.measured.estimate == pytest.approx(16 / 24 - 1), (
-        "seed 43 alone is in both"
+    others = {43: RIGHT, 44: RIGHT, 42: RIGHT, 45: MIXED}
+    claim = judged(tmp_path, change(-0.2), others=others)
+    assert claim.verdict == "same direction, size undecided"
+    assert claim.measured and claim.measured.estimate == pytest.approx(16 / 24 - 1), (
+        "seed 45 is not in both"
     )
-    assert judged(tmp_path / "up", change(0.2), others={43: RIGHT}).verdict == "does not"
+    much = judged(tmp_path / "much", change(-0.9), others=others)
+    assert much.verdict == "same direction, smaller"
+
+
+def test_under_three_seeds_in_common_there_is_no_verdict(tmp_path):
+    claim = judged(tmp_path, change(-0.2), others={43: RIGHT, 44: RIGHT})
+    assert (claim.verdict, claim.reason) == (
+        "not tested",
+        "fewer than 3 seeds: these networks only",
+    )
+    assert claim.measured and claim.measured.estimate == pytest.approx(16 / 24 - 1)
+
+
+def test_a_gain_over_a_model_that_is_always_right_is_not_testable(tmp_path):
+    others = dict.fromkeys(SEEDS, RIGHT)
+    claim = judged(tmp_path, change(0.2), others=others)
+    assert (claim.verdict, claim.reason) == (
+        "not testable",
+        "P@1 is near chance or near 1: no room to show it",
+    )
+    assert judged(tmp_path / "loss", change(-0.1), others=others).verdict != "not testable"
+
+
+def test_a_drop_beside_a_model_that_is_always_right_is_not_testable(tmp_path):
+    claim = change(-0.2, "precision_drop_seen_classes")
+    assert judged(tmp_path, claim, others=dict.fromkeys(SEEDS, RIGHT)).verdict == "not testable"
 
 
 def test_the_change_of_a_drop_compares_the_drops(tmp_path):
-    tested = judged(tmp_path, change(-0.2, "precision_drop_seen_classes"), others={42: RIGHT})
-    assert tested.measured and tested.measured.estimate == pytest.approx(11 / 16 - 1)
+    claim = change(-0.2, "precision_drop_seen_classes")
+    judgement = judged(tmp_path, claim, others=dict.fromkeys(SEEDS, RIGHT))
+    assert judgement.measured and judgement.measured.estimate == pytest.approx(11 / 16 - 1)
 
 
 @pytest.mark.parametrize(
     ("others", "split", "reason"),
     [
         ({}, "", "other has no finished run"),
-        ({44: MIXED}, "", "mine and other can't be compared: they have no seed in common"),
+        ({45: MIXED}, "", "mine and other can't be compared: they have no seed in common"),
         (
             {42: MIXED},
             "elsewhere",
@@ -159,8 +156,28 @@ def test_the_change_of_a_drop_compares_the_drops(tmp_path):
     ],
 )
 def test_a_change_that_can_t_be_tested_says_why(tmp_path, others, split, reason):
-    tested = judged(tmp_path, change(0.1), others=others, split=split)
-    assert (tested.verdict, tested.reason) == ("not tested", reason)
+    claim = judged(tmp_path, change(0.1), others=others, split=split)
+    assert (claim.verdict, claim.reason) == ("not tested", reason)
+
+
+def test_an_order_is_tested_beside_those_that_have_runs(tmp_path):
+    highest = Expectation(metric="test_accuracy", source="a paper", above=("low", "lower", "none"))
+    mostly_right = [[1, 1, 1, 0], [1, 1, 1, 1], [1, 1, 1, 1], [1, 1, 1, 1], [1, 1, 1, 0], RIGHT[0]]
+    runs = {}
+    for name, right in (("mine", mostly_right), ("low", MIXED), ("lower", WRONG)):
+        answers = {"all": right, "limited": WRONG}
+        runs[name] = [finish(tmp_path, experiment(name, seed=seed), answers) for seed in SEEDS]
+    written = experiment("mine", expects=(highest,))
+    claim = only_claim(written, runs["mine"], lambda name: runs.get(name, ()))
+    assert (claim.verdict, len(claim.differences)) == ("reproduced", 2)
+    assert claim.measured and claim.measured.estimate == pytest.approx(22 / 24 - 16 / 24), (
+        "it is read from the closest"
+    )
+    turned = Expectation(metric="test_accuracy", source="a paper", above=("mine",))
+    claim = only_claim(
+        experiment("low", expects=(turned,)), runs["low"], lambda name: runs.get(name, ())
+    )
+    assert claim.verdict == "contradicted"
 
 
 def test_experiments_that_held_out_other_classes_are_not_compared_on_them(tmp_path):
@@ -170,8 +187,8 @@ def test_experiments_that_held_out_other_classes_are_not_compared_on_them(tmp_pa
         finish(tmp_path, experiment("mine"), right),
         finish(tmp_path, experiment("other"), right, unseen=3),
     )
-    (tested,) = check_claims(experiment("mine", expects=(claim,)), [mine], lambda name: [theirs])
-    assert (tested.verdict, tested.reason.partition(":")[0]) == (
+    judgement = only_claim(experiment("mine", expects=(claim,)), [mine], lambda name: [theirs])
+    assert (judgement.verdict, judgement.reason.partition(":")[0]) == (
         "not tested",
         "the two were evaluated on different queries",
     )
@@ -211,8 +228,8 @@ def test_of_several_hold_outs_each_class_counts_where_it_was_held_out(tmp_path):
 
 
 def test_an_experiment_without_runs_is_not_tested():
-    (tested,) = check_claims(experiment("mine", expects=(value(0.5),)), [], lambda name: [])
-    assert (tested.verdict, tested.reason) == ("not tested", "mine has no finished run")
+    claim = only_claim(experiment("mine", expects=(value(0.5),)), [])
+    assert (claim.verdict, claim.reason) == ("not tested", "mine has no finished run")
 
 
 def test_a_metric_that_does_not_exist_is_refused_with_those_that_do():
@@ -248,9 +265,9 @@ def test_whatever_a_shipped_experiment_expects_can_be_tested(name):
     written = resolve(name)
     for expectation in written.expects:
         assert describe_claim(written, expectation)
-        if expectation.versus:
-            assert expectation.metric in metrics_of(resolve(expectation.versus)), (
-                f"{expectation.versus} has no {expectation.metric}"
+        for other in (expectation.versus, *expectation.above):
+            assert other == "" or expectation.metric in metrics_of(resolve(other)), (
+                f"{other} has no {expectation.metric}"
             )
 
 

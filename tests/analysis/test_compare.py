@@ -1,4 +1,4 @@
-"""compare: paired, corrected, and silent about what can't be told."""
+"""compare: paired, exploratory, and without verdicts."""
 
 import json
 
@@ -8,7 +8,7 @@ from handmade import experiment, finish
 from rich.console import Console
 from tiny import dml_bench
 
-from dml_bench.analysis.compare import compare, holm, read_sides
+from dml_bench.analysis.compare import compare, q_values, read_sides
 from dml_bench.runs.pairing import Side
 from dml_bench.system.terminal import show_comparison
 
@@ -37,36 +37,31 @@ def side(
     )
 
 
-def test_holm_multiplies_the_smallest_by_the_number_of_tests_and_never_falls():
-    assert holm(np.array([0.01, 0.04, 0.03, 0.005])) == pytest.approx([0.03, 0.06, 0.06, 0.02])
-    assert holm(np.array([0.6, 0.7])) == pytest.approx([1.0, 1.0])
+SEEDS = (42, 43, 44)
+
+
+def test_q_is_the_smallest_share_of_false_discoveries_with_which_a_difference_is_one():
+    """Benjamini and Hochberg 1995: p times the number of tests over its rank, never falling."""
+    assert q_values([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.02, 0.04, 0.04, 0.02])
+    assert q_values([0.6, 0.7]) == pytest.approx([0.7, 0.7])
 
 
 def test_what_is_undefined_does_not_count_as_a_test():
-    corrected = holm(np.array([0.02, np.nan, 0.01]))
-    assert corrected[[0, 2]] == pytest.approx([0.02, 0.02])
-    assert np.isnan(corrected[1])
+    q = q_values([0.02, np.nan, 0.01])
+    assert [q[0], q[2]] == pytest.approx([0.02, 0.02])
+    assert np.isnan(q[1])
+    assert q_values([]) == []
 
 
-def test_holm_agrees_with_the_definition_on_random_p_values():
-    p = np.random.default_rng(0).random(12) ** 3
-    order = np.argsort(p)
-    slow = np.empty(12)
-    for rank, test in enumerate(order):
-        slow[test] = min(1.0, max(p[order[j]] * (12 - j) for j in range(rank + 1)))
-    assert holm(p) == pytest.approx(slow)
-
-
-def test_a_side_that_is_right_more_often_in_every_class_is_better_beyond_doubt(tmp_path):
-    strong = side(tmp_path, "strong", classes(8, 7, 8, 7, 8, 7, 8, 7, 8, 8))
-    weak = side(tmp_path, "weak", classes(2, 1, 3, 2, 1, 2, 3, 2, 1, 2))
+def test_a_side_that_is_right_more_often_in_every_class_has_an_interval_without_zero(tmp_path):
+    strong = side(tmp_path, "strong", classes(8, 7, 8, 7, 8, 7, 8, 7, 8, 8), seeds=SEEDS)
+    weak = side(tmp_path, "weak", classes(2, 1, 3, 2, 1, 2, 3, 2, 1, 2), seeds=SEEDS)
     (comparison,) = compare([weak, strong])
-    at = {row.metric: row for row in comparison.overall}
-    assert at["precision_at_1_macro"].difference.estimate == pytest.approx((19 - 76) / 80)
-    assert at["precision_at_1_macro"].better == 1
-    assert at["precision_at_1_macro"].p_holm >= at["precision_at_1_macro"].p
-    (turned,) = compare([strong, weak])
-    assert {row.metric: row for row in turned.overall}["precision_at_1_macro"].better == 0
+    at = {row.metric: row for row in comparison.overall}["precision_at_1_macro"]
+    assert at.difference.estimate == pytest.approx((19 - 76) / 80)
+    assert at.difference.high < 0
+    assert at.q < 0.001
+    assert 0 < at.smallest_detectable < abs(at.difference.estimate)
 
 
 def test_of_a_drop_the_smaller_is_better(tmp_path):
@@ -75,15 +70,35 @@ def test_of_a_drop_the_smaller_is_better(tmp_path):
     fragile = side(tmp_path, "fragile", full, classes(2, 1, 3, 2, 1, 2, 3, 2, 1, 2))
     (comparison,) = compare([robust, fragile])
     drop = next(row for row in comparison.overall if row.metric == "precision_drop_seen_classes")
-    assert drop.difference.estimate < 0
-    assert drop.better == 0
+    assert drop.difference.high < 0
+    assert drop.lower_is_better
 
 
-def test_sides_that_are_equal_on_average_can_not_be_told_apart(tmp_path):
-    first = side(tmp_path, "first", classes(8, 2, 7, 3, 6, 4))
-    second = side(tmp_path, "second", classes(2, 8, 3, 7, 4, 6))
-    (comparison,) = compare([first, second])
-    assert {row.better for row in comparison.overall} == {-1}
+def test_under_three_seeds_an_interval_is_about_these_networks_and_there_is_no_q(tmp_path, capsys):
+    sides = [
+        side(tmp_path, name, classes(*counts), seeds=SEEDS)
+        for name, counts in (("a", (8, 7, 8, 8)), ("b", (7, 5, 8, 6)))
+    ]
+    two = [Side(some.name, some.runs[:2]) for some in sides]
+    [comparison] = compare(two)
+    assert comparison.these_networks_only
+    assert all(np.isnan(row.q) for row in comparison.overall)
+    show_comparison(Console(width=120), comparison)
+    shown = capsys.readouterr().out
+    assert "these networks only" in shown
+    assert "smallest detectable" not in shown
+    show_comparison(Console(width=120), compare(sides)[0])
+    shown = capsys.readouterr().out
+    assert "these networks only" not in shown
+    assert "smallest detectable" in shown
+
+
+def test_no_comparison_has_a_verdict(tmp_path, capsys):
+    first = side(tmp_path, "first", classes(8, 2, 7, 3, 6, 4), seeds=SEEDS)
+    second = side(tmp_path, "second", classes(8, 8, 8, 7, 8, 6), seeds=SEEDS)
+    show_comparison(Console(width=120), compare([first, second])[0])
+    shown = capsys.readouterr().out.lower()
+    assert not [word for word in ("better", "worse", "significant") if word in shown]
 
 
 def test_equal_runs_are_said_to_be_equal_and_their_comparison_is_valid_json(
@@ -104,7 +119,7 @@ def test_equal_runs_are_said_to_be_equal_and_their_comparison_is_valid_json(
         parse_constant=lambda constant: pytest.fail(f"{constant} is no JSON"),
     )
     assert report["equal"] is True
-    assert report["overall"][0]["p"] is None
+    assert report["overall"][0]["q"] is None
 
 
 def test_runs_that_differ_on_one_query_are_not_equal(tmp_path, capsys):
@@ -118,18 +133,22 @@ def test_runs_that_differ_on_one_query_are_not_equal(tmp_path, capsys):
     assert "equal on every query" not in capsys.readouterr().out
 
 
-def test_a_class_is_tested_by_the_queries_that_only_one_gets_right_pooled_over_seeds(tmp_path):
-    first = side(tmp_path, "first", [RIGHT, RIGHT, classes(4)[0]], seeds=(42, 43))
-    second = side(tmp_path, "second", [WRONG, RIGHT, classes(3)[0]], seeds=(42, 43))
+def test_a_class_is_described_by_its_difference_with_each_seed(tmp_path):
+    first = Side(
+        "first",
+        (
+            *side(tmp_path, "first", [RIGHT, RIGHT, classes(4)[0]], seeds=(42,)).runs,
+            *side(tmp_path, "first", [RIGHT, RIGHT, classes(6)[0]], seeds=(43,)).runs,
+        ),
+    )
+    second = side(tmp_path, "second", [WRONG, RIGHT, classes(5)[0]], seeds=(42, 43))
     (comparison,) = compare([first, second])
-    by_name = {row.name: row for row in comparison.classes}
+    gains, same, mixed = comparison.classes
     assert comparison.seeds == (42, 43)
-    assert (by_name["class 0"].won, by_name["class 0"].lost) == (16, 0)
-    assert by_name["class 0"].p == pytest.approx(2 * 0.5**16)
-    assert by_name["class 0"].p_holm == pytest.approx(3 * 2 * 0.5**16)
-    assert (by_name["class 1"].won, by_name["class 1"].p) == (0, 1.0)
-    assert by_name["class 2"].p == pytest.approx(0.5), "two wins and no loss"
-    assert [row.name for row in comparison.classes] == ["class 0", "class 2", "class 1"]
+    assert (gains.name, gains.by_seed, gains.difference) == ("class 0", (1.0, 1.0), 1.0)
+    assert (same.name, mixed.name) == ("class 1", "class 2"), "equal gains are in order of name"
+    assert mixed.by_seed == pytest.approx((-1 / 8, 1 / 8))
+    assert (mixed.first, mixed.second) == pytest.approx((5 / 8, 5 / 8))
 
 
 def test_only_seeds_that_both_have_are_compared(tmp_path):
@@ -143,9 +162,9 @@ def test_only_seeds_that_both_have_are_compared(tmp_path):
         compare([first, third])
 
 
-def test_three_sides_are_three_pairs_corrected_together(tmp_path):
+def test_three_sides_are_three_pairs_with_q_values_over_all(tmp_path):
     sides = [
-        side(tmp_path, name, classes(*counts))
+        side(tmp_path, name, classes(*counts), seeds=SEEDS)
         for name, counts in (("a", (8, 7, 8, 8)), ("b", (7, 6, 8, 6)), ("c", (1, 2, 1, 3)))
     ]
     comparisons = compare(sides)
@@ -154,10 +173,9 @@ def test_three_sides_are_three_pairs_corrected_together(tmp_path):
         ("a", "c"),
         ("b", "c"),
     ]
-    alone = compare(sides[1:])[0].overall[0]
-    together = comparisons[2].overall[0]
-    assert together.p == alone.p
-    assert together.p_holm >= alone.p_holm
+    rows = [row for pair in comparisons for row in pair.overall]
+    together = q_values([row.difference.p for row in rows])
+    assert [row.q for row in rows] == pytest.approx(together, nan_ok=True)
 
 
 def test_other_queries_of_the_same_seed_are_refused(tmp_path):

@@ -285,12 +285,31 @@ def test_weights_from_the_source_domain_bring_its_pretraining():
         {"value": 0.5, "change": 0.1, "versus": "x"},
         {"change": 0.1},
         {"value": 0.5, "versus": "x"},
+        {"value": 0.5, "below": 0.6},
+        {"change": 0.1, "versus": "x", "above": ("y",)},
+        {"below": 0.5, "tolerance": 0.01},
+        {"value": 0.5, "tolerance": 0.0},
     ],
     ids=str,
 )
-def test_an_expectation_is_a_value_or_a_change_from_another_experiment(claim):
+def test_an_expectation_is_a_value_a_change_from_another_experiment_a_bound_or_an_order(claim):
     with pytest.raises(ValueError, match="an expectation of recall"):
         Expectation(metric="recall", source="a test", **claim)
+
+
+def test_a_tolerance_leaves_room_between_the_claim_and_zero():
+    def claimed(change: float, **tolerance: float) -> float:
+        claim = Expectation(
+            metric="recall", source="a test", change=change, versus="x", **tolerance
+        )
+        return claim.margin
+
+    assert (claimed(0.1), claimed(0.0), claimed(-0.03)) == (0.02, 0.02, 0.015)
+    assert claimed(0.1, tolerance=0.05) == 0.05
+    with pytest.raises(
+        ValueError, match=r"tolerance must be at most 0\.015, half of the change, got 0\.02: leave"
+    ):
+        claimed(-0.03, tolerance=0.02)
 
 
 def test_an_expectation_of_nothing_changed_is_an_expectation():

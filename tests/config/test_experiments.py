@@ -444,7 +444,7 @@ def test_an_experiment_differs_from_its_yardstick_only_in_what_its_name_says(nam
 def test_what_is_expected_of_an_experiment_names_experiments_that_exist(name):
     for expectation in resolve(name).expects:
         assert expectation.source
-        assert expectation.versus == "" or expectation.versus in names()
+        assert {expectation.versus, *expectation.above} <= {"", *names()}
 
 
 def test_an_experiment_does_not_inherit_what_is_expected_of_another():

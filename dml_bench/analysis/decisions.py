@@ -1,0 +1,144 @@
+"""All that is decided about a table: the claims of its experiments, and the comparisons that its
+file declares as its family. Their intervals hold together, and every verdict is read from one of
+them. Whatever else is compared is exploratory: it has a plain interval and a q-value, and no
+verdict.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from dml_bench.analysis.claims import ClaimResult, RunsOf, measure_claims, of_variant
+from dml_bench.analysis.verdicts import FEWEST_SEEDS, describe_undetected
+from dml_bench.config import Experiment
+from dml_bench.config.tables import Family, table_of
+from dml_bench.evaluation.statistics import Interval
+from dml_bench.runs.metrics import difference, metrics_of
+from dml_bench.runs.pairing import runs_in_common
+from dml_bench.runs.run import Run
+
+__all__ = ["Contrast", "Decisions", "decide"]
+
+ERROR = 0.05
+"""The chance that any interval of all that is decided misses its true value, at most."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Contrast:
+    """A row of the table beside another experiment: a member of the family."""
+
+    experiment: str
+    versus: str
+    metric: str
+    head: str
+    """The metric's short name."""
+    lower_is_better: bool
+    seeds: int
+    difference: Interval
+    """Of the experiment minus the other, at the level of all that is decided."""
+
+    @property
+    def verdict(self) -> str:
+        """`higher`, `lower`, or that no difference is detectable and which would have been."""
+        if self.difference.low > 0:
+            return "higher"
+        if self.difference.high < 0:
+            return "lower"
+        return describe_undetected(self.difference)
+
+
+@dataclass(frozen=True, slots=True)
+class Decisions:
+    """The verdicts of one page."""
+
+    claims: tuple[ClaimResult, ...] = ()
+    """Those that could not be tested, and why, are among them."""
+    contrasts: tuple[Contrast, ...] = ()
+
+    @property
+    def number(self) -> int:
+        """How many intervals hold together."""
+        return count_decided(self.claims) + len(self.contrasts)
+
+    @property
+    def level(self) -> float:
+        """Of each of these intervals."""
+        return simultaneous(self.number)
+
+    @property
+    def standard(self) -> str:
+        """The sentence that a page says once: what its verdicts rest on."""
+        if not self.number:
+            return "Nothing here has a verdict: all comparisons are exploratory."
+        return (
+            "Verdicts are read from intervals that hold together at 95% for all"
+            f" {self.number} comparisons (Bonferroni); everything else is exploratory."
+        )
+
+
+def decide(rows: Sequence[tuple[Experiment, Sequence[Run]]], runs_of: RunsOf) -> Decisions:
+    """Test the claims of all rows and the family of the table that they belong to.
+
+    Args:
+        rows: each experiment as its file has it, with its finished runs, one per seed.
+        runs_of: the finished runs of any experiment by name, also of one that is no row.
+
+    A table's family has no variant of an experiment and no row with fewer than three seeds in
+    common with the one it is compared with. Raises ValueError where a metric is claimed that runs
+    of an experiment don't have.
+    """
+    claims: list[ClaimResult] = []
+    for written, runs in rows:
+        claims += measure_claims(written, runs, of_variant(written.name, runs_of))
+    runs_by_name = {written.name: runs for written, runs in rows}
+    table = table_of(runs_by_name)
+    contrasts: list[Contrast] = []
+    if table is not None and table.family is not None:
+        members = [name for name in table.rows if runs_by_name.get(name)]
+        for name in members:
+            contrasts += contrasts_of(name, runs_by_name[name], table.family, runs_of)
+    level = simultaneous(count_decided(claims) + len(contrasts))
+    return Decisions(
+        tuple(claim.decided(level) for claim in claims),
+        tuple(
+            replace(contrast, difference=contrast.difference.at(level)) for contrast in contrasts
+        ),
+    )
+
+
+def contrasts_of(
+    name: str, runs: Sequence[Run], family: Family, runs_of: RunsOf
+) -> Iterator[Contrast]:
+    """One, or none where there is nothing to compare with."""
+    versus = family.other(name)
+    others = runs_of(versus) if versus is not None else ()
+    if versus is None or not others:
+        return
+    if any(family.metric not in metrics_of(run.experiment) for run in (*runs, *others)):
+        return
+    pairs = runs_in_common(runs, others)
+    if len(pairs) < FEWEST_SEEDS:
+        return
+    first, second = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
+    measured = difference(first, second, family.metric)
+    if math.isnan(measured.low):
+        return
+    metric = metrics_of(runs[0].experiment)[family.metric]
+    yield Contrast(
+        experiment=name,
+        versus=versus,
+        metric=metric.name,
+        head=metric.head,
+        lower_is_better=metric.lower_is_better,
+        seeds=len(pairs),
+        difference=measured,
+    )
+
+
+def count_decided(claims: Sequence[ClaimResult]) -> int:
+    return sum(claim.is_decided for claim in claims)
+
+
+def simultaneous(number: int) -> float:
+    """The level of each of so many intervals that hold together (Bonferroni)."""
+    return 1 - ERROR / max(number, 1)

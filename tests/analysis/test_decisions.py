@@ -1,0 +1,137 @@
+"""What a page decides: the family that a table's file declares, and the claims of its rows, by
+intervals that hold together."""
+
+from pathlib import Path
+
+import pytest
+from handmade import BASELINE, experiment, finish
+
+from dml_bench.analysis import decisions
+from dml_bench.analysis.decisions import Decisions, decide
+from dml_bench.config import Expectation
+from dml_bench.config.experiments import names, resolve
+from dml_bench.config.tables import ExperimentTable, Family, load_table, read_table, table_of
+from dml_bench.registry import UnknownName
+from dml_bench.runs.metrics import metrics_of
+from dml_bench.runs.run import Run
+
+SEEDS = (42, 43, 44)
+DROP = "precision_drop_unseen_classes"
+WIDE, LARGE = "EPSHN_cosine_resnet18x512_sgd_aug", "EPSHN_cosine_resnet50_sgd_aug"
+ALL = [[1] * 9 + [0]] * 8
+LOSES_MOST = [[1] * 10] * 4 + [[1] * right + [0] * (10 - right) for right in (1, 2, 1, 3)]
+LOSES_SOME = [[1] * 10] * 4 + [[1] * right + [0] * (10 - right) for right in (7, 6, 8, 7)]
+
+
+def runs_of_one(out: Path, name: str, limited: list[list[int]], seeds=SEEDS) -> list[Run]:
+    """Eight classes; the last four are unseen."""
+    answers = {"all": ALL, "limited": limited}
+    return [finish(out, experiment(name, seed=seed), answers, unseen=4) for seed in seeds]
+
+
+@pytest.fixture
+def family_of_drops(monkeypatch):
+    """A table that declares the unseen drop of each row beside that of its parent."""
+    family = Family(DROP, "parent")
+    table = ExperimentTable("mine", "A table", (BASELINE, WIDE, LARGE), family)
+    monkeypatch.setattr(decisions, "table_of", lambda experiments: table)
+
+
+def decided(runs: dict[str, list[Run]], **claims: tuple[Expectation, ...]) -> Decisions:
+    rows = []
+    for name, finished in runs.items():
+        rows.append((experiment(name, expects=claims.get(name, ())), finished))
+    return decide(rows, lambda name: runs.get(name, ()))
+
+
+def test_each_row_of_the_family_is_compared_with_the_experiment_that_it_extends(
+    tmp_path, family_of_drops
+):
+    runs = {
+        BASELINE: runs_of_one(tmp_path, BASELINE, LOSES_MOST),
+        WIDE: runs_of_one(tmp_path, WIDE, LOSES_SOME),
+        LARGE: runs_of_one(tmp_path, LARGE, LOSES_MOST[::-1][:4] + LOSES_MOST[4:]),
+    }
+    page = decided(runs)
+    assert [(row.experiment, row.versus, row.seeds) for row in page.contrasts] == [
+        (WIDE, BASELINE, 3),
+    ], "without an interval, where two are equal on every query, there is nothing to decide"
+    [wide] = page.contrasts
+    assert wide.difference.estimate == pytest.approx((7 - 28) / 40)
+    assert wide.verdict == "lower"
+
+
+def test_the_intervals_of_claims_and_family_are_widened_for_their_number(tmp_path, family_of_drops):
+    runs = {
+        BASELINE: runs_of_one(tmp_path, BASELINE, LOSES_MOST),
+        WIDE: runs_of_one(tmp_path, WIDE, LOSES_SOME),
+    }
+    alone = decided(runs)
+    assert (alone.number, alone.level) == (1, 0.95)
+    claim = Expectation(metric=DROP, source="a paper", change=-0.5, versus=BASELINE)
+    page = decided(runs, **{WIDE: (claim,)})
+    assert (page.number, page.level) == (2, 0.975)
+    [tested], [row] = page.claims, page.contrasts
+    assert tested.measured is not None
+    assert tested.measured.level == row.difference.level == 0.975
+    assert row.difference.low < alone.contrasts[0].difference.low
+    assert "for all 2 comparisons (Bonferroni)" in page.standard
+
+
+def test_a_row_with_under_three_seeds_and_a_variant_enter_no_family(tmp_path, family_of_drops):
+    variant = f"{WIDE}~optimizer.lr=0.1"
+    runs = {
+        BASELINE: runs_of_one(tmp_path, BASELINE, LOSES_MOST),
+        WIDE: runs_of_one(tmp_path, WIDE, LOSES_SOME, seeds=(42, 43)),
+        variant: runs_of_one(tmp_path, variant, LOSES_SOME),
+    }
+    page = decided(runs)
+    assert page.contrasts == ()
+    assert page.standard == "Nothing here has a verdict: all comparisons are exploratory."
+
+
+def test_claims_that_are_not_tested_widen_nothing(tmp_path, family_of_drops):
+    runs = {
+        BASELINE: runs_of_one(tmp_path, BASELINE, LOSES_MOST),
+        WIDE: runs_of_one(tmp_path, WIDE, LOSES_SOME),
+    }
+    published = Expectation(metric=DROP, source="a paper", value=0.1, note="another split")
+    page = decided(runs, **{WIDE: (published,)})
+    assert (page.number, page.claims[0].verdict) == (1, "not tested")
+
+
+def test_a_difference_that_is_not_detectable_says_which_would_have_been(tmp_path, family_of_drops):
+    nearly = [row[:] for row in LOSES_SOME]
+    nearly[5][6], nearly[6][7] = 1, 0
+    runs = {
+        BASELINE: runs_of_one(tmp_path, BASELINE, LOSES_SOME),
+        WIDE: runs_of_one(tmp_path, WIDE, nearly),
+    }
+    [row] = decided(runs).contrasts
+    assert row.verdict.startswith("no detectable difference (smallest detectable: ")
+
+
+def test_runs_are_decided_by_the_family_of_the_table_that_has_the_most_of_them():
+    mixup = f"{BASELINE}+mixup"
+    assert getattr(table_of([BASELINE]), "name", "") == "study"
+    assert getattr(table_of([BASELINE, mixup]), "name", "") == "techniques"
+    assert table_of(["my_own"]) is None
+
+
+@pytest.mark.parametrize("name", ["study", "techniques", "field"])
+def test_the_family_of_a_table_is_of_a_metric_that_its_rows_measure(name):
+    table = read_table(name)
+    assert table.family is not None
+    members = [row for row in table.rows if table.family.other(row) in table.rows]
+    assert len(members) > 4
+    for row in members:
+        assert table.family.metric in metrics_of(resolve(row))
+
+
+def test_a_family_beside_an_experiment_that_is_none_is_refused(tmp_path):
+    path = tmp_path / "mine.toml"
+    path.write_text('title = "t"\nrows = []\n[family]\nmetric = "x"\nversus = "parents"\n')
+    with pytest.raises(ValueError, match="family.versus must be 'parent' or the name of an exper"):
+        load_table(path)
+    with pytest.raises(UnknownName):
+        Family("x", f"{names()[0]}s")
