@@ -13,6 +13,7 @@ from dml_bench.api.analyse import (
     load_run,
     load_runs,
     log_to_wandb,
+    record_runs,
     sync_to_wandb,
     write_report,
 )
@@ -76,6 +77,7 @@ __all__ = [
     "load_runs",
     "log_to_wandb",
     "plan_suite",
+    "record_runs",
     "register_backbone",
     "register_dataset",
     "register_head",

@@ -24,6 +24,7 @@ from dml_bench.gallery.index_recall import sample_of_gallery
 from dml_bench.gallery.indexes import parse
 from dml_bench.gallery.store import GalleryFile, open_gallery_file
 from dml_bench.runs.arrays import embeddings_digest
+from dml_bench.runs.record import write_record
 from dml_bench.runs.run import read_folder
 from dml_bench.suite import record
 
@@ -274,6 +275,17 @@ def recorded(place: Path, birds: Path) -> None:
     session.write({"title": "a suite"}, 1.5, "finished")
 
 
+def run_recorded(place: Path, birds: Path) -> None:
+    finished(place, birds)
+    write_record(place / "results", read_folder(place / "runs" / ROW))
+
+
+def read_run_record(place: Path, birds: Path) -> Bits:
+    [path] = (place / "results").rglob("seed-*.json")
+    run = read_folder(path)
+    return {"metrics": repr(run.metrics).encode(), "answers": repr(run.predictions).encode()}
+
+
 def read_record(place: Path, birds: Path) -> Bits:
     return {"sessions": repr(record.read(place / "suite.json")).encode()}
 
@@ -284,6 +296,8 @@ BESIDE = [
     Kind(indexed, look_up, "mine/all.index/*.json", heals=True),
     Kind(mapped, look_at_map, "map.safetensors", heals=True),
     Kind(recorded, read_record, "suite.json"),
+    Kind(run_recorded, read_run_record, "results/cub/*/*/seed-42.json"),
+    Kind(run_recorded, read_run_record, "results/cub/*/*/seed-42.safetensors.xz"),
 ]
 
 KINDS = [*HALF, *PARTS, *FINISHED, *CACHES, *BESIDE]

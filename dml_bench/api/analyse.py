@@ -28,6 +28,7 @@ __all__ = [
     "load_run",
     "load_runs",
     "log_to_wandb",
+    "record_runs",
     "sync_to_wandb",
     "write_report",
 ]
@@ -213,6 +214,48 @@ def write_report(
     note = callback_or_log(callback).note
     report(folders, Path(out), made_by, say=note, data_dir=optional_path(data_dir))
     return Path(out) / "index.html"
+
+
+def record_runs(
+    runs: "Run | str | Path | Sequence[Run | str | Path]" = "runs",
+    results: PathLike = "results",
+    *,
+    callback: Callback | None = None,
+) -> list[Path]:
+    """Record finished runs, and return the paths of their records.
+
+    `runs` are runs, run folders, or folders that hold some; `results` is the folder of the records.
+    A record has about ten kilobytes and holds configuration, origin, summary, epochs, and the
+    answer to each query. `load_run`, `load_runs`, `compare` and `write_report` read it like a run
+    folder. Of runs that are not finished or can't be read, `callback` is warned.
+
+    Raises ValueError where there is no finished run, or a record there is of other images.
+    Source: docs/scale.md.
+
+    >>> paths = db.record_runs("runs/EPSHN_cosine_resnet18_sgd_aug", "my_results")
+    >>> run = db.load_run("runs/EPSHN_cosine_resnet18_sgd_aug/cub/seed-42")
+    >>> db.load_run(paths[0]).metrics == run.metrics
+    True
+    """
+    from dml_bench.runs.record import write_record
+    from dml_bench.runs.run import read_folder, run_folders
+
+    several = [runs] if isinstance(runs, str | Path) or not isinstance(runs, Sequence) else runs
+    warn = callback_or_log(callback).warn
+    paths = []
+    for run in several:
+        for folder in run_folders(folder_and_images(run, None)[0]):
+            try:
+                finished = read_folder(folder)
+            except ValueError as problem:
+                warn(str(problem))
+                continue
+            if finished.is_complete:
+                paths.append(write_record(Path(results), finished))
+    if not paths:
+        names = " and ".join(str(run) for run in several)
+        raise ValueError(f"{names} holds no finished run: name a folder of run folders")
+    return paths
 
 
 def log_to_wandb(

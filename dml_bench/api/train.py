@@ -134,6 +134,7 @@ def plan_suite(
     report: PathLike | None = None,
     cache_dir: PathLike | None = None,
     wandb: WandbMode = "disabled",
+    results: PathLike | None = None,
     command: Sequence[str] = (),
 ) -> "Suite":
     """What a suite will run: a table's rows or the named experiments, each with each seed.
@@ -141,7 +142,9 @@ def plan_suite(
     `table` is the name of a shipped table, by default `study`; `only` are patterns of row names
     (`EPSHN*`); `report` is the folder of the suite's page, by default one in `out`; `command` is
     what the page names as its maker. `sweeps` are texts `key=value,value`: each row becomes one for
-    each combination of their values, with a name of its own. Nothing is trained or written.
+    each combination of their values, with a name of its own. `results` is the folder of records:
+    each run is recorded there when it ends, and counts as finished where the same code made its
+    record of the same data. Nothing is trained or written.
 
     Raises ValueError where a row can't be resolved, or experiments and a table are both named.
     Source: the files in experiments/tables.
@@ -182,6 +185,7 @@ def plan_suite(
         report=optional_path(report),
         wandb=wandb,
         command=tuple(command) or ("dml_bench.run_suite", name),
+        results=optional_path(results),
     )
 
 

@@ -72,6 +72,26 @@ def report(
     )
 
 
+@app.command()
+def record(
+    runs: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="[RUNS]...", help="Run folders, or folders of run folders.", show_default="runs"
+        ),
+    ] = [],
+    results: options.Results = Path("results"),
+) -> None:
+    """Record finished runs in a few kilobytes each. Reports and comparisons read a record like a
+    run folder, and a repository can keep it.
+
+    \b
+    Example: dml-bench record runs --results results
+    """
+    paths = db.record_runs(runs or [Path("runs")], results, callback=options.AsideCallback())
+    typer.echo(f"{results}: {options.count(paths, 'record')}")
+
+
 @wandb_app.command("log")
 def wandb_log(
     run: options.RunFolderPath,

@@ -38,6 +38,7 @@ __all__ = [
     "PhaseName",
     "PrintJobs",
     "Ray",
+    "Results",
     "RunFolderPath",
     "Seeds",
     "Set",
@@ -215,6 +216,9 @@ TableFolder = Annotated[
     Path | None,
     typer.Option(help="Folder for the table; by default a folder in --out.", show_default=False),
 ]
+
+
+Results = Annotated[Path, typer.Option(help="Folder of the records of runs.")]
 
 
 Ray = Annotated[

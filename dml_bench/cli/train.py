@@ -101,6 +101,14 @@ def suite(
         float, typer.Option(help="With --ray: the fraction of a GPU that each run takes.")
     ] = 1.0,
     print_jobs: options.PrintJobs = False,
+    record: Annotated[
+        bool,
+        typer.Option(
+            "--record",
+            help="Record each run in --results, and count runs that are recorded there.",
+        ),
+    ] = False,
+    results: options.Results = Path("results"),
 ) -> None:
     """Run a table of experiments and compare them. Each run is a process of its own. Finished runs
     are kept, and the same command continues. Exit code 1 if a run failed.
@@ -123,13 +131,14 @@ def suite(
         report=report,
         cache_dir=cache_dir,
         wandb=wandb.value,
+        results=results if record else None,
         command=("dml-bench", *sys.argv[1:]),
     )
     if print_jobs:
         typer.echo("".join(f"{line}\n" for line in db.suite_commands(planned, device)), nl=False)
         return
     with options.stopped_by_ctrl_c("finished runs and epochs"):
-        results = db.run_suite(
+        outcomes = db.run_suite(
             planned,
             jobs=jobs,
             device=device,
@@ -138,7 +147,7 @@ def suite(
             gpus_per_run=gpus_per_run,
             console=options.terminal(),
         )
-    if any(result.status == "failed" for result in results):
+    if any(result.status == "failed" for result in outcomes):
         raise typer.Exit(1)
 
 

@@ -45,6 +45,9 @@ def decided_by_order(neighbours: Neighbours) -> Annotated[np.ndarray, Bool("quer
 def recall_at(neighbours: Neighbours, k: int) -> Annotated[np.ndarray, Float("query")]:
     """(query) 1 where at least one of the k nearest is relevant, the R@k of metric learning (Jégou
     et al. 2011)."""
+    if neighbours.first_relevant is not None:
+        place = neighbours.first_relevant
+        return ((place >= 1) & (place <= k)).astype(float)
     assert 1 <= k <= neighbours.k
     return (neighbours.labels[:, :k] == neighbours.query_labels[:, None]).any(1).astype(float)
 

@@ -50,6 +50,9 @@ class Neighbours:
     at_r: Annotated[np.ndarray, Float("query 2")] | None = None
     """(query, 2) float64 R-precision and MAP@R, where they were taken of more neighbours than are
     kept here."""
+    first_relevant: Annotated[np.ndarray, Int("query")] | None = None
+    """(query) place of the first neighbour of the query's class, from 1, or 0 where none was found,
+    where it was taken of more neighbours than are kept here."""
 
     def __post_init__(self) -> None:
         assert self.indices.shape == self.similarities.shape
@@ -77,6 +80,7 @@ class Neighbours:
             similarities=self.similarities[queries],
             query_labels=self.query_labels[queries],
             at_r=None if self.at_r is None else self.at_r[queries],
+            first_relevant=None if self.first_relevant is None else self.first_relevant[queries],
         )
 
 

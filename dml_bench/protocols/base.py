@@ -82,6 +82,8 @@ class Protocol(ABC):
     has_drop: ClassVar[bool] = False
     """Whether a model of all classes is compared with one that did not train on the unseen. Without
     that, all queries must be of classes that were never trained on."""
+    measures_ranking: ClassVar[bool] = False
+    """Whether its metrics need more of a query than its nearest image."""
     gallery_is_trained_on: ClassVar[bool] = True
     main_phase: ClassVar[str]
     """The phase that trained on all that it may. It answers where only one phase can."""

@@ -145,6 +145,7 @@ class ClassDisjoint(Protocol):
     clusters = True
     validates_by_class = True
     takes_unseen = False
+    measures_ranking = True
     gallery_is_trained_on = False
     main_phase = DISJOINT
     class_table = "test_classes_metrics"
@@ -268,4 +269,5 @@ def retrieval_metrics(recall_k: Iterable[int]) -> Iterator[Metric]:
 
 def recall_of_most(k: int, neighbours: Neighbours) -> np.ndarray:
     """(query) R@k; of a gallery of fewer images, of all of these."""
-    return recall_at(neighbours, min(k, neighbours.k))
+    kept = neighbours.k if neighbours.first_relevant is None else k
+    return recall_at(neighbours, min(k, kept))

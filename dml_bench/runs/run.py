@@ -1,7 +1,8 @@
 """One finished run, read from its sealed folder."""
 
 import hashlib
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,7 @@ from dml_bench.data.identity import differing_data
 from dml_bench.evaluation.search import Neighbours
 from dml_bench.protocols import Protocol, protocol_of
 from dml_bench.registry import datasets
-from dml_bench.runs import layout
+from dml_bench.runs import layout, record_format
 from dml_bench.runs.arrays import Embeddings, Logits, read_neighbours
 from dml_bench.runs.folder import RunFolder, last_session, read_environment, read_json, read_records
 from dml_bench.runs.schema import Environment, EpochRecord, PhaseCost, Session, Summary, costs_of
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 __all__ = [
     "ImageFiles",
     "NotFinished",
+    "RecordedRun",
     "Run",
     "SplitImage",
     "find_run",
@@ -35,6 +37,7 @@ __all__ = [
     "progress",
     "read_experiment",
     "read_folder",
+    "read_record",
     "run_folders",
 ]
 
@@ -70,6 +73,11 @@ class Run:
     @property
     def seed(self) -> int:
         return self.experiment.seed
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether embeddings, weights and names of images are there; a record has none."""
+        return True
 
     @property
     def metrics(self) -> dict[str, float]:
@@ -219,6 +227,144 @@ class Run:
     def unseen(self) -> np.ndarray:
         """Ids of the classes that any phase never saw."""
         return np.unique(np.concatenate(list(self.held_out.values())))
+
+
+@dataclass(frozen=True)
+class RecordedLogits(Logits):
+    """What the loss's own logits chose; a record keeps no probabilities."""
+
+    chosen: np.ndarray
+
+    @cached_property
+    def predicted(self) -> np.ndarray:
+        """(query) the likeliest class id."""
+        return self.chosen
+
+
+@dataclass(frozen=True)
+class RecordedRun(Run):
+    """A run of which only the record is left (`record_format`): its configuration, its summary, and
+    of each query the nearest class in each phase. `folder` is the JSON of the record.
+
+    What needs more raises ValueError: image files, embeddings, weights, and more neighbours than
+    the nearest.
+    """
+
+    content: record_format.Content = field(kw_only=True, repr=False)
+    description: Mapping[str, Any] = field(kw_only=True, repr=False)
+    """The JSON."""
+
+    def lacking(self, what: str) -> ValueError:
+        """The error that says what a record does not have."""
+        return ValueError(
+            f"{self.folder} is a record, which has no {what}: name the folder of a run"
+        )
+
+    @property
+    def is_complete(self) -> bool:
+        return False
+
+    @cached_property
+    def environment(self) -> Environment:
+        return {
+            "sessions": [self.description["session"]],
+            "dataset": self.summary["dataset"],
+            "split": self.summary["split"],
+        }
+
+    @property
+    def wandb_id(self) -> str:
+        raise self.lacking("W&B run")
+
+    def last_session(self, *keys: str) -> Session:
+        session: Session = self.description["session"]
+        missing = [key for key in keys if key not in session]
+        if missing:
+            raise self.lacking(f"{missing[0]!r} in its session")
+        return session
+
+    @cached_property
+    def records(self) -> list[EpochRecord]:
+        records: list[EpochRecord] = self.content.facts["records"]
+        return records
+
+    @cached_property
+    def predictions(self) -> list[dict[str, str]]:
+        """One row for each query, without the names of images."""
+        names = self.class_names
+        labels = self.neighbours[self.protocol.main_phase].query_labels
+        columns = {"class": [names[label] for label in labels.tolist()]}
+        columns["unseen"] = list(map(str, np.isin(labels, self.unseen).tolist()))
+        for phase, neighbours in self.neighbours.items():
+            nearest = neighbours.labels[:, 0]
+            columns[f"{phase}_predicted"] = [names[label] for label in nearest.tolist()]
+            columns[f"{phase}_correct"] = list(map(str, (nearest == labels).tolist()))
+            similarities = neighbours.similarities[:, 0].astype(float).round(6)
+            columns[f"{phase}_similarity"] = list(map(str, similarities.tolist()))
+            elected = self.elected(phase).tolist()
+            columns[f"{phase}_vote"] = [names[label] for label in elected]
+        rows = zip(*columns.values(), strict=True)
+        return [dict(zip(columns, row, strict=True)) for row in rows]
+
+    @property
+    def split(self) -> tuple[SplitImage, ...]:
+        raise self.lacking("image files")
+
+    @property
+    def queries_digest(self) -> str:
+        return str(self.content.facts["queries"])
+
+    @cached_property
+    def neighbours(self) -> dict[str, Neighbours]:
+        """By phase, the nearest image of each query, as the first gallery image of its class."""
+        return {phase: self.nearest(phase) for phase in self.content.facts["similarities"]}
+
+    def nearest(self, phase: str) -> Neighbours:
+        arrays, facts = self.content.arrays, self.content.facts
+        counts = arrays["gallery_counts"].astype(np.int64)
+        first_of_class = np.cumsum(counts) - counts
+        labels = arrays["query_labels"].astype(np.int64)
+        classes = record_format.decoded_classes(arrays[f"{phase}.nearest"], labels)
+        similarities = record_format.decoded_similarities(
+            arrays[f"{phase}.similarity"], facts["similarities"][phase]
+        )
+        at_r = arrays.get(f"{phase}.at_r")
+        first_relevant = arrays.get(f"{phase}.first_relevant")
+        return Neighbours(
+            indices=first_of_class[classes][:, None],
+            similarities=similarities[:, None],
+            gallery_labels=np.repeat(np.arange(len(counts)), counts),
+            query_labels=labels,
+            leaves_one_out=facts["leaves_one_out"],
+            at_r=None if at_r is None else record_format.decoded_fractions(at_r),
+            first_relevant=None if first_relevant is None else first_relevant.astype(np.int64),
+        )
+
+    def elected(self, phase: str) -> np.ndarray:
+        """(query) the class that the ten nearest images elect."""
+        nearest = self.neighbours[phase].labels[:, 0]
+        return record_format.decoded_classes(self.content.arrays[f"{phase}.elected"], nearest)
+
+    def embeddings(self, phase: str) -> Embeddings:
+        raise self.lacking("embeddings")
+
+    def has_embeddings(self, phase: str) -> bool:
+        return False
+
+    def logits(self, phase: str) -> Logits:
+        codes = self.content.arrays.get(f"{phase}.logits")
+        if codes is None:
+            raise self.lacking(f"logits of phase {phase}")
+        labels = self.neighbours[phase].query_labels
+        return RecordedLogits(self.folder, record_format.decoded_classes(codes, labels))
+
+    def weights(self, model: str) -> "dict[str, Tensor]":
+        raise self.lacking("weights")
+
+    @cached_property
+    def class_names(self) -> dict[int, str]:
+        labels = np.unique(self.content.arrays["query_labels"]).tolist()
+        return dict(zip(labels, self.content.facts["class_names"], strict=True))
 
 
 class ImageFiles:
@@ -393,8 +539,10 @@ class NotFinished(ValueError):
 
 
 def read_folder(path: Path) -> Run:
-    """The finished run in a run folder. Raises NotFinished if it has not ended, ValueError where
-    files of it are missing or were changed."""
+    """The finished run in a run folder, or of the JSON of a record. Raises NotFinished if it has
+    not ended, ValueError where files of it are missing or were changed."""
+    if record_format.is_record(path):
+        return read_record(path)
     experiment, folder = read_experiment(path)
     summary = folder.summary()
     if summary is None:
@@ -406,19 +554,21 @@ def read_folder(path: Path) -> Run:
 
 
 def open_run(path: Path, data_dir: Path | None = None) -> Run:
-    """The finished run in a folder, or the only one below an experiment's folder; `data_dir` is
-    where its images lie now.
+    """The finished run in a folder, or the only one below an experiment's folder, or of a record;
+    `data_dir` is where its images lie now.
 
     Raises ValueError where there is none, more than one, or one that has not ended or was changed
     since.
     """
+    if record_format.is_record(path):
+        return read_record(path)
     if not path.is_dir():
         raise ValueError(
             f"{path} {'is not a folder' if path.exists() else 'does not exist'}: give the folder of"
             " a finished run"
         )
     is_run = (path / layout.EXPERIMENT).exists()
-    folders = [path] if is_run else layout.runs_below(path)
+    folders = [path] if is_run else layout.runs_below(path) or run_folders(path)
     if not folders:
         raise ValueError(
             f"{path} holds no run: give the folder that `dml-bench run` named, e.g."
@@ -427,6 +577,19 @@ def open_run(path: Path, data_dir: Path | None = None) -> Run:
     if len(folders) > 1:
         raise ValueError(f"{path} holds {len(folders)} runs: name one of them, e.g. {folders[0]}")
     return replace(read_folder(folders[0]), data_dir=data_dir)
+
+
+def read_record(path: Path) -> RecordedRun:
+    """The run that a record is of, by the JSON of the record. Raises ValueError where one of its
+    two files was changed, or can't be read."""
+    description = record_format.read_description(path)
+    content = record_format.read_content(path, description)
+    try:
+        experiment = load(content.facts["experiment"])
+    except ValueError as error:
+        raise ValueError(f"{path} can't be read: {error}") from None
+    summary: Summary = content.facts["summary"]
+    return RecordedRun(path, experiment, summary, content=content, description=description)
 
 
 def read_experiment(path: Path) -> tuple[Experiment, RunFolder]:
@@ -453,10 +616,16 @@ def progress(folder: RunFolder) -> str:
 
 
 def run_folders(path: Path) -> list[Path]:
-    """`path` itself if it is a run folder, else those below it, by name."""
-    if (path / layout.EXPERIMENT).is_file():
+    """`path` itself if it is a run folder or a record, else those below it, by name."""
+    if (path / layout.EXPERIMENT).is_file() or record_format.is_record(path):
         return [path]
-    return [file.parent for file in whole_files(path) if file.name == layout.EXPERIMENT]
+    folders = []
+    for file in whole_files(path):
+        if file.name == layout.EXPERIMENT:
+            folders.append(file.parent)
+        elif record_format.is_record(file):
+            folders.append(file)
+    return folders
 
 
 def read_weights(path: Path) -> "dict[str, Tensor]":

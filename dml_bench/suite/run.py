@@ -20,6 +20,7 @@ from dml_bench.config.variants import settings_in, variant_name
 from dml_bench.data.datasets import Dataset, open_dataset
 from dml_bench.data.identity import OtherData
 from dml_bench.runs.folder import RunFolder
+from dml_bench.runs.record import find_record, is_recorded, write_record
 from dml_bench.runs.run import Run, find_run
 from dml_bench.suite import page, record
 from dml_bench.suite.executor import ExecutorSetup, JobResult, Slots, SuitePaths
@@ -48,6 +49,8 @@ class Suite:
     """The folder of the page; None means a folder in `out`, named for table and data."""
     wandb: str
     command: tuple[str, ...]
+    results: Path | None = None
+    """The folder of records, which count as finished runs; None where none are kept."""
 
 
 def run_suite(
@@ -177,6 +180,8 @@ class SuiteSession:
         """The finished runs, by experiment and seed."""
         self.failures: dict[Key, str] = {}
         """The reasons of failed runs."""
+        self.not_counted: list[str] = []
+        """Of each record that does not count as a finished run: which, and why."""
         self.results: list[JobResult] = []
 
     @contextmanager
@@ -210,9 +215,32 @@ class SuiteSession:
                 raise
             except ValueError:
                 continue  # the process of the run reports a folder that can't be read
+            run = run or self.recorded(job)
             if run is not None:
                 self.runs[job.key] = run
                 self.results.append(JobResult(job=job, status="finished earlier"))
+
+    def recorded(self, job: Job) -> Run | None:
+        """The record of a job that has no run folder; None where there is none that counts."""
+        if self.suite.results is None:
+            return None
+        dataset = self.datasets[repr(job.experiment.data.dataset)]
+        try:
+            return find_record(self.suite.results, job.experiment, dataset)
+        except ValueError as reason:
+            self.not_counted.append(str(reason))
+            return None
+
+    def keep_record(self, run: Run, display: SuiteProgress) -> None:
+        """Record a run that has ended, where records are kept. A record that can't be written is
+        said and stops nothing: `dml-bench record` makes it later."""
+        if self.suite.results is None or not run.is_complete:
+            return
+        try:
+            if not is_recorded(self.suite.results, run):
+                write_record(self.suite.results, run)
+        except (OSError, ValueError) as problem:
+            display.say(f"warning: {run.folder} is not recorded: {problem}", "yellow")
 
     def read(self, job: Job) -> Run | None:
         """The finished run of a job; None where there is none."""
@@ -231,11 +259,16 @@ class SuiteSession:
         listener = SuiteListener(display, jobs, len(self.runs), slots.jobs, duration)
         self.record.begin(slots)
         display.say(describe_plan(jobs, len(self.runs), slots))
+        if self.not_counted:
+            records = counted(len(self.not_counted), "record")
+            display.say(f"{records} can't be counted as a run made now: {self.not_counted[0]}")
         try:
             executor = executor_setup.make_executor(paths, slots, listener)
             with display, closing(executor.run(jobs)) as results:
                 for result in results:
                     self.record_result(result, listener)
+                    if (run := self.runs.get(result.job.key)) is not None:
+                        self.keep_record(run, display)
             how = "complete"
         finally:
             self.record.write(self.facts(), time.perf_counter() - start, how)
@@ -281,6 +314,8 @@ class SuiteSession:
         """Show the tables and write the page."""
         groups = grouped(self.suite.rows, self.runs, self.failures)
         runs = list(self.runs.values())
+        for run in runs:
+            self.keep_record(run, display)
         report = page.SuiteReport(
             title=self.suite.title,
             command=self.suite.command,

@@ -19,6 +19,7 @@ VERBS = [
     "suite",
     "compare",
     "report",
+    "record",
     "enrol",
     "predict",
     "export",

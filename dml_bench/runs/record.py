@@ -1,0 +1,269 @@
+"""Records of runs: written from finished run folders, and found again in place of a run.
+
+A run folder holds weights and embeddings, some 100 MB. Its record holds what every number of a
+table, a comparison or a report is made of, in about ten kilobytes that a repository can keep.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dml_bench.config import Experiment, as_table
+from dml_bench.data.datasets import Dataset
+from dml_bench.data.identity import differing_data
+from dml_bench.data.split import split_of
+from dml_bench.evaluation.metrics import map_at_r, r_precision, vote
+from dml_bench.evaluation.search import Neighbours
+from dml_bench.evaluation.statistics import estimate
+from dml_bench.protocols import phases_of, protocol_of
+from dml_bench.runs import record_format
+from dml_bench.runs.folder import completed, decisive, differing
+from dml_bench.runs.metrics import metrics_of
+from dml_bench.runs.run import RecordedRun, Run, read_record
+from dml_bench.runs.schema import Session, Summary
+from dml_bench.system.code_digest import code_digest
+from dml_bench.system.provenance import describe
+
+__all__ = ["OtherRecord", "find_record", "is_recorded", "record_path", "write_record"]
+
+VOTERS = 10
+DECIDING_PACKAGES = (
+    "torch",
+    "torchvision",
+    "timm",
+    "pytorch-metric-learning",
+    "faiss-cpu",
+    "numpy",
+    "pillow",
+)
+"""Packages whose versions decide answers."""
+OF_THIS_MACHINE = ("root", "root_from_run")
+"""Facts on the data set that a record leaves out."""
+
+
+class OtherRecord(ValueError):
+    """A record is there that can't be taken for the run, or written over."""
+
+
+def record_path(results: Path, experiment: Experiment, dataset: str) -> Path:
+    """The JSON of the record of a run."""
+    division = str(experiment.data.split)
+    if protocol_of(experiment).takes_unseen:
+        division += f"-{experiment.unseen}"
+    folder = re.sub(r"[^\w.]+", "-", division).strip("-")
+    return results / dataset / folder / experiment.name / f"seed-{experiment.seed}.json"
+
+
+def write_record(results: Path, run: Run) -> Path:
+    """Write the record of a finished run, and return the path of its JSON. The record of an earlier
+    run in its place is replaced; the same run gives the same bytes.
+
+    Raises OtherRecord where the record there is of other images.
+    """
+    path = record_path(results, run.experiment, run.dataset_name)
+    if path.exists():
+        before = record_format.read_description(path)["dataset"]["fingerprint"]
+        if before != run.dataset_fingerprint:
+            raise OtherRecord(
+                f"{path} is of other images (fingerprint {before[:12]}, the run's"
+                f" {run.dataset_fingerprint[:12]}): choose another folder with --results DIR"
+            )
+    content = content_of(run)
+    summary: Summary = content.facts["summary"]
+    recorded = RecordedRun(path, run.experiment, summary, content=content, description={})
+    record_format.write_content(path, description_of(run, recorded), content)
+    return path
+
+
+def is_recorded(results: Path, run: Run) -> bool:
+    """Whether there is a record of this very run."""
+    path = record_path(results, run.experiment, run.dataset_name)
+    if not path.exists():
+        return False
+    description = record_format.read_description(path)
+    started = run.last_session("started_at")["started_at"]
+    of_record = (description["dataset"]["fingerprint"], description["session"].get("started_at"))
+    return of_record == (run.dataset_fingerprint, started)
+
+
+def description_of(run: Run, recorded: RecordedRun) -> dict[str, Any]:
+    """What the JSON says. Its numbers are measured of the recorded answers."""
+    session: dict[str, Any] = dict(run.last_session("started_at", "packages"))
+    session.pop("command", None)
+    numbers = {}
+    for metric in metrics_of(run.experiment).values():
+        numbers[metric.name] = estimate([metric.scores(recorded)], average=metric.average)
+    summary = recorded.summary
+    return {
+        "experiment": run.experiment.name,
+        "protocol": run.experiment.protocol,
+        "profile": run.experiment.profile,
+        "seed": run.seed,
+        "configuration_sha256": configuration_digest(run.experiment),
+        "code_sha256": code_of_run(run),
+        "dataset": {
+            key: summary["dataset"][key]
+            for key in ("name", "fingerprint", "num_images", "num_classes")
+        },
+        "split": {"kind": run.experiment.data.split, **summary["split"]},
+        "unseen": protocol_of(run.experiment).describe_unseen(run.experiment),
+        "session": session,
+        "numbers": record_format.rounded(numbers),
+        "cost": record_format.rounded(cost_of(run), 4),
+    }
+
+
+def code_of_run(run: Run) -> str | None:
+    """The digest of the code that made a run; None where it is not known, or was not the same in
+    all sessions."""
+    codes = {session.get("code") for session in run.environment["sessions"]}
+    return codes.pop() if len(codes) == 1 else None
+
+
+def cost_of(run: Run) -> dict[str, Any]:
+    """What the run took, over all phases; each phase's cost is in the summary."""
+    phases = run.costs.values()
+    return {
+        "total_seconds": run.summary["cost"]["total_seconds"],
+        "train_seconds": sum(phase["train_seconds"] for phase in phases),
+        "peak_memory_bytes": max(phase.get("peak_memory_bytes", 0) for phase in phases),
+    }
+
+
+def configuration_digest(experiment: Experiment) -> str:
+    """SHA-256 of what decides an experiment's numbers."""
+    table = decisive(as_table(experiment))
+    return hashlib.sha256(json.dumps(table, sort_keys=True).encode()).hexdigest()
+
+
+def content_of(run: Run) -> record_format.Content:
+    """The answers of a run, and all that is known of it."""
+    main = run.neighbours[run.protocol.main_phase]
+    num_classes = int(main.gallery_labels.max(initial=0)) + 1
+    arrays = {
+        "query_labels": small(main.query_labels),
+        "gallery_counts": small(np.bincount(main.gallery_labels, minlength=num_classes)),
+    }
+    similarities = {}
+    for phase, neighbours in run.neighbours.items():
+        assert np.array_equal(neighbours.query_labels, main.query_labels)
+        of_phase, similarities[phase] = answers_of(neighbours, run.protocol.measures_ranking)
+        logits = run.logits(phase)
+        if logits.path.is_file():
+            of_phase["logits"] = record_format.encoded_classes(
+                logits.predicted, neighbours.query_labels
+            )
+        arrays |= {f"{phase}.{name}": array for name, array in of_phase.items()}
+    facts = {
+        "experiment": without_files(as_table(run.experiment)),
+        "summary": summary_of(run),
+        "records": record_format.rounded(run.records, 4),
+        "class_names": list(run.class_names.values()),
+        "queries": run.queries_digest,
+        "leaves_one_out": main.leaves_one_out,
+        "similarities": similarities,
+    }
+    return record_format.Content(facts, arrays)
+
+
+def answers_of(
+    neighbours: Neighbours, measures_ranking: bool
+) -> tuple[dict[str, np.ndarray], list[float]]:
+    """The arrays of one phase, and the ends of its similarities."""
+    labels, nearest = neighbours.query_labels, neighbours.labels[:, 0]
+    elected, _ = vote(neighbours, min(VOTERS, neighbours.k))
+    steps, ends = record_format.encoded_similarities(neighbours.similarities[:, 0])
+    arrays = {
+        "nearest": record_format.encoded_classes(nearest, labels),
+        "elected": record_format.encoded_classes(elected, nearest),
+        "similarity": steps,
+    }
+    if measures_ranking:
+        relevant = neighbours.labels == labels[:, None]
+        place = np.where(relevant.any(1), relevant.argmax(1) + 1, 0)
+        at_r = np.stack([r_precision(neighbours), map_at_r(neighbours)], axis=1)
+        arrays["first_relevant"] = small(place)
+        arrays["at_r"] = record_format.encoded_fractions(at_r)
+    return arrays, ends
+
+
+def small(values: np.ndarray) -> np.ndarray:
+    """The same in the smallest unsigned integers that hold them."""
+    return values.astype(np.min_scalar_type(int(values.max(initial=0))))
+
+
+def summary_of(run: Run) -> dict[str, Any]:
+    """The summary without digests of files and paths of a machine."""
+    summary: dict[str, Any] = dict(run.summary)
+    dataset = {key: run.summary["dataset"].get(key) for key in run.summary["dataset"]}
+    for key in OF_THIS_MACHINE:
+        dataset.pop(key, None)
+    return {**summary, "dataset": {**dataset, "root": ""}, "files": {}}
+
+
+def without_files(table: dict[str, Any]) -> dict[str, Any]:
+    """A saved experiment whose plug-ins have no paths of a machine."""
+    for record in table.get("plugins", {}).get("components", []):
+        record["file"] = Path(record.get("file", "")).name
+    return table
+
+
+def find_record(results: Path, experiment: Experiment, dataset: Dataset) -> RecordedRun | None:
+    """The recorded run of exactly this experiment on these data, made by the code and the packages
+    that are here now; None where there is no record.
+
+    Raises OtherRecord, with the reason, where there is one that is not of the same, and ValueError
+    where its files were changed.
+    """
+    path = record_path(results, experiment, dataset.name)
+    if not path.exists():
+        return None
+    run = read_record(path)
+    if reason := why_other(run, experiment, dataset):
+        raise OtherRecord(f"{path} is of {reason}")
+    return run
+
+
+def why_other(run: RecordedRun, experiment: Experiment, dataset: Dataset) -> str:
+    """Why a record is not of the run that an experiment would be here and now; empty where it
+    is."""
+    theirs = decisive(completed(as_table(run.experiment)))
+    if keys := differing(theirs, decisive(as_table(experiment))):
+        return f"another configuration (differs in {', '.join(keys[:4])})"
+    summary: Any = run.summary
+    if other := differing_data(summary, experiment, dataset):
+        return other
+    if not summary["dataset"].get("left_out"):
+        split = split_of(experiment, dataset)
+        phases = phases_of(experiment, dataset, split)
+        never = {dataset.class_names[label] for phase in phases for label in phase.held_out_classes}
+        if split.fingerprint != summary["split"]["fingerprint"]:
+            return "another division of the images"
+        if never and never != set(summary["unseen_classes"]):
+            return "other classes held out"
+    if run.description["code_sha256"] != code_digest():
+        return "other code"
+    return other_packages(run.description["session"])
+
+
+def other_packages(session: Session | Mapping[str, Any]) -> str:
+    """Packages that decide answers and have another version here; empty where none has."""
+    here = describe()["packages"]
+    changed = []
+    for name in DECIDING_PACKAGES:
+        before, now = (
+            public_version(packages.get(name)) for packages in (session["packages"], here)
+        )
+        if before != now:
+            changed.append(f"{name} {before}, here {now}")
+    return ", ".join(changed)
+
+
+def public_version(version: str | None) -> str:
+    """Without what says how it was built: 2.15.0 of 2.15.0+cpu."""
+    return (version or "none").partition("+")[0]

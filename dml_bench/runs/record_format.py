@@ -1,0 +1,178 @@
+"""The two files of a recorded run: what is said of it as JSON, and its answers as a few bytes for
+each query.
+
+    results/<data set>/<split and hold-outs>/<experiment>/seed-<n>.json
+    results/<data set>/<split and hold-outs>/<experiment>/seed-<n>.safetensors.xz
+
+The second is a safetensors file, compressed by xz. Its metadata hold the configuration, the summary
+and the epochs as JSON under `run`; its arrays hold the answers. The JSON is sealed and holds the
+SHA-256 of the second, so a changed file is refused. The same run is always written as the same
+bytes.
+
+Answers are stored as what is rare: 0 is the expected class, and any other number one more than a
+class id. Similarities have 64 steps between the lowest and the highest of their phase.
+"""
+
+import hashlib
+import json
+import lzma
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dml_bench.system.files import Damaged, Shape, read_json, write_atomically, write_json
+
+__all__ = [
+    "ANSWERS_SUFFIX",
+    "DESCRIPTION",
+    "Content",
+    "decoded_classes",
+    "decoded_fractions",
+    "decoded_similarities",
+    "encoded_classes",
+    "encoded_fractions",
+    "encoded_similarities",
+    "is_record",
+    "read_content",
+    "read_description",
+    "rounded",
+    "write_content",
+]
+
+VERSION = 1
+ANSWERS_SUFFIX = ".safetensors.xz"
+STEPS = 63
+"""Of a similarity, from the lowest to the highest."""
+UNDEFINED_FRACTION = 255
+DESCRIPTION: Shape = {
+    "record_version": int,
+    "experiment": str,
+    "seed": int,
+    "dataset": {"name": str, "fingerprint": str},
+    "split": {"fingerprint": str},
+    "session": dict,
+    "answers_sha256": str,
+}
+"""What the JSON has at least."""
+XZ = [{"id": lzma.FILTER_LZMA2, "preset": 9 | lzma.PRESET_EXTREME, "lc": 0, "lp": 0, "pb": 0}]
+REMEDY = "restore it, or record the run again with `dml-bench record RUN`"
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """What the second file holds."""
+
+    facts: dict[str, Any]
+    """Values of JSON: `experiment`, `summary`, `records`, `class_names` and others."""
+    arrays: dict[str, np.ndarray]
+
+
+def is_record(path: Path) -> bool:
+    """Whether a file is the JSON of a recorded run, by its name and that of its neighbour."""
+    return path.suffix == ".json" and answers_file(path).is_file()
+
+
+def answers_file(path: Path) -> Path:
+    return path.with_suffix(ANSWERS_SUFFIX)
+
+
+def write_content(path: Path, description: Mapping[str, Any], content: Content) -> None:
+    """Write both files. The JSON is last, so that it never stands beside older answers unseen."""
+    answers = packed(content)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(answers_file(path), lambda file: file.write(answers))
+    digest = hashlib.sha256(answers).hexdigest()
+    write_json(path, {"record_version": VERSION, **description, "answers_sha256": digest})
+
+
+def packed(content: Content) -> bytes:
+    """The bytes of the second file, the same for the same content."""
+    from safetensors.numpy import save
+
+    text = json.dumps(content.facts, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    arrays = {name: np.ascontiguousarray(content.arrays[name]) for name in sorted(content.arrays)}
+    data = save(arrays, {"run": text})
+    return lzma.compress(data, lzma.FORMAT_XZ, lzma.CHECK_CRC32, filters=XZ)
+
+
+def read_description(path: Path) -> dict[str, Any]:
+    """The JSON of a record. Raises ValueError where it was changed or is of another version."""
+    try:
+        description: dict[str, Any] = read_json(path, DESCRIPTION, sealed=True)
+    except Damaged as problem:
+        raise ValueError(f"{problem}; {REMEDY}") from None
+    except OSError as problem:
+        raise ValueError(f"{path} can't be read: {problem.strerror}; {REMEDY}") from None
+    version = description["record_version"]
+    if version != VERSION:
+        raise ValueError(f"{path}: record_version must be {VERSION}, got {version}; {REMEDY}")
+    return description
+
+
+def read_content(path: Path, description: Mapping[str, Any]) -> Content:
+    """The answers that belong to a JSON. Raises ValueError where they are missing or were
+    changed."""
+    from safetensors.numpy import load
+
+    answers = answers_file(path)
+    try:
+        data = answers.read_bytes()
+    except OSError as problem:
+        raise ValueError(f"{answers} can't be read: {problem.strerror}; {REMEDY}") from None
+    if hashlib.sha256(data).hexdigest() != description["answers_sha256"]:
+        raise ValueError(f"{answers} was changed after it was written; {REMEDY}")
+    plain = lzma.decompress(data)
+    length = int.from_bytes(plain[:8], "little")
+    header = json.loads(plain[8 : 8 + length])
+    return Content(json.loads(header["__metadata__"]["run"]), load(plain))
+
+
+def rounded(value: Any, digits: int = 6) -> Any:
+    """The same with so many significant digits for each fraction."""
+    if isinstance(value, Mapping):
+        return {key: rounded(part, digits) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [rounded(part, digits) for part in value]
+    return float(f"{value:.{digits}g}") if isinstance(value, float) else value
+
+
+def encoded_classes(classes: np.ndarray, expected: np.ndarray) -> np.ndarray:
+    """(query) class ids as what is rare: 0 where a class is the expected one, else one more than
+    the id; in the smallest unsigned integers that hold the ids."""
+    codes = np.where(classes == expected, 0, classes.astype(np.int64) + 1)
+    return codes.astype(np.min_scalar_type(int(codes.max(initial=0))))
+
+
+def decoded_classes(codes: np.ndarray, expected: np.ndarray) -> np.ndarray:
+    """(query) int64 class ids."""
+    return np.where(codes == 0, expected, codes.astype(np.int64) - 1)
+
+
+def encoded_similarities(values: np.ndarray) -> tuple[np.ndarray, list[float]]:
+    """(query) steps from 0 to 63, and the lowest and the highest similarity."""
+    if not len(values):
+        return np.empty(0, np.uint8), [0.0, 0.0]
+    low, high = float(values.min()), float(values.max())
+    width = high - low or 1.0
+    return np.round((values - low) / width * STEPS).astype(np.uint8), [low, high]
+
+
+def decoded_similarities(steps: np.ndarray, ends: list[float]) -> np.ndarray:
+    """(query) float32 similarities."""
+    low, high = ends
+    return (low + steps / STEPS * (high - low)).astype(np.float32)
+
+
+def encoded_fractions(values: np.ndarray) -> np.ndarray:
+    """Numbers from 0 to 1 as 0 to 254; 255 for what is undefined."""
+    steps = np.round(np.nan_to_num(values) * (UNDEFINED_FRACTION - 1))
+    return np.where(np.isnan(values), UNDEFINED_FRACTION, steps).astype(np.uint8)
+
+
+def decoded_fractions(steps: np.ndarray) -> np.ndarray:
+    """float64 numbers from 0 to 1, nan where undefined."""
+    values = steps.astype(float) / (UNDEFINED_FRACTION - 1)
+    return np.where(steps == UNDEFINED_FRACTION, np.nan, values)

@@ -1,0 +1,268 @@
+"""A record of a run holds what every number is made of, is refused when it was changed, and counts
+as the run only where the same code would make it again."""
+
+import json
+import shutil
+import types
+from pathlib import Path
+
+import numpy as np
+import pytest
+from handmade import BASELINE, experiment, finish
+from rich.console import Console
+from tiny import SETTINGS, refusal, tiny
+
+import dml_bench as db
+from dml_bench.data.datasets import open_dataset
+from dml_bench.evaluation.search import Neighbours
+from dml_bench.runs import record, record_format
+from dml_bench.runs.metrics import metrics_of
+from dml_bench.runs.record import OtherRecord, answers_of, find_record, record_path, write_record
+from dml_bench.runs.record_format import Content, packed
+from dml_bench.runs.run import RecordedRun, Run, read_folder, run_folders
+from dml_bench.system.files import write_json
+
+RIGHT = {"all": [[1, 1, 0], [1, 0, 0], [1, 1, 1]], "limited": [[1, 0, 0], [1, 1, 0], [0, 0, 1]]}
+KINDS = {
+    "one hold-out": (),
+    "rotated": ("unseen=random:2 x 2",),
+    "logits": ("loss=crossentropy", "miner=none", "model.head=identity"),
+    "disjoint": ("protocol=class_disjoint", "data.split=half", "unseen=", "evaluate.nmi=true"),
+}
+
+
+@pytest.fixture(params=KINDS)
+def run_and_record(request, trained, tmp_path) -> tuple[Run, RecordedRun]:
+    run = read_folder(trained("train.epochs=1", *KINDS[request.param]).folder)
+    read = read_folder(write_record(tmp_path / "results", run))
+    assert isinstance(read, RecordedRun)
+    return run, read
+
+
+def test_every_metric_is_measured_of_a_record_as_of_its_run(run_and_record):
+    run, recorded = run_and_record
+    for name, metric in metrics_of(run.experiment).items():
+        of_run, of_record = metric.scores(run), metric.scores(recorded)
+        assert np.array_equal(of_run.labels, of_record.labels)
+        rounding = 1 / 500 if name in ("r_precision", "map_at_r") else 0
+        assert np.allclose(of_run.values, of_record.values, rtol=0, atol=rounding), name
+
+
+def test_a_record_says_of_its_run_what_the_run_says(run_and_record):
+    run, recorded = run_and_record
+    assert recorded.experiment == run.experiment
+    assert recorded.metrics == run.metrics
+    assert recorded.costs == run.costs
+    assert recorded.class_names == run.class_names
+    assert recorded.queries_digest == run.queries_digest
+    assert recorded.dataset_fingerprint == run.dataset_fingerprint
+    assert recorded.split_fingerprint == run.split_fingerprint
+    assert recorded.last_session("commit", "code") == {
+        key: value for key, value in run.last_session("code").items() if key != "command"
+    }
+    assert {phase: classes.tolist() for phase, classes in recorded.held_out.items()} == {
+        phase: classes.tolist() for phase, classes in run.held_out.items()
+    }
+    assert len(recorded.records) == len(run.records)
+    loss, recorded_loss = run.records[0]["train_loss"], recorded.records[0]["train_loss"]
+    assert recorded_loss == pytest.approx(loss, rel=1e-3)
+
+
+def test_the_predictions_of_a_record_are_those_of_its_run_without_names_of_images(run_and_record):
+    run, recorded = run_and_record
+    for of_run, of_record in zip(run.predictions, recorded.predictions, strict=True):
+        for column, value in of_record.items():
+            if column.endswith("similarity"):
+                assert float(value) == pytest.approx(float(of_run[column]), abs=0.02)
+            else:
+                assert value == of_run[column], column
+
+
+def test_the_numbers_of_the_json_are_measured_of_the_answers(run_and_record):
+    run, recorded = run_and_record
+    numbers = recorded.description["numbers"]
+    assert set(numbers) == set(metrics_of(run.experiment))
+    for name, value in numbers.items():
+        if name in run.metrics:
+            assert value == pytest.approx(run.metrics[name], abs=2e-3)
+
+
+def test_what_a_record_does_not_have_is_refused_in_one_line(run_and_record):
+    _, recorded = run_and_record
+    assert recorded.phases == ()
+    for lacking in (
+        lambda: recorded.embeddings("all"),
+        lambda: recorded.weights("all"),
+        lambda: recorded.split,
+        lambda: recorded.images.paths,
+        lambda: recorded.wandb_id,
+    ):
+        with pytest.raises(ValueError, match=r"seed-42\.json is a record, which has no .*: name"):
+            lacking()
+
+
+def test_the_same_run_is_recorded_as_the_same_bytes(trained, tmp_path):
+    run = read_folder(trained("train.epochs=1").folder)
+    first, second = (write_record(tmp_path / name, run) for name in ("one", "two"))
+    assert first.read_bytes() == second.read_bytes()
+    answers = [record_format.answers_file(path).read_bytes() for path in (first, second)]
+    assert answers[0] == answers[1]
+
+
+def test_a_record_names_no_path_of_a_machine(trained, tmp_path):
+    run = read_folder(trained("train.epochs=1").folder)
+    path = write_record(tmp_path, run)
+    content = record_format.read_content(path, record_format.read_description(path))
+    for text in (path.read_text(), json.dumps(content.facts)):
+        assert str(run.images.recorded_root) not in text
+        assert str(run.folder.parent) not in text
+
+
+@pytest.mark.parametrize("suffix", [".json", ".safetensors.xz"])
+def test_a_changed_file_of_a_record_is_refused_by_its_name(suffix, tmp_path, monkeypatch, capsys):
+    path = write_record(tmp_path / "results", finish(tmp_path / "runs", experiment(), RIGHT))
+    changed = path.with_suffix(suffix)
+    data = bytearray(changed.read_bytes())
+    data[len(data) // 2] ^= 1
+    changed.write_bytes(bytes(data))
+    line = refusal(monkeypatch, capsys, "compare", path, path)
+    assert str(changed) in line
+    assert "dml-bench record RUN" in line
+
+
+def test_a_record_of_another_version_is_refused(tmp_path):
+    path = write_record(tmp_path / "results", finish(tmp_path / "runs", experiment(), RIGHT))
+    description = record_format.read_description(path)
+    write_json(path, {**description, "record_version": 2})
+    with pytest.raises(ValueError, match="record_version must be 1, got 2"):
+        read_folder(path)
+
+
+def test_a_record_of_other_images_is_not_written_over(tmp_path):
+    run = finish(tmp_path / "runs", experiment(), RIGHT)
+    path = write_record(tmp_path / "results", run)
+    before = path.read_bytes()
+    run.summary["dataset"]["fingerprint"] = "e" * 64
+    with pytest.raises(OtherRecord, match=r"of other images .*--results DIR"):
+        write_record(tmp_path / "results", run)
+    assert path.read_bytes() == before
+
+
+def test_runs_that_hold_out_other_classes_are_recorded_beside_each_other():
+    fixed, rotated = experiment(unseen="last:20"), experiment(unseen="random:20 x 5")
+    paths = [record_path(Path("results"), run, "cub").as_posix() for run in (fixed, rotated)]
+    assert paths == [
+        f"results/cub/stratified-last-20/{BASELINE}/seed-42.json",
+        f"results/cub/stratified-random-20-x-5/{BASELINE}/seed-42.json",
+    ]
+
+
+def test_forty_classes_of_forty_queries_and_five_phases_fit_into_twelve_kilobytes():
+    rng = np.random.default_rng(0)
+    labels = np.repeat(np.arange(40), 40)
+    arrays = {}
+    for phase in range(5):
+        wrong = rng.random((1600, 10)) > 0.6
+        classes = np.where(wrong, rng.integers(0, 40, (1600, 10)), labels[:, None])
+        similarities = -np.sort(-rng.normal(0.9, 0.05, (1600, 10)), axis=1)
+        neighbours = Neighbours(classes, similarities.astype(np.float32), np.arange(40), labels)
+        of_phase, _ = answers_of(neighbours, measures_ranking=False)
+        arrays |= {f"{phase}.{name}": array for name, array in of_phase.items()}
+    assert len(packed(Content({}, arrays))) < 12_000
+
+
+def test_classes_and_similarities_are_read_as_they_were_written():
+    classes, expected = np.array([3, 0, 300]), np.array([3, 1, 2])
+    codes = record_format.encoded_classes(classes, expected)
+    assert codes.tolist() == [0, 1, 301]
+    assert record_format.decoded_classes(codes, expected).tolist() == [3, 0, 300]
+    values = np.array([0.2, 0.5, 0.2 + 0.63], np.float32)
+    steps, ends = record_format.encoded_similarities(values)
+    assert steps.tolist() == [0, 30, 63]
+    assert record_format.decoded_similarities(steps, ends) == pytest.approx(values)
+    fractions = np.array([0.0, 0.5, 1.0, np.nan])
+    steps = record_format.encoded_fractions(fractions)
+    assert steps.tolist() == [0, 127, 254, 255]
+    assert np.array_equal(record_format.decoded_fractions(steps), fractions, equal_nan=True)
+
+
+# In place of a run
+
+
+@pytest.fixture
+def recorded_birds(trained, birds, cache_dir, tmp_path) -> types.SimpleNamespace:
+    run = read_folder(trained().folder)
+    path = write_record(tmp_path / "results", run)
+    dataset = open_dataset(run.experiment.data.dataset, birds, cache_dir)
+    return types.SimpleNamespace(results=tmp_path / "results", path=path, data=dataset, run=run)
+
+
+def test_a_record_is_found_for_the_same_experiment_data_and_code(recorded_birds):
+    r = recorded_birds
+    run = find_record(r.results, tiny(), r.data)
+    assert run is not None
+    assert run.metrics == r.run.metrics
+    assert find_record(r.results, tiny("seed=43"), r.data) is None
+
+
+def test_a_record_of_other_code_settings_data_or_packages_does_not_count(
+    recorded_birds, monkeypatch
+):
+    r = recorded_birds
+
+    def why(*overrides: str) -> str:
+        with pytest.raises(OtherRecord) as refused:
+            find_record(r.results, tiny(*overrides), r.data)
+        return str(refused.value).partition(" is of ")[2]
+
+    assert why("optimizer.lr=0.1") == "another configuration (differs in optimizer.lr)"
+    description = record_format.read_description(r.path)
+    packages = description["session"]["packages"]
+    older = {**description["session"], "packages": {**packages, "torch": "1.0"}}
+    write_json(r.path, {**description, "session": older})
+    assert why().startswith("torch 1.0, here ")
+    here = {**packages, "torch": f"{packages['torch'].partition('+')[0]}+cpu"}
+    write_json(r.path, {**description, "session": {**older, "packages": here}})
+    assert find_record(r.results, tiny(), r.data) is not None
+    monkeypatch.setattr(record, "code_digest", lambda: "0" * 64)
+    assert why() == "other code"
+    r.data.__dict__["fingerprint"] = "e" * 64
+    assert why().startswith("other images or labels")
+
+
+def test_a_suite_records_finished_runs_and_counts_them_where_the_runs_are_gone(
+    trained, birds, cache_dir, tmp_path
+):
+    def statuses(out: Path, page: str) -> list[str]:
+        suite = db.plan_suite(
+            [BASELINE],
+            data_dir=birds,
+            overrides=[*SETTINGS, f"name={BASELINE}"],
+            cache_dir=cache_dir,
+            out=out,
+            report=tmp_path / page,
+            results=tmp_path / "results",
+        )
+        results = db.run_suite(suite, device="cpu", jobs=1, console=Console(quiet=True))
+        return [result.status for result in results]
+
+    runs = tmp_path / "runs"
+    shutil.copytree(trained().folder.parents[2], runs)
+    assert statuses(runs, "first") == ["finished earlier"]
+    assert len(run_folders(tmp_path / "results")) == 1
+    shutil.rmtree(runs)
+    assert statuses(runs, "second") == ["finished earlier"]
+    assert not list(runs.rglob("weights.safetensors"))
+    for name in ("table.csv", "expectations.csv"):
+        assert (tmp_path / "second" / name).read_bytes() == (tmp_path / "first" / name).read_bytes()
+
+
+def test_runs_and_records_are_compared_with_each_other(trained, tmp_path, monkeypatch, capsys):
+    run = trained().folder
+    record_of_run = db.record_runs(run, tmp_path / "results", callback=db.Callback())
+    assert str(db.compare(run, record_of_run[0])).count("the two are equal on every query") == 1
+
+
+def test_a_folder_without_a_finished_run_can_t_be_recorded(tmp_path, monkeypatch, capsys):
+    line = refusal(monkeypatch, capsys, "record", tmp_path, "--results", tmp_path / "results")
+    assert line.endswith("holds no finished run: name a folder of run folders")
