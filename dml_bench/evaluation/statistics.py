@@ -8,7 +8,11 @@ table with random rows and columns, one cell for each class and seed. The interv
 and Student's t with Satterthwaite's degrees of freedom (Satterthwaite 1946, Biometrics Bulletin
 2:110): nothing is resampled, and the interval and the p-value can't disagree.
 
-One seed says nothing about other seeds, and its interval is about that seed's models alone.
+One seed says nothing about other seeds, and its interval is about that seed's models alone. Three
+seeds say little: by how much they differ is known to within a factor of five. So the experiments of
+a table are asked together (`SeedPrior`; Smyth 2004, Statistical Applications in Genetics and
+Molecular Biology 3:3): each one's own variance of seeds is drawn towards what is usual in its
+table, and has as many more degrees of freedom as the experiments agree on it.
 """
 
 import math
@@ -24,9 +28,12 @@ __all__ = [
     "GroupOfClasses",
     "Interval",
     "Scores",
+    "SeedPrior",
     "Spread",
     "components_of",
     "estimate",
+    "fit_difference_prior",
+    "fit_seed_prior",
     "interval",
     "seeds_to_detect",
     "smallest_detectable",
@@ -38,6 +45,11 @@ Average = Literal["macro", "micro"]
 EVERYTHING = (-math.inf, math.inf)
 MOST_SEEDS = 10_000
 """More are never advised."""
+FEWEST_ROWS = 4
+"""Fewer experiments say too little of what is usual."""
+MOST_PRIOR_DEGREES = 20.0
+"""What a prior counts at most, however well the experiments agree: that they are alike is an
+assumption."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,31 +145,47 @@ class Components:
     seed_degrees_of_freedom: float
     """Of `of_seeds`."""
 
+    @property
+    def of_rest(self) -> float:
+        """What the seeds' estimates would vary by if no seed had models better than another's: the
+        part of `of_seeds` that differs from class to class."""
+        return sum(group.rest / group.num_classes for group in self.groups)
+
+    def moderated(self, prior: "SeedPrior") -> "Components":
+        """The same with the variance of the seeds drawn towards what is usual; unchanged for a
+        single seed, and where every seed has the same answers."""
+        if self.num_seeds < 2 or not self.of_rest > 0:
+            return self
+        usual = prior.ratio * self.of_rest
+        degrees = prior.degrees_of_freedom + self.seed_degrees_of_freedom
+        of_seeds = prior.degrees_of_freedom * usual + self.seed_degrees_of_freedom * self.of_seeds
+        return replace(self, of_seeds=of_seeds / degrees, seed_degrees_of_freedom=degrees)
+
     def spread(self) -> Spread:
         """The standard error and its degrees of freedom; nan for a group of a single class.
 
         With mean squares of a table of C classes by S seeds, variance = (classes + seeds - rest) /
-        (C x S), where seeds - rest is not let below 0.
+        (C x S), where seeds - rest is not let below 0. Its degrees of freedom are those of the sum
+        even then: that the seeds differ by less than the rest is itself uncertain.
         """
         least = min(group.num_classes for group in self.groups) - 1.0
         if least < 1:
             return Spread(math.nan, math.nan)
-        total = doubt = of_rest = doubt_of_rest = 0.0
+        variance = doubt = 0.0
         for group in self.groups:
             part = group.between / (self.num_seeds * group.num_classes)
-            total += part
+            variance += part
             doubt += part**2 / (group.num_classes - 1)
-            if self.num_seeds > 1:
+        if self.num_seeds > 1:
+            of_seeds, of_rest = self.of_seeds / self.num_seeds, self.of_rest / self.num_seeds
+            variance += max(of_seeds - of_rest, 0.0)
+            doubt += of_seeds**2 / self.seed_degrees_of_freedom
+            for group in self.groups:
                 part = group.rest / (self.num_seeds * group.num_classes)
-                of_rest += part
-                doubt_of_rest += part**2 / ((self.num_seeds - 1) * (group.num_classes - 1))
-        of_seeds = self.of_seeds / self.num_seeds
-        if of_seeds > of_rest:
-            total += of_seeds - of_rest
-            doubt += of_seeds**2 / self.seed_degrees_of_freedom + doubt_of_rest
+                doubt += part**2 / ((self.num_seeds - 1) * (group.num_classes - 1))
             least = min(least, self.seed_degrees_of_freedom)
-        degrees = max(total**2 / doubt, least) if doubt > 0 else least
-        return Spread(math.sqrt(total), degrees)
+        degrees = max(variance**2 / doubt, least) if doubt > 0 else least
+        return Spread(math.sqrt(variance), degrees)
 
     def with_seeds(self, num_seeds: int) -> "Components":
         """What to expect of so many seeds, when classes and models differ by as much as here."""
@@ -169,6 +197,20 @@ class Components:
         return Components(
             num_seeds, tuple(groups), self.of_seeds, self.seed_degrees_of_freedom + added
         )
+
+
+@dataclass(frozen=True, slots=True)
+class SeedPrior:
+    """By how much seeds usually differ in the experiments of a table."""
+
+    ratio: float
+    """The mean square of seeds, in units of that of the rest (`of_seeds` over `of_rest`): 1 where
+    seeds differ by no more than their answers to single classes explain. In these units it is much
+    the same at a P@1 of 0.5 and of 0.97."""
+    degrees_of_freedom: float
+    """What it counts, beside one less than the number of an experiment's own seeds."""
+    num_rows: int
+    """How many experiments it is of."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,16 +305,20 @@ def interval(
     average: Average = "macro",
     level: float = 0.95,
     within: tuple[float, float] = EVERYTHING,
+    prior: SeedPrior | None = None,
 ) -> Interval:
     """The mean of the scores with its interval, cut to the range `within` that the mean can take.
 
     Args:
         seeds: the same quantity, measured once per seed; the classes must be the same in each.
-        level: wanted coverage. Measured in simulations: tests/evaluation/test_statistics.py.
+        level: wanted coverage. Measured in simulations: reports/coverage.
+        prior: of the table whose experiment this is; without it the seeds speak for themselves.
 
     Raises ValueError without scores, or where seeds have other classes.
     """
     components = components_of(seeds, average=average)
+    if prior is not None:
+        components = components.moderated(prior)
     spread = components.spread()
     return Interval.around(
         estimate(seeds, average=average),
@@ -302,6 +348,66 @@ def components_of(seeds: Sequence[Scores], *, average: Average = "macro") -> Com
         of_seeds = float(means_of_seeds(tables, average).var(ddof=1))
     groups = tuple(mean_squares(table, average) for table in tables)
     return Components(num_seeds, groups, of_seeds, num_seeds - 1.0)
+
+
+def fit_seed_prior(
+    rows: Sequence[Sequence[Scores]], *, average: Average = "macro"
+) -> SeedPrior | None:
+    """What is usual among the experiments of a table, from the scores of each by seed. None where
+    fewer than FEWEST_ROWS have several seeds with different answers.
+
+    The ratio is the mean over the experiments. How far they agree, by the likelihood of Fisher's F
+    distribution, is what it counts; at most as much as all others' seeds, and MOST_PRIOR_DEGREES.
+    """
+    ratios, degrees = [], []
+    for seeds in rows:
+        components = components_of(seeds, average=average)
+        if components.num_seeds > 1 and components.of_rest > 0:
+            ratios.append(components.of_seeds / components.of_rest)
+            degrees.append(components.seed_degrees_of_freedom)
+    if len(ratios) < FEWEST_ROWS:
+        return None
+    most = min(sum(degrees) - max(degrees), MOST_PRIOR_DEGREES)
+    ratio = float(np.average(ratios, weights=degrees))
+    agreement = agreed_degrees(np.array(ratios), np.array(degrees), ratio, most)
+    return SeedPrior(ratio, agreement, len(ratios))
+
+
+def fit_difference_prior(
+    rows: Sequence[Sequence[Scores]], *, average: Average = "macro"
+) -> SeedPrior | None:
+    """The same for differences between experiments with the same seeds and queries.
+
+    It is fitted on each experiment minus the mean of all, query by query. So what a seed's split
+    does to all alike is left out, as differences leave it out; and the noise of an experiment that
+    many others are compared with is counted once, not in each difference anew.
+    """
+    means = [Scores.mean(of_seed) for of_seed in zip(*rows, strict=True)]
+    return fit_seed_prior([differences(seeds, means) for seeds in rows], average=average)
+
+
+def differences(seeds: Sequence[Scores], others: Sequence[Scores]) -> list[Scores]:
+    """Seed by seed, on the same queries."""
+    return [own.minus(other) for own, other in zip(seeds, others, strict=True)]
+
+
+def agreed_degrees(ratios: np.ndarray, degrees: np.ndarray, ratio: float, most: float) -> float:
+    """The degrees of freedom, up to `most`, under which these ratios are likeliest: they are
+    Fisher's F, scaled to have this mean."""
+    from scipy.optimize import minimize_scalar
+    from scipy.stats import f
+
+    def unlikeliness(logarithm: float) -> float:
+        prior_degrees = math.exp(logarithm)
+        scale = ratio * (prior_degrees - 2) / prior_degrees
+        likelihoods = f.logpdf(ratios / scale, degrees, prior_degrees) - math.log(scale)
+        return -float(likelihoods.sum())
+
+    if not ratio > 0:
+        return most
+    bounds = math.log(2.01), math.log(most)
+    best = minimize_scalar(unlikeliness, bounds=bounds, method="bounded")
+    return most if unlikeliness(bounds[1]) <= best.fun else math.exp(best.x)
 
 
 def mean_squares(table: list[Cells], average: Average) -> GroupOfClasses:
