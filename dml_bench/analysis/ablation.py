@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from dml_bench.analysis.compare import Difference, difference_of, with_q_values
+from dml_bench.analysis.priors import SeedPriors
 from dml_bench.config import experiments
 from dml_bench.config.variants import base_name, suffix_of
 from dml_bench.evaluation.statistics import Scores
@@ -78,9 +79,11 @@ class Ablation:
         return in_short(self.to[0]) if len(self.to) == 1 else f"mean of {len(self.to)}"
 
 
-def ablations(runs: Mapping[str, Sequence[Run]]) -> tuple[Ablation, ...]:
+def ablations(
+    runs: Mapping[str, Sequence[Run]], priors: SeedPriors | None = None
+) -> tuple[Ablation, ...]:
     """One for each experiment whose parent has finished runs too, with the same seeds and queries,
-    in the order that is given; then the means."""
+    in the order that is given; then the means. `priors` are those of the experiments' table."""
     changes = list(changes_in(runs))
     alike: dict[str, list[Change]] = {}
     for change in changes:
@@ -90,7 +93,8 @@ def ablations(runs: Mapping[str, Sequence[Run]]) -> tuple[Ablation, ...]:
         same_queries = all(change.queries == group[0].queries for change in group)
         if len(group) > 1 and same_queries:
             groups.append(group)
-    return compared_together([ablation_of(group) for group in groups])
+    priors = priors or SeedPriors(())
+    return compared_together([ablation_of(group, priors) for group in groups])
 
 
 def compared_together(measured: Sequence[Ablation]) -> tuple[Ablation, ...]:
@@ -118,7 +122,7 @@ def changes_in(runs: Mapping[str, Sequence[Run]]) -> Iterator[Change]:
         yield Change(name, without, pairs)
 
 
-def ablation_of(changes: Sequence[Change]) -> Ablation:
+def ablation_of(changes: Sequence[Change], priors: SeedPriors) -> Ablation:
     """Of one change, or the mean of several with the same seeds and queries."""
 
     def difference(name: str) -> Difference:
@@ -128,7 +132,8 @@ def ablation_of(changes: Sequence[Change]) -> Ablation:
         for pairs in zip(*(change.pairs for change in changes), strict=True):
             with_change.append(Scores.mean([metric.scores(pair.first) for pair in pairs]))
             without.append(Scores.mean([metric.scores(pair.second) for pair in pairs]))
-        return difference_of(name, metric, with_change, without)
+        prior = priors.of_differences(name)
+        return difference_of(name, metric, with_change, without, prior)
 
     seen, unseen, drop = map(difference, METRICS)
     first = changes[0]

@@ -18,7 +18,13 @@ from pathlib import Path
 import numpy as np
 
 from dml_bench.analysis.verdicts import FEWEST_SEEDS
-from dml_bench.evaluation.statistics import Interval, Scores, interval, smallest_detectable
+from dml_bench.evaluation.statistics import (
+    Interval,
+    Scores,
+    SeedPrior,
+    interval,
+    smallest_detectable,
+)
 from dml_bench.runs.metrics import Metric, metric_of, metrics_of
 from dml_bench.runs.pairing import RunPair, Side, pair_runs
 from dml_bench.runs.run import Run, read_folder, run_folders
@@ -177,11 +183,18 @@ def one_difference(pairs: Sequence[RunPair], name: str) -> Difference:
 
 
 def difference_of(
-    name: str, metric: Metric, first: Sequence[Scores], second: Sequence[Scores]
+    name: str,
+    metric: Metric,
+    first: Sequence[Scores],
+    second: Sequence[Scores],
+    prior: SeedPrior | None = None,
 ) -> Difference:
-    """Of what was measured on the same queries, once per seed."""
+    """Of what was measured on the same queries, once per seed. `prior` is what a table says of the
+    seeds of such differences."""
     per_query = [a.minus(b) for a, b in zip(first, second, strict=True)]
-    difference = interval(per_query, average=metric.average, within=metric.of_differences)
+    difference = interval(
+        per_query, average=metric.average, within=metric.of_differences, prior=prior
+    )
     return Difference(
         metric=name,
         head=metric.head,

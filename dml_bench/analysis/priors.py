@@ -3,24 +3,18 @@ them alone, with three or five seeds, can't know."""
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from dml_bench.evaluation.statistics import (
-    Scores,
-    SeedPrior,
-    fit_difference_prior,
-    fit_seed_prior,
-)
-from dml_bench.runs.metrics import Metric, metrics_of
+from dml_bench.evaluation.statistics import SeedPrior, fit_difference_prior, fit_seed_prior
+from dml_bench.runs.metrics import metric_of, metrics_of
 from dml_bench.runs.pairing import PairingKey, pairing_key
 from dml_bench.runs.run import Run
 
 __all__ = ["SeedPriors", "digest"]
 
-Fit = Callable[[list[list[Scores]]], SeedPrior | None]
 SameQueries = tuple[tuple[PairingKey, ...], tuple[tuple[str, tuple[int, ...]], ...]]
 """The seeds with their queries, and the classes that each phase held out."""
 
@@ -49,9 +43,7 @@ class SeedPriors:
             rows = [runs for runs in self.rows if metric in metrics_of(runs[0].experiment)]
             if differences:
                 rows = largest_comparable(rows)
-            scores = [scores_of(runs, metric) for runs in rows]
-            fit = fit_difference_prior if differences else fit_seed_prior
-            self._fitted[key] = fit(scores) if scores else None
+            self._fitted[key] = fit(rows, metric, differences) if rows else None
         return self._fitted[key]
 
     def record(self) -> dict[str, Any]:
@@ -76,14 +68,15 @@ class SeedPriors:
 
 
 def digest(run: Run) -> str:
-    """SHA-256 of the digests of its files."""
-    return hashlib.sha256(json.dumps(run.summary["files"], sort_keys=True).encode()).hexdigest()
+    """SHA-256 of its summary, which holds the digests of its files."""
+    return hashlib.sha256(json.dumps(run.summary, sort_keys=True).encode()).hexdigest()
 
 
-def scores_of(runs: Sequence[Run], metric: str) -> list[Scores]:
-    """By seed."""
-    measured: Metric = metrics_of(runs[0].experiment)[metric]
-    return [measured.scores(run) for run in runs]
+def fit(rows: Sequence[Sequence[Run]], name: str, differences: bool) -> SeedPrior | None:
+    metric = metric_of(rows[0][0].experiment, name)
+    scores = [list(map(metric.scores, runs)) for runs in rows]
+    fit_prior = fit_difference_prior if differences else fit_seed_prior
+    return fit_prior(scores, average=metric.average)
 
 
 def largest_comparable(rows: Sequence[Sequence[Run]]) -> list[Sequence[Run]]:

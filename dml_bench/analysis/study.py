@@ -12,7 +12,7 @@ from dml_bench.analysis.ablation import Ablation, ablations
 from dml_bench.analysis.decisions import Decisions
 from dml_bench.analysis.table import Group, TableRow
 from dml_bench.evaluation.metrics import precision_at_1
-from dml_bench.evaluation.statistics import Interval, Scores, estimate, interval
+from dml_bench.evaluation.statistics import Interval, Scores, SeedPrior, estimate, interval
 from dml_bench.protocols import protocol_named
 from dml_bench.protocols.metric import scores_of_phase
 from dml_bench.registry import losses
@@ -124,7 +124,7 @@ class Study:
         """Each experiment beside the one that it extends, where that is here too."""
         if not self.has_drop:
             return ()
-        return ablations({line.name: line.runs for line in self.finished})
+        return ablations({line.name: line.runs for line in self.finished}, self.group.priors)
 
     @cached_property
     def rivals(self) -> tuple[TableRow, ...]:
@@ -181,7 +181,8 @@ class Study:
         """One of QUANTITIES over the seeds; None where the runs of this line don't have it."""
         key = (line.name, quantity, level)
         if key not in self._intervals:
-            self._intervals[key] = measured_interval(line, quantity, level)
+            prior = self.group.priors.of(QUANTITIES[quantity])
+            self._intervals[key] = measured_interval(line, quantity, level, prior)
         return self._intervals[key]
 
     @property
@@ -242,7 +243,10 @@ class Study:
         key = (line.name, quantity, other.name, of_other, comparisons)
         if key not in self._intervals:
             self._intervals[key] = difference_interval(
-                (line, quantity), (other, of_other), widened_level(comparisons)
+                (line, quantity),
+                (other, of_other),
+                widened_level(comparisons),
+                self.group.priors.of_differences(QUANTITIES[quantity]),
             )
         return self._intervals[key]
 
@@ -252,16 +256,22 @@ def widened_level(comparisons: int) -> float:
     return 1 - (1 - LEVEL) / comparisons
 
 
-def measured_interval(line: TableRow, quantity: str, level: float) -> Interval | None:
+def measured_interval(
+    line: TableRow, quantity: str, level: float, prior: SeedPrior | None
+) -> Interval | None:
     """Over the seeds; None where the runs of this line don't have it."""
     metric = metric_for(line, quantity)
     if metric is None:
         return None
-    return interval([metric.scores(run) for run in line.runs], within=metric.within, level=level)
+    scores = [metric.scores(run) for run in line.runs]
+    return interval(scores, within=metric.within, level=level, prior=prior)
 
 
 def difference_interval(
-    first: tuple[TableRow, str], second: tuple[TableRow, str], level: float
+    first: tuple[TableRow, str],
+    second: tuple[TableRow, str],
+    level: float,
+    prior: SeedPrior | None,
 ) -> Interval | None:
     """Of two experiments, each with its quantity; None where they have no queries in common, or one
     of them does not have its quantity."""
@@ -271,7 +281,9 @@ def difference_interval(
     scores = []
     for run, other_run in runs_in_common(first[0].runs, second[0].runs):
         scores.append(metric.scores(run).minus(other_metric.scores(other_run)))
-    return interval(scores, within=metric.of_differences, level=level) if scores else None
+    if not scores:
+        return None
+    return interval(scores, within=metric.of_differences, level=level, prior=prior)
 
 
 def pool(parts: list[Scores]) -> Scores:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
 
+from dml_bench.analysis.priors import SeedPriors
 from dml_bench.analysis.short_names import short_names
 from dml_bench.config.tables import PlannedRow
 from dml_bench.config.variants import settings_in
@@ -55,6 +56,8 @@ class Group:
     profile: str
     columns: tuple[Column, ...]
     lines: tuple[TableRow, ...]
+    priors: SeedPriors
+    """By how much seeds usually differ in these experiments; all intervals of this table use it."""
 
     @property
     def title(self) -> str:
@@ -111,12 +114,15 @@ def _group(
     failures: dict[tuple[str, int], str],
     names: Mapping[str, str],
 ) -> Group:
-    experiments = []
+    experiments, sound = [], []
     for row in rows:
-        experiments += [run.experiment for run in finished_runs(row, runs)]
+        finished = finished_runs(row, runs)
+        experiments += [run.experiment for run in finished]
+        sound.append([run for run in finished if not any(collapse.describe_doubts(run.summary))])
     columns = protocol_named(key[0]).columns(experiments) if experiments else ()
-    lines = tuple(_line(row, names[row.name], columns, runs, failures) for row in rows)
-    return Group(*key, columns, lines)
+    priors = SeedPriors(sound)
+    lines = tuple(_line(row, names[row.name], columns, runs, failures, priors) for row in rows)
+    return Group(*key, columns, lines, priors)
 
 
 def finished_runs(row: PlannedRow, runs: dict[tuple[str, int], Run]) -> tuple[Run, ...]:
@@ -131,6 +137,7 @@ def _line(
     columns: tuple[Column, ...],
     runs: dict[tuple[str, int], Run],
     failures: dict[tuple[str, int], str],
+    priors: SeedPriors,
 ) -> TableRow:
     finished = finished_runs(row, runs)
     failed = tuple(
@@ -138,7 +145,7 @@ def _line(
         for e in row.seeds
         if (e.name, e.seed) in failures
     )
-    values = tuple(_value(column, finished) for column in columns)
+    values = tuple(_value(column, finished, priors) for column in columns)
     doubted = tuple(
         f"seed {run.seed}: {doubt}"
         for run in finished
@@ -157,11 +164,11 @@ def _line(
     )
 
 
-def _value(column: Column, runs: Sequence[Run]) -> Interval | float | None:
+def _value(column: Column, runs: Sequence[Run], priors: SeedPriors) -> Interval | float | None:
     if not runs:
         return None
     if column.interval:
-        return measure(runs, column.key)
+        return measure(runs, column.key, priors.of(column.key))
     values = [value_at(run.summary, column.place) for run in runs]
     known = [value for value in values if value is not None]
     return sum(known) / len(known) if len(known) == len(values) else None

@@ -419,6 +419,8 @@ def mean_squares(table: list[Cells], average: Average) -> GroupOfClasses:
     between = max(float(num_seeds * y.mean(0).var(ddof=1)), noise_of(table, average))
     rest = math.nan
     if num_seeds > 1:
+        # From the first seed: so nothing at all is left where every seed has the same answers.
+        y = y - y[0]
         residuals = y - y.mean(0) - y.mean(1)[:, None] + y.mean()
         rest = float((residuals**2).sum() / ((num_seeds - 1) * (num_classes - 1)))
     return GroupOfClasses(num_classes, between, rest)

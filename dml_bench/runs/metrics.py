@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import cast
 
 from dml_bench.config import Experiment
-from dml_bench.evaluation.statistics import Interval, interval
+from dml_bench.evaluation.statistics import Interval, SeedPrior, interval
 from dml_bench.protocols import protocol_of
 from dml_bench.protocols.metric import Metric
 from dml_bench.registry import UnknownName, near_miss
@@ -35,17 +35,22 @@ def metric_of(experiment: Experiment, name: str) -> Metric:
     return known[name]
 
 
-def measure(runs: Sequence[Run], name: str) -> Interval:
-    """A metric of one experiment over its seeds."""
+def measure(runs: Sequence[Run], name: str, prior: SeedPrior | None = None) -> Interval:
+    """A metric of one experiment over its seeds; `prior` is what its table says of seeds."""
     metric = metric_of(runs[0].experiment, name)
     return interval(
-        [metric.scores(run) for run in runs], average=metric.average, within=metric.within
+        [metric.scores(run) for run in runs],
+        average=metric.average,
+        within=metric.within,
+        prior=prior,
     )
 
 
-def difference(runs: Sequence[Run], others: Sequence[Run], name: str) -> Interval:
+def difference(
+    runs: Sequence[Run], others: Sequence[Run], name: str, prior: SeedPrior | None = None
+) -> Interval:
     """A metric of one experiment minus that of another, query by query. Both in the same order of
-    seeds, on the same splits.
+    seeds, on the same splits. `prior` is what their table says of the seeds of differences.
 
     Raises ValueError where their queries differ.
     """
@@ -55,6 +60,7 @@ def difference(runs: Sequence[Run], others: Sequence[Run], name: str) -> Interva
         [first.scores(a).minus(second.scores(b)) for a, b in pairs],
         average=first.average,
         within=first.of_differences,
+        prior=prior,
     )
 
 

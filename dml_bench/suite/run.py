@@ -326,7 +326,8 @@ class SuiteSession:
         )
         page.write(self.report, report)
         session = self.record.session
-        self.record.write(self.facts(), session["wall_seconds"], session["ended"])
+        facts = self.facts() | {"seed_priors": {g.slug: g.priors.record() for g in groups}}
+        self.record.write(facts, session["wall_seconds"], session["ended"])
         page.show(display.console, report)
         display.say(f"results  {self.report}")
 

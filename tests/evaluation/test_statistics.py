@@ -12,7 +12,10 @@ from scipy import stats
 from dml_bench.evaluation.statistics import (
     Interval,
     Scores,
+    SeedPrior,
     estimate,
+    fit_difference_prior,
+    fit_seed_prior,
     interval,
     seeds_to_detect,
     smallest_detectable,
@@ -55,15 +58,16 @@ def test_the_standard_error_of_one_seed_is_that_of_its_class_means():
 def test_what_seeds_differ_by_is_added_to_the_variance_and_costs_degrees_of_freedom():
     first, second = scores([0.2], [0.4], [0.9]), scores([0.4], [0.6], [1.1])
     result = interval([first, second])
-    # mean squares: classes 2 * 0.13, seeds 3 * 0.02, rest 0
+    # mean squares: classes 2 x 0.13, seeds 3 x 0.02, rest 0
     assert result.standard_error == pytest.approx(math.sqrt((0.26 + 0.06) / 6))
     assert result.degrees_of_freedom == pytest.approx(0.32**2 / (0.26**2 / 2 + 0.06**2 / 1))
 
 
 def test_seeds_that_differ_by_less_than_the_noise_within_them_add_nothing():
     result = interval([scores([0.2], [0.4], [0.9]), scores([0.4], [0.4], [0.7])])
+    # mean squares: classes 0.14, seeds 0, rest 0.02
     assert result.standard_error == pytest.approx(math.sqrt(0.14 / 6))
-    assert result.degrees_of_freedom == 2
+    assert result.degrees_of_freedom == pytest.approx(0.14**2 / (0.14**2 / 2 + 0.02**2 / 2))
 
 
 def test_seeds_that_differ_wildly_leave_as_many_degrees_of_freedom_as_there_are_seeds_less_one():
@@ -273,6 +277,147 @@ def test_the_same_number_of_seeds_is_expected_to_give_the_same_interval():
     expected = measured.components.with_seeds(5).spread()
     assert expected.standard_error == pytest.approx(measured.standard_error)
     assert expected.degrees_of_freedom == pytest.approx(measured.degrees_of_freedom)
+
+
+# What is usual among the experiments of a table
+
+
+def table_of(
+    chance: np.random.Generator,
+    *,
+    rows: int = 16,
+    seeds: int = 3,
+    classes: int = 40,
+    queries: int = 5,
+    deviation: float = 0.05,
+    mean: float = 0.5,
+) -> list[list[Scores]]:
+    """Experiments whose classes, seeds and queries all differ by chance."""
+    labels = np.repeat(np.arange(classes), queries)
+    skill = mean + chance.uniform(-0.2, 0.2, (rows, 1, classes))
+    skill = np.clip(skill + chance.normal(0, deviation, (rows, seeds, 1)), 0, 1)
+    right = chance.random((rows, seeds, len(labels))) < skill[..., labels]
+    return [scored(answers, labels) for answers in right.astype(float)]
+
+
+def scored(answers: np.ndarray, labels: np.ndarray) -> list[Scores]:
+    """(seed, query) answers."""
+    return [Scores(of_seed, labels) for of_seed in answers]
+
+
+def shifted(row: list[Scores], shifts: np.ndarray) -> list[Scores]:
+    """Every answer of a seed by the same amount."""
+    return [replace(one, values=one.values + by) for one, by in zip(row, shifts, strict=True)]
+
+
+def with_one_answer_flipped(
+    table: list[list[Scores]], row: int, chance: np.random.Generator
+) -> list[list[Scores]]:
+    seed, query = chance.integers(len(table[0])), chance.integers(len(table[0][0].values))
+    values = table[row][seed].values.copy()
+    values[query] = 1 - values[query]
+    flipped = [list(seeds) for seeds in table]
+    flipped[row][seed] = Scores(values, table[row][seed].labels)
+    return flipped
+
+
+def of_experiment(table: list[list[Scores]], row: int) -> Interval:
+    return interval(table[row], prior=fit_seed_prior(table))
+
+
+def of_difference(table: list[list[Scores]], row: int) -> Interval:
+    per_query = [own.minus(other) for own, other in zip(table[row], table[0], strict=True)]
+    return interval(per_query, prior=fit_difference_prior(table))
+
+
+@pytest.mark.parametrize("measured", [of_experiment, of_difference])
+def test_one_flipped_answer_of_600_moves_an_interval_by_little(
+    measured: Callable[[list[list[Scores]], int], Interval],
+):
+    chance = np.random.default_rng(1)
+    widths, degrees = [], []
+    for _ in range(3):
+        table = table_of(chance)
+        for row in range(1, 16):
+            before = measured(table, row)
+            after = measured(with_one_answer_flipped(table, row, chance), row)
+            widths.append((after.high - after.low) / (before.high - before.low))
+            degrees.append(after.degrees_of_freedom / before.degrees_of_freedom)
+    assert np.quantile(np.abs(np.log(widths)), 0.95) < math.log(1.05)
+    assert np.abs(np.log(degrees)).max() < math.log(1.5)
+
+
+@pytest.mark.parametrize(("rows", "most"), [(16, 20), (5, 8)])
+def test_experiments_that_agree_make_a_prior_that_counts_as_much_as_it_may(rows: int, most: int):
+    chance = np.random.default_rng(0)
+    [row] = table_of(chance, rows=1)
+    prior = fit_seed_prior([shifted(row, np.full(3, by)) for by in range(rows)])
+    alone = interval(row)
+    assert (prior.degrees_of_freedom, prior.num_rows) == (most, rows)
+    assert prior.ratio == pytest.approx(alone.components.of_seeds / alone.components.of_rest)
+    together = interval(row, prior=prior)
+    assert together.standard_error == pytest.approx(alone.standard_error)
+    assert together.components.seed_degrees_of_freedom == most + 2
+    assert together.high - together.low < alone.high - alone.low
+
+
+def test_experiments_whose_seeds_differ_by_other_amounts_make_a_prior_that_counts_less():
+    chance = np.random.default_rng(0)
+    alike = table_of(chance, deviation=0.05, classes=200)
+    varied = table_of(chance, rows=8, deviation=0.0, classes=200)
+    varied += table_of(chance, rows=8, deviation=0.15, classes=200)
+    assert fit_seed_prior(varied).degrees_of_freedom < 4 < fit_seed_prior(alike).degrees_of_freedom
+
+
+def test_a_variance_of_seeds_is_drawn_towards_the_usual_by_what_each_counts():
+    seeds = [scores([0.2], [0.4], [0.9]), scores([0.5], [0.6], [1.1]), scores([0.1], [0.5], [0.8])]
+    alone = interval(seeds).components
+    drawn = interval(seeds, prior=SeedPrior(3.0, 6.0, 16)).components
+    assert drawn.of_seeds == pytest.approx((6 * 3.0 * alone.of_rest + 2 * alone.of_seeds) / 8)
+    assert drawn.seed_degrees_of_freedom == 8
+    assert (drawn.groups, drawn.num_seeds) == (alone.groups, 3)
+
+
+def test_a_single_seed_and_seeds_with_the_same_answers_take_nothing_from_the_others():
+    prior = SeedPrior(3.0, 6.0, 16)
+    assert interval([UNEVEN], prior=prior) == interval([UNEVEN])
+    assert interval([UNEVEN, UNEVEN], prior=prior) == interval([UNEVEN, UNEVEN])
+    table = table_of(np.random.default_rng(0))
+    frozen = [[UNEVEN, UNEVEN, UNEVEN], [UNEVEN]]
+    assert fit_seed_prior([*table, *frozen]) == fit_seed_prior(table)
+
+
+def test_three_experiments_have_no_prior():
+    table = table_of(np.random.default_rng(0), rows=4)
+    assert fit_seed_prior(table) is not None
+    assert fit_seed_prior(table[:3]) is None
+
+
+def test_what_a_seed_s_split_does_to_all_experiments_is_no_part_of_their_differences():
+    chance = np.random.default_rng(3)
+    table = table_of(chance, deviation=0.0)
+    shifts = chance.normal(0, 0.3, 3)
+    moved = [shifted(row, shifts) for row in table]
+    before, after = fit_difference_prior(table), fit_difference_prior(moved)
+    assert after.ratio == pytest.approx(before.ratio)
+    assert after.degrees_of_freedom == pytest.approx(before.degrees_of_freedom)
+    assert fit_seed_prior(moved).ratio > 3 * fit_seed_prior(table).ratio
+
+
+def test_a_prior_of_many_experiments_narrows_intervals_that_still_hold_the_truth():
+    chance = np.random.default_rng(7)
+    held, alone, together = [], [], []
+    for _ in range(40):
+        table = table_of(chance, classes=20, queries=12)
+        prior = fit_seed_prior(table)
+        for row in table:
+            moderated, plain = interval(row, prior=prior), interval(row)
+            held.append(moderated.low <= 0.5 <= moderated.high)
+            together.append(moderated.high - moderated.low)
+            alone.append(plain.high - plain.low)
+    assert 0.93 <= np.mean(held) <= 0.97
+    assert np.mean(together) < 0.95 * np.mean(alone)
+    assert np.quantile(together, 0.9) < 0.8 * np.quantile(alone, 0.9)
 
 
 # Coverage: how often the interval of simulated experiments holds the truth.
