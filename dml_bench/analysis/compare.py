@@ -211,10 +211,11 @@ def difference_of(
 def with_q_values(groups: Sequence[Sequence[Difference]]) -> list[list[Difference]]:
     """The same groups, whose differences come with p-values in place of q."""
     q = iter(q_values([row.q for row in chain.from_iterable(groups)]))
-    results = []
-    for rows in groups:
-        results.append([replace(row, q=next(q)) for row in rows])
-    return results
+
+    def with_q(rows: Sequence[Difference]) -> list[Difference]:
+        return [replace(row, q=next(q)) for row in rows]
+
+    return list(map(with_q, groups))
 
 
 def q_values(p_values: Sequence[float]) -> list[float]:

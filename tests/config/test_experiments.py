@@ -447,6 +447,64 @@ def test_what_is_expected_of_an_experiment_names_experiments_that_exist(name):
         assert {expectation.versus, *expectation.above} <= {"", *names()}
 
 
+P_AT_1, UNSEEN_DROP = "test_accuracy", "precision_drop_unseen_classes"
+DEDUCED = (
+    ("EPSHN_cosine_resnet18", P_AT_1, "EPSHN_euclidean_resnet18", 0.01, 0.03),
+    ("EPSHN_cosine_resnet18_sgd", P_AT_1, "EPSHN_cosine_resnet18", 0.135, 0.175),
+    (BASELINE, P_AT_1, "EPSHN_cosine_resnet18_sgd", 0.015, 0.045),
+    ("EPSHN_cosine_frozenBN_resnet18_sgd_aug", P_AT_1, BASELINE, -0.16, -0.12),
+    (
+        "EPSHN_cosine_resnet18_classifier_sgd_aug",
+        P_AT_1,
+        "crossentropy_resnet18_sgd_aug",
+        -0.02,
+        0.02,
+    ),
+    ("EPSHN_cosine_resnet18x512_sgd_aug", P_AT_1, BASELINE, -0.02, 0.02),
+    ("EPSHN_cosine_resnet18x512_sgd_aug", UNSEEN_DROP, BASELINE, -0.106, -0.066),
+    ("EPSHN_cosine_resnet18+1dBN_sgd_aug", P_AT_1, BASELINE, -0.02, 0.02),
+    ("EPSHN_cosine_resnet18+1dBN_sgd_aug", UNSEEN_DROP, BASELINE, -0.112, -0.072),
+    ("EPSHN_cosine_resnet18+skipConnHead_sgd_aug", P_AT_1, BASELINE, -0.02, 0.02),
+    ("EPSHN_cosine_resnet50_sgd_aug", P_AT_1, BASELINE, 0.08, 0.11),
+    ("EPSHN_cosine_resnet50_sgd_aug", UNSEEN_DROP, BASELINE, -0.12, -0.08),
+    ("ProxyNCA_cosine_resnet18_sgd_aug", P_AT_1, BASELINE, -0.18, -0.14),
+    ("ArcFace_cosine_resnet18_sgd_aug", P_AT_1, BASELINE, 0.09, 0.13),
+    ("SubCenterArcFace_cosine_resnet18_sgd_aug", P_AT_1, BASELINE, 0.09, 0.13),
+)
+"""What the study deduced: the change of a metric from another experiment, and the sizes that count
+as the same. Half of the baseline's unseen drop of .203 is .10."""
+
+
+@pytest.mark.parametrize(("name", "metric", "versus", "low", "high"), DEDUCED)
+def test_each_deduction_of_the_study_is_claimed_with_its_size_and_tolerance(
+    name, metric, versus, low, high
+):
+    [claim] = [
+        claim for claim in resolve(name).expects if (claim.metric, claim.versus) == (metric, versus)
+    ]
+    assert claim.change is not None
+    bounds = (claim.change - claim.margin, claim.change + claim.margin)
+    assert bounds == pytest.approx((low, high))
+
+
+@pytest.mark.parametrize(
+    "name", ["EPSHN_cosine_resnet18_scratch_sgd_aug", "EPSHN_cosine_simclr_resnet18_sgd_aug"]
+)
+def test_a_start_without_imagenet_is_claimed_to_stay_below_a_fifth(name):
+    assert [claim.below for claim in resolve(name).expects if claim.below] == [0.2]
+
+
+@pytest.mark.parametrize("name", ["ArcFace", "SubCenterArcFace"])
+def test_the_arcface_family_is_claimed_to_drop_more_than_all_others_that_the_study_measured(name):
+    [claim] = [c for c in resolve(f"{name}_cosine_resnet18_sgd_aug").expects if c.above]
+    assert claim.metric == UNSEEN_DROP
+    measured = []
+    for other in TABLE:
+        if any(c.metric == UNSEEN_DROP and c.value for c in resolve(other).expects):
+            measured.append(other)
+    assert sorted(claim.above) == sorted(row for row in measured if "ArcFace" not in row)
+
+
 def test_an_experiment_does_not_inherit_what_is_expected_of_another():
     assert [(e.metric, e.value, e.change) for e in resolve(BASELINE).expects] == [
         ("test_accuracy", 0.677, None),
