@@ -23,9 +23,8 @@ from dml_bench.evaluation.open_set import (
     search_without_classes,
     threshold_for_precision,
 )
-from dml_bench.evaluation.search import Neighbours
 from dml_bench.runs.arrays import Embeddings
-from dml_bench.runs.run import Run
+from dml_bench.runs.run import RecordedRun, Run
 
 __all__ = [
     "ClassDrop",
@@ -137,11 +136,10 @@ def diagnose_chosen(study: Study) -> dict[str, Diagnostics]:
 def diagnose(study: Study, line: TableRow, draws: int) -> Diagnostics:
     """Everything of one experiment; `draws` is how many random choices of images each point of an
     enrolment curve has. What can't be measured is added to `study.missing`."""
-    main = [run.neighbours[run.protocol.main_phase] for run in line.runs]
     enrolment: dict[By, FewShotCurve] = {}
     open_set: list[OpenSet] = []
     limited = [(run, phase) for run in line.runs for phase in held_out(run)]
-    without = [run for run, phase in limited if not run.has_embeddings(phase)]
+    without = [run for run, phase in limited if not is_diagnosable(run, phase)]
     if study.has_drop and without:
         study.missing.append(
             f"enrolment and open-set numbers of {line.name}: {without[0].folder} has no stored"
@@ -150,8 +148,15 @@ def diagnose(study: Study, line: TableRow, draws: int) -> Diagnostics:
     elif study.has_drop:
         enrolment = {by: enrolment_curve(limited, by, draws) for by in ("images", "centroids")}
         open_set = [not_enrolled(run, phase) for run, phase in limited]
-    calibrations = tuple(map(calibration_of_vote, main))
-    return Diagnostics(line, enrolment, tuple(open_set), mean_votes(main), calibrations)
+    calibrations = tuple(map(calibration_of_vote, line.runs))
+    return Diagnostics(line, enrolment, tuple(open_set), mean_votes(line.runs), calibrations)
+
+
+def is_diagnosable(run: Run, phase: str) -> bool:
+    """Whether enrolment and unknown classes can be measured, or were when the run was recorded."""
+    if isinstance(run, RecordedRun):
+        return run.has_diagnostic(f"open_set.{phase}")
+    return run.has_embeddings(phase)
 
 
 def enrolment_curve(limited: Sequence[tuple[Run, str]], by: By, draws: int) -> FewShotCurve:
@@ -168,6 +173,8 @@ def enrolment_curve(limited: Sequence[tuple[Run, str]], by: By, draws: int) -> F
 
 
 def curve_of_phase(run: Run, phase: str, by: By, draws: int) -> FewShotCurve:
+    if isinstance(run, RecordedRun):
+        return run.diagnostic(f"enrolment.{phase}.{by}", FewShotCurve)
     stored, neighbours = run.embeddings(phase), run.neighbours[phase]
     return few_shot_curve(
         stored.gallery,
@@ -189,6 +196,8 @@ def shortened(values: np.ndarray, length: int) -> np.ndarray:
 def not_enrolled(run: Run, phase: str) -> OpenSet:
     """The queries searched in the gallery without the unseen classes. Validation images of the
     other classes choose the threshold, or, where the run has none, the gallery's own images."""
+    if isinstance(run, RecordedRun):
+        return run.diagnostic(f"open_set.{phase}", OpenSet)
     stored, unseen = run.embeddings(phase), held_out(run)[phase]
     labels = run.neighbours[phase].gallery_labels
     neighbours = search_without_classes(
@@ -226,9 +235,16 @@ def validation_search(
     return neighbours.similarities[:, 0], precision_at_1(neighbours).astype(bool)
 
 
-def mean_votes(neighbours_of_seeds: Sequence[Neighbours]) -> AccuracyByK:
+def votes_of(run: Run) -> AccuracyByK:
+    """Accuracy against the number of voters, by the model of all classes it may train on."""
+    if isinstance(run, RecordedRun):
+        return run.diagnostic("votes", AccuracyByK)
+    return accuracy_by_k(run.neighbours[run.protocol.main_phase])
+
+
+def mean_votes(runs: Sequence[Run]) -> AccuracyByK:
     """Over the seeds, for the numbers of voters that all have."""
-    votes = [accuracy_by_k(neighbours) for neighbours in neighbours_of_seeds]
+    votes = list(map(votes_of, runs))
     length = min(len(of_seed.ks) for of_seed in votes)
     return AccuracyByK(
         votes[0].ks[:length],
@@ -237,8 +253,11 @@ def mean_votes(neighbours_of_seeds: Sequence[Neighbours]) -> AccuracyByK:
     )
 
 
-def calibration_of_vote(neighbours: Neighbours) -> Calibration:
+def calibration_of_vote(run: Run) -> Calibration:
     """Of the share of ten votes that the elected class has."""
+    if isinstance(run, RecordedRun):
+        return run.diagnostic("calibration", Calibration)
+    neighbours = run.neighbours[run.protocol.main_phase]
     elected, share = vote(neighbours, min(VOTERS, neighbours.k))
     return calibration_of(share, elected == neighbours.query_labels)
 

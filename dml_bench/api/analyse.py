@@ -237,7 +237,7 @@ def record_runs(
     >>> db.load_run(paths[0]).metrics == run.metrics
     True
     """
-    from dml_bench.runs.record import write_record
+    from dml_bench.analysis.recording import record_run
     from dml_bench.runs.run import read_folder, run_folders
 
     several = [runs] if isinstance(runs, str | Path) or not isinstance(runs, Sequence) else runs
@@ -251,7 +251,7 @@ def record_runs(
                 warn(str(problem))
                 continue
             if finished.is_complete:
-                paths.append(write_record(Path(results), finished))
+                paths.append(record_run(Path(results), finished))
     if not paths:
         names = " and ".join(str(run) for run in several)
         raise ValueError(f"{names} holds no finished run: name a folder of run folders")

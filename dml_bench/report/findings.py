@@ -380,14 +380,15 @@ def gallery_cost(line: TableRow) -> Iterator[str]:
     phase = run.protocol.main_phase
     parts = [part for seed in parts_of_cost(line) for part in seed]
     seconds = [part["search_seconds"] for part in parts if "search_seconds" in part]
-    if not run.has_embeddings(phase) or not seconds:
-        return
-    images, dim = run.embeddings(phase).gallery.shape
     neighbours = run.neighbours[phase]
+    images, gallery_bytes = len(neighbours.gallery_labels), run.costs[phase].get("gallery_bytes")
+    if not gallery_bytes or not seconds:
+        return
+    dim = gallery_bytes // images // 4  # of float32
     per_query = 1000 * sum(seconds) / len(seconds) / len(neighbours.query_labels)
     yield (
         f"It needs a gallery: {images:,} embeddings of {dim} numbers,"
-        f" {images * dim * 4 / 1024:,.0f} KiB. A classifier keeps one vector for each of"
+        f" {gallery_bytes / 1024:,.0f} KiB. A classifier keeps one vector for each of"
         f" {len(np.unique(neighbours.gallery_labels))} classes. Exact search took"
         f" {per_query:.3f} ms for a query."
     )

@@ -59,9 +59,10 @@ def record_path(results: Path, experiment: Experiment, dataset: str) -> Path:
     return results / dataset / folder / experiment.name / f"seed-{experiment.seed}.json"
 
 
-def write_record(results: Path, run: Run) -> Path:
+def write_record(results: Path, run: Run, diagnostics: Mapping[str, Any] | None = None) -> Path:
     """Write the record of a finished run, and return the path of its JSON. The record of an earlier
-    run in its place is replaced; the same run gives the same bytes.
+    run in its place is replaced; the same run gives the same bytes. `diagnostics` are values of
+    JSON that can't be measured of the answers (`analysis.recording`).
 
     Raises OtherRecord where the record there is of other images.
     """
@@ -73,7 +74,7 @@ def write_record(results: Path, run: Run) -> Path:
                 f"{path} is of other images (fingerprint {before[:12]}, the run's"
                 f" {run.dataset_fingerprint[:12]}): choose another folder with --results DIR"
             )
-    content = content_of(run)
+    content = content_of(run, diagnostics or {})
     summary: Summary = content.facts["summary"]
     recorded = RecordedRun(path, run.experiment, summary, content=content, description={})
     record_format.write_content(path, description_of(run, recorded), content)
@@ -141,7 +142,7 @@ def configuration_digest(experiment: Experiment) -> str:
     return hashlib.sha256(json.dumps(table, sort_keys=True).encode()).hexdigest()
 
 
-def content_of(run: Run) -> record_format.Content:
+def content_of(run: Run, diagnostics: Mapping[str, Any]) -> record_format.Content:
     """The answers of a run, and all that is known of it."""
     main = run.neighbours[run.protocol.main_phase]
     num_classes = int(main.gallery_labels.max(initial=0)) + 1
@@ -167,6 +168,7 @@ def content_of(run: Run) -> record_format.Content:
         "queries": run.queries_digest,
         "leaves_one_out": main.leaves_one_out,
         "similarities": similarities,
+        "diagnostics": dict(diagnostics),
     }
     return record_format.Content(facts, arrays)
 

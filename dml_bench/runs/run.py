@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -19,6 +19,7 @@ from dml_bench.registry import datasets
 from dml_bench.runs import layout, record_format
 from dml_bench.runs.arrays import Embeddings, Logits, read_neighbours
 from dml_bench.runs.folder import RunFolder, last_session, read_environment, read_json, read_records
+from dml_bench.runs.plain_values import from_plain
 from dml_bench.runs.schema import Environment, EpochRecord, PhaseCost, Session, Summary, costs_of
 from dml_bench.system.drafts import whole_files
 from dml_bench.system.files import read_csv
@@ -41,6 +42,7 @@ __all__ = [
     "run_folders",
 ]
 
+Value = TypeVar("Value")
 LOOKED_AT = 8
 """Images, evenly spaced, by which a folder is known for the run's own; each one that is used is
 looked at then."""
@@ -344,6 +346,17 @@ class RecordedRun(Run):
         """(query) the class that the ten nearest images elect."""
         nearest = self.neighbours[phase].labels[:, 0]
         return record_format.decoded_classes(self.content.arrays[f"{phase}.elected"], nearest)
+
+    def has_diagnostic(self, name: str) -> bool:
+        return name in self.content.facts["diagnostics"]
+
+    def diagnostic(self, name: str, kind: type[Value]) -> Value:
+        """What was measured of embeddings and of more neighbours when the run was recorded. Raises
+        ValueError where it was not, or as another version of this program did."""
+        try:
+            return from_plain(kind, self.content.facts["diagnostics"][name])
+        except KeyError:
+            raise self.lacking(f"{name} of this version") from None
 
     def embeddings(self, phase: str) -> Embeddings:
         raise self.lacking("embeddings")

@@ -13,6 +13,7 @@ from filelock import FileLock, Timeout
 from dml_bench.analysis.claims import describe_claim
 from dml_bench.analysis.decisions import Decisions, decide
 from dml_bench.analysis.origin import counted, environments
+from dml_bench.analysis.recording import record_run
 from dml_bench.analysis.table import Group, grouped
 from dml_bench.config import experiments
 from dml_bench.config.tables import PlannedRow
@@ -20,7 +21,7 @@ from dml_bench.config.variants import settings_in, variant_name
 from dml_bench.data.datasets import Dataset, open_dataset
 from dml_bench.data.identity import OtherData
 from dml_bench.runs.folder import RunFolder
-from dml_bench.runs.record import find_record, is_recorded, write_record
+from dml_bench.runs.record import find_record, is_recorded
 from dml_bench.runs.run import Run, find_run
 from dml_bench.suite import page, record
 from dml_bench.suite.executor import ExecutorSetup, JobResult, Slots, SuitePaths
@@ -238,7 +239,7 @@ class SuiteSession:
             return
         try:
             if not is_recorded(self.suite.results, run):
-                write_record(self.suite.results, run)
+                record_run(self.suite.results, run)
         except (OSError, ValueError) as problem:
             display.say(f"warning: {run.folder} is not recorded: {problem}", "yellow")
 

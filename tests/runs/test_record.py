@@ -2,8 +2,10 @@
 as the run only where the same code would make it again."""
 
 import json
+import math
 import shutil
 import types
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +15,14 @@ from rich.console import Console
 from tiny import SETTINGS, refusal, tiny
 
 import dml_bench as db
+from dml_bench.analysis.diagnostics import Diagnostics, diagnose
+from dml_bench.analysis.recording import record_run
 from dml_bench.data.datasets import open_dataset
 from dml_bench.evaluation.search import Neighbours
+from dml_bench.evaluation.statistics import estimate
 from dml_bench.runs import record, record_format
 from dml_bench.runs.metrics import metrics_of
+from dml_bench.runs.plain_values import from_plain, to_plain
 from dml_bench.runs.record import OtherRecord, answers_of, find_record, record_path, write_record
 from dml_bench.runs.record_format import Content, packed
 from dml_bench.runs.run import RecordedRun, Run, read_folder, run_folders
@@ -82,9 +88,9 @@ def test_the_numbers_of_the_json_are_measured_of_the_answers(run_and_record):
     run, recorded = run_and_record
     numbers = recorded.description["numbers"]
     assert set(numbers) == set(metrics_of(run.experiment))
-    for name, value in numbers.items():
-        if name in run.metrics:
-            assert value == pytest.approx(run.metrics[name], abs=2e-3)
+    for name, metric in metrics_of(run.experiment).items():
+        of_run = estimate([metric.scores(run)], average=metric.average)
+        assert numbers[name] == pytest.approx(of_run, abs=2e-3), name
 
 
 def test_what_a_record_does_not_have_is_refused_in_one_line(run_and_record):
@@ -184,6 +190,67 @@ def test_classes_and_similarities_are_read_as_they_were_written():
     steps = record_format.encoded_fractions(fractions)
     assert steps.tolist() == [0, 127, 254, 255]
     assert np.array_equal(record_format.decoded_fractions(steps), fractions, equal_nan=True)
+
+
+# What only a run folder can be asked
+
+
+@dataclass(frozen=True)
+class Part:
+    share: float
+    ks: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Whole:
+    name: str
+    part: Part
+    parts: tuple[Part, ...]
+    curve: np.ndarray
+    draws: np.ndarray
+
+
+def test_values_of_dataclasses_are_read_as_they_were_written():
+    part = Part(share=1 / 3, ks=(1, 2))
+    curve = np.array([0.0, np.nan, 1.0])
+    value = Whole("a", part, (part, Part(np.nan, ())), curve, np.array([[1, 2], [3, 4]]))
+    read = from_plain(Whole, json.loads(json.dumps(to_plain(value), allow_nan=False)))
+    assert (read.name, read.part) == ("a", Part(0.333333, (1, 2)))
+    assert math.isnan(read.parts[1].share)
+    assert np.array_equal(read.curve, curve, equal_nan=True)
+    assert read.draws.tolist() == [[1, 2], [3, 4]]
+
+
+def test_a_long_curve_keeps_its_ends_and_points_between_them():
+    [read] = [from_plain(Whole, to_plain(Whole("", Part(0, ()), (), np.arange(1001.0), np.eye(2))))]
+    assert len(read.curve) == 33
+    assert (read.curve[0], read.curve[16], read.curve[-1]) == (0, 500, 1000)
+
+
+def test_diagnostics_of_records_are_those_of_their_runs(trained, tmp_path):
+    run = read_folder(trained("train.epochs=1", "unseen=random:2 x 2").folder)
+    recorded = read_folder(record_run(tmp_path, run))
+    of_run, of_record = (diagnostics_of_runs([one]) for one in (run, recorded))
+    assert of_record.votes.ks == of_run.votes.ks
+    assert of_record.votes.majority == pytest.approx(of_run.votes.majority, abs=1e-3)
+    assert of_record.calibration_error == pytest.approx(of_run.calibration_error, abs=1e-5)
+    assert of_record.mean("auroc") == pytest.approx(of_run.mean("auroc"), abs=1e-5)
+    for way, curve in of_run.enrolment.items():
+        means = of_record.enrolment[way].unseen.mean(1)
+        assert means[[0, -1]] == pytest.approx(curve.unseen.mean(1)[[0, -1]], abs=1e-3)
+
+
+def diagnostics_of_runs(runs: list[Run]) -> Diagnostics:
+    line = types.SimpleNamespace(name=BASELINE, runs=runs)
+    return diagnose(types.SimpleNamespace(has_drop=True, missing=[]), line, draws=30)
+
+
+def test_a_record_without_diagnostics_is_said_to_have_none(tmp_path):
+    run = finish(tmp_path / "runs", experiment(), RIGHT)
+    recorded = read_folder(write_record(tmp_path / "results", run))
+    assert isinstance(recorded, RecordedRun)
+    with pytest.raises(ValueError, match="is a record, which has no votes of this version: name"):
+        recorded.diagnostic("votes", Whole)
 
 
 # In place of a run
