@@ -57,13 +57,14 @@ def load_runs(folder: PathLike, *, callback: Callback | None = None) -> "pandas.
 
     Columns are `experiment`, `dataset`, `seed`, `folder`, each value of the configuration under
     its dotted key (`train.epochs`, `loss`, `loss.temperature`), and each metric under its name
-    (`precision_drop_unseen_classes`). A cell is missing where a run has no such value. Of runs that
-    are not finished or can't be read, `callback` is warned.
+    (`cost_of_being_unseen`), with the bounds of its interval where it has one
+    (`cost_of_being_unseen_low`). A cell is missing where a run has no such value. Of runs that are
+    not finished or can't be read, `callback` is warned.
 
     Raises ValueError where there is no finished run.
     Source: experiment.json and summary.json of each run folder.
 
-    >>> runs = db.load_runs("runs").sort_values("precision_drop_unseen_classes")
+    >>> runs = db.load_runs("runs").sort_values("cost_of_being_unseen")
     >>> sorted(runs["seed"])
     [42, 43]
     >>> set(runs["train.epochs"])
@@ -98,6 +99,7 @@ def row_of(run: "Run") -> dict[str, Any]:
         "folder": str(run.folder),
         **settings(table),
         **run.metrics,
+        **run.protocol.remarks(run.summary),
     }
 
 

@@ -60,7 +60,7 @@ def run(
                 force=force,
                 callback=callback,
             )
-        tables = protocol_of(finished.experiment).outcome(finished.summary)
+        tables = protocol_of(finished.experiment).outcome({**finished.summary, **finished.metrics})
         show_outcome(callback.console, finished.folder, finished.summary, tables)
 
 

@@ -23,6 +23,7 @@ __all__ = [
     "disjoint_phases",
     "fold_phases",
     "holdouts",
+    "is_rotated",
     "make_disjoint_split",
     "make_split",
     "phases",
@@ -324,12 +325,9 @@ def holdouts(rule: str, dataset: Dataset) -> tuple[tuple[int, ...], ...]:
     twice before all but the remainder were; where R needs more, another order follows. The first is
     that of `random:N:SEED`.
     """
-    base, times, count = rule.partition(" x ")
-    if not times or rule.partition(":")[0] not in (
-        "last",
-        "random",
-    ):  # the name of a class may hold " x " too
+    if not is_rotated(rule):
         return (unseen_classes(rule, dataset),)
+    base, _, count = rule.partition(" x ")
     if not base.startswith("random:") or not count.isdecimal() or int(count) < 2:
         raise ValueError(
             f"unseen is {rule!r}; hold-outs are rotated by random:N:SEED x R with R of at least 2,"
@@ -343,6 +341,12 @@ def holdouts(rule: str, dataset: Dataset) -> tuple[tuple[int, ...], ...]:
         order = random_order(dataset.num_classes, seed, *([turn] if turn else []))
         sets.append(tuple(sorted(int(label) for label in order[place * size : (place + 1) * size])))
     return tuple(sets)
+
+
+def is_rotated(rule: str) -> bool:
+    """Whether `unseen` means several sets of classes, each of which one model never sees."""
+    # The name of a class may hold " x " too.
+    return " x " in rule and rule.partition(":")[0] in ("last", "random")
 
 
 def random_order(num_classes: int, *key: object) -> np.ndarray:

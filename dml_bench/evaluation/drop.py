@@ -1,6 +1,7 @@
 """The precision drop: what the model that never trained on some classes loses against the one that
 did."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,7 +9,7 @@ import numpy as np
 from dml_bench.evaluation.metrics import by_class, precision_at_1
 from dml_bench.evaluation.search import Neighbours
 
-__all__ = ["Drop", "drop_of"]
+__all__ = ["Drop", "drop_of", "lost_to"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +23,8 @@ class Drop:
     """(classes) P@1 of phase `limited`."""
     unseen: np.ndarray
     """(classes) true for the classes that phase `limited` never saw."""
+    to_unseen: np.ndarray
+    """(classes) the part of `per_class` that is lost to images of unseen classes."""
 
     @property
     def per_class(self) -> np.ndarray:
@@ -35,11 +38,15 @@ class Drop:
         ]
         return float(np.nanmean(self.per_class[chosen]))
 
+    def mean_to_unseen(self) -> float:
+        """The part of the mean drop of the seen classes that is lost to images of unseen ones."""
+        return float(np.nanmean(self.to_unseen[~self.unseen]))
+
 
 def drop_of(
     trained_on_all: Neighbours,
     trained_without: Neighbours,
-    unseen: tuple[int, ...],
+    unseen: Sequence[int] | np.ndarray,
     num_classes: int,
 ) -> Drop:
     """Compare two models on the same queries and gallery. Raises ValueError where they were asked
@@ -53,8 +60,26 @@ def drop_of(
                 "the two phases were evaluated on different images: their precision can't be"
                 " compared"
             )
-    first, second = (
-        by_class(precision_at_1(n), n.query_labels, num_classes)
-        for n in (trained_on_all, trained_without)
-    )
-    return Drop(first, second, np.isin(np.arange(num_classes), unseen))
+    both = (trained_on_all, trained_without)
+    first, second = (by_class(precision_at_1(n), n.query_labels, num_classes) for n in both)
+    to_unseen = by_class(lost_to(*both, unseen), trained_on_all.query_labels, num_classes)
+    return Drop(first, second, np.isin(np.arange(num_classes), unseen), to_unseen)
+
+
+def lost_to(
+    trained_on_all: Neighbours,
+    trained_without: Neighbours,
+    classes: Sequence[int] | np.ndarray,
+) -> np.ndarray:
+    """(query) 1 for a right answer that is lost to an image of one of `classes`, -1 for one that is
+    won back from such an image, else 0.
+
+    A query is lost where only the model of all classes is right, and it is lost to the class of the
+    other model's nearest image. It is won back where only the other model is right, and from the
+    class of the nearest image of the model of all classes. A query that both get wrong counts
+    nowhere. So the values of all classes of the gallery add up to the drop of each query.
+    """
+    right, right_without = (precision_at_1(n) == 1 for n in (trained_on_all, trained_without))
+    lost = right & ~right_without & np.isin(trained_without.labels[:, 0], classes)
+    won = ~right & right_without & np.isin(trained_on_all.labels[:, 0], classes)
+    return lost.astype(float) - won

@@ -51,7 +51,7 @@ class Result(ABC):
         """What summary.json has of it."""
 
     @abstractmethod
-    def highlights(self) -> dict[str, float]:
+    def highlights(self) -> Mapping[str, float | str]:
         """What stands for the whole run in W&B."""
 
     @abstractmethod
@@ -126,6 +126,10 @@ class Protocol(ABC):
     def held_out(self, summary: Mapping[str, Any]) -> dict[str, list[str]]:
         """By phase, the names of the classes of the queries that it never saw."""
         return {self.main_phase: summary["unseen_classes"]}
+
+    def remarks(self, summary: Mapping[str, Any]) -> dict[str, str]:
+        """By name, what a reader of a run's numbers has to know, for tables of runs."""
+        return {}
 
     def is_limited(self, phase: str) -> bool:
         """Whether the model of a phase, or of a fold of it, trained on fewer classes than that of

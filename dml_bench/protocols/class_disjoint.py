@@ -102,7 +102,7 @@ class RetrievalResult(Result):
         }
         return {name: micro(values) for name, values in self.per_query.items()} | at_1 | self.nmi
 
-    def highlights(self) -> dict[str, float]:
+    def highlights(self) -> Mapping[str, float | str]:
         """What stands for the whole run."""
         return self.scalars()
 

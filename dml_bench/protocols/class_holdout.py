@@ -2,15 +2,16 @@
 them, both asked about the same images. From the neighbours of both phases to all that is reported:
 numbers, tables and predictions."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from functools import cached_property, partial
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from dml_bench.config import Evaluate, Experiment
 from dml_bench.data.datasets import Dataset
-from dml_bench.data.split import Phase, Split, holdouts, make_split, phases
+from dml_bench.data.split import Phase, Split, holdouts, is_rotated, make_split, phases
 from dml_bench.evaluation.drop import Drop, drop_of
 from dml_bench.evaluation.metrics import (
     by_class,
@@ -22,7 +23,6 @@ from dml_bench.evaluation.metrics import (
     vote,
 )
 from dml_bench.evaluation.search import Neighbours
-from dml_bench.evaluation.statistics import Scores
 from dml_bench.protocols.base import (
     PhaseOutput,
     Protocol,
@@ -30,24 +30,44 @@ from dml_bench.protocols.base import (
     predictions,
     register,
 )
-from dml_bench.protocols.metric import (
-    Column,
-    MeasuredRun,
-    Metric,
-    by_name,
-    columns_of,
-    scores_of_phase,
-    value_at,
+from dml_bench.protocols.holdout_metrics import (
+    ALL,
+    COMPARES,
+    COST,
+    GROUPS,
+    LIMITED,
+    OTHER_CLASSES,
+    SAME_CLASSES,
+    TO_SEEN,
+    TO_UNSEEN,
+    compares,
+    cost_metrics,
+    costs_of_holdouts,
+    drop_name,
+    logits_scores,
+    p_at_1_metrics,
 )
+from dml_bench.protocols.holdout_outcome import (
+    cost_table,
+    holdouts_table,
+    labelled,
+    largest_drops,
+    points,
+    precision_table,
+)
+from dml_bench.protocols.metric import Column, Metric, by_name, columns_of, measured, value_at
 from dml_bench.registry import losses
 from dml_bench.system.tables import OutcomeTable, ResultTable, number
 
 __all__ = ["ClassHoldout", "HoldoutResult"]
 
-ALL, LIMITED = "all", "limited"
-"""The phase that trains on all classes; the one that does not train on the unseen, or the first
-part of the name of each where several hold-outs are rotated."""
-GROUPS = ("unseen", "seen", "all")
+
+@dataclass(frozen=True, slots=True)
+class PredictedClasses:
+    """What the loss's own logits say of the queries."""
+
+    predicted: np.ndarray
+    """(query) the likeliest class id."""
 
 
 class HoldoutResult(Result):
@@ -68,7 +88,9 @@ class HoldoutResult(Result):
         self.dataset = dataset
         self.split = split
         self.held_out = {
-            phase.name: phase.held_out_classes for phase in phases if phase.held_out_classes
+            phase.name: np.array(phase.held_out_classes)
+            for phase in phases
+            if phase.held_out_classes
         }
         self.neighbours = neighbours
         self.predicted = predicted
@@ -86,7 +108,11 @@ class HoldoutResult(Result):
     def ever_unseen(self) -> tuple[int, ...]:
         return tuple(sorted({label for unseen in self.held_out.values() for label in unseen}))
 
-    def unseen_by(self, phase: str) -> tuple[int, ...]:
+    def logits(self, phase: str) -> PredictedClasses:
+        """Where the loss has logits."""
+        return PredictedClasses(self.predicted[phase])
+
+    def unseen_by(self, phase: str) -> Sequence[int] | np.ndarray:
         """What counts as unseen in the numbers of a phase: for `all`, the classes that any other
         phase held out."""
         return self.held_out.get(phase, self.ever_unseen)
@@ -97,14 +123,14 @@ class HoldoutResult(Result):
                 name: self._phase(name) | self._logits_accuracy(name) for name in self.neighbours
             },
             **self.scalars(),
+            **self.cost(),
+            COMPARES: self.compares,
             "holdouts": [self._holdout(name) for name in self.held_out],
             "largest_drops": self._largest_drops(5),
         }
 
     def _holdout(self, name: str) -> dict[str, Any]:
-        drops = {
-            f"precision_drop_{group}_classes": self.drops[name].mean(group) for group in GROUPS
-        }
+        drops = {drop_name(group): self.drops[name].mean(group) for group in GROUPS}
         return {
             "phase": name,
             "unseen_classes": [self.dataset.class_names[label] for label in self.held_out[name]],
@@ -128,19 +154,44 @@ class HoldoutResult(Result):
     def scalars(self) -> dict[str, float]:
         """The drops, means over the hold-outs; of several, also what they differ by (standard
         deviation)."""
-        numbers = {}
+        numbers: dict[str, float] = {}
         for group in GROUPS:
-            name = f"precision_drop_{group}_classes"
-            means = [drop.mean(group) for drop in self.drops.values()]
-            numbers[name] = float(np.mean(means))
-            if len(means) > 1:
-                numbers[f"{name}_between_holdouts"] = float(np.std(means, ddof=1))
+            numbers |= over_holdouts(drop_name(group), [d.mean(group) for d in self.drops.values()])
         return numbers
 
-    def highlights(self) -> dict[str, float]:
-        """What stands for the whole run: the drops, and P@1 of each phase on the unseen, the seen
-        and all classes."""
-        highlights = self.scalars()
+    def cost(self) -> dict[str, float]:
+        """The cost of being unseen, and the two parts of the drop of the seen classes: what is lost
+        to images of unseen classes, and what to images of seen ones. With 95% intervals, also of
+        the drops, which say nothing about other seeds."""
+        numbers: dict[str, float] = {}
+        for metric in cost_metrics(OTHER_CLASSES):
+            if metric.place:
+                continue
+            of_metric = measured(metric, self)
+            if metric.name != COST:
+                del of_metric[metric.name]  # the mean over the hold-outs stands for it
+            numbers |= of_metric
+        by_holdout = list(costs_of_holdouts(self).values())
+        if len(by_holdout) > 1:
+            numbers[f"{COST}_between_holdouts"] = float(np.std(by_holdout, ddof=1))
+        drops = list(self.drops.values())
+        to_unseen = [drop.mean_to_unseen() for drop in drops]
+        to_seen = [drop.mean("seen") - drop.mean_to_unseen() for drop in drops]
+        return numbers | over_holdouts(TO_UNSEEN, to_unseen) | over_holdouts(TO_SEEN, to_seen)
+
+    @property
+    def compares(self) -> str:
+        """With which classes the cost is estimated."""
+        return compares(map(list, self.held_out.values()))
+
+    def highlights(self) -> Mapping[str, float | str]:
+        """What stands for the whole run: the cost of being unseen, the drops, and P@1 of each phase
+        on the unseen, the seen and all classes."""
+        highlights: dict[str, float | str] = {
+            **self.cost(),
+            COMPARES: self.compares,
+            **self.scalars(),
+        }
         for phase in self.neighbours:
             for name, value in self._phase(phase).items():
                 if name.startswith("precision_at_1"):
@@ -276,6 +327,14 @@ class HoldoutResult(Result):
         )
 
 
+def over_holdouts(name: str, values: Sequence[float]) -> dict[str, float]:
+    """The mean over the hold-outs; of several, also their standard deviation."""
+    numbers = {name: float(np.mean(values))}
+    if len(values) > 1:
+        numbers[f"{name}_between_holdouts"] = float(np.std(values, ddof=1))
+    return numbers
+
+
 LOGITS_COLUMN = Column(
     "logits top-1", "logits_accuracy_macro", "phases.all.logits_accuracy_macro_known"
 )
@@ -343,7 +402,8 @@ class ClassHoldout(Protocol):
         return HoldoutResult(experiment, dataset, split, phases, neighbours, predicted)
 
     def metrics(self, experiment: Experiment) -> dict[str, Metric]:
-        named = by_name(*p_at_1_metrics(), *drop_metrics())
+        compared = SAME_CLASSES if is_rotated(experiment.unseen) else OTHER_CLASSES
+        named = by_name(*cost_metrics(compared), *p_at_1_metrics())
         if losses.of(experiment.loss).facts["classifies"]:
             named |= by_name(
                 Metric(
@@ -368,6 +428,9 @@ class ClassHoldout(Protocol):
             return {LIMITED: summary["unseen_classes"]}
         return {holdout["phase"]: holdout["unseen_classes"] for holdout in summary["holdouts"]}
 
+    def remarks(self, summary: Mapping[str, Any]) -> dict[str, str]:
+        return {COMPARES: compares(self.held_out(summary).values())}
+
     def describe_phase(self, phase: str, phases: Sequence[str]) -> str:
         if phase == ALL:
             return "trained on all classes"
@@ -386,184 +449,10 @@ class ClassHoldout(Protocol):
             f"{phase} {number(value_at(summary, f'phases.{phase}*.precision_at_1_macro'))}"
             for phase in (ALL, LIMITED)
         )
-        drop = number(summary["precision_drop_unseen_classes"], "+.3f")
-        return f"P@1 {both}, drop unseen {drop}"
+        name = labelled("cost of being unseen", self.remarks(summary)[COMPARES])
+        return f"P@1 {both}, {name} {points(summary.get(COST))} points"
 
     def outcome(self, summary: Mapping[str, Any]) -> list[OutcomeTable]:
-        first = one_holdout if len(summary["holdouts"]) == 1 else rotated_holdouts
-        return [first(summary), largest_drops(summary)]
-
-
-def p_at_1_metrics() -> Iterator[Metric]:
-    of_all = partial(scores_of_phase, precision_at_1, ALL)
-    yield Metric(
-        name="test_accuracy",
-        head="P@1 micro",
-        description="P@1 on all classes (mean over images)",
-        average="micro",
-        scores=of_all,
-        compared=False,
-    )
-    yield Metric(
-        name="precision_at_1_macro",
-        head="P@1",
-        description="P@1 on all classes (mean over classes)",
-        scores=of_all,
-        column="P@1 all",
-    )
-    yield Metric(
-        name="precision_at_1_macro_limited",
-        head="P@1 limited",
-        description="P@1 on all classes, trained without the unseen (mean over classes)",
-        scores=partial(limited_scores, "all"),
-        column="P@1 limited",
-        place=f"phases.{LIMITED}*.precision_at_1_macro",
-        compared=False,
-        depends_on_holdouts=True,
-    )
-    yield Metric(
-        name="precision_at_1_macro_unseen",
-        head="P@1 unseen, trained",
-        description="P@1 on the unseen classes, trained on all classes (mean over classes)",
-        scores=unseen_scores_of_all,
-        compared=False,
-        depends_on_holdouts=True,
-    )
-    for group, classes in (
-        ("seen", "the classes trained on"),
-        ("unseen", "classes never trained on"),
-    ):
-        yield Metric(
-            name=f"precision_at_1_macro_{group}_limited",
-            head=f"P@1 {group}",
-            description=f"P@1 on {classes}, trained without the unseen (mean over classes)",
-            scores=partial(limited_scores, group),
-            depends_on_holdouts=True,
-        )
-
-
-def drop_metrics() -> Iterator[Metric]:
-    for group in GROUPS:
-        name = f"precision_drop_{group}_classes"
-        classes = "all classes" if group == "all" else f"the {group} classes"
-        yield Metric(
-            name=name,
-            head=f"drop {group}",
-            description=f"precision drop of {classes}",
-            within=(-1.0, 1.0),
-            lower_is_better=True,
-            scores=partial(drop_scores, group),
-            column=f"drop {group}",
-            place="" if group == "unseen" else name,
-            compared=group != "all",
-            depends_on_holdouts=True,
-        )
-
-
-def logits_scores(run: MeasuredRun) -> Scores:
-    labels = run.neighbours[ALL].query_labels
-    return Scores((run.logits(ALL).predicted == labels).astype(float), labels)
-
-
-def limited_scores(group: str, run: MeasuredRun) -> Scores:
-    """Per query: right by the model without the unseen classes; of several hold-outs, the share of
-    those for which the query's class belongs to the group."""
-    right = [scores_of_phase(precision_at_1, phase, run).values for phase in run.held_out]
-    return of_group(group, run, np.stack(right), run.neighbours[ALL].query_labels)
-
-
-def unseen_scores_of_all(run: MeasuredRun) -> Scores:
-    """Per query of a class that some hold-out does not train on: right by the model that did."""
-    of_all = scores_of_phase(precision_at_1, ALL, run)
-    return of_group("unseen", run, np.stack([of_all.values for _ in run.held_out]), of_all.labels)
-
-
-def drop_scores(group: str, run: MeasuredRun) -> Scores:
-    """Per query: right by the model of all classes minus right by the one without the unseen; of
-    several hold-outs, the mean over those for which the query's class belongs to the group."""
-    of_all = scores_of_phase(precision_at_1, ALL, run)
-    lost = [
-        of_all.minus(scores_of_phase(precision_at_1, phase, run)).values for phase in run.held_out
-    ]
-    return of_group(group, run, np.stack(lost), of_all.labels)
-
-
-def of_group(group: str, run: MeasuredRun, values: np.ndarray, labels: np.ndarray) -> Scores:
-    """(hold-outs, query) -> one value per query whose class belongs to the group in some hold-out:
-    the mean over those."""
-    unseen = np.stack([np.isin(labels, classes) for classes in run.held_out.values()])
-    belongs = {"unseen": unseen, "seen": ~unseen, "all": np.ones_like(unseen)}[group]
-    chosen = belongs.any(0)
-    return Scores((values * belongs).sum(0)[chosen] / belongs.sum(0)[chosen], labels[chosen])
-
-
-def outcome_title(summary: Mapping[str, Any]) -> str:
-    return f"P@1 of {summary['experiment']} on {summary['dataset']['name']}, seed {summary['seed']}"
-
-
-def one_holdout(summary: Mapping[str, Any]) -> OutcomeTable:
-    means, phases = ("macro", "micro"), [summary["phases"][name] for name in (ALL, LIMITED)]
-    unseen = len(summary["unseen_classes"])
-    seen = summary["dataset"]["num_classes"] - unseen
-    rows = []
-    for group, count in (("seen", seen), ("unseen", unseen), ("all", seen + unseen)):
-        suffix = "" if group == "all" else f"_{group}"
-        precision = [
-            number(phase[f"precision_at_1_{mean}{suffix}"]) for phase in phases for mean in means
-        ]
-        drop = number(summary[f"precision_drop_{group}_classes"], "+.3f")
-        rows.append((f"{count} {group}", *precision, drop))
-    if all("logits_accuracy_macro_known" in phase for phase in phases):
-        accuracy = [
-            number(phase[f"logits_accuracy_{mean}_known"]) for phase in phases for mean in means
-        ]
-        rows.append(("known, by logits", *accuracy, ""))
-    return OutcomeTable(
-        title=outcome_title(summary),
-        heads=(
-            "classes",
-            *(f"{phase}\n{mean}" for phase in (ALL, LIMITED) for mean in means),
-            "precision drop\nmacro",
-        ),
-        rows=tuple(rows),
-        caption=(
-            f"all: trained on all classes; {LIMITED}: trained without the unseen; both asked the"
-            " same, gallery of all classes"
-        ),
-        num_text_columns=1,
-    )
-
-
-def rotated_holdouts(summary: Mapping[str, Any]) -> OutcomeTable:
-    names = [f"precision_drop_{group}_classes" for group in GROUPS]
-    rows = []
-    for holdout in summary["holdouts"]:
-        drops = [number(holdout[name], "+.3f") for name in names]
-        rows.append((holdout["phase"], str(len(holdout["unseen_classes"])), *drops))
-    means = [number(summary[name], "+.3f") for name in names]
-    deviations = [number(summary[f"{name}_between_holdouts"]) for name in names]
-    of_all = number(summary["phases"][ALL]["precision_at_1_macro"])
-    return OutcomeTable(
-        title=outcome_title(summary),
-        heads=("held out", "classes", *(f"precision drop\n{group}" for group in GROUPS)),
-        rows=tuple(rows),
-        totals=(("mean", "", *means), ("deviation", "", *deviations)),
-        caption=f"P@1 macro of the model trained on all classes: {of_all}",
-        num_text_columns=1,
-    )
-
-
-def largest_drops(summary: Mapping[str, Any]) -> OutcomeTable:
-    if not summary["largest_drops"]:
-        return OutcomeTable(title="No class loses precision.")
-    rows = []
-    for loss in summary["largest_drops"]:
-        group = "unseen" if loss["unseen"] else "seen"
-        precision = [number(loss[phase]) for phase in (ALL, LIMITED)]
-        rows.append((loss["class"], group, *precision, number(loss["drop"], "+.3f")))
-    return OutcomeTable(
-        title="The five classes that lose most",
-        heads=("class", "", ALL, LIMITED, "drop"),
-        rows=tuple(rows),
-        num_text_columns=2,
-    )
+        compared = self.remarks(summary)[COMPARES]
+        of_precision = precision_table if len(summary["holdouts"]) == 1 else holdouts_table
+        return [cost_table(summary, compared), of_precision(summary), largest_drops(summary)]

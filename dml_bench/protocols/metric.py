@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from dml_bench.evaluation.search import Neighbours
-from dml_bench.evaluation.statistics import Average, Scores
+from dml_bench.evaluation.statistics import Average, Scores, interval
 
 __all__ = [
     "Column",
@@ -18,6 +18,7 @@ __all__ = [
     "Metric",
     "by_name",
     "columns_of",
+    "measured",
     "scores_of_phase",
     "value_at",
 ]
@@ -117,6 +118,16 @@ def scores_of_phase(
     """`values` are one for each query, as the functions of `evaluation.metrics` return them."""
     neighbours = run.neighbours[phase]
     return Scores(values(neighbours), neighbours.query_labels)
+
+
+def measured(metric: Metric, run: MeasuredRun) -> dict[str, float]:
+    """A metric of one run under its name, and the bounds of its 95% interval under `NAME_low` and
+    `NAME_high` where there are any. It says nothing about other seeds."""
+    value = interval([metric.scores(run)], average=metric.average, within=metric.within)
+    numbers = {metric.name: value.estimate}
+    if not math.isnan(value.low):
+        numbers |= {f"{metric.name}_low": value.low, f"{metric.name}_high": value.high}
+    return numbers
 
 
 def value_at(summary: Mapping[str, Any], place: str) -> float | None:

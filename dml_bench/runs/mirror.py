@@ -49,7 +49,7 @@ class Mirror:
     def picture(self, name: str, picture: "Image") -> None:
         """A picture under its name."""
 
-    def summary(self, values: Mapping[str, float]) -> None:
+    def summary(self, values: Mapping[str, float | str]) -> None:
         """The numbers that stand for the whole run."""
 
     def finish(self, timeout_seconds: float = 30, *, failed: bool = False) -> None:

@@ -15,6 +15,7 @@ from dml_bench.data.digests import digest_of, digests_of
 from dml_bench.data.identity import differing_data
 from dml_bench.evaluation.search import Neighbours
 from dml_bench.protocols import Protocol, protocol_of
+from dml_bench.protocols.metric import measured
 from dml_bench.registry import datasets
 from dml_bench.runs import layout, record_format
 from dml_bench.runs.arrays import Embeddings, Logits, read_neighbours
@@ -84,12 +85,16 @@ class Run:
     @property
     def metrics(self) -> dict[str, float]:
         """Each number of the summary by its name, proportions from 0 to 1; the name of a phase but
-        the main one is appended (`precision_at_1_macro_limited`)."""
+        the main one is appended (`precision_at_1_macro_limited`). What tables show and the summary
+        has not, as that of an older version, is measured from the neighbours of the queries."""
         metrics: dict[str, Any] = dict(self.summary)
         metrics |= self.summary.get("retrieval", {})
         for phase, values in self.summary.get("phases", {}).items():
             suffix = "" if phase == self.protocol.main_phase else f"_{phase}"
             metrics |= {f"{name}{suffix}": value for name, value in values.items()}
+        for metric in self.protocol.metrics(self.experiment).values():
+            if metric.column and metric.name not in metrics:
+                metrics |= measured(metric, self)
         return {name: value for name, value in metrics.items() if isinstance(value, float)}
 
     @cached_property

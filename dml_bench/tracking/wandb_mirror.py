@@ -88,7 +88,7 @@ class WandbMirror(Mirror):
         """Add a picture under its name."""
         self._put(lambda run: run.log({name: wandb_image(picture)}))
 
-    def summary(self, values: Mapping[str, float]) -> None:
+    def summary(self, values: Mapping[str, float | str]) -> None:
         """Set the numbers that stand for the whole run."""
         numbers = dict(values)
         self._put(lambda run: run.summary.update(numbers))

@@ -236,7 +236,8 @@ def test_a_metric_that_does_not_exist_is_refused_with_those_that_do():
     with pytest.raises(
         UnknownName,
         match=(
-            r"no metric 'test_acuracy' \(did you mean test_accuracy\?\); there are: test_accuracy, "
+            r"no metric 'test_acuracy' \(did you mean test_accuracy\?\);"
+            " there are: cost_of_being_unseen, "
         ),
     ):
         describe_claim(experiment(), value(0.5, "test_acuracy"))
@@ -308,6 +309,11 @@ def test_what_is_measured_per_query_averages_to_what_a_real_run_says(drops: Run)
             "precision_drop_unseen_classes": summary["precision_drop_unseen_classes"],
             "precision_drop_seen_classes": summary["precision_drop_seen_classes"],
             "precision_drop_all_classes": summary["precision_drop_all_classes"],
+            "cost_of_being_unseen": summary["cost_of_being_unseen"],
+            "precision_drop_seen_to_unseen_classes": summary[
+                "precision_drop_seen_to_unseen_classes"
+            ],
+            "precision_drop_seen_to_seen_classes": summary["precision_drop_seen_to_seen_classes"],
             "logits_accuracy": phases["all"]["logits_accuracy_micro_known"],
         }
     )

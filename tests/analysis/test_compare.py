@@ -236,6 +236,7 @@ def test_drops_of_other_hold_outs_are_not_compared_even_where_the_same_classes_a
     ]
     assert [row.metric for row in compare(sides[:2])[0].overall] == ["precision_at_1_macro"]
     drops = {"precision_drop_unseen_classes", "precision_drop_seen_classes"}
+    drops |= {"cost_of_being_unseen"}
     drops |= {"precision_at_1_macro_seen_limited", "precision_at_1_macro_unseen_limited"}
     assert {row.metric for row in compare(sides[::2])[0].overall} == {
         "precision_at_1_macro"

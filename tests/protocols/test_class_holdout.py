@@ -299,6 +299,24 @@ def test_the_summary_has_the_drops_and_the_classes_that_lost_most(answers):
     ], "wren keeps its precision and auk gains: neither loses"
 
 
+def test_the_summary_has_the_cost_of_being_unseen_and_the_parts_of_the_seen_drop(answers):
+    summary = answers.summary()
+    assert summary["cost_of_being_unseen"] == 0.5 - 0.25
+    assert summary["cost_of_being_unseen_compares"] == "other classes"
+    # An auk is won back from a jay and a jay is lost to an auk: all are images of seen classes.
+    assert summary["precision_drop_seen_to_unseen_classes"] == 0
+    assert summary["precision_drop_seen_to_seen_classes"] == 0.25
+    for name in ("cost_of_being_unseen", "precision_drop_unseen_classes"):
+        assert summary[f"{name}_low"] < summary[name] < summary[f"{name}_high"]
+
+
+def test_wandb_has_the_cost_beside_the_names_of_the_study(answers):
+    highlights = answers.highlights()
+    assert highlights["cost_of_being_unseen"] == 0.25
+    assert highlights["cost_of_being_unseen_compares"] == "other classes"
+    assert set(answers.scalars()) < set(highlights)
+
+
 def test_every_table_is_written_as_it_is(answers, tmp_path):
     write_tables(answers, tmp_path)
     tables = {**answers.tables(), "predictions": answers.predictions()}

@@ -59,6 +59,34 @@ def test_the_drop_is_the_mean_over_the_hold_outs_with_their_deviation(folder, su
     )
 
 
+def test_the_cost_is_measured_on_the_same_classes_with_what_the_hold_outs_differ_by(
+    folder, summary
+):
+    with open(folder / "all_classes_metrics.csv", newline="") as file:
+        names = [row["class name"] for row in csv.DictReader(file)]
+    limited = {
+        holdout["phase"]: read_neighbours(folder / holdout["phase"] / "neighbours.safetensors")
+        for holdout in summary["holdouts"]
+    }
+    costs = []
+    for holdout in summary["holdouts"]:
+        of_classes = []
+        for name in holdout["unseen_classes"]:
+            label = names.index(name)
+            right = {
+                phase: (neighbours.labels[neighbours.query_labels == label, 0] == label).mean()
+                for phase, neighbours in limited.items()
+            }
+            untrained = right.pop(holdout["phase"])
+            of_classes.append(np.mean(list(right.values())) - untrained)
+        costs.append(np.mean(of_classes))
+    assert summary["cost_of_being_unseen"] == pytest.approx(np.mean(costs))
+    assert summary["cost_of_being_unseen_between_holdouts"] == pytest.approx(np.std(costs, ddof=1))
+    assert summary["cost_of_being_unseen_compares"] == "same classes"
+    parts = [summary[f"precision_drop_seen_to_{group}_classes"] for group in ("unseen", "seen")]
+    assert sum(parts) == pytest.approx(summary["precision_drop_seen_classes"])
+
+
 def test_the_comparison_lists_each_class_under_the_model_that_never_saw_it(folder, summary):
     with open(folder / "comparison_unseen_classes_metrics.csv", newline="") as file:
         rows = list(csv.DictReader(file))

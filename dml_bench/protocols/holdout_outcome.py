@@ -1,0 +1,151 @@
+"""What a person sees at the end of a run with held-out classes. Precisions are proportions, and
+differences of them are in points (hundredths)."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from dml_bench.protocols.holdout_metrics import (
+    ALL,
+    COST,
+    GROUPS,
+    LIMITED,
+    SAME_CLASSES,
+    TO_SEEN,
+    TO_UNSEEN,
+    drop_name,
+)
+from dml_bench.system.tables import OutcomeTable, number
+
+__all__ = ["cost_table", "holdouts_table", "labelled", "largest_drops", "points", "precision_table"]
+
+HOW_THE_COST_IS_ESTIMATED = {
+    True: (
+        "Cost: P@1 of the limited models that trained on a class, minus P@1 of the one that did"
+        " not; mean over the classes that were held out."
+    ),
+    False: (
+        "Cost: the drop of the unseen classes minus that of the seen ones. The seen ones are other"
+        " classes, which may be harder or easier. --holdouts 'random:N x R' compares the same"
+        " classes."
+    ),
+}
+"""By whether it is estimated on the same classes."""
+
+
+def points(value: float | None, form: str = "+.1f") -> str:
+    """A difference of two precisions, in hundredths."""
+    return number(None if value is None else 100 * value, form)
+
+
+def labelled(text: str, compared: str) -> str:
+    """The text with a remark where the cost is not estimated on the same classes."""
+    return text if compared == SAME_CLASSES else f"{text} ({compared})"
+
+
+def cost_table(summary: Mapping[str, Any], compared: str) -> OutcomeTable:
+    """The headline, and what it is made of."""
+    num_unseen = len(summary["unseen_classes"])
+    num_seen = summary["dataset"]["num_classes"] - num_unseen
+    several = compared == SAME_CLASSES
+    seen = "classes while they are seen" if several else f"{num_seen} seen classes"
+    names = {
+        labelled("cost of being unseen", compared): COST,
+        f"drop of {num_unseen} unseen classes": drop_name("unseen"),
+        f"drop of {seen}": drop_name("seen"),
+        "  lost to images of unseen classes": TO_UNSEEN,
+        "  lost to images of seen classes": TO_SEEN,
+    }
+    rows = [(text, *numbers_of(summary, name)) for text, name in names.items()]
+    heads = ["", "points", "95% interval"]
+    if several:
+        heads.append("between\nhold-outs")
+    return OutcomeTable(
+        title=f"{summary['experiment']} on {summary['dataset']['name']}, seed {summary['seed']}",
+        heads=tuple(heads),
+        rows=tuple(row[: len(heads)] for row in rows),
+        caption=(
+            f"{HOW_THE_COST_IS_ESTIMATED[several]} Drop: P@1 of {ALL} minus P@1 of {LIMITED}. An"
+            " interval is of these models: other seeds may differ more."
+        ),
+        num_text_columns=1,
+    )
+
+
+def numbers_of(summary: Mapping[str, Any], name: str) -> Iterator[str]:
+    """The value, its interval, and the standard deviation between hold-outs; a dash for what is not
+    there."""
+    yield points(summary.get(name))
+    low, high = summary.get(f"{name}_low"), summary.get(f"{name}_high")
+    yield "-" if low is None else f"{points(low)} to {points(high)}"
+    yield points(summary.get(f"{name}_between_holdouts"), ".1f")
+
+
+def precision_table(summary: Mapping[str, Any]) -> OutcomeTable:
+    """P@1 of both models on the seen, the unseen and all classes."""
+    means, phases = ("macro", "micro"), [summary["phases"][name] for name in (ALL, LIMITED)]
+    unseen = len(summary["unseen_classes"])
+    seen = summary["dataset"]["num_classes"] - unseen
+    rows = []
+    for group, count in (("seen", seen), ("unseen", unseen), ("all", seen + unseen)):
+        suffix = "" if group == "all" else f"_{group}"
+        precision = [
+            number(phase[f"precision_at_1_{mean}{suffix}"]) for phase in phases for mean in means
+        ]
+        drop = points(summary[drop_name(group)])
+        rows.append((f"{count} {group}", *precision, drop))
+    if all("logits_accuracy_macro_known" in phase for phase in phases):
+        accuracy = [
+            number(phase[f"logits_accuracy_{mean}_known"]) for phase in phases for mean in means
+        ]
+        rows.append(("known, by logits", *accuracy, ""))
+    return OutcomeTable(
+        title="P@1",
+        heads=(
+            "classes",
+            *(f"{phase}\n{mean}" for phase in (ALL, LIMITED) for mean in means),
+            "drop, points\nmacro",
+        ),
+        rows=tuple(rows),
+        caption=(
+            f"all: trained on all classes; {LIMITED}: trained without the unseen; both asked the"
+            " same, gallery of all classes"
+        ),
+        num_text_columns=1,
+    )
+
+
+def holdouts_table(summary: Mapping[str, Any]) -> OutcomeTable:
+    """The drops of each hold-out, in points."""
+    names = [drop_name(group) for group in GROUPS]
+    rows = []
+    for holdout in summary["holdouts"]:
+        drops = [points(holdout[name]) for name in names]
+        rows.append((holdout["phase"], str(len(holdout["unseen_classes"])), *drops))
+    means = [points(summary[name]) for name in names]
+    deviations = [points(summary[f"{name}_between_holdouts"], ".1f") for name in names]
+    of_all = number(summary["phases"][ALL]["precision_at_1_macro"])
+    return OutcomeTable(
+        title="Each hold-out",
+        heads=("held out", "classes", *(f"drop, points\n{group}" for group in GROUPS)),
+        rows=tuple(rows),
+        totals=(("mean", "", *means), ("deviation", "", *deviations)),
+        caption=f"P@1 macro of the model trained on all classes: {of_all}",
+        num_text_columns=1,
+    )
+
+
+def largest_drops(summary: Mapping[str, Any]) -> OutcomeTable:
+    """The classes that lose most."""
+    if not summary["largest_drops"]:
+        return OutcomeTable(title="No class loses precision.")
+    rows = []
+    for loss in summary["largest_drops"]:
+        group = "unseen" if loss["unseen"] else "seen"
+        precision = [number(loss[phase]) for phase in (ALL, LIMITED)]
+        rows.append((loss["class"], group, *precision, points(loss["drop"])))
+    return OutcomeTable(
+        title="The five classes that lose most",
+        heads=("class", "", ALL, LIMITED, "drop, points"),
+        rows=tuple(rows),
+        num_text_columns=2,
+    )
