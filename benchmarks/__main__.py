@@ -19,6 +19,8 @@ from dml_bench.registry import UnknownName, near_miss
 __all__ = ["BENCHMARKS", "Benchmark", "available", "chosen", "main", "run"]
 
 BENCHMARKS = Path(__file__).parent
+NOT_TIMED = ("demo_rates",)
+"""Scripts that measure no speed and have options of their own: they are run by their path."""
 GOALS = "goals"
 """The one that reads what the others wrote, and so comes last."""
 
@@ -37,7 +39,8 @@ def available(folder: Path = BENCHMARKS) -> list[Benchmark]:
     runnable = [
         path
         for path in sorted(folder.glob("*.py"))
-        if '__name__ == "__main__"' in path.read_text(encoding="utf-8") and path.stem != "__main__"
+        if '__name__ == "__main__"' in path.read_text(encoding="utf-8")
+        and path.stem not in ("__main__", *NOT_TIMED)
     ]
     every = [Benchmark(path.stem, path, summary_of(path)) for path in runnable]
     return sorted(every, key=lambda benchmark: benchmark.name == GOALS)

@@ -161,7 +161,8 @@ def merge(base: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
 
 def apply_profile(table: dict[str, Any], name: str) -> None:
     """Change `table` in place by `profiles/NAME.toml`: set values, swap one value for another,
-    scale numbers, keep them small, and set more where the experiment has certain values.
+    scale numbers, keep them small, and set more where the experiment has certain values. Where a
+    rule says why the claims are not tested, the experiment loses them.
 
     A factor or limit that is a table gives it by the name of a component of the experiment: sgd and
     adam, or losses of another scale, want different learning rates.
@@ -185,8 +186,10 @@ def apply_profile(table: dict[str, Any], name: str) -> None:
         change_numbers(table, scaled, key, limits, min)
     for rule in rules.get("where", []):
         if all(value_at(before, key) == value for key, value in rule["is"].items()):
-            for key, value in rule["set"].items():
+            for key, value in rule.get("set", {}).items():
                 assign(table, key, value)
+            if "untested" in rule:
+                table.pop("expects", None)
     table["profile"] = name
 
 
@@ -236,13 +239,17 @@ def describe_profile(name: str) -> tuple[str, ...]:
     for key, factors in rules["scale"].items():
         sentences.append(f"{key} is multiplied by {describe_value(factors, 'with')}.")
     for key, limits in rules["at_most"].items():
-        sentences.append(f"{key} is at most {describe_value(limits, 'with')}.")
+        reason = rules.get("because", {}).get(key)
+        limit = describe_value(limits, "with")
+        sentences.append(f"{key} is at most {limit}{f': {reason}' if reason else ''}.")
     for rule in rules.get("where", []):
         condition = " and ".join(f"{key} is {value}" for key, value in rule["is"].items())
-        values = " and ".join(
-            f"{key} is {describe_value(value)}" for key, value in rule["set"].items()
-        )
-        sentences.append(f"Where {condition}: {values}.")
+        settings = rule.get("set", {}).items()
+        values = [f"{key} is {describe_value(value)}" for key, value in settings]
+        if values:
+            sentences.append(f"Where {condition}: {' and '.join(values)}.")
+        if "untested" in rule:
+            sentences.append(f"Where {condition}, claims are not tested: {rule['untested']}.")
     return tuple(sentences)
 
 

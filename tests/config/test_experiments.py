@@ -6,6 +6,7 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from handmade import dataset_of
 
@@ -757,11 +758,14 @@ def test_the_demo_profile_makes_the_baseline_small():
         "data.dataset.per_class",
         "data.dataset.size",
         "data.dataset.seed",
+        "data.test_fraction",
         "images.size",
         "train.epochs",
+        "train.batch_size",
         "evaluate.every",
         "augment.random_crop_from",
         "optimizer.lr",
+        "schedule.name",
         "model.weights",
         "pretrain.classes",
         "pretrain.per_class",
@@ -797,6 +801,45 @@ def test_the_demo_profile_scales_the_learning_rate_and_the_crop():
     assert demo.augment.horizontal_flip == 0.5
 
 
+def test_rows_of_ten_times_the_rate_have_what_the_demo_states():
+    demo = {
+        name: resolve(f"EPSHN_cosine_{name}_sgd_aug", profile="demo").optimizer.options["lr"]
+        for name in ("resnet18", "resnet18_classifier", "resnet18_scratch")
+    }
+    assert demo["resnet18_classifier"] == pytest.approx(2.5 * demo["resnet18"])
+    assert demo["resnet18_scratch"] == pytest.approx(0.5 * demo["resnet18"])
+    (sentence,) = (s for s in experiments.describe_profile("demo") if "ten times" in s)
+    assert "0.5 with NTXent" in sentence
+    assert "at 2.5 times, and random first weights at half of it" in sentence
+
+
+def test_each_class_of_the_demo_has_24_training_and_40_test_images():
+    demo = resolve(BASELINE, profile="demo").data
+    classes, per_class = demo.dataset.options["classes"], demo.dataset.options["per_class"]
+    drawn = dataset_of({f"{label:03}": per_class for label in range(classes)})
+    split = make_split(
+        drawn, method=demo.split, test_fraction=demo.test_fraction, seed=resolve(BASELINE).seed
+    )
+    assert np.bincount(drawn.labels[split.train]).tolist() == [24] * classes
+    assert np.bincount(drawn.labels[split.test]).tolist() == [40] * classes
+
+
+def test_sample_pairing_keeps_its_pauses_in_the_short_schedule_of_the_demo():
+    demo = resolve("crossentropy_resnet18_sgd_aug+samplepairing", profile="demo")
+    active = [demo.mixing.active(epoch) for epoch in range(1, demo.train.epochs + 1)]
+    off = [epoch for epoch, mixed in enumerate(active, 1) if not mixed]
+    assert off == [1, 6, 11, 12]
+
+
+def test_label_correction_waits_for_half_of_the_demo():
+    demo = resolve("crossentropy_resnet18_sgd_aug+labelnoise+plc", profile="demo")
+    assert demo.labelling.options["warm_up"] == 0.5
+
+
+def test_a_start_by_simclr_is_too_short_in_the_demo_for_its_claims():
+    assert not resolve("EPSHN_cosine_simclr_resnet18_sgd_aug", profile="demo").expects
+
+
 def test_the_demo_profile_scales_each_size_of_a_growing_image():
     demo = resolve("crossentropy_resnet18_sgd_aug+progressiveresize", profile="demo")
     assert demo.images.progressive == (32, 48, 64)
@@ -829,9 +872,14 @@ constant = "cosine"
 "optimizer.lr" = { sgd = 100, ArcFace = 0.1 }
 [at_most]
 "optimizer.lr" = 0.05
+[because]
+"optimizer.lr" = "it diverges above"
 [[where]]
 is = { "miner.name" = "none", "model.weights" = "imagenet" }
 set = { "train.batch_size" = 64 }
+[[where]]
+is = { "start.name" = "simclr" }
+untested = "it is too short"
 """
 
 
@@ -860,9 +908,16 @@ def test_what_a_profile_changes_is_said_in_plain_sentences(profile):
         "train.epochs is 3.",
         "schedule.name is cosine where it was constant.",
         "optimizer.lr is multiplied by 100 with sgd, 0.1 with ArcFace.",
-        "optimizer.lr is at most 0.05.",
+        "optimizer.lr is at most 0.05: it diverges above.",
         "Where miner.name is none and model.weights is imagenet: train.batch_size is 64.",
+        "Where start.name is simclr, claims are not tested: it is too short.",
     )
+
+
+def test_a_profile_takes_claims_away_that_it_is_too_short_to_test(profile):
+    simclr, other = "EPSHN_cosine_simclr_resnet18_sgd_aug", BASELINE
+    assert resolve(simclr).expects and not resolve(simclr, profile="short").expects
+    assert resolve(other, profile="short").expects == resolve(other).expects
 
 
 def test_set_is_stronger_than_a_profile():
