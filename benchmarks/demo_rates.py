@@ -61,12 +61,14 @@ def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flattened
 
 
+def settings_of(experiment: Experiment) -> dict[str, Any]:
+    """All that decides the weights, with dotted keys."""
+    return flat({key: value for key, value in as_table(experiment).items() if key not in UNSAID})
+
+
 def changed(experiment: Experiment) -> dict[str, Any]:
     """All in which the trial differs from the experiment without a profile."""
-    plain, tried = (
-        flat({key: value for key, value in as_table(one).items() if key not in UNSAID})
-        for one in (resolve(experiment.name), experiment)
-    )
+    plain, tried = settings_of(resolve(experiment.name)), settings_of(experiment)
     tried.pop("train.precision")  # a trial says what it computed in
     return {key: tried[key] for key in sorted(tried) if plain.get(key) != tried[key]}
 
@@ -164,8 +166,11 @@ def rows(trials: list[Trial]) -> list[str]:
     """The trials of one experiment, best first, with the settings in which they differ; "-" is the
     value that the experiment has without a profile. What the profile does now is in bold."""
     keys = sorted({key for trial in trials for key in trial["changed"]} - {"optimizer.lr"})
-    varied = [key for key in keys if len({str(trial["changed"].get(key)) for trial in trials}) > 1]
-    varied = ["optimizer.lr", *varied]
+    varied = ["optimizer.lr"]
+    for key in keys:
+        values = {str(trial["changed"].get(key)) for trial in trials}
+        if len(values) > 1:
+            varied.append(key)
     now = changed(experiment_of(trials[0]["experiment"], []))
     body = []
     for trial in sorted(trials, key=lambda trial: -trial["p_at_1"]):
