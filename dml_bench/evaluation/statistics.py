@@ -316,12 +316,13 @@ def interval(
 
     Raises ValueError without scores, or where seeds have other classes.
     """
-    components = components_of(seeds, average=average)
+    tables = tabulate(seeds)
+    components = components_in(tables, average)
     if prior is not None:
         components = components.moderated(prior)
     spread = components.spread()
     return Interval.around(
-        estimate(seeds, average=average),
+        float(means_of_seeds(tables, average).mean()),
         spread.standard_error,
         spread.degrees_of_freedom,
         level,
@@ -341,8 +342,11 @@ def components_of(seeds: Sequence[Scores], *, average: Average = "macro") -> Com
     The mean square of the classes is not let below the noise of the queries, so that equal class
     means of noisy queries aren't taken for certain.
     """
-    tables = tabulate(seeds)
-    num_seeds = len(seeds)
+    return components_in(tabulate(seeds), average)
+
+
+def components_in(tables: list[list[Cells]], average: Average) -> Components:
+    num_seeds = len(tables[0])
     of_seeds = math.nan
     if num_seeds > 1:
         of_seeds = float(means_of_seeds(tables, average).var(ddof=1))

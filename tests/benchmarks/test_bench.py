@@ -96,6 +96,20 @@ def test_the_named_one_runs_for_real_and_the_goals_name_what_was_not_measured(tm
     assert "[small_maps](small_maps.md)" in page
 
 
+def test_intervals_of_simulated_tables_are_counted_and_those_outside_are_named(monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    simulation = module_of("interval_coverage", BENCHMARKS / "interval_coverage.py")
+    rows = simulation.simulate(simulation.Cell(3, 20, 0.5, "much"), 3)
+    ours, others = simulation.OURS[0], simulation.OTHERS
+    assert [row["quantity"] for row in rows] == ["P@1", "difference"]
+    assert rows[0][others[3]]["width"] < rows[0][others[0]]["width"] < rows[0][ours]["width"]
+    missed = {**rows[0], ours: {"coverage": 0.5, "standard_error": 0.01, "width": 0.1}}
+    page = simulation.page(
+        {**simulation.facts(), "tables": 3, "coverage": [missed], "flips": simulation.flips(1, 1)}
+    )
+    assert f"- {ours}: P@1 at 0.5, 20 classes, 3 seeds that differ much: 50.0% +- 1.0" in page
+
+
 def test_a_goal_is_met_or_missed_by_the_median_of_the_ratios_within_rounds(goals, tmp_path):
     values = {
         "ours": {"epoch": [10.0, 20.0, 10.0]},
