@@ -30,7 +30,8 @@ def compare(
     ],
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, with every class.")] = False,
 ) -> None:
-    """Say how much experiments differ, and how sure that is, overall and for each class.
+    """Say how much experiments differ, and how sure that is. This is said overall and for each
+    class.
 
     \b
     Example: dml-bench compare runs/ArcFace_cosine_resnet18_sgd_aug runs/EPSHN_cosine_resnet18_sgd
