@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+from dml_bench.analysis.priors import SeedPriors
 from dml_bench.analysis.verdicts import (
     FEWEST_SEEDS,
     Verdict,
@@ -27,7 +28,15 @@ from dml_bench.runs.metrics import difference, measure, metric_of, metrics_of
 from dml_bench.runs.pairing import Side, pair_runs
 from dml_bench.runs.run import Run
 
-__all__ = ["HEADLINE", "ClaimResult", "RunsOf", "describe_claim", "measure_claims", "of_variant"]
+__all__ = [
+    "HEADLINE",
+    "ClaimResult",
+    "DecidedRow",
+    "RunsOf",
+    "describe_claim",
+    "measure_claims",
+    "of_variant",
+]
 
 HEADLINE = "cost_of_being_unseen"
 """The metric that stands beside each claim."""
@@ -39,9 +48,28 @@ NO_INTERVAL = "no interval: a single class, or queries that are all alike"
 NO_ROOM = "P@1 is near chance or near 1: no room to show it"
 FEW_SEEDS = f"fewer than {FEWEST_SEEDS} seeds: these networks only"
 
+NO_PRIORS = SeedPriors(())
+"""Of runs that are in no table."""
+
 RunsOf = Callable[[str], Sequence[Run]]
 """The finished runs of a named experiment, with the same data, profile and settings; none where
 there are none."""
+
+
+@dataclass(frozen=True, slots=True)
+class DecidedRow:
+    """An experiment whose claims are tested."""
+
+    written: Experiment
+    """As its file has it, without profile and overrides: what the claims are about."""
+    runs: Sequence[Run]
+    """Its finished runs, one for each seed."""
+    priors: SeedPriors = NO_PRIORS
+    """What its table says of seeds."""
+
+    @property
+    def name(self) -> str:
+        return self.written.name
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -115,22 +143,16 @@ def of_variant(name: str, runs_of: RunsOf) -> RunsOf:
     return lambda other: runs_of(f"{other}{suffix_of(name)}")
 
 
-def measure_claims(written: Experiment, runs: Sequence[Run], runs_of: RunsOf) -> list[ClaimResult]:
+def measure_claims(row: DecidedRow, runs_of: RunsOf) -> list[ClaimResult]:
     """Measure what an experiment expects; the verdicts are not yet read.
-
-    Args:
-        written: the experiment as its file has it, without profile and overrides: what the claims
-            are about.
-        runs: its finished runs, one per seed.
 
     Raises ValueError where a metric is claimed that runs of this experiment don't have.
     """
-    return [_measure_claim(written, claim, runs, runs_of) for claim in written.expects]
+    return [_measure_claim(row, claim, runs_of) for claim in row.written.expects]
 
 
-def _measure_claim(
-    written: Experiment, claim: Expectation, runs: Sequence[Run], runs_of: RunsOf
-) -> ClaimResult:
+def _measure_claim(row: DecidedRow, claim: Expectation, runs_of: RunsOf) -> ClaimResult:
+    written, runs = row.written, row.runs
     metric = metric_of(written, claim.metric)
     result = ClaimResult(
         experiment=written.name,
@@ -145,13 +167,13 @@ def _measure_claim(
         return replace(result, reason="not measured under these settings")
     others = (claim.versus,) if claim.versus else claim.above
     if others:
-        return _with_differences(result, runs, [(name, runs_of(name)) for name in others])
-    return _with_value(result, written, runs)
+        return _with_differences(result, row, [(name, runs_of(name)) for name in others])
+    return _with_value(result, row)
 
 
-def _with_value(result: ClaimResult, written: Experiment, runs: Sequence[Run]) -> ClaimResult:
-    claim = result.expectation
-    measured = measure(runs, claim.metric)
+def _with_value(result: ClaimResult, row: DecidedRow) -> ClaimResult:
+    claim, written, runs = result.expectation, row.written, row.runs
+    measured = measure(runs, claim.metric, row.priors.of(claim.metric))
     is_testable = not result.signed or has_room(0, precisions(runs), chance_of(runs[0]))
     reason = why_not_comparable(written, claim, runs[0].experiment)
     return replace(
@@ -159,17 +181,18 @@ def _with_value(result: ClaimResult, written: Experiment, runs: Sequence[Run]) -
         differences=(measured,),
         measured=measured,
         seeds=len(runs),
-        cost=_cost(runs, ()),
+        cost=_cost(row),
         reason=reason or why_not_decided([measured], len(runs), is_testable),
     )
 
 
 def _with_differences(
-    result: ClaimResult, runs: Sequence[Run], others: Sequence[tuple[str, Sequence[Run]]]
+    result: ClaimResult, row: DecidedRow, others: Sequence[tuple[str, Sequence[Run]]]
 ) -> ClaimResult:
     """Of one other experiment, or of those of several that have runs."""
-    mine = Side(result.experiment, tuple(runs))
+    mine = Side(result.experiment, tuple(row.runs))
     metric = result.expectation.metric
+    prior = row.priors.of_differences(metric)
     compared: list[tuple[list[Run], list[Run]]] = []
     measured: list[Interval] = []
     reasons = []
@@ -177,7 +200,7 @@ def _with_differences(
         try:
             pairs = pair_runs(mine, side_of(name, their_runs, metric))
             first, second = [pair.first for pair in pairs], [pair.second for pair in pairs]
-            measured.append(difference(first, second, metric))
+            measured.append(difference(first, second, metric, prior))
             compared.append((first, second))
         except ValueError as error:
             reasons.append(str(error))
@@ -190,7 +213,7 @@ def _with_differences(
         differences=tuple(measured),
         measured=measured[0],
         seeds=seeds,
-        cost=_cost(*compared[0]) if len(others) == 1 else _cost(runs, ()),
+        cost=_cost_difference(row, *compared[0]) if len(others) == 1 else _cost(row),
         reason=why_not_decided(measured, seeds, is_testable),
     )
 
@@ -236,11 +259,22 @@ def chance_of(run: Run) -> float:
     return 1 / len(run.class_names)
 
 
-def _cost(first: Sequence[Run], second: Sequence[Run]) -> Interval | None:
-    """The cost of being unseen of the first, minus that of the second if there is one."""
-    if any(HEADLINE not in metrics_of(run.experiment) for run in (*first, *second)):
+def _cost(row: DecidedRow) -> Interval | None:
+    if HEADLINE not in metrics_of(row.runs[0].experiment):
         return None
-    return difference(first, second, HEADLINE) if second else measure(first, HEADLINE)
+    return measure(row.runs, HEADLINE, row.priors.of(HEADLINE))
+
+
+def _cost_difference(
+    row: DecidedRow, first: Sequence[Run], second: Sequence[Run]
+) -> Interval | None:
+    """None where one of the two has none, or where they held out other classes."""
+    if any(HEADLINE not in metrics_of(run.experiment) for run in (first[0], second[0])):
+        return None
+    try:
+        return difference(first, second, HEADLINE, row.priors.of_differences(HEADLINE))
+    except ValueError:
+        return None
 
 
 def why_not_comparable(written: Experiment, expectation: Expectation, run: Experiment) -> str:

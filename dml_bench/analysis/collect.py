@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
-from dml_bench.analysis.decisions import decide
+from dml_bench.analysis.decisions import DecidedRow, decide
 from dml_bench.analysis.short_names import short_names
 from dml_bench.analysis.study import Study
 from dml_bench.analysis.table import grouped
@@ -183,8 +183,8 @@ def study_of(key: Key, distinction: str, collection: Collection, names: Mapping[
     failures = {name_and_seed: started.reason for name_and_seed, started in unfinished.items()}
     [group] = grouped(rows, runs, failures, names)
     of_row = {line.name: line.runs for line in group.lines}
-    measured = [(row.written, of_row[row.name]) for row in rows]
-    decisions = decide(measured, lambda name: of_row.get(name, ()))
+    decided = [DecidedRow(row.written, of_row[row.name], group.priors) for row in rows]
+    decisions = decide(decided, lambda name: of_row.get(name, ()))
     not_measured = []
     for row in rows:
         not_measured += [

@@ -8,16 +8,20 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from dml_bench.analysis.claims import ClaimResult, RunsOf, measure_claims, of_variant
+from dml_bench.analysis.claims import (
+    ClaimResult,
+    DecidedRow,
+    RunsOf,
+    measure_claims,
+    of_variant,
+)
 from dml_bench.analysis.verdicts import FEWEST_SEEDS, describe_undetected
-from dml_bench.config import Experiment
 from dml_bench.config.tables import Family, table_of
 from dml_bench.evaluation.statistics import Interval
 from dml_bench.runs.metrics import difference, metrics_of
 from dml_bench.runs.pairing import runs_in_common
-from dml_bench.runs.run import Run
 
-__all__ = ["Contrast", "Decisions", "decide"]
+__all__ = ["Contrast", "DecidedRow", "Decisions", "decide"]
 
 ERROR = 0.05
 """The chance that any interval of all that is decided misses its true value, at most."""
@@ -76,27 +80,24 @@ class Decisions:
         )
 
 
-def decide(rows: Sequence[tuple[Experiment, Sequence[Run]]], runs_of: RunsOf) -> Decisions:
-    """Test the claims of all rows and the family of the table that they belong to.
-
-    Args:
-        rows: each experiment as its file has it, with its finished runs, one per seed.
-        runs_of: the finished runs of any experiment by name, also of one that is no row.
+def decide(rows: Sequence[DecidedRow], runs_of: RunsOf) -> Decisions:
+    """Test the claims of all rows and the family of the table that they belong to. `runs_of` gives
+    the finished runs of any experiment by name, also of one that is no row.
 
     A table's family has no variant of an experiment and no row with fewer than three seeds in
     common with the one it is compared with. Raises ValueError where a metric is claimed that runs
     of an experiment don't have.
     """
     claims: list[ClaimResult] = []
-    for written, runs in rows:
-        claims += measure_claims(written, runs, of_variant(written.name, runs_of))
-    runs_by_name = {written.name: runs for written, runs in rows}
-    table = table_of(runs_by_name)
+    for row in rows:
+        claims += measure_claims(row, of_variant(row.name, runs_of))
+    by_name = {row.name: row for row in rows if row.runs}
+    table = table_of(by_name)
     contrasts: list[Contrast] = []
     if table is not None and table.family is not None:
-        members = [name for name in table.rows if runs_by_name.get(name)]
-        for name in members:
-            contrasts += contrasts_of(name, runs_by_name[name], table.family, runs_of)
+        for name in table.rows:
+            if name in by_name:
+                contrasts += contrasts_of(by_name[name], table.family, runs_of)
     level = simultaneous(count_decided(claims) + len(contrasts))
     return Decisions(
         tuple(claim.decided(level) for claim in claims),
@@ -106,11 +107,10 @@ def decide(rows: Sequence[tuple[Experiment, Sequence[Run]]], runs_of: RunsOf) ->
     )
 
 
-def contrasts_of(
-    name: str, runs: Sequence[Run], family: Family, runs_of: RunsOf
-) -> Iterator[Contrast]:
+def contrasts_of(row: DecidedRow, family: Family, runs_of: RunsOf) -> Iterator[Contrast]:
     """One, or none where there is nothing to compare with."""
-    versus = family.other(name)
+    runs = row.runs
+    versus = family.other(row.name)
     others = runs_of(versus) if versus is not None else ()
     if versus is None or not others:
         return
@@ -120,12 +120,12 @@ def contrasts_of(
     if len(pairs) < FEWEST_SEEDS:
         return
     first, second = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
-    measured = difference(first, second, family.metric)
+    measured = difference(first, second, family.metric, row.priors.of_differences(family.metric))
     if math.isnan(measured.low):
         return
     metric = metrics_of(runs[0].experiment)[family.metric]
     yield Contrast(
-        experiment=name,
+        experiment=row.name,
         versus=versus,
         metric=metric.name,
         head=metric.head,

@@ -11,8 +11,9 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from dml_bench.analysis.claims import describe_claim
-from dml_bench.analysis.decisions import Decisions, decide
+from dml_bench.analysis.decisions import DecidedRow, Decisions, decide
 from dml_bench.analysis.origin import counted, environments
+from dml_bench.analysis.priors import SeedPriors
 from dml_bench.analysis.recording import record_run
 from dml_bench.analysis.table import Group, grouped
 from dml_bench.config import experiments
@@ -347,7 +348,11 @@ class SuiteSession:
 
     def decisions(self, groups: Sequence[Group]) -> Decisions:
         """What the finished runs say of the claims and the family of the suite's experiments."""
-        of_row = {line.name: line.runs for group in groups for line in group.lines}
+        of_row: dict[str, Sequence[Run]] = {}
+        priors: dict[str, SeedPriors] = {}
+        for group in groups:
+            of_row |= {line.name: line.runs for line in group.lines}
+            priors |= dict.fromkeys(of_row.keys() - priors.keys(), group.priors)
         elsewhere: dict[str, list[Run]] = {}
 
         def runs_of(name: str) -> Sequence[Run]:
@@ -357,8 +362,9 @@ class SuiteSession:
                 elsewhere[name] = self.runs_outside(name)
             return elsewhere[name]
 
-        rows = [(row.written, of_row[row.name]) for row in self.suite.rows]
-        return decide(rows, runs_of)
+        rows = self.suite.rows
+        decided = [DecidedRow(row.written, of_row[row.name], priors[row.name]) for row in rows]
+        return decide(decided, runs_of)
 
     def runs_outside(self, name: str) -> list[Run]:
         """Finished runs of an experiment that is no row of this suite, by the same settings."""

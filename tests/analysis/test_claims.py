@@ -10,7 +10,7 @@ from handmade import experiment, finish, photographed
 from tiny import train
 
 from dml_bench.analysis.claims import ClaimResult, RunsOf, describe_claim
-from dml_bench.analysis.decisions import decide
+from dml_bench.analysis.decisions import DecidedRow, decide
 from dml_bench.config import Expectation, Experiment, Train
 from dml_bench.config.experiments import names, resolve
 from dml_bench.protocols.metric import value_at
@@ -39,7 +39,7 @@ def only_claim(
     written: Experiment, runs: Sequence[Run], runs_of: RunsOf = lambda name: ()
 ) -> ClaimResult:
     """The only claim of an experiment, with its verdict."""
-    [claim] = decide([(written, runs)], runs_of).claims
+    [claim] = decide([DecidedRow(written, runs)], runs_of).claims
     return claim
 
 

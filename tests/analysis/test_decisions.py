@@ -7,7 +7,7 @@ import pytest
 from handmade import BASELINE, experiment, finish
 
 from dml_bench.analysis import decisions
-from dml_bench.analysis.decisions import Decisions, decide
+from dml_bench.analysis.decisions import DecidedRow, Decisions, decide
 from dml_bench.config import Expectation
 from dml_bench.config.experiments import names, resolve
 from dml_bench.config.tables import ExperimentTable, Family, load_table, read_table, table_of
@@ -40,7 +40,7 @@ def family_of_drops(monkeypatch):
 def decided(runs: dict[str, list[Run]], **claims: tuple[Expectation, ...]) -> Decisions:
     rows = []
     for name, finished in runs.items():
-        rows.append((experiment(name, expects=claims.get(name, ())), finished))
+        rows.append(DecidedRow(experiment(name, expects=claims.get(name, ())), finished))
     return decide(rows, lambda name: runs.get(name, ()))
 
 
