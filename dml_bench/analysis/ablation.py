@@ -1,11 +1,11 @@
 """What each change does: an experiment beside the one that its file extends, on the classes it
 knows and on those it never saw.
 
-All three differences are of the model that was trained without the unseen classes, except the
-precision drop, which is between the two models; each is paired query by query over the common
-seeds. A change that was made to several experiments, a technique under several losses, is also
-averaged over these, query by query. All of it is exploratory: plain intervals, q-values over all
-differences, and no verdicts.
+The two differences of P@1 are of the model that was trained without the unseen classes; the third
+is of the cost of being unseen. Each is paired query by query over the common seeds. A change that
+was made to several experiments, a technique under several losses, is also averaged over these,
+query by query. All of it is exploratory: plain intervals, q-values over all differences, and no
+verdicts.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -25,10 +25,9 @@ __all__ = ["METRICS", "Ablation", "ablations"]
 METRICS = (
     "precision_at_1_macro_seen_limited",
     "precision_at_1_macro_unseen_limited",
-    "precision_drop_unseen_classes",
+    "cost_of_being_unseen",
 )
-"""P@1 on the classes that were trained on, on those that were not, and the precision drop of the
-latter."""
+"""P@1 on the classes that were trained on, on those that were not, and the cost of being unseen."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +63,7 @@ class Ablation:
     seeds: tuple[int, ...]
     seen: Difference
     unseen: Difference
-    drop: Difference
+    cost: Difference
 
     @property
     def without(self) -> str:
@@ -99,10 +98,10 @@ def ablations(
 
 def compared_together(measured: Sequence[Ablation]) -> tuple[Ablation, ...]:
     """The same with q-values over all differences."""
-    parts = [(ablation.seen, ablation.unseen, ablation.drop) for ablation in measured]
+    parts = [(ablation.seen, ablation.unseen, ablation.cost) for ablation in measured]
     results = []
-    for ablation, (seen, unseen, drop) in zip(measured, with_q_values(parts), strict=True):
-        results.append(replace(ablation, seen=seen, unseen=unseen, drop=drop))
+    for ablation, (seen, unseen, cost) in zip(measured, with_q_values(parts), strict=True):
+        results.append(replace(ablation, seen=seen, unseen=unseen, cost=cost))
     return tuple(results)
 
 
@@ -135,7 +134,7 @@ def ablation_of(changes: Sequence[Change], priors: SeedPriors) -> Ablation:
         prior = priors.of_differences(name)
         return difference_of(name, metric, with_change, without, prior)
 
-    seen, unseen, drop = map(difference, METRICS)
+    seen, unseen, cost = map(difference, METRICS)
     first = changes[0]
     return Ablation(
         name=first.experiment if len(changes) == 1 else first.name,
@@ -144,7 +143,7 @@ def ablation_of(changes: Sequence[Change], priors: SeedPriors) -> Ablation:
         seeds=tuple(pair.first.seed for pair in first.pairs),
         seen=seen,
         unseen=unseen,
-        drop=drop,
+        cost=cost,
     )
 
 

@@ -19,14 +19,14 @@ def changes_table(changes: Sequence[Ablation]) -> Table:
         Column("to", numeric=False),
         Column("P@1 known"),
         Column("P@1 unseen"),
-        Column("drop unseen"),
+        Column("cost of being unseen"),
     )
     return Table("What each change does", columns, tuple(map(change_row, changes)))
 
 
 def change_row(change: Ablation) -> Row:
     cells = [Cell(change.changed, change.changed), Cell(change.without, change.without)]
-    cells += map(difference_cell, (change.seen, change.unseen, change.drop))
+    cells += map(difference_cell, (change.seen, change.unseen, change.cost))
     return Row(tuple(cells))
 
 
@@ -47,7 +47,7 @@ def describe(changes: Sequence[Ablation]) -> list[str]:
         ),
         (
             "P@1 is that of the model trained without the unseen classes, mean over classes. Of the"
-            " drop, less is better."
+            " cost of being unseen, less is better."
         ),
         (
             "All this is exploratory. The file has a q-value for each of"
@@ -74,7 +74,7 @@ def changes_data(changes: Sequence[Ablation]) -> Data:
     ]
     rows = []
     for change in changes:
-        for part in (change.seen, change.unseen, change.drop):
+        for part in (change.seen, change.unseen, change.cost):
             difference = part.difference
             rows.append(
                 [

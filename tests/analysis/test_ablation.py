@@ -51,7 +51,7 @@ def test_an_effect_is_the_difference_from_the_experiment_that_is_extended(tmp_pa
     )
     assert effect.seen.difference.estimate == pytest.approx(0.3)
     assert effect.unseen.difference.estimate == pytest.approx(-0.6)
-    assert effect.drop.difference.estimate == pytest.approx(0.6)
+    assert effect.cost.difference.estimate == pytest.approx(0.6 - -0.3)
     assert effect.seen.difference.low > 0 > effect.unseen.difference.high
 
 
@@ -95,7 +95,7 @@ def test_the_q_values_are_over_all_differences_of_all_changes(tmp_path):
     for name, (seen, unseen) in shares.items():
         runs[name] = [run(tmp_path, name, seen, unseen, seed=seed) for seed in (42, 43, 44)]
     effects = ablations(runs)
-    parts = [part for effect in effects for part in (effect.seen, effect.unseen, effect.drop)]
+    parts = [part for effect in effects for part in (effect.seen, effect.unseen, effect.cost)]
     together = q_values([part.difference.p for part in parts])
     assert [part.q for part in parts] == pytest.approx(together, nan_ok=True)
 

@@ -136,6 +136,16 @@ def test_a_drop_beside_a_model_that_is_always_right_is_not_testable(tmp_path):
     assert judged(tmp_path, claim, others=dict.fromkeys(SEEDS, RIGHT)).verdict == "not testable"
 
 
+def test_the_cost_of_being_unseen_stands_beside_each_claim(tmp_path):
+    """Always wrong without the unseen classes: a class's drop is the P@1 that it had."""
+    others = dict.fromkeys(SEEDS, [[1, 0, 0, 0]] * 6)
+    compared = judged(tmp_path, change(0.3), others=others)
+    unseen, seen = (2 + 3) / 8, (3 + 2 + 2 + 4) / 16
+    assert compared.cost and compared.cost.estimate == pytest.approx(unseen - seen)
+    alone = judged(tmp_path / "alone", value(0.66))
+    assert alone.cost and alone.cost.estimate == pytest.approx(unseen - seen)
+
+
 def test_the_change_of_a_drop_compares_the_drops(tmp_path):
     claim = change(-0.2, "precision_drop_seen_classes")
     judgement = judged(tmp_path, claim, others=dict.fromkeys(SEEDS, RIGHT))
