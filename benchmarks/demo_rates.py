@@ -119,14 +119,16 @@ def trained(name: str, settings: list[str], threads: int, cache: Path) -> Trial:
         loop.fit(state, lambda state: None)
     except loop.NonFiniteLoss as diverged:
         return trial | {"p_at_1": 0.0, "diverged": str(diverged)}
-    last = state.records[-1]
+    records: list[dict[str, Any]] = [dict(record) for record in state.records]
+    first, last = records[0], records[-1]
     return trial | {
         "p_at_1": round(last["test_accuracy_macro"], 4),
         "logits_top_1": last.get("test_logits_accuracy"),
         "steps": len(state.records) * -(-len(state.images) // experiment.train.batch_size),
-        "first_loss": round(state.records[0]["train_loss"], 3),
+        "first_loss": round(first["train_loss"], 3),
         "last_loss": round(last["train_loss"], 3),
         "cpu_seconds": round(time.process_time() - began),
+        "labels": state.labels.summary(state.images),
     }
 
 
@@ -165,11 +167,11 @@ def write(out: Path, trials: list[Trial]) -> None:
 def rows(trials: list[Trial]) -> list[str]:
     """The trials of one experiment, best first, with the settings in which they differ; "-" is the
     value that the experiment has without a profile. What the profile does now is in bold."""
-    keys = sorted({key for trial in trials for key in trial["changed"]} - {"optimizer.lr"})
-    varied = ["optimizer.lr"]
-    for key in keys:
-        values = {str(trial["changed"].get(key)) for trial in trials}
-        if len(values) > 1:
+    keys = {key for trial in trials for key in trial["changed"]}
+    varied = ["optimizer.lr", "pretrain.classes"]
+    for key in sorted(keys.difference(varied)):
+        tried = {str(trial["changed"].get(key)) for trial in trials}
+        if len(tried) > 1:
             varied.append(key)
     now = changed(experiment_of(trials[0]["experiment"], []))
     body = []
@@ -181,8 +183,21 @@ def rows(trials: list[Trial]) -> list[str]:
         losses = "diverged"
         if "steps" in trial:
             losses = f"{trial['first_loss']} to {trial['last_loss']}"
-        body.append([p_at_1, *values, trial["precision"], str(trial["threads"]), losses])
-    return table(["P@1", *varied, "precision", "threads", "training loss"], body)
+        row = [p_at_1, *values, trial["precision"], str(trial["threads"]), losses]
+        body.append([*row, describe_corrections(trial)])
+    heads = ["P@1", *varied, "precision", "threads", "training loss", "corrections of labels"]
+    if not any(row[-1] for row in body):
+        heads, body = heads[:-1], [row[:-1] for row in body]
+    return table(heads, body)
+
+
+def describe_corrections(trial: Trial) -> str:
+    """How many labels were replaced, and how many of them rightly."""
+    labels = trial.get("labels", {})
+    if not labels.get("replaced"):
+        return ""
+    rightly = round(labels["replaced"] * labels["replaced_precision"])
+    return f"{rightly} of {labels['replaced']} right"
 
 
 def main() -> None:

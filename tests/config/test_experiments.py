@@ -832,9 +832,9 @@ def test_sample_pairing_keeps_its_pauses_in_the_short_schedule_of_the_demo():
     assert off == [1, 6, 11, 12]
 
 
-def test_label_correction_waits_for_half_of_the_demo():
+def test_label_correction_waits_for_half_of_the_demo_and_for_a_wider_margin():
     demo = resolve("crossentropy_resnet18_sgd_aug+labelnoise+plc", profile="demo")
-    assert demo.labelling.options["warm_up"] == 0.5
+    assert demo.labelling.options == {"warm_up": 0.5, "theta": 0.5, "theta_end": 0.3}
 
 
 def test_a_start_by_simclr_is_too_short_in_the_demo_for_its_claims():
