@@ -1,7 +1,7 @@
 """The experiments side by side: the columns of their protocol, and the numbers in them over all
 seeds."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
@@ -67,7 +67,20 @@ class Group:
     @property
     def explanation(self) -> tuple[str, ...]:
         """Sentences below the table."""
-        return protocol_named(self.protocol).explanation
+        return (*protocol_named(self.protocol).explanation, *self._explain_priors())
+
+    def _explain_priors(self) -> Iterator[str]:
+        """What the table adds to what an experiment's own seeds say."""
+        counts = []
+        for column in self.columns:
+            prior = self.priors.of(column.key) if column.interval else None
+            if prior is not None:
+                counts.append(f"{prior.degrees_of_freedom:.2g} for {column.head}")
+        if counts:
+            yield (
+                "Seeds: an interval also uses how much seeds differ in the other experiments of"
+                f" the table. In degrees of freedom this counts {', '.join(counts)}."
+            )
 
     @property
     def slug(self) -> str:

@@ -50,6 +50,9 @@ FEWEST_ROWS = 4
 MOST_PRIOR_DEGREES = 20.0
 """What a prior counts at most, however well the experiments agree: that they are alike is an
 assumption."""
+FAR_ABOVE = 5.0
+"""Ratios above so many times their median are taken for so much in the mean: one failed seed must
+not widen the intervals of all other experiments."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -360,10 +363,12 @@ def fit_seed_prior(
     """What is usual among the experiments of a table, from the scores of each by seed. None where
     fewer than FEWEST_ROWS have several seeds with different answers.
 
-    The ratio is the mean over the experiments. How far they agree, by the likelihood of Fisher's F
-    distribution, is what it counts; at most as much as all others' seeds, and MOST_PRIOR_DEGREES.
+    The ratio is the mean over the experiments, of which none counts more than FAR_ABOVE times the
+    median. How far they agree, by the likelihood of Fisher's F distribution, is what it counts; at
+    most as much as all others' seeds, and MOST_PRIOR_DEGREES.
     """
-    ratios, degrees = [], []
+    ratios: list[float] = []
+    degrees: list[float] = []
     for seeds in rows:
         components = components_of(seeds, average=average)
         if components.num_seeds > 1 and components.of_rest > 0:
@@ -372,7 +377,8 @@ def fit_seed_prior(
     if len(ratios) < FEWEST_ROWS:
         return None
     most = min(sum(degrees) - max(degrees), MOST_PRIOR_DEGREES)
-    ratio = float(np.average(ratios, weights=degrees))
+    bounded = np.minimum(ratios, FAR_ABOVE * np.median(ratios))
+    ratio = float(np.average(bounded, weights=degrees))
     agreement = agreed_degrees(np.array(ratios), np.array(degrees), ratio, most)
     return SeedPrior(ratio, agreement, len(ratios))
 

@@ -7,7 +7,7 @@ import pytest
 from handmade import experiment, finish
 
 from dml_bench.analysis.priors import SeedPriors, digest
-from dml_bench.analysis.table import grouped
+from dml_bench.analysis.table import Group, grouped
 from dml_bench.config.tables import PlannedRow
 from dml_bench.evaluation.statistics import fit_seed_prior
 from dml_bench.runs.metrics import difference, measure, metric_of
@@ -51,19 +51,33 @@ def test_differences_are_of_the_experiments_with_the_same_seeds_and_queries(tabl
     assert SeedPriors(fewer[1:]).of_differences(P_AT_1) is None
 
 
-def test_a_table_draws_every_interval_towards_what_is_usual_in_it(table):
-    rows = []
+def grouped_of(table: list[list[Run]]) -> Group:
+    rows, finished = [], {}
     for runs in table:
         experiments = tuple(run.experiment for run in runs)
         rows.append(PlannedRow(experiments[0], experiments))
-    finished = {}
-    for runs in table:
         finished |= {(run.experiment.name, run.seed): run for run in runs}
     [group] = grouped(rows, finished, {})
+    return group
+
+
+def test_a_table_draws_every_interval_towards_what_is_usual_in_it(table):
+    group = grouped_of(table)
     place = [column.key for column in group.columns].index(P_AT_1)
     for line, runs in zip(group.lines, table, strict=True):
         assert line.values[place] == measure(runs, P_AT_1, group.priors.of(P_AT_1))
         assert line.values[place] != measure(runs, P_AT_1)
+
+
+def test_below_a_table_stands_what_its_experiments_add_to_an_interval(table):
+    rows = [PlannedRow(runs[0].experiment, (runs[0].experiment,)) for runs in table]
+    finished = {(runs[0].experiment.name, 0): runs[0] for runs in table}
+    [alone] = grouped(rows, finished, {})
+    assert not any(line.startswith("Seeds:") for line in alone.explanation)
+    group = grouped_of(table)
+    [line] = [line for line in group.explanation if line.startswith("Seeds:")]
+    degrees = group.priors.of(P_AT_1).degrees_of_freedom
+    assert f"{degrees:.2g} for P@1" in line
 
 
 def test_a_difference_is_drawn_towards_what_is_usual_of_differences(table):

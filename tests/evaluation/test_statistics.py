@@ -13,6 +13,7 @@ from dml_bench.evaluation.statistics import (
     Interval,
     Scores,
     SeedPrior,
+    agreed_degrees,
     estimate,
     fit_difference_prior,
     fit_seed_prior,
@@ -374,6 +375,22 @@ def test_experiments_whose_seeds_differ_by_other_amounts_make_a_prior_that_count
     varied = table_of(chance, rows=8, deviation=0.0, classes=200)
     varied += table_of(chance, rows=8, deviation=0.15, classes=200)
     assert fit_seed_prior(varied).degrees_of_freedom < 4 < fit_seed_prior(alike).degrees_of_freedom
+
+
+def test_a_failed_seed_widens_its_own_interval_and_hardly_those_of_the_others():
+    table = table_of(np.random.default_rng(0))
+    failed = [*table[:-1], [*table[-1][:2], replace(table[-1][2], values=np.zeros(200))]]
+    before, after = fit_seed_prior(table), fit_seed_prior(failed)
+    assert after.ratio < 1.3 * before.ratio
+    assert after.degrees_of_freedom < before.degrees_of_freedom
+    width = [interval(table[0], prior=prior) for prior in (before, after)]
+    assert width[1].high - width[1].low < 1.2 * (width[0].high - width[0].low)
+
+
+def test_the_degrees_of_freedom_of_a_prior_are_those_that_the_ratios_were_drawn_with():
+    ratios = 1.7 * stats.f.rvs(4, 8, size=3000, random_state=np.random.default_rng(2))
+    agreed = agreed_degrees(ratios, np.full(3000, 4.0), ratios.mean(), 20.0)
+    assert agreed == pytest.approx(8, rel=0.15)
 
 
 def test_a_variance_of_seeds_is_drawn_towards_the_usual_by_what_each_counts():
