@@ -109,6 +109,7 @@ def suite(
         ),
     ] = False,
     results: options.Results = Path("results"),
+    allow_plugin: options.AllowPlugin = [],
 ) -> None:
     """Run a table of experiments and compare them. Each run is a process of its own. Finished runs
     are kept, and the same command continues. Exit code 1 if a run failed.

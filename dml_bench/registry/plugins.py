@@ -387,6 +387,19 @@ def allow_plugin(name: str) -> None:
     _allowed[plugin] = Path(file) if equals else None
 
 
+def allowed_here(records: Iterable[PluginRecord]) -> list[str]:
+    """For another process of the same user: which plug-ins it may import, as `allow_plugin` takes
+    them. They are those that the user allowed, and those of `records` that this process has
+    imported itself."""
+    texts = {}
+    for record in records:
+        if PLUGGABLE[record.kind].registered(record.name) is not None:
+            texts[record.name] = record.name
+    for name, file in _allowed.items():
+        texts[name] = f"{name}={file.absolute()}" if file is not None else name
+    return list(texts.values())
+
+
 def require_consent(record: PluginRecord) -> None:
     if record.name in _allowed or consent_file(record).exists():
         return

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from dml_bench.config import as_table
+from dml_bench.registry.plugins import allowed_here
 from dml_bench.suite.plan import Job
 
 __all__ = [
@@ -47,9 +48,11 @@ class SuitePaths:
 
     def job_spec(self, job: Job, device: str) -> dict[str, Any]:
         """What the process of a run needs to know, as JSON (`worker.py`)."""
+        plugins = job.experiment.plugins
         return {
             "title": str(job),
             "experiment": as_table(job.experiment),
+            "allowed_plugins": allowed_here(plugins.components if plugins else ()),
             "data_dir": str(self.data_dir) if self.data_dir else None,
             "out": str(self.out),
             "cache_dir": str(self.cache_dir),

@@ -21,6 +21,7 @@ from dml_bench.config.tables import PlannedRow
 from dml_bench.config.variants import settings_in, variant_name
 from dml_bench.data.datasets import Dataset, open_dataset
 from dml_bench.data.identity import OtherData
+from dml_bench.registry.plugins import allowed_here
 from dml_bench.runs.folder import RunFolder
 from dml_bench.runs.record import find_record, is_recorded
 from dml_bench.runs.run import Run, find_run
@@ -108,6 +109,8 @@ def command_of(job: Job, suite: Suite, device: str) -> list[str]:
     for option, setting in options.items():
         if setting is not None:
             arguments += [option, str(setting)]
+    for name in allowed_here(()):
+        arguments += ["--allow-plugin", name]
     return arguments
 
 

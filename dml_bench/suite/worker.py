@@ -134,8 +134,8 @@ def run_job(job_spec: dict[str, Any], callback: WorkerCallback) -> None:
     from dml_bench.runs.request import RunRequest
     from dml_bench.tracking.wandb_mirror import mirror_in_wandb
 
-    for record in job_spec["experiment"].get("plugins", {}).get("components", []):
-        allow_plugin(record["name"])  # the suite itself has imported it
+    for name in job_spec["allowed_plugins"]:
+        allow_plugin(name)
     request = RunRequest(
         experiment=load(job_spec["experiment"]),
         data_dir=Path(job_spec["data_dir"]) if job_spec["data_dir"] else None,

@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -17,9 +18,11 @@ import dml_bench
 from dml_bench.analysis.compare import compare, read_sides
 from dml_bench.config import Experiment, as_table, load
 from dml_bench.config.experiments import resolve
-from dml_bench.registry import losses
+from dml_bench.registry import losses, plugins
 from dml_bench.registry.plugins import PluginRecord, consent_file, import_recorded, remember
 from dml_bench.runs.run import read_experiment, read_folder
+from dml_bench.suite.executor import SuitePaths
+from dml_bench.suite.plan import Job
 
 pytestmark = pytest.mark.usefixtures("plugins_removed")
 TEMPLATE = Path(__file__).parents[1] / "plugin_template"
@@ -350,6 +353,95 @@ def test_a_moved_file_is_found_where_the_user_says(tmp_path):
     path.rename(tmp_path / "elsewhere.py")
     dml_bench.allow_plugin(f"Moved={tmp_path / 'elsewhere.py'}")
     assert import_recorded(record).origin.file == str(tmp_path / "elsewhere.py")
+
+
+def test_a_suite_tells_its_workers_what_its_user_allowed_and_what_it_imported_itself(
+    tmp_path, honest_run, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(plugins, "_allowed", {})
+    path = write_plugin(tmp_path, "Imported")
+    paths = SuitePaths(None, tmp_path, tmp_path, tmp_path, "disabled")
+    job = Job(resolve(str(path)))
+    assert paths.job_spec(job, "cpu")["allowed_plugins"] == ["Imported"]
+    marker = tmp_path / "marker"
+    run = with_evil_plugin(honest_run, tmp_path / "x", "loss", "evil:boom", marker)
+    hostile = Job(resolve(str(run / "experiment.json")))
+    assert paths.job_spec(hostile, "cpu")["allowed_plugins"] == []
+    dml_bench.allow_plugin("evil:boom=moved.py")
+    allowed = [f"evil:boom={tmp_path / 'moved.py'}"]
+    assert paths.job_spec(hostile, "cpu")["allowed_plugins"] == allowed
+    assert not marker.exists()
+
+
+# In processes that others start
+
+
+@pytest.fixture
+def run_of_another_machine(tmp_path, birds) -> list[str]:
+    """The arguments that repeat a run from another machine, whose plug-in lies elsewhere here."""
+    path = tmp_path / "there.py"
+    path.write_text(LOSS.format(name="Elsewhere"))
+    experiment = resolve(
+        "EPSHN_cosine_resnet18_sgd_aug",
+        overrides=[*SETTINGS, "train.epochs=1"],
+    )
+    table = as_table(experiment) | {"name": "plugin"}
+    record = {"kind": "loss", "name": "Elsewhere", "attribute": "Elsewhere", "file": str(path)}
+    table["plugins"] = {
+        "imports": [],
+        "components": [{**record, "sha256": sha256_of(path), "facts": {}}],
+    }
+    table |= {"loss": {"name": "Elsewhere"}, "miner": {"name": "none"}}
+    file = tmp_path / "experiment.json"
+    file.write_text(json.dumps(table))
+    path.rename(tmp_path / "here.py")
+    return [str(file), "--data-dir", str(birds), "--device", "cpu", "--wandb", "disabled"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("ray", [(), ("--ray", "local")], ids=["processes", "Ray"])
+def test_workers_of_a_suite_import_a_plug_in_only_where_its_user_says_which_file(
+    ray, run_of_another_machine, tmp_path
+):
+    suite = ["suite", *run_of_another_machine, "--jobs", "1", "--report", "suite", *ray]
+    refused = call(tmp_path, *suite, rc=1)
+    assert "loss Elsewhere is a plug-in" in refused.stdout
+    assert "give --allow-plugin Elsewhere" in refused.stdout
+    call(tmp_path, *suite, "--allow-plugin", "Elsewhere=here.py")
+    assert len(runs_of(tmp_path)) == 1
+
+
+@pytest.mark.slow
+def test_both_processes_of_torchrun_import_a_plug_in(run_of_another_machine, tmp_path):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    processes = ["--nproc-per-node", "2", "--master-port", str(port), "-m", "dml_bench"]
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        *processes,
+        "run",
+        *run_of_another_machine,
+    ]
+    environment = os.environ | {
+        "DML_BENCH_CACHE": str(tmp_path / "cache"),
+        "PYTHONPATH": str(REPOSITORY),
+    }
+    done = subprocess.run(
+        [*command, "--allow-plugin", "Elsewhere=here.py"],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    run = read_folder(runs_of(tmp_path)[0])
+    assert run.environment["sessions"][-1]["processes"] == 2
 
 
 def test_consent_is_for_one_file_with_one_content(tmp_path, monkeypatch):
