@@ -84,14 +84,16 @@ class ClaimResult:
     """Whether what is claimed is a difference, and is shown with its sign."""
     statement: str
     """The claim as a sentence."""
+    quantity: str
+    """What is claimed to have a size, and beside which experiment."""
     differences: tuple[Interval, ...] = ()
     """What was measured: one interval, or one for each experiment that this one is claimed to lie
     above. Empty where nothing was."""
     seeds: int = 0
     """How many the intervals are over."""
     cost: Interval | None = None
-    """The cost of being unseen beside it: the same difference of it, or its value, at 95%. None
-    where it was not measured."""
+    """The cost of being unseen beside it: the same difference of it, or its value, at the same
+    level. None where it was not measured."""
     reason: str = ""
     """Why it was not tested, or is not testable."""
     verdict: Verdict = Verdict.not_tested
@@ -120,9 +122,10 @@ class ClaimResult:
         """With the verdict that the intervals of this level give."""
         if not self.differences or self.reason not in ("", NO_ROOM):
             return self
+        cost = None if self.cost is None else self.cost.at(level)
         differences = [difference.at(level) for difference in self.differences]
         verdict, measured = self._verdict_on(differences)
-        return replace(self, verdict=verdict, measured=measured)
+        return replace(self, verdict=verdict, measured=measured, cost=cost)
 
     def _verdict_on(self, differences: Sequence[Interval]) -> tuple[Verdict, Interval]:
         claim, measured = self.expectation, differences[0]
@@ -160,6 +163,7 @@ def _measure_claim(row: DecidedRow, claim: Expectation, runs_of: RunsOf) -> Clai
         head=metric.head,
         signed=metric.signed or claim.change is not None or bool(claim.above),
         statement=describe_claim(written, claim),
+        quantity=metric.description + (f", beside {claim.versus}" if claim.versus else ""),
     )
     if not runs:
         return replace(result, reason=f"{written.name} has no finished run")
@@ -295,15 +299,17 @@ def why_not_comparable(written: Experiment, expectation: Expectation, run: Exper
 def describe_claim(written: Experiment, claim: Expectation) -> str:
     """The claim as a sentence. Raises ValueError where runs of this experiment don't have the
     metric."""
-    metric = metric_of(written, claim.metric).description
+    metric = metric_of(written, claim.metric)
+    unit = " points" if metric.signed else "%"
+    subject = metric.description
     if claim.value is not None:
-        return f"{metric} is {claim.value:.3f}"
+        return f"{subject} is {100 * claim.value:.1f}{unit}"
     if claim.below is not None:
-        return f"{metric} is below {claim.below:.3f}"
+        return f"{subject} is below {100 * claim.below:.1f}{unit}"
     if claim.above:
-        return f"{metric} is above that of {len(claim.above)} other experiments"
+        return f"{subject} is above that of {len(claim.above)} other experiments"
     assert claim.change is not None
     if claim.change == 0:
-        return f"{metric} is that of {claim.versus}"
+        return f"{subject} is that of {claim.versus}"
     direction = "above" if claim.change > 0 else "below"
-    return f"{metric} is {abs(claim.change):.3f} {direction} that of {claim.versus}"
+    return f"{subject} is {100 * abs(claim.change):.1f} points {direction} that of {claim.versus}"

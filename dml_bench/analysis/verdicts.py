@@ -115,7 +115,7 @@ def verdict_on_order(differences: Sequence[Interval]) -> tuple[Verdict, Interval
 
     It is reproduced where all differences are above zero, each by its own interval: all of them
     have to err for the verdict to. It is contradicted where one is below zero by an interval that
-    is widened for their number.
+    is widened for their number; else such an interval holds zero.
     """
     lowest = min(differences, key=lambda difference: difference.low)
     if any(math.isnan(difference.low) for difference in differences):
@@ -127,7 +127,7 @@ def verdict_on_order(differences: Sequence[Interval]) -> tuple[Verdict, Interval
     least = min(widened, key=lambda difference: difference.high)
     if least.high < 0:
         return Verdict.contradicted, least
-    return Verdict.undecided, lowest
+    return Verdict.undecided, lowest.at(level)
 
 
 def has_room(claimed: float, precisions: Sequence[float], chance: float) -> bool:

@@ -89,7 +89,7 @@ def claims_table(claims: Sequence[ClaimResult]) -> Table:
     columns = (
         Column("experiment", numeric=False),
         Column("verdict", numeric=False),
-        Column("claim", numeric=False),
+        Column("quantity", numeric=False),
         Column("claimed"),
         Column("measured"),
         Column("cost of being unseen"),
@@ -104,7 +104,7 @@ def claim_row(claim: ClaimResult) -> Row:
         (
             Cell(claim.experiment, claim.experiment),
             Cell(verdict, verdict, TONES[claim.verdict]),
-            Cell(claim.statement, claim.statement),
+            Cell(claim.quantity, claim.quantity),
             Cell(claimed_size(claim), claim.claimed),
             points_cell(claim.measured, is_signed=claim.signed),
             points_cell(claim.cost, is_signed=True),

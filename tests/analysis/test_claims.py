@@ -258,12 +258,12 @@ def test_a_metric_that_does_not_exist_is_refused_with_those_that_do():
 def test_a_claim_reads_as_a_sentence():
     assert (
         describe_claim(experiment(), value(0.677))
-        == "P@1 on all classes (mean over images) is 0.677"
+        == "P@1 on all classes (mean over images) is 67.7%"
     )
     drop = "precision_drop_unseen_classes"
     assert (
         describe_claim(experiment(), change(-0.07, drop))
-        == "precision drop of the unseen classes is 0.070 below that of other"
+        == "precision drop of the unseen classes is 7.0 points below that of other"
     )
     assert (
         describe_claim(experiment(), change(0.0, drop))

@@ -282,7 +282,7 @@ def test_a_third_protocol_has_a_section_of_the_report_with_its_columns_and_claim
     [claims] = (tmp_path / "report").rglob("expectations*.csv")
     [claim] = read_csv(claims)
     assert claim["metric"] == "r_precision_macro"
-    assert claim["claim"] == "R-precision on the unseen classes is 0.500"
+    assert claim["claim"] == "R-precision on the unseen classes is 50.0%"
     assert float(claim["measured"]) == pytest.approx(fast.estimate)
 
 
@@ -327,4 +327,4 @@ def test_an_added_metric_is_in_tables_comparisons_claims_and_the_report(
     assert "| similarity |" in (tmp_path / "report" / "report.md").read_text(encoding="utf-8")
     [claims] = (tmp_path / "report").rglob("expectations*.csv")
     verdicts = {row["claim"]: row["measured"] for row in read_csv(claims)}
-    assert verdicts == {"similarity of the nearest image is 1.000": "1.0"}
+    assert verdicts == {"similarity of the nearest image is 100.0%": "1.0"}
