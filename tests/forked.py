@@ -1,6 +1,7 @@
-"""A command in a process forked from this one: to signals, files and locks as real as any, without
-the seconds that importing PyTorch takes."""
+"""Processes forked from this one: to signals, files and locks as real as any, without the seconds
+that importing PyTorch takes."""
 
+import importlib
 import os
 import signal
 import subprocess
@@ -8,54 +9,69 @@ import sys
 import time
 import traceback
 import warnings
+from collections.abc import Callable, Iterable, Mapping
+from functools import cache
+from pathlib import Path
 from tempfile import TemporaryFile
+from types import SimpleNamespace
+from typing import IO, Any, ClassVar, NoReturn
+
+import pytest
 
 from dml_bench.__main__ import main
+from dml_bench.registry.plugins import PLUGGABLE
+from dml_bench.suite import worker, worker_process
+
+IMPORTED_LATE = (
+    "dml_bench.runs.execute",
+    "pytorch_metric_learning.losses",
+    "sklearn.metrics",
+    "timm",
+    "torch._dynamo",
+    "torch._inductor.config",
+)
 
 
-class ForkedCommand:
-    """`dml-bench ARGUMENTS`, with the methods of subprocess.Popen that tests need."""
+class ForkedProcess:
+    """A process that runs `program`, with the methods of subprocess.Popen that tests need."""
 
-    def __init__(self, arguments: list[str]) -> None:
+    def __init__(
+        self,
+        program: Callable[[], object],
+        streams: tuple[int, int, int],
+        *,
+        environment: Mapping[str, str] | None = None,
+        new_session: bool = False,
+        closed: Iterable[int] = (),
+    ) -> None:
+        """`streams` become its standard streams. Of what this process has open it closes `closed`;
+        a new program would close all."""
         self.returncode: int | None = None
-        self._outputs = [TemporaryFile("w+") for _ in ("stdout", "stderr")]  # noqa: SIM115
-        self.pid = os.fork()
+        import_what_runs_import()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # of threads, from Python 3.12 on
+            self.pid = os.fork()
         if not self.pid:
-            os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-            for number, output in enumerate(self._outputs, start=1):
-                os.dup2(output.fileno(), number)
-            self._become(arguments)
-
-    @staticmethod
-    def _become(arguments: list[str]) -> None:
-        """Run the command as the program would, and end."""
-        code: object = 1
-        try:
-            sys.stdin, sys.stdout, sys.stderr = os.fdopen(0), os.fdopen(1, "w"), os.fdopen(2, "w")
-            sys.argv = ["dml-bench", *arguments]
-            signal.signal(signal.SIGINT, signal.default_int_handler)
-            signal.signal(signal.SIGALRM, signal.SIG_DFL)
-            warnings.resetwarnings()
-            for category in (DeprecationWarning, PendingDeprecationWarning, ResourceWarning):
-                warnings.simplefilter("ignore", category)
-            main()
-            code = 0
-        except SystemExit as ended:
-            code = ended.code or 0
-        except BaseException:
-            traceback.print_exc()
-        finally:
-            try:
-                sys.stdout.flush()
-                sys.stderr.flush()
-            finally:
-                os._exit(code if isinstance(code, int) else 1)
+            for number, stream in enumerate(streams):
+                os.dup2(stream, number)
+            for number in closed:
+                os.close(number)
+            become(program, os.environ if environment is None else environment, new_session)
 
     def poll(self) -> int | None:
         """The exit code, or minus the signal that ended it; None while it runs."""
         if self.returncode is None:
             pid, status = os.waitpid(self.pid, os.WNOHANG)
             self.returncode = os.waitstatus_to_exitcode(status) if pid else None
+        return self.returncode
+
+    def wait(self, timeout: float = 600) -> int:
+        deadline = time.monotonic() + timeout
+        while self.poll() is None:
+            if time.monotonic() > deadline:
+                raise subprocess.TimeoutExpired("dml-bench", timeout)
+            time.sleep(0.02)
+        assert self.returncode is not None
         return self.returncode
 
     def send_signal(self, number: int) -> None:
@@ -65,17 +81,145 @@ class ForkedCommand:
     def kill(self) -> None:
         self.send_signal(signal.SIGKILL)
 
+
+@cache
+def import_what_runs_import() -> None:
+    """Import once, here, what a run imports late: four seconds, where a tiny run takes one."""
+    for name in IMPORTED_LATE:
+        importlib.import_module(name)
+
+
+def become(
+    program: Callable[[], object], environment: Mapping[str, str], new_session: bool
+) -> NoReturn:
+    """Run the program in this process, which is new, as Python would, and end."""
+    code: object = 1
+    try:
+        sys.stdin = os.fdopen(0, closefd=False)
+        sys.stdout, sys.stderr = (os.fdopen(number, "w", closefd=False) for number in (1, 2))
+        if new_session:
+            os.setsid()
+        variables = dict(environment)
+        os.environ.clear()
+        os.environ.update(variables)
+        for number in signal.valid_signals():
+            if callable(signal.getsignal(number)):
+                signal.signal(number, signal.SIG_DFL)
+        if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+        warnings.resetwarnings()
+        for category in (DeprecationWarning, PendingDeprecationWarning, ResourceWarning):
+            warnings.simplefilter("ignore", category)
+        code = program() or 0
+    except SystemExit as ended:
+        code = ended.code or 0
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        try:
+            sys.stdout.flush()
+            sys.stderr.flush()
+        finally:
+            os._exit(code if isinstance(code, int) else 1)
+
+
+class ForkedProgram(ForkedProcess):
+    """A program in a folder, with variables of its own, that is heard when it has ended."""
+
+    def __init__(
+        self,
+        program: Callable[[], object],
+        *,
+        folder: Path | None = None,
+        variables: Mapping[str, str] | None = None,
+        new_session: bool = False,
+    ) -> None:
+        def in_folder() -> object:
+            if folder is not None:
+                os.chdir(folder)
+            return program()
+
+        self._outputs = [TemporaryFile("w+") for _ in ("stdout", "stderr")]  # noqa: SIM115
+        out, err = (output.fileno() for output in self._outputs)
+        with open(os.devnull) as nothing:
+            super().__init__(
+                in_folder,
+                (nothing.fileno(), out, err),
+                environment=os.environ | (variables or {}),
+                new_session=new_session,
+            )
+
     def communicate(self, timeout: float = 600) -> tuple[str, str]:
         """What it printed and what it said of errors, when it has ended."""
-        deadline = time.monotonic() + timeout
-        while self.poll() is None:
-            if time.monotonic() > deadline:
-                self.kill()
-                raise subprocess.TimeoutExpired("dml-bench", timeout)
-            time.sleep(0.02)
+        try:
+            self.wait(timeout)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            raise
         texts = []
         for output in self._outputs:
             with output:
                 output.seek(0)
                 texts.append(output.read())
         return texts[0], texts[1]
+
+
+class ForkedCommand(ForkedProgram):
+    """`dml-bench ARGUMENTS`, with more folders to import from."""
+
+    def __init__(
+        self, arguments: Iterable[str], *, import_path: Iterable[Path] = (), **more: Any
+    ) -> None:
+        def program() -> None:
+            sys.path[:0] = map(str, import_path)
+            sys.argv = ["dml-bench", *arguments]
+            main()
+
+        super().__init__(program, **more)
+
+
+class ForkedWorker(ForkedProcess):
+    """The process of one run of a suite; takes what RunProcess gives to Popen."""
+
+    opened: ClassVar[list[IO[str]]] = []
+    """The suite's ends of the pipes of all workers: one that another worker had too would never
+    be seen to end."""
+
+    def __init__(
+        self, _program: tuple[str, ...], *, stderr: IO[str], env: dict[str, str], **_pipes: object
+    ) -> None:
+        stdin, from_suite = os.pipe()
+        to_suite, stdout = os.pipe()
+        self.stdin, self.stdout = os.fdopen(from_suite, "w"), os.fdopen(to_suite)
+        self.opened[:] = [pipe for pipe in self.opened if not pipe.closed]
+        self.opened += [self.stdin, self.stdout]
+        super().__init__(
+            begin_worker,
+            (stdin, stdout, stderr.fileno()),
+            environment=env,
+            closed=[stdin, stdout, *(pipe.fileno() for pipe in self.opened)],
+        )
+        os.close(stdin)
+        os.close(stdout)
+
+
+def begin_worker() -> int:
+    """The program of a worker, which knows no more plug-ins than a new process does."""
+    forget_plugins()
+    return worker.main()
+
+
+def forget_plugins() -> None:
+    """Take all plug-ins out of the registries, which belong to the whole process."""
+    for registry in PLUGGABLE.values():
+        for entry in list(registry):
+            if entry.origin is not None:
+                registry.remove(entry.name)
+                sys.modules.pop(entry.origin.module, None)
+
+
+def fork_workers(patch: pytest.MonkeyPatch) -> None:
+    """From now on, suites of this process, and of those forked from it, fork their workers."""
+    names = {"Popen": ForkedWorker, "PIPE": subprocess.PIPE}
+    names["TimeoutExpired"] = subprocess.TimeoutExpired
+    patch.setattr(worker_process, "subprocess", SimpleNamespace(**names))

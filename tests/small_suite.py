@@ -1,17 +1,18 @@
 """A suite of experiments that each train in about a second, as a command."""
 
-import os
-import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from subprocess import Popen
 
 import pytest
+from forked import ForkedCommand
 from handmade import BASELINE
 from tiny import SETTINGS, places
 
 from dml_bench.cli import app
+
+Running = ForkedCommand | Popen[str]
 
 TINY = [setting for setting in SETTINGS if not setting.startswith(("optimizer", "train.epochs"))]
 
@@ -47,18 +48,11 @@ def call(monkeypatch: pytest.MonkeyPatch, arguments: list[str]) -> int:
     return int(ended.value.code or 0)
 
 
-def start(arguments: list[str]) -> subprocess.Popen[str]:
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    return subprocess.Popen(
-        [sys.executable, "-m", "dml_bench", *arguments],
-        env=environment,
-        start_new_session=True,
-        **pipes,
-    )
+def start(arguments: list[str]) -> ForkedCommand:
+    return ForkedCommand(arguments, new_session=True)
 
 
-def wait_for_epochs(out: Path, suite: subprocess.Popen[str], count: int = 1) -> None:
+def wait_for_epochs(out: Path, suite: Running, count: int = 1) -> None:
     deadline = time.monotonic() + 240
     while (
         sum(len(path.read_text().splitlines()) for path in out.glob("*/*/seed-*/metrics.jsonl"))

@@ -130,6 +130,10 @@ def fail(birds: Path, cache: Path, out: Path) -> None:
     torch.distributed.barrier()
 
 
-if __name__ == "__main__":
+def carry_out(task: str, birds: Path, cache: Path, out: Path) -> None:
     with distributed.main_process_output():
-        globals()[sys.argv[1]](*map(Path, sys.argv[2:]))
+        globals()[task](birds, cache, out)
+
+
+if __name__ == "__main__":
+    carry_out(sys.argv[1], *map(Path, sys.argv[2:]))

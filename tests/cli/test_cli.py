@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from forked import ForkedCommand
 
 from dml_bench import __version__
 from dml_bench.cli.app import main
@@ -53,32 +54,36 @@ finally:
 """
 
 
-def python(tmp_path: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    environment = os.environ | {
+def variables(tmp_path: Path) -> dict[str, str]:
+    return {
         "COLUMNS": "120",
         "DML_BENCH_CACHE": str(tmp_path / "cache"),
         "WANDB_MODE": "disabled",
         "TORCH_HOME": str(tmp_path / "torch"),
         "OMP_NUM_THREADS": "1",
     }
-    return subprocess.run(
-        [sys.executable, *arguments],
+
+
+def dml_bench(tmp_path: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    running = ForkedCommand(list(arguments), folder=tmp_path, variables=variables(tmp_path))
+    printed, errors = running.communicate(timeout=120)
+    assert running.returncode is not None
+    return subprocess.CompletedProcess(arguments, running.returncode, printed, errors)
+
+
+def imported(tmp_path: Path, *arguments: str) -> tuple[list[str], set[str]]:
+    """The lines on stderr of a command, and the names of all top-level modules that it imported, as
+    a new process says."""
+    finished = subprocess.run(
+        [sys.executable, "-c", LISTING, *arguments],
         cwd=tmp_path,
-        env=environment,
+        env=os.environ | variables(tmp_path),
         capture_output=True,
         text=True,
         timeout=120,
         check=False,
     )
-
-
-def dml_bench(tmp_path: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return python(tmp_path, "-m", "dml_bench", *arguments)
-
-
-def imported(tmp_path: Path, *arguments: str) -> tuple[list[str], set[str]]:
-    """The lines on stderr of a command, and the names of all top-level modules that it imported."""
-    *lines, modules = python(tmp_path, "-c", LISTING, *arguments).stderr.splitlines()
+    *lines, modules = finished.stderr.splitlines()
     return lines, set(json.loads(modules))
 
 

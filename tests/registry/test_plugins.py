@@ -3,7 +3,6 @@ word of a run folder."""
 
 import hashlib
 import json
-import os
 import shutil
 import socket
 import subprocess
@@ -11,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from forked import ForkedCommand, fork_workers
 from tiny import SETTINGS, refusal
 from tiny import dml_bench as call_here
 
@@ -26,7 +26,6 @@ from dml_bench.suite.plan import Job
 
 pytestmark = pytest.mark.usefixtures("plugins_removed")
 TEMPLATE = Path(__file__).parents[1] / "plugin_template"
-REPOSITORY = Path(dml_bench.__file__).parents[1]
 NAMED = [
     "plugin.toml",
     *(part for value in (*SETTINGS, "name=plugin") for part in ("--set", value)),
@@ -66,29 +65,14 @@ def write_plugin(folder: Path, name: str) -> Path:
 
 def call(
     folder: Path, *arguments: str, path: tuple[Path, ...] = (), rc: int = 0
-) -> subprocess.CompletedProcess[str]:
-    """A dml-bench command as a process of its own, with `path` on the path of imports."""
-    environment = os.environ | {
-        "DML_BENCH_CACHE": str(folder / "cache"),
-        "PYTHONPATH": os.pathsep.join(map(str, [*path, REPOSITORY])),
-        "COLUMNS": "200",
-    }
-    done = subprocess.run(
-        [sys.executable, "-c", "from dml_bench.__main__ import main; main()", *arguments],
-        cwd=folder,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
-    )
-    assert done.returncode == rc, done.stdout + done.stderr
-    return done
-
-
-def error_of(done: subprocess.CompletedProcess[str]) -> str:
-    (line,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
-    return line
+) -> tuple[str, str]:
+    """What a dml-bench command prints, and what it says of errors, in a process of its own with
+    `path` on the path of imports."""
+    variables = {"DML_BENCH_CACHE": str(folder / "cache"), "COLUMNS": "200"}
+    running = ForkedCommand(list(arguments), folder=folder, variables=variables, import_path=path)
+    printed, errors = running.communicate(timeout=240)
+    assert running.returncode == rc, printed + errors
+    return printed, errors
 
 
 @pytest.fixture(scope="module")
@@ -117,7 +101,9 @@ def template_runs(installed: Path, birds: Path, made_once) -> Path:
         arguments += ["--device", "cpu", "--wandb", "disabled"]
         call(folder, "run", *arguments, path=(installed,))
         seeds = ["--seeds", "42,43,44", "--jobs", "2", "--report", "suite"]
-        call(folder, "suite", *arguments, *seeds, path=(installed,))
+        with pytest.MonkeyPatch.context() as patch:
+            fork_workers(patch)
+            call(folder, "suite", *arguments, *seeds, path=(installed,))
 
     return made_once("runs of a plug-in", train_with_template)
 
@@ -127,7 +113,7 @@ def runs_of(folder: Path) -> list[Path]:
 
 
 def test_an_installed_package_is_listed_with_where_it_comes_from(tmp_path, installed):
-    listing = call(tmp_path, "list", "losses", "--json", path=(installed,)).stdout
+    listing, _ = call(tmp_path, "list", "losses", "--json", path=(installed,))
     records = {record["name"]: record["from"] for record in json.loads(listing)}
     assert records["MarginPairs"] == "dml-plugin-template 0.3.0 (dml_plugin_template.losses)"
     assert records["ArcFace"] == f"dml-bench {dml_bench.__version__}"
@@ -157,7 +143,8 @@ def test_reports_and_comparisons_of_a_plug_in_do_without_it(template_runs):
 
 def test_predict_and_export_of_a_plug_in_loss_work(template_runs, installed, birds):
     run, photo = str(runs_of(template_runs)[0]), str(next(birds.rglob("*.jpg")))
-    assert json.loads(call(template_runs, "predict", run, photo, "--json").stdout)
+    predictions, _ = call(template_runs, "predict", run, photo, "--json")
+    assert json.loads(predictions)
     call(template_runs, "export", run, "--out", "exported", path=(installed,))
     assert (template_runs / "exported" / "embedder.pt2").exists()
 
@@ -318,7 +305,7 @@ def test_a_run_of_this_machine_needs_no_consent(tmp_path, birds):
     call(tmp_path, "run", *arguments)
     call(tmp_path, "predict", str(runs_of(tmp_path)[0]), str(next(birds.rglob("*.jpg"))))
     plugin.write_text(plugin.read_text() + "# changed\n")
-    refused = error_of(call(tmp_path, "run", *arguments, rc=2))
+    _, refused = call(tmp_path, "run", *arguments, rc=2)
     assert "as it was before its file was changed: restore the file; --force" in refused
 
 

@@ -11,19 +11,21 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import psutil
 import pytest
 from filelock import FileLock
+from forked import ForkedCommand, fork_workers
 from handmade import experiment
-from small_suite import call, command, start, wait_for_epochs, write_files
+from small_suite import call, command, wait_for_epochs, write_files
 
 from dml_bench.runs.folder import Occupied, RunFolder
 from dml_bench.suite import worker
 from dml_bench.suite.ray import on_ray, slots_of_cluster
 
-pytest.importorskip("ray")
+pytestmark = pytest.mark.skipif(find_spec("ray") is None, reason="ray is not installed")
 
 # How many at a time
 
@@ -168,10 +170,26 @@ def undisturbed(
 ) -> Path:
     """The same runs without Ray."""
     out = tmp_path_factory.mktemp("undisturbed")
-    suite = start(command(files, birds, cache_dir, out, "fine.toml", "longer.toml", "--jobs", "2"))
-    said = suite.communicate(timeout=300)
+    with pytest.MonkeyPatch.context() as patch:
+        fork_workers(patch)
+        suite = ForkedCommand(
+            command(files, birds, cache_dir, out, "fine.toml", "longer.toml", "--jobs", "2")
+        )
+        said = suite.communicate(timeout=300)
     assert suite.returncode == 0, said
     return out
+
+
+def start(arguments: list[str]) -> subprocess.Popen[str]:
+    """A suite as a program of its own: Ray's threads don't live on in a fork."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "dml_bench", *arguments],
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        start_new_session=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
 
 
 CLUSTER = """

@@ -16,6 +16,7 @@ from typing import Any
 
 import psutil
 import pytest
+from forked import ForkedCommand, fork_workers
 from handmade import BASELINE, experiment, finish
 from small_suite import call, command, start, wait_for_epochs, write_files
 
@@ -613,7 +614,6 @@ def test_printed_jobs_are_commands_that_leave_the_runs_that_the_suite_then_finds
         "--set",
         "evaluate.recall_k=[1, 2]",
     )
-    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}:{os.environ['PATH']}")
     monkeypatch.setattr(worker_process, "PROGRAM", ("/nothing/may/be/run",))
 
     def printed() -> list[str]:
@@ -629,26 +629,37 @@ def test_printed_jobs_are_commands_that_leave_the_runs_that_the_suite_then_finds
         "43",
     ]
     assert list(tmp_path.iterdir()) == [files], "nothing is run"
-    subprocess.run(["bash", "-c", lines[0]], check=True, capture_output=True, timeout=300)
+    run_as_bash_reads(lines[0])
     assert printed() == lines[1:]
-    subprocess.run(["bash", "-c", lines[1]], check=True, capture_output=True, timeout=300)
+    run_as_bash_reads(lines[1])
     assert printed() == []
     assert call(monkeypatch, arguments) == 0
     (row,) = table(tmp_path / "suite" / "own-cub" / "table.csv")
     assert (row["experiment"], row["seeds"], row["failed"]) == ("fine", "2", "")
 
 
-def runs_at_work(suite: subprocess.Popen[str]) -> list[psutil.Process]:
-    return [
-        child
-        for child in psutil.Process(suite.pid).children()
-        if "dml_bench.suite.worker" in child.cmdline()
-    ]
+def run_as_bash_reads(line: str) -> None:
+    """Run a printed command with the words that bash makes of it."""
+    echoed = subprocess.run(
+        ["bash", "-c", f'dml-bench() {{ printf "%s\\0" "$@"; }}; {line}'],
+        check=True,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    running = ForkedCommand(echoed.stdout.split("\0")[:-1])
+    printed = running.communicate(timeout=300)
+    assert running.returncode == 0, printed
+
+
+def runs_at_work(suite: ForkedCommand) -> list[psutil.Process]:
+    return psutil.Process(suite.pid).children()
 
 
 def test_a_run_that_is_killed_is_a_failed_row_and_goes_on_the_next_time(
     files: Path, birds: Path, cache_dir: Path, tmp_path: Path, monkeypatch, capsys
 ):
+    fork_workers(monkeypatch)
     arguments = command(
         files, birds, cache_dir, tmp_path, "longer.toml", "fine.toml", "--jobs", "1"
     )
@@ -686,8 +697,10 @@ def test_a_run_that_is_killed_is_a_failed_row_and_goes_on_the_next_time(
     "end", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL], ids=lambda end: end.name
 )
 def test_however_a_suite_is_ended_no_process_outlives_it(
-    files: Path, birds: Path, cache_dir: Path, tmp_path: Path, end: signal.Signals
+    files: Path, birds: Path, cache_dir: Path, tmp_path: Path, end: signal.Signals, monkeypatch
 ):
+    if end is not signal.SIGKILL:  # where all depends on what a new process has open
+        fork_workers(monkeypatch)
     suite = start(command(files, birds, cache_dir, tmp_path, "longer.toml", "--jobs", "1"))
     wait_for_epochs(tmp_path, suite)
     runs = runs_at_work(suite)

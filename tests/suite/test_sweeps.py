@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+from forked import fork_workers
 from tiny import SETTINGS, tiny, train
 from tiny import dml_bench as call
 
@@ -29,6 +30,7 @@ def swept(birds: Path, cache_dir: Path, tmp_path_factory: pytest.TempPathFactory
     places = ["--data-dir", birds, "--cache-dir", cache_dir, "--out", folder / "runs"]
     places += ["--report", folder / "page", "--device", "cpu", "--wandb", "disabled"]
     with pytest.MonkeyPatch.context() as patch:
+        fork_workers(patch)
         sweep = ["--sweep", "optimizer.lr=0.01,0.1", "--jobs", "2"]
         assert call(patch, "suite", folder / "small.toml", *sweep, *places) == 0
     return folder
@@ -98,6 +100,7 @@ def test_other_settings_get_a_folder_of_their_own_and_old_folders_are_found(
 def test_a_suite_leaves_a_run_with_other_settings_where_it_is(
     birds, cache_dir, tmp_path, monkeypatch
 ):
+    fork_workers(monkeypatch)
     old = train(birds, cache_dir, tmp_path, "train.epochs=2")
     settings = [*SETTINGS, "train.epochs=1"]
     options = [part for value in settings for part in ("--set", value)]

@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,10 @@ import numpy as np
 import pytest
 import torch
 import two_processes
+from forked import ForkedProgram
 from safetensors.torch import load_file
 from tiny import command, tiny, train
+from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 from two_processes import OWN_STATISTICS, RUNS
 
 from dml_bench.data.datasets import open_dataset
@@ -62,6 +65,20 @@ def start(*arguments: str) -> subprocess.Popen[str]:
     )
 
 
+def in_two_forks(task: str, birds: Path, cache: Path, out: Path) -> None:
+    """What torchrun does, with forks of this process."""
+    config = LaunchConfig(
+        min_nodes=1,
+        max_nodes=1,
+        nproc_per_node=2,
+        rdzv_backend="c10d",
+        rdzv_endpoint="127.0.0.1:0",
+        start_method="fork",
+        max_restarts=0,
+    )
+    elastic_launch(config, two_processes.carry_out)(task, birds, cache, out)
+
+
 class Stops(Callback):
     """Ctrl-C after the first epoch."""
 
@@ -76,15 +93,9 @@ def two(birds: Path, cache_dir: Path, made_once) -> Path:
     def compute(out: Path) -> None:
         with pytest.raises(KeyboardInterrupt):
             train(birds, cache_dir, out / "begun", *RUNS["pairs"], callback=Stops())
-        script = Path(two_processes.__file__)
-        done = subprocess.run(
-            torchrun(str(script), "compute", str(birds), str(cache_dir), str(out)),
-            capture_output=True,
-            text=True,
-            env=one_thread(),
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr[-3000:]
+        running = ForkedProgram(partial(in_two_forks, "compute", birds, cache_dir, out))
+        printed, errors = running.communicate()
+        assert running.returncode == 0, (printed, errors[-3000:])
 
     return made_once("two processes", compute)
 
