@@ -5,6 +5,7 @@ import ast
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -40,6 +41,7 @@ def imports(source: str) -> Iterator[tuple[str, bool]]:
     return walk(ast.parse(source), False)
 
 
+@cache
 def modules() -> dict[str, list[tuple[str, bool]]]:
     paths = sorted(PACKAGE.rglob("*.py"))
     return {

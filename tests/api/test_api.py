@@ -15,6 +15,8 @@ from tiny import SETTINGS, dml_bench, train
 import dml_bench as db
 
 ROOMS = {module.name for module in pkgutil.iter_modules(db.__path__)}
+SLOW = ("DrawnMap", "draw_map", "log_to_wandb")
+"""Their examples wait for UMAP's compiler and for W&B's own process."""
 FUNCTIONS = [name for name in db.__all__ if inspect.isfunction(getattr(db, name))]
 
 
@@ -82,7 +84,10 @@ def test_a_public_function_says_what_it_raises_and_where_it_comes_from(name):
     assert "\nSource: " in text
 
 
-@pytest.mark.parametrize("name", db.__all__)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=pytest.mark.slow if name in SLOW else ()) for name in db.__all__],
+)
 def test_the_example_of_a_public_name_runs(name, at_desk, plugins_removed):
     names = {"db": db, "trained_with": list(SETTINGS)}
     text = inspect.getdoc(getattr(db, name)) or ""

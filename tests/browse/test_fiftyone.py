@@ -73,13 +73,25 @@ def fiftyone(tmp_path_factory) -> Iterator[Any]:
     os.environ.update(before)
 
 
-@pytest.fixture
-def images(tmp_path) -> BrowseTable:
+def made_images(folder: Path) -> BrowseTable:
     """Three classes, the last held out of `limited`; one gallery image each, then four queries."""
-    made = finish(tmp_path / "runs", experiment(), RIGHT, unseen=1)
+    made = finish(folder, experiment(), RIGHT, unseen=1)
     for phase in RIGHT:
         store(made, phase, gallery=GALLERY, query=QUERY)
     return read_browse_table(read_folder(made.folder))
+
+
+@pytest.fixture(scope="module")
+def shown(fiftyone, tmp_path_factory) -> Any:
+    """A dataset that nobody changes."""
+    images = made_images(tmp_path_factory.mktemp("shown") / "runs")
+    fiftyone_app.update("shown", images, MAPS, [(4, 0)], state="first")
+    return fiftyone.load_dataset("shown")
+
+
+@pytest.fixture
+def images(tmp_path) -> BrowseTable:
+    return made_images(tmp_path / "runs")
 
 
 @pytest.fixture
@@ -93,9 +105,9 @@ def files(view: Any) -> list[str]:
     return [path.removeprefix("/photos/") for path in view.values("filepath")]
 
 
-def test_every_image_has_its_fields_with_both_phases_side_by_side(dataset):
-    assert len(dataset) == 7
-    sample = dataset.match({"filepath": "/photos/query/class 0/1.jpg"}).first()
+def test_every_image_has_its_fields_with_both_phases_side_by_side(shown):
+    assert len(shown) == 7
+    sample = shown.match({"filepath": "/photos/query/class 0/1.jpg"}).first()
     assert (sample.ground_truth.label, sample.class_id, sample.split, sample.class_group) == (
         "class 0",
         0,
@@ -110,12 +122,12 @@ def test_every_image_has_its_fields_with_both_phases_side_by_side(dataset):
         1.0,
     )
     assert (sample.class_drop, sample.mistakenness_limited, sample.near_duplicate) == (0.5, 0.75, 1)
-    assert dataset.first().prediction_all is None
-    assert dataset.persistent
+    assert shown.first().prediction_all is None
+    assert shown.persistent
 
 
-def test_the_saved_views_hold_what_their_names_say(dataset):
-    views = {name: files(dataset.load_saved_view(name)) for name in dataset.list_saved_views()}
+def test_the_saved_views_hold_what_their_names_say(shown):
+    views = {name: files(shown.load_saved_view(name)) for name in shown.list_saved_views()}
     assert views["unseen classes"] == ["gallery/class 2/0.jpg", "query/class 2/0.jpg"]
     assert (
         views["lost when unseen"] == []
@@ -150,14 +162,14 @@ def test_a_query_that_only_the_model_without_its_class_gets_wrong_is_lost_when_u
     assert files(dataset.load_saved_view("near-duplicates between train and test")) == []
 
 
-def test_each_phase_has_an_evaluation_of_its_queries(dataset):
-    assert dataset.list_evaluations() == ["correct_all", "correct_limited"]
-    assert dataset.load_evaluation_results("correct_all").metrics()["accuracy"] == 0.75
-    assert dataset.load_evaluation_results("correct_limited").metrics()["accuracy"] == 0.5
+def test_each_phase_has_an_evaluation_of_its_queries(shown):
+    assert shown.list_evaluations() == ["correct_all", "correct_limited"]
+    assert shown.load_evaluation_results("correct_all").metrics()["accuracy"] == 0.75
+    assert shown.load_evaluation_results("correct_limited").metrics()["accuracy"] == 0.5
 
 
-def test_each_phase_has_its_map_and_one_of_the_unseen_classes_and_a_search(dataset):
-    assert dataset.list_brain_runs() == [
+def test_each_phase_has_its_map_and_one_of_the_unseen_classes_and_a_search(shown):
+    assert shown.list_brain_runs() == [
         "similarity_all",
         "similarity_limited",
         "umap_all",
@@ -165,22 +177,22 @@ def test_each_phase_has_its_map_and_one_of_the_unseen_classes_and_a_search(datas
         "umap_limited",
         "umap_limited_unseen",
     ]
-    umap = dataset.load_brain_results("umap_limited")
+    umap = shown.load_brain_results("umap_limited")
     assert dict(zip(umap.sample_ids, umap.points.tolist(), strict=True)) == dict(
-        zip(dataset.values("id"), (-MAP).tolist(), strict=True)
+        zip(shown.values("id"), (-MAP).tolist(), strict=True)
     )
-    assert dataset.load_brain_results("umap_all_unseen").points.tolist() == MAP[[2, 6]].tolist()
-    query = dataset.match({"filepath": "/photos/query/class 0/1.jpg"}).first()
-    assert files(dataset.sort_by_similarity(query.id, brain_key="similarity_all", k=3)) == [
+    assert shown.load_brain_results("umap_all_unseen").points.tolist() == MAP[[2, 6]].tolist()
+    query = shown.match({"filepath": "/photos/query/class 0/1.jpg"}).first()
+    assert files(shown.sort_by_similarity(query.id, brain_key="similarity_all", k=3)) == [
         "query/class 0/1.jpg",  # at 50 degrees
         "gallery/class 1/0.jpg",  # at 60
         "query/class 1/0.jpg",  # at 70
     ]
 
 
-def test_the_map_is_coloured_by_any_field_that_the_panel_offers(dataset):
-    assert fiftyone_app.maps_of(dataset)[0] == "umap_all"
-    fields = fiftyone_app.colours_of(dataset)
+def test_the_map_is_coloured_by_any_field_that_the_panel_offers(shown):
+    assert fiftyone_app.maps_of(shown)[0] == "umap_all"
+    fields = fiftyone_app.colours_of(shown)
     assert {
         "ground_truth.label",
         "class_group",
@@ -190,13 +202,13 @@ def test_the_map_is_coloured_by_any_field_that_the_panel_offers(dataset):
         "mistakenness_limited",
     } <= set(fields)
     for field in fields:
-        drawn = fiftyone_app.coloured(dataset, "umap_all", field)
-        known = sum(value is not None for value in dataset.values(field))
+        drawn = fiftyone_app.coloured(shown, "umap_all", field)
+        known = sum(value is not None for value in shown.values(field))
         assert sum(len(trace["x"]) for trace in drawn) == (7 if len(drawn) > 1 else known), field
 
 
-def test_the_images_stand_beside_the_map_and_the_embeddings_panel(dataset):
-    left, right = dataset.load_workspace("map").children
+def test_the_images_stand_beside_the_map_and_the_embeddings_panel(shown):
+    left, right = shown.load_workspace("map").children
     assert [panel.type for panel in left.children] == ["Samples"]
     assert [panel.type for panel in right.children] == [
         "dml_map",
@@ -454,7 +466,7 @@ def listening(process: int) -> set[tuple[str, int]]:
 
 
 @pytest.fixture
-def guarded(dataset, tmp_path) -> Any:
+def guarded(shown, tmp_path) -> Any:
     """FiftyOne's application behind the guard, asked by somebody who has the token."""
     from fiftyone.server.app import app as application
     from starlette.testclient import TestClient
