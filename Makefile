@@ -17,7 +17,7 @@ test: install
 # Also what takes minutes, with the lines that no test ran, and each skipped test with its reason.
 # `make test-all FLAGS=--require-all` fails where a test was skipped.
 test-all: wheel
-	$(BIN)/python -m pytest --numprocesses=auto --all -rs --cov=dml_bench --cov-report=term $(FLAGS)
+	$(BIN)/python -m pytest --numprocesses=auto --all --cov=dml_bench --cov-report=term $(FLAGS)
 
 # The wheel as people install it: in an environment of its own with the pinned packages, used
 # outside this folder.

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 
 MadeOnce = Callable[[str, Callable[[Path], object]], Path]
 
+LONGEST = ("test_ray", "test_distributed", "test_fiftyone", "test_suite", "test_plugins")
+"""The files that take longest; the first also waits longest for others."""
+
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["DML_BENCH_CHECK_SHAPES"] = "1"  # of arrays and tensors, at every `shaped` function
 # One process per core, one thread each: two threads that share a core wait for each other. numba
@@ -35,8 +38,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what takes minutes, unless it is asked for."""
-    if config.getoption("--all") or config.getoption("--require-all"):
+    """Begin with the files that take longest, so that no process is left alone with one at the end;
+    and leave out what takes minutes, unless it is asked for."""
+    places = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.path.stem, len(places)))  # else as it was
+    if all_are_asked_for(config):
         return
     slow = [item for item in items if item.get_closest_marker("slow")]
     if slow:
@@ -44,9 +50,25 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items[:] = [item for item in items if not item.get_closest_marker("slow")]
 
 
+def all_are_asked_for(config: pytest.Config) -> bool:
+    return bool(config.getoption("--all") or config.getoption("--require-all"))
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Where all tests are asked for, each that is skipped is listed with its reason, as by -rs."""
+    if all_are_asked_for(config) and "s" not in config.option.reportchars:
+        config.option.reportchars += "s"
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """One process per core, and one more: some wait for a program or a page that they started."""
+    return len(os.sched_getaffinity(0)) + 1 if hasattr(os, "sched_getaffinity") else 2
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """A skipped test is a failure where all are required; `-rs` lists each with its reason."""
+    """A skipped test is a failure where all are required."""
     terminal = session.config.pluginmanager.get_plugin("terminalreporter")
     if terminal and session.config.getoption("--require-all") and terminal.stats.get("skipped"):
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
@@ -139,11 +161,8 @@ def times_of(folder: Path) -> dict[Path, int]:
 
 @pytest.fixture
 def plugins_removed() -> Iterator[None]:
-    """What a test registers is gone after it: the registries belong to the whole process."""
-    from dml_bench.registry.plugins import PLUGGABLE
+    """What a test registers is gone after it."""
+    from forked import forget_plugins
 
     yield
-    for registry in PLUGGABLE.values():
-        for entry in list(registry):
-            if entry.origin is not None:
-                registry.remove(entry.name)
+    forget_plugins()
