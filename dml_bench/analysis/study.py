@@ -20,7 +20,7 @@ from dml_bench.runs.metrics import Metric, metrics_of
 from dml_bench.runs.pairing import runs_in_common
 from dml_bench.runs.run import Run
 
-__all__ = ["Study", "certain_sign", "held_out"]
+__all__ = ["Best", "Study", "certain_sign", "held_out"]
 
 LEVEL = 0.95
 
@@ -48,12 +48,15 @@ def drop_of_holdout(run: Run, phase: str) -> Scores:
 
 
 QUANTITIES = {
+    "cost": "cost_of_being_unseen",
     "known": "precision_at_1_macro",
     "logits": "logits_accuracy",
     "unseen_limited": "precision_at_1_macro_unseen_limited",
     "unseen_all": "precision_at_1_macro_unseen",
     "drop_unseen": "precision_drop_unseen_classes",
     "drop_seen": "precision_drop_seen_classes",
+    "seen_to_unseen": "precision_drop_seen_to_unseen_classes",
+    "seen_to_seen": "precision_drop_seen_to_seen_classes",
     "drop_all": "precision_drop_all_classes",
 }
 """Metrics by a short name. A study averages all of them over classes."""
@@ -62,6 +65,17 @@ QUANTITIES = {
 def metric_for(line: TableRow, quantity: str) -> Metric | None:
     """None where the runs of this line don't have it."""
     return metrics_of(line.runs[0].experiment).get(QUANTITIES[quantity])
+
+
+@dataclass(frozen=True, slots=True)
+class Best:
+    """The best method by one quantity."""
+
+    line: TableRow
+    value: Interval
+    """Of this method alone; it does not know that the method was picked."""
+    picked_from: int
+    """How many methods had the quantity."""
 
 
 @dataclass
@@ -150,6 +164,21 @@ class Study:
     def best(self) -> TableRow | None:
         """The method with the highest P@1."""
         return max(self.methods, key=self.accuracy, default=None)
+
+    def best_by(self, quantity: str) -> Best | None:
+        """The method that is best by one of QUANTITIES; None where no method has it."""
+        measured = []
+        for line in self.methods:
+            value = self.measure(line, quantity)
+            if value is not None and not math.isnan(value.estimate):
+                measured.append((line, value))
+        if not measured:
+            return None
+        metric = metric_for(measured[0][0], quantity)
+        assert metric is not None
+        sign = -1 if metric.lower_is_better else 1
+        line, value = max(measured, key=lambda pair: sign * pair[1].estimate)
+        return Best(line, value, len(measured))
 
     @cached_property
     def worst(self) -> TableRow | None:

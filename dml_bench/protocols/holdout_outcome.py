@@ -14,6 +14,7 @@ from dml_bench.protocols.holdout_metrics import (
     TO_UNSEEN,
     drop_name,
 )
+from dml_bench.protocols.metric import value_at
 from dml_bench.system.tables import OutcomeTable, number
 
 __all__ = ["cost_table", "holdouts_table", "labelled", "largest_drops", "points", "precision_table"]
@@ -21,12 +22,11 @@ __all__ = ["cost_table", "holdouts_table", "labelled", "largest_drops", "points"
 HOW_THE_COST_IS_ESTIMATED = {
     True: (
         "Cost: P@1 of the limited models that trained on a class, minus P@1 of the one that did"
-        " not; mean over the classes that were held out."
+        " not."
     ),
     False: (
-        "Cost: the drop of the unseen classes minus that of the seen ones. The seen ones are other"
-        " classes, which may be harder or easier. --holdouts 'random:N x R' compares the same"
-        " classes."
+        "Cost: the drop of the unseen classes minus that of the seen ones, which may be harder or"
+        " easier. --holdouts 'random:N x R' compares the same classes."
     ),
 }
 """By whether it is estimated on the same classes."""
@@ -47,7 +47,7 @@ def cost_table(summary: Mapping[str, Any], compared: str) -> OutcomeTable:
     num_unseen = len(summary["unseen_classes"])
     num_seen = summary["dataset"]["num_classes"] - num_unseen
     several = compared == SAME_CLASSES
-    seen = "classes while they are seen" if several else f"{num_seen} seen classes"
+    seen = "seen classes" if several else f"{num_seen} seen classes"
     names = {
         labelled("cost of being unseen", compared): COST,
         f"drop of {num_unseen} unseen classes": drop_name("unseen"),
@@ -65,7 +65,7 @@ def cost_table(summary: Mapping[str, Any], compared: str) -> OutcomeTable:
         rows=tuple(row[: len(heads)] for row in rows),
         caption=(
             f"{HOW_THE_COST_IS_ESTIMATED[several]} Drop: P@1 of {ALL} minus P@1 of {LIMITED}. An"
-            " interval is of these models: other seeds may differ more."
+            " interval is of these networks only: other seeds may differ more."
         ),
         num_text_columns=1,
     )
@@ -91,24 +91,22 @@ def precision_table(summary: Mapping[str, Any]) -> OutcomeTable:
         precision = [
             number(phase[f"precision_at_1_{mean}{suffix}"]) for phase in phases for mean in means
         ]
-        drop = points(summary[drop_name(group)])
-        rows.append((f"{count} {group}", *precision, drop))
+        rows.append((f"{count} {group}", *precision))
     if all("logits_accuracy_macro_known" in phase for phase in phases):
         accuracy = [
             number(phase[f"logits_accuracy_{mean}_known"]) for phase in phases for mean in means
         ]
-        rows.append(("known, by logits", *accuracy, ""))
+        rows.append(("known, by logits", *accuracy))
     return OutcomeTable(
         title="P@1",
         heads=(
             "classes",
             *(f"{phase}\n{mean}" for phase in (ALL, LIMITED) for mean in means),
-            "drop, points\nmacro",
         ),
         rows=tuple(rows),
         caption=(
-            f"all: trained on all classes; {LIMITED}: trained without the unseen; both asked the"
-            " same, gallery of all classes"
+            f"{ALL}: trained on all classes. {LIMITED}: trained without the unseen. Same queries,"
+            " same gallery of all classes."
         ),
         num_text_columns=1,
     )
@@ -124,12 +122,16 @@ def holdouts_table(summary: Mapping[str, Any]) -> OutcomeTable:
     means = [points(summary[name]) for name in names]
     deviations = [points(summary[f"{name}_between_holdouts"], ".1f") for name in names]
     of_all = number(summary["phases"][ALL]["precision_at_1_macro"])
+    of_unseen = number(value_at(summary, f"phases.{LIMITED}*.precision_at_1_macro_unseen"))
     return OutcomeTable(
         title="Each hold-out",
-        heads=("held out", "classes", *(f"drop, points\n{group}" for group in GROUPS)),
+        heads=("held out", "classes", *(f"drop {group}\npoints" for group in GROUPS)),
         rows=tuple(rows),
         totals=(("mean", "", *means), ("deviation", "", *deviations)),
-        caption=f"P@1 macro of the model trained on all classes: {of_all}",
+        caption=(
+            f"P@1 macro of the model trained on all classes: {of_all}. Of the limited models on"
+            f" classes that they never saw: {of_unseen}."
+        ),
         num_text_columns=1,
     )
 
@@ -145,7 +147,7 @@ def largest_drops(summary: Mapping[str, Any]) -> OutcomeTable:
         rows.append((loss["class"], group, *precision, points(loss["drop"])))
     return OutcomeTable(
         title="The five classes that lose most",
-        heads=("class", "", ALL, LIMITED, "drop, points"),
+        heads=("class", "", ALL, LIMITED, "drop\npoints"),
         rows=tuple(rows),
         num_text_columns=2,
     )

@@ -85,16 +85,18 @@ class Run:
     @property
     def metrics(self) -> dict[str, float]:
         """Each number of the summary by its name, proportions from 0 to 1; the name of a phase but
-        the main one is appended (`precision_at_1_macro_limited`). What tables show and the summary
-        has not, as that of an older version, is measured from the neighbours of the queries."""
+        the main one is appended (`precision_at_1_macro_limited`). Where the summary lacks what
+        tables show, as that of an older version does, they are measured from the neighbours of the
+        queries, with intervals."""
         metrics: dict[str, Any] = dict(self.summary)
         metrics |= self.summary.get("retrieval", {})
         for phase, values in self.summary.get("phases", {}).items():
             suffix = "" if phase == self.protocol.main_phase else f"_{phase}"
             metrics |= {f"{name}{suffix}": value for name, value in values.items()}
-        for metric in self.protocol.metrics(self.experiment).values():
-            if metric.column and metric.name not in metrics:
-                metrics |= measured(metric, self)
+        shown = [m for m in self.protocol.metrics(self.experiment).values() if m.column]
+        if not all(metric.name in metrics for metric in shown):
+            for metric in shown:
+                metrics = measured(metric, self) | metrics
         return {name: value for name, value in metrics.items() if isinstance(value, float)}
 
     @cached_property

@@ -277,6 +277,7 @@ def show_outcome(
     console.print()
     for table in tables:
         console.print(rich_table(table))
+        console.print()
     for line in describe_training(summary):
         console.print(Text(line))
     show_cost(console, summary)
