@@ -144,13 +144,14 @@ def store(run: Run, phase: str, **parts: Vectors) -> None:
     """Embeddings of a phase, and the list of images that belongs to them, each of which holds its
     own path. `gallery` and `query` have to go with what `finish` was told: one gallery image of
     each class, and each class's queries."""
+    part_of_split = {"gallery": "train", "query": "test", "valid": "valid"}
     rows, arrays = [], {}
     for part, classes in parts.items():
         degrees = np.radians([angle for angles in classes.values() for angle in angles])
         arrays[part] = np.stack([np.cos(degrees), np.sin(degrees)], 1).astype(np.float32)
         arrays[f"{part}_images"] = np.arange(len(rows), len(rows) + len(degrees))
         rows += [
-            (f"{part}/{name}/{i}.jpg", name, part)
+            (f"{part}/{name}/{i}.jpg", name, part_of_split[part])
             for name, angles in classes.items()
             for i in range(len(angles))
         ]

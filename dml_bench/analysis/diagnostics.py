@@ -3,8 +3,7 @@ predictions."""
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -17,13 +16,17 @@ from dml_bench.evaluation.knn_vote import AccuracyByK, accuracy_by_k, confusions
 from dml_bench.evaluation.metrics import precision_at_1, vote
 from dml_bench.evaluation.open_set import (
     OpenSetResult,
-    apply_threshold,
-    leave_one_out_gallery,
     open_set_result,
     search_without_classes,
-    threshold_for_precision,
 )
-from dml_bench.runs.arrays import Embeddings
+from dml_bench.evaluation.thresholds import (
+    NO_OUTCOMES,
+    GuaranteedThreshold,
+    PrecisionCurve,
+    SearchOutcomes,
+    guaranteed_threshold,
+    precision_curve,
+)
 from dml_bench.runs.run import RecordedRun, Run
 
 __all__ = [
@@ -39,13 +42,42 @@ __all__ = [
 
 By = Literal["images", "centroids"]
 WANTED_PRECISION = 0.9
+GOALS = (0.8, WANTED_PRECISION, 0.95)
+"""Precisions that a threshold is to keep."""
+UNKNOWN_SHARES = (0.0, 0.2)
+"""Shares of images of unseen classes, with which it is to keep them."""
 VOTERS = 10
 DRAWS = 30
 """Random choices of images for each point of an enrolment curve."""
 CHOSEN_ON = {
     True: "validation images of the known classes",
-    False: "the gallery's own images, each left out of its own search",
+    False: "one half of the queries of the known classes",
 }
+
+
+@dataclass(frozen=True, slots=True)
+class TestedThreshold:
+    """A threshold, and what it does on images that had no part in its choice."""
+
+    promise: GuaranteedThreshold
+    precision: float
+    """Right answers / answers, in the mix that was promised; nan where there is no answer."""
+    coverage: float
+    """Answers / images; nan where there are no images for the mix."""
+
+
+@dataclass(frozen=True, slots=True)
+class AnsweredShares:
+    """Of falling thresholds."""
+
+    coverage: np.ndarray
+    """(thresholds) answers / images."""
+    precision: np.ndarray
+    """(thresholds) right answers / answers."""
+
+    @classmethod
+    def of(cls, curve: PrecisionCurve) -> "AnsweredShares":
+        return cls(curve.coverage, curve.precision)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,13 +85,43 @@ class OpenSet:
     """Unseen classes that are not enrolled, for one seed and one hold-out."""
 
     curves: OpenSetResult
-    precision: float
-    """Realised on the queries by the threshold that promised WANTED_PRECISION; nan where it gives
-    no answer."""
-    coverage: float
+    thresholds: tuple[TestedThreshold, ...]
+    """For each of GOALS and UNKNOWN_SHARES."""
+    chosen: AnsweredShares
+    """Of the known images on which thresholds are chosen."""
+    tested: AnsweredShares
+    """Of the known images on which they are tested."""
     validation_images: int
-    """Of the known classes, on which the threshold was chosen; 0 where it was chosen on the
-    gallery's own images."""
+    """Of the known classes, on which thresholds were chosen; 0 where these are queries."""
+
+    def threshold(self, goal: float, unknown_share: float) -> TestedThreshold:
+        """The one for a precision and a share of images of unseen classes."""
+        for tested in self.thresholds:
+            if (tested.promise.goal, tested.promise.unknown_share) == (goal, unknown_share):
+                return tested
+        raise KeyError((goal, unknown_share))
+
+
+@dataclass(frozen=True, slots=True)
+class ThresholdSummary:
+    """One goal over all seeds and hold-outs. Means are over those with a threshold; nan without."""
+
+    goal: float
+    unknown_share: float
+    models: int
+    promised: int
+    """Models whose calibration images promise the goal."""
+    kept: int
+    """Of these, models that keep it on the images that had no part in the choice."""
+    bound: float
+    precision: float
+    """Realised on those images."""
+    coverage: float
+    """Share of those images that is answered."""
+    known: float
+    """Images of known classes on which it was chosen, mean over all models."""
+    unknown: float
+    """Images of unseen classes on which it was chosen."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,15 +179,28 @@ class Diagnostics:
             return math.nan
         return float(np.mean([getattr(part.curves, name) for part in self.open_set]))
 
-    @cached_property
-    def at_threshold(self) -> tuple[float, float]:
-        """Realised precision and coverage of the threshold, means. Precision is the mean over those
-        that accept any query, nan without any."""
-        precisions = [part.precision for part in self.open_set if not np.isnan(part.precision)]
-        if not precisions:
-            return math.nan, 0.0
-        coverages = [part.coverage for part in self.open_set]
-        return float(np.mean(precisions)), float(np.mean(coverages))
+    def summary_of(self, goal: float, unknown_share: float) -> ThresholdSummary:
+        """What became of the thresholds for one goal."""
+        tested = [part.threshold(goal, unknown_share) for part in self.open_set]
+        promised = [part for part in tested if part.promise.promised]
+        answered = [part for part in promised if not math.isnan(part.precision)]
+        return ThresholdSummary(
+            goal=goal,
+            unknown_share=unknown_share,
+            models=len(tested),
+            promised=len(promised),
+            kept=len(promised) - sum(part.precision < goal for part in promised),
+            bound=mean_of([part.promise.bound for part in promised]),
+            precision=mean_of([part.precision for part in answered]),
+            coverage=mean_of([part.coverage for part in promised]),
+            known=mean_of([part.promise.known for part in tested]),
+            unknown=mean_of([part.promise.unknown for part in tested]),
+        )
+
+
+def mean_of(values: Sequence[float]) -> float:
+    """The mean; nan without values."""
+    return float(np.mean(values)) if values else math.nan
 
 
 def diagnose_chosen(study: Study) -> dict[str, Diagnostics]:
@@ -194,45 +269,90 @@ def shortened(values: np.ndarray, length: int) -> np.ndarray:
 
 
 def not_enrolled(run: Run, phase: str) -> OpenSet:
-    """The queries searched in the gallery without the unseen classes. Validation images of the
-    other classes choose the threshold, or, where the run has none, the gallery's own images."""
+    """The queries searched in the gallery without the unseen classes, and thresholds that are
+    chosen on images of one half and tested on images of the other.
+
+    Of the known classes, validation images choose and queries test; of a run without validation
+    images, every other query of a class chooses and the rest test. Of the unseen classes, images
+    that are no queries choose, of every other class, and queries of the other classes test.
+    """
     if isinstance(run, RecordedRun):
         return run.diagnostic(f"open_set.{phase}", OpenSet)
     stored, unseen = run.embeddings(phase), held_out(run)[phase]
-    labels = run.neighbours[phase].gallery_labels
-    neighbours = search_without_classes(
-        stored.gallery, stored.query, labels, run.neighbours[phase].query_labels, unseen
+    gallery_labels = run.neighbours[phase].gallery_labels
+    query_labels = run.neighbours[phase].query_labels
+
+    def outcomes(vectors: np.ndarray, labels: np.ndarray) -> SearchOutcomes:
+        if not len(labels):
+            return NO_OUTCOMES
+        neighbours = search_without_classes(stored.gallery, vectors, gallery_labels, labels, unseen)
+        right = precision_at_1(neighbours).astype(bool)
+        return SearchOutcomes(neighbours.similarities[:, 0], right, labels)
+
+    queries = outcomes(stored.query, query_labels)
+    is_unseen = np.isin(query_labels, unseen)
+    valid_vectors, valid_labels = stored.gallery[:0], query_labels[:0]
+    if "valid" in stored.parts:
+        valid_vectors = stored.vectors("valid")
+        valid_labels = run.images.labels[stored.images("valid")]
+    is_known = ~np.isin(valid_labels, unseen)
+    chosen_on = outcomes(valid_vectors[is_known], valid_labels[is_known])
+    tests = ~is_unseen
+    if not is_known.any():
+        chooses = tests & every_other(query_labels)
+        chosen_on, tests = rows_of(queries, chooses), tests & ~chooses
+    choosing_classes = unseen[::2]
+    absent_vectors = np.concatenate([stored.gallery, valid_vectors])
+    absent_labels = np.concatenate([gallery_labels, valid_labels])
+    chooses = np.isin(absent_labels, choosing_classes)
+    halves = Halves(
+        chosen_on=replace(chosen_on, groups=None),
+        tested_on=replace(rows_of(queries, tests), groups=None),
+        absent_chosen_on=outcomes(absent_vectors[chooses], absent_labels[chooses]),
+        absent_tested_on=rows_of(queries, is_unseen & ~np.isin(query_labels, choosing_classes)),
     )
-    right, similarity = precision_at_1(neighbours).astype(bool), neighbours.similarities[:, 0]
-    validation = validation_search(run, stored, labels, unseen)
-    kept = ~np.isin(labels, unseen)
-    evidence = validation or leave_one_out_gallery(stored.gallery[kept], labels[kept])
-    threshold = threshold_for_precision(*evidence, WANTED_PRECISION)
-    precision, coverage = apply_threshold(threshold.value, similarity, right)
     return OpenSet(
-        open_set_result(similarity, right, np.isin(neighbours.query_labels, unseen)),
-        precision,
-        coverage,
-        validation_images=len(validation[0]) if validation else 0,
+        open_set_result(queries.similarity, queries.correct, is_unseen),
+        thresholds=tuple(
+            halves.threshold(goal, share) for share in UNKNOWN_SHARES for goal in GOALS
+        ),
+        chosen=AnsweredShares.of(precision_curve(halves.chosen_on)),
+        tested=AnsweredShares.of(precision_curve(halves.tested_on)),
+        validation_images=int(is_known.sum()),
     )
 
 
-def validation_search(
-    run: Run, stored: Embeddings, gallery_labels: np.ndarray, unseen: np.ndarray
-) -> tuple[np.ndarray, np.ndarray] | None:
-    """Of the validation images of known classes in the gallery without the unseen: (images)
-    similarity of the nearest, (images) whether it is of the image's class. None where there are
-    none."""
-    if "valid" not in stored.parts:
-        return None
-    labels = run.images.labels[stored.images("valid")]
-    known = ~np.isin(labels, unseen)
-    if not known.any():
-        return None
-    neighbours = search_without_classes(
-        stored.gallery, stored.vectors("valid")[known], gallery_labels, labels[known], unseen
-    )
-    return neighbours.similarities[:, 0], precision_at_1(neighbours).astype(bool)
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Halves:
+    """Images on which thresholds are chosen, and others on which they are tested."""
+
+    chosen_on: SearchOutcomes
+    tested_on: SearchOutcomes
+    absent_chosen_on: SearchOutcomes
+    """Of unseen classes, none of which is among those of `absent_tested_on`; grouped by class."""
+    absent_tested_on: SearchOutcomes
+
+    def threshold(self, goal: float, unknown_share: float) -> TestedThreshold:
+        """Chosen on the one, and tested on the other."""
+        promise = guaranteed_threshold(
+            self.chosen_on, goal, unknown=self.absent_chosen_on, unknown_share=unknown_share
+        )
+        curve = precision_curve(self.tested_on, self.absent_tested_on, unknown_share=unknown_share)
+        return TestedThreshold(promise, *curve.at(promise.value))
+
+
+def every_other(labels: np.ndarray) -> np.ndarray:
+    """(images) bool: the first, third, ... image of each class."""
+    chosen = np.zeros(len(labels), bool)
+    for label in np.unique(labels):
+        chosen[np.flatnonzero(labels == label)[::2]] = True
+    return chosen
+
+
+def rows_of(outcomes: SearchOutcomes, rows: np.ndarray) -> SearchOutcomes:
+    """Of some of the images."""
+    groups = None if outcomes.groups is None else outcomes.groups[rows]
+    return SearchOutcomes(outcomes.similarity[rows], outcomes.correct[rows], groups)
 
 
 def votes_of(run: Run) -> AccuracyByK:

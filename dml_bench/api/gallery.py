@@ -1,7 +1,7 @@
 """The gallery of a finished run as one object: enrol classes, look photos up, export."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -194,24 +194,33 @@ class Gallery:
         *,
         k: int = 10,
         threshold: float | None = None,
-        precision: float = 0.95,
+        precision: float | None = None,
+        unknown_share: float = 0.0,
+        other: PathLike | None = None,
         index: str = "",
     ) -> PhotoPredictions:
         """Look up photos, or all in a folder: class, vote of the `k` closest images, similarity.
 
         Similarities are cosines, -1 to 1. An answer is `known` where the closest image reaches the
-        `threshold`; without one, the lowest is chosen that reaches the target `precision` on images
-        that the network was not trained on. `index` names a FAISS index (flat, hnsw, ivf, ivfpq,
-        sq8); by default all images are compared.
+        `threshold`. With a `precision`, the threshold is one that keeps it on new photos like the
+        run's validation images, with 95% confidence, where `unknown_share` of the photos are of
+        classes that are not enrolled. With neither, every photo is answered. `other` is a folder of
+        photos of none of the classes, for which false answers are counted. `index` names a FAISS
+        index (flat, hnsw, ivf, ivfpq, sq8); by default all images are compared.
 
-        Raises ValueError where a file does not exist, a folder has no images, or the index does not
-        fit the gallery.
+        Raises ValueError where a precision can't be promised, a file does not exist, a folder has
+        no images, or the index does not fit the gallery.
         """
+        if threshold is not None and precision is not None:
+            raise ValueError("threshold and precision both choose who is unknown: give one of them")
+        if precision is None and unknown_share:
+            raise ValueError("unknown_share needs a precision to keep: give --precision, e.g. 0.95")
+        from dml_bench.gallery.calibration import recall_queries
         from dml_bench.gallery.embedder import GalleryEmbedder
         from dml_bench.gallery.enrol import named_images
         from dml_bench.gallery.index_store import exact_search, open_or_build
         from dml_bench.gallery.indexes import parse
-        from dml_bench.gallery.predict import predict, recall_queries, threshold_of
+        from dml_bench.gallery.predict import outcomes_of_others, predict, threshold_of
 
         paths = [images] if isinstance(images, str | Path) else images
         files = named_images([Path(path) for path in paths], self.callback.note)
@@ -222,8 +231,19 @@ class Gallery:
             queries = partial(recall_queries, self.run, self.file.phase, gallery)
             open_index = open_or_build(self.file, gallery, spec, queries, self.callback.note)
         search = open_index.search if open_index else exact_search
-        applied = threshold_of(self.file, gallery, threshold, precision, search)
+        applied = threshold_of(
+            self.file,
+            gallery,
+            threshold=threshold,
+            precision=precision,
+            unknown_share=unknown_share,
+            search=search,
+        )
         network = GalleryEmbedder(self.run, self.file.phase, self.device)
+        if other is not None:
+            strangers = named_images([Path(other)], self.callback.note)
+            outcomes = outcomes_of_others(gallery, network, strangers, search)
+            applied = replace(applied, other=outcomes)
         predictions = predict(gallery, network, files, k=k, threshold=applied.value, search=search)
         return PhotoPredictions(self.run, gallery, predictions, applied, open_index)
 

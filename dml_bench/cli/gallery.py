@@ -77,8 +77,23 @@ def predict(
         ),
     ] = None,
     precision: Annotated[
-        float, typer.Option(help="Target precision, for which the threshold is chosen.")
-    ] = 0.95,
+        float | None,
+        typer.Option(
+            help="Precision to keep on new photos, with 95% confidence. Other photos are unknown.",
+            show_default=False,
+        ),
+    ] = None,
+    unknown_share: Annotated[
+        float,
+        typer.Option(help="Share of photos of classes that are not enrolled, for --precision."),
+    ] = 0.0,
+    other: Annotated[
+        Path | None,
+        typer.Option(
+            help="Photos of none of the classes: counts how many of them are answered.",
+            metavar="DIR",
+        ),
+    ] = None,
     as_json: Annotated[
         bool,
         typer.Option("--json", help="Print JSON, with all k closest images and the time it took."),
@@ -90,7 +105,8 @@ def predict(
     allow_plugin: options.AllowPlugin = [],
 ) -> None:
     """Look photos up in a run's gallery. Each gets a class, a vote, a similarity and its closest
-    images, or is unknown. Exit code 1 if an image can't be read; all others are looked up.
+    images. With --precision or --threshold, photos that are not similar enough are unknown. Exit
+    code 1 if an image can't be read; all others are looked up.
 
     \b
     Example: dml-bench predict runs/EPSHN_cosine_resnet18_sgd_aug photo.jpg --precision 0.9
@@ -98,7 +114,15 @@ def predict(
     opened = db.Gallery(
         run, phase=phase, folder=gallery, device=device, callback=options.AsideCallback()
     )
-    predictions = opened.predict(images, k=k, threshold=threshold, precision=precision, index=index)
+    predictions = opened.predict(
+        images,
+        k=k,
+        threshold=threshold,
+        precision=precision,
+        unknown_share=unknown_share,
+        other=other,
+        index=index,
+    )
     if as_json:
         typer.echo(json_text(predictions.as_dict()))
     else:

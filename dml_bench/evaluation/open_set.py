@@ -16,18 +16,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dml_bench.evaluation.metrics import precision_at_1
-from dml_bench.evaluation.search import Neighbours, search, search_leaving_one_out
+from dml_bench.evaluation.search import Neighbours, search
 
-__all__ = [
-    "OpenSetResult",
-    "Threshold",
-    "apply_threshold",
-    "leave_one_out_gallery",
-    "open_set_result",
-    "search_without_classes",
-    "threshold_for_precision",
-]
+__all__ = ["OpenSetResult", "open_set_result", "search_without_classes"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,20 +49,6 @@ class OpenSetResult:
     known: int
     """Queries of classes in the gallery."""
     unknown: int
-
-
-@dataclass(frozen=True, slots=True)
-class Threshold:
-    """A similarity from which on an answer is given, and what it does on the images that it was
-    chosen on."""
-
-    value: float
-    """nan where no threshold reaches the wanted precision; then nothing is accepted."""
-    wanted_precision: float
-    precision: float
-    """Right answers / answers given; nan where none is given."""
-    coverage: float
-    """Answers given / images."""
 
 
 def search_without_classes(
@@ -108,11 +85,13 @@ def open_set_result(
             np.nan, np.nan, np.nan, np.nan, nothing, nothing, nothing, known, unknown
         )
     right = np.asarray(correct, bool) & ~is_unknown
-    _, accepted, (accepted_known, accepted_right) = accept(similarity, ~is_unknown, right)
-    positive, correct_rate = (
-        np.concatenate([[0], counts]) / known for counts in (accepted_known, accepted_right)
+    _, (accepted_known, accepted_right, accepted_unknown) = accept(
+        similarity, ~is_unknown, right, is_unknown
     )
-    false_positive = np.concatenate([[0], accepted - accepted_known]) / unknown
+    accepted = accepted_known + accepted_unknown
+    positive = np.concatenate([[0], accepted_known]) / known
+    correct_rate = np.concatenate([[0], accepted_right]) / known
+    false_positive = np.concatenate([[0], accepted_unknown]) / unknown
     return OpenSetResult(
         auroc=area_under(positive, false_positive),
         aupr=float((np.diff(positive) * accepted_known / accepted).sum()),
@@ -131,66 +110,12 @@ def area_under(y: np.ndarray, x: np.ndarray) -> float:
     return float((np.diff(x) * (y[1:] + y[:-1])).sum() / 2)
 
 
-def threshold_for_precision(
-    similarity: np.ndarray, correct: np.ndarray, wanted: float
-) -> Threshold:
-    """The lowest of the similarities from which on answers are right with at least the `wanted`
-    precision, over images.
-
-    For a threshold that also turns unknowns away, give unknown queries too, as not correct. Raises
-    ValueError unless 0 < wanted <= 1.
-    """
-    if not 0 < wanted <= 1:
-        raise ValueError(f"a wanted precision must be above 0 and at most 1, got {wanted}")
-    values, accepted, (right,) = accept(similarity, correct)
-    reached = np.flatnonzero(right / accepted >= wanted)
-    value = float(values[reached[-1]]) if len(reached) else np.nan
-    return Threshold(value, wanted, *apply_threshold(value, similarity, correct))
-
-
-def apply_threshold(
-    threshold_value: float, similarity: np.ndarray, correct: np.ndarray
-) -> tuple[float, float]:
-    """Realised precision (nan where nothing is accepted) and coverage (nan without queries); a
-    threshold of nan accepts nothing."""
-    accepted = np.asarray(similarity, float) >= threshold_value
-    right = np.asarray(correct, bool)[accepted]
-    return (
-        float(right.mean()) if len(right) else np.nan,
-        float(accepted.mean()) if len(accepted) else np.nan,
-    )
-
-
-def accept(
-    similarity: np.ndarray, *groups: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
-    """(thresholds) the distinct similarities, falling; (thresholds) how many queries each accepts;
-    and how many of each group."""
+def accept(similarity: np.ndarray, *weights: np.ndarray) -> tuple[np.ndarray, list[np.ndarray]]:
+    """(thresholds) the distinct similarities, falling; and, for each of several (queries) weights,
+    (thresholds) the sum over the queries that are accepted."""
     similarity = np.asarray(similarity, float)
     assert not np.isnan(similarity).any(), "a similarity is nan"
     order = np.argsort(-similarity, kind="stable")
     falling = similarity[order]
-    last = (
-        np.flatnonzero(np.append(falling[:-1] != falling[1:], True))
-        if len(falling)
-        else np.empty(0, np.int64)
-    )
-    return (
-        falling[last],
-        last + 1,
-        [np.cumsum(np.asarray(group, bool)[order])[last] for group in groups],
-    )
-
-
-def leave_one_out_gallery(
-    gallery: np.ndarray, gallery_labels: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """(gallery) similarity of each image's nearest other image, and (gallery) whether that is of
-    its class.
-
-    For choosing a threshold where there are no validation images. A class's only image is never
-    right. Images that the model trained on are nearer to their own class than new ones are, so on
-    those the chosen threshold promises too much.
-    """
-    neighbours = search_leaving_one_out(gallery, gallery_labels, 1)
-    return neighbours.similarities[:, 0], precision_at_1(neighbours).astype(bool)
+    last = np.flatnonzero(np.append(falling[:-1] != falling[1:], len(falling) > 0))
+    return falling[last], [np.cumsum(weight[order])[last] for weight in weights]

@@ -17,11 +17,11 @@ from torch.nn import functional
 
 from dml_bench.data.cache import View
 from dml_bench.data.images import Unreadable, decode
+from dml_bench.gallery.calibration import calibration_set, recall_queries
 from dml_bench.gallery.embedder import FoldEnsemble, GalleryEmbedder, MirrorTTA
 from dml_bench.gallery.index_store import build_index
 from dml_bench.gallery.indexes import IndexSpec
 from dml_bench.gallery.model_card import Agreement, card
-from dml_bench.gallery.predict import calibration_set, recall_queries
 from dml_bench.gallery.preprocessing import source
 from dml_bench.gallery.store import Gallery
 from dml_bench.models.embedder import Embedder

@@ -5,30 +5,37 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from rich.table import Table
 from rich.text import Text
 
-from dml_bench.evaluation.open_set import Threshold
+from dml_bench.evaluation.open_set import OpenSetResult
+from dml_bench.evaluation.thresholds import (
+    GuaranteedThreshold,
+    PrecisionCurve,
+    SearchOutcomes,
+)
+from dml_bench.gallery.calibration import CalibrationSet
 from dml_bench.gallery.enrol import Enrolment
 from dml_bench.gallery.index_store import OpenIndex
 from dml_bench.gallery.indexes import advice
 from dml_bench.gallery.predict import (
     AppliedThreshold,
-    CalibrationSet,
     Prediction,
     Predictions,
     cuts_to_boxes,
+    describe_lack,
 )
 from dml_bench.gallery.store import Gallery
 from dml_bench.runs.run import Run
 
-__all__ = ["as_json", "as_table", "describe_enrolment", "describe_threshold", "notes"]
+__all__ = ["as_json", "as_table", "describe_enrolment", "describe_promise", "notes"]
 
 SHOWN = 3
 """The number of closest images in the table; JSON has all."""
-
-
-OWN = {"valid": "validation image", "query": "query image"}
+CURVE_POINTS = 100
+"""The most thresholds of the coverage/precision curve in JSON, evenly spaced."""
+KNOWN = {"validation": "validation image", "enrolled": "enrolled image"}
 BOXES = (
     "the run saw its images cut to bounding boxes, and photos are not cut: cut out the object first"
 )
@@ -75,42 +82,74 @@ def count(number: int, noun: str) -> str:
     return f"{number:,} {noun}{plural}"
 
 
-def describe_threshold(threshold: Threshold, calibration_set: CalibrationSet) -> str:
-    """The images on which the threshold was chosen, and what it does there."""
-    correct = calibration_set.outcomes.correct
-    if not len(correct):
-        return "no threshold: there are no images to choose one on; give --threshold"
-    images = f"{count(calibration_set.num_run_images, OWN[calibration_set.part])} of the run"
-    enrolled = len(correct) - calibration_set.num_run_images
-    if enrolled:
-        images += f" and {count(enrolled, 'enrolled image')}, each left out of its own search"
-    if math.isnan(threshold.value):
-        return (
-            f"no threshold reaches a precision of {threshold.wanted_precision:.0%}, so all photos"
-            f" are unknown. Of {images}, {correct.mean():.0%} are predicted right, and even the"
-            " most similar ones not often enough. Lower the target with --precision, or give"
-            " --threshold"
+def describe_threshold(applied: AppliedThreshold) -> Iterator[str]:
+    """What is promised, on which images that was measured, and what became of the test images."""
+    images = applied.calibration_set
+    if images is None:
+        return
+    if applied.chosen is None:
+        yield "every photo is answered, because no --precision was asked for"
+    for promise in applied.promises:
+        yield describe_promise(promise, images)
+    queries = len(images.queries.correct)
+    if applied.chosen is not None and queries:
+        yield f"of {count(queries, 'test image')}, {describe_outcome(applied.value, images)}"
+    if len(images.unknown.correct):
+        classes = count(images.unknown.num_groups, "class")
+        yield describe_absent(
+            f"{count(len(images.unknown.correct), 'image')} of {classes} that were never trained"
+            " on, searched without their class",
+            applied.value,
+            images,
+            images.unknown,
+        )
+    if applied.other is not None:
+        photos = count(len(applied.other.correct), "photo")
+        yield describe_absent(f"{photos} of --other", applied.value, images, applied.other)
+
+
+def describe_promise(promise: GuaranteedThreshold, images: CalibrationSet) -> str:
+    """What a threshold keeps on new photos, or what it lacks, in a sentence or two."""
+    mix = "no photo is of another class than those of the gallery"
+    if promise.unknown_share:
+        mix = f"{promise.unknown_share:.0%} of the photos are of classes that are not enrolled"
+    if not promise.promised:
+        return describe_lack(promise, images)
+    measured_on = count(promise.known, KNOWN[images.source])
+    if promise.unknown_share:
+        measured_on += (
+            f" and {count(promise.unknown, 'image')} of"
+            f" {count(images.unknown.num_groups, 'class')} that were never trained on"
         )
     return (
-        f"threshold {threshold.value:.4f}: of {images}, {threshold.coverage:.0%} are predicted and"
-        f" {threshold.precision:.0%} of these predictions are"
-        f" right{describe_on_queries(threshold, calibration_set)}. The network was not trained on"
-        " any of them. All are of classes in the gallery: expect more wrong predictions where"
-        " photos are of others"
+        f"where {mix}: from a similarity of {promise.value:.4f} on, at least {promise.goal:.0%} of"
+        f" the answers are right, with {promise.confidence:.0%} confidence. It answers"
+        f" {promise.coverage:.0%} of {measured_on}; {promise.precision:.1%} of these answers are"
+        f" right (lower bound {promise.bound:.1%})"
     )
 
 
-def describe_on_queries(threshold: Threshold, calibration_set: CalibrationSet) -> str:
-    """What a threshold does on the queries, if it was not chosen on them."""
-    realised = calibration_set.realised(threshold)
-    if realised is None or calibration_set.queries is None:
-        return ""
-    precision, coverage = realised
-    queries = count(len(calibration_set.queries.correct), OWN["query"])
-    outcome = f"{coverage:.0%} are predicted and {precision:.0%} of these are right"
+def describe_outcome(threshold: float, images: CalibrationSet) -> str:
+    """What a threshold does on the test images."""
+    precision, coverage = images.on_queries(threshold)
     if math.isnan(precision):
-        outcome = "none is predicted"
-    return f"; of {queries}, on which it was not chosen, {outcome}"
+        return "on which nothing was chosen, none is answered"
+    return (
+        f"on which nothing was chosen, {coverage:.0%} are answered and {precision:.1%} of these"
+        " answers are right"
+    )
+
+
+def describe_absent(
+    what: str, threshold: float, images: CalibrationSet, outcomes: SearchOutcomes
+) -> str:
+    """How similarity separates some images from known ones, and how many pass for known."""
+    accepted = f"{np.mean(outcomes.similarity >= threshold):.0%}" if len(outcomes.correct) else "-"
+    text = f"of {what}, {accepted} are answered, all wrongly"
+    auroc = images.against(outcomes.similarity).auroc
+    if math.isnan(auroc):
+        return text
+    return f"{text}; a known image is more similar than one of these with probability {auroc:.2f}"
 
 
 def as_table(run: Run, predictions: Predictions) -> Table:
@@ -171,8 +210,7 @@ def notes(
         slow = advice(*gallery.embeddings.shape)
         if slow:
             yield slow
-    if applied.chosen is not None and applied.calibration_set is not None:
-        yield describe_threshold(applied.chosen, applied.calibration_set)
+    yield from describe_threshold(applied)
     if cuts_to_boxes(run):
         yield BOXES
 
@@ -180,8 +218,8 @@ def notes(
 def as_json(
     predictions: Predictions, applied: AppliedThreshold, open_index: OpenIndex | None = None
 ) -> dict[str, Any]:
-    """Plain values. `class` is null where a photo is unknown; `threshold.value` is null where no
-    threshold reaches the target precision; `index` is there where one was used."""
+    """Plain values. `class` is null where a photo is unknown; `threshold.value` is null where every
+    photo is answered; `index` is there where one was used."""
     values: dict[str, Any] = {
         "threshold": threshold_json(applied),
         "answers": [prediction_json(prediction) for prediction in predictions.predictions],
@@ -200,31 +238,84 @@ def as_json(
 
 
 def threshold_json(applied: AppliedThreshold) -> dict[str, Any]:
-    """The threshold, and on which images it was chosen."""
+    """The threshold; unless a person set it, what is promised, on which images, and the curve of
+    coverage and precision from which it was chosen."""
     values: dict[str, Any] = {"value": number(applied.value)}
-    chosen, calibration_set = applied.chosen, applied.calibration_set
-    if chosen is None or calibration_set is None:
+    images = applied.calibration_set
+    if images is None:
         return values
-    own = calibration_set.num_run_images
+    unknown_share = 0.0 if applied.chosen is None else applied.chosen.unknown_share
     values |= {
-        "wanted_precision": chosen.wanted_precision,
-        "precision": number(chosen.precision),
-        "coverage": number(chosen.coverage),
+        "promises": [promise_json(promise) for promise in applied.promises],
         "chosen_on": {
-            "validation": own if calibration_set.part == "valid" else 0,
-            "queries": own if calibration_set.part == "query" else 0,
-            "enrolled": len(calibration_set.outcomes.correct) - own,
+            "validation": len(images.known.correct) if images.source == "validation" else 0,
+            "enrolled": len(images.known.correct) if images.source == "enrolled" else 0,
+            "never_trained_on": len(images.unknown.correct),
+            "classes_never_trained_on": images.unknown.num_groups,
+        },
+        "curve": {
+            "unknown_share": unknown_share,
+            "points": curve_json(images.curve(unknown_share)),
         },
     }
-    realised = calibration_set.realised(chosen)
-    if realised is not None and calibration_set.queries is not None:
-        precision, coverage = realised
+    if len(images.queries.correct):
+        precision, coverage = images.on_queries(applied.value)
         values["on_queries"] = {
-            "queries": len(calibration_set.queries.correct),
+            "queries": len(images.queries.correct),
             "precision": number(precision),
             "coverage": coverage,
         }
+    for name, outcomes in (("never_trained_on", images.unknown), ("other", applied.other)):
+        if outcomes is not None and len(outcomes.correct):
+            values[f"against_{name}"] = open_set_json(
+                images.against(outcomes.similarity), applied.value, outcomes
+            )
     return values
+
+
+def promise_json(promise: GuaranteedThreshold) -> dict[str, Any]:
+    """One promise; `value` is null where there is none."""
+    return {
+        "precision": promise.goal,
+        "confidence": promise.confidence,
+        "unknown_share": promise.unknown_share,
+        "value": number(promise.value),
+        "lower_bound": number(promise.bound),
+        "precision_on_calibration_images": number(promise.precision),
+        "coverage": promise.coverage,
+        "known_images": promise.known,
+        "unknown_images": promise.unknown,
+        "known_images_needed": promise.known_needed,
+        "unknown_images_needed": promise.unknown_needed,
+    }
+
+
+def curve_json(curve: PrecisionCurve) -> list[dict[str, float]]:
+    """Evenly spaced points, from strict to loose."""
+    last = len(curve.similarity) - 1
+    places = np.unique(np.linspace(0, last, min(CURVE_POINTS, last + 1)).round().astype(int))
+    columns = {
+        "similarity": curve.similarity,
+        "coverage": curve.coverage if curve.total else curve.answers,
+        "precision": curve.precision,
+        "lower_bound": curve.bound(),
+    }
+    points: list[dict[str, float]] = [{} for _ in places]
+    for name, column in columns.items():
+        for point, value in zip(points, column[places].tolist(), strict=True):
+            point[name] = value
+    return points
+
+
+def open_set_json(
+    result: OpenSetResult, threshold: float, outcomes: SearchOutcomes
+) -> dict[str, Any]:
+    """How well similarity separates images that are not of the gallery's classes."""
+    return {
+        "images": len(outcomes.correct),
+        "auroc": number(result.auroc),
+        "false_accepts": float(np.mean(outcomes.similarity >= threshold)),
+    }
 
 
 def prediction_json(prediction: Prediction) -> dict[str, Any]:
@@ -256,5 +347,5 @@ def prediction_json(prediction: Prediction) -> dict[str, Any]:
 
 
 def number(value: float) -> float | None:
-    """None for nan, which JSON does not have."""
-    return None if math.isnan(value) else value
+    """None for nan and infinity, which JSON does not have."""
+    return value if math.isfinite(value) else None

@@ -6,8 +6,10 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from dml_bench.evaluation.thresholds import GuaranteedThreshold
+from dml_bench.gallery.calibration import CalibrationSet
 from dml_bench.gallery.index_store import OpenIndex
-from dml_bench.gallery.predict import CalibrationSet, cuts_to_boxes
+from dml_bench.gallery.predict import USUAL_SHARES, cuts_to_boxes
 from dml_bench.gallery.store import Gallery
 from dml_bench.registry import datasets
 from dml_bench.runs.metrics import measure, metrics_of
@@ -18,9 +20,16 @@ from dml_bench.version import __version__
 __all__ = ["Agreement", "card"]
 
 PRECISIONS = (0.8, 0.9, 0.95, 0.99)
-THRESHOLDS = ("target precision", "threshold", "precision", "coverage")
-ON_QUERIES = ("precision on the queries", "coverage of the queries")
-OWN = {"valid": "validation images", "query": "queries"}
+THRESHOLDS = (
+    "precision to keep",
+    "photos of other classes",
+    "threshold",
+    "lower bound",
+    "answered",
+    "test images answered",
+    "of these right",
+)
+KNOWN = {"validation": "validation images of the run", "enrolled": "enrolled images"}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -212,41 +221,58 @@ def describe_index(open_index: OpenIndex, gallery: Gallery) -> str:
 
 def describe_thresholds(calibration_set: CalibrationSet) -> str:
     """How the thresholds were chosen."""
-    enrolled = len(calibration_set.outcomes.correct) - calibration_set.num_run_images
-    on_queries = ""
-    if calibration_set.queries is not None:
-        on_queries = (
-            f" The last columns show the {len(calibration_set.queries.correct):,} queries of the"
-            " run, on which they were not chosen."
-        )
-    return (
+    known, unknown = calibration_set.known, calibration_set.unknown
+    text = (
         "A photo whose closest gallery image is less similar than the threshold is best called"
-        " unknown. The thresholds below were chosen on"
-        f" {calibration_set.num_run_images:,} {OWN[calibration_set.part]} of the run and"
-        f" {enrolled:,} enrolled images, all of classes in the gallery and none trained"
-        f" on.{on_queries} Photos of other classes lower the precision."
+        f" unknown. The thresholds below were chosen on {len(known.correct):,}"
+        f" {KNOWN[calibration_set.source]}, none trained on. Each keeps its precision on new images"
+        " of the same kind with 95% confidence (learn then test, Angelopoulos et al. 2021)."
     )
+    if len(unknown.correct):
+        text += (
+            f" Photos of other classes are stood for by {len(unknown.correct):,} images of"
+            f" {unknown.num_groups:,} classes that were never trained on, each searched without its"
+            " class."
+        )
+    queries = len(calibration_set.queries.correct)
+    return f"{text} The last columns show {queries:,} test images, on which nothing was chosen."
 
 
 def threshold_table(calibration_set: CalibrationSet) -> str:
-    """A row for each target precision."""
-    header = THRESHOLDS if calibration_set.queries is None else (*THRESHOLDS, *ON_QUERIES)
+    """A row for each precision to keep, and each share of photos of other classes."""
     rows = []
-    for precision in PRECISIONS:
-        cells = threshold_cells(calibration_set, precision)
-        rows.append((*cells, *[""] * (len(header) - len(cells))))
-    return table(header, iter(rows))
+    for unknown_share in USUAL_SHARES:
+        for precision in PRECISIONS:
+            promise = calibration_set.promise(precision, unknown_share)
+            cells = threshold_cells(promise)
+            if promise.promised:
+                cells += query_cells(calibration_set, promise.value)
+            rows.append((*cells, *[""] * (len(THRESHOLDS) - len(cells))))
+    return table(THRESHOLDS, iter(rows))
 
 
-def threshold_cells(calibration_set: CalibrationSet, precision: float) -> list[str]:
-    """The threshold for a target precision, what it does, and what it does on the queries."""
-    threshold = calibration_set.threshold(precision)
-    if math.isnan(threshold.value):
-        return [f"{precision:.0%}", "none reaches it"]
-    on_queries = calibration_set.realised(threshold) or ()
-    shares = (threshold.precision, threshold.coverage, *on_queries)
-    texts = ["-" if math.isnan(share) else f"{share:.0%}" for share in shares]
-    return [f"{precision:.0%}", f"{threshold.value:.4f}", *texts]
+def threshold_cells(promise: GuaranteedThreshold) -> list[str]:
+    """The threshold that keeps a precision and the share it answers, or what is missing for it."""
+    cells = [f"{promise.goal:.0%}", f"{promise.unknown_share:.0%}"]
+    if promise.promised:
+        return [
+            *cells,
+            f"{promise.value:.4f}",
+            f"{promise.bound:.1%}",
+            f"{promise.coverage:.0%}",
+        ]
+    if promise.known_needed is None:
+        return [*cells, "can't be promised: the most similar images are wrong too often"]
+    needed = f"{promise.known_needed:,} images"
+    if promise.unknown_share:
+        needed += f" and {promise.unknown_needed:,} of other classes"
+    return [*cells, f"can't be promised: about {needed} are needed"]
+
+
+def query_cells(calibration_set: CalibrationSet, threshold: float) -> list[str]:
+    """What a threshold does on the test images."""
+    right, answered = calibration_set.on_queries(threshold)
+    return ["-" if math.isnan(share) else f"{share:.0%}" for share in (answered, right)]
 
 
 def describe_use(run: Run, gallery: Gallery) -> str:
@@ -264,10 +290,10 @@ def describe_use(run: Run, gallery: Gallery) -> str:
 
 def describe_limits(run: Run, calibration_set: CalibrationSet) -> str:
     """What one should know before relying on it."""
-    correct = calibration_set.outcomes.correct
+    correct = calibration_set.queries.correct
     wrong = f"{1 - correct.mean():.0%}" if len(correct) else "an unknown share"
     lines = [
-        f"Of the images above, {wrong} have a closest image of another class.",
+        f"Of the test images, {wrong} have a closest image of another class.",
         "A similarity is no probability, and two models' similarities can't be compared.",
         (
             "Images unlike the training data (other cameras, drawings, several objects in one"

@@ -1,48 +1,42 @@
 """Classes of photos, predicted by a search in a gallery: the class of the closest image, the vote
-of the others, and whether the photo is of a known class.
+of the others, and, where a precision is to be kept, whether the photo is of a known class."""
 
-The threshold is chosen on images on which the network was not trained: the run's validation images,
-or its queries where it has none, and the enrolled images, each left out of its own search. Training
-images would promise too much, because training has pulled them together. A threshold that was
-chosen on validation images is tried on the queries.
-"""
-
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 
 from dml_bench.data.images import Unreadable
 from dml_bench.evaluation.metrics import vote
-from dml_bench.evaluation.open_set import Threshold, apply_threshold, threshold_for_precision
-from dml_bench.gallery import index_recall
+from dml_bench.evaluation.thresholds import NO_OUTCOMES, GuaranteedThreshold, SearchOutcomes
+from dml_bench.gallery.calibration import CalibrationSet, calibration_set
 from dml_bench.gallery.embedder import GalleryEmbedder
 from dml_bench.gallery.index_store import Search, exact_search
-from dml_bench.gallery.store import Gallery, GalleryFile, GalleryImage, part_of_split
-from dml_bench.runs.arrays import Embeddings
+from dml_bench.gallery.store import Gallery, GalleryFile, GalleryImage
 from dml_bench.runs.run import Run
 
 __all__ = [
+    "USUAL_SHARES",
     "AppliedThreshold",
-    "CalibrationSet",
+    "NoPromise",
     "Prediction",
     "Predictions",
-    "SearchOutcomes",
-    "calibration_set",
     "cuts_to_boxes",
+    "describe_lack",
+    "outcomes_of_others",
     "predict",
-    "recall_queries",
     "threshold_of",
 ]
 
-Part = Literal["valid", "query"]
-PARTS: tuple[Part, ...] = ("valid", "query")
-"""The run's own images on which a threshold may be chosen, the best first."""
-MOST = 5000
-"""The number of searches on which a threshold is chosen; of more, evenly spaced ones are taken."""
+USUAL_GOAL = 0.95
+"""The precision whose threshold is described where a person names none."""
+USUAL_SHARES = (0.0, 0.2)
+"""The shares of photos of classes that are not enrolled, for which a promise is described."""
+LARGEST_FRACTION = 0.5
+"""The largest `data.valid_fraction` that is proposed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +49,7 @@ class Prediction:
     similarity: float
     """The similarity of the closest image, -1 to 1."""
     known: bool
-    """Whether the similarity reaches the threshold."""
+    """Whether the similarity reaches the threshold; true where there is none."""
     vote_class: str
     """The class that most of the k closest images have."""
     vote_share: float
@@ -90,67 +84,87 @@ class Predictions:
     """The time to search for an image."""
 
 
-@dataclass(frozen=True, slots=True)
-class SearchOutcomes:
-    """Searches for images on which the network was not trained, and whose classes are known."""
-
-    similarity: np.ndarray
-    """(searches) the similarity of the closest image."""
-    correct: np.ndarray
-    """(searches) bool: whether the closest image is of the right class."""
+class NoPromise(ValueError):
+    """A precision that was asked for and can't be promised."""
 
 
-@dataclass(frozen=True, slots=True)
-class CalibrationSet:
-    """The images on which a threshold is chosen, and those on which it is tried."""
-
-    outcomes: SearchOutcomes
-    """The searches on which the threshold is chosen."""
-    part: Part
-    """Which of the run's own images are among these."""
-    num_run_images: int
-    """How many of these are the run's own images; the others are enrolled."""
-    queries: SearchOutcomes | None = None
-    """The searches for the run's queries, where the threshold is not chosen on them."""
-
-    def threshold(self, precision: float) -> Threshold:
-        """The lowest threshold with a precision."""
-        return threshold_for_precision(self.outcomes.similarity, self.outcomes.correct, precision)
-
-    def realised(self, threshold: Threshold) -> tuple[float, float] | None:
-        """Precision and coverage on the queries; None where the threshold was chosen on them, or
-        there are none."""
-        if self.queries is None or not len(self.queries.correct):
-            return None
-        return apply_threshold(threshold.value, self.queries.similarity, self.queries.correct)
-
-
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class AppliedThreshold:
-    """The similarity from which on a photo is of a known class, and how it was chosen."""
+    """The similarity from which on a photo is answered, and how it was chosen."""
 
     value: float
-    """The threshold; nan where none reaches the target precision, so that all photos are
-    unknown."""
-    chosen: Threshold | None = None
-    """How it was chosen; None where a person set it."""
+    """The threshold; -inf where every photo is answered."""
+    chosen: GuaranteedThreshold | None = None
+    """How it was chosen; None where a person set it, or every photo is answered."""
+    promises: tuple[GuaranteedThreshold, ...] = ()
+    """For each share of photos of classes that are not enrolled, the threshold that keeps the
+    precision; empty where a person set the threshold."""
     calibration_set: CalibrationSet | None = None
-    """The images on which it was chosen; None where a person set it."""
+    """The images on which these were chosen; None where a person set the threshold."""
+    other: SearchOutcomes | None = None
+    """Photos that a person says are of no class in the gallery."""
 
 
 def threshold_of(
     gallery_file: GalleryFile,
     gallery: Gallery,
-    threshold: float | None,
-    precision: float,
+    *,
+    threshold: float | None = None,
+    precision: float | None = None,
+    unknown_share: float = 0.0,
     search: Search = exact_search,
 ) -> AppliedThreshold:
-    """The threshold that a person has set, or the lowest one with the target precision."""
+    """The threshold that a person has set, or the one that keeps a precision; none where neither is
+    asked for. Raises NoPromise where the precision can't be promised."""
     if threshold is not None:
-        return AppliedThreshold(threshold)
+        return AppliedThreshold(value=threshold)
     images = calibration_set(gallery_file.run, gallery_file.phase, gallery, search)
-    chosen = images.threshold(precision)
-    return AppliedThreshold(chosen.value, chosen, images)
+    goal = USUAL_GOAL if precision is None else precision
+    shares = sorted({*USUAL_SHARES, unknown_share})
+    promises = tuple(images.promise(goal, share) for share in shares)
+    if precision is None:
+        return AppliedThreshold(value=-math.inf, promises=promises, calibration_set=images)
+    chosen = promises[shares.index(unknown_share)]
+    if not chosen.promised:
+        raise NoPromise(describe_lack(chosen, images))
+    return AppliedThreshold(
+        value=chosen.value, chosen=chosen, promises=promises, calibration_set=images
+    )
+
+
+def describe_lack(promise: GuaranteedThreshold, images: CalibrationSet) -> str:
+    """Why a precision can't be promised, and what to do."""
+    goal = f"a precision of {promise.goal:.0%}"
+    if promise.unknown_share:
+        goal += f" with {promise.unknown_share:.0%} photos of classes that are not enrolled"
+    kind = "validation images" if images.source == "validation" else "enrolled images"
+    available = f"there are {promise.known:,} {kind}"
+    if not promise.known:
+        available = "there are no validation images"
+    if promise.unknown_share:
+        available += f" and {promise.unknown:,} images of classes that were never trained on"
+    text = f"{goal} can't be promised: {available}"
+    if promise.unknown_share and not promise.unknown:
+        phase = f"use --phase {images.held_out_phase}, or " if images.held_out_phase else ""
+        return f"{text}: {phase}enrol classes that the run does not have"
+    if promise.known_needed is None:
+        return (
+            f"{text}, and the most similar are wrong too often (lower bound {promise.bound:.1%}):"
+            " give a lower --precision, or leave it out to have every photo answered"
+        )
+    needed = f"about {promise.known_needed:,} are needed"
+    if promise.unknown_share:
+        needed = f"about {promise.known_needed:,} and {promise.unknown_needed:,} are needed"
+    return f"{text}, and {needed}: {advice_for_more(promise, images)}"
+
+
+def advice_for_more(promise: GuaranteedThreshold, images: CalibrationSet) -> str:
+    """How a run gets as many validation images as a promise needs."""
+    fraction = math.ceil(100 * (promise.known_needed or 0) / max(images.num_carved, 1)) / 100
+    more = f"train with --set data.valid_fraction={fraction:g}"
+    if fraction > LARGEST_FRACTION:
+        more = "train with more photos and --set data.valid_fraction=0.2"
+    return f"{more}, or leave --precision out to have every photo answered"
 
 
 def predict(
@@ -193,122 +207,16 @@ def predict(
     )
 
 
-@dataclass(frozen=True, slots=True)
-class HeldOutQueries:
-    """Images on which a network was not trained, each with another image of its class in the
-    gallery."""
-
-    embeddings: np.ndarray
-    """(images, dim)"""
-    labels: np.ndarray
-    """(images) class ids."""
-    own_rows: np.ndarray
-    """(images) the row of each image in the gallery; -1 where it is not in the gallery."""
-
-    def concatenated(self, other: "HeldOutQueries") -> "HeldOutQueries":
-        """These images, then the others."""
-        return HeldOutQueries(
-            np.concatenate([self.embeddings, other.embeddings]),
-            np.concatenate([self.labels, other.labels]),
-            np.concatenate([self.own_rows, other.own_rows]),
-        )
-
-    def rows(self, chosen: np.ndarray) -> "HeldOutQueries":
-        """The images in some rows, or where a mask holds."""
-        return HeldOutQueries(self.embeddings[chosen], self.labels[chosen], self.own_rows[chosen])
-
-    def evenly_spaced(self) -> "HeldOutQueries":
-        """At most `MOST` of the images, evenly spaced."""
-        count = len(self.labels)
-        spaced = np.linspace(0, max(count - 1, 0), min(count, MOST))
-        return self.rows(np.unique(spaced.round().astype(int)))
-
-
-def calibration_set(
-    run: Run, phase: str, gallery: Gallery, search: Search = exact_search
-) -> CalibrationSet:
-    """Searches for the run's validation images, or else its queries, and for enrolled images."""
-    embeddings = run.embeddings(phase)
-    of_run = {}
-    for part in PARTS:
-        if part in embeddings.parts:
-            of_run[part] = run_queries(run, embeddings, part, gallery)
-    part = next((part for part in of_run if len(of_run[part].labels)), PARTS[-1])
-    images = of_run[part].concatenated(enrolled_queries(gallery)).evenly_spaced()
-    is_enrolled = (images.own_rows >= 0) & enrolled_rows(gallery)[images.own_rows]
-    queries = None
-    if part == "valid":
-        queries = search_outcomes(gallery, of_run["query"].evenly_spaced(), search)
-    outcomes = search_outcomes(gallery, images, search)
-    return CalibrationSet(outcomes, part, int(np.sum(~is_enrolled)), queries)
-
-
-def recall_queries(run: Run, phase: str, gallery: Gallery) -> index_recall.RecallQueries:
-    """The images with which an index is measured: the run's queries, or a sample of the gallery
-    where most of it is not of the run."""
-    if 2 * enrolled_rows(gallery).sum() > len(gallery.entries):
-        return index_recall.sample_of_gallery(gallery.embeddings)
-    queries = run_queries(run, run.embeddings(phase), "query", gallery)
-    if not len(queries.labels):
-        return index_recall.sample_of_gallery(gallery.embeddings)
-    return index_recall.RecallQueries(
-        queries.embeddings, queries.own_rows, "query images of the run"
-    )
-
-
-def search_outcomes(gallery: Gallery, queries: HeldOutQueries, search: Search) -> SearchOutcomes:
-    """The closest image to each query, other than itself."""
-    if not len(queries.labels):
-        return SearchOutcomes(np.empty(0, np.float32), np.empty(0, bool))
-    neighbours = search(gallery, queries.embeddings, queries.labels, 2)
-    # A query in the gallery finds itself first, and the second image counts.
-    place = (neighbours.indices[:, 0] == queries.own_rows).astype(int)
-    rows = np.arange(len(place))
-    similarity = neighbours.similarities[rows, place]
-    return SearchOutcomes(similarity, neighbours.labels[rows, place] == queries.labels)
-
-
-def run_queries(run: Run, embeddings: Embeddings, part: Part, gallery: Gallery) -> HeldOutQueries:
-    """Those of the run's own validation images or queries whose class the gallery has."""
-    names = current_names(run, gallery, embeddings.gallery_images)
-    ids = {name: label for label, name in enumerate(gallery.class_names)}
-    rows = {entry.path: row for row, entry in enumerate(gallery.entries) if entry.origin == "run"}
-    labels, own_rows = [], []
-    for path, name in part_of_split(run, embeddings.images(part)):
-        labels.append(ids.get(names.get(name, name), -1))
-        own_rows.append(rows.get(path, -1))
-    queries = HeldOutQueries(
-        embeddings.vectors(part), np.array(labels, np.int64), np.array(own_rows, np.int64)
-    )
-    return findable(gallery, queries)
-
-
-def enrolled_queries(gallery: Gallery) -> HeldOutQueries:
-    """The enrolled images whose class has another image."""
-    rows = np.flatnonzero(enrolled_rows(gallery))
-    return findable(gallery, HeldOutQueries(gallery.embeddings[rows], gallery.labels[rows], rows))
-
-
-def findable(gallery: Gallery, queries: HeldOutQueries) -> HeldOutQueries:
-    """The queries that have another image of their class in the gallery."""
-    class_sizes = np.bincount(gallery.labels, minlength=len(gallery.class_names))
-    others = class_sizes[queries.labels] - (queries.own_rows >= 0)
-    return queries.rows((queries.labels >= 0) & (others > 0))
-
-
-def current_names(run: Run, gallery: Gallery, images: np.ndarray) -> dict[str, str]:
-    """The names that the run's classes have in the gallery now, by their names in the run."""
-    name_in_run = dict(part_of_split(run, images))
-    names = {}
-    for entry in gallery.entries:
-        if entry.origin == "run":
-            names[name_in_run[entry.path]] = entry.class_name
-    return names
-
-
-def enrolled_rows(gallery: Gallery) -> np.ndarray:
-    """(entries) bool: the enrolled images."""
-    return np.array([entry.origin == "enrolled" for entry in gallery.entries])
+def outcomes_of_others(
+    gallery: Gallery, network: GalleryEmbedder, photos: Sequence[Path], search: Search
+) -> SearchOutcomes:
+    """The closest image to each of some photos that are of no class in the gallery."""
+    embedded = network.embed(photos)
+    count = len(embedded.paths)
+    if not count:
+        return NO_OUTCOMES
+    neighbours = search(gallery, embedded.embeddings, np.full(count, -1), 1)
+    return SearchOutcomes(neighbours.similarities[:, 0], np.zeros(count, bool))
 
 
 def cuts_to_boxes(run: Run) -> bool:

@@ -2,13 +2,16 @@
 
 import numpy as np
 
-from dml_bench.analysis.diagnostics import Diagnostics
+from dml_bench.analysis.diagnostics import GOALS, Diagnostics
 from dml_bench.analysis.study import Study
 from dml_bench.plots.canvas import INK, ReportFigure, canvas, key_line, saved, wrapped
 from dml_bench.plots.colours import BLUE, GREEN, ORANGE
 from dml_bench.plots.curves import one_line
 
-__all__ = ["enrolment", "open_set", "reliability", "votes"]
+__all__ = ["coverage_precision", "enrolment", "open_set", "reliability", "votes"]
+
+MARKERS = ("s", "o", "^")
+"""Of thresholds for each of GOALS."""
 
 
 def enrolment(study: Study, diagnostics: dict[str, Diagnostics]) -> ReportFigure | None:
@@ -89,6 +92,41 @@ def open_set(study: Study, diagnostics: dict[str, Diagnostics]) -> ReportFigure 
     )
     caption += one_line(study)
     return saved(figure, f"{study.slug}-open-set", "Separating unknown from known classes", caption)
+
+
+def coverage_precision(study: Study, diagnostics: dict[str, Diagnostics]) -> ReportFigure | None:
+    """Precision against the share of the queries that are answered, as the threshold falls."""
+    shown = [measured for measured in diagnostics.values() if measured.open_set]
+    if not shown:
+        return None
+    figure, grid = canvas(3.6, len(shown), sharex=True, sharey=True)
+    for axes, measured in zip(grid[0], shown, strict=True):
+        for part in measured.open_set:
+            style = {"linewidth": 1, "alpha": 0.7}
+            axes.plot(part.chosen.coverage, part.chosen.precision, "--", color=ORANGE, **style)
+            axes.plot(part.tested.coverage, part.tested.precision, color=BLUE, **style)
+            for goal, marker in zip(GOALS, MARKERS, strict=True):
+                tested = part.threshold(goal, 0.0)
+                axes.plot(tested.coverage, tested.precision, marker, color=INK, markersize=5)
+        for goal in GOALS:
+            axes.axhline(goal, color=INK, linewidth=0.6, linestyle=":")
+        axes.set_title(wrapped(measured.line.name, 30))
+    figure.supxlabel("share of the queries of known classes that is answered", fontsize=9)
+    grid[0, 0].set(ylabel="precision of the answers", xlim=(-0.02, 1.02))
+    handles = [
+        key_line("queries that test thresholds", BLUE),
+        key_line("images that choose thresholds", ORANGE, linestyle="--"),
+    ]
+    for goal, marker in zip(GOALS, MARKERS, strict=True):
+        handles.append(key_line(f"threshold for {goal:.0%}", INK, marker=marker, linestyle="none"))
+    figure.legend(handles=handles, loc="outside upper left", ncols=3)
+    caption = (
+        "The more similar its nearest image, the surer a query is answered right. Marks: thresholds"
+        " that promise a precision with 95% confidence, at what they do on queries that had no part"
+        " in their choice. A precision without a mark can't be promised. "
+    )
+    caption += one_line(study)
+    return saved(figure, f"{study.slug}-coverage-precision", "Precision against coverage", caption)
 
 
 def votes(study: Study, diagnostics: dict[str, Diagnostics]) -> ReportFigure | None:

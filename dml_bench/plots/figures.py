@@ -8,7 +8,7 @@ from dml_bench.plots.ablation import change_dots
 from dml_bench.plots.canvas import ReportFigure, style
 from dml_bench.plots.cost import cost_scatter
 from dml_bench.plots.curves import accuracy_curves, loss_curves
-from dml_bench.plots.diagnostics import enrolment, open_set, reliability, votes
+from dml_bench.plots.diagnostics import coverage_precision, enrolment, open_set, reliability, votes
 from dml_bench.plots.drop import class_bars, drop_bars, holdout_dots
 
 __all__ = ["FIGURES", "draw"]
@@ -31,6 +31,7 @@ FIGURES: tuple[Callable[[Study, dict[str, Diagnostics]], ReportFigure | None], .
     class_bars,
     enrolment,
     open_set,
+    coverage_precision,
     votes,
     reliability,
     cost_scatter,

@@ -5,10 +5,16 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from dml_bench.analysis.diagnostics import WANTED_PRECISION, Diagnostics
+from dml_bench.analysis.diagnostics import GOALS, UNKNOWN_SHARES, Diagnostics, ThresholdSummary
 from dml_bench.report.document import Cell, Column, Data, Row, Table
 
-__all__ = ["describe", "diagnostics_data", "diagnostics_table"]
+__all__ = [
+    "describe",
+    "describe_thresholds",
+    "diagnostics_data",
+    "diagnostics_table",
+    "thresholds_table",
+]
 
 OPEN_SET = ("auroc", "aupr", "fpr_at_95_tpr", "oscr")
 HEADS = (
@@ -16,30 +22,48 @@ HEADS = (
     "AUPR",
     "FPR at 95% TPR",
     "OSCR",
-    f"precision (target {WANTED_PRECISION:.0%})",
-    "queries answered",
     "calibration error of ten votes",
+)
+THRESHOLD_HEADS = (
+    "precision to keep",
+    "unseen classes",
+    "promised",
+    "kept",
+    "lower bound",
+    "precision on the other half",
+    "answered",
+    "images that chose it",
 )
 
 
 def describe(diagnostics: Mapping[str, Diagnostics]) -> list[str]:
     """What the numbers are of."""
     sentences = ["The best method, the baseline and the classifier; means over seeds."]
-    calibration_sets = dict.fromkeys(
+    if any(measured.open_set for measured in diagnostics.values()):
+        sentences.append(
+            "All but the last number are of the model trained without the unseen classes, which"
+            " are left out of the gallery too."
+        )
+    return sentences
+
+
+def describe_thresholds(diagnostics: Mapping[str, Diagnostics]) -> list[str]:
+    """How thresholds are chosen and tested."""
+    chosen_on = dict.fromkeys(
         measured.chosen_on for measured in diagnostics.values() if measured.open_set
     )
-    if calibration_sets:
-        sentences += [
-            (
-                "All but the last number are of the model trained without the unseen classes, which"
-                " are left out of the gallery too."
-            ),
-            (
-                f"The threshold is chosen on {'; '.join(calibration_sets)}, and tested on the"
-                " queries."
-            ),
-        ]
-    return sentences
+    return [
+        (
+            "Below a threshold of similarity the answer is `unknown`. It promises a precision on"
+            " new images, with 95% confidence (learn then test, Angelopoulos et al. 2021)."
+        ),
+        f"Thresholds are chosen on {'; '.join(chosen_on)}, and tested on the other queries.",
+        (
+            "Images of unseen classes are added to some: half of these classes choose the"
+            " threshold, and queries of the other half test it."
+        ),
+        "Promised and kept: models with a threshold, and models that keep it on the other half.",
+    ]
 
 
 def diagnostics_table(diagnostics: Mapping[str, Diagnostics]) -> Table:
@@ -53,9 +77,47 @@ def diagnostics_table(diagnostics: Mapping[str, Diagnostics]) -> Table:
 
 
 def numbers_of(measured: Diagnostics) -> list[float]:
-    precision, coverage = measured.at_threshold if measured.open_set else (math.nan, math.nan)
-    open_set = [measured.mean(name) for name in OPEN_SET]
-    return [*open_set, precision, coverage, measured.calibration_error]
+    return [*(measured.mean(name) for name in OPEN_SET), measured.calibration_error]
+
+
+def thresholds_table(diagnostics: Mapping[str, Diagnostics]) -> Table | None:
+    """A row for each experiment, precision and share of unseen classes; None without any."""
+    columns = (Column("experiment", numeric=False), *map(Column, THRESHOLD_HEADS))
+    rows = []
+    for name, measured in diagnostics.items():
+        rows += [
+            Row((Cell(name, name), *threshold_cells(summary)))
+            for summary in threshold_summaries(measured)
+        ]
+    return Table("Thresholds that keep a precision", columns, tuple(rows)) if rows else None
+
+
+def threshold_summaries(measured: Diagnostics) -> list[ThresholdSummary]:
+    """For each share of images of unseen classes, and each precision."""
+    if not measured.open_set:
+        return []
+    return [measured.summary_of(goal, share) for share in UNKNOWN_SHARES for goal in GOALS]
+
+
+def threshold_cells(summary: ThresholdSummary) -> list[Cell]:
+    images = f"{summary.known:.0f}"
+    if summary.unknown_share:
+        images += f" + {summary.unknown:.0f}"
+    kept = f"{summary.kept} of {summary.promised}" if summary.promised else "-"
+    return [
+        Cell(f"{summary.goal:.0%}", summary.goal),
+        Cell(f"{summary.unknown_share:.0%}", summary.unknown_share),
+        Cell(f"{summary.promised} of {summary.models}", summary.promised),
+        Cell(kept, summary.kept),
+        share_cell(summary.bound),
+        share_cell(summary.precision),
+        share_cell(summary.coverage),
+        Cell(images, summary.known),
+    ]
+
+
+def share_cell(value: float) -> Cell:
+    return Cell("-") if math.isnan(value) else Cell(f"{value:.1%}", value)
 
 
 def number_cell(value: float) -> Cell:
@@ -85,9 +147,12 @@ def open_set_rows(measured: Diagnostics) -> Iterator[list[Any]]:
         return
     for name in OPEN_SET:
         yield [name, "", measured.mean(name), "", ""]
-    precision, coverage = measured.at_threshold
-    yield ["threshold_precision", "", precision, "", ""]
-    yield ["threshold_coverage", "", coverage, "", ""]
+    for summary in threshold_summaries(measured):
+        name = f"{summary.goal:.2f}_with_{summary.unknown_share:.1f}_unknown"
+        yield [f"threshold_precision_{name}", "", summary.precision, "", ""]
+        yield [f"threshold_coverage_{name}", "", summary.coverage, "", ""]
+        yield [f"threshold_lower_bound_{name}", "", summary.bound, "", ""]
+        yield [f"threshold_promised_{name}", "", summary.promised / summary.models, "", ""]
     images = [part.validation_images for part in measured.open_set]
     yield ["threshold_validation_images", "", sum(images) / len(images), "", ""]
 

@@ -531,19 +531,23 @@ def describe_unknowns(measured: Diagnostics) -> Iterator[str]:
     """How well similarity separates unknown from known queries, and what a threshold does."""
     if not measured.open_set:
         return
-    precision, coverage = measured.at_threshold
-    if math.isnan(precision):
-        outcome = "accepts none of the queries"
-    else:
+    threshold = measured.summary_of(WANTED_PRECISION, 0.0)
+    outcome = f"No similarity promises {percent(WANTED_PRECISION)} precision"
+    if threshold.promised:
         outcome = (
-            f"accepts {percent(coverage)} of all queries and is right for {percent(precision)} of"
-            " these"
+            f"In {threshold.promised} of {counted(threshold.models, 'model')}, a threshold promises"
+            f" {percent(WANTED_PRECISION)} precision on known classes"
+        )
+    outcome += f", chosen on {measured.chosen_on}"
+    if not math.isnan(threshold.precision):
+        outcome += (
+            f"; on the other queries, it answers {percent(threshold.coverage)}, of which"
+            f" {percent(threshold.precision)} are right"
         )
     yield (
         f"While the new classes are not enrolled, `{measured.line.name}` ranks a known query above"
         f" an unknown one with probability {measured.mean('auroc'):.2f}, by the nearest similarity"
-        f" (AUROC; .5 is chance). A threshold with {percent(WANTED_PRECISION)} target precision on"
-        f" {measured.chosen_on} {outcome}."
+        f" (AUROC; .5 is chance). {outcome}."
     )
 
 

@@ -109,6 +109,10 @@ def unknown_classes_and_votes(
         yield Heading("Unknown classes and votes")
         yield Items(tuple(diagnostics_text.describe(diagnostics)), "soft")
         yield diagnostics_text.diagnostics_table(diagnostics)
+        thresholds = diagnostics_text.thresholds_table(diagnostics)
+        if thresholds is not None:
+            yield Items(tuple(diagnostics_text.describe_thresholds(diagnostics)), "soft")
+            yield thresholds
 
 
 def examples(study: Study, diagnostics: Mapping[str, Diagnostics]) -> Iterator[Block]:

@@ -1,21 +1,11 @@
-"""Unknowns and thresholds by hand, by slow loops from their definitions, and against
-scikit-learn."""
-
-import math
+"""Unknowns by hand, by slow loops from their definitions, and against scikit-learn."""
 
 import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 from test_metrics import random_problem
 
-from dml_bench.evaluation.open_set import (
-    OpenSetResult,
-    apply_threshold,
-    leave_one_out_gallery,
-    open_set_result,
-    search_without_classes,
-    threshold_for_precision,
-)
+from dml_bench.evaluation.open_set import OpenSetResult, open_set_result, search_without_classes
 
 
 def drawn(
@@ -166,95 +156,3 @@ def test_something_must_be_left_in_the_gallery():
         search_without_classes(
             gallery, query, neighbours.gallery_labels, neighbours.query_labels, range(6)
         )
-
-
-# Precision from the top: 1, 1/2, 2/3, 3/4, 3/5. It falls below 70% and comes back.
-FALLING = np.array([0.9, 0.8, 0.7, 0.6, 0.5])
-RIGHT = np.array([1, 0, 1, 1, 0])
-
-
-@pytest.mark.parametrize(
-    ("wanted", "value", "precision", "coverage"),
-    [
-        (1.0, 0.9, 1, 0.2),
-        (0.7, 0.6, 0.75, 0.8),
-        (0.75, 0.6, 0.75, 0.8),
-        (0.76, 0.9, 1, 0.2),
-        (0.6, 0.5, 0.6, 1),
-        (0.1, 0.5, 0.6, 1),
-    ],
-)
-def test_the_threshold_is_the_lowest_that_keeps_the_wanted_precision(
-    wanted, value, precision, coverage
-):
-    order = np.array([3, 1, 4, 0, 2])
-    threshold = threshold_for_precision(FALLING[order], RIGHT[order], wanted)
-    assert (
-        threshold.value,
-        threshold.wanted_precision,
-        threshold.precision,
-        threshold.coverage,
-    ) == (
-        value,
-        wanted,
-        precision,
-        coverage,
-    )
-
-
-@PROBLEMS
-@pytest.mark.parametrize("wanted", [0.3, 0.6, 0.8])
-def test_the_threshold_equals_a_slow_loop(problem, wanted):
-    similarity, correct, _ = problem
-    good = [value for value in similarity.tolist() if correct[similarity >= value].mean() >= wanted]
-    threshold = threshold_for_precision(similarity, correct, wanted)
-    assert threshold.value == pytest.approx(min(good, default=math.nan), nan_ok=True)
-    if good:
-        assert threshold.precision == correct[similarity >= min(good)].mean() >= wanted
-        assert threshold.coverage == np.mean(similarity >= min(good))
-
-
-def test_equally_similar_queries_are_accepted_together():
-    threshold = threshold_for_precision(np.array([0.9, 0.9, 0.9, 0.2]), np.array([1, 1, 0, 0]), 0.9)
-    assert math.isnan(threshold.value)
-    assert (
-        threshold_for_precision(
-            np.array([0.9, 0.9, 0.9, 0.2]), np.array([1, 1, 0, 0]), 0.6
-        ).coverage
-        == 0.75
-    )
-
-
-def test_where_no_threshold_reaches_the_precision_nothing_is_accepted():
-    threshold = threshold_for_precision(np.array([0.9, 0.8]), np.array([False, True]), 0.9)
-    assert math.isnan(threshold.value)
-    assert math.isnan(threshold.precision)
-    assert threshold.coverage == 0
-    precision, coverage = apply_threshold(threshold.value, FALLING, RIGHT)
-    assert math.isnan(precision)
-    assert coverage == 0
-
-
-def test_a_threshold_on_other_images_by_hand():
-    assert apply_threshold(0.65, FALLING, RIGHT) == (pytest.approx(2 / 3), 0.6)
-    assert apply_threshold(0.7, FALLING, RIGHT) == (pytest.approx(2 / 3), 0.6)
-    assert apply_threshold(-1.0, FALLING, RIGHT) == (0.6, 1)
-    nothing = np.empty(0)
-    assert np.isnan(apply_threshold(0.5, nothing, nothing)).all()
-    assert math.isnan(threshold_for_precision(nothing, nothing, 0.5).value)
-
-
-@pytest.mark.parametrize("wanted", [0, -0.1, 1.1, math.nan])
-def test_a_precision_that_is_none_is_refused(wanted):
-    with pytest.raises(ValueError, match="above 0 and at most 1"):
-        threshold_for_precision(FALLING, RIGHT, wanted)
-
-
-def test_a_gallery_that_leaves_one_out_equals_a_slow_loop():
-    gallery, _, neighbours = random_problem(2)
-    similarity, correct = leave_one_out_gallery(gallery, neighbours.gallery_labels)
-    assert 0.2 < correct.mean() < 0.95
-    for i, vector in enumerate(gallery):
-        nearest, j = max((float(vector @ other), j) for j, other in enumerate(gallery) if j != i)
-        assert similarity[i] == pytest.approx(nearest, abs=1e-6)
-        assert correct[i] == (neighbours.gallery_labels[i] == neighbours.gallery_labels[j])

@@ -20,11 +20,12 @@ from tiny import tiny, train
 
 import dml_bench
 from dml_bench.cli.app import main
+from dml_bench.evaluation.thresholds import SearchOutcomes
+from dml_bench.gallery.calibration import CalibrationSet
 from dml_bench.gallery.embedder import GalleryEmbedder
 from dml_bench.gallery.enrol import GalleryChanges, change_gallery, photos_by_class
 from dml_bench.gallery.export import export, save
 from dml_bench.gallery.model_card import describe_thresholds, threshold_table
-from dml_bench.gallery.predict import CalibrationSet, SearchOutcomes
 from dml_bench.gallery.store import Gallery, GalleryFile, open_gallery_file
 from dml_bench.models.embedder import build_embedder
 from dml_bench.runs.arrays import read_arrays, read_neighbours
@@ -230,34 +231,27 @@ def test_the_card_has_the_numbers_of_the_run_with_intervals(place, exported):
     assert "has been changed since" not in card
 
 
-def test_a_card_s_thresholds_are_tried_on_the_queries_where_validation_images_chose_them():
-    valid = SearchOutcomes(np.array([0.9, 0.8, 0.7]), np.array([True, True, False]))
-    chosen_on_them = CalibrationSet(
-        valid,
-        "valid",
-        3,
-        SearchOutcomes(np.array([0.85, 0.82, 0.75, 0.1]), np.array([True, False, False, True])),
+def test_a_card_s_thresholds_keep_a_precision_or_say_what_is_missing():
+    calibration = CalibrationSet(
+        source="validation",
+        known=SearchOutcomes(np.linspace(1, 0.5, 30), np.ones(30, bool)),
+        unknown=SearchOutcomes(
+            np.linspace(0.4, 0.1, 40), np.zeros(40, bool), np.repeat(np.arange(20), 2)
+        ),
+        queries=SearchOutcomes(
+            np.array([0.85, 0.82, 0.75, 0.1]), np.array([True, False, False, True])
+        ),
+        num_carved=300,
+        held_out_phase="limited",
     )
-    assert describe_thresholds(chosen_on_them).split(". ")[1:3] == [
-        (
-            "The thresholds below were chosen on 3 validation images of the run and 0 enrolled"
-            " images, all of classes in the gallery and none trained on"
-        ),
-        "The last columns show the 4 queries of the run, on which they were not chosen",
-    ]
-    assert threshold_table(chosen_on_them).splitlines()[::2] == [
-        (
-            "| target precision | threshold | precision | coverage | precision on the queries |"
-            " coverage of the queries |"
-        ),
-        "| 80% | 0.8000 | 100% | 67% | 50% | 50% |",
-        "| 95% | 0.8000 | 100% | 67% | 50% | 50% |",
-    ]
-    never = CalibrationSet(SearchOutcomes(np.array([0.9]), np.array([False])), "valid", 1, valid)
-    assert threshold_table(never).splitlines()[2] == "| 80% | none reaches it |  |  |  |  |"
-    on_queries = CalibrationSet(valid, "query", 3)
-    assert "chosen on 3 queries of the run" in describe_thresholds(on_queries)
-    assert threshold_table(on_queries).splitlines()[2] == "| 80% | 0.8000 | 100% | 67% |"
+    text = describe_thresholds(calibration)
+    assert "were chosen on 30 validation images of the run, none trained on" in text
+    assert "stood for by 40 images of 20 classes that were never trained on" in text
+    assert "The last columns show 4 test images, on which nothing was chosen." in text
+    rows = threshold_table(calibration).splitlines()
+    assert rows[2] == "| 80% | 0% | 0.5000 | 90.5% | 100% | 75% | 33% |"
+    assert rows[4] == "| 95% | 0% | can't be promised: about 59 images are needed |  |  |  |  |"
+    assert rows[6] == "| 80% | 20% | 0.4000 | 89.1% | 80% | 75% | 33% |"
 
 
 def test_a_card_says_that_the_gallery_was_changed(place, tmp_path):

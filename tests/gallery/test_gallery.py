@@ -12,6 +12,7 @@ from handmade import Vectors, experiment, finish, store
 from PIL import Image
 from tiny import dml_bench, refusal, train
 
+from dml_bench.gallery.calibration import calibration_set
 from dml_bench.gallery.embedder import GalleryEmbedder
 from dml_bench.gallery.enrol import (
     Enrolment,
@@ -22,7 +23,13 @@ from dml_bench.gallery.enrol import (
     photos_by_class,
 )
 from dml_bench.gallery.format import as_json, describe_threshold
-from dml_bench.gallery.predict import AppliedThreshold, Predictions, calibration_set, predict
+from dml_bench.gallery.predict import (
+    AppliedThreshold,
+    NoPromise,
+    Predictions,
+    predict,
+    threshold_of,
+)
 from dml_bench.gallery.store import (
     Gallery,
     GalleryFile,
@@ -221,22 +228,35 @@ def test_two_processes_do_not_change_a_gallery_at_once(run, photos):
         enrol(open_gallery_file(run, "all", None), photos)
 
 
-def test_the_threshold_is_chosen_on_the_queries_of_the_run(run):
+def test_test_images_are_reported_and_choose_nothing(run):
     place = open_gallery_file(run, "limited", None)
     stored = read_neighbours(run / "limited" / "neighbours.safetensors")
     calibration = calibration_set(place.run, "limited", place.read())
-    np.testing.assert_allclose(
-        calibration.outcomes.similarity, stored.similarities[:, 0], atol=1e-6
-    )
-    assert (
-        calibration.outcomes.correct.tolist()
-        == (stored.labels[:, 0] == stored.query_labels).tolist()
-    )
-    assert (calibration.part, calibration.num_run_images, calibration.queries) == (
-        "query",
-        len(stored.query_labels),
-        None,
-    )
+    np.testing.assert_allclose(calibration.queries.similarity, stored.similarities[:, 0], atol=1e-6)
+    right = stored.labels[:, 0] == stored.query_labels
+    assert calibration.queries.correct.tolist() == right.tolist()
+    assert len(calibration.known.correct) == 0
+    with pytest.raises(NoPromise, match="there are no validation images, and about 59 are needed"):
+        threshold_of(place, place.read(), precision=0.95)
+    assert threshold_of(place, place.read()).value == -np.inf
+
+
+def test_images_of_classes_that_the_network_never_saw_stand_for_those_that_are_not_enrolled(run):
+    """Each is searched without its own class, among images of all the others."""
+    place = open_gallery_file(run, "limited", None)
+    gallery = place.read()
+    unseen = place.run.summary["unseen_classes"]
+    unknown = calibration_set(place.run, "limited", gallery).unknown
+    assert set(unknown.groups) == set(unseen)
+    assert not unknown.correct.any()
+    expected = []
+    for entry, vector in zip(gallery.entries, gallery.embeddings, strict=True):
+        if entry.class_name in unseen:
+            others = [other.class_name != entry.class_name for other in gallery.entries]
+            expected.append((gallery.embeddings[others] @ vector).max())
+    np.testing.assert_allclose(unknown.similarity, expected, atol=1e-6)
+    trained_on_all = calibration_set(place.run, "all", run_gallery(place.run, "all"))
+    assert len(trained_on_all.unknown.correct) == 0
 
 
 def test_names_may_hold_the_equals_sign_that_stands_between_the_old_and_the_new_one():
@@ -263,7 +283,7 @@ def test_queries_of_a_removed_class_are_left_out_and_those_of_a_renamed_class_ha
         similarity[stored.gallery_labels == 0] = -2
         if label != 0:
             right.append(stored.gallery_labels[similarity.argmax()] == label)
-    assert calibration_set(place.run, "all", place.read()).outcomes.correct.tolist() == right
+    assert calibration_set(place.run, "all", place.read()).queries.correct.tolist() == right
 
 
 def test_an_enrolled_image_is_evidence_by_its_nearest_other_image(run, photos):
@@ -271,20 +291,24 @@ def test_an_enrolled_image_is_evidence_by_its_nearest_other_image(run, photos):
     shutil.rmtree(photos / "010.Other")
     gallery = enrol(place, photos).gallery
     calibration = calibration_set(place.run, "all", gallery)
-    look_ups = calibration.outcomes
     rows = [row for row, entry in enumerate(gallery.entries) if entry.origin == "enrolled"]
     expected = []
+    without_class = []
     for row in rows:
         similarity = gallery.embeddings @ gallery.embeddings[row]
         similarity[row] = -2
         expected.append(
             (similarity.max(), gallery.entries[int(similarity.argmax())].class_name == NEW)
         )
-    assert len(look_ups.correct) - calibration.num_run_images == 3
+        similarity[rows] = -2
+        without_class.append(similarity.max())
+    assert (calibration.source, len(calibration.known.correct)) == ("enrolled", 3)
     np.testing.assert_allclose(
-        look_ups.similarity[-3:], [similarity for similarity, _ in expected], atol=1e-6
+        calibration.known.similarity, [similarity for similarity, _ in expected], atol=1e-6
     )
-    assert look_ups.correct[-3:].tolist() == [right for _, right in expected]
+    assert calibration.known.correct.tolist() == [right for _, right in expected]
+    np.testing.assert_allclose(calibration.unknown.similarity, without_class, atol=1e-6)
+    assert calibration.unknown.groups.tolist() == [NEW] * 3
 
 
 def test_the_only_photo_of_a_class_is_no_evidence(run, photos):
@@ -293,7 +317,7 @@ def test_the_only_photo_of_a_class_is_no_evidence(run, photos):
         file.unlink()
     shutil.rmtree(photos / "010.Other")
     calibration = calibration_set(place.run, "all", enrol(place, photos).gallery)
-    assert len(calibration.outcomes.correct) == calibration.num_run_images
+    assert len(calibration.known.correct) == 0
 
 
 # Validation images, in a run written by hand: class 0 at 0 degrees, class 1 at 40, class 2 at 80
@@ -315,43 +339,88 @@ QUERY = {"class 0": [3, 35], "class 1": [50], "class 2": [71]}
 """Right at 3, 10 and 9 degrees; the one at 35 is wrong, 5 degrees from class 1."""
 
 
-def test_the_threshold_is_chosen_on_validation_images_where_there_are_some_and_tried_on_queries(
-    tmp_path,
-):
+def test_the_threshold_is_chosen_on_validation_images_and_tried_on_test_images(tmp_path):
     calibration = calibration_set(*with_phase(by_hand(tmp_path, query=QUERY, valid=VALID)))
-    assert (calibration.part, calibration.num_run_images) == ("valid", 5)
-    assert calibration.outcomes.correct.tolist() == [True, False, True, True, True]
-    chosen = calibration.threshold(1.0)
-    assert chosen.value == pytest.approx(np.cos(np.radians(13)), abs=1e-6)
-    assert (chosen.precision, chosen.coverage) == (1.0, 0.8)
-    assert calibration.realised(chosen) == (0.75, 1.0)
+    assert calibration.source == "validation"
+    assert calibration.known.correct.tolist() == [True, False, True, True, True]
+    curve = calibration.curve()
+    assert curve.coverage.tolist() == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0])
+    assert curve.precision.tolist() == pytest.approx([1, 1, 1, 1, 0.8])
+    strict = calibration.promise(0.4)
+    assert strict.value == pytest.approx(np.cos(np.radians(13)), abs=1e-6)
+    assert calibration.on_queries(strict.value) == (0.75, 1.0)
 
 
-def test_what_it_was_chosen_on_is_said(tmp_path):
-    calibration = calibration_set(*with_phase(by_hand(tmp_path, query=QUERY, valid=VALID)))
-    assert (
-        describe_threshold(calibration.threshold(1.0), calibration)
-        == "threshold 0.9744: of 5 validation images of the run, 80% are predicted and 100% of"
-        " these predictions are right; of 4 query images, on which it was not chosen, 100% are"
-        " predicted and 75% of these are right. The network was not trained on any of them. All are"
-        " of classes in the gallery: expect more wrong predictions where photos are of others"
+def enough(count: int = 60) -> Vectors:
+    """Validation images within 9 degrees of their class, all of them right."""
+    return {"class 0": list(np.linspace(-9, 9, count))}
+
+
+def applied_to(tmp_path: Path, **arguments: object) -> AppliedThreshold:
+    run, gallery = by_hand(tmp_path, query=QUERY, valid=enough())
+    return threshold_of(GalleryFile(run, "all"), gallery, **arguments)
+
+
+def test_a_promise_says_its_bound_what_it_answers_and_on_how_many_images(tmp_path):
+    applied = applied_to(tmp_path, precision=0.95)
+    said = list(describe_threshold(applied))
+    assert said[0] == (
+        "where no photo is of another class than those of the gallery: from a similarity of 0.9877"
+        " on, at least 95% of the answers are right, with 95% confidence. It answers 100% of 60"
+        " validation images; 100.0% of these answers are right (lower bound 95.1%)"
     )
-    threshold = as_json(
-        Predictions((), (), 1.0, 1.0),
-        AppliedThreshold(0.9744, calibration.threshold(1.0), calibration),
-    )["threshold"]
-    assert threshold["chosen_on"] == {"validation": 5, "queries": 0, "enrolled": 0}
-    assert threshold["on_queries"] == {"queries": 4, "precision": 0.75, "coverage": 1.0}
+    assert said[1].startswith(
+        "a precision of 95% with 20% photos of classes that are not enrolled can't be promised:"
+        " there are 60 validation images and 0 images of classes that were never trained on"
+    )
+    assert said[2] == (
+        "of 4 test images, on which nothing was chosen, 50% are answered and 50.0% of these"
+        " answers are right"
+    )
+    threshold = as_json(Predictions((), (), 1.0, 1.0), applied)["threshold"]
+    assert threshold["value"] == pytest.approx(np.cos(np.radians(9)), abs=1e-6)
+    assert threshold["chosen_on"]["validation"] == 60
+    assert threshold["on_queries"] == {"queries": 4, "precision": 0.5, "coverage": 0.5}
+    strict, mixed = threshold["promises"]
+    assert (strict["unknown_share"], mixed["unknown_share"]) == (0.0, 0.2)
+    assert (strict["known_images"], strict["known_images_needed"]) == (60, 60)
+    assert (mixed["value"], mixed["known_images_needed"]) == (None, 59)
+    last = threshold["curve"]["points"][-1]
+    assert (last["coverage"], last["precision"]) == (1.0, 1.0)
+    assert last["lower_bound"] == pytest.approx(0.05 ** (1 / 60))
 
 
-def test_validation_images_of_classes_that_the_gallery_lacks_choose_nothing(tmp_path):
+def test_a_precision_that_can_not_be_promised_is_refused_with_what_is_needed(tmp_path):
+    with pytest.raises(NoPromise) as refused:
+        applied_to(tmp_path, precision=0.99)
+    assert str(refused.value).startswith(
+        "a precision of 99% can't be promised: there are 60 validation images, and about 299 are"
+        " needed: train with"
+    )
+
+
+def test_without_a_precision_every_photo_is_answered(tmp_path):
+    applied = applied_to(tmp_path)
+    assert applied.value == -np.inf
+    assert next(describe_threshold(applied)) == (
+        "every photo is answered, because no --precision was asked for"
+    )
+    threshold = as_json(Predictions((), (), 1.0, 1.0), applied)["threshold"]
+    assert threshold["value"] is None
+    assert threshold["promises"][0]["value"] == pytest.approx(0.9877, abs=1e-4)
+
+
+def test_validation_images_of_classes_that_the_gallery_lacks_are_unknown_photos(tmp_path):
     """As those of protocol class_disjoint, whose validation classes are not those that are looked
     up."""
     calibration = calibration_set(
-        *with_phase(by_hand(tmp_path, query=QUERY, valid={"class 7": [0, 40]}))
+        *with_phase(by_hand(tmp_path, query=QUERY, valid={"class 7": [0, 41]}))
     )
-    assert (calibration.part, calibration.num_run_images, calibration.queries) == ("query", 4, None)
-    assert calibration.realised(calibration.threshold(0.5)) is None
+    assert len(calibration.known.correct) == 0
+    np.testing.assert_allclose(
+        calibration.unknown.similarity, np.cos(np.radians([0, 1])), atol=1e-6
+    )
+    assert len(calibration.queries.correct) == 4
 
 
 def with_phase(made: tuple[Run, Gallery]) -> tuple[Run, str, Gallery]:
@@ -454,13 +523,22 @@ def test_below_the_threshold_the_answer_is_unknown(run, photos, monkeypatch, cap
         assert answer["closest_class"] == answer["closest"][0]["class"]
 
 
-def test_without_a_threshold_it_is_chosen_for_a_precision_and_what_it_does_is_said(
-    run, photos, monkeypatch, capsys
-):
-    assert dml_bench(monkeypatch, "predict", run, photos, "--precision", 0.05) == 0
+def test_without_a_threshold_the_class_and_its_vote_are_answered(run, photos, monkeypatch, capsys):
+    assert dml_bench(monkeypatch, "predict", run, photos, "--other", photos / NEW) == 0
     said = " ".join(capsys.readouterr().out.split())
-    assert "of 13 query images of the run, 100% are predicted" in said
-    assert "The network was not trained on any of them" in said
+    assert "unknown" not in said.partition("every photo is answered")[0]
+    assert "a precision of 95% can't be promised: there are no validation images" in said
+    assert "of 3 photos of --other, 100% are answered, all wrongly" in said
+
+
+def test_a_precision_without_validation_images_is_refused(run, photos, monkeypatch, capsys):
+    line = refusal(monkeypatch, capsys, "predict", run, photos, "--precision", 0.95)
+    assert "can't be promised: there are no validation images, and about 59 are needed" in line
+    assert "train with" in line
+    both = ("predict", run, photos, "--precision", 0.95, "--threshold", 0.5)
+    assert "give one of them" in refusal(monkeypatch, capsys, *both)
+    alone = ("predict", run, photos, "--unknown-share", 0.2)
+    assert "needs a precision" in refusal(monkeypatch, capsys, *alone)
 
 
 def test_an_unreadable_photo_is_named_and_the_others_are_answered(run, photos, monkeypatch, capsys):

@@ -483,33 +483,45 @@ def with_embeddings(out: Path, **parts: Vectors) -> Study:
     return only_study(out)
 
 
-def test_the_threshold_is_chosen_on_validation_images_of_known_classes_and_held_against_the_queries(
-    tmp_path,
-):
+def test_thresholds_are_chosen_on_validation_images_and_tested_on_queries(tmp_path):
     study = with_embeddings(tmp_path, valid=VALID)
     look = diagnose(study, study.group.lines[0], draws=2)
     [open_set] = look.open_set
-    assert open_set.validation_images == 4
-    assert (open_set.precision, open_set.coverage) == (
-        0.5,
-        0.5,
-    ), "cos 5 accepts the queries at 3 degrees, right, and at 2, unknown"
+    assert (open_set.validation_images, look.chosen_on) == (
+        4,
+        "validation images of the known classes",
+    )
+    assert open_set.chosen.precision.tolist() == [1, pytest.approx(2 / 3), 0.5]
+    assert open_set.tested.precision.tolist() == [1, 1], "queries at 3 and 10 degrees"
+    threshold = open_set.threshold(0.9, 0.0)
+    assert (threshold.promise.promised, threshold.promise.known) == (False, 4)
     fourth = " ".join(findings(study, {"a": look})[3].sentences)
     assert (
-        "A threshold with 90.0% target precision on validation images of the known classes accepts"
-        " 50.0% of all queries and is" in fourth
+        "No similarity promises 90.0% precision, chosen on validation images of the known classes."
+        in fourth
     )
 
 
-def test_of_a_run_without_validation_images_it_is_chosen_on_the_gallery_and_that_is_said(tmp_path):
-    study = with_embeddings(tmp_path)
+def test_of_a_run_without_validation_images_one_half_of_the_queries_chooses_and_the_other_tests(
+    tmp_path,
+):
+    """60 queries of a class lie within 30 degrees, of which 30 choose."""
+    few = {"class 1": [50], "class 2": [42], "class 3": [120]}
+    counts = queries(60, 1, 1, 1, of=1)
+    run = made(tmp_path, "a", counts, counts)
+    degrees = list(np.linspace(-15, 15, 60))
+    store(run, "limited", gallery=ANGLES, query={"class 0": degrees, **few})
+    study = only_study(tmp_path)
     look = diagnose(study, study.group.lines[0], draws=2)
     [open_set] = look.open_set
-    assert open_set.validation_images == 0
-    assert np.isnan(open_set.precision), (
-        "each class has a single image in the gallery, which is never right"
-    )
-    assert look.chosen_on == "the gallery's own images, each left out of its own search"
+    assert look.chosen_on == "one half of the queries of the known classes"
+    threshold = open_set.threshold(0.9, 0.0)
+    assert (threshold.promise.known, threshold.promise.promised) == (31, True)
+    assert (threshold.precision, threshold.coverage) == (1.0, 1.0)
+    summary = look.summary_of(0.9, 0.0)
+    assert (summary.promised, summary.kept, summary.models) == (1, 1, 1)
+    mixed = open_set.threshold(0.9, 0.2).promise
+    assert (mixed.unknown, mixed.promised) == (1, False), "one of the two unseen classes chooses"
 
 
 def test_the_calibration_of_several_seeds_is_drawn_of_all_their_queries_together(tmp_path):
@@ -532,7 +544,7 @@ def test_page_and_markdown_say_what_the_threshold_was_chosen_on(tmp_path, monkey
     with_embeddings(tmp_path / "runs", valid=VALID)
     report([tmp_path / "runs"], tmp_path / "out", ["dml-bench", "report"])
     sentence = (
-        "The threshold is chosen on validation images of the known classes, and tested on the"
+        "Thresholds are chosen on validation images of the known classes, and tested on the other"
         " queries."
     )
     for name in ("index.html", "report.md"):

@@ -1,0 +1,251 @@
+"""Images on which a threshold is chosen, and those on which it is tried: none was trained on, and
+none does both.
+
+A threshold is chosen on the run's validation images, or, where it has none, on enrolled images that
+are each left out of their own search. Photos of classes that are not enrolled are stood for by
+images of classes that the network was never trained on, each searched without its own class. Test
+images are reported, and so choose nothing.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from dml_bench.evaluation.open_set import OpenSetResult, open_set_result
+from dml_bench.evaluation.thresholds import (
+    NO_OUTCOMES,
+    GuaranteedThreshold,
+    PrecisionCurve,
+    SearchOutcomes,
+    guaranteed_threshold,
+    precision_curve,
+)
+from dml_bench.gallery import index_recall
+from dml_bench.gallery.index_store import Search, exact_search
+from dml_bench.gallery.store import Gallery, part_of_split
+from dml_bench.runs.arrays import Embeddings, Part
+from dml_bench.runs.run import Run
+
+__all__ = ["CalibrationSet", "calibration_set", "recall_queries"]
+
+Source = Literal["validation", "enrolled"]
+"""Images on which a threshold is chosen: the run's validation images, or enrolled ones."""
+MOST = 5000
+"""The number of searches on which a threshold is chosen; of more, evenly spaced ones are taken."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CalibrationSet:
+    """The images on which a threshold is chosen, and those on which it is tried."""
+
+    source: Source
+    """What `known` are."""
+    known: SearchOutcomes
+    """Images of classes in the gallery, on which the network was not trained."""
+    unknown: SearchOutcomes
+    """Images of classes that the network was never trained on, each searched in the gallery without
+    its class; grouped by class."""
+    queries: SearchOutcomes
+    """The run's test images, on which nothing is chosen."""
+    num_carved: int
+    """The images that the run trained and validated on, of which validation images are a part."""
+    held_out_phase: str
+    """A phase whose network was not trained on some classes; empty where the run has none."""
+
+    def promise(self, goal: float, unknown_share: float = 0.0) -> GuaranteedThreshold:
+        """The threshold that keeps a precision, or what it lacks."""
+        return guaranteed_threshold(
+            self.known, goal, unknown=self.unknown, unknown_share=unknown_share
+        )
+
+    def curve(self, unknown_share: float = 0.0) -> PrecisionCurve:
+        """Coverage and precision at each threshold."""
+        return precision_curve(self.known, self.unknown, unknown_share=unknown_share)
+
+    def against(self, similarity: np.ndarray) -> OpenSetResult:
+        """How well similarity tells known images from others, by the others' similarities."""
+        known = self.known
+        return open_set_result(
+            np.concatenate([known.similarity, similarity]),
+            np.concatenate([known.correct, np.zeros(len(similarity), bool)]),
+            np.arange(len(known.correct) + len(similarity)) >= len(known.correct),
+        )
+
+    def on_queries(self, threshold: float) -> tuple[float, float]:
+        """Precision and coverage of a threshold on the test images, all of classes in the
+        gallery."""
+        return precision_curve(self.queries).at(threshold)
+
+
+@dataclass(frozen=True, slots=True)
+class HeldOutQueries:
+    """Images on which a network was not trained."""
+
+    embeddings: np.ndarray
+    """(images, dim)"""
+    labels: np.ndarray
+    """(images) class ids; -1 for a class that the gallery lacks."""
+    own_rows: np.ndarray
+    """(images) the row of each image in the gallery; -1 where it is not in the gallery."""
+    names: np.ndarray
+    """(images) the names of their classes; in the run, where they are of it."""
+
+    def concatenated(self, other: "HeldOutQueries") -> "HeldOutQueries":
+        """These images, then the others."""
+        if not len(self.labels):
+            return other
+        return HeldOutQueries(
+            np.concatenate([self.embeddings, other.embeddings]),
+            np.concatenate([self.labels, other.labels]),
+            np.concatenate([self.own_rows, other.own_rows]),
+            np.concatenate([self.names, other.names]),
+        )
+
+    def rows(self, chosen: np.ndarray) -> "HeldOutQueries":
+        """The images in some rows, or where a mask holds."""
+        return HeldOutQueries(
+            self.embeddings[chosen], self.labels[chosen], self.own_rows[chosen], self.names[chosen]
+        )
+
+    def evenly_spaced(self) -> "HeldOutQueries":
+        """At most `MOST` of the images, evenly spaced."""
+        count = len(self.labels)
+        spaced = np.linspace(0, max(count - 1, 0), min(count, MOST))
+        return self.rows(np.unique(spaced.round().astype(int)))
+
+
+NO_QUERIES = HeldOutQueries(
+    np.empty((0, 0), np.float32), np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, object)
+)
+
+
+def calibration_set(
+    run: Run, phase: str, gallery: Gallery, search: Search = exact_search
+) -> CalibrationSet:
+    """Searches for the run's validation images, or else for enrolled ones; for images of classes
+    that the network was never trained on; and for the run's test images."""
+    embeddings = run.embeddings(phase)
+    own = {}
+    for part in embeddings.parts:
+        own[part] = run_queries(run, embeddings, part, gallery)
+    validation = own.get("valid", NO_QUERIES)
+    enrolled = enrolled_queries(run, embeddings, gallery)
+    known = findable(gallery, validation)
+    source: Source = "validation"
+    if not len(known.labels) and len(findable(gallery, enrolled).labels):
+        known, source = findable(gallery, enrolled), "enrolled"
+    is_query = np.isin(embeddings.gallery_images, embeddings.query_images)
+    candidates = validation.concatenated(enrolled).concatenated(own["gallery"].rows(~is_query))
+    trained = trained_classes(run, phase)
+    never_trained = candidates.rows(~np.isin(candidates.names, trained))
+    return CalibrationSet(
+        source=source,
+        known=search_outcomes(gallery, known.evenly_spaced(), search),
+        unknown=outcomes_without_own_class(gallery, never_trained.evenly_spaced(), search),
+        queries=search_outcomes(gallery, findable(gallery, own["query"]).evenly_spaced(), search),
+        num_carved=sum(image.part in ("train", "valid") for image in run.split),
+        held_out_phase=next(iter(run.protocol.held_out(run.summary)), ""),
+    )
+
+
+def trained_classes(run: Run, phase: str) -> list[str]:
+    """The classes that the network of a phase was trained on, by their names in the run."""
+    held_out = run.protocol.held_out(run.summary).get(phase, ())
+    names = {image.class_name for image in run.split if image.part == "train"}
+    return sorted(names - set(held_out))
+
+
+def recall_queries(run: Run, phase: str, gallery: Gallery) -> index_recall.RecallQueries:
+    """The images with which an index is measured: the run's queries, or a sample of the gallery
+    where most of it is not of the run."""
+    if 2 * enrolled_rows(gallery).sum() > len(gallery.entries):
+        return index_recall.sample_of_gallery(gallery.embeddings)
+    queries = findable(gallery, run_queries(run, run.embeddings(phase), "query", gallery))
+    if not len(queries.labels):
+        return index_recall.sample_of_gallery(gallery.embeddings)
+    return index_recall.RecallQueries(
+        queries.embeddings, queries.own_rows, "query images of the run"
+    )
+
+
+def search_outcomes(gallery: Gallery, queries: HeldOutQueries, search: Search) -> SearchOutcomes:
+    """The closest image to each query, other than itself."""
+    if not len(queries.labels):
+        return NO_OUTCOMES
+    neighbours = search(gallery, queries.embeddings, queries.labels, 2)
+    # A query in the gallery finds itself first, and the second image counts.
+    place = (neighbours.indices[:, 0] == queries.own_rows).astype(int)
+    rows = np.arange(len(place))
+    similarity = neighbours.similarities[rows, place]
+    return SearchOutcomes(similarity, neighbours.labels[rows, place] == queries.labels)
+
+
+def outcomes_without_own_class(
+    gallery: Gallery, queries: HeldOutQueries, search: Search
+) -> SearchOutcomes:
+    """The closest image of another class to each query, as if its class were not enrolled; never
+    right, and grouped by class. Queries without an image of another class are left out."""
+    if not len(queries.labels):
+        return NO_OUTCOMES
+    class_sizes = np.bincount(gallery.labels, minlength=len(gallery.class_names))
+    own = class_sizes[queries.labels] * (queries.labels >= 0)
+    neighbours = search(gallery, queries.embeddings, queries.labels, int(own.max()) + 1)
+    is_other = neighbours.labels != queries.labels[:, None]
+    rows = np.flatnonzero(is_other.any(axis=1))
+    similarity = neighbours.similarities[rows, is_other[rows].argmax(axis=1)]
+    return SearchOutcomes(similarity, np.zeros(len(rows), bool), queries.names[rows])
+
+
+def run_queries(run: Run, embeddings: Embeddings, part: Part, gallery: Gallery) -> HeldOutQueries:
+    """The run's own validation images or queries, with the names that their classes have now."""
+    names = current_names(run, gallery, embeddings.gallery_images)
+    ids = {name: label for label, name in enumerate(gallery.class_names)}
+    rows = {entry.path: row for row, entry in enumerate(gallery.entries) if entry.origin == "run"}
+    labels, own_rows, own_names = [], [], []
+    for path, name in part_of_split(run, embeddings.images(part)):
+        labels.append(ids.get(names.get(name, name), -1))
+        own_rows.append(rows.get(path, -1))
+        own_names.append(name)
+    return HeldOutQueries(
+        embeddings.vectors(part),
+        np.array(labels, np.int64),
+        np.array(own_rows, np.int64),
+        np.array(own_names, object),
+    )
+
+
+def enrolled_queries(run: Run, embeddings: Embeddings, gallery: Gallery) -> HeldOutQueries:
+    """The enrolled images. Those that joined a class of the run have its name in the run."""
+    names = current_names(run, gallery, embeddings.gallery_images)
+    names_in_run = {name: name_in_run for name_in_run, name in names.items()}
+    rows = np.flatnonzero(enrolled_rows(gallery))
+    own_names = []
+    for row in rows:
+        name = gallery.entries[row].class_name
+        own_names.append(names_in_run.get(name, name))
+    return HeldOutQueries(
+        gallery.embeddings[rows], gallery.labels[rows], rows, np.array(own_names, object)
+    )
+
+
+def findable(gallery: Gallery, queries: HeldOutQueries) -> HeldOutQueries:
+    """The queries that have another image of their class in the gallery."""
+    class_sizes = np.bincount(gallery.labels, minlength=len(gallery.class_names))
+    others = class_sizes[queries.labels] - (queries.own_rows >= 0)
+    return queries.rows((queries.labels >= 0) & (others > 0))
+
+
+def current_names(run: Run, gallery: Gallery, images: np.ndarray) -> dict[str, str]:
+    """The names that the run's classes have in the gallery now, by their names in the run."""
+    name_in_run = dict(part_of_split(run, images))
+    names = {}
+    for entry in gallery.entries:
+        if entry.origin == "run":
+            names[name_in_run[entry.path]] = entry.class_name
+    return names
+
+
+def enrolled_rows(gallery: Gallery) -> np.ndarray:
+    """(entries) bool: the enrolled images."""
+    return np.array([entry.origin == "enrolled" for entry in gallery.entries])
