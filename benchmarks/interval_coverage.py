@@ -348,7 +348,7 @@ def timed(work: Callable[[], list[dict[str, Any]]]) -> list[dict[str, Any]]:
 
 
 def main() -> None:
-    options = options_of(__doc__, tables=200, seeds=(3, 5, 10), classes=(20, 40, 200))
+    options = options_of(__doc__, tables=150, seeds=(3, 5, 10), classes=(20, 40, 200))
     if options.quick:
         options.tables, options.seeds, options.classes = 4, [3], [20]
     rows = []

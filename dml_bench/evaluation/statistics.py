@@ -50,6 +50,9 @@ FEWEST_ROWS = 4
 MOST_PRIOR_DEGREES = 20.0
 """What a prior counts at most, however well the experiments agree: that they are alike is an
 assumption."""
+RARE = 0.3
+"""A prior counts less for an experiment whose seeds differ more than those of such a share of
+experiments like the others."""
 FAR_ABOVE = 5.0
 """Ratios above so many times their median are taken for so much in the mean: one failed seed must
 not widen the intervals of all other experiments."""
@@ -159,10 +162,11 @@ class Components:
         single seed, and where every seed has the same answers."""
         if self.num_seeds < 2 or not self.of_rest > 0:
             return self
-        usual = prior.ratio * self.of_rest
-        degrees = prior.degrees_of_freedom + self.seed_degrees_of_freedom
-        of_seeds = prior.degrees_of_freedom * usual + self.seed_degrees_of_freedom * self.of_seeds
-        return replace(self, of_seeds=of_seeds / degrees, seed_degrees_of_freedom=degrees)
+        own_degrees = self.seed_degrees_of_freedom
+        prior_degrees = prior.counts_beside(self.of_seeds / self.of_rest, own_degrees)
+        total = prior_degrees * prior.ratio * self.of_rest + own_degrees * self.of_seeds
+        degrees = prior_degrees + own_degrees
+        return replace(self, of_seeds=total / degrees, seed_degrees_of_freedom=degrees)
 
     def spread(self) -> Spread:
         """The standard error and its degrees of freedom; nan for a group of a single class.
@@ -214,6 +218,15 @@ class SeedPrior:
     """What it counts, beside one less than the number of an experiment's own seeds."""
     num_rows: int
     """How many experiments it is of."""
+
+    def counts_beside(self, ratio: float, degrees_of_freedom: float) -> float:
+        """What it counts for an experiment with this ratio of its own: less, the rarer so large a
+        ratio is among experiments like the others, so that an unstable one is not taken for a
+        usual one."""
+        from scipy.special import fdtrc
+
+        rarity = fdtrc(degrees_of_freedom, self.degrees_of_freedom, ratio / self.ratio)
+        return self.degrees_of_freedom * min(float(rarity) / RARE, 1.0)
 
 
 @dataclass(frozen=True, slots=True)

@@ -387,6 +387,16 @@ def test_a_failed_seed_widens_its_own_interval_and_hardly_those_of_the_others():
     assert width[1].high - width[1].low < 1.2 * (width[0].high - width[0].low)
 
 
+def test_an_unstable_experiment_is_not_taken_for_a_usual_one():
+    prior = SeedPrior(1.5, 20.0, 16)
+    usual, unstable = prior.counts_beside(1.5, 2), prior.counts_beside(15.0, 2)
+    assert usual == 20
+    assert unstable == pytest.approx(20 * stats.f.sf(10, 2, 20) / 0.3)
+    seeds = [*seeds_that_differ(2, 0.0), *shifted(seeds_that_differ(1, 0.0), np.array([0.5]))]
+    alone, moderated = interval(seeds), interval(seeds, prior=prior)
+    assert moderated.high - moderated.low == pytest.approx(alone.high - alone.low, rel=0.01)
+
+
 def test_the_degrees_of_freedom_of_a_prior_are_those_that_the_ratios_were_drawn_with():
     ratios = 1.7 * stats.f.rvs(4, 8, size=3000, random_state=np.random.default_rng(2))
     agreed = agreed_degrees(ratios, np.full(3000, 4.0), ratios.mean(), 20.0)
@@ -396,8 +406,8 @@ def test_the_degrees_of_freedom_of_a_prior_are_those_that_the_ratios_were_drawn_
 def test_a_variance_of_seeds_is_drawn_towards_the_usual_by_what_each_counts():
     seeds = [scores([0.2], [0.4], [0.9]), scores([0.5], [0.6], [1.1]), scores([0.1], [0.5], [0.8])]
     alone = interval(seeds).components
-    drawn = interval(seeds, prior=SeedPrior(3.0, 6.0, 16)).components
-    assert drawn.of_seeds == pytest.approx((6 * 3.0 * alone.of_rest + 2 * alone.of_seeds) / 8)
+    drawn = interval(seeds, prior=SeedPrior(30.0, 6.0, 16)).components
+    assert drawn.of_seeds == pytest.approx((6 * 30.0 * alone.of_rest + 2 * alone.of_seeds) / 8)
     assert drawn.seed_degrees_of_freedom == 8
     assert (drawn.groups, drawn.num_seeds) == (alone.groups, 3)
 
