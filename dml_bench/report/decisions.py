@@ -75,12 +75,12 @@ def decided_blocks(decisions: Decisions) -> list[Block]:
 
 
 def count_verdicts(claims: Sequence[ClaimResult]) -> str:
-    """`46 claims: 3 reproduced, 1 contradicted, 42 not tested (40 other data; ...)`"""
+    """`46 claims: 3 reproduced; 1 contradicted; 42 not tested (40 other data, ...)`"""
     counts = Counter(claim.verdict for claim in claims)
     parts = [f"{counts[verdict]} {verdict}" for verdict in Verdict if counts[verdict]]
     reasons = Counter(claim.reason for claim in claims if claim.verdict is Verdict.not_tested)
-    because = "; ".join(f"{count} {reason}" for reason, count in reasons.most_common())
-    listed = ", ".join(parts) + (f" ({because})" if because else "")
+    because = ", ".join(f"{count} {reason}" for reason, count in reasons.most_common())
+    listed = "; ".join(parts) + (f" ({because})" if because else "")
     return f"{counted(len(claims), 'claim')}: {listed}"
 
 
