@@ -11,6 +11,7 @@ import numpy as np
 from dml_bench.analysis.ablation import Ablation, ablations
 from dml_bench.analysis.decisions import Decisions
 from dml_bench.analysis.table import Group, TableRow
+from dml_bench.analysis.verdicts import FEWEST_SEEDS
 from dml_bench.evaluation.metrics import precision_at_1
 from dml_bench.evaluation.statistics import Interval, Scores, SeedPrior, estimate, interval
 from dml_bench.protocols import protocol_named
@@ -157,8 +158,11 @@ class Study:
 
     @cached_property
     def methods(self) -> tuple[TableRow, ...]:
-        """Metric learning: all others."""
-        return tuple(line for line in self.finished if line not in self.rivals)
+        """Metric learning: all others with three seeds, as fewer enter no rank. All of them where
+        none has three."""
+        methods = tuple(line for line in self.finished if line not in self.rivals)
+        ranked = tuple(line for line in methods if len(line.runs) >= FEWEST_SEEDS)
+        return ranked or methods
 
     @cached_property
     def best(self) -> TableRow | None:

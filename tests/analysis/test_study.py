@@ -49,3 +49,13 @@ def test_each_question_names_the_best_for_it_and_from_how_many_it_was_picked(
 
 def test_nothing_is_the_best_by_what_no_method_has(study):
     assert study.best_by("logits") is None
+
+
+def test_an_experiment_with_under_three_seeds_enters_no_rank_beside_one_that_has_them(tmp_path):
+    for name, seeds in (("accurate", (42, 43)), ("weak", (42, 43, 44))):
+        for seed in seeds:
+            finish(tmp_path, experiment(name, unseen="last:2", seed=seed), RIGHT[name])
+    [study] = studies_of(collect([tmp_path]))
+    answer = study.best_by("known")
+    assert answer is not None
+    assert (answer.line.name, answer.picked_from) == ("weak", 1)
