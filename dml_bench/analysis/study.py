@@ -15,6 +15,7 @@ from dml_bench.analysis.verdicts import FEWEST_SEEDS
 from dml_bench.evaluation.metrics import precision_at_1
 from dml_bench.evaluation.statistics import Interval, Scores, SeedPrior, estimate, interval
 from dml_bench.protocols import protocol_named
+from dml_bench.protocols.holdout_metrics import costs_of_holdouts
 from dml_bench.protocols.metric import scores_of_phase
 from dml_bench.registry import losses
 from dml_bench.runs.metrics import Metric, metrics_of
@@ -229,6 +230,15 @@ class Study:
         for row, phase in enumerate(self.holdouts):
             drops[row] = [estimate([drop_of_holdout(run, phase)]) for run in line.runs]
         return drops
+
+    def holdout_costs(self, line: TableRow) -> np.ndarray:
+        """(holdout, seed) the cost of being unseen of the classes of each of several hold-outs; nan
+        where no other limited model trained on them."""
+        costs = np.full((len(self.holdouts), len(line.runs)), np.nan)
+        for column, run in enumerate(line.runs):
+            of_run = costs_of_holdouts(run)
+            costs[:, column] = [of_run.get(phase, np.nan) for phase in self.holdouts]
+        return costs
 
     def pooled(self, quantity: str) -> Interval | None:
         """The mean over all metric-learning experiments, which has less noise than any of them;

@@ -59,16 +59,19 @@ def experiments(study: Study, diagnostics: Mapping[str, Diagnostics]) -> Iterato
 
 
 def holdouts(study: Study, diagnostics: Mapping[str, Diagnostics]) -> Iterator[Block]:
-    """The drop on the unseen classes of each hold-out, a row for each seed, where there are
-    several hold-outs."""
+    """The cost of being unseen and the drop on the unseen classes of each hold-out, a row for each
+    seed, where there are several hold-outs."""
     if len(study.holdouts) < 2:
         return
     rows: list[list[Any]] = []
     for line in study.finished:
-        for phase, drops in zip(study.holdouts, study.holdout_drops(line), strict=True):
-            for run, drop in zip(line.runs, drops.tolist(), strict=True):
-                rows.append([line.name, run.seed, phase, drop])
-    yield Data("holdouts", ("experiment", "seed", "phase", "precision_drop_unseen_classes"), rows)
+        costs, drops = study.holdout_costs(line), study.holdout_drops(line)
+        for place, phase in enumerate(study.holdouts):
+            numbers = zip(costs[place].tolist(), drops[place].tolist(), strict=True)
+            for run, (cost, drop) in zip(line.runs, numbers, strict=True):
+                rows.append([line.name, run.seed, phase, cost, drop])
+    measured = ("cost_of_being_unseen", "precision_drop_unseen_classes")
+    yield Data("holdouts", ("experiment", "seed", "phase", *measured), rows)
 
 
 def claims(study: Study, diagnostics: Mapping[str, Diagnostics]) -> Iterator[Block]:

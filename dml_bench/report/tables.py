@@ -10,6 +10,7 @@ from dml_bench.protocols.metric import Column as TableColumn
 from dml_bench.report.document import Cell, Column, Data, Items, Row, Table
 from dml_bench.report.format import cost_cell, interval_cell, number
 from dml_bench.runs.metrics import COST
+from dml_bench.runs.run import Run
 
 __all__ = [
     "explanations",
@@ -91,13 +92,18 @@ def count_seeds(line: TableRow) -> str:
 
 
 def results_data(group: Group, name: str = "table") -> Data:
-    """The same as numbers, with the bounds of the intervals."""
+    """The same as numbers, with the bounds of the intervals and the remarks of the protocol."""
     heads = ["experiment", *group.settings, "seeds"]
     for column in group.columns:
         heads += heads_of(column)
-    heads += [cost.key for cost in COST]
+    heads += [*remarks_of(group.runs), *(cost.key for cost in COST)]
     heads += ["failed", "doubts"]
     return Data(name, heads, [results_numbers(group, line) for line in group.lines])
+
+
+def remarks_of(runs: Sequence[Run]) -> dict[str, str]:
+    """What a reader of the numbers has to know, by name; nothing without runs."""
+    return runs[0].protocol.remarks(runs[0].summary) if runs else {}
 
 
 def heads_of(column: TableColumn) -> list[str]:
@@ -112,6 +118,8 @@ def results_numbers(group: Group, line: TableRow) -> list[Any]:
     row.append(len(line.runs))
     for column, value in zip(group.columns, line.values, strict=True):
         row += numbers_of(value, has_interval=bool(column.interval))
+    of_line = remarks_of(line.runs)
+    row += [of_line.get(name, "") for name in remarks_of(group.runs)]
     row += [blank(cost) for cost in line.cost]
     return [*row, "; ".join(line.failures), "; ".join(line.doubts)]
 

@@ -131,6 +131,10 @@ def test_they_are_reported(kind, runs, tmp_path, monkeypatch, capsys):
         assert deviation == pytest.approx(
             100 * summary["precision_drop_unseen_classes_between_holdouts"]
         )
+        costs = [float(row["cost_of_being_unseen"]) for row in rows]
+        assert np.std(costs, ddof=1) == pytest.approx(
+            summary["cost_of_being_unseen_between_holdouts"]
+        )
         assert "The drops are means over 3 rotated hold-outs. For `" in text
 
 

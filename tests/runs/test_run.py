@@ -563,6 +563,12 @@ def test_what_w_and_b_logged_offline_is_what_the_run_folder_holds(
     ):
         assert any(name in table for table in tables), tables
     assert "precision_drop_unseen_classes" in said
+    for name in (
+        "cost_of_being_unseen",
+        "cost_of_being_unseen_low",
+        "cost_of_being_unseen_compares",
+    ):
+        assert name in said
     unseen = json.loads((folder / "summary.json").read_text())["phases"]["limited"][
         "precision_at_1_macro_unseen"
     ]

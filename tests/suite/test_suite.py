@@ -548,6 +548,7 @@ def check_page(report: Path, summary: dict[str, Any]) -> None:
     assert float(fine["precision_drop_seen_classes"]) == pytest.approx(
         summary["precision_drop_seen_classes"]
     )
+    assert fine["cost_of_being_unseen_compares"] == "other classes"
     assert (fine["seeds"], fine["failed"]) == ("1", "")
     assert (diverges["seeds"], diverges["precision_at_1_macro"]) == ("0", "")
     assert diverges["failed"].startswith("seed 42: the loss is nan in phase all, epoch 1")
