@@ -17,7 +17,7 @@ LONGEST = 32
 
 def short_names(rows: Sequence[Experiment]) -> dict[str, str]:
     """By the names of experiments that stand in one table: the method, how it differs from most of
-    the others, what the name adds with `+`, and the settings of a variant. No two are the same.
+    the others, and what the name adds with `+`. No two are the same: settings distinguish variants.
 
     An experiment that a person named keeps its name if that is short enough.
     """
@@ -61,9 +61,9 @@ def differences(experiment: Experiment, usual: "dict[Difference, str]") -> list[
 
 
 def composed(experiment: Experiment, parts: Sequence[str]) -> str:
-    """`EPSHN, resnet50 + mixup, lr=0.1`"""
+    """`EPSHN, resnet50 + mixup`"""
     method = ", ".join([method_of(experiment), *parts])
-    return ", ".join([" + ".join([method, *additions(experiment)]), *settings_of(experiment)])
+    return " + ".join([method, *additions(experiment)])
 
 
 def settings_of(experiment: Experiment) -> list[str]:
@@ -169,19 +169,20 @@ def distinct(names: dict[str, str], by_name: dict[str, Experiment]) -> dict[str,
         result[name] = short
         if counts[short] > 1:
             others = [by_name[other] for other in names if names[other] == short and other != name]
-            result[name] = f"{short}{own_settings(by_name[name], others)}"
+            settings = settings_of(by_name[name]) or own_settings(by_name[name], others)
+            result[name] = ", ".join([short, *settings])
     counts = Counter(result.values())
     return {name: short if counts[short] == 1 else name for name, short in result.items()}
 
 
-def own_settings(experiment: Experiment, others: Sequence[Experiment]) -> str:
-    """`, lr=0.1`: the first setting in which it differs from one of the others."""
+def own_settings(experiment: Experiment, others: Sequence[Experiment]) -> list[str]:
+    """`lr=0.1`: the first setting in which it differs from one of the others."""
     for other in others:
         for key in differing(as_table(other), as_table(experiment)):
             value = value_in(as_table(experiment), key)
             if key not in ("name", "summary", "seed") and not isinstance(value, dict | list):
-                return f", {key.rpartition('.')[2]}={value}"
-    return ""
+                return [f"{key.rpartition('.')[2]}={value}"]
+    return []
 
 
 def value_in(table: object, key: str) -> object:

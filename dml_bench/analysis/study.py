@@ -10,19 +10,20 @@ import numpy as np
 
 from dml_bench.analysis.ablation import Ablation, ablations
 from dml_bench.analysis.decisions import Decisions
+from dml_bench.analysis.short_names import is_classifier
 from dml_bench.analysis.table import Group, TableRow
 from dml_bench.analysis.verdicts import FEWEST_SEEDS
+from dml_bench.config.tables import read_table
 from dml_bench.evaluation.metrics import precision_at_1
 from dml_bench.evaluation.statistics import Interval, Scores, SeedPrior, estimate, interval
 from dml_bench.protocols import protocol_named
 from dml_bench.protocols.holdout_metrics import costs_of_holdouts
 from dml_bench.protocols.metric import scores_of_phase
-from dml_bench.registry import losses
 from dml_bench.runs.metrics import Metric, metrics_of
 from dml_bench.runs.pairing import runs_in_common
 from dml_bench.runs.run import Run
 
-__all__ = ["Best", "Study", "certain_sign", "held_out"]
+__all__ = ["QUANTITIES", "Best", "Study", "certain_sign", "held_out"]
 
 LEVEL = 0.95
 
@@ -53,6 +54,7 @@ QUANTITIES = {
     "cost": "cost_of_being_unseen",
     "known": "precision_at_1_macro",
     "logits": "logits_accuracy",
+    "seen_limited": "precision_at_1_macro_seen_limited",
     "unseen_limited": "precision_at_1_macro_unseen_limited",
     "unseen_all": "precision_at_1_macro_unseen",
     "drop_unseen": "precision_drop_unseen_classes",
@@ -100,11 +102,11 @@ class Study:
 
     def __post_init__(self) -> None:
         """Take over what the table has measured already."""
-        same = {"precision_at_1_macro": "known", "precision_drop_unseen_classes": "drop_unseen"}
+        quantities = {metric: quantity for quantity, metric in QUANTITIES.items()}
         for line in self.group.lines:
             for column, value in zip(self.group.columns, line.values, strict=True):
-                if column.key in same and isinstance(value, Interval):
-                    self._intervals[line.name, same[column.key], LEVEL] = value
+                if column.key in quantities and isinstance(value, Interval):
+                    self._intervals[line.name, quantities[column.key], LEVEL] = value
 
     @property
     def title(self) -> str:
@@ -126,6 +128,11 @@ class Study:
         return protocol_named(self.group.protocol).has_drop
 
     @cached_property
+    def names(self) -> dict[str, str]:
+        """Short names of the experiments by the full ones."""
+        return {line.name: line.short for line in self.group.lines}
+
+    @cached_property
     def finished(self) -> tuple[TableRow, ...]:
         """The experiments with at least one finished run."""
         return tuple(line for line in self.group.lines if line.runs)
@@ -142,15 +149,17 @@ class Study:
             return ()
         return ablations({line.name: line.runs for line in self.finished}, self.group.priors)
 
+    @property
+    def is_original(self) -> bool:
+        """Whether it repeats the original study: at least half of that study's experiments."""
+        rows = read_table("study").rows
+        present = sum(line.name in rows for line in self.finished)
+        return 2 * present >= len(rows)
+
     @cached_property
     def rivals(self) -> tuple[TableRow, ...]:
         """Softmax classifiers: their loss has logits and does not work on unit vectors."""
-        rivals = []
-        for line in self.finished:
-            facts = losses.of(line.runs[0].experiment.loss).facts
-            if facts["classifies"] and not facts["unit_vectors"]:
-                rivals.append(line)
-        return tuple(rivals)
+        return tuple(line for line in self.finished if is_classifier(line.runs[0].experiment))
 
     @property
     def rival(self) -> TableRow | None:
@@ -168,7 +177,8 @@ class Study:
     @cached_property
     def best(self) -> TableRow | None:
         """The method with the highest P@1."""
-        return max(self.methods, key=self.accuracy, default=None)
+        best = self.best_by("known")
+        return None if best is None else best.line
 
     def best_by(self, quantity: str) -> Best | None:
         """The method that is best by one of QUANTITIES; None where no method has it."""
@@ -186,9 +196,10 @@ class Study:
         return Best(line, value, len(measured))
 
     @cached_property
-    def worst(self) -> TableRow | None:
-        """The method with the lowest P@1."""
-        return min(self.methods, key=self.accuracy, default=None)
+    def best_unseen(self) -> TableRow | None:
+        """The method with the highest P@1 on the classes that it never trained on."""
+        best = self.best_by("unseen_limited" if self.has_drop else "known")
+        return None if best is None else best.line
 
     @cached_property
     def baseline(self) -> TableRow | None:
@@ -202,9 +213,10 @@ class Study:
 
     @cached_property
     def diagnosed(self) -> tuple[TableRow, ...]:
-        """The experiments that get diagnostics: best, baseline, and the classifier."""
-        lines = [line for line in (self.best, self.baseline, self.rival) if line is not None]
-        return tuple({line.name: line for line in lines}.values())
+        """The experiments that get diagnostics: the best on all and on unseen classes, the
+        baseline, and the classifier."""
+        chosen = (self.best, self.best_unseen, self.baseline, self.rival)
+        return tuple({line.name: line for line in chosen if line is not None}.values())
 
     def accuracy(self, line: TableRow) -> float:
         """P@1; nan where it was not measured."""
@@ -246,30 +258,15 @@ class Study:
         metric = metric_for(self.methods[0], quantity)
         assert metric is not None
         shared = runs_in_common(*(line.runs for line in self.methods))
-        pools = [pool(list(map(metric.scores, runs))) for runs in shared]
+        pools = [Scores.mean(list(map(metric.scores, runs))) for runs in shared]
         return interval(pools, within=metric.within) if pools else None
 
-    def best_against(
-        self, quantity: str, other: TableRow, of_other: str = ""
-    ) -> tuple[Interval | None, int | None]:
-        """The best minus another, and the sign of that. The sign is 0 where no difference is
-        detectable after allowing for that the best was picked from among many, which its own
-        interval does not know of; it is None where there is nothing in common."""
-        assert self.best is not None
-        plain = self.difference(self.best, quantity, other, of_other)
-        if not certain_sign(plain):
-            return plain, None if plain is None else 0
-        comparisons = len(self.methods)
-        widened = self.difference(self.best, quantity, other, of_other, comparisons=comparisons)
-        return plain, certain_sign(widened)
-
-    def loses(self, line: TableRow, comparisons: int) -> int:
-        """The sign of a line's drop on the unseen classes, by an interval widened for so many
-        comparisons; 0 where the plain interval has none."""
-        plain = self.measure(line, "drop_unseen")
-        if not certain_sign(plain):
-            return 0
-        return certain_sign(self.measure(line, "drop_unseen", widened_level(comparisons)))
+    def beside_rival(self, line: TableRow, quantity: str) -> Interval | None:
+        """A quantity of a method minus the classifier's: on known classes its logits', else its
+        features'. The interval holds together with those of all methods."""
+        assert self.rival is not None
+        of_rival = "logits" if quantity == "known" else quantity
+        return self.difference(line, quantity, self.rival, of_rival, comparisons=len(self.methods))
 
     def difference(
         self,
@@ -327,8 +324,3 @@ def difference_interval(
     if not scores:
         return None
     return interval(scores, within=metric.of_differences, level=level, prior=prior)
-
-
-def pool(parts: list[Scores]) -> Scores:
-    """The mean of several on the same queries."""
-    return Scores(np.mean([part.values for part in parts], axis=0), parts[0].labels)

@@ -14,7 +14,7 @@ import numpy as np
 from dml_bench.browse.images import ENROLLED, GALLERY, QUERY, BrowseTable
 from dml_bench.data.digests import digest_of
 from dml_bench.data.images import Unreadable, decode
-from dml_bench.plots.colours import distinct
+from dml_bench.plots import colours
 from dml_bench.system.files import write_atomically
 
 __all__ = ["write_html_map"]
@@ -23,6 +23,8 @@ PARTS = (GALLERY, QUERY, ENROLLED)
 SMALL, LARGE, MANY = 64, 96, 2000
 """The side of a thumbnail in pixels where there are more than MANY images, and where there are
 fewer."""
+NAMED_COLOURS = ("BLUE", "ORANGE", "GREEN", "GREY", "SKY", "GOLD")
+"""Of outcomes and parts, as the script knows them."""
 PER_ROW = 16
 """The number of thumbnails in a row, and of rows, of a sheet. One JPEG of many small images is half
 the size of many small JPEGs."""
@@ -38,6 +40,7 @@ def write_html_map(
     """Write the page; `chosen` are the class ids that it highlights at first. Returns how many
     images could not be read, or were changed."""
     import jinja2
+    import markupsafe
 
     side = LARGE if len(images.paths) <= MANY else SMALL
     sheets, unreadable = thumbnails(
@@ -49,6 +52,7 @@ def write_html_map(
         "sheets": sheets,
         **facts(images, maps),
         "chosen": places(images, np.array(chosen, int)),
+        "palette": {name: getattr(colours, name) for name in NAMED_COLOURS},
     }
     loader = jinja2.FileSystemLoader(Path(__file__).parent)
     environment = jinja2.Environment(
@@ -61,7 +65,9 @@ def write_html_map(
     # A "<" inside a script could end it.
     script = json.dumps(data, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     script = script.replace("<", "\\u003c")
-    text = environment.get_template("html_map.html.jinja").render(title=title(images), data=script)
+    text = environment.get_template("html_map.html.jinja").render(
+        title=title(images), data=script, colours=markupsafe.Markup(colours.style())
+    )
     write_atomically(path, lambda file: file.write(text.encode()))
     return unreadable
 
@@ -77,7 +83,7 @@ def facts(images: BrowseTable, maps: dict[str, np.ndarray]) -> dict[str, Any]:
     names = [images.class_names[label] for label in sorted(images.class_names)]
     return {
         "classes": names,
-        "colours": distinct(len(names)),
+        "colours": colours.distinct(len(names)),
         "unseenClasses": places(images, np.unique(images.labels[images.unseen])),
         "name": [Path(path).name for path in images.paths],
         "label": places(images, images.labels),

@@ -4,26 +4,26 @@ from collections.abc import Sequence
 from html import escape
 from typing import Any
 
-from dml_bench.plots.colours import distinct
+from dml_bench.plots.colours import BLUE, GOLD, GREEN, GREY, ORANGE, SKY, distinct
 
 __all__ = ["NAMED", "traces"]
 
 MOST = 20
 """The most values that have a trace and an entry of the legend each."""
 NAMED = {
-    "unseen": "#d9662b",
-    "seen": "#2f7fc1",
-    "train": "#7a8794",
-    "gallery": "#7a8794",
-    "test": "#2f7fc1",
-    "enrolled": "#1f9e77",
-    "True": "#1f9e77",
-    "False": "#d9662b",
-    "right in both": "#1f9e77",
-    "lost": "#d9662b",
-    "won": "#5aa9dd",
-    "wrong in both": "#b8860b",
-    "None": "#9aa3ad",
+    "unseen": ORANGE,
+    "seen": BLUE,
+    "train": GREY,
+    "gallery": GREY,
+    "test": BLUE,
+    "enrolled": GREEN,
+    "True": GREEN,
+    "False": ORANGE,
+    "right in both": GREEN,
+    "lost": ORANGE,
+    "won": SKY,
+    "wrong in both": GOLD,
+    "None": GREY,
 }
 """The colours of values that mean the same in every run."""
 SYMBOLS = {"test": "diamond", "enrolled": "star"}

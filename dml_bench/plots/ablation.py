@@ -5,7 +5,7 @@ from typing import Any
 from dml_bench.analysis.ablation import Ablation
 from dml_bench.analysis.diagnostics import Diagnostics
 from dml_bench.analysis.study import Study
-from dml_bench.plots.canvas import INK, ReportFigure, as_error, canvas, finish_rows, key_line, saved
+from dml_bench.plots.canvas import INK, ReportFigure, canvas, finish_rows, key_line, percents, saved
 from dml_bench.plots.colours import BLUE, ORANGE
 
 __all__ = ["change_dots"]
@@ -31,22 +31,23 @@ def change_dots(study: Study, diagnostics: dict[str, Diagnostics]) -> ReportFigu
                 "markerfacecolor": face,
                 "elinewidth": 1,
             }
-            axes.errorbar(
-                [part.difference.estimate], [row + shift], xerr=as_error([part.difference]), **how
-            )
+            estimate, lengths = percents([part.difference])
+            axes.errorbar(estimate, [row + shift], xerr=lengths, **how)
     finish_rows(
-        axes, [change_name(change) for change in changes], "P@1 with the change minus P@1 without"
+        axes,
+        [change_name(change) for change in changes],
+        "P@1 with the change minus P@1 without, points",
     )
     axes.axvline(0, color=INK, linewidth=0.8)
-    largest = max(abs(part.difference.estimate) for *_, parts in groups for part in parts)
+    largest = 100 * max(abs(part.difference.estimate) for *_, parts in groups for part in parts)
     low, high = axes.get_xlim()
-    limit = max(0.2, 1.6 * largest)
+    limit = max(20.0, 1.6 * largest)
     axes.set_xlim(max(low, -limit), min(high, limit))
     keys = [key_line(name, colour, marker="o", linewidth=1) for name, colour, *_ in groups]
     figure.legend(handles=keys, loc="outside upper left", ncols=2)
     caption = (
         "P@1 of the model trained without the unseen classes, mean over classes and seeds. Lines"
-        " are 95% intervals and may go on beyond the edge. Filled dots: q is below 5%."
+        " are intervals and may go on beyond the edge. Filled dots: q is below 5%."
         " All of it is exploratory."
     )
     return saved(

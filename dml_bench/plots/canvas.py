@@ -22,6 +22,7 @@ from dml_bench.system.lettering import literal, shortened, text_style
 __all__ = [
     "INK",
     "Axes",
+    "Figure",
     "ReportFigure",
     "as_error",
     "canvas",
@@ -30,6 +31,7 @@ __all__ = [
     "integer_ticks",
     "key_line",
     "log_ticks",
+    "percents",
     "plain_number",
     "saved",
     "standalone",
@@ -137,11 +139,13 @@ def standalone(svg: str) -> str:
     return f'<?xml version="1.0" encoding="utf-8"?>\n{head}{end}{style}{rest}'
 
 
-def canvas(height: float, columns: int = 1, rows: int = 1, **how: Any) -> tuple[Figure, np.ndarray]:
-    """A figure and its (rows, columns) axes."""
+def canvas(
+    height: float, columns: int = 1, rows: int = 1, *, width: float = WIDTH, **how: Any
+) -> tuple[Figure, np.ndarray]:
+    """A figure of so many inches, and its (rows, columns) axes."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(WIDTH, height))
+    figure = Figure(figsize=(width, height))
     figure.set_layout_engine(
         "constrained", w_pad=0.12
     )  # room for fonts that are wider than matplotlib's
@@ -153,6 +157,12 @@ def as_error(intervals: Sequence[Interval | None]) -> np.ndarray:
     low = [i.estimate - i.low if i else 0.0 for i in intervals]
     high = [i.high - i.estimate if i else 0.0 for i in intervals]
     return np.maximum(np.nan_to_num(np.array([low, high])), 0)
+
+
+def percents(intervals: Sequence[Interval | None]) -> tuple[np.ndarray, np.ndarray]:
+    """(n) estimates, nan where there is none, and (2, n) lengths of the error bars, in percent."""
+    estimates = [value.estimate if value else np.nan for value in intervals]
+    return 100 * np.array(estimates), 100 * as_error(intervals)
 
 
 def finish_rows(axes: Axes, names: Sequence[str], label: str) -> None:

@@ -60,7 +60,7 @@ def loss_curves(study: Study, diagnostics: dict[str, Diagnostics]) -> ReportFigu
 def all_curves(study: Study, names: tuple[str, ...], title: str) -> dict[str, Curves] | None:
     """By experiment; None where none was recorded, which is added to `study.missing`."""
     try:
-        curves = {line.name: curves_of(line, names) for line in study.finished}
+        curves = {line.short: curves_of(line, names) for line in study.finished}
     except (OSError, ValueError) as error:
         study.missing.append(f"{title.lower()}: {error}")
         return None

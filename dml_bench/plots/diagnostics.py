@@ -24,15 +24,16 @@ def enrolment(study: Study, diagnostics: dict[str, Diagnostics]) -> ReportFigure
         for group, colour in (("unseen", ORANGE), ("seen", BLUE)):
             for by, style in (("images", "-"), ("centroids", "--")):
                 curve = measured.enrolment[by]  # type: ignore[index]
-                mean, low, high = curve.band(group)  # type: ignore[arg-type]
+                band = 100 * np.stack(curve.band(group))  # type: ignore[arg-type]
+                mean, low, high = band
                 places = np.arange(len(curve.ks))
                 axes.plot(places, mean, style, color=colour, marker="." if by == "images" else None)
                 if by == "images":
                     axes.fill_between(places, low, high, color=colour, alpha=0.22, linewidth=0)
         axes.set_xticks(places, [*map(str, curve.ks[:-1]), "all"])
-        axes.set_title(wrapped(measured.line.name, 30))
+        axes.set_title(wrapped(measured.line.short, 30))
     figure.supxlabel("images enrolled per unseen class", fontsize=9)
-    grid[0, 0].set_ylabel("P@1, mean over classes")
+    grid[0, 0].set_ylabel("P@1, mean over classes, %")
     names = [
         ("unseen classes", ORANGE, "-"),
         ("old classes", BLUE, "-"),
@@ -78,7 +79,7 @@ def open_set(study: Study, diagnostics: dict[str, Diagnostics]) -> ReportFigure 
             aspect="equal",
         )
     names = [
-        f"{measured.line.name}: AUROC {measured.mean('auroc'):.3f}, OSCR"
+        f"{measured.line.short}: AUROC {measured.mean('auroc'):.3f}, OSCR"
         f" {measured.mean('oscr'):.3f}"
         for measured in shown
     ]
@@ -139,7 +140,7 @@ def votes(study: Study, diagnostics: dict[str, Diagnostics]) -> ReportFigure | N
         axes.plot(places, measured.votes.majority, color=BLUE, marker=".")
         axes.plot(places, measured.votes.distance, "--", color=ORANGE, marker=".")
         axes.set_xticks(places, list(map(str, measured.votes.ks)))
-        axes.set_title(wrapped(measured.line.name, 30))
+        axes.set_title(wrapped(measured.line.short, 30))
     figure.supxlabel("neighbours that vote", fontsize=9)
     grid[0, 0].set_ylabel("accuracy, mean over classes")
     handles = [
@@ -168,7 +169,7 @@ def reliability(study: Study, diagnostics: dict[str, Diagnostics]) -> ReportFigu
         axes.plot(share, accuracy, color=BLUE, linewidth=1, alpha=0.6)
         axes.scatter(share, accuracy, 12 + 300 * part, color=BLUE, zorder=3)
         axes.set(
-            title=f"{wrapped(measured.line.name, 30)}\nECE {measured.calibration_error:.3f}",
+            title=f"{wrapped(measured.line.short, 30)}\nECE {measured.calibration_error:.3f}",
             xlim=(-0.04, 1.06),
             ylim=(-0.04, 1.06),
         )

@@ -8,10 +8,10 @@ from dml_bench.plots.canvas import (
     INK,
     Axes,
     ReportFigure,
-    as_error,
     canvas,
     finish_rows,
     key_line,
+    percents,
     saved,
     wrapped,
 )
@@ -35,24 +35,21 @@ def drop_bars(study: Study, diagnostics: dict[str, Diagnostics]) -> ReportFigure
         (0.27, "all", GREEN),
     ):
         values = [study.measure(line, f"drop_{group}") for line in lines]
-        estimates = [value.estimate if value else np.nan for value in values]
+        estimates, lengths = percents(values)
         error = {
-            "xerr": as_error(values),
+            "xerr": lengths,
             "error_kw": {"elinewidth": 1, "ecolor": INK, "capsize": 2},
         }
         axes.barh(rows + shift, estimates, 0.25, color=colour, label=f"{group} classes", **error)
     finish_rows(
         axes,
-        [line.name for line in lines],
-        "precision drop: P@1 trained on all classes minus P@1 trained without the unseen",
+        [line.short for line in lines],
+        "precision drop: P@1 trained on all classes minus P@1 trained without the unseen, points",
     )
     axes.axvline(0, color=INK, linewidth=0.8)
     cut = cut_to_estimates(axes)
     figure.legend(*axes.get_legend_handles_labels(), loc="outside upper left", ncols=3)
-    caption = (
-        "Mean over classes and seeds, with 95% intervals. To the right of zero precision is lost."
-        + cut
-    )
+    caption = "Mean over classes and seeds. To the right of zero precision is lost." + cut
     return saved(figure, f"{study.slug}-drop", "Precision drop per experiment", caption)
 
 
@@ -61,7 +58,7 @@ def cut_to_estimates(axes: Axes) -> str:
     caption has to say of it."""
     low, high = axes.get_xlim()
     limit = max(
-        0.2,
+        20.0,
         2.5 * max(abs(bar.get_width()) for bar in axes.patches if not np.isnan(bar.get_width())),
     )
     axes.set_xlim(max(low, -limit), min(high, limit))
@@ -78,8 +75,8 @@ def holdout_dots(study: Study, diagnostics: dict[str, Diagnostics]) -> ReportFig
     rows = np.arange(len(lines))
     names = []
     for row, line in enumerate(lines):
-        drops = study.holdout_drops(line).mean(1)
-        names.append(f"{line.name} (± {100 * drops.std(ddof=1):.1f})")
+        drops = 100 * study.holdout_drops(line).mean(1)
+        names.append(f"{line.short} (± {drops.std(ddof=1):.1f})")
         axes.plot(
             drops,
             np.full(len(drops), row),
@@ -89,19 +86,18 @@ def holdout_dots(study: Study, diagnostics: dict[str, Diagnostics]) -> ReportFig
             alpha=0.75,
             markeredgewidth=0,
         )
-    means = [study.measure(line, "drop_unseen") for line in lines]
-    centres = [mean.estimate if mean else np.nan for mean in means]
+    centres, lengths = percents([study.measure(line, "drop_unseen") for line in lines])
     axes.errorbar(
         centres,
         rows,
-        xerr=as_error(means),
+        xerr=lengths,
         fmt="|",
         color=INK,
         markersize=11,
         elinewidth=1,
         capsize=2,
     )
-    finish_rows(axes, names, "precision drop of the unseen classes")
+    finish_rows(axes, names, "precision drop of the unseen classes, points")
     axes.axvline(0, color=INK, linewidth=0.8)
     handles = [
         key_line("one hold-out", ORANGE, marker="o", linestyle=""),
@@ -110,7 +106,7 @@ def holdout_dots(study: Study, diagnostics: dict[str, Diagnostics]) -> ReportFig
     figure.legend(handles=handles, loc="outside upper left", ncols=2)
     caption = (
         f"Each of the {len(study.holdouts)} hold-outs, mean over seeds, and all together with"
-        " their 95% interval. In brackets the standard deviation between hold-outs in points,"
+        " their interval. In brackets the standard deviation between hold-outs in points,"
         " which holds the noise of the queries too."
     )
     return saved(figure, f"{study.slug}-holdouts", "Precision drop per hold-out", caption)
@@ -122,13 +118,13 @@ MOST_NAMES = 60
 
 def class_bars(study: Study, diagnostics: dict[str, Diagnostics]) -> ReportFigure | None:
     """The drop of every class of the best and of the baseline."""
-    lines = {line.name: line for line in (study.best, study.baseline) if line is not None}
+    lines = {line.short: line for line in (study.best, study.baseline) if line is not None}
     if not study.has_drop or not lines:
         return None
     drops = {name: class_drop(line) for name, line in lines.items()}
     count = max(len(drop.drop) for drop in drops.values())
     if count <= MOST_NAMES:
-        figure, grid = canvas(0.9 + 0.155 * count, len(drops))
+        figure, grid = canvas(0.9 + 0.155 * count, len(drops), sharex=True)
         draw_classes, described = named_classes, grid[-1]
     else:
         figure, grid = canvas(6.0, rows=len(drops))
@@ -137,7 +133,7 @@ def class_bars(study: Study, diagnostics: dict[str, Diagnostics]) -> ReportFigur
         draw_classes(axes, drop)
         axes.set_title(wrapped(name))
     for axes in described:
-        (axes.set_xlabel if count <= MOST_NAMES else axes.set_ylabel)("precision drop")
+        (axes.set_xlabel if count <= MOST_NAMES else axes.set_ylabel)("precision drop, points")
     handles = [
         key_line("unseen classes", ORANGE, linewidth=6),
         key_line("seen classes", BLUE, linewidth=6),
@@ -155,7 +151,7 @@ def named_classes(axes: Axes, drop: ClassDrop) -> None:
     order = np.argsort(-drop.drop, kind="stable")
     colours = np.where(drop.unseen[order], ORANGE, BLUE)
     places = np.arange(len(order))
-    axes.barh(places, drop.drop[order], 0.75, color=colours)
+    axes.barh(places, 100 * drop.drop[order], 0.75, color=colours)
     axes.set_yticks(places, [shortened(drop.names[label], 40) for label in order], fontsize=6)
     for text, colour in zip(axes.get_yticklabels(), colours, strict=True):
         text.set_color(colour if colour == ORANGE else INK)
@@ -169,6 +165,6 @@ def nameless_classes(axes: Axes, drop: ClassDrop) -> None:
     """Many narrow bars, largest drop first."""
     order = np.argsort(-drop.drop, kind="stable")
     colours = np.where(drop.unseen[order], ORANGE, BLUE)
-    axes.bar(np.arange(len(order)), drop.drop[order], 1.0, color=colours)
+    axes.bar(np.arange(len(order)), 100 * drop.drop[order], 1.0, color=colours)
     axes.set_xlabel("classes, largest drop first")
     axes.axhline(0, color=INK, linewidth=0.8)

@@ -6,7 +6,6 @@ from dml_bench.analysis.diagnostics import Diagnostics
 from dml_bench.analysis.study import Study
 from dml_bench.plots.ablation import change_dots
 from dml_bench.plots.canvas import ReportFigure, style
-from dml_bench.plots.cost import cost_scatter
 from dml_bench.plots.curves import accuracy_curves, loss_curves
 from dml_bench.plots.diagnostics import coverage_precision, enrolment, open_set, reliability, votes
 from dml_bench.plots.drop import class_bars, drop_bars, holdout_dots
@@ -34,5 +33,4 @@ FIGURES: tuple[Callable[[Study, dict[str, Diagnostics]], ReportFigure | None], .
     coverage_precision,
     votes,
     reliability,
-    cost_scatter,
 )

@@ -43,7 +43,7 @@ def describe(changes: Sequence[Ablation]) -> list[str]:
     sentences = [
         (
             "Each row compares an experiment with the one that it extends, query by query, over"
-            " the seeds that both have. Brackets hold 95% intervals."
+            " the seeds that both have."
         ),
         (
             "P@1 is that of the model trained without the unseen classes, mean over classes. Of the"

@@ -2,7 +2,7 @@
 
 import shlex
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,7 +11,7 @@ from dml_bench.analysis.collect import collect, studies_of
 from dml_bench.analysis.diagnostics import diagnose_chosen
 from dml_bench.analysis.study import Study
 from dml_bench.report import assets, csv, html, markdown
-from dml_bench.report.document import Block, Data, Document, Heading, Items, Text
+from dml_bench.report.document import Block, Data, Details, Document, Heading, Items, Text
 from dml_bench.report.sections import DATA_FILES, SECTIONS, Section
 from dml_bench.system.provenance import commit
 from dml_bench.version import __version__
@@ -38,26 +38,34 @@ def report(
     studies = studies_of(collection)
     for problem in collection.problems:
         say(problem)
-    introduction = introduce(command, collection.problems)
-    document = compose(f"Report: {out.name}", introduction, studies)
+    document = compose(
+        f"Report: {out.name}", problems_of(collection.problems), studies, end=made_by(command)
+    )
     write(out, document)
     count = sum(len(study.group.runs) for study in studies)
     say(f"{out / 'index.html'}: {count} runs in {time.perf_counter() - begun:.0f} s")
     return document
 
 
-def introduce(command: Sequence[str], problems: Sequence[str]) -> list[Block]:
-    """What made the report, and what was wrong with the runs."""
+def problems_of(problems: Sequence[str]) -> list[Block]:
+    """What was wrong with the runs."""
+    if not problems:
+        return []
+    return [
+        Details(f"Problems with these runs: {len(problems)}", (Items(tuple(problems), "notice"),))
+    ]
+
+
+def made_by(command: Sequence[str]) -> list[Block]:
+    """What made the report."""
     version = f"dml-bench {__version__}"
-    if commit():
-        version += f" (commit {commit()})"
+    digest, plus, changes = (commit() or "").partition("+")
+    if digest:
+        version += f" (commit {digest[:10]}{plus}{changes})"
     today = f"{datetime.now(UTC):%Y-%m-%d}"
-    blocks: list[Block] = [
+    return [
         Text(f"Made by `{shlex.join(command)}` on {today} with {version}. Do not edit it.", "soft")
     ]
-    if problems:
-        blocks += [Text("Problems with these runs:", "strong"), Items(tuple(problems), "notice")]
-    return blocks
 
 
 def compose(
@@ -65,18 +73,30 @@ def compose(
     introduction: Sequence[Block],
     studies: Sequence[Study],
     sections: Sequence[Section] = SECTIONS,
+    end: Sequence[Block] = (),
 ) -> Document:
-    """One document: a part for each study, with all sections in their order."""
+    """One document: a part for each study, with all sections in their order, between introduction
+    and end."""
     blocks = list(introduction)
+    names: dict[str, str] = {}
     for study in studies:
         suffix = f"-{study.slug}" if len(studies) > 1 else ""
-        blocks += [with_suffix(block, suffix) for block in part_of(study, sections)]
-    return Document(title, tuple(blocks))
+        blocks += with_suffix(part_of(study, sections), suffix)
+        names |= {line.short: line.name for line in study.group.lines}
+    return Document(title, (*blocks, *end), names)
 
 
-def with_suffix(block: Block, suffix: str) -> Block:
+def with_suffix(blocks: Iterable[Block], suffix: str) -> list[Block]:
     """Of several studies each has CSV files of its own."""
-    return replace(block, name=block.name + suffix) if isinstance(block, Data) else block
+    results: list[Block] = []
+    for block in blocks:
+        if isinstance(block, Data):
+            results.append(replace(block, name=block.name + suffix))
+        elif isinstance(block, Details):
+            results.append(replace(block, blocks=tuple(with_suffix(block.blocks, suffix))))
+        else:
+            results.append(block)
+    return results
 
 
 def part_of(study: Study, sections: Sequence[Section]) -> Iterator[Block]:

@@ -24,7 +24,7 @@ from dml_bench.report.document import (
 )
 from dml_bench.report.format import counted, hundred
 
-__all__ = ["claims_data", "contrasts_data", "count_verdicts", "decided_blocks"]
+__all__ = ["claims_data", "contrasts_data", "count_verdicts", "decided_blocks", "summary"]
 
 RULE = (
     "Each claim has a size and a tolerance, 2 points where its file has none. The first case that"
@@ -72,6 +72,16 @@ def decided_blocks(decisions: Decisions) -> list[Block]:
         summary = f"{counted(len(untested), 'claim')} not tested"
         blocks.append(Details(summary, (untested_table(untested),)))
     return blocks
+
+
+def summary(decisions: Decisions) -> str:
+    """What it is, in one line."""
+    parts = []
+    if decisions.claims:
+        parts.append(count_verdicts(decisions.claims))
+    if decisions.contrasts:
+        parts.append(f"{counted(len(decisions.contrasts), 'row')} beside what it extends")
+    return f"What was decided: {'; '.join(parts)}"
 
 
 def count_verdicts(claims: Sequence[ClaimResult]) -> str:

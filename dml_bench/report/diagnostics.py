@@ -71,7 +71,8 @@ def diagnostics_table(diagnostics: Mapping[str, Diagnostics]) -> Table:
     columns = (Column("experiment", numeric=False), *map(Column, HEADS))
     rows = []
     for name, measured in diagnostics.items():
-        cells = [Cell(name, name), *map(number_cell, numbers_of(measured))]
+        short = measured.line.short
+        cells = [Cell(short, short, hover=name), *map(number_cell, numbers_of(measured))]
         rows.append(Row(tuple(cells)))
     return Table("Unknown classes and votes", columns, tuple(rows))
 
@@ -85,8 +86,9 @@ def thresholds_table(diagnostics: Mapping[str, Diagnostics]) -> Table | None:
     columns = (Column("experiment", numeric=False), *map(Column, THRESHOLD_HEADS))
     rows = []
     for name, measured in diagnostics.items():
+        short = measured.line.short
         rows += [
-            Row((Cell(name, name), *threshold_cells(summary)))
+            Row((Cell(short, short, hover=name), *threshold_cells(summary)))
             for summary in threshold_summaries(measured)
         ]
     return Table("Thresholds that keep a precision", columns, tuple(rows)) if rows else None

@@ -1,12 +1,12 @@
 """A document as values: composed once, then written as HTML, Markdown, CSV files or terminal text.
 
 Writers know the kinds of blocks below and no section by name, so that a new section is written
-everywhere. Names of experiments and commands stand between backticks in text; each writer sets them
-as code.
+everywhere. Names and commands stand between backticks in text. Each writer sets them as code, but
+for the short names of experiments, behind which it shows the full ones where it can.
 """
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
 from dml_bench.plots.canvas import ReportFigure
@@ -20,6 +20,7 @@ __all__ = [
     "Data",
     "Details",
     "Document",
+    "Facts",
     "Heading",
     "Images",
     "Items",
@@ -63,6 +64,13 @@ class Items:
 
     items: tuple[str, ...]
     style: Style = "plain"
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """A list of terms, each with what there is to say of it."""
+
+    items: tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,7 +188,7 @@ class Panels:
 
 
 Block: TypeAlias = (
-    Heading | Text | Items | Table | ReportFigure | Images | Code | Data | Details | Panels
+    Heading | Text | Items | Facts | Table | ReportFigure | Images | Code | Data | Details | Panels
 )
 
 
@@ -190,6 +198,8 @@ class Document:
 
     title: str
     blocks: tuple[Block, ...]
+    names: Mapping[str, str] = field(default_factory=dict)
+    """By the short names of experiments their full ones."""
 
     def walk(self) -> Iterator[Block]:
         """Every block, those inside others too, in the order of the document."""

@@ -20,7 +20,7 @@ def example_blocks(study: Study) -> Iterator[Block]:
     """Of the first seed of the best experiment; what can't be shown is added to `study.missing`."""
     line = study.best or study.finished[0]
     run = line.runs[0]
-    shown = f"`{line.name}`, seed {run.seed}"
+    shown = f"`{line.short}`, seed {run.seed}"
     trained = ", trained on all classes" if study.has_drop else ""
     try:
         mistakes = ExampleImages(run).mistakes(MISTAKES)

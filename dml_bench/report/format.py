@@ -1,43 +1,63 @@
-"""Numbers and comparisons as text, in cells and in sentences."""
+"""Numbers and comparisons as text, in cells and in sentences: proportions in percent, differences
+in percentage points, one digit."""
 
 import math
-from collections.abc import Sequence
 
 from dml_bench.analysis.study import certain_sign
 from dml_bench.analysis.table import TableRow
-from dml_bench.evaluation.statistics import Interval
+from dml_bench.evaluation.statistics import Interval, smallest_detectable
 from dml_bench.system.terminal import duration
 
 __all__ = [
+    "MANY_SEEDS",
+    "band_cell",
     "compared",
     "cost_cell",
+    "cost_points",
     "counted",
-    "enumerated",
+    "detected",
     "hundred",
     "interval_cell",
     "number",
     "percent",
     "points",
     "seeds_of",
+    "with_unit",
 ]
+
+MANY_SEEDS = 3
+"""From so many on an interval says something about other seeds, and verdicts are given."""
 
 # In cells
 
 
 def number(value: float, is_signed: bool) -> str:
-    """`.612`, or `+.123` for a difference."""
-    text = f"{value:+.3f}" if is_signed else f"{value:.3f}"
-    return text.replace("0.", ".", 1) if abs(value) < 0.9995 else text
+    """`61.2`, or `+12.3` for a difference: 100 times as much with one digit."""
+    scaled = 100 * round(value, 3) + 0.0  # no -0.0
+    return f"{scaled:+.1f}" if is_signed else f"{scaled:.1f}"
+
+
+def hundred(value: float, sign: str = "") -> str:
+    """The same, with the sign `+` where it is asked for."""
+    return number(value, is_signed=bool(sign))
 
 
 def interval_cell(interval: Interval | None, *, is_signed: bool) -> str:
-    """`.612 [.560, .661]`; without brackets where there are no bounds."""
+    """`61.2 [56.0, 66.1]`; without brackets where there are no bounds."""
     if interval is None:
         return "-"
     estimate = number(interval.estimate, is_signed)
     if math.isnan(interval.low):
         return estimate
     return f"{estimate} [{number(interval.low, is_signed)}, {number(interval.high, is_signed)}]"
+
+
+def band_cell(mean: float, low: float, high: float) -> str:
+    """`61.2 [56.0, 66.1]`; without brackets where the band has no width."""
+    text = number(mean, is_signed=False)
+    if high - low < 0.0005:
+        return text
+    return f"{text} [{number(low, is_signed=False)}, {number(high, is_signed=False)}]"
 
 
 def cost_cell(key: str, value: float | None) -> str:
@@ -49,66 +69,57 @@ def cost_cell(key: str, value: float | None) -> str:
     return duration(value) if key.endswith("_seconds") else f"{value:.0f}"
 
 
-# In sentences
+# In sentences: the same text as in a cell, with its unit
+
+
+def with_unit(text: str, unit: str) -> str:
+    """The text of a cell with a unit behind the estimate."""
+    estimate, bracket, bounds = text.partition(" [")
+    return f"{estimate}{unit}{bracket}{bounds}"
 
 
 def percent(value: Interval | float | None) -> str:
     """`61.2% [56.0, 66.1]`"""
     if value is None:
-        return "unknown"
+        return "an unknown share"
     if isinstance(value, Interval):
-        return f"{hundred(value.estimate)}%{bounds(value)}"
-    return f"{hundred(value)}%"
+        return with_unit(interval_cell(value, is_signed=False), "%")
+    return f"{number(value, is_signed=False)}%"
 
 
-def hundred(value: float, sign: str = "") -> str:
-    """100 times as much with one digit, rounded as the tables round it."""
-    return f"{100 * round(value, 3):{sign}.1f}"
+def points(value: Interval) -> str:
+    """`+20.3 points [+12.1, +28.4]`"""
+    return with_unit(interval_cell(value, is_signed=True), " points")
 
 
-def bounds(value: Interval, sign: str = "") -> str:
-    if math.isnan(value.low):
+def cost_points(value: Interval) -> str:
+    """`20.3 points [12.1, 28.4]`: of a cost that has its name beside it."""
+    return with_unit(interval_cell(value, is_signed=False), " points")
+
+
+def detected(value: Interval, seeds: int) -> str:
+    """What stands behind a difference from zero whose interval holds zero: ` (not detectable;
+    smallest detectable: 4.1)`. Nothing where it does not, or where seeds are too few to
+    say."""
+    if seeds < MANY_SEEDS or certain_sign(value):
         return ""
-    return f" [{hundred(value.low, sign)}, {hundred(value.high, sign)}]"
+    return f" (not detectable; {smallest(value)})"
 
 
-def points(value: Interval | None) -> str:
-    """`20.3 points [12.1, 28.4]`"""
+def compared(value: Interval | None, seeds: int) -> str:
+    """`a difference of +3.1 points [+1.0, +5.2]`, or, from 3 seeds on, that none is detectable."""
     if value is None:
-        return "an unknown number of points"
-    return f"{hundred(value.estimate)} points{bounds(value)}"
+        return "no seed and split in common"
+    if seeds < MANY_SEEDS or certain_sign(value):
+        return f"a difference of {points(value)}"
+    return f"no detectable difference ({points(value)}; {smallest(value)})"
 
 
-def compared(
-    value: Interval | None, other: str, picked_from: int = 1, sign: int | None = None
-) -> str:
-    """`is 3.1 points [1.0, 5.2] above OTHER, beyond noise`, or that there is no detectable
-    difference; `value` is ours minus OTHER.
-
-    `sign` is what is left of the difference when it is allowed for that ours was picked from so
-    many.
-    """
-    if value is None:
-        return f"cannot be compared with {other} (no seed and split in common)"
-    certain = "beyond noise"
-    if sign == 0 and picked_from > 1:
-        certain = f"but picking the best of {picked_from} may explain it"
-    if certain_sign(value) > 0:
-        return f"is {points(value)} above {other}, {certain}"
-    if certain_sign(value) < 0:
-        return f"is {points(value.negative())} below {other}, {certain}"
-    difference = f"{hundred(value.estimate, '+')} points{bounds(value, '+')}"
-    return f"shows no detectable difference from {other} ({difference})"
-
-
-def enumerated(lines: Sequence[TableRow], most: int = 4) -> str:
-    """`A`, `B` and `C`; those after `most` are counted."""
-    names = [f"`{line.name}`" for line in lines[:most]]
-    if len(lines) > most:
-        names.append(f"{len(lines) - most} more")
-    if len(names) == 1:
-        return names[0]
-    return f"{', '.join(names[:-1])} and {names[-1]}"
+def smallest(value: Interval) -> str:
+    size = smallest_detectable(value)
+    if math.isnan(size):
+        return "no interval"
+    return f"smallest detectable: {number(size, is_signed=False)}"
 
 
 def counted(count: int, noun: str) -> str:

@@ -2,10 +2,13 @@
 
 import base64
 import re
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 from markupsafe import Markup, escape
 
+from dml_bench.plots.colours import style
 from dml_bench.report.document import Block, Cell, Column, Document, Heading, Picture
 from dml_bench.system.files import write_atomically
 
@@ -31,16 +34,16 @@ def text(document: Document) -> str:
     )
     environment.filters |= {
         "kind": kind,
-        "spoken": spoken,
+        "spoken": partial(spoken, names=document.names),
+        "figure": partial(figure_svg, names=document.names),
         "breakable": breakable,
         "sort_key": sort_key,
         "cell": cell_text,
         "data_uri": data_uri,
-        "svg": Markup,
     }
     parts = [block for block in document.blocks if isinstance(block, Heading) and block.level == 2]
     template = environment.get_template("page.html.jinja")
-    return template.render(document=document, parts=parts)
+    return template.render(document=document, parts=parts, colours=Markup(style()))
 
 
 def kind(block: Block) -> str:
@@ -48,15 +51,27 @@ def kind(block: Block) -> str:
     return type(block).__name__
 
 
-def spoken(sentence: str) -> Markup:
-    """A sentence, with what stands between backticks as code that may be broken at its
-    underscores."""
+def spoken(sentence: str, names: Mapping[str, str]) -> Markup:
+    """A sentence, with what stands between backticks as code that may be broken at its underscores,
+    or as a short name that shows the full one on hover."""
     parts = []
     for number, part in enumerate(sentence.split("`")):
-        parts.append(
-            Markup("<code>{}</code>").format(breakable(part)) if number % 2 else escape(part)
-        )
+        if not number % 2:
+            parts.append(escape(part))
+        elif part in names:
+            name = Markup('<b class="name" title="{}">{}</b>')
+            parts.append(name.format(names[part], part))
+        else:
+            parts.append(Markup("<code>{}</code>").format(breakable(part)))
     return Markup("").join(parts)
+
+
+def figure_svg(svg: str, names: Mapping[str, str]) -> Markup:
+    """A figure in which short names show the full ones on hover."""
+    for short, name in names.items():
+        end = f">{escape(short)}</text>"
+        svg = svg.replace(end, f"><title>{escape(name)}</title>{end[1:]}")
+    return Markup(svg)
 
 
 def breakable(name: str) -> Markup:

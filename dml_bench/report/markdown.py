@@ -13,6 +13,7 @@ from dml_bench.report.document import (
     Code,
     Details,
     Document,
+    Facts,
     Heading,
     Images,
     Items,
@@ -54,10 +55,15 @@ def of_block(block: Block) -> Iterator[str]:  # noqa: C901 - a case for each kin
             yield f"**{sentence(block.text)}**" if block.style == "strong" else sentence(block.text)
         case Items():
             yield "\n".join(f"- {sentence(item)}" for item in block.items)
+        case Facts():
+            yield "\n".join(
+                f"- **{sentence(term)}**: {sentence(text)}" for term, text in block.items
+            )
         case Table():
             yield of_table(block)
         case ReportFigure():
-            yield f"**{markdown(block.title)}.** {markdown(block.caption)}"
+            if block.caption:
+                yield f"**{markdown(block.title)}.** {markdown(block.caption)}"
             yield picture(f"{FIGURES}/{block.name}.png", block.title)
         case Images():
             yield of_images(block)

@@ -11,15 +11,27 @@ from dml_bench.analysis.origin import describe_origin
 from dml_bench.analysis.study import Study
 from dml_bench.analysis.table import TableRow
 from dml_bench.config import as_table
+from dml_bench.config.experiments import describe_profile
 from dml_bench.plots.figures import draw
 from dml_bench.report import changes as change_text
 from dml_bench.report import decisions as decided
 from dml_bench.report import diagnostics as diagnostics_text
 from dml_bench.report import tables
-from dml_bench.report.document import Block, Code, Data, Details, Heading, Items, Panels, Text
+from dml_bench.report.answers import answers, facts
+from dml_bench.report.document import (
+    Block,
+    Code,
+    Data,
+    Details,
+    Facts,
+    Heading,
+    Items,
+    Panels,
+    Text,
+)
 from dml_bench.report.examples import example_blocks
-from dml_bench.report.findings import findings
-from dml_bench.report.format import seeds_of
+from dml_bench.report.format import counted
+from dml_bench.report.short import with_short_names
 
 __all__ = ["DATA_FILES", "SECTIONS", "Section"]
 
@@ -27,35 +39,40 @@ Section: TypeAlias = Callable[[Study, Mapping[str, Diagnostics]], Iterator[Block
 """Its blocks, from a study and the diagnostics of some of its experiments by name. What it can't
 show it adds to `study.missing`."""
 
-DATA_FILES = ("table", "holdouts", "expectations", "family", "changes", "closer")
+DATA_FILES = ("table", "means", "holdouts", "expectations", "family", "changes", "closer")
 """The CSV files that sections may write."""
 
 
-def answers(study: Study, diagnostics: Mapping[str, Diagnostics]) -> Iterator[Block]:
-    """The study's four questions."""
+def folded(summary: str, *blocks: Block | None) -> Details:
+    """What most readers don't need."""
+    return Details(summary, tuple(block for block in blocks if block is not None))
+
+
+def first_screen(study: Study, diagnostics: Mapping[str, Diagnostics]) -> Iterator[Block]:
+    """What it is about, and the answers."""
+    yield Facts(tuple(facts(study)))
     panels = []
-    for number, finding in enumerate(findings(study, dict(diagnostics)), start=1):
-        blocks: list[Block] = [
-            Heading(f"{number}. {finding.question}"),
-            Text(finding.short, "strong"),
-        ]
-        if finding.sentences:
-            blocks.append(Items(finding.sentences))
+    for answer in answers(study, diagnostics):
+        blocks: list[Block] = [Heading(answer.question), Text(answer.sentence, "strong")]
+        if answer.figure:
+            blocks.append(answer.figure)
         panels.append(tuple(blocks))
     yield Panels(tuple(panels))
-    yield Text(
-        "Brackets hold 95% intervals over classes, their test images and seeds. Points are"
-        " percentage points.",
-        "soft",
-    )
 
 
 def experiments(study: Study, diagnostics: Mapping[str, Diagnostics]) -> Iterator[Block]:
-    """The table of all experiments."""
+    """The table of all experiments, and what explains it."""
     yield Heading("The experiments")
-    yield tables.results_table(study.group)
-    yield tables.explanations(study.group)
+    yield tables.main_table(study.group)
     yield tables.results_data(study.group)
+    yield from tables.means_blocks(study)
+    yield folded("What the columns mean", tables.explanations(study.group))
+    yield folded("All columns", tables.results_table(study.group))
+    rival = tables.rival_table(study)
+    if rival is not None:
+        count = len(study.methods)
+        note = f"Differences on the same queries; their {count} intervals hold together."
+        yield folded(rival.title, Text(note, "soft"), rival)
 
 
 def holdouts(study: Study, diagnostics: Mapping[str, Diagnostics]) -> Iterator[Block]:
@@ -81,26 +98,28 @@ def claims(study: Study, diagnostics: Mapping[str, Diagnostics]) -> Iterator[Blo
     if decisions.contrasts:
         yield decided.contrasts_data(decisions.contrasts)
     if decisions.claims or decisions.contrasts:
-        yield Heading("What was decided")
-        yield from decided.decided_blocks(decisions)
+        blocks = decided.decided_blocks(decisions)
+        yield folded(decided.summary(decisions), *with_short_names(blocks, study.names))
 
 
 def changes(study: Study, diagnostics: Mapping[str, Diagnostics]) -> Iterator[Block]:
     """Each experiment beside the one that it extends."""
     if not study.changes:
         return
-    yield Heading("What each change does")
-    yield Items(tuple(change_text.describe(study.changes)))
-    yield change_text.changes_table(study.changes)
-    yield change_text.changes_data(study.changes)
+    table = change_text.changes_table(study.changes)
+    yield folded(
+        f"What each change does: {counted(len(study.changes), 'change')}",
+        Items(tuple(change_text.describe(study.changes))),
+        *with_short_names([table], study.names),
+        change_text.changes_data(study.changes),
+    )
 
 
 def figures(study: Study, diagnostics: Mapping[str, Diagnostics]) -> Iterator[Block]:
     """All figures for which there are numbers."""
     drawn = draw(study, dict(diagnostics))
     if drawn:
-        yield Heading("Figures")
-        yield from drawn
+        yield folded(f"More figures: {len(drawn)}", *drawn)
 
 
 def unknown_classes_and_votes(
@@ -108,63 +127,89 @@ def unknown_classes_and_votes(
 ) -> Iterator[Block]:
     """Open-set numbers and the calibration of the vote."""
     yield diagnostics_text.diagnostics_data(diagnostics)
+    enrolment = tables.enrolment_table(diagnostics)
+    if enrolment is not None:
+        note = "Brackets hold 95% of the random choices of images, over all seeds."
+        yield folded("Images that a new class needs", Text(note, "soft"), enrolment)
     if diagnostics:
-        yield Heading("Unknown classes and votes")
-        yield Items(tuple(diagnostics_text.describe(diagnostics)), "soft")
-        yield diagnostics_text.diagnostics_table(diagnostics)
+        blocks: list[Block] = [
+            Items(tuple(diagnostics_text.describe(diagnostics)), "soft"),
+            diagnostics_text.diagnostics_table(diagnostics),
+        ]
         thresholds = diagnostics_text.thresholds_table(diagnostics)
         if thresholds is not None:
-            yield Items(tuple(diagnostics_text.describe_thresholds(diagnostics)), "soft")
-            yield thresholds
+            blocks.append(Items(tuple(diagnostics_text.describe_thresholds(diagnostics)), "soft"))
+            blocks.append(thresholds)
+        yield folded("Unknown classes, thresholds and votes", *blocks)
 
 
 def examples(study: Study, diagnostics: Mapping[str, Diagnostics]) -> Iterator[Block]:
     """The images behind the predictions of the best experiment."""
-    yield from example_blocks(study)
+    yield folded("Confusions and examples", *example_blocks(study))
 
 
 def missing(study: Study, diagnostics: Mapping[str, Diagnostics]) -> Iterator[Block]:
     """What the sections before could not show, and why."""
     lines = []
     if study.rival is None:
-        lines.append("a softmax classifier to compare with: none of these runs is one")
+        lines.append(
+            "a softmax classifier to compare with: none of these runs is one;"
+            " `dml-bench run crossentropy_resnet18_sgd_aug` adds one"
+        )
     for line in study.group.lines:
         lines += [f"{line.name}, {remark}" for remark in line.remarks]
     lines += study.missing
-    if study.absent:
+    if study.is_original and study.absent:
         lines.append(
             f"{len(study.absent)} experiments of the study have no run here:"
             f" {', '.join(study.absent)}"
         )
     if lines:
-        yield Heading("What is missing")
-        yield Items(tuple(dict.fromkeys(lines)), "notice")
+        lines = list(dict.fromkeys(lines))
+        yield folded(f"What is missing: {len(lines)}", Items(tuple(lines), "notice"))
+
+
+def settings(study: Study, diagnostics: Mapping[str, Diagnostics]) -> Iterator[Block]:
+    """What the profile changes; the full names, and how the experiments differ."""
+    if study.group.profile:
+        changes = describe_profile(study.group.profile)
+        summary = f"What the profile {study.group.profile} changes: {len(changes)} settings"
+        yield folded(summary, Items(changes))
+    first = study.finished[0]
+    yield folded(
+        "Full names and settings",
+        tables.names_table(study),
+        Text(f"All settings of `{first.short}`:"),
+        Code(tomli_w.dumps(settings_of(first)).strip(), "toml"),
+    )
+
+
+def settings_of(line: TableRow) -> dict[str, Any]:
+    table = as_table(line.runs[0].experiment)
+    return {key: value for key, value in table.items() if key not in ("seed", "expects")}
 
 
 def origin(study: Study, diagnostics: Mapping[str, Diagnostics]) -> Iterator[Block]:
-    """Data, hardware, versions, and the configuration of each experiment as it ran."""
-    yield Heading("How it was made")
-    yield Items(
-        (
-            *describe_origin(study.group.runs),
-            f"data set fingerprint `{study.fingerprint}`",
-        )
-    )
-    for line in study.finished:
-        yield Details(f"{line.name}, {seeds_of(line)}", configuration(line))
-
-
-def configuration(line: TableRow) -> tuple[Block, ...]:
-    runs = [
-        f"seed {run.seed}: split `{run.split_fingerprint}`, `{run.folder}`" for run in line.runs
+    """Data, hardware, versions and run folders."""
+    runs = [run for line in study.finished for run in line.runs]
+    folders = [
+        f"`{run.experiment.name}`, seed {run.seed}: split `{run.split_fingerprint}`, `{run.folder}`"
+        for run in runs
     ]
-    settings = as_table(line.runs[0].experiment)
-    shared = {key: value for key, value in settings.items() if key not in ("seed", "expects")}
-    return Items(tuple(runs)), Code(tomli_w.dumps(shared).strip(), "toml")
+    yield folded(
+        "How it was made",
+        Items(
+            (
+                *describe_origin(study.group.runs),
+                f"data set fingerprint `{study.fingerprint}`",
+            )
+        ),
+        folded(f"Run folders: {len(runs)}", Items(tuple(folders))),
+    )
 
 
 SECTIONS: tuple[Section, ...] = (
-    answers,
+    first_screen,
     experiments,
     holdouts,
     claims,
@@ -172,6 +217,7 @@ SECTIONS: tuple[Section, ...] = (
     figures,
     unknown_classes_and_votes,
     examples,
+    settings,
     missing,
     origin,
 )

@@ -1,27 +1,39 @@
 """The table of experiments, for reports and suites alike."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from dml_bench.analysis.diagnostics import Diagnostics
+from dml_bench.analysis.study import QUANTITIES, Study
 from dml_bench.analysis.table import Group, TableRow
+from dml_bench.config import as_table
 from dml_bench.evaluation.statistics import Interval
 from dml_bench.protocols.metric import Column as TableColumn
-from dml_bench.report.document import Cell, Column, Data, Items, Row, Table
-from dml_bench.report.format import cost_cell, interval_cell, number
+from dml_bench.report.document import Block, Cell, Column, Data, Items, Row, Table, Text
+from dml_bench.report.format import band_cell, cost_cell, cost_points, interval_cell, number
+from dml_bench.runs.folder import differing
 from dml_bench.runs.metrics import COST
 from dml_bench.runs.run import Run
 
 __all__ = [
+    "INTERVALS",
+    "enrolment_table",
     "explanations",
+    "main_table",
+    "means_blocks",
+    "name_cell",
+    "names_table",
     "results_data",
     "results_table",
+    "rival_table",
 ]
 
 INTERVALS = (
-    "Numbers are means over seeds. Brackets hold the 95% interval over classes, their queries and"
-    " seeds. The interval of a single seed does not cover other seeds."
+    "Brackets hold 95% intervals over classes, their queries and seeds. Those of a single seed say"
+    " nothing about other seeds."
 )
+NUMBERS = "Numbers are percent and percentage points, means over classes and seeds."
 COSTS = (
     "Training: the time of all phases of a run and of their pretraining, without preparation and"
     " evaluation. Memory: the peak of any run's process."
@@ -30,7 +42,7 @@ COSTS = (
 
 def explanations(group: Group) -> Items:
     """What the columns of the table of experiments mean."""
-    return Items((*group.explanation, INTERVALS, COSTS), "soft")
+    return Items((*group.explanation, NUMBERS, COSTS), "soft")
 
 
 # The experiments
@@ -48,13 +60,36 @@ def results_table(group: Group, title: str = "The experiments") -> Table:
     return Table(title, tuple(columns), tuple(rows))
 
 
+LESS = (
+    "precision_drop_all_classes",
+    "precision_drop_seen_to_unseen_classes",
+    "precision_drop_seen_to_seen_classes",
+    "precision_at_1_macro_limited",
+)
+"""Columns that a first look doesn't need."""
+
+
+def main_table(group: Group) -> Table:
+    """The same without the columns that a first look doesn't need."""
+    table = results_table(group)
+    less = {column.head for column in group.columns if column.key in LESS}
+    less |= {cost.head for cost in COST[1:]}
+    kept = [place for place, column in enumerate(table.columns) if column.head not in less]
+    rows = tuple(row_of_places(row, kept) for row in table.rows)
+    return Table(table.title, tuple(table.columns[place] for place in kept), rows)
+
+
+def row_of_places(row: Row, kept: Sequence[int]) -> Row:
+    return Row(tuple(row.cells[place] for place in kept), row.remarks)
+
+
 def is_measured(group: Group, place: int) -> bool:
     """Whether some experiment has this entry of COST."""
     return any(line.cost[place] is not None for line in group.lines)
 
 
 def results_row(group: Group, line: TableRow, costs: Sequence[int]) -> Row:
-    cells = [Cell(line.name, line.name)]
+    cells = [name_cell(line)]
     cells += [setting_cell(line.settings.get(key)) for key in group.settings]
     cells.append(Cell(count_seeds(line), float(len(line.runs))))
     for column, value in zip(group.columns, line.values, strict=True):
@@ -63,6 +98,11 @@ def results_row(group: Group, line: TableRow, costs: Sequence[int]) -> Row:
         cost = line.cost[place]
         cells.append(Cell(cost_cell(COST[place].key, cost), cost))
     return Row(tuple(cells), line.remarks)
+
+
+def name_cell(line: TableRow) -> Cell:
+    """The short name; the full one on hover."""
+    return Cell(line.short, line.short, hover=line.name)
 
 
 def setting_cell(value: Any) -> Cell:
@@ -134,3 +174,114 @@ def numbers_of(value: Interval | float | None, *, has_interval: bool) -> list[An
 
 def blank(value: Any) -> Any:
     return "" if value is None else value
+
+
+def means_blocks(study: Study) -> Iterator[Block]:
+    """The mean of all methods, where there are several, on what being unseen costs."""
+    mean = study.pooled("cost") if len(study.methods) > 1 and study.has_drop else None
+    if mean is None:
+        return
+    yield Text(
+        f"Mean of the {len(study.methods)} methods: not training on a class costs"
+        f" {cost_points(mean)}.",
+        "soft",
+    )
+    metric = QUANTITIES["cost"]
+    row = [metric, len(study.methods), *numbers_of(mean, has_interval=True)]
+    yield Data("means", ["metric", "methods", "mean", "low", "high"], [row])
+
+
+# Beside the classifier
+
+
+def rival_table(study: Study) -> Table | None:
+    """Each method minus the classifier, on the same queries; None without one of the two."""
+    rival = study.rival
+    if rival is None or not study.methods:
+        return None
+    columns = [Column("experiment", numeric=False)]
+    quantities = ["known", "unseen_limited"] if study.has_drop else ["known"]
+    columns.append(Column("known classes, minus its logits"))
+    if study.has_drop:
+        columns.append(Column("unseen classes, minus its features"))
+    columns.append(Column("times its training"))
+    rows = []
+    for line in study.methods:
+        values = [study.beside_rival(line, quantity) for quantity in quantities]
+        cells = [value_cell(value, is_signed=True) for value in values]
+        times = times_cell(line.cost[0], rival.cost[0])
+        rows.append(Row((name_cell(line), *cells, times)))
+    own = [name_cell(rival), value_cell(study.measure(rival, "logits"), is_signed=False)]
+    if study.has_drop:
+        own.append(value_cell(study.measure(rival, "unseen_limited"), is_signed=False))
+    rows.append(Row((*own, Cell("1.0", 1.0))))
+    return Table("Each method beside the classifier", tuple(columns), tuple(rows))
+
+
+def times_cell(cost: float | None, of_rival: float | None) -> Cell:
+    if not cost or not of_rival:
+        return Cell("-")
+    return Cell(f"{cost / of_rival:.1f}", cost / of_rival)
+
+
+# Enrolment
+
+
+def enrolment_table(diagnostics: Mapping[str, Diagnostics]) -> Table | None:
+    """P@1 by the number of images that are enrolled of each unseen class; None without any."""
+    shown = [measured for measured in diagnostics.values() if measured.enrolment]
+    if not shown:
+        return None
+    columns = [Column("images enrolled")]
+    for measured in shown:
+        columns += [
+            Column(f"{measured.line.short}: unseen classes"),
+            Column(f"{measured.line.short}: old classes"),
+        ]
+    longest = max(shown, key=lambda measured: len(measured.enrolment["images"].ks))
+    rows = []
+    for place, k in enumerate(longest.enrolment["images"].ks):
+        cells = [Cell(str(k), float(k))]
+        for measured in shown:
+            cells += enrolment_cells(measured, place)
+        rows.append(Row(tuple(cells)))
+    return Table("P@1 by images enrolled", tuple(columns), tuple(rows))
+
+
+def enrolment_cells(measured: Diagnostics, place: int) -> list[Cell]:
+    """Of unseen and of old classes."""
+    curve = measured.enrolment["images"]
+    if place >= len(curve.ks):
+        return [Cell("-"), Cell("-")]
+    cells = []
+    for group in ("unseen", "seen"):
+        mean, low, high = (float(part[place]) for part in curve.band(group))
+        cells.append(Cell(band_cell(mean, low, high), mean))
+    return cells
+
+
+# Full names and settings
+
+
+def names_table(study: Study) -> Table:
+    """The full name behind each short one, and how its settings differ from the first's."""
+    first = as_table(study.finished[0].runs[0].experiment)
+    columns = tuple(Column(head, numeric=False) for head in ("experiment", "full name", "settings"))
+    rows = []
+    for line in study.finished:
+        own = as_table(line.runs[0].experiment)
+        settings = [f"{key}={value_in(own, key)}" for key in differing(first, own)]
+        shown = [setting for setting in settings if not setting.startswith(UNSHOWN)]
+        text = ", ".join(shown) or "those of the list below"
+        rows.append(Row((name_cell(line), Cell(line.name, line.name), Cell(text, text))))
+    return Table("Full names and settings", columns, tuple(rows))
+
+
+UNSHOWN = ("name=", "summary=", "seed=", "expects=")
+
+
+def value_in(settings: Any, key: str) -> Any:
+    """The value at `a.b.c`."""
+    for part in key.split("."):
+        settings = settings.get(part) if isinstance(settings, dict) else None
+    return settings

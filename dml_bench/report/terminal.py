@@ -13,6 +13,7 @@ from dml_bench.report.document import (
     Column,
     Details,
     Document,
+    Facts,
     Heading,
     Images,
     Items,
@@ -56,6 +57,8 @@ def of_block(  # noqa: C901 - a case for each kind of block
             yield styled(block.text, STYLES[block.style])
         case Items():
             yield from (styled(f"- {item}", STYLES[block.style]) for item in block.items)
+        case Facts():
+            yield from (styled(f"{term}: {text}", "") for term, text in block.items)
         case Table():
             yield from of_table(block, width)
         case ReportFigure():

@@ -11,8 +11,21 @@ from dml_bench.analysis.decisions import Decisions
 from dml_bench.analysis.table import Group
 from dml_bench.report import csv, markdown, terminal
 from dml_bench.report.decisions import claims_data, contrasts_data, decided_blocks
-from dml_bench.report.document import Block, Data, Document, Heading, Items, Text
-from dml_bench.report.tables import explanations, results_data, results_table
+from dml_bench.report.document import (
+    Block,
+    Cell,
+    Column,
+    Data,
+    Details,
+    Document,
+    Heading,
+    Items,
+    Row,
+    Table,
+    Text,
+)
+from dml_bench.report.short import with_short_names
+from dml_bench.report.tables import INTERVALS, explanations, results_data, results_table
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -50,7 +63,7 @@ def show(console: "Console", report: SuiteReport) -> None:
         results_table(group, f"{report.title}: {group.title}") for group in report.groups
     ]
     blocks.append(Heading("What was decided"))
-    blocks += decided_blocks(report.decisions)
+    blocks += with_short_names(decided_blocks(report.decisions), names_of(report))
     terminal.show(console, Document(report.title, tuple(blocks)))
 
 
@@ -68,11 +81,26 @@ def results_document(report: SuiteReport) -> Document:
         blocks += [
             Heading(group.title[:1].upper() + group.title[1:], 2),
             results_table(group),
+            Text(INTERVALS, "soft"),
             explanations(group),
             results_data(group, "table" if len(report.groups) == 1 else f"table-{group.slug}"),
         ]
+    blocks.append(full_names(report))
     blocks.append(runs_data(report.runs))
     return Document(report.title, tuple(blocks))
+
+
+def names_of(report: SuiteReport) -> dict[str, str]:
+    """Short names of the experiments by the full ones."""
+    return {line.name: line.short for group in report.groups for line in group.lines}
+
+
+def full_names(report: SuiteReport) -> Details:
+    """The full name behind each short one."""
+    columns = (Column("experiment", numeric=False), Column("full name", numeric=False))
+    pairs = names_of(report).items()
+    rows = [Row((Cell(short), Cell(f"`{name}`"))) for name, short in pairs]
+    return Details("Full names", (Table("Full names", columns, tuple(rows)),))
 
 
 def runs_data(runs: Sequence[dict[str, Any]]) -> Data:
@@ -89,7 +117,9 @@ def cells_of(run: dict[str, Any], heads: Sequence[str]) -> list[Any]:
 def claims_document(report: SuiteReport) -> Document:
     """The claims of all experiments, and the family of their table."""
     decisions = report.decisions
-    blocks = [*made_by(report), *decided_blocks(decisions), claims_data(decisions.claims)]
+    blocks = made_by(report)
+    blocks += with_short_names(decided_blocks(decisions), names_of(report))
+    blocks += [full_names(report), claims_data(decisions.claims)]
     if decisions.contrasts:
         blocks.append(contrasts_data(decisions.contrasts))
     return Document(f"{report.title}: what was decided", tuple(blocks))

@@ -25,6 +25,7 @@ from dml_bench.report.document import (
     Data,
     Details,
     Document,
+    Facts,
     Heading,
     Images,
     Items,
@@ -95,13 +96,14 @@ def test_no_writer_knows_a_section(tmp_path):
     sources = [Path(writer.__file__).read_text() for writer in WRITERS]
     sources.append((Path(html.__file__).parent / "page.html.jinja").read_text())
     headings = [block.text for block in document.walk() if isinstance(block, Heading)]
+    headings += [block.summary for block in document.walk() if isinstance(block, Details)]
     assert len(headings) > 8
     names = [*headings, *(data.name for data in document.data if data.name != "table")]
     for name in names:
         assert [source for source in sources if name in source] == [], name
     for source in sources:
         assert "report.sections" not in source
-        assert "report.findings" not in source
+        assert "report.answers" not in source
 
 
 # Every kind of block in every writer
@@ -112,6 +114,7 @@ BLOCKS: dict[str, tuple[Block, str]] = {
     "Heading": (Heading("Own heading"), "Own heading"),
     "Text": (Text("Own sentence.", "strong"), "Own sentence."),
     "Items": (Items(("Own item",)), "Own item"),
+    "Facts": (Facts((("Own term", "own fact"),)), "own fact"),
     "Table": (table_of("name", "count", cells=["own row", "12"]), "own row"),
     "ReportFigure": (FIGURE, "Figure title"),
     "Images": (Images(("query",), (Card((PICTURE,), "Own card"),)), "own class"),

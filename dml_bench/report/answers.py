@@ -1,0 +1,259 @@
+"""The answers on a report's first screen: a question, one sentence, and a small picture.
+
+Each number of a sentence is the value that a table of the same page shows. Short names stand
+between backticks.
+"""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from dml_bench.analysis.diagnostics import Diagnostics
+from dml_bench.analysis.study import Study
+from dml_bench.analysis.table import TableRow
+from dml_bench.plots.answers import draw_answers
+from dml_bench.plots.canvas import ReportFigure
+from dml_bench.report.format import (
+    MANY_SEEDS,
+    band_cell,
+    compared,
+    cost_points,
+    counted,
+    detected,
+    percent,
+    with_unit,
+)
+from dml_bench.runs.run import Run
+from dml_bench.system.terminal import duration
+
+__all__ = ["QUESTIONS", "STUDY_QUESTIONS", "Answer", "answers", "facts", "photo_rate"]
+
+QUESTIONS = (
+    "Can it replace my classifier?",
+    "What do I lose on new classes?",
+    "How many photos does a new class need?",
+    "What does it cost?",
+)
+STUDY_QUESTIONS = (
+    "How well do metric-learning methods classify?",
+    "Do their embeddings work for classes never trained on?",
+    "What are the trade-offs against a classifier, and are they worth it?",
+    "Why is a method that dominates face recognition so rare elsewhere?",
+)
+"""Those of the original study, in the order of the others."""
+OF_UNSEEN = "How well does it find classes never trained on?"
+
+FEW_PHOTOS = 5
+SPLITS = {
+    "stratified": "random within each class",
+    "half": "the first half of the classes trains, the second half is tested",
+    "given": "the data set's own",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The answer to one question."""
+
+    question: str
+    sentence: str
+    figure: ReportFigure | None = None
+
+
+def answers(study: Study, diagnostics: Mapping[str, Diagnostics]) -> list[Answer]:
+    """Those that these runs can give."""
+    figures = draw_answers(study, diagnostics)
+    if not study.has_drop:
+        results = [Answer(OF_UNSEEN, retrieval(study), figures.accuracy)]
+        if figures.training:
+            results.append(Answer(QUESTIONS[3], training(study), figures.training))
+        return results
+    replace, lose, need, cost = STUDY_QUESTIONS if study.is_original else QUESTIONS
+    results = [Answer(replace, classification(study), figures.accuracy)]
+    if study.best_unseen is not None:
+        results.append(Answer(lose, unseen_classes(study, study.best_unseen), figures.unseen_cost))
+    if figures.enrolment:
+        results.append(Answer(need, enrolment(study, diagnostics), figures.enrolment))
+    if figures.training:
+        sentence = rarity(study) if study.is_original else training(study)
+        results.append(Answer(cost, sentence, figures.training))
+    return results
+
+
+def of_many(study: Study, line: TableRow, superlative: str) -> str:
+    """`X`, best of 15,"""
+    if len(study.methods) < 2:
+        return f"`{line.short}`"
+    return f"`{line.short}`, {superlative} of {len(study.methods)},"
+
+
+def classification(study: Study) -> str:
+    """Beside the classifier's own logits, where there is one."""
+    best, rival = study.best, study.rival
+    if best is None:
+        assert rival is not None
+        measured = percent(study.measure(rival, "logits"))
+        return f"These runs have only `{rival.short}`, right for {measured} of test images."
+    start = (
+        f"{of_many(study, best, 'best')} is right for {percent(study.measure(best, 'known'))} of"
+        " test images"
+    )
+    if rival is None:
+        return f"{start}; no classifier is among these runs."
+    logits = percent(study.measure(rival, "logits"))
+    return f"{start}, the classifier for {logits}: {against_logits(study, best, rival)}."
+
+
+def against_logits(study: Study, line: TableRow, rival: TableRow) -> str:
+    value = study.beside_rival(line, "known")
+    return compared(value, min(len(line.runs), len(rival.runs)))
+
+
+def unseen_classes(study: Study, line: TableRow) -> str:
+    cost = study.measure(line, "cost")
+    accuracy = percent(study.measure(line, "unseen_limited"))
+    sentence = (
+        f"{of_many(study, line, 'best')} is right for {accuracy} of images of classes never"
+        " trained on"
+    )
+    if cost is None:
+        return f"{sentence}."
+    doubt = detected(cost, len(line.runs))
+    return f"{sentence}; not training on them costs {cost_points(cost)}{doubt}."
+
+
+def enrolment(study: Study, diagnostics: Mapping[str, Diagnostics]) -> str:
+    """At a few images and at all."""
+    line = study.best_unseen or study.rival
+    assert line is not None
+    curve = diagnostics[line.name].enrolment["images"]
+    mean, low, high = curve.band("unseen")
+    last = len(curve.ks) - 1
+    few = next((place for place, k in enumerate(curve.ks) if k >= FEW_PHOTOS), last)
+    parts: list[str] = []
+    for place in sorted({few, last}):
+        share = band_cell(float(mean[place]), float(low[place]), float(high[place]))
+        enrolled = "enrolled images of a new class" if not parts else ""
+        parts.append(f"{with_unit(share, '%')} with {curve.ks[place]} {enrolled}".strip())
+    sentence = f"Without training, `{line.short}` finds {', '.join(parts)}"
+    if study.rival is None or line is study.rival:
+        return f"{sentence}."
+    return f"{sentence}; a classifier's logits find none."
+
+
+def training(study: Study) -> str:
+    """The time of the best, beside the classifier's."""
+    best, rival = study.best or study.finished[0], study.rival
+    accuracy = percent(study.measure(best, "known"))
+    sentence = f"`{best.short}` ({accuracy}) trained for {took(best)}"
+    if rival is not None and rival is not best:
+        sentence += f", the classifier for {took(rival)}"
+    rate = photos_per_second(best)
+    if rate is None:
+        return f"{sentence}."
+    return f"{sentence}; enrolling a photo takes {1000 / rate:.0f} ms."
+
+
+def rarity(study: Study) -> str:
+    """What these runs can say of it."""
+    best, rival = study.best, study.rival
+    if best is None or rival is None:
+        return f"These runs don't say: they lack a classifier. {training(study)}"
+    accuracy = percent(study.measure(best, "known"))
+    times = (best.cost[0] or math.nan) / (rival.cost[0] or math.nan)
+    return (
+        f"Only a part: `{best.short}` ({accuracy}) needs {times:.1f} times the classifier's"
+        " training time; other fields' habits were not measured."
+    )
+
+
+def retrieval(study: Study) -> str:
+    """Where no class of the test images is trained on."""
+    best = study.best or study.finished[0]
+    accuracy = percent(study.measure(best, "known"))
+    return (
+        f"{of_many(study, best, 'best')} finds an image of the right class first for {accuracy} of"
+        " the test images, all of classes that it never trained on."
+    )
+
+
+def took(line: TableRow) -> str:
+    return "an unknown time" if line.cost[0] is None else duration(line.cost[0])
+
+
+def photos_per_second(line: TableRow) -> float | None:
+    """The mean over seeds; None where it was not measured for all."""
+    rates = [photo_rate(run) for run in line.runs]
+    known = [rate for rate in rates if rate]
+    return sum(known) / len(known) if len(known) == len(rates) else None
+
+
+def photo_rate(run: Run) -> float | None:
+    """Photos a second. Earlier runs measured images that were decoded already, or, of a head alone,
+    features, which says nothing."""
+    cost = run.costs.get(run.protocol.main_phase)
+    if cost is None:
+        return None
+    if "photos_per_second" in cost or run.experiment.model.trainable == "head":
+        return cost.get("photos_per_second")
+    return cost.get("embed_images_per_second")
+
+
+# What it is all about
+
+
+def facts(study: Study) -> Iterator[tuple[str, str]]:
+    """Data, split, unseen classes, training and runs, each in a few words."""
+    run = study.first
+    dataset, experiment = run.summary["dataset"], run.experiment
+    yield (
+        "Data",
+        f"{dataset['name']}, {dataset['num_images']:,} images of"
+        f" {counted(dataset['num_classes'], 'class')}",
+    )
+    split = experiment.data.split
+    described = f"{split}: {SPLITS[split]}" if split in SPLITS else split
+    if split == "stratified" and not study.group.profile:
+        described += "; similar photos may be on both sides"
+    yield "Split", described
+    if study.has_drop:
+        yield "Unseen", unseen_rule(study)
+    yield "Training", recipe(study)
+    yield "Runs", f"{counted(len(study.finished), 'experiment')}, {seed_counts(study)}"
+
+
+def unseen_rule(study: Study) -> str:
+    counts = {len(classes) for classes in study.first.held_out.values()}
+    classes = "about " if len(counts) > 1 else ""
+    classes += counted(max(counts), "class")
+    rule = study.first.experiment.unseen
+    if len(study.holdouts) > 1:
+        return f"{classes} in each of {len(study.holdouts)} rotated hold-outs ({rule})"
+    return f"{classes} ({rule})"
+
+
+def recipe(study: Study) -> str:
+    """What most experiments have in common."""
+    experiments = [line.runs[0].experiment for line in study.finished]
+    epochs = usual([str(experiment.train.epochs) for experiment in experiments])
+    size = usual([str(experiment.images.size) for experiment in experiments])
+    backbone = usual([experiment.model.backbone.name for experiment in experiments])
+    weights = usual([experiment.model.weights for experiment in experiments])
+    sentence = f"{backbone} ({weights} weights), {epochs} epochs at {size} pixels"
+    profile = study.group.profile
+    return f"{sentence}; profile {profile}" if profile else sentence
+
+
+def usual(values: Sequence[str]) -> str:
+    """The most frequent."""
+    return max(values, key=values.count)
+
+
+def seed_counts(study: Study) -> str:
+    counts = [len(line.runs) for line in study.finished]
+    seeds = f"{min(counts)} to {max(counts)} seeds" if min(counts) < max(counts) else ""
+    seeds = seeds or counted(max(counts), "seed")
+    sentence = f"{seeds}; brackets: 95% intervals"
+    if min(counts) < MANY_SEEDS:
+        sentence += ", of these networks only where seeds are under 3, without verdicts"
+    return sentence
