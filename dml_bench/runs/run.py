@@ -354,6 +354,10 @@ class RecordedRun(Run):
         nearest = self.neighbours[phase].labels[:, 0]
         return record_format.decoded_classes(self.content.arrays[f"{phase}.elected"], nearest)
 
+    @property
+    def phases(self) -> tuple[str, ...]:
+        raise self.lacking("embeddings")
+
     def has_diagnostic(self, name: str) -> bool:
         return name in self.content.facts["diagnostics"]
 
@@ -377,6 +381,9 @@ class RecordedRun(Run):
             raise self.lacking(f"logits of phase {phase}")
         labels = self.neighbours[phase].query_labels
         return RecordedLogits(self.folder, record_format.decoded_classes(codes, labels))
+
+    def models(self, phase: str) -> list[str]:
+        raise self.lacking("weights")
 
     def weights(self, model: str) -> "dict[str, Tensor]":
         raise self.lacking("weights")

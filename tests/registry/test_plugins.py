@@ -379,7 +379,7 @@ def run_of_another_machine(tmp_path, birds) -> list[str]:
         "imports": [],
         "components": [{**record, "sha256": sha256_of(path), "facts": {}}],
     }
-    table |= {"loss": {"name": "Elsewhere"}, "miner": {"name": "none"}}
+    table |= {"loss": {"name": "Elsewhere", "scale": 16.0}, "miner": {"name": "none"}}
     file = tmp_path / "experiment.json"
     file.write_text(json.dumps(table))
     path.rename(tmp_path / "here.py")

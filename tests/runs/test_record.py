@@ -15,6 +15,7 @@ from rich.console import Console
 from tiny import SETTINGS, refusal, tiny
 
 import dml_bench as db
+from dml_bench.analysis.collect import collect, studies_of
 from dml_bench.analysis.diagnostics import Diagnostics, diagnose
 from dml_bench.analysis.recording import record_run
 from dml_bench.data.datasets import open_dataset
@@ -95,9 +96,10 @@ def test_the_numbers_of_the_json_are_measured_of_the_answers(run_and_record):
 
 def test_what_a_record_does_not_have_is_refused_in_one_line(run_and_record):
     _, recorded = run_and_record
-    assert recorded.phases == ()
     for lacking in (
+        lambda: recorded.phases,
         lambda: recorded.embeddings("all"),
+        lambda: recorded.models("all"),
         lambda: recorded.weights("all"),
         lambda: recorded.split,
         lambda: recorded.images.paths,
@@ -134,6 +136,34 @@ def test_a_changed_file_of_a_record_is_refused_by_its_name(suffix, tmp_path, mon
     line = refusal(monkeypatch, capsys, "compare", path, path)
     assert str(changed) in line
     assert "dml-bench record RUN" in line
+
+
+@pytest.mark.parametrize("command", ["predict", "browse"])
+def test_a_command_that_needs_more_than_a_record_says_so(
+    command, trained, tmp_path, monkeypatch, capsys
+):
+    path = write_record(tmp_path / "results", read_folder(trained("train.epochs=1").folder))
+    photo = ["photo.jpg"] if command == "predict" else []
+    line = refusal(monkeypatch, capsys, command, path, *photo)
+    assert line.startswith(f"error: {path} is a record, which has no ")
+    assert line.endswith(": name the folder of a run")
+
+
+def test_a_table_of_records_is_that_of_their_runs(tmp_path):
+    for seed in (42, 43, 44):
+        for name, flip in ((BASELINE, 0), ("ArcFace_cosine_resnet18_sgd_aug", 1)):
+            right = {**RIGHT, "all": [[1, 1, 0], [1, flip, 0], [1, 1, 1]]}
+            right["all"][seed % 3] = [1, 0, flip]
+            run = finish(tmp_path / "runs", experiment(name, seed=seed), right)
+            record_run(tmp_path / "results", run)
+    of_runs, of_records = (
+        studies_of(collect([tmp_path / folder]))[0] for folder in ("runs", "results")
+    )
+    for of_run, of_record in zip(of_runs.group.lines, of_records.group.lines, strict=True):
+        assert (of_record.name, of_record.values) == (of_run.name, of_run.values)
+        assert of_record.cost == of_run.cost
+    assert of_records.decisions == of_runs.decisions
+    assert len(of_runs.decisions.claims) > 0
 
 
 def test_a_record_of_another_version_is_refused(tmp_path):
