@@ -15,6 +15,7 @@ from dml_bench.analysis.claims import (
     measure_claims,
     of_variant,
 )
+from dml_bench.analysis.compare import held_out
 from dml_bench.analysis.verdicts import FEWEST_SEEDS, describe_undetected
 from dml_bench.config.tables import Family, table_of
 from dml_bench.evaluation.statistics import Interval
@@ -108,7 +109,7 @@ def decide(rows: Sequence[DecidedRow], runs_of: RunsOf) -> Decisions:
 
 
 def contrasts_of(row: DecidedRow, family: Family, runs_of: RunsOf) -> Iterator[Contrast]:
-    """One, or none where there is nothing to compare with."""
+    """One, or none where there is nothing to compare with: no runs, or other classes held out."""
     runs = row.runs
     versus = family.other(row.name)
     others = runs_of(versus) if versus is not None else ()
@@ -117,9 +118,9 @@ def contrasts_of(row: DecidedRow, family: Family, runs_of: RunsOf) -> Iterator[C
     if any(family.metric not in metrics_of(run.experiment) for run in (*runs, *others)):
         return
     pairs = runs_in_common(runs, others)
-    if len(pairs) < FEWEST_SEEDS:
-        return
     first, second = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
+    if len(pairs) < FEWEST_SEEDS or list(map(held_out, first)) != list(map(held_out, second)):
+        return
     measured = difference(first, second, family.metric, row.priors.of_differences(family.metric))
     if math.isnan(measured.low):
         return

@@ -353,6 +353,7 @@ def show_cost(console: Console, summary: Mapping[str, Any]) -> None:
 
 
 SHOWN_CLASSES = 10
+Q_VALUE = "q: share of false discoveries among the differences with a q as small; no verdict"
 
 
 def show_comparison(console: Console, comparison: Any) -> None:
@@ -371,10 +372,13 @@ def differences_table(comparison: Any) -> Table:
     """In points. q-values and what would be detectable only where an interval covers other seeds
     than these."""
     seeds = ", ".join(map(str, comparison.seeds))
+    noun = "seed" if len(comparison.seeds) == 1 else "seeds"
     covers = ": intervals of these networks only" if comparison.these_networks_only else ""
     table = Table(
-        title=f"first: {comparison.first}\nsecond: {comparison.second}\nseeds {seeds}{covers}",
+        title=f"first: {comparison.first}\nsecond: {comparison.second}\n{noun} {seeds}{covers}",
         title_justify="left",
+        caption="" if comparison.these_networks_only else Q_VALUE,
+        caption_justify="left",
     )
     heads = ["first", "second", "first - second [95%]"]
     if not comparison.these_networks_only:
@@ -398,7 +402,7 @@ def difference_cells(row: Any) -> list[str]:
         format(100 * row.second.estimate, form),
         f"{estimate:+.1f} [{low:+.1f}, {high:+.1f}]",
         f"{100 * row.smallest_detectable:.1f}",
-        number(row.q),
+        "<0.001" if row.q < 0.0005 else number(row.q),
     ]
 
 
@@ -406,10 +410,14 @@ def classes_table(rows: Sequence[Any]) -> Table:
     """The classes with the largest differences, described and not tested."""
     table = Table(title="The classes that differ most (points)", title_justify="left")
     table.add_column("class", overflow="fold")
-    for head in ("first", "second", "first - second", "lowest seed", "highest seed"):
+    has_spread = any(len(row.by_seed) > 1 for row in rows)
+    spread = ("lowest seed", "highest seed") if has_spread else ()
+    for head in ("first", "second", "first - second", *spread):
         table.add_column(head, justify="right")
     for row in rows:
-        differences = (row.difference, min(row.by_seed), max(row.by_seed))
+        differences = [row.difference]
+        if has_spread:
+            differences += [min(row.by_seed), max(row.by_seed)]
         table.add_row(
             row.name,
             f"{100 * row.first:.1f}",
