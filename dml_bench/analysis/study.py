@@ -25,8 +25,6 @@ from dml_bench.runs.run import Run
 
 __all__ = ["QUANTITIES", "Best", "Study", "certain_sign", "held_out"]
 
-LEVEL = 0.95
-
 
 def certain_sign(value: Interval | None) -> int:
     """1 or -1 where the interval lies wholly above or below zero, else 0."""
@@ -106,7 +104,7 @@ class Study:
         for line in self.group.lines:
             for column, value in zip(self.group.columns, line.values, strict=True):
                 if column.key in quantities and isinstance(value, Interval):
-                    self._intervals[line.name, quantities[column.key], LEVEL] = value
+                    self._intervals[line.name, quantities[column.key]] = value
 
     @property
     def title(self) -> str:
@@ -223,12 +221,12 @@ class Study:
         measured = self.measure(line, "known")
         return measured.estimate if measured else math.nan
 
-    def measure(self, line: TableRow, quantity: str, level: float = LEVEL) -> Interval | None:
+    def measure(self, line: TableRow, quantity: str) -> Interval | None:
         """One of QUANTITIES over the seeds; None where the runs of this line don't have it."""
-        key = (line.name, quantity, level)
+        key = (line.name, quantity)
         if key not in self._intervals:
             prior = self.group.priors.of(QUANTITIES[quantity])
-            self._intervals[key] = measured_interval(line, quantity, level, prior)
+            self._intervals[key] = measured_interval(line, quantity, prior)
         return self._intervals[key]
 
     @property
@@ -263,10 +261,10 @@ class Study:
 
     def beside_rival(self, line: TableRow, quantity: str) -> Interval | None:
         """A quantity of a method minus the classifier's: on known classes its logits', else its
-        features'. The interval holds together with those of all methods."""
+        features'. It is exploratory, and its interval doesn't know that a best was picked."""
         assert self.rival is not None
         of_rival = "logits" if quantity == "known" else quantity
-        return self.difference(line, quantity, self.rival, of_rival, comparisons=len(self.methods))
+        return self.difference(line, quantity, self.rival, of_rival)
 
     def difference(
         self,
@@ -274,43 +272,32 @@ class Study:
         quantity: str,
         other: TableRow,
         of_other: str = "",
-        comparisons: int = 1,
     ) -> Interval | None:
-        """`quantity` of a line minus that of another, on the same queries with the same seeds, with
-        an interval widened so that all of `comparisons` hold together (Bonferroni); None where
-        there is nothing in common."""
+        """`quantity` of a line minus that of another, on the same queries with the same seeds; None
+        where there is nothing in common."""
         of_other = of_other or quantity
-        key = (line.name, quantity, other.name, of_other, comparisons)
+        key = (line.name, quantity, other.name, of_other)
         if key not in self._intervals:
             self._intervals[key] = difference_interval(
                 (line, quantity),
                 (other, of_other),
-                widened_level(comparisons),
                 self.group.priors.of_differences(QUANTITIES[quantity]),
             )
         return self._intervals[key]
 
 
-def widened_level(comparisons: int) -> float:
-    """Of an interval that holds together with so many others (Bonferroni)."""
-    return 1 - (1 - LEVEL) / comparisons
-
-
-def measured_interval(
-    line: TableRow, quantity: str, level: float, prior: SeedPrior | None
-) -> Interval | None:
+def measured_interval(line: TableRow, quantity: str, prior: SeedPrior | None) -> Interval | None:
     """Over the seeds; None where the runs of this line don't have it."""
     metric = metric_for(line, quantity)
     if metric is None:
         return None
     scores = [metric.scores(run) for run in line.runs]
-    return interval(scores, within=metric.within, level=level, prior=prior)
+    return interval(scores, within=metric.within, prior=prior)
 
 
 def difference_interval(
     first: tuple[TableRow, str],
     second: tuple[TableRow, str],
-    level: float,
     prior: SeedPrior | None,
 ) -> Interval | None:
     """Of two experiments, each with its quantity; None where they have no queries in common, or one
@@ -323,4 +310,4 @@ def difference_interval(
         scores.append(metric.scores(run).minus(other_metric.scores(other_run)))
     if not scores:
         return None
-    return interval(scores, within=metric.of_differences, level=level, prior=prior)
+    return interval(scores, within=metric.of_differences, prior=prior)

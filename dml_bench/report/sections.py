@@ -43,6 +43,9 @@ DATA_FILES = ("table", "means", "holdouts", "expectations", "family", "changes",
 """The CSV files that sections may write."""
 
 
+BESIDE_RIVAL = "Differences on the same queries. They are exploratory, with 95% intervals."
+
+
 def folded(summary: str, *blocks: Block | None) -> Details:
     """What most readers don't need."""
     return Details(summary, tuple(block for block in blocks if block is not None))
@@ -70,9 +73,7 @@ def experiments(study: Study, diagnostics: Mapping[str, Diagnostics]) -> Iterato
     yield folded("All columns", tables.results_table(study.group))
     rival = tables.rival_table(study)
     if rival is not None:
-        count = len(study.methods)
-        note = f"Differences on the same queries; their {count} intervals hold together."
-        yield folded(rival.title, Text(note, "soft"), rival)
+        yield folded(rival.title, Text(BESIDE_RIVAL, "soft"), rival)
 
 
 def holdouts(study: Study, diagnostics: Mapping[str, Diagnostics]) -> Iterator[Block]:
