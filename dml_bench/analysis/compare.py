@@ -23,6 +23,7 @@ from dml_bench.evaluation.statistics import (
     Scores,
     SeedPrior,
     interval,
+    seeds_to_detect,
     smallest_detectable,
 )
 from dml_bench.runs.metrics import Metric, metric_of, metrics_of
@@ -55,6 +56,9 @@ class Difference:
     difference: Interval
     smallest_detectable: float
     """The smallest true difference that such runs would find; nan where there is no interval."""
+    seeds_for_2_points: float
+    """How many seeds would find a true difference of 2 points; inf where it takes more classes, nan
+    where it can't be known."""
     q: float
     """Of this difference among all that are compared at a time; nan where there is no interval, or
     under three seeds."""
@@ -204,6 +208,7 @@ def difference_of(
         second=interval(second, average=metric.average, within=metric.within),
         difference=difference,
         smallest_detectable=smallest_detectable(difference),
+        seeds_for_2_points=seeds_to_detect(difference, 0.02),
         q=difference.p if len(per_query) >= FEWEST_SEEDS else math.nan,
     )
 

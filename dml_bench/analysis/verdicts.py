@@ -23,7 +23,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from enum import StrEnum
 
-from dml_bench.evaluation.statistics import Interval, smallest_detectable
+from dml_bench.evaluation.statistics import Interval, seeds_to_detect, smallest_detectable
 
 __all__ = [
     "CEILING",
@@ -42,6 +42,9 @@ FEWEST_SEEDS = 3
 """With fewer seeds an interval is about these networks only, and there is no verdict."""
 TIMES_CHANCE = 3
 """A model whose P@1 is below so many times chance has no precision to lose."""
+SMALL = 0.02
+"""The difference that it is said of how many seeds it takes to find it."""
+MANY_SEEDS = 100
 CEILING = 0.97
 """A model whose P@1 is above this has none to gain."""
 
@@ -139,11 +142,20 @@ def has_room(claimed: float, precisions: Sequence[float], chance: float) -> bool
 
 
 def describe_undetected(measured: Interval) -> str:
-    """`no detectable difference (smallest detectable: 4.1 points)`"""
+    """`no detectable difference (smallest detectable: 4.1 points; 2 points take 12 seeds)`"""
     smallest = smallest_detectable(measured)
     if math.isnan(smallest):
         return "no detectable difference"
-    return f"no detectable difference (smallest detectable: {100 * smallest:.1f} points)"
+    seeds = seeds_to_detect(measured, SMALL)
+    take = "" if math.isnan(seeds) else f"; 2 points take {describe_needed(seeds)}"
+    return f"no detectable difference (smallest detectable: {100 * smallest:.1f} points{take})"
+
+
+def describe_needed(seeds: float) -> str:
+    """`12 seeds`; `more classes` where no number of seeds is enough."""
+    if math.isinf(seeds):
+        return "more classes"
+    return f"over {MANY_SEEDS} seeds" if seeds > MANY_SEEDS else f"{seeds:.0f} seeds"
 
 
 def inner(measured: Interval) -> Interval:

@@ -70,6 +70,7 @@ def changes_data(changes: Sequence[Ablation]) -> Data:
         "low",
         "high",
         "smallest_detectable",
+        "seeds_for_2_points",
         "q",
     ]
     rows = []
@@ -86,6 +87,7 @@ def changes_data(changes: Sequence[Ablation]) -> Data:
                     difference.low,
                     difference.high,
                     part.smallest_detectable,
+                    part.seeds_for_2_points,
                     part.q,
                 ]
             )

@@ -1,5 +1,6 @@
 """What a person at a terminal sees of a run."""
 
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -382,7 +383,7 @@ def differences_table(comparison: Any) -> Table:
     )
     heads = ["first", "second", "first - second [95%]"]
     if not comparison.these_networks_only:
-        heads += ["smallest detectable", "q"]
+        heads += ["smallest detectable", "seeds for 2 points", "q"]
     table.add_column("points")
     for head in heads:
         table.add_column(head, justify="right")
@@ -402,8 +403,15 @@ def difference_cells(row: Any) -> list[str]:
         format(100 * row.second.estimate, form),
         f"{estimate:+.1f} [{low:+.1f}, {high:+.1f}]",
         f"{100 * row.smallest_detectable:.1f}",
+        seeds_needed(row.seeds_for_2_points),
         "<0.001" if row.q < 0.0005 else number(row.q),
     ]
+
+
+def seeds_needed(seeds: float) -> str:
+    if math.isinf(seeds):
+        return "more classes"
+    return number(seeds, ".0f")
 
 
 def classes_table(rows: Sequence[Any]) -> Table:

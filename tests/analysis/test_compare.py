@@ -91,6 +91,7 @@ def test_under_three_seeds_an_interval_is_about_these_networks_and_there_is_no_q
     shown = capsys.readouterr().out
     assert "these networks only" not in shown
     assert "smallest detectable" in shown
+    assert "more classes" in shown
 
 
 def test_no_comparison_has_a_verdict(tmp_path, capsys):

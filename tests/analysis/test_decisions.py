@@ -3,11 +3,13 @@ intervals that hold together."""
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 from handmade import BASELINE, experiment, finish
 
 from dml_bench.analysis import decisions
 from dml_bench.analysis.decisions import DecidedRow, Decisions, decide
+from dml_bench.analysis.verdicts import describe_needed
 from dml_bench.config import Expectation
 from dml_bench.config.experiments import names, resolve
 from dml_bench.config.tables import ExperimentTable, Family, load_table, read_table, table_of
@@ -109,6 +111,14 @@ def test_a_difference_that_is_not_detectable_says_which_would_have_been(tmp_path
     }
     [row] = decided(runs).contrasts
     assert row.verdict.startswith("no detectable difference (smallest detectable: ")
+    assert row.verdict.endswith("; 2 points take more classes)")
+
+
+@pytest.mark.parametrize(
+    ("seeds", "expected"), [(12.0, "12 seeds"), (101.0, "over 100 seeds"), (np.inf, "more classes")]
+)
+def test_what_it_takes_to_find_a_small_difference_is_said_in_seeds_or_classes(seeds, expected):
+    assert describe_needed(seeds) == expected
 
 
 def test_runs_are_decided_by_the_family_of_the_table_that_has_the_most_of_them():
