@@ -32,6 +32,9 @@ from dml_bench.system.provenance import describe
 __all__ = ["OtherRecord", "find_record", "is_recorded", "record_path", "write_record"]
 
 VOTERS = 10
+FINE_STEPS, COARSE_STEPS = 63, 7
+"""The last step of a similarity: of a run with one hold-out, and of one with several, whose record
+would be too large."""
 DECIDING_PACKAGES = (
     "torch",
     "torchvision",
@@ -150,10 +153,12 @@ def content_of(run: Run, diagnostics: Mapping[str, Any]) -> record_format.Conten
         "query_labels": small(main.query_labels),
         "gallery_counts": small(np.bincount(main.gallery_labels, minlength=num_classes)),
     }
-    similarities = {}
+    similarities, last_step = {}, FINE_STEPS if len(run.neighbours) <= 2 else COARSE_STEPS
     for phase, neighbours in run.neighbours.items():
         assert np.array_equal(neighbours.query_labels, main.query_labels)
-        of_phase, similarities[phase] = answers_of(neighbours, run.protocol.measures_ranking)
+        of_phase, similarities[phase] = answers_of(
+            neighbours, last_step, measures_ranking=run.protocol.measures_ranking
+        )
         logits = run.logits(phase)
         if logits.path.is_file():
             of_phase["logits"] = record_format.encoded_classes(
@@ -168,18 +173,19 @@ def content_of(run: Run, diagnostics: Mapping[str, Any]) -> record_format.Conten
         "queries": run.queries_digest,
         "leaves_one_out": main.leaves_one_out,
         "similarities": similarities,
+        "last_step": last_step,
         "diagnostics": dict(diagnostics),
     }
     return record_format.Content(facts, arrays)
 
 
 def answers_of(
-    neighbours: Neighbours, measures_ranking: bool
+    neighbours: Neighbours, last_step: int, *, measures_ranking: bool
 ) -> tuple[dict[str, np.ndarray], list[float]]:
     """The arrays of one phase, and the ends of its similarities."""
     labels, nearest = neighbours.query_labels, neighbours.labels[:, 0]
     elected, _ = vote(neighbours, min(VOTERS, neighbours.k))
-    steps, ends = record_format.encoded_similarities(neighbours.similarities[:, 0])
+    steps, ends = record_format.encoded_similarities(neighbours.similarities[:, 0], last_step)
     arrays = {
         "nearest": record_format.encoded_classes(nearest, labels),
         "elected": record_format.encoded_classes(elected, nearest),

@@ -10,7 +10,7 @@ SHA-256 of the second, so a changed file is refused. The same run is always writ
 bytes.
 
 Answers are stored as what is rare: 0 is the expected class, and any other number one more than a
-class id. Similarities have 64 steps between the lowest and the highest of their phase.
+class id. Similarities have some steps between the lowest and the highest of their phase.
 """
 
 import hashlib
@@ -44,8 +44,6 @@ __all__ = [
 
 VERSION = 1
 ANSWERS_SUFFIX = ".safetensors.xz"
-STEPS = 63
-"""Of a similarity, from the lowest to the highest."""
 UNDEFINED_FRACTION = 255
 DESCRIPTION: Shape = {
     "record_version": int,
@@ -151,19 +149,19 @@ def decoded_classes(codes: np.ndarray, expected: np.ndarray) -> np.ndarray:
     return np.where(codes == 0, expected, codes.astype(np.int64) - 1)
 
 
-def encoded_similarities(values: np.ndarray) -> tuple[np.ndarray, list[float]]:
-    """(query) steps from 0 to 63, and the lowest and the highest similarity."""
+def encoded_similarities(values: np.ndarray, last_step: int) -> tuple[np.ndarray, list[float]]:
+    """(query) steps from 0 to the last, and the lowest and the highest similarity."""
     if not len(values):
         return np.empty(0, np.uint8), [0.0, 0.0]
     low, high = float(values.min()), float(values.max())
     width = high - low or 1.0
-    return np.round((values - low) / width * STEPS).astype(np.uint8), [low, high]
+    return np.round((values - low) / width * last_step).astype(np.uint8), [low, high]
 
 
-def decoded_similarities(steps: np.ndarray, ends: list[float]) -> np.ndarray:
+def decoded_similarities(steps: np.ndarray, ends: list[float], last_step: int) -> np.ndarray:
     """(query) float32 similarities."""
     low, high = ends
-    return (low + steps / STEPS * (high - low)).astype(np.float32)
+    return (low + steps / last_step * (high - low)).astype(np.float32)
 
 
 def encoded_fractions(values: np.ndarray) -> np.ndarray:

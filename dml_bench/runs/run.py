@@ -44,6 +44,8 @@ __all__ = [
 ]
 
 Value = TypeVar("Value")
+FINE_STEPS = 63
+"""The last step of a similarity in a record that does not say it."""
 LOOKED_AT = 8
 """Images, evenly spaced, by which a folder is known for the run's own; each one that is used is
 looked at then."""
@@ -335,7 +337,9 @@ class RecordedRun(Run):
         labels = arrays["query_labels"].astype(np.int64)
         classes = record_format.decoded_classes(arrays[f"{phase}.nearest"], labels)
         similarities = record_format.decoded_similarities(
-            arrays[f"{phase}.similarity"], facts["similarities"][phase]
+            arrays[f"{phase}.similarity"],
+            facts["similarities"][phase],
+            facts.get("last_step", FINE_STEPS),
         )
         at_r = arrays.get(f"{phase}.at_r")
         first_relevant = arrays.get(f"{phase}.first_relevant")

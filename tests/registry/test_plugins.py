@@ -3,6 +3,7 @@ word of a run folder."""
 
 import hashlib
 import json
+import os
 import shutil
 import socket
 import subprocess
@@ -386,16 +387,36 @@ def run_of_another_machine(tmp_path, birds) -> list[str]:
     return [str(file), "--data-dir", str(birds), "--device", "cpu", "--wandb", "disabled"]
 
 
+def python(folder: Path, *arguments: str, rc: int = 0) -> str:
+    """What a new interpreter prints, which has imported nothing yet."""
+    environment = os.environ | {
+        "COLUMNS": "200",
+        "DML_BENCH_CACHE": str(folder / "cache"),
+        "PYTHONPATH": str(Path(dml_bench.__file__).parents[1]),
+    }
+    done = subprocess.run(
+        [sys.executable, *arguments],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=580,
+        check=False,
+    )
+    assert done.returncode == rc, done.stdout + done.stderr
+    return done.stdout
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("ray", [(), ("--ray", "local")], ids=["processes", "Ray"])
 def test_workers_of_a_suite_import_a_plug_in_only_where_its_user_says_which_file(
     ray, run_of_another_machine, tmp_path
 ):
-    suite = ["suite", *run_of_another_machine, "--jobs", "1", "--report", "suite", *ray]
-    refused = call(tmp_path, *suite, rc=1)
-    assert "loss Elsewhere is a plug-in" in refused.stdout
-    assert "give --allow-plugin Elsewhere" in refused.stdout
-    call(tmp_path, *suite, "--allow-plugin", "Elsewhere=here.py")
+    suite = ["-m", "dml_bench", "suite", *run_of_another_machine, "--jobs", "1", *ray]
+    refused = python(tmp_path, *suite, rc=1)
+    assert "loss Elsewhere is a plug-in" in refused
+    assert "give --allow-plugin Elsewhere" in refused
+    python(tmp_path, *suite, "--allow-plugin", "Elsewhere=here.py")
     assert len(runs_of(tmp_path)) == 1
 
 
@@ -404,29 +425,9 @@ def test_both_processes_of_torchrun_import_a_plug_in(run_of_another_machine, tmp
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    processes = ["--nproc-per-node", "2", "--master-port", str(port), "-m", "dml_bench"]
-    command = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        *processes,
-        "run",
-        *run_of_another_machine,
-    ]
-    environment = os.environ | {
-        "DML_BENCH_CACHE": str(tmp_path / "cache"),
-        "PYTHONPATH": str(REPOSITORY),
-    }
-    done = subprocess.run(
-        [*command, "--allow-plugin", "Elsewhere=here.py"],
-        cwd=tmp_path,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+    torchrun = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", str(port)]
+    command = ["-m", "dml_bench", "run", *run_of_another_machine]
+    python(tmp_path, *torchrun, *command, "--allow-plugin", "Elsewhere=here.py")
     run = read_folder(runs_of(tmp_path)[0])
     assert run.environment["sessions"][-1]["processes"] == 2
 

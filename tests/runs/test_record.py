@@ -80,7 +80,7 @@ def test_the_predictions_of_a_record_are_those_of_its_run_without_names_of_image
     for of_run, of_record in zip(run.predictions, recorded.predictions, strict=True):
         for column, value in of_record.items():
             if column.endswith("similarity"):
-                assert float(value) == pytest.approx(float(of_run[column]), abs=0.02)
+                assert float(value) == pytest.approx(float(of_run[column]), abs=0.1)
             else:
                 assert value == of_run[column], column
 
@@ -193,7 +193,7 @@ def test_runs_that_hold_out_other_classes_are_recorded_beside_each_other():
     ]
 
 
-def test_forty_classes_of_forty_queries_and_five_phases_fit_into_twelve_kilobytes():
+def test_forty_classes_of_forty_queries_and_five_phases_fit_into_ten_kilobytes():
     rng = np.random.default_rng(0)
     labels = np.repeat(np.arange(40), 40)
     arrays = {}
@@ -202,9 +202,9 @@ def test_forty_classes_of_forty_queries_and_five_phases_fit_into_twelve_kilobyte
         classes = np.where(wrong, rng.integers(0, 40, (1600, 10)), labels[:, None])
         similarities = -np.sort(-rng.normal(0.9, 0.05, (1600, 10)), axis=1)
         neighbours = Neighbours(classes, similarities.astype(np.float32), np.arange(40), labels)
-        of_phase, _ = answers_of(neighbours, measures_ranking=False)
+        of_phase, _ = answers_of(neighbours, 7, measures_ranking=False)
         arrays |= {f"{phase}.{name}": array for name, array in of_phase.items()}
-    assert len(packed(Content({}, arrays))) < 12_000
+    assert len(packed(Content({}, arrays))) < 10_000
 
 
 def test_classes_and_similarities_are_read_as_they_were_written():
@@ -213,9 +213,9 @@ def test_classes_and_similarities_are_read_as_they_were_written():
     assert codes.tolist() == [0, 1, 301]
     assert record_format.decoded_classes(codes, expected).tolist() == [3, 0, 300]
     values = np.array([0.2, 0.5, 0.2 + 0.63], np.float32)
-    steps, ends = record_format.encoded_similarities(values)
+    steps, ends = record_format.encoded_similarities(values, 63)
     assert steps.tolist() == [0, 30, 63]
-    assert record_format.decoded_similarities(steps, ends) == pytest.approx(values)
+    assert record_format.decoded_similarities(steps, ends, 63) == pytest.approx(values)
     fractions = np.array([0.0, 0.5, 1.0, np.nan])
     steps = record_format.encoded_fractions(fractions)
     assert steps.tolist() == [0, 127, 254, 255]
