@@ -3,7 +3,7 @@ and accuracy against cost."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -33,6 +33,8 @@ __all__ = ["AnswerFigures", "draw_answers"]
 WIDTH = 5.2
 """Inches: two or four stand side by side."""
 MOST_ROWS = 16
+LONG = 180.0
+"""Seconds from which on times are in minutes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,20 +132,26 @@ def unseen_cost_dots(study: Study) -> ReportFigure:
     return saved(figure, f"{study.slug}-answer-unseen", "Cost of being unseen", "")
 
 
+Look: TypeAlias = tuple[str, str, str]
+"""Colour, dashes and marker of a line."""
+LOOKS: tuple[Look, ...] = ((ORANGE, "-", "o"), (BLUE, "--", "s"), (GREEN, ":", "^"))
+"""Of the best on unseen classes, the baseline and the classifier."""
+
+
 def enrolment_lines(study: Study, diagnostics: Mapping[str, Diagnostics]) -> ReportFigure | None:
     """P@1 of unseen classes against the images that are enrolled of each; the band is of the
     first."""
-    chosen = (study.best_unseen, study.baseline, study.rival)
-    lines = {line.name: line for line in chosen if line is not None}
-    shown = [diagnostics[name] for name in lines if name in diagnostics]
-    shown = [measured for measured in shown if measured.enrolment]
+    shown: dict[str, tuple[Diagnostics, Look]] = {}
+    for line, look in zip((study.best_unseen, study.baseline, study.rival), LOOKS, strict=True):
+        measured = diagnostics.get(line.name) if line is not None else None
+        if measured is not None and measured.enrolment:
+            shown.setdefault(measured.line.name, (measured, look))
     if not shown:
         return None
     figure, [[axes]] = canvas(3.2, width=WIDTH)
-    looks = ((ORANGE, "-", "o"), (BLUE, "--", "s"), (GREEN, ":", "^"))
     handles = []
     most = 0
-    for place, (measured, (colour, dash, marker)) in enumerate(zip(shown, looks, strict=False)):
+    for place, (measured, (colour, dash, marker)) in enumerate(shown.values()):
         curve = measured.enrolment["images"]
         mean, low, high = 100 * np.stack(curve.band("unseen"))
         axes.plot(curve.ks, mean, dash, color=colour, marker=marker, markersize=4)
@@ -170,13 +178,15 @@ def training_scatter(study: Study) -> ReportFigure | None:
         study.missing.append("accuracy against cost: training seconds were not recorded")
         return None
     figure, [[axes]] = canvas(3.2, width=WIDTH)
-    minutes = np.array([(line.cost[0] or 0.0) / 60 for line in lines])
+    times = np.array([line.cost[0] or 0.0 for line in lines])
+    unit = "seconds" if times.max() < LONG else "minutes"
+    times = times if unit == "seconds" else times / 60
     accuracy, error = percents([study.measure(line, "known") for line in lines])
     is_rival = np.array([line in study.rivals for line in lines])
     for chosen, colour, marker in ((~is_rival, BLUE, "o"), (is_rival, GREEN, "^")):
         if chosen.any():
             axes.errorbar(
-                minutes[chosen],
+                times[chosen],
                 accuracy[chosen],
                 error[:, chosen],
                 **(dots(colour, marker) | {"alpha": 0.9, "elinewidth": 0.7}),
@@ -184,12 +194,12 @@ def training_scatter(study: Study) -> ReportFigure | None:
     axes.margins(x=0.25)
     log_ticks(axes)
     axes.xaxis.set_major_formatter(plain_number)
-    axes.set(xlabel="minutes of training, all phases", ylabel="P@1 of all classes, %")
+    axes.set(xlabel=f"{unit} of training, all phases", ylabel="P@1, %")
     first = [study.best, study.rival, study.baseline, study.best_unseen]
     ranks = [rank(line, first, float(value)) for line, value in zip(lines, accuracy, strict=True)]
     order = sorted(range(len(lines)), key=lambda place: ranks[place])
     names = [name_of(study, line) for line in lines]
-    write_labels(axes, minutes, accuracy, error, names, order)
+    write_labels(axes, times, accuracy, error, names, order)
     return saved(figure, f"{study.slug}-answer-training", "P@1 against training time", "")
 
 

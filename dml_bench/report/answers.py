@@ -255,5 +255,5 @@ def seed_counts(study: Study) -> str:
     seeds = seeds or counted(max(counts), "seed")
     sentence = f"{seeds}; brackets: 95% intervals"
     if min(counts) < MANY_SEEDS:
-        sentence += ", of these networks only where seeds are under 3, without verdicts"
+        sentence += "; under 3 seeds: of these networks only, no verdicts"
     return sentence

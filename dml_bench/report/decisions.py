@@ -78,7 +78,7 @@ def summary(decisions: Decisions) -> str:
     """What it is, in one line."""
     parts = []
     if decisions.claims:
-        parts.append(count_verdicts(decisions.claims))
+        parts.append(count_verdicts(decisions.claims).partition(" (")[0])
     if decisions.contrasts:
         parts.append(f"{counted(len(decisions.contrasts), 'row')} beside what it extends")
     return f"What was decided: {'; '.join(parts)}"

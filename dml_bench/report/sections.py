@@ -176,7 +176,7 @@ def settings(study: Study, diagnostics: Mapping[str, Diagnostics]) -> Iterator[B
         changes = describe_profile(study.group.profile)
         summary = f"What the profile {study.group.profile} changes: {len(changes)} settings"
         yield folded(summary, Items(changes))
-    first = study.finished[0]
+    first = tables.reference(study)
     yield folded(
         "Full names and settings",
         tables.names_table(study),

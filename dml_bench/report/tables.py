@@ -24,6 +24,7 @@ __all__ = [
     "means_blocks",
     "name_cell",
     "names_table",
+    "reference",
     "results_data",
     "results_table",
     "rival_table",
@@ -264,17 +265,23 @@ def enrolment_cells(measured: Diagnostics, place: int) -> list[Cell]:
 
 
 def names_table(study: Study) -> Table:
-    """The full name behind each short one, and how its settings differ from the first's."""
-    first = as_table(study.finished[0].runs[0].experiment)
+    """The full name behind each short one, and how its settings differ from the reference's."""
+    first = as_table(reference(study).runs[0].experiment)
     columns = tuple(Column(head, numeric=False) for head in ("experiment", "full name", "settings"))
     rows = []
     for line in study.finished:
         own = as_table(line.runs[0].experiment)
-        settings = [f"{key}={value_in(own, key)}" for key in differing(first, own)]
-        shown = [setting for setting in settings if not setting.startswith(UNSHOWN)]
+        settings = [(key, value_in(own, key)) for key in differing(first, own)]
+        shown = [f"{key}={value}" for key, value in settings if value is not None]
+        shown = [setting for setting in shown if not setting.startswith(UNSHOWN)]
         text = ", ".join(shown) or "those of the list below"
         rows.append(Row((name_cell(line), Cell(line.name, line.name), Cell(text, text))))
     return Table("Full names and settings", columns, tuple(rows))
+
+
+def reference(study: Study) -> TableRow:
+    """The row whose settings are listed in full."""
+    return study.baseline or study.finished[0]
 
 
 UNSHOWN = ("name=", "summary=", "seed=", "expects=")

@@ -319,7 +319,7 @@ def test_of_one_seed_a_difference_is_given_without_a_verdict_and_the_page_says_s
     made_rival(tmp_path, uniform(1), uniform(1), uniform(0))
     study = only_study(tmp_path)
     assert ": a difference of +75.0 points" in sentences(study)[0]
-    assert "of these networks only where seeds are under 3" in dict(facts(study))["Runs"]
+    assert "under 3 seeds: of these networks only, no verdicts" in dict(facts(study))["Runs"]
 
 
 def test_without_a_classifier_the_answers_say_so(tmp_path):
