@@ -69,5 +69,6 @@ def test_the_page_runs_on_a_small_data_set(desk, birds, cache_dir):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)  # the demo's own start, then two runs of its size
 def test_the_page_runs_as_it_is_written(desk):
     assert_says_what_it_promises(run_notebook(code()))

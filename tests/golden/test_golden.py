@@ -5,10 +5,8 @@ import pytest
 import record
 from safetensors.numpy import save_file
 
-RUNS = [
-    pytest.param(name, marks=[pytest.mark.slow] if name == "demo" else [])
-    for name in record.run_arguments()
-]
+DEMO = (pytest.mark.slow, pytest.mark.timeout(3600))
+RUNS = [pytest.param(name, marks=DEMO if name == "demo" else ()) for name in record.run_arguments()]
 
 
 @pytest.fixture(scope="module")
