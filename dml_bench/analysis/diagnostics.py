@@ -230,7 +230,7 @@ def diagnose(study: Study, line: TableRow, draws: int) -> Diagnostics:
 def is_diagnosable(run: Run, phase: str) -> bool:
     """Whether enrolment and unknown classes can be measured, or were when the run was recorded."""
     if isinstance(run, RecordedRun):
-        return run.has_diagnostic(f"open_set.{phase}")
+        return run.has_diagnostic(f"open_set.{phase}", OpenSet)
     return run.has_embeddings(phase)
 
 

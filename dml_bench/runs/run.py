@@ -362,8 +362,13 @@ class RecordedRun(Run):
     def phases(self) -> tuple[str, ...]:
         raise self.lacking("embeddings")
 
-    def has_diagnostic(self, name: str) -> bool:
-        return name in self.content.facts["diagnostics"]
+    def has_diagnostic(self, name: str, kind: type[Value]) -> bool:
+        """Whether it was measured, as this version of the program measures it."""
+        try:
+            self.diagnostic(name, kind)
+        except ValueError:
+            return False
+        return True
 
     def diagnostic(self, name: str, kind: type[Value]) -> Value:
         """What was measured of embeddings and of more neighbours when the run was recorded. Raises

@@ -270,6 +270,19 @@ def test_diagnostics_of_records_are_those_of_their_runs(trained, tmp_path):
         assert means[[0, -1]] == pytest.approx(curve.unseen.mean(1)[[0, -1]], abs=1e-3)
 
 
+def test_diagnostics_of_an_earlier_version_are_said_to_be_missing(trained, tmp_path):
+    run = read_folder(trained("train.epochs=1").folder)
+    recorded = read_folder(record_run(tmp_path, run))
+    assert isinstance(recorded, RecordedRun)
+    del recorded.content.facts["diagnostics"]["open_set.limited"]["curves"]
+    study = types.SimpleNamespace(has_drop=True, missing=[])
+    diagnostics = diagnose(study, types.SimpleNamespace(name=BASELINE, runs=[recorded]), draws=30)
+    assert diagnostics.enrolment == {}
+    assert diagnostics.votes.ks
+    (line,) = study.missing
+    assert f"enrolment and open-set numbers of {BASELINE}: {recorded.folder}" in line
+
+
 def diagnostics_of_runs(runs: list[Run]) -> Diagnostics:
     line = types.SimpleNamespace(name=BASELINE, runs=runs)
     return diagnose(types.SimpleNamespace(has_drop=True, missing=[]), line, draws=30)
