@@ -186,11 +186,16 @@ def apply_profile(table: dict[str, Any], name: str) -> None:
         change_numbers(table, scaled, key, limits, min)
     for rule in rules.get("where", []):
         if all(value_at(before, key) == value for key, value in rule["is"].items()):
-            for key, value in rule.get("set", {}).items():
-                assign(table, key, value)
-            if "untested" in rule:
-                table.pop("expects", None)
+            apply_rule(table, rule)
     table["profile"] = name
+
+
+def apply_rule(table: dict[str, Any], rule: dict[str, Any]) -> None:
+    """What a profile sets in some experiments only, and whether their claims are not tested."""
+    for key, value in rule.get("set", {}).items():
+        assign(table, key, value)
+    if "untested" in rule:
+        table.pop("expects", None)
 
 
 def change_numbers(
