@@ -138,6 +138,6 @@ def test_the_report_shows_what_each_change_does_as_words_table_figure_and_csv(tm
     markdown, page = ((tmp_path / "out" / file).read_text() for file in ("report.md", "index.html"))
     assert "All this is exploratory." in markdown and "All this is exploratory." in page
     assert not [word for word in ("helps", "hurts") if word in markdown.lower()]
-    assert f"| +mixup | {BASELINE} | +.700 [" in markdown
+    assert "| +mixup | EPSHN | +70.0 [" in markdown
     assert (tmp_path / "out" / "changes.csv").read_text().count("\n") == 4
     assert len(list((tmp_path / "out" / "figures").glob("changes-*.svg"))) == 1
