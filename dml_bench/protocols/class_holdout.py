@@ -364,6 +364,14 @@ class ClassHoldout(Protocol):
         ),
         "Drop: P@1 all minus P@1 limited, mean over the unseen, the seen or all classes.",
         (
+            "Cost of being unseen, of rotated hold-outs: P@1 on a class by the models that trained"
+            " on it, minus P@1 by the one that did not."
+        ),
+        (
+            "Cost of being unseen, of a single hold-out (other classes): the drop of the unseen"
+            " classes minus that of the seen ones."
+        ),
+        (
             "Logits top-1: the classifier's own prediction without a gallery, trained on all"
             " classes; mean over classes."
         ),
