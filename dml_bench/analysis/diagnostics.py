@@ -46,6 +46,8 @@ GOALS = (0.8, WANTED_PRECISION, 0.95)
 """Precisions that a threshold is to keep."""
 UNKNOWN_SHARES = (0.0, 0.2)
 """Shares of images of unseen classes, with which it is to keep them."""
+FEWEST_DRAWN = 10
+"""Answers from which on a precision is drawn; that of fewer jumps up and down."""
 VOTERS = 10
 DRAWS = 30
 """Random choices of images for each point of an enrolment curve."""
@@ -68,7 +70,7 @@ class TestedThreshold:
 
 @dataclass(frozen=True, slots=True)
 class AnsweredShares:
-    """Of falling thresholds."""
+    """Of falling thresholds, those with at least FEWEST_DRAWN answers, if any has so many."""
 
     coverage: np.ndarray
     """(thresholds) answers / images."""
@@ -77,7 +79,9 @@ class AnsweredShares:
 
     @classmethod
     def of(cls, curve: PrecisionCurve) -> "AnsweredShares":
-        return cls(curve.coverage, curve.precision)
+        fewest = FEWEST_DRAWN if curve.total >= FEWEST_DRAWN else 0
+        enough = curve.answers >= fewest
+        return cls(curve.coverage[enough], curve.precision[enough])
 
 
 @dataclass(frozen=True, slots=True)

@@ -113,7 +113,15 @@ def coverage_precision(study: Study, diagnostics: dict[str, Diagnostics]) -> Rep
             axes.axhline(goal, color=INK, linewidth=0.6, linestyle=":")
         axes.set_title(wrapped(measured.line.name, 30))
     figure.supxlabel("share of the queries of known classes that is answered", fontsize=9)
-    grid[0, 0].set(ylabel="precision of the answers", xlim=(-0.02, 1.02))
+    precisions = np.concatenate(
+        [part.tested.precision for measured in shown for part in measured.open_set]
+    )
+    lowest = min(precisions.min(initial=1.0), GOALS[0])
+    grid[0, 0].set(
+        ylabel="precision of the answers",
+        xlim=(-0.02, 1.02),
+        ylim=(np.floor(10 * lowest) / 10 - 0.02, 1.02),
+    )
     handles = [
         key_line("queries that test thresholds", BLUE),
         key_line("images that choose thresholds", ORANGE, linestyle="--"),
