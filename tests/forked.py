@@ -215,7 +215,8 @@ def forget_plugins() -> None:
         for entry in list(registry):
             if entry.origin is not None:
                 registry.remove(entry.name)
-                sys.modules.pop(entry.origin.module, None)
+                if entry.origin.module != "__main__":  # of what a notebook's cell registers
+                    sys.modules.pop(entry.origin.module, None)
 
 
 def fork_workers(patch: pytest.MonkeyPatch) -> None:

@@ -63,7 +63,7 @@ class SeedPriors:
         members = {}
         for runs in self.rows:
             for run in runs:
-                members[f"{run.experiment.name}/seed-{run.seed}"] = digest(run)
+                members[f"{run.experiment.name}, seed {run.seed}"] = digest(run)
         return {"fitted": fitted, "members": members}
 
 

@@ -36,6 +36,7 @@ __all__ = [
     "projection",
     "run_folder",
     "runs_below",
+    "seed_name",
     "table",
 ]
 
@@ -77,9 +78,14 @@ SEAL = "complete.json"
 """The SHA-256 of each file of the phase. It is written last: a phase without it is not complete."""
 
 
+def seed_name(seed: int) -> str:
+    """What the folder of one seed is called, and its record."""
+    return f"seed-{seed}"
+
+
 def run_folder(out: Path, experiment: str, dataset: str, seed: int) -> Path:
     """The folder of one seed of an experiment on a data set."""
-    return out / experiment / dataset / f"seed-{seed}"
+    return out / experiment / dataset / seed_name(seed)
 
 
 def runs_below(experiment: Path) -> list[Path]:

@@ -21,7 +21,7 @@ from dml_bench.evaluation.metrics import map_at_r, r_precision, vote
 from dml_bench.evaluation.search import Neighbours
 from dml_bench.evaluation.statistics import estimate
 from dml_bench.protocols import phases_of, protocol_of
-from dml_bench.runs import record_format
+from dml_bench.runs import layout, record_format
 from dml_bench.runs.folder import completed, decisive, differing
 from dml_bench.runs.metrics import metrics_of
 from dml_bench.runs.run import RecordedRun, Run, read_record
@@ -59,7 +59,9 @@ def record_path(results: Path, experiment: Experiment, dataset: str) -> Path:
     if protocol_of(experiment).takes_unseen:
         division += f"-{experiment.unseen}"
     folder = re.sub(r"[^\w.]+", "-", division).strip("-")
-    return results / dataset / folder / experiment.name / f"seed-{experiment.seed}.json"
+    return (
+        results / dataset / folder / experiment.name / f"{layout.seed_name(experiment.seed)}.json"
+    )
 
 
 def write_record(results: Path, run: Run, diagnostics: Mapping[str, Any] | None = None) -> Path:

@@ -100,5 +100,5 @@ def test_what_was_fitted_and_to_which_runs_is_recorded(table):
             "experiments": 5,
         }
     ]
-    assert record["members"]["row 4/seed-2"] == digest(table[4][2])
+    assert record["members"]["row 4, seed 2"] == digest(table[4][2])
     assert len(set(record["members"].values())) == 15

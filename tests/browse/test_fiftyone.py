@@ -55,9 +55,10 @@ MAP = np.arange(14, dtype=np.float32).reshape(7, 2)
 MAPS = {"all": MAP, "limited": -MAP}
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def fiftyone(tmp_path_factory) -> Iterator[Any]:
-    """Connected to a database of its own."""
+    """Connected to a database of its own, to which no other test is led. FiftyOne can't be
+    connected a second time, which a process would need that gets some of these tests later."""
     before = dict(os.environ)
     os.environ.pop(URI, None)
     with warnings.catch_warnings():
@@ -68,9 +69,9 @@ def fiftyone(tmp_path_factory) -> Iterator[Any]:
         ):
             import fiftyone
 
+            os.environ.clear()
+            os.environ.update(before)
             yield fiftyone
-    os.environ.clear()
-    os.environ.update(before)
 
 
 def made_images(folder: Path) -> BrowseTable:
@@ -81,7 +82,7 @@ def made_images(folder: Path) -> BrowseTable:
     return read_browse_table(read_folder(made.folder))
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def shown(fiftyone, tmp_path_factory) -> Any:
     """A dataset that nobody changes."""
     images = made_images(tmp_path_factory.mktemp("shown") / "runs")
@@ -286,10 +287,15 @@ def test_on_a_server_that_the_user_names_forgetting_removes_the_run_s_dataset_al
         "--cache-dir",
         str(tmp_path / "cache"),
     ]
-    assert (
-        subprocess.run(command, capture_output=True, text=True, check=True, timeout=300).stdout
-        == "forgotten\n"
+    finished = subprocess.run(
+        command,
+        env={**os.environ, URI: fiftyone.config.database_uri},
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=300,
     )
+    assert finished.stdout == "forgotten\n"
     assert fiftyone.list_datasets() == others
 
 
