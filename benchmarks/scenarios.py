@@ -271,9 +271,9 @@ def run_folder(place: Path) -> Path:
 
 def index(place: Path) -> None:
     """What `predict --index` keeps, of each kind."""
+    from dml_bench.gallery.calibration import recall_queries
     from dml_bench.gallery.index_store import open_or_build
     from dml_bench.gallery.indexes import parse
-    from dml_bench.gallery.predict import recall_queries
     from dml_bench.gallery.store import open_gallery_file
 
     there = open_gallery_file(run_folder(place), "all", None)

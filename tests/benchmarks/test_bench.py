@@ -1,6 +1,8 @@
 """The benchmarks are found, run and held against the goals; that they are fast is not tested, only
 that they tell the truth."""
 
+import ast
+import importlib
 import importlib.util
 import json
 import sys
@@ -34,6 +36,18 @@ def goals(monkeypatch) -> ModuleType:
 
 def row(goals: ModuleType, folder: Path, what: str) -> list[str]:
     return next(goal for goal in goals.GOALS if goal.what.startswith(what)).row(folder)
+
+
+@pytest.mark.parametrize("path", sorted(BENCHMARKS.glob("*.py")), ids=lambda path: path.stem)
+def test_all_that_a_benchmark_imports_of_the_package_is_there(path):
+    """Imports inside its functions too, which a quick run may not reach."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if not isinstance(node, ast.ImportFrom) or not str(node.module).startswith("dml_bench"):
+            continue
+        module = importlib.import_module(str(node.module))
+        for name in (alias.name for alias in node.names):
+            if not hasattr(module, name):  # then it can only be a module inside a package
+                importlib.import_module(f"{node.module}.{name}")
 
 
 def test_every_benchmark_has_a_summary_and_the_goals_come_last():
