@@ -19,6 +19,7 @@ from typing import IO, Any, ClassVar, NoReturn
 import pytest
 
 from dml_bench.__main__ import main
+from dml_bench.registry.origins import entry_points_of
 from dml_bench.registry.plugins import PLUGGABLE
 from dml_bench.suite import worker, worker_process
 
@@ -172,6 +173,7 @@ class ForkedCommand(ForkedProgram):
     ) -> None:
         def program() -> None:
             sys.path[:0] = map(str, import_path)
+            entry_points_of.cache_clear()  # which were read before there were more folders
             sys.argv = ["dml-bench", *arguments]
             main()
 

@@ -514,6 +514,7 @@ def test_a_run_of_a_suite_says_the_same_line_to_the_suite(world):
         "cache_dir": str(world.cache),
         "device": "cpu",
         "wandb": "disabled",
+        "allowed_plugins": [],
         "command": ["dml-bench", "suite"],
     }
 
@@ -525,7 +526,7 @@ def test_a_run_of_a_suite_says_the_same_line_to_the_suite(world):
 
     ended = forked(world.here, [], give_the_order, program=lambda: sys.exit(worker.main()))
     said = json.loads(ended.out.splitlines()[-1])
-    assert (ended.code, said["event"], said["expected"]) == (1, "failed", True)
+    assert (ended.code, said["event"], said["expected"]) == (1, "failed", True), said
     assert (
         "state.pt: the file became larger than is allowed here: raise the limit (ulimit -f)"
         in said["text"]
