@@ -158,14 +158,13 @@ def logits_scores(run: MeasuredRun) -> Scores:
 def limited_scores(group: str, run: MeasuredRun) -> Scores:
     """Per query: right by the model without the unseen classes; of several hold-outs, the share of
     those for which the query's class belongs to the group."""
-    right = [scores_of_phase(precision_at_1, phase, run).values for phase in run.held_out]
-    return of_group(group, run, np.stack(right), run.neighbours[ALL].query_labels)
+    return of_group(group, run, right_of_limited(run))
 
 
 def unseen_scores_of_all(run: MeasuredRun) -> Scores:
     """Per query of a class that some hold-out does not train on: right by the model that did."""
     of_all = scores_of_phase(precision_at_1, ALL, run)
-    return of_group("unseen", run, np.stack([of_all.values for _ in run.held_out]), of_all.labels)
+    return of_group("unseen", run, np.stack([of_all.values for _ in run.held_out]))
 
 
 def drop_scores(group: str, run: MeasuredRun) -> Scores:
@@ -175,7 +174,7 @@ def drop_scores(group: str, run: MeasuredRun) -> Scores:
     lost = [
         of_all.minus(scores_of_phase(precision_at_1, phase, run)).values for phase in run.held_out
     ]
-    return of_group(group, run, np.stack(lost), of_all.labels)
+    return of_group(group, run, np.stack(lost))
 
 
 def lost_scores(group: str, run: MeasuredRun) -> Scores:
@@ -185,7 +184,7 @@ def lost_scores(group: str, run: MeasuredRun) -> Scores:
     lost = [
         lost_to(of_all, run.neighbours[phase], unseen) for phase, unseen in run.held_out.items()
     ]
-    to_unseen = of_group("seen", run, np.stack(lost), of_all.query_labels)
+    to_unseen = of_group("seen", run, np.stack(lost))
     return to_unseen if group == "unseen" else drop_scores("seen", run).minus(to_unseen)
 
 
@@ -206,7 +205,7 @@ def cost_scores(run: MeasuredRun) -> Scores:
     Both count what seen classes lose to images of unseen ones as part of training on less. See
     `lost_scores` for how much that is.
     """
-    right, unseen = right_and_unseen(run)
+    right, unseen = right_of_limited(run), never_trained_on(run)
     labels = run.neighbours[ALL].query_labels
     both = unseen.any(0) & ~unseen.all(0)
     if not both.any():
@@ -218,7 +217,7 @@ def cost_scores(run: MeasuredRun) -> Scores:
 def costs_of_holdouts(run: MeasuredRun) -> dict[str, float]:
     """By phase, the cost of being unseen of the classes that it held out; only of several
     hold-outs, and of classes that another limited model trained on."""
-    right, unseen = right_and_unseen(run)
+    right, unseen = right_of_limited(run), never_trained_on(run)
     labels = run.neighbours[ALL].query_labels
     trained = mean_where(right, ~unseen)
     costs = {}
@@ -235,13 +234,16 @@ def compares(held_out: Iterable[Collection[Hashable]]) -> str:
     return SAME_CLASSES if set.union(*several) - set.intersection(*several) else OTHER_CLASSES
 
 
-def right_and_unseen(run: MeasuredRun) -> tuple[np.ndarray, np.ndarray]:
-    """(hold-outs, query) whether the limited model is right, and whether it never trained on the
-    query's class."""
-    labels = run.neighbours[ALL].query_labels
+def right_of_limited(run: MeasuredRun) -> np.ndarray:
+    """(hold-outs, query) whether the limited model is right."""
     right = [scores_of_phase(precision_at_1, phase, run).values for phase in run.held_out]
-    unseen = [np.isin(labels, classes) for classes in run.held_out.values()]
-    return np.stack(right), np.stack(unseen)
+    return np.stack(right)
+
+
+def never_trained_on(run: MeasuredRun) -> np.ndarray:
+    """(hold-outs, query) whether the limited model never trained on the query's class."""
+    labels = run.neighbours[ALL].query_labels
+    return np.stack([np.isin(labels, classes) for classes in run.held_out.values()])
 
 
 def mean_where(values: np.ndarray, chosen: np.ndarray) -> np.ndarray:
@@ -253,10 +255,11 @@ def mean_where(values: np.ndarray, chosen: np.ndarray) -> np.ndarray:
     return means
 
 
-def of_group(group: str, run: MeasuredRun, values: np.ndarray, labels: np.ndarray) -> Scores:
+def of_group(group: str, run: MeasuredRun, values: np.ndarray) -> Scores:
     """(hold-outs, query) -> one value per query whose class belongs to the group in some hold-out:
     the mean over those."""
-    unseen = np.stack([np.isin(labels, classes) for classes in run.held_out.values()])
+    unseen = never_trained_on(run)
     belongs = {"unseen": unseen, "seen": ~unseen, "all": np.ones_like(unseen)}[group]
     chosen = belongs.any(0)
+    labels = run.neighbours[ALL].query_labels
     return Scores(mean_where(values, belongs)[chosen], labels[chosen])

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from dml_bench.analysis.diagnostics import Diagnostics
 from dml_bench.analysis.study import Study
 from dml_bench.analysis.table import TableRow
+from dml_bench.analysis.verdicts import FEWEST_SEEDS
 from dml_bench.plots.answers import draw_answers
 from dml_bench.plots.canvas import ReportFigure
 from dml_bench.report.format import (
-    MANY_SEEDS,
     band_cell,
     compared,
     cost_points,
@@ -254,6 +254,6 @@ def seed_counts(study: Study) -> str:
     seeds = f"{min(counts)} to {max(counts)} seeds" if min(counts) < max(counts) else ""
     seeds = seeds or counted(max(counts), "seed")
     sentence = f"{seeds}; brackets: 95% intervals"
-    if min(counts) < MANY_SEEDS:
+    if min(counts) < FEWEST_SEEDS:
         sentence += "; under 3 seeds: of these networks only, no verdicts"
     return sentence

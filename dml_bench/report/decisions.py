@@ -22,7 +22,7 @@ from dml_bench.report.document import (
     Text,
     Tone,
 )
-from dml_bench.report.format import counted, hundred
+from dml_bench.report.format import counted, hundred, interval_cell
 
 __all__ = ["claims_data", "contrasts_data", "count_verdicts", "decided_blocks", "summary"]
 
@@ -143,13 +143,10 @@ def claimed_size(claim: ClaimResult) -> str:
 
 def points_cell(measured: Interval | None, *, is_signed: bool) -> Cell:
     """`+7.1 [+1.2, +13.0]`"""
-    if measured is None:
-        return Cell("-")
-    sign = "+" if is_signed else ""
-    text = hundred(measured.estimate, sign)
-    if not math.isnan(measured.low):
-        text += f" [{hundred(measured.low, sign)}, {hundred(measured.high, sign)}]"
-    return Cell(text, None if math.isnan(measured.estimate) else measured.estimate)
+    text = interval_cell(measured, is_signed=is_signed)
+    if measured is None or math.isnan(measured.estimate):
+        return Cell(text)
+    return Cell(text, measured.estimate)
 
 
 def untested_table(claims: Sequence[ClaimResult]) -> Table:

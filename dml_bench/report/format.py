@@ -5,11 +5,11 @@ import math
 
 from dml_bench.analysis.study import certain_sign
 from dml_bench.analysis.table import TableRow
+from dml_bench.analysis.verdicts import FEWEST_SEEDS
 from dml_bench.evaluation.statistics import Interval, smallest_detectable
 from dml_bench.system.terminal import duration
 
 __all__ = [
-    "MANY_SEEDS",
     "band_cell",
     "compared",
     "cost_cell",
@@ -24,9 +24,6 @@ __all__ = [
     "seeds_of",
     "with_unit",
 ]
-
-MANY_SEEDS = 3
-"""From so many on an interval says something about other seeds, and verdicts are given."""
 
 # In cells
 
@@ -101,7 +98,7 @@ def detected(value: Interval, seeds: int) -> str:
     """What stands behind a difference from zero whose interval holds zero: ` (not detectable;
     smallest detectable: 4.1)`. Nothing where it does not, or where seeds are too few to
     say."""
-    if seeds < MANY_SEEDS or certain_sign(value):
+    if seeds < FEWEST_SEEDS or certain_sign(value):
         return ""
     return f" (not detectable; {smallest(value)})"
 
@@ -110,7 +107,7 @@ def compared(value: Interval | None, seeds: int) -> str:
     """`a difference of +3.1 points [+1.0, +5.2]`, or, from 3 seeds on, that none is detectable."""
     if value is None:
         return "no seed and split in common"
-    if seeds < MANY_SEEDS or certain_sign(value):
+    if seeds < FEWEST_SEEDS or certain_sign(value):
         return f"a difference of {points(value)}"
     return f"no detectable difference ({points(value)}; {smallest(value)})"
 
