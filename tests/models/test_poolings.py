@@ -16,6 +16,7 @@ FAMILIES = [
     "efficientnet_b0",
     "convnext_tiny",
     "efficientnet_lite0",
+    "mobilenet_v2",
     "timm:test_resnet",
     "timm:test_convnext",
 ]
