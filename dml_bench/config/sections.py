@@ -287,9 +287,10 @@ class Train:
 
     epochs: int = 100
     batch_size: int = 128
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """`auto`: bfloat16 where the device has units for it, float32 elsewhere. The loss is always in
-    float32."""
+    precision: Literal["auto", "float32", "bfloat16", "bfloat16_dense"] = "auto"
+    """`auto`: bfloat16 where the device has units for it, float32 elsewhere. `bfloat16_dense`:
+    depthwise convolutions in float32, the rest in bfloat16; `auto` takes it on a CPU for networks
+    that have some. The loss is always in float32."""
     proxy_lr_factor: float = 1.0
     """The loss's own parameters (proxies, class weights) learn at this multiple of `optimizer.lr`.
     """

@@ -15,6 +15,7 @@ from dml_bench.explain.methods import methods
 from dml_bench.explain.targets import ScoreDirection, closest_rows, toward_class
 from dml_bench.gallery.embedder import precision_of, trained_embedder, without_first_weights
 from dml_bench.models.embedder import build_embedder
+from dml_bench.models.precision import autocast
 from dml_bench.runs.run import Run
 from dml_bench.system.devices import choose_device
 from dml_bench.training.training_state import unit
@@ -75,8 +76,7 @@ class Model:
     def embed(self, pixels: np.ndarray) -> np.ndarray:
         """(images, size, size, 3) uint8 -> (images, dim) unit vectors, in the precision in which
         the run embedded its images."""
-        enabled = self.precision == "bfloat16"
-        with torch.autocast(self.network.device.type, dtype=torch.bfloat16, enabled=enabled):
+        with autocast(self.network.device, self.precision):
             return unit(self.network.outputs(torch.from_numpy(pixels)))
 
     def nearest(self, image: ExplainedImage, embedding: np.ndarray) -> tuple[int, float]:

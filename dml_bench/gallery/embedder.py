@@ -17,6 +17,7 @@ from dml_bench.config import Experiment
 from dml_bench.data.cache import View
 from dml_bench.data.images import Unreadable, bytes_of, decode
 from dml_bench.models.embedder import Embedder, build_embedder
+from dml_bench.models.precision import autocast
 from dml_bench.runs.run import Run
 from dml_bench.system.devices import choose_device
 from dml_bench.training.training_state import unit
@@ -98,8 +99,7 @@ class GalleryEmbedder:
     @torch.no_grad()
     def embed_pixels(self, pixels: np.ndarray) -> np.ndarray:
         """(batch, size, size, 3) uint8 -> (batch, dim) float32 unit vectors."""
-        enabled = self.precision == "bfloat16"
-        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=enabled):
+        with autocast(self.device, self.precision):
             outputs = self.embedder(torch.from_numpy(pixels).to(self.device))
         return unit(outputs.float().cpu())
 

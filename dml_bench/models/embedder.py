@@ -10,6 +10,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from dml_bench.config import Experiment
 from dml_bench.models.backbones import check_image_size, drop_pooling, replace_pooling
 from dml_bench.models.convolutions import speed_up_small_maps
+from dml_bench.models.precision import open_depthwise_to_float32
 from dml_bench.models.weights import load_backbone
 from dml_bench.registry import backbones, heads, poolings
 from dml_bench.system.seeding import seed_everything
@@ -124,6 +125,7 @@ def build_embedder(
         may_lack=place,
     )
     speed_up_small_maps(backbone)
+    open_depthwise_to_float32(backbone)
     if heads.of(config.head).facts["takes_map"]:
         drop_pooling(backbone, name, config.head.name)
     head = heads.of(config.head).build(backbone.num_features, **config.head.options)

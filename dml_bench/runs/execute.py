@@ -10,6 +10,7 @@ from dml_bench.data.identity import describe_copies
 from dml_bench.data.split import split_of
 from dml_bench.evaluation.collapse import describe_doubts
 from dml_bench.models.embedder import build_embedder
+from dml_bench.models.precision import network_precision
 from dml_bench.protocols import phases_of
 from dml_bench.registry.plugins import PluginRecord, import_recorded, remember
 from dml_bench.runs.folder import RunFolder
@@ -19,7 +20,7 @@ from dml_bench.runs.schema import Summary
 from dml_bench.runs.session import RunSession
 from dml_bench.system import distributed
 from dml_bench.system.callbacks import Callback
-from dml_bench.system.devices import choose_device, choose_precision
+from dml_bench.system.devices import choose_device
 from dml_bench.system.memory import keep_freed_memory
 from dml_bench.system.seeding import deterministic
 from dml_bench.training.build import check_distributed
@@ -42,7 +43,6 @@ def execute(request: RunRequest) -> Outcome:
     request = replace(request, experiment=experiment)
     remember_plugins(experiment, callback)
     check_distributed(experiment, device)
-    precision = choose_precision(experiment.train.precision, device)
     deterministic()
     keep_freed_memory()
     with distributed.main_process_first():
@@ -66,12 +66,14 @@ def execute(request: RunRequest) -> Outcome:
             return Outcome(folder.path, summary, already_finished=True)
         with distributed.main_process_first():
             # Weights that can't be had are met here, before the images are decoded.
-            if unwrapped := build_embedder(experiment).unwrapped:
-                callback.note(unwrapped)
+            embedder = build_embedder(experiment)
+            if embedder.unwrapped:
+                callback.note(embedder.unwrapped)
             pixels, dataset = open_readable_images(
                 experiment, dataset, request.cache_dir, device, callback
             )
         split = split_of(experiment, dataset)
+        precision = network_precision(experiment.train.precision, device, embedder)
         session = RunSession(request, folder, dataset, split, pixels, device, precision)
         session.begin()
         try:

@@ -10,8 +10,10 @@ from pathlib import Path
 import numpy as np
 
 from dml_bench.config import Component, Experiment
+from dml_bench.models.embedder import build_embedder
+from dml_bench.models.precision import network_precision
 from dml_bench.system.callbacks import Callback
-from dml_bench.system.devices import choose_device, choose_precision
+from dml_bench.system.devices import choose_device
 from dml_bench.system.memory import keep_freed_memory
 from dml_bench.system.seeding import deterministic, seed_everything
 from dml_bench.training.batches import epoch_batches
@@ -134,7 +136,7 @@ def begun(
         train=replace(experiment.train, checkpoint="last"),
     )
     device = choose_device(device_name)
-    precision = choose_precision(plain.train.precision, device)
+    precision = network_precision(plain.train.precision, device, build_embedder(plain))
     deterministic()
     keep_freed_memory()
     inputs = open_inputs(plain, data_dir, cache_dir, device, callback)

@@ -17,6 +17,7 @@ from dml_bench.data.mixing import Mixer
 from dml_bench.data.split import Monitored, Phase
 from dml_bench.losses.objective import Objective
 from dml_bench.models.embedder import Embedder
+from dml_bench.models.precision import autocast
 from dml_bench.system import distributed
 from dml_bench.system.callbacks import Callback, EpochRecord
 from dml_bench.system.shapes import Float, Int, shaped
@@ -55,9 +56,7 @@ class TrainingState:
 
     def autocast(self) -> AbstractContextManager[Any]:
         """The context in which a network computes in the precision of the run."""
-        return torch.autocast(
-            self.device.type, dtype=torch.bfloat16, enabled=self.precision == "bfloat16"
-        )
+        return autocast(self.device, self.precision)
 
     def forward(
         self, inputs: Tensor, layer: str = "", inside: Callable[[Tensor], Tensor] | None = None

@@ -85,21 +85,26 @@ def test_an_image_of_the_run_embedded_again_has_its_stored_embedding(run, phase)
     np.testing.assert_allclose(again.embeddings, gallery.embeddings, atol=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("precision", "backbone"),
+    [("bfloat16", "timm:test_resnet"), ("bfloat16_dense", "timm:test_efficientnet")],
+)
 def test_that_holds_in_bfloat16_and_with_statistics_of_the_training_images(
-    birds, cache_dir, tmp_path
+    birds, cache_dir, tmp_path, precision, backbone
 ):
     outcome = train(
         birds,
         cache_dir,
         tmp_path,
-        "train.precision=bfloat16",
+        f"train.precision={precision}",
+        f"model.backbone={backbone}",
         "images.normalization=train",
         *SQUASH,
     )
     place = open_gallery_file(outcome.folder, "limited", None)
     network = GalleryEmbedder(place.run, "limited", "cpu")
     gallery = place.read()
-    assert network.precision == "bfloat16"
+    assert network.precision == precision
     again = network.embed([Path(entry.path) for entry in gallery.entries])
     np.testing.assert_allclose(again.embeddings, gallery.embeddings, atol=1e-3)
 
