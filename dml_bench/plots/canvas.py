@@ -17,7 +17,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from dml_bench.evaluation.statistics import Interval
-from dml_bench.system.lettering import literal, shortened, text_style
+from dml_bench.system.lettering import families_for, literal, shortened, text_style
 
 __all__ = [
     "INK",
@@ -95,10 +95,18 @@ def style() -> AbstractContextManager[None]:
 
 def saved(figure: Figure, name: str, title: str, caption: str) -> ReportFigure:
     """The figure as SVG for a page and as PNG."""
+    import matplotlib as mpl
+    from matplotlib.text import Text
+
+    texts = figure.findobj(Text)
+    fonts = families_for("".join(text.get_text() for text in texts))
+    for text in texts:
+        text.set_fontfamily(fonts)
     svg, png = io.StringIO(), io.BytesIO()
-    figure.savefig(svg, format="svg", transparent=True, metadata={"Date": None})
-    figure.set_layout_engine("none")  # it stays as it was laid out
-    figure.savefig(png, format="png", dpi=130, facecolor="white")
+    with mpl.rc_context({"font.family": fonts}):  # of the ticks that are still to come
+        figure.savefig(svg, format="svg", transparent=True, metadata={"Date": None})
+        figure.set_layout_engine(None)  # it stays as it was laid out, and is drawn once
+        figure.savefig(png, format="png", dpi=130, facecolor="white")
     return ReportFigure(name, title, caption, inline(svg.getvalue(), name, title), png.getvalue())
 
 

@@ -17,7 +17,7 @@ import numpy as np
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["Pen", "literal", "shortened", "text_style"]
+__all__ = ["Pen", "families_for", "literal", "shortened", "text_style"]
 
 PACKAGES = ("manimgx_fonts", "manimgx_fonts_cjk")
 """What the extra `fonts` installs, as far as it is there."""
@@ -77,6 +77,12 @@ def family_of(letter: str) -> str | None:
     return next((family for family in families() if ord(letter) in characters(family)), None)
 
 
+def families_for(text: str) -> list[str]:
+    """The names of the fonts that a text needs. matplotlib looks up every font that it may use for
+    every text, which takes ten times as long with all of them."""
+    return list(dict.fromkeys([FIRST, *filter(None, map(family_of, text))]))
+
+
 def drawn(letter: str) -> str:
     if family_of(letter) is not None:
         return letter
@@ -105,11 +111,9 @@ class Pen:
         self._widths: dict[str, float] = {}
 
     def _font(self, line: str) -> Any:
-        """Only the fonts that a line needs: asking all of them takes ten times as long."""
         from matplotlib.font_manager import FontProperties
 
-        needed = dict.fromkeys([FIRST, *filter(None, map(family_of, line))])
-        return FontProperties(family=list(needed), size=self.size)
+        return FontProperties(family=families_for(line), size=self.size)
 
     def width(self, line: str) -> float:
         """In pixels."""
