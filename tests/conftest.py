@@ -2,6 +2,7 @@ import hashlib
 import os
 import shutil
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -72,6 +73,20 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     terminal = session.config.pluginmanager.get_plugin("terminalreporter")
     if terminal and session.config.getoption("--require-all") and terminal.stats.get("skipped"):
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+@pytest.fixture(scope="session", autouse=True)
+def runs_wait_for_no_disk_and_time_few_images() -> Iterator[None]:
+    """The files of a test need not outlive a power cut, and nobody reads how fast its images were:
+    waiting for the disk takes as long as a tiny run, timing 50 images one by one a tenth of it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda descriptor: None)
+        if "torch" in sys.modules:  # else no test of this session trains
+            from dml_bench.runs import embed_and_search
+
+            patch.setattr(embed_and_search, "LATENCIES", 4)
+            patch.setattr(embed_and_search, "PHOTOS", 4)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -27,7 +27,7 @@ def write_files(folder: Path) -> Path:
     (folder / "diverges.toml").write_text(
         'extends = "fine.toml"\noptimizer = { name = "sgd", lr = 1e38 }\n'
     )
-    (folder / "longer.toml").write_text('extends = "fine.toml"\ntrain = { epochs = 30 }\n')
+    (folder / "longer.toml").write_text('extends = "fine.toml"\ntrain = { epochs = 12 }\n')
     return folder
 
 

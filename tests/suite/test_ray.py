@@ -159,9 +159,7 @@ def test_a_run_that_is_begun_again_waits_until_the_lost_process_has_left_its_fol
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = write_files(tmp_path_factory.mktemp("experiments"))
-    (folder / "longer.toml").write_text('extends = "fine.toml"\ntrain = { epochs = 12 }\n')
-    return folder
+    return write_files(tmp_path_factory.mktemp("experiments"))
 
 
 @pytest.fixture(scope="module")

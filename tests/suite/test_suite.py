@@ -681,7 +681,7 @@ def test_a_run_that_is_killed_is_a_failed_row_and_goes_on_the_next_time(
             (tmp_path / "longer" / "cub" / "seed-42" / "metrics.jsonl").read_text().splitlines()
         )
     ]
-    assert [record["epoch"] for record in records] == [*range(1, 31)] * 2
+    assert [record["epoch"] for record in records] == [*range(1, 13)] * 2
     assert (
         len(
             json.loads((tmp_path / "longer" / "cub" / "seed-42" / "environment.json").read_text())[
