@@ -121,7 +121,10 @@ def weights(experiment: Experiment) -> str:
 
 
 def trainable(experiment: Experiment) -> str:
-    return "frozen backbone" if experiment.model.trainable == "head" else "all layers"
+    model = experiment.model
+    if model.last_stages:
+        return "last stage" if model.last_stages == 1 else f"last {model.last_stages} stages"
+    return "frozen backbone" if model.trainable == "head" else "all layers"
 
 
 def head(experiment: Experiment) -> str:

@@ -183,10 +183,10 @@ def check_mixing(experiment: Experiment) -> None:
             f"mixing.start_from is {mixing.start_from}, but there are {epochs} epochs: {name} would"
             " never be on"
         )
-    if experiment.model.trainable == "head":
+    if experiment.model.trainable != "all":
         raise ValueError(
-            f"{name} mixes images, and model.trainable = head trains on features computed once;"
-            " --set model.trainable=all"
+            f"{name} mixes images, and model.trainable = {experiment.model.trainable} trains on"
+            " features computed once; --set model.trainable=all"
         )
     if experiment.train.views > 1:
         raise ValueError(
@@ -347,21 +347,24 @@ def check_model(experiment: Experiment) -> None:
             f"model.pooling has no effect: head {model.head.name} takes the whole map; --set"
             " model.pooling=own"
         )
-    if experiment.train.sync_bn and (model.batch_norm == "frozen" or model.trainable == "head"):
+    if experiment.train.sync_bn and (model.batch_norm == "frozen" or model.trainable != "all"):
         frozen = (
             "model.batch_norm = frozen"
             if model.batch_norm == "frozen"
-            else "model.trainable = head"
+            else f"model.trainable = {model.trainable}"
         )
-        raise ValueError(
-            f"train.sync_bn has no effect with {frozen}, whose statistics stay as they are; leave"
-            " it out"
+        reason = (
+            "which trains a part of the network by itself"
+            if model.last_stages and model.batch_norm == "train"
+            else "whose statistics stay as they are"
         )
-    if model.trainable != "head":
+        raise ValueError(f"train.sync_bn has no effect with {frozen}, {reason}; leave it out")
+    if model.trainable == "all":
         return
+    setting = f"model.trainable = {model.trainable}"
     if experiment.augment.active:
         raise ValueError(
-            "model.trainable = head trains on features computed once, so augmentation has no"
+            f"{setting} trains on features computed once, so augmentation has no"
             " effect: "
             + " ".join(
                 f"--set augment.{name}={default:g}"
@@ -370,21 +373,20 @@ def check_model(experiment: Experiment) -> None:
         )
     if experiment.evaluate.tta != "none":
         raise ValueError(
-            "model.trainable = head has the features of one view of each image: --set"
-            " evaluate.tta=none"
+            f"{setting} has the features of one view of each image: --set evaluate.tta=none"
         )
     if experiment.images.progressive:
         raise ValueError(
-            "model.trainable = head trains on features computed once, so images.progressive has no"
+            f"{setting} trains on features computed once, so images.progressive has no"
             " effect: --set images.progressive=[]"
         )
     if experiment.images.normalization == "train":
         raise ValueError(
             "images.normalization = train would give each phase other frozen features: use backbone"
-            " with model.trainable = head"
+            f" with {setting}"
         )
     require(
-        model.batch_norm == "train",
+        model.batch_norm == "train" or model.trainable != "head",
         "model.batch_norm = frozen has no effect with model.trainable = head, which freezes the"
         " whole backbone",
     )

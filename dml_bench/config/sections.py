@@ -1,6 +1,7 @@
 """The sections of an experiment: frozen values, each checked by itself as it is made."""
 
 import math
+import re
 from dataclasses import dataclass, fields
 from typing import Literal
 
@@ -245,13 +246,27 @@ class Model:
     weights: str = "imagenet"
     """`imagenet`, `none` (random), `source` (pretrained on drawn species, see `pretrain`), or the
     path of a state dict."""
-    trainable: Literal["all", "head"] = "all"
-    """`head` freezes the backbone, computes its features once and trains on those."""
+    trainable: str = "all"
+    """`all`; `head` freezes the backbone, computes its features once and trains on those; `last:N`
+    does so with all but its last N stages, which are trained with the head."""
     pooling: Component = component(registry.poolings, "own")
     head: Component = component(registry.heads, "linear")
     batch_norm: Literal["train", "frozen"] = "train"
     """`frozen` keeps the statistics and the affine parameters of the backbone's BatchNorm layers as
     they were loaded."""
+
+    def __post_init__(self) -> None:
+        require(
+            bool(re.fullmatch(r"all|head|last:[1-9]\d*", self.trainable)),
+            "model.trainable must be all, head or last:N with N from 1, e.g. last:2, got"
+            f" {self.trainable!r}",
+        )
+
+    @property
+    def last_stages(self) -> int:
+        """How many stages of the backbone are trained on features of the rest; 0 where none is
+        computed, or where only the head is trained."""
+        return int(self.trainable.partition(":")[2] or 0)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -190,17 +190,17 @@ class ImageInputs:
 
 
 class FeatureInputs:
-    """Rows of a frozen backbone's features, computed once: (batch, features) float32."""
+    """What a frozen backbone, or its first stages, make of images, computed once: (batch, ...)."""
 
     def __init__(self, table: Tensor):
         self.table = table
 
     def train(self, images: np.ndarray, *, phase: str, epoch: int, view: int = 0) -> Tensor:
-        """(batch, num_features), the same in every epoch."""
+        """(batch, ...), the same in every epoch."""
         return self.view(images)
 
     def view(self, images: np.ndarray, variant: TTAView = PLAIN) -> Tensor:
-        """(batch, num_features) of the one view there is."""
+        """(batch, ...) of the one view there is."""
         assert variant == PLAIN, "there are features of one view"
         return self.table[torch.from_numpy(images).to(self.table.device)]
 

@@ -1,5 +1,6 @@
 """The model that is trained and kept: pixels in, embeddings out."""
 
+from collections.abc import Iterable
 from typing import Annotated
 
 import torch
@@ -11,6 +12,7 @@ from dml_bench.config import Experiment
 from dml_bench.models.backbones import check_image_size, drop_pooling, replace_pooling
 from dml_bench.models.convolutions import speed_up_small_maps
 from dml_bench.models.precision import open_depthwise_to_float32
+from dml_bench.models.stages import LastStages, cut_backbone, first_stages
 from dml_bench.models.weights import load_backbone
 from dml_bench.registry import backbones, heads, poolings
 from dml_bench.system.seeding import seed_everything
@@ -35,6 +37,7 @@ class Embedder(nn.Module):
             "std", (std * 255).clamp(min=1)
         )  # a channel without contrast stays finite
         self.frozen: dict[str, nn.Module] = {}
+        self._last: tuple[LastStages, ...] = ()  # in a tuple: its parameters have names already
         self.unwrapped = ""
         """What was taken off the names of the first weights; '' where nothing was."""
 
@@ -46,10 +49,23 @@ class Embedder(nn.Module):
     def features(self, pixels: Tensor) -> Tensor:
         """(batch, height, width, 3) values 0-255 of any type -> (batch, num_features) pooled
         features; the map for a head that takes it."""
+        return self.backbone(self.normalised(pixels))
+
+    @property
+    def last_stages(self) -> LastStages | None:
+        """What is trained on `first_stages`; None where the backbone is one part."""
+        return self._last[0] if self._last else None
+
+    def first_stages(self, pixels: Tensor) -> Tensor:
+        """(batch, height, width, 3) values 0-255 -> what `last_stages` takes: (batch, height,
+        width, channels), or (batch, tokens, dim)."""
+        assert self.last_stages is not None, "this embedder's backbone is one part"
+        return first_stages(self.backbone, self.last_stages.cut_after, self.normalised(pixels))
+
+    def normalised(self, pixels: Tensor) -> Tensor:
+        """(batch, height, width, 3) values 0-255 of any type -> (batch, 3, height, width)."""
         images = torch.addcmul(-self.mean / self.std, pixels.float(), 1 / self.std)
-        return self.backbone(
-            images.permute(0, 3, 1, 2)
-        )  # channels-last memory, seen as (batch, 3, height, width)
+        return images.permute(0, 3, 1, 2)  # channels-last memory
 
     def project(self, features: Tensor) -> Tensor:
         """What `features` returns -> (batch, dim), before normalisation."""
@@ -62,12 +78,26 @@ class Embedder(nn.Module):
     def freeze_batch_norm(self) -> None:
         """From now on training changes neither the statistics nor the affine parameters of the
         backbone's BatchNorm layers."""
-        self.frozen = {
-            f"backbone.{name}": layer
-            for name, layer in self.backbone.named_modules()
-            if isinstance(layer, _BatchNorm)
-        }
-        for layer in self.frozen.values():
+        self._freeze(
+            name for name, layer in self.backbone.named_modules() if isinstance(layer, _BatchNorm)
+        )
+
+    def train_last_stages(self, backbone: str, count: int, size: int) -> None:
+        """From now on training changes nothing but the last stages of the backbone of that name,
+        for images of `size` pixels, and the head. Raises ValueError where that can't be."""
+        last = cut_backbone(self.backbone, self.head, backbone, count, size)
+        self._last = (last,)
+        inside = tuple(f"{name}." for name in last.finished)
+        self._freeze(
+            name
+            for name, _ in self.backbone.named_modules()
+            if name in last.finished or name.startswith(inside)
+        )
+
+    def _freeze(self, names: Iterable[str]) -> None:
+        for name in names:
+            layer = self.backbone.get_submodule(name)
+            self.frozen[f"backbone.{name}"] = layer
             for parameter in layer.parameters(recurse=False):
                 parameter.requires_grad_(False)
         self.train(self.training)
@@ -87,6 +117,8 @@ class Embedder(nn.Module):
     def train(self, mode: bool = True) -> "Embedder":
         """Training mode, in which frozen layers go on as in evaluation."""
         super().train(mode)
+        for last in self._last:
+            last.train(mode)
         for layer in self.frozen.values():
             layer.eval()
         return self
@@ -145,9 +177,11 @@ def freeze(embedder: Embedder, experiment: Experiment) -> None:
     """Take from training what the experiment does not train. Raises ValueError where that is
     nothing, or everything."""
     config = experiment.model
+    if config.last_stages:
+        embedder.train_last_stages(config.backbone.name, config.last_stages, experiment.images.size)
     if config.batch_norm == "frozen":
         embedder.freeze_batch_norm()
-        if not embedder.frozen:
+        if not any(isinstance(layer, _BatchNorm) for layer in embedder.frozen.values()):
             raise ValueError(
                 f"model.batch_norm is 'frozen', but {config.backbone.name} has no BatchNorm: leave"
                 " model.batch_norm out"

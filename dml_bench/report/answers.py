@@ -189,12 +189,12 @@ def photos_per_second(line: TableRow) -> float | None:
 
 
 def photo_rate(run: Run) -> float | None:
-    """Photos a second. Earlier runs measured images that were decoded already, or, of a head alone,
-    features, which says nothing."""
+    """Photos a second. Earlier runs measured images that were decoded already, or, of a part of the
+    network, features, which says nothing."""
     cost = run.costs.get(run.protocol.main_phase)
     if cost is None:
         return None
-    if "photos_per_second" in cost or run.experiment.model.trainable == "head":
+    if "photos_per_second" in cost or run.experiment.model.trainable != "all":
         return cost.get("photos_per_second")
     return cost.get("embed_images_per_second")
 

@@ -74,7 +74,7 @@ def build(
         callback=callback,
         frozen=embedder.frozen_state(),
     )
-    if experiment.model.trainable == "head":
+    if experiment.model.trainable != "all":
         state.source = FeatureInputs(frozen_features(state, pixels))
     else:
         pixels.keep_on_device()

@@ -37,10 +37,11 @@ def preview(
 
     Raises ValueError where no images are trained on, or where there is no such epoch.
     """
-    if experiment.model.trainable == "head":
+    trainable = experiment.model.trainable
+    if trainable != "all":
         raise ValueError(
-            f"{experiment.name} has no batches of images: model.trainable = head trains on features"
-            " computed once"
+            f"{experiment.name} has no batches of images: model.trainable = {trainable} trains on"
+            " features computed once"
         )
     if not 1 <= epoch <= experiment.train.epochs:
         raise ValueError(

@@ -77,7 +77,9 @@ class TrainingState:
     @property
     def trained_part(self) -> nn.Module:
         """Of the embedder, what inputs of the source go through."""
-        return self.embedder.head if isinstance(self.source, FeatureInputs) else self.embedder
+        if not isinstance(self.source, FeatureInputs):
+            return self.embedder
+        return self.embedder.last_stages or self.embedder.head
 
     @property
     def trained(self) -> np.ndarray:

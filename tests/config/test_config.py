@@ -236,6 +236,14 @@ def test_a_probability_may_be_anything_from_0_to_1(probability):
             {"model": {"trainable": "head"}, "images": {"normalization": "train"}},
             "normalization = train .* frozen features",
         ),
+        (
+            {"model": {"trainable": "last:2"}, "augment": {"horizontal_flip": 0.5}},
+            r"model\.trainable = last:2 trains on features computed once",
+        ),
+        (
+            {"model": {"trainable": "last:0"}},
+            r"model\.trainable must be all, head or last:N .* got 'last:0'",
+        ),
         ({"pretrain": {"epochs": 3}}, r"pretrain has no effect with model\.weights = imagenet"),
         (
             {"pretrain": {}, "model": {"weights": "none"}},

@@ -519,6 +519,47 @@ def test_a_frozen_pretrained_backbone_trains_its_head_on_features_computed_once(
     assert not torch.equal(start["head.weight"], first["head.weight"])
 
 
+def test_the_last_stage_is_trained_on_maps_of_the_rest_computed_once_and_used_with_it(
+    birds: Path,
+    cache_dir: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+):
+    from dml_bench.gallery.embedder import GalleryEmbedder
+    from dml_bench.gallery.store import open_gallery_file
+    from dml_bench.models.embedder import build_embedder
+
+    computed = []
+    original = frozen_features.compute_features
+    monkeypatch.setattr(
+        frozen_features, "compute_features", lambda *args: computed.append(args) or original(*args)
+    )
+    settings = (
+        "model.trainable=last:1",
+        "augment.random_crop_from=0",
+        "augment.horizontal_flip=0",
+        "train.precision=float32",
+    )
+    outcome = train(birds, cache_dir, tmp_path, *settings)
+    assert len(computed) == 1, "both phases share the maps"
+    first, second = (
+        load_file(outcome.folder / phase / "weights.safetensors") for phase in ("all", "limited")
+    )
+    start = build_embedder(tiny(*settings)).state_dict()
+    learnt = {name for name in first if not torch.equal(first[name], start[name])}
+    assert {".".join(name.split(".")[:2]) for name in learnt} >= {"backbone.layer4", "head.weight"}
+    assert all(name.startswith(("backbone.layer4.", "head.")) for name in learnt)
+    assert not torch.equal(
+        first["backbone.layer4.0.conv1.weight"], second["backbone.layer4.0.conv1.weight"]
+    )
+    place = open_gallery_file(outcome.folder, "all", None)
+    gallery = place.read()
+    again = GalleryEmbedder(place.run, "all", "cpu").embed(
+        [Path(entry.path) for entry in gallery.entries]
+    )
+    np.testing.assert_allclose(again.embeddings, gallery.embeddings, atol=1e-5)
+
+
 def test_source_weights_are_trained_once_shared_and_transferred(birds: Path, tmp_path: Path):
     cache_dir = tmp_path / "cache"  # without the source weights of other tests
     pretrain = [

@@ -363,6 +363,7 @@ def test_only_run_is_started_by_torchrun():
             "train.sync_bn has no effect with model.batch_norm = frozen",
         ),
         (("model.trainable=head",), "train.sync_bn has no effect with model.trainable = head"),
+        (("model.trainable=last:1",), "sync_bn has no effect .* trains a part of the network"),
     ],
 )
 def test_shared_statistics_of_what_stays_as_it_is_are_refused(settings, message):
