@@ -206,8 +206,9 @@ def register_dataset(name: str = "", *, summary: str, source: str = "", **facts:
     """Decorator: make a function known as a reader of a data set.
 
     It takes `where`, with the folders to read from, and returns a
-    `dml_bench.data.datasets.Dataset`. The facts are `needs_data_dir` (True by default) and
-    `obtain`, which says where to get it. The other arguments are those of `register_loss`.
+    `dml_bench.data.datasets.Dataset`. The facts are `needs_data_dir` (True by default), `obtain`,
+    which says where to get it, and `has_coarse_classes` (False by default). The other arguments are
+    those of `register_loss`.
 
     Raises ValueError where the name is taken, a fact is unknown or an option has no type.
     Source: docs/adding_things.md.

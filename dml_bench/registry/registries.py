@@ -366,7 +366,7 @@ def as_option(parameter: inspect.Parameter, build: Callable[..., Any]) -> inspec
 datasets = Registry(
     "dataset",
     "dml_bench.data.datasets",
-    {"needs_data_dir": True, "obtain": ""},
+    {"needs_data_dir": True, "obtain": "", "has_coarse_classes": False},
     passes=("where",),
     group="dml_bench.datasets",
 )

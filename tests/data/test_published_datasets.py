@@ -1,5 +1,5 @@
-"""Readers of Stanford Cars, Stanford Online Products and In-Shop Clothes Retrieval, on small trees
-in their published layouts."""
+"""Readers of Stanford Cars, Stanford Online Products, In-Shop Clothes Retrieval, Grocery Store and
+Omniglot, on small trees in their published layouts."""
 
 import shutil
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from dml_bench.data.images import decode
 from dml_bench.data.split import make_split
 from dml_bench.registry import datasets
 
-PUBLISHED = ("cars196", "cub", "inshop", "sop")
+PUBLISHED = ("cars196", "cub", "grocery", "inshop", "omniglot", "sop")
 
 
 def read(name: str, data_dir: Path, **options) -> Dataset:
@@ -663,12 +663,194 @@ def test_an_empty_list_of_clothes_is_refused(inshop):
     )
 
 
+# Grocery Store
+
+GROCERY_CLASSES = [
+    "Class Name (str),Class ID (int),Coarse Class Name (str),Coarse Class ID (int),Iconic Image"
+    " Path (str),Product Description Path (str)",
+    "Royal-Gala,0,Apple,0,/iconic/Royal-Gala_Iconic.jpg,/iconic/Royal-Gala_Description.txt",
+    "Banana,1,Banana,1,/iconic/Banana_Iconic.jpg,/iconic/Banana_Description.txt",
+    "Granny-Smith,2,Apple,0,/iconic/Granny-Smith_Iconic.jpg,/iconic/Granny-Smith_Description.txt",
+]
+GROCERY_LISTS = {
+    "train.txt": [
+        "train/Apple/Royal-Gala_001.jpg, 0, 0",
+        "train/Banana/Banana_001.jpg, 1, 1",
+        "train/Apple/Granny-Smith_001.jpg, 2, 0",
+    ],
+    "val.txt": ["val/Banana/Banana_001.jpg, 1, 1"],
+    "test.txt": [
+        "test/Apple/Royal-Gala_001.jpg, 0, 0",
+        "test/Banana/Banana_001.jpg, 1, 1",
+        "test/Apple/Granny-Smith_001.jpg, 2, 0",
+    ],
+}
+
+
+@pytest.fixture
+def grocery(tmp_path: Path) -> Path:
+    root = tmp_path / "GroceryStoreDataset" / "dataset"
+    lines(root / "classes.csv", GROCERY_CLASSES)
+    for grocery_class in GROCERY_CLASSES[1:]:
+        photograph(root / grocery_class.split(",")[4].removeprefix("/"))
+    for name, content in GROCERY_LISTS.items():
+        lines(root / name, content)
+        for line in content:
+            photograph(root / line.partition(",")[0])
+    return root
+
+
+def test_groceries_have_the_classes_the_kinds_and_the_parts_of_their_lists(grocery):
+    dataset = read("grocery", grocery)
+    assert (dataset.name, dataset.root) == ("grocery", grocery)
+    assert dataset.paths == (
+        "test/Apple/Granny-Smith_001.jpg",
+        "test/Apple/Royal-Gala_001.jpg",
+        "test/Banana/Banana_001.jpg",
+        "train/Apple/Granny-Smith_001.jpg",
+        "train/Apple/Royal-Gala_001.jpg",
+        "train/Banana/Banana_001.jpg",
+        "val/Banana/Banana_001.jpg",
+    )
+    assert dataset.labels.tolist() == [2, 0, 1, 2, 0, 1, 1]
+    assert dataset.class_names == ("Royal-Gala", "Banana", "Granny-Smith")
+    assert dataset.coarse_classes == ("Apple", "Banana", "Apple")
+    assert dataset.parts == ("test", "test", "test", "train", "train", "train", "valid")
+
+
+def test_groceries_are_found_two_folders_above_their_lists(grocery):
+    assert read("grocery", grocery.parent.parent).root == grocery
+
+
+@pytest.mark.parametrize(
+    ("file", "line", "content", "problem"),
+    [
+        (
+            "train.txt",
+            1,
+            "train/Banana/Banana_001.jpg, one, 1",
+            "HERE/train.txt line 2 must be 'path, class id, coarse class id', got 'train/Banana",
+        ),
+        (
+            "test.txt",
+            0,
+            "test/Apple/Royal-Gala_001.jpg, 0, 1",
+            "classes in HERE/test.txt that classes.csv has not: 1 (first: line 1: test/Apple",
+        ),
+        (
+            "val.txt",
+            0,
+            "val/Banana/Banana_001.jpg, 3, 1",
+            "classes in HERE/val.txt that classes.csv has not: 1 (first: line 1: val/Banana",
+        ),
+        (
+            "val.txt",
+            0,
+            "val/Banana/gone.jpg, 1, 1",
+            "images that do not exist in HERE: 1 (first: val/Banana/gone.jpg)",
+        ),
+        (
+            "classes.csv",
+            2,
+            "Banana,2,Banana,1,/iconic/Banana_Iconic.jpg,/iconic/Banana_Description.txt",
+            "HERE/classes.csv line 3 must be of class id 1, with 6 values",
+        ),
+        (
+            "classes.csv",
+            3,
+            "Granny-Smith,2,Pear,0,/iconic/Granny-Smith_Iconic.jpg,/iconic/x.txt",
+            "HERE/classes.csv line 4 must be of class id 2, with 6 values and one name for each",
+        ),
+    ],
+)
+def test_a_list_of_groceries_that_makes_no_sense_is_refused_with_the_place(
+    grocery, file, line, content, problem
+):
+    listed = list(GROCERY_CLASSES if file == "classes.csv" else GROCERY_LISTS[file])
+    listed[line] = content
+    lines(grocery / file, listed)
+    assert problem in refusal("grocery", grocery)
+
+
+def test_a_missing_list_of_groceries_is_refused_with_the_way_to_get_it(grocery):
+    (grocery / "val.txt").unlink()
+    assert "HERE/val.txt is missing: restore it, or dml-bench data fetch grocery" in refusal(
+        "grocery", grocery
+    )
+
+
+# Omniglot
+
+OMNIGLOT = {
+    "images_background_small1": {
+        "Greek": ("character01", "character02"),
+        "Korean": ("character01",),
+    },
+    "images_background_small2": {
+        "Greek": ("character01", "character02"),
+        "Tagalog": ("character01",),
+    },
+}
+
+
+@pytest.fixture
+def omniglot(tmp_path: Path) -> Path:
+    root = tmp_path / "omniglot"
+    for folder, alphabets in OMNIGLOT.items():
+        for alphabet, characters in alphabets.items():
+            for character in characters:
+                for drawer in (1, 2):
+                    place = root / folder / alphabet / character / f"0394_{drawer:02}.png"
+                    place.parent.mkdir(parents=True, exist_ok=True)
+                    Image.new("1", (105, 105), drawer - 1).save(place)
+    return root
+
+
+def test_characters_are_classes_of_their_alphabet_and_an_alphabet_is_read_once(omniglot):
+    dataset = read("omniglot", omniglot)
+    assert (dataset.name, dataset.root) == ("omniglot", omniglot)
+    assert dataset.class_names == (
+        "Greek.character01",
+        "Greek.character02",
+        "Korean.character01",
+        "Tagalog.character01",
+    )
+    assert dataset.coarse_classes == ("Greek", "Greek", "Korean", "Tagalog")
+    assert dataset.labels.tolist() == [0, 0, 1, 1, 2, 2, 3, 3]
+    assert dataset.paths[:2] == (
+        "images_background_small1/Greek/character01/0394_01.png",
+        "images_background_small1/Greek/character01/0394_02.png",
+    )
+    assert dataset.parts is None
+
+
+def test_drawings_of_one_bit_are_decoded_to_black_and_white(omniglot):
+    dataset = read("omniglot", omniglot)
+    levels = [np.unique(decode(omniglot / path)).tolist() for path in dataset.paths[:2]]
+    assert levels == [[0], [255]]
+
+
+def test_a_missing_folder_of_characters_is_refused_with_the_way_to_get_it(omniglot):
+    shutil.rmtree(omniglot / "images_background_small2")
+    assert refusal("omniglot", omniglot) == (
+        "HERE lacks images_background_small2: dml-bench data fetch omniglot --data-dir DIR"
+        " downloads it"
+    )
+
+
 # All of them
 
 
 @pytest.mark.parametrize(
     ("name", "fixture"),
-    [("cars196", "car_ims"), ("cars196", "cars_train"), ("sop", "sop"), ("inshop", "inshop")],
+    [
+        ("cars196", "car_ims"),
+        ("cars196", "cars_train"),
+        ("sop", "sop"),
+        ("inshop", "inshop"),
+        ("grocery", "grocery"),
+        ("omniglot", "omniglot"),
+    ],
 )
 def test_a_published_data_set_is_found_in_the_parent_folder_and_reads_the_same(
     name, fixture, request
@@ -697,7 +879,9 @@ def test_a_published_data_set_that_is_not_there_is_refused_with_the_way_to_get_i
     obtain = {
         "cars196": "https://github.com/pytorch/vision/issues/7545",
         "cub": "dml-bench data fetch cub --data-dir",
+        "grocery": "dml-bench data fetch grocery --data-dir",
         "inshop": "https://mmlab.ie.cuhk.edu.hk/projects/DeepFashion/InShopRetrieval.html",
+        "omniglot": "dml-bench data fetch omniglot --data-dir",
         "sop": "https://cvgl.stanford.edu/projects/lifted_struct",
     }[name]
     assert obtain in refusal(name, tmp_path)

@@ -3,7 +3,9 @@
 from dml_bench.data.datasets import (
     cars196,
     drawn,
+    grocery,
     inshop,
+    omniglot,
     own_images,
     sop,
 )

@@ -47,6 +47,9 @@ class Dataset:
     """(images) the part that the data set itself assigns: `train`, `valid`, `test`, `query` or
     `gallery`; None where it has none. `test` images are looked up among each other (each is query
     and gallery at once), `query` images among those of `gallery`."""
+    coarse_classes: tuple[str, ...] | None = None
+    """(classes) the coarse class that each belongs to, e.g. `Apple` for Granny Smith; None where
+    the data set has none."""
     left_out: tuple[str, ...] = ()
     """Paths that were skipped because they can't be decoded."""
     opened_fingerprint: str = ""

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from pathlib import Path
 
-from dml_bench.data.datasets import cars196, cub, inshop, sop
+from dml_bench.data.datasets import cars196, cub, grocery, inshop, omniglot, sop
 from dml_bench.data.datasets.published import below, seen_in
 from dml_bench.data.image_files import is_image
 
@@ -14,6 +14,8 @@ PUBLISHED = (
     ("sop", sop.holds),
     ("cars196", cars196.holds),
     ("inshop", inshop.lists_items),
+    ("grocery", grocery.holds),
+    ("omniglot", omniglot.holds),
 )
 
 
