@@ -18,7 +18,7 @@ from dml_bench.api.analyse import (
     write_report,
 )
 from dml_bench.api.cache import CacheEntry, cached, clear_cache
-from dml_bench.api.data import channel_statistics, check_data, draw_birds, fetch_data
+from dml_bench.api.data import channel_statistics, check_data, data_card, draw_birds, fetch_data
 from dml_bench.api.explore import (
     DrawnMap,
     browse_run,
@@ -66,6 +66,7 @@ __all__ = [
     "check_data",
     "clear_cache",
     "compare",
+    "data_card",
     "draw_batches",
     "draw_birds",
     "draw_map",

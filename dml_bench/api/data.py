@@ -1,5 +1,6 @@
 """Public functions over data sets: get, check, measure and draw them."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,36 +17,57 @@ from dml_bench.system.callbacks import Callback
 
 if TYPE_CHECKING:
     from dml_bench.config import Experiment
+    from dml_bench.data.card import DataCard
     from dml_bench.data.check import DataReport
 
-__all__ = ["channel_statistics", "check_data", "draw_birds", "fetch_data"]
+__all__ = ["channel_statistics", "check_data", "data_card", "draw_birds", "fetch_data"]
 
 
 def fetch_data(
     dataset: str,
     data_dir: PathLike,
     *,
-    archive: PathLike | None = None,
+    archive: PathLike | Sequence[PathLike] = (),
     callback: Callback | None = None,
 ) -> Path:
-    """Download, check and unpack a data set into `data_dir`, and return its folder.
+    """Download, check and unpack a published data set into `data_dir`, and return its folder.
 
-    `dataset` is cub, CUB-200-2011 (1.1 GB). A download that was interrupted goes on where it
-    stopped; `archive` is a .tgz that was downloaded by hand.
+    `dataset` is cub, grocery or omniglot; for cars196, sop and inshop, `archive` names the files
+    that were downloaded by hand. A download that was interrupted goes on where it stopped. Images
+    and classes must be those that were published.
 
-    Raises ValueError where the data set can't be fetched, or the archive is not the published one.
-    Source: Wah et al., "The Caltech-UCSD Birds-200-2011 dataset" (2011).
+    Raises ValueError where the data set can't be fetched, or an archive is not the published one.
+    Source: `data_card(dataset)` says where it comes from, its licence and what to cite.
 
     >>> db.fetch_data("cars196", "data")
     Traceback (most recent call last):
-    ValueError: 'cars196' can't be fetched; only cub can
+    ValueError: cars196 has no direct download: get car_ims.tgz and cars_annos.mat
     """
-    if dataset != "cub":
-        raise ValueError(f"{dataset!r} can't be fetched; only cub can")
-    from dml_bench.data.fetch import fetch_cub
+    from dml_bench.data.fetch import fetch
 
+    files = [archive] if isinstance(archive, str | Path) else archive
     progress = callback_or_log(callback).progress
-    return fetch_cub(Path(data_dir), archive=optional_path(archive), progress=progress)
+    return fetch(
+        dataset, Path(data_dir), archives=[Path(file) for file in files], progress=progress
+    )
+
+
+def data_card(dataset: str, data_dir: PathLike | None = None) -> "DataCard":
+    """What a data set is: size, classes, parts, licence, citation, where it comes from, by which
+    digests it is recognised, and whether it is in `data_dir`.
+
+    `dataset` is a name of `dml-bench list datasets`. Printed, it is what `dml-bench data card`
+    shows; `as_dict()` has plain values.
+
+    Raises UnknownName where there is no such data set.
+    Source: the pages of the publishers, which the card names.
+
+    >>> db.data_card("grocery").publication.licence
+    'MIT, the images included'
+    """
+    from dml_bench.data.card import card_of
+
+    return card_of(dataset, optional_path(data_dir))
 
 
 def check_data(

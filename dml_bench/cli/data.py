@@ -1,4 +1,4 @@
-"""Verbs over data sets: data fetch, check, statistics and draw."""
+"""Verbs over data sets: data fetch, card, check, statistics and draw."""
 
 from pathlib import Path
 from typing import Annotated
@@ -7,6 +7,7 @@ import typer
 
 import dml_bench as db
 from dml_bench.cli import options
+from dml_bench.system.files import json_text
 
 __all__ = ["app"]
 app = typer.Typer()
@@ -16,21 +17,49 @@ app.add_typer(data_app, name="data")
 
 @data_app.command("fetch")
 def data_fetch(
-    dataset: Annotated[str, typer.Argument(help="cub", show_default=False)],
+    dataset: Annotated[str, typer.Argument(help="cub, grocery, omniglot, ...", show_default=False)],
     data_dir: Annotated[
-        Path, typer.Option(help="Folder to make CUB_200_2011 in.", show_default=False)
+        Path, typer.Option(help="Folder to make the data set's own in.", show_default=False)
     ],
     archive: Annotated[
-        Path | None, typer.Option(help="A .tgz that was downloaded by hand.", show_default=False)
-    ] = None,
+        list[Path],
+        typer.Option(help="A file that was downloaded by hand; repeatable.", show_default=False),
+    ] = [],
 ) -> None:
-    """Download, check and unpack a data set. The same command continues an interrupted download.
+    """Download, check and unpack a published data set. The same command continues an interrupted
+    download. Licence and citation are shown first.
 
     \b
-    Example: dml-bench data fetch cub --data-dir /data
+    Example: dml-bench data fetch grocery --data-dir /data
     """
+    from dml_bench.data.card import terms
+
+    for line in terms(dataset):
+        typer.echo(line, err=True)
     with options.terminal_callback() as callback:
         typer.echo(db.fetch_data(dataset, data_dir, archive=archive, callback=callback))
+
+
+@data_app.command("card")
+def data_card(
+    dataset: Annotated[str, typer.Argument(help="cub, grocery, omniglot, ...", show_default=False)],
+    data_dir: Annotated[
+        Path | None,
+        typer.Option(help="Folder in which to look for it.", show_default=False),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Show what a data set is. The card has its size, classes, parts, licence, citation, origin and
+    digest. With --data-dir it says whether the data set is there and complete.
+
+    \b
+    Example: dml-bench data card grocery --data-dir /data
+    """
+    card = db.data_card(dataset, data_dir)
+    if as_json:
+        typer.echo(json_text(card.as_dict()))
+    else:
+        card.show(options.terminal())
 
 
 @data_app.command("check")

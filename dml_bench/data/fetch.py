@@ -1,68 +1,82 @@
-"""CUB-200-2011 from its publisher: downloaded, checked, unpacked, and only then taken for a data
-set."""
+"""Published data sets from their publishers: downloaded, checked, unpacked, and only then taken for
+data sets."""
 
 import gzip
 import hashlib
 import http.client
+import lzma
 import os
 import re
 import shutil
 import ssl
+import stat
 import tarfile
 import urllib.error
 import urllib.request
+import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from dml_bench.data.csv_table import inside
-from dml_bench.data.datasets import Progress, cub_folder
+from dml_bench.data.datasets import Dataset, Progress
+from dml_bench.data.datasets.dataset import NotThere, Where
+from dml_bench.data.publications import PUBLICATIONS, Archive, Publication
+from dml_bench.data.split import make_split
+from dml_bench.registry import UnknownName, datasets, near_miss
 from dml_bench.system.drafts import scratch
 
-__all__ = ["CUB_MD5", "CUB_URL", "fetch_cub"]
+__all__ = ["dataset_in", "fetch", "publication_of", "shortcoming_of"]
 
-CUB_URL = "https://data.caltech.edu/records/65de6-vp158/files/CUB_200_2011.tgz"
-CUB_MD5 = "97eceeb196236b17998738112f37df78"
-FOLDER = "CUB_200_2011"
 TIMEOUT_SECONDS = 30
 CHUNK_BYTES = 1 << 20
+DIGESTS = {"md5": "MD5", "sha256": "SHA-256"}
+PLAIN_FILES = (".mat", ".txt")
+"""Lists that some publishers keep beside their archives."""
 
 
-def fetch_cub(
+def publication_of(name: str) -> Publication:
+    """Raises UnknownName where no published data set is called so."""
+    if name not in PUBLICATIONS:
+        names = sorted(PUBLICATIONS)
+        raise UnknownName(
+            f"{name!r} can't be fetched{near_miss(name, names)}; choose one of {', '.join(names)}"
+        )
+    return PUBLICATIONS[name]
+
+
+def fetch(
+    name: str,
     data_dir: Path,
     *,
-    archive: Path | None = None,
-    url: str = CUB_URL,
-    md5: str = CUB_MD5,
-    num_images: int = 11788,
+    archives: Sequence[Path] = (),
+    publication: Publication | None = None,
     progress: Progress | None = None,
 ) -> Path:
-    """Put CUB-200-2011 into `data_dir` and return its folder; from `archive` where one is given,
-    else from `url`.
+    """Put the data set called `name` into `data_dir` and return its folder; from `archives` where
+    some are given, else from where the publication says. Archives are kept.
 
     A download continues where an earlier one broke off. A folder is there whole or not at all; one
-    that is there whole is left as it is. The archive is kept. Raises ValueError where the network,
-    the archive or the disk fails, with what to do by hand.
+    that is there whole is left as it is. Raises ValueError where the network, an archive or the
+    disk fails, with what to do by hand, and UnknownName.
     """
+    about = publication or publication_of(name)
     report = progress or (lambda stage, done, total: None)
-    present = cub_folder(data_dir) or data_dir / FOLDER
-    if present.exists():
-        shortcoming = shortcoming_of(present, num_images)
-        if shortcoming:
-            raise ValueError(
-                f"{present} is there already but {shortcoming}: move it away or delete it, then"
-                " fetch again"
-            )
-        report("already there and complete", num_images, num_images)
+    if present := already_there(name, about, data_dir):
+        report("already there and complete", about.num_images, about.num_images)
         return present
-    source = archive or data_dir / f"{FOLDER}.tgz"
+    if not (archives or about.archives):
+        raise ValueError(
+            f"{name} has no direct download: get {about.by_hand} from {about.page}, then give each"
+            " file with --archive FILE"
+        )
     try:
         data_dir.mkdir(parents=True, exist_ok=True)
-        if archive is None and not source.exists():
-            download(source, url, md5, report)
-        else:
-            verify(source, url, md5, report)
-        return unpack(source, data_dir, num_images, report)
+        if archives:
+            for file in archives:
+                verify(file, about.archives, report)
+            return unpack(archives, name, about, data_dir, report)
+        return from_publisher(name, about, data_dir, report)
     except OSError as error:
         raise ValueError(
             f"fetching into {data_dir} failed ({error}): make room or choose another --data-dir,"
@@ -70,49 +84,125 @@ def fetch_cub(
         ) from error
 
 
-def shortcoming_of(folder: Path, num_images: int) -> str:
-    """What keeps `folder` from being the whole data set; empty if nothing does."""
-    if not (folder / "images.txt").is_file():
-        return "has no images.txt"
-    lines = (
-        (folder / "images.txt").read_text(encoding="utf-8", errors="surrogateescape").split("\n")
+def already_there(name: str, about: Publication, data_dir: Path) -> Path | None:
+    """The folder of the data set where it is there and complete; None where there is nothing of
+    it. Raises ValueError where something is there that is not the data set."""
+    if not data_dir.exists():
+        return None
+    try:
+        dataset = dataset_in(name, data_dir)
+        place, shortcoming = dataset.root, shortcoming_of(dataset, about)
+    except NotThere as problem:
+        place, shortcoming = data_dir / about.folder, problem.missing
+        if not place.exists():
+            return None
+    except ValueError as problem:
+        place, shortcoming = data_dir, str(problem)
+    if shortcoming:
+        raise ValueError(
+            f"{place} is there already but is not the whole data set ({shortcoming}): move it away"
+            " or delete it, then fetch again"
+        )
+    return place
+
+
+def dataset_in(name: str, folder: Path) -> Dataset:
+    """What the reader finds in or below a folder. Raises NotThere where that is nothing, ValueError
+    where it can't be read."""
+    entry = datasets[name]
+    options = {key: option.default for key, option in entry.options.items()}
+    where = Where(folder, folder, lambda stage, done, total: None)
+    dataset: Dataset = entry.build(where, **options)
+    return dataset
+
+
+def shortcoming_of(dataset: Dataset, about: Publication) -> str:
+    """What keeps images and labels from being those that were published; empty if nothing does."""
+    if dataset.faults:
+        return dataset.faults[0]
+    counts = (
+        ("images", len(dataset), about.num_images),
+        ("classes", dataset.num_classes, about.num_classes),
     )
-    names = [line.split(maxsplit=1)[-1].strip() for line in lines if line.strip()]
-    if len(names) != num_images:
-        return f"its images.txt lists {len(names)} images instead of {num_images}"
-    missing = [name for name in names if not (folder / "images" / name).is_file()]
-    return f"{len(missing)} of its images are missing (first: {missing[0]})" if missing else ""
-
-
-def verify(archive: Path, url: str, md5: str, report: Progress) -> None:
-    if not archive.is_file():
-        raise ValueError(
-            f"{archive} does not exist: give the downloaded {FOLDER}.tgz with --archive FILE, or"
-            " leave --archive out to download it"
+    for noun, count, expected in counts:
+        if count != expected:
+            return f"{expected:,} {noun} are published, and {count:,} are there"
+    if about.fingerprint and dataset.fingerprint != about.fingerprint:
+        return (
+            f"images or classes are not those published: their fingerprint must be"
+            f" {about.fingerprint[:12]}, got {dataset.fingerprint[:12]}"
         )
-    actual = md5_of(archive, report)
-    if actual != md5:
+    if about.split_fingerprint:
+        split = make_split(dataset, method="given", test_fraction=0.0, seed=0)
+        if split.fingerprint != about.split_fingerprint:
+            return (
+                "train and test images are not those published: their fingerprint must be"
+                f" {about.split_fingerprint[:12]}, got {split.fingerprint[:12]}"
+            )
+    return ""
+
+
+def from_publisher(name: str, about: Publication, data_dir: Path, report: Progress) -> Path:
+    """Download what is not there yet, and unpack it. Raises ValueError."""
+    files = []
+    unchecked = []
+    for archive in about.archives:
+        file = data_dir / archive.file
+        files.append(file)
+        if file.exists():
+            verify(file, (archive,), report)
+            continue
+        download(file, archive, report)
+        if not archive.digest:
+            unchecked.append(file)
+    try:
+        return unpack(files, name, about, data_dir, report)
+    except ValueError as problem:
+        if not unchecked:
+            raise
+        # Without a digest a damaged download shows only here, and would be used again.
+        for file in unchecked:
+            file.unlink(missing_ok=True)
+        raise ValueError(f"{problem}. The download was removed: fetch again") from problem
+
+
+def verify(file: Path, archives: Sequence[Archive], report: Progress) -> None:
+    """Raises ValueError where a file is missing, or is none of the archives; those without a digest
+    are known by their content only."""
+    if not file.is_file():
         raise ValueError(
-            f"{archive} has the MD5 {actual} instead of {md5}, so it is damaged or another file:"
-            f" delete it and download {url} again"
+            f"{file} does not exist: give the downloaded archive with --archive FILE, or leave"
+            " --archive out to download it"
+        )
+    digests = [archive.digest for archive in archives if archive.digest]
+    if not archives or len(digests) < len(archives):
+        return
+    kind = digests[0].partition(":")[0]
+    actual = digest_of(file, kind, report)
+    if f"{kind}:{actual}" not in digests:
+        wanted = " or ".join(digest.partition(":")[2] for digest in digests)
+        raise ValueError(
+            f"{file} has the {DIGESTS[kind]} {actual} instead of {wanted}, so it is damaged or"
+            f" another file: delete it and download {archives[0].url} again"
         )
 
 
-def md5_of(file: Path, report: Progress) -> str:
-    state, total = hashlib.md5(usedforsecurity=False), file.stat().st_size
+def digest_of(file: Path, kind: str, report: Progress) -> str:
+    state, total = hashlib.new(kind, usedforsecurity=False), file.stat().st_size
     with file.open("rb") as content:
         while chunk := content.read(CHUNK_BYTES):
             state.update(chunk)
-            report("checking MD5", content.tell(), total)
+            report(f"checking {DIGESTS[kind]}", content.tell(), total)
     return state.hexdigest()
 
 
-def download(archive: Path, url: str, md5: str, report: Progress) -> None:
-    """Fetch `url` into `archive`, by way of a .part file that a later call continues. Raises
+def download(file: Path, archive: Archive, report: Progress) -> None:
+    """Download an archive into `file`, by way of a .part file that a later call continues. Raises
     ValueError."""
-    part = archive.with_name(f"{archive.name}.part")
+    part = file.with_name(f"{file.name}.part")
+    kind, _, wanted = archive.digest.partition(":")
     try:
-        transfer(part, url, report)
+        transfer(part, archive.url, report)
     except (
         urllib.error.URLError,
         http.client.HTTPException,
@@ -125,19 +215,19 @@ def download(archive: Path, url: str, md5: str, report: Progress) -> None:
             if isinstance(error, urllib.error.HTTPError)
             else str(getattr(error, "reason", "") or error)
         )
+        known_by = f" ({DIGESTS[kind]} {wanted})" if wanted else ""
         raise ValueError(
-            f"can't download {url} ({reason or type(error).__name__}): fetch again to continue, or"
-            f" download it by hand (MD5 {md5}) and put it at {archive} or give it with --archive"
-            " FILE"
+            f"can't download {archive.url} ({reason or type(error).__name__}): fetch again to"
+            f" continue, or download it by hand{known_by} and put it at {file} or give it with"
+            " --archive FILE"
         ) from error
-    actual = md5_of(part, report)
-    if actual != md5:
+    if wanted and (actual := digest_of(part, kind, report)) != wanted:
         part.unlink()
         raise ValueError(
-            f"the download of {url} had the MD5 {actual} instead of {md5} and was removed: fetch"
-            " again, or use --archive FILE"
+            f"the download of {archive.url} had the {DIGESTS[kind]} {actual} instead of {wanted}"
+            " and was removed: fetch again, or use --archive FILE"
         )
-    os.replace(part, archive)
+    os.replace(part, file)
 
 
 def transfer(part: Path, url: str, report: Progress) -> None:
@@ -192,62 +282,117 @@ def receive(
     return done
 
 
-def unpack(archive: Path, data_dir: Path, num_images: int, report: Progress) -> Path:
+def unpack(
+    archives: Sequence[Path], name: str, about: Publication, data_dir: Path, report: Progress
+) -> Path:
     """Unpack beside the target and rename at the end, so that whatever stops this leaves no half a
     data set. Raises ValueError."""
     with scratch(data_dir) as folder:
         unpacked = folder / "unpacked"
         unpacked.mkdir()
-        extract(archive, unpacked, report)
-        shortcoming = shortcoming_of(unpacked / FOLDER, num_images)
-        if shortcoming:
-            raise ValueError(
-                f"{archive} is not the whole data set: {FOLDER} {shortcoming}; use the published"
-                " archive"
-            )
-        # The published archive has attributes.txt beside the folder.
+        for archive in archives:
+            extract(archive, unpacked, report)
+        root = checked_root(archives, name, about, unpacked)
+        target = data_dir / about.folder
+        within = root.relative_to(unpacked)
+        if not within.parts:
+            unpacked.rename(target)
+            return target
+        top = within.parts[0]
+        # The published archive of CUB-200-2011 has attributes.txt beside the folder.
         for entry in unpacked.iterdir():
-            if entry.name != FOLDER and not (data_dir / entry.name).exists():
+            if entry.name != top and not (data_dir / entry.name).exists():
                 entry.rename(data_dir / entry.name)
-        (unpacked / FOLDER).rename(data_dir / FOLDER)
-    return data_dir / FOLDER
+        (unpacked / top).rename(target)
+    return target.joinpath(*within.parts[1:])
+
+
+def checked_root(archives: Sequence[Path], name: str, about: Publication, unpacked: Path) -> Path:
+    """The folder of the data set in what was unpacked. Raises ValueError where that is not the
+    whole data set."""
+    try:
+        dataset = dataset_in(name, unpacked)
+        shortcoming = shortcoming_of(dataset, about)
+    except ValueError as problem:
+        shortcoming = str(problem)
+    if shortcoming:
+        names = " and ".join(map(str, archives))
+        shortcoming = shortcoming.replace(f"{unpacked}/", "").replace(str(unpacked), "it")
+        raise ValueError(
+            f"{names} is not the whole data set ({shortcoming}): use what was published"
+        )
+    return dataset.root
 
 
 def extract(archive: Path, target: Path, report: Progress) -> None:
-    """Write the archive's files and folders, with none of their owners or modes.
+    """Write the archive's files and folders, with none of their owners or modes; a list that is no
+    archive is copied.
 
     Raises ValueError on a damaged archive, on a member that would come to lie outside of `target`,
     and on links and devices. (tarfile's own filters came with Python 3.11.4; Debian 12 has 3.11.2.)
     """
+    if archive.suffix.lower() in PLAIN_FILES:
+        shutil.copyfile(archive, target / archive.name)
+        return
+    try:
+        if zipfile.is_zipfile(archive):
+            extract_zip(archive, target, report)
+        else:
+            extract_tar(archive, target, report)
+    except (
+        tarfile.TarError,
+        zipfile.BadZipFile,
+        gzip.BadGzipFile,
+        lzma.LZMAError,
+        EOFError,
+        zlib.error,
+    ) as error:
+        # tarfile says on several lines what each of its readers thinks.
+        reason = " ".join(str(error).split())
+        raise ValueError(
+            f"{archive} can't be unpacked ({reason}): use the published archive"
+        ) from error
+
+
+def extract_tar(archive: Path, target: Path, report: Progress) -> None:
     total = archive.stat().st_size
-    with archive.open("rb") as packed:
-        try:
-            with tarfile.open(fileobj=packed, mode="r:gz") as tar:
-                for member in tar:
-                    report("unpacking", packed.tell(), total)
-                    place = target / admitted(member, archive)
-                    if member.isdir():
-                        place.mkdir(parents=True, exist_ok=True)
-                    elif content := tar.extractfile(member):
-                        place.parent.mkdir(parents=True, exist_ok=True)
-                        with content, place.open("wb") as file:
-                            shutil.copyfileobj(content, file)
-        except (tarfile.TarError, gzip.BadGzipFile, EOFError, zlib.error) as error:
-            raise ValueError(
-                f"{archive} can't be unpacked ({error}): use the published archive"
-            ) from error
+    with archive.open("rb") as packed, tarfile.open(fileobj=packed, mode="r:*") as tar:
+        for member in tar:
+            report("unpacking", packed.tell(), total)
+            require_admitted(member.name, member.isfile() or member.isdir(), archive)
+            place = target / member.name
+            if member.isdir():
+                place.mkdir(parents=True, exist_ok=True)
+            elif content := tar.extractfile(member):
+                place.parent.mkdir(parents=True, exist_ok=True)
+                with content, place.open("wb") as file:
+                    shutil.copyfileobj(content, file)
 
 
-def admitted(member: tarfile.TarInfo, archive: Path) -> str:
-    """The member's path, if it is a file or a folder inside of the archive's own."""
-    if not inside(member.name):
+def extract_zip(archive: Path, target: Path, report: Progress) -> None:
+    with zipfile.ZipFile(archive) as packed:
+        members = packed.infolist()
+        for done, member in enumerate(members, 1):
+            report("unpacking", done, len(members))
+            kind = stat.S_IFMT(member.external_attr >> 16)
+            require_admitted(member.filename, kind in (0, stat.S_IFREG, stat.S_IFDIR), archive)
+            place = target / member.filename
+            if member.is_dir():
+                place.mkdir(parents=True, exist_ok=True)
+                continue
+            place.parent.mkdir(parents=True, exist_ok=True)
+            with packed.open(member) as content, place.open("wb") as file:
+                shutil.copyfileobj(content, file)
+
+
+def require_admitted(name: str, is_plain: bool, archive: Path) -> None:
+    """Raises ValueError unless a member is a file or a folder inside of the archive's own."""
+    if not inside(name):
         raise ValueError(
-            f"{archive} holds {member.name!r}, which leads out of its folder: don't use this"
+            f"{archive} holds {name!r}, which leads out of its folder: don't use this archive"
+        )
+    if not is_plain:
+        raise ValueError(
+            f"{archive} holds {name!r}, which is neither a file nor a folder: don't use this"
             " archive"
         )
-    if not (member.isfile() or member.isdir()):
-        raise ValueError(
-            f"{archive} holds {member.name!r}, which is neither a file nor a folder: don't use this"
-            " archive"
-        )
-    return member.name

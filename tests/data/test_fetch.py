@@ -1,5 +1,5 @@
-"""Fetching CUB-200-2011: from a server on this machine, from an archive, and through all that can
-go wrong."""
+"""Fetching published data sets: from a server on this machine, from archives, and through all that
+can go wrong."""
 
 import hashlib
 import io
@@ -7,15 +7,17 @@ import os
 import signal
 import tarfile
 import threading
+import zipfile
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
 from dml_bench.data.datasets import cub_folder
-from dml_bench.data.fetch import CUB_MD5, CUB_URL, fetch_cub
+from dml_bench.data.fetch import dataset_in, fetch
+from dml_bench.data.publications import PUBLICATIONS, Archive, Publication
 
 IMAGES = ("001.Auk/1.jpg", "001.Auk/2.jpg", "002.Wren/3.jpg")
 
@@ -30,11 +32,14 @@ def member(name: str, content: bytes = b"", **fields) -> tuple[tarfile.TarInfo, 
 
 def archive_members() -> list[tuple[tarfile.TarInfo, bytes]]:
     listing = "".join(f"{i} {name}\n" for i, name in enumerate(IMAGES, 1)).encode()
+    class_ids = "".join(f"{i} {int(name[:3])}\n" for i, name in enumerate(IMAGES, 1)).encode()
     noise = b"".join(hashlib.sha256(bytes([i % 256, i // 256])).digest() for i in range(4000))
     return [
         member("attributes.txt", b"1 has_bill\n"),
         member("CUB_200_2011", type=tarfile.DIRTYPE, mode=0o755),
         member("CUB_200_2011/images.txt", listing),
+        member("CUB_200_2011/classes.txt", b"1 001.Auk\n2 002.Wren\n"),
+        member("CUB_200_2011/image_class_labels.txt", class_ids),
         *(member(f"CUB_200_2011/images/{name}", noise) for name in IMAGES),
     ]
 
@@ -105,9 +110,24 @@ def server() -> Iterator[Server]:
     thread.join()
 
 
-def fetched(data_dir: Path, server: Server | None = None, **options) -> Path:
+def birds_at(url: str, content: bytes = ARCHIVE, **changes) -> Publication:
+    """Three birds of two species, published at `url` as CUB-200-2011 is at its own."""
+    archive = Archive(file="CUB_200_2011.tgz", url=url, digest=f"md5:{md5(content)}")
+    options = {"num_images": 3, "num_classes": 2, "archives": (archive,)} | changes
+    return replace(PUBLICATIONS["cub"], **options)
+
+
+def fetched(
+    data_dir: Path,
+    server: Server | None = None,
+    *,
+    content: bytes = ARCHIVE,
+    num_images: int = 3,
+    **options,
+) -> Path:
     url = server.url if server else "http://127.0.0.1:9/unused"
-    return fetch_cub(data_dir, **{"url": url, "md5": md5(ARCHIVE), "num_images": 3, **options})
+    publication = birds_at(url, content, num_images=num_images)
+    return fetch("cub", data_dir, **{"publication": publication, **options})
 
 
 def names(folder: Path) -> list[str]:
@@ -116,12 +136,13 @@ def names(folder: Path) -> list[str]:
 
 def assert_whole(folder: Path) -> None:
     assert [(folder / "images" / name).stat().st_size for name in IMAGES] == [128000] * 3
-    assert names(folder) == ["images", "images.txt"]
+    assert names(folder) == ["classes.txt", "image_class_labels.txt", "images", "images.txt"]
 
 
 def test_the_published_record_is_the_default():
-    assert CUB_URL == "https://data.caltech.edu/records/65de6-vp158/files/CUB_200_2011.tgz"
-    assert CUB_MD5 == "97eceeb196236b17998738112f37df78"
+    (archive,) = PUBLICATIONS["cub"].archives
+    assert archive.url == "https://data.caltech.edu/records/65de6-vp158/files/CUB_200_2011.tgz"
+    assert archive.digest == "md5:97eceeb196236b17998738112f37df78"
 
 
 def test_a_download_is_checked_and_unpacked_and_nothing_else_is_left(tmp_path, server):
@@ -200,7 +221,7 @@ def test_an_error_of_the_server_says_what_to_download_by_hand(tmp_path, server):
 def test_without_a_network_the_error_says_what_to_download_by_hand(tmp_path, server):
     gone = "http://127.0.0.1:1/CUB_200_2011.tgz"
     with pytest.raises(ValueError, match=rf"can't download {gone} \(.*refused.*by hand") as caught:
-        fetched(tmp_path, url=gone)
+        fetched(tmp_path, publication=birds_at(gone))
     assert "\n" not in str(caught.value)
 
 
@@ -212,7 +233,7 @@ def test_an_archive_put_there_by_hand_is_used_without_the_network(tmp_path):
 def test_a_local_archive_is_used_and_kept(tmp_path):
     archive = tmp_path / "elsewhere.tgz"
     archive.write_bytes(ARCHIVE)
-    assert_whole(fetched(tmp_path / "birds", archive=archive))
+    assert_whole(fetched(tmp_path / "birds", archives=[archive]))
     assert archive.read_bytes() == ARCHIVE
     assert names(tmp_path / "birds") == ["CUB_200_2011", "attributes.txt"]
 
@@ -223,14 +244,14 @@ def test_a_local_archive_with_another_md5_is_refused_and_kept(tmp_path):
     with pytest.raises(
         ValueError, match=rf"has the MD5 {md5(ARCHIVE + b'x')} instead of {md5(ARCHIVE)}"
     ):
-        fetched(tmp_path / "birds", archive=archive)
+        fetched(tmp_path / "birds", archives=[archive])
     assert archive.exists()
     assert names(tmp_path / "birds") == []
 
 
 def test_a_local_archive_that_is_not_there_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"gone.tgz does not exist.*--archive FILE"):
-        fetched(tmp_path, archive=tmp_path / "gone.tgz")
+        fetched(tmp_path, archives=[tmp_path / "gone.tgz"])
 
 
 def test_what_is_there_and_complete_is_left_as_it_is(tmp_path, server):
@@ -248,11 +269,12 @@ def test_what_is_there_but_incomplete_is_neither_used_nor_overwritten(tmp_path, 
     folder = fetched(tmp_path, server)
     (folder / "images" / IMAGES[1]).unlink()
     with pytest.raises(
-        ValueError, match=rf"1 of its images are missing \(first: {IMAGES[1]}\): move it away"
+        ValueError,
+        match=rf"images that do not exist.*: 1 \(first: images/{IMAGES[1]}\).*move it away",
     ):
         fetched(tmp_path, server)
     (folder / "images.txt").unlink()
-    with pytest.raises(ValueError, match="has no images.txt: move it away"):
+    with pytest.raises(ValueError, match=r"images.txt is missing\)\): move it away"):
         fetched(tmp_path, server)
     assert (folder / "images" / IMAGES[0]).exists()
 
@@ -263,13 +285,13 @@ def test_an_archive_that_lacks_images_becomes_no_data_set(tmp_path):
     with pytest.raises(
         ValueError,
         match=(
-            r"not the whole data set: CUB_200_2011 1 of its images are missing \(first:"
-            rf" {IMAGES[2]}\)"
+            r"not the whole data set \(images that do not exist in CUB_200_2011: 1 \(first:"
+            rf" images/{IMAGES[2]}\)"
         ),
     ):
-        fetched(tmp_path, md5=md5(content))
-    with pytest.raises(ValueError, match="lists 3 images instead of 11788"):
-        fetched(tmp_path, md5=md5(content), num_images=11788)
+        fetched(tmp_path, content=content)
+    with pytest.raises(ValueError, match="images that do not exist in CUB_200_2011: 1"):
+        fetched(tmp_path, content=content, num_images=11788)
     assert names(tmp_path) == ["CUB_200_2011.tgz"]
 
 
@@ -325,7 +347,7 @@ def test_an_archive_that_leads_out_of_its_folder_is_refused_and_leaves_nothing(t
     with pytest.raises(
         ValueError, match="leads out of its folder|neither a file nor a folder"
     ) as caught:
-        fetched(data_dir, archive=archive, md5=md5(content))
+        fetched(data_dir, archives=[archive], content=content)
     assert "\n" not in str(caught.value)
     assert names(data_dir) == []
     assert names(tmp_path) == ["a", "evil.tgz"]
@@ -341,7 +363,7 @@ def test_a_damaged_archive_is_refused_in_one_line(tmp_path, content):
     archive = tmp_path / "damaged.tgz"
     archive.write_bytes(content)
     with pytest.raises(ValueError, match=r"can't be unpacked|not the whole data set") as caught:
-        fetched(tmp_path / "birds", archive=archive, md5=md5(content))
+        fetched(tmp_path / "birds", archives=[archive], content=content)
     assert "\n" not in str(caught.value)
     assert names(tmp_path / "birds") == []
 
@@ -350,3 +372,143 @@ def test_a_place_that_can_not_be_written_is_refused_in_one_line(tmp_path):
     (tmp_path / "file").write_text("x")
     with pytest.raises(ValueError, match="choose another --data-dir"):
         fetched(tmp_path / "file" / "birds")
+
+
+# A publisher who packs anew for each download, so that only the content can be known
+
+
+def test_a_download_without_a_digest_is_known_by_its_content(tmp_path, server):
+    known = dataset_in("cub", fetched(tmp_path / "first", server)).fingerprint
+    archive = Archive(file="birds.tar.gz", url=server.url)
+    published = birds_at(server.url, archives=(archive,), fingerprint=known)
+    assert_whole(fetch("cub", tmp_path / "second", publication=published))
+
+    other = replace(published, fingerprint="0" * 64)
+    with pytest.raises(
+        ValueError,
+        match=rf"fingerprint must be 000000000000, got {known[:12]}.*was removed: fetch again",
+    ):
+        fetch("cub", tmp_path / "third", publication=other)
+    assert names(tmp_path / "third") == []
+
+
+def test_a_truncated_download_without_a_digest_is_not_used_again(tmp_path, server):
+    server.content = ARCHIVE[:2000]
+    published = birds_at(server.url, archives=(Archive(file="birds.tar.gz", url=server.url),))
+    with pytest.raises(ValueError, match=r"can't be unpacked.*was removed: fetch again"):
+        fetch("cub", tmp_path, publication=published)
+    assert names(tmp_path) == []
+    server.content = ARCHIVE
+    assert_whole(fetch("cub", tmp_path, publication=published))
+
+
+def test_other_labels_than_the_published_ones_are_not_taken_for_the_data_set(tmp_path, server):
+    folder = fetched(tmp_path, server)
+    published = birds_at(server.url, fingerprint=dataset_in("cub", folder).fingerprint)
+    assert fetch("cub", tmp_path, publication=published) == folder
+    (folder / "image_class_labels.txt").write_text("1 1\n2 2\n3 2\n")
+    with pytest.raises(ValueError, match=r"images or classes are not those published.*move it"):
+        fetch("cub", tmp_path, publication=published)
+
+
+# Several files, and files that a person downloaded
+
+
+def characters(folder: str, alphabet: str) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as packed:
+        for drawer in ("01", "02"):
+            name = f"{folder}/{alphabet}/character01/0001_{drawer}.png"
+            packed.writestr(name, f"{alphabet} {drawer}")
+    return buffer.getvalue()
+
+
+FIRST = characters("images_background_small1", "Greek")
+SECOND = characters("images_background_small2", "Tagalog")
+
+
+def two_alphabets(url: str) -> Publication:
+    archives = [
+        Archive(file=name, url=url, digest=f"sha256:{hashlib.sha256(content).hexdigest()}")
+        for name, content in (("small1.zip", FIRST), ("small2.zip", SECOND))
+    ]
+    return replace(
+        PUBLICATIONS["omniglot"],
+        num_images=4,
+        num_classes=2,
+        archives=tuple(archives),
+        fingerprint="",
+    )
+
+
+def test_several_archives_make_one_folder(tmp_path, server):
+    (tmp_path / "small1.zip").write_bytes(FIRST)
+    server.content = SECOND
+    folder = fetch("omniglot", tmp_path, publication=two_alphabets(server.url))
+    assert folder == tmp_path / "omniglot"
+    assert names(folder) == ["images_background_small1", "images_background_small2"]
+    assert names(tmp_path) == ["omniglot", "small1.zip", "small2.zip"]
+
+
+def test_each_of_several_archives_has_a_digest_of_its_own(tmp_path, server):
+    archives = [tmp_path / name for name in ("one.zip", "two.zip")]
+    for archive, content in zip(archives, (FIRST, SECOND), strict=True):
+        archive.write_bytes(content)
+    published = two_alphabets(server.url)
+    assert fetch("omniglot", tmp_path / "a", archives=archives, publication=published).is_dir()
+    with pytest.raises(ValueError, match="it lacks images_background_small2"):
+        fetch("omniglot", tmp_path / "b", archives=archives[:1], publication=published)
+    archives[1].write_bytes(SECOND + b"x")
+    with pytest.raises(ValueError, match=r"two.zip has the SHA-256 .* instead of .* or "):
+        fetch("omniglot", tmp_path / "b", archives=archives, publication=published)
+    assert names(tmp_path / "b") == []
+
+
+def test_files_that_were_downloaded_by_hand_become_a_data_set(tmp_path):
+    (tmp_path / "downloads").mkdir()
+    listing = tmp_path / "downloads" / "list_eval_partition.txt"
+    photos = (
+        "img/id_1/front.jpg id_1 train",
+        "img/id_2/a.jpg id_2 query",
+        "img/id_2/b.jpg id_2 gallery",
+    )
+    listing.write_text("\n".join(["3", "image_name item_id evaluation_status", *photos]))
+    archive = tmp_path / "downloads" / "img.zip"
+    with zipfile.ZipFile(archive, "w") as packed:
+        for photo in photos:
+            packed.writestr(photo.split()[0], photo)
+    published = replace(PUBLICATIONS["inshop"], num_images=3, num_classes=2)
+    with pytest.raises(
+        ValueError, match=r"inshop has no direct download: get img.zip and .* --archive FILE"
+    ):
+        fetch("inshop", tmp_path / "data", publication=published)
+    folder = fetch("inshop", tmp_path / "data", archives=[archive, listing], publication=published)
+    assert dataset_in("inshop", folder).parts == ("train", "query", "gallery")
+    with pytest.raises(ValueError, match="52,712 images are published, and 3 are there"):
+        fetch("inshop", tmp_path / "data")
+
+
+@pytest.mark.parametrize("name", ["../evil.txt", "/tmp/dml-bench-evil.txt", "link"])
+def test_a_zip_that_leads_out_of_its_folder_is_refused_and_leaves_nothing(tmp_path, name):
+    archive = tmp_path / "evil.zip"
+    with zipfile.ZipFile(archive, "w") as packed:
+        entry = zipfile.ZipInfo(name)
+        entry.external_attr = (0o120777 if name == "link" else 0o100644) << 16
+        packed.writestr(entry, "/etc/passwd")
+    with pytest.raises(ValueError, match="leads out of its folder|neither a file nor a folder"):
+        fetch("sop", tmp_path / "a", archives=[archive])
+    assert names(tmp_path / "a") == []
+    assert names(tmp_path) == ["a", "evil.zip"]
+    assert not Path("/tmp/dml-bench-evil.txt").exists()
+
+
+@pytest.mark.parametrize("name", sorted(PUBLICATIONS))
+def test_a_publication_says_where_it_is_from_and_what_may_be_done_with_it(name):
+    about = PUBLICATIONS[name]
+    assert about.licence
+    assert about.citation
+    assert about.parts
+    assert bool(about.archives) != bool(about.by_hand)
+    for archive in about.archives:
+        assert archive.digest or about.fingerprint, "nothing would recognise a damaged download"
+        assert about.version.split()[-1] in archive.url or "65de6-vp158" in archive.url

@@ -1,0 +1,179 @@
+"""What is known of published data sets before they are on this machine: size, parts, licence,
+citation, where they come from, and by which digests they are recognised."""
+
+from dataclasses import dataclass
+
+__all__ = ["PUBLICATIONS", "Archive", "Publication"]
+
+NO_LICENCE = "none is stated with the images, which belong to their photographers"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Archive:
+    """A file that is downloaded."""
+
+    file: str
+    """Its name on this machine."""
+    url: str
+    digest: str = ""
+    """`md5:` or `sha256:` and the digest in hexadecimal. Empty where the publisher packs it anew
+    for each download, so that only its content can be known."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Publication:
+    """A published data set."""
+
+    title: str
+    folder: str
+    """The folder that fetching makes."""
+    num_images: int
+    num_classes: int
+    num_coarse_classes: int = 0
+    download_bytes: int = 0
+    """Of all archives together; 0 where there is no direct download."""
+    parts: str
+    """How the publisher divides it."""
+    licence: str
+    citation: str
+    page: str
+    version: str = ""
+    """The record or commit that the archives are of."""
+    archives: tuple[Archive, ...] = ()
+    by_hand: str = ""
+    """The files that a person downloads where there is no direct download."""
+    fingerprint: str = ""
+    """`Dataset.fingerprint` of the published images and classes; empty where no copy was at
+    hand to compute it."""
+    split_fingerprint: str = ""
+    """`Split.fingerprint` of the publisher's own parts, likewise."""
+
+
+GROCERY_COMMIT = "fc80ba90f803d79d0383df52c5a4ac5de99ff6fc"
+OMNIGLOT_COMMIT = "057f034baf2ecb8530bc5710e5a23584d2a519cc"
+OMNIGLOT_FILES = f"https://raw.githubusercontent.com/brendenlake/omniglot/{OMNIGLOT_COMMIT}/python"
+
+PUBLICATIONS = {
+    "cub": Publication(
+        title="Caltech-UCSD Birds-200-2011",
+        folder="CUB_200_2011",
+        num_images=11788,
+        num_classes=200,
+        download_bytes=1_150_585_339,
+        parts="train 5,994, test 5,794; each class is in both",
+        licence=NO_LICENCE,
+        citation=(
+            "Wah, Branson, Welinder, Perona, Belongie: The Caltech-UCSD Birds-200-2011 dataset."
+            " CNS-TR-2011-001, California Institute of Technology, 2011"
+        ),
+        page="https://data.caltech.edu/records/65de6-vp158",
+        version="CaltechDATA record 65de6-vp158, doi:10.22002/D1.20098",
+        archives=(
+            Archive(
+                file="CUB_200_2011.tgz",
+                url="https://data.caltech.edu/records/65de6-vp158/files/CUB_200_2011.tgz",
+                digest="md5:97eceeb196236b17998738112f37df78",
+            ),
+        ),
+    ),
+    "cars196": Publication(
+        title="Stanford Cars",
+        folder="cars196",
+        num_images=16185,
+        num_classes=196,
+        parts="train 8,144, test 8,041; each class is in both",
+        licence=NO_LICENCE,
+        citation=(
+            "Krause, Stark, Deng, Fei-Fei: 3D object representations for fine-grained"
+            " categorization. 3dRR workshop at ICCV, 2013"
+        ),
+        page="https://github.com/pytorch/vision/issues/7545 (the page at Stanford is gone)",
+        by_hand="car_ims.tgz and cars_annos.mat",
+    ),
+    "sop": Publication(
+        title="Stanford Online Products",
+        folder="Stanford_Online_Products",
+        num_images=120053,
+        num_classes=22634,
+        num_coarse_classes=12,
+        parts="train 59,551, test 60,502; no class is in both",
+        licence=NO_LICENCE,
+        citation=(
+            "Song, Xiang, Jegelka, Savarese: Deep metric learning via lifted structured feature"
+            " embedding. CVPR, 2016"
+        ),
+        page="https://cvgl.stanford.edu/projects/lifted_struct",
+        by_hand="Stanford_Online_Products.zip",
+    ),
+    "inshop": Publication(
+        title="DeepFashion In-Shop Clothes Retrieval",
+        folder="In-shop Clothes Retrieval Benchmark",
+        num_images=52712,
+        num_classes=7982,
+        parts="train 25,882, query 14,218, gallery 12,612; no class is in train and the others",
+        licence="non-commercial research, by agreement with the publisher",
+        citation=(
+            "Liu, Luo, Qiu, Wang, Tang: DeepFashion: powering robust clothes recognition and"
+            " retrieval with rich annotations. CVPR, 2016"
+        ),
+        page="https://mmlab.ie.cuhk.edu.hk/projects/DeepFashion/InShopRetrieval.html",
+        by_hand="img.zip and list_eval_partition.txt",
+    ),
+    "grocery": Publication(
+        title="Grocery Store Dataset",
+        folder="GroceryStoreDataset",
+        num_images=5421,
+        num_classes=81,
+        num_coarse_classes=43,
+        download_bytes=119_700_000,
+        parts="train 2,640, valid 296, test 2,485, of other shopping trips; 81 studio photos",
+        licence="MIT, the images included",
+        citation=(
+            "Klasson, Zhang, Kjellström: A hierarchical grocery store image dataset with visual"
+            " and semantic labels. WACV, 2019, arXiv:1901.00711"
+        ),
+        page="https://github.com/marcusklasson/GroceryStoreDataset",
+        version=f"commit {GROCERY_COMMIT}",
+        archives=(
+            Archive(
+                file=f"GroceryStoreDataset-{GROCERY_COMMIT[:7]}.tar.gz",
+                url=(
+                    "https://github.com/marcusklasson/GroceryStoreDataset/archive/"
+                    f"{GROCERY_COMMIT}.tar.gz"
+                ),
+            ),
+        ),
+        fingerprint="9410ae3c1b1c85cb169f74bc31b6849ad215507b1f0edcae652375d8f2419992",
+        split_fingerprint="7fcdb53135574f99c0bbfec6cf5bd9a67854de9fe079e8bb06e94f4456f16f20",
+    ),
+    "omniglot": Publication(
+        title="Omniglot, background sets small1 and small2",
+        folder="omniglot",
+        num_images=4840,
+        num_classes=242,
+        num_coarse_classes=8,
+        download_bytes=2_899_939,
+        parts="none; the whole of Omniglot has 1,623 characters and divides them by alphabet",
+        licence="MIT",
+        citation=(
+            "Lake, Salakhutdinov, Tenenbaum: Human-level concept learning through probabilistic"
+            " program induction. Science 350, 2015"
+        ),
+        page="https://github.com/brendenlake/omniglot",
+        version=f"commit {OMNIGLOT_COMMIT}",
+        archives=(
+            Archive(
+                file="images_background_small1.zip",
+                url=f"{OMNIGLOT_FILES}/images_background_small1.zip",
+                digest="sha256:f38eb80f801274ac2b4dff5b24289016bfaba4a7d5bb50deebf27104ad6cb8a4",
+            ),
+            Archive(
+                file="images_background_small2.zip",
+                url=f"{OMNIGLOT_FILES}/images_background_small2.zip",
+                digest="sha256:3ccaa407515a8778e5d0861875af38b17e418f301ad5bb3b5a6b65d901a41c7f",
+            ),
+        ),
+        fingerprint="df362f960ba353085104666946ab575c4a780a5bb53fa04c7a84f516365bc65b",
+    ),
+}
+"""By the name of the data set."""
