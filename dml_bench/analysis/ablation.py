@@ -112,7 +112,10 @@ def changes_in(runs: Mapping[str, Sequence[Run]]) -> Iterator[Change]:
         theirs = runs.get(without, ()) if without is not None else ()
         if without is None or not mine or not theirs:
             continue
-        if not all(run.protocol.has_drop for run in (*mine, *theirs)):
+        both = (*mine, *theirs)
+        if not all(run.protocol.has_drop for run in both):
+            continue
+        if any(run.experiment.no_drop_because for run in both):
             continue
         try:
             pairs = pair_runs(Side(name, tuple(mine)), Side(without, tuple(theirs)))

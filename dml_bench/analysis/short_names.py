@@ -1,6 +1,7 @@
 """Short names of experiments, for tables, figures and sentences: `EPSHN, resnet50` where the
 experiment's own name is EPSHN_cosine_resnet50_sgd_aug."""
 
+import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 
@@ -9,8 +10,9 @@ from dml_bench.config.variants import base_name, suffix_of
 from dml_bench.registry import losses
 from dml_bench.runs.folder import differing
 
-__all__ = ["LONGEST", "is_classifier", "short_names"]
+__all__ = ["LONGEST", "is_classifier", "is_linear_probe", "is_untrained", "short_names"]
 
+SIZE = re.compile(r"(patch)?\d+")
 LONGEST = 32
 """Letters of a short name, where that is possible."""
 
@@ -87,8 +89,20 @@ def is_classifier(experiment: Experiment) -> bool:
     return bool(facts["classifies"] and not facts["unit_vectors"])
 
 
+def is_linear_probe(experiment: Experiment) -> bool:
+    """Whether a classifier is fitted on features that stay as they are."""
+    return bool(experiment.no_drop_because) and not is_untrained(experiment)
+
+
+def is_untrained(experiment: Experiment) -> bool:
+    """Whether nothing is trained."""
+    return experiment.no_drop_because == "no training"
+
+
 def method_of(experiment: Experiment) -> str:
     """The miner where it says more than the loss."""
+    if experiment.no_drop_because:
+        return "no training" if is_untrained(experiment) else "linear probe"
     if is_classifier(experiment):
         return "classifier"
     has_miner = experiment.miner.name != "none"
@@ -104,7 +118,12 @@ def distance(experiment: Experiment) -> str:
 
 
 def backbone(experiment: Experiment) -> str:
-    return experiment.model.backbone.name
+    """Of a model of timm without its patch size, its image size and its weights."""
+    name = experiment.model.backbone.name
+    if not name.startswith("timm:"):
+        return name
+    parts = name.removeprefix("timm:").partition(".")[0].split("_")
+    return "_".join(part for part in parts if not SIZE.fullmatch(part))
 
 
 def start(experiment: Experiment) -> str:
@@ -121,6 +140,8 @@ def weights(experiment: Experiment) -> str:
 
 
 def trainable(experiment: Experiment) -> str:
+    if experiment.no_drop_because:
+        return ""
     model = experiment.model
     if model.last_stages:
         return "last stage" if model.last_stages == 1 else f"last {model.last_stages} stages"
@@ -140,11 +161,15 @@ def batch_norm(experiment: Experiment) -> str:
 
 
 def optimizer(experiment: Experiment) -> str:
+    if experiment.no_drop_because:
+        return ""
     name = experiment.optimizer.name
     return name.upper() if len(name) <= 3 else name.capitalize()
 
 
 def augmentation(experiment: Experiment) -> str:
+    if experiment.no_drop_because:
+        return ""
     augment = experiment.augment
     is_plain = not (augment.random_crop_from or augment.resized_crop or augment.horizontal_flip)
     return "no aug." if is_plain else ""

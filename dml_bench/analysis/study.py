@@ -10,7 +10,7 @@ import numpy as np
 
 from dml_bench.analysis.ablation import Ablation, ablations
 from dml_bench.analysis.decisions import Decisions
-from dml_bench.analysis.short_names import is_classifier
+from dml_bench.analysis.short_names import is_classifier, is_linear_probe, is_untrained
 from dml_bench.analysis.table import Group, TableRow
 from dml_bench.analysis.verdicts import FEWEST_SEEDS
 from dml_bench.config.tables import read_table
@@ -155,9 +155,32 @@ class Study:
         return 2 * present >= len(rows)
 
     @cached_property
+    def trained(self) -> tuple[TableRow, ...]:
+        """The experiments whose features are trained, so that phases may differ."""
+        return tuple(line for line in self.finished if not line.no_drop_because)
+
+    @cached_property
     def rivals(self) -> tuple[TableRow, ...]:
-        """Softmax classifiers: their loss has logits and does not work on unit vectors."""
-        return tuple(line for line in self.finished if is_classifier(line.runs[0].experiment))
+        """Softmax classifiers: their loss has logits and does not work on unit vectors. Linear
+        probes where there are no others."""
+        rivals = [line for line in self.trained if is_classifier(line.runs[0].experiment)]
+        return tuple(rivals) or self.linear_probes
+
+    @cached_property
+    def linear_probes(self) -> tuple[TableRow, ...]:
+        """Classifiers of features that stay as they are."""
+        return tuple(line for line in self.finished if is_linear_probe(line.runs[0].experiment))
+
+    @property
+    def linear_probe(self) -> TableRow | None:
+        """The one that is right most often."""
+        return max(self.linear_probes, key=self.right_by_logits, default=None)
+
+    @property
+    def no_training(self) -> TableRow | None:
+        """Of the experiments that train nothing, the one with the highest P@1."""
+        lines = [line for line in self.finished if is_untrained(line.runs[0].experiment)]
+        return max(lines, key=self.accuracy, default=None)
 
     @property
     def rival(self) -> TableRow | None:
@@ -167,8 +190,10 @@ class Study:
     @cached_property
     def methods(self) -> tuple[TableRow, ...]:
         """Metric learning: all others with three seeds, as fewer enter no rank. All of them where
-        none has three."""
-        methods = tuple(line for line in self.finished if line not in self.rivals)
+        none has three; what trains nothing only where there is nothing else."""
+        methods = tuple(line for line in self.trained if line not in self.rivals)
+        if not methods and not self.rivals:
+            methods = self.finished
         ranked = tuple(line for line in methods if len(line.runs) >= FEWEST_SEEDS)
         return ranked or methods
 
@@ -221,6 +246,11 @@ class Study:
         measured = self.measure(line, "known")
         return measured.estimate if measured else math.nan
 
+    def right_by_logits(self, line: TableRow) -> float:
+        """Accuracy of the classifier's own answers; nan where it was not measured."""
+        measured = self.measure(line, "logits")
+        return measured.estimate if measured else math.nan
+
     def measure(self, line: TableRow, quantity: str) -> Interval | None:
         """One of QUANTITIES over the seeds; None where the runs of this line don't have it."""
         key = (line.name, quantity)
@@ -254,7 +284,8 @@ class Study:
         """The mean over all metric-learning experiments, which has less noise than any of them;
         over the seeds that all have on the same splits, None where there are none."""
         metric = metric_for(self.methods[0], quantity)
-        assert metric is not None
+        if metric is None:
+            return None
         shared = runs_in_common(*(line.runs for line in self.methods))
         pools = [Scores.mean(list(map(metric.scores, runs))) for runs in shared]
         return interval(pools, within=metric.within) if pools else None

@@ -14,7 +14,7 @@ from dml_bench.evaluation import collapse
 from dml_bench.evaluation.statistics import Interval
 from dml_bench.protocols import protocol_named
 from dml_bench.protocols.metric import Column, value_at
-from dml_bench.runs.metrics import COST, CostColumn, measure
+from dml_bench.runs.metrics import COST, CostColumn, measure, metrics_of
 from dml_bench.runs.run import Run
 
 __all__ = ["Group", "TableRow", "grouped"]
@@ -40,6 +40,11 @@ class TableRow:
     """One per column."""
     cost: tuple[float | None, ...]
     """One per entry of COST."""
+
+    @property
+    def no_drop_because(self) -> str:
+        """Why there is neither drop nor cost of being unseen; empty where features are trained."""
+        return self.runs[0].experiment.no_drop_because if self.runs else ""
 
     @property
     def remarks(self) -> tuple[str, ...]:
@@ -181,6 +186,8 @@ def _value(column: Column, runs: Sequence[Run], priors: SeedPriors) -> Interval 
     if not runs:
         return None
     if column.interval:
+        if column.key not in metrics_of(runs[0].experiment):
+            return None
         return measure(runs, column.key, priors.of(column.key))
     values = [value_at(run.summary, column.place) for run in runs]
     known = [value for value in values if value is not None]

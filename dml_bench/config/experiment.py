@@ -93,12 +93,19 @@ class Experiment:
         if self.model.weights == "source" and self.pretrain is None:
             object.__setattr__(self, "pretrain", Pretrain())
         check_protocol(self)
+        check_at_once(self)
         check_objective(self)
         check_images(self)
         check_model(self)
         check_mixing(self)
         check_labels(self)
         check_start(self)
+
+    @property
+    def no_drop_because(self) -> str:
+        """Why its features can't differ between phases, in a few words; empty where they are
+        trained."""
+        return str(registry.optimizers.of(self.optimizer).facts["no_drop_because"])
 
     def _record_plugins(self) -> None:
         """Fill in the plug-ins that are used, whoever made this value."""
@@ -144,6 +151,41 @@ def check_protocol(experiment: Experiment) -> None:
 def protocols_with(fact: str) -> str:
     """The names of the protocols of which a fact holds."""
     return " or ".join(entry.name for entry in registry.protocols if entry.facts[fact])
+
+
+def check_at_once(experiment: Experiment) -> None:
+    """Raises ValueError where epochs and optimizer contradict each other, or where a setting would
+    have no effect as nothing is trained in steps."""
+    name, train, model = experiment.optimizer.name, experiment.train, experiment.model
+    if not registry.optimizers.of(experiment.optimizer).facts["at_once"]:
+        require(
+            train.epochs >= 1,
+            f"train.epochs must be at least 1 with optimizer {name}, got {train.epochs}: the"
+            " experiments frozen_* train nothing, linearprobe_* fit a classifier at once",
+        )
+        return
+    wanted: dict[str, tuple[object, object]] = {
+        "train.epochs": (train.epochs, 0),
+        "loss": (experiment.loss.name, "crossentropy"),
+        "loss.label_smoothing": (experiment.loss.options.get("label_smoothing"), 0.0),
+        "model.head": (model.head.name, "identity"),
+        "model.trainable": (model.trainable, "head"),
+        "sampler": (experiment.sampler.name, "shuffled"),
+        "labelling": (experiment.labelling.name, "given"),
+        "start": (experiment.start.name, "none"),
+        "schedule": (experiment.schedule.name, "constant"),
+        "train.proxy_lr_factor": (train.proxy_lr_factor, 1.0),
+        "train.class_weights": (train.class_weights, "none"),
+        "train.checkpoint": (train.checkpoint, "last"),
+        "train.views": (train.views, 1),
+        "train.folds": (train.folds, 0),
+    }
+    for key, (value, only) in wanted.items():
+        require(
+            value == only,
+            f"{key} must be {only} with optimizer {name}, which makes no steps, got {value}:"
+            f" --set {key}={only}",
+        )
 
 
 def check_objective(experiment: Experiment) -> None:

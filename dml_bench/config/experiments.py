@@ -173,6 +173,8 @@ def apply_profile(table: dict[str, Any], name: str) -> None:
             f"{table['name']} is already the {table['profile']} profile's: leave out --{name}"
         )
     before = load(table)  # sizes in pixels fit together before, and again when all are changed
+    if before.train.epochs == 0:
+        rules = without_steps(rules)
     for key, value in rules["set"].items():
         assign(table, key, value)
     for key, swaps in rules["swap"].items():
@@ -188,6 +190,18 @@ def apply_profile(table: dict[str, Any], name: str) -> None:
         if all(value_at(before, key) == value for key, value in rule["is"].items()):
             apply_rule(table, rule)
     table["profile"] = name
+
+
+OF_STEPS = ("train.epochs", "schedule.name")
+"""What a profile leaves as it is in an experiment that trains nothing in steps."""
+
+
+def without_steps(rules: dict[str, Any]) -> dict[str, Any]:
+    """The rules of a profile, less those on how long and at which rates is trained."""
+    kept = dict(rules)
+    for part in ("set", "swap"):
+        kept[part] = {key: value for key, value in rules[part].items() if key not in OF_STEPS}
+    return kept
 
 
 def apply_rule(table: dict[str, Any], rule: dict[str, Any]) -> None:

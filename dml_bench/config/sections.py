@@ -301,6 +301,7 @@ class Train:
     """How long, in what batches and with what weights a phase is trained."""
 
     epochs: int = 100
+    """0 where nothing is trained in steps, as with optimizers `class_means` and `linear_probe`."""
     batch_size: int = 128
     precision: Literal["auto", "float32", "bfloat16", "bfloat16_dense"] = "auto"
     """`auto`: bfloat16 where the device has units for it, float32 elsewhere. `bfloat16_dense`:
@@ -328,7 +329,7 @@ class Train:
     the models are an ensemble. 0 trains one model on all images."""
 
     def __post_init__(self) -> None:
-        require(self.epochs >= 1, f"train.epochs must be at least 1, got {self.epochs}")
+        require(self.epochs >= 0, f"train.epochs must be at least 0, got {self.epochs}")
         require(self.batch_size >= 2, f"train.batch_size must be at least 2, got {self.batch_size}")
         require(
             self.proxy_lr_factor > 0,

@@ -118,6 +118,8 @@ def model_rows(run: Run, phase: str) -> Iterator[tuple[str, str]]:
         (
             f"{train.epochs} epochs, batches of {train.batch_size}, {experiment.optimizer.name},"
             f" seed {experiment.seed}"
+            if train.epochs
+            else f"{experiment.no_drop_because}: {experiment.optimizer.name}"
         ),
     )
     yield "phase", f"{phase}: {describe_phase(run, phase)}"

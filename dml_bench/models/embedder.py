@@ -188,7 +188,8 @@ def freeze(embedder: Embedder, experiment: Experiment) -> None:
             )
     if config.trainable == "head":
         embedder.backbone.requires_grad_(False)
-        if not any(parameter.requires_grad for parameter in embedder.parameters()):
+        learns = any(parameter.requires_grad for parameter in embedder.parameters())
+        if experiment.train.epochs and not learns:
             raise ValueError(
                 f"model.trainable is 'head', but head {config.head.name} has nothing to train: "
                 "--set model.head=linear, or --set model.trainable=all"

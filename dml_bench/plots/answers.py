@@ -52,14 +52,17 @@ def draw_answers(study: Study, diagnostics: Mapping[str, Diagnostics]) -> Answer
     with style():
         return AnswerFigures(
             accuracy_dots(study),
-            unseen_cost_dots(study) if study.has_drop else None,
+            unseen_cost_dots(study) if study.has_drop and study.trained else None,
             enrolment_lines(study, diagnostics),
             training_scatter(study),
         )
 
 
-def rows_by(study: Study, quantity: str, *, lowest_first: bool = False) -> list[TableRow]:
-    """The first rows in the order of a quantity, the classifiers and the baseline in any case."""
+def rows_by(
+    study: Study, quantity: str, lines: Sequence[TableRow], *, lowest_first: bool = False
+) -> list[TableRow]:
+    """The first lines in the order of a quantity; the classifiers, the baseline and what trains
+    nothing in any case."""
 
     def size(line: TableRow) -> float:
         value = study.measure(line, quantity)
@@ -67,8 +70,9 @@ def rows_by(study: Study, quantity: str, *, lowest_first: bool = False) -> list[
             return np.inf
         return value.estimate if lowest_first else -value.estimate
 
-    ordered = sorted(study.finished, key=size)
-    kept = [*study.rivals, *([study.baseline] if study.baseline else [])]
+    ordered = sorted(lines, key=size)
+    kept = [*study.rivals]
+    kept += [line for line in (study.baseline, study.no_training) if line is not None]
     others = [line for line in ordered if line not in kept][: max(0, MOST_ROWS - len(kept))]
     return [line for line in ordered if line in kept or line in others]
 
@@ -87,7 +91,7 @@ def accuracy_dots(study: Study) -> ReportFigure:
         ]
     else:
         groups = [("known", "classes never trained on", ORANGE, "D", 0.0)]
-    lines = rows_by(study, groups[0][0])
+    lines = rows_by(study, groups[0][0], study.finished)
     figure, axes = row_canvas(len(lines))
     places = np.arange(len(lines))
     for quantity, _, colour, marker, shift in groups:
@@ -119,7 +123,7 @@ def name_of(study: Study, line: TableRow) -> str:
 
 def unseen_cost_dots(study: Study) -> ReportFigure:
     """The cost of being unseen of every experiment, the lowest on top."""
-    lines = rows_by(study, "cost", lowest_first=True)
+    lines = rows_by(study, "cost", study.trained, lowest_first=True)
     figure, axes = row_canvas(len(lines))
     places = np.arange(len(lines))
     estimates, error = percents([study.measure(line, "cost") for line in lines])

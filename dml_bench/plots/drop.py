@@ -26,7 +26,9 @@ def drop_bars(study: Study, diagnostics: dict[str, Diagnostics]) -> ReportFigure
     if not study.has_drop:
         study.missing.append("precision-drop figures: this protocol has no second model")
         return None
-    lines = study.finished
+    lines = study.trained
+    if not lines:
+        return None
     figure, [[axes]] = canvas(1.1 + 0.5 * len(lines))
     rows = np.arange(len(lines))
     for shift, group, colour in (
@@ -68,9 +70,9 @@ def cut_to_estimates(axes: Axes) -> str:
 def holdout_dots(study: Study, diagnostics: dict[str, Diagnostics]) -> ReportFigure | None:
     """What the drop on the unseen classes owes to which classes are held out, where there are
     several hold-outs."""
-    if len(study.holdouts) < 2:
+    if len(study.holdouts) < 2 or not study.trained:
         return None
-    lines = study.finished
+    lines = study.trained
     figure, [[axes]] = canvas(1.1 + 0.32 * len(lines))
     rows = np.arange(len(lines))
     names = []

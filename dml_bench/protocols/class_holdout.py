@@ -36,6 +36,7 @@ from dml_bench.protocols.holdout_metrics import (
     COST,
     GROUPS,
     LIMITED,
+    NO_DROP_BECAUSE,
     OTHER_CLASSES,
     SAME_CLASSES,
     TO_SEEN,
@@ -54,6 +55,7 @@ from dml_bench.protocols.holdout_outcome import (
     largest_drops,
     points,
     precision_table,
+    untrained_table,
 )
 from dml_bench.protocols.metric import Column, Metric, by_name, columns_of, measured, value_at
 from dml_bench.registry import losses
@@ -118,24 +120,28 @@ class HoldoutResult(Result):
         return self.held_out.get(phase, self.ever_unseen)
 
     def summary(self) -> dict[str, Any]:
+        phases = {name: self._phase(name) | self._logits_accuracy(name) for name in self.neighbours}
+        holdouts = [self._holdout(name) for name in self.held_out]
+        if self.experiment.no_drop_because:
+            without = {NO_DROP_BECAUSE: self.experiment.no_drop_because}
+            return {"phases": phases, **without, "holdouts": holdouts}
         return {
-            "phases": {
-                name: self._phase(name) | self._logits_accuracy(name) for name in self.neighbours
-            },
+            "phases": phases,
             **self.scalars(),
             **self.cost(),
             COMPARES: self.compares,
-            "holdouts": [self._holdout(name) for name in self.held_out],
+            "holdouts": holdouts,
             "largest_drops": self._largest_drops(5),
         }
 
     def _holdout(self, name: str) -> dict[str, Any]:
-        drops = {drop_name(group): self.drops[name].mean(group) for group in GROUPS}
-        return {
+        holdout: dict[str, Any] = {
             "phase": name,
             "unseen_classes": [self.dataset.class_names[label] for label in self.held_out[name]],
-            **drops,
         }
+        if not self.experiment.no_drop_because:
+            holdout |= {drop_name(group): self.drops[name].mean(group) for group in GROUPS}
+        return holdout
 
     def _largest_drops(self, count: int) -> list[dict[str, Any]]:
         rows: list[dict[str, Any]] = [
@@ -187,11 +193,11 @@ class HoldoutResult(Result):
     def highlights(self) -> Mapping[str, float | str]:
         """What stands for the whole run: the cost of being unseen, the drops, and P@1 of each phase
         on the unseen, the seen and all classes."""
-        highlights: dict[str, float | str] = {
-            **self.cost(),
-            COMPARES: self.compares,
-            **self.scalars(),
-        }
+        highlights: dict[str, float | str]
+        if self.experiment.no_drop_because:
+            highlights = {NO_DROP_BECAUSE: self.experiment.no_drop_because}
+        else:
+            highlights = {**self.cost(), COMPARES: self.compares, **self.scalars()}
         for phase in self.neighbours:
             for name, value in self._phase(phase).items():
                 if name.startswith("precision_at_1"):
@@ -364,6 +370,10 @@ class ClassHoldout(Protocol):
         ),
         "Drop: P@1 all minus P@1 limited, mean over the unseen, the seen or all classes.",
         (
+            "No training, and features not trained: both phases have the same features, so there is"
+            " no drop."
+        ),
+        (
             "Cost of being unseen, of rotated hold-outs: P@1 on a class by the models that trained"
             " on it, minus P@1 by the one that did not."
         ),
@@ -412,6 +422,8 @@ class ClassHoldout(Protocol):
     def metrics(self, experiment: Experiment) -> dict[str, Metric]:
         compared = SAME_CLASSES if is_rotated(experiment.unseen) else OTHER_CLASSES
         named = by_name(*cost_metrics(compared), *p_at_1_metrics())
+        if experiment.no_drop_because:
+            named = {name: metric for name, metric in named.items() if not metric.needs_training}
         if losses.of(experiment.loss).facts["classifies"]:
             named |= by_name(
                 Metric(
@@ -437,6 +449,8 @@ class ClassHoldout(Protocol):
         return {holdout["phase"]: holdout["unseen_classes"] for holdout in summary["holdouts"]}
 
     def remarks(self, summary: Mapping[str, Any]) -> dict[str, str]:
+        if NO_DROP_BECAUSE in summary:
+            return {NO_DROP_BECAUSE: summary[NO_DROP_BECAUSE]}
         return {COMPARES: compares(self.held_out(summary).values())}
 
     def describe_phase(self, phase: str, phases: Sequence[str]) -> str:
@@ -457,10 +471,14 @@ class ClassHoldout(Protocol):
             f"{phase} {number(value_at(summary, f'phases.{phase}*.precision_at_1_macro'))}"
             for phase in (ALL, LIMITED)
         )
+        if NO_DROP_BECAUSE in summary:
+            return f"P@1 {both}, {summary[NO_DROP_BECAUSE]}"
         name = labelled("cost of being unseen", self.remarks(summary)[COMPARES])
         return f"P@1 {both}, {name} {points(summary.get(COST))} points"
 
     def outcome(self, summary: Mapping[str, Any]) -> list[OutcomeTable]:
+        if NO_DROP_BECAUSE in summary:
+            return [untrained_table(summary)]
         compared = self.remarks(summary)[COMPARES]
         of_precision = precision_table if len(summary["holdouts"]) == 1 else holdouts_table
         return [cost_table(summary, compared), of_precision(summary), largest_drops(summary)]

@@ -17,6 +17,7 @@ __all__ = [
     "COST",
     "GROUPS",
     "LIMITED",
+    "NO_DROP_BECAUSE",
     "OTHER_CLASSES",
     "SAME_CLASSES",
     "TO_SEEN",
@@ -39,6 +40,9 @@ TO_UNSEEN = "precision_drop_seen_to_unseen_classes"
 TO_SEEN = "precision_drop_seen_to_seen_classes"
 COMPARES = f"{COST}_compares"
 """The key under which a summary says which of the two estimators its cost is from."""
+NO_DROP_BECAUSE = "no_drop_because"
+"""The key under which the summary of a run whose features are not trained says so. It has neither
+drops nor a cost of being unseen: they would be 0 whatever the features are."""
 SAME_CLASSES, OTHER_CLASSES = "same classes", "other classes"
 DIFFERENCE = (-1.0, 1.0)
 """The range of a difference of two precisions."""
@@ -106,6 +110,7 @@ def cost_metrics(compared: str) -> Iterator[Metric]:
         scores=cost_scores,
         column=f"cost of being unseen{label}",
         depends_on_holdouts=True,
+        needs_training=True,
     )
     for group in ("unseen", "seen"):
         yield Metric(
@@ -117,6 +122,7 @@ def cost_metrics(compared: str) -> Iterator[Metric]:
             scores=partial(drop_scores, group),
             column=f"drop {group}",
             depends_on_holdouts=True,
+            needs_training=True,
         )
     for name, group in ((TO_UNSEEN, "unseen"), (TO_SEEN, "seen")):
         yield Metric(
@@ -129,6 +135,7 @@ def cost_metrics(compared: str) -> Iterator[Metric]:
             column=f"drop seen, to {group}",
             compared=False,
             depends_on_holdouts=True,
+            needs_training=True,
         )
     yield Metric(
         name=drop_name("all"),
@@ -141,6 +148,7 @@ def cost_metrics(compared: str) -> Iterator[Metric]:
         place=drop_name("all"),
         compared=False,
         depends_on_holdouts=True,
+        needs_training=True,
     )
 
 

@@ -9,6 +9,7 @@ from dml_bench.protocols.holdout_metrics import (
     COST,
     GROUPS,
     LIMITED,
+    NO_DROP_BECAUSE,
     SAME_CLASSES,
     TO_SEEN,
     TO_UNSEEN,
@@ -17,7 +18,15 @@ from dml_bench.protocols.holdout_metrics import (
 from dml_bench.protocols.metric import value_at
 from dml_bench.system.tables import OutcomeTable, number
 
-__all__ = ["cost_table", "holdouts_table", "labelled", "largest_drops", "points", "precision_table"]
+__all__ = [
+    "cost_table",
+    "holdouts_table",
+    "labelled",
+    "largest_drops",
+    "points",
+    "precision_table",
+    "untrained_table",
+]
 
 HOW_THE_COST_IS_ESTIMATED = {
     True: (
@@ -110,6 +119,44 @@ def precision_table(summary: Mapping[str, Any]) -> OutcomeTable:
         ),
         num_text_columns=1,
     )
+
+
+def untrained_table(summary: Mapping[str, Any]) -> OutcomeTable:
+    """P@1 of features that no phase trained; on the unseen classes it is that of one that did not
+    see them too."""
+    of_all = summary["phases"][ALL]
+    of_limited = "phases." + LIMITED + "*.{}"
+    places = {
+        "all, by nearest image": ("precision_at_1_macro", "precision_at_1_micro"),
+        "unseen, by nearest image": ("precision_at_1_macro_unseen", "precision_at_1_micro_unseen"),
+        "all, by last layer": ("logits_accuracy_macro_known", "logits_accuracy_micro_known"),
+    }
+    rows = []
+    for text, names in places.items():
+        rows.append((text, *(number(of_all.get(name)) for name in names)))
+    known = [value_at(summary, of_limited.format(name)) for name in places["all, by last layer"]]
+    rows.append((f"known to {LIMITED}, by last layer", *map(number, known)))
+    reason = summary[NO_DROP_BECAUSE]
+    rows.append(("cost of being unseen", reason, ""))
+    return OutcomeTable(
+        title=(
+            f"{summary['experiment']} on {summary['dataset']['name']}, seed {summary['seed']}: P@1"
+        ),
+        heads=("classes", "macro", "micro"),
+        rows=tuple(rows),
+        caption=(
+            "The features are the same in both phases, so nothing is lost by not training on a"
+            f" class. {LAST_LAYERS[reason]}"
+        ),
+        num_text_columns=1,
+    )
+
+
+LAST_LAYERS = {
+    "no training": "Last layer: the class means of the training images.",
+    "features not trained": "Last layer: logistic regression, which knows its training classes.",
+}
+"""What answers beside the nearest image, by why there is no drop."""
 
 
 def holdouts_table(summary: Mapping[str, Any]) -> OutcomeTable:

@@ -85,6 +85,8 @@ class Metric:
     """Whether `dml-bench compare` shows it."""
     depends_on_holdouts: bool = False
     """Whether it can only be compared where both runs held out the same classes."""
+    needs_training: bool = False
+    """Whether it compares phases, which differ only where features are trained."""
 
     @property
     def signed(self) -> bool:

@@ -405,6 +405,7 @@ miners = Registry("miner", "dml_bench.losses.miners", group="dml_bench.miners")
 optimizers = Registry(
     "optimizer",
     "dml_bench.training.optimizers",
+    {"at_once": False, "no_drop_because": ""},
     passes=("parameters",),
     group="dml_bench.optimizers",
 )

@@ -98,10 +98,19 @@ def classification(study: Study) -> str:
         f"{of_many(study, best, 'best')} is right for {percent(study.measure(best, 'known'))} of"
         " test images"
     )
+    start += beside_untrained(study, best)
     if rival is None:
         return f"{start}; no classifier is among these runs."
     logits = percent(study.measure(rival, "logits"))
     return f"{start}, the classifier for {logits}: {against_logits(study, best, rival)}."
+
+
+def beside_untrained(study: Study, best: TableRow) -> str:
+    """`, no training for 48.1%`, by the nearest image; nothing where all is trained."""
+    line = study.no_training
+    if line is None or line is best:
+        return ""
+    return f", no training for {percent(study.measure(line, 'known'))}"
 
 
 def against_logits(study: Study, line: TableRow, rival: TableRow) -> str:

@@ -82,7 +82,7 @@ def holdouts(study: Study, diagnostics: Mapping[str, Diagnostics]) -> Iterator[B
     if len(study.holdouts) < 2:
         return
     rows: list[list[Any]] = []
-    for line in study.finished:
+    for line in study.trained:
         costs, drops = study.holdout_costs(line), study.holdout_drops(line)
         for place, phase in enumerate(study.holdouts):
             numbers = zip(costs[place].tolist(), drops[place].tolist(), strict=True)

@@ -94,7 +94,10 @@ def results_row(group: Group, line: TableRow, costs: Sequence[int]) -> Row:
     cells += [setting_cell(line.settings.get(key)) for key in group.settings]
     cells.append(Cell(count_seeds(line), float(len(line.runs))))
     for column, value in zip(group.columns, line.values, strict=True):
-        cells.append(value_cell(value, is_signed=column.signed))
+        if value is None and line.no_drop_because:
+            cells.append(Cell(line.no_drop_because))
+        else:
+            cells.append(value_cell(value, is_signed=column.signed))
     for place in costs:
         cost = line.cost[place]
         cells.append(Cell(cost_cell(COST[place].key, cost), cost))
@@ -143,8 +146,11 @@ def results_data(group: Group, name: str = "table") -> Data:
 
 
 def remarks_of(runs: Sequence[Run]) -> dict[str, str]:
-    """What a reader of the numbers has to know, by name; nothing without runs."""
-    return runs[0].protocol.remarks(runs[0].summary) if runs else {}
+    """What a reader of the numbers has to know, by name, of any of the runs."""
+    remarks: dict[str, str] = {}
+    for run in runs:
+        remarks |= run.protocol.remarks(run.summary)
+    return remarks
 
 
 def heads_of(column: TableColumn) -> list[str]:

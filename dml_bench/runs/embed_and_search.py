@@ -72,13 +72,14 @@ def evaluate_phase(run: TrainingState, split: Split, folder: Path) -> None:
     search_seconds = time.perf_counter() - start
     trained = sum(record["train_images"] for record in run.records)
     train_seconds = sum(record["train_seconds"] for record in run.records)
+    train_seconds += run.fitted.get("seconds", 0.0)
     cost: dict[str, Any] = {
         "train_seconds": train_seconds,
         "start_seconds": start_seconds(run.experiment, folder),
         "watch_seconds": sum(record.get("evaluate_seconds", 0.0) for record in run.records),
         "embed_seconds": embed_seconds,
         "search_seconds": search_seconds,
-        "train_images_per_second": trained / train_seconds,
+        **({"train_images_per_second": trained / train_seconds} if trained else {}),
         "embed_images_per_second": embedded / embed_seconds,
         "peak_memory_bytes": provenance.peak_memory_bytes(),
         "gallery_bytes": embeddings["gallery"].nbytes,
@@ -195,7 +196,10 @@ def write_answers(
 
 
 def write_training(run: TrainingState, folder: Path) -> None:
-    """Which epoch was kept, and what became of the labels, where the experiment asks for either."""
+    """What was fitted at once, which epoch was kept, and what became of the labels, where the
+    experiment asks for these."""
+    if run.fitted:
+        write_json(folder / layout.FITTED, run.fitted)
     if run.best is not None:
         write_json(
             folder / layout.CHOSEN_EPOCH,

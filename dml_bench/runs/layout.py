@@ -16,6 +16,7 @@ __all__ = [
     "EMBEDDINGS",
     "ENVIRONMENT",
     "EXPERIMENT",
+    "FITTED",
     "JUDGED",
     "LABELS",
     "LOGITS",
@@ -68,6 +69,8 @@ LOGITS = "logits.safetensors"
 COST = "cost.json"
 CHOSEN_EPOCH = "chosen.json"
 """Which epoch was kept, where validation chose one."""
+FITTED = "fitted.json"
+"""What was fitted at once, where nothing was trained in epochs."""
 LABELS = "labels.json"
 """What became of the training labels, where they were changed."""
 CORRECTIONS = "corrections.csv"

@@ -77,7 +77,10 @@ class CostColumn:
     """The most of all seeds, instead of the mean."""
 
 
-def images_per_second(parts: list[PhaseCost]) -> float:
+def images_per_second(parts: list[PhaseCost]) -> float | None:
+    """None where nothing was trained in epochs."""
+    if not all("train_images_per_second" in part for part in parts):
+        return None
     seconds: float = sum(part["train_seconds"] for part in parts)
     images: float = sum(part["train_images_per_second"] * part["train_seconds"] for part in parts)
     return images / seconds

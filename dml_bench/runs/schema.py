@@ -75,7 +75,8 @@ class PhaseCost(TypedDict):
     """cost.json: what one phase took."""
 
     train_seconds: float
-    train_images_per_second: float
+    train_images_per_second: NotRequired[float]
+    """Missing where nothing was trained in epochs."""
     start_seconds: NotRequired[float]
     watch_seconds: NotRequired[float]
     """Spent on validation between the epochs."""
@@ -109,6 +110,8 @@ class PhaseSummary(TypedDict):
 
     chosen: NotRequired[dict[str, float]]
     """The epoch whose weights were kept, and the value that chose it."""
+    fitted: NotRequired[dict[str, Any]]
+    """What was fitted at once instead of in epochs."""
     labels: NotRequired[dict[str, Any]]
     """What became of the training labels."""
     doubts: NotRequired[dict[str, float]]

@@ -395,6 +395,8 @@ class RunSession:
         """Which epoch was kept, what became of the labels, why its P@1 is to be doubted, and the
         P@1 of each fold with its mean, where a phase has these."""
         summary: PhaseSummary = {}
+        if (folder / layout.FITTED).exists():
+            summary["fitted"] = run_folder.read_json(folder / layout.FITTED)
         if (folder / layout.CHOSEN_EPOCH).exists():
             summary["chosen"] = run_folder.read_json(folder / layout.CHOSEN_EPOCH)
         if (folder / layout.LABELS).exists():

@@ -105,6 +105,8 @@ class TerminalCallback(Callback):
             "optimizer": (
                 f"{named(experiment.optimizer)}; {experiment.train.epochs} epochs, batches of"
                 f" {experiment.train.batch_size}"
+                if experiment.train.epochs
+                else named(experiment.optimizer)
             ),
             "dataset": (
                 f"{dataset['name']}: {dataset['num_images']:,} images, {dataset['num_classes']}"
@@ -308,10 +310,19 @@ def describe_training(summary: Mapping[str, Any]) -> Iterator[str]:
             yield f"folds    {phase}: {describe_folds(folds, results['precision_at_1_macro'])}"
         if labels := results.get("labels"):
             yield f"labels   {phase}: {describe_labels(labels)}"
+        if "l2" in results.get("fitted", {}):
+            yield f"fitted   {phase}: {describe_fit(results['fitted'])}"
         if chosen := results.get("chosen"):
             metric, value = next((key, value) for key, value in chosen.items() if key != "epoch")
             name = metric.replace("_", " ")
             yield f"kept     {phase}: epoch {chosen['epoch']}, {name} {value:.4f}"
+
+
+def describe_fit(fitted: dict[str, Any]) -> str:
+    return (
+        f"L2 {fitted['l2']:g}, chosen on {fitted['chosen_on_images']:,} {fitted['chosen_on']}"
+        f" (accuracy {fitted['valid_accuracy']:.3f})"
+    )
 
 
 def describe_folds(folds: dict[str, Any], ensemble: float) -> str:
@@ -338,12 +349,7 @@ def describe_labels(labels: dict[str, Any]) -> str:
 def show_cost(console: Console, summary: Mapping[str, Any]) -> None:
     cost = summary["cost"]
     trained = {name: part for name, part in cost.items() if isinstance(part, dict)}
-    phases = " ".join(
-        f"{name}: {duration(part['train_seconds'])} training at"
-        f" {part['train_images_per_second']:.0f} images/s, embedding at"
-        f" {part['embed_images_per_second']:.0f};"
-        for name, part in trained.items()
-    )
+    phases = " ".join(map(describe_phase_cost, trained, trained.values()))
     memory = max(part["peak_memory_bytes"] for part in trained.values()) / 2**30
     console.print(
         Text(
@@ -351,6 +357,14 @@ def show_cost(console: Console, summary: Mapping[str, Any]) -> None:
             f" GiB, {cost['device']}"
         )
     )
+
+
+def describe_phase_cost(name: str, part: Mapping[str, Any]) -> str:
+    """Without a rate where nothing was trained in epochs."""
+    training = f"{duration(part['train_seconds'])} training"
+    if "train_images_per_second" in part:
+        training += f" at {part['train_images_per_second']:.0f} images/s"
+    return f"{name}: {training}, embedding at {part['embed_images_per_second']:.0f};"
 
 
 SHOWN_CLASSES = 10

@@ -146,6 +146,8 @@ def build_optimizer(
 ) -> torch.optim.Optimizer:
     """The optimiser of all that learns; the objective's own parameters have their own rate."""
     config = experiment.optimizer
+    if optimizers.of(config).facts["at_once"]:
+        return optimizers.of(config).build(list(objective.parameters()), **config.options)
     groups: list[dict[str, Any]] = [
         {"params": [p for p in embedder.parameters() if p.requires_grad]}
     ]
@@ -166,7 +168,8 @@ def build_schedule(
     """The schedule over all steps of the phase."""
     schedule = experiment.schedule
     steps = len(sampled(experiment, phase, images, labels)) * experiment.train.epochs
-    return schedules.of(schedule).build(**schedule.options)(optimizer, steps)
+    # Without epochs nothing asks for a rate, and no schedule has no steps.
+    return schedules.of(schedule).build(**schedule.options)(optimizer, max(steps, 1))
 
 
 def check_distributed(experiment: Experiment, device: torch.device) -> None:

@@ -12,6 +12,7 @@ from dml_bench.system import distributed
 from dml_bench.system.callbacks import EpochRecord
 from dml_bench.system.seeding import seed_everything
 from dml_bench.training import checkpoint
+from dml_bench.training.at_once import fit_at_once
 from dml_bench.training.batches import epoch_batches, training_batch
 from dml_bench.training.training_state import TrainingState
 from dml_bench.training.validation import validate
@@ -25,7 +26,7 @@ class NonFiniteLoss(ValueError):
 
 def fit(state: TrainingState, keep: Callable[[TrainingState], None]) -> None:
     """Train to the last epoch from where `state.records` end; `keep` is called after each epoch to
-    save a checkpoint.
+    save a checkpoint. Without epochs the last layer is fitted at once.
 
     The phase ends with the weights of the epoch that `train.checkpoint` chooses. Raises
     AssertionError if a layer that has to stay as it was loaded has changed.
@@ -39,6 +40,8 @@ def fit(state: TrainingState, keep: Callable[[TrainingState], None]) -> None:
         checkpoint.keep_if_best(state, state.records[-1])
         keep(state)
         state.callback.on_epoch(state.records[-1])
+    if not state.experiment.train.epochs:
+        fit_at_once(state)
     checkpoint.restore_best(state)
     state.check_frozen()
 

@@ -1,5 +1,10 @@
 """Optimisers: a registered function takes groups of parameters and options, `lr` among them, and
-returns a torch optimiser."""
+returns a torch optimiser.
+
+One with the fact `at_once` makes no steps: it fits the last layer of a classifier on frozen
+features (`training.at_once`), with `train.epochs = 0`. The features are then the same in every
+phase, and `no_drop_because` says why there is no precision drop.
+"""
 
 from typing import TYPE_CHECKING, Annotated
 
@@ -77,3 +82,29 @@ def ranger(
         k=k,
         alpha=alpha,
     )
+
+
+@optimizers.register(
+    "class_means",
+    summary="nothing is trained: the class means of frozen features stand for a last layer",
+    source="Mensink et al. 2013, Distance-based image classification",
+    at_once=True,
+    no_drop_because="no training",
+)
+def class_means(parameters: "ParamsT") -> "Optimizer":
+    from dml_bench.training.at_once import ClassMeans
+
+    return ClassMeans(parameters)
+
+
+@optimizers.register(
+    "linear_probe",
+    summary="logistic regression on frozen features, solved; its L2 is chosen on validation images",
+    source="Kornblith et al. 2019, Do better ImageNet models transfer better?",
+    at_once=True,
+    no_drop_because="features not trained",
+)
+def linear_probe(parameters: "ParamsT") -> "Optimizer":
+    from dml_bench.training.at_once import LinearProbe
+
+    return LinearProbe(parameters)

@@ -53,6 +53,8 @@ class TrainingState:
     best: dict[str, Any] | None = None
     """The weights of the best epoch so far, where one is chosen; see `checkpoint`."""
     records: list[EpochRecord] = field(default_factory=list)
+    fitted: dict[str, Any] = field(default_factory=dict)
+    """What came of fitting the last layer at once, with its seconds; empty after epochs."""
 
     def autocast(self) -> AbstractContextManager[Any]:
         """The context in which a network computes in the precision of the run."""

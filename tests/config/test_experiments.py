@@ -289,6 +289,27 @@ MULTI_SIMILARITY = "MultiSimilarity_cosine_resnet18_sgd_aug"
 MIXUP = {"mixing.technique.name", "mixing.technique.alpha", "mixing.technique.share"}
 SCHEDULED = {f"mixing.{key}" for key in ("start_from", "on", "off", "finetuning_epoch")}
 SAMPLE_PAIRING = {"mixing.technique.name", "mixing.technique.p", *SCHEDULED}
+STEPS = {f"optimizer.{option}" for option in ("lr", "momentum", "weight_decay")}
+RIVALS: dict[str, tuple[str, set[str]]] = {
+    "frozen_resnet18": (
+        CLASSIFIER,
+        STEPS
+        | {"optimizer.name", "model.trainable", "train.epochs"}
+        | {"augment.random_crop_from", "augment.horizontal_flip"},
+    ),
+    "linearprobe_resnet18": ("frozen_resnet18", {"optimizer.name"}),
+}
+for backbone in (
+    "resnet50",
+    "efficientnet_lite0",
+    "mobilenet_v2",
+    "dinov2_s14",
+    "dinov2_b14",
+    "clip_b16",
+    "siglip_b16",
+):
+    RIVALS[f"frozen_{backbone}"] = "frozen_resnet18", {"model.backbone.name"}
+    RIVALS[f"linearprobe_{backbone}"] = f"frozen_{backbone}", {"optimizer.name"}
 TECHNIQUES: dict[str, tuple[str, set[str]]] = {
     f"{CLASSIFIER}+ranger_flatcos": (CLASSIFIER, RANGER | {"optimizer.lr"}),
     f"{BASELINE}+ranger_flatcos": (BASELINE, RANGER),
@@ -373,7 +394,7 @@ def own(tmp_path: Path, text: str, name: str = "mine.toml") -> str:
 
 
 def test_every_shipped_experiment_is_pinned_by_a_row_of_this_file():
-    assert set(names()) == set(TABLE) | set(FIELD_TABLE) | set(TECHNIQUES)
+    assert set(names()) == set(TABLE) | set(FIELD_TABLE) | set(TECHNIQUES) | set(RIVALS)
 
 
 @pytest.mark.parametrize("name", TABLE)
@@ -434,7 +455,7 @@ def test_each_recipe_of_the_field_is_what_its_name_says_and_brings_its_published
             "crossentropy_resnet18_sgd_aug",
             {"images.progressive"},
         ),
-        *((name, *row) for name, row in TECHNIQUES.items()),
+        *((name, *row) for name, row in (TECHNIQUES | RIVALS).items()),
     ],
 )
 def test_an_experiment_differs_from_its_yardstick_only_in_what_its_name_says(name, parent, keys):
