@@ -9,7 +9,9 @@ functions, so that the package itself is imported at once.
 
 from dml_bench.api.analyse import (
     Comparisons,
+    EmbeddingsReport,
     compare,
+    evaluate,
     load_run,
     load_runs,
     log_to_wandb,
@@ -56,6 +58,7 @@ __all__ = [
     "Callback",
     "Comparisons",
     "DrawnMap",
+    "EmbeddingsReport",
     "Gallery",
     "LoggingCallback",
     "PhotoPredictions",
@@ -70,6 +73,7 @@ __all__ = [
     "draw_batches",
     "draw_birds",
     "draw_map",
+    "evaluate",
     "explain_run",
     "fetch_data",
     "find_learning_rate",

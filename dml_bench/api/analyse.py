@@ -20,11 +20,15 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from dml_bench.analysis.compare import Comparison
+    from dml_bench.analysis.embeddings import EmbeddingsResult
+    from dml_bench.report.document import Document
     from dml_bench.runs.run import Run
 
 __all__ = [
     "Comparisons",
+    "EmbeddingsReport",
     "compare",
+    "evaluate",
     "load_run",
     "load_runs",
     "log_to_wandb",
@@ -187,6 +191,104 @@ def compare(
 
     folders = [folder_and_images(run, None)[0] for run in (first, second, *others)]
     return Comparisons(tuple(compare_sides(read_sides(folders))))
+
+
+@dataclass(frozen=True)
+class EmbeddingsReport:
+    """What embeddings are worth. Printed, it is what `dml-bench evaluate` shows.
+
+    >>> import numpy, pathlib
+    >>> numpy.savez("embeddings.npz", embeddings=numpy.eye(24) + 1)
+    >>> lines = ["path,class", *(f"{row:02}.jpg,{row % 4}" for row in range(24))]
+    >>> _ = pathlib.Path("labels.csv").write_text("\\n".join(lines))
+    >>> report = db.evaluate("embeddings.npz", labels="labels.csv")
+    >>> sorted(report.results["embeddings.npz"].as_table())
+    ['accuracy', 'drops', 'enrolment', 'unknown_classes']
+    """
+
+    results: "dict[str, EmbeddingsResult]"
+    """By the name of their file."""
+    document: "Document"
+
+    def show(self, console: "Console") -> None:
+        """Print it on a terminal."""
+        from dml_bench.report.terminal import show
+
+        show(console, self.document)
+
+    def as_json(self) -> str:
+        """The same as JSON: proportions from 0 to 1, with the bounds of their intervals."""
+        from dml_bench.system.files import json_text
+
+        return json_text({name: result.as_table() for name, result in self.results.items()})
+
+    def write(self, out: PathLike) -> Path:
+        """Write index.html, report.md and tables into `out`, and return the page."""
+        from dml_bench.report.compose import write
+
+        Path(out).mkdir(parents=True, exist_ok=True)
+        write(Path(out), self.document)
+        return Path(out) / "index.html"
+
+    def __str__(self) -> str:
+        from dml_bench.system.terminal import as_text
+
+        return as_text(self.show)
+
+    __repr__ = __str__
+
+
+def evaluate(
+    embeddings: PathLike,
+    without: PathLike | None = None,
+    *,
+    labels: PathLike,
+    unseen: str = "",
+    seed: int = 42,
+    command: Sequence[str] = (),
+) -> EmbeddingsReport:
+    """What embeddings are worth that any program computed. PyTorch is not needed.
+
+    `embeddings` is an .npz (array `embeddings`, and `paths` with the name of each row) or a
+    .parquet; `labels` a .csv with the class of each name, and perhaps a column `split` that says
+    which are gallery and which query. Without it a fifth of each class, drawn from `seed`, are
+    queries. `without` are embeddings of a model that was not trained on the classes `unseen`, and
+    `embeddings` then those of one that was. `unseen` is as in an experiment: `last:20`,
+    `random:20:SEED`, or names with commas between; of one model it names the classes that are
+    taken for new ones, and may be left out.
+
+    Raises ValueError where a file can't be read, lacks images, or has unusable vectors.
+    Source: docs/protocols_and_statistics.md.
+
+    >>> import numpy, pathlib
+    >>> numpy.savez("mine.npz", embeddings=numpy.eye(24) + 1)
+    >>> lines = ["path,class", *(f"{row:02}.jpg,{row % 4}" for row in range(24))]
+    >>> _ = pathlib.Path("labels.csv").write_text("\\n".join(lines))
+    >>> "nearest class mean" in str(db.evaluate("mine.npz", labels="labels.csv"))
+    True
+    """
+    from dml_bench.analysis.embeddings import evaluate_embeddings, queries_of
+    from dml_bench.data.embeddings import read_embeddings, read_labels
+    from dml_bench.report.compose import made_by
+    from dml_bench.report.embeddings import compose_embeddings
+
+    if without is not None and not unseen:
+        raise ValueError(
+            "two files of embeddings need the classes that the second model was not trained on:"
+            " --unseen last:20, or their names with commas between"
+        )
+    table = read_labels(Path(labels))
+    queries = queries_of(table, unseen, seed)
+    first = read_embeddings(Path(embeddings), table)
+    results = {Path(embeddings).name: evaluate_embeddings(queries, first)}
+    if without is not None:
+        second = read_embeddings(Path(without), table)
+        name = Path(without).name
+        if name in results:
+            name = str(without)
+        results[name] = evaluate_embeddings(queries, second, first)
+    maker = tuple(command) or ("dml_bench.evaluate", str(embeddings))
+    return EmbeddingsReport(results, compose_embeddings(queries, results, made_by(maker)))
 
 
 def write_report(

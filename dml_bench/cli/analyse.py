@@ -46,6 +46,54 @@ def compare(
 
 
 @app.command()
+def evaluate(
+    embeddings: Annotated[
+        Path,
+        typer.Argument(help="Embeddings as .npz or .parquet, by any program.", show_default=False),
+    ],
+    without: Annotated[
+        Path | None,
+        typer.Argument(
+            help="Those of a model that was not trained on the classes --unseen.",
+            show_default=False,
+        ),
+    ] = None,
+    *,
+    labels: Annotated[
+        Path, typer.Option(help="CSV: a name, its class, and perhaps its split (gallery or query).")
+    ],
+    unseen: Annotated[
+        str, typer.Option(help="New classes: last:N, random:N, or names.", show_default="a fifth")
+    ] = "",
+    seed: Annotated[int, typer.Option(help="What is drawn is drawn from this.")] = 42,
+    out: Annotated[
+        Path | None, typer.Option(help="Also write index.html, report.md and tables here.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Say what embeddings of any program are worth: P@1, votes, class means, new and unknown
+    classes. With two files, also what it costs not to train on a class.
+
+    \b
+    Example: dml-bench evaluate embeddings.npz --labels labels.csv
+    """
+    made = db.evaluate(
+        embeddings,
+        without,
+        labels=labels,
+        unseen=unseen,
+        seed=seed,
+        command=("dml-bench", *sys.argv[1:]),
+    )
+    if as_json:
+        typer.echo(made.as_json())
+    else:
+        made.show(options.terminal())
+    if out is not None:
+        typer.echo(str(made.write(out)), err=as_json)
+
+
+@app.command()
 def report(
     runs: Annotated[
         list[Path],

@@ -19,6 +19,7 @@ VERBS = [
     "run",
     "suite",
     "compare",
+    "evaluate",
     "report",
     "record",
     "enrol",

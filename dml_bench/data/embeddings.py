@@ -1,0 +1,172 @@
+"""Embeddings that any program computed, and the table that says of what class each one is."""
+
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dml_bench.data.csv_table import read_table, require_none, twice
+from dml_bench.data.datasets import Dataset
+
+__all__ = ["LabelTable", "read_embeddings", "read_labels"]
+
+NAMES_OF_VECTORS = ("embeddings", "embedding", "features", "vectors")
+NAMES_OF_FILES = ("paths", "path", "files", "file", "names", "name", "images", "image", "ids", "id")
+
+
+@dataclass(frozen=True, slots=True)
+class LabelTable:
+    """The images of a table as a data set, of which no file is opened."""
+
+    file: Path
+    dataset: Dataset
+    rows: np.ndarray
+    """(images) the row of the table that each image is."""
+
+
+def read_labels(file: Path) -> LabelTable:
+    """A .csv with a column for the file or name, one for the class, and perhaps one for the part
+    (train or gallery; test or query). Raises ValueError where it is not such a table."""
+    table = read_table(file.parent, file.name, "utf-8")
+    roles = table.roles("", "", "")
+    if len(roles.classes) > 1:
+        class_names = [table.header[at] for at in roles.classes]
+        labels = table.one_hot_labels(roles.classes)
+        faults = table.not_one_hot(labels)
+    else:
+        class_names, labels = table.named_classes(roles.classes[0])
+        faults = table.nameless(roles.classes[0], labels)
+    if problems := [*table.faults, *faults]:
+        raise ValueError(problems[0])
+    names = [row[roles.file].strip() for row in table.rows]
+    require_none(
+        twice(names), f"rows of {file} with the same {table.header[roles.file]}", "keep one"
+    )
+    order = np.array(sorted(range(len(names)), key=names.__getitem__))
+    parts = table.parts(roles)
+    has_parts = parts[0] is not None
+    dataset = Dataset(
+        name=file.stem,
+        root=file.parent,
+        paths=tuple(names[row] for row in order),
+        labels=np.array(labels, np.int64)[order],
+        class_names=tuple(class_names),
+        parts=tuple(str(parts[row]) for row in order) if has_parts else None,
+        notes=roles.notes,
+    )
+    return LabelTable(file, dataset, order)
+
+
+def read_embeddings(file: Path, table: LabelTable) -> np.ndarray:
+    """(images, dim) float32 unit vectors in the order of the table's data set.
+
+    A file with names has the vectors of all images of the table, and perhaps of others; one
+    without has as many as the table has rows, in its order. Raises ValueError where that is not so,
+    and where a vector is not finite or all 0.
+    """
+    if not file.is_file():
+        raise ValueError(f"{file} does not exist: name a file of embeddings, .npz or .parquet")
+    readers = {".npz": read_npz, ".parquet": read_parquet}
+    if file.suffix not in readers:
+        raise ValueError(f"{file} must be .npz or .parquet: save the embeddings as one of these")
+    names, vectors = readers[file.suffix](file)
+    paths = table.dataset.paths
+    if names is None:
+        if len(vectors) != len(paths):
+            raise ValueError(
+                f"{file} must have one embedding for each of the {len(paths):,} rows of"
+                f" {table.file}, got {len(vectors):,}: save names beside them, as array `paths`"
+            )
+        chosen = table.rows
+    else:
+        chosen = rows_named(file, names, table)
+    return unit_vectors(file, vectors[chosen], paths)
+
+
+def rows_named(file: Path, names: list[str], table: LabelTable) -> np.ndarray:
+    require_none(twice(names), f"embeddings of {file} with the same name", "keep one")
+    row_of = {name: row for row, name in enumerate(names)}
+    paths = table.dataset.paths
+    missing = [path for path in paths if path not in row_of]
+    if missing:
+        raise ValueError(
+            f"{file} has no embedding of {len(missing):,} of the {len(paths):,} images of"
+            f" {table.file}, e.g. {missing[0]}; it names e.g. {names[0]}: write the same names"
+        )
+    return np.array([row_of[path] for path in paths])
+
+
+def unit_vectors(file: Path, vectors: np.ndarray, paths: tuple[str, ...]) -> np.ndarray:
+    vectors = np.ascontiguousarray(vectors, np.float32)
+    lengths = np.linalg.norm(vectors, axis=1)
+    wrong = np.flatnonzero(~np.isfinite(lengths) | (lengths == 0))
+    if len(wrong):
+        raise ValueError(
+            f"{file} has {len(wrong):,} embeddings that are all 0 or not finite, e.g. that of"
+            f" {paths[wrong[0]]}: compute them again"
+        )
+    return vectors / lengths[:, None]
+
+
+def read_npz(file: Path) -> tuple[list[str] | None, np.ndarray]:
+    try:
+        with np.load(file, allow_pickle=False) as archive:
+            arrays = {key: archive[key] for key in archive.files}
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+        raise ValueError(
+            f"{file} can't be read ({str(error).splitlines()[0][:80]}): save arrays of numbers and"
+            " of text, e.g. paths.astype(str), by numpy.savez"
+        ) from None
+    tables = [key for key, array in arrays.items() if array.ndim == 2 and array.dtype.kind in "fiu"]
+    key = the_one(file, tables, NAMES_OF_VECTORS, "2-D arrays of numbers")
+    texts = [key for key, array in arrays.items() if array.ndim == 1 and array.dtype.kind in "US"]
+    if not texts:
+        return None, arrays[key]
+    names = arrays[the_one(file, texts, NAMES_OF_FILES, "1-D arrays of text")]
+    return [str(name) for name in names.astype(str)], arrays[key]
+
+
+def read_parquet(file: Path) -> tuple[list[str] | None, np.ndarray]:
+    import pandas
+
+    try:
+        frame = pandas.read_parquet(file)
+    except ImportError:
+        raise ValueError(
+            f"{file}: reading .parquet needs a package that is not installed: pip install pyarrow,"
+            " or save an .npz"
+        ) from None
+    except Exception as error:
+        raise ValueError(
+            f"{file} can't be read as .parquet ({str(error).splitlines()[0][:80]}): write it again"
+        ) from None
+    vectors, texts = [], []
+    for column in frame.columns:
+        first: Any = frame[column].iloc[0] if len(frame) else None
+        if isinstance(first, np.ndarray | list | tuple):
+            vectors.append(column)
+        elif isinstance(first, str):
+            texts.append(column)
+    if vectors:
+        table = np.stack(frame[the_one(file, vectors, NAMES_OF_VECTORS, "columns of lists")])
+    else:
+        table = frame.select_dtypes("number").to_numpy(np.float32)
+    if not texts:
+        return None, table
+    return frame[the_one(file, texts, NAMES_OF_FILES, "columns of text")].tolist(), table
+
+
+def the_one(file: Path, names: list[str], usual: tuple[str, ...], what: str) -> str:
+    """The first of the usual names, or the only name there is."""
+    chosen = next((name for name in usual if name in names), "")
+    if chosen:
+        return chosen
+    if len(names) != 1:
+        there = f": {', '.join(names)}" if names else ""
+        raise ValueError(
+            f"{file} has {len(names)} {what}{there}; the one that is meant must be called"
+            f" {usual[0]}: save it under that name"
+        )
+    return names[0]

@@ -1,0 +1,202 @@
+"""Embeddings of any program: their numbers are those of other libraries and of the run that made
+them, by whatever names and in whatever order they come, and PyTorch is not touched."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sklearn.neighbors import KNeighborsClassifier, NearestCentroid
+
+import dml_bench as db
+from dml_bench.data.embeddings import read_embeddings, read_labels
+
+CLASSES, PER_CLASS, DIM = 8, 12, 6
+LABELS = np.repeat(np.arange(CLASSES), PER_CLASS)
+NAMES = np.array(
+    [f"{label}/{place:02}.jpg" for label in range(CLASSES) for place in range(PER_CLASS)]
+)
+IS_QUERY = np.tile(np.arange(PER_CLASS) % 3 == 0, CLASSES)
+
+
+def clouds(spread: float, seed: int = 0) -> np.ndarray:
+    """(images, dim) float32 unit vectors around a centre for each class."""
+    rng = np.random.default_rng(seed)
+    centres = rng.normal(size=(CLASSES, DIM))
+    vectors = centres[LABELS] + spread * rng.normal(size=(len(LABELS), DIM))
+    return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+
+
+@pytest.fixture
+def desk(tmp_path, monkeypatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    np.savez("all.npz", embeddings=clouds(0.6), paths=NAMES)
+    np.savez("without.npz", embeddings=clouds(1.0), paths=NAMES)
+    write_labels("labels.csv", split=True)
+    return tmp_path
+
+
+def write_labels(name: str, *, split: bool) -> None:
+    heads, ends = ("path,class,split", ",{}") if split else ("path,class", "")
+    lines = [heads]
+    for path, label, is_query in zip(NAMES, LABELS, IS_QUERY, strict=True):
+        lines.append(f"{path},c{label}" + ends.format("query" if is_query else "gallery"))
+    Path(name).write_text("\n".join(lines))
+
+
+def accuracy(report: db.EmbeddingsReport, way: str, group: str = "all", model: int = 0) -> float:
+    result = list(report.results.values())[model]
+    return result.as_table()["accuracy"][way][group]["estimate"]
+
+
+def macro(right: np.ndarray, labels: np.ndarray) -> float:
+    return float(np.mean([right[labels == label].mean() for label in np.unique(labels)]))
+
+
+def test_p_at_1_and_class_means_are_those_of_scikit_learn(desk):
+    report = db.evaluate("all.npz", labels="labels.csv")
+    vectors, gallery = clouds(0.6), ~IS_QUERY
+    for way, rival in (
+        ("nearest image (P@1)", KNeighborsClassifier(1)),
+        ("vote of the 5 nearest", KNeighborsClassifier(5, weights="distance")),
+    ):
+        answers = rival.fit(vectors[gallery], LABELS[gallery]).predict(vectors[IS_QUERY])
+        right = answers == LABELS[IS_QUERY]
+        assert accuracy(report, way) == pytest.approx(macro(right, LABELS[IS_QUERY]))
+    means = NearestCentroid().fit(vectors[gallery], LABELS[gallery]).centroids_
+    means /= np.linalg.norm(means, axis=1, keepdims=True)
+    right = (vectors[IS_QUERY] @ means.T).argmax(1) == LABELS[IS_QUERY]
+    assert accuracy(report, "nearest class mean") == pytest.approx(macro(right, LABELS[IS_QUERY]))
+
+
+def test_enrolment_starts_with_no_photo_and_ends_with_the_p_at_1_of_all(desk):
+    report = db.evaluate("all.npz", labels="labels.csv", unseen="c6,c7")
+    curve = report.results["all.npz"].as_table()["enrolment"]["images"]
+    assert curve["images_per_new_class"] == [0, 1, 2, 5, PER_CLASS - PER_CLASS // 3]
+    assert curve["new_classes"][0] == 0
+    for group, values in (("unseen", "new_classes"), ("seen", "old_classes")):
+        assert curve[values][-1] == pytest.approx(accuracy(report, "nearest image (P@1)", group))
+
+
+def test_two_models_give_the_drops_and_their_difference_with_intervals(desk):
+    report = db.evaluate("all.npz", "without.npz", labels="labels.csv", unseen="last:2")
+    drops = report.results["without.npz"].as_table()["drops"]
+    way = "nearest image (P@1)"
+    for group in ("seen", "unseen"):
+        lost = accuracy(report, way, group, 0) - accuracy(report, way, group, 1)
+        drop = drops[f"precision_drop_{group}_classes"]
+        assert drop["estimate"] == pytest.approx(lost)
+        assert drop["low"] < lost < drop["high"]
+    cost = drops["cost_of_being_unseen"]["estimate"]
+    assert cost == pytest.approx(
+        drops["precision_drop_unseen_classes"]["estimate"]
+        - drops["precision_drop_seen_classes"]["estimate"]
+    )
+    assert report.results["all.npz"].as_table()["drops"] == {}
+    assert "cost of being unseen (other classes)" in str(report)
+
+
+def test_a_run_s_own_embeddings_give_the_numbers_of_its_summary(trained, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run = db.load_run(trained("train.epochs=1").folder)
+    parts = {"gallery": [], "query": []}
+    for image in run.split:
+        parts["query" if image.part == "test" else "gallery"].append(image)
+    images = [*parts["gallery"], *parts["query"]]
+    lines = ["path,class,split"]
+    lines += [f"{image.path},{image.class_name},gallery" for image in parts["gallery"]]
+    lines += [f"{image.path},{image.class_name},query" for image in parts["query"]]
+    Path("labels.csv").write_text("\n".join(lines))
+    for phase in ("all", "limited"):
+        stored = run.embeddings(phase)
+        vectors = np.concatenate([stored.vectors("gallery"), stored.vectors("query")])
+        np.savez(f"{phase}.npz", embeddings=vectors, paths=[image.path for image in images])
+    report = db.evaluate("all.npz", "limited.npz", labels="labels.csv", unseen="last:2")
+    summary = run.summary
+    for model, phase in enumerate(("all", "limited")):
+        p_at_1 = summary["phases"][phase]["precision_at_1_macro"]
+        assert accuracy(report, "nearest image (P@1)", model=model) == pytest.approx(p_at_1)
+    drops = report.results["limited.npz"].as_table()["drops"]
+    assert len(drops) == 5
+    for name, drop in drops.items():
+        assert drop["estimate"] == pytest.approx(summary[name])
+
+
+def test_without_a_split_a_fifth_of_each_class_are_queries_and_the_page_says_what_that_means(desk):
+    write_labels("plain.csv", split=False)
+    text = " ".join(str(db.evaluate("all.npz", labels="plain.csv")).split())
+    assert "random by class, 20% are queries: 20 queries in a gallery of 76" in text
+    assert "these numbers are too high" in text
+    given_split = str(db.evaluate("all.npz", labels="labels.csv"))
+    assert "given by the table" in given_split
+    assert "too high" not in given_split
+
+
+def test_names_put_any_order_right_and_without_names_the_rows_of_the_table_count(desk):
+    table = read_labels(Path("labels.csv"))
+    expected = read_embeddings(Path("all.npz"), table)
+    order = np.random.default_rng(1).permutation(len(NAMES))
+    np.savez("mixed.npz", vectors=3 * clouds(0.6)[order], files=NAMES[order])
+    np.savez("plain.npz", clouds(0.6))
+    for name in ("mixed.npz", "plain.npz"):
+        np.testing.assert_allclose(read_embeddings(Path(name), table), expected, atol=1e-6)
+
+
+def test_a_parquet_of_lists_or_of_columns_is_read_as_well(desk):
+    pytest.importorskip("pyarrow", reason="reading .parquet needs pyarrow")
+    import pandas
+
+    table = read_labels(Path("labels.csv"))
+    expected = read_embeddings(Path("all.npz"), table)
+    pandas.DataFrame({"path": NAMES, "embedding": list(clouds(0.6))}).to_parquet("lists.parquet")
+    columns = pandas.DataFrame(clouds(0.6)).rename(columns=str)
+    columns.assign(path=NAMES).to_parquet("columns.parquet")
+    for name in ("lists.parquet", "columns.parquet"):
+        np.testing.assert_allclose(read_embeddings(Path(name), table), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({"embeddings": clouds(1)[:5]}, "one embedding for each of the 96 rows .* got 5: save"),
+        (
+            {"embeddings": clouds(1)[1:], "paths": NAMES[1:]},
+            r"no embedding of 1 of the 96 images of labels\.csv, e\.g\. 0/00\.jpg",
+        ),
+        ({"embeddings": clouds(1) * (LABELS > 0)[:, None]}, "12 embeddings that are all 0 or not"),
+        ({"a": clouds(1), "b": clouds(1)}, "2 2-D arrays of numbers: a, b; .* called embeddings"),
+        ({"embeddings": clouds(1), "paths": NAMES.astype(object)}, r"paths\.astype\(str\)"),
+    ],
+)
+def test_what_can_t_be_used_is_one_line_that_says_what_to_do(desk, arrays, message):
+    np.savez("wrong.npz", **arrays)
+    with pytest.raises(ValueError, match=message) as problem:
+        db.evaluate("wrong.npz", labels="labels.csv")
+    assert "\n" not in str(problem.value)
+
+
+def test_two_models_need_the_classes_that_the_second_was_not_trained_on(desk):
+    with pytest.raises(ValueError, match="--unseen last:20"):
+        db.evaluate("all.npz", "without.npz", labels="labels.csv")
+
+
+def test_the_command_prints_and_writes_the_report_without_pytorch(desk):
+    listing = (
+        "import sys; from dml_bench.cli.app import main\n"
+        "try:\n    main()\nfinally:\n    print('torch' in sys.modules, file=sys.stderr)"
+    )
+    options = ["all.npz", "without.npz", "--labels", "labels.csv", "--unseen", "last:2"]
+    done = subprocess.run(
+        [sys.executable, "-c", listing, "evaluate", *options, "--json", "--out", "page"],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
+    )
+    assert done.stderr.split()[-1] == "False"
+    assert json.loads(done.stdout).keys() == {"all.npz", "without.npz"}
+    page = Path("page/report.md").read_text()
+    assert "how many photos does a new class need?" in page
+    assert "cost of being unseen" in Path("page/index.html").read_text()
