@@ -14,7 +14,9 @@ from dml_bench.system.shapes import Bool, Float, Int, shaped
 
 __all__ = [
     "by_class",
+    "chance_of_errors_within",
     "decided_by_order",
+    "errors_within",
     "macro",
     "map_at_r",
     "micro",
@@ -39,6 +41,40 @@ def decided_by_order(neighbours: Neighbours) -> Annotated[np.ndarray, Bool("quer
     the order of the gallery decides P@1."""
     as_near = neighbours.similarities == neighbours.similarities[:, :1]
     return (as_near & (neighbours.labels != neighbours.labels[:, :1])).any(1)
+
+
+@shaped
+def errors_within(
+    neighbours: Neighbours, groups: np.ndarray
+) -> Annotated[np.ndarray, Float("query")]:
+    """(query) what each query adds to the share of the errors whose nearest image is of the query's
+    group; `groups` (class) are numbers, e.g. of coarse classes.
+
+    A share of errors is a ratio of two means, so it is written to first order: the mean over
+    queries is the share itself, and their variance that of the ratio (Cochran 1977, Sampling
+    Techniques, chapter 6). So runs with other errors are compared query by query. A single value
+    may lie outside of 0 to 1. Without errors all are 0.
+    """
+    nearest, labels = neighbours.labels[:, 0], neighbours.query_labels
+    wrong = nearest != labels
+    if not wrong.any():
+        return np.zeros(len(labels))
+    within = wrong & (groups[nearest] == groups[labels])
+    share = within.sum() / wrong.sum()
+    return share + (within - share * wrong) / wrong.mean()
+
+
+def chance_of_errors_within(neighbours: Neighbours, groups: np.ndarray) -> float:
+    """The share of `errors_within` if each wrong answer were a gallery image of another class,
+    drawn at random; 0 without errors."""
+    labels = neighbours.query_labels
+    wrong = labels[neighbours.labels[:, 0] != labels]
+    if not len(wrong):
+        return 0.0
+    of_class = np.bincount(neighbours.gallery_labels, minlength=len(groups))
+    of_group = np.bincount(groups, weights=of_class)
+    in_group = of_group[groups[wrong]] - of_class[wrong]
+    return float((in_group / (of_class.sum() - of_class[wrong])).mean())
 
 
 @shaped

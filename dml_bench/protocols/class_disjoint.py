@@ -28,6 +28,12 @@ from dml_bench.protocols.base import (
     predictions,
     register,
 )
+from dml_bench.protocols.coarse_metrics import (
+    coarse_groups,
+    coarse_metrics,
+    coarse_numbers,
+    describe_coarse,
+)
 from dml_bench.protocols.metric import (
     Column,
     Metric,
@@ -74,6 +80,11 @@ class RetrievalResult(Result):
         }
 
     @cached_property
+    def coarse_groups(self) -> np.ndarray | None:
+        """(classes) the number of the coarse class of each class; None where there are none."""
+        return coarse_groups(self.dataset)
+
+    @cached_property
     def per_query(self) -> dict[str, np.ndarray]:
         recalls = {
             f"recall_at_{k}": recall_of_most(k, self.neighbours)
@@ -100,7 +111,8 @@ class RetrievalResult(Result):
                 precision_at_1(self.neighbours), self.neighbours.query_labels
             )
         }
-        return {name: micro(values) for name, values in self.per_query.items()} | at_1 | self.nmi
+        means = {name: micro(values) for name, values in self.per_query.items()}
+        return means | at_1 | self.nmi | coarse_numbers(self.neighbours, self.coarse_groups)
 
     def highlights(self) -> Mapping[str, float | str]:
         """What stands for the whole run."""
@@ -113,19 +125,17 @@ class RetrievalResult(Result):
             by_class(values, labels, self.dataset.num_classes)[classes]
             for values in (precision_at_1(self.neighbours), self.per_query["map_at_r"])
         )
-        names = [self.dataset.class_names[label] for label in classes]
-        rows = zip(
-            names,
-            np.bincount(labels)[classes].tolist(),
-            precision.tolist(),
-            average.tolist(),
-            strict=True,
-        )
-        return {
-            "test_classes_metrics": ResultTable(
-                ("class name", "test samples", "precision@1", "MAP@R"), tuple(rows)
-            )
+        columns: dict[str, Sequence[Any]] = {
+            "class name": [self.dataset.class_names[label] for label in classes],
+            "test samples": np.bincount(labels)[classes].tolist(),
+            "precision@1": precision.tolist(),
+            "MAP@R": average.tolist(),
         }
+        coarse_classes = self.dataset.coarse_classes
+        if coarse_classes is not None:
+            columns["coarse class"] = [coarse_classes[label] for label in classes]
+        rows = tuple(zip(*columns.values(), strict=True))
+        return {"test_classes_metrics": ResultTable(tuple(columns), rows)}
 
     def predictions(self) -> ResultTable:
         unseen = np.ones(len(self.split.test), bool)
@@ -180,11 +190,15 @@ class ClassDisjoint(Protocol):
         return RetrievalResult(experiment, dataset, split, output.neighbours, query)
 
     def metrics(self, experiment: Experiment) -> dict[str, Metric]:
-        return by_name(*retrieval_metrics(experiment.evaluate.recall_k))
+        coarse = coarse_metrics(experiment, DISJOINT)
+        return by_name(*retrieval_metrics(experiment.evaluate.recall_k), *coarse)
 
     def columns(self, experiments: Sequence[Experiment]) -> tuple[Column, ...]:
         recall_k = {k for experiment in experiments for k in experiment.evaluate.recall_k}
-        return columns_of(by_name(*retrieval_metrics(sorted(recall_k))))
+        named = by_name(*retrieval_metrics(sorted(recall_k)))
+        for experiment in experiments:
+            named |= by_name(*coarse_metrics(experiment, DISJOINT))
+        return columns_of(named)
 
     def describe_phase(self, phase: str, phases: Sequence[str]) -> str:
         return "trained on other classes"
@@ -220,8 +234,9 @@ class ClassDisjoint(Protocol):
         )
         caption = (
             f"{retrieval['queries']:,} queries of {len(summary['unseen_classes'])} classes that"
-            " were never trained on; means over queries"
+            " were never trained on; means over queries."
         )
+        caption += describe_coarse("the model", retrieval)
         row = tuple(number(retrieval[name]) for name in shown.values())
         return [OutcomeTable(title=title, heads=tuple(shown), rows=(row,), caption=caption)]
 

@@ -3,7 +3,7 @@ them, both asked about the same images. From the neighbours of both phases to al
 numbers, tables and predictions."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -29,6 +29,12 @@ from dml_bench.protocols.base import (
     Result,
     predictions,
     register,
+)
+from dml_bench.protocols.coarse_metrics import (
+    coarse_groups,
+    coarse_metrics,
+    coarse_numbers,
+    describe_coarse,
 )
 from dml_bench.protocols.holdout_metrics import (
     ALL,
@@ -109,6 +115,11 @@ class HoldoutResult(Result):
     @cached_property
     def ever_unseen(self) -> tuple[int, ...]:
         return tuple(sorted({label for unseen in self.held_out.values() for label in unseen}))
+
+    @cached_property
+    def coarse_groups(self) -> np.ndarray | None:
+        """(classes) the number of the coarse class of each class; None where there are none."""
+        return coarse_groups(self.dataset)
 
     def logits(self, phase: str) -> PredictedClasses:
         """Where the loss has logits."""
@@ -221,6 +232,7 @@ class HoldoutResult(Result):
                 values = metric(part)
                 numbers[f"{name}_macro{suffix}"] = macro(values, part.query_labels)
                 numbers[f"{name}_micro{suffix}"] = micro(values)
+        numbers |= coarse_numbers(neighbours, self.coarse_groups)
         for name, weights in (
             ("knn_vote_accuracy", "majority"),
             ("knn_vote_accuracy_distance_weighted", "distance"),
@@ -288,16 +300,15 @@ class HoldoutResult(Result):
         precision = by_class(
             precision_at_1(neighbours), neighbours.query_labels, self.dataset.num_classes
         )
-        rows = zip(
-            self.dataset.class_names,
-            tests.tolist(),
-            trained.tolist(),
-            precision.tolist(),
-            strict=True,
-        )
-        return ResultTable(
-            ("class name", "test samples", "training samples", "precision@1"), tuple(rows)
-        )
+        columns = {
+            "class name": self.dataset.class_names,
+            "test samples": tests.tolist(),
+            "training samples": trained.tolist(),
+            "precision@1": precision.tolist(),
+        }
+        if self.dataset.coarse_classes is not None:
+            columns["coarse class"] = self.dataset.coarse_classes
+        return ResultTable(tuple(columns), tuple(zip(*columns.values(), strict=True)))
 
     def _classification_report(self, neighbours: Neighbours) -> ResultTable:
         """scikit-learn's report with the nearest neighbour's class as the prediction."""
@@ -424,6 +435,7 @@ class ClassHoldout(Protocol):
         named = by_name(*cost_metrics(compared), *p_at_1_metrics())
         if experiment.no_drop_because:
             named = {name: metric for name, metric in named.items() if not metric.needs_training}
+        named |= by_name(*coarse_metrics(experiment, ALL))
         if losses.of(experiment.loss).facts["classifies"]:
             named |= by_name(
                 Metric(
@@ -477,8 +489,12 @@ class ClassHoldout(Protocol):
         return f"P@1 {both}, {name} {points(summary.get(COST))} points"
 
     def outcome(self, summary: Mapping[str, Any]) -> list[OutcomeTable]:
+        mildness = describe_coarse(ALL, summary["phases"][ALL])
         if NO_DROP_BECAUSE in summary:
-            return [untrained_table(summary)]
+            untrained = untrained_table(summary)
+            return [replace(untrained, caption=untrained.caption + mildness)]
         compared = self.remarks(summary)[COMPARES]
         of_precision = precision_table if len(summary["holdouts"]) == 1 else holdouts_table
-        return [cost_table(summary, compared), of_precision(summary), largest_drops(summary)]
+        precision = of_precision(summary)
+        precision = replace(precision, caption=precision.caption + mildness)
+        return [cost_table(summary, compared), precision, largest_drops(summary)]

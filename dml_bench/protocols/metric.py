@@ -41,6 +41,10 @@ class MeasuredRun(typing.Protocol):
     def held_out(self) -> Mapping[str, np.ndarray]:
         """By phase, the ids of the classes that it never saw."""
 
+    @property
+    def coarse_groups(self) -> np.ndarray | None:
+        """(classes) the number of the coarse class of each class; None where there are none."""
+
     def logits(self, phase: str) -> LogitsOutput:
         """What the loss's own logits say of the queries, where the loss has logits."""
 

@@ -178,6 +178,8 @@ def content_of(run: Run, diagnostics: Mapping[str, Any]) -> record_format.Conten
         "last_step": last_step,
         "diagnostics": dict(diagnostics),
     }
+    if run.coarse_classes:
+        facts["coarse_classes"] = list(run.coarse_classes.values())
     return record_format.Content(facts, arrays)
 
 

@@ -225,6 +225,26 @@ class Run:
         return dict(zip(labels.tolist(), names, strict=True))
 
     @cached_property
+    def coarse_classes(self) -> dict[int, str]:
+        """By class id, the coarse class of the classes of the queries; empty where the data set
+        has none."""
+        table = read_csv(layout.table(self.folder, self.protocol.class_table))
+        coarse = [row["coarse class"] for row in table if "coarse class" in row]
+        return dict(zip(self.class_names, coarse, strict=True)) if coarse else {}
+
+    @cached_property
+    def coarse_groups(self) -> np.ndarray | None:
+        """(classes) the number of the coarse class of each class, -1 for a class that is never
+        asked about; None where there are none."""
+        if not self.coarse_classes:
+            return None
+        main = self.neighbours[self.protocol.main_phase]
+        groups = np.full(int(main.gallery_labels.max(initial=0)) + 1, -1)
+        numbers = np.unique(list(self.coarse_classes.values()), return_inverse=True)[1]
+        groups[list(self.coarse_classes)] = numbers
+        return groups
+
+    @cached_property
     def held_out(self) -> dict[str, np.ndarray]:
         """By phase, the ids of the classes of the queries that it did not train on."""
         labels = np.array(list(self.class_names))
@@ -401,6 +421,11 @@ class RecordedRun(Run):
     def class_names(self) -> dict[int, str]:
         labels = np.unique(self.content.arrays["query_labels"]).tolist()
         return dict(zip(labels, self.content.facts["class_names"], strict=True))
+
+    @cached_property
+    def coarse_classes(self) -> dict[int, str]:
+        coarse = self.content.facts.get("coarse_classes", ())
+        return dict(zip(self.class_names, coarse, strict=True)) if coarse else {}
 
 
 class ImageFiles:

@@ -8,6 +8,8 @@ from sklearn.neighbors import KNeighborsClassifier
 
 from dml_bench.evaluation.metrics import (
     by_class,
+    chance_of_errors_within,
+    errors_within,
     macro,
     map_at_r,
     micro,
@@ -294,3 +296,46 @@ def test_more_neighbours_than_were_searched_or_none_are_refused(k):
     for metric in (recall_at, vote):
         with pytest.raises(AssertionError):
             metric(BY_HAND, k)
+
+
+GROUPS = np.array([0, 0, 1, 1])
+"""The coarse class of each of four classes."""
+
+
+def answers_of(labels: list[int], nearest: list[int], gallery: list[int]) -> Neighbours:
+    """The class of the nearest image of each query, in a gallery of these classes."""
+    indices = np.array([gallery.index(label) for label in nearest])[:, None]
+    similarities = np.ones((len(labels), 1), np.float32)
+    return Neighbours(indices, similarities, np.array(gallery), np.array(labels))
+
+
+def test_the_share_of_errors_within_a_coarse_class_by_hand():
+    some = answers_of([0, 0, 1, 2, 3], [0, 1, 2, 3, 3], [0, 1, 2, 3])
+    values = errors_within(some, GROUPS)  # of three errors, 0 -> 1 and 2 -> 3 stay inside
+    assert values.mean() == pytest.approx(2 / 3)
+    # One query more or less inside moves the share by 1/3, as one in five does the mean of 5/3.
+    assert values.tolist() == pytest.approx([2 / 3, 11 / 9, -4 / 9, 11 / 9, 2 / 3])
+
+
+def test_the_spread_of_the_share_of_errors_is_that_of_resampled_queries():
+    rng = np.random.default_rng(1)
+    labels, nearest = rng.integers(0, 4, (2, 2000))
+    some = answers_of(labels.tolist(), nearest.tolist(), [0, 1, 2, 3])
+    expected = errors_within(some, GROUPS).std() / np.sqrt(2000)
+    wrong = labels != nearest
+    within = wrong & (GROUPS[labels] == GROUPS[nearest])
+    draws = rng.integers(0, 2000, (1000, 2000))
+    shares = within[draws].sum(1) / wrong[draws].sum(1)
+    assert shares.std() == pytest.approx(expected, rel=0.1)
+
+
+def test_without_errors_none_is_within_a_coarse_class():
+    some = answers_of([0, 1], [0, 1], [0, 1, 2, 3])
+    assert errors_within(some, GROUPS).tolist() == [0.0, 0.0]
+    assert chance_of_errors_within(some, GROUPS) == 0.0
+
+
+def test_the_chance_of_an_error_within_a_coarse_class_counts_the_images_of_other_classes():
+    some = answers_of([0, 2], [1, 0], [0, 0, 1, 2, 3, 3])
+    # Of four images that are no 0, one is a 1; of five that are no 2, two are a 3.
+    assert chance_of_errors_within(some, GROUPS) == pytest.approx((1 / 4 + 2 / 5) / 2)
