@@ -7,6 +7,7 @@ from types import MappingProxyType
 from typing import Any
 
 from dml_bench.analysis.priors import SeedPriors
+from dml_bench.analysis.seen_images import seen_in_pretraining
 from dml_bench.analysis.short_names import short_names
 from dml_bench.config.tables import PlannedRow
 from dml_bench.config.variants import settings_in
@@ -49,7 +50,8 @@ class TableRow:
     @property
     def remarks(self) -> tuple[str, ...]:
         """All that a reader of the numbers has to know."""
-        return self.failures + self.doubts
+        notes = {seen_in_pretraining(run.experiment) for run in self.runs} - {""}
+        return (*self.failures, *self.doubts, *sorted(notes))
 
 
 @dataclass(frozen=True, slots=True)
