@@ -36,6 +36,8 @@ class SplitFacts(TypedDict):
     train_images: int
     valid_images: int
     test_images: int
+    gallery_images: NotRequired[int]
+    """Where the gallery holds neither training images nor queries."""
 
 
 class DataFacts(TypedDict):
@@ -79,6 +81,8 @@ def data_facts(dataset: Dataset, split: Split, folder: Path) -> DataFacts:
         "valid_images": len(split.valid),
         "test_images": len(split.test),
     }
+    if split.has_own_gallery:
+        division["gallery_images"] = len(split.gallery)
     return {"dataset": images, "split": division}
 
 

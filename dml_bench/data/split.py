@@ -43,11 +43,16 @@ class Split:
     fingerprint: str
     """SHA-256 over the paths of all parts."""
     gallery: np.ndarray
-    """`train` itself; where classes are disjoint, `test` itself (each query is then left out of its
-    own search) or other images."""
+    """`train` itself, or the images that the data set gives for it; where classes are disjoint,
+    `test` itself (each query is then left out of its own search) or other images."""
     valid: np.ndarray
     """The validation images, perhaps none: of all classes, or, where classes are disjoint, of
     training classes of their own."""
+
+    @property
+    def has_own_gallery(self) -> bool:
+        """Whether the gallery holds neither the training images nor the queries."""
+        return self.gallery is not self.train and not self.leaves_one_out
 
     @property
     def leaves_one_out(self) -> bool:
@@ -189,6 +194,9 @@ def make_split(
     remainders first), but at least one query and one gallery image in each, which can make more
     where classes are tiny. Of the rest, `valid_fraction` become validation images in the same way;
     the queries are the same whatever it is. Raises ValueError where a class has too few images.
+
+    `given`: the data set's own parts; its images of the part `gallery`, where it has some, are the
+    gallery in place of the training images.
     """
     if method == "given":
         if dataset.parts is None or "test" not in dataset.parts or "train" not in dataset.parts:
@@ -215,13 +223,35 @@ def make_split(
                 " classes"
             )
     training = np.flatnonzero(train)
+    enrolled = own_gallery(dataset, method)
     return Split(
         training,
         np.flatnonzero(test),
-        fingerprint(dataset, train=train, valid=valid, test=test),
-        training,
+        fingerprint(dataset, train=train, valid=valid, test=test, gallery=enrolled),
+        np.flatnonzero(enrolled) if enrolled.any() else training,
         np.flatnonzero(valid),
     )
+
+
+def own_gallery(dataset: Dataset, method: str) -> np.ndarray:
+    """(images) which of them the data set gives as the gallery of its test images; none where it
+    gives none. Raises ValueError where they would be mixed with others, or lack a class."""
+    parts = np.array(dataset.parts or ("",) * len(dataset))
+    enrolled = (parts == "gallery") & ("test" in parts)
+    if not enrolled.any():
+        return enrolled
+    if method != "given":
+        raise ValueError(
+            f"data.split must be given where {dataset.name} has a gallery of its own, got {method}:"
+            " --set data.split=given"
+        )
+    empty = np.setdiff1d(np.arange(dataset.num_classes), dataset.labels[enrolled])
+    if len(empty):
+        raise ValueError(
+            f"{len(empty)} classes have no gallery image ({dataset.class_names[empty[0]]}, ...);"
+            " add images or remove these classes"
+        )
+    return enrolled
 
 
 def fingerprint(dataset: Dataset, **parts: np.ndarray) -> str:

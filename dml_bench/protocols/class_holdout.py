@@ -473,8 +473,11 @@ class ClassHoldout(Protocol):
 
     def describe_split(self, experiment: Experiment, split: Mapping[str, Any]) -> str:
         validation = f"{split['valid_images']:,} validate, " if split["valid_images"] else ""
+        enrolled = "and are the gallery"
+        if "gallery_images" in split:
+            enrolled = f"and {split['gallery_images']:,} others are the gallery"
         return (
-            f"{split['train_images']:,} images train and are the gallery,"
+            f"{split['train_images']:,} images train {enrolled},"
             f" {validation}{split['test_images']:,} are queries ({experiment.data.split})"
         )
 

@@ -718,6 +718,18 @@ def test_groceries_have_the_classes_the_kinds_and_the_parts_of_their_lists(groce
     assert dataset.parts == ("test", "test", "test", "train", "train", "train", "valid")
 
 
+def test_the_catalogue_of_groceries_is_a_gallery_of_one_studio_photo_a_class(grocery):
+    dataset = read("grocery", grocery, catalogue=True)
+    split = make_split(dataset, method="given", test_fraction=0.2, seed=1)
+    assert [dataset.paths[image] for image in split.gallery] == [
+        "iconic/Banana_Iconic.jpg",
+        "iconic/Granny-Smith_Iconic.jpg",
+        "iconic/Royal-Gala_Iconic.jpg",
+    ]
+    assert dataset.labels[split.gallery].tolist() == [1, 2, 0]
+    assert [dataset.paths[image].partition("/")[0] for image in split.train] == ["train"] * 3
+
+
 def test_groceries_are_found_two_folders_above_their_lists(grocery):
     assert read("grocery", grocery.parent.parent).root == grocery
 

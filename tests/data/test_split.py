@@ -140,6 +140,23 @@ def test_the_fingerprint_of_given_parts_depends_on_who_asks():
     assert swapped.fingerprint != other.fingerprint
 
 
+def test_a_gallery_of_its_own_takes_the_place_of_the_training_images():
+    parts = ("gallery", "train", "test", "gallery", "train", "test")
+    dataset = dataset_of({"auk": 3, "jay": 3}, parts=parts)
+    split = split_of(dataset, method="given")
+    assert (split.train.tolist(), split.test.tolist()) == ([1, 4], [2, 5])
+    assert split.gallery.tolist() == [0, 3]
+    assert split.has_own_gallery
+    with pytest.raises(ValueError, match="data.split must be given where birds has a gallery of"):
+        split_of(dataset, method="stratified")
+
+
+def test_a_gallery_of_its_own_that_lacks_a_class_is_refused():
+    parts = ("gallery", "train", "test", "train", "train", "test")
+    with pytest.raises(ValueError, match=r"1 classes have no gallery image \(jay, ...\)"):
+        split_of(dataset_of({"auk": 3, "jay": 3}, parts=parts), method="given")
+
+
 def test_given_parts_that_do_not_exist_are_refused():
     with pytest.raises(ValueError, match="has no train and test parts of its own"):
         split_of(dataset_of({"auk": 2, "jay": 2}), method="given")
