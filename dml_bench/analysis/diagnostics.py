@@ -8,10 +8,16 @@ from typing import Literal
 
 import numpy as np
 
+from dml_bench.analysis.short_names import is_classifier
 from dml_bench.analysis.study import Study, held_out
 from dml_bench.analysis.table import TableRow
 from dml_bench.evaluation.calibration import Calibration, calibration_of
-from dml_bench.evaluation.few_shot import FewShotCurve, few_shot_curve
+from dml_bench.evaluation.few_shot import (
+    FewShotCurve,
+    RefitCurve,
+    few_shot_curve,
+    refit_curve,
+)
 from dml_bench.evaluation.knn_vote import AccuracyByK, accuracy_by_k, confusions, vote_changes
 from dml_bench.evaluation.metrics import precision_at_1, vote
 from dml_bench.evaluation.open_set import (
@@ -40,7 +46,7 @@ __all__ = [
     "diagnose_chosen",
 ]
 
-By = Literal["images", "centroids"]
+By = Literal["images", "centroids", "refit"]
 WANTED_PRECISION = 0.9
 GOALS = (0.8, WANTED_PRECISION, 0.95)
 """Precisions that a threshold is to keep."""
@@ -51,6 +57,8 @@ FEWEST_DRAWN = 10
 VOTERS = 10
 DRAWS = 30
 """Random choices of images for each point of an enrolment curve."""
+REFITS = 3
+"""Of those, how many are taken where a classifier is fitted again."""
 CHOSEN_ON = {
     True: "validation images of the known classes",
     False: "one half of the queries of the known classes",
@@ -225,7 +233,8 @@ def diagnose(study: Study, line: TableRow, draws: int) -> Diagnostics:
             " embeddings"
         )
     elif study.has_drop:
-        enrolment = {by: enrolment_curve(limited, by, draws) for by in ("images", "centroids")}
+        ways = [by for by in ways_of(line.runs) if all(is_measured(*part, by) for part in limited)]
+        enrolment = {by: enrolment_curve(limited, by, draws) for by in ways}
         open_set = [not_enrolled(run, phase) for run, phase in limited]
     calibrations = tuple(map(calibration_of_vote, line.runs))
     return Diagnostics(line, enrolment, tuple(open_set), mean_votes(line.runs), calibrations)
@@ -238,23 +247,48 @@ def is_diagnosable(run: Run, phase: str) -> bool:
     return run.has_embeddings(phase)
 
 
+def ways_of(runs: Sequence[Run]) -> tuple[By, ...]:
+    """How new classes can be answered: of a classifier also by fitting its last layer again."""
+    is_refitted = is_classifier(runs[0].experiment)
+    return ("images", "centroids", "refit") if is_refitted else ("images", "centroids")
+
+
+def is_measured(run: Run, phase: str, by: By) -> bool:
+    """Whether a record has the curve; records of earlier versions have no refits."""
+    if by != "refit" or not isinstance(run, RecordedRun):
+        return True
+    return run.has_diagnostic(f"enrolment.{phase}.{by}", RefitCurve)
+
+
 def enrolment_curve(limited: Sequence[tuple[Run, str]], by: By, draws: int) -> FewShotCurve:
     """Of the draws of all seeds and hold-outs together."""
     curves = [curve_of_phase(run, phase, by, draws) for run, phase in limited]
     shortest = min(curves, key=lambda curve: len(curve.ks))
     length = len(shortest.ks)
-    return FewShotCurve(
-        shortest.ks,
-        np.concatenate([shortened(curve.unseen, length) for curve in curves], 1),
-        np.concatenate([shortened(curve.seen, length) for curve in curves], 1),
-        by,
-    )
+    unseen = np.concatenate([shortened(curve.unseen, length) for curve in curves], 1)
+    seen = np.concatenate([shortened(curve.seen, length) for curve in curves], 1)
+    refits = [curve for curve in curves if isinstance(curve, RefitCurve)]
+    if not refits:
+        return FewShotCurve(shortest.ks, unseen, seen, by)
+    seconds = np.concatenate([shortened(curve.seconds, length) for curve in refits], 1)
+    return RefitCurve(shortest.ks, unseen, seen, by, seconds)
 
 
 def curve_of_phase(run: Run, phase: str, by: By, draws: int) -> FewShotCurve:
     if isinstance(run, RecordedRun):
-        return run.diagnostic(f"enrolment.{phase}.{by}", FewShotCurve)
+        kind = RefitCurve if by == "refit" else FewShotCurve
+        return run.diagnostic(f"enrolment.{phase}.{by}", kind)
     stored, neighbours = run.embeddings(phase), run.neighbours[phase]
+    if by == "refit":
+        return refit_curve(
+            stored.gallery,
+            stored.query,
+            neighbours.gallery_labels,
+            neighbours.query_labels,
+            held_out(run)[phase],
+            draws=min(REFITS, draws),
+            seed=run.seed,
+        )
     return few_shot_curve(
         stored.gallery,
         stored.query,

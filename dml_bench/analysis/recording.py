@@ -5,12 +5,12 @@ from typing import Any
 
 from dml_bench.analysis.diagnostics import (
     DRAWS,
-    By,
     calibration_of_vote,
     curve_of_phase,
     is_diagnosable,
     not_enrolled,
     votes_of,
+    ways_of,
 )
 from dml_bench.analysis.study import held_out
 from dml_bench.runs.plain_values import to_plain
@@ -20,7 +20,6 @@ from dml_bench.runs.run import Run
 __all__ = ["record_run"]
 
 FEWEST_DRAWS = 8
-WAYS: tuple[By, ...] = ("images", "centroids")
 
 
 def record_run(results: Path, run: Run) -> Path:
@@ -39,7 +38,7 @@ def diagnostics_of(run: Run) -> dict[str, Any]:
         "calibration": to_plain(calibration_of_vote(run)),
     }
     for phase in phases:
-        for way in WAYS:
+        for way in ways_of([run]):
             curve = curve_of_phase(run, phase, way, draws)
             diagnostics[f"enrolment.{phase}.{way}"] = to_plain(curve)
         diagnostics[f"open_set.{phase}"] = to_plain(not_enrolled(run, phase))

@@ -237,8 +237,8 @@ class Study:
     @cached_property
     def diagnosed(self) -> tuple[TableRow, ...]:
         """The experiments that get diagnostics: the best on all and on unseen classes, the
-        baseline, and the classifier."""
-        chosen = (self.best, self.best_unseen, self.baseline, self.rival)
+        baseline, the classifier, and what trains nothing."""
+        chosen = (self.best, self.best_unseen, self.baseline, self.rival, self.no_training)
         return tuple({line.name: line for line in chosen if line is not None}.values())
 
     def accuracy(self, line: TableRow) -> float:

@@ -74,7 +74,16 @@ class Group:
     @property
     def explanation(self) -> tuple[str, ...]:
         """Sentences below the table."""
-        return (*protocol_named(self.protocol).explanation, *self._explain_priors())
+        explanation = protocol_named(self.protocol).explanation
+        return (*explanation, *self._explain_absent_drops(), *self._explain_priors())
+
+    def _explain_absent_drops(self) -> Iterator[str]:
+        """Why some rows have no drop."""
+        reasons = dict.fromkeys(line.no_drop_because for line in self.lines)
+        for reason in filter(None, reasons):
+            yield (
+                f"{reason.capitalize()}: both phases have the same features, so there is no drop."
+            )
 
     def _explain_priors(self) -> Iterator[str]:
         """What the table adds to what an experiment's own seeds say."""

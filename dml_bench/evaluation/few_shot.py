@@ -6,20 +6,33 @@ that queries of the old classes may now be drawn to the new ones. Both are measu
 the nearest image or by the nearest class mean (Mensink et al. 2013, "Distance-based image
 classification: generalizing to new classes at near-zero cost"; Snell et al. 2017, "Prototypical
 networks").
+
+A classifier's answer to a new class is to fit its last layer again, on the same images; that is
+`refit_curve`.
 """
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
+from dml_bench.evaluation.linear_probe import (
+    L2_GRID,
+    LinearProbe,
+    choose_l2,
+    fit_linear_probe,
+    set_aside,
+)
 from dml_bench.system import seeding
 
-__all__ = ["FewShotCurve", "few_shot_curve"]
+__all__ = ["FewShotCurve", "RefitCurve", "few_shot_curve", "refit_curve"]
 
 CHUNK = 1024
 """Queries whose similarities are held at a time."""
+COARSE_L2_GRID = L2_GRID[::3]
+"""Of which a refit chooses."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +49,7 @@ class FewShotCurve:
     seen: np.ndarray
     """(ks, draws) of the queries of the old classes, in the same galleries; nan where they have
     none."""
-    by: Literal["images", "centroids"]
+    by: Literal["images", "centroids", "refit"]
 
     @property
     def old_without(self) -> float:
@@ -51,6 +64,14 @@ class FewShotCurve:
         precision = {"unseen": self.unseen, "seen": self.seen}[group]
         low, high = np.quantile(precision, [(1 - level) / 2, (1 + level) / 2], axis=1)
         return precision.mean(1), low, high
+
+
+@dataclass(frozen=True, slots=True)
+class RefitCurve(FewShotCurve):
+    """The same of a last layer that is fitted again for each k and draw."""
+
+    seconds: np.ndarray
+    """(ks, draws) that one fit took, from the layer of the old classes on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +113,52 @@ def few_shot_curve(
     Raises ValueError where the gallery lacks images of unseen classes, or of others, or where a k
     or `draws` is not positive.
     """
+    images, steps, places = enrolments(
+        (gallery, gallery_labels), (query, query_labels), unseen, ks, draws, seed
+    )
+    right = {"images": right_by_images, "centroids": right_by_centroids}[by](images, places, steps)
+    of_unseen = np.isin(query_labels, unseen)
+    first, second = (macro_of(right, query_labels, group) for group in (of_unseen, ~of_unseen))
+    return FewShotCurve(steps, first, second, by)
+
+
+def refit_curve(
+    gallery: np.ndarray,
+    query: np.ndarray,
+    gallery_labels: np.ndarray,
+    query_labels: np.ndarray,
+    unseen: Sequence[int] | np.ndarray,
+    *,
+    ks: Sequence[int] = (1, 2, 5, 10, 20),
+    draws: int = 3,
+    seed: int = 0,
+) -> RefitCurve:
+    """What the same images are worth to a classifier: logistic regression on the vectors of the old
+    classes' images and of the k new ones, in which all classes count the same however few images
+    they have.
+
+    Its l2 is chosen once, on a fifth of the old classes' gallery images; no query chooses anything.
+    Arguments and errors are those of `few_shot_curve`; draw i enrols the same images.
+    """
+    images, steps, places = enrolments(
+        (gallery, gallery_labels), (query, query_labels), unseen, ks, draws, seed
+    )
+    right, seconds = right_by_refit(images, places, steps, seed)
+    of_unseen = np.isin(query_labels, unseen)
+    first, second = (macro_of(right, query_labels, group) for group in (of_unseen, ~of_unseen))
+    return RefitCurve(steps, first, second, "refit", seconds)
+
+
+def enrolments(
+    gallery: tuple[np.ndarray, np.ndarray],
+    query: tuple[np.ndarray, np.ndarray],
+    unseen: Sequence[int] | np.ndarray,
+    ks: Sequence[int],
+    draws: int,
+    seed: int,
+) -> tuple[FewShotImages, tuple[int, ...], np.ndarray]:
+    """The images in their parts, the numbers of images to enrol, and (draws, new) the places."""
+    (vectors, gallery_labels), (queries, query_labels) = gallery, query
     is_new = np.isin(gallery_labels, unseen)
     if is_new.all() or not is_new.any():
         raise ValueError(
@@ -104,9 +171,9 @@ def few_shot_curve(
             f" {tuple(ks)} and {draws} draws"
         )
     images = FewShotImages(
-        gallery,
+        vectors,
         gallery_labels,
-        query,
+        queries,
         query_labels,
         np.flatnonzero(~is_new),
         np.flatnonzero(is_new),
@@ -114,10 +181,7 @@ def few_shot_curve(
     largest = int(np.bincount(gallery_labels[is_new]).max())
     steps = (0, *sorted({int(k) for k in ks if k < largest}), largest)
     places = np.stack([places_in_class(images, seed, draw) for draw in range(draws)])
-    right = {"images": right_by_images, "centroids": right_by_centroids}[by](images, places, steps)
-    of_unseen = np.isin(query_labels, unseen)
-    first, second = (macro_of(right, query_labels, group) for group in (of_unseen, ~of_unseen))
-    return FewShotCurve(steps, first, second, by)
+    return images, steps, places
 
 
 def places_in_class(images: FewShotImages, seed: int, draw: int) -> np.ndarray:
@@ -207,6 +271,51 @@ def right_by_centroids(
             wins = np.take_along_axis(new, nearest[:, None], 1)[:, 0] > best_known
             right[k, draw] = np.where(wins, classes[nearest] == labels, right_without)
     return right
+
+
+def right_by_refit(
+    images: FewShotImages, places: np.ndarray, ks: tuple[int, ...], seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """(k, draws, query) whether a refitted classifier names the query's class, and (k, draws) the
+    seconds of each fit."""
+    vectors, labels = images.gallery[images.old], images.gallery_labels[images.old]
+    old_classes, rows = np.unique(labels, return_inverse=True)
+    aside = set_aside(rows, seed)
+    l2 = choose_l2(
+        vectors[~aside], rows[~aside], vectors[aside], rows[aside], len(old_classes), COARSE_L2_GRID
+    ).l2
+    start = time.perf_counter()
+    known = fit_linear_probe(vectors, rows, len(old_classes), l2, weights=balanced(rows))
+    right = np.empty((len(ks), len(places), len(images.query)), bool)
+    seconds = np.empty((len(ks), len(places)))
+    seconds[0] = time.perf_counter() - start
+    right[0] = old_classes[known.logits(images.query).argmax(1)] == images.query_labels
+    # The old classes come first, so that the fit goes on from their layer.
+    new_classes = np.unique(images.gallery_labels[images.new])
+    classes = np.concatenate([old_classes, new_classes])
+    fresh = np.zeros((len(new_classes), vectors.shape[1]), vectors.dtype)
+    begun = LinearProbe(
+        np.concatenate([known.weights, fresh]),
+        np.concatenate([known.bias, np.full(len(new_classes), known.bias.mean())]),
+    )
+    order = np.argsort(classes, kind="stable")
+    for draw, place in enumerate(places):
+        for step, k in enumerate(ks[1:], start=1):
+            enrolled = np.concatenate([images.old, images.new[place < k]])
+            chosen = order[np.searchsorted(classes[order], images.gallery_labels[enrolled])]
+            start = time.perf_counter()
+            probe = fit_linear_probe(
+                images.gallery[enrolled], chosen, len(classes), l2, begun, balanced(chosen)
+            )
+            seconds[step, draw] = time.perf_counter() - start
+            predicted = classes[probe.logits(images.query).argmax(1)]
+            right[step, draw] = predicted == images.query_labels
+    return right, seconds
+
+
+def balanced(labels: np.ndarray) -> np.ndarray:
+    """(images) in inverse proportion to the images of the class."""
+    return 1 / np.bincount(labels)[labels]
 
 
 def sums(vectors: np.ndarray, cells: np.ndarray, num_cells: int) -> np.ndarray:

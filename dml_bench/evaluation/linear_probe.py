@@ -48,7 +48,7 @@ class ProbeChoice:
     l2: float
     accuracy: float
     accuracies: tuple[float, ...]
-    """For each of L2_GRID."""
+    """For each l2 of the grid."""
 
 
 def fit_linear_probe(
@@ -57,11 +57,13 @@ def fit_linear_probe(
     num_classes: int,
     l2: float,
     start: LinearProbe | None = None,
+    weights: np.ndarray | None = None,
 ) -> LinearProbe:
     """The probe of (images, dim) features and (images) labels in 0 .. num_classes-1.
 
-    `start` is where the solver begins, which decides its time and not its end. Raises ValueError
-    where l2 is not positive.
+    `start` is where the solver begins, which decides its time and not its end. `weights` are
+    (images) how much each counts; by default all count the same. Raises ValueError where l2 is not
+    positive.
     """
     from scipy.optimize import minimize
 
@@ -72,21 +74,24 @@ def fit_linear_probe(
     scale = float(np.sqrt(np.mean(np.sum(centred**2, axis=1)))) or 1.0
     centred /= scale
     dim, images = features.shape[1], np.arange(len(labels))
+    shares = np.full(len(labels), 1 / len(labels)) if weights is None else weights / weights.sum()
+    share = shares.astype(centred.dtype)[:, None]
 
     def loss_and_gradient(parameters: np.ndarray) -> tuple[float, np.ndarray]:
         table = parameters.reshape(num_classes, dim + 1)
-        weights, bias = table[:, :dim].astype(centred.dtype), table[:, dim]
-        scores = centred @ weights.T + bias.astype(centred.dtype)
+        slopes, bias = table[:, :dim].astype(centred.dtype), table[:, dim]
+        scores = centred @ slopes.T + bias.astype(centred.dtype)
         scores -= scores.max(axis=1, keepdims=True)
         of_label = scores[images, labels].astype(float)
         np.exp(scores, out=scores)
         total = scores.sum(axis=1, keepdims=True)
-        loss = float(np.mean(np.log(total[:, 0].astype(float)) - of_label))
+        loss = float(shares @ (np.log(total[:, 0].astype(float)) - of_label))
         scores /= total  # now probabilities
         scores[images, labels] -= 1
+        scores *= share
         gradient = np.empty_like(table)
-        gradient[:, :dim] = scores.T @ centred / len(labels) + l2 * table[:, :dim]
-        gradient[:, dim] = scores.mean(axis=0)
+        gradient[:, :dim] = scores.T @ centred + l2 * table[:, :dim]
+        gradient[:, dim] = scores.sum(axis=0)
         return loss + l2 / 2 * float(np.sum(table[:, :dim] ** 2)), gradient.ravel()
 
     first = np.zeros((num_classes, dim + 1))
@@ -105,9 +110,9 @@ def fit_linear_probe(
         },
     )
     table = solved.x.reshape(num_classes, dim + 1)
-    weights = table[:, :dim] / scale
-    bias = table[:, dim] - weights @ centre
-    return LinearProbe(weights.astype(features.dtype), bias.astype(features.dtype))
+    slopes = table[:, :dim] / scale
+    bias = table[:, dim] - slopes @ centre
+    return LinearProbe(slopes.astype(features.dtype), bias.astype(features.dtype))
 
 
 def choose_l2(
@@ -116,17 +121,18 @@ def choose_l2(
     valid_features: np.ndarray,
     valid_labels: np.ndarray,
     num_classes: int,
+    grid: tuple[float, ...] = L2_GRID,
 ) -> ProbeChoice:
-    """Fit with every l2 of L2_GRID, each from where the one before ended, and choose by accuracy on
-    the validation images."""
+    """Fit with every l2 of a falling grid, each from where the one before ended, and choose by
+    accuracy on the validation images."""
     accuracies = []
     probe = None
-    for l2 in L2_GRID:
+    for l2 in grid:
         probe = fit_linear_probe(features, labels, num_classes, l2, probe)
         predicted = probe.logits(valid_features).argmax(axis=1)
         accuracies.append(float(np.mean(predicted == valid_labels)))
     best = int(np.argmax(accuracies))
-    return ProbeChoice(L2_GRID[best], accuracies[best], tuple(accuracies))
+    return ProbeChoice(grid[best], accuracies[best], tuple(accuracies))
 
 
 def set_aside(labels: np.ndarray, seed: int) -> np.ndarray:

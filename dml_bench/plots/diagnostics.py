@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from dml_bench.analysis.diagnostics import GOALS, Diagnostics
+from dml_bench.analysis.diagnostics import GOALS, By, Diagnostics
 from dml_bench.analysis.study import Study
 from dml_bench.plots.canvas import INK, ReportFigure, canvas, key_line, saved, wrapped
 from dml_bench.plots.colours import BLUE, GREEN, ORANGE
@@ -10,6 +10,8 @@ from dml_bench.plots.curves import one_line
 
 __all__ = ["coverage_precision", "enrolment", "open_set", "reliability", "votes"]
 
+WAYS: dict[By, str] = {"images": "-", "centroids": "--", "refit": ":"}
+"""Lines of the ways in which a new class is answered."""
 MARKERS = ("s", "o", "^")
 """Of thresholds for each of GOALS."""
 
@@ -22,8 +24,10 @@ def enrolment(study: Study, diagnostics: dict[str, Diagnostics]) -> ReportFigure
     figure, grid = canvas(3.3, len(shown), sharey=True)
     for axes, measured in zip(grid[0], shown, strict=True):
         for group, colour in (("unseen", ORANGE), ("seen", BLUE)):
-            for by, style in (("images", "-"), ("centroids", "--")):
-                curve = measured.enrolment[by]  # type: ignore[index]
+            for by, style in WAYS.items():
+                curve = measured.enrolment.get(by)
+                if curve is None:
+                    continue
                 band = 100 * np.stack(curve.band(group))  # type: ignore[arg-type]
                 mean, low, high = band
                 places = np.arange(len(curve.ks))
@@ -40,10 +44,12 @@ def enrolment(study: Study, diagnostics: dict[str, Diagnostics]) -> ReportFigure
         ("by images", INK, "-"),
         ("by class centroids", INK, "--"),
     ]
+    if any("refit" in measured.enrolment for measured in shown):
+        names.append(("last layer refitted", INK, ":"))
     figure.legend(
         handles=[key_line(text, colour, linestyle=style) for text, colour, style in names],
         loc="outside upper left",
-        ncols=4,
+        ncols=len(names),
     )
     caption = (
         "P@1 of the model trained without the unseen classes, as their images are added to the"

@@ -381,10 +381,6 @@ class ClassHoldout(Protocol):
         ),
         "Drop: P@1 all minus P@1 limited, mean over the unseen, the seen or all classes.",
         (
-            "No training, and features not trained: both phases have the same features, so there is"
-            " no drop."
-        ),
-        (
             "Cost of being unseen, of rotated hold-outs: P@1 on a class by the models that trained"
             " on it, minus P@1 by the one that did not."
         ),

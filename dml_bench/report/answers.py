@@ -12,6 +12,7 @@ from dml_bench.analysis.diagnostics import Diagnostics
 from dml_bench.analysis.study import Study
 from dml_bench.analysis.table import TableRow
 from dml_bench.analysis.verdicts import FEWEST_SEEDS
+from dml_bench.evaluation.few_shot import RefitCurve
 from dml_bench.plots.answers import draw_answers
 from dml_bench.plots.canvas import ReportFigure
 from dml_bench.report.format import (
@@ -147,7 +148,15 @@ def enrolment(study: Study, diagnostics: Mapping[str, Diagnostics]) -> str:
     sentence = f"Without training, `{line.short}` finds {', '.join(parts)}"
     if study.rival is None or line is study.rival:
         return f"{sentence}."
-    return f"{sentence}; a classifier's logits find none."
+    refit = diagnostics[study.rival.name].enrolment.get("refit")
+    if not isinstance(refit, RefitCurve):
+        return f"{sentence}; a classifier's logits find none."
+    few = min(few, len(refit.ks) - 1)
+    share = percent(float(refit.unseen[few].mean()))
+    return (
+        f"{sentence}; a classifier finds none, and {share} after its last layer is fitted again"
+        f" with {refit.ks[few]} ({refit.seconds[few].mean():.1f} s)."
+    )
 
 
 def training(study: Study) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from dml_bench.analysis.diagnostics import GOALS, UNKNOWN_SHARES, Diagnostics, ThresholdSummary
+from dml_bench.evaluation.few_shot import RefitCurve
 from dml_bench.report.document import Cell, Column, Data, Row, Table
 
 __all__ = [
@@ -39,6 +40,8 @@ THRESHOLD_HEADS = (
 def describe(diagnostics: Mapping[str, Diagnostics]) -> list[str]:
     """What the numbers are of."""
     sentences = ["The best method, the baseline and the classifier; means over seeds."]
+    if any(measured.line.no_drop_because for measured in diagnostics.values()):
+        sentences.append("Beside them stands what trains nothing.")
     if any(measured.open_set for measured in diagnostics.values()):
         sentences.append(
             "All but the last number are of the model trained without the unseen classes, which"
@@ -142,6 +145,9 @@ def enrolment_rows(measured: Diagnostics) -> Iterator[list[Any]]:
         for group in ("unseen", "seen"):
             for k, mean, low, high in zip(curve.ks, *curve.band(group), strict=True):
                 yield [f"enrolment_{group}_by_{by}", k, mean, low, high]
+        if isinstance(curve, RefitCurve):
+            for k, seconds in zip(curve.ks, curve.seconds.mean(1).tolist(), strict=True):
+                yield ["enrolment_refit_seconds", k, seconds, "", ""]
 
 
 def open_set_rows(measured: Diagnostics) -> Iterator[list[Any]]:

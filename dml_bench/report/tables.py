@@ -8,6 +8,7 @@ from dml_bench.analysis.diagnostics import Diagnostics
 from dml_bench.analysis.study import QUANTITIES, Study
 from dml_bench.analysis.table import Group, TableRow
 from dml_bench.config import as_table
+from dml_bench.evaluation.few_shot import FewShotCurve, RefitCurve
 from dml_bench.evaluation.statistics import Interval
 from dml_bench.protocols.metric import Column as TableColumn
 from dml_bench.report.document import Block, Cell, Column, Data, Items, Row, Table, Text
@@ -245,25 +246,36 @@ def enrolment_table(diagnostics: Mapping[str, Diagnostics]) -> Table | None:
             Column(f"{measured.line.short}: unseen classes"),
             Column(f"{measured.line.short}: old classes"),
         ]
+        if "refit" in measured.enrolment:
+            columns += [
+                Column(f"{measured.line.short}, refitted: unseen classes"),
+                Column(f"{measured.line.short}, refitted: old classes"),
+                Column(f"{measured.line.short}, refitted: seconds"),
+            ]
     longest = max(shown, key=lambda measured: len(measured.enrolment["images"].ks))
     rows = []
     for place, k in enumerate(longest.enrolment["images"].ks):
         cells = [Cell(str(k), float(k))]
         for measured in shown:
-            cells += enrolment_cells(measured, place)
+            cells += enrolment_cells(measured.enrolment["images"], place)
+            if "refit" in measured.enrolment:
+                cells += enrolment_cells(measured.enrolment["refit"], place)
         rows.append(Row(tuple(cells)))
     return Table("P@1 by images enrolled", tuple(columns), tuple(rows))
 
 
-def enrolment_cells(measured: Diagnostics, place: int) -> list[Cell]:
-    """Of unseen and of old classes."""
-    curve = measured.enrolment["images"]
+def enrolment_cells(curve: FewShotCurve, place: int) -> list[Cell]:
+    """Of unseen and of old classes; of a refit also its seconds."""
+    is_refit = isinstance(curve, RefitCurve)
     if place >= len(curve.ks):
-        return [Cell("-"), Cell("-")]
+        return [Cell("-")] * (3 if is_refit else 2)
     cells = []
     for group in ("unseen", "seen"):
         mean, low, high = (float(part[place]) for part in curve.band(group))
         cells.append(Cell(band_cell(mean, low, high), mean))
+    if isinstance(curve, RefitCurve):
+        seconds = float(curve.seconds[place].mean())
+        cells.append(Cell(f"{seconds:.1f}", seconds))
     return cells
 
 

@@ -4,10 +4,11 @@ import time
 
 import numpy as np
 import pytest
+from sklearn.linear_model import LogisticRegression
 from test_metrics import random_problem
 
 from dml_bench.evaluation import few_shot
-from dml_bench.evaluation.few_shot import FewShotCurve, few_shot_curve
+from dml_bench.evaluation.few_shot import FewShotCurve, few_shot_curve, refit_curve
 from dml_bench.evaluation.metrics import macro, precision_at_1
 from dml_bench.evaluation.search import search
 from dml_bench.system import seeding
@@ -255,3 +256,49 @@ def test_a_hundred_draws_of_the_whole_of_cub_take_seconds(by):
     )
     assert time.process_time() - start < 10
     assert curve.unseen.shape == (7, 100)
+
+
+# A classifier that is fitted again
+
+
+def separable(seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Gallery, query and labels of 4 classes of 12 images around the corners of a cube."""
+    chance = np.random.default_rng(seed)
+    labels = np.repeat(np.arange(4), 12)
+    vectors = np.eye(4)[labels] + 0.15 * chance.normal(size=(48, 4))
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    vectors = vectors.astype(np.float32)
+    return vectors[::2], vectors[1::2], labels[::2], labels[1::2]
+
+
+def test_a_classifier_knows_no_new_class_until_it_is_fitted_again_with_images_of_it():
+    curve = refit_curve(*separable(), [3], ks=(1, 3), draws=2)
+    assert curve.ks == (0, 1, 3, 6)
+    assert curve.unseen[0].tolist() == [0, 0] and curve.seen[0].tolist() == [1, 1]
+    assert (curve.unseen[1:] > 0.8).all() and (curve.seen[1:] > 0.8).all()
+    assert curve.by == "refit"
+    assert curve.seconds.shape == (4, 2) and (curve.seconds > 0).all()
+
+
+def test_a_refit_is_logistic_regression_in_which_all_classes_count_the_same():
+    gallery, query, gallery_labels, query_labels = separable()
+    curve = refit_curve(gallery, query, gallery_labels, query_labels, [1], ks=(2,), draws=1)
+    chance = seeding.uniform(0, "enrolment", 0, rows=len(gallery), columns=1)[:, 0]
+    new = np.flatnonzero(gallery_labels == 1)
+    kept = np.sort(
+        np.concatenate([np.flatnonzero(gallery_labels != 1), new[np.argsort(chance[new])][:2]])
+    )
+    oracle = LogisticRegression(C=1.0, class_weight="balanced", max_iter=10_000)
+    predicted = oracle.fit(gallery[kept], gallery_labels[kept]).predict(query)
+    right = predicted == query_labels
+    assert curve.unseen[1, 0] == pytest.approx(right[query_labels == 1].mean(), abs=0.2)
+    assert curve.seen[1, 0] == pytest.approx(right[query_labels != 1].mean(), abs=0.1)
+    assert curve.unseen[1, 0] > 0.8
+
+
+def test_no_query_has_a_part_in_a_refit():
+    gallery, query, gallery_labels, query_labels = separable()
+    of_all = refit_curve(gallery, query, gallery_labels, query_labels, [3], draws=1)
+    last = slice(len(query) - 6, None)
+    first = refit_curve(gallery, query[last], gallery_labels, query_labels[last], [3], draws=1)
+    assert np.array_equal(of_all.unseen, first.unseen)

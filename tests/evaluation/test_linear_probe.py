@@ -79,3 +79,14 @@ def test_a_fifth_of_each_class_is_set_aside_and_never_its_last_image():
 def test_an_l2_that_bounds_no_weight_is_refused():
     with pytest.raises(ValueError, match=r"^l2 must be above 0, got 0: the weights would grow"):
         fit_linear_probe(*problem(), 4, 0)
+
+
+def test_an_image_of_weight_2_counts_as_that_image_twice():
+    features, labels = problem()
+    twice = np.concatenate([np.arange(120), [5]])
+    weights = np.ones(120)
+    weights[5] = 2
+    first = fit_linear_probe(features - features.mean(0), labels, 4, 0.1, weights=weights)
+    second = fit_linear_probe(features[twice] - features.mean(0), labels[twice], 4, 0.1)
+    # The centre and the scale are those of the images, so l2 differs a little.
+    assert np.allclose(first.weights, second.weights, rtol=0.03, atol=0.01)
