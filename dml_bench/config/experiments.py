@@ -192,16 +192,18 @@ def apply_profile(table: dict[str, Any], name: str) -> None:
     table["profile"] = name
 
 
-OF_STEPS = ("train.epochs", "schedule.name")
+OF_STEPS = ("train.epochs", "schedule", "schedule.name")
 """What a profile leaves as it is in an experiment that trains nothing in steps."""
 
 
 def without_steps(rules: dict[str, Any]) -> dict[str, Any]:
     """The rules of a profile, less those on how long and at which rates is trained."""
-    kept = dict(rules)
-    for part in ("set", "swap"):
-        kept[part] = {key: value for key, value in rules[part].items() if key not in OF_STEPS}
-    return kept
+
+    def kept(settings: dict[str, Any]) -> dict[str, Any]:
+        return {key: value for key, value in settings.items() if key not in OF_STEPS}
+
+    where = [rule | {"set": kept(rule.get("set", {}))} for rule in rules.get("where", [])]
+    return rules | {"set": kept(rules["set"]), "swap": kept(rules["swap"]), "where": where}
 
 
 def apply_rule(table: dict[str, Any], rule: dict[str, Any]) -> None:
