@@ -34,7 +34,8 @@ def enrolment(study: Study, diagnostics: dict[str, Diagnostics]) -> ReportFigure
                 axes.plot(places, mean, style, color=colour, marker="." if by == "images" else None)
                 if by == "images":
                     axes.fill_between(places, low, high, color=colour, alpha=0.22, linewidth=0)
-        axes.set_xticks(places, [*map(str, curve.ks[:-1]), "all"])
+        ks = measured.enrolment["images"].ks
+        axes.set_xticks(np.arange(len(ks)), [*map(str, ks[:-1]), "all"])
         axes.set_title(wrapped(measured.line.short, 30))
     figure.supxlabel("images enrolled per unseen class", fontsize=9)
     grid[0, 0].set_ylabel("P@1, mean over classes, %")
