@@ -233,8 +233,9 @@ def diagnose(study: Study, line: TableRow, draws: int) -> Diagnostics:
             " embeddings"
         )
     elif study.has_drop:
-        ways = [by for by in ways_of(line.runs) if all(is_measured(*part, by) for part in limited)]
-        enrolment = {by: enrolment_curve(limited, by, draws) for by in ways}
+        for by in ways_of(line.runs):
+            if all(is_measured(run, phase, by) for run, phase in limited):
+                enrolment[by] = enrolment_curve(limited, by, draws)
         open_set = [not_enrolled(run, phase) for run, phase in limited]
     calibrations = tuple(map(calibration_of_vote, line.runs))
     return Diagnostics(line, enrolment, tuple(open_set), mean_votes(line.runs), calibrations)
