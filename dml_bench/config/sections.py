@@ -35,11 +35,21 @@ class Data:
     """Which images, and how they are divided."""
 
     dataset: Component = component(registry.datasets, "cub")
-    split: Literal["stratified", "half", "given"] = "stratified"
+    split: Literal["stratified", "half", "given", "grouped", "time"] = "stratified"
     """`stratified`: drawn per class from the seed; `half`: the first half of the classes against
-    the second; `given`: the data set's own parts."""
+    the second; `given`: the data set's own parts; `grouped`: drawn from the seed, and no group of
+    `group` is on both sides; `time`: in each class the newest images are the queries."""
+    group: str = ""
+    """Which images belong together: a column of the table, `parent` (the name of the folder that
+    holds an image), `regex:PATTERN` (what its groups match in the path), `exif:day`, `exif:hour` (a
+    pause of an hour begins a new group) or `exif:camera`. Only for the grouped split, and for folds
+    of a given one."""
+    time: str = ""
+    """When images were taken, for the split `time`: a column of the table, or `exif`. Images of one
+    class and one day stay together; in a column, numbers order images too."""
     test_fraction: float = 0.2
-    """Part of each class's images that become queries (only for the stratified split)."""
+    """Part of each class's images that become queries (not for `half` and `given`). With groups it
+    is met as nearly as they allow."""
     valid_fraction: float = 0.0
     """Part of each class's training images that are set aside for validation. They choose the epoch
     (`train.checkpoint`) and thresholds, and neither train nor are searched. Where the protocol
@@ -56,6 +66,7 @@ class Data:
             0 < self.test_fraction < 1,
             f"data.test_fraction must be between 0 and 1, got {self.test_fraction}",
         )
+        self._check_groups()
         require(
             0 <= self.valid_fraction < 1,
             f"data.valid_fraction must be from 0 to less than 1, got {self.valid_fraction}",
@@ -64,6 +75,36 @@ class Data:
             0 <= self.label_noise < 1,
             f"data.label_noise must be from 0 to less than 1, got {self.label_noise}",
         )
+
+    def _check_groups(self) -> None:
+        require(
+            bool(self.group) or self.split != "grouped",
+            "data.split = grouped needs data.group: set it to a column of the table, parent,"
+            " regex:PATTERN, exif:day, exif:hour or exif:camera",
+        )
+        require(
+            not self.group or self.split in ("grouped", "given"),
+            f"data.group has no effect with data.split = {self.split}; --set data.split=grouped",
+        )
+        require(
+            bool(self.time) == (self.split == "time"),
+            "data.time goes with data.split = time, and must then be exif or a column, got"
+            f" {self.time!r} with {self.split}: set both or none",
+        )
+        kind, _, rest = self.group.partition(":")
+        require(
+            kind != "exif" or rest in ("day", "hour", "camera"),
+            f"data.group must be exif:day, exif:hour or exif:camera, got {self.group!r}:"
+            " choose one",
+        )
+        if kind == "regex":
+            try:
+                re.compile(rest)
+            except re.error as problem:
+                raise ValueError(
+                    f"data.group must be regex: and a regular expression, got {rest!r}, which is"
+                    f" none ({problem}): correct it"
+                ) from None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

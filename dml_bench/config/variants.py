@@ -17,7 +17,10 @@ SEPARATOR = "~"
 LONGEST_VARIANT = LONGEST_NAME - 30
 """Bytes. What is appended to names, such as a log's ending, has to fit too."""
 DIGEST_LETTERS = 8
-ELSEWHERE = ("name", "summary", "profile", "seed", "unseen", "data.split", "data.skip_unreadable")
+ELSEWHERE = (
+    *("name", "summary", "profile", "seed", "unseen"),
+    *("data.split", "data.group", "data.time", "data.skip_unreadable"),
+)
 """Settings that the run folder's path or a report's sections show by themselves."""
 
 

@@ -170,13 +170,20 @@ def sides(dataset: Dataset, data: Data, seed: int) -> tuple[Sides | None, str]:
 def divided(dataset: Dataset, data: Data, seed: int) -> Split:
     """By images; where the data set's own parts, or `half`, divide by class, by those. Raises
     ValueError as the splits do."""
-    if data.split != "stratified":
+    if data.split in ("half", "given"):
         try:
             return make_disjoint_split(dataset, method=data.split, valid_fraction=0.0)
         except ValueError:
             if data.split == "half":
                 raise
-    return make_split(dataset, method=data.split, test_fraction=data.test_fraction, seed=seed)
+    return make_split(
+        dataset,
+        method=data.split,
+        test_fraction=data.test_fraction,
+        seed=seed,
+        group=data.group,
+        time=data.time,
+    )
 
 
 def both_sides(split: Split, images: np.ndarray) -> Sides:

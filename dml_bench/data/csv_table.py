@@ -116,7 +116,12 @@ class Roles:
     query: int | None
     gallery: int | None
     notes: tuple[str, ...]
-    """What was chosen among several columns, and what is not used."""
+    """What was chosen among several columns, and which others there are."""
+
+    def others(self, num_columns: int) -> list[int]:
+        """The places of the columns that say neither file nor class nor part."""
+        used = {self.file, self.split, self.query, self.gallery, *self.classes}
+        return [at for at in range(num_columns) if at not in used]
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,8 +175,8 @@ class CsvTable:
         unused = [self.header[at] for at in free if at not in classes]
         if unused and not label_column:
             notes.append(
-                f"the classes are column {self.header[classes[0]]} of {self.file.name}; not used:"
-                f" {', '.join(unused)}"
+                f"the classes are column {self.header[classes[0]]} of {self.file.name}; other"
+                f" columns: {', '.join(unused)}"
             )
         return Roles(file_at, classes, split_at, query, gallery, tuple(notes))
 

@@ -103,7 +103,8 @@ def differing_data(recorded: DataFacts, experiment: Experiment, dataset: Dataset
             f"other images or labels (fingerprint {before['fingerprint'][:12]}; {dataset.root} has"
             f" {here[:12]})"
         )
-    if experiment.data.split == "given":  # else it follows from images, labels and experiment
+    # Else it follows from images, labels and experiment.
+    if experiment.data.split in ("given", "grouped", "time"):
         mine = split_of(experiment, kept).fingerprint
         if mine != recorded["split"]["fingerprint"]:
             return (

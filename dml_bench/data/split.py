@@ -12,6 +12,8 @@ import numpy as np
 
 from dml_bench.config import Experiment
 from dml_bench.data.datasets import Dataset
+from dml_bench.data.grouped_split import by_groups, by_time, grouped_folds, not_validated
+from dml_bench.data.grouping import days_of, groups_of
 from dml_bench.registry import UnknownName, near_miss, protocols
 from dml_bench.registry.names import composed
 from dml_bench.system.seeding import uniform
@@ -48,6 +50,13 @@ class Split:
     valid: np.ndarray
     """The validation images, perhaps none: of all classes, or, where classes are disjoint, of
     training classes of their own."""
+    kind: str = "stratified"
+    """How it was made: `data.split` of the experiment."""
+    groups: np.ndarray | None = None
+    """(images of the data set) the name of each image's group; None where images stand for
+    themselves."""
+    notes: tuple[str, ...] = ()
+    """Sentences about what could not be divided as asked."""
 
     @property
     def has_own_gallery(self) -> bool:
@@ -148,22 +157,15 @@ def fold_phases(
     name: str = "fold",
 ) -> tuple[Phase, ...]:
     """`count` phases like `phase`; each withholds another part of its training images. The parts
-    are stratified by (images) class ids, equal in size give or take one, and an image is in the
-    same part in every phase. Raises ValueError where a class has fewer images than parts.
+    are stratified by (images) class ids, and an image is in the same part in every phase. They are
+    equal in size give or take one, or, where the split has groups, as far as these allow. Raises
+    ValueError where a class has fewer images than parts, or only one group.
     """
     images = split.train
-    classes, sizes = np.unique(labels[images], return_counts=True)
-    if sizes.min() < count:
-        few = dataset.class_names[classes[sizes.argmin()]]
-        raise ValueError(
-            f"{count} folds, but class {few} has {sizes.min()} training images: at most"
-            f" {sizes.min()} folds are possible"
-        )
-    order = np.lexsort(
-        [uniform(seed, "folds", rows=len(dataset), columns=1)[images, 0], labels[images]]
-    )
-    part = np.empty(len(images), int)
-    part[order] = np.arange(len(images)) % count
+    if split.groups is None:
+        part = stratified_folds(dataset, images, labels, count, seed)
+    else:
+        part = grouped_folds(dataset, images, labels, split.groups, count, seed)
     known = ~np.isin(dataset.labels[images], phase.held_out_classes)
     return tuple(
         replace(
@@ -176,6 +178,25 @@ def fold_phases(
     )
 
 
+def stratified_folds(
+    dataset: Dataset, images: np.ndarray, labels: np.ndarray, count: int, seed: int
+) -> np.ndarray:
+    """(images) the part of each."""
+    classes, sizes = np.unique(labels[images], return_counts=True)
+    if sizes.min() < count:
+        few = dataset.class_names[classes[sizes.argmin()]]
+        raise ValueError(
+            f"{count} folds, but class {few} has {sizes.min()} training images: at most"
+            f" {sizes.min()} folds are possible"
+        )
+    order = np.lexsort(
+        [uniform(seed, "folds", rows=len(dataset), columns=1)[images, 0], labels[images]]
+    )
+    part = np.empty(len(images), int)
+    part[order] = np.arange(len(images)) % count
+    return part
+
+
 def split_of(experiment: Experiment, dataset: Dataset) -> Split:
     """Who trains and who asks, by the experiment's protocol."""
     # By the registry, as the protocols stand above the data.
@@ -184,7 +205,14 @@ def split_of(experiment: Experiment, dataset: Dataset) -> Split:
 
 
 def make_split(
-    dataset: Dataset, *, method: str, test_fraction: float, valid_fraction: float = 0.0, seed: int
+    dataset: Dataset,
+    *,
+    method: str,
+    test_fraction: float,
+    valid_fraction: float = 0.0,
+    seed: int,
+    group: str = "",
+    time: str = "",
 ) -> Split:
     """Divide the images. `stratified`: in each class the images with the smallest SHA-256 of (seed,
     path) become queries, so the split does not depend on the platform, on library versions or on
@@ -193,11 +221,18 @@ def make_split(
     ceil(test_fraction * images) queries in all, shared among the classes in proportion (largest
     remainders first), but at least one query and one gallery image in each, which can make more
     where classes are tiny. Of the rest, `valid_fraction` become validation images in the same way;
-    the queries are the same whatever it is. Raises ValueError where a class has too few images.
+    the queries are the same whatever it is.
 
     `given`: the data set's own parts; its images of the part `gallery`, where it has some, are the
     gallery in place of the training images.
+
+    `grouped`: no group of the rule `group` has images in two parts, and each class has about these
+    fractions; `time`: in each class the newest images by the rule `time` become queries, the newest
+    of the rest validation images, and none of one day are parted. Raises ValueError where a class
+    has too few images, groups or days.
     """
+    groups = groups_of(dataset, group) if group else None
+    notes: tuple[str, ...] = ()
     if method == "given":
         if dataset.parts is None or "test" not in dataset.parts or "train" not in dataset.parts:
             raise ValueError(
@@ -206,6 +241,13 @@ def make_split(
             )
         parts = np.array(dataset.parts)
         test, train, valid = parts == "test", parts == "train", parts == "valid"
+    elif method in ("grouped", "time"):
+        if groups is not None:
+            test, valid = by_groups(dataset, groups, test_fraction, valid_fraction, seed)
+        else:
+            test, valid = by_time(dataset, days_of(dataset, time), test_fraction, valid_fraction)
+        train = ~(test | valid)
+        notes = not_validated(dataset, valid, "group" if method == "grouped" else "day")
     else:
         test = _stratified(dataset, np.ones(len(dataset), bool), test_fraction, seed)
         valid = (
@@ -230,6 +272,9 @@ def make_split(
         fingerprint(dataset, train=train, valid=valid, test=test, gallery=enrolled),
         np.flatnonzero(enrolled) if enrolled.any() else training,
         np.flatnonzero(valid),
+        kind=method,
+        groups=groups,
+        notes=notes,
     )
 
 
@@ -301,7 +346,9 @@ def make_disjoint_split(dataset: Dataset, *, method: str, valid_fraction: float)
     queries = np.flatnonzero(test)
     enrolled = queries if np.array_equal(test, gallery) else np.flatnonzero(gallery)
     parts = fingerprint(dataset, train=train, valid=valid, test=test, gallery=gallery & ~test)
-    return Split(np.flatnonzero(train), queries, parts, enrolled, np.flatnonzero(valid))
+    return Split(
+        np.flatnonzero(train), queries, parts, enrolled, np.flatnonzero(valid), kind=method
+    )
 
 
 def _given(dataset: Dataset, names: tuple[str, ...]) -> np.ndarray:

@@ -365,7 +365,7 @@ class ClassHoldout(Protocol):
     name = "precision_drop"
     summary = "a model of all classes against one without the unseen classes, on the same queries"
     source = "this study"
-    splits = ("stratified", "given")
+    splits = ("stratified", "given", "grouped", "time")
     takes_folds = True
     has_drop = True
     main_phase = ALL
@@ -402,6 +402,8 @@ class ClassHoldout(Protocol):
             test_fraction=data.test_fraction,
             valid_fraction=data.valid_fraction,
             seed=experiment.seed,
+            group=data.group,
+            time=data.time,
         )
 
     def phases(self, experiment: Experiment, dataset: Dataset, split: Split) -> tuple[Phase, ...]:

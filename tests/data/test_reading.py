@@ -285,7 +285,7 @@ def test_1_and_1_0_are_one_class_and_a_column_of_floats_keeps_its_names(photos, 
 def test_the_column_that_is_taken_among_several_is_named(photos):
     table(photos, "path,width,label", "000.jpg,40,ant", "001.jpg,41,bee")
     assert read("csv", photos).notes == (
-        "the classes are column label of train.csv; not used: width",
+        "the classes are column label of train.csv; other columns: width",
     )
     assert read("csv", photos, label_column="label").notes == ()
 

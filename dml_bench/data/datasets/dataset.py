@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path, PurePosixPath
@@ -11,6 +11,7 @@ import numpy as np
 
 from dml_bench.data.csv_table import alike, fault, inside, speakable, twice
 from dml_bench.data.digests import digests_of
+from dml_bench.data.exif import Capture, captures_of
 from dml_bench.registry.names import composed
 
 __all__ = [
@@ -50,6 +51,9 @@ class Dataset:
     coarse_classes: tuple[str, ...] | None = None
     """(classes) the coarse class that each belongs to, e.g. `Apple` for Granny Smith; None where
     the data set has none."""
+    columns: Mapping[str, tuple[str, ...]] | None = None
+    """(images) the cells of the other columns of its table, by the columns' names; None where it
+    has no table."""
     left_out: tuple[str, ...] = ()
     """Paths that were skipped because they can't be decoded."""
     opened_fingerprint: str = ""
@@ -77,6 +81,11 @@ class Dataset:
         return digests_of(self.root, self.paths, self.cache_dir)
 
     @cached_property
+    def captures(self) -> tuple[Capture, ...]:
+        """(images) when and with what each photo was taken, as far as its file says it."""
+        return captures_of(self.root, self.paths)
+
+    @cached_property
     def fingerprint(self) -> str:
         """SHA-256 over paths, classes, boxes and file contents: equal only for the same data."""
         state = hashlib.sha256("\0".join(self.class_names).encode())
@@ -100,12 +109,18 @@ class Dataset:
     def without(self, images: set[int]) -> "Dataset":
         """The data set without these image indices; class ids stay as they are."""
         keep = [i for i in range(len(self)) if i not in images]
+        columns = None
+        if self.columns is not None:
+            columns = {}
+            for name, cells in self.columns.items():
+                columns[name] = tuple(cells[i] for i in keep)
         return replace(
             self,
             paths=tuple(self.paths[i] for i in keep),
             labels=self.labels[keep],
             boxes=None if self.boxes is None else self.boxes[keep],
             parts=None if self.parts is None else tuple(self.parts[i] for i in keep),
+            columns=columns,
             left_out=self.left_out + tuple(self.paths[i] for i in sorted(images)),
         )
 
@@ -137,6 +152,8 @@ class ImageRow:
     label: int
     part: str | None = None
     box: tuple[float, ...] | None = None
+    cells: tuple[tuple[str, str], ...] = ()
+    """The other columns of a table and what they say of it; of all rows the same columns."""
 
 
 def assemble(
@@ -191,9 +208,18 @@ def assemble(
             None if rows[0].box is None else np.array([row.box for row in rows], dtype=np.float64)
         ),
         parts=None if rows[0].part is None else tuple(str(row.part) for row in rows),
+        columns=columns_of(rows),
         notes=(*notes, *also),
         faults=tuple(problems),
     )
+
+
+def columns_of(rows: Sequence[ImageRow]) -> dict[str, tuple[str, ...]] | None:
+    """(images) the cells by their columns; None where there are none."""
+    columns = {}
+    for at, (name, _) in enumerate(rows[0].cells):
+        columns[name] = tuple(row.cells[at][1] for row in rows)
+    return columns or None
 
 
 def names_in(place: Path) -> list[str]:

@@ -291,7 +291,8 @@ def csv_table(
     Unnamed columns are known by their names (path, label, split, ...); else the first is the file,
     the next the class, unless all others are one-hot (two or more columns of 0 and 1). Files lie in
     `folder`, or are named relative to `data_dir`; `suffix` is appended to file names without an
-    image's extension. Raises ValueError on anything that contradicts this.
+    image's extension. The cells of all other columns are kept, for `data.group` and `data.time`.
+    Raises ValueError on anything that contradicts this.
     """
     data_dir = where.data_dir
     if not inside(folder):
@@ -367,7 +368,7 @@ class Files:
         self, listing: CsvTable, roles: Roles, labels: Sequence[int | None]
     ) -> tuple[list[ImageRow], list[str]]:
         """The rows that have a class and a file, and faults about files of others."""
-        parts = listing.parts(roles)
+        parts, others = listing.parts(roles), roles.others(len(listing.header))
         rows, outside, missing = [], [], []
         for cells, label, part in zip(listing.rows, labels, parts, strict=True):
             name = self.relative(cells[roles.file])
@@ -376,7 +377,8 @@ class Files:
             elif not (path := self.find(name)):
                 missing.append(name)
             elif label is not None:
-                rows.append(ImageRow(path, label, part))
+                others_of_row = tuple((listing.header[at], cells[at]) for at in others)
+                rows.append(ImageRow(path, label, part, cells=others_of_row))
         faults = fault(
             outside,
             f"file names in {listing.file} that are empty or lead out of {self.folder!r}",

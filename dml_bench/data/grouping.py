@@ -1,0 +1,110 @@
+"""Which images belong together, and when they were taken: by a column of a table, by paths, or by
+what cameras write into files."""
+
+import re
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import PurePosixPath
+
+import numpy as np
+
+from dml_bench.data.datasets import Dataset
+from dml_bench.registry import near_miss
+
+__all__ = ["days_of", "groups_of"]
+
+PAUSE = timedelta(hours=1)
+"""With `exif:hour`, so long a pause between two photos begins a new group."""
+
+
+def groups_of(dataset: Dataset, rule: str) -> np.ndarray:
+    """(images) the names of the groups that `data.group` means. Raises ValueError where an image
+    has none."""
+    kind, _, rest = rule.partition(":")
+    if rule == "parent":
+        names = [PurePosixPath(path).parent.name for path in dataset.paths]
+    elif kind == "regex":
+        names = [matched(rest, path) for path in dataset.paths]
+    elif kind == "exif":
+        names = by_camera(dataset) if rest == "camera" else by_time(dataset, rest)
+    else:
+        names = [cell.strip() for cell in column(dataset, "data.group", rule)]
+    without = [path for path, name in zip(dataset.paths, names, strict=True) if not name]
+    if without:
+        raise ValueError(
+            f"data.group is {rule!r}, which gives {len(without)} of {len(dataset)} images of"
+            f" {dataset.name} no group (first: {without[0]}): complete them, or choose another rule"
+        )
+    return np.array(names, object)
+
+
+def matched(pattern: str, path: str) -> str:
+    """What the groups of a regular expression match in a path, else all that it matches."""
+    match = re.search(pattern, path)
+    if match is None:
+        return ""
+    return "/".join(part or "" for part in match.groups()) or match.group()
+
+
+def by_camera(dataset: Dataset) -> list[str]:
+    return [capture.camera for capture in dataset.captures]
+
+
+def by_time(dataset: Dataset, unit: str) -> list[str]:
+    """By the day, or, for `hour`, by photos that were taken less than an hour apart."""
+    times = [capture.time for capture in dataset.captures]
+    if unit == "day":
+        return ["" if time is None else time.date().isoformat() for time in times]
+    began: dict[datetime, datetime] = {}
+    last = first = datetime.min
+    for time in sorted({time for time in times if time is not None}):
+        if time - last >= PAUSE:
+            first = time
+        began[time] = first
+        last = time
+    return ["" if time is None else began[time].isoformat() for time in times]
+
+
+def column(dataset: Dataset, setting: str, name: str) -> Sequence[str]:
+    """(images) the cells of a table's column. Raises ValueError where there is none."""
+    columns = dataset.columns or {}
+    if name in columns:
+        return columns[name]
+    there = f"its columns are {', '.join(columns)}" if columns else "it has no table with columns"
+    others = "parent, regex:PATTERN or exif:day" if setting == "data.group" else "exif"
+    raise ValueError(
+        f"{setting} is {name!r}, which is no column of"
+        f" {dataset.name}{near_miss(name, list(columns))}: {there}; or set {others}"
+    )
+
+
+def days_of(dataset: Dataset, rule: str) -> np.ndarray:
+    """(images) float: when images were taken, as `data.time` means it. Dates and times count by
+    the day, numbers as they are. Raises ValueError where an image has none."""
+    if rule == "exif":
+        days = [day_of(capture.time) for capture in dataset.captures]
+    else:
+        days = [parsed(cell.strip()) for cell in column(dataset, "data.time", rule)]
+    without = [path for path, day in zip(dataset.paths, days, strict=True) if day is None]
+    if without:
+        raise ValueError(
+            f"data.time is {rule!r}, which gives {len(without)} of {len(dataset)} images of"
+            f" {dataset.name} no time (first: {without[0]}): complete them as 2026-05-31 or as"
+            " numbers, or choose another split"
+        )
+    return np.array(days, float)
+
+
+def day_of(time: datetime | None) -> float | None:
+    return None if time is None else float(time.toordinal())
+
+
+def parsed(cell: str) -> float | None:
+    """A number, or the day of a date in ISO 8601 or as EXIF writes it; None for anything else."""
+    if re.fullmatch(r"[-+]?\d+(\.\d+)?", cell):
+        return float(cell)
+    try:
+        time = datetime.fromisoformat(re.sub(r"^(\d{4}):(\d\d):(\d\d)", r"\1-\2-\3", cell))
+    except ValueError:
+        return None
+    return day_of(time.astimezone(UTC) if time.tzinfo else time)
