@@ -31,6 +31,8 @@ class Key(NamedTuple):
     """Of the data set."""
     unseen: str
     """The rule that holds classes out; empty where none are."""
+    split: str
+    """How images are divided: `data.split`, with its rule for groups or times."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +135,12 @@ def why_not_beside(run: Run, others: Sequence[Run]) -> str:
 def key_of(experiment: Experiment, dataset: DatasetFacts) -> Key:
     unseen = experiment.unseen if protocol_of(experiment).takes_unseen else ""
     return Key(
-        experiment.protocol, dataset["name"], experiment.profile, dataset["fingerprint"], unseen
+        protocol=experiment.protocol,
+        dataset=dataset["name"],
+        profile=experiment.profile,
+        fingerprint=dataset["fingerprint"],
+        unseen=unseen,
+        split=experiment.data.described_split,
     )
 
 
@@ -142,8 +149,8 @@ def key_of_run(run: Run) -> Key:
 
 
 def studies_of(collection: Collection) -> list[Study]:
-    """One study for each protocol, data set, profile and way of holding classes out; they never
-    share a table."""
+    """One study for each protocol, data set, profile, split and way of holding classes out; they
+    never share a table."""
     keys = list(dict.fromkeys(key_of_run(run) for run in collection.runs))
     begun = [run.experiment for run in collection.runs]
     begun += [started.experiment for started in collection.unfinished]
@@ -162,6 +169,8 @@ def distinction_of(key: Key, keys: Sequence[Key]) -> str:
     nothing where it is the only one."""
     alike = [other for other in keys if other[:3] == key[:3]]
     parts = []
+    if len({other.split for other in alike}) > 1:
+        parts.append(f"split {key.split}")
     if len({other.unseen for other in alike}) > 1:
         parts.append(f"unseen {key.unseen}")
     if len({other.fingerprint for other in alike}) > 1:

@@ -76,6 +76,13 @@ class Data:
             f"data.label_noise must be from 0 to less than 1, got {self.label_noise}",
         )
 
+    @property
+    def described_split(self) -> str:
+        """The kind of split with its rule for groups or times: numbers of two kinds can't be
+        compared."""
+        rule = self.time or (self.group if self.split == "grouped" else "")
+        return f"{self.split} by {rule}" if rule else self.split
+
     def _check_groups(self) -> None:
         require(
             bool(self.group) or self.split != "grouped",

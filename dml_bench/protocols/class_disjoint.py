@@ -207,7 +207,7 @@ class ClassDisjoint(Protocol):
         return (
             f"{split['train_images']:,} images train, {split['valid_images']:,} of other classes"
             f" validate, {split['test_images']:,} of yet others are queries"
-            f" ({experiment.data.split})"
+            f" ({experiment.data.described_split})"
         )
 
     def describe_unseen(self, experiment: Experiment) -> str:

@@ -476,7 +476,8 @@ class ClassHoldout(Protocol):
             enrolled = f"and {split['gallery_images']:,} others are the gallery"
         return (
             f"{split['train_images']:,} images train {enrolled},"
-            f" {validation}{split['test_images']:,} are queries ({experiment.data.split})"
+            f" {validation}{split['test_images']:,} are queries"
+            f" ({experiment.data.described_split})"
         )
 
     def headline(self, summary: Mapping[str, Any]) -> str:

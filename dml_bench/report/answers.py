@@ -49,6 +49,8 @@ SPLITS = {
     "stratified": "random within each class",
     "half": "the first half of the classes trains, the second half is tested",
     "given": "the data set's own",
+    "grouped": "no group is on both sides",
+    "time": "in each class, the newest images are the queries",
 }
 
 
@@ -230,7 +232,9 @@ def facts(study: Study) -> Iterator[tuple[str, str]]:
         f" {counted(dataset['num_classes'], 'class')}",
     )
     split = experiment.data.split
-    described = f"{split}: {SPLITS[split]}" if split in SPLITS else split
+    described = experiment.data.described_split
+    if split in SPLITS:
+        described += f": {SPLITS[split]}"
     if split == "stratified" and not study.group.profile:
         described += "; similar photos may be on both sides"
     yield "Split", described

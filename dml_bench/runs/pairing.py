@@ -89,6 +89,12 @@ def why_not_paired(first: Side, second: Side) -> str:
             for run in (one, other)
         ]
         return f"they ran on other images, {' and '.join(images)}"
+    kinds = [run.experiment.data.described_split for run in (one, other)]
+    if kinds[0] != kinds[1]:
+        return (
+            f"their splits are {' and '.join(kinds)}, which ask other images: run both with the"
+            " same data.split"
+        )
     seeds = {run.seed for run in first.runs} & {run.seed for run in second.runs}
     if not seeds:
         return "they have no seed in common"

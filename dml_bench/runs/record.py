@@ -55,7 +55,7 @@ class OtherRecord(ValueError):
 
 def record_path(results: Path, experiment: Experiment, dataset: str) -> Path:
     """The JSON of the record of a run."""
-    division = str(experiment.data.split)
+    division = experiment.data.described_split
     if protocol_of(experiment).takes_unseen:
         division += f"-{experiment.unseen}"
     folder = re.sub(r"[^\w.]+", "-", division).strip("-")

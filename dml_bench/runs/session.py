@@ -134,7 +134,7 @@ class RunSession:
         self._say_plan()
         if copies_line := describe_copies(copies):
             self.callback.warn(copies_line)
-        for note in self.dataset.notes:
+        for note in (*self.dataset.notes, *self.split.notes):
             self.callback.note(note)
         if self.experiment.data.split == "stratified" and {"train", "test"} <= set(
             self.dataset.parts or ()

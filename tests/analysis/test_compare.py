@@ -1,6 +1,7 @@
 """compare: paired, exploratory, and without verdicts."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from rich.console import Console
 from tiny import dml_bench
 
 from dml_bench.analysis.compare import compare, q_values, read_sides
+from dml_bench.config import Data
 from dml_bench.runs.pairing import Side
 from dml_bench.system.terminal import show_comparison
 
@@ -184,6 +186,15 @@ def test_other_queries_of_the_same_seed_are_refused(tmp_path):
     second = side(tmp_path, "second", classes(8, 4, 2), split="another")
     with pytest.raises(ValueError, match="the same seed divided their images differently"):
         compare([first, second])
+
+
+def test_runs_of_two_kinds_of_split_are_refused_with_both_names(tmp_path):
+    first = side(tmp_path, "first", classes(8, 4, 2))
+    grouped = side(tmp_path, "second", classes(8, 4, 2))
+    data = Data(split="grouped", group="session")
+    runs = [replace(run, experiment=replace(run.experiment, data=data)) for run in grouped.runs]
+    with pytest.raises(ValueError, match="splits are stratified and grouped by session, which ask"):
+        compare([first, Side("second", tuple(runs))])
 
 
 def test_a_folder_is_read_with_all_of_its_seeds_and_several_experiments_are_refused(tmp_path):

@@ -22,7 +22,7 @@ from dml_bench.analysis.collect import collect, studies_of
 from dml_bench.analysis.diagnostics import class_drop, diagnose, spread
 from dml_bench.analysis.study import Study
 from dml_bench.cli import app
-from dml_bench.config import Component
+from dml_bench.config import Component, Data
 from dml_bench.config.experiments import resolve
 from dml_bench.config.tables import read_table
 from dml_bench.evaluation.calibration import calibration_of
@@ -208,6 +208,23 @@ def test_other_classes_held_out_or_other_images_are_other_sections_whose_titles_
     assert len({study.slug for study in studies}) == 2
     [alone] = studies_of(collect([tmp_path / "1"]))
     assert (alone.title, alone.slug) == ("Precision drop on cub", "precision_drop-cub-dddddd")
+
+
+def test_other_kinds_of_split_get_parts_of_their_own(tmp_path):
+    kinds = (Data(), Data(split="grouped", group="session"), Data(split="time", time="exif"))
+    for folder, data in enumerate(kinds):
+        finish(
+            tmp_path / str(folder),
+            experiment("a", data=data),
+            {"all": queries(4, 3, 2, 4), "limited": queries(4, 3, 0, 1)},
+        )
+    studies = studies_of(collect([tmp_path]))
+    assert [study.title for study in studies] == [
+        "Precision drop on cub, split stratified",
+        "Precision drop on cub, split grouped by session",
+        "Precision drop on cub, split time by exif",
+    ]
+    assert len({study.slug for study in studies}) == 3
 
 
 def test_other_profiles_get_sections_of_their_own_and_a_line_says_so(tmp_path):
