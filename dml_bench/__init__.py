@@ -21,6 +21,7 @@ from dml_bench.api.analyse import (
 )
 from dml_bench.api.cache import CacheEntry, cached, clear_cache
 from dml_bench.api.data import channel_statistics, check_data, data_card, draw_birds, fetch_data
+from dml_bench.api.decision import DecisionReport, decide
 from dml_bench.api.explore import (
     DrawnMap,
     browse_run,
@@ -57,6 +58,7 @@ __all__ = [
     "CacheEntry",
     "Callback",
     "Comparisons",
+    "DecisionReport",
     "DrawnMap",
     "EmbeddingsReport",
     "Gallery",
@@ -70,6 +72,7 @@ __all__ = [
     "clear_cache",
     "compare",
     "data_card",
+    "decide",
     "draw_batches",
     "draw_birds",
     "draw_map",

@@ -94,6 +94,44 @@ def evaluate(
 
 
 @app.command()
+def decide(
+    photos: Annotated[
+        Path, typer.Argument(help="A folder with one folder for each class.", show_default=False)
+    ],
+    minutes: Annotated[float, typer.Option(help="It ends in this time.")] = 30,
+    out: Annotated[
+        Path, typer.Option(help="Folder for the page and the runs; the same command goes on there.")
+    ] = Path("decision"),
+    set_: options.Set = [],
+    device: options.Device = "auto",
+    cache_dir: options.CacheDir = options.DEFAULT_CACHE,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Say whether a gallery or a classifier suits your photos, what it would reach on known and on
+    new classes, and what it costs. A final fifth of the photos is opened after the choice.
+
+    \b
+    Example: dml-bench decide photos --minutes 30
+    """
+    with options.stopped_by_ctrl_c("finished rows and epochs"):
+        made = db.decide(
+            photos,
+            minutes=minutes,
+            out=out,
+            overrides=set_,
+            device=device,
+            cache_dir=cache_dir,
+            callback=options.AsideCallback(),
+            command=("dml-bench", *sys.argv[1:]),
+        )
+    if as_json:
+        typer.echo(made.as_json())
+    else:
+        made.show(options.terminal())
+        typer.echo(str(out / "index.html"))
+
+
+@app.command()
 def report(
     runs: Annotated[
         list[Path],

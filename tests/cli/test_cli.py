@@ -19,6 +19,7 @@ VERBS = [
     "run",
     "suite",
     "compare",
+    "decide",
     "evaluate",
     "report",
     "record",

@@ -1,0 +1,91 @@
+"""The public function that answers: a gallery or a classifier?"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dml_bench.api.arguments import Overrides, PathLike, callback_or_log, override_texts
+from dml_bench.system.cache_folder import cache_folder
+from dml_bench.system.callbacks import Callback
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from dml_bench.decision.decide import Decision
+    from dml_bench.report.document import Document
+
+__all__ = ["DecisionReport", "decide"]
+
+
+@dataclass(frozen=True)
+class DecisionReport:
+    """What `dml-bench decide` says. Printed, it is the page."""
+
+    decision: "Decision"
+    document: "Document"
+
+    def show(self, console: "Console") -> None:
+        """Print it on a terminal."""
+        from dml_bench.report.terminal import show
+
+        show(console, self.document)
+
+    def as_json(self) -> str:
+        """The same as JSON: proportions from 0 to 1."""
+        from dml_bench.system.files import json_text
+
+        return json_text(self.decision.as_table())
+
+    def __str__(self) -> str:
+        from dml_bench.system.terminal import as_text
+
+        return as_text(self.show)
+
+    __repr__ = __str__
+
+
+def decide(
+    photos: PathLike,
+    *,
+    minutes: float = 30,
+    out: PathLike = "decision",
+    overrides: Overrides = (),
+    device: str = "auto",
+    callback: Callback | None = None,
+    cache_dir: PathLike | None = None,
+    command: Sequence[str] = (),
+) -> DecisionReport:
+    """Whether a gallery or a classifier suits the photos, in the time that is allowed.
+
+    `photos` has one folder for each class. A fifth of them is set aside, rows that fit into
+    `minutes` are run on the others in a fixed order, one is chosen, and only then the fifth is
+    opened. Everything is kept in `out`, with the page index.html; the same call goes on from there.
+    Only frozen backbones are used, whose weights come with packages.
+
+    Raises ValueError where photos or minutes are too few.
+    Source: docs/your_photos.md.
+
+    >>> db.decide("photos", minutes=0)
+    Traceback (most recent call last):
+    ValueError: --minutes must be more than 0, got 0: allow some
+    """
+    if not minutes > 0:
+        raise ValueError(f"--minutes must be more than 0, got {minutes:g}: allow some")
+    from dml_bench.decision.decide import decide as decide_on
+    from dml_bench.report.compose import made_by, write
+    from dml_bench.report.decision import compose_decision
+
+    decision = decide_on(
+        Path(photos),
+        minutes=minutes,
+        out=Path(out),
+        cache_dir=cache_folder(cache_dir),
+        device=device,
+        overrides=override_texts(overrides),
+        callback=callback_or_log(callback),
+    )
+    maker = tuple(command) or ("dml_bench.decide", str(photos))
+    document = compose_decision(decision, made_by(maker))
+    write(Path(out), document)
+    return DecisionReport(decision, document)
