@@ -801,7 +801,7 @@ def test_the_demo_profile_makes_the_baseline_small():
     assert demo.profile == "demo"
     assert demo.name == BASELINE
     assert demo.data.dataset.name == "demo"
-    assert demo.images.size == 64
+    assert demo.images.size == 48
 
 
 def test_the_demo_profile_replaces_imagenet_by_the_source_domain():
