@@ -20,7 +20,14 @@ __all__ = ["DecisionReport", "decide"]
 
 @dataclass(frozen=True)
 class DecisionReport:
-    """What `dml-bench decide` says. Printed, it is the page."""
+    """What `dml-bench decide` says. Printed, it is the page.
+
+    >>> small = ["model.backbone=timm:test_resnet", "model.weights=none", "images.size=32"]
+    >>> photos = "CUB_200_2011/images"
+    >>> report = db.decide(photos, minutes=5, overrides=small, device="cpu")
+    >>> report.decision.answer in ("gallery", "classifier")
+    True
+    """
 
     decision: "Decision"
     document: "Document"

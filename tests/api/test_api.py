@@ -15,8 +15,8 @@ from tiny import SETTINGS, dml_bench, train
 import dml_bench as db
 
 ROOMS = {module.name for module in pkgutil.iter_modules(db.__path__)}
-SLOW = ("DrawnMap", "draw_map", "log_to_wandb")
-"""Their examples wait for UMAP's compiler and for W&B's own process."""
+SLOW = ("DecisionReport", "DrawnMap", "draw_map", "log_to_wandb")
+"""Their examples run a decision's rows, or wait for UMAP's compiler and for W&B's own process."""
 FUNCTIONS = [name for name in db.__all__ if inspect.isfunction(getattr(db, name))]
 
 
