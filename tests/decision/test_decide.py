@@ -3,14 +3,15 @@ command goes on."""
 
 import json
 import shutil
+import time
 from pathlib import Path
 
 import pytest
 
 import dml_bench as db
 from dml_bench.decision import rows
-from dml_bench.decision.decide import gain_of
-from dml_bench.decision.parts import divide
+from dml_bench.decision.decide import gain_of, run_rows
+from dml_bench.decision.parts import Parts, divide
 from dml_bench.system.callbacks import Callback
 from dml_bench.system.files import read_csv
 
@@ -82,6 +83,36 @@ def test_the_page_names_each_way_to_answer_and_stays_once_the_final_part_was_ope
     again = decided(photos, tmp_path / "out", cache_dir, minutes=60)
     assert again.decision.known == made.decision.known
     assert again.decision.choice.as_table() == made.decision.choice.as_table()
+
+
+def rows_run(monkeypatch, tmp_path, seconds: list[float], *, stopped: str = "") -> tuple:
+    """The labels of the rows that were run in a minute, and of those that were skipped."""
+
+    def run_row(row, *_):
+        if row.spec.label == stopped:
+            raise rows.TimeUp
+        return row
+
+    monkeypatch.setattr("dml_bench.decision.decide.run_row", run_row)
+    planned = []
+    for spec, duration in zip(rows.ROWS, seconds, strict=False):
+        planned.append(rows.PlannedRow(spec, None, (), duration, 1.0))
+    parts = Parts(photos=tmp_path, out=tmp_path, class_names=(), left_out=(), num_photos=0)
+    clock = rows.Clock(60, time.monotonic())
+    runs, skipped = run_rows(planned, parts, clock, tmp_path, "cpu", Callback())
+    return tuple(runs), skipped
+
+
+def test_a_row_that_does_not_fit_ends_the_order(monkeypatch, tmp_path):
+    labels = tuple(spec.label for spec in rows.ROWS)
+    assert rows_run(monkeypatch, tmp_path, [10, 50, 1]) == (labels[:1], labels[1:3])
+    assert rows_run(monkeypatch, tmp_path, [10, 20, 30]) == (labels[:3], ())
+
+
+def test_a_row_that_runs_out_of_time_leaves_those_before_it(monkeypatch, tmp_path):
+    labels = tuple(spec.label for spec in rows.ROWS)
+    outcome = rows_run(monkeypatch, tmp_path, [10, 20, 30], stopped=labels[1])
+    assert outcome == (labels[:1], labels[1:3])
 
 
 def test_too_little_time_is_said_with_what_is_needed(photos, tmp_path, cache_dir):
