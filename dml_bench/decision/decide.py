@@ -13,7 +13,7 @@ from dml_bench.decision.final import FinalPhotos
 from dml_bench.decision.parts import Parts, divide
 from dml_bench.decision.rows import Clock, Interrupting, PlannedRow, TimeUp, plan, run_row
 from dml_bench.evaluation.few_shot import few_shot_curve
-from dml_bench.evaluation.metrics import precision_at_1
+from dml_bench.evaluation.metrics import macro, precision_at_1
 from dml_bench.evaluation.open_set import search_without_classes
 from dml_bench.evaluation.search import search
 from dml_bench.evaluation.statistics import Interval, Scores, interval
@@ -35,6 +35,7 @@ GOAL, UNKNOWN_SHARE = 0.9, 0.2
 USEFUL_WIDTH = 0.1
 """An interval that reaches farther to a side is no answer."""
 NEAR_ENOUGH = 0.02
+DRAWS = 10
 CHOICE, DECISION = "choice.json", "decision.json"
 
 
@@ -333,7 +334,7 @@ def enrolment_of(run: Run) -> Enrolment:
             neighbours.query_labels,
             held_out,
             ks=ks,
-            draws=10,
+            draws=DRAWS,
         )
         curves.append(dict(zip(curve.ks, curve.unseen.mean(1), strict=True)))
     shared = set(curves[0])
@@ -355,22 +356,28 @@ def photos_curve(run: Run) -> tuple[tuple[int, ...], tuple[float, ...]]:
     gallery."""
     embeddings, neighbours = run.embeddings(ALL), run.neighbours[ALL]
     labels = neighbours.gallery_labels
-    order = np.random.default_rng(0).permutation(len(labels))
-    place = np.empty(len(labels), np.int64)
-    for label in np.unique(labels):
-        rows = order[labels[order] == label]
-        place[rows] = np.arange(len(rows))
     typical = int(np.median(np.bincount(labels)))
     counts = sorted({count for count in (1, 2, 5, 10, 20, 50) if count < typical} | {typical})
-    precision = []
-    for count in counts:
-        kept = place < count
-        answers = search(
-            embeddings.gallery[kept], embeddings.query, labels[kept], neighbours.query_labels, 1
-        )
-        scores = Scores(precision_at_1(answers), neighbours.query_labels)
-        precision.append(interval([scores]).estimate)
-    return tuple(counts), tuple(precision)
+    precision = np.zeros(len(counts))
+    for draw in range(DRAWS):
+        places = places_in_class(labels, draw)
+        for column, count in enumerate(counts):
+            kept = places < count
+            answers = search(
+                embeddings.gallery[kept], embeddings.query, labels[kept], neighbours.query_labels, 1
+            )
+            precision[column] += macro(precision_at_1(answers), neighbours.query_labels) / DRAWS
+    return tuple(counts), tuple(precision.tolist())
+
+
+def places_in_class(labels: np.ndarray, draw: int) -> np.ndarray:
+    """(photos) the place of each photo in a random order of its class, from 0."""
+    order = np.random.default_rng(draw).permutation(len(labels))
+    places = np.empty(len(labels), np.int64)
+    for label in np.unique(labels):
+        rows = order[labels[order] == label]
+        places[rows] = np.arange(len(rows))
+    return places
 
 
 def gain_of(counts: Sequence[int], precision: Sequence[float], more: float) -> float:

@@ -38,16 +38,19 @@ def facts(decision: Decision) -> Iterator[tuple[str, str]]:
     parts, enrolment = decision.parts, decision.enrolment
     yield "Known classes, P@1", percent(decision.known)
     yield "New classes, P@1 by nearest photo", percent(decision.new)
-    yield (
-        "Best row on the final part",
-        f"{decision.best}; the chosen one has {number(decision.regret, is_signed=False)} points"
-        " less",
-    )
+    regret = "the chosen one"
+    if decision.regret > 0:
+        less = number(decision.regret, is_signed=False)
+        regret = f"{decision.best}; the chosen one has {less} points less"
+    yield "Best row on the final part", regret
     curve = [
         f"{photos}: {number(value, is_signed=False)}%"
         for photos, value in zip(enrolment.photos, enrolment.precision, strict=True)
     ]
-    needed = f"{enrolment.needed} (P@1 {', '.join(curve)})" if curve else "unknown: too few photos"
+    more = " or more" * (enrolment.needed == max(enrolment.photos, default=0))
+    needed = (
+        f"{enrolment.needed}{more} (P@1 {', '.join(curve)})" if curve else "unknown: too few photos"
+    )
     yield "Photos that a new class needs", needed
     yield "Say `unknown`", unknown(decision)
     yield "100 more labelled photos", more_photos(decision)
