@@ -76,21 +76,6 @@ def test_contributing_has_at_most_80_lines():
     assert len((ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8").splitlines()) <= 80
 
 
-def stripped(cells: list[str]) -> list[str]:
-    return [cell.strip() for cell in cells]
-
-
-def test_the_numbers_of_the_readme_are_those_of_the_report():
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    section = readme[readme.index("## Numbers") : readme.index("## Documentation")]
-    rows = [line.split("|")[2:5] for line in section.splitlines() if re.search(r"\| -?\.\d", line)]
-    table = (ROOT / "reports/demo/table.md").read_text(encoding="utf-8").replace("+", "")
-    measured = [stripped(line.split("|"))[3:6] for line in table.splitlines()]
-    assert len(rows) == 6
-    for row in rows:
-        assert stripped(row) in measured, row
-
-
 @pytest.mark.parametrize(
     ("page", "arguments"),
     COMMANDS,
