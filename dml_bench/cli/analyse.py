@@ -71,8 +71,10 @@ def evaluate(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Say what embeddings of any program are worth: P@1, votes, class means, new and unknown
-    classes. With two files, also what it costs not to train on a class.
+    """Say what embeddings of any program are worth.
+
+    P@1, votes, class means, new and unknown classes. With two files, also what it costs not to
+    train on a class.
 
     \b
     Example: dml-bench evaluate embeddings.npz --labels labels.csv
@@ -107,8 +109,10 @@ def decide(
     cache_dir: options.CacheDir = options.DEFAULT_CACHE,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Say whether a gallery or a classifier suits your photos, what it would reach on known and on
-    new classes, and what it costs. A final fifth of the photos is opened after the choice.
+    """Say whether a gallery or a classifier suits your photos.
+
+    Also what it would reach on known and on new classes, and what it costs. A final fifth of the
+    photos is opened after the choice.
 
     \b
     Example: dml-bench decide photos --minutes 30

@@ -124,7 +124,13 @@ def choose_l2(
     grid: tuple[float, ...] = L2_GRID,
 ) -> ProbeChoice:
     """Fit with every l2 of a falling grid, each from where the one before ended, and choose by
-    accuracy on the validation images."""
+    accuracy on the validation images.
+
+    Where there are none, because each class has a single image, it is the strongest, with an
+    accuracy of 0 on all: then the probe is close to the nearest class mean.
+    """
+    if not len(valid_labels):
+        return ProbeChoice(grid[0], 0.0, (0.0,) * len(grid))
     accuracies = []
     probe = None
     for l2 in grid:

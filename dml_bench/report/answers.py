@@ -156,8 +156,8 @@ def enrolment(study: Study, diagnostics: Mapping[str, Diagnostics]) -> str:
     few = min(few, len(refit.ks) - 1)
     share = percent(float(refit.unseen[few].mean()))
     return (
-        f"{sentence}; a classifier finds none, and {share} after its last layer is fitted again"
-        f" with {refit.ks[few]} ({refit.seconds[few].mean():.1f} s)."
+        f"{sentence}; a classifier refitted with {refit.ks[few]} finds {share}"
+        f" ({refit.seconds[few].mean():.1f} s)."
     )
 
 
@@ -183,7 +183,7 @@ def rarity(study: Study) -> str:
     times = (best.cost[0] or math.nan) / (rival.cost[0] or math.nan)
     return (
         f"Only a part: `{best.short}` ({accuracy}) needs {times:.1f} times the classifier's"
-        " training time; other fields' habits were not measured."
+        " training time; other fields were not measured."
     )
 
 
@@ -236,7 +236,7 @@ def facts(study: Study) -> Iterator[tuple[str, str]]:
     if split in SPLITS:
         described += f": {SPLITS[split]}"
     if split == "stratified" and not study.group.profile:
-        described += "; similar photos may be on both sides"
+        described += "; similar photos may leak"
     yield "Split", described
     if study.has_drop:
         yield "Unseen", unseen_rule(study)

@@ -90,3 +90,13 @@ def test_an_image_of_weight_2_counts_as_that_image_twice():
     second = fit_linear_probe(features[twice] - features.mean(0), labels[twice], 4, 0.1)
     # The centre and the scale are those of the images, so l2 differs a little.
     assert np.allclose(first.weights, second.weights, rtol=0.03, atol=0.01)
+
+
+def test_the_strongest_l2_is_chosen_where_no_image_can_be_set_aside():
+    features, labels = np.eye(3, dtype=np.float32), np.arange(3)
+    none = set_aside(labels, seed=0)
+    assert not none.any()
+    choice = choose_l2(features, labels, features[none], labels[none], 3)
+    assert choice.l2 == max(L2_GRID)
+    probe = fit_linear_probe(features, labels, 3, choice.l2)
+    assert probe.logits(features).argmax(axis=1).tolist() == [0, 1, 2]

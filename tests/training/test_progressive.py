@@ -59,7 +59,7 @@ def test_the_network_trains_on_growing_images_and_is_asked_at_full_size(
 
 
 def test_a_start_is_trained_at_full_size_whatever_follows(
-    birds, cache_dir, tmp_path, monkeypatch: pytest.MonkeyPatch
+    birds, tmp_path, monkeypatch: pytest.MonkeyPatch
 ):
     sides: list[int] = []
     original = ImageInputs.train
@@ -73,7 +73,7 @@ def test_a_start_is_trained_at_full_size_whatever_follows(
     monkeypatch.setattr(ImageInputs, "train", spy)
     train(
         birds,
-        cache_dir,
+        tmp_path / "cache",  # where no other test has trained this start
         tmp_path,
         "images.progressive=[16, 32]",
         "start=classifier",
