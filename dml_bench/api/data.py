@@ -93,6 +93,7 @@ def check_data(
     """
     from dml_bench.data.check import check, sides
     from dml_bench.data.datasets import open_dataset
+    from dml_bench.data.sessions import estimate_sessions
 
     texts = [f"data.dataset={dataset}", *override_texts(overrides)]
     config = experiment_of("EPSHN_cosine_resnet18_sgd_aug", texts).data
@@ -101,7 +102,9 @@ def check_data(
         config.dataset, optional_path(data_dir), cache_folder(cache_dir), progress, tolerant=True
     )
     split, refused = sides(images, config, seed)
-    return check(images, split=split, refused=refused, progress=progress)
+    random_split = config.split == "stratified"
+    sessions = estimate_sessions(images, config.test_fraction) if random_split else None
+    return check(images, split=split, refused=refused, sessions=sessions, progress=progress)
 
 
 def channel_statistics(

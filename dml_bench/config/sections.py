@@ -41,9 +41,10 @@ class Data:
     `group` is on both sides; `time`: in each class the newest images are the queries."""
     group: str = ""
     """Which images belong together: a column of the table, `parent` (the name of the folder that
-    holds an image), `regex:PATTERN` (what its groups match in the path), `exif:day`, `exif:hour` (a
-    pause of an hour begins a new group) or `exif:camera`. Only for the grouped split, and for folds
-    of a given one."""
+    holds an image), `regex:PATTERN` (what its groups match in the path), `runs` (photos of one
+    class with consecutive numbers in their names), `exif:day`, `exif:hour` (a pause of an hour
+    begins a new group) or `exif:camera`. Only for the grouped split, and for folds of a given one.
+    """
     time: str = ""
     """When images were taken, for the split `time`: a column of the table, or `exif`. Images of one
     class and one day stay together; in a column, numbers order images too."""

@@ -13,6 +13,7 @@ import xxhash
 from dml_bench.config import Data
 from dml_bench.data.datasets import Dataset, Progress
 from dml_bench.data.images import Unreadable, decode
+from dml_bench.data.sessions import Sessions
 from dml_bench.data.split import Split, make_disjoint_split, make_split
 from dml_bench.registry import protocols
 
@@ -82,6 +83,8 @@ class DataReport:
     refused: str = ""
     """Why the split of a run refuses the data set; '' where it does not."""
     notes: tuple[str, ...] = ()
+    sessions: Sessions | None = None
+    """Those that a random split would divide; None where none are seen or looked for."""
 
     @property
     def copies(self) -> Copies:
@@ -115,10 +118,12 @@ def check(
     *,
     split: TrainTest | None = None,
     refused: str = "",
+    sessions: Sessions | None = None,
     progress: Progress | None = None,
 ) -> DataReport:
     """Decode every image; compare all files by SHA-256, and all images by the XXH3 of their pixels.
-    `refused` says why there is no split of the whole data set."""
+    `refused` says why there is no split of the whole data set; `sessions` are reported as they
+    are."""
     counts = np.bincount(dataset.labels, minlength=dataset.num_classes)
     unreadable, pixels = decoded(dataset, progress or (lambda stage, done, total: None))
     file_of = dict(zip(dataset.paths, dataset.digests, strict=True))
@@ -142,6 +147,7 @@ def check(
         faults=dataset.faults,
         refused=refused,
         notes=dataset.notes,
+        sessions=sessions,
     )
 
 
@@ -272,6 +278,8 @@ def render(report: DataReport) -> "RenderableType":
         lines.append("all images have the same pixels: nothing can tell their classes apart")
     lines += finding("of these with more than one class", joined(report.conflicting))
     lines += split_finding(report)
+    if report.sessions is not None:
+        lines.append(report.sessions.advice)
     verdict = (
         Text("There are problems.", style="red")
         if report.problems

@@ -11,7 +11,7 @@ import numpy as np
 from dml_bench.data.datasets import Dataset
 from dml_bench.registry import near_miss
 
-__all__ = ["days_of", "groups_of"]
+__all__ = ["days_of", "groups_of", "runs_of_names"]
 
 PAUSE = timedelta(hours=1)
 """With `exif:hour`, so long a pause between two photos begins a new group."""
@@ -23,6 +23,8 @@ def groups_of(dataset: Dataset, rule: str) -> np.ndarray:
     kind, _, rest = rule.partition(":")
     if rule == "parent":
         names = [PurePosixPath(path).parent.name for path in dataset.paths]
+    elif rule == "runs":
+        names = runs_of_names(dataset.paths, dataset.labels)
     elif kind == "regex":
         names = [matched(rest, path) for path in dataset.paths]
     elif kind == "exif":
@@ -44,6 +46,27 @@ def matched(pattern: str, path: str) -> str:
     if match is None:
         return ""
     return "/".join(part or "" for part in match.groups()) or match.group()
+
+
+def runs_of_names(paths: Sequence[str], labels: np.ndarray) -> list[str]:
+    """(images) the first file name of the run: photos of one class whose names end in consecutive
+    numbers after the same text. '' for names without a number at their end."""
+    names = [PurePosixPath(path).stem for path in paths]
+    numbered = []
+    for image, name in enumerate(names):
+        match = re.fullmatch(r"(.*?)(\d+)", name)
+        if match:
+            numbered.append((match[1], int(match[2]), image))
+    runs = [""] * len(names)
+    before = ("", -2, -1)
+    for text, number, image in sorted(numbered):
+        goes_on = text == before[0] and number - before[1] == 1
+        if goes_on and labels[image] == labels[before[2]]:
+            runs[image] = runs[before[2]]
+        else:
+            runs[image] = names[image]
+        before = (text, number, image)
+    return runs
 
 
 def by_camera(dataset: Dataset) -> list[str]:

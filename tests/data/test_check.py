@@ -14,6 +14,7 @@ from dml_bench.config import Component, Data
 from dml_bench.data.check import Damage, DataReport, check, render
 from dml_bench.data.check import sides as split_sides
 from dml_bench.data.datasets import Dataset, open_dataset
+from dml_bench.data.sessions import Sessions
 
 
 @dataclass(frozen=True)
@@ -252,3 +253,12 @@ def test_faults_and_notes_of_the_reader_are_part_of_the_report(tmp_path):
     assert "outside of any class folder: 1" in text
     assert "1 file is no image and is left out (first: a/notes.txt)" in text
     assert report.problems
+
+
+def test_sessions_are_a_line_of_the_report_and_no_problem(dataset):
+    report = check(dataset, split=sides(2, 4), sessions=Sessions("exif:hour", 0.39, 0.04))
+    assert not report.problems
+    assert (
+        "a random split would put 39% of test photos beside one of their own session (chance 4%):"
+        " use --set data.split=grouped --set data.group=exif:hour\n"
+    ) in printed(report)

@@ -1,0 +1,143 @@
+"""Sessions of photos that nobody has named: estimated from what cameras write, or from consecutive
+numbers in file names, and set against chance."""
+
+import re
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+
+import numpy as np
+
+from dml_bench.data.datasets import Dataset
+from dml_bench.data.grouping import groups_of, runs_of_names
+
+__all__ = ["Sessions", "estimate_sessions"]
+
+NUM_SHUFFLES = 10
+LEAST_BESIDE = 0.1
+"""A smaller share of test photos beside their own session is not worth a line."""
+LEAST_RATIO = 2.0
+"""So many times chance makes sessions."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sessions:
+    """What a random split would do to sessions that nobody has named."""
+
+    rule: str
+    """The `data.group` that keeps them whole."""
+    beside: float
+    """The expected part of the test photos with a training photo of their own class and session."""
+    chance: float
+    """The same where classes are dealt to the photos at random."""
+
+    @property
+    def advice(self) -> str:
+        """One line: what would happen, and the settings that prevent it."""
+        return (
+            f"a random split would put {self.beside:.0%} of test photos beside one of their own"
+            f" session (chance {self.chance:.0%}): use --set data.split=grouped"
+            f" --set data.group={self.rule}"
+        )
+
+
+def estimate_sessions(dataset: Dataset, test_fraction: float) -> Sessions | None:
+    """By times, else by cameras, else by file names; None where none of them shows sessions that
+    a grouped split could divide."""
+    for rule in rules_for(dataset):
+        sessions = estimated(dataset, rule, test_fraction)
+        if sessions is not None:
+            return sessions
+    return None
+
+
+def rules_for(dataset: Dataset) -> list[str]:
+    """The rules that give all photos a group."""
+    rules = []
+    if all(capture.time is not None for capture in dataset.captures):
+        rules.append("exif:hour")
+    if all(capture.camera for capture in dataset.captures):
+        rules.append("exif:camera")
+    if is_numbered_by_cameras(dataset.paths, dataset.labels):
+        rules.append("runs")
+    return rules
+
+
+def estimated(dataset: Dataset, rule: str, test_fraction: float) -> Sessions | None:
+    if rule == "runs":
+
+        def name_sessions(labels: np.ndarray) -> np.ndarray:
+            return np.array(runs_of_names(dataset.paths, labels))
+    else:
+        groups = np.unique(groups_of(dataset, rule).astype(str), return_inverse=True)[1]
+
+        def name_sessions(labels: np.ndarray) -> np.ndarray:
+            return groups
+
+    beside, chance = beside_and_chance(dataset.labels, name_sessions, test_fraction)
+    if beside < max(LEAST_BESIDE, LEAST_RATIO * chance):
+        return None
+    if not mostly_divisible(dataset.labels, name_sessions(dataset.labels)):
+        return None
+    return Sessions(rule, beside, chance)
+
+
+def beside_and_chance(
+    labels: np.ndarray, name_sessions: Callable[[np.ndarray], np.ndarray], test_fraction: float
+) -> tuple[float, float]:
+    """The expected part of test photos beside their own session, and its mean where labels are
+    shuffled. `name_sessions` gives (images) sessions for (images) labels."""
+    rng = np.random.default_rng(0)
+    shuffled = []
+    for _ in range(NUM_SHUFFLES):
+        dealt = rng.permutation(labels)
+        shuffled.append(share_beside(dealt, name_sessions(dealt), test_fraction))
+    return (
+        share_beside(labels, name_sessions(labels), test_fraction),
+        float(np.mean(shuffled)),
+    )
+
+
+def share_beside(labels: np.ndarray, sessions: np.ndarray, test_fraction: float) -> float:
+    """The expected part of the test photos of a split drawn per class that have a training photo of
+    their own class and session."""
+    pairs = zip(labels.tolist(), sessions.tolist(), strict=True)
+    class_sizes = Counter(labels.tolist())
+    num_tested = 0.0
+    num_beside = 0.0
+    for (label, _), size in Counter(pairs).items():
+        in_class = class_sizes[label]
+        tested = min(max(1, round(test_fraction * in_class)), in_class - 1)
+        if tested == 0:
+            continue
+        # A test photo is alone if all others of its session are drawn as test photos too.
+        others = np.arange(1, size)
+        alone = float(np.prod(np.maximum(tested - others, 0) / (in_class - others)))
+        num_tested += size * tested / in_class
+        num_beside += size * tested / in_class * (1 - alone)
+    return num_beside / num_tested if num_tested else 0.0
+
+
+def mostly_divisible(labels: np.ndarray, sessions: np.ndarray) -> bool:
+    """Whether half of the photos are of classes with two sessions: a single one is on one side,
+    however groups are divided."""
+    pairs = set(zip(labels.tolist(), sessions.tolist(), strict=True))
+    num_sessions = Counter(label for label, _ in pairs)
+    several = [num_sessions[label] > 1 for label in labels.tolist()]
+    return bool(np.mean(several) >= 0.5)
+
+
+def is_numbered_by_cameras(paths: Sequence[str], labels: np.ndarray) -> bool:
+    """Whether the numbers in file names count photos of all classes. Numbers that begin anew in
+    each class, or follow its name, were given afterwards and say nothing about sessions."""
+    names = [PurePosixPath(path).stem for path in paths]
+    if len(set(names)) < len(names):
+        return False
+    classes_of: dict[str, set[int]] = {}
+    for name, label in zip(names, labels.tolist(), strict=True):
+        match = re.fullmatch(r"(\D*)\d+", name)
+        if match is None:
+            return False
+        classes_of.setdefault(match[1], set()).add(label)
+    return all(len(classes) > 1 for classes in classes_of.values())

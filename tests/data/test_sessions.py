@@ -1,0 +1,107 @@
+"""Sessions that nobody has named are estimated against known ones, and numbers that were given
+afterwards are not taken for sessions."""
+
+from dataclasses import replace
+from datetime import datetime, timedelta
+
+import numpy as np
+import pytest
+from handmade import dataset_of
+
+from dml_bench.data.datasets import Dataset
+from dml_bench.data.exif import Capture
+from dml_bench.data.grouping import groups_of
+from dml_bench.data.sessions import estimate_sessions, share_beside
+from dml_bench.data.split import make_split
+
+BIRDS = dataset_of({"auk": 20, "jay": 20, "owl": 20, "tit": 20})
+TRUE_SESSIONS = np.arange(80) // 4
+"""Four photos of one class each."""
+
+
+def renamed(names: list[str]) -> Dataset:
+    paths = [
+        f"{BIRDS.class_names[label]}/{name}.jpg"
+        for label, name in zip(BIRDS.labels, names, strict=True)
+    ]
+    return replace(BIRDS, paths=tuple(paths))
+
+
+def with_captures(captures: list[Capture]) -> Dataset:
+    dataset = replace(BIRDS)
+    dataset.__dict__["captures"] = tuple(captures)  # instead of files
+    return dataset
+
+
+def times(sessions: np.ndarray) -> list[Capture]:
+    """Sessions are three hours apart, their photos a minute."""
+    start = datetime(2026, 5, 1)
+    return [
+        Capture(start + timedelta(hours=3 * int(session), minutes=photo % 4))
+        for photo, session in enumerate(sessions)
+    ]
+
+
+def share_in_splits(labels: np.ndarray, sessions: np.ndarray, dataset: Dataset) -> float:
+    """Of the test photos of 50 random splits, those beside their own session."""
+    beside = []
+    for seed in range(50):
+        split = make_split(dataset, method="stratified", test_fraction=0.2, seed=seed)
+        trained = set(zip(labels[split.train], sessions[split.train], strict=True))
+        tested = zip(labels[split.test], sessions[split.test], strict=True)
+        beside += [pair in trained for pair in tested]
+    return float(np.mean(beside))
+
+
+def test_the_expected_share_is_that_of_random_splits():
+    rng = np.random.default_rng(0)
+    sessions = rng.integers(0, 12, 80)
+    counted = share_in_splits(BIRDS.labels, sessions, BIRDS)
+    assert share_beside(BIRDS.labels, sessions, 0.2) == pytest.approx(counted, abs=0.03)
+
+
+def test_sessions_are_seen_in_times_and_the_line_names_the_rule():
+    estimate = estimate_sessions(with_captures(times(TRUE_SESSIONS)), 0.2)
+    assert estimate is not None
+    assert estimate.rule == "exif:hour"
+    assert estimate.beside == pytest.approx(share_beside(BIRDS.labels, TRUE_SESSIONS, 0.2))
+    assert estimate.chance < estimate.beside / 2
+    assert estimate.advice.startswith("a random split would put ")
+    assert estimate.advice.endswith("use --set data.split=grouped --set data.group=exif:hour")
+
+
+def test_sessions_are_seen_in_the_numbers_of_a_camera():
+    # The camera counts through all classes, and leaves out a number between two sessions.
+    dataset = renamed([f"IMG_{photo + session:04}" for photo, session in enumerate(TRUE_SESSIONS)])
+    estimate = estimate_sessions(dataset, 0.2)
+    assert estimate is not None
+    assert estimate.rule == "runs"
+    assert estimate.beside == pytest.approx(share_beside(BIRDS.labels, TRUE_SESSIONS, 0.2))
+    runs = groups_of(dataset, "runs")
+    assert len(set(zip(runs, TRUE_SESSIONS, strict=True))) == len(set(runs)) == 20
+
+
+def test_sessions_that_have_nothing_to_do_with_classes_give_no_line():
+    shuffled = np.random.default_rng(1).permutation(TRUE_SESSIONS)
+    assert estimate_sessions(with_captures(times(shuffled)), 0.2) is None
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        [f"{photo % 20:02}" for photo in range(80)],
+        [f"{BIRDS.class_names[photo // 20]}_{photo + photo // 7}" for photo in range(80)],
+        [f"IMG_{photo:04}" for photo in range(80)],
+        [f"IMG_{3 * photo:04}" for photo in range(80)],
+        ["view of the sea" + "!" * photo for photo in range(80)],
+    ],
+    ids=["anew in each class", "after the class", "one run a class", "no runs", "no numbers"],
+)
+def test_names_that_show_no_sessions_give_no_line(names):
+    assert estimate_sessions(renamed(names), 0.2) is None
+
+
+def test_one_time_missing_means_no_estimate_by_times():
+    captures = times(TRUE_SESSIONS)
+    captures[7] = Capture()
+    assert estimate_sessions(with_captures(captures), 0.2) is None
