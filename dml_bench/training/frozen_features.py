@@ -28,6 +28,8 @@ def frozen_features(state: TrainingState, pixels: ImageInputs) -> Tensor:
         f"{state.device.type} {torch.get_num_threads()} {state.precision}"
         f" {pixels.view_cache.folder.name}".encode()
     )
+    # Layers without weights, such as poolings, change features too.
+    digest.update(f"{state.experiment.model.pooling} {state.embedder.backbone}".encode())
     for name, tensor in {
         **state.embedder.backbone.state_dict(),
         "mean": state.embedder.mean,
