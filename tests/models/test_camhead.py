@@ -137,6 +137,18 @@ def test_it_trains_both_phases_also_on_the_maps_of_a_frozen_backbone(
     assert set(outcome.summary["phases"]) == {"all", "limited"}
 
 
+def test_its_kept_maps_are_no_features_of_another_head(birds, tmp_path):
+    cache = tmp_path / "cache"
+    for name, head in (("cam", "{name='cam', dim=16}"), ("linear", "{name='linear', dim=16}")):
+        settings = (f"model.head={head}", "augment={}", "model.trainable=head")
+        outcome = train(birds, cache, tmp_path / name, *settings)
+        fresh = train(birds, tmp_path / f"{name} cache", tmp_path / f"fresh {name}", *settings)
+        assert (
+            outcome.summary["precision_drop_all_classes"]
+            == (fresh.summary["precision_drop_all_classes"])
+        )
+
+
 def test_a_stopped_run_of_every_option_with_maps_that_grow_ends_as_one_that_never_was(
     birds, cache_dir, tmp_path
 ):
