@@ -16,12 +16,17 @@ from dml_bench.evaluation.few_shot import FewShotCurve, few_shot_curve
 from dml_bench.evaluation.metrics import map_at_r, precision_at_1, r_precision, vote
 from dml_bench.evaluation.open_set import OpenSetResult, open_set_result, search_without_classes
 from dml_bench.evaluation.search import Neighbours, search
-from dml_bench.evaluation.statistics import Interval, Scores, interval
+from dml_bench.evaluation.statistics import (
+    DIFFERENCE,
+    PROPORTION,
+    Interval,
+    Scores,
+    interval,
+)
 from dml_bench.protocols.holdout_metrics import COST, TO_SEEN, TO_UNSEEN, drop_name
 
 __all__ = ["EmbeddingsResult", "Line", "Queries", "evaluate_embeddings", "queries_of"]
 
-PROPORTION, DIFFERENCE = (0.0, 1.0), (-1.0, 1.0)
 VOTES = (5, 10)
 DRAWS = 20
 TEST_FRACTION = 0.2
@@ -84,7 +89,7 @@ class EmbeddingsResult:
         lines = {}
         for line in self.lines:
             groups = {"all": line.everything, "seen": line.seen, "unseen": line.unseen}
-            lines[line.name] = {group: bounds(value) for group, value in groups.items()}
+            lines[line.name] = {group: value.as_table() for group, value in groups.items()}
         unknown = asdict(self.unknown)
         for key in ("false_positive_rate", "true_positive_rate", "correct_rate"):
             del unknown[key]
@@ -92,13 +97,8 @@ class EmbeddingsResult:
             "accuracy": lines,
             "enrolment": {"images": curve(self.by_images), "class_means": curve(self.by_means)},
             "unknown_classes": unknown,
-            "drops": {name: bounds(value) for name, value in self.drops.items()},
+            "drops": {name: value.as_table() for name, value in self.drops.items()},
         }
-
-
-def bounds(value: Interval) -> dict[str, float | None]:
-    numbers = {"estimate": value.estimate, "low": value.low, "high": value.high}
-    return {key: None if np.isnan(number) else number for key, number in numbers.items()}
 
 
 def curve(few_shot: FewShotCurve) -> dict[str, Any]:

@@ -5,14 +5,19 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from dml_bench.evaluation.metrics import precision_at_1
-from dml_bench.evaluation.statistics import Interval, Scores, interval
+from dml_bench.evaluation.statistics import (
+    DIFFERENCE,
+    PROPORTION,
+    Interval,
+    Scores,
+    interval,
+)
 from dml_bench.protocols.holdout_metrics import ALL, logits_scores
 from dml_bench.protocols.metric import scores_of_phase
 from dml_bench.runs.run import Run
 
-__all__ = ["PROPORTION", "Candidate", "Selection", "candidates_of", "choose"]
+__all__ = ["Candidate", "Selection", "candidates_of", "choose"]
 
-PROPORTION, DIFFERENCE = (0.0, 1.0), (-1.0, 1.0)
 Way = Literal["nearest photo", "class means", "classifier"]
 
 

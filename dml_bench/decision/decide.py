@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from dml_bench.decision.choice import PROPORTION, Candidate, Selection, choose
+from dml_bench.decision.choice import Candidate, Selection, choose
 from dml_bench.decision.final import FinalPhotos
 from dml_bench.decision.parts import Parts, divide
 from dml_bench.decision.rows import Clock, Interrupting, PlannedRow, TimeUp, plan, run_row
@@ -16,7 +16,7 @@ from dml_bench.evaluation.few_shot import few_shot_curve
 from dml_bench.evaluation.metrics import macro, precision_at_1
 from dml_bench.evaluation.open_set import search_without_classes
 from dml_bench.evaluation.search import search
-from dml_bench.evaluation.statistics import Interval, Scores, interval
+from dml_bench.evaluation.statistics import PROPORTION, Interval, Scores, interval
 from dml_bench.evaluation.thresholds import (
     GuaranteedThreshold,
     SearchOutcomes,
@@ -90,8 +90,8 @@ class Decision:
             "run": str(self.folder),
             "choice": self.choice.as_table(),
             "final": {
-                "known": bounds(self.known),
-                "new": bounds(self.new),
+                "known": self.known.as_table(),
+                "new": self.new.as_table(),
                 "best": self.best,
                 "regret": self.regret,
             },
@@ -120,10 +120,6 @@ class Decision:
     def answer(self) -> str:
         """`gallery` or `classifier`."""
         return "gallery" if self.choice.chosen.is_gallery else "classifier"
-
-
-def bounds(value: Interval) -> dict[str, float]:
-    return {"estimate": value.estimate, "low": value.low, "high": value.high}
 
 
 def decide(

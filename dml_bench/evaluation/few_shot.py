@@ -117,9 +117,7 @@ def few_shot_curve(
         (gallery, gallery_labels), (query, query_labels), unseen, ks, draws, seed
     )
     right = {"images": right_by_images, "centroids": right_by_centroids}[by](images, places, steps)
-    of_unseen = np.isin(query_labels, unseen)
-    first, second = (macro_of(right, query_labels, group) for group in (of_unseen, ~of_unseen))
-    return FewShotCurve(steps, first, second, by)
+    return FewShotCurve(steps, *unseen_and_seen(right, query_labels, unseen), by)
 
 
 def refit_curve(
@@ -144,9 +142,8 @@ def refit_curve(
         (gallery, gallery_labels), (query, query_labels), unseen, ks, draws, seed
     )
     right, seconds = right_by_refit(images, places, steps, seed)
-    of_unseen = np.isin(query_labels, unseen)
-    first, second = (macro_of(right, query_labels, group) for group in (of_unseen, ~of_unseen))
-    return RefitCurve(steps, first, second, "refit", seconds)
+    curves = unseen_and_seen(right, query_labels, unseen)
+    return RefitCurve(steps, *curves, "refit", seconds)
 
 
 def enrolments(
@@ -194,6 +191,14 @@ def places_in_class(images: FewShotImages, seed: int, draw: int) -> np.ndarray:
     places = np.empty(len(order), np.int64)
     places[order] = np.arange(len(order)) - np.searchsorted(labels[order], labels[order])
     return places
+
+
+def unseen_and_seen(
+    right: np.ndarray, labels: np.ndarray, unseen: Sequence[int] | np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """`macro_of` the queries of unseen classes, and of the others."""
+    of_unseen = np.isin(labels, unseen)
+    return macro_of(right, labels, of_unseen), macro_of(right, labels, ~of_unseen)
 
 
 def macro_of(right: np.ndarray, labels: np.ndarray, group: np.ndarray) -> np.ndarray:

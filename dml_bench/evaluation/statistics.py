@@ -23,6 +23,8 @@ from typing import Literal
 import numpy as np
 
 __all__ = [
+    "DIFFERENCE",
+    "PROPORTION",
     "Average",
     "Components",
     "GroupOfClasses",
@@ -43,6 +45,9 @@ Average = Literal["macro", "micro"]
 """`macro`: mean over classes of the mean over a class's queries. `micro`: mean over queries."""
 
 EVERYTHING = (-math.inf, math.inf)
+PROPORTION = (0.0, 1.0)
+DIFFERENCE = (-1.0, 1.0)
+"""The range of a difference of two proportions."""
 MOST_SEEDS = 10_000
 """More are never advised."""
 FEWEST_ROWS = 4
@@ -287,6 +292,10 @@ class Interval:
         return replace(
             self, estimate=-self.estimate, low=-self.high, high=-self.low, within=(-high, -low)
         )
+
+    def as_table(self) -> dict[str, float]:
+        """For JSON."""
+        return {"estimate": self.estimate, "low": self.low, "high": self.high}
 
     @property
     def p(self) -> float:

@@ -8,7 +8,7 @@ import numpy as np
 
 from dml_bench.evaluation.drop import lost_to
 from dml_bench.evaluation.metrics import macro, precision_at_1
-from dml_bench.evaluation.statistics import Scores
+from dml_bench.evaluation.statistics import DIFFERENCE, Scores
 from dml_bench.protocols.metric import MeasuredRun, Metric, scores_of_phase
 
 __all__ = [
@@ -44,8 +44,6 @@ NO_DROP_BECAUSE = "no_drop_because"
 """The key under which the summary of a run whose features are not trained says so. It has neither
 drops nor a cost of being unseen: they would be 0 whatever the features are."""
 SAME_CLASSES, OTHER_CLASSES = "same classes", "other classes"
-DIFFERENCE = (-1.0, 1.0)
-"""The range of a difference of two precisions."""
 
 
 def p_at_1_metrics() -> Iterator[Metric]:

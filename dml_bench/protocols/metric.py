@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from dml_bench.evaluation.search import Neighbours
-from dml_bench.evaluation.statistics import Average, Scores, interval
+from dml_bench.evaluation.statistics import PROPORTION, Average, Scores, interval
 
 __all__ = [
     "Column",
@@ -78,7 +78,7 @@ class Metric:
     """What it is, as the subject of a sentence."""
     scores: Callable[[MeasuredRun], Scores]
     average: Average = "macro"
-    within: tuple[float, float] = (0.0, 1.0)
+    within: tuple[float, float] = PROPORTION
     """The range of the mean."""
     lower_is_better: bool = False
     column: str = ""

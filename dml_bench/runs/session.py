@@ -25,7 +25,7 @@ from dml_bench.data.inputs import ImageInputs, tta_views
 from dml_bench.data.split import Phase, Split
 from dml_bench.evaluation.collapse import doubts
 from dml_bench.evaluation.metrics import precision_at_1
-from dml_bench.evaluation.statistics import Scores, interval
+from dml_bench.evaluation.statistics import PROPORTION, Scores, interval
 from dml_bench.protocols import protocol_of
 from dml_bench.protocols.base import PhaseOutput, Result
 from dml_bench.runs import arrays, layout
@@ -408,10 +408,10 @@ class RunSession:
         folds = [arrays.read_neighbours(path) for path in layout.neighbours_of_folds(folder)]
         if folds:
             scores = [Scores(precision_at_1(fold), fold.query_labels) for fold in folds]
-            mean = interval(scores, within=(0.0, 1.0))
+            mean = interval(scores, within=PROPORTION)
             summary["folds"] = {
                 "precision_at_1_macro": [
-                    interval([fold], within=(0.0, 1.0)).estimate for fold in scores
+                    interval([fold], within=PROPORTION).estimate for fold in scores
                 ],
                 "mean": mean.estimate,
                 "low": mean.low,
