@@ -14,8 +14,10 @@ from pathlib import Path
 from urllib.parse import unquote
 
 import numpy as np
+import psutil
 import pytest
 from handmade import experiment, finish, store
+from listening import listening
 from PIL import Image, ImageOps
 from tiny import refusal, train
 
@@ -575,7 +577,9 @@ def test_the_database_is_open_to_its_user_alone_and_ends_with_its_process_howeve
         0o700,
         0o700,
     ]
-    assert listening(process.pid) == set()
+    family = psutil.Process(process.pid)
+    assert "mongod" in [member.name() for member in family.children(recursive=True)]
+    assert listening(family) == []
     process.send_signal(how)
     process.wait(60)
     process.stdout.close()
@@ -583,17 +587,3 @@ def test_the_database_is_open_to_its_user_alone_and_ends_with_its_process_howeve
     while address.parent.exists() and time.monotonic() < end:
         time.sleep(0.2)
     assert not address.parent.exists()
-
-
-def listening(process: int) -> set[tuple[str, int]]:
-    """The addresses at which a process and those that it started can be reached over a network."""
-    import psutil
-
-    family = psutil.Process(process).children(recursive=True)
-    assert "mongod" in [member.name() for member in family]
-    return {
-        connection.laddr
-        for one in family
-        for connection in one.net_connections("inet")
-        if connection.status == "LISTEN"
-    }

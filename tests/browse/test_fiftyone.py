@@ -19,8 +19,10 @@ from typing import Any
 from urllib.parse import urlencode
 
 import numpy as np
+import psutil
 import pytest
 from handmade import experiment, finish, store
+from listening import listening
 
 from dml_bench.browse import fiftyone_app, projection
 from dml_bench.browse.database import URI, DatabaseFolder, find_mongod, serve_database
@@ -453,22 +455,9 @@ def test_the_app_gives_only_the_run_s_images_to_whoever_has_the_token_and_ends_a
             b"does not have permission"
             in fetch(port, "/operators/execute", names, cookie=cookie)[2]
         )
-        assert listening(app_.process.pid) == {("127.0.0.1", port)}
+        assert set(listening(psutil.Process(app_.process.pid))) == {("127.0.0.1", port)}
     assert app_.process.returncode == 0, app_.rest
     assert "Traceback" not in app_.rest
-
-
-def listening(process: int) -> set[tuple[str, int]]:
-    """The addresses at which a process and those that it started listen."""
-    import psutil
-
-    family = [psutil.Process(process), *psutil.Process(process).children(recursive=True)]
-    return {
-        (connection.laddr.ip, connection.laddr.port)
-        for one in family
-        for connection in one.net_connections("inet")
-        if connection.status == "LISTEN"
-    }
 
 
 @pytest.fixture

@@ -19,6 +19,7 @@ import pytest
 from filelock import FileLock
 from forked import ForkedCommand, fork_workers
 from handmade import experiment
+from listening import listening
 from small_suite import call, command, wait_for_epochs, write_files
 
 from dml_bench.runs.folder import Occupied, RunFolder
@@ -367,11 +368,6 @@ def test_a_cluster_begun_here_listens_on_this_machine_only(cluster: str):
         if connection.status == psutil.CONN_LISTEN and connection.laddr.port == port
     }
     holder = psutil.Process(server).parent()
-    listening = [
-        connection.laddr.ip
-        for process in [holder, *holder.children(recursive=True)]
-        for connection in process.net_connections("tcp")
-        if connection.status == psutil.CONN_LISTEN
-    ]
-    assert len(listening) > 3
-    assert {address.removeprefix("::ffff:") for address in listening} == {"127.0.0.1"}
+    addresses = [ip for ip, _ in listening(holder)]
+    assert len(addresses) > 3
+    assert {address.removeprefix("::ffff:") for address in addresses} == {"127.0.0.1"}
