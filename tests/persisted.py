@@ -19,6 +19,7 @@ from dml_bench.browse import projection
 from dml_bench.config import Component
 from dml_bench.data.cache import View, open_caches
 from dml_bench.data.datasets import open_dataset
+from dml_bench.data.sessions import estimate_sessions
 from dml_bench.gallery import index_store
 from dml_bench.gallery.index_recall import sample_of_gallery
 from dml_bench.gallery.indexes import parse
@@ -192,7 +193,17 @@ def decode(place: Path, birds: Path) -> Bits:
     return {"pixels": b"".join(cache[image].tobytes() for image in range(len(data)))}
 
 
+def estimated(place: Path, birds: Path) -> None:
+    estimate(place, birds)
+
+
+def estimate(place: Path, birds: Path) -> Bits:
+    data = open_dataset(Component("cub"), birds, place / "cache")
+    return {"sessions": repr(estimate_sessions(data, 0.2)).encode()}
+
+
 CACHES = [
+    Kind(estimated, estimate, "cache/sessions/*.json", heals=True),
     *(
         Kind(decoded, decode, f"cache/images/*/{name}", heals=True)
         for name in ("manifest.json", "index.npy", "pixels.u8")

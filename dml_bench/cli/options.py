@@ -363,11 +363,14 @@ def terminal(stderr: bool = False) -> "Console":
     )
 
 
-def terminal_callback(*, notes_aside: bool = False) -> "TerminalCallback":
-    """Shows progress on the terminal; its notes go to stderr if they are no part of the result."""
+def terminal_callback(
+    *, notes_aside: bool = False, warned: set[str] | None = None
+) -> "TerminalCallback":
+    """Shows progress on the terminal; its notes go to stderr if they are no part of the result.
+    Callbacks that share `warned` give each warning once."""
     from dml_bench.system.terminal import TerminalCallback
 
-    return TerminalCallback(terminal(), say_aside if notes_aside else None)
+    return TerminalCallback(terminal(), say_aside if notes_aside else None, warned)
 
 
 class AsideCallback(Callback):

@@ -46,8 +46,12 @@ def run(
     from dml_bench.protocols import protocol_of
     from dml_bench.system.terminal import show_outcome
 
+    warned: set[str] = set()
     for settings in each_run:
-        with options.stopped_by_ctrl_c("finished epochs"), options.terminal_callback() as callback:
+        with (
+            options.stopped_by_ctrl_c("finished epochs"),
+            options.terminal_callback(warned=warned) as callback,
+        ):
             finished = db.run(
                 name,
                 demo=demo,

@@ -1,24 +1,29 @@
 """Sessions of photos that nobody has named: estimated from what cameras write, or from consecutive
-numbers in file names, and set against chance."""
+numbers in file names, and set against chance. No image is decoded."""
 
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from pathlib import PurePosixPath
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 
+from dml_bench.config import Data
 from dml_bench.data.datasets import Dataset
 from dml_bench.data.grouping import groups_of, runs_of_names
+from dml_bench.system.files import Damaged, read_json, write_json
 
-__all__ = ["Sessions", "estimate_sessions"]
+__all__ = ["Sessions", "estimate_sessions", "session_warning"]
 
 NUM_SHUFFLES = 10
 LEAST_BESIDE = 0.1
 """A smaller share of test photos beside their own session is not worth a line."""
 LEAST_RATIO = 2.0
 """So many times chance makes sessions."""
+ESTIMATE = 1
+"""Goes up where the estimate changes: what is remembered of an earlier one is not used."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,14 +42,61 @@ class Sessions:
         """One line: what would happen, and the settings that prevent it."""
         return (
             f"a random split would put {self.beside:.0%} of test photos beside one of their own"
-            f" session (chance {self.chance:.0%}): use --set data.split=grouped"
-            f" --set data.group={self.rule}"
+            f" session (chance {self.chance:.0%}): use {self.settings}"
         )
+
+    @property
+    def settings(self) -> str:
+        """The settings that keep sessions on one side."""
+        return f"--set data.split=grouped --set data.group={self.rule}"
+
+
+def session_warning(dataset: Dataset, data: Data) -> str:
+    """What is wrong with a run's numbers where a random split divides sessions, which command shows
+    more, and which setting mends it; empty where nothing is wrong."""
+    if data.split != "stratified":
+        return ""
+    sessions = estimate_sessions(dataset, data.test_fraction)
+    if sessions is None:
+        return ""
+    return (
+        f"the random split puts {sessions.beside:.0%} of test photos beside their own session"
+        f" (chance {sessions.chance:.0%}), so P@1 is too high. `dml-bench data check"
+        f" {data.dataset.name}` shows more; {sessions.settings} keeps sessions apart"
+    )
 
 
 def estimate_sessions(dataset: Dataset, test_fraction: float) -> Sessions | None:
     """By times, else by cameras, else by file names; None where none of them shows sessions that
-    a grouped split could divide."""
+    a grouped split could divide. Where the data set has a folder to remember in, the files are read
+    once for the same fingerprint."""
+    if dataset.cache_dir is None:
+        return estimated_now(dataset, test_fraction)
+    place = dataset.cache_dir / "sessions" / f"{dataset.fingerprint[:16]}.json"
+    known = read(place)
+    key = f"{ESTIMATE}, test fraction {test_fraction:g}"
+    if key in known:
+        return Sessions(**known[key]) if known[key] else None
+    sessions = estimated_now(dataset, test_fraction)
+    with suppress(OSError):  # a cache that can't be written to only costs time
+        place.parent.mkdir(parents=True, exist_ok=True)
+        of_key = asdict(sessions) if sessions else {}
+        write_json(place, {"estimates": known | {key: of_key}})
+    return sessions
+
+
+def read(place: Path) -> dict[str, dict]:
+    """The remembered estimates; nothing where the file is not whole."""
+    try:
+        estimates: dict[str, dict] = read_json(place, {"estimates": {...: dict}}, sealed=True)[
+            "estimates"
+        ]
+    except (OSError, Damaged):
+        return {}
+    return estimates
+
+
+def estimated_now(dataset: Dataset, test_fraction: float) -> Sessions | None:
     for rule in rules_for(dataset):
         sessions = estimated(dataset, rule, test_fraction)
         if sessions is not None:

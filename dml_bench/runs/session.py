@@ -22,6 +22,7 @@ from dml_bench.data.identity import (
     describe_copies,
 )
 from dml_bench.data.inputs import ImageInputs, tta_views
+from dml_bench.data.sessions import session_warning
 from dml_bench.data.split import Phase, Split
 from dml_bench.evaluation.collapse import doubts
 from dml_bench.evaluation.metrics import precision_at_1
@@ -134,6 +135,8 @@ class RunSession:
         self._say_plan()
         if copies_line := describe_copies(copies):
             self.callback.warn(copies_line)
+        if divided_sessions := session_warning(self.dataset, self.experiment.data):
+            self.callback.warn(divided_sessions)
         for note in (*self.dataset.notes, *self.split.notes):
             self.callback.note(note)
         if self.experiment.data.split == "stratified" and {"train", "test"} <= set(

@@ -1,7 +1,7 @@
 """How far a suite is and how long it still takes, from the events of its processes."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -127,14 +127,16 @@ class SuiteListener(Listener):
         done: int,
         slots: int,
         duration: Callable[[float], str],
+        warned: Collection[str] = (),
     ):
         """`jobs` are to be run; `done` others are finished already; `duration` writes seconds for
-        people."""
+        people; `warned` are the warnings that the suite has given, which no run repeats."""
         self.display = display
         self.waiting = list(jobs)
         self.count = done
         self.total = done + len(jobs)
         self.duration = duration
+        self.warned = warned
         self.time_left = TimeLeft(slots)
 
     def on_start(self, job: Job) -> None:
@@ -156,7 +158,7 @@ class SuiteListener(Listener):
             pace.detail = event["text"].partition(" (")[0]
         elif event["event"] == "note":
             self.display.say(f"{job}: {event['text']}")
-        elif event["event"] == "warning":
+        elif event["event"] == "warning" and event["text"] not in self.warned:
             self.display.say(f"warning: {job}: {event['text']}", "yellow")
 
     def on_end(self, result: JobResult) -> None:

@@ -21,6 +21,7 @@ from dml_bench.config.tables import PlannedRow
 from dml_bench.config.variants import settings_in, variant_name
 from dml_bench.data.datasets import Dataset, open_dataset
 from dml_bench.data.identity import OtherData
+from dml_bench.data.sessions import session_warning
 from dml_bench.registry.plugins import allowed_here
 from dml_bench.runs.folder import RunFolder
 from dml_bench.runs.record import find_record, is_recorded
@@ -261,7 +262,8 @@ class SuiteSession:
         how = "stopped"
         logs = suite.out / "suite" / "logs"
         paths = SuitePaths(suite.data_dir, suite.out, suite.cache_dir, logs, suite.wandb)
-        listener = SuiteListener(display, jobs, len(self.runs), slots.jobs, duration)
+        warned = self.warn_of_sessions(display)
+        listener = SuiteListener(display, jobs, len(self.runs), slots.jobs, duration, warned)
         self.record.begin(slots)
         display.say(describe_plan(jobs, len(self.runs), slots))
         if self.not_counted:
@@ -277,6 +279,17 @@ class SuiteSession:
             how = "complete"
         finally:
             self.record.write(self.facts(), time.perf_counter() - start, how)
+
+    def warn_of_sessions(self, display: SuiteProgress) -> list[str]:
+        """Say once for each data set that a random split divides its sessions; what was said."""
+        warned: dict[str, None] = {}
+        for job in self.unfinished:
+            data = job.experiment.data
+            warned[session_warning(self.datasets[repr(data.dataset)], data)] = None
+        warned.pop("", None)
+        for text in warned:
+            display.say(f"warning: {text}", "yellow")
+        return list(warned)
 
     def record_result(self, result: JobResult, listener: SuiteListener) -> None:
         """Record how a run ended; one whose folder can't be read counts as failed."""

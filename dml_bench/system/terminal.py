@@ -59,8 +59,15 @@ class TerminalCallback(Callback):
     """Prints the plan, a line per epoch, and below it a live bar of the running epoch with the time
     left for everything."""
 
-    def __init__(self, console: Console, say: Callable[[str], None] | None = None):
+    def __init__(
+        self,
+        console: Console,
+        say: Callable[[str], None] | None = None,
+        warned: set[str] | None = None,
+    ):
         self.console = console
+        self.warned = set() if warned is None else warned
+        """Warnings that were printed, perhaps by another callback, and that are not repeated."""
         self.say = say
         """Where notes go that are no part of the result; None is the console."""
         self.progress_bar = live_bars(console)
@@ -83,7 +90,9 @@ class TerminalCallback(Callback):
             self.console.print(Text(text), soft_wrap=True)
 
     def warn(self, text: str) -> None:
-        self.console.print(Text(f"warning: {text}", style="yellow"))
+        if text not in self.warned:
+            self.warned.add(text)
+            self.console.print(Text(f"warning: {text}", style="yellow"))
 
     def on_plan(self, plan: dict[str, Any]) -> None:
         experiment, environment = plan["experiment"], plan["environment"]

@@ -105,3 +105,22 @@ def test_one_time_missing_means_no_estimate_by_times():
     captures = times(TRUE_SESSIONS)
     captures[7] = Capture()
     assert estimate_sessions(with_captures(captures), 0.2) is None
+
+
+def test_the_estimate_is_remembered_by_the_fingerprint_so_that_files_are_read_once(tmp_path):
+    first = replace(with_captures(times(TRUE_SESSIONS)), cache_dir=tmp_path)
+    first.__dict__["captures"] = tuple(times(TRUE_SESSIONS))
+    estimate = estimate_sessions(first, 0.2)
+    again = replace(BIRDS, cache_dir=tmp_path)
+    again.__dict__["captures"] = ()  # would give another estimate
+    assert estimate is not None
+    assert estimate_sessions(again, 0.2) == estimate
+    other_part = estimate_sessions(replace(first, cache_dir=tmp_path), 0.5)
+    assert other_part != estimate  # what is remembered is of one part of test photos
+
+
+def test_that_there_are_no_sessions_is_remembered_too(tmp_path):
+    assert estimate_sessions(replace(BIRDS, cache_dir=tmp_path), 0.2) is None
+    again = replace(BIRDS, cache_dir=tmp_path)
+    again.__dict__["captures"] = tuple(times(TRUE_SESSIONS))
+    assert estimate_sessions(again, 0.2) is None
