@@ -118,10 +118,11 @@ def distance(experiment: Experiment) -> str:
 
 
 def backbone(experiment: Experiment) -> str:
-    """Of a model of timm without its patch size, its image size and its weights."""
+    """`lite0` of an EfficientNet-Lite0. Of a model of timm without its patch size, its image size
+    and its weights."""
     name = experiment.model.backbone.name
     if not name.startswith("timm:"):
-        return name
+        return name.removeprefix("efficientnet_")
     parts = name.removeprefix("timm:").partition(".")[0].split("_")
     return "_".join(part for part in parts if not SIZE.fullmatch(part))
 

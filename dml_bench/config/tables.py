@@ -1,13 +1,15 @@
 """Tables of experiments that belong side by side (`experiments/tables/`), and their rows."""
 
 import tomllib
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 from dml_bench.config.experiment import Experiment
 from dml_bench.config.experiments import EXPERIMENTS, names, parent
+from dml_bench.config.variants import base_name, suffix_of, variant_name
 from dml_bench.registry import UnknownName, near_miss
 
 __all__ = ["ExperimentTable", "Family", "PlannedRow", "read_table", "table_names", "table_of"]
@@ -32,9 +34,12 @@ class Family:
             )
 
     def other(self, row: str) -> str | None:
-        """The experiment beside which a row is compared; None where there is none."""
-        other = parent(row) if self.versus == PARENT else self.versus
-        return None if other == row else other
+        """The experiment beside which a row is compared, a variant beside the same variant; None
+        where there is none."""
+        other = parent(base_name(row)) if self.versus == PARENT else self.versus
+        if other is None or other == base_name(row):
+            return None
+        return f"{other}{suffix_of(row)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,9 +50,11 @@ class ExperimentTable:
     name: str
     title: str
     rows: tuple[str, ...]
-    """Names of experiments, or paths of files, in the order of the table."""
+    """Names of experiments or of their variants, or paths of files, in the order of the table."""
     family: Family | None = None
     """None where nothing but the claims of its rows is to be decided."""
+    variants: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """The settings `key=value` of each row that is a variant of an experiment."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,13 +95,29 @@ def read_table(name: str) -> ExperimentTable:
 def load_table(path: Path) -> ExperimentTable:
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
-        rows = tuple(map(str, content["rows"]))
-        return ExperimentTable(path.stem, str(content["title"]), rows, family_in(content))
+        variants = variants_in(content)
+        rows = (*map(str, content["rows"]), *variants)
+        return ExperimentTable(path.stem, str(content["title"]), rows, family_in(content), variants)
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(
             f"{path} can't be read ({error}); a table has a title, a list of rows, and may have a"
-            " family with metric and versus"
+            " family with metric and versus, and a sweep with rows and a list of values for a"
+            " setting"
         ) from None
+
+
+def variants_in(content: dict[str, Any]) -> dict[str, tuple[str, ...]]:
+    """By name, the settings of the rows that `[sweep]` makes: all its rows with the first values,
+    then all with the next. Raises KeyError where it has no rows."""
+    if "sweep" not in content:
+        return {}
+    sweep = dict(content["sweep"])
+    swept_rows, variants = sweep.pop("rows"), {}
+    for values in product(*sweep.values()):
+        settings = tuple(f"{key}={value}" for key, value in zip(sweep, values, strict=True))
+        for row in swept_rows:
+            variants[variant_name(str(row), settings)] = settings
+    return variants
 
 
 def family_in(content: dict[str, Any]) -> Family | None:

@@ -47,10 +47,14 @@ PHOTOS = 32
 """Image files that are decoded and embedded together to measure what enrolling takes."""
 
 
-def evaluate_phase(run: TrainingState, split: Split, folder: Path) -> None:
+def evaluate_phase(
+    run: TrainingState, split: Split, folder: Path, photo_rates: dict[str, float]
+) -> None:
     """Gallery, queries and validation images embedded once, searched once with the most neighbours
     that any metric needs. Of several processes, which must all call it, the first has the answers
-    and writes them."""
+    and writes them. How many photos a second can be enrolled is measured where `photo_rates` has
+    nothing yet: all phases have the same layers.
+    """
     start = time.perf_counter()
     views = embed_views(run, split.test)
     embeddings = {"query": mean_of_views(views)}
@@ -73,6 +77,8 @@ def evaluate_phase(run: TrainingState, split: Split, folder: Path) -> None:
     trained = sum(record["train_images"] for record in run.records)
     train_seconds = sum(record["train_seconds"] for record in run.records)
     train_seconds += run.fitted.get("seconds", 0.0)
+    if not photo_rates:
+        photo_rates |= photo_rate(run, split.gallery)
     cost: dict[str, Any] = {
         "train_seconds": train_seconds,
         "start_seconds": start_seconds(run.experiment, folder),
@@ -85,7 +91,7 @@ def evaluate_phase(run: TrainingState, split: Split, folder: Path) -> None:
         "gallery_bytes": embeddings["gallery"].nbytes,
         "parameter_bytes": sum(tensor.nbytes for tensor in run.embedder.parameters()),
         **latency(run, embeddings["gallery"], split.test),
-        **photo_rate(run, split.gallery),
+        **photo_rates,
     }
     if run.device.type == "cuda":
         cost["peak_gpu_memory_bytes"] = torch.cuda.max_memory_allocated(run.device)

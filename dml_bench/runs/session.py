@@ -85,6 +85,7 @@ class RunSession:
         self.records = folder.records()
         trained = [job.phase for jobs in self.members.values() for job in jobs]
         self.mirror = Mirror()
+        self.photo_rates: dict[str, float] = {}
         self.stages = stages(
             self.experiment,
             trained,
@@ -301,7 +302,7 @@ class RunSession:
         ):
             run = self._trained(job, phase_folder)
             if not job.labels_only:
-                evaluate_phase(run, self.split, job.folder)
+                evaluate_phase(run, self.split, job.folder, self.photo_rates)
             elif (judged := out_of_fold_labels(run)) and distributed.is_main_process():
                 arrays.write_arrays(job.folder / layout.JUDGED, judged)
             if own_folder and distributed.is_main_process():

@@ -7,7 +7,7 @@ from fnmatch import fnmatchcase
 
 from dml_bench.config import Experiment, experiments
 from dml_bench.config.tables import ExperimentTable, PlannedRow, read_table
-from dml_bench.config.variants import Sweep, sweep_overrides, variant_name
+from dml_bench.config.variants import Sweep, base_name, sweep_overrides, variant_name
 from dml_bench.registry import UnknownName, near_miss
 
 __all__ = [
@@ -52,7 +52,7 @@ def choose(table: ExperimentTable, patterns: list[str]) -> ExperimentTable:
         matches = any(fnmatchcase(row, pattern) for pattern in patterns)
         if matches or not patterns:
             chosen.append(row)
-    return ExperimentTable(table.name, table.title, tuple(chosen))
+    return replace(table, rows=tuple(chosen))
 
 
 def chosen_rows(
@@ -77,26 +77,48 @@ def chosen_rows(
         else read_table(table or "study")
     )
     chosen = choose(every, only)
-    combinations = sweep_overrides([Sweep.parse(text) for text in sweeps], overrides)
-    rows = [
-        resolve_row(row, profile=profile, overrides=overrides, seeds=seeds, swept=swept)
-        for row in chosen.rows
-        for swept in combinations
-    ]
+    sweep = [Sweep.parse(text) for text in sweeps]
+    rows = []
+    for row in chosen.rows:
+        settings = chosen.variants.get(row, ())
+        require_own_values(row, settings, overrides)
+        name = base_name(row) if settings else row
+        for combination in sweep_overrides(sweep, [*overrides, *settings]):
+            swept = [*settings, *combination]
+            called = row if settings and not combination else ""
+            rows.append(resolve_row(name, profile, overrides, seeds, swept, called))
     return chosen.name, chosen.title, tuple(rows)
 
 
+def require_own_values(row: str, settings: Sequence[str], overrides: Sequence[str]) -> None:
+    """Raises ValueError where a command sets what tells the rows of a table apart."""
+    keys = {setting.partition("=")[0] for setting in settings}
+    for override in overrides:
+        key = override.partition("=")[0].strip()
+        if key in keys:
+            raise ValueError(
+                f"--set {override}: the table has {row} for a value of its own of {key}: choose"
+                " rows with --only"
+            )
+
+
 def resolve_row(
-    name: str, *, profile: str, overrides: list[str], seeds: list[int], swept: Sequence[str] = ()
+    name: str,
+    profile: str,
+    overrides: list[str],
+    seeds: list[int],
+    swept: Sequence[str] = (),
+    called: str = "",
 ) -> PlannedRow:
     """The experiment called `name` once per seed; its own seed where none is given. With `swept`
-    settings it has a name of its own. Raises ValueError, naming the row."""
+    settings it has a name of its own: `called`, or one that says all settings. Raises ValueError,
+    naming the row."""
     seed_overrides = [[f"seed={seed}"] for seed in dict.fromkeys(seeds)] or [[]]
     experiments.find(name)
     try:
         written = experiments.resolve(name)
         if swept:
-            variant = variant_name(written.name, [*overrides, *swept])
+            variant = called or variant_name(written.name, [*overrides, *swept])
             written = replace(written, name=variant)
             swept = (*swept, f"name={variant}")
         resolved = [

@@ -25,9 +25,11 @@ FIRST_LINE = f"{UNSEALED}\n".encode()
 @distributed.main_process_only
 def save(state: TrainingState, path: Path) -> None:
     """Write the state after a finished epoch, which all processes share. No generator state: each
-    epoch seeds itself."""
+    epoch seeds itself. No layers that stay as they are loaded: a frozen backbone is most of a
+    network whose head learns in milliseconds."""
+    weights = state.embedder.state_dict()
     saved = {
-        "embedder": state.embedder.state_dict(),
+        "embedder": {name: weights[name] for name in weights if name not in state.constant},
         "objective": state.objective.state_dict(),
         "optimizer": state.optimizer.state_dict(),
         "schedule": state.schedule.state_dict(),
@@ -46,7 +48,7 @@ def load(state: TrainingState, path: Path) -> None:
     check(path)
     content = io.BytesIO(path.read_bytes()[len(FIRST_LINE) :])
     saved = torch.load(content, map_location=state.device, weights_only=True)
-    state.embedder.load_state_dict(saved["embedder"])
+    state.embedder.load_state_dict(state.embedder.state_dict() | saved["embedder"])
     state.objective.load_state_dict(saved["objective"])
     state.optimizer.load_state_dict(saved["optimizer"])
     state.schedule.load_state_dict(saved["schedule"])

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Annotated, Any
 
 import numpy as np
@@ -140,6 +141,18 @@ class TrainingState:
         objective's own logits."""
         self.objective.eval()
         return self.objective.logits(outputs.to(self.device)).float().softmax(dim=1).cpu().numpy()
+
+    @cached_property
+    def constant(self) -> set[str]:
+        """Names of the embedder's tensors that are the same in any process that goes on with this
+        phase: those of published weights that are not trained."""
+        experiment = self.experiment
+        if experiment.start.name != "none" or experiment.model.weights == "source":
+            return set()
+        names = set(self.frozen)
+        if experiment.model.trainable == "head":
+            names |= {name for name in self.embedder.state_dict() if name.startswith("backbone.")}
+        return names
 
     def check_frozen(self) -> None:
         """Raises AssertionError if a frozen tensor is not bit-equal to what was loaded."""

@@ -13,6 +13,7 @@ from dml_bench.analysis.verdicts import describe_needed
 from dml_bench.config import Expectation
 from dml_bench.config.experiments import names, resolve
 from dml_bench.config.tables import ExperimentTable, Family, load_table, read_table, table_of
+from dml_bench.config.variants import base_name
 from dml_bench.registry import UnknownName
 from dml_bench.runs.metrics import metrics_of
 from dml_bench.runs.run import Run
@@ -128,14 +129,14 @@ def test_runs_are_decided_by_the_family_of_the_table_that_has_the_most_of_them()
     assert table_of(["my_own"]) is None
 
 
-@pytest.mark.parametrize("name", ["study", "techniques", "field"])
+@pytest.mark.parametrize("name", ["study", "techniques", "field", "photographs"])
 def test_the_family_of_a_table_is_of_a_metric_that_its_rows_measure(name):
     table = read_table(name)
     assert table.family is not None
     members = [row for row in table.rows if table.family.other(row) in table.rows]
     assert len(members) > 4
     for row in members:
-        assert table.family.metric in metrics_of(resolve(row))
+        assert table.family.metric in metrics_of(resolve(base_name(row)))
 
 
 def test_a_family_beside_an_experiment_that_is_none_is_refused(tmp_path):

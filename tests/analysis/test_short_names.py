@@ -8,13 +8,14 @@ from handmade import experiment
 from dml_bench.analysis.short_names import LONGEST, short_names
 from dml_bench.config import experiments
 from dml_bench.config.tables import read_table, table_names
+from dml_bench.suite.plan import chosen_rows
 
 
 @pytest.mark.parametrize("table", table_names())
 def test_the_rows_of_a_table_have_short_names_of_which_no_two_are_the_same(table):
-    rows = read_table(table).rows
-    names = short_names([experiments.resolve(row) for row in rows])
-    assert list(names) == list(rows)
+    _, _, rows = chosen_rows([], table, [], profile="", overrides=[], seeds=[])
+    names = short_names([row.seeds[0] for row in rows])
+    assert list(names) == list(read_table(table).rows)
     assert len(set(names.values())) == len(rows)
     assert max(map(len, names.values())) <= LONGEST
 

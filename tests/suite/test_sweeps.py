@@ -80,6 +80,50 @@ def test_the_jobs_of_a_sweep_are_printed_as_commands_with_its_names():
     assert jobs[0].swept == ("optimizer.lr=0.01", "loss.temperature=0.05", f"name={names[0]}")
 
 
+def test_a_table_may_sweep_a_setting_and_its_rows_are_named_like_those_of_a_command():
+    backbone = "model.backbone.name=mobilenet_v2"
+    _, _, rows = chosen_rows(
+        [],
+        "photographs",
+        ["*mobilenet*"],
+        profile="",
+        overrides=["train.batch_size=64"],
+        seeds=[1, 2],
+    )
+    first, *heads = [row for row in rows if row.swept]
+    assert len(heads) == 7
+    assert first.name == variant_name("crossentropy_head", [backbone])
+    assert {experiment.model.backbone.name for experiment in first.seeds} == {"mobilenet_v2"}
+    assert [experiment.train.batch_size for experiment in first.seeds] == [64, 64]
+    assert [row.name for row in rows if not row.swept] == [
+        "frozen_mobilenet_v2",
+        "linearprobe_mobilenet_v2",
+    ]
+
+
+def test_what_a_table_sweeps_can_not_be_set_and_other_settings_are_swept_on_top():
+    with pytest.raises(ValueError, match="a value of its own of model.backbone.name: choose rows"):
+        chosen_rows(
+            [],
+            "photographs",
+            [],
+            profile="",
+            overrides=["model.backbone.name=resnet18"],
+            seeds=[],
+        )
+    _, _, rows = chosen_rows(
+        [],
+        "photographs",
+        ["ArcFace*lite1"],
+        profile="",
+        overrides=[],
+        seeds=[],
+        sweeps=["optimizer.lr=0.01,0.1"],
+    )
+    assert [row.seeds[0].optimizer.options["lr"] for row in rows] == [0.01, 0.1]
+    assert {row.seeds[0].model.backbone.name for row in rows} == {"efficientnet_lite1"}
+
+
 def test_other_settings_get_a_folder_of_their_own_and_old_folders_are_found(
     birds, cache_dir, tmp_path, monkeypatch, capsys
 ):

@@ -275,8 +275,9 @@ def records(folder: Path) -> list[dict[str, float]]:
             "train.proxy_lr_factor=10.0",
         ),
         ("schedule=steps",),
+        ("model.trainable=head", "augment.random_crop_from=0", "augment.horizontal_flip=0"),
     ],
-    ids=["ranger and flat_cosine", "one_cycle", "cosine with proxies", "steps"],
+    ids=["ranger and flat_cosine", "one_cycle", "cosine with proxies", "steps", "only a head"],
 )
 def test_a_run_that_stops_after_each_epoch_and_is_resumed_has_the_bits_of_one_that_never_stopped(
     birds: Path,
