@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from dml_bench.api.arguments import PathLike, callback_or_log, optional_path, run_of
 from dml_bench.system.callbacks import Callback
@@ -193,6 +193,7 @@ class Gallery:
         images: PathLike | Sequence[PathLike],
         *,
         k: int = 10,
+        by: Literal["photo", "mean"] = "photo",
         threshold: float | None = None,
         precision: float | None = None,
         unknown_share: float = 0.0,
@@ -200,6 +201,7 @@ class Gallery:
         index: str = "",
     ) -> PhotoPredictions:
         """Look up photos, or all in a folder: class, vote of the `k` closest images, similarity.
+        The class is that of the closest `photo`, or of the closest `mean` of a class.
 
         Similarities are cosines, -1 to 1. An answer is `known` where the closest image reaches the
         `threshold`. With a `precision`, the threshold is one that keeps it on new photos like the
@@ -215,11 +217,16 @@ class Gallery:
             raise ValueError("threshold and precision both choose who is unknown: give one of them")
         if precision is None and unknown_share:
             raise ValueError("unknown_share needs a precision to keep: give --precision, e.g. 0.95")
+        if by == "mean" and index:
+            raise ValueError(
+                f"an index finds photos, got by mean and {index}: leave one of them out"
+            )
         from dml_bench.gallery.calibration import recall_queries
         from dml_bench.gallery.embedder import GalleryEmbedder
         from dml_bench.gallery.enrol import named_images
         from dml_bench.gallery.index_store import exact_search, open_or_build
         from dml_bench.gallery.indexes import parse
+        from dml_bench.gallery.mean_search import mean_search
         from dml_bench.gallery.predict import outcomes_of_others, predict, threshold_of
 
         paths = [images] if isinstance(images, str | Path) else images
@@ -230,7 +237,8 @@ class Gallery:
         if spec is not None:
             queries = partial(recall_queries, self.run, self.file.phase, gallery)
             open_index = open_or_build(self.file, gallery, spec, queries, self.callback.note)
-        search = open_index.search if open_index else exact_search
+        find = open_index.search if open_index else exact_search
+        search = mean_search if by == "mean" else find
         applied = threshold_of(
             self.file,
             gallery,
@@ -244,7 +252,15 @@ class Gallery:
             strangers = named_images([Path(other)], self.callback.note)
             outcomes = outcomes_of_others(gallery, network, strangers, search)
             applied = replace(applied, other=outcomes)
-        predictions = predict(gallery, network, files, k=k, threshold=applied.value, search=search)
+        predictions = predict(
+            gallery,
+            network,
+            files,
+            k=k,
+            threshold=applied.value,
+            search=find,
+            answer_by=mean_search if by == "mean" else None,
+        )
         return PhotoPredictions(self.run, gallery, predictions, applied, open_index)
 
     def export(self, out: PathLike, *, index: str = "flat") -> "Exported":

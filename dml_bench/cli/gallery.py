@@ -1,5 +1,6 @@
 """Verbs over the gallery of a finished run: enrol, predict, export."""
 
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,6 +17,13 @@ if TYPE_CHECKING:
 
 __all__ = ["app"]
 app = typer.Typer()
+
+
+class AnswerBy(StrEnum):
+    """What in a gallery names the class of a photo."""
+
+    photo = "photo"
+    mean = "mean"
 
 
 @app.command()
@@ -67,6 +75,9 @@ def predict(
     k: Annotated[
         int, typer.Option("--k", help="Number of closest images that vote and are listed.", min=1)
     ] = 10,
+    by: Annotated[
+        AnswerBy, typer.Option(help="Answer by the closest photo, or by the closest class mean.")
+    ] = AnswerBy.photo,
     threshold: Annotated[
         float | None,
         typer.Option(
@@ -117,6 +128,7 @@ def predict(
     predictions = opened.predict(
         images,
         k=k,
+        by=by.value,
         threshold=threshold,
         precision=precision,
         unknown_share=unknown_share,

@@ -2,7 +2,7 @@
 gallery with."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -27,6 +27,8 @@ __all__ = [
     "FoldEnsemble",
     "GalleryEmbedder",
     "MirrorTTA",
+    "PhotoBatch",
+    "photo_batches",
     "precision_of",
     "trained_embedder",
     "trained_network",
@@ -45,6 +47,48 @@ class Embedded:
     """The files that could not be read as images."""
     seconds: float
     """The time that reading and embedding took."""
+
+
+@dataclass(frozen=True, slots=True)
+class PhotoBatch:
+    """Image files as a network sees them."""
+
+    paths: tuple[Path, ...]
+    """(images) those that could be read."""
+    pixels: np.ndarray
+    """(images, size, size, 3) uint8."""
+    problems: tuple[Unreadable, ...]
+    """The others."""
+
+
+def photo_batches(
+    view: View,
+    paths: Sequence[Path],
+    batch_size: int,
+    digests: Mapping[Path, str] = MappingProxyType({}),
+) -> Iterator[PhotoBatch]:
+    """The files in their order, so many at a time. Raises ValueError where a file's SHA-256 is not
+    that of `digests`."""
+
+    def see(path: Path) -> np.ndarray | Unreadable:
+        try:
+            return view.apply(decode(path, data=bytes_of(path, digests.get(path, ""))))
+        except Unreadable as problem:
+            return problem
+
+    with ThreadPoolExecutor() as pool:
+        for first in range(0, len(paths), batch_size):
+            batch = paths[first : first + batch_size]
+            readable: list[Path] = []
+            problems: list[Unreadable] = []
+            pixels = [np.empty((0, view.size, view.size, 3), np.uint8)]
+            for path, seen in zip(batch, pool.map(see, batch), strict=True):
+                if isinstance(seen, Unreadable):
+                    problems.append(seen)
+                else:
+                    readable.append(path)
+                    pixels.append(seen[None])
+            yield PhotoBatch(tuple(readable), np.concatenate(pixels), tuple(problems))
 
 
 class GalleryEmbedder:
@@ -71,30 +115,17 @@ class GalleryEmbedder:
         readable: list[Path] = []
         problems: list[Unreadable] = []
         outputs = [np.empty((0, self.embedder.dim), np.float32)]
-        with ThreadPoolExecutor() as pool:
-            for first in range(0, len(paths), self.batch_size):
-                batch = paths[first : first + self.batch_size]
-                sha256 = [digests.get(path, "") for path in batch]
-                pixels = []
-                for path, view in zip(batch, pool.map(self._view, batch, sha256), strict=True):
-                    if isinstance(view, Unreadable):
-                        problems.append(view)
-                    else:
-                        readable.append(path)
-                        pixels.append(view)
-                if pixels:
-                    outputs.append(self.embed_pixels(np.stack(pixels)))
-                progress(first + len(batch))
+        done = 0
+        for batch in photo_batches(self.view, paths, self.batch_size, digests):
+            readable += batch.paths
+            problems += batch.problems
+            if batch.paths:
+                outputs.append(self.embed_pixels(batch.pixels))
+            done += len(batch.paths) + len(batch.problems)
+            progress(done)
         return Embedded(
             tuple(readable), np.concatenate(outputs), tuple(problems), time.perf_counter() - start
         )
-
-    def _view(self, path: Path, sha256: str) -> np.ndarray | Unreadable:
-        """(size, size, 3) uint8, or why there is none."""
-        try:
-            return self.view.apply(decode(path, data=bytes_of(path, sha256)))
-        except Unreadable as problem:
-            return problem
 
     @torch.no_grad()
     def embed_pixels(self, pixels: np.ndarray) -> np.ndarray:

@@ -1,5 +1,6 @@
-"""Classes of photos, predicted by a search in a gallery: the class of the closest image, the vote
-of the others, and, where a precision is to be kept, whether the photo is of a known class."""
+"""Classes of photos, predicted by a search in a gallery: the class of the closest image, or of the
+closest class mean, the vote of the others, and, where a precision is to be kept, whether the photo
+is of a known class."""
 
 import math
 import time
@@ -45,9 +46,10 @@ class Prediction:
 
     path: Path
     class_name: str
-    """The class of the closest image. A single photo enrols a class, which no vote would elect."""
+    """The class of the closest image, or of the closest class mean. A single photo enrols a class,
+    which no vote would elect."""
     similarity: float
-    """The similarity of the closest image, -1 to 1."""
+    """The similarity of that image or mean, -1 to 1."""
     known: bool
     """Whether the similarity reaches the threshold; true where there is none."""
     vote_class: str
@@ -175,14 +177,19 @@ def predict(
     k: int,
     threshold: float,
     search: Search = exact_search,
+    answer_by: Search | None = None,
 ) -> Predictions:
-    """Predict the classes of image files, in the order of those that can be read."""
+    """Predict the classes of image files, in the order of those that can be read. `answer_by` is
+    the search that names the class, where it isn't the one for the closest images."""
     import faiss  # noqa: F401 - otherwise the first search would be timed with the import
 
     embedded = network.embed(images)
     start = time.perf_counter()
     neighbours = search(gallery, embedded.embeddings, np.full(len(embedded.paths), -1), k)
     elected, share = vote(neighbours, neighbours.k)
+    answers = neighbours
+    if answer_by is not None:
+        answers = answer_by(gallery, embedded.embeddings, neighbours.query_labels, 1)
     seconds = time.perf_counter() - start
     predictions = []
     for row, path in enumerate(embedded.paths):
@@ -191,9 +198,9 @@ def predict(
         predictions.append(
             Prediction(
                 path=path,
-                class_name=entries[0].class_name,
-                similarity=similarities[0],
-                known=similarities[0] >= threshold,
+                class_name=gallery.class_names[answers.labels[row, 0]],
+                similarity=float(answers.similarities[row, 0]),
+                known=float(answers.similarities[row, 0]) >= threshold,
                 vote_class=gallery.class_names[elected[row]],
                 vote_share=float(share[row]),
                 closest=tuple(zip(entries, similarities, strict=True)),

@@ -23,6 +23,8 @@ from dml_bench.gallery.enrol import (
     photos_by_class,
 )
 from dml_bench.gallery.format import as_json, describe_threshold
+from dml_bench.gallery.index_store import exact_search
+from dml_bench.gallery.mean_search import mean_search
 from dml_bench.gallery.predict import (
     AppliedThreshold,
     NoPromise,
@@ -634,3 +636,20 @@ def test_a_gallery_of_other_weights_or_a_damaged_one_is_refused(
         monkeypatch, capsys, *command
     )
     assert not (run / "gallery").exists()
+
+
+def test_the_closest_mean_is_not_misled_by_one_photo():
+    """Class a has a photo exactly like the query, and otherwise lies far from it."""
+    angles = {"a": [0.0, 2.0, 2.2], "b": [0.3, 0.4, 0.5]}
+    entries, vectors = [], []
+    for name, several in angles.items():
+        for angle in several:
+            entries.append(GalleryImage(name, f"{name}{angle}.jpg", "", "run"))
+            vectors.append((np.cos(angle), np.sin(angle)))
+    gallery = Gallery(tuple(entries), np.array(vectors, np.float32))
+    query, label = np.array([[1, 0]], np.float32), np.array([-1])
+    assert exact_search(gallery, query, label, 1).labels[0, 0] == 0
+    by_mean = mean_search(gallery, query, label, 5)
+    assert by_mean.labels.tolist() == [[1, 0]]
+    assert by_mean.similarities[0, 0] == pytest.approx(np.cos(0.4), abs=1e-6)
+    assert [gallery.entries[index].path for index in by_mean.indices[0]] == ["b0.4.jpg", "a2.0.jpg"]
