@@ -19,7 +19,7 @@ from dml_bench.registry import UnknownName, near_miss
 __all__ = ["BENCHMARKS", "Benchmark", "available", "chosen", "main", "run"]
 
 BENCHMARKS = Path(__file__).parent
-NOT_TIMED = ("demo_rates", "page_numbers")
+NOT_TIMED = ("decide", "demo_rates", "page_numbers")
 """Scripts that measure no speed and have options of their own: they are run by their path."""
 GOALS = "goals"
 """The one that reads what the others wrote, and so comes last."""

@@ -57,6 +57,7 @@ def decide(
     *,
     minutes: float = 30,
     out: PathLike = "decision",
+    group: str = "",
     overrides: Overrides = (),
     device: str = "auto",
     callback: Callback | None = None,
@@ -65,10 +66,12 @@ def decide(
 ) -> DecisionReport:
     """Whether a gallery or a classifier suits the photos, in the time that is allowed.
 
-    `photos` has one folder for each class. A fifth of them is set aside, rows that fit into
-    `minutes` are run on the others in a fixed order, one is chosen, and only then the fifth is
+    `photos` has one folder for each class, or a table. A fifth of them is set aside, rows that fit
+    into `minutes` are run on the others in a fixed order, one is chosen, and only then the fifth is
     opened. Everything is kept in `out`, with the page index.html; the same call goes on from there.
-    Only frozen backbones are used, whose weights come with packages.
+    `group` says which photos were taken together, as `data.group` does (a column, `parent`,
+    `regex:PATTERN`, `exif:day`, `runs`); without it, this is estimated. Only frozen backbones are
+    used, whose weights come with packages.
 
     Raises ValueError where photos or minutes are too few.
     Source: docs/your_photos.md.
@@ -87,6 +90,7 @@ def decide(
         Path(photos),
         minutes=minutes,
         out=Path(out),
+        group=group,
         cache_dir=cache_folder(cache_dir),
         device=device,
         overrides=override_texts(overrides),

@@ -98,9 +98,20 @@ def evaluate(
 @app.command()
 def decide(
     photos: Annotated[
-        Path, typer.Argument(help="A folder with one folder for each class.", show_default=False)
+        Path,
+        typer.Argument(
+            help="A folder with one folder for each class, or with a table.", show_default=False
+        ),
     ],
     minutes: Annotated[float, typer.Option(help="It ends in this time.")] = 30,
+    group: Annotated[
+        str,
+        typer.Option(
+            help="Which photos were taken together: a column of the table, parent, regex:PATTERN,"
+            " exif:day, exif:hour, exif:camera or runs. Without it, this is estimated.",
+            show_default=False,
+        ),
+    ] = "",
     out: Annotated[
         Path, typer.Option(help="Folder for the page and the runs; the same command goes on there.")
     ] = Path("decision"),
@@ -122,6 +133,7 @@ def decide(
             photos,
             minutes=minutes,
             out=out,
+            group=group,
             overrides=set_,
             device=device,
             cache_dir=cache_dir,

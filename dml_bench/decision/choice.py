@@ -4,31 +4,29 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from dml_bench.evaluation.class_means import nearest_class_mean
 from dml_bench.evaluation.metrics import precision_at_1
-from dml_bench.evaluation.statistics import (
-    DIFFERENCE,
-    PROPORTION,
-    Interval,
-    Scores,
-    interval,
-)
+from dml_bench.evaluation.statistics import DIFFERENCE, PROPORTION, Interval, Scores, interval
 from dml_bench.protocols.holdout_metrics import ALL, logits_scores
 from dml_bench.protocols.metric import scores_of_phase
 from dml_bench.runs.run import Run
 
-__all__ = ["Candidate", "Selection", "candidates_of", "choose"]
+__all__ = ["By", "Candidate", "Row", "Selection", "candidates_of", "choose", "lead"]
 
 Way = Literal["nearest photo", "class means", "classifier"]
+By = Literal["photo", "mean"]
+Row = tuple[Run, ...]
+"""The runs of its seeds, or a single one where all would be the same."""
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A run and a way to answer with it."""
+    """A row and a way to answer with it."""
 
     label: str
     way: Way
-    scores: Scores
-    """Of the test photos of the development part: whether each is answered right."""
+    scores: tuple[Scores, ...]
+    """By seed, of the test photos of the development part: whether each is answered right."""
 
     @property
     def is_gallery(self) -> bool:
@@ -36,9 +34,15 @@ class Candidate:
         return self.way != "classifier"
 
     @property
+    def by(self) -> By:
+        """How `dml-bench predict` answers with this row. It knows no classifier, in whose place the
+        gallery of the same network stands."""
+        return "mean" if self.way == "class means" else "photo"
+
+    @property
     def precision(self) -> Interval:
-        """P@1, the mean over classes."""
-        return interval([self.scores], within=PROPORTION)
+        """P@1, the mean over classes and seeds."""
+        return interval(self.scores, within=PROPORTION)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,34 +62,52 @@ class Selection:
             "row": self.chosen.label,
             "way": self.chosen.way,
             "rows": {
-                f"{candidate.label}: {candidate.way}": candidate.precision.estimate
+                f"{candidate.label}: {candidate.way}": candidate.precision.as_table()
                 for candidate in self.candidates
             },
+            "classifier_ahead": None if self.ahead is None else self.ahead.as_table(),
         }
 
 
-def candidates_of(runs: Mapping[str, Run]) -> Iterator[Candidate]:
-    """Each run's ways to answer, in the order of the rows."""
-    for label, run in runs.items():
-        yield Candidate(label, "nearest photo", scores_of_phase(precision_at_1, ALL, run))
-        if run.logits(ALL).path.is_file():
-            yield Candidate(label, way_of_logits(run), logits_scores(run))
+def candidates_of(rows: Mapping[str, Row]) -> Iterator[Candidate]:
+    """Each row's ways to answer, in the order of the rows. A linear probe has the features, and so
+    the gallery, of the row without training."""
+    for label, runs in rows.items():
+        optimizer = runs[0].experiment.optimizer.name
+        if optimizer != "linear_probe":
+            nearest = tuple(scores_of_phase(precision_at_1, ALL, run) for run in runs)
+            yield Candidate(label, "nearest photo", nearest)
+            yield Candidate(label, "class means", tuple(scores_by_means(run) for run in runs))
+        # The logits of class means are these means again.
+        if optimizer != "class_means" and runs[0].logits(ALL).path.is_file():
+            yield Candidate(label, "classifier", tuple(logits_scores(run) for run in runs))
 
 
-def way_of_logits(run: Run) -> Way:
-    """Class means are a gallery: a new class has a mean as soon as it has photos."""
-    return "class means" if run.experiment.optimizer.name == "class_means" else "classifier"
+def scores_by_means(run: Run) -> Scores:
+    """Per query: whether the nearest class mean is that of its class."""
+    embeddings, neighbours = run.embeddings(ALL), run.neighbours[ALL]
+    predicted = nearest_class_mean(embeddings.gallery, embeddings.query, neighbours.gallery_labels)
+    labels = neighbours.query_labels
+    return Scores((predicted == labels).astype(float), labels)
 
 
-def choose(runs: Mapping[str, Run]) -> Selection:
+def lead(first: tuple[Scores, ...], second: tuple[Scores, ...]) -> Interval:
+    """P@1 of the first minus that of the second, seed by seed. What has a single seed, because all
+    would be the same, stands beside each of the other's."""
+    count = max(len(first), len(second))
+    pairs = zip(first * (count // len(first)), second * (count // len(second)), strict=True)
+    return interval([one.minus(other) for one, other in pairs], within=DIFFERENCE)
+
+
+def choose(rows: Mapping[str, Row]) -> Selection:
     """The best gallery; a classifier only where its lead can't be chance, as a new class would cost
     it a training. Of equal ones the first."""
-    candidates = tuple(candidates_of(runs))
+    candidates = tuple(candidates_of(rows))
     galleries = [candidate for candidate in candidates if candidate.is_gallery]
     classifiers = [candidate for candidate in candidates if not candidate.is_gallery]
     best = max(galleries, key=lambda candidate: candidate.precision.estimate)
     if not classifiers:
         return Selection(candidates, best, None, None)
     rival = max(classifiers, key=lambda candidate: candidate.precision.estimate)
-    ahead = interval([rival.scores.minus(best.scores)], within=DIFFERENCE)
+    ahead = lead(rival.scores, best.scores)
     return Selection(candidates, rival if ahead.low > 0 else best, rival, ahead)

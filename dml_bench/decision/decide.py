@@ -1,52 +1,35 @@
 """A folder of photos in, a decision out, in the time that was allowed."""
 
+import math
 import time
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from dml_bench.decision.choice import Candidate, Selection, choose
+from dml_bench.decision.choice import By, Candidate, Row, Selection, choose
 from dml_bench.decision.final import FinalPhotos
+from dml_bench.decision.outlook import Enrolment, Outlook, enrolment_of, outlook_of
 from dml_bench.decision.parts import Parts, divide
-from dml_bench.decision.rows import Clock, Interrupting, PlannedRow, TimeUp, plan, run_row
-from dml_bench.evaluation.few_shot import few_shot_curve
-from dml_bench.evaluation.metrics import macro, precision_at_1
-from dml_bench.evaluation.open_set import search_without_classes
-from dml_bench.evaluation.search import search
+from dml_bench.decision.rows import Clock, Interrupting, Pace, PlannedRow, TimeUp, plan, run_seed
+from dml_bench.decision.threshold import UnknownThreshold, unknown_threshold
 from dml_bench.evaluation.statistics import PROPORTION, Interval, Scores, interval
-from dml_bench.evaluation.thresholds import (
-    GuaranteedThreshold,
-    SearchOutcomes,
-    guaranteed_threshold,
-    precision_curve,
-)
 from dml_bench.protocols.holdout_metrics import ALL
 from dml_bench.runs.run import Run, read_folder
 from dml_bench.system.callbacks import Callback
 from dml_bench.system.files import read_json, write_json
+from dml_bench.system.terminal import duration
 
-__all__ = ["Decision", "Enrolment", "decide"]
+__all__ = ["Decision", "by_reason", "decide"]
 
-PAGE_SECONDS = 20.0
-GOAL, UNKNOWN_SHARE = 0.9, 0.2
+PAGE_SECONDS, PAGE_SECONDS_PER_PHOTO = 15.0, 0.003
+"""What thresholds, estimates and the page take, on a machine that has nothing else to do."""
 USEFUL_WIDTH = 0.1
 """An interval that reaches farther to a side is no answer."""
-NEAR_ENOUGH = 0.02
-DRAWS = 10
+MORE_PHOTOS = 100
 CHOICE, DECISION = "choice.json", "decision.json"
-
-
-@dataclass(frozen=True, slots=True)
-class Enrolment:
-    """P@1 on classes that the model was not trained on, by their photos in the gallery."""
-
-    photos: tuple[int, ...]
-    precision: tuple[float, ...]
-    needed: int
-    """The fewest that are within 2 points of the most; 0 where there is no curve."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -57,8 +40,11 @@ class Decision:
     parts: Parts
     choice: Selection
     folder: Path
-    """The chosen run."""
+    """The chosen run, of the first seed."""
+    num_seeds: int
     known: Interval
+    gallery_known: Interval
+    """The same by the gallery, as `dml-bench predict` answers."""
     new: Interval
     """On classes that the model was not trained on, with their photos in the gallery."""
     no_answer: str
@@ -67,20 +53,22 @@ class Decision:
     """The row and way that are best on the final part."""
     regret: float
     """P@1 of that minus P@1 of the chosen one, on the final part."""
+    final: Mapping[str, Interval]
+    """By row and way, P@1 on the final part."""
     enrolment: Enrolment
-    threshold: GuaranteedThreshold
-    answered: float
-    """The share of final photos of known classes that the threshold answers."""
-    answered_precision: float
-    photos_per_class: tuple[int, ...]
-    precision_by_photos: tuple[float, ...]
-    gain: float
-    """About how much P@1 100 more labelled photos would bring."""
+    threshold: UnknownThreshold
+    outlook: Outlook
     photos_per_second: float
     gallery_bytes: int
+    train_seconds: float
+    """Of the chosen run, one seed with its models of hold-outs."""
     skipped: tuple[str, ...]
     """Rows for which the time did not suffice."""
+    unavailable: Mapping[str, str]
+    """By row, why it can't be run here."""
     seconds: float
+    minutes: float
+    """What was allowed."""
 
     def as_table(self) -> dict[str, Any]:
         """For JSON: proportions from 0 to 1."""
@@ -88,32 +76,44 @@ class Decision:
             "answer": "no answer" if self.no_answer else self.answer,
             "no_answer": self.no_answer,
             "run": str(self.folder),
+            "commands": list(self.commands),
+            "split": {"kind": self.parts.kind, "reason": self.parts.reason},
+            "seeds": self.num_seeds,
             "choice": self.choice.as_table(),
             "final": {
                 "known": self.known.as_table(),
+                "known_by_gallery": self.gallery_known.as_table(),
                 "new": self.new.as_table(),
                 "best": self.best,
                 "regret": self.regret,
+                "rows": {row: value.as_table() for row, value in self.final.items()},
             },
             "enrolment": asdict(self.enrolment),
             "unknown": {
-                "threshold": self.threshold.value,
-                "goal": self.threshold.goal,
-                "answered": self.answered,
-                "precision": self.answered_precision,
+                "threshold": self.threshold.promise.value,
+                "goal": self.threshold.promise.goal,
+                "answered": self.threshold.answered,
+                "precision": self.threshold.precision,
+                "strangers_answered": self.threshold.strangers_answered,
+                "lack": self.threshold.lack,
             },
             "more_photos": {
-                "photos_per_class": list(self.photos_per_class),
-                "precision": list(self.precision_by_photos),
-                "gain_of_100": self.gain,
+                "photos_per_class": list(self.outlook.photos_per_class),
+                "precision": list(self.outlook.precision),
+                "gain_of_100": self.outlook.gain,
             },
             "cost": {
                 "photos_per_second": self.photos_per_second,
                 "gallery_bytes": self.gallery_bytes,
+                "train_seconds": self.train_seconds,
             },
+            "photos": self.parts.num_photos,
+            "classes": len(self.parts.class_names),
             "classes_left_out": list(self.parts.left_out),
             "skipped_rows": list(self.skipped),
+            "unavailable_rows": dict(self.unavailable),
             "seconds": self.seconds,
+            "minutes": self.minutes,
         }
 
     @property
@@ -121,12 +121,31 @@ class Decision:
         """`gallery` or `classifier`."""
         return "gallery" if self.choice.chosen.is_gallery else "classifier"
 
+    @property
+    def commands(self) -> tuple[str, str]:
+        """The two that go on from here, without the name of the program."""
+        promise = self.threshold.promise
+        options = " --by mean" if self.choice.chosen.by == "mean" else ""
+        options += f" --precision {promise.goal:g}" if promise.promised else ""
+        return (
+            f"enrol {quoted(self.folder)} --images new_classes",
+            f"predict {quoted(self.folder)} photo.jpg{options}",
+        )
 
-def decide(
+
+def quoted(folder: Path) -> str:
+    """As a shell takes it."""
+    import shlex
+
+    return shlex.quote(str(folder))
+
+
+def decide(  # noqa: PLR0913 - what a person can choose
     photos: Path,
     *,
     minutes: float,
     out: Path,
+    group: str,
     cache_dir: Path,
     device: str,
     overrides: Sequence[str],
@@ -136,137 +155,186 @@ def decide(
     ValueError where there are too few photos or minutes."""
     clock = Clock(60 * minutes, time.monotonic())
     out.mkdir(parents=True, exist_ok=True)
-    parts = divide(photos, out, cache_dir, callback)
+    parts = divide(photos, out, cache_dir, callback, group=group, overrides=overrides)
+    callback.note(f"split: {parts.kind}, as {parts.reason}")
     file = out / CHOICE
     if file.exists():
-        # The final part was opened, so that no row may be added any more.
-        folders = read_json(file)["folders"]
-        skipped = tuple(read_json(file)["skipped"])
-        runs = {label: read_folder(out / folder) for label, folder in folders.items()}
+        callback.note("the final part was opened before: no row is added, and the choice stays")
+        rows = {label: opened(out, runs) for label, runs in read_json(file)["folders"].items()}
+        skipped, unavailable = tuple(read_json(file)["skipped"]), read_json(file)["unavailable"]
     else:
-        rows = plan(parts, overrides)
-        callback.note(say_plan(rows, clock.left))
-        runs, skipped = run_rows(rows, parts, clock, cache_dir, device, callback)
-    choice = choose(runs)
+        planned, unavailable = plan(parts, overrides, device)
+        callback.note(say_plan(planned, unavailable, clock.left - page_seconds(parts)))
+        rows, skipped = run_rows(planned, parts, clock, cache_dir, device, callback)
+    choice = choose(rows)
     if not file.exists():
-        folders = {label: str(run.folder.relative_to(out)) for label, run in runs.items()}
-        write_json(file, {**choice.as_table(), "folders": folders, "skipped": list(skipped)})
-    decision = open_final(parts, runs, choice, skipped, device, clock, callback)
+        folders = {label: folders_of(out, runs) for label, runs in rows.items()}
+        left_out = {"skipped": list(skipped), "unavailable": unavailable}
+        write_json(file, {**choice.as_table(), "folders": folders, **left_out})
+    decision = open_final(parts, rows, choice, device, clock, callback)
+    decision = replace(decision, skipped=skipped, unavailable=unavailable)
     write_json(out / DECISION, decision.as_table())
     return decision
 
 
-def say_plan(rows: Sequence[PlannedRow], left: float) -> str:
-    """Which rows fit into the time, with their seconds."""
-    lines, spent = [], PAGE_SECONDS
+def page_seconds(parts: Parts) -> float:
+    return PAGE_SECONDS + PAGE_SECONDS_PER_PHOTO * parts.num_photos
+
+
+def opened(out: Path, folders: Sequence[str]) -> Row:
+    return tuple(read_folder(out / folder) for folder in folders)
+
+
+def folders_of(out: Path, runs: Row) -> list[str]:
+    return [str(run.folder.relative_to(out)) for run in runs]
+
+
+def say_plan(rows: Sequence[PlannedRow], unavailable: Mapping[str, str], left: float) -> str:
+    """Which rows fit into the time, with their seconds, and why others can't be run."""
+    lines, spent, fits = [], 0.0, True
     for row in rows:
         spent += row.seconds + row.final_seconds
-        fits = "fits" if spent <= left else "does not fit"
-        lines.append(f"  {row.spec.label}: about {row.seconds:.0f} s, {fits}")
-    return "\n".join([f"rows in their order, for {left / 60:.0f} minutes:", *lines])
+        fits = fits and spent <= left
+        verdict = "fits" if fits else "does not fit"
+        lines.append(f"  {row.spec.label}: about {duration(row.seconds)}, {verdict}")
+    for labels, reason in by_reason(unavailable):
+        lines.append(f"not run: {'; '.join(labels)}: {reason}")
+    first = f"rows in their order, for {left / 60:.1f} minutes (each row corrects the next guess):"
+    return "\n".join([first, *lines])
+
+
+def by_reason(unavailable: Mapping[str, str]) -> Iterator[tuple[list[str], str]]:
+    """The labels of the rows that can't be run for a reason, and the reason."""
+    for reason in dict.fromkeys(unavailable.values()):
+        yield [label for label, why in unavailable.items() if why == reason], reason
 
 
 def run_rows(
-    rows: Sequence[PlannedRow],
+    planned: Sequence[PlannedRow],
     parts: Parts,
     clock: Clock,
     cache_dir: Path,
     device: str,
     callback: Callback,
-) -> tuple[dict[str, Run], tuple[str, ...]]:
+) -> tuple[dict[str, Row], tuple[str, ...]]:
     """The runs of the rows that fit, by label, and the labels of the others. A run keeps what it
     did, so the same command goes on. Raises ValueError where not even the first row fits."""
-    runs: dict[str, Run] = {}
-    slower, reserve = 1.0, PAGE_SECONDS
-    for row in rows:
-        after = reserve + slower * row.final_seconds
-        if slower * row.seconds + after > clock.left:
-            break
+    rows: dict[str, Row] = {}
+    final_seconds, pace = 0.0, Pace()
+    for row in planned:
+        runs: list[Run] = []
         begun = time.monotonic()
-        callback.note(f"{row.spec.label}: about {slower * row.seconds:.0f} s")
-        heard = Interrupting(callback, clock, after)
         try:
-            runs[row.spec.label] = run_row(row, parts, cache_dir, device, heard)
+            for number, experiment in enumerate(row.experiments):
+                left = len(row.experiments) - number
+                after = pace.slower * (page_seconds(parts) + final_seconds + row.final_seconds)
+                needed = left * pace.seconds(row.spec.training, row.seed_seconds)
+                needed += row.photo_seconds * (number == 0)
+                if needed + after > clock.left:
+                    raise TimeUp
+                heard = Interrupting(callback, clock, after)
+                start = time.monotonic()
+                runs.append(run_seed(row, experiment, parts, cache_dir, device, heard))
+                seconds = time.monotonic() - start - row.photo_seconds * (number == 0)
+                # What was finished before an interruption takes no time, and measures nothing; nor
+                # does a run that also decoded photos.
+                measures = number > 0 or not row.photo_seconds
+                if measures and seconds > 1:
+                    pace.measured(row.spec.training, row.seed_seconds, seconds)
         except TimeUp:
             break
-        reserve = after
-        slower = max(slower, (time.monotonic() - begun) / row.seconds)
-    if not runs:
-        needed = rows[0].seconds + rows[0].final_seconds + PAGE_SECONDS
+        rows[row.spec.label] = tuple(runs)
+        final_seconds += row.final_seconds
+        took, left_over = duration(time.monotonic() - begun), duration(max(clock.left, 0))
+        callback.note(f"{row.spec.label}: took {took}, {left_over} left")
+    if not rows:
+        first = planned[0]
+        needed = first.photo_seconds
+        needed += pace.slower * (first.final_seconds + page_seconds(parts))
+        needed += len(first.experiments) * pace.seconds(first.spec.training, first.seed_seconds)
         raise ValueError(
-            f"no answer: --minutes must be at least about {needed / 60 + 1:.0f} for"
+            f"no answer: --minutes must be at least about {math.ceil(needed / 60 + 0.5)} for"
             f" {parts.num_photos:,} photos on this machine, got {clock.seconds / 60:g}: allow more;"
             " what is computed is kept"
         )
-    return runs, tuple(row.spec.label for row in rows if row.spec.label not in runs)
+    return rows, tuple(row.spec.label for row in planned if row.spec.label not in rows)
 
 
 def open_final(
     parts: Parts,
-    runs: dict[str, Run],
+    rows: Mapping[str, Row],
     choice: Selection,
-    skipped: tuple[str, ...],
     device: str,
     clock: Clock,
     callback: Callback,
 ) -> Decision:
-    """The numbers of the chosen run on the final part, and of all others for the regret."""
+    """The numbers of the chosen row on the final part, and of all others for the regret."""
     files, classes = parts.final()
     final = FinalPhotos(
         files, classes, device, lambda done, total: callback.progress("final part", done, total)
     )
-    run = runs[choice.chosen.label]
-    scores = {}
+    chosen = choice.chosen
+    runs = rows[chosen.label]
+    precision: dict[str, Interval] = {}
     for candidate in choice.candidates:
-        scores[candidate.label, candidate.way] = final_scores(final, runs, candidate)
-    known = interval([scores[choice.chosen.label, choice.chosen.way]], within=PROPORTION)
-    estimates = {key: interval([value]).estimate for key, value in scores.items()}
-    best = max(estimates, key=lambda key: estimates[key])
-    threshold = threshold_of(run)
-    nearest = final.nearest(run)
-    outcomes = SearchOutcomes(nearest.similarity, nearest.correct.astype(bool))
-    precision, answered = precision_curve(outcomes).at(threshold.value)
-    photos_per_class, by_photos = photos_curve(run)
-    cost = run.costs[ALL]
+        scores = final_scores(final, rows[candidate.label], candidate)
+        precision[row_name(candidate)] = interval(scores, within=PROPORTION)
+    known = precision[row_name(chosen)]
+    best = max(precision, key=lambda name: precision[name].estimate)
+    cost = runs[0].costs[ALL]
     return Decision(
         parts=parts,
         choice=choice,
-        folder=run.folder,
+        folder=runs[0].folder,
+        num_seeds=max(len(seeds) for seeds in rows.values()),
         known=known,
-        new=new_classes(final, run),
+        gallery_known=interval(gallery_scores(final, runs, chosen.by), within=PROPORTION),
+        new=new_classes(final, runs, chosen.by),
         no_answer=why_none(known, parts),
-        best=": ".join(best),
-        regret=estimates[best] - known.estimate,
-        enrolment=enrolment_of(run),
-        threshold=threshold,
-        answered=answered,
-        answered_precision=precision,
-        photos_per_class=photos_per_class,
-        precision_by_photos=by_photos,
-        gain=gain_of(photos_per_class, by_photos, 100 / len(parts.class_names)),
+        best=best,
+        regret=precision[best].estimate - known.estimate,
+        final=precision,
+        enrolment=enrolment_of(runs[0], chosen.by),
+        threshold=unknown_threshold(final, runs[0], chosen.by),
+        outlook=outlook_of(runs[0], chosen.by, MORE_PHOTOS),
         photos_per_second=float(cost.get("photos_per_second", np.nan)),
         gallery_bytes=int(cost["gallery_bytes"]),
-        skipped=skipped,
+        train_seconds=sum(part["train_seconds"] for part in runs[0].costs.values()),
+        skipped=(),
+        unavailable={},
         seconds=clock.seconds - clock.left,
+        minutes=clock.seconds / 60,
     )
 
 
-def final_scores(final: FinalPhotos, runs: dict[str, Run], candidate: Candidate) -> Scores:
-    run = runs[candidate.label]
-    if candidate.way == "nearest photo":
-        return final.nearest(run).scores
-    return final.by_logits(run)
+def row_name(candidate: Candidate) -> str:
+    return f"{candidate.label}: {candidate.way}"
 
 
-def new_classes(final: FinalPhotos, run: Run) -> Interval:
-    """P@1 of the nearest photo, of each class by the model that was not trained on it."""
-    values, labels = [], []
-    for phase, held_out in run.held_out.items():
-        nearest = final.nearest(run, phase)
-        is_new = np.isin(nearest.labels, held_out)
-        values.append(nearest.correct[is_new])
-        labels.append(nearest.labels[is_new])
-    return interval([Scores(np.concatenate(values), np.concatenate(labels))], within=PROPORTION)
+def final_scores(final: FinalPhotos, runs: Row, candidate: Candidate) -> list[Scores]:
+    """By seed."""
+    if candidate.is_gallery:
+        return gallery_scores(final, runs, candidate.by)
+    return [final.by_logits(run) for run in runs]
+
+
+def gallery_scores(final: FinalPhotos, runs: Row, by: By) -> list[Scores]:
+    """By seed."""
+    return [final.nearest(run, by=by).scores for run in runs]
+
+
+def new_classes(final: FinalPhotos, runs: Row, by: By) -> Interval:
+    """P@1 of the gallery, of each class by the model that was not trained on it."""
+    seeds = []
+    for run in runs:
+        values, labels = [], []
+        for phase, held_out in run.held_out.items():
+            nearest = final.nearest(run, phase, by)
+            is_new = np.isin(nearest.labels, held_out)
+            values.append(nearest.correct[is_new])
+            labels.append(nearest.labels[is_new])
+        seeds.append(Scores(np.concatenate(values), np.concatenate(labels)))
+    return interval(seeds, within=PROPORTION)
 
 
 def why_none(known: Interval, parts: Parts) -> str:
@@ -288,99 +356,3 @@ def why_none(known: Interval, parts: Parts) -> str:
             f" about {needed:,} photos, you have {parts.num_photos:,}"
         )
     return ""
-
-
-def threshold_of(run: Run) -> GuaranteedThreshold:
-    """The similarity below which a photo is `unknown`, chosen on validation photos: right in 90% of
-    the answers where a fifth of the photos are of unknown classes."""
-    embeddings = run.embeddings(ALL)
-    ids = {name: label for label, name in run.class_names.items()}
-    valid = embeddings.images("valid")
-    labels = np.array([ids[run.split[image].class_name] for image in valid], np.int64)
-    gallery_labels = run.neighbours[ALL].gallery_labels
-    neighbours = search(embeddings.gallery, embeddings.vectors("valid"), gallery_labels, labels, 1)
-    known = SearchOutcomes(neighbours.similarities[:, 0], precision_at_1(neighbours).astype(bool))
-    similarity, groups = [], []
-    for phase, held_out in run.held_out.items():
-        of_phase = run.embeddings(phase)
-        is_new = np.isin(labels, held_out)
-        without = search_without_classes(
-            of_phase.gallery,
-            of_phase.vectors("valid")[is_new],
-            run.neighbours[phase].gallery_labels,
-            labels[is_new],
-            held_out,
-        )
-        similarity.append(without.similarities[:, 0])
-        groups.append(labels[is_new])
-    values = np.concatenate(similarity)
-    unknown = SearchOutcomes(values, np.zeros(len(values), bool), np.concatenate(groups))
-    return guaranteed_threshold(known, GOAL, unknown=unknown, unknown_share=UNKNOWN_SHARE)
-
-
-def enrolment_of(run: Run) -> Enrolment:
-    """Of the test photos of the development part, mean of the hold-outs."""
-    ks, curves = (1, 2, 5, 10, 20), []
-    for phase, held_out in run.held_out.items():
-        embeddings, neighbours = run.embeddings(phase), run.neighbours[phase]
-        curve = few_shot_curve(
-            embeddings.gallery,
-            embeddings.query,
-            neighbours.gallery_labels,
-            neighbours.query_labels,
-            held_out,
-            ks=ks,
-            draws=DRAWS,
-        )
-        curves.append(dict(zip(curve.ks, curve.unseen.mean(1), strict=True)))
-    shared = set(curves[0])
-    for curve_of_phase in curves:
-        shared &= set(curve_of_phase)
-    common = sorted(shared - {0})
-    if not common:
-        return Enrolment((), (), 0)
-    table = np.empty((len(curves), len(common)))
-    for row, curve_of_phase in enumerate(curves):
-        table[row] = [curve_of_phase[k] for k in common]
-    means = table.mean(axis=0).tolist()
-    enough = [k for k, mean in zip(common, means, strict=True) if mean >= means[-1] - NEAR_ENOUGH]
-    return Enrolment(tuple(common), tuple(means), enough[0])
-
-
-def photos_curve(run: Run) -> tuple[tuple[int, ...], tuple[float, ...]]:
-    """P@1 of the test photos of the development part, by the photos of each class in the
-    gallery."""
-    embeddings, neighbours = run.embeddings(ALL), run.neighbours[ALL]
-    labels = neighbours.gallery_labels
-    typical = int(np.median(np.bincount(labels)))
-    counts = sorted({count for count in (1, 2, 5, 10, 20, 50) if count < typical} | {typical})
-    precision = np.zeros(len(counts))
-    for draw in range(DRAWS):
-        places = places_in_class(labels, draw)
-        for column, count in enumerate(counts):
-            kept = places < count
-            answers = search(
-                embeddings.gallery[kept], embeddings.query, labels[kept], neighbours.query_labels, 1
-            )
-            precision[column] += macro(precision_at_1(answers), neighbours.query_labels) / DRAWS
-    return tuple(counts), tuple(precision.tolist())
-
-
-def places_in_class(labels: np.ndarray, draw: int) -> np.ndarray:
-    """(photos) the place of each photo in a random order of its class, from 0."""
-    order = np.random.default_rng(draw).permutation(len(labels))
-    places = np.empty(len(labels), np.int64)
-    for label in np.unique(labels):
-        rows = order[labels[order] == label]
-        places[rows] = np.arange(len(rows))
-    return places
-
-
-def gain_of(counts: Sequence[int], precision: Sequence[float], more: float) -> float:
-    """What `more` photos of each class would bring: P@1 goes on as between the last two counts,
-    against the logarithm of the photos; nan where there is one count."""
-    if len(counts) < 2:
-        return float("nan")
-    slope = (precision[-1] - precision[-2]) / np.log(counts[-1] / counts[-2])
-    gain = slope * np.log((counts[-1] + more) / counts[-1])
-    return float(np.clip(gain, 0, 1 - precision[-1]))

@@ -1,7 +1,6 @@
 """The final part, opened once: what each run answers on photos that had no part in the choice."""
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,12 +9,17 @@ import torch
 from torch import Tensor
 
 from dml_bench.data.cache import View
-from dml_bench.data.images import Unreadable, decode
+from dml_bench.decision.choice import By
+from dml_bench.evaluation.few_shot import sums
+from dml_bench.evaluation.few_shot import unit as unit_means
 from dml_bench.evaluation.metrics import precision_at_1
+from dml_bench.evaluation.open_set import search_without_classes
 from dml_bench.evaluation.search import search
 from dml_bench.evaluation.statistics import Scores
-from dml_bench.gallery.embedder import precision_of, trained_embedder
+from dml_bench.evaluation.thresholds import SearchOutcomes
+from dml_bench.gallery.embedder import photo_batches, precision_of, trained_embedder
 from dml_bench.losses.objective import build_objective
+from dml_bench.models.embedder import Embedder
 from dml_bench.models.precision import autocast
 from dml_bench.protocols.holdout_metrics import ALL
 from dml_bench.runs.run import Run
@@ -29,11 +33,11 @@ BATCH = 32
 
 @dataclass(frozen=True, slots=True)
 class Nearest:
-    """What a nearest-photo search says of each final photo."""
+    """What the nearest gallery photo, or the nearest class mean, says of each final photo."""
 
     similarity: np.ndarray
     correct: np.ndarray
-    """(photos) float, 1 where the nearest photo is of the right class."""
+    """(photos) float, 1 where it is of the right class."""
     labels: np.ndarray
     """(photos) class ids of the run."""
 
@@ -41,6 +45,20 @@ class Nearest:
     def scores(self) -> Scores:
         """What intervals take."""
         return Scores(self.correct, self.labels)
+
+    @property
+    def outcomes(self) -> SearchOutcomes:
+        """What thresholds are tried on."""
+        return SearchOutcomes(self.similarity, self.correct.astype(bool))
+
+
+def searched(run: Run, phase: str, by: By) -> tuple[np.ndarray, np.ndarray]:
+    """The vectors of a phase's gallery and their class ids: of its photos, or of class means."""
+    vectors, labels = run.embeddings(phase).gallery, run.neighbours[phase].gallery_labels
+    if by == "photo":
+        return vectors, labels
+    classes, rows = np.unique(labels, return_inverse=True)
+    return unit_means(sums(vectors, rows, len(classes))), classes
 
 
 class FinalPhotos:
@@ -57,66 +75,72 @@ class FinalPhotos:
         self.device = choose_device(device)
         self.progress = progress
         self._features: dict[tuple[str, str, int], tuple[Tensor, np.ndarray]] = {}
+        self._outputs: dict[tuple[Path, str], tuple[Tensor, np.ndarray]] = {}
 
-    def nearest(self, run: Run, phase: str = ALL) -> Nearest:
-        """The nearest development photo of each."""
-        outputs, readable = self.outputs(run, phase)
-        labels = self.labels(run)[readable]
-        gallery_labels = run.neighbours[phase].gallery_labels
-        gallery = run.embeddings(phase).gallery
-        neighbours = search(gallery, unit(outputs), gallery_labels, labels, 1)
+    def nearest(self, run: Run, phase: str = ALL, by: By = "photo") -> Nearest:
+        """What a phase's gallery says of the photos that can be read."""
+        outputs, labels = self.outputs(run, phase)
+        vectors, gallery_labels = searched(run, phase, by)
+        neighbours = search(vectors, unit(outputs), gallery_labels, labels, 1)
         return Nearest(neighbours.similarities[:, 0], precision_at_1(neighbours), labels)
+
+    def strangers(self, run: Run, phase: str, by: By = "photo") -> np.ndarray:
+        """The similarities of photos of the classes that a phase never trained on, as if these were
+        not enrolled."""
+        outputs, labels = self.outputs(run, phase)
+        vectors, gallery_labels = searched(run, phase, by)
+        held_out = run.held_out[phase]
+        is_new = np.isin(labels, held_out)
+        neighbours = search_without_classes(
+            vectors, unit(outputs)[is_new], gallery_labels, labels[is_new], held_out
+        )
+        similarities: np.ndarray = neighbours.similarities[:, 0]
+        return similarities
 
     def by_logits(self, run: Run) -> Scores:
         """Whether the logits are right."""
-        outputs, readable = self.outputs(run, ALL)
+        outputs, labels = self.outputs(run, ALL)
         classes = run.logits(ALL).classes
         objective = build_objective(run.experiment, len(classes), outputs.shape[1])
         objective.load_state_dict(run.objective_weights(ALL))
         objective.eval()
         predicted = classes[objective.classify(outputs).numpy()]
-        labels = self.labels(run)[readable]
         return Scores((predicted == labels).astype(float), labels)
-
-    def labels(self, run: Run) -> np.ndarray:
-        """(photos) class ids of the run."""
-        ids = {name: label for label, name in run.class_names.items()}
-        return np.array([ids[name] for name in self.classes], np.int64)
 
     @torch.no_grad()
     def outputs(self, run: Run, phase: str) -> tuple[Tensor, np.ndarray]:
-        """(readable, dim) before normalisation, and (readable) which photos could be read."""
+        """(readable, dim) before normalisation, and (readable) class ids of the run."""
+        if (run.folder, phase) in self._outputs:
+            return self._outputs[run.folder, phase]
+        embedder = trained_embedder(run, phase).to(self.device)
+        features, readable = self.features(run, embedder)
+        with autocast(self.device, precision_of(run)):
+            outputs = embedder.project(features)
+        ids = {name: label for label, name in run.class_names.items()}
+        labels = np.array([ids[name] for name in self.classes[readable]], np.int64)
+        self._outputs[run.folder, phase] = outputs.float().cpu(), labels
+        return self._outputs[run.folder, phase]
+
+    def features(self, run: Run, embedder: Embedder) -> tuple[Tensor, np.ndarray]:
+        """(readable, features) of the frozen backbone, and (readable) the places of the photos that
+        could be read."""
         experiment = run.experiment
         view = View(experiment.images.fit, experiment.images.size)
         key = (experiment.model.backbone.name, view.fit, view.size)
-        embedder = trained_embedder(run, phase).to(self.device)
-        if key not in self._features:
-            parts, readable = [], []
-            with ThreadPoolExecutor() as pool:
-                for first in range(0, len(self.files), BATCH):
-                    pixels = []
-                    decoded = pool.map(
-                        lambda file: viewed(view, file), self.files[first : first + BATCH]
-                    )
-                    for place, image in enumerate(decoded, start=first):
-                        if image is not None:
-                            pixels.append(image)
-                            readable.append(place)
-                    if pixels:
-                        batch = torch.from_numpy(np.stack(pixels)).to(self.device)
-                        with autocast(self.device, precision_of(run)):
-                            parts.append(embedder.features(batch).float())
-                    self.progress(min(first + BATCH, len(self.files)), len(self.files))
-            self._features[key] = (torch.cat(parts), np.array(readable))
-        features, rows = self._features[key]
-        with autocast(self.device, precision_of(run)):
-            outputs = embedder.project(features)
-        return outputs.float().cpu(), rows
-
-
-def viewed(view: View, file: Path) -> np.ndarray | None:
-    """(size, size, 3) uint8; None where the file can't be read."""
-    try:
-        return view.apply(decode(file))
-    except Unreadable:
-        return None
+        if key in self._features:
+            return self._features[key]
+        places = {file: place for place, file in enumerate(self.files)}
+        parts: list[Tensor] = []
+        readable: list[int] = []
+        done = 0
+        for batch in photo_batches(view, self.files, BATCH):
+            done += len(batch.paths) + len(batch.problems)
+            self.progress(done, len(self.files))
+            if not batch.paths:
+                continue
+            readable += [places[path] for path in batch.paths]
+            with autocast(self.device, precision_of(run)):
+                pixels = torch.from_numpy(batch.pixels).to(self.device)
+                parts.append(embedder.features(pixels).float())
+        self._features[key] = (torch.cat(parts), np.array(readable))
+        return self._features[key]

@@ -1,26 +1,45 @@
 """How photos are divided before anything is trained: a final test part that no row ever sees, and
-the photos on which rows are trained and compared."""
+the photos on which rows are trained and compared. Photos of one session are never on both sides of
+a comparison, where sessions are known or can be seen."""
 
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 
+from dml_bench.config.component import Component
 from dml_bench.config.experiments import resolve
+from dml_bench.data.csv_table import PARTS, visible
 from dml_bench.data.datasets import Dataset, open_dataset
+from dml_bench.data.grouped_split import by_groups
+from dml_bench.data.grouping import groups_of
+from dml_bench.data.sessions import estimate_sessions
 from dml_bench.data.split import make_split
 from dml_bench.system.callbacks import Callback
 from dml_bench.system.files import read_csv, read_json, write_csv, write_json
 
-__all__ = ["Parts", "divide"]
+__all__ = ["SEEDS", "Parts", "divide", "without_data_settings"]
 
+SEEDS = (42, 43, 44)
 FINAL_FRACTION, TEST_FRACTION, VALID_FRACTION = 0.2, 0.2, 0.15
+ASKED_FRACTION = 0.45
+"""Of the photos whose sessions are never trained on, where a class has two sessions only: a third
+of them each is the final part, test photos and validation photos."""
 FEWEST_PHOTOS = 5
 """A class needs one final photo, one test photo, one validation photo and two to train on."""
 FEWEST_CLASSES = 4
-SEED = 42
+DIVISION_SEED = 42
+MOST_LEFT_OUT = 0.1
+"""Classes with two sessions are left out where they have at most this share of the photos; else all
+classes are divided as these allow."""
 DEVELOPMENT, FINAL, FACTS = "development", "final.csv", "parts.json"
+SESSION = "session"
+"""The column that names the session of a photo."""
+OWN_PARTS = "the data set's own parts"
+"""The rule by which train and test, as folders or a column name them, are sessions."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -30,11 +49,18 @@ class Parts:
     photos: Path
     out: Path
     class_names: tuple[str, ...]
-    """Those that have photos enough."""
-    left_out: tuple[str, ...]
-    """Classes with too few photos."""
+    """Those that have photos and sessions enough."""
+    left_out: tuple[str, ...] = ()
+    """Classes with too few photos or sessions."""
     num_photos: int
     """Of the classes that have photos enough."""
+    split: Literal["stratified", "grouped", "given"] = "stratified"
+    """How rows divide the photos that they train on and those that they are compared by: drawn
+    anew for each seed, or `given` by the division."""
+    rule: str = ""
+    """What makes a session, as `data.group` says it; empty where each photo stands for itself."""
+    reason: str = ""
+    """Why they are divided like this: a sentence."""
 
     @property
     def development(self) -> Path:
@@ -47,6 +73,22 @@ class Parts:
         count = max(1, len(self.class_names) // 5)
         return f"random:{count}:0 x {min(4, len(self.class_names) // count)}"
 
+    @property
+    def settings(self) -> tuple[str, ...]:
+        """What an experiment on the development photos needs to be set to."""
+        settings = [f"data.split={self.split}", "data.dataset=csv", f"unseen={self.holdouts}"]
+        if self.split == "grouped":
+            settings.append(f"data.group={SESSION}")
+        if self.split != "given":
+            settings.append(f"data.test_fraction={TEST_FRACTION}")
+            settings.append(f"data.valid_fraction={VALID_FRACTION}")
+        return tuple(settings)
+
+    @property
+    def kind(self) -> str:
+        """The kind of split, for people."""
+        return f"grouped by {self.rule}" if self.rule else "random by class"
+
     def development_photos(self) -> list[Path]:
         """The files of the photos that rows are trained and compared on."""
         rows = read_csv(self.development / "train.csv")
@@ -58,87 +100,283 @@ class Parts:
         return [self.photos / row["path"] for row in rows], [row["class"] for row in rows]
 
 
-def divide(photos: Path, out: Path, cache_dir: Path, callback: Callback) -> Parts:
-    """Divide the photos of a folder with one folder for each class, or read how they were divided.
+def divide(
+    photos: Path,
+    out: Path,
+    cache_dir: Path,
+    callback: Callback,
+    *,
+    group: str = "",
+    overrides: Sequence[str] = (),
+) -> Parts:
+    """Divide the photos of a folder with one folder for each class, or of a table, or read how they
+    were divided. `group` says which photos belong together, as `data.group` does; without it,
+    sessions are estimated.
 
-    Raises ValueError where there are too few photos, or where they changed since they were divided.
+    Raises ValueError where there are too few photos, or where they, or `group`, changed since they
+    were divided.
     """
     dataset = open_dataset(
-        resolve("frozen_efficientnet_lite0", overrides=["data.dataset=folder"]).data.dataset,
-        photos,
-        cache_dir,
-        callback.progress,
-    )
-    counts = np.bincount(dataset.labels, minlength=dataset.num_classes)
-    few = np.flatnonzero(counts < FEWEST_PHOTOS)
-    enough = np.flatnonzero(counts >= FEWEST_PHOTOS)
-    if len(enough) < FEWEST_CLASSES:
-        missing = FEWEST_CLASSES * FEWEST_PHOTOS
-        raise ValueError(
-            f"no answer: {photos} must have at least {FEWEST_CLASSES} classes of"
-            f" {FEWEST_PHOTOS} photos, got {len(enough)} such classes: you need about"
-            f" {missing:,} photos, better 30 of each class"
-        )
-    usable = dataset.without(set(np.flatnonzero(np.isin(dataset.labels, few)).tolist()))
-    parts = Parts(
-        photos=photos.resolve(),
-        out=out,
-        class_names=tuple(dataset.class_names[label] for label in enough),
-        left_out=tuple(dataset.class_names[label] for label in few),
-        num_photos=len(usable),
-    )
-    facts = {"photos": digest_of_names(dataset), "seed": SEED}
+        dataset_component(photos, overrides), photos, cache_dir, callback.progress
+    ).sound()
+    request = {"photos": digest_of_names(dataset), "group": group}
     file = out / FACTS
     if file.exists():
-        if read_json(file) != facts:
+        facts = read_json(file)
+        if {key: facts[key] for key in request} != request:
             raise ValueError(
-                f"{out} holds a decision about other photos than {photos} has now: choose another"
-                " folder with --out"
+                f"{out} holds a decision about other photos or another --group than {photos} and"
+                f" {group!r}: choose another folder with --out"
             )
-        return parts
-    write_parts(parts, compact(usable, enough))
-    write_json(file, facts)
+        return parts_of(facts["parts"], dataset.root, out)
+    require_photos(dataset, photos)
+    parts, usable, sessions, roles = divided(dataset, group, photos, out)
+    write_parts(parts, usable, sessions, roles)
+    kept: dict[str, Any] = asdict(parts)
+    del kept["photos"], kept["out"]
+    write_json(file, {**request, "parts": kept})
     return parts
 
 
+def dataset_component(photos: Path, overrides: Sequence[str]) -> Component:
+    """A table where the folder has one, else class folders. What lies inside these doesn't
+    matter."""
+    settings = [setting for setting in overrides if is_data_setting(setting)]
+    if not any(setting.startswith("data.dataset=") for setting in settings):
+        settings.insert(0, f"data.dataset={kind_of_folder(photos)}")
+    return resolve("frozen_efficientnet_lite0", overrides=settings).data.dataset
+
+
+def kind_of_folder(photos: Path) -> str:
+    """The name of the reader, with its option."""
+    entries = visible(photos) if photos.is_dir() else []
+    folders = [entry.name.lower() for entry in entries if entry.is_dir()]
+    if len(folders) < 2 and any(entry.suffix.lower() in (".csv", ".tsv") for entry in entries):
+        return "csv"
+    if folders and all(name in PARTS for name in folders):
+        return "folder"
+    return '{ name = "folder", parts = "none" }'
+
+
+def is_data_setting(setting: str) -> bool:
+    return setting.strip().startswith("data.dataset")
+
+
+def without_data_settings(overrides: Sequence[str]) -> tuple[str, ...]:
+    """The settings that rows take: what reads the photos has done its work before."""
+    return tuple(setting for setting in overrides if not is_data_setting(setting))
+
+
+def parts_of(facts: dict[str, Any], photos: Path, out: Path) -> Parts:
+    """As they were written."""
+    names = {key: tuple(facts[key]) for key in ("class_names", "left_out")}
+    return Parts(**{**facts, **names}, photos=photos.resolve(), out=out)
+
+
+def require_photos(dataset: Dataset, photos: Path) -> None:
+    """Raises ValueError where too few classes have photos enough."""
+    counts = np.bincount(dataset.labels, minlength=dataset.num_classes)
+    enough = int((counts >= FEWEST_PHOTOS).sum())
+    if enough >= FEWEST_CLASSES:
+        return
+    needed = max(FEWEST_CLASSES, dataset.num_classes) * FEWEST_PHOTOS
+    raise ValueError(
+        f"no answer: {photos} must have at least {FEWEST_CLASSES} classes of {FEWEST_PHOTOS}"
+        f" photos, got {enough} such classes: you need about {needed:,} photos,"
+        f" {FEWEST_PHOTOS} of each class, and have {len(dataset):,}; better 30 of each class"
+    )
+
+
+def divided(
+    dataset: Dataset, group: str, photos: Path, out: Path
+) -> tuple[Parts, Dataset, np.ndarray, np.ndarray]:
+    """The parts, the photos of classes that have enough, and of each its session and its role:
+    `final`, or for rows `train`, `valid`, `test`, or `` where each seed draws that. Raises
+    ValueError where the sessions that a person named can't be divided."""
+    rule, reason = chosen_rule(dataset, group)
+    problem = ""
+    if rule:
+        try:
+            return by_sessions(dataset, rule, reason, photos, out)
+        except ValueError as error:
+            problem = str(error)
+        if group:
+            raise ValueError(f"no answer: {problem}")
+        reason = f"{reason}, but sessions are too few to be kept apart"
+    names, usable, left_out = with_enough(dataset, np.arange(len(dataset)), 1)
+    chosen = make_split(
+        usable, method="stratified", test_fraction=FINAL_FRACTION, seed=DIVISION_SEED
+    )
+    roles = np.full(len(usable), "", object)
+    roles[chosen.test] = "final"
+    parts = Parts(
+        photos=dataset.root.resolve(),
+        out=out,
+        class_names=names,
+        left_out=left_out,
+        num_photos=len(usable),
+        reason=reason,
+    )
+    return parts, usable, np.full(len(usable), "", object), roles
+
+
+def chosen_rule(dataset: Dataset, group: str) -> tuple[str, str]:
+    """What makes a session, and a sentence why. No rule where nothing shows sessions."""
+    if group:
+        return group, f"`--group {group}` says which photos belong together"
+    if {"train", "test"} <= set(dataset.parts or ()):
+        return OWN_PARTS, "somebody divided them into train and test before"
+    sessions = estimate_sessions(dataset, FINAL_FRACTION)
+    if sessions is not None:
+        return sessions.rule, (
+            f"a random split would put {sessions.beside:.0%} of test photos beside one of their"
+            f" own session (chance {sessions.chance:.0%})"
+        )
+    return "", "neither file names nor EXIF data show which photos were taken together"
+
+
+def sessions_of(dataset: Dataset, rule: str) -> np.ndarray:
+    """(photos) the names of their sessions."""
+    if rule != OWN_PARTS:
+        return groups_of(dataset, rule)
+    assert dataset.parts is not None
+    return np.array(["test" if part == "test" else "train" for part in dataset.parts], object)
+
+
+def by_sessions(
+    dataset: Dataset, rule: str, reason: str, photos: Path, out: Path
+) -> tuple[Parts, Dataset, np.ndarray, np.ndarray]:
+    """Three sessions of a class are enough for three parts that share none. Two are enough for
+    training photos that share none with the others. Raises ValueError where there are too few."""
+    sessions = sessions_of(dataset, rule)
+    parts = Parts(
+        photos=dataset.root.resolve(),
+        out=out,
+        class_names=(),
+        num_photos=0,
+        rule=rule,
+        reason=reason,
+    )
+    names, usable, left_out = with_enough(dataset, sessions, 3)
+    if len(names) >= FEWEST_CLASSES and len(usable) >= (1 - MOST_LEFT_OUT) * len(dataset):
+        named = sessions[np.isin(dataset.paths, usable.paths)]
+        try:
+            roles = three_sided(usable, named)
+        except ValueError:
+            pass  # then each class is divided as one with two sessions is
+        else:
+            return (
+                replace(
+                    parts,
+                    class_names=names,
+                    left_out=left_out,
+                    num_photos=len(usable),
+                    split="grouped",
+                ),
+                usable,
+                named,
+                roles,
+            )
+    names, usable, left_out = with_enough(dataset, sessions, 2)
+    if len(names) < FEWEST_CLASSES:
+        raise ValueError(
+            f"by {rule}, {photos} must have at least {FEWEST_CLASSES} classes of"
+            f" {FEWEST_PHOTOS} photos in 2 sessions, got {len(names)}: add photos of other"
+            " sessions, or choose another --group"
+        )
+    named = sessions[np.isin(dataset.paths, usable.paths)]
+    roles = two_sided(usable, named)
+    few = [
+        label
+        for label in range(usable.num_classes)
+        if not {"test", "final"} <= set(roles[usable.labels == label].tolist())
+    ]
+    if few:
+        kept = ~np.isin(usable.labels, few)
+        left_out = (*left_out, *(usable.class_names[label] for label in few))
+        usable = compact(usable, kept)
+        named, roles, names = named[kept], roles[kept], usable.class_names
+    parts = replace(
+        parts, class_names=names, left_out=left_out, num_photos=len(usable), split="given"
+    )
+    return parts, usable, named, roles
+
+
+def with_enough(
+    dataset: Dataset, sessions: np.ndarray, fewest: int
+) -> tuple[tuple[str, ...], Dataset, tuple[str, ...]]:
+    """The names of the classes with photos and sessions enough, their photos, and the names of the
+    others."""
+    counts = np.bincount(dataset.labels, minlength=dataset.num_classes)
+    numbers = np.unique(sessions.astype(str), return_inverse=True)[1]
+    pairs = np.unique(np.stack([dataset.labels, numbers]), axis=1)
+    num_sessions = np.bincount(pairs[0], minlength=dataset.num_classes)
+    enough = (counts >= FEWEST_PHOTOS) & (num_sessions >= fewest)
+    names = np.array(dataset.class_names, object)
+    usable = compact(dataset, enough[dataset.labels]) if enough.any() else dataset
+    return tuple(names[enough].tolist()), usable, tuple(names[~enough].tolist())
+
+
+def three_sided(dataset: Dataset, sessions: np.ndarray) -> np.ndarray:
+    """(photos) `final`, or `` for those that seeds divide. Raises ValueError where some seed could
+    not keep sessions apart among the latter."""
+    final, _ = by_groups(dataset, sessions, FINAL_FRACTION, 0.0, DIVISION_SEED)
+    rest = compact(dataset, ~final)
+    if rest.num_classes < dataset.num_classes:
+        raise ValueError("a class has no photo beside the final part")
+    for seed in SEEDS:
+        by_groups(rest, sessions[~final], TEST_FRACTION, VALID_FRACTION, seed)
+    return np.where(final, "final", "").astype(object)
+
+
+def two_sided(dataset: Dataset, sessions: np.ndarray) -> np.ndarray:
+    """(photos) `train`, or, of sessions that are never trained on, `final`, `test` and `valid` in
+    turn, in an order that depends on the paths alone."""
+    is_query, _ = by_groups(dataset, sessions, ASKED_FRACTION, 0.0, DIVISION_SEED)
+    digests = [
+        hashlib.sha256(f"{DIVISION_SEED} {path}".encode()).hexdigest() for path in dataset.paths
+    ]
+    roles = np.full(len(dataset), "train", object)
+    for label in range(dataset.num_classes):
+        photos = np.flatnonzero(is_query & (dataset.labels == label))
+        for place, photo in enumerate(sorted(photos, key=lambda photo: digests[photo])):
+            roles[photo] = ("final", "test", "valid")[place % 3]
+    return roles
+
+
 def digest_of_names(dataset: Dataset) -> str:
-    """SHA-256 over the paths of the photos, which say their classes."""
-    return hashlib.sha256("\n".join(dataset.paths).encode()).hexdigest()
+    """SHA-256 over the paths of the photos and their classes."""
+    lines = []
+    for path, label in zip(dataset.paths, dataset.labels, strict=True):
+        lines.append(f"{path}\t{dataset.class_names[label]}")
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
-def compact(dataset: Dataset, classes: np.ndarray) -> Dataset:
-    """The data set with only these classes, numbered from 0."""
-    from dataclasses import replace
-
-    return replace(
-        dataset,
-        labels=np.searchsorted(classes, dataset.labels),
-        class_names=tuple(dataset.class_names[label] for label in classes),
-    )
+def compact(dataset: Dataset, kept: np.ndarray) -> Dataset:
+    """The data set with only the photos (photos, bool), and their classes numbered from 0."""
+    rest = dataset.without(set(np.flatnonzero(~kept).tolist()))
+    classes, labels = np.unique(rest.labels, return_inverse=True)
+    names = tuple(dataset.class_names[label] for label in classes)
+    return replace(rest, labels=labels, class_names=names, left_out=dataset.left_out)
 
 
-def write_parts(parts: Parts, dataset: Dataset) -> None:
+def write_parts(parts: Parts, dataset: Dataset, sessions: np.ndarray, roles: np.ndarray) -> None:
     """The final part goes into a list of its own, and all others into a data set of their own."""
-    final = make_split(
-        dataset, method="stratified", test_fraction=FINAL_FRACTION, seed=SEED
-    ).test.tolist()
-    rest = dataset.without(set(final))
-    split = make_split(
-        rest,
-        method="stratified",
-        test_fraction=TEST_FRACTION,
-        valid_fraction=VALID_FRACTION,
-        seed=SEED,
-    )
-    part = np.full(len(rest), "train", object)
-    part[split.test], part[split.valid] = "test", "valid"
-    names = dataset.class_names
     parts.development.mkdir(parents=True, exist_ok=True)
     images = parts.development / "images"
     if not images.is_symlink():
         images.symlink_to(parts.photos, target_is_directory=True)
-    listed = zip(rest.paths, rest.labels, part, strict=True)
-    rows = [(path, names[label], name) for path, label, name in listed]
-    write_csv(parts.development / "train.csv", ("path", "class", "split"), rows)
-    last = [(dataset.paths[image], names[dataset.labels[image]]) for image in final]
-    write_csv(parts.out / FINAL, ("path", "class"), last)
+    names = dataset.class_names
+    lines: list[tuple[str, ...]] = []
+    final: list[tuple[str, str]] = []
+    listed = zip(dataset.paths, dataset.labels, sessions.tolist(), roles.tolist(), strict=True)
+    for path, label, session, role in listed:
+        if role == "final":
+            final.append((path, names[label]))
+        elif parts.split == "given":
+            lines.append((path, names[label], session, role))
+        else:
+            lines.append((path, names[label], session))
+    heads = ("path", "class", SESSION, "split")[: len(lines[0])]
+    write_csv(parts.development / "train.csv", heads, lines)
+    write_csv(parts.out / FINAL, ("path", "class"), final)

@@ -2,9 +2,9 @@
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -14,19 +14,21 @@ from dml_bench.config.experiments import resolve
 from dml_bench.config.variants import variant_name
 from dml_bench.data.cache import View
 from dml_bench.data.images import Unreadable, decode
-from dml_bench.decision.parts import Parts
-from dml_bench.models.embedder import build_embedder
+from dml_bench.decision.parts import SEEDS, Parts, without_data_settings
+from dml_bench.models.embedder import Embedder, build_embedder
+from dml_bench.models.precision import autocast, network_precision
 from dml_bench.runs.execute import execute
 from dml_bench.runs.request import RunRequest
 from dml_bench.runs.run import Run, read_folder
 from dml_bench.system.callbacks import Callback
+from dml_bench.system.devices import choose_device
 
-__all__ = ["ROWS", "Clock", "PlannedRow", "RowSpec", "TimeUp", "plan", "run_row"]
+__all__ = ["ROWS", "Clock", "Pace", "PlannedRow", "RowSpec", "TimeUp", "plan", "run_seed"]
 
-PROBED = 12
+PROBED = 48
 """Photos by which this machine is measured."""
-ROW_SECONDS, STEP_SECONDS = 15.0, 0.0004
-"""What a row takes beside decoding and backbone, and what a head takes for a photo in an epoch."""
+
+Training = Literal["none", "probe", "head"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,31 +38,44 @@ class RowSpec:
     label: str
     experiment: str
     backbone: str
+    training: Training
     overrides: tuple[str, ...] = ()
 
 
-HEAD = ("train.epochs=20",)
+def rows_of(label: str, backbone: str) -> tuple[RowSpec, ...]:
+    """All that is tried on one backbone, in the order of what it needs."""
+    rows = [
+        RowSpec(f"{label}, no training", f"frozen_{backbone}", backbone, "none"),
+        RowSpec(f"{label}, linear probe", f"linearprobe_{backbone}", backbone, "probe"),
+    ]
+    on_backbone = (f"model.backbone.name={backbone}",)
+    for loss, experiment in HEADS.items():
+        rows.append(RowSpec(f"{label}, {loss} head", experiment, backbone, "head", on_backbone))
+    return tuple(rows)
+
+
+HEADS = {
+    "EPSHN": "EPSHN_cosine_head",
+    "softmax": "crossentropy_head",
+    "ArcFace": "ArcFace_cosine_head",
+}
+LITE0 = rows_of("EfficientNet-Lite0", "efficientnet_lite0")
+MOBILENET = rows_of("MobileNetV2", "mobilenet_v2")
 ROWS = (
-    RowSpec("EfficientNet-Lite0, no training", "frozen_efficientnet_lite0", "efficientnet_lite0"),
-    RowSpec(
-        "EfficientNet-Lite0, linear probe", "linearprobe_efficientnet_lite0", "efficientnet_lite0"
-    ),
-    RowSpec("MobileNetV2, no training", "frozen_mobilenet_v2", "mobilenet_v2"),
-    RowSpec("MobileNetV2, linear probe", "linearprobe_mobilenet_v2", "mobilenet_v2"),
-    RowSpec(
-        "EfficientNet-Lite0, EPSHN head",
-        "EPSHN_cosine_efficientnet_lite0_head_sgd",
-        "efficientnet_lite0",
-        HEAD,
-    ),
-    RowSpec(
-        "MobileNetV2, EPSHN head",
-        "EPSHN_cosine_efficientnet_lite0_head_sgd",
-        "mobilenet_v2",
-        (*HEAD, "model.backbone=mobilenet_v2"),
-    ),
+    *LITE0[:2],
+    *MOBILENET[:2],
+    *(row for pair in zip(LITE0[2:], MOBILENET[2:], strict=True) for row in pair),
 )
 """The first needs the least, and each answers a question that those before it leave open."""
+
+FIRST_GUESS: dict[Training, tuple[float, float]] = {
+    "none": (6.0, 0.0),
+    "probe": (8.0, 4e-9),
+    "head": (15.0, 4e-4),
+}
+"""Seconds of a run beside decoding and backbone, before the first run of its kind is measured: for
+any photos, and for each photo in a phase and an epoch, or, of a probe, for each product of photos,
+classes and features."""
 
 
 class TimeUp(Exception):
@@ -80,16 +95,49 @@ class Clock:
         return self.start + self.seconds - time.monotonic()
 
 
+@dataclass(slots=True)
+class Pace:
+    """How much longer runs take than was guessed, measured by those that ended."""
+
+    ratios: dict[Training, float] = field(default_factory=dict)
+
+    def seconds(self, training: Training, guessed: float) -> float:
+        """What a run of this kind will take; of a kind that had no run, at least as guessed."""
+        if training in self.ratios:
+            return guessed * self.ratios[training]
+        return guessed * max([1.0, *self.ratios.values()])
+
+    @property
+    def slower(self) -> float:
+        """How much slower this machine is than was guessed, as far as the first rows say: 1 or
+        more."""
+        return max(1.0, self.ratios.get("none", 1.0))
+
+    def measured(self, training: Training, guessed: float, seconds: float) -> None:
+        """The last run of a kind says what the next will take, the machine being as busy as now."""
+        self.ratios[training] = seconds / guessed
+
+
 @dataclass(frozen=True, slots=True)
 class PlannedRow:
     """A row and how long it would take."""
 
     spec: RowSpec
-    experiment: Experiment
-    overrides: tuple[str, ...]
-    seconds: float
+    experiments: tuple[Experiment, ...]
+    """One for each seed."""
+    named: tuple[str, ...]
+    """The settings in which they differ from the experiment's file."""
+    photo_seconds: float
+    """Decoding and backbone, which no other row has done before."""
+    seed_seconds: float
+    """The rest of the run of a seed, as guessed."""
     final_seconds: float
     """What its answers on the final part take afterwards."""
+
+    @property
+    def seconds(self) -> float:
+        """As guessed, without the final part."""
+        return self.photo_seconds + len(self.experiments) * self.seed_seconds
 
 
 class Interrupting(Callback):
@@ -103,15 +151,15 @@ class Interrupting(Callback):
         if self.clock.left < self.reserve:
             raise TimeUp
 
-    def note(self, text: str) -> None:
-        self.inner.note(text)
-
     def warn(self, text: str) -> None:
         self.inner.warn(text)
 
     def progress(self, message: str, done: int, total: int) -> None:
         self.check()
         self.inner.progress(message, done, total)
+
+    def on_phase(self, name: str, epochs: int, images: int) -> None:
+        self.check()
 
     def on_step(self, images: int, loss: Any) -> None:
         self.check()
@@ -120,45 +168,71 @@ class Interrupting(Callback):
         self.check()
 
 
-def plan(parts: Parts, overrides: Sequence[str]) -> list[PlannedRow]:
-    """All rows in their order, each with its seconds here. A row that shares decoded photos or a
-    backbone with an earlier one takes less."""
+def plan(
+    parts: Parts, overrides: Sequence[str], device: str
+) -> tuple[list[PlannedRow], dict[str, str]]:
+    """All rows in their order, each with its seconds here; and, by label, why others can't be run.
+    A row that shares decoded photos or a backbone with an earlier one takes less. Raises ValueError
+    where none can be run."""
     files = parts.development_photos()
     shown = [files[place] for place in np.linspace(0, len(files) - 1, PROBED).astype(int)]
     num_final = parts.num_photos - len(files)
     rows: list[PlannedRow] = []
-    rates: dict[tuple[str, int], tuple[float, float]] = {}
+    unavailable: dict[str, str] = {}
+    rates: dict[tuple[str, int], tuple[float, float, int]] = {}
     views: set[tuple[str, int]] = set()
     for spec in ROWS:
-        settings = (
-            *spec.overrides,
-            *("data.dataset=csv", "data.split=given", f"unseen={parts.holdouts}"),
-            "data.skip_unreadable=true",
-            *overrides,
-        )
-        experiment = resolve(spec.experiment, overrides=list(settings))
+        experiments = experiments_of(spec, parts, overrides)
+        experiment = experiments[0]
         view = (experiment.images.fit, experiment.images.size)
         key = (spec.backbone, experiment.images.size)
         is_new = key not in rates
+        try:
+            embedder = build_embedder(experiment).eval()
+        except ValueError as problem:
+            unavailable[spec.label] = str(problem)
+            continue
         if is_new:
-            rates[key] = probe(experiment, shown)
-        decoding, embedding = rates[key]
+            rates[key] = probe(experiment, embedder, shown, device)
+        decoding, embedding, dim = rates[key]
         phases = 1 + int(parts.holdouts.rpartition(" ")[2])
-        seconds = ROW_SECONDS + experiment.train.epochs * phases * len(files) * STEP_SECONDS
-        final = 1.0
+        fixed, per_unit = FIRST_GUESS[spec.training]
+        work = {
+            "none": 0,
+            "probe": len(files) * len(parts.class_names) * dim * phases,
+            "head": len(files) * experiment.train.epochs * phases,
+        }[spec.training]
+        photo_seconds, final_seconds = 0.0, 0.1 * phases * len(experiments)
         if is_new:
-            seconds += len(files) * embedding
-            final += num_final * (decoding + embedding)
+            photo_seconds += len(files) * embedding
+            final_seconds += num_final * (decoding + embedding)
         if view not in views:
-            seconds += len(files) * decoding
+            photo_seconds += len(files) * decoding
             views.add(view)
-        rows.append(PlannedRow(spec, experiment, settings, seconds, final))
-    return rows
+        seconds = fixed + per_unit * work
+        named = (*spec.overrides, *without_data_settings(overrides))
+        rows.append(PlannedRow(spec, experiments, named, photo_seconds, seconds, final_seconds))
+    if not rows:
+        raise ValueError(next(iter(unavailable.values())))
+    return rows, unavailable
+
+
+def experiments_of(spec: RowSpec, parts: Parts, overrides: Sequence[str]) -> tuple[Experiment, ...]:
+    """One for each seed. What needs no epochs gives the same again where the split does, and then
+    has one seed."""
+    settings = [*spec.overrides, *parts.settings, "data.skip_unreadable=true"]
+    settings += without_data_settings(overrides)
+    is_same_again = spec.training == "none" and parts.split == "given"
+    seeds = SEEDS[:1] if is_same_again else SEEDS
+    return tuple(resolve(spec.experiment, overrides=[*settings, f"seed={seed}"]) for seed in seeds)
 
 
 @torch.no_grad()
-def probe(experiment: Experiment, files: Sequence[Path]) -> tuple[float, float]:
-    """Seconds for decoding a photo, and for taking it through the backbone."""
+def probe(
+    experiment: Experiment, embedder: Embedder, files: Sequence[Path], device_name: str
+) -> tuple[float, float, int]:
+    """Seconds for decoding a photo, and for taking it through the backbone; and how many features
+    that has."""
     view = View(experiment.images.fit, experiment.images.size)
     start = time.perf_counter()
     pixels = []
@@ -170,20 +244,31 @@ def probe(experiment: Experiment, files: Sequence[Path]) -> tuple[float, float]:
     if not pixels:
         raise ValueError(f"none of {len(files)} photos can be read, e.g. {files[0]}: restore them")
     decoding = (time.perf_counter() - start) / len(pixels)
-    embedder = build_embedder(experiment).eval()
-    batch = torch.from_numpy(np.stack(pixels))
-    embedder.features(batch[:2])
-    start = time.perf_counter()
-    embedder.features(batch)
-    return decoding, (time.perf_counter() - start) / len(pixels)
+    device = choose_device(device_name)
+    precision = network_precision(experiment.train.precision, device, embedder)
+    embedder = embedder.to(device)
+    batch = torch.from_numpy(np.stack(pixels)).to(device)
+    with autocast(device, precision):
+        features = embedder.features(batch[:8])
+        start = time.perf_counter()
+        float(embedder.features(batch).float().sum())  # so that a GPU has ended
+        embedding = (time.perf_counter() - start) / len(pixels)
+    return decoding, embedding, features.shape[1]
 
 
-def run_row(row: PlannedRow, parts: Parts, cache_dir: Path, device: str, heard: Callback) -> Run:
-    """Train and measure a row on the development photos, or read its finished run. Raises
-    TimeUp."""
+def run_seed(
+    row: PlannedRow,
+    experiment: Experiment,
+    parts: Parts,
+    cache_dir: Path,
+    device: str,
+    heard: Callback,
+) -> Run:
+    """Train and measure one seed of a row on the development photos, or read its finished run.
+    Raises TimeUp."""
     request = RunRequest(
-        experiment=row.experiment,
-        variant=variant_name(row.experiment.name, list(row.overrides)),
+        experiment=experiment,
+        variant=variant_name(experiment.name, row.named),
         data_dir=parts.development,
         out=parts.out / "runs",
         cache_dir=cache_dir,

@@ -1,24 +1,25 @@
 """The page of a decision."""
 
 import math
-import shlex
 from collections.abc import Iterator, Sequence
 
-from dml_bench.decision.decide import Decision
+from dml_bench.decision.decide import Decision, by_reason
 from dml_bench.report.document import Block, Cell, Code, Column, Document, Facts, Row, Table, Text
-from dml_bench.report.format import interval_cell, number, percent
+from dml_bench.report.format import counted, interval_cell, number, percent
+from dml_bench.system.terminal import duration
 
 __all__ = ["compose_decision"]
+
+SHOWN = 8
+"""Names of classes that were left out."""
 
 
 def compose_decision(decision: Decision, end: Sequence[Block] = ()) -> Document:
     """One screen: the answer, its numbers, and how to go on."""
     blocks: list[Block] = [Text(headline(decision), "strong"), Facts(tuple(facts(decision)))]
+    blocks.append(Code("\n".join(f"dml-bench {text}" for text in decision.commands), "sh"))
     blocks.append(rows_table(decision))
     blocks += remarks(decision)
-    run = shlex.quote(str(decision.folder))
-    commands = f"dml-bench enrol {run} --images new_classes\ndml-bench predict {run} photo.jpg"
-    blocks.append(Code(commands, "sh"))
     return Document(f"Decision: {decision.parts.photos.name}", (*blocks, *end))
 
 
@@ -35,90 +36,127 @@ def headline(decision: Decision) -> str:
 
 
 def facts(decision: Decision) -> Iterator[tuple[str, str]]:
-    parts, enrolment = decision.parts, decision.enrolment
-    yield "Known classes, P@1", percent(decision.known)
-    yield "New classes, P@1 by nearest photo", percent(decision.new)
-    regret = "the chosen one"
-    if decision.regret > 0:
-        less = number(decision.regret, is_signed=False)
-        regret = f"{decision.best}; the chosen one has {less} points less"
-    yield "Best row on the final part", regret
-    curve = [
-        f"{photos}: {number(value, is_signed=False)}%"
-        for photos, value in zip(enrolment.photos, enrolment.precision, strict=True)
-    ]
-    more = " or more" * (enrolment.needed == max(enrolment.photos, default=0))
-    needed = (
-        f"{enrolment.needed}{more} (P@1 {', '.join(curve)})" if curve else "unknown: too few photos"
-    )
-    yield "Photos that a new class needs", needed
-    yield "Say `unknown`", unknown(decision)
+    parts, chosen = decision.parts, decision.choice.chosen
+    yield "Known classes", f"P@1 {percent(decision.known)}, by {chosen.way}"
+    way: str = chosen.way
+    if not chosen.is_gallery:
+        way = "nearest photo of the same network"
+        yield "Known classes, by the command", f"P@1 {percent(decision.gallery_known)}, by {way}"
+    yield "New classes", f"P@1 {percent(decision.new)}, by {way}"
+    yield "Best row on the final part", regret(decision)
+    yield "Photos that a new class needs", enrolment(decision)
+    yield "Answer unknown", unknown(decision)
     yield "100 more labelled photos", more_photos(decision)
     yield "Cost", cost(decision)
-    yield "Photos", f"{parts.num_photos:,} of {len(parts.class_names):,} classes"
+    yield "Photos", f"{parts.num_photos:,} of {counted(len(parts.class_names), 'class')}"
+    yield "Split", f"{parts.kind}, as {parts.reason}"
+
+
+def regret(decision: Decision) -> str:
+    if not decision.regret > 0:
+        return "the chosen one"
+    less = number(decision.regret, is_signed=False)
+    return f"{decision.best}; the chosen one has {less} points less"
+
+
+def enrolment(decision: Decision) -> str:
+    curve = decision.enrolment
+    if not curve.photos:
+        return "unknown: too few photos"
+    shown = [
+        f"{photos}: {number(value, is_signed=False)}%"
+        for photos, value in zip(curve.photos, curve.precision, strict=True)
+    ]
+    more = " or more" * (curve.needed == max(curve.photos))
+    return f"{curve.needed}{more} (P@1 by photos: {', '.join(shown)})"
 
 
 def unknown(decision: Decision) -> str:
     threshold = decision.threshold
-    if not threshold.promised:
-        return "no threshold can promise 90% right answers with these photos"
-    return (
-        f"below a similarity of {threshold.value:.3f}; it answers"
-        f" {number(decision.answered, is_signed=False)}% of the final photos, of which"
-        f" {number(decision.answered_precision, is_signed=False)}% right"
+    promise = threshold.promise
+    if threshold.lack:
+        return threshold.lack
+    text = (
+        f"below a similarity of {promise.value:.3f}, for {promise.goal:.0%} right answers; it"
+        f" answers {number(threshold.answered, is_signed=False)}% of the final photos"
     )
+    if not math.isnan(threshold.precision):
+        text += f", {number(threshold.precision, is_signed=False)}% of these right"
+    if not math.isnan(threshold.strangers_answered):
+        share = number(threshold.strangers_answered, is_signed=False)
+        text += f", and {share}% of photos of classes that are not enrolled"
+    return text
 
 
 def more_photos(decision: Decision) -> str:
-    if math.isnan(decision.gain):
+    outlook = decision.outlook
+    if math.isnan(outlook.gain):
         return "can't be estimated from so few photos"
     curve = [
         f"{count}: {number(value, is_signed=False)}%"
-        for count, value in zip(
-            decision.photos_per_class, decision.precision_by_photos, strict=True
-        )
+        for count, value in zip(outlook.photos_per_class, outlook.precision, strict=True)
     ]
-    return (
-        f"about {number(decision.gain, is_signed=True)} points (P@1 by photos of a class:"
-        f" {', '.join(curve)})"
-    )
+    gain = number(outlook.gain, is_signed=True)
+    return f"about {gain} points (P@1 by photos of a class: {', '.join(curve)})"
 
 
 def cost(decision: Decision) -> str:
     rate = decision.photos_per_second
-    photos = "" if math.isnan(rate) else f"{rate:.0f} photos a second here; "
-    return f"{photos}{decision.gallery_bytes / 2**20:.1f} MiB of gallery, no training for new ones"
+    texts = [] if math.isnan(rate) else [f"{rate:.0f} photos a second here"]
+    texts.append(f"{decision.gallery_bytes / 2**20:.1f} MiB of gallery")
+    if decision.train_seconds >= 0.5:
+        texts.append(f"{duration(decision.train_seconds)} of training")
+    return f"{', '.join(texts)}, no training for new classes"
 
 
 def rows_table(decision: Decision) -> Table:
     rows = []
     for candidate in decision.choice.candidates:
         value = candidate.precision
+        final = decision.final[f"{candidate.label}: {candidate.way}"]
+        mark = " (chosen)" * (candidate == decision.choice.chosen)
         cells = (
-            Cell(candidate.label),
+            Cell(f"{candidate.label}{mark}"),
             Cell(candidate.way),
+            Cell(interval_cell(final, is_signed=False), final.estimate),
             Cell(interval_cell(value, is_signed=False), value.estimate),
         )
         rows.append(Row(cells))
-    columns = (Column("row", numeric=False), Column("answer by", numeric=False), Column("P@1"))
-    return Table("By these numbers it was chosen: test photos of the rest", columns, tuple(rows))
+    columns = (
+        Column("row", numeric=False),
+        Column("answer by", numeric=False),
+        Column("P@1, final"),
+        Column("P@1, choice"),
+    )
+    return Table("All rows", columns, tuple(rows))
 
 
 def remarks(decision: Decision) -> Iterator[Text]:
     parts = decision.parts
+    trainings = counted(decision.num_seeds, "seed")
     yield Text(
-        "P@1 of the facts is of the final fifth of the photos, which was opened after the choice."
-        " Intervals are 95%, over classes and photos, of one training.",
+        "The final part was opened after the choice. No row was trained on it or chosen by it."
+        f" Intervals are 95%, over classes, photos and {trainings}.",
         "soft",
     )
-    yield Text(
-        "The split is random by class. If photos of one session are on both sides, these numbers"
-        " are too high.",
-        "notice",
-    )
+    if not parts.rule:
+        yield Text(
+            "Photos of one session may be on both sides of this split: then new photos get worse"
+            " answers than these. If you know sessions, name them with `--group`.",
+            "notice",
+        )
+    if parts.split == "given":
+        yield Text(
+            "Some classes have only two sessions: rows train on one. Photos of the other are the"
+            " final part, and those that rows were chosen by.",
+            "notice",
+        )
     if decision.skipped:
-        rows = ", ".join(decision.skipped)
+        rows = "; ".join(decision.skipped)
         yield Text(f"Not run, for want of time: {rows}.", "notice")
+    for labels, reason in by_reason(decision.unavailable):
+        yield Text(f"Not run: {'; '.join(labels)}. {reason}.", "notice")
     if parts.left_out:
-        names = ", ".join(parts.left_out[:8])
-        yield Text(f"Left out, with under 5 photos: {len(parts.left_out)} classes ({names}).")
+        names = ", ".join(parts.left_out[:SHOWN]) + ", ..." * (len(parts.left_out) > SHOWN)
+        count = counted(len(parts.left_out), "class")
+        yield Text(f"Left out, with too few photos or sessions: {count} ({names}).", "notice")

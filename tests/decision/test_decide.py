@@ -7,10 +7,12 @@ import time
 from pathlib import Path
 
 import pytest
+from tiny import dml_bench
 
 import dml_bench as db
 from dml_bench.decision import rows
-from dml_bench.decision.decide import gain_of, run_rows
+from dml_bench.decision.decide import run_rows
+from dml_bench.decision.outlook import gain_of
 from dml_bench.decision.parts import Parts, divide
 from dml_bench.system.callbacks import Callback
 from dml_bench.system.files import read_csv
@@ -29,7 +31,9 @@ def photos(birds, tmp_path) -> Path:
 
 @pytest.fixture
 def one_row(monkeypatch):
+    """And one seed of it."""
     monkeypatch.setattr("dml_bench.decision.rows.ROWS", rows.ROWS[:1])
+    monkeypatch.setattr("dml_bench.decision.rows.SEEDS", (42,))
 
 
 @pytest.fixture
@@ -37,7 +41,7 @@ def two_rows(monkeypatch):
     monkeypatch.setattr("dml_bench.decision.rows.ROWS", rows.ROWS[:2])
 
 
-def decided(photos: Path, out: Path, cache_dir: Path, minutes: float = 5) -> db.DecisionReport:
+def decided(photos: Path, out: Path, cache_dir: Path, minutes: float = 5000) -> db.DecisionReport:
     return db.decide(
         photos, minutes=minutes, out=out, overrides=SMALL, device="cpu", cache_dir=cache_dir
     )
@@ -49,15 +53,15 @@ def test_the_choice_does_not_change_with_the_final_part(photos, one_row, tmp_pat
     divide(photos, second, cache_dir, Callback())
     lines = read_csv(second / "final.csv")
     classes = [line["class"] for line in lines]
+    photo_of = {line["class"]: line["path"] for line in read_csv(second / "development/train.csv")}
     text = "path,class\n"
     for line, name in zip(lines, classes[1:] + classes[:1], strict=True):
         text += f"{line['path']},{name}\n"
-        shutil.copy(photos / lines[0]["path"], photos / "other.jpg")
-        (photos / "other.jpg").replace(photos / line["path"])
+        shutil.copy(photos / photo_of[name], photos / line["path"])
     (second / "final.csv").write_text(text)
     other = decided(photos, second, cache_dir)
     assert other.decision.choice.as_table() == first.decision.choice.as_table()
-    assert other.decision.known.estimate != first.decision.known.estimate
+    assert other.decision.known.estimate > first.decision.known.estimate
 
     finals = {line["path"] for line in lines}
     for file in second.glob("runs/*/*/*/split.csv"):
@@ -74,30 +78,49 @@ def test_the_page_names_each_way_to_answer_and_stays_once_the_final_part_was_ope
     assert "dml-bench enrol" in page and "dml-bench predict" in page
     table = json.loads(made.as_json())
     assert table["final"]["regret"] >= 0
+    assert table["seeds"] == 3
     assert set(table["choice"]["rows"]) == {
         "EfficientNet-Lite0, no training: nearest photo",
         "EfficientNet-Lite0, no training: class means",
-        "EfficientNet-Lite0, linear probe: nearest photo",
         "EfficientNet-Lite0, linear probe: classifier",
     }
-    again = decided(photos, tmp_path / "out", cache_dir, minutes=60)
+    again = decided(photos, tmp_path / "out", cache_dir, minutes=9000)
     assert again.decision.known == made.decision.known
     assert again.decision.choice.as_table() == made.decision.choice.as_table()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("by", ["photo", "mean"])
+def test_the_printed_threshold_is_the_one_that_predict_applies(
+    photos, one_row, tmp_path, cache_dir, monkeypatch, capsys, by
+):
+    monkeypatch.setattr("dml_bench.decision.threshold.GOALS", (0.05,))
+    monkeypatch.setattr("dml_bench.decision.choice.Candidate.by", by)
+    made = decided(photos, tmp_path / "out", cache_dir)
+    promise = made.decision.threshold.promise
+    assert promise.promised
+    _, command = made.decision.commands
+    photo = next(photos.glob("*/*"))
+    arguments = command.replace("photo.jpg", str(photo)).split()
+    capsys.readouterr()
+    assert dml_bench(monkeypatch, *arguments, "--json", "--device", "cpu") == 0
+    applied = json.loads(capsys.readouterr().out)["threshold"]["value"]
+    assert applied == pytest.approx(promise.value)
 
 
 def rows_run(monkeypatch, tmp_path, seconds: list[float], *, stopped: str = "") -> tuple:
     """The labels of the rows that were run in a minute, and of those that were skipped."""
 
-    def run_row(row, *_):
-        if row.spec.label == stopped:
+    def run_seed(row, label, *_):
+        if label == stopped:
             raise rows.TimeUp
-        return row
+        return label
 
-    monkeypatch.setattr("dml_bench.decision.decide.run_row", run_row)
+    monkeypatch.setattr("dml_bench.decision.decide.run_seed", run_seed)
     planned = []
     for spec, duration in zip(rows.ROWS, seconds, strict=False):
-        planned.append(rows.PlannedRow(spec, None, (), duration, 1.0))
-    parts = Parts(photos=tmp_path, out=tmp_path, class_names=(), left_out=(), num_photos=0)
+        planned.append(rows.PlannedRow(spec, (spec.label, spec.label), (), 0.0, duration / 2, 1.0))
+    parts = Parts(photos=tmp_path, out=tmp_path, class_names=(), num_photos=0)
     clock = rows.Clock(60, time.monotonic())
     runs, skipped = run_rows(planned, parts, clock, tmp_path, "cpu", Callback())
     return tuple(runs), skipped
@@ -107,6 +130,16 @@ def test_a_row_that_does_not_fit_ends_the_order(monkeypatch, tmp_path):
     labels = tuple(spec.label for spec in rows.ROWS)
     assert rows_run(monkeypatch, tmp_path, [10, 50, 1]) == (labels[:1], labels[1:3])
     assert rows_run(monkeypatch, tmp_path, [10, 20, 30]) == (labels[:3], ())
+
+
+def test_a_run_that_took_longer_than_guessed_makes_the_next_of_its_kind_longer():
+    pace = rows.Pace()
+    assert pace.seconds("head", 10) == 10
+    pace.measured("none", 5, 15)
+    assert pace.seconds("none", 5) == 15
+    assert pace.seconds("head", 10) == 30
+    pace.measured("head", 10, 12)
+    assert pace.seconds("head", 10) == 12
 
 
 def test_a_row_that_runs_out_of_time_leaves_those_before_it(monkeypatch, tmp_path):
@@ -125,7 +158,7 @@ def test_too_few_photos_are_no_answer(photos, tmp_path, cache_dir):
     for folder in sorted(photos.iterdir()):
         for file in sorted(folder.iterdir())[2:]:
             file.unlink()
-    with pytest.raises(ValueError, match="no answer: .* you need about 20 photos"):
+    with pytest.raises(ValueError, match="no answer: .* you need about 40 photos"):
         decided(photos, tmp_path / "out", cache_dir)
 
 
@@ -134,6 +167,67 @@ def test_other_photos_need_another_folder(photos, tmp_path, cache_dir):
     next(photos.glob("*/*")).unlink()
     with pytest.raises(ValueError, match="choose another folder with --out"):
         divide(photos, tmp_path, cache_dir, Callback())
+
+
+def in_sessions(photos: Path, count: int) -> None:
+    """Each class's photos go into so many folders."""
+    for folder in sorted(photos.iterdir()):
+        for place, file in enumerate(sorted(folder.iterdir())):
+            session = folder / f"day{place % count}"
+            session.mkdir(exist_ok=True)
+            file.rename(session / file.name)
+
+
+def sessions_by_role(parts: Parts) -> dict[str, set[str]]:
+    """The sessions in which rows train, are compared, and are tested at the end."""
+    session_of = {}
+    by_role: dict[str, set[str]] = {"final": {Path(file).parent.name for file in parts.final()[0]}}
+    for line in read_csv(parts.development / "train.csv"):
+        session_of[line["path"]] = line["session"]
+        by_role.setdefault(line.get("split", "rows"), set()).add(line["session"])
+    assert all(Path(path).parent.name == session for path, session in session_of.items())
+    return by_role
+
+
+def test_a_session_is_in_the_final_part_or_among_the_other_photos(photos, tmp_path, cache_dir):
+    in_sessions(photos, 4)
+    parts = divide(photos, tmp_path, cache_dir, Callback(), group="parent")
+    assert (parts.split, parts.kind) == ("grouped", "grouped by parent")
+    by_role = sessions_by_role(parts)
+    assert by_role["final"] and not by_role["final"] & by_role["rows"]
+    assert "data.group=session" in parts.settings
+
+
+def test_two_sessions_of_a_class_train_and_test_apart(photos, tmp_path, cache_dir):
+    in_sessions(photos, 2)
+    parts = divide(photos, tmp_path, cache_dir, Callback(), group="parent")
+    assert parts.split == "given"
+    by_role = sessions_by_role(parts)
+    assert by_role["test"] == by_role["final"] == by_role["valid"]
+    assert by_role["train"] and not by_role["train"] & by_role["final"]
+    again = divide(photos, tmp_path, cache_dir, Callback(), group="parent")
+    assert again == parts
+
+
+def test_one_session_is_no_answer_where_a_person_named_it(photos, tmp_path, cache_dir):
+    in_sessions(photos, 1)
+    with pytest.raises(ValueError, match="in 2 sessions, got 0: add photos of other"):
+        divide(photos, tmp_path, cache_dir, Callback(), group="parent")
+
+
+def test_consecutive_numbers_of_a_camera_stay_on_one_side(photos, tmp_path, cache_dir):
+    number = 0
+    for block in range(3):
+        for folder in sorted(photos.iterdir()):
+            named = sorted(file for file in folder.iterdir() if not file.name.startswith("IMG"))
+            for file in named[: len(named) // (3 - block)]:
+                number += 1
+                file.rename(folder / f"IMG_{number:04}{file.suffix}")
+    parts = divide(photos, tmp_path, cache_dir, Callback())
+    assert parts.rule == "runs"
+    assert "beside one of their own session" in parts.reason
+    sessions = [line["session"] for line in read_csv(parts.development / "train.csv")]
+    assert len(set(sessions)) < len(sessions)
 
 
 def test_twice_the_photos_bring_what_the_last_doubling_brought():
