@@ -85,6 +85,8 @@ class ClassDifference:
 class Comparison:
     first: str
     second: str
+    split: str
+    """How both divided their images: `data.split`, with its rule for groups or times."""
     seeds: tuple[int, ...]
     equal: bool
     """Whether every metric has the same value on every query."""
@@ -142,6 +144,7 @@ def compare(sides: Sequence[Side]) -> list[Comparison]:
             Comparison(
                 first=first,
                 second=second,
+                split=pairs[0].first.experiment.data.described_split,
                 seeds=tuple(pair.first.seed for pair in pairs),
                 equal=are_equal(pairs, [row.metric for row in rows]),
                 overall=tuple(rows),

@@ -1,6 +1,7 @@
 """The experiments side by side: the columns of their protocol, and the numbers in them over all
 seeds."""
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
@@ -56,11 +57,13 @@ class TableRow:
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Lines that may be compared: one protocol, one data set, one profile."""
+    """Lines that may be compared: one protocol, data set, profile and kind of split."""
 
     protocol: str
     dataset: str
     profile: str
+    split: str
+    """How images are divided: `data.split`, with its rule for groups or times."""
     columns: tuple[Column, ...]
     lines: tuple[TableRow, ...]
     priors: SeedPriors
@@ -70,6 +73,11 @@ class Group:
     def title(self) -> str:
         profile = f", profile {self.profile}" if self.profile else ""
         return f"{self.protocol.replace('_', ' ')} on {self.dataset}{profile}"
+
+    @property
+    def title_with_split(self) -> str:
+        """`precision drop on cub, split stratified`"""
+        return f"{self.title}, split {self.split}"
 
     @property
     def explanation(self) -> tuple[str, ...]:
@@ -100,7 +108,10 @@ class Group:
 
     @property
     def slug(self) -> str:
-        return "-".join(part for part in (self.protocol, self.dataset, self.profile) if part)
+        """For names of files. The usual split of the protocol is not named."""
+        usual = protocol_named(self.protocol).splits[0]
+        split = "" if self.split == usual else re.sub(r"[^\w.]+", "-", self.split).strip("-")
+        return "-".join(part for part in (self.protocol, self.dataset, self.profile, split) if part)
 
     @property
     def settings(self) -> tuple[str, ...]:
@@ -119,7 +130,7 @@ def grouped(
     failures: dict[tuple[str, int], str],
     names: Mapping[str, str] = MappingProxyType({}),
 ) -> list[Group]:
-    """The table, or one for each protocol, data set and profile that the rows mix.
+    """The table, or one for each protocol, data set, profile and kind of split that the rows mix.
 
     Args:
         runs: finished runs by experiment and seed.
@@ -127,17 +138,18 @@ def grouped(
         names: short names of the experiments; by default those that this table needs.
     """
     names = names or short_names([replace(row.seeds[0], name=row.name) for row in rows])
-    members: dict[tuple[str, str, str], list[PlannedRow]] = {}
+    members: dict[tuple[str, str, str, str], list[PlannedRow]] = {}
     for row in rows:
         first = row.seeds[0]
         finished = finished_runs(row, runs)
         dataset = finished[0].dataset_name if finished else first.data.dataset.name
-        members.setdefault((first.protocol, dataset, first.profile), []).append(row)
+        key = (first.protocol, dataset, first.profile, first.data.described_split)
+        members.setdefault(key, []).append(row)
     return [_group(key, chosen, runs, failures, names) for key, chosen in members.items()]
 
 
 def _group(
-    key: tuple[str, str, str],
+    key: tuple[str, str, str, str],
     rows: list[PlannedRow],
     runs: dict[tuple[str, int], Run],
     failures: dict[tuple[str, int], str],

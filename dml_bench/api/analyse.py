@@ -59,9 +59,9 @@ def load_run(folder: PathLike, *, data_dir: PathLike | None = None) -> "Run":
 def load_runs(folder: PathLike, *, callback: Callback | None = None) -> "pandas.DataFrame":
     """A table of the finished runs below a folder: one row a run, ordered by folder.
 
-    Columns are `experiment`, `dataset`, `seed`, `folder`, each value of the configuration under
-    its dotted key (`train.epochs`, `loss`, `loss.temperature`), and each metric under its name
-    (`cost_of_being_unseen`), with the bounds of its interval where it has one
+    Columns are `experiment`, `dataset`, `split`, `seed`, `folder`, each value of the configuration
+    under its dotted key (`train.epochs`, `loss`, `loss.temperature`), and each metric under its
+    name (`cost_of_being_unseen`), with the bounds of its interval where it has one
     (`cost_of_being_unseen_low`). A cell is missing where a run has no such value. Of runs that are
     not finished or can't be read, `callback` is warned.
 
@@ -99,6 +99,7 @@ def row_of(run: "Run") -> dict[str, Any]:
     return {
         "experiment": name,
         "dataset": run.summary["dataset"]["name"],
+        "split": run.experiment.data.described_split,
         "seed": table.pop("seed"),
         "folder": str(run.folder),
         **settings(table),

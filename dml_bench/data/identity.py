@@ -33,6 +33,9 @@ class SplitFacts(TypedDict):
     """How a result divided its images."""
 
     fingerprint: str
+    kind: NotRequired[str]
+    """`data.split` with its rule for groups or times (`Data.described_split`). Numbers of two kinds
+    can't be compared."""
     train_images: int
     valid_images: int
     test_images: int
@@ -61,8 +64,9 @@ class OtherData(ValueError):
     """Something that exists already is of other images, labels or parts than those at hand."""
 
 
-def data_facts(dataset: Dataset, split: Split, folder: Path) -> DataFacts:
-    """What a run in `folder` keeps of its data, under `dataset` and `split`."""
+def data_facts(dataset: Dataset, split: Split, folder: Path, kind: str) -> DataFacts:
+    """What a run in `folder` keeps of its data, under `dataset` and `split`, which is of a `kind`
+    (`Data.described_split`)."""
     root = Path(os.path.abspath(dataset.root))  # noqa: PTH100 - links stay links, and `..` goes
     images: DatasetFacts = {
         "name": dataset.name,
@@ -77,6 +81,7 @@ def data_facts(dataset: Dataset, split: Split, folder: Path) -> DataFacts:
         images["opened_fingerprint"] = dataset.opened_fingerprint
     division: SplitFacts = {
         "fingerprint": split.fingerprint,
+        "kind": kind,
         "train_images": len(split.train),
         "valid_images": len(split.valid),
         "test_images": len(split.test),

@@ -161,7 +161,8 @@ def describe_data(run: Run, phase: str) -> str:
     text = (
         f"{markdown(data['name'])}: {data['num_images']:,} images of {data['num_classes']} classes"
         f" (fingerprint `{data['fingerprint'][:16]}`).{drawn} {split['train_images']:,} train,"
-        f" {split['valid_images']:,} validate, {split['test_images']:,} are queries."
+        f" {split['valid_images']:,} validate, {split['test_images']:,} are queries (split"
+        f" {run.experiment.data.described_split})."
     )
     left_out = never_trained_on(run, phase)
     if left_out:

@@ -24,6 +24,7 @@ __all__ = [
     "PhaseOutput",
     "Protocol",
     "Result",
+    "describe_run",
     "phases_of",
     "predictions",
     "protocol_named",
@@ -186,6 +187,14 @@ def protocol_of(experiment: Experiment) -> Protocol:
 def phases_of(experiment: Experiment, dataset: Dataset, split: Split) -> tuple[Phase, ...]:
     """The trainings that the experiment's protocol asks for."""
     return protocol_of(experiment).phases(experiment, dataset, split)
+
+
+def describe_run(summary: Mapping[str, Any]) -> str:
+    """Which run a table is of: experiment, data set, seed, and, where it is known, the kind of
+    split."""
+    text = f"{summary['experiment']} on {summary['dataset']['name']}, seed {summary['seed']}"
+    kind = summary.get("split", {}).get("kind")
+    return f"{text}, split {kind}" if kind else text
 
 
 def predictions(

@@ -25,6 +25,7 @@ from dml_bench.protocols.base import (
     PhaseOutput,
     Protocol,
     Result,
+    describe_run,
     predictions,
     register,
 )
@@ -228,10 +229,7 @@ class ClassDisjoint(Protocol):
         shown = {metric.head: metric.name for metric in retrieval_metrics(recall_k)}
         if "nmi" in retrieval:
             shown["NMI"] = "nmi"
-        title = (
-            f"Retrieval among unseen classes: {summary['experiment']} on"
-            f" {summary['dataset']['name']}, seed {summary['seed']}"
-        )
+        title = f"Retrieval among unseen classes: {describe_run(summary)}"
         caption = (
             f"{retrieval['queries']:,} queries of {len(summary['unseen_classes'])} classes that"
             " were never trained on; means over queries."

@@ -4,6 +4,7 @@ differences of them are in points (hundredths)."""
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from dml_bench.protocols.base import describe_run
 from dml_bench.protocols.holdout_metrics import (
     ALL,
     COST,
@@ -69,7 +70,7 @@ def cost_table(summary: Mapping[str, Any], compared: str) -> OutcomeTable:
     if several:
         heads.append("between\nhold-outs")
     return OutcomeTable(
-        title=f"{summary['experiment']} on {summary['dataset']['name']}, seed {summary['seed']}",
+        title=describe_run(summary),
         heads=tuple(heads),
         rows=tuple(row[: len(heads)] for row in rows),
         caption=(
@@ -139,9 +140,7 @@ def untrained_table(summary: Mapping[str, Any]) -> OutcomeTable:
     reason = summary[NO_DROP_BECAUSE]
     rows.append(("cost of being unseen", reason, ""))
     return OutcomeTable(
-        title=(
-            f"{summary['experiment']} on {summary['dataset']['name']}, seed {summary['seed']}: P@1"
-        ),
+        title=f"{describe_run(summary)}: P@1",
         heads=("classes", "macro", "micro"),
         rows=tuple(rows),
         caption=(

@@ -81,19 +81,20 @@ def compose(
     names: dict[str, str] = {}
     for study in studies:
         suffix = f"-{study.slug}" if len(studies) > 1 else ""
-        blocks += with_suffix(part_of(study, sections), suffix)
+        blocks += with_origin(part_of(study, sections), suffix, study.group.split)
         names |= {line.short: line.name for line in study.group.lines}
     return Document(title, (*blocks, *end), names)
 
 
-def with_suffix(blocks: Iterable[Block], suffix: str) -> list[Block]:
-    """Of several studies each has CSV files of its own."""
+def with_origin(blocks: Iterable[Block], suffix: str, split: str) -> list[Block]:
+    """Of several studies each has CSV files of its own; all say the kind of split."""
     results: list[Block] = []
     for block in blocks:
         if isinstance(block, Data):
-            results.append(replace(block, name=block.name + suffix))
+            named = replace(block, name=block.name + suffix)
+            results.append(named.beside_split(split))
         elif isinstance(block, Details):
-            results.append(replace(block, blocks=tuple(with_suffix(block.blocks, suffix))))
+            results.append(replace(block, blocks=tuple(with_origin(block.blocks, suffix, split))))
         else:
             results.append(block)
     return results

@@ -171,6 +171,15 @@ class Data:
     heads: Sequence[str]
     rows: Sequence[Sequence[Any]]
 
+    def beside_split(self, split: str | Mapping[str, str]) -> "Data":
+        """The same with a last column `split`: the kind of split of all rows, or, by its name, of
+        the experiment in a row's first cell."""
+        if isinstance(split, str):
+            rows = [[*row, split] for row in self.rows]
+        else:
+            rows = [[*row, split[row[0]]] for row in self.rows]
+        return Data(self.name, [*self.heads, "split"], rows)
+
 
 @dataclass(frozen=True, slots=True)
 class Details:

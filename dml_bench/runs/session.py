@@ -39,6 +39,7 @@ from dml_bench.runs.schema import BegunEnvironment, PhaseCost, PhaseSummary, Pla
 from dml_bench.system import distributed, provenance
 from dml_bench.system.code_digest import code_digest
 from dml_bench.system.files import Damaged, write_csv, write_json
+from dml_bench.system.tables import ResultTable
 from dml_bench.training import checkpoint, loop
 from dml_bench.training.batches import epoch_batches, sampled
 from dml_bench.training.build import build
@@ -111,7 +112,8 @@ class RunSession:
             "precision": self.precision,
             "code": code_digest(),
         }
-        facts = data_facts(self.dataset, self.split, self.folder.path)
+        kind = self.experiment.data.described_split
+        facts = data_facts(self.dataset, self.split, self.folder.path, kind)
         before = self.folder.begun
         if before:
             self._require_same_data(before, facts)
@@ -433,7 +435,8 @@ class RunSession:
         result = self.protocol.evaluate(
             self.experiment, self.dataset, self.split, self.phases, outputs
         )
-        write_tables(result, self.folder.path)
+        kind = self.experiment.data.described_split
+        write_tables(result, self.folder.path, kind)
         metrics = result.summary()
         for phase in self.phases:
             of_training = self._of_training(self.folder.phase(phase.name))
@@ -461,8 +464,8 @@ class RunSession:
                 "processor": session["processor"],
             },
         }
-        self.mirror.tables(result.tables())
-        self.mirror.summary(result.highlights())
+        self.mirror.tables(tables_of(result, kind))
+        self.mirror.summary({"split": kind, **result.highlights()})
         return self.folder.write_summary(summary)
 
 
@@ -478,9 +481,14 @@ def total_seconds(costs: Iterable[PhaseCost]) -> float:
     return seconds
 
 
-def write_tables(result: Result, folder: Path) -> None:
+def tables_of(result: Result, split_kind: str) -> dict[str, ResultTable]:
+    """The tables of a result, by name, with the kind of split beside the numbers."""
+    return {name: table.beside("split", split_kind) for name, table in result.tables().items()}
+
+
+def write_tables(result: Result, folder: Path, split_kind: str) -> None:
     """Write all tables of a result, and its predictions, into the run folder."""
-    for name, table in result.tables().items():
+    for name, table in tables_of(result, split_kind).items():
         write_csv(layout.table(folder, name), table.columns, table.rows)
     predictions = result.predictions()
     write_csv(folder / layout.PREDICTIONS, predictions.columns, predictions.rows)

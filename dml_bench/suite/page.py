@@ -60,7 +60,7 @@ def write(folder: Path, report: SuiteReport) -> None:
 def show(console: "Console", report: SuiteReport) -> None:
     """The same tables in the terminal."""
     blocks: list[Block] = [
-        results_table(group, f"{report.title}: {group.title}") for group in report.groups
+        results_table(group, f"{report.title}: {group.title_with_split}") for group in report.groups
     ]
     blocks.append(Heading("What was decided"))
     blocks += with_short_names(decided_blocks(report.decisions), names_of(report))
@@ -79,11 +79,13 @@ def results_document(report: SuiteReport) -> Document:
     blocks = made_by(report)
     for group in report.groups:
         blocks += [
-            Heading(group.title[:1].upper() + group.title[1:], 2),
+            Heading(group.title_with_split[:1].upper() + group.title_with_split[1:], 2),
             results_table(group),
             Text(INTERVALS, "soft"),
             explanations(group),
-            results_data(group, "table" if len(report.groups) == 1 else f"table-{group.slug}"),
+            results_data(
+                group, "table" if len(report.groups) == 1 else f"table-{group.slug}"
+            ).beside_split(group.split),
         ]
     blocks.append(full_names(report))
     blocks.append(runs_data(report.runs))
@@ -119,7 +121,8 @@ def claims_document(report: SuiteReport) -> Document:
     decisions = report.decisions
     blocks = made_by(report)
     blocks += with_short_names(decided_blocks(decisions), names_of(report))
-    blocks += [full_names(report), claims_data(decisions.claims)]
+    splits = {line.name: group.split for group in report.groups for line in group.lines}
+    blocks += [full_names(report), claims_data(decisions.claims).beside_split(splits)]
     if decisions.contrasts:
-        blocks.append(contrasts_data(decisions.contrasts))
+        blocks.append(contrasts_data(decisions.contrasts).beside_split(splits))
     return Document(f"{report.title}: what was decided", tuple(blocks))

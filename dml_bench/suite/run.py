@@ -299,7 +299,8 @@ class SuiteSession:
                 run = self.read(result.job)
                 assert run, "a run that says it is finished left no summary"
                 self.runs[result.job.key] = run
-                results_line = run.protocol.headline(run.summary)
+                split = run.experiment.data.described_split
+                results_line = f"{run.protocol.headline(run.summary)}, split {split}"
             except ValueError as error:
                 result = replace(result, status="failed", reason=str(error))
         if result.status == "failed":
@@ -321,6 +322,7 @@ class SuiteSession:
             "title": suite.title,
             "command": list(suite.command),
             "rows": [row.name for row in suite.rows],
+            "splits": sorted({job.experiment.data.described_split for job in self.jobs}),
             "seeds": sorted({experiment.seed for row in suite.rows for experiment in row.seeds}),
             "profile": suite.profile,
             "overrides": list(suite.overrides),
@@ -343,6 +345,12 @@ class SuiteSession:
             made_with=record.made_with(runs, self.record.sessions),
         )
         page.write(self.report, report)
+        splits = self.facts()["splits"]
+        if len(splits) > 1:
+            display.say(
+                f"one table for each kind of split ({', '.join(splits)}), as their numbers can't be"
+                " compared"
+            )
         session = self.record.session
         facts = self.facts() | {"seed_priors": {g.slug: g.priors.record() for g in groups}}
         self.record.write(facts, session["wall_seconds"], session["ended"])

@@ -14,6 +14,10 @@ class ResultTable:
     columns: tuple[str, ...]
     rows: tuple[tuple[Any, ...], ...]
 
+    def beside(self, column: str, value: Any) -> "ResultTable":
+        """The table with one more column, whose cells are all the same."""
+        return ResultTable((*self.columns, column), tuple((*row, value) for row in self.rows))
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class OutcomeTable:

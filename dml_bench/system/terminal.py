@@ -399,7 +399,8 @@ def differences_table(comparison: Any) -> Table:
     noun = "seed" if len(comparison.seeds) == 1 else "seeds"
     covers = ": intervals of these networks only" if comparison.these_networks_only else ""
     table = Table(
-        title=f"first: {comparison.first}\nsecond: {comparison.second}\n{noun} {seeds}{covers}",
+        title=f"first: {comparison.first}\nsecond: {comparison.second}\n"
+        f"split {comparison.split}, {noun} {seeds}{covers}",
         title_justify="left",
         caption="" if comparison.these_networks_only else Q_VALUE,
         caption_justify="left",

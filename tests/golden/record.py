@@ -56,7 +56,7 @@ TIMINGS = ("_seconds", "_per_second", "_bytes")
 LEFT_OUT = (
     *("cost", "root", "root_from_run"),
     *("digest", "files", "weights_sha256"),  # checksums of files that hold timings
-    *("schema_version", "experiment", "profile", "protocol", "seed"),  # settings, no results
+    *("schema_version", "experiment", "profile", "protocol", "seed", "kind"),  # settings
 )
 """The other keys of JSON values that are no result."""
 
@@ -101,8 +101,7 @@ def digests(folder: Path) -> Digests:
     for path in sorted(folder.rglob("*.safetensors")):
         covered[path.relative_to(folder).as_posix()] = digest_of_tensors(path)
     for path in sorted(folder.rglob("*.csv")):
-        content = path.read_bytes()
-        covered[path.relative_to(folder).as_posix()] = hashlib.sha256(content).hexdigest()
+        covered[path.relative_to(folder).as_posix()] = digest_of_table(path)
     for path in sorted(path for name in FACTS for path in folder.rglob(name)):
         values = json.loads(path.read_text(encoding="utf-8"))
         covered[path.relative_to(folder).as_posix()] = digest_of_values(values)
@@ -130,6 +129,14 @@ def digest_of_tensors(path: Path) -> str:
         first, end = entry["data_offsets"]
         sha.update(content[start + first : start + end])
     return sha.hexdigest()
+
+
+def digest_of_table(path: Path) -> str:
+    """SHA-256 of a CSV file without its last column `split`, which is a setting."""
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    if lines[0].endswith(",split\n"):
+        lines = [line.rpartition(",")[0] + "\n" for line in lines]
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 def digest_of_values(value: Any) -> str:

@@ -14,6 +14,7 @@ from dml_bench.data.split import Split, phases
 from dml_bench.evaluation.search import Neighbours
 from dml_bench.protocols.class_holdout import HoldoutResult
 from dml_bench.runs.session import write_tables
+from dml_bench.system.tables import ResultTable
 
 CLASSES = ("auk", "jay", "owl", "wren")
 LABELS = np.array([0, 0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3])
@@ -317,9 +318,13 @@ def test_wandb_has_the_cost_beside_the_names_of_the_study(answers):
     assert set(answers.scalars()) < set(highlights)
 
 
-def test_every_table_is_written_as_it_is(answers, tmp_path):
-    write_tables(answers, tmp_path)
-    tables = {**answers.tables(), "predictions": answers.predictions()}
+def test_every_table_is_written_with_the_kind_of_split_beside_its_numbers(answers, tmp_path):
+    write_tables(answers, tmp_path, "grouped by shop")
+    tables = {}
+    for name, table in answers.tables().items():
+        rows = [(*row, "grouped by shop") for row in table.rows]
+        tables[name] = ResultTable((*table.columns, "split"), tuple(rows))
+    tables["predictions"] = answers.predictions()
     assert {path.name for path in tmp_path.iterdir()} == {f"{name}.csv" for name in tables}
     for name, table in tables.items():
         with open(tmp_path / f"{name}.csv", encoding="utf-8", newline="") as file:

@@ -232,9 +232,8 @@ def written(root: Path, **contents: bytes) -> Dataset:
 
 
 def told_of(dataset: Dataset, tmp_path: Path) -> dict[str, object]:
-    return data_facts(
-        dataset, make_split(dataset, method="stratified", test_fraction=0.5, seed=42), tmp_path
-    )
+    split = make_split(dataset, method="stratified", test_fraction=0.5, seed=42)
+    return data_facts(dataset, split, tmp_path, "stratified")
 
 
 def test_a_left_out_image_may_stay_or_go_and_is_missed_once_it_is_repaired(tmp_path):

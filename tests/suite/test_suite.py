@@ -519,6 +519,8 @@ def test_a_suite_of_real_runs_leaves_its_page_and_skips_what_is_finished(
     said = capsys.readouterr().out
     assert said.startswith("2 runs; 2 at a time on cpu, ")
     assert "fine seed 42: P@1 all " in said
+    assert "points, split stratified; " in said
+    assert "precision drop on cub, split stratified" in said
     assert "diverges seed 42: failed: the loss is nan in phase all, epoch 1, step " in said
     report = tmp_path / "suite" / "own-cub"
     check_page(
@@ -550,6 +552,7 @@ def check_page(report: Path, summary: dict[str, Any]) -> None:
     )
     assert fine["cost_of_being_unseen_compares"] == "other classes"
     assert (fine["seeds"], fine["failed"]) == ("1", "")
+    assert (fine["split"], diverges["split"]) == ("stratified", "stratified")
     assert (diverges["seeds"], diverges["precision_at_1_macro"]) == ("0", "")
     assert diverges["failed"].startswith("seed 42: the loss is nan in phase all, epoch 1")
     page_rows = [
