@@ -183,6 +183,18 @@ def test_the_command_line_is_imported_without_anything_heavy():
     )
 
 
+def test_no_test_imports_fiftyone_but_those_that_connect_it():
+    """Whoever imports it first decides for all tests of the process on its database and plug-ins;
+    `find_spec` says whether it is there."""
+    statement = re.compile(r"""^ *(import|from) fiftyone|importorskip\(["']fiftyone""", re.M)
+    importing_it = {
+        path.name
+        for path in Path(__file__).parent.rglob("*.py")
+        if statement.search(path.read_text(encoding="utf-8"))
+    }
+    assert importing_it == {"test_fiftyone.py"}
+
+
 def importing() -> list[str]:
     """The modules that import something; parsing them all would hold up every collection."""
     statement = re.compile(r"^\s*(from|import) ", re.M)

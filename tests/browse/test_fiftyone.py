@@ -61,6 +61,7 @@ MAPS = {"all": MAP, "limited": -MAP}
 def fiftyone(tmp_path_factory) -> Iterator[Any]:
     """Connected to a database of its own, to which no other test is led. FiftyOne can't be
     connected a second time, which a process would need that gets some of these tests later."""
+    assert "fiftyone" not in sys.modules, "a test before imported FiftyOne without its database"
     before = dict(os.environ)
     os.environ.pop(URI, None)
     with warnings.catch_warnings():

@@ -3,8 +3,6 @@ import json
 import random
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -14,6 +12,7 @@ import torch
 from forked import ForkedCommand
 from safetensors.torch import load_file
 from tiny import start, tiny, train
+from wandb_records import read_back
 
 from dml_bench.data.cache import UnreadableImages
 from dml_bench.data.inputs import ImageInputs
@@ -584,10 +583,7 @@ def test_what_w_and_b_logged_offline_is_what_the_run_folder_holds(
     folder = train(birds, cache_dir, tmp_path, mirror=mirror_in_wandb("offline")).folder
     (mirrored,) = (folder / "wandb").glob("offline-run-*")
     assert mirrored.name.endswith(json.loads((folder / "environment.json").read_text())["wandb_id"])
-    tool = Path(sys.executable).with_name("wandb")
-    said = subprocess.run(
-        [tool, "leet", "inspect", "--json", mirrored], capture_output=True, text=True, check=True
-    ).stdout
+    said = json.dumps(read_back(mirrored, tmp_path))
     records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     for name in ("train_loss", "test_accuracy", "train_loss2", "test_accuracy2"):
         assert name in said

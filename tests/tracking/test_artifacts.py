@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from test_wandb_mirror import of_type, read_back
 from tiny import train
+from wandb_records import of_type, read_back
 
 from dml_bench.runs.arrays import read_arrays
 from dml_bench.runs.run import read_folder

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import pytest
 from PIL import Image
+from wandb_records import of_type, read_back, sealed_environment
 
 from dml_bench.system.tables import ResultTable
 from dml_bench.tracking import wandb_mirror
@@ -68,15 +69,6 @@ class ProcessResult(NamedTuple):
     seconds: float
 
 
-def sealed_environment(home: Path, **extra: str) -> dict[str, str]:
-    kept = {
-        name: value
-        for name, value in os.environ.items()
-        if not name.startswith(("WANDB", "XDG_", "NETRC"))
-    }
-    return kept | {"HOME": str(home), "WANDB_ERROR_REPORTING": "false"} | extra
-
-
 def run_script(
     body: str, home: Path, *, stdin: int | None = None, **environment: str
 ) -> ProcessResult:
@@ -93,24 +85,6 @@ def run_script(
     )
     facts = json.loads(done.stdout.splitlines()[-1]) if done.stdout else {}
     return ProcessResult(facts, done.returncode, done.stderr or "", time.monotonic() - started)
-
-
-def read_back(wandb_folder: Path, home: Path) -> list[dict[str, Any]]:
-    """The records that wandb's own reader finds in one run's folder."""
-    command = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(wandb_folder)]
-    text = subprocess.run(
-        command,
-        env=sealed_environment(home),
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=30,
-    ).stdout
-    return [json.loads(line) for line in text.splitlines()]
-
-
-def of_type(records: list[dict[str, Any]], name: str) -> list[dict[str, Any]]:
-    return [record[name] for record in records if record["type"] == name]
 
 
 class Mirrored(NamedTuple):
