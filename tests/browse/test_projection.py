@@ -123,32 +123,9 @@ def test_images_that_one_of_two_maps_lacks_do_not_count_when_they_are_laid_alike
     )
 
 
-@pytest.mark.timeout(1200)
-def test_umap_gives_the_same_bits_twice_keeps_classes_apart_and_puts_new_images_beside_their_like(
-    tmp_path: Path,
-):
-    draws = np.random.default_rng(5)
-    centres = np.eye(3, 16)
-    labels = np.repeat([0, 1, 2], 30)
-    embeddings, new = (
-        unit(centres[of] + 0.05 * draws.normal(size=(len(of), 16)))
-        for of in (labels, np.array([2, 0]))
-    )
-    first = project(embeddings, np.empty((0, 16)), tmp_path / "one.safetensors")
-    again = project(embeddings, new, tmp_path / "two.safetensors")
-    assert first.shape == (90, 2)
-    assert first.dtype == np.float32
-    np.testing.assert_array_equal(again[:90], first)
-    middles = np.stack([first[labels == label].mean(0) for label in range(3)])
-    away = np.linalg.norm(again[:, None] - middles, axis=2)
-    assert away.argmin(1).tolist() == [*labels.tolist(), 2, 0]
-    kept = (tmp_path / "two.safetensors").stat().st_mtime_ns
-    np.testing.assert_array_equal(project(embeddings, new, tmp_path / "two.safetensors"), again)
-    assert (tmp_path / "two.safetensors").stat().st_mtime_ns == kept
+# Maps by UMAP, which compiles itself for each process, so that one draws them all
 
-
-def test_a_map_leaves_pytorch_the_threads_that_it_had(tmp_path):
-    script = """
+DRAW = """
 import sys
 from pathlib import Path
 
@@ -157,17 +134,54 @@ import torch
 
 from dml_bench.browse.projection import project
 
-vectors = np.random.default_rng(0).normal(size=(60, 8)).astype(np.float32)
-vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-project(vectors, vectors[:3], Path(sys.argv[1]) / "map.safetensors")
-print(torch.get_num_threads())
+folder = Path(sys.argv[1])
+embeddings, new = (np.load(folder / f"{name}.npy") for name in ("embeddings", "new"))
+np.save(folder / "first.npy", project(embeddings, new[:0], folder / "one.safetensors"))
+np.save(folder / "again.npy", project(embeddings, new, folder / "two.safetensors"))
+(folder / "threads of pytorch").write_text(str(torch.get_num_threads()))
 """
-    threads = subprocess.run(
-        [sys.executable, "-c", script, str(tmp_path)],
-        env=os.environ | {"NUMBA_NUM_THREADS": "2", "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=120,
-    ).stdout
-    assert threads == "1\n"
+LABELS, NEW_LABELS = [0] * 30 + [1] * 30 + [2] * 30, [2, 0]
+
+
+@pytest.fixture(scope="module")
+def drawn(made_once) -> Path:
+    """A folder with three classes' embeddings, two more, and their maps without and with those, by
+    a process that gives numba two threads and PyTorch one."""
+
+    def draw(folder: Path) -> None:
+        draws = np.random.default_rng(5)
+        for name, labels in (("embeddings", LABELS), ("new", NEW_LABELS)):
+            vectors = np.eye(3, 16)[labels] + 0.05 * draws.normal(size=(len(labels), 16))
+            np.save(folder / f"{name}.npy", unit(vectors))
+        subprocess.run(
+            [sys.executable, "-c", DRAW, str(folder)],
+            env=os.environ | {"NUMBA_NUM_THREADS": "2", "OMP_NUM_THREADS": "1"},
+            check=True,
+            timeout=1000,
+        )
+
+    return made_once("maps", draw)
+
+
+@pytest.mark.timeout(1200)
+def test_umap_gives_the_same_bits_twice_keeps_classes_apart_and_puts_new_images_beside_their_like(
+    drawn: Path, without_umap
+):
+    embeddings, new, first, again = (
+        np.load(drawn / f"{name}.npy") for name in ("embeddings", "new", "first", "again")
+    )
+    assert first.shape == (90, 2)
+    assert first.dtype == np.float32
+    np.testing.assert_array_equal(again[:90], first)
+    labels = np.array(LABELS)
+    middles = np.stack([first[labels == label].mean(0) for label in range(3)])
+    away = np.linalg.norm(again[:, None] - middles, axis=2)
+    assert away.argmin(1).tolist() == LABELS + NEW_LABELS
+    kept = (drawn / "two.safetensors").stat().st_mtime_ns
+    np.testing.assert_array_equal(project(embeddings, new, drawn / "two.safetensors"), again)
+    assert (drawn / "two.safetensors").stat().st_mtime_ns == kept
+
+
+@pytest.mark.timeout(1200)
+def test_a_map_leaves_pytorch_the_threads_that_it_had(drawn: Path):
+    assert (drawn / "threads of pytorch").read_text() == "1"
