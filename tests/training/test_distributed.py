@@ -19,6 +19,7 @@ from forked import ForkedProgram
 from safetensors.torch import load_file
 from tiny import command, tiny, train
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+from torch.distributed.run import main as torchrun
 from two_processes import OWN_STATISTICS, RUNS
 
 from dml_bench.data.datasets import open_dataset
@@ -35,34 +36,14 @@ turn over, on one processor and not on the next."""
 PHASES = ("all", "limited")
 
 
-def torchrun(*arguments: str) -> list[str]:
+def start(*arguments: str) -> ForkedProgram:
+    """torchrun itself is a fork of this process; the two that it starts are programs of their
+    own."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    return [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--nproc-per-node",
-        "2",
-        "--master-port",
-        str(port),
-        *arguments,
-    ]
-
-
-def one_thread() -> dict[str, str]:
-    return os.environ | {"OMP_NUM_THREADS": "1"}
-
-
-def start(*arguments: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        torchrun(*arguments),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=one_thread(),
-    )
+    options = ["--nproc-per-node", "2", "--master-port", str(port), *arguments]
+    return ForkedProgram(partial(torchrun, options), variables={"OMP_NUM_THREADS": "1"})
 
 
 def in_two_forks(task: str, birds: Path, cache: Path, out: Path) -> None:
