@@ -14,6 +14,9 @@ A page marks a number in a sentence, and a table, by comments that are not shown
     ...
     <!-- end -->
 
+A column `METRIC of FOLDER` is of other records, as of another kind of split. Where features can't
+differ between phases, a cell of a drop or of a cost says why.
+
 A number is written as `percent` (61.2%) or `points` (20.3 points); with an interval as
 `percent_interval` (61.2% [56.0, 66.1]) or `points_interval`. EXPERIMENT is the name of a row, or
 `pooled` for the mean over all metric-learning rows. METRIC is the name of a metric, as in the CSV
@@ -32,7 +35,7 @@ from dml_bench.analysis.collect import collect, studies_of
 from dml_bench.analysis.study import QUANTITIES, Study
 from dml_bench.evaluation.statistics import Interval
 from dml_bench.report.format import hundred, percent, points
-from dml_bench.runs.metrics import measure, metric_of
+from dml_bench.runs.metrics import measure, metric_of, metrics_of
 from dml_bench.system.markdown import sentence
 
 __all__ = ["main", "rewritten"]
@@ -54,9 +57,9 @@ def study_in(folder: Path) -> Study:
     return studies[0]
 
 
-def measured(study: Study, experiment: str, metric: str) -> tuple[Interval | int, bool]:
-    """A metric of an experiment as the report has it, and whether it is shown with its sign.
-    Raises ValueError where the study does not have the experiment."""
+def measured(study: Study, experiment: str, metric: str) -> tuple[Interval | int | str, bool]:
+    """A metric of an experiment as the report has it, or why it has none, and whether it is shown
+    with its sign. Raises ValueError where the study does not have the experiment."""
     if experiment == "pooled":
         return pooled(study, metric), True
     lines = [line for line in study.finished if line.name == experiment]
@@ -66,6 +69,9 @@ def measured(study: Study, experiment: str, metric: str) -> tuple[Interval | int
     runs = lines[0].runs
     if metric == "seeds":
         return len(runs), False
+    absent = lines[0].no_drop_because
+    if absent and metric not in metrics_of(runs[0].experiment):
+        return absent, False
     declared = metric_of(runs[0].experiment, metric)
     return measure(runs, metric, study.group.priors.of(metric)), declared.signed
 
@@ -92,7 +98,7 @@ def number(match: re.Match[str], root: Path) -> str:
     """The text of one number."""
     _, folder, experiment, metric, form, *_ = match.groups()
     value, _ = measured(study_in(root / folder), experiment, metric)
-    if isinstance(value, int):
+    if isinstance(value, int | str):
         return str(value)
     if form not in FORMS:
         raise ValueError(f"the form of a number must be one of {', '.join(FORMS)}, got {form}")
@@ -102,18 +108,22 @@ def number(match: re.Match[str], root: Path) -> str:
 def table(match: re.Match[str], root: Path) -> str:
     """The lines of one table, in percent and points."""
     _, folder, text, *_ = match.groups()
-    study, options = study_in(root / folder), tomllib.loads(text)
-    heads, metrics = list(options["columns"]), list(options["columns"].values())
+    options = tomllib.loads(text)
+    heads = list(options["columns"])
     lines = [["experiment", *map(sentence, heads)], ["---", *(["--:"] * len(heads))]]
     for label, experiment in options["rows"].items():
-        cells = [cell_of(*measured(study, experiment, metric)) for metric in metrics]
+        cells = []
+        for column in options["columns"].values():
+            metric, _, elsewhere = column.partition(" of ")
+            study = study_in(root / (elsewhere or folder))
+            cells.append(cell_of(*measured(study, experiment, metric)))
         lines.append([sentence(label), *cells])
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
-def cell_of(value: Interval | int, is_signed: bool) -> str:
+def cell_of(value: Interval | int | str, is_signed: bool) -> str:
     """`61.2 [56.0, 66.1]`"""
-    if isinstance(value, int):
+    if isinstance(value, int | str):
         return str(value)
     sign = "+" if is_signed else ""
     low, high = hundred(value.low, sign), hundred(value.high, sign)

@@ -10,6 +10,7 @@ from typing import Any
 from dml_bench.analysis.priors import SeedPriors
 from dml_bench.analysis.seen_images import seen_in_pretraining
 from dml_bench.analysis.short_names import short_names
+from dml_bench.config.experiments import value_at as value_in_experiment
 from dml_bench.config.tables import PlannedRow
 from dml_bench.config.variants import settings_in
 from dml_bench.evaluation import collapse
@@ -47,6 +48,17 @@ class TableRow:
     def no_drop_because(self) -> str:
         """Why there is neither drop nor cost of being unseen; empty where features are trained."""
         return self.runs[0].experiment.no_drop_because if self.runs else ""
+
+    def setting(self, key: str) -> Any:
+        """Its value of what distinguishes variants in this table; None where it has no such
+        setting."""
+        if key in self.settings or not self.runs:
+            return self.settings.get(key)
+        try:
+            value = value_in_experiment(self.runs[0].experiment, key)
+        except AttributeError:  # an option of a component that this experiment does not use
+            return None
+        return getattr(value, "name", value)
 
     @property
     def remarks(self) -> tuple[str, ...]:

@@ -118,7 +118,8 @@ def dots(colour: str, marker: str) -> dict[str, Any]:
 
 def name_of(study: Study, line: TableRow) -> str:
     """A classifier is asked by its features here, not by its logits."""
-    return f"{line.short} (features)" if line in study.rivals else line.short
+    is_classifier = line in study.rivals or line in study.linear_probes
+    return f"{line.short} (features)" if is_classifier else line.short
 
 
 def unseen_cost_dots(study: Study) -> ReportFigure:

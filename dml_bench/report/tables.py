@@ -92,7 +92,7 @@ def is_measured(group: Group, place: int) -> bool:
 
 def results_row(group: Group, line: TableRow, costs: Sequence[int]) -> Row:
     cells = [name_cell(line)]
-    cells += [setting_cell(line.settings.get(key)) for key in group.settings]
+    cells += [setting_cell(line.setting(key)) for key in group.settings]
     cells.append(Cell(count_seeds(line), float(len(line.runs))))
     for column, value in zip(group.columns, line.values, strict=True):
         if value is None and line.no_drop_because:
@@ -162,7 +162,7 @@ def heads_of(column: TableColumn) -> list[str]:
 
 def results_numbers(group: Group, line: TableRow) -> list[Any]:
     row: list[Any] = [line.name]
-    row += [blank(line.settings.get(key)) for key in group.settings]
+    row += [blank(line.setting(key)) for key in group.settings]
     row.append(len(line.runs))
     for column, value in zip(group.columns, line.values, strict=True):
         row += numbers_of(value, has_interval=bool(column.interval))

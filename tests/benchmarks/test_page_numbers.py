@@ -23,6 +23,7 @@ RIGHT = {
     "all": [[1, 1, 0, 0], [1, 1, 1, 1], [1, 0, 1, 1]],
     "limited": [[1, 0, 0, 0], [1, 0, 1, 0], [0, 0, 1, 0]],
 }
+ALL = [[1] * 4] * 3
 
 
 @pytest.fixture
@@ -70,6 +71,20 @@ rows = {{ "the baseline" = "{BASELINE}", "ArcFace" = "{OTHER}" }}
     assert [line.split(" | ")[0] for line in lines[8:10]] == ["| the baseline", "| ArcFace"]
     assert lines[8].endswith("| 2 |")
     assert lines[10:] == ["<!-- end -->", "", "after"]
+
+
+def test_a_column_may_be_of_other_records(place):
+    write_record(
+        place / "random",
+        finish(place / "runs2", experiment(BASELINE, seed=7), RIGHT | {"all": ALL}),
+    )
+    marks = f"""<!-- numbers of {FOLDER}
+columns = {{ "here" = "seeds", "there" = "precision_at_1_macro of random" }}
+rows = {{ "the baseline" = "{BASELINE}" }}
+-->
+"""
+    page = page_numbers.rewritten(f"{marks}<!-- end -->\n", place)
+    assert page.splitlines()[6].startswith("| the baseline | 2 | 100.0")
 
 
 def test_what_is_not_recorded_is_said_with_what_is(place):
