@@ -194,6 +194,7 @@ def tried(photos: PhotoSet, data_dir: Path, work: Path, minutes: float) -> Outco
         "chosen": f"{numbers['choice']['row']}: {numbers['choice']['way']}",
         "final": numbers["final"],
         "rows": numbers["choice"]["rows"],
+        "minutes": {"allowed": minutes, "used": numbers["seconds"] / 60},
         "skipped": numbers["skipped_rows"],
         "unavailable": list(numbers["unavailable_rows"]),
         "held": held,
@@ -207,7 +208,7 @@ def line_of(outcome: Outcome) -> list[str]:
     head = [outcome["set"], outcome["about"]]
     verdict = "yes" if outcome["as_wanted"] else "NO"
     if "final" not in outcome:
-        return [*head, "-", "no answer", "-", "-", "-", verdict]
+        return [*head, "-", "no answer", "-", "-", "-", "-", verdict]
     known, final = outcome["final"]["known"], outcome["final"]
     estimate = f"{100 * known['estimate']:.1f}"
     if known["low"] is not None:
@@ -220,16 +221,20 @@ def line_of(outcome: Outcome) -> list[str]:
         outcome["chosen"],
         estimate,
         f"{100 * final['regret']:.1f} ({final['best']})" if final["regret"] > 0 else "0",
+        f"{outcome['minutes']['used']:.1f} of {outcome['minutes']['allowed']:g}",
         verdict,
     ]
 
 
 def write(outcomes: list[Outcome], out: Path) -> None:
     """The record and its page."""
-    heads = ["set", "photos", "split", "answer", "chosen", "P@1, final", "regret", "as wanted"]
+    heads = ["set", "photos", "split", "answer", "chosen", "P@1, final", "regret", "minutes"]
+    heads.append("as wanted")
     lines = ["# Six sets of photos, decided", "", *(__doc__ or "").splitlines()[5:], ""]
     lines += table(heads, [line_of(outcome) for outcome in outcomes])
-    lines += ["", "Regret: points that the best row on the final part has more.", ""]
+    lines += ["", "Regret: points that the best row on the final part has more."]
+    busy = os.getloadavg()[0]
+    lines += [f"Load average at the end: {busy:.1f}. On a busy machine, fewer rows fit.", ""]
     for outcome in outcomes:
         if outcome["why"]:
             lines += [f"- {outcome['set']}: {outcome['why']}"]

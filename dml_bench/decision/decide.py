@@ -191,12 +191,18 @@ def folders_of(out: Path, runs: Row) -> list[str]:
 
 def say_plan(rows: Sequence[PlannedRow], unavailable: Mapping[str, str], left: float) -> str:
     """Which rows fit into the time, with their seconds, and why others can't be run."""
-    lines, spent, fits = [], 0.0, True
+    lines: list[str] = []
+    done: set[str] = set()
+    spent = 0.0
     for row in rows:
-        spent += row.seconds + row.final_seconds
-        fits = fits and spent <= left
-        verdict = "fits" if fits else "does not fit"
-        lines.append(f"  {row.spec.label}: about {duration(row.seconds)}, {verdict}")
+        of_photos, of_final = row.left_of(done)
+        seconds = of_photos + len(row.experiments) * row.seed_seconds
+        verdict = "does not fit"
+        if spent + seconds + of_final + row.final_seconds <= left:
+            verdict = "fits"
+            spent += seconds + of_final + row.final_seconds
+            done.update(work.name for work in row.shared)
+        lines.append(f"  {row.spec.label}: about {duration(seconds)}, {verdict}")
     for labels, reason in by_reason(unavailable):
         lines.append(f"not run: {'; '.join(labels)}: {reason}")
     first = f"rows in their order, for {left / 60:.1f} minutes (each row corrects the next guess):"
@@ -217,40 +223,45 @@ def run_rows(
     device: str,
     callback: Callback,
 ) -> tuple[dict[str, Row], tuple[str, ...]]:
-    """The runs of the rows that fit, by label, and the labels of the others. A run keeps what it
-    did, so the same command goes on. Raises ValueError where not even the first row fits."""
+    """The runs of the rows that fit, by label, and the labels of the others. A row that does not
+    fit is left out, as a later one may need less. A run keeps what it did, so the same command goes
+    on. Raises ValueError where no row fits."""
     rows: dict[str, Row] = {}
+    done: set[str] = set()
     final_seconds, pace = 0.0, Pace()
     for row in planned:
+        of_photos, of_final = row.left_of(done)
+        of_final += row.final_seconds
         runs: list[Run] = []
         begun = time.monotonic()
         try:
             for number, experiment in enumerate(row.experiments):
                 left = len(row.experiments) - number
-                after = pace.slower * (page_seconds(parts) + final_seconds + row.final_seconds)
+                after = pace.slower * (page_seconds(parts) + final_seconds + of_final)
                 needed = left * pace.seconds(row.spec.training, row.seed_seconds)
-                needed += row.photo_seconds * (number == 0)
+                needed += of_photos * (number == 0)
                 if needed + after > clock.left:
                     raise TimeUp
                 heard = Interrupting(callback, clock, after)
                 start = time.monotonic()
                 runs.append(run_seed(row, experiment, parts, cache_dir, device, heard))
-                seconds = time.monotonic() - start - row.photo_seconds * (number == 0)
+                seconds = time.monotonic() - start
                 # What was finished before an interruption takes no time, and measures nothing; nor
                 # does a run that also decoded photos.
-                measures = number > 0 or not row.photo_seconds
+                measures = number > 0 or not of_photos
                 if measures and seconds > 1:
                     pace.measured(row.spec.training, row.seed_seconds, seconds)
         except TimeUp:
-            break
+            continue
         rows[row.spec.label] = tuple(runs)
-        final_seconds += row.final_seconds
+        done.update(work.name for work in row.shared)
+        final_seconds += of_final
         took, left_over = duration(time.monotonic() - begun), duration(max(clock.left, 0))
         callback.note(f"{row.spec.label}: took {took}, {left_over} left")
     if not rows:
-        first = planned[0]
-        needed = first.photo_seconds
-        needed += pace.slower * (first.final_seconds + page_seconds(parts))
+        first = planned[0]  # which needs the least
+        needed, of_final = first.left_of(done)
+        needed += pace.slower * (of_final + first.final_seconds + page_seconds(parts))
         needed += len(first.experiments) * pace.seconds(first.spec.training, first.seed_seconds)
         raise ValueError(
             f"no answer: --minutes must be at least about {math.ceil(needed / 60 + 0.5)} for"

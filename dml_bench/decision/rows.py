@@ -1,7 +1,7 @@
 """The rows of a decision in their fixed order: how long each would take here, and their runs."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -23,7 +23,17 @@ from dml_bench.runs.run import Run, read_folder
 from dml_bench.system.callbacks import Callback
 from dml_bench.system.devices import choose_device
 
-__all__ = ["ROWS", "Clock", "Pace", "PlannedRow", "RowSpec", "TimeUp", "plan", "run_seed"]
+__all__ = [
+    "ROWS",
+    "Clock",
+    "Pace",
+    "PlannedRow",
+    "RowSpec",
+    "SharedWork",
+    "TimeUp",
+    "plan",
+    "run_seed",
+]
 
 PROBED = 48
 """Photos by which this machine is measured."""
@@ -70,7 +80,7 @@ ROWS = (
 
 FIRST_GUESS: dict[Training, tuple[float, float]] = {
     "none": (6.0, 0.0),
-    "probe": (8.0, 4e-9),
+    "probe": (8.0, 5e-8),
     "head": (15.0, 4e-4),
 }
 """Seconds of a run beside decoding and backbone, before the first run of its kind is measured: for
@@ -79,7 +89,7 @@ classes and features."""
 
 
 class TimeUp(Exception):
-    """The time that was allowed is over."""
+    """The time that was allowed is over, or would be."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +129,16 @@ class Pace:
 
 
 @dataclass(frozen=True, slots=True)
+class SharedWork:
+    """What one row does for all that come after it: decoded photos, or features of a backbone."""
+
+    name: str
+    seconds: float
+    final_seconds: float
+    """The same for the photos of the final part, afterwards."""
+
+
+@dataclass(frozen=True, slots=True)
 class PlannedRow:
     """A row and how long it would take."""
 
@@ -127,17 +147,17 @@ class PlannedRow:
     """One for each seed."""
     named: tuple[str, ...]
     """The settings in which they differ from the experiment's file."""
-    photo_seconds: float
-    """Decoding and backbone, which no other row has done before."""
+    shared: tuple[SharedWork, ...]
+    """What it needs and an earlier row may have done."""
     seed_seconds: float
     """The rest of the run of a seed, as guessed."""
     final_seconds: float
-    """What its answers on the final part take afterwards."""
+    """What its answers on the final part take afterwards, without shared work."""
 
-    @property
-    def seconds(self) -> float:
-        """As guessed, without the final part."""
-        return self.photo_seconds + len(self.experiments) * self.seed_seconds
+    def left_of(self, done: Collection[str]) -> tuple[float, float]:
+        """The seconds of shared work that is not done, and what it means for the final part."""
+        left = [work for work in self.shared if work.name not in done]
+        return sum(work.seconds for work in left), sum(work.final_seconds for work in left)
 
 
 class Interrupting(Callback):
@@ -172,46 +192,41 @@ def plan(
     parts: Parts, overrides: Sequence[str], device: str
 ) -> tuple[list[PlannedRow], dict[str, str]]:
     """All rows in their order, each with its seconds here; and, by label, why others can't be run.
-    A row that shares decoded photos or a backbone with an earlier one takes less. Raises ValueError
-    where none can be run."""
+    Raises ValueError where none can be run."""
     files = parts.development_photos()
     shown = [files[place] for place in np.linspace(0, len(files) - 1, PROBED).astype(int)]
     num_final = parts.num_photos - len(files)
+    phases = 1 + int(parts.holdouts.rpartition(" ")[2])
     rows: list[PlannedRow] = []
     unavailable: dict[str, str] = {}
-    rates: dict[tuple[str, int], tuple[float, float, int]] = {}
-    views: set[tuple[str, int]] = set()
+    rates: dict[str, tuple[float, float, int]] = {}
     for spec in ROWS:
         experiments = experiments_of(spec, parts, overrides)
         experiment = experiments[0]
-        view = (experiment.images.fit, experiment.images.size)
-        key = (spec.backbone, experiment.images.size)
-        is_new = key not in rates
+        photos = f"photos {experiment.images.fit} {experiment.images.size}"
+        features = f"{spec.backbone} {photos}"
         try:
             embedder = build_embedder(experiment).eval()
         except ValueError as problem:
             unavailable[spec.label] = str(problem)
             continue
-        if is_new:
-            rates[key] = probe(experiment, embedder, shown, device)
-        decoding, embedding, dim = rates[key]
-        phases = 1 + int(parts.holdouts.rpartition(" ")[2])
+        if features not in rates:
+            rates[features] = probe(experiment, embedder, shown, device)
+        decoding, embedding, dim = rates[features]
+        shared = (
+            SharedWork(photos, len(files) * decoding, 0.0),
+            SharedWork(features, len(files) * embedding, num_final * (decoding + embedding)),
+        )
         fixed, per_unit = FIRST_GUESS[spec.training]
         work = {
             "none": 0,
             "probe": len(files) * len(parts.class_names) * dim * phases,
             "head": len(files) * experiment.train.epochs * phases,
         }[spec.training]
-        photo_seconds, final_seconds = 0.0, 0.1 * phases * len(experiments)
-        if is_new:
-            photo_seconds += len(files) * embedding
-            final_seconds += num_final * (decoding + embedding)
-        if view not in views:
-            photo_seconds += len(files) * decoding
-            views.add(view)
-        seconds = fixed + per_unit * work
         named = (*spec.overrides, *without_data_settings(overrides))
-        rows.append(PlannedRow(spec, experiments, named, photo_seconds, seconds, final_seconds))
+        final_seconds = 0.1 * phases * len(experiments)
+        seconds = fixed + per_unit * work
+        rows.append(PlannedRow(spec, experiments, named, shared, seconds, final_seconds))
     if not rows:
         raise ValueError(next(iter(unavailable.values())))
     return rows, unavailable

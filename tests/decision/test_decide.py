@@ -2,11 +2,13 @@
 command goes on."""
 
 import json
+import shlex
 import shutil
 import time
 from pathlib import Path
 
 import pytest
+from PIL import Image
 from tiny import dml_bench
 
 import dml_bench as db
@@ -89,23 +91,35 @@ def test_the_page_names_each_way_to_answer_and_stays_once_the_final_part_was_ope
     assert again.decision.choice.as_table() == made.decision.choice.as_table()
 
 
+def coloured(folder: Path) -> Path:
+    """Five classes that nothing can confuse: a colour each, a little brighter or darker."""
+    colours = {"red": (200, 30, 30), "green": (30, 180, 40), "blue": (40, 40, 210)}
+    colours |= {"white": (230, 230, 230), "black": (20, 20, 20)}
+    for name, colour in colours.items():
+        (folder / name).mkdir(parents=True)
+        for place in range(40):
+            shade = tuple(value + place % 13 for value in colour)
+            Image.new("RGB", (32, 32), shade).save(folder / name / f"{name}_{place}.png")
+    return folder
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("by", ["photo", "mean"])
-def test_the_printed_threshold_is_the_one_that_predict_applies(
-    photos, one_row, tmp_path, cache_dir, monkeypatch, capsys, by
+def test_the_printed_command_applies_the_printed_threshold(
+    one_row, tmp_path, cache_dir, monkeypatch, capsys, by
 ):
-    monkeypatch.setattr("dml_bench.decision.threshold.GOALS", (0.05,))
     monkeypatch.setattr("dml_bench.decision.choice.Candidate.by", by)
+    photos = coloured(tmp_path / "photos")
     made = decided(photos, tmp_path / "out", cache_dir)
     promise = made.decision.threshold.promise
     assert promise.promised
     _, command = made.decision.commands
-    photo = next(photos.glob("*/*"))
-    arguments = command.replace("photo.jpg", str(photo)).split()
+    arguments = shlex.split(command.replace("photo.jpg", str(photos / "red" / "red_0.png")))
     capsys.readouterr()
     assert dml_bench(monkeypatch, *arguments, "--json", "--device", "cpu") == 0
-    applied = json.loads(capsys.readouterr().out)["threshold"]["value"]
-    assert applied == pytest.approx(promise.value)
+    said = json.loads(capsys.readouterr().out)
+    assert said["threshold"]["value"] == pytest.approx(promise.value)
+    assert said["answers"][0]["class"] == "red"
 
 
 def rows_run(monkeypatch, tmp_path, seconds: list[float], *, stopped: str = "") -> tuple:
@@ -119,17 +133,28 @@ def rows_run(monkeypatch, tmp_path, seconds: list[float], *, stopped: str = "") 
     monkeypatch.setattr("dml_bench.decision.decide.run_seed", run_seed)
     planned = []
     for spec, duration in zip(rows.ROWS, seconds, strict=False):
-        planned.append(rows.PlannedRow(spec, (spec.label, spec.label), (), 0.0, duration / 2, 1.0))
+        planned.append(rows.PlannedRow(spec, (spec.label,) * 2, (), (), duration / 2, 1.0))
     parts = Parts(photos=tmp_path, out=tmp_path, class_names=(), num_photos=0)
     clock = rows.Clock(60, time.monotonic())
     runs, skipped = run_rows(planned, parts, clock, tmp_path, "cpu", Callback())
     return tuple(runs), skipped
 
 
-def test_a_row_that_does_not_fit_ends_the_order(monkeypatch, tmp_path):
+def test_a_row_that_does_not_fit_is_left_out_for_one_that_does(monkeypatch, tmp_path):
     labels = tuple(spec.label for spec in rows.ROWS)
-    assert rows_run(monkeypatch, tmp_path, [10, 50, 1]) == (labels[:1], labels[1:3])
+    left_out = (labels[1],)
+    assert rows_run(monkeypatch, tmp_path, [10, 50, 1]) == ((labels[0], labels[2]), left_out)
+    with pytest.raises(ValueError, match="--minutes must be at least"):
+        rows_run(monkeypatch, tmp_path, [70, 70])
     assert rows_run(monkeypatch, tmp_path, [10, 20, 30]) == (labels[:3], ())
+
+
+def test_features_are_counted_for_the_first_row_that_needs_them():
+    work = (rows.SharedWork("photos", 5, 0), rows.SharedWork("features", 7, 2))
+    planned = rows.PlannedRow(rows.ROWS[0], (), (), work, 1.0, 1.0)
+    assert planned.left_of(()) == (12, 2)
+    assert planned.left_of({"photos"}) == (7, 2)
+    assert planned.left_of({"photos", "features"}) == (0, 0)
 
 
 def test_a_run_that_took_longer_than_guessed_makes_the_next_of_its_kind_longer():
@@ -144,8 +169,8 @@ def test_a_run_that_took_longer_than_guessed_makes_the_next_of_its_kind_longer()
 
 def test_a_row_that_runs_out_of_time_leaves_those_before_it(monkeypatch, tmp_path):
     labels = tuple(spec.label for spec in rows.ROWS)
-    outcome = rows_run(monkeypatch, tmp_path, [10, 20, 30], stopped=labels[1])
-    assert outcome == (labels[:1], labels[1:3])
+    outcome = rows_run(monkeypatch, tmp_path, [10, 20], stopped=labels[1])
+    assert outcome == (labels[:1], labels[1:2])
 
 
 def test_too_little_time_is_said_with_what_is_needed(photos, tmp_path, cache_dir):
