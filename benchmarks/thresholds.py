@@ -80,6 +80,8 @@ SETTINGS = (
     Setting(photos=4000),
     Setting(photos=4000, wrong_labels=0.02),
     Setting(photos=300, session_size=10, session_effect=1),
+    Setting(photos=600, session_size=60, session_effect=1, level=4),
+    Setting(photos=600, session_size=20, session_effect=1, level=4),
     Setting(photos=1000, session_size=10, session_effect=0.5, level=3),
     Setting(photos=1000, session_size=10, session_effect=2, level=3),
     Setting(photos=3000, session_size=10, session_effect=1, level=3),

@@ -312,8 +312,9 @@ def not_enrolled(run: Run, phase: str) -> OpenSet:
     chosen on images of one half and tested on images of the other.
 
     Of the known classes, validation images choose and queries test; of a run without validation
-    images, every other query of a class chooses and the rest test. Of the unseen classes, images
-    that are no queries choose, of every other class, and queries of the other classes test.
+    images, every other query of a class, or of a split with groups every other group, chooses and
+    the rest test. Of the unseen classes, images that are no queries choose, of every other class,
+    and queries of the other classes test.
     """
     if isinstance(run, RecordedRun):
         return run.diagnostic(f"open_set.{phase}", OpenSet)
@@ -337,15 +338,20 @@ def not_enrolled(run: Run, phase: str) -> OpenSet:
     is_known = ~np.isin(valid_labels, unseen)
     chosen_on = outcomes(valid_vectors[is_known], valid_labels[is_known])
     tests = ~is_unseen
-    if not is_known.any():
-        chooses = tests & every_other(query_labels)
+    if is_known.any():
+        groups = groups_in_split(run, stored.images("valid")[is_known])
+    else:
+        groups = groups_in_split(run, stored.images("query"))
+        half = every_other(query_labels) if groups is None else in_every_other(groups)
+        chooses = tests & half
         chosen_on, tests = rows_of(queries, chooses), tests & ~chooses
+        groups = None if groups is None else groups[chooses]
     choosing_classes = unseen[::2]
     absent_vectors = np.concatenate([stored.gallery, valid_vectors])
     absent_labels = np.concatenate([gallery_labels, valid_labels])
     chooses = np.isin(absent_labels, choosing_classes)
     halves = Halves(
-        chosen_on=replace(chosen_on, groups=None),
+        chosen_on=replace(chosen_on, groups=groups),
         tested_on=replace(rows_of(queries, tests), groups=None),
         absent_chosen_on=outcomes(absent_vectors[chooses], absent_labels[chooses]),
         absent_tested_on=rows_of(queries, is_unseen & ~np.isin(query_labels, choosing_classes)),
@@ -378,6 +384,20 @@ class Halves:
         )
         curve = precision_curve(self.tested_on, self.absent_tested_on, unknown_share=unknown_share)
         return TestedThreshold(promise, *curve.at(promise.value))
+
+
+def in_every_other(groups: np.ndarray) -> np.ndarray:
+    """(images) bool: those of the first, third, ... group."""
+    chosen: np.ndarray = np.isin(groups, np.unique(groups)[::2])
+    return chosen
+
+
+def groups_in_split(run: Run, images: np.ndarray) -> np.ndarray | None:
+    """(images) the groups that the run's split kept whole; None where it has none."""
+    if not run.experiment.data.has_groups:
+        return None
+    groups = np.array([run.split[image].group for image in images], object)
+    return groups if len(groups) and (groups != "").all() else None
 
 
 def every_other(labels: np.ndarray) -> np.ndarray:

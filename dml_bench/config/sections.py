@@ -84,6 +84,11 @@ class Data:
         rule = self.time or (self.group if self.split == "grouped" else "")
         return f"{self.split} by {rule}" if rule else self.split
 
+    @property
+    def has_groups(self) -> bool:
+        """Whether images belong to groups, or to days, which the split keeps whole."""
+        return bool(self.group or self.time)
+
     def _check_groups(self) -> None:
         require(
             bool(self.group) or self.split != "grouped",

@@ -53,8 +53,8 @@ class Split:
     kind: str = "stratified"
     """How it was made: `data.split` of the experiment."""
     groups: np.ndarray | None = None
-    """(images of the data set) the name of each image's group; None where images stand for
-    themselves."""
+    """(images of the data set) the name of each image's group, or with `time` its day; None where
+    images stand for themselves."""
     notes: tuple[str, ...] = ()
     """Sentences about what could not be divided as asked."""
 
@@ -162,7 +162,7 @@ def fold_phases(
     ValueError where a class has fewer images than parts, or only one group.
     """
     images = split.train
-    if split.groups is None:
+    if split.groups is None or split.kind == "time":
         part = stratified_folds(dataset, images, labels, count, seed)
     else:
         part = grouped_folds(dataset, images, labels, split.groups, count, seed)
@@ -245,7 +245,9 @@ def make_split(
         if groups is not None:
             test, valid = by_groups(dataset, groups, test_fraction, valid_fraction, seed)
         else:
-            test, valid = by_time(dataset, days_of(dataset, time), test_fraction, valid_fraction)
+            days = days_of(dataset, time)
+            test, valid = by_time(dataset, days, test_fraction, valid_fraction)
+            groups = days.astype(str).astype(object)
         train = ~(test | valid)
         notes = not_validated(dataset, valid, "group" if method == "grouped" else "day")
     else:

@@ -145,6 +145,9 @@ class GuaranteedThreshold:
     """Answers / calibration images, in the mix; 0 where none can be promised."""
     known: int
     """Calibration images of classes in the gallery."""
+    known_groups: int | None
+    """The groups of the first, on whose number the promise rests; None where each image stands for
+    itself."""
     unknown: int
     """Calibration images of classes that are not."""
     known_needed: int | None
@@ -349,6 +352,7 @@ def guaranteed_threshold(
         precision=float(curve.precision[last]) if promised else np.nan,
         coverage=float(curve.coverage[last]) if promised else 0.0,
         known=len(known.correct),
+        known_groups=None if known.groups is None else known.num_groups,
         unknown=len(unknown.correct) if unknown_share else 0,
         known_needed=None if needed is None else math.ceil(needed * (1 - unknown_share) - 1e-6),
         unknown_needed=None if needed is None else math.ceil(needed * unknown_share - 1e-6),

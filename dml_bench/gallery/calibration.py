@@ -5,9 +5,12 @@ A threshold is chosen on the run's validation images, or, where it has none, on 
 are each left out of their own search. Photos of classes that are not enrolled are stood for by
 images of classes that the network was never trained on, each searched without its own class. Test
 images are reported, and so choose nothing.
+
+Where the split keeps groups whole, a promise is about new groups: validation images count by their
+groups. Enrolled images then choose nothing, as each would find others of its own group.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -50,6 +53,8 @@ class CalibrationSet:
     """The run's test images, on which nothing is chosen."""
     num_carved: int
     """The images that the run trained and validated on, of which validation images are a part."""
+    has_groups: bool = False
+    """Whether the run's split keeps groups whole."""
     held_out_phase: str
     """A phase whose network was not trained on some classes; empty where the run has none."""
 
@@ -90,6 +95,8 @@ class HeldOutQueries:
     """(images) the row of each image in the gallery; -1 where it is not in the gallery."""
     names: np.ndarray
     """(images) the names of their classes; in the run, where they are of it."""
+    groups: np.ndarray
+    """(images) the groups that the run's split kept whole; empty texts where there are none."""
 
     def concatenated(self, other: "HeldOutQueries") -> "HeldOutQueries":
         """These images, then the others."""
@@ -100,12 +107,17 @@ class HeldOutQueries:
             np.concatenate([self.labels, other.labels]),
             np.concatenate([self.own_rows, other.own_rows]),
             np.concatenate([self.names, other.names]),
+            np.concatenate([self.groups, other.groups]),
         )
 
     def rows(self, chosen: np.ndarray) -> "HeldOutQueries":
         """The images in some rows, or where a mask holds."""
         return HeldOutQueries(
-            self.embeddings[chosen], self.labels[chosen], self.own_rows[chosen], self.names[chosen]
+            self.embeddings[chosen],
+            self.labels[chosen],
+            self.own_rows[chosen],
+            self.names[chosen],
+            self.groups[chosen],
         )
 
     def evenly_spaced(self) -> "HeldOutQueries":
@@ -116,7 +128,11 @@ class HeldOutQueries:
 
 
 NO_QUERIES = HeldOutQueries(
-    np.empty((0, 0), np.float32), np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, object)
+    np.empty((0, 0), np.float32),
+    np.empty(0, np.int64),
+    np.empty(0, np.int64),
+    np.empty(0, object),
+    np.empty(0, object),
 )
 
 
@@ -133,19 +149,26 @@ def calibration_set(
     enrolled = enrolled_queries(run, embeddings, gallery)
     known = findable(gallery, validation)
     source: Source = "validation"
-    if not len(known.labels) and len(findable(gallery, enrolled).labels):
+    has_groups = run.experiment.data.has_groups
+    if has_groups:
+        # Runs of versions that recorded no groups have no images for a promise on new ones.
+        known = known.rows(known.groups != "")
+    elif not len(known.labels) and len(findable(gallery, enrolled).labels):
         known, source = findable(gallery, enrolled), "enrolled"
     is_query = np.isin(embeddings.gallery_images, embeddings.query_images)
     candidates = validation.concatenated(enrolled).concatenated(own["gallery"].rows(~is_query))
     trained = trained_classes(run, phase)
     never_trained = candidates.rows(~np.isin(candidates.names, trained))
+    chosen = known.evenly_spaced()
+    outcomes = search_outcomes(gallery, chosen, search)
     return CalibrationSet(
         source=source,
-        known=search_outcomes(gallery, known.evenly_spaced(), search),
+        known=replace(outcomes, groups=chosen.groups) if has_groups else outcomes,
         unknown=outcomes_without_own_class(gallery, never_trained.evenly_spaced(), search),
         queries=search_outcomes(gallery, findable(gallery, own["query"]).evenly_spaced(), search),
         num_carved=sum(image.part in ("train", "valid") for image in run.split),
         held_out_phase=next(iter(run.protocol.held_out(run.summary)), ""),
+        has_groups=has_groups,
     )
 
 
@@ -202,8 +225,9 @@ def run_queries(run: Run, embeddings: Embeddings, part: Part, gallery: Gallery) 
     names = current_names(run, gallery, embeddings.gallery_images)
     ids = {name: label for label, name in enumerate(gallery.class_names)}
     rows = {entry.path: row for row, entry in enumerate(gallery.entries) if entry.origin == "run"}
+    images = embeddings.images(part)
     labels, own_rows, own_names = [], [], []
-    for path, name in part_of_split(run, embeddings.images(part)):
+    for path, name in part_of_split(run, images):
         labels.append(ids.get(names.get(name, name), -1))
         own_rows.append(rows.get(path, -1))
         own_names.append(name)
@@ -212,6 +236,7 @@ def run_queries(run: Run, embeddings: Embeddings, part: Part, gallery: Gallery) 
         np.array(labels, np.int64),
         np.array(own_rows, np.int64),
         np.array(own_names, object),
+        np.array([run.split[image].group for image in images], object),
     )
 
 
@@ -225,7 +250,11 @@ def enrolled_queries(run: Run, embeddings: Embeddings, gallery: Gallery) -> Held
         name = gallery.entries[row].class_name
         own_names.append(names_in_run.get(name, name))
     return HeldOutQueries(
-        gallery.embeddings[rows], gallery.labels[rows], rows, np.array(own_names, object)
+        gallery.embeddings[rows],
+        gallery.labels[rows],
+        rows,
+        np.array(own_names, object),
+        np.full(len(rows), "", object),
     )
 
 

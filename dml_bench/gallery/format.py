@@ -116,6 +116,8 @@ def describe_promise(promise: GuaranteedThreshold, images: CalibrationSet) -> st
     if not promise.promised:
         return describe_lack(promise, images)
     measured_on = count(promise.known, KNOWN[images.source])
+    if promise.known_groups is not None:
+        measured_on += f" of {count(promise.known_groups, 'group')}"
     if promise.unknown_share:
         measured_on += (
             f" and {count(promise.unknown, 'image')} of"
@@ -284,6 +286,7 @@ def promise_json(promise: GuaranteedThreshold) -> dict[str, Any]:
         "precision_on_calibration_images": number(promise.precision),
         "coverage": promise.coverage,
         "known_images": promise.known,
+        "known_groups": promise.known_groups,
         "unknown_images": promise.unknown,
         "known_images_needed": promise.known_needed,
         "unknown_images_needed": promise.unknown_needed,

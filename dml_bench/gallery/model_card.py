@@ -225,11 +225,13 @@ def describe_index(open_index: OpenIndex, gallery: Gallery) -> str:
 def describe_thresholds(calibration_set: CalibrationSet) -> str:
     """How the thresholds were chosen."""
     known, unknown = calibration_set.known, calibration_set.unknown
+    groups = "" if known.groups is None else f" of {known.num_groups:,} groups"
     text = (
         "A photo whose closest gallery image is less similar than the threshold is best called"
         f" unknown. The thresholds below were chosen on {len(known.correct):,}"
-        f" {KNOWN[calibration_set.source]}, none trained on. Each keeps its precision on new images"
-        " of the same kind with 95% confidence (learn then test, Angelopoulos et al. 2021)."
+        f" {KNOWN[calibration_set.source]}{groups}, none trained on. Each keeps its precision on"
+        " new images of the same kind with 95% confidence (learn then test, Angelopoulos et al."
+        " 2021)."
     )
     if len(unknown.correct):
         text += (

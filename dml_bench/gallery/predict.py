@@ -141,23 +141,39 @@ def describe_lack(promise: GuaranteedThreshold, images: CalibrationSet) -> str:
         goal += f" with {promise.unknown_share:.0%} photos of classes that are not enrolled"
     kind = "validation images" if images.source == "validation" else "enrolled images"
     available = f"there are {promise.known:,} {kind}"
+    if promise.known_groups is not None:
+        noun = "group" if promise.known_groups == 1 else "groups"
+        available += f" of {promise.known_groups:,} {noun}"
     if not promise.known:
         available = "there are no validation images"
+        if images.has_groups:
+            available += " with a recorded group"
     if promise.unknown_share:
         available += f" and {promise.unknown:,} images of classes that were never trained on"
     text = f"{goal} can't be promised: {available}"
     if promise.unknown_share and not promise.unknown:
         phase = f"use --phase {images.held_out_phase}, or " if images.held_out_phase else ""
         return f"{text}: {phase}enrol classes that the run does not have"
+    if promise.known_groups == 1:
+        return (
+            f"{text}, and one group says nothing about others: {advice_for_more(promise, images)}"
+        )
     if promise.known_needed is None:
         return (
             f"{text}, and the most similar are wrong too often (lower bound {promise.bound:.1%}):"
             " give a lower --precision, or leave it out to have every photo answered"
         )
-    needed = f"about {promise.known_needed:,} are needed"
+    needed = f"about {promise.known_needed:,}{groups_needed(promise)} are needed"
     if promise.unknown_share:
         needed = f"about {promise.known_needed:,} and {promise.unknown_needed:,} are needed"
     return f"{text}, and {needed}: {advice_for_more(promise, images)}"
+
+
+def groups_needed(promise: GuaranteedThreshold) -> str:
+    """How many groups of the same size the images that are needed would have."""
+    if not promise.known_groups or not promise.known_needed:
+        return ""
+    return f" of {math.ceil(promise.known_needed / promise.known * promise.known_groups):,} groups"
 
 
 def advice_for_more(promise: GuaranteedThreshold, images: CalibrationSet) -> str:

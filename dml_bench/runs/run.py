@@ -62,6 +62,14 @@ class SplitImage:
     """`train`, `valid`, `test`, or `gallery` for what is only looked up in."""
     sha256: str
     """Of the file's bytes; empty in runs of versions that kept none."""
+    group: str = ""
+    """The group that the split kept whole; empty where there are none, or none were recorded."""
+
+
+def split_image(row: dict[str, str]) -> SplitImage:
+    """Of one row of the list of images."""
+    digest, group = row.get("sha256", ""), row.get("group", "")
+    return SplitImage(row["path"], row["class"], row["part"], digest, group)
 
 
 @dataclass(frozen=True)
@@ -129,10 +137,7 @@ class Run:
     @cached_property
     def split(self) -> tuple[SplitImage, ...]:
         """The images of its data set, in the data set's order."""
-        return tuple(
-            SplitImage(row["path"], row["class"], row["part"], row.get("sha256", ""))
-            for row in read_csv(self.folder / layout.SPLIT)
-        )
+        return tuple(map(split_image, read_csv(self.folder / layout.SPLIT)))
 
     @property
     def costs(self) -> dict[str, PhaseCost]:

@@ -188,14 +188,16 @@ class RunSession:
             "test",
         )
         names = self.dataset.class_names
-        rows = zip(
-            self.dataset.paths,
-            (names[label] for label in self.dataset.labels),
-            part,
-            self.dataset.digests,
-            strict=True,
-        )
-        write_csv(self.folder.path / layout.SPLIT, ("path", "class", "part", "sha256"), rows)
+        columns = {
+            "path": self.dataset.paths,
+            "class": [names[label] for label in self.dataset.labels],
+            "part": part,
+            "sha256": self.dataset.digests,
+        }
+        if self.split.groups is not None:
+            columns["group"] = self.split.groups
+        rows = zip(*columns.values(), strict=True)
+        write_csv(self.folder.path / layout.SPLIT, tuple(columns), rows)
 
     def _start_mirror(self) -> None:
         self.mirror = self.request.mirror(

@@ -12,6 +12,7 @@ from handmade import Vectors, experiment, finish, store
 from PIL import Image
 from tiny import dml_bench, refusal, train
 
+from dml_bench.config import Data
 from dml_bench.gallery.calibration import calibration_set
 from dml_bench.gallery.embedder import GalleryEmbedder
 from dml_bench.gallery.enrol import (
@@ -41,6 +42,7 @@ from dml_bench.gallery.store import (
 )
 from dml_bench.runs.arrays import read_arrays, read_neighbours
 from dml_bench.runs.run import Run
+from dml_bench.system.files import read_csv, write_csv
 
 NEW = "009.Newcomer"
 SQUASH = ("images.fit=squash", "augment.random_crop_from=0")
@@ -404,6 +406,47 @@ def test_a_precision_that_can_not_be_promised_is_refused_with_what_is_needed(tmp
         "a precision of 99% can't be promised: there are 60 validation images, and about 299 are"
         " needed: train with"
     )
+
+
+def in_sessions(tmp_path: Path, sessions: list[str], **arguments: object) -> AppliedThreshold:
+    """The same sixty validation images where the split keeps sessions whole; an empty list is a run
+    of a version that recorded none."""
+    data = Data(split="grouped", group="session", valid_fraction=0.2)
+    answers = {phase: [[1], [1], [1]] for phase in ("all", "limited")}
+    run = finish(tmp_path, experiment(data=data), answers, unseen=1)
+    gallery = {"class 0": [0], "class 1": [40], "class 2": [80]}
+    store(run, "all", gallery=gallery, query=QUERY, valid=enough())
+    if sessions:
+        rows = read_csv(run.folder / "split.csv")
+        for row in rows:
+            row["group"] = "another"
+        validated = [row for row in rows if row["part"] == "valid"]
+        for row, session in zip(validated, sessions, strict=True):
+            row["group"] = session
+        write_csv(run.folder / "split.csv", tuple(rows[0]), [list(row.values()) for row in rows])
+    return threshold_of(GalleryFile(run, "all"), run_gallery(run, "all"), **arguments)
+
+
+def test_a_promise_on_new_sessions_counts_them_and_not_their_images(tmp_path):
+    of_their_own = in_sessions(tmp_path / "1", [f"s{i}" for i in range(60)], precision=0.95)
+    assert of_their_own.chosen is not None
+    assert (of_their_own.chosen.known, of_their_own.chosen.known_groups) == (60, 60)
+    assert "It answers 100% of 60 validation images of 60 groups" in next(
+        describe_threshold(of_their_own)
+    )
+    with pytest.raises(NoPromise) as refused:
+        in_sessions(tmp_path / "2", [f"s{i // 10}" for i in range(60)], precision=0.95)
+    assert str(refused.value).startswith(
+        "a precision of 95% can't be promised: there are 60 validation images of 6 groups, and"
+        " about "
+    )
+    with pytest.raises(NoPromise, match="of 1 group, and one group says nothing about others"):
+        in_sessions(tmp_path / "3", ["s"] * 60, precision=0.95)
+
+
+def test_groups_that_a_run_did_not_record_promise_nothing(tmp_path):
+    with pytest.raises(NoPromise, match="there are no validation images with a recorded group"):
+        in_sessions(tmp_path, [], precision=0.95)
 
 
 def test_without_a_precision_every_photo_is_answered(tmp_path):

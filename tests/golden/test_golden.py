@@ -46,6 +46,14 @@ def test_one_bit_of_one_weight_changes_the_digest_and_metadata_do_not(tmp_path):
     assert record.digest_of_tensors(tmp_path / "changed") != digest
 
 
+def test_the_kind_of_split_beside_the_numbers_of_a_table_is_no_result(tmp_path):
+    (tmp_path / "one").write_text("class name,all\nauk,0.5\n")
+    (tmp_path / "two").write_text("class name,all,split\nauk,0.5,stratified\n")
+    (tmp_path / "other").write_text("class name,all,split\nauk,0.6,stratified\n")
+    one, two, other = (record.digest_of_table(tmp_path / name) for name in ("one", "two", "other"))
+    assert one == two != other
+
+
 def test_a_tensor_of_another_name_or_shape_has_another_digest(tmp_path):
     values = np.arange(4, dtype=np.float32)
     save_file({"weight": values}, tmp_path / "vector")

@@ -59,6 +59,14 @@ def test_the_summary_says_it(run):
     assert json.loads((run.folder / "summary.json").read_text())["split"]["kind"] == KIND
 
 
+def test_the_list_of_images_has_the_group_of_each(run):
+    groups = {"train": set(), "test": set()}
+    for image in run.split:
+        assert image.path.endswith(f"{image.group}")
+        groups[image.part].add(image.group)
+    assert groups["train"] and groups["test"] and not groups["train"] & groups["test"]
+
+
 def test_each_table_of_the_run_says_it(run):
     names = sorted(path.name for path in run.folder.glob("*metrics.csv"))
     assert len(names) == 4
