@@ -1,6 +1,7 @@
 """Verbs over finished runs: compare, report, and what W&B shows of them."""
 
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated
 
@@ -128,7 +129,13 @@ def decide(
     \b
     Example: dml-bench decide photos --minutes 30
     """
-    with options.stopped_by_ctrl_c("finished rows and epochs"):
+    # A warning on the terminal would be no JSON.
+    shown = (
+        nullcontext(options.AsideCallback())
+        if as_json
+        else options.terminal_callback(notes_aside=True)
+    )
+    with options.stopped_by_ctrl_c("finished rows and epochs"), shown as callback:
         made = db.decide(
             photos,
             minutes=minutes,
@@ -137,7 +144,7 @@ def decide(
             overrides=set_,
             device=device,
             cache_dir=cache_dir,
-            callback=options.AsideCallback(),
+            callback=callback,
             command=("dml-bench", *sys.argv[1:]),
         )
     if as_json:

@@ -92,10 +92,11 @@ def scores_by_means(run: Run) -> Scores:
 
 
 def lead(first: tuple[Scores, ...], second: tuple[Scores, ...]) -> Interval:
-    """P@1 of the first minus that of the second, seed by seed. What has a single seed, because all
-    would be the same, stands beside each of the other's."""
-    count = max(len(first), len(second))
-    pairs = zip(first * (count // len(first)), second * (count // len(second)), strict=True)
+    """P@1 of the first minus that of the second, seed by seed, of the seeds that both have. What
+    has a single seed, because all would be the same, stands beside each of the other's."""
+    first = first * len(second) if len(first) == 1 else first
+    second = second * len(first) if len(second) == 1 else second
+    pairs = zip(first, second, strict=False)
     return interval([one.minus(other) for one, other in pairs], within=DIFFERENCE)
 
 

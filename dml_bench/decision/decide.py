@@ -224,8 +224,8 @@ def run_rows(
     callback: Callback,
 ) -> tuple[dict[str, Row], tuple[str, ...]]:
     """The runs of the rows that fit, by label, and the labels of the others. A row that does not
-    fit is left out, as a later one may need less. A run keeps what it did, so the same command goes
-    on. Raises ValueError where no row fits."""
+    fit is left out, as a later one may need less; of the first, fewer seeds do. A run keeps what it
+    did, so the same command goes on. Raises ValueError where no run fits."""
     rows: dict[str, Row] = {}
     done: set[str] = set()
     final_seconds, pace = 0.0, Pace()
@@ -242,6 +242,7 @@ def run_rows(
                 needed += of_photos * (number == 0)
                 if needed + after > clock.left:
                     raise TimeUp
+                callback.progress(f"{row.spec.label}, seeds", number, len(row.experiments))
                 heard = Interrupting(callback, clock, after)
                 start = time.monotonic()
                 runs.append(run_seed(row, experiment, parts, cache_dir, device, heard))
@@ -252,7 +253,9 @@ def run_rows(
                 if measures and seconds > 1:
                     pace.measured(row.spec.training, row.seed_seconds, seconds)
         except TimeUp:
-            continue
+            if rows or not runs:
+                continue
+            # An answer of fewer seeds is better than none.
         rows[row.spec.label] = tuple(runs)
         done.update(work.name for work in row.shared)
         final_seconds += of_final

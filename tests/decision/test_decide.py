@@ -7,15 +7,18 @@ import shutil
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 from tiny import dml_bench
 
 import dml_bench as db
 from dml_bench.decision import rows
+from dml_bench.decision.choice import lead
 from dml_bench.decision.decide import run_rows
 from dml_bench.decision.outlook import gain_of
 from dml_bench.decision.parts import Parts, divide
+from dml_bench.evaluation.statistics import Scores
 from dml_bench.system.callbacks import Callback
 from dml_bench.system.files import read_csv
 
@@ -123,7 +126,8 @@ def test_the_printed_command_applies_the_printed_threshold(
 
 
 def rows_run(monkeypatch, tmp_path, seconds: list[float], *, stopped: str = "") -> tuple:
-    """The labels of the rows that were run in a minute, and of those that were skipped."""
+    """The labels of the rows that were run in a minute, and of those that were skipped. `stopped`
+    is the run in which the time is up."""
 
     def run_seed(row, label, *_):
         if label == stopped:
@@ -133,7 +137,8 @@ def rows_run(monkeypatch, tmp_path, seconds: list[float], *, stopped: str = "") 
     monkeypatch.setattr("dml_bench.decision.decide.run_seed", run_seed)
     planned = []
     for spec, duration in zip(rows.ROWS, seconds, strict=False):
-        planned.append(rows.PlannedRow(spec, (spec.label,) * 2, (), (), duration / 2, 1.0))
+        seeds = (f"{spec.label} 42", f"{spec.label} 43")
+        planned.append(rows.PlannedRow(spec, seeds, (), (), duration / 2, 1.0))
     parts = Parts(photos=tmp_path, out=tmp_path, class_names=(), num_photos=0)
     clock = rows.Clock(60, time.monotonic())
     runs, skipped = run_rows(planned, parts, clock, tmp_path, "cpu", Callback())
@@ -169,8 +174,22 @@ def test_a_run_that_took_longer_than_guessed_makes_the_next_of_its_kind_longer()
 
 def test_a_row_that_runs_out_of_time_leaves_those_before_it(monkeypatch, tmp_path):
     labels = tuple(spec.label for spec in rows.ROWS)
-    outcome = rows_run(monkeypatch, tmp_path, [10, 20], stopped=labels[1])
+    outcome = rows_run(monkeypatch, tmp_path, [10, 20], stopped=f"{labels[1]} 42")
     assert outcome == (labels[:1], labels[1:2])
+
+
+def test_the_first_row_answers_with_the_seeds_that_ended(monkeypatch, tmp_path):
+    labels = tuple(spec.label for spec in rows.ROWS)
+    outcome = rows_run(monkeypatch, tmp_path, [10], stopped=f"{labels[0]} 43")
+    assert outcome == (labels[:1], ())
+
+
+def test_a_lead_is_of_the_seeds_that_both_have():
+    label = np.array([0, 0, 1, 1])
+    right, half = Scores(np.ones(4), label), Scores(np.array([1.0, 0, 1, 0]), label)
+    wrong = Scores(np.zeros(4), label)
+    assert lead((right,), (half, half)).estimate == 0.5
+    assert lead((right, right), (half, half, wrong)).estimate == 0.5
 
 
 def test_too_little_time_is_said_with_what_is_needed(photos, tmp_path, cache_dir):
