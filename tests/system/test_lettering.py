@@ -1,5 +1,6 @@
 """What people called their classes stands in pictures as they wrote it."""
 
+import io
 import warnings
 
 import matplotlib as mpl
@@ -7,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dml_bench.plots.canvas import STYLE, canvas, finish_rows, key_line, saved
+from dml_bench.plots.canvas import STYLE, canvas, finish_rows, key_line, saved, with_palette
 from dml_bench.system.lettering import Pen, family_of, literal, shortened, text_style
 
 NAMES = [
@@ -94,3 +95,21 @@ def test_figures_take_names_literally_and_miss_no_letter():
         drawn.svg.count("_under^score\\frac") == 2
     )  # a legend of matplotlib leaves out what begins with an underscore
     assert 'aria-label="of &lt;b&gt; &amp; &quot;quotes&quot;"' in drawn.svg
+
+
+def test_a_drawing_has_few_colours_in_a_third_of_the_bytes_and_stays_white_where_it_was():
+    noise = np.random.default_rng(0)
+    with mpl.rc_context(STYLE):
+        figure, [[axes]] = canvas(4.0)
+        for _ in range(12):
+            axes.plot(noise.normal(size=40).cumsum(), lw=1, color=noise.uniform(size=3))
+        undiminished = io.BytesIO()
+        figure.savefig(undiminished, format="png", dpi=130, facecolor="white")
+    png = with_palette(undiminished.getvalue())
+    drawing = Image.open(io.BytesIO(png))
+    assert drawing.mode == "P" and len(png) < len(undiminished.getvalue()) / 2
+    before = np.asarray(Image.open(undiminished).convert("RGB")).astype(int)
+    after = np.asarray(drawing.convert("RGB")).astype(int)
+    white = (before == 255).all(axis=-1)
+    assert (after[white] == 255).all()
+    assert np.abs(after - before).mean() < 1.0
