@@ -247,11 +247,10 @@ def run_rows(
                 start = time.monotonic()
                 runs.append(run_seed(row, experiment, parts, cache_dir, device, heard))
                 seconds = time.monotonic() - start
-                # What was finished before an interruption takes no time, and measures nothing; nor
-                # does a run that also decoded photos.
-                measures = number > 0 or not of_photos
-                if measures and seconds > 1:
-                    pace.measured(row.spec.training, row.seed_seconds, seconds)
+                # What was finished before an interruption takes no time, and measures nothing.
+                if seconds > 1:
+                    photos = of_photos * (number == 0)
+                    pace.measured(row.spec.training, row.seed_seconds, photos, seconds)
         except TimeUp:
             if rows or not runs:
                 continue

@@ -110,6 +110,8 @@ class Pace:
     """How much longer runs take than was guessed, measured by those that ended."""
 
     ratios: dict[Training, float] = field(default_factory=dict)
+    slower: float = 1.0
+    """The same for the last run of any kind, with the photos that it decoded; at least 1."""
 
     def seconds(self, training: Training, guessed: float) -> float:
         """What a run of this kind will take; of a kind that had no run, at least as guessed."""
@@ -117,15 +119,14 @@ class Pace:
             return guessed * self.ratios[training]
         return guessed * max([1.0, *self.ratios.values()])
 
-    @property
-    def slower(self) -> float:
-        """How much slower this machine is than was guessed, as far as the first rows say: 1 or
-        more."""
-        return max(1.0, self.ratios.get("none", 1.0))
-
-    def measured(self, training: Training, guessed: float, seconds: float) -> None:
-        """The last run of a kind says what the next will take, the machine being as busy as now."""
-        self.ratios[training] = seconds / guessed
+    def measured(
+        self, training: Training, guessed: float, of_photos: float, seconds: float
+    ) -> None:
+        """The last run of a kind says what the next will take, the machine being as busy as now.
+        One that also decoded photos says nothing of others, which don't."""
+        self.slower = max(1.0, seconds / (guessed + of_photos))
+        if not of_photos:
+            self.ratios[training] = seconds / guessed
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,7 +238,7 @@ def experiments_of(spec: RowSpec, parts: Parts, overrides: Sequence[str]) -> tup
     has one seed."""
     settings = [*spec.overrides, *parts.settings, "data.skip_unreadable=true"]
     settings += without_data_settings(overrides)
-    is_same_again = spec.training == "none" and parts.split == "given"
+    is_same_again = spec.training != "head" and parts.split == "given"
     seeds = SEEDS[:1] if is_same_again else SEEDS
     return tuple(resolve(spec.experiment, overrides=[*settings, f"seed={seed}"]) for seed in seeds)
 

@@ -4,11 +4,13 @@ command goes on."""
 import json
 import shlex
 import shutil
+import signal
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
+from forked import ForkedProgram
 from PIL import Image
 from tiny import dml_bench
 
@@ -94,6 +96,24 @@ def test_the_page_names_each_way_to_answer_and_stays_once_the_final_part_was_ope
     assert again.decision.choice.as_table() == made.decision.choice.as_table()
 
 
+@pytest.mark.slow
+def test_a_killed_decision_goes_on_to_the_same_answer(photos, one_row, tmp_path, cache_dir):
+    out = tmp_path / "out"
+    running = ForkedProgram(lambda: decided(photos, out, cache_dir))
+    deadline = time.monotonic() + 600
+    while not any(out.glob("runs/*/*/*/all/*.safetensors")):
+        assert running.poll() is None and time.monotonic() < deadline
+        time.sleep(0.01)
+    running.kill()
+    running.communicate()
+    assert running.returncode == -signal.SIGKILL
+    assert not (out / "choice.json").exists()
+    after = decided(photos, out, cache_dir).decision.as_table()
+    undisturbed = decided(photos, tmp_path / "new", cache_dir).decision.as_table()
+    for part in ("answer", "choice", "final", "enrolment", "unknown", "more_photos"):
+        assert json.dumps(after[part]) == json.dumps(undisturbed[part])
+
+
 def coloured(folder: Path) -> Path:
     """Five classes that nothing can confuse: a colour each, a little brighter or darker."""
     colours = {"red": (200, 30, 30), "green": (30, 180, 40), "blue": (40, 40, 210)}
@@ -165,11 +185,15 @@ def test_features_are_counted_for_the_first_row_that_needs_them():
 def test_a_run_that_took_longer_than_guessed_makes_the_next_of_its_kind_longer():
     pace = rows.Pace()
     assert pace.seconds("head", 10) == 10
-    pace.measured("none", 5, 15)
+    pace.measured("none", 5, 20, 50)
+    assert pace.slower == 2
+    assert pace.seconds("none", 5) == 5
+    pace.measured("none", 5, 0, 15)
     assert pace.seconds("none", 5) == 15
     assert pace.seconds("head", 10) == 30
-    pace.measured("head", 10, 12)
-    assert pace.seconds("head", 10) == 12
+    pace.measured("head", 10, 0, 9)
+    assert pace.seconds("head", 10) == 9
+    assert pace.slower == 1
 
 
 def test_a_row_that_runs_out_of_time_leaves_those_before_it(monkeypatch, tmp_path):
