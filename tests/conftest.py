@@ -6,7 +6,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Any
 
 import pytest
 from filelock import FileLock
@@ -48,6 +48,7 @@ def pytest_collection() -> Iterator[None]:
         return (yield)
     finally:
         gc.freeze()
+        gc.set_threshold(10_000)  # as commands have it
         gc.enable()
 
 
@@ -185,6 +186,18 @@ def times_of(folder: Path) -> dict[Path, int]:
     """When each file of a folder was changed last, locks apart."""
     files = (path for path in folder.rglob("*") if path.is_file() and path.suffix != ".lock")
     return {path: path.stat().st_mtime_ns for path in files}
+
+
+@pytest.fixture
+def blank_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """matplotlib saves figures without drawing them, for tests of words and numbers: three
+    drawings of each are most of what a report takes."""
+    from matplotlib.figure import Figure
+
+    def save_blank(figure: Figure, file: IO[Any], *, format: str, **options: object) -> None:
+        file.write("<svg></svg>" if format == "svg" else b"\x89PNG")
+
+    monkeypatch.setattr(Figure, "savefig", save_blank)
 
 
 @pytest.fixture

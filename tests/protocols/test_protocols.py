@@ -308,6 +308,7 @@ def added(monkeypatch) -> None:
     monkeypatch.setattr(class_holdout, "p_at_1_metrics", lambda: (*before(), metric))
 
 
+@pytest.mark.usefixtures("blank_figures")
 def test_an_added_metric_is_in_tables_comparisons_claims_and_the_report(
     added, tmp_path, monkeypatch
 ):

@@ -268,6 +268,7 @@ def test_reading_a_hostile_run_imports_nothing(tmp_path, honest_run, monkeypatch
     assert "evil" not in sys.modules
 
 
+@pytest.mark.usefixtures("blank_figures")
 def test_no_command_imports_what_a_hostile_run_names(
     tmp_path, honest_run, birds, monkeypatch, capsys
 ):

@@ -80,6 +80,7 @@ def study_of_one_run(out: Path) -> Study:
     return study
 
 
+@pytest.mark.usefixtures("blank_figures")
 def test_a_section_is_one_function_that_every_writer_shows(tmp_path):
     study = study_of_one_run(tmp_path)
     sections = (seeds_per_experiment, *SECTIONS)
@@ -91,6 +92,7 @@ def test_a_section_is_one_function_that_every_writer_shows(tmp_path):
         assert "Seeds of each experiment" not in page
 
 
+@pytest.mark.usefixtures("blank_figures")
 def test_no_writer_knows_a_section(tmp_path):
     document = compose("Report", [], [study_of_one_run(tmp_path)])
     sources = [Path(writer.__file__).read_text() for writer in WRITERS]

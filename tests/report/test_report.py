@@ -319,6 +319,7 @@ SEEDS = (42, 43, 44)
         (2, 2, "no detectable difference (+0.0 points"),
     ],
 )
+@pytest.mark.usefixtures("blank_figures")
 def test_how_well_they_classify_is_held_against_the_classifier_s_logits(
     tmp_path, method, logits, verdict
 ):
@@ -331,6 +332,7 @@ def test_how_well_they_classify_is_held_against_the_classifier_s_logits(
     assert f": {verdict}" in first
 
 
+@pytest.mark.usefixtures("blank_figures")
 def test_of_one_seed_a_difference_is_given_without_a_verdict_and_the_page_says_so(tmp_path):
     made(tmp_path, BASELINE, uniform(3), uniform(3))
     made_rival(tmp_path, uniform(1), uniform(1), uniform(0))
@@ -339,6 +341,7 @@ def test_of_one_seed_a_difference_is_given_without_a_verdict_and_the_page_says_s
     assert "under 3 seeds: of these networks only, no verdicts" in dict(facts(study))["Runs"]
 
 
+@pytest.mark.usefixtures("blank_figures")
 def test_without_a_classifier_the_answers_say_so(tmp_path):
     made(tmp_path, "a", uniform(3), uniform(2))
     first, second, cost = sentences(only_study(tmp_path))
@@ -349,6 +352,7 @@ def test_without_a_classifier_the_answers_say_so(tmp_path):
     assert cost == "`a` (87.5% [80.9, 94.1]) trained for 2:00; enrolling a photo takes 2 ms."
 
 
+@pytest.mark.usefixtures("blank_figures")
 def test_with_a_classifier_alone_nothing_is_said_of_metric_learning(tmp_path):
     made_rival(tmp_path, uniform(1), uniform(1), uniform(2))
     study = only_study(tmp_path)
@@ -356,6 +360,7 @@ def test_with_a_classifier_alone_nothing_is_said_of_metric_learning(tmp_path):
     assert sentences(study)[0].startswith("These runs have only `rival`, right for 62.5%")
 
 
+@pytest.mark.usefixtures("blank_figures")
 def test_the_third_question_of_the_study_is_asked_on_its_own_page_alone(tmp_path):
     rows = read_table("study").rows
     for name in rows[:8]:
@@ -368,6 +373,7 @@ def test_the_third_question_of_the_study_is_asked_on_its_own_page_alone(tmp_path
     assert {answer.question for answer in answers(own, {})} <= set(QUESTIONS)
 
 
+@pytest.mark.usefixtures("blank_figures")
 def test_each_answer_names_the_best_for_its_own_question(tmp_path):
     seen = uniform(3, MANY - 12)
     for name, right, kept in (("known", 3, 0), ("unseen", 2, 3)):
@@ -525,6 +531,7 @@ def test_the_calibration_of_several_seeds_is_drawn_of_all_their_queries_together
     assert both.calibration_error == pytest.approx((0 + 0.5) / 2)
 
 
+@pytest.mark.usefixtures("blank_figures")
 def test_page_and_markdown_say_what_the_threshold_was_chosen_on(tmp_path, monkeypatch):
     monkeypatch.setattr(figures, "FIGURES", ())
     with_embeddings(tmp_path / "runs", valid=VALID)
@@ -807,6 +814,7 @@ def test_what_can_t_be_shown_is_named_and_the_rest_is_reported(tmp_path):
         assert line in missing
 
 
+@pytest.mark.usefixtures("blank_figures")
 def test_example_images_that_are_gone_are_named(runs, tmp_path):
     folder = shutil.copytree(runs / BASELINE, tmp_path / "runs" / BASELINE)
     path = folder / "cub" / "seed-42" / "summary.json"
@@ -823,6 +831,7 @@ def test_example_images_that_are_gone_are_named(runs, tmp_path):
     assert list((tmp_path / "out" / "images").iterdir()) == []
 
 
+@pytest.mark.usefixtures("blank_figures")
 def test_other_protocols_never_share_a_table(birds, cache_dir, tmp_path):
     made(tmp_path / "runs", "a", queries(4, 3, 2, 4), queries(4, 3, 0, 1))
     train(
@@ -849,6 +858,7 @@ def test_other_protocols_never_share_a_table(birds, cache_dir, tmp_path):
     assert "all of classes that it never trained on." in text
 
 
+@pytest.mark.usefixtures("blank_figures")
 def test_a_report_that_is_stopped_leaves_no_page_beside_figures_and_tables_of_another(
     tmp_path, monkeypatch
 ):
@@ -915,6 +925,7 @@ document.body.dataset.told = JSON.stringify(told);
 
 
 @in_chromium
+@pytest.mark.usefixtures("blank_figures")
 def test_a_click_on_a_head_sorts_the_table_and_another_turns_it_with_what_is_missing_last(
     tmp_path, monkeypatch
 ):

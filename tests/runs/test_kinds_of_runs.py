@@ -94,7 +94,9 @@ def test_runs_are_compared_by_what_was_measured_of_them(kind, runs, monkeypatch,
     assert len(comparison["classes"]) == (4 if kind == "apart" else 8)
 
 
-def test_they_are_reported(kind, runs, tmp_path, monkeypatch, capsys):
+def test_they_are_reported(kind, runs, tmp_path, monkeypatch, capsys, request):
+    if kind not in COMPARED:
+        request.getfixturevalue("blank_figures")
     monkeypatch.setattr(
         figures,
         "FIGURES",
