@@ -7,6 +7,7 @@ error, which is the log.
 """
 
 import _thread
+import gc
 import json
 import os
 import signal
@@ -166,6 +167,7 @@ def retry_while_occupied(begin: "Callable[[], Outcome]", seconds: float) -> "Out
 
 def main() -> int:
     """0 finished, 1 failed, 130 stopped."""
+    gc.set_threshold(10_000)  # as in __main__.py
     suite_input, channel = take_pipes()
     job_spec = json.loads(suite_input.readline())
     sys.argv = job_spec["command"]
