@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import MISSING, fields, is_dataclass
+from functools import cache
 from typing import Any, get_args, get_origin, get_type_hints
 
 from dml_bench.config.component import Component, read_component
@@ -11,6 +12,8 @@ from dml_bench.registry import UnknownName, checked, near_miss
 from dml_bench.registry.plugins import PLUGGABLE, PluginRecord, import_plugins, require_unchanged
 
 __all__ = ["as_table", "import_components", "load"]
+
+hints_of = cache(get_type_hints)
 
 
 def load(table: dict[str, Any], wanted: type[Any] = Experiment, where: str = "") -> Any:
@@ -45,7 +48,7 @@ def import_components(table: dict[str, Any]) -> None:
 
 def _named(table: dict[str, Any], wanted: type[Any]) -> Iterator[tuple[str, str]]:
     """Kind and name of each component in nested tables, whatever else may be wrong with them."""
-    hints = get_type_hints(wanted)
+    hints = hints_of(wanted)  # type: ignore[arg-type] # a type can be hashed
     for part in fields(wanted):
         value = table.get(part.name)
         if "registry" in part.metadata:
@@ -59,7 +62,7 @@ def _named(table: dict[str, Any], wanted: type[Any]) -> Iterator[tuple[str, str]
 def _read_section(
     table: dict[str, Any], wanted: type[Any], where: str, recorded: tuple[PluginRecord, ...]
 ) -> Any:
-    hints = get_type_hints(wanted)
+    hints = hints_of(wanted)  # type: ignore[arg-type] # a type can be hashed
     known = {f.name: f for f in fields(wanted)}
     values: dict[str, Any] = {}
     for key, value in table.items():

@@ -3,6 +3,7 @@ can't be made of its answers."""
 
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
+from functools import cache
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 import numpy as np
@@ -18,6 +19,8 @@ DIGITS = {1: 4, 2: 3}
 """Significant digits of the numbers in arrays, by their dimensions; those alone have six."""
 
 Value = TypeVar("Value")
+
+hints_of = cache(get_type_hints)
 
 
 def to_plain(value: Any) -> Any:
@@ -54,7 +57,7 @@ def defined(value: Any) -> Any:
 def from_plain(kind: type[Value], plain: Any) -> Value:
     """The value of a dataclass that `to_plain` wrote. Raises KeyError where a field is missing."""
     assert is_dataclass(kind)
-    hints = get_type_hints(kind)
+    hints = hints_of(kind)
     values = {}
     for field in fields(kind):
         values[field.name] = of_hint(hints[field.name], plain[field.name])
