@@ -158,6 +158,15 @@ def test_a_run_that_is_begun_again_waits_until_the_lost_process_has_left_its_fol
 # Real clusters
 
 
+@pytest.fixture(scope="module", autouse=True)
+def runs_on_ray_are_as_urgent_as_all_tests() -> Iterator[None]:
+    """Ray's workers have the niceness 15: beside other tests their runs would nearly stand still,
+    and the tests that wait for them would end long after all others."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_worker_niceness", "0")
+        yield
+
+
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_files(tmp_path_factory.mktemp("experiments"))
