@@ -193,9 +193,13 @@ def blank_figures(monkeypatch: pytest.MonkeyPatch) -> None:
     """matplotlib saves figures without drawing them, for tests of words and numbers: three
     drawings of each are most of what a report takes."""
     from matplotlib.figure import Figure
+    from PIL import Image
 
     def save_blank(figure: Figure, file: IO[Any], *, format: str, **options: object) -> None:
-        file.write("<svg></svg>" if format == "svg" else b"\x89PNG")
+        if format == "svg":
+            file.write("<svg></svg>")
+        else:
+            Image.new("RGB", (1, 1)).save(file, format)
 
     monkeypatch.setattr(Figure, "savefig", save_blank)
 
