@@ -11,6 +11,7 @@ from dml_bench.api.arguments import (
     experiment_of,
     optional_path,
     override_texts,
+    run_of,
 )
 from dml_bench.system.cache_folder import cache_folder
 from dml_bench.system.callbacks import Callback
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from dml_bench.config import Experiment
     from dml_bench.data.card import DataCard
     from dml_bench.data.check import DataReport
+    from dml_bench.runs.run import Run
 
 __all__ = ["channel_statistics", "check_data", "data_card", "draw_birds", "fetch_data"]
 
@@ -76,13 +78,16 @@ def check_data(
     *,
     overrides: Overrides = (),
     seed: int = 42,
+    embeddings: "Run | str | Path | None" = None,
     callback: Callback | None = None,
     cache_dir: PathLike | None = None,
 ) -> "DataReport":
     """Count images and classes, decode every image, and look for copies between train and test.
 
     `dataset` is a name of `dml-bench list datasets`; `seed` is that of the split in which copies
-    are looked for. The report's `problems` says whether anything must be mended before training.
+    are looked for. Sessions of photos, which a random split would divide, are estimated from file
+    names and EXIF data, or from the `embeddings` of a run on these images, best one of `frozen_*`.
+    The report's `problems` says whether anything must be mended before training.
 
     Raises ValueError where the data set can't be opened.
     Source: docs/your_photos.md.
@@ -103,7 +108,14 @@ def check_data(
     )
     split, refused = sides(images, config, seed)
     random_split = config.split == "stratified"
-    sessions = estimate_sessions(images, config.test_fraction) if random_split else None
+    sessions = None
+    if embeddings is not None:
+        from dml_bench.analysis.sessions import embeddings_in_order, sessions_of_embeddings
+
+        vectors = embeddings_in_order(run_of(embeddings), images)
+        sessions = sessions_of_embeddings(vectors, images.labels, config.test_fraction)
+    elif random_split:
+        sessions = estimate_sessions(images, config.test_fraction)
     return check(images, split=split, refused=refused, sessions=sessions, progress=progress)
 
 

@@ -71,6 +71,13 @@ def data_check(
     seed: Annotated[
         int, typer.Option(help="Seed of the split in which copies are looked for.")
     ] = 42,
+    embeddings: Annotated[
+        Path | None,
+        typer.Option(
+            help="A run on these images, best of frozen_*: sessions are estimated from it.",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
     """Check images before training. This counts images and classes, decodes every image, and looks
     for copies between train and test. Copies are found even if they were saved again. Exit code
@@ -83,7 +90,13 @@ def data_check(
 
     with options.terminal_callback() as callback:
         report = db.check_data(
-            dataset, data_dir, overrides=set_, seed=seed, cache_dir=cache_dir, callback=callback
+            dataset,
+            data_dir,
+            overrides=set_,
+            seed=seed,
+            embeddings=embeddings,
+            cache_dir=cache_dir,
+            callback=callback,
         )
     options.terminal().print(render(report))
     if report.problems:

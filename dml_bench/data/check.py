@@ -84,7 +84,8 @@ class DataReport:
     """Why the split of a run refuses the data set; '' where it does not."""
     notes: tuple[str, ...] = ()
     sessions: Sessions | None = None
-    """Those that a random split would divide; None where none are seen or looked for."""
+    """Those that a random split would divide, or that embeddings were asked for; None where none
+    are seen or looked for."""
 
     @property
     def copies(self) -> Copies:
@@ -278,8 +279,13 @@ def render(report: DataReport) -> "RenderableType":
         lines.append("all images have the same pixels: nothing can tell their classes apart")
     lines += finding("of these with more than one class", joined(report.conflicting))
     lines += split_finding(report)
-    if report.sessions is not None:
+    if report.sessions is not None and report.sessions.divides:
         lines.append(report.sessions.advice)
+    elif report.sessions is not None:
+        lines.append(
+            f"embeddings show no sessions that a random split would divide:"
+            f" {report.sessions.beside:.0%} of test photos (chance {report.sessions.chance:.0%})"
+        )
     verdict = (
         Text("There are problems.", style="red")
         if report.problems

@@ -15,7 +15,7 @@ from dml_bench.data.datasets import Dataset
 from dml_bench.data.grouping import groups_of, runs_of_names
 from dml_bench.system.files import Damaged, read_json, write_json
 
-__all__ = ["Sessions", "estimate_sessions", "session_warning"]
+__all__ = ["Sessions", "estimate_sessions", "session_warning", "share_beside"]
 
 NUM_SHUFFLES = 10
 LEAST_BESIDE = 0.1
@@ -31,7 +31,7 @@ class Sessions:
     """What a random split would do to sessions that nobody has named."""
 
     rule: str
-    """The `data.group` that keeps them whole."""
+    """The `data.group` that keeps them whole; empty where none of the data set does."""
     beside: float
     """The expected part of the test photos with a training photo of their own class and session."""
     chance: float
@@ -46,8 +46,15 @@ class Sessions:
         )
 
     @property
+    def divides(self) -> bool:
+        """Whether so many photos are beside their own session that it is worth a line."""
+        return self.beside >= max(LEAST_BESIDE, LEAST_RATIO * self.chance)
+
+    @property
     def settings(self) -> str:
         """The settings that keep sessions on one side."""
+        if not self.rule:
+            return "--set data.split=grouped with a data.group that names the sessions"
         return f"--set data.split=grouped --set data.group={self.rule}"
 
 
@@ -128,11 +135,10 @@ def estimated(dataset: Dataset, rule: str, test_fraction: float) -> Sessions | N
             return groups
 
     beside, chance = beside_and_chance(dataset.labels, name_sessions, test_fraction)
-    if beside < max(LEAST_BESIDE, LEAST_RATIO * chance):
-        return None
-    if not mostly_divisible(dataset.labels, name_sessions(dataset.labels)):
-        return None
-    return Sessions(rule, beside, chance)
+    sessions = Sessions(rule, beside, chance)
+    if sessions.divides and mostly_divisible(dataset.labels, name_sessions(dataset.labels)):
+        return sessions
+    return None
 
 
 def beside_and_chance(
