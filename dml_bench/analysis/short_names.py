@@ -119,8 +119,13 @@ def distance(experiment: Experiment) -> str:
 
 def backbone(experiment: Experiment) -> str:
     """`lite0` of an EfficientNet-Lite0. Of a model of timm without its patch size, its image size
-    and its weights."""
+    and its weights; of other libraries without its owner or folder, and its weights."""
     name = experiment.model.backbone.name
+    prefix, _, of_library = name.partition(":")
+    if prefix == "openclip" and ":" not in of_library:
+        return of_library.partition("/")[0]
+    if prefix in ("hf", "openclip", "st"):
+        return of_library.rstrip("/").rpartition("/")[2]
     if not name.startswith("timm:"):
         return name.removeprefix("efficientnet_")
     parts = name.removeprefix("timm:").partition(".")[0].split("_")

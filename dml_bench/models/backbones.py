@@ -3,8 +3,9 @@
 
 A registered function takes the registered name and returns a module with random weights and an
 attribute `num_features`. The fact `weights` says where its ImageNet weights come from, see
-`dml_bench.models.weights`; `mean` and `std` are the channel statistics that those weights were made
-with, unless the module carries timm's `pretrained_cfg`, which then says so itself.
+`dml_bench.models.weights` and `.encoders`; `mean` and `std` are the channel statistics that those
+weights were made with, unless the module carries timm's `pretrained_cfg`, which then says so
+itself.
 
 What `stage_names` gives of a network, its layers `layer1`, ... or timm's `feature_info`, is where
 it can be mixed or explained.
@@ -141,6 +142,44 @@ def timm_model(name: str) -> "nn.Module":
         network, "head_hidden_size", network.num_features
     )  # some have a layer after the pooling
     return network
+
+
+@backbones.register(
+    "hf:*",
+    summary=(
+        "any image encoder of transformers, by its name or folder, e.g. hf:facebook/dinov2-base"
+    ),
+    source="Wolf et al. 2020, transformers",
+    weights="hf",
+)
+def hugging_face(name: str) -> "nn.Module":
+    from dml_bench.models.encoders import build_encoder
+
+    return build_encoder(name)
+
+
+@backbones.register(
+    "openclip:*",
+    summary="any image encoder of OpenCLIP, e.g. openclip:ViT-B-32/laion2b_s34b_b79k",
+    source="Ilharco et al. 2021, OpenCLIP",
+    weights="openclip",
+)
+def open_clip(name: str) -> "nn.Module":
+    from dml_bench.models.encoders import build_encoder
+
+    return build_encoder(name)
+
+
+@backbones.register(
+    "st:*",
+    summary="any model of sentence-transformers that embeds images, e.g. st:clip-ViT-B-32",
+    source="Reimers and Gurevych 2019, sentence-transformers",
+    weights="st",
+)
+def sentence_transformer(name: str) -> "nn.Module":
+    from dml_bench.models.encoders import build_encoder
+
+    return build_encoder(name)
 
 
 for _size in range(3):

@@ -3,21 +3,19 @@ never a random start."""
 
 import importlib.util
 import re
-import urllib.request
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from http.client import HTTPException
 from pathlib import Path
 from pickle import UnpicklingError
-from ssl import SSLError
 from typing import Any
-from urllib.error import HTTPError
-from urllib.parse import urlsplit
 
 import torch
 from torch import Tensor, nn
 
+from dml_bench.models.encoders import PACKAGES, pretrained_encoder
+from dml_bench.models.hub import require_answer, require_hub
 from dml_bench.registry import Entry
 from dml_bench.system.files import sha256_of
 
@@ -191,16 +189,14 @@ def _match(
 
 
 def _fill(backbone: nn.Module, state: dict[str, Tensor], what: str, may_lack: str) -> None:
-    """Load by name; only a classifier at the end of the file may be left over."""
+    """Load by name; only a classifier at the end of the file, and what an encoder of images has no
+    use for, may be left over."""
     own = backbone.state_dict()
     optional = {key for key in own if key.endswith("num_batches_tracked") or _is_of(may_lack, key)}
     missing = [key for key in own if key not in state and key not in optional]
     wrong = [key for key in own if key in state and state[key].shape != own[key].shape]
-    left = [
-        key
-        for key in state
-        if key not in own and not key.startswith(("fc.", "classifier.", "head.", "heads."))
-    ]
+    may_be_left = ("fc.", "classifier.", "head.", "heads.", *getattr(backbone, "left_out", ()))
+    left = [key for key in state if key not in own and not key.startswith(may_be_left)]
     if missing or wrong or left:
         problem = (
             (missing and f"{len(missing)} tensors missing, e.g. {missing[0]}")
@@ -228,6 +224,8 @@ def _imagenet(name: str, entry: Entry, names: list[str]) -> dict[str, Tensor]:
     kind, _, where = entry.facts["weights"].partition(":")
     if kind == "package":
         return _package(name, where, names)
+    if kind in PACKAGES:
+        return pretrained_encoder(name).state_dict()
     return {"torchvision": _torchvision, "timm": _timm}[kind](name, where)
 
 
@@ -352,30 +350,8 @@ def _timm_file(config: dict[str, Any]) -> str:
 
 def _require_host(config: dict[str, Any]) -> None:
     """Raises OSError within seconds where timm could not download its weights."""
-    from huggingface_hub import constants
-
     repository, url = config.get("hf_hub_id"), config.get("url")
-    if repository and constants.HF_HUB_OFFLINE:
-        raise OSError(f"HF_HUB_OFFLINE is set, and {repository} is not in {constants.HF_HUB_CACHE}")
     if repository:
-        require_answer(constants.ENDPOINT)
+        require_hub(repository)
     elif url and not (Path(torch.hub.get_dir()) / "checkpoints" / Path(url).name).is_file():
         require_answer(url)
-
-
-def require_answer(url: str) -> None:
-    """Raises OSError within seconds where the host of `url` does not answer, through the proxy if
-    the environment names one."""
-    scheme, host, *_ = urlsplit(url)
-    try:
-        urllib.request.urlopen(
-            urllib.request.Request(f"{scheme}://{host}", method="HEAD"), timeout=5
-        ).close()
-    except HTTPError as refusal:
-        refusal.close()  # it answers
-    except (OSError, HTTPException) as error:
-        reason = getattr(error, "reason", error)
-        if not isinstance(
-            reason, SSLError
-        ):  # other certificates may be trusted by those who download
-            raise OSError(f"{host} can't be reached: {reason}") from None

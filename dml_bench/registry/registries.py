@@ -374,7 +374,7 @@ backbones = Registry(
     "backbone",
     "dml_bench.models.backbones",
     {"weights": "", "mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)},
-    prefixes=("timm:",),
+    prefixes=("timm:", "hf:", "openclip:", "st:"),
     passes=("name",),
     group="dml_bench.backbones",
 )
