@@ -11,7 +11,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from dml_bench.config import Experiment
 from dml_bench.models.backbones import check_image_size, drop_pooling, replace_pooling
 from dml_bench.models.convolutions import speed_up_small_maps
-from dml_bench.models.precision import open_depthwise_to_float32
+from dml_bench.models.depthwise import open_depthwise_to_float32
 from dml_bench.models.stages import LastStages, cut_backbone, first_stages
 from dml_bench.models.weights import load_backbone
 from dml_bench.registry import backbones, heads, poolings

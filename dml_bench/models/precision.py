@@ -2,21 +2,19 @@
 
 `bfloat16_dense` is bfloat16 with depthwise convolutions in float32. On a CPU, oneDNN's bfloat16 is
 several times slower than float32 for those, and several times faster for the rest
-(benchmarks/depthwise.py).
+(benchmarks/finetuning.py).
 """
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from functools import cache
-from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from dml_bench.system.devices import choose_precision
 
-__all__ = ["autocast", "network_precision", "open_depthwise_to_float32"]
+__all__ = ["autocast", "depthwise_is_float32", "is_depthwise", "network_precision"]
 
 DEPTHWISE_IN_FLOAT32: ContextVar[bool] = ContextVar("depthwise_in_float32", default=False)
 """Of the computation that is going on in this thread."""
@@ -43,29 +41,11 @@ def autocast(device: torch.device, precision: str) -> Iterator[None]:
         DEPTHWISE_IN_FLOAT32.reset(before)
 
 
+def depthwise_is_float32() -> bool:
+    """Whether the computation that is going on is one of `bfloat16_dense`."""
+    return DEPTHWISE_IN_FLOAT32.get()
+
+
 def is_depthwise(module: nn.Module) -> bool:
     """Whether it is a convolution that sees one channel at a time."""
     return isinstance(module, nn.Conv2d) and module.groups == module.in_channels > 1
-
-
-def open_depthwise_to_float32(network: nn.Module) -> None:
-    """Let every depthwise convolution of `network` compute in float32 under `bfloat16_dense`;
-    nothing else changes."""
-    for module in network.modules():
-        if is_depthwise(module) and not isinstance(module, DepthwiseInFloat32):
-            module.__class__ = in_float32(type(module))  # type: ignore[arg-type]
-
-
-class DepthwiseInFloat32:
-    """What is put before the class of a convolution, e.g. of one with timm's own padding."""
-
-    def forward(self, images: Tensor) -> Tensor:
-        if not DEPTHWISE_IN_FLOAT32.get():
-            return super().forward(images)  # type: ignore[misc]
-        with torch.autocast(images.device.type, enabled=False):
-            return super().forward(images.float())  # type: ignore[misc]
-
-
-@cache
-def in_float32(convolution: type[Any]) -> type[Any]:
-    return type(convolution.__name__, (DepthwiseInFloat32, convolution), {})

@@ -6,7 +6,8 @@ import torch
 from timm.layers import Conv2dSame
 from torch import nn
 
-from dml_bench.models.precision import autocast, network_precision, open_depthwise_to_float32
+from dml_bench.models.depthwise import open_depthwise_to_float32
+from dml_bench.models.precision import autocast, network_precision
 
 CPU = torch.device("cpu")
 
