@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from dml_bench.analysis.compare import Difference, difference_of, with_q_values
 from dml_bench.analysis.priors import SeedPriors
 from dml_bench.config import experiments
-from dml_bench.config.variants import base_name, suffix_of
+from dml_bench.config.variants import base_name, settings_in_short, suffix_of
 from dml_bench.evaluation.statistics import Scores
 from dml_bench.runs.metrics import metric_of
 from dml_bench.runs.pairing import NotPaired, PairingKey, RunPair, Side, pair_runs, pairing_key
@@ -42,7 +42,7 @@ class Change:
     @property
     def name(self) -> str:
         own = changed(base_name(self.experiment), base_name(self.extended))
-        return f"{own}{suffix_of(self.experiment)}"
+        return ", ".join([own, *settings_in_short(self.experiment)])
 
     @property
     def queries(self) -> set[PairingKey]:

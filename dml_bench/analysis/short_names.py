@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 
 from dml_bench.config import Experiment, as_table, experiments
-from dml_bench.config.variants import base_name, suffix_of
+from dml_bench.config.variants import base_name, settings_in_short
 from dml_bench.registry import losses
 from dml_bench.runs.folder import differing
 
@@ -66,15 +66,6 @@ def composed(experiment: Experiment, parts: Sequence[str]) -> str:
     """`EPSHN, resnet50 + mixup`"""
     method = ", ".join([method_of(experiment), *parts])
     return " + ".join([method, *additions(experiment)])
-
-
-def settings_of(experiment: Experiment) -> list[str]:
-    """`lr=0.1` for each setting of a variant."""
-    settings = []
-    for setting in filter(None, suffix_of(experiment.name)[1:].split(",")):
-        key, equals, value = setting.partition("=")
-        settings.append(f"{key.rpartition('.')[2]}{equals}{value}")
-    return settings
 
 
 def additions(experiment: Experiment) -> list[str]:
@@ -203,7 +194,7 @@ def distinct(names: dict[str, str], by_name: dict[str, Experiment]) -> dict[str,
         result[name] = short
         if counts[short] > 1:
             others = [by_name[other] for other in names if names[other] == short and other != name]
-            settings = settings_of(by_name[name]) or own_settings(by_name[name], others)
+            settings = settings_in_short(name) or own_settings(by_name[name], others)
             result[name] = ", ".join([short, *settings])
     counts = Counter(result.values())
     return {name: short if counts[short] == 1 else name for name, short in result.items()}

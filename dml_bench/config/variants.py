@@ -11,7 +11,15 @@ from typing import Any
 from dml_bench.config.experiment import LONGEST_NAME, Experiment
 from dml_bench.config.experiments import value_at
 
-__all__ = ["Sweep", "base_name", "settings_in", "suffix_of", "sweep_overrides", "variant_name"]
+__all__ = [
+    "Sweep",
+    "base_name",
+    "settings_in",
+    "settings_in_short",
+    "suffix_of",
+    "sweep_overrides",
+    "variant_name",
+]
 
 SEPARATOR = "~"
 LONGEST_VARIANT = LONGEST_NAME - 30
@@ -70,6 +78,16 @@ def base_name(name: str) -> str:
 def suffix_of(name: str) -> str:
     """What tells a variant from its experiment, `~` included; empty for no variant."""
     return name[len(base_name(name)) :]
+
+
+def settings_in_short(name: str) -> list[str]:
+    """`lr=0.1` for each setting of a variant's name; of what has a name, `mobilenet_v2`."""
+    settings = []
+    for setting in filter(None, suffix_of(name).removeprefix(SEPARATOR).split(",")):
+        key, equals, value = setting.partition("=")
+        short = key.rpartition(".")[2]
+        settings.append(value if short == "name" else f"{short}{equals}{value}")
+    return settings
 
 
 def settings_in(experiment: Experiment) -> dict[str, Any]:

@@ -145,7 +145,7 @@ class GuaranteedThreshold:
     """Answers / calibration images, in the mix; 0 where none can be promised."""
     known: int
     """Calibration images of classes in the gallery."""
-    known_groups: int | None
+    known_groups: int | None = None
     """The groups of the first, on whose number the promise rests; None where each image stands for
     itself."""
     unknown: int

@@ -80,7 +80,7 @@ def summary(decisions: Decisions) -> str:
     if decisions.claims:
         parts.append(count_verdicts(decisions.claims).partition(" (")[0])
     if decisions.contrasts:
-        parts.append(f"{counted(len(decisions.contrasts), 'row')} beside what it extends")
+        parts.append(f"{counted(len(decisions.contrasts), 'row')} beside another one")
     return f"What was decided: {'; '.join(parts)}"
 
 
@@ -186,7 +186,7 @@ def contrasts_table(contrasts: Sequence[Contrast]) -> Table:
             points_cell(contrast.difference, is_signed=True),
         )
         rows.append(Row(cells))
-    title = f"{contrasts[0].head.capitalize()} beside the experiment that each row extends"
+    title = f"{contrasts[0].head.capitalize()} of each row beside another one"
     return Table(title, columns, tuple(rows))
 
 

@@ -2,7 +2,7 @@
 can't be made of its answers."""
 
 from collections.abc import Mapping
-from dataclasses import fields, is_dataclass
+from dataclasses import MISSING, fields, is_dataclass
 from functools import cache
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
@@ -55,11 +55,14 @@ def defined(value: Any) -> Any:
 
 
 def from_plain(kind: type[Value], plain: Any) -> Value:
-    """The value of a dataclass that `to_plain` wrote. Raises KeyError where a field is missing."""
+    """The value of a dataclass that `to_plain` wrote, perhaps before the class had a field that has
+    a default. Raises KeyError where another field is missing."""
     assert is_dataclass(kind)
     hints = hints_of(kind)
     values = {}
     for field in fields(kind):
+        if field.name not in plain and field.default is not MISSING:
+            continue
         values[field.name] = of_hint(hints[field.name], plain[field.name])
     return kind(**values)
 

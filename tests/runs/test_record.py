@@ -21,6 +21,7 @@ from dml_bench.analysis.recording import record_run
 from dml_bench.data.datasets import open_dataset
 from dml_bench.evaluation.search import Neighbours
 from dml_bench.evaluation.statistics import estimate
+from dml_bench.evaluation.thresholds import GuaranteedThreshold
 from dml_bench.runs import record, record_format
 from dml_bench.runs.metrics import metrics_of
 from dml_bench.runs.plain_values import from_plain, to_plain
@@ -249,6 +250,16 @@ def test_values_of_dataclasses_are_read_as_they_were_written():
     assert math.isnan(read.parts[1].share)
     assert np.array_equal(read.curve, curve, equal_nan=True)
     assert read.draws.tolist() == [[1, 2], [3, 4]]
+
+
+def test_values_of_an_earlier_version_lack_fields_that_have_a_default_now():
+    threshold = GuaranteedThreshold(**dict.fromkeys(GuaranteedThreshold.__slots__, 0))
+    plain = to_plain(threshold)
+    del plain["known_groups"]
+    assert from_plain(GuaranteedThreshold, plain).known_groups is None
+    del plain["goal"]
+    with pytest.raises(KeyError):
+        from_plain(GuaranteedThreshold, plain)
 
 
 def test_a_long_curve_keeps_its_ends_and_points_between_them():
