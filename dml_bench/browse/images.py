@@ -179,7 +179,7 @@ def read_browse_table(run: Run) -> BrowseTable:
     recorded = [run.images.recorded(image) for image in images]
     paths = [str(run.images.located(path)) for path in recorded]
     enrolled = read_enrolled(run, list(run.neighbours), {*recorded, *paths})
-    ids = {name: label for label, name in run.class_names.items()}
+    ids = dict(run.class_ids)
     for name in dict.fromkeys(name for name, _ in enrolled.values()):
         ids.setdefault(name, max(ids.values()) + 1)
     enrolled_labels = np.array([ids[name] for name, _ in enrolled.values()], np.int64)

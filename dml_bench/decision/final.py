@@ -116,8 +116,7 @@ class FinalPhotos:
         features, readable = self.features(run, embedder)
         with autocast(self.device, precision_of(run)):
             outputs = embedder.project(features)
-        ids = {name: label for label, name in run.class_names.items()}
-        labels = np.array([ids[name] for name in self.classes[readable]], np.int64)
+        labels = np.array([run.class_ids[name] for name in self.classes[readable]], np.int64)
         self._outputs[run.folder, phase] = outputs.float().cpu(), labels
         return self._outputs[run.folder, phase]
 

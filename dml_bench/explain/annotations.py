@@ -116,7 +116,8 @@ PROPORTIONS = {"bill_length": "bill", "tail_length": "tail"}
 def distinguishing_parts(dataset: Component) -> dict[int, frozenset[str]]:
     """By class id, the parts of drawn birds that tell a species from all others of its family. The
     ancestor of a family, which has no trait of its own, and data sets of photos are left out."""
-    counts = {"demo": dataset.options.get("classes", 0), "cub_shape": 200}
+    own = dataset.options.get("classes", 0)
+    counts = {"demo": own, "demo_unbalanced": own, "cub_shape": 200}
     if dataset.name not in counts:
         return {}
     birds = species(counts[dataset.name], seed=dataset.options["seed"])

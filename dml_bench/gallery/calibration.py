@@ -223,7 +223,7 @@ def outcomes_without_own_class(
 def run_queries(run: Run, embeddings: Embeddings, part: Part, gallery: Gallery) -> HeldOutQueries:
     """The run's own validation images or queries, with the names that their classes have now."""
     names = current_names(run, gallery, embeddings.gallery_images)
-    ids = {name: label for label, name in enumerate(gallery.class_names)}
+    ids = gallery.class_ids
     rows = {entry.path: row for row, entry in enumerate(gallery.entries) if entry.origin == "run"}
     images = embeddings.images(part)
     labels, own_rows, own_names = [], [], []

@@ -71,9 +71,14 @@ class Gallery:
         return tuple(sorted({entry.class_name for entry in self.entries}))
 
     @cached_property
+    def class_ids(self) -> dict[str, int]:
+        """The ids of the classes by name."""
+        return {name: label for label, name in enumerate(self.class_names)}
+
+    @cached_property
     def labels(self) -> np.ndarray:
         """(entries) int64 class ids."""
-        ids = {name: label for label, name in enumerate(self.class_names)}
+        ids = self.class_ids
         return np.array([ids[entry.class_name] for entry in self.entries], np.int64)
 
     def removed(self, name: str) -> "Gallery":

@@ -230,6 +230,11 @@ class Run:
         return dict(zip(labels.tolist(), names, strict=True))
 
     @cached_property
+    def class_ids(self) -> dict[str, int]:
+        """By name, the ids of the classes of the queries."""
+        return {name: label for label, name in self.class_names.items()}
+
+    @cached_property
     def coarse_classes(self) -> dict[int, str]:
         """By class id, the coarse class of the classes of the queries; empty where the data set
         has none."""
@@ -448,7 +453,7 @@ class ImageFiles:
     @cached_property
     def labels(self) -> np.ndarray:
         """(images) class ids, -1 for a class that was never asked about."""
-        ids = {name: label for label, name in self.run.class_names.items()}
+        ids = self.run.class_ids
         return np.array([ids.get(image.class_name, -1) for image in self.run.split], np.int64)
 
     @property

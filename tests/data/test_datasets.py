@@ -390,6 +390,16 @@ def test_a_table_that_is_wrong_is_refused_with_the_place(listed, content, option
     assert "\n" not in str(caught.value)
 
 
+def test_unequal_classes_of_drawn_birds_fall_by_one_factor_in_a_drawn_order(tmp_path):
+    options = {"classes": 4, "per_class": 27, "imbalance": 27, "size": 16}
+    component = Component(
+        "demo_unbalanced", datasets["demo_unbalanced"].resolve(options, "data.dataset")
+    )
+    counts = np.bincount(open_dataset(component, None, tmp_path).labels).tolist()
+    assert sorted(counts) == [2, 3, 9, 27], "at least two images"
+    assert counts != sorted(counts) and counts != sorted(counts, reverse=True)
+
+
 def test_the_drawn_birds_are_drawn_once_and_read_like_cub(tmp_path):
     component = Component(
         "demo", datasets["demo"].resolve({"classes": 2, "per_class": 2, "size": 32}, "data.dataset")

@@ -2,11 +2,14 @@
 
 from typing import Annotated, Literal
 
+import numpy as np
+
 from dml_bench.data.datasets.cub import read_cub_layout
 from dml_bench.data.datasets.dataset import Dataset, Where
 from dml_bench.registry import datasets
 from dml_bench.registry.option_checks import at_least
 from dml_bench.system.drafts import remove
+from dml_bench.system.seeding import uniform
 
 SeveralOf = Annotated[int, at_least(2)]
 Pixels = Annotated[int, at_least(16)]
@@ -35,6 +38,41 @@ def demo(
         size,
         seed,
     )
+
+
+@datasets.register(
+    "demo_unbalanced",
+    summary="drawn birds whose largest class has `imbalance` times the images of the smallest",
+    source="drawn by this package",
+    needs_data_dir=False,
+)
+def demo_unbalanced(
+    where: Where,
+    *,
+    classes: SeveralOf = 40,
+    per_class: SeveralOf = 96,
+    imbalance: Annotated[int, at_least(1)] = 8,
+    size: Pixels = 54,
+    seed: int = 7,
+) -> Dataset:
+    """Drawn once into `cache_dir`. From class to class the number of images falls by one factor,
+    from `per_class` on, in an order of the classes that is drawn from the seed."""
+    return drawn(
+        where,
+        f"demo-unbalanced-{classes}x{per_class}by{imbalance}-{size}px-seed{seed}",
+        "demo_unbalanced",
+        falling_counts(classes, per_class, imbalance, seed),
+        size,
+        seed,
+    )
+
+
+def falling_counts(classes: int, most: int, imbalance: int, seed: int) -> list[int]:
+    """(classes) the numbers of images; two at least."""
+    counts = most * float(imbalance) ** -np.linspace(0, 1, classes)
+    order = np.argsort(uniform(seed, "unbalanced", rows=classes, columns=1)[:, 0], kind="stable")
+    shuffled = np.maximum(counts.round().astype(int), 2)[order]
+    return list(map(int, shuffled))
 
 
 @datasets.register(
