@@ -234,38 +234,21 @@ def make_split(
     groups = groups_of(dataset, group) if group else None
     notes: tuple[str, ...] = ()
     if method == "given":
-        if dataset.parts is None or "test" not in dataset.parts or "train" not in dataset.parts:
-            raise ValueError(
-                f"data.split = given, but {dataset.name} has no train and test parts of its own;"
-                " --set data.split=stratified"
-            )
-        parts = np.array(dataset.parts)
-        test, train, valid = parts == "test", parts == "train", parts == "valid"
-    elif method in ("grouped", "time"):
-        if groups is not None:
+        train, valid, test = given_parts(dataset)
+    else:
+        if method == "grouped":
+            assert groups is not None, "a grouped split has a rule of groups"
             test, valid = by_groups(dataset, groups, test_fraction, valid_fraction, seed)
-        else:
+        elif method == "time":
             days = days_of(dataset, time)
             test, valid = by_time(dataset, days, test_fraction, valid_fraction)
             groups = days.astype(str).astype(object)
+        else:
+            test, valid = by_class(dataset, test_fraction, valid_fraction, seed)
         train = ~(test | valid)
-        notes = not_validated(dataset, valid, "group" if method == "grouped" else "day")
-    else:
-        test = _stratified(dataset, np.ones(len(dataset), bool), test_fraction, seed)
-        valid = (
-            _stratified(dataset, ~test, valid_fraction, seed)
-            if valid_fraction
-            else np.zeros(len(dataset), bool)
-        )
-        train = ~(test | valid)
-    for what, part in (("training", train), ("test", test)):
-        empty = np.setdiff1d(np.arange(dataset.num_classes), dataset.labels[part])
-        if len(empty):
-            names = ", ".join(dataset.class_names[i] for i in empty[:5])
-            raise ValueError(
-                f"{len(empty)} classes have no {what} image ({names}); add images or remove these"
-                " classes"
-            )
+        if method in ("grouped", "time"):
+            notes = not_validated(dataset, valid, "group" if method == "grouped" else "day")
+    require_all_classes(dataset, train, test)
     training = np.flatnonzero(train)
     enrolled = own_gallery(dataset, method)
     return Split(
@@ -278,6 +261,40 @@ def make_split(
         groups=groups,
         notes=notes,
     )
+
+
+def given_parts(dataset: Dataset) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(images) those that train, validate and ask, by the data set's own parts. Raises ValueError
+    where it has none."""
+    if dataset.parts is None or "test" not in dataset.parts or "train" not in dataset.parts:
+        raise ValueError(
+            f"data.split = given, but {dataset.name} has no train and test parts of its own;"
+            " --set data.split=stratified"
+        )
+    parts = np.array(dataset.parts)
+    return parts == "train", parts == "valid", parts == "test"
+
+
+def by_class(
+    dataset: Dataset, test_fraction: float, valid_fraction: float, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """(images) those that ask and those that validate, drawn in each class."""
+    test = _stratified(dataset, np.ones(len(dataset), bool), test_fraction, seed)
+    if not valid_fraction:
+        return test, np.zeros(len(dataset), bool)
+    return test, _stratified(dataset, ~test, valid_fraction, seed)
+
+
+def require_all_classes(dataset: Dataset, train: np.ndarray, test: np.ndarray) -> None:
+    """Raises ValueError where a class has no image that trains, or none that asks."""
+    for what, part in (("training", train), ("test", test)):
+        empty = np.setdiff1d(np.arange(dataset.num_classes), dataset.labels[part])
+        if len(empty):
+            names = ", ".join(dataset.class_names[i] for i in empty[:5])
+            raise ValueError(
+                f"{len(empty)} classes have no {what} image ({names}); add images or remove these"
+                " classes"
+            )
 
 
 def own_gallery(dataset: Dataset, method: str) -> np.ndarray:
