@@ -45,7 +45,7 @@ class PhotoSet:
     split: str
     """How it must be divided."""
     answers: bool
-    """Whether there must be an answer."""
+    """False where there must be no answer."""
 
 
 def birds(folder: Path, counts: list[int]) -> list[list[Path]]:
@@ -158,6 +158,7 @@ SETS = (
 def tried(photos: PhotoSet, data_dir: Path, work: Path, minutes: float) -> Outcome:
     """One decision, and whether it is as it must be."""
     import dml_bench as db
+    from dml_bench.decision.rows import ROWS
 
     place = work / photos.name.replace(" ", "_")
     if not (place / "photos").exists():
@@ -166,6 +167,7 @@ def tried(photos: PhotoSet, data_dir: Path, work: Path, minutes: float) -> Outco
         photos.make(draft, data_dir)
         draft.rename(place / "photos")
     outcome: Outcome = {"set": photos.name, "about": photos.about}
+    outcome["allowed_rows"] = [spec.label for spec in ROWS]
     begun = time.perf_counter()
     try:
         report = db.decide(
@@ -232,17 +234,31 @@ def write(outcomes: list[Outcome], out: Path) -> None:
     heads.append("as wanted")
     lines = ["# Six sets of photos, decided", "", *(__doc__ or "").splitlines()[5:], ""]
     lines += table(heads, [line_of(outcome) for outcome in outcomes])
-    lines += ["", "Regret: points that the best row on the final part has more."]
     busy = os.getloadavg()[0]
-    lines += [f"Load average at the end: {busy:.1f}. On a busy machine, fewer rows fit.", ""]
+    lines += ["", "Regret: points that the best row on the final part has more."]
+    lines += [
+        f"Load average at the end: {busy:.1f}. Minutes are of the last command, on so busy a"
+        " machine; runs that an earlier command finished are not in them.",
+        "",
+    ]
+    done = {outcome["set"] for outcome in outcomes}
+    missing = [photos.name for photos in SETS if photos.name not in done]
+    if missing:
+        lines += [f"Not decided yet: {', '.join(missing)}.", ""]
     for outcome in outcomes:
+        lines += [
+            f"- {outcome['set']}: rows that were allowed: {'; '.join(outcome['allowed_rows'])}"
+        ]
         if outcome["why"]:
             lines += [f"- {outcome['set']}: {outcome['why']}"]
         if outcome.get("skipped"):
             lines += [f"- {outcome['set']}: not run for want of time: {outcome['skipped']}"]
         if outcome.get("unavailable"):
             lines += [f"- {outcome['set']}: without weights here: {outcome['unavailable']}"]
-    save(NAME, facts() | {"sets": outcomes}, "\n".join([*lines, ""]), out)
+    result = facts() | {"sets": outcomes}
+    # Where photos lay says nothing to others.
+    result["made_by"]["command"] = "python benchmarks/decide.py --data-dir DIR"
+    save(NAME, result, "\n".join([*lines, ""]), out)
 
 
 def main() -> None:
