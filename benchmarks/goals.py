@@ -63,6 +63,12 @@ def seconds(result: dict[str, Any], images: str, way: str) -> float:
     return statistics.median(run["seconds"] for run in result["sizes"][images][way])
 
 
+def step_ratio(result: dict[str, Any], backbone: str, slow: str, fast: str) -> float:
+    """Median over the rounds of how many times as fast a training step is."""
+    taken = result["seconds"][backbone]
+    return statistics.median(a / b for a, b in zip(taken[slow], taken[fast], strict=True))
+
+
 def growth(result: dict[str, Any], first: str, last: str) -> float:
     """Percent by which the own memory of one run exceeds that of another."""
 
@@ -139,6 +145,23 @@ GOALS = (
         "evaluation of 11,800 x 512, times as fast as AccuracyCalculator's default",
         *(5, True, "x", "evaluation"),
         lambda r: seconds(r, "11800", "pml") / seconds(r, "11800", "ours"),
+    ),
+    Goal(
+        "fine-tuning EfficientNet-Lite0 at 96 px, times as fast as all in bfloat16",
+        *(3, True, "x", "finetuning"),
+        lambda r: step_ratio(r, "efficientnet_lite0", "all, bfloat16", "all, bfloat16_dense"),
+    ),
+    Goal(
+        "fine-tuning MobileNetV2 at 96 px, times as fast as all in bfloat16",
+        *(1.5, True, "x", "finetuning"),
+        lambda r: step_ratio(r, "mobilenet_v2", "all, bfloat16", "all, bfloat16_dense"),
+    ),
+    Goal(
+        "training the last stage of EfficientNet-Lite0, times as fast as all stages",
+        *(3, True, "x", "finetuning"),
+        lambda r: step_ratio(
+            r, "efficientnet_lite0", "all, bfloat16_dense", "last:1, bfloat16_dense"
+        ),
     ),
     Goal(
         "`dml-bench --help`",

@@ -1,6 +1,7 @@
 """Backbones: every name makes features of images, from the weights that its facts name, at the
 sizes that fit it."""
 
+import hashlib
 import http.server
 import socket
 import threading
@@ -280,6 +281,55 @@ def test_a_download_that_breaks_off_is_an_error_with_the_ways_out(monkeypatch, t
         ),
     ):
         load_backbone(torch.nn.Identity(), "resnet34", backbones["resnet34"], "imagenet")
+
+
+class ServesWeights(http.server.BaseHTTPRequestHandler):
+    """Sends `content` and then closes, having announced `announced` bytes."""
+
+    content = b""
+    announced = 0
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Length", str(self.announced))
+        self.end_headers()
+        self.wfile.write(self.content)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.mark.parametrize("problem", ["", "truncated", "other bytes"])
+def test_downloaded_weights_are_used_only_where_they_have_the_digest_of_their_name(
+    monkeypatch, tmp_path, problem
+):
+    network = torch.nn.Linear(3, 2)
+    torch.save(network.state_dict(), tmp_path / "own.pth")
+    content = (tmp_path / "own.pth").read_bytes()
+    digest = hashlib.sha256(content).hexdigest()[:8]
+    sent = {"": content, "truncated": content[:-9], "other bytes": content[:-1] + b"x"}[problem]
+    handler = type("Handler", (ServesWeights,), {"content": sent, "announced": len(content)})
+    with http.server.HTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        url = f"http://127.0.0.1:{server.server_port}/tiny-{digest}.pth"
+        monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+        path = tmp_path / "hub" / "checkpoints" / f"tiny-{digest}.pth"
+        monkeypatch.setattr("dml_bench.models.weights.torchvision_file", lambda _: (url, path))
+        fresh = torch.nn.Linear(3, 2)
+        try:
+            if problem:
+                with pytest.raises(
+                    ValueError, match=f"ImageNet weights tiny-{digest}.pth .* can't be"
+                ):
+                    load_backbone(fresh, "resnet34", backbones["resnet34"], "imagenet")
+                assert not path.exists()
+            else:
+                load_backbone(fresh, "resnet34", backbones["resnet34"], "imagenet")
+                assert same(fresh.state_dict(), network.state_dict())
+        finally:
+            server.shutdown()
+            thread.join()
 
 
 @pytest.fixture
