@@ -127,9 +127,15 @@ class Group:
 
     @property
     def settings(self) -> tuple[str, ...]:
-        """The settings in which variants of this table differ from their experiments."""
-        keys = [key for line in self.lines for key in line.settings]
-        return tuple(sorted(set(keys)))
+        """The settings in which variants of this table differ from their experiments; of several
+        rows, those in which the rows differ."""
+        keys = {key for line in self.lines for key in line.settings}
+        return tuple(sorted(key for key in keys if self._tells_rows_apart(key)))
+
+    def _tells_rows_apart(self, key: str) -> bool:
+        """Whether rows have several values of a setting, or there is a single row."""
+        values = {line.setting(key) for line in self.lines}
+        return len(values) > 1 or len(self.lines) == 1
 
     @property
     def runs(self) -> list[Run]:
