@@ -47,6 +47,16 @@ def test_outputs_and_gradients_are_those_of_the_convolution_in_float32(kind, str
         assert (actual - expected).abs().max() <= 1e-5 * expected.abs().max()
 
 
+def test_in_training_maps_keep_their_type():
+    layers = nn.Sequential(convolution(nn.Conv2d, 5, 1))
+    open_depthwise_to_float32(layers)
+    with autocast(CPU, "bfloat16_dense"):
+        outputs = layers(images(12).bfloat16())
+    assert outputs.dtype == torch.bfloat16
+    outputs.float().sum().backward()
+    assert layers[0].weight.grad.dtype == torch.float32
+
+
 @pytest.mark.parametrize("padding", [(2, 2), (0, 0), (1, 2)])
 def test_the_weight_gradient_by_parts_is_that_of_the_definition(padding):
     maps = images(9)
