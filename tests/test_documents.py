@@ -108,14 +108,15 @@ def test_reports_are_numbers_and_weigh_less_than_3_mb():
     assert sum((ROOT / path).stat().st_size for path in paths) < 3_000_000
 
 
-def test_records_weigh_at_most_15_kb_a_run_18_with_rotated_hold_outs_and_25_mb_in_all():
+def test_records_weigh_at_most_15_kb_a_run_30_with_four_rotated_hold_outs_and_25_mb_in_all():
     sizes: dict[Path, int] = {}
     for path in tracked("results"):
         assert path.name.endswith((".json", ".safetensors.xz")), path
         run = path.parent / path.name.partition(".")[0]
         sizes[run] = sizes.get(run, 0) + (ROOT / path).stat().st_size
     for run, size in sizes.items():
-        assert size <= (18_000 if "-x-" in run.parts[2] else 15_000), run
+        # Five networks answer the queries where four hold-outs are rotated, otherwise two.
+        assert size <= (30_000 if "-x-" in run.parts[2] else 15_000), run
     assert sum(sizes.values()) <= 25_000_000
 
 

@@ -12,6 +12,7 @@ from dml_bench.analysis.table import grouped
 from dml_bench.config import Expectation, Experiment, as_table, experiments
 from dml_bench.config.tables import PlannedRow, read_table, table_names
 from dml_bench.config.variants import base_name
+from dml_bench.data.split import is_rotated
 from dml_bench.protocols import protocol_of
 from dml_bench.runs.folder import decisive, differing
 from dml_bench.runs.metrics import metrics_of
@@ -46,11 +47,12 @@ class Unfinished:
 
 @dataclass(slots=True)
 class Collection:
-    """What was found, and a line on each thing that can't be used."""
+    """What was found, a line on each thing that can't be used, and what else to know of it."""
 
     runs: list[Run] = field(default_factory=list)
     unfinished: list[Unfinished] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
+    remarks: list[str] = field(default_factory=list)
 
 
 def collect(paths: Sequence[Path], data_dir: Path | None = None) -> Collection:
@@ -150,15 +152,16 @@ def key_of_run(run: Run) -> Key:
 
 def studies_of(collection: Collection) -> list[Study]:
     """One study for each protocol, data set, profile, split and way of holding classes out; they
-    never share a table."""
+    never share a table. Rotated hold-outs come first, since they compare the same classes."""
     keys = list(dict.fromkeys(key_of_run(run) for run in collection.runs))
+    keys.sort(key=lambda key: not is_rotated(key.unseen))
     begun = [run.experiment for run in collection.runs]
     begun += [started.experiment for started in collection.unfinished]
     names = short_names(begun)
     studies = [study_of(key, distinction_of(key, keys), collection, names) for key in keys]
     if len(studies) > 1:
         titles = "; ".join(study.title for study in studies)
-        collection.problems.append(
+        collection.remarks.append(
             f"these runs cannot all be compared; the report has one part for each of {titles}"
         )
     return studies

@@ -36,11 +36,13 @@ def report(
     begun = time.perf_counter()
     collection = collect(runs, data_dir)
     studies = studies_of(collection)
-    for problem in collection.problems:
-        say(problem)
-    document = compose(
-        f"Report: {out.name}", problems_of(collection.problems), studies, end=made_by(command)
-    )
+    for line in (*collection.problems, *collection.remarks):
+        say(line)
+    introduction: list[Block] = [
+        Text(f"{line[0].upper()}{line[1:]}.", "soft") for line in collection.remarks
+    ]
+    introduction += problems_of(collection.problems)
+    document = compose(f"Report: {out.name}", introduction, studies, end=made_by(command))
     write(out, document)
     count = sum(len(study.group.runs) for study in studies)
     say(f"{out / 'index.html'}: {count} runs in {time.perf_counter() - begun:.0f} s")

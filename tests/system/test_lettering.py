@@ -104,7 +104,7 @@ def test_a_drawing_has_few_colours_in_a_third_of_the_bytes_and_stays_white_where
         for _ in range(12):
             axes.plot(noise.normal(size=40).cumsum(), lw=1, color=noise.uniform(size=3))
         undiminished = io.BytesIO()
-        figure.savefig(undiminished, format="png", dpi=130, facecolor="white")
+        figure.savefig(undiminished, format="png", dpi=110, facecolor="white")
     png = with_palette(undiminished.getvalue())
     drawing = Image.open(io.BytesIO(png))
     assert drawing.mode == "P" and len(png) < len(undiminished.getvalue()) / 2
