@@ -43,8 +43,8 @@ def embeddings_in_order(run: Run, dataset: Dataset) -> np.ndarray:
         vectors[stored.images(part)] = stored.vectors(part)
     if np.isnan(vectors).any():
         raise ValueError(
-            f"{run.folder} has not embedded all images of {dataset.name}: name a run of an"
-            " experiment with protocol precision_drop, e.g. frozen_efficientnet_lite0"
+            f"{run.folder} has not embedded all images of {dataset.name}: name a run whose gallery"
+            " and queries are all images, e.g. of frozen_efficientnet_lite0"
         )
     return vectors
 

@@ -11,8 +11,6 @@ from functools import cache
 from typing import Any
 
 import torch
-from timm.layers import Conv2dSame
-from timm.layers.padding import get_same_padding
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -62,6 +60,10 @@ def trains_here(module: nn.Conv2d, images: Tensor) -> bool:
 
 
 def padding_of(module: nn.Conv2d, images: Tensor) -> Padding:
+    # Only here, since timm takes seconds to import, and brings wandb.
+    from timm.layers import Conv2dSame
+    from timm.layers.padding import get_same_padding
+
     if not isinstance(module, Conv2dSame):
         rows, columns = (int(side) for side in module.padding)
         return columns, columns, rows, rows

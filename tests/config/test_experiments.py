@@ -302,6 +302,7 @@ RIVALS: dict[str, tuple[str, set[str]]] = {
 for backbone in (
     "resnet50",
     "efficientnet_lite0",
+    "efficientnet_lite1",
     "mobilenet_v2",
     "dinov2_s14",
     "dinov2_b14",
@@ -310,6 +311,34 @@ for backbone in (
 ):
     RIVALS[f"frozen_{backbone}"] = "frozen_resnet18", {"model.backbone.name"}
     RIVALS[f"linearprobe_{backbone}"] = f"frozen_{backbone}", {"optimizer.name"}
+HEAD = "EPSHN_cosine_head"
+LOSS = {"loss.name", "loss.distance", "miner.name", "miner.distance"}
+PROXIES = LOSS | {"loss.temperature", "optimizer.lr", "train.proxy_lr_factor"}
+HEADS: dict[str, tuple[str, set[str]]] = {
+    HEAD: (
+        "EPSHN_cosine_resnet18_sgd",
+        {f"data.dataset.{option}" for option in ("name", "catalogue", "crop_to_box")}
+        | {f"optimizer.{option}" for option in ("name", "momentum", "weight_decay", "eps")}
+        | {"data.split", "images.fit", "model.backbone.name", "model.trainable"}
+        | {"schedule.name", "train.epochs", "evaluate.every"},
+    ),
+    "crossentropy_head": (
+        HEAD,
+        LOSS | {"loss.temperature", "loss.label_smoothing", "optimizer.lr"},
+    ),
+    "ArcFace_cosine_head": (
+        HEAD,
+        PROXIES | {f"loss.{option}" for option in ("margin", "scale", "label_smoothing")},
+    ),
+    "SubCenterArcFace_cosine_head": ("ArcFace_cosine_head", {"loss.name", "loss.sub_centers"}),
+    "ProxyNCA_cosine_head": (HEAD, PROXIES | {"loss.softmax_scale", "loss.denominator"}),
+    "ProxyAnchor_cosine_head": (HEAD, PROXIES | {"loss.margin", "loss.alpha"}),
+    "MultiSimilarity_cosine_head": (
+        HEAD,
+        LOSS | {"loss.temperature", "loss.alpha", "loss.beta", "loss.base", "optimizer.lr"},
+    ),
+    "SupCon_cosine_head": (HEAD, LOSS),
+}
 TECHNIQUES: dict[str, tuple[str, set[str]]] = {
     f"{CLASSIFIER}+ranger_flatcos": (CLASSIFIER, RANGER | {"optimizer.lr"}),
     f"{BASELINE}+ranger_flatcos": (BASELINE, RANGER),
@@ -394,7 +423,7 @@ def own(tmp_path: Path, text: str, name: str = "mine.toml") -> str:
 
 
 def test_every_shipped_experiment_is_pinned_by_a_row_of_this_file():
-    assert set(names()) == set(TABLE) | set(FIELD_TABLE) | set(TECHNIQUES) | set(RIVALS)
+    assert set(names()) == set(TABLE) | set(FIELD_TABLE) | set(TECHNIQUES) | set(RIVALS | HEADS)
 
 
 @pytest.mark.parametrize("name", TABLE)
@@ -455,7 +484,7 @@ def test_each_recipe_of_the_field_is_what_its_name_says_and_brings_its_published
             "crossentropy_resnet18_sgd_aug",
             {"images.progressive"},
         ),
-        *((name, *row) for name, row in (TECHNIQUES | RIVALS).items()),
+        *((name, *row) for name, row in (TECHNIQUES | RIVALS | HEADS).items()),
     ],
 )
 def test_an_experiment_differs_from_its_yardstick_only_in_what_its_name_says(name, parent, keys):
