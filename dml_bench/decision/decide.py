@@ -1,6 +1,7 @@
 """A folder of photos in, a decision out, in the time that was allowed."""
 
 import math
+import shlex
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -125,19 +126,13 @@ class Decision:
     def commands(self) -> tuple[str, str]:
         """The two that go on from here, without the name of the program."""
         promise = self.threshold.promise
+        folder = shlex.quote(str(self.folder))
         options = " --by mean" if self.choice.chosen.by == "mean" else ""
         options += f" --precision {promise.goal:g}" if promise.promised else ""
         return (
-            f"enrol {quoted(self.folder)} --images new_classes",
-            f"predict {quoted(self.folder)} photo.jpg{options}",
+            f"enrol {folder} --images new_classes",
+            f"predict {folder} photo.jpg{options}",
         )
-
-
-def quoted(folder: Path) -> str:
-    """As a shell takes it."""
-    import shlex
-
-    return shlex.quote(str(folder))
 
 
 def decide(  # noqa: PLR0913 - what a person can choose
@@ -160,8 +155,9 @@ def decide(  # noqa: PLR0913 - what a person can choose
     file = out / CHOICE
     if file.exists():
         callback.note("the final part was opened before: no row is added, and the choice stays")
-        rows = {label: opened(out, runs) for label, runs in read_json(file)["folders"].items()}
-        skipped, unavailable = tuple(read_json(file)["skipped"]), read_json(file)["unavailable"]
+        made = read_json(file)
+        rows = {label: opened(out, runs) for label, runs in made["folders"].items()}
+        skipped, unavailable = tuple(made["skipped"]), made["unavailable"]
     else:
         planned, unavailable = plan(parts, overrides, device)
         callback.note(say_plan(planned, unavailable, clock.left - page_seconds(parts)))

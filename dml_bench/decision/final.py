@@ -10,8 +10,7 @@ from torch import Tensor
 
 from dml_bench.data.cache import View
 from dml_bench.decision.choice import By
-from dml_bench.evaluation.few_shot import sums
-from dml_bench.evaluation.few_shot import unit as unit_means
+from dml_bench.evaluation.class_means import class_means
 from dml_bench.evaluation.metrics import precision_at_1
 from dml_bench.evaluation.open_set import search_without_classes
 from dml_bench.evaluation.search import search
@@ -55,10 +54,7 @@ class Nearest:
 def searched(run: Run, phase: str, by: By) -> tuple[np.ndarray, np.ndarray]:
     """The vectors of a phase's gallery and their class ids: of its photos, or of class means."""
     vectors, labels = run.embeddings(phase).gallery, run.neighbours[phase].gallery_labels
-    if by == "photo":
-        return vectors, labels
-    classes, rows = np.unique(labels, return_inverse=True)
-    return unit_means(sums(vectors, rows, len(classes))), classes
+    return (vectors, labels) if by == "photo" else class_means(vectors, labels)
 
 
 class FinalPhotos:

@@ -7,7 +7,14 @@ import numpy as np
 from dml_bench.evaluation.few_shot import sums, unit
 from dml_bench.system.shapes import Float, Int, shaped
 
-__all__ = ["nearest_class_mean"]
+__all__ = ["class_means", "nearest_class_mean"]
+
+
+def class_means(gallery: np.ndarray, gallery_labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(classes, dim) the normalised mean of each class's vectors, and (classes) its id, ascending,
+    of (gallery, dim) unit vectors and (gallery) class ids."""
+    classes, rows = np.unique(gallery_labels, return_inverse=True)
+    return unit(sums(gallery, rows.ravel(), len(classes))), classes
 
 
 @shaped
@@ -18,6 +25,5 @@ def nearest_class_mean(
 ) -> Annotated[np.ndarray, Int("query")]:
     """(query) class id of the nearest normalised mean of a class's gallery images, by inner
     product of unit vectors; of equally near ones the lower id."""
-    classes, rows = np.unique(gallery_labels, return_inverse=True)
-    means = unit(sums(gallery, rows.ravel(), len(classes)))
+    means, classes = class_means(gallery, gallery_labels)
     return classes[(query @ means.T).argmax(1)]

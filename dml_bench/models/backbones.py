@@ -144,42 +144,29 @@ def timm_model(name: str) -> "nn.Module":
     return network
 
 
-@backbones.register(
-    "hf:*",
-    summary=(
-        "any image encoder of transformers, by its name or folder, e.g. hf:facebook/dinov2-base"
+for _prefix, _summary, _source in (
+    (
+        "hf",
+        "any image encoder of transformers, by its name or folder, e.g. hf:facebook/dinov2-base",
+        "Wolf et al. 2020, transformers",
     ),
-    source="Wolf et al. 2020, transformers",
-    weights="hf",
-)
-def hugging_face(name: str) -> "nn.Module":
-    from dml_bench.models.encoders import build_encoder
+    (
+        "openclip",
+        "any image encoder of OpenCLIP, e.g. openclip:ViT-B-32/laion2b_s34b_b79k",
+        "Ilharco et al. 2021, OpenCLIP",
+    ),
+    (
+        "st",
+        "any model of sentence-transformers that embeds images, e.g. st:clip-ViT-B-32",
+        "Reimers and Gurevych 2019, sentence-transformers",
+    ),
+):
 
-    return build_encoder(name)
+    @backbones.register(f"{_prefix}:*", summary=_summary, source=_source, weights=_prefix)
+    def encoder_of_library(name: str) -> "nn.Module":
+        from dml_bench.models.encoders import build_encoder
 
-
-@backbones.register(
-    "openclip:*",
-    summary="any image encoder of OpenCLIP, e.g. openclip:ViT-B-32/laion2b_s34b_b79k",
-    source="Ilharco et al. 2021, OpenCLIP",
-    weights="openclip",
-)
-def open_clip(name: str) -> "nn.Module":
-    from dml_bench.models.encoders import build_encoder
-
-    return build_encoder(name)
-
-
-@backbones.register(
-    "st:*",
-    summary="any model of sentence-transformers that embeds images, e.g. st:clip-ViT-B-32",
-    source="Reimers and Gurevych 2019, sentence-transformers",
-    weights="st",
-)
-def sentence_transformer(name: str) -> "nn.Module":
-    from dml_bench.models.encoders import build_encoder
-
-    return build_encoder(name)
+        return build_encoder(name)
 
 
 for _size in range(3):

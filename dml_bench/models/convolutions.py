@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-__all__ = ["speed_up_small_maps", "weight_gradient"]
+__all__ = ["convolution_gradients", "speed_up_small_maps", "weight_gradient"]
 
 LARGEST = 49
 """Positions of the output map up to which the matrix product was measured to be faster
@@ -60,25 +60,42 @@ class WeightGradientByProduct(torch.autograd.Function):
         gradient = gradients[0].contiguous(memory_format=torch.channels_last)
         of_images = None
         if ctx.needs_input_grad[0]:
-            of_images = torch.ops.aten.convolution_backward(
-                gradient,
-                images,
-                weight,
-                None,
-                stride,
-                padding,
-                (1, 1),
-                False,
-                (0, 0),
-                1,
-                (True, False, False),
-            )[0]
+            of_images, _ = convolution_gradients(
+                gradient, images, weight, stride, padding, wanted=(True, False)
+            )
         return (
             of_images,
             weight_gradient(gradient, images, weight.shape[2:], stride, padding),
             None,
             None,
         )
+
+
+def convolution_gradients(
+    gradient: Tensor,
+    images: Tensor,
+    weight: Tensor,
+    stride: tuple[int, int],
+    padding: tuple[int, int],
+    *,
+    wanted: tuple[bool, bool],
+    groups: int = 1,
+) -> tuple[Tensor | None, Tensor | None]:
+    """PyTorch's own gradients of the images and of the weight, those that are wanted."""
+    of_images, of_weight, _ = torch.ops.aten.convolution_backward(
+        gradient,
+        images,
+        weight,
+        None,
+        stride,
+        padding,
+        (1, 1),
+        False,
+        (0, 0),
+        groups,
+        (*wanted, False),
+    )
+    return of_images, of_weight
 
 
 def weight_gradient(

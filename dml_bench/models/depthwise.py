@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from dml_bench.models.convolutions import convolution_gradients
 from dml_bench.models.precision import depthwise_is_float32, is_depthwise
 
 __all__ = ["open_depthwise_to_float32", "weight_gradient_by_parts"]
@@ -109,7 +110,8 @@ class DepthwiseTraining(torch.autograd.Function):
             weight,
             ctx.stride,
             ctx.padding,
-            (ctx.needs_input_grad[0], not by_parts),
+            wanted=(ctx.needs_input_grad[0], not by_parts),
+            groups=len(weight),
         )
         if by_parts:
             of_weight = weight_gradient_by_parts(
@@ -122,31 +124,6 @@ class DepthwiseTraining(torch.autograd.Function):
                 ctx.type, memory_format=torch.channels_last
             )
         return of_images, of_weight, None, None
-
-
-def convolution_gradients(
-    gradient: Tensor,
-    images: Tensor,
-    weight: Tensor,
-    stride: tuple[int, int],
-    padding: tuple[int, int],
-    wanted: tuple[bool, bool],
-) -> tuple[Tensor | None, Tensor | None]:
-    """Of the images and of the weight, those that are wanted."""
-    of_images, of_weight, _ = torch.ops.aten.convolution_backward(
-        gradient,
-        images,
-        weight,
-        None,
-        stride,
-        padding,
-        (1, 1),
-        False,
-        (0, 0),
-        len(weight),
-        (*wanted, False),
-    )
-    return of_images, of_weight
 
 
 def weight_gradient_by_parts(
@@ -172,7 +149,13 @@ def weight_gradient_by_parts(
             reached = gradient.shape[3] + part.shape[3] - 1
             seen = window(images, seen_rows, range(start, start + reached * step, step))
             _, of_part = convolution_gradients(
-                gradient, seen, part, (stride[0], 1), (padding[0] - above, 0), (False, True)
+                gradient,
+                seen,
+                part,
+                (stride[0], 1),
+                (padding[0] - above, 0),
+                wanted=(False, True),
+                groups=len(part),
             )
             assert of_part is not None
             part.copy_(of_part)
