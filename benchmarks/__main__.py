@@ -19,8 +19,8 @@ from dml_bench.registry import UnknownName, near_miss
 __all__ = ["BENCHMARKS", "Benchmark", "available", "chosen", "main", "run"]
 
 BENCHMARKS = Path(__file__).parent
-NOT_TIMED = ("decide", "demo_rates", "page_numbers")
-"""Scripts that measure no speed and have options of their own: they are run by their path."""
+BY_PATH = ("decide", "demo_rates", "gpu", "page_numbers")
+"""Scripts that have options of their own, or need a GPU: they are run by their path."""
 GOALS = "goals"
 """The one that reads what the others wrote, and so comes last."""
 
@@ -40,7 +40,7 @@ def available(folder: Path = BENCHMARKS) -> list[Benchmark]:
         path
         for path in sorted(folder.glob("*.py"))
         if '__name__ == "__main__"' in path.read_text(encoding="utf-8")
-        and path.stem not in ("__main__", *NOT_TIMED)
+        and path.stem not in ("__main__", *BY_PATH)
     ]
     every = [Benchmark(path.stem, path, summary_of(path)) for path in runnable]
     return sorted(every, key=lambda benchmark: benchmark.name == GOALS)
