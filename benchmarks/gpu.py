@@ -202,8 +202,8 @@ class Bench:
         return len(images) / self.seconds(lambda: state.embed(images), times=2, warm=1)
 
 
-def say(*words: Any) -> None:
-    print(*words, flush=True)
+def say(*values: Any) -> None:
+    print(*values, flush=True)
 
 
 def machine(bench: Bench) -> dict[str, Any]:
@@ -343,7 +343,7 @@ def study(bench: Bench) -> dict[str, Any]:
         try:
             result[name] = row_hours(bench, name)
         except Exception as error:
-            result[name] = {"failed": told_briefly(error)}
+            result[name] = {"failed": in_short(error)}
         say("  ", name, result[name])
     hours = [row["hours"] for row in result.values() if "hours" in row]
     return {"rows": result, "hours": sum(hours), "rows_measured": len(hours)}
@@ -554,7 +554,7 @@ def audit(bench: Bench) -> dict[str, Any]:
             bench.train(state, 1)
             result[f"{kind} {name}"] = heard(bench, state)
         except Exception as error:
-            result[f"{kind} {name}"] = {"failed": told_briefly(error)}
+            result[f"{kind} {name}"] = {"failed": in_short(error)}
     return result
 
 
@@ -601,7 +601,7 @@ def what_if(bench: Bench) -> dict[str, Any]:
                 change(state)
             result[name] = bench.train_rate(state)
         except Exception as error:
-            result[name] = told_briefly(error)
+            result[name] = in_short(error)
         say("  ", name, result[name], f"({time.perf_counter() - start:.1f} s)")
 
     timed("as it comes")
@@ -681,7 +681,7 @@ STAGES: tuple[Callable[[Bench], dict[str, Any]], ...] = (
 )
 
 
-def told_briefly(error: Exception) -> str:
+def in_short(error: Exception) -> str:
     return f"{type(error).__name__}: {str(error)[:200]}"
 
 
@@ -718,7 +718,7 @@ def main() -> None:
             result[name] = stage(bench)
         except Exception as error:
             traceback.print_exc()
-            result[name] = {"failed": told_briefly(error)}
+            result[name] = {"failed": in_short(error)}
         result[name]["stage_seconds"] = time.perf_counter() - start
         say(f"[{time.perf_counter() - begun:5.0f} s] {name}: {json.dumps(result[name])[:4000]}")
         kept.write_text(json.dumps(result, indent=1), encoding="utf-8")
