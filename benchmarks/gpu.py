@@ -53,6 +53,7 @@ from dml_bench.system.seeding import deterministic, seed_everything
 from dml_bench.training import checkpoint, loop, validation
 from dml_bench.training.batches import epoch_batches
 from dml_bench.training.build import build
+from dml_bench.training.cuda_graphs import GraphedNetwork
 from dml_bench.training.training_state import TrainingState
 
 MAIN = "EPSHN_cosine_resnet18_sgd_aug"
@@ -206,7 +207,7 @@ def say(*values: Any) -> None:
     print(*values, flush=True)
 
 
-def machine(bench: Bench) -> dict[str, Any]:
+def ceilings(bench: Bench) -> dict[str, Any]:
     """What the GPU is, and its two ceilings: arithmetic and memory."""
     result: dict[str, Any] = {"torch": torch.__version__, "cores": os.cpu_count()}
     if not bench.is_cuda:
@@ -315,10 +316,13 @@ def pixels_against_cpu(bench: Bench) -> dict[str, Any]:
 
 
 def repeats(bench: Bench) -> dict[str, bool]:
-    weights, kept = [], bench.out / "state.pt"
-    for way in ("once", "again", "resumed"):
+    weights: dict[str, Tensor] = {}
+    kept = bench.out / "state.pt"
+    for way in ("once", "again", "resumed", "kernel_by_kernel"):
         seed_everything(42)
         state = bench.state(bench.experiment())
+        if way == "kernel_by_kernel":
+            state.replica = None
         bench.train(state, bench.num_steps)
         if way == "resumed":
             checkpoint.save(state, kept)
@@ -327,11 +331,9 @@ def repeats(bench: Bench) -> dict[str, bool]:
             kept.unlink()
         seed_everything(43)
         bench.train(state, bench.num_steps, first=2)
-        weights.append(flat(state))
-    return {
-        "same_bits_again": torch.equal(weights[0], weights[1]),
-        "same_bits_resumed": torch.equal(weights[0], weights[2]),
-    }
+        weights[way] = flat(state)
+    once = weights.pop("once")
+    return {f"same_bits_{way}": torch.equal(once, other) for way, other in weights.items()}
 
 
 def study(bench: Bench) -> dict[str, Any]:
@@ -612,6 +614,7 @@ def what_if(bench: Bench) -> dict[str, Any]:
         timed("batches of 32", overrides=("train.batch_size=32",))
         timed("batches of 512", overrides=("train.batch_size=512",))
     timed("contiguous memory", contiguous)
+    timed("kernel by kernel", kernel_by_kernel)
     if bench.is_cuda:
         timed("fused optimizer", fused)
     torch.use_deterministic_algorithms(False)
@@ -621,7 +624,7 @@ def what_if(bench: Bench) -> dict[str, Any]:
         timed("not deterministic, cudnn.benchmark")
         timed("the same, fused optimizer", fused)
         if not bench.quick:
-            timed("the same, torch.compile", partial(compiled, mode="default"))
+            timed("the same, torch.compile", compiled)
         torch.backends.cudnn.benchmark = False
     deterministic()
     for size in (16,) if bench.quick else (128, 256, 512, 1024):
@@ -640,8 +643,14 @@ def fused(state: TrainingState) -> None:
         group["fused"], group["foreach"] = True, False
 
 
-def compiled(state: TrainingState, mode: str) -> None:
-    state.replica = torch.compile(state.embedder, mode=mode)  # type: ignore[assignment]
+def kernel_by_kernel(state: TrainingState) -> None:
+    state.replica = None
+
+
+def compiled(state: TrainingState) -> None:
+    """The replay of a network whose layers torch has joined."""
+    assert isinstance(state.replica, GraphedNetwork)
+    state.replica.network = torch.compile(state.embedder)  # type: ignore[assignment]
 
 
 def searching(bench: Bench) -> dict[str, Any]:
@@ -670,7 +679,7 @@ def searching(bench: Bench) -> dict[str, Any]:
 
 
 STAGES: tuple[Callable[[Bench], dict[str, Any]], ...] = (
-    machine,
+    ceilings,
     parity,
     study,
     epoch,

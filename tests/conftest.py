@@ -54,15 +54,25 @@ def pytest_collection() -> Iterator[None]:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Begin with the files that take longest, so that no process is left alone with one at the end;
-    and leave out what takes minutes, unless it is asked for."""
+    and leave out what takes minutes, unless it is asked for, and what needs a GPU that is not
+    there."""
     places = {name: place for place, name in enumerate(LONGEST)}
     items.sort(key=lambda item: places.get(item.path.stem, len(places)))  # else as it was
-    if all_are_asked_for(config):
-        return
-    slow = [item for item in items if item.get_closest_marker("slow")]
-    if slow:
-        config.hook.pytest_deselected(items=slow)
-        items[:] = [item for item in items if not item.get_closest_marker("slow")]
+    left_out = set() if all_are_asked_for(config) else {"slow"}
+    if not there_is_a_gpu():
+        left_out.add("cuda")
+    wanted, others = [], []
+    for item in items:
+        markers = {marker.name for marker in item.iter_markers()}
+        (others if markers & left_out else wanted).append(item)
+    if others:
+        config.hook.pytest_deselected(items=others)
+        items[:] = wanted
+
+
+def there_is_a_gpu() -> bool:
+    torch = sys.modules.get("torch")  # a test that needs a GPU has imported it
+    return torch is not None and torch.cuda.is_available()
 
 
 def all_are_asked_for(config: pytest.Config) -> bool:

@@ -30,12 +30,17 @@ def network_precision(wanted: str, device: torch.device, network: nn.Module) -> 
 
 
 @contextmanager
-def autocast(device: torch.device, precision: str) -> Iterator[None]:
+def autocast(device: torch.device, precision: str, *, keep_casts: bool = True) -> Iterator[None]:
     """The context in which a network computes in a precision: `float32`, `bfloat16` or
-    `bfloat16_dense`."""
+    `bfloat16_dense`. `keep_casts`: a weight is cast once, however often it is used."""
     before = DEPTHWISE_IN_FLOAT32.set(precision == "bfloat16_dense")
     try:
-        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision != "float32"):
+        with torch.autocast(
+            device.type,
+            dtype=torch.bfloat16,
+            enabled=precision != "float32",
+            cache_enabled=keep_casts,
+        ):
             yield
     finally:
         DEPTHWISE_IN_FLOAT32.reset(before)

@@ -20,6 +20,7 @@ from dml_bench.registry import UnknownName, labellings, mixings, near_miss, opti
 from dml_bench.system import distributed
 from dml_bench.system.callbacks import Callback
 from dml_bench.training.batches import sampled
+from dml_bench.training.cuda_graphs import GraphedNetwork
 from dml_bench.training.frozen_features import frozen_features
 from dml_bench.training.labels import TrainingLabels, balanced, given_labels
 from dml_bench.training.training_state import TrainingState
@@ -80,6 +81,14 @@ def build(
         pixels.keep_on_device()
     if distributed.world_size() > 1:
         state.replica = distributed.wrap_ddp(state.trained_part)
+    elif device.type == "cuda":
+        state.replica = GraphedNetwork(
+            state.trained_part,
+            rows=experiment.train.batch_size * experiment.train.views,
+            device=device,
+            precision=precision,
+            warn=callback.warn,
+        )
     return state
 
 

@@ -48,7 +48,8 @@ class TrainingState:
     precision: str
     callback: Callback
     replica: nn.Module | None = None
-    """What inputs go through, where several processes train it together."""
+    """What inputs go through in place of the embedder, where several processes train it together or
+    a GPU replays it."""
     frozen: dict[str, Tensor] = field(default_factory=dict)
     """Tensors that training must leave as they are, by name."""
     best: dict[str, Any] | None = None
@@ -66,14 +67,13 @@ class TrainingState:
     ) -> Tensor:
         """Inputs of the source -> (batch, dim), before normalisation. `inside` changes what comes
         out of a layer of the backbone."""
-        model = self.replica or self.trained_part
         if inside is None:
-            return model(inputs)
+            return (self.trained_part if self.replica is None else self.replica)(inputs)
         hook = self.embedder.backbone.get_submodule(layer).register_forward_hook(
             lambda module, args, output: inside(output)
         )
         try:
-            return model(inputs)
+            return self.trained_part(inputs)
         finally:
             hook.remove()
 
