@@ -27,6 +27,7 @@ from torch import Tensor
 from torch.nn.functional import grid_sample
 
 from dml_bench.config import Augment
+from dml_bench.system.devices import to_device
 
 __all__ = [
     "Boxes",
@@ -146,15 +147,14 @@ def resized_crops(
         some = slice(start, start + together)
         heights, widths = boxes.heights[some], boxes.widths[some]
         first, stride = (
-            torch.from_numpy(part[some]).to(pixels.device)[:, None, None]
-            for part in (firsts, strides)
+            to_device(part[some], pixels.device)[:, None, None] for part in (firsts, strides)
         )
         # Rows beyond a box's height are computed for others' sake: they repeat its last one, and no
         # weight reaches them.
         rows = np.minimum(np.arange(heights.max()), heights[:, None] - 1)
         narrow = _weighted(
             pixels,
-            first + stride * torch.from_numpy(rows).to(pixels.device)[:, :, None],
+            first + stride * to_device(rows, pixels.device)[:, :, None],
             widths,
             size,
             along=2,
@@ -177,12 +177,9 @@ def _weighted(
     places, weights = resize_weights(lengths, size)
     shape = (len(lengths), size, 1) if along == 1 else (len(lengths), 1, size)
     total: Tensor | int = 1 << (WEIGHT_BITS - 1)
-    for place, weight in zip(places, weights, strict=True):
-        at, by = (
-            torch.from_numpy(numbers).to(pixels.device).view(shape)
-            for numbers in (place * step, weight)
-        )
-        total = total + pixels[starts + at].int() * by[..., None]
+    on_device = (to_device(numbers, pixels.device) for numbers in (places * step, weights))
+    for place, weight in zip(*on_device, strict=True):
+        total = total + pixels[starts + place.view(shape)].int() * weight.view(shape)[..., None]
     assert isinstance(total, Tensor)
     return (total >> WEIGHT_BITS).to(torch.uint8)
 
@@ -281,7 +278,7 @@ def project(pixels: Tensor, matrices: np.ndarray) -> Tensor:
     not make images much smaller.
     """
     size = pixels.shape[1]
-    x = ((2 * torch.arange(size) + 1) / size - 1).to(pixels.device)
+    x = to_device((2 * torch.arange(size) + 1) / size - 1, pixels.device)
 
     def change(some: Tensor, rows: np.ndarray) -> Tensor:
         def coordinate(row: int) -> Tensor:
@@ -318,12 +315,12 @@ def relight(pixels: Tensor, draws: np.ndarray, strength: float, probability: flo
     amounts = np.where(chosen, 2 * draws[:, 1::2] - 1, 0)
     shift, slope = logit(0.5 + 0.5 * strength * amounts[:, :1]), (1 - strength) ** -amounts[:, 1:]
     levels = logit(np.arange(256) / 255)
-    tables = torch.from_numpy(np.rint(255 * expit(slope * (levels + shift))).astype(np.uint8)).to(
-        pixels.device
+    tables = to_device(
+        np.rint(255 * expit(slope * (levels + shift))).astype(np.uint8), pixels.device
     )
 
     def change(some: Tensor, rows: np.ndarray) -> Tensor:
-        own = torch.from_numpy(256 * rows.astype(np.int32)).to(some.device).view(-1, 1, 1, 1)
+        own = to_device(256 * rows.astype(np.int32), some.device).view(-1, 1, 1, 1)
         return tables.flatten().index_select(0, (some + own).flatten()).view_as(some)
 
     return _changed(pixels, np.flatnonzero(chosen.any(1)), change)
@@ -377,12 +374,10 @@ def blur(pixels: Tensor, draws: np.ndarray, probability: float) -> Tensor:
     """
     size = pixels.shape[1]
     taps = _taps(size, max(1, size // 20), pixels.device)
-    kernels = torch.from_numpy(_kernels(0.1 + draws[:, 1] * 1.9, len(taps) // 2))
+    kernels = _kernels(0.1 + draws[:, 1] * 1.9, len(taps) // 2)
 
     def change(planes: Tensor, rows: np.ndarray) -> Tensor:
-        spread = (kernels[torch.from_numpy(rows)].to(taps.device) @ taps.flatten(1)).view(
-            -1, size, size
-        )
+        spread = (to_device(kernels[rows], taps.device) @ taps.flatten(1)).view(-1, size, size)
         return torch.stack(
             [(spread @ plane).mul_(16).round_().div_(16) @ spread.mT for plane in planes]
         )
@@ -403,7 +398,7 @@ def _changed(
     )
     for start in range(0, len(chosen), together):
         rows = chosen[start : start + together]
-        where = torch.from_numpy(rows).to(pixels.device)
+        where = to_device(rows, pixels.device)
         result.index_copy_(0, where, change(pixels.index_select(0, where), rows))
     return result
 
@@ -427,7 +422,7 @@ def _levels(planes: Tensor) -> Tensor:
 
 def _column(values: np.ndarray, like: Tensor) -> Tensor:
     """(images) numbers -> (images, 1, 1), to multiply planes with."""
-    return torch.from_numpy(values.astype(np.float32)).to(like.device).view(-1, 1, 1)
+    return to_device(values.astype(np.float32), like.device).view(-1, 1, 1)
 
 
 def _luminance(planes: Tensor) -> Tensor:
@@ -497,6 +492,5 @@ def _taps(size: int, radius: int, device: torch.device) -> Tensor:
     """(2 radius + 1, size, size): 1 where a tap of the kernel at pixel `row` meets pixel `column`,
     mirrored at the borders."""
     padded = np.pad(np.eye(size, dtype=np.float32), ((0, 0), (radius, radius)), mode="reflect")
-    return torch.from_numpy(
-        np.stack([padded[:, tap : tap + size].T for tap in range(2 * radius + 1)])
-    ).to(device)
+    taps = np.stack([padded[:, tap : tap + size].T for tap in range(2 * radius + 1)])
+    return to_device(taps, device)

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from dml_bench.data.augmentations import Boxes, resized, resized_crops
 from dml_bench.data.cache import ImageCache
+from dml_bench.system.devices import to_device
 
 __all__ = ["DeviceCrops", "HostCrops", "room_for_images"]
 
@@ -31,12 +32,7 @@ class HostCrops:
             piece = self.cache[image][top : top + height, left : left + width]
             batch[row] = piece if height == width == size else resized(piece, size)
         batch[mirrored] = batch[mirrored, :, ::-1]
-        pixels = torch.from_numpy(batch)
-        return (
-            pixels.pin_memory().to(self.device, non_blocking=True)
-            if self.device.type == "cuda"
-            else pixels
-        )
+        return to_device(batch, self.device)
 
 
 class DeviceCrops(HostCrops):
@@ -59,12 +55,12 @@ class DeviceCrops(HostCrops):
         if (boxes.heights != size).any() or (boxes.widths != size).any():
             batch = resized_crops(self.pixels, self.cache.offsets[images] // 3, widths, boxes, size)
             return torch.where(
-                torch.from_numpy(mirrored).to(self.device)[:, None, None, None],
+                to_device(mirrored, self.device)[:, None, None, None],
                 batch.flip(2),
                 batch,
             )
         first = self.cache.offsets[images] // 3 + boxes.tops * widths + boxes.lefts
-        places = torch.from_numpy(np.stack([first, widths, mirrored])).to(self.device)
+        places = to_device(np.stack([first, widths, mirrored]), self.device)
         start, width, turned = places[:, :, None, None]
         along = torch.arange(size, device=self.device)
         return self.pixels[

@@ -15,6 +15,7 @@ from dml_bench.data.augmentations import Boxes, Drawn, augmented, resized_batch,
 from dml_bench.data.cache import LONGEST, ImageCache, View, open_caches
 from dml_bench.data.crops import DeviceCrops, HostCrops, room_for_images
 from dml_bench.data.datasets import Dataset, Progress
+from dml_bench.system.devices import to_device
 from dml_bench.system.seeding import uniform
 
 __all__ = [
@@ -202,7 +203,7 @@ class FeatureInputs:
     def view(self, images: np.ndarray, variant: TTAView = PLAIN) -> Tensor:
         """(batch, ...) of the one view there is."""
         assert variant == PLAIN, "there are features of one view"
-        return self.table[torch.from_numpy(images).to(self.table.device)]
+        return self.table[to_device(images, self.table.device)]
 
 
 def open_image_inputs(

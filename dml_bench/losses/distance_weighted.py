@@ -27,10 +27,8 @@ class DistanceWeighted(nn.Module):
     @torch.no_grad()
     def forward(self, embeddings: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """(batch, dim), (batch) -> anchors, positives, negatives."""
-        vectors = functional.normalize(embeddings, dim=1)
-        distances = torch.cdist(vectors, vectors)
         same = labels[:, None] == labels
-        eligible = ~same & (distances < self.nonzero_loss_cutoff)
+        distances, eligible = self.eligible(embeddings, ~same)
         anchors, positives = torch.where(same.fill_diagonal_(False) & eligible.any(dim=1)[:, None])
         if len(anchors) == 0:
             return anchors, positives, anchors
@@ -39,6 +37,12 @@ class DistanceWeighted(nn.Module):
         )
         negatives = torch.multinomial(weights[anchors].softmax(dim=1), 1)[:, 0]
         return anchors, positives, negatives
+
+    def eligible(self, embeddings: Tensor, negatives: Tensor) -> tuple[Tensor, Tensor]:
+        """(batch, batch) distances, and which of the negatives may be drawn."""
+        vectors = functional.normalize(embeddings, dim=1)
+        distances = torch.cdist(vectors, vectors)
+        return distances, negatives & (distances < self.nonzero_loss_cutoff)
 
     def log_weights(self, distances: Tensor, dim: int) -> Tensor:
         """The logarithm of 1 / density of distances between random points of a sphere, up to a

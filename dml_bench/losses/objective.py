@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from dml_bench.config import Experiment
+from dml_bench.losses.dense import dense_loss, is_dense
 from dml_bench.losses.metrix import Metrix, build_metrix
 from dml_bench.losses.sample_weights import weigh, weighing
 from dml_bench.registry import losses, miners
@@ -45,6 +46,18 @@ class Objective(nn.Module):
         self.metrix = metrix
         """A further term of the loss, see `weighted_loss`."""
         self.batches_without_tuples = 0
+        self.without_lists = is_dense(loss, miner)
+        """Whether a GPU mines and computes the loss as matrices, so that it is not waited for. On a
+        CPU lists are as fast, and keep the bits of earlier runs."""
+
+    @property
+    def batches_without_tuples(self) -> int:
+        """Since it was set to 0. Reading it waits for the device."""
+        return int(self._batches_without_tuples)
+
+    @batches_without_tuples.setter
+    def batches_without_tuples(self, count: int) -> None:
+        self._batches_without_tuples: int | Tensor = count
 
     @shaped
     def forward(
@@ -65,11 +78,15 @@ class Objective(nn.Module):
                 return self._mined_loss(embeddings, labels)
 
     def _mined_loss(self, embeddings: Tensor, labels: Tensor) -> Tensor:
+        if self.without_lists and embeddings.device.type != "cpu":
+            loss, is_empty = dense_loss(self.loss, self.miner, embeddings, labels)
+            self._batches_without_tuples = self._batches_without_tuples + is_empty
+            return loss
         if self.miner is None:
             return self.loss(embeddings, labels)
         mined = self.miner(embeddings, labels)
         if all(part.numel() <= 1 for part in mined):
-            self.batches_without_tuples += 1
+            self._batches_without_tuples += 1
             # A zero with a graph behind it, so that the step goes on as in any other batch.
             return embeddings.sum() * 0
         return self.loss(embeddings, labels, mined)

@@ -37,9 +37,11 @@ def normalized_softmax(
 ) -> "nn.Module":
     from pytorch_metric_learning.losses import NormalizedSoftmaxLoss
 
-    return _smoothed(
-        NormalizedSoftmaxLoss(num_classes, dim, temperature=temperature), label_smoothing
-    )
+    from dml_bench.losses.reimplemented import WithLogits
+
+    loss = NormalizedSoftmaxLoss(num_classes, dim, temperature=temperature)
+    loss.cross_entropy.label_smoothing = label_smoothing
+    return WithLogits(loss)
 
 
 @losses.register(
@@ -62,7 +64,9 @@ def cos_face(
 ) -> "nn.Module":
     from pytorch_metric_learning.losses import CosFaceLoss
 
-    return _smoothed(CosFaceLoss(num_classes, dim, margin=margin, scale=scale), label_smoothing)
+    return _margin_softmax(
+        CosFaceLoss(num_classes, dim, margin=margin, scale=scale), label_smoothing
+    )
 
 
 @losses.register(
@@ -86,7 +90,9 @@ def arc_face(
     """`margin` is in degrees; 28.6 is the paper's .5 radians."""
     from pytorch_metric_learning.losses import ArcFaceLoss
 
-    return _smoothed(ArcFaceLoss(num_classes, dim, margin=margin, scale=scale), label_smoothing)
+    return _margin_softmax(
+        ArcFaceLoss(num_classes, dim, margin=margin, scale=scale), label_smoothing
+    )
 
 
 @losses.register(
@@ -116,7 +122,7 @@ def sub_center_arc_face(
         scale=scale,
         sub_centers=sub_centers,
     )
-    return _smoothed(loss, label_smoothing)
+    return _margin_softmax(loss, label_smoothing)
 
 
 @losses.register(
@@ -191,9 +197,9 @@ def proxy_anchor(
 ) -> "nn.Module":
     from pytorch_metric_learning.losses import ProxyAnchorLoss
 
-    from dml_bench.losses.reimplemented import WithLogits
+    from dml_bench.losses.reimplemented import ProxyAnchor
 
-    return WithLogits(ProxyAnchorLoss(num_classes, dim, margin=margin, alpha=alpha), scale=alpha)
+    return ProxyAnchor(ProxyAnchorLoss(num_classes, dim, margin=margin, alpha=alpha), scale=alpha)
 
 
 @losses.register(
@@ -220,7 +226,7 @@ def soft_triple(
     the price of their distances."""
     from pytorch_metric_learning.losses import SoftTripleLoss
 
-    from dml_bench.losses.reimplemented import SpreadOfCenters, WithLogits
+    from dml_bench.losses.reimplemented import SoftTriple, SpreadOfCenters
 
     spread = SpreadOfCenters(num_classes, centers_per_class) if centers_per_class > 1 else None
     loss = SoftTripleLoss(
@@ -233,13 +239,12 @@ def soft_triple(
         weight_regularizer=spread,
         weight_reg_weight=tau,
     )
-    return WithLogits(loss, scale=la)
+    return SoftTriple(loss, scale=la)
 
 
-def _smoothed(loss: "nn.Module", label_smoothing: float) -> "nn.Module":
-    """A loss of pytorch-metric-learning that ends in a cross-entropy, with `logits` and label
-    smoothing."""
-    from dml_bench.losses.reimplemented import WithLogits
+def _margin_softmax(loss: "nn.Module", label_smoothing: float) -> "nn.Module":
+    """One with a margin, with `logits` and label smoothing."""
+    from dml_bench.losses.reimplemented import MarginSoftmax
 
     loss.cross_entropy.label_smoothing = label_smoothing  # type: ignore[union-attr]
-    return WithLogits(loss)
+    return MarginSoftmax(loss)

@@ -1,5 +1,7 @@
-"""Losses that pytorch-metric-learning 2.9 lacks, or where its own differs from the paper or fails;
-each says which."""
+"""Losses that pytorch-metric-learning 2.9 lacks, or where its own differs from the paper or fails,
+or makes a GPU wait for the host; each says which."""
+
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -10,9 +12,12 @@ from dml_bench.losses.sample_weights import ImageMean
 __all__ = [
     "CentroidTriplet",
     "Histogram",
+    "MarginSoftmax",
     "P2SGrad",
+    "ProxyAnchor",
     "ProxyNCA",
     "SmoothAP",
+    "SoftTriple",
     "SoftmaxClassifier",
     "SpreadOfCenters",
     "WithLogits",
@@ -37,6 +42,76 @@ class WithLogits(nn.Module):
     def logits(self, embeddings: Tensor) -> Tensor:
         """(batch, dim) -> (batch, num_classes)."""
         return self.scale * self.loss.get_logits(embeddings)  # type: ignore[operator]
+
+
+def of_own_class(labels: Tensor, num_classes: int) -> Tensor:
+    """(batch) labels -> (batch, num_classes) bool: where an image's own class stands."""
+    return labels[:, None] == torch.arange(num_classes, device=labels.device)
+
+
+class MarginSoftmax(WithLogits):
+    """Cross-entropy over cosines whose true class is handicapped by a margin, as ArcFace, SubCenter
+    and CosFace of pytorch-metric-learning define it.
+
+    Theirs looks the true cosines up by a mask, whose number the host has to wait for.
+    """
+
+    def forward(self, embeddings: Tensor, labels: Tensor, mined: Mined = None) -> Tensor:
+        """(batch, dim) embeddings and (batch) labels -> the loss of the batch."""
+        loss: Any = self.loss
+        cosine = loss.get_cosine(embeddings)
+        own = cosine.gather(1, labels[:, None])
+        change = loss.modify_cosine_of_target_classes(own) - own
+        cosine = cosine + of_own_class(labels, loss.num_classes) * change
+        values = loss.cross_entropy(loss.scale_logits(cosine, embeddings), labels)
+        return reduced(loss, values, embeddings, labels)
+
+
+class SoftTriple(WithLogits):
+    """SoftTriple of pytorch-metric-learning, whose margin is put in place by a list of rows that
+    the host copies to the device and waits for."""
+
+    def forward(self, embeddings: Tensor, labels: Tensor, mined: Mined = None) -> Tensor:
+        """(batch, dim) embeddings and (batch) labels -> the loss of the batch."""
+        loss: Any = self.loss
+        margin = of_own_class(labels, loss.num_classes) * loss.margin
+        logits = loss.la * (loss.get_logits(embeddings) - margin)
+        values = functional.cross_entropy(logits, labels, reduction="none")
+        return reduced(loss, values, embeddings, labels, loss.fc.t())
+
+
+def reduced(
+    loss: Any, values: Tensor, embeddings: Tensor, labels: Tensor, weights: Tensor | None = None
+) -> Tensor:
+    """(batch) losses of images -> what the loss's own reducer makes of them, and of its
+    regulariser's price of (class vectors, dim) weights."""
+    part = {
+        "losses": values,
+        "indices": torch.arange(len(values), device=values.device),
+        "reduction_type": "element",
+    }
+    parts = {"loss": part}
+    if weights is not None:
+        loss.add_weight_regularization_to_loss_dict(parts, weights)
+    total: Tensor = loss.reducer(parts, embeddings, labels)
+    return total
+
+
+class ProxyAnchor(WithLogits):
+    """ProxyAnchor of pytorch-metric-learning, which counts the classes of a batch on the host."""
+
+    def forward(self, embeddings: Tensor, labels: Tensor, mined: Mined = None) -> Tensor:
+        """(batch, dim) embeddings and (batch) labels -> the loss of the batch."""
+        from pytorch_metric_learning.utils.loss_and_miner_utils import logsumexp
+
+        loss: Any = self.loss
+        cosine = loss.get_logits(embeddings)
+        own = of_own_class(labels, loss.num_classes)
+        near, far = loss.alpha * (loss.margin - cosine), loss.alpha * (cosine + loss.margin)
+        positive = logsumexp(near, keep_mask=own, add_one=True, dim=0).sum()
+        negative = logsumexp(far, keep_mask=~own, add_one=True, dim=0).sum()
+        total: Tensor = positive / own.any(dim=0).sum() + negative / loss.num_classes
+        return total
 
 
 class SoftmaxClassifier(nn.Module):

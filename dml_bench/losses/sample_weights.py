@@ -52,13 +52,10 @@ class ByImage(nn.Module):
 
     def _weighed(self, part: dict[str, Any]) -> dict[str, Any]:
         assert self.weights is not None
-        if part["reduction_type"] == "already_reduced":  # a regulariser, or nothing to compare
-            return {
-                **part,
-                "losses": part["losses"] * self.weights.mean()
-                if isinstance(part["losses"], Tensor)
-                else part["losses"],
-            }
+        if not isinstance(part["losses"], Tensor):  # nothing to compare: 0, whatever counts
+            return part
+        if part["reduction_type"] == "already_reduced":  # a regulariser
+            return {**part, "losses": part["losses"] * self.weights.mean()}
         images = part["indices"][0] if part["reduction_type"] != "element" else part["indices"]
         return {
             **part,
@@ -71,7 +68,7 @@ def counted(part: dict[str, Any], low: float | None, high: float | None) -> dict
     """What a ThresholdReducer of pytorch-metric-learning averages over: the losses between its
     thresholds; without any, a loss of 0."""
     losses, indices = part["losses"], part["indices"]
-    if part["reduction_type"] == "already_reduced":
+    if part["reduction_type"] == "already_reduced" or not isinstance(losses, Tensor):
         return part
     per_tuple = losses.view(len(losses))
     between = torch.ones_like(per_tuple, dtype=torch.bool)

@@ -1,10 +1,12 @@
 """On which device a run computes, and in which precision."""
 
+import numpy as np
 import torch
+from torch import Tensor
 
 from dml_bench.system import distributed
 
-__all__ = ["choose_device", "choose_precision"]
+__all__ = ["LaterNumber", "choose_device", "choose_precision", "to_device"]
 
 
 def choose_device(name: str) -> torch.device:
@@ -39,8 +41,38 @@ def choose_precision(wanted: str, device: torch.device) -> str:
     if wanted != "auto":
         return wanted
     fast = (
-        torch.cuda.is_bf16_supported()
+        torch.cuda.is_bf16_supported(including_emulation=False)
         if device.type == "cuda"
         else torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
     )
     return "bfloat16" if fast else "float32"
+
+
+def to_device(values: np.ndarray | Tensor, device: torch.device) -> Tensor:
+    """The same numbers on a device. A GPU copies them when it comes to it, while the host goes on:
+    from memory that the system may move, it would first have to end all it was asked before."""
+    tensor = torch.from_numpy(values) if isinstance(values, np.ndarray) else values
+    if device.type != "cuda":
+        return tensor.to(device)
+    return tensor.pin_memory().to(device, non_blocking=True)
+
+
+class LaterNumber:
+    """A number that a device will have computed, to be read some steps later without waiting for
+    what was asked of the device meanwhile."""
+
+    def __init__(self, number: Tensor):
+        self.copy = number.detach().to("cpu", non_blocking=True)
+        self.copied: torch.cuda.Event | None = None
+        if number.device.type == "cuda":
+            self.copied = torch.cuda.Event()
+            self.copied.record()
+
+    def is_known(self) -> bool:
+        """Whether it can be read at once."""
+        return self.copied is None or self.copied.query()
+
+    def __float__(self) -> float:
+        if self.copied is not None:
+            self.copied.synchronize()
+        return float(self.copy)

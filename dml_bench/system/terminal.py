@@ -4,7 +4,7 @@ import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
@@ -13,6 +13,9 @@ from rich.text import Text
 
 from dml_bench.system.callbacks import Callback, EpochRecord
 from dml_bench.system.tables import OutcomeTable, number
+
+if TYPE_CHECKING:
+    from dml_bench.system.devices import LaterNumber
 
 __all__ = [
     "SuiteProgress",
@@ -75,6 +78,7 @@ class TerminalCallback(Callback):
         self._label = ""
         self._units = self._done = 0.0
         self._last_shown = 0.0
+        self._loss: LaterNumber | None = None
 
     def __enter__(self) -> "TerminalCallback":
         self.progress_bar.start()
@@ -168,6 +172,7 @@ class TerminalCallback(Callback):
     def on_phase(self, name: str, epochs: int, images: int) -> None:
         self._name, self._epochs, self._images = name, epochs, images
         self._accuracy = ""
+        self._loss = None
         self._epoch_done = 0
         self._epoch_start = time.perf_counter()
         if not self._done:
@@ -179,8 +184,8 @@ class TerminalCallback(Callback):
         if time.perf_counter() - self._last_shown > 0.25:
             rate = self._epoch_done / (time.perf_counter() - self._epoch_start)
             detail = (
-                f"{self._epoch_done:,}/{self._images:,}  {rate:.0f} images/s  loss"
-                f" {float(loss):.3f}{self._accuracy}  {self._time_left()} left"
+                f"{self._epoch_done:,}/{self._images:,}  {rate:.0f} images/s"
+                f"{self._newest_loss(loss)}{self._accuracy}  {self._time_left()} left"
             )
             self._show(f"{self._name}: training", self._epoch_done, self._images, detail)
 
@@ -206,6 +211,14 @@ class TerminalCallback(Callback):
         self.console.print(Text("  ".join(parts)))
         self._epoch_done = 0
         self._epoch_start = time.perf_counter()
+
+    def _newest_loss(self, loss: Any) -> str:
+        """The loss, or that of the step shown before, where a GPU has yet to compute this one."""
+        from dml_bench.system.devices import LaterNumber  # brings torch
+
+        before, self._loss = self._loss, LaterNumber(loss)
+        known = self._loss if self._loss.is_known() else before
+        return "" if known is None else f"  loss {float(known):.3f}"
 
     def _time_left(self) -> str:
         elapsed = time.perf_counter() - self._start

@@ -15,6 +15,7 @@ from dml_bench.data.split import Phase
 from dml_bench.losses.objective import Targets
 from dml_bench.registry import samplers
 from dml_bench.system import distributed
+from dml_bench.system.devices import to_device
 from dml_bench.training.training_state import TrainingState
 
 __all__ = ["Batch", "blend", "epoch_batches", "paste", "sampled", "targets_of", "training_batch"]
@@ -71,7 +72,7 @@ def training_batch(state: TrainingState, images: np.ndarray, epoch: int, step: i
     mixed = Batch(inputs, targets_of(state, images, mix))
     layer, kept = mixing_layer(state.mixer.layers, rng), mix.kept[own]
     rows = (
-        torch.from_numpy(mix.rows).to(inputs.device)
+        to_device(mix.rows, inputs.device)
         if mix.rows is not None and len(inputs) == len(images)
         else None
     )
@@ -125,17 +126,17 @@ def targets(state: TrainingState, labels: np.ndarray, weights: np.ndarray | None
     on_device = None
     if weights is not None:
         if np.ptp(weights) == 0:
-            on_device = torch.from_numpy(weights[:1]).float().to(state.device)[0]
+            on_device = to_device(weights[:1].astype(np.float32), state.device)[0]
         else:
-            on_device = torch.from_numpy(np.tile(weights, views)).float().to(state.device)
-    return Targets(torch.from_numpy(labels).repeat(views).to(state.device), on_device)
+            on_device = to_device(np.tile(weights, views).astype(np.float32), state.device)
+    return Targets(to_device(np.tile(labels, views), state.device), on_device)
 
 
 def blend(values: Tensor, others: Tensor, kept: np.ndarray) -> Tensor:
     """(batch, ...) -> kept * values + (1 - kept) * others; integers become float32."""
     if not values.is_floating_point():
         values, others = values.float(), others.float()
-    weights = torch.from_numpy(kept).to(values.device, values.dtype)
+    weights = to_device(torch.from_numpy(kept).to(values.dtype), values.device)
     weights = weights.view([-1] + [1] * (values.dim() - 1))
     # Where the weight is 1, lerp returns exactly `values`: images that are not mixed keep their
     # bits.
@@ -144,7 +145,7 @@ def blend(values: Tensor, others: Tensor, kept: np.ndarray) -> Tensor:
 
 def paste(pixels: Tensor, others: Tensor, boxes: Boxes) -> Tensor:
     """(batch, height, width, 3) with the box of each image taken from the other."""
-    top, left, height, width = (torch.from_numpy(side).to(pixels.device)[:, None] for side in boxes)
+    top, left, height, width = to_device(np.stack(boxes), pixels.device)[:, :, None]
     place = torch.arange(max(pixels.shape[1:3]), device=pixels.device)
     vertical = (place >= top) & (place < top + height)
     horizontal = (place >= left) & (place < left + width)

@@ -12,6 +12,7 @@ from dml_bench.config import Experiment
 from dml_bench.data.datasets import Dataset
 from dml_bench.data.label_strategies import Corrected
 from dml_bench.data.split import Phase, Split
+from dml_bench.system.devices import to_device
 from dml_bench.system.seeding import uniform
 
 __all__ = ["Correction", "TrainingLabels", "balanced", "corrupted", "given_labels"]
@@ -84,8 +85,8 @@ class TrainingLabels:
             self._margin = torch.zeros(len(self.current), device=logits.device)
         probability = logits.detach().float().softmax(dim=1)
         most, likeliest = probability.max(dim=1)
-        own = torch.from_numpy(self._label(self.current[images])).to(logits.device)
-        place = torch.from_numpy(images).to(logits.device)
+        labels = self._label(self.current[images])
+        own, place = to_device(np.stack([labels, images]), logits.device)
         self._likeliest[place] = likeliest
         self._margin[place] = most - probability.gather(1, own[:, None])[:, 0]
 

@@ -88,8 +88,10 @@ def check_finite(state: TrainingState, epoch: int, losses: np.ndarray) -> None:
         raise NonFiniteLoss(
             f"the loss is {losses[step - 1]} {place}, step {step}: try a smaller optimizer.lr"
         )
-    for name, tensor in state.embedder.state_dict().items():
-        if not tensor.isfinite().all():
+    tensors = state.embedder.state_dict()
+    are_finite = torch.stack([tensor.isfinite().all() for tensor in tensors.values()])
+    for name, is_finite in zip(tensors, are_finite.tolist(), strict=True):  # waited for once
+        if not is_finite:
             raise NonFiniteLoss(
                 f"the weights {name} are not finite {place}: try a smaller optimizer.lr"
             )

@@ -99,13 +99,14 @@ class TrainingState:
         all."""
         self.embedder.eval()
         outputs, own = [], images[distributed.local_slice(len(images))]
-        for start in range(0, len(own), self.experiment.train.batch_size):
-            batch = own[start : start + self.experiment.train.batch_size]
-            with self.autocast():
-                embeddings = self.forward(self.source.view(batch, variant))
-            outputs.append(embeddings.float().cpu())
-            self.callback.on_embedded(len(batch) * len(images) // len(own))
-        joint = distributed.all_gather_with_grad(torch.cat(outputs), len(images))
+        # Within one context weights are cast once. Embeddings stay on the device until all are
+        # there, as a copy of each batch would be waited for.
+        with self.autocast():
+            for start in range(0, len(own), self.experiment.train.batch_size):
+                batch = own[start : start + self.experiment.train.batch_size]
+                outputs.append(self.forward(self.source.view(batch, variant)).float())
+                self.callback.on_embedded(len(batch) * len(images) // len(own))
+        joint = distributed.all_gather_with_grad(torch.cat(outputs).cpu(), len(images))
         # A vector of zeros stays zero when it is normalised, so its length tells; a length that is
         # not finite compares false.
         length = functional.normalize(joint, dim=1).norm(dim=1)

@@ -31,7 +31,7 @@ def opened(kind: type[nn.Conv2d] = nn.Conv2d) -> nn.Sequential:
 @pytest.fixture
 def bfloat16_units(monkeypatch) -> None:
     monkeypatch.setattr("torch.cpu._is_amx_tile_supported", lambda: True)
-    monkeypatch.setattr("torch.cuda.is_bf16_supported", lambda: True)
+    monkeypatch.setattr("torch.cuda.is_bf16_supported", lambda including_emulation: True)
 
 
 @pytest.mark.parametrize(
@@ -55,6 +55,13 @@ def test_auto_without_bfloat16_units_is_float32_for_every_network(monkeypatch):
     monkeypatch.setattr("torch.cpu._is_amx_tile_supported", lambda: False)
     monkeypatch.setattr("torch.cpu._is_avx512_bf16_supported", lambda: False)
     assert network_precision("auto", CPU, network()) == "float32"
+
+
+def test_auto_is_float32_on_a_gpu_that_only_emulates_bfloat16(monkeypatch):
+    monkeypatch.setattr(
+        "torch.cuda.is_bf16_supported", lambda including_emulation=True: including_emulation
+    )
+    assert network_precision("auto", torch.device("cuda"), network()) == "float32"
 
 
 @pytest.mark.parametrize("kind", [nn.Conv2d, Conv2dSame])
