@@ -172,6 +172,8 @@ def window(images: Tensor, rows: range, columns: range) -> Tensor:
     top, end = max(0, -rows.start), first + len(inside)
     if len(inside) < len(columns) or height < len(rows):
         seen.zero_()
+    if not inside:  # a map narrower than the kernel's reach into its padding
+        return seen
     kept = images[:, :, max(0, rows.start) : rows.stop, inside[0] : inside[-1] + 1 : columns.step]
     seen[:, :, top : top + kept.shape[2], first:end] = kept
     return seen
