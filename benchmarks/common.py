@@ -21,6 +21,7 @@ __all__ = [
     "alone",
     "each_in_turn",
     "facts",
+    "heading",
     "in_processes",
     "median_spread",
     "memory_of_this",

@@ -36,7 +36,9 @@ def gradients(layer: nn.Module, maps: torch.Tensor, precision: str) -> tuple[tor
 
 @pytest.mark.parametrize("kind", [nn.Conv2d, Conv2dSame])
 @pytest.mark.parametrize("stride", [1, 2])
-@pytest.mark.parametrize(("kernel", "side"), [(3, 8), (3, 2), (5, 12), (5, 7), (5, 3), (5, 1), (7, 9)])
+@pytest.mark.parametrize(
+    ("kernel", "side"), [(3, 8), (3, 2), (5, 12), (5, 7), (5, 3), (5, 1), (7, 9)]
+)
 def test_outputs_and_gradients_are_those_of_the_convolution_in_float32(kind, stride, kernel, side):
     plain = gradients(convolution(kind, kernel, stride), images(side), "float32")
     layers = nn.Sequential(convolution(kind, kernel, stride))
