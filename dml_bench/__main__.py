@@ -1,20 +1,18 @@
 """The program `dml-bench`. Before anything else is imported, Ctrl-C and closed streams are seen
 to."""
 
-import gc
 import os
 import signal
 import sys
 
+from dml_bench.system.memory import collect_garbage_rarely
+
 STOPPED = 130
-NEW_OBJECTS = 10_000
-"""After how many new objects Python looks for garbage: its own 700 cost a command most of a second
-while it imports modules, which are no garbage."""
 
 
 def main() -> None:
     """Run the command line, and end with its exit code."""
-    gc.set_threshold(NEW_OBJECTS)
+    collect_garbage_rarely()
     open_streams()
     if (
         signal.getsignal(signal.SIGINT) is not signal.default_int_handler

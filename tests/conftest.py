@@ -11,6 +11,8 @@ from typing import IO, TYPE_CHECKING, Any
 import pytest
 from filelock import FileLock
 
+from dml_bench.system.memory import collect_garbage_rarely
+
 if TYPE_CHECKING:
     from dml_bench.runs.request import Outcome
 
@@ -48,7 +50,7 @@ def pytest_collection() -> Iterator[None]:
         return (yield)
     finally:
         gc.freeze()
-        gc.set_threshold(10_000)  # as commands have it
+        collect_garbage_rarely()
         gc.enable()
 
 

@@ -1,5 +1,6 @@
 """The gallery of a finished run as one object: enrol classes, look photos up, export."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -42,6 +43,8 @@ class PhotoPredictions:
     """The similarity below which an answer is `unknown`, and what it was chosen on."""
     index: "OpenIndex | None" = None
     """None where all images were compared."""
+    classifier_classes: tuple[str, ...] | None = None
+    """Those that the classifier knows; None where the gallery answered."""
 
     def __len__(self) -> int:
         return len(self.predictions.predictions)
@@ -71,9 +74,12 @@ class PhotoPredictions:
 
     def notes(self) -> list[str]:
         """Sentences on the threshold and the index."""
-        from dml_bench.gallery.format import notes
+        from dml_bench.gallery.format import describe_classifier, notes
 
-        return list(notes(self.run, self.gallery, self.threshold, self.index))
+        sentences = list(notes(self.run, self.gallery, self.threshold, self.index))
+        if self.classifier_classes is not None:
+            sentences.append(describe_classifier(self.gallery, self.classifier_classes))
+        return sentences
 
     def show(self, console: "Console") -> None:
         """Print the table and the notes on a terminal."""
@@ -193,7 +199,7 @@ class Gallery:
         images: PathLike | Sequence[PathLike],
         *,
         k: int = 10,
-        by: Literal["photo", "mean"] = "photo",
+        by: Literal["photo", "mean", "classifier"] = "photo",
         threshold: float | None = None,
         precision: float | None = None,
         unknown_share: float = 0.0,
@@ -201,7 +207,9 @@ class Gallery:
         index: str = "",
     ) -> PhotoPredictions:
         """Look up photos, or all in a folder: class, vote of the `k` closest images, similarity.
-        The class is that of the closest `photo`, or of the closest `mean` of a class.
+        The class is that of the closest `photo`, or of the closest `mean` of a class; or that of
+        the `classifier`, the run's own logits, which know the classes trained on and no enrolled
+        one.
 
         Similarities are cosines, -1 to 1. An answer is `known` where the closest image reaches the
         `threshold`. With a `precision`, the threshold is one that keeps it on new photos like the
@@ -217,18 +225,30 @@ class Gallery:
             raise ValueError("threshold and precision both choose who is unknown: give one of them")
         if precision is None and unknown_share:
             raise ValueError("unknown_share needs a precision to keep: give --precision, e.g. 0.95")
-        if by == "mean" and index:
+        if by != "photo" and index:
             raise ValueError(
-                f"an index finds photos, got by mean and {index}: leave one of them out"
+                f"an index finds photos, got by {by} and {index}: leave one of them out"
+            )
+        if by == "classifier" and not (threshold is precision is other is None):
+            raise ValueError(
+                "--precision, --threshold and --other go by similarity, which a classifier has not:"
+                " leave them out, or use --by photo or --by mean"
             )
         from dml_bench.gallery.calibration import recall_queries
+        from dml_bench.gallery.classifier import open_classifier
         from dml_bench.gallery.embedder import GalleryEmbedder
         from dml_bench.gallery.enrol import named_images
         from dml_bench.gallery.index_store import exact_search, open_or_build
         from dml_bench.gallery.indexes import parse
         from dml_bench.gallery.mean_search import mean_search
-        from dml_bench.gallery.predict import outcomes_of_others, predict, threshold_of
+        from dml_bench.gallery.predict import (
+            AppliedThreshold,
+            outcomes_of_others,
+            predict,
+            threshold_of,
+        )
 
+        classifier = open_classifier(self.run, self.file.phase) if by == "classifier" else None
         paths = [images] if isinstance(images, str | Path) else images
         files = named_images([Path(path) for path in paths], self.callback.note)
         spec = parse(index) if index else None
@@ -239,14 +259,16 @@ class Gallery:
             open_index = open_or_build(self.file, gallery, spec, queries, self.callback.note)
         find = open_index.search if open_index else exact_search
         search = mean_search if by == "mean" else find
-        applied = threshold_of(
-            self.file,
-            gallery,
-            threshold=threshold,
-            precision=precision,
-            unknown_share=unknown_share,
-            search=search,
-        )
+        applied = AppliedThreshold(value=-math.inf)
+        if classifier is None:
+            applied = threshold_of(
+                self.file,
+                gallery,
+                threshold=threshold,
+                precision=precision,
+                unknown_share=unknown_share,
+                search=search,
+            )
         network = GalleryEmbedder(self.run, self.file.phase, self.device)
         if other is not None:
             strangers = named_images([Path(other)], self.callback.note)
@@ -259,9 +281,10 @@ class Gallery:
             k=k,
             threshold=applied.value,
             search=find,
-            answer_by=mean_search if by == "mean" else None,
+            answer_by=mean_search if by == "mean" else classifier,
         )
-        return PhotoPredictions(self.run, gallery, predictions, applied, open_index)
+        known = None if classifier is None else classifier.class_names
+        return PhotoPredictions(self.run, gallery, predictions, applied, open_index, known)
 
     def export(self, out: PathLike, *, index: str = "flat") -> "Exported":
         """Write network (torch.export, pixels to unit vectors), preprocessing, FAISS index, table

@@ -20,10 +20,11 @@ app = typer.Typer()
 
 
 class AnswerBy(StrEnum):
-    """What in a gallery names the class of a photo."""
+    """What names the class of a photo."""
 
     photo = "photo"
     mean = "mean"
+    classifier = "classifier"
 
 
 @app.command()
@@ -76,7 +77,11 @@ def predict(
         int, typer.Option("--k", help="Number of closest images that vote and are listed.", min=1)
     ] = 10,
     by: Annotated[
-        AnswerBy, typer.Option(help="Answer by the closest photo, or by the closest class mean.")
+        AnswerBy,
+        typer.Option(
+            help="Answer by the closest photo, by the closest class mean, or by the run's own"
+            " classifier, which knows no enrolled class."
+        ),
     ] = AnswerBy.photo,
     threshold: Annotated[
         float | None,

@@ -11,7 +11,7 @@ from dml_bench.config.sections import Plugins
 from dml_bench.registry import UnknownName, checked, near_miss
 from dml_bench.registry.plugins import PLUGGABLE, PluginRecord, import_plugins, require_unchanged
 
-__all__ = ["as_table", "import_components", "load"]
+__all__ = ["as_table", "hints_of", "import_components", "load"]
 
 hints_of = cache(get_type_hints)
 

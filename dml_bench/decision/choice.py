@@ -27,17 +27,14 @@ class Candidate:
     way: Way
     scores: tuple[Scores, ...]
     """By seed, of the test photos of the development part: whether each is answered right."""
+    by: By
+    """How the gallery answers, for `dml-bench predict`; of a classifier, how the gallery of the
+    same network answers best, which is for new classes."""
 
     @property
     def is_gallery(self) -> bool:
         """Whether a new class needs photos and no training."""
         return self.way != "classifier"
-
-    @property
-    def by(self) -> By:
-        """How `dml-bench predict` answers with this row. It knows no classifier, in whose place the
-        gallery of the same network stands."""
-        return "mean" if self.way == "class means" else "photo"
 
     @property
     def precision(self) -> Interval:
@@ -74,13 +71,19 @@ def candidates_of(rows: Mapping[str, Row]) -> Iterator[Candidate]:
     the gallery, of the row without training."""
     for label, runs in rows.items():
         optimizer = runs[0].experiment.optimizer.name
+        nearest = tuple(scores_of_phase(precision_at_1, ALL, run) for run in runs)
+        means = tuple(scores_by_means(run) for run in runs)
+        of_gallery = (
+            Candidate(label, "nearest photo", nearest, "photo"),
+            Candidate(label, "class means", means, "mean"),
+        )
         if optimizer != "linear_probe":
-            nearest = tuple(scores_of_phase(precision_at_1, ALL, run) for run in runs)
-            yield Candidate(label, "nearest photo", nearest)
-            yield Candidate(label, "class means", tuple(scores_by_means(run) for run in runs))
+            yield from of_gallery
         # The logits of class means are these means again.
         if optimizer != "class_means" and runs[0].logits(ALL).path.is_file():
-            yield Candidate(label, "classifier", tuple(logits_scores(run) for run in runs))
+            better = max(of_gallery, key=lambda candidate: candidate.precision.estimate)
+            scores = tuple(logits_scores(run) for run in runs)
+            yield Candidate(label, "classifier", scores, better.by)
 
 
 def scores_by_means(run: Run) -> Scores:

@@ -4,7 +4,7 @@ import math
 import shlex
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +45,7 @@ class Decision:
     num_seeds: int
     known: Interval
     gallery_known: Interval
-    """The same by the gallery, as `dml-bench predict` answers."""
+    """The same by the gallery of its network."""
     new: Interval
     """On classes that the model was not trained on, with their photos in the gallery."""
     no_answer: str
@@ -127,8 +127,11 @@ class Decision:
         """The two that go on from here, without the name of the program."""
         promise = self.threshold.promise
         folder = shlex.quote(str(self.folder))
-        options = " --by mean" if self.choice.chosen.by == "mean" else ""
-        options += f" --precision {promise.goal:g}" if promise.promised else ""
+        options = f" --precision {promise.goal:g}" if promise.promised else ""
+        if not self.choice.chosen.is_gallery:
+            options = " --by classifier"
+        elif self.choice.chosen.by == "mean":
+            options = f" --by mean{options}"
         return (
             f"enrol {folder} --images new_classes",
             f"predict {folder} photo.jpg{options}",
@@ -155,20 +158,16 @@ def decide(  # noqa: PLR0913 - what a person can choose
     file = out / CHOICE
     if file.exists():
         callback.note("the final part was opened before: no row is added, and the choice stays")
-        made = read_json(file)
-        rows = {label: opened(out, runs) for label, runs in made["folders"].items()}
-        skipped, unavailable = tuple(made["skipped"]), made["unavailable"]
+        finished = read_rows(file)
     else:
         planned, unavailable = plan(parts, overrides, device)
         callback.note(say_plan(planned, unavailable, clock.left - page_seconds(parts)))
         rows, skipped = run_rows(planned, parts, clock, cache_dir, device, callback)
-    choice = choose(rows)
+        finished = FinishedRows(rows, skipped, unavailable)
+    choice = choose(finished.rows)
     if not file.exists():
-        folders = {label: folders_of(out, runs) for label, runs in rows.items()}
-        left_out = {"skipped": list(skipped), "unavailable": unavailable}
-        write_json(file, {**choice.as_table(), "folders": folders, **left_out})
-    decision = open_final(parts, rows, choice, device, clock, callback)
-    decision = replace(decision, skipped=skipped, unavailable=unavailable)
+        write_json(file, {**choice.as_table(), **finished.as_table(out)})
+    decision = open_final(parts, finished, choice, device, clock, callback)
     write_json(out / DECISION, decision.as_table())
     return decision
 
@@ -177,12 +176,36 @@ def page_seconds(parts: Parts) -> float:
     return PAGE_SECONDS + PAGE_SECONDS_PER_PHOTO * parts.num_photos
 
 
-def opened(out: Path, folders: Sequence[str]) -> Row:
-    return tuple(read_folder(out / folder) for folder in folders)
+@dataclass(frozen=True, slots=True)
+class FinishedRows:
+    """What there is to choose from, and what there isn't."""
+
+    rows: Mapping[str, Row]
+    """By label."""
+    skipped: tuple[str, ...]
+    """Rows for which the time did not suffice."""
+    unavailable: Mapping[str, str]
+    """By row, why it can't be run here."""
+
+    def as_table(self, out: Path) -> dict[str, Any]:
+        """For JSON: the folders of runs, relative to that of the decision."""
+        folders = {}
+        for label, runs in self.rows.items():
+            folders[label] = [str(run.folder.relative_to(out)) for run in runs]
+        return {
+            "folders": folders,
+            "skipped": list(self.skipped),
+            "unavailable": dict(self.unavailable),
+        }
 
 
-def folders_of(out: Path, runs: Row) -> list[str]:
-    return [str(run.folder.relative_to(out)) for run in runs]
+def read_rows(file: Path) -> FinishedRows:
+    """Those of a choice that was made before."""
+    made = read_json(file)
+    rows = {}
+    for label, folders in made["folders"].items():
+        rows[label] = tuple(read_folder(file.parent / folder) for folder in folders)
+    return FinishedRows(rows, tuple(made["skipped"]), made["unavailable"])
 
 
 def say_plan(rows: Sequence[PlannedRow], unavailable: Mapping[str, str], left: float) -> str:
@@ -261,6 +284,8 @@ def run_rows(
         needed, of_final = first.left_of(done)
         needed += pace.slower * (of_final + first.final_seconds + page_seconds(parts))
         needed += len(first.experiments) * pace.seconds(first.spec.training, first.seed_seconds)
+        if needed < clock.seconds:  # the guess was wrong: the first run did not end
+            needed = 2 * clock.seconds
         raise ValueError(
             f"no answer: --minutes must be at least about {math.ceil(needed / 60 + 0.5)} for"
             f" {parts.num_photos:,} photos on this machine, got {clock.seconds / 60:g}: allow more;"
@@ -271,7 +296,7 @@ def run_rows(
 
 def open_final(
     parts: Parts,
-    rows: Mapping[str, Row],
+    finished: FinishedRows,
     choice: Selection,
     device: str,
     clock: Clock,
@@ -282,7 +307,7 @@ def open_final(
     final = FinalPhotos(
         files, classes, device, lambda done, total: callback.progress("final part", done, total)
     )
-    chosen = choice.chosen
+    rows, chosen = finished.rows, choice.chosen
     runs = rows[chosen.label]
     precision: dict[str, Interval] = {}
     for candidate in choice.candidates:
@@ -309,8 +334,8 @@ def open_final(
         photos_per_second=float(cost.get("photos_per_second", np.nan)),
         gallery_bytes=int(cost["gallery_bytes"]),
         train_seconds=sum(part["train_seconds"] for part in runs[0].costs.values()),
-        skipped=(),
-        unavailable={},
+        skipped=finished.skipped,
+        unavailable=finished.unavailable,
         seconds=clock.seconds - clock.left,
         minutes=clock.seconds / 60,
     )

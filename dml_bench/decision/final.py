@@ -16,8 +16,8 @@ from dml_bench.evaluation.open_set import search_without_classes
 from dml_bench.evaluation.search import search
 from dml_bench.evaluation.statistics import Scores
 from dml_bench.evaluation.thresholds import SearchOutcomes
+from dml_bench.gallery.classifier import trained_objective
 from dml_bench.gallery.embedder import photo_batches, precision_of, trained_embedder
-from dml_bench.losses.objective import build_objective
 from dml_bench.models.embedder import Embedder
 from dml_bench.models.precision import autocast
 from dml_bench.protocols.holdout_metrics import ALL
@@ -70,7 +70,7 @@ class FinalPhotos:
         self.files, self.classes = files, np.array(classes, object)
         self.device = choose_device(device)
         self.progress = progress
-        self._features: dict[tuple[str, str, int], tuple[Tensor, np.ndarray]] = {}
+        self._features: dict[tuple[object, ...], tuple[Tensor, np.ndarray]] = {}
         self._outputs: dict[tuple[Path, str], tuple[Tensor, np.ndarray]] = {}
 
     def nearest(self, run: Run, phase: str = ALL, by: By = "photo") -> Nearest:
@@ -97,9 +97,7 @@ class FinalPhotos:
         """Whether the logits are right."""
         outputs, labels = self.outputs(run, ALL)
         classes = run.logits(ALL).classes
-        objective = build_objective(run.experiment, len(classes), outputs.shape[1])
-        objective.load_state_dict(run.objective_weights(ALL))
-        objective.eval()
+        objective = trained_objective(run, ALL, outputs.shape[1])
         predicted = classes[objective.classify(outputs).numpy()]
         return Scores((predicted == labels).astype(float), labels)
 
@@ -109,19 +107,21 @@ class FinalPhotos:
         if (run.folder, phase) in self._outputs:
             return self._outputs[run.folder, phase]
         embedder = trained_embedder(run, phase).to(self.device)
-        features, readable = self.features(run, embedder)
+        features, readable = self.features(run, phase, embedder)
         with autocast(self.device, precision_of(run)):
             outputs = embedder.project(features)
         labels = np.array([run.class_ids[name] for name in self.classes[readable]], np.int64)
         self._outputs[run.folder, phase] = outputs.float().cpu(), labels
         return self._outputs[run.folder, phase]
 
-    def features(self, run: Run, embedder: Embedder) -> tuple[Tensor, np.ndarray]:
-        """(readable, features) of the frozen backbone, and (readable) the places of the photos that
-        could be read."""
+    def features(self, run: Run, phase: str, embedder: Embedder) -> tuple[Tensor, np.ndarray]:
+        """(readable, features) of the backbone, and (readable) the places of the photos that could
+        be read."""
         experiment = run.experiment
         view = View(experiment.images.fit, experiment.images.size)
-        key = (experiment.model.backbone.name, view.fit, view.size)
+        key: tuple[object, ...] = (experiment.model.backbone.name, view.fit, view.size)
+        if experiment.model.trainable != "head":
+            key = (run.folder, phase)
         if key in self._features:
             return self._features[key]
         places = {file: place for place, file in enumerate(self.files)}

@@ -22,6 +22,7 @@ from dml_bench.runs.request import RunRequest
 from dml_bench.runs.run import Run, read_folder
 from dml_bench.system.callbacks import Callback
 from dml_bench.system.devices import choose_device
+from dml_bench.system.memory import keep_freed_memory
 
 __all__ = [
     "ROWS",
@@ -38,7 +39,8 @@ __all__ = [
 PROBED = 48
 """Photos by which this machine is measured."""
 
-Training = Literal["none", "probe", "head"]
+Training = Literal["none", "probe", "head", "whole"]
+"""What is trained: nothing, a linear classifier, a head on the frozen backbone, or all of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,21 +73,50 @@ HEADS = {
 }
 LITE0 = rows_of("EfficientNet-Lite0", "efficientnet_lite0")
 MOBILENET = rows_of("MobileNetV2", "mobilenet_v2")
+WHOLE = tuple(
+    RowSpec(
+        f"EfficientNet-Lite0, {loss}, trained as a whole",
+        HEADS[loss],
+        "efficientnet_lite0",
+        "whole",
+        (
+            "model.backbone.name=efficientnet_lite0",
+            "model.trainable=all",
+            "optimizer.lr=0.0003",
+        ),
+    )
+    for loss in ("softmax", "EPSHN")
+)
 ROWS = (
     *LITE0[:2],
     *MOBILENET[:2],
     *(row for pair in zip(LITE0[2:], MOBILENET[2:], strict=True) for row in pair),
+    *WHOLE,
 )
 """The first needs the least, and each answers a question that those before it leave open."""
 
 FIRST_GUESS: dict[Training, tuple[float, float]] = {
-    "none": (6.0, 0.0),
-    "probe": (8.0, 5e-8),
-    "head": (15.0, 4e-4),
+    "none": (8.0, 2e-4),
+    "probe": (8.0, 3e-8),
+    "head": (8.0, 6e-5),
+    "whole": (15.0, 4.0),
 }
-"""Seconds of a run beside decoding and backbone, before the first run of its kind is measured: for
-any photos, and for each photo in a phase and an epoch, or, of a probe, for each product of photos,
-classes and features."""
+"""Seconds of a run beside decoding and a frozen backbone, before the first run of its kind is
+measured: for any photos, and for each photo in a phase; of a head also in an epoch, of a probe for
+each product of photos, classes and features. A network that is trained as a whole takes so many
+times what it takes to embed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rates:
+    """What this machine takes for a photo."""
+
+    decoding: float
+    """Seconds."""
+    embedding: float
+    """Seconds that it spends in the backbone."""
+    dim: int
+    """Features of the backbone."""
 
 
 class TimeUp(Exception):
@@ -200,34 +231,36 @@ def plan(
     phases = 1 + int(parts.holdouts.rpartition(" ")[2])
     rows: list[PlannedRow] = []
     unavailable: dict[str, str] = {}
-    rates: dict[str, tuple[float, float, int]] = {}
+    measured: dict[str, Rates | str] = {}
     for spec in ROWS:
         experiments = experiments_of(spec, parts, overrides)
         experiment = experiments[0]
         photos = f"photos {experiment.images.fit} {experiment.images.size}"
-        features = f"{spec.backbone} {photos}"
-        try:
-            embedder = build_embedder(experiment).eval()
-        except ValueError as problem:
-            unavailable[spec.label] = str(problem)
+        features = f"{experiment.model.backbone} {photos}"
+        if features not in measured:
+            measured[features] = rates_of(experiment, shown, device)
+        rates = measured[features]
+        if isinstance(rates, str):
+            unavailable[spec.label] = rates
             continue
-        if features not in rates:
-            rates[features] = probe(experiment, embedder, shown, device)
-        decoding, embedding, dim = rates[features]
-        shared = (
-            SharedWork(photos, len(files) * decoding, 0.0),
-            SharedWork(features, len(files) * embedding, num_final * (decoding + embedding)),
-        )
         fixed, per_unit = FIRST_GUESS[spec.training]
+        seen = len(files) * phases
         work = {
-            "none": 0,
-            "probe": len(files) * len(parts.class_names) * dim * phases,
-            "head": len(files) * experiment.train.epochs * phases,
+            "none": seen,
+            "probe": seen * len(parts.class_names) * rates.dim,
+            "head": seen * experiment.train.epochs,
+            "whole": seen * experiment.train.epochs * rates.embedding,
         }[spec.training]
-        named = (*spec.overrides, *without_data_settings(overrides))
+        shared = [SharedWork(photos, len(files) * rates.decoding, 0.0)]
         final_seconds = 0.1 * phases * len(experiments)
+        of_final = num_final * (rates.decoding + rates.embedding)
+        if spec.training == "whole":
+            final_seconds += phases * len(experiments) * of_final
+        else:
+            shared.append(SharedWork(features, len(files) * rates.embedding, of_final))
+        named = (*spec.overrides, *without_data_settings(overrides))
         seconds = fixed + per_unit * work
-        rows.append(PlannedRow(spec, experiments, named, shared, seconds, final_seconds))
+        rows.append(PlannedRow(spec, experiments, named, tuple(shared), seconds, final_seconds))
     if not rows:
         raise ValueError(next(iter(unavailable.values())))
     return rows, unavailable
@@ -238,38 +271,51 @@ def experiments_of(spec: RowSpec, parts: Parts, overrides: Sequence[str]) -> tup
     has one seed."""
     settings = [*spec.overrides, *parts.settings, "data.skip_unreadable=true"]
     settings += without_data_settings(overrides)
-    is_same_again = spec.training != "head" and parts.split == "given"
+    is_same_again = spec.training in ("none", "probe") and parts.split == "given"
     seeds = SEEDS[:1] if is_same_again else SEEDS
     return tuple(resolve(spec.experiment, overrides=[*settings, f"seed={seed}"]) for seed in seeds)
+
+
+def rates_of(experiment: Experiment, files: Sequence[Path], device_name: str) -> Rates | str:
+    """How fast the backbone is here, or why it can't be had."""
+    try:
+        embedder = build_embedder(experiment).eval()
+    except ValueError as problem:
+        return str(problem)
+    return probe(experiment, embedder, files, device_name)
 
 
 @torch.no_grad()
 def probe(
     experiment: Experiment, embedder: Embedder, files: Sequence[Path], device_name: str
-) -> tuple[float, float, int]:
-    """Seconds for decoding a photo, and for taking it through the backbone; and how many features
-    that has."""
+) -> Rates:
+    """Take some photos through the backbone, as a run would. Raises ValueError where none of them
+    can be read."""
+    keep_freed_memory()
     view = View(experiment.images.fit, experiment.images.size)
-    start = time.perf_counter()
     pixels = []
+    start = time.perf_counter()
     for file in files:
         try:
             pixels.append(view.apply(decode(file)))
         except Unreadable:
             continue
+        if len(pixels) == 1:  # the first one also loads the decoder
+            start = time.perf_counter()
     if not pixels:
         raise ValueError(f"none of {len(files)} photos can be read, e.g. {files[0]}: restore them")
-    decoding = (time.perf_counter() - start) / len(pixels)
+    decoding = (time.perf_counter() - start) / max(len(pixels) - 1, 1)
     device = choose_device(device_name)
     precision = network_precision(experiment.train.precision, device, embedder)
     embedder = embedder.to(device)
     batch = torch.from_numpy(np.stack(pixels)).to(device)
     with autocast(device, precision):
-        features = embedder.features(batch[:8])
+        float(embedder.features(batch).float().sum())  # memory is asked for, and kept
         start = time.perf_counter()
-        float(embedder.features(batch).float().sum())  # so that a GPU has ended
+        features = embedder.features(batch)
+        float(features.float().sum())  # so that a GPU has ended
         embedding = (time.perf_counter() - start) / len(pixels)
-    return decoding, embedding, features.shape[1]
+    return Rates(decoding, embedding, features.shape[1])
 
 
 def run_seed(

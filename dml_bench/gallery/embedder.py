@@ -20,6 +20,7 @@ from dml_bench.models.embedder import Embedder, build_embedder
 from dml_bench.models.precision import autocast
 from dml_bench.runs.run import Run
 from dml_bench.system.devices import choose_device
+from dml_bench.system.memory import keep_freed_memory
 from dml_bench.training.training_state import unit
 
 __all__ = [
@@ -43,6 +44,8 @@ class Embedded:
     """(images) the files that could be read, in their order."""
     embeddings: np.ndarray
     """(images, dim) float32 unit vectors."""
+    outputs: np.ndarray
+    """(images, dim) float32 the same before normalisation, which a classifier takes."""
     unreadable: tuple[Unreadable, ...]
     """The files that could not be read as images."""
     seconds: float
@@ -95,6 +98,7 @@ class GalleryEmbedder:
     """Embeds image files as the run embedded its own."""
 
     def __init__(self, run: Run, phase: str, device: str = "auto"):
+        keep_freed_memory()  # on a CPU, half of the time of a batch
         experiment = run.experiment
         check_views(run)
         self.view = View(experiment.images.fit, experiment.images.size)
@@ -120,19 +124,25 @@ class GalleryEmbedder:
             readable += batch.paths
             problems += batch.problems
             if batch.paths:
-                outputs.append(self.embed_pixels(batch.pixels))
+                outputs.append(self.outputs_of(batch.pixels))
             done += len(batch.paths) + len(batch.problems)
             progress(done)
+        raw = np.concatenate(outputs)
         return Embedded(
-            tuple(readable), np.concatenate(outputs), tuple(problems), time.perf_counter() - start
+            paths=tuple(readable),
+            embeddings=unit(torch.from_numpy(raw)),
+            outputs=raw,
+            unreadable=tuple(problems),
+            seconds=time.perf_counter() - start,
         )
 
     @torch.no_grad()
-    def embed_pixels(self, pixels: np.ndarray) -> np.ndarray:
-        """(batch, size, size, 3) uint8 -> (batch, dim) float32 unit vectors."""
+    def outputs_of(self, pixels: np.ndarray) -> np.ndarray:
+        """(batch, size, size, 3) uint8 -> (batch, dim) float32, before normalisation."""
         with autocast(self.device, self.precision):
             outputs = self.embedder(torch.from_numpy(pixels).to(self.device))
-        return unit(outputs.float().cpu())
+        raw: np.ndarray = outputs.float().cpu().numpy()
+        return raw
 
 
 def precision_of(run: Run) -> str:

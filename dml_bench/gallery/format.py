@@ -1,7 +1,7 @@
 """Predictions and changes of a gallery as text, tables and JSON."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +80,18 @@ def count(number: int, noun: str) -> str:
         return f"1 {noun}"
     plural = "es" if noun.endswith(("s", "x")) else "s"
     return f"{number:,} {noun}{plural}"
+
+
+def describe_classifier(gallery: Gallery, known: Sequence[str]) -> str:
+    """What the classifier can't answer, in a sentence or two."""
+    others = tuple(name for name in gallery.class_names if name not in set(known))
+    text = f"the classifier always names one of the {count(len(known), 'class')} it was trained on"
+    if not others:
+        return text
+    return (
+        f"{text}. It never names the other {count(len(others), 'class')} of the gallery"
+        f" ({listed(others)}): --by photo and --by mean do"
+    )
 
 
 def describe_threshold(applied: AppliedThreshold) -> Iterator[str]:
@@ -177,8 +189,11 @@ def add_rows(table: Table, prediction: Prediction, root: Path) -> None:
     elected = ""
     if prediction.vote_class != prediction.class_name:
         elected = f" for {prediction.vote_class}"
+    by_classifier = ""
+    if prediction.probability is not None:
+        by_classifier = f"classifier: {prediction.probability:.0%}; "
     photo = (
-        f"{prediction.path}\n(vote: {prediction.vote_share:.0%} of"
+        f"{prediction.path}\n({by_classifier}vote: {prediction.vote_share:.0%} of"
         f" {len(prediction.closest)}{elected}{describe_tie(prediction)})"
     )
     texts = [Text(text, style=style) for text in (answer, name, photo)]
@@ -333,10 +348,12 @@ def prediction_json(prediction: Prediction) -> dict[str, Any]:
                 "similarity": similarity,
             }
         )
+    probability = prediction.probability
     return {
         "image": str(prediction.path),
         "class": prediction.class_name if prediction.known else None,
-        "closest_class": prediction.class_name,
+        "closest_class": prediction.closest_class,
+        **({} if probability is None else {"probability": probability}),
         "similarity": prediction.similarity,
         "as_close": list(prediction.as_close),
         "all_as_close": prediction.all_as_close,

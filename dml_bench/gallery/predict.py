@@ -14,6 +14,7 @@ from dml_bench.data.images import Unreadable
 from dml_bench.evaluation.metrics import vote
 from dml_bench.evaluation.thresholds import NO_OUTCOMES, GuaranteedThreshold, SearchOutcomes
 from dml_bench.gallery.calibration import CalibrationSet, calibration_set
+from dml_bench.gallery.classifier import PhotoClassifier
 from dml_bench.gallery.embedder import GalleryEmbedder
 from dml_bench.gallery.index_store import Search, exact_search
 from dml_bench.gallery.store import Gallery, GalleryFile, GalleryImage
@@ -47,9 +48,9 @@ class Prediction:
     path: Path
     class_name: str
     """The class of the closest image, or of the closest class mean. A single photo enrols a class,
-    which no vote would elect."""
+    which no vote would elect. Or the likeliest class, by a classifier."""
     similarity: float
-    """The similarity of that image or mean, -1 to 1."""
+    """The similarity of that image or mean, -1 to 1; by a classifier, of the closest image."""
     known: bool
     """Whether the similarity reaches the threshold; true where there is none."""
     vote_class: str
@@ -58,6 +59,16 @@ class Prediction:
     """The share of their votes for that class, 0 to 1."""
     closest: tuple[tuple[GalleryImage, float], ...]
     """(k) images and their similarities, closest first."""
+    probability: float | None = None
+    """Of the class among those that the classifier was trained on; None where the gallery
+    answers."""
+
+    @property
+    def closest_class(self) -> str:
+        """What the gallery answers, by photo or by mean."""
+        if self.probability is None:
+            return self.class_name
+        return self.closest[0][0].class_name
 
     @property
     def as_close(self) -> tuple[str, ...]:
@@ -66,7 +77,7 @@ class Prediction:
         names = {
             image.class_name for image, nearness in self.closest if nearness == self.similarity
         }
-        return tuple(sorted(names - {self.class_name}))
+        return tuple(sorted(names - {self.closest_class}))
 
     @property
     def all_as_close(self) -> bool:
@@ -193,10 +204,11 @@ def predict(
     k: int,
     threshold: float,
     search: Search = exact_search,
-    answer_by: Search | None = None,
+    answer_by: Search | PhotoClassifier | None = None,
 ) -> Predictions:
     """Predict the classes of image files, in the order of those that can be read. `answer_by` is
-    the search that names the class, where it isn't the one for the closest images."""
+    the search, or the classifier, that names the class, where it isn't the search for the closest
+    images."""
     import faiss  # noqa: F401 - otherwise the first search would be timed with the import
 
     embedded = network.embed(images)
@@ -204,22 +216,29 @@ def predict(
     neighbours = search(gallery, embedded.embeddings, np.full(len(embedded.paths), -1), k)
     elected, share = vote(neighbours, neighbours.k)
     answers = neighbours
-    if answer_by is not None:
+    classified: tuple[list[str], np.ndarray] | None = None
+    if isinstance(answer_by, PhotoClassifier):
+        classified = answer_by.classify(embedded.outputs)
+    elif answer_by is not None:
         answers = answer_by(gallery, embedded.embeddings, neighbours.query_labels, 1)
     seconds = time.perf_counter() - start
     predictions = []
     for row, path in enumerate(embedded.paths):
         entries = [gallery.entries[index] for index in neighbours.indices[row]]
         similarities = neighbours.similarities[row].tolist()
+        class_name, probability = gallery.class_names[answers.labels[row, 0]], None
+        if classified is not None:
+            class_name, probability = classified[0][row], float(classified[1][row])
         predictions.append(
             Prediction(
                 path=path,
-                class_name=gallery.class_names[answers.labels[row, 0]],
+                class_name=class_name,
                 similarity=float(answers.similarities[row, 0]),
                 known=float(answers.similarities[row, 0]) >= threshold,
                 vote_class=gallery.class_names[elected[row]],
                 vote_share=float(share[row]),
                 closest=tuple(zip(entries, similarities, strict=True)),
+                probability=probability,
             )
         )
     return Predictions(

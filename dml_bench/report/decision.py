@@ -12,6 +12,7 @@ __all__ = ["compose_decision"]
 
 SHOWN = 8
 """Names of classes that were left out."""
+WAYS = {"photo": "nearest photo", "mean": "class means"}
 
 
 def compose_decision(decision: Decision, end: Sequence[Block] = ()) -> Document:
@@ -40,8 +41,8 @@ def facts(decision: Decision) -> Iterator[tuple[str, str]]:
     yield "Known classes", f"P@1 {percent(decision.known)}, by {chosen.way}"
     way: str = chosen.way
     if not chosen.is_gallery:
-        way = "nearest photo of the same network"
-        yield "Known classes, by the command", f"P@1 {percent(decision.gallery_known)}, by {way}"
+        way = f"{WAYS[chosen.by]} of the same network (`predict --by {chosen.by}`)"
+        yield "Known classes, by a gallery", f"P@1 {percent(decision.gallery_known)}, by {way}"
     yield "New classes", f"P@1 {percent(decision.new)}, by {way}"
     yield "Best row on the final part", regret(decision)
     yield "Photos that a new class needs", enrolment(decision)
@@ -72,13 +73,15 @@ def enrolment(decision: Decision) -> str:
 
 
 def unknown(decision: Decision) -> str:
+    """A classifier has no threshold: then it is that of the gallery."""
     threshold = decision.threshold
     promise = threshold.promise
+    by_gallery = "by the gallery: " * (not decision.choice.chosen.is_gallery)
     if threshold.lack:
-        return threshold.lack
+        return f"{by_gallery}{threshold.lack}"
     text = (
-        f"below a similarity of {promise.value:.3f}, for {promise.goal:.0%} right answers; it"
-        f" answers {number(threshold.answered, is_signed=False)}% of the final photos"
+        f"{by_gallery}below a similarity of {promise.value:.3f}, for {promise.goal:.0%} right"
+        f" answers; it answers {number(threshold.answered, is_signed=False)}% of the final photos"
     )
     if not math.isnan(threshold.precision):
         text += f", {number(threshold.precision, is_signed=False)}% of these right"

@@ -3,11 +3,11 @@ can't be made of its answers."""
 
 from collections.abc import Mapping
 from dataclasses import MISSING, fields, is_dataclass
-from functools import cache
-from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, TypeVar, get_args, get_origin
 
 import numpy as np
 
+from dml_bench.config.loader import hints_of
 from dml_bench.runs.record_format import rounded
 
 __all__ = ["from_plain", "to_plain"]
@@ -19,8 +19,6 @@ DIGITS = {1: 4, 2: 3}
 """Significant digits of the numbers in arrays, by their dimensions; those alone have six."""
 
 Value = TypeVar("Value")
-
-hints_of = cache(get_type_hints)
 
 
 def to_plain(value: Any) -> Any:

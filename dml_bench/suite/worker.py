@@ -7,7 +7,6 @@ error, which is the log.
 """
 
 import _thread
-import gc
 import json
 import os
 import signal
@@ -21,6 +20,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 from dml_bench.system.callbacks import Callback, EpochRecord
 from dml_bench.system.failures import describe_error
 from dml_bench.system.files import json_line
+from dml_bench.system.memory import collect_garbage_rarely
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -167,7 +167,7 @@ def retry_while_occupied(begin: "Callable[[], Outcome]", seconds: float) -> "Out
 
 def main() -> int:
     """0 finished, 1 failed, 130 stopped."""
-    gc.set_threshold(10_000)  # as in __main__.py
+    collect_garbage_rarely()
     suite_input, channel = take_pipes()
     job_spec = json.loads(suite_input.readline())
     sys.argv = job_spec["command"]

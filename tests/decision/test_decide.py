@@ -2,10 +2,14 @@
 command goes on."""
 
 import json
+import os
 import shlex
 import shutil
 import signal
 import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,12 +19,14 @@ from PIL import Image
 from tiny import dml_bench
 
 import dml_bench as db
+from dml_bench.data.synthetic import write
 from dml_bench.decision import rows
-from dml_bench.decision.choice import lead
+from dml_bench.decision.choice import Selection, candidates_of, lead
 from dml_bench.decision.decide import run_rows
 from dml_bench.decision.outlook import gain_of
 from dml_bench.decision.parts import Parts, divide
 from dml_bench.evaluation.statistics import Scores
+from dml_bench.runs.run import read_folder
 from dml_bench.system.callbacks import Callback
 from dml_bench.system.files import read_csv
 
@@ -54,6 +60,20 @@ def decided(photos: Path, out: Path, cache_dir: Path, minutes: float = 5000) -> 
     )
 
 
+@pytest.fixture
+def trained_rows(monkeypatch):
+    """Nothing trained, a softmax head, and the whole network; one seed and one epoch of each."""
+
+    def briefly(spec: rows.RowSpec) -> rows.RowSpec:
+        return replace(spec, overrides=(*spec.overrides, "train.epochs=1", "evaluate.every=1"))
+
+    labels = ("EfficientNet-Lite0, softmax head", "EfficientNet-Lite0, softmax, trained as a whole")
+    chosen = [briefly(spec) for spec in rows.ROWS if spec.label in labels]
+    assert [spec.training for spec in chosen] == ["head", "whole"]
+    monkeypatch.setattr("dml_bench.decision.rows.ROWS", (rows.ROWS[0], *chosen))
+    monkeypatch.setattr("dml_bench.decision.rows.SEEDS", (42,))
+
+
 def test_the_choice_does_not_change_with_the_final_part(photos, one_row, tmp_path, cache_dir):
     first = decided(photos, tmp_path / "first", cache_dir)
     second = tmp_path / "second"
@@ -74,6 +94,99 @@ def test_the_choice_does_not_change_with_the_final_part(photos, one_row, tmp_pat
     for file in second.glob("runs/*/*/*/split.csv"):
         used = {row["path"].removeprefix("images/") for row in read_csv(file)}
         assert used and not used & finals
+
+
+def test_trained_networks_answer_on_the_final_part_and_a_classifier_by_the_printed_command(
+    photos, trained_rows, tmp_path, cache_dir, monkeypatch, capsys
+):
+    """The last classifier is chosen by force: it may be no better than a gallery here."""
+
+    def classifier(rows):
+        ways = tuple(candidates_of(rows))
+        return Selection(ways, ways[-1], ways[-1], None)
+
+    monkeypatch.setattr("dml_bench.decision.decide.choose", classifier)
+    decision = decided(photos, tmp_path / "out", cache_dir).decision
+    softmax = ["nearest photo", "class means", "classifier"]
+    assert set(decision.final) == {
+        "EfficientNet-Lite0, no training: nearest photo",
+        "EfficientNet-Lite0, no training: class means",
+        *(f"EfficientNet-Lite0, softmax head: {way}" for way in softmax),
+        *(f"EfficientNet-Lite0, softmax, trained as a whole: {way}" for way in softmax),
+    }
+    epochs = {}
+    for folder in (tmp_path / "out" / "runs").glob("*/*/seed-42"):
+        epochs[folder.parts[-3]] = Counter(
+            record["phase"] for record in read_folder(folder).records
+        )
+    once = dict.fromkeys(("all", *(f"limited-{number}" for number in range(1, 5))), 1)
+    assert sorted(map(len, epochs.values())) == [0, 5, 5]
+    assert sorted(epochs.values(), key=len)[1:] == [once, once]
+
+    files, classes = decision.parts.final()
+    _, command = decision.commands
+    arguments = shlex.split(command.replace("photo.jpg", " ".join(map(str, files))))
+    assert arguments[-2:] == ["--by", "classifier"]
+    capsys.readouterr()
+    assert dml_bench(monkeypatch, *arguments, "--json", "--device", "cpu") == 0
+    answers = json.loads(capsys.readouterr().out)["answers"]
+    right = np.array([answer["class"] for answer in answers]) == classes
+    of_class = [right[np.array(classes) == name].mean() for name in set(classes)]
+    assert np.mean(of_class) == pytest.approx(decision.known.estimate)
+
+
+@pytest.mark.slow
+def test_a_decision_ends_in_its_time_on_a_machine_that_also_does_something_else(tmp_path):
+    """The time suffices for a part of the rows, so that the clock has to end it. The other work
+    begins after decide has measured how fast it is alone."""
+    root = write(tmp_path / "drawn", counts=[50] * 10, size=64, seed=3)
+    notes = Notes()
+    minutes = 1.0
+    others: list[ForkedProgram] = []
+    notes.when = (
+        "no training: took",
+        lambda: others.extend(
+            ForkedProgram(multiply_for_ever) for _ in range(2 * (os.cpu_count() or 1))
+        ),
+    )
+    begun = time.monotonic()
+    try:
+        report = db.decide(
+            root / "images",
+            minutes=minutes,
+            out=tmp_path / "out",
+            overrides=SMALL,
+            device="cpu",
+            cache_dir=tmp_path / "cache",
+            callback=notes,
+        )
+    finally:
+        for other in others:
+            other.kill()
+            other.communicate()
+    seconds = time.monotonic() - begun
+    assert others
+    assert report.decision.skipped, "the time must be too short for all rows"
+    assert seconds <= 1.1 * 60 * minutes, f"{seconds:.0f} s of {60 * minutes:.0f}"
+    assert seconds == pytest.approx(report.decision.seconds, abs=5)
+
+
+class Notes(Callback):
+    """Does something at the first note that holds a text."""
+
+    when: tuple[str, Callable[[], object]] | None = None
+
+    def note(self, text: str) -> None:
+        if self.when is not None and self.when[0] in text:
+            _, act = self.when
+            self.when = None
+            act()
+
+
+def multiply_for_ever() -> None:
+    factor = np.random.default_rng(0).random((400, 400))
+    while True:
+        factor @ factor
 
 
 @pytest.mark.slow
@@ -131,7 +244,11 @@ def coloured(folder: Path) -> Path:
 def test_the_printed_command_applies_the_printed_threshold(
     one_row, tmp_path, cache_dir, monkeypatch, capsys, by
 ):
-    monkeypatch.setattr("dml_bench.decision.choice.Candidate.by", by)
+
+    def candidates_by(rows):
+        return (candidate for candidate in candidates_of(rows) if candidate.by == by)
+
+    monkeypatch.setattr("dml_bench.decision.choice.candidates_of", candidates_by)
     photos = coloured(tmp_path / "photos")
     made = decided(photos, tmp_path / "out", cache_dir)
     promise = made.decision.threshold.promise

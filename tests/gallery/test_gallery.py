@@ -12,6 +12,7 @@ from handmade import Vectors, experiment, finish, store
 from PIL import Image
 from tiny import dml_bench, refusal, train
 
+import dml_bench as db
 from dml_bench.config import Data
 from dml_bench.gallery.calibration import calibration_set
 from dml_bench.gallery.embedder import GalleryEmbedder
@@ -41,7 +42,7 @@ from dml_bench.gallery.store import (
     run_gallery,
 )
 from dml_bench.runs.arrays import read_arrays, read_neighbours
-from dml_bench.runs.run import Run
+from dml_bench.runs.run import Run, open_run
 from dml_bench.system.files import read_csv, write_csv
 
 NEW = "009.Newcomer"
@@ -560,6 +561,45 @@ def test_predict_prints_answers_as_json(run, photos, monkeypatch, capsys):
         > 0
         < report["milliseconds_per_image"]["look_up"]
     )
+
+
+CLASSIFIER = ("loss=crossentropy", "miner=none")
+
+
+def test_a_classifier_answers_as_its_logits_did_and_names_no_enrolled_class(
+    copy_of_trained, photos, monkeypatch, capsys
+):
+    folder = copy_of_trained(*CLASSIFIER)
+    run = open_run(folder)
+    enrol(open_gallery_file(folder, "limited", None), photos)
+    queries = run.embeddings("limited").query_images
+    files = [run.images.located(run.images.recorded(image)) for image in queries]
+    said = db.Gallery(folder, phase="limited", device="cpu").predict(files, by="classifier")
+    logits = run.logits("limited")
+    names = [run.class_names[label] for label in logits.predicted.tolist()]
+    assert [prediction.class_name for prediction in said] == names
+    probabilities = [prediction.probability for prediction in said]
+    np.testing.assert_allclose(probabilities, logits.probabilities.max(axis=1), atol=1e-5)
+    note = said.notes()[-1]
+    assert "always names one of the 6 classes it was trained on" in note
+    assert "never names the other 4 classes of the gallery (" in note
+    assert NEW in note
+
+    photo = next((photos / NEW).iterdir())
+    by_classifier = ("predict", folder, photo, "--phase", "limited", "--by", "classifier")
+    assert dml_bench(monkeypatch, *by_classifier) == 0
+    assert "classifier: " in capsys.readouterr().out
+    assert dml_bench(monkeypatch, *by_classifier, "--json") == 0
+    (answer,) = json.loads(capsys.readouterr().out)["answers"]
+    assert answer["class"] in names and 0 < answer["probability"] <= 1
+    assert answer["closest_class"] == NEW
+    line = refusal(monkeypatch, capsys, *by_classifier, "--precision", 0.9)
+    assert "go by similarity" in line
+
+
+def test_a_run_without_logits_has_no_classifier(run, photos, monkeypatch, capsys):
+    line = refusal(monkeypatch, capsys, "predict", run, photos, "--by", "classifier")
+    assert "has no classifier, as its loss NTXent has no logits: use --by photo" in line
 
 
 def test_below_the_threshold_the_answer_is_unknown(run, photos, monkeypatch, capsys):

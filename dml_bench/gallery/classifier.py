@@ -1,0 +1,58 @@
+"""The classifier of a run, where its loss has logits: it names the classes that it was trained on,
+and no others."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from dml_bench.losses.objective import Objective, build_objective
+from dml_bench.runs.run import Run
+
+__all__ = ["PhotoClassifier", "open_classifier", "trained_objective"]
+
+
+@dataclass(frozen=True, slots=True)
+class PhotoClassifier:
+    """The logits of a phase."""
+
+    objective: Objective
+    class_names: tuple[str, ...]
+    """(classes) those that the phase was trained on, as the run calls them."""
+
+    @torch.no_grad()
+    def classify(self, outputs: np.ndarray) -> tuple[list[str], np.ndarray]:
+        """(photos, dim) before normalisation -> (photos) the likeliest class and (photos) its
+        probability among the trained classes."""
+        probabilities = self.objective.logits(torch.from_numpy(outputs)).softmax(dim=1).numpy()
+        places = probabilities.argmax(axis=1)
+        return [self.class_names[place] for place in places], probabilities.max(axis=1)
+
+
+def open_classifier(run: Run, phase: str) -> PhotoClassifier:
+    """Raises ValueError where the run's loss has no logits, or where several networks or views
+    answer together."""
+    if not run.logits(phase).path.is_file():
+        raise ValueError(
+            f"{run.folder} has no classifier, as its loss {run.experiment.loss.name} has no logits:"
+            " use --by photo or --by mean"
+        )
+    if run.models(phase) != [phase] or run.experiment.evaluate.tta != "none":
+        raise ValueError(
+            f"the classifier of {run.folder} is an ensemble of several models or views, which"
+            " answers no new photos: use --by photo or --by mean"
+        )
+    stored = run.embeddings(phase)
+    names = {}
+    labels = run.neighbours[phase].gallery_labels
+    for image, label in zip(stored.gallery_images, labels.tolist(), strict=True):
+        names[label] = run.split[image].class_name
+    class_names = tuple(names[label] for label in run.logits(phase).classes.tolist())
+    return PhotoClassifier(trained_objective(run, phase, stored.gallery.shape[1]), class_names)
+
+
+def trained_objective(run: Run, phase: str, dim: int) -> Objective:
+    """The loss of a phase as it was trained, for embeddings of `dim` dimensions."""
+    objective = build_objective(run.experiment, len(run.logits(phase).classes), dim)
+    objective.load_state_dict(run.objective_weights(phase))
+    return objective.eval()
