@@ -91,6 +91,7 @@ def record(network: nn.Module, inputs: Tensor, device: torch.device, precision: 
     """A module that does with inputs of this shape and type what the network does in training, and
     shares its parameters. Recording leaves the network and the random numbers as they were."""
     buffers = [(buffer, buffer.clone()) for buffer in network.buffers()]
+    expect_gradients_from_the_stream_of_recording()
     devices = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices), autocast(device, precision, keep_casts=False):
         recorded = torch.cuda.make_graphed_callables(
@@ -101,3 +102,11 @@ def record(network: nn.Module, inputs: Tensor, device: torch.device, precision: 
         for buffer, before in buffers:
             buffer.copy_(before)
     return cast(nn.Module, recorded)
+
+
+def expect_gradients_from_the_stream_of_recording() -> None:
+    """torch records on a stream of its own, where gradients are then added to parameters, and from
+    version 2.11 warns of it at the first step. It keeps the order by itself."""
+    dont_warn = getattr(torch.autograd.graph, "set_warn_on_accumulate_grad_stream_mismatch", None)
+    if dont_warn is not None:
+        dont_warn(False)
