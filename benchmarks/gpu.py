@@ -255,20 +255,17 @@ def against_cpu(bench: Bench) -> dict[str, Any]:
 
     embeddings, loss, update = one(torch.device("cpu"), "float32")
     result = {}
-    for name, precision, tf32 in (
-        ("float32", "float32", False),
-        ("float32, TF32 allowed", "float32", True),
-        ("bfloat16", "bfloat16", False),
+    for name, precision in (
+        ("float32", "float32"),
+        ("float32, TF32 allowed", "tf32" if bench.is_cuda else "float32"),
+        ("bfloat16", "bfloat16"),
     ):
-        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = tf32
         other_embeddings, other_loss, other_update = one(bench.device, precision)
         result[name] = {
             "embeddings_max": float(np.abs(other_embeddings - embeddings).max()),
             "loss_relative": abs(other_loss - loss) / max(abs(loss), 1e-9),
             "update_relative": float((other_update - update).norm() / update.norm()),
         }
-    torch.backends.cudnn.allow_tf32 = True  # as torch comes
-    torch.backends.cuda.matmul.allow_tf32 = False
     return result
 
 

@@ -357,10 +357,12 @@ class Train:
     epochs: int = 100
     """0 where nothing is trained in steps, as with optimizers `class_means` and `linear_probe`."""
     batch_size: int = 128
-    precision: Literal["auto", "float32", "bfloat16", "bfloat16_dense"] = "auto"
-    """`auto`: bfloat16 where the device has units for it, float32 elsewhere. `bfloat16_dense`:
-    depthwise convolutions in float32, the rest in bfloat16; `auto` takes it on a CPU for networks
-    that have some. The loss is always in float32."""
+    precision: Literal["auto", "float32", "tf32", "bfloat16", "bfloat16_dense"] = "auto"
+    """`auto`: bfloat16 where the device has units for it, float32 elsewhere. `tf32`: on a GPU,
+    float32 whose convolutions see 10 bits of each factor, which PyTorch does unless it is told not
+    to; `float32` tells it. `bfloat16_dense`: depthwise convolutions in float32, the rest in
+    bfloat16; `auto` takes it on a CPU for networks that have some. The loss is always in float32.
+    """
     proxy_lr_factor: float = 1.0
     """The loss's own parameters (proxies, class weights) learn at this multiple of `optimizer.lr`.
     """
@@ -421,9 +423,16 @@ class Evaluate:
     """`mean`: an image's embedding is the mean of its views' unit vectors, at unit length again;
     its class probabilities are their mean. `max`: a query is as similar to a gallery image (which
     stays the mean of its views) as the most similar of its views is."""
+    batch_size: int | None = None
+    """Images that are embedded at a time. Where it is left out: `train.batch_size`, on a GPU at
+    least 512, which take less memory than training 128 does."""
 
     def __post_init__(self) -> None:
         require(self.every >= 1, f"evaluate.every must be at least 1, got {self.every}")
+        require(
+            self.batch_size is None or self.batch_size >= 1,
+            f"evaluate.batch_size must be at least 1, got {self.batch_size}",
+        )
         require(
             bool(self.vote_k) and min(self.vote_k) >= 1,
             f"evaluate.vote_k must be positive numbers, got {list(self.vote_k)}",

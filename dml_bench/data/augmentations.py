@@ -14,6 +14,7 @@ place in the image before where its colour is looked up, up to a factor; x grows
 downwards, from -1 to 1 between the borders. `first @ second` changes by `first` first.
 """
 
+import math
 from collections.abc import Callable
 from functools import lru_cache, reduce
 from itertools import permutations
@@ -58,9 +59,8 @@ BRIGHTNESS, CONTRAST, SATURATION, HUE = range(4)
 ORDERS = np.array(list(permutations(range(4))))
 CHUNK = 2**17
 """Pixels that are changed at a time on a CPU, so that they stay in its cache."""
-RESIZED_CHUNK = 2**22
-"""Pixels between the two passes of a resize at a time: a quarter of a gigabyte of a GPU's memory.
-"""
+RESIZED_CHUNK = 2**24
+"""Pixels between the two passes of a resize at a time: a gigabyte of a GPU's memory."""
 WEIGHT_BITS = 22
 """Of a weight in Pillow's resize of 8 bits: sums of products fit into 32."""
 
@@ -151,10 +151,11 @@ def resized_crops(
         )
         # Rows beyond a box's height are computed for others' sake: they repeat its last one, and no
         # weight reaches them.
-        rows = np.minimum(np.arange(heights.max()), heights[:, None] - 1)
+        lowest = to_device(heights - 1, pixels.device)[:, None]
+        rows = torch.arange(int(heights.max()), device=pixels.device).minimum(lowest)
         narrow = _weighted(
             pixels,
-            first + stride * to_device(rows, pixels.device)[:, :, None],
+            first + stride * rows[:, :, None],
             widths,
             size,
             along=2,
@@ -174,35 +175,35 @@ def _weighted(
     """One pass of a resize: (images, ...) places in `pixels` where lines of so many pixels begin,
     each `step` after the last, become `size` pixels along that dimension of the result (images,
     rows, columns, 3)."""
-    places, weights = resize_weights(lengths, size)
+    places, weights = resize_weights(lengths, size, pixels.device)
     shape = (len(lengths), size, 1) if along == 1 else (len(lengths), 1, size)
     total: Tensor | int = 1 << (WEIGHT_BITS - 1)
-    on_device = (to_device(numbers, pixels.device) for numbers in (places * step, weights))
-    for place, weight in zip(*on_device, strict=True):
+    for place, weight in zip(places * step, weights, strict=True):
         total = total + pixels[starts + place.view(shape)].int() * weight.view(shape)[..., None]
     assert isinstance(total, Tensor)
     return (total >> WEIGHT_BITS).to(torch.uint8)
 
 
-def resize_weights(lengths: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
+def resize_weights(lengths: np.ndarray, size: int, device: torch.device) -> tuple[Tensor, Tensor]:
     """Where each pixel of a resized line looks, and how much that counts: two (taps, lines, size),
     int64 and int32, from (lines) lengths.
 
     Pillow's `precompute_coeffs` with its triangle, in the same order of float64 operations. Weights
     of 0 fill up short looks.
     """
-    scales = lengths[:, None] / size
-    supports = np.maximum(scales, 1.0)
-    centres = (np.arange(size) + 0.5) * scales
-    least = np.maximum((centres - supports + 0.5).astype(np.int64), 0)
-    end = np.minimum((centres + supports + 0.5).astype(np.int64), lengths[:, None])
-    places = least + np.arange((end - least).max())[:, None, None]
-    weights = np.maximum(1 - np.abs((places - centres + 0.5) * (1 / supports)), 0)
-    weights[places >= end] = 0
-    weights /= np.add.accumulate(weights)[-1]
-    return np.minimum(places, lengths[:, None] - 1), (0.5 + weights * (1 << WEIGHT_BITS)).astype(
-        np.int32
-    )
+    taps = math.ceil(2 * max(float(lengths.max()) / size, 1.0)) + 1
+    line = to_device(lengths, device)[:, None]
+    # A GPU divides by a number of the host by multiplying with its inverse, which rounds twice.
+    scales = line.double() / torch.full((1,), size, dtype=torch.float64, device=device)
+    supports = scales.clamp_min(1.0)
+    centres = (torch.arange(size, device=device).double() + 0.5) * scales
+    least = (centres - supports + 0.5).long().clamp_min(0)
+    end = torch.minimum((centres + supports + 0.5).long(), line)
+    places = least + torch.arange(taps, device=device)[:, None, None]
+    weights = (1 - ((places - centres + 0.5) * (1 / supports)).abs()).clamp_min(0)
+    weights = weights.masked_fill(places >= end, 0)
+    weights = weights / reduce(torch.add, weights.unbind())
+    return torch.minimum(places, line - 1), (0.5 + weights * (1 << WEIGHT_BITS)).int()
 
 
 def resized_batch(pixels: Tensor, size: int) -> Tensor:

@@ -31,14 +31,17 @@ def network_precision(wanted: str, device: torch.device, network: nn.Module) -> 
 
 @contextmanager
 def autocast(device: torch.device, precision: str, *, keep_casts: bool = True) -> Iterator[None]:
-    """The context in which a network computes in a precision: `float32`, `bfloat16` or
-    `bfloat16_dense`. `keep_casts`: a weight is cast once, however often it is used."""
+    """The context in which a network computes in a precision: `float32`, `tf32`, `bfloat16` or
+    `bfloat16_dense`. `keep_casts`: a weight is cast once, however often it is used. Whether a GPU
+    computes in TF32 stays as it is set here, as gradients are computed outside of the context."""
     before = DEPTHWISE_IN_FLOAT32.set(precision == "bfloat16_dense")
+    if device.type == "cuda":
+        torch.backends.cudnn.allow_tf32 = precision == "tf32"
     try:
         with torch.autocast(
             device.type,
             dtype=torch.bfloat16,
-            enabled=precision != "float32",
+            enabled=precision.startswith("bfloat16"),
             cache_enabled=keep_casts,
         ):
             yield

@@ -304,6 +304,8 @@ class RunSession:
         if not (
             own_folder and distributed.broadcast_object(lambda: run_folder.is_sealed(job.folder))
         ):
+            if self.device.type == "cuda":
+                torch.cuda.reset_peak_memory_stats(self.device)  # each model's own
             run = self._trained(job, phase_folder)
             if not job.labels_only:
                 evaluate_phase(run, self.split, job.folder, self.photo_rates)

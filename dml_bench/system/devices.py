@@ -37,7 +37,10 @@ def choose_device(name: str) -> torch.device:
 
 def choose_precision(wanted: str, device: torch.device) -> str:
     """`auto` is bfloat16 where the device computes in it faster than in float32: CUDA with bf16,
-    CPUs with AMX tiles or with AVX-512's bf16 instructions."""
+    CPUs with AMX tiles or with AVX-512's bf16 instructions. Raises ValueError for `tf32` on a
+    CPU."""
+    if wanted == "tf32" and device.type != "cuda":
+        raise ValueError("train.precision = tf32 needs a GPU: --set train.precision=float32")
     if wanted != "auto":
         return wanted
     fast = (

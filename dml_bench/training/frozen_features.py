@@ -55,7 +55,7 @@ def frozen_features(state: TrainingState, pixels: ImageInputs) -> Tensor:
 def compute_features(state: TrainingState, pixels: ImageInputs) -> Tensor:
     state.embedder.eval()
     table = None
-    count, size = len(state.dataset), state.experiment.train.batch_size
+    count, size = len(state.dataset), state.embedded_at_a_time
     for start in range(0, count, size):
         images = np.arange(start, min(start + size, count))
         with state.autocast():

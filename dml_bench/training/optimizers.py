@@ -6,7 +6,7 @@ features (`training.at_once`), with `train.epochs = 0`. The features are then th
 phase, and `no_drop_because` says why there is no precision drop.
 """
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from dml_bench.registry import optimizers
 from dml_bench.registry.option_checks import Count, LessThanOne, NotNegative, Positive, above
@@ -39,7 +39,8 @@ def adam(
 ) -> "Optimizer":
     from torch.optim import Adam
 
-    return Adam(parameters, lr=lr, weight_decay=weight_decay, eps=eps)
+    fused = fused_on_gpu(parameters)
+    return Adam(parameters, lr=lr, weight_decay=weight_decay, eps=eps, fused=fused)
 
 
 @optimizers.register(
@@ -54,7 +55,8 @@ def adamw(
 ) -> "Optimizer":
     from torch.optim import AdamW
 
-    return AdamW(parameters, lr=lr, weight_decay=weight_decay, eps=eps)
+    fused = fused_on_gpu(parameters)
+    return AdamW(parameters, lr=lr, weight_decay=weight_decay, eps=eps, fused=fused)
 
 
 @optimizers.register(
@@ -108,3 +110,12 @@ def linear_probe(parameters: "ParamsT") -> "Optimizer":
     from dml_bench.training.at_once import LinearProbe
 
     return LinearProbe(parameters)
+
+
+def fused_on_gpu(parameters: "ParamsT") -> bool | None:
+    """True on a GPU, where one kernel then makes the step that takes some hundred operations of the
+    host; elsewhere None, PyTorch's own choice. SGD's step is a few kernels anyway."""
+    tensors: list[Any] = []
+    for group in parameters:
+        tensors += group["params"] if isinstance(group, dict) else [group]
+    return True if tensors and all(tensor.is_cuda for tensor in tensors) else None

@@ -26,6 +26,9 @@ from dml_bench.training.labels import TrainingLabels
 
 __all__ = ["TrainingState", "unit"]
 
+FULL_GPU = 512
+"""Images from which on a larger batch makes embedding little faster (reports/gpu)."""
+
 
 @dataclass(kw_only=True)
 class TrainingState:
@@ -89,6 +92,14 @@ class TrainingState:
         """(trained classes) ascending class ids: label i of the objective is class trained[i]."""
         return self.labels.trained
 
+    @property
+    def embedded_at_a_time(self) -> int:
+        """How many images are embedded together."""
+        chosen, trained = self.experiment.evaluate.batch_size, self.experiment.train.batch_size
+        if chosen is not None:
+            return chosen
+        return trained if self.device.type == "cpu" else max(trained, FULL_GPU)
+
     @torch.no_grad()
     @shaped
     def outputs(
@@ -102,8 +113,8 @@ class TrainingState:
         # Within one context weights are cast once. Embeddings stay on the device until all are
         # there, as a copy of each batch would be waited for.
         with self.autocast():
-            for start in range(0, len(own), self.experiment.train.batch_size):
-                batch = own[start : start + self.experiment.train.batch_size]
+            for start in range(0, len(own), self.embedded_at_a_time):
+                batch = own[start : start + self.embedded_at_a_time]
                 outputs.append(self.forward(self.source.view(batch, variant)).float())
                 self.callback.on_embedded(len(batch) * len(images) // len(own))
         joint = distributed.all_gather_with_grad(torch.cat(outputs).cpu(), len(images))

@@ -156,6 +156,7 @@ def test_a_value_of_the_wrong_type_is_refused_with_what_was_wanted(changes, mess
         ({"train": {"epochs": -1}}, r"train\.epochs must be at least 0, got -1"),
         ({"train": {"epochs": 0}}, r"train\.epochs must be at least 1 with optimizer \w+, got 0"),
         ({"train": {"batch_size": 1}}, r"train\.batch_size must be at least 2, got 1"),
+        ({"evaluate": {"batch_size": 0}}, r"evaluate\.batch_size must be at least 1, got 0"),
         ({"evaluate": {"every": 0}}, r"evaluate\.every must be at least 1, got 0"),
         ({"evaluate": {"vote_k": []}}, r"evaluate\.vote_k must be positive numbers, got \[\]"),
         (

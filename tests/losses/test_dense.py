@@ -111,11 +111,11 @@ def test_negatives_are_drawn_without_lists_by_the_weights_of_the_miner():
     embeddings, labels = vectors(3), torch.tensor(BATCHES["every class"])
     distances, eligible = miner.eligible(embeddings, labels[:, None] != labels)
     weights = miner.log_weights(distances, 6).masked_fill(~eligible, -torch.inf)
-    times = 2000
+    times = 400
     drawn = sum(mine(miner, embeddings, labels).negatives for _ in range(times))
     anchors = eligible.any(dim=1)
     shares = (drawn / drawn.sum(dim=1, keepdim=True))[anchors]
-    assert torch.allclose(shares, weights.softmax(dim=1)[anchors], atol=0.02)
+    assert torch.allclose(shares, weights.softmax(dim=1)[anchors], atol=0.08)
 
 
 def test_pairs_are_drawn_without_lists_from_all_bins_alike_and_in_a_bin_alike():
@@ -124,13 +124,13 @@ def test_pairs_are_drawn_without_lists_from_all_bins_alike_and_in_a_bin_alike():
     embeddings, labels = vectors(3), torch.tensor(BATCHES["every class"])
     same = (labels[:, None] == labels).fill_diagonal_(False)
     distances = torch.cdist(embeddings, embeddings)
-    drawn = sum(mine(miner, embeddings, labels).positives for _ in range(1000)) / 1000
+    drawn = sum(mine(miner, embeddings, labels).positives for _ in range(60)) / 60
     edges = torch.linspace(distances[same].min(), distances[same].max(), 5)
     bins = torch.bucketize(distances, edges[1:-1], right=True)
     for place in range(4):
         of_bin = drawn[same & (bins == place)]
-        assert of_bin.sum().item() == pytest.approx(5, abs=0.2)
-        assert torch.allclose(of_bin, of_bin.mean().expand_as(of_bin), rtol=0.25)
+        assert of_bin.sum().item() == pytest.approx(5, abs=0.001)
+        assert torch.allclose(of_bin, of_bin.mean().expand_as(of_bin), rtol=0.5)
 
 
 LOSS_OPTIONS: dict[str, list[dict[str, Any]]] = {

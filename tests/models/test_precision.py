@@ -1,6 +1,8 @@
 """What `train.precision = auto` takes, and that `bfloat16_dense` changes depthwise convolutions and
 nothing else."""
 
+from contextlib import nullcontext
+
 import pytest
 import torch
 from timm.layers import Conv2dSame
@@ -55,6 +57,22 @@ def test_auto_without_bfloat16_units_is_float32_for_every_network(monkeypatch):
     monkeypatch.setattr("torch.cpu._is_amx_tile_supported", lambda: False)
     monkeypatch.setattr("torch.cpu._is_avx512_bf16_supported", lambda: False)
     assert network_precision("auto", CPU, network()) == "float32"
+
+
+def test_a_gpu_computes_in_tf32_where_that_is_chosen_and_nowhere_else(monkeypatch):
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)  # as PyTorch comes
+    monkeypatch.setattr("torch.autocast", lambda *_, enabled, **__: nullcontext(enabled))
+    cuda, allowed = torch.device("cuda"), []
+    for precision in ("float32", "tf32", "bfloat16"):
+        with autocast(cuda, precision):
+            pass
+        allowed.append(torch.backends.cudnn.allow_tf32)  # also for the gradients that follow
+    assert allowed == [False, True, False]
+
+
+def test_tf32_is_refused_on_a_cpu():
+    with pytest.raises(ValueError, match=r"train\.precision = tf32 needs a GPU: --set train\.prec"):
+        network_precision("tf32", CPU, network())
 
 
 def test_auto_is_float32_on_a_gpu_that_only_emulates_bfloat16(monkeypatch):

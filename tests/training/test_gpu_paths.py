@@ -177,6 +177,16 @@ SIMCLR = (
 )
 
 
+def test_a_gpu_embeds_more_images_at_a_time_than_it_trains_on_unless_it_is_told():
+    sizes = {}
+    for device in ("cpu", "cuda"):
+        for overrides in ((), ("train.batch_size=600",), ("evaluate.batch_size=64",)):
+            run = TrainingState.__new__(TrainingState)
+            run.experiment, run.device = tiny(*overrides), torch.device(device)
+            sizes[device, *overrides] = run.embedded_at_a_time
+    assert list(sizes.values()) == [16, 600, 64, 512, 600, 64]
+
+
 @pytest.mark.parametrize(
     "overrides",
     [
