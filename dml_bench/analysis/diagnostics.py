@@ -146,6 +146,8 @@ class ClassDrop:
     """(class) trained on all classes minus trained without the unseen."""
     unseen: np.ndarray
     """(class) bool"""
+    spread: np.ndarray
+    """(class) standard deviation of the drop over seeds; nan of fewer than two."""
 
 
 @dataclass(frozen=True)
@@ -443,7 +445,7 @@ def calibration_of_vote(run: Run) -> Calibration:
 
 def class_drop(line: TableRow) -> ClassDrop:
     """The precision drop of every class."""
-    labels, drops, unseen = [], [], []
+    labels, drops, unseen, seeds = [], [], [], []
     for run in line.runs:
         right_by_all = precision_at_1(run.neighbours[run.protocol.main_phase])
         for phase, classes in held_out(run).items():
@@ -451,13 +453,24 @@ def class_drop(line: TableRow) -> ClassDrop:
             labels.append(neighbours.query_labels)
             drops.append(right_by_all - precision_at_1(neighbours))
             unseen.append(np.isin(neighbours.query_labels, classes))
+            seeds.append(np.full(len(neighbours.query_labels), run.seed))
     label, drop, is_unseen = np.concatenate(labels), np.concatenate(drops), np.concatenate(unseen)
+    seed = np.concatenate(seeds)
     counted = is_unseen | ~np.isin(label, label[is_unseen])
-    classes = np.unique(label)
-    means = np.array([drop[counted & (label == of_class)].mean() for of_class in classes])
+    classes, different_seeds = np.unique(label), np.unique(seed)
+    means, spreads = np.empty(len(classes)), np.full(len(classes), np.nan)
+    for place, of_class in enumerate(classes):
+        of_its_images = counted & (label == of_class)
+        means[place] = drop[of_its_images].mean()
+        if len(different_seeds) > 1:
+            by_seed = [drop[of_its_images & (seed == one)].mean() for one in different_seeds]
+            spreads[place] = np.std(by_seed, ddof=1)
     names = line.runs[0].class_names
     return ClassDrop(
-        tuple(names[of_class] for of_class in classes), means, np.isin(classes, label[is_unseen])
+        names=tuple(names[of_class] for of_class in classes),
+        drop=means,
+        unseen=np.isin(classes, label[is_unseen]),
+        spread=spreads,
     )
 
 

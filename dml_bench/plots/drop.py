@@ -144,7 +144,9 @@ def class_bars(study: Study, diagnostics: dict[str, Diagnostics]) -> ReportFigur
     several = (
         ", and over the hold-outs in which a class is unseen" if len(study.holdouts) > 1 else ""
     )
-    caption = f"Mean over seeds{several}; largest drop first."
+    caption = f"Mean over seeds{several}; largest drop first. No class is tested by itself."
+    if any(np.isfinite(drop.spread).any() for drop in drops.values()):
+        caption += " Lines show the standard deviation over seeds."
     return saved(figure, f"{study.slug}-classes", "Precision drop per class", caption)
 
 
@@ -153,7 +155,9 @@ def named_classes(axes: Axes, drop: ClassDrop) -> None:
     order = np.argsort(-drop.drop, kind="stable")
     colours = np.where(drop.unseen[order], ORANGE, BLUE)
     places = np.arange(len(order))
-    axes.barh(places, 100 * drop.drop[order], 0.75, color=colours)
+    spread = None if np.isnan(drop.spread).all() else 100 * drop.spread[order]
+    whiskers = {"ecolor": INK, "elinewidth": 0.6}
+    axes.barh(places, 100 * drop.drop[order], 0.75, color=colours, xerr=spread, error_kw=whiskers)
     axes.set_yticks(places, [shortened(drop.names[label], 40) for label in order], fontsize=6)
     for text, colour in zip(axes.get_yticklabels(), colours, strict=True):
         text.set_color(colour if colour == ORANGE else INK)
@@ -167,6 +171,15 @@ def nameless_classes(axes: Axes, drop: ClassDrop) -> None:
     """Many narrow bars, largest drop first."""
     order = np.argsort(-drop.drop, kind="stable")
     colours = np.where(drop.unseen[order], ORANGE, BLUE)
-    axes.bar(np.arange(len(order)), 100 * drop.drop[order], 1.0, color=colours)
+    spread = None if np.isnan(drop.spread).all() else 100 * drop.spread[order]
+    whiskers = {"ecolor": INK, "elinewidth": 0.4}
+    axes.bar(
+        np.arange(len(order)),
+        100 * drop.drop[order],
+        1.0,
+        color=colours,
+        yerr=spread,
+        error_kw=whiskers,
+    )
     axes.set_xlabel("classes, largest drop first")
     axes.axhline(0, color=INK, linewidth=0.8)

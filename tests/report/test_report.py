@@ -572,6 +572,13 @@ def test_the_drop_of_a_class_is_its_mean_over_seeds(tmp_path):
     assert drops.names == ("class 0", "class 1", "class 2", "class 3")
     assert drops.drop.tolist() == [0, -0.125, 0.25, 0.625]
     assert drops.unseen.tolist() == [False, False, True, True]
+    assert drops.spread == pytest.approx(np.std([[0, 0, 0.5, 0.75], [0, -0.25, 0, 0.5]], 0, ddof=1))
+
+
+def test_one_seed_has_no_spread_of_a_class(tmp_path):
+    made(tmp_path, "a", queries(4, 3, 2, 4), queries(4, 3, 0, 1))
+    [line] = only_study(tmp_path).group.lines
+    assert np.isnan(class_drop(line).spread).all()
 
 
 def test_examples_are_half_of_unseen_classes_as_far_as_there_are_some():
