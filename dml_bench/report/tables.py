@@ -38,7 +38,8 @@ INTERVALS = (
 NUMBERS = "Numbers are percent and percentage points, means over classes and seeds."
 COSTS = (
     "Training: the time of all phases of a run and of their pretraining, without preparation and"
-    " evaluation. Memory: the peak of any run's process."
+    " evaluation. CPU time: the processors' time in all epochs, which other work on the"
+    " machine does not lengthen. Memory: the peak of any run's process."
 )
 
 

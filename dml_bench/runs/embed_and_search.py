@@ -81,6 +81,7 @@ def evaluate_phase(
         photo_rates |= photo_rate(run, split.gallery)
     cost: dict[str, Any] = {
         "train_seconds": train_seconds,
+        **train_cpu_seconds(run),
         "start_seconds": start_seconds(run.experiment, folder),
         "watch_seconds": sum(record.get("evaluate_seconds", 0.0) for record in run.records),
         "embed_seconds": embed_seconds,
@@ -101,6 +102,16 @@ def evaluate_phase(
         arrays.write_logits(folder / layout.LOGITS, run.trained, probabilities(run, views))
     write_training(run, folder)
     write_answers(folder, split, embeddings, neighbours, cast(PhaseCost, cost))
+
+
+def train_cpu_seconds(run: TrainingState) -> dict[str, float]:
+    """Nothing where an epoch of an older version did not count them."""
+    counted = [
+        record["train_cpu_seconds"] for record in run.records if "train_cpu_seconds" in record
+    ]
+    if not counted or len(counted) < len(run.records):
+        return {}
+    return {"train_cpu_seconds": sum(counted)}
 
 
 def embed_views(run: TrainingState, images: np.ndarray) -> list[Tensor]:
@@ -254,7 +265,7 @@ def total(costs: Sequence[PhaseCost]) -> PhaseCost:
     parts: list[dict[str, Any]] = [dict(cost) for cost in costs]
     summed: dict[str, Any] = {}
     for key in parts[0]:
-        if key == "photos_per_second":
+        if key == "photos_per_second" or not all(key in part for part in parts):
             continue
         values = [part[key] for part in parts]
         summed[key] = max(values) if key in highest else sum(values)

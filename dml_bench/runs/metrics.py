@@ -86,6 +86,14 @@ def images_per_second(parts: list[PhaseCost]) -> float | None:
     return images / seconds
 
 
+def in_all(key: str) -> Callable[[list[PhaseCost]], float | None]:
+    def sum_of_phases(parts: list[PhaseCost]) -> float | None:
+        values = [dict(part)[key] for part in parts if key in part]
+        return sum(cast(list[float], values)) if len(values) == len(parts) else None
+
+    return sum_of_phases
+
+
 def most(key: str) -> Callable[[list[PhaseCost]], float | None]:
     def most_of_phases(parts: list[PhaseCost]) -> float | None:
         values = [dict(part)[key] for part in parts if key in part]
@@ -100,6 +108,7 @@ COST = (
         "train_seconds",
         lambda parts: sum(part["train_seconds"] + part.get("start_seconds", 0.0) for part in parts),
     ),
+    CostColumn("CPU time", "train_cpu_seconds", in_all("train_cpu_seconds")),
     CostColumn("images/s", "train_images_per_second", images_per_second),
     CostColumn("memory", "peak_memory_bytes", most("peak_memory_bytes"), worst=True),
     CostColumn("GPU memory", "peak_gpu_memory_bytes", most("peak_gpu_memory_bytes"), worst=True),

@@ -75,6 +75,8 @@ class PhaseCost(TypedDict):
     """cost.json: what one phase took."""
 
     train_seconds: float
+    train_cpu_seconds: NotRequired[float]
+    """What other work on the machine does not lengthen; missing in runs of older versions."""
     train_images_per_second: NotRequired[float]
     """Missing where nothing was trained in epochs."""
     start_seconds: NotRequired[float]

@@ -23,6 +23,8 @@ class EpochRecord(TypedDict, total=False):
     """Batches in which a miner found nothing, so that nothing was learnt."""
     train_images: int
     train_seconds: float
+    train_cpu_seconds: float
+    """Of this process and its threads. Other work on the machine lengthens only the seconds."""
     evaluate_images: int
     """Images that were embedded for validation; missing in epochs without validation."""
     evaluate_seconds: float

@@ -56,7 +56,7 @@ def train_epoch(state: TrainingState, epoch: int) -> EpochRecord:
     batches = epoch_batches(state, epoch)
     losses = torch.zeros(len(batches), device=state.device)
     learning_rate = state.optimizer.param_groups[0]["lr"]
-    start = time.perf_counter()
+    start, cpu_start = time.perf_counter(), time.process_time()
     for step, images in enumerate(batches):
         losses[step], embeddings = train_step(state, images, epoch, step)
         if state.labels.corrected:
@@ -65,7 +65,7 @@ def train_epoch(state: TrainingState, epoch: int) -> EpochRecord:
     distributed.broadcast_tensors_(state.embedder.buffers())
     state.labels.correct(state.images, epoch, state.experiment.train.epochs)
     values = losses.cpu().numpy()
-    seconds = time.perf_counter() - start
+    seconds, cpu_seconds = time.perf_counter() - start, time.process_time() - cpu_start
     check_finite(state, epoch, values)
     record = {
         "phase": state.phase.name,
@@ -75,6 +75,7 @@ def train_epoch(state: TrainingState, epoch: int) -> EpochRecord:
         "batches_without_tuples": state.objective.batches_without_tuples,
         "train_images": sum(map(len, batches)),
         "train_seconds": seconds,
+        "train_cpu_seconds": cpu_seconds,
     }
     return cast(EpochRecord, record)
 
