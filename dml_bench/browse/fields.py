@@ -1,6 +1,7 @@
 """The fields of an image in FiftyOne, and the classes for which a view is saved, without
 FiftyOne."""
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,9 +10,11 @@ import numpy as np
 from dml_bench.browse.images import ENROLLED, GALLERY, QUERY, BrowseTable
 from dml_bench.evaluation.knn_vote import confusions
 
-__all__ = ["NEAR_DUPLICATE", "Label", "confused_classes", "field_values"]
+__all__ = ["NEAR_DUPLICATE", "VERDICTS", "Label", "confused_pairs", "field_values"]
 
 NEAR_DUPLICATE = "near_duplicate"
+VERDICTS = {"right": "#18794e", "wrong": "#b3261e", "unknown": "#8a5a00", "no query": "#4a5560"}
+"""What is said of an answer, and the colour in which white text on it has a contrast of 4.5."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +24,8 @@ class Label:
     name: str
     confidence: float | None = None
     """How sure the class is, 0 to 1; None where that is not known."""
+    verdict: str | None = None
+    """One of VERDICTS for an answer; None for what is none."""
 
 
 def field_values(
@@ -63,6 +68,7 @@ def phase_values(table: BrowseTable, phase: str) -> dict[str, list[Any]]:
     for label, share in zip(columns.elected.tolist(), columns.share.tolist(), strict=True):
         votes.append(Label(names[label], share) if label >= 0 else None)
     return {
+        f"answer_{phase}": answers(table, phase),
         f"prediction_{phase}": [Label(names[id_]) if id_ >= 0 else None for id_ in predicted],
         f"correct_{phase}": [
             value if query else None for value, query in zip(right, is_query, strict=True)
@@ -71,7 +77,31 @@ def phase_values(table: BrowseTable, phase: str) -> dict[str, list[Any]]:
         f"nearest_{phase}": [table.paths[row] if row >= 0 else None for row in nearest],
         f"vote_{phase}": votes,
         f"mistakenness_{phase}": numbers(columns.mistakenness),
+        f"hubness_{phase}": numbers(table.hubness(phase)),
     }
+
+
+def answers(table: BrowseTable, phase: str) -> list[Label]:
+    """What stands on each image: of a mistaken query its class, an arrow, and the class of the
+    nearest gallery image. Others have their class alone, after a check mark if it is right."""
+    chips = []
+    predicted = table.predicted(phase).tolist()
+    for label, answer in zip(table.labels.tolist(), predicted, strict=True):
+        name = short(table.class_names[label])
+        if answer < 0:
+            chips.append(Label(name, verdict="no query"))
+            continue
+        if answer == label:
+            chips.append(Label(f"\N{CHECK MARK} {name}", verdict="right"))
+        else:
+            taken_for = short(table.class_names[answer])
+            chips.append(Label(f"{name} \N{RIGHTWARDS ARROW} {taken_for}", verdict="wrong"))
+    return chips
+
+
+def short(name: str) -> str:
+    """A class name without the number before its dot and with spaces, at which a line may break."""
+    return re.sub(r"^\d+\.", "", name).replace("_", " ")
 
 
 def numbers(values: np.ndarray) -> list[float | None]:
@@ -79,8 +109,18 @@ def numbers(values: np.ndarray) -> list[float | None]:
     return [None if np.isnan(value) else float(value) for value in values]
 
 
-def confused_classes(table: BrowseTable, phase: str, most: int = 5) -> list[tuple[str, str]]:
-    """The classes that are taken for another most often, and the other class."""
-    names = table.class_names
-    pairs = confusions(table.run.neighbours[phase], most)
-    return [(names[pair.of], names[pair.as_]) for pair in pairs]
+def confused_pairs(
+    table: BrowseTable, phase: str, most: int = 5
+) -> dict[tuple[str, str], list[int]]:
+    """By class that is taken for another and the other class, the most frequent first: rows of each
+    query that is, followed by its nearest image, the most similar pair first."""
+    names, columns = table.class_names, table.phases[phase]
+    neighbours = table.run.neighbours[phase]
+    first_query = int(np.flatnonzero(table.is_query)[0])
+    pairs: dict[tuple[str, str], list[int]] = {}
+    for pair in confusions(neighbours, most):
+        queries = np.array(pair.queries) + first_query
+        queries = queries[np.argsort(-columns.similarity[queries], kind="stable")]
+        beside = np.stack([queries, columns.nearest[queries]], 1)
+        pairs[names[pair.of], names[pair.as_]] = list(dict.fromkeys(beside.ravel().tolist()))
+    return pairs

@@ -17,9 +17,24 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from dml_bench.browse.database import URI
-from dml_bench.browse.fields import NEAR_DUPLICATE, Label, confused_classes, field_values
+from dml_bench.browse.fields import (
+    NEAR_DUPLICATE,
+    VERDICTS,
+    Label,
+    confused_pairs,
+    field_values,
+)
 from dml_bench.browse.images import LOST, BrowseTable
-from dml_bench.browse.plotly_traces import traces
+from dml_bench.browse.map_data import (
+    EMBEDDED,
+    MAP,
+    SETTINGS,
+    TITLES,
+    map_data,
+    nearest_images,
+    phase_of,
+    rows_of,
+)
 
 __all__ = ["connected", "is_current", "register", "remove", "require_installed", "serve", "update"]
 
@@ -29,7 +44,18 @@ STATE, VIEWS = "dml_bench_state", "dml_bench_views"
 """The keys of the dataset's info for what it was made of, and for the views that are written
 here."""
 PANEL, WORKSPACE = "dml_map", "map"
-CLASSES_IN_COLOURS = 20
+GRID_ZOOM = 9
+"""Thumbnails on which an answer can be read, three in a row; FiftyOne's scale is 0 to 10."""
+ENOUGH_TO_BE_A_HUB = 3
+"""Of the mean number of queries that gallery images are among the ten nearest of."""
+FIELDS_OF_ALL_PHASES = (
+    "ground_truth",
+    "split",
+    "class_group",
+    "outcome",
+    "class_drop",
+    NEAR_DUPLICATE,
+)
 PATIENCE_MILLISECONDS = 10_000
 REFUSED = ("@voxel51/operators/list_files",)
 """FiftyOne's own operators that are refused: they list files that are not of the dataset."""
@@ -129,7 +155,7 @@ def update(
             eval_key=f"correct_{phase}",
             progress=False,
         )
-    write_views(dataset, images)
+    write_views(dataset, images, ids)
     write_layout(dataset, images)
     dataset.info[STATE] = state
     dataset.save()
@@ -145,7 +171,8 @@ def write_samples(
 
     def converted(value: Any) -> Any:
         if isinstance(value, Label):
-            return fo.Classification(label=value.name, confidence=value.confidence)
+            verdict = {} if value.verdict is None else {"verdict": value.verdict}
+            return fo.Classification(label=value.name, confidence=value.confidence, **verdict)
         return value
 
     kinds = {bool: fo.BooleanField, int: fo.IntField, float: fo.FloatField, str: fo.StringField}
@@ -155,6 +182,8 @@ def write_samples(
             dataset.add_sample_field(
                 field, fo.EmbeddedDocumentField, embedded_doc_type=fo.Classification
             )
+            if any(value is not None and value.verdict is not None for value in values):
+                dataset.add_sample_field(f"{field}.verdict", fo.StringField)
         else:
             dataset.add_sample_field(field, kinds[kind])
     paths = [normalize_path(path) for path in images.paths]
@@ -188,15 +217,15 @@ def write_embeddings(
     for phase, columns in images.phases.items():
         placed = np.isfinite(maps[phase]).all(1)
         for key, view, rows in (
-            (f"umap_{phase}", dataset, placed),
-            (f"umap_{phase}_unseen", unseen, placed & images.unseen),
+            (f"{MAP}{phase}", dataset, placed),
+            (f"{MAP}{phase}_unseen", unseen, placed & images.unseen),
         ):
             delete_brain_run(dataset, key)
             if rows.any():
                 fob.compute_visualization(
                     view, points=dict(zip(ids[rows], maps[phase][rows], strict=True)), brain_key=key
                 )
-        key = f"similarity_{phase}"
+        key = f"{EMBEDDED}{phase}"
         delete_brain_run(dataset, key)
         # FiftyOne subtracts the mean from embeddings, which would change their cosines. Distances
         # of unit vectors rank as their cosines do.
@@ -213,7 +242,7 @@ def delete_brain_run(dataset: Dataset, key: str) -> None:
         dataset.delete_brain_run(key)
 
 
-def views(dataset: Dataset, images: BrowseTable) -> dict[str, Any]:
+def views(dataset: Dataset, images: BrowseTable, ids: np.ndarray) -> dict[str, Any]:
     """The views that are saved here, by name."""
     from fiftyone import ViewField as F
 
@@ -233,16 +262,22 @@ def views(dataset: Dataset, images: BrowseTable) -> dict[str, Any]:
         truth = F("ground_truth.label")
         mistakes = dataset.match(wrong).sort_by(f"similarity_{phase}", reverse=True)
         saved[f"mistakes ({phase})"] = mistakes
-        saved[f"vote saves ({phase})"] = dataset.match(wrong & (F(f"vote_{phase}.label") == truth))
-        for one, other in confused_classes(images, phase):
-            taken = (truth == one) & (F(f"prediction_{phase}.label") == other)
-            saved[f"{one} taken for {other} ({phase})"] = dataset.match(taken)
+        vote_right = F(f"vote_{phase}.label") == truth
+        saved[f"vote saves ({phase})"] = dataset.match(wrong & vote_right)
+        right = F(f"correct_{phase}") == True  # noqa: E712 - an expression of FiftyOne
+        saved[f"vote ruins ({phase})"] = dataset.match(right & ~vote_right)
+        hubness = f"hubness_{phase}"
+        hubs = dataset.match(F(hubness) >= ENOUGH_TO_BE_A_HUB).sort_by(hubness, reverse=True)
+        saved[f"hubs ({phase})"] = hubs
+        for (one, other), rows in confused_pairs(images, phase).items():
+            name = f"{one} taken for {other} ({phase})"
+            saved[name] = dataset.select(ids[rows].tolist(), ordered=True)
     return saved
 
 
-def write_views(dataset: Dataset, images: BrowseTable) -> None:
+def write_views(dataset: Dataset, images: BrowseTable, ids: np.ndarray) -> None:
     """Save the views, and delete earlier ones that are no longer written."""
-    wanted = views(dataset, images)
+    wanted = views(dataset, images, ids)
     for name in set(dataset.info.get(VIEWS, [])) - wanted.keys():
         if dataset.has_saved_view(name):
             dataset.delete_saved_view(name)
@@ -252,21 +287,45 @@ def write_views(dataset: Dataset, images: BrowseTable) -> None:
 
 
 def write_layout(dataset: Dataset, images: BrowseTable) -> None:
-    """The sidebar by phase, and a workspace with the images beside their map."""
+    """One answer on each image in the colour of right or wrong, the sidebar by phase, and a
+    workspace with the images beside their map."""
     import fiftyone as fo
 
+    protocol = images.run.protocol
+    dataset.info[TITLES] = {
+        phase: protocol.describe_phase(phase, list(images.phases)) for phase in images.phases
+    }
+    answers = [f"answer_{phase}" for phase in images.phases]
+    colours = [{"value": verdict, "color": colour} for verdict, colour in VERDICTS.items()]
+    dataset.app_config.color_scheme = fo.ColorScheme(
+        color_by="value",
+        fields=[
+            {"path": path, "colorByAttribute": "verdict", "valueColors": colours}
+            for path in answers
+        ],
+    )
+    dataset.app_config.active_fields = fo.ActiveFields(paths=answers[:1])
     schema = dataset.get_field_schema()
     by_phase = {}
     for phase in images.phases:
-        by_phase[phase] = [field for field in schema if field.endswith(f"_{phase}")]
-    of_a_phase = {field for fields in by_phase.values() for field in fields}
+        fields = [field for field in schema if field.endswith(f"_{phase}")]
+        by_phase[phase] = [field for field in fields if field not in answers]
+    of_a_phase = {field for fields in by_phase.values() for field in fields} | set(answers)
+    of_all_phases = [field for field in FIELDS_OF_ALL_PHASES if field in schema]
     groups = fo.DatasetAppConfig.default_sidebar_groups(dataset)
     for group in groups:
-        group.paths = [path for path in group.paths if path not in of_a_phase]
-    first = next(place for place, group in enumerate(groups) if group.name == "labels") + 1
+        group.paths = [
+            path for path in group.paths if path not in of_a_phase and path not in of_all_phases
+        ]
+        group.expanded = group.name == "tags"
+    first = next(place for place, group in enumerate(groups) if group.name == "tags") + 1
     groups[first:first] = [
-        fo.SidebarGroupDocument(name=f"phase {phase}", paths=fields)
-        for phase, fields in by_phase.items()
+        fo.SidebarGroupDocument(name="answers", paths=answers),
+        fo.SidebarGroupDocument(name="image", paths=of_all_phases),
+        *(
+            fo.SidebarGroupDocument(name=f"phase {phase}", paths=fields, expanded=False)
+            for phase, fields in by_phase.items()
+        ),
     ]
     dataset.app_config.sidebar_groups = groups
     samples = fo.Panel(type="Samples", pinned=True, component_id="samples")
@@ -283,7 +342,7 @@ def write_layout(dataset: Dataset, images: BrowseTable) -> None:
         fo.Space(children=others, active_child="map", component_id="right"),
     ]
     space = fo.Space(
-        children=halves, orientation="horizontal", sizes=[0.45, 0.55], component_id="root"
+        children=halves, orientation="horizontal", sizes=[0.4, 0.6], component_id="root"
     )
     dataset.save_workspace(
         WORKSPACE, space, description="images beside the map of their embeddings", overwrite=True
@@ -312,6 +371,7 @@ def serve(
     # As in FiftyOne's own server: each request reads the dataset anew.
     os.environ["FIFTYONE_SERVER"] = "1"
     fo.config.singleton_cache = False
+    fo.app_config.grid_zoom = GRID_ZOOM
     from fiftyone.core.state import StateDescription, build_color_scheme
     from fiftyone.operators.permissions import ManagedOperators
     from fiftyone.server import events
@@ -333,10 +393,16 @@ def serve(
 
     async def until_ended() -> None:
         ended, loop = asyncio.Event(), asyncio.get_running_loop()
+
+        def end() -> None:
+            # A page that is open asks on, and what is cut off then is no error.
+            loop.set_exception_handler(lambda loop, context: None)
+            ended.set()
+
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             # A shell's background job ignores Ctrl-C, and so must this.
             if signal.getsignal(number) is not signal.SIG_IGN:
-                loop.add_signal_handler(number, ended.set)
+                loop.add_signal_handler(number, end)
         config.bind = [f"fd://{listener.detach()}"]
         loop.call_soon(ready)
         await answer(application, config, shutdown_trigger=ended.wait)
@@ -345,94 +411,45 @@ def serve(
 
 
 def register(plugin: Any) -> None:
-    """The panel with the map. It opens with a map and colours, which FiftyOne's own panel asks for
-    first. FiftyOne calls this from `plugins/`."""
+    """The operators that the panel with the maps asks. The panel itself is `plugins/map/map.js`.
+    FiftyOne calls this from `plugins/`."""
     from fiftyone import operators as foo
-    from fiftyone.operators import types
 
-    class Map(foo.Panel):
-        @property
-        def config(self) -> Any:
-            return foo.PanelConfig(name=PANEL, label="Map", icon="workspaces")
+    def operator(named: str, answer: Callable[[Any], Any]) -> None:
+        class Operator(foo.Operator):
+            @property
+            def config(self) -> Any:
+                return foo.OperatorConfig(name=named, unlisted=True)
 
-        def on_load(self, ctx: Any) -> None:
-            many = len(ctx.dataset.distinct("ground_truth.label")) > CLASSES_IN_COLOURS
-            ctx.panel.state.map = ctx.panel.state.map or maps_of(ctx.dataset)[0]
-            ctx.panel.state.colour = ctx.panel.state.colour or (
-                "class_group" if many else "ground_truth.label"
-            )
-            ctx.panel.data.plot = coloured(ctx.dataset, ctx.panel.state.map, ctx.panel.state.colour)
+            def execute(self, ctx: Any) -> Any:
+                return answer(ctx)
 
-        def on_map(self, ctx: Any) -> None:
-            ctx.panel.state.map = ctx.params["value"]
-            ctx.panel.data.plot = coloured(ctx.dataset, ctx.panel.state.map, ctx.panel.state.colour)
+        Operator.__name__ = named
+        plugin.register(Operator)
 
-        def on_colour(self, ctx: Any) -> None:
-            ctx.panel.state.colour = ctx.params["value"]
-            ctx.panel.data.plot = coloured(ctx.dataset, ctx.panel.state.map, ctx.panel.state.colour)
-
-        def on_selected(self, ctx: Any) -> None:
-            ids = [point["id"] for point in ctx.params.get("data", []) if point.get("id")]
-            if ids:
-                ctx.ops.set_view(ctx.dataset.select(ids))
-
-        def render(self, ctx: Any) -> Any:
-            panel = types.Object()
-            # A menu laid over the plot would keep the lasso from the points below it.
-            menu = panel.h_stack("menu", gap=2)
-            for name, choices, act in (
-                ("map", maps_of(ctx.dataset), self.on_map),
-                ("colour", colours_of(ctx.dataset), self.on_colour),
-            ):
-                view = types.DropdownView()
-                for choice in choices:
-                    view.add_choice(choice, label=choice)
-                menu.str(name, default=ctx.panel.state.get(name), view=view, on_change=act)
-            panel.plot("plot", layout=LAYOUT, on_selected=self.on_selected)
-            return types.Property(
-                panel,
-                view=types.GridView(
-                    orientation="vertical", align_x="stretch", width=100, height=100
-                ),
-            )
-
-    plugin.register(Map)
+    operator("points", lambda ctx: map_data(ctx.dataset))
+    operator("rows", rows_in_view)
+    operator("nearest", lambda ctx: nearest_images(ctx.dataset, ctx.params["sample"]))
+    operator("show", show_in_grid)
+    operator("remember", remember)
 
 
-LAYOUT = {
-    "dragmode": "lasso",
-    "height": 660,
-    "margin": {"l": 10, "r": 10, "t": 10, "b": 10},
-    "showlegend": True,
-    "legend": {"x": 0, "y": 0},
-    "xaxis": {"visible": False},
-    "yaxis": {"visible": False, "scaleanchor": "x"},
-}
+def rows_in_view(ctx: Any) -> dict[str, Any]:
+    """Which points the view, the filters and the selection leave, and of which phase they are."""
+    stages = [ctx.request_params.get(part) for part in ("view", "filters", "extended")]
+    name = ctx.request_params.get("view_name")
+    if name:
+        stages.append(name)
+    rows = rows_of(ctx.dataset, ctx.view) if ctx.has_custom_view else None
+    return {"rows": rows, "phase": phase_of(stages, list(ctx.dataset.info[TITLES]))}
 
 
-def coloured(dataset: Dataset, key: str, colour: str) -> list[dict[str, Any]]:
-    """The plot of a map; without samples that a person has deleted since it was made."""
-    results = dataset.load_brain_results(key)
-    samples = {}
-    for sample, value, split in zip(*dataset.values(["id", colour, "split"]), strict=True):
-        samples[sample] = (value, split)
-    rows = [row for row, sample in enumerate(results.sample_ids) if sample in samples]
-    ids = [str(results.sample_ids[row]) for row in rows]
-    values, splits = zip(*(samples[sample] for sample in ids), strict=True)
-    return traces(results.points[rows], ids, values, splits)
+def show_in_grid(ctx: Any) -> None:
+    """Show samples in the grid in the order in which they are named."""
+    ctx.ops.set_view(ctx.dataset.select(ctx.params["samples"], ordered=True))
 
 
-def maps_of(dataset: Dataset) -> list[str]:
-    """The keys of the maps."""
-    return [key for key in dataset.list_brain_runs() if key.startswith("umap_")]
-
-
-def colours_of(dataset: Dataset) -> list[str]:
-    """What the map can be coloured by."""
-    plain = ("ground_truth.label", "class_group", "split", "outcome", "class_drop")
-    by_phase = [
-        field
-        for field in dataset.get_field_schema()
-        if field.startswith(("correct_", "mistakenness_", "similarity_"))
-    ]
-    return [field for field in (*plain, *by_phase) if dataset.has_field(field)]
+def remember(ctx: Any) -> None:
+    """Keep what a person chose in the panel, for the next opening."""
+    ctx.dataset.info[SETTINGS] = ctx.params["settings"]
+    ctx.dataset.save()

@@ -56,13 +56,14 @@ class PhaseColumns:
     similarity: np.ndarray
     """The similarity of that image, -1 to 1."""
     elected: np.ndarray
-    """The class id that most of the ten nearest images have."""
+    """The class id that most of the ten nearest gallery images have. For a gallery image, these are
+    the others."""
     share: np.ndarray
     """The share of their votes for that class, 0 to 1."""
     mistakenness: np.ndarray
     """How surely the label is wrong, 0 to 1: (1 + share) / 2 where the vote elects another class,
-    else (1 - share) / 2, as FiftyOne Brain computes it from confidences. Gallery images have it by
-    the vote of the other gallery images, if some are of their class."""
+    else (1 - share) / 2, as FiftyOne Brain computes it from confidences. Gallery images have it
+    where others are of their class."""
     embeddings: np.ndarray
     """(embedded, dim) unit vectors: of all images of the run, then of those that were enrolled in
     this phase."""
@@ -105,6 +106,16 @@ class BrowseTable:
     def right(self, phase: str) -> np.ndarray:
         """(images) bool: whether a query is right; of other images it says nothing."""
         return self.predicted(phase) == self.labels
+
+    def hubness(self, phase: str) -> np.ndarray:
+        """(images) how often an image is among the ten nearest of a query, as a multiple of the
+        mean over gallery images (N_10 of Radovanović et al. 2010); nan for what is not in it."""
+        neighbours = self.run.neighbours[phase]
+        nearest = neighbours.indices[:, :VOTERS]
+        counts = np.bincount(nearest.ravel(), minlength=len(neighbours.gallery_labels))
+        hubness = np.full(len(self.paths), np.nan)
+        hubness[: len(counts)] = counts / counts.mean()
+        return hubness
 
     @cached_property
     def outcome(self) -> np.ndarray:
@@ -215,7 +226,11 @@ def phase_columns(
     elected[queries], share[queries] = vote(neighbours, min(VOTERS, neighbours.k))
     mistaken[queries] = mistakenness(elected[queries], share[queries], neighbours.query_labels)
     if first_query:
-        mistaken[:first_query] = gallery_mistakenness(embeddings.gallery, neighbours.gallery_labels)
+        labels = neighbours.gallery_labels
+        others = vote_of_others(embeddings.gallery, labels)
+        elected[:first_query], share[:first_query] = others
+        has_others = np.bincount(labels)[labels] > 1
+        mistaken[:first_query] = np.where(has_others, mistakenness(*others, labels), np.nan)
     nearest, similarity = np.full(count, -1), np.full(count, np.nan)
     nearest[queries] = neighbours.indices[:, 0]
     similarity[queries] = neighbours.similarities[:, 0]
@@ -232,15 +247,14 @@ def phase_columns(
     )
 
 
-def gallery_mistakenness(gallery: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """(gallery) how surely each label is wrong by the vote of the other images; nan where none of
-    these has it."""
+def vote_of_others(gallery: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(gallery) the class id that the ten nearest other images elect, and (gallery) its share of
+    the votes; -1 and nan where there are no others."""
     others = search_leaving_one_out(gallery, labels, VOTERS)
     if not others.k:
-        return np.full(len(labels), np.nan)
-    has_others = np.bincount(labels)[labels] > 1
+        return np.full(len(labels), -1), np.full(len(labels), np.nan)
     elected, share = vote(others, others.k)
-    return np.where(has_others, mistakenness(elected, share, labels), np.nan)
+    return elected, share
 
 
 def mistakenness(elected: np.ndarray, share: np.ndarray, labels: np.ndarray) -> np.ndarray:

@@ -26,7 +26,7 @@ __all__ = ["BrowseRequest", "browse", "database_folder", "dataset_name", "forget
 
 PORT = 5151
 """FiftyOne's usual port."""
-FORMAT = 1
+FORMAT = 3
 """The version of what is written into the dataset; a dataset of another version is made anew."""
 
 

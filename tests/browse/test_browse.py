@@ -23,7 +23,7 @@ from tiny import refusal, train
 
 from dml_bench.browse import database
 from dml_bench.browse.database import URI, DatabaseFolder, serve_database
-from dml_bench.browse.fields import Label, confused_classes, field_values
+from dml_bench.browse.fields import Label, confused_pairs, field_values
 from dml_bench.browse.html_map import thumbnails, write_html_map
 from dml_bench.browse.images import (
     BrowseTable,
@@ -34,12 +34,12 @@ from dml_bench.browse.images import (
 )
 from dml_bench.browse.map_figure import map_figure
 from dml_bench.browse.near_duplicates import find_near_duplicates
-from dml_bench.browse.plotly_traces import distinct, traces
 from dml_bench.browse.server import Guard, listener
 from dml_bench.browse.session import dataset_name, forget, state_of
 from dml_bench.evaluation.search import Neighbours
 from dml_bench.gallery.store import GalleryFile as GalleryPlace
 from dml_bench.gallery.store import GalleryImage, run_gallery
+from dml_bench.plots.colours import distinct
 from dml_bench.registry import UnknownName
 from dml_bench.runs.arrays import Embeddings, write_embeddings
 from dml_bench.runs.run import Run, read_folder
@@ -241,6 +241,7 @@ def test_the_fields_hold_both_phases_side_by_side_and_nothing_where_nothing_was_
     ]
     assert fields["correct_limited"] == [None] * 3 + [True, False, True, False]
     assert fields["vote_limited"][4] == Label("class 1", 0.5)
+    assert fields["vote_limited"][0] == Label("class 1", 0.5)  # of the two other gallery images
     assert fields["nearest_limited"][4] == "/photos/gallery/class 1/0.jpg"
     assert fields["similarity_all"] == [None] * 3 + [1.0] * 4
     assert fields["near_duplicate"] == [1, 2, None, 1, 1, 2, None]
@@ -253,8 +254,33 @@ def test_a_field_that_says_nothing_is_left_out_but_for_near_duplicates(images):
     assert fields["near_duplicate"] == [None] * 7
 
 
-def test_classes_that_are_taken_for_others_are_named_most_frequent_first(images):
-    assert confused_classes(images, "limited") == [("class 0", "class 1"), ("class 2", "class 0")]
+def test_each_image_bears_one_answer_with_its_verdict_and_the_wrong_class_after_an_arrow(images):
+    numbered = replace(images, class_names={0: "001.Blue_Jay", 1: "class 1", 2: "class 2"})
+    assert field_values(numbered, [])["answer_limited"] == [
+        Label("Blue Jay", verdict="no query"),
+        Label("class 1", verdict="no query"),
+        Label("class 2", verdict="no query"),
+        Label("\N{CHECK MARK} Blue Jay", verdict="right"),
+        Label("Blue Jay \N{RIGHTWARDS ARROW} class 1", verdict="wrong"),
+        Label("\N{CHECK MARK} class 1", verdict="right"),
+        Label("class 2 \N{RIGHTWARDS ARROW} Blue Jay", verdict="wrong"),
+    ]
+
+
+def test_hubness_is_how_often_an_image_is_near_a_query_against_the_mean(images):
+    neighbours = images.run.neighbours["limited"]
+    counts = [int((neighbours.indices == row).sum()) for row in range(3)]
+    expected = [3 * count / sum(counts) for count in counts]
+    assert images.hubness("limited").tolist() == NEAR([*expected, *[math.nan] * 4], nan_ok=True)
+    assert len(set(expected)) > 1
+
+
+def test_a_confused_pair_has_each_query_beside_the_image_that_it_is_taken_for(images):
+    pairs = confused_pairs(images, "limited")
+    assert list(pairs.items()) == [
+        (("class 0", "class 1"), [4, 1]),
+        (("class 2", "class 0"), [6, 0]),
+    ]
 
 
 # Near-duplicates
@@ -289,51 +315,11 @@ def test_images_that_are_gone_are_nobody_s_near_duplicates(images):
     assert find_near_duplicates(images, lambda *at: None) == []
 
 
-# Colours
-
-
-def test_few_values_have_a_trace_each_in_their_colour_and_queries_are_diamonds():
-    value_traces = traces(
-        [[0, 1], [2, 3], [4, 5]],
-        ["a", "b", "c"],
-        ["seen", "unseen", "seen"],
-        ["train", "test", "test"],
-    )
-    assert [(trace["name"], trace["ids"], trace["x"]) for trace in value_traces] == [
-        ("seen", ["a", "c"], [0, 4]),
-        ("unseen", ["b"], [2]),
-    ]
-    assert value_traces[0]["marker"]["symbol"] == ["circle", "diamond"]
-    assert value_traces[0]["marker"]["color"] == "#2f7fc1"
-
-
-def test_many_classes_share_a_trace_in_which_each_has_its_colour():
-    classes = [f"class {i:02}" for i in range(30)] * 2
-    (trace,) = traces(
-        [[i, 0] for i in range(60)], [str(i) for i in range(60)], classes, ["train"] * 60
-    )
-    assert len(trace["x"]) == 60
-    assert len(set(trace["marker"]["color"])) == 30
-    assert (
-        trace["marker"]["color"][0] == trace["marker"]["color"][1]
-    )  # of class 00, whose images are listed together
-    assert trace["text"][:2] == ["class 00 (train)", "class 00 (train)"]
-
-
-def test_numbers_are_coloured_on_a_scale_and_images_without_one_left_out():
-    (trace,) = traces([[0, 0], [1, 1]], ["a", "b"], [None, 0.25], ["train", "test"])
-    assert (trace["ids"], trace["marker"]["color"], trace["marker"]["showscale"]) == (
-        ["b"],
-        [0.25],
-        True,
-    )
+# The page and the picture
 
 
 def test_no_two_of_two_hundred_colours_are_the_same():
     assert len(set(distinct(200))) == 200
-
-
-# The page and the picture
 
 
 MAPS = {phase: np.arange(14, dtype=np.float32).reshape(7, 2) for phase in RIGHT}

@@ -12,7 +12,6 @@ import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,7 @@ import pytest
 from handmade import experiment, finish, store
 from listening import listening
 
-from dml_bench.browse import fiftyone_app, projection
+from dml_bench.browse import fiftyone_app, map_data, projection
 from dml_bench.browse.database import URI, DatabaseFolder, find_mongod, serve_database
 from dml_bench.browse.html_map import write_html_map
 from dml_bench.browse.images import BrowseTable, read_browse_table
@@ -143,7 +142,12 @@ def test_the_saved_views_hold_what_their_names_say(shown):
         "gallery/class 0/0.jpg",
         "query/class 0/1.jpg",
     ]
-    assert views["class 0 taken for class 1 (limited)"] == ["query/class 0/1.jpg"]
+    assert views["vote ruins (limited)"] == []
+    assert views["hubs (limited)"] == []  # three gallery images, all near every query
+    assert views["class 0 taken for class 1 (limited)"] == [
+        "query/class 0/1.jpg",
+        "gallery/class 1/0.jpg",
+    ]
     assert views["labels to doubt"] == ["query/class 2/0.jpg"]
 
 
@@ -194,21 +198,40 @@ def test_each_phase_has_its_map_and_one_of_the_unseen_classes_and_a_search(shown
     ]
 
 
-def test_the_map_is_coloured_by_any_field_that_the_panel_offers(shown):
-    assert fiftyone_app.maps_of(shown)[0] == "umap_all"
-    fields = fiftyone_app.colours_of(shown)
-    assert {
-        "ground_truth.label",
-        "class_group",
-        "split",
-        "outcome",
-        "correct_all",
-        "mistakenness_limited",
-    } <= set(fields)
-    for field in fields:
-        drawn = fiftyone_app.coloured(shown, "umap_all", field)
-        known = sum(value is not None for value in shown.values(field))
-        assert sum(len(trace["x"]) for trace in drawn) == (7 if len(drawn) > 1 else known), field
+def test_the_maps_have_every_image_with_its_place_and_what_each_phase_says(shown):
+    data = map_data.map_data(shown)
+    assert data["ids"] == shown.values("id")
+    assert [data["root"] + path for path in data["paths"]] == shown.values("filepath")
+    assert data["classes"] == ["class 0", "class 1", "class 2"]
+    assert data["label"] == [0, 1, 2, 0, 0, 1, 2]
+    assert data["common"]["class_group"].count("unseen") == 2
+    limited = data["phases"][1]
+    assert limited["title"] == "trained without the unseen classes"
+    assert limited["x"] == [-point[0] for point in MAP.tolist()]
+    assert limited["answer"] == [-1, -1, -1, 0, 1, 1, 0]
+    assert limited["verdict"] == ["no query"] * 3 + ["right", "wrong", "right", "wrong"]
+    assert limited["similarity"] == [None] * 3 + [1.0] * 4
+
+
+def test_the_maps_know_which_images_a_view_holds_and_of_which_phase_it_is(shown):
+    view = shown.load_saved_view("mistakes (limited)")
+    assert map_data.rows_of(shown, view) == [4, 6]
+    phases = ["all", "limited"]
+    assert map_data.phase_of(view._serialize(), phases) == "limited"
+    assert map_data.phase_of(shown.load_saved_view("unseen classes")._serialize(), phases) is None
+
+
+def test_the_nearest_images_of_one_are_those_of_the_gallery_with_their_cosines(shown):
+    query = shown.match({"filepath": "/photos/query/class 0/1.jpg"}).first()  # at 50 degrees
+    path_of = dict(zip(*shown.values(["id", "filepath"]), strict=True))
+    nearest = map_data.nearest_images(shown, query.id)["limited"]
+    assert [path_of[sample].removeprefix("/photos/gallery/") for sample, _ in nearest] == [
+        "class 1/0.jpg",
+        "class 2/0.jpg",
+        "class 0/0.jpg",
+    ]
+    expected = [np.cos(np.radians(degrees)) for degrees in (10, 40, 50)]
+    assert [similarity for _, similarity in nearest] == pytest.approx(expected, abs=1e-4)
 
 
 def test_the_images_stand_beside_the_map_and_the_embeddings_panel(shown):
@@ -257,6 +280,15 @@ def test_opening_again_updates_and_never_duplicates_and_keeps_what_a_person_adde
     fiftyone_app.update("made", images, MAPS, [], state="third")
     dataset.reload()
     assert dataset.values("id") == ids
+
+
+def test_views_of_the_vote_hold_queries_that_it_saves_and_that_it_ruins(dataset):
+    for path, voted in (("class 1/0.jpg", "class 0"), ("class 2/0.jpg", "class 2")):
+        sample = dataset.match({"filepath": f"/photos/query/{path}"}).first()
+        sample.vote_limited.label = voted
+        sample.save()
+    assert files(dataset.load_saved_view("vote ruins (limited)")) == ["query/class 1/0.jpg"]
+    assert files(dataset.load_saved_view("vote saves (limited)")) == ["query/class 2/0.jpg"]
 
 
 def test_a_dataset_that_was_interrupted_is_not_taken_for_whole(dataset, images, fiftyone):
@@ -353,7 +385,7 @@ def screenshot(page: Any, path: Path) -> None:
 
 
 def lasso_the_left_half(page: Any) -> None:
-    box = page.locator(".nsewdrag").first.bounding_box()
+    box = page.locator(".dml canvas").first.bounding_box()
     way = ((0.02, 0.02), (0.5, 0.02), (0.5, 0.98), (0.02, 0.98), (0.02, 0.04))
     corners = [
         (box["x"] + part * box["width"], box["y"] + down * box["height"]) for part, down in way
@@ -365,44 +397,80 @@ def lasso_the_left_half(page: Any) -> None:
     page.mouse.up()
 
 
-@dataclass
 class Browsing:
-    process: subprocess.Popen[str]
-    url: str
-    """With its token."""
-    port: int
-    rest: str = ""
-    """What it said after that, once it has ended."""
+    """`dml-bench browse` as a person starts it, until Ctrl-C; one for all tests here."""
 
+    def __init__(self, run: Path, home: Path):
+        self.run, self.home, self.port = run, home, free_port()
+        self.process: subprocess.Popen[str] | None = None
+        self.url = self.said = ""
+        """With its token, and what it says on its terminal."""
 
-@contextmanager
-def browsing(run: Path, home: Path) -> Iterator[Browsing]:
-    """`dml-bench browse` as a person starts it, until Ctrl-C."""
-    environment = {
-        name: value for name, value in os.environ.items() if not name.startswith("FIFTYONE_")
-    } | {"HOME": str(home)}
-    options = ["--no-open", "--port", str(port := free_port()), "--cache-dir", str(home / "cache")]
-    command = [sys.executable, "-m", "dml_bench", "browse", str(run), *options]
-    process = subprocess.Popen(
-        command,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
-    try:
-        url = next(
-            match[0]
-            for line in process.stdout
-            if (match := re.search(r"http://127\.0\.0\.1:\S+", line))
+    @property
+    def environment(self) -> dict[str, str]:
+        plain = {name: of for name, of in os.environ.items() if not name.startswith("FIFTYONE_")}
+        return plain | {"HOME": str(self.home)}
+
+    def command(self, *options: str) -> list[str]:
+        folders = [str(self.run), "--cache-dir", str(self.home / "cache")]
+        return [sys.executable, "-m", "dml_bench", "browse", *folders, *options]
+
+    def start(self) -> None:
+        if self.process is not None:
+            return
+        self.process = subprocess.Popen(
+            self.command("--no-open", "--port", str(self.port)),
+            env=self.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
         )
-        app = Browsing(process, url, port)
-        yield app
-    finally:
+        for line in self.process.stdout:
+            self.said += line
+            if match := re.search(r"http://127\.0\.0\.1:\S+", line):
+                self.url = match[0]
+                break
+
+    def end(self) -> int:
+        """Its exit code after Ctrl-C."""
+        process, self.process = self.process, None
+        if process is None:
+            return 0
         os.killpg(process.pid, signal.SIGINT)
         rest, _ = process.communicate(timeout=120)
-    app.rest = rest
+        self.said += rest
+        return process.returncode
+
+
+@pytest.fixture(scope="module")
+def shared_app(run, tmp_path_factory) -> Iterator[Browsing]:
+    browsing = Browsing(run, tmp_path_factory.mktemp("home"))
+    yield browsing
+    browsing.end()
+
+
+@pytest.fixture
+def app(shared_app) -> Browsing:
+    """The app, which runs."""
+    shared_app.start()
+    return shared_app
+
+
+@pytest.fixture(scope="module")
+def shared_page(shared_app) -> Iterator[Any]:
+    shared_app.start()
+    with chromium_page(shared_app.url) as page:
+        yield page
+
+
+@pytest.fixture
+def page(shared_page) -> Any:
+    """The app's page, which shows all images."""
+    shared_page.wait_for_function("window.dmlMaps?.panes?.[0]?.drawn >= 0")
+    shared_page.locator(".dml button", has_text="Show all").click()
+    shared_page.get_by_text("64 of 64 images").wait_for()
+    return shared_page
 
 
 def free_port() -> int:
@@ -428,37 +496,27 @@ def fetch(
         )
 
 
-def test_the_app_gives_only_the_run_s_images_to_whoever_has_the_token_and_ends_at_ctrl_c(
-    run, tmp_path
-):
+def test_the_app_gives_only_the_run_s_images_to_whoever_has_the_token(app, run):
     image = read_browse_table(read_folder(run)).paths[0]
-    with browsing(run, tmp_path) as app_:
-        port, token = app_.port, app_.url.partition("?token=")[2]
-        assert app_.url == f"http://127.0.0.1:{port}/?token={token}"
-        assert len(token) >= 32
-        status, headers, _ = fetch(port, f"/?token={token}")
-        assert (status, headers["location"]) == (303, "/")
-        assert "HttpOnly" in headers["set-cookie"]
-        cookie = headers["set-cookie"].partition(";")[0]
-        assert fetch(port, "/", cookie=cookie)[0] == 200
-        assert (
-            fetch(port, f"/media?{urlencode({'filepath': image})}", cookie=cookie)[2]
-            == Path(image).read_bytes()
-        )
-        assert fetch(port, "/media?filepath=/etc/passwd", cookie=cookie)[0] == 404
-        assert (
-            fetch(port, "/media?filepath=/etc/passwd", cookie=cookie, host="evil.example")[0] == 403
-        )
-        assert fetch(port, "/", cookie=cookie, host=f"evil.example:{port}")[0] == 403
-        assert fetch(port, f"/media?{urlencode({'filepath': image})}")[0] == 403
-        names = {"operator_uri": "@voxel51/operators/list_files", "params": {"path": "/etc"}}
-        assert (
-            b"does not have permission"
-            in fetch(port, "/operators/execute", names, cookie=cookie)[2]
-        )
-        assert set(listening(psutil.Process(app_.process.pid))) == {("127.0.0.1", port)}
-    assert app_.process.returncode == 0, app_.rest
-    assert "Traceback" not in app_.rest
+    port, token = app.port, app.url.partition("?token=")[2]
+    assert app.url == f"http://127.0.0.1:{port}/?token={token}"
+    assert len(token) >= 32
+    status, headers, _ = fetch(port, f"/?token={token}")
+    assert (status, headers["location"]) == (303, "/")
+    assert "HttpOnly" in headers["set-cookie"]
+    cookie = headers["set-cookie"].partition(";")[0]
+    asked_for = f"/media?{urlencode({'filepath': image})}"
+    assert fetch(port, "/", cookie=cookie)[0] == 200
+    assert fetch(port, asked_for, cookie=cookie)[2] == Path(image).read_bytes()
+    assert fetch(port, "/media?filepath=/etc/passwd", cookie=cookie)[0] == 404
+    foreign = fetch(port, "/media?filepath=/etc/passwd", cookie=cookie, host="evil.example")
+    assert foreign[0] == 403
+    assert fetch(port, "/", cookie=cookie, host=f"evil.example:{port}")[0] == 403
+    assert fetch(port, asked_for)[0] == 403
+    names = {"operator_uri": "@voxel51/operators/list_files", "params": {"path": "/etc"}}
+    refused = fetch(port, "/operators/execute", names, cookie=cookie)[2]
+    assert b"does not have permission" in refused
+    assert set(listening(psutil.Process(app.process.pid))) == {("127.0.0.1", port)}
 
 
 @pytest.fixture
@@ -576,48 +634,111 @@ def test_without_the_token_nothing_is_answered(guarded):
     assert guarded.post("/events?token=secret", json={}).status_code == 403
 
 
+def open_view(page: Any, name: str) -> None:
+    page.locator("[data-cy=saved-views-selection]").or_(
+        page.get_by_text("Unsaved view")
+    ).first.click()
+    page.get_by_text(name, exact=True).first.click()
+
+
+def drawn(page: Any) -> list[int]:
+    """The number of points in colour on each map."""
+    return page.evaluate("dmlMaps.panes.map((pane) => pane.drawn)")
+
+
 @needs_chromium
-def test_the_app_shows_samples_beside_the_map_follows_a_lasso_and_leaves_nothing_behind(
-    run, tmp_path
+def test_a_view_of_mistakes_has_one_red_answer_on_each_image_and_the_maps_have_its_points(
+    page, run, tmp_path
 ):
-    with browsing(run, tmp_path) as app_, chromium_page(app_.url) as page:
-        page.get_by_text("64 samples").first.wait_for()
-        page.locator(".js-plotly-plot").first.wait_for()
-        page.wait_for_function("document.querySelector('.js-plotly-plot')?.data?.length == 8")
-        counts = page.evaluate(
-            "document.querySelector('.js-plotly-plot').data.map(trace => trace.x.length)"
-        )
-        assert "token" not in page.url
-        assert page.locator("[data-cy=panel-tab-embeddings]").count() == 1
-        page.get_by_text(
-            "Dismiss", exact=True
-        ).first.click()  # an advertisement, which lies over the map
-        page.wait_for_timeout(3000)
-        screenshot(page, tmp_path / "app.png")
-        lasso_the_left_half(page)
-        page.get_by_text(re.compile(r"^\s*([1-9]|[1-5]\d) samples")).first.wait_for()
-    assert counts == [8] * 8
-    assert app_.process.returncode == 0, app_.rest
-    assert "Traceback" not in app_.rest
-    assert not (tmp_path / "fiftyone").exists()
-    assert not (tmp_path / ".fiftyone" / "var" / "lib").exists()
-    name = dataset_name(read_folder(run))
-    command = [
-        sys.executable,
-        "-m",
-        "dml_bench",
-        "browse",
-        str(run),
-        "--forget",
-        "--cache-dir",
-        str(tmp_path / "cache"),
+    table = read_browse_table(read_folder(run))
+    mistakes = int((table.is_query & ~table.right("limited")).sum())
+    assert 0 < mistakes < 32
+    assert drawn(page) == [64, 64]
+    assert "token" not in page.url
+    open_view(page, "mistakes (limited)")
+    page.get_by_text(f"{mistakes} of 64 images").wait_for()
+    assert drawn(page) == [mistakes, mistakes]
+    chips = page.locator("[data-cy=fo-grid] [data-cy^=tag-]")
+    page.locator("[data-cy=tag-answer_limited]").first.wait_for()
+    assert set(chips.evaluate_all("chips => chips.map(chip => chip.dataset.cy)")) == {
+        "tag-answer_limited"
+    }
+    assert all("\N{RIGHTWARDS ARROW}" in text for text in chips.all_inner_texts())
+    colours = chips.evaluate_all(
+        "chips => chips.map(chip => getComputedStyle(chip).backgroundColor)"
+    )
+    assert set(colours) == {"rgb(179, 38, 30)"}
+    screenshot(page, tmp_path / "mistakes.png")
+
+
+@needs_chromium
+def test_a_lasso_on_a_map_filters_the_grid_and_both_maps(page):
+    lasso_the_left_half(page)
+    page.wait_for_function("dmlMaps.rows?.length > 0 && dmlMaps.rows.length < 64")
+    chosen = page.evaluate("dmlMaps.rows.length")
+    page.get_by_text(re.compile(rf"^\s*{chosen} samples")).first.wait_for()
+    assert drawn(page) == [chosen, chosen]
+
+
+@needs_chromium
+def test_a_click_on_a_point_shows_its_nearest_images_with_similarities_by_both_phases(page, run):
+    table = read_browse_table(read_folder(run))
+    row = int(np.flatnonzero(table.is_query & ~table.right("limited"))[0])
+    place = page.evaluate(
+        "(row) => { const pane = dmlMaps.panes[1], box = pane.canvas.getBoundingClientRect();"
+        " return [box.left + pane.spots[2 * row], box.top + pane.spots[2 * row + 1]]; }",
+        row,
+    )
+    page.mouse.move(*place)
+    page.locator(".dml .tip img").wait_for()
+    page.mouse.click(*place)
+    page.locator(".dml .near").first.wait_for()
+    chosen = page.evaluate("dmlMaps.chosen")  # of points on one place, any
+    says = page.locator(".dml .detail .says").all_inner_texts()
+    assert ["right" in line for line in says] == [
+        bool(table.right(phase)[chosen]) and bool(table.is_query[chosen]) for phase in table.phases
     ]
-    environment = {
-        name: value for name, value in os.environ.items() if not name.startswith("FIFTYONE_")
-    } | {"HOME": str(tmp_path)}
-    forgotten = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    similarities = page.locator(".dml .near").all_inner_texts()
+    assert len(similarities) == 20
+    columns = table.phases["limited"]
+    others = (table.part == "gallery") & (np.arange(64) != chosen)
+    expected = np.sort((columns.embeddings @ columns.embeddings[chosen])[others])[::-1][:10]
+    assert [float(text) for text in similarities[10:]] == pytest.approx(expected, abs=0.006)
+    page.locator(".dml button", has_text="Close").click()
+    assert page.locator(".dml .near").count() == 0
+
+
+@needs_chromium
+def test_the_maps_are_coloured_by_what_a_person_chooses_which_is_there_at_the_next_opening(
+    page, run
+):
+    table = read_browse_table(read_folder(run))
+    menu = page.locator(".dml select")
+    menu.select_option("verdict")
+    right = int((table.right("all") & table.is_query).sum())
+    legend = page.locator(".dml .legend")
+    assert f"right {right}" in legend.inner_text()
+    wrong = page.locator(".dml .legend button", has_text="wrong").locator(".dot")
+    assert wrong.evaluate("dot => getComputedStyle(dot).backgroundColor") == "rgb(217, 102, 43)"
+    menu.select_option("label")
+    page.locator(".dml input[type=search]").fill(table.class_names[3])
+    page.locator(".dml input[type=search]").press("Enter")
+    page.wait_for_function("dmlMaps.panes[0].drawn == 8")
+    page.reload(wait_until="domcontentloaded")
+    page.wait_for_function("window.dmlMaps?.panes?.[0]?.drawn == 8")
+    assert page.locator(".dml select").input_value() == "label"
+
+
+def test_ctrl_c_ends_the_app_which_leaves_nothing_behind(app, run):
+    assert app.end() == 0, app.said
+    assert "Traceback" not in app.said
+    assert not (app.home / "fiftyone").exists()
+    assert not (app.home / ".fiftyone" / "var" / "lib").exists()
+    forgotten = subprocess.run(
+        app.command("--forget"), env=app.environment, capture_output=True, text=True, check=True
+    )
     assert forgotten.stdout == "forgotten\n"
-    assert not (tmp_path / "cache" / "browse" / name).exists()
+    assert not (app.home / "cache" / "browse" / dataset_name(read_folder(run))).exists()
 
 
 @needs_chromium

@@ -1,0 +1,165 @@
+"""What the panel with the maps asks FiftyOne's server for: the points, which of them a view holds,
+and the nearest images of one. It reads the dataset, from which a person may have deleted samples.
+"""
+
+import json
+from os.path import commonpath
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from dml_bench.browse.fields import VERDICTS
+from dml_bench.plots.colours import BLUE, GOLD, GREEN, GREY, ORANGE, SKY, distinct
+
+__all__ = [
+    "EMBEDDED",
+    "MAP",
+    "SETTINGS",
+    "TITLES",
+    "map_data",
+    "nearest_images",
+    "phase_of",
+    "rows_of",
+]
+
+Dataset: TypeAlias = Any
+
+MAP, EMBEDDED = "umap_", "similarity_"
+"""What the keys of maps and of searches by similarity begin with; the phase follows."""
+SETTINGS, TITLES = "dml_bench_map", "dml_bench_phases"
+"""The keys of the dataset's info for what a person chose in the panel, and for what phases are."""
+GALLERY_SPLITS = ("train", "gallery", "enrolled")
+NEAREST = 10
+DIGITS = 4
+COLOURS = {
+    "unseen": ORANGE,
+    "seen": BLUE,
+    "train": GREY,
+    "gallery": GREY,
+    "test": BLUE,
+    "enrolled": GREEN,
+    "right in both": GREEN,
+    "lost": ORANGE,
+    "won": SKY,
+    "wrong in both": GOLD,
+    "right": GREEN,
+    "wrong": ORANGE,
+    "unknown": GOLD,
+    "no query": GREY,
+}
+"""The colours of values that mean the same in every run."""
+
+_embeddings: dict[tuple[str, str, Any], tuple[list[str], np.ndarray]] = {}
+
+
+def phases_of(dataset: Dataset) -> list[str]:
+    """The phases that have a map, the main one first."""
+    return [phase for phase in dataset.info[TITLES] if f"{MAP}{phase}" in dataset.list_brain_runs()]
+
+
+def map_data(dataset: Dataset) -> dict[str, Any]:
+    """The images in the dataset's order, and for each phase their places and what it says of them.
+
+    Classes are places in `classes`, other values are as FiftyOne has them; None stands for none.
+    """
+    ids, paths, labels = dataset.values(["id", "filepath", "ground_truth.label"])
+    root = commonpath(paths) if len(paths) > 1 else ""
+    phases = [phase_data(dataset, phase, ids) for phase in phases_of(dataset)]
+    names = set(labels)
+    for phase in phases:
+        names |= {name for name in phase["answer"] if name is not None}
+    classes = sorted(names)
+    number_of = {name: number for number, name in enumerate(classes)}
+    for phase in phases:
+        for key in ("answer", "vote"):
+            phase[key] = [number_of.get(name, -1) for name in phase[key]]
+    common = {}
+    for field in ("split", "class_group", "outcome", "class_drop"):
+        if dataset.has_field(field):
+            common[field] = rounded(dataset.values(field))
+    return {
+        "ids": ids,
+        "root": root,
+        "paths": [path[len(root) :] for path in paths],
+        "classes": classes,
+        "classColours": distinct(len(classes)),
+        "colours": COLOURS,
+        "verdictColours": VERDICTS,
+        "label": [number_of[name] for name in labels],
+        "common": common,
+        "phases": phases,
+        "settings": dataset.info.get(SETTINGS, {}),
+    }
+
+
+def phase_data(dataset: Dataset, phase: str, ids: list[str]) -> dict[str, Any]:
+    """The places of the images on a phase's map, and what the phase says of them."""
+    results = dataset.load_brain_results(f"{MAP}{phase}")
+    place_of = dict(zip(results.sample_ids, results.points.tolist(), strict=True))
+    points = [place_of.get(sample) for sample in ids]
+    fields = {
+        "answer": f"prediction_{phase}.label",
+        "verdict": f"answer_{phase}.verdict",
+        "similarity": f"similarity_{phase}",
+        "vote": f"vote_{phase}.label",
+        "share": f"vote_{phase}.confidence",
+        "doubt": f"mistakenness_{phase}",
+        "hubness": f"hubness_{phase}",
+    }
+    values = {key: rounded(dataset.values(path)) for key, path in fields.items()}
+    return {
+        "name": phase,
+        "title": dataset.info[TITLES][phase],
+        "x": rounded([None if point is None else point[0] for point in points]),
+        "y": rounded([None if point is None else point[1] for point in points]),
+        **values,
+    }
+
+
+def rounded(values: list[Any]) -> list[Any]:
+    """The same with fewer digits, which travel faster."""
+    return [round(value, DIGITS) if isinstance(value, float) else value for value in values]
+
+
+def rows_of(dataset: Dataset, view: Any) -> list[int]:
+    """The places in the dataset of a view's samples, in the dataset's order."""
+    kept = set(view.values("id"))
+    return [row for row, sample in enumerate(dataset.values("id")) if sample in kept]
+
+
+def phase_of(stages: Any, phases: list[str]) -> str | None:
+    """The phase whose fields a view's stages or filters ask for; None where they ask for none or
+    for several."""
+    text = json.dumps(stages, default=str)
+    asked = [phase for phase in phases if f'_{phase}"' in text or f"_{phase}." in text]
+    return asked[0] if len(asked) == 1 else None
+
+
+def embeddings_of(dataset: Dataset, key: str) -> tuple[list[str], np.ndarray]:
+    """The ids and (samples, dim) unit vectors of a search; they are read once."""
+    made = (dataset.name, key, dataset.get_brain_info(key).timestamp)
+    if made not in _embeddings:
+        results = dataset.load_brain_results(key)
+        ids = [str(sample) for sample in results.sample_ids]
+        _embeddings[made] = ids, np.asarray(results.embeddings)
+    return _embeddings[made]
+
+
+def nearest_images(dataset: Dataset, sample: str) -> dict[str, list[tuple[str, float]]]:
+    """By phase, the ids of the ten gallery images that are most similar to a sample, and their
+    similarities. Where no image is in a gallery alone, all others are asked."""
+    gallery = set(dataset.match({"split": {"$in": GALLERY_SPLITS}}).values("id"))
+    nearest = {}
+    for phase in phases_of(dataset):
+        ids, vectors = embeddings_of(dataset, f"{EMBEDDED}{phase}")
+        if sample not in ids:
+            continue
+        similarities = vectors @ vectors[ids.index(sample)]
+        of_phase: list[tuple[str, float]] = []
+        for row in np.argsort(-similarities, kind="stable"):
+            if ids[row] != sample and (not gallery or ids[row] in gallery):
+                of_phase.append((ids[row], round(float(similarities[row]), DIGITS)))
+            if len(of_phase) == NEAREST:
+                break
+        nearest[phase] = of_phase
+    return nearest
