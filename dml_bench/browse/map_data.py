@@ -128,11 +128,11 @@ def rows_of(dataset: Dataset, view: Any) -> list[int]:
 
 
 def phase_of(stages: Any, phases: list[str]) -> str | None:
-    """The phase whose fields a view's stages or filters ask for; None where they ask for none or
+    """The phase whose fields a view's stages or filters name; None where they name none or
     for several."""
     text = json.dumps(stages, default=str)
-    asked = [phase for phase in phases if f'_{phase}"' in text or f"_{phase}." in text]
-    return asked[0] if len(asked) == 1 else None
+    named = [phase for phase in phases if f'_{phase}"' in text or f"_{phase}." in text]
+    return named[0] if len(named) == 1 else None
 
 
 def embeddings_of(dataset: Dataset, key: str) -> tuple[list[str], np.ndarray]:
@@ -147,7 +147,7 @@ def embeddings_of(dataset: Dataset, key: str) -> tuple[list[str], np.ndarray]:
 
 def nearest_images(dataset: Dataset, sample: str) -> dict[str, list[tuple[str, float]]]:
     """By phase, the ids of the ten gallery images that are most similar to a sample, and their
-    similarities. Where no image is in a gallery alone, all others are asked."""
+    similarities. Where no image is in a gallery alone, all others are searched."""
     gallery = set(dataset.match({"split": {"$in": GALLERY_SPLITS}}).values("id"))
     nearest = {}
     for phase in phases_of(dataset):
