@@ -2,6 +2,7 @@
 to: a number on them is then too good by an unknown amount."""
 
 import re
+from pathlib import PurePosixPath
 
 from dml_bench.config import Experiment
 
@@ -26,7 +27,13 @@ NOTES = {
 }
 ANYTHING_PUBLIC = {"cub", "cars196", "sop", "inshop", "grocery", "omniglot"}
 """Published data sets, which a crawl of the web may hold."""
-OF_THE_WEB = re.compile(r"clip|siglip|laion|openai|webli|datacomp|dfn|dinov3|lvd1689m")
+OF_THE_WEB = re.compile(
+    r"clip|siglip|align-base|laion|openai|webli|datacomp|dfn|dinov3|lvd1689m|aimv2|blip"
+)
+OF_IMAGENET = re.compile(
+    r"imagenet|in1k|in21k|in22k|resnet|vit-|deit|beit|swin|convnext|mobilenet|efficientnet|regnet"
+)
+"""In the names of other libraries' encoders, whose pretraining is else unknown."""
 
 
 def seen_in_pretraining(experiment: Experiment) -> str:
@@ -42,9 +49,13 @@ def seen_in_pretraining(experiment: Experiment) -> str:
 
 
 def pretrained_on(backbone: str) -> str:
-    name = backbone.lower()
+    """What its name says; '' where that says nothing. OpenCLIP's are all of pictures and texts."""
+    prefix, _, rest = backbone.lower().rpartition(":")
+    name = "/".join(PurePosixPath(rest).parts[-2:])
     if "dinov2" in name:
         return RETRIEVED
-    if name.startswith(("hf:", "openclip:", "st:")) or OF_THE_WEB.search(name):
+    if prefix.startswith("openclip") or OF_THE_WEB.search(name):
         return WEB
+    if prefix in ("hf", "st"):
+        return IMAGENET if OF_IMAGENET.search(name) else ""
     return IMAGENET

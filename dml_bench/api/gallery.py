@@ -76,7 +76,8 @@ class PhotoPredictions:
         """Sentences on the threshold and the index."""
         from dml_bench.gallery.format import describe_classifier, notes
 
-        sentences = list(notes(self.run, self.gallery, self.threshold, self.index))
+        photos = [prediction.path for prediction in self]
+        sentences = list(notes(self.run, self.gallery, self.threshold, self.index, photos))
         if self.classifier_classes is not None:
             sentences.append(describe_classifier(self.gallery, self.classifier_classes))
         return sentences
@@ -179,8 +180,9 @@ class Gallery:
         )
 
     def enrol(self, folder: PathLike) -> "Enrolment":
-        """Add the photos of a folder with one folder per class, without training. Photos of known
-        classes join theirs; a photo that is there already is not added again.
+        """Add the photos of a folder with one folder per class, or of a table with a column for the
+        class and perhaps boxes, without training. Photos of known classes join theirs; a photo that
+        is there already is not added again.
 
         The result's `unreadable` names files that could not be read.
         """
@@ -205,8 +207,11 @@ class Gallery:
         unknown_share: float = 0.0,
         other: PathLike | None = None,
         index: str = "",
+        boxes: Sequence[Sequence[float]] = (),
     ) -> PhotoPredictions:
         """Look up photos, or all in a folder: class, vote of the `k` closest images, similarity.
+        Of a photo with several products, `boxes` are what to look up, each left, top, right and
+        bottom in pixels; a table with a column for the photo and x0, y0, x1, y1 does that for many.
         The class is that of the closest `photo`, or of the closest `mean` of a class; or that of
         the `classifier`, the run's own logits, which know the classes trained on and no enrolled
         one.
@@ -237,7 +242,7 @@ class Gallery:
         from dml_bench.gallery.calibration import recall_queries
         from dml_bench.gallery.classifier import open_classifier
         from dml_bench.gallery.embedder import GalleryEmbedder
-        from dml_bench.gallery.enrol import named_images
+        from dml_bench.gallery.enrol import named_images, parts_of_photo
         from dml_bench.gallery.index_store import exact_search, open_or_build
         from dml_bench.gallery.indexes import parse
         from dml_bench.gallery.mean_search import mean_search
@@ -251,6 +256,8 @@ class Gallery:
         classifier = open_classifier(self.run, self.file.phase) if by == "classifier" else None
         paths = [images] if isinstance(images, str | Path) else images
         files = named_images([Path(path) for path in paths], self.callback.note)
+        if boxes:
+            files = parts_of_photo(files, boxes)
         spec = parse(index) if index else None
         gallery = self.file.read()
         open_index = None

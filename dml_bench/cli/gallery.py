@@ -33,7 +33,7 @@ def enrol(
     images: Annotated[
         Path | None,
         typer.Option(
-            help="Photos: one folder per class. Photos of a known class are added to it.",
+            help="Photos: one folder per class, or a table. A known class gets more photos.",
             metavar="DIR",
         ),
     ] = None,
@@ -71,7 +71,9 @@ def predict(
     run: options.RunFolderPath,
     images: Annotated[
         list[Path],
-        typer.Argument(metavar="IMAGE...", help="Photos, or folders of them.", show_default=False),
+        typer.Argument(
+            metavar="IMAGE...", help="Photos, folders of them, or tables.", show_default=False
+        ),
     ],
     k: Annotated[
         int, typer.Option("--k", help="Number of closest images that vote and are listed.", min=1)
@@ -110,6 +112,12 @@ def predict(
             metavar="DIR",
         ),
     ] = None,
+    box: Annotated[
+        list[str],
+        typer.Option(
+            help="A part of the photo to look up, in pixels; repeatable.", metavar="X0,Y0,X1,Y1"
+        ),
+    ] = [],
     as_json: Annotated[
         bool,
         typer.Option("--json", help="Print JSON, with all k closest images and the time it took."),
@@ -139,6 +147,7 @@ def predict(
         unknown_share=unknown_share,
         other=other,
         index=index,
+        boxes=[parse_box(text) for text in box],
     )
     if as_json:
         typer.echo(json_text(predictions.as_dict()))
@@ -169,6 +178,17 @@ def export(
     opened = db.Gallery(run, phase=phase, folder=gallery, data_dir=data_dir)
     exported = opened.export(out, index=index)
     typer.echo(f"{out}: {exported.agreement.describe()}; {exported.index}")
+
+
+def parse_box(text: str) -> tuple[float, ...]:
+    """Raises ValueError where the text isn't four numbers."""
+    try:
+        numbers = tuple(float(number) for number in text.split(","))
+    except ValueError:
+        numbers = ()
+    if len(numbers) != 4:
+        raise ValueError(f"--box must be four numbers, x0,y0,x1,y1, got {text!r}: correct it")
+    return numbers
 
 
 def name_unreadable(problems: "Sequence[Unreadable]") -> None:

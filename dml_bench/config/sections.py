@@ -41,9 +41,10 @@ class Data:
     `group` is on both sides; `time`: in each class the newest images are the queries."""
     group: str = ""
     """Which images belong together: a column of the table, `parent` (the name of the folder that
-    holds an image), `regex:PATTERN` (what its groups match in the path), `runs` (photos of one
-    class with consecutive numbers in their names), `exif:day`, `exif:hour` (a pause of an hour
-    begins a new group) or `exif:camera`. Only for the grouped split, and for folds of a given one.
+    holds an image), `photo` (parts of one photo), `regex:PATTERN` (what its groups match in the
+    path), `runs` (photos of one class with consecutive numbers in their names), `exif:day`,
+    `exif:hour` (a pause of an hour begins a new group) or `exif:camera`. Only for the grouped
+    split, and for folds of a given one.
     """
     time: str = ""
     """When images were taken, for the split `time`: a column of the table, or `exif`. Images of one
@@ -92,7 +93,7 @@ class Data:
     def _check_groups(self) -> None:
         require(
             bool(self.group) or self.split != "grouped",
-            "data.split = grouped needs data.group: set it to a column of the table, parent,"
+            "data.split = grouped needs data.group: set it to a column of the table, parent, photo,"
             " regex:PATTERN, exif:day, exif:hour or exif:camera",
         )
         require(

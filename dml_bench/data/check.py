@@ -127,7 +127,7 @@ def check(
     are."""
     counts = np.bincount(dataset.labels, minlength=dataset.num_classes)
     unreadable, pixels = decoded(dataset, progress or (lambda stage, done, total: None))
-    file_of = dict(zip(dataset.paths, dataset.digests, strict=True))
+    file_of = dict(zip(dataset.paths, dataset.image_digests, strict=True))
     duplicates = equal(file_of)
     resaved = tuple(group for group in equal(pixels) if differ(file_of, group))
     both = united(duplicates, resaved)

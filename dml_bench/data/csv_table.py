@@ -92,6 +92,15 @@ CLASS_COLUMNS = {
     "species",
 }
 SPLIT_COLUMNS = {"split", "part", "subset", "partition"}
+BOX_COLUMNS = (
+    ("x0", "y0", "x1", "y1"),
+    ("xmin", "ymin", "xmax", "ymax"),
+    ("x_min", "y_min", "x_max", "y_max"),
+    ("left", "top", "right", "bottom"),
+)
+"""Names of the columns with the corners of a box, in pixels of the upright photo."""
+ONE_BOX_COLUMN = "box"
+"""The column with all four of these numbers."""
 ROLE_MARKS = ("is_query", "is_gallery")
 """Columns by which open-metric-learning says what a row that is not trained on is used for."""
 MARKS = (
@@ -115,12 +124,14 @@ class Roles:
     split: int | None
     query: int | None
     gallery: int | None
+    box: tuple[int, ...]
+    """The columns of a box's corners, or the one with all of them; empty where there are none."""
     notes: tuple[str, ...]
     """What was chosen among several columns, and which others there are."""
 
     def others(self, num_columns: int) -> list[int]:
         """The places of the columns that say neither file nor class nor part."""
-        used = {self.file, self.split, self.query, self.gallery, *self.classes}
+        used = {self.file, self.split, self.query, self.gallery, *self.classes, *self.box}
         return [at for at in range(num_columns) if at not in used]
 
 
@@ -134,10 +145,12 @@ class CsvTable:
     line_numbers: list[int]
     faults: tuple[str, ...] = ()
 
-    def roles(self, file_column: str, label_column: str, split_column: str) -> Roles:
+    def roles(
+        self, file_column: str, label_column: str, split_column: str, *, boxes: bool = True
+    ) -> Roles:
         """The named columns, else those whose name says what they are, else the first for the file
-        and the next for the class, unless all others are one-hot. Raises ValueError for a column
-        that is not there or named twice."""
+        and the next for the class, unless all others are one-hot. Columns of `boxes` are looked for
+        unless that is false. Raises ValueError for a column that is not there or named twice."""
         named = [name for name in (file_column, label_column, split_column) if name]
         for name in named:
             if name not in self.header:
@@ -150,7 +163,8 @@ class CsvTable:
                 f"file_column, label_column and split_column of {self.file} are both"
                 f" {twice(named)[0]!r}: name columns of {', '.join(self.header)}"
             )
-        free = [at for at, name in enumerate(self.header) if name not in named]
+        box = self.box_columns(named) if boxes else ()
+        free = [at for at, name in enumerate(self.header) if name not in named and at not in box]
         known_file = self._first(free, FILE_COLUMNS)
         if file_column:
             file_at = self.header.index(file_column)
@@ -178,7 +192,51 @@ class CsvTable:
                 f"the classes are column {self.header[classes[0]]} of {self.file.name}; other"
                 f" columns: {', '.join(unused)}"
             )
-        return Roles(file_at, classes, split_at, query, gallery, tuple(notes))
+        if box:
+            columns = ", ".join(self.header[at] for at in box)
+            notes.append(
+                f"images are cut to the boxes in {columns} of {self.file.name};"
+                " --set data.dataset.boxes=false takes whole photos"
+            )
+        return Roles(file_at, classes, split_at, query, gallery, box, tuple(notes))
+
+    def file_and_class(self, needs_class: bool) -> tuple[int, int | None]:
+        """The columns of files and, if that is needed, of classes, by their names, else the first
+        ones. Raises ValueError where there is none."""
+        free = [at for at in range(len(self.header)) if at not in self.box_columns()]
+        if not needs_class:
+            file_at = self._first(free, FILE_COLUMNS)
+            return (free[0] if file_at is None else file_at), None
+        roles = self.roles("", "", "")
+        if len(roles.classes) > 1:
+            raise ValueError(
+                f"{self.file} must have one column of classes, got {len(roles.classes)}: name"
+                " them in one column, e.g. class"
+            )
+        return roles.file, roles.classes[0]
+
+    def box_columns(self, named: Sequence[str] = ()) -> tuple[int, ...]:
+        """The places of the four columns of a box's corners, or of the one column with all of them;
+        none where there are none."""
+        places = {}
+        for at, name in enumerate(self.header):
+            if name not in named:
+                places[name.lower()] = at
+        for columns in BOX_COLUMNS:
+            if all(name in places for name in columns):
+                return tuple(places[name] for name in columns)
+        return (places[ONE_BOX_COLUMN],) if ONE_BOX_COLUMN in places else ()
+
+    def boxes(self, columns: Sequence[int]) -> list[tuple[float, ...] | None]:
+        """(rows) the numbers in these columns, (left, top, right, bottom) where a row is as it
+        should be; empty where its cells are; None without columns."""
+        if not columns:
+            return [None] * len(self.rows)
+        corners: list[tuple[float, ...] | None] = []
+        for row in self.rows:
+            text = " ".join(row[at] for at in columns)
+            corners.append(numbers_in(text))
+        return corners
 
     def _classes(self, free: list[int], label_column: str) -> tuple[int, ...]:
         if label_column:
@@ -275,6 +333,16 @@ class CsvTable:
             part if part == "train" else used.get(marks, part)
             for part, marks in zip(parts, marks_of_rows, strict=True)
         ]
+
+
+def numbers_in(text: str) -> tuple[float, ...]:
+    """All numbers of a text; none where anything else than brackets, commas, semicolons and spaces
+    stands between them."""
+    plain = re.sub(r"[][(),;\s]+", " ", text).split()
+    try:
+        return tuple(float(number) for number in plain)
+    except ValueError:
+        return (float("nan"),)
 
 
 def truth(cell: str) -> bool:

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
+from dml_bench.data.images import photo_file
+
 __all__ = ["Capture", "captures_of"]
 
 EXIF_IFD = 0x8769
@@ -36,7 +38,7 @@ def capture_of(path: Path) -> Capture:
     from PIL import Image
 
     try:
-        with Image.open(path) as image:
+        with Image.open(photo_file(path)) as image:
             exif = image.getexif()
             details = exif.get_ifd(EXIF_IFD)
     except Exception:  # whatever a damaged file raises: decoding it reports the problem

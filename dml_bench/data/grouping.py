@@ -4,11 +4,12 @@ what cameras write into files."""
 import re
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 
 from dml_bench.data.datasets import Dataset
+from dml_bench.data.images import photo_file
 from dml_bench.registry import near_miss
 
 __all__ = ["days_of", "groups_of", "runs_of_names"]
@@ -23,6 +24,8 @@ def groups_of(dataset: Dataset, rule: str) -> np.ndarray:
     kind, _, rest = rule.partition(":")
     if rule == "parent":
         names = [PurePosixPath(path).parent.name for path in dataset.paths]
+    elif rule == "photo" and rule not in (dataset.columns or {}):
+        names = [str(photo_file(Path(path))) for path in dataset.paths]
     elif rule == "runs":
         names = runs_of_names(dataset.paths, dataset.labels)
     elif kind == "regex":
@@ -94,7 +97,7 @@ def column(dataset: Dataset, setting: str, name: str) -> Sequence[str]:
     if name in columns:
         return columns[name]
     there = f"its columns are {', '.join(columns)}" if columns else "it has no table with columns"
-    others = "parent, regex:PATTERN or exif:day" if setting == "data.group" else "exif"
+    others = "parent, photo, regex:PATTERN or exif:day" if setting == "data.group" else "exif"
     raise ValueError(
         f"{setting} is {name!r}, which is no column of"
         f" {dataset.name}{near_miss(name, list(columns))}: {there}; or set {others}"

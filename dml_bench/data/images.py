@@ -1,10 +1,15 @@
-"""One image file as RGB pixels, whatever its format, colour mode or orientation."""
+"""One image file as RGB pixels, whatever its format, colour mode or orientation.
+
+An image may be a part of a photo: then its path is that of the photo with the corners of a box in
+pixels behind it, e.g. shelf.jpg#10,20,110,220. What reads the file itself asks for `photo_file`.
+"""
 
 import errno
 import hashlib
 import io
 import math
 import os
+import re
 import struct
 import threading
 import warnings
@@ -15,7 +20,20 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-__all__ = ["OF_THE_PROCESS", "Unreadable", "bytes_of", "decode", "size_of"]
+__all__ = [
+    "OF_THE_PROCESS",
+    "Unreadable",
+    "box_of",
+    "boxed",
+    "bytes_of",
+    "decode",
+    "photo_file",
+    "size_of",
+]
+
+BOX = re.compile(r"#(\d+),(\d+),(\d+),(\d+)$")
+"""What stands behind the path of a photo: left, top, right and bottom of a part of it."""
+NO_BOX = "a box must be left, top, right, bottom in pixels, with left < right and top < bottom"
 
 LIMIT = "DML_BENCH_MAX_MEGAPIXELS"
 """The environment variable that says how many megapixels an image may have: it depends on the
@@ -47,6 +65,31 @@ OF_THE_PROCESS = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 """What can refuse any file at all, so that it says nothing about the one that was opened."""
 
 
+def boxed(path: str, corners: Sequence[float]) -> str:
+    """The path of the part of a photo between two corners, (left, top, right, bottom) in pixels,
+    each rounded. Raises ValueError where nothing lies between them."""
+    if len(corners) != 4 or not all(map(math.isfinite, corners)):
+        raise ValueError(f"{NO_BOX}, got {list(corners)}: correct it")
+    left, top, right, bottom = (max(nearest(value), 0) for value in corners)
+    if left >= right or top >= bottom:
+        raise ValueError(f"{NO_BOX}, got {list(corners)}: correct it")
+    return f"{path}#{left},{top},{right},{bottom}"
+
+
+def box_of(path: str | Path) -> tuple[int, int, int, int] | None:
+    """(left, top, right, bottom) of a part of a photo; None for a whole one."""
+    match = BOX.search(str(path))
+    if match is None:
+        return None
+    left, top, right, bottom = map(int, match.groups())
+    return left, top, right, bottom
+
+
+def photo_file(path: Path) -> Path:
+    """The file of a photo, or of the photo that an image is a part of."""
+    return path if "#" not in path.name else path.with_name(BOX.sub("", path.name))
+
+
 class Unreadable(ValueError):
     """An image file that can't be decoded; the message names the file and the reason."""
 
@@ -60,7 +103,8 @@ def decode(
     path: Path, box: Sequence[float] | np.ndarray | None = None, data: bytes | None = None
 ) -> Image.Image:
     """The image in RGB, turned upright by its EXIF orientation, then cut to `box` (x, y, width,
-    height in pixels). `data` are the file's bytes where they have been read already.
+    height in pixels) or to the box in its path. `data` are the file's bytes where they have been
+    read already.
 
     Transparency is laid over white, 16 bits of grey are scaled to 8, of several frames the first is
     taken. The box is rounded to whole pixels and clipped to the image. Raises Unreadable on a file
@@ -75,6 +119,7 @@ def decode(
         image.load()
         turn = UPRIGHT.get(orientation(image))
         pixels = rgb(image if turn is None else image.transpose(turn))
+    box = sides_of(path) if box is None else box
     return pixels if box is None else pixels.crop(clipped(path, box, *pixels.size))
 
 
@@ -89,6 +134,7 @@ def size_of(path: Path, box: Sequence[float] | np.ndarray | None = None) -> tupl
         width, height = image.size
         if 5 <= orientation(image) <= 8:
             width, height = height, width
+    box = sides_of(path) if box is None else box
     if box is None:
         return width, height
     left, top, right, bottom = clipped(path, box, width, height)
@@ -99,7 +145,7 @@ def bytes_of(path: Path, sha256: str) -> bytes:
     """The whole file, whose digest was taken before; none is compared where that is empty. Raises
     Unreadable as `decode` does, and ValueError where the file holds other bytes by now."""
     with blaming(path):
-        data = path.read_bytes()
+        data = photo_file(path).read_bytes()
     if sha256 and hashlib.sha256(data).hexdigest() != sha256:
         raise ValueError(
             f"{path} changed after its fingerprint was taken: put it back, or `touch` it and start"
@@ -116,7 +162,8 @@ def opened(path: Path, data: bytes | None = None) -> Iterator[Image.Image]:
     Image.MAX_IMAGE_PIXELS = int(
         megapixels * 1e6
     )  # also for images inside of files, which no header of theirs tells
-    with blaming(path), Image.open(path if data is None else io.BytesIO(data)) as image:
+    source = photo_file(path) if data is None else io.BytesIO(data)
+    with blaming(path), Image.open(source) as image:
         if math.prod(image.size) > megapixels * 1e6:
             raise Image.DecompressionBombError
         yield image
@@ -190,6 +237,15 @@ def rgb(image: Image.Image) -> Image.Image:
         layer = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
     return image.convert("RGB")
+
+
+def sides_of(path: Path) -> tuple[int, int, int, int] | None:
+    """(x, y, width, height) of the box in a path; None where there is none."""
+    corners = box_of(path)
+    if corners is None:
+        return None
+    left, top, right, bottom = corners
+    return left, top, right - left, bottom - top
 
 
 def clipped(

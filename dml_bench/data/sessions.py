@@ -13,6 +13,7 @@ import numpy as np
 from dml_bench.config import Data
 from dml_bench.data.datasets import Dataset
 from dml_bench.data.grouping import groups_of, runs_of_names
+from dml_bench.data.images import box_of
 from dml_bench.system.files import Damaged, read_json, write_json
 
 __all__ = ["Sessions", "estimate_sessions", "session_warning", "share_beside"]
@@ -120,6 +121,8 @@ def rules_for(dataset: Dataset) -> list[str]:
         rules.append("exif:camera")
     if is_numbered_by_cameras(dataset.paths, dataset.labels):
         rules.append("runs")
+    if any(box_of(path) for path in dataset.paths):
+        rules.append("photo")
     return rules
 
 

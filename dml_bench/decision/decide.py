@@ -25,7 +25,7 @@ from dml_bench.system.terminal import duration
 
 __all__ = ["Decision", "by_reason", "decide"]
 
-PAGE_SECONDS, PAGE_SECONDS_PER_PHOTO = 15.0, 0.003
+PAGE_SECONDS, PAGE_SECONDS_PER_PHOTO = 6.0, 0.0015
 """What thresholds, estimates and the page take, on a machine that has nothing else to do."""
 USEFUL_WIDTH = 0.1
 """An interval that reaches farther to a side is no answer."""

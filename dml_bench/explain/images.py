@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from dml_bench.data.cache import View
-from dml_bench.data.images import decode
+from dml_bench.data.images import decode, photo_file
 from dml_bench.registry.names import label_named
 from dml_bench.runs.run import Run
 
@@ -138,8 +138,8 @@ def own_photos(run_images: RunImages, files: Sequence[Path]) -> list[ExplainedIm
     indices = {(root / path).resolve(): index for index, path in enumerate(run_images.paths)}
     images = []
     for file in files:
-        existing = file if file.is_file() else root / file
-        if not existing.is_file():
+        existing = file if photo_file(file).is_file() else root / file
+        if not photo_file(existing).is_file():
             raise ValueError(
                 f"{file} is not a file: give the path of an image, also relative to {root}"
             )

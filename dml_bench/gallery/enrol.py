@@ -1,15 +1,15 @@
 """Classes added to a run's gallery, renamed and removed, without training."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from dml_bench.data.csv_table import require_none, speakable
+from dml_bench.data.csv_table import read_table, require_none, speakable
 from dml_bench.data.datasets.own_images import class_folders_in
 from dml_bench.data.image_files import describe_left_out, files_below, sorted_out, unread_faults
-from dml_bench.data.images import Unreadable
+from dml_bench.data.images import Unreadable, box_of, boxed, photo_file
 from dml_bench.gallery.embedder import GalleryEmbedder
 from dml_bench.gallery.index_store import catch_up, step_between, update_indexes
 from dml_bench.gallery.store import Gallery, GalleryFile, GalleryImage, digest_of
@@ -23,8 +23,11 @@ __all__ = [
     "images_below",
     "named_images",
     "parse_renamings",
+    "parts_of_photo",
     "photos_by_class",
 ]
+
+TABLE_SUFFIXES = (".csv", ".tsv")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -150,12 +153,12 @@ def unknown_files(gallery: Gallery, photos: Sequence[tuple[Path, str]]) -> list[
     """Entries for the photos whose bytes are not in the gallery, each once. Raises ValueError where
     the gallery has one under another class."""
     common = one_spelling(name for _, name in photos)
-    known = {entry.sha256: entry for entry in gallery.entries if entry.sha256}
+    known = {image_key(entry): entry for entry in gallery.entries if entry.sha256}
     fresh = []
     for path, folder_name in photos:
         name = spelling(common[folder_name], gallery.class_names)
         entry = GalleryImage(name, str(path.absolute()), digest_of(path), "enrolled")
-        same = known.get(entry.sha256)
+        same = known.get(image_key(entry))
         if same is not None and same.class_name != name:
             raise ValueError(
                 f"{path} (class {name}) has the same bytes as {same.path} of class"
@@ -165,18 +168,28 @@ def unknown_files(gallery: Gallery, photos: Sequence[tuple[Path, str]]) -> list[
         if same is None:
             fresh.append(entry)
             if entry.sha256:
-                known[entry.sha256] = entry
+                known[image_key(entry)] = entry
     return fresh
+
+
+def image_key(entry: GalleryImage) -> tuple[str, object]:
+    """Equal for equal images: parts of one photo are different ones."""
+    return entry.sha256, box_of(entry.path)
 
 
 def photos_by_class(
     folder: Path, say: Callable[[str], None] = lambda text: None
 ) -> tuple[tuple[Path, str], ...]:
-    """The images of a folder of class folders, with their classes; `say` is called with what else
-    is there. Raises ValueError where it holds no image, or images that can't be read."""
+    """The images of a folder of class folders, or of a table, with their classes; `say` is called
+    with what else is there. Raises ValueError where it holds no image, or images that can't be
+    read."""
+    if folder.suffix.lower() in TABLE_SUFFIXES and folder.is_file():
+        return tuple(photos_of_table(folder, classes=True))
     if not folder.is_dir():
         problem = "is not a folder" if folder.exists() else "does not exist"
-        raise ValueError(f"{folder} {problem}: give a folder of class folders with --images DIR")
+        raise ValueError(
+            f"{folder} {problem}: give a folder of class folders, or a table, with --images"
+        )
     class_folders, stray = class_folders_in(folder)
     for sentence in stray:
         raise ValueError(sentence)
@@ -215,13 +228,60 @@ def images_below(folder: Path, say: Callable[[str], None] = lambda text: None) -
 def named_images(
     paths: Iterable[Path], say: Callable[[str], None] = lambda text: None
 ) -> list[Path]:
-    """The files, and the images in the folders, each once; `say` is called with what else is in the
-    folders. Raises ValueError on what does not exist, and on a folder without images."""
+    """The files, the images in the folders and those in tables, each once; `say` is called with
+    what else is in the folders. Raises ValueError on what does not exist, and on a folder without
+    images."""
     paths = list(paths)
     for path in paths:
-        if not path.exists():
+        if not photo_file(path).exists():
             raise ValueError(f"{path} does not exist: give image files, or folders of images")
     files: list[Path] = []
     for path in paths:
-        files += images_below(path, say) if path.is_dir() else [path]
+        if path.is_dir():
+            files += images_below(path, say)
+        elif path.suffix.lower() in TABLE_SUFFIXES:
+            files += [photo for photo, _ in photos_of_table(path)]
+        else:
+            files.append(path)
     return list(dict.fromkeys(files))
+
+
+def parts_of_photo(files: Sequence[Path], boxes: Sequence[Sequence[float]]) -> list[Path]:
+    """The parts of a single photo in boxes, each left, top, right, bottom. Raises ValueError where
+    there are several photos, or a box is none."""
+    if len(files) != 1:
+        raise ValueError(
+            f"a box belongs to one photo, got {len(files)} photos: give a table with the columns"
+            " path, x0, y0, x1 and y1"
+        )
+    return [Path(boxed(str(photo_file(files[0])), box)) for box in boxes]
+
+
+def photos_of_table(table: Path, *, classes: bool = False) -> Iterator[tuple[Path, str]]:
+    """The photos that a table lists, or the parts of them in its boxes, and their `classes` where
+    these are needed. Files are named relative to the table. Raises ValueError as reading it as a
+    data set does."""
+    listing = read_table(table.parent, table.name, "")
+    file_at, label_at = listing.file_and_class(classes)
+    names = [""] * len(listing.rows)
+    if label_at is not None:
+        known, labels = listing.named_classes(label_at)
+        for sentence in listing.nameless(label_at, labels):
+            raise ValueError(sentence)
+        names = [known[label] for label in labels if label is not None]
+    for sentence in listing.faults:
+        raise ValueError(sentence)
+    boxes = listing.boxes(listing.box_columns())
+    listed = zip(listing.rows, names, boxes, listing.line_numbers, strict=True)
+    for cells, name, box, line in listed:
+        photo = table.parent / cells[file_at].strip().replace("\\", "/")
+        try:
+            part = Path(boxed(str(photo), box)) if box else photo
+        except ValueError as problem:
+            raise ValueError(f"{table} line {line}: {problem}") from None
+        if not photo_file(part).is_file():
+            raise ValueError(
+                f"{table} line {line}: {photo} does not exist: correct the line, or put the photo"
+                " there"
+            )
+        yield part, name

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from dml_bench.data.cache import View
-from dml_bench.data.images import Unreadable, decode
+from dml_bench.data.images import Unreadable, decode, photo_file
 from dml_bench.gallery.calibration import calibration_set, recall_queries
 from dml_bench.gallery.embedder import FoldEnsemble, GalleryEmbedder, MirrorTTA
 from dml_bench.gallery.index_store import build_index
@@ -133,7 +133,7 @@ def readable_images(run: Run, gallery: Gallery) -> tuple[list[int], np.ndarray]:
     ]
     boxes = boxes_of(run) if any(entry.origin == "run" for entry in gallery.entries) else {}
     rows, pixels = [], []
-    there = [row for row, file in enumerate(files) if file.is_file()]
+    there = [row for row, file in enumerate(files) if photo_file(file).is_file()]
     for gallery_file in np.unique(
         np.linspace(0, max(len(there) - 1, 0), min(CHECKED, len(there))).round().astype(int)
     ):

@@ -9,6 +9,7 @@ import numpy as np
 from rich.table import Table
 from rich.text import Text
 
+from dml_bench.data.images import box_of, photo_file
 from dml_bench.evaluation.open_set import OpenSetResult
 from dml_bench.evaluation.thresholds import (
     GuaranteedThreshold,
@@ -37,7 +38,8 @@ CURVE_POINTS = 100
 """The most thresholds of the coverage/precision curve in JSON, evenly spaced."""
 KNOWN = {"validation": "validation image", "enrolled": "enrolled image"}
 BOXES = (
-    "the run saw its images cut to bounding boxes, and photos are not cut: cut out the object first"
+    "the run saw its images cut to boxes, and whole photos were given: name boxes with --box, or in"
+    " a table"
 )
 
 
@@ -60,7 +62,7 @@ def describe_enrolment(run: Run, done: Enrolment) -> str:
     if done.indexes:
         indexes = count(len(done.indexes), "index")
         parts.append(f"added to the kept {indexes} {', '.join(done.indexes)}")
-    if done.enrolled and cuts_to_boxes(run):
+    if cuts_to_boxes(run) and any(box_of(entry.path) is None for entry in done.enrolled):
         parts.append(BOXES)
     parts.append(
         f"the gallery has {count(len(done.gallery.class_names), 'class')},"
@@ -218,9 +220,13 @@ def describe_tie(prediction: Prediction) -> str:
 
 
 def notes(
-    run: Run, gallery: Gallery, applied: AppliedThreshold, open_index: OpenIndex | None
+    run: Run,
+    gallery: Gallery,
+    applied: AppliedThreshold,
+    open_index: OpenIndex | None,
+    photos: Sequence[Path],
 ) -> Iterator[str]:
-    """The sentences below the table."""
+    """The sentences below the table of photos."""
     if open_index is not None:
         yield open_index.describe()
     if open_index is None or open_index.spec.exact:
@@ -228,7 +234,7 @@ def notes(
         if slow:
             yield slow
     yield from describe_threshold(applied)
-    if cuts_to_boxes(run):
+    if cuts_to_boxes(run) and any(box_of(photo) is None for photo in photos):
         yield BOXES
 
 
@@ -349,8 +355,10 @@ def prediction_json(prediction: Prediction) -> dict[str, Any]:
             }
         )
     probability = prediction.probability
+    box = box_of(prediction.path)
     return {
-        "image": str(prediction.path),
+        "image": str(photo_file(prediction.path)),
+        **({} if box is None else {"box": list(box)}),
         "class": prediction.class_name if prediction.known else None,
         "closest_class": prediction.closest_class,
         **({} if probability is None else {"probability": probability}),

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dml_bench.data.images import Unreadable
+from dml_bench.data.images import Unreadable, box_of
 from dml_bench.evaluation.metrics import vote
 from dml_bench.evaluation.thresholds import NO_OUTCOMES, GuaranteedThreshold, SearchOutcomes
 from dml_bench.gallery.calibration import CalibrationSet, calibration_set
@@ -262,5 +262,7 @@ def outcomes_of_others(
 
 
 def cuts_to_boxes(run: Run) -> bool:
-    """Whether the run saw its images cut to bounding boxes, which new photos don't have."""
-    return bool(run.experiment.data.dataset.options.get("crop_to_box", False))
+    """Whether the run saw its images cut to boxes, which new photos don't have by themselves."""
+    if run.experiment.data.dataset.options.get("crop_to_box", False):
+        return True
+    return any(box_of(image.path) is not None for image in run.split)

@@ -7,6 +7,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from dml_bench.data.digests import digest_of
+from dml_bench.data.images import Unreadable, decode
 from dml_bench.system.files import short_name
 
 __all__ = ["Thumbnails", "file_name"]
@@ -53,12 +54,9 @@ def file_name(path: str) -> str:
 
 
 def small_copy(path: Path) -> bytes | None:
-    from PIL import Image, ImageOps
-
     try:
-        with Image.open(path) as image:
-            upright = ImageOps.exif_transpose(image).convert("RGB")
-    except OSError:
+        upright = decode(path)
+    except Unreadable:
         return None
     upright.thumbnail((SIDE, SIDE))
     file = io.BytesIO()

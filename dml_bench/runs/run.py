@@ -13,6 +13,7 @@ from dml_bench.config import Experiment, load
 from dml_bench.data.datasets import Dataset, open_dataset
 from dml_bench.data.digests import digest_of, digests_of
 from dml_bench.data.identity import differing_data
+from dml_bench.data.images import photo_file
 from dml_bench.evaluation.search import Neighbours
 from dml_bench.protocols import Protocol, protocol_of
 from dml_bench.protocols.metric import measured
@@ -477,7 +478,7 @@ class ImageFiles:
                 return place
         sample = [self.paths[image] for image in self.sample()]
         for place in places:
-            if not any((place / path).is_file() for path in sample):
+            if not any(photo_file(place / path).is_file() for path in sample):
                 continue
             raise ValueError(
                 f"{place} holds other images than {self.run.folder} is of: give their own"
@@ -537,7 +538,7 @@ class ImageFiles:
         digests, whether it is there."""
         file = (root or self.root) / self.paths[image]
         wanted = self.run.split[image].sha256
-        return digest_of(file) == wanted if wanted else file.is_file()
+        return digest_of(file) == wanted if wanted else photo_file(file).is_file()
 
     @cached_property
     def known_root(self) -> Path:
@@ -572,7 +573,7 @@ class ImageFiles:
         """The file of an image. Raises ValueError where it is gone, or another than the run saw."""
         file = self.root / self.paths[image]
         if not self.unchanged(image):
-            what = "was changed after" if file.is_file() else "is gone since"
+            what = "was changed after" if photo_file(file).is_file() else "is gone since"
             raise ValueError(
                 f"{file} {what} {self.run.folder} was run: put it back, or give the folder of its"
                 " images with --data-dir DIR"
@@ -582,7 +583,7 @@ class ImageFiles:
     def changed(self, cache_dir: Path) -> list[str]:
         """Paths of images that are gone or are others than the run saw; digests are remembered in
         `cache_dir`."""
-        there = [path for path in self.paths if (self.root / path).is_file()]
+        there = [path for path in self.paths if photo_file(self.root / path).is_file()]
         now = dict(zip(there, digests_of(self.root, there, cache_dir), strict=True))
         return [
             image.path

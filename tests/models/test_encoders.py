@@ -2,6 +2,7 @@
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,9 @@ from handmade import finish
 from PIL import Image
 from tiny import dml_bench
 
+import dml_bench as db
 from dml_bench.config import Experiment, experiments
+from dml_bench.config.component import Component
 from dml_bench.models.embedder import build_embedder
 from dml_bench.models.encoders import PACKAGES
 from dml_bench.registry import UnknownName, backbones
@@ -222,7 +225,9 @@ def test_a_missing_package_is_one_line_with_its_name(monkeypatch, prefix):
     )
 
 
-def test_a_run_of_a_missing_package_is_reported_on_without_it(monkeypatch, tmp_path, capsys):
+def test_a_run_of_a_missing_package_is_reported_on_without_it(
+    monkeypatch, tmp_path, capsys, blank_figures
+):
     monkeypatch.setattr("dml_bench.models.encoders.package_installed", lambda prefix: False)
     before = set(sys.modules)
     folders = []
@@ -232,4 +237,28 @@ def test_a_run_of_a_missing_package_is_reported_on_without_it(monkeypatch, tmp_p
         folders.append(finish(tmp_path, run, right).folder)
     assert dml_bench(monkeypatch, "compare", *folders) == 0
     assert "hf" in capsys.readouterr().out
+    loaded = db.load_runs(tmp_path)
+    assert sorted(loaded["model.backbone"]) == ["hf:nobody/nothing", "resnet18"]
+    page = tmp_path / "page"
+    assert dml_bench(monkeypatch, "report", tmp_path, "--out", page) == 0
+    assert "hf" in (page / "report.md").read_text()
     assert not {module for module, _ in PACKAGES.values()} & (set(sys.modules) - before)
+
+
+def test_predict_and_export_of_such_a_run_name_the_package_and_leave_nothing_behind(
+    monkeypatch, trained, tmp_path
+):
+    monkeypatch.setattr("dml_bench.models.encoders.package_installed", lambda prefix: False)
+    run = db.load_run(trained().folder)
+    model = replace(run.experiment.model, backbone=Component("hf:nobody/nothing"))
+    gallery = db.Gallery(replace(run, experiment=replace(run.experiment, model=model)))
+    photo = tmp_path / "photo.png"
+    Image.new("RGB", (40, 40), "red").save(photo)
+    for use in (lambda: gallery.predict(photo), lambda: gallery.export(tmp_path / "model")):
+        with pytest.raises(ValueError) as problem:
+            use()
+        assert str(problem.value) == (
+            "backbone hf:nobody/nothing needs a package that is not installed: pip install"
+            " transformers"
+        )
+    assert [file.name for file in tmp_path.iterdir()] == ["photo.png"]

@@ -12,6 +12,7 @@ import numpy as np
 from dml_bench.data.csv_table import alike, fault, inside, speakable, twice
 from dml_bench.data.digests import digests_of
 from dml_bench.data.exif import Capture, captures_of
+from dml_bench.data.images import box_of
 from dml_bench.registry.names import composed
 
 __all__ = [
@@ -36,7 +37,8 @@ class Dataset:
     name: str
     root: Path
     paths: tuple[str, ...]
-    """(images) POSIX paths relative to `root`, sorted as strings."""
+    """(images) POSIX paths relative to `root`, sorted as strings; of a part of a photo with its
+    box (see `data.images`)."""
     labels: np.ndarray
     """(images) int64 class ids, 0 .. classes-1."""
     class_names: tuple[str, ...]
@@ -79,6 +81,12 @@ class Dataset:
         """(images) SHA-256 of each file's bytes. A file that can't be read has one like no other:
         decoding it reports the problem."""
         return digests_of(self.root, self.paths, self.cache_dir)
+
+    @property
+    def image_digests(self) -> tuple[str, ...]:
+        """(images) the same for equal images only: parts of one photo are different ones."""
+        named = zip(self.digests, self.paths, strict=True)
+        return tuple(f"{digest} {box_of(path) or ''}" for digest, path in named)
 
     @cached_property
     def captures(self) -> tuple[Capture, ...]:

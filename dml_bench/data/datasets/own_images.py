@@ -26,6 +26,7 @@ from dml_bench.data.datasets.dataset import (
 )
 from dml_bench.data.datasets.layouts import published_in
 from dml_bench.data.image_files import describe_left_out, files_below, sorted_out, unread_faults
+from dml_bench.data.images import box_of, boxed, photo_file
 from dml_bench.registry import datasets, near_miss
 from dml_bench.registry.names import composed, one_spelling
 
@@ -284,6 +285,7 @@ def csv_table(
     folder: str = "images",
     suffix: str = "",
     encoding: str = "",
+    boxes: bool = True,
 ) -> Dataset:
     """A table with a header, under `data_dir`, with commas, semicolons, tabs or bars between its
     values, in UTF-8 or in `encoding`.
@@ -292,7 +294,9 @@ def csv_table(
     the next the class, unless all others are one-hot (two or more columns of 0 and 1). Files lie in
     `folder`, or are named relative to `data_dir`; `suffix` is appended to file names without an
     image's extension. The cells of all other columns are kept, for `data.group` and `data.time`.
-    Raises ValueError on anything that contradicts this.
+    Columns x0, y0, x1 and y1, or one column box with all four, are the corners of a box in pixels:
+    a photo may stand in several rows, each with the box of another product. Raises ValueError on
+    anything that contradicts this.
     """
     data_dir = where.data_dir
     if not inside(folder):
@@ -305,7 +309,7 @@ def csv_table(
         )
     listing = read_table(data_dir, table, encoding)
     files = Files(Disk(data_dir), folder, suffix)
-    roles = listing.roles(file_column, label_column, split_column)
+    roles = listing.roles(file_column, label_column, split_column, boxes=boxes)
     require_header(listing, roles.file, files)
     one_hot = len(roles.classes) > 1
     if one_hot:
@@ -348,7 +352,11 @@ class Files:
 
     def find(self, name: str) -> str:
         """The path of a listed file relative to `data_dir`: in the folder, else in `data_dir`
-        itself; '' where there is none."""
+        itself; '' where there is none. A box behind the name stays there."""
+        corners = box_of(name)
+        if corners is not None:
+            photo = self.find(str(photo_file(Path(name))))
+            return boxed(photo, corners) if photo else ""
         named = self.named(name)
         if not named or not inside(named):
             return ""
@@ -369,20 +377,36 @@ class Files:
     ) -> tuple[list[ImageRow], list[str]]:
         """The rows that have a class and a file, and faults about files of others."""
         parts, others = listing.parts(roles), roles.others(len(listing.header))
-        rows, outside, missing = [], [], []
-        for cells, label, part in zip(listing.rows, labels, parts, strict=True):
+        boxes = listing.boxes(roles.box)
+        rows, outside, missing, no_boxes = [], [], [], []
+        listed = zip(listing.rows, labels, parts, boxes, listing.line_numbers, strict=True)
+        for cells, label, part, box, line in listed:
             name = self.relative(cells[roles.file])
             if not name or not inside(name):
                 outside.append(name)
-            elif not (path := self.find(name)):
+                continue
+            path = self.find(name)
+            if not path:
                 missing.append(name)
-            elif label is not None:
+                continue
+            if box:
+                try:
+                    path = boxed(path, box)
+                except ValueError:
+                    no_boxes.append(f"line {line}")
+                    continue
+            if label is not None:
                 others_of_row = tuple((listing.header[at], cells[at]) for at in others)
                 rows.append(ImageRow(path, label, part, cells=others_of_row))
         faults = fault(
             outside,
             f"file names in {listing.file} that are empty or lead out of {self.folder!r}",
             "correct them, relative to the option folder",
+        )
+        faults += fault(
+            no_boxes,
+            f"rows of {listing.file} whose box is not left, top, right, bottom in pixels",
+            "correct them, or leave their boxes empty for the whole photo",
         )
         return rows, faults + self.unfound(listing, missing)
 
