@@ -131,11 +131,17 @@ class Ours:
 
 
 class Usual:
-    """The usual loop."""
+    """The usual loop, as people write it or with what makes it faster."""
 
-    name = "usual"
-
-    def __init__(self, setting: Setting):
+    def __init__(
+        self,
+        setting: Setting,
+        name: str = "usual",
+        *,
+        two_lines: bool = False,
+        in_memory: bool = False,
+    ):
+        self.name = name
         experiment = setting.experiment
         self.loop = UsualLoop(
             setting.dataset.root,
@@ -146,6 +152,8 @@ class Usual:
             batch_size=experiment.train.batch_size,
             workers=setting.workers,
             device=setting.device,
+            two_lines=two_lines,
+            in_memory=in_memory,
         )
         files = [
             Path(path).relative_to(setting.dataset.root).as_posix()

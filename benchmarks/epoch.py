@@ -239,9 +239,9 @@ def arguments() -> argparse.Namespace:
         default=[224, 64],
         help="sides in pixels that the network sees",
     )
-    parser.add_argument("--classes", type=int, default=20)
+    parser.add_argument("--classes", type=int, default=100)
     parser.add_argument("--per-class", type=int, default=26)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument(
         "--workers", type=int, default=2, help="the usual loop's DataLoader workers"
@@ -274,6 +274,12 @@ def contestants_of(options: argparse.Namespace, setting: Setting) -> list[Contes
         contestants.append(Bare(setting, choose_precision("auto", setting.device)))
     if options.only != "ours":
         contestants.append(Usual(setting))
+    if options.only == "all":
+        contestants += [
+            Usual(setting, "usual, in memory", in_memory=True),
+            Usual(setting, "usual, two lines", two_lines=True),
+            Usual(setting, "usual, both", two_lines=True, in_memory=True),
+        ]
     return contestants
 
 
@@ -298,7 +304,9 @@ def measure(options: argparse.Namespace, console: Console, pixels_dir: Path) -> 
     return {
         **about(options, setting),
         "precision": (
-            {"usual": "float32", "floor": choose_precision("auto", setting.device)}
+            dict.fromkeys(("usual", "usual, in memory"), "float32")
+            | dict.fromkeys(("usual, two lines", "usual, both"), "bfloat16")
+            | {"floor": choose_precision("auto", setting.device)}
             | {contestant.name: contestant.run.precision for contestant in ours}
         ),
         "load_average_end": os.getloadavg()[0],

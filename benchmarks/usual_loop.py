@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
+from PIL import Image
 from pytorch_metric_learning.distances import CosineSimilarity
 from pytorch_metric_learning.losses import NTXentLoss
 from pytorch_metric_learning.miners import BatchEasyHardMiner
@@ -18,10 +19,24 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Subset
 from torchvision import models, transforms
 from torchvision.datasets import ImageFolder
+from torchvision.datasets.folder import default_loader
 
 __all__ = ["UsualLoop"]
 
 NORMALIZE = transforms.Normalize(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
+
+
+class Decoded:
+    """Loads images and keeps them, their shorter side at `side` pixels."""
+
+    def __init__(self, side: int):
+        self.resize = transforms.Resize(side)
+        self.images: dict[str, Image.Image] = {}
+
+    def __call__(self, path: str) -> Image.Image:
+        if path not in self.images:
+            self.images[path] = self.resize(default_loader(path))
+        return self.images[path]
 
 
 class UsualLoop:
@@ -40,10 +55,12 @@ class UsualLoop:
         workers: int,
         device: torch.device,
         two_lines: bool = False,
+        in_memory: bool = False,
     ):
         """`train_images` and `test_images` count the files below `root`, which holds one folder per
         class, in sorted order. `two_lines` adds what anybody has for two lines: bfloat16 by
-        autocast, and channels-last memory."""
+        autocast, and channels-last memory. `in_memory` decodes each image once and keeps its pixels
+        at the side that crops are cut from."""
         augment = transforms.Compose(
             [
                 transforms.Resize(crop_from),
@@ -56,9 +73,13 @@ class UsualLoop:
         view = transforms.Compose(
             [transforms.Resize(size), transforms.CenterCrop(size), transforms.ToTensor(), NORMALIZE]
         )
-        self.train_set = Subset(ImageFolder(str(root), augment), train_images)
-        self.gallery_set = Subset(ImageFolder(str(root), view), train_images)
-        self.query_set = Subset(ImageFolder(str(root), view), test_images)
+        load = Decoded(crop_from) if in_memory else default_loader
+        self.train_set = Subset(ImageFolder(str(root), augment, loader=load), train_images)
+        self.gallery_set = Subset(ImageFolder(str(root), view, loader=load), train_images)
+        self.query_set = Subset(ImageFolder(str(root), view, loader=load), test_images)
+        if isinstance(load, Decoded):
+            for path, _ in self.train_set.dataset.samples:
+                load(path)  # before there are workers, which share what is there
         self.batch_size = batch_size
         self.workers = workers
         self.device = device
