@@ -35,7 +35,15 @@ from dml_bench.runs.embed_and_search import evaluate_ensemble, evaluate_phase
 from dml_bench.runs.folder import RunFolder
 from dml_bench.runs.mirror import Mirror, MirroredRun
 from dml_bench.runs.request import RunRequest
-from dml_bench.runs.schema import BegunEnvironment, PhaseCost, PhaseSummary, Place, Session, Summary
+from dml_bench.runs.schema import (
+    BegunEnvironment,
+    EpochRecord,
+    PhaseCost,
+    PhaseSummary,
+    Place,
+    Session,
+    Summary,
+)
 from dml_bench.system import distributed, provenance
 from dml_bench.system.code_digest import code_digest
 from dml_bench.system.files import Damaged, write_csv, write_json
@@ -87,6 +95,7 @@ class RunSession:
         trained = [job.phase for jobs in self.members.values() for job in jobs]
         self.mirror = Mirror()
         self.photo_rates: dict[str, float] = {}
+        self.writer = checkpoint.CheckpointWriter(device)
         self.stages = stages(
             self.experiment,
             trained,
@@ -343,7 +352,10 @@ class RunSession:
         self.callback.on_phase(
             job.phase.name, job.experiment.train.epochs, sum(map(len, epoch_batches(run, 1)))
         )
-        loop.fit(run, lambda run: self._keep(run, unfinished))
+        try:
+            loop.fit(run, lambda run: self._keep(run, unfinished))
+        finally:
+            self.writer.finish()
         return run
 
     def _resume(self, run: TrainingState, unfinished: Path) -> None:
@@ -351,7 +363,7 @@ class RunSession:
             checkpoint.load(run, unfinished)
         except Damaged as problem:
             raise ValueError(f"{problem}; delete it to train phase {run.phase.name} anew") from None
-        self._record(run)
+        self._record(run.phase.name, run.records)
 
     def _judged(self, phase_folder: Path) -> np.ndarray | None:
         """(images) what the judges of a phase hold its training images to be; None where it has
@@ -380,14 +392,18 @@ class RunSession:
     def _keep(self, run: TrainingState, path: Path) -> None:
         """State first, then the record of it: what a crash loses in between is written again from
         the state."""
-        checkpoint.save(run, path)
-        self._record(run)
-        self.mirror.log(run.records[-1])
+        phase, records = run.phase.name, list(run.records)
+        self.writer.save(
+            run,
+            path,
+            then=lambda: self._record(phase, records),
+            after=lambda: self.mirror.log(records[-1]),
+        )
 
     @distributed.main_process_only
-    def _record(self, run: TrainingState) -> None:
-        others = [record for record in self.records if record["phase"] != run.phase.name]
-        self.records = others + run.records
+    def _record(self, phase: str, records: list[EpochRecord]) -> None:
+        others = [record for record in self.records if record["phase"] != phase]
+        self.records = others + records
         self.folder.write_records(self.records)
 
     def _output(self, phase: Phase) -> PhaseOutput:

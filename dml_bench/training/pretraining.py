@@ -186,7 +186,11 @@ class Stage:
             else f"{self.phase.name}, {self.experiment.name} start"
         )
         callback.on_phase(name, epochs, images * self.experiment.train.views)
-        loop.fit(state, lambda state: checkpoint.save(state, self._unfinished))
+        writer = checkpoint.CheckpointWriter(self.device)
+        try:
+            loop.fit(state, lambda state: writer.save(state, self._unfinished))
+        finally:
+            writer.finish()
         return state
 
 

@@ -2,13 +2,16 @@
 have a say in it."""
 
 import csv
+import threading
 from pathlib import Path
 
 import numpy as np
 import pytest
-from tiny import tiny, train
+import torch
+from tiny import StopsAfter, tiny, train
 
 from dml_bench.data.split import Phase, make_split
+from dml_bench.runs import layout
 from dml_bench.runs.arrays import read_arrays
 from dml_bench.runs.request import Outcome
 from dml_bench.system.files import read_json_lines
@@ -176,3 +179,57 @@ def test_the_best_epoch_is_said_to_be_looked_for_among_those_that_are_measured()
         " measures; --set evaluate.every=1 for all"
     )
     assert checkpoint.epochs_seen(seldom) == line
+
+
+class Beside(checkpoint.CheckpointWriter):
+    """A writer as a GPU has it."""
+
+    def __init__(self, device: torch.device):
+        super().__init__(device)
+        self.beside_training = True
+
+
+def test_a_run_whose_checkpoints_are_written_beside_training_goes_on_with_the_same_bits(
+    birds, cache_dir, tmp_path, trained, monkeypatch
+):
+    undisturbed = trained().folder
+    monkeypatch.setattr(checkpoint, "CheckpointWriter", Beside)
+    with pytest.raises(KeyboardInterrupt):
+        train(birds, cache_dir, tmp_path, callback=StopsAfter(2))
+    parts = train(birds, cache_dir, tmp_path).folder
+    for phase in ("all", "limited"):
+        model = Path(phase) / layout.WEIGHTS
+        assert (parts / model).read_bytes() == (undisturbed / model).read_bytes()
+        assert [record["epoch"] for record in records(parts, phase)] == [1, 2, 3]
+
+
+def test_what_is_written_beside_training_is_the_state_of_its_epoch_in_the_order_of_its_steps(
+    tmp_path, monkeypatch
+):
+    weights = {"weight": torch.ones(2)}
+    monkeypatch.setattr(checkpoint, "contents", lambda state: {"embedder": weights, "records": [1]})
+    may_write, order = threading.Event(), []
+    monkeypatch.setattr(
+        checkpoint, "write", lambda saved, path: may_write.wait() and order.append(saved)
+    )
+    writer = Beside(torch.device("cpu"))
+    writer.save(None, tmp_path, lambda: order.append("record"), lambda: order.append("mirror"))
+    weights["weight"].fill_(7)  # training goes on
+    assert order == []
+    may_write.set()
+    writer.finish()
+    assert order[0]["embedder"]["weight"].tolist() == [1, 1]
+    assert order[1:] == ["record", "mirror"]
+
+
+def test_a_checkpoint_that_could_not_be_written_beside_training_ends_the_run(tmp_path, monkeypatch):
+    def is_full(saved: object, path: Path) -> None:
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(checkpoint, "contents", lambda state: {})
+    monkeypatch.setattr(checkpoint, "write", is_full)
+    writer, after = Beside(torch.device("cpu")), []
+    writer.save(None, tmp_path, lambda: after.append("record"), lambda: after.append("mirror"))
+    with pytest.raises(OSError, match="No space left"):
+        writer.finish()
+    assert after == []
