@@ -8,7 +8,13 @@ import torch
 from torch import Tensor
 
 from dml_bench.evaluation.metrics import macro, micro, precision_at_1
-from dml_bench.evaluation.search import search, search_leaving_one_out
+from dml_bench.evaluation.search import (
+    Neighbours,
+    search,
+    search_leaving_one_out,
+    search_nearest_on,
+)
+from dml_bench.system.devices import to_device
 from dml_bench.system.seeding import permutation
 from dml_bench.training.training_state import TrainingState, unit
 
@@ -27,10 +33,7 @@ def validate(state: TrainingState) -> dict[str, Any]:
     for name, images in state.monitored.queries.items():
         known = state.labels.initial if name == "valid" else state.dataset.labels
         labels, outputs = known[images], state.outputs(images)
-        if gallery is None:
-            neighbours = search_leaving_one_out(unit(outputs), labels, k=1)
-        else:
-            neighbours = search(gallery, unit(outputs), known[state.monitored.gallery], labels, k=1)
+        neighbours = nearest(state, unit(outputs), labels, gallery, known)
         correct, suffix = precision_at_1(neighbours), state.phase.suffix
         record |= {
             f"{name}_accuracy{suffix}": micro(correct),
@@ -49,6 +52,34 @@ def validate(state: TrainingState) -> dict[str, Any]:
     }
 
 
+def nearest(
+    state: TrainingState,
+    query: np.ndarray,
+    labels: np.ndarray,
+    gallery: np.ndarray | None,
+    known: np.ndarray,
+) -> Neighbours:
+    """The nearest gallery image of each of these (query, dim) unit vectors, or the nearest other
+    one of them where there is no gallery. `known` are (images) labels of the data set."""
+    among_themselves = gallery is None
+    if gallery is None:
+        gallery, gallery_labels = query, labels
+    else:
+        gallery_labels = known[state.monitored.gallery]
+    if state.device.type == "cuda":
+        return search_nearest_on(
+            state.device,
+            gallery,
+            query,
+            gallery_labels,
+            labels,
+            leaving_one_out=among_themselves,
+        )
+    if among_themselves:
+        return search_leaving_one_out(query, labels, k=1)
+    return search(gallery, query, gallery_labels, labels, k=1)
+
+
 @torch.no_grad()
 def valid_loss(state: TrainingState, images: np.ndarray, outputs: Tensor) -> float:
     """Mean loss over batches of validation images, always the same ones, by the labels that are
@@ -57,14 +88,13 @@ def valid_loss(state: TrainingState, images: np.ndarray, outputs: Tensor) -> flo
     order = permutation(
         state.experiment.seed, state.phase.name, "valid", items=np.arange(len(images))
     )
-    labels = torch.from_numpy(np.searchsorted(state.trained, state.labels.initial[images]))
+    labels = to_device(
+        np.searchsorted(state.trained, state.labels.initial[images])[order], state.device
+    )
+    embeddings = to_device(outputs[order], state.device)
+    size = state.experiment.train.batch_size
     values = []
-    for start in range(0, len(order), state.experiment.train.batch_size):
-        rows = torch.from_numpy(order[start : start + state.experiment.train.batch_size])
-        if len(rows) > 1 or len(order) == 1:
-            values.append(
-                float(
-                    state.objective(outputs[rows].to(state.device), labels[rows].to(state.device))
-                )
-            )
-    return float(np.mean(values))
+    for batch, of_batch in zip(embeddings.split(size), labels.split(size), strict=True):
+        if len(batch) > 1 or len(order) == 1:
+            values.append(state.objective(batch, of_batch))
+    return float(np.mean(torch.stack(values).double().cpu().numpy()))

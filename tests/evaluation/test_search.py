@@ -4,8 +4,15 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
-from dml_bench.evaluation.search import Neighbours, search
+from dml_bench.evaluation import search as searching
+from dml_bench.evaluation.search import (
+    Neighbours,
+    search,
+    search_leaving_one_out,
+    search_nearest_on,
+)
 
 
 def unit_vectors(count: int, dim: int, seed: int) -> np.ndarray:
@@ -66,6 +73,29 @@ def test_nearer_images_late_in_the_gallery_do_not_disturb_the_order_of_ties(num_
     gallery[197:] = query
     neighbours = look_up(gallery, np.repeat(query, num_query, axis=0), k)
     assert neighbours.indices.tolist() == [[197, 198, 199, *copies][:k]] * num_query
+
+
+@pytest.mark.parametrize("leaving_one_out", [False, True])
+def test_a_device_finds_the_same_nearest_one_and_of_equally_near_ones_the_first(
+    monkeypatch, leaving_one_out
+):
+    monkeypatch.setattr(searching, "ROWS", 7)  # several parts, the last one shorter
+    gallery, labels = unit_vectors(60, 8, 1), np.arange(60) % 5
+    gallery[[9, 33, 34, 58]] = gallery[21]
+    queries = gallery if leaving_one_out else np.concatenate([unit_vectors(30, 8, 2), gallery])
+    of_queries = np.arange(len(queries)) % 5
+    by_faiss = (
+        search_leaving_one_out(gallery, labels, k=1)
+        if leaving_one_out
+        else search(gallery, queries, labels, of_queries, k=1)
+    )
+    by_product = search_nearest_on(
+        torch.device("cpu"), gallery, queries, labels, of_queries, leaving_one_out=leaving_one_out
+    )
+    assert np.array_equal(by_product.indices, by_faiss.indices)
+    assert np.allclose(by_product.similarities, by_faiss.similarities, atol=1e-6)
+    assert by_product.leaves_one_out == leaving_one_out
+    assert np.array_equal(by_product.labels, by_faiss.labels)
 
 
 def test_ties_behind_nearer_images_are_in_gallery_order_too():
