@@ -11,8 +11,17 @@ from PIL import Image
 
 from dml_bench.config import Experiment, load
 from dml_bench.data import crops, inputs
-from dml_bench.data.augmentations import project, relight, rotations, symmetries, tilts, zooms
+from dml_bench.data.augmentations import (
+    project,
+    relight,
+    resized_crop_boxes,
+    rotations,
+    symmetries,
+    tilts,
+    zooms,
+)
 from dml_bench.data.cache import ImageCache, View, open_caches
+from dml_bench.data.crops import HostCrops
 from dml_bench.data.datasets import Dataset
 from dml_bench.data.inputs import FeatureInputs, ImageInputs, open_image_inputs, tta_views
 from dml_bench.data.split import make_split, phases
@@ -378,6 +387,23 @@ def test_a_device_that_holds_the_images_cuts_the_same_pixels(
     assert all(
         torch.equal(batch, same) for batch, same in zip(batches(held), expected, strict=True)
     )
+
+
+@pytest.mark.parametrize("changes", [{}, SIMCLR], ids=["cropped", "resized"])
+@pytest.mark.parametrize("count", [1, 5, 40])
+def test_threads_make_the_batch_that_one_makes_and_a_device_mirrors_it(
+    dataset, tmp_path, changes, count
+):
+    source = open_image_inputs(experiment_with(**changes), dataset, tmp_path, CPU)
+    images = np.random.default_rng(0).permutation(np.tile(np.arange(20), 2))[:count]
+    sides = source.train_cache.heights[images], source.train_cache.widths[images]
+    boxes = resized_crop_boxes(*sides, np.random.default_rng(1).random((count, 4)), 0.3)
+    mirrored = np.arange(count) % 3 == 0
+    cutter = HostCrops(source.train_cache, CPU)
+    expected = cutter.cut(images, boxes, mirrored, SIZE)
+    batch = np.empty((count, SIZE, SIZE, 3), np.uint8)
+    cutter.fill_in_threads(batch, images, boxes)
+    assert torch.equal(crops.mirrored_where(torch.from_numpy(batch), mirrored), expected)
 
 
 def test_a_device_holds_what_it_has_room_for_the_training_images_first(
