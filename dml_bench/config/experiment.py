@@ -97,6 +97,7 @@ class Experiment:
         check_objective(self)
         check_images(self)
         check_model(self)
+        check_rates(self)
         check_mixing(self)
         check_labels(self)
         check_start(self)
@@ -175,6 +176,10 @@ def check_at_once(experiment: Experiment) -> None:
         "start": (experiment.start.name, "none"),
         "schedule": (experiment.schedule.name, "constant"),
         "train.proxy_lr_factor": (train.proxy_lr_factor, 1.0),
+        "train.head_lr_factor": (train.head_lr_factor, 1.0),
+        "train.weight_decay_on": (train.weight_decay_on, "all"),
+        "train.clip_value": (train.clip_value, 0.0),
+        "train.clip_norm": (train.clip_norm, 0.0),
         "train.class_weights": (train.class_weights, "none"),
         "train.checkpoint": (train.checkpoint, "last"),
         "train.views": (train.views, 1),
@@ -300,8 +305,7 @@ def check_labels(experiment: Experiment) -> None:
         not (labelling.name == "softlabels" and train.folds),
         "labelling softlabels trains folds of its own; --set train.folds=0",
     )
-    watching = experiment.data.valid_fraction or train.folds or experiment.data.split == "given"
-    if train.checkpoint != "last" and not watching:
+    if train.checkpoint != "last" and not has_validation(experiment):
         raise ValueError(
             f"train.checkpoint = {train.checkpoint} needs validation images; --set"
             " data.valid_fraction=0.1"
@@ -389,10 +393,10 @@ def check_model(experiment: Experiment) -> None:
             f"model.pooling has no effect: head {model.head.name} takes the whole map; --set"
             " model.pooling=own"
         )
-    if experiment.train.sync_bn and (model.batch_norm == "frozen" or model.trainable != "all"):
+    if experiment.train.sync_bn and (model.batch_norm != "train" or model.trainable != "all"):
         frozen = (
-            "model.batch_norm = frozen"
-            if model.batch_norm == "frozen"
+            f"model.batch_norm = {model.batch_norm}"
+            if model.batch_norm != "train"
             else f"model.trainable = {model.trainable}"
         )
         reason = (
@@ -429,6 +433,40 @@ def check_model(experiment: Experiment) -> None:
         )
     require(
         model.batch_norm == "train" or model.trainable != "head",
-        "model.batch_norm = frozen has no effect with model.trainable = head, which freezes the"
-        " whole backbone",
+        f"model.batch_norm = {model.batch_norm} has no effect with model.trainable = head, which"
+        " freezes the whole backbone",
     )
+
+
+def check_rates(experiment: Experiment) -> None:
+    """Raises ValueError where a part of the network has a rate, or a time to learn, of its own, and
+    there is no such part."""
+    train, model = experiment.train, experiment.model
+    of_head = {"head_lr_factor": 1.0, "head_epochs": 0}
+    of_backbone = {"layer_lr_decay": 1.0, "head_epochs": 0}
+    changed = [name for name in of_head if getattr(train, name) != of_head[name]]
+    learns = model.head.name != "identity"
+    if changed == ["head_epochs"]:
+        learns = learns or registry.losses.of(experiment.loss).facts["trains_proxies"]
+    if changed and not learns:
+        raise ValueError(
+            f"train.{changed[0]} has no effect with model.head = identity, which learns nothing:"
+            " --set model.head=linear"
+        )
+    for name, default in of_backbone.items():
+        if getattr(train, name) != default and model.trainable == "head":
+            raise ValueError(
+                f"train.{name} has no effect with model.trainable = head, which freezes the"
+                f" backbone: --set train.{name}={default:g}"
+            )
+    schedule = registry.schedules.of(experiment.schedule)
+    if schedule.facts["needs_validation"] and not has_validation(experiment):
+        raise ValueError(
+            f"schedule {schedule.name} needs validation images; --set data.valid_fraction=0.1"
+        )
+
+
+def has_validation(experiment: Experiment) -> bool:
+    """Whether each phase has validation images, as far as the experiment alone can say."""
+    data = experiment.data
+    return bool(data.valid_fraction or experiment.train.folds or data.split == "given")

@@ -130,6 +130,9 @@ class Images:
     fit: Literal["crop", "squash"] = "crop"
     """`crop`: resize the shorter side to `size`, crop the centre; `squash`: resize both sides to
     `size`."""
+    crop_from: int = 0
+    """Resize the shorter side to this many pixels before the centre is cropped, as papers do with
+    256 for 224; 0 is `size`, which sees all of the shorter side. Only with `fit` = crop."""
     normalization: Literal["backbone", "train"] = "backbone"
     """Channel means and deviations: those of the backbone's weights, or of the phase's training
     images."""
@@ -144,6 +147,11 @@ class Images:
 
     def __post_init__(self) -> None:
         require(self.size >= 8, f"images.size must be at least 8 pixels, got {self.size}")
+        require(
+            self.crop_from == 0 or (self.fit == "crop" and self.crop_from >= self.size),
+            f"images.crop_from must be at least images.size ({self.size}), with images.fit = crop,"
+            f" got {self.crop_from} with {self.fit}: 0 turns it off",
+        )
         self._check_statistics()
         sizes = list(self.progressive)
         if sizes:
@@ -306,9 +314,9 @@ class Model:
     does so with all but its last N stages, which are trained with the head."""
     pooling: Component = component(registry.poolings, "own")
     head: Component = component(registry.heads, "linear")
-    batch_norm: Literal["train", "frozen"] = "train"
+    batch_norm: Literal["train", "frozen", "frozen_statistics"] = "train"
     """`frozen` keeps the statistics and the affine parameters of the backbone's BatchNorm layers as
-    they were loaded."""
+    they were loaded; `frozen_statistics` keeps the statistics, and the affine parameters learn."""
 
     def __post_init__(self) -> None:
         require(
@@ -367,6 +375,22 @@ class Train:
     proxy_lr_factor: float = 1.0
     """The loss's own parameters (proxies, class weights) learn at this multiple of `optimizer.lr`.
     """
+    head_lr_factor: float = 1.0
+    """The head learns at this multiple of `optimizer.lr`."""
+    layer_lr_decay: float = 1.0
+    """Layer-wise decay of the rate: the last stage of the backbone learns at this multiple of
+    `optimizer.lr`, each stage before it at this multiple of the stage after it. 1 is off."""
+    head_epochs: int = 0
+    """Epochs at the beginning in which only the head and the loss's own parameters learn; then the
+    backbone learns too."""
+    weight_decay_on: Literal["all", "kernels"] = "all"
+    """`kernels`: only matrices and convolution kernels of the network decay. Biases, parameters of
+    normalisation, GeM's p, positions and class tokens, and the loss's own parameters don't."""
+    clip_value: float = 0.0
+    """Each number of a gradient is cut to plus or minus this; 0 is off."""
+    clip_norm: float = 0.0
+    """Gradients of the network and of the loss, taken together, are shortened to this length; 0 is
+    off."""
     views: int = 1
     """Augmented views of each image in a batch."""
     labels: Literal["class", "image"] = "class"
@@ -388,10 +412,22 @@ class Train:
     def __post_init__(self) -> None:
         require(self.epochs >= 0, f"train.epochs must be at least 0, got {self.epochs}")
         require(self.batch_size >= 2, f"train.batch_size must be at least 2, got {self.batch_size}")
+        for name in ("proxy_lr_factor", "head_lr_factor"):
+            factor = getattr(self, name)
+            require(factor > 0, f"train.{name} must be a positive number, got {factor}")
         require(
-            self.proxy_lr_factor > 0,
-            f"train.proxy_lr_factor must be a positive number, got {self.proxy_lr_factor}",
+            0 < self.layer_lr_decay <= 1,
+            f"train.layer_lr_decay must be above 0 and up to 1, got {self.layer_lr_decay}:"
+            " 0.65 to 0.9 are usual, 1 turns it off",
         )
+        require(
+            0 <= self.head_epochs <= self.epochs,
+            f"train.head_epochs must be from 0 to train.epochs ({self.epochs}), got"
+            f" {self.head_epochs}: lower it",
+        )
+        for name in ("clip_value", "clip_norm"):
+            limit = getattr(self, name)
+            require(limit >= 0, f"train.{name} must be at least 0, got {limit}: 0 turns it off")
         require(self.views >= 1, f"train.views must be at least 1, got {self.views}")
         require(
             self.labels == "class" or self.views > 1,

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import xxhash
 
+from dml_bench.config import Images
 from dml_bench.data.datasets import Dataset, Progress
 from dml_bench.data.images import Unreadable, bytes_of, decode, size_of
 from dml_bench.system.drafts import remove, scratch
@@ -27,7 +28,7 @@ from dml_bench.system.files import read_json, write_json
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["LONGEST", "ImageCache", "UnreadableImages", "View", "open_caches"]
+__all__ = ["LONGEST", "ImageCache", "UnreadableImages", "View", "open_caches", "view_of"]
 
 FORMAT = 2
 LONGEST = 4
@@ -54,19 +55,23 @@ class UnreadableImages(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """A deterministic resize. `crop`: shorter side to `size`, centre cropped; `squash`: both sides
-    to `size`; `shorter`: shorter side to `size`, the other in proportion; `detail`: the same, but
-    nothing is enlarged. Of the longer side at most LONGEST times the shorter one is kept."""
+    """A deterministic resize. `crop`: shorter side to `crop_from`, or where that is 0 to `size`,
+    then the centre cropped; `squash`: both sides to `size`; `shorter`: shorter side to `size`, the
+    other in proportion; `detail`: the same, but nothing is enlarged. Of the longer side at most
+    LONGEST times the shorter one is kept."""
 
     fit: Literal["crop", "squash", "shorter", "detail"]
     size: int
+    crop_from: int = 0
 
     def scaled(self, width: int, height: int) -> tuple[int, int]:
         """(width, height) after the resize, before any cut; as torchvision's Resize rounds them."""
         if self.fit == "squash":
             return self.size, self.size
         short, long = min(width, height), max(width, height)
-        size = min(self.size, short) if self.fit == "detail" else self.size
+        size = self.crop_from or self.size
+        if self.fit == "detail":
+            size = min(size, short)
         long = int(size * long / short)
         return (size, long) if width <= height else (long, size)
 
@@ -105,6 +110,11 @@ class View:
             min(bottom * down, image.height),
         )
         return np.asarray(image.resize(kept, Resampling.BILINEAR, box))
+
+
+def view_of(images: Images) -> View:
+    """The view that gallery and query share."""
+    return View(images.fit, images.size, images.crop_from)
 
 
 @dataclass(frozen=True, slots=True)
@@ -275,13 +285,15 @@ class _Place:
     def key(self) -> dict[str, object]:
         from PIL import __version__ as pillow
 
-        return {
+        key = {
             "format": FORMAT,
             "dataset": self.dataset.fingerprint,
             "fit": self.view.fit,
             "size": self.view.size,
             "pillow": pillow,
         }
+        # Caches from before there was such a crop keep their key.
+        return key | {"crop_from": self.view.crop_from} if self.view.crop_from else key
 
     @cached_property
     def folder(self) -> Path:

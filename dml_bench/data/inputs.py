@@ -12,7 +12,7 @@ from torch import Tensor
 
 from dml_bench.config import Experiment
 from dml_bench.data.augmentations import Boxes, Drawn, augmented, resized_batch, resized_crop_boxes
-from dml_bench.data.cache import LONGEST, ImageCache, View, open_caches
+from dml_bench.data.cache import LONGEST, ImageCache, View, open_caches, view_of
 from dml_bench.data.crops import DeviceCrops, HostCrops, room_for_images
 from dml_bench.data.datasets import Dataset, Progress
 from dml_bench.system.devices import to_device
@@ -217,7 +217,7 @@ def open_image_inputs(
     """The pixel source of an experiment; builds the image caches where they are missing. `warn`
     hears of images of which training sees only the middle, and of damage that was mended."""
     augment, size = experiment.augment, experiment.images.size
-    view = View(experiment.images.fit, size)
+    view = view_of(experiment.images)
     corners = View("shorter", augment.random_crop_from) if augment.random_crop_from else view
     trained = (
         View("detail", detailed(size, augment.resized_crop)) if augment.resized_crop else corners

@@ -18,10 +18,22 @@ from dml_bench.system.seeding import permutation, uniform
     "shuffled", summary="each image once an epoch, in random order", source="the usual way"
 )
 def shuffled(
-    images: np.ndarray, labels: np.ndarray, batch_size: int, key: tuple[object, ...]
+    images: np.ndarray,
+    labels: np.ndarray,
+    batch_size: int,
+    key: tuple[object, ...],
+    *,
+    drop_last: bool = False,
 ) -> list[np.ndarray]:
-    """A last batch of a single image is left out."""
-    return batches_of(permutation(*key, "order", items=images), batch_size)
+    """A last batch of a single image is left out; with `drop_last` any that is not full. Raises
+    ValueError where none is full then."""
+    if drop_last and len(images) < batch_size:
+        raise ValueError(
+            f"train.batch_size must be at most {len(images)}, all training images, with"
+            f" sampler.drop_last, got {batch_size}: lower it"
+        )
+    batches = batches_of(permutation(*key, "order", items=images), batch_size)
+    return [batch for batch in batches if len(batch) == batch_size or not drop_last]
 
 
 @samplers.register(

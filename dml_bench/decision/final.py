@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dml_bench.data.cache import View
+from dml_bench.data.cache import view_of
 from dml_bench.decision.choice import By
 from dml_bench.evaluation.class_means import class_means
 from dml_bench.evaluation.metrics import precision_at_1
@@ -118,8 +118,8 @@ class FinalPhotos:
         """(readable, features) of the backbone, and (readable) the places of the photos that could
         be read."""
         experiment = run.experiment
-        view = View(experiment.images.fit, experiment.images.size)
-        key: tuple[object, ...] = (experiment.model.backbone.name, view.fit, view.size)
+        view = view_of(experiment.images)
+        key: tuple[object, ...] = (experiment.model.backbone.name, view)
         if experiment.model.trainable != "head":
             key = (run.folder, phase)
         if key in self._features:

@@ -12,7 +12,7 @@ import torch
 from dml_bench.config import Experiment
 from dml_bench.config.experiments import resolve
 from dml_bench.config.variants import variant_name
-from dml_bench.data.cache import View
+from dml_bench.data.cache import view_of
 from dml_bench.data.images import Unreadable, decode
 from dml_bench.decision.parts import SEEDS, Parts, without_data_settings
 from dml_bench.models.embedder import Embedder, build_embedder
@@ -235,7 +235,7 @@ def plan(
     for spec in ROWS:
         experiments = experiments_of(spec, parts, overrides)
         experiment = experiments[0]
-        photos = f"photos {experiment.images.fit} {experiment.images.size}"
+        photos = f"photos {view_of(experiment.images)}"
         features = f"{experiment.model.backbone} {photos}"
         if features not in measured:
             measured[features] = rates_of(experiment, shown, device)
@@ -292,7 +292,7 @@ def probe(
     """Take some photos through the backbone, as a run would. Raises ValueError where none of them
     can be read."""
     keep_freed_memory()
-    view = View(experiment.images.fit, experiment.images.size)
+    view = view_of(experiment.images)
     pixels = []
     start = time.perf_counter()
     for file in files:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dml_bench.data.cache import View
+from dml_bench.data.cache import view_of
 from dml_bench.data.images import decode, photo_file
 from dml_bench.registry.names import label_named
 from dml_bench.runs.run import Run
@@ -42,7 +42,7 @@ class RunImages:
 
     def __init__(self, run: Run):
         self.run = run
-        self.view = View(run.experiment.images.fit, run.experiment.images.size)
+        self.view = view_of(run.experiment.images)
         self.paths = run.images.paths
         self.labels = run.images.labels
 

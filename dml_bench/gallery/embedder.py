@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from dml_bench.config import Experiment
-from dml_bench.data.cache import View
+from dml_bench.data.cache import View, view_of
 from dml_bench.data.images import Unreadable, bytes_of, decode
 from dml_bench.models.embedder import Embedder, build_embedder
 from dml_bench.models.precision import autocast
@@ -101,7 +101,7 @@ class GalleryEmbedder:
         keep_freed_memory()  # on a CPU, half of the time of a batch
         experiment = run.experiment
         check_views(run)
-        self.view = View(experiment.images.fit, experiment.images.size)
+        self.view = view_of(experiment.images)
         self.batch_size = experiment.train.batch_size
         self.precision = precision_of(run)
         self.device = choose_device(device)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from dml_bench.data.cache import View
+from dml_bench.data.cache import View, view_of
 from dml_bench.data.images import Unreadable, decode, photo_file
 from dml_bench.gallery.calibration import calibration_set, recall_queries
 from dml_bench.gallery.embedder import FoldEnsemble, GalleryEmbedder, MirrorTTA
@@ -126,7 +126,7 @@ def save(embedder: Embedder | MirrorTTA | FoldEnsemble, size: int, path: Path) -
 def readable_images(run: Run, gallery: Gallery) -> tuple[list[int], np.ndarray]:
     """(images) rows of the gallery, evenly spaced, and (images, size, size, 3) uint8 what the
     network sees of them."""
-    view = View(run.experiment.images.fit, run.experiment.images.size)
+    view = view_of(run.experiment.images)
     files = [
         run.images.located(entry.path) if entry.origin == "run" else Path(entry.path)
         for entry in gallery.entries
@@ -211,12 +211,13 @@ def below(file: str, root: Path) -> str:
 
 def preprocessing(view: View, dim: int) -> dict[str, Any]:
     """What preprocessing.json says."""
+    shorter = f"{view.crop_from} pixels" if view.crop_from else "`size`"
     return {
         "code": "preprocess.py",
         "decode": "first frame, turned upright by EXIF orientation, transparency over white, RGB",
         "resize": {
             "squash": "both sides to `size`",
-            "crop": "shorter side to `size`, the other in proportion, rounded down",
+            "crop": f"shorter side to {shorter}, the other in proportion, rounded down",
             "shorter": "",
         }[view.fit],
         "crop": "centre, `size` x `size`" if view.fit == "crop" else None,

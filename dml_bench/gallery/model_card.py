@@ -107,10 +107,9 @@ def model_rows(run: Run, phase: str) -> Iterator[tuple[str, str]]:
     session = run.last_session("dml_bench", "packages", "device", "precision", "started_at")
     yield "backbone", f"{model.backbone.name}, first weights: {start}, trained: {model.trainable}"
     yield "head", f"{model.head.name}{options(model.head.options)}"
-    yield (
-        "input",
-        f"{experiment.images.size} x {experiment.images.size} pixels, {experiment.images.fit}",
-    )
+    images = experiment.images
+    crop_from = f" from {images.crop_from}" if images.crop_from else ""
+    yield "input", f"{images.size} x {images.size} pixels, {images.fit}{crop_from}"
     yield "loss", f"{experiment.loss.name}{options(experiment.loss.options)}"
     yield "miner", f"{experiment.miner.name}{options(experiment.miner.options)}"
     yield (

@@ -20,7 +20,7 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 """
-TAIL = '''VIEW = View({fit!r}, {size})
+TAIL = '''VIEW = View({fit!r}, {size}, {crop_from})
 
 
 def pixels(path: str) -> np.ndarray:
@@ -37,7 +37,7 @@ def source(view: cache.View) -> str:
         IMPORTS,
         with_constants(cache, cache.View),
         with_constants(files, files.read_csv),
-        TAIL.format(fit=view.fit, size=view.size),
+        TAIL.format(fit=view.fit, size=view.size, crop_from=view.crop_from),
     ]
     return "\n\n".join(part.strip("\n") for part in parts) + "\n"
 

@@ -156,9 +156,10 @@ class ProxyNCA(nn.Module):
         scale: float,
         positive_in_denominator: bool = True,
         label_smoothing: float = 0.0,
+        proxy_std: float = 1.0,
     ):
         super().__init__()
-        self.proxies = nn.Parameter(torch.randn(num_classes, dim))
+        self.proxies = nn.Parameter(torch.randn(num_classes, dim) * proxy_std)
         self.scale = scale
         self.positive_in_denominator = positive_in_denominator
         self.label_smoothing = label_smoothing

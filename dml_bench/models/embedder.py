@@ -75,12 +75,12 @@ class Embedder(nn.Module):
         """(batch, height, width, 3) values 0-255 -> (batch, dim), before normalisation."""
         return self.project(self.features(pixels))
 
-    def freeze_batch_norm(self) -> None:
-        """From now on training changes neither the statistics nor the affine parameters of the
-        backbone's BatchNorm layers."""
-        self._freeze(
-            name for name, layer in self.backbone.named_modules() if isinstance(layer, _BatchNorm)
-        )
+    def freeze_batch_norm(self, *, affine: bool = True) -> None:
+        """From now on training does not change the statistics of the backbone's BatchNorm layers;
+        with `affine` not their affine parameters either."""
+        layers = self.backbone.named_modules()
+        names = [name for name, layer in layers if isinstance(layer, _BatchNorm)]
+        self._freeze(names, parameters=affine)
 
     def train_last_stages(self, backbone: str, count: int, size: int) -> None:
         """From now on training changes nothing but the last stages of the backbone of that name,
@@ -94,17 +94,18 @@ class Embedder(nn.Module):
             if name in last.finished or name.startswith(inside)
         )
 
-    def _freeze(self, names: Iterable[str]) -> None:
+    def _freeze(self, names: Iterable[str], *, parameters: bool = True) -> None:
         for name in names:
             layer = self.backbone.get_submodule(name)
             self.frozen[f"backbone.{name}"] = layer
-            for parameter in layer.parameters(recurse=False):
-                parameter.requires_grad_(False)
+            if parameters:
+                for parameter in layer.parameters(recurse=False):
+                    parameter.requires_grad_(False)
         self.train(self.training)
 
     def frozen_state(self) -> dict[str, Tensor]:
-        """Copies of all tensors of the frozen layers, by their names in the state dict; empty where
-        nothing is frozen."""
+        """Copies of all tensors of the frozen layers that don't learn, by their names in the state
+        dict; empty where nothing is frozen."""
         return {
             f"{name}.{key}": tensor.detach().clone()
             for name, layer in self.frozen.items()
@@ -112,6 +113,7 @@ class Embedder(nn.Module):
                 *layer.named_parameters(recurse=False),
                 *layer.named_buffers(recurse=False),
             )
+            if not tensor.requires_grad
         }
 
     def train(self, mode: bool = True) -> "Embedder":
@@ -179,12 +181,12 @@ def freeze(embedder: Embedder, experiment: Experiment) -> None:
     config = experiment.model
     if config.last_stages:
         embedder.train_last_stages(config.backbone.name, config.last_stages, experiment.images.size)
-    if config.batch_norm == "frozen":
-        embedder.freeze_batch_norm()
+    if config.batch_norm != "train":
+        embedder.freeze_batch_norm(affine=config.batch_norm == "frozen")
         if not any(isinstance(layer, _BatchNorm) for layer in embedder.frozen.values()):
             raise ValueError(
-                f"model.batch_norm is 'frozen', but {config.backbone.name} has no BatchNorm: leave"
-                " model.batch_norm out"
+                f"model.batch_norm is {config.batch_norm!r}, but {config.backbone.name} has no"
+                " BatchNorm: leave model.batch_norm out"
             )
     if config.trainable == "head":
         embedder.backbone.requires_grad_(False)

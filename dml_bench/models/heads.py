@@ -5,7 +5,7 @@ the fact `takes_map` is given the last map before any pooling, square and with n
 channels, as (batch, num_features, side, side) or the same flattened, and has a method `maps`.
 """
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from dml_bench.registry import heads
 from dml_bench.registry.option_checks import Count, LessThanOne, at_least
@@ -17,10 +17,38 @@ if TYPE_CHECKING:
 @heads.register(
     "linear", summary="one linear projection", source="the usual head of metric learning"
 )
-def linear(num_features: int, *, dim: Count = 128) -> "nn.Module":
+def linear(
+    num_features: int,
+    *,
+    dim: Count = 128,
+    dropout: LessThanOne = 0.0,
+    init: Literal["torch", "fan_out"] = "torch",
+) -> "nn.Module":
+    """`dropout` is the part of the features that training leaves out. `init`: `fan_out` has normal
+    weights of deviation sqrt(2 / dim) and no bias at first, as Proxy-Anchor's code does."""
     from torch import nn
 
-    head = nn.Linear(num_features, dim)
+    projection = nn.Linear(num_features, dim)
+    if init == "fan_out":
+        nn.init.kaiming_normal_(projection.weight, mode="fan_out")
+        nn.init.zeros_(projection.bias)
+    head = nn.Sequential(nn.Dropout(dropout), projection) if dropout else projection
+    head.dim = dim  # type: ignore[assignment]
+    return head
+
+
+@heads.register(
+    "layer_norm",
+    summary="LayerNorm of the features without parameters, then one linear projection",
+    source="Teh, DeVries and Taylor 2020, ProxyNCA++ (its published code)",
+)
+def layer_norm(num_features: int, *, dim: Count = 128) -> "nn.Module":
+    """Each image's features have mean 0 and deviation 1 before they are projected."""
+    from torch import nn
+
+    head = nn.Sequential(
+        nn.LayerNorm(num_features, elementwise_affine=False), nn.Linear(num_features, dim)
+    )
     head.dim = dim  # type: ignore[assignment]
     return head
 
@@ -77,13 +105,16 @@ def mlp(
     dim: Count = 128,
     hidden: Count = 512,
     layers: Annotated[int, at_least(2)] = 2,
+    dropout: LessThanOne = 0.0,
 ) -> "nn.Module":
-    """`layers` counts the linear ones, at least 2; all but the last have `hidden` outputs."""
+    """`layers` counts the linear ones, at least 2; all but the last have `hidden` outputs, of which
+    training leaves out the part `dropout`."""
     from torch import nn
 
-    blocks: list[nn.Module] = [nn.Linear(num_features, hidden), nn.ReLU()]
+    left_out: list[nn.Module] = [nn.Dropout(dropout)] if dropout else []
+    blocks: list[nn.Module] = [nn.Linear(num_features, hidden), nn.ReLU(), *left_out]
     for _ in range(layers - 2):
-        blocks += [nn.Linear(hidden, hidden), nn.ReLU()]
+        blocks += [nn.Linear(hidden, hidden), nn.ReLU(), *left_out]
     head = nn.Sequential(*blocks, nn.Linear(hidden, dim))
     head.dim = dim  # type: ignore[assignment]
     return head

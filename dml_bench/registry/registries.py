@@ -409,7 +409,12 @@ optimizers = Registry(
     passes=("parameters",),
     group="dml_bench.optimizers",
 )
-schedules = Registry("schedule", "dml_bench.training.schedules", group="dml_bench.schedules")
+schedules = Registry(
+    "schedule",
+    "dml_bench.training.schedules",
+    {"needs_validation": False},
+    group="dml_bench.schedules",
+)
 mixings = Registry("mixing", "dml_bench.data.mixing", {"where": "pixels", "two_labels": True})
 labellings = Registry("labelling", "dml_bench.data.label_strategies", {"classifies": False})
 samplers = Registry(

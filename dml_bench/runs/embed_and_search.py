@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from dml_bench.config import Experiment
-from dml_bench.data.cache import View
+from dml_bench.data.cache import view_of
 from dml_bench.data.datasets import Dataset
 from dml_bench.data.images import Unreadable, decode
 from dml_bench.data.inputs import tta_views
@@ -281,7 +281,7 @@ def total(costs: Sequence[PhaseCost]) -> PhaseCost:
 def photo_rate(run: TrainingState, images: np.ndarray) -> dict[str, float]:
     """Photos a second from the file to the embedding, backbone included, as enrolling them takes;
     empty where the files are gone."""
-    view = View(run.experiment.images.fit, run.experiment.images.size)
+    view = view_of(run.experiment.images)
     root, paths, boxes = run.dataset.root, run.dataset.paths, run.dataset.boxes
     run.embedder.eval()
     try:

@@ -1,7 +1,6 @@
 """One phase, ready to train: everything that the loop touches, made by one function."""
 
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import torch
@@ -13,16 +12,17 @@ from dml_bench.data.inputs import FeatureInputs, ImageInputs
 from dml_bench.data.label_strategies import Corrected, Soft
 from dml_bench.data.mixing import Mixer
 from dml_bench.data.split import Phase, Split
-from dml_bench.losses.objective import Objective, build_objective
+from dml_bench.losses.objective import build_objective
 from dml_bench.models.backbones import stage_names
 from dml_bench.models.embedder import Embedder, build_embedder
-from dml_bench.registry import UnknownName, labellings, mixings, near_miss, optimizers, schedules
+from dml_bench.registry import UnknownName, labellings, mixings, near_miss, schedules
 from dml_bench.system import distributed
 from dml_bench.system.callbacks import Callback
 from dml_bench.training.batches import sampled
 from dml_bench.training.cuda_graphs import GraphedNetwork
 from dml_bench.training.frozen_features import frozen_features
 from dml_bench.training.labels import TrainingLabels, balanced, given_labels
+from dml_bench.training.parameter_groups import build_optimizer
 from dml_bench.training.training_state import TrainingState
 
 __all__ = ["build", "check_distributed"]
@@ -74,6 +74,9 @@ def build(
         precision=precision,
         callback=callback,
         frozen=embedder.frozen_state(),
+        backbone_learns=tuple(
+            parameter for parameter in embedder.backbone.parameters() if parameter.requires_grad
+        ),
     )
     if experiment.model.trainable != "all":
         state.source = FeatureInputs(frozen_features(state, pixels))
@@ -150,23 +153,6 @@ def build_mixer(experiment: Experiment, embedder: Embedder) -> Mixer | None:
     return replace(mixer, layers=mixer.layers or known)
 
 
-def build_optimizer(
-    experiment: Experiment, embedder: Embedder, objective: Objective
-) -> torch.optim.Optimizer:
-    """The optimiser of all that learns; the objective's own parameters have their own rate."""
-    config = experiment.optimizer
-    if optimizers.of(config).facts["at_once"]:
-        return optimizers.of(config).build(list(objective.parameters()), **config.options)
-    groups: list[dict[str, Any]] = [
-        {"params": [p for p in embedder.parameters() if p.requires_grad]}
-    ]
-    if proxies := [p for p in objective.parameters() if p.requires_grad]:
-        groups.append(
-            {"params": proxies, "lr": config.options["lr"] * experiment.train.proxy_lr_factor}
-        )
-    return optimizers.of(config).build(groups, **config.options)
-
-
 def build_schedule(
     experiment: Experiment,
     phase: Phase,
@@ -192,6 +178,11 @@ def check_distributed(experiment: Experiment, device: torch.device) -> None:
         raise ValueError(
             f"{technique.name} mixes images inside the network, and other processes hold some of"
             " them; start one process, or --set mixing.technique=mixup"
+        )
+    if experiment.train.head_epochs:
+        raise ValueError(
+            "train.head_epochs changes what learns, which several processes can't follow; start one"
+            " process, or --set train.head_epochs=0"
         )
     if experiment.train.sync_bn and device.type == "cpu":
         raise ValueError(

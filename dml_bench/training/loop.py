@@ -37,6 +37,7 @@ def fit(state: TrainingState, keep: Callable[[TrainingState], None]) -> None:
         if epoch % evaluate.every == 0 or epoch == state.experiment.train.epochs:
             record |= cast(EpochRecord, validate(state))
         state.records.append(distributed.broadcast_object(record.copy))
+        state.end_epoch(state.records[-1])
         checkpoint.keep_if_best(state, state.records[-1])
         keep(state)
         state.callback.on_epoch(state.records[-1])
@@ -50,9 +51,7 @@ def train_epoch(state: TrainingState, epoch: int) -> EpochRecord:
     """One pass over the training images. Raises NonFiniteLoss, naming phase and epoch, before any
     state is kept."""
     seed_everything(state.experiment.seed, state.phase.name, epoch)
-    state.embedder.train()
-    state.objective.train()
-    state.objective.batches_without_tuples = 0
+    state.begin_epoch(epoch)
     batches = epoch_batches(state, epoch)
     losses = torch.zeros(len(batches), device=state.device)
     learning_rate = state.optimizer.param_groups[0]["lr"]

@@ -16,35 +16,70 @@ if TYPE_CHECKING:
     from torch.optim.optimizer import ParamsT
 
 
-@optimizers.register("sgd", summary="stochastic gradient descent", source="Robbins and Monro 1951")
+def check_nesterov(*, nesterov: bool, momentum: float, **_: float) -> None:
+    """Raises ValueError for a look ahead along no momentum."""
+    if nesterov and not momentum:
+        raise ValueError("optimizer.nesterov has no effect without momentum: set it to 0.9")
+
+
+@optimizers.register(
+    "sgd",
+    summary="stochastic gradient descent",
+    source="Robbins and Monro 1951; Sutskever et al. 2013 (nesterov)",
+    check=check_nesterov,
+)
 def sgd(
     parameters: "ParamsT",
     *,
     lr: NotNegative = 1e-3,
     momentum: LessThanOne = 0.0,
     weight_decay: NotNegative = 0.0,
+    nesterov: bool = False,
 ) -> "Optimizer":
     from torch.optim import SGD
 
-    return SGD(parameters, lr=lr, momentum=momentum, weight_decay=weight_decay)
+    return SGD(parameters, lr=lr, momentum=momentum, weight_decay=weight_decay, nesterov=nesterov)
 
 
-@optimizers.register("adam", summary="adaptive moments", source="Kingma and Ba 2015")
+def check_betas(*, betas: tuple[float, ...], **_: float) -> None:
+    """Raises ValueError for what are not two means that forget."""
+    if len(betas) != 2 or not all(0 <= beta < 1 for beta in betas):
+        raise ValueError(
+            f"optimizer.betas must be two numbers from 0 to less than 1, got {list(betas)}:"
+            " the paper has [0.9, 0.999]"
+        )
+
+
+@optimizers.register(
+    "adam", summary="adaptive moments", source="Kingma and Ba 2015", check=check_betas
+)
 def adam(
     parameters: "ParamsT",
     *,
     lr: NotNegative = 1e-3,
     weight_decay: NotNegative = 0.0,
     eps: Positive = 1e-8,
+    betas: tuple[float, ...] = (0.9, 0.999),
 ) -> "Optimizer":
     from torch.optim import Adam
 
     fused = fused_on_gpu(parameters)
-    return Adam(parameters, lr=lr, weight_decay=weight_decay, eps=eps, fused=fused)
+    first, second = betas
+    return Adam(
+        parameters,
+        lr=lr,
+        weight_decay=weight_decay,
+        eps=eps,
+        betas=(first, second),
+        fused=fused,
+    )
 
 
 @optimizers.register(
-    "adamw", summary="Adam with decoupled weight decay", source="Loshchilov and Hutter 2019"
+    "adamw",
+    summary="Adam with decoupled weight decay",
+    source="Loshchilov and Hutter 2019",
+    check=check_betas,
 )
 def adamw(
     parameters: "ParamsT",
@@ -52,11 +87,20 @@ def adamw(
     lr: NotNegative = 1e-3,
     weight_decay: NotNegative = 0.01,
     eps: Positive = 1e-8,
+    betas: tuple[float, ...] = (0.9, 0.999),
 ) -> "Optimizer":
     from torch.optim import AdamW
 
     fused = fused_on_gpu(parameters)
-    return AdamW(parameters, lr=lr, weight_decay=weight_decay, eps=eps, fused=fused)
+    first, second = betas
+    return AdamW(
+        parameters,
+        lr=lr,
+        weight_decay=weight_decay,
+        eps=eps,
+        betas=(first, second),
+        fused=fused,
+    )
 
 
 @optimizers.register(
@@ -72,15 +116,23 @@ def ranger(
     eps: Positive = 1e-5,
     k: Count = 6,
     alpha: Annotated[float, above(0, 1)] = 0.5,
+    decoupled: bool = False,
 ) -> "Optimizer":
     """Every k steps the slow weights move the part alpha of the way. Betas are (0.95, 0.999), as in
-    the Ranger of Wright 2019."""
+    the Ranger of Wright 2019, whose weight decay is `decoupled` from the gradient, as in AdamW."""
     from torch.optim import RAdam
 
     from dml_bench.training.lookahead import Lookahead
 
     return Lookahead(
-        RAdam(parameters, lr=lr, betas=(0.95, 0.999), eps=eps, weight_decay=weight_decay),
+        RAdam(
+            parameters,
+            lr=lr,
+            betas=(0.95, 0.999),
+            eps=eps,
+            weight_decay=weight_decay,
+            decoupled_weight_decay=decoupled,
+        ),
         k=k,
         alpha=alpha,
     )

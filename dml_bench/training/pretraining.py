@@ -9,6 +9,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from contextlib import suppress
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,23 @@ FORMAT = 5
 """Raised when a change of code changes the bits of a training."""
 
 
+LATER_SETTINGS: dict[str, Any] = {
+    "images.crop_from": 0,
+    "train.head_lr_factor": 1.0,
+    "train.layer_lr_decay": 1.0,
+    "train.head_epochs": 0,
+    "train.weight_decay_on": "all",
+    "train.clip_value": 0.0,
+    "train.clip_norm": 0.0,
+    "model.head.dropout": 0.0,
+    "optimizer.nesterov": False,
+    "optimizer.betas": [0.9, 0.999],
+    "sampler.drop_last": False,
+}
+"""Settings that came after the first caches of trained stages, as they are where they change
+nothing: a stage without them keeps its key, and caches of earlier versions are used."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Stage:
     """A training that gives a backbone its first weights. Its place in `cache_dir` is a digest of
@@ -59,7 +77,7 @@ class Stage:
     @property
     def key(self) -> str:
         """The first digits of a digest of all that decides the bits of the training."""
-        table = as_table(self.experiment)
+        table = without_later_settings(as_table(self.experiment))
         file = Path(self.experiment.model.weights).expanduser()
         facts = [
             FORMAT,
@@ -228,6 +246,19 @@ def stages(
         )
         for phase in phases
     }
+
+
+def without_later_settings(table: dict[str, Any]) -> dict[str, Any]:
+    """The table of an experiment without those of LATER_SETTINGS that are off."""
+    table = deepcopy(table)
+    for key, off in LATER_SETTINGS.items():
+        *sections, name = key.split(".")
+        section = table
+        for part in sections:
+            section = section.get(part) or {}
+        if name in section and section[name] == off:
+            del section[name]
+    return table
 
 
 def source_experiment(experiment: Experiment) -> Experiment:

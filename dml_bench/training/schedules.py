@@ -148,6 +148,29 @@ def one_cycle(
     return make
 
 
+@schedules.register(
+    "plateau",
+    summary="multiplied by a factor where P@1 on validation images no longer gets better",
+    source="ReduceLROnPlateau of torch, as Teh et al. 2020 (ProxyNCA++) use it",
+    needs_validation=True,
+)
+def plateau(
+    *,
+    factor: Annotated[float, between_open(0, 1)] = 0.1,
+    patience: Annotated[int, at_least(0)] = 4,
+) -> "Maker":
+    """`patience` measurements without a new best are borne; the next one lowers the rate. A best
+    is better than the last one by a ten-thousandth of it. Measured every `evaluate.every` epochs.
+    """
+
+    def make(optimizer: "Optimizer", steps: int) -> "LRScheduler":
+        from dml_bench.training.plateau import Plateau
+
+        return Plateau(optimizer, factor=factor, patience=patience)
+
+    return make
+
+
 def flat(optimizer: "Optimizer") -> "LRScheduler":
     """The rate stays as it is."""
     from torch.optim.lr_scheduler import LambdaLR

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import numpy as np
 import torch
@@ -23,6 +23,7 @@ from dml_bench.system import distributed
 from dml_bench.system.callbacks import Callback, EpochRecord
 from dml_bench.system.shapes import Float, Int, shaped
 from dml_bench.training.labels import TrainingLabels
+from dml_bench.training.plateau import FollowsValidation
 
 __all__ = ["TrainingState", "unit"]
 
@@ -55,6 +56,8 @@ class TrainingState:
     a GPU replays it."""
     frozen: dict[str, Tensor] = field(default_factory=dict)
     """Tensors that training must leave as they are, by name."""
+    backbone_learns: tuple[nn.Parameter, ...] = ()
+    """What learns of the backbone, after the epochs in which only the head does."""
     best: dict[str, Any] | None = None
     """The weights of the best epoch so far, where one is chosen; see `checkpoint`."""
     records: list[EpochRecord] = field(default_factory=list)
@@ -64,6 +67,21 @@ class TrainingState:
     def autocast(self) -> AbstractContextManager[Any]:
         """The context in which a network computes in the precision of the run."""
         return autocast(self.device, self.precision)
+
+    def begin_epoch(self, epoch: int) -> None:
+        """Training mode, and what learns in this epoch, counted from 1."""
+        self.embedder.train()
+        self.objective.train()
+        self.objective.batches_without_tuples = 0
+        learns = epoch > self.experiment.train.head_epochs
+        for parameter in self.backbone_learns:
+            parameter.requires_grad_(learns)
+
+    def end_epoch(self, record: EpochRecord) -> None:
+        """Tell a schedule that follows validation what came of the epoch."""
+        accuracy = record.get(f"valid_accuracy{self.phase.suffix}")
+        if isinstance(self.schedule, FollowsValidation) and accuracy is not None:
+            self.schedule.validated(cast(float, accuracy))
 
     def forward(
         self, inputs: Tensor, layer: str = "", inside: Callable[[Tensor], Tensor] | None = None

@@ -32,12 +32,14 @@ def test_the_smallest_experiment_is_a_name_a_loss_and_an_optimizer():
     experiment = load(SMALLEST)
     assert experiment.loss == Component("NTXent", {"temperature": 0.1, "distance": "cosine"})
     assert experiment.optimizer == Component(
-        "sgd", {"lr": 0.001, "momentum": 0.0, "weight_decay": 0.0}
+        "sgd", {"lr": 0.001, "momentum": 0.0, "weight_decay": 0.0, "nesterov": False}
     )
     assert experiment.miner == Component("none", {})
     assert experiment.data.dataset.name == "cub"
     assert experiment.model.backbone == Component("resnet18", {})
-    assert experiment.model.head == Component("linear", {"dim": 128})
+    assert experiment.model.head == Component(
+        "linear", {"dim": 128, "dropout": 0.0, "init": "torch"}
+    )
     assert experiment.pretrain is None
 
 
@@ -192,6 +194,12 @@ def test_a_probability_may_be_anything_from_0_to_1(probability):
             {"augment": {"random_crop_from": 200}},
             r"augment\.random_crop_from is 200, smaller than images\.size \(224\)",
         ),
+        (
+            {"images": {"crop_from": 200}},
+            r"images\.crop_from must be at least images\.size \(224\), with images\.fit = crop, got"
+            r" 200",
+        ),
+        ({"images": {"crop_from": 256, "fit": "squash"}}, r"images\.crop_from .* with squash"),
         ({"augment": {"random_crop_from": -1}}, r"augment\.random_crop_from is -1"),
         (
             {"augment": {"dihedral": 1.0, "geometry_probability": 0.5}},

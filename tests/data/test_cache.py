@@ -2,6 +2,7 @@
 and is never believed unread."""
 
 import errno
+import json
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -58,7 +59,7 @@ def cache_dir(tmp_path: Path) -> Path:
 
 def torchvision_view(view: View, image: Image.Image) -> np.ndarray:
     resize = v2.Resize(
-        [view.size] * 2 if view.fit == "squash" else view.size,
+        [view.size] * 2 if view.fit == "squash" else view.crop_from or view.size,
         InterpolationMode.BILINEAR,
         antialias=True,
     )
@@ -67,7 +68,15 @@ def torchvision_view(view: View, image: Image.Image) -> np.ndarray:
 
 
 @pytest.mark.parametrize(
-    "view", [View("crop", 24), View("squash", 24), View("shorter", 29), View("crop", 31)], ids=str
+    "view",
+    [
+        View("crop", 24),
+        View("squash", 24),
+        View("shorter", 29),
+        View("crop", 31),
+        View("crop", 24, crop_from=29),
+    ],
+    ids=str,
 )
 def test_the_pixels_are_those_of_torchvision(dataset, cache_dir, view):
     cache = opened(dataset, view, cache_dir)
@@ -95,6 +104,19 @@ def test_a_thin_image_has_torchvisions_centre_to_within_a_level(size):
     )
     assert ours.shape == (24, 24, 3)
     assert np.abs(ours - theirs).max() <= 1
+
+
+def test_a_crop_from_a_larger_image_has_a_cache_of_its_own_and_leaves_the_usual_one_its_key(
+    dataset, cache_dir
+):
+    usual, larger = (
+        opened(dataset, view, cache_dir).folder
+        for view in (View("crop", 24), View("crop", 24, crop_from=29))
+    )
+    keys = [json.loads((folder / "manifest.json").read_text())["key"] for folder in (usual, larger)]
+    assert keys[0].keys() == {"format", "dataset", "fit", "size", "pillow"}
+    assert keys[1] == keys[0] | {"crop_from": 29}
+    assert usual != larger
 
 
 @pytest.mark.parametrize(

@@ -171,3 +171,29 @@ def test_every_head_sits_on_the_features_of_a_backbone(name):
     )
     pixels = torch.randint(256, (2, 32, 32, 3), dtype=torch.uint8)
     assert embedder.eval().embed(pixels).shape == (2, embedder.dim)
+
+
+def test_layer_norm_gives_each_image_features_of_mean_0_and_deviation_1_before_they_are_projected():
+    network = head("layer_norm", dim=5)
+    rows = features()
+    standard = (rows - rows.mean(1, keepdim=True)) / rows.std(1, unbiased=False, keepdim=True)
+    projection = network[1]
+    expected = standard @ projection.weight.T + projection.bias
+    torch.testing.assert_close(network(rows), expected, rtol=1e-4, atol=1e-4)
+    assert [name for name, _ in network.named_parameters()] == ["1.weight", "1.bias"]
+
+
+@pytest.mark.parametrize("name", ["linear", "mlp"])
+def test_dropout_leaves_features_out_in_training_only(name):
+    network = head(name, dropout=0.5)
+    assert not torch.equal(network(features()), network(features()))
+    network.eval()
+    assert torch.equal(network(features()), network(features()))
+    names = head(name).state_dict().keys()
+    assert names == {"linear": {"weight", "bias"}}.get(name, names)
+
+
+def test_fan_out_starts_a_projection_with_the_deviation_of_its_outputs_and_no_bias():
+    network = head("linear", dim=2000, init="fan_out")
+    assert network.weight.std().item() == pytest.approx((2 / 2000) ** 0.5, rel=0.02)
+    assert not network.bias.any()

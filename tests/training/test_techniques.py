@@ -38,6 +38,19 @@ TECHNIQUES = {
     "ranger with flat cosine": ("optimizer={name='ranger', lr=0.001}", "schedule=flat_cosine"),
     "one cycle": ("schedule=one_cycle",),
     "cam head": ("model.head=cam",),
+    "parts that learn apart": (
+        "train.head_epochs=1",
+        "train.head_lr_factor=2",
+        "train.layer_lr_decay=0.7",
+        "train.weight_decay_on=kernels",
+        "train.clip_norm=0.5",
+        "optimizer.momentum=0.9",
+        "optimizer.nesterov=true",
+        "optimizer.weight_decay=0.01",
+        "data.valid_fraction=0.2",
+        "schedule=plateau",
+        "schedule.patience=0",
+    ),
 }
 FILES = ("weights", "objective", "embeddings", "neighbours")
 
