@@ -12,12 +12,12 @@ demo: install
 	$(BIN)/dml-bench run EPSHN_cosine_resnet18_sgd_aug --demo
 
 test: install
-	$(BIN)/python -m pytest --numprocesses=auto
+	$(BIN)/python -m pytest --forks
 
 # Also what takes minutes, with the lines that no test ran, and each skipped test with its reason.
 # `make test-all FLAGS=--require-all` fails where a test was skipped.
 test-all: wheel
-	$(BIN)/python -m pytest --numprocesses=auto --all --cov=dml_bench --cov-report=term $(FLAGS)
+	$(BIN)/python -m pytest --forks --all --cov=dml_bench --cov-report=term $(FLAGS)
 
 # The wheel as people install it: in an environment of its own with the pinned packages, used
 # outside this folder.

@@ -10,6 +10,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 import pytest
 from filelock import FileLock
+from forked_session import IN_FORK, ForkedSession
 
 from dml_bench.system.memory import collect_garbage_rarely
 
@@ -18,8 +19,16 @@ if TYPE_CHECKING:
 
 MadeOnce = Callable[[str, Callable[[Path], object]], Path]
 
-LONGEST = ("test_ray", "test_distributed", "test_fiftyone", "test_suite", "test_plugins")
-"""The files that take longest; the first also waits longest for others."""
+LONGEST = (
+    *("test_ray", "test_distributed", "test_fiftyone", "test_projection", "test_suite"),
+    *("test_statistics", "test_readback", "test_kinds_of_runs", "test_run", "test_techniques"),
+    *("test_export", "test_crash", "test_plugins", "test_explain", "test_report", "test_decide"),
+    *("test_sweeps", "test_cli", "test_plan", "test_os_errors", "test_camhead", "test_imports"),
+    *("test_golden", "test_indexes", "test_backbones", "test_pretraining", "test_schedules"),
+    *("test_api", "test_artifacts", "test_page", "test_wandb_mirror", "test_embedder"),
+)
+"""The files that take five seconds and more, in about this order, so that the others, which are
+run last, leave no process alone with a long one. The first also waits longest for others."""
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["DML_BENCH_CHECK_SHAPES"] = "1"  # of arrays and tensors, at every `shaped` function
@@ -35,6 +44,9 @@ signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup ignores it
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--forks", action="store_true", help="run the tests in as many processes as suit the cores"
+    )
     parser.addoption("--all", action="store_true", help="also run what takes minutes (`slow`)")
     parser.addoption(
         "--require-all", action="store_true", help="as --all, and fail where a test was skipped"
@@ -55,9 +67,8 @@ def pytest_collection() -> Iterator[None]:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Begin with the files that take longest, so that no process is left alone with one at the end;
-    and leave out what takes minutes, unless it is asked for, and what needs a GPU that is not
-    there."""
+    """Begin with the files that take longest; leave out what takes minutes, unless it is asked for,
+    and what needs a GPU that is not there."""
     places = {name: place for place, name in enumerate(LONGEST)}
     items.sort(key=lambda item: places.get(item.path.stem, len(places)))  # else as it was
     left_out = set() if all_are_asked_for(config) else {"slow"}
@@ -87,10 +98,15 @@ def pytest_configure(config: pytest.Config) -> None:
         config.option.reportchars += "s"
 
 
-@pytest.hookimpl(optionalhook=True)
-def pytest_xdist_auto_num_workers() -> int:
-    """One process per core, and one more: some wait for a program or a page that they started."""
-    return len(os.sched_getaffinity(0)) + 1 if hasattr(os, "sched_getaffinity") else 2
+def pytest_runtestloop(session: pytest.Session) -> bool | None:
+    """With `--forks`, one process per core, and one more: some wait for a program or a page that
+    they started."""
+    options = session.config.option
+    if not options.forks or options.collectonly or session.testsfailed:
+        return None
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
+    ForkedSession(session, cores + 1).run()
+    return True
 
 
 @pytest.hookimpl(trylast=True)
@@ -119,7 +135,7 @@ def runs_wait_for_no_disk_and_time_few_images() -> Iterator[None]:
 def of_all_workers(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder that all processes of one session of tests share."""
     base = tmp_path_factory.getbasetemp()
-    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "shared"
+    folder = (base.parent if IN_FORK in os.environ else base) / "shared"
     folder.mkdir(exist_ok=True)
     return folder
 

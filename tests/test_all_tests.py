@@ -1,4 +1,5 @@
-"""`make test-all` ends with each test that was skipped and why, and can ask that there is none."""
+"""A session of tests: `make test` divides it among forked processes, and `make test-all` ends with
+each test that was skipped and why, and can ask that there is none."""
 
 from pathlib import Path
 
@@ -19,19 +20,97 @@ def test_of_nothing():
 def test_of_minutes():
     pass
 """
+SHARES = """
+import os
+import pytest
+
+@pytest.fixture(scope="module")
+def made():
+    with open("made.txt", "a") as file:
+        file.write(f"{__name__} {os.getpid()} {os.getppid()}\\n")
+    yield os.getpid()
+    with open("made.txt", "a") as file:
+        file.write(f"{__name__} {os.getpid()} removed\\n")
+
+@pytest.fixture(scope="session")
+def kept():
+    yield
+    assert os.path.exists("no such file"), "seen at the very end"
+
+@pytest.mark.parametrize("number", range(9))
+def test_of_what_is_shared(made, number):
+    assert made == os.getpid()
+"""
+FAILS = """
+import os
+import signal
+
+def test_that_prints_and_fails():
+    print("printed by a test")
+    assert [1, 2] == [1, 3]
+
+def test_that_ends_its_process():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+def test_after_it():
+    pass
+"""
 
 
+def session(folder: Path, *options: str, **files: str) -> tuple[int, str]:
+    """Exit code and words of a session of these files of tests, under the conftest of all."""
+    conftest = Path(__file__).with_name("conftest.py").read_text(encoding="utf-8")
+    (folder / "conftest.py").write_text(conftest, encoding="utf-8")
+    for name, text in files.items():
+        (folder / f"{name}.py").write_text(text)
+    (folder / "pytest.ini").write_text("[pytest]\nmarkers = slow: takes minutes\n")
+    arguments = ["-q", "-p", "no:cacheprovider", *options]
+    running = ForkedProgram(lambda: int(pytest.main(arguments)), folder=folder)
+    printed, errors = running.communicate(timeout=60)
+    return running.returncode, printed + errors
+
+
+@pytest.mark.parametrize("forks", [(), ("--forks",)])
 @pytest.mark.parametrize(
     ("option", "passed", "code"), [("", 1, 0), ("--all", 2, 0), ("--require-all", 2, 1)]
 )
-def test_skipped_tests_are_listed_and_may_be_a_failure(tmp_path, option, passed, code):
-    conftest = Path(__file__).with_name("conftest.py").read_text(encoding="utf-8")
-    (tmp_path / "conftest.py").write_text(conftest, encoding="utf-8")
-    (tmp_path / "test_it.py").write_text(SKIPS)
-    (tmp_path / "pytest.ini").write_text("[pytest]\nmarkers = slow: takes minutes\n")
-    options = ["-q", "-p", "no:cacheprovider", *option.split()]
-    running = ForkedProgram(lambda: int(pytest.main(options)), folder=tmp_path)
-    printed, errors = running.communicate(timeout=60)
-    assert running.returncode == code, printed + errors
+def test_skipped_tests_are_listed_and_may_be_a_failure(tmp_path, option, passed, code, forks):
+    ended, printed = session(tmp_path, *forks, *option.split(), test_it=SKIPS)
+    assert ended == code, printed
     assert f"{passed} passed, 1 skipped" in printed
     assert ("no such machine here" in printed) is bool(option)
+
+
+def test_the_tests_of_a_file_share_what_one_forked_process_made_and_removes(tmp_path):
+    names = [f"test_{letter}" for letter in "abcdef"]
+    ended, printed = session(tmp_path, "--forks", **dict.fromkeys(names, SHARES))
+    assert ended == 0, printed
+    assert "54 passed" in printed
+    lines = [line.split() for line in (tmp_path / "made.txt").read_text().splitlines()]
+    made = {name: process for name, process, parent in lines if parent != "removed"}
+    removed = {name: process for name, process, parent in lines if parent == "removed"}
+    assert (len(lines), set(made), removed) == (12, set(names), made)
+    assert len(set(made.values())) > 1
+
+
+def test_a_test_that_ends_its_process_has_failed_and_the_others_are_run(tmp_path):
+    ended, printed = session(tmp_path, "--forks", test_a=FAILS, test_b=SHARES)
+    assert ended == 1, printed
+    assert "2 failed, 10 passed" in printed
+    assert "printed by a test" in printed
+    assert "assert [1, 2] == [1, 3]" in printed
+    assert "its process ended with exit code -9 while this test ran" in printed
+
+
+def test_what_goes_wrong_when_all_tests_of_a_process_have_ended_is_an_error(tmp_path):
+    file = SHARES.replace("(made, number)", "(made, number, kept)")
+    ended, printed = session(tmp_path, "--forks", test_a=file, test_b=file)
+    assert ended == 1, printed
+    assert "18 passed" in printed and ("1 error" in printed or "2 errors" in printed)
+    assert printed.count("seen at the very end") >= 1
+
+
+def test_a_session_ends_at_the_first_failure_where_that_is_asked_for(tmp_path):
+    ended, printed = session(tmp_path, "--forks", "-x", test_a=FAILS)
+    assert ended == 1, printed
+    assert "1 failed in" in printed

@@ -150,7 +150,7 @@ def test_the_table_of_runs_has_configuration_and_metrics_as_columns(at_desk):
     assert list(table["precision_at_1_macro_limited"]) == limited
 
 
-def test_the_table_of_runs_warns_of_what_it_leaves_out(at_desk, tmp_path, caplog):
+def test_the_table_of_runs_warns_of_what_it_leaves_out(at_desk, tmp_path, capsys):
     folder = Path("runs/EPSHN_cosine_resnet18_sgd_aug/cub/seed-42")
     broken = tmp_path / "runs" / "a" / "cub" / "seed-42"
     broken.mkdir(parents=True)
@@ -158,7 +158,7 @@ def test_the_table_of_runs_warns_of_what_it_leaves_out(at_desk, tmp_path, caplog
         (broken / file).write_bytes((folder / file).read_bytes())
     with pytest.raises(ValueError, match="holds no finished run"):
         db.load_runs(tmp_path)
-    assert "is not finished" in caplog.text
+    assert "is not finished" in capsys.readouterr().err
 
 
 def test_a_comparison_prints_as_the_command_shows_it(at_desk, monkeypatch, capsys):
