@@ -1,12 +1,10 @@
-"""Mining and losses over pairs and triplets as matrices of a whole batch, for a GPU that is never
-waited for.
+"""Losses over pairs and triplets as matrices of a whole batch, for a GPU that is never waited for.
 
-A list of pairs is as long as the numbers on the device say, so making one stops the host until the
-device has done all that it was asked, and stops the device until the host goes on. Here pairs are
-(batch, batch) counts and triplets (batch, batch, batch), of sizes that are known before. What comes
-out is what pytorch-metric-learning's miners and losses make of lists, up to rounding.
+What comes out is what pytorch-metric-learning's losses make of lists, up to rounding. Why there are
+no lists is said in `dense_miners`.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -14,59 +12,33 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from dml_bench.losses.dense_miners import LEAST, MINERS, MinedCounts, mine
 from dml_bench.losses.sample_weights import ByImage
 
-__all__ = ["MinedCounts", "dense_loss", "is_dense", "mine"]
+__all__ = ["dense_loss", "is_dense"]
 
-LEAST = torch.finfo(torch.float32).min
 MOST_NT_XENT = 87.33654
 """The loss of a positive pair of probability 0: minus the logarithm of the smallest float32."""
 
 
-class MinedCounts(NamedTuple):
-    """What a miner found in a batch: how often each pair, or triplet, counts."""
+class Batch(NamedTuple):
+    """What a loss looks at."""
 
-    positives: Tensor
-    """(batch, batch) float32: by anchor and positive."""
-    negatives: Tensor
-    """(batch, batch) float32: by anchor and negative."""
-    triplets: Tensor | None = None
-    """(batch, batch, batch) float32: by anchor, positive and negative, of a miner that finds
-    triplets; else all that the pairs make."""
-
-    def is_empty(self) -> Tensor:
-        """() whether nothing was found, or but one pair or triplet."""
-        if self.triplets is not None:
-            return self.triplets.sum() <= 1
-        return (self.positives.sum() <= 1) & (self.negatives.sum() <= 1)
-
-    def as_triplets(self) -> Tensor:
-        """(batch, batch, batch)"""
-        if self.triplets is not None:
-            return self.triplets
-        return self.positives[:, :, None] * self.negatives[:, None, :]
+    embeddings: Tensor
+    """(batch, dim)"""
+    labels: Tensor
+    """(batch)"""
+    distance: Tensor
+    """(batch, batch) as the loss measures it: distances, or similarities."""
 
 
-Miner = Callable[[Any, Tensor, Tensor, Tensor], MinedCounts]
-"""(miner, embeddings, (batch, batch) positives, (batch, batch) negatives) -> what it finds."""
-Loss = Callable[[Any, Tensor, Tensor, MinedCounts], Tensor]
-"""(loss, (batch) labels, (batch, batch) of its distance, what was mined) -> scalar."""
+Loss = Callable[[Any, "Batch", MinedCounts], Tensor]
+"""(loss, batch, what was mined) -> scalar."""
 
 
 def is_dense(loss: nn.Module, miner: nn.Module | None) -> bool:
     """Whether both can do without lists."""
     return type(loss).__name__ in LOSSES and (miner is None or type(miner).__name__ in MINERS)
-
-
-def mine(miner: nn.Module | None, embeddings: Tensor, labels: Tensor) -> MinedCounts:
-    """(batch, dim), (batch) -> what the miner finds; without one, all pairs."""
-    same = labels[:, None] == labels
-    itself = torch.eye(len(labels), dtype=torch.bool, device=labels.device)
-    positives, negatives = same & ~itself, ~same
-    if miner is None:
-        return MinedCounts(positives.float(), negatives.float())
-    with torch.no_grad():
-        return MINERS[type(miner).__name__](miner, embeddings, positives, negatives)
 
 
 def dense_loss(
@@ -75,213 +47,13 @@ def dense_loss(
     """(batch, dim), (batch) -> the loss, and () whether the miner found nothing, so that the loss
     is 0."""
     mined = mine(miner, embeddings, labels)
-    value = LOSSES[type(loss).__name__](loss, labels, loss.distance(embeddings), mined)
+    batch = Batch(embeddings, labels, loss.distance(embeddings))
+    value = LOSSES[type(loss).__name__](loss, batch, mined)
     if miner is None:
         return value, 0
     empty = mined.is_empty()
     # A zero with a graph behind it. What is left out is finite, so its gradient is 0 and not nan.
     return torch.where(empty, embeddings.sum() * 0, value), empty
-
-
-# Miners.
-
-
-def easy_hard(miner: Any, embeddings: Tensor, positives: Tensor, negatives: Tensor) -> MinedCounts:
-    """One positive and one negative of each anchor that has both, each by its strategy: `easy`,
-    `hard`, or `semihard`, the hardest with the negative farther than the positive."""
-    distance = miner.distance(embeddings)
-    closeness = distance if miner.distance.is_inverted else -distance
-    near, far = within(distance, miner.allowed_pos_range), within(distance, miner.allowed_neg_range)
-    of_positives, of_negatives = miner.pos_strategy, miner.neg_strategy
-    if of_positives == "semihard":
-        chosen = extreme(closeness, negatives & far, highest=of_negatives == "hard")
-        nearer = closeness > chosen.closeness[:, None]
-        positive = extreme(closeness, positives & near & nearer, highest=False)
-        return both(positive, chosen)
-    if of_positives == "all":
-        if of_negatives == "all":
-            return MinedCounts(positives.float(), negatives.float())
-        chosen = extreme(closeness, negatives & far, highest=of_negatives == "hard")
-        return MinedCounts(positives.float(), chosen.counts)
-    positive = extreme(closeness, positives & near, highest=of_positives == "easy")
-    if of_negatives == "all":
-        return MinedCounts(positive.counts, negatives.float())
-    if of_negatives == "semihard":
-        far = far & (closeness < positive.closeness[:, None])
-    return both(positive, extreme(closeness, negatives & far, highest=of_negatives != "easy"))
-
-
-class Chosen(NamedTuple):
-    """Of each anchor one other image."""
-
-    closeness: Tensor
-    """(batch)"""
-    counts: Tensor
-    """(batch, batch) 1 for the one that was chosen, else 0."""
-    there: Tensor
-    """(batch) whether there was one to be chosen."""
-
-
-def extreme(closeness: Tensor, allowed: Tensor, *, highest: bool) -> Chosen:
-    """The nearest that is allowed, or the farthest."""
-    if highest:
-        values, places = closeness.masked_fill(~allowed, LEAST).max(dim=1)
-    else:
-        values, places = closeness.masked_fill(~allowed, -LEAST).min(dim=1)
-    there = allowed.any(dim=1)
-    columns = torch.arange(len(closeness), device=closeness.device)
-    counts = (columns == places[:, None]) & there[:, None]
-    return Chosen(values, counts.float(), there)
-
-
-def both(positive: Chosen, negative: Chosen) -> MinedCounts:
-    """Of the anchors that have a positive and a negative."""
-    there = (positive.there & negative.there).float()[:, None]
-    return MinedCounts(positive.counts * there, negative.counts * there)
-
-
-def within(distance: Tensor, limits: tuple[float, float] | None) -> Tensor:
-    """(batch, batch) whether a distance is in a range; all are where there is none."""
-    if limits is None:
-        return torch.ones_like(distance, dtype=torch.bool)
-    return (distance >= limits[0]) & (distance <= limits[1])
-
-
-def triplet_margin_miner(
-    miner: Any, embeddings: Tensor, positives: Tensor, negatives: Tensor
-) -> MinedCounts:
-    """Triplets by whether, and how, they violate a margin."""
-    distance = miner.distance(embeddings)
-    margin = miner.distance.margin(distance[:, None, :], distance[:, :, None])
-    violates = margin <= miner.margin
-    wanted = {
-        "all": violates,
-        "easy": ~violates,
-        "hard": violates & (margin <= 0),
-        "semihard": violates & (margin > 0),
-    }[miner.type_of_triplets]
-    return of_triplets(wanted & positives[:, :, None] & negatives[:, None, :])
-
-
-def of_triplets(triplets: Tensor) -> MinedCounts:
-    """(batch, batch, batch) which there are."""
-    counts = triplets.float()
-    return MinedCounts(counts.sum(dim=2), counts.sum(dim=1), counts)
-
-
-def angular_miner(
-    miner: Any, embeddings: Tensor, positives: Tensor, negatives: Tensor
-) -> MinedCounts:
-    """Triplets whose angle at the negative exceeds a bound."""
-    centres = (embeddings[:, None] + embeddings).flatten(0, 1) / 2
-    exactly = "donot_use_mm_for_euclid_dist"
-    pairs = torch.cdist(embeddings, embeddings, compute_mode=exactly)
-    to_centres = torch.cdist(centres, embeddings, compute_mode=exactly)
-    to_centres = to_centres.view(len(embeddings), len(embeddings), len(embeddings))
-    angles = torch.atan(pairs[:, :, None] / (2 * to_centres))
-    return of_triplets((angles > miner.angle) & positives[:, :, None] & negatives[:, None, :])
-
-
-def multi_similarity_miner(
-    miner: Any, embeddings: Tensor, positives: Tensor, negatives: Tensor
-) -> MinedCounts:
-    """Positives farther than the nearest negative and negatives nearer than the farthest positive,
-    give or take epsilon."""
-    distance = miner.distance(embeddings)
-    closeness = distance if miner.distance.is_inverted else -distance
-    nearest = extreme(closeness, negatives, highest=True).closeness[:, None]
-    farthest = extreme(closeness, positives, highest=False).closeness[:, None]
-    return MinedCounts(
-        (positives & (closeness - miner.epsilon < nearest)).float(),
-        (negatives & (closeness + miner.epsilon > farthest)).float(),
-    )
-
-
-def pair_margin_miner(
-    miner: Any, embeddings: Tensor, positives: Tensor, negatives: Tensor
-) -> MinedCounts:
-    """Positives farther than one margin, negatives nearer than another."""
-    distance = miner.distance(embeddings)
-    margin = miner.distance.margin
-    return MinedCounts(
-        (positives & (margin(distance, miner.pos_margin) > 0)).float(),
-        (negatives & (margin(miner.neg_margin, distance) > 0)).float(),
-    )
-
-
-def hard_aware(miner: Any, embeddings: Tensor, positives: Tensor, negatives: Tensor) -> MinedCounts:
-    """The hardest part of all positive and of all negative pairs."""
-    distance = miner.distance(embeddings)
-    closeness = distance if miner.distance.is_inverted else -distance
-    return MinedCounts(
-        first_part(-closeness, positives, miner.filter_percentage),
-        first_part(closeness, negatives, miner.filter_percentage),
-    )
-
-
-def first_part(hardness: Tensor, pairs: Tensor, part: float) -> Tensor:
-    """(batch, batch) which of the pairs are among this part of them, the hardest first."""
-    order = hardness.masked_fill(~pairs, LEAST).flatten().argsort(descending=True)
-    rank = torch.empty_like(order)
-    rank[order] = torch.arange(len(order), device=order.device)
-    kept = (pairs.sum().double() * part).ceil()
-    return (rank < kept).view_as(pairs).float()
-
-
-def uniform_histogram(
-    miner: Any, embeddings: Tensor, positives: Tensor, negatives: Tensor
-) -> MinedCounts:
-    """From each bin of distances that is not empty so many pairs, with replacement."""
-    distance = miner.distance(embeddings).flatten()
-
-    def drawn(pairs: Tensor, per_bin: int) -> Tensor:
-        wanted = pairs.flatten()
-        least = distance.masked_fill(~wanted, -LEAST).min()
-        most = distance.masked_fill(~wanted, LEAST).max()
-        bins = ((distance - least) / (most - least) * miner.num_bins).long()
-        bins = bins.clamp(0, miner.num_bins - 1).masked_fill(~wanted, miner.num_bins)
-        bins, order = bins.sort()
-        every = torch.arange(miner.num_bins, device=bins.device)
-        first, end = torch.searchsorted(bins, every), torch.searchsorted(bins, every, right=True)
-        chance = torch.rand(miner.num_bins, per_bin, device=bins.device)
-        places = first[:, None] + (chance * (end - first)[:, None]).long()
-        counted = (end > first)[:, None].expand_as(places).float()
-        pairs_of_places = order[places.clamp_max(len(order) - 1)].flatten()
-        counts = torch.zeros_like(distance).index_add_(0, pairs_of_places, counted.flatten())
-        return counts.view_as(pairs)
-
-    return MinedCounts(drawn(positives, miner.pos_per_bin), drawn(negatives, miner.neg_per_bin))
-
-
-def distance_weighted(
-    miner: Any, embeddings: Tensor, positives: Tensor, negatives: Tensor
-) -> MinedCounts:
-    """For each positive pair a negative of its anchor, drawn evenly over distances."""
-    distances, eligible = miner.eligible(embeddings, negatives)
-    weights = miner.log_weights(distances, embeddings.shape[1]).masked_fill(~eligible, LEAST)
-    # The largest of logarithms of weights plus Gumbel noise is drawn by these weights.
-    noise = -torch.empty(len(weights), *weights.shape, device=weights.device).exponential_().log()
-    chosen = (weights[:, None] + noise).argmax(dim=2)
-    columns = torch.arange(len(weights), device=weights.device)
-    there = positives & eligible.any(dim=1)[:, None]
-    return of_triplets((columns == chosen[:, :, None]) & there[:, :, None])
-
-
-MINERS: dict[str, Miner] = {
-    "AngularMiner": angular_miner,
-    "BatchEasyHardMiner": easy_hard,
-    "BatchHardMiner": easy_hard,
-    "DistanceWeighted": distance_weighted,
-    "HDCMiner": hard_aware,
-    "MultiSimilarityMiner": multi_similarity_miner,
-    "PairMarginMiner": pair_margin_miner,
-    "TripletMarginMiner": triplet_margin_miner,
-    "UniformHistogramMiner": uniform_histogram,
-}
-"""By the class of a miner."""
-
-
-# Losses.
 
 
 def mean(reducer: nn.Module, values: Tensor, counts: Tensor) -> Tensor:
@@ -311,25 +83,27 @@ def log_sum_exp(values: Tensor, counts: Tensor) -> Tensor:
     return counted.logsumexp(dim=1, keepdim=True)
 
 
-def nt_xent(loss: Any, labels: Tensor, distance: Tensor, mined: MinedCounts) -> Tensor:
+def nt_xent(loss: Any, batch: Batch, mined: MinedCounts) -> Tensor:
     """Cross-entropy of each positive pair against the negatives of its anchor."""
-    similarity = distance if loss.distance.is_inverted else -distance
+    similarity = batch.distance if loss.distance.is_inverted else -batch.distance
     similarity = similarity / loss.temperature
     values = functional.softplus(log_sum_exp(similarity, mined.negatives) - similarity)
     return mean(loss.reducer, values.clamp_max(MOST_NT_XENT), mined.positives)
 
 
-def tuplet_margin(loss: Any, labels: Tensor, distance: Tensor, mined: MinedCounts) -> Tensor:
+def tuplet_margin(loss: Any, batch: Batch, mined: MinedCounts) -> Tensor:
     """Softmax of the angle of each positive pair, less a slack, against the anchor's negatives."""
-    positive = loss.scale * torch.cos(torch.acos(distance) - loss.margin)
-    values = functional.softplus(log_sum_exp(loss.scale * distance, mined.negatives) - positive)
+    positive = loss.scale * torch.cos(torch.acos(batch.distance) - loss.margin)
+    values = functional.softplus(
+        log_sum_exp(loss.scale * batch.distance, mined.negatives) - positive
+    )
     return mean(loss.reducer, values, mined.positives)
 
 
-def sup_con(loss: Any, labels: Tensor, distance: Tensor, mined: MinedCounts) -> Tensor:
+def sup_con(loss: Any, batch: Batch, mined: MinedCounts) -> Tensor:
     """Mean over an anchor's positives of their log probability among all others."""
     positives, negatives = (mined.positives > 0).float(), (mined.negatives > 0).float()
-    logits = distance / loss.temperature
+    logits = batch.distance / loss.temperature
     log_probability = logits - log_sum_exp(logits, positives + negatives)
     of_positives = (positives * log_probability.clamp_min(LEAST)).sum(dim=1)
     values = -of_positives / positives.sum(dim=1).clamp_min(1)
@@ -337,28 +111,28 @@ def sup_con(loss: Any, labels: Tensor, distance: Tensor, mined: MinedCounts) -> 
     return mean(loss.reducer, values, torch.ones_like(values) * enough)
 
 
-def contrastive(loss: Any, labels: Tensor, distance: Tensor, mined: MinedCounts) -> Tensor:
+def contrastive(loss: Any, batch: Batch, mined: MinedCounts) -> Tensor:
     """Positive pairs closer than one margin, negative pairs farther than another."""
     margin, reducers = loss.distance.margin, loss.reducer.reducers
-    near = functional.relu(margin(distance, loss.pos_margin))
-    far = functional.relu(margin(loss.neg_margin, distance))
+    near = functional.relu(margin(batch.distance, loss.pos_margin))
+    far = functional.relu(margin(loss.neg_margin, batch.distance))
     return mean(reducers["pos_loss"], near, mined.positives) + mean(
         reducers["neg_loss"], far, mined.negatives
     )
 
 
-def triplet_margin(loss: Any, labels: Tensor, distance: Tensor, mined: MinedCounts) -> Tensor:
+def triplet_margin(loss: Any, batch: Batch, mined: MinedCounts) -> Tensor:
     """Each positive closer to its anchor than each negative, by a margin."""
-    to_negative = distance[:, None, :]
+    to_negative = batch.distance[:, None, :]
     if loss.swap:
         nearer = torch.maximum if loss.distance.is_inverted else torch.minimum
-        to_negative = nearer(to_negative, distance[None])
-    violation = loss.distance.margin(distance[:, :, None], to_negative) + loss.margin
+        to_negative = nearer(to_negative, batch.distance[None])
+    violation = loss.distance.margin(batch.distance[:, :, None], to_negative) + loss.margin
     activation = functional.softplus if loss.smooth_loss else functional.relu
     return mean(loss.reducer, activation(violation), mined.as_triplets())
 
 
-def margin_based(loss: Any, labels: Tensor, distance: Tensor, mined: MinedCounts) -> Tensor:
+def margin_based(loss: Any, batch: Batch, mined: MinedCounts) -> Tensor:
     """Pairs of triplets on their side of a learned boundary, by a margin."""
     if mined.triplets is None:
         positives = mined.positives * mined.negatives.sum(dim=1, keepdim=True)
@@ -366,11 +140,11 @@ def margin_based(loss: Any, labels: Tensor, distance: Tensor, mined: MinedCounts
     else:
         positives, negatives = mined.positives, mined.negatives
     per_class = len(loss.beta) > 1
-    beta = loss.beta[labels][:, None] if per_class else loss.beta
+    beta = loss.beta[batch.labels][:, None] if per_class else loss.beta
     margin, reducer = loss.distance.margin, loss.reducer.reducers["margin_loss"]
     weights = reducer.weights if isinstance(reducer, ByImage) else None
-    near = functional.relu(margin(distance, beta) + loss.margin)
-    far = functional.relu(margin(beta, distance) + loss.margin)
+    near = functional.relu(margin(batch.distance, beta) + loss.margin)
+    far = functional.relu(margin(beta, batch.distance) + loss.margin)
     divisor = (positives * (near > 0)).sum() + (negatives * (far > 0)).sum()
     summed = (positives * near + negatives * far).sum(dim=1)
     price = loss.beta.sum() * loss.nu
@@ -383,18 +157,18 @@ def margin_based(loss: Any, labels: Tensor, distance: Tensor, mined: MinedCounts
     return summed.sum() / divisor.clamp_min(1) * (divisor > 0) + price * any_triplet
 
 
-def of_masks(loss: Any, labels: Tensor, distance: Tensor, mined: MinedCounts) -> Tensor:
+def of_masks(loss: Any, batch: Batch, mined: MinedCounts) -> Tensor:
     """A loss that pytorch-metric-learning computes from masks."""
     positives, negatives = (mined.positives > 0).float(), (mined.negatives > 0).float()
-    values = loss._compute_loss(distance, positives, negatives)["loss"]["losses"].flatten()
+    values = loss._compute_loss(batch.distance, positives, negatives)["loss"]["losses"].flatten()
     return mean(loss.reducer, values, torch.ones_like(values))
 
 
-def circle(loss: Any, labels: Tensor, distance: Tensor, mined: MinedCounts) -> Tensor:
+def circle(loss: Any, batch: Batch, mined: MinedCounts) -> Tensor:
     """Pairs weighted by how far their cosine is from its optimum."""
-    known = distance.detach()
-    near = -loss.gamma * functional.relu(loss.op - known) * (distance - loss.delta_p)
-    far = loss.gamma * functional.relu(known - loss.on) * (distance - loss.delta_n)
+    known = batch.distance.detach()
+    near = -loss.gamma * functional.relu(loss.op - known) * (batch.distance - loss.delta_p)
+    far = loss.gamma * functional.relu(known - loss.on) * (batch.distance - loss.delta_n)
     positives, negatives = (mined.positives > 0).float(), (mined.negatives > 0).float()
     there = ((positives.sum(dim=1) > 0) & (negatives.sum(dim=1) > 0))[:, None]
     exponent = (log_sum_exp(near, positives) + log_sum_exp(far, negatives)).masked_fill(~there, 0)
@@ -402,13 +176,90 @@ def circle(loss: Any, labels: Tensor, distance: Tensor, mined: MinedCounts) -> T
     return mean(loss.reducer, values, torch.ones_like(values))
 
 
+def angular(loss: Any, batch: Batch, mined: MinedCounts) -> Tensor:
+    """Angle at the negative of the triangle with each positive pair below a bound."""
+    tangent = math.tan(float(loss.alpha)) ** 2
+    unit = loss.distance.normalize(batch.embeddings)
+    products = unit @ batch.embeddings.T
+    by_negative = 4 * tangent * (products[:, None, :] + products[None, :, :])
+    are_negatives = (mined.negatives > 0)[:, None, :]
+    highest = by_negative.masked_fill(~are_negatives, LEAST).logsumexp(dim=2)
+    values = functional.softplus(highest - 2 * (1 + tangent) * (unit @ unit.T))
+    return mean(loss.reducer, values, mined.positives)
+
+
+def fast_ap(loss: Any, batch: Batch, mined: MinedCounts) -> Tensor:
+    """1 - average precision, from soft histograms of distances."""
+    most = 2**loss.distance.power
+    middles = torch.linspace(0, most, loss.num_edges, device=batch.distance.device)
+    pulse = functional.relu(
+        1 - (batch.distance - middles[:, None, None]).abs() / (most / loss.num_bins)
+    )
+    of_positives = (pulse * mined.positives).sum(dim=2).T
+    of_negatives = (pulse * mined.negatives).sum(dim=2).T
+    products = of_positives * of_positives.cumsum(dim=1)
+    totals = (of_positives + of_negatives).cumsum(dim=1)
+    is_there = (products > 0) & (totals > 0)
+    precision = products.where(is_there, 0) / totals.where(is_there, 1)
+    positives = mined.positives.sum(dim=1)
+    values = 1 - precision.sum(dim=1) / positives.clamp_min(1)
+    return mean(loss.reducer, values, (positives > 0).float() * is_there.any())
+
+
+def n_pairs(loss: Any, batch: Batch, mined: MinedCounts) -> Tensor:
+    """Softmax of the first positive pair of each class against the positives of the others."""
+    same = batch.labels[:, None] == batch.labels
+    columns = torch.arange(len(same), device=same.device)
+    is_first = (mined.positives.sum(dim=1) > 0) & ~same.tril(-1).any(dim=1)
+    positive = torch.where(mined.positives > 0, columns, len(same)).amin(dim=1)
+    chosen = (columns == positive[:, None]).float()
+    logits = (batch.distance @ chosen.T).masked_fill(~is_first, LEAST)
+    values = logits.logsumexp(dim=1) - logits.diagonal()
+    reducers = loss.reducer.reducers
+    price = loss.embedding_regularization_loss(batch.embeddings)["losses"]
+    return mean(reducers["loss"], values.where(is_first, 0), is_first.float()) + price
+
+
+def pnp(loss: Any, batch: Batch, mined: MinedCounts) -> Tensor:
+    """Number of negatives ranked before each positive, from sigmoids of similarity differences."""
+    differences = batch.distance[:, None, :] - batch.distance[:, :, None]
+    before = (loss.sigmoid(differences, temp=loss.anneal) * mined.negatives).sum(dim=2)
+    if loss.variant == "Ds":
+        before = torch.log(1 + before)
+    elif loss.variant == "Iu":
+        before = (1 + before) * torch.log(1 + before)
+    of_anchor = mined.positives.sum(dim=1)
+    summed = (before * mined.positives).sum(dim=1) + before.diagonal()  # itself among them
+    values, has_positives = summed / (of_anchor + 1), (of_anchor > 0).float()
+    return (values * has_positives).sum() / has_positives.sum().clamp_min(1)
+
+
+def ranked_list(loss: Any, batch: Batch, mined: MinedCounts) -> Tensor:
+    """Positives within one ball around each anchor, negatives beyond a wider one."""
+    bound, few = loss.alpha - loss.margin, 1e-5
+    distance = batch.distance * (1 - torch.eye(len(batch.distance), device=batch.distance.device))
+    far = (mined.positives > 0) & (distance > bound) & (distance > 0)
+    near = (mined.negatives > 0) & (distance < loss.alpha) & (distance > 0)
+    of_positives = torch.exp(loss.Tp * (distance - bound)).where(far, 0)
+    of_negatives = torch.exp(loss.Tn * (loss.alpha - distance)).where(near, 0)
+    attracted = (of_positives * (distance - bound)).sum(dim=1) / (of_positives + few).sum(dim=1)
+    repelled = (of_negatives * (loss.alpha - distance)).sum(dim=1) / (of_negatives + few).sum(dim=1)
+    values = (1 - loss.imbalance) * attracted + loss.imbalance * repelled
+    return mean(loss.reducer, values, torch.ones_like(values))
+
+
 LOSSES: dict[str, Loss] = {
+    "AngularLoss": angular,
     "CircleLoss": circle,
     "ContrastiveLoss": contrastive,
+    "FastAPLoss": fast_ap,
     "GeneralizedLiftedStructureLoss": of_masks,
     "MarginLoss": margin_based,
     "MultiSimilarityLoss": of_masks,
+    "NPairsLoss": n_pairs,
     "NTXentLoss": nt_xent,
+    "PNPLoss": pnp,
+    "RankedListLoss": ranked_list,
     "SignalToNoiseRatioContrastiveLoss": contrastive,
     "SupConLoss": sup_con,
     "TripletMarginLoss": triplet_margin,

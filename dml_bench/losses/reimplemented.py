@@ -243,18 +243,30 @@ class CentroidTriplet(nn.Module):
 
     def forward(self, embeddings: Tensor, labels: Tensor, mined: Mined = None) -> Tensor:
         """(batch, dim) embeddings and (batch) labels -> the loss of the batch."""
-        member = (labels[:, None] == labels.unique()).to(embeddings.dtype)
+        member = members(labels).to(embeddings.dtype)
         sizes, sums = member.sum(dim=0), member.T @ embeddings
         others = (member @ sizes - 1)[:, None]
         positive = (member @ sums - embeddings) / others.clamp_min(1)
         to_positive = (embeddings - positive).square().sum(dim=1)
-        to_negative = (embeddings[:, None] - sums / sizes[:, None]).square().sum(dim=2)
+        centroids = sums / sizes[:, None].clamp_min(1)
+        to_negative = (embeddings[:, None] - centroids).square().sum(dim=2)
         violation = (
             functional.relu(to_positive[:, None] - to_negative + self.margin)
             * (1 - member)
+            * (sizes > 0)
             * (others > 0)
         )
         return violation.sum() / (violation > 0).sum().clamp_min(1)
+
+
+def members(labels: Tensor) -> Tensor:
+    """(batch) labels -> (batch, classes) bool: who is of which class. On a GPU, which would be
+    waited for to say how many classes there are, there is a column for each image, and it is empty
+    where an image before it is of the same class."""
+    if labels.device.type == "cpu":
+        return labels[:, None] == labels.unique()
+    same = labels[:, None] == labels
+    return same & ~same.tril(-1).any(dim=1)
 
 
 class SmoothAP(nn.Module):

@@ -8,13 +8,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from dml_bench.losses import dense
-from dml_bench.losses.dense import dense_loss, is_dense, mine
+from dml_bench.losses.dense import dense_loss, is_dense
+from dml_bench.losses.dense_miners import mine
 from dml_bench.losses.objective import Objective
+from dml_bench.losses.reimplemented import CentroidTriplet
 from dml_bench.losses.sample_weights import weigh, weighing
 from dml_bench.registry import losses, miners
 
 TAKE_A_MINER = [entry.name for entry in losses if entry.facts["takes_miner"]]
+DENSE = [*TAKE_A_MINER, "Angular", "FastAP", "NPairs", "PNP", "RankedList"]
 DRAW = ("DistanceWeighted", "UniformHistogram")
 """Miners that draw at random, as many tuples by either way but not the same."""
 BATCHES = {
@@ -134,6 +136,8 @@ def test_pairs_are_drawn_without_lists_from_all_bins_alike_and_in_a_bin_alike():
 
 
 LOSS_OPTIONS: dict[str, list[dict[str, Any]]] = {
+    "PNP": [{}, {"variant": "Ds"}, {"variant": "Iu"}],
+    "RankedList": [{}, {"pos_temperature": 2.0, "imbalance": 0.3}],
     "NTXent": [{}, {"distance": "euclidean", "temperature": 0.5}, {"temperature": 0.03}],
     "Contrastive": [{}, {"distance": "cosine", "pos_margin": 0.1, "neg_margin": 0.7}],
     "TripletMargin": [{}, {"swap": True}, {"smooth_loss": True, "distance": "cosine"}],
@@ -150,7 +154,7 @@ def value_and_gradients(
     else:
         with weighing(objective.loss, weights):
             value, _ = dense_loss(
-                objective.loss, objective.miner, functional.normalize(own, dim=1), labels
+                objective.loss, objective.miner, objective._as_wanted(own), labels
             )
     leaves = [own, *objective.parameters()]
     gradients = torch.autograd.grad(value, leaves, allow_unused=True)
@@ -165,21 +169,41 @@ def value_and_gradients(
 @pytest.mark.parametrize(
     "miner", ["none", "EPSHN", "TripletMargin", "MultiSimilarity", "PairMargin"]
 )
-@pytest.mark.parametrize("name", TAKE_A_MINER)
+@pytest.mark.parametrize("name", DENSE)
 def test_a_loss_and_its_gradients_are_the_same_without_lists(name, miner, labels):
     of_images = torch.tensor(labels)
+    if miner != "none" and name not in TAKE_A_MINER:
+        return
     for options in LOSS_OPTIONS.get(name, [{}]):
         torch.manual_seed(0)
         loss = weigh(losses[name].build(16, 6, **losses[name].resolve(options, "loss")))
-        objective = Objective(loss, miners[miner].build(), unit_vectors=True)
+        objective = Objective(
+            loss, miners[miner].build(), unit_vectors=losses[name].facts["unit_vectors"]
+        )
         assert objective.without_lists
-        for weights in (None, torch.linspace(0, 2, 16)):
+        one_number = losses[name].facts["one_number"]
+        for weights in (None,) if one_number else (None, torch.linspace(0, 2, 16)):
             arguments = (objective, vectors(1), of_images, weights)
             by_lists = value_and_gradients(*arguments, "lists")
             by_matrices = value_and_gradients(*arguments, "matrices")
             for one, other in zip(by_lists, by_matrices, strict=True):
                 furthest = (one - other).abs().max()
                 assert furthest <= 2e-6 * one.abs().max().clamp_min(1), (options, furthest)
+
+
+@pytest.mark.parametrize("labels", BATCHES.values(), ids=BATCHES)
+def test_centroids_are_the_same_with_a_column_for_each_image(monkeypatch, labels):
+    results, of_images = [], torch.tensor(labels)
+    for columns in (None, "for each image"):
+        if columns:
+            same = of_images[:, None] == of_images
+            of_first = same & ~same.tril(-1).any(dim=1)
+            monkeypatch.setattr("dml_bench.losses.reimplemented.members", lambda _, m=of_first: m)
+        own = vectors(2).requires_grad_()
+        value = CentroidTriplet(0.5)(own, of_images)
+        results.append([value.detach(), *torch.autograd.grad(value, own)])
+    for one, other in zip(*results, strict=True):
+        assert torch.allclose(one, other, atol=1e-6)
 
 
 def test_every_miner_and_every_loss_that_takes_one_can_do_without_lists():
@@ -205,7 +229,6 @@ def test_batches_without_tuples_are_counted_on_the_device(monkeypatch):
     assert devices == ["meta", "meta"] and objective.batches_without_tuples == 2
     objective.batches_without_tuples = 0
     assert objective.batches_without_tuples == 0
-    assert dense.LEAST < 0
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
