@@ -27,6 +27,7 @@ from dml_bench.api.explore import (
     browse_run,
     draw_map,
     explain_run,
+    export_decisions,
     forget_browsed,
     write_evidence,
 )
@@ -78,6 +79,7 @@ __all__ = [
     "draw_map",
     "evaluate",
     "explain_run",
+    "export_decisions",
     "fetch_data",
     "find_learning_rate",
     "forget_browsed",

@@ -17,10 +17,19 @@ from dml_bench.system.cache_folder import cache_folder
 from dml_bench.system.callbacks import Callback
 
 if TYPE_CHECKING:
+    from dml_bench.browse.decisions import DecidedTable
     from dml_bench.explain.session import ExplainResult
     from dml_bench.runs.run import Run
 
-__all__ = ["DrawnMap", "browse_run", "draw_map", "explain_run", "forget_browsed", "write_evidence"]
+__all__ = [
+    "DrawnMap",
+    "browse_run",
+    "draw_map",
+    "explain_run",
+    "export_decisions",
+    "forget_browsed",
+    "write_evidence",
+]
 
 Target = Literal["class", "predicted", "nearest", "logit"]
 
@@ -220,6 +229,29 @@ def browse_run(
             progress=heard.progress,
         )
     )
+
+
+def export_decisions(
+    run: "Run | str | Path",
+    out: PathLike,
+    *,
+    data_dir: PathLike | None = None,
+    cache_dir: PathLike | None = None,
+) -> "DecidedTable":
+    """Write a run's images as a table for the data set `csv`, with the decisions about labels that
+    were kept as tags in FiftyOne.
+
+    Raises ValueError where the run was never browsed, is open, or an image has two decisions.
+    Source: docs/explore.md.
+
+    >>> db.export_decisions("runs/nothing", "tags.csv")
+    Traceback (most recent call last):
+    ValueError: runs/nothing does not exist: give the folder of a finished run
+    """
+    from dml_bench.browse.session import export
+
+    folder, images_folder = folder_and_images(run, data_dir)
+    return export(folder, Path(out), cache_folder(cache_dir), images_folder)
 
 
 def forget_browsed(run: "Run | str | Path", *, cache_dir: PathLike | None = None) -> bool:

@@ -10,9 +10,20 @@ import numpy as np
 from dml_bench.browse.images import ENROLLED, GALLERY, QUERY, BrowseTable
 from dml_bench.evaluation.knn_vote import confusions
 
-__all__ = ["NEAR_DUPLICATE", "VERDICTS", "Label", "confused_pairs", "field_values"]
+__all__ = [
+    "DOUBT",
+    "DOUBTFUL",
+    "NEAR_DUPLICATE",
+    "SESSION",
+    "VERDICTS",
+    "Label",
+    "confused_pairs",
+    "field_values",
+]
 
-NEAR_DUPLICATE = "near_duplicate"
+NEAR_DUPLICATE, SESSION, DOUBT = "near_duplicate", "session", "doubt"
+DOUBTFUL = 0.5
+"""The mistakenness above which the neighbours of an image contradict its label."""
 VERDICTS = {"right": "#18794e", "wrong": "#b3261e", "unknown": "#8a5a00", "no query": "#4a5560"}
 """What is said of an answer, and the colour in which white text on it has a contrast of 4.5."""
 
@@ -51,6 +62,9 @@ def field_values(
         "outcome": [outcome or None for outcome in table.outcome],
         NEAR_DUPLICATE: [groups.get(row) for row in range(len(table.paths))],
     }
+    if not table.run.neighbours[next(iter(table.phases))].leaves_one_out:
+        fields[SESSION] = [number or None for number in table.session.tolist()]
+    fields[DOUBT] = doubts(table)
     for phase in table.phases:
         fields |= phase_values(table, phase)
     for name, values in list(fields.items()):
@@ -85,17 +99,32 @@ def answers(table: BrowseTable, phase: str) -> list[Label]:
     """What stands on each image: of a mistaken query its class, an arrow, and the class of the
     nearest gallery image. Others have their class alone, after a check mark if it is right."""
     chips = []
-    predicted = table.predicted(phase).tolist()
-    for label, answer in zip(table.labels.tolist(), predicted, strict=True):
+    predicted, unknown = table.predicted(phase).tolist(), table.unknown[phase].tolist()
+    for label, answer, rejected in zip(table.labels.tolist(), predicted, unknown, strict=True):
         name = short(table.class_names[label])
         if answer < 0:
             chips.append(Label(name, verdict="no query"))
-            continue
-        if answer == label:
+        elif rejected:
+            chips.append(Label(f"{name} \N{RIGHTWARDS ARROW} unknown", verdict="unknown"))
+        elif answer == label:
             chips.append(Label(f"\N{CHECK MARK} {name}", verdict="right"))
         else:
             taken_for = short(table.class_names[answer])
             chips.append(Label(f"{name} \N{RIGHTWARDS ARROW} {taken_for}", verdict="wrong"))
+    return chips
+
+
+def doubts(table: BrowseTable) -> list[Label | None]:
+    """On each image whose neighbours contradict its label, by the first phase: its class, an arrow,
+    the class that they elect and how surely."""
+    columns = next(iter(table.phases.values()))
+    chips: list[Label | None] = [None] * len(table.paths)
+    for row in np.flatnonzero(np.nan_to_num(columns.mistakenness) > DOUBTFUL).tolist():
+        own = short(table.class_names[int(table.labels[row])])
+        elected = short(table.class_names[int(columns.elected[row])])
+        share = float(columns.share[row])
+        text = f"{own} \N{RIGHTWARDS ARROW} {elected}? {share:.0%}"
+        chips[row] = Label(text, share, verdict="unknown")
     return chips
 
 

@@ -17,26 +17,39 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from dml_bench.browse.database import URI
+from dml_bench.browse.decisions import decision_tags
 from dml_bench.browse.fields import (
+    DOUBT,
+    DOUBTFUL,
     NEAR_DUPLICATE,
+    SESSION,
     VERDICTS,
     Label,
     confused_pairs,
     field_values,
 )
-from dml_bench.browse.images import LOST, BrowseTable
+from dml_bench.browse.images import GALLERY, LOST, BrowseTable
 from dml_bench.browse.map_data import (
     EMBEDDED,
     MAP,
     SETTINGS,
     TITLES,
+    chip_of,
     map_data,
     nearest_images,
-    phase_of,
     rows_of,
 )
 
-__all__ = ["connected", "is_current", "register", "remove", "require_installed", "serve", "update"]
+__all__ = [
+    "connected",
+    "is_current",
+    "register",
+    "remove",
+    "require_installed",
+    "serve",
+    "tags_of",
+    "update",
+]
 
 Dataset: TypeAlias = Any  # FiftyOne's, which is not imported for types either
 
@@ -55,6 +68,8 @@ FIELDS_OF_ALL_PHASES = (
     "outcome",
     "class_drop",
     NEAR_DUPLICATE,
+    SESSION,
+    DOUBT,
 )
 PATIENCE_MILLISECONDS = 10_000
 REFUSED = ("@voxel51/operators/list_files",)
@@ -115,6 +130,16 @@ def is_current(name: str, state: str) -> bool:
     import fiftyone as fo
 
     return fo.dataset_exists(name) and fo.load_dataset(name).info.get(STATE) == state
+
+
+def tags_of(name: str) -> dict[str, list[str]] | None:
+    """The tags of each image in the dataset, by its file; None where there is no such dataset."""
+    import fiftyone as fo
+
+    if not fo.dataset_exists(name):
+        return None
+    paths, tags = fo.load_dataset(name).values(["filepath", "tags"])
+    return dict(zip(paths, tags, strict=True))
 
 
 def remove(name: str) -> bool:
@@ -254,8 +279,13 @@ def views(dataset: Dataset, images: BrowseTable, ids: np.ndarray) -> dict[str, A
         saved["lost when unseen"] = dataset.match(lost).sort_by("class_drop", reverse=True)
     near_duplicates = dataset.match(F(NEAR_DUPLICATE) > 0).sort_by(NEAR_DUPLICATE)
     saved["near-duplicates between train and test"] = near_duplicates
+    if dataset.has_field(SESSION):
+        sessions = sessions_on_both_sides(images)
+        saved["sessions on both sides of the split"] = dataset.match(
+            F(SESSION).is_in(sessions)
+        ).sort_by(SESSION)
     mistakenness = f"mistakenness_{next(iter(images.phases))}"
-    doubtful = dataset.match(F(mistakenness) > 0.5).sort_by(mistakenness, reverse=True)
+    doubtful = dataset.match(F(mistakenness) > DOUBTFUL).sort_by(mistakenness, reverse=True)
     saved["labels to doubt"] = doubtful
     for phase in images.phases:
         wrong = F(f"correct_{phase}") == False  # noqa: E712 - an expression of FiftyOne
@@ -266,6 +296,10 @@ def views(dataset: Dataset, images: BrowseTable, ids: np.ndarray) -> dict[str, A
         saved[f"vote saves ({phase})"] = dataset.match(wrong & vote_right)
         right = F(f"correct_{phase}") == True  # noqa: E712 - an expression of FiftyOne
         saved[f"vote ruins ({phase})"] = dataset.match(right & ~vote_right)
+        if images.unknown[phase].any():
+            unknown = F(f"answer_{phase}.verdict") == "unknown"
+            rejected = dataset.match(unknown).sort_by(f"similarity_{phase}")
+            saved[f"answered unknown ({phase})"] = rejected
         hubness = f"hubness_{phase}"
         hubs = dataset.match(F(hubness) >= ENOUGH_TO_BE_A_HUB).sort_by(hubness, reverse=True)
         saved[f"hubs ({phase})"] = hubs
@@ -273,6 +307,14 @@ def views(dataset: Dataset, images: BrowseTable, ids: np.ndarray) -> dict[str, A
             name = f"{one} taken for {other} ({phase})"
             saved[name] = dataset.select(ids[rows].tolist(), ordered=True)
     return saved
+
+
+def sessions_on_both_sides(images: BrowseTable) -> list[int]:
+    """The sessions that have gallery images and queries."""
+    of_gallery = images.session[images.part == GALLERY]
+    of_queries = images.session[images.is_query]
+    both = np.intersect1d(of_gallery, of_queries)
+    return [int(session) for session in both if session]
 
 
 def write_views(dataset: Dataset, images: BrowseTable, ids: np.ndarray) -> None:
@@ -296,12 +338,12 @@ def write_layout(dataset: Dataset, images: BrowseTable) -> None:
         phase: protocol.describe_phase(phase, list(images.phases)) for phase in images.phases
     }
     answers = [f"answer_{phase}" for phase in images.phases]
+    chips = [*answers, *([DOUBT] if dataset.has_field(DOUBT) else [])]
     colours = [{"value": verdict, "color": colour} for verdict, colour in VERDICTS.items()]
     dataset.app_config.color_scheme = fo.ColorScheme(
         color_by="value",
         fields=[
-            {"path": path, "colorByAttribute": "verdict", "valueColors": colours}
-            for path in answers
+            {"path": path, "colorByAttribute": "verdict", "valueColors": colours} for path in chips
         ],
     )
     dataset.app_config.active_fields = fo.ActiveFields(paths=answers[:1])
@@ -431,6 +473,7 @@ def register(plugin: Any) -> None:
     operator("rows", rows_in_view)
     operator("nearest", lambda ctx: nearest_images(ctx.dataset, ctx.params["sample"]))
     operator("show", show_in_grid)
+    operator("decide", decide)
     operator("remember", remember)
 
 
@@ -441,12 +484,23 @@ def rows_in_view(ctx: Any) -> dict[str, Any]:
     if name:
         stages.append(name)
     rows = rows_of(ctx.dataset, ctx.view) if ctx.has_custom_view else None
-    return {"rows": rows, "phase": phase_of(stages, list(ctx.dataset.info[TITLES]))}
+    return {"rows": rows, "chip": chip_of(stages, list(ctx.dataset.info[TITLES]))}
 
 
 def show_in_grid(ctx: Any) -> None:
     """Show samples in the grid in the order in which they are named."""
     ctx.ops.set_view(ctx.dataset.select(ctx.params["samples"], ordered=True))
+
+
+def decide(ctx: Any) -> dict[str, list[str]]:
+    """Keep a decision about the label of a sample as a tag, in place of an earlier one."""
+    sample = ctx.dataset[ctx.params["sample"]]
+    others = set(sample.tags) - set(decision_tags(sample.tags))
+    tag = ctx.params["tag"]
+    sample.tags = [*sorted(others), *([tag] if tag else [])]
+    sample.save()
+    ctx.ops.reload_samples()
+    return {"tags": sample.tags}
 
 
 def remember(ctx: Any) -> None:

@@ -11,10 +11,12 @@ from functools import cached_property
 
 import numpy as np
 
+from dml_bench.analysis.sessions import chains
 from dml_bench.browse.projection import aligned, project
 from dml_bench.evaluation.metrics import vote
 from dml_bench.evaluation.search import Neighbours, search_leaving_one_out
-from dml_bench.gallery.store import GalleryFile
+from dml_bench.gallery.predict import USUAL_GOAL, USUAL_SHARES, NoPromise, threshold_of
+from dml_bench.gallery.store import GalleryFile, run_gallery
 from dml_bench.registry.names import label_named
 from dml_bench.runs import layout
 from dml_bench.runs.arrays import Embeddings
@@ -116,6 +118,28 @@ class BrowseTable:
         hubness = np.full(len(self.paths), np.nan)
         hubness[: len(counts)] = counts / counts.mean()
         return hubness
+
+    @cached_property
+    def session(self) -> np.ndarray:
+        """(images) ids of the sessions of photos that embeddings of the first phase show, 0 for an
+        image that is alone; of images that were enrolled nothing is known."""
+        columns = next(iter(self.phases.values()))
+        own = self.part[columns.rows] != ENROLLED
+        chain = chains(columns.embeddings[own], self.labels[own.nonzero()[0]])
+        _, number, count = np.unique(chain, return_inverse=True, return_counts=True)
+        sessions = np.zeros(len(self.paths), int)
+        sessions[: len(chain)] = np.where(count[number] > 1, number + 1, 0)
+        return sessions
+
+    @cached_property
+    def unknown(self) -> dict[str, np.ndarray]:
+        """By phase, (images) bool: the queries that `predict --precision 0.95` answers "unknown"
+        where a fifth of photos are of other classes; none where that can't be promised."""
+        unknown = {}
+        for phase, columns in self.phases.items():
+            least = least_similarity(self.run, phase)
+            unknown[phase] = self.is_query & (np.nan_to_num(columns.similarity, nan=1) < least)
+        return unknown
 
     @cached_property
     def outcome(self) -> np.ndarray:
@@ -279,6 +303,17 @@ def read_enrolled(run: Run, phases: Sequence[str], known: set[str]) -> Enrolled:
                 _, by_phase = enrolled.setdefault(entry.path, (entry.class_name, {}))
                 by_phase[phase] = vector
     return enrolled
+
+
+def least_similarity(run: Run, phase: str) -> float:
+    """The threshold below which `predict` answers "unknown"; -1 where it promises nothing."""
+    if not run.protocol.gallery_is_trained_on:
+        return -1.0
+    options = {"precision": USUAL_GOAL, "unknown_share": USUAL_SHARES[-1]}
+    try:
+        return threshold_of(GalleryFile(run, phase), run_gallery(run, phase), **options).value
+    except NoPromise:
+        return -1.0
 
 
 def class_drops(run: Run) -> dict[int, float]:

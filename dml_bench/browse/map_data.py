@@ -8,7 +8,8 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from dml_bench.browse.fields import VERDICTS
+from dml_bench.browse.decisions import KEPT, LEFT_OUT, RELABELLED
+from dml_bench.browse.fields import DOUBT, VERDICTS
 from dml_bench.plots.colours import BLUE, GOLD, GREEN, GREY, ORANGE, SKY, distinct
 
 __all__ = [
@@ -16,9 +17,9 @@ __all__ = [
     "MAP",
     "SETTINGS",
     "TITLES",
+    "chip_of",
     "map_data",
     "nearest_images",
-    "phase_of",
     "rows_of",
 ]
 
@@ -88,6 +89,7 @@ def map_data(dataset: Dataset) -> dict[str, Any]:
         "label": [number_of[name] for name in labels],
         "common": common,
         "phases": phases,
+        "tags": {"right": KEPT, "leave": LEFT_OUT, "class": RELABELLED},
         "settings": dataset.info.get(SETTINGS, {}),
     }
 
@@ -125,6 +127,15 @@ def rows_of(dataset: Dataset, view: Any) -> list[int]:
     """The places in the dataset of a view's samples, in the dataset's order."""
     kept = set(view.values("id"))
     return [row for row, sample in enumerate(dataset.values("id")) if sample in kept]
+
+
+def chip_of(stages: Any, phases: list[str]) -> str | None:
+    """The field that stands on images of a view: of labels to doubt what their neighbours say, else
+    the answer of the view's phase; None where it is of no phase or of several."""
+    if '"mistakenness_' in json.dumps(stages, default=str).replace("$", ""):
+        return DOUBT
+    phase = phase_of(stages, phases)
+    return None if phase is None else f"answer_{phase}"
 
 
 def phase_of(stages: Any, phases: list[str]) -> str | None:

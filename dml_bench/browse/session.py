@@ -1,5 +1,6 @@
 """A run opened in FiftyOne: its dataset is written, and the app serves it until Ctrl-C."""
 
+import getpass
 import hashlib
 import json
 import os
@@ -15,6 +16,7 @@ from typing import Any
 
 from dml_bench.browse import fiftyone_app
 from dml_bench.browse.database import URI, DatabaseFolder, serve_database
+from dml_bench.browse.decisions import DecidedTable, write_decisions
 from dml_bench.browse.images import read_browse_table
 from dml_bench.browse.near_duplicates import find_near_duplicates
 from dml_bench.browse.server import Guard, is_loopback, listener
@@ -22,11 +24,11 @@ from dml_bench.runs import layout
 from dml_bench.runs.folder import digests
 from dml_bench.runs.run import Run, open_run
 
-__all__ = ["BrowseRequest", "browse", "database_folder", "dataset_name", "forget"]
+__all__ = ["BrowseRequest", "browse", "database_folder", "dataset_name", "export", "forget"]
 
 PORT = 5151
 """FiftyOne's usual port."""
-FORMAT = 3
+FORMAT = 5
 """The version of what is written into the dataset; a dataset of another version is made anew."""
 
 
@@ -83,7 +85,8 @@ def browse(request: BrowseRequest) -> None:
             host = f"[{request.address}]" if ":" in request.address else request.address
             url = f"http://{host}:{port}/?token={token}"
             request.say(f"{name} at {url}")
-            request.say(welcome(request, port, token))
+            for line in welcome(request, port, token):
+                request.say(line)
             if request.opens_browser:
                 webbrowser.open(url)
 
@@ -106,6 +109,27 @@ def prepare(run: Run, name: str, request: BrowseRequest) -> None:
     fiftyone_app.update(name, images, maps, near_duplicates, state)
     request.progress("writing the dataset", 1, 1)
     request.say(f"ready after {time.monotonic() - start:.0f} s")
+
+
+def export(path: Path, out: Path, cache_dir: Path, data_dir: Path | None = None) -> DecidedTable:
+    """Write the images of a run that was browsed as a table, with the decisions that a person kept
+    as tags. Raises ValueError where the run was not browsed, or is open."""
+    run = open_run(path, data_dir)
+    database, name = database_folder(run, cache_dir), dataset_name(run)
+    never = f"{path} was never browsed: dml-bench browse {path}, and tag images there"
+    if URI not in os.environ and not database.folder.exists():
+        raise ValueError(never)
+    fiftyone_app.require_installed()
+    with database.lock(), serve_database(database) as uri, fiftyone_app.connected(uri):
+        tags = fiftyone_app.tags_of(name)
+    if tags is None:
+        raise ValueError(never)
+    located = {
+        str(run.images.located(run.images.recorded(at))): image.path
+        for at, image in enumerate(run.split)
+    }
+    by_path = {located[file]: of_image for file, of_image in tags.items() if file in located}
+    return write_decisions(run, by_path, out)
 
 
 def forget(path: Path, cache_dir: Path) -> bool:
@@ -149,13 +173,25 @@ def chosen_listener(request: BrowseRequest) -> socket.socket:
         return listener(0, request.address)
 
 
-def welcome(request: BrowseRequest, port: int, token: str) -> str:
+def welcome(request: BrowseRequest, port: int, token: str) -> list[str]:
+    """Who reaches the app, or how a person at another machine does, and how it ends."""
     if not is_loopback(request.address):
-        return (
+        return [
             "Anyone who has this address sees the images and can change tags and views; it travels"
-            " unencrypted. Ctrl-C ends."
-        )
-    return (
-        f"From another machine: ssh -N -L {port}:127.0.0.1:{port} HOST, then"
-        f" http://localhost:{port}/?token={token}. Ctrl-C ends."
-    )
+            " unencrypted.",
+            "Ctrl-C ends.",
+        ]
+    if request.opens_browser:
+        return ["Ctrl-C ends."]
+    return [
+        f"From another machine: ssh -N -L {port}:127.0.0.1:{port} {login()}",
+        f"then open http://localhost:{port}/?token={token} there. Ctrl-C ends.",
+    ]
+
+
+def login() -> str:
+    """What ssh calls this account; HOST stands for a name that only the person knows."""
+    try:
+        return f"{getpass.getuser()}@{socket.gethostname() or 'HOST'}"
+    except (OSError, KeyError):  # an account without a name
+        return "HOST"

@@ -172,6 +172,15 @@ def browse(
     ] = False,
     data_dir: options.ImagesDir = None,
     cache_dir: options.CacheDir = options.DEFAULT_CACHE,
+    export: Annotated[
+        Path | None,
+        typer.Option(
+            help="Write the run's images with the decisions that you kept as tags, for"
+            " data.dataset=csv, and open nothing.",
+            metavar="FILE",
+            show_default=False,
+        ),
+    ] = None,
     forget: Annotated[
         bool,
         typer.Option("--forget", help="Remove the run's dataset and database, and open nothing."),
@@ -186,6 +195,13 @@ def browse(
     if forget:
         removed = db.forget_browsed(run, cache_dir=cache_dir)
         typer.echo("forgotten" if removed else "there was nothing to forget")
+        return
+    if export:
+        decided = db.export_decisions(run, export, data_dir=data_dir, cache_dir=cache_dir)
+        images = options.count(range(decided.images), "image")
+        typer.echo(
+            f"{export}: {images}, {decided.relabelled} relabelled; {decided.left_out} left out"
+        )
         return
     with options.stopped_by_ctrl_c(), options.terminal_callback() as callback:
         db.browse_run(

@@ -81,7 +81,6 @@ class TerminalCallback(Callback):
         self._loss: LaterNumber | None = None
 
     def __enter__(self) -> "TerminalCallback":
-        self.progress_bar.start()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -230,12 +229,15 @@ class TerminalCallback(Callback):
         self._last_shown = time.perf_counter()
         if self._task is None:
             self._task = self.progress_bar.add_task(label, total=total, detail=detail)
+            self.progress_bar.start()
         self.progress_bar.update(
             self._task, description=label, completed=done, total=total, detail=detail
         )
 
     def _hide(self) -> None:
+        """Without a bar the terminal is left alone: lines follow each other as they are."""
         if self._task is not None:
+            self.progress_bar.stop()
             self.progress_bar.remove_task(self._task)
             self._task = None
 

@@ -23,6 +23,7 @@ from tiny import refusal, train
 
 from dml_bench.browse import database
 from dml_bench.browse.database import URI, DatabaseFolder, serve_database
+from dml_bench.browse.decisions import write_decisions
 from dml_bench.browse.fields import Label, confused_pairs, field_values
 from dml_bench.browse.html_map import thumbnails, write_html_map
 from dml_bench.browse.images import (
@@ -281,6 +282,78 @@ def test_a_confused_pair_has_each_query_beside_the_image_that_it_is_taken_for(im
         (("class 0", "class 1"), [4, 1]),
         (("class 2", "class 0"), [6, 0]),
     ]
+
+
+def test_a_query_that_predict_would_not_answer_bears_that_it_is_unknown(images):
+    unknown = np.array([False] * 4 + [True, False, False])
+    images.__dict__["unknown"] = {"all": unknown & False, "limited": unknown}
+    fields = field_values(images, [])
+    assert fields["answer_limited"][4] == Label(
+        "class 0 \N{RIGHTWARDS ARROW} unknown", verdict="unknown"
+    )
+    assert fields["answer_all"][4].verdict == "right"
+
+
+def test_no_query_is_unknown_in_a_run_that_can_promise_no_precision(images):
+    assert not any(unknown.any() for unknown in images.unknown.values())
+
+
+def test_photos_of_a_session_share_a_number_and_the_others_have_none(images):
+    rng = np.random.default_rng(0)
+    vectors = rng.normal(size=(20, 8))
+    vectors[13] = vectors[4] + 1e-3
+    vectors = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+    none = np.full(20, -1)
+    columns = PhaseColumns(none, none, none, none, none, vectors, np.arange(20))
+    photos = replace(
+        images,
+        paths=tuple(str(number) for number in range(20)),
+        labels=np.zeros(20, int),
+        part=np.array(["gallery"] * 10 + ["query"] * 10, object),
+        phases={"all": columns},
+    )
+    assert np.flatnonzero(photos.session).tolist() == [4, 13]
+    assert photos.session[4] == photos.session[13]
+
+
+def test_an_image_whose_neighbours_contradict_its_label_bears_what_they_say(images):
+    alone = replace(images, phases={"limited": images.phases["limited"]})
+    doubts = field_values(alone, [])["doubt"]
+    assert doubts[3] is None
+    assert doubts[4] == Label("class 0 \N{RIGHTWARDS ARROW} class 1? 50%", 0.5, verdict="unknown")
+
+
+# Decisions about labels
+
+
+def test_a_table_has_the_decided_classes_and_leaves_out_what_a_person_leaves_out(run, tmp_path):
+    tags = {
+        "query/class 0/0.jpg": ["mine", "class:class 2"],
+        "query/class 0/1.jpg": ["leave out"],
+        "query/class 1/0.jpg": ["label is right"],
+    }
+    decided = write_decisions(run, tags, tmp_path / "tags.csv")
+    assert (decided.images, decided.relabelled, decided.left_out) == (6, 1, 1)
+    rows = (tmp_path / "tags.csv").read_text().splitlines()
+    assert rows[0] == "path,class,split,group,class_before,tags"
+    assert "query/class 0/0.jpg,class 2,test,,class 0,mine|class:class 2" in rows
+    assert "query/class 1/0.jpg,class 1,test,,class 1,label is right" in rows
+    assert not any("class 0/1.jpg" in row for row in rows if row.startswith("query"))
+
+
+def test_two_decisions_and_a_class_that_the_run_does_not_have_are_refused(run, tmp_path):
+    twice = {"query/class 0/0.jpg": ["leave out", "class:class 2"]}
+    with pytest.raises(ValueError, match="class 0/0.jpg must have one decision, got leave out and"):
+        write_decisions(run, twice, tmp_path / "tags.csv")
+    with pytest.raises(UnknownName, match=r"did you mean class 2\?"):
+        write_decisions(run, {"query/class 0/0.jpg": ["class:klass 2"]}, tmp_path / "tags.csv")
+
+
+def test_decisions_of_a_run_that_was_never_browsed_are_refused(run, tmp_path, monkeypatch, capsys):
+    monkeypatch.delenv(URI, raising=False)
+    options = ("--export", tmp_path / "tags.csv", "--cache-dir", tmp_path / "cache")
+    line = refusal(monkeypatch, capsys, "browse", run.folder, *options)
+    assert "was never browsed: dml-bench browse" in line
 
 
 # Near-duplicates

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import warnings
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -22,13 +22,14 @@ import psutil
 import pytest
 from handmade import experiment, finish, store
 from listening import listening
+from tiny import dml_bench
 
 from dml_bench.browse import fiftyone_app, map_data, projection
 from dml_bench.browse.database import URI, DatabaseFolder, find_mongod, serve_database
 from dml_bench.browse.html_map import write_html_map
 from dml_bench.browse.images import BrowseTable, read_browse_table
 from dml_bench.browse.server import Guard
-from dml_bench.browse.session import dataset_name
+from dml_bench.browse.session import dataset_name, forget
 from dml_bench.gallery.store import GalleryFile as GalleryPlace
 from dml_bench.gallery.store import GalleryImage, run_gallery
 from dml_bench.runs.arrays import embeddings_digest, read_arrays
@@ -217,8 +218,10 @@ def test_the_maps_know_which_images_a_view_holds_and_of_which_phase_it_is(shown)
     view = shown.load_saved_view("mistakes (limited)")
     assert map_data.rows_of(shown, view) == [4, 6]
     phases = ["all", "limited"]
-    assert map_data.phase_of(view._serialize(), phases) == "limited"
-    assert map_data.phase_of(shown.load_saved_view("unseen classes")._serialize(), phases) is None
+    assert map_data.chip_of(view._serialize(), phases) == "answer_limited"
+    assert map_data.chip_of(shown.load_saved_view("unseen classes")._serialize(), phases) is None
+    doubted = shown.load_saved_view("labels to doubt")._serialize()
+    assert map_data.chip_of(doubted, phases) == "doubt"
 
 
 def test_the_nearest_images_of_one_are_those_of_the_gallery_with_their_cosines(shown):
@@ -272,6 +275,7 @@ def test_opening_again_updates_and_never_duplicates_and_keeps_what_a_person_adde
     assert files(dataset)[7:] == ["/mine/new.jpg"]
     assert dataset.last().split == "enrolled"
     assert dataset.first().tags == ["mine"]
+    assert fiftyone_app.tags_of("made")[dataset.first().filepath] == ["mine"]
     assert files(dataset.load_saved_view("near-duplicates between train and test")) == []
     assert len(dataset.load_saved_view("my view")) == 2
     assert dataset.list_evaluations() == ["correct_all", "correct_limited"]
@@ -307,31 +311,39 @@ def test_a_database_that_does_not_answer_is_one_line(monkeypatch):
         pass
 
 
+@pytest.fixture
+def named_server(fiftyone, monkeypatch) -> None:
+    """The user names the database to which these tests are connected. A process can't connect
+    twice."""
+    monkeypatch.setenv(URI, fiftyone.config.database_uri)
+    monkeypatch.setattr(fiftyone_app, "connected", nullcontext)
+
+
 def test_on_a_server_that_the_user_names_forgetting_removes_the_run_s_dataset_alone(
-    dataset, images, fiftyone, tmp_path
+    dataset, images, fiftyone, named_server, tmp_path
 ):
     others = fiftyone.list_datasets()
     fiftyone_app.update(dataset_name(images.run), images, MAPS, [], state="first")
-    command = [
-        sys.executable,
-        "-m",
-        "dml_bench",
-        "browse",
-        str(images.run.folder),
-        "--forget",
-        "--cache-dir",
-        str(tmp_path / "cache"),
-    ]
-    finished = subprocess.run(
-        command,
-        env={**os.environ, URI: fiftyone.config.database_uri},
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=300,
-    )
-    assert finished.stdout == "forgotten\n"
+    assert forget(images.run.folder, tmp_path)
     assert fiftyone.list_datasets() == others
+
+
+def test_decisions_that_were_kept_as_tags_are_exported_with_the_run_s_images(
+    images, fiftyone, named_server, monkeypatch, tmp_path, capsys
+):
+    name = dataset_name(images.run)
+    fiftyone_app.update(name, images, MAPS, [], state="first")
+    dataset = fiftyone.load_dataset(name)
+    for path, tag in (("class 0/0.jpg", "class:class 2"), ("class 1/0.jpg", "leave out")):
+        sample = dataset.match({"filepath": f"/photos/query/{path}"}).first()
+        sample.tags.append(tag)
+        sample.save()
+    table = tmp_path / "tags.csv"
+    options = ("--export", table, "--cache-dir", tmp_path)
+    assert dml_bench(monkeypatch, "browse", images.run.folder, *options) == 0
+    assert capsys.readouterr().out == f"{table}: 6 images, 1 relabelled; 1 left out\n"
+    assert "query/class 0/0.jpg,class 2,test,,class 0,class:class 2" in table.read_text()
+    fiftyone_app.remove(name)
 
 
 # In Chromium
@@ -352,9 +364,9 @@ def run(copy_of_trained) -> Path:
     return folder
 
 
-@contextmanager
-def chromium_page(url: str) -> Iterator[Any]:
-    """A page at a URL that reaches nothing but this machine."""
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Any]:
+    """A browser for all tests here."""
     from playwright.sync_api import sync_playwright
 
     flags = [
@@ -366,17 +378,20 @@ def chromium_page(url: str) -> Iterator[Any]:
     ]
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=flags, timeout=300_000)
-        page = browser.new_page(viewport={"width": 1600, "height": 900})
-        page.set_default_timeout(120_000)
-        page.route(
-            lambda address: (
-                not re.match(r"(https?://(127\.0\.0\.1|localhost)[:/])|file:|data:|blob:", address)
-            ),
-            lambda r: r.abort(),
-        )
-        page.goto(url, wait_until="domcontentloaded")
-        yield page
+        yield browser
         browser.close()
+
+
+@contextmanager
+def page_at(chromium: Any, url: str) -> Iterator[Any]:
+    """A page at a URL that reaches nothing but this machine."""
+    page = chromium.new_page(viewport={"width": 1280, "height": 800})
+    page.set_default_timeout(120_000)
+    local = r"(https?://(127\.0\.0\.1|localhost)[:/])|file:|data:|blob:"
+    page.route(lambda address: not re.match(local, address), lambda route: route.abort())
+    page.goto(url, wait_until="domcontentloaded")
+    yield page
+    page.close()
 
 
 def screenshot(page: Any, path: Path) -> None:
@@ -458,9 +473,9 @@ def app(shared_app) -> Browsing:
 
 
 @pytest.fixture(scope="module")
-def shared_page(shared_app) -> Iterator[Any]:
+def shared_page(shared_app, chromium) -> Iterator[Any]:
     shared_app.start()
-    with chromium_page(shared_app.url) as page:
+    with page_at(chromium, shared_app.url) as page:
         yield page
 
 
@@ -704,6 +719,8 @@ def test_a_click_on_a_point_shows_its_nearest_images_with_similarities_by_both_p
     others = (table.part == "gallery") & (np.arange(64) != chosen)
     expected = np.sort((columns.embeddings @ columns.embeddings[chosen])[others])[::-1][:10]
     assert [float(text) for text in similarities[10:]] == pytest.approx(expected, abs=0.006)
+    page.locator(".dml .decide button", has_text="Leave out").click()
+    page.locator(".dml .decide", has_text="leave out").wait_for()
     page.locator(".dml button", has_text="Close").click()
     assert page.locator(".dml .near").count() == 0
 
@@ -729,23 +746,22 @@ def test_the_maps_are_coloured_by_what_a_person_chooses_which_is_there_at_the_ne
     assert page.locator(".dml select").input_value() == "label"
 
 
-def test_ctrl_c_ends_the_app_which_leaves_nothing_behind(app, run):
+def test_ctrl_c_ends_the_app_which_leaves_nothing_behind_and_its_database_can_be_forgotten(
+    app, run
+):
     assert app.end() == 0, app.said
     assert "Traceback" not in app.said
     assert not (app.home / "fiftyone").exists()
     assert not (app.home / ".fiftyone" / "var" / "lib").exists()
-    forgotten = subprocess.run(
-        app.command("--forget"), env=app.environment, capture_output=True, text=True, check=True
-    )
-    assert forgotten.stdout == "forgotten\n"
+    assert forget(run, app.home / "cache")
     assert not (app.home / "cache" / "browse" / dataset_name(read_folder(run))).exists()
 
 
 @needs_chromium
-def test_the_page_shows_each_image_and_its_answers_where_it_is_pointed_at(run, tmp_path):
+def test_the_page_shows_each_image_and_its_answers_where_it_is_pointed_at(run, chromium, tmp_path):
     images = read_browse_table(read_folder(run))
     write_html_map(tmp_path / "map.html", images, images.maps(), [], lambda *at: None)
-    with chromium_page((tmp_path / "map.html").as_uri()) as page:
+    with page_at(chromium, (tmp_path / "map.html").as_uri()) as page:
         errors: list[str] = []
         page.on("pageerror", lambda error: errors.append(str(error)))
         page.wait_for_function(

@@ -45,7 +45,7 @@
       this.lit = new Set();
       this.selected = new Set();
       this.pointed = this.chosen = -1;
-      this.phase = ""; // whose answers the grid shows
+      this.chip = ""; // the label that images in the grid bear
       root.append(element("style", { textContent: STYLE }));
       this.load();
     }
@@ -68,7 +68,7 @@
       const known = (settings.shown ?? []).filter((name) => phases.some((p) => p.name === name));
       if (known.length) this.shown = known;
       this.lit = new Set(settings.lit ?? []);
-      this.phase = phases[0].name;
+      this.chip = `answer_${phases[0].name}`;
       this.build();
       this.follow();
       this.select(this.waiting ?? new Set());
@@ -215,7 +215,7 @@
 
     clear() {
       this.light([]);
-      perform("show_samples", { samples: null, use_extended_selection: true });
+      perform("set_extended_selection", { reset: true });
       perform("clear_sidebar_filters");
       perform("clear_view");
       perform("clear_selected_samples");
@@ -226,9 +226,9 @@
       if (!this.data) return;
       clearTimeout(this.timer);
       this.timer = setTimeout(async () => {
-        const { rows, phase } = await ask("rows");
+        const { rows, chip } = await ask("rows");
         this.rows = rows;
-        if (phase && phase !== this.phase) this.answers(phase);
+        this.bear(chip ?? (rows ? this.chip : `answer_${this.data.phases[0].name}`));
         this.legend();
         this.draw();
       }, PATIENCE);
@@ -241,9 +241,11 @@
       this.draw();
     }
 
-    answers(phase) {
-      this.phase = phase;
-      perform("set_active_fields", { fields: [`answer_${phase}`] });
+    // The one label that each image in the grid bears.
+    bear(chip) {
+      if (chip === this.chip) return;
+      this.chip = chip;
+      perform("set_active_fields", { fields: [chip] });
     }
 
     visible() {
@@ -490,7 +492,32 @@
       const name = element("b", { textContent: this.className(this.data.label[row]) });
       const head = element("div", { className: "head" }, element("img", { src: this.source(row) }), name);
       head.append(element("div", {}, open, grid, close));
+      rows.append(this.decisions(row));
       this.detail.append(head, rows);
+    }
+
+    // Buttons that keep a decision about the label as a tag; `browse --export` writes them.
+    decisions(row) {
+      const { tags, classes, label } = this.data, line = element("div", { className: "decide" });
+      const said = element("span", { className: "count" });
+      const offer = (text, tag) => {
+        const button = element("button", { textContent: text, title: tag || "Remove the decision" });
+        button.onclick = async () => {
+          const answer = await ask("decide", { sample: this.data.ids[row], tag });
+          said.textContent = answer.tags.join(", ");
+        };
+        line.append(button);
+      };
+      offer("Label is right", tags.right);
+      const others = new Set(this.panes.map(({ phase }) => phase.vote[row]));
+      for (const other of others) {
+        if (other < 0 || other === label[row]) continue;
+        offer(`It is ${this.className(other)}`, tags.class + classes[other]);
+      }
+      offer("Leave out", tags.leave);
+      offer("Undecided", "");
+      line.append(said);
+      return line;
     }
 
     thumbnail(row, similarity, chosen) {
@@ -599,13 +626,15 @@
     .dml b.right { color: #5fcf9b; }
     .dml b.wrong { color: #ff8a80; }
     .dml b.unknown { color: #e5b35a; }
+    .dml .decide { display: flex; flex-wrap: wrap; gap: 4px; margin-top: 4px; align-items: center; }
+    .dml .decide button { padding: 1px 6px; }
     .dml .rows { flex: 1; min-width: 0; }
     .dml .line { display: flex; gap: 4px; overflow-x: auto; }
     .dml .near { flex: 0 0 48px; padding: 0; border-width: 0 0 4px; font-size: 12px; background: none; }
     .dml .near img { display: block; width: 48px; height: 44px; object-fit: cover; }
     .dml .near.same { border-color: #1f9e77; }
     .dml .near.other { border-color: #d9662b; }
-    [data-cy^="tag-answer_"] { white-space: normal !important; height: auto !important;
+    [data-cy^="tag-answer_"], [data-cy="tag-doubt"] { white-space: normal !important; height: auto !important;
       display: -webkit-box !important; -webkit-box-orient: vertical; -webkit-line-clamp: 3;
       font-size: 11px !important; line-height: 1.2 !important; text-align: left !important;
       padding: 0 4px !important; }`;
