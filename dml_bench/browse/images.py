@@ -309,9 +309,10 @@ def least_similarity(run: Run, phase: str) -> float:
     """The threshold below which `predict` answers "unknown"; -1 where it promises nothing."""
     if not run.protocol.gallery_is_trained_on:
         return -1.0
-    options = {"precision": USUAL_GOAL, "unknown_share": USUAL_SHARES[-1]}
+    gallery_file, share = GalleryFile(run, phase), USUAL_SHARES[-1]
     try:
-        return threshold_of(GalleryFile(run, phase), run_gallery(run, phase), **options).value
+        gallery = run_gallery(run, phase)
+        return threshold_of(gallery_file, gallery, precision=USUAL_GOAL, unknown_share=share).value
     except NoPromise:
         return -1.0
 
