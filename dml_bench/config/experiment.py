@@ -205,6 +205,17 @@ def check_objective(experiment: Experiment) -> None:
         raise ValueError(
             f"train.proxy_lr_factor has no effect: loss {loss.name} has no parameters of its own"
         )
+    simix = experiment.loss.options.get("simix", 0)
+    if simix and experiment.sampler.options.get("m") != simix:
+        raise ValueError(
+            f"loss.simix is {simix}, so as many images of a class must stand together in a batch:"
+            f" --set sampler=m_per_class --set sampler.m={simix}"
+        )
+    if train.labels == "image" and loss.facts["remembers"]:
+        raise ValueError(
+            f"train.labels = image counts the images of a batch from 0, and loss {loss.name} looks"
+            " at earlier batches: choose another loss"
+        )
     if train.labels == "image" and loss.facts["trains_proxies"]:
         raise ValueError(
             f"train.labels = image gives each image a class of its own: loss {loss.name} can't have"
@@ -251,6 +262,11 @@ def check_mixing(experiment: Experiment) -> None:
                 f"{name} is not defined for loss {loss.name}, only for {able}; mixup works with all"
                 " losses"
             )
+    elif entry.facts["two_labels"] and loss.facts["remembers"]:
+        raise ValueError(
+            f"{name} gives an image two labels, and loss {loss.name} remembers it under one: choose"
+            " another loss, or --set mixing.technique=samplepairing"
+        )
     elif entry.facts["two_labels"] and loss.facts["one_number"] and options["share"] == "image":
         raise ValueError(
             f"loss {loss.name} is one number for a whole batch, so images can't have a lambda of"

@@ -56,6 +56,10 @@ class Data:
     """Part of each class's training images that are set aside for validation. They choose the epoch
     (`train.checkpoint`) and thresholds, and neither train nor are searched. Where the protocol
     divides by class, it is a part of the training classes; a `given` split has its own."""
+    per_class: int = 0
+    """At most so many training images in each class, drawn by the seed; 0 is all. Those of a
+    smaller number are among those of a larger one. What is left out is in no part; the gallery has
+    the training images, as always."""
     label_noise: float = 0.0
     """Part of the training and of the validation images of each phase that training, samplers and
     validation are told under a wrong class, drawn once from the seed; queries and gallery are
@@ -69,6 +73,10 @@ class Data:
             f"data.test_fraction must be between 0 and 1, got {self.test_fraction}",
         )
         self._check_groups()
+        require(
+            self.per_class >= 0,
+            f"data.per_class must be at least 0, got {self.per_class}: 0 takes all",
+        )
         require(
             0 <= self.valid_fraction < 1,
             f"data.valid_fraction must be from 0 to less than 1, got {self.valid_fraction}",

@@ -30,6 +30,7 @@ __all__ = [
     "make_split",
     "phases",
     "split_of",
+    "thinned",
     "unseen_classes",
 ]
 
@@ -201,7 +202,36 @@ def split_of(experiment: Experiment, dataset: Dataset) -> Split:
     """Who trains and who asks, by the experiment's protocol."""
     # By the registry, as the protocols stand above the data.
     protocol = protocols[experiment.protocol].build()
-    return cast(Split, protocol.split(experiment, dataset))
+    split = cast(Split, protocol.split(experiment, dataset))
+    if not experiment.data.per_class:
+        return split
+    return thinned(split, dataset, experiment.data.per_class, experiment.seed)
+
+
+def thinned(split: Split, dataset: Dataset, per_class: int, seed: int) -> Split:
+    """The split with at most so many training images in each class: those with the smallest SHA-256
+    of (seed, path) under another key than the queries have, so that those of a smaller number are
+    among those of a larger one. Queries and validation images stay."""
+    kept = []
+    for label in np.unique(dataset.labels[split.train]):
+        images = split.train[dataset.labels[split.train] == label]
+        ranks = [
+            hashlib.sha256(f"{seed}\0per_class\0{dataset.paths[image]}".encode()).digest()
+            for image in images
+        ]
+        order = sorted(range(len(images)), key=ranks.__getitem__)
+        kept.append(images[order[:per_class]])
+    train = np.sort(np.concatenate(kept))
+    parts = {"train": train, "valid": split.valid, "test": split.test, "gallery": train[:0]}
+    if split.has_own_gallery:
+        parts["gallery"] = split.gallery
+    masks = {name: np.isin(np.arange(len(dataset)), images) for name, images in parts.items()}
+    return replace(
+        split,
+        train=train,
+        gallery=train if split.gallery is split.train else split.gallery,
+        fingerprint=fingerprint(dataset, **masks),
+    )
 
 
 def make_split(

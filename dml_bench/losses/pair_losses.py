@@ -5,7 +5,14 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from dml_bench.losses.distances import as_threshold, clamped_cosine, distance_named
 from dml_bench.registry import losses
-from dml_bench.registry.option_checks import Fraction, NotNegative, Positive, at_least, between
+from dml_bench.registry.option_checks import (
+    Count,
+    Fraction,
+    NotNegative,
+    Positive,
+    at_least,
+    between,
+)
 
 if TYPE_CHECKING:
     from torch import nn
@@ -313,3 +320,27 @@ def ranked_list(
         return RankedListLoss(
             margin=margin, Tn=neg_temperature, imbalance=imbalance, alpha=alpha, Tp=pos_temperature
         )
+
+
+@losses.register(
+    "XBM",
+    summary="contrastive loss of cosines, also against the embeddings of earlier batches",
+    source="Wang et al. 2020, Cross-batch memory for embedding learning",
+    one_number=True,
+    remembers=True,
+)
+def cross_batch_memory(
+    num_classes: int,
+    dim: int,
+    *,
+    size: Count = 8192,
+    weight: Positive = 1.0,
+    start: Annotated[int, at_least(0)] = 1000,
+    neg_margin: Annotated[float, between(-1, 1)] = 0.5,
+) -> "nn.Module":
+    """`size` embeddings are remembered, after `start` steps; `weight` is that of the memory's part.
+    A negative counts where its cosine is above `neg_margin`. The paper has memories as large as
+    the training set or a part of it, and starts after 1,000 steps."""
+    from dml_bench.losses.cross_batch_memory import CrossBatchMemory
+
+    return CrossBatchMemory(dim, size=size, weight=weight, start=start, neg_margin=neg_margin)

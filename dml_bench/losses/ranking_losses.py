@@ -69,3 +69,37 @@ def histogram(
     from dml_bench.losses.reimplemented import Histogram
 
     return Histogram(num_bins)
+
+
+def check_cutoffs(*, k: tuple[int, ...], simix: int, **_: float) -> None:
+    """Raises ValueError for no k, or for virtual images of no pair."""
+    if not k or min(k) < 1:
+        raise ValueError(f"loss.k must be positive numbers, got {list(k)}: the paper has 1 to 16")
+    if simix < 0 or simix == 1:
+        raise ValueError(f"loss.simix must be 0 (off) or at least 2, got {simix}: set sampler.m")
+
+
+@losses.register(
+    "RecallAtK",
+    summary="1 - recall@k, from sigmoids of similarity differences and of ranks",
+    source=(
+        "Patel, Tolias and Matas 2022, Recall@k surrogate loss with large batches and similarity"
+        " mixup"
+    ),
+    one_number=True,
+    check=check_cutoffs,
+)
+def recall_at_k(
+    num_classes: int,
+    dim: int,
+    *,
+    k: tuple[int, ...] = (1, 2, 4, 8, 16),
+    rank_temperature: Positive = 0.01,
+    k_temperature: Positive = 1.0,
+    simix: int = 0,
+) -> "nn.Module":
+    """`simix` is the sampler's m, and adds a virtual image between each two of a class (SiMix); 0
+    is off."""
+    from dml_bench.losses.recall_at_k import RecallAtK
+
+    return RecallAtK(k, rank_temperature, k_temperature, simix)

@@ -39,15 +39,16 @@ def linear(
 
 @heads.register(
     "layer_norm",
-    summary="LayerNorm of the features without parameters, then one linear projection",
+    summary="LayerNorm of the features, then one linear projection",
     source="Teh, DeVries and Taylor 2020, ProxyNCA++ (its published code)",
 )
-def layer_norm(num_features: int, *, dim: Count = 128) -> "nn.Module":
-    """Each image's features have mean 0 and deviation 1 before they are projected."""
+def layer_norm(num_features: int, *, dim: Count = 128, affine: bool = False) -> "nn.Module":
+    """Each image's features have mean 0 and deviation 1; with `affine` they are then scaled and
+    shifted by learned numbers; then they are projected."""
     from torch import nn
 
     head = nn.Sequential(
-        nn.LayerNorm(num_features, elementwise_affine=False), nn.Linear(num_features, dim)
+        nn.LayerNorm(num_features, elementwise_affine=affine), nn.Linear(num_features, dim)
     )
     head.dim = dim  # type: ignore[assignment]
     return head

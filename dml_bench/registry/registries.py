@@ -395,6 +395,7 @@ losses = Registry(
         "classifies": False,
         "one_number": False,
         "interpolates": False,
+        "remembers": False,
         "unit_vectors": True,
         "logit_range": None,
     },

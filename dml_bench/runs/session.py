@@ -190,7 +190,8 @@ class RunSession:
         return sorted(never & set(self.dataset.labels[self.split.test].tolist()))
 
     def _write_split(self) -> None:
-        part = np.full(len(self.dataset), "valid", dtype=object)
+        part = np.full(len(self.dataset), "unused", dtype=object)
+        part[self.split.valid] = "valid"
         part[self.split.gallery], part[self.split.train], part[self.split.test] = (
             "gallery",
             "train",

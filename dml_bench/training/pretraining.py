@@ -43,6 +43,7 @@ FORMAT = 5
 
 
 LATER_SETTINGS: dict[str, Any] = {
+    "data.per_class": 0,
     "images.crop_from": 0,
     "train.head_lr_factor": 1.0,
     "train.layer_lr_decay": 1.0,

@@ -1,6 +1,7 @@
 """One split for both phases, a pure function of seed and paths; and which classes are held out."""
 
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,15 @@ from handmade import dataset_of
 
 from dml_bench.config.experiments import resolve
 from dml_bench.data.datasets import Dataset, ImageRow, assemble
-from dml_bench.data.split import Phase, Split, holdouts, make_split, phases, unseen_classes
+from dml_bench.data.split import (
+    Phase,
+    Split,
+    holdouts,
+    make_split,
+    phases,
+    thinned,
+    unseen_classes,
+)
 from dml_bench.data.synthetic import cub_counts
 from dml_bench.registry import UnknownName
 
@@ -114,6 +123,27 @@ def test_a_larger_share_of_queries_contains_the_smaller_one():
     dataset = dataset_of({"auk": 13, "jay": 29})
     small, large = split_of(dataset, fraction=0.2), split_of(dataset, fraction=0.4)
     assert set(small.test) < set(large.test)
+
+
+def test_fewer_images_per_class_are_among_those_of_more_and_leave_queries_as_they_are():
+    dataset = dataset_of({"auk": 7, "jay": 12, "wren": 30})
+    full = split_of(dataset)
+    few, more = (thinned(full, dataset, count, seed=42) for count in (5, 10))
+    assert np.bincount(dataset.labels[few.train]).tolist() == [5, 5, 5]
+    assert np.bincount(dataset.labels[more.train]).tolist() == [6, 9, 10]
+    assert set(few.train) < set(more.train) < set(full.train)
+    assert np.array_equal(few.test, full.test)
+    assert few.gallery is few.train
+    assert len({full.fingerprint, few.fingerprint, more.fingerprint}) == 3
+    other = thinned(full, dataset, 5, seed=43)
+    assert not np.array_equal(other.train, few.train)
+
+
+def test_a_gallery_of_its_own_stays_as_it_is_where_training_images_are_fewer():
+    dataset = dataset_of({"auk": 12, "jay": 12})
+    split = make_split(dataset, method="stratified", test_fraction=0.2, seed=42)
+    own = replace(split, train=split.train[1:], gallery=split.train[:1])
+    assert np.array_equal(thinned(own, dataset, 2, seed=42).gallery, own.gallery)
 
 
 def test_a_class_with_one_image_is_refused_by_name():

@@ -150,6 +150,7 @@ def test_adding_a_loss_is_one_decorated_function_which_the_catalogue_then_lists(
         "classifies": False,
         "one_number": False,
         "interpolates": False,
+        "remembers": False,
         "unit_vectors": True,
     }
     assert [record["name"] for record in catalogue.entries("losses")] == before
