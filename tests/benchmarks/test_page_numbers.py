@@ -1,7 +1,6 @@
 """Numbers of pages are those of the records, and a page says from which."""
 
 import importlib.util
-import subprocess
 import sys
 from pathlib import Path
 
@@ -94,8 +93,7 @@ def test_what_is_not_recorded_is_said_with_what_is(place):
         page_numbers.rewritten(number_of(BASELINE, "precision_at_1_macro", "words"), place)
 
 
-def test_the_numbers_of_all_pages_are_those_of_the_records():
-    done = subprocess.run(
-        [sys.executable, str(path), "--check"], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, f"{done.stdout}{done.stderr}`make reports` writes them anew"
+def test_the_numbers_of_all_pages_are_those_of_the_records(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", [str(path), "--check"])
+    code = page_numbers.main()
+    assert code == 0, f"{capsys.readouterr()}`make reports` writes them anew"

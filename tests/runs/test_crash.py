@@ -170,6 +170,7 @@ def campaign(out: Path, *options: str) -> dict[str, Any]:
     return report
 
 
+@pytest.mark.slow
 def test_twenty_kills_end_in_the_bits_of_undisturbed_runs(tmp_path):
     """The quick form of benchmarks/crash.py, whose report is in reports/crash."""
     scenarios = campaign(tmp_path, "--quick")["scenarios"]

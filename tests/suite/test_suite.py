@@ -515,7 +515,9 @@ def test_a_suite_of_real_runs_leaves_its_page_and_skips_what_is_finished(
     arguments = command(
         files, birds, cache_dir, tmp_path, "fine.toml", "diverges.toml", "--jobs", "2"
     )
-    assert call(monkeypatch, arguments) == 1, "one of them failed"
+    with pytest.MonkeyPatch.context() as patch:
+        fork_workers(patch)  # the suite that is killed below has workers that are programs
+        assert call(monkeypatch, arguments) == 1, "one of them failed"
     said = capsys.readouterr().out
     assert said.startswith("2 runs; 2 at a time on cpu, ")
     assert "fine seed 42: P@1 all " in said
