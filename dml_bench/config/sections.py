@@ -141,6 +141,9 @@ class Images:
     crop_from: int = 0
     """Resize the shorter side to this many pixels before the centre is cropped, as papers do with
     256 for 224; 0 is `size`, which sees all of the shorter side. Only with `fit` = crop."""
+    interpolation: Literal["bilinear", "bicubic"] | None = None
+    """How images are resized, with antialiasing; None is bilinear. Encoders of other libraries are
+    mostly made with `bicubic`: a run says so."""
     normalization: Literal["backbone", "train"] = "backbone"
     """Channel means and deviations: those of the backbone's weights, or of the phase's training
     images."""

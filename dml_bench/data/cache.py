@@ -63,6 +63,7 @@ class View:
     fit: Literal["crop", "squash", "shorter", "detail"]
     size: int
     crop_from: int = 0
+    interpolation: Literal["bilinear", "bicubic"] = "bilinear"
 
     def scaled(self, width: int, height: int) -> tuple[int, int]:
         """(width, height) after the resize, before any cut; as torchvision's Resize rounds them."""
@@ -84,7 +85,7 @@ class View:
         return min(scaled[0], most), min(scaled[1], most)
 
     def apply(self, image: "Image") -> np.ndarray:
-        """(height, width, 3) uint8, bilinear with antialiasing.
+        """(height, width, 3) uint8, with antialiasing.
 
         An image that is longer than LONGEST is cut before it is scaled, which is within a level of
         the other order and takes memory in proportion to what is kept. Others are scaled before
@@ -92,13 +93,14 @@ class View:
         """
         from PIL.Image import Resampling
 
+        method = Resampling[self.interpolation.upper()]
         scaled, kept = self.scaled(*image.size), self.kept(*image.size)
         left, top = (
             round((resized - part) / 2) for resized, part in zip(scaled, kept, strict=True)
         )
         right, bottom = left + kept[0], top + kept[1]
         if max(scaled) <= LONGEST * min(scaled):
-            resized = image.resize(scaled, Resampling.BILINEAR)
+            resized = image.resize(scaled, method)
             return np.asarray(
                 resized if scaled == kept else resized.crop((left, top, right, bottom))
             )
@@ -109,12 +111,12 @@ class View:
             min(right * across, image.width),
             min(bottom * down, image.height),
         )
-        return np.asarray(image.resize(kept, Resampling.BILINEAR, box))
+        return np.asarray(image.resize(kept, method, box))
 
 
 def view_of(images: Images) -> View:
     """The view that gallery and query share."""
-    return View(images.fit, images.size, images.crop_from)
+    return View(images.fit, images.size, images.crop_from, images.interpolation or "bilinear")
 
 
 @dataclass(frozen=True, slots=True)
@@ -285,15 +287,19 @@ class _Place:
     def key(self) -> dict[str, object]:
         from PIL import __version__ as pillow
 
-        key = {
+        key: dict[str, object] = {
             "format": FORMAT,
             "dataset": self.dataset.fingerprint,
             "fit": self.view.fit,
             "size": self.view.size,
             "pillow": pillow,
         }
-        # Caches from before there was such a crop keep their key.
-        return key | {"crop_from": self.view.crop_from} if self.view.crop_from else key
+        # Caches from before there were such crops and resizing keep their keys.
+        if self.view.crop_from:
+            key["crop_from"] = self.view.crop_from
+        if self.view.interpolation != "bilinear":
+            key["interpolation"] = self.view.interpolation
+        return key
 
     @cached_property
     def folder(self) -> Path:

@@ -3,6 +3,7 @@ batch at a time."""
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from dml_bench.config import Experiment
 from dml_bench.data.augmentations import Boxes, Drawn, augmented, resized_batch, resized_crop_boxes
-from dml_bench.data.cache import LONGEST, ImageCache, View, open_caches, view_of
+from dml_bench.data.cache import LONGEST, ImageCache, open_caches, view_of
 from dml_bench.data.crops import DeviceCrops, HostCrops, room_for_images
 from dml_bench.data.datasets import Dataset, Progress
 from dml_bench.system.devices import to_device
@@ -218,10 +219,13 @@ def open_image_inputs(
     hears of images of which training sees only the middle, and of damage that was mended."""
     augment, size = experiment.augment, experiment.images.size
     view = view_of(experiment.images)
-    corners = View("shorter", augment.random_crop_from) if augment.random_crop_from else view
-    trained = (
-        View("detail", detailed(size, augment.resized_crop)) if augment.resized_crop else corners
-    )
+    corners, trained = view, view
+    if augment.random_crop_from:
+        corners = replace(view, fit="shorter", size=augment.random_crop_from, crop_from=0)
+        trained = corners
+    if augment.resized_crop:
+        detail = detailed(size, augment.resized_crop)
+        trained = replace(view, fit="detail", size=detail, crop_from=0)
     if experiment.evaluate.tta != "crops":
         corners = trained
     caches = open_caches(

@@ -257,18 +257,18 @@ def run_rows(
             for number, experiment in enumerate(row.experiments):
                 left = len(row.experiments) - number
                 after = pace.slower * (page_seconds(parts) + final_seconds + of_final)
-                needed = left * pace.seconds(row.spec.training, row.seed_seconds)
-                needed += of_photos * (number == 0)
+                guessed = pace.seconds(row.spec.training, row.seed_seconds)
+                photos = of_photos * (number == 0)
+                needed = left * guessed + photos
                 if needed + after > clock.left:
                     raise TimeUp
                 callback.progress(f"{row.spec.label}, seeds", number, len(row.experiments))
-                heard = Interrupting(callback, clock, after)
+                heard = Interrupting(callback, clock, after, guessed + photos)
                 start = time.monotonic()
                 runs.append(run_seed(row, experiment, parts, cache_dir, device, heard))
                 seconds = time.monotonic() - start
                 # What was finished before an interruption takes no time, and measures nothing.
                 if seconds > 1:
-                    photos = of_photos * (number == 0)
                     pace.measured(row.spec.training, row.seed_seconds, photos, seconds)
         except TimeUp:
             if rows or not runs:

@@ -193,14 +193,21 @@ class PlannedRow:
 
 
 class Interrupting(Callback):
-    """Passes on what it hears, and ends a run when its time is over. The run can go on later."""
+    """Passes on what it hears, and ends a run when its time is over. The run can go on later.
 
-    def __init__(self, inner: Callback, clock: Clock, reserve: float):
-        self.inner, self.clock, self.reserve = inner, clock, reserve
+    `reserve` are the seconds that the final part and the page take on a machine as it was; where
+    the run takes longer than the `guessed` seconds, these will too.
+    """
+
+    def __init__(self, inner: Callback, clock: Clock, reserve: float, guessed: float):
+        self.inner, self.clock, self.reserve, self.guessed = inner, clock, reserve, guessed
+        self.begun = clock.left
 
     def check(self) -> None:
         """Raises TimeUp where only the time for the final part is left."""
-        if self.clock.left < self.reserve:
+        left = self.clock.left
+        slower = max(1.0, (self.begun - left) / self.guessed)
+        if left < self.reserve * slower:
             raise TimeUp
 
     def warn(self, text: str) -> None:

@@ -9,6 +9,7 @@ Source: Kornblith, Shlens and Le 2019, "Do better ImageNet models transfer bette
 among 45 values of l2; here they are 13.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -122,9 +123,10 @@ def choose_l2(
     valid_labels: np.ndarray,
     num_classes: int,
     grid: tuple[float, ...] = L2_GRID,
+    progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> ProbeChoice:
     """Fit with every l2 of a falling grid, each from where the one before ended, and choose by
-    accuracy on the validation images.
+    accuracy on the validation images. `progress` hears of each fit.
 
     Where there are none, because each class has a single image, it is the strongest, with an
     accuracy of 0 on all: then the probe is close to the nearest class mean.
@@ -133,7 +135,8 @@ def choose_l2(
         return ProbeChoice(grid[0], 0.0, (0.0,) * len(grid))
     accuracies = []
     probe = None
-    for l2 in grid:
+    for number, l2 in enumerate(grid):
+        progress(number, len(grid))
         probe = fit_linear_probe(features, labels, num_classes, l2, probe)
         predicted = probe.logits(valid_features).argmax(axis=1)
         accuracies.append(float(np.mean(predicted == valid_labels)))

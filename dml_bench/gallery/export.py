@@ -223,7 +223,8 @@ def preprocessing(view: View, dim: int) -> dict[str, Any]:
         "crop": "centre, `size` x `size`" if view.fit == "crop" else None,
         "fit": view.fit,
         "size": view.size,
-        "interpolation": "bilinear, antialiased (Pillow's Image.resize with BILINEAR)",
+        "interpolation": f"{view.interpolation}, antialiased (Pillow's Image.resize with"
+        f" {view.interpolation.upper()})",
         "input": {
             "layout": "batch, height, width, channel",
             "type": "uint8",

@@ -20,7 +20,7 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 """
-TAIL = '''VIEW = View({fit!r}, {size}, {crop_from})
+TAIL = '''VIEW = View({fit!r}, {size}, {crop_from}, {interpolation!r})
 
 
 def pixels(path: str) -> np.ndarray:
@@ -37,7 +37,12 @@ def source(view: cache.View) -> str:
         IMPORTS,
         with_constants(cache, cache.View),
         with_constants(files, files.read_csv),
-        TAIL.format(fit=view.fit, size=view.size, crop_from=view.crop_from),
+        TAIL.format(
+            fit=view.fit,
+            size=view.size,
+            crop_from=view.crop_from,
+            interpolation=view.interpolation,
+        ),
     ]
     return "\n\n".join(part.strip("\n") for part in parts) + "\n"
 

@@ -12,6 +12,7 @@ from dml_bench.config import Experiment
 from dml_bench.models.backbones import check_image_size, drop_pooling, replace_pooling
 from dml_bench.models.convolutions import speed_up_small_maps
 from dml_bench.models.depthwise import open_depthwise_to_float32
+from dml_bench.models.encoders import describe_interpolation
 from dml_bench.models.stages import LastStages, cut_backbone, first_stages
 from dml_bench.models.weights import load_backbone
 from dml_bench.registry import backbones, heads, poolings
@@ -38,8 +39,9 @@ class Embedder(nn.Module):
         )  # a channel without contrast stays finite
         self.frozen: dict[str, nn.Module] = {}
         self._last: tuple[LastStages, ...] = ()  # in a tuple: its parameters have names already
-        self.unwrapped = ""
-        """What was taken off the names of the first weights; '' where nothing was."""
+        self.remarks: tuple[str, ...] = ()
+        """Sentences about the first weights: what was taken off the names in their file, and how
+        images were resized for them; empty ones where there is nothing to say."""
 
     @property
     def dim(self) -> int:
@@ -170,7 +172,10 @@ def build_embedder(
         torch.tensor(images.std or made_with["std"]),
     )
     embedder = Embedder(backbone, head, mean, std)
-    embedder.unwrapped = unwrapped
+    embedder.remarks = (
+        unwrapped,
+        describe_interpolation(name, backbone, experiment.images.interpolation),
+    )
     freeze(embedder, experiment)
     return embedder.to(memory_format=torch.channels_last)
 

@@ -17,12 +17,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from PIL.Image import Resampling
 from torch import Tensor, nn
 
 from dml_bench.models.hub import from_cache_or_hub, require_answer, require_hub
 from dml_bench.registry import UnknownName, near_miss
 
-__all__ = ["PACKAGES", "build_encoder", "package_installed", "pretrained_encoder"]
+__all__ = [
+    "PACKAGES",
+    "build_encoder",
+    "describe_interpolation",
+    "package_installed",
+    "pretrained_encoder",
+]
 
 PACKAGES = {
     "hf": ("transformers", "transformers"),
@@ -30,7 +37,12 @@ PACKAGES = {
     "st": ("sentence_transformers", "sentence-transformers"),
 }
 """By prefix, the module to import and the package to install."""
-IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225), "size": 224}
+IMAGENET = {
+    "mean": (0.485, 0.456, 0.406),
+    "std": (0.229, 0.224, 0.225),
+    "size": 224,
+    "interpolation": "bilinear",
+}
 """What is assumed of a model that says nothing of its preprocessing."""
 OF_TEXTS = ("text_", "logit_")
 """How the names of a model of pictures and texts begin, where they are no part of the picture's
@@ -52,6 +64,18 @@ def pretrained_encoder(name: str) -> nn.Module:
     """The encoder `prefix:name` with its published weights. Raises ValueError where they can't be
     had."""
     return encoder(name, pretrained=True)
+
+
+def describe_interpolation(name: str, backbone: nn.Module, interpolation: str | None) -> str:
+    """A sentence where an encoder was made with images that are resized in another way, and nobody
+    chose that; '' else."""
+    said = getattr(backbone, "pretrained_cfg", {}).get("interpolation", "")
+    if name.partition(":")[0] not in PACKAGES or interpolation is not None or said != "bicubic":
+        return ""
+    return (
+        f"{name} was made with bicubic resizing, and images are resized bilinearly: --set"
+        " images.interpolation=bicubic does as its library does"
+    )
 
 
 def encoder(name: str, *, pretrained: bool) -> nn.Module:
@@ -134,6 +158,7 @@ def finished(
         "mean": tuple(preprocessing["mean"]),
         "std": tuple(preprocessing["std"]),
         "input_size": (3, size, size),
+        "interpolation": preprocessing["interpolation"],
     }
     training = network.training
     with torch.no_grad():
@@ -206,8 +231,13 @@ def preprocessing_of(processor: Any, config: Any) -> dict[str, Any]:
     size = getattr(vision, "image_size", IMAGENET["size"])
     if isinstance(size, (list, tuple)):
         size = size[0]
+    said: dict[str, Any] = {**IMAGENET, "size": size}
     mean, std = getattr(processor, "image_mean", None), getattr(processor, "image_std", None)
-    return {**IMAGENET, "size": size, **({"mean": mean, "std": std} if mean and std else {})}
+    if mean and std:
+        said |= {"mean": mean, "std": std}
+    if getattr(processor, "resample", None) == Resampling.BICUBIC:
+        said["interpolation"] = "bicubic"
+    return said
 
 
 # OpenCLIP
@@ -245,7 +275,9 @@ def open_clip_parts(model: Any, of_tag: Mapping[str, Any]) -> tuple[Any, ...]:
     said = {**visual.preprocess_cfg, **of_tag}
     size = visual.image_size if hasattr(visual, "image_size") else said["size"]
     side = size[0] if isinstance(size, (list, tuple)) else size
-    return visual, FirstOutput, {"mean": said["mean"], "std": said["std"], "size": side}, ()
+    preprocessing = {"mean": said["mean"], "std": said["std"], "size": side}
+    preprocessing["interpolation"] = said.get("interpolation", IMAGENET["interpolation"])
+    return visual, FirstOutput, preprocessing, ()
 
 
 class FirstOutput:

@@ -67,8 +67,8 @@ def execute(request: RunRequest) -> Outcome:
         with distributed.main_process_first():
             # Weights that can't be had are met here, before the images are decoded.
             embedder = build_embedder(experiment)
-            if embedder.unwrapped:
-                callback.note(embedder.unwrapped)
+            for remark in filter(None, embedder.remarks):
+                callback.note(remark)
             pixels, dataset = open_readable_images(
                 experiment, dataset, request.cache_dir, device, callback
             )

@@ -7,7 +7,9 @@ only, and validation images of the same classes.
 """
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -44,15 +46,20 @@ class AtOnce(torch.optim.Optimizer):
     def __init__(self, parameters: Any):
         super().__init__(parameters, {"lr": 0.0})
 
-    def fit(self, images: FitImages) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
-        """Weights (classes, dim), biases (classes), and what is worth knowing of them."""
+    def fit(
+        self, images: FitImages, progress: Callable[[int, int], None]
+    ) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
+        """Weights (classes, dim), biases (classes), and what is worth knowing of them. `progress`
+        hears of each part of a long fit."""
         raise NotImplementedError
 
 
 class ClassMeans(AtOnce):
     """The means of unit features, at unit length: the highest logit is that of the nearest one."""
 
-    def fit(self, images: FitImages) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
+    def fit(
+        self, images: FitImages, progress: Callable[[int, int], None]
+    ) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
         """No validation image is looked at."""
         unit = functional.normalize(torch.from_numpy(images.features), dim=1)
         sums = torch.zeros(images.num_classes, unit.shape[1])
@@ -65,7 +72,9 @@ class LinearProbe(AtOnce):
     """Logistic regression. Without validation images, a fifth of each class is set aside to choose
     the l2, and the probe is then fitted on all training images."""
 
-    def fit(self, images: FitImages) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
+    def fit(
+        self, images: FitImages, progress: Callable[[int, int], None]
+    ) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
         """`l2`, the accuracy that chose it, and on which images."""
         features, labels = images.features, images.labels
         valid_features, valid_labels = images.valid_features, images.valid_labels
@@ -75,7 +84,14 @@ class LinearProbe(AtOnce):
             aside = set_aside(labels, images.seed)
             valid_features, valid_labels = features[aside], labels[aside]
             features, labels = features[~aside], labels[~aside]
-        choice = choose_l2(features, labels, valid_features, valid_labels, images.num_classes)
+        choice = choose_l2(
+            features,
+            labels,
+            valid_features,
+            valid_labels,
+            images.num_classes,
+            progress=progress,
+        )
         probe = fit_linear_probe(images.features, images.labels, images.num_classes, choice.l2)
         facts = {
             "l2": choice.l2,
@@ -91,7 +107,8 @@ def fit_at_once(state: "TrainingState") -> None:
     Of several processes the first one's weights count."""
     assert isinstance(state.optimizer, AtOnce)
     start = time.perf_counter()
-    weights, bias, facts = state.optimizer.fit(fit_images(state))
+    progress = partial(state.callback.progress, "linear probe")
+    weights, bias, facts = state.optimizer.fit(fit_images(state), progress)
     layer = state.objective.loss.classifier
     assert isinstance(layer, nn.Linear)
     with torch.no_grad():

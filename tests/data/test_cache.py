@@ -60,7 +60,7 @@ def cache_dir(tmp_path: Path) -> Path:
 def torchvision_view(view: View, image: Image.Image) -> np.ndarray:
     resize = v2.Resize(
         [view.size] * 2 if view.fit == "squash" else view.crop_from or view.size,
-        InterpolationMode.BILINEAR,
+        InterpolationMode(view.interpolation),
         antialias=True,
     )
     steps = [resize, v2.CenterCrop(view.size)] if view.fit == "crop" else [resize]
@@ -86,6 +86,15 @@ def test_the_pixels_are_those_of_torchvision(dataset, cache_dir, view):
         if path == "narrow.png":  # of 13 x 90 the middle 4:1 is kept
             assert_the_middle(cache[image], expected)
         else:
+            assert np.array_equal(cache[image], expected), path
+
+
+def test_bicubic_pixels_are_those_of_torchvision(dataset, cache_dir):
+    view = View("crop", 24, interpolation="bicubic")
+    cache = opened(dataset, view, cache_dir)
+    for image, path in enumerate(dataset.paths):
+        if path != "narrow.png":
+            expected = torchvision_view(view, Image.open(dataset.root / path))
             assert np.array_equal(cache[image], expected), path
 
 
@@ -353,9 +362,10 @@ def test_other_pixels_in_a_file_mean_another_cache(dataset, cache_dir):
 
 
 def test_each_view_has_its_own_cache(dataset, cache_dir):
-    for view in (View("crop", 16), View("squash", 16), View("shorter", 16), View("crop", 17)):
+    views = (View("crop", 16), View("squash", 16), View("shorter", 16), View("crop", 17))
+    for view in (*views, View("crop", 16, interpolation="bicubic")):
         opened(dataset, view, cache_dir)
-    assert len(list((cache_dir / "images").iterdir())) == 4
+    assert len(list((cache_dir / "images").iterdir())) == 5
 
 
 @pytest.mark.parametrize("fit", ["crop", "shorter"])

@@ -141,7 +141,7 @@ def test_a_decision_ends_in_its_time_on_a_machine_that_also_does_something_else(
     begins after decide has measured how fast it is alone."""
     root = write(tmp_path / "drawn", counts=[50] * 10, size=64, seed=3)
     notes = Notes()
-    minutes = 1.0
+    minutes = 2.0
     others: list[ForkedProgram] = []
     notes.when = (
         "no training: took",
@@ -161,13 +161,13 @@ def test_a_decision_ends_in_its_time_on_a_machine_that_also_does_something_else(
             callback=notes,
         )
     finally:
+        seconds = time.monotonic() - begun
         for other in others:
             other.kill()
             other.communicate()
-    seconds = time.monotonic() - begun
+        assert seconds <= 1.1 * 60 * minutes, f"{seconds:.0f} s of {60 * minutes:.0f}"
     assert others
     assert report.decision.skipped, "the time must be too short for all rows"
-    assert seconds <= 1.1 * 60 * minutes, f"{seconds:.0f} s of {60 * minutes:.0f}"
     assert seconds == pytest.approx(report.decision.seconds, abs=5)
 
 
@@ -285,7 +285,7 @@ def rows_run(monkeypatch, tmp_path, seconds: list[float], *, stopped: str = "") 
 def test_a_row_that_does_not_fit_is_left_out_for_one_that_does(monkeypatch, tmp_path):
     labels = tuple(spec.label for spec in rows.ROWS)
     left_out = (labels[1],)
-    assert rows_run(monkeypatch, tmp_path, [10, 50, 1]) == ((labels[0], labels[2]), left_out)
+    assert rows_run(monkeypatch, tmp_path, [10, 58, 1]) == ((labels[0], labels[2]), left_out)
     with pytest.raises(ValueError, match="--minutes must be at least"):
         rows_run(monkeypatch, tmp_path, [70, 70])
     assert rows_run(monkeypatch, tmp_path, [10, 20, 30]) == (labels[:3], ())

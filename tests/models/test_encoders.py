@@ -16,6 +16,7 @@ from tiny import dml_bench
 import dml_bench as db
 from dml_bench.config import Experiment, experiments
 from dml_bench.config.component import Component
+from dml_bench.data.cache import view_of
 from dml_bench.models.embedder import build_embedder
 from dml_bench.models.encoders import PACKAGES
 from dml_bench.registry import UnknownName, backbones
@@ -94,6 +95,35 @@ def test_an_encoder_of_transformers_makes_the_features_of_its_library(tmp_path, 
         else:
             expected = network(**inputs).pooler_output.flatten(1)
     assert (ours(name) - expected).abs().max() < 1e-5
+
+
+def test_a_photo_that_is_resized_as_the_library_does_gets_the_features_of_the_library(tmp_path):
+    transformers = library("hf")
+    name = saved(tmp_path, "CLIP")
+    network = transformers.AutoModel.from_pretrained(tmp_path).eval()
+    processor = transformers.CLIPImageProcessorPil.from_pretrained(tmp_path)
+    pixels = np.random.default_rng(1).integers(0, 256, (60, 90, 3), dtype=np.uint8)
+    photo = Image.fromarray(pixels).resize((300, 200))
+    with torch.no_grad():
+        expected = network.get_image_features(**processor(images=photo, return_tensors="pt"))
+    errors = {}
+    for interpolation in ("bilinear", "bicubic"):
+        resized = (f"images.interpolation={interpolation}", "images.fit=crop")
+        settings = experiment(name, *resized)
+        embedder = build_embedder(settings).eval()
+        assert not any(embedder.remarks)
+        seen = view_of(settings.images).apply(photo)
+        with torch.no_grad():
+            features = embedder.features(torch.from_numpy(seen[None].copy()))
+        errors[interpolation] = float((features - expected.pooler_output).abs().max())
+    assert errors["bicubic"] < 1e-5 < errors["bilinear"]
+
+
+def test_an_encoder_that_was_made_with_another_resizing_says_so_unless_one_is_chosen(tmp_path):
+    remarks = build_embedder(experiment(saved(tmp_path, "CLIP"))).remarks
+    assert "was made with bicubic resizing" in remarks[-1]
+    assert "--set images.interpolation=bicubic" in remarks[-1]
+    assert not any(build_embedder(experiment("efficientnet_lite0", "model.weights=none")).remarks)
 
 
 def test_a_model_of_pictures_and_texts_keeps_what_reads_texts_neither_here_nor_from_a_file(
