@@ -11,6 +11,7 @@ from dml_bench.browse.images import ENROLLED, GALLERY, QUERY, BrowseTable
 from dml_bench.evaluation.knn_vote import confusions
 
 __all__ = [
+    "ANSWER_UNSEEN",
     "DOUBT",
     "DOUBTFUL",
     "NEAR_DUPLICATE",
@@ -19,9 +20,12 @@ __all__ = [
     "Label",
     "confused_pairs",
     "field_values",
+    "phase_key",
 ]
 
 NEAR_DUPLICATE, SESSION, DOUBT = "near_duplicate", "session", "doubt"
+ANSWER_UNSEEN = "answer_unseen"
+"""The field of the answer by the model that was trained without the image's class."""
 DOUBTFUL = 0.5
 """The mistakenness above which the neighbours of an image contradict its label."""
 VERDICTS = {"right": "#18794e", "wrong": "#b3261e", "unknown": "#8a5a00", "no query": "#4a5560"}
@@ -67,31 +71,41 @@ def field_values(
     fields[DOUBT] = doubts(table)
     for phase in table.phases:
         fields |= phase_values(table, phase)
+    if table.outcome.any():
+        without = table.phase_without.tolist()
+        fields[ANSWER_UNSEEN] = [
+            fields[f"answer_{phase_key(phase)}"][row] for row, phase in enumerate(without)
+        ]
     for name, values in list(fields.items()):
         if name != NEAR_DUPLICATE and all(value is None for value in values):
             del fields[name]
     return fields
 
 
+def phase_key(phase: str) -> str:
+    """A phase as part of a field's name, which FiftyOne allows no hyphen."""
+    return phase.replace("-", "_")
+
+
 def phase_values(table: BrowseTable, phase: str) -> dict[str, list[Any]]:
     """The fields of one phase."""
-    columns, names = table.phases[phase], table.class_names
+    columns, names, key = table.phases[phase], table.class_names, phase_key(phase)
     predicted, nearest = table.predicted(phase).tolist(), columns.nearest.tolist()
     right, is_query = table.right(phase).tolist(), table.is_query.tolist()
     votes: list[Label | None] = []
     for label, share in zip(columns.elected.tolist(), columns.share.tolist(), strict=True):
         votes.append(Label(names[label], share) if label >= 0 else None)
     return {
-        f"answer_{phase}": answers(table, phase),
-        f"prediction_{phase}": [Label(names[id_]) if id_ >= 0 else None for id_ in predicted],
-        f"correct_{phase}": [
+        f"answer_{key}": answers(table, phase),
+        f"prediction_{key}": [Label(names[id_]) if id_ >= 0 else None for id_ in predicted],
+        f"correct_{key}": [
             value if query else None for value, query in zip(right, is_query, strict=True)
         ],
-        f"similarity_{phase}": numbers(columns.similarity),
-        f"nearest_{phase}": [table.paths[row] if row >= 0 else None for row in nearest],
-        f"vote_{phase}": votes,
-        f"mistakenness_{phase}": numbers(columns.mistakenness),
-        f"hubness_{phase}": numbers(table.hubness(phase)),
+        f"similarity_{key}": numbers(columns.similarity),
+        f"nearest_{key}": [table.paths[row] if row >= 0 else None for row in nearest],
+        f"vote_{key}": votes,
+        f"mistakenness_{key}": numbers(columns.mistakenness),
+        f"hubness_{key}": numbers(table.hubness(phase)),
     }
 
 

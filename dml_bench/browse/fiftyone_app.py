@@ -19,6 +19,7 @@ import numpy as np
 from dml_bench.browse.database import URI
 from dml_bench.browse.decisions import decision_tags
 from dml_bench.browse.fields import (
+    ANSWER_UNSEEN,
     DOUBT,
     DOUBTFUL,
     NEAR_DUPLICATE,
@@ -27,6 +28,7 @@ from dml_bench.browse.fields import (
     Label,
     confused_pairs,
     field_values,
+    phase_key,
 )
 from dml_bench.browse.images import GALLERY, LOST, BrowseTable
 from dml_bench.browse.map_data import (
@@ -167,7 +169,7 @@ def update(
     )
     dataset.info.pop(STATE, None)
     dataset.save()
-    ours = {f"correct_{phase}" for phase in images.phases}
+    ours = {f"correct_{phase_key(phase)}" for phase in images.phases}
     for key in ours & set(dataset.list_evaluations()):
         dataset.delete_evaluation(key)
     ids = write_samples(dataset, images, field_values(images, near_duplicates))
@@ -175,9 +177,9 @@ def update(
     for phase in images.phases:
         queries = dataset.match(fo.ViewField("split") == "test")
         queries.evaluate_classifications(
-            f"prediction_{phase}",
+            f"prediction_{phase_key(phase)}",
             gt_field="ground_truth",
-            eval_key=f"correct_{phase}",
+            eval_key=f"correct_{phase_key(phase)}",
             progress=False,
         )
     write_views(dataset, images, ids)
@@ -242,15 +244,15 @@ def write_embeddings(
     for phase, columns in images.phases.items():
         placed = np.isfinite(maps[phase]).all(1)
         for key, view, rows in (
-            (f"{MAP}{phase}", dataset, placed),
-            (f"{MAP}{phase}_unseen", unseen, placed & images.unseen),
+            (f"{MAP}{phase_key(phase)}", dataset, placed),
+            (f"{MAP}{phase_key(phase)}_unseen", unseen, placed & images.unseen),
         ):
             delete_brain_run(dataset, key)
             if rows.any():
                 fob.compute_visualization(
                     view, points=dict(zip(ids[rows], maps[phase][rows], strict=True)), brain_key=key
                 )
-        key = f"{EMBEDDED}{phase}"
+        key = f"{EMBEDDED}{phase_key(phase)}"
         delete_brain_run(dataset, key)
         # FiftyOne subtracts the mean from embeddings, which would change their cosines. Distances
         # of unit vectors rank as their cosines do.
@@ -284,23 +286,24 @@ def views(dataset: Dataset, images: BrowseTable, ids: np.ndarray) -> dict[str, A
         saved["sessions on both sides of the split"] = dataset.match(
             F(SESSION).is_in(sessions)
         ).sort_by(SESSION)
-    mistakenness = f"mistakenness_{next(iter(images.phases))}"
+    mistakenness = f"mistakenness_{phase_key(next(iter(images.phases)))}"
     doubtful = dataset.match(F(mistakenness) > DOUBTFUL).sort_by(mistakenness, reverse=True)
     saved["labels to doubt"] = doubtful
     for phase in images.phases:
-        wrong = F(f"correct_{phase}") == False  # noqa: E712 - an expression of FiftyOne
+        key = phase_key(phase)
+        wrong = F(f"correct_{key}") == False  # noqa: E712 - an expression of FiftyOne
         truth = F("ground_truth.label")
-        mistakes = dataset.match(wrong).sort_by(f"similarity_{phase}", reverse=True)
+        mistakes = dataset.match(wrong).sort_by(f"similarity_{key}", reverse=True)
         saved[f"mistakes ({phase})"] = mistakes
-        vote_right = F(f"vote_{phase}.label") == truth
+        vote_right = F(f"vote_{key}.label") == truth
         saved[f"vote saves ({phase})"] = dataset.match(wrong & vote_right)
-        right = F(f"correct_{phase}") == True  # noqa: E712 - an expression of FiftyOne
+        right = F(f"correct_{key}") == True  # noqa: E712 - an expression of FiftyOne
         saved[f"vote ruins ({phase})"] = dataset.match(right & ~vote_right)
         if images.unknown[phase].any():
-            unknown = F(f"answer_{phase}.verdict") == "unknown"
-            rejected = dataset.match(unknown).sort_by(f"similarity_{phase}")
+            unknown = F(f"answer_{key}.verdict") == "unknown"
+            rejected = dataset.match(unknown).sort_by(f"similarity_{key}")
             saved[f"answered unknown ({phase})"] = rejected
-        hubness = f"hubness_{phase}"
+        hubness = f"hubness_{key}"
         hubs = dataset.match(F(hubness) >= ENOUGH_TO_BE_A_HUB).sort_by(hubness, reverse=True)
         saved[f"hubs ({phase})"] = hubs
         for (one, other), rows in confused_pairs(images, phase).items():
@@ -335,9 +338,12 @@ def write_layout(dataset: Dataset, images: BrowseTable) -> None:
 
     protocol = images.run.protocol
     dataset.info[TITLES] = {
-        phase: protocol.describe_phase(phase, list(images.phases)) for phase in images.phases
+        phase_key(phase): protocol.describe_phase(phase, list(images.phases))
+        for phase in images.phases
     }
-    answers = [f"answer_{phase}" for phase in images.phases]
+    answers = [f"answer_{phase_key(phase)}" for phase in images.phases]
+    if dataset.has_field(ANSWER_UNSEEN):
+        answers.append(ANSWER_UNSEEN)
     chips = [*answers, *([DOUBT] if dataset.has_field(DOUBT) else [])]
     colours = [{"value": verdict, "color": colour} for verdict, colour in VERDICTS.items()]
     dataset.app_config.color_scheme = fo.ColorScheme(
@@ -350,7 +356,7 @@ def write_layout(dataset: Dataset, images: BrowseTable) -> None:
     schema = dataset.get_field_schema()
     by_phase = {}
     for phase in images.phases:
-        fields = [field for field in schema if field.endswith(f"_{phase}")]
+        fields = [field for field in schema if field.endswith(f"_{phase_key(phase)}")]
         by_phase[phase] = [field for field in fields if field not in answers]
     of_a_phase = {field for fields in by_phase.values() for field in fields} | set(answers)
     of_all_phases = [field for field in FIELDS_OF_ALL_PHASES if field in schema]

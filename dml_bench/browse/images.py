@@ -150,13 +150,22 @@ class BrowseTable:
         without = [phase for phase in self.phases if self.run.protocol.is_limited(phase)]
         if main_phase not in self.phases or not without:
             return outcomes
-        right = self.right(without[0])
-        for phase in reversed(without):
-            held = np.isin(self.labels, self.run.held_out.get(phase, []))
-            right = np.where(held, self.right(phase), right)
+        right = np.zeros(len(self.paths), bool)
+        for phase in without:
+            right = np.where(self.phase_without == phase, self.right(phase), right)
         for row in np.flatnonzero(self.is_query):
             outcomes[row] = OUTCOMES[bool(self.right(main_phase)[row]), bool(right[row])]
         return outcomes
+
+    @cached_property
+    def phase_without(self) -> np.ndarray:
+        """(images) the phase whose model was trained without the image's class; of a class that
+        none held out, the first with fewer classes, or the only phase."""
+        without = [phase for phase in self.phases if self.run.protocol.is_limited(phase)]
+        phases = np.full(len(self.paths), (without or list(self.phases))[0], object)
+        for phase in reversed(without):
+            phases[np.isin(self.labels, self.run.held_out.get(phase, []))] = phase
+        return phases
 
     def maps(self) -> dict[str, np.ndarray]:
         """By phase, (images, 2) points on a map of its embeddings, nan for images that the phase

@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from dml_bench.browse.decisions import KEPT, LEFT_OUT, RELABELLED
-from dml_bench.browse.fields import DOUBT, VERDICTS
+from dml_bench.browse.fields import ANSWER_UNSEEN, DOUBT, VERDICTS
 from dml_bench.plots.colours import BLUE, GOLD, GREEN, GREY, ORANGE, SKY, distinct
 
 __all__ = [
@@ -130,10 +130,14 @@ def rows_of(dataset: Dataset, view: Any) -> list[int]:
 
 
 def chip_of(stages: Any, phases: list[str]) -> str | None:
-    """The field that stands on images of a view: of labels to doubt what their neighbours say, else
-    the answer of the view's phase; None where it is of no phase or of several."""
-    if '"mistakenness_' in json.dumps(stages, default=str).replace("$", ""):
+    """The field that stands on images of a view: of labels to doubt what their neighbours say, of
+    outcomes the answer by the model that lacked the class, else that of the view's phase. None
+    where it is of no phase or of several."""
+    text = json.dumps(stages, default=str).replace("$", "")
+    if '"mistakenness_' in text:
         return DOUBT
+    if '"outcome"' in text:
+        return ANSWER_UNSEEN
     phase = phase_of(stages, phases)
     return None if phase is None else f"answer_{phase}"
 

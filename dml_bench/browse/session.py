@@ -28,7 +28,7 @@ __all__ = ["BrowseRequest", "browse", "database_folder", "dataset_name", "export
 
 PORT = 5151
 """FiftyOne's usual port."""
-FORMAT = 5
+FORMAT = 7
 """The version of what is written into the dataset; a dataset of another version is made anew."""
 
 

@@ -117,7 +117,10 @@ def test_of_several_hold_outs_the_one_that_held_the_class_out_decides_the_outcom
             gallery=GALLERY,
             query={"class 0": [1.0], "class 1": [2.0], "class 2": [3.0]},
         )
-    assert read_browse_table(made).outcome[3:].tolist() == ["lost", "lost", "right in both"]
+    images = read_browse_table(made)
+    assert images.outcome[3:].tolist() == ["lost", "lost", "right in both"]
+    verdicts = [chip.verdict for chip in field_values(images, [])["answer_unseen"][3:]]
+    assert verdicts == ["wrong", "wrong", "right"]
 
 
 def test_each_image_carries_the_precision_drop_of_its_class(images):

@@ -171,6 +171,26 @@ def test_a_query_that_only_the_model_without_its_class_gets_wrong_is_lost_when_u
     assert files(dataset.load_saved_view("near-duplicates between train and test")) == []
 
 
+def test_rotated_hold_outs_whose_names_no_field_may_have_are_shown_too(fiftyone, tmp_path):
+    right = {"all": [[1], [1], [1]], "limited-1": [[0], [1], [1]], "limited-2": [[1], [0], [1]]}
+    held = {"limited-1": [0], "limited-2": [1]}
+    made = finish(tmp_path / "runs", experiment(), right, holdouts=held)
+    query = {"class 0": [1.0], "class 1": [2.0], "class 2": [3.0]}
+    for phase in right:
+        store(made, phase, gallery=GALLERY, query=query)
+    images = read_browse_table(read_folder(made.folder))
+    fiftyone_app.update("rotated", images, dict.fromkeys(right, MAP[:6]), [], state="first")
+    dataset = fiftyone.load_dataset("rotated")
+    data = map_data.map_data(dataset)
+    assert [phase["name"] for phase in data["phases"]] == ["all", "limited_1", "limited_2"]
+    assert data["phases"][2]["verdict"][3:] == ["right", "wrong", "right"]
+    assert files(dataset.load_saved_view("mistakes (limited-2)")) == ["query/class 1/0.jpg"]
+    lost = dataset.load_saved_view("lost when unseen")
+    assert len(lost) == 2
+    assert map_data.chip_of(lost._serialize(), list(held)) == "answer_unseen"
+    assert set(lost.values("answer_unseen.verdict")) == {"wrong"}
+
+
 def test_each_phase_has_an_evaluation_of_its_queries(shown):
     assert shown.list_evaluations() == ["correct_all", "correct_limited"]
     assert shown.load_evaluation_results("correct_all").metrics()["accuracy"] == 0.75

@@ -118,7 +118,9 @@
         this.arrange();
         this.remember();
       };
-      const label = element("label", { title: "Show this map" }, toggle, ` ${phase.title}`);
+      // Of rotated hold-outs the names are enough to tell them apart.
+      const name = this.data.phases.length > 2 ? phase.name.replaceAll("_", "-") : phase.title;
+      const label = element("label", { title: phase.title }, toggle, ` ${name}`);
       this.bar.append(label);
       const title = element("div", { className: "title", textContent: phase.title });
       pane.box = element("div", { className: "pane" }, title, canvas);
@@ -127,8 +129,12 @@
       return pane;
     }
 
+    shownPanes() {
+      return this.panes.filter((pane) => this.shown.includes(pane.phase.name));
+    }
+
     arrange() {
-      const shown = this.panes.filter((pane) => this.shown.includes(pane.phase.name));
+      const shown = this.shownPanes();
       for (const pane of this.panes) pane.box.style.display = shown.includes(pane) ? "" : "none";
       const { clientWidth: width, clientHeight: height } = this.root, many = shown.length;
       const { extent: first } = shown[0];
@@ -453,7 +459,7 @@
         const { label, common } = this.data, name = this.className(label[row]);
         const kind = `${common.split[row]} image of the ${common.class_group[row]} class `;
         const words = element("div", {}, kind, element("b", { textContent: name }));
-        words.append(...this.panes.map(({ phase }) => this.describe(row, phase)));
+        words.append(...this.shownPanes().map(({ phase }) => this.describe(row, phase)));
         this.tip.append(element("img", { src: this.source(row) }), words);
       }
       if (row < 0) return;
@@ -472,7 +478,7 @@
       if (this.chosen !== row) return;
       const shown = new Set([this.data.ids[row]]);
       const rows = element("div", { className: "rows" });
-      for (const { phase } of this.panes) {
+      for (const { phase } of this.shownPanes()) {
         const images = nearest[phase.name];
         if (!images) continue;
         rows.append(this.describe(row, phase));
@@ -603,7 +609,7 @@
     .dml .bar { display: flex; flex-wrap: wrap; gap: 6px 10px; align-items: center; }
     .dml .bar input[type=search] { width: 9em; }
     .dml .count { color: #a0a9b3; }
-    .dml .field { flex: 1 1 0; min-height: 0; display: flex; gap: 6px; }
+    .dml .field { flex: 1 1 0; min-height: 200px; display: flex; gap: 6px; }
     .dml .pane { flex: 1 1 0; min-height: 0; min-width: 0; display: flex; flex-direction: column;
       border: 1px solid #343b43; border-radius: 4px; }
     .dml .title { padding: 2px 8px; color: #a0a9b3; }
@@ -618,7 +624,7 @@
       max-width: min(440px, 96%); box-sizing: border-box; z-index: 9;
       background: #262c34; border: 1px solid #4a5560; border-radius: 4px; pointer-events: none; }
     .dml .tip img { width: 96px; height: 96px; object-fit: contain; }
-    .dml .detail { display: flex; gap: 10px; }
+    .dml .detail { display: flex; gap: 10px; max-height: 50%; overflow: auto; }
     .dml .detail:empty { display: none; }
     .dml .head { flex: 0 0 112px; overflow-wrap: anywhere; }
     .dml .head img { display: block; width: 112px; height: 84px; object-fit: contain; }
