@@ -122,17 +122,17 @@ def test_a_start_that_was_interrupted_goes_on_and_ends_with_the_same_bits(
     birds, tmp_path, monkeypatch
 ):
     saves = 0
-    original = checkpoint.save
+    original = checkpoint.write
 
-    def stopping(run: TrainingState, path: Path) -> None:
+    def stopping(saved: dict[str, object], path: Path) -> None:
         nonlocal saves
-        original(run, path)
+        original(saved, path)
         saves += 1
         if saves == 1:
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(pretraining.checkpoint, "save", stopping)
+        patched.setattr(pretraining.checkpoint, "write", stopping)
         with pytest.raises(KeyboardInterrupt):
             train(birds, tmp_path / "cache", tmp_path / "runs", SIMCLR, SHORT)
     assert list((tmp_path / "cache" / "pretrained").glob("*.state.pt"))

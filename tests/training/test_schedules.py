@@ -287,19 +287,19 @@ def test_a_run_that_stops_after_each_epoch_and_is_resumed_has_the_bits_of_one_th
     monkeypatch: pytest.MonkeyPatch,
 ):
     uninterrupted = train(birds, cache_dir, tmp_path / "whole", *settings).folder
-    save, loads = checkpoint.save, []
+    write, loads = checkpoint.write, []
 
-    def stopping(run: TrainingState, path: Path) -> None:
-        save(run, path)
+    def stopping(saved: dict[str, object], path: Path) -> None:
+        write(saved, path)
         raise KeyboardInterrupt
 
     load = checkpoint.load
     monkeypatch.setattr(checkpoint, "load", lambda run, path: (loads.append(path), load(run, path)))
-    monkeypatch.setattr(checkpoint, "save", stopping)
+    monkeypatch.setattr(checkpoint, "write", stopping)
     for _ in range(3 + 3):  # epochs of both phases
         with pytest.raises(KeyboardInterrupt):
             train(birds, cache_dir, tmp_path / "stopped", *settings)
-    monkeypatch.setattr(checkpoint, "save", save)
+    monkeypatch.setattr(checkpoint, "write", write)
     resumed = train(birds, cache_dir, tmp_path / "stopped", *settings).folder
     assert len(loads) >= 5
     assert weights(resumed) == weights(uninterrupted)

@@ -77,15 +77,15 @@ def test_killed_and_resumed_equals_never_stopped(
     """Killed after the second epoch that is saved, after the state and before its record, and again
     three epochs later."""
     saves = {"left": 0}
-    original = session.checkpoint.save
+    original = session.checkpoint.write
 
-    def dying(run, path):
-        original(run, path)
+    def dying(saved, path):
+        original(saved, path)
         saves["left"] -= 1
         if saves["left"] == 0:
             raise Killed
 
-    monkeypatch.setattr(session.checkpoint, "save", dying)
+    monkeypatch.setattr(session.checkpoint, "write", dying)
     for epochs in (2, 3):
         saves["left"] = epochs
         with pytest.raises(Killed):
