@@ -1,5 +1,6 @@
 """Public functions over finished runs: read them, compare them, report on them."""
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -27,11 +28,13 @@ if TYPE_CHECKING:
 __all__ = [
     "Comparisons",
     "EmbeddingsReport",
+    "ScatterReport",
     "compare",
     "evaluate",
     "load_run",
     "load_runs",
     "log_to_wandb",
+    "measure_scatter",
     "record_runs",
     "sync_to_wandb",
     "write_report",
@@ -290,6 +293,89 @@ def evaluate(
         results[name] = evaluate_embeddings(queries, second, first)
     maker = tuple(command) or ("dml_bench.evaluate", str(embeddings))
     return EmbeddingsReport(results, compose_embeddings(queries, results, made_by(maker)))
+
+
+@dataclass(frozen=True)
+class ScatterReport:
+    """How far test images scatter against training images. Printed, it is what `dml-bench scatter`
+    shows.
+
+    >>> scatter = db.measure_scatter("runs/EPSHN_cosine_resnet18_sgd_aug/cub/seed-42")
+    >>> sorted(scatter.classes["phase"].unique())
+    ['all', 'limited']
+    """
+
+    document: "Document"
+
+    @property
+    def means(self) -> "pandas.DataFrame":
+        """One number a row: `experiment`, `classes`, `model`, `measure`, `value`, and the bounds
+        of its 95% interval over classes and seeds, `low` and `high`."""
+        return self._table("scatter")
+
+    @property
+    def classes(self) -> "pandas.DataFrame":
+        """A row for each class, phase and seed, with a column for each measure."""
+        return self._table("scatter_classes")
+
+    def _table(self, name: str) -> "pandas.DataFrame":
+        import pandas
+
+        tables = []
+        for data in self.document.data:
+            if data.name == name or data.name.startswith(f"{name}-"):
+                table = pandas.DataFrame(data.rows, columns=list(data.heads))
+                tables.append(table.replace("", math.nan))
+        return pandas.concat(tables, ignore_index=True)
+
+    def show(self, console: "Console") -> None:
+        """Print it on a terminal."""
+        from dml_bench.report.terminal import show
+
+        show(console, self.document)
+
+    def write(self, out: PathLike) -> Path:
+        """Write index.html, report.md, scatter.csv and scatter_classes.csv into `out`, and return
+        the page."""
+        from dml_bench.report.compose import write
+
+        Path(out).mkdir(parents=True, exist_ok=True)
+        write(Path(out), self.document)
+        return Path(out) / "index.html"
+
+    def __str__(self) -> str:
+        from dml_bench.system.terminal import as_text
+
+        return as_text(self.show)
+
+    __repr__ = __str__
+
+
+def measure_scatter(
+    runs: "Run | str | Path | Sequence[Run | str | Path]" = "runs", *, command: Sequence[str] = ()
+) -> ScatterReport:
+    """How far test images scatter against training images, by phase and class.
+
+    Distances within a class, from its test to its training images and between their means, and the
+    margin to the nearest other class; of classes that were trained on and of those that were not.
+    `runs` are runs, run folders, or folders that hold some; it takes their stored embeddings.
+
+    Raises ValueError where no run has embeddings of two phases.
+    Source: docs/protocols_and_statistics.md.
+
+    >>> scatter = db.measure_scatter("runs/EPSHN_cosine_resnet18_sgd_aug/cub/seed-42")
+    >>> means = scatter.means.set_index(["model", "classes", "measure"])["value"]
+    >>> bool(0 <= means["limited", "unseen", "test_to_train"] <= 2)
+    True
+    """
+    from dml_bench.analysis.collect import collect, studies_of
+    from dml_bench.report.compose import made_by
+    from dml_bench.report.scatter import compose_scatter
+
+    several = [runs] if isinstance(runs, str | Path) or not isinstance(runs, Sequence) else runs
+    folders = [folder_and_images(run, None)[0] for run in several]
+    maker = tuple(command) or ("dml_bench.measure_scatter", *map(str, folders))
+    return ScatterReport(compose_scatter(studies_of(collect(folders)), made_by(maker)))
 
 
 def write_report(

@@ -1,4 +1,4 @@
-"""Verbs over finished runs: compare, report, and what W&B shows of them."""
+"""Verbs over finished runs: compare, report, scatter, and what W&B shows of them."""
 
 import sys
 from contextlib import nullcontext
@@ -180,6 +180,32 @@ def report(
         callback=options.AsideCallback(),
         command=("dml-bench", *sys.argv[1:]),
     )
+
+
+@app.command()
+def scatter(
+    runs: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="[RUNS]...", help="Run folders, or folders of run folders.", show_default="runs"
+        ),
+    ] = [],
+    out: Annotated[
+        Path | None, typer.Option(help="Also write index.html, report.md and tables here.")
+    ] = None,
+) -> None:
+    """Say how far test images scatter against training images.
+
+    In each phase, for classes that were trained on and for those that were not: distances within a
+    class, and the margin to the nearest other class.
+
+    \b
+    Example: dml-bench scatter runs --out reports/scatter
+    """
+    made = db.measure_scatter(runs or [Path("runs")], command=("dml-bench", *sys.argv[1:]))
+    made.show(options.terminal())
+    if out is not None:
+        typer.echo(str(made.write(out)))
 
 
 @app.command()

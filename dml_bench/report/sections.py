@@ -31,6 +31,7 @@ from dml_bench.report.document import (
 )
 from dml_bench.report.examples import example_blocks
 from dml_bench.report.format import counted
+from dml_bench.report.scatter import explanation, scatter_data, scatter_table, scatters_of
 from dml_bench.report.short import with_short_names
 
 __all__ = ["DATA_FILES", "SECTIONS", "Section"]
@@ -39,7 +40,10 @@ Section: TypeAlias = Callable[[Study, Mapping[str, Diagnostics]], Iterator[Block
 """Its blocks, from a study and the diagnostics of some of its experiments by name. What it can't
 show it adds to `study.missing`."""
 
-DATA_FILES = ("table", "means", "holdouts", "expectations", "family", "changes", "closer")
+DATA_FILES = (
+    *("table", "means", "holdouts", "expectations", "family", "changes", "closer"),
+    *("scatter", "scatter_classes"),
+)
 """The CSV files that sections may write."""
 
 
@@ -144,6 +148,18 @@ def unknown_classes_and_votes(
         yield folded("Unknown classes, thresholds and votes", *blocks)
 
 
+def scatter(study: Study, diagnostics: Mapping[str, Diagnostics]) -> Iterator[Block]:
+    """How far test images scatter against training images, in the experiments with diagnostics."""
+    if not study.has_drop:
+        return
+    scatters = scatters_of([measured.line for measured in diagnostics.values()], study.missing)
+    if not scatters:
+        return
+    table = scatter_table(scatters, study.names)
+    yield scatter_data(scatters)
+    yield folded("How far test images scatter", explanation(), table)
+
+
 def examples(study: Study, diagnostics: Mapping[str, Diagnostics]) -> Iterator[Block]:
     """The images behind the predictions of the best experiment."""
     yield folded("Confusions and examples", *example_blocks(study))
@@ -217,6 +233,7 @@ SECTIONS: tuple[Section, ...] = (
     changes,
     figures,
     unknown_classes_and_votes,
+    scatter,
     examples,
     settings,
     missing,

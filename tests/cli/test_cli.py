@@ -22,6 +22,7 @@ VERBS = [
     "decide",
     "evaluate",
     "report",
+    "scatter",
     "record",
     "enrol",
     "predict",
