@@ -14,6 +14,7 @@ import numpy as np
 from dml_bench.browse.images import ENROLLED, GALLERY, QUERY, BrowseTable
 from dml_bench.data.digests import digest_of
 from dml_bench.data.images import Unreadable, decode
+from dml_bench.evaluation.scatter import MEASURES
 from dml_bench.plots import colours
 from dml_bench.system.files import write_atomically
 
@@ -104,8 +105,29 @@ def phase_facts(images: BrowseTable, phase: str, points: np.ndarray) -> dict[str
         "similarity": numbers(columns.similarity, 4),
         "elected": places(images, columns.elected),
         "share": numbers(columns.share, 2),
-        "closeness": [numbers(values, 3) for values in images.closeness(phase)],
+        "scatter": scatter_lines(images, phase),
     }
+
+
+SHOWN = {
+    "train_dispersion": "two training images",
+    "test_dispersion": "two test images",
+    "test_to_train": "test and training image",
+    "test_margin": "margin",
+}
+"""Measures of `evaluation.scatter` beside a map, with their heads."""
+
+
+def scatter_lines(images: BrowseTable, phase: str) -> list[dict[str, Any]]:
+    """For each measure beside a map: its head, what it is, and its means over seen and over unseen
+    classes."""
+    means = images.scatter(phase)
+    lines = []
+    for measure, head in SHOWN.items():
+        if measure in means:
+            values = numbers(np.array(means[measure]), 2)
+            lines.append({"head": head, "what": MEASURES[measure], "means": values})
+    return lines
 
 
 def places(images: BrowseTable, labels: np.ndarray) -> list[int]:

@@ -13,8 +13,10 @@ import numpy as np
 
 from dml_bench.analysis.sessions import chains
 from dml_bench.browse.projection import aligned, project
-from dml_bench.evaluation.metrics import vote
+from dml_bench.evaluation.metrics import macro, vote
+from dml_bench.evaluation.scatter import scatter
 from dml_bench.evaluation.search import Neighbours, search_leaving_one_out
+from dml_bench.evaluation.statistics import Scores
 from dml_bench.gallery.predict import USUAL_GOAL, USUAL_SHARES, NoPromise, threshold_of
 from dml_bench.gallery.store import GalleryFile, run_gallery
 from dml_bench.registry.names import label_named
@@ -183,29 +185,33 @@ class BrowseTable:
             maps[phase] = points
         return maps
 
-    def closeness(self, phase: str) -> tuple[np.ndarray, np.ndarray]:
-        """(class ids in rising order) mean similarity of a class's gallery images to each other,
-        and of its queries to them; nan where it has none. Where the second is below the first,
-        training has pulled the gallery images together, and test images do not follow."""
+    def scatter(self, phase: str) -> dict[str, tuple[float, float]]:
+        """How far test images scatter against training images in a phase, by measure of
+        `evaluation.scatter`: the means over seen and over unseen classes, nan without any. Empty
+        where each image is searched among all others."""
         columns = self.phases[phase]
         labels, part = self.labels[columns.rows], self.part[columns.rows]
-        among, between = [], []
-        for label in sorted(self.class_names):
-            of_class = labels == label
-            own = columns.embeddings[of_class & (part == GALLERY)].astype(float)
-            queries = columns.embeddings[of_class & (part == QUERY)].astype(float)
-            among.append(mean_similarity(own))
-            both = len(own) and len(queries)
-            between.append(own.mean(0) @ queries.mean(0) if both else np.nan)
-        return np.array(among), np.array(between)
+        is_gallery, is_query = part == GALLERY, part == QUERY
+        if not is_gallery.any():
+            return {}
+        measured = scatter(
+            columns.embeddings[is_gallery],
+            columns.embeddings[is_query],
+            labels[is_gallery],
+            labels[is_query],
+        )
+        unseen = np.unique(self.labels[self.unseen])
+        means = {}
+        for measure, scores in measured.items():
+            defined = scores.where(np.isfinite(scores.values))
+            is_unseen = np.isin(defined.labels, unseen)
+            means[measure] = (mean_of(defined, ~is_unseen), mean_of(defined, is_unseen))
+        return means
 
 
-def mean_similarity(vectors: np.ndarray) -> float:
-    """The mean similarity of unit vectors to each other; nan for fewer than two."""
-    count = len(vectors)
-    if count < 2:
-        return np.nan
-    return float(((vectors.sum(0) ** 2).sum() - count) / (count * (count - 1)))
+def mean_of(scores: Scores, chosen: np.ndarray) -> float:
+    """The mean over classes of the chosen images; nan without any."""
+    return macro(scores.values[chosen], scores.labels[chosen]) if chosen.any() else np.nan
 
 
 def read_browse_table(run: Run) -> BrowseTable:

@@ -33,22 +33,23 @@ def map_figure(
             MapGroup("seen classes", ~images.unseen, BLUE),
             MapGroup("unseen classes", images.unseen, ORANGE),
         ]
-    title = f"Embeddings of {images.run.experiment.name}"
+    run = images.run
+    title = f"Embeddings of {run.experiment.name} on {run.dataset_name}, seed {run.seed}"
     return embedding_maps(title, drawn_maps, images.part == QUERY, groups, 3 if coloured else 4)
 
 
 def map_title(images: BrowseTable, phase: str) -> str:
-    """Which classes the model was trained on, and how near test images stay to their class's
-    gallery images, which training has pulled together."""
-    among, between = images.closeness(phase)
-    unseen = np.isin(sorted(images.class_names), images.labels[images.unseen])
+    """Which classes the model was trained on, and how far test images of a class lie from its
+    training images, beside how far these lie from each other."""
     lines = [literal(images.run.protocol.describe_phase(phase, list(images.phases)))]
-    for name, classes in (("seen", ~unseen), ("unseen", unseen)):
-        if np.isfinite(among[classes]).any() and np.isfinite(between[classes]).any():
-            in_gallery = np.nanmean(among[classes])
-            to_queries = np.nanmean(between[classes])
+    scatter = images.scatter(phase)
+    if not scatter:
+        return lines[0]
+    pairs = zip(scatter["train_dispersion"], scatter["test_to_train"], strict=True)
+    for name, (training, test) in zip(("seen", "unseen"), pairs, strict=True):
+        if np.isfinite(training) and np.isfinite(test):
             lines.append(
-                f"{name} classes: gallery images {in_gallery:.2f} alike, queries"
-                f" {to_queries:.2f} like them"
+                f"{name} classes: training images {training:.2f} apart, test images {test:.2f}"
+                " from them"
             )
     return "\n".join(lines)

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from dml_bench.plots.canvas import INK, Axes, ReportFigure, canvas, key_line, saved, style
+from dml_bench.system.lettering import shortened
 
 __all__ = ["EmbeddingMap", "MapGroup", "embedding_maps"]
 
@@ -16,8 +17,8 @@ GROUND = {"alpha": 0.12, "edgecolors": "none"}
 """How images of no group are drawn, behind the others."""
 GALLERY_MARK, QUERY_MARK = ".", "^"
 CAPTION = (
-    "UMAP; each map is turned to lie like the first. Alike: mean cosine similarity of a class's"
-    " images."
+    "UMAP. Numbers: mean distance of two images of one class, 1 minus the cosine similarity: 0 is"
+    " the same, 1 is unrelated."
 )
 
 
@@ -47,27 +48,29 @@ def embedding_maps(
     groups: Sequence[MapGroup],
     legend_columns: int,
 ) -> ReportFigure:
-    """The maps side by side: dots are gallery images, triangles are queries."""
+    """The maps side by side: dots are training images (the gallery), triangles are test images (the
+    queries)."""
     in_no_group = ~np.any([group.rows for group in groups], axis=0)
     drawn_groups = [MapGroup("", in_no_group, INK), *groups]
     columns = min(2, len(maps))
     rows = -(-len(maps) // columns)
     with style():
-        figure, grid = canvas(0.9 + 4.1 * rows, columns, rows)
+        figure, grid = canvas(1.3 + 4.1 * rows, columns, rows)
         for axes in grid.flat:
             axes.set_axis_off()
         for axes, embedding_map in zip(grid.flat, maps, strict=False):
             draw_map(axes, embedding_map.points, is_query, drawn_groups)
             axes.set_title(embedding_map.title, fontsize=8)
         handles = [
-            key_line("gallery image", INK, marker=GALLERY_MARK, linestyle="", markersize=4),
-            key_line("query", INK, marker=QUERY_MARK, linestyle="", markersize=4),
+            key_line("training image", INK, marker=GALLERY_MARK, linestyle="", markersize=4),
+            key_line("test image", INK, marker=QUERY_MARK, linestyle="", markersize=4),
         ]
         handles += [
             key_line(group.name, group.colour, marker="o", linestyle="", markersize=4)
             for group in groups
             if group.rows.any()
         ]
+        figure.suptitle(f"{shortened(title, 90)}\n{CAPTION}", x=0.013, ha="left", fontsize=8)
         figure.legend(handles=handles, loc="outside lower left", ncols=legend_columns, fontsize=7)
         return saved(figure, "map", title, CAPTION)
 
@@ -84,7 +87,7 @@ def draw_map(
         "rasterized": len(points) > MOST_MARKS,
     }
     gallery_marks = {"marker": "o", "s": area}
-    query_marks = {"marker": QUERY_MARK, "s": 1.8 * area, "edgecolors": INK, "linewidths": 0.3}
+    query_marks = {"marker": QUERY_MARK, "s": 1.8 * area, "edgecolors": INK, "linewidths": 0.15}
     for of_queries, marks in ((False, gallery_marks), (True, query_marks)):
         for group in groups:
             x, y = points[on_map & group.rows & (is_query == of_queries)].T

@@ -195,7 +195,7 @@ def test_images_that_were_moved_are_looked_for_where_they_are_now(run, tmp_path)
         read_browse_table(replace(run, data_dir=Path("/nowhere")))
 
 
-def test_how_close_a_class_keeps_together_is_the_mean_cosine_of_its_images(images):
+def test_the_scatter_beside_a_map_is_of_its_gallery_and_queries_by_seen_and_unseen_classes(images):
     angles = np.radians([0, 60, 90, 30])
     vectors = np.stack([np.cos(angles), np.sin(angles)], 1).astype(np.float32)
     none = np.full(4, -1)
@@ -206,12 +206,16 @@ def test_how_close_a_class_keeps_together_is_the_mean_cosine_of_its_images(image
         images,
         labels=np.array([0, 0, 1, 0]),
         part=np.array(["gallery", "gallery", "gallery", "query"], object),
+        unseen=np.array([False, False, True, False]),
         class_names={0: "a", 1: "b"},
         phases={"all": made},
     )
-    among, between = known.closeness("all")
-    assert among.tolist() == NEAR([math.cos(math.radians(60)), math.nan], nan_ok=True)
-    assert between.tolist() == NEAR([math.cos(math.radians(30)), math.nan], nan_ok=True)
+    scatter = known.scatter("all")
+    assert scatter["train_dispersion"] == NEAR([0.5, math.nan], nan_ok=True)
+    assert scatter["test_to_train"] == NEAR([1 - math.cos(math.radians(30)), math.nan], nan_ok=True)
+    margin = math.cos(math.radians(30)) - math.cos(math.radians(60))
+    assert scatter["test_margin"] == NEAR([margin, math.nan], nan_ok=True)
+    assert scatter["test_dispersion"] == NEAR([math.nan, math.nan], nan_ok=True)
 
 
 def test_a_class_is_found_by_its_name_with_or_without_its_number(images):
