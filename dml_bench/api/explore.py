@@ -57,7 +57,9 @@ def explain_run(
     an image in whose place of `target` the maps are about. `methods` are cam, gradcam, attention,
     rollout, vanilla, guided and guided_gradcam, by default all that the network allows; `layer` is
     whose map Grad-CAM weighs; `scored` is how many queries' maps are scored (0: none). Writes
-    panels/, scores.csv, scores.md and explain.json into `out`; the result lists the panels.
+    index.html, panels/, scores.csv, scores.md and explain.json into `out`. The page joins for each
+    image the answers, the ten nearest images, the maps and their scores. The result lists the
+    panels.
 
     Raises ValueError where an image or class is unknown, the run has folds, or `out` holds
     something else.

@@ -21,84 +21,95 @@ class ExplainedTarget(StrEnum):
     logit = "logit"
 
 
+OfImages = Annotated[
+    list[Path],
+    typer.Option(
+        "--images", help="Explain this image, of the run or your own; repeatable.", metavar="FILE"
+    ),
+]
+OfClass = Annotated[
+    str,
+    typer.Option(
+        "--class", help="Explain the queries of a class.", metavar="NAME", show_default=False
+    ),
+]
+Mistakes = Annotated[
+    int,
+    typer.Option(
+        help=(
+            "Explain this many mistaken queries. Those come first that only the phase without some"
+            " classes gets wrong."
+        ),
+        min=0,
+        show_default=False,
+    ),
+]
+Other = Annotated[
+    Path | None,
+    typer.Option(
+        help="Explain the similarity to this image, in place of --target.",
+        metavar="FILE",
+        show_default=False,
+    ),
+]
+TargetOfMaps = Annotated[
+    ExplainedTarget,
+    typer.Option(
+        help=(
+            "Explain the similarity to the own class, the predicted class or the nearest image, or"
+            " explain the logit."
+        )
+    ),
+]
+Method = Annotated[
+    list[str],
+    typer.Option(
+        "--method",
+        help="cam, gradcam, attention, rollout, vanilla, guided or guided_gradcam; repeatable.",
+        metavar="NAME",
+    ),
+]
+Layer = Annotated[
+    str, typer.Option(help="Layer whose map Grad-CAM weighs, e.g. layer3.", show_default=False)
+]
+Scored = Annotated[
+    int, typer.Option(help="Number of queries whose maps are scored; 0 for none.", min=0)
+]
+ExplainFolder = Annotated[
+    Path,
+    typer.Option(
+        help="Folder for index.html, panels, scores.csv, scores.md and explain.json.",
+        show_default=False,
+    ),
+]
+
+
 @app.command("explain")
 def explain(
     run: options.RunFolderPath,
-    out: Annotated[
-        Path,
-        typer.Option(
-            help="Folder for panels, scores.csv, scores.md and explain.json.", show_default=False
-        ),
-    ],
-    images: Annotated[
-        list[Path],
-        typer.Option(
-            "--images",
-            help="Explain this image, of the run or your own; repeatable.",
-            metavar="FILE",
-        ),
-    ] = [],
-    class_name: Annotated[
-        str,
-        typer.Option(
-            "--class", help="Explain the queries of a class.", metavar="NAME", show_default=False
-        ),
-    ] = "",
-    mistakes: Annotated[
-        int,
-        typer.Option(
-            help=(
-                "Explain this many mistaken queries. Those come first that only the phase without"
-                " some classes gets wrong."
-            ),
-            min=0,
-            show_default=False,
-        ),
-    ] = 0,
-    other: Annotated[
-        Path | None,
-        typer.Option(
-            help="Explain the similarity to this image, in place of --target.",
-            metavar="FILE",
-            show_default=False,
-        ),
-    ] = None,
-    target: Annotated[
-        ExplainedTarget,
-        typer.Option(
-            help=(
-                "Explain the similarity to the own class, the predicted class or the nearest image,"
-                " or explain the logit."
-            )
-        ),
-    ] = ExplainedTarget.own,
-    method: Annotated[
-        list[str],
-        typer.Option(
-            "--method",
-            help="cam, gradcam, attention, rollout, vanilla, guided or guided_gradcam; repeatable.",
-            metavar="NAME",
-        ),
-    ] = [],
-    layer: Annotated[
-        str, typer.Option(help="Layer whose map Grad-CAM weighs, e.g. layer3.", show_default=False)
-    ] = "",
-    scored: Annotated[
-        int, typer.Option(help="Number of queries whose maps are scored; 0 for none.", min=0)
-    ] = 40,
+    out: ExplainFolder,
+    images: OfImages = [],
+    class_name: OfClass = "",
+    mistakes: Mistakes = 0,
+    other: Other = None,
+    target: TargetOfMaps = ExplainedTarget.own,
+    methods: Method = [],
+    layer: Layer = "",
+    scored: Scored = 40,
     data_dir: options.ImagesDir = None,
     device: options.Device = "auto",
     allow_plugin: options.AllowPlugin = [],
 ) -> None:
-    """Draw where a run's network looks, for both phases. The scores say whether a map lies on the
-    bird and whether the prediction depends on it. They also say whether random weights would
-    give the same map.
+    """Draw where a run's network looks, for both phases. A page joins each query with its answers,
+    its ten nearest images, its maps and their scores. The scores say whether a map lies on the bird
+    and whether the prediction depends on it. They also say whether random weights would give the
+    same map.
 
     \b
     Example: dml-bench explain runs/EPSHN_cosine_resnet18_sgd_aug --mistakes 8 --out mistakes
     """
     with options.terminal_callback() as callback:
-        explained = db.explain_run(
+        made = db.explain_run(
             run,
             out,
             images=images,
@@ -106,7 +117,7 @@ def explain(
             mistakes=mistakes,
             other=other,
             target=target.value,
-            methods=method,
+            methods=methods,
             layer=layer,
             scored=scored,
             device=device,
@@ -114,9 +125,7 @@ def explain(
             command=("dml-bench", *sys.argv[1:]),
             callback=callback,
         )
-    typer.echo(f"{options.count(explained.panels, 'panel')} in {out / 'panels'}")
-    if explained.rows:
-        typer.echo(f"scores in {out / 'scores.md'}")
+    typer.echo(f"{made.page}: {options.count(made.panels, 'image')}")
 
 
 @app.command("evidence")

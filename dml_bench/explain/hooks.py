@@ -2,13 +2,14 @@
 
 import math
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 
 import torch
 from torch import Tensor, nn
 
 from dml_bench.models.backbones import POOLING_PLACES, stage_names
 from dml_bench.models.embedder import Embedder
+from dml_bench.models.precision import autocast
 from dml_bench.registry import UnknownName, near_miss
 
 __all__ = [
@@ -25,13 +26,22 @@ stage, at 64 px the one before."""
 
 
 class HookedEmbedder:
-    """An embedder in evaluation mode, in float32, and its layers. `offers` names what it has: `map`
-    is the map that its pooling takes, `stage` a stage of a convolutional network, `tokens` the
-    attention among the patches of a transformer."""
+    """An embedder in evaluation mode, and its layers. `offers` names what it has: `map` is the map
+    that its pooling takes, `stage` a stage of a convolutional network, `tokens` the attention among
+    the patches of a transformer."""
 
-    def __init__(self, embedder: Embedder, name: str, size: int, layer: str = ""):
-        """`name` is the backbone's, `size` the side of its images. Raises UnknownName for a layer
-        that it does not have, ValueError for one that makes no map."""
+    def __init__(
+        self,
+        embedder: Embedder,
+        name: str,
+        size: int,
+        layer: str = "",
+        precision: str = "float32",
+    ):
+        """`name` is the backbone's, `size` the side of its images, `precision` that in which the
+        network computes (`models.precision`). Raises UnknownName for a layer that it does not have,
+        ValueError for one that makes no map."""
+        self.precision = precision
         self.embedder = embedder.eval().requires_grad_(False)
         self.attentions = [
             module
@@ -64,6 +74,16 @@ class HookedEmbedder:
         """The device on which the network runs."""
         return self.embedder.mean.device
 
+    def computing(self) -> AbstractContextManager[None]:
+        """The context in which the network computes in its precision."""
+        return autocast(self.device, self.precision)
+
+    def __call__(self, pixels: Tensor) -> Tensor:
+        """(images, size, size, 3) values 0-255 on the network's device -> (images, dim) float32
+        outputs before normalisation, through which a gradient can be taken."""
+        with self.computing():
+            return self.embedder(pixels).float()
+
     def _blank(self, size: int) -> Tensor:
         return torch.zeros(1, size, size, 3, device=self.device)
 
@@ -75,7 +95,7 @@ class HookedEmbedder:
             for name, outputs in recorded.items():
                 module = self.embedder.backbone.get_submodule(name)
                 stack.enter_context(record_outputs(module, outputs))
-            self.embedder(self._blank(size))
+            self(self._blank(size))
         return {name: outputs[0].shape[2] for name, outputs in recorded.items() if is_map(outputs)}
 
     def _pools_a_map(self, size: int) -> bool:
@@ -83,7 +103,7 @@ class HookedEmbedder:
             return False
         inputs: list[Tensor] = []
         with torch.no_grad(), record_inputs(self.pooling, inputs):
-            self.embedder(self._blank(size))
+            self(self._blank(size))
         return is_map(inputs)
 
     def _attends(self, size: int) -> bool:
@@ -92,7 +112,7 @@ class HookedEmbedder:
         if not self.attentions:
             return False
         with torch.no_grad(), attention_weights(self.attentions) as layers:
-            self.embedder(self._blank(size))
+            self(self._blank(size))
         # Attention within windows has a batch of several windows for one image.
         if len(layers) != len(self.attentions) or any(len(weights) != 1 for weights in layers):
             return False
@@ -107,9 +127,7 @@ class HookedEmbedder:
     def outputs(self, pixels: Tensor, batch_size: int = 64) -> Tensor:
         """(images, size, size, 3) values 0-255 -> (images, dim) before normalisation, on the
         CPU."""
-        return torch.cat(
-            [self.embedder(part.to(self.device)).float().cpu() for part in pixels.split(batch_size)]
-        )
+        return torch.cat([self(part.to(self.device)).cpu() for part in pixels.split(batch_size)])
 
 
 def is_map(tensors: list[Tensor]) -> bool:

@@ -62,9 +62,9 @@ def cam(network: HookedEmbedder, pixels: Tensor, direction: ScoreDirection) -> T
     assert network.pooling is not None
     maps: list[Tensor] = []
     with record_inputs(network.pooling, maps):
-        outputs = network.embedder(with_gradient(pixels, network))
+        outputs = network(with_gradient(pixels, network))
     (gradient,) = torch.autograd.grad(direction.linear(outputs).sum(), maps[0])
-    return enlarged((maps[0] * gradient).sum(dim=1).detach(), pixels)
+    return enlarged((maps[0].float() * gradient.float()).sum(dim=1).detach(), pixels)
 
 
 @torch.no_grad()
@@ -73,8 +73,9 @@ def shares_of_head_map(
 ) -> Tensor:
     """(batch, side, side) what each position of the head's own map adds to the score: the embedding
     is the map's average."""
-    features = network.embedder.features(pixels.to(network.device))
-    maps = network.embedder.head.maps(features)  # type: ignore[operator]
+    with network.computing():
+        features = network.embedder.features(pixels.to(network.device))
+        maps = network.embedder.head.maps(features).float()  # type: ignore[operator]
     length = torch.ones(len(maps), device=network.device)
     if direction.unit:
         length = maps.mean(dim=(2, 3)).norm(dim=1)
@@ -93,10 +94,10 @@ def gradcam(network: HookedEmbedder, pixels: Tensor, direction: ScoreDirection) 
     assert network.stage is not None
     kept: list[Tensor] = []
     with record_outputs(network.stage, kept):
-        outputs = network.embedder(with_gradient(pixels, network))
+        outputs = network(with_gradient(pixels, network))
     (gradient,) = torch.autograd.grad(direction.score(outputs).sum(), kept[0])
-    weights = gradient.mean(dim=(2, 3), keepdim=True)
-    return enlarged((weights * kept[0]).sum(dim=1).relu().detach(), pixels)
+    weights = gradient.float().mean(dim=(2, 3), keepdim=True)
+    return enlarged((weights * kept[0].float()).sum(dim=1).relu().detach(), pixels)
 
 
 @methods.register(
@@ -149,11 +150,12 @@ def guided_gradcam(network: HookedEmbedder, pixels: Tensor, direction: ScoreDire
 )
 def attention(network: HookedEmbedder, pixels: Tensor, direction: ScoreDirection) -> Tensor:
     with attention_weights(network.attentions) as kept:
-        outputs = network.embedder(with_gradient(pixels, network))
+        outputs = network(with_gradient(pixels, network))
     gradients = torch.autograd.grad(direction.score(outputs).sum(), kept)
     relevance = torch.eye(kept[0].shape[-1], device=kept[0].device)[None]
     for weights, gradient in zip(kept, gradients, strict=True):
-        relevance = relevance + (weights.detach() * gradient).relu().mean(dim=1) @ relevance
+        raising = (weights.detach().float() * gradient.float()).relu().mean(dim=1)
+        relevance = relevance + raising @ relevance
     return enlarged(patch_maps(network, relevance), pixels)
 
 
@@ -169,11 +171,11 @@ def attention(network: HookedEmbedder, pixels: Tensor, direction: ScoreDirection
 )
 def rollout(network: HookedEmbedder, pixels: Tensor, direction: ScoreDirection) -> Tensor:
     with torch.no_grad(), attention_weights(network.attentions) as kept:
-        network.embedder(pixels.to(network.device))
+        network(pixels.to(network.device))
     identity = torch.eye(kept[0].shape[-1], device=kept[0].device)[None]
     flow = identity
     for weights in kept:
-        flow = (weights.mean(dim=1) + identity) / 2 @ flow
+        flow = (weights.float().mean(dim=1) + identity) / 2 @ flow
     return enlarged(patch_maps(network, flow), pixels)
 
 
@@ -188,7 +190,7 @@ def with_gradient(pixels: Tensor, network: HookedEmbedder) -> Tensor:
 def pixel_gradient(network: HookedEmbedder, pixels: Tensor, direction: ScoreDirection) -> Tensor:
     """(batch, size, size, 3) derivative of each image's score."""
     images = with_gradient(pixels, network)
-    (gradient,) = torch.autograd.grad(direction.score(network.embedder(images)).sum(), images)
+    (gradient,) = torch.autograd.grad(direction.score(network(images)).sum(), images)
     return gradient
 
 

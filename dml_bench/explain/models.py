@@ -15,7 +15,6 @@ from dml_bench.explain.methods import methods
 from dml_bench.explain.targets import ScoreDirection, closest_rows, toward_class
 from dml_bench.gallery.embedder import precision_of, trained_embedder, without_first_weights
 from dml_bench.models.embedder import build_embedder
-from dml_bench.models.precision import autocast
 from dml_bench.runs.run import Run
 from dml_bench.system.devices import choose_device
 from dml_bench.training.training_state import unit
@@ -71,13 +70,11 @@ class Model:
         """(gallery) class ids."""
         self.query_rows = {int(image): row for row, image in enumerate(query_images)}
         """By index of an image, its row in the run's own search."""
-        self.precision = precision_of(run)
 
     def embed(self, pixels: np.ndarray) -> np.ndarray:
         """(images, size, size, 3) uint8 -> (images, dim) unit vectors, in the precision in which
         the run embedded its images."""
-        with autocast(self.network.device, self.precision):
-            return unit(self.network.outputs(torch.from_numpy(pixels)))
+        return unit(self.network.outputs(torch.from_numpy(pixels)))
 
     def nearest(self, image: ExplainedImage, embedding: np.ndarray) -> tuple[int, float]:
         """The row of the gallery image that is closest to an image, and its similarity: of a query,
@@ -188,7 +185,11 @@ def model_of_phase(run_images: RunImages, phase: str, device: str, layer: str) -
     embeddings = run.embeddings(phase)
     images = embeddings.gallery_images
     network = HookedEmbedder(
-        embedder, run.experiment.model.backbone.name, run.experiment.images.size, layer
+        embedder,
+        run.experiment.model.backbone.name,
+        run.experiment.images.size,
+        layer,
+        precision_of(run),
     )
     return Model(
         phase,
@@ -213,6 +214,7 @@ def random_model(like: Model) -> Model:
         experiment.model.backbone.name,
         experiment.images.size,
         like.network.layer,
+        like.network.precision,
     )
     return Model(
         "random",

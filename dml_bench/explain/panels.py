@@ -24,6 +24,13 @@ PER_PIXEL = ("vanilla", "guided", "guided_gradcam")
 """Methods that have a value for each pixel; a picture below would hide it."""
 COARSE = ("gradcam", "attention", "cam")
 """The other methods, the clearest one first."""
+EMPTY = {
+    "cam": "empty: no part of the\nimage raises the score",
+    "gradcam": "empty: its mean gradients\nonly lower the score",
+    "guided_gradcam": "empty where Grad-CAM\nor guided is",
+}
+"""Why a map has nothing to show, also of an image that is answered rightly."""
+NO_GRADIENT = "empty: the score does not\ndepend on the image"
 TITLES = {
     "class": "evidence for its class, against others",
     "predicted": "evidence for the predicted class, against others",
@@ -51,32 +58,45 @@ class MapPanels:
         similar to the explained image."""
         return self.other is not None or self.target == "nearest"
 
-    def write(self, images: Sequence[ExplainedImage], folder: Path) -> list[Path]:
-        """Write a PNG file for each image. Returns the files."""
+    def write(
+        self,
+        images: Sequence[ExplainedImage],
+        rows: Sequence[Sequence[PanelRow]],
+        folder: Path,
+    ) -> list[Path]:
+        """Write a PNG file for each image, of its `rows`. Returns the files."""
         written = []
-        sheets = self.panels(images)
-        for number, (image, sheet) in enumerate(zip(images, sheets, strict=True), start=1):
+        for number, (image, of_image) in enumerate(zip(images, rows, strict=True), start=1):
             path = folder / f"{number:03d}-{short_name(image.file.stem)}.png"
-            write_atomically(path, partial(sheet.save, format="PNG"))
+            write_atomically(path, partial(self.panel(image, of_image).save, format="PNG"))
             written.append(path)
         return written
 
     def panels(self, images: Sequence[ExplainedImage]) -> list[Image.Image]:
         """A picture for each image."""
+        rows = self.rows(images)
+        return [self.panel(*of_image) for of_image in zip(images, rows, strict=True)]
+
+    def rows(self, images: Sequence[ExplainedImage]) -> list[tuple[PanelRow, ...]]:
+        """For each image, a row of tiles for each model: the image, its maps, the closest image."""
         pixels = np.stack([self.run_images.pixels(image) for image in images])
-        rows = [self._rows(model, images, pixels) for model in self.models]
+        by_model = [self._rows(model, images, pixels) for model in self.models]
+        return list(zip(*by_model, strict=True))
+
+    def panel(self, image: ExplainedImage, rows: Sequence[PanelRow]) -> Image.Image:
+        """The picture of one image."""
         titles = [methods[name].facts["title"] for name in self.names]
         last = "closest in the gallery" if self.other is None else "the other image"
-        columns = ["image", *titles, last]
-        sheets = []
-        for number, image in enumerate(images):
-            boxes = []
-            box = self.annotations.objects.get(image.path)
-            if box is not None:
-                boxes.append(box_in_view(box, self.run_images.view, image.file))
-            rows_of_image = [row[number] for row in rows]
-            sheets.append(tile_sheet(self._title(image), columns, rows_of_image, boxes))
-        return sheets
+        boxes = []
+        box = self.annotations.objects.get(image.path)
+        if box is not None:
+            boxes.append(box_in_view(box, self.run_images.view, image.file))
+        return tile_sheet(self._title(image), ["image", *titles, last], rows, boxes)
+
+    @property
+    def subject(self) -> str:
+        """What the maps are about."""
+        return "similarity to the other image" if self.other is not None else TITLES[self.target]
 
     def _rows(
         self, model: Model, images: Sequence[ExplainedImage], pixels: np.ndarray
@@ -140,9 +160,7 @@ class MapPanels:
 
     def _title(self, image: ExplainedImage) -> str:
         name = "A photo" if image.label < 0 else self._class_name(image.label)
-        if self.other is not None:
-            return f"{name}: similarity to the other image"
-        return f"{name}: {TITLES[self.target]}"
+        return f"{name}: {self.subject}"
 
 
 def map_tile(name: str, pixels: np.ndarray, heat: np.ndarray) -> Tile:
@@ -151,7 +169,7 @@ def map_tile(name: str, pixels: np.ndarray, heat: np.ndarray) -> Tile:
         # Every patch gets some attention, so only what exceeds the least is drawn.
         heat = heat - heat.min()
     picture = heat_colours(heat) if name in PER_PIXEL else heat_overlay(pixels, heat)
-    return Tile(picture, "" if heat.max() > 0 else "no evidence for it")
+    return Tile(picture, "" if heat.max() > 0 else EMPTY.get(name, NO_GRADIENT))
 
 
 def row_label(model: Model, image: ExplainedImage) -> str:

@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from dml_bench.explain.annotations import Annotations, read_annotations
 from dml_bench.explain.images import RunImages, choose_images, own_photos, spread_over_classes
 from dml_bench.explain.methods import applicable, methods
 from dml_bench.explain.models import Model, Target, check_target, model_of_phase
+from dml_bench.explain.page import ExplainedPage, write_page
 from dml_bench.explain.panels import MapPanels
 from dml_bench.explain.score_table import ScoreRow, score_rows, score_tables, write_scores
 from dml_bench.explain.scoring import score_maps
@@ -69,6 +71,8 @@ class ExplainRequest:
 class ExplainResult:
     """What has been written."""
 
+    page: Path
+    """The page that joins all of it."""
     panels: tuple[Path, ...]
     """The files of the panels."""
     rows: tuple[ScoreRow, ...]
@@ -76,8 +80,8 @@ class ExplainResult:
 
 
 def explain(request: ExplainRequest) -> ExplainResult:
-    """Write the folder `out`: panels/, scores.csv and scores.md unless nothing is scored, and
-    explain.json, which says what they are.
+    """Write the folder `out`: index.html, panels/, scores.csv and scores.md unless nothing is
+    scored, and explain.json, which says what they are.
 
     Raises ValueError where the run lacks what the request names, or the folder holds something
     else.
@@ -113,16 +117,30 @@ def explain(request: ExplainRequest) -> ExplainResult:
         target=request.target,
         other=other,
     )
-    panels = tuple(map_panels.write(images, request.out / "panels"))
+    tiles = map_panels.rows(images)
+    panels = tuple(map_panels.write(images, tiles, request.out / "panels"))
     rows: list[ScoreRow] = []
+    scores = None
     if request.scored:
+        score = partial(score_maps, run_images, models, names, annotations, request.target)
         queries = spread_over_classes(run_images, request.scored)
-        scores = score_maps(
-            run_images, models, names, annotations, request.target, queries, request.progress
-        )
-        rows = score_rows(scores, [model.name for model in models] + ["random"])
+        spread = score(queries, request.progress)
+        rows = score_rows(spread, [model.name for model in models] + ["random"])
+        if other is None:
+            scores = score(images, quiet)
+    page = ExplainedPage(
+        run_images=run_images,
+        models=models,
+        names=names,
+        images=images,
+        rows=tiles,
+        title=map_panels.subject,
+        scores=scores,
+        overall=rows,
+    )
+    write_page(request.out / "index.html", page)
     write_record(request, models, names, panels, rows, time.perf_counter() - start)
-    return ExplainResult(panels, tuple(rows))
+    return ExplainResult(request.out / "index.html", panels, tuple(rows))
 
 
 def check_folder(folder: Path) -> None:
@@ -138,7 +156,7 @@ def begin_folder(request: ExplainRequest) -> None:
     """Make the folder, with an explain.json that marks it as ours and promises no panel yet."""
     request.out.mkdir(parents=True, exist_ok=True)
     write_json(request.out / "explain.json", {"command": list(request.command), "panels": []})
-    for name in ("scores.csv", "scores.md"):
+    for name in ("index.html", "scores.csv", "scores.md"):
         (request.out / name).unlink(missing_ok=True)
     (request.out / "panels").mkdir(exist_ok=True)
 

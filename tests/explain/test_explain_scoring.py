@@ -285,7 +285,10 @@ def test_the_heat_lies_over_the_image_in_grey():
 
 def test_a_map_without_anything_positive_says_so():
     pixels, heat = np.full((4, 4, 3), 200, np.uint8), np.zeros((4, 4))
-    assert map_tile("gradcam", pixels, heat).caption == "no evidence for it"
+    assert (
+        map_tile("gradcam", pixels, heat).caption
+        == "empty: its mean gradients\nonly lower the score"
+    )
     heat[1, 2] = 1e-9
     assert map_tile("gradcam", pixels, heat).caption == ""
 
