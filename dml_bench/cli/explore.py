@@ -126,6 +126,8 @@ def explain(
             callback=callback,
         )
     typer.echo(f"{made.page}: {options.count(made.panels, 'image')}")
+    if made.rows:
+        typer.echo(f"scores in {out / 'scores.md'}")
 
 
 @app.command("evidence")

@@ -58,8 +58,10 @@ class ExplainedPage:
     images: Sequence[ExplainedImage]
     rows: Sequence[Sequence[PanelRow]]
     """By image and model, the tiles: the image, its maps, and the closest gallery image."""
-    title: str
+    subject: str
     """What the maps are about."""
+    counterpart: str
+    """What the last tile is."""
     scores: MapScores | None
     """Of the maps of these images; None where nothing is scored."""
     overall: Sequence[ScoreRow]
@@ -78,7 +80,7 @@ def compose(page: ExplainedPage) -> Document:
         Facts(
             (
                 ("Run", f"`{run.experiment.name}` on {run.dataset_name}, seed {run.seed}"),
-                ("Maps", page.title),
+                ("Maps", page.subject),
             )
         ),
         Text(EMPTY_NOTE, "soft"),
@@ -155,7 +157,8 @@ def neighbours_of(run_images: RunImages, model: Model, image: ExplainedImage) ->
 def maps_of(page: ExplainedPage, row: PanelRow, slug: str) -> tuple[Picture, ...]:
     """The image, its maps, and what it is compared with."""
     names = ["image", *page.names, "counterpart"]
-    titles = ["image", *(methods[name].facts["title"] for name in page.names), "closest or other"]
+    titles = ["image", *(methods[name].facts["title"] for name in page.names)]
+    titles.append(page.counterpart)
     pictures = []
     for name, title, tile in zip(names, titles, row.tiles, strict=True):
         remark = "" if name == "image" else tile.caption.replace("\n", " ")

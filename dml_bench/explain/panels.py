@@ -86,12 +86,16 @@ class MapPanels:
     def panel(self, image: ExplainedImage, rows: Sequence[PanelRow]) -> Image.Image:
         """The picture of one image."""
         titles = [methods[name].facts["title"] for name in self.names]
-        last = "closest in the gallery" if self.other is None else "the other image"
         boxes = []
         box = self.annotations.objects.get(image.path)
         if box is not None:
             boxes.append(box_in_view(box, self.run_images.view, image.file))
-        return tile_sheet(self._title(image), ["image", *titles, last], rows, boxes)
+        return tile_sheet(self._title(image), ["image", *titles, self.counterpart], rows, boxes)
+
+    @property
+    def counterpart(self) -> str:
+        """What the last tile of a row is."""
+        return "closest in the gallery" if self.other is None else "the other image"
 
     @property
     def subject(self) -> str:

@@ -127,14 +127,15 @@ def explain(request: ExplainRequest) -> ExplainResult:
         spread = score(queries, request.progress)
         rows = score_rows(spread, [model.name for model in models] + ["random"])
         if other is None:
-            scores = score(images, quiet)
+            scores = score(images, request.progress)
     page = ExplainedPage(
         run_images=run_images,
         models=models,
         names=names,
         images=images,
         rows=tiles,
-        title=map_panels.subject,
+        subject=map_panels.subject,
+        counterpart=map_panels.counterpart,
         scores=scores,
         overall=rows,
     )
