@@ -79,7 +79,7 @@ def models_of(run: Run) -> dict[tuple[str, str], PhaseScatter]:
             belongs = is_unseen if classes == "unseen" else ~is_unseen
             values = np.stack([limited[phase][measure].values for phase in unseen])
             without = Scores(mean_over_holdouts(values, belongs), labels)
-            chosen = belongs.any(0)
+            chosen: np.ndarray = np.any(belongs, axis=0)
             parts[ALL][measure] = of_all[measure].where(chosen)
             parts[LIMITED][measure] = without.where(chosen)
             parts[DIFFERENCE][measure] = without.minus(of_all[measure]).where(chosen)
