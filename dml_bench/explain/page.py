@@ -4,6 +4,7 @@ its maps and their scores; at the end what such maps are worth."""
 import io
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -195,12 +196,10 @@ def score_table(page: ExplainedPage, number: int) -> Table:
     """The scores of one image's maps, by each model and by random weights."""
     assert page.scores is not None
     models = [*(model.name for model in page.models), "random"]
-    keys = [(score, model) for score in OF_IMAGE for model in models]
-    keys = [
-        key
-        for key in keys
-        if any((key[0], name, key[1]) in page.scores.values for name in page.names)
-    ]
+    keys = []
+    for score, model in product(OF_IMAGE, models):
+        if any((score, name, model) in page.scores.values for name in page.names):
+            keys.append((score, model))
     columns = [Column("map", numeric=False)]
     columns += [Column(f"{score}, {model}") for score, model in keys]
     rows = []

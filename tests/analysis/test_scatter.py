@@ -68,8 +68,8 @@ def test_the_report_has_the_scatter_of_the_experiments_that_it_looks_at_closely(
     assert isinstance(details, Details)
     table = details.blocks[-1]
     assert isinstance(table, Table)
-    models = [[cell.text for cell in row.cells[1:3]] for row in table.rows]
-    assert models[:3] == [["seen", "all"], ["seen", "limited"], ["seen", "difference"]]
+    models = [f"{row.cells[1].text} {row.cells[2].text}" for row in table.rows]
+    assert models[:3] == ["seen all", "seen limited", "seen difference"]
     assert len(models) == 6
 
 
