@@ -8,6 +8,7 @@ is mixed for every anchor, where the paper also samples some of them.
 """
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -17,9 +18,36 @@ from dml_bench.config import Component
 
 __all__ = ["FORMS", "Metrix", "build_metrix"]
 
-Form = Callable[[Tensor, Tensor, Tensor, int], Tensor]
-"""(mixtures) similarity to their anchor, lambda, and the anchor's number, of so many anchors ->
-scalar."""
+LARGEST_CUBE = 2**25
+"""Anchors times positives times negatives up to which a GPU computes all, those too that are no
+mixtures; above that it is waited for to say how many there are."""
+
+
+class Mixtures(NamedTuple):
+    """Of a positive and a negative of an anchor each."""
+
+    similarity: Tensor
+    """(mixtures) to the anchor."""
+    kept: Tensor
+    """(mixtures) lambda, the part of the positive."""
+    anchor: Tensor
+    """(mixtures) the number of the anchor."""
+    num_anchors: int
+    counts: Tensor | None
+    """(mixtures) 1, or 0 for what is no mixture; None where all are."""
+
+
+class Triples(NamedTuple):
+    """Numbers of anchors, positives and negatives that are mixed, and whether they count."""
+
+    anchor: Tensor
+    positive: Tensor
+    negative: Tensor
+    counts: Tensor | None
+
+
+Form = Callable[[Mixtures], Tensor]
+"""Mixtures of a batch -> scalar."""
 
 
 class Metrix(nn.Module):
@@ -42,35 +70,71 @@ class Metrix(nn.Module):
         else:
             anchors = functional.normalize(proxies, dim=1)
             positives = same = torch.arange(len(proxies), device=labels.device)[:, None] == labels
-        anchor, positive, negative = (positives[:, :, None] & ~same[:, None, :]).nonzero().T
+        if labels.device.type == "cpu" or len(labels) ** 3 > LARGEST_CUBE:
+            triples = listed(positives, same)
+        elif proxies is None:
+            triples = all_of_pairs(positives, same)
+        else:
+            triples = all_of_proxies(labels)
+        anchor, positive, negative, counts = triples
         if not len(anchor):
             return embeddings.sum() * 0
-        kept = (
-            torch.distributions.Beta(self.alpha, self.alpha)
-            .sample(anchor.shape)
-            .to(embeddings.device)
-        )
+        kept = lambdas(self.alpha, anchor)
         to_anchor, to_each_other = anchors @ embeddings.T, embeddings @ embeddings.T
         mixed = kept * to_anchor[anchor, positive] + (1 - kept) * to_anchor[anchor, negative]
         squared_length = (
             kept**2 + (1 - kept) ** 2 + 2 * kept * (1 - kept) * to_each_other[positive, negative]
         )
-        return self.weight * self.form(
-            mixed / squared_length.clamp_min(1e-6).sqrt(), kept, anchor, len(anchors)
-        )
+        similarity = mixed / squared_length.clamp_min(1e-6).sqrt()
+        return self.weight * self.form(Mixtures(similarity, kept, anchor, len(anchors), counts))
+
+
+def listed(positives: Tensor, same: Tensor) -> Triples:
+    """(anchors, batch) twice -> those that there are, for which a GPU has to be waited for."""
+    anchor, positive, negative = (positives[:, :, None] & ~same[:, None, :]).nonzero().T
+    return Triples(anchor, positive, negative, None)
+
+
+def all_of_pairs(positives: Tensor, same: Tensor) -> Triples:
+    """(batch, batch) twice -> all triples of the batch."""
+    images = torch.arange(len(same), device=same.device)
+    anchor, positive, negative = torch.meshgrid(images, images, images, indexing="ij")
+    counts = (positives[:, :, None] & ~same[:, None, :]).flatten().float()
+    return Triples(anchor.flatten(), positive.flatten(), negative.flatten(), counts)
+
+
+def all_of_proxies(labels: Tensor) -> Triples:
+    """(batch) labels -> all pairs of images, with the proxy of the first one's class."""
+    images = torch.arange(len(labels), device=labels.device)
+    positive, negative = torch.meshgrid(images, images, indexing="ij")
+    counts = (labels[:, None] != labels).flatten().float()
+    positive = positive.flatten()
+    return Triples(labels[positive], positive, negative.flatten(), counts)
+
+
+def lambdas(alpha: float, like: Tensor) -> Tensor:
+    """As many numbers of Beta(alpha, alpha) as there are in `like`, drawn on its device."""
+    if like.device.type == "cpu":
+        return torch.distributions.Beta(alpha, alpha).sample(like.shape)
+    # torch's Beta checks its arguments on the host, which waits for the GPU.
+    one, other = torch._standard_gamma(torch.full((2, len(like)), alpha, device=like.device))
+    return one / (one + other).clamp_min(torch.finfo(torch.float32).tiny)
 
 
 def contrastive(*, pos_margin: float, neg_margin: float, distance: str) -> Form:
     """Mean over mixtures of lambda [d - pos_margin]+ + (1 - lambda) [neg_margin - d]+."""
 
-    def form(similarity: Tensor, kept: Tensor, anchor: Tensor, num_anchors: int) -> Tensor:
+    def form(mixtures: Mixtures) -> Tensor:
+        similarity, kept, counts = mixtures.similarity, mixtures.kept, mixtures.counts
         far = (
             1 - similarity if distance == "cosine" else (2 - 2 * similarity).clamp_min(1e-12).sqrt()
         )
-        return (
-            kept * functional.relu(far - pos_margin)
-            + (1 - kept) * functional.relu(neg_margin - far)
-        ).mean()
+        values = kept * functional.relu(far - pos_margin) + (1 - kept) * functional.relu(
+            neg_margin - far
+        )
+        if counts is None:
+            return values.mean()
+        return (values * counts).sum() / counts.sum().clamp_min(1)
 
     return form
 
@@ -79,10 +143,11 @@ def multi_similarity(*, alpha: float, beta: float, base: float) -> Form:
     """Mean over anchors of log(1 + sum lambda e^(-alpha (s - base))) / alpha + log(1 + sum (1 -
     lambda) e^(beta (s - base))) / beta."""
 
-    def form(similarity: Tensor, kept: Tensor, anchor: Tensor, num_anchors: int) -> Tensor:
-        near = softplus_sum(-alpha * (similarity - base), kept, anchor, num_anchors) / alpha
-        far = softplus_sum(beta * (similarity - base), 1 - kept, anchor, num_anchors) / beta
-        return (near + far).sum() / len(anchor.unique())
+    def form(mixtures: Mixtures) -> Tensor:
+        similarity, kept = mixtures.similarity, mixtures.kept
+        near = softplus_sum(-alpha * (similarity - base), kept, mixtures) / alpha
+        far = softplus_sum(beta * (similarity - base), 1 - kept, mixtures) / beta
+        return (near + far).sum() / num_mixed(mixtures)
 
     return form
 
@@ -91,16 +156,29 @@ def proxy_anchor(*, margin: float, alpha: float) -> Form:
     """Mean over proxies with positives of log(1 + sum lambda e^(-alpha (s - margin))) + log(1 + sum
     (1 - lambda) e^(alpha (s + margin)))."""
 
-    def form(similarity: Tensor, kept: Tensor, anchor: Tensor, num_anchors: int) -> Tensor:
-        near = softplus_sum(-alpha * (similarity - margin), kept, anchor, num_anchors)
-        far = softplus_sum(alpha * (similarity + margin), 1 - kept, anchor, num_anchors)
-        return (near + far).sum() / len(anchor.unique())
+    def form(mixtures: Mixtures) -> Tensor:
+        similarity, kept = mixtures.similarity, mixtures.kept
+        near = softplus_sum(-alpha * (similarity - margin), kept, mixtures)
+        far = softplus_sum(alpha * (similarity + margin), 1 - kept, mixtures)
+        return (near + far).sum() / num_mixed(mixtures)
 
     return form
 
 
-def softplus_sum(exponents: Tensor, weights: Tensor, anchor: Tensor, num_anchors: int) -> Tensor:
+def num_mixed(mixtures: Mixtures) -> Tensor | int:
+    """How many anchors have mixtures; at least 1."""
+    anchor, counts = mixtures.anchor, mixtures.counts
+    if counts is None:
+        return len(anchor.unique())
+    of_anchor = torch.zeros(mixtures.num_anchors, device=anchor.device).index_add(0, anchor, counts)
+    return (of_anchor > 0).sum().clamp_min(1)
+
+
+def softplus_sum(exponents: Tensor, weights: Tensor, mixtures: Mixtures) -> Tensor:
     """(anchors) log(1 + sum of weight * e^exponent over the anchor's mixtures)."""
+    anchor, num_anchors, counts = mixtures.anchor, mixtures.num_anchors, mixtures.counts
+    if counts is not None:
+        exponents, weights = exponents.where(counts > 0, 0), weights * counts
     highest = torch.zeros(num_anchors, device=exponents.device).scatter_reduce(
         0, anchor, exponents.detach(), "amax"
     )

@@ -43,6 +43,7 @@ class CheckpointWriter:
         self.beside_training = device.type == "cuda"
         self._thread = ThreadPoolExecutor(max_workers=1)
         self._writing: Future[None] | None = None
+        self._written: dict[str, Any] = {}
         self._after: Callable[[], None] = nothing
 
     @distributed.main_process_only
@@ -59,7 +60,10 @@ class CheckpointWriter:
         self._after = after
         saved = contents(state)
         if self.beside_training:
-            self._writing = self._thread.submit(write_then, copied_to_host(saved), path, then)
+            # Held here, so that no thread but this one gives pinned memory back to CUDA, which may
+            # be recording a graph then.
+            self._written = copied_to_host(saved)
+            self._writing = self._thread.submit(write_then, self._written, path, then)
         else:
             write_then(saved, path, then)
             self.finish()
@@ -70,6 +74,7 @@ class CheckpointWriter:
         self._writing, self._after = None, nothing
         if writing is not None:
             writing.result()
+            self._written = {}
         after()
 
 

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from dml_bench.config import Component
+from dml_bench.losses import metrix
 from dml_bench.losses.metrix import FORMS, build_metrix
 from dml_bench.registry import losses
 
@@ -96,3 +97,34 @@ def test_a_batch_of_one_class_has_no_mixtures_and_gives_zero():
     value = term(embeddings, torch.zeros(4, dtype=torch.long), torch.nn.Identity())
     value.backward()
     assert value.item() == 0
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [[0, 0, 1, 1, 2, 0, 2], [0, 1, 2, 0, 1, 2, 2], [1] * 7],
+    ids=["all classes", "in turn", "no mixtures"],
+)
+@pytest.mark.parametrize("name", FORMS)
+def test_the_term_and_its_gradient_are_the_same_without_a_list_of_mixtures(
+    name, labels, monkeypatch
+):
+    torch.manual_seed(3)
+    embeddings, of_images = functional.normalize(torch.randn(7, 5), dim=1), torch.tensor(labels)
+    entry = losses[name]
+    loss = entry.build(3, 5, **entry.resolve({}, "loss"))
+    term = build_metrix(Component(name, entry.resolve({}, "loss")), alpha=2.0, weight=0.4)
+    # The two ways draw in different orders.
+    monkeypatch.setattr(metrix, "lambdas", lambda alpha, like: torch.full(like.shape, 0.3))
+    results = []
+    for way in ("list", "all"):
+        if way == "all":
+            all_triples = metrix.all_of_proxies(of_images)
+            if name != "ProxyAnchor":
+                same = of_images[:, None] == of_images
+                all_triples = metrix.all_of_pairs(same & ~torch.eye(7, dtype=torch.bool), same)
+            monkeypatch.setattr(metrix, "listed", lambda *_, triples=all_triples: triples)
+        own = embeddings.clone().requires_grad_()
+        value = term(own, of_images, loss)
+        results.append([value.detach(), *torch.autograd.grad(value, own)])
+    for one, other in zip(*results, strict=True):
+        assert torch.allclose(one, other, rtol=1e-5, atol=1e-6)
