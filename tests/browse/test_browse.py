@@ -1,9 +1,11 @@
 """What is shown of a run's images: the table, the page, the picture, and what FiftyOne is told,
 without FiftyOne."""
 
+import html
 import json
 import math
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -398,6 +400,11 @@ def test_images_that_are_gone_are_nobody_s_near_duplicates(images):
 # The page and the picture
 
 
+CHROMIUM = next(
+    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
+)
+
+
 def test_no_two_of_two_hundred_colours_are_the_same():
     assert len(set(distinct(200))) == 200
 
@@ -434,6 +441,59 @@ def test_the_page_holds_the_maps_the_answers_and_the_thumbnails_and_asks_for_not
     assert data["phases"][1]["x"] == [0, 2, 4, 6, 8, 10, 12]
     assert data["phases"][1]["similarity"][:4] == [None, None, None, 1]
     assert len(data["sheets"]) == 1
+
+
+SCRIPT = """<script>
+const box = document.getElementById("find"), said = {};
+const type = text => { box.value = text; box.dispatchEvent(new Event("input")); };
+const shows = c => [...D.label.keys()].some(i => D.label[i] === c && !isOut(i));
+const highlighted = () => D.classes.filter((_, c) => shows(c));
+type("CRESTED jay");
+said.typed = highlighted();
+said.matches = document.getElementById("matches").textContent;
+box.dispatchEvent(new KeyboardEvent("keydown", { key: "Enter" }));
+said.kept = highlighted();
+said.rows = [...document.querySelectorAll("figcaption")].map(caption =>
+  [...caption.querySelectorAll("tr")].map(row => row.cells[0].textContent));
+const canvas = panels[1].canvas, frame = canvas.getBoundingClientRect();
+const query = D.part.indexOf(1), [x, y] = place(panels[1], query);
+chosen.clear();
+const touch = (kind, id, dx) => {
+  const clientX = frame.left + x / devicePixelRatio + dx;
+  const clientY = frame.top + y / devicePixelRatio;
+  const finger = { pointerId: id, pointerType: "touch", clientX, clientY };
+  canvas.dispatchEvent(new PointerEvent(kind, finger));
+};
+canvas.setPointerCapture = () => {};
+touch("pointerdown", 1, 0); touch("pointerup", 1, 0);
+said.tip = document.getElementById("tip").textContent;
+touch("pointerdown", 1, 0); touch("pointerdown", 2, 20); touch("pointermove", 2, 60);
+said.zoom = Math.round(view.k);
+document.body.dataset.said = JSON.stringify(said);
+</script></body>"""
+
+
+@pytest.mark.skipif(
+    CHROMIUM is None, reason="no Chromium is installed, and only a browser can tell"
+)
+def test_in_a_browser_classes_are_highlighted_as_one_types_and_fingers_show_an_image_and_zoom(
+    photographed, tmp_path
+):
+    names = {0: "1.Crested_Jay", 1: "2.Owl", 2: "3.Crested_Tit"}
+    page = tmp_path / "map.html"
+    write_html_map(page, replace(photographed, class_names=names), MAPS, [], lambda *at: None)
+    page.write_text(page.read_text(encoding="utf-8").replace("</body>", SCRIPT), encoding="utf-8")
+    flags = ("--headless", "--no-sandbox", f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom")
+    command = [CHROMIUM, *flags, "--window-size=390,780", page.as_uri()]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    said = json.loads(html.unescape(re.search(r'data-said="([^"]*)"', ended.stdout)[1]))
+    assert said["typed"] == said["kept"] == ["1.Crested_Jay"]
+    assert said["matches"] == "1 of 3 classes; Enter keeps them"
+    assert said["rows"][0][0] == "distance within a class"
+    assert len(said["rows"]) == 2
+    assert "test image, " in said["tip"]
+    assert "similarity" in said["tip"]
+    assert said["zoom"] == 3
 
 
 def test_thumbnails_lie_in_sheets_of_sixteen_by_sixteen(tmp_path):
