@@ -6,6 +6,7 @@ free takes the next file of the list, which had better begin with the files that
 Warnings are not reported: they are errors here.
 """
 
+import atexit
 import os
 import signal
 import sys
@@ -145,6 +146,7 @@ class ForkedSession:
         self.begun = 0
         self.workers: list[Worker] = []
         self.config._tmp_path_factory.getbasetemp()  # which all processes are to share
+        atexit.register(say_no_more)
         for _ in range(min(count, len(self.files))):
             self.begin_worker()
 
@@ -228,6 +230,11 @@ class ForkedSession:
                 if os.waitpid(worker.pid, os.WNOHANG)[0]:
                     self.workers.remove(worker)
             time.sleep(0.05)
+
+
+def say_no_more() -> None:
+    """When the session ends: nanobind would fill a screen with what importing Triton leaves."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
 
 
 def save_coverage() -> None:
