@@ -14,14 +14,26 @@ covariance. Frozen features suit; training draws photos of one class together.
 """
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 
-from dml_bench.data.datasets import Dataset
+from dml_bench.config.experiments import resolve
+from dml_bench.data.cache import view_of
+from dml_bench.data.datasets import Dataset, Progress
+from dml_bench.data.images import boxed
+from dml_bench.data.photos import photo_batches
 from dml_bench.data.sessions import Sessions, share_beside
 from dml_bench.runs.run import Run
 
-__all__ = ["chains", "embeddings_in_order", "sessions_of_embeddings"]
+__all__ = [
+    "chains",
+    "embeddings_in_order",
+    "embeddings_of_backbone",
+    "sessions_of_embeddings",
+]
+
+BATCH = 32
 
 LARGEST_EXPECTED = 0.25
 """Photos expected within the distance of two that are linked."""
@@ -47,6 +59,49 @@ def embeddings_in_order(run: Run, dataset: Dataset) -> np.ndarray:
             " and queries are all images, e.g. of frozen_efficientnet_lite0"
         )
     return vectors
+
+
+def embeddings_of_backbone(
+    backbone: str, dataset: Dataset, progress: Progress
+) -> tuple[np.ndarray, np.ndarray]:
+    """(readable, dim) unit vectors of a backbone with its published weights, and (readable) the
+    indices of the images that could be read. Raises ValueError where there is no such backbone, its
+    weights can't be had, or no image can be read."""
+    import torch
+
+    from dml_bench.models.embedder import build_embedder
+    from dml_bench.models.precision import autocast, network_precision
+    from dml_bench.system.devices import choose_device
+    from dml_bench.system.memory import keep_freed_memory
+
+    keep_freed_memory()
+    experiment = resolve("frozen_efficientnet_lite0", overrides=[f"model.backbone={backbone}"])
+    embedder = build_embedder(experiment).eval()
+    device = choose_device("auto")
+    precision = network_precision(experiment.train.precision, device, embedder)
+    embedder = embedder.to(device)
+    files = []
+    for image, path in enumerate(dataset.paths):
+        part = path
+        if dataset.boxes is not None:
+            left, top, width, height = dataset.boxes[image].tolist()
+            part = boxed(path, (left, top, left + width, top + height))
+        files.append(dataset.root / part)
+    image_of = {file: image for image, file in enumerate(files)}
+    vectors, readable, done = [], [], 0
+    for batch in photo_batches(view_of(experiment.images), files, BATCH):
+        if batch.paths:
+            with autocast(device, precision):
+                of_batch = embedder.embed(torch.from_numpy(batch.pixels).to(device))
+            vectors.append(of_batch.cpu().numpy())
+        readable += [image_of[Path(path)] for path in batch.paths]
+        done += len(batch.paths) + len(batch.problems)
+        progress("embedding images", done, len(files))
+    if not vectors:
+        raise ValueError(
+            f"none of the {len(files)} images of {dataset.name} can be read: restore them"
+        )
+    return np.concatenate(vectors), np.array(readable)
 
 
 def sessions_of_embeddings(

@@ -86,7 +86,8 @@ def check_data(
 
     `dataset` is a name of `dml-bench list datasets`; `seed` is that of the split in which copies
     are looked for. Sessions of photos, which a random split would divide, are estimated from file
-    names and EXIF data, or from the `embeddings` of a run on these images, best one of `frozen_*`.
+    names and EXIF data, or from `embeddings`: of a run on these images, best one of `frozen_*`, or
+    of a backbone, e.g. efficientnet_lite0.
     The report's `problems` says whether anything must be mended before training.
 
     Raises ValueError where the data set can't be opened.
@@ -110,10 +111,19 @@ def check_data(
     random_split = config.split == "stratified"
     sessions = None
     if embeddings is not None:
-        from dml_bench.analysis.sessions import embeddings_in_order, sessions_of_embeddings
+        from dml_bench.analysis.sessions import (
+            embeddings_in_order,
+            embeddings_of_backbone,
+            sessions_of_embeddings,
+        )
 
-        vectors = embeddings_in_order(run_of(embeddings), images)
-        sessions = sessions_of_embeddings(vectors, images.labels, config.test_fraction)
+        labels = images.labels
+        if isinstance(embeddings, str | Path) and not Path(embeddings).exists():
+            vectors, readable = embeddings_of_backbone(str(embeddings), images, progress)
+            labels = labels[readable]
+        else:
+            vectors = embeddings_in_order(run_of(embeddings), images)
+        sessions = sessions_of_embeddings(vectors, labels, config.test_fraction)
     elif random_split:
         sessions = estimate_sessions(images, config.test_fraction)
     return check(images, split=split, refused=refused, sessions=sessions, progress=progress)

@@ -72,12 +72,14 @@ def data_check(
         int, typer.Option(help="Seed of the split in which copies are looked for.")
     ] = 42,
     embeddings: Annotated[
-        Path | None,
+        str,
         typer.Option(
-            help="A run on these images, best of frozen_*: sessions are estimated from it.",
+            help="A backbone, e.g. efficientnet_lite0, or a run on these images, best of frozen_*:"
+            " sessions are estimated from its embeddings.",
+            metavar="BACKBONE|RUN",
             show_default=False,
         ),
-    ] = None,
+    ] = "",
 ) -> None:
     """Check images before training. This counts images and classes, decodes every image, and looks
     for copies between train and test. Copies are found even if they were saved again. Exit code
@@ -94,7 +96,7 @@ def data_check(
             data_dir,
             overrides=set_,
             seed=seed,
-            embeddings=embeddings,
+            embeddings=embeddings or None,
             cache_dir=cache_dir,
             callback=callback,
         )

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from dml_bench.data.cache import view_of
+from dml_bench.data.photos import photo_batches
 from dml_bench.decision.choice import By
 from dml_bench.evaluation.class_means import class_means
 from dml_bench.evaluation.metrics import precision_at_1
@@ -17,7 +18,7 @@ from dml_bench.evaluation.search import search
 from dml_bench.evaluation.statistics import Scores
 from dml_bench.evaluation.thresholds import SearchOutcomes
 from dml_bench.gallery.classifier import trained_objective
-from dml_bench.gallery.embedder import photo_batches, precision_of, trained_embedder
+from dml_bench.gallery.embedder import precision_of, trained_embedder
 from dml_bench.models.embedder import Embedder
 from dml_bench.models.precision import autocast
 from dml_bench.protocols.holdout_metrics import ALL

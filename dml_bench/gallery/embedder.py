@@ -2,8 +2,7 @@
 gallery with."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -14,8 +13,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from dml_bench.config import Experiment
-from dml_bench.data.cache import View, view_of
-from dml_bench.data.images import Unreadable, bytes_of, decode
+from dml_bench.data.cache import view_of
+from dml_bench.data.images import Unreadable
+from dml_bench.data.photos import photo_batches
 from dml_bench.models.embedder import Embedder, build_embedder
 from dml_bench.models.precision import autocast
 from dml_bench.runs.run import Run
@@ -28,8 +28,6 @@ __all__ = [
     "FoldEnsemble",
     "GalleryEmbedder",
     "MirrorTTA",
-    "PhotoBatch",
-    "photo_batches",
     "precision_of",
     "trained_embedder",
     "trained_network",
@@ -50,48 +48,6 @@ class Embedded:
     """The files that could not be read as images."""
     seconds: float
     """The time that reading and embedding took."""
-
-
-@dataclass(frozen=True, slots=True)
-class PhotoBatch:
-    """Image files as a network sees them."""
-
-    paths: tuple[Path, ...]
-    """(images) those that could be read."""
-    pixels: np.ndarray
-    """(images, size, size, 3) uint8."""
-    problems: tuple[Unreadable, ...]
-    """The others."""
-
-
-def photo_batches(
-    view: View,
-    paths: Sequence[Path],
-    batch_size: int,
-    digests: Mapping[Path, str] = MappingProxyType({}),
-) -> Iterator[PhotoBatch]:
-    """The files in their order, so many at a time. Raises ValueError where a file's SHA-256 is not
-    that of `digests`."""
-
-    def see(path: Path) -> np.ndarray | Unreadable:
-        try:
-            return view.apply(decode(path, data=bytes_of(path, digests.get(path, ""))))
-        except Unreadable as problem:
-            return problem
-
-    with ThreadPoolExecutor() as pool:
-        for first in range(0, len(paths), batch_size):
-            batch = paths[first : first + batch_size]
-            readable: list[Path] = []
-            problems: list[Unreadable] = []
-            pixels = [np.empty((0, view.size, view.size, 3), np.uint8)]
-            for path, seen in zip(batch, pool.map(see, batch), strict=True):
-                if isinstance(seen, Unreadable):
-                    problems.append(seen)
-                else:
-                    readable.append(path)
-                    pixels.append(seen[None])
-            yield PhotoBatch(tuple(readable), np.concatenate(pixels), tuple(problems))
 
 
 class GalleryEmbedder:

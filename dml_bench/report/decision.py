@@ -109,7 +109,9 @@ def cost(decision: Decision) -> str:
     texts.append(f"{decision.gallery_bytes / 2**20:.1f} MiB of gallery")
     if decision.train_seconds >= 0.5:
         texts.append(f"{duration(decision.train_seconds)} of training")
-    return f"{', '.join(texts)}, no training for new classes"
+    if decision.choice.chosen.is_gallery:
+        return f"{', '.join(texts)}, no training for new classes"
+    return f"{', '.join(texts)}, training for new classes, or none by the gallery"
 
 
 def rows_table(decision: Decision) -> Table:

@@ -1,6 +1,9 @@
 """Sessions are estimated from embeddings: held against known ones, and against photos that were
 taken one by one."""
 
+import shutil
+from pathlib import Path
+
 import numpy as np
 import pytest
 from rich.console import Console
@@ -62,6 +65,27 @@ def test_a_chain_never_joins_two_classes_and_small_classes_have_none():
     ids = chains(vectors, labels)
     assert len(set(zip(ids, labels, strict=True))) == len(set(ids))
     assert ids[-6:].tolist() == list(range(320, 326))
+
+
+def test_data_check_takes_the_embeddings_of_a_backbone_and_leaves_out_what_cant_be_read(
+    birds, tmp_path, cache_dir, monkeypatch
+):
+    photos = Path(shutil.copytree(birds / "images", tmp_path / "photos"))
+    first = sorted(photos.glob("*/*"))[0]
+    first.write_bytes(b"no picture")
+    loaded = []
+
+    def randomly(network: object, backbone: str, *_: object, **options: object) -> str:
+        loaded.append(backbone)
+        return ""
+
+    monkeypatch.setattr("dml_bench.models.embedder.load_backbone", randomly)
+    report = db.check_data("folder", photos, embeddings="timm:test_resnet", cache_dir=cache_dir)
+    assert len(report.unreadable) == 1
+    assert report.sessions is not None and 0 <= report.sessions.beside <= 1
+    assert len(loaded) == 1
+    with pytest.raises(ValueError, match=r"did you mean efficientnet_lite0\?"):
+        db.check_data("folder", photos, embeddings="eficientnet_lite0", cache_dir=cache_dir)
 
 
 def test_data_check_takes_the_embeddings_of_a_run_and_no_run_of_other_images(
