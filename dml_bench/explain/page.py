@@ -44,7 +44,7 @@ OF_IMAGE = ("insertion", "deletion", "pointing", "energy")
 EMPTY_NOTE = (
     "A map can be empty for a right answer too. Grad-CAM weighs each channel by its mean gradient"
     " over the image, and keeps what raises the score. Where much of the image lowers it, nothing"
-    " is left. The class activation map and plain gradients show such an image."
+    " is left. Plain gradients show such an image."
 )
 
 

@@ -52,7 +52,10 @@ def scatters_of(lines: Sequence[TableRow], missing: list[str]) -> dict[str, list
     for line in lines:
         lacking = [run for run in line.runs if not can_scatter(run)]
         if lacking:
-            missing.append(f"scatter of {line.name}: {lacking[0].folder} has no stored embeddings")
+            missing.append(
+                f"scatter of {line.name}: {lacking[0].folder} has no stored embeddings;"
+                " `dml-bench scatter` measures run folders"
+            )
         else:
             scatters[line.name] = scatter_rows(line.runs)
     return scatters
