@@ -151,6 +151,8 @@ def decide(  # noqa: PLR0913 - what a person can choose
 ) -> Decision:
     """Divide, plan, run the rows that fit, choose, and only then open the final part. Raises
     ValueError where there are too few photos or minutes."""
+    if not photos.exists():
+        raise ValueError(f"{photos} does not exist: give a folder with one folder per class")
     clock = Clock(60 * minutes, time.monotonic())
     out.mkdir(parents=True, exist_ok=True)
     parts = divide(photos, out, cache_dir, callback, group=group, overrides=overrides)
@@ -224,7 +226,8 @@ def say_plan(rows: Sequence[PlannedRow], unavailable: Mapping[str, str], left: f
         lines.append(f"  {row.spec.label}: about {duration(seconds)}, {verdict}")
     for labels, reason in by_reason(unavailable):
         lines.append(f"not run: {'; '.join(labels)}: {reason}")
-    first = f"rows in their order, for {left / 60:.1f} minutes (each row corrects the next guess):"
+    minutes = max(0.0, left / 60)
+    first = f"rows in their order, for {minutes:.1f} minutes (each row corrects the next guess):"
     return "\n".join([first, *lines])
 
 

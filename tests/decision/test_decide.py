@@ -22,7 +22,7 @@ import dml_bench as db
 from dml_bench.data.synthetic import write
 from dml_bench.decision import rows
 from dml_bench.decision.choice import Selection, candidates_of, lead
-from dml_bench.decision.decide import run_rows
+from dml_bench.decision.decide import run_rows, say_plan
 from dml_bench.decision.outlook import gain_of
 from dml_bench.decision.parts import Parts, divide
 from dml_bench.evaluation.statistics import Scores
@@ -52,6 +52,19 @@ def one_row(monkeypatch):
 @pytest.fixture
 def two_rows(monkeypatch):
     monkeypatch.setattr("dml_bench.decision.rows.ROWS", rows.ROWS[:2])
+
+
+def test_photos_that_are_not_there_are_refused_before_anything_is_written(tmp_path):
+    photos, out = tmp_path / "photos", tmp_path / "decision"
+    with pytest.raises(
+        ValueError, match=f"^{photos} does not exist: give a folder with one folder"
+    ):
+        db.decide(photos, out=out)
+    assert not out.exists()
+
+
+def test_time_that_is_over_before_any_row_is_none_and_not_less():
+    assert say_plan([], {}, left=-12.0).startswith("rows in their order, for 0.0 minutes ")
 
 
 def decided(photos: Path, out: Path, cache_dir: Path, minutes: float = 5000) -> db.DecisionReport:
