@@ -17,6 +17,11 @@ from dml_bench.registry import losses, miners
 
 TAKE_A_MINER = [entry.name for entry in losses if entry.facts["takes_miner"]]
 DENSE = [*TAKE_A_MINER, "Angular", "FastAP", "NPairs", "PNP", "RankedList"]
+WITH_MINERS = [(name, "none") for name in DENSE] + [
+    (name, miner)
+    for name in TAKE_A_MINER
+    for miner in ("EPSHN", "TripletMargin", "MultiSimilarity", "PairMargin")
+]
 DRAW = ("DistanceWeighted", "UniformHistogram")
 """Miners that draw at random, as many tuples by either way but not the same."""
 BATCHES = {
@@ -166,14 +171,9 @@ def value_and_gradients(
 
 
 @pytest.mark.parametrize("labels", BATCHES.values(), ids=BATCHES)
-@pytest.mark.parametrize(
-    "miner", ["none", "EPSHN", "TripletMargin", "MultiSimilarity", "PairMargin"]
-)
-@pytest.mark.parametrize("name", DENSE)
+@pytest.mark.parametrize(("name", "miner"), WITH_MINERS)
 def test_a_loss_and_its_gradients_are_the_same_without_lists(name, miner, labels):
     of_images = torch.tensor(labels)
-    if miner != "none" and name not in TAKE_A_MINER:
-        return
     for options in LOSS_OPTIONS.get(name, [{}]):
         torch.manual_seed(0)
         loss = weigh(losses[name].build(16, 6, **losses[name].resolve(options, "loss")))
@@ -204,6 +204,30 @@ def test_centroids_are_the_same_with_a_column_for_each_image(monkeypatch, labels
         results.append([value.detach(), *torch.autograd.grad(value, own)])
     for one, other in zip(*results, strict=True):
         assert torch.allclose(one, other, atol=1e-6)
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize(("name", "miner"), WITH_MINERS)
+def test_a_gpu_computes_what_a_cpu_does_and_is_not_waited_for(name, miner):
+    torch.manual_seed(0)
+    entry = losses[name]
+    built = weigh(entry.build(16, 6, **entry.resolve({}, "loss")))
+    objective = Objective(built, miners[miner].build(), entry.facts["unit_vectors"])
+    labels, results = torch.tensor(BATCHES["every class"]), []
+    for device in ("cpu", "cuda"):
+        objective.to(device)
+        own, of_images = vectors(1).to(device).requires_grad_(), labels.to(device)
+        objective(own, of_images).backward()  # what is made once may be waited for
+        own.grad = None
+        torch.cuda.set_sync_debug_mode("error" if device == "cuda" else "default")
+        try:
+            value = objective(own, of_images)
+            value.backward()
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+        results.append([value.detach().cpu(), own.grad.cpu()])
+    for one, other in zip(*results, strict=True):
+        assert (one - other).abs().max() <= 1e-4 * one.abs().max().clamp_min(1)
 
 
 def test_every_miner_and_every_loss_that_takes_one_can_do_without_lists():
