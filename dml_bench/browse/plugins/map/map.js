@@ -4,7 +4,8 @@
 (() => {
   "use strict";
   const { React, recoil, __fos__: app, __foo__: operators } = window;
-  const GROUND = "#15181c", GHOST = "#39404a", SCALE = ["#440154", "#3b528b", "#21918c", "#5ec962", "#fde725"];
+  const GROUND = "#15181c", GHOST = "#39404a";
+  const SCALE = ["#440154", "#3b528b", "#21918c", "#5ec962", "#fde725"];
   const PATIENCE = 150; // milliseconds before the server is asked about a view that changes
   // Values that have a colour each, and numbers on a scale. Those of a phase differ between maps.
   const COLOURINGS = {
@@ -110,7 +111,8 @@
 
     pane(phase) {
       const canvas = element("canvas"), pane = { phase, canvas, spots: null };
-      const toggle = element("input", { type: "checkbox", checked: this.shown.includes(phase.name) });
+      const checked = this.shown.includes(phase.name);
+      const toggle = element("input", { type: "checkbox", checked });
       toggle.onchange = () => {
         const others = this.shown.filter((name) => name !== phase.name);
         if (!toggle.checked && !others.length) return void (toggle.checked = true);
@@ -261,7 +263,8 @@
     // Colours.
     valuesOf(phase) {
       if (this.colouring === "label") return this.data.label;
-      return OF_PHASE.has(this.colouring) ? phase[this.colouring] : this.data.common[this.colouring];
+      const source = OF_PHASE.has(this.colouring) ? phase : this.data.common;
+      return source[this.colouring];
     }
 
     recolour(colouring) {
@@ -392,9 +395,11 @@
       const zoomed = Math.sqrt(Math.min(4, this.zoom.by));
       pane.size = Math.max(1.2, Math.min(3.4, 90 / Math.sqrt(images))) * zoomed;
       const parts = this.data.common.split, print = printer(canvas.width, canvas.height);
-      const stamps = new Map([...new Set(parts)].map((part) => [part, stamp(part, pane.size, ratio)]));
+      const stamps = new Map();
+      for (const part of new Set(parts)) stamps.set(part, stamp(part, pane.size, ratio));
       const grey = rgb(GHOST), speck = stamp("", 1, ratio);
-      const at = (row) => [Math.round(spots[2 * row] * ratio), Math.round(spots[2 * row + 1] * ratio)];
+      const pixel = (spot) => Math.round(spots[spot] * ratio);
+      const at = (row) => [pixel(2 * row), pixel(2 * row + 1)];
       if (this.rows) for (let row = 0; row < images; row++) print.mark(...at(row), speck, grey);
       pane.drawn = 0;
       for (const [name, rows] of this.buckets(phase)) {
@@ -441,7 +446,8 @@
 
     // What a phase says of an image: a line with the verdict in its colour.
     describe(row, phase) {
-      const share = `${Math.round(100 * phase.share[row])} %`, vote = this.className(phase.vote[row]);
+      const share = `${Math.round(100 * phase.share[row])} %`;
+      const vote = this.className(phase.vote[row]);
       const line = element("div", { className: "says" }, `${phase.title}: `);
       if (phase.answer[row] < 0) {
         line.append(phase.vote[row] < 0 ? "" : `its neighbours say ${vote}, ${share}`);
@@ -450,7 +456,8 @@
       const verdict = phase.verdict[row];
       const word = element("b", { className: verdict, textContent: verdict });
       const similarity = phase.similarity[row].toFixed(2);
-      line.append(word, `, ${this.className(phase.answer[row])} ${similarity}; vote ${vote} ${share}`);
+      const answer = this.className(phase.answer[row]);
+      line.append(word, `, ${answer} ${similarity}; vote ${vote} ${share}`);
       return line;
     }
 
@@ -474,7 +481,8 @@
       }
       if (row < 0) return;
       const box = this.root.getBoundingClientRect(), x = event.clientX - box.left;
-      this.tip.style.left = `${Math.max(4, Math.min(x + 14, box.width - this.tip.offsetWidth - 4))}px`;
+      const rightmost = box.width - this.tip.offsetWidth - 4;
+      this.tip.style.left = `${Math.max(4, Math.min(x + 14, rightmost))}px`;
       const y = event.clientY - box.top, tall = this.tip.offsetHeight;
       this.tip.style.top = `${y + 14 + tall < box.height ? y + 14 : Math.max(4, y - 14 - tall)}px`;
     }
@@ -501,12 +509,14 @@
       }
       const open = element("button", { textContent: "Open" });
       open.onclick = () => perform("open_sample", { id: this.data.ids[row] });
-      const grid = element("button", { textContent: "In the grid", title: "Show these images in the grid" });
+      const hint = "Show these images in the grid";
+      const grid = element("button", { textContent: "In the grid", title: hint });
       grid.onclick = () => ask("show", { samples: [...shown] });
       const close = element("button", { textContent: "Close" });
       close.onclick = () => this.choose(-1);
       const name = element("b", { textContent: this.className(this.data.label[row]) });
-      const head = element("div", { className: "head" }, element("img", { src: this.source(row) }), name);
+      const picture = element("img", { src: this.source(row) });
+      const head = element("div", { className: "head" }, picture, name);
       head.append(element("div", {}, open, grid, close));
       rows.append(this.decisions(row));
       this.detail.append(head, rows);
@@ -517,7 +527,8 @@
       const { tags, classes, label } = this.data, line = element("div", { className: "decide" });
       const said = element("span", { className: "count" });
       const offer = (text, tag) => {
-        const button = element("button", { textContent: text, title: tag || "Remove the decision" });
+        const title = tag || "Remove the decision";
+        const button = element("button", { textContent: text, title });
         button.onclick = async () => {
           const answer = await ask("decide", { sample: this.data.ids[row], tag });
           said.textContent = answer.tags.join(", ");
@@ -657,7 +668,8 @@
       align-items: center; }
     .dml .legend button { border: 0; background: none; padding: 1px 6px; }
     .dml .legend button.off { opacity: .45; }
-    .dml .dot { display: inline-block; width: 10px; height: 10px; border-radius: 5px; margin-right: 5px; }
+    .dml .dot { display: inline-block; width: 10px; height: 10px; border-radius: 5px;
+      margin-right: 5px; }
     .dml .strip { flex: 0 1 200px; height: 10px; border-radius: 5px; }
     .dml .tip { position: absolute; display: none; gap: 8px; padding: 8px; width: max-content;
       max-width: min(440px, 96%); box-sizing: border-box; z-index: 9;
@@ -675,11 +687,13 @@
     .dml .decide button { padding: 1px 6px; }
     .dml .rows { flex: 1; min-width: 0; }
     .dml .line { display: flex; gap: 4px; overflow-x: auto; }
-    .dml .near { flex: 0 0 48px; padding: 0; border-width: 0 0 4px; font-size: 12px; background: none; }
+    .dml .near { flex: 0 0 48px; padding: 0; border-width: 0 0 4px; font-size: 12px;
+      background: none; }
     .dml .near img { display: block; width: 48px; height: 44px; object-fit: cover; }
     .dml .near.same { border-color: #1f9e77; }
     .dml .near.other { border-color: #d9662b; }
-    [data-cy^="tag-answer_"], [data-cy="tag-doubt"] { white-space: normal !important; height: auto !important;
+    [data-cy^="tag-answer_"], [data-cy="tag-doubt"] { white-space: normal !important;
+      height: auto !important;
       display: -webkit-box !important; -webkit-box-orient: vertical; -webkit-line-clamp: 3;
       font-size: 11px !important; line-height: 1.2 !important; text-align: left !important;
       padding: 0 4px !important; }`;
