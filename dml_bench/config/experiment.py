@@ -339,7 +339,21 @@ def check_correctable(experiment: Experiment) -> None:
     Of classes at right angles, the likeliest and the label at the ends of the logits' range L: (1 -
     e^-L) / (1 + (C - 2) e^(-L/2) + e^-L).
     """
-    loss, theta = experiment.loss, experiment.labelling.options["theta_end"]
+    loss, options = experiment.loss, experiment.labelling.options
+    if options["listen_from"] and not has_validation(experiment):
+        raise ValueError(
+            "labelling.listen_from waits for validation images, and there are none; --set"
+            " data.valid_fraction=0.1"
+        )
+    protocol = registry.protocols[experiment.protocol]
+    if options["listen_from"] and protocol.facts["validates_by_class"]:
+        raise ValueError(
+            "labelling.listen_from asks the logits, which don't know validation classes: --set"
+            " labelling.listen_from=0"
+        )
+    theta = options.get("theta_end")
+    if theta is None:
+        return
     logit_range = registry.losses.of(loss).facts["logit_range"]
     if logit_range is None:
         return

@@ -31,6 +31,7 @@ from dml_bench.report.document import (
 )
 from dml_bench.report.examples import example_blocks
 from dml_bench.report.format import counted
+from dml_bench.report.label_corrections import corrections_blocks
 from dml_bench.report.scatter import explanation, scatter_data, scatter_table, scatters_of
 from dml_bench.report.short import with_short_names
 
@@ -42,7 +43,7 @@ show it adds to `study.missing`."""
 
 DATA_FILES = (
     *("table", "means", "holdouts", "expectations", "family", "changes", "closer"),
-    *("scatter", "scatter_classes"),
+    *("scatter", "scatter_classes", "label_corrections"),
 )
 """The CSV files that sections may write."""
 
@@ -118,6 +119,11 @@ def changes(study: Study, diagnostics: Mapping[str, Diagnostics]) -> Iterator[Bl
         *with_short_names([table], study.names),
         change_text.changes_data(study.changes),
     )
+
+
+def label_corrections(study: Study, diagnostics: Mapping[str, Diagnostics]) -> Iterator[Block]:
+    """How many corrections of labels were right."""
+    yield from corrections_blocks(study)
 
 
 def figures(study: Study, diagnostics: Mapping[str, Diagnostics]) -> Iterator[Block]:
@@ -231,6 +237,7 @@ SECTIONS: tuple[Section, ...] = (
     holdouts,
     claims,
     changes,
+    label_corrections,
     figures,
     unknown_classes_and_votes,
     scatter,

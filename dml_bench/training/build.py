@@ -9,7 +9,7 @@ from torch import Tensor
 from dml_bench.config import Experiment
 from dml_bench.data.datasets import Dataset
 from dml_bench.data.inputs import FeatureInputs, ImageInputs
-from dml_bench.data.label_strategies import Corrected, Soft
+from dml_bench.data.label_strategies import Correcting, Soft
 from dml_bench.data.mixing import Mixer
 from dml_bench.data.split import Phase, Split
 from dml_bench.losses.objective import build_objective
@@ -133,7 +133,7 @@ def build_labels(
         out_of_fold=predicted,
         a=labelling.a if isinstance(labelling, Soft) else 1.0,
         class_weights=balanced(initial[images], dataset.num_classes) if balance else None,
-        corrected=labelling if isinstance(labelling, Corrected) else None,
+        corrected=labelling if isinstance(labelling, Correcting) else None,
     )
 
 

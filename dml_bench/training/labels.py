@@ -10,7 +10,7 @@ from torch import Tensor
 
 from dml_bench.config import Experiment
 from dml_bench.data.datasets import Dataset
-from dml_bench.data.label_strategies import Corrected
+from dml_bench.data.label_strategies import Correcting, LikelihoodRatio
 from dml_bench.data.split import Phase, Split
 from dml_bench.system.devices import to_device
 from dml_bench.system.seeding import uniform
@@ -31,6 +31,11 @@ class Correction:
     """Probability of the new class less that of the old one."""
 
 
+FEW = 0.001
+"""Part of the labels: where fewer are replaced, the ratio that is asked for grows."""
+LARGEST_DELTA = 0.9
+
+
 @dataclass(kw_only=True)
 class TrainingLabels:
     """(images) arrays over the whole data set; what they hold for images that the phase does not
@@ -49,15 +54,22 @@ class TrainingLabels:
     """Weight of the given label beside a second one."""
     class_weights: np.ndarray | None = None
     """(classes) how much an image of each class counts."""
-    corrected: Corrected | None = None
+    corrected: Correcting | None = None
     current: np.ndarray = field(init=False)
     """(images) class ids after the corrections."""
     corrections: list[Correction] = field(default_factory=list)
+    delta: float = 0.0
+    """The ratio below which a label is replaced now; see `plc_ratio`."""
+    window: list[Tensor] = field(default_factory=list)
+    """(images, trained classes) probabilities of the last epochs, for strategies that average."""
     _likeliest: Tensor | None = None
     _margin: Tensor | None = None
+    _probability: Tensor | None = None
 
     def __post_init__(self) -> None:
         self.current = self.initial.copy()
+        if isinstance(self.corrected, LikelihoodRatio):
+            self.delta = self.corrected.delta
 
     def targets(self, images: np.ndarray) -> list[tuple[np.ndarray, np.ndarray | None]]:
         """What the images are: (batch) labels 0 .. trained classes - 1, each with (batch) weights
@@ -80,6 +92,13 @@ class TrainingLabels:
     def observe(self, images: np.ndarray, logits: Tensor) -> None:
         """Remember what the model holds a batch to be, (batch, trained classes) logits; nothing
         leaves the device."""
+        if isinstance(self.corrected, LikelihoodRatio):
+            if self._probability is None:
+                shape = (len(self.current), logits.shape[1])
+                self._probability = torch.zeros(shape, device=logits.device)
+            places = to_device(images, logits.device)
+            self._probability[places] = logits.detach().float().softmax(dim=1)
+            return
         if self._likeliest is None or self._margin is None:
             self._likeliest = torch.zeros(len(self.current), dtype=torch.long, device=logits.device)
             self._margin = torch.zeros(len(self.current), device=logits.device)
@@ -90,10 +109,21 @@ class TrainingLabels:
         self._likeliest[place] = likeliest
         self._margin[place] = most - probability.gather(1, own[:, None])[:, 0]
 
-    def correct(self, images: np.ndarray, epoch: int, epochs: int) -> None:
-        """At the end of an epoch: replace the labels that the model contradicts. What was observed
-        is forgotten."""
-        threshold = self.corrected.threshold(epoch, epochs) if self.corrected else None
+    def correct(
+        self, images: np.ndarray, epoch: int, epochs: int, accuracy: float | None = None
+    ) -> None:
+        """At the end of an epoch: replace the labels that the model contradicts, once its
+        `accuracy` on validation images is what the strategy waits for. What was observed is
+        forgotten."""
+        strategy = self.corrected
+        if strategy is None:
+            return
+        listens = not strategy.listen_from or (accuracy or 0.0) >= strategy.listen_from
+        if isinstance(strategy, LikelihoodRatio):
+            warm = epoch > strategy.warm_up * epochs
+            self._correct_by_ratio(strategy, images, epoch, now=listens and warm)
+            return
+        threshold = strategy.threshold(epoch, epochs) if listens else None
         if threshold is not None and self._likeliest is not None and self._margin is not None:
             classes = self.trained[self._likeliest.cpu().numpy()[images]]
             margins = self._margin.cpu().numpy()[images]
@@ -107,14 +137,38 @@ class TrainingLabels:
                     self.current[image] = new
         self._likeliest = self._margin = None
 
+    def _correct_by_ratio(
+        self, strategy: LikelihoodRatio, images: np.ndarray, epoch: int, *, now: bool
+    ) -> None:
+        """The epoch enters the window; where it is time, labels are replaced by the window."""
+        assert self._probability is not None, "an epoch was observed"
+        self.window = [*self.window, self._probability][-strategy.window :]
+        self._probability = None
+        if not now:
+            return
+        mean = torch.stack(self.window).mean(dim=0).cpu().numpy()[images]
+        rows = np.arange(len(images))
+        own, most = mean[rows, self._label(self.current[images])], mean.max(axis=1)
+        # An image that was in no batch has no probabilities, and 0 < 0 is false.
+        replaced = np.flatnonzero(own < self.delta * most)
+        for row in replaced:
+            image, new = int(images[row]), int(self.trained[mean[row].argmax()])
+            margin = float(most[row] - own[row])
+            self.corrections.append(Correction(image, int(self.current[image]), new, epoch, margin))
+            self.current[image] = new
+        if len(replaced) < FEW * len(images):
+            self.delta = min(self.delta + strategy.delta_step, LARGEST_DELTA)
+
     def state(self) -> dict[str, Any]:
-        """What a checkpoint keeps: the corrections, from which all else follows."""
+        """What a checkpoint keeps: the corrections, and what the next ones will rest on."""
         rows = [[c.image, c.before, c.after, c.epoch, c.margin] for c in self.corrections]
-        return {"corrections": rows}
+        return {"corrections": rows, "delta": self.delta, "window": self.window}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Make all corrections of a checkpoint again."""
         self.corrections = [Correction(*row) for row in state["corrections"]]
+        self.delta = state.get("delta", self.delta)
+        self.window = list(state.get("window", []))
         self.current = self.initial.copy()
         for correction in self.corrections:
             self.current[correction.image] = correction.after

@@ -62,7 +62,6 @@ def train_epoch(state: TrainingState, epoch: int) -> EpochRecord:
             state.labels.observe(images, state.objective.logits(embeddings[: len(images)]))
         state.callback.on_step(len(images), losses[step])
     distributed.broadcast_tensors_(state.embedder.buffers())
-    state.labels.correct(state.images, epoch, state.experiment.train.epochs)
     values = losses.cpu().numpy()
     seconds, cpu_seconds = time.perf_counter() - start, time.process_time() - cpu_start
     check_finite(state, epoch, values)

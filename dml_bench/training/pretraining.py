@@ -55,6 +55,7 @@ LATER_SETTINGS: dict[str, Any] = {
     "optimizer.nesterov": False,
     "optimizer.betas": [0.9, 0.999],
     "sampler.drop_last": False,
+    "labelling.listen_from": 0.0,
 }
 """Settings that came after the first caches of trained stages, as they are where they change
 nothing: a stage without them keeps its key, and caches of earlier versions are used."""

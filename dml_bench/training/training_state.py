@@ -78,10 +78,19 @@ class TrainingState:
             parameter.requires_grad_(learns)
 
     def end_epoch(self, record: EpochRecord) -> None:
-        """Tell a schedule that follows validation what came of the epoch."""
+        """What waits for the measurements of an epoch: labels are corrected, and a schedule that
+        follows validation hears of it."""
+        epochs = self.experiment.train.epochs
+        self.labels.correct(self.images, record["epoch"], epochs, self.logits_accuracy())
         accuracy = record.get(f"valid_accuracy{self.phase.suffix}")
         if isinstance(self.schedule, FollowsValidation) and accuracy is not None:
             self.schedule.validated(cast(float, accuracy))
+
+    def logits_accuracy(self) -> float | None:
+        """Of the objective's logits on validation images, as last measured."""
+        name = f"valid_logits_accuracy{self.phase.suffix}"
+        measured = [cast(float, record[name]) for record in self.records if name in record]  # type: ignore[literal-required]
+        return measured[-1] if measured else None
 
     def forward(
         self, inputs: Tensor, layer: str = "", inside: Callable[[Tensor], Tensor] | None = None

@@ -10,7 +10,7 @@ import torch
 from tiny import tiny, train
 
 from dml_bench.config import Experiment
-from dml_bench.data.label_strategies import Corrected
+from dml_bench.data.label_strategies import Corrected, LikelihoodRatio
 from dml_bench.evaluation.search import search
 from dml_bench.system.callbacks import Callback
 from dml_bench.system.terminal import describe_labels
@@ -224,6 +224,55 @@ def test_a_label_is_replaced_where_another_class_is_likelier_by_more_than_the_th
     assert again.current.tolist() == plc.current.tolist() and again.corrections == plc.corrections
 
 
+def test_nothing_is_replaced_before_validation_says_that_the_model_is_worth_listening_to():
+    waiting = labels([0, 1], corrected=Corrected(0.0, 0.3, 0.3, listen_from=0.6))
+    sure = torch.tensor([[0.0, 9.0], [0.0, 9.0]])
+    for epoch, accuracy in enumerate((None, 0.59, 0.6), start=1):
+        waiting.observe(np.array([0, 1]), sure)
+        waiting.correct(np.array([0, 1]), epoch, 3, accuracy)
+    assert [(correction.image, correction.epoch) for correction in waiting.corrections] == [(0, 3)]
+
+
+def probabilities(*rows: list[float]) -> torch.Tensor:
+    """Logits whose softmax are these."""
+    return torch.tensor(rows).log()
+
+
+def test_by_ratio_a_label_is_replaced_where_it_is_a_part_delta_as_likely_as_the_likeliest():
+    plc = labels([0, 0, 1, 2], corrected=LikelihoodRatio(0.5, 2, 0.3, 0.1))
+    images = np.arange(3)
+    first = probabilities([0.5, 0.5, 0.0], [0.1, 0.0, 0.9], [0.2, 0.7, 0.1])
+    second = probabilities([0.0, 0.5, 0.5], [0.5, 0.3, 0.2], [0.2, 0.7, 0.1])
+    third = probabilities([0.2, 0.6, 0.2], [0.1, 0.0, 0.9], [0.2, 0.7, 0.1])
+    replaced = []
+    for epoch, logits in enumerate((first, second, third), start=1):
+        plc.observe(images, logits)
+        plc.correct(images, epoch, epochs=4)
+        replaced.append([(c.image, c.after) for c in plc.corrections])
+    # By the last two epochs. At the second, which is not beyond the warm-up, nothing happens. At
+    # the third .1 of the first label against .55 of the likeliest; .3 of the second against .55.
+    assert replaced == [[], [], [(0, 1)]]
+    assert plc.corrections[0].margin == pytest.approx(0.55 - 0.1)
+    assert plc.delta == 0.3
+
+
+def test_by_ratio_the_part_grows_where_nothing_is_replaced_and_a_resumed_run_knows_it():
+    straight, resumed = (
+        labels([0, 0, 1], corrected=LikelihoodRatio(0.0, 2, 0.3, 0.1)) for _ in range(2)
+    )
+    images, close = np.arange(2), probabilities([0.45, 0.55], [0.45, 0.55])
+    for epoch in (1, 2):
+        straight.observe(images, close)
+        straight.correct(images, epoch, epochs=9)
+    assert straight.delta == pytest.approx(0.5)
+    resumed.restore(straight.state())
+    for plc in (straight, resumed):
+        plc.observe(images, probabilities([0.1, 0.9], [0.5, 0.5]))
+        plc.correct(images, 3, epochs=9)
+    assert resumed.corrections == straight.corrections
+    assert [c.image for c in resumed.corrections] == [0]
+
+
 def test_precision_and_recall_of_the_corrections_are_counted_against_the_true_classes():
     noisy = labels([1, 1, 0, 0, 1], clean=[0, 1, 0, 1, 1])
     noisy.current = np.array(
@@ -293,6 +342,16 @@ def test_a_run_writes_what_it_corrected_and_never_corrects_towards_a_held_out_cl
         (
             ("labelling=plc",),
             "labelling plc asks the loss for the class of an image, and NTXent can't say it",
+        ),
+        (
+            (
+                "labelling=plc",
+                "labelling.listen_from=0.5",
+                "loss=crossentropy",
+                "miner=none",
+                "model.head=identity",
+            ),
+            "labelling.listen_from waits for validation images, and there are none",
         ),
         (
             ("labelling=softlabels", "labelling.a=1.2"),
