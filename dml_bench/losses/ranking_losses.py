@@ -75,7 +75,7 @@ def check_cutoffs(*, k: tuple[int, ...], simix: int, **_: float) -> None:
     """Raises ValueError for no k, or for virtual images of no pair."""
     if not k or min(k) < 1:
         raise ValueError(f"loss.k must be positive numbers, got {list(k)}: the paper has 1 to 16")
-    if simix < 0 or simix == 1:
+    if simix == 1:
         raise ValueError(f"loss.simix must be 0 (off) or at least 2, got {simix}: set sampler.m")
 
 
@@ -96,7 +96,7 @@ def recall_at_k(
     k: tuple[int, ...] = (1, 2, 4, 8, 16),
     rank_temperature: Positive = 0.01,
     k_temperature: Positive = 1.0,
-    simix: int = 0,
+    simix: Annotated[int, at_least(0)] = 0,
 ) -> "nn.Module":
     """`simix` is the sampler's m, and adds a virtual image between each two of a class (SiMix); 0
     is off."""
