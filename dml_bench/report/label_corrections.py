@@ -56,12 +56,17 @@ def phases_of(line: TableRow) -> list[tuple[int, str, dict[str, Any]]]:
 def row_of(line: TableRow) -> Row:
     """The sums over phases and seeds, and the parts of these."""
     phases = phases_of(line)
-    counts = [sum(labels[key] for _, _, labels in phases) for key in COUNTS]
+    counts = [sum_of(phases, key) for key in COUNTS]
     cells = [name_cell(line)]
     cells += [Cell(f"{count:,}", float(count)) for count in counts]
     for part in parts_of(*counts):
         cells.append(Cell("" if part is None else number(part, is_signed=False), part))
     return Row(tuple(cells))
+
+
+def sum_of(phases: list[tuple[int, str, dict[str, Any]]], key: str) -> int:
+    """Of one count over phases and seeds."""
+    return sum(labels[key] for _, _, labels in phases)
 
 
 def parts_of(

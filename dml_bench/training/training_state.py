@@ -89,7 +89,8 @@ class TrainingState:
     def logits_accuracy(self) -> float | None:
         """Of the objective's logits on validation images, as last measured."""
         name = f"valid_logits_accuracy{self.phase.suffix}"
-        measured = [cast(float, record[name]) for record in self.records if name in record]  # type: ignore[literal-required]
+        records = [cast(dict[str, Any], record) for record in self.records]
+        measured = [float(record[name]) for record in records if name in record]
         return measured[-1] if measured else None
 
     def forward(
