@@ -20,12 +20,13 @@ if TYPE_CHECKING:
 MadeOnce = Callable[[str, Callable[[Path], object]], Path]
 
 LONGEST = (
-    *("test_ray", "test_distributed", "test_fiftyone", "test_projection", "test_suite"),
-    *("test_statistics", "test_readback", "test_kinds_of_runs", "test_run", "test_techniques"),
-    *("test_export", "test_crash", "test_plugins", "test_explain", "test_report", "test_decide"),
-    *("test_sweeps", "test_cli", "test_plan", "test_os_errors", "test_camhead", "test_imports"),
-    *("test_golden", "test_indexes", "test_backbones", "test_pretraining", "test_schedules"),
-    *("test_api", "test_artifacts", "test_page", "test_wandb_mirror", "test_embedder"),
+    *("test_ray", "test_distributed", "test_fiftyone", "test_run", "test_readback"),
+    *("test_kinds_of_runs", "test_projection", "test_export", "test_explain", "test_cli"),
+    *("test_os_errors", "test_plugins", "test_report", "test_techniques", "test_plan"),
+    *("test_camhead", "test_golden", "test_indexes", "test_backbones", "test_decide"),
+    *("test_pretraining", "test_schedules", "test_imports", "test_suite", "test_api"),
+    *("test_wandb_mirror", "test_artifacts", "test_embedder", "test_tta", "test_statistics"),
+    *("test_page", "test_sweeps", "test_identity", "test_crash"),
 )
 """The files that take five seconds and more, in about this order, so that the others, which are
 run last, leave no process alone with a long one. The first also waits longest for others."""
