@@ -625,7 +625,7 @@ def what_if(bench: Bench) -> dict[str, Any]:
         torch.backends.cudnn.benchmark = False
     deterministic()
     for size in (16,) if bench.quick else (128, 256, 512, 1024):
-        state = bench.state(bench.experiment(f"train.batch_size={size}"))
+        state = bench.state(bench.experiment(f"evaluate.batch_size={size}"))
         result[f"embedding, batches of {size}"] = bench.embed_rate(state)
         say("   embedding", size, result[f"embedding, batches of {size}"])
     return result
