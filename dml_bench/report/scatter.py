@@ -27,6 +27,7 @@ from dml_bench.report.document import (
     Row,
     Table,
 )
+from dml_bench.report.format import counted
 
 __all__ = ["compose_scatter", "explanation", "scatter_data", "scatter_table", "scatters_of"]
 
@@ -46,18 +47,21 @@ Scatters = Mapping[str, Sequence[ScatterRow]]
 
 
 def scatters_of(lines: Sequence[TableRow], missing: list[str]) -> dict[str, list[ScatterRow]]:
-    """The scatter of the experiments whose runs kept their embeddings; the others are added to
-    `missing`."""
-    scatters = {}
+    """The scatter of the experiments whose runs kept their embeddings; `missing` gets a line for
+    all others."""
+    scatters, without = {}, []
     for line in lines:
         lacking = [run for run in line.runs if not can_scatter(run)]
         if lacking:
-            missing.append(
-                f"scatter of {line.name}: {lacking[0].folder} has no stored embeddings;"
-                " `dml-bench scatter` measures run folders"
-            )
+            without.append(lacking[0].folder)
         else:
             scatters[line.name] = scatter_rows(line.runs)
+    if without:
+        more = f" and {counted(len(without) - 1, 'experiment')} more" if len(without) > 1 else ""
+        missing.append(
+            f"scatter: {without[0]}{more} has no stored embeddings; `dml-bench scatter` measures"
+            " run folders"
+        )
     return scatters
 
 
