@@ -196,8 +196,8 @@ def scatter(
 ) -> None:
     """Say how far test images scatter against training images.
 
-    In each phase, for classes that were trained on and for those that were not: distances within a
-    class, and the margin to the nearest other class.
+    It measures distances within a class, and the margin to the nearest other class. Each phase has
+    them for classes that it trained on and for others.
 
     \b
     Example: dml-bench scatter runs --out reports/scatter

@@ -455,6 +455,7 @@ FIELD_TABLE = {
 """Recipes that the field compares with, under its own protocol: each as its authors' code has it,
 line by line."""
 WITHOUT_A_NUMBER = {
+    "XBM_resnet50x128_disjoint",
     "RecallAtK_resnet50x512_disjoint",
     "MultiSimilarity_dinov2_b14x768_disjoint",
     "ArcFace_dinov2_b14x768_disjoint",
@@ -578,6 +579,7 @@ TECHNIQUES: dict[str, tuple[str, set[str]]] = {
                 "labelling.warm_up",
                 "labelling.theta",
                 "labelling.theta_end",
+                "labelling.listen_from",
             },
         }.items()
     },
@@ -1105,7 +1107,8 @@ def test_sample_pairing_keeps_its_pauses_in_the_short_schedule_of_the_demo():
 
 def test_label_correction_waits_for_half_of_the_demo_and_for_a_wider_margin():
     demo = resolve("crossentropy_resnet18_sgd_aug+labelnoise+plc", profile="demo")
-    assert demo.labelling.options == {"warm_up": 0.5, "theta": 0.5, "theta_end": 0.3}
+    expected = {"warm_up": 0.5, "theta": 0.5, "theta_end": 0.3, "listen_from": 0.0}
+    assert demo.labelling.options == expected
 
 
 def test_a_start_by_simclr_is_too_short_in_the_demo_for_its_claims():
