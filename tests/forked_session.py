@@ -100,9 +100,13 @@ class WorkerSession:
         return numbers
 
     def of_another_file(self, item: pytest.Item) -> pytest.Item | None:
-        """Any test in another file. Named as what comes next, it leaves what all files share."""
-        others = (self.session.items[0], self.session.items[-1])
-        return next((other for other in others if other.path != item.path), None)
+        """A test of another folder, or of another file where there is one folder. Named as what
+        comes next, it leaves what all files share."""
+        items = self.session.items
+        for other in items:
+            if other.path.parent != item.path.parent:
+                return other
+        return next((other for other in items if other.path != item.path), None)
 
     def remove_what_is_left(self, item: pytest.Item) -> None:
         """Tear down what all tests share; `item` is the last one, of which it is reported."""

@@ -46,7 +46,7 @@ def phases_of(line: TableRow) -> list[tuple[int, str, dict[str, Any]]]:
     wrong and the version counted them."""
     known = []
     for run in line.runs:
-        for phase, summary in run.summary["phases"].items():
+        for phase, summary in run.summary.get("phases", {}).items():
             labels = summary.get("labels", {})
             if labels.get("wrong_labels") and "replaced_rightly" in labels:
                 known.append((run.seed, phase, labels))

@@ -159,8 +159,8 @@ def compose_scatter(studies: Sequence[Study], end: Sequence[Block] = ()) -> Docu
         blocks.append(Items(tuple(missing), "notice"))
     if not any(isinstance(block, Table) for block in blocks):
         raise ValueError(
-            "no run here has embeddings of two phases: name run folders of the protocol"
-            " precision_drop, not records"
+            "no run here has embeddings of two phases: name run folders that trained with and"
+            " without the unseen classes, not records"
         )
     return Document("How test images scatter against training images", (*blocks, *end))
 
