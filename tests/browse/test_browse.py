@@ -455,6 +455,11 @@ box.dispatchEvent(new KeyboardEvent("keydown", { key: "Enter" }));
 said.kept = highlighted();
 said.rows = [...document.querySelectorAll("figcaption")].map(caption =>
   [...caption.querySelectorAll("tr")].map(row => row.cells[0].textContent));
+for (const { canvas } of panels) {  // as at the first layout, which may not have been yet
+  canvas.width = canvas.clientWidth * devicePixelRatio;
+  canvas.height = canvas.clientHeight * devicePixelRatio;
+}
+draw();
 const canvas = panels[1].canvas, frame = canvas.getBoundingClientRect();
 const query = D.part.indexOf(1), [x, y] = place(panels[1], query);
 chosen.clear();
