@@ -295,11 +295,8 @@ def measure(options: argparse.Namespace, console: Console, pixels_dir: Path) -> 
     warm_up(contestants)
     seconds = race(contestants, options.rounds, console)
     rates = parts(contestants, setting, options.rounds)
-    images = len(setting.split.train) + len(setting.split.test)
     for name in seconds:
-        seconds[name] |= rates[name] | {
-            "evaluate_rate": [images / took for took in seconds[name]["evaluate"]]
-        }
+        seconds[name] |= rates[name]
     ours = [contestant for contestant in contestants if isinstance(contestant, Ours)]
     return {
         **about(options, setting),

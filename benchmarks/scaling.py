@@ -6,6 +6,7 @@ log-log axes with its exponent.
 Writes reports/speed/scaling.json, scaling.md and scaling.svg/.png.
 """
 
+import io
 import statistics
 import tempfile
 import time
@@ -26,6 +27,7 @@ from dml_bench.data.split import make_split
 from dml_bench.evaluation import metrics
 from dml_bench.evaluation.search import flat_index, search_leaving_one_out
 from dml_bench.evaluation.statistics import Scores, interval
+from dml_bench.plots.canvas import with_palette
 from dml_bench.registry import losses
 from dml_bench.system.devices import choose_precision
 
@@ -186,8 +188,10 @@ def figure(curves: dict[str, dict[int, float]], out: Path) -> None:
         )
     for panel in panels.flat[len(curves) :]:
         panel.axis("off")
-    for kind in ("svg", "png"):
-        picture.savefig(out / f"scaling.{kind}", dpi=110)
+    picture.savefig(out / "scaling.svg", dpi=110)
+    png = io.BytesIO()
+    picture.savefig(png, format="png", dpi=110)
+    (out / "scaling.png").write_bytes(with_palette(png.getvalue()))
 
 
 def ways_of(name: str, sizes: tuple[int, ...], cache: Path, pixels: Path) -> Ways:

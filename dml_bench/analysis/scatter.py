@@ -12,7 +12,15 @@ from dml_bench.evaluation.scatter import MEASURES, scatter
 from dml_bench.evaluation.statistics import Interval, Scores, interval
 from dml_bench.runs.run import Run
 
-__all__ = ["DIFFERENCE", "ScatterRow", "can_scatter", "class_rows", "scatter_of", "scatter_rows"]
+__all__ = [
+    "DIFFERENCE",
+    "RunScatter",
+    "ScatterRow",
+    "can_scatter",
+    "class_rows",
+    "scatter_in",
+    "scatter_rows",
+]
 
 ALL, LIMITED, DIFFERENCE = "all", "limited", "limited - all"
 DISTANCE = (0.0, 2.0)
@@ -20,6 +28,15 @@ GROUPS = ("seen", "unseen")
 
 PhaseScatter = dict[str, Scores]
 """By measure, one value for each image."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunScatter:
+    """What is measured once of a run, for its means and its classes."""
+
+    run: Run
+    phases: dict[str, PhaseScatter]
+    """By name: the main phase, then each in which classes are held out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,15 +58,19 @@ def can_scatter(run: Run) -> bool:
     return len(phases) > 1 and run.is_complete and all(map(run.has_embeddings, phases))
 
 
-def scatter_of(run: Run, phase: str) -> PhaseScatter:
-    """The scatter in one phase, by measure."""
-    stored, neighbours = run.embeddings(phase), run.neighbours[phase]
-    return scatter(stored.gallery, stored.query, neighbours.gallery_labels, neighbours.query_labels)
+def scatter_in(run: Run) -> RunScatter:
+    """The scatter in the phases of a run, which `can_scatter`."""
+    phases = {}
+    for phase in (run.protocol.main_phase, *held_out(run)):
+        stored, neighbours = run.embeddings(phase), run.neighbours[phase]
+        labels = neighbours.gallery_labels, neighbours.query_labels
+        phases[phase] = scatter(stored.gallery, stored.query, *labels)
+    return RunScatter(run, phases)
 
 
-def scatter_rows(runs: Sequence[Run]) -> list[ScatterRow]:
-    """The rows of one experiment, whose runs `can_scatter`. Of several hold-outs, an image has the
-    mean over those in which its class belongs to the group."""
+def scatter_rows(runs: Sequence[RunScatter]) -> list[ScatterRow]:
+    """The rows of one experiment. Of several hold-outs, an image has the mean over those in which
+    its class belongs to the group."""
     by_seed = [models_of(run) for run in runs]
     rows = []
     for classes in GROUPS:
@@ -65,11 +86,10 @@ def scatter_rows(runs: Sequence[Run]) -> list[ScatterRow]:
     return rows
 
 
-def models_of(run: Run) -> dict[tuple[str, str], PhaseScatter]:
+def models_of(measured: RunScatter) -> dict[tuple[str, str], PhaseScatter]:
     """By model and group of classes, the scatter in one run."""
-    unseen = held_out(run)
-    of_all = scatter_of(run, run.protocol.main_phase)
-    limited = {phase: scatter_of(run, phase) for phase in unseen}
+    unseen, limited = held_out(measured.run), measured.phases
+    of_all = limited[measured.run.protocol.main_phase]
     models: dict[tuple[str, str], PhaseScatter] = {}
     for classes in GROUPS:
         parts: dict[str, PhaseScatter] = {ALL: {}, LIMITED: {}, DIFFERENCE: {}}
@@ -109,15 +129,14 @@ def mean_of(seeds: Sequence[Scores], measure: str, model: str) -> Interval | Non
     return interval([of_seed.of_classes(shared) for of_seed in seeds], within=(low, high))
 
 
-def class_rows(run: Run) -> Iterator[tuple[str, str, bool, list[float]]]:
+def class_rows(measured: RunScatter) -> Iterator[tuple[str, str, bool, list[float]]]:
     """Of each phase and class of one run: the phase, the class, whether the phase never trained on
     it, and the mean of each measure; nan where no image has it."""
-    unseen = held_out(run)
-    for phase in (run.protocol.main_phase, *unseen):
-        measured = scatter_of(run, phase)
-        for label, name in run.class_names.items():
+    unseen = held_out(measured.run)
+    for phase, of_phase in measured.phases.items():
+        for label, name in measured.run.class_names.items():
             means = []
-            for scores in measured.values():
+            for scores in of_phase.values():
                 values = scores.values[scores.labels == label]
                 known = values[np.isfinite(values)]
                 means.append(float(known.mean()) if len(known) else np.nan)

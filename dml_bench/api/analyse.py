@@ -14,6 +14,7 @@ from dml_bench.api.arguments import (
     optional_path,
     run_of,
 )
+from dml_bench.report.printed import Printed, PrintedDocument
 from dml_bench.system.callbacks import Callback
 
 if TYPE_CHECKING:
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 
     from dml_bench.analysis.compare import Comparison
     from dml_bench.analysis.embeddings import EmbeddingsResult
-    from dml_bench.report.document import Document
     from dml_bench.runs.run import Run
 
 __all__ = [
@@ -127,8 +127,8 @@ def settings(table: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-@dataclass(frozen=True)
-class Comparisons:
+@dataclass(frozen=True, repr=False)
+class Comparisons(Printed):
     """Each pair of the compared experiments, in order. Printed, it is the tables that
     `dml-bench compare` shows.
 
@@ -162,13 +162,6 @@ class Comparisons:
 
         return json_text([asdict(pair) for pair in self.pairs])
 
-    def __str__(self) -> str:
-        from dml_bench.system.terminal import as_text
-
-        return as_text(self.show)
-
-    __repr__ = __str__
-
 
 def compare(
     first: "Run | str | Path", second: "Run | str | Path", *others: "Run | str | Path"
@@ -197,8 +190,8 @@ def compare(
     return Comparisons(tuple(compare_sides(read_sides(folders))))
 
 
-@dataclass(frozen=True)
-class EmbeddingsReport:
+@dataclass(frozen=True, repr=False)
+class EmbeddingsReport(PrintedDocument):
     """What embeddings are worth. Printed, it is what `dml-bench evaluate` shows.
 
     >>> import numpy, pathlib
@@ -212,34 +205,12 @@ class EmbeddingsReport:
 
     results: "dict[str, EmbeddingsResult]"
     """By the name of their file."""
-    document: "Document"
-
-    def show(self, console: "Console") -> None:
-        """Print it on a terminal."""
-        from dml_bench.report.terminal import show
-
-        show(console, self.document)
 
     def as_json(self) -> str:
         """The same as JSON: proportions from 0 to 1, with the bounds of their intervals."""
         from dml_bench.system.files import json_text
 
         return json_text({name: result.as_table() for name, result in self.results.items()})
-
-    def write(self, out: PathLike) -> Path:
-        """Write index.html, report.md and tables into `out`, and return the page."""
-        from dml_bench.report.compose import write
-
-        Path(out).mkdir(parents=True, exist_ok=True)
-        write(Path(out), self.document)
-        return Path(out) / "index.html"
-
-    def __str__(self) -> str:
-        from dml_bench.system.terminal import as_text
-
-        return as_text(self.show)
-
-    __repr__ = __str__
 
 
 def evaluate(
@@ -292,11 +263,12 @@ def evaluate(
             name = str(without)
         results[name] = evaluate_embeddings(queries, second, first)
     maker = tuple(command) or ("dml_bench.evaluate", str(embeddings))
-    return EmbeddingsReport(results, compose_embeddings(queries, results, made_by(maker)))
+    document = compose_embeddings(queries, results, made_by(maker))
+    return EmbeddingsReport(document=document, results=results)
 
 
-@dataclass(frozen=True)
-class ScatterReport:
+@dataclass(frozen=True, repr=False)
+class ScatterReport(PrintedDocument):
     """How far test images scatter against training images. Printed, it is what `dml-bench scatter`
     shows.
 
@@ -304,8 +276,6 @@ class ScatterReport:
     >>> sorted(scatter.classes["phase"].unique())
     ['all', 'limited']
     """
-
-    document: "Document"
 
     @property
     def means(self) -> "pandas.DataFrame":
@@ -327,28 +297,6 @@ class ScatterReport:
                 table = pandas.DataFrame(data.rows, columns=list(data.heads))
                 tables.append(table.replace("", math.nan))
         return pandas.concat(tables, ignore_index=True)
-
-    def show(self, console: "Console") -> None:
-        """Print it on a terminal."""
-        from dml_bench.report.terminal import show
-
-        show(console, self.document)
-
-    def write(self, out: PathLike) -> Path:
-        """Write index.html, report.md, scatter.csv and scatter_classes.csv into `out`, and return
-        the page."""
-        from dml_bench.report.compose import write
-
-        Path(out).mkdir(parents=True, exist_ok=True)
-        write(Path(out), self.document)
-        return Path(out) / "index.html"
-
-    def __str__(self) -> str:
-        from dml_bench.system.terminal import as_text
-
-        return as_text(self.show)
-
-    __repr__ = __str__
 
 
 def measure_scatter(

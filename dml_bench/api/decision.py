@@ -6,20 +6,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dml_bench.api.arguments import Overrides, PathLike, callback_or_log, override_texts
+from dml_bench.report.printed import PrintedDocument
 from dml_bench.system.cache_folder import cache_folder
 from dml_bench.system.callbacks import Callback
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from dml_bench.decision.decide import Decision
-    from dml_bench.report.document import Document
 
 __all__ = ["DecisionReport", "decide"]
 
 
-@dataclass(frozen=True)
-class DecisionReport:
+@dataclass(frozen=True, repr=False)
+class DecisionReport(PrintedDocument):
     """What `dml-bench decide` says. Printed, it is the page.
 
     >>> small = ["model.backbone=timm:test_resnet", "model.weights=none", "images.size=32"]
@@ -30,26 +28,12 @@ class DecisionReport:
     """
 
     decision: "Decision"
-    document: "Document"
-
-    def show(self, console: "Console") -> None:
-        """Print it on a terminal."""
-        from dml_bench.report.terminal import show
-
-        show(console, self.document)
 
     def as_json(self) -> str:
         """The same as JSON: proportions from 0 to 1."""
         from dml_bench.system.files import json_text
 
         return json_text(self.decision.as_table())
-
-    def __str__(self) -> str:
-        from dml_bench.system.terminal import as_text
-
-        return as_text(self.show)
-
-    __repr__ = __str__
 
 
 def decide(
@@ -99,4 +83,4 @@ def decide(
     maker = tuple(command) or ("dml_bench.decide", str(photos))
     document = compose_decision(decision, made_by(maker))
     write(Path(out), document)
-    return DecisionReport(decision, document)
+    return DecisionReport(document=document, decision=decision)

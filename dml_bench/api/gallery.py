@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from dml_bench.api.arguments import PathLike, callback_or_log, optional_path, run_of
+from dml_bench.report.printed import Printed
 from dml_bench.system.callbacks import Callback
 
 if TYPE_CHECKING:
@@ -25,8 +26,8 @@ if TYPE_CHECKING:
 __all__ = ["Gallery", "PhotoPredictions"]
 
 
-@dataclass(frozen=True)
-class PhotoPredictions:
+@dataclass(frozen=True, repr=False)
+class PhotoPredictions(Printed):
     """What a gallery says of photos, in their order. Iterating gives one `Prediction` a photo;
     printed, it is the table that `dml-bench predict` shows.
 
@@ -87,13 +88,6 @@ class PhotoPredictions:
         console.print(self.table())
         for note in self.notes():
             console.print(note, soft_wrap=True)
-
-    def __str__(self) -> str:
-        from dml_bench.system.terminal import as_text
-
-        return as_text(self.show)
-
-    __repr__ = __str__
 
 
 class Gallery:

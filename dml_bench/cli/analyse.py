@@ -156,12 +156,7 @@ def decide(
 
 @app.command()
 def report(
-    runs: Annotated[
-        list[Path],
-        typer.Argument(
-            metavar="[RUNS]...", help="Run folders, or folders of run folders.", show_default="runs"
-        ),
-    ] = [],
+    runs: options.Runs = [],
     out: Annotated[
         Path, typer.Option(help="Folder to write index.html, report.md, figures and tables in.")
     ] = Path("reports/report"),
@@ -184,12 +179,7 @@ def report(
 
 @app.command()
 def scatter(
-    runs: Annotated[
-        list[Path],
-        typer.Argument(
-            metavar="[RUNS]...", help="Run folders, or folders of run folders.", show_default="runs"
-        ),
-    ] = [],
+    runs: options.Runs = [],
     out: Annotated[
         Path | None, typer.Option(help="Also write index.html, report.md and tables here.")
     ] = None,
@@ -210,12 +200,7 @@ def scatter(
 
 @app.command()
 def record(
-    runs: Annotated[
-        list[Path],
-        typer.Argument(
-            metavar="[RUNS]...", help="Run folders, or folders of run folders.", show_default="runs"
-        ),
-    ] = [],
+    runs: options.Runs = [],
     results: options.Results = Path("results"),
 ) -> None:
     """Record finished runs in a few kilobytes each. Reports and comparisons read a record like a

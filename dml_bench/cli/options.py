@@ -221,6 +221,14 @@ TableFolder = Annotated[
 Results = Annotated[Path, typer.Option(help="Folder of the records of runs.")]
 
 
+Runs = Annotated[
+    list[Path],
+    typer.Argument(
+        metavar="[RUNS]...", help="Run folders, or folders of run folders.", show_default="runs"
+    ),
+]
+
+
 Ray = Annotated[
     str,
     typer.Option(

@@ -36,6 +36,7 @@ __all__ = [
     "saved",
     "standalone",
     "style",
+    "with_palette",
     "wrapped",
 ]
 

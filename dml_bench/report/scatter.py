@@ -3,13 +3,15 @@
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from dml_bench.analysis.scatter import (
     DIFFERENCE,
+    RunScatter,
     ScatterRow,
     can_scatter,
     class_rows,
+    scatter_in,
     scatter_rows,
 )
 from dml_bench.analysis.study import Study
@@ -42,11 +44,19 @@ HEADS = {
 
 MODELS = {"all": "all", "limited": "limited", DIFFERENCE: "difference"}
 
-Scatters = Mapping[str, Sequence[ScatterRow]]
+
+class ExperimentScatter(NamedTuple):
+    """Of one experiment."""
+
+    rows: list[ScatterRow]
+    runs: list[RunScatter]
+
+
+Scatters = Mapping[str, ExperimentScatter]
 """By the name of the experiment."""
 
 
-def scatters_of(lines: Sequence[TableRow], missing: list[str]) -> dict[str, list[ScatterRow]]:
+def scatters_of(lines: Sequence[TableRow], missing: list[str]) -> dict[str, ExperimentScatter]:
     """The scatter of the experiments whose runs kept their embeddings; `missing` gets a line for
     all others."""
     scatters, without = {}, []
@@ -55,7 +65,8 @@ def scatters_of(lines: Sequence[TableRow], missing: list[str]) -> dict[str, list
         if lacking:
             without.append(lacking[0].folder)
         else:
-            scatters[line.name] = scatter_rows(line.runs)
+            runs = [scatter_in(run) for run in line.runs]
+            scatters[line.name] = ExperimentScatter(scatter_rows(runs), runs)
     if without:
         more = f" and {counted(len(without) - 1, 'experiment')} more" if len(without) > 1 else ""
         missing.append(
@@ -92,7 +103,7 @@ def scatter_table(scatters: Scatters, names: Mapping[str, str]) -> Table:
     columns += [Column(head) for head in HEADS.values()]
     rows = []
     for name, of_experiment in scatters.items():
-        for row in of_experiment:
+        for row in of_experiment.rows:
             short = names.get(name, name)
             cells = [Cell(short, short, hover=name), Cell(row.classes, row.classes)]
             cells.append(Cell(MODELS[row.model], row.model))
@@ -123,7 +134,7 @@ def scatter_data(scatters: Scatters) -> Data:
     """One number a row."""
     rows: list[list[Any]] = []
     for name, of_experiment in scatters.items():
-        for row in of_experiment:
+        for row in of_experiment.rows:
             for measure, value in row.values.items():
                 bounds = [value.estimate, *map(without_nan, (value.low, value.high))]
                 rows.append([name, row.classes, row.model, measure, *bounds])
@@ -135,14 +146,14 @@ def without_nan(value: float) -> float | str:
     return "" if math.isnan(value) else value
 
 
-def class_data(lines: Sequence[TableRow]) -> Data:
+def class_data(scatters: Scatters) -> Data:
     """A row for each class, phase and seed."""
     rows: list[list[Any]] = []
-    for line in lines:
-        for run in line.runs:
-            for phase, name, is_unseen, means in class_rows(run):
+    for experiment, of_experiment in scatters.items():
+        for measured in of_experiment.runs:
+            for phase, name, is_unseen, means in class_rows(measured):
                 numbers = map(without_nan, means)
-                rows.append([line.name, run.seed, phase, name, is_unseen, *numbers])
+                rows.append([experiment, measured.run.seed, phase, name, is_unseen, *numbers])
     heads = ("experiment", "seed", "phase", "class", "unseen", *MEASURES)
     return Data("scatter_classes", heads, rows)
 
@@ -169,9 +180,8 @@ def blocks_of(study: Study, suffix: str, missing: list[str]) -> Iterator[Block]:
     scatters = scatters_of(study.finished, missing)
     if not scatters:
         return
-    lines = [line for line in study.finished if line.name in scatters]
     yield Heading(study.title)
     yield scatter_table(scatters, study.names)
-    for data in (scatter_data(scatters), class_data(lines)):
+    for data in (scatter_data(scatters), class_data(scatters)):
         named = Data(data.name + suffix, data.heads, data.rows)
         yield named.beside_split(study.group.split)

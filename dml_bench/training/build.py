@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from dml_bench.config import Experiment
 from dml_bench.data.datasets import Dataset
@@ -82,17 +82,24 @@ def build(
         state.source = FeatureInputs(frozen_features(state, pixels))
     else:
         pixels.keep_on_device()
-    if distributed.world_size() > 1:
-        state.replica = distributed.wrap_ddp(state.trained_part)
-    elif device.type == "cuda":
-        state.replica = GraphedNetwork(
-            state.trained_part,
-            rows=experiment.train.batch_size * experiment.train.views,
-            device=device,
-            precision=precision,
-            warn=callback.warn,
-        )
+    state.replica = build_replica(state)
     return state
+
+
+def build_replica(state: TrainingState) -> nn.Module | None:
+    """What inputs go through in place of the network; None for the network itself."""
+    if distributed.world_size() > 1:
+        return distributed.wrap_ddp(state.trained_part)
+    if state.device.type != "cuda":
+        return None
+    train = state.experiment.train
+    return GraphedNetwork(
+        state.trained_part,
+        rows=train.batch_size * train.views,
+        device=state.device,
+        precision=state.precision,
+        warn=state.callback.warn,
+    )
 
 
 def synchronised(embedder: Embedder, experiment: Experiment) -> Embedder:

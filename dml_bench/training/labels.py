@@ -129,12 +129,7 @@ class TrainingLabels:
             margins = self._margin.cpu().numpy()[images]
             for image, new, margin in zip(images, classes, margins, strict=True):
                 if margin > threshold and new != self.current[image]:
-                    self.corrections.append(
-                        Correction(
-                            int(image), int(self.current[image]), int(new), epoch, float(margin)
-                        )
-                    )
-                    self.current[image] = new
+                    self._replace(image, new, epoch, margin)
         self._likeliest = self._margin = None
 
     def _correct_by_ratio(
@@ -152,12 +147,15 @@ class TrainingLabels:
         # An image that was in no batch has no probabilities, and 0 < 0 is false.
         replaced = np.flatnonzero(own < self.delta * most)
         for row in replaced:
-            image, new = int(images[row]), int(self.trained[mean[row].argmax()])
-            margin = float(most[row] - own[row])
-            self.corrections.append(Correction(image, int(self.current[image]), new, epoch, margin))
-            self.current[image] = new
+            new = self.trained[mean[row].argmax()]
+            self._replace(images[row], new, epoch, most[row] - own[row])
         if len(replaced) < FEW * len(images):
             self.delta = min(self.delta + strategy.delta_step, LARGEST_DELTA)
+
+    def _replace(self, image: np.integer, new: np.integer, epoch: int, margin: np.floating) -> None:
+        before = int(self.current[image])
+        self.corrections.append(Correction(int(image), before, int(new), epoch, float(margin)))
+        self.current[image] = new
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint keeps: the corrections, and what the next ones will rest on."""

@@ -12,7 +12,7 @@ from dml_bench.registry import optimizers
 from dml_bench.registry.option_checks import Count, LessThanOne, NotNegative, Positive, above
 
 if TYPE_CHECKING:
-    from torch.optim import Optimizer
+    from torch.optim import Adam, Optimizer
     from torch.optim.optimizer import ParamsT
 
 
@@ -63,16 +63,7 @@ def adam(
 ) -> "Optimizer":
     from torch.optim import Adam
 
-    fused = fused_on_gpu(parameters)
-    first, second = betas
-    return Adam(
-        parameters,
-        lr=lr,
-        weight_decay=weight_decay,
-        eps=eps,
-        betas=(first, second),
-        fused=fused,
-    )
+    return adaptive(Adam, parameters, betas, lr=lr, weight_decay=weight_decay, eps=eps)
 
 
 @optimizers.register(
@@ -91,16 +82,7 @@ def adamw(
 ) -> "Optimizer":
     from torch.optim import AdamW
 
-    fused = fused_on_gpu(parameters)
-    first, second = betas
-    return AdamW(
-        parameters,
-        lr=lr,
-        weight_decay=weight_decay,
-        eps=eps,
-        betas=(first, second),
-        fused=fused,
-    )
+    return adaptive(AdamW, parameters, betas, lr=lr, weight_decay=weight_decay, eps=eps)
 
 
 @optimizers.register(
@@ -162,6 +144,15 @@ def linear_probe(parameters: "ParamsT") -> "Optimizer":
     from dml_bench.training.at_once import LinearProbe
 
     return LinearProbe(parameters)
+
+
+def adaptive(
+    kind: "type[Adam]", parameters: "ParamsT", betas: tuple[float, ...], **options: float
+) -> "Optimizer":
+    """Adam, or a kind of it."""
+    first, second = betas
+    fused = fused_on_gpu(parameters)
+    return kind(parameters, betas=(first, second), fused=fused, **options)  # type: ignore[arg-type]
 
 
 def fused_on_gpu(parameters: "ParamsT") -> bool | None:
