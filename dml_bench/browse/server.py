@@ -6,14 +6,14 @@ of the machine reaches it, and so does every web page that the user visits, by a
 leads to 127.0.0.1 (DNS rebinding)."""
 
 import hmac
-import socket
 from collections.abc import Awaitable, Callable, Iterable
 from http.cookies import CookieError, SimpleCookie
-from ipaddress import ip_address
 from typing import Any, TypeAlias
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import parse_qsl
 
-__all__ = ["Guard", "is_loopback", "listener"]
+from dml_bench.system.loopback import OwnRequests
+
+__all__ = ["Guard"]
 
 Scope: TypeAlias = dict[str, Any]
 Send: TypeAlias = Callable[[dict[str, Any]], Awaitable[None]]
@@ -40,9 +40,7 @@ class Guard:
     def __init__(self, app: Asgi, *, files: Iterable[str], address: str, port: int, token: str):
         self.app = app
         self.files = frozenset(files)
-        names = () if is_loopback(address) else (address, socket.gethostname(), socket.getfqdn())
-        self.names = {name.lower() for name in ("localhost", *names)}
-        self.numbers = not is_loopback(address)
+        self.requests = OwnRequests(address, "dml-bench browse")
         self.cookie = f"dml-bench-{port}"
         self.token = token
 
@@ -62,7 +60,7 @@ class Guard:
             for name, value in scope["headers"]
         }
         parameters = parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True)
-        if reason := self.reason_to_refuse(headers):
+        if reason := self.requests.reason_to_refuse(headers):
             await refuse(send, 403, reason)
         elif (
             any(name == "token" and self.is_token(value) for name, value in parameters)
@@ -80,31 +78,6 @@ class Guard:
             await refuse(send, 404, "this is no file of the dataset")
         else:
             await self.app(scope, receive, with_headers(send))
-
-    def reason_to_refuse(self, headers: dict[str, str]) -> str:
-        """Why a request is refused whatever it asks for; empty where it is not."""
-        host = headers.get("host", "")
-        if not self.is_ours(host):
-            return (
-                f"{host!r} is no name of this server: ask it by the address that dml-bench browse"
-                " printed"
-            )
-        origin = headers.get("origin")
-        elsewhere = (
-            headers.get("sec-fetch-site") in ("cross-site", "same-site")
-            and headers.get("sec-fetch-mode") != "navigate"
-        )
-        if elsewhere or (origin is not None and urlsplit(origin).netloc.lower() != host.lower()):
-            return "pages of other sites may not ask this server"
-        return ""
-
-    def is_ours(self, host: str) -> bool:
-        """Whether a Host header has a name that nobody else can have pointed here."""
-        try:
-            name = urlsplit(f"//{host}").hostname or ""
-        except ValueError:
-            return False
-        return name in self.names or is_loopback(name) or (self.numbers and is_number(name))
 
     def token_of(self, headers: dict[str, str]) -> str:
         """The token that a request's cookie has; empty where it has none."""
@@ -154,28 +127,3 @@ async def reply(send: Send, status: int, text: str, headers: dict[str, str]) -> 
         }
     )
     await send({"type": "http.response.body", "body": body})
-
-
-def is_loopback(name: str) -> bool:
-    """Whether an address or a name reaches this machine only."""
-    return name == "localhost" or (is_number(name) and ip_address(name).is_loopback)
-
-
-def is_number(name: str) -> bool:
-    try:
-        ip_address(name)
-    except ValueError:
-        return False
-    return True
-
-
-def listener(wanted: int = 0, address: str = "127.0.0.1") -> socket.socket:
-    """A socket that listens at a port, or for 0 at any free one. Raises ValueError where the port
-    is taken."""
-    family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    try:
-        return socket.create_server((address, wanted), family=family)
-    except (OSError, OverflowError) as error:
-        raise ValueError(
-            f"port {wanted} of {address} can't be used ({error}): choose another with --port"
-        ) from None

@@ -19,10 +19,11 @@ from dml_bench.browse.database import URI, DatabaseFolder, serve_database
 from dml_bench.browse.decisions import DecidedTable, write_decisions
 from dml_bench.browse.images import read_browse_table
 from dml_bench.browse.near_duplicates import find_near_duplicates
-from dml_bench.browse.server import Guard, is_loopback, listener
+from dml_bench.browse.server import Guard
 from dml_bench.runs import layout
 from dml_bench.runs.folder import digests
 from dml_bench.runs.run import Run, open_run
+from dml_bench.system.loopback import is_loopback, listener, url_of
 
 __all__ = ["BrowseRequest", "browse", "database_folder", "dataset_name", "export", "forget"]
 
@@ -82,8 +83,7 @@ def browse(request: BrowseRequest) -> None:
             return Guard(application, files=files, address=request.address, port=port, token=token)
 
         def ready() -> None:
-            host = f"[{request.address}]" if ":" in request.address else request.address
-            url = f"http://{host}:{port}/?token={token}"
+            url = f"{url_of(request.address, port)}?token={token}"
             request.say(f"{name} at {url}")
             for line in welcome(request, port, token):
                 request.say(line)

@@ -1,6 +1,6 @@
 """Classes added to a run's gallery, renamed and removed, without training."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,15 +19,21 @@ from dml_bench.registry.names import composed, one_spelling, spelling
 __all__ = [
     "Enrolment",
     "GalleryChanges",
+    "ImageKey",
     "change_gallery",
+    "image_key",
     "images_below",
+    "images_by_key",
     "named_images",
+    "new_images",
     "parse_renamings",
     "parts_of_photo",
     "photos_by_class",
 ]
 
 TABLE_SUFFIXES = (".csv", ".tsv")
+ImageKey = tuple[str, object]
+"""The SHA-256 of an image's file, and its box."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -153,26 +159,40 @@ def unknown_files(gallery: Gallery, photos: Sequence[tuple[Path, str]]) -> list[
     """Entries for the photos whose bytes are not in the gallery, each once. Raises ValueError where
     the gallery has one under another class."""
     common = one_spelling(name for _, name in photos)
-    known = {image_key(entry): entry for entry in gallery.entries if entry.sha256}
-    fresh = []
+    entries = []
     for path, folder_name in photos:
         name = spelling(common[folder_name], gallery.class_names)
-        entry = GalleryImage(name, str(path.absolute()), digest_of(path), "enrolled")
-        same = known.get(image_key(entry))
-        if same is not None and same.class_name != name:
+        entries.append(GalleryImage(name, str(path.absolute()), digest_of(path), "enrolled"))
+    return new_images(images_by_key(gallery), entries)
+
+
+def images_by_key(gallery: Gallery) -> dict[ImageKey, GalleryImage]:
+    """The images of a gallery whose bytes are known."""
+    return {image_key(entry): entry for entry in gallery.entries if entry.sha256}
+
+
+def new_images(
+    known: Mapping[ImageKey, GalleryImage], entries: Iterable[GalleryImage]
+) -> list[GalleryImage]:
+    """The entries whose bytes are not `known`, each once. Raises ValueError where one is known
+    under another class."""
+    fresh: dict[ImageKey, GalleryImage] = {}
+    for entry in entries:
+        # One that can't be read has no digest, and is like no other.
+        key = image_key(entry) if entry.sha256 else ("", entry.path)
+        same = known.get(key, fresh.get(key))
+        if same is not None and same.class_name != entry.class_name:
             raise ValueError(
-                f"{path} (class {name}) has the same bytes as {same.path} of class"
-                f" {same.class_name}, and an image has one class: take it out of the folder, or"
-                " rename or remove that class first"
+                f"{entry.path} (class {entry.class_name}) has the same bytes as {same.path} of"
+                f" class {same.class_name}, and an image has one class: take it out of the folder,"
+                " or rename or remove that class first"
             )
         if same is None:
-            fresh.append(entry)
-            if entry.sha256:
-                known[image_key(entry)] = entry
-    return fresh
+            fresh[key] = entry
+    return list(fresh.values())
 
 
-def image_key(entry: GalleryImage) -> tuple[str, object]:
+def image_key(entry: GalleryImage) -> ImageKey:
     """Equal for equal images: parts of one photo are different ones."""
     return entry.sha256, box_of(entry.path)
 

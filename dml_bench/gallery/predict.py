@@ -5,13 +5,14 @@ is of a known class."""
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from dml_bench.data.images import Unreadable, box_of
 from dml_bench.evaluation.metrics import vote
+from dml_bench.evaluation.search import Neighbours
 from dml_bench.evaluation.thresholds import NO_OUTCOMES, GuaranteedThreshold, SearchOutcomes
 from dml_bench.gallery.calibration import CalibrationSet, calibration_set
 from dml_bench.gallery.classifier import PhotoClassifier
@@ -30,6 +31,7 @@ __all__ = [
     "describe_lack",
     "outcomes_of_others",
     "predict",
+    "predictions_of",
     "threshold_of",
 ]
 
@@ -214,7 +216,6 @@ def predict(
     embedded = network.embed(images)
     start = time.perf_counter()
     neighbours = search(gallery, embedded.embeddings, np.full(len(embedded.paths), -1), k)
-    elected, share = vote(neighbours, neighbours.k)
     answers = neighbours
     classified: tuple[list[str], np.ndarray] | None = None
     if isinstance(answer_by, PhotoClassifier):
@@ -222,31 +223,48 @@ def predict(
     elif answer_by is not None:
         answers = answer_by(gallery, embedded.embeddings, neighbours.query_labels, 1)
     seconds = time.perf_counter() - start
-    predictions = []
-    for row, path in enumerate(embedded.paths):
-        entries = [gallery.entries[index] for index in neighbours.indices[row]]
-        similarities = neighbours.similarities[row].tolist()
-        class_name, probability = gallery.class_names[answers.labels[row, 0]], None
-        if classified is not None:
-            class_name, probability = classified[0][row], float(classified[1][row])
-        predictions.append(
-            Prediction(
-                path=path,
-                class_name=class_name,
-                similarity=float(answers.similarities[row, 0]),
-                known=float(answers.similarities[row, 0]) >= threshold,
-                vote_class=gallery.class_names[elected[row]],
-                vote_share=float(share[row]),
-                closest=tuple(zip(entries, similarities, strict=True)),
-                probability=probability,
-            )
+    predictions = predictions_of(gallery, embedded.paths, neighbours, threshold, answers)
+    if classified is not None:
+        predictions = tuple(
+            replace(prediction, class_name=name, probability=float(probability))
+            for prediction, name, probability in zip(predictions, *classified, strict=True)
         )
     return Predictions(
-        tuple(predictions),
+        predictions,
         embedded.unreadable,
         1000 * embedded.seconds / len(images),
         1000 * seconds / max(len(predictions), 1),
     )
+
+
+def predictions_of(
+    gallery: Gallery,
+    paths: Sequence[Path],
+    neighbours: Neighbours,
+    threshold: float,
+    answers: Neighbours | None = None,
+) -> tuple[Prediction, ...]:
+    """The classes of images, by their neighbours in the gallery. `answers` are what names the
+    class, where that is not the closest image."""
+    named_by = neighbours if answers is None else answers
+    elected, share = vote(neighbours, neighbours.k)
+    predictions = []
+    for row, path in enumerate(paths):
+        entries = [gallery.entries[index] for index in neighbours.indices[row]]
+        similarities = neighbours.similarities[row].tolist()
+        similarity = float(named_by.similarities[row, 0])
+        predictions.append(
+            Prediction(
+                path=path,
+                class_name=gallery.class_names[named_by.labels[row, 0]],
+                similarity=similarity,
+                known=similarity >= threshold,
+                vote_class=gallery.class_names[elected[row]],
+                vote_share=float(share[row]),
+                closest=tuple(zip(entries, similarities, strict=True)),
+            )
+        )
+    return tuple(predictions)
 
 
 def outcomes_of_others(

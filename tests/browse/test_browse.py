@@ -37,7 +37,7 @@ from dml_bench.browse.images import (
 )
 from dml_bench.browse.map_figure import map_figure
 from dml_bench.browse.near_duplicates import find_near_duplicates
-from dml_bench.browse.server import Guard, listener
+from dml_bench.browse.server import Guard
 from dml_bench.browse.session import dataset_name, forget, state_of
 from dml_bench.evaluation.search import Neighbours
 from dml_bench.gallery.store import GalleryFile as GalleryPlace
@@ -46,6 +46,7 @@ from dml_bench.plots.colours import distinct
 from dml_bench.registry import UnknownName
 from dml_bench.runs.arrays import Embeddings, write_embeddings
 from dml_bench.runs.run import Run, read_folder
+from dml_bench.system.loopback import listener
 
 GALLERY = {"class 0": [0.0], "class 1": [60.0], "class 2": [90.0]}
 QUERY = {"class 0": [10.0, 50.0], "class 1": [70.0], "class 2": [80.0]}
@@ -584,7 +585,7 @@ def test_the_dataset_is_named_for_the_run_and_its_folder_and_its_state_for_what_
 )
 def test_the_server_is_asked_by_names_that_nobody_else_can_give_it(address, ours, others):
     guard = Guard(lambda *_: None, files=[], address=address, port=5151, token="secret")
-    assert [host for host in (*ours, *others) if guard.is_ours(host)] == ours
+    assert [host for host in (*ours, *others) if guard.requests.is_ours(host)] == ours
 
 
 def test_a_port_that_is_taken_is_refused_and_any_free_one_found():
