@@ -129,7 +129,9 @@ def test_runs_are_decided_by_the_family_of_the_table_that_has_the_most_of_them()
     assert table_of(["my_own"]) is None
 
 
-@pytest.mark.parametrize("name", ["study", "techniques", "field", "photographs", "characters"])
+@pytest.mark.parametrize(
+    "name", ["study", "techniques", "field", "photographs", "finetuned", "characters"]
+)
 def test_the_family_of_a_table_is_of_a_metric_that_its_rows_measure(name):
     table = read_table(name)
     assert table.family is not None

@@ -537,6 +537,20 @@ HEADS: dict[str, tuple[str, set[str]]] = {
     ),
     "SupCon_cosine_head": (HEAD, LOSS),
 }
+AUGMENTED = {"images.size", "augment.random_crop_from", "augment.horizontal_flip"}
+for trained, changed in (("network", AUGMENTED), ("last2", set())):
+    HEADS[f"crossentropy_{trained}"] = (
+        "crossentropy_head",
+        changed | {"model.trainable", "optimizer.lr", "train.epochs", "evaluate.every"},
+    )
+    HEADS[f"EPSHN_cosine_{trained}"] = (
+        f"crossentropy_{trained}",
+        LOSS | {"loss.temperature", "loss.label_smoothing"},
+    )
+    HEADS[f"ArcFace_cosine_{trained}"] = (
+        f"crossentropy_{trained}",
+        {"loss.name", "loss.margin", "loss.scale", "train.proxy_lr_factor"},
+    )
 TECHNIQUES: dict[str, tuple[str, set[str]]] = {
     f"{CLASSIFIER}+ranger_flatcos": (CLASSIFIER, RANGER | {"optimizer.lr"}),
     f"{BASELINE}+ranger_flatcos": (BASELINE, RANGER),
