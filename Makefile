@@ -6,7 +6,7 @@ UV := $(shell command -v uv || echo $(BIN)/uv)
 export UV_COMPILE_BYTECODE := 1
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test test-all bench wheel check install install-cpu install-for-all-tests pins docs reports clean
+.PHONY: demo test test-all bench wheel check install install-cpu install-for-all-tests pins docs site reports clean
 
 demo: install
 	$(BIN)/dml-bench run EPSHN_cosine_resnet18_sgd_aug --demo
@@ -85,6 +85,10 @@ reports: install
 # What `dml-bench list` knows, as a page; a test compares them.
 docs: install
 	$(BIN)/dml-bench list all --markdown > docs/components.md
+
+# The documentation as pages that open from disk: build/site/VERSION/index.html. A warning is an error.
+site: install
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 
 clean:
 	rm -rf .venv
