@@ -287,16 +287,30 @@ class Gallery:
         known = None if classifier is None else classifier.class_names
         return PhotoPredictions(self.run, gallery, predictions, applied, open_index, known)
 
-    def export(self, out: PathLike, *, index: str = "flat") -> "Exported":
-        """Write network (torch.export, pixels to unit vectors), preprocessing, FAISS index, table
-        and model card into a new folder that needs none of this package.
+    def export(
+        self,
+        out: PathLike,
+        *,
+        to: Literal["torch", "torchscript", "onnx"] = "torch",
+        index: str = "flat",
+        int8: bool = False,
+    ) -> "Exported":
+        """Write the network (pixels to unit vectors), preprocessing, FAISS index, table and model
+        card into a new folder that needs none of this package.
+
+        `to` is the network's format: `torch` (torch.export; PyTorch has deprecated TorchScript, so
+        `torchscript` is another name of it) or `onnx`. With `int8`, an ONNX network of 8 bits comes
+        besides, with what it loses on the run's test images.
 
         Raises ValueError where the folder exists, or the exported network disagrees with the run.
         """
         if Path(out).exists():
             raise ValueError(f"{out} exists already; name a folder that does not")
+        if int8 and to != "onnx":
+            raise ValueError(f"int8 needs the format onnx, got {to}: give --to onnx")
         from dml_bench.gallery.export import export
         from dml_bench.gallery.indexes import parse
 
-        spec = parse(index)
-        return export(self.run, self.file.phase, self.file.read(), Path(out), spec)
+        name = "torch" if to == "torchscript" else to
+        phase, gallery = self.file.phase, self.file.read()
+        return export(self.run, phase, gallery, Path(out), parse(index), to=name, int8=int8)

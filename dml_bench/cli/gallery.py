@@ -27,6 +27,14 @@ class AnswerBy(StrEnum):
     classifier = "classifier"
 
 
+class ExportTo(StrEnum):
+    """What an export becomes."""
+
+    torch = "torch"
+    torchscript = "torchscript"
+    onnx = "onnx"
+
+
 @app.command()
 def enrol(
     run: options.RunFolderPath,
@@ -162,6 +170,19 @@ def predict(
 def export(
     run: options.RunFolderPath,
     out: Annotated[Path, typer.Option(help="Folder to make.", show_default=False)],
+    to: Annotated[
+        ExportTo,
+        typer.Option(
+            help="Format of the network. PyTorch has deprecated TorchScript: torchscript is another"
+            " name of torch, its torch.export."
+        ),
+    ] = ExportTo.torch,
+    int8: Annotated[
+        bool,
+        typer.Option(
+            "--int8", help="With --to onnx: also a network of 8 bits, and what it loses in points."
+        ),
+    ] = False,
     index: options.IndexName = "flat",
     phase: options.PhaseName = "",
     gallery: options.GalleryDir = None,
@@ -169,15 +190,15 @@ def export(
     allow_plugin: options.AllowPlugin = [],
 ) -> None:
     """Export a run's network and gallery for use elsewhere. The folder needs none of this package.
-    It holds the network (torch.export, pixels to unit vectors), preprocessing, a FAISS index, a
-    table and a model card. The exported network is checked against the run.
+    It holds the network (pixels to unit vectors), preprocessing, a FAISS index, a table and a model
+    card. The exported network is checked against the run.
 
     \b
-    Example: dml-bench export runs/EPSHN_cosine_resnet18_sgd_aug --out bird_finder
+    Example: dml-bench export runs/EPSHN_cosine_resnet18_sgd_aug --to onnx --out bird_finder
     """
     opened = db.Gallery(run, phase=phase, folder=gallery, data_dir=data_dir)
-    exported = opened.export(out, index=index)
-    typer.echo(f"{out}: {exported.agreement.describe()}; {exported.index}")
+    exported = opened.export(out, to=to.value, index=index, int8=int8)
+    typer.echo(f"{out}: {exported.describe()}")
 
 
 def parse_box(text: str) -> tuple[float, ...]:

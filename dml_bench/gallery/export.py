@@ -1,30 +1,28 @@
 """A trained network as files that need none of this package: network, gallery, preprocessing and a
 model card.
 
-The network (of torch.export) takes pixels, which preprocess.py makes of image files with the code
-of this package. Files: embedder.pt2  gallery.faiss  gallery.csv  preprocess.py  preprocessing.json
-export.json  README.md"""
+The network takes pixels, which preprocess.py makes of image files with the code of this package.
+Files: embedder.pt2 (torch.export) or embedder.onnx  gallery.faiss  gallery.csv  preprocess.py
+preprocessing.json  export.json  README.md, and embedder.int8.onnx where it was asked for."""
 
-import warnings
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
 from torch.nn import functional
 
 from dml_bench.data.cache import View, view_of
 from dml_bench.data.images import Unreadable, decode, photo_file
 from dml_bench.gallery.calibration import calibration_set, recall_queries
-from dml_bench.gallery.embedder import FoldEnsemble, GalleryEmbedder, MirrorTTA
-from dml_bench.gallery.index_store import build_index
+from dml_bench.gallery.embedder import GalleryEmbedder, embedder_digest
+from dml_bench.gallery.index_store import build_index, exact_search
 from dml_bench.gallery.indexes import IndexSpec
 from dml_bench.gallery.model_card import Agreement, card
+from dml_bench.gallery.network_formats import FORMATS, Network, open_onnx, quantize
 from dml_bench.gallery.preprocessing import source
 from dml_bench.gallery.store import Gallery
-from dml_bench.models.embedder import Embedder
 from dml_bench.runs.run import Run
 from dml_bench.system.drafts import drafted
 from dml_bench.system.files import write_atomically, write_csv, write_json
@@ -33,6 +31,11 @@ from dml_bench.version import __version__
 __all__ = ["Exported", "export"]
 
 FLAT = IndexSpec("flat", {})
+INT8_FILE = "embedder.int8.onnx"
+CALIBRATED = 128
+"""The number of gallery images that set the ranges of a network of 8 bits."""
+MOST_QUERIES = 1000
+"""The number of test images on which its loss is measured; of more, evenly spaced ones."""
 CHECKED = 32
 """The number of gallery images on which the exported network is checked."""
 LARGEST_DIFFERENCE = 1e-4
@@ -42,16 +45,34 @@ SMALLEST_COSINE = 0.99
 computed in bfloat16 or on a GPU."""
 
 
-class PixelsToUnitVectors(nn.Module):
-    """(batch, height, width, 3) uint8 -> (batch, dim) float32 unit vectors."""
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Int8Loss:
+    """What a network of 8 bits loses on test images, searched in the gallery as it is."""
 
-    def __init__(self, embedder: Embedder | MirrorTTA | FoldEnsemble):
-        super().__init__()
-        self.embedder = embedder
+    images: int
+    """The number of test images."""
+    precision_at_1: float
+    """The share of images whose closest gallery image is of their class, in float32."""
+    precision_at_1_int8: float
+    """The same with 8 bits."""
+    other_answers: float
+    """The share of images that get another class."""
+    min_cosine: float
+    """The smallest cosine of two embeddings of an image."""
 
-    def forward(self, pixels: Tensor) -> Tensor:
-        """Pixels to unit vectors."""
-        return functional.normalize(self.embedder(pixels), dim=1)
+    @property
+    def points(self) -> float:
+        """The loss of P@1 in points (hundredths); below zero is a gain."""
+        return 100 * (self.precision_at_1 - self.precision_at_1_int8)
+
+    def describe(self) -> str:
+        """All of it in a sentence."""
+        return (
+            f"with 8 bits, P@1 is {self.precision_at_1_int8:.3f} instead of"
+            f" {self.precision_at_1:.3f} on {self.images:,} test images (a loss of"
+            f" {self.points:.1f} points), {self.other_answers:.1%} of them get another class, and"
+            f" the smallest cosine is {self.min_cosine:.4f}"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,70 +83,112 @@ class Exported:
     """How far the exported network is from the run's."""
     index: str
     """A description of the index, and of what it misses."""
+    int8: Int8Loss | None = None
+    """What the network of 8 bits loses; None where it was not asked for."""
+
+    def describe(self) -> str:
+        """All of it in a line."""
+        parts = [self.agreement.describe(), self.index]
+        if self.int8 is not None:
+            parts.append(self.int8.describe())
+        return "; ".join(parts)
 
 
-def export(run: Run, phase: str, gallery: Gallery, out: Path, index: IndexSpec = FLAT) -> Exported:
-    """Make the folder `out`, completely or not at all. Raises ValueError where it exists, where no
-    image of the gallery can be read to check the network, where that check fails, or where the
-    index does not fit the gallery."""
+def export(
+    run: Run,
+    phase: str,
+    gallery: Gallery,
+    out: Path,
+    index: IndexSpec = FLAT,
+    *,
+    to: str = "torch",
+    int8: bool = False,
+) -> Exported:
+    """Make the folder `out`, completely or not at all, with the network in a format of `FORMATS`,
+    and with 8 bits besides. Raises ValueError where it exists, where no image of the gallery can be
+    read to check the network, where that check fails, or where the index does not fit the
+    gallery."""
     if out.exists():
         raise ValueError(f"{out} exists already: name a folder that does not")
     index.plan(*gallery.embeddings.shape)
+    network_format = FORMATS[to]
     rows, pixels = readable_images(run, gallery)
     out.parent.mkdir(parents=True, exist_ok=True)
     with drafted(out) as draft:
         draft.mkdir()
         network = GalleryEmbedder(run, phase, "cpu")
-        save(network.embedder, network.view.size, draft / "embedder.pt2")
-        exported = torch.export.load(str(draft / "embedder.pt2")).module()
-        agreement = compare(exported, network, pixels, gallery.embeddings[rows])
+        stored = facts(run, phase, gallery)
+        file = draft / network_format.file
+        labels = {name: str(stored[name]) for name in ("experiment", "phase", "embedder")}
+        network_format.write(network.embedder, network.view.size, file, labels)
+        exported = network_format.open(file)
+        agreement = compare(exported, network, pixels, gallery.embeddings[rows], file.name)
+        loss = None
+        if int8:
+            calibration = readable_images(run, gallery, CALIBRATED)[1]
+            quantize(file, draft / INT8_FILE, calibration)
+            loss = int8_loss(run, phase, gallery, exported, open_onnx(draft / INT8_FILE))
         open_index = build_index(
             draft / "gallery.faiss", gallery, index, lambda: recall_queries(run, phase, gallery)
         )
         write_table(draft, gallery, Path(run.summary["dataset"]["root"]))
         write_atomically(
-            draft / "preprocess.py", lambda file: file.write(source(network.view).encode())
+            draft / "preprocess.py",
+            lambda code: code.write(source(network.view, file.name).encode()),
         )
         write_json(
             draft / "preprocessing.json", preprocessing(network.view, gallery.embeddings.shape[1])
         )
-        write_json(
-            draft / "export.json",
-            facts(run, phase, gallery, agreement) | {"index": open_index.as_dict()},
-        )
+        stored |= {"agreement": agreement.as_dict(), "index": open_index.as_dict()}
+        if loss is not None:
+            stored["int8"] = {**asdict(loss), "points": loss.points}
+        write_json(draft / "export.json", stored)
         text = card(
             run,
             phase,
             gallery,
-            agreement,
+            [agreement.describe(), *([] if loss is None else [loss.describe()])],
             calibration_set(run, phase, gallery, open_index.search),
             open_index,
+            network_format,
         )
-        write_atomically(draft / "README.md", lambda file: file.write(text.encode()))
-    return Exported(agreement, open_index.describe())
+        write_atomically(draft / "README.md", lambda page: page.write(text.encode()))
+    return Exported(agreement, open_index.describe(), loss)
 
 
-@torch.no_grad()
-def save(embedder: Embedder | MirrorTTA | FoldEnsemble, size: int, path: Path) -> None:
-    """Write the network as a graph of torch.export for batches of any size; `compare` checks it
-    with a single image too."""
-    example = torch.zeros(2, size, size, 3, dtype=torch.uint8)
-    network = PixelsToUnitVectors(embedder).eval()
-    graph = torch.export.export(
-        network, (example,), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},)
+def int8_loss(run: Run, phase: str, gallery: Gallery, exact: Network, int8: Network) -> Int8Loss:
+    """Both networks on the run's test images. Raises ValueError where these are gone."""
+    images = run.embeddings(phase).query_images
+    spaced = np.linspace(0, len(images) - 1, min(len(images), MOST_QUERIES))
+    images = images[np.unique(spaced.round().astype(int))]
+    names = np.array([run.split[image].class_name for image in images], object)
+    boxes, view = boxes_of(run), view_of(run.experiment.images)
+    vectors: list[list[np.ndarray]] = [[], []]
+    for image in images:
+        file = run.images.file(image)
+        pixels = np.asarray(view.apply(decode(file, boxes.get(file))))[None]
+        for kept, network in zip(vectors, (exact, int8), strict=True):
+            kept.append(network(pixels))
+    embedded = [np.concatenate(kept) for kept in vectors]
+    no_labels = np.full(len(images), -1)
+    answers = []
+    for query in embedded:
+        nearest = exact_search(gallery, query, no_labels, 1)
+        answers.append(np.array(gallery.class_names, object)[nearest.labels[:, 0]])
+    return Int8Loss(
+        images=len(images),
+        precision_at_1=float((answers[0] == names).mean()),
+        precision_at_1_int8=float((answers[1] == names).mean()),
+        other_answers=float((answers[0] != answers[1]).mean()),
+        min_cosine=float((embedded[0] * embedded[1]).sum(1).min()),
     )
-    for module in graph.graph_module.modules():
-        for node in module.graph.nodes if hasattr(module, "graph") else ():
-            node.meta.pop("stack_trace", None)  # it names folders of this machine
-    with warnings.catch_warnings():
-        # about weights that share a file's memory
-        warnings.filterwarnings("ignore", message="No complete tensor found in the group")
-        write_atomically(path, lambda file: torch.export.save(graph, file))
 
 
-def readable_images(run: Run, gallery: Gallery) -> tuple[list[int], np.ndarray]:
-    """(images) rows of the gallery, evenly spaced, and (images, size, size, 3) uint8 what the
-    network sees of them."""
+def readable_images(
+    run: Run, gallery: Gallery, most: int = CHECKED
+) -> tuple[list[int], np.ndarray]:
+    """(images) rows of the gallery, at most so many and evenly spaced, and (images, size, size, 3)
+    uint8 what the network sees of them."""
     view = view_of(run.experiment.images)
     files = [
         run.images.located(entry.path) if entry.origin == "run" else Path(entry.path)
@@ -135,7 +198,7 @@ def readable_images(run: Run, gallery: Gallery) -> tuple[list[int], np.ndarray]:
     rows, pixels = [], []
     there = [row for row, file in enumerate(files) if photo_file(file).is_file()]
     for gallery_file in np.unique(
-        np.linspace(0, max(len(there) - 1, 0), min(CHECKED, len(there))).round().astype(int)
+        np.linspace(0, max(len(there) - 1, 0), min(most, len(there))).round().astype(int)
     ):
         file = files[there[gallery_file]]
         try:
@@ -161,17 +224,21 @@ def boxes_of(run: Run) -> dict[Path, np.ndarray]:
 
 @torch.no_grad()
 def compare(
-    exported: nn.Module, network: GalleryEmbedder, pixels: np.ndarray, stored: np.ndarray
+    exported: Network,
+    network: GalleryEmbedder,
+    pixels: np.ndarray,
+    stored: np.ndarray,
+    file: str = "embedder.pt2",
 ) -> Agreement:
     """Compare the exported network with the run's, in one batch and with one image alone. Raises
     ValueError where they differ, or the images have changed."""
-    batch = torch.from_numpy(pixels)
-    mine = exported(batch).numpy()
-    assert np.abs(exported(batch[:1]).numpy() - mine[:1]).max() < LARGEST_DIFFERENCE, (
+    mine = exported(pixels)
+    assert np.abs(exported(pixels[:1]) - mine[:1]).max() < LARGEST_DIFFERENCE, (
         "the exported network depends on the size of its batches"
     )
-    own = functional.normalize(network.embedder(batch), dim=1).numpy()
+    own = functional.normalize(network.embedder(torch.from_numpy(pixels)), dim=1).numpy()
     agreement = Agreement(
+        file=file,
         images=len(pixels),
         network_max_difference=float(np.abs(mine - own).max()),
         gallery_max_difference=float(np.abs(mine - stored).max()),
@@ -240,8 +307,8 @@ def preprocessing(view: View, dim: int) -> dict[str, Any]:
     }
 
 
-def facts(run: Run, phase: str, gallery: Gallery, agreement: Agreement) -> dict[str, Any]:
-    """What export.json says, but for the index."""
+def facts(run: Run, phase: str, gallery: Gallery) -> dict[str, Any]:
+    """What export.json says of the run and its gallery."""
     return {
         "experiment": run.experiment.name,
         "seed": run.seed,
@@ -251,8 +318,8 @@ def facts(run: Run, phase: str, gallery: Gallery, agreement: Agreement) -> dict[
             for key in ("name", "fingerprint", "num_images", "num_classes")
         },
         "weights_sha256": run.weights_digest(phase),
+        "embedder": embedder_digest(run, phase),
         "gallery": {"images": len(gallery.entries), "classes": len(gallery.class_names)},
-        "agreement": agreement.as_dict(),
         "dml_bench": __version__,
         "torch": torch.__version__,
     }

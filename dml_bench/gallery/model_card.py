@@ -2,13 +2,14 @@
 from the run's own record."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from dml_bench.evaluation.thresholds import GuaranteedThreshold
 from dml_bench.gallery.calibration import CalibrationSet
 from dml_bench.gallery.index_store import OpenIndex
+from dml_bench.gallery.network_formats import NetworkFormat
 from dml_bench.gallery.predict import USUAL_SHARES, cuts_to_boxes
 from dml_bench.gallery.store import Gallery
 from dml_bench.registry import datasets
@@ -36,6 +37,8 @@ KNOWN = {"validation": "validation images of the run", "enrolled": "enrolled ima
 class Agreement:
     """How far the exported network's embeddings are from others of the same images."""
 
+    file: str
+    """The name of the network's file."""
     images: int
     """The number of images."""
     network_max_difference: float
@@ -54,7 +57,7 @@ class Agreement:
     def describe(self) -> str:
         """All of it in a sentence."""
         return (
-            f"on {self.images} images of the gallery, embedder.pt2 differs from the run's network"
+            f"on {self.images} images of the gallery, {self.file} differs from the run's network"
             f" by at most {self.network_max_difference:.1e} in any component (both float32), and"
             f" from the gallery, which was embedded in {self.gallery_precision}, by at most"
             f" {self.gallery_max_difference:.1e}; the smallest cosine is"
@@ -66,11 +69,13 @@ def card(
     run: Run,
     phase: str,
     gallery: Gallery,
-    agreement: Agreement,
+    checks: Sequence[str],
     calibration_set: CalibrationSet,
     open_index: OpenIndex,
+    network_format: NetworkFormat,
 ) -> str:
-    """Markdown. The Python in it runs in the exported folder."""
+    """Markdown. The Python in it runs in the exported folder. `checks` say what was measured of the
+    exported network."""
     experiment = run.experiment
     results = table(("what", "value", "95% interval"), result_rows(run))
     thresholds = describe_thresholds(calibration_set)
@@ -82,8 +87,8 @@ def card(
         "Unknown or not": f"{thresholds}\n\n{threshold_table(calibration_set)}",
         "Intended use": describe_use(run, gallery),
         "Limits": describe_limits(run, calibration_set),
-        "How to use it": fenced(SNIPPET, "python"),
-        "Checked": f"That {agreement.describe()}.",
+        "How to use it": fenced(snippet(network_format), "python"),
+        "Checked": "\n".join(f"- {check[0].upper()}{check[1:]}." for check in checks),
     }
     parts = [f"# {markdown(experiment.name)}, phase {phase}"]
     if experiment.summary:
@@ -313,22 +318,25 @@ def describe_limits(run: Run, calibration_set: CalibrationSet) -> str:
     return "\n".join(f"- {line}" for line in lines)
 
 
+def snippet(network_format: NetworkFormat) -> str:
+    """Python that looks photos up in the exported folder."""
+    return SNIPPET.format(imports=network_format.imports, embed=network_format.snippet)
+
+
 SNIPPET = """import sys
 
 import faiss
 import numpy as np
-import torch
+{imports}
 
 from preprocess import pixels, read_csv
 
-embedder = torch.export.load("embedder.pt2").module()
 index = faiss.read_index("gallery.faiss", faiss.IO_FLAG_MMAP_IFC)
 gallery = read_csv("gallery.csv")
 
-batch = torch.from_numpy(np.stack([pixels(path) for path in sys.argv[1:]]))
-with torch.no_grad():
-    embeddings = embedder(batch)
-similarities, rows = index.search(embeddings.numpy(), 1)
+batch = np.stack([pixels(path) for path in sys.argv[1:]])
+{embed}
+similarities, rows = index.search(embeddings, 1)
 for path, similarity, row in zip(sys.argv[1:], similarities[:, 0], rows[:, 0]):
     image = gallery[row]
     print(path, image["class"], round(float(similarity), 4), image["path"], sep="\\t")"""

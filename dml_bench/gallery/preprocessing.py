@@ -11,7 +11,7 @@ from dml_bench.version import __version__
 
 __all__ = ["source"]
 
-HEAD = """# How image files become the input of embedder.pt2, and how gallery.csv is read. Needs
+HEAD = """# How image files become the input of {network}, and how gallery.csv is read. Needs
 # only Pillow and NumPy. Written by dml-bench {version} from its own code, so that photos are
 # decoded as they were when the network was measured.
 """
@@ -29,10 +29,11 @@ def pixels(path: str) -> np.ndarray:
 '''
 
 
-def source(view: cache.View) -> str:
-    """Python that defines `pixels(path)` for a view, and `read_csv(path)`."""
+def source(view: cache.View, network: str) -> str:
+    """Python that defines `pixels(path)` for a view, and `read_csv(path)`; `network` is the name of
+    the network's file."""
     parts = [
-        HEAD.format(version=__version__),
+        HEAD.format(version=__version__, network=network),
         inspect.getsource(images),
         IMPORTS,
         with_constants(cache, cache.View),

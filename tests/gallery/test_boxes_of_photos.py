@@ -129,7 +129,7 @@ def test_exported_code_cuts_to_the_box_in_a_path(tmp_path):
     shelf(photo, ["red", "blue"], 3)
     view = View("crop", 16)
     exported: dict = {}
-    exec(source(view), exported)
+    exec(source(view, "embedder.pt2"), exported)
     part = boxed(str(photo), (SIDE, 0, 2 * SIDE, SIDE))
     assert np.array_equal(exported["pixels"](part), view.apply(decode(Path(part))))
     assert not np.array_equal(exported["pixels"](part), exported["pixels"](str(photo)))

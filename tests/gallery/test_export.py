@@ -2,6 +2,7 @@
 
 import csv
 import json
+import runpy
 import subprocess
 import sys
 import zipfile
@@ -22,10 +23,11 @@ import dml_bench
 from dml_bench.cli.app import main
 from dml_bench.evaluation.thresholds import SearchOutcomes
 from dml_bench.gallery.calibration import CalibrationSet
-from dml_bench.gallery.embedder import GalleryEmbedder
+from dml_bench.gallery.embedder import GalleryEmbedder, embedder_digest
 from dml_bench.gallery.enrol import GalleryChanges, change_gallery, photos_by_class
-from dml_bench.gallery.export import export, save
+from dml_bench.gallery.export import Int8Loss, export
 from dml_bench.gallery.model_card import describe_thresholds, threshold_table
+from dml_bench.gallery.network_formats import open_onnx, save
 from dml_bench.gallery.store import Gallery, GalleryFile, open_gallery_file
 from dml_bench.models.embedder import build_embedder
 from dml_bench.runs.arrays import read_arrays, read_neighbours
@@ -65,10 +67,18 @@ def exported(place, tmp_path_factory) -> Path:
     return out
 
 
-def alone(folder: Path, *images: str) -> list[list[str]]:
+@pytest.fixture(scope="module")
+def exported_onnx(place, tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("exported") / "bird_finder"
+    export(place.run, place.phase, place.read(), out, to="onnx", int8=True)
+    return out
+
+
+def alone(folder: Path, *images: str, without: tuple[str, ...] = ()) -> list[list[str]]:
     """What the card's own Python prints of images, in a process that can't import this package."""
 
     def program() -> None:
+        sys.modules.update(dict.fromkeys(without))
         for name in [name for name in sys.modules if name.partition(".")[0] == "dml_bench"]:
             del sys.modules[name]
         sys.path.insert(0, "")
@@ -264,9 +274,10 @@ def test_a_card_says_that_the_gallery_was_changed(place, tmp_path):
 def test_the_command_makes_the_folder_and_tells_how_far_the_networks_are_apart(
     folder, tmp_path, monkeypatch, capsys
 ):
-    monkeypatch.setattr(
-        sys, "argv", ["dml-bench", "export", str(folder), "--out", str(tmp_path / "out")]
-    )
+    # PyTorch has deprecated TorchScript: what is written is what replaced it.
+    out = str(tmp_path / "out")
+    typed = ["dml-bench", "export", str(folder), "--to", "torchscript", "--out", out]
+    monkeypatch.setattr(sys, "argv", typed)
     with pytest.raises(SystemExit) as ended:
         main()
     assert not ended.value.code
@@ -305,3 +316,76 @@ def test_images_that_are_not_those_of_the_gallery_are_noticed_and_nothing_is_mad
             tmp_path / "out",
         )
     assert list(tmp_path.iterdir()) == []
+
+
+def test_in_onnx_it_embeds_all_43_forms_of_an_image_as_the_run_does(
+    place, exported_onnx, birds, tmp_path
+):
+    picture = Image.open(sorted(birds.rglob("*.jpg"))[9]).resize((57, 41))
+    paths = image_forms.written(tmp_path, picture)
+    assert len(paths) == 43
+    embedded = GalleryEmbedder(place.run, place.phase, "cpu").embed(paths)
+    preprocess = runpy.run_path(str(exported_onnx / "preprocess.py"))
+    pixels = np.stack([preprocess["pixels"](str(path)) for path in paths])
+    vectors = open_onnx(exported_onnx / "embedder.onnx")(pixels)
+    np.testing.assert_allclose(vectors, embedded.embeddings, atol=1e-3)
+    assert len(np.unique(vectors.round(4), axis=0)) > 15  # the forms do differ
+
+
+def test_the_card_of_an_onnx_export_needs_neither_this_package_nor_pytorch(
+    place, exported_onnx, birds
+):
+    gallery = place.read()
+    entry = gallery.entries[7]
+    [answer] = alone(exported_onnx, entry.path, without=("torch", "torchvision"))
+    assert answer[1] == entry.class_name
+    assert float(answer[2]) == pytest.approx(1, abs=1e-3)
+    assert str(birds).encode() not in (exported_onnx / "embedder.onnx").read_bytes()
+    assert (
+        str(Path(dml_bench.__file__).parent).encode()
+        not in (exported_onnx / "embedder.onnx").read_bytes()
+    )
+
+
+def test_the_onnx_file_names_the_model_that_it_is(place, exported_onnx):
+    import onnx
+
+    model = onnx.load(exported_onnx / "embedder.onnx")
+    facts = {entry.key: entry.value for entry in model.metadata_props}
+    assert facts["embedder"] == embedder_digest(place.run, place.phase)
+    assert facts["phase"] == "limited"
+
+
+def test_the_network_of_8_bits_is_smaller_and_its_loss_in_points_is_written_down(
+    place, exported_onnx
+):
+    small, large = exported_onnx / "embedder.int8.onnx", exported_onnx / "embedder.onnx"
+    assert small.stat().st_size < 0.4 * large.stat().st_size
+    loss = json.loads((exported_onnx / "export.json").read_text())["int8"]
+    assert loss["images"] == len(place.run.embeddings("limited").query_images)
+    neighbours = place.run.neighbours["limited"]
+    right = (neighbours.labels[:, 0] == neighbours.query_labels).mean()
+    assert loss["precision_at_1"] == pytest.approx(right)
+    difference = loss["precision_at_1"] - loss["precision_at_1_int8"]
+    assert loss["points"] == pytest.approx(100 * difference)
+    assert 0.9 < loss["min_cosine"] < 1
+    assert "with 8 bits, P@1 is" in (exported_onnx / "README.md").read_text().replace(
+        "With", "with"
+    )
+
+
+def test_a_loss_of_8_bits_is_that_of_answers():
+    loss = Int8Loss(
+        images=200,
+        precision_at_1=0.9,
+        precision_at_1_int8=0.87,
+        other_answers=0.05,
+        min_cosine=0.98,
+    )
+    assert loss.points == pytest.approx(3)
+    assert "(a loss of 3.0 points)" in loss.describe()
+
+
+def test_8_bits_without_onnx_are_refused(folder, tmp_path):
+    with pytest.raises(ValueError, match="int8 needs the format onnx, got torch: give --to onnx"):
+        dml_bench.Gallery(folder).export(tmp_path / "out", int8=True)
