@@ -1,0 +1,152 @@
+"""Every `dml-bench` line of README.md and docs/ can be typed: the real command line parses it, its
+experiments and settings are resolved, its suite is planned, and what only looks something up is
+run."""
+
+import re
+import shlex
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+import typer
+from test_documents import GUIDES, ROOT
+from tiny import dml_bench
+
+import dml_bench as db
+from dml_bench.cli import options
+from dml_bench.cli.app import app
+
+PLACEHOLDERS = {"NAME", "EXPERIMENT", "my.toml"}
+"""What stands in a page for the name of an experiment, or for a file of the reader."""
+LOOK_UPS = ("list", "show", "cache", "data card")
+
+
+def blocks(page: Path) -> list[str]:
+    """The lines of a page's blocks of code."""
+    text = page.read_text(encoding="utf-8")
+    code = re.findall(r"^```\w*\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    return [line.strip() for block in code for line in block.splitlines()]
+
+
+def in_sentences(page: Path) -> list[str]:
+    """The code between single backticks of a page."""
+    text = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.M | re.S)
+    return [" ".join(code.split()) for code in re.findall(r"`([^`]+)`", text)]
+
+
+def typed(line: str) -> list[str]:
+    """The words after `dml-bench`, without what the shell takes: pipes, files, comments."""
+    return shlex.split(re.split(r" [>|] ", line)[0], comments=True)[1:]
+
+
+def commands(lines: list[str]) -> list[list[str]]:
+    return [typed(line) for line in lines if re.match(r"dml-bench [a-z]", line)]
+
+
+TYPED = [(page, words) for page in GUIDES for words in commands(blocks(ROOT / page))]
+MENTIONED = [(page, words) for page in GUIDES for words in commands(in_sentences(ROOT / page))]
+WITH_OPTIONS = [(page, words) for page, words in MENTIONED if "--" in " ".join(words)]
+EVERY = [*TYPED, *WITH_OPTIONS]
+
+
+def spelled(value: object) -> str:
+    return " ".join(value) if isinstance(value, list) else str(value)
+
+
+def verb_of(arguments: list[str]) -> tuple[click.Command, list[str]]:
+    """The command that these words name, and the words after its name."""
+    command: Any = typer.main.get_command(app)
+    while hasattr(command, "commands"):
+        assert arguments[0] in command.commands, f"no command {arguments[0]}"
+        command, arguments = command.commands[arguments[0]], arguments[1:]
+    return command, arguments
+
+
+def parsed(arguments: list[str]) -> tuple[click.Command, dict[str, Any]]:
+    """The verb and its parameters. Raises click.UsageError where the command line would refuse."""
+    command, rest = verb_of(arguments)
+    return command, command.make_context(command.name, list(rest)).params
+
+
+@pytest.fixture(autouse=True)
+def desk(tmp_path, monkeypatch, cache_dir) -> None:
+    """An empty folder in which the lines are typed."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DML_BENCH_CACHE", str(cache_dir))
+
+
+@pytest.mark.parametrize(("page", "arguments"), EVERY, ids=spelled)
+def test_every_line_is_one_that_the_command_line_takes(page, arguments):
+    command, parameters = parsed(arguments)
+    experiments = [parameters.get("name"), *parameters.get("names", [])]
+    names = [name for name in experiments if name and name not in PLACEHOLDERS]
+    if command.name == "suite":
+        names = []  # planned by another test
+    for name in names:
+        given = {"demo": False, "dataset": "", "skip_unreadable": False, "holdouts": "", "set_": []}
+        settings = options.overrides_of(**{key: parameters.get(key, given[key]) for key in given})
+        db.resolve(name, settings, demo=parameters.get("demo", False))
+
+
+def test_a_line_with_an_unknown_option_value_or_setting_is_refused():
+    for line in ("run X --sedes 42", "run X --wandb sometimes", "predict", "suite --jobs many"):
+        with pytest.raises(Exception, match=r"sedes|sometimes|Missing parameter|many"):
+            parsed(shlex.split(line))
+    with pytest.raises(AssertionError, match="no command trian"):
+        parsed(["trian", "X"])
+
+
+@pytest.mark.parametrize(("page", "arguments"), MENTIONED, ids=spelled)
+def test_every_command_that_a_sentence_mentions_exists(page, arguments):
+    verb_of(arguments)
+
+
+SUITES = [(page, words) for page, words in EVERY if words[0] == "suite" and len(words) > 1]
+
+
+@pytest.mark.parametrize(("page", "arguments"), SUITES, ids=spelled)
+def test_every_suite_of_the_guides_has_rows(page, arguments):
+    _, parameters = parsed(arguments)
+    planned = db.plan_suite(
+        parameters["names"],
+        table=parameters["table"],
+        only=parameters["only"],
+        demo=parameters["demo"],
+        data_dir=parameters["data_dir"],
+        overrides=options.overrides_of(
+            parameters["demo"],
+            parameters["dataset"],
+            parameters["skip_unreadable"],
+            parameters["holdouts"],
+            parameters["set_"],
+        ),
+        seeds=options.split_seeds(parameters["seeds"]),
+        sweeps=parameters["sweep"],
+    )
+    assert planned.rows
+
+
+LOOKED_UP = [words for _, words in EVERY if " ".join(words).startswith(LOOK_UPS)]
+
+
+@pytest.mark.parametrize("arguments", [w for w in LOOKED_UP if "NAME" not in w], ids=spelled)
+def test_every_line_that_looks_something_up_runs(arguments, monkeypatch, capsys):
+    assert dml_bench(monkeypatch, *arguments) == 0
+    assert capsys.readouterr().out
+
+
+@pytest.mark.parametrize("page", GUIDES, ids=str)
+def test_other_lines_name_targets_scripts_and_extras_that_exist(page):
+    targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    pyproject = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    extras = set(pyproject["project"]["optional-dependencies"])
+    text = "\n".join([*blocks(ROOT / page), *in_sentences(ROOT / page)])
+    assert set(re.findall(r"^make ([\w-]+)", text, re.MULTILINE)) <= targets
+    for names in re.findall(r"(?:dml-bench|\.)\[([\w,]+)\]", text):
+        assert set(names.split(",")) <= extras
+    for script in re.findall(r"^(?:python )?(benchmarks/\w+\.py)", text, re.MULTILINE):
+        assert (ROOT / script).is_file()
+    for line in re.findall(r"^torchrun .* -m dml_bench (.*)$", text, re.MULTILINE):
+        parsed(shlex.split(line))
