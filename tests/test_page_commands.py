@@ -45,9 +45,11 @@ def commands(lines: list[str]) -> list[list[str]]:
     return [typed(line) for line in lines if re.match(r"dml-bench [a-z]", line)]
 
 
-TYPED = [(page, words) for page in GUIDES for words in commands(blocks(ROOT / page))]
-MENTIONED = [(page, words) for page in GUIDES for words in commands(in_sentences(ROOT / page))]
-WITH_OPTIONS = [(page, words) for page, words in MENTIONED if "--" in " ".join(words)]
+TYPED = [(page, arguments) for page in GUIDES for arguments in commands(blocks(ROOT / page))]
+MENTIONED = [
+    (page, arguments) for page in GUIDES for arguments in commands(in_sentences(ROOT / page))
+]
+WITH_OPTIONS = [(page, arguments) for page, arguments in MENTIONED if "--" in " ".join(arguments)]
 EVERY = [*TYPED, *WITH_OPTIONS]
 
 
@@ -70,6 +72,17 @@ def parsed(arguments: list[str]) -> tuple[click.Command, dict[str, Any]]:
     return command, command.make_context(command.name, list(rest)).params
 
 
+def overrides_of(parameters: dict[str, Any]) -> list[str]:
+    """The options of a verb that change values of an experiment."""
+    return options.overrides_of(
+        parameters.get("demo", False),
+        parameters.get("dataset", ""),
+        parameters.get("skip_unreadable", False),
+        parameters.get("holdouts", ""),
+        parameters.get("set_", []),
+    )
+
+
 @pytest.fixture(autouse=True)
 def desk(tmp_path, monkeypatch, cache_dir) -> None:
     """An empty folder in which the lines are typed."""
@@ -85,14 +98,13 @@ def test_every_line_is_one_that_the_command_line_takes(page, arguments):
     if command.name == "suite":
         names = []  # planned by another test
     for name in names:
-        given = {"demo": False, "dataset": "", "skip_unreadable": False, "holdouts": "", "set_": []}
-        settings = options.overrides_of(**{key: parameters.get(key, given[key]) for key in given})
+        settings = overrides_of(parameters)
         db.resolve(name, settings, demo=parameters.get("demo", False))
 
 
 def test_a_line_with_an_unknown_option_value_or_setting_is_refused():
     for line in ("run X --sedes 42", "run X --wandb sometimes", "predict", "suite --jobs many"):
-        with pytest.raises(Exception, match=r"sedes|sometimes|Missing parameter|many"):
+        with pytest.raises(Exception, match=r"sedes|sometimes|Missing parameter|valid integer"):
             parsed(shlex.split(line))
     with pytest.raises(AssertionError, match="no command trian"):
         parsed(["trian", "X"])
@@ -103,7 +115,9 @@ def test_every_command_that_a_sentence_mentions_exists(page, arguments):
     verb_of(arguments)
 
 
-SUITES = [(page, words) for page, words in EVERY if words[0] == "suite" and len(words) > 1]
+SUITES = [
+    (page, arguments) for page, arguments in EVERY if arguments[0] == "suite" and len(arguments) > 1
+]
 
 
 @pytest.mark.parametrize(("page", "arguments"), SUITES, ids=spelled)
@@ -115,23 +129,19 @@ def test_every_suite_of_the_guides_has_rows(page, arguments):
         only=parameters["only"],
         demo=parameters["demo"],
         data_dir=parameters["data_dir"],
-        overrides=options.overrides_of(
-            parameters["demo"],
-            parameters["dataset"],
-            parameters["skip_unreadable"],
-            parameters["holdouts"],
-            parameters["set_"],
-        ),
+        overrides=overrides_of(parameters),
         seeds=options.split_seeds(parameters["seeds"]),
         sweeps=parameters["sweep"],
     )
     assert planned.rows
 
 
-LOOKED_UP = [words for _, words in EVERY if " ".join(words).startswith(LOOK_UPS)]
+LOOKED_UP = [arguments for _, arguments in EVERY if " ".join(arguments).startswith(LOOK_UPS)]
 
 
-@pytest.mark.parametrize("arguments", [w for w in LOOKED_UP if "NAME" not in w], ids=spelled)
+@pytest.mark.parametrize(
+    "arguments", [line for line in LOOKED_UP if "NAME" not in line], ids=spelled
+)
 def test_every_line_that_looks_something_up_runs(arguments, monkeypatch, capsys):
     assert dml_bench(monkeypatch, *arguments) == 0
     assert capsys.readouterr().out
