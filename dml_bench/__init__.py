@@ -21,6 +21,7 @@ from dml_bench.api.analyse import (
     sync_to_wandb,
     write_report,
 )
+from dml_bench.api.board import Verification, submit_run, verify_submissions
 from dml_bench.api.cache import CacheEntry, cached, clear_cache
 from dml_bench.api.data import channel_statistics, check_data, data_card, draw_birds, fetch_data
 from dml_bench.api.decision import DecisionReport, decide
@@ -68,6 +69,7 @@ __all__ = [
     "LoggingCallback",
     "PhotoPredictions",
     "ScatterReport",
+    "Verification",
     "allow_plugin",
     "browse_run",
     "cached",
@@ -103,8 +105,10 @@ __all__ = [
     "resolve",
     "run",
     "run_suite",
+    "submit_run",
     "suite_commands",
     "sync_to_wandb",
+    "verify_submissions",
     "write_evidence",
     "write_report",
 ]

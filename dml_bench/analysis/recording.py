@@ -22,10 +22,12 @@ __all__ = ["record_run"]
 FEWEST_DRAWS = 8
 
 
-def record_run(results: Path, run: Run) -> Path:
-    """Write the record of a finished run, diagnostics included, and return the path of its JSON.
-    Raises OtherRecord where the record there is of other images."""
-    return write_record(results, run, diagnostics_of(run))
+def record_run(results: Path, run: Run, *, submitted_by: str = "", revision: str = "") -> Path:
+    """Write the record of a finished run, diagnostics included, and return the path of its JSON; as
+    `write_record`. Raises OtherRecord where the record there is of other images."""
+    return write_record(
+        results, run, diagnostics_of(run), submitted_by=submitted_by, revision=revision
+    )
 
 
 def diagnostics_of(run: Run) -> dict[str, Any]:

@@ -5,9 +5,8 @@ table, a comparison or a report is made of, in about ten kilobytes that a reposi
 """
 
 import hashlib
-import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,22 +15,35 @@ import numpy as np
 from dml_bench.config import Experiment, as_table
 from dml_bench.data.datasets import Dataset
 from dml_bench.data.identity import differing_data
+from dml_bench.data.images import box_of
 from dml_bench.data.split import split_of
 from dml_bench.evaluation.metrics import map_at_r, r_precision, vote
 from dml_bench.evaluation.search import Neighbours
-from dml_bench.evaluation.statistics import estimate
 from dml_bench.protocols import phases_of, protocol_of
 from dml_bench.runs import layout, record_format
 from dml_bench.runs.folder import completed, decisive, differing
-from dml_bench.runs.metrics import metrics_of
+from dml_bench.runs.record_description import description_of
 from dml_bench.runs.run import RecordedRun, Run, read_record
 from dml_bench.runs.schema import Session, Summary
 from dml_bench.system.code_digest import code_digest
 from dml_bench.system.provenance import describe
 
-__all__ = ["OtherRecord", "find_record", "is_recorded", "record_path", "write_record"]
+__all__ = [
+    "IMAGE_SETS",
+    "VOTERS",
+    "OtherRecord",
+    "find_record",
+    "is_recorded",
+    "record_path",
+    "rewrite_description",
+    "short_digests",
+    "write_record",
+]
 
 VOTERS = 10
+"""How many neighbours elect the class that a record keeps."""
+IMAGE_SETS = ("query_images", "gallery_images")
+"""The arrays of short digests."""
 FINE_STEPS, COARSE_STEPS = 63, 7
 """The last step of a similarity: of a run with one hold-out, and of one with several, whose record
 would be too large."""
@@ -64,14 +76,28 @@ def record_path(results: Path, experiment: Experiment, dataset: str) -> Path:
     )
 
 
-def write_record(results: Path, run: Run, diagnostics: Mapping[str, Any] | None = None) -> Path:
+def write_record(
+    results: Path,
+    run: Run,
+    diagnostics: Mapping[str, Any] | None = None,
+    *,
+    submitted_by: str = "",
+    revision: str = "",
+) -> Path:
     """Write the record of a finished run, and return the path of its JSON. The record of an earlier
-    run in its place is replaced; the same run gives the same bytes. `diagnostics` are values of
-    JSON that can't be measured of the answers (`analysis.recording`).
+    run in its place is replaced; the same run gives the same bytes.
+
+    Args:
+        diagnostics: values of JSON that can't be measured of the answers (`analysis.recording`).
+        submitted_by: who hands it in. The record then also holds short digests of the queries and
+            of the gallery, by which an image in both is seen.
+        revision: of the data, where it is not the usual one: its records have a folder of their
+            own.
 
     Raises OtherRecord where the record there is of other images.
     """
-    path = record_path(results, run.experiment, run.dataset_name)
+    name = f"{run.dataset_name}_{revision}" if revision else run.dataset_name
+    path = record_path(results, run.experiment, name)
     if path.exists():
         before = record_format.read_description(path)["dataset"]["fingerprint"]
         if before != run.dataset_fingerprint:
@@ -80,9 +106,11 @@ def write_record(results: Path, run: Run, diagnostics: Mapping[str, Any] | None 
                 f" {run.dataset_fingerprint[:12]}): choose another folder with --results DIR"
             )
     content = content_of(run, diagnostics or {})
+    if submitted_by:
+        content.arrays.update(image_sets(run))
     summary: Summary = content.facts["summary"]
     recorded = RecordedRun(path, run.experiment, summary, content=content, description={})
-    record_format.write_content(path, description_of(run, recorded), content)
+    record_format.write_content(path, description_of(run, recorded, submitted_by), content)
     return path
 
 
@@ -97,54 +125,13 @@ def is_recorded(results: Path, run: Run) -> bool:
     return of_record == (run.dataset_fingerprint, started)
 
 
-def description_of(run: Run, recorded: RecordedRun) -> dict[str, Any]:
-    """What the JSON says. Its numbers are measured of the recorded answers."""
-    session: dict[str, Any] = dict(run.last_session("started_at", "packages"))
-    session.pop("command", None)
-    numbers = {}
-    for metric in metrics_of(run.experiment).values():
-        numbers[metric.name] = estimate([metric.scores(recorded)], average=metric.average)
-    summary = recorded.summary
-    return {
-        "experiment": run.experiment.name,
-        "protocol": run.experiment.protocol,
-        "profile": run.experiment.profile,
-        "seed": run.seed,
-        "configuration_sha256": configuration_digest(run.experiment),
-        "code_sha256": code_of_run(run),
-        "dataset": {
-            key: summary["dataset"][key]
-            for key in ("name", "fingerprint", "num_images", "num_classes")
-        },
-        "split": {"kind": run.experiment.data.split, **summary["split"]},
-        "unseen": protocol_of(run.experiment).describe_unseen(run.experiment),
-        "session": session,
-        "numbers": record_format.rounded(numbers),
-        "cost": record_format.rounded(cost_of(run), 4),
-    }
-
-
-def code_of_run(run: Run) -> str | None:
-    """The digest of the code that made a run; None where it is not known, or was not the same in
-    all sessions."""
-    codes = {session.get("code") for session in run.environment["sessions"]}
-    return codes.pop() if len(codes) == 1 else None
-
-
-def cost_of(run: Run) -> dict[str, Any]:
-    """What the run took, over all phases; each phase's cost is in the summary."""
-    phases = run.costs.values()
-    return {
-        "total_seconds": run.summary["cost"]["total_seconds"],
-        "train_seconds": sum(phase["train_seconds"] for phase in phases),
-        "peak_memory_bytes": max(phase.get("peak_memory_bytes", 0) for phase in phases),
-    }
-
-
-def configuration_digest(experiment: Experiment) -> str:
-    """SHA-256 of what decides an experiment's numbers."""
-    table = decisive(as_table(experiment))
-    return hashlib.sha256(json.dumps(table, sort_keys=True).encode()).hexdigest()
+def rewrite_description(path: Path, submitted_by: str | None = None) -> None:
+    """Write the JSON of a record anew from its answers, as this version does: what an earlier one
+    left out is added. None keeps who handed it in."""
+    recorded = read_record(path)
+    name = recorded.description.get("submitted_by", "") if submitted_by is None else submitted_by
+    description = description_of(recorded, recorded, name)
+    record_format.write_description(path, description, recorded.description["answers_sha256"])
 
 
 def content_of(run: Run, diagnostics: Mapping[str, Any]) -> record_format.Content:
@@ -181,6 +168,28 @@ def content_of(run: Run, diagnostics: Mapping[str, Any]) -> record_format.Conten
     if run.coarse_classes:
         facts["coarse_classes"] = list(run.coarse_classes.values())
     return record_format.Content(facts, arrays)
+
+
+def image_sets(run: Run) -> dict[str, np.ndarray]:
+    """Short digests of the queries and of the gallery; nothing where a run kept no digests, or
+    looks each query up among the others."""
+    if run.neighbours[run.protocol.main_phase].leaves_one_out or not run.split[0].sha256:
+        return {}
+    parts: dict[str, list[str]] = {}
+    for image in run.split:
+        text = f"{image.sha256} {box_of(image.path) or ''}"  # parts of a photo are other images
+        parts.setdefault(image.part, []).append(text)
+    own_gallery = "gallery_images" in run.summary["split"]
+    gallery = parts.get("gallery" if own_gallery else "train", [])
+    sets = zip(IMAGE_SETS, (parts.get("test", []), gallery), strict=True)
+    return {name: short_digests(texts) for name, texts in sets}
+
+
+def short_digests(texts: Sequence[str]) -> np.ndarray:
+    """(images) ascending 32 bits of each: of two sets of 5,000 images, one pair in 170 such sets
+    is alike by chance."""
+    digests = [hashlib.sha256(text.encode()).digest()[:4] for text in texts]
+    return np.sort(np.frombuffer(b"".join(digests), "<u4"))
 
 
 def answers_of(

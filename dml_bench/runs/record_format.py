@@ -16,6 +16,7 @@ class id. Similarities have some steps between the lowest and the highest of the
 import hashlib
 import json
 import lzma
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,12 +24,23 @@ from typing import Any
 
 import numpy as np
 
-from dml_bench.system.files import Damaged, Shape, read_json, write_atomically, write_json
+from dml_bench.system.files import (
+    UNSEALED,
+    Damaged,
+    Shape,
+    json_text,
+    read_json,
+    write_atomically,
+    write_sealed,
+)
 
 __all__ = [
     "ANSWERS_SUFFIX",
     "DESCRIPTION",
+    "LARGEST_ANSWERS",
+    "VERSION",
     "Content",
+    "canonical_text",
     "decoded_classes",
     "decoded_fractions",
     "decoded_similarities",
@@ -40,9 +52,14 @@ __all__ = [
     "read_description",
     "rounded",
     "write_content",
+    "write_description",
 ]
 
-VERSION = 1
+VERSION = 2
+"""The earlier one lacks the configuration, intervals, single classes and digests of weights."""
+READABLE = (1, VERSION)
+LARGEST_ANSWERS = 2**26
+"""Bytes that the second file may unpack to: it may come from anybody."""
 ANSWERS_SUFFIX = ".safetensors.xz"
 UNDEFINED_FRACTION = 255
 DESCRIPTION: Shape = {
@@ -57,6 +74,10 @@ DESCRIPTION: Shape = {
 """What the JSON has at least."""
 XZ = [{"id": lzma.FILTER_LZMA2, "preset": 9 | lzma.PRESET_EXTREME, "lc": 0, "lp": 0, "pb": 0}]
 REMEDY = "restore it, or record the run again with `dml-bench record RUN`"
+LIST_OF_NUMBERS = re.compile(
+    r"\[\n\s*((?:-?[\d.eE+-]+|null)(?:,\n\s*(?:-?[\d.eE+-]+|null))*)\n\s*\]"
+)
+"""As `json_text` writes it, a number a line. Texts hold no line ends."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,8 +103,25 @@ def write_content(path: Path, description: Mapping[str, Any], content: Content) 
     answers = packed(content)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(answers_file(path), lambda file: file.write(answers))
-    digest = hashlib.sha256(answers).hexdigest()
-    write_json(path, {"record_version": VERSION, **description, "answers_sha256": digest})
+    write_description(path, description, hashlib.sha256(answers).hexdigest())
+
+
+def write_description(path: Path, description: Mapping[str, Any], answers_sha256: str) -> None:
+    """Write the JSON anew, beside answers of this digest."""
+    text = canonical_text(
+        {"record_version": VERSION, **description, "answers_sha256": answers_sha256}
+    )
+    write_sealed(path, lambda file: file.write(text.encode()))
+
+
+def canonical_text(description: Mapping[str, Any]) -> str:
+    """The JSON before it is sealed: the only way to write it, with a list of numbers in a line."""
+
+    def in_a_line(numbers: re.Match[str]) -> str:
+        return f"[{', '.join(numbers[1].replace(',', ' ').split())}]"
+
+    text = json_text({"digest": UNSEALED, **description})
+    return LIST_OF_NUMBERS.sub(in_a_line, text) + "\n"
 
 
 def packed(content: Content) -> bytes:
@@ -105,7 +143,7 @@ def read_description(path: Path) -> dict[str, Any]:
     except OSError as problem:
         raise ValueError(f"{path} can't be read: {problem.strerror}; {REMEDY}") from None
     version = description["record_version"]
-    if version != VERSION:
+    if version not in READABLE:
         raise ValueError(f"{path}: record_version must be {VERSION}, got {version}; {REMEDY}")
     return description
 
@@ -122,7 +160,9 @@ def read_content(path: Path, description: Mapping[str, Any]) -> Content:
         raise ValueError(f"{answers} can't be read: {problem.strerror}; {REMEDY}") from None
     if hashlib.sha256(data).hexdigest() != description["answers_sha256"]:
         raise ValueError(f"{answers} was changed after it was written; {REMEDY}")
-    plain = lzma.decompress(data)
+    plain = lzma.LZMADecompressor().decompress(data, LARGEST_ANSWERS)
+    if len(plain) >= LARGEST_ANSWERS:
+        raise ValueError(f"{answers} must hold under {LARGEST_ANSWERS:,} bytes; {REMEDY}")
     length = int.from_bytes(plain[:8], "little")
     header = json.loads(plain[8 : 8 + length])
     return Content(json.loads(header["__metadata__"]["run"]), load(plain))

@@ -170,8 +170,8 @@ def test_a_table_of_records_is_that_of_their_runs(tmp_path):
 def test_a_record_of_another_version_is_refused(tmp_path):
     path = write_record(tmp_path / "results", finish(tmp_path / "runs", experiment(), RIGHT))
     description = record_format.read_description(path)
-    write_json(path, {**description, "record_version": 2})
-    with pytest.raises(ValueError, match="record_version must be 1, got 2"):
+    write_json(path, {**description, "record_version": 3})
+    with pytest.raises(ValueError, match="record_version must be 2, got 3"):
         read_folder(path)
 
 

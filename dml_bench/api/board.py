@@ -1,0 +1,120 @@
+"""Public functions of the scoreboard: hand a run in, check what was handed in, and rank it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dml_bench.api.arguments import PathLike, callback_or_log, optional_path, run_of
+from dml_bench.report.printed import Printed
+from dml_bench.system.cache_folder import cache_folder
+from dml_bench.system.callbacks import Callback
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from dml_bench.board.verify import Verified
+    from dml_bench.runs.run import Run
+
+__all__ = ["Verification", "submit_run", "verify_submissions"]
+
+
+@dataclass(frozen=True, repr=False)
+class Verification(Printed):
+    """What is wrong with submissions. Printed, it is what `dml-bench verify` shows.
+
+    >>> path = db.submit_run("runs/EPSHN_cosine_resnet18_sgd_aug/cub/seed-42", by="me")
+    >>> db.verify_submissions(path).is_sound
+    True
+    """
+
+    submissions: "tuple[Verified, ...]"
+
+    @property
+    def is_sound(self) -> bool:
+        """Whether none of them is refused."""
+        return not any(verified.is_refused for verified in self.submissions)
+
+    def show(self, console: "Console") -> None:
+        """Print a line for each finding, and the counts."""
+        for verified in self.submissions:
+            for line in verified.lines():
+                console.print(f"{verified.path}: {line}", soft_wrap=True)
+        refused = sum(verified.is_refused for verified in self.submissions)
+        review = sum(verified.is_for_review for verified in self.submissions)
+        console.print(
+            f"{len(self.submissions):,} checked: {refused:,} refused, {review:,} for review"
+        )
+
+
+def submit_run(
+    run: "Run | str | Path",
+    results: PathLike = "results",
+    *,
+    by: str = "",
+    revision: str = "",
+    callback: Callback | None = None,
+) -> Path:
+    """Write a finished run as a submission: one JSON of at most 50 kB, with its answers beside it.
+
+    `run` is a run, its folder, or a record, whose JSON is then written anew. `results` is the
+    folder of the submissions, `by` the name that answers for this one. `revision` is a name for
+    images that are not the published ones. Of what a person has to look at, `callback` is warned.
+
+    Raises ValueError where `verify_submissions` would refuse it; nothing is written then.
+    Source: docs/contribute-results.md.
+
+    >>> run = "runs/EPSHN_cosine_resnet18_sgd_aug/cub/seed-42"
+    >>> db.submit_run(run, "handed_in", by="me").name
+    'seed-42.json'
+    """
+    from dml_bench.board.submit import submit
+    from dml_bench.board.verify import VerifyRequest
+
+    request = VerifyRequest(cache_dir=cache_folder(None))
+    verified = submit(run_of(run), Path(results), by, revision, request)
+    heard = callback_or_log(callback)
+    for line in verified.lines():
+        heard.warn(f"{verified.path}: {line}")
+    return verified.path
+
+
+def verify_submissions(
+    paths: PathLike | Sequence[PathLike] = "results",
+    *,
+    data_dir: PathLike | None = None,
+    draw: bool = False,
+    rerun: bool = False,
+    device: str = "auto",
+    cache_dir: PathLike | None = None,
+    callback: Callback | None = None,
+) -> Verification:
+    """Recompute all that submissions say from their answers to each query, and name what does not
+    add up. Nothing that a submission names is imported.
+
+    `paths` are files that `submit_run` wrote, or folders of them. With `data_dir`, the folder of
+    their images, labels, split and hold-outs are drawn anew too; `draw` does so where the images
+    are drawn. `rerun` trains again and compares the answers.
+
+    Raises ValueError where there is no submission.
+    Source: docs/contribute-results.md.
+
+    >>> path = db.submit_run("runs/EPSHN_cosine_resnet18_sgd_aug/cub/seed-42", by="me")
+    >>> _ = path.write_text(path.read_text().replace('"seed": 42', '"seed": 43'))
+    >>> print(db.verify_submissions(path))
+    results/...: refused: damaged: ... was changed after it was written; ...
+    1 checked: 1 refused, 0 for review
+    """
+    from dml_bench.board.verify import VerifyRequest, submissions_below, verify
+
+    request = VerifyRequest(
+        data_dir=optional_path(data_dir),
+        draws=draw,
+        rerun=rerun,
+        device=device,
+        cache_dir=cache_folder(cache_dir),
+        callback=callback_or_log(callback),
+    )
+    several = [paths] if isinstance(paths, str | Path) else paths
+    files = submissions_below([Path(path) for path in several])
+    return Verification(tuple(verify(file, request) for file in files))

@@ -1,0 +1,88 @@
+"""A submission beside the images that it says it is of."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+
+from dml_bench.board.submission import Finding, Submission
+from dml_bench.data.datasets import Dataset, open_dataset
+from dml_bench.data.identity import DataFacts, differing_data
+from dml_bench.data.split import Split, split_of
+from dml_bench.protocols import phases_of
+from dml_bench.runs.record import short_digests
+from dml_bench.system.callbacks import Callback
+
+__all__ = ["check_images", "needs_folder"]
+
+
+def needs_folder(submission: Submission) -> bool:
+    """Whether its images are in a folder, and aren't drawn."""
+    from dml_bench.registry import datasets
+
+    component = submission.run.experiment.data.dataset
+    return bool(datasets.of(component).facts["needs_data_dir"])
+
+
+def check_images(
+    submission: Submission, data_dir: Path | None, cache_dir: Path, callback: Callback
+) -> Iterator[Finding]:
+    """Labels, split, gallery and hold-outs are drawn anew from the images, by the configuration."""
+    experiment = submission.run.experiment
+    kinds = {record.kind for record in experiment.plugins.components} if experiment.plugins else ()
+    if "dataset" in kinds:
+        yield Finding("unchecked", "images", "its data set is a plug-in, which is never imported")
+        return
+    dataset = open_dataset(experiment.data.dataset, data_dir, cache_dir, callback.progress)
+    summary = submission.run.summary
+    if other := differing_data(cast(DataFacts, summary), experiment, dataset):
+        yield Finding("refused", "data revision", f"it is of {other}")
+        return
+    if left_out := set(summary["dataset"].get("left_out", ())):
+        dataset = dataset.without(
+            {image for image, path in enumerate(dataset.paths) if path in left_out}
+        )
+    split = split_of(experiment, dataset)
+    if split.fingerprint != submission.record.split.fingerprint:
+        yield Finding("refused", "split facts", "its seed divides these images otherwise")
+        return
+    yield from labels_agree(submission, dataset, split)
+    yield from holdouts_agree(submission, dataset, split)
+
+
+def labels_agree(submission: Submission, dataset: Dataset, split: Split) -> Iterator[Finding]:
+    """Queries and gallery have the classes that the images have."""
+    arrays = submission.run.content.arrays
+    labels = dataset.labels[split.test]
+    if not np.array_equal(arrays["query_labels"], labels):
+        yield Finding("refused", "query set", "the images of its queries have other classes")
+    counts = np.bincount(dataset.labels[split.gallery], minlength=len(arrays["gallery_counts"]))
+    if not np.array_equal(arrays["gallery_counts"], counts):
+        yield Finding(
+            "refused", "query in the gallery", "its gallery is not that of the split of its seed"
+        )
+    images = (("query_images", split.test), ("gallery_images", split.gallery))
+    for name, chosen in images:
+        stated = arrays.get(name)
+        if stated is None:
+            continue
+        digests = short_digests([dataset.image_digests[image] for image in chosen.tolist()])
+        if not np.array_equal(stated, digests):
+            yield Finding("refused", "query set", f"its {name.replace('_', ' ')} are other files")
+
+
+def holdouts_agree(submission: Submission, dataset: Dataset, split: Split) -> Iterator[Finding]:
+    """The classes that were held out are those that the rule draws."""
+    run = submission.run
+    if not run.protocol.has_drop:
+        return
+    stated = run.protocol.held_out(run.summary)
+    for phase in phases_of(run.experiment, dataset, split):
+        if not phase.held_out_classes:
+            continue
+        names = {dataset.class_names[label] for label in phase.held_out_classes}
+        if set(stated.get(phase.name, ())) != names:
+            yield Finding(
+                "refused", "hold-outs", f"phase {phase.name} held out other classes than its rule"
+            )

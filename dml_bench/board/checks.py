@@ -1,0 +1,344 @@
+"""Whether a submission adds up: what its answers give beside what it says, and what no honest run
+can give.
+
+Each check takes a `Submission` and yields what it finds. Those of `FIRST` come before any number is
+measured: later checks rely on them.
+"""
+
+import math
+import re
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+from dml_bench.board.submission import Finding, Submission
+from dml_bench.data.publications import PUBLICATIONS
+from dml_bench.evaluation.metrics import macro, precision_at_1
+from dml_bench.runs import record_format
+from dml_bench.runs.record import IMAGE_SETS, VOTERS, record_path
+from dml_bench.runs.record_description import description_of
+
+__all__ = ["CHECKS", "FIRST", "TOLERANCE", "Check"]
+
+Check = Callable[[Submission], Iterator[Finding]]
+TOLERANCE = 5e-10
+"""What two machines may differ by in the same mean."""
+TOLERATED_COPIES = 0.01
+"""Published data sets hold some photos twice. From this share of the queries on it is a leak."""
+ITSELF = 0.99999
+"""The similarity from which an image is taken for the query itself."""
+NEVER = 1e-9
+"""What has a smaller probability did not happen by chance."""
+NAMES = {
+    "numbers": "metric",
+    "intervals": "interval",
+    "classes": "single classes",
+    "dataset": "data facts",
+    "split": "split facts",
+    "held_out": "hold-outs",
+    "nearest_sha256": "answers",
+    "queries_sha256": "query set",
+}
+"""What a key of the record is called in a refusal; others by themselves."""
+
+
+def refused(name: str, text: str) -> Finding:
+    return Finding("refused", name, text)
+
+
+# Before anything is measured
+
+
+def answers_fit(submission: Submission) -> Iterator[Finding]:
+    """One answer for each query in each phase, each a class that is in the gallery."""
+    arrays, facts = submission.run.content.arrays, submission.facts
+    if not {"query_labels", "gallery_counts"} <= arrays.keys() or not facts["similarities"]:
+        yield refused("answers", "they must have query_labels, gallery_counts and a phase")
+        return
+    labels, counts = arrays["query_labels"].astype(np.int64), arrays["gallery_counts"]
+    if labels.ndim != 1 or counts.ndim != 1 or not len(labels) or labels.max() >= len(counts):
+        yield refused("answers", "each query must be of a class of the gallery's list")
+        return
+    if len(np.unique(labels)) != len(set(facts["class_names"])):
+        yield refused(
+            "class count",
+            f"queries are of {len(np.unique(labels))} classes, and"
+            f" {len(set(facts['class_names']))} classes have a name",
+        )
+    phases = facts["similarities"]
+    for phase, ends in phases.items():
+        for name in ("nearest", "elected", "similarity"):
+            answers = arrays.get(f"{phase}.{name}")
+            if answers is None or answers.shape != labels.shape:
+                have = "none" if answers is None else f"{len(answers):,}"
+                yield refused(
+                    "query set",
+                    f"phase {phase} must answer the same {len(labels):,} queries as the others"
+                    f" ({name}), got {have}",
+                )
+                return
+        if not (len(ends) == 2 and -1.0001 <= ends[0] <= ends[1] <= 1.0001):
+            yield refused("answers", f"similarities of phase {phase} must lie between -1 and 1")
+        nearest = record_format.decoded_classes(arrays[f"{phase}.nearest"], labels)
+        elected = record_format.decoded_classes(arrays[f"{phase}.elected"], nearest)
+        for classes in (nearest, elected):
+            if classes.min() < 0 or classes.max() >= len(counts) or not counts[classes].all():
+                yield refused("answers", f"phase {phase} answers a class without gallery images")
+                return
+
+
+FIRST: tuple[Check, ...] = (answers_fit,)
+
+
+# What it says beside what its answers give
+
+
+def says_what_its_answers_give(submission: Submission) -> Iterator[Finding]:
+    """Every key of the JSON that can be measured of the answers, or is written in both files."""
+    run = submission.run
+    description = run.description
+    measured = description_of(run, run, description["submitted_by"])
+    for key, value in measured.items():
+        if key in ("session", "weights", "code_sha256"):
+            continue  # nothing else says them
+        for place, stated, expected in differences(description.get(key), value, ""):
+            name = NAMES.get(key, key.replace("_", " "))
+            where = place.removeprefix(".") or key
+            yield refused(name, f"{where} is {stated}, the answers give {expected}")
+
+
+def differences(stated: Any, expected: Any, place: str) -> Iterator[tuple[str, Any, Any]]:
+    """The places at which two values of JSON differ, with both."""
+    if isinstance(stated, dict) and isinstance(expected, dict):
+        for key in [*expected, *(key for key in stated if key not in expected)]:
+            yield from differences(stated.get(key), expected.get(key), f"{place}.{key}")
+    elif isinstance(stated, list | tuple) and isinstance(expected, list | tuple):
+        if len(stated) != len(expected):
+            yield place, stated, expected
+            return
+        for part, other in zip(stated, expected, strict=True):
+            yield from differences(part, other, place)
+    elif not equal(stated, expected):
+        yield place, stated, expected
+
+
+def equal(stated: Any, expected: Any) -> bool:
+    """Numbers within the tolerance; all else the same."""
+    numbers = (int, float)
+    if isinstance(stated, bool) or isinstance(expected, bool):
+        return stated is expected
+    if isinstance(stated, numbers) and isinstance(expected, numbers):
+        return math.isclose(stated, expected, rel_tol=1e-12, abs_tol=TOLERANCE)
+    return bool(stated == expected)
+
+
+def summary_agrees(submission: Submission) -> Iterator[Finding]:
+    """The summary that the run wrote at its end has the P@1 and the votes of the answers."""
+    run = submission.run
+    phases: dict[str, Any] = dict(run.summary.get("phases", {}))
+    if not phases:
+        phases = {run.protocol.main_phase: run.summary.get("retrieval", {})}
+    for phase, neighbours in run.neighbours.items():
+        labels, right = neighbours.query_labels, precision_at_1(neighbours)
+        votes = float((run.elected(phase) == labels).mean())
+        stated = phases.get(phase, {})
+        measured = {
+            "precision_at_1_macro": macro(right, labels),
+            "precision_at_1_micro": float(right.mean()),
+            "recall_at_1": float(right.mean()),
+        }
+        for name, value in measured.items():
+            if name in stated and not equal(stated[name], value):
+                yield refused("summary", f"{phase} {name} is {stated[name]} in it, not {value}")
+        voted = stated.get("knn_vote_accuracy", {}).get(str(VOTERS))
+        if voted is not None and not equal(voted, votes):
+            yield refused("summary", f"{phase} vote of {VOTERS} is {voted} in it, not {votes}")
+
+
+# What no honest run can give
+
+
+def counts_are_possible(submission: Submission) -> Iterator[Finding]:
+    """Queries, gallery and classes are as many as the split and the data set have."""
+    record, run = submission.record, submission.run
+    counts = run.content.arrays["gallery_counts"].astype(np.int64)
+    labels = run.content.arrays["query_labels"]
+    split, protocol = record.split, run.protocol
+    if len(labels) != split.test_images:
+        yield refused(
+            "query set",
+            f"the split has {split.test_images:,} queries, {len(labels):,} are answered",
+        )
+    in_gallery = int((counts > 0).sum())
+    if protocol.has_drop and in_gallery != record.dataset.num_classes:
+        yield refused(
+            "class count",
+            f"the data set has {record.dataset.num_classes} classes, the gallery {in_gallery}",
+        )
+    if len(np.unique(labels)) > record.dataset.num_classes:
+        yield refused(
+            "class count",
+            f"the data set has {record.dataset.num_classes} classes, the queries"
+            f" {len(np.unique(labels))}",
+        )
+    rule = re.match(r"(?:last|random):(\d+)", record.unseen)
+    for phase, held_out in record.held_out.items():
+        if protocol.takes_unseen and rule and held_out != int(rule[1]):
+            yield refused(
+                "class count", f"phase {phase} must hold out {rule[1]} classes, got {held_out}"
+            )
+
+
+def gallery_has_no_query(submission: Submission) -> Iterator[Finding]:
+    """No query is looked up among images that hold itself."""
+    record, run = submission.record, submission.run
+    num_queries = len(run.content.arrays["query_labels"])
+    num_gallery = int(run.content.arrays["gallery_counts"].astype(np.int64).sum())
+    split, one_out = record.split, bool(submission.facts["leaves_one_out"])
+    allowed = split.gallery_images or (split.test_images if one_out else split.train_images)
+    if num_gallery != allowed:
+        yield refused(
+            "query in the gallery",
+            f"the gallery of this split has {allowed:,} images, {num_gallery:,} were searched:"
+            " search no image but those",
+        )
+    if one_out and (run.protocol.has_drop or split.gallery_images):
+        yield refused(
+            "query in the gallery",
+            f"protocol {record.protocol} never looks a query up among the queries",
+        )
+    if not one_out and num_queries + num_gallery > record.dataset.num_images:
+        yield refused(
+            "query in the gallery",
+            f"{num_queries:,} queries and {num_gallery:,} gallery images are more than the"
+            f" {record.dataset.num_images:,} images of the data set",
+        )
+    yield from copies(submission, num_queries)
+
+
+def copies(submission: Submission, num_queries: int) -> Iterator[Finding]:
+    """Queries that are also in the gallery, by their content."""
+    arrays, counted = submission.run.content.arrays, submission.record.copies_in_gallery
+    sets = [arrays.get(name) for name in IMAGE_SETS]
+    shared = 0 if counted is None else counted
+    queries, gallery = sets
+    if queries is not None and gallery is not None:
+        num_gallery = int(arrays["gallery_counts"].astype(np.int64).sum())
+        if (len(queries), len(gallery)) != (num_queries, num_gallery):
+            yield refused(
+                "query set",
+                f"digests of {len(queries):,} queries and {len(gallery):,} gallery images are"
+                f" there, {num_queries:,} and {num_gallery:,} were used",
+            )
+        shared = max(shared, int(np.isin(queries, gallery).sum()))
+    elif counted is None:
+        yield Finding("unchecked", "query in the gallery", "by content: it takes --data DIR")
+    if shared > TOLERATED_COPIES * num_queries:
+        yield refused(
+            "query in the gallery",
+            f"{shared:,} of {num_queries:,} queries are the same image as one of the gallery",
+        )
+    elif shared:
+        yield Finding(
+            "review",
+            "copies",
+            f"{shared:,} of {num_queries:,} queries are the same image as one of the gallery",
+        )
+
+
+def answers_are_no_accident(submission: Submission) -> Iterator[Finding]:
+    """Scores that come of the query lying in its own gallery: nearly all right, as it finds itself,
+    or nearly all wrong, as itself doesn't count as right."""
+    run = submission.run
+    counts = run.content.arrays["gallery_counts"].astype(np.int64)
+    for phase, neighbours in run.neighbours.items():
+        labels = neighbours.query_labels
+        chance = float((counts[labels] / counts.sum()).mean())
+        right = int(precision_at_1(neighbours).sum())
+        lowest = float(submission.facts["similarities"][phase][0])
+        if lowest >= ITSELF and right > 3 * chance * len(labels):
+            yield refused(
+                "query in the gallery",
+                f"in phase {phase} the nearest image of every query is as good as itself"
+                f" (similarity {lowest:.6f})",
+            )
+        if probability_of_at_most(right, len(labels), chance) < NEVER:
+            yield refused(
+                "below chance",
+                f"phase {phase} has {right} of {len(labels):,} right, fewer than a random gallery"
+                " image has: was the query itself the nearest, and counted as wrong?",
+            )
+
+
+def probability_of_at_most(right: int, queries: int, chance: float) -> float:
+    """By the binomial distribution."""
+    from scipy.special import bdtr
+
+    return float(bdtr(right, queries, chance))
+
+
+def holdouts_are_possible(submission: Submission) -> Iterator[Finding]:
+    """Every class that is held out has a name and is held out once of a phase."""
+    names = set(submission.facts["class_names"])
+    for phase, held_out in submission.run.protocol.held_out(submission.run.summary).items():
+        if len(set(held_out)) != len(held_out) or not set(held_out) <= names:
+            yield refused("hold-outs", f"phase {phase} holds out a class twice, or an unknown one")
+        if phase not in submission.run.neighbours:
+            yield refused("hold-outs", f"phase {phase} has hold-outs and no answers")
+
+
+# Where it stands
+
+
+def stands_in_its_table(submission: Submission) -> Iterator[Finding]:
+    """Its folder says data set, split, hold-outs, experiment and seed."""
+    path, name = submission.path.absolute(), submission.record.dataset.name
+    if len(path.parents) < 5:
+        yield refused("place", f"put it in a folder of results: results/{name}/...")
+        return
+    folder = path.parents[2].name
+    wanted = record_path(path.parents[3], submission.run.experiment, folder)
+    if wanted != path:
+        yield refused(
+            "place",
+            f"its table is {wanted.relative_to(path.parents[3])} by protocol, split, hold-outs and"
+            " seed: move it there, with its answers",
+        )
+    if folder != name and not folder.startswith(f"{name}_"):
+        yield refused(
+            "place", f"it is of {name}: its folder must be {name}, or {name}_REVISION, not {folder}"
+        )
+
+
+def is_of_the_published_images(submission: Submission) -> Iterator[Finding]:
+    """A data set of which a publication is known has its fingerprint, or a folder of its own."""
+    dataset = submission.record.dataset
+    publication = PUBLICATIONS.get(dataset.name)
+    if publication is None or not publication.fingerprint:
+        return
+    folder = submission.path.absolute().parent.parent.parent.name
+    published = publication.fingerprint
+    if folder == dataset.name and dataset.fingerprint != published:
+        yield refused(
+            "data revision",
+            f"it is of another revision of {dataset.name} ({dataset.fingerprint[:12]}, published:"
+            f" {published[:12]}): run it on that, or submit it with --revision NAME",
+        )
+    if folder != dataset.name and dataset.fingerprint == published:
+        yield refused(
+            "data revision",
+            f"it is of the published images, which have the folder {dataset.name}, not {folder}",
+        )
+
+
+CHECKS: tuple[Check, ...] = (
+    says_what_its_answers_give,
+    summary_agrees,
+    counts_are_possible,
+    gallery_has_no_query,
+    answers_are_no_accident,
+    holdouts_are_possible,
+    stands_in_its_table,
+    is_of_the_published_images,
+)

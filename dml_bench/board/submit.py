@@ -1,0 +1,50 @@
+"""`dml-bench submit`: a finished run becomes a file of a pull request, if it adds up."""
+
+import shutil
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from dml_bench.analysis.recording import record_run
+from dml_bench.board.verify import Verified, VerifyRequest, verify
+from dml_bench.runs import record_format
+from dml_bench.runs.record import OtherRecord, rewrite_description
+from dml_bench.runs.run import RecordedRun, Run
+
+__all__ = ["submit"]
+
+
+def submit(run: Run, results: Path, by: str, revision: str, request: VerifyRequest) -> Verified:
+    """Write the submission of a run into `results`, and say what `verify` says of it. Of a record,
+    its JSON is written anew where it lies.
+
+    Raises ValueError, and writes nothing, where it would be refused.
+    """
+    if isinstance(run, RecordedRun):
+        rewrite_description(run.folder, by or None)
+        return verify(run.folder, request)
+    if not by:
+        raise ValueError("a submission needs a name that answers for it: give --by NAME")
+    with TemporaryDirectory() as folder:
+        draft = record_run(Path(folder), run, submitted_by=by, revision=revision)
+        verified = verify(draft, request)
+        if verified.is_refused:
+            reasons = "; ".join(line for line in verified.lines() if line.startswith("refused"))
+            raise ValueError(f"{run.folder} can't be submitted: {reasons}")
+        path = results / draft.relative_to(folder)
+        require_same_images(path, run)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        for suffix in (record_format.ANSWERS_SUFFIX, ".json"):
+            shutil.copyfile(draft.with_suffix(suffix), path.with_suffix(suffix))
+    return verify(path, request)
+
+
+def require_same_images(path: Path, run: Run) -> None:
+    """Raises OtherRecord where what lies there is of other images."""
+    if not path.exists():
+        return
+    before = record_format.read_description(path)["dataset"]["fingerprint"]
+    if before != run.dataset_fingerprint:
+        raise OtherRecord(
+            f"{path} is of other images (fingerprint {before[:12]}, the run's"
+            f" {run.dataset_fingerprint[:12]}): submit it with --revision NAME"
+        )

@@ -1,0 +1,97 @@
+"""What a submission has to have in common with the others of its table, and what it must not.
+
+Only their JSON is read: each of them is checked by itself elsewhere.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from functools import cache
+from pathlib import Path
+
+from dml_bench.board.submission import Finding
+from dml_bench.runs import record_format, record_schema
+from dml_bench.runs.record_schema import Record
+
+__all__ = ["beside_others"]
+
+Mate = tuple[Path, Record]
+
+
+def beside_others(path: Path, record: Record) -> Iterator[Finding]:
+    """What is wrong or odd of one submission beside those of its table."""
+    of_table = readable(path.absolute().parent.parent)
+    others = [mate for mate in of_table if mate[0] != path.absolute()]
+    same_seed = [mate for mate in others if mate[1].seed == record.seed]
+    yield from unlike_most(record, others, "protocol", "protocol", lambda mate: mate.protocol)
+    yield from unlike_most(record, others, "split kind", "split", lambda mate: mate.split.kind)
+    yield from unlike_most(
+        record, others, "data revision", "fingerprint", lambda mate: mate.dataset.fingerprint[:12]
+    )
+    yield from unlike_most(
+        record, same_seed, "query set", "queries", lambda mate: mate.queries_sha256[:12]
+    )
+    yield from unlike_most(
+        record, others, "class count", "classes", lambda mate: mate.dataset.num_classes
+    )
+    yield from unlike_most(
+        record, same_seed, "split facts", "split", lambda mate: mate.split.fingerprint[:12]
+    )
+    for other, mate in others:
+        if mate.nearest_sha256 == record.nearest_sha256:
+            yield same_answers(path, record, other, mate)
+
+
+def unlike_most(
+    record: Record,
+    others: Sequence[Mate],
+    name: str,
+    noun: str,
+    of: Callable[[Record], Hashable],
+) -> Iterator[Finding]:
+    """A refusal where most of the others have another value."""
+    values = Counter(of(mate) for _, mate in others)
+    values[of(record)] += 1
+    (usual, count), *_ = values.most_common(1)
+    if of(record) != usual and values[of(record)] < count:
+        yield Finding("refused", name, f"its {noun} is {of(record)}, that of its table is {usual}")
+
+
+def same_answers(path: Path, record: Record, other: Path, mate: Record) -> Finding:
+    """Two submissions that answer every query alike."""
+    name = f"{other.parent.name}/{other.name}"
+    if not record.trained and not mate.trained:
+        if (record.seed, str(path.absolute())) > (mate.seed, str(other)):
+            return Finding(
+                "refused",
+                "submitted once",
+                f"without training all seeds give the same answers, and {name} has them already",
+            )
+        return Finding("review", "submitted once", f"{name} has the same answers")
+    if record.submitted_by != mate.submitted_by:
+        people = " and ".join(repr(by) for by in (record.submitted_by, mate.submitted_by))
+        return Finding("review", "same answers", f"{name} has the same ones, by {people}")
+    if not record.weights or record.weights != mate.weights:
+        return Finding("review", "same answers", f"{name} has the same ones by other weights")
+    return Finding("review", "same answers", f"{name} is the same run")
+
+
+def readable(folder: Path) -> list[Mate]:
+    """The submissions of a table that can be read; what can't is refused by itself."""
+    mates = []
+    for path in sorted(folder.rglob("seed-*.json")):
+        stat = path.stat()
+        record = read_once(path, stat.st_mtime_ns, stat.st_size)
+        if record is not None:
+            mates.append((path, record))
+    return mates
+
+
+@cache
+def read_once(path: Path, modified: int, size: int) -> Record | None:
+    """None where it can't be read. A table of 40 files would else be read 40 times."""
+    if size > record_schema.LARGEST_BYTES:
+        return None
+    try:
+        return record_schema.read(record_format.read_description(path))
+    except ValueError:
+        return None

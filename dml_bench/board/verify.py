@@ -1,0 +1,131 @@
+"""`dml-bench verify`: what is wrong with submissions, by name."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from dml_bench.board import checks
+from dml_bench.board.against_images import check_images, needs_folder
+from dml_bench.board.rerun import run_again
+from dml_bench.board.submission import Finding, Refused, Submission, open_submission
+from dml_bench.board.table_mates import beside_others
+from dml_bench.system.callbacks import Callback
+
+__all__ = ["Verified", "VerifyRequest", "submissions_below", "verify"]
+
+SHOWN = 4
+"""Findings of a name that are shown; forged numbers come by the dozen."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class VerifyRequest:
+    """What a submission is checked against, besides its own answers and its table."""
+
+    data_dir: Path | None = None
+    """Where its images lie; None leaves them aside, unless `draws`."""
+    draws: bool = False
+    """Whether drawn images are drawn for it."""
+    rerun: bool = False
+    """Whether the run is made again."""
+    device: str = "auto"
+    cache_dir: Path
+    callback: Callback = field(default_factory=Callback)
+
+
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """What came of one submission."""
+
+    path: Path
+    findings: tuple[Finding, ...]
+
+    @property
+    def is_refused(self) -> bool:
+        """Whether it may not stand on the board."""
+        return any(finding.verdict == "refused" for finding in self.findings)
+
+    @property
+    def is_for_review(self) -> bool:
+        """Whether a person has to look before it may."""
+        return any(finding.verdict == "review" for finding in self.findings)
+
+    def of(self, verdict: str) -> list[Finding]:
+        """Its findings of a verdict."""
+        return [finding for finding in self.findings if finding.verdict == verdict]
+
+    def lines(self) -> list[str]:
+        """For people: a line for each finding, of one name a few."""
+        lines: list[str] = []
+        shown: dict[tuple[str, str], int] = {}
+        for finding in self.findings:
+            key = finding.verdict, finding.name
+            shown[key] = shown.get(key, 0) + 1
+            if shown[key] <= SHOWN:
+                lines.append(f"{finding.verdict}: {finding.name}: {finding.text}")
+        for (verdict, name), count in shown.items():
+            if count > SHOWN:
+                lines.append(f"{verdict}: {name}: {count - SHOWN} more like these")
+        return lines
+
+
+def submissions_below(paths: Sequence[Path]) -> list[Path]:
+    """The JSON of each submission that is named or lies in a named folder. Raises ValueError where
+    there is none."""
+    files = []
+    for path in paths:
+        below = sorted(path.rglob("seed-*.json")) if path.is_dir() else [path]
+        if not below or not below[0].exists():
+            what = "holds no submission" if path.is_dir() else "does not exist"
+            raise ValueError(
+                f"{path} {what}: name a file that `dml-bench submit` wrote, or a folder of them"
+            )
+        files += below
+    return list(dict.fromkeys(files))
+
+
+def verify(path: Path, request: VerifyRequest) -> Verified:
+    """Check one submission. Nothing that it names is imported."""
+    try:
+        submission = open_submission(path)
+        findings = [*first_findings(submission)]
+        if not findings:
+            findings = [*measured_findings(submission), *further_findings(submission, request)]
+    except Refused as refusal:
+        findings = [refusal.finding]
+    return Verified(path, tuple(findings))
+
+
+def first_findings(submission: Submission) -> Iterator[Finding]:
+    for check in checks.FIRST:
+        yield from contained(check, submission)
+
+
+def measured_findings(submission: Submission) -> Iterator[Finding]:
+    for check in checks.CHECKS:
+        yield from contained(check, submission)
+    yield from beside_others(submission.path, submission.record)
+
+
+def contained(check: checks.Check, submission: Submission) -> Iterator[Finding]:
+    """What a check yields. Values of a wrong kind, which only a forged file has, are a refusal
+    too."""
+    try:
+        yield from check(submission)
+    except (AssertionError, AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        text = f"they can't be measured ({type(error).__name__}: {error}): record the run again"
+        yield Finding("refused", "answers", text)
+
+
+def further_findings(submission: Submission, request: VerifyRequest) -> Iterator[Finding]:
+    """What takes more than the file."""
+    in_folder = needs_folder(submission)
+    if request.data_dir is not None or (request.draws and not in_folder):
+        yield from check_images(submission, request.data_dir, request.cache_dir, request.callback)
+    if request.rerun:
+        yield from run_again(
+            submission,
+            request.data_dir,
+            request.cache_dir,
+            request.device,
+            request.callback,
+        )

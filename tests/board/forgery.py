@@ -1,0 +1,44 @@
+"""Submissions as an accident, or a forger who knows the format, would write them: sealed, canonical
+and consistent in whatever the test doesn't spoil."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from dml_bench.config import load
+from dml_bench.runs import record_format
+from dml_bench.runs.record_description import description_of
+from dml_bench.runs.record_format import Content
+from dml_bench.runs.run import RecordedRun
+
+Description = dict[str, Any]
+
+
+def read(path: Path) -> tuple[Description, Content]:
+    """Both files of a record."""
+    description = record_format.read_description(path)
+    return description, record_format.read_content(path, description)
+
+
+def say_otherwise(path: Path, change: Callable[[Description], None]) -> None:
+    """The same answers beside another JSON, sealed as any."""
+    description, _ = read(path)
+    change(description)
+    answers = description.pop("answers_sha256")
+    del description["record_version"]
+    record_format.write_description(path, description, answers)
+
+
+def answer_otherwise(path: Path, change: Callable[[Content], None], **said: Any) -> None:
+    """Other answers, and a JSON whose every number is measured of them."""
+    before, content = read(path)
+    change(content)
+    run = RecordedRun(
+        path,
+        load(content.facts["experiment"]),
+        content.facts["summary"],
+        content=content,
+        description=before,
+    )
+    description = description_of(run, run, before["submitted_by"])
+    record_format.write_content(path, description | said, content)

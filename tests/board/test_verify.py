@@ -1,0 +1,564 @@
+"""A submission is refused by name where its answers don't give what it says, and where they can
+only come of an accident that happened to others: the query in its own gallery, mixed revisions."""
+
+import json
+import re
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from forgery import answer_otherwise, read, say_otherwise
+from tiny import dml_bench, refusal
+
+import dml_bench as db
+from dml_bench.board.rerun import differs
+from dml_bench.board.submission import Finding, open_submission
+from dml_bench.board.verify import VerifyRequest, verify
+from dml_bench.runs import record_format
+from dml_bench.runs.metrics import metrics_of
+from dml_bench.runs.run import read_folder, read_record
+
+RESULTS = Path(__file__).parents[2] / "results"
+EXPERIMENTS = sorted({path.parent for path in RESULTS.rglob("seed-*.json")})
+BIRDS = "demo/stratified-last-10/{}/seed-{}.json"
+EPSHN, ARCFACE = "EPSHN_cosine_resnet18_sgd_aug", "ArcFace_cosine_resnet18_sgd_aug"
+FROZEN = "grocery/given-random-20-x-4/frozen_efficientnet_lite0/seed-42.json"
+
+
+@pytest.fixture
+def submitted(tmp_path):
+    """`submitted(name)` is a copy of a record of the repository, at its place below `results`."""
+
+    def copy(name: str = BIRDS.format(EPSHN, 42), as_name: str = "") -> Path:
+        path = tmp_path / "results" / (as_name or name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        for suffix in (".json", record_format.ANSWERS_SUFFIX):
+            shutil.copyfile((RESULTS / name).with_suffix(suffix), path.with_suffix(suffix))
+        return path
+
+    return copy
+
+
+@pytest.fixture(scope="module")
+def of_trained(trained, tmp_path_factory) -> Path:
+    """A submission of a run of these tests, whose images are at hand; nobody may change it."""
+    results = tmp_path_factory.mktemp("submissions") / "results"
+    return db.submit_run(trained("train.epochs=1").folder, results, by="me")
+
+
+@pytest.fixture
+def copy_of_submission(of_trained, tmp_path) -> Path:
+    results = tmp_path / "handed_in"
+    shutil.copytree(of_trained.parents[3], results)
+    return results / of_trained.relative_to(of_trained.parents[3])
+
+
+def findings_of(path: Path, **request) -> tuple[Finding, ...]:
+    return verify(path, VerifyRequest(**({"cache_dir": path.parent} | request))).findings
+
+
+def refused_for(path: Path, **request) -> set[str]:
+    """The names under which it is refused."""
+    findings = findings_of(path, **request)
+    return {finding.name for finding in findings if finding.verdict == "refused"}
+
+
+def for_review(path: Path) -> dict[str, str]:
+    return {one.name: one.text for one in findings_of(path) if one.verdict == "review"}
+
+
+# The records of this repository
+
+
+@pytest.mark.parametrize("folder", EXPERIMENTS, ids=lambda folder: "/".join(folder.parts[-3:]))
+def test_every_record_of_the_repository_adds_up(folder):
+    for path in sorted(folder.glob("seed-*.json")):
+        refused = [one for one in findings_of(path) if one.verdict == "refused"]
+        assert refused == [], f"{path}: dml-bench submit {path}"
+
+
+# What a forger says
+
+
+@pytest.mark.parametrize("metric", ["cost_of_being_unseen", "precision_at_1_macro"])
+def test_a_metric_that_is_off_by_1e_9_is_refused(metric, submitted):
+    def flatter(description):
+        description["numbers"][metric] += 1e-9
+
+    path = submitted()
+    say_otherwise(path, flatter)
+    (finding,) = findings_of(path)
+    assert (finding.verdict, finding.name) == ("refused", "metric")
+    assert f"numbers.{metric} is" in f"numbers{finding.text}" or metric in finding.text
+
+
+def test_an_interval_that_the_method_does_not_give_is_refused(submitted):
+    path = submitted()
+    say_otherwise(path, lambda said: said["intervals"]["cost_of_being_unseen"].__setitem__(0, 0.0))
+    assert refused_for(path) == {"interval"}
+
+
+def test_single_classes_that_the_answers_do_not_give_are_refused(submitted):
+    def better(description):
+        row = next(iter(description["classes"]["rows"].values()))
+        row[1] += 1
+
+    path = submitted()
+    say_otherwise(path, better)
+    assert refused_for(path) == {"single classes"}
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "name"),
+    [
+        ("configuration_sha256", "0" * 64, "configuration sha256"),
+        ("queries_sha256", "0" * 64, "query set"),
+        ("nearest_sha256", "0" * 64, "answers"),
+        ("copies_in_gallery", 7, "copies in gallery"),
+        ("trained", False, "trained"),
+        ("unseen", "last:9", "unseen"),
+        ("profile", "", "profile"),
+    ],
+)
+def test_a_fact_that_the_answers_contradict_is_refused_by_its_name(key, value, name, submitted):
+    path = submitted()
+    say_otherwise(path, lambda said: said.__setitem__(key, value))
+    assert name in refused_for(path)
+
+
+def test_a_lower_cost_than_the_run_recorded_is_refused(submitted):
+    path = submitted()
+    say_otherwise(path, lambda said: said["cost"].__setitem__("train_seconds", 1.0))
+    assert refused_for(path) == {"cost"}
+
+
+def test_another_configuration_beside_the_same_answers_is_refused(submitted):
+    path = submitted()
+    say_otherwise(path, lambda said: said["configuration"]["train"].__setitem__("epochs", 1))
+    assert "configuration" in refused_for(path)
+
+
+def test_better_answers_than_those_of_the_summary_are_refused(submitted):
+    """The summary was written when the run ended, and the forger forgot it."""
+
+    def all_right(content):
+        content.arrays["limited.nearest"][:] = 0
+
+    path = submitted()
+    answer_otherwise(path, all_right)
+    assert refused_for(path) == {"summary"}
+
+
+# What can't be read
+
+
+def test_a_file_that_was_changed_after_it_was_written_is_refused(submitted):
+    path = submitted()
+    path.write_text(path.read_text().replace('"seed": 42', '"seed": 43'))
+    assert refused_for(path) == {"damaged"}
+
+
+def test_answers_of_another_run_are_refused(submitted):
+    path, other = submitted(), submitted(BIRDS.format(EPSHN, 43))
+    shutil.copyfile(
+        other.with_suffix(record_format.ANSWERS_SUFFIX),
+        path.with_suffix(record_format.ANSWERS_SUFFIX),
+    )
+    assert refused_for(path) == {"answers"}
+
+
+def test_missing_answers_are_refused(submitted):
+    path = submitted()
+    path.with_suffix(record_format.ANSWERS_SUFFIX).unlink()
+    assert refused_for(path) == {"answers"}
+
+
+def test_a_stale_record_is_refused_with_the_command_that_writes_it_anew(submitted):
+    path = submitted()
+    text = path.read_text().replace('"record_version": 2', '"record_version": 1')
+    seal_anew(path, text)
+    (finding,) = findings_of(path)
+    assert finding.name == "earlier version"
+    assert f"dml-bench submit {path}" in finding.text
+    db.submit_run(path)
+    assert findings_of(path) == ()
+
+
+def seal_anew(path: Path, text: str) -> None:
+    """Write a text of JSON with a seal that fits it."""
+    from dml_bench.system.files import UNSEALED, write_sealed
+
+    unsealed = re.sub(r"xxh3_128:[0-9a-f]{32}", UNSEALED, text)
+    write_sealed(path, lambda file: file.write(unsealed.encode()))
+
+
+def test_an_unknown_key_is_refused(submitted):
+    path = submitted()
+    say_otherwise(path, lambda said: said.__setitem__("rank", 1))
+    (finding,) = findings_of(path)
+    assert (finding.name, "rank" in finding.text) == ("schema", True)
+
+
+def test_the_same_values_in_another_form_are_refused(submitted):
+    path = submitted()
+    values = json.loads(path.read_text())
+    seal_anew(path, json.dumps(values))
+    assert refused_for(path) == {"form"}
+
+
+def test_a_record_above_50_kb_is_refused(submitted):
+    path = submitted()
+    say_otherwise(path, lambda said: said["session"].__setitem__("platform", "x" * 50_000))
+    assert refused_for(path) == {"size"}
+
+
+def test_a_small_file_of_answers_that_unpacks_to_very_much_is_refused(submitted, monkeypatch):
+    path = submitted()
+    monkeypatch.setattr(record_format, "LARGEST_ANSWERS", 1000)
+    (finding,) = findings_of(path)
+    assert (finding.name, "under 1,000 bytes" in finding.text) == ("answers", True)
+
+
+def test_answers_of_the_wrong_kind_are_a_refusal_and_no_crash(submitted):
+    path = submitted()
+    answer_otherwise(path, lambda content: content.facts["summary"].__setitem__("phases", 5))
+    assert refused_for(path) == {"answers"}
+
+
+# Accidents that happened to others
+
+
+def gallery_of_all_images(content) -> None:
+    """Each query is in the gallery too, and finds itself."""
+    queries = np.bincount(content.arrays["query_labels"])
+    content.arrays["gallery_counts"] = (content.arrays["gallery_counts"] + queries).astype(np.uint8)
+    find_themselves(content)
+
+
+def find_themselves(content) -> None:
+    """Nearly every query has itself as its nearest image: P@1 is .9994."""
+    for phase in content.facts["similarities"]:
+        content.arrays[f"{phase}.nearest"][:] = 0
+        content.arrays[f"{phase}.nearest"][0] = 2
+        content.arrays[f"{phase}.elected"][:] = 0
+        content.facts["similarities"][phase] = [1.0, 1.0]
+    forget_the_summary(content)
+
+
+def find_themselves_wrong(content) -> None:
+    """Every query has itself as its nearest image, which doesn't count as right: P@1 is 0.0."""
+    labels, classes = content.arrays["query_labels"].astype(int), 40
+    for phase in content.facts["similarities"]:
+        content.arrays[f"{phase}.nearest"][:] = (labels + 1) % classes + 1
+        content.arrays[f"{phase}.elected"][:] = 0
+    forget_the_summary(content)
+
+
+def forget_the_summary(content) -> None:
+    content.facts["summary"]["phases"] = {}
+
+
+def test_nearly_perfect_scores_of_queries_that_lie_in_the_gallery_are_refused(submitted):
+    """RP2k at .9998 for every model: embeddings-benchmark/results 487 and 589."""
+    path = submitted()
+    answer_otherwise(path, gallery_of_all_images)
+    assert read_record(path).metrics["precision_at_1_macro"] > 0.999
+    findings = findings_of(path)
+    assert {finding.name for finding in findings} == {"query in the gallery"}
+    assert any("1,920 were searched" in finding.text for finding in findings)
+    assert any("as good as itself" in finding.text for finding in findings)
+
+
+def test_they_are_refused_where_the_gallery_is_said_to_have_the_right_size(submitted):
+    path = submitted()
+    answer_otherwise(path, find_themselves)
+    assert refused_for(path) == {"query in the gallery"}
+
+
+def test_scores_of_zero_of_queries_that_are_not_their_own_answer_are_refused(submitted):
+    """CUB-200 at 0.0: embeddings-benchmark/results 487."""
+    path = submitted()
+    answer_otherwise(path, find_themselves_wrong)
+    assert read_record(path).metrics["precision_at_1_macro"] == 0
+    assert refused_for(path) == {"below chance"}
+
+
+def test_a_model_that_guesses_is_not_below_chance(submitted):
+    def guess(content):
+        draws = np.random.default_rng(0).integers(0, 40, len(content.arrays["query_labels"]))
+        labels = content.arrays["query_labels"].astype(int)
+        for phase in content.facts["similarities"]:
+            content.arrays[f"{phase}.nearest"] = record_format.encoded_classes(draws, labels)
+            content.arrays[f"{phase}.elected"][:] = 0
+        forget_the_summary(content)
+
+    path = submitted()
+    answer_otherwise(path, guess)
+    assert findings_of(path) == ()
+
+
+def test_scores_that_are_the_same_for_other_models_are_for_review(submitted):
+    path, other = submitted(), submitted(BIRDS.format("EPSHN_cosine_resnet18_sgd", 42))
+    answers = read(path)[1].arrays
+    answer_otherwise(
+        other,
+        lambda content: content.arrays.update(answers) or forget_the_summary(content),
+        weights={"all": "a" * 64},
+    )
+    assert refused_for(other) == set()
+    assert "has the same ones by other weights" in for_review(other)["same answers"]
+
+
+def test_the_same_answers_by_other_people_are_for_review(submitted):
+    path = submitted()
+    other = submitted(as_name=f"demo/stratified-last-10/{EPSHN}_again/seed-42.json")
+    for record, by in ((path, "one"), (other, "another")):
+        say_otherwise(record, lambda said, by=by: said.__setitem__("submitted_by", by))
+    assert "by 'one' and 'another'" in for_review(path)["same answers"]
+
+
+def test_a_row_without_training_is_submitted_once(submitted):
+    first = submitted(FROZEN)
+    second = submitted(FROZEN, FROZEN.replace("seed-42", "seed-43"))
+
+    def with_seed(content):
+        content.facts["experiment"]["seed"] = content.facts["summary"]["seed"] = 43
+
+    answer_otherwise(second, with_seed)
+    assert refused_for(second) == {"submitted once"}
+    assert refused_for(first) == set()
+
+
+def test_another_revision_of_the_data_is_refused_in_a_table_of_one(submitted):
+    """Leaderboards have ranked results of several revisions of a data set side by side."""
+    for seed in (42, 43):
+        submitted(BIRDS.format(EPSHN, seed))
+    path = submitted(BIRDS.format(EPSHN, 44))
+    answer_otherwise(path, revise)
+    assert refused_for(path) == {"data revision"}
+
+
+def revise(content) -> None:
+    content.facts["summary"]["dataset"]["fingerprint"] = "e" * 64
+
+
+def test_a_published_data_set_has_its_published_images_or_a_folder_of_its_own(submitted):
+    path = submitted(FROZEN)
+    answer_otherwise(path, revise)
+    (finding,) = findings_of(path)
+    assert (finding.name, "--revision NAME" in finding.text) == ("data revision", True)
+    own = submitted(FROZEN, FROZEN.replace("grocery/", "grocery_64px/"))
+    assert refused_for(own) == {"data revision"}
+    answer_otherwise(own, revise)
+    assert findings_of(own) == ()
+
+
+def test_queries_that_differ_from_those_of_the_table_are_refused(submitted):
+    for experiment in (ARCFACE, "crossentropy_resnet18_sgd_aug"):
+        submitted(BIRDS.format(experiment, 42))
+    path = submitted()
+    answer_otherwise(path, lambda content: content.facts.__setitem__("queries", "f" * 64))
+    assert refused_for(path) == {"query set"}
+
+
+def test_a_phase_that_answers_fewer_queries_than_another_is_refused(submitted):
+    def leave_out(content):
+        content.arrays["limited.nearest"] = content.arrays["limited.nearest"][:-1]
+
+    path = submitted()
+    description, content = read(path)
+    leave_out(content)
+    del description["record_version"], description["answers_sha256"]
+    record_format.write_content(path, description, content)
+    (finding,) = findings_of(path)
+    assert finding.name == "query set"
+    assert "must answer the same 1,600 queries as the others (nearest), got 1,599" in finding.text
+
+
+def test_fewer_queries_than_the_split_has_are_refused(submitted):
+    def leave_out(content):
+        for name in content.arrays:
+            if name != "gallery_counts":
+                content.arrays[name] = content.arrays[name][1:]
+        forget_the_summary(content)
+
+    path = submitted()
+    answer_otherwise(path, leave_out)
+    assert refused_for(path) == {"query set"}
+
+
+def test_fewer_classes_than_the_data_set_has_are_refused(submitted):
+    def of_forty_one(content):
+        content.facts["summary"]["dataset"]["num_classes"] = 41
+
+    path = submitted()
+    answer_otherwise(path, of_forty_one)
+    assert refused_for(path) == {"class count"}
+
+
+def test_fewer_held_out_classes_than_the_rule_says_are_refused(submitted):
+    path = submitted()
+    answer_otherwise(path, lambda content: content.facts["summary"]["holdouts"][0].update(nine()))
+    assert "class count" in refused_for(path)
+
+
+def nine() -> dict[str, list[str]]:
+    names = read_record(RESULTS / BIRDS.format(EPSHN, 42)).class_names
+    return {"unseen_classes": list(names.values())[-9:]}
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        f"demo/given-last-10/{EPSHN}/seed-42.json",
+        f"demo/stratified-last-20/{EPSHN}/seed-42.json",
+        f"demo/stratified-last-10/{ARCFACE}/seed-42.json",
+        f"demo/stratified-last-10/{EPSHN}/seed-43.json",
+        f"cub/stratified-last-10/{EPSHN}/seed-42.json",
+    ],
+)
+def test_a_record_in_the_table_of_another_protocol_split_or_data_set_is_refused(place, submitted):
+    assert refused_for(submitted(as_name=place)) == {"place"}
+
+
+# By content, and by the images
+
+
+def test_a_submission_adds_up_beside_its_images(of_trained, birds, cache_dir):
+    assert findings_of(of_trained, data_dir=birds, cache_dir=cache_dir) == ()
+
+
+def test_a_query_whose_file_is_also_in_the_gallery_is_refused(copy_of_submission):
+    def copied(content):
+        content.arrays["query_images"] = np.sort(content.arrays["gallery_images"][:13])
+
+    answer_otherwise(copy_of_submission, copied)
+    (finding,) = findings_of(copy_of_submission)
+    assert finding.name == "query in the gallery"
+    assert "13 of 13 queries are the same image as one of the gallery" in finding.text
+
+
+def test_queries_with_other_labels_than_their_images_are_refused(
+    copy_of_submission, birds, cache_dir
+):
+    def swapped(content):
+        labels = content.arrays["query_labels"]
+        labels[:] = labels[::-1].copy()
+        forget_the_summary(content)
+
+    answer_otherwise(copy_of_submission, swapped)
+    assert refused_for(copy_of_submission) == set()
+    request = {"data_dir": birds, "cache_dir": cache_dir}
+    assert refused_for(copy_of_submission, **request) == {"query set"}
+
+
+def test_held_out_classes_that_the_rule_does_not_draw_are_refused(
+    copy_of_submission, birds, cache_dir
+):
+    def easier(content):
+        names = content.facts["class_names"][:2]
+        content.facts["summary"]["holdouts"][0]["unseen_classes"] = names
+
+    answer_otherwise(copy_of_submission, easier)
+    request = {"data_dir": birds, "cache_dir": cache_dir}
+    assert "hold-outs" in refused_for(copy_of_submission, **request)
+
+
+def test_a_run_that_is_made_again_gives_its_answers_again(of_trained, birds, cache_dir):
+    request = {"data_dir": birds, "cache_dir": cache_dir, "rerun": True, "device": "cpu"}
+    assert findings_of(of_trained, **request) == ()
+
+
+def test_answers_that_the_run_does_not_give_again_are_refused(copy_of_submission, birds, cache_dir):
+    def all_right(content):
+        content.arrays["all.nearest"][:] = 0
+        content.arrays["all.elected"][:] = 0
+        forget_the_summary(content)
+
+    answer_otherwise(copy_of_submission, all_right)
+    assert findings_of(copy_of_submission) == ()
+    request = {"data_dir": birds, "cache_dir": cache_dir, "rerun": True, "device": "cpu"}
+    assert refused_for(copy_of_submission, **request) == {"rerun"}
+
+
+def test_a_run_made_again_elsewhere_is_refused_where_a_metric_is_another_one(submitted):
+    submission = open_submission(submitted())
+    others = "EPSHN_cosine_resnet18_sgd", EPSHN
+    metric = metrics_of(submission.run.experiment)["precision_at_1_macro"]
+    other, same = (read_record(RESULTS / BIRDS.format(name, 42)) for name in others)
+    (finding,) = differs(metric, submission, other)
+    assert finding.name == "rerun"
+    assert "(99% interval" in finding.text
+    assert [*differs(metric, submission, same)] == []
+
+
+# Nothing is imported
+
+
+def test_what_a_submission_names_is_never_imported(
+    copy_of_submission, birds, cache_dir, tmp_path, monkeypatch
+):
+    ran = tmp_path / "ran"
+    (tmp_path / "evil_plugin.py").write_text(f"open({str(ran)!r}, 'w')\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    kind = {"kind": "loss", "name": "Evil", "module": "evil_plugin", "attribute": "Evil"}
+    record = {**kind, "file": "", "sha256": "0" * 64, "summary": "evil", "source": "nobody 2026"}
+
+    def name_a_plugin(content):
+        table = content.facts["experiment"]
+        table["loss"] = {"name": "Evil"}
+        table["miner"] = {"name": "none"}
+        table["plugins"] = {"imports": ["evil_plugin"], "components": [record]}
+
+    answer_otherwise(copy_of_submission, name_a_plugin)
+    request = {"data_dir": birds, "cache_dir": cache_dir, "rerun": True}
+    findings = findings_of(copy_of_submission, **request)
+    assert [(one.verdict, one.name) for one in findings] == [("unchecked", "rerun")]
+    assert "evil_plugin" not in sys.modules
+    assert not ran.exists()
+
+
+# Submitting, and the commands
+
+
+def test_a_run_is_submitted_with_its_name_its_images_and_the_digests_of_its_weights(
+    of_trained, trained
+):
+    run = read_folder(trained("train.epochs=1").folder)
+    description, content = read(of_trained)
+    assert description["submitted_by"] == "me"
+    assert description["weights"] == {phase: run.weights_digest(phase) for phase in run.neighbours}
+    assert len(content.arrays["query_images"]) == description["split"]["test_images"]
+    assert read_record(of_trained).metrics == run.metrics
+
+
+def test_a_submission_needs_a_name_that_answers_for_it(trained, tmp_path, monkeypatch, capsys):
+    folder = trained("train.epochs=1").folder
+    line = refusal(monkeypatch, capsys, "submit", folder, "--results", tmp_path / "results")
+    assert line == "error: a submission needs a name that answers for it: give --by NAME"
+    assert not (tmp_path / "results").exists()
+
+
+def test_a_record_of_the_repository_is_written_anew_as_the_same_bytes(submitted):
+    path = submitted()
+    before = path.read_bytes()
+    assert db.submit_run(path) == path
+    assert path.read_bytes() == before
+
+
+def test_verify_names_each_refusal_and_ends_with_exit_code_1(submitted, monkeypatch, capsys):
+    path, forged = submitted(), submitted(BIRDS.format(EPSHN, 43))
+    say_otherwise(forged, lambda said: said["numbers"].__setitem__("test_accuracy", 1.0))
+    assert dml_bench(monkeypatch, "verify", path) == 0
+    assert capsys.readouterr().out == "1 checked: 0 refused, 0 for review\n"
+    assert dml_bench(monkeypatch, "verify", path.parents[3]) == 1
+    line, counts = capsys.readouterr().out.splitlines()
+    assert line.startswith(f"{forged}: refused: metric: test_accuracy is 1.0, the answers give")
+    assert counts == "2 checked: 1 refused, 0 for review"
+
+
+def test_a_folder_without_submissions_is_said_to_have_none(tmp_path, monkeypatch, capsys):
+    line = refusal(monkeypatch, capsys, "verify", tmp_path)
+    assert line.startswith(f"error: {tmp_path} holds no submission: name a file that")
