@@ -101,7 +101,8 @@ def verify_submissions(
 
     >>> path = db.submit_run("runs/EPSHN_cosine_resnet18_sgd_aug/cub/seed-42", by="me")
     >>> _ = path.write_text(path.read_text().replace('"seed": 42', '"seed": 43'))
-    >>> print(db.verify_submissions(path))
+    >>> for line in str(db.verify_submissions(path)).splitlines():
+    ...     print(line)
     results/...: refused: damaged: ... was changed after it was written; ...
     1 checked: 1 refused, 0 for review
     """
