@@ -43,6 +43,7 @@ from dml_bench.api.train import (
     run,
     run_suite,
     suite_commands,
+    tune,
 )
 from dml_bench.registry.plugins import (
     allow_plugin,
@@ -108,6 +109,7 @@ __all__ = [
     "submit_run",
     "suite_commands",
     "sync_to_wandb",
+    "tune",
     "verify_submissions",
     "write_evidence",
     "write_report",

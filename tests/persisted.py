@@ -13,10 +13,10 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from tiny import StopsAfter, train
+from tiny import StopsAfter, tiny, train
 
 from dml_bench.browse import projection
-from dml_bench.config import Component
+from dml_bench.config import Component, as_table
 from dml_bench.data.cache import View, open_caches
 from dml_bench.data.datasets import open_dataset
 from dml_bench.data.sessions import estimate_sessions
@@ -28,6 +28,8 @@ from dml_bench.runs.arrays import embeddings_digest
 from dml_bench.runs.record import write_record
 from dml_bench.runs.run import read_folder
 from dml_bench.suite import record
+from dml_bench.system.files import write_json
+from dml_bench.training.tuning import read_search
 
 Bits = dict[str, bytes]
 
@@ -286,6 +288,25 @@ def recorded(place: Path, birds: Path) -> None:
     session.write({"title": "a suite"}, 1.5, "finished")
 
 
+def searched(place: Path, birds: Path) -> None:
+    """A search of one trial, which no training made."""
+    trial = {"settings": {"optimizer.lr": 0.1}, "score": 0.5, "state": "complete", "reported": {}}
+    content = {
+        "schema_version": 1,
+        "experiment": as_table(tiny()),
+        "space": {"name": "mine", "digest": "0", "shared": False},
+        "dataset": {"name": "cub", "fingerprint": "0"},
+        "split": "0",
+        "validation_classes": ["a", "b"],
+        "trials": [trial],
+    }
+    write_json(place / "tuning.json", content)
+
+
+def read_searched(place: Path, birds: Path) -> Bits:
+    return {"study": repr(read_search(place / "tuning.json").tuned()).encode()}
+
+
 def run_recorded(place: Path, birds: Path) -> None:
     finished(place, birds)
     write_record(place / "results", read_folder(place / "runs" / ROW))
@@ -307,6 +328,7 @@ BESIDE = [
     Kind(indexed, look_up, "mine/all.index/*.json", heals=True),
     Kind(mapped, look_at_map, "map.safetensors", heals=True),
     Kind(recorded, read_record, "suite.json"),
+    Kind(searched, read_searched, "tuning.json"),
     Kind(run_recorded, read_run_record, "results/cub/*/*/seed-42.json"),
     Kind(run_recorded, read_run_record, "results/cub/*/*/seed-42.safetensors.xz"),
 ]

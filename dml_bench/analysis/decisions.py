@@ -18,11 +18,12 @@ from dml_bench.analysis.claims import (
 from dml_bench.analysis.compare import held_out
 from dml_bench.analysis.verdicts import FEWEST_SEEDS, describe_undetected
 from dml_bench.config.tables import Family, table_of
+from dml_bench.config.variants import tuned_name
 from dml_bench.evaluation.statistics import Interval
 from dml_bench.runs.metrics import difference, metrics_of
 from dml_bench.runs.pairing import runs_in_common
 
-__all__ = ["Contrast", "DecidedRow", "Decisions", "decide"]
+__all__ = ["Contrast", "DecidedRow", "Decisions", "Survival", "decide"]
 
 ERROR = 0.05
 """The chance that any interval of all that is decided misses its true value, at most."""
@@ -43,13 +44,34 @@ class Contrast:
     """Of the experiment minus the other, at the level of all that is decided."""
 
     @property
-    def verdict(self) -> str:
-        """`higher`, `lower`, or that no difference is detectable and which would have been."""
+    def direction(self) -> str:
+        """`higher` or `lower`; empty where no difference is detectable."""
         if self.difference.low > 0:
             return "higher"
-        if self.difference.high < 0:
-            return "lower"
-        return describe_undetected(self.difference)
+        return "lower" if self.difference.high < 0 else ""
+
+    @property
+    def verdict(self) -> str:
+        """`higher`, `lower`, or that no difference is detectable and which would have been."""
+        return self.direction or describe_undetected(self.difference)
+
+
+@dataclass(frozen=True, slots=True)
+class Survival:
+    """A member of the family with the settings of its file, and with those of a search."""
+
+    written: Contrast
+    tuned: Contrast
+
+    @property
+    def verdict(self) -> str:
+        """Whether a difference is still there when both sides are tuned."""
+        before, after = self.written.direction, self.tuned.direction
+        if not before:
+            return f"{after} only when tuned" if after else "not detectable either way"
+        if not after:
+            return "not detectable when tuned"
+        return "survives" if before == after else "reversed when tuned"
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +81,17 @@ class Decisions:
     claims: tuple[ClaimResult, ...] = ()
     """Those that could not be tested, and why, are among them."""
     contrasts: tuple[Contrast, ...] = ()
+
+    @property
+    def survivals(self) -> tuple["Survival", ...]:
+        """The comparisons of the family that there are with and without a search."""
+        by_name = {contrast.experiment: contrast for contrast in self.contrasts}
+        both = []
+        for name, contrast in by_name.items():
+            tuned = by_name.get(tuned_name(name))
+            if tuned is not None and tuned.metric == contrast.metric:
+                both.append(Survival(contrast, tuned))
+        return tuple(both)
 
     @property
     def number(self) -> int:
@@ -85,9 +118,9 @@ def decide(rows: Sequence[DecidedRow], runs_of: RunsOf) -> Decisions:
     """Test the claims of all rows and the family of the table that they belong to. `runs_of` gives
     the finished runs of any experiment by name, also of one that is no row.
 
-    A table's family has no variant of an experiment and no row with fewer than three seeds in
-    common with the one it is compared with. Raises ValueError where a metric is claimed that runs
-    of an experiment don't have.
+    A table's family has no variant of an experiment but the tuned one, and no row with fewer than
+    three seeds in common with the one it is compared with. Raises ValueError where a metric is
+    claimed that runs of an experiment don't have.
     """
     claims: list[ClaimResult] = []
     for row in rows:
@@ -96,7 +129,8 @@ def decide(rows: Sequence[DecidedRow], runs_of: RunsOf) -> Decisions:
     table = table_of(by_name)
     contrasts: list[Contrast] = []
     if table is not None and table.family is not None:
-        for name in table.rows:
+        names = [form for name in table.rows for form in (name, tuned_name(name))]
+        for name in names:
             if name in by_name:
                 contrasts += contrasts_of(by_name[name], table.family, runs_of)
     level = simultaneous(count_decided(claims) + len(contrasts))

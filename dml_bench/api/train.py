@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from dml_bench.suite.run import Suite
     from dml_bench.system.terminal import SuiteProgress
     from dml_bench.training.lr_finder import RateSweep
+    from dml_bench.training.tuning import Search
 
 __all__ = [
     "draw_batches",
@@ -39,6 +40,7 @@ __all__ = [
     "run",
     "run_suite",
     "suite_commands",
+    "tune",
 ]
 
 
@@ -130,6 +132,7 @@ def plan_suite(
     overrides: Overrides = (),
     seeds: Sequence[int] = (),
     sweeps: Sequence[str] = (),
+    tuned: bool = False,
     out: PathLike = "runs",
     report: PathLike | None = None,
     cache_dir: PathLike | None = None,
@@ -142,11 +145,13 @@ def plan_suite(
     `table` is the name of a shipped table, by default `study`; `only` are patterns of row names
     (`EPSHN*`); `report` is the folder of the suite's page, by default one in `out`; `command` is
     what the page names as its maker. `sweeps` are texts `key=value,value`: each row becomes one for
-    each combination of their values, with a name of its own. `results` is the folder of records:
+    each combination of their values, with a name of its own. With `tuned`, each row stands beside
+    itself with the settings of its search (`tune`). `results` is the folder of records:
     each run is recorded there when it ends, and counts as finished where the same code made its
     record of the same data. Nothing is trained or written.
 
-    Raises ValueError where a row can't be resolved, or experiments and a table are both named.
+    Raises ValueError where a row can't be resolved or has no search, or experiments and a table are
+    both named.
     Source: the files in experiments/tables.
 
     >>> suite = db.plan_suite(["EPSHN_cosine_resnet18_sgd_aug"], seeds=[42, 43], demo=True)
@@ -171,6 +176,10 @@ def plan_suite(
         seeds=list(seeds),
         sweeps=list(sweeps),
     )
+    if tuned:
+        from dml_bench.suite.tuned import with_tuned_rows
+
+        rows = with_tuned_rows(rows, Path(out), profile, texts)
     from dml_bench.suite.run import Suite
 
     return Suite(
@@ -339,6 +348,63 @@ def write_rates(sweep: "RateSweep", picture: Path) -> None:
     columns = (sweep.rates.tolist(), sweep.losses.tolist(), smoothed(sweep.losses).tolist())
     heads = ("learning_rate", "loss", "smoothed_loss")
     write_csv(picture.with_suffix(".csv"), heads, zip(*columns, strict=True))
+
+
+def tune(
+    experiment: "Experiment | str | Path",
+    *,
+    trials: int | None = None,
+    space: str = "",
+    demo: bool = False,
+    data_dir: PathLike | None = None,
+    overrides: Overrides = (),
+    out: PathLike = "runs",
+    device: str = "auto",
+    callback: Callback | None = None,
+    cache_dir: PathLike | None = None,
+) -> "Search":
+    """Search for settings on classes that no trial trains on.
+
+    Trials train on some of the classes that the experiment never holds out, and are judged by MAP@R
+    among images of others. They see no test image. `space` is the name of a file in
+    experiments/tuning, or a path: by default `heads` where only the head is trained, else
+    `networks`. `trials` is by default the space's. The search is kept in `out`: the same call goes
+    on with it, and `plan_suite(..., tuned=True)` runs what it chose.
+
+    The result holds `trials`, the `best` and the experiment's `own` one, and `path`.
+
+    Raises ValueError where optuna is missing, too few classes are known, or a search of other
+    settings is in the way.
+    Source: Bergstra et al., "Algorithms for hyper-parameter optimization" (2011), by optuna.
+
+    >>> search = db.tune(
+    ...     "EPSHN_cosine_resnet18_sgd_aug",
+    ...     data_dir="CUB_200_2011", overrides=trained_with, trials=2, device="cpu",
+    ... )
+    >>> search.best.score >= search.own.score
+    True
+    """
+    resolved = experiment_of(experiment, overrides, demo=demo)
+    from dml_bench.config.tuning import read_space, space_for
+    from dml_bench.config.variants import variant_name
+    from dml_bench.training.tuning import TuningRequest, search_settings
+
+    chosen = read_space(space or space_for(resolved))
+    wanted = chosen.trials if trials is None else trials
+    if wanted < 2:
+        raise ValueError(f"trials must be at least 2, got {wanted}: the first has no new settings")
+    request = TuningRequest(
+        experiment=resolved,
+        name=variant_name(resolved.name, override_texts(overrides)),
+        space=chosen,
+        trials=wanted,
+        data_dir=optional_path(data_dir),
+        out=Path(out),
+        cache_dir=cache_folder(cache_dir),
+        device=device,
+        callback=callback_or_log(callback),
+    )
+    return search_settings(request)
 
 
 def draw_batches(

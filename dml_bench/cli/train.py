@@ -1,4 +1,5 @@
-"""Verbs that train: run, suite, lr-find, and show-batch, which draws what training would see."""
+"""Verbs that train: run, suite, tune, lr-find, and show-batch, which draws what training would
+see."""
 
 import sys
 from pathlib import Path
@@ -80,6 +81,13 @@ def suite(
     dataset: options.DatasetName = "",
     set_: options.Set = [],
     sweep: options.Sweep = [],
+    tuned: Annotated[
+        bool,
+        typer.Option(
+            "--tuned",
+            help="Run each row also with the settings of its search (see tune).",
+        ),
+    ] = False,
     seeds: options.Seeds = "",
     holdouts: options.Holdouts = "",
     jobs: Annotated[
@@ -132,6 +140,7 @@ def suite(
         overrides=options.overrides_of(demo, dataset, skip_unreadable, holdouts, set_),
         seeds=options.split_seeds(seeds),
         sweeps=sweep,
+        tuned=tuned,
         out=out,
         report=report,
         cache_dir=cache_dir,
@@ -154,6 +163,62 @@ def suite(
         )
     if any(result.status == "failed" for result in outcomes):
         raise typer.Exit(1)
+
+
+@app.command()
+def tune(
+    name: options.Name,
+    trials: Annotated[
+        int | None,
+        typer.Option(
+            help="Number of trials, the same for each loss; by default the space's.",
+            show_default=False,
+            min=2,
+        ),
+    ] = None,
+    space: Annotated[
+        str,
+        typer.Option(
+            help="What is searched: heads, networks, or a .toml file of the same form.",
+            show_default=False,
+        ),
+    ] = "",
+    demo: options.Demo = False,
+    data_dir: options.DataDir = None,
+    dataset: options.DatasetName = "",
+    set_: options.Set = [],
+    seeds: options.Seeds = "",
+    holdouts: options.Holdouts = "",
+    device: options.Device = "auto",
+    out: options.Out = Path("runs"),
+    cache_dir: options.CacheDir = options.DEFAULT_CACHE,
+    skip_unreadable: options.SkipUnreadable = False,
+) -> None:
+    """Search for settings on classes that no trial trains on. No test image and no class that is
+    held out is seen. The same command continues a search, and suite --tuned runs the result.
+
+    \b
+    Example: dml-bench tune ArcFace_cosine_head --data-dir GroceryStoreDataset --trials 30
+    """
+    overrides = options.overrides_of(demo, dataset, skip_unreadable, holdouts, set_)
+    for seed in options.each_seed(seeds):
+        with (
+            options.stopped_by_ctrl_c("finished trials"),
+            options.terminal_callback() as callback,
+        ):
+            search = db.tune(
+                name,
+                trials=trials,
+                space=space,
+                demo=demo,
+                data_dir=data_dir,
+                overrides=[*overrides, *seed],
+                out=out,
+                device=device,
+                cache_dir=cache_dir,
+                callback=callback,
+            )
+        typer.echo(search.describe())
 
 
 @app.command("lr-find")

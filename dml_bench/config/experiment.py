@@ -19,6 +19,7 @@ from dml_bench.config.sections import (
     Plugins,
     Pretrain,
     Train,
+    Tuned,
     require,
 )
 from dml_bench.registry.plugins import record_of
@@ -84,6 +85,9 @@ class Experiment:
     evaluate: Evaluate = field(default_factory=Evaluate)
     expects: tuple[Expectation, ...] = ()
     plugins: Plugins | None = None
+    tuned: Tuned | None = None
+    """The search that chose some of the settings, filled in by `suite --tuned`; None where they are
+    those of the experiment's file."""
 
     def __post_init__(self) -> None:
         self._record_plugins()

@@ -20,6 +20,7 @@ __all__ = [
     "Plugins",
     "Pretrain",
     "Train",
+    "Tuned",
     "require",
 ]
 
@@ -572,4 +573,35 @@ class Plugins:
                 record.kind in PLUGGABLE,
                 f"plugins.components: kind is {record.kind!r}; choose one of"
                 f" {', '.join(PLUGGABLE)}",
+            )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Tuned:
+    """The search that chose some of an experiment's settings. A run has it beside its results, so
+    that it is never taken for one with the settings of the experiment's file."""
+
+    space: str
+    """The name of the space: `experiments/tuning/NAME.toml`."""
+    by: str
+    """The experiment whose search it was: the run's own, or one that it extends."""
+    trials: int
+    """How many settings were tried."""
+    settings: tuple[str, ...]
+    """The keys that the search chose."""
+    score: float
+    """MAP@R on the validation classes, 0-1, with the chosen settings."""
+    own_score: float
+    """The same with the settings of the experiment's file."""
+    unseen: str
+    """The classes that the search never saw, as `unseen` says it. A run may hold out no others."""
+    split: str
+    """SHA-256 of the split whose training images the search used."""
+    study: str
+    """SHA-256 of all that was tried."""
+
+    def __post_init__(self) -> None:
+        if self.trials < 1:
+            raise ValueError(
+                f"tuned.trials must be at least 1, got {self.trials}: dml-bench tune fills it in"
             )

@@ -69,6 +69,12 @@ class PlannedRow:
     """What a command calls it, where that is not its name: the path of its file."""
     swept: tuple[str, ...] = ()
     """The settings that tell it from other rows of the same experiment, its name included."""
+    swept_by_seed: tuple[tuple[str, ...], ...] = ()
+    """The same for each seed, where a search chose other settings for each split."""
+
+    def settings_of(self, number: int) -> tuple[str, ...]:
+        """What a command adds for the run with the seed of that number, counted from 0."""
+        return self.swept_by_seed[number] if self.swept_by_seed else self.swept
 
     @property
     def name(self) -> str:

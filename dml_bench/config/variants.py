@@ -18,10 +18,12 @@ __all__ = [
     "settings_in_short",
     "suffix_of",
     "sweep_overrides",
+    "tuned_name",
     "variant_name",
 ]
 
 SEPARATOR = "~"
+TUNED = "tuned"
 LONGEST_VARIANT = LONGEST_NAME - 30
 """Bytes. What is appended to names, such as a log's ending, has to fit too."""
 DIGEST_LETTERS = 8
@@ -73,6 +75,11 @@ def file_safe(value: str) -> str:
 def base_name(name: str) -> str:
     """The name of the experiment that a variant is of."""
     return name.partition(SEPARATOR)[0]
+
+
+def tuned_name(name: str) -> str:
+    """The name of an experiment, or of a variant of one, when its settings are a search's."""
+    return f"{name},{TUNED}" if SEPARATOR in name else f"{name}{SEPARATOR}{TUNED}"
 
 
 def suffix_of(name: str) -> str:

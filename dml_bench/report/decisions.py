@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from dml_bench.analysis.claims import ClaimResult
-from dml_bench.analysis.decisions import Contrast, Decisions
+from dml_bench.analysis.decisions import Contrast, Decisions, Survival
 from dml_bench.analysis.verdicts import Verdict
 from dml_bench.evaluation.statistics import Interval, smallest_detectable
 from dml_bench.report.document import (
@@ -24,7 +24,14 @@ from dml_bench.report.document import (
 )
 from dml_bench.report.format import counted, hundred, interval_cell
 
-__all__ = ["claims_data", "contrasts_data", "count_verdicts", "decided_blocks", "summary"]
+__all__ = [
+    "claims_data",
+    "contrasts_data",
+    "count_verdicts",
+    "decided_blocks",
+    "summary",
+    "survivals_data",
+]
 
 RULE = (
     "Each claim has a size and a tolerance, 2 points where its file has none. The first case that"
@@ -66,6 +73,8 @@ def decided_blocks(decisions: Decisions) -> list[Block]:
         blocks.append(claims_table(tested))
     if decisions.contrasts:
         blocks.append(contrasts_table(decisions.contrasts))
+    if decisions.survivals:
+        blocks.append(survivals_table(decisions.survivals))
     if tested:
         blocks.append(Details("How verdicts are read", (Items(RULE, "soft"),)))
     if untested:
@@ -190,10 +199,34 @@ def contrasts_table(contrasts: Sequence[Contrast]) -> Table:
     return Table(title, columns, tuple(rows))
 
 
+def survivals_table(survivals: Sequence[Survival]) -> Table:
+    """Which differences are still there when both sides have the settings of their searches."""
+    columns = (
+        Column("experiment", numeric=False),
+        Column("verdict", numeric=False),
+        Column("beside", numeric=False),
+        Column("settings of the file"),
+        Column("settings of a search"),
+    )
+    rows = []
+    for survival in survivals:
+        written = survival.written
+        cells = (
+            Cell(written.experiment, written.experiment),
+            Cell(survival.verdict, survival.verdict),
+            Cell(written.versus, written.versus),
+            points_cell(written.difference, is_signed=True),
+            points_cell(survival.tuned.difference, is_signed=True),
+        )
+        rows.append(Row(cells))
+    head = survivals[0].written.head
+    return Table(f"Which differences in {head} survive tuning", columns, tuple(rows))
+
+
 def tone_of(contrast: Contrast) -> Tone:
-    if contrast.verdict not in ("higher", "lower"):
+    if not contrast.direction:
         return "soft"
-    is_better = (contrast.verdict == "lower") == contrast.lower_is_better
+    is_better = (contrast.direction == "lower") == contrast.lower_is_better
     return "good" if is_better else "bad"
 
 
@@ -261,6 +294,18 @@ def contrasts_data(contrasts: Sequence[Contrast]) -> Data:
         row += [contrast.difference.level, blank(smallest_detectable(contrast.difference))]
         rows.append([*row, contrast.verdict])
     return Data("family", heads, rows)
+
+
+def survivals_data(survivals: Sequence[Survival]) -> Data:
+    """What became of each difference, as numbers."""
+    heads = ("experiment", "versus", "metric", "difference", "tuned_difference", "verdict")
+    rows = []
+    for survival in survivals:
+        written, tuned = survival.written, survival.tuned
+        row: list[Any] = [written.experiment, written.versus, written.metric]
+        row += [written.difference.estimate, tuned.difference.estimate, survival.verdict]
+        rows.append(row)
+    return Data("survival", heads, rows)
 
 
 def bounds(measured: Interval | None) -> list[Any]:

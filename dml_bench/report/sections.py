@@ -42,7 +42,7 @@ Section: TypeAlias = Callable[[Study, Mapping[str, Diagnostics]], Iterator[Block
 show it adds to `study.missing`."""
 
 DATA_FILES = (
-    *("table", "means", "holdouts", "expectations", "family", "changes", "closer"),
+    *("table", "means", "holdouts", "expectations", "family", "survival", "changes", "closer"),
     *("scatter", "scatter_classes", "label_corrections"),
 )
 """The CSV files that sections may write."""
@@ -103,6 +103,8 @@ def claims(study: Study, diagnostics: Mapping[str, Diagnostics]) -> Iterator[Blo
     yield decided.claims_data(decisions.claims)
     if decisions.contrasts:
         yield decided.contrasts_data(decisions.contrasts)
+    if decisions.survivals:
+        yield decided.survivals_data(decisions.survivals)
     if decisions.claims or decisions.contrasts:
         blocks = decided.decided_blocks(decisions)
         yield folded(decided.summary(decisions), *with_short_names(blocks, study.names))

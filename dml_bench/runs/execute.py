@@ -1,5 +1,6 @@
 """One experiment, from its data set to its sealed run folder."""
 
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 
@@ -7,7 +8,7 @@ from dml_bench.config import Experiment, as_table, load
 from dml_bench.config.experiment import components_of
 from dml_bench.data.datasets import Dataset, open_dataset
 from dml_bench.data.identity import describe_copies
-from dml_bench.data.split import split_of
+from dml_bench.data.split import Phase, Split, split_of
 from dml_bench.evaluation.collapse import describe_doubts
 from dml_bench.models.embedder import build_embedder
 from dml_bench.models.precision import network_precision
@@ -73,6 +74,7 @@ def execute(request: RunRequest) -> Outcome:
                 experiment, dataset, request.cache_dir, device, callback
             )
         split = split_of(experiment, dataset)
+        require_unseen_by_search(experiment, dataset, split)
         precision = network_precision(experiment.train.precision, device, embedder)
         session = RunSession(request, folder, dataset, split, pixels, device, precision)
         session.begin()
@@ -84,6 +86,37 @@ def execute(request: RunRequest) -> Outcome:
             session.mirror.finish()
         warn_of_doubts(summary, callback)
         return Outcome(folder.path, summary, already_finished=False)
+
+
+def require_unseen_by_search(experiment: Experiment, dataset: Dataset, split: Split) -> None:
+    """Raises ValueError where the search that chose the settings may have seen a test image, or an
+    image of a class that a phase holds out."""
+    tuned = experiment.tuned
+    if tuned is None:
+        return
+    again = "dml-bench tune searches anew with the run's data and hold-outs"
+    if tuned.split != split.fingerprint:
+        raise ValueError(
+            f"the search of {tuned.by} used another split of {dataset.name}, whose training images"
+            f" are partly queries now: {again}"
+        )
+    searched = replace(experiment, unseen=tuned.unseen, tuned=None)
+    allowed = held_out_by(phases_of(searched, dataset, split))
+    seen = held_out_by(phases_of(experiment, dataset, split)) - allowed
+    if seen:
+        first = dataset.class_names[min(seen)]
+        raise ValueError(
+            f"the search of {tuned.by} knew {len(seen)} of the classes that are held out, e.g."
+            f" {first}: {again}, or --set unseen={tuned.unseen}"
+        )
+
+
+def held_out_by(phases: Sequence[Phase]) -> set[int]:
+    """Ids of the classes that any of the phases never sees."""
+    held_out: set[int] = set()
+    for phase in phases:
+        held_out.update(phase.held_out_classes)
+    return held_out
 
 
 def variant_of(request: RunRequest, dataset: Dataset) -> str:

@@ -10,7 +10,12 @@ from typing import TYPE_CHECKING, Any
 from dml_bench.analysis.decisions import Decisions
 from dml_bench.analysis.table import Group
 from dml_bench.report import csv, markdown, terminal
-from dml_bench.report.decisions import claims_data, contrasts_data, decided_blocks
+from dml_bench.report.decisions import (
+    claims_data,
+    contrasts_data,
+    decided_blocks,
+    survivals_data,
+)
 from dml_bench.report.document import (
     Block,
     Cell,
@@ -125,4 +130,6 @@ def claims_document(report: SuiteReport) -> Document:
     blocks += [full_names(report), claims_data(decisions.claims).beside_split(splits)]
     if decisions.contrasts:
         blocks.append(contrasts_data(decisions.contrasts).beside_split(splits))
+    if decisions.survivals:
+        blocks.append(survivals_data(decisions.survivals).beside_split(splits))
     return Document(f"{report.title}: what was decided", tuple(blocks))

@@ -134,7 +134,11 @@ def in_order(rows: list[PlannedRow]) -> list[Job]:
     """All runs, seed by seed, so that a suite that is stopped leaves whole tables. Raises
     ValueError where two would share a folder."""
     most_seeds = max(len(row.seeds) for row in rows)
-    jobs = [Job(row.seeds[i], row.named_as, row.swept) for i in range(most_seeds) for row in rows]
+    jobs = [
+        Job(row.seeds[i], row.named_as, row.settings_of(i))
+        for i in range(most_seeds)
+        for row in rows
+    ]
     keys = [job.key for job in jobs]
     twice = [job for i, job in enumerate(jobs) if job.key in keys[:i]]
     if twice:

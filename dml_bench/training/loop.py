@@ -14,14 +14,14 @@ from dml_bench.system.seeding import seed_everything
 from dml_bench.training import checkpoint
 from dml_bench.training.at_once import fit_at_once
 from dml_bench.training.batches import epoch_batches, training_batch
-from dml_bench.training.training_state import TrainingState
+from dml_bench.training.training_state import Diverged, TrainingState
 from dml_bench.training.validation import validate
 
 __all__ = ["NonFiniteLoss", "fit"]
 
 
-class NonFiniteLoss(ValueError):
-    """Training diverged."""
+class NonFiniteLoss(Diverged):
+    """The loss, or a weight after an epoch, is not finite."""
 
 
 def fit(state: TrainingState, keep: Callable[[TrainingState], None]) -> None:

@@ -25,10 +25,14 @@ from dml_bench.system.shapes import Float, Int, shaped
 from dml_bench.training.labels import TrainingLabels
 from dml_bench.training.plateau import FollowsValidation
 
-__all__ = ["TrainingState", "unit"]
+__all__ = ["Diverged", "TrainingState", "unit"]
 
 FULL_GPU = 512
 """Images from which on a larger batch makes embedding little faster (reports/gpu)."""
+
+
+class Diverged(ValueError):
+    """Training led to embeddings, weights or a loss that say nothing."""
 
 
 @dataclass(kw_only=True)
@@ -150,7 +154,7 @@ class TrainingState:
         # not finite compares false.
         length = functional.normalize(joint, dim=1).norm(dim=1)
         if not ((length > 0.5) & joint.isfinite().all(dim=1)).all():
-            raise ValueError(
+            raise Diverged(
                 f"embeddings of phase {self.phase.name} are not finite, or all 0: the training"
                 " diverged; try a smaller optimizer.lr"
             )

@@ -8,13 +8,16 @@ import pytest
 from handmade import BASELINE, experiment, finish
 
 from dml_bench.analysis import decisions
-from dml_bench.analysis.decisions import DecidedRow, Decisions, decide
+from dml_bench.analysis.decisions import Contrast, DecidedRow, Decisions, Survival, decide
 from dml_bench.analysis.verdicts import describe_needed
 from dml_bench.config import Expectation
 from dml_bench.config.experiments import names, resolve
 from dml_bench.config.tables import ExperimentTable, Family, load_table, read_table, table_of
 from dml_bench.config.variants import base_name
+from dml_bench.evaluation.statistics import Interval
 from dml_bench.registry import UnknownName
+from dml_bench.report.decisions import decided_blocks
+from dml_bench.report.document import Table
 from dml_bench.runs.metrics import metrics_of
 from dml_bench.runs.run import Run
 
@@ -62,6 +65,40 @@ def test_each_row_of_the_family_is_compared_with_the_experiment_that_it_extends(
     [wide] = page.contrasts
     assert wide.difference.estimate == pytest.approx((7 - 28) / 40)
     assert wide.verdict == "lower"
+
+
+def test_a_difference_survives_tuning_where_both_pairs_show_it(tmp_path, family_of_drops):
+    runs = {
+        BASELINE: runs_of_one(tmp_path, BASELINE, LOSES_MOST),
+        WIDE: runs_of_one(tmp_path, WIDE, LOSES_SOME),
+    }
+    assert decided(runs).survivals == ()
+    runs[f"{BASELINE}~tuned"] = runs_of_one(tmp_path, f"{BASELINE}~tuned", LOSES_MOST)
+    runs[f"{WIDE}~tuned"] = runs_of_one(tmp_path, f"{WIDE}~tuned", LOSES_SOME)
+    [survival] = decided(runs).survivals
+    assert (survival.verdict, survival.tuned.versus) == ("survives", f"{BASELINE}~tuned")
+    blocks = decided_blocks(decided(runs))
+    [table] = [b for b in blocks if isinstance(b, Table) and "survive tuning" in b.title]
+    assert [cell.text for cell in table.rows[0].cells][:3] == [WIDE, "survives", BASELINE]
+
+
+@pytest.mark.parametrize(
+    ("written", "tuned", "verdict"),
+    [
+        ((0.1, 0.3), (0.1, 0.2), "survives"),
+        ((0.1, 0.3), (-0.3, -0.1), "reversed when tuned"),
+        ((0.1, 0.3), (-0.1, 0.1), "not detectable when tuned"),
+        ((-0.1, 0.3), (-0.3, -0.1), "lower only when tuned"),
+        ((-0.1, 0.3), (-0.1, 0.1), "not detectable either way"),
+    ],
+)
+def test_what_becomes_of_a_difference_is_read_from_both_intervals(written, tuned, verdict):
+    def contrast(low: float, high: float) -> Contrast:
+        measured = Interval((low + high) / 2, low, high, 0.95, 0.05, 7.0)
+        named = {"experiment": WIDE, "versus": BASELINE, "metric": DROP, "head": "drop"}
+        return Contrast(**named, lower_is_better=True, seeds=3, difference=measured)
+
+    assert Survival(contrast(*written), contrast(*tuned)).verdict == verdict
 
 
 def test_the_intervals_of_claims_and_family_are_widened_for_their_number(tmp_path, family_of_drops):

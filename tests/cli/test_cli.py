@@ -18,6 +18,7 @@ BASELINE = "EPSHN_cosine_resnet18_sgd_aug"
 VERBS = [
     "run",
     "suite",
+    "tune",
     "compare",
     "decide",
     "evaluate",

@@ -1,0 +1,280 @@
+"""The search for settings: what a trial may see, that it goes on where it stopped, and that a tuned
+run is never taken for another."""
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tiny import SETTINGS, dml_bench, places, refusal, tiny
+
+import dml_bench as db
+from dml_bench.config import as_table, load
+from dml_bench.config.tables import read_table
+from dml_bench.config.tuning import Range, TuningSpace, read_space, space_names
+from dml_bench.config.variants import base_name, settings_in_short, tuned_name
+from dml_bench.data.datasets import open_dataset
+from dml_bench.data.inputs import ImageInputs
+from dml_bench.data.split import split_of
+from dml_bench.registry import losses
+from dml_bench.runs.execute import execute
+from dml_bench.runs.request import RunRequest
+from dml_bench.suite.tuned import with_tuned_rows
+from dml_bench.training.tuning import (
+    Trial,
+    TrialTrainer,
+    TuningRequest,
+    is_worse,
+    own_settings,
+    search_settings,
+    shortened,
+)
+
+NAME = "EPSHN_cosine_resnet18_sgd_aug"
+SMALL = TuningSpace(
+    name="small",
+    summary="two numbers",
+    trials=6,
+    epochs=0.34,
+    valid_classes=0.5,
+    prune=False,
+    shared=False,
+    ranges={"optimizer.lr": Range(low=0.01, high=0.2, log=True)},
+    of_loss={"NTXent": {"loss.temperature": Range(low=0.05, high=0.5)}},
+)
+
+
+def request(birds: Path, cache_dir: Path, out: Path, **changes: object) -> TuningRequest:
+    options = {
+        "experiment": tiny(),
+        "name": NAME,
+        "space": SMALL,
+        "trials": 2,
+        "data_dir": birds,
+        "out": out,
+        "cache_dir": cache_dir,
+        "device": "cpu",
+        "callback": db.Callback(),
+    }
+    return TuningRequest(**options | changes)
+
+
+@pytest.fixture(scope="module")
+def searched(birds: Path, cache_dir: Path, tmp_path_factory: pytest.TempPathFactory):
+    """A search of three trials, never stopped, and the images that it looked at."""
+    seen: set[int] = set()
+
+    def spied(method: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
+        def looked_at(self: ImageInputs, images: np.ndarray, *how, **more) -> torch.Tensor:
+            seen.update(images.tolist())
+            return method(self, images, *how, **more)
+
+        return looked_at
+
+    out = tmp_path_factory.mktemp("searched")
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("train", "view"):
+            patch.setattr(ImageInputs, name, spied(getattr(ImageInputs, name)))
+        return search_settings(request(birds, cache_dir, out, trials=3)), seen
+
+
+def test_a_search_sees_no_test_image_and_no_class_that_is_held_out(searched, birds, cache_dir):
+    search, seen = searched
+    dataset = open_dataset(tiny().data.dataset, birds, cache_dir)
+    split = split_of(tiny(), dataset)
+    assert seen <= set(split.train.tolist())
+    held_out = {dataset.class_names.index(name) for name in dataset.class_names[-2:]}
+    assert not held_out & set(dataset.labels[sorted(seen)].tolist())
+    judged_by = {dataset.class_names.index(name) for name in search.validation_classes}
+    assert len(judged_by) == 3 and not judged_by & held_out
+
+
+def test_no_trial_trains_on_a_validation_class(birds, cache_dir, tmp_path):
+    plain = shortened(tiny(), SMALL)
+    trainer = TrialTrainer(plain, request(birds, cache_dir, tmp_path))
+    state = trainer.state(plain)
+    dataset = trainer.inputs.dataset
+    trained_on = set(dataset.labels[state.images].tolist())
+    assert len(trained_on) == 3 and not trained_on & set(trainer.validation.tolist())
+    assert not len(trainer.split.test)
+    assert set(state.monitored.queries) == {"valid"}
+
+
+def test_the_first_trial_has_the_settings_of_the_file_and_the_best_is_no_worse(searched):
+    search, _ = searched
+    own = {"optimizer.lr": 0.05, "loss.temperature": 0.1}
+    assert search.trials[0].settings == search.own.settings == own
+    assert len({trial.settings["optimizer.lr"] for trial in search.trials}) == 3
+    assert search.best.score == max(trial.score for trial in search.trials) >= search.own.score
+    assert all(0 < trial.score <= 1 for trial in search.trials)
+
+
+def test_a_search_that_was_stopped_goes_on_to_the_same_trials(searched, birds, cache_dir, tmp_path):
+    class Stops(db.Callback):
+        def progress(self, message: str, done: int, total: int) -> None:
+            if message == "trials" and done == 2:
+                raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        search_settings(request(birds, cache_dir, tmp_path, trials=3, callback=Stops()))
+    stopped = search_settings(request(birds, cache_dir, tmp_path, trials=3))
+    straight, _ = searched
+    tried = [(trial.settings, trial.score) for trial in stopped.trials]
+    assert tried == [(trial.settings, trial.score) for trial in straight.trials]
+    assert stopped.tuned() == straight.tuned()
+
+
+def test_a_search_does_not_go_on_with_another_experiment(searched, birds, cache_dir):
+    search, _ = searched
+    out = search.path.parents[4]
+    with pytest.raises(ValueError, match="another experiment: move it away"):
+        search_settings(request(birds, cache_dir, out, experiment=tiny("model.head.dim=16")))
+    with pytest.raises(ValueError, match="another validation_classes|another space"):
+        wider = replace(SMALL, valid_classes=0.4)
+        search_settings(request(birds, cache_dir, out, space=wider))
+
+
+def test_a_tuned_run_says_so_and_stands_beside_the_untuned_one(searched, birds, cache_dir):
+    search, _ = searched
+    out = search.path.parents[4]
+    planned = db.plan_suite([NAME], overrides=SETTINGS, seeds=[42], data_dir=birds, out=out)
+    [plain, tuned] = with_tuned_rows(planned.rows, out, "", list(SETTINGS))
+    assert (plain.name, tuned.name) == (NAME, f"{NAME}~tuned")
+    experiment = tuned.seeds[0]
+    assert experiment.optimizer.options["lr"] == search.best.settings["optimizer.lr"]
+    assert experiment.tuned == search.tuned()
+    assert load(json.loads(json.dumps(as_table(experiment)))) == experiment
+    assert plain.seeds[0].tuned is None and "tuned" not in as_table(plain.seeds[0])
+    command = tuned.settings_of(0)
+    assert f"name={NAME}~tuned" in command
+    again = db.resolve(NAME, [*SETTINGS, *command])
+    assert again == experiment
+
+
+def test_a_suite_refuses_rows_without_a_search_and_with_unequal_budgets(
+    searched, birds, cache_dir, tmp_path
+):
+    with pytest.raises(ValueError, match=f"dml-bench tune {NAME} makes one"):
+        db.plan_suite([NAME], overrides=SETTINGS, tuned=True, out=tmp_path)
+    search, _ = searched
+    out = search.path.parents[4]
+    other = "EPSHN_cosine_resnet18_sgd_aug+mixup"
+    search_settings(
+        request(
+            birds,
+            cache_dir,
+            out,
+            name=other,
+            experiment=db.resolve(other, [*SETTINGS, "mixing.start_from=0"]),
+        )
+    )
+    settings = [*SETTINGS, "mixing.start_from=0"]
+    names = [NAME, other]
+    with pytest.raises(ValueError, match="as many trials for each row"):
+        db.plan_suite(names, overrides=settings, tuned=True, out=out)
+
+
+def test_a_run_refuses_settings_of_a_search_that_knew_its_unseen_classes(
+    searched, birds, cache_dir, tmp_path
+):
+    search, _ = searched
+    tuned = search.tuned()
+    for changes, reason in (
+        (("unseen=last:3",), "knew 1 of the classes that are held out, e.g. 006"),
+        (("seed=43",), "used another split of cub"),
+    ):
+        experiment = replace(tiny(*changes), tuned=tuned)
+        run_request = RunRequest(
+            experiment=experiment, data_dir=birds, cache_dir=cache_dir, out=tmp_path, device="cpu"
+        )
+        with pytest.raises(ValueError, match=reason):
+            execute(run_request)
+
+
+def test_too_few_known_classes_are_said(birds, cache_dir, tmp_path):
+    with pytest.raises(ValueError, match="2 classes of cub are held out by no phase, too few"):
+        search_settings(
+            request(birds, cache_dir, tmp_path, experiment=tiny("unseen=random:3:1 x 2"))
+        )
+
+
+def test_a_trial_stops_below_the_median_of_those_before_it():
+    def ended(**reported: float) -> Trial:
+        return Trial(settings={}, score=1.0, state="complete", reported=reported, seconds=0.0)
+
+    before = [ended(**{"5": 0.2}), ended(**{"5": 0.4}), ended(**{"9": 0.9})]
+    assert is_worse({"5": 0.29}, "5", before)
+    assert not is_worse({"5": 0.31}, "5", before)
+    assert not is_worse({"5": 0.0}, "5", before[:1])  # one is no median
+
+
+def test_a_trial_trains_for_a_part_of_the_epochs_with_all_that_is_counted_in_epochs():
+    experiment = db.resolve("EPSHN_cosine_resnet18_sgd_aug+samplepairing")
+    shorter = shortened(experiment, read_space("networks"))
+    assert experiment.train.epochs == 100 and shorter.train.epochs == 33
+    assert shorter.mixing.start_from == round(experiment.mixing.start_from * 0.33)
+    assert shorter.mixing.finetuning_epoch == round(experiment.mixing.finetuning_epoch * 0.33)
+    assert shorter.evaluate.every == 8
+
+
+@pytest.mark.parametrize("name", space_names())
+def test_the_spaces_that_come_with_the_package_fit_losses_that_exist(name):
+    space = read_space(name)
+    for loss, ranges in space.of_loss.items():
+        known = losses[loss].resolve({}, "loss")
+        for key in ranges:
+            section, _, option = key.partition(".")
+            assert section in ("loss", "train")
+            assert section == "train" or option in known
+
+
+def test_each_head_of_the_photographs_can_be_searched_from_its_own_settings():
+    space = read_space("heads")
+    for row in read_table("photographs").rows:
+        if row.endswith("_head"):
+            assert own_settings(db.resolve(row), space)
+
+
+def test_shared_multiples_hold_for_what_extends_the_experiment(birds, cache_dir, tmp_path):
+    shared = replace(
+        read_space("networks"),
+        ranges={"optimizer.lr": Range(low=0.5, high=2, log=True, times=True)},
+    )
+    search = search_settings(request(birds, cache_dir, tmp_path, space=shared))
+    factor = search.best.settings["optimizer.lr"]
+    child = "EPSHN_cosine_resnet18_sgd_aug+ranger_flatcos"
+    planned = db.plan_suite([child], overrides=SETTINGS, out=tmp_path)
+    [_, tuned] = with_tuned_rows(planned.rows, tmp_path, "", list(SETTINGS))
+    own = planned.rows[0].seeds[0].optimizer.options["lr"]
+    assert tuned.seeds[0].optimizer.options["lr"] == pytest.approx(own * factor)
+    assert tuned.seeds[0].tuned.by == NAME
+
+
+def test_the_command_prints_what_it_chose_and_a_space_is_read_or_refused(
+    monkeypatch, capsys, birds, cache_dir, tmp_path
+):
+    own = tmp_path / "one.toml"
+    own.write_text(
+        'summary = "s"\ntrials = 2\nepochs = 0.4\nvalid_classes = 0.5\nprune = false\n'
+        'shared = false\n[all]\n"optimizer.lr" = { low = 0.01, high = 0.1, log = true }\n'
+    )
+    settings = [part for setting in SETTINGS for part in ("--set", setting)]
+    where = places(birds, cache_dir, tmp_path / "runs")[:-2]
+    typed = ("tune", NAME, *settings, *where, "--trials", 2)
+    assert dml_bench(monkeypatch, *typed, "--space", own) == 0
+    printed = capsys.readouterr().out
+    assert "optimizer.lr = " in printed and "(own 0.05)" in printed
+    assert "MAP@R on 3 validation classes: " in printed and "2 trials (2 complete), " in printed
+    assert "unknown space 'head'" in refusal(monkeypatch, capsys, *typed, "--space", "head")
+    own.write_text("trials = 2")
+    assert "can't be read" in refusal(monkeypatch, capsys, *typed, "--space", own)
+
+
+def test_names_of_tuned_rows_belong_to_their_experiment():
+    assert tuned_name("A") == "A~tuned"
+    assert tuned_name("A~train.epochs=1") == "A~train.epochs=1,tuned"
+    assert base_name(tuned_name("A")) == "A"
+    assert settings_in_short("A~tuned") == ["tuned"]
