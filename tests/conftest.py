@@ -11,6 +11,7 @@ from typing import IO, TYPE_CHECKING, Any
 import pytest
 from filelock import FileLock
 from forked_session import IN_FORK, ForkedSession
+from processor_time import ProcessorTimes, shared_work
 
 from dml_bench.system.memory import collect_garbage_rarely
 
@@ -94,7 +95,10 @@ def all_are_asked_for(config: pytest.Config) -> bool:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Where all tests are asked for, each that is skipped is listed with its reason, as by -rs."""
+    """Where all tests are asked for, each that is skipped is listed with its reason, as by -rs. How
+    dear a test may be is known where all share what they import, as they do with `--forks`."""
+    times = ProcessorTimes(enforced=config.getoption("--forks"))
+    config.pluginmanager.register(times, "processor_times")
     if all_are_asked_for(config) and "s" not in config.option.reportchars:
         config.option.reportchars += "s"
 
@@ -106,7 +110,10 @@ def pytest_runtestloop(session: pytest.Session) -> bool | None:
     if not options.forks or options.collectonly or session.testsfailed:
         return None
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
-    ForkedSession(session, cores + 1).run()
+    forked = ForkedSession(session, cores + 1)
+    forked.run()
+    times = session.config.pluginmanager.get_plugin("processor_times")
+    times.waited = forked.said_of_the_end()
     return True
 
 
@@ -121,14 +128,14 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 @pytest.fixture(scope="session", autouse=True)
 def runs_wait_for_no_disk_and_time_few_images() -> Iterator[None]:
     """The files of a test need not outlive a power cut, and nobody reads how fast its images were:
-    waiting for the disk takes as long as a tiny run, timing 50 images one by one a tenth of it."""
+    waiting for the disk takes as long as a tiny run, timing images one by one a tenth of it."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "fsync", lambda descriptor: None)
         if "torch" in sys.modules:  # else no test of this session trains
             from dml_bench.runs import embed_and_search
 
-            patch.setattr(embed_and_search, "LATENCIES", 4)
-            patch.setattr(embed_and_search, "PHOTOS", 4)
+            for number in ("LATENCIES", "WARM_UP", "PHOTOS"):
+                patch.setattr(embed_and_search, number, 1)
         yield
 
 
@@ -150,7 +157,8 @@ def made_once(of_all_workers: Path) -> MadeOnce:
         with FileLock(of_all_workers / f"{name}.lock"):
             if not done.exists():
                 folder.mkdir()
-                make(folder)
+                with shared_work():
+                    make(folder)
                 done.touch()
         return folder
 
@@ -187,7 +195,7 @@ def trained(
         name = hashlib.sha256("\n".join(overrides).encode()).hexdigest()[:16]
         out = of_all_workers / "runs" / name
         out.parent.mkdir(exist_ok=True)
-        with FileLock(out.with_suffix(".lock")):
+        with FileLock(out.with_suffix(".lock")), shared_work():
             outcome = train(birds, cache_dir, out, *overrides)
         sealed.setdefault(outcome.folder, times_of(outcome.folder))
         return outcome

@@ -33,6 +33,7 @@ class Worker:
         self.name = name
         self.waiting: deque[int] = deque()
         """Of the file that it has taken, the tests not begun."""
+        self.file = ""
         self.at_work: int | None = None
         self.connection, end = Pipe()
         self.pid = os.fork()
@@ -149,6 +150,8 @@ class ForkedSession:
         self.files = deque(files.values())
         self.begun = 0
         self.workers: list[Worker] = []
+        self.no_file_left_at: float | None = None
+        self.last_file = ""
         self.config._tmp_path_factory.getbasetemp()  # which all processes are to share
         atexit.register(say_no_more)
         for _ in range(min(count, len(self.files))):
@@ -184,9 +187,7 @@ class ForkedSession:
             self.replace(worker)
             return
         if kind == "next":
-            file = self.files.popleft() if self.files else []
-            worker.waiting.extend(file)
-            worker.connection.send(file)
+            self.give_file(worker)
         elif kind == "begin":
             worker.at_work = worker.waiting.popleft()
             item = self.session.items[worker.at_work]
@@ -202,6 +203,24 @@ class ForkedSession:
             self.workers.remove(worker)
             os.waitpid(worker.pid, 0)
             worker.connection.close()
+
+    def give_file(self, worker: Worker) -> None:
+        """The next file of the list, or an empty one where there is none."""
+        file = self.files.popleft() if self.files else []
+        if file:
+            worker.file = self.session.items[file[0]].path.stem
+        else:
+            self.last_file = worker.file
+            self.no_file_left_at = self.no_file_left_at or time.monotonic()
+        worker.waiting.extend(file)
+        worker.connection.send(file)
+
+    def said_of_the_end(self) -> str:
+        """How long processes had nothing to do, and for which file they waited."""
+        if self.no_file_left_at is None:
+            return ""
+        seconds = time.monotonic() - self.no_file_left_at
+        return f"No file was left for the last {seconds:.0f} s; {self.last_file} ended last"
 
     def replace(self, worker: Worker) -> None:
         """A test has ended its process: it has failed, and another process goes on."""

@@ -55,6 +55,40 @@ def test_that_ends_its_process():
 def test_after_it():
     pass
 """
+DEAR = """
+import time
+import pytest
+import processor_time
+
+processor_time.LIMIT_SECONDS = 0.1
+
+def work():
+    start = time.process_time()
+    while time.process_time() < start + 0.2:
+        pass
+
+@pytest.fixture(scope="module")
+def large():
+    work()
+
+@pytest.fixture(scope="module")
+def shared():
+    with processor_time.shared_work():
+        work()
+
+def test_that_is_dear():
+    work()
+
+@pytest.mark.slow
+def test_that_says_so():
+    work()
+
+def test_of_what_others_made(shared):
+    pass
+
+def test_of_a_large_fixture(large):
+    pass
+"""
 
 
 def session(folder: Path, *options: str, **files: str) -> tuple[int, str]:
@@ -114,3 +148,17 @@ def test_a_session_ends_at_the_first_failure_where_that_is_asked_for(tmp_path):
     ended, printed = session(tmp_path, "--forks", "-x", test_a=FAILS)
     assert ended == 1, printed
     assert "1 failed in" in printed
+
+
+@pytest.mark.parametrize(
+    ("options", "ended_with"),
+    [(("--forks", "--all"), "1 failed, 2 passed, 1 error"), (("--all",), "4 passed")],
+)
+def test_a_test_that_takes_long_fails_where_it_is_not_marked_as_slow(tmp_path, options, ended_with):
+    _, printed = session(tmp_path, *options, test_dear=DEAR)
+    assert ended_with in printed
+    assert "Dearest files: test_dear 1" in printed
+    if "--forks" in options:
+        for name in ("test_dear.py::test_that_is_dear", "test_dear.py::large"):
+            assert f"{name} must take at most 0 seconds of a processor, got 0." in printed
+        assert "mark it with @pytest.mark.slow and let a cheaper test check its claim" in printed
