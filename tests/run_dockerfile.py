@@ -78,12 +78,12 @@ def in_context(context: Path) -> list[Path]:
     for top in kept:
         place = context / top
         files += [place] if place.is_file() else sorted(place.rglob("*"))
-    return [
-        path
-        for path in files
-        if path.is_file()
-        and not any(fnmatch.fnmatch(part, name) for part in path.parts for name in left_out)
-    ]
+    return [path for path in files if path.is_file() and not is_left_out(path, left_out)]
+
+
+def is_left_out(path: Path, names: list[str]) -> bool:
+    """Whether the file or a folder above it bears one of these names."""
+    return any(fnmatch.filter(path.parts, name) for name in names)
 
 
 def copy_context(context: Path, target: Path) -> None:
