@@ -304,7 +304,7 @@ def enrol(photos: Path, place: Path) -> None:
 
 
 def maps(place: Path) -> None:
-    from dml_bench.browse.images import read_browse_table
+    from dml_bench.browse.run_images import read_browse_table
     from dml_bench.runs.run import read_folder
 
     read_browse_table(read_folder(run_folder(place))).maps()

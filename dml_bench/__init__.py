@@ -27,6 +27,7 @@ from dml_bench.api.data import channel_statistics, check_data, data_card, draw_b
 from dml_bench.api.decision import DecisionReport, decide
 from dml_bench.api.explore import (
     DrawnMap,
+    EmbeddingFiles,
     browse_run,
     draw_map,
     explain_run,
@@ -65,6 +66,7 @@ __all__ = [
     "Comparisons",
     "DecisionReport",
     "DrawnMap",
+    "EmbeddingFiles",
     "EmbeddingsReport",
     "Gallery",
     "LoggingCallback",

@@ -17,6 +17,8 @@ CACHE_KINDS = {
     "drawn": "drawn birds",
     "digests": "digests of image files",
     "browse": "FiftyOne databases",
+    "maps": "maps of embeddings",
+    "thumbnails": "small copies of images",
 }
 """What is kept, in words. All but `drawn` are folders of that name; what is removed is made anew
 when it is needed."""

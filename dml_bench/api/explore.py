@@ -17,12 +17,14 @@ from dml_bench.system.cache_folder import cache_folder
 from dml_bench.system.callbacks import Callback
 
 if TYPE_CHECKING:
+    from dml_bench.browse.browsable import Browsable
     from dml_bench.browse.decisions import DecidedTable
     from dml_bench.explain.session import ExplainResult
     from dml_bench.runs.run import Run
 
 __all__ = [
     "DrawnMap",
+    "EmbeddingFiles",
     "browse_run",
     "draw_map",
     "explain_run",
@@ -143,21 +145,76 @@ class DrawnMap:
     unreadable: int
 
 
+@dataclass(frozen=True, kw_only=True)
+class EmbeddingFiles:
+    """Embeddings that any program computed, as `evaluate` reads them, to be shown in place of a
+    run.
+
+    `labels` is a .csv with the class of each image. `without` are embeddings of a model that was
+    not trained on the classes `unseen`, and `embeddings` then those of one that was. Without a
+    column `split` in the table, the queries are drawn from `seed`.
+
+    >>> import numpy, pathlib
+    >>> numpy.savez("shown.npz", embeddings=numpy.random.default_rng(0).normal(size=(24, 8)))
+    >>> lines = ["path,class", *(f"{row:02}.jpg,{row % 4}" for row in range(24))]
+    >>> _ = pathlib.Path("shown.csv").write_text("\\n".join(lines))
+    >>> db.draw_map(db.EmbeddingFiles(embeddings="shown.npz", labels="shown.csv"), "map.svg").images
+    24
+    """
+
+    embeddings: PathLike
+    labels: PathLike
+    without: PathLike | None = None
+    unseen: str = ""
+    seed: int = 42
+
+
+def browsable_of(
+    run: "Run | EmbeddingFiles | str | Path",
+    data_dir: PathLike | None,
+    cache_dir: PathLike | None,
+    gallery: PathLike | None = None,
+) -> "Browsable":
+    """What is shown. Raises ValueError where there is no such run, gallery, or table."""
+    from dml_bench.browse.browsable import BrowsedEmbeddings, BrowsedRun
+
+    if not isinstance(run, EmbeddingFiles):
+        return BrowsedRun(run_of(run, data_dir), optional_path(gallery))
+    from dml_bench.browse.embedding_images import read_embedded_images
+
+    if gallery is not None:
+        raise ValueError("embeddings have no enrolled images: leave --gallery out")
+    if run.without is not None and not run.unseen:
+        raise ValueError(
+            "two files of embeddings need the classes that the second model was not trained on:"
+            " --unseen last:20, or their names with commas between"
+        )
+    labels = Path(run.labels)
+    embedded = read_embedded_images(
+        Path(run.embeddings), optional_path(run.without), labels, run.unseen, run.seed
+    )
+    maps = cache_folder(cache_dir) / "maps"
+    return BrowsedEmbeddings(embedded, labels, maps, optional_path(data_dir))
+
+
 def draw_map(
-    run: "Run | str | Path",
+    run: "Run | EmbeddingFiles | str | Path",
     out: PathLike,
     *,
     classes: Sequence[str] = (),
+    gallery: PathLike | None = None,
     data_dir: PathLike | None = None,
     callback: Callback | None = None,
+    cache_dir: PathLike | None = None,
 ) -> DrawnMap:
-    """Draw the embeddings of a run's gallery and queries in the plane (UMAP), a map for each phase.
+    """Draw embeddings of a gallery and of queries in the plane (UMAP), a map for each phase.
 
-    `out` is a picture, .png or .svg, or a page to point at images in, .html; `classes` are
-    highlighted.
+    `run` is a run, its folder, or files of embeddings. `out` is a picture, .png or .svg, or a page
+    to point at images in, .html; `classes` are highlighted. Images that were enrolled are added;
+    `gallery` is their folder, if it is not the run's own.
 
-    Raises ValueError on another kind of file, an unknown class, or, for a page, where the run's
-    images are not found.
+    Raises ValueError on another kind of file, an unknown class, or, for a page, where the images
+    are not found.
     Source: McInnes et al., "UMAP" (2018).
 
     >>> run = "runs/EPSHN_cosine_resnet18_sgd_aug/cub/seed-42"
@@ -166,16 +223,17 @@ def draw_map(
     """
     picture = picture_file(out, (".html", ".png", ".svg"), "map")
     from dml_bench.browse.html_map import write_html_map
-    from dml_bench.browse.images import chosen_classes, read_browse_table
+    from dml_bench.browse.images import chosen_classes
     from dml_bench.browse.map_figure import map_figure
+    from dml_bench.browse.thumbnails import ThumbnailFolder
     from dml_bench.plots.canvas import standalone
     from dml_bench.system.files import write_atomically
 
-    opened, heard = run_of(run, data_dir), callback_or_log(callback)
+    browsable, heard = browsable_of(run, data_dir, cache_dir, gallery), callback_or_log(callback)
     kind = picture.suffix.lower()
     if kind == ".html":
-        opened.images.require()
-    images = read_browse_table(opened)
+        browsable.require_images()
+    images = browsable.table()
     highlighted = chosen_classes(images, classes)
     heard.progress("drawing maps", 0, 1)
     maps = images.maps()
@@ -183,8 +241,14 @@ def draw_map(
     picture.parent.mkdir(parents=True, exist_ok=True)
     unreadable = 0
     if kind == ".html":
+        copies = ThumbnailFolder.of(cache_folder(cache_dir), browsable.root)
         unreadable = write_html_map(
-            picture, images, maps, highlighted, lambda *at: heard.progress("thumbnails", *at)
+            picture,
+            images,
+            maps,
+            highlighted,
+            lambda *at: heard.progress("thumbnails", *at),
+            copies,
         )
     else:
         drawn = map_figure(images, maps, highlighted)
@@ -194,18 +258,20 @@ def draw_map(
 
 
 def browse_run(
-    run: "Run | str | Path",
+    run: "Run | EmbeddingFiles | str | Path",
     *,
     port: int = 0,
     address: str = "127.0.0.1",
     opens_browser: bool = True,
+    gallery: PathLike | None = None,
     data_dir: PathLike | None = None,
     callback: Callback | None = None,
     cache_dir: PathLike | None = None,
 ) -> None:
-    """Open a run's images in FiftyOne and wait for Ctrl-C.
+    """Open the images of a run, or of files of embeddings, in FiftyOne and wait for Ctrl-C.
 
-    `port` 0 is 5151 or another free one; `address` 127.0.0.1 serves this machine only.
+    `port` 0 is 5151 or another free one; `address` 127.0.0.1 serves this machine only. `gallery` is
+    the folder of enrolled images, if it is not the run's own.
 
     Raises ValueError where FiftyOne, a database, the images or the port are missing, and
     KeyboardInterrupt at Ctrl-C.
@@ -217,13 +283,11 @@ def browse_run(
     """
     from dml_bench.browse.session import BrowseRequest, browse
 
-    folder, images_folder = folder_and_images(run, data_dir)
     heard = callback_or_log(callback)
     browse(
         BrowseRequest(
-            run=folder,
+            browsable=browsable_of(run, data_dir, cache_dir, gallery),
             cache_dir=cache_folder(cache_dir),
-            data_dir=images_folder,
             port=port,
             address=address,
             opens_browser=opens_browser,
@@ -234,14 +298,15 @@ def browse_run(
 
 
 def export_decisions(
-    run: "Run | str | Path",
+    run: "Run | EmbeddingFiles | str | Path",
     out: PathLike,
     *,
+    gallery: PathLike | None = None,
     data_dir: PathLike | None = None,
     cache_dir: PathLike | None = None,
 ) -> "DecidedTable":
-    """Write a run's images as a table for the data set `csv`, with the decisions about labels that
-    were kept as tags in FiftyOne.
+    """Write the images of what was browsed as a table for the data set `csv`, with the decisions
+    about labels that were kept as tags in FiftyOne.
 
     Raises ValueError where the run was never browsed, is open, or an image has two decisions.
     Source: docs/explore.md.
@@ -252,13 +317,18 @@ def export_decisions(
     """
     from dml_bench.browse.session import export
 
-    folder, images_folder = folder_and_images(run, data_dir)
-    return export(folder, Path(out), cache_folder(cache_dir), images_folder)
+    browsable = browsable_of(run, data_dir, cache_dir, gallery)
+    return export(browsable, Path(out), cache_folder(cache_dir))
 
 
-def forget_browsed(run: "Run | str | Path", *, cache_dir: PathLike | None = None) -> bool:
-    """Remove what `browse_run` keeps of a run, and return whether there was anything. The run
-    folder stays.
+def forget_browsed(
+    run: "Run | EmbeddingFiles | str | Path",
+    *,
+    gallery: PathLike | None = None,
+    cache_dir: PathLike | None = None,
+) -> bool:
+    """Remove what `browse_run` keeps of a run or of embeddings, and return whether there was
+    anything. The run folder stays.
 
     Raises ValueError where the run can't be read or is being browsed.
     Source: docs/explore.md.
@@ -268,4 +338,4 @@ def forget_browsed(run: "Run | str | Path", *, cache_dir: PathLike | None = None
     """
     from dml_bench.browse.session import forget
 
-    return forget(folder_and_images(run, None)[0], cache_folder(cache_dir))
+    return forget(browsable_of(run, None, cache_dir, gallery), cache_folder(cache_dir))

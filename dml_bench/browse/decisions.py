@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dml_bench.registry.names import label_named
-from dml_bench.runs.run import Run, SplitImage
+from dml_bench.runs.run import SplitImage
 from dml_bench.system.files import write_csv
 
 __all__ = ["KEPT", "LEFT_OUT", "RELABELLED", "DecidedTable", "decision_tags", "write_decisions"]
@@ -34,17 +34,21 @@ def decision_tags(tags: Sequence[str]) -> list[str]:
     return [tag for tag in tags if tag in (KEPT, LEFT_OUT) or tag.startswith(RELABELLED)]
 
 
-def write_decisions(run: Run, tags: Mapping[str, Sequence[str]], out: Path) -> DecidedTable:
-    """Write a table of a run's images with their decided classes. `tags` are by the path in the
-    run's folder of images.
+def write_decisions(
+    images: Sequence[SplitImage],
+    class_names: dict[int, str],
+    tags: Mapping[str, Sequence[str]],
+    out: Path,
+) -> DecidedTable:
+    """Write a table of images with their decided classes. `tags` are by the path of an image.
 
-    Raises ValueError where an image has several decisions, and UnknownName where one names no class
-    of the run.
+    Raises ValueError where an image has several decisions, and UnknownName where one names none of
+    the classes.
     """
     rows, relabelled, left_out = [], 0, 0
-    for image in run.split:
+    for image in images:
         of_image = tags.get(image.path, ())
-        name = decided_class(run, image, decision_tags(of_image))
+        name = decided_class(class_names, image, decision_tags(of_image))
         if name is None:
             left_out += 1
             continue
@@ -55,7 +59,9 @@ def write_decisions(run: Run, tags: Mapping[str, Sequence[str]], out: Path) -> D
     return DecidedTable(len(rows), relabelled, left_out)
 
 
-def decided_class(run: Run, image: SplitImage, decisions: Sequence[str]) -> str | None:
+def decided_class(
+    class_names: dict[int, str], image: SplitImage, decisions: Sequence[str]
+) -> str | None:
     """The class of an image by its decisions; None where it is left out."""
     if len(decisions) > 1:
         raise ValueError(
@@ -66,6 +72,4 @@ def decided_class(run: Run, image: SplitImage, decisions: Sequence[str]) -> str 
         return image.class_name
     if decisions[0] == LEFT_OUT:
         return None
-    return run.class_names[
-        label_named(decisions[0].removeprefix(RELABELLED).strip(), run.class_names)
-    ]
+    return class_names[label_named(decisions[0].removeprefix(RELABELLED).strip(), class_names)]

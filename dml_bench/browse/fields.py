@@ -8,14 +8,17 @@ from typing import Any
 import numpy as np
 
 from dml_bench.browse.images import ENROLLED, GALLERY, QUERY, BrowseTable
+from dml_bench.browse.thumbnails import ThumbnailFolder
 from dml_bench.evaluation.knn_vote import confusions
 
 __all__ = [
     "ANSWER_UNSEEN",
+    "COARSE",
     "DOUBT",
     "DOUBTFUL",
     "NEAR_DUPLICATE",
     "SESSION",
+    "THUMBNAIL",
     "VERDICTS",
     "Label",
     "confused_pairs",
@@ -24,6 +27,7 @@ __all__ = [
 ]
 
 NEAR_DUPLICATE, SESSION, DOUBT = "near_duplicate", "session", "doubt"
+COARSE, THUMBNAIL = "coarse_class", "thumbnail_path"
 ANSWER_UNSEEN = "answer_unseen"
 """The field of the answer by the model that was trained without the image's class."""
 DOUBTFUL = 0.5
@@ -44,7 +48,9 @@ class Label:
 
 
 def field_values(
-    table: BrowseTable, near_duplicates: list[tuple[int, int]]
+    table: BrowseTable,
+    near_duplicates: list[tuple[int, int]],
+    thumbnails: ThumbnailFolder | None = None,
 ) -> dict[str, list[Any]]:
     """By name of the field, a value for each image; None where it has none. `near_duplicates` are
     pairs of rows that show the same picture.
@@ -52,8 +58,7 @@ def field_values(
     A field without any value is left out, except for NEAR_DUPLICATE: it tells that there are none.
     """
     names = table.class_names
-    gallery = "train" if table.run.protocol.gallery_is_trained_on else "gallery"
-    split_names = {GALLERY: gallery, QUERY: "test", ENROLLED: "enrolled"}
+    split_names = {GALLERY: table.source.gallery_name, QUERY: "test", ENROLLED: "enrolled"}
     groups: dict[int, int] = {}
     for query, other in near_duplicates:
         groups[query] = groups.setdefault(other, len(set(groups.values())) + 1)
@@ -62,13 +67,17 @@ def field_values(
         "class_id": table.labels.tolist(),
         "split": [split_names[part] for part in table.part],
         "class_group": np.where(table.unseen, "unseen", "seen").tolist(),
+        COARSE: [table.source.coarse_classes.get(label) for label in table.labels.tolist()],
         "class_drop": numbers(table.drop),
         "outcome": [outcome or None for outcome in table.outcome],
         NEAR_DUPLICATE: [groups.get(row) for row in range(len(table.paths))],
     }
-    if not table.run.neighbours[next(iter(table.phases))].leaves_one_out:
+    if not table.source.neighbours[next(iter(table.phases))].leaves_one_out:
         fields[SESSION] = [number or None for number in table.session.tolist()]
     fields[DOUBT] = doubts(table)
+    if thumbnails is not None:
+        copies = [thumbnails.path_of(path) for path in table.paths]
+        fields[THUMBNAIL] = [str(copy) if copy else None for copy in copies]
     for phase in table.phases:
         fields |= phase_values(table, phase)
     if table.outcome.any():
@@ -158,7 +167,7 @@ def confused_pairs(
     """By class that is taken for another and the other class, the most frequent first: rows of each
     query that is, followed by its nearest image, the most similar pair first."""
     names, columns = table.class_names, table.phases[phase]
-    neighbours = table.run.neighbours[phase]
+    neighbours = table.source.neighbours[phase]
     first_query = int(np.flatnonzero(table.is_query)[0])
     pairs: dict[tuple[str, str], list[int]] = {}
     for pair in confusions(neighbours, most):

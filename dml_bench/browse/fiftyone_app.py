@@ -10,7 +10,8 @@ import os
 import signal
 import socket
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -20,10 +21,12 @@ from dml_bench.browse.database import URI
 from dml_bench.browse.decisions import decision_tags
 from dml_bench.browse.fields import (
     ANSWER_UNSEEN,
+    COARSE,
     DOUBT,
     DOUBTFUL,
     NEAR_DUPLICATE,
     SESSION,
+    THUMBNAIL,
     VERDICTS,
     Label,
     confused_pairs,
@@ -41,6 +44,8 @@ from dml_bench.browse.map_data import (
     nearest_images,
     rows_of,
 )
+from dml_bench.browse.thumbnails import ThumbnailFolder, make_thumbnail
+from dml_bench.data.images import Unreadable
 
 __all__ = [
     "connected",
@@ -67,6 +72,7 @@ FIELDS_OF_ALL_PHASES = (
     "ground_truth",
     "split",
     "class_group",
+    COARSE,
     "outcome",
     "class_drop",
     NEAR_DUPLICATE,
@@ -160,6 +166,7 @@ def update(
     maps: dict[str, np.ndarray],
     near_duplicates: list[tuple[int, int]],
     state: str,
+    thumbnails: ThumbnailFolder | None = None,
 ) -> None:
     """Make the dataset, or update it to the run. After an interruption it is not `is_current`."""
     import fiftyone as fo
@@ -172,7 +179,8 @@ def update(
     ours = {f"correct_{phase_key(phase)}" for phase in images.phases}
     for key in ours & set(dataset.list_evaluations()):
         dataset.delete_evaluation(key)
-    ids = write_samples(dataset, images, field_values(images, near_duplicates))
+    fields = field_values(images, near_duplicates, thumbnails)
+    ids = write_samples(dataset, images, fields)
     write_embeddings(dataset, images, maps, ids)
     for phase in images.phases:
         queries = dataset.match(fo.ViewField("split") == "test")
@@ -192,44 +200,69 @@ def write_samples(
     dataset: Dataset, images: BrowseTable, fields: dict[str, list[Any]]
 ) -> np.ndarray:
     """(images) the ids of their samples. Samples of images that the run no longer has are
-    deleted."""
-    import fiftyone as fo
-    from fiftyone.core.storage import normalize_path
+    deleted.
 
-    def converted(value: Any) -> Any:
-        if isinstance(value, Label):
-            verdict = {} if value.verdict is None else {"verdict": value.verdict}
-            return fo.Classification(label=value.name, confidence=value.confidence, **verdict)
-        return value
+    All but the first are written as the database's documents: FiftyOne makes several objects of
+    each value, which takes minutes for 50,000 images.
+    """
+    import fiftyone as fo
+    from bson import ObjectId
+    from fiftyone.core.storage import normalize_path
+    from pymongo import InsertOne, UpdateOne
+
+    declare_fields(dataset, fields)
+    paths = [normalize_path(path) for path in images.paths]
+    known = dict(zip(*dataset.values(["filepath", "id"]), strict=True))
+    dataset.delete_samples([known[path] for path in known.keys() - set(paths)])
+    first_new = next((path for path in paths if path not in known), None)
+    blank: dict[str, Any] = {}
+    if first_new is not None:
+        known[first_new] = dataset.add_sample(fo.Sample(first_new))
+        blank = dataset._sample_collection.find_one({"_id": ObjectId(known[first_new])})
+        del blank["_id"]
+    document = fo.Classification(label="").to_dict(extended=False)
+    rng = np.random.default_rng(0)
+    writes: list[Any] = []
+    for row, path in enumerate(paths):
+        values = {}
+        for field, of_field in fields.items():
+            values[field] = stored(of_field[row], document)
+        if path in known:
+            writes.append(UpdateOne({"_id": ObjectId(known[path])}, {"$set": values}))
+        else:
+            about = {"filepath": path, "_rand": float(rng.random())}
+            writes.append(InsertOne({**blank, **about, **values}))
+    dataset._bulk_write(writes)
+    known = dict(zip(*dataset.values(["filepath", "id"]), strict=True))
+    return np.array([known[path] for path in paths])
+
+
+def declare_fields(dataset: Dataset, fields: dict[str, list[Any]]) -> None:
+    """Add the fields to the dataset, of the type that their values have."""
+    import fiftyone as fo
 
     kinds = {bool: fo.BooleanField, int: fo.IntField, float: fo.FloatField, str: fo.StringField}
     for field, values in fields.items():
         kind = next((type(value) for value in values if value is not None), int)
-        if kind is Label:
-            dataset.add_sample_field(
-                field, fo.EmbeddedDocumentField, embedded_doc_type=fo.Classification
-            )
-            if any(value is not None and value.verdict is not None for value in values):
-                dataset.add_sample_field(f"{field}.verdict", fo.StringField)
-        else:
+        if kind is not Label:
             dataset.add_sample_field(field, kinds[kind])
-    paths = [normalize_path(path) for path in images.paths]
-    known = dict(zip(*dataset.values(["filepath", "id"]), strict=True))
-    dataset.delete_samples([known[path] for path in known.keys() - set(paths)])
-    kept = [row for row, path in enumerate(paths) if path in known]
-    for field, values in fields.items() if kept else ():
-        dataset.set_values(
-            field, {known[paths[row]]: converted(values[row]) for row in kept}, key_field="id"
+            continue
+        dataset.add_sample_field(
+            field, fo.EmbeddedDocumentField, embedded_doc_type=fo.Classification
         )
-    new = [row for row, path in enumerate(paths) if path not in known]
-    if new:
-        samples = []
-        for row in new:
-            of_image = {field: converted(values[row]) for field, values in fields.items()}
-            samples.append(fo.Sample(paths[row], **of_image))
-        dataset.add_samples(samples, progress=False)
-    known = dict(zip(*dataset.values(["filepath", "id"]), strict=True))
-    return np.array([known[path] for path in paths])
+        if any(value is not None and value.verdict is not None for value in values):
+            dataset.add_sample_field(f"{field}.verdict", fo.StringField)
+
+
+def stored(value: Any, document: dict[str, Any]) -> Any:
+    """A value as the database has it; `document` is that of a classification."""
+    from bson import ObjectId
+
+    if not isinstance(value, Label):
+        return value
+    verdict = {} if value.verdict is None else {"verdict": value.verdict}
+    of_label = {"_id": ObjectId(), "label": value.name, "confidence": value.confidence}
+    return {**document, "tags": [], **of_label, **verdict}
 
 
 def write_embeddings(
@@ -336,11 +369,8 @@ def write_layout(dataset: Dataset, images: BrowseTable) -> None:
     workspace with the images beside their map."""
     import fiftyone as fo
 
-    protocol = images.run.protocol
-    dataset.info[TITLES] = {
-        phase_key(phase): protocol.describe_phase(phase, list(images.phases))
-        for phase in images.phases
-    }
+    titles = images.source.phase_titles
+    dataset.info[TITLES] = {phase_key(phase): titles[phase] for phase in images.phases}
     answers = [f"answer_{phase_key(phase)}" for phase in images.phases]
     if dataset.has_field(ANSWER_UNSEEN):
         answers.append(ANSWER_UNSEEN)
@@ -376,6 +406,10 @@ def write_layout(dataset: Dataset, images: BrowseTable) -> None:
         ),
     ]
     dataset.app_config.sidebar_groups = groups
+    if dataset.has_field(THUMBNAIL):
+        dataset.app_config.media_fields = ["filepath", THUMBNAIL]
+        dataset.app_config.grid_media_field = THUMBNAIL
+        dataset.app_config.media_fallback = True  # of small images, which have no copy
     samples = fo.Panel(type="Samples", pinned=True, component_id="samples")
     others = [
         fo.Panel(type=kind, component_id=name)
@@ -400,14 +434,15 @@ def write_layout(dataset: Dataset, images: BrowseTable) -> None:
 def serve(
     name: str,
     listener: socket.socket,
-    guarded: Callable[[Any, list[str]], Any],
+    guarded: Callable[[Any, list[str], dict[str, Callable[[], None]]], Any],
     ready: Callable[[], None],
 ) -> None:
     """Serve the app on a dataset until Ctrl-C, in this process, which has imported it already.
 
     Args:
         listener: the socket on which it answers; it is closed at the end.
-        guarded: puts a guard around FiftyOne's ASGI application, which may serve these files.
+        guarded: puts a guard around FiftyOne's ASGI application, which may serve these files, of
+            which some are made when they are first asked for.
         ready: called once it answers.
     """
     import asyncio
@@ -437,7 +472,8 @@ def serve(
     events.set_port(listener.getsockname()[1])
     config = Config()
     config.loglevel, config.graceful_timeout = "ERROR", GRACE_SECONDS
-    application = guarded(app, dataset.values("filepath"))
+    copies = copies_of(dataset)
+    application = guarded(app, [*dataset.values("filepath"), *copies], copies)
 
     async def until_ended() -> None:
         ended, loop = asyncio.Event(), asyncio.get_running_loop()
@@ -456,6 +492,24 @@ def serve(
         await answer(application, config, shutdown_trigger=ended.wait)
 
     asyncio.run(until_ended())
+
+
+def copies_of(dataset: Dataset) -> dict[str, Callable[[], None]]:
+    """By the path of each thumbnail, what makes it where it is missing."""
+    if not dataset.has_field(THUMBNAIL):
+        return {}
+    copies: dict[str, Callable[[], None]] = {}
+    for image, copy in zip(*dataset.values(["filepath", THUMBNAIL]), strict=True):
+        if copy is not None:
+            copies[copy] = partial(make_if_missing, image, copy)
+    return copies
+
+
+def make_if_missing(image: str, copy: str) -> None:
+    """Make a thumbnail, unless it is there; of an image that can't be read there is none."""
+    if not Path(copy).exists():
+        with suppress(Unreadable):
+            make_thumbnail(Path(image), Path(copy))
 
 
 def register(plugin: Any) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from dml_bench.browse.images import ENROLLED, GALLERY, QUERY, BrowseTable
+from dml_bench.browse.thumbnails import ThumbnailFolder
 from dml_bench.data.digests import digest_of
 from dml_bench.data.images import Unreadable, decode
 from dml_bench.evaluation.scatter import MEASURES
@@ -37,15 +38,16 @@ def write_html_map(
     maps: dict[str, np.ndarray],
     chosen: Sequence[int],
     progress: Callable[[int, int], None],
+    copies: ThumbnailFolder | None = None,
 ) -> int:
-    """Write the page; `chosen` are the class ids that it highlights at first. Returns how many
-    images could not be read, or were changed."""
+    """Write the page; `chosen` are the class ids that it highlights at first, `copies` keeps small
+    copies of its images. Returns how many images could not be read, or were changed."""
     import jinja2
     import markupsafe
 
     side = LARGE if len(images.paths) <= MANY else SMALL
     sheets, unreadable = thumbnails(
-        list(zip(images.paths, images.digests, strict=True)), side, progress
+        list(zip(images.paths, images.digests, strict=True)), side, progress, copies
     )
     data = {
         "side": side,
@@ -67,23 +69,22 @@ def write_html_map(
     script = json.dumps(data, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     script = script.replace("<", "\\u003c")
     text = environment.get_template("html_map.html.jinja").render(
-        title=title(images), data=script, colours=markupsafe.Markup(colours.style())
+        title=images.source.title, data=script, colours=markupsafe.Markup(colours.style())
     )
     write_atomically(path, lambda file: file.write(text.encode()))
     return unreadable
 
 
-def title(images: BrowseTable) -> str:
-    """The title of the page."""
-    run = images.run
-    return f"{run.experiment.name} on {run.summary['dataset']['name']}, seed {run.seed}"
-
-
 def facts(images: BrowseTable, maps: dict[str, np.ndarray]) -> dict[str, Any]:
     """What the page says of each image. Classes are numbered in the order of their ids."""
-    names = [images.class_names[label] for label in sorted(images.class_names)]
+    order = sorted(images.class_names)
+    names = [images.class_names[label] for label in order]
+    coarse = images.source.coarse_classes
+    kinds = sorted(set(coarse.values()))
     return {
         "classes": names,
+        "coarse": [coarse.get(label, "") for label in order] if kinds else [],
+        "coarseColours": dict(zip(kinds, colours.distinct(len(kinds)), strict=True)),
         "colours": colours.distinct(len(names)),
         "unseenClasses": places(images, np.unique(images.labels[images.unseen])),
         "name": [Path(path).name for path in images.paths],
@@ -98,7 +99,7 @@ def phase_facts(images: BrowseTable, phase: str, points: np.ndarray) -> dict[str
     """What the page says of each image in one phase."""
     columns = images.phases[phase]
     return {
-        "words": images.run.protocol.describe_phase(phase, list(images.phases)),
+        "words": images.source.phase_titles[phase],
         "x": numbers(points[:, 0], 3),
         "y": numbers(points[:, 1], 3),
         "nearest": columns.nearest.tolist(),
@@ -142,7 +143,10 @@ def numbers(values: np.ndarray, digits: int) -> list[float | None]:
 
 
 def thumbnails(
-    files: Sequence[tuple[str, str]], side: int, progress: Callable[[int, int], None]
+    files: Sequence[tuple[str, str]],
+    side: int,
+    progress: Callable[[int, int], None],
+    copies: ThumbnailFolder | None = None,
 ) -> tuple[list[str], int]:
     """Sheets of PER_ROW x PER_ROW images as data URIs, and the number of `files`, given with their
     digests, that could not be read or have changed since the run. These stay grey."""
@@ -154,7 +158,7 @@ def thumbnails(
             part = files[start : start + per_sheet]
             sheet = Image.new("RGB", (PER_ROW * side, -(-len(part) // PER_ROW) * side), "#888")
             for place, small in enumerate(
-                pool.map(lambda file: thumbnail(file[0], file[1], side), part)
+                pool.map(lambda file: thumbnail(file[0], file[1], side, copies), part)
             ):
                 if small is None:
                     unreadable += 1
@@ -170,13 +174,14 @@ def thumbnails(
     return sheets, unreadable
 
 
-def thumbnail(path: str, digest: str, side: int) -> Any:
+def thumbnail(path: str, digest: str, side: int, copies: ThumbnailFolder | None) -> Any:
     """A small copy; None where the file can't be read, or has another digest."""
     from PIL import ImageOps
 
     if digest and digest_of(Path(path)) != digest:
         return None
     try:
-        return ImageOps.contain(decode(Path(path)), (side, side))
+        image = decode(Path(path)) if copies is None else copies.small(path)
+        return ImageOps.contain(image, (side, side))
     except Unreadable:
         return None

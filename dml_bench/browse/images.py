@@ -1,13 +1,14 @@
-"""What is shown of each image of a run, as plain arrays: gallery, queries, and images that were
-enrolled later.
+"""What is shown of each image of a run, or of embeddings, as plain arrays: gallery, queries, and
+images that were enrolled later.
 
 Only queries have a prediction. How surely a gallery image is labelled wrongly is judged by the vote
 of the other gallery images.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 
@@ -17,13 +18,7 @@ from dml_bench.evaluation.metrics import macro, vote
 from dml_bench.evaluation.scatter import scatter
 from dml_bench.evaluation.search import Neighbours, search_leaving_one_out
 from dml_bench.evaluation.statistics import Scores
-from dml_bench.gallery.predict import USUAL_GOAL, USUAL_SHARES, NoPromise, threshold_of
-from dml_bench.gallery.store import GalleryFile, run_gallery
 from dml_bench.registry.names import label_named
-from dml_bench.runs import layout
-from dml_bench.runs.arrays import Embeddings
-from dml_bench.runs.metrics import metrics_of
-from dml_bench.runs.run import Run
 
 __all__ = [
     "ENROLLED",
@@ -31,10 +26,11 @@ __all__ = [
     "LOST",
     "QUERY",
     "VOTERS",
+    "BrowseSource",
     "BrowseTable",
     "PhaseColumns",
     "chosen_classes",
-    "read_browse_table",
+    "phase_columns",
 ]
 
 VOTERS = 10
@@ -75,11 +71,34 @@ class PhaseColumns:
     """(embedded) the row of each of these images."""
 
 
+@dataclass(frozen=True, slots=True)
+class BrowseSource:
+    """What a table is of: a run, or files of embeddings."""
+
+    title: str
+    neighbours: dict[str, Neighbours]
+    """By phase, the gallery images nearest to each query."""
+    phase_titles: dict[str, str]
+    """By phase, which classes its model was trained on."""
+    main_phase: str
+    """The phase that trained on all classes, or the only one."""
+    held_out: dict[str, np.ndarray]
+    """By phase that trained without some classes, the ids of these."""
+    gallery_name: str
+    """What images of the gallery are called: `train` where they were trained on."""
+    map_files: dict[str, Path]
+    """By phase, where the map of its embeddings is kept."""
+    threshold: Callable[[str], float]
+    """By phase, the similarity below which a query is answered "unknown"; -1 for never."""
+    coarse_classes: dict[int, str]
+    """By class id, the coarse class; empty where there are none."""
+
+
 @dataclass(frozen=True)
 class BrowseTable:
-    """A run's images in a fixed order: the gallery, the queries, what was enrolled."""
+    """Images in a fixed order: the gallery, the queries, what was enrolled."""
 
-    run: Run
+    source: BrowseSource
     paths: tuple[str, ...]
     """(images) where the files are now, if they can be found."""
     digests: tuple[str, ...]
@@ -114,7 +133,7 @@ class BrowseTable:
     def hubness(self, phase: str) -> np.ndarray:
         """(images) how often an image is among the ten nearest of a query, as a multiple of the
         mean over gallery images (N_10 of Radovanović et al. 2010); nan for what is not in it."""
-        neighbours = self.run.neighbours[phase]
+        neighbours = self.source.neighbours[phase]
         nearest = neighbours.indices[:, :VOTERS]
         counts = np.bincount(nearest.ravel(), minlength=len(neighbours.gallery_labels))
         hubness = np.full(len(self.paths), np.nan)
@@ -139,7 +158,7 @@ class BrowseTable:
         where a fifth of photos are of other classes; none where that can't be promised."""
         unknown = {}
         for phase, columns in self.phases.items():
-            least = least_similarity(self.run, phase)
+            least = self.source.threshold(phase)
             unknown[phase] = self.is_query & (np.nan_to_num(columns.similarity, nan=1) < least)
         return unknown
 
@@ -148,8 +167,8 @@ class BrowseTable:
         """(images) a value of OUTCOMES, empty where there are no two models. Of several hold-outs,
         the one that held the image's class out counts, or else the first."""
         outcomes = np.full(len(self.paths), "", object)
-        main_phase = self.run.protocol.main_phase
-        without = [phase for phase in self.phases if self.run.protocol.is_limited(phase)]
+        main_phase = self.source.main_phase
+        without = [phase for phase in self.phases if phase in self.source.held_out]
         if main_phase not in self.phases or not without:
             return outcomes
         right = np.zeros(len(self.paths), bool)
@@ -163,10 +182,10 @@ class BrowseTable:
     def phase_without(self) -> np.ndarray:
         """(images) the phase whose model was trained without the image's class; of a class that
         none held out, the first with fewer classes, or the only phase."""
-        without = [phase for phase in self.phases if self.run.protocol.is_limited(phase)]
+        without = [phase for phase in self.phases if phase in self.source.held_out]
         phases = np.full(len(self.paths), (without or list(self.phases))[0], object)
         for phase in reversed(without):
-            phases[np.isin(self.labels, self.run.held_out.get(phase, []))] = phase
+            phases[np.isin(self.labels, self.source.held_out[phase])] = phase
         return phases
 
     def maps(self) -> dict[str, np.ndarray]:
@@ -175,7 +194,7 @@ class BrowseTable:
         maps: dict[str, np.ndarray] = {}
         for phase, columns in self.phases.items():
             own = int(np.sum(self.part[columns.rows] != ENROLLED))
-            cache = layout.projection(self.run.folder, phase)
+            cache = self.source.map_files[phase]
             points = np.full((len(self.paths), 2), np.nan, np.float32)
             points[columns.rows] = project(
                 columns.embeddings[:own], columns.embeddings[own:], cache
@@ -214,49 +233,15 @@ def mean_of(scores: Scores, chosen: np.ndarray) -> float:
     return macro(scores.values[chosen], scores.labels[chosen]) if chosen.any() else np.nan
 
 
-def read_browse_table(run: Run) -> BrowseTable:
-    """Everything that a finished run says of its images."""
-    embeddings = {phase: run.embeddings(phase) for phase in run.neighbours}
-    first = next(iter(run.neighbours))
-    neighbours = run.neighbours[first]
-    images, labels = embeddings[first].query_images, neighbours.query_labels
-    parts = [QUERY] * len(images)
-    # Where each image is searched among all others, the queries are the gallery too.
-    if not neighbours.leaves_one_out:
-        images = np.concatenate([embeddings[first].gallery_images, images])
-        labels = np.concatenate([neighbours.gallery_labels, labels])
-        parts = [GALLERY] * (len(images) - len(parts)) + parts
-    recorded = [run.images.recorded(image) for image in images]
-    paths = [str(run.images.located(path)) for path in recorded]
-    enrolled = read_enrolled(run, list(run.neighbours), {*recorded, *paths})
-    ids = dict(run.class_ids)
-    for name in dict.fromkeys(name for name, _ in enrolled.values()):
-        ids.setdefault(name, max(ids.values()) + 1)
-    enrolled_labels = np.array([ids[name] for name, _ in enrolled.values()], np.int64)
-    labels = np.concatenate([labels, enrolled_labels])
-    drops = class_drops(run)
-    phases = {}
-    for phase in run.neighbours:
-        vectors = [by_phase.get(phase) for _, by_phase in enrolled.values()]
-        phases[phase] = phase_columns(run.neighbours[phase], embeddings[phase], vectors)
-    return BrowseTable(
-        run=run,
-        paths=tuple(paths) + tuple(enrolled),
-        digests=tuple([run.split[image].sha256 for image in images] + [""] * len(enrolled)),
-        labels=labels,
-        class_names={label: name for name, label in ids.items()},
-        part=np.array(parts + [ENROLLED] * len(enrolled), object),
-        unseen=np.isin(labels, run.unseen) | ~np.isin(labels, list(run.class_names)),
-        drop=np.array([drops.get(label, np.nan) for label in labels.tolist()]),
-        phases=phases,
-    )
-
-
 def phase_columns(
-    neighbours: Neighbours, embeddings: Embeddings, enrolled: Sequence[np.ndarray | None]
+    neighbours: Neighbours,
+    gallery: np.ndarray,
+    query: np.ndarray,
+    enrolled: Sequence[np.ndarray | None] = (),
+    enrolled_labels: Sequence[int] = (),
 ) -> PhaseColumns:
-    """What one phase says of the images. `enrolled` holds the embedding of each enrolled image,
-    None where another phase enrolled it."""
+    """What one phase says of the images, of which these are the embeddings. `enrolled` are None
+    where another phase enrolled an image."""
     first_query = 0 if neighbours.leaves_one_out else len(neighbours.gallery_labels)
     own = first_query + len(neighbours.query_labels)
     queries = np.arange(first_query, own)
@@ -264,23 +249,23 @@ def phase_columns(
     elected, share, mistaken = np.full(count, -1), np.full(count, np.nan), np.full(count, np.nan)
     elected[queries], share[queries] = vote(neighbours, min(VOTERS, neighbours.k))
     mistaken[queries] = mistakenness(elected[queries], share[queries], neighbours.query_labels)
+    vectors, rows = [query] if neighbours.leaves_one_out else [gallery, query], list(range(own))
+    searched, labels = list(range(first_query)), [*neighbours.gallery_labels.tolist()]
+    for row, vector, label in zip(range(own, count), enrolled, enrolled_labels, strict=True):
+        if vector is not None:
+            rows.append(row)
+            searched.append(row)
+            vectors.append(vector[None])
+            labels.append(label)
     if first_query:
-        labels = neighbours.gallery_labels
-        others = vote_of_others(embeddings.gallery, labels)
-        elected[:first_query], share[:first_query] = others
-        has_others = np.bincount(labels)[labels] > 1
-        mistaken[:first_query] = np.where(has_others, mistakenness(*others, labels), np.nan)
+        of_gallery = np.array(labels)
+        others = vote_of_others(np.concatenate([gallery, *vectors[2:]]), of_gallery)
+        elected[searched], share[searched] = others
+        has_others = np.bincount(of_gallery)[of_gallery] > 1
+        mistaken[searched] = np.where(has_others, mistakenness(*others, of_gallery), np.nan)
     nearest, similarity = np.full(count, -1), np.full(count, np.nan)
     nearest[queries] = neighbours.indices[:, 0]
     similarity[queries] = neighbours.similarities[:, 0]
-    vectors = [embeddings.query]
-    if not neighbours.leaves_one_out:
-        vectors.insert(0, embeddings.gallery)
-    rows = list(range(own))
-    for row, vector in enumerate(enrolled, start=own):
-        if vector is not None:
-            rows.append(row)
-            vectors.append(vector[None])
     return PhaseColumns(
         nearest, similarity, elected, share, mistaken, np.concatenate(vectors), np.array(rows)
     )
@@ -299,53 +284,6 @@ def vote_of_others(gallery: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray,
 def mistakenness(elected: np.ndarray, share: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """How surely labels are wrong, by the class that a vote elects and its share of the votes."""
     return np.where(elected == labels, 1 - share, 1 + share) / 2
-
-
-Enrolled = dict[str, tuple[str, dict[str, np.ndarray]]]
-"""By path, the class of an image and its embedding in each phase."""
-
-
-def read_enrolled(run: Run, phases: Sequence[str], known: set[str]) -> Enrolled:
-    """The images that were enrolled into the run's galleries, without those that are its own."""
-    enrolled: Enrolled = {}
-    for phase in phases:
-        gallery_file = GalleryFile(run, phase)
-        if not gallery_file.path.exists():
-            continue
-        gallery = gallery_file.read()
-        for entry, vector in zip(gallery.entries, gallery.embeddings, strict=True):
-            if entry.origin == "enrolled" and entry.path not in known:
-                _, by_phase = enrolled.setdefault(entry.path, (entry.class_name, {}))
-                by_phase[phase] = vector
-    return enrolled
-
-
-def least_similarity(run: Run, phase: str) -> float:
-    """The threshold below which `predict` answers "unknown"; -1 where it promises nothing."""
-    if not run.protocol.gallery_is_trained_on:
-        return -1.0
-    gallery_file, share = GalleryFile(run, phase), USUAL_SHARES[-1]
-    try:
-        gallery = run_gallery(run, phase)
-        return threshold_of(gallery_file, gallery, precision=USUAL_GOAL, unknown_share=share).value
-    except NoPromise:
-        return -1.0
-
-
-def class_drops(run: Run) -> dict[int, float]:
-    """By class id, P@1 trained on all classes minus P@1 trained without some. Of several hold-outs,
-    the mean over those that held the class out, or over all where none did. Empty for a protocol
-    without a second model."""
-    metrics = metrics_of(run.experiment)
-    drops: dict[int, float] = {}
-    for group in ("seen", "unseen"):
-        name = f"precision_drop_{group}_classes"
-        if name not in metrics:
-            continue
-        scores = metrics[name].scores(run)
-        for label in np.unique(scores.labels):
-            drops[int(label)] = float(scores.values[scores.labels == label].mean())
-    return drops
 
 
 def chosen_classes(table: BrowseTable, names: Sequence[str]) -> list[int]:

@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from dml_bench.browse.decisions import KEPT, LEFT_OUT, RELABELLED
-from dml_bench.browse.fields import ANSWER_UNSEEN, DOUBT, VERDICTS
+from dml_bench.browse.fields import ANSWER_UNSEEN, COARSE, DOUBT, THUMBNAIL, VERDICTS
 from dml_bench.plots.colours import BLUE, GOLD, GREEN, GREY, ORANGE, SKY, distinct
 
 __all__ = [
@@ -64,7 +64,6 @@ def map_data(dataset: Dataset) -> dict[str, Any]:
     Classes are places in `classes`, other values are as FiftyOne has them; None stands for none.
     """
     ids, paths, labels = dataset.values(["id", "filepath", "ground_truth.label"])
-    root = commonpath(paths) if len(paths) > 1 else ""
     phases = [phase_data(dataset, phase, ids) for phase in phases_of(dataset)]
     names = set(labels)
     for phase in phases:
@@ -75,16 +74,23 @@ def map_data(dataset: Dataset) -> dict[str, Any]:
         for key in ("answer", "vote"):
             phase[key] = [number_of.get(name, -1) for name in phase[key]]
     common = {}
-    for field in ("split", "class_group", "outcome", "class_drop"):
+    for field in ("split", "class_group", COARSE, "outcome", "class_drop"):
         if dataset.has_field(field):
             common[field] = rounded(dataset.values(field))
+    coarse = sorted({name for name in common.get(COARSE, []) if name is not None})
+    shown = paths
+    if dataset.has_field(THUMBNAIL):
+        copies = dataset.values(THUMBNAIL)
+        shown = [copy or path for copy, path in zip(copies, paths, strict=True)]
+    root = commonpath(shown) if len(shown) > 1 else ""
     return {
         "ids": ids,
         "root": root,
-        "paths": [path[len(root) :] for path in paths],
+        "paths": [path[len(root) :] for path in shown],
         "classes": classes,
         "classColours": distinct(len(classes)),
         "colours": COLOURS,
+        "coarseColours": dict(zip(coarse, distinct(len(coarse)), strict=True)),
         "verdictColours": VERDICTS,
         "label": [number_of[name] for name in labels],
         "common": common,

@@ -33,15 +33,14 @@ def map_figure(
             MapGroup("seen classes", ~images.unseen, BLUE),
             MapGroup("unseen classes", images.unseen, ORANGE),
         ]
-    run = images.run
-    title = f"Embeddings of {run.experiment.name} on {run.dataset_name}, seed {run.seed}"
+    title = f"Embeddings of {images.source.title}"
     return embedding_maps(title, drawn_maps, images.part == QUERY, groups, 3 if coloured else 4)
 
 
 def map_title(images: BrowseTable, phase: str) -> str:
     """Which classes the model was trained on, and how far test images of a class lie from its
     training images, beside how far these lie from each other."""
-    lines = [literal(images.run.protocol.describe_phase(phase, list(images.phases)))]
+    lines = [literal(images.source.phase_titles[phase])]
     scatter = images.scatter(phase)
     if not scatter:
         return lines[0]

@@ -5,9 +5,11 @@ FiftyOne's own server gives any file that its user may read to whoever reaches i
 of the machine reaches it, and so does every web page that the user visits, by a host name that
 leads to 127.0.0.1 (DNS rebinding)."""
 
+import asyncio
 import hmac
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from http.cookies import CookieError, SimpleCookie
+from types import MappingProxyType
 from typing import Any, TypeAlias
 from urllib.parse import parse_qsl
 
@@ -31,15 +33,25 @@ class Guard:
     """An ASGI application around another, which never sees a request that is refused.
 
     Args: app: the application. files: paths, as the application is asked for them by the parameter
-    `filepath`. address: where the server listens. One that other machines reach is also asked by
-    its number and by this machine's name. port: where the server listens, to tell cookies of
-    several apart. token: the secret. A page that is opened with `?token=` gets it as a cookie and
-    is loaded again without.
+    `filepath`. made: of some of these, what makes the file when it is first asked for. address:
+    where the server listens. One that other machines reach is also asked by its number and by this
+    machine's name. port: where the server listens, to tell cookies of several apart. token: the
+    secret. A page that is opened with `?token=` gets it as a cookie and is loaded again without.
     """
 
-    def __init__(self, app: Asgi, *, files: Iterable[str], address: str, port: int, token: str):
+    def __init__(
+        self,
+        app: Asgi,
+        *,
+        files: Iterable[str],
+        address: str,
+        port: int,
+        token: str,
+        made: Mapping[str, Callable[[], None]] = MappingProxyType({}),
+    ):
         self.app = app
         self.files = frozenset(files)
+        self.made = made
         self.requests = OwnRequests(address, "dml-bench browse")
         self.cookie = f"dml-bench-{port}"
         self.token = token
@@ -77,6 +89,9 @@ class Guard:
         ):  # whatever the route: routes have many spellings
             await refuse(send, 404, "this is no file of the dataset")
         else:
+            for _, value in parameters:
+                if value in self.made:
+                    await asyncio.to_thread(self.made[value])
             await self.app(scope, receive, with_headers(send))
 
     def token_of(self, headers: dict[str, str]) -> str:

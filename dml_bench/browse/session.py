@@ -1,8 +1,7 @@
-"""A run opened in FiftyOne: its dataset is written, and the app serves it until Ctrl-C."""
+"""A run or embeddings opened in FiftyOne: a dataset is written, and the app serves it until
+Ctrl-C."""
 
 import getpass
-import hashlib
-import json
 import os
 import secrets
 import signal
@@ -15,21 +14,19 @@ from pathlib import Path
 from typing import Any
 
 from dml_bench.browse import fiftyone_app
+from dml_bench.browse.browsable import Browsable
 from dml_bench.browse.database import URI, DatabaseFolder, serve_database
 from dml_bench.browse.decisions import DecidedTable, write_decisions
-from dml_bench.browse.images import read_browse_table
 from dml_bench.browse.near_duplicates import find_near_duplicates
 from dml_bench.browse.server import Guard
-from dml_bench.runs import layout
-from dml_bench.runs.folder import digests
-from dml_bench.runs.run import Run, open_run
+from dml_bench.browse.thumbnails import ThumbnailFolder
 from dml_bench.system.loopback import is_loopback, listener, url_of
 
-__all__ = ["BrowseRequest", "browse", "database_folder", "dataset_name", "export", "forget"]
+__all__ = ["BrowseRequest", "browse", "database_folder", "export", "forget"]
 
 PORT = 5151
 """FiftyOne's usual port."""
-FORMAT = 7
+FORMAT = 8
 """The version of what is written into the dataset; a dataset of another version is made anew."""
 
 
@@ -37,12 +34,9 @@ FORMAT = 7
 class BrowseRequest:
     """What a person asks for."""
 
-    run: Path
-    """The folder of the run."""
+    browsable: Browsable
     cache_dir: Path
     """The folder that keeps the database."""
-    data_dir: Path | None = None
-    """The folder of the run's images, where they were moved."""
     port: int = 0
     """The port to bind; 0 is FiftyOne's own, or any free one."""
     address: str = "127.0.0.1"
@@ -59,28 +53,34 @@ def browse(request: BrowseRequest) -> None:
     fiftyone_app.require_installed()
     for ended in (signal.SIGTERM, signal.SIGHUP):  # as an ssh session that breaks off does
         signal.signal(ended, signal.default_int_handler)
-    run = open_run(request.run, request.data_dir)
-    if changed := run.images.changed(request.cache_dir):
+    browsable = request.browsable
+    if changed := browsable.changed(request.cache_dir):
         request.say(
-            f"{len(changed):,} of the run's images are gone or were changed since, and are not what"
-            f" it saw, e.g. {changed[0]}"
+            f"{len(changed):,} of the images are gone or were changed since, and are not what"
+            f" was embedded, e.g. {changed[0]}"
         )
-    database, name, token = (
-        database_folder(run, request.cache_dir),
-        dataset_name(run),
-        secrets.token_urlsafe(24),
-    )
+    database, name = database_folder(browsable, request.cache_dir), browsable.name
+    token = secrets.token_urlsafe(24)
     with (
         chosen_listener(request) as listening,
         database.lock(),
         serve_database(database) as uri,
         fiftyone_app.connected(uri),
     ):
-        prepare(run, name, request)
+        prepare(request)
         port = listening.getsockname()[1]
 
-        def guarded(application: Any, files: list[str]) -> Guard:
-            return Guard(application, files=files, address=request.address, port=port, token=token)
+        def guarded(
+            application: Any, files: list[str], made: dict[str, Callable[[], None]]
+        ) -> Guard:
+            return Guard(
+                application,
+                files=files,
+                made=made,
+                address=request.address,
+                port=port,
+                token=token,
+            )
 
         def ready() -> None:
             url = f"{url_of(request.address, port)}?token={token}"
@@ -93,30 +93,31 @@ def browse(request: BrowseRequest) -> None:
         fiftyone_app.serve(name, listening, guarded, ready)
 
 
-def prepare(run: Run, name: str, request: BrowseRequest) -> None:
-    """Make or update the dataset, unless it is already of exactly this run."""
-    state = state_of(run)
+def prepare(request: BrowseRequest) -> None:
+    """Make or update the dataset, unless it is already of exactly this."""
+    name, state = request.browsable.name, request.browsable.state(FORMAT)
     if fiftyone_app.is_current(name, state):
         return
     start = time.monotonic()
-    images = read_browse_table(run)
+    images = request.browsable.table()
     request.say(f"{len(images.paths):,} images; the first time takes a while")
     near_duplicates = find_near_duplicates(images, request.progress)
     request.progress("drawing maps", 0, 1)
     maps = images.maps()
     request.progress("drawing maps", 1, 1)
     request.progress("writing the dataset", 0, 1)
-    fiftyone_app.update(name, images, maps, near_duplicates, state)
+    thumbnails = ThumbnailFolder.of(request.cache_dir, request.browsable.root)
+    fiftyone_app.update(name, images, maps, near_duplicates, state, thumbnails)
     request.progress("writing the dataset", 1, 1)
     request.say(f"ready after {time.monotonic() - start:.0f} s")
 
 
-def export(path: Path, out: Path, cache_dir: Path, data_dir: Path | None = None) -> DecidedTable:
-    """Write the images of a run that was browsed as a table, with the decisions that a person kept
-    as tags. Raises ValueError where the run was not browsed, or is open."""
-    run = open_run(path, data_dir)
-    database, name = database_folder(run, cache_dir), dataset_name(run)
-    never = f"{path} was never browsed: dml-bench browse {path}, and tag images there"
+def export(browsable: Browsable, out: Path, cache_dir: Path) -> DecidedTable:
+    """Write the images of what was browsed as a table, with the decisions that a person kept as
+    tags. Raises ValueError where it was not browsed, or is open."""
+    database, name = database_folder(browsable, cache_dir), browsable.name
+    of = browsable.described
+    never = f"{of} was never browsed: dml-bench browse {of}, and tag images there"
     if URI not in os.environ and not database.folder.exists():
         raise ValueError(never)
     fiftyone_app.require_installed()
@@ -124,42 +125,25 @@ def export(path: Path, out: Path, cache_dir: Path, data_dir: Path | None = None)
         tags = fiftyone_app.tags_of(name)
     if tags is None:
         raise ValueError(never)
-    located = {
-        str(run.images.located(run.images.recorded(at))): image.path
-        for at, image in enumerate(run.split)
-    }
-    by_path = {located[file]: of_image for file, of_image in tags.items() if file in located}
-    return write_decisions(run, by_path, out)
+    images = [image for _, image in browsable.images]
+    by_path = {image.path: tags[file] for file, image in browsable.images if file in tags}
+    return write_decisions(images, browsable.class_names, by_path, out)
 
 
-def forget(path: Path, cache_dir: Path) -> bool:
-    """Remove a run's dataset and database; the run stays. Whether there was anything."""
-    run = open_run(path)
-    database, name = database_folder(run, cache_dir), dataset_name(run)
+def forget(browsable: Browsable, cache_dir: Path) -> bool:
+    """Remove a dataset and its database; the run stays. Whether there was anything."""
+    database = database_folder(browsable, cache_dir)
     with database.lock():
         if URI not in os.environ:
             return database.remove()
         fiftyone_app.require_installed()
         with serve_database(database) as uri, fiftyone_app.connected(uri):
-            return fiftyone_app.remove(name)
+            return fiftyone_app.remove(browsable.name)
 
 
-def database_folder(run: Run, cache_dir: Path) -> DatabaseFolder:
-    """The folder of a run\'s database."""
-    return DatabaseFolder(cache_dir / "browse" / dataset_name(run))
-
-
-def dataset_name(run: Run) -> str:
-    """The experiment, the data set and the seed, told apart from those of other folders."""
-    database = hashlib.sha256(str(run.folder.resolve()).encode()).hexdigest()[:6]
-    return f"{run.experiment.name}-{run.summary['dataset']['name']}-seed-{run.seed}-{database}"
-
-
-def state_of(run: Run) -> str:
-    """A digest of all that the dataset is made of."""
-    changed = digests(run.folder, sorted(layout.gallery(run.folder).glob("*.safetensors")))
-    facts = [FORMAT, run.summary["files"], changed, str(run.images.known_root)]
-    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+def database_folder(browsable: Browsable, cache_dir: Path) -> DatabaseFolder:
+    """The folder of its database."""
+    return DatabaseFolder(cache_dir / "browse" / browsable.name)
 
 
 def chosen_listener(request: BrowseRequest) -> socket.socket:

@@ -164,9 +164,51 @@ def evidence(
     typer.echo(f"{options.count(panels, 'panel')} and evidence.csv in {out}")
 
 
+Browsed = Annotated[
+    Path,
+    typer.Argument(
+        metavar="RUN", help="Folder of a finished run, or embeddings by any program with --labels."
+    ),
+]
+Without = Annotated[
+    Path | None,
+    typer.Argument(
+        help="Embeddings of a model that was not trained on the classes --unseen.",
+        show_default=False,
+    ),
+]
+Labels = Annotated[
+    Path | None,
+    typer.Option(
+        help="CSV of embeddings: a name, its class, and perhaps its split (gallery or query).",
+        show_default=False,
+    ),
+]
+Unseen = Annotated[
+    str,
+    typer.Option(help="New classes of embeddings: last:N, random:N, or names.", show_default=False),
+]
+
+
+def browsed(
+    run: Path, without: Path | None, labels: Path | None, unseen: str
+) -> Path | db.EmbeddingFiles:
+    """A run, or embeddings where there is a table of labels."""
+    if labels is not None:
+        return db.EmbeddingFiles(embeddings=run, without=without, labels=labels, unseen=unseen)
+    if without is not None or unseen or run.suffix in (".npz", ".parquet"):
+        raise ValueError(f"{run}: embeddings need a table of their classes: add --labels FILE.csv")
+    return run
+
+
 @app.command("browse")
 def browse(
-    run: options.RunFolderPath,
+    run: Browsed,
+    without: Without = None,
+    *,
+    labels: Labels = None,
+    unseen: Unseen = "",
+    gallery: options.GalleryDir = None,
     port: Annotated[
         int,
         typer.Option(
@@ -197,18 +239,22 @@ def browse(
         typer.Option("--forget", help="Remove the run's dataset and database, and open nothing."),
     ] = False,
 ) -> None:
-    """Open a run's images in FiftyOne. The app shows predictions and votes of both phases, maps of
-    the embeddings and mistakes, and searches by similarity. Ctrl-C ends it.
+    """Open the images of a run or of embeddings in FiftyOne. The app shows predictions and votes of
+    both phases, maps of the embeddings and mistakes, and searches by similarity. Ctrl-C ends it.
 
     \b
     Example: dml-bench browse runs/EPSHN_cosine_resnet18_sgd_aug --no-open --port 5151
+    Example: dml-bench browse embeddings.npz --labels labels.csv --data-dir photos
     """
+    shown = browsed(run, without, labels, unseen)
     if forget:
-        removed = db.forget_browsed(run, cache_dir=cache_dir)
+        removed = db.forget_browsed(shown, gallery=gallery, cache_dir=cache_dir)
         typer.echo("forgotten" if removed else "there was nothing to forget")
         return
     if export:
-        decided = db.export_decisions(run, export, data_dir=data_dir, cache_dir=cache_dir)
+        decided = db.export_decisions(
+            shown, export, gallery=gallery, data_dir=data_dir, cache_dir=cache_dir
+        )
         images = options.count(range(decided.images), "image")
         typer.echo(
             f"{export}: {images}, {decided.relabelled} relabelled; {decided.left_out} left out"
@@ -216,7 +262,8 @@ def browse(
         return
     with options.stopped_by_ctrl_c(), options.terminal_callback() as callback:
         db.browse_run(
-            run,
+            shown,
+            gallery=gallery,
             port=port,
             address=address,
             opens_browser=not no_open,
@@ -228,7 +275,9 @@ def browse(
 
 @app.command("umap")
 def umap(
-    run: options.RunFolderPath,
+    run: Browsed,
+    without: Without = None,
+    *,
     out: Annotated[
         Path,
         typer.Option(
@@ -239,14 +288,29 @@ def umap(
     class_name: Annotated[
         list[str], typer.Option("--class", help="Highlight a class; repeatable.", metavar="NAME")
     ] = [],
+    labels: Labels = None,
+    unseen: Unseen = "",
+    gallery: options.GalleryDir = None,
     data_dir: options.ImagesDir = None,
+    cache_dir: options.CacheDir = options.DEFAULT_CACHE,
 ) -> None:
-    """Draw a map of a run's embeddings for each phase. It shows gallery and queries in the plane.
+    """Draw a map of embeddings for each phase. The embeddings are those of a run, or any program
+    computed them. It shows gallery, queries and enrolled images in the plane.
 
     \b
     Example: dml-bench umap runs/EPSHN_cosine_resnet18_sgd_aug --out map.html
+    Example: dml-bench umap embeddings.npz --labels labels.csv --data-dir photos --out map.html
     """
+    shown = browsed(run, without, labels, unseen)
     with options.terminal_callback() as callback:
-        drawn = db.draw_map(run, out, classes=class_name, data_dir=data_dir, callback=callback)
+        drawn = db.draw_map(
+            shown,
+            out,
+            classes=class_name,
+            gallery=gallery,
+            data_dir=data_dir,
+            cache_dir=cache_dir,
+            callback=callback,
+        )
     note = f", {drawn.unreadable} of them unreadable or changed since" if drawn.unreadable else ""
     typer.echo(f"{out}: {drawn.images:,} images{note}")

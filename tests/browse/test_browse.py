@@ -24,6 +24,7 @@ from PIL import Image, ImageOps
 from tiny import refusal, train
 
 from dml_bench.browse import database
+from dml_bench.browse.browsable import BrowsedRun
 from dml_bench.browse.database import URI, DatabaseFolder, serve_database
 from dml_bench.browse.decisions import write_decisions
 from dml_bench.browse.fields import Label, confused_pairs, field_values
@@ -33,18 +34,18 @@ from dml_bench.browse.images import (
     PhaseColumns,
     chosen_classes,
     mistakenness,
-    read_browse_table,
+    phase_columns,
 )
 from dml_bench.browse.map_figure import map_figure
 from dml_bench.browse.near_duplicates import find_near_duplicates
+from dml_bench.browse.run_images import read_browse_table
 from dml_bench.browse.server import Guard
-from dml_bench.browse.session import dataset_name, forget, state_of
+from dml_bench.browse.session import forget
 from dml_bench.evaluation.search import Neighbours
 from dml_bench.gallery.store import GalleryFile as GalleryPlace
 from dml_bench.gallery.store import GalleryImage, run_gallery
 from dml_bench.plots.colours import distinct
 from dml_bench.registry import UnknownName
-from dml_bench.runs.arrays import Embeddings, write_embeddings
 from dml_bench.runs.run import Run, read_folder
 from dml_bench.system.loopback import listener
 
@@ -139,20 +140,13 @@ def test_a_label_that_a_sure_vote_contradicts_is_to_be_doubted_most():
     assert mistakenness(elected, share, labels).tolist() == NEAR([0, 0.2, 0.8, 1])
 
 
-def test_gallery_images_are_doubted_by_the_other_gallery_images(tmp_path):
-    vectors = {
-        "gallery": np.array([[1, 0], [1, 0], [0, 1]], np.float32),
-        "query": np.array([[1, 0]], np.float32),
-    }
-    images = {"gallery": np.arange(3), "query": np.array([3])}
-    write_embeddings(tmp_path / "embeddings.safetensors", vectors, images)
-    stored = Embeddings(tmp_path / "embeddings.safetensors")
+def test_gallery_images_are_doubted_by_the_other_gallery_images():
+    gallery = np.array([[1, 0], [1, 0], [0, 1]], np.float32)
+    query = np.array([[1, 0]], np.float32)
     neighbours = Neighbours(
         np.array([[0, 1]]), np.ones((1, 2), np.float32), np.array([0, 1, 1]), np.array([0])
     )
-    from dml_bench.browse.images import phase_columns
-
-    doubts = phase_columns(neighbours, stored, []).mistakenness.tolist()
+    doubts = phase_columns(neighbours, gallery, query).mistakenness.tolist()
     assert doubts == NEAR(
         [math.nan, 0.75, 0.75, 0.25], nan_ok=True
     )  # nobody else can speak for a class's only image
@@ -177,6 +171,21 @@ def test_images_that_were_enrolled_follow_with_a_new_class_and_a_place_in_their_
         atol=1e-6,
     )
     assert images.predicted("limited")[-1] == -1
+
+
+def test_images_of_a_gallery_in_another_folder_are_shown_and_their_labels_doubted(run, tmp_path):
+    enrol(run, "limited", "/mine/new.jpg", "class 0", 61)
+    folder = tmp_path / "elsewhere"
+    (run.folder / "gallery").rename(folder)
+    assert "enrolled" not in read_browse_table(run).part
+    images = read_browse_table(run, folder)
+    assert images.part[-1] == "enrolled"
+    limited = images.phases["limited"]
+    assert limited.mistakenness[-1] > 0.5  # it lies where class 1 does
+    assert math.isnan(images.phases["all"].mistakenness[-1])
+    assert BrowsedRun(run, folder).name != BrowsedRun(run).name
+    with pytest.raises(ValueError, match="holds no gallery of .*: make it with"):
+        read_browse_table(run, tmp_path / "nowhere")
 
 
 def test_images_that_were_moved_are_looked_for_where_they_are_now(run, tmp_path):
@@ -279,7 +288,7 @@ def test_each_image_bears_one_answer_with_its_verdict_and_the_wrong_class_after_
 
 
 def test_hubness_is_how_often_an_image_is_near_a_query_against_the_mean(images):
-    neighbours = images.run.neighbours["limited"]
+    neighbours = images.source.neighbours["limited"]
     counts = [int((neighbours.indices == row).sum()) for row in range(3)]
     expected = [3 * count / sum(counts) for count in counts]
     assert images.hubness("limited").tolist() == NEAR([*expected, *[math.nan] * 4], nan_ok=True)
@@ -342,7 +351,7 @@ def test_a_table_has_the_decided_classes_and_leaves_out_what_a_person_leaves_out
         "query/class 0/1.jpg": ["leave out"],
         "query/class 1/0.jpg": ["label is right"],
     }
-    decided = write_decisions(run, tags, tmp_path / "tags.csv")
+    decided = write_decisions(run.split, run.class_names, tags, tmp_path / "tags.csv")
     assert (decided.images, decided.relabelled, decided.left_out) == (6, 1, 1)
     rows = (tmp_path / "tags.csv").read_text().splitlines()
     assert rows[0] == "path,class,split,group,class_before,tags"
@@ -354,9 +363,14 @@ def test_a_table_has_the_decided_classes_and_leaves_out_what_a_person_leaves_out
 def test_two_decisions_and_a_class_that_the_run_does_not_have_are_refused(run, tmp_path):
     twice = {"query/class 0/0.jpg": ["leave out", "class:class 2"]}
     with pytest.raises(ValueError, match="class 0/0.jpg must have one decision, got leave out and"):
-        write_decisions(run, twice, tmp_path / "tags.csv")
+        write_decisions(run.split, run.class_names, twice, tmp_path / "tags.csv")
     with pytest.raises(UnknownName, match=r"did you mean class 2\?"):
-        write_decisions(run, {"query/class 0/0.jpg": ["class:klass 2"]}, tmp_path / "tags.csv")
+        write_decisions(
+            run.split,
+            run.class_names,
+            {"query/class 0/0.jpg": ["class:klass 2"]},
+            tmp_path / "tags.csv",
+        )
 
 
 def test_decisions_of_a_run_that_was_never_browsed_are_refused(run, tmp_path, monkeypatch, capsys):
@@ -559,11 +573,14 @@ def test_a_file_that_is_neither_picture_nor_page_and_an_unknown_class_are_refuse
 
 
 def test_the_dataset_is_named_for_the_run_and_its_folder_and_its_state_for_what_it_is_made_of(run):
-    assert re.fullmatch(r"EPSHN_cosine_resnet18_sgd_aug-cub-seed-42-[0-9a-f]{6}", dataset_name(run))
-    before = state_of(run)
-    assert state_of(run) == before
+    assert re.fullmatch(
+        r"EPSHN_cosine_resnet18_sgd_aug-cub-seed-42-[0-9a-f]{6}", BrowsedRun(run).name
+    )
+    before = BrowsedRun(run).state(1)
+    assert BrowsedRun(run).state(1) == before
+    assert BrowsedRun(run).state(2) != before
     enrol(run, "all", "/mine/new.jpg", "newcomer", 5)
-    assert state_of(run) != before
+    assert BrowsedRun(run).state(1) != before
 
 
 @pytest.mark.parametrize(
@@ -665,13 +682,13 @@ def test_a_run_is_browsed_once_at_a_time(tmp_path):
 def test_forgetting_removes_the_run_s_database_and_nothing_else(run, tmp_path, monkeypatch, capsys):
     monkeypatch.delenv(URI, raising=False)
     other = tmp_path / "cache" / "browse" / "other"
-    place = tmp_path / "cache" / "browse" / dataset_name(run)
+    place = tmp_path / "cache" / "browse" / BrowsedRun(run).name
     for folder in (other, place):
         folder.mkdir(parents=True)
         (folder / "file").write_text("x")
     files = sorted(run.folder.rglob("*"))
-    assert forget(run.folder, tmp_path / "cache")
-    assert not forget(run.folder, tmp_path / "cache")
+    assert forget(BrowsedRun(run), tmp_path / "cache")
+    assert not forget(BrowsedRun(run), tmp_path / "cache")
     assert other.exists()
     assert not place.exists()
     assert sorted(run.folder.rglob("*")) == files

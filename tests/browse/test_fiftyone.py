@@ -25,15 +25,17 @@ from listening import listening
 from tiny import dml_bench
 
 from dml_bench.browse import fiftyone_app, map_data, projection
+from dml_bench.browse.browsable import BrowsedRun
 from dml_bench.browse.database import URI, DatabaseFolder, find_mongod, serve_database
 from dml_bench.browse.html_map import write_html_map
-from dml_bench.browse.images import BrowseTable, read_browse_table
+from dml_bench.browse.images import BrowseTable
+from dml_bench.browse.run_images import read_browse_table
 from dml_bench.browse.server import Guard
-from dml_bench.browse.session import dataset_name, forget
+from dml_bench.browse.session import forget
 from dml_bench.gallery.store import GalleryFile as GalleryPlace
 from dml_bench.gallery.store import GalleryImage, run_gallery
 from dml_bench.runs.arrays import embeddings_digest, read_arrays
-from dml_bench.runs.run import read_folder
+from dml_bench.runs.run import Run, read_folder
 
 pytestmark = [
     pytest.mark.skipif(
@@ -77,25 +79,30 @@ def fiftyone(tmp_path_factory) -> Iterator[Any]:
             yield fiftyone
 
 
-def made_images(folder: Path) -> BrowseTable:
+def finished_run(folder: Path) -> Run:
     """Three classes, the last held out of `limited`; one gallery image each, then four queries."""
     made = finish(folder, experiment(), RIGHT, unseen=1)
     for phase in RIGHT:
         store(made, phase, gallery=GALLERY, query=QUERY)
-    return read_browse_table(read_folder(made.folder))
+    return read_folder(made.folder)
 
 
 @pytest.fixture(scope="session")
 def shown(fiftyone, tmp_path_factory) -> Any:
     """A dataset that nobody changes."""
-    images = made_images(tmp_path_factory.mktemp("shown") / "runs")
+    images = read_browse_table(finished_run(tmp_path_factory.mktemp("shown") / "runs"))
     fiftyone_app.update("shown", images, MAPS, [(4, 0)], state="first")
     return fiftyone.load_dataset("shown")
 
 
 @pytest.fixture
-def images(tmp_path) -> BrowseTable:
-    return made_images(tmp_path / "runs")
+def made_run(tmp_path) -> Run:
+    return finished_run(tmp_path / "runs")
+
+
+@pytest.fixture
+def images(made_run) -> BrowseTable:
+    return read_browse_table(made_run)
 
 
 @pytest.fixture
@@ -269,7 +276,7 @@ def test_the_images_stand_beside_the_map_and_the_embeddings_panel(shown):
 
 
 def test_opening_again_updates_and_never_duplicates_and_keeps_what_a_person_added(
-    dataset, images, fiftyone
+    dataset, images, made_run, fiftyone
 ):
     ids = dataset.values("id")
     sample = dataset.first()
@@ -278,15 +285,15 @@ def test_opening_again_updates_and_never_duplicates_and_keeps_what_a_person_adde
     dataset.save_view("my view", dataset.limit(2))
     assert fiftyone_app.is_current("made", "first")
     assert not fiftyone_app.is_current("made", "second")
-    gallery = run_gallery(images.run, "all")
-    place = GalleryPlace(images.run, "all")
+    gallery = run_gallery(made_run, "all")
+    place = GalleryPlace(made_run, "all")
     place.path.parent.mkdir()
     place.write(
         gallery.joined(
             (GalleryImage("newcomer", "/mine/new.jpg", "", "enrolled"),), gallery.embeddings[:1]
         )
     )
-    more = read_browse_table(images.run)
+    more = read_browse_table(made_run)
     maps = {"all": np.vstack([MAP, [[50, 51]]]), "limited": np.vstack([-MAP, [[np.nan, np.nan]]])}
     fiftyone_app.update("made", more, maps, [], state="second")
     dataset = fiftyone.load_dataset("made")
@@ -340,18 +347,18 @@ def named_server(fiftyone, monkeypatch) -> None:
 
 
 def test_on_a_server_that_the_user_names_forgetting_removes_the_run_s_dataset_alone(
-    dataset, images, fiftyone, named_server, tmp_path
+    dataset, images, made_run, fiftyone, named_server, tmp_path
 ):
     others = fiftyone.list_datasets()
-    fiftyone_app.update(dataset_name(images.run), images, MAPS, [], state="first")
-    assert forget(images.run.folder, tmp_path)
+    fiftyone_app.update(BrowsedRun(made_run).name, images, MAPS, [], state="first")
+    assert forget(BrowsedRun(made_run), tmp_path)
     assert fiftyone.list_datasets() == others
 
 
 def test_decisions_that_were_kept_as_tags_are_exported_with_the_run_s_images(
-    images, fiftyone, named_server, monkeypatch, tmp_path, capsys
+    images, made_run, fiftyone, named_server, monkeypatch, tmp_path, capsys
 ):
-    name = dataset_name(images.run)
+    name = BrowsedRun(made_run).name
     fiftyone_app.update(name, images, MAPS, [], state="first")
     dataset = fiftyone.load_dataset(name)
     for path, tag in (("class 0/0.jpg", "class:class 2"), ("class 1/0.jpg", "leave out")):
@@ -360,7 +367,7 @@ def test_decisions_that_were_kept_as_tags_are_exported_with_the_run_s_images(
         sample.save()
     table = tmp_path / "tags.csv"
     options = ("--export", table, "--cache-dir", tmp_path)
-    assert dml_bench(monkeypatch, "browse", images.run.folder, *options) == 0
+    assert dml_bench(monkeypatch, "browse", made_run.folder, *options) == 0
     assert capsys.readouterr().out == f"{table}: 6 images, 1 relabelled; 1 left out\n"
     assert "query/class 0/0.jpg,class 2,test,,class 0,class:class 2" in table.read_text()
     fiftyone_app.remove(name)
@@ -773,8 +780,8 @@ def test_ctrl_c_ends_the_app_which_leaves_nothing_behind_and_its_database_can_be
     assert "Traceback" not in app.said
     assert not (app.home / "fiftyone").exists()
     assert not (app.home / ".fiftyone" / "var" / "lib").exists()
-    assert forget(run, app.home / "cache")
-    assert not (app.home / "cache" / "browse" / dataset_name(read_folder(run))).exists()
+    assert forget(BrowsedRun(read_folder(run)), app.home / "cache")
+    assert not (app.home / "cache" / "browse" / BrowsedRun(read_folder(run)).name).exists()
 
 
 @needs_chromium

@@ -11,7 +11,7 @@ from handmade import experiment
 from tiny import refusal, train
 
 from dml_bench.browse.html_map import thumbnails
-from dml_bench.browse.images import read_browse_table
+from dml_bench.browse.run_images import read_browse_table
 from dml_bench.explain.images import RunImages
 from dml_bench.gallery.store import run_gallery
 from dml_bench.runs.run import open_run

@@ -14,6 +14,7 @@
     verdict: "right or wrong",
     outcome: "outcome of both phases",
     label: "class",
+    coarse_class: "coarse class or family",
     similarity: "similarity of the nearest",
     doubt: "doubt of the label",
     hubness: "hubness",
@@ -287,7 +288,8 @@
       if (this.colouring === "label") {
         return this.data.classColours[few.includes(value) ? few.indexOf(value) : value];
       }
-      return this.data.colours[value] ?? "#7a8794";
+      const { colours, coarseColours } = this.data;
+      return (this.colouring === "coarse_class" ? coarseColours : colours)[value] ?? "#7a8794";
     }
 
     limits() {
