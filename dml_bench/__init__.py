@@ -25,6 +25,12 @@ from dml_bench.api.board import Verification, submit_run, verify_submissions
 from dml_bench.api.cache import CacheEntry, cached, clear_cache
 from dml_bench.api.data import channel_statistics, check_data, data_card, draw_birds, fetch_data
 from dml_bench.api.decision import DecisionReport, decide
+from dml_bench.api.discovery import (
+    DiscoveredClasses,
+    MeasuredDiscovery,
+    discover,
+    measure_discovery,
+)
 from dml_bench.api.explore import (
     DrawnMap,
     EmbeddingFiles,
@@ -65,11 +71,13 @@ __all__ = [
     "Callback",
     "Comparisons",
     "DecisionReport",
+    "DiscoveredClasses",
     "DrawnMap",
     "EmbeddingFiles",
     "EmbeddingsReport",
     "Gallery",
     "LoggingCallback",
+    "MeasuredDiscovery",
     "PhotoPredictions",
     "ScatterReport",
     "Verification",
@@ -82,6 +90,7 @@ __all__ = [
     "compare",
     "data_card",
     "decide",
+    "discover",
     "draw_batches",
     "draw_birds",
     "draw_map",
@@ -94,6 +103,7 @@ __all__ = [
     "load_run",
     "load_runs",
     "log_to_wandb",
+    "measure_discovery",
     "measure_scatter",
     "plan_suite",
     "record_runs",

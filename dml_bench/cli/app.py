@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from dml_bench.cli import analyse, board, data, explore, gallery, inspect, train
+from dml_bench.cli import analyse, board, data, discover, explore, gallery, inspect, train
 from dml_bench.system import distributed, failures
 from dml_bench.version import __version__
 
@@ -21,7 +21,7 @@ app = typer.Typer(
     rich_markup_mode=None,  # rich takes longer to import than all the rest of --help
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for family in (train, analyse, board, gallery, explore, data, inspect):
+for family in (train, analyse, board, gallery, discover, explore, data, inspect):
     app.add_typer(family.app)
 
 

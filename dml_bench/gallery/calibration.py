@@ -30,7 +30,14 @@ from dml_bench.gallery.store import Gallery, part_of_split
 from dml_bench.runs.arrays import Embeddings, Part
 from dml_bench.runs.run import Run
 
-__all__ = ["CalibrationSet", "calibration_set", "recall_queries"]
+__all__ = [
+    "CalibrationSet",
+    "HeldOutQueries",
+    "calibration_set",
+    "enrolled_queries",
+    "recall_queries",
+    "run_queries",
+]
 
 Source = Literal["validation", "enrolled"]
 """Images on which a threshold is chosen: the run's validation images, or enrolled ones."""

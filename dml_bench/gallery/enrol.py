@@ -280,7 +280,7 @@ def parts_of_photo(files: Sequence[Path], boxes: Sequence[Sequence[float]]) -> l
 def photos_of_table(table: Path, *, classes: bool = False) -> Iterator[tuple[Path, str]]:
     """The photos that a table lists, or the parts of them in its boxes, and their `classes` where
     these are needed. Files are named relative to the table. Raises ValueError as reading it as a
-    data set does."""
+    data set does, and where a photo isn't the one whose SHA-256 stands in a column `sha256`."""
     listing = read_table(table.parent, table.name, "")
     file_at, label_at = listing.file_and_class(classes)
     names = [""] * len(listing.rows)
@@ -292,6 +292,7 @@ def photos_of_table(table: Path, *, classes: bool = False) -> Iterator[tuple[Pat
     for sentence in listing.faults:
         raise ValueError(sentence)
     boxes = listing.boxes(listing.box_columns())
+    digest_at = listing.header.index("sha256") if "sha256" in listing.header else None
     listed = zip(listing.rows, names, boxes, listing.line_numbers, strict=True)
     for cells, name, box, line in listed:
         photo = table.parent / cells[file_at].strip().replace("\\", "/")
@@ -303,5 +304,10 @@ def photos_of_table(table: Path, *, classes: bool = False) -> Iterator[tuple[Pat
             raise ValueError(
                 f"{table} line {line}: {photo} does not exist: correct the line, or put the photo"
                 " there"
+            )
+        if digest_at is not None and cells[digest_at].strip() != digest_of(part):
+            raise ValueError(
+                f"{table} line {line}: {photo} was changed since the table was made: make the table"
+                " again, or remove the line"
             )
         yield part, name

@@ -28,6 +28,7 @@ VERBS = [
     "enrol",
     "predict",
     "export",
+    "discover",
     "explain",
     "browse",
     "umap",

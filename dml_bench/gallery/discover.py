@@ -1,0 +1,250 @@
+"""New classes among photos: those that the threshold rejects are clustered, and each cluster is
+proposed as a class.
+
+Nothing is enrolled here. A person names, merges or drops what is proposed.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, get_args
+
+import numpy as np
+
+from dml_bench.data.images import Unreadable
+from dml_bench.evaluation.discovery import (
+    FEWEST,
+    LINK_PURITY,
+    Agreement,
+    agreement_of,
+    graph_clusters,
+    hdbscan_clusters,
+    link_similarity,
+    linkage_clusters,
+)
+from dml_bench.gallery.calibration import HeldOutQueries, enrolled_queries, run_queries
+from dml_bench.gallery.embedder import GalleryEmbedder
+from dml_bench.gallery.index_store import exact_search
+from dml_bench.gallery.predict import AppliedThreshold
+from dml_bench.gallery.store import Gallery
+from dml_bench.registry import UnknownName, near_miss
+from dml_bench.runs.run import Run
+
+__all__ = [
+    "METHODS",
+    "ClusterMethod",
+    "Clusterer",
+    "Discovery",
+    "LabelledPhotos",
+    "Proposal",
+    "choose_clusterer",
+    "chosen_link",
+    "discover",
+    "never_trained_on",
+]
+
+ClusterMethod = Literal["linkage", "graph", "hdbscan"]
+METHODS: tuple[ClusterMethod, ...] = get_args(ClusterMethod)
+FEWEST_PAIRS = 20
+"""Pairs of one class on which the similarity of a link is chosen."""
+
+
+@dataclass(frozen=True, slots=True)
+class Clusterer:
+    """A way to cluster embeddings."""
+
+    method: ClusterMethod
+    link: float | None
+    """The similarity from which on photos are linked; None for HDBSCAN, which has none."""
+    source: str
+    """How method and link were chosen, as a sentence."""
+    fewest: int = FEWEST
+    """Photos that make a cluster."""
+
+    def clusters(self, embeddings: np.ndarray) -> np.ndarray:
+        """(images) of (images, dim) unit vectors."""
+        if self.link is None:
+            return hdbscan_clusters(embeddings, self.fewest)
+        cluster = linkage_clusters if self.method == "linkage" else graph_clusters
+        return cluster(embeddings, self.link, self.fewest)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Proposal:
+    """Photos that may be of one new class."""
+
+    photos: tuple[Path, ...]
+    """The most typical first: the most similar to all others."""
+    similarity: float
+    """The mean similarity of two of them, -1 to 1."""
+    closest_class: str
+    """The class of the gallery that most of them are closest to."""
+    closest_similarity: float
+    """The mean similarity of a photo to the closest image of the gallery."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LabelledPhotos:
+    """What became of photos whose classes are known."""
+
+    new_photos: int
+    """The photos of classes that the gallery lacks."""
+    rejected: float
+    """The share of these that the threshold rejects; nan without any."""
+    new_share: float
+    """Of all photos that it rejects, the share that are of such classes; nan without any."""
+    agreement: Agreement | None
+    """Of the clusters of the rejected photos; None without any."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Discovery:
+    """What is proposed for photos."""
+
+    proposals: tuple[Proposal, ...]
+    """The largest first."""
+    others: tuple[Path, ...]
+    """Unknown photos that are in no proposal."""
+    known: int
+    """Photos that the gallery answers."""
+    unreadable: tuple[Unreadable, ...]
+    """Files that could not be read as images."""
+    threshold: AppliedThreshold
+    clusterer: Clusterer
+    labelled: LabelledPhotos | None
+    """None where the classes of the photos aren't known."""
+
+    @property
+    def photos(self) -> tuple[Path, ...]:
+        """All unknown photos, those of proposals first."""
+        proposed = [photo for proposal in self.proposals for photo in proposal.photos]
+        return (*proposed, *self.others)
+
+
+def choose_clusterer(
+    run: Run,
+    phase: str,
+    gallery: Gallery,
+    *,
+    method: str = "",
+    link: float | None = None,
+    fewest: int = FEWEST,
+) -> Clusterer:
+    """The way to cluster that a person names. Without a method it is average linkage where the
+    similarity of a link can be chosen, and HDBSCAN where it can't. Raises UnknownName, and
+    ValueError where a link is needed and can't be chosen."""
+    if method and method not in METHODS:
+        raise UnknownName(
+            f"--by {method}: there is no such way{near_miss(method, list(METHODS))}; there are:"
+            f" {', '.join(METHODS)}"
+        )
+    if fewest < 2:
+        raise ValueError(f"--fewest must be at least 2, got {fewest}: one photo makes no cluster")
+    if method == "hdbscan":
+        if link is not None:
+            raise ValueError("--link is of linkage and graph: leave it out, or --by hdbscan")
+        return Clusterer("hdbscan", None, "HDBSCAN was asked for", fewest)
+    chosen: ClusterMethod = "graph" if method == "graph" else "linkage"
+    if link is not None:
+        return Clusterer(chosen, link, "the similarity of a link was set", fewest)
+    images = never_trained_on(run, phase, gallery)
+    similarity = chosen_link(images)
+    if not np.isnan(similarity):
+        classes = len(set(images.names.tolist()))
+        source = (
+            f"of pairs of {len(images.labels):,} images of {classes} classes that were not trained"
+            f" on, {LINK_PURITY:.0%} of those at least so similar are of one class"
+        )
+        return Clusterer(chosen, similarity, source, fewest)
+    reason = "the run has too few validation images to choose the similarity of a link"
+    if method:
+        raise ValueError(
+            f"--by {method} needs --link: {reason}; give --link, train with --set"
+            " data.valid_fraction=0.1, or use --by hdbscan"
+        )
+    return Clusterer("hdbscan", None, f"HDBSCAN, because {reason}", fewest)
+
+
+def never_trained_on(run: Run, phase: str, gallery: Gallery) -> HeldOutQueries:
+    """The run's validation images and the enrolled images, of classes in the gallery."""
+    embeddings = run.embeddings(phase)
+    images = enrolled_queries(run, embeddings, gallery)
+    if "valid" in embeddings.parts:
+        validation = run_queries(run, embeddings, "valid", gallery)
+        images = validation.concatenated(images)
+    return images.rows(images.labels >= 0).evenly_spaced()
+
+
+def chosen_link(images: HeldOutQueries) -> float:
+    """The similarity from which on photos are linked; nan where there are too few images."""
+    sizes = np.unique(images.labels, return_counts=True)[1]
+    if (sizes * (sizes - 1) // 2).sum() < FEWEST_PAIRS:
+        return np.nan
+    return link_similarity(images.embeddings, images.labels)
+
+
+def discover(
+    gallery: Gallery,
+    network: GalleryEmbedder,
+    photos: Sequence[Path],
+    *,
+    threshold: AppliedThreshold,
+    clusterer: Clusterer,
+    labels: Mapping[Path, str] | None = None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Discovery:
+    """Cluster the photos whose closest image does not reach the threshold. `labels` are the classes
+    of all photos, where they are known."""
+    embedded = network.embed(photos, lambda done: progress(done, len(photos)))
+    closest_classes: list[str] = []
+    similarity = np.empty(0, np.float32)
+    if embedded.paths:
+        nowhere = np.full(len(embedded.paths), -1)
+        neighbours = exact_search(gallery, embedded.embeddings, nowhere, 1)
+        closest_classes = [gallery.class_names[label] for label in neighbours.labels[:, 0]]
+        similarity = neighbours.similarities[:, 0]
+    unknown = np.flatnonzero(similarity < threshold.value)
+    clusters = clusterer.clusters(embedded.embeddings[unknown])
+    proposals = []
+    for cluster in range(clusters.max(initial=-1) + 1):
+        rows = unknown[clusters == cluster]
+        vectors = embedded.embeddings[rows]
+        order = np.argsort(-(vectors @ vectors.mean(0)), kind="stable")
+        pairs = np.triu_indices(len(rows), 1)
+        names = Counter(closest_classes[row] for row in rows)
+        proposals.append(
+            Proposal(
+                photos=tuple(embedded.paths[row] for row in rows[order]),
+                similarity=float((vectors @ vectors.T)[pairs].mean()),
+                closest_class=names.most_common(1)[0][0],
+                closest_similarity=float(similarity[rows].mean()),
+            )
+        )
+    labelled = None
+    if labels is not None:
+        names_of_photos = np.array([labels[path] for path in embedded.paths], object)
+        labelled = on_labelled(gallery, names_of_photos, unknown, clusters)
+    return Discovery(
+        proposals=tuple(sorted(proposals, key=lambda proposal: -len(proposal.photos))),
+        others=tuple(embedded.paths[row] for row in unknown[clusters < 0]),
+        known=len(embedded.paths) - len(unknown),
+        unreadable=embedded.unreadable,
+        threshold=threshold,
+        clusterer=clusterer,
+        labelled=labelled,
+    )
+
+
+def on_labelled(
+    gallery: Gallery, names: np.ndarray, unknown: np.ndarray, clusters: np.ndarray
+) -> LabelledPhotos:
+    """What the threshold and the clusters made of (photos) classes; `unknown` are the places of the
+    rejected photos."""
+    is_new = ~np.isin(names, gallery.class_names)
+    return LabelledPhotos(
+        new_photos=int(is_new.sum()),
+        rejected=is_new[unknown].sum() / is_new.sum() if is_new.any() else np.nan,
+        new_share=float(is_new[unknown].mean()) if len(unknown) else np.nan,
+        agreement=agreement_of(names[unknown], clusters) if len(unknown) else None,
+    )
