@@ -43,13 +43,15 @@ def with_tuned_rows(
 
 
 def names_of(row: PlannedRow, overrides: Sequence[str]) -> list[str]:
-    """The names under which a search may be that holds for a row: its own, and those of what it
-    extends, each also as the variant that the suite's settings make of it."""
+    """The names under which a search may be that holds for a row: its own, that of its experiment,
+    and those of what this extends, each also as the variant that the suite's settings make of
+    it."""
     names = []
     name: str | None = row.name
     while name is not None:
-        names += [name, variant_name(name, overrides)]
-        name = parent(base_name(name))
+        base = base_name(name)
+        names += [name, base, variant_name(base, overrides)]
+        name = parent(base)
     return list(dict.fromkeys(names))
 
 

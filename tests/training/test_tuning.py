@@ -278,3 +278,15 @@ def test_names_of_tuned_rows_belong_to_their_experiment():
     assert tuned_name("A~train.epochs=1") == "A~train.epochs=1,tuned"
     assert base_name(tuned_name("A")) == "A"
     assert settings_in_short("A~tuned") == ["tuned"]
+
+
+def test_a_variant_of_a_table_takes_the_search_of_its_experiment_with_the_same_settings(
+    searched, birds
+):
+    search, _ = searched
+    out = search.path.parents[4]
+    sweep = ["evaluate.every=1,2"]
+    planned = db.plan_suite([NAME], overrides=SETTINGS, sweeps=sweep, seeds=[42], out=out)
+    rows = with_tuned_rows(planned.rows, out, "", list(SETTINGS))
+    assert [row.name.rpartition(",")[2] for row in rows[1::2]] == ["tuned", "tuned"]
+    assert {row.seeds[0].tuned for row in rows[1::2]} == {search.tuned()}
