@@ -239,16 +239,20 @@ def check_mixing(experiment: Experiment) -> None:
         )
         return
     entry = registry.mixings[name]
+    check_pair_weight(mixing, loss)
     epochs = experiment.train.epochs
     if not any(mixing.active(epoch) for epoch in range(1, epochs + 1)):
         raise ValueError(
             f"mixing.start_from is {mixing.start_from}, but there are {epochs} epochs: {name} would"
             " never be on"
         )
-    if experiment.model.trainable != "all":
+    level = options.get("level", "input")
+    mixes_features = entry.facts["where"] == "layer" and options["layers"] == ("input",)
+    if experiment.model.trainable != "all" and not mixes_features and level != "embeddings":
         raise ValueError(
             f"{name} mixes images, and model.trainable = {experiment.model.trainable} trains on"
-            " features computed once; --set model.trainable=all"
+            " features computed once; --set model.trainable=all, or mix the features:"
+            " mixing.technique=manifoldmixup with layers=['input'], or metrix"
         )
     if experiment.train.views > 1:
         raise ValueError(
@@ -256,16 +260,7 @@ def check_mixing(experiment: Experiment) -> None:
             " several views of each; choose one"
         )
     if entry.facts["where"] == "embeddings":
-        if not loss.facts["interpolates"]:
-            able = ", ".join(
-                loss_entry.name
-                for loss_entry in registry.losses
-                if loss_entry.facts["interpolates"]
-            )
-            raise ValueError(
-                f"{name} is not defined for loss {loss.name}, only for {able}; mixup works with all"
-                " losses"
-            )
+        check_metrix(mixing.technique, loss)
     elif entry.facts["two_labels"] and loss.facts["remembers"]:
         raise ValueError(
             f"{name} gives an image two labels, and loss {loss.name} remembers it under one: choose"
@@ -276,6 +271,36 @@ def check_mixing(experiment: Experiment) -> None:
             f"loss {loss.name} is one number for a whole batch, so images can't have a lambda of"
             " their own in it; --set mixing.technique.share=batch"
         )
+
+
+def check_pair_weight(mixing: Mixing, loss: registry.Entry) -> None:
+    """Raises ValueError where there are no pairs of images with two labels."""
+    entry = registry.mixings.of(mixing.technique)
+    has_shares = entry.facts["two_labels"] and entry.facts["where"] != "embeddings"
+    has_pairs = loss.facts["takes_miner"] and not loss.facts["trains_proxies"]
+    require(
+        mixing.pair_weight == "anchor"
+        or (has_shares and has_pairs and not loss.facts["one_number"]),
+        f"mixing.pair_weight has no effect with {entry.name} and loss {loss.name}: it is for pairs"
+        " of images that have two labels; leave it out",
+    )
+
+
+def check_metrix(technique: Component, loss: registry.Entry) -> None:
+    """Raises ValueError where a loss has no term of mixtures, or its anchors can't be mixed."""
+    if not loss.facts["interpolates"]:
+        able = ", ".join(entry.name for entry in registry.losses if entry.facts["interpolates"])
+        raise ValueError(
+            f"{technique.name} is not defined for loss {loss.name}, only for {able}; mixup works"
+            " with all losses"
+        )
+    options = technique.options
+    mixes_images = options["level"] != "embeddings" and options["pairs"] != "positive_negative"
+    require(
+        not (mixes_images and loss.facts["trains_proxies"]),
+        f"the anchors of loss {loss.name} are no images that {technique.name} could mix; --set"
+        " mixing.technique.pairs=positive_negative, or mixing.technique.level=embeddings",
+    )
 
 
 def check_labels(experiment: Experiment) -> None:

@@ -280,6 +280,10 @@ class Mixing:
     """Training images mixed with others, and in which epochs. Off by default."""
 
     technique: Component = component(registry.mixings, "none")
+    pair_weight: Literal["anchor", "all"] = "anchor"
+    """How a pair or a triplet of mixed images counts, under each labelling: by the share that the
+    label of its anchor has, or by the product of the shares of all its images. Both are this
+    project's own; no paper defines mixed labels for pair losses."""
     start_from: int = 0
     """Epochs at the beginning that go without."""
     on: int = 1

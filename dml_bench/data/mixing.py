@@ -11,12 +11,12 @@ epoch, step). Facts:
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import numpy as np
 
 from dml_bench.registry import mixings
-from dml_bench.registry.option_checks import Fraction, Positive
+from dml_bench.registry.option_checks import Fraction, Positive, at_least
 from dml_bench.system.seeding import permutation, uniform
 
 if TYPE_CHECKING:
@@ -192,9 +192,20 @@ def cutmix(*, alpha: Positive = 1.0, p: Fraction = 1.0, share: Share = "image") 
     source="Venkataramanan et al. 2022, It takes two to tango: mixup for deep metric learning",
     where="embeddings",
 )
-def metrix(*, alpha: Positive = 2.0, weight: Positive = 0.4) -> None:
-    """Embeddings are mixed, lambda ~ Beta(alpha, alpha) for each pair; `weight` is that of the
-    term."""
+def metrix(
+    *,
+    alpha: Positive = 2.0,
+    weight: Positive = 0.4,
+    level: Literal["embeddings", "features", "input"] = "embeddings",
+    pairs: Literal["positive_negative", "anchor_negative", "either"] = "positive_negative",
+    share: Share = "image",
+    hardest: Annotated[int, at_least(0)] = 1,
+) -> None:
+    """lambda ~ Beta(alpha, alpha) for each mixture, or one for the `batch` as in the authors' code;
+    `weight` is that of the term. `level` is what is mixed: embeddings, maps of the last stage
+    (`features`), or images; of the latter two each positive pair, or anchor, with the `hardest`
+    nearest negatives (0: all), which go through the network again. `either` draws the kind of
+    pairs for each batch, as the paper does."""
 
 
 def in_batch(rng: BatchRng, alpha: float, share: Share) -> Mix:

@@ -8,8 +8,8 @@ from torch.nn import functional
 
 from dml_bench.config import Experiment
 from dml_bench.losses.dense import dense_loss, is_dense
-from dml_bench.losses.metrix import Metrix, build_metrix
-from dml_bench.losses.sample_weights import weigh, weighing
+from dml_bench.losses.metrix import EmbedAgain, Metrix, build_metrix
+from dml_bench.losses.sample_weights import weigh, weighing, weighs_all_images
 from dml_bench.registry import losses, miners
 from dml_bench.system.seeding import seed_everything
 from dml_bench.system.shapes import Float, Int, shaped
@@ -46,7 +46,7 @@ class Objective(nn.Module):
         self.metrix = metrix
         """A further term of the loss, see `weighted_loss`."""
         self.batches_without_tuples = 0
-        self.without_lists = is_dense(loss, miner)
+        self.without_lists = is_dense(loss, miner) and not weighs_all_images(loss)
         """Whether a GPU mines and computes the loss as matrices, so that it is not waited for. On a
         CPU lists are as fast, and keep the bits of earlier runs."""
 
@@ -92,16 +92,24 @@ class Objective(nn.Module):
         return self.loss(embeddings, labels, mined)
 
     def weighted_loss(
-        self, embeddings: Tensor, targets: tuple[Targets, ...], *, interpolate: bool = False
+        self,
+        embeddings: Tensor,
+        targets: tuple[Targets, ...],
+        *,
+        interpolate: bool = False,
+        embed_again: EmbedAgain | None = None,
     ) -> Tensor:
         """The sum over several targets of a batch; each is mined by itself. `interpolate` adds the
-        term of mixed embeddings."""
+        term of mixtures, for which `embed_again` gives (mixtures, dim) of mixed images or maps."""
         loss = self(embeddings, *targets[0])
         for further in targets[1:]:
             loss = loss + self(embeddings, *further)
         if interpolate and self.metrix is not None:
+            again = None if embed_again is None else self._as_unit_vectors(embed_again)
             with torch.autocast(embeddings.device.type, enabled=False):
-                loss = loss + self.metrix(self._as_wanted(embeddings), targets[0].labels, self.loss)
+                loss = loss + self.metrix(
+                    self._as_wanted(embeddings), targets[0].labels, self.loss, again
+                )
         return loss
 
     @shaped
@@ -121,6 +129,9 @@ class Objective(nn.Module):
         `classifies`."""
         return self.logits(embeddings).argmax(dim=1)
 
+    def _as_unit_vectors(self, embed_again: EmbedAgain) -> EmbedAgain:
+        return lambda level, mix: self._as_wanted(embed_again(level, mix))
+
     def _as_wanted(self, embeddings: Tensor) -> Tensor:
         """float32, and of unit length where the loss wants that."""
         return (
@@ -134,7 +145,8 @@ def build_objective(experiment: Experiment, num_classes: int, dim: int) -> Objec
     """The objective of an experiment for a phase that trains on `num_classes` classes."""
     seed_everything(experiment.seed, "objective")
     entry = losses.of(experiment.loss)
-    loss = weigh(entry.build(num_classes, dim, **experiment.loss.options))
+    counts_all = experiment.mixing.pair_weight == "all"
+    loss = weigh(entry.build(num_classes, dim, **experiment.loss.options), all_images=counts_all)
     miner = miners.of(experiment.miner).build(**experiment.miner.options)
     technique = experiment.mixing.technique
     metrix = (

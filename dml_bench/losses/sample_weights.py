@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-__all__ = ["ByImage", "ImageMean", "weigh", "weighing"]
+__all__ = ["ByImage", "ImageMean", "weigh", "weighing", "weighs_all_images"]
 
 
 class ImageMean(nn.Module):
@@ -22,13 +22,14 @@ class ImageMean(nn.Module):
 
 class ByImage(nn.Module):
     """A reducer of pytorch-metric-learning that weighs each part of the loss by the image it is
-    about: of pairs and triplets, the anchor.
+    about: of pairs and triplets, the anchor, or by the product of the weights of `all_images`.
 
     Weights never change what is divided by: a reducer that averages over what is not zero counts
     the parts before they are weighed, so that a weight of 0 is the limit of small ones.
     """
 
     weights: Tensor | None = None
+    all_images = False
 
     def __init__(self, reducer: nn.Module):
         super().__init__()
@@ -56,11 +57,15 @@ class ByImage(nn.Module):
             return part
         if part["reduction_type"] == "already_reduced":  # a regulariser
             return {**part, "losses": part["losses"] * self.weights.mean()}
-        images = part["indices"][0] if part["reduction_type"] != "element" else part["indices"]
+        of_images = part["indices"]
+        images = of_images if part["reduction_type"] == "element" else of_images[0]
+        weights = self.weights[images]
+        if self.all_images and part["reduction_type"] != "element":
+            for others in of_images[1:]:
+                weights = weights * self.weights[others]
         return {
             **part,
-            "losses": part["losses"]
-            * self.weights[images].view(-1, *[1] * (part["losses"].dim() - 1)),
+            "losses": part["losses"] * weights.view(-1, *[1] * (part["losses"].dim() - 1)),
         }
 
 
@@ -86,9 +91,9 @@ def counted(part: dict[str, Any], low: float | None, high: float | None) -> dict
     return {**part, "losses": losses[between], "indices": kept}
 
 
-def weigh(loss: nn.Module) -> nn.Module:
+def weigh(loss: nn.Module, *, all_images: bool = False) -> nn.Module:
     """The loss itself, whose images can be weighed from now on. Its values without weights stay the
-    same, bit for bit."""
+    same, bit for bit. A pair counts by its anchor, or by `all_images` of it."""
     from pytorch_metric_learning.losses import BaseMetricLossFunction
     from pytorch_metric_learning.reducers import MultipleReducers
 
@@ -102,7 +107,15 @@ def weigh(loss: nn.Module) -> nn.Module:
             module.reducer.default_reducer = ByImage(module.reducer.default_reducer)
         else:
             module.reducer = ByImage(module.reducer)
+    for module in loss.modules():
+        if isinstance(module, ByImage):
+            module.all_images = all_images
     return loss
+
+
+def weighs_all_images(loss: nn.Module) -> bool:
+    """Whether a pair counts by the weights of all its images."""
+    return any(isinstance(module, ByImage) and module.all_images for module in loss.modules())
 
 
 @contextmanager

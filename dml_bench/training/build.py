@@ -147,6 +147,11 @@ def build_labels(
 def build_mixer(experiment: Experiment, embedder: Embedder) -> Mixer | None:
     """Raises ValueError where a layer that is to be mixed is not there."""
     technique = experiment.mixing.technique
+    if technique.options.get("level") == "features" and not stage_names(embedder.backbone):
+        raise ValueError(
+            f"{experiment.model.backbone.name} has no stages whose maps {technique.name} could mix;"
+            " --set mixing.technique.level=embeddings"
+        )
     mixer = mixings[technique.name].build(**technique.options)
     if mixer is None or mixer.layers is None:
         return mixer
@@ -179,6 +184,11 @@ def check_distributed(experiment: Experiment, device: torch.device) -> None:
     if distributed.world_size() == 1:
         return
     technique = experiment.mixing.technique
+    if technique.options.get("level", "embeddings") != "embeddings":
+        raise ValueError(
+            f"{technique.name} mixes images with those that other processes hold; start one"
+            " process, or --set mixing.technique.level=embeddings"
+        )
     if mixings[technique.name].facts["where"] == "layer" and technique.options["layers"] != (
         "input",
     ):

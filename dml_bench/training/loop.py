@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import cast
 
 import numpy as np
@@ -115,7 +116,12 @@ def train_step(
     embeddings = distributed.all_gather_with_grad(
         embeddings, len(images), state.experiment.train.views
     )
-    loss = state.objective.weighted_loss(embeddings, batch.targets, interpolate=batch.interpolate)
+    loss = state.objective.weighted_loss(
+        embeddings,
+        batch.targets,
+        interpolate=batch.interpolate,
+        embed_again=partial(state.embed_mixed, batch.inputs),
+    )
     state.optimizer.zero_grad(set_to_none=True)
     loss.backward()
     distributed.broadcast_tensors_(parameter.grad for parameter in state.objective.parameters())

@@ -17,6 +17,7 @@ from dml_bench.data.inputs import PLAIN, FeatureInputs, InputSource, TTAView
 from dml_bench.data.mixing import Mixer
 from dml_bench.data.split import Monitored, Phase
 from dml_bench.losses.objective import Objective
+from dml_bench.models.backbones import stage_names
 from dml_bench.models.embedder import Embedder
 from dml_bench.models.precision import autocast
 from dml_bench.system import distributed
@@ -111,6 +112,14 @@ class TrainingState:
             return self.trained_part(inputs)
         finally:
             hook.remove()
+
+    def embed_mixed(self, inputs: Tensor, level: str, mixed: Callable[[Tensor], Tensor]) -> Tensor:
+        """(batch, ...) inputs of the source -> (mixtures, dim) of what `mixed` makes of them, or of
+        their maps after the last stage of the backbone (level `features`)."""
+        with self.autocast():
+            if level == "input":
+                return self.trained_part(mixed(inputs))
+            return self.forward(inputs, stage_names(self.embedder.backbone)[-1], mixed)
 
     @property
     def trained_part(self) -> nn.Module:

@@ -483,6 +483,17 @@ MULTI_SIMILARITY = "MultiSimilarity_cosine_resnet18_sgd_aug"
 MIXUP = {"mixing.technique.name", "mixing.technique.alpha", "mixing.technique.share"}
 SCHEDULED = {f"mixing.{key}" for key in ("start_from", "on", "off", "finetuning_epoch")}
 SAMPLE_PAIRING = {"mixing.technique.name", "mixing.technique.p", *SCHEDULED}
+SOFT_LABELS = {"labelling.name", "labelling.a", "labelling.folds"}
+CORRECTION = {
+    f"labelling.{key}" for key in ("name", "warm_up", "theta", "theta_end", "listen_from")
+}
+OVERSAMPLING = {"sampler.name", "sampler.balance", "sampler.drop_last"}
+METRIX = {
+    f"mixing.technique.{key}"
+    for key in ("name", "alpha", "weight", "level", "pairs", "share", "hardest")
+}
+NOISY_HEAD = "crossentropy_head+labelnoise"
+MULTI_SIMILARITY_HEAD = "MultiSimilarity_cosine_head"
 STEPS = {f"optimizer.{option}" for option in ("lr", "momentum", "weight_decay", "nesterov")}
 RIVALS: dict[str, tuple[str, set[str]]] = {
     "frozen_resnet18": (
@@ -558,10 +569,7 @@ TECHNIQUES: dict[str, tuple[str, set[str]]] = {
     f"{BASELINE}+onecycle": (BASELINE, ONE_CYCLE),
     f"{CLASSIFIER}+tta": (CLASSIFIER, {"evaluate.tta"}),
     f"{BASELINE}+tta": (BASELINE, {"evaluate.tta"}),
-    f"{CLASSIFIER}+oversampling": (
-        CLASSIFIER,
-        {"sampler.name", "sampler.balance", "sampler.drop_last"},
-    ),
+    f"{CLASSIFIER}+oversampling": (CLASSIFIER, OVERSAMPLING),
     **{
         f"{base}+{technique}": (base, keys)
         for base in (BASELINE, CLASSIFIER, ARC_FACE, PROXY_NCA)
@@ -587,20 +595,30 @@ TECHNIQUES: dict[str, tuple[str, set[str]]] = {
         f"{base}+{technique}": (base, keys)
         for base in (CLASSIFIER, f"{CLASSIFIER}+labelnoise")
         for technique, keys in {
-            "softlabels": {"labelling.name", "labelling.a", "labelling.folds"},
-            "plc": {
-                "labelling.name",
-                "labelling.warm_up",
-                "labelling.theta",
-                "labelling.theta_end",
-                "labelling.listen_from",
-            },
+            "softlabels": SOFT_LABELS,
+            "plc": CORRECTION,
         }.items()
     },
-    f"{MULTI_SIMILARITY}+metrix": (
-        MULTI_SIMILARITY,
-        {"mixing.technique.name", "mixing.technique.alpha", "mixing.technique.weight"},
+    f"{MULTI_SIMILARITY}+metrix": (MULTI_SIMILARITY, METRIX),
+    **{
+        f"{base}+featuremixup": (base, {*MIXUP, "mixing.technique.layers"})
+        for base in (HEAD, "crossentropy_head", "ArcFace_cosine_head", f"{NOISY_HEAD}40")
+    },
+    f"{HEAD}+featuremixup+allimages": (f"{HEAD}+featuremixup", {"mixing.pair_weight"}),
+    f"{MULTI_SIMILARITY_HEAD}+metrix": (MULTI_SIMILARITY_HEAD, METRIX),
+    f"{MULTI_SIMILARITY_HEAD}+metrix+either": (
+        f"{MULTI_SIMILARITY_HEAD}+metrix",
+        {"mixing.technique.pairs", "mixing.technique.share"},
     ),
+    "crossentropy_head+labelsmoothing": ("crossentropy_head", {"loss.label_smoothing"}),
+    "crossentropy_head+dropout": ("crossentropy_head", {"model.head.dropout"}),
+    "crossentropy_head+oversampling": ("crossentropy_head", OVERSAMPLING),
+    "crossentropy_head+softlabels": ("crossentropy_head", SOFT_LABELS),
+    "crossentropy_head+kfold": ("crossentropy_head", {"train.folds"}),
+    NOISY_HEAD: ("crossentropy_head", {"data.label_noise"}),
+    f"{NOISY_HEAD}40": ("crossentropy_head", {"data.label_noise"}),
+    f"{NOISY_HEAD}+plc": (NOISY_HEAD, CORRECTION),
+    f"{NOISY_HEAD}40+plc": (f"{NOISY_HEAD}40", CORRECTION),
 }
 """A technique beside the experiment without it: which values it changes."""
 

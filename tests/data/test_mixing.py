@@ -189,6 +189,18 @@ def test_samplepairing_of_the_study_is_off_ten_epochs_then_eight_on_and_two_off_
             ),
             "computed once",
         ),
+        (
+            ("mixing.technique=mixup", "mixing.pair_weight=all", "loss=crossentropy", "miner=none"),
+            "mixing.pair_weight has no effect with mixup and loss crossentropy",
+        ),
+        (
+            (
+                "mixing.technique={name='metrix', level='input', pairs='either'}",
+                "loss=ProxyAnchor",
+                "miner=none",
+            ),
+            "the anchors of loss ProxyAnchor are no images that metrix could mix",
+        ),
     ],
 )
 def test_what_can_t_be_mixed_is_refused_in_one_line(settings, message):

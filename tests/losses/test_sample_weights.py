@@ -126,3 +126,32 @@ def test_a_loss_of_one_number_takes_one_weight_for_the_whole_batch():
     assert objective(embeddings, labels, torch.tensor(0.3)).item() == pytest.approx(
         0.3 * objective(embeddings, labels).item(), rel=1e-6
     )
+
+
+@pytest.mark.parametrize("name", ["Contrastive", "TripletMargin"])
+def test_a_pair_or_triplet_may_count_by_the_product_of_all_its_images(name: str):
+    """Against a loop over the definition: the mean over what is not zero, each part weighed."""
+    _, embeddings, labels = batch(losses[name])
+    weights = torch.linspace(0.1, 1.0, 12)
+    entry = losses[name]
+    loss = weigh(entry.build(4, 8, **entry.resolve({}, "loss")), all_images=True)
+    far = torch.cdist(embeddings, embeddings)
+    parts: dict[str, list[tuple[float, float]]] = {"near": [], "apart": []}
+    for a in range(12):
+        for b in range(12):
+            if name == "Contrastive" and a != b:
+                is_positive = bool(labels[a] == labels[b])
+                value_of_pair = far[a, b] if is_positive else (1 - far[a, b]).relu()
+                share = (weights[a] * weights[b]).item()
+                parts["near" if is_positive else "apart"].append((value_of_pair.item(), share))
+            elif a != b and labels[a] == labels[b]:
+                for n in range(12):
+                    if labels[n] != labels[a]:
+                        excess = (far[a, b] - far[a, n] + 0.2).relu().item()
+                        share = (weights[a] * weights[b] * weights[n]).item()
+                        parts["near"].append((excess, share))
+    expected = 0.0
+    for of_kind in parts.values():
+        counted = [(part, share) for part, share in of_kind if part > 0]
+        expected += sum(part * share for part, share in counted) / max(len(counted), 1)
+    assert value(loss, embeddings, labels, weights).item() == pytest.approx(expected, rel=1e-4)

@@ -15,6 +15,18 @@ TECHNIQUES = {
     "manifoldmixup": ("mixing.technique=manifoldmixup",),
     "cutmix": ("mixing.technique=cutmix", *CLASSIFIER),
     "metrix": ("mixing.technique=metrix", "loss=MultiSimilarity", "miner=none"),
+    "metrix of maps": (
+        "mixing.technique={name='metrix', level='features', pairs='either', share='batch'}",
+        "loss=Contrastive",
+        "miner=none",
+    ),
+    "mixed features of a head": (
+        "mixing.technique={name='manifoldmixup', layers=['input'], share='image'}",
+        "mixing.pair_weight=all",
+        "model.trainable=head",
+        "augment.random_crop_from=0",
+        "augment.horizontal_flip=0",
+    ),
     "label smoothing": (*CLASSIFIER, "loss.label_smoothing=0.1"),
     "soft labels": ("labelling=softlabels", "labelling.folds=2", *CLASSIFIER),
     "progressive label correction": (
