@@ -6,7 +6,7 @@ A clock says little on a machine that does other work too; processors' time grow
 
 import resource
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -52,6 +52,13 @@ def shared_work() -> Iterator[None]:
         yield
     finally:
         Shared.seconds = before + used() - start
+
+
+def with_slow(values: Iterable[Any], *slow: Any) -> list[Any]:
+    """The cases of a test, of which some only `make test-all` runs."""
+    return [
+        pytest.param(value, marks=pytest.mark.slow) if value in slow else value for value in values
+    ]
 
 
 class ProcessorTimes:

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 from handmade import experiment, finish, photographed
-from tiny import train
 
 from dml_bench.analysis.claims import ClaimResult, RunsOf, describe_claim
 from dml_bench.analysis.decisions import DecidedRow, decide
@@ -335,14 +334,14 @@ def test_the_last_recorded_test_accuracy_is_the_measured_one(drops: Run):
     assert measure([drops], "test_accuracy").estimate == pytest.approx(last["test_accuracy"])
 
 
-def test_retrieval_is_measured_per_query_too(birds: Path, cache_dir: Path, tmp_path: Path):
+def test_retrieval_is_measured_per_query_too(trained):
     settings = (
         "train.epochs=1",
         "protocol=class_disjoint",
         "data.split=half",
         "data.valid_fraction=0.0",
     )
-    run = read_folder(train(birds, cache_dir, tmp_path, *settings).folder)
+    run = read_folder(trained(*settings).folder)
     retrieval = run.summary["retrieval"]
     wanted = (
         "recall_at_1",

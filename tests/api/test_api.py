@@ -4,28 +4,30 @@ import doctest
 import importlib
 import inspect
 import pkgutil
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from PIL import Image
-from tiny import SETTINGS, dml_bench, train
+from tiny import SETTINGS, dml_bench
 
 import dml_bench as db
 
 ROOMS = {module.name for module in pkgutil.iter_modules(db.__path__)}
-SLOW = ("DecisionReport", "DrawnMap", "draw_map", "log_to_wandb")
+SLOW = ("DecisionReport", "DrawnMap", "draw_map", "log_to_wandb", "write_report")
 """Their examples run a decision's rows, or wait for UMAP's compiler and for W&B's own process."""
 FUNCTIONS = [name for name in db.__all__ if inspect.isfunction(getattr(db, name))]
 
 
 @pytest.fixture(scope="module")
-def desk(birds, cache_dir, tmp_path_factory) -> Path:
+def desk(birds, trained, tmp_path_factory) -> Path:
     """A folder as a user has it: runs of two seeds, their data set, a photo, a new class."""
     folder = tmp_path_factory.mktemp("desk")
-    for seed in (42, 43):
-        train(birds, cache_dir, folder / "runs", f"seed={seed}")
+    for seed in ((), ("seed=43",)):
+        run = trained(*seed).folder
+        shutil.copytree(run, (folder / "runs").joinpath(*run.parts[-3:]))
     (folder / "CUB_200_2011").symlink_to(birds)
     images = sorted((birds / "images").glob("*/*.jpg"))
     (folder / "photo.jpg").write_bytes(images[0].read_bytes())

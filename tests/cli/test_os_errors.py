@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from processor_time import with_slow
 from tiny import SETTINGS, tiny
 
 from dml_bench.cli import app
@@ -451,7 +452,7 @@ CASES: dict[str, Case] = {
 }
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", with_slow(CASES, "a full disk for a report"))
 def test_what_the_system_refuses_is_one_line_with_the_next_step(name, world):
     arguments, change, wanted = CASES[name](world)
     ended = forked(world.here, arguments, change)
@@ -484,6 +485,7 @@ def test_a_full_disk_leaves_the_old_picture_and_no_other_file(world):
     assert (ended.code, ended.out) == (2, "['sheet.png'] b'old'\n")
 
 
+@pytest.mark.slow
 def test_a_full_disk_leaves_no_half_export(world):
     def look() -> None:
         print(list((world.here / "disk").iterdir()))

@@ -100,7 +100,10 @@ def test_neighbours_in_parts_measure_the_same_as_all_at_once_and_keep_the_first(
     [
         (),
         ("protocol=class_disjoint", "data.split=half"),
-        ("evaluate.tta=mirror", "evaluate.tta_by=max"),
+        pytest.param(
+            ("evaluate.tta=mirror", "evaluate.tta_by=max"),
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_a_run_that_keeps_few_neighbours_has_the_numbers_of_one_that_keeps_all(

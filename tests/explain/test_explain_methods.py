@@ -106,7 +106,9 @@ def test_the_closest_rows_are_those_of_the_mask_by_falling_similarity_and_galler
         ("mobilenet_v2", 64, "features.13", CONVOLUTIONAL),
         ("convnext_tiny", 64, "features.5", CONVOLUTIONAL),
         ("timm:test_vit", 64, "", TRANSFORMER),
-        ("timm:swin_tiny_patch4_window7_224", 224, "", ["vanilla"]),
+        pytest.param(
+            *("timm:swin_tiny_patch4_window7_224", 224, "", ["vanilla"]), marks=pytest.mark.slow
+        ),
     ],
 )
 def test_a_network_is_looked_into_at_its_deepest_stage_with_a_map_of_at_least_four_by_four(

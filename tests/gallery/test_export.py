@@ -162,8 +162,11 @@ def test_the_python_in_the_card_finds_photos_without_this_package(
     assert [float(similarity) for _, _, similarity, _ in answers] == pytest.approx([1, 1], abs=2e-4)
 
 
+@pytest.mark.parametrize(
+    "python", [alone, pytest.param(alone_in_a_new_process, marks=pytest.mark.slow)]
+)
 def test_the_card_s_python_answers_as_predict_does_in_all_43_forms_of_an_image(
-    place, exported, birds, tmp_path
+    place, exported, birds, tmp_path, python
 ):
     picture = Image.open(sorted(birds.rglob("*.jpg"))[9]).resize((57, 41))
     paths = image_forms.written(tmp_path, picture)
@@ -172,7 +175,7 @@ def test_the_card_s_python_answers_as_predict_does_in_all_43_forms_of_an_image(
     embedded = network.embed(paths)
     assert embedded.unreadable == ()
     similarities = embedded.embeddings @ gallery.embeddings.T
-    answers = alone_in_a_new_process(exported, *map(str, paths))
+    answers = python(exported, *map(str, paths))
     for (path, name, similarity, _), row in zip(answers, similarities, strict=True):
         assert name == gallery.entries[int(row.argmax())].class_name, path
         assert float(similarity) == pytest.approx(row.max(), abs=1e-3), path

@@ -14,6 +14,7 @@ import pytest
 import timm
 import torch
 import torchvision.models
+from processor_time import with_slow
 from safetensors.torch import save_file
 from torch.nn import functional
 
@@ -73,7 +74,7 @@ def test_the_expected_numbers_of_features_cover_every_registered_name():
     ) - {"timm:*", "hf:*", "openclip:*", "st:*"}
 
 
-@pytest.mark.parametrize("name", NUM_FEATURES)
+@pytest.mark.parametrize("name", with_slow(NUM_FEATURES, "resnet101"))
 def test_every_backbone_repeats_its_features_in_both_precisions_and_its_first_layer_learns(
     name,
 ):

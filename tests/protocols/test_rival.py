@@ -57,15 +57,11 @@ def test_each_epoch_records_the_accuracy_of_the_logits_under_a_name_of_its_own(f
     )
 
 
-def test_a_loss_without_logits_reports_none(birds, cache_dir, tmp_path):
-    summary = train(birds, cache_dir, tmp_path, "train.epochs=1").summary
+def test_a_loss_without_logits_reports_none(trained):
+    outcome = trained("train.epochs=1")
+    summary = outcome.summary
     assert not any("logits" in name for phase in summary["phases"].values() for name in phase)
-    assert (
-        "logits"
-        not in (
-            tmp_path / "EPSHN_cosine_resnet18_sgd_aug" / "cub" / "seed-42" / "predictions.csv"
-        ).read_text()
-    )
+    assert "logits" not in (outcome.folder / "predictions.csv").read_text()
 
 
 def test_proxies_learn_at_their_own_rate(birds, cache_dir, tmp_path):

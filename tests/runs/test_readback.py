@@ -12,6 +12,7 @@ import numpy as np
 import persisted
 import pytest
 from persisted import KINDS, Bits, Kind
+from processor_time import with_slow
 
 from dml_bench.system.files import (
     Damaged,
@@ -30,6 +31,12 @@ TEXT = [
     for kind in KINDS
     if kind.file.endswith((".json", ".jsonl")) and "pretrained" not in kind.file
 ]
+RETRAINED = [
+    kind
+    for kind in KINDS
+    if kind.file.endswith(("pretrained/*.json", "*.state.pt", "judged.safetensors"))
+]
+"""Each takes two seconds of training; others of their kind, such as a checkpoint, don't."""
 FOREIGN = {
     "empty": b"",
     "a list": b"[1, 2]\n",
@@ -89,7 +96,7 @@ def check_outcome(kind: Kind, path: Path, place: Path, birds: Path, wanted: Bits
         assert actual == wanted
 
 
-@pytest.mark.parametrize("kind", KINDS, ids=str)
+@pytest.mark.parametrize("kind", with_slow(KINDS, *RETRAINED), ids=str)
 def test_a_flipped_bit_in_a_file_that_is_read_back_is_never_silent(kind, world, birds, tmp_path):
     source, wanted = world(kind)
     content = kind.path(source).read_bytes()

@@ -4,6 +4,7 @@ import random
 import shutil
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -252,11 +253,15 @@ def test_embedding_does_not_change_the_model_and_is_done_in_evaluation_mode(
 
 
 def test_the_same_seed_gives_the_same_bits_and_another_seed_others(
-    outcome: Outcome, birds: Path, cache_dir: Path, tmp_path: Path
+    outcome: Outcome,
+    birds: Path,
+    cache_dir: Path,
+    tmp_path: Path,
+    trained: Callable[..., Outcome],
 ):
     assert bits(train(birds, cache_dir, tmp_path).folder) == bits(outcome.folder)
     assert (
-        bits(train(birds, cache_dir, tmp_path, "seed=43").folder)["all/weights.safetensors"]
+        bits(trained("seed=43").folder)["all/weights.safetensors"]
         != bits(outcome.folder)["all/weights.safetensors"]
     )
 
@@ -298,28 +303,30 @@ def test_a_new_expectation_does_not_make_a_finished_run_another(
     assert again.already_finished
 
 
-def test_a_run_is_not_continued_on_other_images(birds: Path, cache_dir: Path, tmp_path: Path):
-    folder = train(birds, cache_dir, tmp_path / "runs").folder
+def test_a_run_is_not_continued_on_other_images(
+    birds: Path, cache_dir: Path, tmp_path: Path, copy_of_trained: Callable[..., Path]
+):
+    folder = copy_of_trained()
     (folder / "summary.json").unlink()
     fewer = tmp_path / "CUB_200_2011"
     shutil.copytree(birds, fewer)
     first = min((fewer / "images").glob("*/*.jpg"))
     first.write_bytes(max((fewer / "images").glob("*/*.jpg")).read_bytes())
     with pytest.raises(ValueError, match="holds a run on other images or labels"):
-        train(fewer, cache_dir, tmp_path / "runs")
+        train(fewer, cache_dir, folder.parents[2])
 
 
 @pytest.mark.parametrize("damaged", ["all/weights.safetensors", "predictions.csv"])
 def test_a_result_whose_files_were_changed_is_not_taken_for_one(
-    birds: Path, cache_dir: Path, tmp_path: Path, damaged: str
+    birds: Path, cache_dir: Path, damaged: str, copy_of_trained: Callable[..., Path]
 ):
-    folder = train(birds, cache_dir, tmp_path, "train.epochs=1").folder
+    folder = copy_of_trained("train.epochs=1")
     path = folder / damaged
     path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(
         ValueError, match="missing or was changed after the run; --force redoes the run"
     ):
-        train(birds, cache_dir, tmp_path, "train.epochs=1")
+        train(birds, cache_dir, folder.parents[2], "train.epochs=1")
 
 
 def test_a_second_process_on_the_same_run_folder_is_refused(

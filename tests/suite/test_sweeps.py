@@ -125,18 +125,19 @@ def test_what_a_table_sweeps_can_not_be_set_and_other_settings_are_swept_on_top(
 
 
 def test_other_settings_get_a_folder_of_their_own_and_old_folders_are_found(
-    birds, cache_dir, tmp_path, monkeypatch, capsys
+    birds, cache_dir, copy_of_trained, monkeypatch, capsys
 ):
-    old = train(birds, cache_dir, tmp_path, "train.epochs=1")
+    old = copy_of_trained("train.epochs=1")
+    out = old.parents[2]
     settings = [part for value in SETTINGS for part in ("--set", value)]
-    places = ["--data-dir", birds, "--cache-dir", cache_dir, "--out", tmp_path, "--device", "cpu"]
+    places = ["--data-dir", birds, "--cache-dir", cache_dir, "--out", out, "--device", "cpu"]
     options = [NAME, *settings, *places, "--wandb", "disabled"]
     assert call(monkeypatch, "run", *options, "--set", "train.epochs=1") == 0
     assert "finished already" in capsys.readouterr().out
-    assert list(tmp_path.glob("EPSHN*")) == [old.folder.parents[1]]
+    assert list(out.glob("EPSHN*")) == [old.parents[1]]
     assert call(monkeypatch, "run", *options, "--set", "train.epochs=2") == 0
     variant = variant_name(NAME, [*SETTINGS, "train.epochs=2"])
-    record = tmp_path / variant / "cub" / "seed-42" / "experiment.json"
+    record = out / variant / "cub" / "seed-42" / "experiment.json"
     assert json.loads(record.read_text())["name"] == variant
     assert tiny("train.epochs=2").name == NAME
 

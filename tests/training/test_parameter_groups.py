@@ -135,7 +135,7 @@ def test_frozen_statistics_let_the_affine_parameters_learn(
     birds: Path, cache_dir: Path, tmp_path: Path
 ):
     first = build_embedder(tiny()).backbone.state_dict()
-    run = train(birds, cache_dir, tmp_path, "model.batch_norm=frozen_statistics")
+    run = train(birds, cache_dir, tmp_path, "model.batch_norm=frozen_statistics", "train.epochs=1")
     last = load_file(run.folder / "all" / "weights.safetensors")
     assert torch.equal(last["backbone.bn1.running_mean"], first["bn1.running_mean"])
     assert not torch.equal(last["backbone.bn1.weight"], first["bn1.weight"])

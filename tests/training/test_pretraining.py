@@ -196,9 +196,9 @@ def test_every_start_is_an_experiment_of_its_own_or_none(name):
     )
 
 
-def test_frozen_batch_norm_is_bit_equal_to_the_start_after_training(birds, cache_dir, tmp_path):
-    frozen = train(birds, cache_dir, tmp_path / "frozen", SHORT, "model.batch_norm=frozen").folder
-    learning = train(birds, cache_dir, tmp_path / "learning", SHORT).folder
+def test_frozen_batch_norm_is_bit_equal_to_the_start_after_training(trained):
+    frozen = trained(SHORT, "model.batch_norm=frozen").folder
+    learning = trained(SHORT).folder
     from tiny import tiny
 
     from dml_bench.models.embedder import build_embedder

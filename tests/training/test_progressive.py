@@ -26,16 +26,14 @@ def weights(folder: Path) -> list[bytes]:
 
 @pytest.mark.parametrize("settings", [GROWING, HEAVY], ids=["growing", "heavy"])
 def test_a_run_that_was_stopped_again_and_again_ends_as_one_that_never_was(
-    birds, cache_dir, tmp_path, settings
+    birds, cache_dir, tmp_path, settings, trained
 ):
     for epochs in (1, 2, 2):
         with pytest.raises(KeyboardInterrupt):
             train(birds, cache_dir, tmp_path / "stopped", *settings, callback=StopsAfter(epochs))
     stopped = train(birds, cache_dir, tmp_path / "stopped", *settings)
-    assert weights(stopped.folder) == weights(
-        train(birds, cache_dir, tmp_path / "whole", *settings).folder
-    )
-    assert weights(stopped.folder) != weights(train(birds, cache_dir, tmp_path / "plain").folder)
+    assert weights(stopped.folder) == weights(trained(*settings).folder)
+    assert weights(stopped.folder) != weights(trained().folder)
 
 
 def test_the_network_trains_on_growing_images_and_is_asked_at_full_size(

@@ -1,6 +1,7 @@
 """Learning rates from step to step, pinned by numbers and by torch's own schedulers, and Ranger's
 second pair of weights."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from torch import nn
 
 from dml_bench.registry import optimizers, samplers, schedules
 from dml_bench.runs.folder import RunFolder
+from dml_bench.runs.request import Outcome
 from dml_bench.system.files import read_json, read_json_lines, write_json
 from dml_bench.training import checkpoint, loop
 from dml_bench.training.training_state import TrainingState
@@ -275,7 +277,10 @@ def records(folder: Path) -> list[dict[str, float]]:
             "train.proxy_lr_factor=10.0",
         ),
         ("schedule=steps",),
-        ("model.trainable=head", "augment.random_crop_from=0", "augment.horizontal_flip=0"),
+        pytest.param(
+            ("model.trainable=head", "augment.random_crop_from=0", "augment.horizontal_flip=0"),
+            marks=pytest.mark.slow,
+        ),
     ],
     ids=["ranger and flat_cosine", "one_cycle", "cosine with proxies", "steps", "only a head"],
 )
@@ -285,8 +290,9 @@ def test_a_run_that_stops_after_each_epoch_and_is_resumed_has_the_bits_of_one_th
     tmp_path: Path,
     settings: tuple[str, ...],
     monkeypatch: pytest.MonkeyPatch,
+    trained: Callable[..., Outcome],
 ):
-    uninterrupted = train(birds, cache_dir, tmp_path / "whole", *settings).folder
+    uninterrupted = trained(*settings).folder
     write, loads = checkpoint.write, []
 
     def stopping(saved: dict[str, object], path: Path) -> None:
@@ -321,9 +327,13 @@ def test_the_record_of_an_epoch_has_the_rate_that_it_began_with(
 
 
 def test_a_schedule_of_one_rate_without_warm_up_changes_no_bit(
-    birds: Path, cache_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    birds: Path,
+    cache_dir: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    trained: Callable[..., Outcome],
 ):
-    scheduled = train(birds, cache_dir, tmp_path / "scheduled").folder
+    scheduled = trained().folder
     original = loop.train_epoch
 
     def without(run: TrainingState, epoch: int) -> dict[str, object]:
