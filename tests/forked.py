@@ -10,7 +10,7 @@ import time
 import traceback
 import warnings
 from collections.abc import Callable, Iterable, Mapping
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from tempfile import TemporaryFile
 from types import SimpleNamespace
@@ -21,7 +21,9 @@ import pytest
 from dml_bench.__main__ import main
 from dml_bench.registry.origins import entry_points_of
 from dml_bench.registry.plugins import PLUGGABLE
-from dml_bench.suite import worker, worker_process
+from dml_bench.runs import beside_worker
+from dml_bench.suite import worker
+from dml_bench.system import child_process
 
 IMPORTED_LATE = (
     "dml_bench.runs.execute",
@@ -181,14 +183,15 @@ class ForkedCommand(ForkedProgram):
 
 
 class ForkedWorker(ForkedProcess):
-    """The process of one run of a suite; takes what RunProcess gives to Popen."""
+    """The process of a run of a suite, or of phases beside others; takes what ChildProcess gives to
+    Popen."""
 
     opened: ClassVar[list[IO[str]]] = []
     """The suite's ends of the pipes of all workers: one that another worker had too would never
     be seen to end."""
 
     def __init__(
-        self, _program: tuple[str, ...], *, stderr: IO[str], env: dict[str, str], **_pipes: object
+        self, program: tuple[str, ...], *, stderr: IO[str], env: dict[str, str], **_pipes: object
     ) -> None:
         stdin, from_suite = os.pipe()
         to_suite, stdout = os.pipe()
@@ -196,7 +199,7 @@ class ForkedWorker(ForkedProcess):
         self.opened[:] = [pipe for pipe in self.opened if not pipe.closed]
         self.opened += [self.stdin, self.stdout]
         super().__init__(
-            begin_worker,
+            partial(begin_worker, program[-1]),
             (stdin, stdout, stderr.fileno()),
             environment=env,
             closed=[stdin, stdout, *(pipe.fileno() for pipe in self.opened)],
@@ -205,10 +208,12 @@ class ForkedWorker(ForkedProcess):
         os.close(stdout)
 
 
-def begin_worker() -> int:
+def begin_worker(module: str) -> int:
     """The program of a worker, which knows no more plug-ins than a new process does."""
     forget_plugins()
-    return worker.main()
+    return {"dml_bench.suite.worker": worker, "dml_bench.runs.beside_worker": beside_worker}[
+        module
+    ].main()
 
 
 def forget_plugins() -> None:
@@ -222,7 +227,8 @@ def forget_plugins() -> None:
 
 
 def fork_workers(patch: pytest.MonkeyPatch) -> None:
-    """From now on, suites of this process, and of those forked from it, fork their workers."""
+    """From now on, suites and runs of this process, and of those forked from it, fork their
+    workers."""
     names = {"Popen": ForkedWorker, "PIPE": subprocess.PIPE}
     names["TimeoutExpired"] = subprocess.TimeoutExpired
-    patch.setattr(worker_process, "subprocess", SimpleNamespace(**names))
+    patch.setattr(child_process, "subprocess", SimpleNamespace(**names))

@@ -75,6 +75,7 @@ def run(
     cache_dir: PathLike | None = None,
     wandb: WandbMode = "disabled",
     force: bool = False,
+    phases_at_once: int = 0,
 ) -> "Run":
     """Train and evaluate every phase of an experiment, and return the finished run.
 
@@ -82,8 +83,9 @@ def run(
     `out` the folder of run folders; `device` auto, cpu or cuda. `callback` hears of progress; where
     there is none, warnings go to the logger `dml_bench`. A run that was interrupted goes on after
     its last finished epoch; one that is finished is read and not trained again, unless `force`
-    discards it. Overrides other than seed, data and held-out classes give the run a name and
-    folder of its own, such as `NAME~optimizer.lr=0.1`.
+    discards it. On a CPU `phases_at_once` phases train beside each other, each in a process of its
+    own; 0 lets the program choose, and 1 needs least memory. Overrides other than seed, data and
+    held-out classes give the run a name and folder of its own, such as `NAME~optimizer.lr=0.1`.
 
     Raises ValueError where settings, data or the run folder do not fit together.
     Source: docs/protocols_and_statistics.md describes phases and measurements.
@@ -114,6 +116,7 @@ def run(
         device=device,
         mirror=mirror_in_wandb(wandb),
         force=force,
+        phases_at_once=phases_at_once,
         callback=heard,
     )
     outcome = execute(request)

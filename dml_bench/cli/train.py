@@ -31,6 +31,15 @@ def run(
     force: Annotated[
         bool, typer.Option("--force", help="Discard what the run folder holds, and start anew.")
     ] = False,
+    phases_at_once: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            metavar="N",
+            help="Phases that train beside each other on a CPU; 1 needs least memory, 0 lets the"
+            " program choose.",
+        ),
+    ] = 0,
     skip_unreadable: options.SkipUnreadable = False,
     allow_plugin: options.AllowPlugin = [],
 ) -> None:
@@ -63,6 +72,7 @@ def run(
                 device=device,
                 wandb=wandb.value,
                 force=force,
+                phases_at_once=phases_at_once,
                 callback=callback,
             )
         tables = protocol_of(finished.experiment).outcome({**finished.summary, **finished.metrics})

@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 
+import torch
+
 from dml_bench.config import Experiment, as_table, load
 from dml_bench.config.experiment import components_of
 from dml_bench.data.datasets import Dataset, open_dataset
@@ -14,6 +16,7 @@ from dml_bench.models.embedder import build_embedder
 from dml_bench.models.precision import network_precision
 from dml_bench.protocols import phases_of
 from dml_bench.registry.plugins import PluginRecord, import_recorded, remember
+from dml_bench.runs.beside import BesidePhases, phases_at_once
 from dml_bench.runs.folder import RunFolder
 from dml_bench.runs.mirror import no_mirror
 from dml_bench.runs.request import Outcome, RunRequest
@@ -21,13 +24,13 @@ from dml_bench.runs.schema import Summary
 from dml_bench.runs.session import RunSession
 from dml_bench.system import distributed
 from dml_bench.system.callbacks import Callback
-from dml_bench.system.devices import choose_device
+from dml_bench.system.devices import choose_device, torch_threads
 from dml_bench.system.memory import keep_freed_memory
 from dml_bench.system.seeding import deterministic
 from dml_bench.training.build import check_distributed
 from dml_bench.training.inputs import open_readable_images
 
-__all__ = ["execute"]
+__all__ = ["execute", "open_images", "open_session"]
 
 
 def execute(request: RunRequest) -> Outcome:
@@ -44,20 +47,22 @@ def execute(request: RunRequest) -> Outcome:
     request = replace(request, experiment=experiment)
     remember_plugins(experiment, callback)
     check_distributed(experiment, device)
-    deterministic()
-    keep_freed_memory()
-    with distributed.main_process_first():
-        dataset = open_dataset(
-            experiment.data.dataset, request.data_dir, request.cache_dir, callback.progress
-        )
-    phases_of(
-        experiment, dataset, split_of(experiment, dataset)
-    )  # what can't be divided as asked leaves no folder behind
+    dataset = open_images(request)
+    split = split_of(experiment, dataset)
+    # What can't be divided as asked leaves no folder behind.
+    phases = phases_of(experiment, dataset, split)
     if name := distributed.broadcast_object(lambda: variant_of(request, dataset)):
         experiment = replace(experiment, name=name)
-        request = replace(request, experiment=experiment)
+    at_once = phases_at_once(request.phases_at_once, experiment, phases, len(split.train), device)
+    threads = torch.get_num_threads()
+    request = replace(
+        request, experiment=experiment, phases_at_once=at_once, source_threads=threads
+    )
     folder = RunFolder(request.out, experiment, dataset.name)
-    with folder.lock() if distributed.is_main_process() else nullcontext():
+    with (
+        folder.lock() if distributed.is_main_process() else nullcontext(),
+        torch_threads(max(1, threads // at_once)),
+    ):
         if (
             summary := distributed.broadcast_object(lambda: claimed(folder, dataset, request.force))
         ) is not None:
@@ -65,22 +70,13 @@ def execute(request: RunRequest) -> Outcome:
                 callback.warn(copies)
             warn_of_doubts(summary, callback)
             return Outcome(folder.path, summary, already_finished=True)
-        with distributed.main_process_first():
-            # Weights that can't be had are met here, before the images are decoded.
-            embedder = build_embedder(experiment)
-            for remark in filter(None, embedder.remarks):
-                callback.note(remark)
-            pixels, dataset = open_readable_images(
-                experiment, dataset, request.cache_dir, device, callback
-            )
-        split = split_of(experiment, dataset)
-        require_unseen_by_search(experiment, dataset, split)
-        precision = network_precision(experiment.train.precision, device, embedder)
-        session = RunSession(request, folder, dataset, split, pixels, device, precision)
+        if at_once > 1:
+            request = replace(request, callback=BesidePhases(callback))
+        session = open_session(request, folder, dataset, device)
+        require_unseen_by_search(experiment, session.dataset, session.split)
         session.begin()
         try:
-            for phase in session.phases:
-                session.finish_phase(phase)
+            finish_phases(session)
             summary = distributed.broadcast_object(session.conclude)
         finally:
             session.mirror.finish()
@@ -117,6 +113,60 @@ def held_out_by(phases: Sequence[Phase]) -> set[int]:
     for phase in phases:
         held_out.update(phase.held_out_classes)
     return held_out
+
+
+def open_images(request: RunRequest) -> Dataset:
+    """The data set of a run, in a process that computes the same bits each time."""
+    deterministic()
+    keep_freed_memory()
+    with distributed.main_process_first():
+        return open_dataset(
+            request.experiment.data.dataset,
+            request.data_dir,
+            request.cache_dir,
+            request.callback.progress,
+        )
+
+
+def open_session(
+    request: RunRequest, folder: RunFolder, dataset: Dataset, device: torch.device
+) -> RunSession:
+    """What trains phases of a run: its images are decoded, and its network can be built."""
+    experiment, callback = request.experiment, request.callback
+    with distributed.main_process_first():
+        # Weights that can't be had are met here, before the images are decoded.
+        embedder = build_embedder(experiment)
+        for remark in filter(None, embedder.remarks):
+            callback.note(remark)
+        pixels, dataset = open_readable_images(
+            experiment, dataset, request.cache_dir, device, callback
+        )
+    split = split_of(experiment, dataset)
+    precision = network_precision(experiment.train.precision, device, embedder)
+    return RunSession(request, folder, dataset, split, pixels, device, precision)
+
+
+def finish_phases(session: RunSession) -> None:
+    """Train and seal all phases: here, or some in processes beside this one."""
+    beside = session.callback
+    if not isinstance(beside, BesidePhases):
+        for phase in session.phases:
+            session.finish_phase(phase)
+        return
+    session.make_source_weights()
+    unsealed = [phase for phase in session.phases if not session.is_sealed(phase)]
+    at_once = session.request.phases_at_once
+    try:
+        beside.start(session, [unsealed[place::at_once] for place in range(1, at_once)])
+        for phase in unsealed[::at_once]:
+            session.finish_phase(phase)
+        for phase in session.phases:
+            beside.wait_for(phase.name)
+            session.finish_phase(phase)
+        beside.finish()
+    finally:
+        beside.stop()
+        session.folder.records_lock.unlink(missing_ok=True)
 
 
 def variant_of(request: RunRequest, dataset: Dataset) -> str:

@@ -162,6 +162,12 @@ class RunFolder:
     def records(self) -> list[EpochRecord]:
         return read_records(self.path)
 
+    @property
+    def records_lock(self) -> Path:
+        """What processes lock that train phases of one run beside each other, while one of them
+        writes its records between those of others."""
+        return self.path.with_name(f".{self.path.name}.records.lock")
+
     def phase(self, name: str) -> Path:
         path = self.path / name
         path.mkdir(exist_ok=True)

@@ -3,13 +3,15 @@ together."""
 
 import secrets
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from filelock import FileLock
 from torch import Tensor
 
 from dml_bench.config.experiments import read_profile
@@ -95,6 +97,7 @@ class RunSession:
         trained = [job.phase for jobs in self.members.values() for job in jobs]
         self.mirror = Mirror()
         self.photo_rates: dict[str, float] = {}
+        self.shares_folder = request.is_beside or request.phases_at_once > 1
         self.writer = checkpoint.CheckpointWriter(device)
         self.stages = stages(
             self.experiment,
@@ -105,7 +108,10 @@ class RunSession:
             device,
             precision,
             self.callback,
+            request.source_threads,
         )
+        self.work: dict[str, float] = {}
+        """Units of work that are left of each training, once the plan was said."""
 
     @distributed.main_process_only
     def begin(self) -> None:
@@ -274,14 +280,26 @@ class RunSession:
     def _say_work_left(self) -> None:
         of_stages = {}  # by what it makes, as phases may begin from the same weights
         for phase, stage in self.stages.items():
-            if stage and self.work[phase]:
+            if stage and self.work.get(phase):
                 of_stages.update(stage.work())
         self.callback.on_work(sum(self.work.values()) + sum(of_stages.values()))
+
+    def make_source_weights(self) -> None:
+        """Train what all phases begin with, where it is not there: before they part."""
+        for stage in self.stages.values():
+            if stage is not None and stage.first.phase.name == "source":
+                self._say_work_left()
+                stage.first.weights(self.callback)
+                return
+
+    def is_sealed(self, phase: Phase) -> bool:
+        """Whether nothing is left to do of a phase."""
+        return run_folder.is_sealed(self.folder.phase(phase.name))
 
     def finish_phase(self, phase: Phase) -> None:
         """Train what is left of a phase, evaluate it, seal it; a sealed phase is left as it is."""
         folder, jobs = self.folder.phase(phase.name), self.members[phase.name]
-        if not distributed.broadcast_object(lambda: run_folder.is_sealed(folder)):
+        if not distributed.broadcast_object(lambda: self.is_sealed(phase)):
             for job in jobs:
                 self._finish(job, folder)
             self._seal(folder, jobs)
@@ -403,9 +421,25 @@ class RunSession:
 
     @distributed.main_process_only
     def _record(self, phase: str, records: list[EpochRecord]) -> None:
-        others = [record for record in self.records if record["phase"] != phase]
-        self.records = others + records
-        self.folder.write_records(self.records)
+        with self._records_alone():
+            others = [record for record in self.records if record["phase"] != phase]
+            self.records = sorted(others + records, key=self._place)
+            self.folder.write_records(self.records)
+
+    @contextmanager
+    def _records_alone(self) -> Iterator[None]:
+        """Within, no other process writes records, and those of others are there."""
+        if not self.shares_folder:
+            yield
+            return
+        with FileLock(self.folder.records_lock):
+            self.records = self.folder.records()
+            yield
+
+    def _place(self, record: EpochRecord) -> int:
+        """Where the phase of an epoch stands among all trainings."""
+        names = [job.phase.name for jobs in self.members.values() for job in jobs]
+        return names.index(record["phase"])
 
     def _output(self, phase: Phase) -> PhaseOutput:
         """What the model of a sealed phase gave."""
@@ -464,6 +498,7 @@ class RunSession:
             if of_training:
                 metrics.setdefault("phases", {}).setdefault(phase.name, {}).update(of_training)
         session = self.environment["sessions"][-1]
+        at_once = self.request.phases_at_once
         summary = {
             "schema_version": run_folder.SCHEMA_VERSION,
             "experiment": self.experiment.name,
@@ -483,6 +518,7 @@ class RunSession:
                 "processes": session["processes"],
                 "threads": session["threads"],
                 "processor": session["processor"],
+                **({"phases_at_once": at_once} if at_once > 1 else {}),
             },
         }
         self.mirror.tables(tables_of(result, kind))

@@ -12,9 +12,9 @@ from typing import Any, Literal
 from dml_bench.config import as_table
 from dml_bench.registry.plugins import allowed_here
 from dml_bench.suite.plan import Job
+from dml_bench.system.child_process import Event
 
 __all__ = [
-    "Event",
     "Executor",
     "ExecutorSetup",
     "JobResult",
@@ -25,7 +25,6 @@ __all__ = [
     "Worker",
 ]
 
-Event = dict[str, Any]
 Status = Literal["finished", "finished earlier", "failed", "stopped"]
 
 

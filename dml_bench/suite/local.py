@@ -8,7 +8,6 @@ from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 
 from dml_bench.suite.executor import (
-    Event,
     Executor,
     JobResult,
     Listener,
@@ -18,7 +17,8 @@ from dml_bench.suite.executor import (
     Worker,
 )
 from dml_bench.suite.plan import Job
-from dml_bench.suite.worker_process import RunProcess, stop_all
+from dml_bench.suite.worker_process import start_run
+from dml_bench.system.child_process import ChildProcess, Event, stop_all
 
 __all__ = ["LocalExecutor", "cores", "run_jobs", "slots_of", "threads_of"]
 
@@ -76,7 +76,7 @@ def run_jobs(
 class LocalWorker(Worker):
     """A process of this machine, which carries out one run."""
 
-    process: RunProcess
+    process: ChildProcess
     started_at: float
 
 
@@ -95,12 +95,12 @@ class LocalExecutor(Executor):
     def start(self, job: Job) -> None:
         slot = min(set(range(self.slots.jobs)) - self.workers.keys())
         job_spec = self.paths.job_spec(job, self.slots.devices[slot % len(self.slots.devices)])
-        process = RunProcess(job_spec, self.paths.log(job), self.slots.threads)
+        process = start_run(job_spec, self.paths.log(job), self.slots.threads)
         self.workers[slot] = LocalWorker(job=job, process=process, started_at=time.monotonic())
         self.listener.on_start(job)
         threading.Thread(target=self._listen, args=(slot, process), daemon=True).start()
 
-    def _listen(self, slot: int, process: RunProcess) -> None:
+    def _listen(self, slot: int, process: ChildProcess) -> None:
         for event in process.events():
             self.events.put((slot, event))
         self.events.put((slot, None))

@@ -5,8 +5,9 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from dml_bench.suite.executor import Event, JobResult, Listener
+from dml_bench.suite.executor import JobResult, Listener
 from dml_bench.suite.plan import Job
+from dml_bench.system.child_process import Event
 
 __all__ = ["Display", "SuiteListener", "TimeLeft"]
 

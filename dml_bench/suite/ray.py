@@ -22,7 +22,6 @@ from typing import Any
 
 from dml_bench.analysis.origin import counted
 from dml_bench.suite.executor import (
-    Event,
     Executor,
     ExecutorSetup,
     JobResult,
@@ -34,7 +33,8 @@ from dml_bench.suite.executor import (
 )
 from dml_bench.suite.local import cores, threads_of
 from dml_bench.suite.plan import Job
-from dml_bench.suite.worker_process import STOP_SECONDS, RunProcess, stop_all
+from dml_bench.suite.worker_process import start_run
+from dml_bench.system.child_process import STOP_SECONDS, Event, stop_all
 from dml_bench.system.drafts import scratch
 from dml_bench.system.failures import describe_error
 
@@ -334,7 +334,7 @@ def perform(
     if not folder.is_dir():
         return f"{host} has no folder {folder}: on Ray, all machines need the suite's file system"
     os.chdir(folder)
-    process = RunProcess(job_spec, log, threads)
+    process = start_run(job_spec, log, threads)
     posted = [mailbox.put.remote(number, {"event": "begun", "host": host})]
 
     def pass_on() -> None:

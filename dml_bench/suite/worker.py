@@ -1,24 +1,18 @@
-"""The process of one run: `python -m dml_bench.suite.worker`, which only `worker_process.py`
-starts.
+"""The process of one run: `python -m dml_bench.suite.worker`, which only a
+suite starts.
 
 Standard input brings the job, one line of JSON. When it ends, the suite was stopped or has died.
 Standard output carries the events, one line of JSON each; whatever is printed goes to standard
 error, which is the log.
 """
 
-import _thread
-import json
-import os
-import signal
 import sys
-import threading
 import time
-import traceback
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any
 
 from dml_bench.system.callbacks import Callback, EpochRecord
-from dml_bench.system.failures import describe_error
+from dml_bench.system.child_process import Channel, carry_out
 from dml_bench.system.files import json_line
 from dml_bench.system.memory import collect_garbage_rarely
 
@@ -29,8 +23,6 @@ if TYPE_CHECKING:
 
 __all__ = ["WorkerCallback", "main"]
 
-GRACE_SECONDS = 10
-"""How long the process may go on after the end of the suite."""
 SEND_SECONDS = 0.5
 """The shortest time between two events of progress."""
 PAUSE_SECONDS = 1
@@ -40,15 +32,11 @@ PAUSE_SECONDS = 1
 class WorkerCallback(Callback):
     """Sends events to the suite, and prints the lines of the log."""
 
-    def __init__(self, channel: TextIO):
-        self.channel = channel
+    def __init__(self, channel: Channel):
+        self.send = channel.send
         self._last_sent = 0.0
         self._done = self._left = 0.0
         self._phase: dict[str, Any] = {}
-
-    def send(self, event: str, **facts: Any) -> None:
-        self.channel.write(json_line({"event": event, **facts}))
-        self.channel.flush()
 
     def note(self, text: str) -> None:
         print(text, flush=True)  # noqa: T201 - the log
@@ -84,6 +72,12 @@ class WorkerCallback(Callback):
         self._phase["epoch"] = record["epoch"] + 1
         self._send_work()
 
+    def on_work_beside(self, units: float) -> None:
+        self._count(units)
+
+    def on_epoch_beside(self, name: str, epochs: int, record: EpochRecord) -> None:
+        print(json_line(record), end="", flush=True)  # noqa: T201
+
     def _count(self, units: float) -> None:
         self._done += units
         self._left -= units
@@ -98,43 +92,15 @@ class WorkerCallback(Callback):
         return time.monotonic() - self._last_sent > SEND_SECONDS
 
 
-def take_pipes() -> tuple[TextIO, TextIO]:
-    """The suite's two pipes, for this process alone. What it prints or starts gets the log and an
-    empty input instead."""
-    suite_input = os.fdopen(os.dup(0), encoding="utf-8")
-    channel = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    nothing = os.open(os.devnull, os.O_RDONLY)
-    os.dup2(nothing, 0)
-    os.close(nothing)
-    os.dup2(2, 1)
-    return suite_input, channel
-
-
-def stop_with(suite_input: TextIO) -> None:
-    """Stop this process as Ctrl-C would when the suite closes its pipe or dies, and kill it some
-    seconds later."""
-
-    def stop(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    def wait() -> None:
-        suite_input.read()
-        _thread.interrupt_main(signal.SIGTERM)
-        time.sleep(GRACE_SECONDS)
-        os._exit(130)
-
-    signal.signal(signal.SIGTERM, stop)
-    threading.Thread(target=wait, daemon=True).start()
-
-
-def run_job(job_spec: dict[str, Any], callback: WorkerCallback) -> None:
-    """Carry out the run that the suite asks for."""
+def run_job(job_spec: dict[str, Any], channel: Channel) -> dict[str, Any]:
+    """Carry out the run that the suite asks for; returns its folder."""
     from dml_bench.config import load
     from dml_bench.registry.plugins import allow_plugin
     from dml_bench.runs.execute import execute
     from dml_bench.runs.request import RunRequest
     from dml_bench.tracking.wandb_mirror import mirror_in_wandb
 
+    sys.argv = job_spec["command"]
     for name in job_spec["allowed_plugins"]:
         allow_plugin(name)
     request = RunRequest(
@@ -144,10 +110,10 @@ def run_job(job_spec: dict[str, Any], callback: WorkerCallback) -> None:
         cache_dir=Path(job_spec["cache_dir"]),
         device=job_spec["device"],
         mirror=mirror_in_wandb(job_spec["wandb"]),
-        callback=callback,
+        callback=WorkerCallback(channel),
     )
     outcome = retry_while_occupied(lambda: execute(request), job_spec.get("patience_seconds", 0.0))
-    callback.send("finished", folder=str(outcome.folder))
+    return {"folder": str(outcome.folder)}
 
 
 def retry_while_occupied(begin: "Callable[[], Outcome]", seconds: float) -> "Outcome":
@@ -168,27 +134,7 @@ def retry_while_occupied(begin: "Callable[[], Outcome]", seconds: float) -> "Out
 def main() -> int:
     """0 finished, 1 failed, 130 stopped."""
     collect_garbage_rarely()
-    suite_input, channel = take_pipes()
-    job_spec = json.loads(suite_input.readline())
-    sys.argv = job_spec["command"]
-    callback = WorkerCallback(channel)
-    try:
-        stop_with(suite_input)
-        run_job(job_spec, callback)
-    except KeyboardInterrupt:
-        return 130
-    except Exception as error:
-        traceback.print_exc()
-        description = describe_error(error)
-        first_line = str(error).partition("\n")[0].strip()
-        callback.send(
-            "failed",
-            kind=type(error).__name__,
-            expected=description is not None,
-            text=first_line if description is None else description,
-        )
-        return 1
-    return 0
+    return carry_out(run_job)
 
 
 if __name__ == "__main__":

@@ -69,6 +69,12 @@ class Callback:
     def on_epoch(self, record: EpochRecord) -> None:
         """An epoch ended."""
 
+    def on_work_beside(self, units: float) -> None:
+        """So much was done by another process, which trains a phase beside this one."""
+
+    def on_epoch_beside(self, name: str, epochs: int, record: EpochRecord) -> None:
+        """An epoch of `epochs` ended of a phase that another process trains."""
+
 
 class LoggingCallback(Callback):
     """Writes what happens to the logger `dml_bench`. Python shows its warnings on stderr; progress
@@ -91,3 +97,7 @@ class LoggingCallback(Callback):
     def on_epoch(self, record: EpochRecord) -> None:
         """An epoch ended: level INFO."""
         LOGGER.info("phase %s, epoch %d ended", record["phase"], record["epoch"])
+
+    def on_epoch_beside(self, name: str, epochs: int, record: EpochRecord) -> None:
+        """As `on_epoch`."""
+        self.on_epoch(record)

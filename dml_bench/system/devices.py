@@ -1,12 +1,15 @@
 """On which device a run computes, and in which precision."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import numpy as np
 import torch
 from torch import Tensor
 
 from dml_bench.system import distributed
 
-__all__ = ["LaterNumber", "choose_device", "choose_precision", "to_device"]
+__all__ = ["LaterNumber", "choose_device", "choose_precision", "to_device", "torch_threads"]
 
 
 def choose_device(name: str) -> torch.device:
@@ -33,6 +36,17 @@ def choose_device(name: str) -> torch.device:
             " --device cpu"
         )
     return torch.device("cuda", place.local_rank)
+
+
+@contextmanager
+def torch_threads(threads: int) -> Iterator[None]:
+    """Within, torch computes on so many threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def choose_precision(wanted: str, device: torch.device) -> str:

@@ -4,7 +4,7 @@ import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
@@ -193,23 +193,29 @@ class TerminalCallback(Callback):
         self._show(f"{self._name}: embedding", 1, 1, f"{self._time_left()} left")
 
     def on_epoch(self, record: EpochRecord) -> None:
-        loss = next(value for key, value in record.items() if key.startswith("train_loss"))
-        parts = [f"{self._name:<8}{record['epoch']:>4}/{self._epochs}", f"loss {loss:.4f}"]
-        if accuracy := [
-            value
-            for key, value in record.items()
-            if key.startswith(("test_accuracy", "valid_accuracy"))
-        ]:
-            parts.append(f"P@1 {accuracy[0]:.4f}")
+        if accuracy := accuracies(record):
             self._accuracy = f"  P@1 {accuracy[0]:.3f}"
+        self.on_epoch_beside(self._name, self._epochs, record)
+        self._epoch_done = 0
+        self._epoch_start = time.perf_counter()
+
+    def on_epoch_beside(self, name: str, epochs: int, record: EpochRecord) -> None:
+        loss = next(value for key, value in record.items() if key.startswith("train_loss"))
+        parts = [f"{name:<8}{record['epoch']:>4}/{epochs}", f"loss {loss:.4f}"]
+        if accuracy := accuracies(record):
+            parts.append(f"P@1 {accuracy[0]:.4f}")
         parts.append(f"{record['train_images'] / record['train_seconds']:.0f} images/s")
         if record["batches_without_tuples"]:
             parts.append(f"{record['batches_without_tuples']} batches without a valid triplet")
         parts.append(f"{self._time_left()} left")
         self._hide()
         self.console.print(Text("  ".join(parts)))
-        self._epoch_done = 0
-        self._epoch_start = time.perf_counter()
+
+    def on_work_beside(self, units: float) -> None:
+        self._done += units
+        if time.perf_counter() - self._last_shown > 1:  # nothing is trained here any more
+            detail = f"{self._time_left()} left"
+            self._show("other phases", int(self._done), int(self._units), detail)
 
     def _newest_loss(self, loss: Any) -> str:
         """The loss, or that of the step shown before, where a GPU has yet to compute this one."""
@@ -240,6 +246,12 @@ class TerminalCallback(Callback):
             self.progress_bar.stop()
             self.progress_bar.remove_task(self._task)
             self._task = None
+
+
+def accuracies(record: EpochRecord) -> list[float]:
+    """P@1 after an epoch, where it was validated."""
+    names = [key for key in record if key.startswith(("test_accuracy", "valid_accuracy"))]
+    return [cast(dict[str, float], record)[name] for name in names]
 
 
 class SuiteProgress:
@@ -375,10 +387,12 @@ def show_cost(console: Console, summary: Mapping[str, Any]) -> None:
     trained = {name: part for name, part in cost.items() if isinstance(part, dict)}
     phases = " ".join(map(describe_phase_cost, trained, trained.values()))
     memory = max(part["peak_memory_bytes"] for part in trained.values()) / 2**30
+    at_once = cost.get("phases_at_once", 1)
+    together = f" ({at_once} phases at a time)" if at_once > 1 else ""
     console.print(
         Text(
-            f"cost     {phases} {duration(cost['total_seconds'])} in all, peak memory {memory:.1f}"
-            f" GiB, {cost['device']}"
+            f"cost     {phases} {duration(cost['total_seconds'])} in all{together}, peak memory"
+            f" {memory:.1f} GiB, {cost['device']}"
         )
     )
 

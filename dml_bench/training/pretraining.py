@@ -24,6 +24,7 @@ from dml_bench.data.split import Phase, Split, make_split
 from dml_bench.registry import starts
 from dml_bench.system import distributed
 from dml_bench.system.callbacks import Callback
+from dml_bench.system.devices import torch_threads
 from dml_bench.system.files import (
     Damaged,
     is_whole,
@@ -75,6 +76,8 @@ class Stage:
     cache_dir: Path
     device: torch.device
     precision: str
+    threads: int
+    """On how many threads torch trains it."""
 
     @property
     def key(self) -> str:
@@ -85,7 +88,7 @@ class Stage:
             FORMAT,
             self.precision,
             self.device.type,
-            torch.get_num_threads(),
+            self.threads,
             table,
             self.phase.name,
             self.phase.held_out_classes,
@@ -106,6 +109,11 @@ class Stage:
             / "pretrained"
             / f"{self.experiment.name}-{backbone}-{self.key}.safetensors"
         )
+
+    @property
+    def first(self) -> "Stage":
+        """The stage that is trained before all others that this one needs."""
+        return self.before.first if self.before else self
 
     def work(self) -> dict[Path, int]:
         """Units of work (see `Callback.on_work`) that are left at most, by the file that they
@@ -138,7 +146,8 @@ class Stage:
 
         if self._is_there:  # by the process that had the lock before
             return
-        state = self._train(callback)
+        with torch_threads(self.threads):
+            state = self._train(callback)
         weights = {
             name: tensor.cpu().contiguous()
             for name, tensor in state.embedder.backbone.state_dict().items()
@@ -223,11 +232,13 @@ def stages(
     device: torch.device,
     precision: str,
     callback: Callback,
+    source_threads: int = 0,
 ) -> dict[str, Stage | None]:
     """By phase, the stage whose weights it begins with; None where the configured weights are there
-    to be loaded."""
+    to be loaded. `source` weights are trained on `source_threads`, by default on as many threads as
+    the phases."""
     before = (
-        _source(experiment, cache_dir, device, precision, callback)
+        _source(experiment, cache_dir, device, precision, callback, source_threads)
         if experiment.model.weights == "source"
         else None
     )
@@ -245,6 +256,7 @@ def stages(
             cache_dir=cache_dir,
             device=device,
             precision=precision,
+            threads=torch.get_num_threads(),
         )
         for phase in phases
     }
@@ -317,6 +329,7 @@ def _source(
     device: torch.device,
     precision: str,
     callback: Callback,
+    threads: int,
 ) -> Stage:
     source = source_experiment(experiment)
     with distributed.main_process_first():
@@ -333,4 +346,5 @@ def _source(
         cache_dir=cache_dir,
         device=device,
         precision=precision,
+        threads=threads or torch.get_num_threads(),
     )

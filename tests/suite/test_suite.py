@@ -33,6 +33,7 @@ from dml_bench.suite.executor import JobResult, Listener, Slots, SuitePaths
 from dml_bench.suite.local import run_jobs, slots_of, threads_of
 from dml_bench.suite.plan import Job, choose, chosen_rows, in_order
 from dml_bench.suite.progress import SuiteListener, TimeLeft
+from dml_bench.system import child_process
 
 # Which rows
 
@@ -255,7 +256,7 @@ def test_whoever_stops_listening_leaves_no_process_behind(paths: SuitePaths):
 def test_a_process_that_does_not_stop_when_asked_is_made_to(
     paths: SuitePaths, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(worker_process, "STOP_SECONDS", 0.5)
+    monkeypatch.setattr(child_process, "STOP_SECONDS", 0.5)
     outcomes = run_jobs(jobs_of("fine", "deaf"), paths, Slots(2, ("cpu",), 1), Listener())
     next(outcomes)
     start = time.monotonic()
