@@ -29,15 +29,15 @@ __all__ = ["BesidePhases", "phases_at_once"]
 
 PROGRAM = (sys.executable, "-m", "dml_bench.runs.beside_worker")
 MOST = 4
-"""Phases at a time, unless more are asked for: each holds a network and its batches in memory."""
+"""Phases at a time, unless more are wanted for: each holds a network and its batches in memory."""
 LEAST_WORK = 2e7
 """Pixels in each of which a phase must be trained, or its process costs more than it saves."""
 
 
 def phases_at_once(
-    asked: int, experiment: Experiment, phases: Sequence[Phase], images: int, device: torch.device
+    wanted: int, experiment: Experiment, phases: Sequence[Phase], images: int, device: torch.device
 ) -> int:
-    """How many phases train at a time; `asked` is 0 where the program chooses. `images` are the
+    """How many phases train at a time; `wanted` is 0 where the program chooses. `images` are the
     training images of the largest phase. Raises ValueError where more than one can't be."""
     hindrance = ""
     if device.type != "cpu":
@@ -46,10 +46,10 @@ def phases_at_once(
         hindrance = "all processes of torchrun train each phase"
     elif experiment.plugins is not None:
         hindrance = "a plug-in of this process is not there in others"
-    if asked > 1 and hindrance:
-        raise ValueError(f"phases at once must be 1, got {asked}: {hindrance}")
-    if asked:
-        return min(asked, len(phases))
+    if wanted > 1 and hindrance:
+        raise ValueError(f"phases at once must be 1, got {wanted}: {hindrance}")
+    if wanted:
+        return min(wanted, len(phases))
     pixels = images * experiment.train.epochs * experiment.images.size**2
     if hindrance or experiment.model.trainable == "head" or pixels < LEAST_WORK:
         return 1
