@@ -220,10 +220,7 @@ class Gallery:
         Raises ValueError where a precision can't be promised, a file does not exist, a folder has
         no images, or the index does not fit the gallery.
         """
-        if threshold is not None and precision is not None:
-            raise ValueError("threshold and precision both choose who is unknown: give one of them")
-        if precision is None and unknown_share:
-            raise ValueError("unknown_share needs a precision to keep: give --precision, e.g. 0.95")
+        check_unknown_options(threshold, precision, unknown_share)
         if by != "photo" and index:
             raise ValueError(
                 f"an index finds photos, got by {by} and {index}: leave one of them out"
@@ -287,6 +284,51 @@ class Gallery:
         known = None if classifier is None else classifier.class_names
         return PhotoPredictions(self.run, gallery, predictions, applied, open_index, known)
 
+    def serve(
+        self,
+        *,
+        port: int = 8000,
+        address: str = "127.0.0.1",
+        token_file: PathLike | None = None,
+        k: int = 10,
+        threshold: float | None = None,
+        precision: float | None = None,
+        unknown_share: float = 0.0,
+        max_megabytes: float = 32.0,
+    ) -> None:
+        """Answer over HTTP, with a web page, until Ctrl-C. Meanwhile only this process can change
+        the gallery.
+
+        `port` 0 is any free one; `address` 127.0.0.1 serves this machine only, and any other needs
+        a `token_file`, whose one line clients have to send. `threshold`, `precision` and
+        `unknown_share` are those of `predict`, and a threshold is chosen anew after each change.
+        `max_megabytes` is the size of a request.
+
+        Raises ValueError where packages of the extra `serve` are missing, the precision can't be
+        promised, the port is taken, or another process changes the gallery; KeyboardInterrupt at
+        Ctrl-C.
+        """
+        check_unknown_options(threshold, precision, unknown_share)
+        from dml_bench.serve.served_gallery import WantedThreshold
+        from dml_bench.serve.server import ServeRequest, serve
+        from dml_bench.serve.uploads import UploadLimits
+
+        serve(
+            ServeRequest(
+                gallery_file=self.file,
+                device=self.device,
+                wanted=WantedThreshold(
+                    threshold=threshold, precision=precision, unknown_share=unknown_share
+                ),
+                k=k,
+                port=port,
+                address=address,
+                token_file=optional_path(token_file),
+                limits=UploadLimits(megabytes=max_megabytes),
+                say=self.callback.note,
+            )
+        )
+
     def export(
         self,
         out: PathLike,
@@ -314,3 +356,13 @@ class Gallery:
         name = "torch" if to == "torchscript" else to
         phase, gallery = self.file.phase, self.file.read()
         return export(self.run, phase, gallery, Path(out), parse(index), to=name, int8=int8)
+
+
+def check_unknown_options(
+    threshold: float | None, precision: float | None, unknown_share: float
+) -> None:
+    """Raises ValueError where two options choose who is unknown, or one has no effect."""
+    if threshold is not None and precision is not None:
+        raise ValueError("threshold and precision both choose who is unknown: give one of them")
+    if precision is None and unknown_share:
+        raise ValueError("unknown_share needs a precision to keep: give --precision, e.g. 0.95")

@@ -5,7 +5,17 @@ from typing import Annotated
 
 import typer
 
-from dml_bench.cli import analyse, board, data, discover, explore, gallery, inspect, train
+from dml_bench.cli import (
+    analyse,
+    board,
+    data,
+    discover,
+    explore,
+    gallery,
+    inspect,
+    serve,
+    train,
+)
 from dml_bench.system import distributed, failures
 from dml_bench.version import __version__
 
@@ -21,7 +31,7 @@ app = typer.Typer(
     rich_markup_mode=None,  # rich takes longer to import than all the rest of --help
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for family in (train, analyse, board, gallery, discover, explore, data, inspect):
+for family in (train, analyse, board, gallery, serve, discover, explore, data, inspect):
     app.add_typer(family.app)
 
 

@@ -93,26 +93,9 @@ def predict(
             " classifier, which knows no enrolled class."
         ),
     ] = AnswerBy.photo,
-    threshold: Annotated[
-        float | None,
-        typer.Option(
-            help="Similarity of the closest image below which a photo is unknown.",
-            min=-1,
-            max=1,
-            show_default=False,
-        ),
-    ] = None,
-    precision: Annotated[
-        float | None,
-        typer.Option(
-            help="Precision to keep on new photos, with 95% confidence. Other photos are unknown.",
-            show_default=False,
-        ),
-    ] = None,
-    unknown_share: Annotated[
-        float,
-        typer.Option(help="Share of photos of classes that are not enrolled, for --precision."),
-    ] = 0.0,
+    threshold: options.Threshold = None,
+    precision: options.Precision = None,
+    unknown_share: options.UnknownShare = 0.0,
     other: Annotated[
         Path | None,
         typer.Option(

@@ -36,6 +36,7 @@ __all__ = [
     "Only",
     "Out",
     "PhaseName",
+    "Precision",
     "PrintJobs",
     "Ray",
     "Results",
@@ -45,6 +46,8 @@ __all__ = [
     "SkipUnreadable",
     "Sweep",
     "TableFolder",
+    "Threshold",
+    "UnknownShare",
     "Wandb",
     "WandbMode",
     "count",
@@ -272,6 +275,32 @@ PhaseName = Annotated[
 GalleryDir = Annotated[
     Path | None,
     typer.Option("--gallery", help="Folder of a changed gallery, if it is not RUN/gallery."),
+]
+
+
+Threshold = Annotated[
+    float | None,
+    typer.Option(
+        help="Similarity of the closest image below which a photo is unknown.",
+        min=-1,
+        max=1,
+        show_default=False,
+    ),
+]
+
+
+Precision = Annotated[
+    float | None,
+    typer.Option(
+        help="Precision to keep on new photos, with 95% confidence. Other photos are unknown.",
+        show_default=False,
+    ),
+]
+
+
+UnknownShare = Annotated[
+    float,
+    typer.Option(help="Share of photos of classes that are not enrolled, for --precision."),
 ]
 
 

@@ -33,6 +33,7 @@ __all__ = [
     "predict",
     "predictions_of",
     "threshold_of",
+    "threshold_on",
 ]
 
 USUAL_GOAL = 0.95
@@ -134,6 +135,14 @@ def threshold_of(
     if threshold is not None:
         return AppliedThreshold(value=threshold)
     images = calibration_set(gallery_file.run, gallery_file.phase, gallery, search)
+    return threshold_on(images, precision=precision, unknown_share=unknown_share)
+
+
+def threshold_on(
+    images: CalibrationSet, *, precision: float | None = None, unknown_share: float = 0.0
+) -> AppliedThreshold:
+    """The threshold that keeps a precision, chosen on calibration images; none where no precision
+    is asked for. Raises NoPromise where it can't be promised."""
     goal = USUAL_GOAL if precision is None else precision
     shares = sorted({*USUAL_SHARES, unknown_share})
     promises = tuple(images.promise(goal, share) for share in shares)

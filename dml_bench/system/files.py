@@ -27,6 +27,7 @@ __all__ = [
     "check",
     "defined",
     "digest_of",
+    "flush_folder",
     "from_json",
     "is_whole",
     "json_line",
@@ -75,6 +76,17 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
         write(file)
         file.flush()
         os.fsync(file.fileno())
+
+
+def flush_folder(folder: Path) -> None:
+    """Flush the names of a folder's files to the disk: without it, a power cut may take a new name
+    back. Systems that open no folders, as Windows, need none."""
+    if os.name == "posix":
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def short_name(text: str, most: int = 80) -> str:

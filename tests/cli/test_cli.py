@@ -27,6 +27,7 @@ VERBS = [
     "record",
     "enrol",
     "predict",
+    "serve",
     "export",
     "discover",
     "explain",

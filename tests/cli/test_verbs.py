@@ -15,7 +15,7 @@ import dml_bench as db
 from dml_bench import cli
 from dml_bench.config.experiments import names
 
-FAMILIES = ("analyse", "data", "explore", "gallery", "inspect", "train")
+FAMILIES = ("analyse", "data", "explore", "gallery", "inspect", "serve", "train")
 MOST = 15
 """Statements in a verb, beside its docstring."""
 COMMAND = "import sys; sys.argv[0] = 'dml-bench'; from dml_bench.cli.app import main; main()"

@@ -1,0 +1,99 @@
+"""What a server answered, one line of JSON for each photo, beside the gallery, and no photo:
+<phase>.answers.jsonl, and in <phase>.answers.old.jsonl the lines before."""
+
+import json
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from dml_bench.gallery.store import GalleryFile
+
+__all__ = ["AnswerLog", "LoggedAnswer", "read_answers", "timestamp"]
+
+LARGEST = 64_000_000
+"""Bytes of a file, some 400,000 answers; then another is begun, and the one before the last
+goes."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LoggedAnswer:
+    """The answer to one photo."""
+
+    time: str
+    """UTC, ISO 8601."""
+    similarity: float
+    """Of the closest image."""
+    known: bool
+    """Whether the similarity reached the threshold."""
+    class_name: str
+    """Of the closest image."""
+    threshold: float | None
+    """null where there was none."""
+    images: int
+    """The images that the gallery had."""
+
+
+class AnswerLog:
+    """The log of one server, which holds the gallery's lock: no other writes to it."""
+
+    def __init__(self, gallery_file: GalleryFile):
+        self.path = log_file(gallery_file)
+        self._lock = threading.Lock()
+        self._file = open(self.path, "ab")  # noqa: SIM115
+        if self._file.tell() and not ends_a_line(self.path):
+            self._file.write(b"\n")  # a killed server's last line is damaged, and the next is not
+
+    def add(self, answers: Sequence[LoggedAnswer]) -> None:
+        """Append answers."""
+        lines = [json.dumps(asdict(answer)) + "\n" for answer in answers]
+        with self._lock:
+            self._file.write("".join(lines).encode())
+            self._file.flush()
+            if self._file.tell() > LARGEST:
+                self._file.close()
+                self.path.replace(old_log_file(self.path))
+                self._file = open(self.path, "ab")  # noqa: SIM115
+
+    def close(self) -> None:
+        """Write no more."""
+        with self._lock:
+            self._file.close()
+
+
+def timestamp() -> str:
+    """Now, as the log has it."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+def log_file(gallery_file: GalleryFile) -> Path:
+    """The log beside a gallery."""
+    return gallery_file.path.with_suffix(".answers.jsonl")
+
+
+def old_log_file(path: Path) -> Path:
+    """The file with the lines before those of a log."""
+    return path.with_suffix(".old.jsonl")
+
+
+def ends_a_line(path: Path) -> bool:
+    """Whether the last byte of a file ends a line."""
+    with open(path, "rb") as file:
+        file.seek(-1, 2)
+        return file.read(1) == b"\n"
+
+
+def read_answers(gallery_file: GalleryFile) -> Iterator[LoggedAnswer]:
+    """The answers in the order in which they were given. Lines that a crash has damaged are left
+    out."""
+    current = log_file(gallery_file)
+    for path in (old_log_file(current), current):
+        if not path.exists():
+            continue
+        with open(path, "rb") as file:
+            for line in file:
+                try:
+                    yield LoggedAnswer(**json.loads(line))
+                except (ValueError, TypeError):
+                    continue

@@ -1,0 +1,44 @@
+"""The page of the HTTP interface, made of its OpenAPI description. FastAPI's own pages load
+programs from elsewhere."""
+
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+__all__ = ["api_page"]
+
+CURL = {
+    "/predict": "curl -F images=@photo.jpg $URL/predict",
+    "/enrol": "curl -F class=pigeon -F images=@first.jpg -F images=@second.jpg $URL/enrol",
+    "/classes/{name}": "curl -X DELETE $URL/classes/pigeon",
+}
+
+
+def api_page(description: dict[str, Any]) -> str:
+    """The page as HTML."""
+    environment = Environment(
+        loader=PackageLoader("dml_bench.serve", "page"), autoescape=True, undefined=StrictUndefined
+    )
+    schemas = description.get("components", {}).get("schemas", {})
+    operations = []
+    for path, methods in description["paths"].items():
+        for method, operation in methods.items():
+            content = operation["responses"]["200"].get("content", {}).get("application/json", {})
+            answer = content.get("schema", {}).get("$ref", "").rpartition("/")[2]
+            operations.append(
+                {
+                    "path": path,
+                    "method": method.upper(),
+                    "text": operation.get("description", ""),
+                    "parameters": operation.get("parameters", []),
+                    "curl": CURL.get(path, f"curl $URL{path}"),
+                    "answer": schemas.get(answer, {}).get("properties", {}),
+                    "refusals": {
+                        status: response["description"]
+                        for status, response in operation["responses"].items()
+                        if status != "200"
+                    },
+                }
+            )
+    template = environment.get_template("api.html.jinja")
+    return template.render(title=description["info"]["summary"], operations=operations)

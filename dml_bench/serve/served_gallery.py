@@ -1,0 +1,126 @@
+"""A gallery in memory as it answers at one moment: its index, its threshold and what that is worth.
+A change makes another."""
+
+import hashlib
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dml_bench.evaluation.search import Neighbours, flat_index, nearest
+from dml_bench.evaluation.thresholds import PrecisionCurve
+from dml_bench.gallery.calibration import calibration_set
+from dml_bench.gallery.format import describe_promise
+from dml_bench.gallery.predict import (
+    AppliedThreshold,
+    NoPromise,
+    Prediction,
+    predictions_of,
+    threshold_on,
+)
+from dml_bench.gallery.store import Gallery, GalleryFile, GalleryImage
+
+__all__ = ["ServedGallery", "WantedThreshold", "image_id", "served"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class WantedThreshold:
+    """Whom a person wants to be unknown, as `predict` takes it."""
+
+    threshold: float | None = None
+    precision: float | None = None
+    unknown_share: float = 0.0
+
+
+@dataclass(frozen=True)
+class ServedGallery:
+    """A gallery with all that an answer needs."""
+
+    gallery: Gallery
+    index: Any
+    """FAISS's flat index of its embeddings."""
+    applied: AppliedThreshold
+    """The threshold; nan where a precision was asked for and can't be promised with this gallery,
+    so that every photo is unknown."""
+    lack: str
+    """Why that precision can't be promised; empty where it can."""
+    curve: PrecisionCurve
+    """Precision on the calibration images, by their similarity."""
+
+    def predict(self, embeddings: np.ndarray, ks: Sequence[int]) -> list[Prediction]:
+        """The classes of images, (images, dim) unit vectors, each by so many closest images."""
+        similarities, rows = nearest(self.index, embeddings, max(ks), len(self.gallery.entries))
+        predictions: list[Prediction] = []
+        for row, k in enumerate(ks):
+            neighbours = Neighbours(
+                rows[row : row + 1, :k],
+                similarities[row : row + 1, :k],
+                self.gallery.labels,
+                np.array([-1]),
+            )
+            photo = (Path("photo"),)
+            predictions += predictions_of(self.gallery, photo, neighbours, self.applied.value)
+        return predictions
+
+    @property
+    def threshold(self) -> float | None:
+        """The threshold; None where every photo is answered, or none is."""
+        value = self.applied.value
+        return value if math.isfinite(value) else None
+
+    @property
+    def rule(self) -> str:
+        """Which photos are unknown, and what that is worth, in a sentence or two."""
+        if self.lack:
+            return f"every photo is unknown, because {self.lack}"
+        images, chosen = self.applied.calibration_set, self.applied.chosen
+        if chosen is not None and images is not None:
+            return describe_promise(chosen, images)
+        if self.threshold is None:
+            return "every photo is answered, because no --precision was asked for"
+        return f"photos below a similarity of {self.threshold:g} are unknown, as --threshold says"
+
+    def confidence(self, similarity: float) -> float | None:
+        """Of the calibration images that are at least as similar, the share that is answered right;
+        None where there is none."""
+        precision, _ = self.curve.at(similarity)
+        return None if math.isnan(precision) else precision
+
+    @cached_property
+    def images(self) -> dict[str, GalleryImage]:
+        """The images by their ids."""
+        return {image_id(entry): entry for entry in self.gallery.entries}
+
+
+def image_id(entry: GalleryImage) -> str:
+    """What a client calls an image of the gallery: it needn't know where files lie."""
+    return hashlib.sha256(entry.path.encode("utf-8", "surrogateescape")).hexdigest()[:20]
+
+
+def served(gallery_file: GalleryFile, gallery: Gallery, wanted: WantedThreshold) -> ServedGallery:
+    """The gallery with its index, and with a threshold that is chosen for it as it is now. A
+    precision that can't be promised makes every photo unknown."""
+    index = flat_index(gallery.embeddings)
+
+    def search(
+        searched: Gallery, query: np.ndarray, query_labels: np.ndarray, k: int
+    ) -> Neighbours:
+        similarities, rows = nearest(index, query, k, len(searched.entries))
+        return Neighbours(rows, similarities, searched.labels, query_labels)
+
+    images = calibration_set(gallery_file.run, gallery_file.phase, gallery, search)
+    applied, lack = AppliedThreshold(value=math.nan, calibration_set=images), ""
+    if wanted.threshold is not None:
+        applied = AppliedThreshold(value=wanted.threshold)
+    else:
+        try:
+            applied = threshold_on(
+                images, precision=wanted.precision, unknown_share=wanted.unknown_share
+            )
+        except NoPromise as problem:
+            lack = str(problem)
+    return ServedGallery(gallery, index, applied, lack, images.curve(wanted.unknown_share))

@@ -1,0 +1,372 @@
+"""A gallery over HTTP: a real server in a thread of this process, asked by a real client."""
+
+import base64
+import io
+import re
+import threading
+import zlib
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+from image_forms import written
+from PIL import Image
+from tiny import refusal
+
+import dml_bench as db
+from dml_bench.gallery.store import GalleryFile, open_gallery_file
+from dml_bench.serve.server import ServeRequest, serving
+from dml_bench.serve.uploads import UploadLimits
+
+NEW = "009.Newcomer"
+
+
+@pytest.fixture(scope="module")
+def finished(trained) -> Path:
+    return trained("train.precision=float32").folder
+
+
+@contextmanager
+def running(run: Path, folder: Path, **options: object) -> Iterator[httpx.Client]:
+    """A server of a run, whose gallery is kept in `folder`, and a client of it."""
+    file = GalleryFile(open_gallery_file(run, "all", None).run, "all", folder)
+    request = ServeRequest(gallery_file=file, device="cpu", port=0, **options)
+    with serving(request) as (server, listening):
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
+        thread.start()
+        try:
+            url = f"http://127.0.0.1:{listening.getsockname()[1]}"
+            with httpx.Client(base_url=url, timeout=60) as client:
+                yield client
+        finally:
+            server.should_exit = True
+            thread.join(60)
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory) -> dict[str, list[Path]]:
+    """Photos of two species that the run does not know."""
+    from dml_bench.data.synthetic import write
+
+    folder = (
+        write(tmp_path_factory.mktemp("new") / "drawn", counts=[4, 4], size=48, seed=77) / "images"
+    )
+    return {path.name: sorted(path.iterdir()) for path in sorted(folder.iterdir())}
+
+
+@pytest.fixture
+def newcomers(drawn) -> list[Path]:
+    return next(iter(drawn.values()))
+
+
+@pytest.fixture
+def client(finished, tmp_path) -> Iterator[httpx.Client]:
+    with running(finished, tmp_path / "gallery") as client:
+        yield client
+
+
+def sent(paths: list[Path]) -> list[tuple[str, tuple[str, bytes]]]:
+    """Files of a form."""
+    return [("images", (path.name, path.read_bytes())) for path in paths]
+
+
+def enrol(client: httpx.Client, name: str, paths: list[Path]) -> httpx.Response:
+    return client.post("/enrol", data={"class": name}, files=sent(paths))
+
+
+def predicted(client: httpx.Client, paths: list[Path]) -> list[dict]:
+    response = client.post("/predict", files=sent(paths))
+    assert response.status_code == 200, response.text
+    return response.json()["answers"]
+
+
+def classes(client: httpx.Client) -> dict[str, int]:
+    listed = client.get("/classes").json()["classes"]
+    return {row["class"]: row["images"] for row in listed}
+
+
+@pytest.fixture
+def photo(finished) -> Path:
+    """An image of the run's own gallery."""
+    return Path(open_gallery_file(finished, "all", None).read().entries[0].path)
+
+
+def test_the_server_answers_as_predict_does_for_every_form_of_image(
+    client, finished, photo, tmp_path
+):
+    folder = tmp_path / "forms"
+    folder.mkdir()
+    paths = written(folder, Image.open(photo).convert("RGB"))
+    expected = db.Gallery(finished, device="cpu").predict(paths)
+    answers = predicted(client, paths)
+    assert len(paths) == 43
+    assert [answer["image"] for answer in answers] == [path.name for path in paths]
+    for answer, prediction in zip(answers, expected, strict=True):
+        assert answer["class"] == prediction.class_name
+        assert answer["similarity"] == pytest.approx(prediction.similarity, abs=1e-5)
+        assert answer["vote"]["class"] == prediction.vote_class
+        assert answer["closest"][0]["file"] == Path(prediction.closest[0][0].path).name
+
+
+def test_a_form_and_json_with_base64_have_the_same_answer(client, photo):
+    data = base64.b64encode(photo.read_bytes()).decode()
+    body = {"images": [data, {"name": "mine.jpg", "data": data}]}
+    answers = client.post("/predict?k=3", json=body).json()["answers"]
+    (by_form,) = client.post("/predict?k=3", files=sent([photo])).json()["answers"]
+    assert [answer.pop("image") for answer in (*answers, by_form)] == [
+        "image 1",
+        "mine.jpg",
+        photo.name,
+    ]
+    for answer in answers:
+        assert answer["similarity"] == pytest.approx(by_form["similarity"], abs=1e-5)
+        assert answer["vote"] == by_form["vote"]
+        assert [near["image"] for near in answer["closest"]] == [
+            near["image"] for near in by_form["closest"]
+        ]
+    assert by_form["vote"]["k"] == len(by_form["closest"]) == 3
+
+
+def test_a_class_is_known_as_soon_as_it_is_enrolled_and_after_a_restart(
+    finished, newcomers, tmp_path
+):
+    folder = tmp_path / "gallery"
+    with running(finished, folder) as client:
+        before = classes(client)
+        response = enrol(client, NEW, newcomers[:3])
+        assert response.json() == {
+            "class": NEW,
+            "is_new": True,
+            "enrolled": 3,
+            "already_there": 0,
+        }
+        (answer,) = predicted(client, [newcomers[0]])
+        assert (answer["class"], answer["closest"][0]["origin"]) == (NEW, "enrolled")
+        assert classes(client) == {**before, NEW: 3}
+    (kept,) = (path for path in db.Gallery(finished, folder=folder).predict(newcomers[0], k=1))
+    assert kept.class_name == NEW
+    with running(finished, folder) as client:
+        assert classes(client) == {**before, NEW: 3}
+        assert client.delete(f"/classes/{NEW}").json() == {"class": NEW, "removed": 3}
+        assert classes(client) == before
+    assert list((folder / "all.photos").iterdir()) == [], "removed photos are deleted"
+
+
+def test_enrolling_is_all_or_nothing(client, newcomers, photo, tmp_path):
+    before = classes(client)
+    text = tmp_path / "text.jpg"
+    text.write_text("no image")
+    refused = enrol(client, NEW, [newcomers[0], text])
+    assert refused.status_code == 422
+    assert refused.json()["error"].startswith("nothing was enrolled: text.jpg: must be an image")
+    taken = enrol(client, NEW, [newcomers[0], photo])
+    assert taken.status_code == 409
+    assert "an image has one class" in taken.json()["error"]
+    assert classes(client) == before
+    assert enrol(client, NEW, [newcomers[0]] * 2).json()["already_there"] == 1
+
+
+def test_what_the_gallery_has_not_is_said_in_one_line(client):
+    response = client.delete("/classes/Dodo")
+    assert response.status_code == 404
+    assert response.json()["error"].startswith("the gallery has no class 'Dodo'")
+    assert client.get("/images/nothing").status_code == 404
+    assert client.get("/nowhere").json() == {"error": "Not Found"}
+
+
+def test_images_of_the_gallery_are_shown_small(client, newcomers):
+    enrol(client, NEW, newcomers[:1])
+    for near in predicted(client, newcomers[:1])[0]["closest"][:3]:
+        response = client.get(near["image"])
+        assert response.headers["content-type"] == "image/jpeg"
+        assert max(Image.open(io.BytesIO(response.content)).size) <= 192
+
+
+# What a stranger sends
+
+
+def png(width: int, height: int) -> bytes:
+    """A PNG whose header claims a size, and which holds nothing of it."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        crc = zlib.crc32(kind + data).to_bytes(4, "big")
+        return len(data).to_bytes(4, "big") + kind + data + crc
+
+    header = width.to_bytes(4, "big") + height.to_bytes(4, "big") + bytes([8, 2, 0, 0, 0])
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b""))
+
+
+HOSTILE = {
+    "a decompression bomb": (png(60_000, 60_000), "must have at most 50 megapixels"),
+    "a bomb beyond Pillow's own limit": (png(2**31 - 1, 2**31 - 1), "must have at most 50"),
+    "a cut PNG": (png(64, 64), "can't be decoded"),
+    "PostScript": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "must be an image"),
+    "SVG": (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "must be an image"),
+    "nothing": (b"", "must be an image"),
+}
+
+
+@pytest.mark.parametrize("kind", HOSTILE)
+def test_a_hostile_image_is_refused_beside_a_good_one(client, photo, kind):
+    data, reason = HOSTILE[kind]
+    files = [("images", ("../../etc#1,2,3,4", data)), *sent([photo])]
+    response = client.post("/predict", files=files).json()
+    (fault,) = response["unreadable"]
+    assert reason in fault["reason"]
+    assert len(response["answers"]) == 1
+    alone = client.post("/predict", files=files[:1])
+    assert (alone.status_code, reason in alone.json()["error"]) == (422, True)
+
+
+def test_a_request_that_can_not_be_read_is_refused_with_the_next_step(client, photo):
+    answers = {
+        "no image": client.post("/predict", files=[("other", ("a.jpg", b"x"))]),
+        "no base64": client.post("/predict", json={"images": ["%%%"]}),
+        "no list": client.post("/predict", json={"images": "x"}),
+        "no JSON": client.post(
+            "/predict", content=b"{", headers={"content-type": "application/json"}
+        ),
+        "no form": client.post("/predict", content=b"x"),
+        "k": client.post("/predict?k=0", files=sent([photo])),
+        "no class": client.post("/enrol", files=sent([photo])),
+        "two lines": client.post("/enrol", data={"class": "a\nb"}, files=sent([photo])),
+        "many": client.post("/predict", files=sent([photo] * 65)),
+    }
+    statuses = {name: response.status_code for name, response in answers.items()}
+    assert statuses == {
+        "no image": 422,
+        "no base64": 422,
+        "no list": 422,
+        "no JSON": 400,
+        "no form": 415,
+        "k": 422,
+        "no class": 422,
+        "two lines": 422,
+        "many": 413,
+    }
+    for response in answers.values():
+        (line,) = response.json()["error"].splitlines()
+        assert ": " in line
+    assert len(predicted(client, [photo])) == 1, "the server answers as before"
+
+
+def test_a_large_body_is_refused_before_it_is_held(finished, photo, tmp_path):
+    limits = UploadLimits(megabytes=0.2)
+
+    def endless() -> Iterator[bytes]:
+        for _ in range(100):
+            yield bytes(10_000)
+
+    with running(finished, tmp_path / "gallery", limits=limits) as client:
+        large = client.post("/predict", content=bytes(300_000))
+        chunked = client.post("/predict", content=endless())
+        assert [large.status_code, chunked.status_code] == [413, 413]
+        assert len(predicted(client, [photo])) == 1
+
+
+# Who may ask
+
+
+def test_pages_of_other_sites_can_neither_ask_nor_change_anything(client, photo):
+    port = client.base_url.port
+    foreign = (
+        {"origin": "https://evil.example"},
+        {"sec-fetch-site": "cross-site", "sec-fetch-mode": "no-cors"},
+        {"host": f"evil.example:{port}"},
+    )
+    before = classes(client)
+    for headers in foreign:
+        response = client.post("/enrol", data={"class": NEW}, files=sent([photo]), headers=headers)
+        assert response.status_code == 403
+    assert classes(client) == before
+    own = {"origin": f"http://localhost:{port}", "host": f"localhost:{port}"}
+    assert client.post("/predict", files=sent([photo]), headers=own).status_code == 200
+
+
+def test_with_a_token_only_who_has_it_may_ask(finished, photo, tmp_path):
+    secret = tmp_path / "token"
+    secret.write_text("a-secret-of-many-letters-1\n")
+    secret.chmod(0o600)
+    with running(finished, tmp_path / "gallery", token_file=secret) as client:
+        for path in ("/gallery", "/classes", "/metrics", "/images/x"):
+            assert client.get(path).status_code == 401
+        assert client.post("/predict", files=sent([photo])).status_code == 401
+        wrong = {"authorization": "Bearer a-secret-of-many-letters-2"}
+        assert client.get("/gallery", headers=wrong).status_code == 401
+        assert client.get("/healthz").json() == {"status": "ok"}
+        assert client.get("/").status_code == 200
+        client.headers["authorization"] = "Bearer a-secret-of-many-letters-1"
+        client.headers["host"] = "birds.example"  # as behind a proxy
+        assert len(predicted(client, [photo])) == 1
+
+
+def test_other_machines_are_served_with_a_token_only(finished, monkeypatch, capsys, tmp_path):
+    line = refusal(monkeypatch, capsys, "serve", finished, "--address", "0.0.0.0")
+    assert "give --token-file FILE" in line
+    secret = tmp_path / "token"
+    secret.write_text("short")
+    secret.chmod(0o600)
+    assert "at least 24 letters" in refusal(
+        monkeypatch, capsys, "serve", finished, "--token-file", secret
+    )
+    secret.chmod(0o644)
+    assert f"chmod 600 {secret}" in refusal(
+        monkeypatch, capsys, "serve", finished, "--token-file", secret
+    )
+
+
+def test_every_response_keeps_browsers_from_other_content(client):
+    for path in ("/", "/page.js", "/docs", "/gallery", "/nowhere"):
+        headers = client.get(path).headers
+        assert headers["x-content-type-options"] == "nosniff"
+        assert headers["content-security-policy"].startswith("default-src 'none'")
+    pages = client.get("/").text + client.get("/docs").text
+    assert re.findall(r"https?://", pages) == [], "nothing is loaded from elsewhere"
+
+
+# Many clients
+
+
+def test_concurrent_requests_have_the_answers_of_single_ones_and_share_batches(
+    client, finished, tmp_path
+):
+    gallery = open_gallery_file(finished, "all", None).read()
+    paths = [Path(entry.path) for entry in gallery.entries] * 3
+    with ThreadPoolExecutor(12) as pool:
+        answers = list(pool.map(lambda path: predicted(client, [path])[0], paths))
+    assert [answer["class"] for answer in answers] == [
+        entry.class_name for entry in gallery.entries
+    ] * 3
+    metrics = client.get("/metrics").text
+    batches = float(re.search(r"dml_bench_batch_images_count (\S+)", metrics)[1])
+    images = float(re.search(r"dml_bench_batch_images_sum (\S+)", metrics)[1])
+    assert images == len(paths)
+    assert batches < images
+    assert f'dml_bench_answers_total{{answer="class"}} {images}' in metrics
+
+
+def test_one_process_holds_the_gallery(finished, newcomers, tmp_path, client):
+    folder = tmp_path / "gallery"
+    with pytest.raises(ValueError, match="another process is changing"):
+        db.Gallery(finished, folder=folder, device="cpu").enrol(newcomers[0].parents[1])
+    with pytest.raises(ValueError, match="another process is changing"), running(finished, folder):
+        pass
+
+
+def test_the_description_of_the_interface_is_that_of_the_answers(client, photo):
+    description = client.get("/openapi.json").json()
+    schemas = description["components"]["schemas"]
+
+    def keys(name: str) -> set[str]:
+        return set(schemas[name]["properties"])
+
+    answer = client.post("/predict", files=sent([photo])).json()
+    assert set(answer) == keys("PredictAnswer")
+    assert set(answer["answers"][0]) == keys("PhotoAnswer")
+    assert set(answer["answers"][0]["closest"][0]) == keys("NearImage")
+    assert set(client.get("/gallery").json()) == keys("GalleryAnswer")
+    assert set(client.get("/classes").json()["classes"][0]) == keys("GalleryClass")
+    assert "curl -F images=@photo.jpg" in client.get("/docs").text
