@@ -215,7 +215,8 @@ def test_a_name_in_all_exists(path):
             targets = [getattr(target, "id", "") for target in node.targets]
             if targets == ["__all__"]:
                 public.append(ast.literal_eval(node.value))
-    bound = {node.name for node in tree.body if isinstance(node, ast.FunctionDef | ast.ClassDef)}
+    definitions = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
+    bound = {node.name for node in tree.body if isinstance(node, definitions)}
     for node in tree.body:
         if isinstance(node, ast.Assign | ast.AnnAssign):
             targets = node.targets if isinstance(node, ast.Assign) else [node.target]

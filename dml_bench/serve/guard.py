@@ -2,6 +2,7 @@
 arrive, and what a browser may do with the answers."""
 
 import asyncio
+import contextlib
 import hmac
 import json
 import stat
@@ -30,6 +31,8 @@ think of new ones."""
 SHORTEST_TOKEN = 24
 MOST_ARRIVING = 512_000_000
 """Bytes of bodies that are held at a time, of all requests together."""
+UNREAD_SECONDS = 5
+"""How long the body of a refused request is waited for."""
 HEADERS = {
     b"x-content-type-options": b"nosniff",
     b"x-frame-options": b"DENY",
@@ -116,12 +119,11 @@ class Guard:
             for name, value in scope["headers"]
         }
         if not self.token and (reason := self.requests.reason_to_refuse(headers)):
-            await refuse(send, 403, reason)
+            await self.refuse_unread(receive, send, 403, reason)
             return
         if self.token and scope["path"] not in OPEN and not self.has_token(headers):
-            await refuse(
-                send, 401, "the token is missing or wrong: send Authorization: Bearer TOKEN"
-            )
+            text = "the token is missing or wrong: send Authorization: Bearer TOKEN"
+            await self.refuse_unread(receive, send, 401, text)
             return
         held = 0
         try:
@@ -134,11 +136,24 @@ class Guard:
                     self.check(held)
             await self.app(scope, once(bytes(body), receive), send)
         except RefusedRequest as refusal:
-            await refuse(send, refusal.status, str(refusal))
+            await self.refuse_unread(receive, send, refusal.status, str(refusal))
         except TimeoutError:
             await refuse(send, 408, f"the body took more than {self.limits.seconds:g} s to arrive")
         finally:
             self.arriving -= held
+
+    async def refuse_unread(self, receive: Receive, send: Send, status: int, text: str) -> None:
+        """Refuse a request whose body hasn't arrived. Some of it is waited for and thrown away: a
+        connection that ends before may take the response with it."""
+        left = self.limits.num_bytes
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(UNREAD_SECONDS):
+                more = True
+                while more and left > 0:
+                    message = await receive()
+                    left -= len(message.get("body", b""))
+                    more = message.get("more_body", False)
+        await refuse(send, status, text)
 
     async def parts(self, headers: dict[str, str], receive: Receive) -> AsyncIterator[bytes]:
         """The parts of a body. Raises RefusedRequest where it says itself that it is too large."""

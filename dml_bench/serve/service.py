@@ -25,7 +25,7 @@ from dml_bench.serve.measurements import Measurements
 from dml_bench.serve.served_gallery import ServedGallery, WantedThreshold, served
 from dml_bench.serve.uploads import Photo, RefusedRequest, SentImage, UploadLimits, read_photo
 
-__all__ = ["Answer", "Answers", "GalleryService"]
+__all__ = ["Answer", "GalleryService", "PredictResult"]
 
 THUMBNAIL = 192
 """Pixels of its longer side."""
@@ -44,7 +44,7 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
-class Answers:
+class PredictResult:
     """What the gallery says of the photos of a request."""
 
     answers: tuple[Answer, ...]
@@ -87,7 +87,7 @@ class GalleryService:
         self._changes = Changes(gallery_file, gallery, self._publish)
         self.thumbnail = lru_cache(maxsize=4096)(self._thumbnail)
 
-    async def predict(self, images: Sequence[SentImage], k: int) -> Answers:
+    async def predict(self, images: Sequence[SentImage], k: int) -> PredictResult:
         """Look photos up. Raises RefusedRequest where none can be read, and Crowded."""
         photos, unreadable = await self._decoded(images)
         if not photos:
@@ -98,7 +98,7 @@ class GalleryService:
             answers.append(Answer(photo.name, prediction, by))
         self.log.add([logged(answer) for answer in answers])
         self.measurements.answered([answer.prediction for answer in answers])
-        return Answers(tuple(answers), unreadable)
+        return PredictResult(tuple(answers), unreadable)
 
     async def enrol(self, class_name: str, images: Sequence[SentImage]) -> Changed:
         """Add photos to a class, all or none. Raises RefusedRequest where one can't be read,
