@@ -21,7 +21,12 @@ from dml_bench.api.analyse import (
     sync_to_wandb,
     write_report,
 )
-from dml_bench.api.board import Verification, submit_run, verify_submissions
+from dml_bench.api.board import (
+    Verification,
+    submit_run,
+    verify_submissions,
+    write_leaderboard,
+)
 from dml_bench.api.cache import CacheEntry, cached, clear_cache
 from dml_bench.api.data import channel_statistics, check_data, data_card, draw_birds, fetch_data
 from dml_bench.api.decision import DecisionReport, decide
@@ -124,5 +129,6 @@ __all__ = [
     "tune",
     "verify_submissions",
     "write_evidence",
+    "write_leaderboard",
     "write_report",
 ]

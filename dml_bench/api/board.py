@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from dml_bench.board.verify import Verified
     from dml_bench.runs.run import Run
 
-__all__ = ["Verification", "submit_run", "verify_submissions"]
+__all__ = ["Verification", "submit_run", "verify_submissions", "write_leaderboard"]
 
 
 @dataclass(frozen=True, repr=False)
@@ -119,3 +119,34 @@ def verify_submissions(
     several = [paths] if isinstance(paths, str | Path) else paths
     files = submissions_below([Path(path) for path in several])
     return Verification(tuple(verify(file, request) for file in files))
+
+
+def write_leaderboard(
+    results: PathLike = "results",
+    out: PathLike = "site",
+    *,
+    command: Sequence[str] = (),
+    callback: Callback | None = None,
+) -> Path:
+    """Verify all submissions of a folder, rank what can be compared, and return the page.
+
+    `results` is the folder of the submissions. Into `out` come index.html, a page of evidence for
+    each row, and copies of the submissions; it works without a server and without a network. There
+    is a table for each protocol, revision of the data, kind of split and rule of hold-outs. Of what
+    is refused, `callback` is warned. `command` is what the page names as its maker.
+
+    Raises ValueError where no submission adds up, or `out` holds other files.
+    Source: Mogstad, Romano, Shaikh and Wilhelm, "Inference for ranks" (2024).
+
+    >>> _ = db.record_runs("runs/EPSHN_cosine_resnet18_sgd_aug", "my_records")
+    >>> db.write_leaderboard("my_records", "my_site")
+    PosixPath('my_site/index.html')
+    """
+    import shlex
+
+    from dml_bench.board.leaderboard import write_site
+    from dml_bench.board.verify import VerifyRequest
+
+    request = VerifyRequest(cache_dir=cache_folder(None))
+    made_by = shlex.join(command or ("dml_bench.write_leaderboard", str(results)))
+    return write_site(Path(results), Path(out), request, made_by, callback_or_log(callback))

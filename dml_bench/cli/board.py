@@ -1,5 +1,6 @@
 """Verbs of the scoreboard: submit, verify, leaderboard."""
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -82,3 +83,26 @@ def verify(
     verification.show(options.terminal())
     if not verification.is_sound:
         raise typer.Exit(1)
+
+
+@app.command()
+def leaderboard(
+    results: Annotated[
+        Path, typer.Argument(help="Folder of the submissions.", show_default="results")
+    ] = Path("results"),
+    out: Annotated[Path, typer.Option(help="Folder for the site.")] = Path("site"),
+) -> None:
+    """Rank submissions on pages that need no network.
+
+    Each is verified first. There is a table for each protocol, revision of the data and kind of
+    split. Ranks are ranges from differences query by query, and each row opens its evidence.
+
+    \b
+    Example: dml-bench leaderboard results --out site
+    """
+    db.write_leaderboard(
+        results,
+        out,
+        command=("dml-bench", *sys.argv[1:]),
+        callback=options.AsideCallback(),
+    )

@@ -90,7 +90,7 @@ def discover(
     device: options.Device = "auto",
     allow_plugin: options.AllowPlugin = [],
 ) -> None:
-    """Propose new classes for photos that a run's gallery doesn't know. Unknown photos are
+    """Propose new classes for photos that a gallery does not know. Unknown photos are
     clustered. A page shows the clusters: name them, merge, drop and accept, and save decisions.csv.
     `enrol --images decisions.csv` then enrols what was accepted.
 

@@ -252,6 +252,7 @@ def retrieval_metrics(recall_k: Iterable[int]) -> Iterator[Metric]:
             scores=partial(scores_of_phase, partial(recall_of_most, k), DISJOINT),
             column=f"R@{k}",
             place="" if k == min(recall_k) else f"retrieval.{name}",
+            ranked=k == min(recall_k),
         )
     yield Metric(
         name="r_precision",
@@ -269,6 +270,7 @@ def retrieval_metrics(recall_k: Iterable[int]) -> Iterator[Metric]:
         average="micro",
         scores=partial(scores_of_phase, map_at_r, DISJOINT),
         column="MAP@R",
+        ranked=True,
     )
     yield Metric(
         name="precision_at_1_macro",

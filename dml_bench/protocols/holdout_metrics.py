@@ -63,6 +63,7 @@ def p_at_1_metrics() -> Iterator[Metric]:
         description="P@1 on all classes (mean over classes)",
         scores=of_all,
         column="P@1 all",
+        ranked=True,
     )
     yield Metric(
         name="precision_at_1_macro_limited",
@@ -92,6 +93,7 @@ def p_at_1_metrics() -> Iterator[Metric]:
             description=f"P@1 on {classes}, trained without the unseen (mean over classes)",
             scores=partial(limited_scores, group),
             column="P@1 unseen" if group == "unseen" else "",
+            ranked=group == "unseen",
             depends_on_holdouts=True,
         )
 
@@ -107,6 +109,7 @@ def cost_metrics(compared: str) -> Iterator[Metric]:
         lower_is_better=True,
         scores=cost_scores,
         column=f"cost of being unseen{label}",
+        ranked=True,
         depends_on_holdouts=True,
         needs_training=True,
     )

@@ -85,6 +85,8 @@ class Metric:
     """The head of its column in the tables of a suite; a metric without a head has no column."""
     place: str = ""
     """Where the summary has the mean, for a column that shows no interval."""
+    ranked: bool = False
+    """Whether a scoreboard ranks by it."""
     compared: bool = True
     """Whether `dml-bench compare` shows it."""
     depends_on_holdouts: bool = False

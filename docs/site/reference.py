@@ -13,7 +13,7 @@ HEADINGS = {
     "dml_bench.api.analyse": "Read and compare runs",
     "dml_bench.api.gallery": "Use a gallery",
     "dml_bench.api.decision": "Decide",
-    "dml_bench.api.board": "Submit and verify results",
+    "dml_bench.api.board": "Submit, verify and rank results",
     "dml_bench.api.explore": "Look at images",
     "dml_bench.api.data": "Data sets",
     "dml_bench.api.cache": "What is kept between commands",

@@ -1,0 +1,141 @@
+"""Accuracy against cost as a picture: where each row lies, in percent of the picture's width and
+height. The page sets dots and text with these, so that they keep their size on a phone."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from dml_bench.board.tables import BoardRow, BoardTable
+from dml_bench.evaluation.statistics import Interval
+from dml_bench.system.terminal import duration
+
+__all__ = ["CostPicture", "Dot", "Tick", "cost_picture"]
+
+STEPS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2)
+TIMES = {
+    1: "1 s",
+    3: "3 s",
+    10: "10 s",
+    30: "30 s",
+    60: "1 min",
+    180: "3 min",
+    600: "10 min",
+    1800: "30 min",
+    3600: "1 h",
+    10_800: "3 h",
+    36_000: "10 h",
+    108_000: "30 h",
+    360_000: "100 h",
+}
+"""By the seconds, what an axis says."""
+UNTRAINED = 4.0
+"""Where rows without training lie, in percent."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """A place on an axis."""
+
+    at: float
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Dot:
+    """One row."""
+
+    row: BoardRow
+    x: float
+    y: float
+    low: float
+    high: float
+    """Of the interval."""
+    is_best: bool
+    """No other row is better and cheaper."""
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class CostPicture:
+    """Percent of width and height, from the lower left."""
+
+    dots: tuple[Dot, ...]
+    x_ticks: tuple[Tick, ...]
+    y_ticks: tuple[Tick, ...]
+
+    @property
+    def best(self) -> list[Dot]:
+        """The rows that no other row beats in both, the cheapest first."""
+        return sorted((dot for dot in self.dots if dot.is_best), key=lambda dot: dot.x)
+
+
+def cost_picture(table: BoardTable, metric: str) -> CostPicture | None:
+    """None where fewer than two rows have the metric."""
+    rows = [row for row in table.rows if isinstance(row.values.get(metric), Interval)]
+    if len(rows) < 2:
+        return None
+    seconds = [row.line.cost[0] or 0.0 for row in rows]
+    values = [value for row in rows if (value := row.values[metric]) is not None]
+    ends = [end for value in values for end in bounds(value)]
+    bottom, top, step = nice_range(min(ends), max(ends))
+    left, right = log_range([time for time in seconds if time >= 1])
+
+    def across(time: float) -> float:
+        return 12 + 82 * (math.log10(time) - left) / (right - left) if time >= 1 else UNTRAINED
+
+    def up(value: float) -> float:
+        return 100 * (value - bottom) / (top - bottom)
+
+    lower = table.metric(metric).lower_is_better
+    sizes = [-value.estimate if lower else value.estimate for value in values]
+    dots = []
+    for place, (row, value) in enumerate(zip(rows, values, strict=True)):
+        low, high = bounds(value)
+        beaten = any(
+            size > sizes[place] and time <= seconds[place]
+            for size, time in zip(sizes, seconds, strict=True)
+        )
+        cost = duration(seconds[place]) if seconds[place] >= 1 else "no training"
+        text = f"{row.line.short}: {100 * value.estimate:.1f}, {cost}"
+        dot = Dot(
+            row, across(seconds[place]), up(value.estimate), up(low), up(high), not beaten, text
+        )
+        dots.append(dot)
+    ticks = [Tick(up(bottom + step * n), f"{100 * (bottom + step * n):.3g}") for n in range(20)]
+    x_ticks = [Tick(across(time), text) for time, text in TIMES.items()]
+    inside = tuple(tick for tick in x_ticks if 12 <= tick.at <= 94)
+    if len(inside) < 2:
+        inside = tuple(Tick(across(time), duration(time)) for time in even_times(left, right))
+    if any(time < 1 for time in seconds):
+        inside = (Tick(UNTRAINED, "none"), *inside)
+    return CostPicture(tuple(dots), inside, tuple(tick for tick in ticks if tick.at <= 100.01))
+
+
+def bounds(value: Interval) -> tuple[float, float]:
+    """The ends of the interval; the estimate where it has none."""
+    if math.isnan(value.low):
+        return value.estimate, value.estimate
+    return value.low, value.high
+
+
+def nice_range(low: float, high: float) -> tuple[float, float, float]:
+    """Round bounds, and the step between ticks, of which there are at most seven."""
+    step = next((step for step in STEPS if (high - low) / step <= 5), STEPS[-1])
+    return math.floor(low / step) * step, math.ceil(high / step) * step, step
+
+
+def log_range(times: Sequence[float]) -> tuple[float, float]:
+    """Powers of ten that hold these times."""
+    if not times:
+        return 0.0, 1.0
+    low, high = math.log10(min(times)), math.log10(max(times))
+    room = max(0.08 * (high - low), 0.05)
+    return low - room, high + room
+
+
+def even_times(left: float, right: float) -> list[float]:
+    """A few round times within powers of ten that lie close together."""
+    low, high = 10**left, 10**right
+    steps = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 1800, 3600)
+    step = next((step for step in steps if (high - low) / step <= 5), 10_800)
+    return [float(step * n) for n in range(math.ceil(low / step), math.floor(high / step) + 1)]

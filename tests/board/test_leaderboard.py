@@ -1,0 +1,272 @@
+"""The site ranks what can be compared, says "not comparable" where nothing can, and shows for each
+row what it rests on, from the disk alone."""
+
+import re
+import shutil
+from collections.abc import Iterator
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+
+import pytest
+from forgery import say_otherwise
+from tiny import refusal
+
+import dml_bench as db
+from dml_bench.analysis.collect import collect, studies_of
+from dml_bench.board.over_data_sets import aggregate_of
+from dml_bench.board.tables import BoardTable, table_of
+from dml_bench.runs import record_format
+
+RESULTS = Path(__file__).parents[2] / "results"
+BIRDS, GROCERY = "demo/stratified-last-10", "grocery/given-random-20-x-4"
+FORGED = f"{BIRDS}/crossentropy_resnet18_sgd_aug/seed-44.json"
+ROWS = {
+    BIRDS: {
+        "ArcFace_cosine_resnet18_sgd_aug": (42, 43, 44),
+        "ProxyNCA_cosine_resnet18_sgd_aug": (42, 43, 44),
+        "crossentropy_resnet18_sgd_aug": (42, 43, 44),
+        "EPSHN_cosine_resnet18_sgd": (42, 43, 44),
+    },
+    GROCERY: {
+        "ProxyAnchor_cosine_head~model.backbone.name=efficientnet_lite0": (42, 43, 44),
+        "crossentropy_head~model.backbone.name=efficientnet_lite0": (42, 43, 44),
+        "EPSHN_cosine_head~model.backbone.name=efficientnet_lite0": (42,),
+        "frozen_efficientnet_lite0": (42,),
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory) -> Path:
+    """Some of the repository's records, one of which is forged."""
+    folder = tmp_path_factory.mktemp("board") / "results"
+    for division, experiments in ROWS.items():
+        for experiment, seeds in experiments.items():
+            (folder / division / experiment).mkdir(parents=True)
+            for seed in seeds:
+                for suffix in (".json", record_format.ANSWERS_SUFFIX):
+                    name = f"{division}/{experiment}/seed-{seed}{suffix}"
+                    shutil.copyfile(RESULTS / name, folder / name)
+    say_otherwise(folder / FORGED, lambda said: said["numbers"].__setitem__("test_accuracy", 0.99))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def warnings() -> list[str]:
+    return []
+
+
+@pytest.fixture(scope="module")
+def site(results, warnings) -> Path:
+    class Listener(db.Callback):
+        def warn(self, text: str) -> None:
+            warnings.append(text)
+
+    out = results.parent / "site"
+    db.write_leaderboard(results, out, callback=Listener())
+    return out
+
+
+@pytest.fixture(scope="module")
+def index(site) -> str:
+    return (site / "index.html").read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def tables(results) -> dict[str, BoardTable]:
+    """By data set."""
+    sound = [path for path in sorted(results.rglob("seed-*.json")) if path != results / FORGED]
+    studies = studies_of(collect(sound))
+    return {study.group.dataset: table_of(study, {}) for study in studies}
+
+
+class Links(HTMLParser):
+    """What a page leads to or loads."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.targets: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.targets += [value for name, value in attrs if name in ("href", "src") and value]
+
+
+def links_of(page: Path) -> Iterator[str]:
+    reader = Links()
+    reader.feed(page.read_text(encoding="utf-8"))
+    yield from (target for target in reader.targets if not target.startswith("data:"))
+
+
+def text_of(html: str) -> str:
+    """Without tags and scripts, white space joined."""
+    plain = re.sub(r"<(script|style).*?</\1>", " ", html, flags=re.DOTALL)
+    return " ".join(re.sub(r"<[^>]+>", " ", plain).split())
+
+
+def row_of(index: str, search: str) -> str:
+    """The text of the first row of a table whose names hold `search`."""
+    rows = re.findall(r"<tr data-search=.*?</tr>", index, re.DOTALL)
+    return text_of(next(row for row in rows if search.lower() in row.split('"')[1]))
+
+
+def test_data_sets_never_share_a_table(index):
+    heads = re.findall(r"<h2>(.*?)</h2>", index)
+    assert set(heads) == {"demo, split stratified", "grocery, split given"}
+    assert index.count('<section class="table"') == 2
+
+
+def test_a_forged_submission_is_left_out_and_named(index, warnings, results):
+    assert "refused: 1 ." in text_of(index)
+    assert f"<code>{results / FORGED}</code>: refused: metric: test_accuracy is 0.99" in index
+    assert any("is left out: refused: metric" in warning for warning in warnings)
+    row = row_of(index, "crossentropy_resnet18")
+    assert "not comparable 2 of 3 seeds" in row
+
+
+def test_a_row_with_one_seed_is_not_comparable(index):
+    assert "not comparable 1 of 3 seeds" in row_of(index, "EPSHN_cosine_head")
+
+
+def test_a_row_without_training_is_ranked_beside_the_others_by_each_seed(tables):
+    table = tables["grocery"]
+    ranges = table.rankings["precision_at_1_macro"].ranges
+    frozen = "frozen_efficientnet_lite0"
+    assert ranges[frozen] == (3, 3)
+    contrasts = table.rankings["precision_at_1_macro_unseen_limited"].of(frozen)
+    assert {contrast.seeds for contrast in contrasts} == {3}
+
+
+def test_a_row_without_training_has_no_cost_of_being_unseen(tables):
+    ranking = tables["grocery"].rankings["cost_of_being_unseen"]
+    assert ranking.not_comparable["frozen_efficientnet_lite0"] == "no training"
+
+
+def test_ranges_of_ranks_are_read_from_the_differences(tables):
+    for table in tables.values():
+        for name, ranking in table.rankings.items():
+            lower = table.metric(name).lower_is_better
+            for row, (best, worst) in ranking.ranges.items():
+                signs = [one.sign * (-1 if lower else 1) for one in ranking.of(row)]
+                assert best == 1 + signs.count(-1)
+                assert worst == len(ranking.ranges) - signs.count(1)
+
+
+def test_rows_beat_the_classifier_on_their_own_backbone_with_a_probability(tables):
+    rows = {row.line.name.partition("_")[0]: row for row in tables["grocery"].rows}
+    assert rows["ProxyAnchor"].rivals["precision_at_1_macro"] == 1.0
+    assert rows["frozen"].rivals["precision_at_1_macro"] == 0.0
+    assert rows["crossentropy"].rivals["precision_at_1_macro"] is None
+    assert (rows["crossentropy"].kind, rows["frozen"].kind) == ("classifier", "no training")
+
+
+def test_every_link_of_the_site_leads_to_a_file_of_the_site(site):
+    pages = sorted(site.rglob("*.html"))
+    assert len(pages) == 1 + 8
+    for page in pages:
+        for target in links_of(page):
+            path, _, anchor = unquote(target).partition("#")
+            file = (page.parent / path).resolve() if path else page
+            assert file.is_file(), f"{page}: {target}"
+            assert file.is_relative_to(site.resolve())
+            if anchor:
+                assert f'id="{anchor}"' in file.read_text(encoding="utf-8")
+
+
+def test_nothing_is_loaded_from_a_network(site):
+    for page in site.rglob("*.html"):
+        text = page.read_text(encoding="utf-8")
+        assert re.findall(r"(?:src|href)=\"?https?:|@import|url\(", text) == []
+
+
+def test_the_evidence_of_a_row_are_its_submissions_its_classes_and_the_other_rows(site, results):
+    [page] = site.rglob("ProxyAnchor*.html")
+    text = text_of(page.read_text(encoding="utf-8"))
+    for part in ("seed 42", "seed 44", "Royal-Gala", "no training", "configuration", "torch"):
+        assert part in text
+    copies = [target for target in links_of(page) if target.endswith(".json")]
+    assert len(copies) == 3
+    first = (page.parent / unquote(copies[0])).resolve()
+    assert (
+        first.read_bytes()
+        == (results / first.relative_to(site.resolve() / "evidence")).read_bytes()
+    )
+    assert db.verify_submissions(site / "evidence").is_sound
+
+
+def test_the_numbers_are_those_of_a_report_on_the_same_runs(tables, index):
+    table = tables["grocery"]
+    line = next(line for line in table.study.group.lines if line.name.startswith("ProxyAnchor"))
+    keys = [column.key for column in table.study.group.columns]
+    value: Any = line.values[keys.index("precision_at_1_macro")]
+    assert f"{100 * value.estimate:.1f} [{100 * value.low:.1f}," in row_of(index, "ProxyAnchor")
+
+
+def test_names_that_people_gave_are_no_markup(results, tmp_path):
+    shutil.copytree(results / BIRDS, tmp_path / "results" / BIRDS)
+    for path in sorted((tmp_path / "results").rglob("seed-*.json")):
+        say_otherwise(path, lambda said: said.__setitem__("submitted_by", "<script>alert(1)"))
+    page = db.write_leaderboard(tmp_path / "results", tmp_path / "site")
+    for file in (page, *page.parent.rglob("*.html")):
+        assert "<script>alert" not in file.read_text(encoding="utf-8")
+    assert "&lt;script&gt;alert(1)" in page.read_text(encoding="utf-8")
+
+
+def test_a_folder_of_other_files_is_not_written_into(results, tmp_path, monkeypatch, capsys):
+    (tmp_path / "index.html").write_text("<title>My thesis</title>")
+    line = refusal(monkeypatch, capsys, "leaderboard", results / BIRDS, "--out", tmp_path)
+    assert line.endswith("holds other files than a scoreboard: choose an empty --out DIR")
+    assert (tmp_path / "index.html").read_text() == "<title>My thesis</title>"
+
+
+def test_methods_of_several_data_sets_have_a_mean_rank_and_from_five_on_a_profile(tables):
+    """The same table stands for several data sets: what is averaged then doesn't change."""
+    table = tables["demo"]
+    two = aggregate_of("precision drop", [table, table])
+    assert two is not None
+    ranked = table.in_order(two.metric)[:3]
+    assert [method.name for method in two.methods] == [row.name for row in ranked]
+    assert [method.mean_rank for method in two.methods] == [1, 2, 3]
+    ranges = table.rankings[two.metric].ranges
+    assert [(m.best, m.worst) for m in two.methods] == [ranges[m.name] for m in two.methods]
+    assert two.methods[0].interquartile_mean is None
+    five = aggregate_of("precision drop", [table] * 5)
+    assert five is not None
+    best = five.methods[0]
+    assert best.interquartile_mean == pytest.approx(ranked[0].values[two.metric].estimate, abs=0.02)
+    assert best.profile is not None
+    assert (best.profile[0], best.profile[-1]) == (1, 0)
+    assert aggregate_of("precision drop", [table]) is None
+
+
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on the PATH")
+@pytest.mark.parametrize("width", [390, 1280])
+def test_the_page_filters_and_ranks_by_another_metric_in_a_browser(site, width):
+    with pytest.importorskip("playwright.sync_api").sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        page = browser.new_page(viewport={"width": width, "height": 844})
+        errors: list[str] = []
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        page.goto((site / "index.html").as_uri())
+        assert not page.evaluate("document.documentElement.scrollWidth > innerWidth")
+        page.fill("#text", "proxy")
+        assert page.locator("tbody tr:visible").count() == 2
+        assert page.inner_text("#count") == "2 of 8 rows"
+        page.fill("#text", "")
+        page.select_option("#kind", "no training")
+        assert page.locator("tbody tr:visible").count() == 1
+        page.select_option("#kind", "")
+        page.check("#ranked")
+        assert page.locator("tbody tr:visible").count() == 6
+        page.click("section >> nth=0 >> text=P@1 all")
+        ranks = page.locator("section >> nth=0 >> td.rank:visible").all_inner_texts()
+        assert ranks == sorted(ranks)
+        page.click("section >> nth=0 >> tbody th a >> nth=0")
+        assert "Beside the other rows" in page.inner_text("main")
+        assert errors == []
+        browser.close()
