@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from common import alone, facts, in_processes, memory_of_this, options_of, table, write
 
 EXPERIMENT = "EPSHN_cosine_resnet18_scratch_sgd_aug"
@@ -152,7 +153,7 @@ def main() -> None:
     result = {**facts(), "experiment": EXPERIMENT, "rounds": options.rounds, "sizes": by_size}
     times, memory = [], []
     for name, rounds in by_size.items():
-        best = {key: min(measure[key] for measure in rounds) for key in rounds[0]}
+        best = pd.DataFrame(rounds).min()
         times.append([name, *(f"{best[f'{part}_seconds']:.3g}" for part in COLUMNS)])
         parts = [f"{best[f'{part}_megabytes']:.0f}" for part in COLUMNS]
         memory.append([name, *parts, f"{best['vectors_megabytes']:.0f}"])
