@@ -21,13 +21,15 @@ if TYPE_CHECKING:
 MadeOnce = Callable[[str, Callable[[Path], object]], Path]
 
 LONGEST = (
-    *("test_ray", "test_distributed", "test_fiftyone", "test_run", "test_readback"),
-    *("test_kinds_of_runs", "test_projection", "test_export", "test_explain", "test_cli"),
-    *("test_os_errors", "test_plugins", "test_report", "test_techniques", "test_plan"),
-    *("test_camhead", "test_golden", "test_indexes", "test_backbones", "test_decide"),
-    *("test_pretraining", "test_schedules", "test_imports", "test_suite", "test_api"),
-    *("test_wandb_mirror", "test_artifacts", "test_embedder", "test_tta", "test_statistics"),
-    *("test_page", "test_sweeps", "test_identity", "test_crash"),
+    *("test_ray", "test_distributed", "test_techniques", "test_fiftyone", "test_projection"),
+    *("test_run", "test_explain", "test_kinds_of_runs", "test_readback", "test_export"),
+    *("test_report", "test_plan", "test_os_errors", "test_cli", "test_plugins"),
+    *("test_indexes", "test_schedules", "test_pretraining", "test_camhead", "test_backbones"),
+    *("test_suite", "test_wandb_mirror", "test_artifacts", "test_progressive", "test_browse"),
+    *("test_training_labels", "test_gallery", "test_gpu_paths", "test_neighbour_panels"),
+    *("test_statistics", "test_explain_methods", "test_mixing", "test_embedder", "test_losses"),
+    *("test_page", "test_checkpoint", "test_api", "test_all_tests", "test_tta", "test_record"),
+    *("test_memory", "test_sweeps", "test_identity", "test_page_numbers", "test_bench"),
 )
 """The files that take five seconds and more, in about this order, so that the others, which are
 run last, leave no process alone with a long one. The first also waits longest for others."""

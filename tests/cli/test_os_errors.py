@@ -452,7 +452,10 @@ CASES: dict[str, Case] = {
 }
 
 
-@pytest.mark.parametrize("name", with_slow(CASES, "a full disk for a report"))
+WRITTEN_LATE = ("a full disk for an export", "a full disk for a report")
+
+
+@pytest.mark.parametrize("name", with_slow(CASES, *WRITTEN_LATE))
 def test_what_the_system_refuses_is_one_line_with_the_next_step(name, world):
     arguments, change, wanted = CASES[name](world)
     ended = forked(world.here, arguments, change)
@@ -495,6 +498,7 @@ def test_a_full_disk_leaves_no_half_export(world):
     assert (ended.code, ended.out) == (2, "[]\n")
 
 
+@pytest.mark.slow
 def test_a_run_that_met_a_full_disk_goes_on_where_there_is_room(world):
     met = forked(world.here, world.training(), lambda: at_most(resource.RLIMIT_FSIZE, 100_000))
     assert met.code == 2
@@ -573,6 +577,7 @@ def test_ctrl_c_while_modules_are_imported_says_nothing_of_them(module, line):
     assert (ended.returncode, ended.stderr) == (130, line)
 
 
+@pytest.mark.slow
 def test_ctrl_c_reaches_processes_that_draw_birds_and_none_of_them_says_so(tmp_path):
     import psutil
 

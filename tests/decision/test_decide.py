@@ -109,6 +109,7 @@ def test_the_choice_does_not_change_with_the_final_part(photos, one_row, tmp_pat
         assert used and not used & finals
 
 
+@pytest.mark.slow
 def test_trained_networks_answer_on_the_final_part_and_a_classifier_by_the_printed_command(
     photos, trained_rows, tmp_path, cache_dir, monkeypatch, capsys
 ):

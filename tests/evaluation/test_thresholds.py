@@ -250,6 +250,7 @@ def test_a_promise_is_missed_in_at_most_5_percent_of_draws():
     assert np.mean(plain) > 0.3, "the lowest threshold that reaches the goal in its own sample"
 
 
+@pytest.mark.slow
 def test_a_promise_holds_for_new_sessions():
     rng = np.random.default_rng(1)
     truth = precision_curve(population(rng, 100_000, size=40, effect=2))

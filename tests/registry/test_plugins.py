@@ -135,6 +135,7 @@ def test_the_template_runs_and_two_workers_of_a_suite_find_it(template_runs):
     assert "plugin" in (template_runs / "suite" / "table.md").read_text()
 
 
+@pytest.mark.slow
 def test_reports_and_comparisons_of_a_plug_in_do_without_it(template_runs):
     first, second, _ = map(str, runs_of(template_runs))
     call(template_runs, "report", "runs", "--out", "report")
@@ -142,6 +143,7 @@ def test_reports_and_comparisons_of_a_plug_in_do_without_it(template_runs):
     call(template_runs, "compare", first, str(Path(second).parent))
 
 
+@pytest.mark.slow
 def test_predict_and_export_of_a_plug_in_loss_work(template_runs, installed, birds):
     run, photo = str(runs_of(template_runs)[0]), str(next(birds.rglob("*.jpg")))
     predictions, _ = call(template_runs, "predict", run, photo, "--json")

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 from handmade import Vectors, experiment, finish, store
+from processor_time import with_slow
 from tiny import train
 
 from dml_bench.analysis.collect import collect, studies_of
@@ -961,7 +962,7 @@ def test_a_click_on_a_head_sorts_the_table_and_another_turns_it_with_what_is_mis
 
 
 @in_chromium
-@pytest.mark.parametrize("width", [390, 1280])
+@pytest.mark.parametrize("width", with_slow([390, 1280], 1280))
 def test_nothing_is_wider_than_the_screen_of_a_phone_or_a_desktop(page, tmp_path, width):
     measure = (
         "parent.document.body.dataset.told = JSON.stringify(document.documentElement.scrollWidth)"
